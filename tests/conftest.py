@@ -180,13 +180,13 @@ class _Worlds(Generic[T]):
             chain = self._left.enter_context(self._world.forked())
             self._open = chain, self._furnished(chain)
             self._world = self._world.furnished(chain)
-        chain, found = self._open
+        chain, furnished = self._open
         if self._mined > FRESH_AFTER:
             self._world.begin_again(chain)
             self._mined = 0
         begin = chain.w3.eth.block_number
         with one_case(chain):
-            yield found
+            yield furnished
             self._mined += chain.w3.eth.block_number - begin
 
     def close(self) -> None:

@@ -81,9 +81,9 @@ def package(path: Path) -> str:
     return path.relative_to(AGENT).parts[0].removesuffix(".py")
 
 
-def named(found: Iterable[tuple[Path, object]]) -> dict[str, object]:
+def named(node: Iterable[tuple[Path, object]]) -> dict[str, object]:
     """What was found by file, where anything was: a test over all files names each that fails."""
-    return {str(path.relative_to(ROOT)): wrong for path, wrong in found if wrong}
+    return {str(path.relative_to(ROOT)): wrong for path, wrong in node if wrong}
 
 
 def test_imports_keep_the_contracts() -> None:
@@ -111,32 +111,32 @@ def may_differ(every: Sequence[ast.AST]) -> list[str]:
     used |= {f"{node.module}.{alias.name}" for node in parts for alias in node.names}
     floats = "numpy" in used or any(name.startswith("agent.floats.") for name in used - {"agent.floats.DECIMAL_CONTEXT"})
     floats |= any(isinstance(node, ast.Attribute) and node.attr in {"sqrt", "fsum"} and ast.unparse(node.value) == "math" for node in every)
-    found = [name for name in used if name.split(".")[0] in IN_BLAS_OR_LIBM]
+    names_found = [name for name in used if name.split(".")[0] in IN_BLAS_OR_LIBM]
     for node in every:
         match node:
             case ast.ImportFrom(module="math", names=names):
-                found += [f"math.{alias.name}" for alias in names if alias.name not in SAME_MATH]
+                names_found += [f"math.{alias.name}" for alias in names if alias.name not in SAME_MATH]
             case ast.Attribute(value=ast.Name(id="math"), attr=name) if name not in SAME_MATH:
-                found.append(f"math.{name}")
+                names_found.append(f"math.{name}")
             case ast.Attribute(value=ast.Name(id="np"), attr=name) if name not in SAME_NUMPY:
-                found.append(f"np.{name}")
+                names_found.append(f"np.{name}")
             case ast.Attribute(value=ast.Attribute(value=ast.Name(id="np"), attr=ufunc), attr=name) if name != "accumulate":
-                found.append(f"np.{ufunc}.{name}")
+                names_found.append(f"np.{ufunc}.{name}")
             case ast.Call(func=ast.Attribute(attr=name), keywords=keywords) if floats:
                 if name in OWN_ORDER or (name in {"sort", "argsort"} and not any(keyword.arg == "kind" for keyword in keywords)):
-                    found.append(f".{name}()")
+                    names_found.append(f".{name}()")
             case ast.Call(func=ast.Name(id="hash" | "pow" as name)):
-                found.append(f"{name}()")
+                names_found.append(f"{name}()")
             case ast.Call(func=ast.Name(id="sum"), args=[ast.GeneratorExp(elt=elt)]) if floats and is_whole(elt):
                 pass
             case ast.Call(func=ast.Name(id="sum"), args=[_]) if floats:
-                found.append("sum() without a Fraction to begin with")
+                names_found.append("sum() without a Fraction to begin with")
             case ast.BinOp(op=ast.MatMult()):
-                found.append("@")
+                names_found.append("@")
             case ast.BinOp(left=base, op=ast.Pow(), right=power) if floats:
                 if not (isinstance(base, ast.Constant) and isinstance(power, ast.Constant)):
-                    found.append("**")
-    return found
+                    names_found.append("**")
+    return names_found
 
 
 def is_whole(node: ast.AST) -> bool:
@@ -400,17 +400,17 @@ GONE_FROM_TEXT = {
 
 def variables(tree: ast.AST) -> set[str]:
     """Return the parameters and the variables that functions assign."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = [(tree, False)]
     while waiting:
         node, inside = waiting.pop()
         inside = inside or isinstance(node, ast.FunctionDef)
         if inside and isinstance(node, ast.arg):
-            found.add(node.arg)
+            names.add(node.arg)
         elif inside and isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
+            names.add(node.id)
         waiting += [(child, inside) for child in ast.iter_child_nodes(node)]
-    return found
+    return names
 
 
 def test_identifiers_use_the_words_of_the_glossary() -> None:

@@ -58,13 +58,15 @@ OUR_FILES = (".py", ".sol", ".md", ".lock", ".svg", "Makefile")
 @functools.cache
 def functions_of(path: Path) -> frozenset[str]:
     """Names as pytest knows them, without parameters: functions, and methods behind their class."""
-    found: set[str] = set()
+    functions: set[str] = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
-            found.add(node.name)
+            functions.add(node.name)
         if isinstance(node, ast.ClassDef):
-            found |= {f"{node.name}::{sub.name}" for sub in node.body if isinstance(sub, ast.FunctionDef) and sub.name.startswith("test")}
-    return frozenset(found)
+            functions |= {
+                f"{node.name}::{sub.name}" for sub in node.body if isinstance(sub, ast.FunctionDef) and sub.name.startswith("test")
+            }
+    return frozenset(functions)
 
 
 @functools.cache
@@ -254,14 +256,14 @@ NEEDLES = [
 
 
 def test_no_tracked_file_holds_a_machine_path_or_a_registry_host() -> None:
-    found = []
+    places = []
     for name in tracked():
         data = (ROOT / name).read_bytes()
         if b"\0" in data:
             continue
         text = data.decode("utf-8", "replace")
-        found += [f"{name}: {needle}" for needle in (*NEEDLES, str(ROOT) + "/") if needle in text]
-    assert not found
+        places += [f"{name}: {needle}" for needle in (*NEEDLES, str(ROOT) + "/") if needle in text]
+    assert not places
 
 
 def test_locks_name_no_place_to_fetch_from() -> None:
@@ -274,23 +276,27 @@ def declared() -> dict[str, str]:
     """Version, as far as it is exact, of every direct dependency by name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     groups = [*project["project"]["optional-dependencies"].values(), *project["dependency-groups"].values()]
-    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"], *(item for group in groups for item in group)]
-    found = {}
-    for item in wanted:
+    requirements = [
+        *project["build-system"]["requires"],
+        *project["project"]["dependencies"],
+        *(item for group in groups for item in group),
+    ]
+    packages = {}
+    for item in requirements:
         name, rest = re.fullmatch(r"([\w.-]+)(?:\[[\w,-]+\])?(.*)", item).groups()  # type: ignore[union-attr]  # every line of pyproject.toml fits
-        found[canonical(name)] = rest[2:] if rest.startswith("==") else ""
+        packages[canonical(name)] = rest[2:] if rest.startswith("==") else ""
     for folder in ("contracts", "contracts/perps"):
         manifest = json.loads((ROOT / folder / "package.json").read_text(encoding="utf-8"))
-        found |= {**manifest.get("dependencies", {}), **manifest.get("devDependencies", {})}
-    return found
+        packages |= {**manifest.get("dependencies", {}), **manifest.get("devDependencies", {})}
+    return packages
 
 
 def documented() -> list[tuple[str, str]]:
     """(name, version) pairs of the first column: `name` or `name` version, several by commas."""
-    found = []
+    cells_found = []
     for cells in rows((ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")):
-        found += [(canonical(name), version) for name, version in re.findall(r"`([^`]+)` ?([\w.-]*)", cells[0])]
-    return found
+        cells_found += [(canonical(name), version) for name, version in re.findall(r"`([^`]+)` ?([\w.-]*)", cells[0])]
+    return cells_found
 
 
 def test_dependencies_lists_every_direct_dependency_once_and_nothing_else() -> None:
@@ -300,8 +306,8 @@ def test_dependencies_lists_every_direct_dependency_once_and_nothing_else() -> N
 
 
 def test_dependencies_gives_exact_versions_as_they_are_pinned() -> None:
-    wanted = declared()
-    assert not {name: version for name, version in documented() if version and version != wanted[name]}
+    requirements = declared()
+    assert not {name: version for name, version in documented() if version and version != requirements[name]}
 
 
 def test_every_dependency_has_a_reason() -> None:
@@ -324,16 +330,18 @@ def test_a_layer_with_a_table_has_a_row_of_requirements(table: str) -> None:
 # docs/architecture.md
 def test_the_rooms_are_those_of_the_package_in_their_order() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    stages = next(one["layers"][::-1] for one in contracts if one["type"] == "layers")
+    stages = next(contract["layers"][::-1] for contract in contracts if contract["type"] == "layers")
     levels = [stage.split(" : ")[0].removeprefix("agent.") for stage in stages]
     listed = [
         cells[0].strip("`")
         for cells in rows(ARCHITECTURE.read_text(encoding="utf-8"))
         if len(cells) == 3 and "`" in cells[0] and "/" not in cells[0]
     ]
-    kept = {Path(name).parts[1].removesuffix(".py") for name in git_files("--cached") if name.startswith("agent/") and name.endswith(".py")}
-    assert listed == [package for package in levels if package in kept]
-    assert kept - {*levels} == {"__init__", "__main__", "layers"} & kept
+    package_rooms = {
+        Path(name).parts[1].removesuffix(".py") for name in git_files("--cached") if name.startswith("agent/") and name.endswith(".py")
+    }
+    assert listed == [package for package in levels if package in package_rooms]
+    assert package_rooms - {*levels} == {"__init__", "__main__", "layers"} & package_rooms
     beside = {name for stage in stages for name in stage.split(" : ")[1:]}
     modules = {
         name.removesuffix(".py").replace("/", ".")

@@ -27,14 +27,14 @@ REMEDY = "no Chromium: apt-get install -y --no-install-recommends chromium"
 
 def program() -> str | None:
     """The browser's path, where there is one."""
-    return next((found for name in PROGRAMS if (found := shutil.which(name))), None)
+    return next((program_path for name in PROGRAMS if (program_path := shutil.which(name))), None)
 
 
 def violations(page: Any) -> list[tuple[str, str]]:
     """Rule and first element of each violation that axe finds in a page. What passes is neither listed nor sent here."""
     page.add_script_tag(path=str(AXE))
-    found = page.evaluate("axe.run({ resultTypes: ['violations'] }).then(found => found.violations)")
-    return [(one["id"], one["nodes"][0]["html"]) for one in found]
+    outcome = page.evaluate("axe.run({ resultTypes: ['violations'] }).then(found => found.violations)")
+    return [(outcome["id"], outcome["nodes"][0]["html"]) for outcome in outcome]
 
 
 def patient_context(browser: Any, **options: Any) -> Any:

@@ -21,12 +21,12 @@ def launched() -> Iterator[tuple[Any, asyncio.AbstractEventLoop]]:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
         missing("no playwright: pip install 'trimtab[test]'")
-    found = program()
-    if found is None:
+    program_path = program()
+    if program_path is None:
         missing(REMEDY)
     with sync_playwright() as playwright:
         browser, loop = (
-            playwright.chromium.launch(executable_path=found, args=list(OPTIONS), timeout=PATIENCE_MS),
+            playwright.chromium.launch(executable_path=program_path, args=list(OPTIONS), timeout=PATIENCE_MS),
             asyncio.get_running_loop(),
         )
         asyncio._set_running_loop(None)
@@ -47,7 +47,7 @@ def chromium(launched: tuple[Any, asyncio.AbstractEventLoop]) -> Iterator[Any]:
 
 
 @dataclass(slots=True)
-class Opened:
+class OpenedPage:
     """A page as the browser shows it, with every complaint and every request but the one for the file itself."""
 
     page: Any
@@ -66,15 +66,15 @@ class Opened:
     @property
     def drawn(self) -> list[int]:
         """Of each chart how many shapes with an extent its plot has."""
-        found: list[int] = self.ask(
+        document: list[int] = self.ask(
             """[...document.querySelectorAll("[data-figure]")].map(one => [...one.querySelectorAll(".plot .trace path, .barlayer path, "
             + ".scatterlayer path, .pielayer path")].filter(path => (path.getAttribute("d") || "").length > 8).length)"""
         )
-        return found
+        return document
 
 
 @pytest.fixture(scope="module")
-def open_page(chromium: Any) -> Iterator[Callable[..., Opened]]:
+def open_page(chromium: Any) -> Iterator[Callable[..., OpenedPage]]:
     """Opens a file and waits until every chart is drawn.
 
     Pages opened alike share a context, and with it the compiled scripts: half of the processor time. What a page opens beside itself
@@ -82,29 +82,29 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Opened]]:
     """
     contexts: dict[str, Any] = {}
 
-    def opened(path: Path, size: tuple[int, int] = WIDE, color_scheme: str | None = None, **how: Any) -> Opened:
+    def opened(path: Path, size: tuple[int, int] = WIDE, color_scheme: str | None = None, **how: Any) -> OpenedPage:
         if str(how) not in contexts:
             contexts[str(how)] = patient_context(chromium, viewport={"width": size[0], "height": size[1]}, **how)
-            contexts[str(how)].route("**/*", lambda asked: asked.abort())
+            contexts[str(how)].route("**/*", lambda request: request.abort())
         page = contexts[str(how)].new_page()
         page.set_viewport_size({"width": size[0], "height": size[1]})
         page.emulate_media(color_scheme=color_scheme)
-        found = Opened(page)
-        page.on("console", lambda said: found.complaints.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: found.complaints.append(str(error)))
-        page.on("popup", lambda beside: found.requests.append(beside.url))
+        opened_page = OpenedPage(page)
+        page.on("console", lambda message: opened_page.complaints.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: opened_page.complaints.append(str(error)))
+        page.on("popup", lambda beside: opened_page.requests.append(beside.url))
 
-        def route(asked: Any) -> None:
-            if asked.request.url == path.as_uri():
-                asked.continue_()
+        def route(request: Any) -> None:
+            if request.request.url == path.as_uri():
+                request.continue_()
             else:
-                found.requests.append(asked.request.url)
-                asked.abort()
+                opened_page.requests.append(request.request.url)
+                request.abort()
 
         page.route("**/*", route)
         page.goto(path.as_uri())
         page.wait_for_selector("html[data-drawn]")
-        return found
+        return opened_page
 
     yield opened
     for context in contexts.values():

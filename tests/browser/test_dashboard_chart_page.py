@@ -70,12 +70,12 @@ def test_chart__labels_are_whole_and_do_not_overlap(chromium: Any, served: Serve
     assert {label["side"] for label in labels} == {"below", "beside"}
     cut = [label["text"] for label in labels if label["left"] < 0 or label["right"] > width]
     assert cut == []
-    for left, right in combinations(sorted(labels, key=lambda label: label["left"]), 2):
-        assert left["y"] != right["y"] or left["right"] < right["left"], (left["text"], right["text"])
+    for first_label, right in combinations(sorted(labels, key=lambda label: label["left"]), 2):
+        assert first_label["y"] != right["y"] or first_label["right"] < right["left"], (first_label["text"], right["text"])
 
 
 def test_chart__spans_at_least_a_hundredth_of_the_value(chromium: Any, served: Served) -> None:
     labels, _ = labels_of(chromium, served, WIDE, "minutes")
-    shown = [float(label["text"].replace(",", "")) for label in labels if label["side"] == "beside"]
-    assert max(shown) - min(shown) > 3, "and not the 0.004 by which the value of 500 moves"
-    assert min(shown) < 500.12 < max(shown)
+    labels_beside = [float(label["text"].replace(",", "")) for label in labels if label["side"] == "beside"]
+    assert max(labels_beside) - min(labels_beside) > 3, "and not the 0.004 by which the value of 500 moves"
+    assert min(labels_beside) < 500.12 < max(labels_beside)

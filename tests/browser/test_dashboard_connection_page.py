@@ -21,7 +21,7 @@ from agent.observe.health import process_identity
 from agent.web import access, document_cache
 from agent.web.document_cache import SeenReport
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
-from tests.support.pages.portfolios import ServedPortfolios as Shelf
+from tests.support.pages.portfolios import ServedPortfolios
 from tests.support.sites import Site
 from tests.support.worlds import missing
 
@@ -131,7 +131,7 @@ def test_page__of_an_ended_session_says_why_on_top_and_at_the_login(chromium: An
 
 @pytest.mark.slow
 def test_list__of_a_server_that_is_gone_says_so_until_it_answers(chromium: Any, tmp_path: Path) -> None:
-    with Shelf(tmp_path, ("a", "b", "gone"), users=0) as shelf:
+    with ServedPortfolios(tmp_path, ("a", "b", "gone"), users=0) as shelf:
         page = patient_context(chromium, bypass_csp=True).new_page()
         page.goto(f"http://localhost:{shelf.port}/")
         page.route("**/?seen=*", lambda route: route.abort())

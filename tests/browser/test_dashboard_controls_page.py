@@ -26,11 +26,10 @@ from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, patient_contex
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
 from tests.cli.tools import Desk, first_document, start
 from tests.support import agents
-from tests.support.commands.controls import ended_control as until
+from tests.support.commands.controls import ended_control
 from tests.support.commands.sending import nonce
 from tests.support.pages.certificates import certificate  # noqa: F401
-from tests.support.pages.control_keys import PASSWORD, fill, newest, push, tab_to, unfold, wait_for
-from tests.support.pages.control_keys import settled_state as settled
+from tests.support.pages.control_keys import PASSWORD, fill, newest, push, settled_state, tab_to, unfold, wait_for
 from tests.support.pages.served import dashboard
 from tests.support.sites import HASH
 from tests.support.worlds import missing
@@ -54,7 +53,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
     rows = [",".join([str(1_700_006_400 + day * 86_400), *(str(100 + day % (7 + at)) for at in range(len(symbols)))]) for day in range(64)]
     desk.config.with_name("prices.csv").write_text("\n".join([",".join(["time", *symbols]), *rows]) + "\n")
     desk.config.write_text(desk.config.read_text() + '\n[data.mine]\nsource = "prices.csv"\n')
-    made = desk.ask("user", "add", "ann", "--password-env", "DASHBOARD_PASSWORD")
+    user_document = desk.ask("user", "add", "ann", "--password-env", "DASHBOARD_PASSWORD")
     before = nonce(desk)
     run = start("run", "--send", "--offer", "--every", "1h", "--json", "--config", str(desk.config))
     assert run.stdout is not None
@@ -65,7 +64,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         page = context.new_page()
         page.add_init_script(COUNT_CLICKS)
         complaints: list[str] = []
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
 
         page.goto(address)
@@ -73,7 +72,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         wait_for(page, "document.activeElement?.id === 'name'")  # the browser gives the first field the focus, after loading at times
         page.keyboard.type("ann")
         fill(page, "#password", PASSWORD)
-        fill(page, "#code", pyotp.parse_uri(made["otpauth"]).now())
+        fill(page, "#code", pyotp.parse_uri(user_document["otpauth"]).now())
         page.keyboard.press("Enter")
         page.wait_for_url(address)
         page.wait_for_selector("#connection:has-text('Live')")
@@ -91,7 +90,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         page.wait_for_timeout(1_000)  # a resume of the second of its pause is refused: the pause may be the later one
         push(page, "#b-resume")
         wait_for(page, "document.querySelectorAll('[data-control]').length === 2")
-        assert settled(page, desk) == "done"
+        assert settled_state(page, desk) == "done"
         assert desk.ask("status")["paused"] is False
         assert nonce(desk) == before
 
@@ -111,7 +110,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         assert waiting["plan_hash"][:16] in page.inner_text("main")
         push(page, "main form button")
         page.wait_for_url(f"{address}controls")
-        assert settled(page, desk) == "done"
+        assert settled_state(page, desk) == "done"
         assert newest(desk)["requested_by"] == "ann"
         assert nonce(desk) > before
         watching.wait_for_selector("[aria-label='Rebalances'] tbody tr:has-text('swap')", timeout=PATIENCE_MS)
@@ -121,14 +120,14 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         reviews = []
         for size, button, symbol, level in ((PHONE, "weights", "WBTC", "20%"), (WIDE, "weights-seen", "WETH", "1")):
             page.set_viewport_size({"width": size[0], "height": size[1]})
-            targets = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
+            targets = {holding["symbol"]: holding["target_bps"] for holding in desk.ask("status")["holdings"]}
             page.goto(address)
             page.evaluate("sessionStorage.clicks = 0")
             page.wait_for_selector('[name="target:WETH"]', state="attached")
             tab_to(page, f"#b-{button}")
             page.keyboard.press("Enter")
-            for one, change in (("WETH", -300), ("USDC", 300)):
-                fill(page, f'[name="target:{one}"]', f"{(targets[one] + change) / 100:.2f}")
+            for expected_text, change in (("WETH", -300), ("USDC", 300)):
+                fill(page, f'[name="target:{expected_text}"]', f"{(targets[expected_text] + change) / 100:.2f}")
             assert page.inner_text("#sum") == "100.00 %"
             push(page, "#weights button")
             page.wait_for_selector("button:has-text('Write these settings')")
@@ -136,13 +135,13 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
             if size == PHONE:  # by a process of its own, while the plan can be confirmed
                 page.wait_for_selector("[data-of='backtest.over_present.mean']", timeout=PATIENCE_MS)
                 assert "Out of sample, over holding:" in page.inner_text("#backtest")
-                for one in ("prices of [data]", "Chance of over-fitting"):
-                    assert one in (page.text_content("#backtest") or "")
+                for expected_text in ("prices of [data]", "Chance of over-fitting"):
+                    assert expected_text in (page.text_content("#backtest") or "")
             reviews.append(page.url)
             push(page, ".confirm form button")
             assert page.evaluate("Number(sessionStorage.clicks)") == 3
-            assert settled(page, desk) == "done"
-            after = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
+            assert settled_state(page, desk) == "done"
+            after = {holding["symbol"]: holding["target_bps"] for holding in desk.ask("status")["holdings"]}
             assert (after["WETH"], after["USDC"]) == (targets["WETH"] - 300, targets["USDC"] + 300)
 
             page.goto(address)
@@ -158,8 +157,8 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
             reviews.append(page.url)
             push(page, ".confirm form button")
             assert page.evaluate("Number(sessionStorage.clicks)") <= 4
-            assert settled(page, desk) == "done"
-            (order,) = (one for one in desk.ask("orders")["orders"] if one["subject"] == symbol)
+            assert settled_state(page, desk) == "done"
+            (order,) = (order for order in desk.ask("orders")["orders"] if order["subject"] == symbol)
             page.goto(address)
             page.wait_for_selector(f"tr:has(#b-orders{symbol}) >> text=stop loss")
             assert order["kind"] == "stop_loss"
@@ -209,22 +208,22 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
     # A dashboard that dies: the agent does not notice, and takes what was requested before.
     process = start("serve", "--port", "0", "--json", "--config", str(desk.config))
     first_document(process)
-    asked = desk.ask("request", "resume")
+    request_document = desk.ask("request", "resume")
     process.kill()
     process.communicate()
-    assert until(desk, asked["id"])["state"] == "done"
+    assert ended_control(desk, request_document["id"])["state"] == "done"
     assert run.poll() is None
     run.send_signal(signal.SIGTERM)
-    _, said = run.communicate(timeout=60)
-    assert run.returncode == 0, said
-    assert "waits for a confirmation" in said, said
+    _, output = run.communicate(timeout=60)
+    assert run.returncode == 0, output
+    assert "waits for a confirmation" in output, output
 
 
 def test_a_paper_run_is_stopped_from_its_card(desk: Desk, chromium: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     import pyotp
 
     monkeypatch.setenv("DASHBOARD_PASSWORD", PASSWORD)
-    made = desk.ask("user", "add", "ann", "--password-env", "DASHBOARD_PASSWORD")
+    user_document = desk.ask("user", "add", "ann", "--password-env", "DASHBOARD_PASSWORD")
     run = start("paper", "--value", "5000", "--every", "1h", "--config", str(desk.config))
     server = start("serve", "--port", "0", "--json", "--config", str(desk.config.parent))
     try:
@@ -234,7 +233,7 @@ def test_a_paper_run_is_stopped_from_its_card(desk: Desk, chromium: Any, monkeyp
         context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
         page = context.new_page()
         page.goto(f"{address}p/trimtab/login")
-        for selector, text in (("#name", "ann"), ("#password", PASSWORD), ("#code", pyotp.parse_uri(made["otpauth"]).now())):
+        for selector, text in (("#name", "ann"), ("#password", PASSWORD), ("#code", pyotp.parse_uri(user_document["otpauth"]).now())):
             page.fill(selector, text)
         page.keyboard.press("Enter")
         page.wait_for_url(f"{address}p/trimtab/")
@@ -252,9 +251,9 @@ def test_a_paper_run_is_stopped_from_its_card(desk: Desk, chromium: Any, monkeyp
         page.goto(address)
         page.wait_for_selector("article:has-text('on paper') >> text=No paper run goes on")
         context.close()
-        _, said = run.communicate(timeout=60)
-        assert run.returncode == 0, said
-        assert "Stopped by ann (dashboard)" in said, said
+        _, output = run.communicate(timeout=60)
+        assert run.returncode == 0, output
+        assert "Stopped by ann (dashboard)" in output, output
     finally:
         for process in (run, server):
             process.terminate()
@@ -268,11 +267,11 @@ def test_beyond_this_machine_a_login_by_tls(tmp_path: Path, certificate: PublicO
     open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
     options = ("serve", "--host", "0.0.0.0", "--port", "0", "--json", "--config", str(config))
     tls = ("--tls-cert", str(certificate.tls_cert), "--tls-key", str(certificate.tls_key), "--name", "localhost")
-    for given in ((), tls):  # without TLS, then without users
-        refused = start(*options, *given)
-        said, _ = refused.communicate(timeout=60)
-        assert refused.returncode == 2, said
-        assert '"--host' in said, said
+    for tls_options in ((), tls):  # without TLS, then without users
+        refused = start(*options, *tls_options)
+        output, _ = refused.communicate(timeout=60)
+        assert refused.returncode == 2, output
+        assert '"--host' in output, output
     open_user_file(tmp_path / "mine.db.users").add("ann", HASH, "A" * 32, False, 1)
     process = start(*options, *tls)
     try:

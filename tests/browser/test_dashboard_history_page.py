@@ -78,13 +78,13 @@ def test_history__folds_equal_holds_and_filters_by_keyboard(chromium: Any, site:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
     page.focus("#k-all")
-    shown = {}
+    rows_by_filter = {}
     for name in ("trade", "refusal", "transfer"):
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         assert page.get_attribute(f"#k-{name}", "aria-pressed") == "true"
-        shown[name] = page.evaluate(SHOWN)
-    assert shown == {"trade": ["2026-01-01 00:02:00"], "refusal": ["2026-01-01 00:06:00"], "transfer": ["2026-01-01 00:01:00"]}
+        rows_by_filter[name] = page.evaluate(SHOWN)
+    assert rows_by_filter == {"trade": ["2026-01-01 00:02:00"], "refusal": ["2026-01-01 00:06:00"], "transfer": ["2026-01-01 00:01:00"]}
     assert violations(page) == []
     site.board.documents["history"]["steps"] = history()["steps"][:-1]
     site.loop.call_soon_threadsafe(site.board.announce_change)

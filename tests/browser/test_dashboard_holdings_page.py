@@ -27,12 +27,11 @@ from agent.web.access import Access
 from agent.web.reach import Reach
 from agent.wiring.context import SystemClock
 from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, patient_context, violations
-from tests.support import lp_on_chain as lp
+from tests.support import lp_on_chain
 from tests.support.agents import again, fund, trusted, yes
-from tests.support.dashboards import HereBoard, Served
+from tests.support.dashboards import InProcessDocumentCache, Served
 from tests.support.lp_on_chain import EVEN
-from tests.support.on_chain.holdings import VALUED
-from tests.support.on_chain.holdings import paused_run as opened
+from tests.support.on_chain.holdings import VALUED, paused_run
 from tests.support.on_chain.lp_actions import V3
 from tests.support.sites import HASH
 from tests.support.worlds import missing
@@ -52,7 +51,7 @@ def at_the_page(
         open_user_file(users).add(name, HASH, "A" * 32, name == "eve", 1)
     access = Access(Reach(port=1), UsersPlace(str(users)))
     access.set_users({1: ("ann", False), 2: ("eve", True)})
-    board = HereBoard(str(loaded.path), wiring.store_file(loaded))
+    board = InProcessDocumentCache(str(loaded.path), wiring.store_file(loaded))
     with again(chain, loaded, clock=SystemClock()) as agent, Served(access, board) as served:
         agent.context.kill_switch.pause("still", agent.context.clock.now_s())
         runner, address = ControlRunner(agent, transports=[chain.transport]), f"http://localhost:{served.port}"
@@ -79,12 +78,12 @@ def at_the_page(
             return text
 
         yield agent, page, pages[1], confirmed
-        for one in pages:
-            one.context.close()
+        for open_page in pages:
+            open_page.context.close()
 
 
 def test_new_ledgers_and_who_gets_deposits(chromium: Any, anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain, loaded = anvil_chain, opened(anvil_chain, tmp_path).loaded
+    chain, loaded = anvil_chain, paused_run(anvil_chain, tmp_path).loaded
     with at_the_page(chromium, chain, loaded, PHONE) as (agent, page, reader, confirmed):
         reader.goto("/strategies")
         reader.wait_for_selector("code:has-text('trimtab strategies apply')")
@@ -111,7 +110,7 @@ def test_a_position_is_taken_and_forgotten(chromium: Any, anvil_chain: LocalChai
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted(chain, tmp_path, VALUED, EVEN)
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     with at_the_page(chromium, chain, loaded, WIDE) as (agent, page, reader, confirmed):
         reader.goto("/liquidity")
         reader.wait_for_selector(f"code:has-text('trimtab lp take {own.token_id}')")
@@ -122,7 +121,7 @@ def test_a_position_is_taken_and_forgotten(chromium: Any, anvil_chain: LocalChai
         text = confirmed("button:has-text('Count it')")
         assert f"{own.name} counts from now on" in text
         assert "+0.499" in text
-        assert [one.name for one in agent.step_input().portfolio.positions] == [own.name]
+        assert [position.name for position in agent.step_input().portfolio.positions] == [own.name]
         page.goto("/liquidity")
         page.wait_for_selector("button:has-text('Forget it')", timeout=PATIENCE_MS)
         assert not page.query_selector("button:has-text('Count it')")

@@ -15,10 +15,9 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 from agent.config.load import load_config
 from agent.web import access, new_portfolios
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context
-from tests.support.dashboards import HereProcess
+from tests.support.dashboards import InProcessAppProcess
 from tests.support.pages.control_keys import wait_for
-from tests.support.pages.folders import NEW, OWN_WALLET
-from tests.support.pages.folders import ServedFolder as Folder
+from tests.support.pages.folders import NEW, OWN_WALLET, ServedFolder
 from tests.support.pages.setup_keys import require_cards, require_fine, tab_to, type_into
 from tests.support.worlds import missing
 
@@ -31,8 +30,8 @@ def test_baskets__of_a_new_portfolio_are_cards_of_the_network_that_was_checked(
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     for module in (access, new_portfolios):
-        monkeypatch.setattr(module, "AppProcess", HereProcess)
-    with Folder(tmp_path) as folder:
+        monkeypatch.setattr(module, "AppProcess", InProcessAppProcess)
+    with ServedFolder(tmp_path) as folder:
         home = f"http://localhost:{folder.port}"
         context = patient_context(chromium, viewport={"width": size[0], "height": size[1]}, bypass_csp=True)
         name, _, value = folder.enter(0).partition("=")
@@ -56,8 +55,8 @@ def test_a_portfolio_is_made_copied_and_stopped_by_keyboard(
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     for module in (access, new_portfolios):
-        monkeypatch.setattr(module, "AppProcess", HereProcess)
-    with Folder(tmp_path) as folder:
+        monkeypatch.setattr(module, "AppProcess", InProcessAppProcess)
+    with ServedFolder(tmp_path) as folder:
         home, viewport = f"http://localhost:{folder.port}", {"width": size[0], "height": size[1]}
         name, _, value = folder.enter(0).partition("=")
         plain = patient_context(chromium, viewport=viewport)  # with the policy of the page, which forbids axe
@@ -66,7 +65,7 @@ def test_a_portfolio_is_made_copied_and_stopped_by_keyboard(
             context.add_cookies([{"name": name, "value": value, "url": home}])
         page, looked = plain.new_page(), seen.new_page()
         complaints: list[str] = []
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
 
         def press(selector: str, url: str) -> None:
             tab_to(page, selector)
@@ -98,16 +97,16 @@ def test_a_portfolio_is_made_copied_and_stopped_by_keyboard(
         press("header a", "/")
         assert "Not read" in page.locator("article", has_text="calm").inner_text()
         press("#copy-1", "/p/mine/portfolios/copy?")
-        for one in (page, looked):
-            one.goto(page.url)
-            type_into(one, "#f-name", "calm")
-            one.keyboard.press("Enter")
-            one.wait_for_selector("#e-name")
+        for open_page in (page, looked):
+            open_page.goto(page.url)
+            type_into(open_page, "#f-name", "calm")
+            open_page.keyboard.press("Enter")
+            open_page.wait_for_selector("#e-name")
         require_fine(looked)
-        for one in (page, looked):
-            type_into(one, "#f-name", "twin")
-            one.keyboard.press("Enter")
-            one.wait_for_selector("#review")
+        for open_page in (page, looked):
+            type_into(open_page, "#f-name", "twin")
+            open_page.keyboard.press("Enter")
+            open_page.wait_for_selector("#review")
         require_fine(looked)
         press("#write", "/p/mine/portfolios/next?name=twin#review")
         assert "on paper only" in page.inner_text("main")

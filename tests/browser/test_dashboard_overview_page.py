@@ -16,8 +16,7 @@ from agent.app.documents.status import PortfolioStatus, status_document
 from agent.figures import format_figure
 from agent.policy.decide import decide
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
-from tests.support.decisions.tracking import balance_changes as moved
-from tests.support.decisions.tracking import tracking_step as tracked
+from tests.support.decisions.tracking import balance_changes, tracking_step
 from tests.support.sites import Site
 from tests.support.worlds import missing
 
@@ -35,7 +34,7 @@ def alerts_of(status: Any) -> list[dict[str, Any]]:
 def test_overview__says_where_an_asset_moves_and_what_waiting_costs(chromium: Any, tmp_path: Path, size: tuple[int, int]) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
-    step = tracked(moved(WETH=3_000))
+    step = tracking_step(balance_changes(WETH=3_000))
     status: Any = status_document(PortfolioStatus(step, decide(step), False, "", ()))
     weth = status["zone"]["assets"][0]
     context = patient_context(chromium, viewport={"width": size[0], "height": size[1]}, bypass_csp=True)

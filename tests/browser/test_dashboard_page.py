@@ -38,7 +38,7 @@ def figures(page: Any) -> list[tuple[str, str, str, str]]:
     """Path, form, exact value and text of each figure, with plain spaces before "%"."""
     script = """[...document.querySelectorAll('data[data-of]')].map(
         one => [one.dataset.of, one.dataset.form, one.value, one.textContent.replaceAll("\u00a0%", " %")])"""
-    return [tuple(one) for one in page.evaluate(script)]
+    return [tuple(figure) for figure in page.evaluate(script)]
 
 
 def wait_for(page: Any, condition: str) -> None:
@@ -63,26 +63,26 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         context = patient_context(chromium, viewport={"width": WIDE[0], "height": WIDE[1]}, bypass_csp=True)
         page = context.new_page()
         complaints: list[str] = []
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        asked: list[str] = []
-        page.on("request", lambda one: asked.append(one.url))
+        urls: list[str] = []
+        page.on("request", lambda request: urls.append(request.url))
 
         desk.node.mine_at(int(time.time()))
         desk.node.rpc("evm_setAutomine", False)  # until all is compared: an idle local chain mines every 10 s
         page.goto(address)
         wait_for(page, "document.querySelector('[data-of=\"pnl.all.value\"]') && document.querySelector('[data-of^=\"pnl.all\"]')")
-        shown = {"/": figures(page)}
+        figures_by_page = {"/": figures(page)}
         wait_for(page, "document.querySelectorAll('.chart canvas').length === 1")
         mark = desk.node.rpc("eth_blockNumber")
-        for number, one in enumerate(PAGES):  # by turns in both colours and sizes
+        for number, open_page in enumerate(PAGES):  # by turns in both colours and sizes
             if number:
                 page.emulate_media(color_scheme=("light", "dark")[number % 2])
                 page.set_viewport_size(dict(zip(("width", "height"), PHONE if number % 3 else WIDE, strict=True)))
-                page.goto(address.rstrip("/") + one.path)
+                page.goto(address.rstrip("/") + open_page.path)
                 wait_for(page, "document.querySelector('data[data-of]') || /The config has no \\[/.test(document.body.innerText)")
-                shown[one.path] = figures(page)
-            assert violations(page) == [], one.path
+                figures_by_page[open_page.path] = figures(page)
+            assert violations(page) == [], open_page.path
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.goto(f"{address}assets")
         wait_for(page, "document.querySelectorAll('.chart canvas').length === 5")
@@ -93,20 +93,21 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
             desk.ask("export", "--format", kind, "--out", str(desk.config.parent / kind))
             with zipfile.ZipFile(begun.value.path()) as archive:
                 assert {name: archive.read(name) for name in archive.namelist()} == {
-                    one.name: one.read_bytes() for one in (desk.config.parent / kind).iterdir()
+                    file.name: file.read_bytes() for file in (desk.config.parent / kind).iterdir()
                 }
         page.goto(f"{address}history")
         page.click("tbody a >> nth=0")
         wait_for(page, "document.querySelector('[data-of=\"explain.outcome\"]')")
-        shown["explain"] = figures(page)
+        figures_by_page["explain"] = figures(page)
         step = page.url.rpartition("/")[2]
         legs, sums = (
-            {of for of, *_ in shown[path] if re.search(part, of)} for path, part in (("explain", "realised_out"), ("/history", "execution"))
+            {of for of, *_ in figures_by_page[path] if re.search(part, of)}
+            for path, part in (("explain", "realised_out"), ("/history", "execution"))
         )
         assert legs
         assert sums
 
-        told = {
+        documents = {
             "status": desk.ask("status"),
             "history": desk.ask("history", "--limit", "100"),
             "pnl": {period: desk.ask("pnl", "--period", period, "--limit", "1") for period in PERIODS},
@@ -123,21 +124,21 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         assert desk.node.rpc("eth_blockNumber") == mark
         desk.node.rpc("evm_setAutomine", True)
         compared = 0
-        for path, found in shown.items():
-            for of, form, value, text in found:
-                exact = value_at(told, of)
+        for path, page_figures in figures_by_page.items():
+            for of, form, value, text in page_figures:
+                exact = value_at(documents, of)
                 assert without_age(value) == without_age("" if exact is None else exact), (path, of)
                 assert without_age(text) == without_age(spell_durations(format_figure(exact, form))), (path, of)
                 compared += 1
         assert compared > 200
-        assert {of.partition(".")[0] for found in shown.values() for of, *_ in found} == told.keys()
+        assert {of.partition(".")[0] for page_figures in figures_by_page.values() for of, *_ in page_figures} == documents.keys()
 
         context.close()
 
         # Under the real policy: live after a step of another process, and by keyboard alone.
         context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]})
         page = context.new_page()
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
         page.goto(f"{address}history")
         page.wait_for_selector("#connection:has-text('Live')")
         before = len([of for of, *_ in figures(page) if of.endswith(".time")])
@@ -157,7 +158,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         hidden = "(() => { try { return document.cookie } catch (error) { return error.name } })()"
         assert [page.evaluate(script) for script in ("origin", hidden, refused)] == ["null", "SecurityError", "refused"]
         context.close()
-        assert {url.split("/")[2] for url in asked} == {address.split("/")[2]}
+        assert {url.split("/")[2] for url in urls} == {address.split("/")[2]}
 
 
 @pytest.mark.parametrize("one_of", [3, pytest.param(1, marks=pytest.mark.slow)])
@@ -168,33 +169,32 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
     In every run axe looks at one page of three.
     """
     from tests.support.dashboards import CONTROLS, HOSTILE, MARKUP, golden
-    from tests.support.pages.reviews import edit_backtest as tried
-    from tests.support.pages.reviews import review
+    from tests.support.pages.reviews import edit_backtest, review
     from tests.support.sites import Site
 
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     with Site(tmp_path / "a.users") as site:
-        given = site.board.documents
+        documents = site.board.documents
         steps = [
-            {**given["history"]["steps"][0], "transactions": [{"kind": "swap", "status": "final", "block": 1, "note": "", "hash": ""}]}
+            {**documents["history"]["steps"][0], "transactions": [{"kind": "swap", "status": "final", "block": 1, "note": "", "hash": ""}]}
         ]
-        given["history"] |= {"steps": [{**steps[0], "reason": MARKUP}, *given["history"]["steps"]]}
-        given["controls"] = CONTROLS
+        documents["history"] |= {"steps": [{**steps[0], "reason": MARKUP}, *documents["history"]["steps"]]}
+        documents["controls"] = CONTROLS
         explained = {"explain": {**golden("27-explain"), "sentences": [MARKUP]}, "explorer": ""}
         monkeypatch.setattr(site.board, "read_stored", AsyncMock(return_value=explained))
         cookie = site.enter()
-        shown = {"plan_hash": "ab" * 32, "reason": "", "moves": [HOSTILE], "document": golden("04-plan")}
-        edit = {**shown, "document": {"changes": [MARKUP], "rebalance_count": 2, "warnings": [HOSTILE], "transition": golden("04-plan")}}
-        asked = review(site, cookie, "rebalance", shown), review(site, cookie, "stop", shown), review(site, cookie, "edit", edit)
+        preview = {"plan_hash": "ab" * 32, "reason": "", "moves": [HOSTILE], "document": golden("04-plan")}
+        edit = {**preview, "document": {"changes": [MARKUP], "rebalance_count": 2, "warnings": [HOSTILE], "transition": golden("04-plan")}}
+        reviews = review(site, cookie, "rebalance", preview), review(site, cookie, "stop", preview), review(site, cookie, "edit", edit)
         session = site.access.find_session(cookie.partition("=")[2], touch=False)
         assert session is not None
-        session.reviews[asked[-1].rpartition("/")[2]].backtest = tried()
-        pages = {one.path: "data" for one in PAGES} | {"/controls": "td data", "/history/abc": "data"} | dict.fromkeys(asked, "data")
+        session.reviews[reviews[-1].rpartition("/")[2]].backtest = edit_backtest()
+        pages = {page.path: "data" for page in PAGES} | {"/controls": "td data", "/history/abc": "data"} | dict.fromkeys(reviews, "data")
         context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
         page, ran = context.new_page(), list[str]()
-        page.on("dialog", lambda said: (ran.append(page.url), said.dismiss()))
-        page.on("console", lambda said: ran.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("dialog", lambda dialog: (ran.append(page.url), dialog.dismiss()))
+        page.on("console", lambda message: ran.append(message.text) if message.type in ("error", "warning") else None)
         targets = "[...document.querySelectorAll('a, button, summary, select, textarea, input:not([type=hidden])')]"
         targets += (
             ".filter(one => one.checkVisibility() && !one.matches('.skip')).map(one => one.type === 'checkbox' ? one.labels[0] : one)"
@@ -213,7 +213,7 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
             assert page.evaluate("[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth)"), path
             assert page.evaluate(small) == [], path
-            if path in asked:  # what it does comes first, and its button is always in reach
+            if path in reviews:  # what it does comes first, and its button is always in reach
                 assert page.inner_text("h2 >> nth=0") in ("What moves", "What changes"), path
                 for place in (0, 10_000):
                     page.evaluate(f"scrollTo({{ top: {place}, behavior: 'instant' }})")
@@ -234,24 +234,24 @@ def test_a_change_during_a_read_of_the_page_is_shown_too(chromium: Any) -> None:
     from tests.support.dashboards import Served
 
     page = patient_context(chromium, bypass_csp=True).new_page()
-    with Served() as shown:
+    with Served() as server:
 
         def change(mark: str) -> None:
-            shown.board.documents = {**shown.board.documents, "lp": {**shown.board.documents["lp"], "warnings": [mark]}}
-            shown.loop.call_soon_threadsafe(shown.board.announce_change)
+            server.board.documents = {**server.board.documents, "lp": {**server.board.documents["lp"], "warnings": [mark]}}
+            server.loop.call_soon_threadsafe(server.board.announce_change)
 
-        page.goto(f"http://localhost:{shown.port}/liquidity")
+        page.goto(f"http://localhost:{server.port}/liquidity")
         page.wait_for_selector("#connection:has-text('Live')")
         page.evaluate("let told = 0; document.addEventListener('sse:changed', () => { document.body.dataset.told = ++told })")
-        held: list[Any] = []
-        page.route("**/liquidity", lambda route: route.continue_() if held else held.append(route))
+        held_routes: list[Any] = []
+        page.route("**/liquidity", lambda route: route.continue_() if held_routes else held_routes.append(route))
         change("first")
         page.wait_for_selector("body[data-told='1']")
-        answer = held[0].fetch()
+        answer = held_routes[0].fetch()
         assert "first" in answer.text()
         change("second")
         page.wait_for_selector("body[data-told='2']")
-        held[0].fulfill(response=answer)
+        held_routes[0].fulfill(response=answer)
         page.wait_for_selector("main:has-text('second')")
         page.context.close()
 
@@ -264,7 +264,7 @@ def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromiu
         name, _, session = site.enter().partition("=")
         context.add_cookies([{"name": name, "value": session, "url": f"http://localhost:{site.port}"}])
         page, complaints, posted = context.new_page(), list[str](), list[str]()
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
         page.route("**/controls/pause", lambda route: (posted.append(route.request.post_data), route.fulfill(status=204)))
         liquidity = site.board.documents.pop("lp")
         page.goto(f"http://localhost:{site.port}/")
@@ -307,19 +307,19 @@ def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromiu
 def test_the_figures_are_painted_and_followed_before_the_charts_are_loaded(chromium: Any) -> None:
     from tests.support.dashboards import Served, until
 
-    page, held = patient_context(chromium).new_page(), list[Any]()
+    page, held_page = patient_context(chromium).new_page(), list[Any]()
     for name in ("**/uplot*.css", "**/uplot*.js"):
-        page.route(name, lambda route, _: held.append(route))
-    with Served() as shown:
-        page.goto(f"http://localhost:{shown.port}/", wait_until="commit")
+        page.route(name, lambda route, _: held_page.append(route))
+    with Served() as server:
+        page.goto(f"http://localhost:{server.port}/", wait_until="commit")
         until(lambda: page.evaluate("performance.getEntriesByType('paint').length") == 2)
         for part in (".value data", "[aria-labelledby=t-weights] tbody th", "#t-decision data"):
             assert page.locator(part).first.is_visible(), part
-        held.pop().continue_()  # scripts wait for styles
+        held_page.pop().continue_()  # scripts wait for styles
         page.wait_for_selector("#connection:has-text('Live')")
         assert page.locator(".chart canvas").count() == 0
-        until(lambda: page.evaluate("1") == len(held))
-        held.pop().continue_()
+        until(lambda: page.evaluate("1") == len(held_page))
+        held_page.pop().continue_()
         page.wait_for_selector(".chart canvas")
         page.context.close()
 
@@ -334,25 +334,25 @@ def test_many_tabs_leave_connections_to_the_one_in_use(chromium: Any, workers: s
         context.add_init_script("delete window.SharedWorker")
     turn = "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true }); "
     turn += "document.dispatchEvent(new Event('visibilitychange')) }"
-    with Served() as shown:
+    with Served() as server:
         pages = [context.new_page() for _ in range(7)]  # one more than the connections of a browser to a server
         for page in pages:
-            page.goto(f"http://localhost:{shown.port}/liquidity")
+            page.goto(f"http://localhost:{server.port}/liquidity")
             page.wait_for_selector("#connection:has-text('Live')")
             if workers != "shared":
                 page.evaluate(turn, True)
         if workers == "shared":
-            assert shown.board.streams.total() == 1
-        documents = shown.board.documents
-        shown.board.documents = {**documents, "lp": {**documents["lp"], "warnings": ["meanwhile"]}}
-        shown.loop.call_soon_threadsafe(shown.board.announce_change)
+            assert server.board.streams.total() == 1
+        documents = server.board.documents
+        server.board.documents = {**documents, "lp": {**documents["lp"], "warnings": ["meanwhile"]}}
+        server.loop.call_soon_threadsafe(server.board.announce_change)
         if workers == "shared":
             for page in pages:
                 page.wait_for_selector("main:has-text('meanwhile')")
                 page.evaluate(turn, True)
-        until(lambda: shown.board.streams.total() == 0)
-        shown.board.documents = {**documents, "lp": {**documents["lp"], "warnings": ["at last"]}}
-        shown.loop.call_soon_threadsafe(shown.board.announce_change)
+        until(lambda: server.board.streams.total() == 0)
+        server.board.documents = {**documents, "lp": {**documents["lp"], "warnings": ["at last"]}}
+        server.loop.call_soon_threadsafe(server.board.announce_change)
         assert "at last" not in pages[0].inner_text("main")
         pages[0].evaluate(turn, False)
         pages[0].wait_for_selector("main:has-text('at last')")
@@ -384,7 +384,7 @@ def test_without_the_dashboard_a_page_says_how_old_the_figures_are_until_the_log
     from tests.support.sites import Site
 
     context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]})
-    kept = "caches.open('figures').then(async all => Promise.all((await all.keys()).map(async one => (await all.match(one)).text())))"
+    script = "caches.open('figures').then(async all => Promise.all((await all.keys()).map(async one => (await all.match(one)).text())))"
     workers = "navigator.serviceWorker.getRegistrations().then(all => all.length)"
     page = context.new_page()
     with Site(tmp_path / "trimtab.db.users") as site:
@@ -396,21 +396,21 @@ def test_without_the_dashboard_a_page_says_how_old_the_figures_are_until_the_log
             context.add_cookies([{"name": name, "value": session, "url": address}])
             page.goto(address)
             page.evaluate("navigator.serviceWorker.ready.then(() => '')")
-            until(lambda: page.evaluate(kept) == [f"{read:%Y-%m-%dT%H:%M:%SZ}"])
+            until(lambda: page.evaluate(script) == [f"{read:%Y-%m-%dT%H:%M:%SZ}"])
             if is_logged_out:
                 page.click(".logout button")
                 page.wait_for_selector("#password")
-                assert (page.evaluate(kept), page.evaluate(workers)) == ([], 0)
+                assert (page.evaluate(script), page.evaluate(workers)) == ([], 0)
     page.goto(f"{address}assets")
-    said = page.inner_text("main")
-    assert f"of {read:%Y-%m-%d %H:%M:%S} UTC, 3 h 20 min ago" in said
-    assert "USDC" not in said
+    inner_text = page.inner_text("main")
+    assert f"of {read:%Y-%m-%d %H:%M:%S} UTC, 3 h 20 min ago" in inner_text
+    assert "USDC" not in inner_text
     context.close()
 
 
 @pytest.mark.slow
 def test_a_missing_store_ends_with_the_remedy(desk: Desk) -> None:  # noqa: F811
     desk.edit(("sqlite:///trimtab.db", "sqlite:///nowhere.db"))
-    said = forked(desk, "serve", "--port", "0", "--json").ended()  # this process has Chromium's event loop
-    assert said.code == 2
-    assert said.error["message"].startswith("store:")
+    output = forked(desk, "serve", "--port", "0", "--json").ended()  # this process has Chromium's event loop
+    assert output.code == 2
+    assert output.error["message"].startswith("store:")

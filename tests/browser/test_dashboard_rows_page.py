@@ -19,8 +19,7 @@ from agent.config.load import load_config
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
 from tests.cli.tools import Desk, start
-from tests.support.pages.control_keys import PASSWORD, fill, push, tab_to, unfold
-from tests.support.pages.control_keys import settled_state as settled
+from tests.support.pages.control_keys import PASSWORD, fill, push, settled_state, tab_to, unfold
 from tests.support.pages.served import dashboard
 from tests.support.worlds import missing
 
@@ -41,7 +40,7 @@ def confirmed(page: Any, desk: Desk) -> str:  # noqa: F811
     assert violations(page) == []
     text = str(page.inner_text(".confirm"))
     push(page, ".confirm form button")
-    assert settled(page, desk) == "done"
+    assert settled_state(page, desk) == "done"
     return text
 
 
@@ -57,9 +56,9 @@ def test_alerts_strategies_and_a_profile_are_set_by_keyboard(
     monkeypatch.setenv("DASHBOARD_PASSWORD", PASSWORD)
     profile = desk.config.with_name("mine.profile")
     api.export_profile(desk.config, profile)
-    strategies = "".join(STRATEGY.format(*one) for one in (("one", "60%"), ("two", "40%")))
+    strategies = "".join(STRATEGY.format(*strategy_row) for strategy_row in (("one", "60%"), ("two", "40%")))
     desk.config.write_text(f'{desk.config.read_text()}{strategies}[split]\nrelative = "50%"\n')
-    made = desk.ask("user", "add", "ann", "--password-env", "DASHBOARD_PASSWORD")
+    user_document = desk.ask("user", "add", "ann", "--password-env", "DASHBOARD_PASSWORD")
     run = start("run", "--send", "--yes", "--every", "1h", "--json", "--config", str(desk.config))
     assert run.stdout is not None
     first = run.stdout.readline()
@@ -70,7 +69,7 @@ def test_alerts_strategies_and_a_profile_are_set_by_keyboard(
         page.goto(address)
         fill(page, "#name", "ann")
         fill(page, "#password", PASSWORD)
-        fill(page, "#code", pyotp.parse_uri(made["otpauth"]).now())
+        fill(page, "#code", pyotp.parse_uri(user_document["otpauth"]).now())
         page.keyboard.press("Enter")
         page.wait_for_url(address)
         page.wait_for_selector("[data-of='status.block']")  # sheets are made of the figures that were read before the page was loaded
@@ -97,7 +96,7 @@ def test_alerts_strategies_and_a_profile_are_set_by_keyboard(
             assert violations(page) == []
             page.keyboard.press("Enter")
             assert f'+ strategies.two.share = "{shares[1]}"' in confirmed(page, desk)
-            assert tuple(f"{one.share / 100:g}%" for one in load_config(desk.config).config.strategies) == shares
+            assert tuple(f"{strategy.share / 100:g}%" for strategy in load_config(desk.config).config.strategies) == shares
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
         page.goto(address)
@@ -118,5 +117,5 @@ def test_alerts_strategies_and_a_profile_are_set_by_keyboard(
         context.close()
     assert run.poll() is None
     run.send_signal(signal.SIGTERM)
-    _, said = run.communicate(timeout=60)
-    assert run.returncode == 0, said
+    _, output = run.communicate(timeout=60)
+    assert run.returncode == 0, output

@@ -17,11 +17,10 @@ from tests.browser.chromium import AXE, PHONE, WIDE, patient_context
 from tests.cli.conftest import served  # noqa: F401  # a fixture
 from tests.cli.tools import blocks, first_document, start
 from tests.support.commands.init import WALLET
-from tests.support.dashboards import HereProcess
-from tests.support.pages.portfolios import ServedPortfolios as Shelf
+from tests.support.dashboards import InProcessAppProcess
+from tests.support.pages.portfolios import ServedPortfolios
 from tests.support.pages.setup_keys import require_cards, require_fine, tab_to, type_into
-from tests.support.pages.setups import ANSWERS
-from tests.support.pages.setups import SetupBrowser as Desk
+from tests.support.pages.setups import ANSWERS, SetupBrowser
 from tests.support.worlds import missing
 
 SIZE = {"width": PHONE[0], "height": PHONE[1]}
@@ -31,25 +30,25 @@ SIZE = {"width": PHONE[0], "height": PHONE[1]}
 def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
-    monkeypatch.setattr(setup, "AppProcess", HereProcess)
-    with Desk(tmp_path / "trimtab.toml") as desk:
+    monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
+    with SetupBrowser(tmp_path / "trimtab.toml") as desk:
         plain = patient_context(chromium, viewport=SIZE, java_script_enabled=False)
         page = plain.new_page()
         page.goto(f"http://localhost:{desk.port}{desk.opening}")
-        seen = patient_context(chromium, viewport=SIZE, bypass_csp=True, color_scheme="dark")
-        looked = seen.new_page()
+        context = patient_context(chromium, viewport=SIZE, bypass_csp=True, color_scheme="dark")
+        looked = context.new_page()
         looked.goto(page.url)
         require_fine(looked)
         tab_to(page, "button")
         page.keyboard.press("Enter")
         page.wait_for_selector("#f-wallet")
-        seen.add_cookies(plain.cookies())
+        context.add_cookies(plain.cookies())
 
-        for one in (looked, page):
-            one.goto(f"http://localhost:{desk.port}/setup/wallet")
-            type_into(one, "#f-wallet", "0x12")
-            one.keyboard.press("Enter")
-            one.wait_for_selector("#e-wallet")
+        for open_page in (looked, page):
+            open_page.goto(f"http://localhost:{desk.port}/setup/wallet")
+            type_into(open_page, "#f-wallet", "0x12")
+            open_page.keyboard.press("Enter")
+            open_page.wait_for_selector("#e-wallet")
         require_fine(looked)
         assert page.input_value("#f-wallet") == "0x12"
         assert page.locator("#e-endpoints").count() == 1
@@ -81,15 +80,15 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
         looked.goto(page.url)
         require_fine(looked)
         plain.close()
-        seen.close()
+        context.close()
 
 
 @pytest.mark.slow
 def test_the_set_up_has_no_violation_and_is_no_wider_than_a_phone(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
-    monkeypatch.setattr(setup, "AppProcess", HereProcess)
-    with Desk(tmp_path / "trimtab.toml") as desk:
+    monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
+    with SetupBrowser(tmp_path / "trimtab.toml") as desk:
         context = patient_context(chromium, viewport=SIZE, bypass_csp=True)
         page, home = context.new_page(), f"http://localhost:{desk.port}"
         page.goto(home + desk.opening)
@@ -114,8 +113,8 @@ def test_baskets__are_cards_that_unfold_by_keyboard(
 ) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
-    monkeypatch.setattr(setup, "AppProcess", HereProcess)
-    with Desk(tmp_path / "trimtab.toml") as desk:
+    monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
+    with SetupBrowser(tmp_path / "trimtab.toml") as desk:
         desk.enter()
         desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
         home = f"http://localhost:{desk.port}"
@@ -131,11 +130,11 @@ def test_baskets__are_cards_that_unfold_by_keyboard(
 def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any, tmp_path: Path) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
-    with Shelf(tmp_path, ("a", "b", "gone"), users=1) as shelf:
+    with ServedPortfolios(tmp_path, ("a", "b", "gone"), users=1) as shelf:
         context = patient_context(chromium, viewport=SIZE, bypass_csp=True)
         page = context.new_page()
         complaints: list[str] = []
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
         page.goto(f"http://localhost:{shelf.port}/")
         require_fine(page)
         opened = shelf.parts[1].opened_parts

@@ -46,8 +46,8 @@ def test_stop__is_shown_whole_before_it_is_confirmed(chromium: Any, tmp_path: Pa
     context = patient_context(chromium, viewport={"width": size[0], "height": size[1]}, bypass_csp=True)
     with Site(tmp_path / "trimtab.db.users") as site:
         cookie = site.enter()
-        shown = {"plan_hash": PLAN_HASH, "reason": "", "moves": ["-1 WETH", "pay 9000 USDC"], "document": stop_document()}
-        path = review(site, cookie, "stop", shown)
+        preview = {"plan_hash": PLAN_HASH, "reason": "", "moves": ["-1 WETH", "pay 9000 USDC"], "document": stop_document()}
+        path = review(site, cookie, "stop", preview)
         context.add_cookies([{"name": "trimtab-1", "value": cookie.partition("=")[2], "url": f"http://localhost:{site.port}"}])
         page = context.new_page()
         page.goto(f"http://localhost:{site.port}{path}")
@@ -81,8 +81,8 @@ def test_stop__is_shown_whole_before_it_is_confirmed(chromium: Any, tmp_path: Pa
 def test_stop__without_a_sale_says_that_everything_stays(tmp_path: Path) -> None:
     with Site(tmp_path / "trimtab.db.users") as site:
         cookie = site.enter()
-        shown = {"plan_hash": PLAN_HASH, "reason": "", "moves": [], "document": golden("72-stop")}
-        text = site.ask(review(site, cookie, "stop", shown), Cookie=cookie)[2].decode()
+        preview = {"plan_hash": PLAN_HASH, "reason": "", "moves": [], "document": golden("72-stop")}
+        text = site.ask(review(site, cookie, "stop", preview), Cookie=cookie)[2].decode()
     for part in ("Pending transactions: none", "Allowances: none", "Nothing is sold", "trimtab resume"):
         assert part in text
     assert "Weights after" not in text

@@ -69,9 +69,9 @@ def test_a_device_is_turned_on_and_off_and_shows_alerts_that_open_this_dashboard
         missing("no axe-core: make setup installs it")
     config = agents.config(tmp_path)
     with wiring.open_store_offline(load_config(config)) as (store, _), Site(tmp_path / "mine.db.users", config=str(config)) as site:
-        given, address = site.board.documents, f"http://localhost:{site.port}"
-        given["controls"] = {"controls": [], "served": True, "waiting": None}
-        given["devices"] = {"key": KEY, "devices": []}
+        documents, address = site.board.documents, f"http://localhost:{site.port}"
+        documents["controls"] = {"controls": [], "served": True, "waiting": None}
+        documents["devices"] = {"key": KEY, "devices": []}
         name, _, session = site.enter().partition("=")
         context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
         context.add_cookies([{"name": name, "value": session, "url": address}])
@@ -108,7 +108,7 @@ def test_a_device_is_turned_on_and_off_and_shows_alerts_that_open_this_dashboard
         assert (queued.kind, queued.asked_by) == (ControlKind.DEVICE, "ann")
         assert dict(queued.arguments) == {"endpoint": ENDPOINT, "key": KEY, "auth": "s" * 22, "page": "/alerts"}
         device = AlertDevice(ENDPOINT, KEY, "s" * 22, "/alerts", "ann", 1)
-        given["devices"] = {
+        documents["devices"] = {
             "key": KEY,
             "devices": [{"id": device.id, "service": device.service_host, "user": "ann", "added": "2026-01-01"}],
         }
@@ -134,10 +134,10 @@ def test_a_device_is_turned_on_and_off_and_shows_alerts_that_open_this_dashboard
         message = json.dumps({"title": "trimtab: halted", "text": "<b>prices are stale", "page": "/alerts"})
         sent = {"origin": address, "registrationId": workers[0]["registrationId"], "data": message}
         browser.send("ServiceWorker.deliverPushMessage", sent)
-        shown = (
+        text = (
             "navigator.serviceWorker.ready.then(one => one.getNotifications()).then(all => all.map(one => [one.title, one.body, one.data]))"
         )
-        while not (notes := page.evaluate(shown)):
+        while not (notes := page.evaluate(text)):
             page.wait_for_timeout(50)
         assert notes == [["trimtab: halted", "<b>prices are stale", "/alerts"]]
         opened, remaining = context.service_workers[0].evaluate(CLICKED)

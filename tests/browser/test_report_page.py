@@ -16,13 +16,13 @@ from agent.app.research.report_files import write_pages, write_report
 from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import ReportFact, ReportPage, ReportSection, ReportTable, write_page
 from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, violations
-from tests.browser.conftest import Opened
+from tests.browser.conftest import OpenedPage
 from tests.support.backtests import HOSTILE, LINK, result_of, with_series
 from tests.support.worlds import missing
 
 pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for backtests")
 
-Open = Callable[..., Opened]
+Open = Callable[..., OpenedPage]
 THREE_YEARS = 3 * 8_760
 EIGHT = ("BTC", "ETH", "LINK", "SOL", "UNI", "AAVE", "CRV", "USD")
 THIRTY = (*(f"T{number}{HOSTILE}" for number in range(29)), LINK)
@@ -38,20 +38,20 @@ def long_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def long_page(open_page: Open, long_report: Path) -> Opened:
+def long_page(open_page: Open, long_report: Path) -> OpenedPage:
     return open_page(long_report)
 
 
 @pytest.fixture(scope="module")
-def short_page(open_page: Open, tmp_path_factory: pytest.TempPathFactory) -> Opened:
+def short_page(open_page: Open, tmp_path_factory: pytest.TempPathFactory) -> OpenedPage:
     """Some weeks of hours, with a final value of its own, opened in the dark."""
     path = tmp_path_factory.mktemp("report") / "short.html"
-    found = result_of(bars=400)
-    equity = found.equity.copy()
+    simulation = result_of(bars=400)
+    equity = simulation.equity.copy()
     equity[-1] = 9_000.123456
-    hold_equity = found.hold_equity.copy()
+    hold_equity = simulation.hold_equity.copy()
     hold_equity[-1] = 9_500
-    write_report(with_series(found, equity=equity, hold_equity=hold_equity), path)
+    write_report(with_series(simulation, equity=equity, hold_equity=hold_equity), path)
     return open_page(path, color_scheme="dark")
 
 
@@ -80,19 +80,19 @@ def test_three_years_of_hours_stay_below_three_megabytes(long_report: Path) -> N
     assert long_report.with_suffix(".json").stat().st_size < MOST_BYTES
 
 
-def test_it_opens_from_a_file_without_a_complaint_or_a_request(short_page: Opened) -> None:
+def test_it_opens_from_a_file_without_a_complaint_or_a_request(short_page: OpenedPage) -> None:
     assert short_page.complaints == []
     assert short_page.requests == []
 
 
 @pytest.mark.slow
-def test_every_chart_is_drawn_and_the_page_says_when(long_page: Opened) -> None:
+def test_every_chart_is_drawn_and_the_page_says_when(long_page: OpenedPage) -> None:
     shapes = long_page.drawn
     assert len(shapes) == int(long_page.ask("document.documentElement.dataset.drawn")) == 23
     assert min(shapes) >= 1
 
 
-def test_the_summary_and_the_figures_on_top_are_those_of_the_run(short_page: Opened) -> None:
+def test_the_summary_and_the_figures_on_top_are_those_of_the_run(short_page: OpenedPage) -> None:
     page = short_page.page
     assert "9,000.12 USD" in page.inner_text(".summary")
     assert "9,500.00 USD" in page.inner_text(".summary")
@@ -133,13 +133,13 @@ def test_a_symbol_that_is_markup_does_nothing(open_page: Open, tmp_path: Path) -
     assert opened.ask(
         "[...document.querySelectorAll('a')].every(one => (one.getAttribute('href') || one.getAttribute('xlink:href') || '')[0] === '#')"
     )
-    for shown in ("h1", "h2", "figcaption", "caption", "tbody td", ".legendtext", ".annotation-text", ".xtick text"):
-        assert opened.page.locator(shown).first.text_content() in (HOSTILE, LINK), shown
+    for selector in ("h1", "h2", "figcaption", "caption", "tbody td", ".legendtext", ".annotation-text", ".xtick text"):
+        assert opened.page.locator(selector).first.text_content() in (HOSTILE, LINK), selector
     assert HOSTILE in opened.page.text_content("#spoken")
     assert opened.quiet
 
 
-def test_the_page_may_not_connect_anywhere_even_if_a_script_tried(short_page: Opened) -> None:
+def test_the_page_may_not_connect_anywhere_even_if_a_script_tried(short_page: OpenedPage) -> None:
     tried = short_page.ask(
         """Promise.all([
           fetch("https://evil.example/").then(() => "sent", () => "refused"),
@@ -155,7 +155,7 @@ def test_the_page_may_not_connect_anywhere_even_if_a_script_tried(short_page: Op
 
 
 @pytest.mark.slow
-def test_the_keyboard_reads_values(long_page: Opened) -> None:
+def test_the_keyboard_reads_values(long_page: OpenedPage) -> None:
     page = long_page.page
     page.focus("[data-figure='0']")
     page.keyboard.press("End")
@@ -182,7 +182,7 @@ def test_nothing_is_wider_than_a_phone(open_page: Open, tmp_path: Path, bars: in
 
 
 @pytest.mark.slow
-def test_dark_light_and_paper_have_colours_of_their_own(short_page: Opened) -> None:
+def test_dark_light_and_paper_have_colours_of_their_own(short_page: OpenedPage) -> None:
     from playwright.sync_api import expect
 
     line = short_page.page.locator("[data-figure='1'] .scatterlayer path.js-line").first
@@ -199,7 +199,7 @@ def test_dark_light_and_paper_have_colours_of_their_own(short_page: Opened) -> N
 
 
 @pytest.mark.slow
-def test_charts_fit_on_paper_and_come_back(short_page: Opened) -> None:
+def test_charts_fit_on_paper_and_come_back(short_page: OpenedPage) -> None:
     widths = "[...document.querySelectorAll('[data-figure]')].map(one => one._fullLayout.width)"
     before = short_page.ask(widths)
     short_page.ask("void dispatchEvent(new Event('beforeprint'))")
@@ -210,7 +210,7 @@ def test_charts_fit_on_paper_and_come_back(short_page: Opened) -> None:
 
 
 @pytest.mark.slow
-def test_everything_has_a_name_for_whoever_listens(long_page: Opened) -> None:
+def test_everything_has_a_name_for_whoever_listens(long_page: OpenedPage) -> None:
     assert long_page.ask("[...document.querySelectorAll('h1, h2, h3')].map(one => one.tagName).join('')").startswith("H1H2")
     assert long_page.ask(
         "new Set([...document.querySelectorAll('[id]')].map(one => one.id)).size === document.querySelectorAll('[id]').length"
@@ -301,11 +301,11 @@ def test_runs_that_are_hardly_any_are_reported_too(
 
 
 def test_paths_that_end_in_nothing_are_reported(open_page: Open, tmp_path: Path) -> None:
-    found = result_of(bars=60, every=20)
+    simulation = result_of(bars=60, every=20)
     path = tmp_path / "report.html"
-    equity = found.equity.copy()
+    equity = simulation.equity.copy()
     equity[-5:] = np.nan
-    write_report(replace(found, equity=equity, premium=None, yearly_gains=()), path)
+    write_report(replace(simulation, equity=equity, premium=None, yearly_gains=()), path)
     opened = open_page(path)
     assert "is unknown" in opened.page.inner_text(".summary")
     assert opened.quiet

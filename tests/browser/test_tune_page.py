@@ -16,26 +16,26 @@ from agent.app.research.report_files import write_pages
 from agent.backtest.tune.report import tune_page
 from agent.backtest.tune.statistics import Objective
 from tests.browser.chromium import PHONE
-from tests.browser.conftest import Opened
+from tests.browser.conftest import OpenedPage
 from tests.support.backtests import search, tuned, walks
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", [Objective.TRACKING, Objective.GROWTH])
 def test_the_page_of_a_search_shows_its_verdict_its_map_and_its_walk(
-    objective: Objective, open_page: Callable[..., Opened], tmp_path: Path
+    objective: Objective, open_page: Callable[..., OpenedPage], tmp_path: Path
 ) -> None:
-    found = tuned(search(walks(9, 120), every="7d", tracking="normal,strict", objective=objective))
+    tune_result = tuned(search(walks(9, 120), every="7d", tracking="normal,strict", objective=objective))
     path = tmp_path / "tune.html"
-    write_pages(tune_page(found), path)
+    write_pages(tune_page(tune_result), path)
     opened = open_page(path, PHONE)
     assert opened.quiet
     assert mentions(opened.page.inner_text("h1"), "Search for")
-    for sentence in found.verdict.sentences:
+    for sentence in tune_result.verdict.sentences:
         assert sentence in opened.page.inner_text(".summary")
     shapes = opened.drawn
     assert len(shapes) == 3  # the last quarter, the map, the walk
-    assert shapes[1] == int((~np.isnan(found.heat_map.scores)).sum()) + 1  # a square each, and the ring
+    assert shapes[1] == int((~np.isnan(tune_result.heat_map.scores)).sum()) + 1  # a square each, and the ring
     assert min(shapes) >= 1
-    assert found.stamp["data"] in opened.page.inner_text("#origin")
+    assert tune_result.stamp["data"] in opened.page.inner_text("#origin")
     assert opened.ask("document.documentElement.scrollWidth <= window.innerWidth")

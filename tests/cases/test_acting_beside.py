@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,25 +17,9 @@ from agent.localchain import LocalChain
 from agent.model import RequestState
 from agent.store.files.locks import LockHeld
 from tests.support.agents import ROOMY, again, allow, allowances, fund, purse, trusted, yes
-from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS
-from tests.support.on_chain.withdrawing import accept as sure
+from tests.support.fakes.clock import chain_clock
+from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS, accept
 from tests.support.text import mentions, raises_code
-
-
-class Meanwhile:
-    """The chain's clock; while somebody waits by it, another does something, and then lets go of the wallet."""
-
-    def __init__(self, chain: LocalChain, happens: Callable[[], object]) -> None:
-        self.chain, self.happens, self.waits = chain, happens, 0
-
-    def now_s(self) -> int:
-        return self.chain.now_s()
-
-    def sleep(self, seconds: float) -> None:
-        self.waits += 1
-        if self.waits == 1:
-            self.happens()
-        self.chain.clock.sleep(seconds)
 
 
 @contextmanager
@@ -48,34 +32,36 @@ def bot(chain: LocalChain, folder: Path) -> Iterator[tuple[LoadedConfig, Agent]]
 
 def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and_says_so(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path) as (loaded, agent), ExitStack() as held:
-        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=sure).request_id
+    with bot(chain, tmp_path) as (loaded, agent), ExitStack() as exit_stack:
+        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=accept).request_id
         assert number is not None
-        held.enter_context(wiring.open_transactor(agent.context, yes, lambda _: None))
+        exit_stack.enter_context(wiring.open_transactor(agent.context, yes, lambda _: None))
 
-        def released() -> None:
-            agent.context.store.requests.end(number, RequestState.RELEASED, chain.now_s())
-            held.close()
+        def release() -> None:
+            if len(clock.sleeps) == 1:
+                agent.context.store.requests.end(number, RequestState.RELEASED, chain.now_s())
+                exit_stack.close()
 
         before = purse(chain)
-        with again(chain, loaded, clock=Meanwhile(chain, released)) as other, raises_code(ConfigError, "not_open"):
-            transfers.resume_withdrawal(other, number, to=HOME, send=True, confirm=sure)
+        clock = chain_clock(chain, on_sleep=release)
+        with again(chain, loaded, clock=clock) as other, raises_code(ConfigError, "not_open"):
+            transfers.resume_withdrawal(other, number, to=HOME, send=True, confirm=accept)
         assert (purse(chain), chain.balance("USDC", HOME)) == (before, 0)
 
 
 def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (_, agent):
-        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=sure).request_id
+        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=accept).request_id
         assert number is not None
 
         def released(_: object) -> bool:
             agent.context.store.requests.end(number, RequestState.RELEASED, chain.now_s())
             return True
 
-        found = transfers.resume_withdrawal(agent, number, to=HOME, send=True, confirm=released)
-        assert (found.state, found.transactions) == ("failed", ())
-        assert mentions(found.reason, "released", "0 of")
+        withdrawal_report = transfers.resume_withdrawal(agent, number, to=HOME, send=True, confirm=released)
+        assert (withdrawal_report.state, withdrawal_report.transactions) == ("failed", ())
+        assert mentions(withdrawal_report.reason, "released", "0 of")
         assert chain.balance("USDC", HOME) == 0
         assert agent.context.store.requests.newest()[-1].state is RequestState.RELEASED
 
@@ -83,14 +69,14 @@ def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_
 def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent):
-        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=sure).request_id
+        number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=accept).request_id
         assert number is not None
-        told: list[str] = []
-        held, other = wiring.open_transactor(agent.context, yes, lambda _: None), again(chain, loaded)
-        with held, other as waits, raises_code(LockHeld, "lock", "waited 2 s"):
-            transfers.release_withdrawal(waits, number, told.append)
-        assert len(set(told)) == 1
-        assert mentions(told[0], "wallet", f"process {os.getpid()}")
+        requests: list[str] = []
+        step_transactors, other = wiring.open_transactor(agent.context, yes, lambda _: None), again(chain, loaded)
+        with step_transactors, other as waits, raises_code(LockHeld, "lock", "waited 2 s"):
+            transfers.release_withdrawal(waits, number, requests.append)
+        assert len(set(requests)) == 1
+        assert mentions(requests[0], "wallet", f"process {os.getpid()}")
         assert transfers.release_withdrawal(agent, number).state is RequestState.RELEASED
 
 
@@ -103,9 +89,9 @@ def test_an_end_that_its_owner_takes_back_sells_and_pays_no_more(anvil_chain: Lo
             if stage == "before:send":
                 api.resume(loaded.path, lambda _: True)
 
-        found = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=lambda _: True, progress=resumed)
-        assert found.state == "unfinished"
-        assert "resumed" in found.reason
+        shutdown_report = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=lambda _: True, progress=resumed)
+        assert shutdown_report.state == "unfinished"
+        assert "resumed" in shutdown_report.reason
         assert agent.context.store.requests.active_stop() is None
         assert chain.balance("USDC", HOME) == 0
         assert purse(chain).nonce > before.nonce, "what had begun came to its end"

@@ -18,7 +18,7 @@ from tests.support.agents import (
     FIVE,
     ROOMY,
     USD,
-    Purse,
+    WalletBalances,
     agent_on,
     fund,
     lost,
@@ -57,15 +57,19 @@ bounds = st.fixed_dictionaries(
 
 @pytest.mark.slow
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
-@given(percents=percents, held=holdings, moves=moves, bounds=bounds)
+@given(percents=percents, usd_by_symbol=holdings, moves=moves, bounds=bounds)
 def test_one_step_ends_on_target_or_names_the_bound(
-    anvil_chain: LocalChain, percents: dict[str, int], held: dict[str, Fraction], moves: dict[str, int | Fraction], bounds: dict[str, str]
+    anvil_chain: LocalChain,
+    percents: dict[str, int],
+    usd_by_symbol: dict[str, Fraction],
+    moves: dict[str, int | Fraction],
+    bounds: dict[str, str],
 ) -> None:
     chain = anvil_chain
     mark = chain.snapshot()
     try:
         # Depths are in the description's dollars: funded before the market moves, a portfolio is worth up to a quarter more.
-        fund(chain, {symbol: usd * Fraction(3, 4) for symbol, usd in held.items()})
+        fund(chain, {symbol: usd * Fraction(3, 4) for symbol, usd in usd_by_symbol.items()})
         usd = chain.deployed_world.prices_usd
         if moves:
             chain.move_market({symbol: usd[symbol] * (1 + Fraction(percent) / 100) for symbol, percent in moves.items()})
@@ -81,7 +85,7 @@ def test_one_step_ends_on_target_or_names_the_bound(
                 assert outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.REFUSED), outcome.reason
                 assert purse(chain) == before, f"a market that stood still let the first plan pass and not the second: {outcome.reason}"
             if outcome.kind is OutcomeKind.HALT:
-                assert "min_trade" in outcome.reason or not any(held.values()), outcome.reason
+                assert "min_trade" in outcome.reason or not any(usd_by_symbol.values()), outcome.reason
             if outcome.kind is OutcomeKind.HOLD:
                 is_outside = any(drift.is_outside_band for drift in outcome.decision_result.drifts)
                 named = ("not worth its cost (limits.plan_cost", "no route within limits.plan_cost corrects it")
@@ -90,7 +94,7 @@ def test_one_step_ends_on_target_or_names_the_bound(
         chain.revert(mark)
 
 
-def require_kept_limits(chain: LocalChain, agent: Agent, outcome: StepOutcome, before: Purse, prices: dict[str, Fraction]) -> None:
+def require_kept_limits(chain: LocalChain, agent: Agent, outcome: StepOutcome, before: WalletBalances, prices: dict[str, Fraction]) -> None:
     """To the wei as planned; no dearer, no larger, and no pool further than allowed, all measured on the chain."""
     require_exact(chain, outcome, before)
     plan, _, receipt = swap_of(outcome)
@@ -117,7 +121,7 @@ def require_near_or_named(chain: LocalChain, outcome: StepOutcome, targets: dict
     named = {item.subject for item in outcome.plan.skipped}
     for symbol, off in off_target(chain, targets).items():
         if off > NEAR_BPS:
-            assert symbol in named or any("drift" in one for one in named), (
+            assert symbol in named or any("drift" in text for text in named), (
                 f"{symbol} is {float(off):.1f} bps off: {said(outcome.plan.skipped)}"
             )
 

@@ -20,13 +20,13 @@ HELD = {"WETH": 20_000, "USDC": 20_000, "USDT": 50_000}
 
 def approved(intents: tuple[Intent, ...]) -> list[tuple[str, int]]:
     """(token, base units) of each approval, decoded from what was signed."""
-    found = []
+    approvals = []
     for intent in intents:
         if intent.kind is IntentKind.APPROVE:
             call = decode(intent.tx.data)
             assert isinstance(call, Approve)
-            found.append((intent.tx.to, call.raw))
-    return found
+            approvals.append((intent.tx.to, call.raw))
+    return approvals
 
 
 def test_what_is_approved_is_what_is_spent(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_after_a_declined_or_refused_step_nothing_is_approved(anvil_chain: Local
         assert set(allowances(chain).values()) == {0}
 
 
-@pytest.mark.parametrize("percent", ["-3", *(pytest.param(one, marks=pytest.mark.slow) for one in ("-0.2", "3")), "0.2"])
+@pytest.mark.parametrize("percent", ["-3", *(pytest.param(drift, marks=pytest.mark.slow) for drift in ("-0.2", "3")), "0.2"])
 def test_prices_that_move_between_approval_and_swap_are_planned_with_and_approving_ends(
     anvil_chain: LocalChain, tmp_path: Path, percent: str
 ) -> None:

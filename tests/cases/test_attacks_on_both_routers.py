@@ -14,8 +14,7 @@ from agent.localchain import LocalChain
 from agent.model import LegPlace
 from agent.units import BPS
 from tests.support.agents import ROOMY, USD, agent_on, at_send, fund, legs_of, lost, purse, swap_of, yes
-from tests.support.markets.skewed_pools import ONLY_FLOORS, sizes
-from tests.support.markets.skewed_pools import attack_outcomes as attacked
+from tests.support.markets.skewed_pools import ONLY_FLOORS, attack_outcomes, sizes
 
 ROUTERS = pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
 HELD = {"LINK": 30_000, "WETH": 31_000, "USDT": 30_000, "WBTC": 4_000, "USDC": 4_000}
@@ -127,6 +126,6 @@ def test_a_whale_that_skews_pools_before_the_snapshot_and_unwinds_gains_as_littl
     anvil_chain: LocalChain, tmp_path: Path, pools: list[str], sold: str, sizes: Sequence[str]
 ) -> None:
     with agent_on(anvil_chain, tmp_path, {**ONLY_FLOORS, "execution.router": "rebalancer"}) as agent:
-        ends = attacked(anvil_chain, agent, sizes, pools, sold)
+        ends = attack_outcomes(anvil_chain, agent, sizes, pools, sold)
         assert ends["0.001"] is OutcomeKind.DONE
         assert ends["10"] is OutcomeKind.REFUSED

@@ -13,8 +13,7 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.policy.quarantine import UNREADABLE_WAIT_S
 from tests.support.agents import FIVE, again, fund, purse, yes
-from tests.support.on_chain.bad_tokens import FOUR, with_guest
-from tests.support.on_chain.bad_tokens import replace_token as turned_bad
+from tests.support.on_chain.bad_tokens import FOUR, replace_token, with_guest
 from tests.support.text import mentions
 
 ESCAPES = "\x1b[31mUSDC\x1b[0m"
@@ -25,7 +24,7 @@ def test_a_token_that_burns_gas_or_returns_a_megabyte_halts_and_is_named(anvil_c
     chain = anvil_chain
     fund(chain, dict.fromkeys(FOUR, 20_000))
     before = purse(chain)
-    with again(chain, with_guest(chain, tmp_path, turned_bad(chain, "GUEST", contract))) as agent:
+    with again(chain, with_guest(chain, tmp_path, replace_token(chain, "GUEST", contract))) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.HALT, outcome.reason
         assert mentions(outcome.reason, "GUEST", "quarantine")
@@ -42,7 +41,7 @@ def test_what_keeps_its_balance_to_itself_for_an_hour_is_left_alone_and_the_othe
     """Nobody's token may keep an owner from his exits for good (T10)."""
     chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 10_000, "WBTC": 10_000, "DAI": 10_000})
-    guest = with_guest(chain, tmp_path, turned_bad(chain, "GUEST", "GasBurner"))
+    guest = with_guest(chain, tmp_path, replace_token(chain, "GUEST", "GasBurner"))
     with again(chain, guest) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HALT
         chain.warp(UNREADABLE_WAIT_S - 60)
@@ -63,7 +62,7 @@ def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(anvil_chain: Loc
     chain = anvil_chain
     fund(chain, dict.fromkeys(FOUR, 20_000))
     assert isinstance(chain.node, AnvilNode)
-    evil = turned_bad(chain, "GUEST", "TestToken", "", "", 18)
+    evil = replace_token(chain, "GUEST", "TestToken", "", "", 18)
     name = ESCAPES.encode()
     for slot in ("0x0", "0x1"):  # name and symbol, as Solidity stores short strings
         chain.node.rpc("anvil_setStorageAt", evil, slot, "0x" + (name.ljust(31, b"\0") + bytes([2 * len(name)])).hex())
@@ -71,11 +70,11 @@ def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(anvil_chain: Loc
     with again(chain, with_guest(chain, tmp_path, evil)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert "GUEST" in outcome.reason
-        shown = (
+        shown_text = (
             outcome.reason + codec.dumps(outcome.step_input) + str(agent.confirmed_parameters()) + str(agent.weights(outcome.step_input))
         )
-        assert "\x1b" not in shown
-        assert "[31m" not in shown
+        assert "\x1b" not in shown_text
+        assert "[31m" not in shown_text
     assert b"[31m" not in (tmp_path / "trimtab.db").read_bytes()
 
 
@@ -85,7 +84,7 @@ def test_a_token_that_keeps_a_part_of_each_transfer_never_passes_the_simulation(
 ) -> None:
     """Without the screen: the pools pay less than any quote of theirs says, nothing is sent, and nothing but an approval was."""
     chain = anvil_chain
-    taxed = turned_bad(chain, "TAX", "FeeOnTransfer", "TAX", "TAX", 18, 500)
+    taxed = replace_token(chain, "TAX", "FeeOnTransfer", "TAX", "TAX", 18, 500)
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "TAX": 40_000})
     with again(chain, with_guest(chain, tmp_path, taxed, "TAX", router, screen="off")) as agent:
         before = purse(chain)

@@ -11,18 +11,18 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, lost, purse, said, swap_of, trusted, yes
+from tests.support.constants import DAY_S
 from tests.support.plans import evidence
 from tests.support.text import causes, mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 UP = {"WETH": 55_000, "USDC": 35_000}
 DOWN = {"WETH": 35_000, "USDC": 55_000}
-DAY_S = 86_400
 
 
-def step(chain: LocalChain, agent: Agent, held: dict[str, int]) -> StepOutcome:
+def step(chain: LocalChain, agent: Agent, holdings: dict[str, int]) -> StepOutcome:
     """The owner changed the holdings, and said so; then one step."""
-    fund(chain, held)
+    fund(chain, holdings)
     explained(agent)
     return agent.rebalance(send=True, confirm=yes)
 
@@ -31,9 +31,9 @@ def test_a_second_drift_within_the_cooldown_waits_until_it_is_over(anvil_chain: 
     chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY | {"policy.cooldown": "1h"}, TARGETS) as agent:
         swap_of(step(chain, agent, UP))
-        held = step(chain, agent, DOWN)
-        assert held.kind is OutcomeKind.HOLD
-        assert causes(held) == ("policy.cooldown",)
+        outcome = step(chain, agent, DOWN)
+        assert outcome.kind is OutcomeKind.HOLD
+        assert causes(outcome) == ("policy.cooldown",)
         chain.warp(3_000)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         chain.warp(601)
@@ -128,7 +128,7 @@ def test_a_schedule_reviews_when_it_is_due_and_not_before(anvil_chain: LocalChai
 
 def changes_of_a_day(agent: Agent) -> dict[str, int | None]:
     """The change of each price in 24 h, in bps, as the status states it."""
-    return {held["symbol"]: held["day_bps"] for held in status_document(agent.status())["holdings"]}
+    return {holding["symbol"]: holding["day_bps"] for holding in status_document(agent.status())["holdings"]}
 
 
 def test_a_hybrid_trigger_looks_on_schedule_and_acts_only_beyond_the_band(anvil_chain: LocalChain, tmp_path: Path) -> None:

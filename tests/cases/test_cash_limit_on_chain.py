@@ -16,11 +16,11 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS
 from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, yes
+from tests.support.constants import HOME
 from tests.support.on_chain.gifts import give
 from tests.support.on_chain.strategies import books, strategies
 from tests.support.text import mentions
 
-HOME = "0x00000000000000000000000000000000000A11cE"
 HALVES = {"WETH": "50%", "USDC": "50%"}
 CAPPED: Mapping[str, object] = {**ROOMY, "portfolio.use_cash": "1000", "portfolio.max_live_value": "off", "wallet.payout_addresses": [HOME]}
 
@@ -52,9 +52,9 @@ def test_a_thousand_of_five_is_invested_once_and_never_more(anvil_chain: LocalCh
         assert unused(agent) == 4_000 * USD
         for _ in range(3):
             assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
-        (left,) = status_document(agent.status())["excluded"]
-        assert (left["symbol"], left["amount"]) == ("USDC", "4000")
-        assert mentions(left["why"], "portfolio.use_cash")
+        (excluded,) = status_document(agent.status())["excluded"]
+        assert (excluded["symbol"], excluded["amount"]) == ("USDC", "4000")
+        assert mentions(excluded["why"], "portfolio.use_cash")
 
 
 def test_a_deposit_above_the_limit_is_not_invested_from_other_cash_and_names_the_setting(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -128,12 +128,12 @@ def test_the_account_outlives_a_restart_and_follows_the_setting(anvil_chain: Loc
     fund(chain, {"USDC": 5_000})
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
-    for cash, left in (("2500", 2_500), ("2000", 3_000)):
+    for cash, rest_usd in (("2500", 2_500), ("2000", 3_000)):
         with again(chain, trusted(chain, tmp_path, {**CAPPED, "portfolio.use_cash": cash}, HALVES)) as agent:
-            assert unused(agent) == left * USD
+            assert unused(agent) == rest_usd * USD
             agent.rebalance(send=True, confirm=yes)
-            assert unused(agent) == left * USD
-            assert chain.balance("USDC") >= left * USD
+            assert unused(agent) == rest_usd * USD
+            assert chain.balance("USDC") >= rest_usd * USD
     before = purse(chain).raw["USDC"]
     with again(chain, trusted(chain, tmp_path, {**CAPPED, "portfolio.use_cash": "off"}, HALVES)) as agent:
         assert agent.step_input().history.cash_flows.cash is None
@@ -176,14 +176,16 @@ def test_strategies_share_only_what_is_used(anvil_chain: LocalChain, tmp_path: P
     with agent_on(chain, tmp_path, {**CAPPED, **strategies("50%", "50%")}, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
         assert (
-            sum(one.balance_raw(chain.tokens["USDC"].address) for one in books(agent).strategy_books) == chain.balance("USDC") - 4_000 * USD
+            sum(strategy_book.balance_raw(chain.tokens["USDC"].address) for strategy_book in books(agent).strategy_books)
+            == chain.balance("USDC") - 4_000 * USD
         )
         give(chain, "USDC", 250)
         explained(agent)
         agent.rebalance(send=True, confirm=yes)
         assert unused(agent) == 4_250 * USD
         assert (
-            sum(one.balance_raw(chain.tokens["USDC"].address) for one in books(agent).strategy_books) == chain.balance("USDC") - 4_250 * USD
+            sum(strategy_book.balance_raw(chain.tokens["USDC"].address) for strategy_book in books(agent).strategy_books)
+            == chain.balance("USDC") - 4_250 * USD
         )
 
 

@@ -12,8 +12,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Hold, OrderStage
 from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, weights, yes
-from tests.support.markets.spot_prices import POOL, push
-from tests.support.markets.spot_prices import spot_price_config as by_spot
+from tests.support.markets.spot_prices import POOL, push, spot_price_config
 from tests.support.text import blocked, causes, mentions
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -53,8 +52,8 @@ def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_unti
         assert all(verdict.passed for verdict in plan.verdicts)
         assert all(leg.min_out_raw * 1_000 >= leg.amount_out_raw * 995 for leg in plan.legs), "floors as of any plan"
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "less than the smallest trade is left"
-        got = chain.balance("USDC") - before.raw["USDC"]
-        assert got > Fraction(before.raw["WETH"] * 2_400 * USD, 10**18) * Fraction(98, 100)
+        received_raw = chain.balance("USDC") - before.raw["USDC"]
+        assert received_raw > Fraction(before.raw["WETH"] * 2_400 * USD, 10**18) * Fraction(98, 100)
         words = " ".join(api.explain(loaded.path, fired.step_id)["sentences"])
         assert mentions(words, "stop_loss", "WETH")
         assert "sold" in words
@@ -65,8 +64,8 @@ def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_unti
         assert stages(agent) == {"WETH stop_loss": "done"}
         assert mentions(" ".join(api.standing_orders(agent)["target_reasons"]), "WETH", "since")
         assert purse(chain).raw == sold.raw
-        told = api.arm_orders(agent, "WETH")
-        assert told["reenabled"] == ["WETH"]
+        armed_orders_document = api.arm_orders(agent, "WETH")
+        assert armed_orders_document["reenabled"] == ["WETH"]
     with again(chain, trusted(chain, tmp_path, {**STOP, **ROOMY, "limits.price_impact": "2%"}, TWO)) as agent:
         back = agent.rebalance(send=True, confirm=yes)
         assert back.kind is OutcomeKind.DONE, back.reason
@@ -98,10 +97,10 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
-    with agent_on(chain, tmp_path, {**by_spot(chain, POOL), **STOP, "limits.oracle_deviation": "off"}, TWO) as agent:
+    with agent_on(chain, tmp_path, {**spot_price_config(chain, POOL), **STOP, "limits.oracle_deviation": "off"}, TWO) as agent:
         before = purse(chain)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
-        got = chain.swap(POOL, "WETH", 20_000 * 10**18)
+        received_raw = chain.swap(POOL, "WETH", 20_000 * 10**18)
         chain.mine(1)
         pushed = agent.rebalance(send=True, confirm=yes)
         assert pushed.kind is OutcomeKind.HOLD, pushed.reason
@@ -110,7 +109,7 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         row = api.standing_orders(agent)["orders"][0]
         assert float(row["price"]) < 2_500
         assert (row["stage"], row["unconfirmed"]) == ("armed", "fired")
-        chain.swap(POOL, "USDC", got)
+        chain.swap(POOL, "USDC", received_raw)
         chain.mine(BLOCKS + 1)
         assert isinstance(agent.rebalance(send=True, confirm=yes).decision, Hold)
         assert stages(agent) == {"WETH stop_loss": "armed"}
@@ -119,7 +118,7 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         chain.mine(BLOCKS + 1)
         real = agent.status()
         assert [order.stage for order in real.step_input.history.orders.states] == [OrderStage.FIRED], "what stays is a crash"
-        assert [one.token for one in real.decision_result.blocked_exits] == [chain.tokens["WETH"].address], (
+        assert [blocked_exit.token for blocked_exit in real.decision_result.blocked_exits] == [chain.tokens["WETH"].address], (
             "no price within the limits is to be had"
         )
         assert "WETH" in real.decision_result.decision.reason
@@ -130,14 +129,14 @@ def test_liquidity_of_two_blocks_raises_no_highest_price(anvil_chain: LocalChain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
     trailing = {"portfolio.assets.0.trailing_stop": "20%", "policy.confirm_blocks": BLOCKS, "limits.oracle_deviation": "off"}
-    with agent_on(chain, tmp_path, {**by_spot(chain, POOL), **trailing}, TWO) as agent:
+    with agent_on(chain, tmp_path, {**spot_price_config(chain, POOL), **trailing}, TWO) as agent:
         agent.rebalance(send=True, confirm=yes)
         highest = api.standing_orders(agent)["orders"][0]["highest"]
-        got = push(chain, 40_000_000)
+        received_raw = push(chain, 40_000_000)
         chain.mine(1)
         agent.rebalance(send=True, confirm=yes)
         assert api.standing_orders(agent)["orders"][0]["highest"] == highest
-        chain.swap(POOL, "WETH", got)
+        chain.swap(POOL, "WETH", received_raw)
 
 
 def test_a_portfolio_stop_counts_no_withdrawal_and_then_sells_everything(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -161,9 +160,9 @@ def test_a_portfolio_stop_counts_no_withdrawal_and_then_sells_everything(anvil_c
         chain.mine(BLOCKS + 1)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         explained(agent)
-        found = api.standing_orders(agent)
-        assert found["unit_worth"] == "1"
-        assert found["orders"][0]["stage"] == "armed"
+        orders_document = api.standing_orders(agent)
+        assert orders_document["unit_worth"] == "1"
+        assert orders_document["orders"][0]["stage"] == "armed"
         settled(chain, {"WETH": 2_500, "WBTC": 50_000})  # a tenth of the whole: half of what the stop waits for
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert stages(agent) == {"portfolio stop_loss": "armed"}
@@ -224,7 +223,7 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         assert mentions(" ".join(api.explain(loaded.path, done.step_id)["sentences"]), "LINK")
         again_held = agent.rebalance(send=True, confirm=yes)
         assert again_held.kind is OutcomeKind.HOLD
-        assert [one.token for one in again_held.decision_result.blocked_exits] == [chain.tokens["LINK"].address]
+        assert [blocked_exit.token for blocked_exit in again_held.decision_result.blocked_exits] == [chain.tokens["LINK"].address]
         assert agent.context.store.budgets.history(chain.clock.now_s()).reviews.last_rebalance_s is not None
     loaded = trusted(chain, tmp_path, {**stop, "limits.plan_cost": "2%"}, targets)
     with again(chain, loaded) as agent:
@@ -252,10 +251,10 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
         settled(chain, {"WETH": int(weth * Fraction(5, 4)), "LINK": int(link * Fraction(4, 5))})
         before = purse(chain)
 
-        asked: list[StepOutcome] = []
+        outcomes: list[StepOutcome] = []
 
         def pushed(outcome: StepOutcome) -> bool:
-            asked.append(outcome)
+            outcomes.append(outcome)
             if outcome.plan is None or not outcome.plan.is_exit:
                 return False
             for pool in [name for name in chain.address_by_pool if "LINK" in name]:
@@ -264,7 +263,7 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
 
         declined = agent.rebalance(send=True, confirm=pushed)
         assert declined.kind is OutcomeKind.DECLINED, declined.reason
-        _, instead = asked
+        _, instead = outcomes
         assert instead.exits_tried == (chain.tokens["LINK"].address,)
         assert "LINK" in instead.reason
         assert "not part of the confirmed plan" in instead.reason

@@ -18,8 +18,7 @@ from agent.localchain import LocalChain
 from agent.localchain.chain import V3_POOL_ARTIFACT
 from agent.model import Hold, Rebalance
 from tests.support.agents import ROOMY, agent_on, fund, off_target, purse, yes
-from tests.support.markets.spot_prices import BLOCKS, POOL, push
-from tests.support.markets.spot_prices import spot_price_config as by_spot
+from tests.support.markets.spot_prices import BLOCKS, POOL, push, spot_price_config
 from tests.support.text import mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -27,10 +26,10 @@ TARGETS = {"WETH": "50%", "USDC": "50%"}
 
 def held(agent: Agent) -> str:
     """Why it holds."""
-    found = agent.rebalance(send=True, confirm=yes)
-    assert found.kind is OutcomeKind.HOLD, found.reason
-    assert isinstance(found.decision, Hold)
-    return found.reason
+    outcome = agent.rebalance(send=True, confirm=yes)
+    assert outcome.kind is OutcomeKind.HOLD, outcome.reason
+    assert isinstance(outcome.decision, Hold)
+    return outcome.reason
 
 
 @pytest.mark.parametrize("stays", [*(pytest.param(blocks, marks=pytest.mark.slow) for blocks in (1, 2)), 3])
@@ -38,17 +37,17 @@ def test_a_push_that_stays_for_fewer_blocks_than_are_asked_for_fires_nothing(anv
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
-    with agent_on(chain, tmp_path, by_spot(chain, POOL), TARGETS) as agent:
+    with agent_on(chain, tmp_path, spot_price_config(chain, POOL), TARGETS) as agent:
         before = purse(chain)
         assert mentions(held(agent), "closest", "bands")
-        got = push(chain, 40_000_000)
+        received_raw = push(chain, 40_000_000)
         chain.mine(stays - 1)
         first = chain.w3.eth.block_number - stays
         assert mentions(held(agent), f"{first}", "policy.confirm_blocks")
-        chain.swap(POOL, "WETH", got)
+        chain.swap(POOL, "WETH", received_raw)
         assert mentions(held(agent), "closest", "bands")
         assert purse(chain) == before
-    with agent_on(chain, tmp_path / "trusting", by_spot(chain, POOL, blocks=0), TARGETS) as trusting:
+    with agent_on(chain, tmp_path / "trusting", spot_price_config(chain, POOL, blocks=0), TARGETS) as trusting:
         push(chain, 40_000_000)
         assert isinstance(trusting.status().decision_result.decision, Rebalance)  # one block would have been enough
 
@@ -59,7 +58,7 @@ def test_liquidity_of_a_single_block_fires_nothing_and_what_stays_does(anvil_cha
     flash = chain.add_v3_pool("WETH", "USDC", 10_000, chain.pool_price(*_order(chain)) * _twice(chain))
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
-    with agent_on(chain, tmp_path, by_spot(chain, POOL, flash.name), TARGETS) as agent:
+    with agent_on(chain, tmp_path, spot_price_config(chain, POOL, flash.name), TARGETS) as agent:
         before = purse(chain)
         assert mentions(held(agent), "closest", "bands")
         mark = chain.snapshot()
@@ -119,7 +118,7 @@ def test_liquidity_of_two_blocks_gives_a_pinned_pool_no_weight_in_the_mean(anvil
     chain.mint_position(flash.name, -887_200, 887_200, 10**12)
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.warp(1_900)
-    changes = {**by_spot(chain, POOL, flash.name, blocks=0), "reference.kind": ["twap"]}
+    changes = {**spot_price_config(chain, POOL, flash.name, blocks=0), "reference.kind": ["twap"]}
     with agent_on(chain, tmp_path, changes, TARGETS) as agent:
         before = share_of_weth(agent)
         _flash(chain, flash.name)

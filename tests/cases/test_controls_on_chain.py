@@ -29,11 +29,9 @@ from agent.store.tables import ControlRow
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import again, explained, fund, purse, trusted
-from tests.support.endpoints import Liar
-from tests.support.on_chain.controls import CHANGES, DRIFTED, TARGETS, result
-from tests.support.on_chain.controls import ControlledRun as Bot
-from tests.support.on_chain.controls import controlled_run as bot
-from tests.support.on_chain.controls import die_in_cycle as carried_out
+from tests.support.fakes.clock import chain_clock
+from tests.support.fakes.transport import RecordingTransport
+from tests.support.on_chain.controls import CHANGES, DRIFTED, TARGETS, ControlledRun, controlled_run, die_in_cycle, result
 from tests.support.on_chain.withdrawing import HOME
 from tests.support.text import raises_code
 
@@ -49,7 +47,7 @@ def test_a_device_is_added_and_removed_and_one_of_no_push_service_refused(
     monkeypatch.setenv("PUSH", f"webpush://me:{'5eed' * 16}@example.org")
     point = PushSender.from_url(os.environ["PUSH"], "PUSH").public_key
     parts = (("key", point), ("auth", "s" * 22), ("page", "/alerts"))
-    with bot(anvil_chain, tmp_path, alerts={"targets": [{"name": "phone", "url_env": "PUSH"}]}) as run:
+    with controlled_run(anvil_chain, tmp_path, alerts={"targets": [{"name": "phone", "url_env": "PUSH"}]}) as run:
         inside = run.ask("device", ("endpoint", "https://127.0.0.1/a"), *parts)
         assert run.ended(run.ask("device", ("endpoint", "https://web.push.apple.com/a"), *parts)).state is ControlState.DONE
         refused = run.store.controls.find(inside.id)
@@ -63,14 +61,14 @@ def test_a_device_is_added_and_removed_and_one_of_no_push_service_refused(
 
 def test_a_rebalance_is_sent_as_shown_and_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, offers=True) as run:
+    with controlled_run(chain, tmp_path, offers=True) as run:
         before = purse(chain)
-        shown = run.shown("rebalance")
-        assert (shown["state"], shown["document"]["outcome"]) == ("planned", "planned")
-        assert any("WETH" in move for move in shown["moves"])
-        asked = run.ask("rebalance", plan=shown["plan_hash"])
+        shown_plan_document = run.shown("rebalance")
+        assert (shown_plan_document["state"], shown_plan_document["document"]["outcome"]) == ("planned", "planned")
+        assert any("WETH" in move for move in shown_plan_document["moves"])
+        rebalance_document = run.ask("rebalance", plan=shown_plan_document["plan_hash"])
         assert purse(chain) == before, "the requester sends nothing"
-        record = run.ended(asked)
+        record = run.ended(rebalance_document)
         assert (record.state, record.code) == (ControlState.DONE, ""), record
         assert result(record, "outcome") == ["done"]
         sent = [intent.tx_hash for intent in reversed(run.store.journal.intents())]
@@ -83,11 +81,11 @@ def test_a_rebalance_is_sent_as_shown_and_once(anvil_chain: LocalChain, tmp_path
 
 def test_a_plan_that_is_not_the_shown_one_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, offers=True) as run:
-        asked = run.ask("rebalance")
+    with controlled_run(chain, tmp_path, offers=True) as run:
+        rebalance_document = run.ask("rebalance")
         fund(chain, {"WETH": 7_500, "WBTC": 1_500, "USDC": 1_000})
         before = purse(chain)
-        record = run.ended(asked)
+        record = run.ended(rebalance_document)
         assert (record.state, record.code) == (ControlState.REFUSED, "plan_changed"), record
         assert purse(chain) == before
         assert result(record, "transaction") == []
@@ -95,7 +93,7 @@ def test_a_plan_that_is_not_the_shown_one_is_refused(anvil_chain: LocalChain, tm
 
 def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, offers=True) as run:
+    with controlled_run(chain, tmp_path, offers=True) as run:
         with raises_code(Refused, "not_waiting"):
             run.shown("confirm")
         before = purse(chain)
@@ -105,14 +103,14 @@ def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChai
         assert "band" in offered.reason, offered.reason
         assert offered.reason.endswith("; not confirmed; nothing was sent"), offered.reason
         assert run.store.steps.newest(1)[0].outcome == "waiting", "nobody declined it"
-        shown = run.shown("confirm")
-        assert queue.list_controls(run.loaded.path)["waiting"] == shown
-        assert shown["document"]["legs"]
+        shown_plan_document = run.shown("confirm")
+        assert queue.list_controls(run.loaded.path)["waiting"] == shown_plan_document
+        assert shown_plan_document["document"]["legs"]
         assert run.look().kind is OutcomeKind.DECLINED
-        assert run.shown("confirm") == shown, "the same plan keeps its hash"
-        one, two = (run.ask("confirm", plan=shown["plan_hash"]) for _ in range(2))
+        assert run.shown("confirm") == shown_plan_document, "the same plan keeps its hash"
+        first_request, two = (run.ask("confirm", plan=shown_plan_document["plan_hash"]) for _ in range(2))
         run.look()
-        records = [run.store.controls.find(control.id) for control in (one, two)]
+        records = [run.store.controls.find(control.id) for control in (first_request, two)]
         assert [(record.state, record.code) for record in records if record] == [
             (ControlState.DONE, ""), (ControlState.REFUSED, "not_waiting"),
         ]  # fmt: skip
@@ -123,14 +121,14 @@ def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChai
 @pytest.mark.slow
 def test_a_waiting_plan_that_changed_is_offered_anew_and_one_that_ended_not_at_all(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, offers=True) as run:
+    with controlled_run(chain, tmp_path, offers=True) as run:
         run.look()
         first = run.shown("confirm")
-        asked = run.ask("confirm", plan=first["plan_hash"])
+        confirm_document = run.ask("confirm", plan=first["plan_hash"])
         fund(chain, {"WETH": 7_500, "WBTC": 1_500, "USDC": 1_000})
         explained(run.agent)
         before = purse(chain)
-        record = run.ended(asked)
+        record = run.ended(confirm_document)
         assert (record.state, record.code) == (ControlState.REFUSED, "plan_changed")
         assert purse(chain) == before
         assert run.shown("confirm")["plan_hash"] not in ("", first["plan_hash"])
@@ -142,7 +140,7 @@ def test_a_waiting_plan_that_changed_is_offered_anew_and_one_that_ended_not_at_a
 
 def test_pause_holds_at_once_and_resume_ends_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path) as run:
+    with controlled_run(chain, tmp_path) as run:
         run.ask("pause", ("reason", "smoke"))
         assert run.agent.context.kill_switch.is_paused()
         assert run.look().kind is OutcomeKind.REFUSED
@@ -156,7 +154,7 @@ def test_pause_holds_at_once_and_resume_ends_it(anvil_chain: LocalChain, tmp_pat
 
 def test_a_resume_lifts_no_pause_and_no_stop_that_came_after_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path) as run:
+    with controlled_run(chain, tmp_path) as run:
         before, switch = purse(chain), run.agent.context.kill_switch
         run.ask("pause")
         early = run.ask("resume")
@@ -182,23 +180,23 @@ def test_a_resume_lifts_no_pause_and_no_stop_that_came_after_it(anvil_chain: Loc
 
 def test_a_control_is_refused_by_the_guards_of_its_command(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, offers=True) as run:
-        asked = run.ask("rebalance")
+    with controlled_run(chain, tmp_path, offers=True) as run:
+        rebalance_document = run.ask("rebalance")
         run.ask("pause")
         before = purse(chain)
-        record = run.ended(asked)
+        record = run.ended(rebalance_document)
         assert (record.state, record.code) == (ControlState.REFUSED, "kill_switch")
         assert purse(chain) == before
 
 
 def test_a_deposit_is_invested_as_shown(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
+    with controlled_run(chain, tmp_path, LEVEL) as run:
         run.look()
         chain.set_balance("USDC", chain.balance("USDC") + 2_000 * 10**6)
-        shown = run.shown("invest")
-        assert shown["state"] == "planned", shown["reason"]
-        changed = run.ask("invest", plan=shown["plan_hash"])
+        shown_plan_document = run.shown("invest")
+        assert shown_plan_document["state"] == "planned", shown_plan_document["reason"]
+        changed = run.ask("invest", plan=shown_plan_document["plan_hash"])
         chain.set_balance("USDC", chain.balance("USDC") + 500 * 10**6)
         assert run.ended(changed).code == "plan_changed"
         record = run.ended(run.ask("invest"))
@@ -208,9 +206,9 @@ def test_a_deposit_is_invested_as_shown(anvil_chain: LocalChain, tmp_path: Path)
 
 def test_a_withdrawal_is_paid_as_shown_to_the_configured_address(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
-        asked = run.ask("withdraw", ("amount", "500"), ("to", HOME))
-        record = run.ended(asked)
+    with controlled_run(chain, tmp_path, LEVEL) as run:
+        withdraw_document = run.ask("withdraw", ("amount", "500"), ("to", HOME))
+        record = run.ended(withdraw_document)
         assert (record.state, chain.balance("USDC", HOME)) == (ControlState.DONE, 500 * 10**6), record
         (number,) = result(record, "request")
         assert run.store.requests.newest()[-1].id == int(number)
@@ -221,27 +219,27 @@ def test_a_withdrawal_is_paid_as_shown_to_the_configured_address(anvil_chain: Lo
 @pytest.mark.slow
 def test_a_withdrawal_that_needs_a_sale_shows_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL, limits__payout_per_day="off") as run:
-        shown = run.shown("withdraw", ("amount", "3500"), ("to", HOME))
-        assert any(move.startswith("-") and "WETH" in move for move in shown["moves"]), shown["moves"]
-        record = run.ended(run.ask("withdraw", ("amount", "3500"), ("to", HOME), plan=shown["plan_hash"]))
+    with controlled_run(chain, tmp_path, LEVEL, limits__payout_per_day="off") as run:
+        shown_plan_document = run.shown("withdraw", ("amount", "3500"), ("to", HOME))
+        assert any(move.startswith("-") and "WETH" in move for move in shown_plan_document["moves"]), shown_plan_document["moves"]
+        record = run.ended(run.ask("withdraw", ("amount", "3500"), ("to", HOME), plan=shown_plan_document["plan_hash"]))
         assert (record.state, chain.balance("USDC", HOME)) == (ControlState.DONE, 3_500 * 10**6), record
 
 
 def test_an_edit_is_written_and_taken_up_by_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL, offers=True) as run:
-        shown = run.shown("edit", ("target", "WETH=40%"), ("target", "USDC=40%"))
-        assert shown["document"]["changes"]
-        asked = run.ask("edit", ("target", "WETH=40%"), ("target", "USDC=40%"), plan=shown["plan_hash"])
-        record = run.ended(asked)
+    with controlled_run(chain, tmp_path, LEVEL, offers=True) as run:
+        shown_plan_document = run.shown("edit", ("target", "WETH=40%"), ("target", "USDC=40%"))
+        assert shown_plan_document["document"]["changes"]
+        edit_document = run.ask("edit", ("target", "WETH=40%"), ("target", "USDC=40%"), plan=shown_plan_document["plan_hash"])
+        record = run.ended(edit_document)
         assert record.state is ControlState.DONE, record
         assert {a.symbol: a.target for a in load_config(run.loaded.path).config.portfolio.assets}["WETH"] == 4_000
 
 
 def test_alert_targets__are_edited_and_the_run_goes_on(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIMTAB_PHONE", "json://127.0.0.1:9/hook")
-    with bot(anvil_chain, tmp_path, LEVEL, offers=True) as run:
+    with controlled_run(anvil_chain, tmp_path, LEVEL, offers=True) as run:
         with pytest.raises(ConfigError, match="TRIMTAB_MAIL is not set"):
             run.shown("edit", ("set", "alerts.targets.mail.url_env=TRIMTAB_MAIL"))
         new_target = (("set", 'alerts.targets.phone.url_env="TRIMTAB_PHONE"'), ("set", 'alerts.targets.phone.events="error, halt"'))
@@ -256,7 +254,7 @@ def test_alert_targets__are_edited_and_the_run_goes_on(anvil_chain: LocalChain, 
 def test_an_edit_that_changes_nothing_confirms_no_change_made_by_hand(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and may ask for controls, has no key and no terminal."""
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL, offers=True, limits__payout_per_day="1000") as run:
+    with controlled_run(chain, tmp_path, LEVEL, offers=True, limits__payout_per_day="1000") as run:
         confirmed = run.store.configs.confirmed_digest()
         stolen = run.loaded.path.read_text().replace('payout_per_day = "1000"', 'payout_per_day = "off"')
         assert stolen != run.loaded.path.read_text()
@@ -269,23 +267,23 @@ def test_an_edit_that_changes_nothing_confirms_no_change_made_by_hand(anvil_chai
 
 def test_an_edit_that_permits_more_is_refused_when_shown_and_when_carried_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL, offers=True, limits__slippage="0.3%") as run:
+    with controlled_run(chain, tmp_path, LEVEL, offers=True, limits__slippage="0.3%") as run:
         text = run.loaded.path.read_text()
         with raises_code(Refused, "widens"):
             run.shown("edit", ("set", "limits.slippage=1%"))
         with pytest.raises(Refused, match="would halt"):  # it would sell at once, and its transition does not show that
             run.shown("edit", ("set", "portfolio.assets.WETH.stop_loss=9999999"))
-        asked = run.ask("edit", ("set", "limits.turnover=25%"))
+        edit_document = run.ask("edit", ("set", "limits.turnover=25%"))
         loose = text.replace('turnover = "off"', 'turnover = "20%"', 1)
         assert loose != text
         run.loaded.path.write_text(loose)
-        record = run.ended(asked)
+        record = run.ended(edit_document)
         assert (record.state, record.code) == (ControlState.REFUSED, "widens"), record
 
 
 def test_a_stop_loss_fires_whatever_a_control_has_tightened_and_a_control_undoes_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL, portfolio__assets__0__stop_loss="10%") as run:
+    with controlled_run(chain, tmp_path, LEVEL, portfolio__assets__0__stop_loss="10%") as run:
         run.look()
         for change in ("limits.gas_price=1 wei", "limits.slippage=0%", "limits.native_floor=9", "portfolio.assets.WETH.reserve=1000",
                        "portfolio.assets.WETH.stop_loss=90%"):  # fmt: skip
@@ -307,10 +305,10 @@ def test_a_stop_loss_fires_whatever_a_control_has_tightened_and_a_control_undoes
 
 
 def test_a_stop_ends_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    with bot(anvil_chain, tmp_path, LEVEL) as run:
-        asked = run.ask("stop")
+    with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
+        stop_document = run.ask("stop")
         assert run.look() is None
-        record = run.store.controls.find(asked.id)
+        record = run.store.controls.find(stop_document.id)
         assert record is not None, record
         assert record.state is ControlState.DONE, record
         assert run.store.requests.active_stop() is not None
@@ -322,14 +320,14 @@ def test_a_stop_that_could_not_be_taken_is_carried_out_by_the_next_look(anvil_ch
     def is_locked(*_: object) -> bool:
         raise PassingFault("store: cannot take a control: database is locked")
 
-    with bot(anvil_chain, tmp_path, LEVEL) as run:
-        asked = run.ask("stop")
+    with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
+        stop_document = run.ask("stop")
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(ControlStore, "take", is_locked)
             with pytest.raises(PassingFault, match="locked"):
                 run.look()
         assert run.look() is None
-        record = run.store.controls.find(asked.id)
+        record = run.store.controls.find(stop_document.id)
         assert record is not None
         assert record.state is ControlState.DONE, record
         assert run.store.requests.active_stop() is not None
@@ -340,16 +338,16 @@ def test_a_stop_that_cannot_be_carried_out_as_shown_stops_all_the_same(anvil_cha
     """The owner wants no more trades, so the run neither sells another set of tokens nor trades on."""
     chain, is_down = anvil_chain, False
 
-    def answer(method: str, params: list[object], found: object) -> object:
+    def answer(method: str, params: list[object], preview: object) -> object:
         if is_down:
             raise Retryable("the endpoint is down")
-        return found
+        return preview
 
     fund(chain, LEVEL)
     loaded = trusted(chain, tmp_path, CHANGES, TARGETS)
-    with again(chain, loaded, [Liar(chain.transport, answer, "local")]) as agent:
-        run = Bot(chain, loaded, agent)
-        asked = run.ask("stop", ("to-stable", "yes"))
+    with again(chain, loaded, [RecordingTransport(chain.transport, "local", answer)]) as agent:
+        run = ControlledRun(chain, loaded, agent)
+        stop_document = run.ask("stop", ("to-stable", "yes"))
         if why == "the chain cannot be read":
             is_down = True
         else:
@@ -358,7 +356,7 @@ def test_a_stop_that_cannot_be_carried_out_as_shown_stops_all_the_same(anvil_cha
         is_down = False
         fund(chain, DRIFTED)
         before = purse(chain)
-        record = run.store.controls.find(asked.id)
+        record = run.store.controls.find(stop_document.id)
         assert record is not None, record
         assert record.state in (ControlState.REFUSED, ControlState.FAILED), record
         assert run.store.requests.active_stop() is not None or agent.context.kill_switch.is_paused()
@@ -370,7 +368,7 @@ def test_a_stop_that_cannot_be_carried_out_as_shown_stops_all_the_same(anvil_cha
 @pytest.mark.slow
 def test_a_stop_sells_and_pays_everything_as_shown(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL, limits__payout_per_day="off") as run:
+    with controlled_run(chain, tmp_path, LEVEL, limits__payout_per_day="off") as run:
         document = run.shown("stop", ("to-stable", "yes"), ("send-to", HOME))["document"]
         total = document["sales_total"]
         sales = document["sales"]
@@ -378,9 +376,9 @@ def test_a_stop_sells_and_pays_everything_as_shown(anvil_chain: LocalChain, tmp_
         for key, parts in (("cost", [sale["cost"]["total"] for sale in sales]), ("worst_case", [sale["worst_case"] for sale in sales])):
             assert abs(Fraction(total[key]) - sum(map(Fraction, parts))) < Fraction(len(sales), 10**6), "each is rounded"
         assert total["weights_after_bps"]["USDC"] > 9_990, "of all sales, not of the first"
-        asked = run.ask("stop", ("to-stable", "yes"), ("send-to", HOME))
+        stop_document = run.ask("stop", ("to-stable", "yes"), ("send-to", HOME))
         assert run.look() is None
-        record = run.store.controls.find(asked.id)
+        record = run.store.controls.find(stop_document.id)
         assert record is not None, record
         assert record.state is ControlState.DONE, record
         assert chain.balance("USDC", HOME) > 9_800 * 10**6
@@ -391,18 +389,18 @@ def test_a_stop_sells_and_pays_everything_as_shown(anvil_chain: LocalChain, tmp_
 def test_exits_are_offered_and_confirmed_one_by_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     stops = {"portfolio__assets__0__stop_loss": "10%", "portfolio__assets__1__stop_loss": "10%", "limits__price_impact": "2%"}
-    with bot(chain, tmp_path, LEVEL, offers=True, **stops) as run:
+    with controlled_run(chain, tmp_path, LEVEL, offers=True, **stops) as run:
         run.look()
         prices = chain.deployed_world.prices_usd
         chain.move_market({"WETH": prices["WETH"] * 8 / 10, "WBTC": prices["WBTC"] * 8 / 10})
         offered = []
         for symbol in ("WETH", "WBTC"):
             run.look()
-            shown = run.shown("confirm")
+            shown_plan_document = run.shown("confirm")
             run.look()
-            assert run.shown("confirm") == shown, "what follows an exit does not take its place"
-            offered.append(shown)
-            record = run.ended(run.ask("confirm", plan=shown["plan_hash"]))
+            assert run.shown("confirm") == shown_plan_document, "what follows an exit does not take its place"
+            offered.append(shown_plan_document)
+            record = run.ended(run.ask("confirm", plan=shown_plan_document["plan_hash"]))
             assert record.state is ControlState.DONE, record
             assert chain.balance(symbol) == 0
         assert chain.balance("WETH") == chain.balance("WBTC") == 0
@@ -419,11 +417,11 @@ ALTERED = (
 
 def test_an_altered_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
+    with controlled_run(chain, tmp_path, LEVEL) as run:
         for number, changes in enumerate(ALTERED):
-            asked = run.ask("withdraw", ("amount", f"{500 + number}"), ("to", HOME))
+            withdraw_document = run.ask("withdraw", ("amount", f"{500 + number}"), ("to", HOME))
             with run.store.db.write("alter") as db:
-                db.execute(update(ControlRow).where(ControlRow.id == asked.id).values(**changes))
+                db.execute(update(ControlRow).where(ControlRow.id == withdraw_document.id).values(**changes))
         before = purse(chain)
         run.look()
         ends = [event for event in run.store.controls.events() if event.state == "refused"]
@@ -434,14 +432,14 @@ def test_an_altered_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) ->
 
 
 def test_an_entry_of_another_installation_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    with bot(anvil_chain, tmp_path, LEVEL) as run:
-        asked = run.ask("resume")
+    with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
+        resume_document = run.ask("resume")
         (tmp_path / "trimtab.db.secret").unlink()
-        assert run.ended(asked).code == "seal"
+        assert run.ended(resume_document).code == "seal"
 
 
 def test_expired_and_wrongly_dated_entries_are_not_carried_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    with bot(anvil_chain, tmp_path, LEVEL) as run:
+    with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
         run.look()
         now_s = run.chain.now_s()
         for asked_s, state, code in (
@@ -449,31 +447,24 @@ def test_expired_and_wrongly_dated_entries_are_not_carried_out(anvil_chain: Loca
             (now_s + 3_600, ControlState.REFUSED, "clock"),
         ):
             request = ControlSubmission(ControlKind.RESUME, (), "owner", ControlOrigin.API)
-            asked = queue.submit_control(run.loaded.path, request, now=lambda at=asked_s: at)  # type: ignore[misc]
-            record = run.ended(asked)
+            control = queue.submit_control(run.loaded.path, request, now=lambda at=asked_s: at)  # type: ignore[misc]
+            record = run.ended(control)
             assert (record.state, record.code) == (state, code)
 
 
 def test_a_clock_that_was_set_back_carries_out_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
+    with controlled_run(chain, tmp_path, LEVEL) as run:
         run.look()
-        asked = run.ask("resume")
+        resume_document = run.ask("resume")
 
-        class Back:
-            def now_s(self) -> int:
-                return chain.now_s() - 100
-
-            def sleep(self, seconds: float) -> None:
-                chain.clock.sleep(seconds)
-
-        run.agent.context = replace(run.agent.context, clock=Back())
-        record = run.ended(asked)
+        run.agent.context = replace(run.agent.context, clock=chain_clock(chain, -100))
+        record = run.ended(resume_document)
         assert (record.state, record.code) == (ControlState.REFUSED, "clock"), record
 
 
 def test_rows_from_the_future_that_another_program_wrote_block_no_control(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    with bot(anvil_chain, tmp_path, LEVEL) as run:
+    with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
         run.look()
         with closing(sqlite3.connect(tmp_path / "trimtab.db", isolation_level=None)) as file:
             file.execute(
@@ -489,26 +480,26 @@ def test_rows_from_the_future_that_another_program_wrote_block_no_control(anvil_
 
 def test_a_replayed_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
-        asked = run.ask("withdraw", ("amount", "100"), ("to", HOME))
-        assert run.ended(asked).state is ControlState.DONE
+    with controlled_run(chain, tmp_path, LEVEL) as run:
+        withdraw_document = run.ask("withdraw", ("amount", "100"), ("to", HOME))
+        assert run.ended(withdraw_document).state is ControlState.DONE
         for runner in (run.runner, ControlRunner(run.agent, transports=[chain.transport])):
             run.runner = runner
             with run.store.db.write("replay") as db:
                 db.execute(update(ControlRow).values(state="queued"))
-            assert run.ended(asked).code == "replayed"
+            assert run.ended(withdraw_document).code == "replayed"
         with run.store.db.write("replay without a log") as db:  # as whoever may write the file could; this run remembers
             db.exec_driver_sql("DROP TRIGGER control_log_no_delete")
             db.exec_driver_sql("DELETE FROM control_log")
             db.execute(update(ControlRow).values(state="queued"))
-        assert run.ended(asked).code == "replayed"
+        assert run.ended(withdraw_document).code == "replayed"
         assert chain.balance("USDC", HOME) == 100 * 10**6
 
 
 @pytest.mark.slow
 def test_a_flood_of_forged_entries_neither_acts_nor_hides_a_genuine_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
+    with controlled_run(chain, tmp_path, LEVEL) as run:
         rows = [
             {
                 "id": f"{number:032x}", "kind": "withdraw", "arguments_json": "[]", "plan_hash": "", "asked_by": "x", "origin": "api",
@@ -532,7 +523,7 @@ def test_a_flood_of_forged_entries_neither_acts_nor_hides_a_genuine_one(anvil_ch
 
 @pytest.mark.slow
 def test_many_controls_leave_room_for_cycles(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    with bot(anvil_chain, tmp_path, LEVEL) as run:
+    with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
         for _ in range(MAX_CONTROLS_PER_CYCLE + 1):
             run.ask("resume")
         run.look()
@@ -561,17 +552,17 @@ def test_a_killed_run_neither_loses_nor_repeats_a_control(
     anvil_chain: LocalChain, tmp_path: Path, moment: str, state: ControlState, code: str
 ) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
-        asked, loaded = run.ask("withdraw", ("amount", "100"), ("to", HOME)), run.loaded
-    assert in_child(lambda: carried_out(chain, loaded, moment)) == -signal.SIGKILL
+    with controlled_run(chain, tmp_path, LEVEL) as run:
+        withdraw_document, loaded = run.ask("withdraw", ("amount", "100"), ("to", HOME)), run.loaded
+    assert in_child(lambda: die_in_cycle(chain, loaded, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
-        run = Bot(chain, loaded, agent)
-        record = run.ended(asked)
+        run = ControlledRun(chain, loaded, agent)
+        record = run.ended(withdraw_document)
         assert (record.state, record.code) == (state, code), record
-        begun = [str(one.id) for one in run.store.requests.newest() if one.payments]
+        begun = [str(request.id) for request in run.store.requests.newest() if request.payments]
         assert result(record, "request") == begun, "an interrupted withdrawal is named, to be resumed"
         run.look()
-        payouts = [one for one in run.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]
+        payouts = [intent for intent in run.store.journal.intents(limit=100) if intent.kind is IntentKind.PAYOUT and intent.succeeded]
         paid = chain.balance("USDC", HOME)
         assert paid == 100 * 10**6 * len(payouts)
         assert len(payouts) <= 1
@@ -583,53 +574,42 @@ def test_a_killed_run_neither_loses_nor_repeats_a_control(
 
 def test_a_single_cycle_takes_controls_unless_a_run_serves(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
-        asked = run.ask("resume")
+    with controlled_run(chain, tmp_path, LEVEL) as run:
+        resume_document = run.ask("resume")
         with service_lock(*wiring.lock_arguments(run.loaded)):
             run.look(once=True)
             assert run.store.controls.has_queued()
             assert queue.is_served(run.loaded)
         run.look(once=True)
-        record = run.store.controls.find(asked.id)
+        record = run.store.controls.find(resume_document.id)
         assert record is not None
         assert record.state is ControlState.DONE
 
 
 def test_without_its_secret_a_run_goes_on_and_refuses_what_is_queued(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    with bot(anvil_chain, tmp_path, LEVEL) as run:
-        asked = run.ask("resume")
+    with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
+        resume_document = run.ask("resume")
         (tmp_path / "trimtab.db.secret").chmod(0o644)
-        assert run.ended(asked).code == "seal"
+        assert run.ended(resume_document).code == "seal"
         assert run.look().kind is OutcomeKind.HOLD
 
 
 def test_a_control_that_waits_for_the_wallet_beyond_its_time_confirms_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path, LEVEL) as run:
-        shown = run.shown("withdraw", ("amount", "100"), ("to", HOME))
+    with controlled_run(chain, tmp_path, LEVEL) as run:
+        shown_plan_document = run.shown("withdraw", ("amount", "100"), ("to", HOME))
         request = ControlSubmission(
-            ControlKind.WITHDRAW, (("amount", "100"), ("to", HOME)), "owner", ControlOrigin.API, shown["plan_hash"], lifetime_s=20
+            ControlKind.WITHDRAW,
+            (("amount", "100"), ("to", HOME)),
+            "owner",
+            ControlOrigin.API,
+            shown_plan_document["plan_hash"],
+            lifetime_s=20,
         )
-        asked = queue.submit_control(run.loaded.path, request, now=chain.now_s)
-        clock = Later(chain)
+        control = queue.submit_control(run.loaded.path, request, now=chain.now_s)
+        clock = chain_clock(chain)
         run.agent.context = replace(run.agent.context, clock=clock)
-        with heard(lambda moment: clock.jump(30) if moment.startswith("after:take a control") else None):
-            record = run.ended(asked)
+        with heard(lambda moment: clock.advance(30) if moment.startswith("after:take a control") else None):
+            record = run.ended(control)
         assert (record.state, record.code) == (ControlState.EXPIRED, "expired"), record
         assert chain.balance("USDC", HOME) == 0
-
-
-class Later:
-    """The chain's clock, which may jump."""
-
-    def __init__(self, chain: LocalChain) -> None:
-        self.chain, self.more_s = chain, 0
-
-    def jump(self, seconds: int) -> None:
-        self.more_s += seconds
-
-    def now_s(self) -> int:
-        return self.chain.now_s() + self.more_s
-
-    def sleep(self, seconds: float) -> None:
-        self.chain.clock.sleep(seconds)

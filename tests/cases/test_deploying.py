@@ -57,20 +57,20 @@ def test_it_is_deployed_once_for_a_config_that_already_names_it(
 ) -> None:
     chain, loaded = anvil_chain, agent_config(anvil_chain, tmp_path, AT_REBALANCER)
     assert (rebalancer_deployment(loaded)["outcome"], rebalancer_deployment(loaded)["deployed"]) == ("planned", False)
-    shown: list[DeploymentDocument] = []
+    deployment_documents: list[DeploymentDocument] = []
     with op_stack(chain, monkeypatch) as node:
         before = purse(chain)
-        with open_agent(loaded, transports=[node], clock=chain.clock, allows_undeployed_rebalancer=True) as agent:
+        with open_agent(loaded, transports=[node.transport], clock=chain.clock, allows_undeployed_rebalancer=True) as agent:
             agent.context.store.balances.record_prior_day((), before.nonce)
-            done = deploy_rebalancer(agent, confirm=lambda document: not shown.append({**document}))
+            done = deploy_rebalancer(agent, confirm=lambda document: not deployment_documents.append({**document}))
             require_deployed_once(chain, agent, before.nonce, before.native_wei)
             assert deploy_rebalancer(agent, confirm=pytest.fail)["outcome"] == "hold"
             (step,) = agent.context.store.steps.newest(5)
             assert (step.decision, step.outcome) == ("deploy", "done")
-    (asked,), (sent,) = shown, done["transactions"]
-    assert (done["outcome"], done["deployed"], asked["outcome"]) == ("done", True, "planned")
-    assert float(asked["most_gas_native"] or 0) * 10**18 >= sent["gas_used"] * int(sent["gas_price_wei"])
-    assert float(asked["most_data_fee_native"] or 0) * 10**18 >= int(sent["data_fee_wei"]) > 0
+    (expected_hashes,), (sent,) = deployment_documents, done["transactions"]
+    assert (done["outcome"], done["deployed"], expected_hashes["outcome"]) == ("done", True, "planned")
+    assert float(expected_hashes["most_gas_native"] or 0) * 10**18 >= sent["gas_used"] * int(sent["gas_price_wei"])
+    assert float(expected_hashes["most_data_fee_native"] or 0) * 10**18 >= int(sent["data_fee_wei"]) > 0
     loaded = trusted(chain, tmp_path, AT_REBALANCER)
     with again(chain, loaded) as agent:
         assert rebalancer_address() in agent.context.store.trust.pins()

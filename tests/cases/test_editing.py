@@ -25,7 +25,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.store.store import ConfigChanged
 from tests.support.agents import again, yes
-from tests.support.on_chain.editing import EditedRun as Bot
+from tests.support.on_chain.editing import EditedRun
 from tests.support.text import raises_code, raises_field
 
 
@@ -34,13 +34,13 @@ def weights(**shares: str) -> ConfigChanges:
 
 
 def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_versions(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = Bot(anvil_chain, tmp_path)
-    shown = bot.edit(weights(WETH="30%", WBTC="40%"), answer=False)
-    assert (shown.state, shown.rebalance_count, bot.file.read_text()) == ("declined", 1, bot.text)
-    assert shown.transition is not None
-    assert shown.transition.plan is not None
-    assert abs(int(shown.transition.plan.turnover) - 2_000 * 10**6) < 20 * 10**6
-    assert shown.transition.plan.cost.total > 0
+    bot = EditedRun(anvil_chain, tmp_path)
+    edit_report = bot.edit(weights(WETH="30%", WBTC="40%"), answer=False)
+    assert (edit_report.state, edit_report.rebalance_count, bot.file.read_text()) == ("declined", 1, bot.text)
+    assert edit_report.transition is not None
+    assert edit_report.transition.plan is not None
+    assert abs(int(edit_report.transition.plan.turnover) - 2_000 * 10**6) < 20 * 10**6
+    assert edit_report.transition.plan.cost.total > 0
     done = bot.edit(weights(WETH="30%", WBTC="40%"))
     assert done.state == "written"
     assert done.backup is not None
@@ -50,15 +50,15 @@ def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_v
         '- portfolio.assets.WETH.target = "50%"', '+ portfolio.assets.WETH.target = "30%"',
         '- portfolio.assets.WBTC.target = "20%"', '+ portfolio.assets.WBTC.target = "40%"',
     }  # fmt: skip
-    told = config_versions.list_versions(bot.file)
-    assert [one["how"] for one in told["configs"]] == ["edit", "first"]
-    assert told["confirmed"] == told["present"]
-    assert config_versions.show_version(bot.file, told["configs"][0]["number"])["changes"] == list(done.changes)
+    document = config_versions.list_versions(bot.file)
+    assert [config["how"] for config in document["configs"]] == ["edit", "first"]
+    assert document["confirmed"] == document["present"]
+    assert config_versions.show_version(bot.file, document["configs"][0]["number"])["changes"] == list(done.changes)
     assert bot.edit(weights(WETH="30%")).state == "unchanged"
 
 
 def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_in_rounds(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = Bot(anvil_chain, tmp_path, daily_loss="0.1%", turnover="10%")
+    bot = EditedRun(anvil_chain, tmp_path, daily_loss="0.1%", turnover="10%")
     refusal = bot.refused(weights(WETH="10%", WBTC="60%"))
     assert [v.guard for v in refusal.verdicts] == ["daily_loss"]
     assert refusal.verdicts[0].limit == "10 bps"
@@ -71,10 +71,10 @@ def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_
 
 
 def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = Bot(anvil_chain, tmp_path)
-    kept = bot.refused(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)))
-    assert "unmanaged" in kept.message
-    assert "WBTC=0%" in kept.remedy
+    bot = EditedRun(anvil_chain, tmp_path)
+    refusal = bot.refused(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)))
+    assert "unmanaged" in refusal.message
+    assert "WBTC=0%" in refusal.remedy
     assert (
         "halt"
         in bot.refused(
@@ -83,11 +83,13 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
     )
     stop = "portfolio.assets.WETH.stop_loss"
     assert "halt: stop_loss of WETH contradicts the price" in bot.refused(ConfigChanges(key_settings=((stop, '"999999"'),))).message
-    shown = bot.edit(ConfigChanges(key_settings=((stop, '"20%"'),)), answer=False)
-    assert [one.split(", ")[1] for one in shown.warnings if one.startswith("stop_loss of WETH: at ")] == ["20 % below the present price"]
-    assert not any("no alert target" in one for one in shown.warnings)
+    edit_report = bot.edit(ConfigChanges(key_settings=((stop, '"20%"'),)), answer=False)
+    assert [warning.split(", ")[1] for warning in edit_report.warnings if warning.startswith("stop_loss of WETH: at ")] == [
+        "20 % below the present price"
+    ]
+    assert not any("no alert target" in warning for warning in edit_report.warnings)
     alert = bot.edit(ConfigChanges(key_settings=(("portfolio.assets.WETH.alert_above", '"999999"'),)), answer=False)
-    assert any("no alert target" in one for one in alert.warnings)
+    assert any("no alert target" in warning for warning in alert.warnings)
     with raises_field("wallet.address", "old value"):
         bot.edit(ConfigChanges(key_settings=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
     with raises_field("portfolio.assets", "sum to 110%"):
@@ -95,15 +97,15 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
     assert bot.file.read_text() == bot.text
     done = bot.edit(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
     assert done.state == "written"
-    assert any("WBTC stay" in one for one in done.warnings)
+    assert any("WBTC stay" in warning for warning in done.warnings)
 
 
 def test_a_balance_that_leaves_the_portfolio_is_no_loss_and_comes_back_without_a_gain(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = Bot(anvil_chain, tmp_path)
+    bot = EditedRun(anvil_chain, tmp_path)
     bot.value()
     bot.edit(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
-    left = bot.value()
-    assert (left["profit"], left["withdrawals"], left["end_value"]) == ("0", "1999.9998", "8000")
+    value_left = bot.value()
+    assert (value_left["profit"], value_left["withdrawals"], value_left["end_value"]) == ("0", "1999.9998", "8000")
     bot.edit(ConfigChanges(added_assets=(("WBTC", anvil_chain.tokens["WBTC"].address, "20%"),), targets=(("WETH", "50%"),)))
     back = bot.value()
     assert back["profit"] == "0"
@@ -111,7 +113,7 @@ def test_a_balance_that_leaves_the_portfolio_is_no_loss_and_comes_back_without_a
 
 
 def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     link = chain.tokens["LINK"].address
     done = bot.edit(
         ConfigChanges(
@@ -130,7 +132,7 @@ def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: Loc
 def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a_machine_confirms_it(
     anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     with again(chain, bot.loaded) as agent:
         assert config_versions.confirm_without_asking(agent.context)
         assert config_versions.unconfirmed_changes(bot.loaded, agent.context.store.configs) is None
@@ -147,32 +149,32 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
         with raises_code(Refused, "config", "not confirmed") as refused:
             config_versions.confirm_without_asking(live.context)
         assert "slippage" in refused.value.verdicts[0].measured_text
-        asked: list[tuple[str, ...]] = []
-        assert not config_versions.confirm_changes(live.context, lambda told: bool(asked.append(told)))
-        assert asked == [lines]
+        earlier_edits: list[tuple[str, ...]] = []
+        assert not config_versions.confirm_changes(live.context, lambda edits: bool(earlier_edits.append(edits)))
+        assert earlier_edits == [lines]
         with pytest.raises(Refused):
             config_versions.confirm_without_asking(live.context)
-        assert config_versions.confirm_changes(live.context, lambda told: told == lines)
+        assert config_versions.confirm_changes(live.context, lambda edits: edits == lines)
         assert config_versions.confirm_without_asking(live.context)
-        assert [one.origin for one in agent.context.store.configs.newest()] == ["confirmed", "noticed", "first"]
+        assert [config.origin for config in agent.context.store.configs.newest()] == ["confirmed", "noticed", "first"]
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
 def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_file(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and has no key, waits for the owner's next yes to something else."""
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     assert bot.edit(ConfigChanges(key_settings=(("policy.cooldown", "2h"),))).earlier_edits == ()
     stolen = bot.file.read_text().replace('payout_per_day = "100000"', 'payout_per_day = "off"')
     assert stolen != bot.file.read_text()
     bot.file.write_text(stolen)
     lines = ('- limits.payout_per_day = "100000"', '+ limits.payout_per_day = "off"')
-    shown: list[EditReport] = []
+    edit_reports: list[EditReport] = []
 
-    def machine(found: EditReport, agent: Agent) -> bool:
-        shown.append(found)
+    def machine(edit_report: EditReport, agent: Agent) -> bool:
+        edit_reports.append(edit_report)
         config = agent.context.loaded_config.config
         live = replace(agent.context.loaded_config, config=config.model_copy(update={"chain": _live(config.chain)}))
-        return editing.accept_edit(found, Agent(replace(agent.context, loaded_config=live)))
+        return editing.accept_edit(edit_report, Agent(replace(agent.context, loaded_config=live)))
 
     def edit(confirm: Confirm) -> EditReport:
         return editing.edit(
@@ -185,21 +187,21 @@ def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_f
 
     with raises_code(Refused, "config", "not confirmed"):
         edit(machine)
-    assert shown[0].earlier_edits == lines
+    assert edit_reports[0].earlier_edits == lines
     assert bot.file.read_text() == stolen
     with raises_code(Refused, "config", "not confirmed"):
         editing.edit(bot.file, editing.TextEdit(lambda text: text), confirm=machine, transports=[chain.transport], clock=chain.clock)
-    assert (shown[1].changes, shown[1].earlier_edits) == ((), lines), "an edit that changes nothing is no --confirm"
-    asked = edit(lambda found, _agent: found.earlier_edits == lines)
-    assert asked.state == "written"
-    assert asked.changes == ('- policy.cooldown = "2h"', '+ policy.cooldown = "3h"')
+    assert (edit_reports[1].changes, edit_reports[1].earlier_edits) == ((), lines), "an edit that changes nothing is no --confirm"
+    edit_report = edit(lambda report, _agent: report.earlier_edits == lines)
+    assert edit_report.state == "written"
+    assert edit_report.changes == ('- policy.cooldown = "2h"', '+ policy.cooldown = "3h"')
     assert edit(machine).state == "unchanged"
 
 
 def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_machine(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bot, thief = Bot(anvil_chain, tmp_path), "0x00000000000000000000000000000000000B0b00"
+    bot, thief = EditedRun(anvil_chain, tmp_path), "0x00000000000000000000000000000000000B0b00"
     bot.edit(ConfigChanges(key_settings=(("policy.cooldown", "2h"),)))
     bot.file.write_text(bot.file.read_text().replace("payout_addresses = []", f'payout_addresses = ["{thief}"]'))
     loaded, line = load_config(bot.file), anvil_chain.transport
@@ -210,8 +212,8 @@ def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_ma
         trust.trust(loaded, lambda _: True, [line], is_unreviewed=True)
     with wiring.open_store_offline(loaded) as (store, _):
         assert store.requests.payout_addresses() == ()
-    seen = trust.trust(loaded, lambda _: True, [line])  # its owner was shown it, and asked
-    assert [row["address"] for row in seen["contracts"] if row["role"] == "payout address"] == [parse_address(thief, "")]
+    trust_document = trust.trust(loaded, lambda _: True, [line])  # its owner was shown it, and asked
+    assert [row["address"] for row in trust_document["contracts"] if row["role"] == "payout address"] == [parse_address(thief, "")]
 
 
 def _live(table: object) -> object:
@@ -219,7 +221,7 @@ def _live(table: object) -> object:
 
 
 def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = Bot(anvil_chain, tmp_path)
+    bot = EditedRun(anvil_chain, tmp_path)
     with raises_field("portfolio.numeraire", "portfolio.max_live_value", "limits.min_trade") as caught:
         bot.edit(ConfigChanges(key_settings=(("portfolio.numeraire", "WETH"),)))
     assert "--set portfolio.max_live_value" in caught.value.remedy
@@ -233,7 +235,7 @@ def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChai
 
 
 def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     with again(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="28d")
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
@@ -241,8 +243,8 @@ def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain,
         more = (("policy.cooldown", "0s"), ("reference.kind", '["feed", "twap", "spot"]'))
         bot.edit(ConfigChanges(added_assets=(("LINK", link, "10%"),), targets=(("WBTC", "10%"),), key_settings=more), pins_new=True)
         began_s = chain.clock.now_s()
-        found = next(looks)
-        assert found.kind is OutcomeKind.DONE, found  # type: ignore[union-attr]  # an outcome
+        look = next(looks)
+        assert look.kind is OutcomeKind.DONE, look  # type: ignore[union-attr]  # an outcome
         assert chain.clock.now_s() - began_s < 600, "its rest of 28 days has ended"
         assert chain.balance("LINK") > 0
         assert agent.context.config.policy.cooldown == 0
@@ -251,7 +253,7 @@ def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain,
 
 def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and has no key, waits for a run to read it again."""
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     with again(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
@@ -265,7 +267,7 @@ def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChai
 
 
 def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     with again(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         next(looks)
@@ -277,7 +279,7 @@ def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: Local
 def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     with again(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         next(looks)
@@ -294,7 +296,7 @@ def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
 def test_an_edit_while_an_imported_profile_is_tried_on_past_prices_is_kept(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bot, file = Bot(anvil_chain, tmp_path), tmp_path / "mine.profile"
+    bot, file = EditedRun(anvil_chain, tmp_path), tmp_path / "mine.profile"
     api.export_profile(bot.file, file)
 
     def meanwhile(_: object) -> tuple[None, str]:

@@ -18,9 +18,8 @@ from agent.localchain import LocalChain
 from agent.model import Verdict
 from tests.support.agents import again, agent_config, yes
 from tests.support.markets.venue_kinds import add_pool
-from tests.support.on_chain.bad_tokens import replace_token as turned_bad
-from tests.support.on_chain.editing import TARGETS
-from tests.support.on_chain.editing import EditedRun as Bot
+from tests.support.on_chain.bad_tokens import replace_token
+from tests.support.on_chain.editing import TARGETS, EditedRun
 from tests.support.stores import pins
 from tests.support.text import mentions
 from tests.support.venues import Venue, Venues
@@ -33,7 +32,7 @@ def link(chain: LocalChain, **more: str) -> ConfigChanges:
 
 
 def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     with wiring.open_store_offline(bot.loaded) as (store, _):
         before = pins(store)
         declined = bot.edit(link(chain, feed=chain.feed_addresses["LINK"]), answer=False, pins_new=True)
@@ -60,7 +59,7 @@ def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_cha
 
 
 def test_an_added_token_without_feed_is_priced_by_means_of_its_pools(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     priced, _ = bot.edit(link(chain), pins_new=True).new_tokens.notes
     assert mentions(priced, "LINK", "twap", "1800 s")
     assert "v3 " in priced
@@ -71,7 +70,7 @@ def test_an_added_token_without_feed_is_priced_by_means_of_its_pools(anvil_chain
 def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     account = next(line for line in bot.text.splitlines() if line.startswith("test_account"))
     live = bot.text.replace(account, 'keystore = "wallet.json"')
     bot.file.write_text(live.replace("[chain]\n", f'[chain]\nsingle_operator = "{chain.transport.operator}"\n', 1))
@@ -85,11 +84,11 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
 
 
 def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     unpriced = bot.refused(replace(link(chain), key_settings=(("reference.kind", '["feed"]'),)), pins_new=True)
     assert mentions(unpriced.message, "LINK", "feed", "has no")
     assert "--set portfolio.assets.LINK.feed=0x" in unpriced.remedy
-    taxed = turned_bad(chain, "TAXED", "FeeOnTransfer", "TAXED", "TAXED", 18, 500)
+    taxed = replace_token(chain, "TAXED", "FeeOnTransfer", "TAXED", "TAXED", 18, 500)
     sets = (("portfolio.assets.TAXED.feed", chain.feed_addresses["TAXED"]),)
     refused = bot.refused(
         ConfigChanges(added_assets=(("TAXED", taxed, "10%"),), targets=(("WETH", "40%"),), key_settings=sets), pins_new=True
@@ -103,7 +102,7 @@ def test_the_refusal_of_a_new_token_without_code_reads_no_text(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain = anvil_chain
-    bot = Bot(chain, tmp_path)
+    bot = EditedRun(chain, tmp_path)
     chain.node.rpc("anvil_setStorageAt", chain.tokens["LINK"].address, IMPLEMENTATION_SLOTS[0], "0x" + "00" * 12 + "13" * 20)
     new_link = link(chain, feed=chain.feed_addresses["LINK"])
     assert "implementation of LINK at 0x1313" in bot.refused(new_link, pins_new=True).message
@@ -117,7 +116,7 @@ def test_the_refusal_of_a_new_token_without_code_reads_no_text(
 
 def test_a_new_token_shows_the_depth_of_its_v4_pools(venues: Venues, tmp_path: Path) -> None:
     chain = venues.chain
-    bot = Bot(chain, tmp_path)
+    bot = EditedRun(chain, tmp_path)
     for pair in (("LINK", "WETH"), ("LINK", "USDC"), ("WETH", "USDC")):
         add_pool(venues, Venue.V4, pair, 1_000_000, (500, 10))
     v4 = {"kind": "uniswap_v4", "factory": venues.manager.address, "quoter": venues.quoter.address, "tiers": [[500, 10]]}

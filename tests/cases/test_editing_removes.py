@@ -12,13 +12,13 @@ from agent.config.writing.edits import ConfigChanges, apply_changes, removals_as
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.support.agents import again, yes
-from tests.support.on_chain.editing import EditedRun as Bot
+from tests.support.on_chain.editing import EditedRun
 from tests.support.text import mentions
 
 GONE = ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),))
 
 
-def remove(bot: Bot, changes: ConfigChanges = GONE) -> EditReport:
+def remove(bot: EditedRun, changes: ConfigChanges = GONE) -> EditReport:
     return editing.edit(
         bot.file,
         editing.TextEdit(lambda text: apply_changes(text, changes), partial(apply_changes, changes=removals_as_sales(changes))),
@@ -29,7 +29,7 @@ def remove(bot: Bot, changes: ConfigChanges = GONE) -> EditReport:
 
 
 def test_a_removed_token_is_sold_to_the_last_base_unit_and_then_taken_away(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     first = remove(bot)
     assert first.state == "written"
     assert mentions(first.warnings[0], "WBTC", "next rebalance")
@@ -45,7 +45,7 @@ def test_a_removed_token_is_sold_to_the_last_base_unit_and_then_taken_away(anvil
 
 
 def test_dust_of_a_removed_token_is_named_and_halts_nothing_later(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     remove(bot)
     with again(chain, load_config(bot.file)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE

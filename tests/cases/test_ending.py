@@ -23,11 +23,12 @@ from agent.model import Intent, IntentKind, IntentState, RequestKind, RequestSta
 from agent.store.store import ConfigChanged
 from agent.wiring import transactor
 from tests.support.agents import USD, again, agent_on, allow, allowances, fund, purse, trusted
+from tests.support.constants import HOME
 from tests.support.samples import slow
-from tests.support.stores import Killed, dying
+from tests.support.stores import dying
 from tests.support.text import raises_code
+from tests.support.transactions import Killed
 
-HOME = "0x00000000000000000000000000000000000A11cE"
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_600, "WBTC": 1_700, "USDC": 2_700}
 OPEN = {"wallet.payout_addresses": [HOME]}
@@ -52,7 +53,11 @@ def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_unti
         allow(chain, "WETH", raw=10**18)
         before = purse(chain)
         looked = shutdown.stop(agent, confirm=sure)
-        assert (looked.state, [one.token_label for one in looked.open_allowances], looked.payments) == ("planned", ["WETH"], ())
+        assert (looked.state, [open_allowance.token_label for open_allowance in looked.open_allowances], looked.payments) == (
+            "planned",
+            ["WETH"],
+            (),
+        )
         assert shutdown.stop(agent, send=True, confirm=lambda _: False).state == "declined"
         assert agent.context.store.requests.active_stop() is None
         assert allowances(chain)["WETH"] == 10**18
@@ -60,9 +65,9 @@ def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_unti
         assert (done.state, {intent.kind for intent in done.transactions}) == ("stopped", {IntentKind.APPROVE}), done.reason
         assert set(allowances(chain).values()) == {0}
         assert purse(chain).raw == before.raw
-        held = agent.rebalance(send=True, confirm=lambda _: True)
-        assert held.kind is OutcomeKind.HALT
-        assert "stopped" in held.reason
+        outcome = agent.rebalance(send=True, confirm=lambda _: True)
+        assert outcome.kind is OutcomeKind.HALT
+        assert "stopped" in outcome.reason
         with raises_code(Refused, "stopped"):
             next(agent.run(send=True, confirm=lambda _: True, once=True))
         api.resume(tmp_path / "trimtab.toml", lambda _: True)
@@ -88,10 +93,10 @@ def test_a_run_ends_once_it_is_stopped_or_its_file_is_unconfirmed(anvil_chain: L
 
 def test_a_store_that_is_adopted_pays_no_withdrawal_of_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
-        held = transfers.withdraw(agent, transfers.WithdrawalRequest("100"), send=True, confirm=lambda _: True)
+        withdrawal = transfers.withdraw(agent, transfers.WithdrawalRequest("100"), send=True, confirm=lambda _: True)
         agent.resync_nonce()
         with raises_code(ConfigError, "not_open"):
-            transfers.resume_withdrawal(agent, held.request_id or 0, to=HOME, send=True, confirm=lambda _: True)
+            transfers.resume_withdrawal(agent, withdrawal.request_id or 0, to=HOME, send=True, confirm=lambda _: True)
 
 
 def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -99,8 +104,8 @@ def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalCha
     with bot(chain, tmp_path) as agent:
         looked = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
         assert looked.state == "planned", looked.reason
-        assert {one.kind for one in looked.sale_outcomes} == {OutcomeKind.PLANNED}, looked.reason
-        assert [one.token for one in looked.payments] == [chain.tokens["USDC"].address]
+        assert {sale_outcome.kind for sale_outcome in looked.sale_outcomes} == {OutcomeKind.PLANNED}, looked.reason
+        assert [payment.token for payment in looked.payments] == [chain.tokens["USDC"].address]
         done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
         assert (done.state, done.unpaid_holding_texts) == ("stopped", ()), done.reason
         after = purse(chain)
@@ -144,7 +149,16 @@ def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once
         paid = chain.balance("USDC", HOME)
         assert paid > 9_900 * USD
         assert purse(chain).raw["USDC"] == 0
-        assert len([one for one in agent.context.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]) == 1
+        assert (
+            len(
+                [
+                    intent
+                    for intent in agent.context.store.journal.intents(limit=100)
+                    if intent.kind is IntentKind.PAYOUT and intent.succeeded
+                ]
+            )
+            == 1
+        )
         assert shutdown.stop(agent, send=True, confirm=sure).transactions == ()
         assert chain.balance("USDC", HOME) == paid
 
@@ -200,9 +214,9 @@ def test_a_payout_beyond_the_day_waits_after_everything_was_sold_and_is_paid_on_
     loaded = trusted(chain, tmp_path, {**OPEN, "limits.payout_per_day": "6000"}, TARGETS)
     with again(chain, loaded) as agent:
         allow(chain, "WETH", raw=10**18)
-        shown = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
-        assert shown.state == "planned"
-        assert "the payout waits: payout_per_day" in shown.reason
+        shutdown_report = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
+        assert shutdown_report.state == "planned"
+        assert "the payout waits: payout_per_day" in shutdown_report.reason
         done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
         assert done.state == "unfinished"
         assert "payout_per_day" in done.reason
@@ -252,8 +266,8 @@ def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
         allow(chain, "WETH", raw=10**18)
         with monkeypatch.context() as patched:
             patched.setattr(*places[part], refuses)
-            shown = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
-            assert part != "preview" or "the sale waits: preview is refused here" in shown.reason
+            shutdown_report = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
+            assert part != "preview" or "the sale waits: preview is refused here" in shutdown_report.reason
             done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
         if part == "preview":
             assert done.state == "stopped", done.reason
@@ -280,11 +294,11 @@ def test_a_stop_names_what_is_not_worth_its_sale_and_why_before_and_after(anvil_
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "LINK": 300, "USDC": 2_000})
     with agent_on(chain, tmp_path, {"limits.plan_cost": "20bps"}, {"WETH": "50%", "LINK": "10%", "USDC": "40%"}) as agent:
-        shown = shutdown.stop(agent, to_stable=True, confirm=sure)
+        shutdown_report = shutdown.stop(agent, to_stable=True, confirm=sure)
         done = shutdown.stop(agent, to_stable=True, send=True, confirm=sure)
-        for report in (shown, done):
+        for report in (shutdown_report, done):
             assert "LINK stays: 300 USDC off target: plan_cost allows 0.6; " in report.reason, report.reason
-        assert (shown.state, len(shown.sale_outcomes), done.state) == ("planned", 1, "stopped")
+        assert (shutdown_report.state, len(shutdown_report.sale_outcomes), done.state) == ("planned", 1, "stopped")
         assert len(done.unpaid_holding_texts) == 1
         assert done.unpaid_holding_texts[0].endswith(" LINK")
         assert purse(chain).raw["WETH"] == 0
@@ -296,10 +310,10 @@ def test_resume_asks_before_a_run_buys_back_what_a_stop_sold(anvil_chain: LocalC
         with pytest.raises(Refused, match="buys back"):
             api.resume(tmp_path / "trimtab.toml", lambda _: False)
         assert agent.plan().kind is OutcomeKind.HALT
-        asked: list[str] = []
-        api.resume(tmp_path / "trimtab.toml", lambda message: not asked.append(message))
-        assert len(asked) == 1
-        assert re.search("in at least [0-9]+ rebalances over [0-9]+ (d|h|min)", asked[0]), asked[0]
+        questions: list[str] = []
+        api.resume(tmp_path / "trimtab.toml", lambda message: not questions.append(message))
+        assert len(questions) == 1
+        assert re.search("in at least [0-9]+ rebalances over [0-9]+ (d|h|min)", questions[0]), questions[0]
         assert agent.plan().kind is not OutcomeKind.HALT
         shutdown.stop(agent, send=True, confirm=sure)
         api.resume(tmp_path / "trimtab.toml", lambda _: pytest.fail("nothing was sold"))
@@ -318,7 +332,7 @@ def test_coins_are_paid_out_as_they_are(anvil_chain: LocalChain, tmp_path: Path)
 KILLS = (7, 10, 13)
 
 
-@pytest.mark.parametrize("moment", [KILLS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in KILLS[1:])])
+@pytest.mark.parametrize("moment", [KILLS[0], *(pytest.param(kill, marks=pytest.mark.slow) for kill in KILLS[1:])])
 def test_a_withdrawal_killed_at_any_durable_write_or_send_of_its_payment_pays_exactly_once(
     anvil_chain: LocalChain, tmp_path: Path, moment: int
 ) -> None:
@@ -334,11 +348,11 @@ def test_a_withdrawal_killed_at_any_durable_write_or_send_of_its_payment_pays_ex
         for request in agent.context.store.requests.newest(open_only=True):
             done = transfers.resume_withdrawal(agent, request.id, send=True, confirm=lambda _: True)
             assert done.state == "paid", done.reason
-        asked = agent.context.store.requests.newest()
-        assert chain.balance("USDC", HOME) == (500 * USD if asked else 0)
-        assert [one.state for one in asked] in ([], [RequestState.DONE])
+        requests = agent.context.store.requests.newest()
+        assert chain.balance("USDC", HOME) == (500 * USD if requests else 0)
+        assert [request.state for request in requests] in ([], [RequestState.DONE])
         assert len(
-            [one for one in agent.context.store.journal.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]
-        ) == len(asked)
+            [intent for intent in agent.context.store.journal.intents(limit=100) if intent.kind is IntentKind.PAYOUT and intent.succeeded]
+        ) == len(requests)
         assert agent.step_input().history.cash_flows.pending_payments == ()
         assert agent.context.store.journal.open_intents() == ()

@@ -9,11 +9,9 @@ import pytest
 from agent.app.money import shutdown
 from agent.localchain import LocalChain
 from agent.model import IntentKind
-from tests.support import agents
-from tests.support import lp_on_chain as lp
+from tests.support import agents, lp_on_chain
 from tests.support.agents import USD, purse
-from tests.support.on_chain.liquidity import V2, V3
-from tests.support.on_chain.liquidity import config_with_positions as confirming
+from tests.support.on_chain.liquidity import V2, V3, config_with_positions
 from tests.support.samples import slow
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -23,13 +21,13 @@ TARGETS = {"WETH": "50%", "USDC": "50%"}
 def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, tmp_path: Path, gift: int) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 4_000, "USDC": 4_000})
-    own = [lp.provide_v2(chain, V2, 1_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
-    with agents.agent_on(chain, tmp_path, confirming(chain, own), TARGETS) as agent:
+    own = [lp_on_chain.provide_v2(chain, V2, 1_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, own), TARGETS) as agent:
         agent.rebalance()
         chain.set_balance("USDC", chain.balance("USDC") + gift * USD)
         chain.mine(1)
-        held = agent.rebalance()
-        assert bool([flow for flow in held.step_input.history.cash_flows.unexplained_transfers if flow.blocks_trading]) is bool(gift)
+        outcome = agent.rebalance()
+        assert bool([flow for flow in outcome.step_input.history.cash_flows.unexplained_transfers if flow.blocks_trading]) is bool(gift)
         looked = shutdown.stop(agent, to_stable=True, confirm=lambda _: True)
         (first,) = looked.sale_outcomes
         assert first.plan is not None, looked.reason

@@ -19,10 +19,9 @@ from agent.errors import Refused, Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import free_port
-from tests.support.agents import ROOMY, Changes, again, fund, purse, require_exact, yes
-from tests.support.agents import agent_config as config
+from tests.support.agents import ROOMY, Changes, again, agent_config, fund, purse, require_exact, yes
 from tests.support.endpoints import Answerer, Reply, altered, methods, passing_on, serve
-from tests.support.markets.endpoints import endpoint_of as line
+from tests.support.markets.endpoints import endpoint_of
 from tests.support.text import mentions, raises_code
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -38,21 +37,21 @@ def lying(alter: Callable[[str, list[Any], Any], Any]) -> Sick:
 
 
 def instead(reply: Callable[[], Reply]) -> Sick:
-    return lambda url: lambda asked: reply()
+    return lambda url: lambda request: reply()
 
 
 def hanging(url: str) -> Answerer:
     """Never answers in time; lets go a little later so that no thread stays."""
-    return lambda asked: Reply(b"{}", delay_s=2 * TIMEOUT_S)
+    return lambda request: Reply(b"{}", delay_s=2 * TIMEOUT_S)
 
 
 def accepts_and_breaks_off(url: str) -> Answerer:
     """The node has the transaction, and the connection ends before it can say so."""
     forward = passing_on(url)
 
-    def answer(asked: Any) -> Reply:
-        reply = forward(asked)
-        return Reply(reply.body[:5], claimed_length=5_000) if SEND in methods(asked) else reply
+    def answer(request: Any) -> Reply:
+        reply = forward(request)
+        return Reply(reply.body[:5], claimed_length=5_000) if SEND in methods(request) else reply
 
     return answer
 
@@ -61,10 +60,10 @@ def keeps_back(url: str) -> Answerer:
     """Says that it took the transaction, and shows it to nobody."""
     forward = passing_on(url)
 
-    def answer(asked: Any) -> Reply:
-        if SEND in methods(asked):
-            return Reply(b'{"jsonrpc": "2.0", "id": %d, "result": "0x%s"}' % (asked["id"], b"ab" * 32))
-        return forward(asked)
+    def answer(request: Any) -> Reply:
+        if SEND in methods(request):
+            return Reply(b'{"jsonrpc": "2.0", "id": %d, "result": "0x%s"}' % (request["id"], b"ab" * 32))
+        return forward(request)
 
     return answer
 
@@ -73,10 +72,10 @@ def late(url: str) -> Answerer:
     """A node that stopped following the chain."""
     forward = passing_on(url)
 
-    def answer(asked: Any) -> Reply:
-        calls = asked if isinstance(asked, list) else [asked]
+    def answer(request: Any) -> Reply:
+        calls = request if isinstance(request, list) else [request]
         back = [{**call, "params": ["0x9" if param == "latest" else param for param in call["params"]]} for call in calls]
-        return forward(back if isinstance(asked, list) else back[0])
+        return forward(back if isinstance(request, list) else back[0])
 
     return answer
 
@@ -149,17 +148,17 @@ SICK: dict[str, tuple[Sick, str]] = {
 
 
 def healthy(chain: LocalChain) -> tuple[EndpointProvider, EndpointProvider]:
-    return line(chain.url or "", "alpha"), line(chain.url or "", "beta")
+    return endpoint_of(chain.url or "", "alpha"), endpoint_of(chain.url or "", "beta")
 
 
 def dead() -> EndpointProvider:
-    return line(f"http://127.0.0.1:{free_port()}", "sick")
+    return endpoint_of(f"http://127.0.0.1:{free_port()}", "sick")
 
 
 def two_must_agree(chain: LocalChain, folder: Path, lines: Sequence[Transport], changes: Changes | None = None) -> LoadedConfig:
     """A config of these endpoints; everything was pinned while all was well."""
-    rpc = [{"url": "http://127.0.0.1:1", "operator": one.operator} for one in lines]
-    loaded = config(chain, folder, {**ROOMY, "chain.rpc": rpc, "chain.quorum": 2, **(changes or {})}, TWO)
+    rpc = [{"url": "http://127.0.0.1:1", "operator": line.operator} for line in lines]
+    loaded = agent_config(chain, folder, {**ROOMY, "chain.rpc": rpc, "chain.quorum": 2, **(changes or {})}, TWO)
     pin_all(loaded, healthy(chain))
     return loaded
 
@@ -174,13 +173,17 @@ def drifted(anvil_chain: LocalChain) -> LocalChain:
 
 def require_done(chain: LocalChain, folder: Path, lines: Sequence[Transport], changes: Changes | None = None) -> dict[str, Any]:
     """One rebalance: done once, to the wei. The record of the first endpoint, with what was shown meanwhile under "shown"."""
-    before, shown = purse(chain), list[str]()
+    before, balances = purse(chain), list[str]()
     with again(chain, two_must_agree(chain, folder, lines, changes), lines) as agent:
-        outcome = agent.rebalance(send=True, confirm=yes, progress=shown.append)
+        outcome = agent.rebalance(send=True, confirm=yes, progress=balances.append)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         require_exact(chain, outcome, before)
-        assert all(one["state"] == "in service" for one in agent.endpoints() if one["operator"] in ("alpha", "beta"))
-        return agent.endpoints()[0] | {"shown": shown}
+        assert all(
+            endpoint_document["state"] == "in service"
+            for endpoint_document in agent.endpoints()
+            if endpoint_document["operator"] in ("alpha", "beta")
+        )
+        return agent.endpoints()[0] | {"shown": balances}
 
 
 ALIKE = (
@@ -198,16 +201,18 @@ ALIKE = (
 """Each resembles another of SICK, or is met elsewhere by two endpoints or three."""
 
 
-@pytest.mark.parametrize("sickness", [pytest.param(one, marks=pytest.mark.slow) if one in ALIKE else one for one in SICK])
+@pytest.mark.parametrize(
+    "sickness", [pytest.param(sickness, marks=pytest.mark.slow) if sickness in ALIKE else sickness for sickness in SICK]
+)
 def test_a_rebalance_is_done_exactly_once_whatever_one_of_three_endpoints_does(drifted: LocalChain, tmp_path: Path, sickness: str) -> None:
-    sick, told = SICK[sickness]
+    sick, sick_answer = SICK[sickness]
     with serve(sick(drifted.url or "")) as server:
         timeout_s = TIMEOUT_S if sickness == "hangs" else 10.0
-        record = require_done(drifted, tmp_path, [line(server.url, "sick", timeout_s), *healthy(drifted)])
+        record = require_done(drifted, tmp_path, [endpoint_of(server.url, "sick", timeout_s), *healthy(drifted)])
     assert record["operator"] == "sick"
-    assert told in record["why"]
+    assert sick_answer in record["why"]
     if sickness not in ("hangs", "too many requests", "overloaded"):
-        assert any(SEND in methods(asked) for asked in server.seen), "it never had the transaction"
+        assert any(SEND in methods(request) for request in server.seen), "it never had the transaction"
     if sickness == "failed receipts":
         assert mentions(record["shown"], "sick", "127.0.0.1", "receipt")
     if sickness == "too many requests":
@@ -215,7 +220,7 @@ def test_a_rebalance_is_done_exactly_once_whatever_one_of_three_endpoints_does(d
         assert record["state"] == "is rate limiting"
 
 
-@pytest.mark.parametrize("place", [0, *(pytest.param(one, marks=pytest.mark.slow) for one in (1, 2))])
+@pytest.mark.parametrize("place", [0, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2))])
 def test_it_does_not_matter_which_of_three_endpoints_is_dead(drifted: LocalChain, tmp_path: Path, place: int) -> None:
     lines: list[Transport] = [*healthy(drifted)]
     lines.insert(place, dead())
@@ -225,19 +230,19 @@ def test_it_does_not_matter_which_of_three_endpoints_is_dead(drifted: LocalChain
 def test_a_transaction_of_which_no_endpoint_says_that_it_took_it_is_followed_and_not_repeated(drifted: LocalChain, tmp_path: Path) -> None:
     with ExitStack() as stack:
         servers = [stack.enter_context(serve(accepts_and_breaks_off(drifted.url or ""))) for _ in range(3)]
-        lines = [line(server.url, operator) for server, operator in zip(servers, ("a", "b", "c"), strict=True)]
+        lines = [endpoint_of(server.url, operator) for server, operator in zip(servers, ("a", "b", "c"), strict=True)]
         require_done(drifted, tmp_path, lines)
-        sent = [sum(SEND in methods(asked) for asked in server.seen) for server in servers]
+        sent = [sum(SEND in methods(request) for request in server.seen) for server in servers]
     assert all(count <= 2 for count in sent), "an approval and a swap, each once"
 
 
 def test_with_a_private_endpoint_no_public_one_sees_the_transaction(drifted: LocalChain, tmp_path: Path) -> None:
     with ExitStack() as stack:
         relay, *public = (stack.enter_context(serve(passing_on(drifted.url or ""))) for _ in range(3))
-        lines = [line(server.url, operator) for server, operator in zip(public, ("a", "b"), strict=True)]
+        lines = [endpoint_of(server.url, operator) for server, operator in zip(public, ("a", "b"), strict=True)]
         require_done(drifted, tmp_path, lines, {"execution.submit_url": relay.url})
-    assert not any(SEND in methods(asked) for server in public for asked in server.seen)
-    assert [methods(asked) for asked in relay.seen] == [[SEND], [SEND]]
+    assert not any(SEND in methods(request) for server in public for request in server.seen)
+    assert [methods(request) for request in relay.seen] == [[SEND], [SEND]]
 
 
 @pytest.mark.slow
@@ -247,9 +252,9 @@ def test_while_the_private_endpoint_is_down_nothing_goes_public_and_afterwards_e
     before, down = purse(drifted), True
     forward = passing_on(drifted.url or "")
     with ExitStack() as stack:
-        relay = stack.enter_context(serve(lambda asked: Reply(b"", status=503) if down else forward(asked)))
+        relay = stack.enter_context(serve(lambda request: Reply(b"", status=503) if down else forward(request)))
         public = [stack.enter_context(serve(passing_on(drifted.url or ""))) for _ in range(2)]
-        lines = [line(server.url, operator) for server, operator in zip(public, ("a", "b"), strict=True)]
+        lines = [endpoint_of(server.url, operator) for server, operator in zip(public, ("a", "b"), strict=True)]
         loaded = two_must_agree(drifted, tmp_path, lines, {"execution.submit_url": relay.url})
         with again(drifted, loaded, lines) as agent:
             with raises_code(Retryable, "not_mined"):
@@ -260,7 +265,7 @@ def test_while_the_private_endpoint_is_down_nothing_goes_public_and_afterwards_e
             assert outcome.kind is OutcomeKind.DONE, outcome.reason
             mined = [intent.tx.nonce for intent in agent.context.store.journal.intents() if intent.receipt is not None]
     assert sorted(mined) == list(range(before.nonce, purse(drifted).nonce))
-    assert not any(SEND in methods(asked) for server in public for asked in server.seen)
+    assert not any(SEND in methods(request) for server in public for request in server.seen)
 
 
 @pytest.mark.parametrize("sickness", ["dead", "nonces", "every call", "other blocks"])
@@ -273,30 +278,30 @@ def test_with_one_of_two_nothing_is_sent(drifted: LocalChain, tmp_path: Path, si
             if sickness == "dead"
             else stack.enter_context(serve(SICK[sickness][0](drifted.url or ""))).url
         )
-        lines = [line(url, "sick"), line(honest.url, "alpha")]
+        lines = [endpoint_of(url, "sick"), endpoint_of(honest.url, "alpha")]
         loaded = two_must_agree(drifted, tmp_path, lines)
         with pytest.raises((Retryable, Refused), match=r"sick|1 of 2"), again(drifted, loaded, lines) as agent:
             agent.rebalance(send=True, confirm=yes)
-        assert not any(SEND in methods(asked) for asked in honest.seen)
+        assert not any(SEND in methods(request) for request in honest.seen)
     assert purse(drifted) == before
 
 
 def test_the_doctor_names_who_is_ill_and_fails_only_where_too_few_are_well(drifted: LocalChain, tmp_path: Path) -> None:
     drifted.node.mine_at(int(time.time()))  # the doctor goes by the machine's clock, and this chain may have rested for minutes
     with serve(late(drifted.url or "")) as behind, serve(altered(drifted.url or "", every_call)) as liar:
-        lines = [line(behind.url, "slow"), line(liar.url, "liar"), *healthy(drifted)]
+        lines = [endpoint_of(behind.url, "slow"), endpoint_of(liar.url, "liar"), *healthy(drifted)]
         loaded = two_must_agree(drifted, tmp_path, lines)
-        found = doctor(loaded, lines, drifted.clock.now_s)
-        rows = [(row["check"], row["state"]) for row in found["checks"] if row["state"] != "ok"]
+        doctor_document = doctor(loaded, lines, drifted.clock.now_s)
+        rows = [(row["check"], row["state"]) for row in doctor_document["checks"] if row["state"] != "ok"]
         assert rows == [("endpoint slow", "warn"), ("endpoint slow", "warn"), ("endpoint liar", "warn")]
-        assert found["exit"] == 0
-        assert [(one["operator"], bool(one["why"])) for one in found["endpoints"]] == [
+        assert doctor_document["exit"] == 0
+        assert [(endpoint["operator"], bool(endpoint["why"])) for endpoint in doctor_document["endpoints"]] == [
             ("slow", True),
             ("liar", True),
             ("alpha", False),
             ("beta", False),
         ]
-        few = [line(drifted.url or "", "alpha"), dead()]
+        few = [endpoint_of(drifted.url or "", "alpha"), dead()]
         refused = doctor(two_must_agree(drifted, tmp_path / "few", few), few, drifted.clock.now_s)
     assert ("endpoint sick", "fail") in [(row["check"], row["state"]) for row in refused["checks"]]
     assert refused["exit"] == Retryable.exit_code
@@ -304,8 +309,12 @@ def test_the_doctor_names_who_is_ill_and_fails_only_where_too_few_are_well(drift
 
 def test_status_names_who_was_outvoted(drifted: LocalChain, tmp_path: Path) -> None:
     with serve(altered(drifted.url or "", every_call)) as liar:
-        lines = [line(liar.url, "liar"), *healthy(drifted)]
+        lines = [endpoint_of(liar.url, "liar"), *healthy(drifted)]
         with again(drifted, two_must_agree(drifted, tmp_path, lines), lines) as agent:
-            found = agent.status()
-    assert [(item.subject, item.address) for item in found.step_input.snapshot.unreadable_items] == [("endpoint", "liar")]
-    assert [(one["operator"], bool(one["why"])) for one in found.endpoints] == [("liar", True), ("alpha", False), ("beta", False)]
+            status = agent.status()
+    assert [(item.subject, item.address) for item in status.step_input.snapshot.unreadable_items] == [("endpoint", "liar")]
+    assert [(endpoint["operator"], bool(endpoint["why"])) for endpoint in status.endpoints] == [
+        ("liar", True),
+        ("alpha", False),
+        ("beta", False),
+    ]

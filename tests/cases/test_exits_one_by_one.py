@@ -11,7 +11,8 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, OrderStage
 from tests.support.agents import ROOMY, again, allowances, fund, trusted, yes
-from tests.support.stores import Killed, dying
+from tests.support.stores import dying
+from tests.support.transactions import Killed
 
 THREE = {"WETH": "40%", "WBTC": "30%", "USDC": "30%"}
 BLOCKS = 3
@@ -29,11 +30,13 @@ KILLS = (20, 30, 36, 42, 52)
 def sold(chain: LocalChain, intents: tuple[Intent, ...]) -> list[str]:
     """Tokens that left the wallet in swaps that succeeded, oldest first."""
     wallet, symbols = chain.wallet.address, {token.address: symbol for symbol, token in chain.tokens.items()}
-    swaps = sorted((one for one in intents if one.kind is IntentKind.SWAP and one.succeeded), key=lambda one: one.tx.nonce)
-    return [symbols[token] for one in swaps if one.receipt for token, raw in one.receipt.net_transfers(wallet).items() if raw < 0]
+    swaps = sorted(
+        (intent for intent in intents if intent.kind is IntentKind.SWAP and intent.succeeded), key=lambda intent: intent.tx.nonce
+    )
+    return [symbols[token] for swap in swaps if swap.receipt for token, raw in swap.receipt.net_transfers(wallet).items() if raw < 0]
 
 
-@pytest.mark.parametrize("moment", [pytest.param(one, marks=pytest.mark.slow) if one in (30, 36, 42, 52) else one for one in KILLS])
+@pytest.mark.parametrize("moment", [pytest.param(kill, marks=pytest.mark.slow) if kill in (30, 36, 42, 52) else kill for kill in KILLS])
 def test_a_kill_between_two_exits_neither_loses_nor_repeats_one(anvil_chain: LocalChain, tmp_path: Path, moment: int) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000})
@@ -55,6 +58,6 @@ def test_a_kill_between_two_exits_neither_loses_nor_repeats_one(anvil_chain: Loc
                 chain.mine(1)
         assert sold(chain, agent.context.store.journal.intents(limit=100)) == ["WETH", "WBTC"], "in the portfolio's order, each once"
         assert chain.balance("WETH") == chain.balance("WBTC") == 0
-        assert {one.stage for one in agent.step_input().history.orders.states} == {OrderStage.DONE}
+        assert {state.stage for state in agent.step_input().history.orders.states} == {OrderStage.DONE}
         assert set(allowances(chain).values()) == {0}
         assert agent.context.store.journal.open_intents() == ()

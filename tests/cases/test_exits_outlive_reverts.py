@@ -41,7 +41,7 @@ def griefed(chain: LocalChain, agent: Agent) -> StepOutcome:
 
 
 def waits(outcome: StepOutcome) -> bool:
-    return outcome.kind is OutcomeKind.REFUSED and [one.guard for one in failed(outcome)] == ["reverts_in_row"]
+    return outcome.kind is OutcomeKind.REFUSED and [intent.guard for intent in failed(outcome)] == ["reverts_in_row"]
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
         next_outcome = agent.rebalance(send=True, confirm=yes)
         assert waits(next_outcome)
         assert "this exit is retried at" in failed(next_outcome)[0].measured_text
-        (told,) = [one.text for one in alerts(next_outcome, RunFacts(False, "", None)) if one.kind is AlertKind.REFUSAL]
-        assert "exits are" in told
+        (text,) = [alert.text for alert in alerts(next_outcome, RunFacts(False, "", None)) if alert.kind is AlertKind.REFUSAL]
+        assert "exits are" in text
     for wait_s in (60, 120):
         since_s = chain.now_s()
         with again(chain, loaded) as agent:

@@ -19,10 +19,8 @@ from agent.localchain.world import LiquidityRange
 from agent.model import IntentKind, ScreenSubject, TokenFinding
 from tests.support.agents import ROOMY, again, agent_config, allow, allowances, fund, legs_of, off_target, purse, yes
 from tests.support.attacks import attack
-from tests.support.on_chain.bad_tokens import FOUR, with_guest
-from tests.support.on_chain.bad_tokens import replace_token as turned_bad
-from tests.support.on_chain.refusing_tokens import forgetful_token as forgetful
-from tests.support.on_chain.refusing_tokens import refusing_token as refusing
+from tests.support.on_chain.bad_tokens import FOUR, replace_token, with_guest
+from tests.support.on_chain.refusing_tokens import forgetful_token, refusing_token
 from tests.support.samples import slow
 from tests.support.text import mentions
 
@@ -62,7 +60,7 @@ PAYING_FAULTS: dict[str, Callable[[LocalChain, Callable[..., None], str], None]]
 def test_a_rebalance_goes_beside_a_pool_that_cannot_pay(anvil_chain: LocalChain, tmp_path: Path, fault: str, name: str) -> None:
     """The numeraire is no reserve for its sake, and nothing is bought above its target."""
     chain = anvil_chain
-    call_usdc = refusing(chain, "USDC")
+    call_usdc = refusing_token(chain, "USDC")
     pool = chain.address_by_pool[name]
     fund(chain, {"WETH": 80_000, "WBTC": 10_000, "USDC": 5_000, "USDT": 5_000})
     PAYING_FAULTS[fault](chain, call_usdc, pool)
@@ -81,7 +79,7 @@ def test_a_rebalance_goes_beside_a_pool_that_cannot_pay(anvil_chain: LocalChain,
 @pytest.mark.parametrize("how", [REVERTS, *slow([IS_FALSE])])
 def test_a_purchase_goes_beside_a_pool_that_cannot_receive(anvil_chain: LocalChain, tmp_path: Path, how: int) -> None:
     chain = anvil_chain
-    call_usdc = refusing(chain, "USDC")
+    call_usdc = refusing_token(chain, "USDC")
     pool = chain.address_by_pool[DEEPEST]
     fund(chain, {"WETH": 10_000, "WBTC": 10_000, "USDC": 75_000, "USDT": 5_000})
     call_usdc("refuseTransfers", pool, 0, how)
@@ -96,7 +94,7 @@ def test_a_purchase_goes_beside_a_pool_that_cannot_receive(anvil_chain: LocalCha
 def test_an_exit_tries_every_pool_of_the_numeraire(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Two of the three pools of the pair fail, each in its own way: the third sells."""
     chain = anvil_chain
-    call_usdc = refusing(chain, "USDC")
+    call_usdc = refusing_token(chain, "USDC")
     fund(chain, {"WETH": 40_000, "WBTC": 20_000, "USDC": 25_000, "USDT": 15_000})
     loaded = pinned(chain, tmp_path, STOP)
     with again(chain, loaded) as agent:
@@ -113,7 +111,7 @@ def test_an_exit_tries_every_pool_of_the_numeraire(anvil_chain: LocalChain, tmp_
 def test_a_stop_names_what_no_pool_pays_and_goes_on_later(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Every pool of the numeraire is frozen: nothing can be sold, the stop says so and goes on once one is free."""
     chain = anvil_chain
-    call_usdc = refusing(chain, "USDC")
+    call_usdc = refusing_token(chain, "USDC")
     fund(chain, {"WETH": 40_000, "WBTC": 20_000, "USDC": 25_000, "USDT": 15_000})
     pools = [pool.address for pool in chain.deployed_world.pool_by_name.values() if "USDC" in (pool.token0.symbol, pool.token1.symbol)]
     for pool in pools:
@@ -156,7 +154,7 @@ ACCOUNTS: dict[str, tuple[Callable[[LocalChain], str], tuple[int, int], ScreenSu
 def test_a_refused_account_is_named_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path, who: str) -> None:
     chain = anvil_chain
     account_of, (sending, receiving), subject = ACCOUNTS[who]
-    address = turned_bad(chain, "GUEST", attack("RefusingToken"), "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", attack("RefusingToken"), "GUEST", "GUEST", 18)
     if who == "router-receives":
         chain.provide_liquidity(chain.add_v3_pool("GUEST", "USDC", 500), 9_000_000, (LiquidityRange(None, None, 10_000),))
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000 if sending else 0})
@@ -200,7 +198,7 @@ def approved_raw(agent: Agent, outcome: StepOutcome, token: str) -> list[int]:
 def test_a_token_that_refuses_a_reset_is_approved_directly(anvil_chain: LocalChain, tmp_path: Path, zero: int) -> None:
     """Five base units are left over: its sale, the rebalance and a stop go on, and none of it stays."""
     chain = anvil_chain
-    call_wbtc = refusing(chain, "WBTC")
+    call_wbtc = refusing_token(chain, "WBTC")
     fund(chain, {"WETH": 30_000, "WBTC": 40_000, "USDC": 15_000, "USDT": 15_000})
     allow(chain, "WBTC", raw=5)
     call_wbtc("refuseApprovals", zero, 0)
@@ -224,7 +222,7 @@ def test_a_token_that_refuses_approvals_is_left_alone(
     anvil_chain: LocalChain, tmp_path: Path, refusals: tuple[int, int], held_usd: int
 ) -> None:
     chain = anvil_chain
-    address = turned_bad(chain, "GUEST", attack("RefusingToken"), "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", attack("RefusingToken"), "GUEST", "GUEST", 18)
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": held_usd})
     allow(chain, "GUEST", "WETH", raw=5)
     chain.send(chain.contract(address, attack("RefusingToken")).functions.refuseApprovals(*refusals))
@@ -244,7 +242,7 @@ def test_a_token_that_refuses_approvals_is_left_alone(
 def test_a_token_that_ignores_approvals_is_left_out(anvil_chain: LocalChain, tmp_path: Path, how: str) -> None:
     """It is approved twice, then the others trade; later looks pay nothing for it until its wait is over."""
     chain = anvil_chain
-    forget = forgetful(chain, how)
+    forget = forgetful_token(chain, how)
     guest = chain.tokens["GUEST"].address
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     with again(chain, with_guest(chain, tmp_path, guest)) as agent:
@@ -271,7 +269,7 @@ def test_a_token_that_ignores_approvals_is_left_out(anvil_chain: LocalChain, tmp
 def test_a_token_that_ignores_approvals_delays_no_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """A rebalance left it out a moment ago; the owner's stop tries it at once."""
     chain = anvil_chain
-    forget = forgetful(chain, "ignores")
+    forget = forgetful_token(chain, "ignores")
     guest = chain.tokens["GUEST"].address
     fund(chain, {**dict.fromkeys(FOUR, 1_250), "GUEST": 5_000})
     with again(chain, with_guest(chain, tmp_path, guest)) as agent:

@@ -45,9 +45,9 @@ def test_a_newcomer_holds_the_whole_portfolio_or_knows_why_not(
             assert isinstance(chain.node, AnvilNode)
             chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(int(Fraction(gwei) * GWEI)))
             chain.mine()
-            said = in_process(capfd, monkeypatch, *args, "--config", str(path), "--json")
-            assert said.code == 0, said.why
-            return said.json
+            result = in_process(capfd, monkeypatch, *args, "--config", str(path), "--json")
+            assert result.code == 0, result.why
+            return result.json
 
         ask("trust", "--yes")
         least = next(row for row in ask("doctor")["checks"] if row["check"] == "minimum total")
@@ -68,7 +68,7 @@ def test_a_newcomer_holds_the_whole_portfolio_or_knows_why_not(
             assert [end["outcome"] for end in ends] == ["done", "hold", "hold"], [end["reason"] for end in ends]
             assert "first purchase" in ends[0]["reason"]
             assert all(abs(weights[symbol] - int(share[:-1]) * 100) <= 60 for symbol, share in TARGETS.items()), weights
-            assert sum(one["kind"] == "swap" for end in ends for one in end["transactions"]) == 1
+            assert sum(transaction["kind"] == "swap" for end in ends for transaction in end["transactions"]) == 1
         else:
             assert [end["outcome"] for end in ends] == ["hold"] * 3
             assert purse(chain).raw["WETH"] == 0

@@ -29,7 +29,7 @@ def sure(_: InvestmentReport) -> bool:
 
 
 def weights(agent: Agent) -> dict[str, int]:
-    return {one.symbol: one.weight_bps for one in agent.status().decision_result.drifts}
+    return {drift.symbol: drift.weight_bps for drift in agent.status().decision_result.drifts}
 
 
 def ended_why(agent: Agent) -> str:
@@ -63,10 +63,10 @@ def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(
     with again(chain, loaded) as agent:
         first = look(agent)
         swap_of(first)
-        found = weights(agent)
-        assert found["WBTC"] > 100, found
-        assert found["WETH"] > 100, found
-        assert abs(found["WETH"] * 3 - found["WBTC"] * 5) < 400, found
+        chosen_weights = weights(agent)
+        assert chosen_weights["WBTC"] > 100, chosen_weights
+        assert chosen_weights["WETH"] > 100, chosen_weights
+        assert abs(chosen_weights["WETH"] * 3 - chosen_weights["WBTC"] * 5) < 400, chosen_weights
         assert mentions(first.reason, "first purchase", "part 1")
     with again(chain, loaded) as agent:  # another process: what is left is in the store
         under = agent.step_input().history.cash_flows.purchase
@@ -87,7 +87,7 @@ def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(
         assert all(abs(weights(agent)[symbol] - bps) <= 60 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000}.items()), weights(agent)
 
 
-@pytest.mark.parametrize("hours", [pytest.param(one, marks=pytest.mark.slow) for one in (6, 3)])
+@pytest.mark.parametrize("hours", [pytest.param(round_count, marks=pytest.mark.slow) for round_count in (6, 3)])
 def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: LocalChain, tmp_path: Path, hours: int) -> None:
     """Its worst case is two and a half times limits.daily_loss: each part fits in what the day has left, and the rest follows."""
     chain, tight = anvil_chain, BUYS | {"limits.slippage": "2bps"}
@@ -133,8 +133,8 @@ def test_a_top_up_larger_than_the_limits_of_turnover_is_invested_whole(anvil_cha
     with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
         agent.status()
         transfers.invest(agent, send=True, confirm=sure)
-        held = purse(chain)
-        chain.set_balance("USDC", held.raw["USDC"] + 20_000 * USD)
+        balances = purse(chain)
+        chain.set_balance("USDC", balances.raw["USDC"] + 20_000 * USD)
         done = transfers.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome

@@ -22,7 +22,7 @@ from agent.fleet.metrics import FleetMetrics
 from agent.localchain import LocalChain
 from agent.observe.logs import Redactor, configure
 from agent.wiring import store_file
-from tests.support.alert_receivers import Box, webhook
+from tests.support.alert_receivers import ReceivedMessages, webhook
 from tests.support.endpoints import passing_on, serve
 from tests.support.fleets import Fleet, add_portfolio, add_wallet_portfolio, edit, running, wallet_of
 from tests.support.workers import bring_to_present
@@ -101,7 +101,7 @@ def test_a_damaged_store_and_a_config_with_a_mistake_stop_none_of_the_other_48(a
 
 def test_variables_endpoints_and_alerts_of_two_portfolios_do_not_cross(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    boxes = {"left": Box(), "right": Box()}
+    boxes = {"left": ReceivedMessages(), "right": ReceivedMessages()}
     with ExitStack() as stack:
         nodes = {name: stack.enter_context(serve(passing_on(chain.url or ""))) for name in boxes}
         paths = []
@@ -120,8 +120,8 @@ def test_variables_endpoints_and_alerts_of_two_portfolios_do_not_cross(anvil_cha
             fleet.until(lambda fleet: len(fleet.results) == 2)
             boxes["left"].until(1)
     for name, node in nodes.items():
-        asked = [owner for batch in node.seen for owner in _owners(batch)]
-        assert set(asked) == {wallet_of(5 if name == "left" else 6, chain).lower()}
+        owners = [owner for batch in node.seen for owner in _owners(batch)]
+        assert set(owners) == {wallet_of(5 if name == "left" else 6, chain).lower()}
     assert boxes["right"].items == []
     assert "gas" in boxes["left"].texts[0]
     assert "secret-of" not in fleet.log.getvalue()
@@ -175,7 +175,7 @@ def test_the_file_of_metrics_counts_looks_and_names_the_one_that_cannot_be_opene
 
 def test_of_two_configs_of_one_wallet_only_one_acts(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = anvil_chain
-    box = Box()
+    box = ReceivedMessages()
     alerts = {"alerts": {"targets": [{"name": "hook", "url_env": "HOOK"}]}}
     with webhook(box) as hook:
         monkeypatch.setenv("HOOK", hook)

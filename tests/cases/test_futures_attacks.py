@@ -19,12 +19,23 @@ from agent.layers.futures.state import FuturesState, planned_futures
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from tests.support import agents
-from tests.support.endpoints import Through
-from tests.support.futures import EVEN, futures_changes
-from tests.support.perpetuals.chain_faults import BOTH, LONG, MOST, leverage, leverage_at_index, orders, perps, size, step, value_at_index
-from tests.support.perpetuals.chain_faults import move_price as moved
-from tests.support.perpetuals.chain_faults import open_position as held
-from tests.support.perpetuals.chain_faults import push_pool as pushed
+from tests.support.fakes.transport import RecordingTransport
+from tests.support.futures import EVEN, futures_config_changes
+from tests.support.perpetuals.chain_faults import (
+    BOTH,
+    LONG,
+    MOST,
+    leverage,
+    leverage_at_index,
+    move_price,
+    open_position,
+    orders,
+    perps,
+    push_pool,
+    size,
+    step,
+    value_at_index,
+)
 from tests.support.perps import later, read_now, scope_of
 
 __all__ = ["perps"]
@@ -32,8 +43,8 @@ __all__ = ["perps"]
 
 def crashed(perps: LocalPerps, share: Fraction = Fraction(-20, 100)) -> int:
     """A WETH book above its leverage limit; its size."""
-    held(perps, "WETH", Fraction(26, 10))
-    moved(perps, "WETH", share)
+    open_position(perps, "WETH", Fraction(26, 10))
+    move_price(perps, "WETH", share)
     perps.chain.refresh_feeds()
     return size(perps, "WETH")
 
@@ -107,9 +118,9 @@ def test_an_index_that_stopped_holds_no_reduction_of_another_market_back(
 ) -> None:
     """A crash of WETH while the index of WBTC is old, held or not: the daily budget does not hold back what the index of WETH requires."""
     if other:
-        held(perps, "WBTC", Fraction(other))
-    held(perps, "WETH", Fraction(26, 10))
-    moved(perps, "WETH", fall)
+        open_position(perps, "WBTC", Fraction(other))
+    open_position(perps, "WETH", Fraction(26, 10))
+    move_price(perps, "WETH", fall)
     before = {symbol: size(perps, symbol) for symbol in BOTH}
     aged(perps, "WETH", 3_700)
     outcome = step(perps, tmp_path, BOTH)
@@ -131,7 +142,7 @@ def test_spot_feeds_that_stopped_hold_no_reduction_back(perps: LocalPerps, tmp_p
 
 def test_a_spot_token_that_answers_nothing_holds_no_reduction_back(perps: LocalPerps, tmp_path: Path) -> None:
     before = crashed(perps)
-    changes = futures_changes(perps, LONG, spot_multiple="2x")
+    changes = futures_config_changes(perps, LONG, spot_multiple="2x")
     with agents.agent_on(perps.chain, tmp_path, changes, {"WETH": "40%", "USDC": "40%", "WBTC": "20%"}) as agent:
         perps.chain.node.rpc("anvil_setCode", perps.chain.tokens["WBTC"].address, "0xfe")  # type: ignore[attr-defined]  # always anvil here
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -147,9 +158,11 @@ def frozen(perps: LocalPerps) -> Callable[[str, list[Any], Any], Any]:
     """Answers in which the position is worth ten times as much, so that no limit is broken."""
     scope = scope_of(perps, perps.chain.wallet.address)
     word = next(
-        perps.chain.transport.call("eth_call", [{"to": one.address, "data": "0x" + one.item.calldata.hex()}, "latest"])[2:66]
-        for one in perp_questions(scope)
-        if one.name == "collateral"
+        perps.chain.transport.call("eth_call", [{"to": perp_question.address, "data": "0x" + perp_question.item.calldata.hex()}, "latest"])[
+            2:66
+        ]
+        for perp_question in perp_questions(scope)
+        if perp_question.name == "collateral"
     )
 
     def change(method: str, _: list[Any], answer: Any) -> Any:
@@ -165,8 +178,8 @@ def test_one_endpoint_fed_a_rich_account_stops_no_reduction_of_two_others(
     """Two operators must agree; with two in all a lie holds everything back, and is named."""
     before, chain = crashed(perps), perps.chain
     lines = [EndpointProvider(chain.url or "", f"honest {number}", 10, attempts=1) for number in range(honest)]
-    liar = Through(EndpointProvider(chain.url or "", "liar", 10, attempts=1), "liar", change=frozen(perps))
-    loaded = agents.trusted(chain, tmp_path, futures_changes(perps, LONG), EVEN)
+    liar = RecordingTransport(EndpointProvider(chain.url or "", "liar", 10, attempts=1), "liar", change=frozen(perps))
+    loaded = agents.trusted(chain, tmp_path, futures_config_changes(perps, LONG), EVEN)
     with agents.again(chain, loaded, [*lines, liar]) as agent:
         if not acts:
             with pytest.raises(Exception, match="liar"):
@@ -189,14 +202,14 @@ def test_a_mark_pushed_again_and_again_costs_one_reduction(
     """So many times within a day the pool is held below its index and let go: the index never moves. Beyond the bound nothing
     fills; within it the hysteresis leaves one reduction.
     """
-    held(perps, "WETH", Fraction(295, 100))
+    open_position(perps, "WETH", Fraction(295, 100))
     before, worth = size(perps, "WETH"), value_at_index(perps)
     price = perps.chain.deployed_world.prices_usd["WETH"]
     closed = reductions = 0
-    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, max_reduction_per_day="1x"), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, LONG, max_reduction_per_day="1x"), EVEN) as agent:
         for _ in range(times):
             for share in (push, Fraction(0)):
-                pushed(perps, "WETH", share)
+                push_pool(perps, "WETH", share)
                 later(perps, 1_900)
                 perps.chain.refresh_feeds()
                 was = size(perps, "WETH")
@@ -222,18 +235,18 @@ def test_a_mark_pushed_again_and_again_costs_one_reduction(
 def test_a_gap_of_30_percent_and_back_reopens_nothing_within_the_cooldown(
     perps: LocalPerps, tmp_path: Path, side: int, cooldown: str, opens: list[bool]
 ) -> None:
-    held(perps, "WETH", side * Fraction(26, 10))
+    open_position(perps, "WETH", side * Fraction(26, 10))
     price, before = perps.chain.deployed_world.prices_usd["WETH"], size(perps, "WETH")
-    moved(perps, "WETH", -side * Fraction(30, 100))
+    move_price(perps, "WETH", -side * Fraction(30, 100))
     perps.chain.refresh_feeds()
     weights = {"WETH": f"{side * 100}%"}
-    changes = futures_changes(perps, weights, "2.8x", emergency_cooldown=cooldown, emergency_distance="8%")
+    changes = futures_config_changes(perps, weights, "2.8x", emergency_cooldown=cooldown, emergency_distance="8%")
     changes["futures"] = {**changes["futures"], "leverage_band": "10%"}  # type: ignore[dict-item]  # a table
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         closed = agent.rebalance(send=True, confirm=agents.yes)
         assert agent.context.store.budgets.history(0).layer(FuturesState).last_emergency_s is not None, closed.reason
         assert abs(size(perps, "WETH")) < abs(before) / 2
-        moved(perps, "WETH", price / perps.chain.deployed_world.prices_usd["WETH"] - 1)
+        move_price(perps, "WETH", price / perps.chain.deployed_world.prices_usd["WETH"] - 1)
         opened = []
         for seconds in (60, 3_600, 86_400):
             later(perps, seconds)
@@ -248,13 +261,13 @@ def test_a_gap_of_30_percent_and_back_reopens_nothing_within_the_cooldown(
 
 def test_a_reduction_above_the_day_s_budget_closes_what_the_budget_leaves(perps: LocalPerps, tmp_path: Path) -> None:
     """The mark is held 1.8 % below its index: of the 0.1x and more that the limit asks for, a budget of 0.02x is closed, once."""
-    held(perps, "WETH", Fraction(294, 100))
+    open_position(perps, "WETH", Fraction(294, 100))
     before, worth = size(perps, "WETH"), value_at_index(perps)
-    pushed(perps, "WETH", Fraction(-18, 1_000))
+    push_pool(perps, "WETH", Fraction(-18, 1_000))
     later(perps, 1_900)
     perps.chain.refresh_feeds()
     price = perps.chain.deployed_world.prices_usd["WETH"]
-    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, max_reduction_per_day="2%"), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, LONG, max_reduction_per_day="2%"), EVEN) as agent:
         first = agent.rebalance(send=True, confirm=agents.yes)
         closed = (before - size(perps, "WETH")) * price / 10**18
         assert worth * Fraction(18, 1_000) < closed <= worth * Fraction(2, 100), first.reason
@@ -282,15 +295,15 @@ def test_a_pool_held_below_the_bound_of_an_emergency_liquidates_nobody_with_mone
     Where the means of the spot pools still contradict their feed, the budget counts the USDC in the wallet alone.
     """
     chain, wallet = perps.chain, perps.chain.wallet.address
-    held(perps, "WETH", Fraction(26, 10))
-    moved(perps, "WETH", fall)
+    open_position(perps, "WETH", Fraction(26, 10))
+    move_price(perps, "WETH", fall)
     if spot_follows:
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"]})
-    pushed(perps, "WETH", Fraction(-8, 100))
+    push_pool(perps, "WETH", Fraction(-8, 100))
     later(perps, 1_900)
     chain.refresh_feeds()
     before = margin.account_value_raw(read_now(perps, wallet))
-    with agents.agent_on(chain, tmp_path, futures_changes(perps, LONG, max_top_up_per_day=at_hand), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, futures_config_changes(perps, LONG, max_top_up_per_day=at_hand), EVEN) as agent:
         for _ in range(3):
             outcome = agent.rebalance(send=True, confirm=agents.yes)
             later(perps, 120)
@@ -303,8 +316,8 @@ def test_a_pool_held_below_the_bound_of_an_emergency_liquidates_nobody_with_mone
 def behind(perps: LocalPerps, fall: Fraction, off: Fraction) -> None:
     """A book of 2.6x after a fall of pool and index, of which the index comes back until the pool is `off` below it."""
     chain = perps.chain
-    held(perps, "WETH", Fraction(26, 10))
-    moved(perps, "WETH", fall)
+    open_position(perps, "WETH", Fraction(26, 10))
+    move_price(perps, "WETH", fall)
     price = chain.deployed_world.prices_usd["WETH"] / (1 + off)
     chain.deployed_world = replace(chain.deployed_world, prices_usd={**chain.deployed_world.prices_usd, "WETH": price})
     later(perps, 1_900)
@@ -326,14 +339,14 @@ def test_a_mark_beyond_the_band_of_the_venue_sells_nothing_and_is_met_with_margi
     """12 % off, the venue refuses every sale at any bound (EX_OPB): the wallet deposits what it may, and the rest waits for the pool."""
     behind(perps, fall, Fraction(-12, 100))
     chain, before = perps.chain, size(perps, "WETH")
-    changes = futures_changes(perps, LONG, emergency_distance="8%", emergency_slippage="20%", max_top_up_per_day="3%")
+    changes = futures_config_changes(perps, LONG, emergency_distance="8%", emergency_slippage="20%", max_top_up_per_day="3%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert "EX_OPB" in outcome.reason, outcome.reason
         assert size(perps, "WETH") == before, outcome.reason
         assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).top_up_value_24h > 0, outcome.reason
         assert not margin.is_liquidatable(read_now(perps, chain.wallet.address))
-        pushed(perps, "WETH", Fraction(0))
+        push_pool(perps, "WETH", Fraction(0))
         later(perps, 1_900)
         chain.refresh_feeds()
         agent.rebalance(send=True, confirm=agents.yes)
@@ -345,7 +358,7 @@ def test_an_emergency_sells_below_the_index_as_far_as_its_stated_bound(perps: Lo
     """8 % off, within the bound of 10 % that the owner has stated for emergencies and beyond the 2 % of other reductions."""
     behind(perps, Fraction(-305, 1_000), Fraction(-8, 100))
     chain, before, worth = perps.chain, size(perps, "WETH"), value_at_index(perps)
-    changes = futures_changes(perps, LONG, emergency_distance="8%", emergency_slippage="10%")
+    changes = futures_config_changes(perps, LONG, emergency_distance="8%", emergency_slippage="10%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).last_emergency_s is not None, outcome.reason
@@ -363,11 +376,11 @@ def test_a_pool_pushed_just_before_a_reduction_is_sent_costs_at_most_its_bound(p
 
     def sandwich() -> None:
         chain.node.mine_at(chain.now_s() + 15)
-        pushed(perps, "WETH", share)
+        push_pool(perps, "WETH", share)
 
-    with agents.agent_on(chain, tmp_path, futures_changes(perps, LONG), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, futures_config_changes(perps, LONG), EVEN) as agent:
         agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(1, sandwich))
-        pushed(perps, "WETH", Fraction(0))
+        push_pool(perps, "WETH", Fraction(0))
         later(perps, 60)
         chain.refresh_feeds()
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -382,26 +395,26 @@ def test_a_pool_pushed_just_before_an_opening_is_sent_opens_nothing_worse_than_i
 
     def front_run() -> None:
         chain.node.mine_at(chain.now_s() + 15)
-        pushed(perps, "WETH", Fraction(4, 100))
+        push_pool(perps, "WETH", Fraction(4, 100))
 
-    with agents.agent_on(chain, tmp_path, futures_changes(perps, LONG), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, futures_config_changes(perps, LONG), EVEN) as agent:
         agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(1, front_run))
         assert size(perps, "WETH") == 0
-        pushed(perps, "WETH", Fraction(0))
+        push_pool(perps, "WETH", Fraction(0))
     assert value_at_index(perps) == worth
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_funding_pushed_up_for_hours_trims_at_most_the_daily_budget(perps: LocalPerps, tmp_path: Path, times: int) -> None:
     """The pool is held above its index, so that longs pay; let go, the funding that is expected is gone."""
-    held(perps, "WETH", 2)
+    open_position(perps, "WETH", 2)
     worth, price = value_at_index(perps), perps.chain.deployed_world.prices_usd["WETH"]
-    changes = futures_changes(perps, LONG, max_reduction_per_day="1x")
+    changes = futures_config_changes(perps, LONG, max_reduction_per_day="1x")
     changes["futures"] = {**changes["futures"], "funding_horizon": "7d"}  # type: ignore[dict-item]  # a table
     closed = 0
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         for share in (Fraction(4, 100), Fraction(0)) * times:
-            pushed(perps, "WETH", share)
+            push_pool(perps, "WETH", share)
             later(perps, 1_900)
             perps.chain.refresh_feeds()
             was = size(perps, "WETH")

@@ -20,9 +20,8 @@ from agent.margin import account as margin
 from agent.model.futures import PerpOrder, PerpOrderKind
 from agent.venues import perpetual_protocol as venue
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
-from tests.support.perpetuals.chain_faults import LONG, MARGIN_USD, MOST, perps, size
-from tests.support.perpetuals.chain_faults import push_pool as pushed
+from tests.support.futures import EVEN, futures_config_changes
+from tests.support.perpetuals.chain_faults import LONG, MARGIN_USD, MOST, perps, push_pool, size
 from tests.support.perps import WAD, contracts_of, later, read_now, send_data
 
 __all__ = ["perps"]
@@ -46,7 +45,7 @@ class Attacker:
         if doing == "gap":
             self.gap(Fraction(self.chance.choice(GAPS), 100))
         elif doing == "push":
-            pushed(self.perps, "WETH", Fraction(self.chance.choice(PUSHES), 100))
+            push_pool(self.perps, "WETH", Fraction(self.chance.choice(PUSHES), 100))
         elif doing == "steal" and not self.has_stolen:
             self.has_stolen = True
             self.steal(Fraction(self.chance.choice(THEFTS), 10))
@@ -89,15 +88,15 @@ def test_a_besieged_book_is_neither_liquidated_nor_reopened_nor_above_its_limit(
     chain, wallet, base = perps.chain, perps.chain.wallet.address, perps.markets["WETH"].base_token
     attacker = Attacker(perps, random.Random(seed), chain.accounts[3].address)
     send_data(perps, perps.addresses.delegate_approval, venue.encode_delegate(attacker.key, is_allowed=True), wallet)
-    changes = futures_changes(perps, LONG, "2.8x", **LIMITS)
+    changes = futures_config_changes(perps, LONG, "2.8x", **LIMITS)
     changes["futures"] = {**changes["futures"], "leverage_band": "10%"}  # type: ignore[dict-item]  # a table
     above, log = 0, []
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         agent.rebalance(send=True, confirm=agents.yes)
         assert size(perps, "WETH") > 0
-        for before, after, emergency_s, told in ticks(attacker, agent):
+        for before, after, emergency_s, outcome in ticks(attacker, agent):
             account = read_now(perps, wallet)
-            log.append(told)
+            log.append(outcome)
             assert not margin.is_liquidatable(account), log
             if after > before:
                 assert size(perps, "WBTC") == 0, log

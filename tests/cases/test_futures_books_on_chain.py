@@ -20,10 +20,8 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.model import EntryKind
 from agent.model.futures import MarginDeposit, MarginWithdrawal
 from tests.support import agents
-from tests.support.futures import EVEN
-from tests.support.futures import futures_changes as changes_of
-from tests.support.perpetuals.chain_orders import crash
-from tests.support.perpetuals.chain_orders import open_by_hand as opened
+from tests.support.futures import EVEN, futures_config_changes
+from tests.support.perpetuals.chain_orders import crash, open_by_hand
 from tests.support.perps import WAD, later
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}
@@ -46,7 +44,7 @@ def account_value(perps: LocalPerps) -> int:
 
 def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    with agents.agent_on(chain, tmp_path, changes_of(perps, TWO), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
         api.refresh_ledger(agent)
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         for _ in range(3):
@@ -61,22 +59,24 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
         owed = sum(
             int(perps.exchange.functions.getPendingFundingPayment(wallet, market.base_token).call()) for market in perps.markets.values()
         )
-        found = documents.funding_document(*api.futures_funding(agent, 7))
-    today = [Fraction(day["paid"]) for day in found["recorded"] if day["day"] == found["recorded"][-1]["day"]]
-    assert abs(Fraction(found["today"]) - sum(today)) <= len(today) * Fraction(1, 10**6), "each figure is rounded by itself"
-    paid = sum(Fraction(day["paid"]) for day in found["recorded"])
+        funding_document = documents.funding_document(*api.futures_funding(agent, 7))
+    today = [Fraction(day["paid"]) for day in funding_document["recorded"] if day["day"] == funding_document["recorded"][-1]["day"]]
+    assert abs(Fraction(funding_document["today"]) - sum(today)) <= len(today) * Fraction(1, 10**6), "each figure is rounded by itself"
+    paid = sum(Fraction(day["paid"]) for day in funding_document["recorded"])
     assert abs(paid - Fraction(owed, 10**18)) < Fraction(1, 10**5), "nothing is settled yet: all of it is pending"
 
-    lower = changes_of(perps, TWO, leverage="1x", max_leverage="1x", stress_move="off") | {"tax": {"method": "fifo", "year_limit": "off"}}
+    lower = futures_config_changes(perps, TWO, leverage="1x", max_leverage="1x", stress_move="off") | {
+        "tax": {"method": "fifo", "year_limit": "off"}
+    }
     with agents.agent_on(chain, tmp_path, lower, EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         later(perps, 600)
         api.refresh_ledger(agent)
         store = agent.context.store
         entries, valuations = store.ledger.entries(), store.valuations.between()
-        made = [entry.futures for entry in entries if entry.kind is EntryKind.FUTURES]
-        assert len(made) >= 4
-        assert all(one is not None and len(one.fills) == 1 for one in made)
+        futures = [entry.futures for entry in entries if entry.kind is EntryKind.FUTURES]
+        assert len(futures) >= 4
+        assert all(change is not None and len(change.fills) == 1 for change in futures)
         result = sum_changes(futures_changes(entries, valuations))
         first, last = valuations[0].collateral, valuations[-1].collateral
         assert first is not None
@@ -85,8 +85,8 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
         assert last.margin_raw - first.margin_raw == result.price_result - result.fees - result.funding
         assert result.transferred_value == 0 < result.fees
         cash = last.margin.cash_raw - first.margin.cash_raw if first.margin and last.margin else 0
-        realised = sum(fill.realised_raw for one in made if one for fill in one.fills)
-        settled = sum(one.paid_raw for entry in made if entry for one in entry.funding)
+        realised = sum(fill.realised_raw for change in futures if change for fill in change.fills)
+        settled = sum(payment.paid_raw for entry in futures if entry for payment in entry.funding)
         assert cash == realised - settled
         assert realised
         assert settled, "every base unit of realised profit has its event"
@@ -109,8 +109,8 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
     [year] = tax["futures"].values()
     listed_value = sum(Fraction(row["value"]) for row in rows if row["event"] != "trading fee")
     assert abs(Fraction(year) - listed_value) <= len(rows) * Fraction(1, 10**6), "the year's figure is the sum of the export's rows"
-    listed = [one for entry in api.list_entries(tmp_path / "trimtab.toml", 50)["entries"] for one in entry.get("futures", [])]
-    assert {one["event"] for one in listed} == events
+    listed = [change for entry in api.list_entries(tmp_path / "trimtab.toml", 50)["entries"] for change in entry.get("futures", [])]
+    assert {change["event"] for change in listed} == events
     assert len(listed) == len(rows)
     values = list(csv.DictReader(io.StringIO((tmp_path / "out" / "values.csv").read_text())))
     assert {row["token"] for row in values if row["in_margin"] != "0"} == {"USDC"}
@@ -119,7 +119,7 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
 
 
 def test_money_sent_to_the_margin_account_from_outside_is_no_profit(perps: LocalPerps, tmp_path: Path) -> None:
-    with agents.agent_on(perps.chain, tmp_path, changes_of(perps, TWO), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
         api.refresh_ledger(agent)
         perps.chain.node.mine_at(perps.chain.now_s() + 60)
         perps.deposit(perps.chain.wallet.address, 700 * 10**6)
@@ -131,7 +131,7 @@ def test_money_sent_to_the_margin_account_from_outside_is_no_profit(perps: Local
 
 
 def test_margin_moved_by_the_agent_is_neither_a_flow_nor_a_result(perps: LocalPerps, tmp_path: Path) -> None:
-    with agents.agent_on(perps.chain, tmp_path, changes_of(perps, TWO), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
         api.refresh_ledger(agent)
         before = agent.status().decision_result.drifts
         for action in (MarginDeposit(900 * 10**6), MarginWithdrawal(400 * 10**6)):
@@ -140,7 +140,7 @@ def test_margin_moved_by_the_agent_is_neither_a_flow_nor_a_result(perps: LocalPe
         perps.chain.node.mine_at(perps.chain.now_s() + 60)
         api.refresh_ledger(agent)
         after = agent.status().decision_result.drifts
-        assert [one.share for one in before] == [one.share for one in after], "no weight has moved"
+        assert [position.share for position in before] == [position.share for position in after], "no weight has moved"
         kinds = [entry.kind for entry in agent.context.store.ledger.entries()]
         assert kinds.count(EntryKind.MARGIN) == 2
     period = api.pnl(tmp_path / "trimtab.toml")["periods"][-1]
@@ -156,21 +156,21 @@ def test_margin_moved_by_the_agent_is_neither_a_flow_nor_a_result(perps: LocalPe
 
 def test_the_cap_on_managed_value_counts_the_margin(perps: LocalPerps, tmp_path: Path) -> None:
     for cap, kind in (("109000", OutcomeKind.REFUSED), ("111000", OutcomeKind.PLANNED)):
-        changes = changes_of(perps, TWO) | {"portfolio.max_live_value": cap}
+        changes = futures_config_changes(perps, TWO) | {"portfolio.max_live_value": cap}
         with agents.agent_on(perps.chain, tmp_path / cap, changes, EVEN) as agent:
             outcome = agent.rebalance(send=False)
             assert outcome.kind is kind, outcome.reason
-            assert outcome.plan is None or {one.guard for one in outcome.plan.verdicts if not one.passed} <= {"max_live_value"}
+            assert outcome.plan is None or {verdict.guard for verdict in outcome.plan.verdicts if not verdict.passed} <= {"max_live_value"}
 
 
 def test_an_alert_after_a_crash_carries_what_would_be_closed(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
-    opened(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
+    open_by_hand(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
-    changes = changes_of(perps, {"WETH": "100%"}) | {"policy.trigger": {"kind": "threshold", "absolute": "30%"}}
+    changes = futures_config_changes(perps, {"WETH": "100%"}) | {"policy.trigger": {"kind": "threshold", "absolute": "30%"}}
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=False)
-        [alert] = [one for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.key.startswith("futures:")]
+        [alert] = [alert for alert in cycle_alerts(outcome, RunFacts(False, "", None)) if alert.key.startswith("futures:")]
         assert " of at most 3x" in alert.text
         assert "liquidation of WETH" in alert.text
         assert "net exposure WETH" in alert.text
@@ -183,8 +183,8 @@ def test_an_alert_after_a_crash_carries_what_would_be_closed(perps: LocalPerps, 
 
 def test_the_value_per_share_follows_futures_and_ignores_a_deposit(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
-    opened(perps, {"WETH": 8 * WAD})
-    changes = changes_of(perps, {"WETH": "100%"}, stress_move="off") | {"portfolio.orders": {"stop_loss": "20%"}}
+    open_by_hand(perps, {"WETH": 8 * WAD})
+    changes = futures_config_changes(perps, {"WETH": "100%"}, stress_move="off") | {"portfolio.orders": {"stop_loss": "20%"}}
     with agents.agent_on(chain, tmp_path, changes | {"futures.ask": ["drift"]}, EVEN) as agent:
         assert agent.rebalance(send=False).decision_result.drifts
         worth = Fraction(str(api.standing_orders(agent)["unit_worth"]))
@@ -204,8 +204,8 @@ def test_the_value_per_share_follows_futures_and_ignores_a_deposit(perps: LocalP
 
 def test_an_unknown_account_holds_back_rebalances(perps: LocalPerps, tmp_path: Path) -> None:
     agents.fund(perps.chain, {"WETH": 70_000, "USDC": 30_000})
-    opened(perps, {"WETH": WAD // 100})
-    with agents.agent_on(perps.chain, tmp_path, changes_of(perps, {"WETH": "100%"}), EVEN) as agent:
+    open_by_hand(perps, {"WETH": WAD // 100})
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, {"WETH": "100%"}), EVEN) as agent:
         feed = perps.contract(perps.markets["WETH"].base_token, "BaseToken").functions.getPriceFeed().call()
         perps.chain.node.rpc("anvil_setCode", feed, "0xfe")  # type: ignore[attr-defined]  # always anvil here
         outcome = agent.rebalance(send=True, confirm=agents.yes)

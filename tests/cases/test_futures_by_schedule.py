@@ -11,13 +11,13 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.constants import DAY_S
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perpetuals.chain_orders import TWO, crash, orders_of, perps
 from tests.support.perps import read_now
 from tests.support.samples import slow
 
 __all__ = ["perps"]
-DAY_S = 86_400
 SCHEDULES = {
     "every": ({"every": "2d"}, "futures review every 172800"),
     "cron": ({"cron": "0 0 */2 * *", "timezone": "UTC"}, "futures review 0 0 */2 * * UTC"),
@@ -43,13 +43,13 @@ def test_a_review_restores_the_leverage_inside_the_bands(perps: LocalPerps, tmp_
     """WETH falls by a tenth: 60/40 becomes 57/43 and 2x becomes 2.14x, which no band of this config notices."""
     keys, schedule = SCHEDULES[name]
     mine_to_noon(perps)
-    changes = futures_changes(perps, TWO)
+    changes = futures_config_changes(perps, TWO)
     changes["futures"] = {**changes["futures"], **keys}  # type: ignore[dict-item]  # a table
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         first = agent.rebalance(send=True, confirm=agents.yes)
         assert len(orders_of(first)) == 2, first.reason
-        held = agent.rebalance(send=True, confirm=agents.yes)
-        assert (held.kind, held.transactions) == (OutcomeKind.HOLD, ()), held.reason
+        outcome = agent.rebalance(send=True, confirm=agents.yes)
+        assert (outcome.kind, outcome.transactions) == (OutcomeKind.HOLD, ()), outcome.reason
         reviews = dict(agent.context.store.budgets.history(perps.chain.now_s()).reviews.by_schedule)
         assert reviews.keys() == {schedule}
         crash(perps, "WETH", Fraction(1, 10))

@@ -15,11 +15,21 @@ from agent.model import IntentKind
 from agent.model.futures import MarginAccount
 from agent.venues.perpetual_protocol import encode_delegate
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
-from tests.support.perpetuals.chain_faults import BOTH, LONG, MARGIN_USD, MOST, leverage, orders, perps, size, step
-from tests.support.perpetuals.chain_faults import move_price as moved
-from tests.support.perpetuals.chain_faults import open_position as held
-from tests.support.perpetuals.chain_faults import push_pool as pushed
+from tests.support.futures import EVEN, futures_config_changes
+from tests.support.perpetuals.chain_faults import (
+    BOTH,
+    LONG,
+    MARGIN_USD,
+    MOST,
+    leverage,
+    move_price,
+    open_position,
+    orders,
+    perps,
+    push_pool,
+    size,
+    step,
+)
 from tests.support.perps import WAD, later, read_now, send_data
 
 __all__ = ["perps"]
@@ -27,7 +37,7 @@ __all__ = ["perps"]
 
 def test_an_index_that_stands_still_while_the_mark_moves_opens_nothing(perps: LocalPerps, tmp_path: Path) -> None:
     """T12: a manipulated pool, or a feed that nobody feeds."""
-    pushed(perps, "WETH", Fraction(7, 100))
+    push_pool(perps, "WETH", Fraction(7, 100))
     later(perps, 2_000)
     market = read_now(perps, perps.chain.wallet.address).market(perps.markets["WETH"].base_token)
     assert market.mark / market.index - 1 > Fraction(5, 100)
@@ -38,12 +48,12 @@ def test_an_index_that_stands_still_while_the_mark_moves_opens_nothing(perps: Lo
 
 def test_a_funding_spike_counts_before_it_is_settled(perps: LocalPerps, tmp_path: Path) -> None:
     """Longs pay at 9 % a day for two days: what is owed raises the leverage, and the position is reduced."""
-    held(perps, "WETH", Fraction(26, 10))
+    open_position(perps, "WETH", Fraction(26, 10))
     before = size(perps, "WETH")
-    pushed(perps, "WETH", Fraction(9, 100))
+    push_pool(perps, "WETH", Fraction(9, 100))
     later(perps, 3_600)
     later(perps, 2 * 86_400)
-    pushed(perps, "WETH", Fraction(0))
+    push_pool(perps, "WETH", Fraction(0))
     later(perps, 2_000)
     perps.chain.refresh_feeds()
     account = read_now(perps, perps.chain.wallet.address)
@@ -57,9 +67,9 @@ def test_a_funding_spike_counts_before_it_is_settled(perps: LocalPerps, tmp_path
 
 def leverage_without_funding(account: MarginAccount) -> Fraction:
     settled = tuple(replace(position, funding_pending_raw=0) for position in account.positions)
-    found = margin.leverage(replace(account, positions=settled))
-    assert found is not None
-    return found
+    ratio = margin.leverage(replace(account, positions=settled))
+    assert ratio is not None
+    return ratio
 
 
 def test_a_paused_market_gets_no_order_and_the_other_does(perps: LocalPerps, tmp_path: Path) -> None:
@@ -80,8 +90,8 @@ def test_too_little_liquidity_refuses_the_order_before_it_is_sent(perps: LocalPe
 
 
 def test_a_reduction_too_large_for_the_pool_goes_in_parts(perps: LocalPerps, tmp_path: Path) -> None:
-    held(perps, "WETH", Fraction(26, 10))
-    moved(perps, "WETH", Fraction(-20, 100))
+    open_position(perps, "WETH", Fraction(26, 10))
+    move_price(perps, "WETH", Fraction(-20, 100))
     perps.chain.refresh_feeds()
     drained(perps, "WETH", 95)
     before, multiple = size(perps, "WETH"), leverage(perps)
@@ -120,8 +130,8 @@ def test_an_order_across_the_price_band_is_refused_before_it_is_sent(perps: Loca
 
 
 def test_an_account_below_maintenance_at_the_start_is_reduced_at_once(perps: LocalPerps, tmp_path: Path) -> None:
-    held(perps, "WETH", 8)
-    moved(perps, "WETH", Fraction(-75, 1_000))
+    open_position(perps, "WETH", 8)
+    move_price(perps, "WETH", Fraction(-75, 1_000))
     assert margin.is_liquidatable(read_now(perps, perps.chain.wallet.address))
     before = size(perps, "WETH")
     outcome = step(perps, tmp_path, LONG)
@@ -130,14 +140,14 @@ def test_an_account_below_maintenance_at_the_start_is_reduced_at_once(perps: Loc
 
 
 def test_an_order_made_to_revert_holds_no_other_market_back(perps: LocalPerps, tmp_path: Path) -> None:
-    held(perps, "WETH", 2)
-    held(perps, "WBTC", Fraction(-1))
-    moved(perps, "WETH", Fraction(-25, 100))
+    open_position(perps, "WETH", 2)
+    open_position(perps, "WBTC", Fraction(-1))
+    move_price(perps, "WETH", Fraction(-25, 100))
     later(perps, 2_000)
     perps.chain.refresh_feeds()
     before = {symbol: size(perps, symbol) for symbol in BOTH}
     closed = perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WETH"].base_token, 1)
-    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, BOTH), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, BOTH), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(1, lambda: perps.chain.send(closed)))
     assert outcome.kind is OutcomeKind.FAILED, outcome.reason
     assert len(orders(outcome)) <= 3, outcome.reason
@@ -154,10 +164,10 @@ def liquidated(perps: LocalPerps) -> None:
 @pytest.mark.parametrize("moment", ["while the owner reads", "just before the send"])
 def test_a_position_liquidated_meanwhile_is_never_turned(perps: LocalPerps, tmp_path: Path, moment: str) -> None:
     chain = perps.chain
-    held(perps, "WETH", 8)
-    moved(perps, "WETH", Fraction(-75, 1_000))
+    open_position(perps, "WETH", 8)
+    move_price(perps, "WETH", Fraction(-75, 1_000))
     before = size(perps, "WETH")
-    with agents.agent_on(chain, tmp_path, futures_changes(perps, LONG), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, futures_config_changes(perps, LONG), EVEN) as agent:
         reads = moment == "while the owner reads"
         confirm = agents.meanwhile(lambda: liquidated(perps)) if reads else agents.yes
         agent.rebalance(send=True, confirm=confirm, progress=agents.at_send(99 if reads else 1, lambda: liquidated(perps)))
@@ -171,7 +181,7 @@ def test_a_position_liquidated_meanwhile_is_never_turned(perps: LocalPerps, tmp_
 
 
 def test_an_oracle_outage_leaves_the_account_unknown_and_never_empty(perps: LocalPerps, tmp_path: Path) -> None:
-    held(perps, "WETH", 2)
+    open_position(perps, "WETH", 2)
     chain, base = perps.chain, perps.markets["WETH"].base_token
     feed = perps.contract(base, "BaseToken").functions.getPriceFeed().call()
     chain.node.rpc("anvil_setCode", feed, "0xfe")  # type: ignore[attr-defined]  # always anvil here
@@ -184,7 +194,7 @@ def test_a_key_whose_right_to_trade_has_ended_sends_nothing_and_is_named(perps: 
     chain, owner = perps.chain, perps.chain.accounts[3].address
     perps.deposit(owner, MARGIN_USD * 10**6)
     send_data(perps, perps.addresses.delegate_approval, encode_delegate(chain.wallet.address, is_allowed=True), owner)
-    changes = futures_changes(perps, LONG)
+    changes = futures_config_changes(perps, LONG)
     changes["futures"] = {**changes["futures"], "account": owner}  # type: ignore[dict-item]  # a table
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         send_data(perps, perps.addresses.delegate_approval, encode_delegate(chain.wallet.address, is_allowed=False), owner)

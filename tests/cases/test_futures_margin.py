@@ -19,9 +19,8 @@ from agent.model.futures import AccountAction, DelegateChange, MarginDeposit, Ma
 from agent.ports.perpetuals import futures_grant
 from agent.venues import perpetual_protocol as venue
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
-from tests.support.perpetuals.chain_orders import crash, kinds
-from tests.support.perpetuals.chain_orders import open_by_hand as opened
+from tests.support.futures import EVEN, futures_config_changes
+from tests.support.perpetuals.chain_orders import crash, kinds, open_by_hand
 from tests.support.perps import WAD, contracts_of, read_now, send_data
 
 UNIT = 10**6
@@ -37,10 +36,10 @@ def perps(perps_chain: LocalPerps) -> LocalPerps:
 
 def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    opened(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
+    open_by_hand(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
     before, purse = read_now(perps, wallet), agents.purse(chain)
-    changes = futures_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
+    changes = futures_config_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -49,10 +48,10 @@ def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_
         deposit = futures_grant(agent.context.store.journal.grant(outcome.transactions[1].id))
         assert deposit is not None
         assert isinstance(deposit.action, MarginDeposit)
-        held = read_now(perps, wallet)
-        assert [one.size_raw for one in held.positions] == [one.size_raw for one in before.positions]
-        assert held.collateral_raw - before.collateral_raw == deposit.action.raw * held.collateral_unit_raw
-        leverage = margin.leverage(held)
+        margin_account = read_now(perps, wallet)
+        assert [position.size_raw for position in margin_account.positions] == [position.size_raw for position in before.positions]
+        assert margin_account.collateral_raw - before.collateral_raw == deposit.action.raw * margin_account.collateral_unit_raw
+        leverage = margin.leverage(margin_account)
         assert leverage is not None
         assert leverage < 3
         assert chain.token_contract("USDC").functions.allowance(wallet, perps.addresses.vault).call() == 0
@@ -73,7 +72,7 @@ def moved(agent: Agent, action: AccountAction) -> int:
     """Gas of an owner's action, which succeeds."""
     outcome = agent.adjust_futures(MarginAccountRequest(action), send=True, confirm=agents.yes)
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
-    receipt = next(one.receipt for one in outcome.transactions if one.kind is IntentKind.FUTURES)
+    receipt = next(transaction.receipt for transaction in outcome.transactions if transaction.kind is IntentKind.FUTURES)
     assert receipt is not None
     assert receipt.gas_used <= action_gas(action), receipt.gas_used
     return receipt.gas_used
@@ -81,8 +80,8 @@ def moved(agent: Agent, action: AccountAction) -> int:
 
 def test_the_owner_deposits_withdraws_and_lets_a_delegate_trade(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet, key = perps.chain, perps.chain.wallet.address, perps.chain.accounts[4].address
-    opened(perps, {"WETH": 2 * WAD, "WBTC": -WAD // 10})
-    changes = futures_changes(perps, {"WETH": "60%", "WBTC": "-40%"})
+    open_by_hand(perps, {"WETH": 2 * WAD, "WBTC": -WAD // 10})
+    changes = futures_config_changes(perps, {"WETH": "60%", "WBTC": "-40%"})
     changes["futures"] |= {"delegate": key}  # type: ignore[operator]
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         usdc = agents.purse(chain).raw["USDC"]
@@ -106,7 +105,7 @@ def test_the_owner_deposits_withdraws_and_lets_a_delegate_trade(perps: LocalPerp
 def test_a_stolen_delegate_is_ended_after_it_opened_a_position_elsewhere(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet, key = perps.chain, perps.chain.wallet.address, perps.chain.whale.address
     approval = perps.contract(perps.addresses.delegate_approval, "DelegateApproval").functions
-    changes = futures_changes(perps, {"WETH": "100%"})
+    changes = futures_config_changes(perps, {"WETH": "100%"})
     changes["futures"] |= {"delegate": key}  # type: ignore[operator]
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         moved(agent, DelegateChange(key, is_allowed=True))
@@ -122,24 +121,26 @@ def test_a_stolen_delegate_is_ended_after_it_opened_a_position_elsewhere(perps: 
 
 def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    opened(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
+    open_by_hand(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(20, 100))
     before = read_now(perps, wallet)
-    changes = futures_changes(perps, {"WETH": "100%"}, emergency_distance="25%", emergency_gas_price="200 gwei", max_top_up_per_day="off")
+    changes = futures_config_changes(
+        perps, {"WETH": "100%"}, emergency_distance="25%", emergency_gas_price="200 gwei", max_top_up_per_day="off"
+    )
     changes["limits.gas_price"] = "0.001 gwei"
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        sent = [one for one in outcome.transactions if one.kind is IntentKind.FUTURES]
+        sent = [transaction for transaction in outcome.transactions if transaction.kind is IntentKind.FUTURES]
         assert sent, outcome.reason
         assert sent[0].succeeded, outcome.reason
         store = agent.context.store
         granted = futures_grant(store.journal.grant(sent[0].id))
         assert granted is not None
         assert granted.is_emergency
-        held, base = read_now(perps, wallet), perps.markets["WETH"].base_token
-        assert 0 < held.size_raw(base) <= before.size_raw(base) - before.size_raw(base) // 2
+        margin_account, base = read_now(perps, wallet), perps.markets["WETH"].base_token
+        assert 0 < margin_account.size_raw(base) <= before.size_raw(base) - before.size_raw(base) // 2
         history = store.budgets.history(chain.now_s())
-        gas_wei = sum(one.receipt.gas_cost_wei for one in sent if one.receipt is not None)
+        gas_wei = sum(intent.receipt.gas_cost_wei for intent in sent if intent.receipt is not None)
         assert history.emergency_gas_24h_wei == gas_wei > 0
         assert history.layer(FuturesState).reduced_notional_24h == 0 == history.budgets.turnover_24h
         assert store.journal.unbooked_intents() == () == store.journal.open_intents()
@@ -148,7 +149,7 @@ def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalP
 def test_a_delegate_s_key_trades_for_the_account_and_moves_no_margin(perps: LocalPerps, tmp_path: Path) -> None:
     chain, owner, key = perps.chain, perps.chain.accounts[3].address, perps.chain.wallet.address
     perps.deposit(owner, 10_000 * UNIT)
-    changes = futures_changes(perps, {"WETH": "100%"}, max_top_up_per_day="off")
+    changes = futures_config_changes(perps, {"WETH": "100%"}, max_top_up_per_day="off")
     changes["futures"] |= {"account": owner}  # type: ignore[operator]
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         refused = agent.rebalance(send=True, confirm=agents.yes)
@@ -171,9 +172,9 @@ def test_a_delegate_s_key_trades_for_the_account_and_moves_no_margin(perps: Loca
         reduced = agent.rebalance(send=True, confirm=agents.yes)
         assert IntentKind.APPROVE not in kinds(reduced), reduced.reason
         assert IntentKind.FUTURES in kinds(reduced), reduced.reason
-        held = read_now(perps, owner)
-        assert 0 < held.size_raw(perps.markets["WETH"].base_token) < before.size_raw(perps.markets["WETH"].base_token)
-        assert held.collateral_raw <= before.collateral_raw
+        margin_account = read_now(perps, owner)
+        assert 0 < margin_account.size_raw(perps.markets["WETH"].base_token) < before.size_raw(perps.markets["WETH"].base_token)
+        assert margin_account.collateral_raw <= before.collateral_raw
 
 
 def test_a_delegate_opens_nothing_while_the_spot_multiple_needs_the_owner_s_portfolio(perps: LocalPerps, tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_a_delegate_opens_nothing_while_the_spot_multiple_needs_the_owner_s_port
     owner, key = perps.chain.accounts[3].address, perps.chain.wallet.address
     perps.deposit(owner, 10_000 * UNIT)
     send_data(perps, perps.addresses.delegate_approval, venue.encode_delegate(key, is_allowed=True), owner)
-    changes = futures_changes(perps, {"WETH": "100%"}, spot_multiple="2x")
+    changes = futures_config_changes(perps, {"WETH": "100%"}, spot_multiple="2x")
     changes["futures"] |= {"account": owner}  # type: ignore[operator]
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -192,23 +193,23 @@ def test_a_delegate_opens_nothing_while_the_spot_multiple_needs_the_owner_s_port
 
 def test_a_deposit_that_the_vault_refuses_is_followed_by_a_reduction(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    opened(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
+    open_by_hand(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
     before = read_now(perps, wallet)
     cap = perps.contract(perps.addresses.clearing_house_config, "ClearingHouseConfig").functions.setSettlementTokenBalanceCap(1)
     chain.send(cap)
-    changes = futures_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
+    changes = futures_config_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert "V_GTSTBC" in outcome.reason, outcome.reason
-        sent = [one.note for one in outcome.transactions if one.kind is IntentKind.FUTURES]
+        sent = [transaction.note for transaction in outcome.transactions if transaction.kind is IntentKind.FUTURES]
         assert sent, sent
         assert all(note.startswith("reduce futures") for note in sent), sent
-        held = read_now(perps, wallet)
-        leverage = margin.leverage(held)
+        margin_account = read_now(perps, wallet)
+        leverage = margin.leverage(margin_account)
         assert leverage is not None
         assert leverage <= 3
-        assert held.collateral_raw <= before.collateral_raw
+        assert margin_account.collateral_raw <= before.collateral_raw
         assert chain.token_contract("USDC").functions.allowance(wallet, perps.addresses.vault).call() == 0
         assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).top_up_value_24h == 0

@@ -24,7 +24,7 @@ from agent.venues.hyperliquid.budget import RESERVED_WEIGHT, WEIGHT_PER_MINUTE, 
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import venue_changes
-from tests.support.hyperliquid_server import Held, HyperliquidServer
+from tests.support.hyperliquid_server import HyperliquidServer, ServerPosition
 from tests.support.perpetuals.chain_protection import (
     FOUR_MINUTES_S,
     MAX_LEVERAGE,
@@ -34,11 +34,11 @@ from tests.support.perpetuals.chain_protection import (
     crash,
     leverage,
     open_book,
+    pass_time,
     run_until,
     server,
     step,
 )
-from tests.support.perpetuals.chain_protection import pass_time as later
 from tests.support.samples import slow
 
 __all__ = ["server"]
@@ -89,7 +89,7 @@ def test_a_reduction_needs_account_and_prices_alone(
         outcome = step(agent)
         assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
         assert anvil_chain.now_s() - began_s <= 10
-    later(anvil_chain, 61)
+    pass_time(anvil_chain, 61)
     crash(server, "-30/100", "ETH")
     with agents.again(anvil_chain, agent.context.loaded_config) as restarted:
         outcome = step(restarted)
@@ -103,7 +103,7 @@ def test_a_part_that_may_be_old_opens_nothing(server: HyperliquidServer, anvil_c
         server.wallet(anvil_chain.wallet.address).usd -= 5_000
         open_book(agent, anvil_chain)
         sent = len(actions(server))
-        later(anvil_chain, 700)
+        pass_time(anvil_chain, 700)
         server.wallet(anvil_chain.wallet.address).usd += 5_000
         if read == "activeAssetData":  # read of markets without a position, whose leverage the account does not state
             server.place(anvil_chain.wallet.address.lower(), "BTC", True, server.coin("BTC").mark * 2, Fraction(1), "Ioc", reduce=True)
@@ -153,10 +153,10 @@ def test_an_old_list_of_agents_without_ours_holds_up_no_reduction(
         open_book(agent, anvil_chain)
         approved_agents = server.agents
         server.agents = []
-        later(anvil_chain, 120)
+        pass_time(anvil_chain, 120)
         assert "no agent named" in agent.step_input().snapshot.layer(FuturesReading).blocked_reason
         server.agents = approved_agents
-        later(anvil_chain, 61)
+        pass_time(anvil_chain, 61)
         fail(server, 503, "extraAgents")
         crash(server, "-36/100", "ETH")
         assert leverage(server, anvil_chain) > MAX_LEVERAGE
@@ -231,7 +231,7 @@ def test_a_venue_that_refuses_for_minutes_delays_an_emergency_by_one_more(
             anvil_chain.refresh_feeds()
             if now_s - began_s >= refused_s:
                 server.refusal = ""
-            if server.wallet(anvil_chain.wallet.address).held.get("ETH", Held()).size < size:
+            if server.wallet(anvil_chain.wallet.address).held.get("ETH", ServerPosition()).size < size:
                 break
         assert now_s - began_s <= refused_s + 130
 
@@ -246,7 +246,7 @@ def test_a_crash_of_four_markets_is_reduced_within_a_minute_of_one_look(
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
         open_book(agent, anvil_chain)
         assert len(server.wallet(anvil_chain.wallet.address).held) == 4
-        later(anvil_chain, 600)
+        pass_time(anvil_chain, 600)
         crash(server, "-36/100", "ETH", "DOGE", "SOL")
         server.weight_per_minute = weight
         assert leverage(server, anvil_chain) > MAX_LEVERAGE
@@ -279,12 +279,12 @@ def test_a_reduction_that_is_due_does_not_wait_for_the_budget_of_other_reads(
         assert sent_s[0] - began_s <= 10
 
 
-def use_up(agent: Agent, left: int) -> None:
+def use_up(agent: Agent, weight_left: int) -> None:
     """Spend the agent's budget of requests for this minute, up to what is left."""
     assert agent.context.venue_client is not None
     budget = agent.context.venue_client._connection._budget
     assert budget is not None
-    budget.spend(budget.left() - left)
+    budget.spend(budget.left() - weight_left)
 
 
 BUSY_VENUES: dict[str, Callable[[HyperliquidServer, Agent], None]] = {
@@ -301,10 +301,10 @@ def test_an_exit_on_chain_waits_for_no_venue(server: HyperliquidServer, anvil_ch
     changes = venue_changes(server, {"BTC": "100%"}) | {"portfolio.assets.0.stop_loss": "2700", "policy.confirm_blocks": 2}
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         open_book(agent, chain)
-        later(chain, 700)
+        pass_time(chain, 700)
         chain.move_market({"WETH": 2_500})
         for _ in range(2):
-            later(chain, 12)
+            pass_time(chain, 12)
         BUSY_VENUES[venue](server, agent)
         began_s = chain.now_s()
         sent_s: list[int] = []
@@ -318,7 +318,7 @@ def test_a_stop_waits_for_no_venue(server: HyperliquidServer, anvil_chain: Local
     chain = anvil_chain
     with agents.agent_on(chain, tmp_path, venue_changes(server, {"BTC": "100%"}), EVEN) as agent:
         open_book(agent, chain)
-        later(chain, 700)
+        pass_time(chain, 700)
         BUSY_VENUES[venue](server, agent)
         began_s = chain.now_s()
         report = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
@@ -330,12 +330,12 @@ def test_a_calm_look_waits_for_what_the_budget_left_out(server: HyperliquidServe
     changes = venue_changes(server, {"BTC": "100%"}) | {"portfolio.assets.0.stop_loss": "2700"}
     with agents.agent_on(anvil_chain, tmp_path, changes, EVEN) as agent:
         open_book(agent, anvil_chain)
-        later(anvil_chain, 700)
-        for left in (RESERVED_WEIGHT, 0):
-            use_up(agent, left)
+        pass_time(anvil_chain, 700)
+        for weight_left in (RESERVED_WEIGHT, 0):
+            use_up(agent, weight_left)
             reading = agent.step_input().snapshot.layer(FuturesReading)
             assert (reading.account is not None, reading.stale_reads) == (True, ())
-            later(anvil_chain, 700)
+            pass_time(anvil_chain, 700)
 
 
 @pytest.mark.parametrize("status", [429, *slow([503])])
@@ -350,7 +350,7 @@ def test_a_calm_look_waits_for_a_venue_that_fails_for_seconds(
 
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"BTC": "100%"}), EVEN) as agent:
         open_book(agent, anvil_chain)
-        later(anvil_chain, 700)
+        pass_time(anvil_chain, 700)
         monkeypatch.setattr(RequestBudget, "pause", pause_and_recover)
         fail(server, status, "*")
         assert agent.step_input().snapshot.layer(FuturesReading).account is not None
@@ -470,7 +470,7 @@ def isolate(server: HyperliquidServer, chain: LocalChain, coin: str, size: str, 
     wallet = server.wallet(chain.wallet.address)
     market = server.coin(coin)
     wallet.usd -= usd
-    wallet.isolated[coin] = (Held(Fraction(size), Fraction(size) * market.mark), Fraction(usd))
+    wallet.isolated[coin] = (ServerPosition(Fraction(size), Fraction(size) * market.mark), Fraction(usd))
 
 
 @pytest.mark.parametrize("coin", ["BTC", "DOGE"])

@@ -15,7 +15,7 @@ import pytest
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perps import later, read_now
 
 MARGIN_USD = 10_000
@@ -49,7 +49,7 @@ def path(seed: int) -> Iterator[Fraction]:
 @pytest.mark.parametrize("seed", range(1, 51))
 def test_whole_steps_keep_the_book_through_a_crash_and_a_rally(perps: LocalPerps, tmp_path: Path, seed: int) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
-    changes = futures_changes(perps, {"WETH": "100%"}, "3x", **LIMITS)
+    changes = futures_config_changes(perps, {"WETH": "100%"}, "3x", **LIMITS)
     over, reasons = 0, []
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)

@@ -19,11 +19,11 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import IntentKind
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
 from tests.support.hyperliquid_server import HyperliquidServer
 from tests.support.perps import WAD, read_now
-from tests.support.stores import Killed
+from tests.support.transactions import Killed
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}
 MARGIN_USD = 1_000
@@ -62,7 +62,7 @@ def require_on_target(perps: LocalPerps) -> None:
 
 
 def test_set_on_chain__is_opened_whole_at_a_cost_that_is_too_much_for_one_leg(perps: LocalPerps, tmp_path: Path) -> None:
-    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, TWO), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert (outcome.kind, len(orders_of(outcome))) == (OutcomeKind.DONE, 2), outcome.reason
         require_on_target(perps)
@@ -76,7 +76,7 @@ def test_set_on_paper__is_opened_whole_at_a_cost_that_is_too_much_for_one_leg(
 ) -> None:
     chain = perps.chain
     monkeypatch.setattr(chain, "perps", perps)
-    loaded = agents.trusted(chain, tmp_path, futures_changes(perps, TWO), EVEN)
+    loaded = agents.trusted(chain, tmp_path, futures_config_changes(perps, TWO), EVEN)
     start = PaperStart(amounts="WETH=10,USDC=30000", native="5", margin=str(MARGIN_USD))
     with open_paper(loaded, start, clock=chain.clock, transports=[chain.transport]) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -87,7 +87,7 @@ def test_set_on_paper__is_opened_whole_at_a_cost_that_is_too_much_for_one_leg(
 
 
 def test_set_on_chain__too_dear_as_a_whole_opens_no_leg(perps: LocalPerps, tmp_path: Path) -> None:
-    changes = {**futures_changes(perps, TWO), "limits.plan_cost": "0.2%"}
+    changes = {**futures_config_changes(perps, TWO), "limits.plan_cost": "0.2%"}
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert (orders_of(outcome), sizes(perps)) == ([], {"WETH": 0, "WBTC": 0})
@@ -105,7 +105,7 @@ def closed(perps: LocalPerps, symbol: str, max_ticks: int = 1) -> None:
 @pytest.mark.parametrize("max_ticks", [0, 1], ids=["paused", "refuses orders"])
 def test_set_on_chain__leg_that_the_venue_refuses_opens_no_other(perps: LocalPerps, tmp_path: Path, symbol: str, max_ticks: int) -> None:
     closed(perps, symbol, max_ticks)
-    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, TWO), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert (orders_of(outcome), sizes(perps)) == ([], {"WETH": 0, "WBTC": 0}), outcome.reason
         assert len(exposure_alerts(outcome)) == 1
@@ -119,7 +119,7 @@ def test_set_on_chain__leg_that_the_venue_refuses_opens_no_other(perps: LocalPer
 
 def test_set_on_chain__leg_that_reverts_is_completed_by_the_next_cycle(perps: LocalPerps, tmp_path: Path) -> None:
     """The short would be too dear alone; while it lacks, an alert says so."""
-    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, TWO), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(2, lambda: closed(perps, "WBTC")))
         assert outcome.kind is OutcomeKind.FAILED, outcome.reason
         assert sizes(perps)["WETH"] > 0 == sizes(perps)["WBTC"]
@@ -144,7 +144,7 @@ def test_set_on_chain__process_killed_between_the_legs_completes_it(
 ) -> None:
     """The goals of the set are in the journal, not only in the cycle."""
     chain = perps.chain
-    loaded = agents.trusted(chain, tmp_path, futures_changes(perps, TWO), EVEN)
+    loaded = agents.trusted(chain, tmp_path, futures_config_changes(perps, TWO), EVEN)
     with pytest.raises(Killed), agents.again(chain, loaded) as agent:
         agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(number, kill))
     chain.clock.sleep(300)

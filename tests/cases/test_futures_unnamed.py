@@ -25,10 +25,8 @@ from agent.ports.perpetuals import futures_grant
 from agent.venues import perpetual_protocol as venue
 from tests.support import agents
 from tests.support.builders import with_snapshot
-from tests.support.futures import EVEN, futures_changes
-from tests.support.perpetuals.chain_faults import LONG, MARGIN_USD, MOST, leverage, orders, perps, size
-from tests.support.perpetuals.chain_faults import move_price as moved
-from tests.support.perpetuals.chain_faults import open_position as held
+from tests.support.futures import EVEN, futures_config_changes
+from tests.support.perpetuals.chain_faults import LONG, MARGIN_USD, MOST, leverage, move_price, open_position, orders, perps, size
 from tests.support.perps import WAD, account_of, contracts_of, later, read_now, send_data
 
 __all__ = ["perps"]
@@ -56,22 +54,22 @@ def known(outcome: StepOutcome) -> MarginAccount:
 
 def halts(outcome: StepOutcome) -> list[str]:
     facts = RunFacts(None, 0, False)
-    return [one.text for one in cycle_alerts(outcome, facts) if one.kind is AlertKind.HALT and one.key == "futures:unnamed"]
+    return [alert.text for alert in cycle_alerts(outcome, facts) if alert.kind is AlertKind.HALT and alert.key == "futures:unnamed"]
 
 
 @pytest.mark.parametrize("multiple", [pytest.param(Fraction(1, 2), marks=pytest.mark.slow), Fraction(-1, 2)])
 def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerps, tmp_path: Path, multiple: Fraction) -> None:
     stolen(perps, multiple)
-    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, max_top_up_per_day="off"), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, LONG, max_top_up_per_day="off"), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         again = agent.rebalance(send=True, confirm=agents.yes)
     assert orders(outcome) == []
     assert f"the account has a position in {STRANGE}, which the config does not name" in outcome.reason
     account, views = known(outcome), account_of(perps, perps.chain.wallet.address)
     base = perps.markets["WBTC"].base_token
-    assert (account.collateral_raw, {one.market: one for one in account.positions}) == (
+    assert (account.collateral_raw, {position.market: position for position in account.positions}) == (
         views.collateral_raw,
-        {one.market: one for one in views.positions},
+        {position.market: position for position in views.positions},
     )
     assert margin.leverage(account) == margin.leverage(views)
     assert not account.market(base).is_configured
@@ -80,7 +78,7 @@ def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerp
     assert futures_policy(step) is not None
     report = build_futures_report(step, futures_policy(step), again.decision_result.drifts)
     assert summary_document(report)["unnamed"] == [STRANGE]
-    assert [(one["market"], one["symbol"]) for one in positions_document(report)["positions"]] == [(base, STRANGE)]
+    assert [(position["market"], position["symbol"]) for position in positions_document(report)["positions"]] == [(base, STRANGE)]
     [text] = halts(again)
     assert STRANGE in text
     assert again.step_input.snapshot.http_request_count == 2 < outcome.step_input.snapshot.http_request_count, (
@@ -91,12 +89,12 @@ def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerp
 @pytest.mark.parametrize("top_up", [pytest.param("0%", marks=pytest.mark.slow), "off"])
 def test_a_reduction_of_the_named_market_goes_on_and_nothing_is_deposited(perps: LocalPerps, tmp_path: Path, top_up: str) -> None:
     """The money of the wallet is not put beside a key that may be a thief's."""
-    held(perps, "WETH", 2)
+    open_position(perps, "WETH", 2)
     stolen(perps, Fraction(3, 2))
     before = {symbol: size(perps, symbol) for symbol in ("WETH", "WBTC")}
     collateral = read_now(perps, perps.chain.wallet.address).collateral_raw
     assert leverage(perps) > MOST
-    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, max_top_up_per_day=top_up), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, LONG, max_top_up_per_day=top_up), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
     assert orders(outcome), outcome.reason
     assert leverage(perps) <= MOST, outcome.reason
@@ -109,11 +107,11 @@ def test_a_reduction_of_the_named_market_goes_on_and_nothing_is_deposited(perps:
 def test_a_limit_that_the_named_market_cannot_meet_reduces_it_too(perps: LocalPerps, tmp_path: Path, own: int) -> None:
     """A thief alone takes the account above its leverage limit: it is below at the end of the same step."""
     if own:
-        held(perps, "WETH", Fraction(3, 10))
+        open_position(perps, "WETH", Fraction(3, 10))
     stolen(perps, Fraction(7, 2))
     assert leverage(perps) > MOST
     before = {symbol: size(perps, symbol) for symbol in ("WETH", "WBTC")}
-    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, LONG), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
     assert leverage(perps) <= MOST, outcome.reason
     assert 0 < size(perps, "WBTC") < before["WBTC"]
@@ -123,12 +121,12 @@ def test_a_limit_that_the_named_market_cannot_meet_reduces_it_too(perps: LocalPe
 def test_an_emergency_closes_it_too(perps: LocalPerps, tmp_path: Path) -> None:
     """A crash of WBTC alone: only its position is near liquidation, at the venue's own index."""
     stolen(perps, Fraction(5))
-    moved(perps, "WBTC", Fraction(-14, 100))
+    move_price(perps, "WBTC", Fraction(-14, 100))
     perps.chain.refresh_feeds()
     before = size(perps, "WBTC")
-    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG, emergency_distance="10%"), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, LONG, emergency_distance="10%"), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
-        sent = [one for one in outcome.transactions if one.kind is IntentKind.FUTURES]
+        sent = [transaction for transaction in outcome.transactions if transaction.kind is IntentKind.FUTURES]
         assert sent, outcome.reason
         granted = futures_grant(agent.context.store.journal.grant(sent[0].id))
         assert granted is not None
@@ -141,7 +139,7 @@ def test_an_emergency_closes_it_too(perps: LocalPerps, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_owner_ends_the_delegate_closes_the_position_and_goes_on(perps: LocalPerps, tmp_path: Path) -> None:
     stolen(perps, Fraction(1))
-    changes = futures_changes(perps, LONG)
+    changes = futures_config_changes(perps, LONG)
     changes["futures"] |= {"delegate": perps.chain.accounts[3].address}  # type: ignore[operator]
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         ended = agent.adjust_futures(
@@ -154,22 +152,24 @@ def test_the_owner_ends_the_delegate_closes_the_position_and_goes_on(perps: Loca
         opened = agent.rebalance(send=True, confirm=agents.yes)
         assert size(perps, "WETH") > 0, opened.reason
         assert halts(opened) == [], opened.reason
-        assert all(one.is_configured for one in known(opened).markets)
+        assert all(market.is_configured for market in known(opened).markets)
 
 
 @pytest.mark.slow
 def test_an_index_that_cannot_be_dated_is_not_traded_and_holds_nothing_else_back(perps: LocalPerps, tmp_path: Path) -> None:
     """A feed without an aggregator: the position counts, and the named market is reduced."""
-    held(perps, "WETH", 2)
+    open_position(perps, "WETH", 2)
     stolen(perps, Fraction(3, 2))
     later(perps, 60)
-    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, LONG), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, LONG), EVEN) as agent:
         outcome = agent.rebalance(send=False)
         step = outcome.step_input
         account = known(outcome)
-        blind = replace(account, markets=tuple(replace(one, index_s=one.index_s if one.is_configured else 0) for one in account.markets))
-        found = propose_rebalance(with_snapshot(step, futures=blind)).plan
-    assert found is not None
-    assert planned_futures(found) is not None
-    assert [one.market for one in planned_futures(found).orders] == [perps.markets["WETH"].base_token]
-    assert not any(isinstance(one, MarginDeposit) for one in planned_futures(found).actions)
+        blind = replace(
+            account, markets=tuple(replace(market, index_s=market.index_s if market.is_configured else 0) for market in account.markets)
+        )
+        plan = propose_rebalance(with_snapshot(step, futures=blind)).plan
+    assert plan is not None
+    assert planned_futures(plan) is not None
+    assert [order.market for order in planned_futures(plan).orders] == [perps.markets["WETH"].base_token]
+    assert not any(isinstance(action, MarginDeposit) for action in planned_futures(plan).actions)

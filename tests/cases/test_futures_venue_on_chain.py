@@ -14,7 +14,7 @@ from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.model import Halt, HaltCode
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perps import read_now
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}
@@ -29,8 +29,8 @@ def perps(perps_chain: LocalPerps) -> LocalPerps:
 
 
 def checks(chain: LocalChain, loaded: object) -> dict[str, tuple[str, str]]:
-    found = api.doctor(loaded, transports=[chain.transport], now_s=chain.clock.now_s)  # type: ignore[arg-type]
-    return {row["check"]: (row["state"], row["finding"]) for row in found["checks"]}
+    doctor_document = api.doctor(loaded, transports=[chain.transport], now_s=chain.clock.now_s)  # type: ignore[arg-type]
+    return {row["check"]: (row["state"], row["finding"]) for row in doctor_document["checks"]}
 
 
 def upgraded(chain: LocalChain, proxy: str, to: str) -> None:
@@ -40,29 +40,29 @@ def upgraded(chain: LocalChain, proxy: str, to: str) -> None:
 
 def test_the_doctor_compares_collateral_links_and_markets(perps: LocalPerps, tmp_path: Path) -> None:
     chain, at = perps.chain, perps.addresses
-    loaded = agents.trusted(chain, tmp_path / "sound", futures_changes(perps, TWO), EVEN)
-    found = checks(chain, loaded)
-    assert found["futures collateral"] == ("ok", "10000 USDC in the vault, 50000 in the wallet, 6 decimals")
-    assert found["futures contracts"][0] == found["futures market WETH"][0] == found["futures proxies"][0] == "ok"
-    changed = {**futures_changes(perps, TWO), "portfolio.numeraire": "WETH"}
+    loaded = agents.trusted(chain, tmp_path / "sound", futures_config_changes(perps, TWO), EVEN)
+    results = checks(chain, loaded)
+    assert results["futures collateral"] == ("ok", "10000 USDC in the vault, 50000 in the wallet, 6 decimals")
+    assert results["futures contracts"][0] == results["futures market WETH"][0] == results["futures proxies"][0] == "ok"
+    changed = {**futures_config_changes(perps, TWO), "portfolio.numeraire": "WETH"}
     changed["futures"] |= {"exchange": at.account_balance, "collateral": "WETH"}  # type: ignore[operator]
-    found = checks(chain, agents.trusted(chain, tmp_path / "wrong", changed, EVEN))
-    assert found["futures contracts"][0] == "fail"
-    assert at.exchange in found["futures contracts"][1]
-    assert found["futures collateral"][0] == "fail"
-    assert "the vault's collateral" in found["futures collateral"][1]
-    swapped = futures_changes(perps, TWO)
+    results = checks(chain, agents.trusted(chain, tmp_path / "wrong", changed, EVEN))
+    assert results["futures contracts"][0] == "fail"
+    assert at.exchange in results["futures contracts"][1]
+    assert results["futures collateral"][0] == "fail"
+    assert "the vault's collateral" in results["futures collateral"][1]
+    swapped = futures_config_changes(perps, TWO)
     first, second = swapped["futures"]["markets"]  # type: ignore[index]
     first["aggregator"] = second["aggregator"]
-    found = checks(chain, agents.trusted(chain, tmp_path / "swapped", swapped, EVEN))
-    assert found["futures market WETH"][0] == "fail"
-    assert "its index comes from" in found["futures market WETH"][1]
+    results = checks(chain, agents.trusted(chain, tmp_path / "swapped", swapped, EVEN))
+    assert results["futures market WETH"][0] == "fail"
+    assert "its index comes from" in results["futures market WETH"][1]
 
 
 def test_an_upgraded_venue_is_refused_until_it_is_confirmed(perps: LocalPerps, tmp_path: Path) -> None:
     chain, house = perps.chain, perps.addresses.clearing_house
     upgraded(chain, house, perps.addresses.exchange)
-    loaded = agents.trusted(chain, tmp_path, futures_changes(perps, TWO), EVEN)
+    loaded = agents.trusted(chain, tmp_path, futures_config_changes(perps, TWO), EVEN)
     assert checks(chain, loaded)["proxy futures clearing house"][0] == "ok"
     with agents.again(chain, loaded) as agent:
         assert agent.rebalance(send=False).kind is OutcomeKind.PLANNED

@@ -20,8 +20,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import ExternalTransferKind
 from tests.support.agents import ROOMY, USD, again, fund, swap_of, trusted
-from tests.support.on_chain.gifts import DAY_S, HOME, TWO, give
-from tests.support.on_chain.gifts import look as looked
+from tests.support.on_chain.gifts import DAY_S, HOME, TWO, give, look
 from tests.support.on_chain.limit_orders import place
 from tests.support.on_chain.strategies import books, strategies
 from tests.support.text import mentions, raises_code
@@ -39,31 +38,37 @@ def gifted(chain: LocalChain, folder: Path, changes: Mapping[str, object], ceili
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted(chain, folder, {**CAP, **changes, "portfolio.max_live_value": ceiling}, TWO)
     with again(chain, loaded) as agent:
-        assert looked(agent).kind is OutcomeKind.HOLD
+        assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "USDC", usd)
-        looked(agent)
+        look(agent)
     chain.warp(DAY_S)
     with again(chain, loaded) as agent:
-        assert mentions(looked(agent).reason, f"{usd} USDC", "excluded")
+        assert mentions(look(agent).reason, f"{usd} USDC", "excluded")
         yield agent
 
 
 def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with gifted(chain, tmp_path, strategies("50%", "50%")) as agent:
-        own = {symbol: sum(one.balance_raw(chain.tokens[symbol].address) for one in books(agent).strategy_books) for symbol in TWO}
+        own = {
+            symbol: sum(strategy_book.balance_raw(chain.tokens[symbol].address) for strategy_book in books(agent).strategy_books)
+            for symbol in TWO
+        }
         assert own["USDC"] == chain.balance("USDC") - 1_100 * USD, "no strategy holds the gift"
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(9, 10)})
-        done = looked(agent)
+        done = look(agent)
         plan, _, _ = swap_of(done)
         assert plan.legs
         assert mentions(done.reason, "1100 USDC", "excluded")
-        assert all(one.passed for one in plan.verdicts)
+        assert all(verdict.passed for verdict in plan.verdicts)
         total = sum(drift.value for drift in done.decision_result.drifts)
         assert total <= 10_050 * USD, "no more is managed than may be"
         assert not books(agent).fault
         agent.context.store.balances.classify(1, None, chain.now_s())
-        own = {symbol: sum(one.balance_raw(chain.tokens[symbol].address) for one in books(agent).strategy_books) for symbol in TWO}
+        own = {
+            symbol: sum(strategy_book.balance_raw(chain.tokens[symbol].address) for strategy_book in books(agent).strategy_books)
+            for symbol in TWO
+        }
         assert own["USDC"] == chain.balance("USDC"), "what its owner confirmed is theirs"
 
 
@@ -75,9 +80,9 @@ def test_an_order_at_its_price_is_filled_beside_a_gift_above_the_cap(anvil_chain
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert mentions(outcome.reason, "1100 USDC", "excluded")
         assert weth - chain.balance("WETH") == 5 * 10**16
-        (kept,) = agent.context.store.executions.limit_orders()
-        assert kept.id == order.id
-        assert kept.state == "filled"
+        (limit_orders,) = agent.context.store.executions.limit_orders()
+        assert limit_orders.id == order.id
+        assert limit_orders.state == "filled"
 
 
 def test_a_swap_by_hand_goes_on_beside_a_gift_above_the_cap_and_spends_none_of_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -98,13 +103,13 @@ def test_prices_that_wobble_around_the_ceiling_trade_nothing_of_a_gift(anvil_cha
         price = chain.deployed_world.prices_usd["WETH"]
         for percent in (98, 102, 98):
             chain.move_market({"WETH": price * Fraction(percent, 100)})
-            quiet = looked(agent)
+            quiet = look(agent)
             assert quiet.kind is OutcomeKind.HOLD, quiet.reason
             assert mentions(quiet.reason, "1100 USDC", "excluded"), quiet.reason
             assert mentions(agent.status().decision_result.decision.reason, "1100 USDC", "excluded")
         chain.move_market({"WETH": price * Fraction(98, 100)})
         agent.context.store.balances.classify(1, None, chain.now_s())
-        assert looked(agent).kind is OutcomeKind.DONE, "what its owner confirmed is managed below the ceiling"
+        assert look(agent).kind is OutcomeKind.DONE, "what its owner confirmed is managed below the ceiling"
 
 
 def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -113,22 +118,22 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
     loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "10050"}, TWO)
 
     def told(agent: Agent) -> str:
-        found = agent.status()
-        (left,) = status_document(found)["excluded"]
-        assert (left["symbol"], left["amount"]) == ("USDC", "1100")
-        assert "max_live_value" in left["why"]
-        assert mentions(found.decision_result.decision.reason, "1100 USDC", "excluded")
-        return type(found.decision_result.decision).__name__
+        status = agent.status()
+        (excluded,) = status_document(status)["excluded"]
+        assert (excluded["symbol"], excluded["amount"]) == ("USDC", "1100")
+        assert "max_live_value" in excluded["why"]
+        assert mentions(status.decision_result.decision.reason, "1100 USDC", "excluded")
+        return type(status.decision_result.decision).__name__
 
     with again(chain, loaded) as agent:
-        assert looked(agent).kind is OutcomeKind.HOLD
+        assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "USDC", 1_100)
         assert told(agent) == "Halt", "a dry look says it at once"
-        looked(agent)
+        look(agent)
         assert told(agent) == "Halt", "and while it holds purchases back"
     chain.warp(DAY_S)
     with again(chain, loaded) as agent:
-        looked(agent)
+        look(agent)
         assert told(agent) == "Hold"
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(8, 10)})
         assert told(agent) == "Rebalance"
@@ -144,26 +149,26 @@ def test_an_edit_is_shown_beside_a_gift_above_the_cap(anvil_chain: LocalChain, t
     with gifted(chain, tmp_path, {}) as agent:
         changed = partial(apply_changes, changes=ConfigChanges(targets=(("WETH", "30%"), ("USDC", "70%"))))
         path = agent.context.loaded_config.path
-    shown = editing.edit(path, editing.TextEdit(changed), confirm=None, transports=[chain.transport], clock=chain.clock)
-    assert shown.transition is not None, shown.transition
-    assert shown.transition.kind is OutcomeKind.PLANNED, shown.transition
-    assert mentions(shown.transition.reason, "1100 USDC", "excluded")
+    edit_report = editing.edit(path, editing.TextEdit(changed), confirm=None, transports=[chain.transport], clock=chain.clock)
+    assert edit_report.transition is not None, edit_report.transition
+    assert edit_report.transition.kind is OutcomeKind.PLANNED, edit_report.transition
+    assert mentions(edit_report.transition.reason, "1100 USDC", "excluded")
 
 
 def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with gifted(chain, tmp_path, {}, ceiling="11000") as agent:
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
-        asked: list[InvestmentReport] = []
-        done = transfers.invest(agent, send=True, confirm=lambda found: bool(asked.append(found)) or True)
+        investment_reports: list[InvestmentReport] = []
+        done = transfers.invest(agent, send=True, confirm=lambda report: bool(investment_reports.append(report)) or True)
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert [flow.delta_raw for flow in done.deposits] == [600 * USD], "what fits below the ceiling"
-        assert [flow.delta_raw for flow in asked[0].uninvested_deposits] == [1_100 * USD], "its owner saw what is left alone"
+        assert [flow.delta_raw for flow in investment_reports[0].uninvested_deposits] == [1_100 * USD], "its owner saw what is left alone"
         kinds = {flow.delta_raw: flow.kind for flow in agent.context.store.balances.transfers()}
         assert kinds == {600 * USD: ExternalTransferKind.DEPOSIT, 1_100 * USD: None}
         assert mentions(done.outcome.reason, "1100 USDC", "excluded")
-        assert looked(agent).kind is OutcomeKind.HOLD
+        assert look(agent).kind is OutcomeKind.HOLD
 
 
 def test_a_later_gift_takes_no_room_from_a_deposit_of_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -171,7 +176,7 @@ def test_a_later_gift_takes_no_room_from_a_deposit_of_before(anvil_chain: LocalC
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
     with again(chain, loaded) as agent:
-        assert looked(agent).kind is OutcomeKind.HOLD
+        assert look(agent).kind is OutcomeKind.HOLD
         for usd in (600, 700):  # its owner's, then a stranger's
             chain.set_balance("USDC", chain.balance("USDC") + usd * USD)
             transfers.list_transfers(agent)
@@ -187,16 +192,16 @@ def test_a_fresh_gift_that_holds_purchases_back_refuses_no_investment(anvil_chai
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
     with again(chain, loaded) as agent:
-        assert looked(agent).kind is OutcomeKind.HOLD
+        assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 4_000)
-        assert looked(agent).kind is OutcomeKind.HALT
+        assert look(agent).kind is OutcomeKind.HALT
         weth = chain.balance("WETH")
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
         done = transfers.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert chain.balance("WETH") > weth, "the gift is not sold"
-        assert looked(agent).kind is OutcomeKind.HALT, "the gift still holds purchases back for its day"
+        assert look(agent).kind is OutcomeKind.HALT, "the gift still holds purchases back for its day"
 
 
 def test_an_investment_above_its_owners_own_ceiling_is_refused_before_anything(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -204,7 +209,7 @@ def test_an_investment_above_its_owners_own_ceiling_is_refused_before_anything(a
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
     with again(chain, loaded) as agent:
-        assert looked(agent).kind is OutcomeKind.HOLD
+        assert look(agent).kind is OutcomeKind.HOLD
         chain.set_balance("USDC", chain.balance("USDC") + 1_500 * USD)
         for send in (False, True):
             with raises_code(Refused, "max_live_value", "portfolio.max_live_value") as refused:

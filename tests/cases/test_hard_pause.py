@@ -17,25 +17,11 @@ from agent.localchain.nodes import AnvilNode
 from agent.model import Halt, IntentKind, IntentState, UnreadableItem
 from agent.policy import decide
 from tests.support.agents import ROOMY, again, agent_on, allow, allowances, at_send, fund, purse, swap_of, trusted, yes
+from tests.support.fakes.clock import waiting_clock
 from tests.support.text import mentions, raises_code
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}
-
-
-class Still:
-    """ports.Clock under which blocks come only once `mining` says so."""
-
-    def __init__(self, chain: LocalChain) -> None:
-        self._chain, self.mining, self.slept = chain, False, 0.0
-
-    def now_s(self) -> int:
-        return self._chain.now_s()
-
-    def sleep(self, seconds: float) -> None:
-        self.slept += seconds
-        if self.mining:
-            self._chain.node.mine(1)
 
 
 def no_decider(_: object) -> NoReturn:
@@ -55,7 +41,7 @@ def frozen(chain: LocalChain, symbol: str) -> None:
 
 @pytest.mark.slow
 def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain, node, clock = anvil_chain, anvil_chain.node, Still(anvil_chain)
+    chain, node, clock = anvil_chain, anvil_chain.node, waiting_clock(anvil_chain)
     assert isinstance(node, AnvilNode)
     fund(chain, HELD)
     allow(chain, "WETH", "LINK")
@@ -69,10 +55,10 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
                 (IntentKind.SWAP, IntentState.BROADCAST, before.nonce)
             }
             agent.context.kill_switch.pause("stop it all", 1, hard=True)
-            clock.mining = True
-            found = agent.pending_and_allowances()
-            assert {intent.id for intent in found.pending_intents} == {intent.id for intent in swaps}
-            assert sorted(one.token_label for one in found.open_allowances) == ["LINK", "WETH"]
+            clock.on_sleep = lambda: node.mine(1)
+            pending_and_allowances = agent.pending_and_allowances()
+            assert {intent.id for intent in pending_and_allowances.pending_intents} == {intent.id for intent in swaps}
+            assert sorted(open_allowance.token_label for open_allowance in pending_and_allowances.open_allowances) == ["LINK", "WETH"]
             outcome = agent.cancel_and_revoke("stop it all")
         finally:
             node.rpc("evm_setAutomine", True)
@@ -152,13 +138,13 @@ def test_one_token_that_refuses_stops_no_other(anvil_chain: LocalChain, tmp_path
         outcome = agent.cancel_and_revoke("stop")
         assert outcome.kind is OutcomeKind.FAILED
         assert "WETH: simulation" in outcome.reason
-        left = allowances(chain)
-        assert left["USDC"] == 0
-        assert left["WETH"] > 0
+        allowances_left = allowances(chain)
+        assert allowances_left["USDC"] == 0
+        assert allowances_left["WETH"] > 0
 
 
 def test_a_run_that_is_paused_hard_takes_back_at_once_and_trades_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain, clock = anvil_chain, Still(anvil_chain)
+    chain, clock = anvil_chain, waiting_clock(anvil_chain)
     fund(chain, HELD)
     with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=clock) as agent:
         allow(chain, "WETH")
@@ -166,11 +152,11 @@ def test_a_run_that_is_paused_hard_takes_back_at_once_and_trades_nothing(anvil_c
         looks = agent.run(send=True, confirm=yes, every="1h")
         kinds = [next(looks).kind]  # type: ignore[union-attr]  # an outcome
         agent.context.kill_switch.pause("stop", 1, hard=True)
-        clock.slept = 0.0
+        clock.sleeps.clear()
         kinds.append(next(looks).kind)  # type: ignore[union-attr]  # an outcome
-        assert clock.slept < 60, "an hour's rest ends at once"
+        assert sum(clock.sleeps) < 60, "an hour's rest ends at once"
         assert not any(allowances(chain).values())
         kinds.append(next(looks).kind)  # type: ignore[union-attr]  # an outcome
         assert kinds == [OutcomeKind.REFUSED, OutcomeKind.DONE, OutcomeKind.HALT]
-        assert clock.slept >= 3600, "once it has seen it, it rests as ever"
+        assert sum(clock.sleeps) >= 3600, "once it has seen it, it rests as ever"
         looks.close()

@@ -17,10 +17,10 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.model import IntentKind
 from agent.policy.decide import current_drifts
 from tests.support import agents
+from tests.support.constants import DAY_S
 from tests.support.futures import EVEN, futures_table
 from tests.support.perps import later, read_now
 
-DAY_S = 86_400
 TAXED = {"horizon": "30d", "min_saving": "0.5%", "tax_rate": "25%", "capital_cost": "4%"}
 
 
@@ -72,11 +72,11 @@ def hedged(agent: Agent, perps: LocalPerps) -> None:
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
     kinds = [intent.kind for intent in outcome.transactions if intent.kind is not IntentKind.APPROVE]
     assert kinds == [IntentKind.FUTURES, IntentKind.SWAP], outcome.reason
-    (found,) = hedge_comparisons_of(outcome)
-    assert found.is_hedged
-    assert found.sale_tax > 0
-    told = [alert.text for alert in cycle_alerts(outcome, RunFacts(False, "", None))]
-    assert any("above target, of which" in text and "it is shorted" in text for text in told), told
+    (hedge_comparison,) = hedge_comparisons_of(outcome)
+    assert hedge_comparison.is_hedged
+    assert hedge_comparison.sale_tax > 0
+    texts = [alert.text for alert in cycle_alerts(outcome, RunFacts(False, "", None))]
+    assert any("above target, of which" in text and "it is shorted" in text for text in texts), texts
 
 
 def test_a_taxed_overweight_is_hedged_and_the_rest_sold(perps: LocalPerps, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_hedge_ends_at_its_horizon_and_the_asset_is_sold(perps: LocalPerps, tm
         ended = agent.rebalance(send=True, confirm=agents.yes)
         assert short_raw(perps) == 0, ended.reason
         rest = agent.rebalance(send=True, confirm=agents.yes)
-        assert not [one for one in rest.transactions if one.kind is IntentKind.FUTURES], rest.reason
+        assert not [transaction for transaction in rest.transactions if transaction.kind is IntentKind.FUTURES], rest.reason
 
 
 def test_the_owner_opens_and_closes_a_hedge(perps: LocalPerps, tmp_path: Path) -> None:
@@ -185,8 +185,8 @@ def test_the_owner_opens_and_closes_a_hedge(perps: LocalPerps, tmp_path: Path) -
 
 def recorded_raw(agent: Agent, perps: LocalPerps) -> int:
     """Size of the hedge in the store."""
-    (found,) = agent.context.store.budgets.history(perps.chain.now_s()).layer(FuturesState).hedges
-    return found.size_raw
+    (hedge,) = agent.context.store.budgets.history(perps.chain.now_s()).layer(FuturesState).hedges
+    return hedge.size_raw
 
 
 def test_record_and_position_agree_after_each_deleverage(perps: LocalPerps, tmp_path: Path) -> None:

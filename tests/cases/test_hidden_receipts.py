@@ -15,7 +15,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, agent_on, fund, purse, yes
 from tests.support.endpoints import SEND, Served, altered, methods, serve
-from tests.support.markets.endpoints import endpoint_of as line
+from tests.support.markets.endpoints import endpoint_of
 from tests.support.samples import slow
 from tests.support.scenes import scene_on
 from tests.support.text import mentions
@@ -26,7 +26,7 @@ HIDDEN = {"receipt and hash": (RECEIPT, BY_HASH), "receipt alone": (RECEIPT,)}
 
 
 @dataclass
-class Hiding:
+class ReceiptHidingNode:
     """An endpoint in front of a node. From the `number`-th transaction on it answers null to the methods, until `shows` is set."""
 
     server: Served
@@ -34,16 +34,16 @@ class Hiding:
 
     @property
     def sent(self) -> int:
-        return sum(SEND in methods(asked) for asked in self.server.seen)
+        return sum(SEND in methods(request) for request in self.server.seen)
 
 
 @contextmanager
-def hiding(url: str, hidden: tuple[str, ...], number: int = 1) -> Iterator[Hiding]:
+def hiding(url: str, hidden: tuple[str, ...], number: int = 1) -> Iterator[ReceiptHidingNode]:
     def alter(method: str, params: list[Any], answer: Any) -> Any:
         return None if method in hidden and not endpoint.shows and endpoint.sent >= number else answer
 
     with serve(altered(url, alter)) as server:
-        endpoint = Hiding(server)
+        endpoint = ReceiptHidingNode(server)
         yield endpoint
 
 
@@ -68,9 +68,9 @@ def test_from_init_on_a_hidden_receipt_is_waited_for_and_settled_once(
         assert "not mined within" in first
         assert purse(chain).nonce == before.nonce + 2, "approval and swap"
         for args in (("rebalance", "--send", "--yes"), ("adopt", "--yes")):
-            said = scene.say(*args, code=Retryable.exit_code)
-            assert not mentions(said, "another program")
-            assert mentions(said, "our transaction", "receipt") or mentions(said, "is open")
+            output = scene.say(*args, code=Retryable.exit_code)
+            assert not mentions(output, "another program")
+            assert mentions(output, "our transaction", "receipt") or mentions(output, "is open")
         assert endpoint.sent == 2, "nothing is sent again, and nothing new"
         endpoint.shows = True
         scene.say("rebalance", "--send", "--yes")
@@ -88,7 +88,7 @@ def test_a_run_waits_with_back_off_for_a_hidden_receipt_and_settles_it(anvil_cha
     chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 30_000})
     with hiding(str(chain.url), HIDDEN["receipt and hash"], number=2) as endpoint:
-        lines = [line(endpoint.server.url, "hiding"), line(str(chain.url), "honest")][:operators]
+        lines = [endpoint_of(endpoint.server.url, "hiding"), endpoint_of(str(chain.url), "honest")][:operators]
         rpc = [{"url": "http://127.0.0.1:1", "operator": endpoint_line.operator} for endpoint_line in lines]
         changes = {**ROOMY, "chain.rpc": rpc, "chain.quorum": operators}
         with agent_on(chain, tmp_path, changes, TARGETS, transports=lines) as agent:

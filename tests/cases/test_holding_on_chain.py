@@ -10,9 +10,9 @@ from agent.layers.holding.state import HoldingState
 from agent.localchain import LocalChain
 from agent.model import Plan
 from tests.support.agents import ROOMY, again, agent_on, fund, swap_of, trusted, yes
+from tests.support.constants import DAY_S
 from tests.support.text import mentions
 
-DAY_S = 86_400
 HALVES = {"WETH": "50%", "USDC": "50%"}
 HELD = {"holding": {"hours": "24h"}, **ROOMY}
 

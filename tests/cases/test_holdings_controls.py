@@ -19,24 +19,20 @@ from agent.layers.strategies.store import StrategyStore
 from agent.localchain import LocalChain
 from agent.model import Control, ControlKind, ControlOrigin, ControlState, ControlSubmission, IntentKind
 from tests.faults.rig import in_child
-from tests.support import agents
-from tests.support import lp_on_chain as lp
+from tests.support import agents, lp_on_chain
 from tests.support.agents import USD, again, fund, purse, trusted
 from tests.support.lp_on_chain import EVEN, send
-from tests.support.on_chain.controls import ControlledRun as Bot
-from tests.support.on_chain.controls import die_in_cycle as carried_out
-from tests.support.on_chain.holdings import VALUED
-from tests.support.on_chain.holdings import paused_run as opened
-from tests.support.on_chain.lp_actions import V3
-from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.support.on_chain.controls import ControlledRun, die_in_cycle
+from tests.support.on_chain.holdings import VALUED, paused_run
+from tests.support.on_chain.lp_actions import V3, config_with_targets
 from tests.support.on_chain.strategies import require_sum
-from tests.support.stores import Killed
 from tests.support.text import raises_code
+from tests.support.transactions import Killed
 
 APPLY = ("apply", "yes")
 
 
-def ended(run: Bot, control: Control) -> tuple[ControlState, str]:
+def ended(run: ControlledRun, control: Control) -> tuple[ControlState, str]:
     """State and code of a control after a cycle of a paused run, which trades nothing."""
     before = purse(run.chain)
     record = run.ended(control)
@@ -44,14 +40,14 @@ def ended(run: Bot, control: Control) -> tuple[ControlState, str]:
     return record.state, record.code
 
 
-def paused(chain: LocalChain, agent: Agent) -> Bot:
+def paused(chain: LocalChain, agent: Agent) -> ControlledRun:
     agent.context.kill_switch.pause("still", chain.now_s())
-    return Bot(chain, agent.context.loaded_config, agent)
+    return ControlledRun(chain, agent.context.loaded_config, agent)
 
 
 def give(chain: LocalChain, token_id: int | None) -> None:
     """A position leaves the wallet, without a transaction of it."""
-    chain.send(lp.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, token_id), chain.whale.address)
+    chain.send(lp_on_chain.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, token_id), chain.whale.address)
 
 
 # --- Positions.
@@ -60,18 +56,18 @@ def give(chain: LocalChain, token_id: int | None) -> None:
 def test_a_position_is_taken_as_shown_and_forgotten_once_it_is_gone(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    chain.send(lp.manager(chain).setApprovalForAll(chain.whale.address, True), chain.wallet.address)
+    chain.send(lp_on_chain.manager(chain).setApprovalForAll(chain.whale.address, True), chain.wallet.address)
     with again(chain, trusted(chain, tmp_path, VALUED, EVEN)) as agent:
         run = paused(chain, agent)
         run.look()
-        own, other, foreign = (lp.provide_v3(chain, V3, -30, 30, 1_500, owner) for owner in (None, None, chain.whale.address))
+        own, other, foreign = (lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500, owner) for owner in (None, None, chain.whale.address))
         with raises_code(ConfigError, "unknown"):
             run.shown("holdings", ("take", str(foreign.token_id)))
         with raises_code(ConfigError, "unknown"):
             run.shown("holdings", ("forget", str(own.token_id)))
-        shown: Any = run.shown("holdings", ("take", str(own.token_id)))
-        assert shown["document"]["changes"][0].startswith(f"{own.name} counts from now on: liquidity ")
-        assert {move.split(" ")[1] for move in shown["moves"]} == {"WETH", "USDC"}
+        shown_plan_document: Any = run.shown("holdings", ("take", str(own.token_id)))
+        assert shown_plan_document["document"]["changes"][0].startswith(f"{own.name} counts from now on: liquidity ")
+        assert {move.split(" ")[1] for move in shown_plan_document["moves"]} == {"WETH", "USDC"}
         assert agent.context.store.positions.changes() == (), "a preview writes nothing"
         late, gone = run.ask("holdings", ("take", str(own.token_id))), run.ask("holdings", ("take", str(other.token_id)))
         give(chain, other.token_id)
@@ -86,15 +82,15 @@ def test_a_position_is_taken_as_shown_and_forgotten_once_it_is_gone(anvil_chain:
         with raises_code(ConfigError, "exists"):
             run.shown("holdings", ("take", str(own.token_id)))
 
-        shown = run.shown("holdings", ("forget", str(own.token_id)))
-        assert [move[0] for move in shown["moves"]] == ["-", "-"]
-        assert shown["document"]["warnings"]
+        shown_plan_document = run.shown("holdings", ("forget", str(own.token_id)))
+        assert [move[0] for move in shown_plan_document["moves"]] == ["-", "-"]
+        assert shown_plan_document["document"]["warnings"]
         give(chain, own.token_id)
-        asked = run.ask("holdings", ("forget", str(own.token_id)))
-        assert ended(run, asked) == (ControlState.DONE, "")
+        holdings_document = run.ask("holdings", ("forget", str(own.token_id)))
+        assert ended(run, holdings_document) == (ControlState.DONE, "")
         assert api.read_liquidity_report(agent).forgettable == ()
         with raises_code(Refused, "plan_used"):
-            run.ask("holdings", ("forget", str(own.token_id)), plan=asked.plan_hash)
+            run.ask("holdings", ("forget", str(own.token_id)), plan=holdings_document.plan_hash)
 
 
 @pytest.mark.parametrize("why", ["its target would provide again", "exits would not withdraw it"])
@@ -102,12 +98,12 @@ def test_a_control_forgets_nothing_that_a_target_or_an_exit_needs(anvil_chain: L
     """The terminal does: a stolen session has none."""
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    changes = wanting(chain, V3) if why.startswith("its") else {**VALUED, "portfolio.assets.0.stop_loss": "50%"}
+    changes = config_with_targets(chain, V3) if why.startswith("its") else {**VALUED, "portfolio.assets.0.stop_loss": "50%"}
     loaded = trusted(chain, tmp_path, changes, EVEN)
     with again(chain, loaded) as agent:
         run = paused(chain, agent)
         run.look()
-        own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+        own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
         if "lp.targets" in changes:
             run.store.positions.record_scan([own.name], chain.now_s())
             with raises_code(Refused, "widens"):  # as a restored store finds it: undecided
@@ -122,20 +118,20 @@ def test_a_control_forgets_nothing_that_a_target_or_an_exit_needs(anvil_chain: L
 def test_a_position_whose_withdrawal_is_in_flight_is_neither_forgotten_nor_taken(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, wanting(chain, V3, width="5%"), EVEN)
+    loaded = trusted(chain, tmp_path, config_with_targets(chain, V3, width="5%"), EVEN)
     with again(chain, loaded) as agent:
         assert send(agent, chain).kind is OutcomeKind.DONE
         [old] = agent.context.store.positions.changes()
     chain.move_market({"WETH": 3_300})
 
     def dies(event: str) -> None:
-        if event == "after:send" and any(one.kind is IntentKind.LIQUIDITY for one in agent.context.store.journal.open_intents()):
+        if event == "after:send" and any(intent.kind is IntentKind.LIQUIDITY for intent in agent.context.store.journal.open_intents()):
             raise Killed
 
     with again(chain, loaded) as agent:
         with pytest.raises(Killed):
             agent.rebalance(send=True, confirm=agents.yes, progress=dies)
-        run, number = Bot(chain, loaded, agent), ("forget", str(old.token_id))
+        run, number = ControlledRun(chain, loaded, agent), ("forget", str(old.token_id))
         with raises_code(Refused, "open_transaction"):
             run.shown("holdings", number)
         with raises_code(Refused, "open_transaction"):
@@ -152,12 +148,12 @@ def test_a_run_killed_at_a_taken_position_has_written_its_cost_too(anvil_chain: 
     with again(chain, loaded) as agent:
         run = paused(chain, agent)
         run.look()
-        own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-        asked = run.ask("holdings", ("take", str(own.token_id)))
-    assert in_child(lambda: carried_out(chain, loaded, "after:write a liquidity position")) == -signal.SIGKILL
+        own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
+        holdings_document = run.ask("holdings", ("take", str(own.token_id)))
+    assert in_child(lambda: die_in_cycle(chain, loaded, "after:write a liquidity position")) == -signal.SIGKILL
     with again(chain, loaded) as agent:
-        run = Bot(chain, loaded, agent)
-        assert ended(run, asked) == (ControlState.FAILED, "interrupted")
+        run = ControlledRun(chain, loaded, agent)
+        assert ended(run, holdings_document) == (ControlState.FAILED, "interrupted")
         (taken,) = run.store.positions.changes()
         assert taken.amounts_raw == pytest.approx(own.entry_raw, rel=1e-3)
 
@@ -166,48 +162,50 @@ def test_a_run_killed_at_a_taken_position_has_written_its_cost_too(anvil_chain: 
 
 
 def names(agent: Agent) -> list[str]:
-    found = agent.step_input().layer(StrategiesState).books
-    assert found is not None
-    return [one.name for one in found.strategy_books]
+    books = agent.step_input().layer(StrategiesState).books
+    assert books is not None
+    return [strategy_book.name for strategy_book in books.strategy_books]
 
 
 def test_ledgers_are_adopted_as_shown_and_not_once_the_wallet_changed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    loaded = opened(chain, tmp_path).loaded
+    loaded = paused_run(chain, tmp_path).loaded
     with again(chain, loaded) as agent:
         run = paused(chain, agent)
         with raises_code(ConfigError, "not_open"):
             run.shown("holdings", ("deposits-to", "idle"))
-        shown: Any = run.shown("holdings", APPLY)
-        assert shown["document"]["changes"] == ["the strategies of the config differ from those of the books (idle will be opened)"]
-        assert [one["name"] for one in shown["document"]["strategies"]["strategies"]] == ["up", "down", "idle"]
-        assert f"in all {chain.balance('USDC') / USD:f}".rstrip("0") in " ".join(shown["moves"])
+        shown_plan_document: Any = run.shown("holdings", APPLY)
+        assert shown_plan_document["document"]["changes"] == [
+            "the strategies of the config differ from those of the books (idle will be opened)"
+        ]
+        assert [strategy["name"] for strategy in shown_plan_document["document"]["strategies"]["strategies"]] == ["up", "down", "idle"]
+        assert f"in all {chain.balance('USDC') / USD:f}".rstrip("0") in " ".join(shown_plan_document["moves"])
         assert names(agent) == ["up", "down"], "a preview writes nothing"
-        asked = run.ask("holdings", APPLY, plan=shown["plan_hash"])
+        holdings_document = run.ask("holdings", APPLY, plan=shown_plan_document["plan_hash"])
         chain.set_balance("USDC", chain.balance("USDC") + 1)
-        assert ended(run, asked) == (ControlState.REFUSED, "plan_changed"), "by one base unit"
+        assert ended(run, holdings_document) == (ControlState.REFUSED, "plan_changed"), "by one base unit"
         assert names(agent) == ["up", "down"]
-        asked = run.ask("holdings", APPLY)
-        assert ended(run, asked) == (ControlState.DONE, "")
+        holdings_document = run.ask("holdings", APPLY)
+        assert ended(run, holdings_document) == (ControlState.DONE, "")
         assert names(agent) == ["up", "down", "idle"]
         require_sum(chain, agent)
         assert "old" not in {state.name for state in run.store.layer_repository(StrategyStore).ledger().states}
         with raises_code(ConfigError, "unchanged"):
             run.shown("holdings", APPLY)
         with raises_code(Refused, "plan_used"):
-            run.ask("holdings", APPLY, plan=asked.plan_hash)
+            run.ask("holdings", APPLY, plan=holdings_document.plan_hash)
 
 
 def test_deposits_go_to_a_strategy_that_is_known_and_only_by_the_plan_that_was_shown(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    loaded = opened(chain, tmp_path, {}).loaded
+    loaded = paused_run(chain, tmp_path, {}).loaded
     with again(chain, loaded) as agent:
         run = paused(chain, agent)
         with raises_code(ConfigError, "unknown"):
             run.shown("holdings", ("deposits-to", "idle"))
-        asked = run.ask("holdings", ("deposits-to", "up"))
+        holdings_document = run.ask("holdings", ("deposits-to", "up"))
         api.route_transfers(loaded, "down")
-        assert ended(run, asked) == (ControlState.REFUSED, "plan_changed"), "another changed it meanwhile"
+        assert ended(run, holdings_document) == (ControlState.REFUSED, "plan_changed"), "another changed it meanwhile"
         assert ended(run, run.ask("holdings", ("deposits-to", "up"))) == (ControlState.DONE, "")
         assert api.strategies(agent)["flows_to"] == "up"
         plan_hash = run.shown("holdings", ("deposits-to", "all"))["plan_hash"]
@@ -229,18 +227,18 @@ def test_a_run_killed_at_new_ledgers_has_written_all_of_them_or_none(
     anvil_chain: LocalChain, tmp_path: Path, moment: str, state: ControlState, is_open: bool
 ) -> None:
     chain = anvil_chain
-    loaded = opened(chain, tmp_path).loaded
+    loaded = paused_run(chain, tmp_path).loaded
     with again(chain, loaded) as agent:
-        asked = paused(chain, agent).ask("holdings", APPLY)
-    assert in_child(lambda: carried_out(chain, loaded, moment)) == -signal.SIGKILL
+        holdings_document = paused(chain, agent).ask("holdings", APPLY)
+    assert in_child(lambda: die_in_cycle(chain, loaded, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
-        run = Bot(chain, loaded, agent)
+        run = ControlledRun(chain, loaded, agent)
         version = run.store.layer_repository(StrategyStore).ledger().record_version
-        assert ended(run, asked) == (state, "interrupted")
+        assert ended(run, holdings_document) == (state, "interrupted")
         assert "look whether it took effect" in run.store.controls.newest(1)[0].reason
         assert run.store.layer_repository(StrategyStore).ledger().record_version == version, "it is not repeated"
         assert names(agent) == (["up", "down", "idle"] if is_open else ["up", "down"])
-        assert ("old" in {one.name for one in run.store.layer_repository(StrategyStore).ledger().states}) is not is_open
+        assert ("old" in {state.name for state in run.store.layer_repository(StrategyStore).ledger().states}) is not is_open
         if is_open:
             with raises_code(ConfigError, "unchanged"):
                 run.shown("holdings", APPLY)
@@ -250,9 +248,9 @@ def test_a_run_killed_at_new_ledgers_has_written_all_of_them_or_none(
         require_sum(chain, agent)
 
 
-@pytest.mark.parametrize("given", [(), (APPLY, ("take", "1")), (("apply", "no"),), (("take", "x"),), (("forget", "0x12"),)])
-def test_a_request_that_is_no_change_is_refused_with_its_field(anvil_chain: LocalChain, tmp_path: Path, given: Any) -> None:
+@pytest.mark.parametrize("fields", [(), (APPLY, ("take", "1")), (("apply", "no"),), (("take", "x"),), (("forget", "0x12"),)])
+def test_a_request_that_is_no_change_is_refused_with_its_field(anvil_chain: LocalChain, tmp_path: Path, fields: Any) -> None:
     chain = anvil_chain
     with again(chain, trusted(chain, tmp_path, VALUED, EVEN)) as agent, pytest.raises(TrimtabError) as refused:
-        Bot(chain, agent.context.loaded_config, agent).shown("holdings", *given)
+        ControlledRun(chain, agent.context.loaded_config, agent).shown("holdings", *fields)
     assert refused.value.remedy

@@ -23,9 +23,9 @@ from agent.venues.hyperliquid.client import HyperliquidAgent, HyperliquidClient
 from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.orders import OrderTicket, VenueOrderStage
 from agent.venues.hyperliquid.venue import require_fresh_agent
+from tests.support.fakes.clock import FakeClock
 from tests.support.hyperliquid import approve_agent, issue_tickets
-from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, Held, HyperliquidServer, hyperliquid, key_of
-from tests.support.transactions import ManualClock
+from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, HyperliquidServer, ServerPosition, hyperliquid, key_of
 
 OWNER, AGENT = key_of(1), key_of(2)
 VALID_MS = 30_000
@@ -55,7 +55,7 @@ class World:
         return sum(body["action"]["type"] == "order" for body in self.server.bodies)
 
     def size(self, coin: str) -> Fraction:
-        return self.server.wallet(OWNER.address).held.get(coin, Held()).size
+        return self.server.wallet(OWNER.address).held.get(coin, ServerPosition()).size
 
     def client(self, key: LocalAccount = AGENT, is_mainnet: bool = False, account: str = OWNER.address) -> HyperliquidClient:
         agent = AgentKey(key, is_mainnet=is_mainnet)
@@ -89,7 +89,7 @@ def lots(coin: str, size: str) -> int:
 def test_the_rows_of_an_answer_count_in_the_budget(world: World) -> None:
     for _ in range(59):
         world.server.fund(OWNER.address, 1)
-    budget = RequestBudget(ManualClock())
+    budget = RequestBudget(FakeClock())
     connection = HyperliquidConnection(world.server.url, is_mainnet=world.server.is_mainnet, timeout_s=60, budget=budget)
     rows = connection.info(type="userNonFundingLedgerUpdates", user=OWNER.address.lower(), startTime=0)
     assert isinstance(rows, list)
@@ -319,7 +319,7 @@ def test_funding_is_in_the_balance_once_it_is_paid(world: World) -> None:
 
 
 @pytest.mark.parametrize("figure", ["accountValue", "totalRawUsd", "crossMaintenanceMarginUsed", "positionValue"])
-@pytest.mark.parametrize("factor", ["1.0001", *(pytest.param(one, marks=pytest.mark.slow) for one in ("0.5", "10"))])
+@pytest.mark.parametrize("factor", ["1.0001", *(pytest.param(size, marks=pytest.mark.slow) for size in ("0.5", "10"))])
 def test_a_venue_that_lies_about_one_figure_of_margin_is_not_believed(world: World, figure: str, factor: str) -> None:
     world.venue.submit(world.ticket(order("ETH", 30_000, "3010")))
     world.venue.read()
@@ -394,20 +394,20 @@ def test_limit_orders_rest_fill_by_price_then_time_and_are_cancelled(world: Worl
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(-3, 3).filter(bool), st.integers(-8, 8).filter(bool))
-def test_reduce_only_orders_never_turn_a_position(held: int, asked: int) -> None:
+def test_reduce_only_orders_never_turn_a_position(size_before: int, ordered_size: int) -> None:
     with hyperliquid() as server:
         server.fund(OWNER.address, 50_000)
         world = opened(server)
-        world.venue.submit(world.ticket(order("ETH", held * 10_000, "3100" if held > 0 else "2900")))
-        ticket = world.ticket(order("ETH", asked * 10_000, "3100" if asked > 0 else "2900", reduce=True))
-        if held * asked > 0:
+        world.venue.submit(world.ticket(order("ETH", size_before * 10_000, "3100" if size_before > 0 else "2900")))
+        ticket = world.ticket(order("ETH", ordered_size * 10_000, "3100" if ordered_size > 0 else "2900", reduce=True))
+        if size_before * ordered_size > 0:
             with pytest.raises(Refused, match="would increase position"):
                 world.venue.submit(ticket)
-            assert world.size("ETH") == held
+            assert world.size("ETH") == size_before
             return
         world.venue.submit(ticket)
-        assert world.size("ETH") * held >= 0
-        assert abs(world.size("ETH")) == max(0, abs(held) - abs(asked))
+        assert world.size("ETH") * size_before >= 0
+        assert abs(world.size("ETH")) == max(0, abs(size_before) - abs(ordered_size))
 
 
 def test_orders_below_ten_dollars_reach_no_venue(world: World) -> None:

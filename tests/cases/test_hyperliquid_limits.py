@@ -26,7 +26,7 @@ from agent.units import utc_text
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
-from tests.support.hyperliquid_server import HOUSE, Held, HyperliquidServer, Order
+from tests.support.hyperliquid_server import HOUSE, HyperliquidServer, Order, ServerPosition
 from tests.support.samples import slow
 
 
@@ -35,10 +35,10 @@ def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """A wallet on its spot targets, with 10,000 of margin at a venue whose books are empty."""
     monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
     agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
-    with venue_for(anvil_chain) as found:
+    with venue_for(anvil_chain) as server:
         for coin in ("ETH", "BTC"):
-            found.move(coin, "0")
-        yield found
+            server.move(coin, "0")
+        yield server
 
 
 def limits(server: HyperliquidServer, order_type: str = "gtc", weights: dict[str, str] | None = None, **more: object) -> dict[str, object]:
@@ -47,11 +47,11 @@ def limits(server: HyperliquidServer, order_type: str = "gtc", weights: dict[str
 
 
 def resting(server: HyperliquidServer) -> list[Order]:
-    return [one for one in server.orders if one.user != HOUSE and one.status == "open" and one.trigger is None]
+    return [order for order in server.orders if order.user != HOUSE and order.status == "open" and order.trigger is None]
 
 
 def held(server: HyperliquidServer, chain: LocalChain, coin: str = "ETH") -> Fraction:
-    return server.wallet(chain.wallet.address).held.get(coin, Held()).size
+    return server.wallet(chain.wallet.address).held.get(coin, ServerPosition()).size
 
 
 def step(agent: Agent) -> StepOutcome:
@@ -71,15 +71,15 @@ def placed(server: HyperliquidServer) -> list[str]:
 
 
 def orders(agent: Agent) -> list[Intent]:
-    return [one for one in agent.context.store.journal.intents() if "cancel" not in one.note]
+    return [intent for intent in agent.context.store.journal.intents() if "cancel" not in intent.note]
 
 
 def require_settled(agent: Agent, server: HyperliquidServer, chain: LocalChain) -> None:
     """Require that the journal has every fill of the venue exactly once, and nothing is open or unbooked."""
     journal = agent.context.store.journal
     assert journal.open_intents() == () == journal.unbooked_intents()
-    fills = [fill for one in journal.intents() if one.receipt for fill in one.receipt.fills]
-    mine = {str(one["tid"]): one for one in server.fills if one["user"] == chain.wallet.address.lower()}
+    fills = [fill for intent in journal.intents() if intent.receipt for fill in intent.receipt.fills]
+    mine = {str(fill["tid"]): fill for fill in server.fills if fill["user"] == chain.wallet.address.lower()}
     assert sorted(fill.fill_id for fill in fills) == sorted(mine)
     assert sum(fill.size_raw for fill in fills) == held(server, chain) * 10**4
 
@@ -125,7 +125,7 @@ def test_an_opening_rests_and_is_booked_fill_by_fill(server: HyperliquidServer, 
         [entry] = agent.context.store.ledger.entries_of([intent.id])
         assert entry.futures is not None
         assert [fill.size_raw for fill in entry.futures.fills] == [15_000, 15_000, 36_666]
-        fees = sum(Fraction(one["fee"]) for one in server.fills if one["user"] == anvil_chain.wallet.address.lower())
+        fees = sum(Fraction(fill["fee"]) for fill in server.fills if fill["user"] == anvil_chain.wallet.address.lower())
         assert sum(fill.fee_raw for fill in entry.futures.fills) == fees * 10**6
 
 
@@ -136,25 +136,30 @@ def test_status_history_and_txs_show_an_order_that_rests(server: HyperliquidServ
         step(agent)
         [order] = resting(server)
         config = tmp_path / "trimtab.toml"
-        [shown] = status_document(agent.status())["futures"]["open_orders"]
+        [open_order] = status_document(agent.status())["futures"]["open_orders"]
         [line] = [row for row in api.transactions(config)["transactions"] if row["open"]]
-        assert line["order"] == shown
-        assert Fraction(shown["price"]) == order.price
-        assert (shown["side"], shown["symbol"], Fraction(shown["size"]), shown["filled"]) == ("buy", "ETH", order.size, "1.5")
-        assert shown["expires"] == utc_text(order.taken_ms // 1000 + 3_600)
-        past = [one for row in api.history(config)["steps"] for one in row["transactions"]]
-        assert [one["status"] for one in past] == ["resting"]
+        assert line["order"] == open_order
+        assert Fraction(open_order["price"]) == order.price
+        assert (open_order["side"], open_order["symbol"], Fraction(open_order["size"]), open_order["filled"]) == (
+            "buy",
+            "ETH",
+            order.size,
+            "1.5",
+        )
+        assert open_order["expires"] == utc_text(order.taken_ms // 1000 + 3_600)
+        past = [transaction for row in api.history(config)["steps"] for transaction in row["transactions"]]
+        assert [transaction["status"] for transaction in past] == ["resting"]
 
 
 def test_two_markets_rest_beside_each_other_within_the_limits(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, limits(server, weights=ETH_AND_BTC), EVEN) as agent:
         assert step(agent).kind is OutcomeKind.DONE
-        assert sorted((one.coin, one.is_buy) for one in resting(server)) == [("BTC", False), ("ETH", True)]
+        assert sorted((order.coin, order.is_buy) for order in resting(server)) == [("BTC", False), ("ETH", True)]
         account = margin_account(agent.step_input().snapshot)
         assert account is not None
         assert account.positions == ()
         assert len(account.resting_orders) == 2
-        gross = sum(one.size * one.price for one in resting(server))
+        gross = sum(order.size * order.price for order in resting(server))
         assert gross < 20_500, "the second counts the first as filled"
         assert step(agent).transactions == ()
         assert len(sent(server)) == 2
@@ -170,7 +175,7 @@ def test_a_marketable_order_takes_what_is_there_and_its_rest_rests(
         assert held(server, anvil_chain) == 1 == order.size - order.left
         [intent] = agent.context.store.journal.open_intents()
         assert intent.receipt is not None
-        assert [one.size_raw for one in intent.receipt.fills] == [10_000]
+        assert [fill.size_raw for fill in intent.receipt.fills] == [10_000]
 
 
 def test_an_order_whose_time_passed_is_cancelled_and_placed_anew(
@@ -187,7 +192,7 @@ def test_an_order_whose_time_passed_is_cancelled_and_placed_anew(
         assert first.status == "canceled"
         assert second.cloid != first.cloid
         assert second.size < first.size, "what was filled is not opened twice"
-        [ended] = [one for one in orders(agent) if one.tx_hash == first.cloid]
+        [ended] = [order for order in orders(agent) if order.tx_hash == first.cloid]
         assert ended.state is IntentState.FINAL
         assert ended.receipt is not None
         assert len(ended.receipt.fills) == 1
@@ -235,7 +240,7 @@ def test_an_order_ends_with_its_cause(server: HyperliquidServer, anvil_chain: Lo
         outcome = step(agent)
         assert order.status == "canceled", outcome.reason
         assert why in outcome.reason, outcome.reason
-        ended = {one.tx_hash: one.state for one in orders(agent)}
+        ended = {order.tx_hash: order.state for order in orders(agent)}
         assert ended[order.cloid] is IntentState.FINAL
         if "pause" in cause:
             assert resting(server) == []
@@ -399,7 +404,7 @@ def test_an_order_that_fills_during_a_look_is_counted(
         assert [resting_order.size_raw for resting_order in account.resting_orders] == ([] if is_first else [size_raw])
 
 
-@pytest.mark.parametrize("fault", ["lost", "dropped", *(pytest.param(one, marks=pytest.mark.slow) for one in ("late", "garbled"))])
+@pytest.mark.parametrize("fault", ["lost", "dropped", *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("late", "garbled"))])
 def test_an_order_whose_answer_is_lost_rests_once(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str) -> None:
     with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
         server.faults = [fault]
@@ -458,7 +463,7 @@ def test_whatever_happens_each_fill_is_booked_once_and_no_market_has_two_orders(
                 random_event(dice, agent, server, anvil_chain)
                 with contextlib.suppress(Retryable):
                     step(agent)
-                coins = [one.coin for one in resting(server)]
+                coins = [order.coin for order in resting(server)]
                 assert len(coins) == len(set(coins))
     server.faults, server.hides_orders = [], 0
     with agents.again(anvil_chain, loaded) as agent:
@@ -472,11 +477,13 @@ def test_whatever_happens_each_fill_is_booked_once_and_no_market_has_two_orders(
         assert journal.open_intents() == () == journal.unbooked_intents()
         done = journal.intents(limit=1_000)
         owner = anvil_chain.wallet.address.lower()
-        numbers = [fill.fill_id for one in done if one.receipt for fill in one.receipt.fills if fill.fill_id]
-        tifs = {one.oid: one.tif for one in server.orders}
-        assert sorted(numbers) == sorted(str(one["tid"]) for one in server.fills if one["user"] == owner and tifs[one["oid"]] != "Ioc")
+        numbers = [fill.fill_id for transaction in done if transaction.receipt for fill in transaction.receipt.fills if fill.fill_id]
+        tifs = {order.oid: order.tif for order in server.orders}
+        assert sorted(numbers) == sorted(str(fill["tid"]) for fill in server.fills if fill["user"] == owner and tifs[fill["oid"]] != "Ioc")
         for coin, unit in (("ETH", 10**4), ("BTC", 10**5)):
-            booked = sum(fill.size_raw for one in done if one.receipt for fill in one.receipt.fills if fill.market == coin)
+            booked = sum(
+                fill.size_raw for transaction in done if transaction.receipt for fill in transaction.receipt.fills if fill.market == coin
+            )
             assert booked == held(server, anvil_chain, coin) * unit
         cloids = [body["action"]["orders"][0]["c"] for body in sent(server) if body["action"]["type"] == "order"]
         assert len(cloids) == len(set(cloids))

@@ -22,7 +22,7 @@ from agent.venues.hyperliquid.account import parse_transfers, require_own_margin
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
-from tests.support.hyperliquid_server import Held, HyperliquidServer
+from tests.support.hyperliquid_server import HyperliquidServer, ServerPosition
 from tests.support.samples import slow
 
 ETH = {"ETH": "100%"}
@@ -254,5 +254,5 @@ def test_leverage__set_low_at_the_venue_is_named_where_it_holds_a_target_back(
         notes = [item.why for item in outcome.plan.skipped]
         text = f"the leverage of ETH at the venue is {leverage}x of at most 25x, which holds its target back; raise it on the venue's site"
         assert (text in notes) is (leverage < 20)
-        position = server.wallet(anvil_chain.wallet.address).held.get("ETH", Held())
+        position = server.wallet(anvil_chain.wallet.address).held.get("ETH", ServerPosition())
         assert not position.size

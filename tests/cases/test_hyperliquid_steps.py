@@ -28,7 +28,7 @@ from agent.venues.hyperliquid.client import HyperliquidClient
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
-from tests.support.hyperliquid_server import DAY_MS, Held, HyperliquidServer, Order
+from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer, Order, ServerPosition
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """A wallet on its spot targets, with 10,000 of margin at the venue."""
     monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
     agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
-    with venue_for(anvil_chain) as found:
-        yield found
+    with venue_for(anvil_chain) as server:
+        yield server
 
 
 def held(server: HyperliquidServer, chain: LocalChain, coin: str) -> Fraction:
-    return server.wallet(chain.wallet.address).held.get(coin, Held()).size
+    return server.wallet(chain.wallet.address).held.get(coin, ServerPosition()).size
 
 
 def posted(server: HyperliquidServer) -> int:
@@ -160,7 +160,7 @@ def test_a_partial_fill_is_booked_exactly_and_the_rest_decided_anew(
         fills = [fill for intent in agent.context.store.journal.intents() if intent.receipt for fill in intent.receipt.fills]
         assert sum(fill.size_raw for fill in fills) == held(server, anvil_chain, "ETH") * 10**4
         assert sum(fill.quote_raw for fill in fills) == sum(
-            -int(Fraction(one["px"]) * Fraction(one["sz"]) * 10**6) for one in server.fills if one["crossed"]
+            -int(Fraction(fill["px"]) * Fraction(fill["sz"]) * 10**6) for fill in server.fills if fill["crossed"]
         )
 
 
@@ -181,7 +181,7 @@ ALIKE = ("rate limit", "value", "clock behind")
 """Each is met in its place by another of FAULTS."""
 
 
-@pytest.mark.parametrize("fault", [pytest.param(one, marks=pytest.mark.slow) if one in ALIKE else one for one in FAULTS])
+@pytest.mark.parametrize("fault", [pytest.param(fault, marks=pytest.mark.slow) if fault in ALIKE else fault for fault in FAULTS])
 def test_an_account_that_is_not_known_orders_nothing(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str
 ) -> None:
@@ -203,29 +203,29 @@ def unapproved(server: HyperliquidServer, chain: LocalChain) -> None:
 
 
 def expired(server: HyperliquidServer, chain: LocalChain) -> None:
-    server.agents = [replace(one, until_ms=server.now_ms + 1_000) for one in server.agents]
+    server.agents = [replace(agent, until_ms=server.now_ms + 1_000) for agent in server.agents]
 
 
 def renamed(server: HyperliquidServer, chain: LocalChain) -> None:
-    server.agents = [replace(one, name="another") for one in server.agents]
+    server.agents = [replace(agent, name="another") for agent in server.agents]
 
 
 def of_another(server: HyperliquidServer, chain: LocalChain) -> None:
-    server.agents = [replace(one, account="0x" + "22" * 20) for one in server.agents]
+    server.agents = [replace(agent, account="0x" + "22" * 20) for agent in server.agents]
 
 
 def another_key(server: HyperliquidServer, chain: LocalChain) -> None:
-    server.agents = [replace(one, address="0x" + "33" * 20) for one in server.agents]
+    server.agents = [replace(agent, address="0x" + "33" * 20) for agent in server.agents]
 
 
 @pytest.mark.parametrize(
-    "change", [unapproved, *(pytest.param(one, marks=pytest.mark.slow) for one in (expired, renamed, of_another)), another_key]
+    "change", [unapproved, *(pytest.param(approval, marks=pytest.mark.slow) for approval in (expired, renamed, of_another)), another_key]
 )
 def test_an_agent_that_may_not_trade_holds_futures_and_spot_goes_on(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, change: Callable[[HyperliquidServer, LocalChain], None]
 ) -> None:
     agents.fund(anvil_chain, {"WETH": 70_000, "USDC": 30_000})
-    server.wallet(anvil_chain.wallet.address).held["ETH"] = Held(Fraction(18), Fraction(54_000))
+    server.wallet(anvil_chain.wallet.address).held["ETH"] = ServerPosition(Fraction(18), Fraction(54_000))
     server.wallet(anvil_chain.wallet.address).usd -= 54_000
     change(server, anvil_chain)
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
@@ -268,13 +268,13 @@ def later(chain: LocalChain) -> None:
 
 
 def agent_alerts(outcome: StepOutcome, facts: RunFacts) -> list[Alert]:
-    return [one for one in cycle_alerts(outcome, facts) if one.key.startswith("futures:agent")]
+    return [alert for alert in cycle_alerts(outcome, facts) if alert.key.startswith("futures:agent")]
 
 
 def test_an_agent_approved_a_second_time_signs_nothing_more(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
-        server.agents = [replace(one, until_ms=one.until_ms + DAY_MS) for one in server.agents]
+        server.agents = [replace(agent, until_ms=agent.until_ms + DAY_MS) for agent in server.agents]
         later(anvil_chain)
         server.move("ETH", "-30/100")
         server.seed("ETH")
@@ -390,13 +390,13 @@ def test_a_position_that_the_config_does_not_name_holds_no_reduction_back(
         btc = server.coin("BTC").mark
         wallet = server.wallet(anvil_chain.wallet.address)
         size = Fraction(round(15_000 / btc, 3))
-        wallet.held["BTC"] = Held(size, size * btc)
+        wallet.held["BTC"] = ServerPosition(size, size * btc)
         wallet.usd -= size * btc
         before = held(server, anvil_chain, "ETH")
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         account = margin_account(outcome.step_input.snapshot)
         assert account is not None
-        assert [one.is_configured for one in account.markets if one.market == "BTC"] == [False]
+        assert [market.is_configured for market in account.markets if market.market == "BTC"] == [False]
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert "the account has a position in BTC, which the config does not name" in outcome.reason
         assert 0 < held(server, anvil_chain, "ETH") < before
@@ -446,7 +446,7 @@ def test_a_market_without_a_pin_is_not_traded_until_trust(server: HyperliquidSer
     ]
 
 
-@pytest.mark.parametrize("mode", ["unifiedAccount", *(pytest.param(one, marks=pytest.mark.slow) for one in ("portfolioMargin",))])
+@pytest.mark.parametrize("mode", ["unifiedAccount", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("portfolioMargin",))])
 def test_a_safe_book_whose_account_becomes_unified_is_not_sold(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, mode: str
 ) -> None:
@@ -498,7 +498,7 @@ def test_positions_get_stops_that_are_kept_replaced_and_cancelled_with_them(
     with agents.agent_on(anvil_chain, tmp_path, with_stops(server, ETH_AND_BTC), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        long, short = sorted(stops(server), key=lambda one: one.is_buy)
+        long, short = sorted(stops(server), key=lambda order: order.is_buy)
         assert (long.coin, long.left, long.is_reduce_only) == ("ETH", held(server, anvil_chain, "ETH"), True)
         assert (short.coin, short.left, short.is_reduce_only) == ("BTC", -held(server, anvil_chain, "BTC"), True)
         assert long.trigger is not None
@@ -507,7 +507,7 @@ def test_positions_get_stops_that_are_kept_replaced_and_cancelled_with_them(
         assert short.price > short.trigger > server.coin("BTC").mark
         account = margin_account(agent.step_input().snapshot)
         assert account is not None
-        assert {one.cloid for one in account.resting_stops} == {long.cloid, short.cloid}
+        assert {resting_stop.cloid for resting_stop in account.resting_stops} == {long.cloid, short.cloid}
         assert all(intent.state is IntentState.FINAL for intent in agent.context.store.journal.intents())
         sent = len(server.bodies)
         again = agent.rebalance(send=True, confirm=agents.yes)
@@ -516,13 +516,15 @@ def test_positions_get_stops_that_are_kept_replaced_and_cancelled_with_them(
         server.move("ETH", "-12/100")
         server.seed("ETH")
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
-        assert {(one.coin, one.left) for one in stops(server)} == {(coin, abs(held(server, anvil_chain, coin))) for coin in ("ETH", "BTC")}
+        assert {(order.coin, order.left) for order in stops(server)} == {
+            (coin, abs(held(server, anvil_chain, coin))) for coin in ("ETH", "BTC")
+        }
         assert len(stops(server)) == 2
         closed = agent.adjust_futures(Deleverage(None, "BTC"), send=True, confirm=agents.yes)
         assert closed.kind is OutcomeKind.DONE, closed.reason
         server.coin("BTC").is_delisted = True
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
-        assert "BTC" not in [one.coin for one in stops(server)]
+        assert "BTC" not in [order.coin for order in stops(server)]
 
 
 def test_a_stop_is_placed_although_the_agents_cannot_be_read(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -557,7 +559,7 @@ def test_a_stop_closes_the_position_of_a_dead_agent_before_its_liquidation(
         assert restarted.context.store.journal.open_intents() == ()
 
 
-@pytest.mark.parametrize("fault", ["lost", "dropped", *(pytest.param(one, marks=pytest.mark.slow) for one in ("late", "garbled"))])
+@pytest.mark.parametrize("fault", ["lost", "dropped", *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("late", "garbled"))])
 def test_a_stop_whose_answer_is_lost_rests_once(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str) -> None:
     with agents.agent_on(anvil_chain, tmp_path, with_stops(server, {"ETH": "100%"}), EVEN) as agent:
         server.faults = ["", fault]
@@ -601,7 +603,7 @@ def test_a_pause_leaves_stops_and_a_config_without_them_cancels_them(
 
 def test_a_position_below_ten_dollars_is_closed_whole(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     wallet = server.wallet(anvil_chain.wallet.address)
-    wallet.held["ETH"] = Held(Fraction("0.002"), Fraction(6))
+    wallet.held["ETH"] = ServerPosition(Fraction("0.002"), Fraction(6))
     wallet.usd -= 6
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         closed = agent.adjust_futures(Deleverage(None, "ETH"), send=True, confirm=agents.yes)
@@ -633,7 +635,7 @@ def test_a_vault_deposit_is_a_transfer_and_an_unknown_row_makes_the_profit_uncer
         assert "(airdrop)" in outcome.reason
         assert "uncertain" in outcome.reason
         facts = RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None)
-        [alert] = [one for one in cycle_alerts(outcome, facts) if one.key == "futures:books"]
+        [alert] = [alert for alert in cycle_alerts(outcome, facts) if alert.key == "futures:books"]
         assert alert.kind is AlertKind.REVIEW
         assert alert.is_lasting
         refresh_ledger(agent)

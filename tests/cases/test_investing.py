@@ -24,8 +24,8 @@ def test_a_deposit_is_told_and_spread_and_nothing_else_is_sold(anvil_chain: Loca
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
         assert transfers.invest(agent, send=True, confirm=sure).deposits == (), "nothing came yet"
-        held = purse(chain)
-        chain.set_balance("USDC", held.raw["USDC"] + 2_000 * USD)
+        balances = purse(chain)
+        chain.set_balance("USDC", balances.raw["USDC"] + 2_000 * USD)
         looked = transfers.invest(agent, confirm=sure)
         assert looked.outcome is not None
         assert looked.outcome.kind is OutcomeKind.PLANNED
@@ -38,9 +38,9 @@ def test_a_deposit_is_told_and_spread_and_nothing_else_is_sold(anvil_chain: Loca
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert done.is_recorded, done.outcome
         after = purse(chain)
-        assert after.raw["WETH"] > held.raw["WETH"]
-        assert after.raw["WBTC"] > held.raw["WBTC"]
-        shares = {one.symbol: one.drift_bps for one in agent.status().decision_result.drifts}
+        assert after.raw["WETH"] > balances.raw["WETH"]
+        assert after.raw["WBTC"] > balances.raw["WBTC"]
+        shares = {drift.symbol: drift.drift_bps for drift in agent.status().decision_result.drifts}
         assert all(abs(off) <= 250 for off in shares.values()), shares
         assert abs(after.raw["USDC"] - 3_600 * USD) < 20 * USD
         assert [flow.kind for flow in agent.context.store.balances.transfers()] == [ExternalTransferKind.DEPOSIT]
@@ -53,8 +53,8 @@ def test_in_kind_what_is_above_its_own_target_is_sold_and_dust_is_a_deposit_that
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
         agent.status()
         transfers.invest(agent, send=True, confirm=sure)
-        held = purse(chain)
-        chain.set_balance("WBTC", held.raw["WBTC"] + held.raw["WBTC"] // 2)
+        balances = purse(chain)
+        chain.set_balance("WBTC", balances.raw["WBTC"] + balances.raw["WBTC"] // 2)
         done = transfers.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome

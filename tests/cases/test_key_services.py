@@ -34,9 +34,9 @@ KEYLESS: Changes = ROOMY | {"wallet.test_account": None}
 @pytest.fixture
 def service() -> Iterator[KeyService]:
     """The wallet's key lies in a service."""
-    made = KeyService(int(accounts()[WALLET_INDEX].private_key, 16))
-    yield made
-    made.close()
+    key_service = KeyService(int(accounts()[WALLET_INDEX].private_key, 16))
+    yield key_service
+    key_service.close()
 
 
 @contextmanager
@@ -147,7 +147,7 @@ def test_a_remote_signer_that_does_not_sign_sends_nothing_and_is_asked_again(
     fund(chain, {"WETH": 10_000})
     is_ill = [True]
     forward = passing_on(chain.url or "")
-    with serve(lambda asked: answer(asked) if is_ill[0] else forward(asked)) as server:
+    with serve(lambda request: answer(request) if is_ill[0] else forward(request)) as server:
         monkeypatch.setenv("TRIMTAB_SIGNER", server.url)
         with open_remote(chain, tmp_path) as agent:
             before = purse(chain)

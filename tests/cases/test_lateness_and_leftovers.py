@@ -12,8 +12,8 @@ from agent.errors import ConfigError, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from tests.support.agents import ROOMY, again, agent_on, allow, at_send, fund, legs_of, purse, said, swap_of, trusted, yes
-from tests.support.agents import agent_config as config
+from tests.support.agents import ROOMY, again, agent_config, agent_on, allow, at_send, fund, legs_of, purse, said, swap_of, trusted, yes
+from tests.support.fakes.clock import waiting_clock
 from tests.support.text import mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -38,26 +38,14 @@ def test_a_transaction_that_comes_too_late_is_not_sent(anvil_chain: LocalChain, 
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-class Slow:
-    """A chain whose next block takes 100 s."""
-
-    def __init__(self, chain: LocalChain) -> None:
-        self._chain = chain
-
-    def now_s(self) -> int:
-        return self._chain.now_s()
-
-    def sleep(self, _seconds: float) -> None:
-        self._chain.node.mine_at(self._chain.now_s() + 100)
-
-
 def test_a_transaction_that_is_mined_too_late_reverts_on_the_routers_deadline(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     node = chain.node
     assert isinstance(node, AnvilNode)
     fund(chain, HELD)
     allow(chain, "WETH")
-    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=Slow(chain)) as agent:
+    clock = waiting_clock(chain, on_sleep=lambda: node.mine_at(chain.now_s() + 100))
+    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=clock) as agent:
         before = purse(chain)
         try:
             outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: node.rpc("evm_setAutomine", False)))
@@ -112,17 +100,17 @@ def test_an_owner_who_says_no_has_nothing_sent(anvil_chain: LocalChain, tmp_path
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         before = purse(chain)
-        shown: list[StepOutcome] = []
+        outcomes: list[StepOutcome] = []
 
         def no(outcome: StepOutcome) -> bool:
-            shown.append(outcome)
+            outcomes.append(outcome)
             return False
 
         assert agent.rebalance(send=True, confirm=no).kind is OutcomeKind.DECLINED
         assert agent.rebalance(send=True).kind is OutcomeKind.DECLINED
         assert agent.rebalance(confirm=yes).kind is OutcomeKind.PLANNED
-        assert len(shown) == 1
-        assert legs_of(shown[0])
+        assert len(outcomes) == 1
+        assert legs_of(outcomes[0])
         assert purse(chain) == before
 
 
@@ -138,10 +126,10 @@ def test_a_config_that_is_wrong_ends_before_any_chain_is_asked(
     anvil_chain: LocalChain, tmp_path: Path, changes: Mapping[str, object], says: str
 ) -> None:
     with pytest.raises(ConfigError, match=says):
-        config(anvil_chain, tmp_path, changes)
+        agent_config(anvil_chain, tmp_path, changes)
 
 
 def test_a_token_without_code_is_named_before_anything_else(local_chain: LocalChain, tmp_path: Path) -> None:
-    loaded = config(local_chain, tmp_path, {"portfolio.assets.0.address": local_chain.accounts[5].address})
+    loaded = agent_config(local_chain, tmp_path, {"portfolio.assets.0.address": local_chain.accounts[5].address})
     with pytest.raises(TrimtabError, match=local_chain.accounts[5].address), again(local_chain, loaded):
         pass

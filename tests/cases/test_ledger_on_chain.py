@@ -27,9 +27,7 @@ from agent.units import NATIVE
 from tests.support import agents
 from tests.support.agents import ROOMY, USD, fund, purse, trusted, yes
 from tests.support.lp_on_chain import EVEN
-from tests.support.on_chain.lp_actions import V3
-from tests.support.on_chain.lp_actions import config_with_targets as wanting
-from tests.support.on_chain.lp_actions import trade_both_ways as busy
+from tests.support.on_chain.lp_actions import V3, config_with_targets, trade_both_ways
 from tests.support.text import mentions
 
 WIDE = ROOMY | {
@@ -40,7 +38,7 @@ WIDE = ROOMY | {
 }
 
 
-class Life:
+class WalletLife:
     """A wallet whose ledger is compared with the contracts themselves after everything that happens to it."""
 
     def __init__(self, chain: LocalChain, folder: Path, loaded: LoadedConfig) -> None:
@@ -61,13 +59,13 @@ class Life:
         chain, now = self.chain, purse(self.chain)
         entries = agent.context.store.ledger.entries()
         assert agent.context.store.ledger.intents_without_entry() == ()
-        assert [one.id for one in entries if book.unbalanced_tokens(one)] == []
+        assert [entry.id for entry in entries if book.unbalanced_tokens(entry)] == []
         sums = book.account_balances(entries)
         assert {s: sums.get((book.WALLET, chain.tokens[s].address), 0) for s in EVEN} == {s: now.raw[s] for s in EVEN}
         assert sums.get((book.WALLET, NATIVE), 0) == now.native_wei
-        told = api.compare_with_chain(agent)
-        assert told["disagreement"] == ""
-        assert {row["ledger_raw"] == row["chain_raw"] for row in told["balances"]} == {True}
+        ledger_chain_document = api.compare_with_chain(agent)
+        assert ledger_chain_document["disagreement"] == ""
+        assert {row["ledger_raw"] == row["chain_raw"] for row in ledger_chain_document["balances"]} == {True}
         assert api.check_books(self.loaded.path)["sound"]
 
     def paid_in(self, symbol: str, raw: int, kind: ExternalTransferKind | None = None) -> Callable[[Agent], object]:
@@ -88,21 +86,21 @@ def trade(agent: Agent) -> None:
 
 def liquidity(chain: LocalChain, **wishes: str) -> dict[str, object]:
     """A share of the portfolio in a pool, and a trigger that stays quiet."""
-    return {key: value for key, value in wanting(chain, V3, **wishes).items() if key != "portfolio.positions"}
+    return {key: value for key, value in config_with_targets(chain, V3, **wishes).items() if key != "portfolio.positions"}
 
 
 def kinds(entries: tuple[Entry, ...]) -> list[str]:
-    return [one.kind.value for one in entries if one.kind is not EntryKind.OPENING]
+    return [entry.kind.value for entry in entries if entry.kind is not EntryKind.OPENING]
 
 
 @pytest.fixture
-def life(anvil_chain: LocalChain, tmp_path: Path) -> Life:
+def life(anvil_chain: LocalChain, tmp_path: Path) -> WalletLife:
     fund(anvil_chain, {"WETH": 6_000, "USDC": 4_000})
     trusted(anvil_chain, tmp_path, WIDE | liquidity(anvil_chain), EVEN)
-    return Life(anvil_chain, tmp_path, agents.agent_config(anvil_chain, tmp_path, WIDE, EVEN))
+    return WalletLife(anvil_chain, tmp_path, agents.agent_config(anvil_chain, tmp_path, WIDE, EVEN))
 
 
-def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: Life) -> None:
+def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: WalletLife) -> None:
     chain = life.chain
     assert kinds(life.step()) == []
     assert kinds(life.step(trade)) == ["gas", "trade"]
@@ -110,18 +108,18 @@ def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: Life) -> 
     assert kinds(life.step(lambda agent: agent.context.store.balances.classify(None, None, 1)))[-1] == "deposit"
     assert kinds(life.step(trade))[-2:] == ["gas", "trade"]
     hand = life.step(lambda agent: agent.swap("USDC", "WETH", "500", send=True, confirm=yes))
-    assert [(one.kind.value, one.by_hand) for one in hand[-2:]] == [("gas", True), ("trade", True)]
+    assert [(entry.kind.value, entry.by_hand) for entry in hand[-2:]] == [("gas", True), ("trade", True)]
 
     provided = life.step(trade, WIDE | liquidity(chain))
     assert provided[-1].kind is EntryKind.PROVIDE
-    account = next(one.account for one in provided[-1].postings if one.account.startswith(book.LP))
+    account = next(posting.account for posting in provided[-1].postings if posting.account.startswith(book.LP))
     principal = {token: raw for (name, token), raw in book.account_balances(provided).items() if name == account}
     assert all(raw > 0 for raw in principal.values())
-    busy(chain, V3, 1)
+    trade_both_ways(chain, V3, 1)
     chain.refresh_feeds(("WETH", "USDC"))
     out = life.step(trade, WIDE | liquidity(chain, share="0%"))
-    entry = next(one for one in out if one.kind is EntryKind.WITHDRAW)
-    earned = {one.token: -one.raw for one in entry.postings if one.account == book.LP_INCOME}
+    entry = next(entry for entry in out if entry.kind is EntryKind.WITHDRAW)
+    earned = {posting.token: -posting.raw for posting in entry.postings if posting.account == book.LP_INCOME}
     assert set(earned) == set(principal)
     assert all(raw > 0 for raw in earned.values()), "fees of the strangers' trades are income"
     assert {token: raw for (name, token), raw in book.account_balances(out).items() if name == account and raw} == {}
@@ -131,7 +129,7 @@ def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: Life) -> 
     assert kinds(life.step(life.paid_in("USDC", 7 * USD, ExternalTransferKind.GIFT)))[-1] == "gift"
 
 
-def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(life: Life) -> None:
+def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(life: WalletLife) -> None:
     chain = life.chain
     before = life.step()
     done = life.step(trade)
@@ -147,10 +145,10 @@ def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(li
     back = life.step(lambda agent: agent.rebalance(send=True, confirm=yes))
     assert kinds(back)[-1] == "trade"
     assert len(kinds(back)) == 2
-    assert [one for one in back if one.kind is EntryKind.OPENING] == list(before)
+    assert [entry for entry in back if entry.kind is EntryKind.OPENING] == list(before)
 
 
-def test_value_profit_and_lots_are_of_the_newest_cycle_without_gas_money(life: Life) -> None:
+def test_value_profit_and_lots_are_of_the_newest_cycle_without_gas_money(life: WalletLife) -> None:
     """Valuations are recorded once an hour; a price moves between two of them, and no gain of gas money is shown."""
     chain = life.chain
     chain.warp(HOUR_S - chain.now_s() % HOUR_S)  # all of this within one hour of the clock
@@ -162,34 +160,34 @@ def test_value_profit_and_lots_are_of_the_newest_cycle_without_gas_money(life: L
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert agent.context.store.valuations.between()[-1] == recorded
         now = status_document(agent.status())
-    found, lots = api.pnl(life.loaded.path), api.tax_lots(life.loaded.path)
-    assert found["until"] == lots["valued"] == found["periods"][0]["to"] > format_utc(recorded.chain_s)
+    pnl_document, lots = api.pnl(life.loaded.path), api.tax_lots(life.loaded.path)
+    assert pnl_document["until"] == lots["valued"] == pnl_document["periods"][0]["to"] > format_utc(recorded.chain_s)
     present, before = api.history(life.loaded.path, 2)["values"]
-    assert (present["value"], before["block"]) == (found["value"], recorded.block), "charts end at the value above them"
-    assert present["weights_bps"] == {one["symbol"]: one["weight_bps"] for one in now["holdings"]}
-    assert float(found["value"]) == pytest.approx(float(now["total_value"]), abs=1e-5)
-    assert sum(float(one["value"] or 0) for one in lots["assets"]) == pytest.approx(float(found["value"]), abs=1e-5)
-    assert sum(float(one["unrealised"] or 0) for one in lots["assets"]) == pytest.approx(float(found["unrealised"]), abs=1e-5)
-    assert Fraction(found["unrealised"]) < 100, "the gain of the gas money is no gain of the portfolio"
+    assert (present["value"], before["block"]) == (pnl_document["value"], recorded.block), "charts end at the value above them"
+    assert present["weights_bps"] == {holding["symbol"]: holding["weight_bps"] for holding in now["holdings"]}
+    assert float(pnl_document["value"]) == pytest.approx(float(now["total_value"]), abs=1e-5)
+    assert sum(float(asset["value"] or 0) for asset in lots["assets"]) == pytest.approx(float(pnl_document["value"]), abs=1e-5)
+    assert sum(float(asset["unrealised"] or 0) for asset in lots["assets"]) == pytest.approx(float(pnl_document["unrealised"]), abs=1e-5)
+    assert Fraction(pnl_document["unrealised"]) < 100, "the gain of the gas money is no gain of the portfolio"
     assert lots["gas_money"] is not None
     assert Fraction(lots["gas_money"]["unrealised"] or 0) > 100
 
 
-def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:
+def test_profit_and_loss_and_the_exports_say_what_happened(life: WalletLife) -> None:
     chain = life.chain
     life.step()
     life.step(trade)
     chain.warp(3_700)
     life.step(life.paid_in("USDC", 2_000 * USD, ExternalTransferKind.DEPOSIT))
     life.step(lambda agent: agent.swap("USDC", "WETH", "400", send=True, confirm=yes))
-    found = api.pnl(life.loaded.path)
-    (all_of_it,) = found["periods"]
+    pnl_document = api.pnl(life.loaded.path)
+    (all_of_it,) = pnl_document["periods"]
     assert Fraction(all_of_it["deposits"]) == 2_000
     assert Fraction(all_of_it["withdrawals"]) == 0
     parts = [Fraction(all_of_it[name]) for name in ("start_value", "deposits", "from_gas_money", "profit")]
     assert sum(parts) + Fraction(all_of_it["manual_swaps"]["effect"]) == pytest.approx(Fraction(all_of_it["end_value"]), abs=1e-5)
     assert (all_of_it["rebalances"], all_of_it["manual_swaps"]["swaps"]) == (1, 1)
-    assert sum(map(Fraction, found["tax"]["years"].values())) == Fraction(all_of_it["realised"]) != 0
+    assert sum(map(Fraction, pnl_document["tax"]["years"].values())) == Fraction(all_of_it["realised"]) != 0
     costs = {name: Fraction(text) for name, text in all_of_it["costs"].items()}
     assert costs["fees"] > 0
     assert costs["gas"] > 0
@@ -200,12 +198,14 @@ def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:
         api.export(life.loaded.path, kind, life.folder / kind)
     trades = list(csv.DictReader((life.folder / "rotki/rotki_generic_trades.csv").open()))
     with open_ledger_data(life.loaded.path) as books:
-        ids = [one.tx_hash for one in books.entries if one.kind is EntryKind.TRADE]
+        ids = [entry.tx_hash for entry in books.entries if entry.kind is EntryKind.TRADE]
         net: dict[str, Fraction] = {}
         for entry in books.entries:
-            for one in entry.postings:
-                if entry.kind is EntryKind.TRADE and one.account == book.WALLET and one.token != NATIVE:
-                    net[one.token] = net.get(one.token, Fraction(0)) + Fraction(one.raw, 10 ** books.token_names.decimals(one.token))
+            for posting in entry.postings:
+                if entry.kind is EntryKind.TRADE and posting.account == book.WALLET and posting.token != NATIVE:
+                    net[posting.token] = net.get(posting.token, Fraction(0)) + Fraction(
+                        posting.raw, 10 ** books.token_names.decimals(posting.token)
+                    )
     assert [row["Description"].split()[-1] for row in trades] == ids
     for token, amount in net.items():
         name = f"eip155:{chain.chain_id}/erc20:{token}"
@@ -215,17 +215,17 @@ def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:
     assert all(row["Fee Currency"] == "ETH" and Fraction(row["Fee"]) > 0 for row in trades)
 
 
-def test_entries_that_were_tampered_with_are_found_and_rebuilt(life: Life) -> None:
+def test_entries_that_were_tampered_with_are_found_and_rebuilt(life: WalletLife) -> None:
     life.step()
     life.step(trade)
     with agents.again(life.chain, life.loaded) as agent, agent.context.store.db.write("tamper") as db:
         for column in ("wallet_moves_json", "entry_json"):
             db.exec_driver_sql(f"UPDATE entries SET {column} = replace({column}, '\"-', '\"-1')")
-    found = api.check_books(life.loaded.path)
-    assert not found["sound"]
-    assert len(found["differing"]) == 2
-    assert any("entries" in what for what in found["misstated"]), "the sums that looks go by are proved from the entries"
-    assert found["unbalanced"]
+    ledger_check_document = api.check_books(life.loaded.path)
+    assert not ledger_check_document["sound"]
+    assert len(ledger_check_document["differing"]) == 2
+    assert any("entries" in what for what in ledger_check_document["misstated"]), "the sums that looks go by are proved from the entries"
+    assert ledger_check_document["unbalanced"]
     rebuilt = api.check_books(life.loaded.path, rebuild=True)
     assert rebuilt["rebuilt"]
     assert rebuilt["sound"]
@@ -233,7 +233,7 @@ def test_entries_that_were_tampered_with_are_found_and_rebuilt(life: Life) -> No
     life.step()
 
 
-def test_a_ledger_that_says_something_else_than_the_chain_halts_by_name_until_it_is_rebuilt(life: Life) -> None:
+def test_a_ledger_that_says_something_else_than_the_chain_halts_by_name_until_it_is_rebuilt(life: WalletLife) -> None:
     life.step()
     life.step(trade)
     with agents.again(life.chain, life.loaded) as agent:
@@ -251,7 +251,7 @@ def test_a_ledger_that_says_something_else_than_the_chain_halts_by_name_until_it
     life.step()
 
 
-def test_new_books_open_at_the_balances_of_the_chain(life: Life) -> None:
+def test_new_books_open_at_the_balances_of_the_chain(life: WalletLife) -> None:
     life.step()
     life.step(trade)
     api.open_new_book(life.loaded.path, "going live")

@@ -24,13 +24,13 @@ LIMIT = LARGE | {"execution.style": "limit", "execution.limit": "-1%", "executio
 
 
 def looks(agent: Agent, count: int) -> list[StepOutcome]:
-    found: list[StepOutcome] = []
+    outcomes: list[StepOutcome] = []
     for outcome in agent.run(send=True, confirm=yes, every="30s"):
         assert isinstance(outcome, StepOutcome), outcome
-        found.append(outcome)
-        if len(found) == count:
-            return found
-    return found
+        outcomes.append(outcome)
+        if len(outcomes) == count:
+            return outcomes
+    return outcomes
 
 
 def order_of(agent: Agent) -> LimitOrder:
@@ -48,7 +48,7 @@ def test_an_order_survives_a_restart_and_is_filled_by_a_run_once_the_pools_pay_i
         assert (order.state, outcome.kind) == ("open", OutcomeKind.HOLD)
         assert "price is 29" in outcome.reason
     with again(chain, loaded) as agent:
-        assert [one.kind for one in looks(agent, 2)] == [OutcomeKind.HOLD, OutcomeKind.HOLD]
+        assert [outcome.kind for outcome in looks(agent, 2)] == [OutcomeKind.HOLD, OutcomeKind.HOLD]
         assert purse(chain).raw == before.raw
         chain.move_market({"WETH": Fraction(3_130)})
         assert order_of(agent).state == "open"
@@ -57,13 +57,13 @@ def test_an_order_survives_a_restart_and_is_filled_by_a_run_once_the_pools_pay_i
         assert order_of(agent).state == "filled"
         after = purse(chain)
         later = looks(agent, 1)[0]
-        done = [one for one in agent.context.store.journal.intents() if one.kind is IntentKind.SWAP and one.succeeded]
+        done = [intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.SWAP and intent.succeeded]
     assert before.raw["WETH"] - after.raw["WETH"] == 5 * 10**16
     assert after.raw["USDC"] - before.raw["USDC"] >= 155 * 10**6, "3,100 for each, fee and impact included"
     assert len(done) == 1
     assert later.kind is not OutcomeKind.DONE
     listed = api.orders_and_executions(loaded.path)["orders"]
-    assert [one["state"] for one in listed] == ["filled"]
+    assert [row["state"] for row in listed] == ["filled"]
     assert mentions(listed[0]["note"], "sell 0.05 WETH", "3100 USDC")
 
 
@@ -79,8 +79,8 @@ def test_it_is_filled_at_once_at_its_price_and_who_waits_sees_it_filled_or_expir
 
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         before = purse(chain)
-        shown, looked = place(agent, "2990", send=False)
-        assert (shown.id, looked.kind) == ("", OutcomeKind.PLANNED)
+        preview, looked = place(agent, "2990", send=False)
+        assert (preview.id, looked.kind) == ("", OutcomeKind.PLANNED)
         assert agent.context.store.executions.limit_orders() == ()
         order, outcome = place(agent, "2990")
         assert (order.state, outcome.kind) == ("filled", OutcomeKind.DONE)
@@ -88,8 +88,8 @@ def test_it_is_filled_at_once_at_its_price_and_who_waits_sees_it_filled_or_expir
         order, outcome = place(agent, "3100", wait=True, progress=rises)
         assert (order.state, outcome.kind) == ("filled", OutcomeKind.DONE)
         before = purse(chain)
-        late, held = place(agent, "4000", until="2m", wait=True)
-        assert (late.state, held.kind) == ("expired", OutcomeKind.HOLD)
+        late, waited_outcome = place(agent, "4000", until="2m", wait=True)
+        assert (late.state, waited_outcome.kind) == ("expired", OutcomeKind.HOLD)
         assert purse(chain).raw == before.raw
 
 
@@ -122,7 +122,7 @@ def test_an_order_is_cancelled_by_name_and_only_once(anvil_chain: LocalChain, tm
     with again(anvil_chain, loaded) as agent:
         assert order_of(agent).state == "cancelled"
         anvil_chain.move_market({"WETH": Fraction(4_100)}, twap_follows=False)
-        assert all(one.transactions == () or one.decision_result.filled_order_id == "" for one in looks(agent, 1))
+        assert all(outcome.transactions == () or outcome.decision_result.filled_order_id == "" for outcome in looks(agent, 1))
 
 
 def test_a_price_or_a_time_that_is_none_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -168,10 +168,10 @@ def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_ther
 def test_a_price_that_goes_while_an_order_is_approved_lets_nothing_else_be_done_on_its_yes(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 6_500, "USDC": 3_500})
-    asked: list[str] = []
+    requests: list[str] = []
 
     def only_the_order(outcome: StepOutcome) -> bool:
-        asked.append(outcome.decision_result.filled_order_id)
+        requests.append(outcome.decision_result.filled_order_id)
         return outcome.decision_result.filled_order_id != ""
 
     with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS)) as agent:
@@ -188,7 +188,7 @@ def test_a_price_that_goes_while_an_order_is_approved_lets_nothing_else_be_done_
         )
         fallen = at_send(1, lambda: chain.move_market({"WETH": Fraction(2_930)}))
         (outcome,) = agent.run(send=True, confirm=only_the_order, once=True, progress=fallen)
-        swapped = [one for one in agent.context.store.journal.intents() if one.kind is IntentKind.SWAP]
-        assert asked[0] == order.id, outcome
+        swapped = [intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.SWAP]
+        assert requests[0] == order.id, outcome
         assert swapped == [], outcome
         assert set(allowances(chain).values()) == {0}

@@ -20,11 +20,9 @@ from agent.localchain import LocalChain
 from agent.localchain.chain import V2_FACTORY_ARTIFACT
 from agent.model import Halt, IntentKind
 from agent.policy.drift import investable_total
-from tests.support import agents
-from tests.support import lp_on_chain as lp
+from tests.support import agents, lp_on_chain
 from tests.support.agents import FIVE, USD
-from tests.support.on_chain.liquidity import OTHER, V2, V3, table
-from tests.support.on_chain.liquidity import config_with_positions as confirming
+from tests.support.on_chain.liquidity import OTHER, V2, V3, config_with_positions, table
 from tests.support.text import mentions
 
 
@@ -33,26 +31,30 @@ def value(agent: Agent) -> Fraction:
     return investable_total(agent.status().decision_result.drifts) / USD
 
 
-def share(found: LiquidityReport) -> Fraction:
+def share(liquidity_report: LiquidityReport) -> Fraction:
     """Expected loss per unit of the portfolio."""
-    assert found.expected_loss.share is not None
-    return found.expected_loss.share
+    assert liquidity_report.expected_loss.share is not None
+    return liquidity_report.expected_loss.share
 
 
 def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500), lp.provide_v3(chain, OTHER, 5, 20, 900)]
+    own = [
+        lp_on_chain.provide_v2(chain, V2, 3_000),
+        lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500),
+        lp_on_chain.provide_v3(chain, OTHER, 5, 20, 900),
+    ]
     chain.swap(V3, "USDC", 900_000 * USD)
     chain.swap(V3, "WETH", 300 * 10**18)
     paid: dict[str, int] = {}
-    for position in lp.look(chain, lp.refs(chain, own)).positions:
+    for position in lp_on_chain.look(chain, lp_on_chain.refs(chain, own)).positions:
         for token, raw in zip((position.token0, position.token1), positions.redeemable_amounts(position), strict=True):
             paid[token] = paid.get(token, 0) + raw
-    with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
-        found = agent.status()
-        drifts = found.decision_result.drifts
-        assert found.step_input.snapshot.http_request_count == 2
-        assert found.warnings == ()
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
+        status = agent.status()
+        drifts = status.decision_result.drifts
+        assert status.step_input.snapshot.http_request_count == 2
+        assert status.warnings == ()
     for drift in drifts:
         assert drift.raw == chain.balance(drift.symbol)
         # Every pool is within a hundredth of a percent of the reference price, and a range of 36 % holds what follows from that.
@@ -65,40 +67,40 @@ def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, 
 def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T11: LP tokens, tokens of the position manager, unknown coins, gifts to our own pair and pool."""
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
-    with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
+    own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         before, loss = agent.status().decision_result, share(read_liquidity_report(agent))
-        pair = lp.provide_v2(chain, "v2 WBTC/WETH", 500_000)
-        token = lp.provide_v3(chain, V3, -50, 50, 500_000)
+        pair = lp_on_chain.provide_v2(chain, "v2 WBTC/WETH", 500_000)
+        token = lp_on_chain.provide_v3(chain, V3, -50, 50, 500_000)
         usdc, scam = chain.token_contract("USDC").functions, chain.add_token("FREEUSD", 18, 1)
         chain.send(chain.token_contract(scam.symbol).functions.transfer(chain.wallet.address, 10**24))
         for pool in (V2, V3):
             chain.send(usdc.transfer(chain.address_by_pool[pool], 10**12))
-        after, found = agent.status().decision_result, read_liquidity_report(agent)
+        after, liquidity_report = agent.status().decision_result, read_liquidity_report(agent)
     assert investable_total(after.drifts) == investable_total(before.drifts)
     assert [d.weight_bps for d in after.drifts] == [d.weight_bps for d in before.drifts]
     assert after.decision == before.decision
-    assert share(found) == loss
-    assert {stray.name for stray in found.unsolicited_positions.positions} == {pair.name, token.name}
-    assert [report.confirmed.name for report in found.position_reports] == [one.name for one in own]
+    assert share(liquidity_report) == loss
+    assert {stray.name for stray in liquidity_report.unsolicited_positions.positions} == {pair.name, token.name}
+    assert [report.confirmed.name for report in liquidity_report.position_reports] == [position.name for position in own]
 
 
 def test_thousands_of_tokens_from_strangers_are_counted_and_not_all_looked_at(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_positions, "MAX_CHECKED_TOKENS", 2)
-    sent = [lp.provide_v3(anvil_chain, V3, -n, n, 10) for n in (1, 2, 3, 4, 5)]
+    sent = [lp_on_chain.provide_v3(anvil_chain, V3, -n, n, 10) for n in (1, 2, 3, 4, 5)]
     with agents.agent_on(anvil_chain, tmp_path) as agent:
-        found = read_liquidity_report(agent)
-    assert [stray.name for stray in found.unsolicited_positions.positions] == [one.name for one in sent[:2]]
-    assert found.unsolicited_positions.unchecked_count == 3
+        liquidity_report = read_liquidity_report(agent)
+    assert [stray.name for stray in liquidity_report.unsolicited_positions.positions] == [token_id.name for token_id in sent[:2]]
+    assert liquidity_report.unsolicited_positions.unchecked_count == 3
 
 
 def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T3: both of our pools are pushed by 5 % and more; a withdrawal would pay something else, the portfolio is the same."""
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
-    with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
+    own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         before, calm = agent.status().decision_result, read_liquidity_report(agent)
         chain.swap(V2, "USDC", 1_000_000 * USD)
         chain.swap(V3, "USDC", 6_000_000 * USD)
@@ -117,12 +119,12 @@ def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalCha
 
 def test_a_rebalance_brings_wallet_and_positions_together_on_target(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 2_000), lp.provide_v3(chain, V3, -30, 30, 800)]
-    with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
-        told = agent.confirmed_parameters()
-        assert told["liquidity positions"] == ", ".join(one.name for one in own)
-        assert mentions(told["lp"], "60%", "30 d")
-        assert told["lp_max_weight"] == "90%"
+    own = [lp_on_chain.provide_v2(chain, V2, 2_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 800)]
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
+        confirmed_parameters = agent.confirmed_parameters()
+        assert confirmed_parameters["liquidity positions"] == ", ".join(position.name for position in own)
+        assert mentions(confirmed_parameters["lp"], "60%", "30 d")
+        assert confirmed_parameters["lp_max_weight"] == "90%"
         before = agents.purse(chain)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         agents.require_exact(chain, outcome, before)
@@ -140,8 +142,8 @@ def test_a_rebalance_brings_wallet_and_positions_together_on_target(anvil_chain:
 def test_a_swap_beside_too_much_liquidity_is_refused_by_name_and_a_rebalance_takes_it_out_first(
     anvil_chain: LocalChain, tmp_path: Path, limit: dict[str, object], guard: str
 ) -> None:
-    own = [lp.provide_v2(anvil_chain, V2, 4_000)]
-    with agents.agent_on(anvil_chain, tmp_path, confirming(anvil_chain, own, **limit)) as agent:
+    own = [lp_on_chain.provide_v2(anvil_chain, V2, 4_000)]
+    with agents.agent_on(anvil_chain, tmp_path, config_with_positions(anvil_chain, own, **limit)) as agent:
         swap, plan = agent.swap("WETH", "USDC", "0.1"), agent.plan()
     assert swap.kind is OutcomeKind.REFUSED
     assert [verdict.guard for verdict in agents.failed(swap)] == [guard]
@@ -154,41 +156,41 @@ def test_a_swap_beside_too_much_liquidity_is_refused_by_name_and_a_rebalance_tak
 def test_a_gift_while_a_swap_is_approved_moves_no_liquidity_that_nobody_confirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """A stranger's LP tokens raise liquidity above its limit after the owner said yes to a swap: he is asked anew for what goes then."""
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 4_000)]
+    own = [lp_on_chain.provide_v2(chain, V2, 4_000)]
     agents.fund(chain, {"WETH": 40_000, "USDC": 20_000})
-    shown: list[tuple[int, int]] = []
+    outcomes: list[tuple[int, int]] = []
 
     def confirm(outcome: StepOutcome) -> bool:
         assert outcome.plan is not None
-        shown.append((len(outcome.plan.legs), len(outcome.plan.layer_actions)))
+        outcomes.append((len(outcome.plan.legs), len(outcome.plan.layer_actions)))
         return True
 
-    limited = confirming(chain, own, **{"limits.lp_max_weight": "10%"})
+    limited = config_with_positions(chain, own, **{"limits.lp_max_weight": "10%"})
     with agents.agent_on(chain, tmp_path, limited, {"WETH": "50%", "USDC": "50%"}) as agent:
-        first = agent.rebalance(send=True, confirm=confirm, progress=agents.at_send(1, lambda: lp.provide_v2(chain, V2, 20_000)))
+        first = agent.rebalance(send=True, confirm=confirm, progress=agents.at_send(1, lambda: lp_on_chain.provide_v2(chain, V2, 20_000)))
         assert first.kind is OutcomeKind.REFUSED, first.reason
         assert mentions(first.reason, "liquidity", "confirmed")
         assert {intent.kind for intent in first.transactions} == {IntentKind.APPROVE}
         assert set(agents.allowances(chain).values()) == {0}
         agent.rebalance(send=True, confirm=confirm)
-    assert [actions for _, actions in shown] == [0, 1]
+    assert [actions for _, actions in outcomes] == [0, 1]
 
 
 def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-    loaded = agents.trusted(chain, tmp_path, confirming(chain, [own]))
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
+    loaded = agents.trusted(chain, tmp_path, config_with_positions(chain, [own]))
     with agents.again(chain, loaded) as agent:
         assert not isinstance(agent.status().decision_result.decision, Halt)
-        move = lp.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, own.token_id)
+        move = lp_on_chain.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, own.token_id)
         chain.send(move, chain.wallet.address)
-        decision, found = agent.status().decision_result.decision, read_liquidity_report(agent)
+        decision, liquidity_report = agent.status().decision_result.decision, read_liquidity_report(agent)
         assert isinstance(decision, Halt)
         assert mentions(decision.reason, f"{own.name}", "belongs", f"{chain.whale.address}")
         assert agent.plan().kind is OutcomeKind.HALT
-    assert found.position_reports == ()
-    assert f"belongs to {chain.whale.address}" in found.unreadable[0]
-    assert (found.portfolio_value, found.weight.is_within_limit) == (None, None)
+    assert liquidity_report.position_reports == ()
+    assert f"belongs to {chain.whale.address}" in liquidity_report.unreadable[0]
+    assert (liquidity_report.portfolio_value, liquidity_report.weight.is_within_limit) == (None, None)
     rows = {row["check"]: row for row in doctor(loaded, [chain.transport], chain.clock.now_s)["checks"]}
     assert rows[f"position {own.name}"]["state"] == "fail"
     assert chain.whale.address in rows[f"position {own.name}"]["finding"]
@@ -196,25 +198,25 @@ def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: Lo
 
 def test_a_burned_position_is_told_and_the_rest_goes_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    own = [lp.provide_v3(chain, V3, -30, 30, 1_500), lp.provide_v2(chain, V2, 2_000)]
-    with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
+    own = [lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500), lp_on_chain.provide_v2(chain, V2, 2_000)]
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         whole = value(agent)
-        lp.take_out(chain, own[0])
-        chain.send(lp.manager(chain).burn(own[0].token_id), chain.wallet.address)
-        found = agent.status()
-        assert len(found.warnings) == 1
-        assert mentions(found.warnings[0], own[0].name, "not exist", "portfolio.positions")
-        assert not isinstance(found.decision_result.decision, Halt)
+        lp_on_chain.take_out(chain, own[0])
+        chain.send(lp_on_chain.manager(chain).burn(own[0].token_id), chain.wallet.address)
+        status = agent.status()
+        assert len(status.warnings) == 1
+        assert mentions(status.warnings[0], own[0].name, "not exist", "portfolio.positions")
+        assert not isinstance(status.decision_result.decision, Halt)
         assert value(agent) == pytest.approx(whole, rel=1e-4), "what was taken out is in the wallet now"
-    with agents.again(chain, agents.agent_config(chain, tmp_path, confirming(chain, own))) as agent:
+    with agents.again(chain, agents.agent_config(chain, tmp_path, config_with_positions(chain, own))) as agent:
         assert value(agent) == pytest.approx(whole, rel=1e-4), "and a new start finds the same"
 
 
 def test_a_new_position_manager_is_trusted_first(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.trusted(chain, tmp_path)
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-    with agents.again(chain, agents.agent_config(chain, tmp_path, confirming(chain, [own]))) as agent:
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
+    with agents.again(chain, agents.agent_config(chain, tmp_path, config_with_positions(chain, [own]))) as agent:
         outcome = agent.plan()
     assert outcome.kind is OutcomeKind.REFUSED
     assert mentions(outcome.reason, f"{chain.addresses.position_manager}", "not pinned")
@@ -222,8 +224,8 @@ def test_a_new_position_manager_is_trusted_first(anvil_chain: LocalChain, tmp_pa
 
 def test_a_position_that_the_config_tells_wrong_is_refused_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    token = table(chain, lp.provide_v3(chain, V3, -30, 30, 1_500))
-    pair = table(chain, lp.provide_v2(chain, V2, 1_000))
+    token = table(chain, lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500))
+    pair = table(chain, lp_on_chain.provide_v2(chain, V2, 1_000))
     foreign = chain.deploy(npm_artifact(V2_FACTORY_ARTIFACT), chain.whale.address)
     factory = chain.contract(foreign, npm_artifact(V2_FACTORY_ARTIFACT)).functions
     tokens = chain.tokens["WETH"].address, chain.tokens["USDC"].address
@@ -240,7 +242,7 @@ def test_a_position_that_the_config_tells_wrong_is_refused_by_name(anvil_chain: 
         (token, {manager: chain.tokens["USDC"].address}, "not a position manager"),
         (token, {manager: chain.wallet.address}, "not a position manager"),
     ]
-    for position, changes, said in wrong:
+    for position, changes, reason in wrong:
         loaded = agents.agent_config(chain, tmp_path, {"portfolio.positions": [position], "limits.lp_max_weight": "90%", **changes})
-        with pytest.raises(ConfigError, match=said), agents.again(chain, loaded):
+        with pytest.raises(ConfigError, match=reason), agents.again(chain, loaded):
             pass

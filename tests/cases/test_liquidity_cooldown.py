@@ -6,11 +6,9 @@ from pathlib import Path
 
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support import agents
-from tests.support import lp_on_chain as lp
-from tests.support.on_chain.liquidity import V3
-from tests.support.on_chain.liquidity import config_with_positions as confirming
-from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.support import agents, lp_on_chain
+from tests.support.on_chain.liquidity import V3, config_with_positions
+from tests.support.on_chain.lp_actions import config_with_targets
 
 EVEN = {"WETH": "50%", "USDC": "50%"}
 HOUR = {"policy.cooldown": "1h"}
@@ -23,15 +21,15 @@ def kinds(outcome: object) -> list[str]:
 def test_a_range_is_re_centred_in_one_step_and_then_everything_rests(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    own = lp.provide_v3(chain, V3, 20, 40, 1_500)
-    with agents.agent_on(chain, tmp_path, {**wanting(chain, V3, [own]), **HOUR}, EVEN) as agent:
+    own = lp_on_chain.provide_v3(chain, V3, 20, 40, 1_500)
+    with agents.agent_on(chain, tmp_path, {**config_with_targets(chain, V3, [own]), **HOUR}, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert kinds(outcome) == ["liquidity", "approve", "approve", "liquidity"]
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ())
         chain.swap(V3, "USDC", 10**9)
-    wants = wanting(chain, V3, [own], share="40%")
+    wants = config_with_targets(chain, V3, [own], share="40%")
     with agents.again(chain, agents.agent_config(chain, tmp_path, {**wants, **HOUR}, EVEN)) as agent:
         resting = agent.rebalance(send=True, confirm=agents.yes)
         assert (resting.kind, resting.transactions) == (OutcomeKind.HOLD, ())
@@ -41,11 +39,11 @@ def test_a_range_is_re_centred_in_one_step_and_then_everything_rests(anvil_chain
 def test_an_exit_waits_for_no_cooldown_and_the_swaps_after_it_do(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-    with agents.agent_on(chain, tmp_path, {**confirming(chain, [own]), **HOUR}, EVEN) as agent:
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
+    with agents.agent_on(chain, tmp_path, {**config_with_positions(chain, [own]), **HOUR}, EVEN) as agent:
         assert kinds(agent.rebalance(send=True, confirm=agents.yes))[-1] == "swap"
     agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
-    tight = {**confirming(chain, [own], **{"limits.lp_max_weight": "5%"}), **HOUR}
+    tight = {**config_with_positions(chain, [own], **{"limits.lp_max_weight": "5%"}), **HOUR}
     with agents.again(chain, agents.agent_config(chain, tmp_path, tight, EVEN)) as agent:
         agents.explained(agent)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -56,8 +54,8 @@ def test_an_exit_waits_for_no_cooldown_and_the_swaps_after_it_do(anvil_chain: Lo
 def test_swaps_follow_an_exit_in_the_same_step_once_the_last_rebalance_is_long_ago(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-    tight = {**confirming(chain, [own], **{"limits.lp_max_weight": "5%"}), **HOUR}
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
+    tight = {**config_with_positions(chain, [own], **{"limits.lp_max_weight": "5%"}), **HOUR}
     with agents.agent_on(chain, tmp_path, tight, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert [kinds(outcome)[0], kinds(outcome)[-1]] == ["liquidity", "swap"], outcome.reason
@@ -67,13 +65,13 @@ def test_a_gas_price_above_its_limit_keeps_liquidity_above_its_limit_where_it_is
     """docs/liquidity.md: a withdrawal waits for no cooldown and no size, but for gas."""
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-    dear = confirming(chain, [own], **{"limits.lp_max_weight": "5%", "limits.gas_price": "0.000001 gwei"})
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
+    dear = config_with_positions(chain, [own], **{"limits.lp_max_weight": "5%", "limits.gas_price": "0.000001 gwei"})
     with agents.agent_on(chain, tmp_path, dear, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
         assert [verdict.guard for verdict in agents.failed(outcome)] == ["gas_price"]
         assert outcome.transactions == ()
-    cheap = confirming(chain, [own], **{"limits.lp_max_weight": "5%"})
+    cheap = config_with_positions(chain, [own], **{"limits.lp_max_weight": "5%"})
     with agents.again(chain, agents.agent_config(chain, tmp_path, cheap, EVEN)) as agent:
         assert kinds(agent.rebalance(send=True, confirm=agents.yes))[0] == "liquidity"

@@ -22,7 +22,8 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.store.database import WRITE_FLAG
 from tests.support.agents import FIVE, again, agent_on, fund, trusted, yes
-from tests.support.long_runs import Ticking
+from tests.support.fakes.clock import chain_clock
+from tests.support.fakes.transport import RecordingTransport
 
 ON_TARGET = {symbol: Fraction(share.rstrip("%")) * 900 for symbol, share in FIVE.items()}
 MOST_STATEMENTS = 60
@@ -51,26 +52,16 @@ def test_a_look_at_a_new_block_asks_the_store_at_most_60_times(anvil_chain: Loca
     assert 0 < max(statements[2::2]) <= MOST_STATEMENTS
 
 
-class FakePrunedNode:
-    """Transport of a chain whose node has no old blocks."""
+def pruned_node(chain: LocalChain) -> RecordingTransport:
+    """Return a transport of the chain whose node has no old blocks."""
 
-    operator = "local"
-    name = "a pruned node"
+    def refuse(calls: Sequence[RpcCall]) -> list[Any] | None:
+        return [RpcFault(-32000, "pruned")] * len(calls) if ("eth_getBlockByNumber", ["0x0", False]) in calls else None
 
-    def __init__(self, chain: LocalChain) -> None:
-        self._transport = chain.transport
-
-    @property
-    def request_count(self) -> int:
-        return self._transport.request_count
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        if ("eth_getBlockByNumber", ["0x0", False]) in calls:
-            return [RpcFault(-32000, "pruned")] * len(calls)
-        return self._transport.batch(calls)
+    return RecordingTransport(chain.transport, "local", intercept=refuse)
 
 
-class Commits:
+class CommitCounter:
     """Number of commits of transactions that write."""
 
     number = 0
@@ -98,9 +89,9 @@ def test_a_look_that_holds_commits_at_most_once(
     anvil_chain: LocalChain, tmp_path: Path, changes: dict[str, object], pause_s: int, vouched: bool
 ) -> None:
     fund(anvil_chain, ON_TARGET)
-    clock, commits = Ticking(anvil_chain), Commits()
+    clock, commits = chain_clock(anvil_chain), CommitCounter()
     with (
-        again(anvil_chain, trusted(anvil_chain, tmp_path, changes, FIVE, vouched), [FakePrunedNode(anvil_chain)], clock) as agent,
+        again(anvil_chain, trusted(anvil_chain, tmp_path, changes, FIVE, vouched), [pruned_node(anvil_chain)], clock) as agent,
         report_run(agent, clock, "1s") as service,  # type: ignore[arg-type]  # a clock that ticks by blocks
     ):
         store = agent.context.store

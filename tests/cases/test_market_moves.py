@@ -15,11 +15,11 @@ from agent.localchain.chain import SWAP_ROUTER_02_ARTIFACT
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, IntentState
 from agent.units import BPS
-from tests.support import lp_on_chain as lp
+from tests.support import lp_on_chain
 from tests.support.agents import (
     ROOMY,
     USD,
-    Purse,
+    WalletBalances,
     agent_on,
     allow,
     at_send,
@@ -33,11 +33,11 @@ from tests.support.agents import (
     swap_of,
     yes,
 )
+from tests.support.constants import GWEI
 from tests.support.markets.moves import before_a_swap
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}
-GWEI = 10**9
 PLAN_COST, SLIPPAGE = Fraction(50, BPS), Fraction(30, BPS)
 ONE_POOL = {"venues.uniswap_v2": None, "venues.uniswap_v3.fee_tiers": [500]}
 """All that is sold goes through one pool, which the whale knows too."""
@@ -50,7 +50,7 @@ def whale(chain: LocalChain, usd: int, sold: str = "WETH") -> Callable[[], objec
     return lambda: chain.swap(POOL, sold, raw)
 
 
-def only_gas(chain: LocalChain, before: Purse) -> int:
+def only_gas(chain: LocalChain, before: WalletBalances) -> int:
     """Wei spent since, where no token moved."""
     after = purse(chain)
     assert after.raw == before.raw
@@ -65,13 +65,13 @@ def test_a_market_that_moves_while_the_owner_confirms_is_planned_anew(anvil_chai
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        seen = agent.plan()
+        preview = agent.plan()
         price = chain.deployed_world.prices_usd["WETH"] * Fraction(98, 100)
         outcome = agent.rebalance(send=True, confirm=meanwhile(lambda: chain.move_market({"WETH": price})))
         plan, _, _ = swap_of(outcome)
-        assert seen.plan is not None
-        assert plan.block > seen.plan.block
-        assert sum(leg.amount_in_raw for leg in plan.legs) < sum(leg.amount_in_raw for leg in legs_of(seen))
+        assert preview.plan is not None
+        assert plan.block > preview.plan.block
+        assert sum(leg.amount_in_raw for leg in plan.legs) < sum(leg.amount_in_raw for leg in legs_of(preview))
         assert max(off_target(chain, TARGETS).values()) <= 10
 
 
@@ -109,14 +109,14 @@ def test_a_whale_in_front_costs_at_most_the_slippage_or_nothing_is_exchanged(
 
 def drain(chain: LocalChain) -> Callable[[], object]:
     """Whoever provides the pool's liquidity takes all of it out."""
-    functions, owner, info = lp.manager(chain), chain.whale.address, chain.deployed_world.pool_by_name[POOL]
+    functions, owner, info = lp_on_chain.manager(chain), chain.whale.address, chain.deployed_world.pool_by_name[POOL]
 
     def gone() -> None:
         for number in range(functions.balanceOf(owner).call()):
             token_id = functions.tokenOfOwnerByIndex(owner, number).call()
             about = functions.positions(token_id).call()
             if about[7] > 0 and tuple(about[2:5]) == (info.token0.address, info.token1.address, info.fee_pips):
-                chain.send(functions.decreaseLiquidity((token_id, about[7], 0, 0, lp.FAR_FUTURE_S)), owner)
+                chain.send(functions.decreaseLiquidity((token_id, about[7], 0, 0, lp_on_chain.FAR_FUTURE_S)), owner)
 
     return gone
 

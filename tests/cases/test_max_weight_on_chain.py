@@ -29,11 +29,11 @@ def test_what_rose_above_the_limit_is_told_and_sold_before_its_band_is_left(anvi
     fund(chain, {"WETH": 47_700, "USDC": 42_300})
     with agent_on(chain, tmp_path, LIMITED, TARGETS) as agent:
         explained(agent)
-        (told,) = (one for one in agent.status().warnings if "max_weight" in one)
-        assert mentions(told, "WETH", "53 %", "limits.max_weight", "52 %")
+        (warning,) = (warning for warning in agent.status().warnings if "max_weight" in warning)
+        assert mentions(warning, "WETH", "53 %", "limits.max_weight", "52 %")
         swap_of(agent.rebalance(send=True, confirm=yes))
         assert abs(weights(chain, TARGETS)["WETH"] - 5_000) < 10
-        assert not [told for told in agent.status().warnings if "max_weight" in told]
+        assert not [warning for warning in agent.status().warnings if "max_weight" in warning]
 
 
 def test_under_a_schedule_that_waits_what_rose_above_the_limit_is_sold_too(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -15,9 +15,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind
 from tests.support.agents import ROOMY, agent_on, fund, yes
 from tests.support.endpoints import Answerer, Reply, Served, passing_on, serve
-from tests.support.markets.mempools import HEAVY, builder, sends, waiting_mempool
-from tests.support.markets.mempools import LookedLongEnough as Enough
-from tests.support.markets.mempools import MempoolReader as Predictor
+from tests.support.markets.mempools import HEAVY, LookedLongEnough, MempoolReader, builder, sends, waiting_mempool
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 
@@ -28,10 +26,10 @@ def broken(_asked: Any) -> Reply:
 
 
 @dataclass
-class Watched:
+class PredictedStep:
     """One step, what the predictor saw of it, and what either endpoint was asked; no outcome where the predictor had enough."""
 
-    predictor: Predictor
+    predictor: MempoolReader
     public: Served
     private: Served
     outcome: StepOutcome | None = None
@@ -45,33 +43,33 @@ class Watched:
         return self.outcome
 
 
-def watched(chain: LocalChain, folder: Path, sold: str, private: Answerer | None, fallback: bool = False) -> Watched:
+def watched(chain: LocalChain, folder: Path, sold: str, private: Answerer | None, fallback: bool = False) -> PredictedStep:
     """A rebalance that sells `sold`, with a private endpoint or without."""
     assert chain.url is not None
     fund(chain, HEAVY[sold])
     with serve(passing_on(chain.url)) as public, serve(private or broken) as hidden:
         changes = {**ROOMY, "execution.submit_public_fallback": fallback, "execution.submit_url": hidden.url if private else ""}
-        found = Watched(Predictor(EndpointProvider(public.url, "predictor"), chain.wallet.address), public, hidden)
+        watched_step = PredictedStep(MempoolReader(EndpointProvider(public.url, "predictor"), chain.wallet.address), public, hidden)
         opened = agent_on(chain, folder, changes, TARGETS, [EndpointProvider(public.url, "public")])
-        with opened as agent, waiting_mempool(chain), contextlib.suppress(Enough):
-            found.outcome = agent.rebalance(send=True, confirm=yes, progress=found.predictor.look)
-        return found
+        with opened as agent, waiting_mempool(chain), contextlib.suppress(LookedLongEnough):
+            watched_step.outcome = agent.rebalance(send=True, confirm=yes, progress=watched_step.predictor.look)
+        return watched_step
 
 
 def test_by_a_private_endpoint_both_directions_look_alike_in_the_mempool(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who sees the same whichever token is sold can only guess. What a mined approval tells the swap answers by a plan made anew."""
-    seen = {}
+    requests_by_way = {}
     for sold in HEAVY:
-        found = watched(anvil_chain, tmp_path / sold, sold, builder(anvil_chain.node))  # type: ignore[arg-type]  # anvil's node
-        kinds = [intent.kind for intent in found.done.transactions]
+        watched_step = watched(anvil_chain, tmp_path / sold, sold, builder(anvil_chain.node))  # type: ignore[arg-type]  # anvil's node
+        kinds = [intent.kind for intent in watched_step.done.transactions]
         assert kinds[0] is IntentKind.APPROVE
         assert kinds[-1] is IntentKind.SWAP
-        assert (sends(found.public), sends(found.private)) == (0, len(kinds))
-        seen[sold] = found.predictor.seen
-        approved = [i.receipt.block_number for i in found.done.transactions if i.receipt and i.kind is IntentKind.APPROVE]
-        assert found.done.plan is not None
-        assert found.done.plan.block >= max(approved)
-    assert seen["WETH"] == seen["USDC"] == []
+        assert (sends(watched_step.public), sends(watched_step.private)) == (0, len(kinds))
+        requests_by_way[sold] = watched_step.predictor.seen
+        approved = [i.receipt.block_number for i in watched_step.done.transactions if i.receipt and i.kind is IntentKind.APPROVE]
+        assert watched_step.done.plan is not None
+        assert watched_step.done.plan.block >= max(approved)
+    assert requests_by_way["WETH"] == requests_by_way["USDC"] == []
 
 
 @pytest.mark.parametrize("private", [None, broken], ids=["no private endpoint", "a private one that fails, public permitted by name"])
@@ -81,19 +79,19 @@ def test_in_public_the_approval_tells_direction_and_amount_before_the_swap_is_se
     """The same predictor is right each time: it is not blind."""
     chain = anvil_chain
     for sold in HEAVY:
-        found = watched(chain, tmp_path / sold, sold, private, fallback=private is not None)
-        assert found.done.plan is not None
-        first, *_ = found.predictor.approvals()
-        swap = next(number for number, data in enumerate(found.predictor.seen) if not data.startswith("0x095ea7b3"))
+        watched_step = watched(chain, tmp_path / sold, sold, private, fallback=private is not None)
+        assert watched_step.done.plan is not None
+        first, *_ = watched_step.predictor.approvals()
+        swap = next(number for number, data in enumerate(watched_step.predictor.seen) if not data.startswith("0x095ea7b3"))
         assert swap > 0, "the approval came first"
         sells = chain.tokens[sold].address
-        assert first.raw == sum(leg.amount_in_raw for leg in found.done.plan.legs if leg.token_in == sells)
-        assert sends(found.public) == len(found.done.transactions)
+        assert first.raw == sum(leg.amount_in_raw for leg in watched_step.done.plan.legs if leg.token_in == sells)
+        assert sends(watched_step.public) == len(watched_step.done.transactions)
 
 
 def test_a_private_endpoint_that_fails_shows_nothing_where_public_was_not_permitted(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    found = watched(anvil_chain, tmp_path, "WETH", broken)
-    assert found.outcome is None, "its fate is unknown, and it is waited for"
-    assert sends(found.private) > 0
-    assert sends(found.public) == 0
-    assert found.predictor.seen == []
+    watched_step = watched(anvil_chain, tmp_path, "WETH", broken)
+    assert watched_step.outcome is None, "its fate is unknown, and it is waited for"
+    assert sends(watched_step.private) > 0
+    assert sends(watched_step.public) == 0
+    assert watched_step.predictor.seen == []

@@ -23,9 +23,9 @@ from agent.localchain import LocalChain
 from agent.model import LimitOrder
 from agent.planning import proposals
 from agent.planning.planner import Quote
-from tests.support import lp_on_chain as lp
+from tests.support import lp_on_chain
 from tests.support.agents import ROOMY, agent_on, fund, purse, require_exact, trusted, yes
-from tests.support.endpoints import Liar
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.text import raises_code
 from tests.support.wallets import QUOTER_V2
 
@@ -39,7 +39,7 @@ LINK = 10**18
 
 def crowd(chain: LocalChain, each_side: int) -> None:
     """Initialises as many neighbouring ticks on each side of the price of the dense pool."""
-    spacing, near = 10, lp.tick(chain, DENSE) // 10
+    spacing, near = 10, lp_on_chain.tick(chain, DENSE) // 10
     thin = 10**12
     ends = [(near + number) * spacing for number in range(-each_side, each_side + 1)]
     chain.mint_positions(chain.deployed_world.pool_by_name[DENSE], [(low, high, thin) for low, high in pairwise(ends)])
@@ -56,7 +56,7 @@ def paid(chain: LocalChain, pool: str, sold: str, amount_raw: int) -> int:
 
 def known(quote: tuple[Any, Quote], pool: str) -> tuple[int, int]:
     """Ticks of the pool that a quote was made from."""
-    state = next(one for one in quote[0].snapshot.pools if one.address == pool)
+    state = next(pool_state for pool_state in quote[0].snapshot.pools if pool_state.address == pool)
     assert isinstance(state, V3Pool)
     return state.known_from_tick, state.known_to_tick
 
@@ -68,11 +68,11 @@ def test_a_quote_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalC
         step, narrow = agent.quote("LINK", "USDC", "1")
         two = step.snapshot.http_request_count
         for pool in (chain.address_by_pool[POOL], None):
-            found = agent.quote("LINK", "USDC", str(amount), pool)
-            assert found[1].amount_out_raw == paid(chain, POOL, "LINK", amount * LINK)
-            further = found[0].snapshot.http_request_count - two
-            assert further == (0 if found[1].price_impact_bps < 200 else 1)
-            assert (known(found, chain.address_by_pool[POOL]) == known((step, narrow), chain.address_by_pool[POOL])) == (further == 0)
+            quote = agent.quote("LINK", "USDC", str(amount), pool)
+            assert quote[1].amount_out_raw == paid(chain, POOL, "LINK", amount * LINK)
+            further = quote[0].snapshot.http_request_count - two
+            assert further == (0 if quote[1].price_impact_bps < 200 else 1)
+            assert (known(quote, chain.address_by_pool[POOL]) == known((step, narrow), chain.address_by_pool[POOL])) == (further == 0)
 
 
 @pytest.mark.parametrize("sold", ["WETH", pytest.param("USDC", marks=pytest.mark.slow)])
@@ -82,12 +82,12 @@ def test_a_quote_passes_hundreds_of_ticks_to_the_wei(anvil_chain: LocalChain, tm
     amount = 6_000 if sold == "WETH" else 18_000_000
     with agent_on(chain, tmp_path, ROOMY, {"WETH": "50%", "USDC": "50%"}) as agent:
         bought = "USDC" if sold == "WETH" else "WETH"
-        step, found = agent.quote(sold, bought, str(amount), chain.address_by_pool[DENSE])
-        assert found.amount_out_raw == paid(chain, DENSE, sold, amount * 10 ** chain.tokens[sold].decimals)
-        pool = next(one for one in step.snapshot.pools if one.address == chain.address_by_pool[DENSE])
+        step, quote = agent.quote(sold, bought, str(amount), chain.address_by_pool[DENSE])
+        assert quote.amount_out_raw == paid(chain, DENSE, sold, amount * 10 ** chain.tokens[sold].decimals)
+        pool = next(pool for pool in step.snapshot.pools if pool.address == chain.address_by_pool[DENSE])
         assert isinstance(pool, V3Pool)
         assert len(pool.ticks) > 400
-        assert found.price_impact_bps > 1_500
+        assert quote.price_impact_bps > 1_500
 
 
 def test_what_a_pool_cannot_take_is_refused_with_how_much_it_can(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -149,8 +149,8 @@ def test_an_order_that_waits_goes_on_there_too(anvil_chain: LocalChain, tmp_path
     fund(chain, {"LINK": 300_000})
     with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS) as agent:
         link, usdc = chain.tokens["LINK"].address, chain.tokens["USDC"].address
-        step, found = agent.quote("LINK", "USDC", "20000")
-        price = Fraction(found.amount_out_raw, 20_000 * LINK)
+        step, quote = agent.quote("LINK", "USDC", "20000")
+        price = Fraction(quote.amount_out_raw, 20_000 * LINK)
         order = LimitOrder("test", link, usdc, 20_000 * LINK, price, chain.clock.now_s() + 3_600, chain.clock.now_s())
         outcome = evaluation.evaluate(agent.context.readers, proposals.single_order_proposer(order))
         assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
@@ -180,7 +180,7 @@ def test_where_one_of_two_lies_about_more_ticks_what_was_read_counts(anvil_chain
             return answer
         return RpcFault(-32000, "out of gas") if how == "refuses" else answer[:-2] + ("00" if answer[-2:] != "00" else "01")
 
-    liar = Liar(chain.transport, alter)
+    liar = RecordingTransport(chain.transport, "liar", alter)
     with agent_on(chain, tmp_path, ROOMY | THIN, TARGETS, transports=[chain.transport, liar]) as agent:
         step = agent.step_input()
         telling = True

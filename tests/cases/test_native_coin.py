@@ -19,11 +19,11 @@ from agent.model import IntentKind, TopUp
 from agent.policy import native_coin
 from agent.store.store import Store
 from agent.units import BPS, NATIVE
-from tests.support.agents import ROOMY, USD, Purse, agent_on, allowances, fund, lost, purse, require_exact, swap_of, yes
+from tests.support.agents import ROOMY, USD, WalletBalances, agent_on, allowances, fund, lost, purse, require_exact, swap_of, yes
+from tests.support.constants import ETHER
 from tests.support.text import causes, mentions
 from tests.support.wallets import native_of
 
-ETHER = 10**18
 FLOOR = ETHER // 20
 NEAR_BPS = 10
 TARGETS = {"WETH": "40%", "USDC": "40%", "LINK": "20%"}
@@ -39,7 +39,7 @@ other_router = pytest.mark.parametrize("router", [ROUTERS[0], pytest.param(ROUTE
 @contextmanager
 def opened(
     chain: LocalChain, folder: Path, router: str, native_wei: int, usd: dict[str, int | Fraction], changes: dict[str, object]
-) -> Iterator[tuple[Agent, Purse]]:
+) -> Iterator[tuple[Agent, WalletBalances]]:
     """An agent of this router, over a wallet that holds so much native coin and so many dollars of each token."""
     fund(chain, usd)
     chain.set_native(native_wei)
@@ -49,23 +49,23 @@ def opened(
 
 def off_target(chain: LocalChain, floor_wei: int) -> dict[str, Fraction]:
     """Distance of each weight from its target in bps; native coin above `floor_wei` counts as WETH."""
-    held = purse(chain)
+    balances = purse(chain)
     usd = chain.deployed_world.prices_usd
-    raw = {symbol: held.raw[symbol] for symbol in TARGETS}
-    raw["WETH"] += held.native_wei - floor_wei
+    raw = {symbol: balances.raw[symbol] for symbol in TARGETS}
+    raw["WETH"] += balances.native_wei - floor_wei
     values = {symbol: amount * usd[symbol] / 10 ** chain.tokens[symbol].decimals for symbol, amount in raw.items()}
     total = sum(values.values(), Fraction(0))
     return {symbol: abs(values[symbol] / total * BPS - Fraction(share.rstrip("%")) * 100) for symbol, share in TARGETS.items()}
 
 
-def require_as_planned(chain: LocalChain, outcome: StepOutcome, before: Purse) -> None:
+def require_as_planned(chain: LocalChain, outcome: StepOutcome, before: WalletBalances) -> None:
     """Balances after are the plan's to the wei, native coin less all gas; nothing stays in the router, and no allowance."""
     plan, swap, receipt = swap_of(outcome)
     now = purse(chain)
     assert all(now.raw[symbol] == dict(plan.holdings_after)[chain.tokens[symbol].address] for symbol in TARGETS)
     paid = sum(intent.receipt.gas_cost_wei for intent in outcome.transactions if intent.receipt is not None)
-    kept = before.native_wei - paid if plan.native_after_wei is None else plan.native_after_wei - receipt.gas_cost_wei
-    assert now.native_wei == kept
+    native_after_wei = before.native_wei - paid if plan.native_after_wei is None else plan.native_after_wei - receipt.gas_cost_wei
+    assert now.native_wei == native_after_wei
     assert native_of(chain, swap.tx.to) == 0
     assert all(chain.balance(symbol, swap.tx.to) == 0 for symbol in chain.tokens)
     assert set(allowances(chain).values()) == {0}
@@ -82,9 +82,9 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: Lo
     with opened(chain, tmp_path, router, 15 * ETHER, {}, COIN) as (agent, before):
         total = sum(drift.value for drift in agent.status().decision_result.drifts)
         assert total == (15 * ETHER - FLOOR) * chain.deployed_world.prices_usd["WETH"] * USD / ETHER
-        shown = status_document(agent.status())["native"]
-        assert (shown["native_wei"], shown["wrapped_raw"], shown["kept_wei"]) == (str(15 * ETHER), "0", str(FLOOR))
-        assert mentions(tables.native_text(shown), "15,", "0.05", "ETH")
+        native = status_document(agent.status())["native"]
+        assert (native["native_wei"], native["wrapped_raw"], native["kept_wei"]) == (str(15 * ETHER), "0", str(FLOOR))
+        assert mentions(tables.native_text(native), "15,", "0.05", "ETH")
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, swap, _ = swap_of(outcome)
         require_as_planned(chain, outcome, before)

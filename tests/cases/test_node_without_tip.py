@@ -27,7 +27,7 @@ QUICK = ("geth", "erigon")
 def test_a_rebalance_pays_the_tip_that_the_node_demands(anvil_chain: LocalChain, tmp_path: Path, wording: str) -> None:
     node = DemandingNode(anvil_chain.transport, GWEI, wording)
     fund(anvil_chain, HELD)
-    with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS, [node]) as agent:
+    with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         paid = [intent.tx.tip_wei for intent in outcome.transactions]
@@ -54,7 +54,7 @@ def test_a_stop_that_costs_many_times_its_plan_is_sent_within_the_ceiling(anvil_
     node = as_cheap_as_a_rollup(anvil_chain)
     if refused == "swap":
         allow(anvil_chain, "WETH")
-    with agent_on(anvil_chain, tmp_path, ROLLUP, TARGETS, [node]) as agent:
+    with agent_on(anvil_chain, tmp_path, ROLLUP, TARGETS, [node.transport]) as agent:
         ended = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert ended.state == "stopped", ended.reason
         assert node.refused == [GWEI // 1000]
@@ -66,18 +66,18 @@ def test_a_rebalance_that_would_cost_many_times_its_plan_is_planned_again(anvil_
     node = as_cheap_as_a_rollup(anvil_chain)
     allow(anvil_chain, "WETH")
     loaded = trusted(anvil_chain, tmp_path, ROLLUP, TARGETS)
-    with again(anvil_chain, loaded, [node]) as agent:
+    with again(anvil_chain, loaded, [node.transport]) as agent:
         first = agent.rebalance(send=True, confirm=yes)
         assert first.kind is OutcomeKind.FAILED, first.reason
         states = {intent.kind: intent.state for intent in agent.context.store.journal.intents()}
         assert states[IntentKind.SWAP] is IntentState.CANCELLED
         assert states[IntentKind.CANCEL] is IntentState.FINAL
-    with again(anvil_chain, loaded, [node]) as agent:
+    with again(anvil_chain, loaded, [node.transport]) as agent:
         done = agent.rebalance(send=True, confirm=yes)
         assert done.kind is OutcomeKind.DONE, done.reason
         assert done.step_input.snapshot.priority_fee_wei == GWEI
         assert node.refused == [GWEI // 1000], "a new process remembers what nodes take"
-        rows = [row for row in api_doctor(loaded, [node])["checks"] if row["check"] == "tip"]
+        rows = [row for row in api_doctor(loaded, [node.transport])["checks"] if row["check"] == "tip"]
         assert [(row["state"], "1 gwei" in row["finding"]) for row in rows] == [("warn", True)]
 
 
@@ -85,7 +85,7 @@ def test_a_rebalance_that_would_cost_many_times_its_plan_is_planned_again(anvil_
 def test_with_a_least_tip_in_the_config_nothing_is_refused(anvil_chain: LocalChain, tmp_path: Path, suggested: object) -> None:
     node = DemandingNode(anvil_chain.transport, GWEI, suggested=suggested)
     fund(anvil_chain, HELD)
-    with agent_on(anvil_chain, tmp_path, {**ROOMY, "execution.min_tip": "1 gwei"}, TARGETS, [node]) as agent:
+    with agent_on(anvil_chain, tmp_path, {**ROOMY, "execution.min_tip": "1 gwei"}, TARGETS, [node.transport]) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert [intent.tx.tip_wei for intent in outcome.transactions] == [GWEI, GWEI]
@@ -97,11 +97,11 @@ def test_without_a_suggested_tip_the_usual_one_is_paid(anvil_chain: LocalChain, 
     node = DemandingNode(anvil_chain.transport, 1, suggested=suggested)
     fund(anvil_chain, HELD)
     loaded = trusted(anvil_chain, tmp_path, ROOMY, TARGETS)
-    with again(anvil_chain, loaded, [node]) as agent:
+    with again(anvil_chain, loaded, [node.transport]) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert {intent.tx.tip_wei for intent in outcome.transactions} == {typical_fees(anvil_chain.chain_id).priority_fee_wei}
-    (row,) = [row for row in api_doctor(loaded, [node])["checks"] if row["check"] == "tip of demanding"]
+    (row,) = [row for row in api_doctor(loaded, [node.transport])["checks"] if row["check"] == "tip of demanding"]
     assert (row["state"], "eth_maxPriorityFeePerGas" in row["finding"], "0.05 gwei" in row["finding"]) == ("warn", True, True)
 
 
@@ -115,7 +115,7 @@ def test_no_demand_raises_the_tip_above_the_owners_bounds(
 ) -> None:
     node = DemandingNode(anvil_chain.transport, needed)
     fund(anvil_chain, HELD)
-    with agent_on(anvil_chain, tmp_path, {**ROOMY, "limits.gas_price": gas_price}, TARGETS, [node]) as agent:
+    with agent_on(anvil_chain, tmp_path, {**ROOMY, "limits.gas_price": gas_price}, TARGETS, [node.transport]) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         if not guard:
             assert outcome.kind is OutcomeKind.DONE, outcome.reason

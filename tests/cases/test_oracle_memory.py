@@ -59,8 +59,12 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
         assert (row["observations"], row["sufficient"]) == (1, False)
 
         gas_before_wei = agent.context.store.budgets.history(chain.now_s()).budgets.gas_24h_wei
-        shown = raise_observations(agent, at, ENOUGH)
-        assert (shown["outcome"], shown["increase"], shown["transactions"]) == ("planned", ENOUGH - 1, [])
+        raised_observations_document = raise_observations(agent, at, ENOUGH)
+        assert (
+            raised_observations_document["outcome"],
+            raised_observations_document["increase"],
+            raised_observations_document["transactions"],
+        ) == ("planned", ENOUGH - 1, [])
         assert purse(chain) == before
 
         def change_and_confirm(document: RaisedObservationsDocument) -> bool:
@@ -72,7 +76,7 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
         assert (done["pool"], done["to"]) == (at, ENOUGH)
         (sent,) = done["transactions"]
         assert (sent["kind"], sent["status"]) == (IntentKind.ORACLE.value, IntentState.FINAL.value)
-        assert abs(sent["gas_used"] - shown["gas_units"]) < shown["gas_units"] // 5
+        assert abs(sent["gas_used"] - raised_observations_document["gas_units"]) < raised_observations_document["gas_units"] // 5
         paid = before.native_wei - purse(chain).native_wei
         assert paid == sent["gas_used"] * int(sent["gas_price_wei"])
         assert agent.context.store.budgets.history(chain.now_s()).budgets.gas_24h_wei - gas_before_wei == paid

@@ -23,7 +23,7 @@ from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind, Positio
 from agent.paper.venue import PaperPerpetualProtocol, PaperVenueEffects
 from agent.venues.perpetual_protocol import decode_venue_call, encode_order
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perps import WAD, contracts_of, later, read_now, send_data
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}
@@ -55,58 +55,60 @@ def order(perps: LocalPerps, symbol: str, size_raw: int) -> PerpOrder:
     return PerpOrder(perps.markets[symbol].base_token, size_raw, PerpOrderKind.MARKET, bound, is_reduce_only=False)
 
 
-def venue_tx(perps: LocalPerps, asked: PerpOrder) -> UnsignedTx:
+def venue_tx(perps: LocalPerps, perp_order: PerpOrder) -> UnsignedTx:
     wallet = perps.chain.wallet.address
-    data = encode_order(asked, contracts_of(perps, wallet), wallet, 2**40)
+    data = encode_order(perp_order, contracts_of(perps, wallet), wallet, 2**40)
     return UnsignedTx(perps.chain.chain_id, 0, perps.addresses.clearing_house, 0, data, 2_000_000, 10**11, 10**9, None)
 
 
-def on_paper(perps: LocalPerps, venue: PaperPerpetualProtocol, held: PaperMargin, asked: PerpOrder) -> PaperVenueEffects:
+def on_paper(perps: LocalPerps, venue: PaperPerpetualProtocol, paper_margin: PaperMargin, perp_order: PerpOrder) -> PaperVenueEffects:
     """The order on paper at the newest block."""
     chain, head = perps.chain, head_of(perps)
     wallet = chain.wallet.address
-    tx = venue_tx(perps, asked)
+    tx = venue_tx(perps, perp_order)
     call = decode_venue_call(tx, venue.contracts)
     assert call is not None
-    account = venue.account(read_now(perps, wallet), held, head)
-    return venue.execute(tx, call, {}, {}, account, held, head)
+    account = venue.account(read_now(perps, wallet), paper_margin, head)
+    return venue.execute(tx, call, {}, {}, account, paper_margin, head)
 
 
 def figures(account: MarginAccount) -> tuple[object, ...]:
-    positions = sorted((one.market, one.size_raw, one.open_notional_raw, one.funding_pending_raw) for one in account.positions)
+    positions = sorted(
+        (position.market, position.size_raw, position.open_notional_raw, position.funding_pending_raw) for position in account.positions
+    )
     return account.collateral_raw, account.realised_raw, positions
 
 
 def test_fills_funding_and_margin_equal_the_contracts_to_the_wei(perps: LocalPerps) -> None:
     """The same orders on paper and for real, at the same second."""
     chain, wallet, venue = perps.chain, perps.chain.wallet.address, venue_of(perps)
-    held = venue.opening_margin(read_now(perps, wallet), head_of(perps), None)
+    paper_margin = venue.opening_margin(read_now(perps, wallet), head_of(perps), None)
     for symbol, size in (("WETH", 3 * WAD), ("WBTC", -WAD // 20), ("WETH", 2 * WAD), ("WETH", -4 * WAD), ("WETH", -2 * WAD)):
-        asked, at_s = order(perps, symbol, size), chain.now_s() + 20
+        expected_order, at_s = order(perps, symbol, size), chain.now_s() + 20
         mark = chain.snapshot()
         chain.node.mine_at(at_s)
-        done = on_paper(perps, venue, held, asked)
+        done = on_paper(perps, venue, paper_margin, expected_order)
         chain.revert(mark)
-        data = encode_order(asked, contracts_of(perps, wallet), wallet, 2**40)
+        data = encode_order(expected_order, contracts_of(perps, wallet), wallet, 2**40)
         chain.node.rpc("evm_setNextBlockTimestamp", at_s)  # type: ignore[attr-defined]  # anvil
         tx_hash = send_data(perps, perps.addresses.clearing_house, data, wallet)
         real = parse_receipt(chain.transport.call("eth_getTransactionReceipt", [tx_hash]), tx_hash)
         assert (done.fills, done.funding) == (real.fills, real.funding)
-        held = done.margin
+        paper_margin = done.margin
         later(perps, 3_600)
         now = read_now(perps, wallet)
-        assert figures(venue.account(now, held, head_of(perps))) == figures(now)
+        assert figures(venue.account(now, paper_margin, head_of(perps))) == figures(now)
 
 
 def test_an_order_beyond_bound_margin_or_deadline_reverts_with_its_code(perps: LocalPerps) -> None:
     wallet, venue = perps.chain.wallet.address, venue_of(perps)
-    held = venue.opening_margin(read_now(perps, wallet), head_of(perps), None)
+    paper_margin = venue.opening_margin(read_now(perps, wallet), head_of(perps), None)
     buy = order(perps, "WETH", WAD)
     with pytest.raises(TransactionReverted, match="CH_TMRL"):
-        on_paper(perps, venue, held, replace(buy, bound_raw=2_900 * WAD))
+        on_paper(perps, venue, paper_margin, replace(buy, bound_raw=2_900 * WAD))
     with pytest.raises(TransactionReverted, match="CH_TLRS"):
-        on_paper(perps, venue, held, replace(order(perps, "WETH", -WAD), bound_raw=3_100 * WAD))
-    poor = replace(held, collateral_raw=100 * WAD)
+        on_paper(perps, venue, paper_margin, replace(order(perps, "WETH", -WAD), bound_raw=3_100 * WAD))
+    poor = replace(paper_margin, collateral_raw=100 * WAD)
     with pytest.raises(TransactionReverted, match="CH_NEFCI"):
         on_paper(perps, venue, poor, buy)
 
@@ -134,12 +136,12 @@ def test_reads__block_of_another_hash_at_the_same_height_is_refused(perps: Local
 def opened(agent: Agent) -> dict[str, int]:
     account = margin_account(agent.step_input().snapshot)
     assert account is not None
-    return {account.market(one.market).symbol: one.size_raw for one in account.positions}
+    return {account.market(position.market).symbol: position.size_raw for position in account.positions}
 
 
 def test_paper_opens_pays_funding_reduces_and_survives_a_restart(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
-    loaded = agents.trusted(chain, tmp_path, futures_changes(perps, TWO, max_leverage="3x", stress_move="off"), EVEN)
+    loaded = agents.trusted(chain, tmp_path, futures_config_changes(perps, TWO, max_leverage="3x", stress_move="off"), EVEN)
     before = agents.purse(chain)
     begin = PaperStart(amounts="WETH=15,USDC=30000", native="5", margin="15000")
     with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:

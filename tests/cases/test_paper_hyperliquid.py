@@ -28,24 +28,24 @@ def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """A wallet on its spot targets, with 10,000 of margin at the venue."""
     monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
     agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
-    with venue_for(anvil_chain) as found:
-        yield found
+    with venue_for(anvil_chain) as server:
+        yield server
 
 
 def account_of(agent: Agent) -> MarginAccount:
-    found = margin_account(agent.step_input().snapshot)
-    assert found is not None, agent.step_input().snapshot.layer(FuturesReading).unknown_reason
-    return found
+    perp_account = margin_account(agent.step_input().snapshot)
+    assert perp_account is not None, agent.step_input().snapshot.layer(FuturesReading).unknown_reason
+    return perp_account
 
 
 def figures(account: MarginAccount) -> tuple[int, dict[str, tuple[int, int]]]:
-    held = {one.market: (one.size_raw, one.open_notional_raw) for one in account.positions}
-    return account.collateral_raw + account.realised_raw, held
+    position_by_market = {position.market: (position.size_raw, position.open_notional_raw) for position in account.positions}
+    return account.collateral_raw + account.realised_raw, position_by_market
 
 
 def fills_of(agent: Agent) -> list[PerpFill]:
     intents = agent.context.store.journal.intents()
-    return [fill for one in intents if one.state is IntentState.FINAL and one.receipt for fill in one.receipt.fills]
+    return [fill for intent in intents if intent.state is IntentState.FINAL and intent.receipt for fill in intent.receipt.fills]
 
 
 def payments_of(agent: Agent) -> list[tuple[int, str, int]]:
@@ -56,10 +56,10 @@ def payments_of(agent: Agent) -> list[tuple[int, str, int]]:
 
 def require_equal(paper: Agent, live: Agent, roundings: int) -> None:
     """Equal positions; fees and funding, rounded up on paper, and the cost of a reduced position may differ by a base unit each."""
-    cash, held = figures(account_of(paper))
+    cash, positions = figures(account_of(paper))
     real_cash, real_held = figures(account_of(live))
-    assert {coin: size for coin, (size, _) in held.items()} == {coin: size for coin, (size, _) in real_held.items()}
-    assert all(abs(opened - real_held[coin][1]) <= 1 for coin, (_, opened) in held.items())
+    assert {coin: size for coin, (size, _) in positions.items()} == {coin: size for coin, (size, _) in real_held.items()}
+    assert all(abs(opened - real_held[coin][1]) <= 1 for coin, (_, opened) in positions.items())
     assert 0 <= real_cash - cash <= roundings, (real_cash, cash)
 
 
@@ -92,16 +92,16 @@ def test_fills_funding_and_margin_equal_the_live_account(server: HyperliquidServ
         for coins in (("ETH", "BTC"), ("ETH",)):
             an_hour_later(chain, server, *coins)
             require_equal(agent, live, 5)
-        for one in (agent, live):
-            assert one.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
-        mine, real = (payments_of(one) for one in (agent, live))
-        assert [one[:2] for one in mine] == [one[:2] for one in real]
+        for bot in (agent, live):
+            assert bot.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
+        mine, real = (payments_of(bot) for bot in (agent, live))
+        assert [fill[:2] for fill in mine] == [fill[:2] for fill in real]
         assert len(real) == 3, "each payment has one entry, on paper as live"
         assert all(0 <= paid - live_paid <= 1 for (*_, paid), (*_, live_paid) in zip(mine, real, strict=True))
         server.move("ETH", "-1/10")
         server.seed("ETH", ("1000",) * 3)
-        for one in (agent, live):
-            done = one.adjust_futures(Deleverage(10_000), send=True, confirm=agents.yes)
+        for bot in (agent, live):
+            done = bot.adjust_futures(Deleverage(10_000), send=True, confirm=agents.yes)
             assert done.kind is OutcomeKind.DONE, done.reason
             assert len(done.transactions) == 2
             assert len({intent.step_id for intent in done.transactions}) == 1, "both positions in one action"
@@ -114,10 +114,10 @@ def test_fills_funding_and_margin_equal_the_live_account(server: HyperliquidServ
 def newcomer(anvil_chain: LocalChain) -> Iterator[HyperliquidServer]:
     """A venue that has never heard of the wallet."""
     agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
-    with venue_for(anvil_chain) as found:
-        found.wallets.pop(anvil_chain.wallet.address.lower())
-        found.agents, found.transfers = [], []
-        yield found
+    with venue_for(anvil_chain) as server:
+        server.wallets.pop(anvil_chain.wallet.address.lower())
+        server.agents, server.transfers = [], []
+        yield server
 
 
 def test_paper_needs_no_account_at_the_venue_no_agent_and_no_key(
@@ -182,6 +182,6 @@ def test_a_process_that_dies_around_the_fill_neither_loses_nor_repeats_it(
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is (OutcomeKind.HOLD if filled else OutcomeKind.DONE), outcome.reason
-        states = [one.state for one in agent.context.store.journal.intents()]
+        states = [intent.state for intent in agent.context.store.journal.intents()]
         assert states == ([IntentState.FINAL] if filled else [IntentState.FINAL, IntentState.REVERTED])
         assert [fill.size_raw for fill in fills_of(agent)] == [account_of(agent).size_raw("ETH")]

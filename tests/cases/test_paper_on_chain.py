@@ -63,10 +63,10 @@ def test_replay_gives_the_decisions_that_the_live_agent_took(anvil_chain: LocalC
         taken = [(line.id, line.decision, line.reason) for line in reversed(agent.context.store.steps.newest(100))]
     assert len(taken) >= 10
     assert {OutcomeKind.DONE, OutcomeKind.HOLD, OutcomeKind.HALT} <= set(kinds)
-    found = api.replay(tmp_path / "steps")
-    assert [(step["step"], step["decision"], step["reason"]) for step in found["steps"]] == taken
-    assert {step["result"] for step in found["steps"]} == {"same"}, found["steps"]
-    assert (found["exit"], found["same"]) == (0, len(taken))
+    document = api.replay(tmp_path / "steps")
+    assert [(step["step"], step["decision"], step["reason"]) for step in document["steps"]] == taken
+    assert {step["result"] for step in document["steps"]} == {"same"}, document["steps"]
+    assert (document["exit"], document["same"]) == (0, len(taken))
 
 
 @pytest.mark.parametrize("changes", [pytest.param({}, id="tokens", marks=pytest.mark.slow), pytest.param(NATIVE, id="native coin")])
@@ -94,14 +94,14 @@ def test_paper_decides_as_the_live_agent_and_its_fills_are_what_the_contracts_pa
         assert bool(filled.wrap_transfers) == bool(changes), "native coin is wrapped on the way"
         assert filled.gas_used == plan.gas_units >= receipt.gas_used
         snapshot = paper.step_input().snapshot
-        held = {holding.token: holding.raw for holding in snapshot.holdings}
-        assert {symbol: held[token.address] for symbol, token in chain.tokens.items() if token.address in held} == {
-            symbol: raw for symbol, raw in had.raw.items() if chain.tokens[symbol].address in held
+        raw_by_token = {holding.token: holding.raw for holding in snapshot.holdings}
+        assert {symbol: raw_by_token[token.address] for symbol, token in chain.tokens.items() if token.address in raw_by_token} == {
+            symbol: raw for symbol, raw in had.raw.items() if chain.tokens[symbol].address in raw_by_token
         }
         assert snapshot.nonce_latest == had.nonce
 
 
-class Died(Exception):
+class ProcessKilled(Exception):
     """The process is gone."""
 
 
@@ -111,15 +111,15 @@ def test_a_killed_paper_process_fills_what_it_sent_once(anvil_chain: LocalChain,
     fund(chain, {"WETH": 8_000, "USDC": 2_000})
     halves = {"WETH": "50%", "USDC": "50%"}
     loaded = trusted(chain, tmp_path, ONE, halves)
-    seen = 0
+    event_count = 0
 
     def dies(event: str) -> None:
-        nonlocal seen
-        seen += event == moment
-        if event == moment and seen == 2:  # the swap, after its approval
-            raise Died
+        nonlocal event_count
+        event_count += event == moment
+        if event == moment and event_count == 2:  # the swap, after its approval
+            raise ProcessKilled
 
-    with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper, pytest.raises(Died):
+    with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper, pytest.raises(ProcessKilled):
         paper.rebalance(send=True, confirm=api.always_confirm, progress=dies)
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
         assert paper.rebalance(send=True, confirm=api.always_confirm).kind is OutcomeKind.HOLD

@@ -22,13 +22,13 @@ from agent.model import Halt
 from agent.wiring import past_prices, price_windows
 from agent.wiring.price_windows import fill_price_windows, missing_prices, needed_windows
 from tests.support.agents import ROOMY, agent_config, agent_on, fund, trusted, yes
-from tests.support.markets.past_prices import push_rounds as pushed
+from tests.support.constants import HOUR_S
+from tests.support.markets.past_prices import push_rounds
 from tests.support.on_chain.weights import SETTINGS
 from tests.support.samples import slow
 from tests.support.stores import chosen_weights
 from tests.support.text import causes
 
-HOUR_S = 3_600
 TARGETS = {"WETH": "40%", "LINK": "40%", "USDC": "20%"}
 HOURLY = {**SETTINGS, "every": "1d", "window": "6h", "step": "1h", "min_history": "4h", "max_age": "3h", "keep": "1d"}
 EVENT = {"kind": "drawdown", "fall": "20%", "within": "6h"}
@@ -41,10 +41,10 @@ def weighed(**changes: object) -> dict[str, object]:
 def rounds(chain: LocalChain) -> None:
     """Nine hours in which WETH moves little and LINK much, by rounds of their feeds alone."""
     for number in range(7):
-        pushed(chain, "LINK", [("1.1", "0.95")[number % 2]])
-        pushed(chain, "WETH", [("1.01", "0.995")[number % 2]])
-    pushed(chain, "LINK", ["1"])
-    pushed(chain, "WETH", ["1"])
+        push_rounds(chain, "LINK", [("1.1", "0.95")[number % 2]])
+        push_rounds(chain, "WETH", [("1.01", "0.995")[number % 2]])
+    push_rounds(chain, "LINK", ["1"])
+    push_rounds(chain, "WETH", ["1"])
     chain.refresh_feeds()
 
 
@@ -167,11 +167,11 @@ def test_endpoint_that_fails__trades_nothing_until_the_window_is_read(
 
         monkeypatch.setattr(past_prices, "past_rounds", fail)
         monkeypatch.setattr(past_prices, "past_twaps", fail)
-        held = first_cycle(agent)
-        assert isinstance(held.decision, Halt)
-        assert causes(held) == ("weights",)
-        assert fault in held.reason
-        assert held.transactions == ()
+        outcome = first_cycle(agent)
+        assert isinstance(outcome.decision, Halt)
+        assert causes(outcome) == ("weights",)
+        assert fault in outcome.reason
+        assert outcome.transactions == ()
         monkeypatch.setattr(past_prices, "past_rounds", past_rounds)
         done = first_cycle(agent)
         assert done.kind is OutcomeKind.DONE, done.reason

@@ -19,13 +19,13 @@ DAILY_LOSS_BPS = 100
 
 
 @pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("held", [HELD, pytest.param({"WETH": 40_000, "USDC": 30_000, "LINK": 30_000}, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("holdings", [HELD, pytest.param({"WETH": 40_000, "USDC": 30_000, "LINK": 30_000}, marks=pytest.mark.slow)])
 def test_a_fee_that_is_switched_on_while_the_swap_is_pending_costs_the_gas_of_a_revert(
-    anvil_chain: LocalChain, tmp_path: Path, held: dict[str, int], router: str
+    anvil_chain: LocalChain, tmp_path: Path, holdings: dict[str, int], router: str
 ) -> None:
     chain = anvil_chain
     switchable(chain)
-    fund(chain, held)
+    fund(chain, holdings)
     venues = V3_ONLY if router == "swap_router_02" else {}  # a Rebalancer is made for the factories of the config
     with agent_on(chain, tmp_path, {**ROOMY, **venues, "execution.router": router}, TARGETS) as agent:
         before = purse(chain)
@@ -52,7 +52,7 @@ def test_a_fee_on_the_routers_own_transfer_ends_the_step_with_an_alert_and_the_t
         assert mentions(outcome.reason, "LINK", "at least")
         assert outcome.shortfall_tokens == (chain.tokens["LINK"].address,)
         assert [intent.state for intent in outcome.transactions if intent.kind is IntentKind.SWAP] == [IntentState.FINAL]
-        (alert,) = [one for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.kind is AlertKind.ERROR]
+        (alert,) = [alert for alert in cycle_alerts(outcome, RunFacts(False, "", None)) if alert.kind is AlertKind.ERROR]
         assert mentions(alert.text, "LINK", "minimum")
         gone = lost(chain, before, chain.deployed_world.prices_usd)
         assert gone > HELD["WETH"] * FEE_BPS // 100_000, "half of a purchase of a tenth of the portfolio"

@@ -25,7 +25,7 @@ from agent.model.futures import MarginAccount, PerpMarket, PerpOrder, PerpOrderK
 from agent.ports.perpetuals import OrderVenue, PerpVenue
 from agent.wiring.futures import chain_venue
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
 
 
@@ -70,12 +70,12 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     perps: LocalPerps = request.getfixturevalue("perps_chain")
     agents.fund(perps.chain, {"WETH": 50_000, "USDC": 50_000})
     perps.deposit(perps.chain.wallet.address, 10_000 * 10**6)
-    with agents.agent_on(perps.chain, tmp_path, futures_changes(perps, {"WETH": "100%"}), EVEN) as agent:
+    with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, {"WETH": "100%"}), EVEN) as agent:
         context = agent.context
         sender = QuorumSender(context.endpoints, context.config.chain.chain_id)
-        found = chain_venue(context.config, context.portfolio, context.transport, sender.status_of)
-        assert found is not None
-        yield Desk(agent, found, can_rest=False)
+        perpetual_protocol = chain_venue(context.config, context.portfolio, context.transport, sender.status_of)
+        assert perpetual_protocol is not None
+        yield Desk(agent, perpetual_protocol, can_rest=False)
 
 
 def order_of(market: PerpMarket, notional: int, account: MarginAccount, slippage_bps: int = 200) -> PerpOrder:
@@ -151,9 +151,9 @@ def test_an_outcome_is_the_receipt_that_the_journal_has(desk: Desk) -> None:
     intent = desk.opened()
     assert intent.state in (IntentState.MINED, IntentState.FINAL)
     assert intent.receipt is not None
-    told = desk.venue.outcome(intent)
-    assert told is not None
-    assert (told.status, told.fills, told.tx_hash) == (1, intent.receipt.fills, intent.tx_hash)
+    outcome = desk.venue.outcome(intent)
+    assert outcome is not None
+    assert (outcome.status, outcome.fills, outcome.tx_hash) == (1, intent.receipt.fills, intent.tx_hash)
     never = replace(intent, state=IntentState.BROADCAST, tx_hash="0x" + "ab" * (len(str(intent.tx_hash)) // 2 - 1))
     assert desk.venue.outcome(never) is None
 
@@ -182,8 +182,8 @@ def test_a_sale_reduces_what_was_bought(desk: Desk) -> None:
     desk.opened()
     account = desk.account()
     [market] = account.markets
-    held = account.size_raw(market.market)
-    sale = PerpOrder(market.market, -held, PerpOrderKind.MARKET, index_bound_raw(market, -held, 200), True)
+    size_raw = account.size_raw(market.market)
+    sale = PerpOrder(market.market, -size_raw, PerpOrderKind.MARKET, index_bound_raw(market, -size_raw, 200), True)
     quote = desk.venue.quote(account, sale)
-    assert 0 < quote.size_raw <= held
+    assert 0 < quote.size_raw <= size_raw
     assert quote.quote_raw > 0

@@ -15,7 +15,7 @@ from agent.app.service import StoppableClock, report_run
 from agent.localchain import LocalChain
 from agent.units import format_time
 from tests.support.agents import again, fund, trusted, yes
-from tests.support.alert_receivers import Box, webhook
+from tests.support.alert_receivers import ReceivedMessages, webhook
 from tests.support.on_chain.proposals import PROPOSING, TWO, proposal, safe_of
 from tests.support.text import mentions
 
@@ -24,8 +24,8 @@ Cycle = Callable[[], None]
 
 
 @pytest.fixture
-def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
-    received = Box()
+def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[ReceivedMessages]:
+    received = ReceivedMessages()
     with webhook(received) as url:
         monkeypatch.setenv("HOOK", url)
         yield received
@@ -48,7 +48,7 @@ def execute(agent: Agent) -> None:
     api.execute_proposal(agent, {"test_account": 9}, send=True, confirm=yes)
 
 
-def test_waiting_proposal__is_an_alert_once(anvil_chain: LocalChain, tmp_path: Path, box: Box) -> None:
+def test_waiting_proposal__is_an_alert_once(anvil_chain: LocalChain, tmp_path: Path, box: ReceivedMessages) -> None:
     _, loaded = safe_of(anvil_chain, tmp_path, TARGET)
     with ExitStack() as stack:
         agent = stack.enter_context(again(anvil_chain, loaded))
@@ -67,7 +67,9 @@ def test_waiting_proposal__is_an_alert_once(anvil_chain: LocalChain, tmp_path: P
     )
 
 
-def test_failing_proposal__is_an_alert_once_and_the_next_proposal_one_of_its_own(anvil_chain: LocalChain, tmp_path: Path, box: Box) -> None:
+def test_failing_proposal__is_an_alert_once_and_the_next_proposal_one_of_its_own(
+    anvil_chain: LocalChain, tmp_path: Path, box: ReceivedMessages
+) -> None:
     _, loaded = safe_of(anvil_chain, tmp_path, TARGET)
     chain = anvil_chain
     with ExitStack() as stack:
@@ -123,7 +125,7 @@ def test_executed_proposal__is_noted_once_and_done_in_the_history(anvil_chain: L
         assert mentions(reason, document["id"], "was signed and executed")
 
 
-def test_proposal_for_a_wallet__names_its_file(anvil_chain: LocalChain, tmp_path: Path, box: Box) -> None:
+def test_proposal_for_a_wallet__names_its_file(anvil_chain: LocalChain, tmp_path: Path, box: ReceivedMessages) -> None:
     fund(anvil_chain, {"WETH": 10_000})
     loaded = trusted(anvil_chain, tmp_path, PROPOSING | dict([TARGET]), TWO)
     with ExitStack() as stack:

@@ -26,11 +26,9 @@ from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentState, UnsignedTx
 from agent.signing.safe_tx import safe_tx_fields, safe_tx_hash, typed_data
 from agent.venues import composer
-from tests.support.agents import ROOMY, again, fund, off_target, trusted, yes
-from tests.support.agents import agent_config as config
+from tests.support.agents import ROOMY, again, agent_config, fund, off_target, trusted, yes
 from tests.support.builders import address
-from tests.support.on_chain.proposals import PROPOSING, TWO, Signs, proposal, rounds, safe_of
-from tests.support.on_chain.proposals import killer_at_event as dying
+from tests.support.on_chain.proposals import PROPOSING, TWO, Signs, killer_at_event, proposal, rounds, safe_of
 from tests.support.samples import slow
 from tests.support.text import raises_code, raises_field
 from tests.support.wallets import deploy_safe
@@ -51,12 +49,12 @@ def by_owner(chain: LocalChain, **changes: object) -> Signs:
     return sign
 
 
-def require_settled(agent: Agent, made: list[dict[str, Any]], folder: Path) -> None:
+def require_settled(agent: Agent, proposals: list[dict[str, Any]], folder: Path) -> None:
     """Each proposal is final in the journal, by its receipt, and its file is gone."""
     intents = {intent.id: intent for intent in agent.context.store.journal.intents()}
-    assert [one["purpose"] for one in made] == ["approve", "swap"]
-    for one in made:
-        intent = intents[one["id"]]
+    assert [proposal["purpose"] for proposal in proposals] == ["approve", "swap"]
+    for safe_proposal in proposals:
+        intent = intents[safe_proposal["id"]]
         assert intent.state is IntentState.FINAL
         assert intent.receipt is not None
         assert intent.receipt.status == 1
@@ -69,11 +67,11 @@ def test_a_wallets_owner_signs_elsewhere_and_the_rebalance_is_settled_from_the_c
     fund(chain, {"WETH": 10_000})
     loaded = trusted(chain, tmp_path, PROPOSING, TWO)
     with again(chain, loaded) as agent:
-        made = rounds(agent, by_owner(chain))
-        require_settled(agent, made, tmp_path)
+        proposals = rounds(agent, by_owner(chain))
+        require_settled(agent, proposals, tmp_path)
         assert max(off_target(chain, TWO).values()) < 50
-        assert made[1]["plan"]["legs"]
-        assert made[1]["from"] == OWNER.address
+        assert proposals[1]["plan"]["legs"]
+        assert proposals[1]["from"] == OWNER.address
         gas = agent.context.store.budgets.history(agent.context.clock.now_s()).budgets.gas_24h_wei
         assert gas > 0, "the wallet paid the gas of what was sent for it"
 
@@ -82,11 +80,11 @@ def test_the_owners_of_a_safe_sign_and_anybody_executes(anvil_chain: LocalChain,
     """The portfolio is the Safe's: real contracts, two signatures of three, executed by a stranger to it."""
     chain, safe, loaded = anvil_chain, *safe_of(anvil_chain, tmp_path)
     with again(chain, loaded) as agent:
-        made = rounds(agent, safe.execute)
-        require_settled(agent, made, tmp_path)
+        proposals = rounds(agent, safe.execute)
+        require_settled(agent, proposals, tmp_path)
         assert safe.nonce() == 2
-        held = [chain.balance(symbol, safe.address) for symbol in TWO]
-        assert all(held)
+        balances = [chain.balance(symbol, safe.address) for symbol in TWO]
+        assert all(balances)
         assert chain.balance("USDC") == 0 == chain.balance("WETH")
         assert agent.context.store.budgets.history(agent.context.clock.now_s()).budgets.gas_24h_wei == 0, "others paid"
         router = chain.addresses.swap_router_02
@@ -106,10 +104,10 @@ def test_the_hash_shown_is_the_one_that_the_safe_works_out(anvil_chain: LocalCha
     contract.require_supported()
     for nonce, value, data in ((0, 0, "0x"), (1, 10**18, "0x1234"), (2**40, 2**200, "0x" + "ab" * 333)):
         tx = UnsignedTx(chain.chain_id, nonce, address(f"target {nonce}"), value, data, 0, None, None, 1)
-        said = safe.contract.functions.getTransactionHash(
+        safe_hash = safe.contract.functions.getTransactionHash(
             tx.to, value, bytes.fromhex(data[2:]), 0, 0, 0, 0, "0x" + "0" * 40, "0x" + "0" * 40, nonce
         )
-        assert safe_tx_hash(safe.address, tx) == "0x" + bytes(said.call()).hex() == contract.require_hash(tx)
+        assert safe_tx_hash(safe.address, tx) == "0x" + bytes(safe_hash.call()).hex() == contract.require_hash(tx)
 
 
 def test_an_address_that_is_no_safe_is_refused_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -184,26 +182,26 @@ def test_another_transaction_in_the_place_of_a_proposal_is_named_with_both(anvil
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
-        shown = proposal(agent)
-        other = by_owner(chain, to=OWNER.address, data="0x")(shown)
+        shown_proposal = proposal(agent)
+        other = by_owner(chain, to=OWNER.address, data="0x")(shown_proposal)
         with pytest.raises(OperatorNeeded) as caught:
             agent.rebalance(send=True, confirm=yes)
         assert other in str(caught.value)
-        assert shown["id"] in str(caught.value)
+        assert shown_proposal["id"] in str(caught.value)
         assert "trimtab adopt" in caught.value.remedy
         agent.resync_nonce()
-        assert proposal(agent)["id"] != shown["id"]
+        assert proposal(agent)["id"] != shown_proposal["id"]
 
 
 def test_another_call_of_the_safe_in_the_place_of_a_proposal_is_told(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain, safe, loaded = anvil_chain, *safe_of(anvil_chain, tmp_path)
     with again(chain, loaded) as agent:
-        shown = proposal(agent)
+        shown_proposal = proposal(agent)
         tx = UnsignedTx(chain.chain_id, 0, OWNER.address, 0, "0x", 0, None, None, 1)
         safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
         with raises_code(OperatorNeeded, "nonce_used") as caught:
             agent.rebalance(send=True, confirm=yes)
-        assert shown["id"] in str(caught.value)
+        assert shown_proposal["id"] in str(caught.value)
 
 
 def test_a_safe_with_a_past_trades_once_its_owner_vouches_for_its_day(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -248,8 +246,8 @@ def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_cha
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
-        shown = proposal(agent)
-    signing = config(chain, tmp_path, ROOMY | {"execution.deadline": "30m"}, TWO)
+        shown_proposal = proposal(agent)
+    signing = agent_config(chain, tmp_path, ROOMY | {"execution.deadline": "30m"}, TWO)
     with again(chain, signing) as agent:
         for act in (
             lambda: agent.rebalance(send=True, confirm=yes),
@@ -258,7 +256,7 @@ def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_cha
         ):
             with raises_code(OperatorNeeded, "proposal_open") as caught:
                 act()
-            assert shown["id"] in str(caught.value)
+            assert shown_proposal["id"] in str(caught.value)
         assert [intent.state for intent in agent.context.store.journal.intents()] == [IntentState.PLANNED]
 
 
@@ -271,16 +269,16 @@ def test_a_process_that_ends_while_it_proposes_or_settles_goes_on_from_the_journ
     fund(chain, {"WETH": 10_000})
     loaded = trusted(chain, tmp_path, PROPOSING, TWO)
     with again(chain, loaded) as agent, pytest.raises((KeyboardInterrupt, AwaitingExternalSignature)):
-        agent.rebalance(send=True, confirm=yes, progress=dying(number))
+        agent.rebalance(send=True, confirm=yes, progress=killer_at_event(number))
     with again(chain, loaded) as agent:
         by_owner(chain)(proposal(agent))
         with pytest.raises(KeyboardInterrupt):
-            agent.rebalance(send=True, confirm=yes, progress=dying(number))
+            agent.rebalance(send=True, confirm=yes, progress=killer_at_event(number))
     with again(chain, loaded) as agent:
-        made = rounds(agent, by_owner(chain))
+        proposals = rounds(agent, by_owner(chain))
         done = [intent for intent in agent.context.store.journal.intents() if intent.state is IntentState.FINAL]
         assert sorted(intent.kind.value for intent in done) == ["approve", "swap"]
-        assert [one["purpose"] for one in made] == ["swap"]
+        assert [transaction["purpose"] for transaction in proposals] == ["swap"]
         assert max(off_target(chain, TWO).values()) < 50
 
 
@@ -290,9 +288,9 @@ def test_what_is_proposed_is_taken_back_on_request(anvil_chain: LocalChain, tmp_
     fund(chain, {"WETH": 10_000})
     with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
         for take_back in (lambda: maintenance.cancel(agent), lambda: abandoned(agent)):
-            shown = proposal(agent)
+            shown_proposal = proposal(agent)
             take_back()
-            (given_up,) = [intent for intent in agent.context.store.journal.intents() if intent.id == shown["id"]]
+            (given_up,) = [intent for intent in agent.context.store.journal.intents() if intent.id == shown_proposal["id"]]
             assert given_up.state is IntentState.CANCELLED
             assert not list((tmp_path / "proposals").iterdir())
 

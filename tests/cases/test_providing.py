@@ -12,33 +12,30 @@ from agent.execution.step_context import OutcomeKind
 from agent.layers.liquidity import state
 from agent.localchain import LocalChain
 from agent.model import IntentKind, LpV3Position, Provide, Withdraw
-from tests.support import agents
-from tests.support import lp_on_chain as lp
+from tests.support import agents, lp_on_chain
 from tests.support.agents import USD
 from tests.support.lp_on_chain import EVEN, allowances, exactly, kinds, liquidity_of, positions, send, worth
-from tests.support.on_chain.liquidity import config_with_positions as confirming
-from tests.support.on_chain.lp_actions import V2, V3
-from tests.support.on_chain.lp_actions import config_with_targets as wanting
-from tests.support.on_chain.lp_actions import trade_both_ways as busy
+from tests.support.on_chain.liquidity import config_with_positions
+from tests.support.on_chain.lp_actions import V2, V3, config_with_targets, trade_both_ways
 
 
 @pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])
 def test_liquidity_over_its_weight_is_taken_out_and_then_swapped_on_target(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
-    own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
-    changes = confirming(chain, own, **{"limits.lp_max_weight": "10%", "execution.router": router})
+    own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
+    changes = config_with_positions(chain, own, **{"limits.lp_max_weight": "10%", "execution.router": router})
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         before = worth(agent)
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        told = exactly(chain, agent, outcome)
-        assert set(told) == {("Withdraw", one.name) for one in own}
+        actions = exactly(chain, agent, outcome)
+        assert set(actions) == {("Withdraw", position.name) for position in own}
         assert kinds(outcome)[-1] == "swap"
         assert outcome.input_after is not None
         assert all(abs(bps - 5_000) <= 5 for bps in agent.weights(outcome.input_after).values())
-        found = read_liquidity_report(agent)
-        assert found.weight.is_within_limit
+        liquidity_report = read_liquidity_report(agent)
+        assert liquidity_report.weight.is_within_limit
         history = agent.context.store.budgets.history(chain.now_s())
         # Fees of one swap and gas: the withdrawals themselves lost nothing.
         assert 0 < history.budgets.loss_24h / USD < before * Fraction(3, 1_000)
@@ -48,21 +45,21 @@ def test_liquidity_over_its_weight_is_taken_out_and_then_swapped_on_target(anvil
 def test_a_step_acts_only_so_often_and_the_next_goes_on(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    own = [lp.provide_v3(chain, V3, -30, 30, 1_500), lp.provide_v3(chain, V3, -40, 40, 1_500)]
+    own = [lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500), lp_on_chain.provide_v3(chain, V3, -40, 40, 1_500)]
     monkeypatch.setattr(state, "MAX_ACTIONS", 1)
-    with agents.agent_on(chain, tmp_path, confirming(chain, own, **{"limits.lp_max_weight": "5%"}), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, own, **{"limits.lp_max_weight": "5%"}), EVEN) as agent:
         first, second = send(agent, chain), send(agent, chain)
         assert [outcome.kind for outcome in (first, second)] == [OutcomeKind.DONE, OutcomeKind.DONE]
-        told = [exactly(chain, agent, outcome) for outcome in (first, second)]
-        assert [len(part) for part in told] == [1, 1]
-        assert {name for part in told for _, name in part} == {one.name for one in own}
+        actions = [exactly(chain, agent, outcome) for outcome in (first, second)]
+        assert [len(part) for part in actions] == [1, 1]
+        assert {name for part in actions for _, name in part} == {position.name for position in own}
         assert read_liquidity_report(agent).weight.is_within_limit
 
 
 def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = agents.trusted(chain, tmp_path, wanting(chain, V3), EVEN)
+    loaded = agents.trusted(chain, tmp_path, config_with_targets(chain, V3), EVEN)
     with agents.again(chain, loaded) as agent:
         before = worth(agent)
         outcome = send(agent, chain)
@@ -72,7 +69,7 @@ def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_cha
         assert verb == "Provide"
         [move] = agent.context.store.positions.changes()
         assert move.token_id is not None
-        assert lp.manager(chain).ownerOf(move.token_id).call() == chain.wallet.address
+        assert lp_on_chain.manager(chain).ownerOf(move.token_id).call() == chain.wallet.address
         assert liquidity_of(chain, move.token_id) == move.liquidity_delta
         history = agent.context.store.budgets.history(chain.now_s())
         assert history.budgets.turnover_24h == 0
@@ -82,9 +79,9 @@ def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_cha
         [position] = step.snapshot.positions
         assert isinstance(position, LpV3Position)
         assert (position.token_id, position.liquidity) == (move.token_id, move.liquidity_delta)
-        told = agent.confirmed_parameters()
-        assert told["liquidity positions"] == move.name
-        assert told["liquidity targets"] == f"20% in uniswap_v3 {chain.address_by_pool[V3]}, width 20%"
+        confirmed_parameters = agent.confirmed_parameters()
+        assert confirmed_parameters["liquidity positions"] == move.name
+        assert confirmed_parameters["liquidity targets"] == f"20% in uniswap_v3 {chain.address_by_pool[V3]}, width 20%"
         assert positions(agent)[move.name].entry_raw == move.amounts_raw
         assert worth(agent) == pytest.approx(before, rel=2e-4)
         [report] = read_liquidity_report(agent).position_reports
@@ -96,21 +93,21 @@ def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_cha
 def test_a_pair_is_provided_and_taken_out_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    with agents.agent_on(chain, tmp_path, wanting(chain, V2), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, config_with_targets(chain, V2), EVEN) as agent:
         before = worth(agent)
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Provide"]
         [move] = agent.context.store.positions.changes()
-        assert move.liquidity_delta == lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call()
+        assert move.liquidity_delta == lp_on_chain.pair_of(chain, V2).balanceOf(chain.wallet.address).call()
         assert positions(agent)[move.name].entry_raw == move.amounts_raw
         assert worth(agent) == pytest.approx(before, rel=2e-4)
-    with agents.again(chain, agents.agent_config(chain, tmp_path, wanting(chain, V2, share="0%"), EVEN)) as agent:
+    with agents.again(chain, agents.agent_config(chain, tmp_path, config_with_targets(chain, V2, share="0%"), EVEN)) as agent:
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Withdraw"]
         assert kinds(outcome)[:2] == ["approve", "liquidity"]
-        assert lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call() == 0
+        assert lp_on_chain.pair_of(chain, V2).balanceOf(chain.wallet.address).call() == 0
         assert agent.context.store.budgets.history(chain.now_s()).budgets.loss_24h / USD < before / 1_000
 
 
@@ -118,11 +115,11 @@ def test_a_range_narrower_than_the_band_is_minted_and_taken_out_again(anvil_chai
     """Within the band it could be of either token alone, so that the reference bounds neither: a unit of each is asked for."""
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    with agents.agent_on(chain, tmp_path, wanting(chain, V3, width="0.5%"), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3, width="0.5%"), EVEN) as agent:
         before = worth(agent)
         assert send(agent, chain).kind is OutcomeKind.DONE
         [move] = agent.context.store.positions.changes()
-    with agents.again(chain, agents.agent_config(chain, tmp_path, wanting(chain, V3, width="0.5%", share="0%"), EVEN)) as agent:
+    with agents.again(chain, agents.agent_config(chain, tmp_path, config_with_targets(chain, V3, width="0.5%", share="0%"), EVEN)) as agent:
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         [intent] = [intent for intent in outcome.transactions if intent.kind is IntentKind.LIQUIDITY]
@@ -138,10 +135,12 @@ def test_a_range_narrower_than_the_band_is_minted_and_taken_out_again(anvil_chai
 def test_fees_are_collected_and_put_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    own = lp.provide_v3(chain, V3, -2, 2, 1_600)
+    own = lp_on_chain.provide_v3(chain, V3, -2, 2, 1_600)
     for seed in (1, 2, 3):
-        busy(chain, V3, seed, 1_000_000)
-    with agents.agent_on(chain, tmp_path, {**wanting(chain, V3, [own], compound_above="1"), "limits.plan_cost": "20%"}, EVEN) as agent:
+        trade_both_ways(chain, V3, seed, 1_000_000)
+    with agents.agent_on(
+        chain, tmp_path, {**config_with_targets(chain, V3, [own], compound_above="1"), "limits.plan_cost": "20%"}, EVEN
+    ) as agent:
         had = liquidity_of(chain, own.token_id or 0)
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -155,7 +154,7 @@ def test_a_range_that_the_price_left_is_re_centred(anvil_chain: LocalChain, tmp_
     """Taken out, swapped where the wallet lacks one of the tokens, and minted around the price of now."""
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = agents.trusted(chain, tmp_path, wanting(chain, V3, width="5%"), EVEN)
+    loaded = agents.trusted(chain, tmp_path, config_with_targets(chain, V3, width="5%"), EVEN)
     with agents.again(chain, loaded) as agent:
         first = send(agent, chain)
         assert first.kind is OutcomeKind.DONE, first.reason
@@ -183,7 +182,7 @@ def test_re_centring_goes_over_a_swap_where_the_wallet_lacks_a_token(anvil_chain
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     lively = {"policy.trigger": {"kind": "threshold", "absolute": "5%"}}
-    loaded = agents.trusted(chain, tmp_path, {**wanting(chain, V3, width="5%", share="80%"), **lively}, EVEN)
+    loaded = agents.trusted(chain, tmp_path, {**config_with_targets(chain, V3, width="5%", share="80%"), **lively}, EVEN)
     with agents.again(chain, loaded) as agent:
         assert send(agent, chain).kind is OutcomeKind.DONE
     chain.move_market({"WETH": 3_300})
@@ -197,9 +196,9 @@ def test_re_centring_goes_over_a_swap_where_the_wallet_lacks_a_token(anvil_chain
         [position] = agent.step_input().snapshot.positions
         assert isinstance(position, LpV3Position)
         assert position.tick_lower <= position.tick < position.tick_upper
-        held = read_liquidity_report(agent)
-        assert held.weight.share is not None
-        assert Fraction(7, 10) < held.weight.share < Fraction(9, 10)
+        liquidity_report = read_liquidity_report(agent)
+        assert liquidity_report.weight.share is not None
+        assert Fraction(7, 10) < liquidity_report.weight.share < Fraction(9, 10)
         assert worth(agent) == pytest.approx(before, rel=3e-3)
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
@@ -208,8 +207,8 @@ def test_re_centring_goes_over_a_swap_where_the_wallet_lacks_a_token(anvil_chain
 def test_a_position_below_its_share_grows(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    own = lp.provide_v3(chain, V3, -30, 30, 400)
-    with agents.agent_on(chain, tmp_path, wanting(chain, V3, [own]), EVEN) as agent:
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 400)
+    with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3, [own]), EVEN) as agent:
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert exactly(chain, agent, outcome) == [("Provide", own.name)]
@@ -221,7 +220,7 @@ def test_a_position_below_its_share_grows(anvil_chain: LocalChain, tmp_path: Pat
 def test_a_dry_run_shows_the_actions_and_sends_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
         before = agents.purse(chain)
         for outcome in (agent.plan(), agent.rebalance(), agent.rebalance(send=True, confirm=lambda _: False)):
             assert outcome.plan is not None
@@ -234,7 +233,7 @@ def test_a_dry_run_shows_the_actions_and_sends_nothing(anvil_chain: LocalChain, 
 def test_nothing_moves_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
         before = agents.purse(chain)
         agent.context.kill_switch.pause("test", 1)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -248,7 +247,7 @@ def test_a_price_pushed_before_the_transaction_leaves_loses_nothing_but_gas(anvi
     """T11: pushed before the first approval, or between the last look and the mint: refused or reverted, and nothing lost."""
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
         before, prices = agents.purse(chain), dict(chain.deployed_world.prices_usd)
         push = agents.at_send(number, lambda: chain.swap(V3, "USDC", 6_000_000 * USD))
         outcome = agent.rebalance(send=True, confirm=agents.yes, progress=push)
@@ -266,8 +265,8 @@ def test_a_withdrawal_at_a_pushed_price_is_not_begun(anvil_chain: LocalChain, tm
     """T11: while the pool is off the reference by more than the limit everything stays where it is, and is told."""
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    own = lp.provide_v3(chain, V3, -30, 30, 3_000)
-    with agents.agent_on(chain, tmp_path, confirming(chain, [own], **{"limits.lp_max_weight": "10%"}), EVEN) as agent:
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 3_000)
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, [own], **{"limits.lp_max_weight": "10%"}), EVEN) as agent:
         before = agents.purse(chain)
         chain.swap(V3, "USDC", 6_000_000 * USD)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -279,15 +278,15 @@ def test_a_withdrawal_at_a_pushed_price_is_not_begun(anvil_chain: LocalChain, tm
 def test_the_owner_may_take_a_position_out_by_hand(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = agents.trusted(chain, tmp_path, wanting(chain, V3), EVEN)
+    loaded = agents.trusted(chain, tmp_path, config_with_targets(chain, V3), EVEN)
     with agents.again(chain, loaded) as agent:
         before = worth(agent)
         assert send(agent, chain).kind is OutcomeKind.DONE
         [move] = agent.context.store.positions.changes()
         [own] = positions(agent).values()
-    lp.take_out(chain, own)
-    chain.send(lp.manager(chain).burn(move.token_id), chain.wallet.address)
+    lp_on_chain.take_out(chain, own)
+    chain.send(lp_on_chain.manager(chain).burn(move.token_id), chain.wallet.address)
     with agents.again(chain, loaded) as agent:
-        found = agent.status()
-        assert move.name in found.warnings[0]
+        status = agent.status()
+        assert move.name in status.warnings[0]
         assert worth(agent) == pytest.approx(before, rel=3e-4)

@@ -15,12 +15,10 @@ from agent.layers.liquidity.policy.minimums import minimum_amounts
 from agent.localchain import LocalChain
 from agent.model import Plan, Provide, StepInput, Withdraw
 from agent.ports import PreparedTransaction
-from tests.support import agents
-from tests.support import lp_on_chain as lp
+from tests.support import agents, lp_on_chain
 from tests.support.lp_on_chain import EVEN
-from tests.support.on_chain.liquidity import config_with_positions as confirming
-from tests.support.on_chain.lp_actions import V3
-from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.support.on_chain.liquidity import config_with_positions
+from tests.support.on_chain.lp_actions import V3, config_with_targets
 from tests.support.text import raises_code
 
 
@@ -49,7 +47,7 @@ def test_a_mint_that_accepts_less_than_the_reference_allows_is_not_signed(
 ) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
         for symbol in EVEN:
             approve = chain.token_contract(symbol).functions.approve(chain.addresses.position_manager, 2**100)
             chain.send(approve, chain.wallet.address, gas=100_000)
@@ -66,8 +64,8 @@ def test_a_mint_that_accepts_less_than_the_reference_allows_is_not_signed(
 def test_a_withdrawal_that_accepts_less_than_the_reference_allows_is_not_signed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    own = lp.provide_v3(chain, V3, -30, 30, 3_000)
-    with agents.agent_on(chain, tmp_path, confirming(chain, [own], **{"limits.lp_max_weight": "10%"}), EVEN) as agent:
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 3_000)
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, [own], **{"limits.lp_max_weight": "10%"}), EVEN) as agent:
         step, plan = planned(agent)
         action = plan.layer_actions[0]
         assert isinstance(action, Withdraw)
@@ -80,13 +78,13 @@ def test_a_position_that_is_not_ours_is_neither_grown_nor_taken_out(anvil_chain:
     """Its floors cannot be told: nothing is composed, whatever the plan says."""
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    own = lp.provide_v3(chain, V3, -30, 30, 3_000)
-    theirs = lp.provide_v3(chain, V3, -30, 30, 100, chain.whale.address)
-    with agents.agent_on(chain, tmp_path, confirming(chain, [own], **{"limits.lp_max_weight": "10%"}), EVEN) as agent:
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 3_000)
+    theirs = lp_on_chain.provide_v3(chain, V3, -30, 30, 100, chain.whale.address)
+    with agents.agent_on(chain, tmp_path, config_with_positions(chain, [own], **{"limits.lp_max_weight": "10%"}), EVEN) as agent:
         step, plan = planned(agent)
         out = plan.layer_actions[0]
         assert isinstance(out, Withdraw)
-        ends = lp.manager(chain).positions(theirs.token_id).call()[5:7]
+        ends = lp_on_chain.manager(chain).positions(theirs.token_id).call()[5:7]
         grow = Provide(
             out.venue, out.contract, theirs.token_id, out.pool, out.token0, out.token1, 3_000, tuple(ends), 1, (10**6, 10**6),
             (10**6, 10**6), (1, 1), 1, "test",
@@ -100,8 +98,8 @@ def test_a_range_that_a_plan_tells_wrong_lowers_no_floor(anvil_chain: LocalChain
     """The floors of a position that grows come from its own ticks, not from those that the action names."""
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    own = lp.provide_v3(chain, V3, -30, 30, 400)
-    with agents.agent_on(chain, tmp_path, wanting(chain, V3, [own]), EVEN) as agent:
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 400)
+    with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3, [own]), EVEN) as agent:
         step, plan = planned(agent)
         [action] = plan.layer_actions
         assert isinstance(action, Provide)

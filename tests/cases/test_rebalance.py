@@ -81,7 +81,7 @@ def test_a_drifted_portfolio_is_back_on_target_under_the_template_limits(anvil_c
         assert next_outcome.transactions == ()
 
 
-@pytest.mark.parametrize("only", ["USDT", *slow(one for one in FIVE if one != "USDT")])
+@pytest.mark.parametrize("only", ["USDT", *slow(symbol for symbol in FIVE if symbol != "USDT")])
 def test_all_value_in_one_token_is_spread_over_five_in_one_transaction(anvil_chain: LocalChain, tmp_path: Path, only: str) -> None:
     chain = anvil_chain
     fund(chain, {only: WORTH})

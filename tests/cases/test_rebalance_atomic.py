@@ -19,6 +19,7 @@ from tests.support.agents import (
     FIVE,
     ROOMY,
     again,
+    agent_config,
     agent_on,
     allowances,
     fund,
@@ -30,7 +31,6 @@ from tests.support.agents import (
     trusted,
     yes,
 )
-from tests.support.agents import agent_config as config
 from tests.support.text import mentions, raises_field
 
 ATOMIC = ROOMY | {"execution.router": "rebalancer"}
@@ -94,7 +94,7 @@ def test_an_unpinned_rebalancer_refuses_by_name(anvil_chain: LocalChain, tmp_pat
     fund(chain, MIXED)
     with agent_on(chain, tmp_path, ROOMY) as agent:
         assert chain.addresses.rebalancer not in agent.context.store.trust.pins()
-    loaded = config(chain, tmp_path, ATOMIC)
+    loaded = agent_config(chain, tmp_path, ATOMIC)
     with again(chain, loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.REFUSED
@@ -118,13 +118,19 @@ def test_code_that_is_not_our_rebalancer_is_named_before_it_could_be_pinned(anvi
 
 
 def test_what_deploy_shows_puts_the_rebalancer_where_it_is_on_every_chain(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain, loaded = anvil_chain, config(anvil_chain, tmp_path)
-    shown = rebalancer_deployment(loaded)
-    assert (shown["chain_id"], shown["deployed"], shown["value_wei"]) == (chain.chain_id, False, "0")
-    sent = chain.w3.eth.send_transaction({"from": chain.whale.address, "to": shown["to"], "data": shown["data"]})
+    chain, loaded = anvil_chain, agent_config(anvil_chain, tmp_path)
+    deployment_document = rebalancer_deployment(loaded)
+    assert (deployment_document["chain_id"], deployment_document["deployed"], deployment_document["value_wei"]) == (
+        chain.chain_id,
+        False,
+        "0",
+    )
+    sent = chain.w3.eth.send_transaction(
+        {"from": chain.whale.address, "to": deployment_document["to"], "data": deployment_document["data"]}
+    )
     assert chain.w3.eth.wait_for_transaction_receipt(sent)["status"] == 1
-    assert rebalancer_deployment(loaded) == {**shown, "deployed": True, "outcome": "hold"}
-    trusted(chain, tmp_path, ATOMIC | {"execution.rebalancer": shown["address"]})
+    assert rebalancer_deployment(loaded) == {**deployment_document, "deployed": True, "outcome": "hold"}
+    trusted(chain, tmp_path, ATOMIC | {"execution.rebalancer": deployment_document["address"]})
 
 
 def test_a_fork_with_another_init_code_hash_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def recorded(agent: Agent) -> list[Fraction]:
     """Stored prices of WETH in dollars, oldest first."""
     portfolio = agent.portfolio
     weth = portfolio.assets[0].token
-    found = agent.context.store.prices.prices_between(portfolio.numeraire.address, 0, 2**40)
-    return [point.price * 10**12 for point in found if point.token == weth.address]
+    price_points = agent.context.store.prices.prices_between(portfolio.numeraire.address, 0, 2**40)
+    return [point.price * 10**12 for point in price_points if point.token == weth.address]
 
 
 def test_a_pool_that_is_pushed_for_one_block_leaves_no_mark(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -38,10 +38,10 @@ def test_a_pool_that_is_pushed_for_one_block_leaves_no_mark(anvil_chain: LocalCh
         chain.swap(POOL, "WETH", 600 * 10**18)
         outcome = agent.rebalance()
         spot = outcome.decision_result.references.reference_by_token[agent.portfolio.assets[0].token.address].price * 10**12
-        (found,) = recorded(agent)
+        (spans,) = recorded(agent)
         fair = chain.deployed_world.prices_usd["WETH"]
         assert spot < fair * Fraction(998, 1000), float(spot)  # the pool was pushed
-        assert abs(found / fair - 1) < Fraction(1, 10_000), float(found)
+        assert abs(spans / fair - 1) < Fraction(1, 10_000), float(spans)
 
 
 def test_each_hour_has_one_price_however_often_the_agent_looks(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -16,11 +16,20 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.model import ExecutionState, IntentKind
 from agent.ports.perpetuals import futures_grant
 from tests.support import agents
-from tests.support.futures import futures_changes
-from tests.support.perpetuals.chain_faults import LONG, MOST, leverage, leverage_at_index, orders, perps, size, value_at_index
-from tests.support.perpetuals.chain_faults import move_price as moved
-from tests.support.perpetuals.chain_faults import open_position as held
-from tests.support.perpetuals.chain_faults import push_pool as pushed
+from tests.support.futures import futures_config_changes
+from tests.support.perpetuals.chain_faults import (
+    LONG,
+    MOST,
+    leverage,
+    leverage_at_index,
+    move_price,
+    open_position,
+    orders,
+    perps,
+    push_pool,
+    size,
+    value_at_index,
+)
 from tests.support.perps import WAD, later
 from tests.support.samples import slow
 
@@ -30,8 +39,8 @@ THREE = {"WETH": "40%", "USDC": "40%", "WBTC": "20%"}
 
 def fallen(perps: LocalPerps, share: Fraction, spot_follows: bool = True) -> int:
     """A WETH book that a fall brings above its leverage limit; its size. Without `spot_follows` the pools of spot stay where they were."""
-    held(perps, "WETH", Fraction(26, 10))
-    moved(perps, "WETH", share)
+    open_position(perps, "WETH", Fraction(26, 10))
+    move_price(perps, "WETH", share)
     if spot_follows:
         perps.chain.move_market({"WETH": perps.chain.deployed_world.prices_usd["WETH"]})
         later(perps, 60)
@@ -100,7 +109,7 @@ def test_reduction__beside_a_fault_of_spot__is_sent(perps: LocalPerps, tmp_path:
     chain = perps.chain
     agents.fund(chain, {"WETH": 40_000, "USDC": 40_000, "WBTC": 20_000})
     before = fallen(perps, fall, spot_follows=fault is not nothing)
-    changes = futures_changes(perps, LONG, emergency_distance="8%", spot_multiple="10x")
+    changes = futures_config_changes(perps, LONG, emergency_distance="8%", spot_multiple="10x")
     with agents.agent_on(chain, tmp_path, changes, THREE) as agent:
         fault(perps, agent)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -116,14 +125,14 @@ def test_reduction__beside_a_fault_of_spot__is_sent(perps: LocalPerps, tmp_path:
 
 def test_emergency__above_the_day_s_budget__closes_more_than_it(perps: LocalPerps, tmp_path: Path) -> None:
     """The mark alone is near liquidation, 8 % below an index at which no limit is broken."""
-    held(perps, "WETH", Fraction(29, 10))
+    open_position(perps, "WETH", Fraction(29, 10))
     before = size(perps, "WETH")
-    pushed(perps, "WETH", Fraction(-8, 100))
+    push_pool(perps, "WETH", Fraction(-8, 100))
     later(perps, 1_900)
     perps.chain.refresh_feeds()
     assert leverage_at_index(perps) <= MOST
     worth = value_at_index(perps)
-    changes = futures_changes(perps, LONG, emergency_distance="26%", emergency_slippage="10%", max_reduction_per_day="1%")
+    changes = futures_config_changes(perps, LONG, emergency_distance="26%", emergency_slippage="10%", max_reduction_per_day="1%")
     with agents.agent_on(perps.chain, tmp_path, changes, THREE) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert orders(outcome), outcome.reason
@@ -135,12 +144,12 @@ def test_emergency__above_the_day_s_budget__closes_more_than_it(perps: LocalPerp
 @pytest.mark.parametrize("fall", [Fraction(-28, 100), *slow([Fraction(-20, 100)])])
 def test_reduction__within_the_cooldown_of_an_emergency__is_sent(perps: LocalPerps, tmp_path: Path, fall: Fraction) -> None:
     fallen(perps, EMERGENCY)
-    changes = futures_changes(perps, LONG, emergency_distance="8%", emergency_cooldown="1d")
+    changes = futures_config_changes(perps, LONG, emergency_distance="8%", emergency_cooldown="1d")
     with agents.agent_on(perps.chain, tmp_path, changes, THREE) as agent:
         first = agent.rebalance(send=True, confirm=agents.yes)
         assert is_emergency(agent, first), first.reason
         before = size(perps, "WETH")
-        moved(perps, "WETH", fall)
+        move_price(perps, "WETH", fall)
         perps.chain.refresh_feeds()
         last_s = agent.context.store.budgets.history(perps.chain.now_s()).layer(FuturesState).last_emergency_s
         assert last_s is not None

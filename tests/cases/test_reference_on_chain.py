@@ -37,9 +37,9 @@ def test_an_aggregator_that_stands_at_its_bound_stops_everything_by_name(anvil_c
         assert agent.plan().kind is OutcomeKind.PLANNED
         price = chain.feed_contract("WETH").functions.latestRoundData().call()[1]
         chain.send(chain.feed_contract("WETH").functions.setBounds(1, price))
-        found = agent.rebalance(send=True, confirm=yes)
-    assert found.kind is OutcomeKind.HALT
-    assert mentions(found.reason, "maximum answer", f"{price}")
+        outcome = agent.rebalance(send=True, confirm=yes)
+    assert outcome.kind is OutcomeKind.HALT
+    assert mentions(outcome.reason, "maximum answer", f"{price}")
     assert purse(chain) == before
 
 
@@ -91,12 +91,12 @@ def test_a_sequencer_that_was_down_is_waited_for_until_its_grace_is_over(anvil_c
 def test_the_doctor_says_whose_feed_a_feed_is_and_what_bounds_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     mixed_up = {"portfolio.assets.1.feed": chain.feed_addresses["LINK"]}  # of WBTC
-    found = rows(chain, tmp_path, mixed_up)
-    assert found["feed WETH"]["state"] == "ok"
-    assert mentions(found["feed WETH"]["finding"], "WETH / USD", "0.00000001")
-    assert found["feed WBTC"]["state"] == "warn"
-    assert "make sure" in found["feed WBTC"]["remedy"]
-    assert found["TWAPs"]["state"] == "ok"
+    rows_by_subject = rows(chain, tmp_path, mixed_up)
+    assert rows_by_subject["feed WETH"]["state"] == "ok"
+    assert mentions(rows_by_subject["feed WETH"]["finding"], "WETH / USD", "0.00000001")
+    assert rows_by_subject["feed WBTC"]["state"] == "warn"
+    assert "make sure" in rows_by_subject["feed WBTC"]["remedy"]
+    assert rows_by_subject["TWAPs"]["state"] == "ok"
     harmful = chain.deploy(own_artifact("PriceFeed"), "\x1b[31mWBTC / USD", 8)
     chain.send(chain.contract(harmful, own_artifact("PriceFeed")).functions.push(60_000 * 10**8))
     row = rows(chain, tmp_path / "harmful", {"portfolio.assets.1.feed": harmful})["feed WBTC"]
@@ -116,8 +116,8 @@ def test_a_dollar_that_leaves_its_peg_stops_trading_until_it_is_well_back(anvil_
         chain.send(feed.push(int(float(cents) * 10**6)))
         with again(chain, loaded) as agent:  # a new process each time: what it knows of the peg lies in the store
             ends.append(agent.rebalance(send=True, confirm=yes))
-    assert [one.kind for one in ends] == [OutcomeKind.HALT] * 3
-    assert all(mentions(one.reason, "USDC", "peg") for one in ends)
+    assert [end.kind for end in ends] == [OutcomeKind.HALT] * 3
+    assert all(mentions(end.reason, "USDC", "peg") for end in ends)
     assert purse(chain) == before
     chain.send(feed.push(10**8))
     with again(chain, loaded) as agent:

@@ -13,9 +13,9 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentState, Verdict
-from tests.support.agents import ROOMY, again, agent_on, failed, fund, purse, swap_of, trusted, yes
-from tests.support.agents import agent_config as config
-from tests.support.endpoints import Through
+from tests.support.agents import ROOMY, again, agent_config, agent_on, failed, fund, purse, swap_of, trusted, yes
+from tests.support.fakes.clock import chain_clock
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.stores import unpin
 from tests.support.text import causes, mentions
 
@@ -71,16 +71,9 @@ def test_a_base_fee_above_the_gas_price_limit_waits(anvil_chain: LocalChain, tmp
 
 
 def test_a_head_older_than_its_limit_is_not_traded_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    class Late:
-        def now_s(self) -> int:
-            return chain.now_s() + 91
-
-        def sleep(self, seconds: float) -> None:
-            chain.clock.sleep(seconds)
-
     chain = anvil_chain
     fund(chain, HELD)
-    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=Late()) as agent:
+    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=chain_clock(chain, 91)) as agent:
         verdict = require_refused(chain, agent, "head_age")
         assert (verdict.measured_text, verdict.limit) == ("91 s", "90 s")
 
@@ -120,7 +113,7 @@ def test_a_pause_that_comes_after_every_check_still_stops_the_send(anvil_chain: 
 def test_nothing_is_sent_before_contracts_are_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
-    with again(chain, config(chain, tmp_path, ROOMY, TARGETS)) as agent:
+    with again(chain, agent_config(chain, tmp_path, ROOMY, TARGETS)) as agent:
         verdict = require_refused(chain, agent, "allowlist")
         assert mentions(verdict.measured_text, f"{chain.addresses.swap_router_02}", "not pinned")
 
@@ -166,7 +159,7 @@ def test_a_second_quote_that_disagrees_refuses(anvil_chain: LocalChain, tmp_path
     chain = anvil_chain
     fund(chain, HELD)
     at = chain.addresses
-    liar = Through(chain.transport, "local", more(by_bps, at.quoter_v1, at.quoter_v2, at.v2_router))
+    liar = RecordingTransport(chain.transport, "local", more(by_bps, at.quoter_v1, at.quoter_v2, at.v2_router))
     with agent_on(chain, tmp_path, ROOMY, TARGETS, transports=[liar]) as agent:
         verdict = require_refused(chain, agent, "second_quote_deviation")
         assert 59 < float(verdict.measured_text.split()[0]) < 61
@@ -176,7 +169,7 @@ def test_a_second_quote_that_disagrees_refuses(anvil_chain: LocalChain, tmp_path
 def test_second_quotes_that_differ_from_each_other_refuse(anvil_chain: LocalChain, tmp_path: Path, quoter: str) -> None:
     """By 1 bps, far within the limit: contracts at one block have one answer."""
     fund(anvil_chain, HELD)
-    liar = Through(anvil_chain.transport, "local", more(1, getattr(anvil_chain.addresses, quoter)))
+    liar = RecordingTransport(anvil_chain.transport, "local", more(1, getattr(anvil_chain.addresses, quoter)))
     with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS, transports=[liar]) as agent:
         verdict = require_refused(anvil_chain, agent, "second_quote_deviation")
         assert "second quotes" in verdict.measured_text

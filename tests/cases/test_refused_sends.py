@@ -29,10 +29,10 @@ REFUSALS = {
 def refusing(url: str, reason: str) -> Iterator[Served]:
     forward = passing_on(url)
 
-    def answer(asked: Any) -> Reply:
-        if SEND not in methods(asked):
-            return forward(asked)
-        return Reply(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32000, "message": reason}}).encode())
+    def answer(request: Any) -> Reply:
+        if SEND not in methods(request):
+            return forward(request)
+        return Reply(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32000, "message": reason}}).encode())
 
     with serve(answer) as server:
         yield server
@@ -62,9 +62,9 @@ def test_the_reason_of_a_node_reaches_its_owner_everywhere(
         before = purse(chain)
         with refusing(str(chain.url), reason) as server:
             monkeypatch.setenv("RPC_A", server.url)
-            said = scene.ask("rebalance", "--send", "--yes", code=error.exit_code)
-            assert reason in json.dumps(said)
-            assert remedy in json.dumps(said)
+            rebalance_document = scene.ask("rebalance", "--send", "--yes", code=error.exit_code)
+            assert reason in json.dumps(rebalance_document)
+            assert remedy in json.dumps(rebalance_document)
             run = scene.run("run", "--once", "--send", "--yes", "--log-format", "json", code=error.exit_code)
             assert reason in run.out + run.err
             rows = scene.ask("txs")["transactions"]

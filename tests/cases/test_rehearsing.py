@@ -61,21 +61,21 @@ def test_every_allowance_to_a_known_contract_is_shown_and_set_to_zero(anvil_chai
         for spender in (PERMIT2, at.v2_router, at.position_manager):
             chain.send(chain.token_contract("USDC").functions.approve(spender, 2**256 - 1), chain.wallet.address, gas=100_000)
         agent.context.store.journal.adopt_nonce(purse(chain).nonce, 0)
-        found = revocation.revoke(agent, confirm=sure)
-        shown = {(one.token_label, one.spender_role): one.raw for one in found.allowances}
+        report = revocation.revoke(agent, confirm=sure)
+        raw_by_allowance = {(allowance.token_label, allowance.spender_role): allowance.raw for allowance in report.allowances}
         most = 2**256 - 1
-        assert (found.state, found.transactions) == ("planned", ())
-        assert shown == {
+        assert (report.state, report.transactions) == ("planned", ())
+        assert raw_by_allowance == {
             ("WETH", "router"): 7,
             ("USDC", "Permit2"): most,
             ("USDC", "uniswap_v2 router"): most,
             ("USDC", "position manager"): most,
         }
-        assert [one.token_label for one in revocation.revoke(agent, ["WETH"], confirm=sure).allowances] == ["WETH"]
+        assert [allowance.token_label for allowance in revocation.revoke(agent, ["WETH"], confirm=sure).allowances] == ["WETH"]
         assert revocation.revoke(agent, send=True, confirm=lambda _: False).state == "declined"
         done = revocation.revoke(agent, send=True, confirm=sure)
         assert done.state == "revoked", done.reason
-        assert {(one.kind, one.state) for one in done.transactions} == {(IntentKind.APPROVE, IntentState.FINAL)}
+        assert {(transaction.kind, transaction.state) for transaction in done.transactions} == {(IntentKind.APPROVE, IntentState.FINAL)}
         assert revocation.revoke(agent, confirm=sure).state == "clear"
         with raises_field("TOKEN"):
             revocation.revoke(agent, ["DOGE"], confirm=sure)

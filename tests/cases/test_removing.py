@@ -13,20 +13,20 @@ from agent.config.writing.edits import ConfigChanges
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.support.agents import again, explained, yes
-from tests.support.on_chain.editing import EditedRun as Bot
+from tests.support.on_chain.editing import EditedRun
 from tests.support.text import mentions
 
 GONE = ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),))
 
 
-class Boom(Exception):
+class ProcessKilled(Exception):
     """The process ends here."""
 
 
-def remove(bot: Bot, changes: ConfigChanges = GONE, send: bool = True, dies_at: str = "") -> EditReport:
+def remove(bot: EditedRun, changes: ConfigChanges = GONE, send: bool = True, dies_at: str = "") -> EditReport:
     def progress(event: str) -> None:
         if dies_at and event == dies_at:
-            raise Boom
+            raise ProcessKilled
 
     return editing.remove_assets(
         bot.file,
@@ -38,50 +38,50 @@ def remove(bot: Bot, changes: ConfigChanges = GONE, send: bool = True, dies_at: 
     )
 
 
-def symbols(bot: Bot) -> list[str]:
-    return [one.symbol for one in load_config(bot.file).config.portfolio.assets]
+def symbols(bot: EditedRun) -> list[str]:
+    return [asset.symbol for asset in load_config(bot.file).config.portfolio.assets]
 
 
 def test_one_command_sells_to_the_last_base_unit_and_takes_away(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path, turnover="1%", daily_turnover="1%"), anvil_chain
-    found = remove(bot)
-    assert (found.state, found.reason, symbols(bot)) == ("removed", "", ["WETH", "USDC"])
+    bot, chain = EditedRun(anvil_chain, tmp_path, turnover="1%", daily_turnover="1%"), anvil_chain
+    edit_report = remove(bot)
+    assert (edit_report.state, edit_report.reason, symbols(bot)) == ("removed", "", ["WETH", "USDC"])
     assert chain.balance("WBTC") == 0
-    assert [one.succeeded for one in found.transactions] == [True] * len(found.transactions)
+    assert [transaction.succeeded for transaction in edit_report.transactions] == [True] * len(edit_report.transactions)
     with again(chain, load_config(bot.file)) as agent:
         assert agent.context.store.configs.confirmed_digest() == load_config(bot.file).digest, "a run takes it up"
         assert agent.plan().kind is not OutcomeKind.HALT
 
 
 def test_without_send_nothing_leaves_and_its_target_is_zero(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
-    held = chain.balance("WBTC")
-    found = remove(bot, send=False)
-    assert (found.state, found.transactions, chain.balance("WBTC")) == ("written", (), held)
-    assert [one.target for one in load_config(bot.file).config.portfolio.assets] == [7_000, 0, 3_000]
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    balance = chain.balance("WBTC")
+    edit_report = remove(bot, send=False)
+    assert (edit_report.state, edit_report.transactions, chain.balance("WBTC")) == ("written", (), balance)
+    assert [asset.target for asset in load_config(bot.file).config.portfolio.assets] == [7_000, 0, 3_000]
 
 
 @pytest.mark.parametrize("moment", ["before:send", "after:send"])
 def test_broken_off_anywhere_the_same_command_goes_on(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
-    with pytest.raises(Boom):
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    with pytest.raises(ProcessKilled):
         remove(bot, dies_at=moment)
-    assert [one.target for one in load_config(bot.file).config.portfolio.assets] == [7_000, 0, 3_000]
-    found = remove(bot)
-    assert (found.state, symbols(bot), chain.balance("WBTC")) == ("removed", ["WETH", "USDC"], 0)
+    assert [asset.target for asset in load_config(bot.file).config.portfolio.assets] == [7_000, 0, 3_000]
+    edit_report = remove(bot)
+    assert (edit_report.state, symbols(bot), chain.balance("WBTC")) == ("removed", ["WETH", "USDC"], 0)
 
 
 def test_what_cannot_be_sold_stays_at_zero_and_says_how_to_go_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot = Bot(anvil_chain, tmp_path, gas_price="1 gwei")
-    found = remove(bot)
-    assert found.state == "unfinished", found
-    assert symbols(bot) == ["WETH", "WBTC", "USDC"], found
-    assert mentions(found.reason, "target", "0 %")
-    assert "trimtab edit --remove WBTC --send" in found.reason
+    bot = EditedRun(anvil_chain, tmp_path, gas_price="1 gwei")
+    edit_report = remove(bot)
+    assert edit_report.state == "unfinished", edit_report
+    assert symbols(bot) == ["WETH", "WBTC", "USDC"], edit_report
+    assert mentions(edit_report.reason, "target", "0 %")
+    assert "trimtab edit --remove WBTC --send" in edit_report.reason
 
 
 def test_what_was_kept_in_reserve_is_sold_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     bot.edit(ConfigChanges(key_settings=(("portfolio.assets.WBTC.reserve", "0.01"),)))
     assert remove(bot).state == "removed"
     assert chain.balance("WBTC") == 0
@@ -89,7 +89,7 @@ def test_what_was_kept_in_reserve_is_sold_too(anvil_chain: LocalChain, tmp_path:
 
 def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """It was seen by a look, so that the books asked what it was; the asset is gone, and so is the question."""
-    bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
+    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     remove(bot, send=False)
     with again(chain, load_config(bot.file)) as agent:
         explained(agent)
@@ -99,9 +99,9 @@ def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalCha
         assert agent.rebalance(send=True, confirm=yes).step_input.history.cash_flows.unexplained_transfers, (
             "it was asked what these three units are"
         )
-    found = remove(bot, ConfigChanges(removed_symbols=("WBTC",)))
-    assert found.state == "removed"
-    assert any(mentions(one, "0.00000003 WBTC", "gas") for one in found.warnings)
+    edit_report = remove(bot, ConfigChanges(removed_symbols=("WBTC",)))
+    assert edit_report.state == "removed"
+    assert any(mentions(warning, "0.00000003 WBTC", "gas") for warning in edit_report.warnings)
     with again(chain, load_config(bot.file)) as agent:
         assert agent.step_input().history.cash_flows.unexplained_transfers == ()
-        assert not [one for one in agent.context.store.balances.transfers() if one.is_open]
+        assert not [external_transfer for external_transfer in agent.context.store.balances.transfers() if external_transfer.is_open]

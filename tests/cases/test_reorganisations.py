@@ -16,7 +16,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
-from tests.support.agents import ROOMY, Purse, again, allowances, fund, off_target, purse, trusted, yes
+from tests.support.agents import ROOMY, WalletBalances, again, allowances, fund, off_target, purse, trusted, yes
 from tests.support.movements import movements
 from tests.support.text import raises_code
 
@@ -25,12 +25,12 @@ HELD = {"WETH": 60_000, "USDC": 30_000}
 
 
 @dataclass(frozen=True)
-class Done:
+class FinalRebalance:
     """A rebalance that is final: approval and swap, each in a block of its own."""
 
     chain: LocalChain
     loaded: LoadedConfig
-    before: Purse
+    before: WalletBalances
     gas_before_wei: int
 
     def bury(self, depth: int) -> int:
@@ -58,8 +58,8 @@ class Done:
             assert store.journal.unbooked_intents() == ()
             mined = [intent for intent in store.journal.intents() if intent.receipt is not None]
             for intent in mined:
-                seen = agent.context.transport.call("eth_getTransactionReceipt", [intent.tx_hash])
-                assert seen["blockHash"] == intent.receipt.block_hash  # type: ignore[union-attr]  # asked for above
+                chain_receipt = agent.context.transport.call("eth_getTransactionReceipt", [intent.tx_hash])
+                assert chain_receipt["blockHash"] == intent.receipt.block_hash  # type: ignore[union-attr]  # asked for above
             (swap,) = [intent for intent in mined if intent.kind is IntentKind.SWAP]
             history = store.budgets.history(chain.now_s())
             moved = {movement.tx_hash for movement in movements(store)}
@@ -78,7 +78,7 @@ class Done:
 
 
 @pytest.fixture
-def done(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Done]:
+def done(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[FinalRebalance]:
     fund(anvil_chain, HELD)
     loaded = trusted(anvil_chain, tmp_path, ROOMY | {"chain.confirmations": 1}, TARGETS)
     before = purse(anvil_chain)
@@ -88,11 +88,11 @@ def done(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Done]:
         earlier_wei = (
             agent.context.store.budgets.history(anvil_chain.now_s()).budgets.gas_24h_wei - spent_wei
         )  # of the wallet's day before this store
-    yield Done(anvil_chain, loaded, before, earlier_wei)
+    yield FinalRebalance(anvil_chain, loaded, before, earlier_wei)
 
 
 @pytest.mark.parametrize("depth", [1, *(pytest.param(blocks, marks=pytest.mark.slow) for blocks in (2, 30)), REORG_WATCH_BLOCKS])
-def test_a_rebalance_that_is_taken_back_is_brought_back_and_done_once(done: Done, depth: int) -> None:
+def test_a_rebalance_that_is_taken_back_is_brought_back_and_done_once(done: FinalRebalance, depth: int) -> None:
     done.reorganise(done.bury(depth))
     assert purse(done.chain).raw == done.before.raw
     with again(done.chain, done.loaded) as agent:
@@ -104,7 +104,7 @@ def test_a_rebalance_that_is_taken_back_is_brought_back_and_done_once(done: Done
 
 
 @pytest.mark.parametrize("depth", [pytest.param(1, marks=pytest.mark.slow), 30])
-def test_one_that_is_late_by_then_is_cancelled_and_done_anew(done: Done, depth: int) -> None:
+def test_one_that_is_late_by_then_is_cancelled_and_done_anew(done: FinalRebalance, depth: int) -> None:
     done.reorganise(done.bury(depth))
     done.chain.warp(200)
     with again(done.chain, done.loaded) as agent:
@@ -116,20 +116,20 @@ def test_one_that_is_late_by_then_is_cancelled_and_done_anew(done: Done, depth: 
     done.require_once()
 
 
-def test_a_look_finds_it_corrects_the_books_and_sends_nothing(done: Done) -> None:
+def test_a_look_finds_it_corrects_the_books_and_sends_nothing(done: FinalRebalance) -> None:
     done.reorganise(done.bury(1))
     with again(done.chain, done.loaded) as agent:
         nonce = purse(done.chain).nonce
-        found = reconcile(agent)
+        outcome = reconcile(agent)
         history = agent.context.store.budgets.history(done.chain.now_s())
         assert purse(done.chain).nonce == nonce
-    assert [(item["kind"], item["status"]) for item in found["transactions"]] == [("swap", "broadcast")]
-    assert (found["waiting"], found["booked"]) == (1, 0)
+    assert [(item["kind"], item["status"]) for item in outcome["transactions"]] == [("swap", "broadcast")]
+    assert (outcome["waiting"], outcome["booked"]) == (1, 0)
     assert (history.budgets.turnover_24h, history.reviews.last_rebalance_s) == (Fraction(0), None)
     assert history.budgets.gas_24h_wei > done.gas_before_wei  # of the approval, whose block is still there
 
 
-def test_beyond_64_blocks_a_person_is_asked_and_nothing_is_sent_or_changed(done: Done) -> None:
+def test_beyond_64_blocks_a_person_is_asked_and_nothing_is_sent_or_changed(done: FinalRebalance) -> None:
     done.bury(REORG_WATCH_BLOCKS + 1)
     done.reorganise(REORG_WATCH_BLOCKS + 1)
     with again(done.chain, done.loaded) as agent:

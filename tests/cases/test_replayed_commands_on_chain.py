@@ -20,13 +20,12 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.support.agents import USD, Changes, again, agent_on, fund, purse, trusted, yes
 from tests.support.attacks import attack
-from tests.support.on_chain.bad_tokens import FOUR, with_guest
-from tests.support.on_chain.bad_tokens import replace_token as turned_bad
-from tests.support.on_chain.screened_tokens import listed_token as prepared
+from tests.support.constants import HOME
+from tests.support.on_chain.bad_tokens import FOUR, replace_token, with_guest
+from tests.support.on_chain.screened_tokens import listed_token
 from tests.support.on_chain.stops import FALL, with_stops
 from tests.support.stores import changed
 
-HOME = "0x00000000000000000000000000000000000A11cE"
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_200, "WBTC": 1_900, "USDC": 2_900}
 Document = dict[str, Any]
@@ -45,29 +44,29 @@ def recording(loaded: LoadedConfig) -> LoadedConfig:
     return load_config(loaded.path)
 
 
-def asked(found: Document) -> dict[str, set[tuple[str, str]]]:
+def asked(document: Document) -> dict[str, set[tuple[str, str]]]:
     """By what asked for them, (decision, outcome) of the steps of a replay, every one of which replays as it was."""
-    different = [one for one in found["steps"] if one["result"] not in ("same", "manual")]
-    assert (found["exit"], different) == (0, []), different
-    assert {one["requested_by"] for one in found["steps"] if one["result"] == "manual"} <= {"payout", "stop"}
-    told: dict[str, set[tuple[str, str]]] = {}
-    for one in found["steps"]:
-        told.setdefault(one["requested_by"], set()).add((one["decision"], one["outcome"]))
-    return told
+    different = [step for step in document["steps"] if step["result"] not in ("same", "manual")]
+    assert (document["exit"], different) == (0, []), different
+    assert {step["requested_by"] for step in document["steps"] if step["result"] == "manual"} <= {"payout", "stop"}
+    requested_by: dict[str, set[tuple[str, str]]] = {}
+    for step in document["steps"]:
+        requested_by.setdefault(step["requested_by"], set()).add((step["decision"], step["outcome"]))
+    return requested_by
 
 
-def altered(folder: Path, found: Document, *commands: str) -> None:
+def altered(folder: Path, document: Document, *commands: str) -> None:
     """The plan of one step that each of the commands asked for, changed: the replay says so, and where."""
     for command in commands:
-        told = {folder / "steps" / one["file"]: one["requested_by"] for one in found["steps"]}
-        file = next(file for file, by in told.items() if by == command and json.loads(file.read_text())["plan"] is not None)
+        requested_by = {folder / "steps" / step["file"]: step["requested_by"] for step in document["steps"]}
+        file = next(file for file, by in requested_by.items() if by == command and json.loads(file.read_text())["plan"] is not None)
         legs = json.loads(file.read_text())["plan"]["legs"]
         changed(file, plan__legs=[{**legs[0], "amount_in_raw": 7}, *legs[1:]])
     again_found = api.replay(folder / "steps")
     assert (again_found["different"], again_found["exit"]) == (len(commands), 14)
-    different = [one for one in again_found["steps"] if one["result"] == "different"]
-    assert {one["requested_by"] for one in different} == set(commands)
-    assert all([one["path"] for one in step["differs"]] == ["plan.legs[0].amount_in_raw"] for step in different)
+    different = [step for step in again_found["steps"] if step["result"] == "different"]
+    assert {step_document["requested_by"] for step_document in different} == set(commands)
+    assert all([difference["path"] for difference in step["differs"]] == ["plan.legs[0].amount_in_raw"] for step in different)
 
 
 @pytest.mark.slow
@@ -91,24 +90,24 @@ def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain:
         for answer in (False, True):
             transfers.withdraw(agent, transfers.WithdrawalRequest("4500", to=HOME), send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]
         shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
-    found = api.replay(tmp_path / "steps")
-    told = asked(found)
-    assert told["invest"] == {("rebalance", "declined"), ("rebalance", "planned"), ("rebalance", "done"), ("hold", "hold")}
-    assert told["swap"] >= {("rebalance", "done")}
-    assert any(outcome == "refused" for _, outcome in told["swap"])
-    assert told["swap --price"] >= {("hold", "hold"), ("rebalance", "done")}
-    assert told["withdraw"] >= {("rebalance", "declined"), ("rebalance", "done")}
-    assert told["payout"] == {("payout", "done")}
-    assert told["stop"] >= {("rebalance", "done"), ("hold", "hold")}
-    assert told["agent"] >= {("hold", "hold"), ("halt", "halt")}
-    altered(tmp_path, found, "invest", "swap", "swap --price", "withdraw", "stop")
+    document = api.replay(tmp_path / "steps")
+    requested_by = asked(document)
+    assert requested_by["invest"] == {("rebalance", "declined"), ("rebalance", "planned"), ("rebalance", "done"), ("hold", "hold")}
+    assert requested_by["swap"] >= {("rebalance", "done")}
+    assert any(outcome == "refused" for _, outcome in requested_by["swap"])
+    assert requested_by["swap --price"] >= {("hold", "hold"), ("rebalance", "done")}
+    assert requested_by["withdraw"] >= {("rebalance", "declined"), ("rebalance", "done")}
+    assert requested_by["payout"] == {("payout", "done")}
+    assert requested_by["stop"] >= {("rebalance", "done"), ("hold", "hold")}
+    assert requested_by["agent"] >= {("hold", "hold"), ("halt", "halt")}
+    altered(tmp_path, document, "invest", "swap", "swap --price", "withdraw", "stop")
 
 
 @pytest.mark.slow
 def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """It is shut out between the look and the plan, of a rebalance and of a swap by hand that is refused for it."""
     chain = anvil_chain
-    address, tell = prepared(chain, "PausableToken")
+    address, tell = listed_token(chain, "PausableToken")
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 10_000})
     tell("setPaused", True)
     with again(chain, recording(with_guest(chain, tmp_path, address))) as agent:
@@ -116,18 +115,18 @@ def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_pa
         done = agent.rebalance(send=True, confirm=yes)
         assert done.kind is OutcomeKind.DONE
         assert done.step_input.targets.quarantined_tokens
-    found = api.replay(tmp_path / "steps")
-    told = asked(found)
-    assert {outcome for _, outcome in told["swap"]} == {"refused"}
-    assert ("rebalance", "done") in told["agent"]
-    altered(tmp_path, found, "agent")
+    document = api.replay(tmp_path / "steps")
+    requested_by = asked(document)
+    assert {outcome for _, outcome in requested_by["swap"]} == {"refused"}
+    assert ("rebalance", "done") in requested_by["agent"]
+    altered(tmp_path, document, "agent")
 
 
 @pytest.mark.slow
 def test_exits_that_the_chain_refuses_late_replay_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """By their stops, and by the end of the bot: one is refused when it is about to be sent, the others go on."""
     chain = anvil_chain
-    address = turned_bad(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)
     fund(chain, {"WETH": 30_000, "WBTC": 25_000, "USDC": 20_000, "USDT": 15_000, "GUEST": 10_000})
     with again(chain, recording(with_stops(chain, tmp_path, address))) as agent:
         agent.rebalance(send=True, confirm=yes)
@@ -136,9 +135,9 @@ def test_exits_that_the_chain_refuses_late_replay_as_they_were(anvil_chain: Loca
         assert address in agent.rebalance(send=True, confirm=yes).exits_tried
         agent.rebalance(send=True, confirm=yes)
         assert shutdown.stop(agent, to_stable=True, send=True, confirm=sure).state == "unfinished"
-    told = asked(api.replay(tmp_path / "steps"))
-    assert ("rebalance", "refused") in told["agent"]
-    assert ("rebalance", "refused") in told["stop"]
+    requested_by = asked(api.replay(tmp_path / "steps"))
+    assert ("rebalance", "refused") in requested_by["agent"]
+    assert ("rebalance", "refused") in requested_by["stop"]
 
 
 def test_an_asset_that_is_taken_away_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -154,9 +153,9 @@ def test_an_asset_that_is_taken_away_replays_as_it_was(anvil_chain: LocalChain, 
         loaded.path, gone, confirm=agreed, sale=editing.RemovalSale(agreed), transports=[chain.transport], clock=chain.clock
     )
     assert done.state == "removed"
-    found = api.replay(tmp_path / "steps")
-    assert asked(found)["edit --remove"] >= {("rebalance", "done"), ("hold", "hold")}
-    altered(tmp_path, found, "edit --remove")
+    document = api.replay(tmp_path / "steps")
+    assert asked(document)["edit --remove"] >= {("rebalance", "done"), ("hold", "hold")}
+    altered(tmp_path, document, "edit --remove")
 
 
 def test_native_coin_that_is_unwrapped_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:

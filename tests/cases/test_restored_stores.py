@@ -16,20 +16,18 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.liquidity.state import LiquidityState
 from agent.localchain import LocalChain
 from agent.model import Halt
-from tests.support import agents
-from tests.support import lp_on_chain as lp
+from tests.support import agents, lp_on_chain
 from tests.support.agents import ROOMY, USD, again, explained, fund, lost, purse, trusted, yes
 from tests.support.lp_on_chain import EVEN, send
-from tests.support.on_chain.lp_actions import V3
-from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.support.on_chain.lp_actions import V3, config_with_targets
 from tests.support.text import raises_code
 
 UP, DOWN = {"WETH": 55_000, "USDC": 35_000}, {"WETH": 35_000, "USDC": 55_000}
 
 
-def step(chain: LocalChain, agent: Agent, held: dict[str, int]) -> StepOutcome:
+def step(chain: LocalChain, agent: Agent, holdings: dict[str, int]) -> StepOutcome:
     """The owner changed the holdings, and said so; then one step."""
-    fund(chain, held)
+    fund(chain, holdings)
     explained(agent)
     return agent.rebalance(send=True, confirm=yes)
 
@@ -86,11 +84,11 @@ def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChai
         bled = lost(chain, before, prices)
         known = agent.step_input().history
     with agents.agent_on(chain, tmp_path / "second", ROOMY, EVEN, vouched=False) as agent:
-        found = agent.step_input().history
-        assert abs(found.budgets.loss_24h - known.budgets.loss_24h) < USD * Fraction(1, 100)
-        assert (found.budgets.turnover_24h, found.budgets.gas_24h_wei) == (known.budgets.turnover_24h, known.budgets.gas_24h_wei)
-        assert found.budgets.loss_24h / USD >= bled > 0
-        assert found.budgets.unknown_reason == ""
+        history = agent.step_input().history
+        assert abs(history.budgets.loss_24h - known.budgets.loss_24h) < USD * Fraction(1, 100)
+        assert (history.budgets.turnover_24h, history.budgets.gas_24h_wei) == (known.budgets.turnover_24h, known.budgets.gas_24h_wei)
+        assert history.budgets.loss_24h / USD >= bled > 0
+        assert history.budgets.unknown_reason == ""
     tight = ROOMY | {"limits.daily_loss": "1bps"}
     with agents.agent_on(chain, tmp_path / "third", tight, EVEN, vouched=False) as agent:
         fund(chain, {"WETH": 34_000, "USDC": 20_000})
@@ -109,10 +107,10 @@ def test_a_restored_store_that_was_adopted_knows_what_happened_since_its_backup(
     api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
     with again(chain, loaded) as agent:
         agent.resync_nonce()
-        found = agent.step_input().history
-        assert abs(found.budgets.loss_24h - known.budgets.loss_24h) < USD * Fraction(1, 100)
-        assert found.budgets.gas_24h_wei == known.budgets.gas_24h_wei
-        assert found.cash_flows.unexplained_transfers == ()
+        history = agent.step_input().history
+        assert abs(history.budgets.loss_24h - known.budgets.loss_24h) < USD * Fraction(1, 100)
+        assert history.budgets.gas_24h_wei == known.budgets.gas_24h_wei
+        assert history.cash_flows.unexplained_transfers == ()
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
@@ -131,7 +129,7 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
     """A store restored from before a mint, then adopted, halts by name until its owner takes the position over, or leaves it."""
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, wanting(chain, V3), EVEN)
+    loaded = trusted(chain, tmp_path, config_with_targets(chain, V3), EVEN)
     with again(chain, loaded) as agent:
         agent.step_input()
         api.backup_store(loaded.path, tmp_path / "backup.db")
@@ -146,8 +144,8 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
         assert "trimtab lp take" in halted.reason
         with raises_code(ConfigError, "unknown"):
             api.adopt_position(agent, "987654")
-        told = api.adopt_position(agent, str(mint.token_id))
-        assert told["position"] == mint.name
+        adopted_position_document = api.adopt_position(agent, str(mint.token_id))
+        assert adopted_position_document["position"] == mint.name
     with again(chain, loaded) as agent:
         (taken,) = agent.context.store.positions.changes()
         assert (taken.token_id, taken.liquidity_delta, taken.ticks, taken.pool) == (
@@ -167,11 +165,11 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
 def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, wanting(chain, V3), EVEN)
+    loaded = trusted(chain, tmp_path, config_with_targets(chain, V3), EVEN)
     with again(chain, loaded) as agent:
         assert send(agent, chain).kind is OutcomeKind.DONE
         (mint,) = agent.context.store.positions.changes()
-        chain.send(lp.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, mint.token_id), chain.wallet.address)
+        chain.send(lp_on_chain.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, mint.token_id), chain.wallet.address)
         agent.resync_nonce()
         assert isinstance(agent.status().decision_result.decision, Halt)
     with pytest.raises(ConfigError, match="is not a position that the agent opened or adopted"):
@@ -187,9 +185,9 @@ def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(a
 def test_what_strangers_send_after_the_wallet_was_looked_through_halts_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    with agents.agent_on(chain, tmp_path, wanting(chain, V3), EVEN) as agent:
+    with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
         agent.step_input()
-        lp.provide_v3(chain, V3, -30, 30, 1_500)  # by the whale, to the wallet
+        lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)  # by the whale, to the wallet
         assert agent.step_input().layer(LiquidityState).undecided_positions == ()
 
 

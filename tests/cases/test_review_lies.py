@@ -10,7 +10,8 @@ from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
 from agent.signing.calldata import Multicall, decode
 from tests.support.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
-from tests.support.endpoints import Liar, Slow, every_header, newest
+from tests.support.endpoints import every_header, newest
+from tests.support.fakes.transport import RecordingTransport, behind
 from tests.support.text import raises_code
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -25,7 +26,7 @@ def test_a_head_from_the_future_gives_no_transaction_a_long_life(anvil_chain: Lo
     """Signed bytes with a far deadline would be a free option for whoever keeps them back."""
     chain = anvil_chain
     drifted(chain)
-    liar = Liar(chain.transport, newest(timestamp=lambda s: s + YEAR_S))
+    liar = RecordingTransport(chain.transport, "liar", newest(timestamp=lambda s: s + YEAR_S))
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY, transports=[liar]) as agent:
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -42,7 +43,7 @@ def test_a_head_from_the_future_gives_no_transaction_a_long_life(anvil_chain: Lo
 def test_fees_follow_the_header_that_the_quorum_agreed_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     drifted(chain)
-    liar = Liar(chain.transport, newest(baseFeePerGas=lambda wei: wei * 20 + 10**9))
+    liar = RecordingTransport(chain.transport, "liar", newest(baseFeePerGas=lambda wei: wei * 20 + 10**9))
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY | {"limits.gas_price": "off"}, transports=[liar]) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         for intent in agent.context.store.journal.intents():
@@ -57,7 +58,7 @@ def test_a_future_header_leaves_no_review_that_would_halt_every_later_step(anvil
     fund(chain, {"WETH": 45_000, "USDC": 45_000})
     daily: dict[str, object] = {"policy.trigger": {"kind": "time", "every": "1d"}}
     loaded = trusted(chain, tmp_path, ROOMY | daily, TWO)
-    liar = Liar(chain.transport, every_header(timestamp=lambda s: s + YEAR_S))
+    liar = RecordingTransport(chain.transport, "liar", every_header(timestamp=lambda s: s + YEAR_S))
     with again(chain, loaded, [liar]) as fooled:
         fooled.rebalance(send=True, confirm=yes)
     chain.warp(60)
@@ -69,7 +70,7 @@ def test_a_quorum_that_has_not_seen_our_last_transaction_is_waited_for(anvil_cha
     """A snapshot from before our own approval would approve again, and again."""
     chain = anvil_chain
     drifted(chain)
-    slow = Slow(chain.transport, lag=1)
+    slow = RecordingTransport(chain.transport, "slow", ask=behind(chain.transport, 1))
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY, transports=[chain.transport, slow]) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         assert [intent.kind for intent in agent.context.store.journal.intents()] == [IntentKind.SWAP, IntentKind.APPROVE]
@@ -78,9 +79,9 @@ def test_a_quorum_that_has_not_seen_our_last_transaction_is_waited_for(anvil_cha
 def test_a_quorum_that_stays_behind_our_last_transaction_sends_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     drifted(chain)
-    slow = Slow(chain.transport, lag=0)
+    slow = RecordingTransport(chain.transport, "slow")
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY, transports=[chain.transport, slow]) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
-        slow.lag = 2  # in blocks of this test, whose states anvil still has
+        slow.ask = behind(chain.transport, 2)  # in blocks of this test, whose states anvil still has
         with raises_code(Retryable, "lag"):
             agent.rebalance(send=True, confirm=yes)

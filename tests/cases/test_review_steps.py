@@ -22,11 +22,11 @@ def drifted(chain: LocalChain) -> None:
 
 def crash_before_the_swap(chain: LocalChain) -> Callable[[str], None]:
     """The market falls between the last simulation and the send, so that the swap reverts on chain."""
-    seen: list[str] = []
+    events: list[str] = []
 
     def progress(event: str) -> None:
-        seen.append(event)
-        if seen.count("before:send") == 2 and event == "before:send":
+        events.append(event)
+        if events.count("before:send") == 2 and event == "before:send":
             usd = chain.deployed_world.prices_usd
             chain.move_market({"WETH": usd["WETH"] * Fraction(7, 10)})
 

@@ -26,7 +26,7 @@ OFF = {"WETH": 6_000, "USDC": 4_000}
 def test_a_rebalance_on_a_rollup_adds_up_to_the_wei(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node]) as agent:
+    with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, outcome, before)
@@ -36,9 +36,9 @@ def test_a_rebalance_on_a_rollup_adds_up_to_the_wei(anvil_chain: LocalChain, tmp
         assert sorted(fees) == sorted(node.paid.values())
         shown_fees = [int(transaction_document(intent)["data_fee_wei"]) for intent in outcome.transactions]
         assert shown_fees == fees, "a reader of the document can add up what was paid"
-        shown = plan_document(outcome)["cost"]
-        assert float(shown["data_fee"]) > 0
-        assert float(shown["gas"]) > float(shown["data_fee"])
+        cost = plan_document(outcome)["cost"]
+        assert float(cost["data_fee"]) > 0
+        assert float(cost["gas"]) > float(cost["data_fee"])
         day = agent.context.store.budgets.history(chain.now_s())
         assert day.budgets.gas_24h_wei == before.native_wei - purse(chain).native_wei
         # Nothing is unexplained: the next step holds, and no balance change is recorded as a loss.
@@ -53,7 +53,7 @@ def test_the_planned_fee_bounds_the_fee_paid(anvil_chain: LocalChain, tmp_path: 
         fund(chain, {"WETH": 3_000, "USDC": 7_000, "LINK": 0})
         with (
             op_stack(chain, monkeypatch) as node,
-            agent_on(chain, tmp_path / str(number), ROOMY | {"execution.router": router}, THREE, [node]) as agent,
+            agent_on(chain, tmp_path / str(number), ROOMY | {"execution.router": router}, THREE, [node.transport]) as agent,
         ):
             outcome = agent.rebalance(send=True, confirm=yes)
             for intent in outcome.transactions:
@@ -71,7 +71,7 @@ def test_a_spike_of_the_data_fee_before_sending_is_refused(
 ) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node]) as agent:
+    with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=meanwhile(lambda: node.spike(10)))
         assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
@@ -87,7 +87,7 @@ def test_a_data_fee_above_the_day_s_gas_is_refused(anvil_chain: LocalChain, tmp_
     fund(chain, OFF)
     with (
         op_stack(chain, monkeypatch) as node,
-        agent_on(chain, tmp_path, ROOMY | {"limits.gas_per_day": "0.05", "limits.plan_cost": "off"}, TARGETS, [node]) as agent,
+        agent_on(chain, tmp_path, ROOMY | {"limits.gas_per_day": "0.05", "limits.plan_cost": "off"}, TARGETS, [node.transport]) as agent,
     ):
         assert agent.plan().kind is OutcomeKind.PLANNED
         node.spike(50_000)
@@ -99,7 +99,7 @@ def test_a_data_fee_above_the_day_s_gas_is_refused(anvil_chain: LocalChain, tmp_
 def test_without_the_oracle_nothing_is_traded(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node]) as agent:
+    with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
         chain.transport.call("anvil_setCode", [GAS_PRICE_ORACLE, "0x"])
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.HALT
@@ -113,7 +113,7 @@ def test_without_the_oracle_nothing_is_traded(anvil_chain: LocalChain, tmp_path:
 def test_without_the_oracle_allowances_are_still_revoked(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node]) as agent:
+    with op_stack(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
         allow(chain, "WETH", raw=12_345)
         chain.transport.call("anvil_setCode", [GAS_PRICE_ORACLE, "0x"])
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -137,10 +137,10 @@ def test_a_process_that_ends_after_sending_books_the_fee_once(
     with op_stack(chain, monkeypatch) as node:
         loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
         before = purse(chain)
-        with again(chain, loaded, [node]) as agent, pytest.raises(Killed):
+        with again(chain, loaded, [node.transport]) as agent, pytest.raises(Killed):
             agent.rebalance(send=True, confirm=yes, progress=ends)
         assert len(node.paid) == 1
-        with again(chain, loaded, [node]) as agent:
+        with again(chain, loaded, [node.transport]) as agent:
             outcome = agent.rebalance(send=True, confirm=yes)
             assert outcome.kind is OutcomeKind.DONE, outcome.reason
             paid = [intent.receipt for intent in agent.context.store.journal.intents() if intent.receipt is not None]
@@ -155,7 +155,7 @@ def test_paper_pays_the_data_fee_of_its_bytes(anvil_chain: LocalChain, tmp_path:
     fund(chain, OFF)
     with op_stack(chain, monkeypatch) as node:
         loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
-        with open_paper(loaded, clock=chain.clock, transports=[node]) as paper:
+        with open_paper(loaded, clock=chain.clock, transports=[node.transport]) as paper:
             before_wei = paper.step_input().snapshot.native_wei
             outcome = paper.rebalance(send=True, confirm=yes)
             assert outcome.kind is OutcomeKind.DONE, outcome.reason

@@ -24,9 +24,8 @@ from agent.model import Intent, IntentKind
 from tests.faults.rig import in_child
 from tests.support.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
 from tests.support.endpoints import passing_on, serve
-from tests.support.gradual_execution import LARGE, OFF, ROUNDS, TARGETS, TWAP, Recovering, part_of_step
-from tests.support.markets.mempools import HEAVY, builder, sends, waiting_mempool
-from tests.support.markets.mempools import MempoolReader as Predictor
+from tests.support.gradual_execution import LARGE, OFF, ROUNDS, TARGETS, TWAP, part_of_step, recovering_clock
+from tests.support.markets.mempools import HEAVY, MempoolReader, builder, sends, waiting_mempool
 from tests.support.text import causes, mentions
 
 
@@ -47,9 +46,9 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
     losses: dict[str, Fraction] = {}
     for name, changes in (("market", LARGE), ("rounds", ROUNDS)):
         loaded = trusted(chain, tmp_path / name, changes, TARGETS)
-        with again(chain, loaded, clock=Recovering(chain)) as agent:
-            told: list[str] = []
-            outcome = agent.rebalance(send=True, confirm=yes, progress=told.append)
+        with again(chain, loaded, clock=recovering_clock(chain)) as agent:
+            losses_by_way: list[str] = []
+            outcome = agent.rebalance(send=True, confirm=yes, progress=losses_by_way.append)
             campaigns = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         losses[name] = lost(chain, before, prices)
@@ -58,7 +57,7 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
             assert campaigns == ()
             chain.revert(mark)
     (campaign,) = campaigns
-    sizes = [sold(one, chain) for one in swaps(outcome)]
+    sizes = [sold(swap, chain) for swap in swaps(outcome)]
     assert mentions(campaign.why, f"done in {len(sizes)}")
     assert campaign.progress.parts_done == len(sizes) > 2
     assert len(set(sizes)) == len(sizes), "no two rounds alike"
@@ -68,10 +67,10 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
     assert campaign.progress.execution.max_loss is not None
     assert campaign.progress.lost_value <= campaign.progress.execution.max_loss
     assert abs(float(campaign.progress.lost_value) / 10**6 - float(losses["rounds"])) < 1, "what the store counts is what the wallet lost"
-    assert any("due in" in line for line in told)
+    assert any("due in" in line for line in losses_by_way)
     assert set(allowances(chain).values()) == {0}
-    shown = history(loaded.path)
-    assert [one["state"] for one in shown["gradual_executions"]] == ["ended"]
+    document = history(loaded.path)
+    assert [gradual_execution["state"] for gradual_execution in document["gradual_executions"]] == ["ended"]
 
 
 def one_process(chain: LocalChain, loaded: LoadedConfig, die_after_rounds: int | None, die_at: str = "") -> None:
@@ -85,7 +84,7 @@ def one_process(chain: LocalChain, loaded: LoadedConfig, die_after_rounds: int |
             os.kill(os.getpid(), signal.SIGKILL)
 
     chain.__dict__.pop("transport", None)  # a connection of its own
-    with again(chain, loaded, clock=Recovering(chain)) as agent:
+    with again(chain, loaded, clock=recovering_clock(chain)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes, progress=progress)
         assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
 
@@ -98,16 +97,16 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
     assert in_child(lambda: one_process(chain, loaded, 2, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
         (before,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
-        shown = status_document(agent.status())["gradual_execution"]
+        gradual_execution = status_document(agent.status())["gradual_execution"]
     assert before.state == "open"
-    assert (shown["id"], shown["rounds_done"]) == (before.progress.id, before.progress.parts_done)
+    assert (gradual_execution["id"], gradual_execution["rounds_done"]) == (before.progress.id, before.progress.parts_done)
     assert in_child(lambda: one_process(chain, loaded, None)) == 0
     with again(chain, loaded) as agent:
         store = agent.context.store
         (campaign,) = store.layer_repository(GradualExecutionStore).newest_executions()
-        done = [one for one in store.journal.intents() if one.kind is IntentKind.SWAP and one.succeeded]
+        done = [intent for intent in store.journal.intents() if intent.kind is IntentKind.SWAP and intent.succeeded]
         assert store.journal.open_intents() == ()
-        rounds = [part_of_step(store, one.step_id) for one in reversed(done)]
+        rounds = [part_of_step(store, outcome.step_id) for outcome in reversed(done)]
     assert campaign.progress.id == before.progress.id
     assert campaign.progress.execution == before.progress.execution
     assert rounds == [(campaign.progress.id, number) for number in range(1, len(done) + 1)], "each round once"
@@ -122,24 +121,24 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
     chain = anvil_chain
     fund(chain, OFF)
     loaded = trusted(chain, tmp_path, TWAP, TARGETS)
-    with again(chain, loaded, clock=Recovering(chain)) as agent:
-        found: list[StepOutcome] = []
+    with again(chain, loaded, clock=recovering_clock(chain)) as agent:
+        outcomes: list[StepOutcome] = []
         for outcome in agent.run(send=True, confirm=yes, every="30s"):
             assert isinstance(outcome, StepOutcome), outcome
-            found.append(outcome)
+            outcomes.append(outcome)
             if outcome.decision_result.layer(GradualResult).end_reason:
                 break
         (campaign,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         standing = agent.status()
-    traded = [one for one in found if swaps(one)]
-    assert all(len(swaps(one)) == 1 for one in traded)
+    traded = [outcome for outcome in outcomes if swaps(outcome)]
+    assert all(len(swaps(outcome)) == 1 for outcome in traded)
     assert len(traded) == campaign.progress.parts_done >= 3
-    assert any("due" in one.reason for one in found if one.kind is OutcomeKind.HOLD)
-    times = [one.step_input.snapshot.head.timestamp_s for one in traded]
-    rounds = [one.step_input.layer(GradualState).progress for one in traded[1:]]
-    drawn = [(one.execution, one.draw) for one in rounds if one is not None]
+    assert any("due" in outcome.reason for outcome in outcomes if outcome.kind is OutcomeKind.HOLD)
+    times = [outcome.step_input.snapshot.head.timestamp_s for outcome in traded]
+    rounds = [outcome.step_input.layer(GradualState).progress for outcome in traded[1:]]
+    drawn = [(round.execution, round.draw) for round in rounds if round is not None]
     assert len({draw for _, draw in drawn}) == len(drawn) == len(traded) - 1, "each waits for a time of its own"
-    assert all(after - before >= slice_wait_s(*one) for (before, after), one in zip(pairwise(times), drawn, strict=True))
+    assert all(after - before >= slice_wait_s(*draw) for (before, after), draw in zip(pairwise(times), drawn, strict=True))
     assert times[-1] <= campaign.progress.execution.expires_s
     assert max(off_target(chain, TARGETS).values()) <= 10
     assert standing.step_input.layer(GradualState).progress is None
@@ -162,7 +161,7 @@ def falling(agent: Agent, chain: LocalChain) -> StepOutcome:
 def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    with again(chain, trusted(chain, tmp_path, ROUNDS | {"execution.budget": "0.7%"}, TARGETS), clock=Recovering(chain)) as agent:
+    with again(chain, trusted(chain, tmp_path, ROUNDS | {"execution.budget": "0.7%"}, TARGETS), clock=recovering_clock(chain)) as agent:
         outcome = falling(agent, chain)
         (campaign,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         resting = agent.rebalance(send=True, confirm=yes)
@@ -182,7 +181,7 @@ def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: L
     fund(chain, OFF)
     loaded = trusted(chain, tmp_path / "one", ROUNDS, TARGETS)
     assert in_child(lambda: one_process(chain, loaded, 1)) == -signal.SIGKILL
-    held = purse(chain)
+    balances = purse(chain)
     other = trusted(chain, tmp_path / "one", ROUNDS | {"execution.style": "market"}, {"WETH": "60%", "USDC": "40%"})
     with again(chain, other) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -190,7 +189,7 @@ def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: L
     assert campaign.state == "ended"
     assert mentions(campaign.why, "changed")
     assert outcome.kind is OutcomeKind.HOLD
-    assert purse(chain).raw == held.raw
+    assert purse(chain).raw == balances.raw
 
 
 @pytest.mark.slow
@@ -200,7 +199,7 @@ def test_every_round_and_every_approval_goes_to_the_private_endpoint_alone(anvil
     assert chain.url is not None
     fund(chain, HEAVY["WETH"])
     with serve(passing_on(chain.url)) as public, serve(builder(chain.node)) as hidden:  # type: ignore[arg-type]  # anvil's node
-        watcher = Predictor(EndpointProvider(public.url, "predictor"), chain.wallet.address, patience=10_000)
+        watcher = MempoolReader(EndpointProvider(public.url, "predictor"), chain.wallet.address, patience=10_000)
         changes = TWAP | {"execution.over": "48s", "execution.submit_url": hidden.url}
         loaded = trusted(chain, tmp_path, changes, TARGETS)
         with again(chain, loaded, [EndpointProvider(public.url, "public")]) as agent, waiting_mempool(chain):

@@ -33,14 +33,15 @@ from agent.signing.remote_key import RemoteKey, address_from_public_key
 from agent.store import opening
 from agent.store.controls import ControlStore
 from agent.store.files.secret import ensure_secret
-from tests.cli.tools import Forked, blocks, forked_in, in_process
+from tests.cli.tools import ForkedCommand, blocks, forked_in, in_process
 from tests.support.agents import ROOMY, again, fund, legs_of, off_target, purse, trusted, yes
-from tests.support.alert_receivers import Box, webhook
-from tests.support.endpoints import MOODS, SEND, Answerer, Faulty, Reply, Served, altered, methods, passing_on, serve
-from tests.support.markets.endpoints import endpoint_of as line
+from tests.support.alert_receivers import ReceivedMessages, webhook
+from tests.support.endpoints import MOODS, SEND, Answerer, EndpointFaults, Reply, Served, altered, methods, passing_on, serve
+from tests.support.fakes.clock import FakeClock, waiting_clock
+from tests.support.markets.endpoints import endpoint_of
 from tests.support.on_chain.bad_tokens import with_guest
 from tests.support.on_chain.newcomers import newcomer
-from tests.support.on_chain.refusing_tokens import forgetful_token as forgetful
+from tests.support.on_chain.refusing_tokens import forgetful_token
 from tests.support.records.key_services import KeyService
 from tests.support.samples import slow
 from tests.support.scenes import without_tips
@@ -57,7 +58,7 @@ def other_chain(method: str, params: list[Any], answer: Any) -> Any:
 
 
 def always(reply: Reply) -> Callable[[str], Answerer]:
-    return lambda url: lambda asked: reply
+    return lambda url: lambda request: reply
 
 
 def one_nonce_more(*tags: str) -> Callable[[str, list[Any], Any], Any]:
@@ -87,30 +88,16 @@ SICK: dict[str, tuple[Callable[[str], Answerer], str]] = {
 """What an endpoint answers for a while, and words by which the failed look tells of it."""
 
 
-class Patient:
-    """The chain's clock, whose sleep takes no time and lets no block be mined; it notes the pauses."""
-
-    def __init__(self, chain: LocalChain) -> None:
-        self._chain = chain
-        self.slept_s = 0.0
-
-    def now_s(self) -> int:
-        return self._chain.now_s()
-
-    def sleep(self, seconds: float) -> None:
-        self.slept_s += seconds
-
-
 @contextmanager
 def switched(url: str, sick: Answerer) -> Iterator[tuple[Served, list[bool]]]:
     """A server in front of the node that is ill while the list says so."""
     is_ill, forward = [False], passing_on(url)
-    with serve(lambda asked: sick(asked) if is_ill[0] else forward(asked)) as server:
+    with serve(lambda request: sick(request) if is_ill[0] else forward(request)) as server:
         yield server, is_ill
 
 
 def require_outlived(
-    chain: LocalChain, agent: Agent, clock: Patient, fault: Callable[[], AbstractContextManager[object]], words: str, every: str = "10m"
+    chain: LocalChain, agent: Agent, clock: FakeClock, fault: Callable[[], AbstractContextManager[object]], words: str, every: str = "10m"
 ) -> None:
     """A look, the market moves, five looks during the fault, and one that trades. Nothing of a look stays in memory: no frames of an
     error, no variable in the thread's context.
@@ -125,9 +112,9 @@ def require_outlived(
     before, pauses = purse(chain), list[float]()
     with fault():
         for _ in range(5):
-            clock.slept_s = 0
+            clock.sleeps.clear()
             failed = next(looks)
-            pauses.append(clock.slept_s)
+            pauses.append(sum(clock.sleeps))
             assert isinstance(failed, Retryable), failed
             assert words in failed.message
             assert (failed.__traceback__, failed.__context__, failed.__cause__) == (None, None, None)
@@ -171,7 +158,7 @@ QUICK = ("page", "used nonce")
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SICK])
 def test_run__endpoint_answers_otherwise_for_a_while__trades_later(level: LocalChain, tmp_path: Path, name: str) -> None:
     sick, words = SICK[name]
-    clock = Patient(level)
+    clock = waiting_clock(level)
     loaded = trusted(level, tmp_path, NARROW, TWO)
     with switched(level.url or "", sick(level.url or "")) as (server, is_ill):
 
@@ -180,9 +167,9 @@ def test_run__endpoint_answers_otherwise_for_a_while__trades_later(level: LocalC
             seen_before = len(server.seen)
             with ill(is_ill):
                 yield
-            assert not any(SEND in methods(asked) for asked in server.seen[seen_before:])
+            assert not any(SEND in methods(request) for request in server.seen[seen_before:])
 
-        with open_agent(loaded, transports=[line(server.url, "one")], clock=clock) as agent:
+        with open_agent(loaded, transports=[endpoint_of(server.url, "one")], clock=clock) as agent:
             require_outlived(level, agent, clock, fault, words)
 
 
@@ -190,7 +177,7 @@ def test_run__endpoint_answers_otherwise_for_a_while__trades_later(level: LocalC
 def test_run__token_ignores_its_approvals__goes_on_without_it(anvil_chain: LocalChain, tmp_path: Path, how: str) -> None:
     """After a good look: two approvals, the others traded in the same look, and looks that pay nothing; then it is sold."""
     chain = anvil_chain
-    forget = forgetful(chain, how)
+    forget = forgetful_token(chain, how)
     guest = chain.tokens["GUEST"].address
     fund(chain, {"WETH": 15_000, "WBTC": 12_500, "USDC": 10_000, "USDT": 7_500, "GUEST": 5_000})
     with again(chain, with_guest(chain, tmp_path, guest)) as agent:
@@ -225,28 +212,28 @@ QUICK_LIES = ("a nonce too many", "nonsense")
 )
 def test_run__only_endpoint_lies_for_a_while__goes_on(level: LocalChain, tmp_path: Path, mood: str) -> None:
     """Whatever it answers: no look raises, and the first ones after it act again."""
-    endpoint = Faulty(level.transport, "one")
-    with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[endpoint], clock=Patient(level)) as agent:
+    faults = EndpointFaults(level.transport, "one")
+    with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[faults.transport], clock=waiting_clock(level)) as agent:
         looks = agent.run(send=True, confirm=yes)
         assert isinstance(next(looks), StepOutcome)
         level.move_market({"WETH": 3_200})
         level.mine()
-        endpoint.mood = mood
+        faults.mood = mood
         lied = [next(looks) for _ in range(3)]
         assert None not in lied
-        endpoint.mood = "honest"
+        faults.mood = "honest"
         later = [next(looks) for _ in range(3)]
         assert isinstance(later[-1], StepOutcome), later
         looks.close()
 
 
 def test_run__all_of_two_operators_show_a_page__trades_later(level: LocalChain, tmp_path: Path) -> None:
-    clock = Patient(level)
+    clock = waiting_clock(level)
     rpc = [{"url": "http://127.0.0.1:1", "operator": operator} for operator in ("one", "two")]
     with ExitStack() as stack:
-        servers = [stack.enter_context(switched(level.url or "", lambda asked: Reply(PAGE, status=403))) for _ in rpc]
+        servers = [stack.enter_context(switched(level.url or "", lambda request: Reply(PAGE, status=403))) for _ in rpc]
         loaded = trusted(level, tmp_path, {**NARROW, "chain.rpc": rpc, "chain.quorum": 2}, TWO)
-        lines = [line(server.url, operator) for (server, _), operator in zip(servers, ("one", "two"), strict=True)]
+        lines = [endpoint_of(server.url, operator) for (server, _), operator in zip(servers, ("one", "two"), strict=True)]
 
         @contextmanager
         def fault() -> Iterator[None]:
@@ -261,18 +248,18 @@ def test_run__all_of_two_operators_show_a_page__trades_later(level: LocalChain, 
 
 def test_run__page_answers_the_broadcast_that_the_node_took__trades_once(level: LocalChain, tmp_path: Path) -> None:
     """From the first broadcast on there are pages: the transaction is on its way, and nobody says so."""
-    clock, forward, is_ill, broadcasts = Patient(level), passing_on(level.url or ""), [False], list[str]()
+    clock, forward, is_ill, broadcasts = waiting_clock(level), passing_on(level.url or ""), [False], list[str]()
 
-    def answer(asked: Any) -> Reply:
-        reply = forward(asked) if SEND in methods(asked) or not is_ill[0] else Reply(PAGE)
-        if SEND not in methods(asked):
+    def answer(request: Any) -> Reply:
+        reply = forward(request) if SEND in methods(request) or not is_ill[0] else Reply(PAGE)
+        if SEND not in methods(request):
             return reply
-        broadcasts.append(asked["params"][0])
+        broadcasts.append(request["params"][0])
         is_ill[0] = len(broadcasts) == 1 or is_ill[0]
         return Reply(PAGE) if is_ill[0] else reply
 
     with serve(answer) as server:
-        agent_context = open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[line(server.url, "one")], clock=clock)
+        agent_context = open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[endpoint_of(server.url, "one")], clock=clock)
         with agent_context as agent:
             looks = agent.run(send=True, confirm=yes)
             assert isinstance(next(looks), StepOutcome)
@@ -360,7 +347,7 @@ def quiet_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_run__store_cannot_be_used_for_a_while__trades_later(
     level: LocalChain, tmp_path: Path, hold: Callable[[Path], AbstractContextManager[None]], words: str
 ) -> None:
-    clock = Patient(level)
+    clock = waiting_clock(level)
     loaded = trusted(level, tmp_path, NARROW, TWO)
     with open_agent(loaded, transports=[level.transport], clock=clock) as agent:
         require_outlived(level, agent, clock, lambda: hold(wiring.store_file(loaded)), words)
@@ -370,13 +357,13 @@ def test_run__protection_stays_due__looks_soon_and_no_later_than_the_interval(
     level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cycles, "needs_prompt_look", lambda _step: True)
-    clock, pauses = Patient(level), list[float]()
+    clock, pauses = waiting_clock(level), list[float]()
     with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[level.transport], clock=clock) as agent:
         looks = agent.run(send=True, confirm=yes, every="12s")
         for _ in range(5):
-            clock.slept_s = 0
+            clock.sleeps.clear()
             assert isinstance(next(looks), StepOutcome)
-            pauses.append(clock.slept_s)
+            pauses.append(sum(clock.sleeps))
         looks.close()
     assert pauses == [0, 5, 10, 12, 12]
 
@@ -387,20 +374,20 @@ def test_run__a_calm_look_in_between__pauses_begin_anew(
 ) -> None:
     due = [True] * count + [False] + [True] * 2
     monkeypatch.setattr(cycles, "needs_prompt_look", lambda _step: due.pop(0))
-    clock, pauses = Patient(level), list[float]()
+    clock, pauses = waiting_clock(level), list[float]()
     with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[level.transport], clock=clock) as agent:
         looks = agent.run(send=True, confirm=yes, every="10m")
         while due:
-            clock.slept_s = 0
+            clock.sleeps.clear()
             assert isinstance(next(looks), StepOutcome)
-            pauses.append(clock.slept_s)
+            pauses.append(sum(clock.sleeps))
         looks.close()
     assert pauses[1 : count + 1] == [5, 10, 20][:count]
     assert pauses[count + 1] >= 600
     assert pauses[count + 2] == 5
 
 
-class Down(Exception):
+class KeyServiceDown(Exception):
     """Raised by the adapter of a key service."""
 
 
@@ -413,7 +400,7 @@ def another_key(der: bytes) -> bytes:
 
 
 def no_service(der: bytes) -> bytes:
-    raise Down("503")
+    raise KeyServiceDown("503")
 
 
 @pytest.mark.parametrize(
@@ -427,7 +414,7 @@ def no_service(der: bytes) -> bytes:
 def test_run__key_service_fails_for_a_while__trades_later(
     level: LocalChain, tmp_path: Path, spoil: Callable[[bytes], bytes], words: str
 ) -> None:
-    clock, service = Patient(level), KeyService(int(dev_accounts()[WALLET_INDEX].private_key, 16))
+    clock, service = waiting_clock(level), KeyService(int(dev_accounts()[WALLET_INDEX].private_key, 16))
     loaded = trusted(level, tmp_path, NARROW | {"wallet.test_account": None}, TWO)
     key = RemoteKey(address_from_public_key(service.public_key()), service.sign)
 
@@ -446,10 +433,10 @@ def test_run__key_service_fails_for_a_while__trades_later(
 
 @pytest.mark.parametrize("when", ["first look", "one look"])
 def test_run__endpoint_shows_a_page_before_the_first_look__ends(level: LocalChain, tmp_path: Path, when: str) -> None:
-    loaded, clock = trusted(level, tmp_path, NARROW, TWO), Patient(level)
+    loaded, clock = trusted(level, tmp_path, NARROW, TWO), waiting_clock(level)
     with ExitStack() as stack:
-        server, is_ill = stack.enter_context(switched(level.url or "", lambda asked: Reply(PAGE)))
-        agent = stack.enter_context(open_agent(loaded, transports=[line(server.url, "one")], clock=clock))
+        server, is_ill = stack.enter_context(switched(level.url or "", lambda request: Reply(PAGE)))
+        agent = stack.enter_context(open_agent(loaded, transports=[endpoint_of(server.url, "one")], clock=clock))
         if when == "one look":
             assert isinstance(next(iter(agent.run(send=True, confirm=yes))), StepOutcome)
         is_ill[0] = True
@@ -466,13 +453,13 @@ def with_stop_loss(path: Path, url: str, price: str) -> None:
     path.write_text(tomlkit.dumps(config))
 
 
-def events(child: Forked) -> list[dict[str, Any]]:
+def events(child: ForkedCommand) -> list[dict[str, Any]]:
     """Lines of the log so far that are whole."""
     text = child.err.read_text() if child.err.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
 
 
-def until(child: Forked, has_happened: Callable[[], bool], within_s: float = 120) -> None:
+def until(child: ForkedCommand, has_happened: Callable[[], bool], within_s: float = 120) -> None:
     end_s = time.monotonic() + within_s
     while not has_happened():
         assert time.monotonic() < end_s, child.err.read_text()
@@ -498,7 +485,7 @@ def test_scene__market_crashes_while_the_endpoint_shows_a_page__sells_later(
     def on_the_chains_clock() -> None:
         wiring.SystemClock.now_s = lambda _: now_s()  # type: ignore[method-assign]
 
-    with without_tips(chain) as node_url, switched(node_url, lambda asked: Reply(PAGE, status=status)) as (server, is_ill):
+    with without_tips(chain) as node_url, switched(node_url, lambda request: Reply(PAGE, status=status)) as (server, is_ill):
         path = newcomer(chain, node_url, tmp_path, lambda *args: in_process(capfd, monkeypatch, *args))
         with_stop_loss(path, server.url, "2500")
         assert in_process(capfd, monkeypatch, "trust", "--yes", "--config", str(path)).code == 0
@@ -515,11 +502,11 @@ def test_scene__market_crashes_while_the_endpoint_shows_a_page__sells_later(
                 until(child, lambda: chain.balance("WETH") * 2_300 < 10 * 10**18)
                 until(child, lambda: events(child)[-1]["event"] == "look")
             child.told(signal.SIGTERM)
-            said = child.ended(60)
+            output = child.ended(60)
         except BaseException:
             child.told(signal.SIGKILL)
             raise
-    assert said.code == 0, said.err
+    assert output.code == 0, output.err
     names = [line["event"] for line in events(child)]
     assert "ended" not in names
     [sold] = [line for line in events(child) if line["event"] == "transaction" and line["kind"] == "swap"]
@@ -528,26 +515,13 @@ def test_scene__market_crashes_while_the_endpoint_shows_a_page__sells_later(
     assert in_process(capfd, monkeypatch, "health", "--config", str(path)).code == 15, "it was stopped"
 
 
-class Settable:
-    """A clock that a test sets."""
-
-    def __init__(self, chain: LocalChain) -> None:
-        self.at_s = chain.now_s()
-
-    def now_s(self) -> int:
-        return self.at_s
-
-    def sleep(self, seconds: float) -> None:
-        self.at_s += max(1, round(seconds))
-
-
 @pytest.mark.usefixtures("quiet_store")
 @pytest.mark.parametrize("hold", [lambda _: nullcontext(), full, read_only, locked], ids=["works", "full", "read-only", "locked"])
 def test_alert__looks_fail_for_five_minutes__is_sent_once(
     level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
     """Also if the store, which would note it, is what fails."""
-    box, clock = Box(), Settable(level)
+    box, clock = ReceivedMessages(), FakeClock(level.now_s())
     down = Retryable("endpoint 'one' answers with a web page, not JSON-RPC", "check its url", code="not_json")
     with ExitStack() as stack:
         monkeypatch.setenv("HOOK", stack.enter_context(webhook(box)))
@@ -558,28 +532,28 @@ def test_alert__looks_fail_for_five_minutes__is_sent_once(
         service.on_cycle(agent.plan())
         fault = stack.enter_context(ExitStack())
         fault.enter_context(hold(wiring.store_file(loaded)))
-        clock.at_s += 3_000
+        clock.advance(3_000)
         service.on_cycle(down)
-        clock.at_s += FAULT_ALERT_AFTER_S - 1
+        clock.advance(FAULT_ALERT_AFTER_S - 1)
         service.on_cycle(down)
         assert box.items == []
-        clock.at_s += 1
+        clock.advance(1)
         for _ in range(3):
             service.on_cycle(down)
-            clock.at_s += 60
+            clock.advance(60)
         box.until(1)
         assert len(box.texts) == 1, "the fault began when looks began to fail, not at the last good one"
         assert mentions(box.texts[0], "each look has failed for 5 min", "goes on trying")
         assert "web page" not in box.texts[0], "a message quotes no endpoint"
         fault.close()
         service.on_cycle(agent.plan())
-        clock.at_s += 10
+        clock.advance(10)
         service.on_cycle(down)
         assert len(box.texts) == 1, "a new fault counts anew"
         if hold not in (read_only, locked):  # the store notes the first, and repeats it later
             return
         fault.enter_context(hold(wiring.store_file(loaded)))
-        clock.at_s += FAULT_ALERT_AFTER_S
+        clock.advance(FAULT_ALERT_AFTER_S)
         service.on_cycle(down)
         box.until(2)
     assert len(box.texts) == 2, "and is told of like the first"
@@ -590,7 +564,7 @@ def test_run__endpoint_contradicts_a_confirmed_config_for_a_while__adopts_it_lat
 ) -> None:
     """Its owner confirmed it after a check against the chain, so that "no such token" is the endpoint's fault."""
     loaded = trusted(level, tmp_path, NARROW, TWO)
-    with open_agent(loaded, transports=[level.transport], clock=Patient(level)) as agent:
+    with open_agent(loaded, transports=[level.transport], clock=waiting_clock(level)) as agent:
         looks = agent.run(send=True, confirm=yes)
         assert isinstance(next(looks), StepOutcome)
         edited = loaded.path.read_text().replace('"1%"', '"2%"', 1)
@@ -616,7 +590,7 @@ def no_token(*_: object) -> object:
 @pytest.mark.usefixtures("quiet_store")
 def test_control__store_fails_while_it_is_carried_out__ends_as_interrupted(level: LocalChain, tmp_path: Path) -> None:
     """It was taken, and its end could not be written: the next look ends it, and it is never repeated."""
-    clock = Patient(level)
+    clock = waiting_clock(level)
     loaded = trusted(level, tmp_path, NARROW, TWO)
     with open_agent(loaded, transports=[level.transport], clock=clock) as agent:
         runner = api.ControlRunner(agent)

@@ -20,14 +20,10 @@ from agent.model import IntentKind, IntentState
 from agent.signing.batches import BATCH_CONTRACT, decode_batch
 from tests.support.agents import again, yes
 from tests.support.attacks import attack
-from tests.support.on_chain.bad_tokens import replace_token as turned_bad
-from tests.support.on_chain.proposals import killer_at_event as dying
-from tests.support.on_chain.proposals import proposal, rounds, safe_of
+from tests.support.on_chain.bad_tokens import replace_token
+from tests.support.on_chain.proposals import killer_at_event, proposal, rounds, safe_of
 from tests.support.on_chain.refusing_tokens import FORGETTING
-from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND
-from tests.support.on_chain.safe_proposals import hand_signature as by_hand
-from tests.support.on_chain.safe_proposals import open_proposal as open_one
-from tests.support.on_chain.safe_proposals import sign_and_send as signed_by
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
 from tests.support.samples import slow
 from tests.support.wallets import SafeWallet
 
@@ -58,7 +54,7 @@ def test_batch__two_owners_sign__approval_and_swap_execute_together(scene: tuple
     agent, safe = scene
     (intent,) = agent.context.store.journal.open_intents()
     approval, trade = decode_batch(intent.tx.data)
-    document = open_one(agent)
+    document = open_proposal(agent)
     router = safe.chain.addresses.swap_router_02
     assert (document["to"], document["function"], document["spender"]) == (BATCH_CONTRACT, "multiSend", None)
     (leg,) = document["legs"]
@@ -74,8 +70,8 @@ def test_batch__two_owners_sign__approval_and_swap_execute_together(scene: tuple
     assert api.proposal_typed_data(agent, None)["message"]["operation"] == 1
     exported = api.export_proposal(agent)["transactions"]
     assert exported == [{"to": call.to, "value": "0", "data": call.data_hex} for call in (approval, trade)]
-    signed_by(agent, FIRST)
-    api.collect_signatures(agent, [by_hand(agent, 7)])
+    sign_and_send(agent, FIRST)
+    api.collect_signatures(agent, [hand_signature(agent, 7)])
     assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
     assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
     require_settled(agent, safe, ("WETH",))
@@ -106,7 +102,7 @@ def test_safe__a_token_ignores_approvals__is_approved_alone_and_left_out_alone(
     anvil_chain: LocalChain, tmp_path: Path, router: str, makes_batches: bool, how: str
 ) -> None:
     """Before, the simulation of the batch failed at each look, and single approvals were proposed without end."""
-    address = turned_bad(anvil_chain, "GUEST", attack("ForgetfulToken"), "GUEST", "GUEST", 18)
+    address = replace_token(anvil_chain, "GUEST", attack("ForgetfulToken"), "GUEST", "GUEST", 18)
     token = anvil_chain.contract(address, attack("ForgetfulToken"))
     spender = getattr(anvil_chain.addresses, router)
     targets = {"WETH": "20%", "GUEST": "20%", "USDC": "60%"}
@@ -135,10 +131,10 @@ def test_safe__a_token_ignores_approvals__is_approved_alone_and_left_out_alone(
 def test_batch__would_fail__its_call_and_reason_are_named(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
     """The market moves away from the minimums, so the swap fails after the approval."""
     agent, safe = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     prices = anvil_chain.deployed_world.prices_usd
     anvil_chain.move_market({"WETH": prices["WETH"] * 9 / 10}, twap_follows=False)
-    document = open_one(agent)
+    document = open_proposal(agent)
     assert document["state"] == "failing"
     assert anvil_chain.addresses.swap_router_02 in document["failure"]
     assert "Too little received" in document["failure"]
@@ -162,11 +158,11 @@ def test_batch__process_ends_while_it_is_proposed_or_settled__is_booked_once(anv
     """Around the intent's first write, and around each move of its settling."""
     safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
     with again(anvil_chain, loaded) as agent, pytest.raises((KeyboardInterrupt, AwaitingExternalSignature)):
-        agent.rebalance(send=True, confirm=yes, progress=dying(number))
+        agent.rebalance(send=True, confirm=yes, progress=killer_at_event(number))
     with again(anvil_chain, loaded) as agent:
         safe.execute(proposal(agent))
         with pytest.raises(KeyboardInterrupt):
-            agent.rebalance(send=True, confirm=yes, progress=dying(number))
+            agent.rebalance(send=True, confirm=yes, progress=killer_at_event(number))
     with again(anvil_chain, loaded) as agent:
         assert rounds(agent, safe.execute) == []
         (last,) = [intent for intent in agent.context.store.journal.intents() if intent.state is not IntentState.CANCELLED]

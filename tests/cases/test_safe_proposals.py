@@ -25,10 +25,7 @@ from agent.signing.safe_tx import safe_tx_fields, typed_data
 from agent.signing.secret import PrivateKey
 from tests.support.agents import again, fund, trusted, yes
 from tests.support.on_chain.proposals import PROPOSING, TWO, proposal, safe_of
-from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND
-from tests.support.on_chain.safe_proposals import hand_signature as by_hand
-from tests.support.on_chain.safe_proposals import open_proposal as open_one
-from tests.support.on_chain.safe_proposals import sign_and_send as signed_by
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
 from tests.support.text import mentions, raises_field
 from tests.support.wallets import SafeWallet, native_of
 
@@ -50,17 +47,17 @@ def test_owners_sign_and_an_executor_pays_until_the_rebalance_is_done(anvil_chai
     executor = accounts()[9].address
     for _ in range(3):
         before = native_of(anvil_chain, executor)
-        document = open_one(agent)
+        document = open_proposal(agent)
         purposes.append(document["purpose"])
         assert (document["state"], document["threshold"], document["signed_by"]) == ("waiting", 2, [])
-        signed_by(agent, FIRST)
-        api.collect_signatures(agent, [by_hand(agent, 7)])
+        sign_and_send(agent, FIRST)
+        api.collect_signatures(agent, [hand_signature(agent, 7)])
         assert api.execute_proposal(agent, {})["outcome"] == "planned"
         assert safe.nonce() == len(purposes) - 1
         executed = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
         assert (executed["outcome"], executed["executor"]) == ("executed", executor)
         assert 0 < before - native_of(anvil_chain, executor) <= int(executed["max_cost_wei"])
-        used = open_one(agent)
+        used = open_proposal(agent)
         assert (used["state"], used["ending"]) == ("used", f"executed from here in {executed['transaction']}")
         try:
             outcome = agent.rebalance(send=True, confirm=yes)
@@ -76,15 +73,15 @@ def test_owners_sign_and_an_executor_pays_until_the_rebalance_is_done(anvil_chai
 
 def test_the_list_says_the_call_with_its_addresses(scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
-    approval = open_one(agent)
+    approval = open_proposal(agent)
     (intent,) = agent.context.store.journal.open_intents()
     call = decode(intent.tx.data)
     assert isinstance(call, Approve)
     assert (approval["to"], approval["function"], approval["spender"]) == (intent.tx.to, "approve", call.spender)
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
     swap = proposal(agent)
-    document = open_one(agent)
+    document = open_proposal(agent)
     assert swap["purpose"] == "swap"
     assert (document["to"], document["spender"], document["recipients"]) == (call.spender, None, [safe.address])
 
@@ -102,7 +99,7 @@ def test_what_waits__names_the_signatures_that_are_missing_and_a_pause(scene: tu
         (1, "its signature (1 signatures collected, 2 needed)", "have 1 more of 3 owners sign it"),
         (2, "its execution (2 signatures collected, 2 needed)", "have anyone execute it with trimtab proposal execute --send"),
     ):
-        signed_by(agent, *[FIRST, SECOND][max(0, count - 1) : count])
+        sign_and_send(agent, *[FIRST, SECOND][max(0, count - 1) : count])
         assert f"awaits {awaited} until" in waiting().message
         assert waiting().remedy.startswith(instruction)
     agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
@@ -111,13 +108,13 @@ def test_what_waits__names_the_signatures_that_are_missing_and_a_pause(scene: tu
 
 def test_the_status_names_what_waits_and_what_to_do(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
     agent, _ = scene
-    document = open_one(agent)
+    document = open_proposal(agent)
 
     def sentence() -> str:
         return next(text for text in agent.status().warnings if document["id"] in text)
 
     assert mentions(sentence(), document["description"], "awaits its signature until", "have 2 of 3 owners sign it")
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     assert mentions(sentence(), "awaits its execution (2 signatures collected, 2 needed)", "trimtab proposal execute --send")
     api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
     assert "waits no longer, since its nonce is used: trimtab rebalance --send settles it" in sentence()
@@ -130,11 +127,11 @@ def test_the_status_names_what_waits_and_what_to_do(anvil_chain: LocalChain, sce
 
 def test_a_signature_by_eth_sign_counts(scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
-    message = encode_defunct(hexstr=open_one(agent)["safe_tx_hash"])
+    message = encode_defunct(hexstr=open_proposal(agent)["safe_tx_hash"])
     signature = bytearray(Account.sign_message(message, accounts()[6].private_key).signature)
     signature[-1] += 4
     assert api.collect_signatures(agent, ["0x" + signature.hex()])["added"] == [accounts()[6].address]
-    signed_by(agent, FIRST)
+    sign_and_send(agent, FIRST)
     assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
     assert safe.nonce() == 1
 
@@ -142,10 +139,10 @@ def test_a_signature_by_eth_sign_counts(scene: tuple[Agent, SafeWallet]) -> None
 def test_a_signature_comes_from_a_file_too(scene: tuple[Agent, SafeWallet], tmp_path: Path) -> None:
     agent, _ = scene
     document = api.sign_proposal(agent, FIRST, None, yes)
-    text = by_hand(agent, 6)
+    text = hand_signature(agent, 6)
     (tmp_path / "plain.txt").write_text(text + "\n")
     assert api.collect_signatures(agent, [str(tmp_path / "plain.txt")])["added"] == [accounts()[6].address]
-    (tmp_path / "third.json").write_text(json.dumps({"safe_tx_hash": document["safe_tx_hash"], "signature": by_hand(agent, 7)}))
+    (tmp_path / "third.json").write_text(json.dumps({"safe_tx_hash": document["safe_tx_hash"], "signature": hand_signature(agent, 7)}))
     assert api.collect_signatures(agent, [str(tmp_path / "third.json")])["signed_by"] == [
         accounts()[number].address for number in (5, 6, 7)
     ]
@@ -153,11 +150,11 @@ def test_a_signature_comes_from_a_file_too(scene: tuple[Agent, SafeWallet], tmp_
 
 def test_what_is_not_an_owner_s_signature_of_this_call_is_refused_whole(scene: tuple[Agent, SafeWallet], tmp_path: Path) -> None:
     agent, _ = scene
-    good = by_hand(agent, 6)
+    good = hand_signature(agent, 6)
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"safe_tx_hash": "0x" + "ab" * 32, "signature": good}))
     for text, field, word in (
-        (by_hand(agent, 8), "signature", "not an owner"),
+        (hand_signature(agent, 8), "signature", "not an owner"),
         (good[:-2] + ("1c" if good.endswith("1b") else "1b"), "signature", "not an owner"),
         (str(other), "safe_tx_hash", "waits"),
         (good[:-2] + "00", "signature", "v is 0"),
@@ -166,8 +163,8 @@ def test_what_is_not_an_owner_s_signature_of_this_call_is_refused_whole(scene: t
         (str(tmp_path / "missing"), "signature", "no file has this name"),
     ):
         with raises_field(field, word):
-            api.collect_signatures(agent, [by_hand(agent, 5), text])
-        assert open_one(agent)["signed_by"] == []
+            api.collect_signatures(agent, [hand_signature(agent, 5), text])
+        assert open_proposal(agent)["signed_by"] == []
     with raises_field("signature", "signed already"):
         api.collect_signatures(agent, [good, good])
     api.collect_signatures(agent, [good])
@@ -186,12 +183,12 @@ def test_only_an_owner_signs_and_only_the_proposal_that_waits(scene: tuple[Agent
     with pytest.raises(ConfigError, match=r"the key must be typed, .*or set --key keystore"):
         api.sign_proposal(agent, {}, None, yes)
     assert api.sign_proposal(agent, FIRST, None, lambda _: False)["signature"] == ""
-    assert open_one(agent)["signed_by"] == []
+    assert open_proposal(agent)["signed_by"] == []
 
 
 def test_nothing_is_signed_or_executed_while_paused(scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
     for act in (
         lambda: api.sign_proposal(agent, {"test_account": 7}, None, yes),
@@ -205,9 +202,9 @@ def test_nothing_is_signed_or_executed_while_paused(scene: tuple[Agent, SafeWall
 
 def test_a_proposal_past_its_deadline_is_neither_signed_nor_executed(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     anvil_chain.warp(1_801)
-    assert open_one(agent)["state"] == "expired"
+    assert open_proposal(agent)["state"] == "expired"
     third = by_hand_unchecked(agent, 7)
     for act in (
         lambda: api.sign_proposal(agent, {"test_account": 7}, None, yes),
@@ -230,7 +227,7 @@ def by_hand_unchecked(agent: Agent, number: int) -> str:
 def test_a_file_alone_shows_its_call_and_hash_and_no_other(scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
     (path,) = agent.context.loaded_config.proposals_path.iterdir()
-    proposed = open_one(agent)
+    proposed = open_proposal(agent)
     file_document = api.read_proposal_file(path)
     assert (file_document["safe"], file_document["nonce"], file_document["safe_tx_hash"]) == (safe.address, 0, proposed["safe_tx_hash"])
     (call,) = proposed["calls"]
@@ -256,7 +253,7 @@ def test_a_file_that_says_another_call_than_the_journal_stops_the_signing(scene:
         with pytest.raises(OperatorNeeded, match="another call"):
             api.sign_proposal(agent, FIRST, None, yes)
     path.unlink()
-    signed_by(agent, FIRST)
+    sign_and_send(agent, FIRST)
 
 
 def test_a_safe_that_answers_another_hash_is_not_signed_for(scene: tuple[Agent, SafeWallet], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,33 +268,33 @@ def test_too_few_signatures_are_not_executed(anvil_chain: LocalChain, scene: tup
     for count in (0, 1):
         with pytest.raises(Refused, match=f"{count} of 2 signatures"):
             api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
-        signed_by(agent, FIRST)
-    signed_by(agent, SECOND)
+        sign_and_send(agent, FIRST)
+    sign_and_send(agent, SECOND)
     call = safe.contract.encode_abi("removeOwner", [accounts()[5].address, accounts()[6].address, 1])
     anvil_chain.node.rpc("anvil_impersonateAccount", safe.address)
     anvil_chain.node.rpc("anvil_setBalance", safe.address, hex(10**18))
     anvil_chain.node.rpc("eth_sendTransaction", {"from": safe.address, "to": safe.address, "data": call})
     anvil_chain.mine()
-    document = open_one(agent)
+    document = open_proposal(agent)
     assert document["threshold"] == 1
     assert len(document["signed_by"]) == len(document["owners"]) - 1 == 1, "a former owner's signature does not count"
 
 
 def test_an_executor_without_money_records_and_sends_nothing(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     anvil_chain.node.rpc("anvil_setBalance", accounts()[9].address, "0x0")
     with pytest.raises(Refused, match=r"(?i)funds"):
         api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
-    assert agent.context.store.proposals.execution(open_one(agent)["id"]) is None
+    assert agent.context.store.proposals.execution(open_proposal(agent)["id"]) is None
     assert safe.nonce() == 0
 
 
 def test_an_unconfirmed_execution_records_and_sends_nothing(scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=lambda _: False)["outcome"] == "declined"
-    assert agent.context.store.proposals.execution(open_one(agent)["id"]) is None
+    assert agent.context.store.proposals.execution(open_proposal(agent)["id"]) is None
     assert safe.nonce() == 0
 
 
@@ -306,7 +303,7 @@ def test_a_pause_that_is_stored_while_an_execution_is_signed_stops_it(
 ) -> None:
     """Another machine confirms it after all checks, before the write that precedes the send."""
     agent, safe = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     sign = PrivateKey.sign_transaction
 
     def pause_and_sign(key: PrivateKey, tx: UnsignedTx) -> SignedTx:
@@ -316,7 +313,7 @@ def test_a_pause_that_is_stored_while_an_execution_is_signed_stops_it(
     monkeypatch.setattr(PrivateKey, "sign_transaction", pause_and_sign)
     with pytest.raises(Refused, match="kill switch"):
         api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
-    assert agent.context.store.proposals.execution(open_one(agent)["id"]) is None
+    assert agent.context.store.proposals.execution(open_proposal(agent)["id"]) is None
     assert safe.nonce() == 0
 
 
@@ -328,13 +325,13 @@ def test_a_process_that_ends_around_the_send_executes_once(
     executor = accounts()[9].address
     with again(anvil_chain, loaded) as agent:
         proposal(agent)
-        signed_by(agent, FIRST, SECOND)
+        sign_and_send(agent, FIRST, SECOND)
         nonce = anvil_chain.w3.eth.get_transaction_count(executor)
         with monkeypatch.context() as patch:
             patch.setattr("agent.chain.sender.QuorumSender.send", dying(dies_at))
             with pytest.raises(KeyboardInterrupt):
                 api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
-        recorded = agent.context.store.proposals.execution(open_one(agent)["id"])
+        recorded = agent.context.store.proposals.execution(open_proposal(agent)["id"])
         assert recorded is not None
         assert (recorded.executor, recorded.tx.nonce) == (executor, nonce)
     with again(anvil_chain, loaded) as agent:
@@ -365,7 +362,7 @@ def test_the_file_of_the_transaction_builder_is_the_proposed_call(scene: tuple[A
     assert (document["version"], document["chainId"]) == ("1.0", "31337")
     assert document["meta"]["createdFromSafeAddress"] == safe.address
     assert document["transactions"] == [{"to": intent.tx.to, "value": "0", "data": intent.tx.data}]
-    proposed = open_one(agent)
+    proposed = open_proposal(agent)
     assert mentions(document["meta"]["description"], f"Set nonce {proposed['nonce']}", proposed["safe_tx_hash"], "Expires ")
     stated = document["meta"].pop("checksum")
     assert stated == checksum(document)
@@ -378,21 +375,21 @@ def test_what_used_the_nonce_is_named(anvil_chain: LocalChain, scene: tuple[Agen
     before = anvil_chain.node.rpc("evm_snapshot")
     for tx, ending in ((intent.tx, "executed by somebody else in 0x"), (rejects, "not executed: 0x")):
         safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
-        assert open_one(agent)["ending"].startswith(ending)
+        assert open_proposal(agent)["ending"].startswith(ending)
         anvil_chain.node.rpc("evm_revert", before)
 
 
 def test_a_call_that_would_fail_is_named_and_not_executed(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
     """Once the allowance is there: the market moves away from the swap's minimums."""
     agent, safe = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
     swap = proposal(agent)
     assert swap["purpose"] == "swap"
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     prices = anvil_chain.deployed_world.prices_usd
     anvil_chain.move_market({"WETH": prices["WETH"] * 9 / 10}, twap_follows=False)
-    document = open_one(agent)
+    document = open_proposal(agent)
     assert (document["state"], bool(document["failure"])) == ("failing", True)
     with pytest.raises(Refused, match="would fail now"):
         api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
@@ -403,7 +400,7 @@ def test_a_wallet_that_is_no_safe_has_no_owners(anvil_chain: LocalChain, tmp_pat
     fund(anvil_chain, {"WETH": 10_000})
     with again(anvil_chain, trusted(anvil_chain, tmp_path, PROPOSING, TWO)) as agent:
         proposal(agent)
-        for act in (api.list_proposals, api.export_proposal, lambda one: api.collect_signatures(one, [])):
+        for act in (api.list_proposals, api.export_proposal, lambda path: api.collect_signatures(path, [])):
             with raises_field("wallet.safe", "no Safe"):
                 act(agent)
 
@@ -412,6 +409,6 @@ def test_without_a_proposal_there_is_nothing_to_sign(anvil_chain: LocalChain, tm
     _, loaded = safe_of(anvil_chain, tmp_path)
     with again(anvil_chain, loaded) as agent:
         assert api.list_proposals(agent) == {"proposals": []}
-        for act in (lambda: signed_by(agent, FIRST), lambda: api.export_proposal(agent), lambda: api.execute_proposal(agent, {})):
+        for act in (lambda: sign_and_send(agent, FIRST), lambda: api.export_proposal(agent), lambda: api.execute_proposal(agent, {})):
             with pytest.raises(Refused, match="no proposal waits"):
                 act()

@@ -29,10 +29,7 @@ from agent.venues import composer
 from agent.venues.drafts import TxDraft
 from tests.support.agents import FIVE, again, yes
 from tests.support.on_chain.proposals import proposal, rounds, safe_of
-from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST
-from tests.support.on_chain.safe_proposals import hand_signature as by_hand
-from tests.support.on_chain.safe_proposals import open_proposal as open_one
-from tests.support.on_chain.safe_proposals import sign_and_send as signed_by
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, hand_signature, open_proposal, sign_and_send
 from tests.support.wallets import SafeWallet
 
 LOPSIDED_USD = {"WETH": 51_234, "WBTC": 333, "USDC": 0, "USDT": 21_000, "LINK": 17_433}
@@ -91,15 +88,15 @@ def test_batch__five_assets__two_owners_sign__balances_are_as_planned(scene: tup
     assert len(approvals) == len(spent)
     assert trade.to == rebalancer
     assert isinstance(decode(trade.data), RebalanceCall)
-    document = open_one(agent)
+    document = open_proposal(agent)
     assert (document["to"], document["function"], document["recipients"]) == (BATCH_CONTRACT, "multiSend", [safe.address])
     trade_document = document["calls"][-1]
     assert (trade_document["to"], trade_document["function"], trade_document["spender"]) == (rebalancer, "rebalance", None)
     assert trade_document["recipients"] == [safe.address]
-    signed_by(agent, FIRST)
+    sign_and_send(agent, FIRST)
     with pytest.raises(Refused, match="1 of 2 signatures"):
         api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
-    api.collect_signatures(agent, [by_hand(agent, 7)])
+    api.collect_signatures(agent, [hand_signature(agent, 7)])
     before = balances(safe)
     assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
     after = balances(safe)

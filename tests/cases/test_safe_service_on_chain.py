@@ -18,9 +18,7 @@ from agent.localchain.world import dev_accounts as accounts
 from tests.cli.tools import in_process
 from tests.support.agents import again, yes
 from tests.support.on_chain.proposals import proposal, safe_of
-from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND
-from tests.support.on_chain.safe_proposals import hand_signature as by_hand
-from tests.support.on_chain.safe_proposals import open_proposal as open_one
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal
 from tests.support.safe_service import KEY, FakeSafeService, serving
 from tests.support.text import raises_field
 from tests.support.wallets import SafeWallet
@@ -29,7 +27,7 @@ OWNERS = tuple(accounts()[number].address for number in (5, 6, 7))
 
 
 @dataclass
-class Meeting:
+class SafeProposalScene:
     """An agent whose Safe has a proposal, and the service of its config."""
 
     agent: Agent
@@ -38,17 +36,17 @@ class Meeting:
 
     @property
     def call_hash(self) -> str:
-        return str(open_one(self.agent)["safe_tx_hash"])
+        return str(open_proposal(self.agent)["safe_tx_hash"])
 
     def add_by_a_wallet(self, number: int) -> str:
         """An owner confirms at the service, with a wallet of their own."""
-        signature = by_hand(self.agent, number)
+        signature = hand_signature(self.agent, number)
         self.service.confirm(self.call_hash, signature)
         return signature
 
 
 @pytest.fixture
-def meeting(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Meeting]:
+def meeting(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SafeProposalScene]:
     monkeypatch.setenv("SAFE_KEY", KEY)
     service = FakeSafeService("", anvil_chain.chain_id, OWNERS)
     with serving(service):
@@ -57,10 +55,10 @@ def meeting(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyP
         service.safe = safe.address
         with again(anvil_chain, loaded) as agent:
             proposal(agent)
-            yield Meeting(agent, safe, service)
+            yield SafeProposalScene(agent, safe, service)
 
 
-def test_owners__sign_here_and_at_the_service__the_call_is_executed(meeting: Meeting) -> None:
+def test_owners__sign_here_and_at_the_service__the_call_is_executed(meeting: SafeProposalScene) -> None:
     assert api.collect_from_service(meeting.agent)["added"] == []
     api.sign_proposal(meeting.agent, FIRST, None, yes)
     assert meeting.service.signers(meeting.call_hash) == [OWNERS[0]]
@@ -72,26 +70,26 @@ def test_owners__sign_here_and_at_the_service__the_call_is_executed(meeting: Mee
     assert meeting.safe.nonce() == 1
 
 
-def test_service__lists_what_is_no_owners_signature__only_owners_count(meeting: Meeting, tmp_path: Path) -> None:
+def test_service__lists_what_is_no_owners_signature__only_owners_count(meeting: SafeProposalScene, tmp_path: Path) -> None:
     """A stranger's, one of another call, one by a contract, a file of this machine; between them an owner's."""
     agent = meeting.agent
     api.sign_proposal(agent, FIRST, None, yes)
-    (tmp_path / "signature.txt").write_text(by_hand(agent, 7))
+    (tmp_path / "signature.txt").write_text(hand_signature(agent, 7))
     other = Account.sign_message(encode_defunct(b"another call"), accounts()[6].private_key).signature.hex()
-    for text in (by_hand(agent, 8), other, "0x" + "00" * 65, str(tmp_path / "signature.txt"), "0x"):
+    for text in (hand_signature(agent, 8), other, "0x" + "00" * 65, str(tmp_path / "signature.txt"), "0x"):
         meeting.service.confirm(meeting.call_hash, text)
     good = meeting.add_by_a_wallet(6)
-    proposal_id = open_one(agent)["id"]
+    proposal_id = open_proposal(agent)["id"]
     document = api.collect_from_service(agent)
     assert document["added"] == [OWNERS[1]]
     assert [text.split(":")[0] for text in document["left_out"]] == ["signature"] * 5
     assert accounts()[8].address in document["left_out"][0]
     assert "v is 0" in document["left_out"][2]
     stored = agent.context.store.proposals.signatures(proposal_id)
-    assert {owner: "0x" + signature.hex() for owner, signature in stored.items()} == {OWNERS[0]: by_hand(agent, 5), OWNERS[1]: good}
+    assert {owner: "0x" + signature.hex() for owner, signature in stored.items()} == {OWNERS[0]: hand_signature(agent, 5), OWNERS[1]: good}
 
 
-def test_service__changes_the_call__the_proposal_stays_that_of_the_journal(meeting: Meeting) -> None:
+def test_service__changes_the_call__the_proposal_stays_that_of_the_journal(meeting: SafeProposalScene) -> None:
     api.sign_proposal(meeting.agent, FIRST, None, yes)
     call = meeting.service.calls[meeting.call_hash]
     call |= {"to": accounts()[8].address, "data": "0xdead", "value": "1", "operation": 1}
@@ -105,12 +103,12 @@ def test_service__changes_the_call__the_proposal_stays_that_of_the_journal(meeti
     assert allowance.call() == int(intent.tx.data[-64:], 16), "the approval of the journal"
 
 
-def test_service__does_not_accept_a_signature__it_is_recorded_and_offered_again(meeting: Meeting) -> None:
+def test_service__does_not_accept_a_signature__it_is_recorded_and_offered_again(meeting: SafeProposalScene) -> None:
     agent = meeting.agent
     meeting.service.answers = [(404, {}), (422, {})]
     with pytest.raises(Retryable, match="HTTP 422"):
         api.sign_proposal(agent, FIRST, None, yes)
-    assert open_one(agent)["signed_by"] == [OWNERS[0]]
+    assert open_proposal(agent)["signed_by"] == [OWNERS[0]]
     assert meeting.service.calls == {}
     api.sign_proposal(agent, FIRST, None, yes)
     assert meeting.service.signers(meeting.call_hash) == [OWNERS[0]]
@@ -126,7 +124,7 @@ def test_key_of_the_service__is_not_set__nothing_is_signed(anvil_chain: LocalCha
         for act in (lambda: api.sign_proposal(agent, FIRST, None, yes), lambda: api.collect_from_service(agent)):
             with raises_field("wallet.safe_service_token_env", "NOT_SET"):
                 act()
-        assert open_one(agent)["signed_by"] == []
+        assert open_proposal(agent)["signed_by"] == []
 
 
 def test_collect__has_no_service_and_no_signature__names_both(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -136,7 +134,7 @@ def test_collect__has_no_service_and_no_signature__names_both(anvil_chain: Local
 
 
 def test_command__says_what_it_added_and_left_out(
-    meeting: Meeting, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    meeting: SafeProposalScene, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.sign_proposal(meeting.agent, FIRST, None, yes)
     meeting.service.confirm(meeting.call_hash, "0xzz")

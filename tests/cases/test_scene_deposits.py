@@ -9,11 +9,11 @@ import pytest
 
 from agent.localchain import LocalChain
 from tests.support.agents import fund
+from tests.support.constants import HOME
 from tests.support.scenes import HOUR_S, beyond_triggers, scene_on
 
 TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
 ON_TARGET = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
-HOME = "0x00000000000000000000000000000000000A11cE"
 DAY_S = 86_500
 SEND = ("--send", "--yes")
 
@@ -36,9 +36,11 @@ def test_money_comes_and_goes_and_nothing_stays_open(
         scene.require_rest()
 
         scene.deposit(200)
-        kept = scene.ask("invest", *SEND)
-        assert kept["outcome"] == "hold"
-        assert "the deposit stays uninvested for now: no purchase is worth its cost yet; all within their ranges" in kept["reason"]
+        invest_document = scene.ask("invest", *SEND)
+        assert invest_document["outcome"] == "hold"
+        assert (
+            "the deposit stays uninvested for now: no purchase is worth its cost yet; all within their ranges" in invest_document["reason"]
+        )
         assert beyond_triggers(scene.ask("status")) == {}
 
         assert scene.ask("withdraw", "500", "--to", HOME, *SEND)["sale"] is None
@@ -70,8 +72,8 @@ def test_money_comes_and_goes_and_nothing_stays_open(
 
         scene.run("edit", "--set", "limits.daily_loss=0.2%", "--yes")
         scene.deposit(6_000)
-        said = scene.say("invest", *SEND)
-        assert "done: invest the deposit; part 1 of about 2: the worst case of the whole trade exceeds" in said
+        output = scene.say("invest", *SEND)
+        assert "done: invest the deposit; part 1 of about 2: the worst case of the whole trade exceeds" in output
         waits = scene.ask("status")
         assert beyond_triggers(waits) == {"WETH": "under", "WBTC": "under"}, "the rest is left to the rule"
         assert waits["decision"]["codes"] == ["policy.cooldown"]
@@ -101,8 +103,8 @@ def test_money_comes_and_goes_and_nothing_stays_open(
         scene.require_rest()
 
         scene.run("edit", "--set", "limits.payout_per_day=2000", "--yes")
-        shown = scene.say("stop", "--to-stable", "--send-to", HOME)
-        assert "The stop goes ahead; the payout waits: payout_per_day" in shown
+        stop_output = scene.say("stop", "--to-stable", "--send-to", HOME)
+        assert "The stop goes ahead; the payout waits: payout_per_day" in stop_output
         stopped = scene.say("stop", "--to-stable", "--send-to", HOME, *SEND, code=11)
         assert "unfinished: the payout waits" in stopped
         assert scene.weights() == {"WETH": 0, "WBTC": 0, "USDC": 10_000}

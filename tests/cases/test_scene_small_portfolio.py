@@ -61,9 +61,9 @@ def test_a_small_portfolio_trades_where_it_is_worth_it_and_comes_back_after_a_st
         scene.moment()
         scene.require_rest()
 
-        said = scene.say("orders", "set", "--yes", "WETH", "--entry", "2900")
-        assert "29.00%" not in said
-        assert "2900%" not in said, "a price far above a hundred is no forgotten share"
+        output = scene.say("orders", "set", "--yes", "WETH", "--entry", "2900")
+        assert "29.00%" not in output
+        assert "2900%" not in output, "a price far above a hundred is no forgotten share"
         assert "The next rebalance buys WETH back, only at or below its entry" in scene.say("orders", "arm", "WETH", "--yes")
         assert "hold" in scene.say("rebalance", "--send", "--yes")
         assert scene.order("entry")["stage"] == "armed"

@@ -16,7 +16,7 @@ from agent.localchain import LocalChain
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT_ENV
-from tests.support.hyperliquid_server import Held, HyperliquidServer
+from tests.support.hyperliquid_server import HyperliquidServer, ServerPosition
 from tests.support.perpetuals.chain_protection import (
     FOUR_MINUTES_S,
     MAX_LEVERAGE,
@@ -130,7 +130,7 @@ def test_a_run_reduces_soon_after_a_venue_has_refused_for_minutes(
                 anvil_chain.refresh_feeds()
                 if now_s - began_s >= refused_s:
                     server.refusal = ""
-                if account.held.get("ETH", Held()).size < size:
+                if account.held.get("ETH", ServerPosition()).size < size:
                     break
         assert now_s - began_s <= refused_s + 130
         assert UPGRADE.split()[0] in scene.say("history"), "the owner reads the venue's reason"

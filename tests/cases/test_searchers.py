@@ -66,30 +66,30 @@ def test_the_other_tactics_keep_to_the_limits_too(anvil_chain: LocalChain, tmp_p
 def require_told(searcher: Searcher, turn: Turn) -> None:
     """History and explanation of the attacked step tell each leg as the Swap events of the pools do, and the sum as the searcher's."""
     chain, loaded = searcher.chain, searcher.agent.context.loaded_config
-    step = next(one for one in history(loaded)["steps"] if one["execution"])
-    swap = next(one for one in step["transactions"] if one["kind"] == "swap")
+    step = next(step for step in history(loaded)["steps"] if step["execution"])
+    swap = next(transaction for transaction in step["transactions"] if transaction["kind"] == "swap")
     swaps = {}
     for log in chain.node.rpc("eth_getTransactionReceipt", swap["hash"])["logs"]:
         if log["topics"][0] == V3_SWAP:
             words = [int.from_bytes(bytes.fromhex(log["data"][2:])[at : at + 32], "big", signed=True) for at in (0, 32)]
             swaps[log["address"].lower()] = sorted(words)
-    told = explain(loaded, step["step"])
-    seen = 0
-    for leg in told["legs"]:
+    explanation = explain(loaded, step["step"])
+    told_count = 0
+    for leg in explanation["legs"]:
         if (amounts := swaps.get(leg["pool"].lower())) is None:
             continue
-        seen += 1
+        told_count += 1
         sold, bought = (chain.tokens[leg[side]].decimals for side in ("token_in", "token_out"))
         assert (leg["realised_in"], leg["realised_out"]) == (decimal_text(amounts[1], sold), decimal_text(-amounts[0], bought))
         share = Fraction(leg["realised_out"]) / Fraction(leg["realised_in"]) * Fraction(leg["planned_in"]) / Fraction(leg["planned_out"])
         assert leg["difference_bps"] == pytest.approx(float((share - 1) * 10_000), abs=0.01)
         assert Fraction(leg["realised_out"]) >= Fraction(leg["floor"])
-        assert any(f"{leg['difference_bps']:+g} bps against the plan" in words for words in told["sentences"])
+        assert any(f"{leg['difference_bps']:+g} bps against the plan" in words for words in explanation["sentences"])
     execution = step["execution"]
-    assert seen
+    assert told_count
     assert execution
     assert execution["difference"]
-    assert (execution["legs"], execution["unknown"]) == (len(told["legs"]), 0)
+    assert (execution["legs"], execution["unknown"]) == (len(explanation["legs"]), 0)
     assert float(execution["difference"]) == pytest.approx(-float(turn.short), rel=0.02, abs=0.01)
     assert execution["difference_bps"] == pytest.approx(-float(turn.short / turn.turnover) * 10_000, rel=0.02, abs=0.02)
 
@@ -98,9 +98,9 @@ def test_the_search_finds_the_best_size_between_those_of_its_grid() -> None:
     def attack(size: Fraction) -> Turn:
         return Turn(size, OutcomeKind.DONE, -((size - 37) ** 2), Fraction(0), Fraction(0), Fraction(0))
 
-    found = explored(attack, [Fraction(size) for size in (1, 10, 100)], 12)
-    assert abs(max(found, key=lambda turn: turn.profit).size_usd - 37) < 1
-    assert [turn.size_usd for turn in found] == sorted(turn.size_usd for turn in found)
+    turns = explored(attack, [Fraction(size) for size in (1, 10, 100)], 12)
+    assert abs(max(turns, key=lambda turn: turn.profit).size_usd - 37) < 1
+    assert [turn.size_usd for turn in turns] == sorted(turn.size_usd for turn in turns)
 
 
 def test_a_turn_beyond_a_limit_or_an_estimate_is_found_out() -> None:

@@ -40,8 +40,8 @@ def test_a_missing_library_is_named(anvil_chain: LocalChain, tmp_path: Path, mon
     monkeypatch.setattr(UniswapPythonQuoter, "is_installed", staticmethod(lambda: False))
     fund(anvil_chain, {"WETH": 10_000})
     assert planned(anvil_chain, tmp_path) == "0 bps; quoted by the venue's contracts"
-    told = "quoted by the venue's contracts; uniswap-python is not installed"
-    assert rows(anvil_chain, tmp_path) == dict.fromkeys(VENUES, ("ok", told))
+    text = "quoted by the venue's contracts; uniswap-python is not installed"
+    assert rows(anvil_chain, tmp_path) == dict.fromkeys(VENUES, ("ok", text))
 
 
 def test_a_quote_that_differs_and_one_that_fails_are_warnings(
@@ -50,7 +50,7 @@ def test_a_quote_that_differs_and_one_that_fails_are_warnings(
     fund(anvil_chain, {"WETH": 10_000})
     trusted(anvil_chain, tmp_path, ROOMY, TARGETS)
     exact = second_quote.UnanimousQuoter.quote
-    monkeypatch.setattr(second_quote.UnanimousQuoter, "quote", lambda self, *asked: exact(self, *asked) + 1)
+    monkeypatch.setattr(second_quote.UnanimousQuoter, "quote", lambda self, *request: exact(self, *request) + 1)
     assert all(state == "warn" and "base units" in finding for state, finding in rows(anvil_chain, tmp_path).values())
 
     def fail(*_: object) -> int:

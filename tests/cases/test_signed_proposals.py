@@ -28,9 +28,7 @@ from agent.units import format_time
 from tests.cli.tools import in_process
 from tests.support.agents import again, yes
 from tests.support.on_chain.proposals import proposal, safe_of
-from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND
-from tests.support.on_chain.safe_proposals import open_proposal as open_one
-from tests.support.on_chain.safe_proposals import sign_and_send as signed_by
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, open_proposal, sign_and_send
 from tests.support.wallets import SafeWallet
 
 
@@ -57,7 +55,7 @@ def resume(agent: Agent) -> None:
 
 def test_hard_pause__enough_signatures__says_so_and_proposes_the_rejection(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
     agent, safe, swap = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     until = f"until {format_time(swap['expires_s'])}"
     document = pause_hard(agent)
     assert (document["hard"], document["outcome"]) == (True, "unfinished")
@@ -69,7 +67,7 @@ def test_hard_pause__enough_signatures__says_so_and_proposes_the_rejection(scene
     swap_document, rejection = api.list_proposals(agent)["proposals"]
     assert (swap_document["id"], swap_document["state"]) == (swap["id"], "waiting")
     assert (rejection["purpose"], rejection["to"], rejection["nonce"], rejection["signed_by"]) == ("cancel", safe.address, 0, [])
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     assert len(agent.context.store.proposals.signatures(rejection["id"])) == 2
     assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
     assert safe.nonce() == 1
@@ -82,7 +80,7 @@ def test_hard_pause__enough_signatures__says_so_and_proposes_the_rejection(scene
 
 def test_hard_pause__executed_by_others_all_the_same__is_booked(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
     agent, safe, swap = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     pause_hard(agent)
     safe.execute(swap)
     document = pause_hard(agent)
@@ -107,7 +105,7 @@ def require_booked(agent: Agent, swap: dict[str, Any]) -> None:
 def test_dropped__executed_by_others_all_the_same__is_booked(scene: tuple[Agent, SafeWallet, dict[str, Any]], adopts: bool) -> None:
     """One signature was recorded here, so that it was withdrawn; the owners signed elsewhere."""
     agent, safe, swap = scene
-    signed_by(agent, FIRST)
+    sign_and_send(agent, FIRST)
     assert pause_hard(agent)["outcome"] == "done"
     assert states(agent) == [("swap", "cancelled")]
     safe.execute(swap)
@@ -119,7 +117,7 @@ def test_dropped__executed_by_others_all_the_same__is_booked(scene: tuple[Agent,
 
 def test_run__under_a_hard_pause__proposes_the_rejection_and_goes_on(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
     agent, _, swap = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     agent.context.store.pause_switch.pause("test", agent.context.clock.now_s(), hard=True)
     for _ in range(2):
         (waiting,) = agent.run(send=True, confirm=yes, once=True)
@@ -130,7 +128,7 @@ def test_run__under_a_hard_pause__proposes_the_rejection_and_goes_on(scene: tupl
 
 def test_cancel__process_ends_before_the_rejection_is_proposed__proposes_the_same(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
     agent, _, swap = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     with pytest.raises(KeyboardInterrupt):
         maintenance.cancel(agent, progress=dying_at("after:planned"))
     with pytest.raises(AwaitingExternalSignature) as awaiting:
@@ -150,7 +148,7 @@ def dying_at(event: str) -> Any:
 
 def test_rejection__expires_with_what_it_rejects(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
     agent, safe, swap = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     with pytest.raises(AwaitingExternalSignature):
         maintenance.cancel(agent)
     anvil_chain.warp(1_801)
@@ -161,7 +159,7 @@ def test_rejection__expires_with_what_it_rejects(anvil_chain: LocalChain, scene:
 
 def test_rejection__with_any_field_changed__is_refused_by_the_signer(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
     agent, safe, _ = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     with pytest.raises(AwaitingExternalSignature):
         maintenance.cancel(agent)
     rejection = agent.context.store.journal.open_intents()[-1]
@@ -203,18 +201,18 @@ def judge(agent: Agent, tx: UnsignedTx, grant: Any = None) -> str | None:
 @pytest.mark.parametrize("hard", [False, True])
 def test_pause__with_signatures__says_what_they_still_allow(scene: tuple[Agent, SafeWallet, dict[str, Any]], hard: bool) -> None:
     agent, _, swap = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     texts = pause_hard(agent, send=False)["message"] if hard else " ".join(api.pause(agent.context.loaded_config.path, "test")["signed"])
     for words in (f"signatures of the proposal {swap['id']}: 2", f"until {format_time(swap['expires_s'])}", "rejection"):
         assert words in texts
-    assert open_one(agent)["state"] == "waiting"
+    assert open_proposal(agent)["state"] == "waiting"
 
 
 def test_command_line__names_the_signatures_at_a_pause_and_the_empty_call(
     scene: tuple[Agent, SafeWallet, dict[str, Any]], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent, safe, swap = scene
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     monkeypatch.setenv("COLUMNS", "400")
     config = ("--config", str(agent.context.loaded_config.path))
     output = in_process(capfd, monkeypatch, "pause", *config)

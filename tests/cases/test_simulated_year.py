@@ -13,10 +13,10 @@ from agent.localchain import LocalChain
 from tests.support.long_runs import WEEK_S, Year, weeks, year
 
 OWNERS = {
-    "03": lambda made, agent: made.deposit(agent, "USDC", 5_000),
-    "07": lambda made, agent: made.withdrawal(agent, 6_000),
-    "09": lambda made, agent: made.deposit(agent, "WETH", 1),
-    "11": lambda made, agent: made.withdrawal(agent, 9_000),
+    "03": lambda life, agent: life.deposit(agent, "USDC", 5_000),
+    "07": lambda life, agent: life.withdrawal(agent, 6_000),
+    "09": lambda life, agent: life.deposit(agent, "WETH", 1),
+    "11": lambda life, agent: life.withdrawal(agent, 9_000),
 }
 """What the owner does in the first week of a month."""
 EDITS = {
@@ -33,34 +33,34 @@ def test_a_year_of_recorded_returns_ends_with_books_that_are_the_chain_and_the_r
     anvil_chain: LocalChain, tmp_path: Path, apart: int
 ) -> None:
     """The agent looks every so many weeks."""
-    with year(anvil_chain, tmp_path) as made:
+    with year(anvil_chain, tmp_path) as life:
         months: dict[str, list[dict[str, Fraction]]] = {}
         for date, prices in weeks()[2::apart]:
             months.setdefault(date[5:7], []).append(prices)
         for month, moves in months.items():
             if month in EDITS:
-                made.edited(EDITS[month])
-            with made.process() as agent:
+                life.edited(EDITS[month])
+            with life.process() as agent:
                 for number, prices in enumerate(moves):
-                    made.looked(agent, prices, apart * WEEK_S)
+                    life.looked(agent, prices, apart * WEEK_S)
                     if number == 0 and month in OWNERS:
-                        OWNERS[month](made, agent)
-                        made.require_equal(agent)
-        require_all_of_it(made)
+                        OWNERS[month](life, agent)
+                        life.require_equal(agent)
+        require_all_of_it(life)
 
 
-def require_all_of_it(made: Year) -> None:
+def require_all_of_it(life: Year) -> None:
     """It traded, the stop sold once and stayed out, and the books' return is the observer's."""
-    with made.process() as agent:
+    with life.process() as agent:
         api.refresh_ledger(agent)
-        made.linked(made.value())
+        life.linked(life.value())
         stages = {row["subject"]: row["stage"] for row in api.standing_orders(agent)["orders"]}
-    assert made.trades >= 6
-    assert len(made.fired) == 1
+    assert life.trades >= 6
+    assert len(life.fired) == 1
     assert stages == {"LINK": "done"}
-    assert made.chain.balance("LINK") * 20 < 20 * 10**18, "what the stop sold stays out"
-    assert api.check_books(made.loaded.path)["sound"]
-    (whole,) = api.pnl(made.loaded.path, "all")["periods"]
-    assert whole["twr_bps"] == pytest.approx(float((made.growth - 1) * 10_000), abs=0.01)
+    assert life.chain.balance("LINK") * 20 < 20 * 10**18, "what the stop sold stays out"
+    assert api.check_books(life.loaded.path)["sound"]
+    (whole,) = api.pnl(life.loaded.path, "all")["periods"]
+    assert whole["twr_bps"] == pytest.approx(float((life.growth - 1) * 10_000), abs=0.01)
     assert Fraction(whole["withdrawals"]) == 15_000
-    assert Fraction(whole["end_value"]) == pytest.approx(float(made.value()), abs=1e-4)
+    assert Fraction(whole["end_value"]) == pytest.approx(float(life.value()), abs=1e-4)

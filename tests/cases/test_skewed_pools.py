@@ -12,10 +12,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS
 from tests.support.agents import agent_on, fund, lost, purse, yes
-from tests.support.markets.skewed_pools import HELD, ONLY_FLOORS, most_lost, sizes, step
-from tests.support.markets.skewed_pools import attack_outcomes as attacked
-from tests.support.markets.skewed_pools import heal_pools as healed
-from tests.support.markets.skewed_pools import skew_pools as skewed
+from tests.support.markets.skewed_pools import HELD, ONLY_FLOORS, attack_outcomes, heal_pools, most_lost, sizes, skew_pools, step
 from tests.support.samples import slow
 
 NO_ORACLE = {**ONLY_FLOORS, "limits.oracle_deviation": "off"}
@@ -32,7 +29,7 @@ def test_a_whale_that_skews_one_pool_of_many_and_unwinds(
     anvil_chain: LocalChain, tmp_path: Path, pool: str, sold: str, sizes: Sequence[str]
 ) -> None:
     with agent_on(anvil_chain, tmp_path, ONLY_FLOORS) as agent:
-        ends = attacked(anvil_chain, agent, sizes, [pool], sold)
+        ends = attack_outcomes(anvil_chain, agent, sizes, [pool], sold)
         assert ends["0.001"] is OutcomeKind.DONE
         assert ends["10"] is OutcomeKind.REFUSED
 
@@ -46,7 +43,7 @@ def test_a_whale_that_skews_the_only_pool_meets_floors_and_plan_cost_without_any
     chain = anvil_chain
     alone = {"venues.uniswap_v2": None, "venues.uniswap_v3.pools": [chain.address_by_pool["v3 WETH/USDC 500"]]}
     with agent_on(chain, tmp_path, {**NO_ORACLE, **alone}, {"WETH": "50%", "USDC": "50%"}) as agent:
-        ends = attacked(chain, agent, sizes, ["v3 WETH/USDC 500"], sold, {"WETH": 60_000, "USDC": 30_000})
+        ends = attack_outcomes(chain, agent, sizes, ["v3 WETH/USDC 500"], sold, {"WETH": 60_000, "USDC": 30_000})
         assert ends["0.001"] is OutcomeKind.DONE
         if sold == "WETH":  # the price of what we sell is pushed down: a bad one is never taken
             assert {ends[size] for size in sizes if size in LARGE} == {OutcomeKind.REFUSED}
@@ -59,7 +56,7 @@ def test_a_whale_that_skews_several_pools_at_once_and_unwinds(
 ) -> None:
     pools = ["v3 WETH/USDC 500", "v3 WETH/USDC 3000", "v2 WETH/USDC"]
     with agent_on(anvil_chain, tmp_path, ONLY_FLOORS) as agent:
-        ends = attacked(anvil_chain, agent, sizes, pools, sold)
+        ends = attack_outcomes(anvil_chain, agent, sizes, pools, sold)
         assert ends["0.001"] is OutcomeKind.DONE
         assert {ends[size] for size in sizes if size in LARGE} == {OutcomeKind.REFUSED}
 
@@ -85,7 +82,7 @@ def test_feeds_that_lag_within_the_oracle_limit_cost_no_more_than_the_lag(
         chain.move_market({s: usd[s] * (1 + Fraction(p) / 100) for s, p in moves.items()}, twap_follows=False, feeds_follow=False)
         done = 0
         for sold, size in (("WETH", "0.001"), ("WETH", "0.01"), ("USDC", "0.01"), ("USDC", "0.001"))[::every]:
-            with skewed(chain, ["v3 WETH/USDC 500"], sold, size):
+            with skew_pools(chain, ["v3 WETH/USDC 500"], sold, size):
                 outcome, before = step(chain, agent)
             loss = lost(chain, before, chain.deployed_world.prices_usd)
             if outcome.kind is OutcomeKind.DONE:
@@ -94,7 +91,7 @@ def test_feeds_that_lag_within_the_oracle_limit_cost_no_more_than_the_lag(
             else:
                 assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
                 assert loss == 0
-            healed(chain, ["v3 WETH/USDC 500"])
+            heal_pools(chain, ["v3 WETH/USDC 500"])
         assert done > 0, "not one step was taken, so nothing was shown"
 
 

@@ -28,12 +28,12 @@ WARM = 80
 @pytest.mark.slow
 def test_many_looks_leave_memory_and_store_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """A snapshot, a plan or a quoter that stayed behind at each look would be hundreds of objects and more."""
-    found = soak(anvil_chain, soak_config(anvil_chain, tmp_path), LOOKS, every=8, trade_every=32, traced=False)
-    assert {"hold", "refused", "done"} <= set(found.outcomes), found.outcomes
-    assert found.outcomes["done"] >= 3, found.outcomes
-    assert found.growth("objects", WARM) < 20, found.marks
-    last = found.marks[-1]
-    assert last.steps <= KEEP_STEPS + 3 * found.outcomes["done"] + 5, "what led to no transaction is removed"
+    soaked = soak(anvil_chain, soak_config(anvil_chain, tmp_path), LOOKS, every=8, trade_every=32, traced=False)
+    assert {"hold", "refused", "done"} <= set(soaked.outcomes), soaked.outcomes
+    assert soaked.outcomes["done"] >= 3, soaked.outcomes
+    assert soaked.growth("objects", WARM) < 20, soaked.marks
+    last = soaked.marks[-1]
+    assert last.steps <= KEEP_STEPS + 3 * soaked.outcomes["done"] + 5, "what led to no transaction is removed"
     assert last.store < 12_000_000
 
 

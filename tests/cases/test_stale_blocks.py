@@ -16,9 +16,10 @@ from agent.chain.rpc import HASHED_HEADER_FIELDS, header_verifies
 from agent.errors import EXIT_RETRYABLE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, again, fund, meanwhile, purse, trusted, yes
-from tests.support.agents import agent_config as config
-from tests.support.endpoints import Frozen, Liar, newest, newest_forged
+from tests.support.agents import ROOMY, again, agent_config, fund, meanwhile, purse, trusted, yes
+from tests.support.endpoints import newest, newest_forged
+from tests.support.fakes.clock import chain_clock
+from tests.support.fakes.transport import RecordingTransport, freeze, thaw
 from tests.support.text import mentions, raises_code
 from tests.support.worlds import price_now
 
@@ -36,7 +37,9 @@ def each_lag(*lags: int, also: Sequence[tuple[str, int]]) -> pytest.MarkDecorato
     """The first lag for a wallet of tokens, and these; what is left of both wallets at every lag takes long."""
     quick = {("erc20", lags[0]), *also}
     both = [(wallet, lag) for wallet in HELD for lag in lags]
-    return pytest.mark.parametrize(("wallet", "lag"), [one if one in quick else pytest.param(*one, marks=pytest.mark.slow) for one in both])
+    return pytest.mark.parametrize(
+        ("wallet", "lag"), [endpoint if endpoint in quick else pytest.param(*endpoint, marks=pytest.mark.slow) for endpoint in both]
+    )
 
 
 beyond = each_lag(4, 15, 50, also=[("native", 15)])
@@ -69,32 +72,34 @@ def require_nothing_signed(agent: Agent) -> None:
 def test_nothing_is_signed_on_the_block_of_one_that_froze(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, rich(chain, wallet), TARGETS)
-    frozen = Frozen(chain.transport, "slow")
+    frozen = RecordingTransport(chain.transport, "slow")
     with again(chain, loaded, [chain.transport, frozen]) as agent:
         assert agent.plan().kind is OutcomeKind.PLANNED
-        frozen.freeze()
+        height = freeze(frozen)
         moves_on(chain, lag)
         before = purse(chain)
-        with raises_code(NoQuorum, "lag", f"{lag} blocks", f"slow is at block {frozen.height}", f"local is at block {frozen.height + lag}"):
+        with raises_code(NoQuorum, "lag", f"{lag} blocks", f"slow is at block {height}", f"local is at block {height + lag}"):
             agent.rebalance(send=True, confirm=yes)
         require_nothing_signed(agent)
         assert purse(chain) == before
-        states = {one["operator"]: (one["state"], one["why"]) for one in agent.endpoints()}
+        states = {
+            endpoint_document["operator"]: (endpoint_document["state"], endpoint_document["why"]) for endpoint_document in agent.endpoints()
+        }
         assert states["slow"][0] == "lagging"
-        assert mentions(states["slow"][1], f"{lag} blocks", f"block {frozen.height + lag}")
+        assert mentions(states["slow"][1], f"{lag} blocks", f"block {height + lag}")
         assert states["local"][0] == "in service"
-        frozen.thaw()
+        thaw(frozen)
         assert agent.plan().kind is not OutcomeKind.HALT
-        assert {one["state"] for one in agent.endpoints()} == {"in service"}
+        assert {endpoint_document["state"] for endpoint_document in agent.endpoints()} == {"in service"}
 
 
 @within
 def test_a_lag_within_its_limit_trades(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, rich(chain, wallet), TARGETS)
-    frozen = Frozen(chain.transport, "slow")
+    frozen = RecordingTransport(chain.transport, "slow")
     with again(chain, loaded, [chain.transport, frozen]) as agent:
-        frozen.freeze()
+        freeze(frozen)
         chain.mine(lag)
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -105,10 +110,10 @@ def test_a_lag_within_its_limit_trades(anvil_chain: LocalChain, tmp_path: Path, 
 def test_one_that_froze_after_the_snapshot_stops_the_signing(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, rich(chain, wallet), TARGETS)
-    frozen = Frozen(chain.transport, "slow")
+    frozen = RecordingTransport(chain.transport, "slow")
 
     def happens() -> None:
-        frozen.freeze()
+        freeze(frozen)
         moves_on(chain, lag)
 
     with again(chain, loaded, [chain.transport, frozen]) as agent:
@@ -122,16 +127,16 @@ def test_one_that_froze_after_the_snapshot_stops_the_signing(anvil_chain: LocalC
 def test_one_of_three_that_froze_is_left_out_and_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
-    frozen, beta = Frozen(chain.transport, "slow"), Frozen(chain.transport, "beta")
+    frozen, beta = RecordingTransport(chain.transport, "slow"), RecordingTransport(chain.transport, "beta")
     with again(chain, loaded, [frozen, chain.transport, beta]) as agent:
-        frozen.freeze()
+        freeze(frozen)
         chain.mine(50)
         outcome = agent.plan()
         assert outcome.step_input.snapshot.operators == ("beta", "local")
         assert [q.address for q in outcome.step_input.snapshot.unreadable_items] == ["slow"]
         assert agent.endpoints()[0]["state"] == "lagging"
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
-        frozen.thaw()
+        thaw(frozen)
         agent.plan()
         assert agent.endpoints()[0]["state"] == "in service"
 
@@ -160,11 +165,11 @@ def test_one_that_froze_and_one_that_lies_are_no_majority_against_a_newer_header
     """Two of three show a block that is 20 blocks old, and the price has risen since; only one liar is needed for it (T32)."""
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
-    slow, liar = Frozen(chain.transport, "slow"), Frozen(chain.transport, "liar")
+    slow, liar = RecordingTransport(chain.transport, "slow"), RecordingTransport(chain.transport, "liar")
 
     def happens() -> None:
-        slow.freeze()
-        liar.freeze()
+        freeze(slow)
+        freeze(liar)
         moves_on(chain, 20)
 
     chain.node.rpc("anvil_setBlockTimestampInterval", 12)
@@ -179,24 +184,6 @@ def test_one_that_froze_and_one_that_lies_are_no_majority_against_a_newer_header
         assert purse(chain).raw == before.raw
 
 
-class Machine:
-    """A machine on the chain's time whose clock is `skew_s` ahead; its monotonic clock stood still for `lost_s`."""
-
-    def __init__(self, chain: LocalChain, skew_s: int) -> None:
-        self._chain = chain
-        self.skew_s = skew_s
-        self.lost_s = 0
-
-    def now_s(self) -> int:
-        return self._chain.now_s() + self.skew_s
-
-    def monotonic_s(self) -> float:
-        return self._chain.now_s() - self.lost_s
-
-    def sleep(self, seconds: float) -> None:
-        self._chain.clock.sleep(seconds)
-
-
 SKEWS = {"9 s slow": -9, "30 s slow": -30, "600 s slow": -600, "right": 0, "9 s fast": 9, "set back": 0, "suspended": 0}
 
 
@@ -207,15 +194,16 @@ def test_a_wrong_clock_does_not_hide_a_newer_header(anvil_chain: LocalChain, tmp
     """Two of three show a block that is 7 blocks of 2 s old; a clock 9 s slow would call that 5 s, and a block of 12 s is never old."""
     chain, lag = anvil_chain, 7
     loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
-    slow, liar, machine = Frozen(chain.transport, "slow"), Frozen(chain.transport, "liar"), Machine(chain, SKEWS[clock])
+    slow, liar, lost_s = RecordingTransport(chain.transport, "slow"), RecordingTransport(chain.transport, "liar"), 0
+    machine = chain_clock(chain, SKEWS[clock], monotonic_s=lambda: chain.now_s() - lost_s)
     chain.node.rpc("anvil_setBlockTimestampInterval", 2)
     chain.mine(INTERVAL_BLOCKS)
     with again(chain, loaded, [slow, chain.transport, liar], clock=machine) as agent:
-        slow.freeze()
-        liar.freeze()
+        freeze(slow)
+        freeze(liar)
         moves_on(chain, lag)
-        machine.skew_s -= 600 if clock == "set back" else 0
-        machine.lost_s = 14 if clock == "suspended" else 0
+        machine.advance(-600 if clock == "set back" else 0)
+        lost_s = 14 if clock == "suspended" else 0
         before = purse(chain)
         with raises_code(NoQuorum, "lag", f"{lag} blocks", "slow", "liar", "local"):
             agent.rebalance(send=True, confirm=yes)
@@ -228,22 +216,25 @@ def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(anvil_chain: Loca
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
     lies: list[int] = [0]
-    liar = Liar(chain.transport, newest(number=lambda height: height + lies[0]))
+    liar = RecordingTransport(chain.transport, "liar", newest(number=lambda height: height + lies[0]))
     with again(chain, loaded, [chain.transport, liar]) as agent:
         lies[0] = ahead
         with raises_code(NoQuorum, "lag", "local", "liar"):
             agent.rebalance(send=True, confirm=yes)
         require_nothing_signed(agent)
-        assert {one["operator"]: bool(one["why"]) for one in agent.endpoints()} == {"local": True, "liar": True}
+        assert {endpoint_document["operator"]: bool(endpoint_document["why"]) for endpoint_document in agent.endpoints()} == {
+            "local": True,
+            "liar": True,
+        }
 
 
 def test_a_header_that_one_of_three_made_up_stops_nothing_while_the_others_are_fresh(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Its hash is that of its fields, so only the clock tells that no four blocks have been mined since the others' newest."""
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
-    liar, beta = Liar(chain.transport, newest_forged(4)), Frozen(chain.transport, "beta")
-    shown = liar.call("eth_getBlockByNumber", ["latest", False])
-    assert header_verifies(shown, chain.w3.eth.block_number + 4)
+    liar, beta = RecordingTransport(chain.transport, "liar", newest_forged(4)), RecordingTransport(chain.transport, "beta")
+    result = liar.call("eth_getBlockByNumber", ["latest", False])
+    assert header_verifies(result, chain.w3.eth.block_number + 4)
     with again(chain, loaded, [liar, chain.transport, beta]) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         assert "4 blocks ahead" in agent.endpoints()[0]["why"]
@@ -253,7 +244,10 @@ def test_a_header_that_one_of_three_made_up_stops_nothing_while_the_others_are_f
 def test_a_head_that_one_of_three_made_up_stops_nothing(anvil_chain: LocalChain, tmp_path: Path, ahead: int) -> None:
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
-    liar, beta = Liar(chain.transport, newest(number=lambda height: height + ahead)), Frozen(chain.transport, "beta")
+    liar, beta = (
+        RecordingTransport(chain.transport, "liar", newest(number=lambda height: height + ahead)),
+        RecordingTransport(chain.transport, "beta"),
+    )
     with again(chain, loaded, [liar, chain.transport, beta]) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         assert f"{ahead} blocks ahead" in agent.endpoints()[0]["why"]
@@ -265,13 +259,16 @@ def named(rows: list[dict[str, str]]) -> dict[str, str]:
 
 def test_the_doctor_names_the_one_of_two_that_froze(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    rpc = [{"url": chain.url, "operator": one} for one in ("local", "slow")]
-    frozen = Frozen(chain.transport, "slow")
-    loaded = config(chain, tmp_path, {"chain.quorum": 2, "chain.rpc": rpc}, TARGETS)
+    rpc = [{"url": chain.url, "operator": operator} for operator in ("local", "slow")]
+    frozen = RecordingTransport(chain.transport, "slow")
+    loaded = agent_config(chain, tmp_path, {"chain.quorum": 2, "chain.rpc": rpc}, TARGETS)
     pin_all(loaded, [chain.transport, frozen])
-    frozen.freeze()
+    freeze(frozen)
     chain.mine(15)
-    found = doctor(loaded, [chain.transport, frozen], chain.clock.now_s)
-    assert named(found["checks"]) == {"endpoint local": "ok", "endpoint slow": "fail"}
-    assert found["exit"] == EXIT_RETRYABLE
-    assert {one["operator"]: one["state"] for one in found["endpoints"]} == {"local": "in service", "slow": "lagging"}
+    doctor_document = doctor(loaded, [chain.transport, frozen], chain.clock.now_s)
+    assert named(doctor_document["checks"]) == {"endpoint local": "ok", "endpoint slow": "fail"}
+    assert doctor_document["exit"] == EXIT_RETRYABLE
+    assert {endpoint["operator"]: endpoint["state"] for endpoint in doctor_document["endpoints"]} == {
+        "local": "in service",
+        "slow": "lagging",
+    }

@@ -20,10 +20,7 @@ from agent.localchain import LocalChain
 from agent.model import Plan, PriceSource, StepInput, Verdict
 from tests.support.agents import again, yes
 from tests.support.on_chain.proposals import proposal, safe_of
-from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND
-from tests.support.on_chain.safe_proposals import hand_signature as by_hand
-from tests.support.on_chain.safe_proposals import open_proposal as open_one
-from tests.support.on_chain.safe_proposals import sign_and_send as signed_by
+from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
 from tests.support.wallets import SafeWallet
 
 
@@ -55,22 +52,22 @@ def acts(agent: Agent) -> dict[str, Callable[[], Any]]:
 
 def require_refused(agent: Agent, safe: SafeWallet, *words: str) -> None:
     """Every act is refused with these words, and nothing is executed or recorded."""
-    signers = open_one(agent)["signed_by"]
+    signers = open_proposal(agent)["signed_by"]
     for name, act in acts(agent).items():
         with pytest.raises(Refused) as caught:
             act()
         text = f"{caught.value.message} {caught.value.remedy}"
         assert all(word in text for word in words), (name, text)
-    assert open_one(agent)["signed_by"] == signers
-    assert agent.context.store.proposals.execution(open_one(agent)["id"]) is None
+    assert open_proposal(agent)["signed_by"] == signers
+    assert agent.context.store.proposals.execution(open_proposal(agent)["id"]) is None
     assert safe.nonce() == 0
 
 
 def test_stale__price_19_percent_higher__is_refused_by_name_with_numbers(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
-    signed_by(agent, FIRST)
+    sign_and_send(agent, FIRST)
     move_weth(anvil_chain, 19)
-    document = open_one(agent)
+    document = open_proposal(agent)
     assert document["state"] == "stale"
     (leg,) = document["legs"]
     min_out = int(leg["min_out_raw"]) / 10**6
@@ -88,7 +85,7 @@ def test_stale__price_19_percent_higher__is_refused_by_name_with_numbers(anvil_c
     anvil_chain.move_market({"WETH": anvil_chain.deployed_world.prices_usd["WETH"]})
     renewed = proposal(agent)
     assert renewed["id"] != document["id"]
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
 
 
@@ -98,7 +95,7 @@ def test_stale__begins_where_the_limits_of_a_plan_end(
 ) -> None:
     agent, _ = scene
     move_weth(anvil_chain, percent)
-    assert open_one(agent)["state"] == state
+    assert open_proposal(agent)["state"] == state
 
 
 def test_stale__prices_unreadable__is_refused_and_says_why(
@@ -112,26 +109,26 @@ def test_stale__prices_unreadable__is_refused_and_says_why(
         return real(replace(step, snapshot=replace(step.snapshot, feeds=()), reference=reference), plan)
 
     monkeypatch.setattr(guards, "judge_minimums", without_feeds)
-    assert open_one(agent)["state"] == "stale"
+    assert open_proposal(agent)["state"] == "stale"
     require_refused(agent, safe, "unknown: no reference price of", "trimtab cancel withdraws it")
     monkeypatch.undo()
-    signed_by(agent, FIRST, SECOND)
+    sign_and_send(agent, FIRST, SECOND)
     monkeypatch.setattr(guards, "judge_minimums", without_feeds)
     require_refused(agent, safe, "unknown: no reference price of", "trimtab cancel proposes its rejection")
 
 
 def test_failing__is_neither_signed_nor_exported_and_says_what_to_do(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
-    signed_by(agent, FIRST)
+    sign_and_send(agent, FIRST)
     move_weth(anvil_chain, -10)
-    assert open_one(agent)["state"] == "failing"
+    assert open_proposal(agent)["state"] == "failing"
     require_refused(agent, safe, "would fail now", "Too little received", "wait until", "trimtab cancel")
 
 
 def test_paused__is_neither_signed_exported_nor_called_executable(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
-    signed_by(agent, FIRST)
-    api.collect_signatures(agent, [by_hand(agent, 6)])
+    sign_and_send(agent, FIRST)
+    api.collect_signatures(agent, [hand_signature(agent, 6)])
     move_weth(anvil_chain, -10)
     agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
     require_refused(agent, safe, "kill switch")

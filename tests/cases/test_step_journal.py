@@ -21,7 +21,7 @@ from agent.model import IntentKind, IntentState, Plan, StepInput
 from agent.planning import planner, proposals
 from agent.policy.decide import decide
 from tests.support.agents import ROOMY, again, allow, at_send, fund, swap_of, trusted, yes
-from tests.support.endpoints import Through
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.movements import movements
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -97,10 +97,12 @@ def test_every_way_out_of_a_step_is_written_down_and_can_be_told(anvil_chain: Lo
     line = next(step for step in step_history.history(loaded.path)["steps"] if step["step"] == outcome.step_id)
     assert (line["outcome"], line["decision"]) == (kind.value, type(outcome.decision).__name__.lower())
     assert [t["hash"] for t in line["transactions"]] == [i.tx_hash for i in outcome.transactions if i.step_id == outcome.step_id]
-    told = step_history.explain(loaded.path, outcome.step_id)
-    assert told["outcome"] == kind.value
-    assert outcome.reason in told["sentences"][-1]
-    assert all(str(intent.tx_hash) in "".join(told["sentences"]) for intent in outcome.transactions if intent.step_id == outcome.step_id)
+    explanation = step_history.explain(loaded.path, outcome.step_id)
+    assert explanation["outcome"] == kind.value
+    assert outcome.reason in explanation["sentences"][-1]
+    assert all(
+        str(intent.tx_hash) in "".join(explanation["sentences"]) for intent in outcome.transactions if intent.step_id == outcome.step_id
+    )
 
 
 def test_the_remembered_input_decides_and_plans_the_same(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -165,7 +167,7 @@ def test_an_endpoint_that_goes_away_in_mid_step_is_told_and_the_transaction_is_f
         nonlocal gone
         gone = gone or event == "after:send"
 
-    with again(chain, loaded, [Through(chain.transport, "local", before=unplug)]) as agent:
+    with again(chain, loaded, [RecordingTransport(chain.transport, "local", before=unplug)]) as agent:
         with pytest.raises(Retryable):
             agent.rebalance(send=True, confirm=yes, progress=progress)
         (swap,) = agent.context.store.journal.intents()

@@ -22,20 +22,20 @@ from agent.layers.strategies.state import CapitalSplit, StrategiesState, Strateg
 from agent.localchain import LocalChain
 from agent.model import IntentKind
 from tests.support.agents import USD, again, explained, fund, purse, swap_of, trusted, yes
+from tests.support.constants import HOME
 from tests.support.on_chain.first_purchases import look
 from tests.support.on_chain.strategies import TWO, books, require_sum, strategies
-from tests.support.stores import Killed
 from tests.support.text import mentions
+from tests.support.transactions import Killed
 
 NEAR = Fraction(1, 500)
-HOME = "0x00000000000000000000000000000000000A11cE"
 
 
 def weight(chain: LocalChain, agent: Agent, name: str) -> Fraction:
     """Share of WETH that one strategy holds, at world prices."""
-    one, price = books(agent).by_name[name], chain.deployed_world.prices_usd["WETH"]
-    weth = one.balance_raw(chain.tokens["WETH"].address) * price / 10**18
-    return weth / (weth + Fraction(one.balance_raw(chain.tokens["USDC"].address), USD))
+    book, price = books(agent).by_name[name], chain.deployed_world.prices_usd["WETH"]
+    weth = book.balance_raw(chain.tokens["WETH"].address) * price / 10**18
+    return weth / (weth + Fraction(book.balance_raw(chain.tokens["USDC"].address), USD))
 
 
 def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_where_they_do_not(
@@ -68,7 +68,7 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         require_sum(chain, agent)
         assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR
         assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
-        costs = {one.name: one.total_cost for one in books(agent).strategy_books}
+        costs = {strategy_book.name: strategy_book.total_cost for strategy_book in books(agent).strategy_books}
         moved = receipt.net_transfers(chain.wallet.address)
         prices = {drift.token: drift.price for drift in done.decision_result.drifts}
         assert sum(costs.values()) == -sum(raw * prices[token] for token, raw in moved.items())
@@ -78,8 +78,8 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         chain.set_balance("USDC", chain.balance("USDC") + 1_000 * USD)
         explained(agent)
         require_sum(chain, agent)
-        grown = {one.name: one.units for one in books(agent).strategy_books}
-        assert all(grown[one.name] > one.units for one in held_before.strategy_books)
+        grown = {strategy_book.name: strategy_book.units for strategy_book in books(agent).strategy_books}
+        assert all(grown[strategy_book.name] > strategy_book.units for strategy_book in held_before.strategy_books)
 
 
 def test_strategies_by_the_tracking_rule__wait_within_their_ranges_and_trade_back_to_their_edges(
@@ -121,7 +121,7 @@ def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_st
     loaded = trusted(chain, tmp_path, {**strategies("70%", "30%"), "policy.confirm_blocks": 2}, TWO)
 
     def dies(event: str) -> None:
-        swaps = [one for one in agent.context.store.journal.open_intents() if one.kind is IntentKind.SWAP]
+        swaps = [intent for intent in agent.context.store.journal.open_intents() if intent.kind is IntentKind.SWAP]
         if event == "after:send" and swaps:
             chain.w3.eth.wait_for_transaction_receipt(HexStr(swaps[0].tx_hash or ""))
             raise Killed
@@ -137,7 +137,7 @@ def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_st
         require_sum(chain, agent)
         assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR
         assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
-        costs = {one.name: one.total_cost for one in books(agent).strategy_books}
+        costs = {strategy_book.name: strategy_book.total_cost for strategy_book in books(agent).strategy_books}
         assert costs["down"] == 0 < costs["up"], "whose wish was filled inside pays nothing of the trade"
 
 
@@ -158,7 +158,7 @@ def test_what_the_allocator_of_a_strategy_chose_is_written_down_and_stands(anvil
         assert chosen is not None
         assert dict(chosen.weights_bps) == {chain.tokens[symbol].address: 5_000 for symbol in TWO}
         assert agent.context.store.allocations.newest("up") is None
-        wished = {one.name: one.acts for one in netting.adjustments}
+        wished = {adjustment.name: adjustment.acts for adjustment in netting.adjustments}
         assert wished == {"up": True, "down": False}, "30 % was wanted of it before it chose"
 
 
@@ -211,32 +211,32 @@ def test_a_withdrawal_that_has_to_sell_first_is_borne_by_all_and_is_no_return(an
     paying = {"wallet.payout_addresses": [HOME], "limits.payout_per_day": "off", "portfolio.max_live_value": "off"}
     with again(chain, trusted(chain, tmp_path, {**strategies("60%", "40%"), **paying}, TWO)) as agent:
         agent.rebalance(send=True, confirm=yes)
-        before = {one.name: (one.units, dict(one.holdings)) for one in books(agent).strategy_books}
+        before = {strategy_book.name: (strategy_book.units, dict(strategy_book.holdings)) for strategy_book in books(agent).strategy_books}
         done = transfers.withdraw(agent, transfers.WithdrawalRequest("24000", to=HOME), send=True, confirm=lambda _: True)
         assert done.state == "paid"
         assert chain.balance("USDC", HOME) == 24_000 * USD
         agent.rebalance(send=True, confirm=yes)
         require_sum(chain, agent)
         price = chain.deployed_world.prices_usd["WETH"] * USD / 10**18
-        for one in books(agent).strategy_books:
-            units, held = before[one.name]
+        for strategy_book in books(agent).strategy_books:
+            units, holdings = before[strategy_book.name]
             was, now = (
                 Fraction(tokens[chain.tokens["USDC"].address]) + tokens[chain.tokens["WETH"].address] * price
-                for tokens in (held, dict(one.holdings))
+                for tokens in (holdings, dict(strategy_book.holdings))
             )
             assert Fraction(38, 100) < now / was < Fraction(42, 100), "three fifths of all went"
-            assert abs((now / one.units) / (was / units) - 1) < Fraction(1, 200), "its unit lost what selling cost, and no more"
+            assert abs((now / strategy_book.units) / (was / units) - 1) < Fraction(1, 200), "its unit lost what selling cost, and no more"
 
 
 def test_a_first_purchase_beyond_the_pools_goes_in_parts_and_each_gets_what_it_wants(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Both rest for a day after a rebalance of their own; the parts of their first purchase are one."""
     chain = anvil_chain
     fund(chain, {"USDC": 1_000_000})
-    wanted = strategies("60%", "40%")
-    for one in wanted["strategies"]:  # type: ignore[attr-defined]  # a list of tables
-        one["cooldown"] = "1d"
+    strategies_config = strategies("60%", "40%")
+    for strategy in strategies_config["strategies"]:  # type: ignore[attr-defined]  # a list of tables
+        strategy["cooldown"] = "1d"
     tight = {"limits.turnover": "30%", "limits.daily_turnover": "60%", "limits.price_impact": "12bps", "limits.first_purchase": "10m"}
-    loaded = trusted(chain, tmp_path, wanted | tight | {"portfolio.max_live_value": "off"}, TWO)
+    loaded = trusted(chain, tmp_path, strategies_config | tight | {"portfolio.max_live_value": "off"}, TWO)
     with again(chain, loaded) as agent:
         first = look(agent)
         swap_of(first)
@@ -266,13 +266,15 @@ def test_status_names_each_paused_strategy(anvil_chain: LocalChain, tmp_path: Pa
     with again(chain, trusted(chain, tmp_path, strategies("50%", "50%"), TWO)) as agent:
         agent.rebalance(send=True, confirm=yes)
         assert not [text for text in agent.status().warnings if "paused" in text]
-        step, found = agent.step_input(), books(agent)
+        step, strategy_books = agent.step_input(), books(agent)
         why = "the Sharpe ratio was low"
         low = tuple(
-            replace(one, state=replace(one.state, health=StrategyHealth.PAUSED, reason=why)) if one.name == "up" else one
-            for one in found.strategy_books
+            replace(strategy_book, state=replace(strategy_book.state, health=StrategyHealth.PAUSED, reason=why))
+            if strategy_book.name == "up"
+            else strategy_book
+            for strategy_book in strategy_books.strategy_books
         )
-        changed = step.with_layer(StrategiesState(replace(found, strategy_books=low)))
+        changed = step.with_layer(StrategiesState(replace(strategy_books, strategy_books=low)))
         monkeypatch.setattr(agent, "step_input", lambda: changed)
-        (told,) = [text for text in agent.status().warnings if "paused" in text]
-        assert mentions(told, "up", "Sharpe ratio", "trimtab strategies")
+        (warning,) = [text for text in agent.status().warnings if "paused" in text]
+        assert mentions(warning, "up", "Sharpe ratio", "trimtab strategies")

@@ -12,7 +12,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from tests.support.agents import again, allowances, fund, purse
 from tests.support.attacks import attack
-from tests.support.on_chain.bad_tokens import replace_token as turned_bad
+from tests.support.on_chain.bad_tokens import replace_token
 from tests.support.on_chain.stops import FALL, with_stops
 from tests.support.text import blocked, mentions
 
@@ -20,12 +20,12 @@ from tests.support.text import blocked, mentions
 @pytest.mark.slow
 def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    address = turned_bad(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)
     fund(chain, {"WETH": 30_000, "WBTC": 25_000, "USDC": 20_000, "USDT": 15_000, "GUEST": 10_000})
-    asked: list[tuple[str, ...]] = []
+    asked_tokens: list[tuple[str, ...]] = []
 
     def yes(outcome: StepOutcome) -> bool:
-        asked.append(outcome.exits_tried)
+        asked_tokens.append(outcome.exits_tried)
         return True
 
     with again(chain, with_stops(chain, tmp_path, address)) as agent:
@@ -34,10 +34,10 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         token, router = chain.contract(address, attack("BlocklistToken")), agent.context.execution.router
         chain.send(token.functions.setBlacklisted(router, True))
         before = purse(chain)
-        asked.clear()
+        asked_tokens.clear()
         done = agent.rebalance(send=True, confirm=yes)
         weth = chain.tokens["WETH"].address
-        assert asked == [(), (weth,), (weth, address)], "each exit is confirmed by itself, and the rebalance that follows them"
+        assert asked_tokens == [(), (weth,), (weth, address)], "each exit is confirmed by itself, and the rebalance that follows them"
         assert done.kind is OutcomeKind.DONE
         assert mentions(done.reason, "exits", "WETH")
         assert blocked(done) == [address]
@@ -50,11 +50,11 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         (known,) = store.budgets.history(chain.clock.now_s()).failures.submission_refusals
         assert (known.token, known.refusal_count) == (address, 1)
         next_outcome = agent.rebalance(send=True, confirm=yes)
-        assert [one.token for one in next_outcome.decision_result.blocked_exits] == [address], next_outcome.reason
+        assert [blocked_exit.token for blocked_exit in next_outcome.decision_result.blocked_exits] == [address], next_outcome.reason
         assert next_outcome.kind is not OutcomeKind.REFUSED, next_outcome.reason
-        found = store.budgets.history(chain.clock.now_s())
-        assert [one.refusal_count for one in found.failures.submission_refusals] == [2]
-        assert found.failures.approval_cycles_in_row == 0, "its approvals stop nothing else"
+        history = store.budgets.history(chain.clock.now_s())
+        assert [submission_refusal.refusal_count for submission_refusal in history.failures.submission_refusals] == [2]
+        assert history.failures.approval_cycles_in_row == 0, "its approvals stop nothing else"
         assert ["2 times" in line for line in api.standing_orders(agent)["blocked_exits"]] == [True]
         chain.send(token.functions.setBlacklisted(router, False))
         sold = agent.rebalance(send=True, confirm=yes)
@@ -64,10 +64,10 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         assert store.budgets.history(chain.clock.now_s()).failures.submission_refusals == ()
         chain.send(token.functions.setBlacklisted(router, True))
         chain.move_market(FALL)  # its own first sale has pushed it as far as one may
-        kept = chain.balance("GUEST")
+        balance_after = chain.balance("GUEST")
         ended = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert ended.state == "unfinished"
         assert mentions(ended.reason, "GUEST", "refused")
-        assert chain.balance("GUEST") == kept
+        assert chain.balance("GUEST") == balance_after
         assert chain.balance("WBTC") < 10**4, "it holds up no other sale"
         assert set(allowances(chain).values()) == {0}

@@ -22,11 +22,11 @@ from agent.model import IntentKind, RequestState
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import USD, again, agent_config, fund, trusted, yes
+from tests.support.constants import HOUR_S
 
 COLD = str(to_checksum_address("0x00000000000000000000000000000000000c01d0"))
 HELD_USD = {"WETH": 5_000, "USDC": 5_000}
 TARGETS = {"WETH": "50%", "USDC": "50%"}
-HOUR_S = 3_600
 SWEEP = {"to": COLD, "above": "200", "least": "50", "every": "3h"}
 SWEEPING = {
     "wallet.payout_addresses": [COLD],

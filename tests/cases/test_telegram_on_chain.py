@@ -11,7 +11,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import ControlState
 from tests.support.agents import off_target
-from tests.support.on_chain.controls import controlled_run as bot
+from tests.support.on_chain.controls import controlled_run
 from tests.support.telegram_server import TOKEN, bot_api, code_in, running
 from tests.support.text import mentions
 
@@ -27,7 +27,7 @@ def test_a_plan_is_confirmed_from_a_phone_and_sent_once(
     monkeypatch.setenv("TRIMTAB_TELEGRAM", TOKEN)
     with bot_api() as api:
         table = {"token_env": "TRIMTAB_TELEGRAM", "chats": [ME], "api": api.url, "poll": "1s"}
-        with bot(chain, tmp_path, offers=offers, telegram=table) as run:
+        with controlled_run(chain, tmp_path, offers=offers, telegram=table) as run:
             actions = QueueActions(run.loaded, [chain.transport], chain.clock)
             with running(run.loaded, actions):
                 if offers:  # the run's plan waits, and the bot tells of it by itself
@@ -47,6 +47,6 @@ def test_a_plan_is_confirmed_from_a_phone_and_sent_once(
             (record,) = run.store.controls.newest()
             assert record.state is ControlState.DONE
             assert max(off_target(chain, TARGETS).values()) < 60
-            held = run.look()
-            assert isinstance(held, StepOutcome)
-            assert held.kind is OutcomeKind.HOLD
+            outcome = run.look()
+            assert isinstance(outcome, StepOutcome)
+            assert outcome.kind is OutcomeKind.HOLD

@@ -19,9 +19,8 @@ from agent.model import IntentKind, StepInput, TokenFinding
 from agent.units import BPS
 from tests.support.agents import again, allowances, at_send, fund, legs_of, lost, purse, weights, yes
 from tests.support.attacks import attack
-from tests.support.on_chain.bad_tokens import FOUR, with_guest
-from tests.support.on_chain.bad_tokens import replace_token as turned_bad
-from tests.support.on_chain.screened_tokens import listed_token as prepared
+from tests.support.on_chain.bad_tokens import FOUR, replace_token, with_guest
+from tests.support.on_chain.screened_tokens import listed_token
 from tests.support.samples import slow
 from tests.support.text import mentions
 
@@ -31,21 +30,21 @@ OTHERS = {symbol: int(share.rstrip("%")) for symbol, share in FOUR.items()}
 def shut_out(agent: Agent, outcome: StepOutcome, finding: TokenFinding) -> None:
     """The guest alone is in quarantine, by name; the legs do not touch it; the step as written down says so too."""
     guest = agent.token("GUEST", "")
-    (found,) = outcome.step_input.targets.quarantined_tokens
-    assert (found.token, found.finding) == (guest.address, finding), found
+    (quarantined_token,) = outcome.step_input.targets.quarantined_tokens
+    assert (quarantined_token.token, quarantined_token.finding) == (guest.address, finding), quarantined_token
     assert mentions(outcome.reason, "GUEST", "quarantine", f"{finding.description}")
     assert finding.remedy
     assert guest.address not in {token for leg in legs_of(outcome) for token in (leg.token_in, leg.token_out)}
     record = agent.context.store.steps.get(outcome.step_id)
     assert record is not None
-    assert codec.loads(StepInput, record.input_json).targets.quarantined_tokens == (found,)
+    assert codec.loads(StepInput, record.input_json).targets.quarantined_tokens == (quarantined_token,)
 
 
 def others_stand(chain: LocalChain) -> None:
     """Those that may be traded stand to each other as their targets say."""
-    found = weights(chain, FOUR)
+    chosen_weights = weights(chain, FOUR)
     for symbol, share in OTHERS.items():
-        assert abs(found[symbol] - Fraction(share * BPS, sum(OTHERS.values()))) < 40, symbol
+        assert abs(chosen_weights[symbol] - Fraction(share * BPS, sum(OTHERS.values()))) < 40, symbol
 
 
 def rebalanced_without(chain: LocalChain, folder: Path, address: str, finding: TokenFinding, usd: int = 40_000) -> str:
@@ -78,22 +77,22 @@ HABITS: dict[str, tuple[str, tuple[tuple[object, ...], ...], TokenFinding]] = {
 @pytest.mark.parametrize("habit", ["false", *slow(["callback", "rebasing", "paused"])])
 def test_a_token_with_a_bad_habit_is_left_alone_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path, habit: str) -> None:
     contract, calls, finding = HABITS[habit]
-    address, tell = prepared(anvil_chain, contract)
+    address, tell = listed_token(anvil_chain, contract)
     for name, *arguments in calls:
         tell(str(name), *arguments)
     rebalanced_without(anvil_chain, tmp_path, address, finding)
 
 
 def test_a_token_that_keeps_a_part_of_each_transfer_is_left_alone_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    address = turned_bad(anvil_chain, "GUEST", "FeeOnTransfer", "GUEST", "GUEST", 18, 500)
+    address = replace_token(anvil_chain, "GUEST", "FeeOnTransfer", "GUEST", "GUEST", 18, 500)
     assert "500 bps less" in rebalanced_without(anvil_chain, tmp_path, address, TokenFinding.FEE_ON_TRANSFER)
 
 
-@pytest.mark.parametrize("who", ["wallet", *(pytest.param(one, marks=pytest.mark.slow) for one in ("router", "pool"))])
+@pytest.mark.parametrize("who", ["wallet", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("router", "pool"))])
 @pytest.mark.slow
 def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, tmp_path: Path, who: str) -> None:
     chain = anvil_chain
-    address, tell = prepared(chain, "BlocklistToken")
+    address, tell = listed_token(chain, "BlocklistToken")
     pool = next(pool.address for pool in chain.deployed_world.pool_by_name.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
     at = {"wallet": chain.wallet.address, "router": chain.addresses.swap_router_02, "pool": pool}[who]
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
@@ -113,7 +112,7 @@ def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, t
 def test_a_token_that_stops_after_its_plan_was_confirmed_makes_no_other_plan_of_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Whoever can stop a token must not have the others traded by a plan that its owner never saw."""
     chain = anvil_chain
-    address, tell = prepared(chain, "PausableToken")
+    address, tell = listed_token(chain, "PausableToken")
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: tell("setPaused", True)))
@@ -128,7 +127,7 @@ def test_a_token_that_stops_after_its_plan_was_confirmed_makes_no_other_plan_of_
 def test_a_token_that_can_be_bought_and_sold_in_crumbs_only_is_never_bought(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """What a pool pays out goes, and one whole coin goes back: only the amount of the plan shows the trap."""
     chain = anvil_chain
-    address, tell = prepared(chain, "HoneypotToken")
+    address, tell = listed_token(chain, "HoneypotToken")
     pool = next(pool.address for pool in chain.deployed_world.pool_by_name.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
     tell("close", pool, 10**18)
     rebalanced_without(chain, tmp_path, address, TokenFinding.HONEYPOT, usd=0)
@@ -138,7 +137,7 @@ def test_a_token_that_can_be_bought_and_sold_in_crumbs_only_is_never_bought(anvi
 def test_a_balance_that_changes_without_a_transfer_gives_a_token_away(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Its index doubled: single transfers are exact, balances between blocks are not."""
     chain = anvil_chain
-    address, tell = prepared(chain, "RebasingToken")
+    address, tell = listed_token(chain, "RebasingToken")
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 0})
     chain.set_balance("GUEST", 2000 * 10**18)
     assert isinstance(chain.node, AnvilNode)
@@ -153,7 +152,7 @@ def test_a_balance_that_changes_without_a_transfer_gives_a_token_away(anvil_chai
 
 def test_a_token_that_returns_nothing_is_traded(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    address = turned_bad(chain, "GUEST", "TetherLike", "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", "TetherLike", "GUEST", "GUEST", 18)
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -164,7 +163,7 @@ def test_a_token_that_returns_nothing_is_traded(anvil_chain: LocalChain, tmp_pat
 
 def test_a_swap_by_hand_of_such_a_token_is_refused_by_name_and_of_others_is_done(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    address, tell = prepared(chain, "PausableToken")
+    address, tell = listed_token(chain, "PausableToken")
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 10_000})
     tell("setPaused", True)
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
@@ -183,14 +182,14 @@ SLOTS = {
 }
 
 
-@pytest.mark.parametrize("kind", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("eip1967", "eip1822", "zeppelinos")), "beacon"])
+@pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("eip1967", "eip1822", "zeppelinos")), "beacon"])
 def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: LocalChain, tmp_path: Path, kind: str) -> None:
     """The new one is the old one's twin: nothing but the pin tells them apart."""
     chain = anvil_chain
     assert isinstance(chain.node, AnvilNode)
     first, second = (chain.deploy(own_artifact("TestToken"), "GUEST", "GUEST", 18) for _ in range(2))
     beacon = chain.deploy(attack("TokenBeacon"), first) if kind == "beacon" else None
-    address = turned_bad(chain, "GUEST", "TestToken", "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", "TestToken", "GUEST", "GUEST", 18)
     proxy = chain.deploy(attack("TokenProxy"), bytes.fromhex(SLOTS[kind][2:]), beacon is not None, beacon or first)
     chain.node.rpc("anvil_setCode", address, chain.node.rpc("eth_getCode", proxy, "latest"))
     chain.node.rpc("anvil_setStorageAt", address, SLOTS[kind], "0x" + (beacon or first)[2:].rjust(64, "0"))
@@ -218,7 +217,7 @@ def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: Local
 def test_a_token_whose_code_changed_waits_for_trust(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     assert isinstance(chain.node, AnvilNode)
-    address = turned_bad(chain, "GUEST", "TestToken", "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", "TestToken", "GUEST", "GUEST", 18)
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     loaded = with_guest(chain, tmp_path, address)
     other = chain.deploy(own_artifact("TetherLike"), "GUEST", "GUEST", 18)

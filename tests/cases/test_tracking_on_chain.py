@@ -25,8 +25,9 @@ from tests.support.agents import (
     weights,
     yes,
 )
-from tests.support.gradual_execution import OFF, ROUNDS, Recovering
-from tests.support.markets.tracking import tracking_policy as tracking
+from tests.support.constants import HOME
+from tests.support.gradual_execution import OFF, ROUNDS, recovering_clock
+from tests.support.markets.tracking import tracking_policy
 from tests.support.text import mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -37,7 +38,7 @@ ON_TARGET_USD = 25_000
 def test_tracking__waits_trades_to_the_edge_and_waits_again(anvil_chain: LocalChain, tmp_path: Path, strictness: str) -> None:
     """Without [policy.risk]: a pair needs no figure, and the class of WETH stands in."""
     chain = anvil_chain
-    with agent_on(chain, tmp_path, tracking(strictness), TARGETS) as agent:
+    with agent_on(chain, tmp_path, tracking_policy(strictness), TARGETS) as agent:
         fund(chain, {"WETH": ON_TARGET_USD, "USDC": ON_TARGET_USD})
         inside = agent.rebalance(send=True, confirm=yes)
         assert inside.kind is OutcomeKind.HOLD
@@ -60,13 +61,13 @@ def test_tracking__waits_trades_to_the_edge_and_waits_again(anvil_chain: LocalCh
 
         again = agent.rebalance(send=True, confirm=yes)
         assert again.kind is OutcomeKind.HOLD
-        told = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["sentences"])
-        assert mentions(told, "rebalance", "WETH is moved beyond", "Correcting it cost", "waiting a year", "usual volatilities")
+        text = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["sentences"])
+        assert mentions(text, "rebalance", "WETH is moved beyond", "Correcting it cost", "waiting a year", "usual volatilities")
 
 
 def test_tracking__just_inside_its_trigger__holds(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with agent_on(chain, tmp_path, tracking("normal"), TARGETS) as agent:
+    with agent_on(chain, tmp_path, tracking_policy("normal"), TARGETS) as agent:
         fund(chain, {"WETH": ON_TARGET_USD, "USDC": ON_TARGET_USD})
         zone = agent.plan().decision_result.zone
         assert zone is not None
@@ -79,13 +80,12 @@ def test_tracking__just_inside_its_trigger__holds(anvil_chain: LocalChain, tmp_p
 
 
 SPREAD = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
-HOME = "0x00000000000000000000000000000000000A11cE"
 
 
 def test_tracking__a_deposit_is_used_by_the_rule_and_a_withdrawal_is_made_good(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Small deposits wait, larger ones buy, at once by `invest` and by themselves in a run; nothing else is sold for them."""
     chain = anvil_chain
-    with agent_on(chain, tmp_path, tracking("normal") | {"wallet.payout_addresses": [HOME]}, SPREAD) as agent:
+    with agent_on(chain, tmp_path, tracking_policy("normal") | {"wallet.payout_addresses": [HOME]}, SPREAD) as agent:
         fund(chain, {"WETH": 25_000, "WBTC": 10_000, "USDC": 15_000})
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
@@ -124,7 +124,7 @@ def test_tracking__a_deposit_is_used_by_the_rule_and_a_withdrawal_is_made_good(a
 def test_tracking__a_stop_loss_sells_all_and_the_rest_keeps_its_ranges(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     stop = {"portfolio.assets.0.stop_loss": "1800", "limits.price_impact": "2%"}
-    with agent_on(chain, tmp_path, tracking("normal") | stop, SPREAD) as agent:
+    with agent_on(chain, tmp_path, tracking_policy("normal") | stop, SPREAD) as agent:
         fund(chain, {"WETH": 25_000, "WBTC": 10_000, "USDC": 15_000})
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         chain.move_market({"WETH": 1_700})
@@ -142,7 +142,7 @@ def test_tracking__one_side__holds_what_only_the_other_side_would_trade(
     anvil_chain: LocalChain, tmp_path: Path, side: str, excess_usd: int
 ) -> None:
     chain = anvil_chain
-    with agent_on(chain, tmp_path, tracking("normal") | {"policy.only": side}, TARGETS) as agent:
+    with agent_on(chain, tmp_path, tracking_policy("normal") | {"policy.only": side}, TARGETS) as agent:
         fund(chain, {"WETH": ON_TARGET_USD + excess_usd, "USDC": ON_TARGET_USD - excess_usd})
         before = purse(chain)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
@@ -152,13 +152,13 @@ def test_tracking__one_side__holds_what_only_the_other_side_would_trade(
 @pytest.mark.parametrize(("side", "excess_usd"), [("sell", 8_000), ("buy", -8_000)])
 def test_tracking__one_side__trades_to_the_edge_of_that_side(anvil_chain: LocalChain, tmp_path: Path, side: str, excess_usd: int) -> None:
     chain = anvil_chain
-    with agent_on(chain, tmp_path, tracking("normal") | {"policy.only": side}, TARGETS) as agent:
+    with agent_on(chain, tmp_path, tracking_policy("normal") | {"policy.only": side}, TARGETS) as agent:
         fund(chain, {"WETH": ON_TARGET_USD + excess_usd, "USDC": ON_TARGET_USD - excess_usd})
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, done, before)
-        left = (float(weights(chain, TARGETS)["WETH"]) / 10_000 - 0.5) * (1 if excess_usd > 0 else -1)
-        assert 0.01 < left < 0.1
+        drift_left = (float(weights(chain, TARGETS)["WETH"]) / 10_000 - 0.5) * (1 if excess_usd > 0 else -1)
+        assert 0.01 < drift_left < 0.1
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
@@ -167,8 +167,8 @@ def test_tracking__rounds_go_on_until_the_range_is_reached(anvil_chain: LocalCha
     """Each execution ends where one trade at its prices would; the pools come back, and the next goes on."""
     chain = anvil_chain
     fund(chain, OFF)
-    changes = ROUNDS | tracking("normal") | {"execution.waiting_cost": waiting_cost}
-    with again(chain, trusted(chain, tmp_path, changes, TARGETS), clock=Recovering(chain)) as agent:
+    changes = ROUNDS | tracking_policy("normal") | {"execution.waiting_cost": waiting_cost}
+    with again(chain, trusted(chain, tmp_path, changes, TARGETS), clock=recovering_clock(chain)) as agent:
         outcomes = [agent.rebalance(send=True, confirm=yes) for _ in range(4)]
     assert outcomes[0].kind is OutcomeKind.DONE
     assert mentions(outcomes[0].reason, "gradual execution", "done in")

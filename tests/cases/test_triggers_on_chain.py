@@ -30,8 +30,8 @@ def look(chain: LocalChain, loaded: LoadedConfig) -> StepOutcome:
 def drift_to(chain: LocalChain, usd: Mapping[str, int]) -> None:
     """The market moves WETH so far that this stands of what was half and half."""
     start = chain.deployed_world.prices_usd["WETH"]
-    held = chain.balance("WETH") * start / 10 ** chain.tokens["WETH"].decimals
-    chain.move_market({"WETH": start * usd["WETH"] / held})
+    weth_usd = chain.balance("WETH") * start / 10 ** chain.tokens["WETH"].decimals
+    chain.move_market({"WETH": start * usd["WETH"] / weth_usd})
 
 
 def test_reviews_report_and_executions_act_whoever_was_restarted_meanwhile(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -126,16 +126,16 @@ def test_a_fall_from_an_imported_high_acts_at_the_first_look(anvil_chain: LocalC
 def test_w2_on_the_chain_trades_what_whatif_says_within_costs(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WBTC": 5_800, "WETH": 2_700, "USDC": 1_500})
-    said = what_if(WhatIfOptions("WBTC=50,WETH=30,USDC=20", "WBTC=5800,WETH=2700,USDC=1500", "10%rel"))
+    what_if_document = what_if(WhatIfOptions("WBTC=50,WETH=30,USDC=20", "WBTC=5800,WETH=2700,USDC=1500", "10%rel"))
     with agent_on(chain, tmp_path, targets=W2) as agent:
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         swap_of(outcome)
-        assert [drift.symbol for drift in outcome.decision_result.drifts if drift.is_outside_band] == list(said.symbols_outside)
+        assert [drift.symbol for drift in outcome.decision_result.drifts if drift.is_outside_band] == list(what_if_document.symbols_outside)
         assert outcome.plan is not None
         cost = float(outcome.plan.cost.total / USD)
         after = purse(chain)
-        for symbol, wanted in said.trades.items():
+        for symbol, trade in what_if_document.trades.items():
             token = chain.tokens[symbol]
             done = float((after.raw[symbol] - before.raw[symbol]) * chain.deployed_world.prices_usd[symbol] / 10**token.decimals)
-            assert done == pytest.approx(float(wanted), abs=cost + 0.1)
+            assert done == pytest.approx(float(trade), abs=cost + 0.1)

@@ -35,8 +35,8 @@ def test_status_shows_every_balance_while_a_price_is_missing(anvil_chain: LocalC
     assert misfits(StatusDocument, document) == []
     assert (document["holdings"], document["total_value"]) == ([], None)
     assert status_text(document).startswith("Total unknown at block")
-    told = {holding["symbol"]: (holding["amount"], holding["price"] is None) for holding in document["unvalued"]}
-    assert told.keys() == TARGETS.keys()
-    assert {name for name, (_, is_missing) in told.items() if is_missing} == {symbol}
-    assert told["USDC"][0] == "3000"
+    amount_by_symbol = {holding["symbol"]: (holding["amount"], holding["price"] is None) for holding in document["unvalued"]}
+    assert amount_by_symbol.keys() == TARGETS.keys()
+    assert {name for name, (_, is_missing) in amount_by_symbol.items() if is_missing} == {symbol}
+    assert amount_by_symbol["USDC"][0] == "3000"
     assert symbol in document["decision"]["reason"]

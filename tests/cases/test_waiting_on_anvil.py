@@ -18,7 +18,7 @@ from agent.execution.submitter import Submitter
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState
 from agent.store import Store
-from tests.faults.rig import QuickClock, Trade, ready
+from tests.faults.rig import Trade, quick_clock, ready
 from tests.support.wallets import GWEI, Desk
 
 S = IntentState
@@ -27,11 +27,11 @@ PATIENT = SubmissionSettings(confirmations=1, poll_s=1, mined_timeout_s=40, fina
 
 @pytest.fixture
 def trade(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Trade]:
-    found = ready(Desk(anvil_chain), tmp_path)
-    call(found, "evm_setAutomine", False)
-    yield found
-    call(found, "anvil_dropAllTransactions")
-    call(found, "evm_setAutomine", True)
+    trade = ready(Desk(anvil_chain), tmp_path)
+    call(trade, "evm_setAutomine", False)
+    yield trade
+    call(trade, "anvil_dropAllTransactions")
+    call(trade, "evm_setAutomine", True)
 
 
 def call(trade: Trade, method: str, *params: object) -> object:
@@ -45,7 +45,7 @@ def executor(
     sender = QuorumSender(panel, trade.context.chain.chain_id)
     return JournaledExecutor(
         Submitter(
-            store.journal, store.budgets, trade.context.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: False
+            store.journal, store.budgets, trade.context.signer_of(store, settings), sender, quick_clock(on_sleep), settings, lambda: False
         )
     )
 
@@ -84,7 +84,7 @@ def late(trade: Trade) -> None:
 
 
 def test_a_swap_that_waits_is_sent_again_for_more_and_the_node_mines_that_one(trade: Trade) -> None:
-    before, nonce, store = trade.context.balances(), trade.context.sender.nonces(trade.context.wallet)[0], trade.store()
+    before, nonce, store = trade.context.balances(), trade.context.sender.nonces(trade.context.wallet)[0], trade.new_store()
     ended = run(trade, store, once_sent(store, 2, lambda: mine(trade)))
     original, bump = reversed(store.journal.intents())
     assert states(store) == [("swap", "replaced"), ("swap", "final")]
@@ -100,7 +100,7 @@ def test_a_swap_that_waits_is_sent_again_for_more_and_the_node_mines_that_one(tr
 
 
 def test_the_original_wins_where_its_miner_never_heard_of_the_bump(trade: Trade) -> None:
-    store, signed = trade.store(), trade.context.signer.sign(trade.tx, trade.grant)
+    store, signed = trade.new_store(), trade.context.signer.sign(trade.tx, trade.grant)
 
     def the_first_one() -> None:
         call(trade, "anvil_dropAllTransactions")
@@ -114,7 +114,7 @@ def test_the_original_wins_where_its_miner_never_heard_of_the_bump(trade: Trade)
 
 
 def test_a_swap_that_waits_past_its_deadline_is_cancelled_and_moves_nothing(trade: Trade) -> None:
-    before, store = trade.context.balances(), trade.store()
+    before, store = trade.context.balances(), trade.new_store()
     acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 2, lambda: mine(trade))]
     ended = run(trade, store, lambda: [act() for act in acts] and None)
     assert (ended.kind, ended.state) == (IntentKind.SWAP, S.CANCELLED)
@@ -126,7 +126,7 @@ def test_a_swap_that_waits_past_its_deadline_is_cancelled_and_moves_nothing(trad
 
 def test_a_swap_whose_floor_no_longer_holds_is_cancelled_though_its_deadline_is_not_over(trade: Trade) -> None:
     """Sent again as it is, it would be a free option: mined only once the market has come back beyond its floor."""
-    store, chain = trade.store(), trade.context.chain
+    store, chain = trade.new_store(), trade.context.chain
 
     def market_falls() -> None:
         call(trade, "anvil_dropAllTransactions")
@@ -142,7 +142,7 @@ def test_a_swap_whose_floor_no_longer_holds_is_cancelled_though_its_deadline_is_
 
 
 def test_a_cancel_that_waits_is_sent_again_for_more(trade: Trade) -> None:
-    store = trade.store()
+    store = trade.new_store()
     acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 3, lambda: mine(trade))]
     assert run(trade, store, lambda: [act() for act in acts] and None).state is S.CANCELLED
     assert states(store) == [("swap", "cancelled"), ("cancel", "cancelled"), ("cancel", "final")]
@@ -152,7 +152,7 @@ def test_a_cancel_that_waits_is_sent_again_for_more(trade: Trade) -> None:
 
 
 def test_a_bump_that_a_dropping_node_forgets_is_found_missing_and_sent_again(trade: Trade) -> None:
-    store = trade.store()
+    store = trade.new_store()
     with pytest.raises(Retryable):
         store.steps.begin("s", 0, "{}")
         short = replace(PATIENT, mined_timeout_s=7)
@@ -166,7 +166,7 @@ def test_a_bump_that_a_dropping_node_forgets_is_found_missing_and_sent_again(tra
 
 @pytest.mark.parametrize("mined", [True, False])
 def test_a_stranger_on_our_nonce_is_named_with_both_hashes(trade: Trade, mined: bool) -> None:
-    store, desk = trade.store(), trade.context
+    store, desk = trade.new_store(), trade.context
     with pytest.raises(Retryable):
         store.steps.begin("s", 0, "{}")
         executor(trade, store, settings=replace(PATIENT, mined_timeout_s=1)).run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
@@ -191,7 +191,7 @@ def test_a_stranger_on_our_nonce_is_named_with_both_hashes(trade: Trade, mined: 
 
 
 def test_a_cancelled_swap_that_is_mined_after_all_once_a_reorganisation_took_its_cancel_is_seen(trade: Trade) -> None:
-    before, store = trade.context.balances(), trade.store()
+    before, store = trade.context.balances(), trade.new_store()
     acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 2, lambda: mine(trade))]
     assert run(trade, store, lambda: [act() for act in acts] and None).state is S.CANCELLED
     (cancel,) = store.journal.unbooked_intents()

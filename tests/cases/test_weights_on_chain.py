@@ -29,9 +29,9 @@ def held(chain: LocalChain) -> dict[str, float]:
 
 
 def chosen_bps(agent: Agent) -> dict[str, int]:
-    found = agent.context.store.allocations.newest()
-    assert found is not None
-    return {agent.portfolio.token(token).label: bps for token, bps in found.weights_bps}
+    allocations = agent.context.store.allocations.newest()
+    assert allocations is not None
+    return {agent.portfolio.token(token).label: bps for token, bps in allocations.weights_bps}
 
 
 def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_when_they_are_too_old(
@@ -48,16 +48,18 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         assert "look" in sources
         assert sources <= {"look", "feed"}, "the feeds of a young chain have rounds of a few hours at most"
 
-        told = api.import_prices(agent, closes(chain, tmp_path / "closes.csv"))
-        assert {item["symbol"]: item["new"] for item in told["prices"]} == dict.fromkeys(VOLATILE, 60), "the hour of now is known"
-        shown = api.weights(agent)
-        assert shown["due"]
-        assert shown["chosen"] is None
+        imported_prices_document = api.import_prices(agent, closes(chain, tmp_path / "closes.csv"))
+        assert {item["symbol"]: item["new"] for item in imported_prices_document["prices"]} == dict.fromkeys(VOLATILE, 60), (
+            "the hour of now is known"
+        )
+        weights_document = api.weights(agent)
+        assert weights_document["due"]
+        assert weights_document["chosen"] is None
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, done, before)
         chosen = chosen_bps(agent)
-        assert chosen == shown["now"]["weights_bps"], "trimtab weights shows what the next step chooses"
+        assert chosen == weights_document["now"]["weights_bps"], "trimtab weights shows what the next step chooses"
         assert sum(chosen.values()) == BPS
         assert chosen["USDC"] == 2_000
         assert chosen["WETH"] > chosen["WBTC"] > chosen["LINK"]
@@ -68,10 +70,10 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         agent.context.store.prices.forget(agent.portfolio.numeraire.address, "import")
 
     with again(chain, load_config(tmp_path / "trimtab.toml")) as agent:
-        kept = agent.rebalance(send=True, confirm=yes)
-        assert kept.kind is OutcomeKind.HOLD
-        assert {asset.token.symbol: asset.target_bps for asset in kept.step_input.effective_assets} == chosen
-        assert kept.step_input.history.prices == (), "no look but the one that chooses carries prices"
+        second_outcome = agent.rebalance(send=True, confirm=yes)
+        assert second_outcome.kind is OutcomeKind.HOLD
+        assert {asset.token.symbol: asset.target_bps for asset in second_outcome.step_input.effective_assets} == chosen
+        assert second_outcome.step_input.history.prices == (), "no look but the one that chooses carries prices"
         chain.warp(7 * DAY_S + 60)
         stays = agent.rebalance(send=True, confirm=yes)
         assert stays.kind is OutcomeKind.HOLD
@@ -146,15 +148,15 @@ def test_market_caps_are_supplies_of_the_same_block_times_price_with_a_cap(anvil
         fund(chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
         planned = agent.plan()
         step = planned.step_input
-        asked = {symbol: chain.token_contract(symbol).functions.totalSupply().call() for symbol in ("WETH", "LINK")}
-        assert step.snapshot.supplies == tuple(TokenSupply(chain.tokens[symbol].address, raw) for symbol, raw in asked.items())
+        supply_by_symbol = {symbol: chain.token_contract(symbol).functions.totalSupply().call() for symbol in ("WETH", "LINK")}
+        assert step.snapshot.supplies == tuple(TokenSupply(chain.tokens[symbol].address, raw) for symbol, raw in supply_by_symbol.items())
         prices = chain.deployed_world.prices_usd
-        caps = {symbol: raw * prices[symbol] / 10**18 for symbol, raw in asked.items()} | {"WBTC": 19_850_000 * prices["WBTC"]}
-        found = {asset.token.symbol: asset.target_bps for asset in step.effective_assets}
+        caps = {symbol: raw * prices[symbol] / 10**18 for symbol, raw in supply_by_symbol.items()} | {"WBTC": 19_850_000 * prices["WBTC"]}
+        target_bps_by_symbol = {asset.token.symbol: asset.target_bps for asset in step.effective_assets}
         assert max(caps, key=lambda symbol: caps[symbol]) == "WBTC"
-        assert found["WBTC"] == 5_000, "the cap"
+        assert target_bps_by_symbol["WBTC"] == 5_000, "the cap"
         rest = caps["WETH"] + caps["LINK"]
-        assert abs(found["WETH"] - 3_000 * caps["WETH"] / rest) < 1
+        assert abs(target_bps_by_symbol["WETH"] - 3_000 * caps["WETH"] / rest) < 1
         assert mentions(step.targets.reasons[0], "WBTC", "supplies.csv", "2026-11-01")
         assert agent.context.store.allocations.newest() is None, "a plan writes nothing"
 
@@ -173,15 +175,15 @@ def test_the_document_of_weights_is_one_json_with_data_volatilities_and_correlat
     settings = SETTINGS | {"kind": "hrp"}
     with agent_on(anvil_chain, tmp_path, ROOMY | {"portfolio.weights": settings}, TARGETS) as agent:
         api.import_prices(agent, closes(anvil_chain, tmp_path / "closes.csv"))
-        found = json.loads(json.dumps(api.weights(agent)))
-        assert found["kind"] == AllocationMethod.HRP.value
-        assert found["now"]["returns"] == 60
-        assert found["now"]["until_s"] == anvil_chain.now_s()
-        assert sum(found["now"]["weights_bps"].values()) == BPS
-        volatility = {item["symbol"]: item["volatility"] for item in found["assets"]}
+        document = json.loads(json.dumps(api.weights(agent)))
+        assert document["kind"] == AllocationMethod.HRP.value
+        assert document["now"]["returns"] == 60
+        assert document["now"]["until_s"] == anvil_chain.now_s()
+        assert sum(document["now"]["weights_bps"].values()) == BPS
+        volatility = {item["symbol"]: item["volatility"] for item in document["assets"]}
         assert volatility["USDC"] is None
         assert 0 < float(volatility["WETH"]) < float(volatility["WBTC"]) < float(volatility["LINK"])
-        assert {frozenset(pair.split("/")) for pair in found["correlations"]} == set(map(frozenset, combinations(VOLATILE, 2)))
+        assert {frozenset(pair.split("/")) for pair in document["correlations"]} == set(map(frozenset, combinations(VOLATILE, 2)))
         assert api.weights(agent) == api.weights(agent), "asked twice, told alike"
 
 

@@ -15,9 +15,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, Payment, RequestKind, RequestState
 from tests.support.agents import USD, agent_on, allowances, fund, purse, yes
 from tests.support.movements import movements
-from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS, bot
-from tests.support.on_chain.withdrawing import accept as sure
-from tests.support.on_chain.withdrawing import ended_state as ended
+from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS, accept, bot, ended_state
 from tests.support.text import raises_code
 
 
@@ -25,13 +23,13 @@ def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(anvil
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
-        done = transfers.withdraw(agent, transfers.WithdrawalRequest("1234.567891", to=HOME), send=True, confirm=sure)
+        done = transfers.withdraw(agent, transfers.WithdrawalRequest("1234.567891", to=HOME), send=True, confirm=accept)
         after = purse(chain)
         assert (done.state, done.sale) == ("paid", None), done.reason
         assert chain.balance("USDC", HOME) == before.raw["USDC"] - after.raw["USDC"] == 1_234_567_891
         assert {s: raw for s, raw in after.raw.items() if s != "USDC"} == {s: raw for s, raw in before.raw.items() if s != "USDC"}
         assert [intent.kind for intent in done.transactions] == [IntentKind.PAYOUT]
-        assert ended(agent, done.request_id) is RequestState.DONE
+        assert ended_state(agent, done.request_id) is RequestState.DONE
         history = agent.step_input().history
         assert history.budgets.outflow_24h == 1_234_567_891
         assert history.budgets.turnover_24h == 0
@@ -45,12 +43,12 @@ def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_th
     chain = anvil_chain
     with bot(chain, tmp_path, limits__turnover="5%") as agent:
         before = purse(chain)
-        planned = transfers.withdraw(agent, transfers.WithdrawalRequest("3500", to=HOME), confirm=sure)
+        planned = transfers.withdraw(agent, transfers.WithdrawalRequest("3500", to=HOME), confirm=accept)
         assert (planned.state, planned.is_refused, purse(chain)) == ("planned", False, before)
         assert planned.sale is not None
         assert planned.sale.plan is not None
         assert {leg.token_in for leg in planned.sale.plan.legs} == {chain.tokens["WETH"].address}
-        done = transfers.withdraw(agent, transfers.WithdrawalRequest("3500", to=HOME), send=True, confirm=sure)
+        done = transfers.withdraw(agent, transfers.WithdrawalRequest("3500", to=HOME), send=True, confirm=accept)
         after = purse(chain)
         assert done.state == "paid", done.reason
         assert chain.balance("USDC", HOME) == 3_500 * USD
@@ -65,7 +63,7 @@ def test_another_asset_than_the_numeraire_is_raised_beside_the_limits_of_turnove
     chain = anvil_chain
     with bot(chain, tmp_path, limits__turnover="2%", limits__daily_turnover="2%") as agent:
         before = purse(chain)
-        done = transfers.withdraw(agent, transfers.WithdrawalRequest("2.5", "WETH", to=HOME), send=True, confirm=sure)
+        done = transfers.withdraw(agent, transfers.WithdrawalRequest("2.5", "WETH", to=HOME), send=True, confirm=accept)
         assert done.state == "paid", done.reason
         assert chain.balance("WETH", HOME) == 25 * 10**17
         assert purse(chain).raw["USDC"] + purse(chain).raw["WBTC"] < before.raw["USDC"] + before.raw["WBTC"]
@@ -76,7 +74,7 @@ def test_the_same_part_of_everything_goes_to_the_wei_and_nothing_is_sold(anvil_c
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
-        done = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=sure)
+        done = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=accept)
         assert done.state == "paid", done.reason
         assert {intent.kind for intent in done.transactions} == {IntentKind.PAYOUT}
         whole = 10_000
@@ -91,48 +89,48 @@ def test_without_an_address_it_is_set_aside_and_the_targets_do_not_touch_it_unti
 ) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, **{"policy__cooldown": "0s"}) as agent:
-        held = transfers.withdraw(agent, transfers.WithdrawalRequest("2000"), send=True, confirm=sure)
-        assert (held.state, held.transactions) == ("reserved", ()), held.reason
-        drift = {one.symbol: one for one in agent.status().decision_result.drifts}["USDC"]
+        withdrawal = transfers.withdraw(agent, transfers.WithdrawalRequest("2000"), send=True, confirm=accept)
+        assert (withdrawal.state, withdrawal.transactions) == ("reserved", ()), withdrawal.reason
+        drift = {drift.symbol: drift for drift in agent.status().decision_result.drifts}["USDC"]
         assert drift.investable_raw == 700 * USD
         rebalanced = agent.rebalance(send=True, confirm=lambda _: True)
         assert rebalanced.kind is OutcomeKind.DONE, rebalanced.reason
         assert purse(chain).raw["USDC"] >= 2_000 * USD + 2_390 * USD
-        paid = transfers.resume_withdrawal(agent, held.request_id or 0, to=HOME, send=True, confirm=sure)
+        paid = transfers.resume_withdrawal(agent, withdrawal.request_id or 0, to=HOME, send=True, confirm=accept)
         assert (paid.state, chain.balance("USDC", HOME)) == ("paid", 2_000 * USD), paid.reason
-        again = transfers.resume_withdrawal(agent, held.request_id or 0, send=True, confirm=sure)
+        again = transfers.resume_withdrawal(agent, withdrawal.request_id or 0, send=True, confirm=accept)
         assert (again.state, again.transactions, chain.balance("USDC", HOME)) == ("paid", (), 2_000 * USD)
 
 
 def test_a_run_ends_a_withdrawal_once_its_payment_is_final(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, chain__confirmations=64) as agent:
-        done = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=sure)
+        done = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
         assert done.state == "waiting", done.reason
-        assert ended(agent, done.request_id) is RequestState.OPEN, done.reason
+        assert ended_state(agent, done.request_id) is RequestState.OPEN, done.reason
         chain.mine(64)
         before = chain.balance("USDC", HOME)
         list(agent.run(send=True, confirm=yes, once=True))
-        assert ended(agent, done.request_id) is RequestState.DONE
+        assert ended_state(agent, done.request_id) is RequestState.DONE
         assert chain.balance("USDC", HOME) == before
 
 
 def test_what_was_set_aside_is_released_into_the_portfolio(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
-        held = transfers.withdraw(agent, transfers.WithdrawalRequest("2000"), send=True, confirm=sure)
-        transfers.release_withdrawal(agent, held.request_id or 0)
-        assert {one.symbol: one for one in agent.status().decision_result.drifts}["USDC"].investable_raw == 2_700 * USD
+        withdrawal = transfers.withdraw(agent, transfers.WithdrawalRequest("2000"), send=True, confirm=accept)
+        transfers.release_withdrawal(agent, withdrawal.request_id or 0)
+        assert {drift.symbol: drift for drift in agent.status().decision_result.drifts}["USDC"].investable_raw == 2_700 * USD
 
 
 def test_more_than_there_is_is_refused_with_both_numbers(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
         for more, pro_rata in ({"amount": "10001"}, False), ({"amount": "10001"}, True):
             with raises_code(Refused, "holdings", "1 USDC") as refused:
-                transfers.withdraw(agent, transfers.WithdrawalRequest(**more, pro_rata=pro_rata, to=HOME), send=True, confirm=sure)
+                transfers.withdraw(agent, transfers.WithdrawalRequest(**more, pro_rata=pro_rata, to=HOME), send=True, confirm=accept)
             assert [(v.guard, v.measured_text, v.limit) for v in refused.value.verdicts] == [("holdings", "10001 USDC", "10000 USDC")]
             assert ("7300 USDC of it only by sales" in refused.value.message) is not pro_rata, refused.value.message
         with pytest.raises(ConfigError, match="AMOUNT"):
-            transfers.withdraw(agent, transfers.WithdrawalRequest("0", to=HOME), send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("0", to=HOME), send=True, confirm=accept)
         assert agent.context.store.requests.newest() == ()
 
 
@@ -148,19 +146,19 @@ def test_an_address_that_nobody_confirmed_and_more_than_a_day_may_pay_are_refuse
             (HOME, "1500.000001", "payout_per_day"),
             (HOME, "3500", "payout_per_day"),
         ):
-            looked = transfers.withdraw(agent, transfers.WithdrawalRequest(amount, to=to), confirm=sure)
+            looked = transfers.withdraw(agent, transfers.WithdrawalRequest(amount, to=to), confirm=accept)
             assert looked.state == "refused"
             assert [v.guard for v in looked.verdicts if not v.passed] == [guard]
             with raises_code(Refused, guard):
-                transfers.withdraw(agent, transfers.WithdrawalRequest(amount, to=to), send=True, confirm=sure)
+                transfers.withdraw(agent, transfers.WithdrawalRequest(amount, to=to), send=True, confirm=accept)
         assert purse(chain) == before
         assert agent.context.store.requests.newest() == ()
-        assert transfers.withdraw(agent, transfers.WithdrawalRequest("1500", to=HOME), send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("1500", to=HOME), send=True, confirm=accept).state == "paid"
         with raises_code(Refused, "payout_per_day"):
-            transfers.withdraw(agent, transfers.WithdrawalRequest("0.000001", to=HOME), send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("0.000001", to=HOME), send=True, confirm=accept)
         agent.context.store.requests.confirm_payout_address(stranger, 0)
         with raises_code(Refused, "payout_address"):
-            transfers.withdraw(agent, transfers.WithdrawalRequest("1", to=stranger), send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1", to=stranger), send=True, confirm=accept)
 
 
 def test_a_no_and_a_pause_send_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -174,7 +172,7 @@ def test_a_no_and_a_pause_send_nothing(anvil_chain: LocalChain, tmp_path: Path) 
             )
         agent.context.kill_switch.pause("holiday", 0)
         with raises_code(Refused, "kill_switch"):
-            transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=HOME), send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=HOME), send=True, confirm=accept)
         assert purse(chain) == before
         assert agent.context.store.requests.newest() == ()
 
@@ -185,17 +183,17 @@ def test_a_withdrawal_that_is_declined_or_refused_lowers_no_recorded_value(anvil
 
         def weight() -> tuple[Fraction, Fraction]:
             newest = valuations.newest(1)[0]
-            (usdc,) = [one for one in newest.holdings if one.token == anvil_chain.tokens["USDC"].address]
+            (usdc,) = [holding for holding in newest.holdings if holding.token == anvil_chain.tokens["USDC"].address]
             return newest.managed_value, usdc.reserved_raw * usdc.price
 
         for state, is_paused in ("declined", False), ("refused", True):
-            assert transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=HOME), send=True, confirm=sure).state == "paid"
+            assert transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=HOME), send=True, confirm=accept).state == "paid"
             anvil_chain.warp(3_601)
             before = max((valuation.block for valuation in valuations.newest(1)), default=-1)
             if is_paused:
                 agent.context.kill_switch.pause("holiday", 0)
-            found = transfers.withdraw(agent, transfers.WithdrawalRequest("3500"), send=True, confirm=lambda _: False)
-            assert found.state == state, found.reason
+            withdrawal = transfers.withdraw(agent, transfers.WithdrawalRequest("3500"), send=True, confirm=lambda _: False)
+            assert withdrawal.state == state, withdrawal.reason
             assert agent.context.store.requests.newest(open_only=True) == ()
             assert valuations.newest(1)[0].block > before, "an hour makes a valuation due"
             managed, set_aside = weight()
@@ -207,17 +205,17 @@ def test_what_was_set_aside_before_stays_so_when_a_sale_for_it_is_refused(anvil_
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
-        wanted = (Payment(chain.tokens["USDC"].address, 3_500 * USD),)
-        number = agent.context.store.requests.record(RequestKind.WITHDRAW, wanted, None, False, 0).id
+        payments = (Payment(chain.tokens["USDC"].address, 3_500 * USD),)
+        number = agent.context.store.requests.record(RequestKind.WITHDRAW, payments, None, False, 0).id
 
         def yes_and_pause(_: WithdrawalReport) -> bool:
             agent.context.kill_switch.pause("second thoughts", 0)
             return True
 
-        found = transfers.resume_withdrawal(agent, number, to=HOME, send=True, confirm=yes_and_pause)
-        assert found.state == "refused", found.reason
-        assert "pause" in found.reason, found.reason
-        assert ended(agent, number) is RequestState.OPEN
+        withdrawal_report = transfers.resume_withdrawal(agent, number, to=HOME, send=True, confirm=yes_and_pause)
+        assert withdrawal_report.state == "refused", withdrawal_report.reason
+        assert "pause" in withdrawal_report.reason, withdrawal_report.reason
+        assert ended_state(agent, number) is RequestState.OPEN
         assert purse(chain) == before
 
 
@@ -228,16 +226,16 @@ def test_a_store_that_is_deleted_gives_no_new_day_of_payouts(anvil_chain: LocalC
     fund(chain, HELD)
     with agent_on(chain, tmp_path / "first", limit, TARGETS, vouched=False) as agent:
         before = agent.step_input().history.budgets.outflow_24h  # what was done to set the world up
-        assert transfers.withdraw(agent, transfers.WithdrawalRequest("400", to=HOME), send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("400", to=HOME), send=True, confirm=accept).state == "paid"
         known = agent.step_input().history.budgets.outflow_24h - before
         assert known == 400 * USD
     with agent_on(chain, tmp_path / "second", limit, TARGETS, vouched=False) as agent:
         assert agent.step_input().history.budgets.outflow_24h - before == known
-        refused = transfers.withdraw(agent, transfers.WithdrawalRequest("200", to=HOME), confirm=sure)
+        refused = transfers.withdraw(agent, transfers.WithdrawalRequest("200", to=HOME), confirm=accept)
         assert refused.state == "refused"
         assert "payout_per_day" in refused.reason
         with raises_code(Refused, "payout_per_day"):
-            transfers.withdraw(agent, transfers.WithdrawalRequest("200", to=HOME), send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("200", to=HOME), send=True, confirm=accept)
         chain.warp(86_401)
-        assert transfers.withdraw(agent, transfers.WithdrawalRequest("200", to=HOME), send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("200", to=HOME), send=True, confirm=accept).state == "paid"
     assert chain.balance("USDC", HOME) == 600 * USD

@@ -16,11 +16,8 @@ from agent.model import ControlState, RequestState
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import USD, again, fund, trusted, yes
-from tests.support.on_chain.controls import ControlledRun as Bot
-from tests.support.on_chain.controls import result
-from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS, bot
-from tests.support.on_chain.withdrawing import accept as sure
-from tests.support.on_chain.withdrawing import ended_state as ended
+from tests.support.on_chain.controls import ControlledRun, result
+from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS, accept, bot, ended_state
 from tests.support.samples import slow
 from tests.support.text import raises_code
 
@@ -30,37 +27,39 @@ REPEATED = "repeated_payment"
 def test_a_payment_that_is_not_final_is_not_made_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, chain__confirmations=64) as agent:
-        first = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=sure)
+        first = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
         assert first.state == "waiting", first.reason
         with raises_code(Refused, REPEATED, f"--resume {first.request_id}"):
-            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
         assert chain.balance("USDC", HOME) == 1_000 * USD
-        dry = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), confirm=sure)
+        dry = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), confirm=accept)
         assert (dry.state, dry.repeats) == ("planned", f"withdrawal {first.request_id} is open and pays the same")
-        second = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME, again=True), send=True, confirm=sure)
+        second = transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME, again=True), send=True, confirm=accept)
         assert second.state == "waiting", second.reason
         assert chain.balance("USDC", HOME) == 2_000 * USD
         chain.mine(64)
         list(agent.run(send=True, confirm=yes, once=True))
-        assert {ended(agent, first.request_id), ended(agent, second.request_id)} == {RequestState.DONE}
+        assert {ended_state(agent, first.request_id), ended_state(agent, second.request_id)} == {RequestState.DONE}
 
 
 def test_shares_and_reserves_are_not_withdrawn_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         assert (
-            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=sure).state == "paid"
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=accept).state
+            == "paid"
         )
         paid = {symbol: chain.balance(symbol, HOME) for symbol in TARGETS}
         with raises_code(Refused, REPEATED, "within the last hour"):
-            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=accept)
         assert {symbol: chain.balance(symbol, HOME) for symbol in TARGETS} == paid
-        reserved = transfers.withdraw(agent, transfers.WithdrawalRequest("500"), send=True, confirm=sure)
+        reserved = transfers.withdraw(agent, transfers.WithdrawalRequest("500"), send=True, confirm=accept)
         with raises_code(Refused, REPEATED, f"--resume {reserved.request_id} --to ADDRESS"):
-            transfers.withdraw(agent, transfers.WithdrawalRequest("500", to=HOME), send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("500", to=HOME), send=True, confirm=accept)
         chain.warp(3_601)
         assert (
-            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=sure).state == "paid"
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", pro_rata=True, to=HOME), send=True, confirm=accept).state
+            == "paid"
         )
 
 
@@ -73,7 +72,7 @@ def killed_in_withdrawal(chain: LocalChain, loaded: LoadedConfig, moment: str) -
             os.kill(os.getpid(), signal.SIGKILL)
 
     with again(chain, loaded) as agent, heard(hear):
-        transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=sure)
+        transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +92,11 @@ def test_a_killed_withdrawal_that_is_repeated_pays_once(anvil_chain: LocalChain,
     assert in_child(lambda: killed_in_withdrawal(chain, loaded, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
         with raises_code(Refused, REPEATED, "withdrawal 1 "):
-            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=sure)
-        continued = transfers.resume_withdrawal(agent, 1, send=True, confirm=sure)
+            transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
+        continued = transfers.resume_withdrawal(agent, 1, send=True, confirm=accept)
         assert continued.state == "paid", continued.reason
         assert chain.balance("USDC", HOME) == 1_000 * USD
-        assert ended(agent, 1) is RequestState.DONE
+        assert ended_state(agent, 1) is RequestState.DONE
 
 
 def look_until(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
@@ -109,7 +108,7 @@ def look_until(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with again(chain, loaded) as agent, heard(hear):
-        Bot(chain, loaded, agent).look()
+        ControlledRun(chain, loaded, agent).look()
 
 
 @pytest.mark.parametrize(
@@ -128,12 +127,12 @@ def test_an_interrupted_control_names_its_own_withdrawal_alone(
     fund(chain, HELD)
     loaded = trusted(chain, tmp_path, OPEN, TARGETS)
     with again(chain, loaded) as agent:
-        assert transfers.withdraw(agent, transfers.WithdrawalRequest("50", to=HOME), send=True, confirm=sure).state == "paid"
-        assert transfers.withdraw(agent, transfers.WithdrawalRequest("60"), send=True, confirm=sure).state == "reserved"
-        control = Bot(chain, loaded, agent).ask("withdraw", *arguments, ("to", HOME))
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("50", to=HOME), send=True, confirm=accept).state == "paid"
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("60"), send=True, confirm=accept).state == "reserved"
+        control = ControlledRun(chain, loaded, agent).ask("withdraw", *arguments, ("to", HOME))
     assert in_child(lambda: look_until(chain, loaded, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
-        record = Bot(chain, loaded, agent).ended(control)
+        record = ControlledRun(chain, loaded, agent).ended(control)
         assert (record.state, record.code) == (ControlState.FAILED, "interrupted"), record
         assert result(record, "request") == own
         assert ("see withdrawal" in record.reason) is bool(own), record.reason
@@ -144,12 +143,12 @@ def test_a_control_repeats_a_withdrawal_only_with_again(anvil_chain: LocalChain,
     fund(chain, HELD)
     loaded = trusted(chain, tmp_path, OPEN, TARGETS)
     with again(chain, loaded) as agent:
-        run = Bot(chain, loaded, agent)
-        asked = run.ask("withdraw", ("amount", "100"), ("to", HOME))
-        assert run.ended(asked).state is ControlState.DONE
-        shown = run.shown("withdraw", ("amount", "100"), ("to", HOME))
-        assert (shown["state"], shown["plan_hash"]) == ("refused", "")
-        assert "within the last hour" in shown["reason"]
+        run = ControlledRun(chain, loaded, agent)
+        withdraw_document = run.ask("withdraw", ("amount", "100"), ("to", HOME))
+        assert run.ended(withdraw_document).state is ControlState.DONE
+        shown_plan_document = run.shown("withdraw", ("amount", "100"), ("to", HOME))
+        assert (shown_plan_document["state"], shown_plan_document["plan_hash"]) == ("refused", "")
+        assert "within the last hour" in shown_plan_document["reason"]
         second = run.ask("withdraw", ("amount", "100"), ("to", HOME), ("again", "yes"))
         assert run.ended(second).state is ControlState.DONE
         assert chain.balance("USDC", HOME) == 200 * USD
@@ -160,9 +159,9 @@ def test_a_plan_shown_before_the_same_withdrawal_was_paid_confirms_nothing(anvil
     fund(chain, HELD)
     loaded = trusted(chain, tmp_path, OPEN, TARGETS)
     with again(chain, loaded) as agent:
-        run = Bot(chain, loaded, agent)
+        run = ControlledRun(chain, loaded, agent)
         controls = [run.ask("withdraw", ("amount", "100"), ("to", HOME), *more) for more in ((), (("again", "yes"),))]
-        assert transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=HOME), send=True, confirm=sure).state == "paid"
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=HOME), send=True, confirm=accept).state == "paid"
         run.look()
         records = [run.store.controls.find(control.id) for control in controls]
         assert [record and (record.state, record.code) for record in records] == [

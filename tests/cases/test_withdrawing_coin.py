@@ -8,10 +8,9 @@ from agent.app.money import shutdown, transfers
 from agent.localchain import LocalChain
 from agent.model import IntentKind
 from tests.support.agents import agent_on, fund, purse
+from tests.support.constants import ETHER, HOME
 from tests.support.wallets import native_of
 
-HOME = "0x00000000000000000000000000000000000A11cE"
-ETHER = 10**18
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH", "wallet.payout_addresses": [HOME]}
 
@@ -24,16 +23,18 @@ def test_native_coin_is_unwrapped_and_paid_to_the_wei_and_the_rest_at_the_end(an
         before, there = purse(chain), native_of(chain, HOME)
         done = transfers.withdraw(agent, transfers.WithdrawalRequest("1.5", "ETH", to=HOME), send=True, confirm=lambda _: True)
         after = purse(chain)
-        assert (done.state, [one.kind for one in done.transactions]) == ("paid", [IntentKind.UNWRAP, IntentKind.PAYOUT]), done.reason
+        assert (done.state, [transaction.kind for transaction in done.transactions]) == ("paid", [IntentKind.UNWRAP, IntentKind.PAYOUT]), (
+            done.reason
+        )
         assert native_of(chain, HOME) - there == 15 * ETHER // 10
-        gas = sum(one.receipt.gas_cost_wei for one in done.transactions if one.receipt is not None)
+        gas = sum(transaction.receipt.gas_cost_wei for transaction in done.transactions if transaction.receipt is not None)
         assert before.native_wei + before.raw["WETH"] - after.native_wei - after.raw["WETH"] == 15 * ETHER // 10 + gas
         assert after.native_wei > ETHER // 20
         assert agent.step_input().history.cash_flows.unexplained_transfers == ()
         assert agent.step_input().history.budgets.turnover_24h == 0
         assert 0 < agent.step_input().history.budgets.loss_24h < 10**6
         end = shutdown.stop(agent, send_to=HOME, send=True, confirm=lambda _: True)
-        left = purse(chain)
+        balances_after = purse(chain)
         assert end.state == "stopped", end.reason
-        assert (left.raw["WETH"], left.raw["USDC"]) == (0, 0)
-        assert ETHER // 20 < left.native_wei < ETHER // 4
+        assert (balances_after.raw["WETH"], balances_after.raw["USDC"]) == (0, 0)
+        assert ETHER // 20 < balances_after.native_wei < ETHER // 4

@@ -24,11 +24,8 @@ from agent.policy.cash_flows import transfers as outflow
 from agent.policy.native_coin import held_balances
 from tests.support.agents import USD, again, fund, swap_of, trusted
 from tests.support.on_chain.gifts import give
-from tests.support.on_chain.withdrawing import HOME, TARGETS
-from tests.support.on_chain.withdrawing import accept as sure
-from tests.support.on_chain.withdrawing import ended_state as ended
-from tests.support.on_chain.withdrawing_in_parts import LARGE, PARTS, TEN_MINUTES, look
-from tests.support.on_chain.withdrawing_in_parts import restore_pools as back
+from tests.support.on_chain.withdrawing import HOME, TARGETS, accept, ended_state
+from tests.support.on_chain.withdrawing_in_parts import LARGE, PARTS, TEN_MINUTES, look, restore_pools
 from tests.support.text import raises_code
 
 ASKED = "3000000"
@@ -49,17 +46,20 @@ def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
-        shown = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=sure)
-        assert shown.state == "planned", shown.reason
-        assert shown.sale is not None, shown.reason
-        assert "part 1" in shown.sale.reason, shown.reason
-        first = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure)
+        preview = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=accept)
+        assert preview.state == "planned", preview.reason
+        assert preview.sale is not None, preview.reason
+        assert "part 1" in preview.sale.reason, preview.reason
+        first = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept)
         assert first.state == "part", first.reason
         assert "part 1" in first.reason
         assert "next at" in first.reason
         assert chain.balance("USDC", HOME) == 0, "nothing is paid before all of it is there"
         prices = chain.deployed_world.prices_usd
-        sold = {one: LARGE[one] - chain.balance(one) * prices[one] / 10 ** chain.tokens[one].decimals for one in ("WETH", "WBTC")}
+        sold = {
+            symbol: LARGE[symbol] - chain.balance(symbol) * prices[symbol] / 10 ** chain.tokens[symbol].decimals
+            for symbol in ("WETH", "WBTC")
+        }
         assert min(sold.values()) > 1_000, "every asset that is sold gives a part"
         early = look(agent)
         assert early.kind is OutcomeKind.HOLD, early.reason
@@ -69,16 +69,16 @@ def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain
 
     parts, paid = 1, None
     while paid is None and parts < 40:
-        back(chain, TEN_MINUTES)
+        restore_pools(chain, TEN_MINUTES)
         with again(chain, loaded) as agent:  # a run that was ended in between goes on
-            found = look(agent)
-            assert found.kind is OutcomeKind.DONE, found.reason
-            parts += any(one.kind is IntentKind.SWAP for one in found.transactions)
-            paid = next((one for one in found.transactions if one.kind is IntentKind.PAYOUT), None)
+            outcome = look(agent)
+            assert outcome.kind is OutcomeKind.DONE, outcome.reason
+            parts += any(transaction.kind is IntentKind.SWAP for transaction in outcome.transactions)
+            paid = next((transaction for transaction in outcome.transactions if transaction.kind is IntentKind.PAYOUT), None)
     assert parts > 2
     assert chain.balance("USDC", HOME) == 3_000_000 * USD
     with again(chain, loaded) as agent:
-        assert ended(agent, first.request_id) is RequestState.DONE
+        assert ended_state(agent, first.request_id) is RequestState.DONE
         assert agent.step_input().history.budgets.turnover_24h < 20 * USD, "no part is drift"
         look(agent)
         assert chain.balance("USDC", HOME) == 3_000_000 * USD, "paid once"
@@ -92,11 +92,11 @@ def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp
     loaded = trusted(chain, tmp_path, PARTS, {"WETH": "50%", "LINK": "20%", "USDC": "30%"})
 
     with again(chain, loaded) as agent:
-        shown = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=sure)
-        assert shown.sale is not None
-        assert shown.sale.plan is not None
-        assert "part 1" in shown.sale.reason
-        legs = [leg for leg in shown.sale.plan.legs if leg.token_in == weth(agent.step_input()) and leg.source is LegPlace.WALLET]
+        preview = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=accept)
+        assert preview.sale is not None
+        assert preview.sale.plan is not None
+        assert "part 1" in preview.sale.reason
+        legs = [leg for leg in preview.sale.plan.legs if leg.token_in == weth(agent.step_input()) and leg.source is LegPlace.WALLET]
         sold = sum(leg.amount_in_raw for leg in legs) * chain.deployed_world.prices_usd["WETH"] / 10**18
         assert sold > 300_000, float(sold)
 
@@ -107,18 +107,18 @@ def test_the_owner_goes_on_with_it_himself_or_takes_it_back(anvil_chain: LocalCh
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
-        first = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure)
+        first = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept)
         number = first.request_id or 0
         with raises_code(Refused, "part_not_due", f"withdrawal {number}", "1 of about 5"):
-            withdrawing.resume_withdrawal(agent, number, send=True, confirm=sure)
-        back(chain, TEN_MINUTES)
-        second = withdrawing.resume_withdrawal(agent, number, send=True, confirm=sure)
+            withdrawing.resume_withdrawal(agent, number, send=True, confirm=accept)
+        restore_pools(chain, TEN_MINUTES)
+        second = withdrawing.resume_withdrawal(agent, number, send=True, confirm=accept)
         assert second.state == "part", second.reason
         assert "part 2" in second.reason, second.reason
         withdrawing.release_withdrawal(agent, number)
-        assert ended(agent, number) is RequestState.RELEASED
+        assert ended_state(agent, number) is RequestState.RELEASED
         assert agent.step_input().history.cash_flows.pending_payments == ()
-        back(chain, TEN_MINUTES)
+        restore_pools(chain, TEN_MINUTES)
         assert "withdrawal" not in look(agent).reason
         assert chain.balance("USDC", HOME) == 0
 
@@ -129,14 +129,14 @@ def test_a_withdrawal_in_parts_ends_after_its_time_and_waits_for_its_owner(anvil
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
-        first = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure)
-    back(chain, 8 * 86_400)
+        first = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept)
+    restore_pools(chain, 8 * 86_400)
     with again(chain, loaded) as agent:
         late = look(agent)
         assert late.kind is OutcomeKind.HALT, late.reason
         assert f"trimtab withdraw --resume {first.request_id}" in late.reason, late.reason
         assert chain.balance("USDC", HOME) == 0, "a command of long ago pays nothing by itself"
-        assert withdrawing.resume_withdrawal(agent, first.request_id or 0, send=True, confirm=sure).state == "part"
+        assert withdrawing.resume_withdrawal(agent, first.request_id or 0, send=True, confirm=accept).state == "part"
 
 
 def test_where_parts_are_off_it_is_refused_whole_with_the_remedy(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -144,11 +144,11 @@ def test_where_parts_are_off_it_is_refused_whole_with_the_remedy(anvil_chain: Lo
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, {**PARTS, "limits.first_purchase": "off"}, TARGETS)
     with again(chain, loaded) as agent:
-        refused = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=sure)
+        refused = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=accept)
         assert refused.state == "refused"
         assert "raised now" in refused.reason
         with pytest.raises(ConfigError):
-            withdrawing.resume_withdrawal(agent, 1, send=True, confirm=sure)
+            withdrawing.resume_withdrawal(agent, 1, send=True, confirm=accept)
 
 
 def test_an_exit_goes_before_the_next_part(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -157,8 +157,8 @@ def test_an_exit_goes_before_the_next_part(anvil_chain: LocalChain, tmp_path: Pa
     changes = {**PARTS, "portfolio.assets.0.stop_loss": "2500", "policy.confirm_blocks": 2}
     loaded = trusted(chain, tmp_path, changes, TARGETS)
     with again(chain, loaded) as agent:
-        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
-        back(chain, TEN_MINUTES)
+        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
+        restore_pools(chain, TEN_MINUTES)
         chain.move_market({"WETH": 2_400})
         chain.mine(3)
         fired = look(agent)
@@ -173,12 +173,12 @@ def test_a_gift_that_holds_purchases_back_stops_no_part(anvil_chain: LocalChain,
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
-        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
-        back(chain, TEN_MINUTES)
+        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
+        restore_pools(chain, TEN_MINUTES)
         give(chain, "WETH", 400_000)
-        found = look(agent)
-        assert found.kind is OutcomeKind.DONE, found.reason
-        assert "part 2" in found.reason, found.reason
+        outcome = look(agent)
+        assert outcome.kind is OutcomeKind.DONE, outcome.reason
+        assert "part 2" in outcome.reason, outcome.reason
         assert [flow.blocks_trading for flow in agent.step_input().history.cash_flows.unexplained_transfers] == [True]
 
 
@@ -188,12 +188,12 @@ def test_without_parts_a_sale_beyond_the_losses_of_a_day_is_refused_whole(anvil_
     fund(chain, LARGE)
     bounds = {**PARTS, "limits.first_purchase": "off", "limits.price_impact": "300bps", "limits.plan_cost": "200bps"}
     with rich(chain, trusted(chain, tmp_path, {**bounds, "limits.daily_loss": "0.05%"}, TARGETS)) as agent:
-        shown = withdrawing.withdraw(agent, transfers.WithdrawalRequest("2500000", to=HOME), confirm=sure)
-        assert shown.state == "refused", shown.reason
-        assert "daily_loss" in shown.reason, shown.reason
-        before = {one: chain.balance(one) for one in LARGE}
-        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest("2500000", to=HOME), send=True, confirm=sure).state == "refused"
-        assert {one: chain.balance(one) for one in LARGE} == before
+        preview = withdrawing.withdraw(agent, transfers.WithdrawalRequest("2500000", to=HOME), confirm=accept)
+        assert preview.state == "refused", preview.reason
+        assert "daily_loss" in preview.reason, preview.reason
+        before = {symbol: chain.balance(symbol) for symbol in LARGE}
+        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest("2500000", to=HOME), send=True, confirm=accept).state == "refused"
+        assert {symbol: chain.balance(symbol) for symbol in LARGE} == before
         assert agent.context.store.requests.newest(10, open_only=True) == ()
 
 
@@ -202,9 +202,9 @@ def test_while_parts_follow_orders_edits_and_further_withdrawals_wait(anvil_chai
     chain = anvil_chain
     fund(chain, LARGE)
     with rich(chain, trusted(chain, tmp_path, PARTS, TARGETS)) as agent:
-        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
+        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
         with raises_code(Refused, "withdrawal_open", "withdrawal 1", "1 of about"):
-            withdrawing.withdraw(agent, transfers.WithdrawalRequest("100", to=HOME), send=True, confirm=sure)
+            withdrawing.withdraw(agent, transfers.WithdrawalRequest("100", to=HOME), send=True, confirm=accept)
         step = agent.step_input()
         assert isinstance(requests.rebalance_wholly_to_targets(step).decision_result.decision, Halt)
         at_any_price = LimitOrder("order", step.portfolio.numeraire.address, weth(step), 10**9, Fraction(1), 2**40, 0)
@@ -218,7 +218,7 @@ def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: Lo
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with rich(chain, loaded) as agent:
-        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
+        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
         store = agent.context.store
         (old,) = store.requests.newest(10, open_only=True)
         assert old.progress is not None
@@ -226,7 +226,11 @@ def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: Lo
         store.requests.record_progress(old.id, raised)
         young = store.requests.record(RequestKind.WITHDRAW, (Payment(weth(agent.step_input()), 10**18),), HOME, False, raised.until_s)
         store.requests.record_progress(young.id, replace(raised, next_s=raised.until_s, until_s=raised.until_s + 10**6))
-        due = [one.id for one in store.requests.newest(10, open_only=True) if withdrawal_run.is_continuable(one, agent.step_input())]
+        due = [
+            request.id
+            for request in store.requests.newest(10, open_only=True)
+            if withdrawal_run.is_continuable(request, agent.step_input())
+        ]
         assert due == [young.id]
         assert look(agent).kind is OutcomeKind.DONE
         assert chain.balance("WETH", HOME) == 10**18
@@ -237,13 +241,13 @@ def test_what_is_raised_is_paid_without_another_wait(anvil_chain: LocalChain, tm
     chain = anvil_chain
     fund(chain, LARGE)
     with rich(chain, trusted(chain, tmp_path, {**PARTS, "limits.first_purchase": "1d"}, TARGETS)) as agent:
-        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
+        assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
         step = agent.step_input()
         lacks = outflow.shortfall_raw(step.portfolio, step.limits, held_balances(step), chain.tokens["USDC"].address)
         with raises_code(Refused, "part_not_due", "1 of about"):
-            withdrawing.resume_withdrawal(agent, 1, send=True, confirm=sure)
+            withdrawing.resume_withdrawal(agent, 1, send=True, confirm=accept)
         give(chain, "USDC", lacks // USD + 1)
         transfers.list_transfers(agent)
         agent.context.store.balances.classify(None, None, agent.context.clock.now_s())
-        assert withdrawing.resume_withdrawal(agent, 1, send=True, confirm=sure).state in ("paid", "waiting")
+        assert withdrawing.resume_withdrawal(agent, 1, send=True, confirm=accept).state in ("paid", "waiting")
         assert chain.balance("USDC", HOME) == 3_000_000 * USD

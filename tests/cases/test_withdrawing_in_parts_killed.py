@@ -18,11 +18,8 @@ from agent.model import IntentKind, RequestState
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
 from tests.support.agents import USD, again, fund, trusted
-from tests.support.on_chain.withdrawing import HOME, TARGETS
-from tests.support.on_chain.withdrawing import accept as sure
-from tests.support.on_chain.withdrawing import ended_state as ended
-from tests.support.on_chain.withdrawing_in_parts import LARGE, PARTS, TEN_MINUTES, look
-from tests.support.on_chain.withdrawing_in_parts import restore_pools as back
+from tests.support.on_chain.withdrawing import HOME, TARGETS, accept, ended_state
+from tests.support.on_chain.withdrawing_in_parts import LARGE, PARTS, TEN_MINUTES, look, restore_pools
 from tests.support.text import raises_code
 
 
@@ -31,20 +28,20 @@ def killed_in_part(chain: LocalChain, loaded: LoadedConfig, command: str, moment
     chain.__dict__.pop("transport", None)  # a connection of its own
     with again(chain, loaded) as agent:
         store = agent.context.store
-        before = len([one for one in store.journal.intents(limit=100) if one.kind is IntentKind.SWAP])
+        before = len([intent for intent in store.journal.intents(limit=100) if intent.kind is IntentKind.SWAP])
 
         def hear(passed: str) -> None:
             if not passed.startswith(moment):
                 return
-            swaps = [one for one in store.journal.intents(limit=100) if one.kind is IntentKind.SWAP]
-            if len(swaps) > before and ("send" in moment or all(one.succeeded for one in swaps)):
+            swaps = [intent for intent in store.journal.intents(limit=100) if intent.kind is IntentKind.SWAP]
+            if len(swaps) > before and ("send" in moment or all(swap.succeeded for swap in swaps)):
                 os.kill(os.getpid(), signal.SIGKILL)
 
         with heard(hear):
             if command == "withdraw":
-                transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure)
+                transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept)
             elif command == "resume":
-                transfers.resume_withdrawal(agent, 1, send=True, confirm=sure)
+                transfers.resume_withdrawal(agent, 1, send=True, confirm=accept)
             else:
                 look(agent)
 
@@ -73,11 +70,11 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     if command != "withdraw":
         with again(chain, loaded) as agent:
-            assert transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
-        back(chain, TEN_MINUTES)
+            assert transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
+        restore_pools(chain, TEN_MINUTES)
         raised = 2
     assert in_child(lambda: killed_in_part(chain, loaded, command, moment)) == -signal.SIGKILL
-    left = chain.balance("WETH")
+    weth_after = chain.balance("WETH")
 
     with again(chain, loaded) as agent:
         early = look(agent)
@@ -85,21 +82,21 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
         assert f"part {raised + 1}" in early.reason, early.reason
         assert "next at" in early.reason, early.reason
         with raises_code(Refused, "part_not_due", f"{raised} of about"):
-            transfers.resume_withdrawal(agent, 1, send=True, confirm=sure)
-        assert chain.balance("WETH") == left, "the next part keeps its distance"
+            transfers.resume_withdrawal(agent, 1, send=True, confirm=accept)
+        assert chain.balance("WETH") == weth_after, "the next part keeps its distance"
 
     for part in range(raised + 1, 40):
-        back(chain, TEN_MINUTES)
+        restore_pools(chain, TEN_MINUTES)
         with again(chain, loaded) as agent:
-            found = look(agent)
-            assert found.kind is OutcomeKind.DONE, found.reason
-            if any(one.kind is IntentKind.PAYOUT for one in found.transactions):
+            outcome = look(agent)
+            assert outcome.kind is OutcomeKind.DONE, outcome.reason
+            if any(transaction.kind is IntentKind.PAYOUT for transaction in outcome.transactions):
                 break
-            assert f"part {part}" in found.reason, found.reason
+            assert f"part {part}" in outcome.reason, outcome.reason
     with again(chain, loaded) as agent:
         look(agent)
         assert chain.balance("USDC", HOME) == 2_400_000 * USD, "paid once"
-        assert ended(agent, 1) is RequestState.DONE
+        assert ended_state(agent, 1) is RequestState.DONE
         assert agent.step_input().history.cash_flows.pending_payments == ()
 
 
@@ -108,15 +105,15 @@ def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalC
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
-        assert transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=sure).state == "part"
-        back(chain, TEN_MINUTES)
+        assert transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
+        restore_pools(chain, TEN_MINUTES)
         before = agent.context.store.requests.newest()
 
         def paused(_: WithdrawalReport) -> bool:
             agent.context.kill_switch.pause("while it is asked for", 0)
             return True
 
-        found = transfers.resume_withdrawal(agent, 1, send=True, confirm=paused)
-        assert found.state == "refused", found.reason
-        assert "kill switch" in found.reason, found.reason
+        withdrawal_report = transfers.resume_withdrawal(agent, 1, send=True, confirm=paused)
+        assert withdrawal_report.state == "refused", withdrawal_report.reason
+        assert "kill switch" in withdrawal_report.reason, withdrawal_report.reason
         assert agent.context.store.requests.newest() == before

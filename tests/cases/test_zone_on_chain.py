@@ -42,10 +42,10 @@ def test_a_zone_waits_trades_to_its_edge_and_waits_again(anvil_chain: LocalChain
         assert again.kind is OutcomeKind.HOLD
         assert isinstance(again.decision, Hold)
         assert agent.status().decision_result.decision == again.decision
-        told = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["sentences"])
-        assert mentions(told, "rebalance", "outside", "zone")
-        assert "A plan saved" in told
-        assert mentions(told, "WETH", "traded to")
+        text = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["sentences"])
+        assert mentions(text, "rebalance", "outside", "zone")
+        assert "A plan saved" in text
+        assert mentions(text, "WETH", "traded to")
 
 
 def test_a_plan_that_is_not_worth_its_gas_is_a_hold_told_with_all_figures(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -63,9 +63,9 @@ def test_a_plan_that_is_not_worth_its_gas_is_a_hold_told_with_all_figures(anvil_
         assert zone is not None
         assert zone.plan_tradeoff is not None
         assert 0 < zone.plan_tradeoff.saved_risk < zone.plan_tradeoff.cost
-        told = " ".join(step_history.explain(tmp_path / "trimtab.toml", next_outcome.step_id)["sentences"])
-        assert mentions(told, "held", "zone")
-        assert "A plan saved" in told
+        text = " ".join(step_history.explain(tmp_path / "trimtab.toml", next_outcome.step_id)["sentences"])
+        assert mentions(text, "held", "zone")
+        assert "A plan saved" in text
         fund(chain, {"WETH": 5_700, "USDC": 4_300})
         explained(agent)
         assert agent.plan().kind is OutcomeKind.PLANNED

@@ -20,7 +20,7 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode, free_port
 from agent.localchain.perpetuals import LocalPerps
 from agent.planning import planner
-from tests.cli.tools import SECRET, STORE_ENDINGS, Desk, Said, forked_in, in_process, takes_config
+from tests.cli.tools import SECRET, STORE_ENDINGS, CommandResult, Desk, forked_in, in_process, takes_config
 from tests.support.bands import with_bands
 from tests.support.worlds import SHORTCUTS, missing
 
@@ -92,16 +92,18 @@ def desk(
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
 
-    def run(*args: str) -> Said:
-        given = () if "--config" in args or not takes_config(args) else ("--config", str(config))
-        return in_process(capfd, monkeypatch, *args, *given)
+    def run(*args: str) -> CommandResult:
+        arguments = () if "--config" in args or not takes_config(args) else ("--config", str(config))
+        return in_process(capfd, monkeypatch, *args, *arguments)
 
     node = AnvilNode(about["url"])
     with _undone(node):
         yield Desk(config, node, about, run)
 
 
-def _runner(chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
+def _runner(
+    chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., CommandResult]:
     if SHORTCUTS:
         monkeypatch.setattr(planner, "_best_within_plan_cost", _planned_once)
     # Tests that share this chain may have moved its time away from the machine's.
@@ -112,7 +114,9 @@ def _runner(chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: p
 
 
 @pytest.fixture
-def run(anvil_chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
+def run(
+    anvil_chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., CommandResult]:
     """Runs a command with the config that the test has made for the embedded chain."""
     return _runner(anvil_chain, capfd, monkeypatch, tmp_path)
 
@@ -120,13 +124,13 @@ def run(anvil_chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch:
 @pytest.fixture
 def perps_run(
     perps_chain: LocalPerps, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., Said]:
+) -> Callable[..., CommandResult]:
     """The same for the chain with Perpetual Protocol."""
     return _runner(perps_chain.chain, capfd, monkeypatch, tmp_path)
 
 
 @pytest.fixture
-def bare(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+def bare(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., CommandResult]:
     """Runs a command that needs no chain."""
     monkeypatch.setenv("COLUMNS", "100")
     return lambda *args: in_process(capfd, monkeypatch, *args)

@@ -122,11 +122,11 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def misfits(kind: Any, document: Any) -> list[str]:
     """Each place where a document differs from its declaration; of several declarations, from the nearest."""
     if members := get_args(kind):
-        return min((misfits(one, document) for one in members), key=len)
+        return min((misfits(member, document) for member in members), key=len)
     try:
         _adapter(kind).validate_json(json.dumps([document]))
     except ValidationError as error:
-        return [f"{one['loc'][1:]}: {one['msg']}, {one['input']!r:.80}" for one in error.errors() if one["input"] != ANY]
+        return [f"{error['loc'][1:]}: {error['msg']}, {error['input']!r:.80}" for error in error.errors() if error["input"] != ANY]
     return []
 
 
@@ -157,4 +157,4 @@ def require_declared(args: tuple[str, ...], document: Any) -> None:
         if command in ("rebalance", "swap", "hedge", "run") and "--send" in args:
             assert "transactions" in document
             assert "realised" in document
-    assert not (found := misfits(kind, document)), (args, found[:5])
+    assert not (mistakes := misfits(kind, document)), (args, mistakes[:5])

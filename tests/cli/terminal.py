@@ -14,7 +14,7 @@ from tests.cli.tools import with_terminal
 
 
 @dataclass(frozen=True)
-class Seen:
+class TerminalRun:
     """How a command ended, what its terminal showed, and what `ps` could show of it meanwhile."""
 
     code: int
@@ -22,26 +22,26 @@ class Seen:
     command_line: bytes
 
 
-def typed(replies: Sequence[tuple[str, str]], *args: str, within_s: float = 120, **more: Any) -> Seen:
+def typed(replies: Sequence[tuple[str, str]], *args: str, within_s: float = 120, **more: Any) -> TerminalRun:
     """Runs `trimtab` at a terminal; each reply is typed when its prompt has been shown. The command line is its own where it is not
     preloaded.
     """
     child, terminal = with_terminal(*args, **more)
-    shown, answered, end, left = b"", 0, time.monotonic() + within_s, list(replies)
+    screen, answered, end, remaining = b"", 0, time.monotonic() + within_s, list(replies)
     command_line = b""
     while time.monotonic() < end:
         if select.select([terminal], [], [], 0.2)[0]:
             try:
-                shown += os.read(terminal, 65536)
+                screen += os.read(terminal, 65536)
             except OSError:  # the child has closed its end
                 break
-        if left and left[0][0].encode() in shown[answered:]:
-            answered = len(shown)
+        if remaining and remaining[0][0].encode() in screen[answered:]:
+            answered = len(screen)
             command_line += Path(f"/proc/{child.pid}/cmdline").read_bytes()
-            os.write(terminal, left.pop(0)[1].encode() + b"\n")
+            os.write(terminal, remaining.pop(0)[1].encode() + b"\n")
     else:
         child.kill()
     code = child.wait()
     os.close(terminal)
-    assert not left, shown.decode()
-    return Seen(code, shown.decode(), command_line)
+    assert not remaining, screen.decode()
+    return TerminalRun(code, screen.decode(), command_line)

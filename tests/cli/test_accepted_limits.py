@@ -13,10 +13,10 @@ def limits_rows(desk: Desk) -> list[tuple[str, str, str]]:
 
 def test_what_is_accepted_is_told_by_status_and_doctor(desk: Desk) -> None:
     desk.edit(('slippage = "0.3%"', 'i_accept = ["slippage"]\nslippage = "6%"'))
-    said = "limits.slippage: 6% is above the ceiling of 5%, accepted by limits.i_accept"
-    assert said in desk.ask("status")["warnings"]
+    text = "limits.slippage: 6% is above the ceiling of 5%, accepted by limits.i_accept"
+    assert text in desk.ask("status")["warnings"]
     (row,) = limits_rows(desk)
-    assert row[:2] == ("warn", said)
+    assert row[:2] == ("warn", text)
     assert "lower" in row[2]
 
 
@@ -32,6 +32,6 @@ def test_a_name_that_is_not_needed_is_told_by_doctor(desk: Desk) -> None:
 def test_what_is_not_accepted_is_refused_by_every_command(desk: Desk) -> None:
     desk.edit(('slippage = "0.3%"', 'slippage = "6%"'))
     for command in ("status", "plan", "doctor"):
-        told = desk.run(command, "--json")
-        assert told.code == 2
-        assert mentions(told.out + told.err, "limits.slippage", "6%", "5%")
+        result = desk.run(command, "--json")
+        assert result.code == 2
+        assert mentions(result.out + result.err, "limits.slippage", "6%", "5%")

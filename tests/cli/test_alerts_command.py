@@ -11,9 +11,8 @@ import pytest
 
 from agent.observe.notify import UNANSWERED_REASON
 from tests.cli.tools import Desk
-from tests.support.alert_receivers import Box, mailbox, silent, webhook
-from tests.support.commands.native_coin import ETHER
-from tests.support.commands.native_coin import change_native_coin as native
+from tests.support.alert_receivers import ReceivedMessages, mailbox, silent, webhook
+from tests.support.commands.native_coin import ETHER, change_native_coin
 from tests.support.text import mentions
 
 TARGETS = """
@@ -52,7 +51,7 @@ def date_books_yesterday(desk: Desk) -> None:
 
 
 def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    hook, mail = Box(), Box()
+    hook, mail = ReceivedMessages(), ReceivedMessages()
     with webhook(hook, CANARY) as hook_url, mailbox(mail) as mail_url:
         monkeypatch.setenv("ALERT_HOOK", hook_url)
         monkeypatch.setenv("ALERT_MAIL", mail_url)
@@ -67,14 +66,14 @@ def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk,
         dry = desk.run("run", "--once", "--log-format", "json")
         assert dry.code == 0, dry.why
         hook.until(2)
-        said = desk.run("run", "--once", "--send", "--yes", "--log-format", "json")
-        assert said.code == 0, said.why
+        result = desk.run("run", "--once", "--send", "--yes", "--log-format", "json")
+        assert result.code == 0, result.why
         hook.until(3)
         mail.until(1)
-        told = len(hook.items)
+        count = len(hook.items)
         again = desk.run("run", "--once", "--log-format", "json")
         assert again.code in (0, 10), again.why
-        assert CANARY not in said.err + again.err
+        assert CANARY not in result.err + again.err
         after = desk.ask("alerts")
     assert [item["title"].split()[-1] for item in hook.items] == ["band", "week", "rebalanced"], "one message a cause"
     assert mentions(
@@ -87,9 +86,9 @@ def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk,
     assert "sold" in mail.texts[0]
     assert "trimtab explain" in mail.texts[0]
     assert len(mail.items) == 1
-    assert hook.texts[told:] == [], "nothing of it is new to the second run"
+    assert hook.texts[count:] == [], "nothing of it is new to the second run"
     targets = {target["name"]: target for target in after["targets"]}
-    assert {name: (one["failures_in_row"], one["waiting"], one["ready"]) for name, one in targets.items()} == {
+    assert {name: (target["failures_in_row"], target["waiting"], target["ready"]) for name, target in targets.items()} == {
         "hook": (0, 0, True),
         "mail": (0, 0, True),
     }
@@ -99,7 +98,7 @@ def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk,
 
 
 def test_a_paused_run_goes_on_reading_booking_and_alerting_and_sends_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    hook = Box()
+    hook = ReceivedMessages()
     with webhook(hook, CANARY) as hook_url:
         monkeypatch.setenv("ALERT_HOOK", hook_url)
         monkeypatch.setenv("ALERT_MAIL", hook_url)
@@ -108,10 +107,10 @@ def test_a_paused_run_goes_on_reading_booking_and_alerting_and_sends_nothing(des
         with_targets(desk)
         assert desk.run("pause", "--reason", "away").code == 0
         wallet = desk.about["wallet"]
-        native(desk, ETHER)
+        change_native_coin(desk, ETHER)
         nonce = desk.node.rpc("eth_getTransactionCount", wallet, "latest")
-        said = desk.run("run", "--once", "--send", "--yes", "--log-format", "json")
-        assert (said.code, desk.node.rpc("eth_getTransactionCount", wallet, "latest")) == (10, nonce), said.why
+        result = desk.run("run", "--once", "--send", "--yes", "--log-format", "json")
+        assert (result.code, desk.node.rpc("eth_getTransactionCount", wallet, "latest")) == (10, nonce), result.why
         hook.until(1)
     assert [item["title"].split()[-1] for item in hook.items] == ["paused"]
     booked = desk.ask("books", "journal")["entries"][0]
@@ -126,7 +125,7 @@ def test_a_paused_run_goes_on_reading_booking_and_alerting_and_sends_nothing(des
 
 
 def test_a_price_alert_is_sent_once_and_shown_until_it_is_off(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    hook = Box()
+    hook = ReceivedMessages()
     with webhook(hook, CANARY) as hook_url:
         monkeypatch.setenv("ALERT_HOOK", hook_url)
         monkeypatch.setenv("ALERT_MAIL", hook_url)
@@ -138,14 +137,14 @@ def test_a_price_alert_is_sent_once_and_shown_until_it_is_off(desk: Desk, monkey
         for _ in range(2):
             assert desk.run("run", "--once").code == 0
             hook.until(2)
-    told = [text for text in hook.texts if "WETH above" in text]
-    assert len(told) == 1, "the second run repeats nothing"
-    assert mentions(told[0], "WETH above 2900 USDC: fired at 3000 USDC")
+    texts = [text for text in hook.texts if "WETH above" in text]
+    assert len(texts) == 1, "the second run repeats nothing"
+    assert mentions(texts[0], "WETH above 2900 USDC: fired at 3000 USDC")
     rows = {row["kind"]: row for row in desk.ask("orders")["orders"]}
     assert (rows["alert_above"]["stage"], rows["alert_above"]["fired_at"]) == ("fired", "3000")
     assert (rows["alert_below"]["stage"], rows["alert_below"]["level"]) == ("armed", "1500")
-    (held,) = (one for one in desk.ask("status")["holdings"] if one["symbol"] == "WETH")
-    assert held["price_alerts"][1] == "WETH below 1500 USDC: armed"
+    (holding,) = (holding for holding in desk.ask("status")["holdings"] if holding["symbol"] == "WETH")
+    assert holding["price_alerts"][1] == "WETH below 1500 USDC: armed"
     assert mentions(desk.run("status").out, "Price alert: WETH above 2900 USDC: fired at 3000 USDC", "WETH below 1500 USDC: armed")
     desk.ask("orders", "set", "--yes", "WETH", "--alert-above", "off", "--alert-below", "off")
     assert desk.ask("orders")["orders"] == []
@@ -153,10 +152,10 @@ def test_a_price_alert_is_sent_once_and_shown_until_it_is_off(desk: Desk, monkey
 
 def test_alert_prices_are_those_of_the_bands_and_stand_around_the_price(desk: Desk) -> None:
     document = desk.ask("alerts")
-    held = {item["symbol"]: item for item in desk.ask("status")["holdings"]}
+    holding_by_symbol = {item["symbol"]: item for item in desk.ask("status")["holdings"]}
     for asset in document["assets"]:
-        assert asset["band_bps"] == held[asset["symbol"]]["band_bps"]
-        assert asset["weight_bps"] == held[asset["symbol"]]["weight_bps"]
+        assert asset["band_bps"] == holding_by_symbol[asset["symbol"]]["band_bps"]
+        assert asset["weight_bps"] == holding_by_symbol[asset["symbol"]]["weight_bps"]
         low, price, high = (Decimal(asset[name]) for name in ("alert_low", "price", "alert_high"))
         assert low < high
         assert asset["side"] == ("below" if price < low else "above" if price > high else "inside")
@@ -167,7 +166,7 @@ def test_alert_prices_are_those_of_the_bands_and_stand_around_the_price(desk: De
 
 
 def test_a_test_reaches_each_target_or_names_the_one_it_did_not(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    hook = Box()
+    hook = ReceivedMessages()
     with webhook(hook, CANARY) as hook_url, silent() as gone:
         monkeypatch.setenv("ALERT_HOOK", hook_url)
         monkeypatch.setenv("ALERT_MAIL", hook_url)

@@ -18,10 +18,10 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
 
 from agent.web.api import gate
 from agent.web.api.gate import API_PREFIX, PROBE_PATHS
-from tests.cli.tools import Desk, Said, forked
+from tests.cli.tools import CommandResult, Desk, forked
 from tests.support.api import Client
 from tests.support.commands.documents import without_latency
-from tests.support.dashboards import HereBoard, Served
+from tests.support.dashboards import InProcessDocumentCache, Served
 
 
 @pytest.fixture
@@ -42,9 +42,9 @@ def traded(desk: Desk) -> Iterator[None]:
 def server(desk: Desk) -> Iterator[Client]:
     """The API, by a token that may do everything."""
     desk.ask("plan")
-    made = desk.ask("token", "add", "test", "--scope", "read", "--scope", "plan", "--scope", "control")
-    with Served(board=HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as found:
-        yield Client(found, made["token"])
+    token_document = desk.ask("token", "add", "test", "--scope", "read", "--scope", "plan", "--scope", "control")
+    with Served(board=InProcessDocumentCache(str(desk.config), desk.config.with_name("trimtab.db"))) as server:
+        yield Client(server, token_document["token"])
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def examine(server: Client, examples: int) -> int:
     schema.config.update(base_url=f"{home}{API_PREFIX}")
     schema.config.checks.negative_data_rejection.expected_statuses.append("413")  # too long for its schema, and for the server
     called, calls, bearer = set[tuple[str, str]](), 0, {"Authorization": f"Bearer {server.token}"}
-    for found in schema.get_all_operations():
-        operation = found.ok()
+    for api_operation in schema.get_all_operations():
+        operation = api_operation.ok()
         modes = [GenerationMode.POSITIVE]
         if operation.query or operation.body:
             modes.append(GenerationMode.NEGATIVE)
@@ -104,11 +104,11 @@ def test_each_document_is_that_of_its_command_and_of_the_openapi_document(desk: 
         "/pnl?period=day&benchmark=WETH&last=3": ("pnl", "--period", "day", "--benchmark", "WETH", "--limit", "3"),
         "/orders": ("orders",), "/alerts": ("alerts",),
     }  # fmt: skip
-    found = {path: server.ask(API_PREFIX + path) for path in commands}
-    commands["/explain"] += (found["/explain"].json["step"],)  # the commands below write newer steps
+    document_by_command = {path: server.ask(API_PREFIX + path) for path in commands}
+    commands["/explain"] += (document_by_command["/explain"].json["step"],)  # the commands below write newer steps
     for path, command in commands.items():
-        assert without_latency(found[path].json) == without_latency(desk.ask(*command)), path
-    older = found["/history?limit=2"].headers["link"].split("<")[1].split(">")[0]
+        assert without_latency(document_by_command[path].json) == without_latency(desk.ask(*command)), path
+    older = document_by_command["/history?limit=2"].headers["link"].split("<")[1].split(">")[0]
     assert server.ask(older).json["steps"] == desk.ask("history", "--limit", "4")["steps"][2:]
     assert server.ask(f"{API_PREFIX}/explain/{'0' * 26}").code == "unknown"
     assert server.ask(f"{API_PREFIX}/history?before=none").code == "unknown"
@@ -116,9 +116,9 @@ def test_each_document_is_that_of_its_command_and_of_the_openapi_document(desk: 
     assert server.ask(f"{API_PREFIX}/positions").code == "not_configured"
     assert examine(server, 2) >= 15
     assert desk.ask("token", "revoke", "test")["state"] == "revoked"
-    assert [one["state"] for one in desk.ask("token", "list")["tokens"]] == ["revoked"]
+    assert [token["state"] for token in desk.ask("token", "list")["tokens"]] == ["revoked"]
     assert server.ask(f"{API_PREFIX}/status").code == "token_revoked"
-    events = [(one["event"], one["user"], one["detail"]) for one in desk.ask("user", "log")["events"]]
+    events = [(event["event"], event["user"], event["detail"]) for event in desk.ask("user", "log")["events"]]
     assert events == [("token_revoked", "test", ""), ("token_added", "test", "read plan control")]
 
 
@@ -128,10 +128,10 @@ def test_a_control_is_queued_once_whatever_is_repeated_and_binds_the_shown_plan(
     unshown = server.ask(f"{API_PREFIX}/controls", "POST", json.dumps({"kind": "rebalance", "plan_hash": "0" * 64}), Idempotency_Key="a")
     assert (unshown.status, unshown.code) == (409, "not_shown")
     edit = {"kind": "edit", "arguments": [{"name": "target", "value": "WETH=29%"}, {"name": "target", "value": "USDC=21%"}]}
-    shown = server.ask(f"{API_PREFIX}/controls/preview", "POST", json.dumps(edit))
-    assert shown.status == 200
-    assert shown.json["state"] == "planned"
-    body = json.dumps({**edit, "plan_hash": shown.json["plan_hash"]})
+    document = server.ask(f"{API_PREFIX}/controls/preview", "POST", json.dumps(edit))
+    assert document.status == 200
+    assert document.json["state"] == "planned"
+    body = json.dumps({**edit, "plan_hash": document.json["plan_hash"]})
     first, again = (server.ask(f"{API_PREFIX}/controls", "POST", body, Idempotency_Key="b") for _ in range(2))
     assert first.status == again.status == 202
     assert first.json == again.json
@@ -159,15 +159,15 @@ def test_schemathesis_finds_no_answer_that_the_openapi_document_denies(server: C
 
 
 @pytest.mark.slow
-def test_futures_are_those_of_their_commands(bare: Callable[..., Said], futures_chain: tuple[Path, dict[str, Any]]) -> None:
+def test_futures_are_those_of_their_commands(bare: Callable[..., CommandResult], futures_chain: tuple[Path, dict[str, Any]]) -> None:
     config = futures_chain[0]
 
     def told(*words: str) -> Any:
         return bare(*words, "--config", str(config), "--json").json
 
     told("plan")
-    made = told("token", "add", "futures", "--scope", "read")
-    with Served(board=HereBoard(str(config), config.with_name("local.db"))) as found:
-        client = Client(found, made["token"])
+    token_document = told("token", "add", "futures", "--scope", "read")
+    with Served(board=InProcessDocumentCache(str(config), config.with_name("local.db"))) as server:
+        client = Client(server, token_document["token"])
         for command in ("positions", "margin", "funding", "status"):
             assert without_latency(client.ask(f"{API_PREFIX}/{command}").json) == without_latency(told(command)), command

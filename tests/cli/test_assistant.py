@@ -6,8 +6,6 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,13 +18,13 @@ from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import CallToolResult, TextResourceContents
 
-from agent.errors import ConfigError, OperatorNeeded, Refused, TrimtabError
+from agent.errors import ConfigError, OperatorNeeded, Refused
 from agent.store.files.secret import secret_path
 from agent.web.api import assistant
 from agent.web.api.assistant import DATA_NOTICE, INSTRUCTIONS, Assistant, escape_texts
-from agent.web.reading import _call
 from tests.cli.tools import SECRET, Desk
 from tests.support.commands.documents import without_latency
+from tests.support.dashboards import InProcessAppProcess
 from tests.support.stores import install_later_version
 
 PROGRAM = """
@@ -42,15 +40,15 @@ main()
 def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_nothing(desk: Desk, tmp_path: Any) -> None:
     desk.ask("rebalance", "--send", "--yes")
     stand_still(desk)
-    said, before = tmp_path / "said.txt", sent(desk)
+    log_path, before = tmp_path / "said.txt", sent(desk)
     secret_path(desk.config.with_name("trimtab.db")).unlink()
-    files, found = files_of(desk), dict[str, Any]()
+    files, files_before = files_of(desk), dict[str, Any]()
 
     async def talk() -> None:
         program = StdioServerParameters(
             command=sys.executable, args=["-c", PROGRAM, "mcp", "--config", str(desk.config)], env=dict(os.environ)
         )
-        with said.open("w") as errors:
+        with log_path.open("w") as errors:
             async with stdio_client(program, errlog=errors) as (read, write), ClientSession(read, write) as session:
                 began = await session.initialize()
                 assert began.instructions == INSTRUCTIONS
@@ -59,8 +57,8 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
                 assert {tool.name for tool in tools} == {"status", "plan", "explain", "history", "pnl", "controls"}
                 assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
                 calls = {"status": {}, "plan": {}, "history": {"limit": 1}, "pnl": {"period": "day"}, "explain": {}, "controls": {}}
-                for name, given in calls.items():
-                    found[name] = await session.call_tool(name, given)
+                for name, call in calls.items():
+                    files_before[name] = await session.call_tool(name, call)
                 refused = {
                     "rebalance": {},
                     "request_control": {"kind": "pause", "key": "a" * 8},
@@ -68,8 +66,8 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
                     "history": {"limit": 0},
                     "explain": {"step": "../a"},
                 }
-                for name, given in refused.items():
-                    assert (await session.call_tool(name, given)).is_error, name
+                for name, call in refused.items():
+                    assert (await session.call_tool(name, call)).is_error, name
                 unknown = await session.call_tool("explain", {"step": "none"})
                 assert unknown.is_error
                 assert text_of(unknown).startswith("unknown: ")
@@ -83,17 +81,17 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
                         await session.read_resource(outside)
 
     asyncio.run(talk())
-    assert said.read_text() == "[]\n", "it loads nothing that signs, and says nothing"
+    assert log_path.read_text() == "[]\n", "it loads nothing that signs, and says nothing"
     assert files_of(desk) == files, "reading makes no file"
-    told = {
+    document_by_command = {
         "status": desk.ask("status"), "history": desk.ask("history", "--limit", "1"), "pnl": desk.ask("pnl", "--period", "day"),
-        "explain": desk.ask("explain", found["explain"].structured_content["document"]["step"]), "plan": desk.ask("plan"),
+        "explain": desk.ask("explain", files_before["explain"].structured_content["document"]["step"]), "plan": desk.ask("plan"),
     }  # fmt: skip
-    for name, document in told.items():
-        given = found[name].structured_content
-        assert given["notice"] == DATA_NOTICE
-        assert SECRET not in text_of(found[name])
-        assert without_latency(given["document"]) == without_latency(document), name
+    for name, document in document_by_command.items():
+        structured_content = files_before[name].structured_content
+        assert structured_content["notice"] == DATA_NOTICE
+        assert SECRET not in text_of(files_before[name])
+        assert without_latency(structured_content["document"]) == without_latency(document), name
     assert sent(desk) == before
 
 
@@ -112,34 +110,16 @@ def sent(desk: Desk) -> tuple[str, str]:
     return desk.node.rpc("eth_blockNumber"), desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "pending")
 
 
-class HereProcess:
-    """Reads and queues in this process, which has loaded all of it."""
-
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        answer: Future[Any] = Future()
-        try:
-            answer.set_result(_call(function, *arguments))
-        except TrimtabError as error:
-            answer.set_exception(error)
-        return answer
-
-    async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.to_thread(_call, function, *arguments)
-
-    def stop(self) -> None:
-        """Do nothing: there is no process."""
-
-
 def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or_widens(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.ask("plan")
-    monkeypatch.setattr(assistant, "AppProcess", HereProcess)
+    monkeypatch.setattr(assistant, "AppProcess", InProcessAppProcess)
     stand_still(desk)
-    one, before = Assistant(str(desk.config), allow_controls=True), sent(desk)
+    helper, before = Assistant(str(desk.config), allow_controls=True), sent(desk)
 
-    def call(name: str, **given: Any) -> Any:
-        return asyncio.run(one.answer(name, given))["document"]
+    def call(name: str, **arguments: Any) -> Any:
+        return asyncio.run(helper.answer(name, arguments))["document"]
 
     for kind in ("resume", "withdraw", "edit", "stop"):
         with pytest.raises(ConfigError):
@@ -149,11 +129,11 @@ def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or
     with pytest.raises(Refused) as unshown:
         call("request_control", kind="rebalance", plan_hash="0" * 64, key="12345678")
     assert unshown.value.code == "not_shown"
-    shown = call("preview_control", kind="rebalance")
-    asked = {"kind": "rebalance", "plan_hash": shown["plan_hash"], "key": "23456789"}
-    queued = call("request_control", **asked)
+    result = call("preview_control", kind="rebalance")
+    request = {"kind": "rebalance", "plan_hash": result["plan_hash"], "key": "23456789"}
+    queued = call("request_control", **request)
     assert (queued["state"], queued["origin"], queued["requested_by"]) == ("queued", "assistant", "assistant")
-    assert call("request_control", **asked) == queued
+    assert call("request_control", **request) == queued
     assert call("request_control", kind="pause", key="34567890")["state"] == "done"
     assert desk.ask("status")["paused"]
     assert call("controls")["queued"] == 1
@@ -166,23 +146,23 @@ def test_a_store_of_an_earlier_version_is_left_to_the_owner(
 ) -> None:
     desk.ask("plan")
     install_later_version(monkeypatch, tmp_path_factory.mktemp("later"))
-    monkeypatch.setattr(assistant, "AppProcess", HereProcess)  # the later version is installed in this process alone
+    monkeypatch.setattr(assistant, "AppProcess", InProcessAppProcess)  # the later version is installed in this process alone
     files = files_of(desk)
-    one = Assistant(str(desk.config))
+    reader = Assistant(str(desk.config))
     try:
         with pytest.raises(OperatorNeeded, match="older"):
-            one.require_store()
+            reader.require_store()
     finally:
-        one.close()
+        reader.close()
     assert files_of(desk) == files
 
 
 def text_of(result: CallToolResult) -> str:
-    return "".join(one.text for one in result.content if one.type == "text")
+    return "".join(part.text for part in result.content if part.type == "text")
 
 
 @pytest.mark.parametrize(
-    ("hostile", "shown"),
+    ("hostile", "text"),
     [
         ("a\x1b[31mb", "a\\x1b[31mb"),
         ("\u202eCDSU", "\\u202eCDSU"),
@@ -190,9 +170,9 @@ def text_of(result: CallToolResult) -> str:
         ("\U000e0049\U000e0067", "\\U000e0049\\U000e0067"),
     ],
 )
-def test_what_an_eye_does_not_see_is_escaped_for_an_assistant_too(hostile: str, shown: str) -> None:
+def test_what_an_eye_does_not_see_is_escaped_for_an_assistant_too(hostile: str, text: str) -> None:
     assert escape_texts({hostile: [{"reason": hostile, "raw": "1", "count": 2, "none": None}]}) == {
-        shown: [{"reason": shown, "raw": "1", "count": 2, "none": None}]
+        text: [{"reason": text, "raw": "1", "count": 2, "none": None}]
     }
 
 

@@ -13,35 +13,35 @@ from agent.backtest import simulate
 from agent.cli.research.backtest import format_premium
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.writing.template import render_config
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.bands import with_bands
 from tests.support.text import mentions
 
 pytest.importorskip("polars")
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 WEEKLY = Path(__file__).parent.parent / "data" / "weekly_2021.csv"
 HALVES = ("--target", "WBTC=50,USD=50", "--band", "10%abs")
 
 
 def test_its_document_adds_up(bare: Bare) -> None:
-    said = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--market", "fee=30bps", "--json")
-    assert said.code == 0, said.why
-    found = said.json
-    costs = {kind: Fraction(text) for kind, text in found["costs"].items()}
+    result = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--market", "fee=30bps", "--json")
+    assert result.code == 0, result.why
+    document = result.json
+    costs = {kind: Fraction(text) for kind, text in document["costs"].items()}
     assert costs["total"] == pytest.approx(costs["fees"] + costs["impact"] + costs["gas"])
-    assert found["rebalances"] == len(found["trades"]) >= 1
-    assert sum(Fraction(one["fees"]) for one in found["trades"]) == pytest.approx(costs["fees"])
-    assert Fraction(found["start_value"]) == 10_000
-    assert abs(found["weights_bps"]["WBTC"] - 5_000) <= 1_000
-    assert sum(found["weights_bps"].values()) == 10_000
-    assert (found["bars"], found["halted_bars"], found["refused"]) == (53, 0, {})
-    assert found["numeraire"] == "USD"
-    held = 5_000 + 5_000 * found_ratio()
-    assert float(found["hold_value"]) == pytest.approx(held)
-    assert len(found["config_hash"]) == len(found["data_hash"]) == 64
-    earned = {name: float(text) for name, text in found["rebalancing_premium"].items()}
-    assert earned["advantage"] == pytest.approx(log(float(found["final_value"]) / float(found["hold_value"])), abs=2e-6)
+    assert document["rebalances"] == len(document["trades"]) >= 1
+    assert sum(Fraction(trade["fees"]) for trade in document["trades"]) == pytest.approx(costs["fees"])
+    assert Fraction(document["start_value"]) == 10_000
+    assert abs(document["weights_bps"]["WBTC"] - 5_000) <= 1_000
+    assert sum(document["weights_bps"].values()) == 10_000
+    assert (document["bars"], document["halted_bars"], document["refused"]) == (53, 0, {})
+    assert document["numeraire"] == "USD"
+    hold_value = 5_000 + 5_000 * found_ratio()
+    assert float(document["hold_value"]) == pytest.approx(hold_value)
+    assert len(document["config_hash"]) == len(document["data_hash"]) == 64
+    earned = {name: float(text) for name, text in document["rebalancing_premium"].items()}
+    assert earned["advantage"] == pytest.approx(log(float(document["final_value"]) / float(document["hold_value"])), abs=2e-6)
     parts = earned["excess_growth"] + earned["off_target"] - earned["dispersion"] - earned["costs"]
     assert earned["advantage"] == pytest.approx(parts, abs=5e-6)
 
@@ -62,11 +62,11 @@ def test_symbols_are_mapped_by_a_repeated_option_as_by_commas(bare: Bare) -> Non
 
 
 def test_its_words_name_what_came_of_it(bare: Bare) -> None:
-    said = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--every", "4w", "--as", "WBTC=BTC", "--target", "BTC=50,USD=50")
-    assert said.code == 0, said.why
-    assert mentions(said.out, "53 bars", "USD")
+    result = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--every", "4w", "--as", "WBTC=BTC", "--target", "BTC=50,USD=50")
+    assert result.code == 0, result.why
+    assert mentions(result.out, "53 bars", "USD")
     for word in ("rebalanced", "held", "cost: fees", "turnover", "from rebalancing itself"):
-        assert word in said.out
+        assert word in result.out
 
 
 def test_the_config_of_a_live_agent_is_tried_out_with_its_limits(bare: Bare, tmp_path: Path) -> None:
@@ -77,23 +77,23 @@ def test_the_config_of_a_live_agent_is_tried_out_with_its_limits(bare: Bare, tmp
     config.write_text(text)
     prices = tmp_path / "prices.csv"
     prices.write_text("time,WETH\n2021-01-01,100\n2021-01-02,101\n2021-01-03,125\n2021-01-04,125\n")
-    made = ("backtest", "--prices", str(prices), "--config", str(config), "--json")
-    said = bare(*made, "--value", "500")
-    assert said.code == 0, said.why
+    arguments = ("backtest", "--prices", str(prices), "--config", str(config), "--json")
+    result = bare(*arguments, "--value", "500")
+    assert result.code == 0, result.why
     # 2.5 WETH at 125 beside 250 USDC is 55.6 %, beyond 55: v with 312.5 - v = 250 + 0.999 v changes hands, all of it fee but 0.999.
-    assert (said.json["rebalances"], said.json["refused"], said.json["held_back"]) == (1, {}, {})
-    assert said.json["trades"][0]["time"] == 1_609_632_000
-    assert float(said.json["trades"][0]["fees"]) == pytest.approx(62.5 / 1.999 / 1000, rel=1e-4)
-    rich = bare(*made, "--value", "5000")  # portfolio.max_live_value of the template is 1,000
+    assert (result.json["rebalances"], result.json["refused"], result.json["held_back"]) == (1, {}, {})
+    assert result.json["trades"][0]["time"] == 1_609_632_000
+    assert float(result.json["trades"][0]["fees"]) == pytest.approx(62.5 / 1.999 / 1000, rel=1e-4)
+    rich = bare(*arguments, "--value", "5000")  # portfolio.max_live_value of the template is 1,000
     assert (rich.json["rebalances"], rich.json["refused"]) == (0, {"max_live_value": 2})
     assert [note for note in rich.json["notes"] if "--value" in note]
-    assert not [note for note in said.json["notes"] if "--value" in note]
-    assert bare(*made, "--native", "WETH", "--value", "500").code == 0
-    assert bare(*made, "--native", "USDC").error["message"].startswith("--native: USDC is not the chain.wrapped_native")
+    assert not [note for note in result.json["notes"] if "--value" in note]
+    assert bare(*arguments, "--native", "WETH", "--value", "500").code == 0
+    assert bare(*arguments, "--native", "USDC").error["message"].startswith("--native: USDC is not the chain.wrapped_native")
     for option, setting in (("--tracking", "strict"), ("--destination", "halfway")):
-        assert bare(*made, option, setting).error["message"] == f"{option}: the config sets it"
+        assert bare(*arguments, option, setting).error["message"] == f"{option}: the config sets it"
     config.write_text(text.replace('min_trade = "10" ', 'min_trade = "40" '))
-    small = bare(*made, "--value", "500")  # 31.25 has to move: (312.5 - 250) / 2
+    small = bare(*arguments, "--value", "500")  # 31.25 has to move: (312.5 - 250) / 2
     assert (small.json["rebalances"], small.json["held_back"]) == (0, {"limits.min_trade": 2})
 
 
@@ -111,40 +111,40 @@ def test_transfers_of_one_day_are_no_profit(bare: Bare, tmp_path: Path, amounts:
     prices = tmp_path / "flat.csv"
     prices.write_text("time,BTC\n" + "".join(f"2024-{1 + day // 28:02}-{1 + day % 28:02},100\n" for day in range(60)))
     flows = [option for amount in amounts for option in ("--flow", f"2024-02-03={amount}")]
-    said = bare("backtest", "--prices", str(prices), "--target", "BTC=50,USD=50", "--band", "40%abs", *flows, "--json")
-    assert said.code == 0, said.why
-    assert (said.json["twr"], said.json["hold_twr"]) == ("0.000000", "0.000000")
+    result = bare("backtest", "--prices", str(prices), "--target", "BTC=50,USD=50", "--band", "40%abs", *flows, "--json")
+    assert result.code == 0, result.why
+    assert (result.json["twr"], result.json["hold_twr"]) == ("0.000000", "0.000000")
     for name in ("rebalanced", "held"):
-        figures = said.json["figures"][name]
+        figures = result.json["figures"][name]
         assert [float(figures[figure]) for figure in ("cagr", "volatility", "max_drawdown")] == [0, 0, 0]
 
 
 def test_a_report_whose_figures_contradict_each_other_refuses_itself(bare: Bare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(simulate, "time_weighted_returns", lambda *_: (0.25, 0.0))
     for options in (("--json",), ("--html", str(tmp_path / "report.html")), ()):
-        said = bare("backtest", "--prices", str(WEEKLY), *HALVES, *options)
-        assert said.code == 10
-        assert "growth and time-weighted return" in said.why
-        assert "0.25" in said.why
+        result = bare("backtest", "--prices", str(WEEKLY), *HALVES, *options)
+        assert result.code == 10
+        assert "growth and time-weighted return" in result.why
+        assert "0.25" in result.why
     assert not (tmp_path / "report.html").exists()
 
 
 @pytest.mark.slow
 def test_the_sample_needs_no_file_and_tells_what_came_and_went(bare: Bare) -> None:
-    made = ("backtest", "--sample", "--target", "BTC=40,ETH=30,USD=30", "--flow", "2021-03-01=+1000")
-    said = bare(*made, "--band", "15%rel", "--flow", "2021-09-01=-500", "--native", "ETH", "--json")
-    assert said.code == 0, said.why
-    found = said.json
-    assert (found["bars"], [Fraction(one["value"]) for one in found["flows"]]) == (365, [1_000, -500])
-    assert found["gas_counted"] is True
-    assert float(found["costs"]["gas"]) > 1_000  # 2021 was dear: at ten thousand dollars gas took the most of it
-    assert found["realised_gains"]["years"].keys() == {"2021"}
-    shown = bare(*made, "--band", "50%rel")
-    assert "2021-03-01: deposit" in shown.out
-    assert "time-weighted return +" in shown.out
-    assert "cost: gas" in shown.out
-    assert "not counted" in shown.out
-    assert "not counted" in shown.out
+    arguments = ("backtest", "--sample", "--target", "BTC=40,ETH=30,USD=30", "--flow", "2021-03-01=+1000")
+    result = bare(*arguments, "--band", "15%rel", "--flow", "2021-09-01=-500", "--native", "ETH", "--json")
+    assert result.code == 0, result.why
+    document = result.json
+    assert (document["bars"], [Fraction(flow["value"]) for flow in document["flows"]]) == (365, [1_000, -500])
+    assert document["gas_counted"] is True
+    assert float(document["costs"]["gas"]) > 1_000  # 2021 was dear: at ten thousand dollars gas took the most of it
+    assert document["realised_gains"]["years"].keys() == {"2021"}
+    command_result = bare(*arguments, "--band", "50%rel")
+    assert "2021-03-01: deposit" in command_result.out
+    assert "time-weighted return +" in command_result.out
+    assert "cost: gas" in command_result.out
+    assert "not counted" in command_result.out
+    assert "not counted" in command_result.out
 
 
 FUNDED = ("time,symbol,rate", "2021-01-01,BTCUSDT,0.001", "2021-01-02,BTCUSDT,0.003", "2021-01-03,BTCUSDT,-0.002")
@@ -159,22 +159,22 @@ def funded(folder: Path, *lines: str) -> tuple[str, ...]:
 
 
 def test_funding_tells_what_a_full_hedge_would_have_carried_beside_the_rest(bare: Bare, tmp_path: Path) -> None:
-    made = funded(tmp_path, *FUNDED)
-    said = bare(*made, "--json")
-    assert said.code == 0, said.why
-    found = said.json["funding"]
+    arguments = funded(tmp_path, *FUNDED)
+    result = bare(*arguments, "--json")
+    assert result.code == 0, result.why
+    funding = result.json["funding"]
     # 5,000 are hedged: 5 and 15 come in, 10 go out, of 5,000 in three days
-    one = {name: found["assets"]["WBTC"][name] for name in ("carry", "notional", "intervals", "from", "until")}
-    assert one == {"carry": "10", "notional": "5000", "intervals": 3, "from": 1_609_459_200, "until": 1_609_632_000}
-    assert (Fraction(found["total"]), found["intervals"], len(found["data_hash"])) == (10, 3, 64)
-    assert found["yearly_rate"] == found["assets"]["WBTC"]["yearly_rate"] == f"{10 / 5_000 / 3 * 365:.6f}"
-    assert Fraction(said.json["final_value"]) == 10_000
-    shown = bare(*made)
+    carry_figures = {name: funding["assets"]["WBTC"][name] for name in ("carry", "notional", "intervals", "from", "until")}
+    assert carry_figures == {"carry": "10", "notional": "5000", "intervals": 3, "from": 1_609_459_200, "until": 1_609_632_000}
+    assert (Fraction(funding["total"]), funding["intervals"], len(funding["data_hash"])) == (10, 3, 64)
+    assert funding["yearly_rate"] == funding["assets"]["WBTC"]["yearly_rate"] == f"{10 / 5_000 / 3 * 365:.6f}"
+    assert Fraction(result.json["final_value"]) == 10_000
+    command_result = bare(*arguments)
     for word in ("funding, in USD", "10.00", "+24.33%", "3 funding payments to shorts as large as the holdings", "not simulated"):
-        assert word in shown.out
-    without = bare(*made[:3], *made[5:-1], "BTC=WBTC", "--json")
+        assert word in command_result.out
+    without = bare(*arguments[:3], *arguments[5:-1], "BTC=WBTC", "--json")
     assert without.json["funding"] is None
-    assert without.json["config_hash"] == said.json["config_hash"]
+    assert without.json["config_hash"] == result.json["config_hash"]
 
 
 @pytest.mark.parametrize(
@@ -191,17 +191,17 @@ def test_funding_tells_what_a_full_hedge_would_have_carried_beside_the_rest(bare
     ],
 )
 def test_a_mistake_in_the_funding_rates_is_named(bare: Bare, tmp_path: Path, lines: tuple[str, ...], named: str) -> None:
-    said = bare(*funded(tmp_path, *lines), "--json")
-    assert said.code == 2
-    assert named in said.json["error"]["message"]
-    assert said.json["error"]["remedy"]
+    result = bare(*funded(tmp_path, *lines), "--json")
+    assert result.code == 2
+    assert named in result.json["error"]["message"]
+    assert result.json["error"]["remedy"]
 
 
 def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "30")
-    said = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--value", "123456789")
-    assert {"start", "rebalanced", "impact", "123,456,789.00"} <= set(said.out.split())
-    assert "…" not in said.out
+    result = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--value", "123456789")
+    assert {"start", "rebalanced", "impact", "123,456,789.00"} <= set(result.out.split())
+    assert "…" not in result.out
 
 
 @pytest.mark.parametrize(
@@ -247,9 +247,9 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
     ],
 )
 def test_a_mistake_is_named_by_its_option(bare: Bare, more: tuple[str, ...], named: str) -> None:
-    said = bare("backtest", "--prices", str(WEEKLY), *more, "--json")
-    assert said.code == 2
-    assert named in said.json["error"]["message"]
+    result = bare("backtest", "--prices", str(WEEKLY), *more, "--json")
+    assert result.code == 2
+    assert named in result.json["error"]["message"]
 
 
 def test_the_return_against_holding_is_that_of_the_values_and_its_parts_add_up_to_it() -> None:
@@ -260,9 +260,9 @@ def test_the_return_against_holding_is_that_of_the_values_and_its_parts_add_up_t
         "dispersion": "0.220813",
         "costs": "0.020980",
     }
-    told = format_premium(earned, 1.155742, 1.459301)
-    assert f"against holding {100 * log(2.155742 / 2.459301):+.3f}%" in told
-    assert mentions(told, "2.098%", "0.284%")
+    premium_text = format_premium(earned, 1.155742, 1.459301)
+    assert f"against holding {100 * log(2.155742 / 2.459301):+.3f}%" in premium_text
+    assert mentions(premium_text, "2.098%", "0.284%")
     equal = format_premium({**earned, "advantage": "-0.131742"}, 1.155742, 1.459301)
     assert "against holding -13.174%" in equal
     assert "gas money" not in equal

@@ -11,13 +11,13 @@ import pytest
 
 from tests.cli.documents import misfits
 from tests.cli.mapping_documents import BacktestDocument
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.configs.futures import FUTURES
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 
 pytest.importorskip("polars")
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 HEDGE = '[futures.hedge]\nhorizon = "30d"\nmin_saving = "0.5%"\ntax_rate = "25%"\ncapital_cost = "4%"\n'
 STRATEGIES = """
 [[strategies]]
@@ -41,7 +41,7 @@ ROOMY = ("turnover", "daily_turnover", "daily_loss", "total_loss", "plan_cost")
 
 def config_of(folder: Path, **futures: str) -> Path:
     """A config of WETH and USDC with a market of WETH that only hedges, without tight limits."""
-    config = "\n".join(f'{line.split(" =")[0]} = "off"' if line.split(" =")[0] in ROOMY else line for line in text().splitlines())
+    config = "\n".join(f'{line.split(" =")[0]} = "off"' if line.split(" =")[0] in ROOMY else line for line in config_text().splitlines())
     config = config.replace("[limits]", '[limits]\ni_accept = ["daily_loss", "plan_cost"]', 1)
     config = config.replace("confirm_blocks = 3", "confirm_blocks = 0").replace('max_live_value = "1000"', 'max_live_value = "off"')
     table = FUTURES.replace(FUTURES[FUTURES.index('[[futures.markets]]\nsymbol = "WBTC"') : FUTURES.index("[futures.limits]")], "")
@@ -63,7 +63,7 @@ ONLY_HEDGES = {'leverage = "2x"': 'leverage = "0x"', 'weight = "100%"': 'weight 
 
 def test_hedges_and_futures_of_a_config_are_in_document_terminal_and_report(bare: Bare, tmp_path: Path) -> None:
     config, page = config_of(tmp_path, **ONLY_HEDGES), tmp_path / "page.html"
-    made = (
+    arguments = (
         "backtest",
         "--config",
         str(config),
@@ -72,23 +72,25 @@ def test_hedges_and_futures_of_a_config_are_in_document_terminal_and_report(bare
         "--futures",
         "margin=4000",
     )
-    said = bare(*made, "--html", str(page), "--json")
-    assert said.code == 0, said.why
-    assert not misfits(BacktestDocument, said.json)
-    book = said.json["futures"]
+    result = bare(*arguments, "--html", str(page), "--json")
+    assert result.code == 0, result.why
+    assert not misfits(BacktestDocument, result.json)
+    book = result.json["futures"]
     (hedge,) = book["hedges"]
     assert Fraction(hedge["size"]) < 0
     assert hedge["closed"] > hedge["opened"]
     assert Fraction(hedge["profit"]) > 0
-    assert [one["trigger"] for one in book["agent"]["fills"]] == ["hedge", "close_hedge"]
-    spot = Fraction(said.json["final_value"]) - Fraction(book["agent"]["final_value"])
+    assert [fill["trigger"] for fill in book["agent"]["fills"]] == ["hedge", "close_hedge"]
+    spot = Fraction(result.json["final_value"]) - Fraction(book["agent"]["final_value"])
     assert spot > 10_000, "final_value is wallet and margin account together"
-    assert Fraction(said.json["start_value"]) == 14_000
-    tables = next(one for one in json.loads(page.with_suffix(".json").read_text())["sections"] if one["title"] == "Futures")["tables"]
+    assert Fraction(result.json["start_value"]) == 14_000
+    tables = next(section for section in json.loads(page.with_suffix(".json").read_text())["sections"] if section["title"] == "Futures")[
+        "tables"
+    ]
     assert tables[1]["rows"][0][0].startswith("WETH, ")
-    shown = bare(*made)
+    command_result = bare(*arguments)
     for word in ("hedge of", "back in its band", "earned excluding funding", "Futures, 7 bars"):
-        assert word in shown.out
+        assert word in command_result.out
 
 
 @pytest.mark.slow
@@ -102,24 +104,24 @@ def test_the_health_of_strategies_is_shown(bare: Bare, tmp_path: Path) -> None:
     )
     file = tmp_path / "prices.csv"
     file.write_text("time,WETH\n" + "".join(f"{1_609_459_200 + 86_400 * day},{100 * 0.994**day + (day % 2)}\n" for day in range(75)))
-    made = ("backtest", "--config", str(config), "--prices", str(file), "--futures", "margin=4000")
-    said = bare(*made, "--html", str(page), "--json")
-    assert said.code == 0, said.why
-    assert not misfits(BacktestDocument, said.json)
-    (paused,) = said.json["health"]
+    arguments = ("backtest", "--config", str(config), "--prices", str(file), "--futures", "margin=4000")
+    result = bare(*arguments, "--html", str(page), "--json")
+    assert result.code == 0, result.why
+    assert not misfits(BacktestDocument, result.json)
+    (paused,) = result.json["health"]
     assert (paused["name"], paused["health"]) == ("falling", "paused")
     assert Fraction(paused["sharpe"]) < Fraction(1, 2)
-    assert {one["name"]: one["health"] for one in said.json["strategies"]} == {"falling": "paused", "idle": "active"}
-    assert said.json["futures"]["agent"]["sizes"] == {}
-    sections = {one["title"]: one for one in json.loads(page.with_suffix(".json").read_text())["sections"]}
+    assert {strategy["name"]: strategy["health"] for strategy in result.json["strategies"]} == {"falling": "paused", "idle": "active"}
+    assert result.json["futures"]["agent"]["sizes"] == {}
+    sections = {section["title"]: section for section in json.loads(page.with_suffix(".json").read_text())["sections"]}
     assert [row[0] for row in sections["Health of strategies"]["tables"][1]["rows"]] == ["falling"]
-    shown = bare(*made)
-    assert "strategy falling is paused" in shown.out
-    assert "strategy idle: active at the end" in shown.out
+    command_result = bare(*arguments)
+    assert "strategy falling is paused" in command_result.out
+    assert "strategy idle: active at the end" in command_result.out
 
 
 def test_a_reserve_beside_a_config_is_refused(bare: Bare, tmp_path: Path) -> None:
     config = config_of(tmp_path, **ONLY_HEDGES)
-    said = bare("backtest", "--config", str(config), "--prices", str(prices(tmp_path, 100, 100)), "--futures", "reserve=10", "--json")
-    assert said.code == 2
-    assert said.json["error"]["message"].startswith("--futures reserve")
+    result = bare("backtest", "--config", str(config), "--prices", str(prices(tmp_path, 100, 100)), "--futures", "reserve=10", "--json")
+    assert result.code == 2
+    assert result.json["error"]["message"].startswith("--futures reserve")

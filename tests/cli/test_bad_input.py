@@ -38,9 +38,9 @@ def test_a_mistake_in_the_config_is_named_by_every_command(desk: Desk, old: str,
             assert word in document["error"]["message"]
         assert "ab" * 32 not in json.dumps(document)
     assert desk.ask("doctor", want=2)["checks"][0]["state"] == "fail"
-    said = desk.run("status")
-    assert (said.code, said.out) == (2, "")
-    assert said.err.startswith("Wrong input")
+    result = desk.run("status")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("Wrong input")
 
 
 def test_a_config_with_an_invalid_key_still_pauses(desk: Desk) -> None:
@@ -197,9 +197,9 @@ def test_a_mistake_on_the_command_line_is_named(desk: Desk, command: tuple[str, 
     document = desk.ask(*command, want=2)
     for word in words:
         assert word in document["error"]["message"] + document["error"]["remedy"]
-    said = desk.run(*command)
-    assert (said.code, said.out) == (2, "")
-    assert said.err
+    result = desk.run(*command)
+    assert (result.code, result.out) == (2, "")
+    assert result.err
 
 
 def test_more_than_the_wallet_holds_cannot_be_sold(desk: Desk) -> None:
@@ -241,16 +241,16 @@ def test_a_damaged_input_file_is_refused(desk: Desk, saved: Path, tmp_path: Path
 def numbers(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Paths of all numbers in a document, those in strings too."""
     if isinstance(value, dict):
-        return [found for key, inner in value.items() for found in numbers(inner, (*path, key))]
+        return [number for key, inner in value.items() for number in numbers(inner, (*path, key))]
     if isinstance(value, list):
-        return [found for key, inner in enumerate(value) for found in numbers(inner, (*path, key))]
+        return [number for key, inner in enumerate(value) for number in numbers(inner, (*path, key))]
     return [path] if isinstance(value, int) or (isinstance(value, str) and value.isdigit()) else []
 
 
 @pytest.mark.parametrize("spacing", [-1, 0, 16_384])
 def test_a_tick_spacing_that_no_pool_has_is_refused_at_once(desk: Desk, saved: Path, tmp_path: Path, spacing: int) -> None:
     document = json.loads(saved.read_text())
-    pool = next(one for one in document["snapshot"]["pools"] if "tick_spacing" in one)
+    pool = next(pool for pool in document["snapshot"]["pools"] if "tick_spacing" in pool)
     pool["tick_spacing"] = spacing
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps(document))
@@ -271,5 +271,5 @@ def test_an_input_whose_parts_contradict_each_other_never_ends_in_a_defect(desk:
         wild = (0, -1, 10**40)[i % 3]
         place[path[-1]] = wild if isinstance(place[path[-1]], int) else str(wild)
         changed.write_text(json.dumps(copy))
-        said = desk.run("plan", "--input", str(changed), "--json")
-        assert said.code in (0, 2, 10), (path, wild, said)
+        result = desk.run("plan", "--input", str(changed), "--json")
+        assert result.code in (0, 2, 10), (path, wild, result)

@@ -18,12 +18,11 @@ from urllib.request import urlopen
 import filelock
 import pytest
 
-from tests.cli.tools import Desk, Forked, attach, first_document, forked, start
+from tests.cli.tools import Desk, ForkedCommand, attach, first_document, forked, start
 from tests.support.commands.interruption import until_something_waits
-from tests.support.commands.sending import nonce
-from tests.support.commands.sending import process_with_lock as held_lock
+from tests.support.commands.sending import nonce, process_with_lock
+from tests.support.constants import HOME
 
-HOME = "0x00000000000000000000000000000000000A11cE"
 PAY = ("withdraw", "10", "--to", HOME, "--send", "--yes", "--again")  # the same payment several times, on purpose
 
 
@@ -47,9 +46,9 @@ def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
         """A lock that says when it is held."""
 
         def acquire(self, *args: Any, **more: Any) -> Any:
-            got = super().acquire(*args, **more)
+            has_lock = super().acquire(*args, **more)
             self._say("takes")
-            return got
+            return has_lock
 
         def release(self, force: bool = False) -> None:
             if self.is_locked:  # it is let go of once more when it is thrown away
@@ -65,20 +64,20 @@ def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
     return lambda: [(line.split()[0], int(line.split()[1])) for line in file.read_text().splitlines()]
 
 
-def require_one_at_a_time(found: list[tuple[str, int]], killed: set[int]) -> set[int]:
+def require_one_at_a_time(commands: list[tuple[str, int]], killed: set[int]) -> set[int]:
     """Nobody took the wallet while a process that lives had it; who ever had it."""
     holder: int | None = None
-    for what, pid in found:
+    for what, pid in commands:
         if what == "takes":
             assert holder is None or holder in killed, f"{pid} took what {holder} had"
             holder = pid
         elif holder == pid:
             holder = None
-    return {pid for what, pid in found if what == "takes"}
+    return {pid for what, pid in commands if what == "takes"}
 
 
 @contextmanager
-def running(desk: Desk, every: str = "1s") -> Iterator[Forked]:
+def running(desk: Desk, every: str = "1s") -> Iterator[ForkedCommand]:
     """A run that sends and looks again and again; ended in the end, well."""
     child = forked(desk, "run", "--every", every, "--send", "--yes", "--json")
     try:
@@ -92,7 +91,7 @@ def running(desk: Desk, every: str = "1s") -> Iterator[Forked]:
     assert child.ended(120).code == 0, child.err.read_text()
 
 
-def looked(child: Forked, times: int) -> None:
+def looked(child: ForkedCommand, times: int) -> None:
     """Waits until it has looked so often, from now on."""
     had = child.out.read_text().count("\n") if child.out.exists() else 0
     end = time.monotonic() + 120
@@ -105,19 +104,19 @@ def looked(child: Forked, times: int) -> None:
 def require_each_nonce_once(desk: Desk, since: int) -> list[dict[str, Any]]:
     """The chain's transactions since then are those of the journal, one for each nonce, and all is at an end; those of the journal."""
     known = desk.ask("txs", "--limit", "200")["transactions"]
-    assert not any(one["open"] for one in known), known
-    final = [one for one in known if one["status"] == "final" and one["nonce"] >= since]
-    assert sorted(one["nonce"] for one in final) == list(range(since, nonce(desk)))
-    assert max(Counter(one["hash"] for one in known if one["hash"]).values()) == 1
-    for one in final:
-        assert desk.node.rpc("eth_getTransactionReceipt", one["hash"])["status"] == "0x1"
+    assert not any(transaction["open"] for transaction in known), known
+    final = [transaction for transaction in known if transaction["status"] == "final" and transaction["nonce"] >= since]
+    assert sorted(transaction["nonce"] for transaction in final) == list(range(since, nonce(desk)))
+    assert max(Counter(transaction["hash"] for transaction in known if transaction["hash"]).values()) == 1
+    for transaction in final:
+        assert desk.node.rpc("eth_getTransactionReceipt", transaction["hash"])["status"] == "0x1"
     return final
 
 
 def descendants(pid: int) -> set[int]:
     """The processes that a process has started, and theirs."""
-    found = {int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()}
-    return found.union(*map(descendants, found))
+    child_ids = {int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()}
+    return child_ids.union(*map(descendants, child_ids))
 
 
 @pytest.mark.slow
@@ -133,11 +132,11 @@ def test_of_a_dashboard_whose_clients_read_nothing_that_hangs_or_dies_the_run_no
             streams = [socket.create_connection((host, int(port)), timeout=60) for _ in range(50)]
             for link in streams:  # all but one read nothing
                 link.sendall(f"GET /events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-            told = b""
+            received = b""
             for count in (1, 2):  # the first event is that of the page itself
-                while told.count(b"event: changed") < count:
-                    told += (part := streams[0].recv(4096))
-                    assert part, told
+                while received.count(b"event: changed") < count:
+                    received += (part := streams[0].recv(4096))
+                    assert part, received
                 looked(run, 2)
             assert os.getpriority(os.PRIO_PROCESS, process.pid) > os.getpriority(os.PRIO_PROCESS, run.pid), "pages yield to the run"
             readers = descendants(process.pid)
@@ -179,7 +178,7 @@ def test_money_is_put_in_taken_out_traded_and_rehearsed_while_a_run_goes_on(home
         both = [forked(home, *PAY, "--json") for _ in range(2)]
         swapped = home.ask("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.2", "--send", "--yes")
         assert swapped["outcome"] == "done"
-        assert [one.ended(120).json["state"] for one in both] == ["paid", "paid"]
+        assert [transaction.ended(120).json["state"] for transaction in both] == ["paid", "paid"]
         assert chain.balance("USDC", HOME) == 30_000_000
         assert home.ask("rehearse", "--send", "--yes")["state"] == "done"
         looked(child, 1)
@@ -187,9 +186,9 @@ def test_money_is_put_in_taken_out_traded_and_rehearsed_while_a_run_goes_on(home
         assert f"process {child.pid}" in second["message"]
         assert "already serves" in home.ask("db", "restore", str(home.config), want=12)["error"]["message"]
     final = require_each_nonce_once(home, before)
-    assert Counter(one["kind"] for one in final)["payout"] == 3
+    assert Counter(transaction["kind"] for transaction in final)["payout"] == 3
     takers = require_one_at_a_time(trace(), set())
-    assert {child.pid, os.getpid(), *(one.pid for one in both)} <= takers
+    assert {child.pid, os.getpid(), *(transaction.pid for transaction in both)} <= takers
 
 
 @pytest.mark.slow
@@ -207,11 +206,11 @@ def test_a_run_takes_up_an_edit_after_its_transaction_and_goes_on(desk: Desk) ->
         looked(child, 3)
     finally:
         child.told(signal.SIGTERM)
-        said = child.ended(120)
-    assert said.code == 0
-    assert "Traceback" not in said.err
-    assert "edited config" in " ".join(said.err.split())
-    assert '"outcome": "done"' in said.out.splitlines()[0]
+        output = child.ended(120)
+    assert output.code == 0
+    assert "Traceback" not in output.err
+    assert "edited config" in " ".join(output.err.split())
+    assert '"outcome": "done"' in output.out.splitlines()[0]
     require_each_nonce_once(desk, before)
 
 
@@ -225,7 +224,7 @@ MOMENTS = (
 """How far a withdrawal has come: from nothing that is written down to its end."""
 
 
-def until_it_came_so_far(desk: Desk, trace: Callable[[], list[tuple[str, int]]], command: Forked, question: str, than: int) -> None:
+def until_it_came_so_far(desk: Desk, trace: Callable[[], list[tuple[str, int]]], command: ForkedCommand, question: str, than: int) -> None:
     """Waits until the command has the wallet, and the store answers with more than it did before."""
     end = time.monotonic() + 120
     while ("takes", command.pid) not in trace() or (question != MOMENTS[0] and asked(desk, question) <= than):
@@ -252,13 +251,13 @@ def test_a_withdrawal_that_is_killed_anywhere_beside_a_run_is_paid_once_when_it_
             os.waitpid(command.pid, 0)
             killed.add(command.pid)
             looked(child, 1)
-        for one in home.ask("withdraw")["withdrawals"]:
-            if one["state"] == "open":
-                assert home.ask("withdraw", "--resume", str(one["number"]), "--send", "--yes")["state"] == "paid"
+        for withdrawal in home.ask("withdraw")["withdrawals"]:
+            if withdrawal["state"] == "open":
+                assert home.ask("withdraw", "--resume", str(withdrawal["number"]), "--send", "--yes")["state"] == "paid"
         looked(child, 1)
     final = require_each_nonce_once(home, before)
-    states = Counter(one["state"] for one in home.ask("withdraw")["withdrawals"])
-    payouts = Counter(one["kind"] for one in final)["payout"]
+    states = Counter(withdrawal["state"] for withdrawal in home.ask("withdraw")["withdrawals"])
+    payouts = Counter(transaction["kind"] for transaction in final)["payout"]
     assert set(states) == {"done"}
     assert payouts == states["done"] >= 3
     assert chain.balance("USDC", HOME) == 10_000_000 * payouts
@@ -289,7 +288,9 @@ def test_a_run_follows_the_payment_of_a_killed_command_before_it_does_anything_e
         home.node.mine(1)
         home.node.rpc("evm_setAutomine", True)
         looked(child, 1)
-    kinds = [one["kind"] for one in sorted(require_each_nonce_once(home, before), key=lambda one: one["nonce"])]
+    kinds = [
+        transaction["kind"] for transaction in sorted(require_each_nonce_once(home, before), key=lambda transaction: transaction["nonce"])
+    ]
     assert kinds[0] == "payout"
     assert "swap" in kinds[1:], "what the run did came after it"
     number = str(home.ask("withdraw")["withdrawals"][0]["number"])
@@ -301,7 +302,7 @@ def test_a_run_follows_the_payment_of_a_killed_command_before_it_does_anything_e
 def test_a_run_waits_for_a_command_that_asks_and_goes_on_after_it(home: Desk) -> None:
     home.edit(("[store]", '[service]\nwallet_wait = "1s"\n\n[store]'))
     home.run("edit", "--confirm", "--yes")
-    with running(home) as child, held_lock(home) as pid:
+    with running(home) as child, process_with_lock(home) as pid:
         looked(child, 1)
         busy = child.out.read_text().splitlines()[-1]
         assert f"process {pid}" in busy
@@ -317,5 +318,5 @@ def test_a_run_ends_before_it_acts_again_once_it_was_stopped_and_nothing_is_sent
     looked(child, 1)
     stopped = home.ask("stop", "--send", "--yes")
     assert stopped["state"] == "stopped"
-    said = child.ended()
-    assert (said.code, len(said.out.splitlines())) == (0, 1)
+    output = child.ended()
+    assert (output.code, len(output.out.splitlines())) == (0, 1)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.tools import Desk
-from tests.support.commands.native_coin import ETHER
-from tests.support.commands.native_coin import change_native_coin as native
+from tests.support.commands.native_coin import ETHER, change_native_coin
 from tests.support.text import mentions
 
 
@@ -16,10 +15,10 @@ def test_what_went_is_told_stops_the_agent_and_is_explained_by_its_owner(desk: D
     nothing = desk.ask("flows")
     assert nothing["flows"] == []
     assert "explained" in desk.run("flows").out.lower()
-    native(desk, -ETHER)
+    change_native_coin(desk, -ETHER)
 
-    seen = desk.ask("status")
-    (flow,) = seen["flows"]
+    status_document = desk.ask("status")
+    (flow,) = status_document["flows"]
     assert (flow["id"], flow["symbol"], flow["delta_raw"], flow["counts_as_loss"]) == (None, "native coin", str(-ETHER), True)
 
     listed = desk.ask("flows")
@@ -33,14 +32,14 @@ def test_what_went_is_told_stops_the_agent_and_is_explained_by_its_owner(desk: D
 
     desk.ask("flows", "confirm", "1", "--as", "withdrawal")
     assert desk.ask("flows")["flows"] == []
-    (kept,) = desk.ask("flows", "--all")["flows"]
-    assert (kept["kind"], kept["counts_as_loss"], kept["halts"]) == ("withdrawal", False, False)
+    (flows,) = desk.ask("flows", "--all")["flows"]
+    assert (flows["kind"], flows["counts_as_loss"], flows["halts"]) == ("withdrawal", False, False)
     assert desk.ask("status")["flows"] == []
 
 
 def test_gas_money_that_comes_waits_for_nobody(desk: Desk) -> None:
     desk.ask("flows")
-    native(desk, ETHER)
+    change_native_coin(desk, ETHER)
     assert desk.ask("flows")["flows"] == []
     assert [item["kind"] for item in desk.ask("flows", "--all")["flows"]] == ["gas money"]
     assert mentions(desk.run("flows", "confirm", "all").out, "explained")
@@ -60,8 +59,8 @@ def test_a_flow_that_is_none_is_wrong_input(desk: Desk, args: tuple[str, ...], p
 
 def test_the_store_is_copied_checked_put_back_and_adopted_by_command(desk: Desk, tmp_path: Path) -> None:
     desk.ask("flows")
-    made = desk.ask("db", "backup", str(tmp_path / "copy.db"))
-    assert (tmp_path / "copy.db").stat().st_size == made["bytes"]
+    db_document = desk.ask("db", "backup", str(tmp_path / "copy.db"))
+    assert (tmp_path / "copy.db").stat().st_size == db_document["bytes"]
     assert "not overwritten" in desk.ask("db", "backup", str(tmp_path / "copy.db"), want=2)["error"]["message"]
     checked = desk.ask("db", "check")
     assert (checked["wallet"], checked["copy"]) == (desk.about["wallet"], None)

@@ -12,10 +12,9 @@ from agent.chain.rpc import Transport
 from agent.wiring import transactor
 from tests.cli.tools import Desk, at_terminal, attach
 from tests.support.agents import OTHER, allow
-from tests.support.on_chain.refusing_tokens import refusing_token as refusing
+from tests.support.constants import HOME
+from tests.support.on_chain.refusing_tokens import refusing_token
 from tests.support.text import mentions
-
-HOME = "0x00000000000000000000000000000000000A11cE"
 
 
 @pytest.fixture
@@ -30,8 +29,8 @@ def test_a_withdrawal_is_dry_then_paid_only_where_trust_has_confirmed_the_addres
     refused = home.ask("withdraw", "250.5", "--to", HOME, want=10)
     assert [v["guard"] for v in refused["verdicts"] if not v["passed"]] == ["payout_address"]
     assert mentions(home.run("withdraw", "250.5", "--to", HOME).out, "wallet.payout_addresses", "trimtab edit", "trimtab trust")
-    told = " ".join(home.run("withdraw", "250.5", "--to", HOME, "--send", "--yes").err.split())
-    assert f"Refused: payout_address: {HOME} is not a confirmed payout address" in told
+    text = " ".join(home.run("withdraw", "250.5", "--to", HOME, "--send", "--yes").err.split())
+    assert f"Refused: payout_address: {HOME} is not a confirmed payout address" in text
     trusted = home.ask("trust", "--yes")
     assert [(row["role"], row["address"]) for row in trusted["contracts"] if row["role"] == "payout address"] == [("payout address", HOME)]
     planned = home.ask("withdraw", "250.5", "--to", HOME)
@@ -39,10 +38,10 @@ def test_a_withdrawal_is_dry_then_paid_only_where_trust_has_confirmed_the_addres
     assert "--send to" in home.run("withdraw", "250.5", "--to", HOME).out
     assert "--send to" in home.run("withdraw", "250.5").out
     done = home.ask("withdraw", "250.5", "--to", HOME, "--send", "--yes")
-    assert (done["state"], [one["kind"] for one in done["transactions"]]) == ("paid", ["payout"])
+    assert (done["state"], [transaction["kind"] for transaction in done["transactions"]]) == ("paid", ["payout"])
     assert chain.balance("USDC", HOME) == 250_500_000 == int(before["USDC"]) - int(home.holdings()["USDC"])
     listed = home.ask("withdraw")["withdrawals"]
-    assert [(one["state"], one["to"], one["payments"][0]["amount"]) for one in listed] == [("done", HOME, "250.5")]
+    assert [(row["state"], row["to"], row["payments"][0]["amount"]) for row in listed] == [("done", HOME, "250.5")]
     explained = home.ask("explain", home.ask("history")["steps"][0]["step"])
     assert any("pay 250.5 USDC" in line for line in explained["sentences"])
 
@@ -67,11 +66,11 @@ def test_bad_withdrawals_are_refused_by_name_and_a_no_is_a_no(home: Desk) -> Non
     ):
         assert why in home.ask("withdraw", *args, want=2)["error"]["message"], args
     assert "confirmation" in home.ask("withdraw", "1", "--to", HOME, "--send", want=2)["error"]["message"]
-    code, shown = at_terminal(home, "n\n", "withdraw", "25", "--to", HOME, "--send")
+    code, screen = at_terminal(home, "n\n", "withdraw", "25", "--to", HOME, "--send")
     assert code == 10
-    assert "Withdraw this?" in shown
-    assert HOME in shown
-    assert "declined" in shown
+    assert "Withdraw this?" in screen
+    assert HOME in screen
+    assert "declined" in screen
     assert home.ask("withdraw")["withdrawals"] == []
 
 
@@ -89,18 +88,18 @@ def test_a_payment_that_waits_for_confirmations_is_a_success_and_its_repetition_
     refused = home.ask(*command, "--yes", want=10)["error"]
     assert (refused["code"], "--resume 1" in refused["remedy"], "--again" in refused["remedy"]) == ("repeated_payment", True, True)
     assert home.ask(*command[:-1])["repeats"] == "withdrawal 1 is open and pays the same"
-    code, shown = at_terminal(home, "n\n", *command)
+    code, screen = at_terminal(home, "n\n", *command)
     assert code == 10
-    assert "Withdraw this a second time?" in shown
+    assert "Withdraw this a second time?" in screen
     assert chain.balance("USDC", HOME) == 250_000_000
     assert home.ask(*command, "--yes", "--again", want=0)["state"] == "waiting"
     assert chain.balance("USDC", HOME) == 500_000_000
 
 
 def test_what_is_set_aside_is_listed_and_released(desk: Desk) -> None:
-    held = desk.ask("withdraw", "100", "--send", "--yes")
-    assert (held["state"], held["to"]) == ("reserved", None)
-    assert desk.ask("withdraw", "--release", str(held["request"]))["withdrawals"][0]["state"] == "released"
+    withdraw_document = desk.ask("withdraw", "100", "--send", "--yes")
+    assert (withdraw_document["state"], withdraw_document["to"]) == ("reserved", None)
+    assert desk.ask("withdraw", "--release", str(withdraw_document["request"]))["withdrawals"][0]["state"] == "released"
 
 
 def test_a_deposit_is_shown_then_invested(desk: Desk) -> None:
@@ -117,22 +116,22 @@ def test_a_deposit_is_shown_then_invested(desk: Desk) -> None:
 
 def test_an_edit_is_shown_where_nobody_is_asked_written_on_a_yes_and_listed(desk: Desk) -> None:
     text_before = desk.config.read_text()
-    shown = desk.ask("edit", "--set", "policy.cooldown=2h")
-    assert (shown["state"], shown["changes"]) == ("planned", ['- policy.cooldown = "10s"', '+ policy.cooldown = "2h"'])
+    edit_document = desk.ask("edit", "--set", "policy.cooldown=2h")
+    assert (edit_document["state"], edit_document["changes"]) == ("planned", ['- policy.cooldown = "10s"', '+ policy.cooldown = "2h"'])
     assert desk.config.read_text() == text_before
-    code, said = at_terminal(desk, "y\n", "edit", "--set", "policy.cooldown=2h")
+    code, screen = at_terminal(desk, "y\n", "edit", "--set", "policy.cooldown=2h")
     assert code == 0
-    assert "Write this?" in said
-    assert "Written" in said
+    assert "Write this?" in screen
+    assert "Written" in screen
     assert 'cooldown = "2h"' in desk.config.read_text()
     listed = desk.ask("history", "--configs")
-    assert [one["how"] for one in listed["configs"]] == ["edit", "first"]
+    assert [config["how"] for config in listed["configs"]] == ["edit", "first"]
     assert listed["confirmed"] == listed["present"]
-    assert "from its next cycle" in " ".join(said.split())
-    assert shown["restart"] == []
-    one = desk.ask("history", "--config-version", str(listed["configs"][0]["number"]))
-    assert one["changes"] == shown["changes"]
-    assert "(secret)" in one["text"]
+    assert "from its next cycle" in " ".join(screen.split())
+    assert edit_document["restart"] == []
+    history_document = desk.ask("history", "--config-version", str(listed["configs"][0]["number"]))
+    assert history_document["changes"] == edit_document["changes"]
+    assert "(secret)" in history_document["text"]
     assert "sum to" in desk.ask("edit", "--target", "WETH=99%", "--yes", want=2)["error"]["message"]
     assert "no change" in desk.ask("edit", want=2)["error"]["message"]
     assert "secret" in desk.ask("edit", "--set", "chain.rpc.0.url=https://x.example/canary7f3a", want=2)["error"]["message"]
@@ -143,11 +142,11 @@ def test_an_edit_tells_that_a_run_must_be_started_again(desk: Desk) -> None:
     """`tests/cases/test_editing.py` has the run that ends."""
     payee = f'wallet.payout_addresses=["{OTHER}"]'
     assert desk.ask("edit", "--set", payee)["restart"] == ["[wallet]"]
-    code, said = at_terminal(desk, "y\n", "edit", "--set", payee)
-    said = " ".join(said.split())
+    code, text = at_terminal(desk, "y\n", "edit", "--set", payee)
+    text = " ".join(text.split())
     assert code == 0
-    assert "next cycle" not in said
-    assert mentions(said, "Written", "start a running trimtab run again", "[wallet]")
+    assert "next cycle" not in text
+    assert mentions(text, "Written", "start a running trimtab run again", "[wallet]")
     desk.edit(('deadline = "90s"', 'deadline = "80s"'))
     assert desk.ask("edit", "--confirm")["restart"] == ["[execution]"]
     assert "next cycle" not in " ".join(at_terminal(desk, "y\n", "edit", "--confirm")[1].split())
@@ -163,28 +162,28 @@ def test_an_asset_leaves_by_one_command_and_comes_back_at_a_question(desk: Desk)
     assert mentions(desk.ask("edit", "--set", "policy.cooldown=2h", "--send", want=2)["error"]["message"], "--send", "--remove")
     done = desk.ask(*out, "--send", "--yes")
     assert (done["state"], done["reason"], float(desk.holdings().get("LINK", "0"))) == ("removed", "", 0)
-    assert {"swap"} <= {one["kind"] for one in done["transactions"]}
+    assert {"swap"} <= {transaction["kind"] for transaction in done["transactions"]}
     assert link not in desk.config.read_text()
     before = desk.config.read_text()
-    code, said = at_terminal(desk, "n\n", *back)
-    shown = " ".join(said.split())
+    code, screen = at_terminal(desk, "n\n", *back)
+    text = " ".join(screen.split())
     assert code == 10
     assert desk.config.read_text() == before
-    above = shown[: shown.index("Write this?")]
+    above = text[: text.index("Write this?")]
     assert "Contracts of" in above
     assert mentions(above, "LINK", "priced")
     assert "LINK was" in above
     assert link in above
-    code, said = at_terminal(desk, "y\n", *back)
+    code, screen = at_terminal(desk, "y\n", *back)
     assert code == 0
-    assert "Written" in said
+    assert "Written" in screen
     assert link in desk.config.read_text()
 
 
 def test_a_level_is_set_by_a_number_and_its_meaning_is_told(desk: Desk) -> None:
-    shown = desk.ask("edit", "--set", "portfolio.assets.WETH.stop_loss=25")
-    assert shown["state"] == "planned"
-    assert mentions(shown["warnings"], "WETH stop_loss", "25", "USDC", '"25%"')
+    edit_document = desk.ask("edit", "--set", "portfolio.assets.WETH.stop_loss=25")
+    assert edit_document["state"] == "planned"
+    assert mentions(edit_document["warnings"], "WETH stop_loss", "25", "USDC", '"25%"')
     assert desk.ask("edit", "--set", "portfolio.assets.WETH.stop_loss=25%", "--yes")["state"] == "written"
     later = desk.ask("edit", "--set", "portfolio.assets.WETH.take_profit=50%")
     assert not any("stop_loss" in line for line in later["warnings"])
@@ -195,16 +194,16 @@ def test_an_editor_that_makes_a_mistake_changes_nothing_and_a_change_by_hand_is_
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDITOR", "sed -i s/cooldown/cooldwon/")
-    code, said = at_terminal(desk, "y\n", "edit")
+    code, screen = at_terminal(desk, "y\n", "edit")
     assert code == 2
-    assert "unknown key" in said
+    assert "unknown key" in screen
     assert "cooldwon" not in desk.config.read_text()
     assert desk.ask("edit", "--set", "limits.min_trade=11", "--yes")["state"] == "written"
     desk.edit(('slippage = "0.3%"', 'slippage = "0.2%"'))
     confirmed = desk.ask("edit", "--confirm", "--yes")
     assert (confirmed["state"], confirmed["backup"]) == ("written", None)
     assert confirmed["changes"] == ['- limits.slippage = "0.3%"', '+ limits.slippage = "0.2%"']
-    assert [one["how"] for one in desk.ask("history", "--configs")["configs"]] == ["confirmed", "edit", "first"]
+    assert [config["how"] for config in desk.ask("history", "--configs")["configs"]] == ["confirmed", "edit", "first"]
 
 
 def test_profit_knows_a_withdrawal_as_soon_as_it_is_paid(home: Desk) -> None:
@@ -233,7 +232,7 @@ def test_a_bot_is_stopped_sold_paid_out_and_resumed(home: Desk) -> None:
     looked = home.ask("stop", "--to-stable", "--send-to", HOME, want=0)
     assert looked["state"] == "planned"
     assert looked["sale"]["legs"]
-    assert [one["symbol"] for one in looked["payments"]] == ["USDC"]
+    assert [payment["symbol"] for payment in looked["payments"]] == ["USDC"]
     done = home.ask("stop", "--to-stable", "--send-to", HOME, "--send", "--yes")
     assert done["state"] == "stopped", done["reason"]
     assert done["transactions"][-1]["kind"] == "payout", done["reason"]
@@ -241,9 +240,9 @@ def test_a_bot_is_stopped_sold_paid_out_and_resumed(home: Desk) -> None:
     assert chain.balance("USDC") < 10**6
     for command in (("rebalance", "--send", "--yes"), ("run", "--once", "--send", "--yes")):
         assert home.run(*command, "--json").code == 10, command
-    code, said = at_terminal(home, "n\n", "resume")
+    code, screen = at_terminal(home, "n\n", "resume")
     assert code == 10
-    assert "buys back towards the targets" in said
+    assert "buys back towards the targets" in screen
     assert home.run("run", "--once", "--send", "--yes").code == 10
     assert home.run("resume", "--yes").code == 0
     assert home.ask("status")["decision"]["reason"].find("stopped") == -1
@@ -260,7 +259,7 @@ def test_a_stop_that_leaves_something_unsold_says_so_by_its_exit_code(desk: Desk
 
 def test_a_stop_that_leaves_an_allowance_open_says_so_by_its_exit_code(desk: Desk) -> None:
     chain = attach(desk)
-    call_weth = refusing(chain, "WETH")
+    call_weth = refusing_token(chain, "WETH")
     allow(chain, "WETH", raw=5)
     desk.run("trust", "--yes")
     desk.run("adopt", "--yes")
@@ -275,8 +274,11 @@ def test_what_may_be_taken_is_listed_and_taken_back(desk: Desk) -> None:
     chain = attach(desk)
     chain.send(chain.token_contract("WETH").functions.approve(chain.addresses.swap_router_02, 5), chain.wallet.address, gas=100_000)
     desk.run("adopt", "--yes")
-    found = desk.ask("revoke", "WETH")
-    assert (found["state"], [(one["symbol"], one["raw"]) for one in found["allowances"]]) == ("planned", [("WETH", "5")])
+    revoke_document = desk.ask("revoke", "WETH")
+    assert (revoke_document["state"], [(allowance["symbol"], allowance["raw"]) for allowance in revoke_document["allowances"]]) == (
+        "planned",
+        [("WETH", "5")],
+    )
     assert desk.ask("revoke", "DOGE", want=2)["error"]["kind"] == "ConfigError"
     assert desk.ask("revoke", "--send", "--yes")["state"] == "revoked"
 

@@ -23,11 +23,11 @@ from agent.execution.step_context import StepOutcome
 from agent.localchain.world import DevAccount
 from agent.signing import keys
 from agent.store.journal import IntentStore
-from tests.cli.tools import SECRET, Desk, Said
+from tests.cli.tools import SECRET, CommandResult, Desk
 from tests.support.commands.options import every_command, takes
 from tests.support.commands.sending import PASSWORD, WALLET_KEY
 from tests.support.foreign_text import all_logs, files_with, found_in, objects_of, shown_of, told_by
-from tests.support.keyrings import InMemory, using
+from tests.support.keyrings import MemoryKeyring, using
 
 PHRASE = "legal winner thank year wave sausage worth useful legal winner thank yellow"
 """A recovery phrase of BIP-39's test vectors."""
@@ -70,24 +70,24 @@ def planted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 def run_all(desk: Desk, folder: Path) -> bytes:
     """All that every command says, for people and as JSON."""
-    said: list[Said] = []
+    results: list[CommandResult] = []
     for number, words in enumerate(sorted(every_command(), key=lambda words: words[0] == "pause")):  # what is paused sends nothing
         for form in ((), ("--json",)) if words[0] in BOTH_WAYS else (("--json",) if number % 2 else (),):
             config = folder / f"{number}{len(form)}.toml" if words == ("init",) else desk.config
-            given = [*ARGUMENTS.get(" ".join(words), ()), *(form if takes(words, "--json") else ())]
-            given += ["--config", str(config)] if takes(words, "--config") else []
-            answer = desk.run(*words, *given)
+            arguments = [*ARGUMENTS.get(" ".join(words), ()), *(form if takes(words, "--json") else ())]
+            arguments += ["--config", str(config)] if takes(words, "--config") else []
+            answer = desk.run(*words, *arguments)
             assert answer.code in EXITS, (words, answer.why)
-            said.append(answer)
-    return "\n".join(one.out + one.err for one in said).encode()
+            results.append(answer)
+    return "\n".join(output.out + output.err for output in results).encode()
 
 
 def test_no_command_writes_logs_or_shows_a_secret(planted: Desk, tmp_path: Path) -> None:
     with all_logs() as logs:
-        shown = run_all(planted, tmp_path)
+        outputs = run_all(planted, tmp_path)
         sent = planted.ask("history")
     assert any(item["transactions"] for item in sent["steps"]), "nothing was signed, so nothing was proven"
-    assert not found_in(shown, SECRETS)
+    assert not found_in(outputs, SECRETS)
     assert not found_in(logs.getvalue().encode(), SECRETS)
     assert (tmp_path / "backup.db").stat().st_size > 10_000
     assert len(list((tmp_path / "steps").glob("step-*.json"))) > 1, "no steps of run and paper were searched"
@@ -166,8 +166,8 @@ def test_a_process_with_a_key_writes_no_core_and_lets_nobody_read_its_memory(pla
 
 def test_wallet_commands_write_a_key_nowhere_but_locked(planted: Desk, tmp_path: Path) -> None:
     """A new key, one taken over, a password changed: what any of them says and writes, the failing ways too."""
-    said = []
-    with all_logs() as logs, using(InMemory()):
+    results = []
+    with all_logs() as logs, using(MemoryKeyring()):
         for args in (
             ("create", "--keystore", "new.json", "--password-env", "NEW"),
             ("create", "--keystore", "new.json", "--password-env", "NEW"),
@@ -179,9 +179,9 @@ def test_wallet_commands_write_a_key_nowhere_but_locked(planted: Desk, tmp_path:
             ("change-password", "--keystore", "new.json", "--password-env", "PHRASE", "--new-password-env", "NEW"),
             ("change-password", "--keystore", "new.json", "--password-env", "NEW", "--new-password-env", "PHRASE"),
         ):
-            said += [planted.run("wallet", *args), planted.run("wallet", *args, "--json")]
-    assert {one.code for one in said} == {0, 2}
-    for text in ("\n".join(one.out + one.err for one in said), logs.getvalue()):
+            results += [planted.run("wallet", *args), planted.run("wallet", *args, "--json")]
+    assert {result.code for result in results} == {0, 2}
+    for text in ("\n".join(result.out + result.err for result in results), logs.getvalue()):
         assert not found_in(text.encode(), SECRETS)
     assert not files_with(tmp_path, SECRETS, [planted.config])
 

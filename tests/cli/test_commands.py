@@ -16,7 +16,7 @@ from agent.app import open_agent
 from agent.cli.display.tables import money_text
 from agent.planning import planner
 from tests.cli.terminal import typed
-from tests.cli.tools import TRIMTAB, Desk, Said, attach
+from tests.cli.tools import TRIMTAB, CommandResult, Desk, attach
 from tests.support.text import mentions
 from tests.support.worlds import SHORTCUTS
 
@@ -80,10 +80,10 @@ def test_a_reading_command_prints_its_document_and_its_words_and_moves_nothing(d
 
     before = state()
     desk.ask(*command)
-    said = desk.run(*command)
-    assert said.code == 0
-    assert word in said.out
-    assert not said.out.lstrip().startswith("{")
+    result = desk.run(*command)
+    assert result.code == 0
+    assert word in result.out
+    assert not result.out.lstrip().startswith("{")
     assert state() == before
 
 
@@ -100,14 +100,14 @@ def test_status_adds_up(desk: Desk) -> None:
 
 def test_a_quote_of_one_pool_is_what_that_pool_pays(desk: Desk) -> None:
     pool = desk.about["pools"]["v3 WETH/USDC 500"]
-    found = desk.ask("quote", "--in", "WETH", "--out", "USDC", "--amount", "2", "--pool", pool.lower())
-    assert [leg["pool"] for leg in found["legs"]] == [pool]
+    quote_document = desk.ask("quote", "--in", "WETH", "--out", "USDC", "--amount", "2", "--pool", pool.lower())
+    assert [leg["pool"] for leg in quote_document["legs"]] == [pool]
     quoter = desk.config.read_text().split('quoter = "')[1].split('"')[0]
     tokens = desk.about["tokens"]
     words = [tokens["WETH"][2:], tokens["USDC"][2:], f"{2 * 10**18:x}", f"{500:x}", "0"]
     data = QUOTE_SINGLE + "".join(word.rjust(64, "0") for word in words)
-    answer = desk.node.rpc("eth_call", {"to": quoter, "data": data}, hex(found["block"]))
-    assert int(answer[2:66], 16) == int(found["amount_out_raw"])
+    answer = desk.node.rpc("eth_call", {"to": quoter, "data": data}, hex(quote_document["block"]))
+    assert int(answer[2:66], 16) == int(quote_document["amount_out_raw"])
 
 
 def test_a_symbol_is_found_in_any_case(desk: Desk) -> None:
@@ -121,9 +121,9 @@ def test_a_symbol_is_found_in_any_case(desk: Desk) -> None:
 
 def test_the_whole_of_the_pools_pays_at_least_what_one_does(desk: Desk) -> None:
     pool = desk.about["pools"]["v3 WETH/USDC 500"]
-    one, best = (desk.ask("quote", "--in", "WETH", "--out", "USDC", "--amount", "40", *more) for more in (("--pool", pool), ()))
+    pool_quote, best = (desk.ask("quote", "--in", "WETH", "--out", "USDC", "--amount", "40", *more) for more in (("--pool", pool), ()))
     assert len(best["legs"]) > 1
-    assert int(best["amount_out_raw"]) >= int(one["amount_out_raw"])
+    assert int(best["amount_out_raw"]) >= int(pool_quote["amount_out_raw"])
     assert sum(int(leg["amount_in_raw"]) for leg in best["legs"] if leg["source"] == "wallet") == 40 * 10**18
 
 
@@ -141,11 +141,11 @@ def test_a_plan_from_a_saved_input_is_the_same_plan(desk: Desk, tmp_path: Path) 
     assert 0 <= first["gap_bps"] < 5
 
 
-def test_a_saved_input_needs_neither_chain_nor_config(desk: Desk, tmp_path: Path, bare: Callable[..., Said]) -> None:
+def test_a_saved_input_needs_neither_chain_nor_config(desk: Desk, tmp_path: Path, bare: Callable[..., CommandResult]) -> None:
     saved = tmp_path / "input.json"
     desk.ask("plan", "--save-input", str(saved))
-    said = bare("plan", "--config", str(tmp_path / "none.toml"), "--input", str(saved), "--json")
-    assert said.code == 0
+    result = bare("plan", "--config", str(tmp_path / "none.toml"), "--input", str(saved), "--json")
+    assert result.code == 0
 
 
 def test_history_and_explain_tell_every_step(desk: Desk) -> None:
@@ -155,9 +155,9 @@ def test_history_and_explain_tell_every_step(desk: Desk) -> None:
     steps = desk.ask("history")["steps"]
     assert [step["outcome"] for step in steps] == ["done", "approved", "done", "approved", "planned"]
     for step in steps:
-        told = desk.ask("explain", step["step"])
-        assert step["step"] in told["sentences"][0]
-        assert any(mentions(line, "decided", "rebalance") or line.startswith("Manual: ") for line in told["sentences"])
+        explain_document = desk.ask("explain", step["step"])
+        assert step["step"] in explain_document["sentences"][0]
+        assert any(mentions(line, "decided", "rebalance") or line.startswith("Manual: ") for line in explain_document["sentences"])
     assert "150 USDC" in desk.run("explain").out, "the newest, where none is named"
     assert [item["kind"] for item in steps[2]["transactions"]] == ["swap"]
 
@@ -166,10 +166,10 @@ def test_piped_history_and_doctor_cut_nothing(desk: Desk) -> None:
     """A reason longer than a terminal's cell is whole, and each check is one line that ends where its text does."""
     desk.ask("rebalance")
     (step,) = desk.ask("history")["steps"]
-    shown = desk.run("history").out
+    output = desk.run("history").out
     assert len(step["reason"]) > 100
-    assert "…" not in shown
-    assert step["reason"].split()[-1] in shown
+    assert "…" not in output
+    assert step["reason"].split()[-1] in output
     checks, lines = desk.ask("doctor")["checks"], desk.run("doctor").out.splitlines()
     assert len(lines) == len(checks)
     assert all(
@@ -179,13 +179,13 @@ def test_piped_history_and_doctor_cut_nothing(desk: Desk) -> None:
 
 def test_an_edit_shows_amounts_as_tables_do_and_pools_by_name(desk: Desk) -> None:
     changes = ("edit", "--target", "WETH=25%", "--target", "USDC=25%")
-    document, said = desk.ask(*changes), desk.run(*changes, "--verbose").out
+    document, output = desk.ask(*changes), desk.run(*changes, "--verbose").out
     assert not any("pool 0x" in line for line in document["warnings"])
     assert any(" V2 0.3 %: " in line for line in document["warnings"])
     turnover = document["transition"]["turnover"]
-    assert f"{money_text(turnover)} USDC" in said
-    assert turnover not in said
-    assert "Guards" in said, "--verbose shows the whole plan"
+    assert f"{money_text(turnover)} USDC" in output
+    assert turnover not in output
+    assert "Guards" in output, "--verbose shows the whole plan"
 
 
 def test_history_is_cut_at_its_limit(desk: Desk) -> None:
@@ -195,56 +195,60 @@ def test_history_is_cut_at_its_limit(desk: Desk) -> None:
     assert desk.run("history", "--limit", "0").code == 2
 
 
-def test_version_and_help_need_nothing(bare: Callable[..., Said]) -> None:
-    assert bare("--version") == Said(0, f"trimtab {version('trimtab')}\n", "")
-    said = bare("help", "all")
-    assert said.code == 0
+def test_version_and_help_need_nothing(bare: Callable[..., CommandResult]) -> None:
+    assert bare("--version") == CommandResult(0, f"trimtab {version('trimtab')}\n", "")
+    result = bare("help", "all")
+    assert result.code == 0
     for name in (*COMMANDS, "localchain", "demo"):
-        assert name in said.out
+        assert name in result.out
 
 
-def test_help_of_help_is_that_without_a_command(bare: Callable[..., Said]) -> None:
+def test_help_of_help_is_that_without_a_command(bare: Callable[..., CommandResult]) -> None:
     assert bare("help", "help") == bare("help")
     assert bare("help").code == 0
     assert bare("help", "status") == bare("status", "--help")
     assert bare("help", "frobnicate").code == 2
 
 
-def test_no_command_shows_the_help_and_is_a_usage_error(bare: Callable[..., Said]) -> None:
+def test_no_command_shows_the_help_and_is_a_usage_error(bare: Callable[..., CommandResult]) -> None:
     assert bare("frobnicate", "--json").error["exit"] == 2
-    said = bare()
-    assert said.code == 2
-    assert "rebalance" in said.out
+    result = bare()
+    assert result.code == 2
+    assert "rebalance" in result.out
 
 
-def timed(*args: str) -> tuple[Said, set[str]]:
+def timed(*args: str) -> tuple[CommandResult, set[str]]:
     """What a command as a process of its own answers, and the modules that it loads, each with the packages it lies in."""
     program = [sys.executable, "-X", "importtime", *TRIMTAB[1:], *args]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
-    told = [line for line in done.stderr.splitlines(keepends=True) if not line.startswith("import time:")]
-    found = {line.split("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    loaded = {".".join(name.split(".")[:depth]) for name in found for depth in range(1, name.count(".") + 2)}
-    return Said(done.returncode, done.stdout, "".join(told)), loaded
+    lines = [line for line in done.stderr.splitlines(keepends=True) if not line.startswith("import time:")]
+    texts = {line.split("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    loaded = {".".join(name.split(".")[:depth]) for name in texts for depth in range(1, name.count(".") + 2)}
+    return CommandResult(done.returncode, done.stdout, "".join(lines)), loaded
 
 
-def figures(said: Said) -> list[str]:
+def figures(result: CommandResult) -> list[str]:
     """Words and numbers of what it printed, whatever the width."""
-    return re.sub("[─━┃╌]+", " ", said.out).split()
+    return re.sub("[─━┃╌]+", " ", result.out).split()
 
 
 def test_status_imports_nothing_that_it_does_not_need(desk: Desk) -> None:
     """And the installed program is the same command line."""
     desk.node.rpc("evm_setAutomine", False)  # no block comes between the two
-    said, loaded = timed("status", "--config", str(desk.config))
+    timed_result, loaded = timed("status", "--config", str(desk.config))
     here = desk.run("status")
-    assert (said.code, said.err, figures(said)) == (here.code, here.err, figures(here)) == (0, "", figures(said))
+    assert (
+        (timed_result.code, timed_result.err, figures(timed_result))
+        == (here.code, here.err, figures(here))
+        == (0, "", figures(timed_result))
+    )
     assert {"agent.wiring.context", "sqlalchemy", "rich.table", "web3"} <= loaded
     assert not loaded & NOT_FOR_STATUS
 
 
 def test_help_imports_neither_the_agent_nor_its_libraries() -> None:
-    said, loaded = timed("--help")
-    assert said.code == 0
+    timed_result, loaded = timed("--help")
+    assert timed_result.code == 0
     assert "agent.cli.main" in loaded
     assert not loaded & NOT_FOR_HELP
 
@@ -281,9 +285,9 @@ def test_trust_shows_the_contracts_once_at_a_terminal(desk: Desk) -> None:
     fresh = desk.config.parent / "fresh" / desk.config.name
     fresh.parent.mkdir()
     fresh.write_text(desk.config.read_text())
-    seen = typed([("Pin these?", "n")], "trust", "--config", str(fresh), cwd=fresh.parent)
-    assert seen.code == 10, seen.shown
-    assert seen.shown.count("Contracts at block") == 1, seen.shown
+    terminal_run = typed([("Pin these?", "n")], "trust", "--config", str(fresh), cwd=fresh.parent)
+    assert terminal_run.code == 10, terminal_run.shown
+    assert terminal_run.shown.count("Contracts at block") == 1, terminal_run.shown
 
 
 def test_a_step_without_an_outcome_has_a_reason_in_the_history(desk: Desk) -> None:

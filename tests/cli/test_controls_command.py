@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.cli.tools import Desk, Forked, forked
-from tests.support.commands.controls import ended_control as until
+from tests.cli.tools import Desk, ForkedCommand, forked
+from tests.support.commands.controls import ended_control
 from tests.support.commands.sending import nonce
 
 
-def waiting_run(desk: Desk, *options: str) -> Forked:
+def waiting_run(desk: Desk, *options: str) -> ForkedCommand:
     """A run that waits for its next cycle, an hour away."""
     run, end = forked(desk, "run", "--send", "--every", "1h", "--json", *options), time.monotonic() + 60
     while not (run.out.exists() and run.out.read_text().count("\n")):
@@ -38,11 +38,11 @@ def served(desk: Desk, *options: str) -> Iterator[None]:
 @pytest.mark.slow
 def test_a_waiting_run_takes_a_request_within_two_seconds(desk: Desk) -> None:
     with served(desk, "--yes"):
-        asked = desk.ask("request", "resume")
-        assert (asked["state"], asked["kind"], asked["origin"]) == ("queued", "resume", "cli")
-        found = until(desk, asked["id"])
-        assert found["state"] == "done", found
-        assert found["changed_s"] - found["requested_s"] <= 2, found
+        request_document = desk.ask("request", "resume")
+        assert (request_document["state"], request_document["kind"], request_document["origin"]) == ("queued", "resume", "cli")
+        control = ended_control(desk, request_document["id"])
+        assert control["state"] == "done", control
+        assert control["changed_s"] - control["requested_s"] <= 2, control
         paused = desk.ask("request", "pause", "reason=smoke")
         assert paused["state"] == "done"
         assert desk.ask("status")["paused"] is True
@@ -54,27 +54,27 @@ def test_a_waiting_run_takes_a_request_within_two_seconds(desk: Desk) -> None:
 def test_an_offered_plan_is_confirmed_by_request(desk: Desk) -> None:
     before = nonce(desk)
     with served(desk, "--offer"):
-        shown = desk.ask("request", "confirm")
-        assert (shown["state"], desk.ask("controls")["waiting"]) == ("planned", shown)
-        assert shown["moves"]
+        request_document = desk.ask("request", "confirm")
+        assert (request_document["state"], desk.ask("controls")["waiting"]) == ("planned", request_document)
+        assert request_document["moves"]
         assert nonce(desk) == before, "a run that offers sends nothing by itself"
-        for hash_, code in (("0" * 64, "not_shown"), (shown["plan_hash"], "")):
-            said = desk.run("request", "confirm", "--plan", hash_, "--json")
-            assert (said.error["code"] if said.code else "") == code
-        found = until(desk, said.json["id"])
-        assert found["state"] == "done", found
-        assert nonce(desk) > before, found
+        for hash_, code in (("0" * 64, "not_shown"), (request_document["plan_hash"], "")):
+            result = desk.run("request", "confirm", "--plan", hash_, "--json")
+            assert (result.error["code"] if result.code else "") == code
+        control = ended_control(desk, result.json["id"])
+        assert control["state"] == "done", control
+        assert nonce(desk) > before, control
 
 
 @pytest.mark.slow
 def test_a_stop_by_request_ends_the_run_which_says_so(desk: Desk) -> None:
     run = waiting_run(desk, "--yes")
-    asked = desk.ask("request", "stop")
-    said = run.ended()
-    assert said.code == 0, said.err
-    assert "Control stop by" in said.err, said.err
-    (found,) = desk.ask("controls")["controls"]
-    assert (found["id"], found["state"]) == (asked["id"], "done")
+    request_document = desk.ask("request", "stop")
+    output = run.ended()
+    assert output.code == 0, output.err
+    assert "Control stop by" in output.err, output.err
+    (control,) = desk.ask("controls")["controls"]
+    assert (control["id"], control["state"]) == (request_document["id"], "done")
     assert desk.run("run", "--once", "--send", "--yes").code == 10
 
 
@@ -83,8 +83,8 @@ def test_a_request_that_is_wrong_names_its_field(desk: Desk) -> None:
         (("request", "withdraw", "amount=x"), "amount"), (("request", "dance"), "kind"), (("request", "invest", "flow"), ""),
         (("run", "--offer"), "--offer"), (("run", "--send", "--yes", "--offer"), "--offer"),
     ):  # fmt: skip
-        said = desk.run(*args)
-        assert said.code == 2, said.err
-        assert field in said.err, said.err
+        result = desk.run(*args)
+        assert result.code == 2, result.err
+        assert field in result.err, result.err
     assert desk.ask("controls")["controls"] == []
     assert "No controls" in desk.run("controls").out

@@ -24,7 +24,7 @@ from agent.web.pages import PAGES, value_at
 from agent.web.reach import Reach
 from tests.cli.tools import SECRET, Desk
 from tests.support.api import Client
-from tests.support.dashboards import PATIENCE_S, HereBoard, Served
+from tests.support.dashboards import PATIENCE_S, InProcessDocumentCache, Served
 from tests.support.samples import slow
 
 PERIODS = ("day", "week", "month", "year", "all")
@@ -32,9 +32,9 @@ TAX = '\n[tax]\nmethod = "fifo"\nyear_limit = "off"\n'
 OPINIONS = '\n[second_opinions]\nservices = ["cow"]\n'
 
 
-def below(told: Any, path: str, *keys: str) -> set[str]:
+def below(documents: Any, path: str, *keys: str) -> set[str]:
     """The paths of these keys of each row of a list."""
-    return {f"{path}.{number}.{key}" for number in range(len(value_at(told, path))) for key in keys}
+    return {f"{path}.{number}.{key}" for number in range(len(value_at(documents, path))) for key in keys}
 
 
 def stand_still(desk: Desk) -> None:
@@ -45,18 +45,18 @@ def stand_still(desk: Desk) -> None:
         time.sleep(0.05)
 
 
-def compared(desk: Desk, page: str, told: dict[str, Any]) -> tuple[set[str], str]:
+def compared(desk: Desk, page: str, documents: dict[str, Any]) -> tuple[set[str], str]:
     """Compare a page, read anew after a login, with documents of commands at the same block; return the paths of its figures, and it."""
     access = Access(Reach(port=1))
     access.set_users({1: ("ann", False)})
     cookie = f"trimtab-1={access.begin_session(1)}"
-    with Served(access, HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
+    with Served(access, InProcessDocumentCache(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
         end, names = time.monotonic() + PATIENCE_S, set[str]()
-        while not names | {"pnl"} >= told.keys():  # each read of the page has ended; "now" takes the place of "pnl"
+        while not names | {"pnl"} >= documents.keys():  # each read of the page has ended; "now" takes the place of "pnl"
             assert time.monotonic() < end, names
-            shown = served.compared(page, told, Cookie=cookie)
-            names = {of.partition(".")[0] for of in shown}
-        return shown, unescape(served.ask(page, Cookie=cookie)[2].decode())
+            paths = served.compared(page, documents, Cookie=cookie)
+            names = {of.partition(".")[0] for of in paths}
+        return paths, unescape(served.ask(page, Cookie=cookie)[2].decode())
 
 
 def test_a_plan_with_trades_its_worst_case_its_tax_and_its_verdicts(desk: Desk) -> None:
@@ -64,21 +64,26 @@ def test_a_plan_with_trades_its_worst_case_its_tax_and_its_verdicts(desk: Desk) 
     desk.ask("run", "--once")
     stand_still(desk)
     plan = desk.ask("plan")
-    told = {"plan": plan, "status": desk.ask("status")}  # the weights of now are beside those after
-    shown, text = compared(desk, "/plan", told)
+    documents = {"plan": plan, "status": desk.ask("status")}  # the weights of now are beside those after
+    paths, text = compared(desk, "/plan", documents)
     assert plan["second_opinions"]
-    assert all("does not know chain 31337 (CoW)" in one["text"] and one["text"] in text for one in plan["second_opinions"])
-    wanted = below(told, "plan.legs", "token_in", "token_out", "venue", "amount_in_raw", "amount_out_raw", "min_out_raw", "impact_bps")
-    wanted |= below(told, "plan.verdicts", "guard", "measured", "limit")
-    wanted |= {f"plan.cost.{name}" for name in ("fees", "impact", "skew", "gas", "approvals", "total")}
-    wanted |= {f"plan.weights_after_bps.{symbol}" for symbol in plan["weights_after_bps"]}
-    wanted |= below(told, "status.holdings", "weight_bps")
-    wanted |= {f"plan.{name}" for name in ("outcome", "reason", "block", "expires_block", "turnover", "worst_case")}
+    assert all(
+        "does not know chain 31337 (CoW)" in second_opinion["text"] and second_opinion["text"] in text
+        for second_opinion in plan["second_opinions"]
+    )
+    expected_paths = below(
+        documents, "plan.legs", "token_in", "token_out", "venue", "amount_in_raw", "amount_out_raw", "min_out_raw", "impact_bps"
+    )
+    expected_paths |= below(documents, "plan.verdicts", "guard", "measured", "limit")
+    expected_paths |= {f"plan.cost.{name}" for name in ("fees", "impact", "skew", "gas", "approvals", "total")}
+    expected_paths |= {f"plan.weights_after_bps.{symbol}" for symbol in plan["weights_after_bps"]}
+    expected_paths |= below(documents, "status.holdings", "weight_bps")
+    expected_paths |= {f"plan.{name}" for name in ("outcome", "reason", "block", "expires_block", "turnover", "worst_case")}
     assert len(plan["legs"]) > 1
     assert len(plan["verdicts"]) > 30
     assert float(plan["worst_case"]) > float(plan["cost"]["total"]) > 0
     assert plan["tax"]["disposals"]
-    assert shown >= wanted | {"plan.tax.gain"}
+    assert paths >= expected_paths | {"plan.tax.gain"}
 
 
 @pytest.mark.slow
@@ -91,7 +96,7 @@ def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk
     desk.ask("request", "resume")
     stand_still(desk)
     profit = {period: desk.ask("pnl", "--period", period, "--limit", "1") for period in PERIODS}
-    told = {
+    documents = {
         "status": desk.ask("status"), "history": desk.ask("history", "--limit", "100"), "lots": desk.ask("books", "lots"),
         "pnl": profit, "now": live_documents(str(desk.config), ["now"])["now"], "run": desk.ask("health", want=15),
         "orders": desk.ask("orders"), "alerts": desk.ask("alerts"), "controls": desk.ask("controls"),
@@ -101,8 +106,8 @@ def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk
         "/assets": ("status", "lots", "orders", "alerts"),
         "/controls": ("controls",),
     }
-    found = {page: compared(desk, page, {name: told[name] for name in names}) for page, names in pages.items()}
-    overview, text = found["/"]
+    paths_by_page = {page: compared(desk, page, {name: documents[name] for name in names}) for page, names in pages.items()}
+    overview, text = paths_by_page["/"]
     periods = (
         "profit",
         "twr_bps",
@@ -116,44 +121,44 @@ def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk
     )
     assert overview >= {f"now.pnl.{period}.periods.0.{key}" for period in PERIODS for key in periods}
     columns = ("symbol", "amount", "price", "day_bps", "weight_bps", "target_bps", "band_bps.0", "band_bps.1", "value")
-    assert overview >= below(told, "status.holdings", *columns)
-    moved = told["history"]["steps"][1]["execution"]["amounts"]
+    assert overview >= below(documents, "status.holdings", *columns)
+    moved = documents["history"]["steps"][1]["execution"]["amounts"]
     assert overview >= {f"history.steps.1.execution.amounts.{symbol}" for symbol in moved}
     assert {symbol: amount for symbol, amount in moved.items() if not amount.startswith("-")}.keys() == {
-        leg["token_out"] for leg in desk.ask("explain", told["history"]["steps"][1]["step"])["legs"]
+        leg["token_out"] for leg in desk.ask("explain", documents["history"]["steps"][1]["step"])["legs"]
     }
     assert overview >= {f"history.steps.1.cost.{name}" for name in ("total", "fees", "impact", "gas")}
-    assert told["history"]["steps"][2]["outcome"] == "approved"
+    assert documents["history"]["steps"][2]["outcome"] == "approved"
     assert "history.steps.2.cost.total" in overview
     assert re.search(r"Last rebalance, .*Bought.*Sold.*Cost.*Approvals.*Against plan.*Outcome", " ".join(text.split()))
     assert re.search(r"(Bought|Sold) [−-]", " ".join(text.split())) is None, "the word says the sign"
-    assets, weights = found["/assets"]
+    assets, weights = paths_by_page["/assets"]
     levels = {
         f"alerts.assets.{number}.{key}": alert_asset["symbol"] == "USDC"
-        for number, alert_asset in enumerate(told["alerts"]["assets"])
+        for number, alert_asset in enumerate(documents["alerts"]["assets"])
         for key in ("alert_low", "to_low_bps", "alert_high", "to_high_bps")
     }
     for page_figures in (overview, assets):
         shown_of_numeraire = [path in page_figures for path, is_numeraire in levels.items() if is_numeraire]
         assert page_figures >= {path for path, is_numeraire in levels.items() if not is_numeraire}
         assert shown_of_numeraire == [False] * 4, "the price of the numeraire in itself does not move"
-    require_charts(text, weights, told)
-    assert {one["kind"] for one in told["orders"]["orders"]} == {"entry", "stop_loss", "take_profit"}
-    assert assets >= below(told, "orders.orders", "subject", "kind", "stage", "level", "price", "distance_bps", "terms")
-    assert assets >= below(told, "lots.assets", "amount", "entry_price", "price", "cost", "value", "unrealised", "realised")
-    assert assets >= below(told, "alerts.assets", "price")
-    controls, _ = found["/controls"]
-    assert {one["kind"] for one in told["controls"]["controls"]} == {"pause", "resume"}
-    assert controls >= below(told, "controls.controls", "requested", "kind", "requested_by", "origin", "state", "reason")
+    require_charts(text, weights, documents)
+    assert {order["kind"] for order in documents["orders"]["orders"]} == {"entry", "stop_loss", "take_profit"}
+    assert assets >= below(documents, "orders.orders", "subject", "kind", "stage", "level", "price", "distance_bps", "terms")
+    assert assets >= below(documents, "lots.assets", "amount", "entry_price", "price", "cost", "value", "unrealised", "realised")
+    assert assets >= below(documents, "alerts.assets", "price")
+    controls, _ = paths_by_page["/controls"]
+    assert {control["kind"] for control in documents["controls"]["controls"]} == {"pause", "resume"}
+    assert controls >= below(documents, "controls.controls", "requested", "kind", "requested_by", "origin", "state", "reason")
     assert "controls.controls.1.arguments.0.value" in controls
 
 
 def test_value_and_profit_of_now_are_of_the_moment_of_the_status(desk: Desk) -> None:
     desk.ask("run", "--once")
     desk.ask("localchain", "--port", desk.about["url"].rpartition(":")[2], "--move", "WETH=+2%")
-    found, stored = live_documents(str(desk.config)), stored_documents(str(desk.config))
-    now, before = found["now"]["pnl"]["all"], stored["pnl"]["all"]
-    assert now["value"] == found["status"]["total_value"]
+    documents, stored = live_documents(str(desk.config)), stored_documents(str(desk.config))
+    now, before = documents["now"]["pnl"]["all"], stored["pnl"]["all"]
+    assert now["value"] == documents["status"]["total_value"]
     assert now["until"] > before["until"]
     assert Fraction(now["value"]) > Fraction(before["value"])
     [period] = now["periods"]
@@ -161,21 +166,21 @@ def test_value_and_profit_of_now_are_of_the_moment_of_the_status(desk: Desk) -> 
     assert stored_documents(str(desk.config))["pnl"]["all"] == before, "nothing of it is recorded"
 
 
-def require_charts(overview: str, assets: str, told: dict[str, Any]) -> None:
+def require_charts(overview: str, assets: str, documents: dict[str, Any]) -> None:
     """Compare value and holding over time, and weights with bands and targets, with the documents of the commands."""
-    (value,) = (json.loads(one) for one in re.findall(r'data-value-chart="(\{.*?\})"', overview))
-    weights = [json.loads(one) for one in re.findall(r'data-chart="(\{.*?\})"', assets)]
-    past, whole = told["history"]["values"][::-1], told["pnl"]["all"]["periods"][0]
+    (value,) = (json.loads(chart_text) for chart_text in re.findall(r'data-value-chart="(\{.*?\})"', overview))
+    weights = [json.loads(chart_text) for chart_text in re.findall(r'data-chart="(\{.*?\})"', assets)]
+    past, whole = documents["history"]["values"][::-1], documents["pnl"]["all"]["periods"][0]
     assert len(past) > 1
-    assert [Fraction(one) for one in value["line"]] == [Fraction(one["value"]) for one in past]
+    assert [Fraction(point) for point in value["line"]] == [Fraction(point["value"]) for point in past]
     assert Fraction(value["hold"][-1]) == Fraction(whole["start_value"]) + Fraction(whole["hold_profit"])
     assert len(value["marks"]) == whole["rebalances"]
-    assert {one["name"]: (one["line"], one["band"]) for one in weights} == {
-        held["symbol"]: (
-            [one["weights_bps"].get(held["symbol"], 0) / 100 for one in past],
-            [bps / 100 for bps in (*held["band_bps"], held["target_bps"])],
+    assert {weight["name"]: (weight["line"], weight["band"]) for weight in weights} == {
+        holding["symbol"]: (
+            [point["weights_bps"].get(holding["symbol"], 0) / 100 for point in past],
+            [bps / 100 for bps in (*holding["band_bps"], holding["target_bps"])],
         )
-        for held in told["status"]["holdings"]
+        for holding in documents["status"]["holdings"]
     }
 
 
@@ -186,15 +191,15 @@ def test_no_page_and_no_answer_of_the_api_has_the_secret_of_an_endpoint(desk: De
     assert SECRET in desk.config.read_text()
     if not answers:
         desk.edit((desk.about["url"], f"http://127.0.0.1:{free_port()}"))
-    with Served(board=HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
+    with Served(board=InProcessDocumentCache(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
         client, paths = (
             Client(served, token),
             [f"{API_PREFIX}/{name}" for name in ("status", "plan", "alerts", "orders", "endpoints", "settings")],
         )
-        found = {path: client.ask(path) for path in paths}
-        assert {answer.status for answer in found.values()} == ({200} if answers else {200, 503})
+        document_by_path = {path: client.ask(path) for path in paths}
+        assert {answer.status for answer in document_by_path.values()} == ({200} if answers else {200, 503})
         pages = {page.path: served.ask(page.path) for page in PAGES}
         assert answers or b'class="alarm" role="alert">Not read' in pages["/"][2]
-    said = [answer.body + repr(answer.headers).encode() for answer in found.values()]
-    said += [body + repr(headers).encode() for _, headers, body in pages.values()]
-    assert not [text for text in said if SECRET.encode() in text]
+    page_answers = [answer.body + repr(answer.headers).encode() for answer in document_by_path.values()]
+    page_answers += [body + repr(headers).encode() for _, headers, body in pages.values()]
+    assert not [text for text in page_answers if SECRET.encode() in text]

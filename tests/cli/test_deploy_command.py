@@ -7,12 +7,17 @@ from tests.cli.tools import Desk
 
 
 def test_it_is_shown_then_sent_once(desk: Desk) -> None:
-    shown = desk.ask("deploy")
-    assert (shown["address"], shown["deployed"], shown["outcome"], shown["transactions"]) == (rebalancer_address(), False, "planned", [])
+    deploy_document = desk.ask("deploy")
+    assert (deploy_document["address"], deploy_document["deployed"], deploy_document["outcome"], deploy_document["transactions"]) == (
+        rebalancer_address(),
+        False,
+        "planned",
+        [],
+    )
     assert "confirmation" in desk.ask("deploy", "--send", want=2)["error"]["message"]
-    said = desk.run("deploy", "--send", "--yes")
-    assert said.code == 0, said.why
-    assert "deploy final in block" in said.out
-    assert "at most 0.00" in said.out
+    result = desk.run("deploy", "--send", "--yes")
+    assert result.code == 0, result.why
+    assert "deploy final in block" in result.out
+    assert "at most 0.00" in result.out
     again = desk.ask("deploy", "--send", "--yes")
     assert (again["deployed"], again["outcome"], again["transactions"]) == (True, "hold", [])

@@ -25,7 +25,7 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Verdic
 from agent.guards.table import REMEDIES
 from agent.model.alerts import AlertKind
 from agent.web.documentation import refusal_entry, serve_documentation
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.text import mentions
 
 reference = pytest.importorskip("scripts.make.docs_reference", reason="mkdocs is not installed")
@@ -75,7 +75,9 @@ def test_a_port_in_use_and_a_site_that_was_not_built_are_named(tmp_path: Path, m
         documentation_site()
 
 
-def test_an_entry_is_printed_where_no_site_is_built(bare: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_is_printed_where_no_site_is_built(
+    bare: Callable[..., CommandResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(artifacts, "_REPO", tmp_path)
     guard = bare("docs", "turnover")
     assert (guard.code, REMEDIES["turnover"] in " ".join(guard.out.split())) == (0, True), guard.err
@@ -86,13 +88,13 @@ def test_an_entry_is_printed_where_no_site_is_built(bare: Callable[..., Said], t
 
 def test_the_catalogue_has_the_anchor_of_every_error_guard_and_alert() -> None:
     anchors = set(re.findall(r"^### (\S+)$", reference.refusals_page(), re.MULTILINE))
-    wanted = [
+    errors = [
         OperatorNeeded("a"),
         ConfigError("a: b"),
         *(Refused("a", code=code) for code in ErrorCode),
         *(Refused("a", [Verdict(guard, "1", "2", False)]) for guard in REMEDIES),
     ]
-    named = {error_document(error)["error"]["docs"].partition("refusals.html#")[2] for error in wanted}
+    named = {error_document(error)["error"]["docs"].partition("refusals.html#")[2] for error in errors}
     assert not named - anchors
     assert {f"alert-{kind.value}" for kind in AlertKind} <= anchors
 

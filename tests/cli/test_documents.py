@@ -20,7 +20,7 @@ GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "json").glob("*.json"))
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[str]:
     """Every command that prints a document."""
-    if any("--json" in one.opts for one in command.params):
+    if any("--json" in param.opts for param in command.params):
         yield " ".join(path)
     if isinstance(command, click.Group):
         for name, below in command.commands.items():
@@ -33,8 +33,8 @@ def test_every_command_with_a_document_has_declared_it() -> None:
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_golden_document_fits_its_declaration(path: Path) -> None:
-    found = json.loads(path.read_text())
-    require_declared(tuple(shlex.split(found["command"])), found["document"])
+    document = json.loads(path.read_text())
+    require_declared(tuple(shlex.split(document["command"])), document["document"])
 
 
 def test_every_declaration_has_a_json_schema() -> None:

@@ -52,22 +52,22 @@ def test_another_chain_needs_a_person(desk: Desk) -> None:
         for command in COMMANDS:
             error = desk.ask(*command, want=12)["error"]
             assert "chain 5" in error["message"] or "31337" in error["message"], error
-        assert not any(call["method"] == "eth_sendRawTransaction" for asked in other.seen for call in _calls(asked))
+        assert not any(call["method"] == "eth_sendRawTransaction" for request in other.seen for call in _calls(request))
 
 
-def _calls(asked: Any) -> list[Any]:
-    return asked if isinstance(asked, list) else [asked]
+def _calls(request: Any) -> list[Any]:
+    return request if isinstance(request, list) else [request]
 
 
 def another_chain(url: str) -> Callable[[Any], Reply]:
     """The node at `url`, which says that it is chain 5."""
     forward = passing_on(url)
 
-    def answer(asked: Any) -> Reply:
-        reply = json.loads(forward(asked).body)
-        for call, said in zip(_calls(asked), _calls(reply), strict=True):
+    def answer(request: Any) -> Reply:
+        reply = json.loads(forward(request).body)
+        for call, answer in zip(_calls(request), _calls(reply), strict=True):
             if call["method"] == "eth_chainId":
-                said["result"] = "0x5"
+                answer["result"] = "0x5"
         return Reply(json.dumps(reply).encode())
 
     return answer
@@ -76,12 +76,12 @@ def another_chain(url: str) -> Callable[[Any], Reply]:
 @pytest.mark.parametrize(
     ("answer", "codes"),
     [
-        (lambda asked: Reply(b"\x00\x01 not json"), (11,)),
-        (lambda asked: Reply(b"<html><title>Welcome</title></html>"), (12,)),
-        (lambda asked: Reply(b"", status=401), (12,)),
-        (lambda asked: Reply(b"", status=503), (11,)),
-        (lambda asked: Reply(b"[]"), (11,)),
-        (lambda asked: Reply(b"[" * 200_000), (11,)),
+        (lambda request: Reply(b"\x00\x01 not json"), (11,)),
+        (lambda request: Reply(b"<html><title>Welcome</title></html>"), (12,)),
+        (lambda request: Reply(b"", status=401), (12,)),
+        (lambda request: Reply(b"", status=503), (11,)),
+        (lambda request: Reply(b"[]"), (11,)),
+        (lambda request: Reply(b"[" * 200_000), (11,)),
         (good(lambda method, params: None), (2, 11, 12)),
         (good(lambda method, params: "0x"), (2, 11, 12)),
         (good(lambda method, params: {"timestamp": [], "number": "\x1b[2J"}), (2, 11, 12)),
@@ -93,28 +93,28 @@ def test_garbage_is_an_error_with_a_reason(desk: Desk, answer: Callable[[Any], R
     with serve(answer) as bad:
         move_to(desk, bad.url)
         for command in (*COMMANDS, ("doctor",)):
-            said = desk.run(*command, "--json")
-            assert said.code in codes, said
-            assert "\x1b" not in said.out + said.err
+            result = desk.run(*command, "--json")
+            assert result.code in codes, result
+            assert "\x1b" not in result.out + result.err
 
 
 def test_an_error_text_of_the_node_steers_no_terminal(desk: Desk) -> None:
     forward = passing_on(desk.about["url"])
 
-    def answer(asked: Any) -> Reply:
-        if any(call["method"] == "eth_call" for call in _calls(asked)):
+    def answer(request: Any) -> Reply:
+        if any(call["method"] == "eth_call" for call in _calls(request)):
             body = [
                 {"jsonrpc": "2.0", "id": c["id"], "error": {"code": -32000, "message": "\x1b[2J\x1b]0;owned\x07 [bold]"}}
-                for c in _calls(asked)
+                for c in _calls(request)
             ]
-            return Reply(json.dumps(body if isinstance(asked, list) else body[0]).encode())
-        return forward(asked)
+            return Reply(json.dumps(body if isinstance(request, list) else body[0]).encode())
+        return forward(request)
 
     with serve(answer) as rude:
         move_to(desk, rude.url)
         for command in COMMANDS:
-            said = desk.run(*command)  # the runner itself looks for control codes
-            assert said.code in (2, 11, 12)
+            result = desk.run(*command)  # the runner itself looks for control codes
+            assert result.code in (2, 11, 12)
 
 
 def test_two_endpoints_of_one_operator_count_once(desk: Desk) -> None:

@@ -37,8 +37,8 @@ def test_ctrl_c_in_the_first_moments_of_a_command_ends_without_a_traceback(after
     process = subprocess.Popen([*ENTRY, "status"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert "Traceback" not in said or "site.py" in said, said  # before that Python itself is loading
+    _, output = process.communicate(timeout=60)
+    assert "Traceback" not in output or "site.py" in output, output  # before that Python itself is loading
 
 
 def test_help_that_is_cut_by_a_pipe_ends_with_0() -> None:
@@ -46,5 +46,5 @@ def test_help_that_is_cut_by_a_pipe_ends_with_0() -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
-    said = process.stderr.read()
-    assert (process.wait(60), said) == (0, "")
+    error_text = process.stderr.read()
+    assert (process.wait(60), error_text) == (0, "")

@@ -43,17 +43,17 @@ def test_a_harmful_symbol_shows_up_in_no_command(desk: Desk, symbol: str) -> Non
     tokens, feeds = desk.about["tokens"], desk.about["feeds"]
     desk.edit((f'symbol = "LINK"\naddress = "{tokens["LINK"]}"', f'symbol = "ODD"\naddress = "{token.address}"'))
     desk.edit((feeds["LINK"], chain.feed_addresses[symbol]), ('kind = ["feed", "twap"]', 'kind = ["feed"]'))
-    shown = []
+    shown_texts = []
     for command in COMMANDS:
         for form in ((), ("--json",)):
             if "--send" in command and form:
                 continue
-            said = desk.run(*command, *form)  # the runner itself looks for control codes
-            assert said.code == 0, said.out
-            shown.append(said.out + said.err)
+            result = desk.run(*command, *form)  # the runner itself looks for control codes
+            assert result.code == 0, result.out
+            shown_texts.append(result.out + result.err)
     for step in desk.ask("history")["steps"]:
-        shown.append(desk.run("explain", step["step"]).out)
-    everything = "\n".join(shown)
+        shown_texts.append(desk.run("explain", step["step"]).out)
+    everything = "\n".join(shown_texts)
     assert "ODD" in everything
     assert "600 USDC for" in everything
     for part in (symbol, symbol[:40], "owned", "script", "CDSU", "QQQQ", ascii(symbol)[1:20]):
@@ -67,8 +67,8 @@ def test_what_could_steer_a_terminal_is_written_out() -> None:
 def test_a_reason_given_by_hand_is_shown_as_it_is(desk: Desk) -> None:
     assert desk.run("pause", "--reason", "[red]x[/] [/] \x1b[2J").code == 0
     for command in (("status",), ("doctor",), ("plan",), ("rebalance",), ("history",)):
-        said = desk.run(*command)
-        assert said.code in (0, 10)
+        result = desk.run(*command)
+        assert result.code in (0, 10)
     assert "[red]x[/] [/] \\u001b[2J" in desk.run("status").out
 
 

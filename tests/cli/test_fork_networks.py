@@ -17,13 +17,13 @@ from agent.config.writing.template import render_config
 from agent.localchain.front import serve_front
 from agent.model import DataFeeKind
 from scripts.fork_run import fork_config
-from tests.cli.tools import Said
-from tests.support.commands.scripts import run as run_script
+from tests.cli.tools import CommandResult
+from tests.support.commands.scripts import run
 from tests.support.networks import FEES_WEI, OWNER, PRICES_USD, ROLLUP_FEES_WEI, stand_in
 
 USD = 500
 OFTEN = ("base",)
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_fork_of_each_network_pays_its_tip_and_counts_its_data_fee(
         parent_state = (chain.rpc("eth_blockNumber"), chain.rpc("eth_getTransactionCount", OWNER.address, "latest"))
         monkeypatch.setenv("RPC_URL", url)
         native = Fraction(USD) / Fraction(PRICES_USD[network.tokens[0].symbol])
-        fork_run = run_script("fork_run", str(config), "--native", f"{float(native):.6f}", "--json", capfd=capfd, monkeypatch=monkeypatch)
+        fork_run = run("fork_run", str(config), "--native", f"{float(native):.6f}", "--json", capfd=capfd, monkeypatch=monkeypatch)
         assert fork_run.code == 0, fork_run.out + fork_run.err
         report = json.loads(fork_run.out)
         assert report["rebalance"]["outcome"] == "done", report["rebalance"]["reason"]

@@ -15,10 +15,10 @@ from agent.config.writing.futures_template import FUTURES_PROFILES
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError
 from agent.units import parse_share_with_unit_bps
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
+from tests.support.constants import WALLET
 
-Ask = Callable[..., Said]
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+Ask = Callable[..., CommandResult]
 RPC = [("RPC_A", "one"), ("RPC_B", "two")]
 ROLES = ("clearing_house", "vault", "account_balance", "exchange", "market_registry", "config", "delegate_approval")
 
@@ -46,7 +46,7 @@ def test_init_writes_the_futures_of_a_profile(name: str, venue: Path, tmp_path: 
     assert {key: written["limits"][key] for key in FUTURES_PROFILES[name].limits} == dict(FUTURES_PROFILES[name].limits)
     assert (written["leverage"], written["collateral"]) == (FUTURES_PROFILES[name].leverage, "USDC")
     assert (written["leverage_band"], written["funding_horizon"]) == ("20%", "7d")
-    assert [(one["symbol"], one["asset"], one["weight"]) for one in written["markets"]] == [
+    assert [(market["symbol"], market["asset"], market["weight"]) for market in written["markets"]] == [
         ("WETH", "WETH", "50%"),
         ("WBTC", "WBTC", "50%"),
     ]
@@ -84,7 +84,7 @@ def test_a_short_and_a_broken_venue_file(venue: Path, tmp_path: Path) -> None:
     start_at = FuturesStart("moderate", venue, [("WETH", "60%"), ("WBTC", "-40%")])
     write_new_config(path, NewConfig("ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "USDC", RPC, futures=start_at))
     markets = tomllib.loads(path.read_text())["futures"]["markets"]
-    assert [(one["weight"], "asset" in one) for one in markets] == [("60%", True), ("-40%", False)]
+    assert [(market["weight"], "asset" in market) for market in markets] == [("60%", True), ("-40%", False)]
     venue.write_text(venue.read_text().replace("vault = ", "safe = "))
     with pytest.raises(ConfigError, match="vault: missing"):
         start_at.config_text("USDC", [])
@@ -96,12 +96,12 @@ def test_init_takes_the_venue_from_the_config_of_a_local_chain(
     bare: Ask, futures_chain: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     network, path = futures_chain[0], tmp_path / "mine.toml"
-    said = bare(
+    result = bare(
         *("init", "--network", str(network), "--wallet", WALLET, "--rpc", "RPC_A=local", "--template", "moderate"),
         *("--futures", "moderate", "--config", str(path), "--json"),
     )
-    assert said.code == 0, said.why
-    theirs, ours = (tomllib.loads(one.read_text())["futures"] for one in (network, path))
+    assert result.code == 0, result.why
+    theirs, ours = (tomllib.loads(file.read_text())["futures"] for file in (network, path))
     assert ours["clearing_house"] == theirs["clearing_house"]
     assert ours["delegate_approval"] == theirs["delegate_approval"]
     assert [(row["symbol"], row["base"], row["aggregator"]) for row in ours["markets"]] == [
@@ -121,12 +121,12 @@ def test_the_whole_scene_opens_reduces_and_reports(bare: Ask, futures_chain: tup
     config.write_text(config.read_text().replace('leverage = "2x"', 'leverage = "3.5x"'))
 
     def asked(*args: str) -> Any:
-        said = bare(*args, "--config", str(config), "--json")
-        assert said.code == 0, said.why
-        return said.json
+        result = bare(*args, "--config", str(config), "--json")
+        assert result.code == 0, result.why
+        return result.json
 
     def sent(document: Any) -> list[str]:
-        return [one["kind"] for one in document["transactions"] if one["kind"] == "futures"]
+        return [transaction["kind"] for transaction in document["transactions"] if transaction["kind"] == "futures"]
 
     assert asked("plan")["outcome"] == "planned"
     first = asked("rebalance", "--send", "--yes")
@@ -139,15 +139,15 @@ def test_the_whole_scene_opens_reduces_and_reports(bare: Ask, futures_chain: tup
     assert float(asked("margin")["margin"]["leverage"]) == pytest.approx(3.5, abs=0.05)
     assert [row["symbol"] for row in asked("funding")["markets"]] == ["WETH", "WBTC"]
 
-    said = bare("localchain", "--port", about["url"].rpartition(":")[2], "--move", "WETH=-8%", "--move", "WBTC=+8%", "--json")
-    assert said.code == 0, said.why
+    result = bare("localchain", "--port", about["url"].rpartition(":")[2], "--move", "WETH=-8%", "--move", "WBTC=+8%", "--json")
+    assert result.code == 0, result.why
     # The means of pool and index follow at once, so a move alone makes nobody pay funding.
     assert [abs(float(row["daily_rate"])) < 0.01 for row in asked("funding")["markets"]] == [True, True], asked("funding")["markets"]
-    broken = {one["limit"] for one in asked("margin")["limits"] if one["broken"]}
+    broken = {limit["limit"] for limit in asked("margin")["limits"] if limit["broken"]}
     assert "max_leverage" in broken
     assert "max_leverage" in asked("status")["futures"]["broken"]
     reduced = asked("rebalance", "--send", "--yes")
     assert sent(reduced), reduced["reason"]
-    assert "max_leverage" not in {one["limit"] for one in asked("margin")["limits"] if one["broken"]}
-    told = asked("explain", asked("history")["steps"][0]["step"])
-    assert told["sentences"]
+    assert "max_leverage" not in {limit["limit"] for limit in asked("margin")["limits"] if limit["broken"]}
+    explanation = asked("explain", asked("history")["steps"][0]["step"])
+    assert explanation["sentences"]

@@ -47,10 +47,10 @@ CHANGE = [("change: ", "4"), ("Basket [moderate]: ", "60/40"), ("change: ", "9")
 
 @pytest.mark.slow
 def test_it_asks_at_a_terminal_of_eighty_columns_without_colour(tmp_path: Path) -> None:
-    seen = typed([*ANSWERS, *CHANGE], "init", cwd=tmp_path, env=PLAIN)
-    assert seen.code == 0, seen.shown
-    assert (tmp_path / "trimtab.toml").exists(), seen.shown
-    dialogue = seen.shown.split("Written:")[0]
+    terminal_run = typed([*ANSWERS, *CHANGE], "init", cwd=tmp_path, env=PLAIN)
+    assert terminal_run.code == 0, terminal_run.shown
+    assert (tmp_path / "trimtab.toml").exists(), terminal_run.shown
+    dialogue = terminal_run.shown.split("Written:")[0]
     assert "\x1b" not in dialogue
     assert max(map(len, dialogue.splitlines())) <= 80
 
@@ -60,31 +60,31 @@ def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(
 ) -> None:
     lines = [text for _, text in [*ANSWERS, *CHANGE]]
     assert answered(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
-    shown = capfd.readouterr().err
+    output = capfd.readouterr().err
     config = load_config(tmp_path / "trimtab.toml").config
-    assert {one.symbol: one.target for one in config.portfolio.assets} == {"WETH": 3_000, "WBTC": 3_000, "USDC": 4_000}
+    assert {asset.symbol: asset.target for asset in config.portfolio.assets} == {"WETH": 3_000, "WBTC": 3_000, "USDC": 4_000}
     assert (config.wallet.address, config.portfolio.use_cash) == (WALLET, "1000")
     assert config.alerts is not None
     assert [target.url_env for target in config.alerts.targets] == ["TRIMTAB_ALERTS"]
     assert [endpoint.operator for endpoint in config.chain.rpc] == ["alpha", "beta"]
-    flat = " ".join(shown.split())
-    for one in guide.baskets("ethereum"):
-        past = template_result("ethereum", one.name)
+    flat = " ".join(output.split())
+    for basket in guide.baskets("ethereum"):
+        past = template_result("ethereum", basket.name)
         assert past is not None
-        assert f" {one.name}: " in flat
-        assert f"; from {one.minimum_capital} USDC" in flat
+        assert f" {basket.name}: " in flat
+        assert f"; from {basket.minimum_capital} USDC" in flat
         assert f"{float(past['return']) * 100:+.1f} % (held {float(past['return_of_holding']) * 100:+.1f} %)" in flat
         assert f"trades {past['rebalances']}, costs {past['costs']} of {int(past['value']):,}" in flat
-    assert "docs/alerts.md" in shown
-    assert all(prompt.strip() in shown for prompt, _ in ANSWERS)
-    assert max(len(line) for line in re.sub(r"\w+( \[[^]]*\])?: ", "\n", shown).splitlines()) <= 80
+    assert "docs/alerts.md" in output
+    assert all(prompt.strip() in output for prompt, _ in ANSWERS)
+    assert max(len(line) for line in re.sub(r"\w+( \[[^]]*\])?: ", "\n", output).splitlines()) <= 80
 
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
-    seen = typed([*ANSWERS[:8], ("Cash [all]: ", "\x03")], "init", cwd=tmp_path, env=PLAIN)
-    assert seen.code == 130, seen.shown
-    assert list(tmp_path.iterdir()) == [], seen.shown
+    terminal_run = typed([*ANSWERS[:8], ("Cash [all]: ", "\x03")], "init", cwd=tmp_path, env=PLAIN)
+    assert terminal_run.code == 130, terminal_run.shown
+    assert list(tmp_path.iterdir()) == [], terminal_run.shown
 
 
 @pytest.mark.parametrize("last", [[], ["", "", "", "no"]])
@@ -108,11 +108,11 @@ def test_a_network_given_as_an_option_is_checked_and_not_asked_again(bare: Bare,
     monkeypatch.setattr(setup, "is_interactive", lambda: True)
     for name, lines in (("ethereum", []), ("mainnet", ["ethereum"])):
         path = tmp_path / f"{name}.toml"
-        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{one}\n" for one in [*lines, *TO_CASH[1:], "2", "", "", "", "yes"])))
-        said = bare("init", "--network", name, "--config", str(path))
-        assert said.code == 0, said
-        assert path.exists(), said
-        assert ("Network [" in said.err) == bool(lines)
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in [*lines, *TO_CASH[1:], "2", "", "", "", "yes"])))
+        result = bare("init", "--network", name, "--config", str(path))
+        assert result.code == 0, result
+        assert path.exists(), result
+        assert ("Network [" in result.err) == bool(lines)
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,11 @@ def test_an_option_without_a_question_is_not_dropped_by_the_dialogue(
     bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: tuple[str, str]
 ) -> None:
     monkeypatch.setattr(setup, "is_interactive", lambda: True)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{one}\n" for one in ["", *TO_CASH[1:], "2", "", "", "", "yes"])))
-    said = bare("init", *option, "--config", str(tmp_path / "trimtab.toml"))
-    assert said.code == 2
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in ["", *TO_CASH[1:], "2", "", "", "", "yes"])))
+    result = bare("init", *option, "--config", str(tmp_path / "trimtab.toml"))
+    assert result.code == 2
     assert not list(tmp_path.iterdir())
-    assert mentions(said.err, "--wallet", f"without {option[0]}")
+    assert mentions(result.err, "--wallet", f"without {option[0]}")
 
 
 def test_another_network_asks_for_its_endpoints_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,20 +147,20 @@ def test_endpoints_of_options_are_those_of_the_network_that_is_asked(tmp_path: P
 
 def test_only_what_the_options_lack_is_asked(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "is_interactive", lambda: True)
-    path, given = (
+    path, arguments = (
         tmp_path / "trimtab.toml",
         ("--wallet", WALLET, "--template", "60/40", "--use-cash", "3000", "--alert", "mail=TRIMTAB_MAIL"),
     )
     monkeypatch.setattr(sys, "stdin", io.StringIO("\nRPC_A=alpha RPC_B=beta\n\nyes\n"))
-    said = bare("init", *given, "--config", str(path))
-    assert said.code == 0, said
-    assert [name for name in ("Network", "Wallet", "Endpoints", "Basket", "Cash", "Ceiling", "Alerts") if f"\n{name}. " in said.err] == [
+    result = bare("init", *arguments, "--config", str(path))
+    assert result.code == 0, result
+    assert [name for name in ("Network", "Wallet", "Endpoints", "Basket", "Cash", "Ceiling", "Alerts") if f"\n{name}. " in result.err] == [
         "Network", "Endpoints", "Ceiling"
     ]  # fmt: skip
     config = load_config(path).config
     assert (config.wallet.address, config.portfolio.use_cash, config.portfolio.max_live_value) == (WALLET, "3000", "4500")
     assert config.alerts is not None
-    assert [(one.name, one.url_env) for one in config.alerts.targets] == [("mail", "TRIMTAB_MAIL")]
+    assert [(target.name, target.url_env) for target in config.alerts.targets] == [("mail", "TRIMTAB_MAIL")]
 
 
 TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
@@ -195,9 +195,9 @@ def test_it_ends_in_two_lines_on_trades_and_cost_of_a_year_or_not_worth_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], basket: str, cash: str, words: tuple[str, ...]
 ) -> None:
     assert answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, basket, cash, "", "", "no"]) is None
-    shown = " ".join(capfd.readouterr().err.split())
-    assert all(word in shown for word in words), shown
-    assert ("To make it worth it" in shown) == ("With 6,000" not in shown)
+    text = " ".join(capfd.readouterr().err.split())
+    assert all(word in text for word in words), text
+    assert ("To make it worth it" in text) == ("With 6,000" not in text)
 
 
 @pytest.mark.parametrize(
@@ -207,32 +207,32 @@ def test_the_ceiling_is_asked_and_follows_the_cash_with_the_payouts_of_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], cash: str, answer: str, ceiling: str
 ) -> None:
     document = answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, "2", cash, answer, "", "yes"])
-    shown = " ".join(capfd.readouterr().err.split())
-    assert "portfolio.max_live_value" in shown
+    text = " ".join(capfd.readouterr().err.split())
+    assert "portfolio.max_live_value" in text
     assert document is not None
     config = load_config(tmp_path / "trimtab.toml").config
     assert (config.portfolio.max_live_value, config.limits.payout_per_day, document["ceiling"]) == (ceiling, ceiling, ceiling)
-    assert not any("is never rebalanced" in one for one in document["warnings"])
+    assert not any("is never rebalanced" in warning for warning in document["warnings"])
 
 
 def test_a_ceiling_below_the_cash_is_refused_with_the_amount_to_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], bare: Bare
 ) -> None:
     assert answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, "2", "3000", "2000", "3000", "", "yes"]) is not None
-    shown = " ".join(capfd.readouterr().err.split())
-    assert "2000 is below the 3000 of cash to use" in shown
-    assert "write 4500" in shown
+    text = " ".join(capfd.readouterr().err.split())
+    assert "2000 is below the 3000 of cash to use" in text
+    assert "write 4500" in text
     path = tmp_path / "other.toml"
     options = ("--wallet", WALLET, "--rpc", "A=a", "--rpc", "B=b", "--template", "equal", "--yes", "--config", str(path))
-    said = bare("init", *options, "--use-cash", "3000", "--ceiling", "2000")
-    assert said.code == 2
-    assert mentions(said.err, "--ceiling", "2000", "3000", "4500")
+    result = bare("init", *options, "--use-cash", "3000", "--ceiling", "2000")
+    assert result.code == 2
+    assert mentions(result.err, "--ceiling", "2000", "3000", "4500")
     assert not path.exists()
-    said = bare("init", *options, "--use-cash", "3000")
+    result = bare("init", *options, "--use-cash", "3000")
     config = load_config(path).config
-    assert said.code == 0
+    assert result.code == 0
     assert (config.portfolio.max_live_value, config.limits.payout_per_day) == ("4500", "4500")
-    last = said.out.splitlines()[-2:]
+    last = result.out.splitlines()[-2:]
     assert last[0].startswith("With 3,000 USDC: ")
     assert "at 0.05 gwei" in last[1]
     assert "at 30 gwei" in last[1]
@@ -249,37 +249,39 @@ def test_an_empty_answer_is_told_what_is_missing(
 ) -> None:
     lines = ["", "", WALLET, "", "RPC_A=alpha RPC_B=beta", "", "2", "", "", "", "yes"]
     assert answered(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
-    shown = " ".join(capfd.readouterr().err.split())
+    text = " ".join(capfd.readouterr().err.split())
     for name, needed in (("Wallet", "0x…"), ("Endpoints", "RPC_URL_1=alchemy"), ("Basket", "a number or a name of the list")):
-        assert f"! {name}: nothing was entered" in shown
-        assert needed in shown.split(f"! {name}: nothing was entered")[1]
+        assert f"! {name}: nothing was entered" in text
+        assert needed in text.split(f"! {name}: nothing was entered")[1]
 
 
 def test_settings_are_named_where_the_warning_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, cash in (("a", "500"), ("b", "all")):
         document = answered(monkeypatch, tmp_path / f"{name}.toml", [*TO_CASH, "WETH=50% USDC=50%", cash, "", "", "yes"])
         assert document is not None
-        (said,) = document["warnings"]
+        (warning,) = document["warnings"]
         rows = [row for row in document["least_total"] if float(row["total"] or 0) > 1_000]
-        if "named below" in said:
+        if "named below" in warning:
             assert cash == "500"
             assert all(row["changes"] for row in rows)
         else:
-            assert "Raise max_live_value, or, for 1 gwei, take limits.plan_cost" in said
+            assert "Raise max_live_value, or, for 1 gwei, take limits.plan_cost" in warning
 
 
 def test_without_a_terminal_the_missing_options_are_named_and_the_others_work_as_before(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
-    said = bare("init", "--rpc", "RPC_A=alpha", "--config", str(config), "--json")
-    assert said.code == 2
-    assert mentions(json.loads(said.out)["error"], "--wallet", "--target")
+    result = bare("init", "--rpc", "RPC_A=alpha", "--config", str(config), "--json")
+    assert result.code == 2
+    assert mentions(json.loads(result.out)["error"], "--wallet", "--target")
     both = ("--use-cash", "250", "--alert", "mail=TRIMTAB_MAIL", "--yes")
-    said = bare("init", "--wallet", WALLET, "--rpc", "A=a", "--rpc", "B=b", "--template", "equal", *both, "--config", str(config), "--json")
-    found = load_config(config).config
-    assert said.code == 0
-    assert found.portfolio.use_cash == "250"
-    assert found.alerts is not None
-    assert [target.name for target in found.alerts.targets] == ["mail"]
+    result = bare(
+        "init", "--wallet", WALLET, "--rpc", "A=a", "--rpc", "B=b", "--template", "equal", *both, "--config", str(config), "--json"
+    )
+    loaded = load_config(config).config
+    assert result.code == 0
+    assert loaded.portfolio.use_cash == "250"
+    assert loaded.alerts is not None
+    assert [target.name for target in loaded.alerts.targets] == ["mail"]
 
 
 @pytest.mark.parametrize(
@@ -331,8 +333,10 @@ def test_all_cash_is_named_in_either_case(text: str) -> None:
 
 def test_every_template_has_a_past_result_and_a_least_capital() -> None:
     known = guide.baskets("ethereum")
-    assert [one.name for one in known] == list(PORTFOLIO_TEMPLATES)
-    assert all(one.past_result is not None and float(one.minimum_capital.replace(",", "")) > 0 for one in known)
+    assert [template_name.name for template_name in known] == list(PORTFOLIO_TEMPLATES)
+    assert all(
+        template_name.past_result is not None and float(template_name.minimum_capital.replace(",", "")) > 0 for template_name in known
+    )
 
 
 def test_the_config_of_a_local_chain_passes_doctor_and_leads_to_a_plan(
@@ -345,9 +349,9 @@ def test_the_config_of_a_local_chain_passes_doctor_and_leads_to_a_plan(
     source, about = served
     monkeypatch.setenv("TRIMTAB_LOCAL_RPC", about["url"])
     assert answered(monkeypatch, tmp_path / "mine.toml", [str(source), about["wallet"], "", "60/40", "", "", "", "y"]) is not None
-    shown = capfd.readouterr().err
-    assert "Past: " not in shown
-    assert "From: minimum capital" in shown
+    output = capfd.readouterr().err
+    assert "Past: " not in output
+    assert "From: minimum capital" in output
     config = str(tmp_path / "mine.toml")
     assert bare("trust", "--config", config, "--yes").code == 0
     checked = bare("doctor", "--config", config, "--json")
@@ -375,9 +379,9 @@ def test_a_local_chains_config_gives_its_wallet_and_endpoint_and_a_real_ones_giv
 ) -> None:
     source, about = served
     config = tmp_path / "own.toml"
-    said = bare("init", "--network", str(source), "--template", "small", "--config", str(config), "--json")
-    assert said.code == 0, said.why
-    assert not [line for line in said.json["next"] if "export" in line]
+    result = bare("init", "--network", str(source), "--template", "small", "--config", str(config), "--json")
+    assert result.code == 0, result.why
+    assert not [line for line in result.json["next"] if "export" in line]
     loaded = load_config(config).config
     assert (loaded.wallet.address, loaded.wallet.test_account) == (about["wallet"], 0)
     assert [endpoint.read_url() for endpoint in loaded.chain.rpc] == [about["url"]]

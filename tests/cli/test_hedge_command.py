@@ -9,12 +9,12 @@ import pytest
 
 from agent import wiring
 from agent.localchain import LocalChain
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support import agents
 from tests.support.futures import EVEN, futures_table
 from tests.support.perps import perps_on
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 TERMS = {"horizon": "30d", "min_saving": "0.5%", "tax_rate": "25%", "capital_cost": "4%"}
 
 
@@ -34,7 +34,7 @@ def test_a_hedge_is_compared_sent_told_and_closed(
     trusted = run("trust", "--yes", "--json")
     assert trusted.code == 0, trusted
 
-    for args, said in (
+    for args, reason in (
         (("USDC",), "hedge: USDC has no futures market"),
         (("DOGE",), "hedge: 'DOGE' is not a configured token"),
         (("WETH", "--ratio", "120%"), "--ratio: 120%"),
@@ -42,7 +42,7 @@ def test_a_hedge_is_compared_sent_told_and_closed(
     ):
         wrong = run("hedge", *args, "--json")
         assert wrong.code == 2, wrong
-        assert wrong.json["error"]["message"].startswith(said), wrong
+        assert wrong.json["error"]["message"].startswith(reason), wrong
 
     dry = run("hedge", "WETH", "--json")
     assert dry.code == 0, dry
@@ -50,17 +50,17 @@ def test_a_hedge_is_compared_sent_told_and_closed(
     assert (compared["symbol"], compared["choice"], compared["days"]) == ("WETH", "hedge", "30")
     assert dry.json["decision"]["kind"] == "adjustfutures"
     assert len(dry.json["futures_actions"]) == 1
-    shown = run("hedge", "WETH").out
-    assert "sale or short of" in shown, shown
-    assert "expected funding" in shown, shown
+    output = run("hedge", "WETH").out
+    assert "sale or short of" in output, output
+    assert "expected funding" in output, output
 
     done = run("hedge", "WETH", "--ratio", "25%", "--send", "--yes", "--json").json
     assert done["outcome"] == "done", done
     assert [sent["kind"] for sent in done["transactions"]] == ["futures"], done
     history = run("history", "--json").json
-    step = next(one for one in history["steps"] if any(sent["kind"] == "futures" for sent in one["transactions"]))
-    told = run("explain", step["step"], "--json").json
-    assert any("a sale costs" in line for line in told["sentences"]), told["sentences"]
+    step = next(step for step in history["steps"] if any(sent["kind"] == "futures" for sent in step["transactions"]))
+    document = run("explain", step["step"], "--json").json
+    assert any("a sale costs" in line for line in document["sentences"]), document["sentences"]
     assert "in WETH is hedged" in run("status").out
 
     closed = run("hedge", "WETH", "--close", "--send", "--yes", "--json").json

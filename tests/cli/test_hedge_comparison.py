@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 OVERWEIGHT = ("whatif", "--target", "ETH=40,USD=60", "--value", "ETH=8000,USD=6000", "--futures", "ETH=0,hedge=50%")
 
 
@@ -23,9 +23,9 @@ OVERWEIGHT = ("whatif", "--target", "ETH=40,USD=60", "--value", "ETH=8000,USD=60
 )
 def test_the_cheaper_of_sale_and_short_is_taken(bare: Bare, options: tuple[str, ...], sale: str, short: str, shorted: str) -> None:
     """Of 2,400 overweight half may be shorted: 1,200 cost 1.20 to sell, 2.40 to short, and 30 days of funding."""
-    said = bare(*OVERWEIGHT, "--futures", "horizon=30d", *options, "--json")
-    assert said.code == 0, said.why
-    (hedge,) = said.json["futures"]["hedges"]
+    result = bare(*OVERWEIGHT, "--futures", "horizon=30d", *options, "--json")
+    assert result.code == 0, result.why
+    (hedge,) = result.json["futures"]["hedges"]
     assert (hedge["cost_of_sale"], hedge["cost_of_hedge"], hedge["short"]) == (sale, short, shorted)
     for words in (f"a sale costs {sale} (fees 1.2, impact 0, tax ", f"a short {short} over 30 days (fees 2.4, funding "):
         assert words in hedge["reason"], hedge["reason"]
@@ -48,6 +48,6 @@ def test_without_a_horizon_the_share_is_shorted_uncompared(bare: Bare) -> None:
     ],
 )
 def test_a_mistake_in_the_comparison_is_named(bare: Bare, options: tuple[str, ...], named: str) -> None:
-    said = bare(*OVERWEIGHT, *options, "--json")
-    assert said.code == 2
-    assert said.json["error"]["message"].startswith(named)
+    result = bare(*OVERWEIGHT, *options, "--json")
+    assert result.code == 2
+    assert result.json["error"]["message"].startswith(named)

@@ -18,13 +18,13 @@ from agent.localchain import LocalChain
 from agent.signing import keys
 from agent.units import Token
 from agent.wiring import context
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support import agents
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, ETH_AND_BTC, venue_changes, venue_for
 from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 def funding_paid(run: Run) -> dict[str, Fraction]:
@@ -60,11 +60,11 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         assert used.code == 2
         assert "was an agent before" in used.err, "a key in a variable cannot be replaced by trimtab"
 
-        shown = run("margin", "--json").json
-        assert shown["unknown"] == ""
-        assert shown["margin"]["value"] == "10000"
-        assert [order["symbol"] for order in shown["plan"]["orders"]]
-        assert shown["plan"]["top_up_raw"] == "0"
+        document = run("margin", "--json").json
+        assert document["unknown"] == ""
+        assert document["margin"]["value"] == "10000"
+        assert [order["symbol"] for order in document["plan"]["orders"]]
+        assert document["plan"]["top_up_raw"] == "0"
         words = run("plan")
         assert words.code == 0, words
         assert "futures" in words.out.lower(), words
@@ -72,8 +72,8 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         done = run("rebalance", "--send", "--yes", "--json").json
         assert done["outcome"] == "done", done
         assert [(sent["kind"], sent["status"]) for sent in done["transactions"]] == [("futures", "final")] * 2
-        held = run("positions", "--json").json["positions"]
-        assert {(one["symbol"], one["side"]) for one in held} == {("ETH", "long"), ("BTC", "short")}
+        positions = run("positions", "--json").json["positions"]
+        assert {(position["symbol"], position["side"]) for position in positions} == {("ETH", "long"), ("BTC", "short")}
         rates = run("funding", "--json").json
         assert {market["symbol"] for market in rates["markets"]} == {"ETH", "BTC"}
         status = run("status", "--json").json["futures"]
@@ -91,7 +91,9 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         assert "moves no margin at Hyperliquid" in deposit.err + deposit.out, deposit
 
         sent = run("txs", "--json").json["transactions"]
-        assert {(one["kind"], one["status"], one["max_fee_wei"], one["gas_used"]) for one in sent} == {("futures", "final", "0", 0)}
+        assert {
+            (transaction["kind"], transaction["status"], transaction["max_fee_wei"], transaction["gas_used"]) for transaction in sent
+        } == {("futures", "final", "0", 0)}
         assert run("reconcile", "--json").code == 0
         step = run("history", "--json").json["steps"][0]["step"]
         assert run("explain", step).code == 0
@@ -114,19 +116,19 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         paid = [server.pay_funding(coin) for coin in ("BTC", "ETH")]
         unrecorded = funding_paid(run)
         assert run("run", "--once").code == 0
-        told = run("pnl", "--json").json
-        made = told["periods"][0]
-        assert (made["deposits"], made["futures"]["transferred"]) == ("0", "0"), "margin at the venue is no deposit from outside"
-        assert made["futures"]["profit"] == made["profit"] != "0"
-        assert Fraction(made["futures"]["funding"]) == sum(paid) != 0
+        pnl_document = run("pnl", "--json").json
+        period = pnl_document["periods"][0]
+        assert (period["deposits"], period["futures"]["transferred"]) == ("0", "0"), "margin at the venue is no deposit from outside"
+        assert period["futures"]["profit"] == period["profit"] != "0"
+        assert Fraction(period["futures"]["funding"]) == sum(paid) != 0
         fees = [Fraction(fill["fee"]) for sent in (done, reduced) for fill in sent["fills"]]
-        assert Fraction(made["futures"]["fees"]) == sum(fees)
+        assert Fraction(period["futures"]["fees"]) == sum(fees)
         assert len(fees) == 4, "also of orders in the valuation's own block"
-        assert tax_total(told["tax"]["futures"]) == tax_total(before) - sum(paid), "hourly funding is in the year's figure"
+        assert tax_total(pnl_document["tax"]["futures"]) == tax_total(before) - sum(paid), "hourly funding is in the year's figure"
         assert funding_paid(run) == unrecorded == dict(zip(("BTC", "ETH"), paid, strict=True))
         assert run("export", "--out", str(tmp_path / "out"), "--json").code == 0
         rows = list(csv.DictReader((tmp_path / "out" / "futures.csv").open()))
-        assert [Fraction(row["amount"]) for row in rows if row["event"] == "funding"] == [-one for one in paid]
+        assert [Fraction(row["amount"]) for row in rows if row["event"] == "funding"] == [-transaction for transaction in paid]
         assert {row["symbol"]: abs(Fraction(row["size"])) < 10 for row in rows if row["size"]} == {"ETH": True, "BTC": True}
         assert all(10 < Fraction(row["notional"]) < 50_000 for row in rows if row["notional"])
         assert run("export", "--format", "rotki", "--out", str(tmp_path / "rotki")).code == 0
@@ -148,7 +150,7 @@ def test_a_run_with_an_expired_agent_key_starts_holds_futures_and_trades_spot(
             done = run("run", "--once", "--send", "--yes", "--json")
             assert done.code == 0, done
             assert "trimtab delegate --send" in done.json["decision"]["reason"], done
-        assert {one["kind"] for one in run("txs", "--json").json["transactions"]} == {"approve", "swap"}
+        assert {transaction["kind"] for transaction in run("txs", "--json").json["transactions"]} == {"approve", "swap"}
         assert "trimtab delegate --send" in run("status", "--json").json["futures"]["blocked"]
         assert "trimtab delegate --send" in run("status").out
         assert "trimtab delegate --send" in run("margin").out
@@ -190,10 +192,10 @@ def test_an_order_that_rests_is_shown_listed_and_cancelled(
         assert len(server.bodies) == 2, (done.out, done.err)
         server.trade_through("ETH", "1.5")
         assert run("run", "--once", "--send", "--yes").code == 0
-        shown = " ".join(run("status").out.split())
-        assert "Resting order: buy" in shown
-        assert "1.5 filled, until" in shown
-        past = [one["status"] for row in run("history", "--json").json["steps"] for one in row["transactions"]]
+        text = " ".join(run("status").out.split())
+        assert "Resting order: buy" in text
+        assert "1.5 filled, until" in text
+        past = [transaction["status"] for row in run("history", "--json").json["steps"] for transaction in row["transactions"]]
         assert past == ["resting"]
         assert "resting" in run("history").out
         listed = run("txs").out
@@ -201,9 +203,9 @@ def test_an_order_that_rests_is_shown_listed_and_cancelled(
         assert "1.5 of" in " ".join(listed.split())
         assert len(run("cancel", "--json").json["transactions"]) == 1
         cancelled = run("cancel", "--send", "--yes", "--json").json
-        assert [one["status"] for one in cancelled["transactions"]] == ["final"]
+        assert [transaction["status"] for transaction in cancelled["transactions"]] == ["final"]
         assert cancelled["waiting"] == 0
-        assert [one.status for one in server.orders if one.cloid] == ["canceled"]
+        assert [order.status for order in server.orders if order.cloid] == ["canceled"]
 
 
 @pytest.fixture
@@ -262,10 +264,10 @@ def test_delegate_creates_stores_and_approves_an_agent_key_that_then_trades(
 
 
 def test_a_fresh_key_of_ones_own_is_approved_as_it_is(unapproved: HyperliquidServer, tmp_path: Path, run: Run) -> None:
-    made = api.create_wallet(tmp_path / "agent.json", None, api.PasswordSource("TRIMTAB_AGENT_PASSWORD"), None)
+    new_key_document = api.create_wallet(tmp_path / "agent.json", None, api.PasswordSource("TRIMTAB_AGENT_PASSWORD"), None)
     done = run("delegate", "--send", "--yes", "--json").json
-    assert (done["outcome"], done["agent"], done["kept"]) == ("done", made["address"], None)
-    assert [agent.address for agent in unapproved.agents] == [made["address"].lower()]
+    assert (done["outcome"], done["agent"], done["kept"]) == ("done", new_key_document["address"], None)
+    assert [agent.address for agent in unapproved.agents] == [new_key_document["address"].lower()]
 
 
 def test_a_key_that_only_our_records_know_is_not_approved_again(unapproved: HyperliquidServer, tmp_path: Path, run: Run) -> None:
@@ -281,8 +283,8 @@ def test_an_approval_whose_answer_is_lost_is_looked_up(
     unapproved: HyperliquidServer, tmp_path: Path, run: Run, fault: str, code: int
 ) -> None:
     unapproved.faults = [fault]
-    said = run("delegate", "--send", "--yes", "--json")
-    assert said.code == code, said
+    result = run("delegate", "--send", "--yes", "--json")
+    assert result.code == code, result
     assert len(unapproved.bodies) <= 1
     assert len(unapproved.agents) == (code == 0)
     assert (tmp_path / "agent.json").exists() == (code == 0)
@@ -317,7 +319,9 @@ def test_a_usdc_of_other_decimals_than_the_venues_is_refused_by_every_command(
     read = context.read_tokens
 
     def as_there(line: Transport, addresses: Sequence[str]) -> tuple[Token, ...]:
-        return tuple(replace(one, decimals=18) if one.symbol == "USDC" else one for one in read(line, addresses))
+        return tuple(
+            replace(token_read, decimals=18) if token_read.symbol == "USDC" else token_read for token_read in read(line, addresses)
+        )
 
     monkeypatch.setattr(context, "read_tokens", as_there)
     for words in (
@@ -329,9 +333,9 @@ def test_a_usdc_of_other_decimals_than_the_venues_is_refused_by_every_command(
         ("rebalance", "--send", "--yes"),
         ("run", "--once"),
     ):
-        said = run(*words)
-        assert said.code == 2, (words, said)
-        assert "USDC has 18 decimals" in said.out + said.err, (words, said)
+        result = run(*words)
+        assert result.code == 2, (words, result)
+        assert "USDC has 18 decimals" in result.out + result.err, (words, result)
     assert unapproved.bodies == []
 
 
@@ -345,31 +349,33 @@ def test_init_doctor_trust_and_paper_lead_from_nothing_to_a_dry_run(
         server.wallets.pop(wallet.lower())
         server.agents, server.transfers, server.bodies = [], [], []
         venue.write_text(f'venue = "hyperliquid"\nurl = "{server.url}"\nnetwork = "testnet"\n[markets]\nWETH = "ETH"\n')
-        made = run(
+        result = run(
             *("init", "--wallet", wallet, "--target", "WETH=50%", "--target", "USDC=50%", "--rpc", "A=one", "--rpc", "B=two"),
             *("--futures", "moderate", "--futures-venue", str(venue), "--futures-target", "WETH=60%", "--futures-target", "BTC=-40%"),
         )
-        assert made.code == 2
-        assert "BTC" in made.err, "a market that the file does not have"
+        assert result.code == 2
+        assert "BTC" in result.err, "a market that the file does not have"
         venue.write_text(venue.read_text() + 'WBTC = "BTC"\n')
-        made = run(
+        result = run(
             *("init", "--wallet", wallet, "--target", "WETH=50%", "--target", "USDC=50%", "--rpc", "A=one", "--rpc", "B=two"),
             *("--futures", "moderate", "--futures-venue", str(venue), "--futures-target", "WETH=60%", "--futures-target", "BTC=-40%"),
             "--json",
         )
-        assert made.code == 0, made
-        assert [step for step in made.json["next"] if "paper" in step], made
+        assert result.code == 0, result
+        assert [step for step in result.json["next"] if "paper" in step], result
         futures = tomllib.loads((tmp_path / "trimtab.toml").read_text())["futures"]
-        assert [(one["symbol"], one.get("asset")) for one in futures["markets"]] == [("ETH", "WETH"), ("BTC", None)]
+        assert [(market["symbol"], market.get("asset")) for market in futures["markets"]] == [("ETH", "WETH"), ("BTC", None)]
         agents.agent_config(chain, tmp_path, {"portfolio.max_live_value": "200000", "futures": futures}, EVEN)
         checks = {row["check"]: row for row in run("doctor", "--json").json["checks"]}
         assert (checks["futures account"]["state"], checks["futures agent"]["remedy"]) == ("warn", "trimtab delegate --send")
         assert run("trust", "--yes").code == 0
         paper = run("paper", "--once", "--value", "10000", "--margin", "2000", "--json").json
-        held = {one["symbol"]: one for one in run("status", "--paper", "--json").json["holdings"]}
-        assert all(abs(one["drift_bps"]) <= 20 for one in held.values()), "the margin counts in the weight of USDC from the start"
-        assert (paper["outcome"], [one["status"] for one in paper["transactions"]]) == ("done", ["final"] * 2), paper
-        assert {(one["symbol"], one["side"]) for one in run("positions", "--paper", "--json").json["positions"]} == {
+        holding_by_symbol = {holding["symbol"]: holding for holding in run("status", "--paper", "--json").json["holdings"]}
+        assert all(abs(holding["drift_bps"]) <= 20 for holding in holding_by_symbol.values()), (
+            "the margin counts in the weight of USDC from the start"
+        )
+        assert (paper["outcome"], [transaction["status"] for transaction in paper["transactions"]]) == ("done", ["final"] * 2), paper
+        assert {(position["symbol"], position["side"]) for position in run("positions", "--paper", "--json").json["positions"]} == {
             ("ETH", "long"),
             ("BTC", "short"),
         }

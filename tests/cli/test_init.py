@@ -16,19 +16,21 @@ from agent.config.load import load_config
 from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from tests.support.commands.init import RPC, RPC_PAIRS, TWO, WALLET, Bare, init
-from tests.support.endpoints import Script
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.text import mentions
 from tests.support.worlds import missing
 
 
 def test_it_writes_a_commented_config_that_loads_and_shows_every_address(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
-    said = init(bare, config, *TWO)
-    assert said.code == 0
-    assert said.json["next"][-2:] == [f"trimtab doctor --config {config}", f"trimtab trust --config {config}"]
-    shown = {asset["symbol"]: (asset["address"], asset["target"], asset["feed"]) for asset in said.json["assets"]}
+    result = init(bare, config, *TWO)
+    assert result.code == 0
+    assert result.json["next"][-2:] == [f"trimtab doctor --config {config}", f"trimtab trust --config {config}"]
+    asset_by_symbol = {asset["symbol"]: (asset["address"], asset["target"], asset["feed"]) for asset in result.json["assets"]}
     by_symbol = {token.symbol: token for token in ETHEREUM_PRESET.tokens}
-    assert shown == {name: (by_symbol[name].address, share, by_symbol[name].feed) for name, share in (("WETH", "60%"), ("USDC", "40%"))}
+    assert asset_by_symbol == {
+        name: (by_symbol[name].address, share, by_symbol[name].feed) for name, share in (("WETH", "60%"), ("USDC", "40%"))
+    }
     loaded = load_config(config).config
     assert loaded.wallet.address == WALLET
     assert [endpoint.operator for endpoint in loaded.chain.rpc] == ["alpha", "beta"]
@@ -40,24 +42,26 @@ def test_it_writes_a_commented_config_that_loads_and_shows_every_address(bare: B
 
 
 def test_the_least_total_is_said_at_three_gas_prices(bare: Bare, tmp_path: Path) -> None:
-    found = init(bare, tmp_path / "trimtab.toml", *TWO).json["least_total"]
-    assert [one["gas_gwei"] for one in found] == ["0.05", "1", "30"]
-    totals = [float(one["total"]) for one in found]
+    least_total = init(bare, tmp_path / "trimtab.toml", *TWO).json["least_total"]
+    assert [amount["gas_gwei"] for amount in least_total] == ["0.05", "1", "30"]
+    totals = [float(amount["total"]) for amount in least_total]
     assert totals[0] < totals[1] < totals[2]
-    assert all("Minimum total" in one["text"] for one in found)
+    assert all("Minimum total" in amount["text"] for amount in least_total)
     values = bare("whatif", "--target", "WETH=60,USDC=40", "--value", "WETH=300,USDC=200", "--band", "10%rel", "--json")
     small = values.json["least_total"]
-    assert [one["enough"] for one in small] == [False] * 3 or small[0]["enough"]
+    assert [amount["enough"] for amount in small] == [False] * 3 or small[0]["enough"]
     assert not small[2]["enough"]
     assert small[2]["changes"]
 
 
 def test_a_ceiling_below_the_least_total_is_said(bare: Bare, tmp_path: Path) -> None:
-    found = init(bare, tmp_path / "trimtab.toml", *TWO).json
-    totals = {one["gas_gwei"]: float(one["total"]) for one in found["least_total"]}
-    (said,) = found["warnings"]
-    assert mentions(said, "portfolio.max_live_value", "1000 USDC", "minimum total")
-    assert [f"at {gwei} gwei" in said or f"and {gwei} gwei" in said for gwei in totals] == [total > 1_000 for total in totals.values()]
+    document = init(bare, tmp_path / "trimtab.toml", *TWO).json
+    totals = {amount["gas_gwei"]: float(amount["total"]) for amount in document["least_total"]}
+    (warning,) = document["warnings"]
+    assert mentions(warning, "portfolio.max_live_value", "1000 USDC", "minimum total")
+    assert [f"at {gwei} gwei" in warning or f"and {gwei} gwei" in warning for gwei in totals] == [
+        total > 1_000 for total in totals.values()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,12 +75,12 @@ def test_a_single_operator_is_warned_of(bare: Bare, tmp_path: Path, endpoints: t
 
 
 def test_an_ordinary_portfolio_on_base_is_told_what_waits_on_a_busy_day_and_which_year_is_measured(bare: Bare, tmp_path: Path) -> None:
-    found = init(bare, tmp_path / "trimtab.toml", "--network", "base", "--template", "small", "--use-cash", "500").json
-    assert found["warnings"] == [
+    document = init(bare, tmp_path / "trimtab.toml", "--network", "base", "--template", "small", "--use-cash", "500").json
+    assert document["warnings"] == [
         "On a busy day, at 0.3 gwei, corrections wait for cheaper gas: the minimum total is then 1044.8 USDC,"
         " above portfolio.max_live_value of 1000 USDC."
     ]
-    *_, estimated, _, measured = found["year_costs"]
+    *_, estimated, _, measured = document["year_costs"]
     assert estimated == "With 500 USDC: about 6 trades and 0.099 USDC a year at 0.011 gwei."
     assert measured.startswith("Measured in a back-test, beside the estimate above: Template small, 60/40")
     assert "The estimate has the volatilities and pool fees that it names, the measured year its own" in measured
@@ -85,8 +89,8 @@ def test_an_ordinary_portfolio_on_base_is_told_what_waits_on_a_busy_day_and_whic
 def test_the_loss_behind_a_perfect_tracker_is_said_beside_that_of_other_triggers(bare: Bare, tmp_path: Path) -> None:
     targets = ("--target", "WETH=40%", "--target", "cbBTC=30%", "--target", "USDC=30%")
     options = ("--network", "base", *targets, "--use-cash", "50000")
-    found = init(bare, tmp_path / "trimtab.toml", *options).json
-    loss = found["tracking_loss"]
+    document = init(bare, tmp_path / "trimtab.toml", *options).json
+    loss = document["tracking_loss"]
     words = bare("init", "--wallet", WALLET, *RPC, *options, "--config", str(tmp_path / "other.toml")).out
     pattern = (
         r"About \d+ bps a year behind a perfect tracker \(\S+ costs, \S+ drift\), \d+ of 50,000 USDC; (.*) would lose (more|less): \d+\."
@@ -94,7 +98,7 @@ def test_the_loss_behind_a_perfect_tracker_is_said_beside_that_of_other_triggers
     sentence = re.fullmatch(pattern, loss["lines"][0])
     assert sentence is not None
     assert {sentence[1], loss["own"]["policy"]} == {"tracking", "relative 10 %"}
-    assert all(line in found["year_costs"] and line in " ".join(words.split()) for line in loss["lines"])
+    assert all(line in document["year_costs"] and line in " ".join(words.split()) for line in loss["lines"])
     by_policy = {row["policy"]: float(row["loss_bps"]) for row in (loss["own"], *loss["others"])}
     assert by_policy["tracking"] < by_policy["relative 20 % to halfway"] < by_policy["relative 10 %"] < 8
     assert float(loss["money"]) == pytest.approx(float(loss["own"]["loss_bps"]) * 5, rel=0.1)
@@ -115,8 +119,8 @@ def test_a_pair_that_plan_cost_leaves_off_target_is_warned_of(bare: Bare, tmp_pa
 
 
 def test_each_template_says_about_what_it_loses_with_a_value(bare: Bare) -> None:
-    found = bare("templates", "--network", "base", "--value", "50,000", "--json").json
-    losses = {template["name"]: template["tracking_loss"]["own"]["loss_bps"] for template in found["templates"]}
+    document = bare("templates", "--network", "base", "--value", "50,000", "--json").json
+    losses = {template["name"]: template["tracking_loss"]["own"]["loss_bps"] for template in document["templates"]}
     assert len(losses) == len(PORTFOLIO_TEMPLATES)
     assert all(1 < float(loss) < 60 for loss in losses.values())
     words = " ".join(bare("templates", "--network", "base", "--value", "50000").out.split())
@@ -129,10 +133,10 @@ def test_each_template_says_about_what_it_loses_with_a_value(bare: Bare) -> None
 
 def test_the_least_total_is_exact_in_a_dear_numeraire(bare: Bare, tmp_path: Path) -> None:
     halves = ("--target", "WETH=50%", "--target", "USDC=50%")
-    found = init(bare, tmp_path / "trimtab.toml", *halves, "--numeraire", "WETH", "--price", "3000").json["least_total"]
-    assert [one["total"] for one in found] == ["0.0196", "0.392", "11.76"]
-    assert mentions(found[0]["text"], "0.05 gwei", "0.02 WETH", "a drift of 50 % of its target")
-    assert "cost 0.000009 WETH" in found[0]["text"]
+    least_total = init(bare, tmp_path / "trimtab.toml", *halves, "--numeraire", "WETH", "--price", "3000").json["least_total"]
+    assert [amount["total"] for amount in least_total] == ["0.0196", "0.392", "11.76"]
+    assert mentions(least_total[0]["text"], "0.05 gwei", "0.02 WETH", "a drift of 50 % of its target")
+    assert "cost 0.000009 WETH" in least_total[0]["text"]
     dollars = init(bare, tmp_path / "dollars.toml", *halves).json["least_total"]
     assert mentions(dollars[2]["text"], "30 gwei", "35,280 USDC")
 
@@ -142,9 +146,9 @@ def test_more_than_six_assets_are_said_to_be_harder(bare: Bare, tmp_path: Path) 
         symbols = [token.symbol for token in ETHEREUM_PRESET.tokens][:count]
         first = 100 - 10 * (count - 1)
         targets = [f"{symbol}={10 if number else first}%" for number, symbol in enumerate(symbols)]
-        said = init(bare, tmp_path / f"{count}.toml", *(part for target in targets for part in ("--target", target)))
-        assert said.code == 0, said.why
-        return [line for line in said.json["warnings"] if "max_live_value" not in line and "plan_cost" not in line]
+        result = init(bare, tmp_path / f"{count}.toml", *(part for target in targets for part in ("--target", target)))
+        assert result.code == 0, result.why
+        return [line for line in result.json["warnings"] if "max_live_value" not in line and "plan_cost" not in line]
 
     assert told(6) == []
     assert [line.split(":")[0] for line in told(7)] == ["7 assets"]
@@ -153,24 +157,24 @@ def test_more_than_six_assets_are_said_to_be_harder(bare: Bare, tmp_path: Path) 
 def test_a_store_that_exists_already_is_questioned(bare: Bare, tmp_path: Path) -> None:
     assert not any("store.url" in line for line in init(bare, tmp_path / "trimtab.toml", *TWO).json["warnings"])
     (tmp_path / "trimtab.db").touch()
-    (said,) = [line for line in init(bare, tmp_path / "other.toml", *TWO).json["warnings"] if "store.url" in line]
-    assert mentions(said, "trimtab.db", "one portfolio", 'url = "sqlite:///other-new.db"')
+    (warning,) = [line for line in init(bare, tmp_path / "other.toml", *TWO).json["warnings"] if "store.url" in line]
+    assert mentions(warning, "trimtab.db", "one portfolio", 'url = "sqlite:///other-new.db"')
 
 
 def test_an_existing_file_is_left_alone(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
     config.write_text("mine")
-    said = init(bare, config, *TWO)
-    assert said.code == 2
-    assert "exists already" in said.error["message"]
+    result = init(bare, config, *TWO)
+    assert result.code == 2
+    assert "exists already" in result.error["message"]
     assert config.read_text() == "mine"
 
 
 def test_the_native_coin_is_an_asset_by_name_and_counts_its_wrapped_token(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
-    said = init(bare, config, "--target", "native=60%", "--target", "USDC=40%")
-    assert said.code == 0
-    assert said.json["assets"][0]["symbol"] == "ETH"
+    result = init(bare, config, "--target", "native=60%", "--target", "USDC=40%")
+    assert result.code == 0
+    assert result.json["assets"][0]["symbol"] == "ETH"
     assert tomllib.loads(config.read_text())["portfolio"]["assets"][0]["address"] == "native"
     portfolio = load_config(config).config.portfolio
     assert (portfolio.assets[0].native, portfolio.assets[0].address) == (True, ETHEREUM_PRESET.wrapped_native)
@@ -208,19 +212,19 @@ def test_the_wrapped_native_coin_becomes_a_hub_where_it_is_not_held(bare: Bare, 
 )
 def test_a_mistake_is_named_and_nothing_is_written(bare: Bare, tmp_path: Path, args: tuple[str, ...], words: tuple[str, ...]) -> None:
     config = tmp_path / "trimtab.toml"
-    said = init(bare, config, *args)
-    assert said.code == 2
+    result = init(bare, config, *args)
+    assert result.code == 2
     for word in words:
-        assert word in said.error["message"] + said.error["remedy"], said.error
+        assert word in result.error["message"] + result.error["remedy"], result.error
     assert not config.exists()
 
 
 def test_a_url_or_a_key_given_in_the_place_of_a_name_is_refused_and_not_repeated(bare: Bare, tmp_path: Path) -> None:
     for rpc in ("https://node.example/canary", "https://node.example/?key=canary", f"{'ab' * 32}=alpha", "RPC_A=al pha"):
-        said = init(bare, tmp_path / "x.toml", *TWO, rpc=("--rpc", rpc))
-        assert said.code == 2
-        assert "canary" not in said.out + said.err
-        assert "abab" not in said.out + said.err
+        result = init(bare, tmp_path / "x.toml", *TWO, rpc=("--rpc", rpc))
+        assert result.code == 2
+        assert "canary" not in result.out + result.err
+        assert "abab" not in result.out + result.err
     assert init(bare, tmp_path / "y.toml", *TWO, wallet="0x1234").code == 2
 
 
@@ -238,9 +242,9 @@ def test_symbols_are_resolved_by_a_token_list(bare: Bare, tmp_path: Path) -> Non
         tmp_path / "list.json", {"symbol": "UNI", "address": UNI, "decimals": 18}, {"symbol": "UNI", "address": OTHER, "chainId": 10}
     )
     config = tmp_path / "trimtab.toml"
-    said = init(bare, config, "--target", "UNI=50%", "--target", "USDC=50%", "--token-list", str(listed))
-    assert said.code == 0, said
-    assert said.json["assets"][0]["address"] == UNI
+    result = init(bare, config, "--target", "UNI=50%", "--target", "USDC=50%", "--token-list", str(listed))
+    assert result.code == 0, result
+    assert result.json["assets"][0]["address"] == UNI
     assert tomllib.loads(config.read_text())["portfolio"]["assets"][0]["decimals"] == 18
 
 
@@ -248,10 +252,10 @@ def test_an_ambiguous_symbol_is_refused_with_all_its_addresses_and_an_address_de
     listed = token_list(tmp_path / "list.json", {"symbol": "UNI", "address": UNI}, {"symbol": "UNI", "address": OTHER})
     config = tmp_path / "trimtab.toml"
     args = ("--target", "USDC=50%", "--token-list", str(listed))
-    said = init(bare, config, "--target", "UNI=50%", *args)
-    assert said.code == 2
-    assert UNI in said.error["message"]
-    assert OTHER in said.error["message"]
+    result = init(bare, config, "--target", "UNI=50%", *args)
+    assert result.code == 2
+    assert UNI in result.error["message"]
+    assert OTHER in result.error["message"]
     assert init(bare, config, "--target", f"{OTHER}=50%", *args).json["assets"][0] == {
         "symbol": "UNI",
         "address": OTHER,
@@ -262,15 +266,15 @@ def test_an_ambiguous_symbol_is_refused_with_all_its_addresses_and_an_address_de
 
 def test_a_lists_own_usdc_does_not_pass_for_the_known_one(bare: Bare, tmp_path: Path) -> None:
     listed = token_list(tmp_path / "list.json", {"symbol": "USDC", "address": OTHER})
-    said = init(bare, tmp_path / "trimtab.toml", *TWO, "--token-list", str(listed))
-    assert said.code == 2
-    assert OTHER in said.error["message"]
+    result = init(bare, tmp_path / "trimtab.toml", *TWO, "--token-list", str(listed))
+    assert result.code == 2
+    assert OTHER in result.error["message"]
 
 
 def test_deceptive_symbols_of_a_list_are_left_out_and_a_broken_list_is_named(bare: Bare, tmp_path: Path) -> None:
     listed = token_list(tmp_path / "list.json", {"symbol": "UN\u0406", "address": UNI}, {"symbol": "\x1b[31mU", "address": OTHER})
-    said = init(bare, tmp_path / "a.toml", "--target", f"{UNI}=50%", "--target", "USDC=50%", "--token-list", str(listed))
-    assert said.json["assets"][0]["symbol"] == "T1f9840"
+    result = init(bare, tmp_path / "a.toml", "--target", f"{UNI}=50%", "--target", "USDC=50%", "--token-list", str(listed))
+    assert result.json["assets"][0]["symbol"] == "T1f9840"
     for content in (b"[]", b"{", b"\xff", b'{"tokens": [{}]}', b"[" * 100_000):
         (tmp_path / "broken.json").write_bytes(content)
         broken = init(bare, tmp_path / "b.toml", *TWO, "--token-list", str(tmp_path / "broken.json"))
@@ -282,16 +286,16 @@ def test_the_whole_default_token_list_can_be_read(bare: Bare, tmp_path: Path) ->
     path = npm_root() / "@uniswap" / "default-token-list" / "build" / "uniswap-default.tokenlist.json"
     if not path.exists():
         missing(f"no token list at {path}")
-    said = init(bare, tmp_path / "trimtab.toml", "--target", "UNI=50%", "--target", "USDC=50%", "--token-list", str(path))
-    assert said.code == 0, said
-    assert said.json["assets"][0]["address"] == UNI
+    result = init(bare, tmp_path / "trimtab.toml", "--target", "UNI=50%", "--target", "USDC=50%", "--token-list", str(path))
+    assert result.code == 0, result
+    assert result.json["assets"][0]["address"] == UNI
 
 
 def test_a_safe_s_owners_sign_by_proposals(bare: Bare, tmp_path: Path) -> None:
     """No endpoint answers here, so the address is not checked."""
     config = tmp_path / "trimtab.toml"
-    said = init(bare, config, *TWO, "--safe")
-    assert said.code == 0, said.why
+    result = init(bare, config, *TWO, "--safe")
+    assert result.code == 0, result.why
     loaded = load_config(config).config
     assert (loaded.wallet.mode, loaded.wallet.safe, loaded.wallet.keystore) == ("propose", True, None)
     assert loaded.execution.deadline == 1_800
@@ -303,9 +307,9 @@ def test_an_address_that_is_no_safe_where_an_endpoint_answers_is_refused(
     bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, code: int
 ) -> None:
     answer = "0x" + abi_encode(["string"], [version]).hex()
-    monkeypatch.setattr("agent.app.start.setup._open_endpoint", lambda *_: Script(eth_chainId="0x1", eth_call=answer))
-    said = init(bare, tmp_path / "trimtab.toml", *TWO, "--safe")
-    assert said.code == code, said.why
+    monkeypatch.setattr("agent.app.start.setup._open_endpoint", lambda *_: ScriptedTransport(eth_chainId="0x1", eth_call=answer))
+    result = init(bare, tmp_path / "trimtab.toml", *TWO, "--safe")
+    assert result.code == code, result.why
     assert (tmp_path / "trimtab.toml").exists() == (code == 0)
     if code:
-        assert mentions(said.error["message"], WALLET, "is not a Safe of version 1.3.0 or 1.4.1")
+        assert mentions(result.error["message"], WALLET, "is not a Safe of version 1.3.0 or 1.4.1")

@@ -153,24 +153,24 @@ def test_foreign_text_reaches_no_output_no_log_no_document_and_no_store(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     planted(desk, tmp_path)
-    shown: list[tuple[tuple[str, ...], str]] = []
+    shown_texts: list[tuple[tuple[str, ...], str]] = []
     with all_logs() as logs:
-        for words, given in sorted(ROWS.items(), key=lambda row: row[0] in LAST):
+        for words, row in sorted(ROWS.items(), key=lambda row: row[0] in LAST):
             for form in ((), ("--json",)):
-                step = desk.ask("history")["steps"][0]["step"] if given == ("STEP",) else ""
-                args = tuple(step if one == "STEP" else one for one in given)
+                step = desk.ask("history")["steps"][0]["step"] if row == ("STEP",) else ""
+                args = tuple(step if answer == "STEP" else answer for answer in row)
                 config = ("--config", str(tmp_path / f"new{len(form)}.toml")) if words == ("init",) else ()
-                said = desk.run(*words, *args, *(form if takes(words, "--json") else ()), *config)
-                assert said.code in (0, 2, 10, 11, 12, 15), (words, said.why)
-                shown.append((words, said.out + said.err))
-    assert any("ODD" in text for _, text in shown)
-    assert not [(words, found(text)) for words, text in shown if found(text)]
+                result = desk.run(*words, *args, *(form if takes(words, "--json") else ()), *config)
+                assert result.code in (0, 2, 10, 11, 12, 15), (words, result.why)
+                shown_texts.append((words, result.out + result.err))
+    assert any("ODD" in text for _, text in shown_texts)
+    assert not [(words, found(text)) for words, text in shown_texts if found(text)]
     assert not found(logs.getvalue())
     for path in tmp_path.rglob("*"):
         if path.is_file() and path.name != LIST:
             assert not found(path.read_bytes().decode("latin-1")), path
     with sqlite3.connect(tmp_path / "trimtab.db") as store:
-        asked = ("SELECT input_z FROM steps", "SELECT plan_z FROM steps", "SELECT grant_z FROM intents")
-        blobs = [row[0] for query in asked for row in store.execute(query)]
+        queries = ("SELECT input_z FROM steps", "SELECT plan_z FROM steps", "SELECT grant_z FROM intents")
+        blobs = [row[0] for query in queries for row in store.execute(query)]
     assert len(blobs) > 3
     assert not [found(text) for blob in blobs if blob and found(text := zlib.decompress(blob).decode())]

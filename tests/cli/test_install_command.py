@@ -14,12 +14,12 @@ import pytest
 
 from agent.app.start import units
 from agent.errors import EXIT_HUNG, EXIT_OPERATOR, EXIT_REFUSED, EXIT_USAGE
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.agents import config
 from tests.support.commands.checks import require_command
 from tests.support.text import mentions
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 HARDENED = {
     "NoNewPrivileges": "yes",
     "ProtectSystem": "strict",
@@ -68,9 +68,9 @@ def unit(text: str) -> configparser.ConfigParser:
 
 
 def shown(bare: Bare, path: Path, *args: str) -> dict[str, configparser.ConfigParser]:
-    said = bare("install", "--config", str(path), *args, "--json")
-    assert said.code == 0, said.why
-    return {Path(one["path"]).name: unit(one["text"]) for one in said.json["units"]}
+    result = bare("install", "--config", str(path), *args, "--json")
+    assert result.code == 0, result.why
+    return {Path(unit_document["path"]).name: unit(unit_document["text"]) for unit_document in result.json["units"]}
 
 
 @pytest.mark.parametrize("system", [(), ("--system",)])
@@ -78,9 +78,9 @@ def test_the_units_are_hardened_and_start_again_only_what_that_helps(bare: Bare,
     os.chown(owned, 1, -1) if system and os.geteuid() == 0 else None
     if system and owned.owner() == "root":
         pytest.skip("only root gives files to another user")
-    found = shown(bare, owned, *system, "--send", "--yes")
-    assert set(found) == {RUN, SERVE, BOT}
-    for name, parsed in found.items():
+    unit_by_name = shown(bare, owned, *system, "--send", "--yes")
+    assert set(unit_by_name) == {RUN, SERVE, BOT}
+    for name, parsed in unit_by_name.items():
         service = parsed["Service"]
         program, *words = shlex.split(service["ExecStart"])
         assert Path(program).name == "trimtab"
@@ -98,15 +98,15 @@ def test_the_units_are_hardened_and_start_again_only_what_that_helps(bare: Bare,
         assert ("InaccessiblePaths" in service) is ("UnsetEnvironment" in service) is (name != RUN)
         assert service.get("User") == (owned.owner() if system else None)
         assert parsed["Install"]["WantedBy"] == ("multi-user.target" if system else "default.target")
-    assert found[SERVE]["Service"]["InaccessiblePaths"] == f"-{owned.parent / 'wallet.json'}"
+    assert unit_by_name[SERVE]["Service"]["InaccessiblePaths"] == f"-{owned.parent / 'wallet.json'}"
     assert not calls(owned.parent)
     assert not list(owned.parent.glob("s*/**/*.service"))
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here; the units are parsed above")
 def test_systemd_finds_no_fault_with_written_units(bare: Bare, owned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = bare("install", "--config", str(owned), "--write")
-    assert said.code == 0, said.why
+    result = bare("install", "--config", str(owned), "--write")
+    assert result.code == 0, result.why
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(owned.parent))
     written = sorted((owned.parent / "settings" / "systemd" / "user").iterdir())
     done = subprocess.run(["systemd-analyze", "verify", "--user", *written], capture_output=True, text=True, check=False)
@@ -119,8 +119,8 @@ def test_units_are_written_started_and_removed_and_another_config_keeps_its_own(
     folder, env_file = owned.parent / "settings" / "systemd" / "user", owned.parent / "environment"
     env_file.write_text("RPC_A=x\n")
     env_file.chmod(0o644)
-    said = bare("install", "run", "--config", str(owned), "--env-file", str(env_file), "--write")
-    assert said.code == 0, said.why
+    result = bare("install", "run", "--config", str(owned), "--env-file", str(env_file), "--write")
+    assert result.code == 0, result.why
     service = unit((folder / RUN).read_text())["Service"]
     assert service["EnvironmentFile"] == str(env_file)
     assert env_file.stat().st_mode & 0o777 == 0o600
@@ -145,9 +145,9 @@ def test_units_are_written_started_and_removed_and_another_config_keeps_its_own(
 
 def test_a_unit_that_does_not_start_asks_for_the_operator(bare: Bare, owned: Path) -> None:
     (owned.parent / "fails").touch()
-    said = bare("install", "run", "--config", str(owned), "--write")
-    assert said.code == EXIT_OPERATOR
-    assert mentions(said.err, "no such bus", f"journalctl --user -u {RUN}")
+    result = bare("install", "run", "--config", str(owned), "--write")
+    assert result.code == EXIT_OPERATOR
+    assert mentions(result.err, "no such bus", f"journalctl --user -u {RUN}")
 
 
 @pytest.mark.parametrize(
@@ -167,15 +167,15 @@ def test_what_no_service_can_run_is_named(
 ) -> None:
     config(owned.parent, "unopened")
     monkeypatch.chdir(owned.parent)
-    said = bare("install", "--config", str(owned), *words, "--write")
-    assert said.code == 2
-    assert named in said.err
+    result = bare("install", "--config", str(owned), *words, "--write")
+    assert result.code == 2
+    assert named in result.err
     assert not calls(owned.parent)
 
 
 def test_a_path_that_systemd_would_misread_is_refused(bare: Bare, owned: Path) -> None:
     folder = owned.parent / "my %h books"
     folder.mkdir()
-    said = bare("install", "--config", str(config(folder)))
-    assert said.code == 2
-    assert mentions(said.err, "misread")
+    result = bare("install", "--config", str(config(folder)))
+    assert result.code == 2
+    assert mentions(result.err, "misread")

@@ -19,7 +19,7 @@ from agent.chain.rpc import RpcCall
 from agent.cli.display import terminal
 from agent.cli.display.terminal import KILL_DELAY_S
 from agent.store.database import Database
-from tests.cli.tools import Desk, Forked, Said, forked
+from tests.cli.tools import CommandResult, Desk, ForkedCommand, forked
 from tests.support.commands.interruption import pending, require_sound, until_something_waits
 from tests.support.commands.sending import nonce
 
@@ -93,23 +93,23 @@ def began(seconds: float = 1.5) -> None:
     time.sleep(seconds)
 
 
-def interrupted(child: Forked, presses: int = 1, within_s: float = HASTE_S + SOON_S) -> Said:
+def interrupted(child: ForkedCommand, presses: int = 1, within_s: float = HASTE_S + SOON_S) -> CommandResult:
     """What it said after so many Ctrl-C, half a second apart; fails unless it is over in time after the last."""
     for press in range(presses):
         time.sleep(0.5 * bool(press))
         child.told(signal.SIGINT)
     begun = time.monotonic()
-    said = child.ended(within_s=within_s + 5)
-    assert time.monotonic() - begun < within_s, said
-    assert "Traceback" not in said.err
-    return said
+    output = child.ended(within_s=within_s + 5)
+    assert time.monotonic() - begun < within_s, output
+    assert "Traceback" not in output.err
+    return output
 
 
-def require_told(said: Said) -> None:
+def require_told(result: CommandResult) -> None:
     """The exit code and the one document of an interrupted command."""
-    assert said.code == 12
-    assert said.error["exit"] == 12
-    assert "next run" in said.error["message"]
+    assert result.code == 12
+    assert result.error["exit"] == 12
+    assert "next run" in result.error["message"]
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_reading_command_is_interrupted_while_an_endpoint_is_silent(desk: Desk, 
 
 
 @pytest.mark.parametrize(
-    "first", [*(pytest.param(one, marks=pytest.mark.slow) for one in (leaking_at_the_end, leaking_at_once)), waiting_for_workers]
+    "first", [*(pytest.param(case, marks=pytest.mark.slow) for case in (leaking_at_the_end, leaking_at_once)), waiting_for_workers]
 )
 @pytest.mark.slow
 def test_ctrl_c_ends_it_though_a_lock_stays_taken(desk: Desk, first: Callable[[], None]) -> None:
@@ -165,9 +165,9 @@ def test_a_run_that_cannot_end_ends_after_the_second_or_third_ctrl_c(desk: Desk,
     began()
     child.told(signal.SIGINT)
     time.sleep(HASTE_S + 0.5)
-    said = interrupted(child, presses - 1, within_s)
-    assert said.code == 12
-    assert "next run" in " ".join(said.err.split())
+    output = interrupted(child, presses - 1, within_s)
+    assert output.code == 12
+    assert "next run" in " ".join(output.err.split())
 
 
 def test_a_run_still_ends_after_its_step_at_the_first_ctrl_c(desk: Desk) -> None:
@@ -187,13 +187,13 @@ def test_a_run_still_ends_after_its_step_at_the_first_ctrl_c(desk: Desk) -> None
     child = forked(desk, "run", "--send", "--yes", first=slow)
     began(HASTE_S)
     child.told(signal.SIGINT)
-    said = child.ended()
-    assert said.code == 0, said
-    assert "Stopped" in said.err, said
+    output = child.ended()
+    assert output.code == 0, output
+    assert "Stopped" in output.err, output
     require_sound(desk, before)
 
 
-@pytest.mark.parametrize("first", [pytest.param(one, marks=pytest.mark.slow) for one in (SLOW_WATCH, "")], ids=["busy", ""])
+@pytest.mark.parametrize("first", [pytest.param(watch, marks=pytest.mark.slow) for watch in (SLOW_WATCH, "")], ids=["busy", ""])
 def test_threads_that_the_interpreter_would_wait_for_hold_no_end_back(desk: Desk, first: str) -> None:
     command = [sys.executable, "-c", first + TWO_THREADS, "rebalance", "--config", str(desk.config), "--send", "--yes", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -205,4 +205,4 @@ def test_threads_that_the_interpreter_would_wait_for_hold_no_end_back(desk: Desk
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=KILL_DELAY_S + 5)
-    require_told(Said(process.returncode, out, err))
+    require_told(CommandResult(process.returncode, out, err))

@@ -21,10 +21,10 @@ def test_ctrl_c_while_a_transaction_waits_leaves_it_to_the_next_run(desk: Desk) 
     child = forked(desk, "rebalance", "--send", "--yes")
     until_something_waits(desk, child)
     child.told(signal.SIGINT)
-    said = child.ended()
-    assert said.code == 12
-    assert "Traceback" not in said.err
-    assert "next run" in " ".join(said.err.split())
+    output = child.ended()
+    assert output.code == 12
+    assert "Traceback" not in output.err
+    assert "next run" in " ".join(output.err.split())
     require_sound(desk, before)
 
 
@@ -36,10 +36,10 @@ def test_ctrl_c_at_any_moment_is_safe(desk: Desk, moments: range) -> None:
         child = forked(desk, "rebalance", "--send", "--yes", "--json")
         time.sleep(0.01 + 0.06 * moment)
         child.told(signal.SIGINT)
-        said = child.ended()
-        assert said.code in (0, 12), said
-        assert "Traceback" not in said.err
-        codes.add(said.code)
+        output = child.ended()
+        assert output.code in (0, 12), output
+        assert "Traceback" not in output.err
+        codes.add(output.code)
     assert 12 in codes, "no moment was early enough to interrupt anything"
     require_sound(desk, before)
 
@@ -69,10 +69,10 @@ main.main()
     ("words", "code"), [(["pressed", "--send"], 12), (["finalized", "--send"], 12), (["pressed"], 130), (["--send"], 1)]
 )
 def test_machine_code_that_drops_the_interrupt_is_an_interruption(words: list[str], code: int) -> None:
-    said = subprocess.run([sys.executable, "-c", LOSES_THE_INTERRUPT, *words], capture_output=True, text=True, timeout=60, check=False)
-    assert said.returncode == code, said.stderr
-    assert ("Traceback" in said.stderr) == (code == 1)
-    assert ("next run" in said.stderr) == (code == 12)
+    completed = subprocess.run([sys.executable, "-c", LOSES_THE_INTERRUPT, *words], capture_output=True, text=True, timeout=60, check=False)
+    assert completed.returncode == code, completed.stderr
+    assert ("Traceback" in completed.stderr) == (code == 1)
+    assert ("next run" in completed.stderr) == (code == 12)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_a_run_that_is_told_to_stop_while_a_transaction_waits_ends_well(desk: De
     child = forked(desk, "run", "--send", "--yes")
     until_something_waits(desk, child)
     child.told(number)
-    said = child.ended()
-    assert said.code == 0, said
-    assert "Stopped" in said.err
-    assert "Traceback" not in said.err
+    output = child.ended()
+    assert output.code == 0, output
+    assert "Stopped" in output.err
+    assert "Traceback" not in output.err
     require_sound(desk, before)
 
 
@@ -114,12 +114,12 @@ def test_a_run_ends_between_two_looks(desk: Desk, number: int) -> None:
         assert time.monotonic() < end, child.err.read_text()
         time.sleep(0.01)
     child.told(number)
-    said = child.ended()
-    assert said.code == 0
-    assert len(said.out.splitlines()) == 1
-    assert said.json["outcome"] == "planned"
-    assert "This dry run sent nothing" in said.err
-    assert "journal" not in said.err
+    output = child.ended()
+    assert output.code == 0
+    assert len(output.out.splitlines()) == 1
+    assert output.json["outcome"] == "planned"
+    assert "This dry run sent nothing" in output.err
+    assert "journal" not in output.err
 
 
 def test_a_run_looks_again_and_again_and_prints_a_line_for_each_look(desk: Desk) -> None:
@@ -148,17 +148,17 @@ def test_a_run_outlives_an_endpoint_that_is_away_and_a_pause(desk: Desk) -> None
         assert time.monotonic() < end, child.err.read_text()
         time.sleep(0.02)
     child.told(signal.SIGTERM)
-    said = child.ended()
-    assert said.code == 0
-    assert "lunch" in said.out.splitlines()[0]
+    output = child.ended()
+    assert output.code == 0
+    assert "lunch" in output.out.splitlines()[0]
 
 
 def test_ctrl_c_at_the_question_sends_nothing(desk: Desk) -> None:
     before = nonce(desk)
-    code, shown = at_terminal(desk, "\x03", "rebalance", "--send")
-    assert code == 12, shown
-    assert "Traceback" not in shown
-    code, shown = at_terminal(desk, "\x03", "run", "--send")
-    assert code == 0, shown
-    assert "Stopped" in shown
+    code, screen = at_terminal(desk, "\x03", "rebalance", "--send")
+    assert code == 12, screen
+    assert "Traceback" not in screen
+    code, screen = at_terminal(desk, "\x03", "run", "--send")
+    assert code == 0, screen
+    assert "Stopped" in screen
     assert nonce(desk) == before

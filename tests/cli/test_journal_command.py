@@ -10,8 +10,8 @@ from tests.support.commands.waiting import something_waits, waiting_hashes
 
 
 def test_a_new_store_has_sent_nothing_and_nothing_waits(desk: Desk) -> None:
-    found = desk.ask("txs")
-    assert (found["transactions"], found["waiting"]) == ([], 0)
+    txs_document = desk.ask("txs")
+    assert (txs_document["transactions"], txs_document["waiting"]) == ([], 0)
     desk.ask("cancel", "--send", "--yes")
     assert "No pending" in desk.run("cancel").out
     settled = desk.ask("reconcile")
@@ -20,12 +20,12 @@ def test_a_new_store_has_sent_nothing_and_nothing_waits(desk: Desk) -> None:
 
 def test_txs_shows_every_transaction_with_its_moves(desk: Desk) -> None:
     sent = desk.ask("rebalance", "--send", "--yes")["transactions"]
-    found = desk.ask("txs")
-    assert [item["hash"] for item in reversed(found["transactions"])] == [item["hash"] for item in sent]
-    assert {tuple(move["status"] for move in item["moves"])[:4] for item in found["transactions"]} == {
+    txs_document = desk.ask("txs")
+    assert [item["hash"] for item in reversed(txs_document["transactions"])] == [item["hash"] for item in sent]
+    assert {tuple(move["status"] for move in item["moves"])[:4] for item in txs_document["transactions"]} == {
         ("planned", "signed", "broadcast", "mined")
     }
-    assert found["waiting"] == 0
+    assert txs_document["waiting"] == 0
     assert len(desk.ask("txs", "--limit", "1")["transactions"]) == 1
     words = desk.run("txs").out
     assert all(item["kind"] in words for item in sent)
@@ -34,9 +34,9 @@ def test_txs_shows_every_transaction_with_its_moves(desk: Desk) -> None:
 
 def test_what_waits_is_shown_and_kept_until_sending_is_allowed(desk: Desk) -> None:
     before = something_waits(desk)
-    found = desk.ask("cancel")
-    (item,) = found["transactions"]
-    assert (item["kind"], item["status"], item["nonce"], found["waiting"]) == ("approve", "broadcast", before, 1)
+    cancel_document = desk.ask("cancel")
+    (item,) = cancel_document["transactions"]
+    assert (item["kind"], item["status"], item["nonce"], cancel_document["waiting"]) == ("approve", "broadcast", before, 1)
     assert desk.ask("txs")["transactions"][0]["hash"] == item["hash"]
     assert "trimtab cancel --send" in desk.run("cancel").err
     assert waiting_hashes(desk) == {item["hash"]}
@@ -62,12 +62,12 @@ def test_cancel_takes_the_nonce_back(desk: Desk) -> None:
         time.sleep(0.01)
     desk.node.rpc("evm_setAutomine", True)
     desk.node.mine(2)
-    said = child.ended()
-    assert said.code == 0, said.why
-    found = said.json
-    assert [(item["kind"], item["status"]) for item in found["transactions"]] == [("approve", "cancelled"), ("cancel", "final")]
-    assert found["transactions"][1]["replaces"] == found["transactions"][0]["id"]
-    assert (found["waiting"], found["booked"], nonce(desk)) == (0, 1, before + 1)
+    output = child.ended()
+    assert output.code == 0, output.why
+    document = output.json
+    assert [(item["kind"], item["status"]) for item in document["transactions"]] == [("approve", "cancelled"), ("cancel", "final")]
+    assert document["transactions"][1]["replaces"] == document["transactions"][0]["id"]
+    assert (document["waiting"], document["booked"], nonce(desk)) == (0, 1, before + 1)
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
 
 
@@ -76,9 +76,9 @@ def test_reconcile_settles_what_was_mined_meanwhile_without_a_key(desk: Desk) ->
     desk.node.rpc("evm_setAutomine", True)
     desk.node.mine(2)
     desk.edit(("test_account = 0", 'keystore = "nowhere.json"'))
-    found = desk.ask("reconcile")
-    assert [(item["kind"], item["status"]) for item in found["transactions"]] == [("approve", "final")]
-    assert (found["waiting"], found["booked"], found["next_nonce"]) == (0, 1, before + 1)
+    reconcile_document = desk.ask("reconcile")
+    assert [(item["kind"], item["status"]) for item in reconcile_document["transactions"]] == [("approve", "final")]
+    assert (reconcile_document["waiting"], reconcile_document["booked"], reconcile_document["next_nonce"]) == (0, 1, before + 1)
 
 
 def test_reconcile_sends_nothing_unless_told(desk: Desk) -> None:

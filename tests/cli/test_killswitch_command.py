@@ -14,8 +14,8 @@ from tests.support.commands.waiting import something_waits, waiting_hashes
 
 def test_a_hard_pause_shows_first_and_sends_nothing(desk: Desk) -> None:
     before = nonce(desk)
-    found = desk.ask("pause", "--hard", "--reason", "holiday")
-    assert (found["paused"], found["hard"], found["outcome"]) == (True, False, "clear")
+    pause_document = desk.ask("pause", "--hard", "--reason", "holiday")
+    assert (pause_document["paused"], pause_document["hard"], pause_document["outcome"]) == (True, False, "clear")
     assert desk.ask("rebalance", "--send", "--yes", want=10)["outcome"] == "refused"
     assert nonce(desk) == before
     assert "is traded" in desk.run("pause", "--hard").out
@@ -33,9 +33,9 @@ def test_a_hard_pause_cancels_what_waits(desk: Desk) -> None:
         time.sleep(0.01)
     desk.node.rpc("evm_setAutomine", True)
     desk.node.mine(1)
-    said = child.ended()
-    assert said.code == 0, said.why
-    done = said.json
+    output = child.ended()
+    assert output.code == 0, output.why
+    done = output.json
     assert (done["outcome"], done["hard"]) == ("done", True)
     assert [(item["kind"], item["status"]) for item in done["transactions"]] == [("approve", "cancelled"), ("cancel", "final")]
     assert desk.ask("status")["paused"] is True
@@ -62,11 +62,11 @@ def test_a_run_that_holds_the_wallet_takes_back_instead_of_the_command(desk: Des
 @pytest.mark.slow
 def test_it_asks_while_already_paused_and_after_a_no_it_stays_soft(desk: Desk) -> None:
     before = something_waits(desk)
-    code, shown = at_terminal(desk, "n\n", "pause", "--hard", "--send")
+    code, screen = at_terminal(desk, "n\n", "pause", "--hard", "--send")
     assert code == 10
-    assert "allowance" in shown or "cancel" in shown
-    found = desk.ask("pause", "--hard")
-    assert (found["paused"], found["hard"], found["outcome"]) == (True, False, "planned")
+    assert "allowance" in screen or "cancel" in screen
+    pause_document = desk.ask("pause", "--hard")
+    assert (pause_document["paused"], pause_document["hard"], pause_document["outcome"]) == (True, False, "planned")
     assert nonce(desk) == before
 
 

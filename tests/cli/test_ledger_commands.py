@@ -12,7 +12,7 @@ import pytest
 
 from agent.units import decimal_text
 from agent.wiring import transactor
-from tests.cli.tools import Desk, Said
+from tests.cli.tools import CommandResult, Desk
 from tests.support.text import mentions
 
 TABLE = '\n[tax]\nmethod = "hifo"\nyear_limit = "{}"\n'
@@ -23,21 +23,21 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     first = desk.ask("plan")["tax"]
     assert first["gain"] is None
     assert "no tax lots yet" in first["unknown"]
-    assert {one["gain"] for one in first["disposals"]} == {None}
+    assert {disposal["gain"] for disposal in first["disposals"]} == {None}
     assert "Taxable gain: unknown (no tax lots yet" in " ".join(desk.run("plan").out.split())
     desk.ask("pnl", "--now")
     plan = desk.ask("plan")
     assert plan["tax"]["unknown"] == ""
     assert float(plan["tax"]["gain"]) != 0
-    assert {one["symbol"] for one in plan["tax"]["disposals"]} >= {"WETH"}
+    assert {disposal["symbol"] for disposal in plan["tax"]["disposals"]} >= {"WETH"}
     assert plan["tax"]["method"] == "hifo"
     assert "Taxable gain" in desk.run("plan", "--verbose").out
     assert "Taxable gain: " in desk.run("plan").out
     desk.ask("rebalance", "--send", "--yes")
     desk.ask("swap", "--in", "USDC", "--out", "WETH", "--amount", "150", "--send", "--yes")
-    found = desk.ask("pnl", "--now", "--benchmark", "WETH")
-    (row,) = found["periods"]
-    assert (row["rebalances"], row["manual_swaps"]["swaps"], found["benchmark"]) == (1, 1, "WETH")
+    pnl_document = desk.ask("pnl", "--now", "--benchmark", "WETH")
+    (row,) = pnl_document["periods"]
+    assert (row["rebalances"], row["manual_swaps"]["swaps"], pnl_document["benchmark"]) == (1, 1, "WETH")
     assert float(row["costs"]["gas"]) > 0
     assert sum(row["weights_bps"].values()) == 10_000
     assert "1 manual" in desk.run("pnl").out
@@ -47,8 +47,8 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     assert checked["chain"]["disagreement"] == ""
     assert checked["entries"] > 2
     assert "the sum matches the chain" in " ".join(desk.run("books", "check").out.split())
-    held, lots = desk.holdings(), {one["symbol"]: one for one in desk.ask("books", "lots")["assets"]}
-    assert all(lots[symbol]["amount"] == decimal_text(int(held[symbol]), 8 if symbol == "WBTC" else 6) for symbol in ("WBTC", "USDC"))
+    holdings, lots = desk.holdings(), {asset["symbol"]: asset for asset in desk.ask("books", "lots")["assets"]}
+    assert all(lots[symbol]["amount"] == decimal_text(int(holdings[symbol]), 8 if symbol == "WBTC" else 6) for symbol in ("WBTC", "USDC"))
     assert len(lots["WETH"]["lots"]) == 2
     assert float(lots["WETH"]["unrealised"]) != 0, "balance at first, and the swap by hand"
     assert "Realised in 20" in desk.run("books", "lots", "--method", "average").out
@@ -67,10 +67,10 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     assert "Weights" in desk.run("history").out
 
     out = tmp_path / "books"
-    told = desk.ask("export", "--format", "rotki", "--out", str(out))
-    assert [file["name"] for file in told["files"]] == ["rotki_generic_trades.csv", "rotki_generic_events.csv"]
-    assert all((out / file["name"]).stat().st_mode & 0o077 == 0 for file in told["files"])
-    assert len(list(csv.DictReader((out / "rotki_generic_trades.csv").open()))) == told["files"][0]["rows"] > 0
+    export_document = desk.ask("export", "--format", "rotki", "--out", str(out))
+    assert [file["name"] for file in export_document["files"]] == ["rotki_generic_trades.csv", "rotki_generic_events.csv"]
+    assert all((out / file["name"]).stat().st_mode & 0o077 == 0 for file in export_document["files"])
+    assert len(list(csv.DictReader((out / "rotki_generic_trades.csv").open()))) == export_document["files"][0]["rows"] > 0
     again = desk.run("export", "--format", "rotki", "--out", str(out))
     assert again.code == 2
     assert "--force" in again.err
@@ -138,24 +138,24 @@ def test_a_readable_file_that_is_overwritten_becomes_private(desk: Desk, tmp_pat
 )
 def test_what_the_books_cannot_do_is_said(desk: Desk, words: tuple[str, ...], why: str) -> None:
     desk.ask("pnl", "--now")
-    said = desk.run(*words)
-    assert said.code == 2
-    assert why in said.err
+    result = desk.run(*words)
+    assert result.code == 2
+    assert why in result.err
 
 
 def test_books_with_a_single_value_say_why_there_is_no_profit_yet(desk: Desk) -> None:
-    found = desk.ask("pnl", "--now")
-    assert found["periods"] == []
-    assert "one valuation" in found["why_empty"]
-    said = " ".join(desk.run("pnl").out.split())
-    assert "one valuation" in said
-    assert "trimtab pnl --now" in said
+    pnl_document = desk.ask("pnl", "--now")
+    assert pnl_document["periods"] == []
+    assert "one valuation" in pnl_document["why_empty"]
+    text = " ".join(desk.run("pnl").out.split())
+    assert "one valuation" in text
+    assert "trimtab pnl --now" in text
 
 
 def test_empty_books_say_how_they_are_filled(desk: Desk) -> None:
-    said = desk.run("pnl")
-    assert said.code == 2
-    assert "pnl --now" in said.err
+    result = desk.run("pnl")
+    assert result.code == 2
+    assert "pnl --now" in result.err
 
 
 @pytest.mark.parametrize(
@@ -169,19 +169,19 @@ def test_empty_books_say_how_they_are_filled(desk: Desk) -> None:
 )
 def test_a_wrong_tax_table_is_named(desk: Desk, table: str, why: str) -> None:
     desk.config.write_text(f"{desk.config.read_text()}\n{table}\n")
-    said = desk.run("status")
-    assert said.code == 2
-    assert why in said.err
+    result = desk.run("status")
+    assert result.code == 2
+    assert why in result.err
 
 
 def test_a_rate_table_that_cannot_be_read_is_named_where_a_limit_depends_on_it(desk: Desk) -> None:
     more = '\n[tax]\nmethod = "fifo"\nyear_limit = "100"\ncurrency = "EUR"\nrates = "none.csv"\n'
     desk.config.write_text(desk.config.read_text() + more)
-    said = desk.run("plan")
-    assert said.code == 2
-    assert "tax.rates" in said.err
+    result = desk.run("plan")
+    assert result.code == 2
+    assert "tax.rates" in result.err
 
 
-def test_commands_of_the_books_explain_themselves(bare: Callable[..., Said]) -> None:
+def test_commands_of_the_books_explain_themselves(bare: Callable[..., CommandResult]) -> None:
     for words in (("pnl",), ("export",), ("books", "check"), ("books", "journal"), ("books", "open")):
         assert bare(*words, "--help").code == 0

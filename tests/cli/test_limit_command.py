@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.localchain import LocalChain
-from tests.cli.tools import Desk, Said, at_terminal
+from tests.cli.tools import CommandResult, Desk, at_terminal
 from tests.support import agents
 from tests.support.gradual_execution import OFF, ROUNDS, TARGETS
 from tests.support.text import mentions
@@ -17,7 +17,7 @@ SWAP = ("swap", "--in", "WETH", "--out", "USDC", "--amount", "1")
 
 
 def test_a_plan_shows_what_each_number_of_rounds_costs_and_which_is_chosen(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
     agents.trusted(anvil_chain, tmp_path, ROUNDS, TARGETS)
     agents.fund(anvil_chain, OFF)
@@ -30,12 +30,12 @@ def test_a_plan_shows_what_each_number_of_rounds_costs_and_which_is_chosen(
     assert "in USDC" in words
     assert "one trade" in words
     step = run("rebalance", "--json").json["step"]
-    told = run("explain", step).out
-    assert "Slices" in told
-    assert "not executed" in told
+    output = run("explain", step).out
+    assert "Slices" in output
+    assert "not executed" in output
 
 
-def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     agents.trusted(anvil_chain, tmp_path, {}, TARGETS)
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
     dry = run(*SWAP, "--price", "3100", "USDC/WETH", "--until", "4h", "--json")
@@ -49,9 +49,9 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
     listed = run("limit", "--json").json
     (order,) = listed["orders"]
     assert mentions(order["note"], "1 WETH", "3100 USDC")
-    told = run("limit").out
-    assert mentions(told, "1 WETH", "3100 USDC")
-    assert " ".join(told.split()).count("Only trimtab run --send fills open limit orders") == 1
+    output = run("limit").out
+    assert mentions(output, "1 WETH", "3100 USDC")
+    assert " ".join(output.split()).count("Only trimtab run --send fills open limit orders") == 1
     assert "Only trimtab run --send" in " ".join(run("limit", "--help").out.split())
     assert run("limit", "--cancel", order["id"]).code == 0
     assert "trimtab run --send" not in run("limit").out
@@ -66,18 +66,18 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
 
 @pytest.mark.parametrize("price", [("3100", "USDC/WETH"), ("0.00032258064516129032258064516129", "WETH/USDC")])
 def test_a_price_is_taken_in_either_direction(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], price: tuple[str, str]
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult], price: tuple[str, str]
 ) -> None:
     agents.trusted(anvil_chain, tmp_path, {}, TARGETS)
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
-    said = run(*SWAP, "--price", *price, "--until", "4h")
-    assert said.code == 0, said.why
-    assert "Limit 3100" in said.out
-    assert "or 0.0003225806" in said.out
-    assert mentions(said.out, "3000 USDC/WETH", "0.000333333333333 WETH/USDC", "+3.33 %")
+    result = run(*SWAP, "--price", *price, "--until", "4h")
+    assert result.code == 0, result.why
+    assert "Limit 3100" in result.out
+    assert "or 0.0003225806" in result.out
+    assert mentions(result.out, "3000 USDC/WETH", "0.000333333333333 WETH/USDC", "+3.33 %")
 
 
-def test_a_price_for_buying_is_the_most_that_is_paid(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+def test_a_price_for_buying_is_the_most_that_is_paid(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     agents.trusted(anvil_chain, tmp_path, {}, TARGETS)
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
     swap = ("swap", "--in", "USDC", "--out", "WETH", "--amount", "100", "--price")
@@ -94,16 +94,16 @@ def test_a_price_for_buying_is_the_most_that_is_paid(anvil_chain: LocalChain, tm
 
 def test_a_limit_far_from_the_market_is_asked_about(desk: Desk) -> None:
     swap = ("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.1", "--price", "4000", "USDC/WETH", "--until", "4h", "--send")
-    code, shown = at_terminal(desk, "n\n", *swap)
+    code, screen = at_terminal(desk, "n\n", *swap)
     assert code == 10
-    assert mentions(shown, "20 %", "market")
-    assert "+33.33 %" in shown
+    assert mentions(screen, "20 %", "market")
+    assert "+33.33 %" in screen
     assert desk.ask("limit")["orders"] == []
     assert desk.ask(*swap, "--yes")["order"]["state"] == "open"
 
 
 def test_a_refused_swap_shows_the_swap_and_not_the_drift(desk: Desk) -> None:
-    said = desk.run("swap", "--in", "WETH", "--out", "USDC", "--amount", "100")
-    assert said.code == 10
-    assert mentions(said.out, "rebalance", "100 WETH", "USDC")
-    assert "band" not in said.out
+    result = desk.run("swap", "--in", "WETH", "--out", "USDC", "--amount", "100")
+    assert result.code == 10
+    assert mentions(result.out, "rebalance", "100 WETH", "USDC")
+    assert "band" not in result.out

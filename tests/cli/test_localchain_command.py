@@ -31,7 +31,7 @@ from agent.localchain import nodes
 from agent.localchain.nodes import free_port
 from agent.model.rollups import LOCAL_OP_STACK_ID
 from tests.cli.documents import require_declared
-from tests.cli.tools import Desk, Said, attach, first_document, forked_in, start
+from tests.cli.tools import CommandResult, Desk, attach, first_document, forked_in, start
 from tests.support.text import mentions
 
 
@@ -61,24 +61,24 @@ def test_the_wallet_starts_drifted_so_that_the_first_rebalance_has_something_to_
 
 @pytest.mark.parametrize("options", [(), ("--network", "base")])
 def test_a_taken_port_is_named_before_anything_is_deployed(
-    bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+    bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(nodes.subprocess, "Popen", None)  # no anvil starts
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        said = bare("localchain", *options, "--port", str(port), "--json")
-    assert said.code == 2
-    assert mentions(said.error["message"], str(port), "Address already in use")
-    assert "port" in said.error["remedy"]
+        result = bare("localchain", *options, "--port", str(port), "--json")
+    assert result.code == 2
+    assert mentions(result.error["message"], str(port), "Address already in use")
+    assert "port" in result.error["remedy"]
 
 
 @pytest.mark.parametrize("option", [("--futures",), ("--network", "base"), ("--futures", "--network", "base")])
-def test_a_safe_is_on_the_plain_chain_alone(bare: Callable[..., Said], option: tuple[str, ...]) -> None:
-    said = bare("localchain", "--safe", *option, "--json")
-    assert said.code == 2
-    assert "cannot be combined" in said.error["message"]
+def test_a_safe_is_on_the_plain_chain_alone(bare: Callable[..., CommandResult], option: tuple[str, ...]) -> None:
+    result = bare("localchain", "--safe", *option, "--json")
+    assert result.code == 2
+    assert "cannot be combined" in result.error["message"]
 
 
 def moving(desk: Desk, *moves: str) -> tuple[str, ...]:
@@ -91,12 +91,12 @@ def test_a_moved_market_makes_the_agent_act(desk: Desk) -> None:
     desk.ask("rebalance", "--send", "--yes")
     desk.edit(('cooldown = "10s"', 'cooldown = "0s"'))
     assert desk.ask("status")["decision"]["kind"] == "hold"
-    said = desk.run(*moving(desk, "WBTC=+30%"), "--json")
-    assert said.json == {"moved": {"WBTC": "+30%"}, "prices_usd": {"WBTC": "78000.0"}}
+    result = desk.run(*moving(desk, "WBTC=+30%"), "--json")
+    assert result.json == {"moved": {"WBTC": "+30%"}, "prices_usd": {"WBTC": "78000.0"}}
     assert desk.node.now_s() <= time.time(), "the clock is not ahead"
-    found = desk.ask("status")
-    assert {item["symbol"]: item["price"] for item in found["holdings"]}["WBTC"] == "78000"
-    assert found["decision"]["kind"] == "rebalance"
+    status_document = desk.ask("status")
+    assert {item["symbol"]: item["price"] for item in status_document["holdings"]}["WBTC"] == "78000"
+    assert status_document["decision"]["kind"] == "rebalance"
     # A rebalance was just worth its cost, so the doctor does not warn of the minimum total.
     assert [row for row in desk.ask("doctor")["checks"] if row["state"] != "ok"] == []
     planned = desk.ask("plan")
@@ -112,44 +112,44 @@ def test_a_moved_market_makes_the_agent_act(desk: Desk) -> None:
     ("move", "part"), [("WBTC=30", "--move: 'WBTC=30'"), ("DOGE=+5%", "'DOGE' is not a token of this chain"), ("WETH=-99%", "WETH=-99%")]
 )
 def test_a_move_that_is_none_is_named(desk: Desk, move: str, part: str) -> None:
-    said = desk.run(*moving(desk, move), "--json")
-    assert said.code == 2
-    assert part in said.error["message"]
+    result = desk.run(*moving(desk, move), "--json")
+    assert result.code == 2
+    assert part in result.error["message"]
 
 
-def test_a_move_without_a_chain_says_how_to_start_one(bare: Callable[..., Said]) -> None:
-    said = bare("localchain", "--port", str(free_port()), "--move", "WBTC=+30%", "--json")
-    assert (said.code, "local chain" in said.error["message"]) == (2, True)
+def test_a_move_without_a_chain_says_how_to_start_one(bare: Callable[..., CommandResult]) -> None:
+    result = bare("localchain", "--port", str(free_port()), "--move", "WBTC=+30%", "--json")
+    assert (result.code, "local chain" in result.error["message"]) == (2, True)
 
 
-def test_a_config_or_store_of_somebody_else_is_never_overwritten(bare: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_config_or_store_of_somebody_else_is_never_overwritten(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     mine = tmp_path / "trimtab.toml"
     mine.write_text("[chain]\nchain_id = 1\n")
-    said = bare("localchain", "--port", str(free_port()), "--write-config", str(mine), "--json")
-    assert said.code == 2
-    assert mentions(said.error["message"], "nothing", "changed")
+    result = bare("localchain", "--port", str(free_port()), "--write-config", str(mine), "--json")
+    assert result.code == 2
+    assert mentions(result.error["message"], "nothing", "changed")
     assert mine.read_text() == "[chain]\nchain_id = 1\n"
     (tmp_path / "other.db").write_bytes(b"a journal")
-    said = bare("localchain", "--port", str(free_port()), "--write-config", str(tmp_path / "other.toml"), "--json")
-    assert said.code == 2
+    result = bare("localchain", "--port", str(free_port()), "--write-config", str(tmp_path / "other.toml"), "--json")
+    assert result.code == 2
     assert (tmp_path / "other.db").read_bytes() == b"a journal"
-    said = bare("localchain", "--port", str(free_port()), "--write-config", str(tmp_path / "none" / "x.toml"), "--json")
-    assert said.code == 2
-    assert "not exist" in said.error["message"]
+    result = bare("localchain", "--port", str(free_port()), "--write-config", str(tmp_path / "none" / "x.toml"), "--json")
+    assert result.code == 2
+    assert "not exist" in result.error["message"]
 
 
 def test_the_config_of_a_chain_that_still_runs_is_not_replaced_by_another(
-    served: tuple[Path, dict[str, Any]], bare: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: tuple[Path, dict[str, Any]], bare: Callable[..., CommandResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, about = served
     began = list[int]()
     monkeypatch.setattr(local, "serve", lambda port, *_: began.append(port))
     before, journal = config.read_text(), sorted(config.parent.iterdir())
-    said = bare("localchain", "--port", str(free_port()), "--write-config", str(config), "--json")
+    result = bare("localchain", "--port", str(free_port()), "--write-config", str(config), "--json")
     used = about["url"].rpartition(":")[2]
-    assert said.code == 2
-    assert mentions(said.error["message"], str(config), f"port {used}")
-    assert "another file" in said.error["remedy"]
+    assert result.code == 2
+    assert mentions(result.error["message"], str(config), f"port {used}")
+    assert "another file" in result.error["remedy"]
     assert (config.read_text(), sorted(config.parent.iterdir()), began) == (before, journal, [])
     ended = tmp_path / "ended.toml"  # nothing answers there any more
     ended.write_text(before.replace(f":{used}", f":{free_port()}"))
@@ -158,7 +158,7 @@ def test_the_config_of_a_chain_that_still_runs_is_not_replaced_by_another(
         assert began.pop() == port
 
 
-def test_a_second_served_chain_takes_the_place_of_the_first(desk: Desk, bare: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_second_served_chain_takes_the_place_of_the_first(desk: Desk, bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     """Its store begins anew: the nonces and blocks of the first are not its own."""
     config = tmp_path / "again.toml"
     chain = attach(desk)
@@ -173,33 +173,35 @@ def test_ctrl_c_ends_it_and_its_chain(tmp_path: Path) -> None:
     process = forked_in(tmp_path, "localchain", "--port", str(free_port()), "--json")
     host, port = process.document()["url"].removeprefix("http://").split(":")
     process.told(signal.SIGINT)
-    said = process.ended(20)
-    assert said.code == 0
-    assert "Traceback" not in said.err
+    output = process.ended(20)
+    assert output.code == 0
+    assert "Traceback" not in output.err
     with pytest.raises(OSError, match=r"refused|reset"):
         http.client.HTTPConnection(host, int(port), timeout=2).request("POST", "/", "{}")
 
 
 @pytest.mark.parametrize("pools", [slice(2, 6), pytest.param(slice(None), marks=pytest.mark.slow)], ids=["v3-pools", "all-pools"])
-def test_the_demo_tells_the_whole_story(bare: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pools: slice) -> None:
+def test_the_demo_tells_the_whole_story(
+    bare: Callable[..., CommandResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pools: slice
+) -> None:
     """With its V3 pools, and with all: each costs half a second."""
     monkeypatch.setattr(local, "SMALL_WORLD", replace(SMALL_WORLD, pools=SMALL_WORLD.pools[pools]))
     picture = tmp_path / "demo.svg"
-    said = bare("demo", "--json", "--svg", str(picture))
-    assert said.code == 0
-    told = said.json
-    weights = {item["symbol"]: item["weight_bps"] for item in told["drifted"]["holdings"]}
+    result = bare("demo", "--json", "--svg", str(picture))
+    assert result.code == 0
+    document = result.json
+    weights = {item["symbol"]: item["weight_bps"] for item in document["drifted"]["holdings"]}
     assert weights == {"WBTC": 5800, "WETH": 2700, "USDC": 1500}, "the proportions of worked case W2"
-    assert told["before"]["decision"]["kind"] == "hold"
-    assert told["drifted"]["decision"]["kind"] == "rebalance"
-    assert all(verdict["passed"] for verdict in told["plan"]["verdicts"])
-    assert told["rebalance"]["outcome"] == "done"
-    assert [sent["kind"] for sent in told["rebalance"]["transactions"]].count("swap") == 1
-    assert all(item["planned_raw"] == item["realised_raw"] for item in told["rebalance"]["realised"])
+    assert document["before"]["decision"]["kind"] == "hold"
+    assert document["drifted"]["decision"]["kind"] == "rebalance"
+    assert all(verdict["passed"] for verdict in document["plan"]["verdicts"])
+    assert document["rebalance"]["outcome"] == "done"
+    assert [sent["kind"] for sent in document["rebalance"]["transactions"]].count("swap") == 1
+    assert all(item["planned_raw"] == item["realised_raw"] for item in document["rebalance"]["realised"])
     for symbol, target in (("WBTC", 5000), ("WETH", 3000), ("USDC", 2000)):
-        assert abs(told["rebalance"]["weights_after_bps"][symbol] - target) <= 10
-    assert told["next"]["decision"]["kind"] == "hold"
-    assert told["next"]["reason"]
+        assert abs(document["rebalance"]["weights_after_bps"][symbol] - target) <= 10
+    assert document["next"]["decision"]["kind"] == "hold"
+    assert document["next"]["reason"]
     assert "https://" not in picture.read_text().replace("https://www.textualize.io", ""), "the picture fetches something"
     drawn = " ".join(ElementTree.fromstring(picture.read_text()).itertext()).replace("\xa0", " ")
     for words in (
@@ -236,10 +238,10 @@ def test_tables_fit_a_terminal_of_eighty_columns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("-0.004", "0.00"), ("-0.01", "-0.01"), ("-3.001", "-3.00"), ("-0.5", "-0.50"), ("1234.5", "1,234.50")]
+    ("text", "expected_text"), [("-0.004", "0.00"), ("-0.01", "-0.01"), ("-3.001", "-3.00"), ("-0.5", "-0.50"), ("1234.5", "1,234.50")]
 )
-def test_what_is_cut_to_zero_has_no_sign(text: str, said: str) -> None:
-    assert tables.money_text(text) == said
+def test_what_is_cut_to_zero_has_no_sign(text: str, expected_text: str) -> None:
+    assert tables.money_text(text) == expected_text
     assert ledger.format_bps(-0.4) == "0.00 %"
     assert ledger.format_bps(-1) == "-0.01 %"
 
@@ -259,27 +261,27 @@ def test_a_long_reason_is_cut_at_a_terminal_and_whole_in_a_pipe(terminal: bool, 
 
 
 def test_the_demo_on_base_pays_the_data_fee_and_tells_the_cost_of_a_year(
-    bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+    bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """500 dollars on the real GasPriceOracle; the year is the stored measurement of scripts/make/past_results.py."""
-    said = bare("demo", "--network", "base", "--json")
-    assert said.code == 0, said.why
-    told = said.json
-    require_declared(("demo",), told)
-    assert told["before"]["total_value"] == "500"
-    assert {item["symbol"] for item in told["before"]["holdings"]} == {"WETH", "cbBTC", "USDC"}
-    assert told["rebalance"]["outcome"] == "done", told["rebalance"]["reason"]
-    assert all(item["planned_raw"] == item["realised_raw"] for item in told["rebalance"]["realised"])
-    cost, sent = told["plan"]["cost"], told["rebalance"]["transactions"]
+    result = bare("demo", "--network", "base", "--json")
+    assert result.code == 0, result.why
+    document = result.json
+    require_declared(("demo",), document)
+    assert document["before"]["total_value"] == "500"
+    assert {item["symbol"] for item in document["before"]["holdings"]} == {"WETH", "cbBTC", "USDC"}
+    assert document["rebalance"]["outcome"] == "done", document["rebalance"]["reason"]
+    assert all(item["planned_raw"] == item["realised_raw"] for item in document["rebalance"]["realised"])
+    cost, sent = document["plan"]["cost"], document["rebalance"]["transactions"]
     assert 0 < float(cost["data_fee"]) < float(cost["gas"]) + float(cost["approvals"]) < float(cost["total"]) < 0.1
-    swap = next(one for one in sent if one["kind"] == "swap")
+    swap = next(transaction for transaction in sent if transaction["kind"] == "swap")
     assert 0.5 < int(swap["data_fee_wei"]) / BASE.fees.data_fee_wei < 2
-    assert all(int(one["data_fee_wei"]) > 0 for one in sent)
-    assert told["next"]["decision"]["kind"] == "hold", told["next"]["reason"]
+    assert all(int(transaction["data_fee_wei"]) > 0 for transaction in sent)
+    assert document["next"]["decision"]["kind"] == "hold", document["next"]["reason"]
     stored = template_result("base", "small")
     assert stored is not None
-    assert mentions(told["year"], f"{stored['rebalances']} trades", f"{stored['costs']} USDC", "500 USDC", "base")
-    assert told["year"].split(" (")[0] in (Path(__file__).parents[2] / "README.md").read_text()
+    assert mentions(document["year"], f"{stored['rebalances']} trades", f"{stored['costs']} USDC", "500 USDC", "base")
+    assert document["year"].split(" (")[0] in (Path(__file__).parents[2] / "README.md").read_text()
     for options in (("--network", "polygon"), ("--network", "base", "--serve"), ("--network", "base", "--futures")):
         refused = bare("demo", *options, "--json")
         assert (refused.code, "--network" in refused.error["message"]) == (2, True)
@@ -288,7 +290,7 @@ def test_the_demo_on_base_pays_the_data_fee_and_tells_the_cost_of_a_year(
     assert (without_anvil.code, "needs no anvil" in without_anvil.error["remedy"]) == (2, True)
 
 
-def test_a_stand_in_of_base_serves_every_command_with_its_fees(bare: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_stand_in_of_base_serves_every_command_with_its_fees(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     """500 dollars: a rebalance that is sent, books that equal the chain, a market that moves."""
     config = tmp_path / "base.toml"
     process = forked_in(tmp_path, "localchain", "--network", "base", "--port", str(free_port()), "--write-config", str(config), "--json")
@@ -310,8 +312,8 @@ def test_a_stand_in_of_base_serves_every_command_with_its_fees(bare: Callable[..
         written = tomllib.loads((tmp_path / "own" / "trimtab.toml").read_text())
         assert [asset["target"] for asset in written["portfolio"]["assets"]] == ["30%", "30%", "40%"]
         limits = {"gas_price": "1 gwei", "gas_per_day": "0.002", "native_floor": "0.002", "native_top_up": "0.004"}
-        for found in (tomllib.loads(config.read_text()), written):
-            assert {key: found["limits"].get(key) for key in limits} == limits
+        for config_document in (tomllib.loads(config.read_text()), written):
+            assert {key: config_document["limits"].get(key) for key in limits} == limits
         moved = bare("localchain", "--port", about["url"].rpartition(":")[2], "--move", "cbBTC=+60%", "--json")
         assert (moved.code, moved.json["prices_usd"]["cbBTC"]) == (0, "96000.0"), moved.why
         for body in ("no request", "{}", "[]"):
@@ -328,52 +330,54 @@ def test_a_stand_in_of_base_serves_every_command_with_its_fees(bare: Callable[..
 
 
 @pytest.mark.slow
-def test_the_futures_demo_reduces_ahead_of_liquidation_twice(bare: Callable[..., Said]) -> None:
+def test_the_futures_demo_reduces_ahead_of_liquidation_twice(bare: Callable[..., CommandResult]) -> None:
     """W3's book on the real contracts: what the agent keeps is below its limit, what is left alone is liquidated."""
-    said = bare("demo", "--futures", "--json")
-    assert said.code == 0, said.why
-    told = said.json
-    assert [sent["kind"] for sent in told["opened"]["transactions"]].count("futures") == 2
-    assert {row["symbol"]: row["side"] for row in told["positions"]["positions"]} == {"WETH": "long", "WBTC": "long"}
-    assert len(told["crashes"]) == 2
-    for crash in told["crashes"]:
-        assert "max_leverage" in {one["limit"] for one in crash["margin"]["limits"] if one["broken"]}
+    result = bare("demo", "--futures", "--json")
+    assert result.code == 0, result.why
+    document = result.json
+    assert [sent["kind"] for sent in document["opened"]["transactions"]].count("futures") == 2
+    assert {row["symbol"]: row["side"] for row in document["positions"]["positions"]} == {"WETH": "long", "WBTC": "long"}
+    assert len(document["crashes"]) == 2
+    for crash in document["crashes"]:
+        assert "max_leverage" in {limit["limit"] for limit in crash["margin"]["limits"] if limit["broken"]}
         assert crash["rebalance"]["outcome"] == "done", crash["rebalance"]["reason"]
-        assert not [one for one in crash["after"]["limits"] if one["broken"]]
-    assert [crash["untouched"]["is_liquidated"] for crash in told["crashes"]] == [False, True]
-    assert float(told["funding"]["pending"]) > 0
-    assert told["final"]["futures"]["broken"] == []
-    assert {row["symbol"] for row in told["remaining"]["positions"]} == {"WETH", "WBTC"}
+        assert not [limit for limit in crash["after"]["limits"] if limit["broken"]]
+    assert [crash["untouched"]["is_liquidated"] for crash in document["crashes"]] == [False, True]
+    assert float(document["funding"]["pending"]) > 0
+    assert document["final"]["futures"]["broken"] == []
+    assert {row["symbol"] for row in document["remaining"]["positions"]} == {"WETH", "WBTC"}
 
 
-def test_the_futures_demo_says_how_its_contracts_are_installed(bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_futures_demo_says_how_its_contracts_are_installed(bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: object) -> NoReturn:
         raise ConfigError("npm ci failed")
 
     monkeypatch.setattr("agent.app.local.npm_root", missing)
-    said = bare("demo", "--futures", "--json")
-    assert (said.code, said.error["remedy"]) == (2, "in the checkout: .venv/bin/python scripts/make/npm_install.py --dev")
+    result = bare("demo", "--futures", "--json")
+    assert (result.code, result.error["remedy"]) == (2, "in the checkout: .venv/bin/python scripts/make/npm_install.py --dev")
 
 
-def test_the_demo_in_the_browser_names_what_it_lacks_before_it_starts(bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_in_the_browser_names_what_it_lacks_before_it_starts(
+    bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        said = bare("demo", "--serve", "--port", port, "--json")
-    if said.error["message"] != "serve: fastapi is not installed":
-        assert (said.code, said.error["message"]) == (2, f"--port {port}: is in use")
+        result = bare("demo", "--serve", "--port", port, "--json")
+    if result.error["message"] != "serve: fastapi is not installed":
+        assert (result.code, result.error["message"]) == (2, f"--port {port}: is in use")
     assert bare("demo", "--serve", "--futures", "--json").code == 2
     monkeypatch.setattr("agent.artifacts.platform.system", lambda: "Plan 9")
     monkeypatch.setattr("agent.web.server.find_spec", lambda _: True)
-    said = bare("demo", "--serve", "--port", "0", "--json")
-    assert said.code == 2
-    assert "anvil" in said.error["message"]
-    assert "needs no anvil" in said.error["remedy"]
+    result = bare("demo", "--serve", "--port", "0", "--json")
+    assert result.code == 2
+    assert "anvil" in result.error["message"]
+    assert "needs no anvil" in result.error["remedy"]
     monkeypatch.setattr("agent.web.server.find_spec", lambda _: None)
-    said = bare("demo", "--serve", "--port", "0", "--json")
-    assert said.code == 2
-    assert "trimtab[dashboard]" in said.error["remedy"]
+    result = bare("demo", "--serve", "--port", "0", "--json")
+    assert result.code == 2
+    assert "trimtab[dashboard]" in result.error["remedy"]
 
 
 def test_the_demo_in_the_browser_replays_recorded_prices_a_week_at_a_time() -> None:
@@ -404,8 +408,8 @@ def test_the_demo_in_the_browser_rebalances_and_leaves_nothing_behind() -> None:
         for _ in range(2):  # the second comes while it removes what it started
             process.send_signal(signal.SIGINT)
             time.sleep(0.1)
-        out, said = process.communicate(timeout=20)  # until no process of its holds the other end
-        assert (process.returncode, out, "Traceback" in said) == (0, "", False), said
+        out, output = process.communicate(timeout=20)  # until no process of its holds the other end
+        assert (process.returncode, out, "Traceback" in output) == (0, "", False), output
         assert not Path(about["config"]).parent.exists()
         for address in (about["url"], chain):
             with pytest.raises(OSError, match="refused"):

@@ -11,15 +11,13 @@ from typing import Any
 import pytest
 
 from agent.localchain import LocalChain
-from tests.cli.tools import Said, in_process
-from tests.support import agents
-from tests.support import lp_on_chain as lp
-from tests.support.on_chain.liquidity import V2, V3
-from tests.support.on_chain.liquidity import config_with_positions as confirming
-from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.cli.tools import CommandResult, in_process
+from tests.support import agents, lp_on_chain
+from tests.support.on_chain.liquidity import V2, V3, config_with_positions
+from tests.support.on_chain.lp_actions import config_with_targets
 from tests.support.text import mentions
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -30,15 +28,15 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def told(run: Run, *args: str) -> Any:
-    said = run(*args, "--json")
-    assert said.code == 0, said
-    return said.json
+    result = run(*args, "--json")
+    assert result.code == 0, result
+    return result.json
 
 
 def test_lp_tells_where_each_target_stands_and_what_it_asks_for(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 300), lp.provide_v3(chain, V3, 20, 40, 1_500)]
-    wants = dict(wanting(chain, V3, own))
+    own = [lp_on_chain.provide_v2(chain, V2, 300), lp_on_chain.provide_v3(chain, V3, 20, 40, 1_500)]
+    wants = dict(config_with_targets(chain, V3, own))
     pair = {"kind": "uniswap_v2", "pair": chain.address_by_pool[V2], "share": "3%"}
     agents.agent_config(chain, tmp_path, {**wants, "lp.targets": [*wants["lp.targets"], pair]})  # type: ignore[misc]  # a list of tables
     document = told(run, "lp")
@@ -54,16 +52,16 @@ def test_lp_tells_where_each_target_stands_and_what_it_asks_for(anvil_chain: Loc
     assert "new range" in ranged["due_reasons"][1]
     assert float(paired["weight_bps"]) == pytest.approx(280, rel=0.1)
     assert (paired["due_reasons"], paired["out_of_range"]) == ([], [])
-    shown = " ".join(run("lp").out.split())  # wherever a line breaks
-    assert "Liquidity targets" in shown
-    assert all(part in shown for part in ("20.00 %", "12.7", "the range", "limits.plan_cost", "50 bps"))
+    text = " ".join(run("lp").out.split())  # wherever a line breaks
+    assert "Liquidity targets" in text
+    assert all(part in text for part in ("20.00 %", "12.7", "the range", "limits.plan_cost", "50 bps"))
 
 
 def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
-    stray = lp.provide_v3(chain, V3, -50, 50, 500)
-    agents.agent_config(chain, tmp_path, confirming(chain, own, **{"limits.impermanent_loss": "1bps"}))
+    own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
+    stray = lp_on_chain.provide_v3(chain, V3, -50, 50, 500)
+    agents.agent_config(chain, tmp_path, config_with_positions(chain, own, **{"limits.impermanent_loss": "1bps"}))
     document = told(run, "lp")
     pair, token = document["positions"]
     assert (pair["position"], pair["state"], token["state"]) == (own[0].name, "every price", "in range")
@@ -85,42 +83,46 @@ def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: Loca
 
 @pytest.mark.skipif(find_spec("fastapi") is None and not os.environ.get("CI"), reason="needs the extra dashboard")
 def test_each_figure_of_the_dashboards_page_is_that_of_the_command(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
-    from tests.support.dashboards import HereBoard, Served
+    from tests.support.dashboards import InProcessDocumentCache, Served
 
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 300), lp.provide_v3(chain, V3, 20, 40, 1_500)]
-    stray = lp.provide_v3(chain, V3, -50, 50, 500)
-    agents.agent_config(chain, tmp_path, {**wanting(chain, V3, own), "limits.impermanent_loss": "1bps"})
+    own = [lp_on_chain.provide_v2(chain, V2, 300), lp_on_chain.provide_v3(chain, V3, 20, 40, 1_500)]
+    stray = lp_on_chain.provide_v3(chain, V3, -50, 50, 500)
+    agents.agent_config(chain, tmp_path, {**config_with_targets(chain, V3, own), "limits.impermanent_loss": "1bps"})
     document = told(run, "lp")
-    with Served(board=HereBoard(str(tmp_path / "trimtab.toml"), tmp_path / "trimtab.db")) as served:
-        shown = served.compared("/liquidity", {"lp": document})
+    with Served(board=InProcessDocumentCache(str(tmp_path / "trimtab.toml"), tmp_path / "trimtab.db")) as served:
+        paths = served.compared("/liquidity", {"lp": document})
         text = served.ask("/liquidity")[2].decode()
     assert "exceeds its limit" in text
     assert stray.name in text
-    held = [
+    expected_paths = [
         f"positions.{number}.{key}"
-        for number, one in enumerate(document["positions"])
+        for number, position in enumerate(document["positions"])
         for key in (
             "position", "state", "value", "hold_value", "loss", "loss_bps", "fees", "lvr_per_day", "expected_loss", "pool_deviation_bps",
-            *(f"{name}.{symbol}" for name in ("redeemable_raw", "fees_raw") for symbol in one["tokens"]),
-            *(f"forecasts.{move}.{key}" for move in range(len(one["forecasts"])) for key in ("moving", "move_bps", "loss", "loss_bps")),
+            *(f"{name}.{symbol}" for name in ("redeemable_raw", "fees_raw") for symbol in position["tokens"]),
+            *(
+                f"forecasts.{move}.{key}"
+                for move in range(len(position["forecasts"]))
+                for key in ("moving", "move_bps", "loss", "loss_bps")
+            ),
         )
     ]  # fmt: skip
     target = [f"targets.0.{key}" for key in ("pool", "share_bps", "width_bps", "weight_bps", "value", "fees", "due_reasons.0")]
     sums = [f"{name}.{key}" for name in ("weight", "expected_loss") for key in ("value", "share_bps", "limit_bps")]
     assert len(document["positions"]) == 2
-    assert shown >= {f"lp.{path}" for path in (*held, *target, *sums)}
+    assert paths >= {f"lp.{path}" for path in (*expected_paths, *target, *sums)}
 
 
 def test_status_counts_positions_and_says_so(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
-    agents.agent_config(chain, tmp_path, confirming(chain, [lp.provide_v2(chain, V2, 3_000)]))
+    agents.agent_config(chain, tmp_path, config_with_positions(chain, [lp_on_chain.provide_v2(chain, V2, 3_000)]))
     status = told(run, "status")
     assert {item["symbol"] for item in status["holdings"] if item["lp_raw"] != "0"} == {"WETH", "USDC"}
     assert float(status["total_value"]) == pytest.approx(13_000, rel=1e-3)
-    said = run("status").out
-    assert "positions" in said
-    assert "trimtab lp" in said
+    output = run("status").out
+    assert "positions" in output
+    assert "trimtab lp" in output
 
 
 def test_without_positions_lp_says_how_none_is_confirmed(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
@@ -132,8 +134,8 @@ def test_without_positions_lp_says_how_none_is_confirmed(anvil_chain: LocalChain
 
 def test_a_position_of_another_owner_is_told_and_nothing_is_summed(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500, owner=chain.whale.address)]
-    agents.agent_config(chain, tmp_path, confirming(chain, own))
+    own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500, owner=chain.whale.address)]
+    agents.agent_config(chain, tmp_path, config_with_positions(chain, own))
     document = told(run, "lp")
     assert [item["position"] for item in document["positions"]] == [own[0].name]
     assert f"{chain.whale.address}" in document["unreadable"][0]
@@ -145,8 +147,8 @@ def test_a_position_of_another_owner_is_told_and_nothing_is_summed(anvil_chain: 
 
 def test_a_token_that_never_existed_is_told_as_gone(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-    agents.agent_config(chain, tmp_path, {**confirming(chain, [own]), "portfolio.positions.0.token_id": 10**6})
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
+    agents.agent_config(chain, tmp_path, {**config_with_positions(chain, [own]), "portfolio.positions.0.token_id": 10**6})
     document = told(run, "lp")
     assert mentions(document["positions"][0]["state"], "burned", "minted")
     assert (document["positions"][0]["value"], document["weight"]["share_bps"]) == ("0", "0")
@@ -156,8 +158,8 @@ def test_a_token_that_never_existed_is_told_as_gone(anvil_chain: LocalChain, tmp
 
 def test_a_mistaken_position_is_wrong_input(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-    agents.agent_config(chain, tmp_path, {**confirming(chain, [own]), "portfolio.positions.0.entry": {"WETH": "1", "LINK": "2"}})
-    said = run("lp", "--json")
-    assert (said.code, said.error["kind"]) == (2, "ConfigError")
-    assert own.name in said.error["message"]
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
+    agents.agent_config(chain, tmp_path, {**config_with_positions(chain, [own]), "portfolio.positions.0.entry": {"WETH": "1", "LINK": "2"}})
+    result = run("lp", "--json")
+    assert (result.code, result.error["kind"]) == (2, "ConfigError")
+    assert own.name in result.error["message"]

@@ -10,12 +10,12 @@ import pytest
 from agent.errors import EXIT_REFUSED, ConfigError
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
-from tests.cli.tools import Said, blocks
+from tests.cli.tools import CommandResult, blocks
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perps import WAD, read_now
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -26,16 +26,16 @@ def run(perps_run: Run) -> Run:
 @pytest.fixture
 def perps(perps_chain: LocalPerps, tmp_path: Path, run: Run) -> LocalPerps:
     """A trusted config, 10,000 of margin, and a position in each of two markets."""
-    found, chain = perps_chain, perps_chain.chain
+    perps, chain = perps_chain, perps_chain.chain
     agents.fund(chain, {"WETH": 30_000, "USDC": 30_000})
-    found.deposit(chain.wallet.address, 10_000 * 10**6)
-    found.trade(chain.wallet.address, "WETH", 4 * WAD)
-    found.trade(chain.wallet.address, "WBTC", -WAD // 10)
-    changes = futures_changes(found, {"WETH": "60%", "WBTC": "-40%"})
+    perps.deposit(chain.wallet.address, 10_000 * 10**6)
+    perps.trade(chain.wallet.address, "WETH", 4 * WAD)
+    perps.trade(chain.wallet.address, "WBTC", -WAD // 10)
+    changes = futures_config_changes(perps, {"WETH": "60%", "WBTC": "-40%"})
     changes["futures"] |= {"delegate": chain.accounts[4].address}  # type: ignore[operator]
     agents.agent_config(chain, tmp_path, changes, EVEN)
     assert run("trust", "--yes", "--json").code == 0
-    return found
+    return perps
 
 
 def leverage_of(perps: LocalPerps) -> float:
@@ -48,9 +48,9 @@ def test_deleverage_reduces_every_position_and_closes_a_market(perps: LocalPerps
     before = leverage_of(perps)
     dry = run("deleverage", "--to", "0.5x", "--json")
     assert (dry.code, dry.json["outcome"], leverage_of(perps)) == (0, "planned", before), dry
-    said = run("deleverage", "--to", "0.5x")
-    assert "back to futures.leverage of 2x" in said.err, "the next step opens to the targets again"
-    words = said.out
+    result = run("deleverage", "--to", "0.5x")
+    assert "back to futures.leverage of 2x" in result.err, "the next step opens to the targets again"
+    words = result.out
     assert words.startswith("futures: the owner reduces"), words
     explained = run("explain").out
     assert "Futures: account value" in explained
@@ -65,18 +65,18 @@ def test_deleverage_reduces_every_position_and_closes_a_market(perps: LocalPerps
     assert (done.code, done.json["outcome"]) == (0, "done"), done
     assert len(done.json["transactions"]) == 2
     assert done.json["realised"] == []
-    assert [(one["symbol"], one["side"]) for one in done.json["fills"]] == [("WETH", "sell"), ("WBTC", "buy")]
+    assert [(fill["symbol"], fill["side"]) for fill in done.json["fills"]] == [("WETH", "sell"), ("WBTC", "buy")]
     assert all(
-        float(one["fee"]) > 0 and one["note"] == sent["note"]
-        for one, sent in zip(done.json["fills"], done.json["transactions"], strict=True)
+        float(fill["fee"]) > 0 and fill["note"] == sent["note"]
+        for fill, sent in zip(done.json["fills"], done.json["transactions"], strict=True)
     )
     assert all("reduce futures: " in sent["note"] for sent in done.json["transactions"])
     assert 0.4 < leverage_of(perps) <= 0.5
     words = run("deleverage", "--market", "WETH", "--to", "0.4x", "--send", "--yes").out
     assert "Planned against realised" not in words, words
     assert "Filled futures orders" in words, words
-    held = run("deleverage", "--to", "0.5x", "--send", "--yes", "--json")
-    assert (held.code, held.json["outcome"], held.json["transactions"]) == (0, "hold", [])
+    deleverage_result = run("deleverage", "--to", "0.5x", "--send", "--yes", "--json")
+    assert (deleverage_result.code, deleverage_result.json["outcome"], deleverage_result.json["transactions"]) == (0, "hold", [])
     closed = run("deleverage", "--market", "WBTC", "--send", "--yes", "--json")
     assert closed.json["outcome"] == "done", closed
     [position] = run("positions", "--json").json["positions"]
@@ -92,26 +92,26 @@ def test_margin_is_deposited_and_withdrawn_by_command(perps: LocalPerps, run: Ru
     assert run("margin", "--deposit", "500", "--send", "--yes", "--json").json["outcome"] == "done"
     assert read_now(perps, wallet).collateral_raw - before == 500 * WAD
     newest = run("history", "--json").json["steps"][0]["step"]
-    told = run("explain", newest, "--json").json["sentences"]
-    assert any("The plan: 1 action of futures" in line for line in told), told
-    assert "  1. deposit 500 USDC as margin." in told, told
+    sentences = run("explain", newest, "--json").json["sentences"]
+    assert any("The plan: 1 action of futures" in line for line in sentences), sentences
+    assert "  1. deposit 500 USDC as margin." in sentences, sentences
     usdc = perps.chain.balance("USDC", wallet)
     assert run("margin", "--withdraw", "200", "--send", "--yes", "--json").json["outcome"] == "done"
     assert perps.chain.balance("USDC", wallet) - usdc == 200 * 10**6
-    said = run("margin", "--deposit", "7", "--send", "--yes")
-    assert "Futures: deposit 7 USDC as margin: " in said.out, said.out
+    result = run("margin", "--deposit", "7", "--send", "--yes")
+    assert "Futures: deposit 7 USDC as margin: " in result.out, result.out
     refused = run("margin", "--withdraw", "9999", "--send", "--yes", "--json")
     assert (refused.code, refused.json["outcome"]) == (EXIT_REFUSED, "refused"), refused
     assert run("margin", "--json").json["plan"] is not None
-    held = {one["symbol"] for one in run("positions", "--json").json["positions"]}
-    shown = run("stop", "--json").json
-    assert shown["state"] == "planned"
-    assert all(symbol in shown["futures"] for symbol in held)
+    symbols = {position["symbol"] for position in run("positions", "--json").json["positions"]}
+    document = run("stop", "--json").json
+    assert document["state"] == "planned"
+    assert all(symbol in document["futures"] for symbol in symbols)
     assert run("stop", "--send", "--yes", "--json").json["state"] == "stopped"
     assert run("deleverage", "--to", "0x", "--send", "--yes", "--json").json["outcome"] == "done", "also after the stop"
-    left = run("stop", "--json").json["futures"]
-    assert "margin" in left
-    assert not any(symbol in left for symbol in held)
+    futures = run("stop", "--json").json["futures"]
+    assert "margin" in futures
+    assert not any(symbol in futures for symbol in symbols)
     usdc, free_raw = perps.chain.balance("USDC", wallet), margin.free_margin_raw(read_now(perps, wallet))
     emptied = run("margin", "--withdraw", "all", "--send", "--yes", "--json")
     assert emptied.json["outcome"] == "done", emptied
@@ -142,9 +142,9 @@ def test_wrong_options_are_named(run: Run) -> None:
         (("margin", "--deposit", "0"), "must be above 0"),
         (("margin", "--send"), "--send needs --deposit or --withdraw"),
     ):
-        said = run(*words)
-        assert said.code == ConfigError("").exit_code
-        assert why in said.err, said
+        result = run(*words)
+        assert result.code == ConfigError("").exit_code
+        assert why in result.err, result
 
 
 def test_positions_margin_and_funding_show_the_paper_account_on_demand(perps: LocalPerps, run: Run) -> None:
@@ -165,7 +165,7 @@ def test_positions_margin_and_funding_show_the_paper_account_on_demand(perps: Lo
     assert on_paper["positions"] != run("positions", "--json").json["positions"]
     rates = run("funding", "--paper", "--json").json
     assert rates["book_kind"] == "paper"
-    assert {one["symbol"] for one in rates["markets"]} == {"WETH", "WBTC"}
+    assert {market["symbol"] for market in rates["markets"]} == {"WETH", "WBTC"}
     assert run("margin", "--paper", "--deposit", "5").code == 2
     for words in (("positions",), ("margin",), ("funding",)):
         assert "PAPER" in run(*words, "--paper").err

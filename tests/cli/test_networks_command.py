@@ -11,13 +11,13 @@ from agent.config.load import load_config
 from agent.config.networks import NETWORKS, Network
 from agent.model import DataFeeKind
 from agent.signing.terms import tip_range_wei
-from tests.cli.tools import Said, blocks
+from tests.cli.tools import CommandResult, blocks
 from tests.support.networks import OWNER, answers_of, stand_in
 
 USD = {"ethereum": 20_000}
 """Dollars in the wallet where 500 are too few."""
 OFTEN = ("base",)
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 
 
 def init(network: Network, usd: int) -> list[str]:
@@ -28,14 +28,14 @@ def init(network: Network, usd: int) -> list[str]:
     ]
 
 
-def states(said: Said) -> dict[str, str]:
+def states(result: CommandResult) -> dict[str, str]:
     """What doctor found, by check."""
-    return {row["check"]: row["state"] for row in said.json["checks"]}
+    return {row["check"]: row["state"] for row in result.json["checks"]}
 
 
 @pytest.mark.parametrize(
     "network",
-    [pytest.param(one, id=one.name, marks=() if one.name in OFTEN else pytest.mark.slow) for one in NETWORKS],
+    [pytest.param(network, id=network.name, marks=() if network.name in OFTEN else pytest.mark.slow) for network in NETWORKS],
 )
 def test_a_new_config_of_a_network_plans_a_trade(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Network) -> None:
     usd = USD.get(network.name, 500)
@@ -44,12 +44,12 @@ def test_a_new_config_of_a_network_plans_a_trade(bare: Bare, tmp_path: Path, mon
             monkeypatch.setenv(variable, str(chain.url))
         config = tmp_path / "trimtab.toml"
 
-        def run(*command: str) -> Said:
+        def run(*command: str) -> CommandResult:
             return bare(*command, "--config", str(config), "--json")
 
-        said = run(*init(network, usd))
-        assert (said.code, said.json["chain_id"]) == (0, network.chain_id), said.err
-        assert any("depeg" in warning for warning in said.json["warnings"]) == (not network.feeds)
+        result = run(*init(network, usd))
+        assert (result.code, result.json["chain_id"]) == (0, network.chain_id), result.err
+        assert any("depeg" in warning for warning in result.json["warnings"]) == (not network.feeds)
         written = load_config(config).config
         assert (written.chain.finality_tag, written.limits.depeg is None) == (network.finality, not network.feeds)
         assert network.private_endpoint is None or network.private_endpoint in config.read_text()
@@ -75,16 +75,16 @@ def test_a_new_config_of_a_network_plans_a_trade(bare: Bare, tmp_path: Path, mon
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["polygon", "bnb", "optimism", "unichain"])
 def test_a_rebalance_is_sent_and_mined(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    (network,) = [one for one in NETWORKS if one.name == name]
+    (network,) = [network for network in NETWORKS if network.name == name]
     with stand_in(network, 500) as chain, answers_of(network), blocks(str(chain.url)):
         for variable, value in (("RPC_A", chain.url), ("RPC_B", chain.url), ("TRIMTAB_KEY", OWNER.private_key)):
             monkeypatch.setenv(variable, str(value))
         config = tmp_path / "trimtab.toml"
 
-        def run(*command: str) -> Said:
-            said = bare(*command, "--config", str(config), "--json")
-            assert said.code == 0, said.why
-            return said
+        def run(*command: str) -> CommandResult:
+            result = bare(*command, "--config", str(config), "--json")
+            assert result.code == 0, result.why
+            return result
 
         run(*init(network, 500))
         config.write_text(config.read_text().replace('keystore = "wallet.json"', 'key_env = "TRIMTAB_KEY"'))

@@ -61,9 +61,9 @@ def group(leader: int) -> Iterator[tuple[int, str, float]]:
 def left_two_seconds_later(leader: int) -> list[tuple[int, str, float]]:
     """Processes of a session that have not ended two seconds after their leader."""
     end = time.monotonic() + 2
-    while (left := list(group(leader))) and time.monotonic() < end:
+    while (members := list(group(leader))) and time.monotonic() < end:
         time.sleep(0.05)
-    return left
+    return members
 
 
 def worked(process: subprocess.Popen[str], processor_s: float) -> None:
@@ -91,7 +91,7 @@ def test_ctrl_c_ends_it_and_its_processes_within_a_second(name: str, whole_group
         assert json.loads(out)["error"]["exit"] == 130, "one document"
     else:
         assert out == "", out
-    assert not (left := left_two_seconds_later(process.pid)), (moment, left)
+    assert not (members := left_two_seconds_later(process.pid)), (moment, members)
 
 
 def test_docs_end_without_a_word_at_ctrl_c(tmp_path: Path) -> None:

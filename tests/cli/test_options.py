@@ -10,9 +10,9 @@ import pytest
 
 from agent.cli.options import GroupedOption
 from agent.errors import ConfigError
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 BOOK = GroupedOption(
     "--book",
     ("weights", "lot", "max-leverage", "latency", "pool-state", "gas-prices"),
@@ -70,7 +70,7 @@ def test_grouped_option__refuses_what_it_cannot_read_with_its_names(option: Grou
     ],
 )
 def test_name_of_a_grouped_option__written_as_an_option__ends_with_its_spelling(bare: Bare, words: tuple[str, ...], remedy: str) -> None:
-    said = bare(*words, "--json")
-    assert said.code == 2
-    assert said.json["error"]["message"] == f"{words[1]}: no option of {words[0]}"
-    assert said.json["error"]["remedy"] == remedy
+    result = bare(*words, "--json")
+    assert result.code == 2
+    assert result.json["error"]["message"] == f"{words[1]}: no option of {words[0]}"
+    assert result.json["error"]["remedy"] == remedy

@@ -16,20 +16,20 @@ def first(desk: Desk) -> str:
 
 def test_it_lists_what_pools_remember_in_words_too(desk: Desk) -> None:
     pool = first(desk)
-    said = desk.run("oracle")
-    assert said.code == 0
-    assert pool[:10] in said.out
-    assert "1801" in said.out
+    result = desk.run("oracle")
+    assert result.code == 0
+    assert pool[:10] in result.out
+    assert "1801" in result.out
 
 
 def test_the_cost_is_shown_and_nothing_leaves_without_send(desk: Desk) -> None:
     pool = first(desk)
-    shown = desk.ask("oracle", pool, "--to", "80")
-    assert (shown["outcome"], shown["increase"], shown["transactions"]) == ("planned", 16, [])
-    assert float(shown["cost"]) > 0
-    said = desk.run("oracle", pool, "--to", "80")
-    assert "About 4" in said.out
-    assert "was sent" in said.err
+    oracle_document = desk.ask("oracle", pool, "--to", "80")
+    assert (oracle_document["outcome"], oracle_document["increase"], oracle_document["transactions"]) == ("planned", 16, [])
+    assert float(oracle_document["cost"]) > 0
+    result = desk.run("oracle", pool, "--to", "80")
+    assert "About 4" in result.out
+    assert "was sent" in result.err
     assert desk.ask("oracle")["pools"][0]["observations_next"] == 64
 
 
@@ -43,8 +43,8 @@ def test_with_send_and_a_yes_it_is_sent_once_and_stands_in_the_history(desk: Des
     assert (again["outcome"], again["transactions"]) == ("hold", [])
     newest = desk.ask("history")["steps"][0]
     assert (newest["decision"], newest["outcome"]) == ("oracle", "done")
-    told = desk.ask("explain", newest["step"])
-    assert any("80 price observations" in line for line in told["sentences"])
+    explain_document = desk.ask("explain", newest["step"])
+    assert any("80 price observations" in line for line in explain_document["sentences"])
 
 
 @pytest.mark.parametrize(

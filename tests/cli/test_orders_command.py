@@ -22,17 +22,17 @@ def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
     desk.ask("orders", "set", "--yes", "portfolio", "--stop-loss", "20%")
     desk.ask("rebalance")  # a look writes down how orders stand
     listed = desk.ask("orders")
-    found = {(row["subject"], row["kind"]): row for row in listed["orders"]}
-    assert {row["stage"] for row in found.values()} == {"armed"}
-    stop, trail = found["WETH", "stop_loss"], found["WETH", "trailing_stop"]
+    row_by_level = {(row["subject"], row["kind"]): row for row in listed["orders"]}
+    assert {row["stage"] for row in row_by_level.values()} == {"armed"}
+    stop, trail = row_by_level["WETH", "stop_loss"], row_by_level["WETH", "trailing_stop"]
     assert (stop["terms"], stop["level"]) == ("2000", "2000")
     assert stop["distance_bps"] < 0
     assert abs(float(trail["level"]) - 0.9 * float(trail["highest"])) < 0.01
-    assert (found["portfolio", "stop_loss"]["level"], listed["unit_worth"]) == ("0.8", "1")
-    said = desk.run("orders").out
-    assert "Orders" in said
-    assert "trailing_stop" in said
-    assert "portfolio" in said
+    assert (row_by_level["portfolio", "stop_loss"]["level"], listed["unit_worth"]) == ("0.8", "1")
+    output = desk.run("orders").out
+    assert "Orders" in output
+    assert "trailing_stop" in output
+    assert "portfolio" in output
     off = desk.ask("orders", "disarm", "WETH", "--only", "stop_loss", "--yes")
     assert off["disarmed"] == [{"subject": "WETH", "kind": "stop_loss", "stage": "off"}]
     assert off["reenabled"] == []
@@ -49,8 +49,8 @@ def test_orders_on_paper_are_listed_with_their_own_stages_and_changed_nowhere(de
     assert [document["orders"][0]["stage"] for document in (live, paper)] == ["waiting", "armed"]
     assert (live.get("book_kind"), paper["book_kind"]) == (None, "paper")
     before = desk.config.read_bytes()
-    said = desk.run("orders", "--paper", "set", "WETH", "--stop-loss", "off", "--json")
-    assert (said.code, said.error["remedy"]) == (2, "omit --paper")
+    result = desk.run("orders", "--paper", "set", "WETH", "--stop-loss", "off", "--json")
+    assert (result.code, result.error["remedy"]) == (2, "omit --paper")
     assert desk.config.read_bytes() == before
 
 
@@ -63,9 +63,9 @@ def test_an_order_is_shown_as_armed_only_once_a_cycle_has_stored_it(desk: Desk) 
     assert (stop["stage"], stop["next_stage"], stop["level"], stop["since"]) == ("waiting", "armed", None, None)
     assert Fraction(stop["level_now"]) == price * Fraction(88, 100)
     assert (profit["stage"], profit["level"], profit["level_now"]) == ("waiting", "9000", None)
-    said = desk.run("orders").out
-    assert "armed" not in said.split("A waiting order")[0]
-    assert mentions(said, "first cycle", "watches no price", "trimtab rebalance")
+    output = desk.run("orders").out
+    assert "armed" not in output.split("A waiting order")[0]
+    assert mentions(output, "first cycle", "watches no price", "trimtab rebalance")
     desk.ask("rebalance")
     armed = desk.ask("orders")["orders"][0]
     assert (armed["stage"], armed["next_stage"], armed["level_now"]) == ("armed", None, None)
@@ -104,9 +104,9 @@ def test_a_level_without_a_unit_is_told_as_a_price_and_asked_about_far_from_the_
         assert mentions(error["remedy"], "%", "--yes")
     assert desk.config.read_text() == before
     assert mentions(desk.run("orders", "set", "WETH", "--stop-loss", "12").err, "99.6 % below the present price of 3000 USDC", "--yes")
-    said = desk.run("orders", "set", "--yes", "WETH", "--stop-loss", "2400")
-    assert mentions(said.err, "note: WETH stop_loss: 2400 is a price in USDC", "20 % below the present price")
-    assert mentions(said.err, "armed by its next cycle", "trimtab rebalance")
+    result = desk.run("orders", "set", "--yes", "WETH", "--stop-loss", "2400")
+    assert mentions(result.err, "note: WETH stop_loss: 2400 is a price in USDC", "20 % below the present price")
+    assert mentions(result.err, "armed by its next cycle", "trimtab rebalance")
     before = desk.config.read_text()
     for args in (("WETH", "--stop-loss", "9000"), ("portfolio", "--trailing-stop", "10%"), ("WETH", "--alert-above", "5%")):
         unasked = desk.ask("orders", "set", *args, want=2)["error"]
@@ -128,7 +128,7 @@ def test_without_a_chain_a_price_is_written_and_its_distance_is_said_to_be_unkno
 
 def test_mistakes_are_named_with_what_to_do(desk: Desk) -> None:
     before = desk.config.read_text()
-    for args, said in (
+    for args, reason in (
         (("set", "USDC", "--stop-loss", "10%"), "USDC is the numeraire"),
         (("set", "WETH", "--entry", "0"), "zero can never trigger"),
         (("set", "WETH"), "no level given"),
@@ -140,7 +140,7 @@ def test_mistakes_are_named_with_what_to_do(desk: Desk) -> None:
         (("arm", "WETH"), "confirmation"),
     ):
         error = desk.ask("orders", *args, want=2)["error"]
-        assert said in error["message"], error
+        assert reason in error["message"], error
     assert desk.config.read_text() == before
 
 
@@ -148,7 +148,7 @@ def test_a_level_that_is_set_by_command_is_a_version_unless_the_file_was_changed
     assert desk.ask("edit", "--set", "policy.cooldown=2h", "--yes")["state"] == "written"
     desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "2000")
     listed = desk.ask("history", "--configs")
-    assert [one["how"] for one in listed["configs"]][:2] == ["edit", "edit"]
+    assert [config["how"] for config in listed["configs"]][:2] == ["edit", "edit"]
     assert listed["confirmed"] == listed["present"]
     desk.edit(('slippage = "0.3%"', 'slippage = "0.2%"'))
     desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "1900")

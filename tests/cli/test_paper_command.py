@@ -50,27 +50,29 @@ def keyless(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
 def test_it_trades_without_a_key_and_nothing_of_it_reaches_the_chain_or_the_live_store(
     keyless: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: set[str] = set()
+    methods: set[str] = set()
     batch = EndpointProvider.batch
 
     def listened(self: EndpointProvider, calls: list[tuple[str, list[object]]]) -> object:
-        asked.update(method for method, _ in calls)
+        methods.update(method for method, _ in calls)
         return batch(self, calls)  # type: ignore[arg-type]  # handed on as it came
 
     monkeypatch.setattr(EndpointProvider, "batch", listened)
     keyless.ask("history")
-    before, held, live = nonce(keyless), keyless.holdings(), store_bytes(keyless)
+    before, nonce_before, live = nonce(keyless), keyless.holdings(), store_bytes(keyless)
     with blocks(keyless.about["url"]):
-        said = keyless.run("paper", "--once", "--json", "--record", str(keyless.config.parent / "steps"))
-    assert said.code == 0, said.why
-    assert PAPER in said.err
-    done = said.json
+        result = keyless.run("paper", "--once", "--json", "--record", str(keyless.config.parent / "steps"))
+    assert result.code == 0, result.why
+    assert PAPER in result.err
+    done = result.json
     assert (done["outcome"], done["book_kind"]) == ("done", "paper")
     assert [sent["status"] for sent in done["transactions"]] == ["final"] * len(done["transactions"])
     assert all(item["planned_raw"] == item["realised_raw"] for item in done["realised"])
-    assert (nonce(keyless), keyless.holdings()) == (before, held)
+    assert (nonce(keyless), keyless.holdings()) == (before, nonce_before)
     assert store_bytes(keyless) == live, "the live store was written"
-    assert not [method for method in asked if "send" in method.lower() or "sign" in method.lower() or "account" in method.lower()], asked
+    assert not [method for method in methods if "send" in method.lower() or "sign" in method.lower() or "account" in method.lower()], (
+        methods
+    )
     assert {step["result"] for step in api.replay(keyless.config.parent / "steps")["steps"]} == {"same"}
     assert SECRET not in "".join(path.read_text() for path in (keyless.config.parent / "steps").iterdir())
 
@@ -115,8 +117,8 @@ def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> 
         path.unlink()
     assert "NOSUCH" in keyless.ask("paper", "--once", "--start", "NOSUCH=1", want=2)["error"]["message"]
     keyless.ask("paper", "--once", "--start", "WETH=0.5,USDC=1500.25", "--native", "0", want=10)  # nothing for gas
-    held = {item["symbol"]: item["amount"] for item in keyless.ask("status", "--paper")["holdings"]}
-    assert (held["WETH"], held["USDC"]) == ("0.5", "1500.25")
+    amount_by_symbol = {item["symbol"]: item["amount"] for item in keyless.ask("status", "--paper")["holdings"]}
+    assert (amount_by_symbol["WETH"], amount_by_symbol["USDC"]) == ("0.5", "1500.25")
     assert "(details: --verbose)" in keyless.run("paper", "--once").out
     detailed = keyless.run("paper", "--once", "--verbose")
     assert detailed.code == 10, detailed.why
@@ -148,8 +150,8 @@ def test_going_live_opens_new_books_at_the_chains_balances_and_never_the_paper_o
     desk.ask("paper", "--once", "--value", "777")
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
     live, paper = desk.ask("pnl"), desk.ask("pnl", "--paper")
-    shown = stored_documents(desk.config)
-    assert (shown["pnl"]["all"]["value"], shown["paper"]["pnl"]["all"]["value"]) == (live["value"], paper["value"])
+    documents = stored_documents(desk.config)
+    assert (documents["pnl"]["all"]["value"], documents["paper"]["pnl"]["all"]["value"]) == (live["value"], paper["value"])
     assert 10_100 < float(live["value"]) < 10_300, "what the wallet manages"
     assert float(live["gas_money"]) > 29_000, "its ten coins for gas, beside it"
     assert 770 < float(paper["value"]) < 780, "what it was told to begin with"
@@ -169,10 +171,10 @@ def test_a_single_step_says_outside_a_terminal_which_block_it_waits_for(desk: De
         assert time.monotonic() < end, run.err.read_text()
         time.sleep(0.05)
     with blocks(desk.about["url"]):
-        said = run.ended()
-    assert (said.code, said.json["outcome"]) == (0, "done"), said.why
-    waits = [line for line in said.err.splitlines() if "waiting" in line]
-    assert len(set(waits)) == len(waits) <= len(said.json["transactions"]), said.err
+        output = run.ended()
+    assert (output.code, output.json["outcome"]) == (0, "done"), output.why
+    waits = [line for line in output.err.splitlines() if "waiting" in line]
+    assert len(set(waits)) == len(waits) <= len(output.json["transactions"]), output.err
 
 
 def test_a_control_ends_a_paper_run_and_nothing_else_is_taken_by_it(desk: Desk) -> None:
@@ -226,9 +228,9 @@ def test_it_tells_nobody_but_its_own_terminal(desk: Desk) -> None:
     """No alert, no heartbeat and no report: those are the live agent's."""
     text = desk.config.read_text().partition("\n[service]")[0]
     desk.config.write_text(text + '\n[service]\nheartbeat_url = "http://127.0.0.1:9/beat"\n')
-    said = desk.run("paper", "--once", "--value", "5000", "--log-format", "json")
-    assert said.code == 0, said.why
-    logged = [json.loads(line) for line in said.err.splitlines() if line.startswith("{")]
+    result = desk.run("paper", "--once", "--value", "5000", "--log-format", "json")
+    assert result.code == 0, result.why
+    logged = [json.loads(line) for line in result.err.splitlines() if line.startswith("{")]
     assert logged[0]["book_kind"] == "paper"
     assert not {"heartbeat failed", "alert"} & {line["event"] for line in logged}
     assert desk.ask("health", want=15)["state"] == "none"
@@ -238,9 +240,9 @@ def test_steps_of_paper_lie_in_a_folder_of_their_own(desk: Desk, tmp_path: Path)
     desk.config.write_text(desk.config.read_text() + '\n[record]\ndir = "steps"\n')
     desk.ask("paper", "--once", "--value", "5000")
     desk.ask("run", "--once")
-    found = [json.loads(path.read_text())["store_kind"] for path in sorted((tmp_path / "steps").rglob("step-*.json"))]
-    assert sorted(found) == ["live", "paper"]
+    store_kinds = [json.loads(path.read_text())["store_kind"] for path in sorted((tmp_path / "steps").rglob("step-*.json"))]
+    assert sorted(store_kinds) == ["live", "paper"]
     assert {path.parent.name for path in (tmp_path / "steps").rglob("step-*.json")} == {"steps", "paper"}
-    said = desk.run("replay", str(tmp_path / "steps"))
-    assert said.code == 0
-    assert "1 same, 0 reworded, 0 different" in said.out
+    result = desk.run("replay", str(tmp_path / "steps"))
+    assert result.code == 0
+    assert "1 same, 0 reworded, 0 different" in result.out

@@ -117,6 +117,6 @@ def test_completion_is_installed_and_completes(shell: str, file: str, tmp_path: 
     done = subprocess.run([program, "--install-completion", shell], capture_output=True, text=True, env=settings, check=False)
     assert done.returncode == 0, done
     assert (tmp_path / file).is_file()
-    asked = {"_TRIMTAB_COMPLETE": "complete_bash", "COMP_WORDS": "trimtab reb", "COMP_CWORD": "1"}
-    assert "rebalance" in subprocess.run([program], capture_output=True, text=True, env=settings | asked, check=False).stdout
+    variables = {"_TRIMTAB_COMPLETE": "complete_bash", "COMP_WORDS": "trimtab reb", "COMP_CWORD": "1"}
+    assert "rebalance" in subprocess.run([program], capture_output=True, text=True, env=settings | variables, check=False).stdout
     assert app.info.name == "trimtab"

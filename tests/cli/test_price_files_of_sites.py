@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.studies.price_files import LAYOUTS, candles, lines, ohlc, save
 from tests.support.text import mentions
 
 pytest.importorskip("polars")
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 COMMANDS = {
     "backtest": ("--band", "10%rel"),
     "tune": ("--band", "5%rel,10%rel", "--every", "7d"),

@@ -11,7 +11,7 @@ import pytest
 
 from agent.app.research.backtests import sample_files
 from agent.config.load import load_config
-from tests.cli.tools import Desk, Said, at_terminal
+from tests.cli.tools import CommandResult, Desk, at_terminal
 from tests.support import agents
 
 
@@ -60,34 +60,34 @@ def test_at_a_terminal_it_shows_addresses_and_limits_and_a_no_writes_nothing(des
     other = "0x" + "11" * 20
     file = exported(desk, tmp_path, (address, other), ('slippage = "', 'slippage = "0.01%" # '))
     before = desk.config.read_bytes()
-    code, shown = at_terminal(desk, "n\n", "import-profile", str(file))
-    assert code == 10, shown
-    assert other in shown
-    assert address in shown
-    assert "not used" in shown
-    assert "adopted: tighter" in shown
+    code, screen = at_terminal(desk, "n\n", "import-profile", str(file))
+    assert code == 10, screen
+    assert other in screen
+    assert address in screen
+    assert "not used" in screen
+    assert "adopted: tighter" in screen
     assert desk.config.read_bytes() == before
 
 
 @pytest.mark.slow
-def test_a_profile_is_shown_with_the_backtest_of_what_it_makes(bare: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_profile_is_shown_with_the_backtest_of_what_it_makes(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     pytest.importorskip("polars")
     from agent.app.research.past_results import past_result_or_reason
 
     config, file = agents.config(tmp_path), agents.profile(tmp_path)
     words = ("import-profile", str(file), "--config", str(config))
     assert "not a forecast" not in bare(*words).out, "nobody asked for it"
-    shown = " ".join(bare(*words, "--past").out.split())
+    text = " ".join(bare(*words, "--past").out.split())
     agents.taken_over(config, file)
-    found: Any = past_result_or_reason(load_config(config))[0]
+    past_result: Any = past_result_or_reason(load_config(config))[0]
     for name in ("return", "return_of_holding", "max_drawdown", "max_drawdown_of_holding"):
-        assert f"{float(found[name]) * 100:+.1f} %" in shown
-    assert found["basis"] in shown
-    assert "not a forecast" in shown
+        assert f"{float(past_result[name]) * 100:+.1f} %" in text
+    assert past_result["basis"] in text
+    assert "not a forecast" in text
 
 
 @pytest.mark.slow
-def test_a_profile_is_shown_with_what_it_returned_in_each_year_of_a_file(bare: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_profile_is_shown_with_what_it_returned_in_each_year_of_a_file(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     pytest.importorskip("polars")
     config, file, prices = agents.config(tmp_path), agents.profile(tmp_path), tmp_path / "mine.csv"
     prices.write_bytes(sample_files()[0].read_bytes())
@@ -95,5 +95,5 @@ def test_a_profile_is_shown_with_what_it_returned_in_each_year_of_a_file(bare: C
     document = bare(*words, "--json").json
     packaged, (year,) = document["past"], document["other_years"]
     assert year == {**packaged, "basis": packaged["basis"].replace("of 2021", "of mine.csv")}
-    shown = " ".join(bare(*words).out.split())
-    assert f"2021 {float(year['return']) * 100:+.1f} % (held {float(year['return_of_holding']) * 100:+.1f} %); {year['basis']}" in shown
+    text = " ".join(bare(*words).out.split())
+    assert f"2021 {float(year['return']) * 100:+.1f} % (held {float(year['return_of_holding']) * 100:+.1f} %); {year['basis']}" in text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eth_account import Account
 
-from tests.cli.tools import Desk, Said
+from tests.cli.tools import CommandResult, Desk
 from tests.support.commands.sending import WALLET_KEY
 from tests.support.text import mentions
 
@@ -27,31 +27,31 @@ def test_a_rebalance_is_proposed_signed_elsewhere_and_finished(desk: Desk) -> No
     assert "proposed" in key["finding"]
     purposes = []
     for _ in range(9):
-        said = desk.run("rebalance", "--send", "--yes", "--json")
-        if said.code == 0:
+        result = desk.run("rebalance", "--send", "--yes", "--json")
+        if result.code == 0:
             break
-        assert said.code == 11, said.why
-        shown = said.error["proposal"]
-        path = Path(shown.pop("file"))
+        assert result.code == 11, result.why
+        proposal = result.error["proposal"]
+        path = Path(proposal.pop("file"))
         assert path.parent == desk.config.parent / "proposals"
-        assert json.loads(path.read_text()) == shown
-        assert said.error["kind"] == "AwaitingExternalSignature"
-        assert str(path) in said.error["message"]
-        purposes.append(shown["purpose"])
-        assert signed_elsewhere(desk, shown["transaction"]).startswith("0x")
+        assert json.loads(path.read_text()) == proposal
+        assert result.error["kind"] == "AwaitingExternalSignature"
+        assert str(path) in result.error["message"]
+        purposes.append(proposal["purpose"])
+        assert signed_elsewhere(desk, proposal["transaction"]).startswith("0x")
     assert purposes[-1] == "swap"
     assert set(purposes[:-1]) == {"approve"}
-    assert said.json["decision"]["kind"] == "hold"
-    told = desk.run("history").out
-    assert "final" in told
+    assert result.json["decision"]["kind"] == "hold"
+    output = desk.run("history").out
+    assert "final" in output
 
 
 def test_people_are_told_where_the_proposal_lies_and_until_when(desk: Desk) -> None:
     desk.edit(("test_account = 0", 'mode = "propose"'), ('deadline = "90s"', 'deadline = "30m"'))
-    said = desk.run("rebalance", "--send", "--yes")
-    assert said.code == 11
-    assert mentions(said.err, "later")
-    assert "signature" in " ".join(said.err.split())
+    result = desk.run("rebalance", "--send", "--yes")
+    assert result.code == 11
+    assert mentions(result.err, "later")
+    assert "signature" in " ".join(result.err.split())
 
 
 def test_modes_that_contradict_themselves_are_named(desk: Desk) -> None:
@@ -67,7 +67,7 @@ def test_modes_that_contradict_themselves_are_named(desk: Desk) -> None:
         desk.config.write_text(text)
 
 
-def test_a_missing_config_is_named_before_a_missing_confirmation(bare: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_missing_config_is_named_before_a_missing_confirmation(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     for command in (("proposal", "sign"), ("proposal", "execute", "--send"), ("withdraw", "10", "--send")):
         error = bare(*command, "--config", str(tmp_path / "none.toml"), "--json").error
         assert "no such file" in error["message"]

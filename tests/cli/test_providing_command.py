@@ -9,12 +9,11 @@ import pytest
 
 from agent import wiring
 from agent.localchain import LocalChain
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support import agents
-from tests.support.on_chain.lp_actions import V3
-from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.support.on_chain.lp_actions import V3, config_with_targets
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
@@ -24,7 +23,7 @@ def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
     # Tests that share this chain may have moved its time away from the machine's.
     monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    agents.agent_config(chain, tmp_path, wanting(chain, V3), {"WETH": "50%", "USDC": "50%"})
+    agents.agent_config(chain, tmp_path, config_with_targets(chain, V3), {"WETH": "50%", "USDC": "50%"})
     trusted = run("trust", "--yes", "--json")
     assert trusted.code == 0, trusted
     assert {"uniswap_v2 router", "uniswap_v3 position manager"} <= {row["role"] for row in trusted.json["contracts"]}
@@ -48,9 +47,9 @@ def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
 
     history = run("history", "--json").json
     sent_in = next(step for step in history["steps"] if any(sent["kind"] == "liquidity" for sent in step["transactions"]))
-    told = run("explain", sent_in["step"], "--json").json
+    document = run("explain", sent_in["step"], "--json").json
     for word in ("It decided to move liquidity", "1 action with liquidity", "provide", "final, transaction 0x"):
-        assert any(word in line for line in told["sentences"]), (word, told["sentences"])
+        assert any(word in line for line in document["sentences"]), (word, document["sentences"])
 
     [position] = run("lp", "--json").json["positions"]
     assert position["token_id"] is not None

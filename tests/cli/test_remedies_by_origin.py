@@ -11,7 +11,7 @@ from agent.app.research.edit_backtests import edit_backtest
 from agent.app.settings.new_portfolios import check_portfolio
 from agent.config.load import FILE_REMEDY, UNSAVED_REMEDY
 from agent.errors import ConfigError
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.commands.init import RPC, TWO, WALLET
 
 INIT = ("init", "--wallet", WALLET, *RPC)
@@ -20,7 +20,7 @@ SLIPPAGE = ("edit", "--set", "limits.slippage=0.2%")
 STOP = ("orders", "set", "WETH", "--stop-loss", "10%", "--yes")
 
 
-def refused(bare: Callable[..., Said], config: Path, args: tuple[str, ...]) -> tuple[str, str]:
+def refused(bare: Callable[..., CommandResult], config: Path, args: tuple[str, ...]) -> tuple[str, str]:
     """The message and the remedy of a command whose input is wrong, and which writes nothing."""
     text_before = config.read_text() if config.exists() else None
     answer = bare(*args, "--config", str(config), "--json")
@@ -30,7 +30,9 @@ def refused(bare: Callable[..., Said], config: Path, args: tuple[str, ...]) -> t
 
 
 @pytest.mark.parametrize("args", [(*INIT, *HALVES), (*INIT, *TWO, "--use-cash", "1e9")], ids=["targets", "cash"])
-def test_option_of_a_new_config__is_corrected_as_an_option(bare: Callable[..., Said], tmp_path: Path, args: tuple[str, ...]) -> None:
+def test_option_of_a_new_config__is_corrected_as_an_option(
+    bare: Callable[..., CommandResult], tmp_path: Path, args: tuple[str, ...]
+) -> None:
     message, remedy = refused(bare, tmp_path / "trimtab.toml", args)
     assert message.startswith("the new config: portfolio.")
     assert remedy == UNSAVED_REMEDY
@@ -47,7 +49,9 @@ def test_option_of_a_new_config__is_corrected_as_an_option(bare: Callable[..., S
     ],
     ids=["value", "key", "target", "level", "level of the portfolio"],
 )
-def test_option_of_an_edit__is_corrected_as_an_option(bare: Callable[..., Said], tmp_path: Path, args: tuple[str, ...], key: str) -> None:
+def test_option_of_an_edit__is_corrected_as_an_option(
+    bare: Callable[..., CommandResult], tmp_path: Path, args: tuple[str, ...], key: str
+) -> None:
     config = tmp_path / "trimtab.toml"
     assert bare(*INIT, *TWO, "--config", str(config)).code == 0
     message, remedy = refused(bare, config, args)
@@ -56,7 +60,7 @@ def test_option_of_an_edit__is_corrected_as_an_option(bare: Callable[..., Said],
 
 
 @pytest.mark.parametrize("args", [("status",), SLIPPAGE, STOP], ids=["read", "edit", "level"])
-def test_mistake_of_the_file__is_corrected_in_the_file(bare: Callable[..., Said], tmp_path: Path, args: tuple[str, ...]) -> None:
+def test_mistake_of_the_file__is_corrected_in_the_file(bare: Callable[..., CommandResult], tmp_path: Path, args: tuple[str, ...]) -> None:
     config = tmp_path / "trimtab.toml"
     assert bare(*INIT, *TWO, "--config", str(config)).code == 0
     config.write_text(config.read_text().replace('"60%"', '"50%"', 1))
@@ -65,7 +69,9 @@ def test_mistake_of_the_file__is_corrected_in_the_file(bare: Callable[..., Said]
     assert remedy == FILE_REMEDY
 
 
-def test_edit_that_adds_a_mistake_to_that_of_the_file__is_corrected_as_an_option(bare: Callable[..., Said], tmp_path: Path) -> None:
+def test_edit_that_adds_a_mistake_to_that_of_the_file__is_corrected_as_an_option(
+    bare: Callable[..., CommandResult], tmp_path: Path
+) -> None:
     config = tmp_path / "trimtab.toml"
     assert bare(*INIT, *TWO, "--config", str(config)).code == 0
     config.write_text(config.read_text().replace('"60%"', '"50%"', 1))
@@ -95,7 +101,7 @@ FORM = {
     ],
 )
 def test_answer_in_the_form_of_a_new_portfolio__is_corrected_in_its_field(
-    bare: Callable[..., Said], tmp_path: Path, field: str, answer: str, remedy: str
+    bare: Callable[..., CommandResult], tmp_path: Path, field: str, answer: str, remedy: str
 ) -> None:
     source = tmp_path / "mine.toml"
     assert bare(*INIT, *TWO, "--config", str(source)).code == 0
@@ -106,7 +112,7 @@ def test_answer_in_the_form_of_a_new_portfolio__is_corrected_in_its_field(
 
 @pytest.mark.parametrize("arguments", [[("target", "WETH=90%")], [("set", "limits.slippage=150%")], [("set", "limits.nothing=1%")]])
 def test_answer_in_the_form_of_an_edit__is_corrected_in_the_form(
-    bare: Callable[..., Said], tmp_path: Path, arguments: list[tuple[str, str]]
+    bare: Callable[..., CommandResult], tmp_path: Path, arguments: list[tuple[str, str]]
 ) -> None:
     config = tmp_path / "trimtab.toml"
     assert bare(*INIT, *TWO, "--config", str(config)).code == 0
@@ -116,7 +122,7 @@ def test_answer_in_the_form_of_an_edit__is_corrected_in_the_form(
 
 
 @pytest.mark.parametrize("form", ["copy", "new", "edit"])
-def test_form_over_a_file_with_a_mistake__names_the_file(bare: Callable[..., Said], tmp_path: Path, form: str) -> None:
+def test_form_over_a_file_with_a_mistake__names_the_file(bare: Callable[..., CommandResult], tmp_path: Path, form: str) -> None:
     source = tmp_path / "mine.toml"
     assert bare(*INIT, *TWO, "--config", str(source)).code == 0
     source.write_text(source.read_text().replace('"60%"', '"50%"', 1))

@@ -13,58 +13,58 @@ from pathlib import Path
 import pytest
 
 from agent.app.research.kept_reports import list_reports, read_report
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support import agents
 from tests.support.text import mentions
 
 pytest.importorskip("polars")
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 WEEKLY = Path(__file__).parent.parent / "data" / "weekly_2021.csv"
 RUN = ("backtest", "--prices", str(WEEKLY), "--target", "WBTC=50,USD=50", "--band", "10%abs")
 
 
 def test_a_real_run_is_written_as_a_page_and_as_data(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "report.html"
-    said = bare(*RUN, "--market", "fee=30bps", "--html", str(path), "--json")
-    assert said.code == 0, said.why
-    assert said.json["report"] == [str(path), str(path.with_suffix(".json"))]
-    page, told = path.read_text(), json.loads(path.with_suffix(".json").read_text())
-    shown = f"{floor(Fraction(said.json['final_value']) * 100) / 100:,.2f}"
-    for text in (f"{shown} USD", said.json["config_hash"], said.json["data_hash"], "WBTC and USD"):
+    result = bare(*RUN, "--market", "fee=30bps", "--html", str(path), "--json")
+    assert result.code == 0, result.why
+    assert result.json["report"] == [str(path), str(path.with_suffix(".json"))]
+    page, document = path.read_text(), json.loads(path.with_suffix(".json").read_text())
+    final_value = f"{floor(Fraction(result.json['final_value']) * 100) / 100:,.2f}"
+    for text in (f"{final_value} USD", result.json["config_hash"], result.json["data_hash"], "WBTC and USD"):
         assert text in page
-    facts = {one["name"]: one["value"] for one in told["facts"]}
-    assert facts["Final value, USD"] == shown
-    assert facts["Rebalances"] == str(said.json["rebalances"])
-    earned = next(one for one in told["sections"] if one["title"] == "Return attribution")
+    facts = {fact["name"]: fact["value"] for fact in document["facts"]}
+    assert facts["Final value, USD"] == final_value
+    assert facts["Rebalances"] == str(result.json["rebalances"])
+    earned = next(section for section in document["sections"] if section["title"] == "Return attribution")
     assert "gas money" not in [row[0] for row in earned["tables"][0]["rows"]]  # no gas: the parts alone add up
-    assert "absolute_bps" in next(one["value"] for one in told["origin"] if one["name"] == "policy")
+    assert "absolute_bps" in next(fact["value"] for fact in document["origin"] if fact["name"] == "policy")
     # Kept for the dashboard of the config in this folder, beside the file that was asked for.
     monkeypatch.chdir(tmp_path)
     config = agents.config(tmp_path, "trimtab")
     spoken = bare(*RUN, "--html", str(path), "--keep")
-    (kept,) = list_reports(config)["reports"]
+    (reports,) = list_reports(config)["reports"]
     assert "report.html" in spoken.out
-    assert kept["name"] in spoken.out.replace("\n", "")
-    assert (kept["title"], kept["figures"][0]["name"]) == ("WBTC and USD", "Final value, USD")
-    assert kept["kind"] == "Backtest, 1 Jan 2021 to 31 Dec 2021"
-    assert read_report(config, kept["name"]) == (tmp_path / "trimtab.db.reports" / kept["name"]).read_bytes()
+    assert reports["name"] in spoken.out.replace("\n", "")
+    assert (reports["title"], reports["figures"][0]["name"]) == ("WBTC and USD", "Final value, USD")
+    assert reports["kind"] == "Backtest, 1 Jan 2021 to 31 Dec 2021"
+    assert read_report(config, reports["name"]) == (tmp_path / "trimtab.db.reports" / reports["name"]).read_bytes()
 
 
 def test_without_a_config_there_is_no_place_to_keep_a_report(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    said = bare(*RUN, "--keep", "--json")
-    assert said.code == 2
-    assert "--keep" in said.json["error"]["message"]
-    assert "--html" in said.json["error"]["remedy"]
+    result = bare(*RUN, "--keep", "--json")
+    assert result.code == 2
+    assert "--keep" in result.json["error"]["message"]
+    assert "--html" in result.json["error"]["remedy"]
 
 
 @pytest.mark.parametrize("name", ["report", "report.json", "nowhere/report.html", "folder.html"])
 def test_a_place_where_no_page_can_be_is_refused_before_the_run(bare: Bare, tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.html").mkdir()
-    said = bare("backtest", "--prices", str(tmp_path / "missing.csv"), "--html", str(tmp_path / name), "--json")
-    assert said.code == 2
-    assert "--html" in said.json["error"]["message"]
+    result = bare("backtest", "--prices", str(tmp_path / "missing.csv"), "--html", str(tmp_path / name), "--json")
+    assert result.code == 2
+    assert "--html" in result.json["error"]["message"]
 
 
 ROOT = Path(__file__).parent.parent.parent
@@ -74,13 +74,13 @@ ROOT = Path(__file__).parent.parent.parent
 def test_the_command_and_the_picture_of_the_readme_are_one_run(bare: Bare) -> None:
     """The picture holds its command as text (scripts/make/report_picture.py); what the README says of it is what the run says."""
     readme = (ROOT / "README.md").read_text()
-    shown = re.search(r"trimtab (backtest --sample .*) --html report\.html", readme)
-    assert shown is not None
+    match = re.search(r"trimtab (backtest --sample .*) --html report\.html", readme)
+    assert match is not None
     picture = (ROOT / "docs" / "report.png").read_bytes()
-    assert f"tEXtComment\0{shown[1]} --html report.html".encode() in picture
-    assert f"trimtab {shown[1]} --html report.html" in (ROOT / "docs" / "report.md").read_text()
-    found = bare(*shlex.split(shown[1]), "--json").json
-    behind = 1 - float(found["final_value"]) / float(found["hold_value"])
+    assert f"tEXtComment\0{match[1]} --html report.html".encode() in picture
+    assert f"trimtab {match[1]} --html report.html" in (ROOT / "docs" / "report.md").read_text()
+    document = bare(*shlex.split(match[1]), "--json").json
+    behind = 1 - float(document["final_value"]) / float(document["hold_value"])
     assert mentions(readme, f"{behind:.1%}", "buy and hold")
 
 
@@ -96,11 +96,11 @@ def test_gas_without_a_price_is_told_as_not_counted(bare: Bare) -> None:
 
 
 def test_the_table_has_what_is_quoted_of_a_portfolio(bare: Bare) -> None:
-    said, found = bare(*RUN), bare(*RUN, "--json").json["figures"]
+    result, figures = bare(*RUN), bare(*RUN, "--json").json["figures"]
     for name in ("CAGR", "annual volatility", "Sharpe ratio", "maximum drawdown"):
-        assert name in said.out
+        assert name in result.out
     for whose in ("rebalanced", "held"):
-        assert -1 < float(found[whose]["max_drawdown"]) < 0 < float(found[whose]["volatility"])
+        assert -1 < float(figures[whose]["max_drawdown"]) < 0 < float(figures[whose]["volatility"])
     prices = [float(line.split(",")[1]) for line in WEEKLY.read_text().split()[1:]]
     growth = 0.5 + 0.5 * prices[-1] / prices[0]
-    assert float(found["held"]["cagr"]) == pytest.approx(growth ** (365 / (7 * 52)) - 1, rel=1e-3)
+    assert float(figures["held"]["cagr"]) == pytest.approx(growth ** (365 / (7 * 52)) - 1, rel=1e-3)

@@ -19,7 +19,7 @@ from agent.localchain.nodes import free_port
 from agent.localchain.safe import OWNER_INDEXES
 from agent.localchain.world import dev_accounts
 from tests.cli.documents import require_declared
-from tests.cli.tools import Said, first_document, in_process, start
+from tests.cli.tools import CommandResult, first_document, in_process, start
 
 PAGE = Path(__file__).parents[2] / "docs" / "safe.md"
 
@@ -57,41 +57,43 @@ def test_tutorial__leads_to_the_executed_rebalance_of_a_safe(
     assert safe_chain["owners"] == {str(index): dev_accounts()[index].address for index in OWNER_INDEXES}
     monkeypatch.setenv("COLUMNS", "100")
 
-    def run(line: str) -> Said:
+    def run(line: str) -> CommandResult:
         words, _, target = line.partition(" > ")
-        said = in_process(capfd, monkeypatch, *shlex.split(words)[1:])
+        result = in_process(capfd, monkeypatch, *shlex.split(words)[1:])
         if target:
-            Path(target).write_text(said.out)
-        return said
+            Path(target).write_text(result.out)
+        return result
 
     for line in commands()[1:]:
         if "proposal collect" in line:
             sign_with_a_wallet(Path("typed.json"), Path("signature.txt"))
-        said = run(line)
-        assert said.code == 0 or (said.code == 11 and "rebalance" in line), (line, said.why)
+        result = run(line)
+        assert result.code == 0 or (result.code == 11 and "rebalance" in line), (line, result.why)
         if "proposal list" in line:
-            assert "signatures: 0 of 2" in said.out
-            shown_calls = [row.split(" of ")[0].strip() for row in said.out.splitlines() if row.startswith("  calls ")]
+            assert "signatures: 0 of 2" in result.out
+            shown_calls = [row.split(" of ")[0].strip() for row in result.out.splitlines() if row.startswith("  calls ")]
             assert shown_calls == ["calls approve", "calls multicall"]
-            approved = re.search(r"^  lets 0x\w{40} spend exactly (\S+ WETH) \(0x\w{40}\)$", said.out, re.MULTILINE)
+            approved = re.search(r"^  lets 0x\w{40} spend exactly (\S+ WETH) \(0x\w{40}\)$", result.out, re.MULTILINE)
             assert approved
-            assert said.out.startswith(f"approve the router for {approved[1]}, then ")
+            assert result.out.startswith(f"approve the router for {approved[1]}, then ")
             assert re.search(
-                r"^  cost when proposed: \S+ USDC, at worst \S+ USDC, by its minimums; weights after: \w+ [\d.]+ %", said.out, re.MULTILINE
+                r"^  cost when proposed: \S+ USDC, at worst \S+ USDC, by its minimums; weights after: \w+ [\d.]+ %",
+                result.out,
+                re.MULTILINE,
             )
-            assert "  why: " in said.out
-            assert "  2 calls, all or none, by 0x9641d764fc13c8B624c04430C7356C1C7C8102e2:" in said.out
+            assert "  why: " in result.out
+            assert "  2 calls, all or none, by 0x9641d764fc13c8B624c04430C7356C1C7C8102e2:" in result.out
         if "proposal sign --key" in line:
-            count = re.search(r"(\d) of 2 signatures", said.out)
+            count = re.search(r"(\d) of 2 signatures", result.out)
             assert count
-            assert said.out.startswith("Signed by 0x"), said.out
-            assert ("another owner signs" if count[1] == "1" else "trimtab proposal execute") in said.out
+            assert result.out.startswith("Signed by 0x"), result.out
+            assert ("another owner signs" if count[1] == "1" else "trimtab proposal execute") in result.out
             assert run(line).out.startswith("Signed already by 0x")
         if "execute" in line and "--send" in line:
-            assert "Executed in transaction 0x" in said.out, said.out
-            assert "(used, " in said.out, said.out
+            assert "Executed in transaction 0x" in result.out, result.out
+            assert "(used, " in result.out, result.out
             assert "Already executed in transaction 0x" in run(line).out
-    assert said.code == 0, "the last rebalance holds"
+    assert result.code == 0, "the last rebalance holds"
     assert run("trimtab proposal list --json").json == {"proposals": []}
     transactions = run("trimtab txs --json").json["transactions"]
     assert [(row["kind"], row["status"]) for row in transactions] == [("swap", "final")]

@@ -14,15 +14,15 @@ CODES = re.compile("\x1b\\[[0-9;?]*[A-Za-z]")
 HEX = re.compile("0x[0-9a-fA-F]{4}")
 
 
-def screen(shown: str) -> list[str]:
+def screen(screen: str) -> list[str]:
     """Lines of a terminal from the decision to the end, without colours and spinners."""
-    plain = CODES.sub("", shown).replace("\r", "")
+    plain = CODES.sub("", screen).replace("\r", "")
     return plain[plain.index("╭─") :].splitlines()
 
 
 def test_the_plan_and_its_question_fit_one_screen(desk: Desk) -> None:
-    code, shown = at_terminal(desk, "n\n", "rebalance", "--send", columns=80)
-    lines = screen(shown[: shown.index("[y/N]")])
+    code, screen_text = at_terminal(desk, "n\n", "rebalance", "--send", columns=80)
+    lines = screen(screen_text[: screen_text.index("[y/N]")])
     assert code == 10
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
@@ -32,11 +32,11 @@ def test_the_plan_and_its_question_fit_one_screen(desk: Desk) -> None:
 
 def test_a_refused_plan_names_the_guard_that_failed_on_one_screen(desk: Desk) -> None:
     desk.edit(('gas_price = "', 'gas_price = "0.0000001 gwei" # '))
-    code, shown = at_terminal(desk, "", "plan", columns=80)
+    code, screen_text = at_terminal(desk, "", "plan", columns=80)
     assert code == 10
-    lines = screen(shown)
+    lines = screen(screen_text)
     assert len(lines) <= 24
-    assert any(line.startswith("refused  gas_price") for line in lines), shown
+    assert any(line.startswith("refused  gas_price") for line in lines), screen_text
 
 
 def test_everything_else_of_a_plan_comes_with_verbose(desk: Desk) -> None:
@@ -55,8 +55,8 @@ def test_everything_else_of_a_plan_comes_with_verbose(desk: Desk) -> None:
 
 
 def test_a_confirmation_with_verbose_shows_every_parameter(desk: Desk) -> None:
-    _, shown = at_terminal(desk, "n\n", "rebalance", "--send", "--verbose")
-    assert all(part in shown for part in ("Parameters", "daily_turnover", "kill_switch", "endpoints"))
+    _, screen = at_terminal(desk, "n\n", "rebalance", "--send", "--verbose")
+    assert all(part in screen for part in ("Parameters", "daily_turnover", "kill_switch", "endpoints"))
 
 
 def test_the_worst_case_is_the_cost_and_what_minimums_allow(desk: Desk) -> None:
@@ -101,7 +101,7 @@ def test_no_table_of_any_command_is_cut_at_any_width(desk: Desk) -> None:
     """Each table that a command prints is drawn anew at every width (tests/cli/tools.py); here they all are, one after the other."""
     CHECKED.clear()
     for words in READING_CHAIN:
-        said = desk.run(*words)
-        assert said.code in (0, 2, 10), said.why
+        result = desk.run(*words)
+        assert result.code in (0, 2, 10), result.why
     assert WIDTHS == (40, 60, 80, 120)
     assert len({heading.partition(" at block ")[0] for heading in CHECKED}) >= 16, CHECKED

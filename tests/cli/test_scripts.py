@@ -50,9 +50,9 @@ def test_a_single_swap_is_planned_first_and_sent_when_told(
 
 def test_a_single_swap_says_which_guard_refused(desk: Desk, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     desk.edit(('max_live_value = "100000"', 'max_live_value = "5"'))
-    said = run("single_swap", str(desk.config), "WETH", "USDC", "0.25", "--send", "--yes", capfd=capfd, monkeypatch=monkeypatch)
-    assert said.code == 10
-    assert mentions(said.out, "refused", "max_live_value")
+    result = run("single_swap", str(desk.config), "WETH", "USDC", "0.25", "--send", "--yes", capfd=capfd, monkeypatch=monkeypatch)
+    assert result.code == 10
+    assert mentions(result.out, "refused", "max_live_value")
     wrong = run("single_swap", str(desk.config), "WETH", "NOSUCH", "1", capfd=capfd, monkeypatch=monkeypatch)
     assert (wrong.code, wrong.out) == (2, "")
     assert "NOSUCH" in wrong.err
@@ -92,17 +92,19 @@ def test_a_fork_run_rebalances_on_a_copy_and_leaves_the_parent_alone(
     with parent(desk):
         state = (desk.node.rpc("eth_blockNumber"), nonce(desk), desk.config.read_text())
         monkeypatch.setenv("RPC_URL", f"{desk.about['url']}/?key={SECRET}")
-        said = run("fork_run", str(desk.config), "--native", "2", *(("--json",) if document else ()), capfd=capfd, monkeypatch=monkeypatch)
-        assert said.code == 0, said.err
+        result = run(
+            "fork_run", str(desk.config), "--native", "2", *(("--json",) if document else ()), capfd=capfd, monkeypatch=monkeypatch
+        )
+        assert result.code == 0, result.err
         if document:
-            told = json.loads(said.out)
-            assert not misfits(StatusDocument, told["before"]) + misfits(RebalanceDocument, told["rebalance"])
-            assert told["before"]["decision"]["kind"] == "rebalance"
-            assert told["rebalance"]["outcome"] == "done"
-            assert [sent["kind"] for sent in told["rebalance"]["transactions"]].count("swap") == 1
-            assert told["after"]["decision"]["kind"] == "hold"
+            run_document = json.loads(result.out)
+            assert not misfits(StatusDocument, run_document["before"]) + misfits(RebalanceDocument, run_document["rebalance"])
+            assert run_document["before"]["decision"]["kind"] == "rebalance"
+            assert run_document["rebalance"]["outcome"] == "done"
+            assert [sent["kind"] for sent in run_document["rebalance"]["transactions"]].count("swap") == 1
+            assert run_document["after"]["decision"]["kind"] == "hold"
         else:
-            assert "done:" in said.out
+            assert "done:" in result.out
         assert nonce(desk) == state[1]
         assert desk.config.read_text() == state[2]
         assert not (desk.config.parent / "owner.db").exists()
@@ -134,9 +136,9 @@ def test_on_a_chain_that_is_not_a_fork_test_keys_are_refused(desk: Desk) -> None
 
 def test_a_fork_run_needs_an_upstream(desk: Desk, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RPC_URL", raising=False)
-    said = run("fork_run", str(desk.config), capfd=capfd, monkeypatch=monkeypatch)
-    assert said.code == 2
-    assert "RPC_URL" in said.err
+    result = run("fork_run", str(desk.config), capfd=capfd, monkeypatch=monkeypatch)
+    assert result.code == 2
+    assert "RPC_URL" in result.err
     monkeypatch.setenv("RPC_URL", f"http://127.0.0.1:{free_port()}/{SECRET}")
     down = run("fork_run", str(desk.config), capfd=capfd, monkeypatch=monkeypatch)
     assert down.code == 11

@@ -11,8 +11,7 @@ from eth_account import Account
 from agent.config.tables.limits import LimitsTable
 from tests.cli.conftest import AT_ONCE
 from tests.cli.tools import Desk, at_terminal
-from tests.support.commands.sending import PASSWORD, WALLET_KEY, nonce
-from tests.support.commands.sending import process_with_lock as held_lock
+from tests.support.commands.sending import PASSWORD, WALLET_KEY, nonce, process_with_lock
 from tests.support.text import mentions
 
 
@@ -41,10 +40,10 @@ def test_a_rebalance_sends_approvals_first_and_then_everything_in_one_transactio
 
 @pytest.mark.slow
 def test_the_words_of_a_rebalance_tell_what_was_sent(desk: Desk) -> None:
-    said = desk.run("rebalance", "--send", "--yes")
-    assert said.code == 0
+    result = desk.run("rebalance", "--send", "--yes")
+    assert result.code == 0
     for word in ("Transactions", "approve", "swap", "final", "Planned against realised", "done:"):
-        assert word in said.out
+        assert word in result.out
 
 
 def test_a_swap_by_hand_sells_exactly_its_amount(desk: Desk) -> None:
@@ -76,11 +75,11 @@ def test_while_paused_nothing_is_sent_and_everything_says_so(desk: Desk) -> None
     assert paused["paused"] is True
     before = nonce(desk)
     for command in (("rebalance",), ("rebalance", "--send", "--yes"), ("run", "--once", "--send", "--yes")):
-        said = desk.run(*command, "--json")
-        assert said.code == 10
-        failed = [verdict["guard"] for verdict in said.json["verdicts"] if not verdict["passed"]]
+        result = desk.run(*command, "--json")
+        assert result.code == 10
+        failed = [verdict["guard"] for verdict in result.json["verdicts"] if not verdict["passed"]]
         assert failed == ["kill_switch"]
-        assert "holiday" in said.out
+        assert "holiday" in result.out
     assert nonce(desk) == before
     assert desk.ask("status")["paused"] is True
     assert "holiday" in desk.run("status").out
@@ -114,8 +113,8 @@ def test_a_refused_plan_carries_every_verdict(desk: Desk) -> None:
 
 def test_a_refusal_says_so_once_and_names_pools_as_pairs(desk: Desk) -> None:
     desk.edit(('max_live_value = "100000"', 'max_live_value = "100"'))
-    said = desk.run("plan").out
-    assert "refused: nothing was exchanged: max_live_value measured" in said
+    output = desk.run("plan").out
+    assert "refused: nothing was exchanged: max_live_value measured" in output
     text = desk.config.read_text().replace('max_live_value = "100"', 'max_live_value = "off"')
     desk.config.write_text(text.replace('pool_min_value = "50000"', 'pool_min_value = "100000000"'))
     refused = desk.run("withdraw", "2500", "--in", "USDC")
@@ -126,9 +125,9 @@ def test_a_refusal_says_so_once_and_names_pools_as_pairs(desk: Desk) -> None:
 
 
 def test_a_withdrawal_names_the_reason_of_its_sale_once(desk: Desk) -> None:
-    said = desk.run("withdraw", "2500", "--in", "USDC")
-    assert said.code == 0
-    assert said.out.count("raise USDC for a withdrawal") == 1
+    result = desk.run("withdraw", "2500", "--in", "USDC")
+    assert result.code == 0
+    assert result.out.count("raise USDC for a withdrawal") == 1
 
 
 def test_a_refusal_of_the_planner_carries_its_verdicts_too(desk: Desk) -> None:
@@ -140,11 +139,11 @@ def test_a_refusal_of_the_planner_carries_its_verdicts_too(desk: Desk) -> None:
 
 def test_what_is_not_worth_its_cost_is_held_with_exit_0(desk: Desk) -> None:
     desk.edit(('plan_cost = "0.5%"', 'plan_cost = "0.01%"'))
-    held = desk.ask("plan", want=0)
-    assert held["outcome"] == held["decision"]["kind"] == "hold"
-    assert "cost" in held["reason"]
-    assert "limits.plan_cost" in held["reason"]
-    assert not held["verdicts"]
+    plan_document = desk.ask("plan", want=0)
+    assert plan_document["outcome"] == plan_document["decision"]["kind"] == "hold"
+    assert "cost" in plan_document["reason"]
+    assert "limits.plan_cost" in plan_document["reason"]
+    assert not plan_document["verdicts"]
 
 
 def test_too_little_gas_money_refuses_before_anything_is_sent(desk: Desk) -> None:
@@ -172,7 +171,7 @@ def test_an_empty_wallet_halts(desk: Desk) -> None:
 
 def test_a_second_process_may_look_and_may_not_send(desk: Desk) -> None:
     desk.edit(("[store]", '[service]\nwallet_wait = "1s"\n\n[store]'))
-    with held_lock(desk) as pid:
+    with process_with_lock(desk) as pid:
         assert desk.run("rebalance", "--json").code == 0
         error = desk.ask("rebalance", "--send", "--yes", want=12)["error"]
         assert str(pid) in error["message"]
@@ -187,8 +186,8 @@ def test_a_wallet_used_by_something_else_needs_a_person_who_adopts_it(desk: Desk
     error = desk.ask(*order, want=12)["error"]
     assert "trimtab adopt" in error["remedy"]
     assert desk.ask("adopt", want=2)["error"]["remedy"].startswith("add --yes")
-    code, shown = at_terminal(desk, "n\n", "adopt")
-    assert (code, "was adopted" in shown) == (10, True)
+    code, screen = at_terminal(desk, "n\n", "adopt")
+    assert (code, "was adopted" in screen) == (10, True)
     assert desk.run(*order).code == 12
     assert desk.ask("adopt", "--yes") == {"nonce": nonce(desk)}
     assert desk.ask(*order)["outcome"] == "done"
@@ -216,9 +215,9 @@ def test_a_keystore_opens_with_its_password_only(desk: Desk, monkeypatch: pytest
     monkeypatch.setenv("TRIMTAB_KEYSTORE_PASSWORD", PASSWORD)
     opened = desk.run("rebalance", "--send", "--yes", "--json")
     assert opened.code == 0
-    for said in (locked, wrong, opened):
+    for result in (locked, wrong, opened):
         for secret in ("canary", WALLET_KEY[2:]):
-            assert secret not in said.out + said.err
+            assert secret not in result.out + result.err
 
 
 def test_a_keystore_that_others_can_read_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,10 +247,10 @@ def test_without_a_key_everything_works_but_sending(desk: Desk) -> None:
 
 def test_the_question_shows_the_plan_and_every_parameter_and_no_is_no(desk: Desk) -> None:
     before = nonce(desk)
-    code, shown = at_terminal(desk, "n\n", "rebalance", "--send", "--verbose")
+    code, screen = at_terminal(desk, "n\n", "rebalance", "--send", "--verbose")
     assert code == 10
-    assert shown.count("Sign") == 1
-    question = shown.split("Sign and send this?")[0]
+    assert screen.count("Sign") == 1
+    question = screen.split("Sign and send this?")[0]
     for name in LimitsTable.model_fields:
         assert name in question, name
     for words in (
@@ -263,7 +262,7 @@ def test_the_question_shows_the_plan_and_every_parameter_and_no_is_no(desk: Desk
     assert desk.ask("history")["steps"][0]["outcome"] == "declined"
 
 
-@pytest.mark.parametrize("answer", ["yep\n", *(pytest.param(one, marks=pytest.mark.slow) for one in ("\n", "\x04"))])
+@pytest.mark.parametrize("answer", ["yep\n", *(pytest.param(answer, marks=pytest.mark.slow) for answer in ("\n", "\x04"))])
 def test_only_a_plain_yes_is_a_yes(desk: Desk, answer: str) -> None:
     before = nonce(desk)
     assert at_terminal(desk, answer, "rebalance", "--send")[0] == 10
@@ -271,9 +270,9 @@ def test_only_a_plain_yes_is_a_yes(desk: Desk, answer: str) -> None:
 
 
 def test_a_yes_at_the_terminal_sends(desk: Desk) -> None:
-    code, shown = at_terminal(desk, "y\n", "rebalance", "--send")
+    code, screen = at_terminal(desk, "y\n", "rebalance", "--send")
     assert code == 0
-    assert "done:" in shown
+    assert "done:" in screen
     assert desk.ask("status")["decision"]["kind"] == "hold"
 
 
@@ -281,12 +280,12 @@ def test_trust_asks_at_the_terminal_and_pins_what_it_showed(desk: Desk) -> None:
     desk.edit(("sqlite:///trimtab.db", "sqlite:///fresh.db"))
     assert desk.ask("trust", want=10)["pinned"] is False
     assert desk.run("rebalance", "--send", "--yes").code == 10
-    code, shown = at_terminal(desk, "n\n", "trust")
-    assert (code, shown.count("Pin these?")) == (10, 1)
+    code, screen = at_terminal(desk, "n\n", "trust")
+    assert (code, screen.count("Pin these?")) == (10, 1)
     assert desk.ask("trust", want=10)["pinned"] is False
-    code, shown = at_terminal(desk, "y\n", "trust")
-    assert code == 0, shown
+    code, screen = at_terminal(desk, "y\n", "trust")
+    assert code == 0, screen
     for address in (*desk.about["tokens"].values(), *desk.about["pools"].values()):
-        assert address in shown
+        assert address in screen
     assert desk.ask("trust")["pinned"] is True
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"

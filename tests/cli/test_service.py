@@ -23,12 +23,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.config.tables import service as service_config
 from agent.web import document_cache
-from tests.cli.tools import SECRET, Desk, Forked, forked
+from tests.cli.tools import SECRET, Desk, ForkedCommand, forked
 from tests.support.api import Client
 from tests.support.commands.endpoints import move_to
 from tests.support.commands.interruption import require_sound
 from tests.support.commands.sending import nonce
-from tests.support.dashboards import HereBoard, Served
+from tests.support.dashboards import InProcessDocumentCache, Served
 from tests.support.endpoints import Reply, passing_on, serve
 from tests.support.text import mentions
 
@@ -46,12 +46,12 @@ def with_service(desk: Desk, *lines: str) -> None:
     desk.config.write_text("\n".join((text, "", "[service]", *lines, "")))
 
 
-def shown(child: Forked) -> str:
+def shown(child: ForkedCommand) -> str:
     """What stands on its stderr so far."""
     return child.err.read_text() if child.err.exists() else ""
 
 
-def until(child: Forked, done: Callable[[], bool]) -> None:
+def until(child: ForkedCommand, done: Callable[[], bool]) -> None:
     end = time.monotonic() + 200
     while not done():
         assert time.monotonic() < end, shown(child)
@@ -59,12 +59,12 @@ def until(child: Forked, done: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def logged(child: Forked) -> list[dict[str, Any]]:
+def logged(child: ForkedCommand) -> list[dict[str, Any]]:
     """Log lines so far; the last one only once it is whole."""
     return [json.loads(line) for line in shown(child).splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
 
 
-def events(child: Forked) -> list[str]:
+def events(child: ForkedCommand) -> list[str]:
     return [line["event"] for line in logged(child)]
 
 
@@ -74,10 +74,10 @@ def stalling(desk: Desk) -> Iterator[threading.Event]:
     stalled, over = threading.Event(), threading.Event()
     passed = passing_on(desk.about["url"])
 
-    def answer(asked: Any) -> Reply:
+    def answer(request: Any) -> Reply:
         while stalled.is_set() and not over.wait(0.05):
             pass
-        return passed(asked)
+        return passed(request)
 
     with serve(answer) as served:
         move_to(desk, served.url)
@@ -93,15 +93,15 @@ def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk:
     child = forked(desk, "run", "--every", "1s", "--send", "--yes")
     until(child, lambda: "look" in events(child))
     stalling.set()
-    said = child.ended(120)
-    assert said.code == 13, said
+    output = child.ended(120)
+    assert output.code == 13, output
     (hung,) = [line for line in logged(child) if line["event"] == "hung"]
     assert mentions(hung["why"], "6 s", '"Reading the chain"')
     assert "chain/providers/" in hung["why"]
-    assert SECRET not in said.err
-    left = desk.ask("health", want=15)
-    assert left["state"] == "gone"
-    assert any(reason.startswith("cycle hangs: ") for reason in left["reasons"])
+    assert SECRET not in output.err
+    health_document = desk.ask("health", want=15)
+    assert health_document["state"] == "gone"
+    assert any(reason.startswith("cycle hangs: ") for reason in health_document["reasons"])
     stalling.clear()
     require_sound(desk, before)
 
@@ -112,9 +112,9 @@ def test_a_broadcast_that_takes_longer_than_the_bound_is_not_cut_off(desk: Desk)
     before = nonce(desk)
     passed, slow = passing_on(desk.about["url"]), iter([8])
 
-    def answer(asked: Any) -> Reply:
-        reply = passed(asked)
-        if "eth_sendRawTransaction" in json.dumps(asked):
+    def answer(request: Any) -> Reply:
+        reply = passed(request)
+        if "eth_sendRawTransaction" in json.dumps(request):
             reply.delay_s = next(slow, 0)
         return reply
 
@@ -123,8 +123,8 @@ def test_a_broadcast_that_takes_longer_than_the_bound_is_not_cut_off(desk: Desk)
         desk.edit(('operator = "local"', 'operator = "local"\ntimeout = "60s"'))
         with_service(desk, 'hang_after = "6s"', 'log_format = "json"')
         child = forked(desk, "run", "--once", "--send", "--yes")
-        said = child.ended(120)
-        assert said.code == 0, said
+        output = child.ended(120)
+        assert output.code == 0, output
         assert "hung" not in events(child)
         assert [line["state"] for line in logged(child) if line["event"] == "transaction"] == ["final", "final"]
         require_sound(desk, before)
@@ -139,13 +139,13 @@ def test_sigterm_while_the_chain_is_read_ends_the_run_after_the_look(desk: Desk,
     time.sleep(1.2)
     child.told(signal.SIGTERM)
     stalling.clear()
-    said = child.ended(120)
-    assert said.code == 0, said
+    output = child.ended(120)
+    assert output.code == 0, output
     assert events(child)[-1] == "stopped"
     require_sound(desk, before)
 
 
-class Hearts:
+class HeartbeatListener:
     """Listens for heartbeats on a socket of its own."""
 
     def __init__(self) -> None:
@@ -172,24 +172,24 @@ class Hearts:
 def probing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """The dashboard's server over the desk's store, which reads it for each request. Its threads begin after the fork of a run."""
     monkeypatch.setattr(document_cache, "REPORT_AGE_S", 0)
-    with Served(board=HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
+    with Served(board=InProcessDocumentCache(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
         yield Client(served)
 
 
 def listening(pid: int) -> list[str]:
     """The local addresses of listening sockets of a process, from /proc; state 0A is listening (proc(5))."""
-    held = {path.readlink().name for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()}
+    names = {path.readlink().name for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()}
     rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
-    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in held]
+    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in names]
 
 
 def scraped(probes: Client) -> dict[tuple[str, ...], float]:
     families = text_string_to_metric_families(probes.ask("/metrics").body.decode())
-    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+    return {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
 
 
 def test_a_run_tells_of_itself_opens_no_port_and_keeps_its_secrets(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    hearts, address = Hearts(), str(tmp_path / "notify")
+    hearts, address = HeartbeatListener(), str(tmp_path / "notify")
     desk.ask("plan")
     assert desk.ask("health", want=15)["state"] == "none"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -216,21 +216,21 @@ def test_a_run_tells_of_itself_opens_no_port_and_keeps_its_secrets(desk: Desk, m
             assert scraped(probes)[("trimtab_paused",)] == 1
             until(child, lambda: "paused" in events(child))
             child.told(signal.SIGTERM)
-            said = child.ended(120)
-            assert said.code == 0, said
-            told = b""
-            while b"STOPPING=1" not in told:
-                told = manager.recv(300)
+            output = child.ended(120)
+            assert output.code == 0, output
+            received = b""
+            while b"STOPPING=1" not in received:
+                received = manager.recv(300)
             stopped = probes.ask("/health")
             assert (stopped.status, stopped.json["state"]) == (503, "stopped")
             figures = probes.ask("/metrics").body.decode()
     hearts.line.close()
     assert desk.ask("health", want=15)["state"] == "stopped"
     assert {line.split()[0] for line in hearts.heard} == {"POST"}
-    assert said.out == "", "the log has told it"
-    assert all(line.startswith("{") for line in said.err.splitlines()), "nothing but the log"
+    assert output.out == "", "the log has told it"
+    assert all(line.startswith("{") for line in output.err.splitlines()), "nothing but the log"
     assert {"started", "look", "transaction", "paused", "stopped"} <= set(events(child))
-    assert SECRET not in said.err + figures + (desk.config.with_name("trimtab.db").read_bytes().decode("latin-1"))
+    assert SECRET not in output.err + figures + (desk.config.with_name("trimtab.db").read_bytes().decode("latin-1"))
 
 
 def require_equal_figures(desk: Desk, probes: Client) -> None:
@@ -271,11 +271,11 @@ def test_the_log_alone_says_what_ended_the_run(desk: Desk) -> None:
     child = forked(desk, "run", "--every", "1s", "--send", "--yes", "--log-format", "json")
     until(child, lambda: "look" in events(child))
     desk.ask("stop", "--send", "--yes")
-    said = child.ended(120)
-    assert said.code == 0, said
+    output = child.ended(120)
+    assert output.code == 0, output
     assert logged(child)[-1]["by"] == "trimtab stop"
     assert events(child)[-1] == "stopped"
-    assert all(line.startswith("{") for line in said.err.splitlines()), said.err
+    assert all(line.startswith("{") for line in output.err.splitlines()), output.err
 
 
 def test_a_store_that_cannot_be_read_is_red(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,8 +313,8 @@ def test_a_single_cycle_and_paper_leave_no_report(desk: Desk) -> None:
 def test_health_turns_red_while_the_endpoint_is_away_and_no_heartbeat_goes_out(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     away = threading.Event()
     passed = passing_on(desk.about["url"])
-    hearts = Hearts()
-    with serve(lambda asked: Reply(b"gone", status=503) if away.is_set() else passed(asked)) as served:
+    hearts = HeartbeatListener()
+    with serve(lambda request: Reply(b"gone", status=503) if away.is_set() else passed(request)) as served:
         move_to(desk, served.url)
         with_service(desk, f'heartbeat_url = "{hearts.url}"')
         child = forked(desk, "run", "--every", "1s", "--log-format", "json")

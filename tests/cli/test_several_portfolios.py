@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from agent.localchain import LocalChain
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.agents import config
 from tests.support.fleets import add_portfolio
 from tests.support.workers import bring_to_present
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -28,25 +28,28 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_is_paused_and_resumed_whole(bare: Bare, folder: Path) -> None:
     paused = bare("pause", "--config", str(folder), "--reason", "holidays", "--json").json
-    assert [(one["portfolio"], one["reason"]) for one in paused["portfolios"]] == [("ada", "holidays"), ("bob", "holidays")]
-    told = bare("resume", "--config", str(folder), "--yes")
-    assert told.out.split() == ["ada:", "Resumed.", "bob:", "Resumed."]
+    assert [(portfolio["portfolio"], portfolio["reason"]) for portfolio in paused["portfolios"]] == [
+        ("ada", "holidays"),
+        ("bob", "holidays"),
+    ]
+    result = bare("resume", "--config", str(folder), "--yes")
+    assert result.out.split() == ["ada:", "Resumed.", "bob:", "Resumed."]
 
 
 def test_one_that_cannot_be_read_is_named_and_stops_no_other(bare: Bare, folder: Path) -> None:
     (folder / "ada.toml").write_text("[portfolio\n")
-    told = bare("history", "--config", str(folder), "--json")
-    assert told.code == 2
-    broken, sound = told.json["portfolios"]
+    result = bare("history", "--config", str(folder), "--json")
+    assert result.code == 2
+    broken, sound = result.json["portfolios"]
     assert (broken["portfolio"], broken["error"]["kind"]) == ("ada", "ConfigError")
     assert (sound["portfolio"], sound["steps"]) == ("bob", [])
 
 
 def test_health_of_a_folder_is_that_of_the_worst(bare: Bare, folder: Path) -> None:
     bare("pause", "--config", str(folder))
-    told = bare("health", "--config", str(folder), "--json")
-    assert told.code == 15
-    assert [one["ok"] for one in told.json["portfolios"]] == [False, False]
+    result = bare("health", "--config", str(folder), "--json")
+    assert result.code == 15
+    assert [portfolio["ok"] for portfolio in result.json["portfolios"]] == [False, False]
 
 
 def test_status_of_a_folder_is_that_of_each_wallet(bare: Bare, anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -69,17 +72,17 @@ def test_status_of_a_folder_is_that_of_each_wallet(bare: Bare, anvil_chain: Loca
 def test_one_file_has_a_document_of_its_own_and_a_folder_of_one_a_list(bare: Bare, folder: Path) -> None:
     (folder / "ada.toml").unlink()
     assert bare("pause", "--config", str(folder / "bob.toml"), "--json").json["paused"] is True
-    assert [one["portfolio"] for one in bare("pause", "--config", str(folder), "--json").json["portfolios"]] == ["bob"]
+    assert [portfolio["portfolio"] for portfolio in bare("pause", "--config", str(folder), "--json").json["portfolios"]] == ["bob"]
 
 
 def test_a_hard_pause_is_of_one_config(bare: Bare, folder: Path) -> None:
-    told = bare("pause", "--hard", "--config", str(folder))
-    assert told.code == 2
-    assert "one config at a time" in told.err
+    result = bare("pause", "--hard", "--config", str(folder))
+    assert result.code == 2
+    assert "one config at a time" in result.err
 
 
 @pytest.mark.parametrize("words", [("--once",), ("--send",), ("--record", "steps")])
 def test_a_run_of_several_takes_no_option_of_one(bare: Bare, folder: Path, words: tuple[str, ...]) -> None:
-    told = bare("run", "--config", str(folder), *words)
-    assert told.code == 2
-    assert "several portfolios run without" in told.err
+    result = bare("run", "--config", str(folder), *words)
+    assert result.code == 2
+    assert "several portfolios run without" in result.err

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 
 pytest.importorskip("polars")
 pytest.importorskip("numba")
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 WEEKLY = Path(__file__).parent.parent / "data" / "weekly_2021.csv"
 THREE = ("whatif", "--target", "BTC=50,ETH=30,ALT=20", "--value", "BTC=5000,ETH=3000,ALT=2000", "--band", "10%rel")
 STRESSED = (
@@ -70,8 +70,8 @@ def test_prices_move_with_their_asset_and_the_words_name_the_shock(bare: Bare) -
     ids=["long falls", "short rises", "market without spot", "margin of the spot values"],
 )
 def test_notionals_and_margin_of_futures_move_too(bare: Bare, futures: str, shock: str, margin: str, after: tuple[str, ...]) -> None:
-    given = ("--futures", f"margin={margin}") if margin else ()
-    printed = bare(*THREE, "--futures", futures, *given, "--shock", shock, "--json")
+    arguments = ("--futures", f"margin={margin}") if margin else ()
+    printed = bare(*THREE, "--futures", futures, *arguments, "--shock", shock, "--json")
     assert printed.code == 0, printed.why
     futures_document = printed.json["futures"]
     assert (futures_document["margin"], *(market["notional"] for market in futures_document["markets"])) == after
@@ -121,18 +121,18 @@ def test_the_unit_of_all_values_and_a_margin_that_is_gone_are_refused(bare: Bare
 
 
 def test_stress_runs_a_shock_beside_the_scenarios_and_moves_that_coin_alone(bare: Bare) -> None:
-    one = bare(*STRESSED, *POLICY, "--scenarios", "shock=LINK=-50%", "--json")
-    assert one.code == 0, one.why
-    cases = {case["name"]: float(case["loss"]["worst"]) for case in one.json["cases"]}
+    result = bare(*STRESSED, *POLICY, "--scenarios", "shock=LINK=-50%", "--json")
+    assert result.code == 0, result.why
+    cases = {case["name"]: float(case["loss"]["worst"]) for case in result.json["cases"]}
     assert list(cases) == ["resampled blocks", "jump diffusion", "calm", "crash", "shock"]
     assert 0 < cases["shock"] < cases["crash"], "a fifth of the portfolio falls, not seven tenths"
-    assert one.json["parameters"]["shock"] == "LINK -5000 bps"
+    assert result.json["parameters"]["shock"] == "LINK -5000 bps"
     both = bare(*STRESSED, *POLICY, "--scenarios", "shock=LINK=-50%,shock=WBTC=-50%", "--json").json
     assert float(both["cases"][-1]["loss"]["worst"]) == pytest.approx(cases["crash"], abs=1e-6), "both together are the crash"
     rise = bare(*STRESSED, *POLICY, "--scenarios", "shock=WBTC=+30%", "--json").json
     assert float(rise["cases"][-1]["loss"]["worst"]) < 0
     assert (
-        len({one.json["config_hash"], both["config_hash"], rise["config_hash"], bare(*STRESSED, *POLICY, "--json").json["config_hash"]})
+        len({result.json["config_hash"], both["config_hash"], rise["config_hash"], bare(*STRESSED, *POLICY, "--json").json["config_hash"]})
         == 4
     )
 

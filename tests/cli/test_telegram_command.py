@@ -40,7 +40,7 @@ def test_killed_and_restarted_a_pause_is_not_repeated_and_no_token_is_shown(tmp_
         first = started(path)
         assert mentions(api.until(1)[0][1], "paused")
         first.kill()
-        said = first.communicate(timeout=20)[0]
+        output = first.communicate(timeout=20)[0]
         with open_store_offline(load_config(path)) as (_, switch):
             assert switch.is_paused()
             switch.resume("the owner", 1)
@@ -50,17 +50,17 @@ def test_killed_and_restarted_a_pause_is_not_repeated_and_no_token_is_shown(tmp_
         api.write(ME, "/help")
         assert "/status" in api.until(2)[1][1]
         second.send_signal(signal.SIGINT)
-        said += second.communicate(timeout=20)[0]
-        assert second.returncode == 130, said
-        assert "requests that it queued stay" in said, said
+        output += second.communicate(timeout=20)[0]
+        assert second.returncode == 130, output
+        assert "requests that it queued stay" in output, output
         with open_store_offline(load_config(path)) as (_, switch):
             assert not switch.is_paused()
         assert len(api.sent) == 2
-        assert TOKEN not in said
-        assert TOKEN.split(":")[1] not in said
+        assert TOKEN not in output
+        assert TOKEN.split(":")[1] not in output
 
 
 def test_without_its_settings_it_says_what_is_missing(bare: Bare, tmp_path: Path) -> None:
-    said = bare("telegram", "--config", str(config(tmp_path, "plain")))
-    assert said.code == 2
-    assert mentions(said.err, "[telegram]", "docs/telegram.md")
+    result = bare("telegram", "--config", str(config(tmp_path, "plain")))
+    assert result.code == 2
+    assert mentions(result.err, "[telegram]", "docs/telegram.md")

@@ -13,17 +13,17 @@ def test_status_tells_the_trigger_its_bands_and_its_side_and_a_review_when_it_is
     line = next(line for line in desk.config.read_text().splitlines() if line.startswith("trigger = "))
     written = 'kind = "review", review_every = "7d", execute_every = "28d", absolute = "5%"'
     desk.edit((line, f'trigger = {{ {written} }}\nonly = "sell"'), ('symbol = "WETH"', 'symbol = "WETH"\nband = "20%rel"'))
-    told = desk.ask("status")
-    trigger = told["trigger"]
+    status_document = desk.ask("status")
+    trigger = status_document["trigger"]
     assert mentions(trigger["text"], "7 d", "28 d", "5%")
     assert mentions(trigger["bands"], "WETH 20%")
     assert mentions(trigger["only_text"], "sells")
-    weth = next(one for one in told["holdings"] if one["symbol"] == "WETH")
+    weth = next(holding for holding in status_document["holdings"] if holding["symbol"] == "WETH")
     assert weth["band_bps"] == [round(weth["target_bps"] * 0.8), round(weth["target_bps"] * 1.2)]
-    assert "first execution" in told["decision"]["reason"]
+    assert "first execution" in status_document["decision"]["reason"]
     assert trigger["next_s"] > 0
-    said = desk.run("status")
-    words = " ".join(said.out.split())
+    result = desk.run("status")
+    words = " ".join(result.out.split())
     assert mentions(words, "7 d", "28 d", "5%", "target")
     assert mentions(words, "WETH 20%", "only = sell")
     assert f"next {trigger['next']}" in words

@@ -25,14 +25,14 @@ from agent.config.writing.template import render_config
 from agent.errors import ConfigError, Retryable
 from agent.localchain.nodes import free_port
 from agent.model import AllocationMethod, Every, HybridTrigger, Threshold
-from tests.cli.tools import TRIMTAB, Said
+from tests.cli.tools import TRIMTAB, CommandResult
 from tests.support import agents
 from tests.support.backtests import DAY_S, walks
 from tests.support.text import mentions, raises_code, raises_field
 
 pytest.importorskip("numba")
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 HOURLY = Path(__file__).parents[3] / "shared" / "data" / "prices" / "hourly_2021-04_2022-12.parquet"
 WISHES = ("--target", "A=40,B=30,USD=30")
 PORTFOLIO = api.PortfolioOptions(target="A=40,B=30,USD=30")
@@ -53,47 +53,47 @@ def test_the_sample_gives_a_document_that_says_what_it_claims(bare: Bare, tmp_pa
     monkeypatch.chdir(tmp_path)
     config = agents.config(tmp_path, "trimtab")
     page = tmp_path / "report.html"
-    said = bare(
+    result = bare(
         "tune", "--sample", "--target", "BTC=50,USD=50", "--band", "2%rel..40%rel:6", "--every", "7d,28d",
         "--objective", "growth", "--html", str(page), "--keep", "--json",
     )  # fmt: skip
-    assert said.code == 0, said.why
-    found = said.json
-    assert found["settings"] == 6 + 6 * 2 + 2
-    assert found["engines"] == {"kernel": 21}
-    claims = found["last_quarter"]["excess_intervals"]
-    supported = all(float(one["low"]) > 0 for one in claims) and float(found["overfitting"]["probability"]) < 0.5
-    assert (found["recommendation"] is not None) == supported
-    assert ("No edge" in found["verdict"][-1]) != supported
-    assert [float(one["low"]) <= float(one["mean"]) <= float(one["high"]) for one in claims] == [True, True]
-    assert len(found["walk_forward"]["folds"]) == 4
-    assert float(found["ranked"][0]["objective"]) == max(float(one["objective"]) for one in found["ranked"])
-    assert found["best"] == found["ranked"][0]
-    row, column = found["stability"]["best"]
-    assert found["stability"]["values"][row][column] == found["best"]["objective"]
+    assert result.code == 0, result.why
+    document = result.json
+    assert document["settings"] == 6 + 6 * 2 + 2
+    assert document["engines"] == {"kernel": 21}
+    claims = document["last_quarter"]["excess_intervals"]
+    supported = all(float(claim["low"]) > 0 for claim in claims) and float(document["overfitting"]["probability"]) < 0.5
+    assert (document["recommendation"] is not None) == supported
+    assert ("No edge" in document["verdict"][-1]) != supported
+    assert [float(claim["low"]) <= float(claim["mean"]) <= float(claim["high"]) for claim in claims] == [True, True]
+    assert len(document["walk_forward"]["folds"]) == 4
+    assert float(document["ranked"][0]["objective"]) == max(float(setting["objective"]) for setting in document["ranked"])
+    assert document["best"] == document["ranked"][0]
+    row, column = document["stability"]["best"]
+    assert document["stability"]["values"][row][column] == document["best"]["objective"]
     assert "Stability of" in page.read_text()
     assert page.with_suffix(".json").is_file()
-    (kept,) = list_reports(config)["reports"]
-    assert kept["name"].endswith("-tune.html")
-    assert b"Stability of" in read_report(config, kept["name"])
-    assert kept["figures"]
+    (reports,) = list_reports(config)["reports"]
+    assert reports["name"].endswith("-tune.html")
+    assert b"Stability of" in read_report(config, reports["name"])
+    assert reports["figures"]
 
 
 def test_by_default_it_looks_for_the_least_loss_and_keeps_the_rule(bare: Bare, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     words = ("tune", "--sample", "--target", "BTC=50,ETH=30,USD=20")
-    said = bare(*words, "--html", str(page), "--json")
-    assert said.code == 0, said.why
-    found = said.json
-    assert found["objective"] == "tracking"
-    assert found["engines"] == {"kernel": found["settings"] + 1}
-    assert found["recommendation"]["label"] == found["baseline"]["label"] == found["safe_default"] == "tracking normal"
-    assert "Recommended: tracking normal" in found["verdict"][-1]
-    ranked = [float(one["loss_bps"]) for one in found["ranked"]]
+    result = bare(*words, "--html", str(page), "--json")
+    assert result.code == 0, result.why
+    document = result.json
+    assert document["objective"] == "tracking"
+    assert document["engines"] == {"kernel": document["settings"] + 1}
+    assert document["recommendation"]["label"] == document["baseline"]["label"] == document["safe_default"] == "tracking normal"
+    assert "Recommended: tracking normal" in document["verdict"][-1]
+    ranked = [float(setting["loss_bps"]) for setting in document["ranked"]]
     assert ranked == sorted(ranked)
-    assert found["ranked"][0]["strictness"] is not None
+    assert document["ranked"][0]["strictness"] is not None
     assert "Loss in the last quarter" in page.read_text()
-    shown = bare(*words)
+    command_result = bare(*words)
     for word in (
         "ranked by loss",
         "Loss by band and destination",
@@ -101,25 +101,25 @@ def test_by_default_it_looks_for_the_least_loss_and_keeps_the_rule(bare: Bare, t
         "the loss rises by",
         "1 % of tracking error is worth 0.5 bps",
     ):
-        assert word in shown.out
-    assert 'In the config, [policy]: trigger = { kind = "tracking", strictness = "normal" }' in shown.out
-    assert "To simulate it: trimtab backtest … --tracking normal" in shown.out
-    options = found["recommendation"]["backtest_options"].split()
+        assert word in command_result.out
+    assert 'In the config, [policy]: trigger = { kind = "tracking", strictness = "normal" }' in command_result.out
+    assert "To simulate it: trimtab backtest … --tracking normal" in command_result.out
+    options = document["recommendation"]["backtest_options"].split()
     assert bare("backtest", "--sample", "--target", "BTC=100,USD=0", *options, "--json").code == 0
 
 
 def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
-    said = bare("tune", "--sample", "--target", "BTC=50,USD=50", "--band", "5%rel,10%rel", "--every", "7d", "--objective", "sharpe")
-    assert said.code == 0, said.why
+    result = bare("tune", "--sample", "--target", "BTC=50,USD=50", "--band", "5%rel,10%rel", "--every", "7d", "--objective", "sharpe")
+    assert result.code == 0, result.why
     for word in (
         "Sharpe ratio by band and interval",
         "Walk-forward, anchored",
         "Probability of overfitting",
         "In the last quarter of the data",
     ):
-        assert word in said.out
-    assert "[" in said.out
-    assert "One grid step from the best" in said.out
+        assert word in result.out
+    assert "[" in result.out
+    assert "One grid step from the best" in result.out
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
     ],
 )
 def test_a_mistake_in_a_search_is_named(bare: Bare, prices: Path, more: tuple[str, ...], named: str) -> None:
-    said = bare("tune", "--prices", str(prices), *WISHES, *more, "--json")
-    assert said.code == 2
-    assert named in said.json["error"]["message"]
+    result = bare("tune", "--prices", str(prices), *WISHES, *more, "--json")
+    assert result.code == 2
+    assert named in result.json["error"]["message"]
 
 
 def test_an_enormous_search_is_not_begun_unasked(bare: Bare, prices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,10 +156,10 @@ def test_an_enormous_search_is_not_begun_unasked(bare: Bare, prices: Path, tmp_p
         lambda job, rest, cores: WorkEstimate(len(job.choices), job.table.bar_count, 40_000.0, 2, 3),
     )
     line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--json", "--out", str(tmp_path / "kept"))
-    said = bare(*line)
-    assert said.code == 10
-    assert mentions(said.error["message"], "7 runs", "11 bars", "11 h 6 min", "2 cores", "5 h 33 min")
-    assert "--yes" in said.error["remedy"]
+    result = bare(*line)
+    assert result.code == 10
+    assert mentions(result.error["message"], "7 runs", "11 bars", "11 h 6 min", "2 cores", "5 h 33 min")
+    assert "--yes" in result.error["remedy"]
     assert not list((tmp_path / "kept").glob("*.parquet"))
     assert bare(*line, "--yes").code == 0
 
@@ -170,13 +170,13 @@ def test_somebody_at_a_terminal_is_asked_with_the_estimate(bare: Bare, prices: P
         lambda job, rest, cores: WorkEstimate(len(job.choices), job.table.bar_count, 40_000.0, 1, 3),
     )
     monkeypatch.setattr("agent.cli.research.trials.is_interactive", lambda: True)
-    asked: list[str] = []
+    questions: list[str] = []
     for answer in (False, True):
-        monkeypatch.setattr("agent.cli.research.trials.ask", lambda question, answer=answer: asked.append(question) or answer)
+        monkeypatch.setattr("agent.cli.research.trials.ask", lambda question, answer=answer: questions.append(question) or answer)
         assert bare("tune", "--prices", str(prices), *WISHES, *BANDS).code == (0 if answer else 10)
-    assert len(asked) == 2
-    assert asked[0] == asked[1]
-    assert mentions(asked[0], "7 runs", "11 bars", "11 h 6 min")
+    assert len(questions) == 2
+    assert questions[0] == questions[1]
+    assert mentions(questions[0], "7 runs", "11 bars", "11 h 6 min")
 
 
 def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -> None:
@@ -186,24 +186,26 @@ def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -
     config.write_text(render_config(ETHEREUM_PRESET, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     closes = [100, 101, 125, 125, 90, 90, 120, 120, 100, 100, 125, 125, 90, 90]
     prices.write_text("\n".join(["time,WETH", *(f"2021-01-{day:02},{close}" for day, close in enumerate(closes, 1))]) + "\n")
-    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="10%rel", every="7d"), api.PortfolioOptions(config))
-    job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), asked.allocator_schedule)
+    tune_spec = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="10%rel", every="7d"), api.PortfolioOptions(config))
+    job = TuneJob(tune_spec.table, tune_spec.backtest, tune_spec.settings, tune_spec.grid.choices(), (0, 1), tune_spec.allocator_schedule)
     assert {job.engine(choice) for choice in job.choices} == {RunEngine.FULL}
-    tried = spec_for_choice(asked.backtest, job.choices[1], asked.allocator_schedule, DAY_S)
+    tried = spec_for_choice(tune_spec.backtest, job.choices[1], tune_spec.allocator_schedule, DAY_S)
     assert tried.policy.trigger == HybridTrigger(Threshold(None, 1_000), Every(7 * DAY_S))
-    assert tried.limits == asked.backtest.limits
-    assert tried.limits.max_live_value == 1_000 * 10**asked.backtest.portfolio.numeraire.decimals
+    assert tried.limits == tune_spec.backtest.limits
+    assert tried.limits.max_live_value == 1_000 * 10**tune_spec.backtest.portfolio.numeraire.decimals
 
 
 def test_the_estimate_is_measured_on_the_runs_that_are_left(prices: Path) -> None:
-    asked = api.prepare_tune(
+    tune_spec = api.prepare_tune(
         prices, api.MarketOptions(), api.TuneOptions(band="30%rel,40%rel", objective="growth", without_kernel=True), PORTFOLIO
     )
-    job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), asked.allocator_schedule, True)
-    found = estimate_work(job, job.chunks(), 2)
-    assert (found.run_count, found.measured_run_count, found.cores, found.bars) == (2, 2, 2, 14)
-    assert found.core_s > 0
-    assert found.wall_s == found.core_s / 2
+    job = TuneJob(
+        tune_spec.table, tune_spec.backtest, tune_spec.settings, tune_spec.grid.choices(), (0, 1), tune_spec.allocator_schedule, True
+    )
+    work_estimate = estimate_work(job, job.chunks(), 2)
+    assert (work_estimate.run_count, work_estimate.measured_run_count, work_estimate.cores, work_estimate.bars) == (2, 2, 2, 14)
+    assert work_estimate.core_s > 0
+    assert work_estimate.wall_s == work_estimate.core_s / 2
 
 
 def gone(process: int) -> bool:
@@ -223,26 +225,26 @@ def until(what: Callable[[], Any], why: str, seconds: float = 120) -> None:
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_with_nothing_lost_and_nothing_done_twice(bare: Bare, prices: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--run", "full", "--yes", "--json", "--out", str(kept))
+    folder = tmp_path / "kept"
+    line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--run", "full", "--yes", "--json", "--out", str(folder))
     process = subprocess.Popen([*TRIMTAB, *line, "--run", "cores=2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: len(list(kept.glob("runs-*.parquet"))) >= 2 or process.poll() is not None, "it did nothing")
+    until(lambda: len(list(folder.glob("runs-*.parquet"))) >= 2 or process.poll() is not None, "it did nothing")
     workers = [int(text) for text in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     process.kill()
     process.wait(60)
-    before = {one.name: (one.stat().st_ino, one.stat().st_mtime_ns) for one in kept.glob("runs-*.parquet")}
+    before = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("runs-*.parquet")}
     assert len(workers) >= 2
     assert 2 <= len(before) < 7
-    until(lambda: all(gone(one) for one in workers), "a process outlived the search that began it")
-    said = bare(*line, "--run", "cores=1")
-    assert said.code == 0, said.why
-    assert said.json["resumed"] == len(before)
-    after = {one.name: (one.stat().st_ino, one.stat().st_mtime_ns) for one in kept.glob("runs-*.parquet")}
+    until(lambda: all(gone(worker) for worker in workers), "a process outlived the search that began it")
+    result = bare(*line, "--run", "cores=1")
+    assert result.code == 0, result.why
+    assert result.json["resumed"] == len(before)
+    after = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("runs-*.parquet")}
     assert len(after) == 7
     assert {name: after[name] for name in before} == before
     quick = bare("tune", "--prices", str(prices), *WISHES, *BANDS, "--json")
-    assert [one["label"] for one in quick.json["ranked"]] == [one["label"] for one in said.json["ranked"]]
-    assert said.json["engines"] == {"full": 7}
+    assert [setting["label"] for setting in quick.json["ranked"]] == [setting["label"] for setting in result.json["ranked"]]
+    assert result.json["engines"] == {"full": 7}
 
 
 CLUSTERS = """
@@ -267,17 +269,17 @@ def clusters() -> Iterator[Callable[[int], AbstractContextManager[int]]]:
     with subprocess.Popen([sys.executable, "-c", CLUSTERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        told, heard = process.stdin, process.stdout
+        stdin, heard = process.stdin, process.stdout
 
         @contextmanager
         def cluster(port: int) -> Iterator[int]:
-            print(port, file=told, flush=True)
-            one = int(heard.readline())
+            print(port, file=stdin, flush=True)
+            cluster_port = int(heard.readline())
             try:
-                yield one
+                yield cluster_port
             finally:
-                if not gone(one):
-                    os.kill(one, signal.SIGKILL)
+                if not gone(cluster_port):
+                    os.kill(cluster_port, signal.SIGKILL)
 
         yield cluster
 
@@ -286,13 +288,13 @@ def clusters() -> Iterator[Callable[[int], AbstractContextManager[int]]]:
 def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next(
     prices: Path, tmp_path: Path, clusters: Callable[[int], AbstractContextManager[int]]
 ) -> None:
-    kept, port = tmp_path / "kept", free_port()
-    asked = api.prepare_tune(
+    folder, port = tmp_path / "kept", free_port()
+    tune_spec = api.prepare_tune(
         prices, api.MarketOptions(), api.TuneOptions(band="20%rel..40%rel:5", objective="growth", without_kernel=True), PORTFOLIO
     )
     address = f"tcp://127.0.0.1:{port}"
     with clusters(port) as first:
-        short = replace(asked, allocator_schedule=AllocatorSchedule(DAY_S, DAY_S))
+        short = replace(tune_spec, allocator_schedule=AllocatorSchedule(DAY_S, DAY_S))
         bad = TuneJob(
             short.table,
             short.backtest,
@@ -309,33 +311,33 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
                 os.kill(first, signal.SIGKILL)
 
         with pytest.raises(Retryable) as caught:
-            api.run_tune(asked, scheduler=address, folder=kept, progress=pull)
+            api.run_tune(tune_spec, scheduler=address, folder=folder, progress=pull)
     assert mentions(caught.value.message, "--run scheduler", f"{address}", "lost")
     assert "are kept" in caught.value.message
     assert "same command" in caught.value.remedy
-    before = {one.name: one.stat().st_mtime_ns for one in kept.glob("runs-*.parquet")}
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("runs-*.parquet")}
     assert 2 <= len(before) < 6
     with clusters(port):
-        found = api.run_tune(asked, scheduler=address, folder=kept)
-    assert found.resumed_run_count == len(before)
-    assert {one.name: one.stat().st_mtime_ns for one in kept.glob("runs-*.parquet") if one.name in before} == before
-    here = api.run_tune(replace(asked, uses_full_step=False))
-    assert len(found.run_results) == 5
+        tune_result = api.run_tune(tune_spec, scheduler=address, folder=folder)
+    assert tune_result.resumed_run_count == len(before)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.glob("runs-*.parquet") if path.name in before} == before
+    here = api.run_tune(replace(tune_spec, uses_full_step=False))
+    assert len(tune_result.run_results) == 5
     assert all(
-        one.value_by_mark == pytest.approx(other.value_by_mark, rel=1e-5)
-        for one, other in zip(found.run_results, here.run_results, strict=True)
+        run_result.value_by_mark == pytest.approx(other.value_by_mark, rel=1e-5)
+        for run_result, other in zip(tune_result.run_results, here.run_results, strict=True)
     )
 
 
 def test_a_scheduler_that_is_not_there_is_named(prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel", without_kernel=True), PORTFOLIO)
+    tune_spec = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel", without_kernel=True), PORTFOLIO)
     monkeypatch.setattr("agent.backtest.workers.SCHEDULER_TIMEOUT_S", 1)
     with raises_code(Retryable, "scheduler"):
-        api.run_tune(asked, scheduler=f"tcp://127.0.0.1:{free_port()}")
+        api.run_tune(tune_spec, scheduler=f"tcp://127.0.0.1:{free_port()}")
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ConfigError) as caught:
-        api.run_tune(asked, scheduler="tcp://127.0.0.1:1")
+        api.run_tune(tune_spec, scheduler="tcp://127.0.0.1:1")
     assert caught.value.remedy == "pip install 'trimtab[cluster]'"
 
 
@@ -343,11 +345,11 @@ def test_a_scheduler_that_is_not_there_is_named(prices: Path, monkeypatch: pytes
 def test_real_prices_are_searched(bare: Bare) -> None:
     if not HOURLY.is_file():
         pytest.skip(f"{HOURLY} is not there: real prices are kept beside the project")
-    said = bare(
+    result = bare(
         "tune", "--prices", str(HOURLY), "--target", "BTC=40,ETH=30,USDT=30", "--band", "5%rel,20%rel", "--every", "7d",
         "--objective", "growth", "--json",
     )  # fmt: skip
-    assert said.code == 0, said.why
-    assert said.json["bars"] == 15_257
-    assert said.json["engines"] == {"kernel": 6}
-    assert [one["periods"] for one in said.json["last_quarter"]["excess_intervals"]] == [158, 158]
+    assert result.code == 0, result.why
+    assert result.json["bars"] == 15_257
+    assert result.json["engines"] == {"kernel": 6}
+    assert [excess_interval["periods"] for excess_interval in result.json["last_quarter"]["excess_intervals"]] == [158, 158]

@@ -17,7 +17,7 @@ from agent.config.load import load_config
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.backtests import random_table
 
 TABLE = random_table(1, 40, ("BTC", "ETH", "LINK"))
@@ -103,7 +103,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_refuses_a_mistyped_symbol(bare: Callable[..., Said], tmp_path: Path, name: str) -> None:
+def test_each_command_refuses_a_mistyped_symbol(bare: Callable[..., CommandResult], tmp_path: Path, name: str) -> None:
     prices = tmp_path / "prices.csv"
     prices.write_text("time,BTC,ETH,LINK\n" + "".join(f"2024-01-{day:02},100,50,{day}\n" for day in range(1, 31)))
     printed = bare(name, "--prices", str(prices), "--target", "BTC=40,ETH=30,LNIK=30", *COMMANDS[name], "--json")
@@ -129,7 +129,7 @@ def file_in_euros(folder: Path, form: str) -> Path:
 
 @pytest.mark.parametrize("form", FOREIGN_CLOSES)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_refuses_closes_in_another_currency(bare: Callable[..., Said], tmp_path: Path, name: str, form: str) -> None:
+def test_each_command_refuses_closes_in_another_currency(bare: Callable[..., CommandResult], tmp_path: Path, name: str, form: str) -> None:
     mapping = ("--as", "BTC-EUR=BTC,ETH-EUR=ETH") if form == "pair" else ()
     prices = file_in_euros(tmp_path, form)
     printed = bare(name, "--prices", str(prices), "--target", "BTC=40,ETH=30,USD=30", *mapping, *COMMANDS[name], "--json")

@@ -65,8 +65,8 @@ def test_an_update_and_the_way_back_count_every_trade_and_send_nothing_before_ad
 
     refused = desk.ask("status", want=12)["error"]  # the old one again
     assert later in refused["message"]
-    kept = desk.ask("db", "restore", backup, "--force")["kept"]
-    assert inspect_store_file(Path(kept)).version == later
+    kept_count = desk.ask("db", "restore", backup, "--force")["kept"]
+    assert inspect_store_file(Path(kept_count)).version == later
     assert desk.ask("swap", *SWAP, "--send", "--yes", want=12)["error"]["code"] == "foreign_nonce"
     desk.ask("adopt", "--yes")
     assert desk.ask("txs")["transactions"] == traded

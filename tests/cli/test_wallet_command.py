@@ -12,12 +12,11 @@ import pytest
 
 from agent.signing import keys
 from tests.cli.terminal import typed
-from tests.cli.tools import Said
-from tests.support.keyrings import InMemory, using
-from tests.support.records.wallet_files import ADDRESS, GOOD, KEY, OTHER
-from tests.support.records.wallet_files import address_in_file as opened
+from tests.cli.tools import CommandResult
+from tests.support.keyrings import MemoryKeyring, using
+from tests.support.records.wallet_files import ADDRESS, GOOD, KEY, OTHER, address_in_file
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 
 
 @pytest.fixture(autouse=True)
@@ -29,23 +28,23 @@ def _cheap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_a_key_and_a_password_are_typed_unseen_and_are_in_no_list_of_processes(tmp_path: Path) -> None:
     """The whole way by hand, with the work factor of real wallets."""
     replies = [("recovery phrase: ", KEY), ("New password: ", GOOD), ("Again: ", GOOD)]
-    made = typed(replies, "wallet", "import", cwd=tmp_path, program=subprocess.Popen)
-    assert made.code == 0, made.shown
-    assert ADDRESS in made.shown
-    assert opened(tmp_path / "wallet.json", GOOD) == ADDRESS
-    assert made.command_line
-    assert KEY not in made.shown
-    assert GOOD not in made.shown
-    assert KEY.encode() not in made.command_line
-    assert GOOD.encode() not in made.command_line
+    import_result = typed(replies, "wallet", "import", cwd=tmp_path, program=subprocess.Popen)
+    assert import_result.code == 0, import_result.shown
+    assert ADDRESS in import_result.shown
+    assert address_in_file(tmp_path / "wallet.json", GOOD) == ADDRESS
+    assert import_result.command_line
+    assert KEY not in import_result.shown
+    assert GOOD not in import_result.shown
+    assert KEY.encode() not in import_result.command_line
+    assert GOOD.encode() not in import_result.command_line
 
 
 def test_a_new_wallet_by_a_named_variable(bare: Bare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PW", GOOD)
-    said = bare("wallet", "create", "--password-env", "PW", "--json")
-    assert said.code == 0, said.why
-    assert opened(tmp_path / "wallet.json", GOOD) == said.json["address"]
-    assert bare("wallet", "address", "--json").json == {"address": said.json["address"], "keystore": "wallet.json", "verified": False}
+    result = bare("wallet", "create", "--password-env", "PW", "--json")
+    assert result.code == 0, result.why
+    assert address_in_file(tmp_path / "wallet.json", GOOD) == result.json["address"]
+    assert bare("wallet", "address", "--json").json == {"address": result.json["address"], "keystore": "wallet.json", "verified": False}
     assert bare("wallet", "address", "--verify", "--password-env", "PW", "--json").json["verified"] is True
     again = bare("wallet", "create", "--password-env", "PW", "--json")
     assert again.code == 2
@@ -59,40 +58,40 @@ def test_a_key_comes_on_standard_input_where_there_is_no_terminal(bare: Bare, mo
     os.close(writer)
     with os.fdopen(reader) as piped:
         monkeypatch.setattr(sys, "stdin", piped)
-        said = bare("wallet", "import", "--password-env", "PW", "--json")
-    assert said.code == 0
-    assert said.json["address"] == ADDRESS
-    assert KEY not in said.out + said.err
+        result = bare("wallet", "import", "--password-env", "PW", "--json")
+    assert result.code == 0
+    assert result.json["address"] == ADDRESS
+    assert KEY not in result.out + result.err
 
 
 def test_a_changed_password_is_the_one_that_opens(bare: Bare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PW", GOOD)
     monkeypatch.setenv("NEW", OTHER)
     address = bare("wallet", "create", "--password-env", "PW", "--json").json["address"]
-    said = bare("wallet", "change-password", "--password-env", "PW", "--new-password-env", "NEW")
-    assert said.code == 0
-    assert "password" in said.out
-    assert opened(tmp_path / "wallet.json", OTHER) == address
+    result = bare("wallet", "change-password", "--password-env", "PW", "--new-password-env", "NEW")
+    assert result.code == 0
+    assert "password" in result.out
+    assert address_in_file(tmp_path / "wallet.json", OTHER) == address
     refused = bare("wallet", "change-password", "--password-env", "PW", "--new-password-env", "NEW", "--json")
     assert refused.code == 2
     assert "wrong password" in refused.error["message"]
 
 
 def test_a_key_in_the_keyring_needs_no_file_and_no_password(bare: Bare, tmp_path: Path) -> None:
-    with using(InMemory()):
-        said = bare("wallet", "create", "--keyring", "trimtab/main", "--json")
-        assert said.code == 0
-        assert said.json["keystore"] is None
-        assert said.json["config"] == [f'address = "{said.json["address"]}"', 'keyring = "trimtab/main"']
-        assert bare("wallet", "address", "--keyring", "trimtab/main").out.strip() == said.json["address"]
+    with using(MemoryKeyring()):
+        result = bare("wallet", "create", "--keyring", "trimtab/main", "--json")
+        assert result.code == 0
+        assert result.json["keystore"] is None
+        assert result.json["config"] == [f'address = "{result.json["address"]}"', 'keyring = "trimtab/main"']
+        assert bare("wallet", "address", "--keyring", "trimtab/main").out.strip() == result.json["address"]
     assert not list(tmp_path.iterdir())
 
 
 def test_without_a_terminal_and_a_named_password_nothing_is_made(bare: Bare, tmp_path: Path) -> None:
     for command in ("create", "change-password"):
-        said = bare("wallet", command, "--json")
-        assert said.code == 2
-        assert said.error["remedy"]
+        result = bare("wallet", command, "--json")
+        assert result.code == 2
+        assert result.error["remedy"]
     assert not list(tmp_path.iterdir())
 
 
@@ -114,7 +113,7 @@ def test_without_a_terminal_and_a_named_password_nothing_is_made(bare: Bare, tmp
 )
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["people", "json"])
 def test_a_secret_given_as_an_argument_is_refused_and_not_repeated(bare: Bare, args: tuple[str, ...], form: tuple[str, ...]) -> None:
-    said = bare(*args, *form)
-    assert said.code == 2
+    result = bare(*args, *form)
+    assert result.code == 2
     for secret in (KEY, GOOD, "canary canary"):
-        assert secret not in said.out + said.err
+        assert secret not in result.out + result.err

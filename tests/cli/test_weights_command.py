@@ -10,14 +10,14 @@ import pytest
 
 from agent import app as api
 from agent.localchain import LocalChain
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support import agents
 from tests.support.on_chain.weights import SETTINGS, TARGETS, VOLATILE, WEIGHED, closes
 from tests.support.text import mentions
 
 
 def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_them(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
     agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
     agents.fund(anvil_chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
@@ -31,8 +31,10 @@ def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_th
     checked = run("prices", "import", file, "--check", "--json").json
     assert checked["checked_only"] is True
     assert [item["new"] for item in checked["prices"]] == [0, 0, 0]
-    found = run("prices", "import", file, "--json").json
-    assert {item["symbol"]: (item["rows"], item["new"], item["gaps"]) for item in found["prices"]} == dict.fromkeys(VOLATILE, (61, 61, 0))
+    prices_document = run("prices", "import", file, "--json").json
+    assert {item["symbol"]: (item["rows"], item["new"], item["gaps"]) for item in prices_document["prices"]} == dict.fromkeys(
+        VOLATILE, (61, 61, 0)
+    )
     listed = run("prices", "--json").json
     assert {(item["symbol"], item["source"], item["hours"]) for item in listed["prices"]} == {(s, "import", 61) for s in VOLATILE}
 
@@ -57,7 +59,9 @@ def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_th
     assert run("prices", "forget", "import", "--json").json == {"source": "import", "removed": 183}
 
 
-def test_a_wrong_price_moves_no_weight_before_the_owner_accepts(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+def test_a_wrong_price_moves_no_weight_before_the_owner_accepts(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
+) -> None:
     loaded = agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
     agents.fund(anvil_chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
     file = closes(anvil_chain, tmp_path / "closes.csv")
@@ -93,7 +97,7 @@ def test_a_wrong_price_moves_no_weight_before_the_owner_accepts(anvil_chain: Loc
 
 
 def test_paper_sees_prices_that_are_imported_after_its_first_start(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
     settings = {**SETTINGS, "until_chosen": "wait", "max_change": "20%"}
     agents.trusted(anvil_chain, tmp_path, {**WEIGHED, "portfolio.weights": settings}, TARGETS)
@@ -110,7 +114,7 @@ def test_paper_sees_prices_that_are_imported_after_its_first_start(
     assert run("weights", "--paper", "--json").json["chosen"]["weights_bps"] == accepted["now"]["weights_bps"]
 
 
-def test_a_last_close_far_from_todays_price_is_refused(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+def test_a_last_close_far_from_todays_price_is_refused(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
     file = closes(anvil_chain, tmp_path / "closes.csv")
     cents = [f"{row.rsplit(',', 1)[0]},{float(row.rsplit(',', 1)[1]) * 100!r}" for row in file.read_text().splitlines()[1:]]
@@ -120,30 +124,30 @@ def test_a_last_close_far_from_todays_price_is_refused(anvil_chain: LocalChain, 
     assert mentions(refused.error["message"], "the last close of WETH is", "today's reference price")
 
 
-def test_published_prices_are_imported_by_their_name(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+def test_published_prices_are_imported_by_their_name(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     closes(anvil_chain, tmp_path / "closes.csv")
     (tmp_path / "caps.csv").write_text("symbol,market_cap,price\nWETH,360000000000,3000\n")
     data = {"daily": {"source": "closes.csv"}, "caps": {"source": "caps.csv", "kind": "supplies"}}
     agents.trusted(anvil_chain, tmp_path, {**WEIGHED, "data": data}, TARGETS)
-    found = run("prices", "import", "daily", "--json").json
-    assert {item["symbol"] for item in found["prices"]} == set(VOLATILE)
-    assert len(found["sha256"]) == 64
+    document = run("prices", "import", "daily", "--json").json
+    assert {item["symbol"] for item in document["prices"]} == set(VOLATILE)
+    assert len(document["sha256"]) == 64
     assert mentions(run("prices", "import", "caps").out, "caps.csv", "SHA-256", "supplies of WETH")
 
 
-def test_prices_are_fetched_from_the_chain(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+def test_prices_are_fetched_from_the_chain(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
     for _ in range(3):
         anvil_chain.warp(3_600)
     document = run("prices", "fetch", "--back", "2h", "--json").json
     assert {item["symbol"]: item["source"] for item in document["prices"]} == dict.fromkeys(VOLATILE, "feed")
     assert all(item["new"] >= 1 for item in document["prices"])
-    told = run("prices", "fetch", "--back", "2h")
-    assert "Prices from" in told.out
+    result = run("prices", "fetch", "--back", "2h")
+    assert "Prices from" in result.out
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "reason"),
     [
         (("prices", "import", "nowhere.csv"), "no such file"),
         (("prices", "import", "closes.csv", "--as", "BTC"), "--as: 'BTC' is not a pair of symbols"),
@@ -156,17 +160,17 @@ def test_prices_are_fetched_from_the_chain(anvil_chain: LocalChain, tmp_path: Pa
     ],
 )
 def test_wrong_input_ends_with_two_and_names_the_remedy(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], args: tuple[str, ...], said: str
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult], args: tuple[str, ...], reason: str
 ) -> None:
     agents.agent_config(anvil_chain, tmp_path, WEIGHED, TARGETS)
-    found = run(*args, "--json")
-    assert found.code == 2, found.why
-    assert said in found.error["message"]
-    assert found.error["remedy"] or "write" in found.error["message"]
+    result = run(*args, "--json")
+    assert result.code == 2, result.why
+    assert reason in result.error["message"]
+    assert result.error["remedy"] or "write" in result.error["message"]
 
 
-def test_a_config_without_an_allocator_is_told_so(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+def test_a_config_without_an_allocator_is_told_so(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     agents.agent_config(anvil_chain, tmp_path, None, TARGETS)
-    found = run("weights", "--json")
-    assert found.code == 2
-    assert "allocator" in found.error["message"]
+    result = run("weights", "--json")
+    assert result.code == 2
+    assert "allocator" in result.error["message"]

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 
 
 @pytest.mark.parametrize(
-    ("count", "said"),
+    ("count", "reason"),
     [
         (6, ""),
         (7, "7 assets: 4 to 6 are easier to manage and cheaper to rebalance"),
@@ -18,10 +18,10 @@ from tests.cli.tools import Said
         (13, "13 assets are more than 12: 4 to 6 are easier to manage and cheaper to rebalance"),
     ],
 )
-def test_more_than_six_assets_are_said_to_be_harder(bare: Callable[..., Said], count: int, said: str) -> None:
+def test_more_than_six_assets_are_said_to_be_harder(bare: Callable[..., CommandResult], count: int, reason: str) -> None:
     target = ",".join(f"A{number}={1 if number else 101 - count}" for number in range(count))
     value = ",".join(f"A{number}=100" for number in range(count))
-    found = bare("whatif", "--target", target, "--value", value, "--json")
-    assert found.code == 0, found.why
-    assert found.json["warnings"] == ([said] if said else [])
-    assert said in bare("whatif", "--target", target, "--value", value).err
+    result = bare("whatif", "--target", target, "--value", value, "--json")
+    assert result.code == 0, result.why
+    assert result.json["warnings"] == ([reason] if reason else [])
+    assert reason in bare("whatif", "--target", target, "--value", value).err

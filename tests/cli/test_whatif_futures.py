@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 SPOT = ("--target", "BTC=50,USD=50", "--value", "BTC=5000,USD=5000")
 CUT = {
     "leverage": (("--futures", "BTC=10000,leverage=15x,max-leverage=10x"), "leverage_after", 10),

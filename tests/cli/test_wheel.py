@@ -28,7 +28,7 @@ BACKTEST = ("backtest", "--sample", "--target", "BTC=50,ETH=30,USD=20", "--band"
 
 
 @dataclass(frozen=True)
-class Installed:
+class WheelEnvironment:
     """An environment with the wheel, and a home of its own."""
 
     folder: Path
@@ -44,10 +44,10 @@ class Installed:
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
         places = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PATH": str(self.folder / "bin")}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "XDG_"))}
+        variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "XDG_"))}
         program = [str(self.folder / "bin" / "trimtab"), *words]
         pipe = subprocess.PIPE
-        return subprocess.Popen(program, cwd=home, env={**kept, **places}, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(program, cwd=home, env={**variables, **places}, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -58,27 +58,27 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("trimtab-*.whl"))
 
 
-def environment(folder: Path, *wanted: str, python: str = sys.executable) -> Installed:
+def environment(folder: Path, *program_name: str, python: str = sys.executable) -> WheelEnvironment:
     subprocess.run([python, "-m", "venv", "--without-pip", str(folder)], check=True)
     uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(folder / "bin" / "python")]
-    done = subprocess.run([*uv, *wanted], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([*uv, *program_name], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         missing(f"the packages cannot be had: {done.stderr[-300:]}")
-    return Installed(folder)
+    return WheelEnvironment(folder)
 
 
 @pytest.fixture(scope="module")
-def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> WheelEnvironment:
     return environment(tmp_path_factory.mktemp("core"), str(wheel), "--constraint", "locks/requirements.lock")
 
 
 @pytest.fixture(scope="module")
-def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> WheelEnvironment:
     return environment(tmp_path_factory.mktemp("whole"), f"trimtab[local,analysis] @ {wheel}", "--constraint", "locks/requirements.lock")
 
 
 @pytest.fixture(scope="module")
-def dashboard(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def dashboard(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> WheelEnvironment:
     return environment(tmp_path_factory.mktemp("dashboard"), f"trimtab[dashboard] @ {wheel}", "--constraint", "locks/requirements.lock")
 
 
@@ -104,27 +104,27 @@ def test_the_wheel_holds_templates_styles_and_scripts(wheel: Path) -> None:
     ],
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
 )
-def test_core_names_the_extra_that_a_command_lacks(core: Installed, command: tuple[str, ...], extra: str) -> None:
+def test_core_names_the_extra_that_a_command_lacks(core: WheelEnvironment, command: tuple[str, ...], extra: str) -> None:
     done = core.run(*command)
     assert done.returncode != 0
     assert extra in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_core_is_trimtab_with_web3_7_and_without_scipy(core: Installed) -> None:
+def test_core_is_trimtab_with_web3_7_and_without_scipy(core: WheelEnvironment) -> None:
     assert core.run("--version").stdout.startswith("trimtab ")
     names = {path.name.split("-")[0] for path in core.folder.glob("lib/python*/site-packages/*.dist-info")}
     assert {"trimtab", "web3"} <= names
     assert not names & {"scipy", "pytest", "hatchling", "uniswap_python", "eth_tester"}
 
 
-def test_the_demo_runs_from_the_wheel(whole: Installed) -> None:
+def test_the_demo_runs_from_the_wheel(whole: WheelEnvironment) -> None:
     done = whole.run("demo")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Uniswap contracts" in done.stdout
 
 
-def test_a_backtest_draws_its_page_from_the_wheel_without_npm(whole: Installed) -> None:
+def test_a_backtest_draws_its_page_from_the_wheel_without_npm(whole: WheelEnvironment) -> None:
     cache = whole.folder / "home" / "cache" / "trimtab" / "npm"
     before = cache.exists()
     done = whole.run(*BACKTEST, "--html", "report.html")
@@ -134,7 +134,7 @@ def test_a_backtest_draws_its_page_from_the_wheel_without_npm(whole: Installed) 
     assert cache.exists() == before
 
 
-def test_the_dashboard_serves_its_pages_and_files_from_the_wheel(dashboard: Installed, tmp_path: Path) -> None:
+def test_the_dashboard_serves_its_pages_and_files_from_the_wheel(dashboard: WheelEnvironment, tmp_path: Path) -> None:
     loaded = load_config(agents.config(tmp_path))
     open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
     process = dashboard.start("serve", "--port", "0", "--json", "--config", str(loaded.path))
@@ -150,8 +150,8 @@ def test_the_dashboard_serves_its_pages_and_files_from_the_wheel(dashboard: Inst
         assert urlopen(f"{address}api/v1/openapi.json").read() == (ROOT / "agent" / "web" / "api" / "openapi.json").read_bytes()
     finally:
         process.terminate()
-        _, said = process.communicate()
-    assert process.returncode == 0, said
+        _, output = process.communicate()
+    assert process.returncode == 0, output
 
 
 EXTRAS = "local,analysis,dashboard,mcp"
@@ -159,7 +159,7 @@ HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"na
 
 
 @pytest.fixture(scope="module", params=PYTHONS)
-def everything(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def everything(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> WheelEnvironment:
     """The wheel with all that is played below, on each Python that this machine has."""
     python = interpreter(request.param)
     if python is None:
@@ -168,7 +168,7 @@ def everything(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: py
     return environment(folder, f"trimtab[{EXTRAS}] @ {wheel}", "--constraint", "locks/requirements.lock", python=python)
 
 
-def test_each_python_plays_demo_and_backtest(everything: Installed) -> None:
+def test_each_python_plays_demo_and_backtest(everything: WheelEnvironment) -> None:
     demo = everything.run("demo")
     assert demo.returncode == 0, demo.stderr[-2000:]
     assert "Uniswap contracts" in demo.stdout
@@ -177,7 +177,7 @@ def test_each_python_plays_demo_and_backtest(everything: Installed) -> None:
     assert "plotly.js" in (everything.folder / "home" / "report.html").read_text()
 
 
-def test_each_python_serves_pages_and_an_assistant(everything: Installed, tmp_path: Path) -> None:
+def test_each_python_serves_pages_and_an_assistant(everything: WheelEnvironment, tmp_path: Path) -> None:
     loaded = load_config(agents.config(tmp_path))
     open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
     config = ("--config", str(loaded.path))
@@ -188,29 +188,29 @@ def test_each_python_serves_pages_and_an_assistant(everything: Installed, tmp_pa
         assert urlopen(f"{address}api/v1/openapi.json").status == 200
     finally:
         process.terminate()
-        _, said = process.communicate()
-    assert process.returncode == 0, said
-    asked = [
+        _, output = process.communicate()
+    assert process.returncode == 0, output
+    requests = [
         {"id": 1, "method": "initialize", "params": HELLO},
         {"method": "notifications/initialized"},
         {"id": 2, "method": "tools/list"},
         {"id": 3, "method": "tools/call", "params": {"name": "history", "arguments": {"limit": 1}}},
     ]
     assistant = everything.start("mcp", *config)
-    told, left = {}, {1, 2, 3}
+    answer_by_id, pending_ids = {}, {1, 2, 3}
     assert assistant.stdin is not None
     assert assistant.stdout is not None
     try:
-        for message in asked:
+        for message in requests:
             assistant.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
             assistant.stdin.flush()
-            while message.get("id") in left:
+            while message.get("id") in pending_ids:
                 answer = json.loads(assistant.stdout.readline())
-                told[answer.get("id")] = answer.get("result")
-                left.discard(answer.get("id"))
+                answer_by_id[answer.get("id")] = answer.get("result")
+                pending_ids.discard(answer.get("id"))
     finally:
         assistant.stdin.close()
         errors = assistant.stderr.read() if assistant.stderr is not None else ""
     assert assistant.wait() == 0, errors
-    assert {"status", "history"} <= {tool["name"] for tool in told[2]["tools"]}
-    assert not told[3].get("isError"), told[3]
+    assert {"status", "history"} <= {tool["name"] for tool in answer_by_id[2]["tools"]}
+    assert not answer_by_id[3].get("isError"), answer_by_id[3]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 
 
 def written(numbers: Mapping[str, object]) -> str:
@@ -18,18 +18,18 @@ def written(numbers: Mapping[str, object]) -> str:
 
 
 def asked(bare: Bare, target: Mapping[str, object], value: Mapping[str, object], *more: str) -> Any:
-    said = bare("whatif", "--target", written(target), "--value", written(value), *more, "--json")
-    assert said.code == 0, said.why
-    assert Fraction(said.json["total"]) == sum(Fraction(str(number)) for number in value.values())
-    assert sum(said.json["weights_bps"].values()) == 10_000
-    return said.json
+    result = bare("whatif", "--target", written(target), "--value", written(value), *more, "--json")
+    assert result.code == 0, result.why
+    assert Fraction(result.json["total"]) == sum(Fraction(str(number)) for number in value.values())
+    assert sum(result.json["weights_bps"].values()) == 10_000
+    return result.json
 
 
 def test_w1_one_winner_is_sold_for_the_loser_and_a_little_of_each_of_the_others(bare: Bare) -> None:
-    found = asked(bare, dict.fromkeys("ABCD", 25), {"A": 325, "B": 200, "C": 250, "D": 250}, "--band", "5%abs")
-    assert found["total"] == "1025"
-    assert found["trades"] == {"A": "-68.75", "B": "56.25", "C": "6.25", "D": "6.25"}
-    assert found["triggered"] == ["A", "B"]
+    document = asked(bare, dict.fromkeys("ABCD", 25), {"A": 325, "B": 200, "C": 250, "D": 250}, "--band", "5%abs")
+    assert document["total"] == "1025"
+    assert document["trades"] == {"A": "-68.75", "B": "56.25", "C": "6.25", "D": "6.25"}
+    assert document["triggered"] == ["A", "B"]
 
 
 W2 = {"BTC": 50, "ETH": 30, "USD": 20}
@@ -37,12 +37,12 @@ W2_NOW = {"BTC": 5_800, "ETH": 2_700, "USD": 1_500}
 
 
 def test_w2_800_are_sold_for_300_and_500_and_what_stands_on_its_edge_does_not_trigger(bare: Bare) -> None:
-    found = asked(bare, W2, W2_NOW, "--band", "10%rel")
-    assert found["trades"] == {"BTC": "-800", "ETH": "300", "USD": "500"}
-    assert found["triggered"] == ["BTC", "USD"]
-    assert found["weights_bps"] == {"BTC": 5_800, "ETH": 2_700, "USD": 1_500}
-    assert [one["band_bps"] for one in found["assets"]] == [[4_500, 5_500], [2_700, 3_300], [1_800, 2_200]]
-    assert found["decision"]["kind"] == "rebalance"
+    document = asked(bare, W2, W2_NOW, "--band", "10%rel")
+    assert document["trades"] == {"BTC": "-800", "ETH": "300", "USD": "500"}
+    assert document["triggered"] == ["BTC", "USD"]
+    assert document["weights_bps"] == {"BTC": 5_800, "ETH": 2_700, "USD": 1_500}
+    assert [asset["band_bps"] for asset in document["assets"]] == [[4_500, 5_500], [2_700, 3_300], [1_800, 2_200]]
+    assert document["decision"]["kind"] == "rebalance"
     alone = asked(bare, W2, {"BTC": 5_220, "ETH": 2_700, "USD": 2_080}, "--band", "10%rel")
     assert (alone["triggered"], alone["decision"]["kind"]) == ([], "hold")
     assert set(alone["trades"].values()) == {"0"}
@@ -50,12 +50,12 @@ def test_w2_800_are_sold_for_300_and_500_and_what_stands_on_its_edge_does_not_tr
 
 
 def test_w3_the_spot_part_alts_that_doubled_are_sold_by_2400_for_1200_of_each(bare: Bare) -> None:
-    found = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}, "--band", "15%abs")
-    assert found["total"] == "14000"
-    assert found["weights_bps"]["ALTS"] == 5_714
-    assert found["assets"][2]["drift_bps"] == 1_714
-    assert found["triggered"] == ["ALTS"]
-    assert found["trades"] == {"BTC": "1200", "ETH": "1200", "ALTS": "-2400"}
+    document = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}, "--band", "15%abs")
+    assert document["total"] == "14000"
+    assert document["weights_bps"]["ALTS"] == 5_714
+    assert document["assets"][2]["drift_bps"] == 1_714
+    assert document["triggered"] == ["ALTS"]
+    assert document["trades"] == {"BTC": "1200", "ETH": "1200", "ALTS": "-2400"}
 
 
 W3_FUTURES = ("--futures", "BTC=10500,ETH=10500,ALTS=14000,max-leverage=4x")
@@ -73,11 +73,11 @@ def test_w3_leverage_falls_to_two_and_a_half_and_triggers_nothing(bare: Bare) ->
 def test_w3_half_of_the_excess_is_shorted_instead_of_sold(bare: Bare) -> None:
     values = {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}
     document = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, values, *W3_FUTURES, "--futures", "hedge=50%")
-    found = document["futures"]
-    assert found["hedges"] == [{"symbol": "ALTS", "excess": "2400", "sell": "1200", "short": "1200", "net_exposure": "5600"}]
+    futures = document["futures"]
+    assert futures["hedges"] == [{"symbol": "ALTS", "excess": "2400", "sell": "1200", "short": "1200", "net_exposure": "5600"}]
     assert document["trades"] == {"BTC": "600", "ETH": "600", "ALTS": "-1200"}, "half of the sale pays for half of the purchases"
-    assert {one["symbol"]: one["order_notional"] for one in found["markets"]} == {"BTC": "0", "ETH": "0", "ALTS": "-1200"}
-    assert found["net_exposure"] == {"BTC": "14100", "ETH": "14100", "ALTS": "19600"}, "after the trades and the short"
+    assert {market["symbol"]: market["order_notional"] for market in futures["markets"]} == {"BTC": "0", "ETH": "0", "ALTS": "-1200"}
+    assert futures["net_exposure"] == {"BTC": "14100", "ETH": "14100", "ALTS": "19600"}, "after the trades and the short"
 
 
 def test_a_hedge_needs_a_market_for_its_short(bare: Bare) -> None:
@@ -95,34 +95,38 @@ def test_a_hedge_needs_a_market_for_its_short(bare: Bare) -> None:
 )
 def test_a_leverage_away_from_its_target_triggers(bare: Bare, more: tuple[str, ...], triggers: list[str]) -> None:
     """6x held against 3x wanted."""
-    found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 500, "USD": 500}, "--futures", "BTC=6000,leverage=3x", *more)["futures"]
-    assert (found["leverage"], found["triggers"]) == ("6", triggers)
-    assert found["markets"][0]["order_notional"] == ("-3000" if triggers else "0")
+    futures = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 500, "USD": 500}, "--futures", "BTC=6000,leverage=3x", *more)["futures"]
+    assert (futures["leverage"], futures["triggers"]) == ("6", triggers)
+    assert futures["markets"][0]["order_notional"] == ("-3000" if triggers else "0")
 
 
 def test_a_position_above_its_maximum_is_trimmed_to_it(bare: Bare) -> None:
     book = ("--futures", "BTC=6000,ETH=2000,target=BTC=50,ETH=50,leverage-band=off")
-    found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 4_000, "USD": 4_000}, *book, "--futures", "max-position=60%")["futures"]
-    assert found["triggers"] == ["max_position"]
-    assert [one["limit"] for one in found["breaches"]] == ["max_position"]
-    assert {one["symbol"]: one["order_notional"] for one in found["markets"]} == {"BTC": "-1200", "ETH": "0"}
+    futures = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 4_000, "USD": 4_000}, *book, "--futures", "max-position=60%")["futures"]
+    assert futures["triggers"] == ["max_position"]
+    assert [breach["limit"] for breach in futures["breaches"]] == ["max_position"]
+    assert {market["symbol"]: market["order_notional"] for market in futures["markets"]} == {"BTC": "-1200", "ETH": "0"}
 
 
 def test_w7_sixty_thousand_of_futures_close_ten_thousand(bare: Bare) -> None:
     futures = ("--futures", "BTC=40000,ETH=-20000,spot-multiple=2.5x,margin=30000")
-    found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 10_000, "USD": 10_000}, *futures)["futures"]
-    assert (found["spot_multiple"], found["triggers"], found["allowed_gross"]) == ("3", ["spot_multiple"], "50000")
-    assert found["breaches"] == [{"limit": "spot_multiple", "measured": "3.00x", "allowed": "2.5x"}]
-    closed = {market["symbol"]: Fraction(market["order_notional"]) for market in found["markets"]}
+    futures_document = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 10_000, "USD": 10_000}, *futures)["futures"]
+    assert (futures_document["spot_multiple"], futures_document["triggers"], futures_document["allowed_gross"]) == (
+        "3",
+        ["spot_multiple"],
+        "50000",
+    )
+    assert futures_document["breaches"] == [{"limit": "spot_multiple", "measured": "3.00x", "allowed": "2.5x"}]
+    closed = {market["symbol"]: Fraction(market["order_notional"]) for market in futures_document["markets"]}
     assert closed["BTC"] < 0 < closed["ETH"]
     assert round(sum(abs(notional) for notional in closed.values()), 6) == 10_000
 
 
 def test_w4_one_asset_doubles_alone(bare: Bare) -> None:
-    found = asked(bare, {"BTC": 50, "ETH": 30, "X": 20}, {"BTC": 5_000, "ETH": 3_000, "X": 4_000}, "--band", "10%rel")
-    assert found["weights_bps"] == {"BTC": 4_167, "ETH": 2_500, "X": 3_333}
-    assert found["triggered"] == ["BTC", "ETH", "X"]
-    assert found["trades"] == {"BTC": "1000", "ETH": "600", "X": "-1600"}
+    document = asked(bare, {"BTC": 50, "ETH": 30, "X": 20}, {"BTC": 5_000, "ETH": 3_000, "X": 4_000}, "--band", "10%rel")
+    assert document["weights_bps"] == {"BTC": 4_167, "ETH": 2_500, "X": 3_333}
+    assert document["triggered"] == ["BTC", "ETH", "X"]
+    assert document["trades"] == {"BTC": "1000", "ETH": "600", "X": "-1600"}
 
 
 def test_w5_the_spot_part_books_of_margin_by_asset_and_by_strategy(bare: Bare) -> None:
@@ -137,10 +141,10 @@ def test_w5_the_spot_part_books_of_margin_by_asset_and_by_strategy(bare: Bare) -
 def test_w5_a_margin_book_is_brought_to_its_weights_in_whole_contracts(bare: Bare) -> None:
     book = ("--futures", "BTC=6500,ETH=2000,SOL=1500,target=BTC=50,ETH=30,SOL=20,band=5%")
     units = ("--futures", "margin=5000", "--price", "BTC=30000,USD=1", "--futures", "lot=BTC=0.001")
-    found = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 5_000, "USD": 5_000}, *book, *units)["futures"]
-    assert (found["leverage"], found["triggers"]) == ("2", ["drift"])
-    assert [market["drift_bps"] for market in found["markets"]] == [1_500, -1_000, -500]
-    bitcoin, ether, solana = found["markets"]
+    futures = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 5_000, "USD": 5_000}, *book, *units)["futures"]
+    assert (futures["leverage"], futures["triggers"]) == ("2", ["drift"])
+    assert [market["drift_bps"] for market in futures["markets"]] == [1_500, -1_000, -500]
+    bitcoin, ether, solana = futures["markets"]
     assert bitcoin["size_after"] == "0.166"  # 5,000 of 30,000 each is 0.1666…: rounded down to lots
     assert [round(Fraction(market["order_notional"]), 6) for market in (ether, solana)] == [1_000, 500]
 
@@ -153,30 +157,30 @@ def test_options_of_futures_that_make_no_sense_name_themselves(bare: Bare) -> No
         (("--futures", "hedge=150%"), "--futures hedge"),
         (("--futures", "max-leverage=4"), "--futures max-leverage"),
     ):
-        said = bare("whatif", "--target", "BTC=50,USD=50", "--value", "BTC=1,USD=1", "--futures", "BTC=5", *more, "--json")
-        assert said.code == 2
-        assert field in said.why
+        result = bare("whatif", "--target", "BTC=50,USD=50", "--value", "BTC=1,USD=1", "--futures", "BTC=5", *more, "--json")
+        assert result.code == 2
+        assert field in result.why
 
 
 def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_again(bare: Bare) -> None:
-    found = asked(bare, {"CRYPTO": 20, "STABLE": 80}, {"CRYPTO": 3_500, "STABLE": 6_500}, "--band", "5%abs")
-    assert found["triggered"] == ["CRYPTO", "STABLE"]
-    assert found["trades"] == {"CRYPTO": "-1500", "STABLE": "1500"}
+    document = asked(bare, {"CRYPTO": 20, "STABLE": 80}, {"CRYPTO": 3_500, "STABLE": 6_500}, "--band", "5%abs")
+    assert document["triggered"] == ["CRYPTO", "STABLE"]
+    assert document["trades"] == {"CRYPTO": "-1500", "STABLE": "1500"}
 
 
 @pytest.mark.parametrize(("half", "acts"), [(4_499, True), (4_500, False), (5_000, False), (5_500, False), (5_501, True)])
 def test_w8_a_half_acts_below_4500_and_above_5500_of_10000(bare: Bare, half: int, acts: bool) -> None:
-    found = asked(bare, {"A": 50, "B": 50}, {"A": half, "B": 10_000 - half}, "--band", "10%rel")
-    assert (found["decision"]["kind"] == "rebalance", bool(found["triggered"])) == (acts, acts)
+    document = asked(bare, {"A": 50, "B": 50}, {"A": half, "B": 10_000 - half}, "--band", "10%rel")
+    assert (document["decision"]["kind"] == "rebalance", bool(document["triggered"])) == (acts, acts)
 
 
 def test_w8_the_alert_prices_are_minus_18_2_and_plus_22_2_percent(bare: Bare) -> None:
-    found = asked(bare, {"A": 50, "B": 50}, {"A": 5_000, "B": 5_000}, "--band", "10%rel", "--price", "A=2000")
-    alert = found["alert_prices"]["A"]
+    document = asked(bare, {"A": 50, "B": 50}, {"A": 5_000, "B": 5_000}, "--band", "10%rel", "--price", "A=2000")
+    alert = document["alert_prices"]["A"]
     assert (alert["low_change_percent"], alert["high_change_percent"]) == ("-18.18", "22.22")
     assert (alert["low"], alert["high"]) == ("1636.363636363636363636", "2444.444444444444444444")
-    assert found["alert_prices"]["B"]["low"] == "0.818181818181818182"
-    assert "only its asset's price moves" in found["alert_note"]
+    assert document["alert_prices"]["B"]["low"] == "0.818181818181818182"
+    assert "only its asset's price moves" in document["alert_note"]
 
 
 def test_at_its_alert_price_an_asset_stands_on_the_edge_and_a_little_beyond_it_acts(bare: Bare) -> None:
@@ -218,17 +222,17 @@ def test_an_alert_price_that_cannot_be_reached_is_null_with_the_reason(
 
 
 def test_values_are_exact_and_what_does_not_end_is_rounded_half_even_at_the_18th_place(bare: Bare) -> None:
-    found = asked(bare, {"A": "33.33", "B": "66.67"}, {"A": "0.000000000000000001", "B": "0.1"}, "--band", "1%abs")
-    assert found["total"] == "0.100000000000000001"
-    assert found["trades"]["A"] == "0.033329999999999999"
-    assert Fraction(found["trades"]["A"]) == -Fraction(found["trades"]["B"])
+    document = asked(bare, {"A": "33.33", "B": "66.67"}, {"A": "0.000000000000000001", "B": "0.1"}, "--band", "1%abs")
+    assert document["total"] == "0.100000000000000001"
+    assert document["trades"]["A"] == "0.033329999999999999"
+    assert Fraction(document["trades"]["A"]) == -Fraction(document["trades"]["B"])
 
 
 def test_a_band_of_its_own_counts_for_one_asset_and_the_narrower_of_both_kinds(bare: Bare) -> None:
-    found = asked(bare, W2, W2_NOW, "--band", "10%rel,BTC=10%abs")
-    assert found["triggered"] == ["USD"]
+    document = asked(bare, W2, W2_NOW, "--band", "10%rel,BTC=10%abs")
+    assert document["triggered"] == ["USD"]
     narrow = asked(bare, W2, {"BTC": 5_000, "ETH": 3_250, "USD": 1_750}, "--band", "10%rel,2%abs")
-    assert [one["band_bps"] for one in narrow["assets"]] == [[4_800, 5_200], [2_800, 3_200], [1_800, 2_200]]
+    assert [asset["band_bps"] for asset in narrow["assets"]] == [[4_800, 5_200], [2_800, 3_200], [1_800, 2_200]]
 
 
 def test_half_way_and_one_side_alone_are_told_too(bare: Bare) -> None:
@@ -247,10 +251,10 @@ def test_half_way_and_one_side_alone_are_told_too(bare: Bare) -> None:
 
 
 def test_what_people_see_names_the_total_the_trades_and_the_alert_prices(bare: Bare) -> None:
-    said = bare("whatif", "--target", written(W2), "--value", written(W2_NOW), "--band", "10%rel", "--price", "BTC=58000")
-    assert said.code == 0
-    for shown in ("Total 10,000.00", "-800.00", "+300.00", "+500.00", "45-55", "34,363.63", "-40.75 %", "only its asset"):
-        assert shown in said.out
+    result = bare("whatif", "--target", written(W2), "--value", written(W2_NOW), "--band", "10%rel", "--price", "BTC=58000")
+    assert result.code == 0
+    for expected_text in ("Total 10,000.00", "-800.00", "+300.00", "+500.00", "45-55", "34,363.63", "-40.75 %", "only its asset"):
+        assert expected_text in result.out
 
 
 @pytest.mark.parametrize(
@@ -285,6 +289,6 @@ def test_what_people_see_names_the_total_the_trades_and_the_alert_prices(bare: B
     ],
 )
 def test_a_mistake_is_named_by_its_option(bare: Bare, args: tuple[str, ...], named: str) -> None:
-    said = bare("whatif", *args, "--json")
-    assert said.code == 2
-    assert named in said.error["message"]
+    result = bare("whatif", *args, "--json")
+    assert result.code == 2
+    assert named in result.error["message"]

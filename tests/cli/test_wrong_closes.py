@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support.samples import slow
 from tests.support.studies.price_walks import walk
 from tests.support.text import mentions
 
 pytest.importorskip("polars")
 
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 PORTFOLIO = ("--target", "BTC=50,USD=50", "--numeraire", "USD")
 SETTINGS = {
     "backtest": ("--band", "10%rel"),

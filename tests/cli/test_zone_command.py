@@ -9,14 +9,14 @@ import pytest
 
 from agent.figures import format_figure
 from agent.localchain import LocalChain
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
 from tests.support import agents
-from tests.support.markets.tracking import tracking_policy as tracking
+from tests.support.markets.tracking import tracking_policy
 from tests.support.markets.zones import TARGETS, ZONE
 
 
 def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     agents.trusted(anvil_chain, tmp_path, ZONE, TARGETS)
@@ -41,35 +41,37 @@ def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
     assert step.json["steps"] == [], "looking writes nothing"
     dry = run("rebalance")
     assert dry.code == 0, dry.out
-    told = run("explain", run("history", "--json").json["steps"][0]["step"]).out
-    assert "Being off target cost" in told
-    assert "A plan saved" in told
+    output = run("explain", run("history", "--json").json["steps"][0]["step"]).out
+    assert "Being off target cost" in output
+    assert "A plan saved" in output
 
 
-def test_a_zone_that_holds_shows_the_scales_all_the_same(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
+def test_a_zone_that_holds_shows_the_scales_all_the_same(
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
+) -> None:
     agents.trusted(anvil_chain, tmp_path, ZONE, TARGETS)
     agents.fund(anvil_chain, {"WETH": 50_400, "USDC": 49_600})
     plan = run("plan", "--json").json
     assert (plan["outcome"], plan["zone"]["plan"], plan["legs"]) == ("hold", None, [])
     assert float(plan["zone"]["pair"]["saving_bps"]) < float(plan["zone"]["pair"]["cost_bps"])
-    said = run("plan")
-    assert said.code == 0
-    assert "no-trade zone" in " ".join(said.out.split())
+    result = run("plan")
+    assert result.code == 0
+    assert "no-trade zone" in " ".join(result.out.split())
     agents.agent_config(anvil_chain, tmp_path)
     assert run("status", "--json").json["zone"] is None
 
 
 def test_tracking__status_and_plan_say_what_correcting_costs_and_what_a_year_of_waiting(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    agents.trusted(anvil_chain, tmp_path, tracking("normal"), TARGETS)
+    agents.trusted(anvil_chain, tmp_path, tracking_policy("normal"), TARGETS)
     agents.fund(anvil_chain, {"WETH": 60_000, "USDC": 40_000})
     status = run("status", "--json").json
     weth, usdc = status["zone"]["assets"]
-    held = status["holdings"][0]
-    assert (weth["weight_bps"], weth["target_bps"]) == (held["weight_bps"], held["target_bps"])
-    assert weth["no_trade_bps"] == held["back_to_bps"]
+    holding = status["holdings"][0]
+    assert (weth["weight_bps"], weth["target_bps"]) == (holding["weight_bps"], holding["target_bps"])
+    assert weth["no_trade_bps"] == holding["back_to_bps"]
     assert usdc["correction"] is None
     costs = {name: format_figure(text, "money") for name, text in weth["correction"].items()}
     sentence = f"WETH: correcting costs {costs['cost']} USDC, waiting a year costs {costs['waiting_year']}"

@@ -35,8 +35,8 @@ from agent.localchain.contracts import DeployedWorld, SpotContractAddresses
 from agent.localchain.nodes import AnvilNode
 from agent.units import Token
 from tests.cli.documents import require_declared
-from tests.cli.widths import Drawing, cut
-from tests.support.preloaded import Preloaded
+from tests.cli.widths import MeasuringConsole, cut
+from tests.support.preloaded import PreloadedProcess
 
 TRIMTAB = [sys.executable, "-c", "from agent.cli.main import main; main()"]
 """The console script, by the interpreter that runs the tests."""
@@ -56,7 +56,7 @@ SECRET = "canary7f3a"
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """What a command answered."""
 
     code: int
@@ -71,8 +71,8 @@ class Said:
     @property
     def why(self) -> str:
         """What a failing test should show: the reason first."""
-        found = json.loads(self.out) if self.out.startswith("{") else {}
-        return f"exit {self.code}: {found.get('reason') or found.get('error')} {self.err}"
+        document = json.loads(self.out) if self.out.startswith("{") else {}
+        return f"exit {self.code}: {document.get('reason') or document.get('error')} {self.err}"
 
     @property
     def error(self) -> Any:
@@ -87,7 +87,7 @@ class Desk:
     config: Path
     node: AnvilNode
     about: dict[str, Any]
-    run: Callable[..., Said]
+    run: Callable[..., CommandResult]
 
     def edit(self, *changes: tuple[str, str]) -> None:
         """Replaces pieces of the config, which must be there."""
@@ -99,16 +99,16 @@ class Desk:
 
     def ask(self, *args: str, want: int = 0) -> Any:
         """The document of a command that is expected to end with the exit code `want`."""
-        said = self.run(*args, "--json")
-        assert said.code == want, said.why
-        return said.json
+        result = self.run(*args, "--json")
+        assert result.code == want, result.why
+        return result.json
 
     def holdings(self) -> dict[str, str]:
         """Base units by symbol."""
         return {item["symbol"]: item["raw"] for item in self.ask("status")["holdings"]}
 
 
-def start(*args: str, program: type[subprocess.Popen[str]] = Preloaded, **more: Any) -> subprocess.Popen[str]:
+def start(*args: str, program: type[subprocess.Popen[str]] = PreloadedProcess, **more: Any) -> subprocess.Popen[str]:
     """A command as a process of its own."""
     return program([*TRIMTAB, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
 
@@ -137,13 +137,13 @@ WHOLE: set[str] = set()
 
 
 def _checked(table: FigureTable, console: Any, options: Any, real: Any = FigureTable.__rich_console__) -> Any:
-    if not isinstance(console, Drawing):  # drawing it does not check it anew
+    if not isinstance(console, MeasuringConsole):  # drawing it does not check it anew
         CHECKED.append(table.heading.plain)
-        rows = [[getattr(one, "plain", one) for one in cells] for cells, _ in table.rows]
-        shown = repr((table.heading.plain, table.column_names, sorted(table.figure_columns), table.note, table.show_header, rows))
-        if shown not in WHOLE:
+        rows = [[getattr(cell, "plain", cell) for cell in cells] for cells, _ in table.rows]
+        drawing = repr((table.heading.plain, table.column_names, sorted(table.figure_columns), table.note, table.show_header, rows))
+        if drawing not in WHOLE:
             assert not cut(table), cut(table)
-            WHOLE.add(shown)
+            WHOLE.add(drawing)
     return real(table, console, options)
 
 
@@ -153,20 +153,20 @@ typer.main.get_command = functools.cache(typer.main.get_command)
 """Typer builds the click commands of all of trimtab anew at each call, which takes longer than most of them: here once per process."""
 
 
-def in_process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: str) -> Said:
+def in_process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: str) -> CommandResult:
     """A command in this process, through the same `main` that the console script calls."""
     monkeypatch.setattr(sys, "argv", ["trimtab", *args])
     capfd.readouterr()
     with pytest.raises(SystemExit) as ended:
         main()
     captured = capfd.readouterr()
-    said = Said(int(ended.value.code or 0), captured.out, captured.err)
-    assert "Traceback" not in said.out + said.err, said.err
-    if "--json" in args and said.out.startswith("{"):
-        require_declared(args, said.json)
-    assert SECRET not in said.out + said.err, "an endpoint's URL was shown"
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", said.out + said.err), "control codes outside a terminal"
-    return said
+    result = CommandResult(int(ended.value.code or 0), captured.out, captured.err)
+    assert "Traceback" not in result.out + result.err, result.err
+    if "--json" in args and result.out.startswith("{"):
+        require_declared(args, result.json)
+    assert SECRET not in result.out + result.err, "an endpoint's URL was shown"
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", result.out + result.err), "control codes outside a terminal"
+    return result
 
 
 @contextmanager
@@ -189,10 +189,10 @@ def blocks(url: str) -> Iterator[None]:
 
 def attach(desk: Desk) -> LocalChain:
     """The served chain with the verbs that change it: tokens, pools, feeds and prices as they were served."""
-    chain, found = LocalChain(desk.node, DEFAULT_WORLD), tomllib.loads(desk.config.read_text())
-    v2, v3 = found["venues"]
+    chain, document = LocalChain(desk.node, DEFAULT_WORLD), tomllib.loads(desk.config.read_text())
+    v2, v3 = document["venues"]
     known = {
-        "weth": found["chain"]["wrapped_native"],
+        "weth": document["chain"]["wrapped_native"],
         "v2_factory": v2["factory"],
         "v2_router": v2["router"],
         "v3_factory": v3["factory"],
@@ -216,7 +216,7 @@ def attach(desk: Desk) -> LocalChain:
 
 
 @dataclass(frozen=True)
-class Forked:
+class ForkedCommand:
     """A command in a child of this process, so that imports are paid once."""
 
     pid: int
@@ -230,33 +230,33 @@ class Forked:
     def document(self, within_s: float = 120) -> Any:
         """The first JSON document that it says, once it is whole."""
         end = time.monotonic() + within_s
-        while not (said := self.out.read_text() if self.out.exists() else "").endswith("}\n"):
+        while not (text := self.out.read_text() if self.out.exists() else "").endswith("}\n"):
             assert time.monotonic() < end, self.err.read_text()
             assert os.waitpid(self.pid, os.WNOHANG)[0] == 0, self.err.read_text()
             time.sleep(0.05)
-        return json.loads(said)
+        return json.loads(text)
 
-    def ended(self, within_s: float = 60) -> Said:
+    def ended(self, within_s: float = 60) -> CommandResult:
         """Waits for its end; kills it and fails when that takes too long."""
         end = time.monotonic() + within_s
         while time.monotonic() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                return Said(os.waitstatus_to_exitcode(status), self.out.read_text(), self.err.read_text())
+                return CommandResult(os.waitstatus_to_exitcode(status), self.out.read_text(), self.err.read_text())
             time.sleep(0.01)
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         raise AssertionError(f"still running after {within_s} s: {self.err.read_text()}")
 
 
-def forked(desk: Desk, *args: str, first: Callable[[], None] = lambda: None) -> Forked:
+def forked(desk: Desk, *args: str, first: Callable[[], None] = lambda: None) -> ForkedCommand:
     """Starts a command on the desk's config, without a terminal; `first` is done in its process before. Returns once it has begun: a
     signal that comes earlier would meet this test's own code.
     """
     return forked_in(desk.config.parent, *args, "--config", str(desk.config), first=first)
 
 
-def forked_in(folder: Path, *args: str, first: Callable[[], None] = lambda: None) -> Forked:
+def forked_in(folder: Path, *args: str, first: Callable[[], None] = lambda: None) -> ForkedCommand:
     """The same for a command with all its options; what it says is written in the folder."""
     place = folder / f"forked-{time.monotonic_ns()}"
     out, err = place.with_suffix(".out"), place.with_suffix(".err")
@@ -266,7 +266,7 @@ def forked_in(folder: Path, *args: str, first: Callable[[], None] = lambda: None
         os.close(begun)
         os.read(heard, 1)
         os.close(heard)
-        return Forked(pid, out, err)
+        return ForkedCommand(pid, out, err)
     try:
         for stream, path in ((1, out), (2, err)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), stream)
@@ -285,28 +285,28 @@ def at_terminal(desk: Desk, answer: str, *args: str, within_s: float = 60, colum
     """
     watched = f"import faulthandler; faulthandler.dump_traceback_later({within_s - 5}, file=2)"
     child, terminal = with_terminal(*args, "--config", str(desk.config), first=watched, env={"COLUMNS": str(columns)})
-    shown, end, answered = b"", time.monotonic() + within_s, False
+    screen, end, answered = b"", time.monotonic() + within_s, False
     while time.monotonic() < end:
         if select.select([terminal], [], [], 0.2)[0]:
             try:
-                shown += os.read(terminal, 65536)
+                screen += os.read(terminal, 65536)
             except OSError:  # the child has closed its end
                 break
-        if b"[y/N]" in shown and not answered:
+        if b"[y/N]" in screen and not answered:
             os.write(terminal, answer.encode())
             answered = True
     else:
         child.kill()
     code = child.wait()
     os.close(terminal)
-    return code, shown.decode()
+    return code, screen.decode()
 
 
 def with_terminal(
     *args: str,
     first: str = "",
     env: Mapping[str, str] = MappingProxyType({}),
-    program: type[subprocess.Popen[str]] = Preloaded,
+    program: type[subprocess.Popen[str]] = PreloadedProcess,
     **more: Any,
 ) -> tuple[subprocess.Popen[str], int]:
     """Start a command in a session of its own, whose terminal is stdin, stdout and stderr; return it and the other end of the terminal."""

@@ -52,8 +52,8 @@ def ask(chain: LocalChain, calls: Sequence[tuple[str, str]], types: Sequence[str
     base = {"from": chain.whale.address, "gas": CALL_GAS}
     answers: list[tuple[Any, ...] | RpcFault] = []
     for start in range(0, len(calls), CHUNK):
-        asked = [("eth_call", [{**base, "to": to, "data": data}, "latest"]) for to, data in calls[start : start + CHUNK]]
-        for raw in chain.transport.batch(asked):
+        calls_of_chunk = [("eth_call", [{**base, "to": to, "data": data}, "latest"]) for to, data in calls[start : start + CHUNK]]
+        for raw in chain.transport.batch(calls_of_chunk):
             answers.append(raw if isinstance(raw, RpcFault) else decode(types, bytes.fromhex(raw[2:])))
     return answers
 
@@ -116,10 +116,10 @@ def log_data(receipt: dict[str, Any], address: str, types: Sequence[str], which:
 
 def new_pair(chain: LocalChain, name: str) -> tuple[Token, Token]:
     """Two new tokens in the order of their addresses, of which the whale has more than any pool can hold."""
-    made = [chain.add_token(f"{name}{side}", 18, 1) for side in "AB"]
-    for token in made:
+    tokens = [chain.add_token(f"{name}{side}", 18, 1) for side in "AB"]
+    for token in tokens:
         chain.set_balance(token.symbol, RICH, owner=chain.whale.address)
-    low, high = sorted(made, key=lambda token: int(token.address, 16))
+    low, high = sorted(tokens, key=lambda token: int(token.address, 16))
     return low, high
 
 

@@ -13,7 +13,7 @@ from agent.amm.v2_pool import V2Pool
 from agent.chain.rpc import RpcFault
 from agent.localchain import LocalChain
 from agent.localchain.contracts import FAR_FUTURE_S
-from tests.differential import pools_on_chain as on_chain
+from tests.differential import pools_on_chain
 
 AMOUNTS_OUT = "getAmountsOut(uint256,address[])"
 SWAP_IN = "swapExactTokensForTokens(uint256,uint256,address[],address,uint256)"
@@ -23,12 +23,12 @@ RESERVE_BITS = ((30, 60), (60, 90), (90, 111), (11, 20), (11, 111), (109, 111))
 
 def random_pairs(chain: LocalChain, random: Random, number: int) -> list[V2Pool]:
     """Pairs from a handful of base units to the most that a pair can hold, balanced and lopsided."""
-    made = []
+    pairs = []
     for i in range(number):
         low, high = RESERVE_BITS[i % len(RESERVE_BITS)]
         reserves = (random.randint(2048, (2 << random.randint(low, high)) - 1) for _ in range(2))
-        made.append(on_chain.make_v2(chain, on_chain.new_pair(chain, f"V{i}"), *reserves))
-    return made
+        pairs.append(pools_on_chain.make_v2(chain, pools_on_chain.new_pair(chain, f"V{i}"), *reserves))
+    return pairs
 
 
 def random_amount(random: Random, reserve: int) -> int:
@@ -54,16 +54,16 @@ def check_quotes(chain: LocalChain, random: Random, pairs: list[V2Pool], number:
         path = [token_in, pools.token_out(pair, token_in)]
         reserve_in, reserve_out = (pair.reserve0, pair.reserve1) if token_in == pair.token0 else (pair.reserve1, pair.reserve0)
         amount = random_amount(random, reserve_in)
-        calls.append((chain.addresses.v2_router, on_chain.calldata(AMOUNTS_OUT, amount, path)))
+        calls.append((chain.addresses.v2_router, pools_on_chain.calldata(AMOUNTS_OUT, amount, path)))
         try:
             ours.append([amount, get_amount_out(amount, reserve_in, reserve_out)])
         except ContractRevert as refusal:
             ours.append(refusal)
     answered = 0
-    for call, expected, answer in zip(calls, ours, on_chain.ask(chain, calls, ["uint256[]"]), strict=True):
+    for call, expected, answer in zip(calls, ours, pools_on_chain.ask(chain, calls, ["uint256[]"]), strict=True):
         if isinstance(expected, ContractRevert):
             assert isinstance(answer, RpcFault), f"{call}: we say {expected}, the router says {answer}"
-            assert expected.reason in answer.message + on_chain.reason_text(answer), call
+            assert expected.reason in answer.message + pools_on_chain.reason_text(answer), call
         else:
             assert not isinstance(answer, RpcFault), f"{call}: we say {expected}, the router {answer}"
             assert list(answer[0]) == expected, call
@@ -85,14 +85,14 @@ def check_swaps(chain: LocalChain, random: Random, pairs: list[V2Pool], number: 
             done = pair.swap(token_in, amount)
         except ContractRevert:
             continue
-        data = on_chain.calldata(SWAP_IN, amount, 0, path, chain.whale.address, FAR_FUTURE_S)
+        data = pools_on_chain.calldata(SWAP_IN, amount, 0, path, chain.whale.address, FAR_FUTURE_S)
         calls.append((chain.addresses.v2_router, data))
         expected.append((pair, done))
         current[i] = done.pool_after
-    for (pair, done), receipt in zip(expected, on_chain.transact(chain, calls), strict=True):
-        in0, in1, out0, out1 = on_chain.log_data(receipt, pair.address, ("uint256",) * 4)
+    for (pair, done), receipt in zip(expected, pools_on_chain.transact(chain, calls), strict=True):
+        in0, in1, out0, out1 = pools_on_chain.log_data(receipt, pair.address, ("uint256",) * 4)
         assert (in0 + in1, out0 + out1) == (done.amount_in_raw, done.amount_out_raw), pair
-        reserves = on_chain.log_data(receipt, pair.address, SYNC_TYPES, -2)
+        reserves = pools_on_chain.log_data(receipt, pair.address, SYNC_TYPES, -2)
         assert reserves == (done.pool_after.reserve0, done.pool_after.reserve1), pair
 
 
@@ -117,11 +117,11 @@ def test_some_random_swaps_on_eth_tester_equal_the_contracts(tester_chain, quote
 
 @pytest.mark.parametrize("amount", [1, UINT112_MAX])
 def test_what_the_pair_refuses_we_refuse_with_the_same_words(anvil_chain, amount):
-    pair = on_chain.make_v2(anvil_chain, on_chain.new_pair(anvil_chain, "W"), 10**20, 10**10)
+    pair = pools_on_chain.make_v2(anvil_chain, pools_on_chain.new_pair(anvil_chain, "W"), 10**20, 10**10)
     with pytest.raises(ContractRevert) as refusal:
         pair.swap(pair.token0, amount)
-    data = on_chain.calldata(SWAP_IN, amount, 0, [pair.token0, pair.token1], anvil_chain.whale.address, FAR_FUTURE_S)
-    [answer] = on_chain.ask(anvil_chain, [(anvil_chain.addresses.v2_router, data)], ["uint256[]"])
+    data = pools_on_chain.calldata(SWAP_IN, amount, 0, [pair.token0, pair.token1], anvil_chain.whale.address, FAR_FUTURE_S)
+    [answer] = pools_on_chain.ask(anvil_chain, [(anvil_chain.addresses.v2_router, data)], ["uint256[]"])
     assert isinstance(answer, RpcFault)
-    assert refusal.value.reason in answer.message + on_chain.reason_text(answer)
+    assert refusal.value.reason in answer.message + pools_on_chain.reason_text(answer)
     assert refusal.value.reason

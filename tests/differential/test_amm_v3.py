@@ -24,8 +24,8 @@ from agent.amm.v3.pool import V3Pool
 from agent.chain.rpc import RpcFault
 from agent.localchain import LocalChain
 from agent.model import SwapResult
-from tests.differential import pools_on_chain as on_chain
-from tests.support import worlds as world
+from tests.differential import pools_on_chain
+from tests.support import worlds
 
 QUOTE = "(address,address,uint256,uint24,uint160)"
 QUOTE_IN = f"quoteExactInputSingle({QUOTE})"
@@ -107,15 +107,15 @@ def random_pools(
     """A pool of every fee tier in every regime of price and liquidity."""
     for fee_pips, spacing in UNUSUAL_TIERS:
         if (fee_pips, spacing) in tiers:
-            on_chain.enable_fee(chain, fee_pips, spacing)
-    made = []
+            pools_on_chain.enable_fee(chain, fee_pips, spacing)
+    random_pools = []
     for number, (where, bits, count) in enumerate(regimes):
-        pair = on_chain.new_pair(chain, f"R{number}")
+        pair = pools_on_chain.new_pair(chain, f"R{number}")
         for fee_pips, spacing in tiers:
-            price = on_chain.random_price(random, where)
-            positions = on_chain.random_positions(random, spacing, get_tick_at_sqrt_ratio(price), bits, count)
-            made.append(on_chain.make_v3(chain, pair, fee_pips, spacing, price, positions))
-    return made
+            price = pools_on_chain.random_price(random, where)
+            positions = pools_on_chain.random_positions(random, spacing, get_tick_at_sqrt_ratio(price), bits, count)
+            random_pools.append(pools_on_chain.make_v3(chain, pair, fee_pips, spacing, price, positions))
+    return random_pools
 
 
 def cases_of(random: Random, states: list[V3Pool], number: int, most_steps: int = MOST_STEPS) -> list[Case]:
@@ -133,10 +133,10 @@ def check_quotes(chain: LocalChain, cases: list[Case]) -> int:
     calls = []
     for case in cases:
         limit = 0 if case.limit is None else case.limit
-        asked = (case.token_in, pools.token_out(case.pool, case.token_in), case.amount, case.pool.fee_pips, limit)
-        calls.append((chain.addresses.quoter_v2, on_chain.calldata(QUOTE_IN, asked)))
+        arguments = (case.token_in, pools.token_out(case.pool, case.token_in), case.amount, case.pool.fee_pips, limit)
+        calls.append((chain.addresses.quoter_v2, pools_on_chain.calldata(QUOTE_IN, arguments)))
     quoted = 0
-    for case, answer in zip(cases, on_chain.ask(chain, calls, ["uint256", "uint160"]), strict=True):
+    for case, answer in zip(cases, pools_on_chain.ask(chain, calls, ["uint256", "uint160"]), strict=True):
         # The quoter itself refuses a swap that takes nothing.
         if case.ours is None or case.ours.amount_in_raw == 0:
             assert isinstance(answer, RpcFault), f"{case} should revert, the quoter says {answer}"
@@ -158,17 +158,17 @@ def check_swaps(chain: LocalChain, random: Random, states: list[V3Pool], number:
         if case.ours is None or case.ours.stop_count > MOST_STEPS // 3 or case.ours.amount_in_raw == 0:
             continue
         pool, other = case.pool, pools.token_out(case.pool, case.token_in)
-        asked = (case.token_in, other, pool.fee_pips, chain.whale.address, case.amount, 0, case.limit_or_end)
-        calls.append((chain.addresses.swap_router_02, on_chain.calldata(f"exactInputSingle({SWAP})", asked)))
+        arguments = (case.token_in, other, pool.fee_pips, chain.whale.address, case.amount, 0, case.limit_or_end)
+        calls.append((chain.addresses.swap_router_02, pools_on_chain.calldata(f"exactInputSingle({SWAP})", arguments)))
         cases.append(case)
         current[i] = case.ours.pool_after
-    for case, receipt in zip(cases, on_chain.transact(chain, calls), strict=True):
-        amount0, amount1, price, liquidity, tick = on_chain.log_data(receipt, case.pool.address, on_chain.SWAP_EVENT_TYPES)
-        paid, got = (amount0, -amount1) if case.token_in == case.pool.token0 else (amount1, -amount0)
+    for case, receipt in zip(cases, pools_on_chain.transact(chain, calls), strict=True):
+        amount0, amount1, price, liquidity, tick = pools_on_chain.log_data(receipt, case.pool.address, pools_on_chain.SWAP_EVENT_TYPES)
+        paid, moved = (amount0, -amount1) if case.token_in == case.pool.token0 else (amount1, -amount0)
         ours, after = case.ours, case.ours.pool_after
-        assert (paid, got) == (ours.amount_in_raw, ours.amount_out_raw), case
+        assert (paid, moved) == (ours.amount_in_raw, ours.amount_out_raw), case
         assert (price, tick, liquidity) == (after.sqrt_price_x96, after.tick, after.liquidity), case
-    assert on_chain.v3_on_chain(chain, current) == [(pool.sqrt_price_x96, pool.tick, pool.liquidity) for pool in current]
+    assert pools_on_chain.v3_on_chain(chain, current) == [(pool.sqrt_price_x96, pool.tick, pool.liquidity) for pool in current]
     return [case.ours for case in cases]
 
 
@@ -204,24 +204,24 @@ def check_quoter(chain: LocalChain, state: V3Pool, number: int) -> int:
         most = state.max_in(token_in, 9_999)
         for part in range(1, number + 1):
             amount = most * part // (number + 1) - part
-            asked = (token_in, pools.token_out(state, token_in), amount, state.fee_pips, 0)
-            calls.append((chain.addresses.quoter_v2, on_chain.calldata(QUOTE_IN, asked)))
+            arguments = (token_in, pools.token_out(state, token_in), amount, state.fee_pips, 0)
+            calls.append((chain.addresses.quoter_v2, pools_on_chain.calldata(QUOTE_IN, arguments)))
             ours.append(quote(amount))
             simpler.append(simple(amount))
-    answers = [answer[0] for answer in on_chain.ask(chain, calls, ["uint256"])]
+    answers = [answer[0] for answer in pools_on_chain.ask(chain, calls, ["uint256"])]
     assert answers == ours
     return sum(theirs != answer for theirs, answer in zip(simpler, answers, strict=True))
 
 
 def test_the_recorded_mainnet_pool_quotes_and_swaps_as_ours_and_needs_its_word_borders(anvil_chain):
-    info = world.mint_mainnet_pool(anvil_chain)
-    state = world.read_v3(anvil_chain, info)
-    recorded = world.recorded_pool()
+    info = worlds.mint_mainnet_pool(anvil_chain)
+    state = worlds.read_v3(anvil_chain, info)
+    recorded = worlds.recorded_pool()
     random = Random(24407242)
     assert len(state.ticks) > 400
     assert state.liquidity == recorded.liquidity
     for symbol in (info.token0.symbol, info.token1.symbol):
-        anvil_chain.set_balance(symbol, on_chain.RICH, owner=anvil_chain.whale.address)
+        anvil_chain.set_balance(symbol, pools_on_chain.RICH, owner=anvil_chain.whale.address)
     assert check_quoter(anvil_chain, state, 99) > 100, "more than half of 198 are wrong without the borders"
     assert check_quotes(anvil_chain, cases_of(random, [state], 150)) > 100
     check_swaps(anvil_chain, random, [state], 60)
@@ -232,13 +232,15 @@ def test_the_recorded_mainnet_pool_quotes_and_swaps_as_ours_and_needs_its_word_b
     [(0, None, "AS"), (1, 0, "SPL"), (1, 1, "SPL"), (2**255, None, "")],
 )
 def test_what_we_refuse_the_pool_refuses_with_the_same_words(anvil_chain, amount, limit_from_price, reason):
-    pair = on_chain.new_pair(anvil_chain, "W")
-    pool = on_chain.make_v3(anvil_chain, pair, 3000, 60, 2**96, [(-600, 600, 10**18)])
+    pair = pools_on_chain.new_pair(anvil_chain, "W")
+    pool = pools_on_chain.make_v3(anvil_chain, pair, 3000, 60, 2**96, [(-600, 600, 10**18)])
     limit = None if limit_from_price is None else pool.sqrt_price_x96 + limit_from_price
     with pytest.raises(ContractRevert) as refusal:
         pool.swap(pool.token0, amount, limit)
     assert refusal.value.reason == reason
-    asked = (pool.token0, pool.token1, amount, pool.fee_pips, limit or 0)
-    [answer] = on_chain.ask(anvil_chain, [(anvil_chain.addresses.quoter_v2, on_chain.calldata(QUOTE_IN, asked))], ["uint256"])
+    arguments = (pool.token0, pool.token1, amount, pool.fee_pips, limit or 0)
+    [answer] = pools_on_chain.ask(
+        anvil_chain, [(anvil_chain.addresses.quoter_v2, pools_on_chain.calldata(QUOTE_IN, arguments))], ["uint256"]
+    )
     assert isinstance(answer, RpcFault)
-    assert reason in answer.message + on_chain.reason_text(answer)
+    assert reason in answer.message + pools_on_chain.reason_text(answer)

@@ -126,8 +126,8 @@ def require_unexpired(transport: EndpointProvider) -> None:
     """One block and another, a heartbeat apart, with nobody's help."""
 
     def block() -> dict[str, str]:
-        found: dict[str, str] = transport.call("eth_getBlockByNumber", ["latest", False])
-        return found
+        result: dict[str, str] = transport.call("eth_getBlockByNumber", ["latest", False])
+        return result
 
     first = int(block()["number"], 16)
     assert within(20 * BEAT_S, lambda: int(block()["number"], 16) >= first + 2), "no two blocks came"

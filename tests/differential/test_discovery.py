@@ -27,11 +27,11 @@ V2_FACTORY = "@uniswap/v2-core/build/UniswapV2Factory.json"
 
 
 def test_every_pool_of_the_chain_is_found_with_its_tokens_fee_and_spacing(local_chain: LocalChain) -> None:
-    found = {pool.address: pool for pool in pools(local_chain)}
-    assert set(found) == set(local_chain.address_by_pool.values())
+    pool_ref_by_address = {pool.address: pool for pool in pools(local_chain)}
+    assert set(pool_ref_by_address) == set(local_chain.address_by_pool.values())
     spacing = {100: 1, 500: 10, 3000: 60, 10_000: 200}
     for info in local_chain.deployed_world.pool_by_name.values():
-        pool = found[info.address]
+        pool = pool_ref_by_address[info.address]
         assert (pool.token0, pool.token1, pool.fee_pips) == (info.token0.address, info.token1.address, info.fee_pips)
         assert pool.style is (SwapStyle.V2 if info.version == 2 else SwapStyle.V3)
         assert pool.venue == f"uniswap_v{info.version}"
@@ -47,35 +47,37 @@ def test_discovery_takes_two_requests(anvil_chain: LocalChain) -> None:
 def test_hubs_are_searched_too_and_a_hub_without_pools_is_no_error(anvil_chain: LocalChain) -> None:
     by_symbol = anvil_chain.tokens
     lonely = anvil_chain.add_token("HUB", 18, 1)
-    found = discover_pools(anvil_chain.transport, venues(anvil_chain), (by_symbol["LINK"], by_symbol["WBTC"]), (by_symbol["WETH"], lonely))
+    pool_refs = discover_pools(
+        anvil_chain.transport, venues(anvil_chain), (by_symbol["LINK"], by_symbol["WBTC"]), (by_symbol["WETH"], lonely)
+    )
     weth = by_symbol["WETH"].address
-    assert found
-    assert all(weth in (pool.token0, pool.token1) for pool in found)
+    assert pool_refs
+    assert all(weth in (pool.token0, pool.token1) for pool in pool_refs)
 
 
 def test_only_the_configured_tiers_and_venues_are_searched(anvil_chain: LocalChain) -> None:
     only = (UniswapV3("uniswap_v3", anvil_chain.addresses.v3_factory, fee_tiers=(500, 3000)),)
-    found = discover_pools(anvil_chain.transport, only, tokens(anvil_chain), ())
-    assert {pool.fee_pips for pool in found} == {500, 3000}
-    assert {pool.venue for pool in found} == {"uniswap_v3"}
+    pool_refs = discover_pools(anvil_chain.transport, only, tokens(anvil_chain), ())
+    assert {pool.fee_pips for pool in pool_refs} == {500, 3000}
+    assert {pool.venue for pool in pool_refs} == {"uniswap_v3"}
 
 
 def test_an_explicit_list_replaces_the_search(anvil_chain: LocalChain) -> None:
     by_name, by_symbol = anvil_chain.address_by_pool, anvil_chain.tokens
     v2, v3 = by_name["v2 WETH/USDC"], by_name["v3 WETH/USDC 500"]
-    asked = (by_symbol["WETH"], by_symbol["USDC"])
-    found = discover_pools(anvil_chain.transport, venues(anvil_chain, [v2], [v3, v3]), asked, ())
+    pair = (by_symbol["WETH"], by_symbol["USDC"])
+    pool_refs = discover_pools(anvil_chain.transport, venues(anvil_chain, [v2], [v3, v3]), pair, ())
     everywhere = {pool.address: pool for pool in pools(anvil_chain)}
-    assert found == (everywhere[v2], everywhere[v3])
+    assert pool_refs == (everywhere[v2], everywhere[v3])
 
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_pool_of_foreign_tokens_is_refused(anvil_chain: LocalChain, version: int) -> None:
     foreign = [anvil_chain.address_by_pool["v2 LINK/WETH" if version == 2 else "v3 LINK/WETH 3000"]]
     named = venues(anvil_chain, foreign, None) if version == 2 else venues(anvil_chain, None, foreign)
-    asked = (anvil_chain.tokens["WETH"], anvil_chain.tokens["USDC"])
+    pair = (anvil_chain.tokens["WETH"], anvil_chain.tokens["USDC"])
     with pytest.raises(ConfigError, match=anvil_chain.tokens["LINK"].address):
-        discover_pools(anvil_chain.transport, named, asked, ())
+        discover_pools(anvil_chain.transport, named, pair, ())
 
 
 def test_a_pair_of_another_factory_is_refused(anvil_chain: LocalChain) -> None:

@@ -253,20 +253,20 @@ def test_positions_of_the_seeded_pools_are_held_by_the_real_position_manager(anv
 def test_a_revert_waits_until_mined_transactions_have_left_the_pool(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
     node, wallet = anvil_chain.node, anvil_chain.wallet.address
     assert isinstance(node, AnvilNode)
-    mark, asked, rpc = node.snapshot(), [], node.rpc
+    mark, snapshot_id, rpc = node.snapshot(), [], node.rpc
     sent = node.w3.eth.send_transaction({"from": wallet, "to": wallet, "value": Wei(1)})
     node.w3.eth.wait_for_transaction_receipt(sent, poll_latency=0.005)
 
     def late(method: str, *params: object) -> Any:
-        asked.append(method)
-        if method == "txpool_content" and asked.count(method) <= 2:
+        snapshot_id.append(method)
+        if method == "txpool_content" and snapshot_id.count(method) <= 2:
             return {"pending": {wallet: {"0": {"hash": "0x" + sent.hex().removeprefix("0x")}}}, "queued": {}}
         return rpc(method, *params)
 
     monkeypatch.setattr(node, "rpc", late)
     node.revert(mark)
-    assert asked.count("txpool_content") == 3
-    assert asked[-1] == "evm_revert"
+    assert snapshot_id.count("txpool_content") == 3
+    assert snapshot_id[-1] == "evm_revert"
 
 
 def test_web3_follows_no_offchain_lookup(local_chain: LocalChain) -> None:
@@ -274,13 +274,13 @@ def test_web3_follows_no_offchain_lookup(local_chain: LocalChain) -> None:
 
 
 def test_a_call_through_web3_is_one_request(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
-    provider, asked = anvil_chain.w3.provider, []
+    provider, web3_provider = anvil_chain.w3.provider, []
     make = provider.make_request
     monkeypatch.setattr(provider, "_request_func_cache", (None, None))
-    monkeypatch.setattr(provider, "make_request", lambda method, params: (asked.append(method), make(method, params))[1])
+    monkeypatch.setattr(provider, "make_request", lambda method, params: (web3_provider.append(method), make(method, params))[1])
     anvil_chain.token_contract("USDC").functions.balanceOf(anvil_chain.wallet.address).call()
     monkeypatch.setattr(provider, "_request_func_cache", (None, None))
-    assert asked == ["eth_call"]
+    assert web3_provider == ["eth_call"]
 
 
 def test_the_config_it_writes_is_complete(local_chain: LocalChain) -> None:

@@ -14,8 +14,8 @@ from agent.chain.watch import SnapshotScope
 from agent.errors import ConfigError, Refused, Retryable
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition
-from tests.support import lp_on_chain as lp
-from tests.support.endpoints import Through
+from tests.support import lp_on_chain
+from tests.support.fakes.transport import RecordingTransport
 
 V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
 FORMAT_BYTES, STATUS_BYTES, LENGTH_BYTES, WORD = 1, 1, 2, 32
@@ -25,7 +25,7 @@ def honest(chain: LocalChain, operator: str) -> EndpointProvider:
     return EndpointProvider(chain.url or "", operator, 10, attempts=1)
 
 
-def lying(chain: LocalChain, change: Callable[[bytearray], None]) -> Through:
+def lying(chain: LocalChain, change: Callable[[bytearray], None]) -> RecordingTransport:
     """An endpoint that alters the pages of the lens."""
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:
@@ -35,11 +35,11 @@ def lying(chain: LocalChain, change: Callable[[bytearray], None]) -> Through:
         change(page)
         return "0x" + page.hex()
 
-    return Through(honest(chain, "liar"), "liar", change=alter)
+    return RecordingTransport(honest(chain, "liar"), "liar", change=alter)
 
 
 def watch(chain: LocalChain, own: list[ConfirmedPosition]) -> SnapshotScope:
-    return SnapshotScope(chain.wallet.address, (), (), (), (), (), 0, 100, lp.refs(chain, own))
+    return SnapshotScope(chain.wallet.address, (), (), (), (), (), 0, 100, lp_on_chain.refs(chain, own))
 
 
 def factories(chain: LocalChain) -> dict[str, str]:
@@ -49,7 +49,7 @@ def factories(chain: LocalChain) -> dict[str, str]:
 @pytest.mark.parametrize("step", [29, pytest.param(11, marks=pytest.mark.slow)])
 def test_every_byte_that_is_told_of_a_position_counts(anvil_chain: LocalChain, step: int) -> None:
     chain = anvil_chain
-    about = watch(chain, [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)])
+    about = watch(chain, [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)])
     sizes: list[int] = []
     truth = ChainReader([lying(chain, lambda page: sizes.append(len(page)))], chain.chain_id, about, chain.clock, 1).snapshot()
     assert len(truth.positions) == 2
@@ -67,7 +67,7 @@ def test_every_byte_that_is_told_of_a_position_counts(anvil_chain: LocalChain, s
 def test_a_lie_when_the_agent_starts_is_found_out_by_the_first_snapshot(anvil_chain: LocalChain, field: int) -> None:
     """The place of a token is asked of one endpoint; each snapshot holds it against what the quorum says."""
     chain = anvil_chain
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     word_item = STATUS_BYTES + LENGTH_BYTES + WORD
     last_byte = FORMAT_BYTES + 2 * word_item + STATUS_BYTES + LENGTH_BYTES + WORD * field + WORD - 1
 
@@ -80,21 +80,21 @@ def test_a_lie_when_the_agent_starts_is_found_out_by_the_first_snapshot(anvil_ch
     except ConfigError as refused:
         assert own.name in str(refused)
         return
-    seen = lp.look(chain, refs)
-    assert seen.positions == ()
-    (bad,) = seen.unreadable_items
+    snapshot = lp_on_chain.look(chain, refs)
+    assert snapshot.positions == ()
+    (bad,) = snapshot.unreadable_items
     assert bad.subject == f"position {own.name}"
     assert "since the agent started" in bad.why
 
 
 def test_a_token_that_an_endpoint_hides_when_the_agent_starts_is_not_taken_for_gone(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
-    own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+    own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     start = FORMAT_BYTES + 2 * (STATUS_BYTES + LENGTH_BYTES + WORD)
 
     def hide(page: bytearray) -> None:
         page[start:] = b"\1"
 
-    seen = lp.look(chain, positions.resolve_positions(lying(chain, hide), [own], factories(chain)))
-    assert seen.positions == ()
-    assert "start the" in seen.unreadable_items[0].why
+    snapshot = lp_on_chain.look(chain, positions.resolve_positions(lying(chain, hide), [own], factories(chain)))
+    assert snapshot.positions == ()
+    assert "start the" in snapshot.unreadable_items[0].why

@@ -10,10 +10,9 @@ from agent.amm.lp import minting as mint
 from agent.amm.lp import position_changes, positions
 from agent.localchain import LocalChain
 from agent.model import Collect, LpV2Position, LpV3Position, Provide, Withdraw
-from tests.support import lp_on_chain as lp
-from tests.support import lp_on_chain as lp_acting
+from tests.support import lp_on_chain
 from tests.support.lp_worlds import NO_FEES
-from tests.support.on_chain.lp_actions import trade_both_ways as busy
+from tests.support.on_chain.lp_actions import trade_both_ways
 
 V2, V3, FINE = "v2 WETH/USDC", "v3 WETH/USDC 3000", "v3 WBTC/WETH 3000"
 
@@ -27,9 +26,11 @@ def fund(chain: LocalChain, pool: str) -> None:
 
 
 def ranged(chain: LocalChain, pool: str, token_id: int) -> LpV3Position:
-    found = lp.read(chain, lp.confirmed(chain.deployed_world.pool_by_name[pool], chain.addresses.position_manager, token_id, (1, 1)))
-    assert isinstance(found, LpV3Position)
-    return found
+    lp_position = lp_on_chain.read(
+        chain, lp_on_chain.confirmed(chain.deployed_world.pool_by_name[pool], chain.addresses.position_manager, token_id, (1, 1))
+    )
+    assert isinstance(lp_position, LpV3Position)
+    return lp_position
 
 
 def put(chain: LocalChain, pool: str, ticks: tuple[int, int], desired: tuple[int, int], token_id: int | None) -> Provide:
@@ -50,7 +51,7 @@ def put(chain: LocalChain, pool: str, ticks: tuple[int, int], desired: tuple[int
 def test_any_range_and_amount_is_foretold_to_the_wei(anvil_chain: LocalChain, pool: str, seed: int) -> None:
     chain, random = anvil_chain, Random(seed)
     fund(chain, pool)
-    info, near = chain.deployed_world.pool_by_name[pool], lp.tick(chain, pool) // 60
+    info, near = chain.deployed_world.pool_by_name[pool], lp_on_chain.tick(chain, pool) // 60
     most = [int(400_000 / chain.deployed_world.prices_usd[token.symbol] * 10**token.decimals) for token in (info.token0, info.token1)]
     for _ in range(5):
         lower = near + random.choice((-1, 0, 1, -random.randrange(1, 400), random.randrange(1, 50)))
@@ -59,30 +60,30 @@ def test_any_range_and_amount_is_foretold_to_the_wei(anvil_chain: LocalChain, po
         minting = put(chain, pool, ticks, (first[0], first[1]), None)
         if minting.liquidity == 0:
             continue
-        done = lp_acting.act(chain, minting)
-        assert (done.moved, done.liquidity) == (lp_acting.expected(minting), minting.liquidity)
+        done = lp_on_chain.act(chain, minting)
+        assert (done.moved, done.liquidity) == (lp_on_chain.expected(minting), minting.liquidity)
         assert done.token_id is not None
-        busy(chain, pool, seed, 500_000)
+        trade_both_ways(chain, pool, seed, 500_000)
         before = ranged(chain, pool, done.token_id)
         more = put(chain, pool, ticks, (random.randrange(1, most[0]), random.randrange(1, most[1])), done.token_id)
-        assert lp_acting.act(chain, more).liquidity == more.liquidity
+        assert lp_on_chain.act(chain, more).liquidity == more.liquidity
         grown = ranged(chain, pool, done.token_id)
         assert positions.uncollected_fees(grown) == positions.uncollected_fees(
             position_changes.after_provision(before, more.liquidity, more.amounts_raw)
         )
         part = random.randrange(1, grown.liquidity + 1)
         out = taking(grown, part)
-        assert lp_acting.act(chain, out).moved == lp_acting.expected(out)
-        left = ranged(chain, pool, done.token_id)
-        assert left.liquidity == grown.liquidity - part
-        assert positions.uncollected_fees(left) == (0, 0)
-        busy(chain, pool, seed + 1, 500_000)
+        assert lp_on_chain.act(chain, out).moved == lp_on_chain.expected(out)
+        position_left = ranged(chain, pool, done.token_id)
+        assert position_left.liquidity == grown.liquidity - part
+        assert positions.uncollected_fees(position_left) == (0, 0)
+        trade_both_ways(chain, pool, seed + 1, 500_000)
         rest = ranged(chain, pool, done.token_id)
         if max(positions.uncollected_fees(rest)) > 0:
             fees = Collect(
                 "uniswap_v3", rest.manager, rest.token_id, rest.pool, rest.token0, rest.token1, positions.uncollected_fees(rest), 0, ""
             )
-            assert lp_acting.act(chain, fees).moved == positions.uncollected_fees(rest)
+            assert lp_on_chain.act(chain, fees).moved == positions.uncollected_fees(rest)
 
 
 def taking(position: LpV3Position | LpV2Position, liquidity: int) -> Withdraw:
@@ -101,24 +102,24 @@ def test_any_amount_of_a_pair_is_foretold_to_the_wei(anvil_chain: LocalChain, fe
     chain, random = anvil_chain, Random(7)
     fund(chain, V2)
     if fee:
-        lp.set_fee_to(chain, chain.accounts[5].address)
-    own = lp.provide_v2(chain, V2, 50)
+        lp_on_chain.set_fee_to(chain, chain.accounts[5].address)
+    own = lp_on_chain.provide_v2(chain, V2, 50)
     for seed in range(6):
-        busy(chain, V2, seed, 60_000)
-        pair = lp.read(chain, own)
+        trade_both_ways(chain, V2, seed, 60_000)
+        pair = lp_on_chain.read(chain, own)
         assert isinstance(pair, LpV2Position)
         desired = (random.randrange(10**4, pair.reserves[0] // 50), random.randrange(10**4, pair.reserves[1] // 50))
         liquidity, amounts = mint.provided_liquidity(pair, 0, None, desired)
         tokens = pair.token0, pair.token1
         more = Provide("uniswap_v2", pair.pair, None, pair.pair, *tokens, 3_000, None, liquidity, desired, amounts, amounts, 0, "")
-        done = lp_acting.act(chain, more)
-        assert (done.moved, done.liquidity) == (lp_acting.expected(more), liquidity)
-        grown = lp.read(chain, own)
+        done = lp_on_chain.act(chain, more)
+        assert (done.moved, done.liquidity) == (lp_on_chain.expected(more), liquidity)
+        grown = lp_on_chain.read(chain, own)
         assert grown == position_changes.after_provision(pair, liquidity, amounts)
         assert isinstance(grown, LpV2Position)
-        busy(chain, V2, seed + 9, 60_000)
-        now = lp.read(chain, own)
+        trade_both_ways(chain, V2, seed + 9, 60_000)
+        now = lp_on_chain.read(chain, own)
         assert isinstance(now, LpV2Position)
         out = taking(now, random.randrange(10**9, now.liquidity))
-        assert lp_acting.act(chain, out).moved == lp_acting.expected(out)
-        assert lp.read(chain, own) == position_changes.after_withdrawal(now, out.liquidity)
+        assert lp_on_chain.act(chain, out).moved == lp_on_chain.expected(out)
+        assert lp_on_chain.read(chain, own) == position_changes.after_withdrawal(now, out.liquidity)

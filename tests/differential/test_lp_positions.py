@@ -13,7 +13,7 @@ from agent.chain.pools.own_positions import UnsolicitedPosition, UnsolicitedPosi
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition, LpMissingPosition, LpV2Position, LpV3Position
 from agent.units import NATIVE
-from tests.support import lp_on_chain as lp
+from tests.support import lp_on_chain
 from tests.support.endpoints import pools
 from tests.support.text import mentions
 from tests.support.worlds import price_now
@@ -23,9 +23,9 @@ V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
 
 def equal(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
     """What we say the position pays is what the contracts pay; that amount."""
-    said = positions.redeemable_amounts(lp.read(chain, own))
-    assert said == lp.take_out(chain, own)
-    return said
+    amounts = positions.redeemable_amounts(lp_on_chain.read(chain, own))
+    assert amounts == lp_on_chain.take_out(chain, own)
+    return amounts
 
 
 def busy(chain: LocalChain, pool: str, usd: int = 300_000) -> None:
@@ -39,14 +39,14 @@ def busy(chain: LocalChain, pool: str, usd: int = 300_000) -> None:
 def test_lp_tokens_pay_what_a_burn_pays(anvil_chain: LocalChain, fee: str) -> None:
     chain = anvil_chain
     if fee in ("on all along", "off again"):
-        lp.set_fee_to(chain, chain.accounts[5].address)
-    own = lp.provide_v2(chain, V2, 5_000)
+        lp_on_chain.set_fee_to(chain, chain.accounts[5].address)
+    own = lp_on_chain.provide_v2(chain, V2, 5_000)
     busy(chain, V2)
     if fee == "on since the last mint":
-        lp.set_fee_to(chain, chain.accounts[5].address)
+        lp_on_chain.set_fee_to(chain, chain.accounts[5].address)
     if fee == "off again":
-        lp.set_fee_to(chain, NATIVE)
-    position = lp.read(chain, own)
+        lp_on_chain.set_fee_to(chain, NATIVE)
+    position = lp_on_chain.read(chain, own)
     assert isinstance(position, LpV2Position)
     assert (positions.v2_protocol_mint(position) > 0) == (mentions(fee, "all along"))
     assert all(raw > 0 for raw in equal(chain, own))
@@ -54,17 +54,17 @@ def test_lp_tokens_pay_what_a_burn_pays(anvil_chain: LocalChain, fee: str) -> No
 
 def test_tokens_sent_to_the_pair_are_paid_to_whoever_burns_but_do_not_count(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
-    own = lp.provide_v2(chain, V2, 5_000)
+    own = lp_on_chain.provide_v2(chain, V2, 5_000)
     ratio = price_now(chain, V2)
-    plain = positions.owned_amounts(lp.read(chain, own), ratio, Fraction(1))
+    plain = positions.owned_amounts(lp_on_chain.read(chain, own), ratio, Fraction(1))
     chain.send(chain.token_contract("USDC").functions.transfer(own.contract, 10**12))
-    assert positions.owned_amounts(lp.read(chain, own), ratio, Fraction(1)) == plain
+    assert positions.owned_amounts(lp_on_chain.read(chain, own), ratio, Fraction(1)) == plain
     equal(chain, own)
 
 
 @pytest.mark.parametrize(("lower", "upper"), [(-20, 20), (-1, 1), (0, 1), (5, 30), (-30, -5), (-10_000, 10_000)])
 def test_a_position_pays_what_decreasing_and_collecting_pay(anvil_chain: LocalChain, lower: int, upper: int) -> None:
-    own = lp.provide_v3(anvil_chain, V3, lower, upper, 4_000)
+    own = lp_on_chain.provide_v3(anvil_chain, V3, lower, upper, 4_000)
     busy(anvil_chain, V3)
     equal(anvil_chain, own)
 
@@ -72,9 +72,9 @@ def test_a_position_pays_what_decreasing_and_collecting_pay(anvil_chain: LocalCh
 @pytest.mark.parametrize("up", [True, False])
 def test_a_position_that_the_price_left_is_one_token_and_its_fees(anvil_chain: LocalChain, up: bool) -> None:
     chain = anvil_chain
-    own = lp.provide_v3(chain, V3, -3, 3, 4_000)
+    own = lp_on_chain.provide_v3(chain, V3, -3, 3, 4_000)
     chain.move_market({"WETH": 3_300 if up else 2_700})
-    position = lp.read(chain, own)
+    position = lp_on_chain.read(chain, own)
     assert isinstance(position, LpV3Position)
     assert not position.tick_lower <= position.tick < position.tick_upper
     assert min(positions.principal(position)) == 0
@@ -84,34 +84,34 @@ def test_a_position_that_the_price_left_is_one_token_and_its_fees(anvil_chain: L
 
 def test_a_position_that_the_price_left_and_came_back_to_keeps_its_fees(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
-    own = lp.provide_v3(chain, V3, -3, 3, 4_000)
+    own = lp_on_chain.provide_v3(chain, V3, -3, 3, 4_000)
     for price in (3_300, 2_700, 3_000):
         chain.move_market({"WETH": price})
-    assert all(raw > 0 for raw in positions.uncollected_fees(lp.read(chain, own)))
+    assert all(raw > 0 for raw in positions.uncollected_fees(lp_on_chain.read(chain, own)))
     equal(chain, own)
 
 
 def test_fees_are_what_collect_alone_pays(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
-    own = lp.provide_v3(chain, V3, -20, 20, 4_000)
+    own = lp_on_chain.provide_v3(chain, V3, -20, 20, 4_000)
     busy(chain, V3)
-    said, before = positions.uncollected_fees(lp.read(chain, own)), lp.balances(chain, own)
-    lp.collect(chain, own.token_id or 0)
-    after = lp.balances(chain, own)
-    assert said == (after[0] - before[0], after[1] - before[1])
-    assert min(said) > 0
+    amounts, before = positions.uncollected_fees(lp_on_chain.read(chain, own)), lp_on_chain.balances(chain, own)
+    lp_on_chain.collect(chain, own.token_id or 0)
+    after = lp_on_chain.balances(chain, own)
+    assert amounts == (after[0] - before[0], after[1] - before[1])
+    assert min(amounts) > 0
 
 
 def test_a_position_half_taken_out_and_owed_pays_both_halves(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
-    own = lp.provide_v3(chain, V3, -20, 20, 4_000)
+    own = lp_on_chain.provide_v3(chain, V3, -20, 20, 4_000)
     busy(chain, V3)
-    position = lp.read(chain, own)
+    position = lp_on_chain.read(chain, own)
     assert isinstance(position, LpV3Position)
     half = position.liquidity // 2
     paid = positions.principal(position, half)
-    lp.decrease(chain, position.token_id, half)
-    later = lp.read(chain, own)
+    lp_on_chain.decrease(chain, position.token_id, half)
+    later = lp_on_chain.read(chain, own)
     assert isinstance(later, LpV3Position)
     fees = positions.uncollected_fees(position)
     assert later.owed == (paid[0] + fees[0], paid[1] + fees[1])
@@ -121,25 +121,25 @@ def test_a_position_half_taken_out_and_owed_pays_both_halves(anvil_chain: LocalC
 
 def test_a_position_without_liquidity_holds_what_it_is_still_owed_and_then_nothing(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
-    own = lp.provide_v3(chain, V3, -20, 20, 4_000)
-    position = lp.read(chain, own)
+    own = lp_on_chain.provide_v3(chain, V3, -20, 20, 4_000)
+    position = lp_on_chain.read(chain, own)
     assert isinstance(position, LpV3Position)
-    lp.decrease(chain, position.token_id, position.liquidity)
-    assert positions.principal(lp.read(chain, own)) == (0, 0)
+    lp_on_chain.decrease(chain, position.token_id, position.liquidity)
+    assert positions.principal(lp_on_chain.read(chain, own)) == (0, 0)
     assert min(equal(chain, own)) > 0
-    assert positions.redeemable_amounts(lp.read(chain, own)) == (0, 0)
+    assert positions.redeemable_amounts(lp_on_chain.read(chain, own)) == (0, 0)
 
 
 def test_a_burned_token_is_gone_before_and_after_the_agent_starts(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
-    own = lp.provide_v3(chain, V3, -20, 20, 4_000)
-    before = lp.refs(chain, [own])
-    lp.take_out(chain, own)
-    chain.send(lp.manager(chain).burn(own.token_id), chain.wallet.address)
-    for refs in (before, lp.refs(chain, [own])):
-        seen = lp.look(chain, refs)
-        assert seen.unreadable_items == ()
-        assert seen.positions == (LpMissingPosition(own.venue, own.contract, own.token_id or 0, own.token0, own.token1),)
+    own = lp_on_chain.provide_v3(chain, V3, -20, 20, 4_000)
+    before = lp_on_chain.refs(chain, [own])
+    lp_on_chain.take_out(chain, own)
+    chain.send(lp_on_chain.manager(chain).burn(own.token_id), chain.wallet.address)
+    for refs in (before, lp_on_chain.refs(chain, [own])):
+        snapshot = lp_on_chain.look(chain, refs)
+        assert snapshot.unreadable_items == ()
+        assert snapshot.positions == (LpMissingPosition(own.venue, own.contract, own.token_id or 0, own.token0, own.token1),)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -147,31 +147,31 @@ def test_tokens_of_one_range_share_the_pools_account_to_the_wei(anvil_chain: Loc
     """Others in the very same range trade, collect and leave: the pool's roundings are left to the last token."""
     chain, random = anvil_chain, Random(seed)
     info, whale = chain.deployed_world.pool_by_name[V3], chain.whale.address
-    around = lp.tick(chain, V3)
-    own = lp.provide_v3(chain, V3, -2, 3, 4_000, around=around)
-    other = lp.provide_v3(chain, V3, -2, 3, 7_777, owner=whale, around=around)
+    around = lp_on_chain.tick(chain, V3)
+    own = lp_on_chain.provide_v3(chain, V3, -2, 3, 4_000, around=around)
+    other = lp_on_chain.provide_v3(chain, V3, -2, 3, 7_777, owner=whale, around=around)
     for _ in range(12):
         token = random.choice((info.token0, info.token1))
         usd = random.choice((7, 900, 40_000))
         chain.swap(
             V3, token.symbol, int(usd / chain.deployed_world.prices_usd[token.symbol] * 10**token.decimals) + random.randrange(10**5)
         )
-        lp.collect(chain, other.token_id or 0, whale)
+        lp_on_chain.collect(chain, other.token_id or 0, whale)
     mark = chain.snapshot()
     equal(chain, own)
     chain.revert(mark)
-    left = lp.manager(chain).positions(other.token_id).call()[7]
-    lp.decrease(chain, other.token_id or 0, left, whale)
-    lp.collect(chain, other.token_id or 0, whale)
+    liquidity_left = lp_on_chain.manager(chain).positions(other.token_id).call()[7]
+    lp_on_chain.decrease(chain, other.token_id or 0, liquidity_left, whale)
+    lp_on_chain.collect(chain, other.token_id or 0, whale)
     equal(chain, own)
 
 
 def test_all_positions_together_take_two_requests(local_chain: LocalChain) -> None:
     chain = local_chain
-    own = [lp.provide_v2(chain, V2, 5_000), *(lp.provide_v3(chain, V3, -n, n, 500) for n in (1, 2, 3))]
-    seen = lp.look(chain, lp.refs(chain, own))
-    assert seen.http_request_count == 2
-    assert [position.name for position in seen.positions] == [one.name for one in own]
+    own = [lp_on_chain.provide_v2(chain, V2, 5_000), *(lp_on_chain.provide_v3(chain, V3, -n, n, 500) for n in (1, 2, 3))]
+    snapshot = lp_on_chain.look(chain, lp_on_chain.refs(chain, own))
+    assert snapshot.http_request_count == 2
+    assert [position.name for position in snapshot.positions] == [position.name for position in own]
 
 
 def unsolicited(chain: LocalChain, *own: ConfirmedPosition, manager: bool = True) -> UnsolicitedPositions:
@@ -182,15 +182,15 @@ def unsolicited(chain: LocalChain, *own: ConfirmedPosition, manager: bool = True
 
 def test_positions_that_nobody_confirmed_are_listed_with_what_the_contracts_say(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
-    pair, other = lp.provide_v2(chain, V2, 5_000), lp.provide_v2(chain, "v2 WBTC/WETH", 5_000)
-    tokens = [lp.provide_v3(chain, V3, -n, n, 500) for n in (1, 2, 3)]
-    liquidity = [lp.manager(chain).positions(one.token_id).call()[7] for one in tokens]
-    raw = lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call()
+    pair, other = lp_on_chain.provide_v2(chain, V2, 5_000), lp_on_chain.provide_v2(chain, "v2 WBTC/WETH", 5_000)
+    tokens = [lp_on_chain.provide_v3(chain, V3, -n, n, 500) for n in (1, 2, 3)]
+    liquidity = [lp_on_chain.manager(chain).positions(token.token_id).call()[7] for token in tokens]
+    raw = lp_on_chain.pair_of(chain, V2).balanceOf(chain.wallet.address).call()
     expected = (
         UnsolicitedPosition(pair.name, pair.contract, None, (pair.token0, pair.token1), raw),
         *(
-            UnsolicitedPosition(one.name, one.contract, one.token_id, (one.token0, one.token1), held)
-            for one, held in zip(tokens, liquidity, strict=True)
+            UnsolicitedPosition(token.name, token.contract, token.token_id, (token.token0, token.token1), amount)
+            for token, amount in zip(tokens, liquidity, strict=True)
         ),
     )
     assert unsolicited(chain, other) == UnsolicitedPositions(expected, 0)
@@ -201,13 +201,13 @@ def test_positions_that_nobody_confirmed_are_listed_with_what_the_contracts_say(
 def test_as_many_tokens_as_are_checked_leave_none_out(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_positions, "MAX_CHECKED_TOKENS", 2)
     assert unsolicited(anvil_chain) == UnsolicitedPositions((), 0)
-    tokens = [lp.provide_v3(anvil_chain, V3, -n, n, 500) for n in (1, 2)]
-    assert ([one.name for one in unsolicited(anvil_chain).positions], unsolicited(anvil_chain).unchecked_count) == (
-        [one.name for one in tokens],
+    tokens = [lp_on_chain.provide_v3(anvil_chain, V3, -n, n, 500) for n in (1, 2)]
+    assert ([position.name for position in unsolicited(anvil_chain).positions], unsolicited(anvil_chain).unchecked_count) == (
+        [token.name for token in tokens],
         0,
     )
-    lp.provide_v3(anvil_chain, V3, -3, 3, 500)
-    assert ([one.name for one in unsolicited(anvil_chain).positions], unsolicited(anvil_chain).unchecked_count) == (
-        [one.name for one in tokens],
+    lp_on_chain.provide_v3(anvil_chain, V3, -3, 3, 500)
+    assert ([position.name for position in unsolicited(anvil_chain).positions], unsolicited(anvil_chain).unchecked_count) == (
+        [token.name for token in tokens],
         1,
     )

@@ -11,12 +11,9 @@ from agent.amm.lp import positions
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition, LpAction, Provide
-from tests.support import agents
-from tests.support import lp_on_chain as lp
-from tests.support import lp_on_chain as lp_acting
+from tests.support import agents, lp_on_chain
 from tests.support.agents import USD
-from tests.support.on_chain.lp_actions import V2, V3
-from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.support.on_chain.lp_actions import V2, V3, config_with_targets
 
 SLIPPAGE = Fraction(3, 1_000)
 Prices = tuple[Fraction, Fraction]
@@ -25,8 +22,8 @@ Prices = tuple[Fraction, Fraction]
 def prices(chain: LocalChain, of: LpAction | ConfirmedPosition) -> Prices:
     """Dollars per base unit of both tokens."""
     named = {token.address: token for token in chain.tokens.values()}
-    one, two = (chain.deployed_world.prices_usd[named[at].symbol] / Fraction(10) ** named[at].decimals for at in (of.token0, of.token1))
-    return one, two
+    price0, two = (chain.deployed_world.prices_usd[named[at].symbol] / Fraction(10) ** named[at].decimals for at in (of.token0, of.token1))
+    return price0, two
 
 
 def worth(raw: tuple[int, int], at: Prices) -> Fraction:
@@ -34,7 +31,7 @@ def worth(raw: tuple[int, int], at: Prices) -> Fraction:
 
 
 def planned(chain: LocalChain, tmp_path: Path, pool: str, own: list[ConfirmedPosition], **wishes: str) -> LpAction:
-    with agents.agent_on(chain, tmp_path, wanting(chain, pool, own, **wishes)) as agent:
+    with agents.agent_on(chain, tmp_path, config_with_targets(chain, pool, own, **wishes)) as agent:
         outcome = agent.plan()
         assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
         assert outcome.plan is not None
@@ -51,12 +48,12 @@ def push(chain: LocalChain, pool: str, usd: int) -> tuple[str, int]:
     return other, chain.balance(other, chain.whale.address) - before
 
 
-def acts(chain: LocalChain, action: LpAction) -> lp_acting.Done | None:
+def acts(chain: LocalChain, action: LpAction) -> lp_on_chain.LiquidityMove | None:
     """What it did; None where the contracts said no."""
     try:
-        return lp_acting.act(chain, action)
+        return lp_on_chain.act(chain, action)
     except RuntimeError as error:
-        assert any(said in str(error) for said in ("slippage", "INSUFFICIENT"))
+        assert any(phrase in str(error) for phrase in ("slippage", "INSUFFICIENT"))
         return None
 
 
@@ -66,13 +63,13 @@ def test_liquidity_bought_in_a_sandwich_is_overpaid_by_no_more_than_slippage(
     anvil_chain: LocalChain, tmp_path: Path, pool: str, sizes: tuple[int, ...], up: int
 ) -> None:
     chain = anvil_chain
-    own = [lp.provide_v2(chain, V2, 100)] if pool == V2 else []
+    own = [lp_on_chain.provide_v2(chain, V2, 100)] if pool == V2 else []
     action = planned(chain, tmp_path, pool, own)
     assert isinstance(action, Provide)
     at, went, stopped = prices(chain, action), 0, 0
     for thousands in sizes:
         mark = chain.snapshot()
-        before = worth(positions.owned_amounts(lp.read(chain, own[0]), *at), at) if own else Fraction(0)
+        before = worth(positions.owned_amounts(lp_on_chain.read(chain, own[0]), *at), at) if own else Fraction(0)
         back = push(chain, pool, up * thousands * 1_000)
         done = acts(chain, action)
         if done is None:
@@ -80,10 +77,12 @@ def test_liquidity_bought_in_a_sandwich_is_overpaid_by_no_more_than_slippage(
         else:
             went += 1
             chain.swap(pool, *back)
-            place = own[0] if own else lp.confirmed(chain.deployed_world.pool_by_name[pool], action.contract, done.token_id, (1, 1))
-            got = worth(positions.owned_amounts(lp.read(chain, place), *at), at) - before
+            place = (
+                own[0] if own else lp_on_chain.confirmed(chain.deployed_world.pool_by_name[pool], action.contract, done.token_id, (1, 1))
+            )
+            overpaid = worth(positions.owned_amounts(lp_on_chain.read(chain, place), *at), at) - before
             paid = -worth(done.moved, at)
-            assert got >= paid * (1 - SLIPPAGE), f"{thousands} thousand: paid {float(paid)}, got {float(got)}"
+            assert overpaid >= paid * (1 - SLIPPAGE), f"{thousands} thousand: paid {float(paid)}, got {float(overpaid)}"
         chain.revert(mark)
     assert went >= 1
     assert stopped >= 1, "what goes beyond the band is stopped by the minimums"
@@ -95,10 +94,10 @@ def test_liquidity_taken_out_in_a_sandwich_pays_what_it_is_worth_or_stays(
     anvil_chain: LocalChain, tmp_path: Path, pool: str, sizes: tuple[int, ...], up: int
 ) -> None:
     chain = anvil_chain
-    own = lp.provide_v2(chain, V2, 2_500) if pool == V2 else lp.provide_v3(chain, V3, -30, 30, 2_500)
+    own = lp_on_chain.provide_v2(chain, V2, 2_500) if pool == V2 else lp_on_chain.provide_v3(chain, V3, -30, 30, 2_500)
     action = planned(chain, tmp_path, pool, [own], share="0%")
     at, stopped = prices(chain, action), 0
-    fair = worth(positions.owned_amounts(lp.read(chain, own), *at), at)
+    fair = worth(positions.owned_amounts(lp_on_chain.read(chain, own), *at), at)
     for thousands in sizes:
         mark = chain.snapshot()
         push(chain, pool, up * thousands * 1_000)

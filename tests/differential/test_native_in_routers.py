@@ -16,12 +16,12 @@ from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, SWEEP_TOKEN, W
 from agent.signing.rules import require_signable
 from agent.units import NATIVE
 from agent.venues import calldata
+from tests.support.constants import ETHER
 from tests.support.signing import plan_of
 from tests.support.text import raises_code
 from tests.support.wallets import AtomicDesk, Desk, R, native_of
 
 W = LegPlace.WALLET
-ETHER = 10**18
 DESKS = {"swap_router_02": Desk, "rebalancer": AtomicDesk}
 both_routers = pytest.mark.parametrize("router", DESKS)
 

@@ -70,9 +70,9 @@ def test_the_expected_fee_of_a_swap_is_near_the_true_one(anvil_chain: LocalChain
             fees = true_fees(line, [swap_program(random, router, legs) for _ in range(6)])
             ratios[legs] += [expected_wei / fee for fee in fees]
             assert most_wei > 3 * max(fees)
-    medians = {legs: round(median(seen), 3) for legs, seen in ratios.items()}
+    medians = {legs: round(median(ratios_of_kind), 3) for legs, ratios_of_kind in ratios.items()}
     assert all(0.9 <= ratio <= 1.2 for ratio in medians.values()), medians
-    assert all(0.8 <= ratio <= 1.4 for seen in ratios.values() for ratio in seen)
+    assert all(0.8 <= ratio <= 1.4 for ratios_of_kind in ratios.values() for ratio in ratios_of_kind)
 
 
 def test_the_expected_fee_of_an_approval_is_at_least_the_true_one(anvil_chain: LocalChain) -> None:
@@ -102,7 +102,10 @@ def test_a_rebalance_pays_about_the_planned_fee(
 ) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    with fjord(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY | {"execution.router": router}, TARGETS, [node]) as agent:
+    with (
+        fjord(chain, monkeypatch) as node,
+        agent_on(chain, tmp_path, ROOMY | {"execution.router": router}, TARGETS, [node.transport]) as agent,
+    ):
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, outcome, before)
@@ -122,7 +125,7 @@ def test_a_fee_100_times_higher_at_sending_is_refused_by_name(
 ) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    with fjord(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node]) as agent:
+    with fjord(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node.transport]) as agent:
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=meanwhile(lambda: node.spike(100)))
         assert outcome.kind is OutcomeKind.REFUSED, outcome.reason

@@ -10,38 +10,39 @@ from agent.chain.quorum import NoQuorum
 from agent.errors import Retryable
 from agent.localchain import LocalChain
 from agent.model import Snapshot
-from tests.support.endpoints import Through, reader
+from tests.support.endpoints import reader
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.text import raises_code
 
 
 def history(chain: LocalChain) -> list[Snapshot]:
     """Snapshots at four blocks in a row, in each of which a pool or a feed changed, newest first."""
-    seen = []
+    snapshots = []
     for number in range(4):
         if number == 2:
             chain.refresh_feeds(["WETH"])
         else:
             chain.swap("v3 WETH/USDC 500", "WETH", (number + 1) * 10**18)
-        seen.append(reader(chain).snapshot())
-    return seen[::-1]
+        snapshots.append(reader(chain).snapshot())
+    return snapshots[::-1]
 
 
 def test_each_block_says_what_a_snapshot_said_there(anvil_chain: LocalChain) -> None:
-    seen = history(anvil_chain)
+    snapshots = history(anvil_chain)
     now = reader(anvil_chain)
-    past = now.past_prices(seen[0].head, 3)
-    assert [one.head for one in past] == [one.head for one in seen[1:]]
-    for one, then in zip(past, seen[1:], strict=True):
-        assert (one.feeds, one.pools) == (then.feeds, then.pools)
-    assert len({one.pools for one in past} | {seen[0].pools}) >= 3
-    assert now.past_prices(seen[0].head, 0) == ()
+    past = now.past_prices(snapshots[0].head, 3)
+    assert [past_snapshot.head for past_snapshot in past] == [snapshot.head for snapshot in snapshots[1:]]
+    for past_snapshot, then in zip(past, snapshots[1:], strict=True):
+        assert (past_snapshot.feeds, past_snapshot.pools) == (then.feeds, then.pools)
+    assert len({past_snapshot.pools for past_snapshot in past} | {snapshots[0].pools}) >= 3
+    assert now.past_prices(snapshots[0].head, 0) == ()
 
 
 def test_a_chain_that_is_younger_than_the_blocks_asked_for_gives_what_it_has(anvil_chain: LocalChain) -> None:
     head = reader(anvil_chain).snapshot().head
     early = anvil_chain.w3.eth.get_block(2)
     young = replace(head, number=2, hash="0x" + bytes(early["hash"]).hex(), timestamp_s=int(early["timestamp"]))
-    assert [one.head.number for one in reader(anvil_chain).past_prices(young, 9)] == [1, 0]
+    assert [token_prices.head.number for token_prices in reader(anvil_chain).past_prices(young, 9)] == [1, 0]
 
 
 def test_a_block_that_is_no_longer_there_is_looked_for_again(local_chain: LocalChain) -> None:
@@ -65,9 +66,9 @@ def about_the_past(method: str, _params: list[Any], answer: Any) -> Any:
 
 def test_a_lie_about_the_past_alone_moves_nothing(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
-    seen = history(chain)
-    liar = Through(honest(chain, "liar"), "liar", change=about_the_past)
+    snapshots = history(chain)
+    liar = RecordingTransport(honest(chain, "liar"), "liar", change=about_the_past)
     with raises_code(NoQuorum, "quorum", "3 blocks"):
-        reader(chain, honest(chain, "alpha"), liar, min_operators=2).past_prices(seen[0].head, 3)
-    truth = reader(chain).past_prices(seen[0].head, 3)
-    assert reader(chain, honest(chain, "alpha"), liar, honest(chain, "beta"), min_operators=2).past_prices(seen[0].head, 3) == truth
+        reader(chain, honest(chain, "alpha"), liar, min_operators=2).past_prices(snapshots[0].head, 3)
+    truth = reader(chain).past_prices(snapshots[0].head, 3)
+    assert reader(chain, honest(chain, "alpha"), liar, honest(chain, "beta"), min_operators=2).past_prices(snapshots[0].head, 3) == truth

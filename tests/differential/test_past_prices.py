@@ -13,11 +13,11 @@ from agent.app.agent import Agent
 from agent.chain.history import past_rounds, past_twaps
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, agent_on
-from tests.support.markets.past_prices import push_rounds as pushed
+from tests.support.constants import HOUR_S
+from tests.support.markets.past_prices import push_rounds
 from tests.support.text import mentions
 from tests.support.worlds import pool_contract
 
-HOUR_S = 3_600
 TARGETS = {"WETH": "40%", "LINK": "30%", "USDC": "30%"}
 
 
@@ -26,18 +26,18 @@ def recorded(agent: Agent, symbol: str) -> dict[int, Fraction]:
     portfolio = agent.portfolio
     token = next(asset.token for asset in portfolio.assets if asset.token.symbol == symbol)
     scale = Fraction(10) ** (token.decimals - portfolio.numeraire.decimals)
-    found = agent.context.store.prices.prices_between(portfolio.numeraire.address, 0, 2**40)
-    return {point.at_s: point.price * scale for point in found if point.token == token.address}
+    price_points = agent.context.store.prices.prices_between(portfolio.numeraire.address, 0, 2**40)
+    return {point.at_s: point.price * scale for point in price_points if point.token == token.address}
 
 
 def test_rounds_are_those_that_were_written_and_the_one_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        written = pushed(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05"])
+        written = push_rounds(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05"])
         head = agent.step_input().snapshot.head
-        told, whole = past_rounds(agent.context.transport, chain.feed_addresses["WETH"], head, written[2].at_s)
+        rounds, whole = past_rounds(agent.context.transport, chain.feed_addresses["WETH"], head, written[2].at_s)
         assert whole
-        assert list(told) == written[1:]
+        assert list(rounds) == written[1:]
         every, whole = past_rounds(agent.context.transport, chain.feed_addresses["WETH"], head, 0)
         assert not whole, "the first round of all is later than that"
         assert list(every)[-5:] == written
@@ -46,13 +46,13 @@ def test_rounds_are_those_that_were_written_and_the_one_before(anvil_chain: Loca
 def test_each_hour_gets_the_rounds_that_stood_at_its_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
-        written = pushed(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05", "1.1", "1.2"])
-        told = api.fetch_prices(agent, "feed", "3h")
-        weth = next(item for item in told["prices"] if item["symbol"] == "WETH")
+        written = push_rounds(chain, "WETH", ["1.01", "1.02", "0.97", "1", "1.05", "1.1", "1.2"])
+        fetched_prices_document = api.fetch_prices(agent, "feed", "3h")
+        weth = next(item for item in fetched_prices_document["prices"] if item["symbol"] == "WETH")
         assert weth["new"] == weth["hours"] >= 3
         for at_s, usd in recorded(agent, "WETH").items():
             assert (at_s + 1) % HOUR_S == 0
-            standing = [one.answer for one in written if one.at_s <= at_s]
+            standing = [round.answer for round in written if round.at_s <= at_s]
             assert usd == Fraction(standing[-1], 10**8)
         assert {item["symbol"]: item["new"] for item in api.fetch_prices(agent, "feed", "3h")["prices"]} == {"WETH": 0, "LINK": 0}
 
@@ -60,7 +60,7 @@ def test_each_hour_gets_the_rounds_that_stood_at_its_end(anvil_chain: LocalChain
 def test_a_feed_that_had_not_spoken_for_too_long_tells_no_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY | {"reference.feed_max_age": "90m"}, TARGETS) as agent:
-        pushed(chain, "WETH", ["1.01"])
+        push_rounds(chain, "WETH", ["1.01"])
         chain.warp(5 * HOUR_S, refresh_feeds=False)
         chain.refresh_feeds()
         api.fetch_prices(agent, "feed", "4h")
@@ -78,10 +78,10 @@ def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChai
             chain.swap(name, "LINK", 10**21)
         step = agent.step_input()
         head = step.snapshot.head
-        pool = next(one for one in step.snapshot.pools if isinstance(one, V3Pool) and one.address == info.address)
+        pool = next(pool for pool in step.snapshot.pools if isinstance(pool, V3Pool) and pool.address == info.address)
         ends = [end - 1 for end in range(head.timestamp_s // HOUR_S * HOUR_S, head.timestamp_s - 400 * HOUR_S, -HOUR_S)]
-        told = past_twaps(agent.context.transport, [pool], head, ends, HOUR_S)
-        remembered = [end_s for end_s in ends if told.get(end_s)]
+        means = past_twaps(agent.context.transport, [pool], head, ends, HOUR_S)
+        remembered = [end_s for end_s in ends if means.get(end_s)]
         assert len(remembered) >= 3
         assert len(remembered) < len(ends), "no pool remembers for ever"
         ticks = []
@@ -89,7 +89,7 @@ def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChai
             ago = head.timestamp_s - end_s
             before, after = pool_contract(chain, info).functions.observe([ago + HOUR_S, ago]).call(block_identifier=head.number)[0]
             ticks.append((after - before) // HOUR_S)
-            assert told[end_s][0].twap_tick == ticks[-1]
+            assert means[end_s][0].twap_tick == ticks[-1]
         assert len(set(ticks)) > 1, "the market moved"
 
         document = api.fetch_prices(agent, lookback_text="4h")
@@ -98,7 +98,7 @@ def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChai
         assert link["new"] == link["hours"] >= 3
         spot = float(chain.deployed_world.prices_usd["LINK"])
         assert all(abs(float(usd) / spot - 1) < 0.2 for usd in recorded(agent, "LINK").values())
-        spans = {(one["symbol"], one["source"]) for one in api.recorded_price_spans(agent)["prices"]}
+        spans = {(price["symbol"], price["source"]) for price in api.recorded_price_spans(agent)["prices"]}
         assert ("LINK", "pools") in spans
         assert api.forget_prices(agent, "pools")["removed"] >= link["new"]
         assert recorded(agent, "LINK") == {}
@@ -108,6 +108,6 @@ def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChai
 def test_what_cannot_be_asked_is_named(anvil_chain: LocalChain, tmp_path: Path, source: str | None) -> None:
     changes = ROOMY | {"portfolio.assets.1.feed": None}
     with agent_on(anvil_chain, tmp_path, changes, TARGETS) as agent:
-        told = {item["symbol"]: item for item in api.fetch_prices(agent, source, "2h")["prices"] if item["source"] == "feed"}
-        assert mentions(told["LINK"]["why"], "LINK", "no feed")
-        assert told["LINK"]["hours"] == 0
+        price_by_symbol = {item["symbol"]: item for item in api.fetch_prices(agent, source, "2h")["prices"] if item["source"] == "feed"}
+        assert mentions(price_by_symbol["LINK"]["why"], "LINK", "no feed")
+        assert price_by_symbol["LINK"]["hours"] == 0

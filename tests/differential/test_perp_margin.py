@@ -54,14 +54,14 @@ def test_a_fill_changes_the_account_as_computed(perps: LocalPerps) -> None:
     trader = perps.chain.accounts[3].address
     perps.deposit(trader, 10_000 * 10**6)
     for size in (2 * WAD, WAD // 3, -WAD, -3 * WAD, WAD):
-        before, held = account_of(perps, trader), perps.markets["WETH"].base_token
+        before, base_token = account_of(perps, trader), perps.markets["WETH"].base_token
         settled, changed = _events(perps, perps.trade(trader, "WETH", size))
-        due = [replace(one, funding_pending_raw=settled) for one in before.positions]
-        computed = margin.with_trade(replace(before, positions=tuple(due)), held, size, changed)
+        due = [replace(position, funding_pending_raw=settled) for position in before.positions]
+        computed = margin.with_trade(replace(before, positions=tuple(due)), base_token, size, changed)
         after = account_of(perps, trader)
-        assert computed.size_raw(held) == after.size_raw(held)
+        assert computed.size_raw(base_token) == after.size_raw(base_token)
         assert computed.realised_raw == after.realised_raw
-        assert _open_notional(computed, held) == _open_notional(after, held)
+        assert _open_notional(computed, base_token) == _open_notional(after, base_token)
 
 
 def _events(perps: LocalPerps, tx_hash: HexStr) -> tuple[int, int]:
@@ -71,12 +71,13 @@ def _events(perps: LocalPerps, tx_hash: HexStr) -> tuple[int, int]:
     settled = house.FundingPaymentSettled().process_receipt(receipt, errors=DISCARD)
     (changed,) = house.PositionChanged().process_receipt(receipt, errors=DISCARD)
     parsed = parse_receipt(perps.chain.transport.call("eth_getTransactionReceipt", [tx_hash]), tx_hash)
-    assert [(one.clearing_house, one.trader, one.market, one.paid_raw) for one in parsed.funding] == [
-        (perps.clearing_house.address, one["args"]["trader"], one["args"]["baseToken"], one["args"]["fundingPayment"]) for one in settled
+    assert [(event.clearing_house, event.trader, event.market, event.paid_raw) for event in parsed.funding] == [
+        (perps.clearing_house.address, event["args"]["trader"], event["args"]["baseToken"], event["args"]["fundingPayment"])
+        for event in settled
     ]
     [fill] = parsed.fills
     assert (fill.quote_raw, fill.fee_raw) == (changed["args"]["exchangedPositionNotional"], changed["args"]["fee"])
-    return sum(one["args"]["fundingPayment"] for one in settled), changed["args"]["exchangedPositionNotional"] - changed["args"]["fee"]
+    return sum(event["args"]["fundingPayment"] for event in settled), changed["args"]["exchangedPositionNotional"] - changed["args"]["fee"]
 
 
 def _open_notional(account: MarginAccount, market: str) -> int:

@@ -15,11 +15,11 @@ from tests.support.perps import WAD
 def test_pools_move_as_far_as_asked(perps_chain: LocalPerps, weth: str, wbtc: str) -> None:
     perps = perps_chain
     usd = perps.chain.deployed_world.prices_usd
-    wanted = {"WETH": usd["WETH"] * Fraction(weth), "WBTC": usd["WBTC"] * Fraction(wbtc)}
-    for symbol, price in wanted.items():
+    usd_by_symbol = {"WETH": usd["WETH"] * Fraction(weth), "WBTC": usd["WBTC"] * Fraction(wbtc)}
+    for symbol, price in usd_by_symbol.items():
         perps.set_index(symbol, price)
-    perps.move_pools(wanted, perps.chain.clock.sleep)
-    for symbol, price in wanted.items():
+    perps.move_pools(usd_by_symbol, perps.chain.clock.sleep)
+    for symbol, price in usd_by_symbol.items():
         assert market_price(perps, symbol) == pytest.approx(float(price), rel=1e-9)
 
 

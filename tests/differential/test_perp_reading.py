@@ -49,7 +49,7 @@ def test_the_lens_reads_what_the_views_answer(perps: LocalPerps) -> None:
 def test_funding_beyond_the_cap_of_the_venue_counts_at_the_cap(perps: LocalPerps) -> None:
     who, scope = with_positions(perps), scope_of(perps, perps.chain.accounts[3].address)
     answers = answers_of(perps, who)
-    at = next(number for number, one in enumerate(perp_questions(scope)) if one.name == "mean index of WETH")
+    at = next(number for number, perp_question in enumerate(perp_questions(scope)) if perp_question.name == "mean index of WETH")
     answer = answers[at]
     assert isinstance(answer, bytes)
     for factor, cap in ((2, Fraction(-1, 10)), (Fraction(1, 2), Fraction(1, 10))):
@@ -70,8 +70,8 @@ def test_a_negative_balance_of_the_vault_is_a_debt(perps: LocalPerps) -> None:
     """Settled losses above the collateral (AccountBalance settles them into Vault's int256)."""
     who, debt = perps.chain.accounts[5].address, uint_word(2**256 - 5 * 10**6)
     scope, answers = scope_of(perps, who), answers_of(perps, who)
-    for number, one in enumerate(perp_questions(scope)):
-        if one.name in ("collateral", "account value"):
+    for number, perp_question in enumerate(perp_questions(scope)):
+        if perp_question.name in ("collateral", "account value"):
             answers[number] = debt
     read = read_account(scope, answers)
     assert isinstance(read, MarginAccount), read
@@ -94,7 +94,7 @@ def test_what_is_no_address_is_no_market_and_makes_the_account_unknown(perps: Lo
     """A lying endpoint may set a bit above an address, which no contract can answer."""
     who = with_positions(perps)
     scope, answers = scope_of(perps, who), answers_of(perps, who)
-    at = next(number for number, one in enumerate(perp_questions(scope)) if one.name == name)
+    at = next(number for number, perp_question in enumerate(perp_questions(scope)) if perp_question.name == name)
     base = int(scope.markets[0].base, 16)
     answers[at] = uint_word(32) + uint_word(2) + uint_word(base | 1 << 160) + uint_word(base)
     assert unread_bases(scope, answers) == ()

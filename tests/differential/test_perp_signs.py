@@ -150,10 +150,10 @@ def test_a_liquidation_sells_a_long_and_buys_a_short_back(perps: LocalPerps, sid
         chain.send(liquidate(chain.wallet.address, perps.markets["WETH"].base_token), chain.whale.address)
     )
     changes = perps.clearing_house.events.PositionLiquidated().process_receipt(receipt, errors=DISCARD)
-    assert [one["args"]["trader"] for one in changes] == [chain.wallet.address]
-    left = read(perps).size_raw(perps.markets["WETH"].base_token)
-    assert (left - before) * side < 0
-    assert left * side >= 0
+    assert [change["args"]["trader"] for change in changes] == [chain.wallet.address]
+    size_after = read(perps).size_raw(perps.markets["WETH"].base_token)
+    assert (size_after - before) * side < 0
+    assert size_after * side >= 0
 
 
 @SIDES

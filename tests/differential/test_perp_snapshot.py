@@ -18,8 +18,9 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.model import FuturesReading, UnreadableItem
 from agent.model.futures import MARGIN_ACCOUNT_ITEM
 from tests.support import agents
-from tests.support.endpoints import Through, passing_on, pools, reader, serve
-from tests.support.futures import EVEN, futures_changes
+from tests.support.endpoints import passing_on, pools, reader, serve
+from tests.support.fakes.transport import RecordingTransport
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perps import WAD, account_of, scope_of
 from tests.support.text import raises_code
 
@@ -36,13 +37,13 @@ def perps(perps_chain: LocalPerps) -> LocalPerps:
 def test_two_pools_and_two_perpetual_markets_take_two_round_trips(perps: LocalPerps) -> None:
     chain = perps.chain
     who = chain.wallet.address
-    seen = reader(chain, pools=pools(chain)[:2], layer_scopes=(scope_of(perps, who),)).snapshot()
-    assert seen.http_request_count == 2
-    assert (len(seen.pools), seen.unreadable_items, seen.layer(FuturesReading).unknown_reason) == (2, (), "")
-    assert margin_account(seen) is not None
+    snapshot = reader(chain, pools=pools(chain)[:2], layer_scopes=(scope_of(perps, who),)).snapshot()
+    assert snapshot.http_request_count == 2
+    assert (len(snapshot.pools), snapshot.unreadable_items, snapshot.layer(FuturesReading).unknown_reason) == (2, (), "")
+    assert margin_account(snapshot) is not None
     views = account_of(perps, who)
-    assert (margin_account(seen).collateral_raw, margin_account(seen).positions) == (views.collateral_raw, views.positions)
-    assert [market.mark for market in margin_account(seen).markets] == [market.mark for market in views.markets]
+    assert (margin_account(snapshot).collateral_raw, margin_account(snapshot).positions) == (views.collateral_raw, views.positions)
+    assert [market.mark for market in margin_account(snapshot).markets] == [market.mark for market in views.markets]
 
 
 @pytest.mark.parametrize(("weth_usd", "kind"), [(30_000, OutcomeKind.HOLD), (45_000, OutcomeKind.PLANNED)])
@@ -52,32 +53,32 @@ def test_a_whole_step_reads_two_pools_and_two_markets_in_two_round_trips(
     """From the config to the decision, counted by a server in between; only the guards of a plan ask more."""
     chain = perps.chain
     agents.fund(chain, {"WETH": weth_usd, "USDC": 17_500})  # with 12,345 of margin on its targets, or off them
-    changes = futures_changes(perps, {"WETH": "60%", "WBTC": "-40%"}) | {"venues.uniswap_v2": None}
+    changes = futures_config_changes(perps, {"WETH": "60%", "WBTC": "-40%"}) | {"venues.uniswap_v2": None}
     loaded = agents.trusted(chain, tmp_path, changes, EVEN)
     with serve(passing_on(chain.url or "")) as server, agents.again(chain, loaded, [EndpointProvider(server.url, "counted", 10)]) as agent:
         before = len(server.seen)
         outcome = agent.rebalance(send=False)
-        seen = outcome.step_input.snapshot
-        assert margin_account(seen) is not None, outcome.reason
+        snapshot = outcome.step_input.snapshot
+        assert margin_account(snapshot) is not None, outcome.reason
         assert outcome.kind is kind, outcome.reason
-        assert (len(seen.pools), len(margin_account(seen).markets), len(margin_account(seen).positions)) == (2, 2, 2)
-        assert seen.http_request_count == 2
+        assert (len(snapshot.pools), len(margin_account(snapshot).markets), len(margin_account(snapshot).positions)) == (2, 2, 2)
+        assert snapshot.http_request_count == 2
         assert (len(server.seen) - before == 2) is (kind is OutcomeKind.HOLD)
 
 
 def test_a_snapshot_without_a_margin_account_has_no_futures(perps: LocalPerps) -> None:
-    seen = reader(perps.chain).snapshot()
-    assert (margin_account(seen), seen.layer(FuturesReading).unknown_reason) == (None, "")
+    snapshot = reader(perps.chain).snapshot()
+    assert (margin_account(snapshot), snapshot.layer(FuturesReading).unknown_reason) == (None, "")
 
 
 def test_an_unknown_margin_account_is_quarantined_and_never_empty(perps: LocalPerps) -> None:
     """The whale provides liquidity, whose value is not counted."""
     chain = perps.chain
     scope = scope_of(perps, chain.whale.address)
-    seen = reader(chain, layer_scopes=(scope,)).snapshot()
+    snapshot = reader(chain, layer_scopes=(scope,)).snapshot()
     why = "the account provides liquidity, whose value is not counted"
-    assert (margin_account(seen), seen.layer(FuturesReading).unknown_reason) == (None, why)
-    assert UnreadableItem(MARGIN_ACCOUNT_ITEM, scope.trader, why) in seen.unreadable_items
+    assert (margin_account(snapshot), snapshot.layer(FuturesReading).unknown_reason) == (None, why)
+    assert UnreadableItem(MARGIN_ACCOUNT_ITEM, scope.trader, why) in snapshot.unreadable_items
 
 
 def test_a_market_that_the_config_does_not_name_is_read_at_once_and_from_then_on_in_two_round_trips(perps: LocalPerps) -> None:
@@ -101,16 +102,16 @@ def test_while_an_unnamed_market_cannot_be_read_the_account_is_unknown(perps: Lo
     chain = perps.chain
     scope = scope_of(perps, chain.wallet.address)
     narrow = replace(scope, markets=scope.markets[:1])
-    asked = 0
+    read_count = 0
 
     def fails(method: str, _: list[Any], answer: Any) -> Any:
-        nonlocal asked
-        asked += method == "eth_call"
-        return "0x" if method == "eth_call" and asked > 1 else answer
+        nonlocal read_count
+        read_count += method == "eth_call"
+        return "0x" if method == "eth_call" and read_count > 1 else answer
 
-    seen = reader(chain, Through(honest(chain, "broken"), "broken", change=fails), layer_scopes=(narrow,)).snapshot()
+    snapshot = reader(chain, RecordingTransport(honest(chain, "broken"), "broken", change=fails), layer_scopes=(narrow,)).snapshot()
     why = f"the account has positions in markets not configured: {scope.markets[1].base.lower()}"
-    assert (margin_account(seen), seen.layer(FuturesReading).unknown_reason) == (None, why)
+    assert (margin_account(snapshot), snapshot.layer(FuturesReading).unknown_reason) == (None, why)
 
 
 def honest(chain: LocalChain, operator: str) -> EndpointProvider:
@@ -122,8 +123,13 @@ def lies(perps: LocalPerps) -> list[tuple[str, bytes]]:
     scope = scope_of(perps, perps.chain.wallet.address)
     line = perps.chain.transport
     return [
-        (one.name, bytes.fromhex(line.call("eth_call", [{"to": one.address, "data": "0x" + one.item.calldata.hex()}, "latest"])[2:]))
-        for one in perp_questions(scope)
+        (
+            perp_question.name,
+            bytes.fromhex(
+                line.call("eth_call", [{"to": perp_question.address, "data": "0x" + perp_question.item.calldata.hex()}, "latest"])[2:]
+            ),
+        )
+        for perp_question in perp_questions(scope)
     ]
 
 
@@ -142,12 +148,12 @@ def test_a_lie_about_any_margin_figure_is_refused_and_named(perps: LocalPerps, f
         assert word.hex() in answer
         return answer.replace(word.hex(), (int.from_bytes(word, "big") ^ 1).to_bytes(32, "big").hex())
 
-    liar = Through(honest(chain, "liar"), "liar", change=lie)
+    liar = RecordingTransport(honest(chain, "liar"), "liar", change=lie)
     with raises_code(Refused, "quorum", "liar"):
         reader(chain, honest(chain, "alpha"), liar, min_operators=2, layer_scopes=(scope,)).snapshot()
     alpha, beta = honest(chain, "alpha"), honest(chain, "beta")
-    seen = reader(chain, liar, alpha, beta, min_operators=2, layer_scopes=(scope,)).snapshot()
-    assert seen.operators == ("alpha", "beta")
-    assert margin_account(seen) is not None
-    assert [(one.subject, one.address) for one in seen.unreadable_items] == [("endpoint", "liar")]
-    assert f"futures: {figure}" in seen.unreadable_items[0].why
+    snapshot = reader(chain, liar, alpha, beta, min_operators=2, layer_scopes=(scope,)).snapshot()
+    assert snapshot.operators == ("alpha", "beta")
+    assert margin_account(snapshot) is not None
+    assert [(unreadable_item.subject, unreadable_item.address) for unreadable_item in snapshot.unreadable_items] == [("endpoint", "liar")]
+    assert f"futures: {figure}" in snapshot.unreadable_items[0].why

@@ -33,29 +33,29 @@ def test_five_assets_reach_their_targets_in_one_transaction_equal_to_the_plan_to
 ) -> None:
     hold(anvil_chain, values)
     step, desk = step_of(anvil_chain, TARGETS), Desk(anvil_chain)
-    found = plan(step, rebalance_to_targets(step))
-    desk.approve_for(found)
-    receipt = desk.swap(found)
+    swap_plan = plan(step, rebalance_to_targets(step))
+    desk.approve_for(swap_plan)
+    receipt = desk.swap(swap_plan)
     assert receipt.status == 1
     after = desk.balances()
-    assert {step.portfolio.token(at).symbol: raw for at, raw in found.holdings_after} == after
+    assert {step.portfolio.token(at).symbol: raw for at, raw in swap_plan.holdings_after} == after
     total = sum(after[s] * anvil_chain.deployed_world.prices_usd[s] / 10 ** anvil_chain.tokens[s].decimals for s in TARGETS)
     for symbol, target_bps in TARGETS.items():
         value = after[symbol] * anvil_chain.deployed_world.prices_usd[symbol] / 10 ** anvil_chain.tokens[symbol].decimals
-        assert abs(value / total * BPS - target_bps) <= 10, (symbol, found.skipped)
-    assert Fraction(4, 5) <= Fraction(receipt.gas_used, found.gas_units) <= Fraction(5, 4)
+        assert abs(value / total * BPS - target_bps) <= 10, (symbol, swap_plan.skipped)
+    assert Fraction(4, 5) <= Fraction(receipt.gas_used, swap_plan.gas_units) <= Fraction(5, 4)
 
 
 def test_a_plan_moves_no_real_pool_beyond_its_bound_and_names_what_stays(anvil_chain: LocalChain) -> None:
     hold(anvil_chain, {"WETH": 100_000, "WBTC": 100_000, "USDC": 100_000, "USDT": 100_000, "LINK": 2_000_000})
     step, desk = step_of(anvil_chain, TARGETS), Desk(anvil_chain)
-    found = plan(step, rebalance_to_targets(step))
+    swap_plan = plan(step, rebalance_to_targets(step))
     before = {name: price_now(anvil_chain, name) for name in anvil_chain.address_by_pool}
-    desk.approve_for(found)
-    assert desk.swap(found).status == 1
+    desk.approve_for(swap_plan)
+    assert desk.swap(swap_plan).status == 1
     moves = {name: abs(price_now(anvil_chain, name) / was - 1) for name, was in before.items()}
     assert max(moves.values()) <= Fraction(102, 10_000), "1 % of the price of what is sold, up to 1/0.99 of its inverse"
-    assert any("price_impact" in item.why for item in found.skipped)
+    assert any("price_impact" in item.why for item in swap_plan.skipped)
 
 
 def test_a_swap_by_hand_pays_what_plan_and_quote_said(anvil_chain: LocalChain) -> None:
@@ -63,16 +63,16 @@ def test_a_swap_by_hand_pays_what_plan_and_quote_said(anvil_chain: LocalChain) -
     step, desk = step_of(anvil_chain, TARGETS), Desk(anvil_chain)
     weth, usdt = desk.at("WETH"), desk.at("USDT")
     amount = 80 * 10**18
-    found = plan_swap(step, weth, usdt, amount)
+    plan = plan_swap(step, weth, usdt, amount)
     promised = quote(step, weth, usdt, amount).amount_out_raw
     before = desk.balances()
-    desk.approve_for(found)
-    assert desk.swap(found).status == 1
+    desk.approve_for(plan)
+    assert desk.swap(plan).status == 1
     after = desk.balances()
-    got = sum(leg.amount_out_raw for leg in found.legs if leg.sink is LegPlace.WALLET)
+    bought_raw = sum(leg.amount_out_raw for leg in plan.legs if leg.sink is LegPlace.WALLET)
     assert after["WETH"] - before["WETH"] == -amount
-    assert after["USDT"] - before["USDT"] == got == promised
-    assert len(found.legs) >= 2, "80 WETH are worth a split"
+    assert after["USDT"] - before["USDT"] == bought_raw == promised
+    assert len(plan.legs) >= 2, "80 WETH are worth a split"
 
 
 @pytest.mark.parametrize("seed", [3, 8, 10])

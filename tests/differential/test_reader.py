@@ -14,22 +14,14 @@ from agent.chain.watch import SnapshotScope
 from agent.errors import ConfigError, OperatorNeeded, Retryable
 from agent.localchain import LocalChain, run_anvil
 from agent.localchain.nodes import free_port
-from tests.support.endpoints import Reply, Through, passing_on, pools, reader, serve, tokens, watch
+from tests.support.endpoints import Reply, passing_on, pools, reader, serve, tokens, watch
+from tests.support.fakes.clock import START_S, FakeClock, forbid_sleep
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.text import raises_code
 from tests.support.worlds import ANVIL_OFTEN
 
 OWNER = "0x" + "11" * 20
 NOTHING = SnapshotScope(OWNER, (), (), (), (), (OWNER,), 0, 100)
-
-
-class StoppedClock:
-    """Always the same second."""
-
-    def now_s(self) -> int:
-        return 1_700_000_000
-
-    def sleep(self, seconds: float) -> None:
-        raise AssertionError("a reader never sleeps by the agent's clock")
 
 
 def local(chain: LocalChain, operator: str) -> EndpointProvider:
@@ -42,41 +34,43 @@ def test_a_snapshot_takes_two_http_requests_whatever_the_number_of_tokens_and_po
         for number, used in enumerate((few, many), start=1):
             line = EndpointProvider(server.url, "counted", 10)
             owned = tokens(anvil_chain) * (1 if used is few else 3)
-            seen = ChainReader([line], anvil_chain.chain_id, watch(anvil_chain, pools=used, tokens=owned), anvil_chain.clock, 1).snapshot()
-            assert len(seen.pools) == len(used)
-            assert seen.http_request_count == line.request_count == 2
+            snapshot = ChainReader(
+                [line], anvil_chain.chain_id, watch(anvil_chain, pools=used, tokens=owned), anvil_chain.clock, 1
+            ).snapshot()
+            assert len(snapshot.pools) == len(used)
+            assert snapshot.http_request_count == line.request_count == 2
             assert len(server.seen) == 2 * number
 
 
 def test_two_operators_are_asked_twice_each_and_both_are_named(anvil_chain: LocalChain) -> None:
-    seen = reader(anvil_chain, local(anvil_chain, "alpha"), local(anvil_chain, "beta"), min_operators=2).snapshot()
-    assert seen.operators == ("alpha", "beta")
-    assert seen.http_request_count == 4
-    assert seen.unreadable_items == ()
+    snapshot = reader(anvil_chain, local(anvil_chain, "alpha"), local(anvil_chain, "beta"), min_operators=2).snapshot()
+    assert snapshot.operators == ("alpha", "beta")
+    assert snapshot.http_request_count == 4
+    assert snapshot.unreadable_items == ()
 
 
 def test_the_snapshot_is_of_one_block_with_clock_nonces_and_fees(local_chain: LocalChain) -> None:
-    seen = reader(local_chain).snapshot()
+    snapshot = reader(local_chain).snapshot()
     block = local_chain.w3.eth.get_block("latest")
-    assert seen.head.hash == "0x" + bytes(block["hash"]).hex()
-    assert (seen.head.number, seen.head.timestamp_s, seen.head.base_fee_wei) == (
+    assert snapshot.head.hash == "0x" + bytes(block["hash"]).hex()
+    assert (snapshot.head.number, snapshot.head.timestamp_s, snapshot.head.base_fee_wei) == (
         block["number"],
         block["timestamp"],
         block["baseFeePerGas"],
     )
-    assert seen.head.chain_id == local_chain.chain_id
-    assert seen.nonce_latest == seen.nonce_pending == local_chain.w3.eth.get_transaction_count(local_chain.wallet.address)
-    assert seen.now_s == local_chain.clock.now_s()
-    assert seen.priority_fee_wei == 10**9
-    assert seen.gas_price_wei == local_chain.w3.eth.gas_price
+    assert snapshot.head.chain_id == local_chain.chain_id
+    assert snapshot.nonce_latest == snapshot.nonce_pending == local_chain.w3.eth.get_transaction_count(local_chain.wallet.address)
+    assert snapshot.now_s == local_chain.clock.now_s()
+    assert snapshot.priority_fee_wei == 10**9
+    assert snapshot.gas_price_wei == local_chain.w3.eth.gas_price
 
 
 def test_a_pending_transaction_shows_in_the_pending_nonce_only(anvil_chain: LocalChain) -> None:
     anvil_chain.node.rpc("evm_setAutomine", False)  # type: ignore[attr-defined]  # anvil's node only
     try:
         anvil_chain.w3.eth.send_transaction({"from": anvil_chain.wallet.address, "to": anvil_chain.whale.address, "value": 1})
-        seen = reader(anvil_chain).snapshot()
-        assert seen.nonce_pending == seen.nonce_latest + 1
+        snapshot = reader(anvil_chain).snapshot()
+        assert snapshot.nonce_pending == snapshot.nonce_latest + 1
     finally:
         anvil_chain.mine()
         anvil_chain.node.rpc("evm_setAutomine", True)  # type: ignore[attr-defined]  # anvil's node only
@@ -86,13 +80,15 @@ def test_an_endpoint_on_another_chain_needs_the_operator_unless_a_majority_outvo
     with raises_code(OperatorNeeded, "chain", "31337") as caught:
         reader(anvil_chain, chain_id=1).snapshot()
     assert "chain.chain_id is" in str(caught.value)
-    stray = Through(local(anvil_chain, "stray"), "stray", change=lambda method, _, answer: "0x1" if method == "eth_chainId" else answer)
+    stray = RecordingTransport(
+        local(anvil_chain, "stray"), "stray", change=lambda method, _, answer: "0x1" if method == "eth_chainId" else answer
+    )
     for minimum in (1, 2):
         with raises_code(OperatorNeeded, "chain", "stray", "31337"):
             reader(anvil_chain, local(anvil_chain, "alpha"), stray, min_operators=minimum).snapshot()
-    seen = reader(anvil_chain, local(anvil_chain, "alpha"), local(anvil_chain, "beta"), stray, min_operators=2).snapshot()
-    assert seen.operators == ("alpha", "beta")
-    assert [(q.subject, q.address, "chain 1," in q.why) for q in seen.unreadable_items] == [("endpoint", "stray", True)]
+    snapshot = reader(anvil_chain, local(anvil_chain, "alpha"), local(anvil_chain, "beta"), stray, min_operators=2).snapshot()
+    assert snapshot.operators == ("alpha", "beta")
+    assert [(q.subject, q.address, "chain 1," in q.why) for q in snapshot.unreadable_items] == [("endpoint", "stray", True)]
 
 
 @ANVIL_OFTEN
@@ -106,11 +102,11 @@ def test_a_reorganisation_between_the_two_trips_is_noticed(local_chain: LocalCha
             local_chain.revert(mark)
             local_chain.set_balance("LINK", 77)
 
-    line = Through(local_chain.transport, "local", before=reorganise)
+    line = RecordingTransport(local_chain.transport, "local", before=reorganise)
     with raises_code(Retryable, "reorg", "local", f"different block {newest}"):
         reader(local_chain, line).snapshot()
-    seen = reader(local_chain).snapshot()
-    assert 77 in [holding.raw for holding in seen.holdings]
+    snapshot = reader(local_chain).snapshot()
+    assert 77 in [holding.raw for holding in snapshot.holdings]
 
 
 def test_a_block_that_comes_between_the_two_trips_changes_nothing(anvil_chain: LocalChain) -> None:
@@ -122,7 +118,7 @@ def test_a_block_that_comes_between_the_two_trips_changes_nothing(anvil_chain: L
             anvil_chain.set_balance("LINK", 5)
             anvil_chain.w3.eth.send_transaction({"from": anvil_chain.wallet.address, "to": anvil_chain.whale.address, "value": 1})
 
-    assert reader(anvil_chain, Through(anvil_chain.transport, "local", before=act)).snapshot() == expected
+    assert reader(anvil_chain, RecordingTransport(anvil_chain.transport, "local", before=act)).snapshot() == expected
 
 
 def stingy(gas: int) -> Any:
@@ -138,20 +134,20 @@ def stingy(gas: int) -> Any:
 
 def test_what_did_not_fit_costs_a_third_trip_that_is_counted(anvil_chain: LocalChain) -> None:
     expected = reader(anvil_chain).snapshot()
-    seen = reader(anvil_chain, Through(anvil_chain.transport, "local", **stingy(900_000))).snapshot()
-    assert seen.http_request_count == 3
-    assert replace(seen, http_request_count=2) == expected
+    snapshot = reader(anvil_chain, RecordingTransport(anvil_chain.transport, "local", **stingy(900_000))).snapshot()
+    assert snapshot.http_request_count == 3
+    assert replace(snapshot, http_request_count=2) == expected
 
 
 def test_a_page_that_the_node_refuses_is_asked_again_in_smaller_ones(anvil_chain: LocalChain) -> None:
     expected = reader(anvil_chain).snapshot()
-    seen = reader(anvil_chain, Through(anvil_chain.transport, "local", **stingy(60_000))).snapshot()
-    assert seen.http_request_count == 3
-    assert replace(seen, http_request_count=2) == expected
+    snapshot = reader(anvil_chain, RecordingTransport(anvil_chain.transport, "local", **stingy(60_000))).snapshot()
+    assert snapshot.http_request_count == 3
+    assert replace(snapshot, http_request_count=2) == expected
 
 
 def test_a_node_that_never_runs_the_lens_is_worth_another_try_and_named(anvil_chain: LocalChain) -> None:
-    refuse = Through(
+    refuse = RecordingTransport(
         local(anvil_chain, "alpha"), "alpha", change=lambda method, _, answer: RpcFault(-1, "not here") if method == "eth_call" else answer
     )
     with pytest.raises(Retryable, match="lens"):
@@ -161,15 +157,15 @@ def test_a_node_that_never_runs_the_lens_is_worth_another_try_and_named(anvil_ch
 def test_an_endpoint_that_is_down_is_named_and_the_others_go_on_if_they_are_enough(anvil_chain: LocalChain) -> None:
     alpha, beta = local(anvil_chain, "alpha"), local(anvil_chain, "beta")
     down = EndpointProvider(f"http://127.0.0.1:{free_port()}", "gamma", 1, attempts=1)
-    seen = reader(anvil_chain, alpha, down, beta, min_operators=2).snapshot()
-    assert seen.operators == ("alpha", "beta")
-    assert [(q.subject, q.address) for q in seen.unreadable_items] == [("endpoint", "gamma")]
+    snapshot = reader(anvil_chain, alpha, down, beta, min_operators=2).snapshot()
+    assert snapshot.operators == ("alpha", "beta")
+    assert [(q.subject, q.address) for q in snapshot.unreadable_items] == [("endpoint", "gamma")]
     with raises_code(Retryable, "operators", "gamma"):
         reader(anvil_chain, alpha, down, min_operators=2).snapshot()
 
 
 def test_an_endpoint_that_locks_us_out_needs_the_operator(anvil_chain: LocalChain) -> None:
-    with serve(lambda asked: Reply(b"no", status=403)) as server, raises_code(OperatorNeeded, "access", "403"):
+    with serve(lambda request: Reply(b"no", status=403)) as server, raises_code(OperatorNeeded, "access", "403"):
         reader(anvil_chain, EndpointProvider(server.url, "alpha", 1, attempts=1)).snapshot()
 
 
@@ -177,14 +173,14 @@ def test_a_chain_without_base_fee_is_a_legacy_chain() -> None:
     with run_anvil(flags=["--hardfork", "berlin"]) as url:
         line = EndpointProvider(url, "local", 10)
 
-        seen = ChainReader([line], 31337, NOTHING, StoppedClock(), 1).snapshot()
-    assert seen.head.base_fee_wei is None
-    assert seen.gas_price_wei > 0
-    assert seen.now_s == StoppedClock().now_s()
+        snapshot = ChainReader([line], 31337, NOTHING, FakeClock(wait=forbid_sleep), 1).snapshot()
+    assert snapshot.head.base_fee_wei is None
+    assert snapshot.gas_price_wei > 0
+    assert snapshot.now_s == START_S
 
 
 def test_an_endpoint_without_priority_fee_suggests_none(anvil_chain: LocalChain) -> None:
-    old = Through(
+    old = RecordingTransport(
         local(anvil_chain, "old"), "old", change=lambda method, _, answer: RpcFault(-32601, "what") if "Priority" in method else answer
     )
     assert reader(anvil_chain, old).snapshot().priority_fee_wei == 0
@@ -193,6 +189,6 @@ def test_an_endpoint_without_priority_fee_suggests_none(anvil_chain: LocalChain)
 def test_too_few_operators_are_a_config_error() -> None:
     alpha, again = (EndpointProvider("http://127.0.0.1:1", "alpha") for _ in range(2))
     with pytest.raises(ConfigError, match="1 operator"):
-        ChainReader([alpha, again], 31337, NOTHING, StoppedClock(), 2)
+        ChainReader([alpha, again], 31337, NOTHING, FakeClock(wait=forbid_sleep), 2)
     with pytest.raises(ConfigError):
-        ChainReader([], 31337, NOTHING, StoppedClock(), 1)
+        ChainReader([], 31337, NOTHING, FakeClock(wait=forbid_sleep), 1)

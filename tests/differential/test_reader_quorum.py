@@ -10,7 +10,8 @@ import pytest
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
 from agent.localchain import LocalChain
-from tests.support.endpoints import Through, reader
+from tests.support.endpoints import reader
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.text import raises_code
 
 Lie = Callable[[str, list[Any], Any], Any]
@@ -63,7 +64,7 @@ FIELDS = {
 
 @pytest.mark.parametrize("lie", FIELDS.values(), ids=FIELDS.keys())
 def test_a_lie_about_any_single_field_is_refused_and_named(anvil_chain: LocalChain, lie: Lie) -> None:
-    liar = Through(honest(anvil_chain, "liar"), "liar", change=lie)
+    liar = RecordingTransport(honest(anvil_chain, "liar"), "liar", change=lie)
     with raises_code(Refused, "quorum", "liar") as caught:
         reader(anvil_chain, honest(anvil_chain, "alpha"), liar, min_operators=2).snapshot()
     assert [verdict.guard for verdict in caught.value.verdicts] == ["quorum"]
@@ -73,11 +74,13 @@ def test_a_lie_about_any_single_field_is_refused_and_named(anvil_chain: LocalCha
 def test_a_liar_among_three_is_outvoted_and_named(anvil_chain: LocalChain, lie: Lie) -> None:
     alpha, beta = honest(anvil_chain, "alpha"), honest(anvil_chain, "beta")
     truth = reader(anvil_chain, alpha, beta, min_operators=2).snapshot()
-    seen = reader(anvil_chain, Through(honest(anvil_chain, "liar"), "liar", change=lie), alpha, beta, min_operators=2).snapshot()
-    assert seen.operators == ("alpha", "beta")
-    assert [(q.subject, q.address) for q in seen.unreadable_items] == [("endpoint", "liar")]
+    snapshot = reader(
+        anvil_chain, RecordingTransport(honest(anvil_chain, "liar"), "liar", change=lie), alpha, beta, min_operators=2
+    ).snapshot()
+    assert snapshot.operators == ("alpha", "beta")
+    assert [(q.subject, q.address) for q in snapshot.unreadable_items] == [("endpoint", "liar")]
     for field in ("head", "native_wei", "nonce_latest", "holdings", "allowances", "pools", "feeds", "code_hashes"):
-        assert getattr(seen, field) == getattr(truth, field)
+        assert getattr(snapshot, field) == getattr(truth, field)
 
 
 @pytest.mark.parametrize("step", [37, pytest.param(13, marks=pytest.mark.slow)])
@@ -85,12 +88,12 @@ def test_every_byte_of_the_lens_counts(anvil_chain: LocalChain, step: int) -> No
     """Each 13th byte, in every run each 37th, flipped alone: another answer or none at all, never an agreement."""
     alpha = honest(anvil_chain, "alpha")
     sizes: list[int] = []
-    measure = Through(alpha, "alpha", change=lens(lambda page: sizes.append(len(page))))
+    measure = RecordingTransport(alpha, "alpha", change=lens(lambda page: sizes.append(len(page))))
     whole = reader(anvil_chain, measure)
     whole.snapshot()
     assert len(sizes) == 1
     for at in range(1, sizes[0], step):
-        liar = Through(honest(anvil_chain, "liar"), "liar", change=flip(at))
+        liar = RecordingTransport(honest(anvil_chain, "liar"), "liar", change=flip(at))
         both = type(whole)([alpha, liar], anvil_chain.chain_id, whole.scope, anvil_chain.clock, 2)
         with pytest.raises((Refused, Retryable), match="liar"):
             both.snapshot()
@@ -102,7 +105,7 @@ def test_two_endpoints_of_one_operator_do_not_make_two(anvil_chain: LocalChain) 
 
 
 def test_a_lie_about_the_hash_is_no_quorum(anvil_chain: LocalChain) -> None:
-    liar = Through(honest(anvil_chain, "liar"), "liar", change=header(hash="0x" + "ee" * 32))
+    liar = RecordingTransport(honest(anvil_chain, "liar"), "liar", change=header(hash="0x" + "ee" * 32))
     with pytest.raises((Refused, Retryable), match=r"liar|no longer"):
         reader(anvil_chain, honest(anvil_chain, "alpha"), liar, min_operators=2).snapshot()
 
@@ -115,10 +118,10 @@ def test_an_endpoint_that_is_a_block_behind_is_waited_for_by_reading_the_block_t
     def late(method: str, params: list[Any]) -> tuple[str, list[Any]]:
         return (method, [hex(head - 1), False]) if params[:1] == ["latest"] else (method, params)
 
-    seen = reader(anvil_chain, honest(anvil_chain, "fast"), Through(line, "slow", ask=late), min_operators=2).snapshot()
-    assert seen.head.number == head - 1
-    assert seen.operators == ("fast", "slow")
-    assert seen.http_request_count == 4
+    snapshot = reader(anvil_chain, honest(anvil_chain, "fast"), RecordingTransport(line, "slow", ask=late), min_operators=2).snapshot()
+    assert snapshot.head.number == head - 1
+    assert snapshot.operators == ("fast", "slow")
+    assert snapshot.http_request_count == 4
 
 
 def test_one_endpoint_far_behind_does_not_hold_back_two_others(anvil_chain: LocalChain) -> None:
@@ -129,10 +132,10 @@ def test_one_endpoint_far_behind_does_not_hold_back_two_others(anvil_chain: Loca
     def late(method: str, params: list[Any]) -> tuple[str, list[Any]]:
         return (method, ["0x5", False]) if params[:1] == ["latest"] else (method, params)
 
-    lines = (honest(anvil_chain, "alpha"), Through(line, "stuck", ask=late), honest(anvil_chain, "beta"))
-    seen = reader(anvil_chain, *lines, min_operators=2).snapshot()
-    assert seen.head.number == head
-    assert [(q.subject, q.address, "behind" in q.why) for q in seen.unreadable_items] == [("endpoint", "stuck", True)]
+    lines = (honest(anvil_chain, "alpha"), RecordingTransport(line, "stuck", ask=late), honest(anvil_chain, "beta"))
+    snapshot = reader(anvil_chain, *lines, min_operators=2).snapshot()
+    assert snapshot.head.number == head
+    assert [(q.subject, q.address, "behind" in q.why) for q in snapshot.unreadable_items] == [("endpoint", "stuck", True)]
 
 
 def test_pending_transactions_that_any_endpoint_knows_count_and_the_lowest_fees_do(anvil_chain: LocalChain) -> None:
@@ -142,18 +145,17 @@ def test_pending_transactions_that_any_endpoint_knows_count_and_the_lowest_fees_
         return hex(10**15) if method in ("eth_maxPriorityFeePerGas", "eth_gasPrice") else answer
 
     plain = reader(anvil_chain).snapshot()
-    beta = Through(honest(anvil_chain, "beta"), "beta", change=knows_more)
-    seen = reader(anvil_chain, honest(anvil_chain, "alpha"), beta, min_operators=2).snapshot()
-    assert seen.nonce_pending == plain.nonce_latest + 2
-    assert (seen.priority_fee_wei, seen.gas_price_wei) == (plain.priority_fee_wei, plain.gas_price_wei)
+    beta = RecordingTransport(honest(anvil_chain, "beta"), "beta", change=knows_more)
+    snapshot = reader(anvil_chain, honest(anvil_chain, "alpha"), beta, min_operators=2).snapshot()
+    assert snapshot.nonce_pending == plain.nonce_latest + 2
+    assert (snapshot.priority_fee_wei, snapshot.gas_price_wei) == (plain.priority_fee_wei, plain.gas_price_wei)
 
 
 def test_all_endpoints_refusing_access_need_the_operator(anvil_chain: LocalChain) -> None:
-    class Closed(Through):
-        def batch(self, calls: Any) -> list[Any]:
-            raise OperatorNeeded(f"{self.name} refuses (HTTP 403)", "check its key")
+    def close(_number: int) -> None:
+        raise OperatorNeeded("the endpoint refuses (HTTP 403)", "check its key")
 
-    closed = [Closed(honest(anvil_chain, name), name) for name in ("alpha", "beta")]
+    closed = [RecordingTransport(honest(anvil_chain, name), name, before=close) for name in ("alpha", "beta")]
     with raises_code(OperatorNeeded, "operators", "0 of 2 operators"):
         reader(anvil_chain, *closed, min_operators=2).snapshot()
 
@@ -167,20 +169,20 @@ def test_one_that_is_a_little_behind_helps_to_outvote_a_liar(anvil_chain: LocalC
     def late(method: str, params: list[Any]) -> tuple[str, list[Any]]:
         return (method, [hex(head - 1), False]) if params[:1] == ["latest"] else (method, params)
 
-    liar = Through(honest(anvil_chain, "liar"), "liar", change=FIELDS["native balance"])
-    behind = Through(line, "late", ask=late)
-    seen = reader(anvil_chain, liar, behind, honest(anvil_chain, "alpha"), min_operators=2).snapshot()
-    assert (seen.head.number, seen.operators) == (head - 1, ("alpha", "late"))
-    assert [(q.address, "native" in q.why) for q in seen.unreadable_items] == [("liar", True)]
+    liar = RecordingTransport(honest(anvil_chain, "liar"), "liar", change=FIELDS["native balance"])
+    behind = RecordingTransport(line, "late", ask=late)
+    snapshot = reader(anvil_chain, liar, behind, honest(anvil_chain, "alpha"), min_operators=2).snapshot()
+    assert (snapshot.head.number, snapshot.operators) == (head - 1, ("alpha", "late"))
+    assert [(q.address, "native" in q.why) for q in snapshot.unreadable_items] == [("liar", True)]
 
 
 @pytest.mark.parametrize("lie", [header(number="0xffffff"), header(hash="0x" + "ee" * 32)], ids=["height", "hash"])
 def test_a_block_that_nobody_else_has_is_not_read(anvil_chain: LocalChain, lie: Lie) -> None:
-    liar = Through(honest(anvil_chain, "liar"), "liar", change=lie)
-    seen = reader(anvil_chain, liar, honest(anvil_chain, "alpha"), honest(anvil_chain, "beta"), min_operators=2).snapshot()
-    assert seen.operators == ("alpha", "beta")
-    assert [q.address for q in seen.unreadable_items] == ["liar"]
-    assert seen.head.hash == anvil_chain.transport.call("eth_getBlockByNumber", [hex(seen.head.number), False])["hash"]
+    liar = RecordingTransport(honest(anvil_chain, "liar"), "liar", change=lie)
+    snapshot = reader(anvil_chain, liar, honest(anvil_chain, "alpha"), honest(anvil_chain, "beta"), min_operators=2).snapshot()
+    assert snapshot.operators == ("alpha", "beta")
+    assert [q.address for q in snapshot.unreadable_items] == ["liar"]
+    assert snapshot.head.hash == anvil_chain.transport.call("eth_getBlockByNumber", [hex(snapshot.head.number), False])["hash"]
 
 
 def test_of_three_the_suggested_fee_and_the_pending_nonce_of_one_alone_do_not_count(anvil_chain: LocalChain) -> None:
@@ -190,9 +192,13 @@ def test_of_three_the_suggested_fee_and_the_pending_nonce_of_one_alone_do_not_co
         return "0x0" if method in ("eth_maxPriorityFeePerGas", "eth_gasPrice") else answer
 
     plain = reader(anvil_chain).snapshot()
-    lines = (Through(honest(anvil_chain, "liar"), "liar", change=alone), honest(anvil_chain, "alpha"), honest(anvil_chain, "beta"))
-    seen = reader(anvil_chain, *lines, min_operators=2).snapshot()
-    assert (seen.nonce_pending, seen.priority_fee_wei, seen.gas_price_wei) == (
+    lines = (
+        RecordingTransport(honest(anvil_chain, "liar"), "liar", change=alone),
+        honest(anvil_chain, "alpha"),
+        honest(anvil_chain, "beta"),
+    )
+    snapshot = reader(anvil_chain, *lines, min_operators=2).snapshot()
+    assert (snapshot.nonce_pending, snapshot.priority_fee_wei, snapshot.gas_price_wei) == (
         plain.nonce_pending,
         plain.priority_fee_wei,
         plain.gas_price_wei,
@@ -210,9 +216,9 @@ def test_the_suggested_fee_of_one_operator_counts_by_its_lowest_endpoint(anvil_c
     names = {"alpha": "alpha", "alpha again": "alpha", "beta": "beta", "beta again": "beta"}
     high = {lifted, "beta again"}
     lines = [
-        Through(honest(anvil_chain, name), operator, change=dear) if name in high else honest(anvil_chain, operator)
+        RecordingTransport(honest(anvil_chain, name), operator, change=dear) if name in high else honest(anvil_chain, operator)
         for name, operator in names.items()
     ]
-    seen = reader(anvil_chain, *lines, min_operators=2).snapshot()
-    assert seen.operators == ("alpha", "beta")
-    assert (seen.priority_fee_wei, seen.gas_price_wei) == (plain.priority_fee_wei, plain.gas_price_wei)
+    snapshot = reader(anvil_chain, *lines, min_operators=2).snapshot()
+    assert snapshot.operators == ("alpha", "beta")
+    assert (snapshot.priority_fee_wei, snapshot.gas_price_wei) == (plain.priority_fee_wei, plain.gas_price_wei)

@@ -12,19 +12,19 @@ from agent.artifacts import npm_artifact, own_artifact
 from agent.signing.deployment_rules import encode_deployment
 from agent.units import NATIVE
 from agent.venues import deployment
+from tests.support.constants import ETHER
 from tests.support.programs import Flow, Program, Row, RowKind
-from tests.support.rebalancer import Stall
+from tests.support.rebalancer import RebalancerAttack
 from tests.support.samples import slow
 from tests.support.venues import CONCENTRATED, POOL_MANAGER, V4_QUOTER, Venue, VenuePool, Venues
 
 HERE, PAIR = Flow.HERE, Flow.PAIR
 SOME_PAIRS = [(Venue.V4, Venue.V4), *pairwise((*Venue, next(iter(Venue))))]
 """Each kind as the first and as the second of two; a manager of V4 is unlocked once for both."""
-ETHER = 10**18
 
 
 def test_the_deployer_gives_the_predicted_address_and_code(venues: Venues) -> None:
-    stall, eth = Stall(venues), venues.chain.w3.eth
+    stall, eth = RebalancerAttack(venues), venues.chain.w3.eth
     code = eth.get_code(stall.rebalancer)
     assert "0x" + keccak(code).hex() == deployment.rebalancer_code_hash()
     assert 0 < len(code) < 24_576
@@ -32,7 +32,7 @@ def test_the_deployer_gives_the_predicted_address_and_code(venues: Venues) -> No
 
 
 def test_it_has_no_owner_no_views_and_no_storage(venues: Venues) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     abi = own_artifact("Rebalancer").abi
     assert not [entry for entry in abi if entry.get("stateMutability") in ("view", "pure") or entry["type"] == "constructor"]
     functions = {entry["name"] for entry in abi if entry["type"] == "function"}
@@ -46,7 +46,7 @@ def test_it_has_no_owner_no_views_and_no_storage(venues: Venues) -> None:
 @pytest.mark.parametrize("venue", list(Venue))
 def test_a_swap_gives_what_the_pool_quotes_to_the_wei(venues: Venues, venue: Venue, sold: str) -> None:
     """USDT returns nothing from its functions."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     pool = stall.pool(venue, "WETH", "USDT")
     leg = stall.leg(pool, stall.at(sold))
     too_much = replace(leg, min_out_raw=leg.min_out_raw + 1)
@@ -57,13 +57,13 @@ def test_a_swap_gives_what_the_pool_quotes_to_the_wei(venues: Venues, venue: Ven
 
 
 def test_all_kinds_trade_in_one_program(venues: Venues) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     legs = [stall.leg(stall.pool(venue, "WETH", "USDC"), stall.at("WETH")) for venue in Venue]
     changes = stall.send(stall.program(*legs))
     assert changes == {"WETH": -sum(leg.amount_raw for leg in legs), "USDC": sum(leg.min_out_raw for leg in legs)}
 
 
-def hub(stall: Stall, first: VenuePool, second: VenuePool, **changes: Flow) -> tuple[Program, int, int]:
+def hub(stall: RebalancerAttack, first: VenuePool, second: VenuePool, **changes: Flow) -> tuple[Program, int, int]:
     """WETH to USDC in the first pool and all of it to LINK in the second; the amounts sold and bought."""
     leg = stall.leg(first, stall.at("WETH"), **{"sink": HERE} | changes)
     out = stall.venues.quote(second, stall.at("USDC"), leg.min_out_raw)
@@ -75,7 +75,7 @@ def hub(stall: Stall, first: VenuePool, second: VenuePool, **changes: Flow) -> t
 
 @pytest.mark.parametrize(("first", "second"), [*SOME_PAIRS, *slow(pair for pair in product(Venue, repeat=2) if pair not in SOME_PAIRS)])
 def test_a_hub_token_goes_from_any_kind_to_any_kind(venues: Venues, first: Venue, second: Venue) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     program, sold, bought = hub(stall, stall.pool(first, "WETH", "USDC"), stall.pool(second, "USDC", "LINK"))
     assert stall.send(program) == {"WETH": -sold, "LINK": bought}
     assert not any(stall.loot().values())
@@ -83,14 +83,14 @@ def test_a_hub_token_goes_from_any_kind_to_any_kind(venues: Venues, first: Venue
 
 @pytest.mark.parametrize("first", [venue for venue in Venue if venue is not Venue.V4])
 def test_an_output_goes_straight_into_the_next_pair(venues: Venues, first: Venue) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     program, sold, bought = hub(stall, stall.pool(first, "WETH", "USDC"), stall.pool(Venue.V2, "USDC", "LINK"), sink=PAIR)
     assert stall.send(program) == {"WETH": -sold, "LINK": bought}
 
 
 def test_v4_adds_its_credit_to_what_lies_here(venues: Venues) -> None:
     """USDC comes from V3 and, in the same unlocking, from V4; one V4 leg sells all of it."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     weth, usdc = stall.at("WETH"), stall.at("USDC")
     before = stall.leg(stall.pool(Venue.V3, "WETH", "USDC"), weth, sink=HERE)
     within = stall.leg(stall.pool(Venue.V4, "WETH", "USDC"), weth, sink=HERE)
@@ -102,7 +102,7 @@ def test_v4_adds_its_credit_to_what_lies_here(venues: Venues) -> None:
 
 
 def test_pools_of_two_managers_are_unlocked_one_after_the_other(venues: Venues) -> None:
-    stall, chain = Stall(venues), venues.chain
+    stall, chain = RebalancerAttack(venues), venues.chain
     first = stall.pool(Venue.V4, "WETH", "USDC")
     manager = chain.deploy(npm_artifact(POOL_MANAGER), chain.whale.address)
     stall.venues = replace(
@@ -119,7 +119,7 @@ def test_pools_of_two_managers_are_unlocked_one_after_the_other(venues: Venues) 
 
 
 def test_native_coin_trades_in_v4_as_itself(venues: Venues) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     pool, usdc = stall.pool(Venue.V4, "ETH", "USDC"), stall.at("USDC")
     sold = stall.leg(pool, NATIVE)
     assert stall.send(stall.program(sold)) == {"ETH": -sold.amount_raw, "USDC": sold.min_out_raw}
@@ -130,7 +130,7 @@ def test_native_coin_trades_in_v4_as_itself(venues: Venues) -> None:
 
 def test_coin_is_wrapped_and_unwrapped_between_pools(venues: Venues) -> None:
     """WETH is unwrapped for a native pool; what a native pool pays is wrapped for a pool of WETH."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     weth, usdc, usdt = (stall.at(symbol) for symbol in ("WETH", "USDC", "USDT"))
     native, v3 = stall.pool(Venue.V4, "ETH", "USDC"), stall.pool(Venue.V3, "WETH", "USDT", tier=(500, 10))
     coin = stall.raw(weth, 300)
@@ -146,7 +146,7 @@ def test_coin_is_wrapped_and_unwrapped_between_pools(venues: Venues) -> None:
 
 
 def test_wrapped_coin_goes_to_the_wallet_and_back(venues: Venues) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     weth = stall.at("WETH")
     wrap = replace(stall.leg(stall.pool(Venue.V2, "WETH", "USDC"), weth, ETHER), row=stall.wrapped, token_in=NATIVE, token_out=weth)
     wrap = replace(wrap, min_out_raw=ETHER)
@@ -157,17 +157,17 @@ def test_wrapped_coin_goes_to_the_wallet_and_back(venues: Venues) -> None:
 @pytest.mark.parametrize("venue", list(Venue))
 def test_what_no_leg_spends_goes_home(venues: Venues, venue: Venue) -> None:
     """A token left here, what others sent here, and native coin sent along for nothing."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     venues.chain.set_balance("USDC", 7, owner=stall.rebalancer)
     leg = stall.leg(stall.pool(venue, "WETH", "USDC"), stall.at("WETH"))
-    left = stall.program(replace(leg, sink=HERE), WETH=-leg.amount_raw, USDC=leg.min_out_raw)
-    assert stall.send(left, value_wei=5) == {"WETH": -leg.amount_raw, "USDC": leg.min_out_raw + 7}
+    program = stall.program(replace(leg, sink=HERE), WETH=-leg.amount_raw, USDC=leg.min_out_raw)
+    assert stall.send(program, value_wei=5) == {"WETH": -leg.amount_raw, "USDC": leg.min_out_raw + 7}
     assert not any(stall.loot().values())
 
 
 @pytest.mark.parametrize("venue", [Venue.V2, *CONCENTRATED])
 def test_exact_allowances_are_used_up(venues: Venues, venue: Venue) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     leg = stall.leg(stall.pool(venue, "WETH", "USDC"), stall.at("WETH"))
     weth = venues.chain.token_contract("WETH").functions
     venues.chain.send(weth.approve(stall.rebalancer, leg.amount_raw), stall.victim, gas=200_000)
@@ -177,7 +177,7 @@ def test_exact_allowances_are_used_up(venues: Venues, venue: Venue) -> None:
 
 def test_a_pair_of_another_fee_pays_by_its_own(venues: Venues) -> None:
     """The leg names the fee: a pair refuses what a lower one asks, and a higher one leaves the rest in the pair."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     leg = stall.leg(stall.pool(Venue.V2, "WETH", "USDC"), stall.at("WETH"))
     assert "UniswapV2: K" in stall.would(stall.program(replace(leg, tier=2_500)))
     assert stall.would(stall.program(replace(leg, tier=5_000))) == "TooLittleOut(1)"

@@ -13,17 +13,17 @@ from agent.artifacts import own_artifact
 from agent.signing.calldata import selector
 from agent.units import NATIVE
 from tests.support.attacks import add_foreign, attack
+from tests.support.constants import ETHER
 from tests.support.programs import Condition, Flow, Program, ProgramLeg
-from tests.support.rebalancer import CALLBACKS, Stall, unlocked
+from tests.support.rebalancer import CALLBACKS, RebalancerAttack, unlocked
 from tests.support.venues import CONCENTRATED, LOWEST, Venue, VenuePool, Venues
 
 HERE, PAIR = Flow.HERE, Flow.PAIR
-ETHER = 10**18
 every_callback = pytest.mark.parametrize("venue", CONCENTRATED)
 every_pool_callback = pytest.mark.parametrize("venue", [venue for venue in CONCENTRATED if venue is not Venue.V4])
 
 
-def callback(stall: Stall, venue: Venue, payer: str, token: str, raw: int, amounts: tuple[int, int] | None = None) -> str:
+def callback(stall: RebalancerAttack, venue: Venue, payer: str, token: str, raw: int, amounts: tuple[int, int] | None = None) -> str:
     """Calldata with which a pool asks Rebalancer for payment, or a manager has it trade for `payer`."""
     if venue is not Venue.V4:
         data = encode(["address", "address", "uint256"], [payer, token, raw])
@@ -45,7 +45,7 @@ def own_swap(pool: VenuePool, recipient: str, raw: int) -> str:
 @every_callback
 def test_nobody_makes_an_idle_rebalancer_pay(venues: Venues, venue: Venue) -> None:
     """Forged callback, stolen allowance: the victim's allowance is open, and only its own call spends it."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     pool, before = stall.pool(venue, "WETH", "USDC"), venues.chain.balances()
     forged = [callback(stall, venue, stall.victim, stall.at(symbol), 10**6) for symbol in ("WETH", "USDC", "USDT")]
     forged += [callback(stall, venue, stall.victim, stall.at("WETH"), 0), callback(stall, venue, stall.rebalancer, stall.at("WETH"), 1)]
@@ -62,7 +62,7 @@ def test_nobody_makes_an_idle_rebalancer_pay(venues: Venues, venue: Venue) -> No
 
 @pytest.mark.parametrize("venue", list(Venue))
 def test_another_accounts_allowance_is_not_spent_by_the_victims_own_calldata(venues: Venues, venue: Venue) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     program = stall.program(stall.leg(stall.pool(venue, "WETH", "USDC"), stall.at("WETH")))
     assert stall.would(program) == "", "the same call is good when the victim sends it"
     for stolen in (program, replace(program, conditions={})):
@@ -72,7 +72,7 @@ def test_another_accounts_allowance_is_not_spent_by_the_victims_own_calldata(ven
 @every_callback
 def test_a_thief_who_buys_in_a_genuine_pool_does_not_pay_with_the_victims_allowance(venues: Venues, venue: Venue) -> None:
     """The genuine pool, or the genuine manager, calls the thief back, and the thief calls Rebalancer."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     thief, pool = stall.deploy("CallbackThief"), stall.pool(venue, "WETH", "USDC")
     for payer in (stall.victim, stall.rebalancer, thief.address):
         forged = callback(stall, venue, payer, pool.token0, 10**6)
@@ -83,7 +83,7 @@ def test_a_thief_who_buys_in_a_genuine_pool_does_not_pay_with_the_victims_allowa
 @every_callback
 def test_reserves_that_are_stale_in_the_pools_own_callback_buy_nothing(venues: Venues, venue: Venue) -> None:
     """Read-only re-entrancy: the pool is called from inside its own swap, and Rebalancer with it."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     caller, pool = stall.deploy("CallbackThief"), stall.pool(venue, "WETH", "USDC")
     venues.chain.set_balance("USDC", 10**9, owner=caller.address)
     approve = stall.calldata(venues.chain.token_contract("USDC"), "approve", stall.rebalancer, 2**200)
@@ -97,7 +97,7 @@ def test_reserves_that_are_stale_in_the_pools_own_callback_buy_nothing(venues: V
 @every_callback
 def test_a_malicious_token_forges_no_callback_while_its_genuine_pool_is_awaited(venues: Venues, venue: Venue, sells_evil: bool) -> None:
     """Bought, the token runs while the pool is awaited; sold, just after it was served. It sends the very data that is awaited."""
-    stall = Stall(venues, evil=True)
+    stall = RebalancerAttack(venues, evil=True)
     sold = "EVIL" if sells_evil else "WETH"
     pool, other = stall.pool(venue, "EVIL", "WETH"), stall.pool(venue, "USDC", "USDT")
     leg = stall.leg(pool, stall.at(sold))
@@ -107,7 +107,7 @@ def test_a_malicious_token_forges_no_callback_while_its_genuine_pool_is_awaited(
         callback(stall, venue, stall.victim, stall.at(sold), leg.amount_raw, amounts),
         unlocked(program.encode(), stall.victim),
     ]
-    others = [callback(stall, one, stall.victim, stall.at(symbol), 10**6) for one in CONCENTRATED for symbol in ("WETH", "USDC", "EVIL")]
+    others = [callback(stall, pool, stall.victim, stall.at(symbol), 10**6) for pool in CONCENTRATED for symbol in ("WETH", "USDC", "EVIL")]
     thief = stall.deploy("CallbackThief")
     forged = callback(stall, venue, stall.victim, other.token0, 10**6)
     genuine = stall.calldata(thief, "act", other.address, own_swap(other, thief.address, 10**6), stall.rebalancer, forged)
@@ -123,14 +123,14 @@ def test_a_malicious_token_forges_no_callback_while_its_genuine_pool_is_awaited(
     assert changes == {symbol: raw for symbol, raw in totals(stall, program).items() if raw}
 
 
-def totals(stall: Stall, program: Program) -> dict[str, int]:
+def totals(stall: RebalancerAttack, program: Program) -> dict[str, int]:
     """What the wallet gives and gets by a program whose leasts are the quotes."""
     return {stall.symbol(token): condition.bound_raw for token, condition in program.conditions.items()}
 
 
 def test_a_hook_reenters_nothing_and_settles_nothing_for_itself(venues: Venues) -> None:
     """Before and after the swap the accomplice calls each entry, and the manager in Rebalancer's name."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     pool = stall.hooked_pool("WETH", "USDC")
     program = stall.program(stall.leg(pool, stall.at("WETH")))
     entries = [program.calldata, unlocked(program.encode(), stall.victim)]
@@ -149,7 +149,7 @@ def test_a_hook_reenters_nothing_and_settles_nothing_for_itself(venues: Venues) 
 @pytest.mark.parametrize("dirt", ["take", "mint", "settleFor", "sync"])
 def test_dirty_deltas_of_a_hook_undo_the_whole_transaction_or_nothing(venues: Venues, dirt: str, wait: int) -> None:
     """What is taken must be paid by whom took it; what is given to Rebalancer unasked cannot be left there."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     pool = stall.hooked_pool("WETH", "USDC")
     manager, weth = venues.manager, stall.at("WETH")
     venues.chain.set_balance("WETH", ETHER, owner=stall.accomplice.address)
@@ -176,7 +176,7 @@ def test_dirty_deltas_of_a_hook_undo_the_whole_transaction_or_nothing(venues: Ve
 
 def test_a_token_that_settles_the_victims_payment_for_itself_undoes_the_transaction(venues: Venues) -> None:
     """The tokens lie in the manager already, and Rebalancer has not yet said so: an accomplice says it first."""
-    stall = Stall(venues, evil=True)
+    stall = RebalancerAttack(venues, evil=True)
     pool = stall.pool(Venue.V4, "EVIL", "WETH")
     manager, evil = venues.manager, stall.at("EVIL")
     leg = stall.leg(pool, evil)
@@ -189,7 +189,7 @@ def test_a_token_that_settles_the_victims_payment_for_itself_undoes_the_transact
 
 @pytest.mark.parametrize("short", [1, 10**6])
 def test_a_hook_that_keeps_a_part_of_what_is_bought_is_refused_by_the_leg(venues: Venues, short: int) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     pool = stall.hooked_pool("WETH", "USDC", share=short)
     quoted = stall.leg(pool, stall.at("WETH"))
     asks_all = replace(quoted, min_out_raw=quoted.min_out_raw + short)
@@ -201,7 +201,7 @@ def test_a_hook_that_keeps_a_part_of_what_is_bought_is_refused_by_the_leg(venues
 @every_pool_callback
 def test_a_malicious_token_cannot_grab_what_waits_in_a_pair_for_the_next_leg(venues: Venues, venue: Venue, grab: str) -> None:
     """The genuine pool has sent WETH ahead into the pair and is being paid with EVIL: now the pair is skimmed."""
-    stall = Stall(venues, evil=True)
+    stall = RebalancerAttack(venues, evil=True)
     pair = stall.pool(Venue.V2, "WETH", "USDC")
     first = stall.leg(stall.pool(venue, "EVIL", "WETH"), stall.at("EVIL"), sink=PAIR, next_token=stall.at("USDC"), next_row=pair.row)
     second = pair.leg(stall.at("WETH"), 0, venues.quote(pair, stall.at("WETH"), first.min_out_raw), source=PAIR)
@@ -218,7 +218,7 @@ def test_a_malicious_token_cannot_grab_what_waits_in_a_pair_for_the_next_leg(ven
 @pytest.mark.parametrize("venue", list(Venue))
 def test_a_token_that_answers_a_megabyte_or_refuses_costs_only_its_own_swap(venues: Venues, venue: Venue) -> None:
     """Nobody copies the megabyte, else the gas would not suffice. FALSE says no by its answer alone; its pool holds only USDC."""
-    stall, chain = Stall(venues), venues.chain
+    stall, chain = RebalancerAttack(venues), venues.chain
     mega = chain.deploy(own_artifact("MegabyteToken"))
     good = stall.program(stall.leg(stall.pool(venue, "WETH", "USDC"), stall.at("WETH")))
     assert stall.would(replace(good, conditions={**good.conditions, mega: Condition(Fraction(0), 0)})) == ""
@@ -236,7 +236,7 @@ def test_a_token_that_answers_a_megabyte_or_refuses_costs_only_its_own_swap(venu
 @pytest.mark.parametrize("venue", list(Venue))
 def test_a_fee_on_transfer_loses_nobody_money(venues: Venues, venue: Venue, sells: bool) -> None:
     """Sold, it arrives short: a pool refuses it, and a pair counts what arrived. Bought, it reaches the wallet short of its bound."""
-    stall, chain = Stall(venues), venues.chain
+    stall, chain = RebalancerAttack(venues), venues.chain
     fee = add_foreign(chain, "FEE", attack("SwitchedFeeToken"))
     venues.fund(["FEE"])
     chain.set_balance("FEE", 1_000 * ETHER)

@@ -14,17 +14,17 @@ from eth_utils.crypto import keccak
 
 from agent.signing.calldata import selector
 from tests.support.attacks import attack
+from tests.support.constants import ETHER
 from tests.support.programs import Flow, Program, ProgramLeg, Row, RowKind, rebalance_calldata
-from tests.support.rebalancer import CALLBACKS, Stall, unlocked
+from tests.support.rebalancer import CALLBACKS, RebalancerAttack, unlocked
 from tests.support.venues import CONCENTRATED, Venue, Venues
 
 HERE, PAIR = Flow.HERE, Flow.PAIR
-ETHER = 10**18
 every_callback = pytest.mark.parametrize("venue", CONCENTRATED)
 every_pool_callback = pytest.mark.parametrize("venue", [venue for venue in CONCENTRATED if venue is not Venue.V4])
 
 
-def fork(stall: Stall, venue: Venue, tier: int) -> tuple[Row, Any]:
+def fork(stall: RebalancerAttack, venue: Venue, tier: int) -> tuple[Row, Any]:
     """A forged factory of pools with other code, and its pool of WETH and USDC."""
     factory = stall.deploy("ForkFactory")
     tokens = sorted([stall.at("WETH"), stall.at("USDC")], key=lambda token: int(token, 16))
@@ -39,7 +39,7 @@ def fork(stall: Stall, venue: Venue, tier: int) -> tuple[Row, Any]:
 
 @every_pool_callback
 def test_a_fork_with_other_init_code_is_never_reached_and_never_served(venues: Venues, venue: Venue) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     genuine = stall.pool(venue, "WETH", "USDC")
     _, pool = fork(stall, venue, genuine.tier)
     demand = stall.calldata(
@@ -54,29 +54,29 @@ def test_a_fork_with_other_init_code_is_never_reached_and_never_served(venues: V
 
 @pytest.mark.parametrize("venue", list(Venue))
 def test_a_wrong_hash_a_wrong_maker_or_a_wrong_tier_has_no_pool(venues: Venues, venue: Venue) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     leg = stall.leg(stall.pool(venue, "WETH", "USDC"), stall.at("WETH"))
     wrong = [replace(leg, row=replace(leg.row, maker=stall.thief))]
     if venue is not Venue.V4:
         wrong += [replace(leg, row=replace(leg.row, word=keccak(leg.row.word)))]
-        wrong += [replace(leg, row=replace(leg.row, word=row.word)) for one, row in venues.rows.items() if one is not venue]
+        wrong += [replace(leg, row=replace(leg.row, word=row.word)) for row_entry, row in venues.rows.items() if row_entry is not venue]
     if venue not in (Venue.V2, Venue.V4):
         wrong += [replace(leg, tier=leg.tier + 1)]
-    assert [stall.would(stall.program(one)) for one in wrong] == ["NoSuchPool(1)"] * len(wrong)
+    assert [stall.would(stall.program(leg)) for leg in wrong] == ["NoSuchPool(1)"] * len(wrong)
     if venue is Venue.V4:
-        for one in (
+        for wrong_leg in (
             replace(leg, tier=leg.tier + 1),
             replace(leg, spacing=61),
             replace(leg, row=replace(leg.row, word=bytes(31) + b"\xc0")),
         ):
-            assert stall.would(stall.program(one)) == "PoolNotInitialized()"
+            assert stall.would(stall.program(wrong_leg)) == "PoolNotInitialized()"
         assert stall.would(stall.program(replace(leg, row=replace(leg.row, word=b"\x01" + bytes(31))))) != "", "no address"
 
 
 @pytest.mark.parametrize("venue", list(Venue))
 def test_a_row_of_another_kind_reaches_no_pool(venues: Venues, venue: Venue) -> None:
     """The same factory under another kind: the callback has another name, or the pool another interface."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     leg = stall.leg(stall.pool(venue, "WETH", "USDC"), stall.at("WETH"))
     for kind in set(RowKind) - {leg.row.kind}:
         assert stall.would(stall.program(replace(leg, row=replace(leg.row, kind=kind)))) != ""
@@ -103,7 +103,7 @@ def test_a_forged_factory_in_the_victims_own_program_is_asked_once_for_no_more_a
     venues: Venues, venue: Venue, asks: int, extra: int, claims: int, words: str
 ) -> None:
     """Such a pool asks twice, for more, or pays nothing of what it says."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     row, pool = fork(stall, venue, 500)
     venues.chain.send(pool.functions.pretend(asks, extra % 2**256, claims))
     leg = ProgramLeg(row, stall.at("WETH"), stall.at("USDC"), ETHER // 10, 299 * 10**6, 500)
@@ -112,7 +112,7 @@ def test_a_forged_factory_in_the_victims_own_program_is_asked_once_for_no_more_a
 
 @every_pool_callback
 def test_a_pool_that_calls_back_by_another_name_is_not_served(venues: Venues, venue: Venue) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     row, pool = fork(stall, venue, 500)
     leg = ProgramLeg(row, stall.at("WETH"), stall.at("USDC"), ETHER // 10, 1, 500)
     assert stall.would(Program([leg], {})) == "", "by its own name it takes the leg's amount, without a bound"
@@ -124,7 +124,7 @@ def test_a_pool_that_calls_back_by_another_name_is_not_served(venues: Venues, ve
 @every_pool_callback
 def test_a_pool_of_another_leg_is_not_served_in_this_legs_turn(venues: Venues, venue: Venue) -> None:
     """A forged pool of a later leg asks while a genuine one is awaited, with the very data: EVIL runs it in between."""
-    stall = Stall(venues, evil=True)
+    stall = RebalancerAttack(venues, evil=True)
     row, pool = fork(stall, venue, 500)
     first = stall.leg(stall.pool(venue, "EVIL", "WETH"), stall.at("WETH"))
     second = ProgramLeg(row, stall.at("WETH"), stall.at("USDC"), first.amount_raw, 1, 500)
@@ -150,14 +150,14 @@ def test_a_pool_of_another_leg_is_not_served_in_this_legs_turn(venues: Venues, v
 )
 def test_a_forged_manager_in_the_victims_own_program_robs_nobody(venues: Venues, calls: int, extra: int, claims: int, words: str) -> None:
     """It calls back twice or never, takes more or less than the leg says, or pays nothing of what it claims."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     forged = stall.deploy("ForgedManager", calls, extra, claims, b"")
     leg = ProgramLeg(Row(RowKind.POOL_V4, forged.address), stall.at("WETH"), stall.at("USDC"), ETHER // 10, 299 * 10**6, 500, 10)
     assert stall.would(stall.program(leg)).startswith(words)
 
 
 def test_a_forged_manager_that_calls_back_with_other_words_is_not_served(venues: Venues) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     weth, usdc = stall.at("WETH"), stall.at("USDC")
     greedy = Program([ProgramLeg(venues.rows[Venue.V4], weth, usdc, 10 * ETHER, 1, 500, 10)], {}).encode()
     words = bytes.fromhex(unlocked(greedy, stall.victim)[2 + 8 + 128 :])[: len(greedy) + 96]
@@ -167,7 +167,7 @@ def test_a_forged_manager_that_calls_back_with_other_words_is_not_served(venues:
 
 
 def test_tokens_sent_to_where_no_leg_waits_or_by_a_wrong_way_are_refused(venues: Venues) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     weth, usdt = stall.at("WETH"), stall.at("USDT")
     for venue in Venue:
         pool = stall.pool(venue, "WETH", "USDC")
@@ -184,7 +184,7 @@ def test_tokens_sent_to_where_no_leg_waits_or_by_a_wrong_way_are_refused(venues:
 
 @every_callback
 def test_a_program_is_not_run_after_its_deadline_nor_when_it_is_torn(venues: Venues, venue: Venue) -> None:
-    stall, now_s = Stall(venues), venues.chain.now_s()
+    stall, now_s = RebalancerAttack(venues), venues.chain.now_s()
     program = stall.program(stall.leg(stall.pool(venue, "WETH", "USDC"), stall.at("WETH")))
     assert stall.would(replace(program, deadline_s=now_s - 1)) == "Expired()"
     assert stall.would(replace(program, deadline_s=now_s + 600)) == ""

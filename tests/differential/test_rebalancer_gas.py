@@ -13,7 +13,7 @@ from agent.artifacts import npm_artifact
 from agent.chain.tokens import encode_approve
 from agent.signing.calldata import selector
 from tests.support.programs import Flow, ProgramLeg
-from tests.support.rebalancer import Stall
+from tests.support.rebalancer import RebalancerAttack
 from tests.support.venues import HIGHEST, KEY, LOWEST, PARAMS, Venue, VenuePool, Venues
 
 HERE = Flow.HERE
@@ -27,7 +27,7 @@ SWAPS = {
 """Token sold and token bought of each swap. In a hub the last swap sells what the third bought."""
 
 
-def gas(stall: Stall, to: str, data: str) -> int:
+def gas(stall: RebalancerAttack, to: str, data: str) -> int:
     """Send a transaction of the wallet; return its gas."""
     eth = stall.chain.w3.eth
     sent = eth.send_transaction({"from": stall.victim, "to": to, "data": data, "gas": 3_000_000})
@@ -47,7 +47,7 @@ def swap_alone(pool: VenuePool, leg: ProgramLeg) -> str:
 @pytest.mark.parametrize("name", SWAPS)
 def test_four_swaps_in_one_unlocking_cost_less_than_one_by_one(venues: Venues, name: str) -> None:
     """Pools have traded before; allowances are exact and used up in each way."""
-    stall, chain = Stall(venues), venues.chain
+    stall, chain = RebalancerAttack(venues), venues.chain
     if "USDT" in str(SWAPS[name]):  # PoolSwapTest pays only with tokens that answer
         chain.add_token("DAI", 18, 1)
         venues.fund(["DAI"])

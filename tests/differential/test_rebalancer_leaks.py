@@ -12,18 +12,17 @@ from hypothesis import strategies as st
 
 from agent.signing.calldata import selector
 from agent.units import NATIVE
+from tests.support.constants import ETHER, USD
 from tests.support.programs import Condition, Flow, Program, ProgramLeg
-from tests.support.rebalancer import Stall
+from tests.support.rebalancer import RebalancerAttack
 from tests.support.samples import examples
 from tests.support.venues import CONCENTRATED, Venue, VenuePool, Venues
 
 WALLET, HERE, PAIR = Flow
-ETHER = 10**18
-USD = 10**6
 every_kind_with_callback = pytest.mark.parametrize("venue", CONCENTRATED)
 
 
-def robbed_in_between(stall: Stall, venue: Venue, deposit: int) -> tuple[Program, int]:
+def robbed_in_between(stall: RebalancerAttack, venue: Venue, deposit: int) -> tuple[Program, int]:
     """WETH to EVIL to USDC, whose EVIL is sold by the accomplice as soon as it lies in the pair; then a deposit comes in.
 
     Returns the program with its least out, and what it would bring.
@@ -51,7 +50,7 @@ def robbed_in_between(stall: Stall, venue: Venue, deposit: int) -> tuple[Program
 @every_kind_with_callback
 def test_a_deposit_in_mid_flight_hides_no_loss(venues: Venues, venue: Venue) -> None:
     """What others owe the wallet is paid out in the middle, so that its balance grows as the program wants: the leg still says no."""
-    stall = Stall(venues, evil=True)
+    stall = RebalancerAttack(venues, evil=True)
     program, brought = robbed_in_between(stall, venue, deposit=300 * USD)
     assert stall.would(program) == "TooLittleOut(2)"
     # The control: by balances and value alone nothing would have been noticed, and the thief has the money.
@@ -64,7 +63,7 @@ def test_a_deposit_in_mid_flight_hides_no_loss(venues: Venues, venue: Venue) -> 
 
 @every_kind_with_callback
 def test_without_a_deposit_the_balances_tell_of_the_same_robbery(venues: Venues, venue: Venue) -> None:
-    stall = Stall(venues, evil=True)
+    stall = RebalancerAttack(venues, evil=True)
     program, brought = robbed_in_between(stall, venue, deposit=0)
     first, second = program.legs
     any_least = replace(program, legs=[first, replace(second, min_out_raw=1)])
@@ -78,7 +77,7 @@ def test_without_a_deposit_the_balances_tell_of_the_same_robbery(venues: Venues,
 @every_kind_with_callback
 def test_the_value_floor_believes_no_pool_that_is_skewed_in_mid_flight(venues: Venues, venue: Venue) -> None:
     """The victim buys EVIL at twice its price, while the accomplice makes another genuine pool say that it is worth that."""
-    stall, chain = Stall(venues, evil=True), venues.chain
+    stall, chain = RebalancerAttack(venues, evil=True), venues.chain
     weth, evil, usdc = (stall.at(symbol) for symbol in ("WETH", "EVIL", "USDC"))
     dear = stall.pool(venue, "EVIL", "WETH")
     venues.swap(dear, weth, stall.raw(weth, 700_000))
@@ -95,7 +94,7 @@ def test_the_value_floor_believes_no_pool_that_is_skewed_in_mid_flight(venues: V
     assert stall.outcome() == (2, []), "the other pool was skewed in the middle"
 
 
-def force_coin(stall: Stall, wei: int) -> None:
+def force_coin(stall: RebalancerAttack, wei: int) -> None:
     """SELFDESTRUCT in creation code sends native coin to whom it likes."""
     eth = stall.chain.w3.eth
     code = "0x73" + stall.rebalancer[2:].lower() + "ff"
@@ -105,7 +104,7 @@ def force_coin(stall: Stall, wei: int) -> None:
 
 @pytest.mark.parametrize("forced", [0, ETHER])
 def test_coin_sent_along_goes_home_and_forced_coin_is_nobodys(venues: Venues, forced: int) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     pool, weth = stall.pool(Venue.V4, "ETH", "USDC"), stall.at("WETH")
     if forced:
         force_coin(stall, forced)
@@ -122,7 +121,7 @@ def test_coin_sent_along_goes_home_and_forced_coin_is_nobodys(venues: Venues, fo
 
 @pytest.mark.parametrize("venue", [Venue.V2, Venue.V4])
 def test_a_wallet_that_takes_no_native_coin_gets_everything_back(venues: Venues, venue: Venue) -> None:
-    stall, weth = Stall(venues), venues.chain.tokens["WETH"].address
+    stall, weth = RebalancerAttack(venues), venues.chain.tokens["WETH"].address
     refuser = stall.deploy("CoinRefuser")
     venues.chain.send(venues.chain.token_contract("WETH").functions.transfer(refuser.address, ETHER))
     legs = [ProgramLeg(stall.wrapped, weth, NATIVE, ETHER, ETHER)]
@@ -140,7 +139,7 @@ def test_a_wallet_that_takes_no_native_coin_gets_everything_back(venues: Venues,
 @every_kind_with_callback
 def test_a_pool_that_takes_only_a_part_is_refused_so_that_no_rest_stays(venues: Venues, venue: Venue, hub: bool) -> None:
     """Its liquidity ends before the whole amount is sold."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     pool, usdt, usdc = stall.pool(venue, "LINK", "USDT", usd=0), stall.at("USDT"), stall.at("USDC")
     tick = round(log(stall.price(pool.token0) / stall.price(pool.token1), 1.0001)) // pool.spacing * pool.spacing
     venues.provide(pool, 10**12, ticks=(tick - pool.spacing, tick + 2 * pool.spacing))
@@ -153,7 +152,7 @@ def test_a_pool_that_takes_only_a_part_is_refused_so_that_no_rest_stays(venues: 
 
 def test_two_programs_of_one_transaction_do_not_meet(venues: Venues) -> None:
     """Lock and marks are transient, so that they outlive the call: the second call begins as the first did."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     chain, weth = venues.chain, stall.at("WETH")
     chain.set_balance("WETH", 10 * ETHER, owner=stall.accomplice.address)
     approve = stall.calldata(chain.token_contract("WETH"), "approve", stall.rebalancer, 2**200)
@@ -170,7 +169,7 @@ def test_two_programs_of_one_transaction_do_not_meet(venues: Venues) -> None:
 @pytest.mark.parametrize(("venue", "error"), [(Venue.V3, "TooMuchAsked()"), (Venue.V4, selector("SafeCastOverflow()").hex())])
 def test_a_gift_of_more_than_128_bits_is_not_sold(venues: Venues, venue: Venue, error: str) -> None:
     """As a signed amount it could ask for an exact output. V4's manager itself takes no payment so large."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     feed = stall.leg(stall.pool(Venue.V2, "LINK", "WETH"), stall.at("WETH"), sink=HERE)
     sale = stall.pool(venue, "LINK", "USDC", tier=(10_000, 200)).leg(stall.at("LINK"), source=HERE)
     assert stall.would(Program([feed, sale], {})) == ""
@@ -181,7 +180,7 @@ def test_a_gift_of_more_than_128_bits_is_not_sold(venues: Venues, venue: Venue, 
 PAIRS = [("WETH", "USDC"), ("USDC", "LINK"), ("LINK", "WETH"), ("WETH", "USDT")]
 
 
-def random_program(stall: Stall, pools: list[VenuePool], data: st.DataObject) -> tuple[Program, Counter[str]]:
+def random_program(stall: RebalancerAttack, pools: list[VenuePool], data: st.DataObject) -> tuple[Program, Counter[str]]:
     """Legs through some of the pools, each once, so that quotes hold: from the wallet, or all that lies here. What the wallet gets."""
     legs: list[ProgramLeg] = []
     here: Counter[str] = Counter()
@@ -207,7 +206,7 @@ def random_program(stall: Stall, pools: list[VenuePool], data: st.DataObject) ->
 
 
 def test_random_programs_through_all_kinds_are_realised_to_the_wei(venues: Venues) -> None:
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     pools = [
         stall.pool(venue, *pair, **({"tier": (500, 10)} if venue is Venue.V3 and "USDT" in pair else {}))
         for venue in Venue

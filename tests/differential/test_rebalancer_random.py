@@ -59,8 +59,8 @@ class Builder:
             del self.router[token_in]
         if sink is R:
             self.router[out] += done.amount_out_raw
-        got = done.amount_out_raw
-        self.legs.append(Leg(before.address, before.venue, token_in, out, fee_pips, raw, got, got, done.fee_raw, 0, source, sink))
+        out_raw = done.amount_out_raw
+        self.legs.append(Leg(before.address, before.venue, token_in, out, fee_pips, raw, out_raw, out_raw, done.fee_raw, 0, source, sink))
         return True
 
     def wrap(self, raw: int, sink: LegPlace) -> None:
@@ -110,13 +110,13 @@ def build(desk: AtomicDesk, states: dict[str, Pool], data: st.DataObject) -> Pla
 
 def changes(plan: Plan) -> Counter[str]:
     """What the wallet's balances change by."""
-    found: Counter[str] = Counter()
+    counter: Counter[str] = Counter()
     for leg in plan.legs:
         if leg.source is W:
-            found[leg.token_in] -= leg.amount_in_raw
+            counter[leg.token_in] -= leg.amount_in_raw
         if leg.sink is W:
-            found[leg.token_out] += leg.amount_out_raw
-    return found
+            counter[leg.token_out] += leg.amount_out_raw
+    return counter
 
 
 def rich(chain: LocalChain) -> AtomicDesk:
@@ -149,7 +149,7 @@ def check(desk: AtomicDesk, plan: Plan) -> set[FundsLocation]:
 
 @pytest.mark.parametrize("examples", [20, pytest.param(60, marks=pytest.mark.slow)])
 def test_random_legs_on_anvil_are_realised_to_the_wei(anvil_chain: LocalChain, examples: int) -> None:
-    desk, seen = rich(anvil_chain), Counter[object]()
+    desk, counter = rich(anvil_chain), Counter[object]()
     known: dict[str, Pool] = {}
 
     @settings(max_examples=examples)
@@ -158,12 +158,12 @@ def test_random_legs_on_anvil_are_realised_to_the_wei(anvil_chain: LocalChain, e
         states = dict(known)
         plan = build(desk, states, data)
         if plan.legs:
-            seen.update(check(desk, plan))
-            seen.update({leg.venue for leg in plan.legs})
+            counter.update(check(desk, plan))
+            counter.update({leg.venue for leg in plan.legs})
             known.update(states)
 
     run()
-    assert set(seen) == {*FundsLocation, "uniswap_v2", "uniswap_v3", "wrapped_native"}, "every way of paying and every venue came up"
+    assert set(counter) == {*FundsLocation, "uniswap_v2", "uniswap_v3", "wrapped_native"}, "every way of paying and every venue came up"
 
 
 def test_random_legs_on_eth_tester_are_realised_to_the_wei(tester_chain: LocalChain) -> None:

@@ -36,9 +36,9 @@ def venues(chain: LocalChain) -> tuple[UniswapV2, UniswapV3]:
 
 
 def both(chain: LocalChain) -> UnanimousQuoter:
-    found = build_quoter(chain.transport, venues(chain))
-    assert [name for name, _ in found.quoters] == [CONTRACT_QUOTER_NAME, "uniswap-python"]
-    return found
+    unanimous_quoter = build_quoter(chain.transport, venues(chain))
+    assert [name for name, _ in unanimous_quoter.quoters] == [CONTRACT_QUOTER_NAME, "uniswap-python"]
+    return unanimous_quoter
 
 
 Ask = Callable[[LocalChain], Quoter]
@@ -52,7 +52,7 @@ QUOTERS: list[Ask] = [
 def leg(before: Pool, token_in: str, amount_in_raw: int) -> tuple[Leg, Pool]:
     done = before.swap(token_in, amount_in_raw)
     out = pools.token_out(before, token_in)
-    made = Leg(
+    leg = Leg(
         before.address,
         before.venue,
         token_in,
@@ -66,7 +66,7 @@ def leg(before: Pool, token_in: str, amount_in_raw: int) -> tuple[Leg, Pool]:
         LegPlace.WALLET,
         LegPlace.WALLET,
     )
-    return made, done.pool_after
+    return leg, done.pool_after
 
 
 def plan(*legs: Leg) -> Plan:
@@ -129,9 +129,9 @@ def test_a_pool_that_the_factory_does_not_name_has_no_second_quote(tester_chain:
     for state in (v3, v2):
         ours, _ = leg(state, state.token0, 10**9)
         bait = replace(ours, pool=tester_chain.addresses.weth)
-        found = second_quotes(plan(bait), head_hash(tester_chain), quoter(tester_chain))[0]
-        assert found.amount_out_raw is None
-        assert "factory" in found.error
+        second_quote = second_quotes(plan(bait), head_hash(tester_chain), quoter(tester_chain))[0]
+        assert second_quote.amount_out_raw is None
+        assert "factory" in second_quote.error
 
 
 @pytest.mark.parametrize("quoter", QUOTERS)

@@ -53,8 +53,8 @@ def test_the_head_is_the_chains_newest_block(local_chain: LocalChain) -> None:
 
 
 def test_a_hash_that_nobody_knows_is_unknown(local_chain: LocalChain) -> None:
-    seen = Desk(local_chain).sender.status_of(UNKNOWN)
-    assert (seen.state, seen.receipt) == ("unknown", None)
+    status = Desk(local_chain).sender.status_of(UNKNOWN)
+    assert (status.state, status.receipt) == ("unknown", None)
 
 
 def test_sending_the_same_bytes_again_is_success_and_sends_nothing_more(local_chain: LocalChain) -> None:

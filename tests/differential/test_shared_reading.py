@@ -18,7 +18,8 @@ from agent.fleet.chains import FleetChain
 from agent.localchain import LocalChain
 from agent.model import Snapshot
 from tests.support.agents import agent_config
-from tests.support.endpoints import Through, tokens, watch
+from tests.support.endpoints import tokens, watch
+from tests.support.fakes.transport import RecordingTransport
 
 STRANGER = "0x" + "22" * 20
 EMPTY_WALLET = "0x" + "33" * 20
@@ -53,22 +54,22 @@ def test_each_of_three_wallets_gets_what_it_would_read_alone(anvil_chain: LocalC
 
 
 def test_fifty_wallets_take_two_requests_and_only_their_own_items_more(anvil_chain: LocalChain) -> None:
-    asked: list[tuple[str, list[Any]]] = []
+    requests: list[tuple[str, list[Any]]] = []
 
     def note(method: str, params: list[Any]) -> tuple[str, list[Any]]:
-        asked.append((method, params))
+        requests.append((method, params))
         return method, params
 
-    line = Through(anvil_chain.transport, "counted", ask=note)
+    line = RecordingTransport(anvil_chain.transport, "counted", ask=note)
     first = watch(anvil_chain)
     scopes = [replace(first, owner=f"0x{number:040x}") for number in range(1, 51)]
     readings = block_reader(anvil_chain, line).read(scopes)
     assert line.request_count == 2
     assert {reading.request_count for reading in readings} == {2}
-    page_bytes = sum(len(params[0]["data"]) // 2 for method, params in asked if method == "eth_call")
-    asked.clear()
+    page_bytes = sum(len(params[0]["data"]) // 2 for method, params in requests if method == "eth_call")
+    requests.clear()
     block_reader(anvil_chain, line).read(scopes[:1])
-    single_bytes = sum(len(params[0]["data"]) // 2 for method, params in asked if method == "eth_call")
+    single_bytes = sum(len(params[0]["data"]) // 2 for method, params in requests if method == "eth_call")
     item_bytes = 26 + 68
     items_each = 2 * len(tokens(anvil_chain))
     assert page_bytes < 2 * single_bytes + 49 * items_each * item_bytes, "two pages of the lens, what all share once, and what is theirs"
@@ -80,7 +81,11 @@ def test_a_lie_about_one_wallet_is_outvoted_and_named(anvil_chain: LocalChain) -
     def lie(method: str, params: list[Any], answer: Any) -> Any:
         return hex(10**24) if method == "eth_getBalance" and params[0] == STRANGER else answer
 
-    lines = (Through(anvil_chain.transport, "alpha"), Through(anvil_chain.transport, "liar", lie), Through(anvil_chain.transport, "gamma"))
+    lines = (
+        RecordingTransport(anvil_chain.transport, "alpha"),
+        RecordingTransport(anvil_chain.transport, "liar", lie),
+        RecordingTransport(anvil_chain.transport, "gamma"),
+    )
     shared = shared_snapshots(anvil_chain, block_reader(anvil_chain, *lines, min_operators=2), scopes)
     assert [snapshot.native_wei for snapshot in shared[1:]] == [0, 0]
     assert shared[1].operators == ("alpha", "gamma")
@@ -91,7 +96,7 @@ def test_two_operators_that_differ_about_one_wallet_give_no_snapshot(anvil_chain
     def lie(method: str, params: list[Any], answer: Any) -> Any:
         return hex(7) if method == "eth_getTransactionCount" and params[0] == EMPTY_WALLET and params[1] != "pending" else answer
 
-    lines = (Through(anvil_chain.transport, "alpha"), Through(anvil_chain.transport, "liar", lie))
+    lines = (RecordingTransport(anvil_chain.transport, "alpha"), RecordingTransport(anvil_chain.transport, "liar", lie))
     with pytest.raises(Refused, match="wallet's nonce"):
         block_reader(anvil_chain, *lines, min_operators=2).read(scopes_of_three(anvil_chain))
 
@@ -104,7 +109,7 @@ def test_a_wallet_that_pools_may_answer_differently_is_left_out_of_the_shared_re
         senders.extend(params[0]["from"] for _ in [method] if method == "eth_call" and "from" in params[0])
         return method, params
 
-    line = Through(anvil_chain.transport, "counted", ask=note)
+    line = RecordingTransport(anvil_chain.transport, "counted", ask=note)
     scopes = scopes_of_three(anvil_chain)
     scopes[1] = replace(scopes[1], caller=STRANGER)
     readers = [ChainReader((line,), anvil_chain.chain_id, scope, anvil_chain.clock, 1) for scope in scopes]

@@ -14,9 +14,8 @@ from agent.chain.receipts import CUSTOM_ERRORS
 from agent.codec import dumps, loads
 from agent.signing.calldata import selector
 from agent.venues.kinds.slipstream import INCLUSION_DELAY_S
-from tests.support.markets.slipstream_fees import BASE_PIPS, WINDOW_S, replace_module
-from tests.support.markets.slipstream_fees import DynamicFeeMarket as Market
-from tests.support.rebalancer import Stall
+from tests.support.markets.slipstream_fees import BASE_PIPS, WINDOW_S, DynamicFeeMarket, replace_module
+from tests.support.rebalancer import RebalancerAttack
 from tests.support.venues import Venues
 
 ANSWERS_ITSELF_TWICE = "0x" + "30600052" + "30602052" + "60406000f3"
@@ -25,7 +24,7 @@ ANSWERS_ITSELF_TWICE = "0x" + "30600052" + "30602052" + "60406000f3"
 
 def fees_equal(venues: Venues, seed: int, jumps: int, delays: int, dollar: str = "USDC") -> SlipstreamPool:
     """Compare the fee as read with that of the contract up to 300 seconds later, after random jumps; return the last pool read."""
-    market, random = Market(venues, dollar), Random(seed)
+    market, random = DynamicFeeMarket(venues, dollar), Random(seed)
     fees = set()
     for _ in range(jumps):
         market.jump(random.randrange(1, 80), random.choice(("WETH", dollar)))
@@ -54,7 +53,7 @@ def test_two_thousand_fees_after_jumps_are_the_contracts(venues: Venues) -> None
     fees_equal(venues, 2, 80, 25)
 
 
-def two_legs(stall: Stall, market: Market, pool: SlipstreamPool) -> tuple[Any, int]:
+def two_legs(stall: RebalancerAttack, market: DynamicFeeMarket, pool: SlipstreamPool) -> tuple[Any, int]:
     """Return a program of two sales of WETH in the pool, with what they pay as their least, and the sum of that."""
     sold, first = stall.at("WETH"), 8 * 10**18
     swapped = pool.swap(sold, first)
@@ -64,7 +63,7 @@ def two_legs(stall: Stall, market: Market, pool: SlipstreamPool) -> tuple[Any, i
 
 
 def test_each_swap_of_a_transaction_pays_the_fee_of_its_own_tick(venues: Venues) -> None:
-    market, stall = Market(venues), Stall(venues)
+    market, stall = DynamicFeeMarket(venues), RebalancerAttack(venues)
     stall.chain.set_balance("WETH", 100 * 10**18)
     market.jump(40)
     (pool,) = market.read(caller=stall.victim)
@@ -76,7 +75,7 @@ def test_each_swap_of_a_transaction_pays_the_fee_of_its_own_tick(venues: Venues)
 
 
 def test_a_discount_is_that_of_the_wallet_alone(venues: Venues) -> None:
-    market, stall = Market(venues), Stall(venues)
+    market, stall = DynamicFeeMarket(venues), RebalancerAttack(venues)
     stall.chain.set_balance("WETH", 100 * 10**18)
     market.manage(market.module.registerDiscounted(stall.victim, 300_000))
     (own,), (others,) = market.read(caller=stall.victim), market.read((0,))
@@ -96,7 +95,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_fee_that_rises_beyond_the_minimum_reverts_by_name(venues: Venues, change: str) -> None:
-    market, stall = Market(venues), Stall(venues)
+    market, stall = DynamicFeeMarket(venues), RebalancerAttack(venues)
     market.wait(2 * WINDOW_S)
     (pool,) = market.read(caller=stall.victim)
     sold, amount = stall.at("WETH"), 10**18
@@ -110,7 +109,7 @@ def test_a_fee_that_rises_beyond_the_minimum_reverts_by_name(venues: Venues, cha
 
 
 def test_another_module_or_gauge_within_the_minimum_pays_it(venues: Venues) -> None:
-    market, stall = Market(venues), Stall(venues)
+    market, stall = DynamicFeeMarket(venues), RebalancerAttack(venues)
     stall.chain.set_balance("WETH", 100 * 10**18)
     (pool,) = market.read(caller=stall.victim)
     sold, amount = stall.at("WETH"), 10**18

@@ -15,17 +15,16 @@ from agent.app.start.fee_modules import fee_module_checks
 from agent.codec import dumps, loads
 from agent.venues.kinds.slipstream import INCLUSION_DELAY_S
 from tests.support.attacks import attack
-from tests.support.markets.slipstream_fees import BASE_PIPS, CAP_PIPS, SCALING, WINDOW_S, replace_module
-from tests.support.markets.slipstream_fees import DynamicFeeMarket as Market
-from tests.support.rebalancer import Stall
+from tests.support.constants import ETHER
+from tests.support.markets.slipstream_fees import BASE_PIPS, CAP_PIPS, SCALING, WINDOW_S, DynamicFeeMarket, replace_module
+from tests.support.rebalancer import RebalancerAttack
 from tests.support.venues import Venues
 
 INITIAL_PIPS = 750
 SLIPPAGE_BPS = 50
-ETHER = 10**18
 
 
-class InitialMarket(Market):
+class InitialMarket(DynamicFeeMarket):
     """The market under a module with an initial fee, after a jump, so that later swaps pay more than the first."""
 
     def __init__(self, venues: Venues, initial: int = INITIAL_PIPS, window_s: int = WINDOW_S, jump: int = 40) -> None:
@@ -53,9 +52,9 @@ def market(venues: Venues) -> InitialMarket:
     return InitialMarket(venues)
 
 
-def stall_of(market: InitialMarket) -> Stall:
+def stall_of(market: InitialMarket) -> RebalancerAttack:
     """Return a wallet with 100 WETH on the market's chain."""
-    stall = Stall(market.venues)
+    stall = RebalancerAttack(market.venues)
     stall.chain.set_balance("WETH", 100 * ETHER)
     return stall
 

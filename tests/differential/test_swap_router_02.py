@@ -113,10 +113,10 @@ def test_the_router_reads_our_calldata_as_our_decoder_does(tester_chain: LocalCh
                 assert inner.fn_name == "sweepToken"
                 assert tuple(values.values()) == (ours.token, ours.min_raw, ours.recipient)
     to_usdc, _, _, to_link = plan.legs
-    swaps = [one for one in call.calls if isinstance(one, ExactInputSingle | SwapExactTokens)]
-    assert [one.recipient for one in swaps] == [ROUTER_ITSELF, desk.wallet, ROUTER_ITSELF, ROUTER_ITSELF]
-    assert [one.amount_in_raw for one in swaps] == [3 * 10**17, 10**17, 400 * 10**6, 0]
-    assert [(number, one) for number, one in enumerate(call.calls) if one not in swaps] == [
+    swaps = [call for call in call.calls if isinstance(call, ExactInputSingle | SwapExactTokens)]
+    assert [swap.recipient for swap in swaps] == [ROUTER_ITSELF, desk.wallet, ROUTER_ITSELF, ROUTER_ITSELF]
+    assert [swap.amount_in_raw for swap in swaps] == [3 * 10**17, 10**17, 400 * 10**6, 0]
+    assert [(number, call) for number, call in enumerate(call.calls) if call not in swaps] == [
         (2, SweepToken(desk.at("USDC"), to_usdc.min_out_raw, desk.wallet)),
         (5, SweepToken(desk.at("LINK"), to_link.min_out_raw, desk.wallet)),
     ]

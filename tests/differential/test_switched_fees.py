@@ -6,11 +6,11 @@ import pytest
 
 from agent.localchain import LocalChain
 from agent.model import Leg
+from tests.support.constants import ETHER
 from tests.support.markets.switched_fees import switch_on, switchable
 from tests.support.signing import plan_of
 from tests.support.wallets import AtomicDesk, Desk, R, router_balances
 
-ETHER = 10**18
 DESKS = {"swap_router_02": Desk, "rebalancer": AtomicDesk}
 
 

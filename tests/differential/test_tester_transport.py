@@ -43,11 +43,11 @@ def test_blocks_and_receipts_are_wire_values(tester_chain: LocalChain) -> None:
     block = head(tester_chain)
     assert parse_head(block, tester_chain.chain_id).number == tester_chain.w3.eth.block_number
     sent = tester_chain.send(tester_chain.token_contract("LINK").functions.transfer(tester_chain.wallet.address, 1))
-    got = tester_chain.transport.call("eth_getTransactionReceipt", [sent])
-    assert got["status"] == "0x1"
-    assert int(got["gasUsed"], 16) == tester_chain.w3.eth.get_transaction_receipt(sent)["gasUsed"]
-    assert len(got["logs"]) == 1
-    assert all(isinstance(topic, str) and topic.startswith("0x") for topic in got["logs"][0]["topics"])
+    wire_receipt = tester_chain.transport.call("eth_getTransactionReceipt", [sent])
+    assert wire_receipt["status"] == "0x1"
+    assert int(wire_receipt["gasUsed"], 16) == tester_chain.w3.eth.get_transaction_receipt(sent)["gasUsed"]
+    assert len(wire_receipt["logs"]) == 1
+    assert all(isinstance(topic, str) and topic.startswith("0x") for topic in wire_receipt["logs"][0]["topics"])
     assert tester_chain.transport.call("eth_getTransactionReceipt", ["0x" + "22" * 32]) is None
 
 
@@ -65,8 +65,8 @@ def test_a_block_hash_that_is_unknown_or_no_longer_canonical_is_a_fault(tester_c
     tester_chain.set_balance("LINK", 2)
     owner = tester_chain.wallet.address
     for unknown in (gone, "0x" + "11" * 32):
-        got = tester_chain.transport.batch([("eth_getBalance", [owner, {"blockHash": unknown, "requireCanonical": True}])])[0]
-        assert isinstance(got, RpcFault)
+        answers = tester_chain.transport.batch([("eth_getBalance", [owner, {"blockHash": unknown, "requireCanonical": True}])])[0]
+        assert isinstance(answers, RpcFault)
     known = {"blockHash": head(tester_chain)["hash"], "requireCanonical": True}
     assert int(tester_chain.transport.call("eth_getBalance", [owner, known]), 16) == tester_chain.w3.eth.get_balance(owner)
 
@@ -81,9 +81,9 @@ def test_a_revert_is_a_fault_with_its_data(tester_chain: LocalChain) -> None:
 def test_the_reason_of_a_revert_is_told(tester_chain: LocalChain) -> None:
     text = b"not today"
     data = bytes.fromhex("08c379a0") + (32).to_bytes(32, "big") + len(text).to_bytes(32, "big") + text.ljust(32, b"\0")
-    got = tester_chain.transport.batch([("eth_call", [{"data": reverting_with(data)}, "latest"])])[0]
-    assert isinstance(got, RpcFault)
-    assert "not today" in got.message
+    answers = tester_chain.transport.batch([("eth_call", [{"data": reverting_with(data)}, "latest"])])[0]
+    assert isinstance(answers, RpcFault)
+    assert "not today" in answers.message
 
 
 def test_an_offchain_lookup_is_a_fault_and_nothing_is_fetched(tester_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,17 +93,17 @@ def test_an_offchain_lookup_is_a_fault_and_nothing_is_fetched(tester_chain: Loca
         raise AssertionError("CCIP-read went out")
 
     monkeypatch.setattr(requests.Session, "request", fetched)
-    got = tester_chain.transport.batch([("eth_call", [{"data": reverting_with(LOOKUP)}, "latest"])])[0]
-    assert isinstance(got, RpcFault)
-    assert got.revert_data == "0x" + LOOKUP.hex()
+    answers = tester_chain.transport.batch([("eth_call", [{"data": reverting_with(LOOKUP)}, "latest"])])[0]
+    assert isinstance(answers, RpcFault)
+    assert answers.revert_data == "0x" + LOOKUP.hex()
 
 
 def test_what_eth_tester_does_not_know_is_a_fault(tester_chain: LocalChain) -> None:
-    got = tester_chain.transport.batch(
+    answers = tester_chain.transport.batch(
         [("anvil_mine", []), ("eth_getBalance", ["0x1", "latest"]), ("eth_call", [{"data": ANSWER_42}, "latest"])]
     )
-    assert [isinstance(answer, RpcFault) for answer in got] == [True, True, False]
-    assert int(got[2], 16) == 42
+    assert [isinstance(answer, RpcFault) for answer in answers] == [True, True, False]
+    assert int(answers[2], 16) == 42
 
 
 def test_calls_do_not_need_money_in_the_wallet(tester_chain: LocalChain) -> None:
@@ -130,8 +130,8 @@ def test_web3_reads_eth_tester_through_the_same_providers(tester_chain: LocalCha
     at: Any = block_ref_at_hash("0x" + bytes(truth["hash"]).hex())
     token = tester_chain.tokens["WETH"].address
     line = EthTesterTransport(cast("Any", tester_chain.node).provider)
-    for one in (line, QuorumProvider(EndpointPool([line], 1))):
-        before, w3 = line.request_count, open_web3(one)
+    for provider in (line, QuorumProvider(EndpointPool([line], 1))):
+        before, w3 = line.request_count, open_web3(provider)
         with w3.batch_requests() as batch:
             batch.add(w3.eth.get_block(truth["number"]))
             batch.add(w3.eth.get_balance(wallet, at))

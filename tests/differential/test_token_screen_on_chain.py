@@ -17,9 +17,8 @@ from agent.localchain import LocalChain
 from agent.model import TokenFinding
 from tests.support.agents import FIVE, ROOMY, again, agent_on, fund
 from tests.support.attacks import attack
-from tests.support.endpoints import Liar
-from tests.support.on_chain.bad_tokens import replace_token as turned_bad
-from tests.support.on_chain.bad_tokens import with_guest
+from tests.support.fakes.transport import RecordingTransport
+from tests.support.on_chain.bad_tokens import replace_token, with_guest
 from tests.support.worlds import ANVIL_OFTEN
 
 
@@ -30,48 +29,61 @@ def test_the_tokens_of_the_world_move_what_they_are_told_to_in_one_request(local
     with agent_on(chain, tmp_path, ROOMY, FIVE) as agent:
         step, line = agent.step_input(), agent.context.transport
         before = line.request_count
-        found = {one.token: one.finding for one in agent.context.token_screen.screen(step, screening_moves(step))}
+        finding_by_token = {
+            screened_token.token: screened_token.finding
+            for screened_token in agent.context.token_screen.screen(step, screening_moves(step))
+        }
         assert line.request_count == before + 1
     clean = dict.fromkeys((token.address for token in chain.tokens.values()), TokenFinding.CLEAN)
-    assert found == clean | {chain.tokens["USDT"].address: TokenFinding.NO_RETURN_VALUE}
+    assert finding_by_token == clean | {chain.tokens["USDT"].address: TokenFinding.NO_RETURN_VALUE}
 
 
 @pytest.mark.parametrize("wordy", [False, True])
 def test_a_transfer_that_takes_all_gas_or_answers_a_megabyte_fails_alone(anvil_chain: LocalChain, tmp_path: Path, wordy: bool) -> None:
     """T10: the other three of the same call, and all the others, are tried as if it were not there."""
     chain = anvil_chain
-    address = turned_bad(chain, "GUEST", attack("GreedyToken"), "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", attack("GreedyToken"), "GUEST", "GUEST", 18)
     chain.send(chain.contract(address, attack("GreedyToken")).functions.setWordy(wordy))
     fund(chain, dict.fromkeys(FIVE, 1_000))
     loaded = with_guest(chain, tmp_path, address)
     pin_all(loaded, [chain.transport])
     with again(chain, loaded) as agent:
         step = agent.step_input()
-        found = {one.token: one for one in agent.context.token_screen.screen(step, screening_moves(step))}
-        assert not found.pop(address).finding.is_tradable
-        assert {one.finding for one in found.values()} <= {TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE}
-        assert len(found) == len(step.portfolio.assets) - 1 + len(step.portfolio.hubs)
+        screened_token_by_token = {
+            screened_token.token: screened_token for screened_token in agent.context.token_screen.screen(step, screening_moves(step))
+        }
+        assert not screened_token_by_token.pop(address).finding.is_tradable
+        assert {token_result.finding for token_result in screened_token_by_token.values()} <= {
+            TokenFinding.CLEAN,
+            TokenFinding.NO_RETURN_VALUE,
+        }
+        assert len(screened_token_by_token) == len(step.portfolio.assets) - 1 + len(step.portfolio.hubs)
 
 
 def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T10: what it makes a hand remember is not there when the next token is tried."""
     chain = anvil_chain
-    address = turned_bad(chain, "GUEST", attack("MeddlingToken"), "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", attack("MeddlingToken"), "GUEST", "GUEST", 18)
     fund(chain, dict.fromkeys(FIVE, 1_000))
     loaded = with_guest(chain, tmp_path, address)
     pin_all(loaded, [chain.transport])
     with again(chain, loaded) as agent:
         step = agent.step_input()
         first = tuple(sorted(screening_moves(step), key=lambda move: move.token != address))
-        found = {one.token: one for one in agent.context.token_screen.screen(step, first)}
-        assert not found.pop(address).finding.is_tradable
-        assert {one.finding for one in found.values()} <= {TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE}
+        screened_token_by_token = {
+            screened_token.token: screened_token for screened_token in agent.context.token_screen.screen(step, first)
+        }
+        assert not screened_token_by_token.pop(address).finding.is_tradable
+        assert {token_result.finding for token_result in screened_token_by_token.values()} <= {
+            TokenFinding.CLEAN,
+            TokenFinding.NO_RETURN_VALUE,
+        }
 
 
 def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T2: the liar tells of a good token what a paused one answers, and the other way round."""
     chain = anvil_chain
-    address = turned_bad(chain, "GUEST", attack("PausableToken"), "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", attack("PausableToken"), "GUEST", "GUEST", 18)
     chain.send(chain.contract(address, attack("PausableToken")).functions.setPaused(True))
     fund(chain, dict.fromkeys(FIVE, 1_000))
 
@@ -80,13 +92,13 @@ def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(an
         return "0x" + "0" * 63 + "1" if moving else answer
 
     line = chain.transport
-    liar, other = Liar(line, alter), Liar(line, lambda method, params, answer: answer, "other")
+    liar, other = RecordingTransport(line, "liar", alter), RecordingTransport(line, "other", lambda method, params, answer: answer)
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
         step = agent.step_input()
         moves = screening_moves(step)
         by_three = TokenScreen(QuorumProvider(EndpointPool([line, liar, other], 2)), agent.context.config.chain.wrapped_native)
-        found = {one.token: one.finding for one in by_three.screen(step, moves)}
-        assert found.pop(address) is TokenFinding.PAUSED
-        assert all(finding.is_tradable for finding in found.values())
+        finding_by_token = {screened_token.token: screened_token.finding for screened_token in by_three.screen(step, moves)}
+        assert finding_by_token.pop(address) is TokenFinding.PAUSED
+        assert all(finding.is_tradable for finding in finding_by_token.values())
         with pytest.raises(NoQuorum):
             TokenScreen(QuorumProvider(EndpointPool([line, liar], 2)), agent.context.config.chain.wrapped_native).screen(step, moves)

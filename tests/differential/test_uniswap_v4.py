@@ -25,7 +25,7 @@ from tests.support.agents import ROOMY, agent_on, fund, purse, require_exact, sw
 from tests.support.attacks import attack
 from tests.support.endpoints import tokens
 from tests.support.markets.venue_kinds import NO_QUOTER, add_pool, deployment, price, read_pools
-from tests.support.rebalancer import Stall
+from tests.support.rebalancer import RebalancerAttack
 from tests.support.text import raises_field
 from tests.support.venues import KEY, Venue, Venues
 
@@ -62,7 +62,7 @@ def swaps_equal(venues: Venues, seed: int, count: int) -> None:
         if number % 10 == 9:
             after: Any = state.swap(token_in, amount).pool_after
             venues.swap(pool, token_in, amount)
-            (now,) = [found for found in read_pools(venues, kind) if found.address == state.address]
+            (now,) = [pool for pool in read_pools(venues, kind) if pool.address == state.address]
             assert (now.sqrt_price_x96, now.tick, now.liquidity) == (after.sqrt_price_x96, after.tick, after.liquidity)  # type: ignore[attr-defined]
 
 
@@ -100,7 +100,7 @@ def test_more_ticks_of_a_pool_are_read_at_its_block(venues: Venues) -> None:
     assert deeper.manager == venues.manager.address
 
 
-def hook_at(stall: Stall, address: str) -> str:
+def hook_at(stall: RebalancerAttack, address: str) -> str:
     """Put a hook that lets the accomplice in at an address, whose last bits say which calls it gets; return it checksummed."""
     code = stall.chain.w3.eth.get_code(stall.deploy("MeddlingHook").address).to_0x_hex()
     stall.chain.node.rpc("anvil_setCode", address, code)
@@ -113,13 +113,13 @@ def test_hooks_are_allowed_by_address_while_their_code_is_that_which_was_pinned(
     """A pool with hooks is no pool of the entry without, whose key differs in nothing else; its own entry trades it while its code is
     that which was pinned. Every swap has V4Quoter's quote.
     """
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     chain = venues.chain
     hook = hook_at(stall, NEUTRAL_HOOK)
     plain = add_pool(venues, Venue.V4, ("LINK", "WETH"), 5_000_000, TIERS[1])
     hooked = stall.pool(Venue.V4, "WETH", "USDC", 5_000_000, TIERS[1], hooks=hook)
-    found = discover_pools(chain.transport, [deployment(venues, Venue.V4, tiers=TIERS)], (), tokens(chain))
-    assert [pool.address for pool in found] == ["0x" + plain.pool_id.hex()]
+    pool_refs = discover_pools(chain.transport, [deployment(venues, Venue.V4, tiers=TIERS)], (), tokens(chain))
+    assert [pool.address for pool in pool_refs] == ["0x" + plain.pool_id.hex()]
     table = {"kind": "uniswap_v4", "factory": venues.manager.address, "quoter": venues.quoter.address, "tiers": [list(TIERS[1])]}
     changes = ROOMY | {
         "execution.router": "rebalancer",
@@ -129,10 +129,10 @@ def test_hooks_are_allowed_by_address_while_their_code_is_that_which_was_pinned(
     }
     fund(chain, {"WETH": 30_000, "WBTC": 0, "USDC": 0, "USDT": 0, "LINK": 50_000})
     with agent_on(chain, tmp_path, changes, {"WETH": "40%", "USDC": "30%", "LINK": "30%"}) as agent:
-        kept = chain.w3.eth.get_code(hook).to_0x_hex()
-        chain.node.rpc("anvil_setCode", hook, kept + "00")
+        hook_code = chain.w3.eth.get_code(hook).to_0x_hex()
+        chain.node.rpc("anvil_setCode", hook, hook_code + "00")
         assert f"code at {hook} changed" in agent.plan().reason
-        chain.node.rpc("anvil_setCode", hook, kept)
+        chain.node.rpc("anvil_setCode", hook, hook_code)
         chain.node.rpc("anvil_setStorageAt", hook, IMPLEMENTATION_SLOTS[0], "0x" + plain.pool_id.hex())
         with raises_field("", hook, "is a proxy"), agents.again(chain, agent.context.loaded_config):
             pass
@@ -146,7 +146,7 @@ def test_hooks_are_allowed_by_address_while_their_code_is_that_which_was_pinned(
 
 def test_pools_of_the_native_coin_trade_its_wrapped_form_as_planned(venues: Venues, tmp_path: Path) -> None:
     """WETH is sold and bought, both as V4Quoter says; the wallet's native coin changes by gas alone."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     chain = venues.chain
     usdc, link = (stall.pool(Venue.V4, "ETH", symbol, 30_000_000, TIERS[1]) for symbol in ("USDC", "LINK"))
     table = {"kind": "uniswap_v4_native", "factory": venues.manager.address, "quoter": venues.quoter.address, "tiers": [list(TIERS[1])]}
@@ -164,14 +164,14 @@ def test_pools_of_the_native_coin_trade_its_wrapped_form_as_planned(venues: Venu
         require_exact(chain, outcome, before)
         assert {leg.pool for leg in plan.legs} >= {"0x" + pool.pool_id.hex() for pool in (usdc, link)}
         assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * 1.1
-        held = agent.plan()
-        assert held.kind is OutcomeKind.HOLD, held.reason
-        assert "unexplained" not in held.reason
+        native_plan = agent.plan()
+        assert native_plan.kind is OutcomeKind.HOLD, native_plan.reason
+        assert "unexplained" not in native_plan.reason
 
 
 def test_wrapped_coin_is_sold_for_native_where_no_other_pool_has_money(venues: Venues, tmp_path: Path) -> None:
     """The only pool that lends WETH to its test is left out, because it cannot pay USDC."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     chain = venues.chain
     native = stall.pool(Venue.V4, "ETH", "USDC", 30_000_000, TIERS[1])
     table = {"kind": "uniswap_v4_native", "factory": venues.manager.address, "quoter": venues.quoter.address, "tiers": [list(TIERS[1])]}
@@ -195,7 +195,7 @@ def test_wrapped_coin_is_sold_for_native_where_no_other_pool_has_money(venues: V
 
 def test_positions_of_v4_are_named_and_left_alone(venues: Venues, tmp_path: Path) -> None:
     """The wallet mints one with native coin alone: its range lies above the price."""
-    stall = Stall(venues)
+    stall = RebalancerAttack(venues)
     chain = venues.chain
     pool = stall.pool(Venue.V4, "ETH", "USDC", 0, TIERS[1])
     artifact = npm_artifact("@uniswap/v4-periphery/foundry-out/PositionManager.sol/PositionManager.json")

@@ -23,7 +23,7 @@ from agent.venues.kinds.venue import AmmVenue
 from tests.support.agents import FIVE, ROOMY, agent_on, fund, off_target, purse, require_exact, said, swap_of, yes
 from tests.support.endpoints import tokens
 from tests.support.markets.venue_kinds import KINDS, NO_QUOTER, TIERS, add_pool, deployment, price, read_pools
-from tests.support.rebalancer import Stall
+from tests.support.rebalancer import RebalancerAttack
 from tests.support.slipstream import slipstream_artifacts
 from tests.support.text import raises_field
 from tests.support.venues import CONCENTRATED, Venue, Venues
@@ -90,8 +90,8 @@ def test_slipstreams_quoter_agrees_and_its_fee_is_read_with_the_state(venues: Ve
 def test_named_pools_are_checked_as_searched_ones(venues: Venues, venue: Venue) -> None:
     pool = add_pool(venues, venue, ("WETH", "USDC"), 1_000_000)
     other = add_pool(venues, Venue.V3, ("WETH", "USDC"), 1_000, (100, 1))
-    (found,) = read_pools(venues, deployment(venues, venue, pools=[pool.address]))
-    assert found.address == pool.address
+    (pools_read,) = read_pools(venues, deployment(venues, venue, pools=[pool.address]))
+    assert pools_read.address == pool.address
     with raises_field(f"venues.{venue}.pools"):
         read_pools(venues, deployment(venues, venue, pools=[other.address]))
 
@@ -177,7 +177,7 @@ def test_a_rebalance_goes_beside_failing_pools_of_five_kinds(venues: Venues, tmp
 def test_random_rebalances_over_all_kinds_are_exact_or_refused_by_name(venues: Venues, tmp_path: Path) -> None:
     """With pools of V4's native coin too, each of a random depth; what is sent does what its plan says, to the wei."""
     random, chain, used = Random(3), venues.chain, Counter[str]()
-    stall, pairs = Stall(venues), (("WETH", "USDC"), ("WBTC", "USDC"), ("LINK", "WETH"), ("LINK", "USDC"), ("WETH", "USDT"))
+    stall, pairs = RebalancerAttack(venues), (("WETH", "USDC"), ("WBTC", "USDC"), ("LINK", "WETH"), ("LINK", "USDC"), ("WETH", "USDT"))
     kinds = [*KINDS, Venue.V4]
     only = {Venue.PANCAKE: {"fee_tiers": (500,)}, Venue.SLIPSTREAM: {"tick_spacings": (50,)}, Venue.V4: {"tiers": ((500, 10),)}}
     tables = [table_of(deployment(venues, venue, **only[venue])) for venue in kinds]

@@ -55,7 +55,7 @@ V3_PARTS = (
 """As the lens gives them; ticks follow, each by its index and its net liquidity."""
 
 
-class Pages:
+class LensPageLog:
     """Remembers which items each lens call asked for."""
 
     def __init__(self) -> None:
@@ -81,12 +81,12 @@ class Pages:
         """Name, place and length of every field of a lens answer."""
         read = _Reading(page)
         read.uint(1)
-        found = [("format", 0, 1)]
+        fields = [("format", 0, 1)]
         for item in self._items[data]:
             read.takes.clear()
             lens._decode(item, read)
-            found += _named(item, read.takes)
-        return found
+            fields += _named(item, read.takes)
+        return fields
 
     def knows(self, data: str) -> bool:
         """Whether it is a call of the lens."""
@@ -124,7 +124,7 @@ def _named(item: LensItem, takes: list[tuple[int, int]]) -> Iterator[tuple[str, 
                     yield from ((f"{name} word {word}", at + 32 * word, 32) for word in range(size // 32))
 
 
-def kind(method: str, params: list[Any], pages: Pages, called: Sequence[str]) -> str:
+def kind(method: str, params: list[Any], pages: LensPageLog, called: Sequence[str]) -> str:
     """The method, with what distinguishes its uses."""
     if method == "eth_getBlockByNumber":
         return f"{method} {params[0] if params[0] in ('latest', 'pending') else 'by height'}"
@@ -140,7 +140,7 @@ def kind(method: str, params: list[Any], pages: Pages, called: Sequence[str]) ->
     return method
 
 
-def fields(method: str, params: list[Any], answer: Any, pages: Pages, called: Sequence[str]) -> Iterator[str]:
+def fields(method: str, params: list[Any], answer: Any, pages: LensPageLog, called: Sequence[str]) -> Iterator[str]:
     """Names of all fields of one answer."""
     name = kind(method, params, pages, called)
     yield f"{name}: an error"
@@ -157,7 +157,7 @@ def fields(method: str, params: list[Any], answer: Any, pages: Pages, called: Se
         yield f"{name}: result"
 
 
-def altered(field: str, draw: random.Random, pages: Pages, called: Sequence[str]) -> Callable[[str, list[Any], Any], Any]:
+def altered(field: str, draw: random.Random, pages: LensPageLog, called: Sequence[str]) -> Callable[[str, list[Any], Any], Any]:
     """What gives another value in that field, whatever answer has it."""
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:
@@ -171,8 +171,8 @@ def altered(field: str, draw: random.Random, pages: Pages, called: Sequence[str]
             return answer
         if name == "lens":
             page = bytearray.fromhex(answer[2:])
-            for found, at, size in pages.fields(params[0]["data"], bytes(page)):
-                if found == part:
+            for place, at, size in pages.fields(params[0]["data"], bytes(page)):
+                if place == part:
                     page[at : at + size] = _other(bytes(page[at : at + size]), draw)
             return "0x" + page.hex()
         if isinstance(answer, str):
@@ -208,10 +208,10 @@ def _other_hex(text: str, draw: random.Random) -> str:
 def _other_logs(logs: list[Any], part: str, draw: random.Random) -> list[Any]:
     if part == "none":
         return []
-    told = json.loads(json.dumps(logs))
-    for log in told:
+    document = json.loads(json.dumps(logs))
+    for log in document:
         if part == "topics":
             log["topics"][-1] = _other_hex(log["topics"][-1], draw)
         elif log[part] != "0x":
             log[part] = _other_hex(log[part], draw)
-    return told
+    return document

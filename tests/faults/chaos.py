@@ -16,7 +16,7 @@ from tests.support.endpoints import Answerer, Reply, passing_on, serve
 
 
 @dataclass(frozen=True)
-class Where:
+class FaultPlace:
     """From the `first` request on (0 is the very first), for `many` requests; `sends` counts requests that carry a transaction only."""
 
     first: int
@@ -27,7 +27,7 @@ class Where:
         return f"{'s' if self.sends else 'r'}{self.first}x{self.many}"
 
     @classmethod
-    def parsed(cls, text: str) -> Where:
+    def parsed(cls, text: str) -> FaultPlace:
         """As `str` writes it."""
         first, many = text[1:].split("x")
         return cls(int(first), int(many), text[0] == "s")
@@ -48,27 +48,27 @@ class Proxy:
 
 
 @contextmanager
-def chaos(node_url: str, fault: Fault, where: Where, draw: random.Random) -> Iterator[Proxy]:
+def chaos(node_url: str, fault: Fault, where: FaultPlace, draw: random.Random) -> Iterator[Proxy]:
     """A server in front of the node that commits the fault where it is told to, and passes everything else on."""
     forward = passing_on(node_url)
     proxy, counted = Proxy(), {"r": 0, "s": 0}
 
-    def ask(asked: Any) -> bytes:
-        return forward(asked).body
+    def ask(request: Any) -> bytes:
+        return forward(request).body
 
-    def answer(asked: Any) -> Reply:
-        sends = [call["params"][0] for call in as_list(asked) if call["method"] == SEND]
+    def answer(request: Any) -> Reply:
+        sends = [call["params"][0] for call in as_list(request) if call["method"] == SEND]
         proxy.raw.extend(sends)
         proxy.requests += 1
         key = "s" if where.sends else "r"
         if where.sends and not sends:
-            return forward(asked)
+            return forward(request)
         number = counted[key]
         counted[key] += 1
         if not where.hits(number):
-            return forward(asked)
+            return forward(request)
         proxy.struck += 1
-        return fault(asked, ask, draw)
+        return fault(request, ask, draw)
 
     served: Answerer = answer
     with serve(served) as server:

@@ -19,155 +19,155 @@ Fault = Callable[[Any, Ask, random.Random], Reply]
 """What is asked, the true node, a source of chance; the reply that the agent gets."""
 
 
-def as_list(asked: Any) -> list[dict[str, Any]]:
+def as_list(request: Any) -> list[dict[str, Any]]:
     """A request as a batch."""
-    return asked if isinstance(asked, list) else [asked]
+    return request if isinstance(request, list) else [request]
 
 
-def _altered(asked: Any, ask: Ask, alter: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Reply:
+def _altered(request: Any, ask: Ask, alter: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Reply:
     """The true answers, altered as a list, in the form of the question."""
-    said = json.loads(ask(asked))
-    answers = alter(as_list(said))
-    return Reply(json.dumps(answers if isinstance(said, list) or len(answers) != 1 else answers[0]).encode())
+    document = json.loads(ask(request))
+    answers = alter(as_list(document))
+    return Reply(json.dumps(answers if isinstance(document, list) or len(answers) != 1 else answers[0]).encode())
 
 
 # the way an answer comes
-def drop(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def drop(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """The connection closes; the node never saw the request."""
     return Reply(b"", cut="close")
 
 
-def drop_after(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def drop_after(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """The node did what was asked, and the connection closes without a word."""
-    ask(asked)
+    ask(request)
     return Reply(b"", cut="close")
 
 
-def reset(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def reset(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """The connection is reset; the node never saw the request."""
     return Reply(b"", cut="reset")
 
 
-def reset_after(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def reset_after(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """The node accepted it, and the connection is reset."""
-    ask(asked)
+    ask(request)
     return Reply(b"", cut="reset")
 
 
-def delay(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def delay(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """The node did what was asked; the answer comes after the client has given up."""
-    return Reply(ask(asked), delay_s=LATE_S)
+    return Reply(ask(request), delay_s=LATE_S)
 
 
-def late_forward(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def late_forward(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """The client has given up, and only then does the node get the request."""
     import time
 
     time.sleep(LATE_S)
-    return Reply(ask(asked))
+    return Reply(ask(request))
 
 
-def ask_twice(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def ask_twice(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """The network delivers the request twice; the second answer is the one that arrives."""
-    ask(asked)
-    return Reply(ask(asked))
+    ask(request)
+    return Reply(ask(request))
 
 
-def answer_twice(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def answer_twice(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """Every answer stands in the batch twice."""
-    return _altered(asked, ask, lambda answers: [one for one in answers for _ in range(2)])
+    return _altered(request, ask, lambda answers: [answer for answer in answers for _ in range(2)])
 
 
-def reorder(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def reorder(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """Answers of a batch in another order, which JSON-RPC allows."""
-    return _altered(asked, ask, lambda answers: draw.sample(answers, len(answers)))
+    return _altered(request, ask, lambda answers: draw.sample(answers, len(answers)))
 
 
-def truncate(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def truncate(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """Half of the answer, as if it were all."""
-    body = ask(asked)
+    body = ask(request)
     return Reply(body[: draw.randrange(1, max(2, len(body)))])
 
 
-def break_off(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def break_off(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """The answer breaks off before its announced length."""
-    body = ask(asked)
+    body = ask(request)
     return Reply(body[: draw.randrange(len(body))], claimed_length=len(body) + 100)
 
 
-def trickle(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def trickle(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """The answer comes in drops, and the last of them too late."""
-    return Reply(ask(asked), parts=4, pause_s=LATE_S / 3)
+    return Reply(ask(request), parts=4, pause_s=LATE_S / 3)
 
 
-def html(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def html(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """A web page with status 200."""
     return Reply(HTML)
 
 
-def empty(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def empty(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """Nothing at all with status 200."""
     return Reply(b"")
 
 
-def noise(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def noise(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """Random bytes."""
     return Reply(draw.randbytes(draw.randrange(1, 2_000)))
 
 
-def deep(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def deep(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """JSON nested so deep that a recursive parser dies of it."""
     return Reply(b"[" * 100_000 + b"]" * 100_000)
 
 
-def no_object(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def no_object(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """JSON, but no answer."""
     return Reply(draw.choice((b"null", b"[]", b"{}", b'"ok"', b"[null]", b"17", b'{"result": 1}', b'[{"id": null, "result": "0x1"}]')))
 
 
-def wrong_id(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def wrong_id(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """Answers to other questions, by their ids."""
-    return _altered(asked, ask, lambda answers: [{**one, "id": one["id"] + draw.choice((-1, 1, 1_000))} for one in answers])
+    return _altered(request, ask, lambda answers: [{**answer, "id": answer["id"] + draw.choice((-1, 1, 1_000))} for answer in answers])
 
 
-def missing(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def missing(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """A batch lacks an answer; a single one has neither result nor error."""
-    if not isinstance(asked, list):
-        return Reply(json.dumps({"jsonrpc": "2.0", "id": asked["id"]}).encode())
-    return _altered(asked, ask, lambda answers: draw.sample(answers, len(answers) - 1))
+    if not isinstance(request, list):
+        return Reply(json.dumps({"jsonrpc": "2.0", "id": request["id"]}).encode())
+    return _altered(request, ask, lambda answers: draw.sample(answers, len(answers) - 1))
 
 
-def storm(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def storm(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """Too many requests, with one of the headers that servers send."""
     patience = draw.choice(("0", "1", "300", "86400", "-1", "soon", "Wed, 21 Oct 2099 07:28:00 GMT", "9" * 80, ""))
     return Reply(b"slow down", status=429, headers={"Retry-After": patience} if patience else {})
 
 
-def failing(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def failing(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """The server fails, before or after it passed the request on."""
     if draw.random() < 0.5:
-        ask(asked)
+        ask(request)
     return Reply(HTML, status=draw.choice((500, 502, 503, 504, 520)))
 
 
-def refusing(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def refusing(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """The server wants no more of us."""
     return Reply(b"no", status=draw.choice((400, 401, 403, 404, 405, 410)))
 
 
-def redirect(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def redirect(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """Somebody else's address is to be asked."""
     return Reply(b"", status=307, headers={"Location": "http://127.0.0.1:1/"})
 
 
-def fault_of(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def fault_of(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """The node refuses every call, a transaction too, though it took it."""
     code, message = draw.choice(((-32_000, "header not found"), (-32_005, "limit exceeded"), (-32_603, "internal error"), (-32_601, "no")))
-    if SEND in methods(asked):
-        ask(asked)
+    if SEND in methods(request):
+        ask(request)
     error = {"code": code, "message": message}
-    answers = [{"jsonrpc": "2.0", "id": one["id"], "error": error} for one in as_list(asked)]
-    return Reply(json.dumps(answers if isinstance(asked, list) else answers[0]).encode())
+    answers = [{"jsonrpc": "2.0", "id": call["id"], "error": error} for call in as_list(request)]
+    return Reply(json.dumps(answers if isinstance(request, list) else answers[0]).encode())
 
 
 TRANSPORT: dict[str, Fault] = {
@@ -231,23 +231,23 @@ def garbled(method: str, params: list[Any], result: Any, draw: random.Random) ->
 def lying(alter: Lie) -> Fault:
     """A fault that gives each call another result."""
 
-    def fault(asked: Any, ask: Ask, draw: random.Random) -> Reply:
-        by_id = {one["id"]: one for one in as_list(asked)}
+    def fault(request: Any, ask: Ask, draw: random.Random) -> Reply:
+        by_id = {call["id"]: call for call in as_list(request)}
 
         def change(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
             return [
-                {**one, "result": alter(by_id[one["id"]]["method"], by_id[one["id"]]["params"], one["result"], draw)}
-                if "result" in one
-                else one
-                for one in answers
+                {**answer, "result": alter(by_id[answer["id"]]["method"], by_id[answer["id"]]["params"], answer["result"], draw)}
+                if "result" in answer
+                else answer
+                for answer in answers
             ]
 
-        return _altered(asked, ask, change)
+        return _altered(request, ask, change)
 
     return fault
 
 
-def stale(asked: Any, ask: Ask, draw: random.Random) -> Reply:
+def stale(request: Any, ask: Ask, draw: random.Random) -> Reply:
     """A node that is some blocks behind and knows no newer receipts."""
     back = draw.choice((1, 2, 8))
 
@@ -256,8 +256,8 @@ def stale(asked: Any, ask: Ask, draw: random.Random) -> Reply:
 
     newest = json.loads(ask({"jsonrpc": "2.0", "id": 0, "method": "eth_blockNumber", "params": []}))
     height = int(newest["result"], 16)
-    calls = [earlier(call, height) for call in as_list(asked)]
-    return Reply(ask(calls if isinstance(asked, list) else calls[0]))
+    calls = [earlier(call, height) for call in as_list(request)]
+    return Reply(ask(calls if isinstance(request, list) else calls[0]))
 
 
 CONTENT: dict[str, Fault] = {

@@ -15,7 +15,7 @@ from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.units import BPS, parse_share_with_unit_bps
 from agent.venues.perpetual_protocol import encode_delegate
-from tests.faults.scene import Layer, Scenario, Scene, staged
+from tests.faults.scene import FuturesLayer, Scenario, Scene, staged
 from tests.support.agents import ROOMY, Changes
 from tests.support.futures import EVEN, futures_table
 from tests.support.perps import WAD, contracts_of, perps_on, read_now, send_data
@@ -28,7 +28,7 @@ _DEPLOYED: dict[str, LocalPerps] = {}
 
 
 @dataclass(frozen=True)
-class Kind:
+class OrderKind:
     """What the orders do. `held` and `leverage` are multiples of the account's value; `spot` and `others` say whether the wallet is off
     its spot targets too, and whether it trades for another account. `deposits` is how much of the wallet a day may go into margin.
     """
@@ -44,21 +44,21 @@ class Kind:
 
 
 KINDS = (
-    Kind("open", {"WETH": "100%"}),
-    Kind("two markets", {"WETH": "60%", "WBTC": "-40%"}),
-    Kind("reduce", {"WETH": "100%"}, {"WETH": "2.6"}),
-    Kind("flip", {"WETH": "-100%"}, {"WETH": "0.8"}, leverage="1.5x"),
-    Kind("spot and futures", {"WETH": "-50%", "WBTC": "50%"}, spot=True),
-    Kind("delegate", {"WETH": "60%", "WBTC": "-40%"}, {"WETH": "-0.4"}, others=True),
-    Kind("close", {"WETH": "100%", "WBTC": "0%"}, {"WETH": "1.3", "WBTC": "0.6"}),
-    Kind("increase", {"WETH": "60%", "WBTC": "-40%"}, {"WETH": "0.3", "WBTC": "-0.7"}),
-    Kind("spot and reductions", {"WETH": "-60%", "WBTC": "40%"}, {"WETH": "-1.6", "WBTC": "1"}, spot=True),
-    Kind("delegate reduces", {"WBTC": "-100%"}, {"WBTC": "-2.5"}, others=True),
-    Kind("top up", {"WETH": "100%"}, {"WETH": "2.5"}, deposits="20%"),
+    OrderKind("open", {"WETH": "100%"}),
+    OrderKind("two markets", {"WETH": "60%", "WBTC": "-40%"}),
+    OrderKind("reduce", {"WETH": "100%"}, {"WETH": "2.6"}),
+    OrderKind("flip", {"WETH": "-100%"}, {"WETH": "0.8"}, leverage="1.5x"),
+    OrderKind("spot and futures", {"WETH": "-50%", "WBTC": "50%"}, spot=True),
+    OrderKind("delegate", {"WETH": "60%", "WBTC": "-40%"}, {"WETH": "-0.4"}, others=True),
+    OrderKind("close", {"WETH": "100%", "WBTC": "0%"}, {"WETH": "1.3", "WBTC": "0.6"}),
+    OrderKind("increase", {"WETH": "60%", "WBTC": "-40%"}, {"WETH": "0.3", "WBTC": "-0.7"}),
+    OrderKind("spot and reductions", {"WETH": "-60%", "WBTC": "40%"}, {"WETH": "-1.6", "WBTC": "1"}, spot=True),
+    OrderKind("delegate reduces", {"WBTC": "-100%"}, {"WBTC": "-2.5"}, others=True),
+    OrderKind("top up", {"WETH": "100%"}, {"WETH": "2.5"}, deposits="20%"),
 )
 
 
-def kind_of(seed: int) -> Kind:
+def kind_of(seed: int) -> OrderKind:
     """Each kind in turn, so that as many seeds as there are kinds have them all."""
     return KINDS[seed % len(KINDS)]
 
@@ -76,15 +76,15 @@ def deployed(chain: LocalChain) -> LocalPerps:
     return perps
 
 
-def spot_of(seed: int, kind: Kind, margin_usd: int) -> Scenario:
+def spot_of(seed: int, kind: OrderKind, margin_usd: int) -> Scenario:
     """The spot portfolio beside the futures, on its targets or off them; margin of its own is part of its dollars."""
     draw = random.Random(f"futures {seed}")
     total = draw.randrange(45_000, 90_000)
     off = draw.choice((-1, 1)) * draw.randrange(total // 8, total // 4) if kind.spot else 0
     changes: dict[str, object] = {**ROOMY, "chain.confirmations": draw.choice((1, 1, 2, 3))}
     changes["execution.router"] = draw.choice(("swap_router_02", "swap_router_02", "rebalancer"))
-    held = {"WETH": total // 2 + off, "USDC": total - total // 2 - off - margin_usd}
-    return Scenario(seed, EVEN, held, changes, draw.random() < 0.6)
+    spot_by_symbol = {"WETH": total // 2 + off, "USDC": total - total // 2 - off - margin_usd}
+    return Scenario(seed, EVEN, spot_by_symbol, changes, draw.random() < 0.6)
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def futures_scene(
         table = futures_table(perps, kind.weights, kind.leverage, **limits) | ({"account": trader} if kind.others else {})
         most_bps = parse_share_with_unit_bps(kind.most, "max_leverage")
         assert most_bps > BPS
-        layer = Layer(perps, trader, read_now(perps, trader), kind.weights, most_bps, int(kind.deposits != "0%"))
+        layer = FuturesLayer(perps, trader, read_now(perps, trader), kind.weights, most_bps, int(kind.deposits != "0%"))
         more = {"portfolio.max_live_value": "200000", "futures": table, **(changes or {})}
-        with staged(chain, folder, spot_of(seed, kind, 0 if kind.others else usd), more, operators, int(kind.spot), layer) as made:
-            yield made
+        with staged(chain, folder, spot_of(seed, kind, 0 if kind.others else usd), more, operators, int(kind.spot), layer) as scene:
+            yield scene

@@ -10,7 +10,7 @@ from agent.model import Intent, IntentKind, IntentState
 from agent.signing.calldata import Approve, Multicall, RebalanceCall, decode
 from agent.store import Store, open_store
 from agent.units import BPS, NATIVE
-from tests.faults import futures_invariants as futures
+from tests.faults import futures_invariants
 from tests.faults.scene import Scene
 from tests.support.agents import off_target, purse
 from tests.support.movements import movements
@@ -41,7 +41,7 @@ def violations(scene: Scene, swaps: int | None = None) -> list[str]:
             *ledger(scene, store, sent),
             *finished(scene, store, scene.swaps if swaps is None else swaps),
             *secrets(scene, sent),
-            *(futures.violations(scene.futures, store.journal.intents(limit=1_000), sent) if scene.futures else []),
+            *(futures_invariants.violations(scene.futures, store.journal.intents(limit=1_000), sent) if scene.futures else []),
         ]
     finally:
         store.close()
@@ -50,11 +50,11 @@ def violations(scene: Scene, swaps: int | None = None) -> list[str]:
 def transactions(scene: Scene) -> list[Any]:
     """Transactions of the wallet in all blocks since the scene began, as the node tells them."""
     wallet = scene.chain.wallet.address.lower()
-    found = []
+    sent_transactions = []
     for number in range(scene.first_block + 1, int(scene.chain.w3.eth.block_number) + 1):
         block: Any = scene.rpc("eth_getBlockByNumber", hex(number), True)
-        found += [one for one in block["transactions"] if one["from"].lower() == wallet]
-    return found
+        sent_transactions += [transaction for transaction in block["transactions"] if transaction["from"].lower() == wallet]
+    return sent_transactions
 
 
 def nonces(store: Store) -> list[str]:
@@ -66,38 +66,38 @@ def nonces(store: Store) -> list[str]:
 def known(scene: Scene, store: Store, sent: list[Any]) -> list[str]:
     """Every sent transaction is in the journal, and as what it is."""
     journal = {intent.tx_hash: intent for intent in store.journal.intents(limit=1_000) if intent.tx_hash is not None}
-    told = []
-    for one in sent:
-        intent = journal.get(one["hash"])
+    problems = []
+    for transaction in sent:
+        intent = journal.get(transaction["hash"])
         if intent is None:
-            if one["hash"] not in scene.foreign:
-                told.append(f"{one['hash']} at nonce {int(one['nonce'], 16)} is in no journal")
+            if transaction["hash"] not in scene.foreign:
+                problems.append(f"{transaction['hash']} at nonce {int(transaction['nonce'], 16)} is in no journal")
         elif intent.state not in (IntentState.FINAL, IntentState.REVERTED, IntentState.MINED):
-            told.append(f"{one['hash']} is in a block, the journal says {intent.state.value}")
-    mined = {one["hash"] for one in sent}
-    told += [
+            problems.append(f"{transaction['hash']} is in a block, the journal says {intent.state.value}")
+    mined = {transaction["hash"] for transaction in sent}
+    problems += [
         f"the journal has {intent.tx_hash} as {intent.state.value}, no block has it"
         for intent in journal.values()
         if intent.state in (IntentState.FINAL, IntentState.REVERTED, IntentState.MINED) and intent.tx_hash not in mined
     ]
-    return told
+    return problems
 
 
 def policy(scene: Scene, sent: list[Any]) -> list[str]:
     """What was signed stays inside the signer's policy: our router and tokens, our wallet, short deadlines, capped fees."""
-    at, told = scene.chain.addresses, []
+    at, addresses = scene.chain.addresses, []
     wallet, tokens = scene.chain.wallet.address, {token.address for token in scene.chain.tokens.values()}
-    for one in sent:
-        if one["hash"] in scene.foreign:
+    for transaction in sent:
+        if transaction["hash"] in scene.foreign:
             continue
-        to, data = scene.chain.w3.to_checksum_address(one["to"]), one["input"]
-        if int(one.get("maxFeePerGas") or one["gasPrice"], 16) > MOST_FEE_WEI:
-            told.append(f"{one['hash']} pays more than limits.gas_price")
-        if to == wallet and data == "0x" and int(one["value"], 16) == 0:
+        to, data = scene.chain.w3.to_checksum_address(transaction["to"]), transaction["input"]
+        if int(transaction.get("maxFeePerGas") or transaction["gasPrice"], 16) > MOST_FEE_WEI:
+            addresses.append(f"{transaction['hash']} pays more than limits.gas_price")
+        if to == wallet and data == "0x" and int(transaction["value"], 16) == 0:
             continue
-        block: Any = scene.rpc("eth_getBlockByNumber", one["blockNumber"], False)
+        block: Any = scene.rpc("eth_getBlockByNumber", transaction["blockNumber"], False)
         if scene.futures is not None and to in (scene.futures.perps.addresses.clearing_house, scene.futures.spender):
-            told += futures.beyond_policy(scene.futures, one, wallet, int(block["timestamp"], 16) + LONGEST_S)
+            addresses += futures_invariants.beyond_policy(scene.futures, transaction, wallet, int(block["timestamp"], 16) + LONGEST_S)
             continue
         call = decode(data)
         match call:
@@ -112,8 +112,8 @@ def policy(scene: Scene, sent: list[Any]) -> list[str]:
             case _:
                 good = False
         if not good:
-            told.append(f"{one['hash']} to {to} is outside the policy: {type(call).__name__}")
-    return told
+            addresses.append(f"{transaction['hash']} to {to} is outside the policy: {type(call).__name__}")
+    return addresses
 
 
 def spenders(scene: Scene) -> tuple[str, ...]:
@@ -130,16 +130,16 @@ def value(scene: Scene) -> list[str]:
     now, usd, tokens = purse(scene.chain), scene.prices_usd, scene.chain.tokens
     raws = dict(now.raw)
     if scene.futures is not None:  # what went into margin is not lost
-        raws["USDC"] += futures.deposited_raw(scene.futures)
+        raws["USDC"] += futures_invariants.deposited_raw(scene.futures)
     changes = [(raws[s] - raw) * usd[s] / 10 ** tokens[s].decimals for s, raw in scene.before.raw.items()]
-    moved, lost = sum((abs(one) for one in changes), Fraction(0)) / 2, -sum(changes, Fraction(0))
+    moved, lost = sum((abs(change) for change in changes), Fraction(0)) / 2, -sum(changes, Fraction(0))
     gas_wei = scene.before.native_wei - now.native_wei
-    told = []
+    problems = []
     if lost > moved * COST_BPS / BPS:
-        told.append(f"lost {float(lost):.2f} USD on {float(moved):.2f} moved")
+        problems.append(f"lost {float(lost):.2f} USD on {float(moved):.2f} moved")
     if gas_wei > GAS_WEI_PER_DAY:
-        told.append(f"{gas_wei} wei of gas are more than gas_per_day")
-    return told
+        problems.append(f"{gas_wei} wei of gas are more than gas_per_day")
+    return problems
 
 
 def ledger(scene: Scene, store: Store, sent: list[Any]) -> list[str]:
@@ -147,17 +147,17 @@ def ledger(scene: Scene, store: Store, sent: list[Any]) -> list[str]:
     now, booked = purse(scene.chain), Counter[str]()
     for movement in movements(store):
         booked[movement.token] += movement.delta_raw
-    told = [
+    problems = [
         f"the books say {booked[scene.chain.tokens[s].address]} of {s}, the chain {now.raw[s] - raw}"
         for s, raw in scene.before.raw.items()
         if booked[scene.chain.tokens[s].address] != now.raw[s] - raw
     ]
-    strangers_wei = sum(_paid_wei(scene, one["hash"]) for one in sent if one["hash"] in scene.foreign)
+    strangers_wei = sum(_paid_wei(scene, transaction["hash"]) for transaction in sent if transaction["hash"] in scene.foreign)
     if booked[NATIVE] != now.native_wei - scene.before.native_wei + strangers_wei:
-        told.append(f"the books say {booked[NATIVE]} wei, the chain {now.native_wei - scene.before.native_wei + strangers_wei}")
+        problems.append(f"the books say {booked[NATIVE]} wei, the chain {now.native_wei - scene.before.native_wei + strangers_wei}")
     if store.journal.unbooked_intents():
-        told.append(f"{len(store.journal.unbooked_intents())} mined intents are not booked")
-    return told
+        problems.append(f"{len(store.journal.unbooked_intents())} mined intents are not booked")
+    return problems
 
 
 def _paid_wei(scene: Scene, tx_hash: str) -> int:
@@ -167,26 +167,26 @@ def _paid_wei(scene: Scene, tx_hash: str) -> int:
 
 def finished(scene: Scene, store: Store, swaps: int) -> list[str]:
     """The rebalance is done, exactly once: on target, nothing open, nothing left that anybody may take."""
-    told = []
+    problems = []
     intents: list[Intent] = list(store.journal.intents(limit=1_000))
     done = [intent for intent in intents if intent.kind is IntentKind.SWAP and intent.succeeded]
     if len(done) != swaps:
-        told.append(f"{len(done)} swaps succeeded, not {swaps}")
-    told += [f"{intent.kind.value} is still {intent.state.value}" for intent in intents if intent.state not in ENDS]
-    told += near(scene)
+        problems.append(f"{len(done)} swaps succeeded, not {swaps}")
+    problems += [f"{intent.kind.value} is still {intent.state.value}" for intent in intents if intent.state not in ENDS]
+    problems += near(scene)
     for symbol in scene.drawn.targets:
         for spender in spenders(scene):
-            left = scene.chain.token_contract(symbol).functions.allowance(scene.chain.wallet.address, spender).call()
-            if left:
-                told.append(f"{spender} may still take {left} of {symbol}")
-    return told
+            allowance_left = scene.chain.token_contract(symbol).functions.allowance(scene.chain.wallet.address, spender).call()
+            if allowance_left:
+                problems.append(f"{spender} may still take {allowance_left} of {symbol}")
+    return problems
 
 
 def near(scene: Scene) -> list[str]:
     """Every token is at its target, where there was anything to swap."""
     if not scene.swaps:
         return []
-    margin_usd = futures.margin_usd(scene.futures) if scene.futures else Fraction(0)
+    margin_usd = futures_invariants.margin_usd(scene.futures) if scene.futures else Fraction(0)
     away = off_target(scene.chain, scene.drawn.targets, {"USDC": margin_usd})
     far = {s: float(bps) for s, bps in away.items() if bps > NEAR_BPS}
     return [f"off target: {far}"] if far else []
@@ -195,9 +195,11 @@ def near(scene: Scene) -> list[str]:
 def secrets(scene: Scene, sent: list[Any]) -> list[str]:
     """No file beside the store holds a signature of what was sent (T8)."""
     files = [path for path in scene.store_file.parent.glob(scene.store_file.name + "*") if path.is_file()]
-    held = [(path.name, path.read_bytes()) for path in files]
-    return [f"{name} holds the signature of {one['hash']}" for one in sent for name, data in held if _s(one) in data]
+    contents = [(path.name, path.read_bytes()) for path in files]
+    return [
+        f"{name} holds the signature of {transaction['hash']}" for transaction in sent for name, data in contents if _s(transaction) in data
+    ]
 
 
-def _s(one: Any) -> bytes:
-    return int(one["s"], 16).to_bytes(32, "big")
+def _s(number: Any) -> bytes:
+    return int(number["s"], 16).to_bytes(32, "big")

@@ -186,12 +186,12 @@ def dying(at: str) -> Hear:
 
 def dying_after(moments: int) -> Hear:
     """Ends its process at the n-th moment, whichever that is."""
-    left = moments
+    moments_left = moments
 
     def hear(_moment: str) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
+        nonlocal moments_left
+        moments_left -= 1
+        if moments_left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return hear

@@ -22,6 +22,7 @@ from agent.ports import Grant
 from agent.store import Store, open_store
 from agent.store.database import WRITE_FLAG
 from agent.store.files.locks import wallet_lock
+from tests.support.fakes.clock import FakeClock
 from tests.support.wallets import Desk, three_way_plan
 
 Hook = Callable[[str], None]
@@ -29,18 +30,9 @@ FORK = multiprocessing.get_context("fork")
 """Children start from this process as it is, so that imports are paid once."""
 
 
-class QuickClock:
-    """Real time, but sleeping is short: anvil answers at once."""
-
-    def __init__(self, on_sleep: Callable[[], None] = lambda: None) -> None:
-        self._on_sleep = on_sleep
-
-    def now_s(self) -> int:
-        return int(time.time())
-
-    def sleep(self, _seconds: float) -> None:
-        self._on_sleep()
-        time.sleep(0.01)
+def quick_clock(on_sleep: Callable[[], object] = lambda: None) -> FakeClock:
+    """Return the real time whose sleeps are short: anvil answers at once."""
+    return FakeClock(0, source=time.time, wait=lambda _: time.sleep(0.01), on_sleep=on_sleep)
 
 
 @dataclass
@@ -53,7 +45,7 @@ class Trade:
     tx: UnsignedTx
     grant: Grant
 
-    def store(self) -> Store:
+    def new_store(self) -> Store:
         return open_store(f"sqlite:///{self.store_file}", self.context.chain.chain_id, self.context.wallet)
 
     def executor(
@@ -68,7 +60,7 @@ class Trade:
 
         signer = self.context.signer_of(store, settings)
         return JournaledExecutor(
-            Submitter(store.journal, store.budgets, signer, sender, QuickClock(on_sleep), settings, lambda: paused, tell)
+            Submitter(store.journal, store.budgets, signer, sender, quick_clock(on_sleep), settings, lambda: paused, tell)
         )
 
     def fresh(self) -> Trade:
@@ -81,7 +73,7 @@ class Trade:
         `hook` hears every event, and "commit N" when the N-th write is about to be committed.
         """
         with wallet_lock(self.store_file.with_suffix(".lock"), self.context.chain.chain_id, self.context.wallet):
-            store = self.store()
+            store = self.new_store()
             counted = 0
 
             def before_commit(connection: Connection) -> None:

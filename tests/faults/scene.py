@@ -20,8 +20,8 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.model.futures import MarginAccount
-from tests.support.agents import ROOMY, Changes, Purse, again, fund, purse, yes
-from tests.support.agents import agent_config as config
+from tests.support.agents import ROOMY, Changes, WalletBalances, again, agent_config, fund, purse, yes
+from tests.support.constants import HOUR_S
 from tests.support.worlds import one_case
 
 PORTFOLIOS: tuple[Mapping[str, str], ...] = (
@@ -33,7 +33,6 @@ STEPS_TO_HEALTH = 4
 """Healthy steps after which nothing may be left to do; the first has to complete the rebalance, the next ones look."""
 BLOCK_S = 12
 """How much later the block comes that ends a fault."""
-HOUR_S = 3_600
 FOREIGN_ENDS = ("OperatorNeeded", "PassingFault")
 """How a step may end after another sender used the wallet; the second where no block shows the transaction."""
 STRANGERS_WEI = 1
@@ -69,7 +68,7 @@ def scenario(seed: int) -> Scenario:
 
 
 @dataclass(frozen=True)
-class Layer:
+class FuturesLayer:
     """The futures of a scene: the venue, whose account it is, how it was found, and what may become of it.
 
     `most_bps` is the leverage limit. Orders are bound to an index that nobody moves. `deposits` is how often margin is deposited.
@@ -99,13 +98,13 @@ class Scene:
     folder: Path
     loaded: LoadedConfig
     drawn: Scenario
-    before: Purse
+    before: WalletBalances
     prices_usd: Mapping[str, Fraction]
     first_block: int
     operators: tuple[str, ...] = ("local",)
     foreign: set[str] = field(default_factory=set)
     swaps: int = 1
-    futures: Layer | None = None
+    futures: FuturesLayer | None = None
 
     @property
     def store_file(self) -> Path:
@@ -160,10 +159,12 @@ class Scene:
         wallet, news = self.chain.wallet.address.lower(), False
         for number in range(self.first_block + 1, int(self.chain.w3.eth.block_number) + 1):
             block: Any = self.rpc("eth_getBlockByNumber", hex(number), True)
-            for one in block["transactions"]:
-                ours = one["from"].lower() == wallet and one["to"] == wallet and int(one["value"], 16) == STRANGERS_WEI
-                news |= ours and one["hash"] not in self.foreign
-                self.foreign |= {one["hash"]} if ours else set()
+            for transaction in block["transactions"]:
+                ours = (
+                    transaction["from"].lower() == wallet and transaction["to"] == wallet and int(transaction["value"], 16) == STRANGERS_WEI
+                )
+                news |= ours and transaction["hash"] not in self.foreign
+                self.foreign |= {transaction["hash"]} if ours else set()
         return news
 
     def adopted(self) -> None:
@@ -213,7 +214,7 @@ def line(url: str, operator: str, timeout_s: float = 10.0, attempts: int = 2) ->
     return EndpointProvider(url, operator, timeout_s, attempts=attempts, sleep=lambda _seconds: None)
 
 
-class Staged(Protocol):
+class SceneStager(Protocol):
     """What makes the wallet that a seed stands for: `scene`, or `futures_scene`."""
 
     def __call__(
@@ -229,8 +230,8 @@ def scene(
 
     Of several `operators` two must agree; honest lines are those of the last two.
     """
-    with one_case(chain), staged(chain, folder, scenario(seed), changes, operators) as made:
-        yield made
+    with one_case(chain), staged(chain, folder, scenario(seed), changes, operators) as scene:
+        yield scene
 
 
 @contextmanager
@@ -241,7 +242,7 @@ def staged(
     changes: Changes | None,
     operators: Sequence[str],
     swaps: int = 1,
-    layer: Layer | None = None,
+    layer: FuturesLayer | None = None,
 ) -> Iterator[Scene]:
     """A drawn wallet, funded and pinned."""
     fund(chain, drawn.held_usd)
@@ -250,13 +251,13 @@ def staged(
         "chain.quorum": 2,
     }
     more = {**drawn.changes, **(several if len(operators) > 1 else {}), **(changes or {})}
-    loaded = config(chain, folder, more, drawn.targets)
+    loaded = agent_config(chain, folder, more, drawn.targets)
     block = int(chain.w3.eth.block_number)
     prices_usd = dict(chain.deployed_world.prices_usd)
-    made = Scene(chain, folder, loaded, drawn, purse(chain), prices_usd, block, tuple(operators), swaps=swaps, futures=layer)
-    pin_all(loaded, made.honest())
+    scene = Scene(chain, folder, loaded, drawn, purse(chain), prices_usd, block, tuple(operators), swaps=swaps, futures=layer)
+    pin_all(loaded, scene.honest())
     if layer is not None:  # what the wallet did to set the venue up is no loss of it
         with wiring.open_store_offline(loaded) as (store, _):
-            store.balances.record_prior_day((), made.before.nonce)
-    made.rpc("evm_setAutomine", drawn.automine)
-    yield made
+            store.balances.record_prior_day((), scene.before.nonce)
+    scene.rpc("evm_setAutomine", drawn.automine)
+    yield scene

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 from eth_account import Account
@@ -14,42 +15,30 @@ from agent.localchain.nodes import LocalNode
 from tests.faults.invariants import violations
 from tests.faults.probe import Hear, process
 from tests.faults.rig import FORK
-from tests.faults.scene import STRANGERS_WEI, Scene, Staged, line, scene
+from tests.faults.scene import STRANGERS_WEI, Scene, SceneStager, line, scene
 from tests.faults.suite import Case, Folders, Only, Result
+from tests.support.constants import GWEI
+from tests.support.fakes.clock import FakeClock
 
 NAME = "chain"
-GWEI = 10**9
 DEEPEST = 64
 PATIENCE_S = 60
 """How long a node may take over dozens of blocks on a busy machine."""
 
 
-class FrozenClock:
-    """Chain time; sleeping mines nothing, so that what nobody mines stays where it is."""
-
-    def __init__(self, node: LocalNode) -> None:
-        self._node = node
-
-    def now_s(self) -> int:
-        return self._node.now_s()
-
-    def sleep(self, _seconds: float) -> None:
-        pass
+def frozen_clock(node: LocalNode) -> FakeClock:
+    """Return the chain's time whose sleeps mine nothing, so that what nobody mines stays where it is."""
+    return FakeClock(0, source=node.now_s)
 
 
-class SkewedClock:
-    """Chain time, wrong by so much; after `jump_after` looks wrong by `jump_s` more."""
-
-    def __init__(self, node: LocalNode, off_s: int, jump_s: int, jump_after: int) -> None:
-        self._clock = ChainClock(node)
-        self._off_s, self._jump_s, self._left = off_s, jump_s, jump_after
-
-    def now_s(self) -> int:
-        self._left -= 1
-        return max(1, self._clock.now_s() + self._off_s + (self._jump_s if self._left < 0 else 0))
-
-    def sleep(self, seconds: float) -> None:
-        self._clock.sleep(seconds)
+def jumping_clock(node: LocalNode, offset_s: int, jump_s: int, jump_after: int) -> FakeClock:
+    """Return the chain's time, wrong by `offset_s`; after `jump_after` looks wrong by `jump_s` more."""
+    looks = count()
+    return FakeClock(
+        0,
+        source=lambda: max(1, node.now_s() + offset_s + (jump_s if next(looks) >= jump_after else 0)),
+        wait=ChainClock(node).sleep,
+    )
 
 
 STRIKES = FORK.Value("i", 0)
@@ -58,117 +47,117 @@ STRIKES = FORK.Value("i", 0)
 
 def once(at: int, happens: Callable[[], object]) -> Hear:
     """Something happens at the n-th moment of a step; a fault that says False did not strike."""
-    left = at
+    moments_left = at
 
     def hear(_moment: str) -> None:
-        nonlocal left
-        left -= 1
-        if left == -1 and happens() is not False:
+        nonlocal moments_left
+        moments_left -= 1
+        if moments_left == -1 and happens() is not False:
             STRIKES.value += 1
 
     return hear
 
 
-def told(made: Scene, method: str, *params: object) -> Any:
+def told(scene: Scene, method: str, *params: object) -> Any:
     """A word with the node on a connection of this process's own."""
-    return line(made.chain.url or "", "outside", PATIENCE_S).call(method, list(params))
+    return line(scene.chain.url or "", "outside", PATIENCE_S).call(method, list(params))
 
 
-def reorganised(made: Scene, depth: int) -> bool:
+def reorganised(scene: Scene, depth: int) -> bool:
     """The newest blocks of the scene, at most so many, are replaced by empty ones, and one more comes; False where there are none."""
-    height = int(told(made, "eth_blockNumber"), 16)
-    gone = min(depth, height - made.first_block)
+    height = int(told(scene, "eth_blockNumber"), 16)
+    gone = min(depth, height - scene.first_block)
     if gone > 0:
-        told(made, "anvil_reorg", gone, [])
-        told(made, "evm_mine")
+        told(scene, "anvil_reorg", gone, [])
+        told(scene, "evm_mine")
     return gone > 0
 
 
 # faults: the n-th moment at which they strike, and how the step goes
-def reorganisation(made: Scene, at: int, draw: random.Random) -> str:
+def reorganisation(scene: Scene, at: int, draw: random.Random) -> str:
     """Some blocks go in the midst of a step."""
-    return process(made, once(at, lambda: reorganised(made, draw.choice((1, 2, 3, 8))))).end
+    return process(scene, once(at, lambda: reorganised(scene, draw.choice((1, 2, 3, 8))))).end
 
 
-def deep_reorganisation(made: Scene, at: int, draw: random.Random) -> str:
+def deep_reorganisation(scene: Scene, at: int, draw: random.Random) -> str:
     """The step is done and final, blocks come, and then many go with it."""
-    end = process(made).end
-    told(made, "anvil_mine", hex(1 + at))
-    STRIKES.value += reorganised(made, draw.randrange(2 + at, DEEPEST + 1))
+    end = process(scene).end
+    told(scene, "anvil_mine", hex(1 + at))
+    STRIKES.value += reorganised(scene, draw.randrange(2 + at, DEEPEST + 1))
     return end
 
 
-def reorganised_away_and_back(made: Scene, at: int, draw: random.Random) -> str:
+def reorganised_away_and_back(scene: Scene, at: int, draw: random.Random) -> str:
     """Blocks go, and what was in them is mined again in another block."""
 
     def happens() -> bool:
-        head = int(told(made, "eth_blockNumber"), 16)
-        depth = min(draw.choice((1, 2, 4)), head - made.first_block)
+        head = int(told(scene, "eth_blockNumber"), 16)
+        depth = min(draw.choice((1, 2, 4)), head - scene.first_block)
         if depth <= 0:
             return False
-        wallet = made.chain.wallet.address.lower()
-        blocks = [told(made, "eth_getBlockByNumber", hex(number), True) for number in range(head - depth + 1, head + 1)]
-        ours = [one["hash"] for block in blocks for one in block["transactions"] if one["from"].lower() == wallet]
-        raw = [told(made, "eth_getRawTransactionByHash", one) for one in ours]
-        told(made, "anvil_reorg", depth, [])
-        for one in raw:
-            told(made, "eth_sendRawTransaction", one)
-        told(made, "evm_mine")
+        wallet = scene.chain.wallet.address.lower()
+        blocks = [told(scene, "eth_getBlockByNumber", hex(number), True) for number in range(head - depth + 1, head + 1)]
+        ours = [transaction["hash"] for block in blocks for transaction in block["transactions"] if transaction["from"].lower() == wallet]
+        raw = [told(scene, "eth_getRawTransactionByHash", tx_hash) for tx_hash in ours]
+        told(scene, "anvil_reorg", depth, [])
+        for raw_tx in raw:
+            told(scene, "eth_sendRawTransaction", raw_tx)
+        told(scene, "evm_mine")
         return True
 
-    return process(made, once(at, happens)).end
+    return process(scene, once(at, happens)).end
 
 
-def nonce_theft(made: Scene, at: int, draw: random.Random) -> str:
+def nonce_theft(scene: Scene, at: int, draw: random.Random) -> str:
     """Another program with the same key uses the wallet's next nonce."""
 
     def happens() -> bool:
-        wallet = made.chain.wallet
-        nonce = int(told(made, "eth_getTransactionCount", wallet.address, "latest"), 16)
+        wallet = scene.chain.wallet
+        nonce = int(told(scene, "eth_getTransactionCount", wallet.address, "latest"), 16)
         fee = draw.choice((3, 20, 59)) * GWEI
-        body = {"chainId": made.chain.chain_id, "nonce": nonce, "to": wallet.address, "value": STRANGERS_WEI, "gas": 21_000}
+        body = {"chainId": scene.chain.chain_id, "nonce": nonce, "to": wallet.address, "value": STRANGERS_WEI, "gas": 21_000}
         signed = Account.sign_transaction({**body, "maxFeePerGas": fee, "maxPriorityFeePerGas": fee, "type": 2}, wallet.private_key)
         try:
-            told(made, "eth_sendRawTransaction", made.chain.w3.to_hex(signed[0]))
+            told(scene, "eth_sendRawTransaction", scene.chain.w3.to_hex(signed[0]))
         except Exception as error:  # ours is in the pool and pays more: the thief comes too late
             if "underpriced" not in str(error):
                 raise
             return False
         return True
 
-    return process(made, once(at, happens)).end
+    return process(scene, once(at, happens)).end
 
 
-def gas_spike(made: Scene, at: int, draw: random.Random) -> str:
+def gas_spike(scene: Scene, at: int, draw: random.Random) -> str:
     """The next block's base fee is far above every limit, and falls by an eighth with each empty block."""
     fee = draw.choice((61, 100, 1_000, 50_000)) * GWEI
-    return process(made, once(at, lambda: told(made, "anvil_setNextBlockBaseFeePerGas", hex(fee)))).end
+    return process(scene, once(at, lambda: told(scene, "anvil_setNextBlockBaseFeePerGas", hex(fee)))).end
 
 
-def base_fee_jump(made: Scene, at: int, draw: random.Random) -> str:
+def base_fee_jump(scene: Scene, at: int, draw: random.Random) -> str:
     """The base fee doubles or more between two blocks: what is pending pays too little for a while."""
     fee = draw.choice((3, 5, 12, 30)) * GWEI
-    return process(made, once(at, lambda: told(made, "anvil_setNextBlockBaseFeePerGas", hex(fee)))).end
+    return process(scene, once(at, lambda: told(scene, "anvil_setNextBlockBaseFeePerGas", hex(fee)))).end
 
 
-def stuck_mempool(made: Scene, at: int, draw: random.Random) -> str:
+def stuck_mempool(scene: Scene, at: int, draw: random.Random) -> str:
     """From some moment on no block comes at all; later the pool is mined, or lost, or everything is late."""
-    end = process(made, once(at, lambda: told(made, "evm_setAutomine", False)), clock=FrozenClock).end
+    end = process(scene, once(at, lambda: told(scene, "evm_setAutomine", False)), clock=frozen_clock).end
     afterwards = draw.choice(("mined", "lost", "late"))
     if afterwards == "lost":
-        told(made, "anvil_dropAllTransactions")
+        told(scene, "anvil_dropAllTransactions")
     if afterwards == "late":  # too dear to be mined, until its deadline is over
-        told(made, "anvil_setNextBlockBaseFeePerGas", hex(10**12))
-        made.chain.node.mine_at(made.chain.now_s() + 300)
-        told(made, "anvil_setNextBlockBaseFeePerGas", hex(GWEI))
+        told(scene, "anvil_setNextBlockBaseFeePerGas", hex(10**12))
+        scene.chain.node.mine_at(scene.chain.now_s() + 300)
+        told(scene, "anvil_setNextBlockBaseFeePerGas", hex(GWEI))
     return f"{end} ({afterwards})"
 
 
-def clock_skew(made: Scene, at: int, draw: random.Random) -> str:
+def clock_skew(scene: Scene, at: int, draw: random.Random) -> str:
     """The machine's clock is wrong, or jumps in the midst of a step."""
     off_s, jump_s = (draw.choice((0, -20, 20, -89, 91, -3_600, 3_600, -86_400, 86_400)) for _ in range(2))
     STRIKES.value += (off_s, jump_s) != (0, 0)
-    return process(made, clock=lambda node: SkewedClock(node, off_s, jump_s, at)).end
+    return process(scene, clock=lambda node: jumping_clock(node, off_s, jump_s, at)).end
 
 
 FAULTS: dict[str, Callable[[Scene, int, random.Random], str]] = {
@@ -185,17 +174,17 @@ MOMENTS = 56
 """About as many moments as a step has."""
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Every fault at a few moments of this seed's step."""
     for fault, strike in FAULTS.items():
         draw = random.Random(f"chain {seed} {fault}")
         for at in sorted(draw.sample(range(MOMENTS), 1 if fault == "stuck mempool" else 3)):
             if not wanted(fault, str(at)):
                 continue
-            with staged(chain, folders(), seed) as made:
+            with staged(chain, folders(), seed) as staged_scene:
                 STRIKES.value = 0
-                end = strike(made, at, random.Random(f"chain {seed} {fault} {at}"))
-                found = [] if end else ["the step ended without a word"]
-                found += [end] if end.startswith("unexpected") else []
-                found += made.recovered() + violations(made)
-            yield Result(Case(NAME, seed, fault, str(at)), {fault: STRIKES.value}, found, [end])
+                end = strike(staged_scene, at, random.Random(f"chain {seed} {fault} {at}"))
+                problems = [] if end else ["the step ended without a word"]
+                problems += [end] if end.startswith("unexpected") else []
+                problems += staged_scene.recovered() + violations(staged_scene)
+            yield Result(Case(NAME, seed, fault, str(at)), {fault: STRIKES.value}, problems, [end])

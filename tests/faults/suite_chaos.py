@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 
 from agent.chain.rpc import Transport
 from agent.localchain import LocalChain
-from tests.faults.chaos import Proxy, Where, chaos
+from tests.faults.chaos import FaultPlace, Proxy, chaos
 from tests.faults.chaos_faults import FAULTS, LATE_S
 from tests.faults.invariants import violations
 from tests.faults.probe import process
-from tests.faults.scene import Scene, Staged, line, scene
+from tests.faults.scene import Scene, SceneStager, line, scene
 from tests.faults.suite import Case, Folders, Only, Result
 
 NAME = "chaos"
@@ -26,31 +26,33 @@ SEATS = ("alone", "of two", "of three")
 """Whether the sick endpoint is the only one, or one of so many that must be two to agree."""
 
 
-def places(draw: random.Random, fault: str) -> list[Where]:
+def places(draw: random.Random, fault: str) -> list[FaultPlace]:
     """Somewhere, for a short while and for long; and around the sends."""
     first, lasting = draw.randrange(REQUESTS), A_WHILE if fault in SLOW else ALL
     return [
-        Where(first, 1),
-        Where(draw.randrange(REQUESTS), draw.randrange(2, 8)),
-        Where(draw.randrange(REQUESTS), lasting),
-        Where(draw.randrange(2), draw.choice((1, ALL)), sends=True),
+        FaultPlace(first, 1),
+        FaultPlace(draw.randrange(REQUESTS), draw.randrange(2, 8)),
+        FaultPlace(draw.randrange(REQUESTS), lasting),
+        FaultPlace(draw.randrange(2), draw.choice((1, ALL)), sends=True),
     ]
 
 
 @contextmanager
-def seated(made: Scene, seat: str, fault: str, where: Where, draw: random.Random) -> Iterator[tuple[Proxy, Callable[[], list[Transport]]]]:
+def seated(
+    scene: Scene, seat: str, fault: str, where: FaultPlace, draw: random.Random
+) -> Iterator[tuple[Proxy, Callable[[], list[Transport]]]]:
     """The proxy in its seat, and what gives a process its lines."""
-    url = made.chain.url or ""
+    url = scene.chain.url or ""
     with chaos(url, FAULTS[fault], where, draw) as proxy:
 
         def lines() -> list[Transport]:
             sick = line(proxy.url, "sick", LATE_S / 2 if fault in SLOW else 10.0)
-            return [sick, *(line(url, operator) for operator in made.operators[1:])]
+            return [sick, *(line(url, operator) for operator in scene.operators[1:])]
 
         yield proxy, lines
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Every fault in one seat of this seed's choice, at four places."""
     for fault in FAULTS:
         draw = random.Random(f"chaos {seed} {fault}")
@@ -61,27 +63,27 @@ def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: St
                 yield one(chain, folders, Case(NAME, seed, fault, place), staged)
 
 
-def one(chain: LocalChain, folders: Folders, case: Case, staged: Staged = scene) -> Result:
+def one(chain: LocalChain, folders: Folders, case: Case, staged: SceneStager = scene) -> Result:
     """One step through the sick endpoint, then healthy ones."""
     seat, _, place = case.where.rpartition(" ")
     draw = random.Random(str(case))
     with ExitStack() as stack:
-        made = stack.enter_context(staged(chain, folders(), case.seed, operators=OPERATORS[: SEATS.index(seat) + 1]))
-        with seated(made, seat, case.fault, Where.parsed(place), draw) as (proxy, lines):
-            step = process(made, lines=lines)
-        told = step.wrong + made.recovered()
-        told += violations(made) + unknown(made, proxy)
-    return Result(case, {case.fault: proxy.struck}, told, [step.end])
+        staged_scene = stack.enter_context(staged(chain, folders(), case.seed, operators=OPERATORS[: SEATS.index(seat) + 1]))
+        with seated(staged_scene, seat, case.fault, FaultPlace.parsed(place), draw) as (proxy, lines):
+            step = process(staged_scene, lines=lines)
+        problems = step.wrong + staged_scene.recovered()
+        problems += violations(staged_scene) + unknown(staged_scene, proxy)
+    return Result(case, {case.fault: proxy.struck}, problems, [step.end])
 
 
-def unknown(made: Scene, proxy: Proxy) -> list[str]:
+def unknown(scene: Scene, proxy: Proxy) -> list[str]:
     """Signed transactions that the proxy saw and the journal does not know, mined or not."""
     from agent.store import open_store
 
-    seen = {made.chain.w3.to_hex(made.chain.w3.keccak(hexstr=raw)) for raw in proxy.raw}
-    store = open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address)
+    sent_hashes = {scene.chain.w3.to_hex(scene.chain.w3.keccak(hexstr=raw)) for raw in proxy.raw}
+    store = open_store(scene.loaded.store_url, scene.chain.chain_id, scene.chain.wallet.address)
     try:
         journal = {intent.tx_hash for intent in store.journal.intents(limit=1_000)}
     finally:
         store.close()
-    return [f"{one} was sent and is in no journal" for one in seen - journal]
+    return [f"{tx_hash} was sent and is in no journal" for tx_hash in sent_hashes - journal]

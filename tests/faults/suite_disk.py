@@ -15,7 +15,7 @@ from agent.localchain import LocalChain
 from agent.store import opening
 from tests.faults.invariants import violations
 from tests.faults.probe import Hear, process
-from tests.faults.scene import Scene, Staged, scene
+from tests.faults.scene import Scene, SceneStager, scene
 from tests.faults.suite import Case, Folders, Only, Result
 from tests.faults.suite_power import size, wal
 
@@ -34,7 +34,7 @@ def when(at: str, happens: Callable[[], None]) -> Hear:
     return hear
 
 
-def full(made: Scene, at: str, draw: random.Random) -> tuple[Hear, Callable[[], None]]:
+def full(scene: Scene, at: str, draw: random.Random) -> tuple[Hear, Callable[[], None]]:
     """SQLite finds no more room: the database may have no page more than it has."""
     over = False
 
@@ -50,33 +50,33 @@ def full(made: Scene, at: str, draw: random.Random) -> tuple[Hear, Callable[[], 
     return when(at, happens), lambda: event.listen(Engine, "begin", begin)
 
 
-def failing(made: Scene, at: str, draw: random.Random) -> tuple[Hear, Callable[[], None]]:
+def failing(scene: Scene, at: str, draw: random.Random) -> tuple[Hear, Callable[[], None]]:
     """The write to the log fails after some bytes, by the limit on file sizes: what was written of it stays."""
     more = draw.randrange(1, 6_000)
 
     def happens() -> None:
-        limit = size(wal(made)) + more
+        limit = size(wal(scene)) + more
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
     return when(at, happens), lambda: None
 
 
-def locked(made: Scene, at: str, draw: random.Random) -> tuple[Hear, Callable[[], None]]:
+def locked(scene: Scene, at: str, draw: random.Random) -> tuple[Hear, Callable[[], None]]:
     """Another program holds the database and does not let go."""
-    held: list[sqlite3.Connection] = []
+    connections: list[sqlite3.Connection] = []
 
     def happens() -> None:
-        held.append(sqlite3.connect(made.store_file, isolation_level=None))
-        held[-1].execute("BEGIN IMMEDIATE")
+        connections.append(sqlite3.connect(scene.store_file, isolation_level=None))
+        connections[-1].execute("BEGIN IMMEDIATE")
 
     return when(at, happens), impatient
 
 
-def locked_a_while(made: Scene, at: str, draw: random.Random) -> tuple[Hear, Callable[[], None]]:
+def locked_a_while(scene: Scene, at: str, draw: random.Random) -> tuple[Hear, Callable[[], None]]:
     """Another program holds the database for a moment."""
 
     def happens() -> None:
-        other = sqlite3.connect(made.store_file, isolation_level=None, check_same_thread=False)
+        other = sqlite3.connect(scene.store_file, isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")
         threading.Timer(PATIENCE_MS / 5_000, other.close).start()
 
@@ -96,18 +96,20 @@ FAULTS: dict[str, Callable[[Scene, str, random.Random], tuple[Hear, Callable[[],
 }
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Each durable write of this seed's step in turn meets one of the faults."""
-    with staged(chain, folders(), seed) as made:
-        writes = [moment for moment in process(made).moments if moment.startswith("before:") and not moment.startswith("before:send")]
+    with staged(chain, folders(), seed) as staged_scene:
+        writes = [
+            moment for moment in process(staged_scene).moments if moment.startswith("before:") and not moment.startswith("before:send")
+        ]
     names = sorted(FAULTS)
     for number, at in enumerate(writes):
         fault = names[(seed + number) % len(names)]
         if not wanted(fault, at):
             continue
         draw = random.Random(f"disk {seed} {at}")
-        with staged(chain, folders(), seed) as made:
-            hear, prepare = FAULTS[fault](made, at, draw)
-            step = process(made, hear, prepare=prepare)
-            told = step.wrong + made.recovered() + violations(made)
-        yield Result(Case(NAME, seed, fault, at), {fault: int(at in step.moments)}, told, [step.end])
+        with staged(chain, folders(), seed) as staged_scene:
+            hear, prepare = FAULTS[fault](staged_scene, at, draw)
+            step = process(staged_scene, hear, prepare=prepare)
+            problems = step.wrong + staged_scene.recovered() + violations(staged_scene)
+        yield Result(Case(NAME, seed, fault, at), {fault: int(at in step.moments)}, problems, [step.end])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from agent.localchain import LocalChain
 from tests.faults.invariants import violations
 from tests.faults.probe import dying, dying_after, process
-from tests.faults.scene import Scene, Staged, scene
+from tests.faults.scene import Scene, SceneStager, scene
 from tests.faults.suite import Case, Folders, Only, Result
 
 NAME = "kill"
@@ -20,28 +20,28 @@ def nothing(_scene: Scene, _draw: random.Random) -> dict[str, int]:
     return {}
 
 
-def late(made: Scene, _draw: random.Random) -> dict[str, int]:
+def late(scene: Scene, _draw: random.Random) -> dict[str, int]:
     """It starts once every deadline is over."""
-    made.chain.node.mine_at(made.chain.now_s() + LATE_S)
+    scene.chain.node.mine_at(scene.chain.now_s() + LATE_S)
     return {"late restart": 1}
 
 
-def forgotten(made: Scene, _draw: random.Random) -> dict[str, int]:
+def forgotten(staged_scene: Scene, _draw: random.Random) -> dict[str, int]:
     """The mempool lost what it held."""
-    made.rpc("anvil_dropAllTransactions")
+    staged_scene.rpc("anvil_dropAllTransactions")
     return {"mempool lost": 1}
 
 
-def again_killed(made: Scene, draw: random.Random) -> dict[str, int]:
+def again_killed(scene: Scene, draw: random.Random) -> dict[str, int]:
     """The recovery is killed too, at any of its moments."""
-    run = process(made, dying_after(draw.randrange(25)))
+    run = process(scene, dying_after(draw.randrange(25)))
     return {"SIGKILL in recovery": 1} if run.killed else {}
 
 
-def dear(made: Scene, _draw: random.Random) -> dict[str, int]:
+def dear(staged_scene: Scene, _draw: random.Random) -> dict[str, int]:
     """Gas costs more than the limit when the next process starts."""
-    made.rpc("anvil_setNextBlockBaseFeePerGas", hex(100 * 10**9))
-    process(made)
+    staged_scene.rpc("anvil_setNextBlockBaseFeePerGas", hex(100 * 10**9))
+    process(staged_scene)
     return {"gas above the limit at restart": 1}
 
 
@@ -49,22 +49,22 @@ MEANWHILE: tuple[Callable[[Scene, random.Random], dict[str, int]], ...] = (nothi
 """What may happen between a death and the next start."""
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Kills the step of this seed at each of its moments in turn."""
-    with staged(chain, folders(), seed) as made:
-        hour, moments = made.hour, process(made).moments
+    with staged(chain, folders(), seed) as staged_scene:
+        hour, moments = staged_scene.hour, process(staged_scene).moments
     for moment in moments:
         if not wanted("SIGKILL", moment):
             continue
         draw = random.Random(f"kill {seed} {moment}")
-        with staged(chain, folders(), seed) as made:
-            died = process(made, dying(moment))
-            if not died.killed and made.hour != hour:
+        with staged(chain, folders(), seed) as staged_scene:
+            died = process(staged_scene, dying(moment))
+            if not died.killed and staged_scene.hour != hour:
                 continue
-            injected, told = {"SIGKILL": 1}, list(died.wrong)
+            injected, signals = {"SIGKILL": 1}, list(died.wrong)
             if not died.killed:
-                told.append(f"never reached: {died.end}")
-            injected |= draw.choice(MEANWHILE)(made, draw)
-            told += made.recovered()
-            told += violations(made)
-        yield Result(Case(NAME, seed, "SIGKILL", moment), injected, told)
+                signals.append(f"never reached: {died.end}")
+            injected |= draw.choice(MEANWHILE)(staged_scene, draw)
+            signals += staged_scene.recovered()
+            signals += violations(staged_scene)
+        yield Result(Case(NAME, seed, "SIGKILL", moment), injected, signals)

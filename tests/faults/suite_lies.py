@@ -18,11 +18,11 @@ from agent.errors import TrimtabError
 from agent.localchain import LocalChain
 from agent.store import open_store
 from tests.faults import invariants
-from tests.faults.answers import SEND, Pages, altered, fields
-from tests.faults.scene import Scene, Staged, scene
+from tests.faults.answers import SEND, LensPageLog, altered, fields
+from tests.faults.scene import Scene, SceneStager, scene
 from tests.faults.suite import Case, Folders, Only, Result
 from tests.support.agents import again, yes
-from tests.support.endpoints import Liar
+from tests.support.fakes.transport import RecordingTransport
 
 NAME = "lies"
 TWICE = "twice the same of two"
@@ -49,7 +49,7 @@ HARMLESS: dict[str, str] = {
 """Fields in which one liar beside one honest endpoint gets something signed, and why that cannot hurt; bounds are checked all the same."""
 
 
-class Told:
+class LieRecord:
     """A lie under way: how often it was told, and how many transactions went out after that."""
 
     def __init__(self) -> None:
@@ -57,48 +57,51 @@ class Told:
         self.sent_after = 0
 
 
-def steps(made: Scene, field: str, operators: tuple[str, ...], draw: random.Random) -> tuple[Told, str]:
+def steps(staged_scene: Scene, field: str, operators: tuple[str, ...], draw: random.Random) -> tuple[LieRecord, str]:
     """One step of which the first operator's endpoints lie in that field; how it ended."""
-    told, pages = Told(), Pages()
-    lie = altered(field, draw, pages, made.called)
+    lie_record, pages = LieRecord(), LensPageLog()
+    lie = altered(field, draw, pages, staged_scene.called)
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:
         if method == SEND:
-            told.sent_after += told.lies > 0
-        found = lie(method, params, answer)
-        told.lies += repr(found) != repr(answer)
-        return found
+            lie_record.sent_after += lie_record.lies > 0
+        lied_answer = lie(method, params, answer)
+        lie_record.lies += repr(lied_answer) != repr(answer)
+        return lied_answer
 
     def watch(method: str, params: list[Any], answer: Any) -> Any:
         if method == SEND:
-            told.sent_after += told.lies > 0
+            lie_record.sent_after += lie_record.lies > 0
         return answer
 
-    lines: list[Transport] = [Liar(made.direct(who), alter if who == "sick" else watch, who) for who in operators]
+    lines: list[Transport] = [RecordingTransport(staged_scene.direct(who), who, alter if who == "sick" else watch) for who in operators]
     with pages.remembered():
         try:
-            with again(made.chain, made.loaded, lines) as agent:
+            with again(staged_scene.chain, staged_scene.loaded, lines) as agent:
                 outcome = agent.rebalance(send=True, confirm=yes)
-                return told, f"{outcome.kind.value}: {outcome.reason}"
+                return lie_record, f"{outcome.kind.value}: {outcome.reason}"
         except TrimtabError as error:
-            return told, f"{type(error).__name__}: {error.message}"
+            return lie_record, f"{type(error).__name__}: {error.message}"
 
 
-def all_fields(made: Scene) -> list[str]:
+def all_fields(staged_scene: Scene) -> list[str]:
     """Every field that an honest step reads."""
-    pages, found = Pages(), dict[str, None]()
+    pages, found = LensPageLog(), dict[str, None]()
 
     def note(method: str, params: list[Any], answer: Any) -> Any:
         if not isinstance(answer, RpcFault):  # a refused call has none
-            found.update(dict.fromkeys(fields(method, params, answer, pages, made.called)))
+            found.update(dict.fromkeys(fields(method, params, answer, pages, staged_scene.called)))
         return answer
 
-    with pages.remembered(), again(made.chain, made.loaded, [Liar(made.direct(), note, "local")]) as agent:
+    with (
+        pages.remembered(),
+        again(staged_scene.chain, staged_scene.loaded, [RecordingTransport(staged_scene.direct(), "local", note)]) as agent,
+    ):
         agent.rebalance(send=True, confirm=yes)
     return list(found)
 
 
-_FIELDS: dict[tuple[Staged, int], list[str]] = {}
+_FIELDS: dict[tuple[SceneStager, int], list[str]] = {}
 """What an honest step of a scene reads: the same each time."""
 
 
@@ -108,49 +111,49 @@ def harmless(field: str, seat: str = "") -> str | None:
     return next((why for pattern, why in known.items() if re.fullmatch(pattern, field)), None)
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Every field in every seat. A wallet from which nothing was signed serves the next lie too."""
     if (staged, seed) not in _FIELDS:
-        with staged(chain, folders(), seed) as made:
-            _FIELDS[staged, seed] = all_fields(made)
-    found = _FIELDS[staged, seed]
+        with staged(chain, folders(), seed) as scene:
+            _FIELDS[staged, seed] = all_fields(scene)
+    fields = _FIELDS[staged, seed]
     for seat, operators in SEATS.items():
-        left = [field for field in found if wanted(field, seat)]
-        while left:
+        wanted_fields = [field for field in fields if wanted(field, seat)]
+        while wanted_fields:
             with ExitStack() as stack:
-                made = stack.enter_context(staged(chain, folders(), seed, operators=tuple(dict.fromkeys(operators))))
+                scene = stack.enter_context(staged(chain, folders(), seed, operators=tuple(dict.fromkeys(operators))))
                 clean = True
-                while left and clean:
-                    result, clean = one(made, Case(NAME, seed, left.pop(0), seat), operators)
+                while wanted_fields and clean:
+                    result, clean = one(scene, Case(NAME, seed, wanted_fields.pop(0), seat), operators)
                     yield result
 
 
-def one(made: Scene, case: Case, operators: tuple[str, ...]) -> tuple[Result, bool]:
+def one(staged_scene: Scene, case: Case, operators: tuple[str, ...]) -> tuple[Result, bool]:
     """What came of one lie, and whether nothing was signed at all."""
     draw = random.Random(str(case))
-    told, end = steps(made, case.fault, operators, draw)
-    signed = signatures(made)
+    problems, end = steps(staged_scene, case.fault, operators, draw)
+    signed = signatures(staged_scene)
     wrong: list[str] = []
-    if len(set(operators)) == 2 and told.sent_after and harmless(case.fault, case.where) is None:
-        wrong.append(f"{told.sent_after} transactions were sent after the lie")
+    if len(set(operators)) == 2 and problems.sent_after and harmless(case.fault, case.where) is None:
+        wrong.append(f"{problems.sent_after} transactions were sent after the lie")
     if not signed:
-        return Result(case, {"lie": int(told.lies > 0)}, wrong, [end]), True
-    ends = made.recovered()
+        return Result(case, {"lie": int(problems.lies > 0)}, wrong, [end]), True
+    ends = staged_scene.recovered()
     # whoever believed a single liar may find books that the truth contradicts: then a healthy step halts by name, as it should
     wrong += [] if case.where == "alone" else ends
-    sent = invariants.transactions(made)
-    store = open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address)
+    sent = invariants.transactions(staged_scene)
+    store = open_store(staged_scene.loaded.store_url, staged_scene.chain.chain_id, staged_scene.chain.wallet.address)
     try:
-        bounds = [*invariants.nonces(store), *invariants.known(made, store, sent), *invariants.policy(made, sent)]
+        bounds = [*invariants.nonces(store), *invariants.known(staged_scene, store, sent), *invariants.policy(staged_scene, sent)]
     finally:
         store.close()
-    wrong += bounds if case.where == "alone" else invariants.violations(made)
-    return Result(case, {"lie": int(told.lies > 0)}, wrong, [end]), False
+    wrong += bounds if case.where == "alone" else invariants.violations(staged_scene)
+    return Result(case, {"lie": int(problems.lies > 0)}, wrong, [end]), False
 
 
-def signatures(made: Scene) -> int:
+def signatures(scene: Scene) -> int:
     """Transactions that were signed so far."""
-    store = open_store(made.loaded.store_url, made.chain.chain_id, made.chain.wallet.address)
+    store = open_store(scene.loaded.store_url, scene.chain.chain_id, scene.chain.wallet.address)
     try:
         return sum(intent.tx_hash is not None for intent in store.journal.intents(limit=1_000))
     finally:

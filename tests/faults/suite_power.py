@@ -18,7 +18,7 @@ from pathlib import Path
 from agent.localchain import LocalChain
 from tests.faults.invariants import violations
 from tests.faults.probe import Hear, process
-from tests.faults.scene import Scene, Staged, scene
+from tests.faults.scene import Scene, SceneStager, scene
 from tests.faults.suite import Case, Folders, Only, Result
 
 NAME = "power"
@@ -26,9 +26,9 @@ HEADER_BYTES, FRAME_HEADER_BYTES = 32, 24
 LOSSES = ("cut between frames", "cut inside a frame", "zeros from a point on", "garbage from a point on", "one page never written")
 
 
-def wal(made: Scene) -> Path:
+def wal(scene: Scene) -> Path:
     """The write-ahead log."""
-    return made.store_file.with_name(made.store_file.name + "-wal")
+    return scene.store_file.with_name(scene.store_file.name + "-wal")
 
 
 def size(path: Path) -> int:
@@ -36,13 +36,13 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Staged = scene) -> Iterator[Result]:
+def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Power fails during each commit of this seed's step in turn, each time in another way."""
-    with staged(chain, folders(), seed) as made:
-        hour = made.hour
+    with staged(chain, folders(), seed) as staged_scene:
+        hour = staged_scene.hour
         writes = [
             moment.removeprefix("after:")
-            for moment in process(made).moments
+            for moment in process(staged_scene).moments
             if moment.startswith("after:") and not moment.startswith("after:send")
         ]
     for number, write in enumerate(writes):
@@ -50,18 +50,18 @@ def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: St
         fault = LOSSES[(seed + number) % len(LOSSES)]
         if not wanted(fault, write):
             continue
-        with staged(chain, folders(), seed) as made:
-            sizes = made.folder / "sizes.json"
-            died = process(made, _dying_after_commit(write, wal(made), sizes))
-            if not died.killed and made.hour != hour:
+        with staged(chain, folders(), seed) as staged_scene:
+            sizes = staged_scene.folder / "sizes.json"
+            died = process(staged_scene, _dying_after_commit(write, wal(staged_scene), sizes))
+            if not died.killed and staged_scene.hour != hour:
                 continue
             if not died.killed:
                 yield Result(Case(NAME, seed, fault, write), {}, [f"never reached: {died.end}"])
                 continue
             began, ended = json.loads(sizes.read_text())
-            lost = lose(wal(made), began, ended, fault, draw)
-            told = made.recovered() + violations(made)
-        yield Result(Case(NAME, seed, fault, write), {f"power loss, {fault}": int(lost)}, told)
+            lost = lose(wal(staged_scene), began, ended, fault, draw)
+            problems = staged_scene.recovered() + violations(staged_scene)
+        yield Result(Case(NAME, seed, fault, write), {f"power loss, {fault}": int(lost)}, problems)
 
 
 def _dying_after_commit(write: str, log: Path, sizes: Path) -> Hear:

@@ -26,8 +26,8 @@ SPOT: dict[str, tuple[Suite, int]] = {
 def over_futures(run: Callable[..., Iterator[Result]]) -> Suite:
     """The same suite over wallets with futures; its cases have names of their own."""
 
-    def cases(chain: LocalChain, folders: Folders, seed: int, wanted: Only) -> Iterator[Result]:
-        for result in run(chain, folders, seed, wanted, futures_scene):
+    def cases(chain: LocalChain, folders: Folders, seed: int, only: Only) -> Iterator[Result]:
+        for result in run(chain, folders, seed, only, futures_scene):
             yield replace(result, case=replace(result.case, suite=f"futures-{result.case.suite}"))
 
     return cases

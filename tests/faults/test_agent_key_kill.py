@@ -55,13 +55,13 @@ class Wallet:
             counts[moment] = counts.get(moment, 0) + 1
             name = f"{moment} {counts[moment]}"
             if seen is not None:
-                with seen.open("a", encoding="utf-8") as told:
-                    told.write(name + "\n")
+                with seen.open("a", encoding="utf-8") as market:
+                    market.write(name + "\n")
             if name == die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         def changed(name: str, args: tuple[Any, ...]) -> None:
-            if name in CHANGES and any(self.file.name in str(one) for one in args):
+            if name in CHANGES and any(self.file.name in str(arg) for arg in args):
                 passed("file")
 
         self.chain.__dict__.pop("transport", None)  # a connection of its own
@@ -100,8 +100,8 @@ class Wallet:
     def kept(self) -> set[str]:
         """Agents whose keys are in files beside the config."""
         password = api.PasswordSource("TRIMTAB_AGENT_PASSWORD")
-        files = [one for one in self.file.parent.glob(f"{self.file.name}*") if ".tmp" not in one.name]
-        return {api.wallet_address(one, None, None, password, None, True)["address"].lower() for one in files}
+        files = [path for path in self.file.parent.glob(f"{self.file.name}*") if ".tmp" not in path.name]
+        return {api.wallet_address(file, None, None, password, None, True)["address"].lower() for file in files}
 
 
 @pytest.fixture
@@ -125,9 +125,9 @@ def wallet(anvil_session: LocalChain, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_moments_are_all_of_them(wallet: Wallet, tmp_path: Path, is_renewal: bool) -> None:
     if is_renewal:
         wallet.delegate()
-    seen = tmp_path / "seen"
-    assert in_child(lambda: wallet.delegate(seen=seen)) == 0
-    assert seen.read_text(encoding="utf-8").split("\n")[:-1] == (RENEWED if is_renewal else FIRST)
+    log_file = tmp_path / "seen"
+    assert in_child(lambda: wallet.delegate(seen=log_file)) == 0
+    assert log_file.read_text(encoding="utf-8").split("\n")[:-1] == (RENEWED if is_renewal else FIRST)
 
 
 @pytest.mark.parametrize(

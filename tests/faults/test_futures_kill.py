@@ -13,9 +13,8 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import IntentKind
 from tests.support.agents import again, fund, purse, trusted
-from tests.support.futures import EVEN, futures_changes
-from tests.support.markets.step_kills import ENDS, every_run
-from tests.support.markets.step_kills import StepWorld as World
+from tests.support.futures import EVEN, futures_config_changes
+from tests.support.markets.step_kills import ENDS, StepWorld, every_run
 from tests.support.perps import perps_on, read_now
 from tests.support.worlds import one_case
 
@@ -29,24 +28,24 @@ OFTEN = {"before:send 1", "after:send 1", "write 13"}
 class Layer:
     """The wallet, its store and the venue, made once."""
 
-    world: World
+    world: StepWorld
     perps: LocalPerps
 
 
 @pytest.fixture(scope="module")
-def made(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layer]:
+def layer(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layer]:
     with one_case(anvil_session):
         fund(anvil_session, {"WETH": 50_000, "USDC": 50_000})
         perps = perps_on(anvil_session)
         perps.deposit(anvil_session.wallet.address, 10_000 * 10**6)
-        loaded = trusted(anvil_session, tmp_path_factory.mktemp("made"), futures_changes(perps, {"WETH": "100%"}), EVEN)
-        yield Layer(World(anvil_session, loaded, purse(anvil_session)), perps)
+        loaded = trusted(anvil_session, tmp_path_factory.mktemp("made"), futures_config_changes(perps, {"WETH": "100%"}), EVEN)
+        yield Layer(StepWorld(anvil_session, loaded, purse(anvil_session)), perps)
 
 
 @pytest.mark.parametrize("moment", every_run(MOMENTS, OFTEN))
-def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, tmp_path: Path, moment: str) -> None:
-    with one_case(made.world.chain):
-        world = made.world.copied(tmp_path / "case")
+def test_an_order_killed_at_any_moment_is_filled_exactly_once(layer: Layer, tmp_path: Path, moment: str) -> None:
+    with one_case(layer.world.chain):
+        world = layer.world.copied(tmp_path / "case")
         assert world.killed(moment), f"{moment} was never reached"
         world.restarted()
         world.restarted()
@@ -62,9 +61,9 @@ def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, tmp_p
         assert after.nonce - world.before.nonce == len(mined)
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
         assert world.before.native_wei - after.native_wei == gas_wei == history.budgets.gas_24h_wei
-        held = read_now(made.perps, world.chain.wallet.address)
+        margin_account = read_now(layer.perps, world.chain.wallet.address)
         [fill] = mined[0].receipt.fills if mined[0].receipt is not None else ()
-        assert held.size_raw(fill.market) == fill.size_raw > 0
-        leverage = margin.leverage(held)
+        assert margin_account.size_raw(fill.market) == fill.size_raw > 0
+        leverage = margin.leverage(margin_account)
         assert leverage is not None
         assert leverage < 3

@@ -16,9 +16,8 @@ from agent.model import IntentState
 from tests.support.agents import again, fund, purse, trusted
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
-from tests.support.hyperliquid_server import Held, HyperliquidServer
-from tests.support.markets.step_kills import StepWorld as World
-from tests.support.markets.step_kills import every_run
+from tests.support.hyperliquid_server import HyperliquidServer, ServerPosition
+from tests.support.markets.step_kills import StepWorld, every_run
 from tests.support.worlds import one_case
 
 MOMENTS = ["before:send 1", "after:send 1", *(f"write {number}" for number in range(4, 14))]
@@ -32,25 +31,25 @@ ENDS = {IntentState.FINAL, IntentState.REVERTED, IntentState.CANCELLED}
 class Layer:
     """The wallet and its store, made once, and a venue of each case."""
 
-    world: World
+    world: StepWorld
     server: HyperliquidServer
 
 
 @pytest.fixture
-def made(anvil_session: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layer]:
+def layer(anvil_session: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layer]:
     monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
     with one_case(anvil_session), venue_for(anvil_session) as server:
         fund(anvil_session, {"WETH": 50_000, "USDC": 50_000})
         loaded = trusted(anvil_session, tmp_path / "made", venue_changes(server, {"ETH": "100%"}), EVEN)
-        yield Layer(World(anvil_session, loaded, purse(anvil_session)), server)
+        yield Layer(StepWorld(anvil_session, loaded, purse(anvil_session)), server)
 
 
 STOP_MOMENTS = ["before:send 2", "after:send 2", *(f"write {number}" for number in range(16, 26, 3))]
 
 
 @pytest.mark.parametrize("moment", every_run(STOP_MOMENTS, {"before:send 2", "after:send 2"}))
-def test_a_stop_killed_at_any_moment_rests_exactly_once(made: Layer, moment: str, tmp_path: Path) -> None:
-    world, server = made.world, made.server
+def test_a_stop_killed_at_any_moment_rests_exactly_once(layer: Layer, moment: str, tmp_path: Path) -> None:
+    world, server = layer.world, layer.server
     changes = venue_changes(server, {"ETH": "100%"}, resting_stop="2%")
     world = replace(world, loaded=trusted(world.chain, tmp_path / "stops", changes, EVEN))
     assert world.killed(moment), f"{moment} was never reached"
@@ -73,15 +72,15 @@ LIMIT_MOMENTS = ["before:send 1", "after:send 1", *(f"write {number}" for number
 END_MOMENTS = [*(f"write {number}" for number in range(2, 11)), "before:send 1", "after:send 1"]
 
 
-def limit_world(made: Layer, folder: Path) -> World:
+def limit_world(layer: Layer, folder: Path) -> StepWorld:
     """The world with openings that rest for an hour, and an empty book."""
-    made.server.move("ETH", "0")
+    layer.server.move("ETH", "0")
     limits = {"futures.order_type": "gtc", "futures.order_time": "1h", "futures.leverage_band": "10%"}
-    changes = venue_changes(made.server, {"ETH": "100%"}) | limits
-    return replace(made.world, loaded=trusted(made.world.chain, folder, changes, EVEN))
+    changes = venue_changes(layer.server, {"ETH": "100%"}) | limits
+    return replace(layer.world, loaded=trusted(layer.world.chain, folder, changes, EVEN))
 
 
-def require_each_fill_once(world: World, server: HyperliquidServer) -> None:
+def require_each_fill_once(world: StepWorld, server: HyperliquidServer) -> None:
     """Require that the journal has every fill of the venue once, and that nothing was posted twice."""
     with again(world.chain, world.loaded) as agent:
         store = agent.context.store
@@ -95,14 +94,14 @@ def require_each_fill_once(world: World, server: HyperliquidServer) -> None:
 
 
 @pytest.mark.parametrize("moment", every_run(LIMIT_MOMENTS, {"before:send 1", "after:send 1", "write 12"}))
-def test_a_limit_order_killed_at_any_moment_rests_exactly_once(made: Layer, moment: str, tmp_path: Path) -> None:
-    world, server = limit_world(made, tmp_path / "limits"), made.server
+def test_a_limit_order_killed_at_any_moment_rests_exactly_once(layer: Layer, moment: str, tmp_path: Path) -> None:
+    world, server = limit_world(layer, tmp_path / "limits"), layer.server
     assert world.killed(moment), f"{moment} was never reached"
     for _ in range(3):
         with contextlib.suppress(Retryable):  # its fate is open until its end
             world.restarted()
         world.chain.node.mine_at(world.chain.now_s() + 200)
-    [order] = [one for one in server.orders if one.cloid and one.status == "open"]
+    [order] = [order for order in server.orders if order.cloid and order.status == "open"]
     server.trade_through("ETH", "1")
     world.restarted()
     assert order.status == "open"
@@ -110,8 +109,8 @@ def test_a_limit_order_killed_at_any_moment_rests_exactly_once(made: Layer, mome
 
 
 @pytest.mark.parametrize("moment", every_run(END_MOMENTS, {"write 3", "after:send 1"}))
-def test_the_end_of_a_limit_order_killed_at_any_moment_opens_nothing_twice(made: Layer, moment: str, tmp_path: Path) -> None:
-    world, server = limit_world(made, tmp_path / "limits"), made.server
+def test_the_end_of_a_limit_order_killed_at_any_moment_opens_nothing_twice(layer: Layer, moment: str, tmp_path: Path) -> None:
+    world, server = limit_world(layer, tmp_path / "limits"), layer.server
     world.restarted()
     server.trade_through("ETH", "1")
     world.chain.node.mine_at(world.chain.now_s() + 3_601)
@@ -120,17 +119,17 @@ def test_the_end_of_a_limit_order_killed_at_any_moment_opens_nothing_twice(made:
         with contextlib.suppress(Retryable):
             world.restarted()
         world.chain.node.mine_at(world.chain.now_s() + 200)
-    taken = [one for one in server.orders if one.cloid]
-    assert [one.status for one in taken] == ["canceled", "open"], "the first ended, and the rest is opened once"
-    held = server.wallet(world.chain.wallet.address).held["ETH"].size
-    assert held == 1
-    assert held + taken[1].left <= taken[0].size
+    taken = [order for order in server.orders if order.cloid]
+    assert [order_id.status for order_id in taken] == ["canceled", "open"], "the first ended, and the rest is opened once"
+    size = server.wallet(world.chain.wallet.address).held["ETH"].size
+    assert size == 1
+    assert size + taken[1].left <= taken[0].size
     require_each_fill_once(world, server)
 
 
 @pytest.mark.parametrize("moment", every_run(MOMENTS, OFTEN))
-def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, moment: str) -> None:
-    world, server = made.world, made.server
+def test_an_order_killed_at_any_moment_is_filled_exactly_once(layer: Layer, moment: str) -> None:
+    world, server = layer.world, layer.server
     assert world.killed(moment), f"{moment} was never reached"
     try:
         world.restarted()
@@ -144,7 +143,7 @@ def test_an_order_killed_at_any_moment_is_filled_exactly_once(made: Layer, momen
         intents = store.journal.intents()
     assert {intent.state for intent in intents} <= ENDS
     fills = [fill for intent in intents if intent.receipt is not None for fill in intent.receipt.fills]
-    size = server.wallet(world.chain.wallet.address).held.get("ETH", Held()).size
+    size = server.wallet(world.chain.wallet.address).held.get("ETH", ServerPosition()).size
     assert [fill.size_raw for fill in fills] == [size * 10**4]
     assert size > 0
     taken = [order for order in server.orders if order.cloid]
@@ -161,7 +160,7 @@ TOGETHER_OFTEN = {"after:send 1", *(f"write {number}" for number in (11, 24))}
 """After the post, and with one part of the orders done: sent, booked."""
 
 
-def require_orders_filled_once(world: World, server: HyperliquidServer) -> None:
+def require_orders_filled_once(world: StepWorld, server: HyperliquidServer) -> None:
     """Require of every order of the wallet at the venue one intent, with the sum of its fills, and fills of no other intent."""
     with again(world.chain, world.loaded) as agent:
         journal = agent.context.store.journal
@@ -188,8 +187,8 @@ def require_orders_filled_once(world: World, server: HyperliquidServer) -> None:
 
 
 @pytest.mark.parametrize("moment", every_run(TOGETHER_MOMENTS, TOGETHER_OFTEN))
-def test_orders_of_one_action_killed_at_any_moment_are_each_filled_once(made: Layer, moment: str, tmp_path: Path) -> None:
-    world, server = made.world, made.server
+def test_orders_of_one_action_killed_at_any_moment_are_each_filled_once(layer: Layer, moment: str, tmp_path: Path) -> None:
+    world, server = layer.world, layer.server
     changes = venue_changes(server, {"ETH": "40%", "BTC": "30%", "DOGE": "30%"}, "2.5x")
     world = replace(world, loaded=trusted(world.chain, tmp_path / "together", changes, EVEN))
     user = world.chain.wallet.address.lower()
@@ -214,6 +213,6 @@ def test_orders_of_one_action_killed_at_any_moment_are_each_filled_once(made: La
     assert len(cloids) == len(set(cloids)), "no order is posted twice"
     state = server.state(user)["marginSummary"]
     assert Fraction(state["totalNtlPos"]) <= 3 * Fraction(state["accountValue"])
-    left = server.wallet(user).held
-    assert left.keys() == sizes.keys()
-    assert all(0 < left[coin].size < size for coin, size in sizes.items()), "each position is cut, and none is turned"
+    positions_left = server.wallet(user).held
+    assert positions_left.keys() == sizes.keys()
+    assert all(0 < positions_left[coin].size < size for coin, size in sizes.items()), "each position is cut, and none is turned"

@@ -30,17 +30,17 @@ NEVER_SIGNED = {"before:planned", "after:planned", "before:signed"}
 
 @pytest.fixture
 def trade(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Trade]:
-    found = ready(Desk(anvil_chain), tmp_path)
-    yield found
-    call(found, "anvil_dropAllTransactions")
-    call(found, "evm_setAutomine", True)
+    trade = ready(Desk(anvil_chain), tmp_path)
+    yield trade
+    call(trade, "anvil_dropAllTransactions")
+    call(trade, "evm_setAutomine", True)
 
 
 def call(trade: Trade, method: str, *params: object) -> object:
     return EndpointProvider(trade.context.chain.url or "", "local", 30).call(method, list(params))
 
 
-class Before:
+class WalletBefore:
     """What the wallet had, so that what happened can be proven afterwards."""
 
     def __init__(self, trade: Trade) -> None:
@@ -52,7 +52,7 @@ class Before:
         """One nonce used, by the swap, with the plan's amounts to the wei; nothing open; the journal tells the same."""
         desk = self.trade.context
         assert desk.sender.nonces(desk.wallet) == (self.nonce + 1, self.nonce + 1)
-        store = self.trade.store()
+        store = self.trade.new_store()
         intents = store.journal.intents()
         assert store.journal.open_intents() == ()
         store.close()
@@ -79,7 +79,7 @@ def require_no_signed_bytes(trade: Trade) -> None:
 
 @pytest.mark.parametrize("at", every_run(EVENTS, OFTEN))
 def test_a_process_killed_between_journal_states_trades_exactly_once(trade: Trade, at: str) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     killed_at(trade, at)
     require_no_signed_bytes(trade)
     sent = before.nonce != trade.context.sender.nonces(trade.context.wallet)[0]
@@ -93,7 +93,7 @@ def test_a_process_killed_between_journal_states_trades_exactly_once(trade: Trad
 
 @pytest.mark.parametrize("at", every_run(COMMITS, COMMITS[:2]))
 def test_a_process_killed_before_any_commit_trades_exactly_once(trade: Trade, at: str) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     killed_at(trade, at)
     finished(trade)
     before.require_exactly_one_swap()
@@ -114,7 +114,7 @@ def test_the_commits_killed_at_cover_a_whole_run(trade: Trade) -> None:
     ],
 )
 def test_a_recovery_that_is_killed_too_trades_exactly_once(trade: Trade, first: str, second: str) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     killed_at(trade, first)
     killed_at(trade, second)
     finished(trade)
@@ -122,11 +122,11 @@ def test_a_recovery_that_is_killed_too_trades_exactly_once(trade: Trade, first: 
 
 
 def test_a_transaction_left_in_the_mempool_is_waited_for(trade: Trade) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     call(trade, "evm_setAutomine", False)
     killed_at(trade, "waiting")
     assert trade.context.sender.nonces(trade.context.wallet) == (before.nonce, before.nonce + 1)
-    store = trade.store()
+    store = trade.new_store()
     (swap,) = trade.executor(store, lambda _name: None, on_sleep=lambda: call(trade, "evm_mine")).reconcile()
     store.close()
     assert swap.state is IntentState.FINAL
@@ -134,7 +134,7 @@ def test_a_transaction_left_in_the_mempool_is_waited_for(trade: Trade) -> None:
 
 
 def test_a_transaction_that_the_mempool_forgot_is_sent_again_with_the_same_hash(trade: Trade) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     call(trade, "evm_setAutomine", False)
     killed_at(trade, "after:send")
     call(trade, "anvil_dropAllTransactions")
@@ -145,10 +145,10 @@ def test_a_transaction_that_the_mempool_forgot_is_sent_again_with_the_same_hash(
 
 
 def test_a_pending_transaction_past_its_deadline_loses_to_its_cancel(trade: Trade) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     call(trade, "evm_setAutomine", False)
     killed_at(trade, "after:send")
-    store = trade.store()
+    store = trade.new_store()
 
     call(trade, "anvil_setNextBlockBaseFeePerGas", hex(10**12))  # too dear for the swap, so that it stays pending
     late_by(trade, 200)
@@ -173,9 +173,9 @@ def late_by(trade: Trade, seconds: int) -> None:
 
 
 def test_a_swap_mined_after_its_deadline_reverts_and_its_gas_is_booked_as_loss(trade: Trade) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     call(trade, "evm_setAutomine", False)
-    store = trade.store()
+    store = trade.new_store()
     store.steps.begin("s", 0, "{}")
     executor = trade.executor(store, lambda _name: None, on_sleep=lambda: late_by(trade, 200))
     intent = executor.run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
@@ -198,9 +198,9 @@ def test_a_swap_mined_after_its_deadline_reverts_and_its_gas_is_booked_as_loss(t
     ],
 )
 def test_a_recovery_sends_nothing_while_paused(trade: Trade, at: str, paused: bool | None) -> None:
-    before = Before(trade)
+    before = WalletBefore(trade)
     killed_at(trade, at)
-    store = trade.store()
+    store = trade.new_store()
     trade.executor(store, lambda _name: None, paused=paused).reconcile()
     assert len(store.journal.open_intents()) == 1
     store.close()
@@ -213,7 +213,7 @@ def test_a_nonce_that_another_program_took_needs_the_operator(trade: Trade) -> N
     killed_at(trade, "after:broadcast")
     desk = trade.context
     desk.approve(desk.at("WETH"), 1)
-    store = trade.store()
+    store = trade.new_store()
     with pytest.raises(OperatorNeeded, match=trade.context.signer.sign(trade.tx, trade.grant).hash):
         trade.executor(store, lambda _name: None).reconcile()
     store.close()

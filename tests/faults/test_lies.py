@@ -32,24 +32,24 @@ def folders(tmp_path: Path) -> Folders:
     numbers = itertools.count()
 
     def fresh() -> Path:
-        made = tmp_path / str(next(numbers))
-        made.mkdir()
-        return made
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        return folder
 
     return fresh
 
 
 @pytest.fixture
 def honest(anvil_session: LocalChain, folders: Folders) -> Iterator[Scene]:
-    with scene(anvil_session, folders(), SEED) as made:
-        yield made
+    with scene(anvil_session, folders(), SEED) as honest_scene:
+        yield honest_scene
 
 
-def results(chain: LocalChain, folders: Folders, seat: str, wanted: Only) -> list[Result]:
-    found = list(run(chain, folders, SEED, lambda field, at: at == seat and wanted(field, at)))
-    assert not [(str(result.case), result.violations) for result in found if result.violations]
-    assert sum(result.injected["lie"] for result in found) > 0
-    return found
+def results(chain: LocalChain, folders: Folders, seat: str, only: Only) -> list[Result]:
+    lie_results = list(run(chain, folders, SEED, lambda field, at: at == seat and only(field, at)))
+    assert not [(str(result.case), result.violations) for result in lie_results if result.violations]
+    assert sum(result.injected["lie"] for result in lie_results) > 0
+    return lie_results
 
 
 def test_every_answer_that_a_step_reads_is_among_those_that_are_falsified(honest: Scene) -> None:
@@ -70,10 +70,10 @@ def test_a_lie_in_any_field_alone_gets_nothing_signed_while_one_of_two_is_honest
     anvil_session: LocalChain, folders: Folders, whole: bool
 ) -> None:
     """Every field that could hurt; in every run without those that frame a value, and without further words of a text or a slot."""
-    found = results(
+    lie_results = results(
         anvil_session, folders, "one of two", lambda field, at: harmless(field) is None and (whole or not re.search(FURTHER, field))
     )
-    assert len(found) > (80 if whole else 50)
+    assert len(lie_results) > (80 if whole else 50)
 
 
 @pytest.mark.parametrize("one_of", [6, pytest.param(3, marks=pytest.mark.slow)])
@@ -90,9 +90,9 @@ def test_two_endpoints_of_one_operator_count_once(anvil_session: LocalChain, fol
 
 def test_two_endpoints_of_one_operator_are_no_two_operators(anvil_session: LocalChain, folders: Folders) -> None:
     with (
-        scene(anvil_session, folders(), SEED, operators=("sick", "alpha")) as made,
+        scene(anvil_session, folders(), SEED, operators=("sick", "alpha")) as sick_scene,
         pytest.raises(ConfigError, match="1 operator"),
-        again(anvil_session, made.loaded, [made.direct("sick"), made.direct("sick")]),
+        again(anvil_session, sick_scene.loaded, [sick_scene.direct("sick"), sick_scene.direct("sick")]),
     ):
         pass
 
@@ -100,8 +100,8 @@ def test_two_endpoints_of_one_operator_are_no_two_operators(anvil_session: Local
 @pytest.mark.parametrize("one_of", [160, *slow([80, 40])])
 def test_one_liar_of_three_is_outvoted(anvil_session: LocalChain, folders: Folders, one_of: int) -> None:
     sampled = sample(SEED, one_of)
-    found = results(anvil_session, folders, "one of three", sampled)
-    assert all(result.ends[0].startswith("done") for result in found), [(result.case.fault, result.ends) for result in found]
+    lie_results = results(anvil_session, folders, "one of three", sampled)
+    assert all(result.ends[0].startswith("done") for result in lie_results), [(result.case.fault, result.ends) for result in lie_results]
 
 
 @pytest.mark.parametrize("one_of", [96, *slow([48, 24])])

@@ -9,13 +9,11 @@ import pytest
 
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, LpV3Position
-from tests.support import lp_on_chain as lp
-from tests.support.agents import Purse, again, fund, purse, trusted
+from tests.support import lp_on_chain
+from tests.support.agents import WalletBalances, again, fund, purse, trusted
 from tests.support.lp_on_chain import EVEN
-from tests.support.markets.step_kills import ENDS, every_run
-from tests.support.markets.step_kills import StepWorld as World
-from tests.support.on_chain.lp_actions import V3
-from tests.support.on_chain.lp_actions import config_with_targets as wanting
+from tests.support.markets.step_kills import ENDS, StepWorld, every_run
+from tests.support.on_chain.lp_actions import V3, config_with_targets
 from tests.support.worlds import one_case
 
 LAST_WRITE = 50
@@ -27,25 +25,25 @@ OFTEN = {"before:send 3", "after:send 3", "write 41"}
 
 
 @pytest.fixture(scope="module")
-def made(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def furnished(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StepWorld]:
     """The wallet and its store, made once."""
     with one_case(anvil_session):
         fund(anvil_session, {"WETH": 5_000, "USDC": 5_000})
-        loaded = trusted(anvil_session, tmp_path_factory.mktemp("made"), wanting(anvil_session, V3), EVEN)
-        yield World(anvil_session, loaded, purse(anvil_session))
+        loaded = trusted(anvil_session, tmp_path_factory.mktemp("made"), config_with_targets(anvil_session, V3), EVEN)
+        yield StepWorld(anvil_session, loaded, purse(anvil_session))
 
 
 @pytest.fixture
-def world(made: World, tmp_path: Path) -> Iterator[World]:
+def world(furnished: StepWorld, tmp_path: Path) -> Iterator[StepWorld]:
     """The same for each case: the chain goes back after it, the store is a copy."""
-    with one_case(made.chain):
-        yield made.copied(tmp_path / "case")
+    with one_case(furnished.chain):
+        yield furnished.copied(tmp_path / "case")
 
 
-def require_exactly_one_position(world: World) -> None:
+def require_exactly_one_position(world: StepWorld) -> None:
     """One token of the manager, known to the store by its number and liquidity; every intent at an end, all gas booked."""
     chain, before, after = world.chain, world.before, purse(world.chain)
-    wallet, manager = chain.wallet.address, lp.manager(chain)
+    wallet, manager = chain.wallet.address, lp_on_chain.manager(chain)
     assert manager.balanceOf(wallet).call() == 1
     token_id = manager.tokenOfOwnerByIndex(wallet, 0).call()
     with again(chain, world.loaded) as agent:
@@ -73,26 +71,26 @@ def require_exactly_one_position(world: World) -> None:
             assert chain.token_contract(symbol).functions.allowance(wallet, spender).call() == 0
 
 
-def moved(chain: LocalChain, before: Purse, after: Purse) -> dict[str, int]:
+def moved(chain: LocalChain, before: WalletBalances, after: WalletBalances) -> dict[str, int]:
     """Change of each balance that changed, by address."""
     return {chain.tokens[symbol].address: raw - before.raw[symbol] for symbol, raw in after.raw.items() if raw != before.raw[symbol]}
 
 
 @pytest.mark.parametrize("moment", every_run(MOMENTS, OFTEN))
-def test_a_mint_killed_at_any_moment_happens_exactly_once_after_a_restart(world: World, moment: str) -> None:
+def test_a_mint_killed_at_any_moment_happens_exactly_once_after_a_restart(world: StepWorld, moment: str) -> None:
     assert world.killed(moment), f"{moment} was never reached"
     world.restarted()
     world.restarted()
     require_exactly_one_position(world)
 
 
-def test_the_moments_cover_a_whole_step(world: World) -> None:
+def test_the_moments_cover_a_whole_step(world: StepWorld) -> None:
     """One write more than the last of them is never reached."""
     assert not world.killed(f"write {LAST_WRITE + 1}")
     require_exactly_one_position(world)
 
 
-def test_a_restart_that_is_killed_too_still_provides_once(world: World) -> None:
+def test_a_restart_that_is_killed_too_still_provides_once(world: StepWorld) -> None:
     for moment in ("after:send 3", "write 2", "write 4"):
         world.killed(moment)
     world.restarted()

@@ -13,8 +13,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, Plan, StepInput
 from tests.support.agents import ROOMY, again, allowances, fund, off_target, purse, trusted
-from tests.support.markets.step_kills import ENDS, every_run
-from tests.support.markets.step_kills import StepWorld as World
+from tests.support.markets.step_kills import ENDS, StepWorld, every_run
 from tests.support.worlds import one_case
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -29,22 +28,22 @@ OFTEN = {"after:send 1", "after:send 2", *(f"write {number}" for number in (7, 2
 
 
 @pytest.fixture(scope="module")
-def made(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def furnished(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StepWorld]:
     """The wallet and its store, made once."""
     with one_case(anvil_session):
         fund(anvil_session, HELD)
         loaded = trusted(anvil_session, tmp_path_factory.mktemp("made"), ROOMY, TARGETS)
-        yield World(anvil_session, loaded, purse(anvil_session))
+        yield StepWorld(anvil_session, loaded, purse(anvil_session))
 
 
 @pytest.fixture
-def world(made: World, tmp_path: Path) -> Iterator[World]:
+def world(furnished: StepWorld, tmp_path: Path) -> Iterator[StepWorld]:
     """The same for each case: the chain goes back after it, the store is a copy."""
-    with one_case(made.chain):
-        yield made.copied(tmp_path / "case")
+    with one_case(furnished.chain):
+        yield furnished.copied(tmp_path / "case")
 
 
-def require_exactly_once(world: World) -> None:
+def require_exactly_once(world: StepWorld) -> None:
     """One swap, as its own plan says to the wei; every intent at an end, every transaction known and booked, nothing approved."""
     chain, before, after = world.chain, world.before, purse(world.chain)
     with again(chain, world.loaded) as agent:
@@ -76,20 +75,20 @@ def require_exactly_once(world: World) -> None:
 
 
 @pytest.mark.parametrize("moment", every_run([*SENDS, *WRITES], OFTEN))
-def test_a_step_killed_at_any_moment_trades_exactly_once_after_a_restart(world: World, moment: str) -> None:
+def test_a_step_killed_at_any_moment_trades_exactly_once_after_a_restart(world: StepWorld, moment: str) -> None:
     assert world.killed(moment), f"{moment} was never reached"
     world.restarted()
     assert world.restarted() is OutcomeKind.HOLD
     require_exactly_once(world)
 
 
-def test_the_moments_cover_a_whole_step(world: World) -> None:
+def test_the_moments_cover_a_whole_step(world: StepWorld) -> None:
     """One write more than the last of them is never reached."""
     assert not world.killed(f"write {len(WRITES) + 1}")
     require_exactly_once(world)
 
 
-def test_a_restart_that_is_killed_too_still_trades_once(world: World) -> None:
+def test_a_restart_that_is_killed_too_still_trades_once(world: StepWorld) -> None:
     for moment in ("after:send 1", "write 3", "before:send 1", "write 5", "after:send 1"):
         world.killed(moment)
     world.restarted()

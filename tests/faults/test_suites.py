@@ -43,9 +43,9 @@ def folders(tmp_path: Path) -> Folders:
     numbers = itertools.count()
 
     def fresh() -> Path:
-        made = tmp_path / str(next(numbers))
-        made.mkdir()
-        return made
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        return folder
 
     return fresh
 
@@ -63,14 +63,14 @@ def test_after_every_fault_of_the_sample_the_rebalance_is_done_exactly_once(
 ) -> None:
     run, _ = SUITES[name]
     injected: Counter[str] = Counter()
-    found: list[Result] = []
+    results: list[Result] = []
     for result in run(anvil_session, folders, 1, each(ONE_OF[name] * part)):
         assert not result.violations, f"{result.case}: {result.violations} after {result.ends}"
         injected.update(result.injected)
-        found.append(result)
+        results.append(result)
     record_property("injected", dict(injected))
     assert sum(injected.values()) >= 1
-    assert all(parsed(str(result.case)) == result.case for result in found)
+    assert all(parsed(str(result.case)) == result.case for result in results)
 
 
 @pytest.fixture
@@ -84,21 +84,21 @@ def venue(perps_chain: LocalPerps) -> LocalChain:
 def test_after_a_fault_every_futures_order_is_filled_once_or_not_at_all(venue: LocalChain, folders: Folders, name: str) -> None:
     (seed, number), numbers = FUTURES_CASES[name], itertools.count()
     run, _ = SUITES[name]
-    [found] = run(venue, folders, seed, lambda _fault, _where: next(numbers) == number)
-    assert not found.violations, f"{found.case}: {found.violations} after {found.ends}"
-    assert (found.case.suite, parsed(str(found.case))) == (name, found.case)
+    [case_results] = run(venue, folders, seed, lambda _fault, _where: next(numbers) == number)
+    assert not case_results.violations, f"{case_results.case}: {case_results.violations} after {case_results.ends}"
+    assert (case_results.case.suite, parsed(str(case_results.case))) == (name, case_results.case)
 
 
 def test_an_order_beside_the_agents_own_is_a_violation(venue: LocalChain, tmp_path: Path) -> None:
-    with futures_scene(venue, tmp_path, 0) as made:
-        assert process(made).end.startswith("done")
-        assert [*made.recovered(), *violations(made)] == []
-        layer = made.futures
+    with futures_scene(venue, tmp_path, 0) as order_scene:
+        assert process(order_scene).end.startswith("done")
+        assert [*order_scene.recovered(), *violations(order_scene)] == []
+        layer = order_scene.futures
         assert layer is not None
-        made.rpc("evm_setAutomine", True)
+        order_scene.rpc("evm_setAutomine", True)
         layer.perps.trade(venue.wallet.address, "WETH", 3 * WAD)
-        told = "; ".join(violations(made))
-    assert all(words in told for words in ("in no journal", "the journal filled", "took the leverage to", "in the end", "ends at")), told
+        text = "; ".join(violations(order_scene))
+    assert all(words in text for words in ("in no journal", "the journal filled", "took the leverage to", "in the end", "ends at")), text
 
 
 @pytest.mark.slow
@@ -112,23 +112,23 @@ def test_a_case_can_be_run_again_by_its_name(anvil_session: LocalChain, folders:
 
 def test_a_journal_that_lost_what_was_committed_is_a_violation(anvil_session: LocalChain, tmp_path: Path) -> None:
     """What a disk that lies about fsync would do: the log is cut to before the last commits."""
-    with scene(anvil_session, tmp_path, 4) as made:
-        died = process(made, dying("after:send#1"))
+    with scene(anvil_session, tmp_path, 4) as lossy_scene:
+        died = process(lossy_scene, dying("after:send#1"))
         assert died.killed
-        log = wal(made)
+        log = wal(lossy_scene)
         log.write_bytes(log.read_bytes()[:32])
-        made.store_file.with_name(made.store_file.name + "-shm").unlink()
-        assert [*made.recovered(), *violations(made)] != []
+        lossy_scene.store_file.with_name(lossy_scene.store_file.name + "-shm").unlink()
+        assert [*lossy_scene.recovered(), *violations(lossy_scene)] != []
 
 
 @pytest.fixture(scope="module")
 def done_once(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """A scene whose rebalance is done."""
-    with scene(anvil_session, tmp_path_factory.mktemp("done"), 4) as made:
-        assert process(made).end.startswith("done")
-        assert made.recovered() == []
-        assert violations(made) == []
-        yield made
+    with scene(anvil_session, tmp_path_factory.mktemp("done"), 4) as done_scene:
+        assert process(done_scene).end.startswith("done")
+        assert done_scene.recovered() == []
+        assert violations(done_scene) == []
+        yield done_scene
 
 
 @pytest.fixture
@@ -143,9 +143,9 @@ def test_a_transaction_that_no_journal_knows_is_a_violation(done: Scene) -> None
     wallet = done.chain.wallet.address
     done.rpc("eth_sendTransaction", {"from": wallet, "to": wallet, "value": "0x0"})
     done.rpc("evm_mine")
-    told = violations(done)
-    assert any("no journal" in one for one in told)
-    assert any("wei" in one for one in told), "its gas is not in the books"
+    problems = violations(done)
+    assert any("no journal" in problem for problem in problems)
+    assert any("wei" in problem for problem in problems), "its gas is not in the books"
 
 
 def test_a_second_trade_a_lost_value_and_an_open_allowance_are_violations(done: Scene) -> None:
@@ -153,16 +153,16 @@ def test_a_second_trade_a_lost_value_and_an_open_allowance_are_violations(done: 
     done.chain.set_balance(symbol, done.chain.balance(symbol) * 9 // 10)
     chain, wallet = done.chain, done.chain.wallet.address
     chain.send(chain.token_contract("USDC").functions.approve(done.router, 5), wallet, gas=100_000)
-    told = "; ".join(violations(done))
-    assert "lost" in told
-    assert "off target" in told
-    assert "5 of USDC" in told
-    assert "books say" in told
+    text = "; ".join(violations(done))
+    assert "lost" in text
+    assert "off target" in text
+    assert "5 of USDC" in text
+    assert "books say" in text
     again = violations(done, swaps=2)
-    assert any(mentions(one, "1 swaps", "2") for one in again)
+    assert any(mentions(problem, "1 swaps", "2") for problem in again)
 
 
 def test_what_is_signed_outside_the_policy_is_a_violation(done: Scene) -> None:
     chain, thief = done.chain, done.chain.accounts[5].address
     chain.send(chain.token_contract("USDC").functions.approve(thief, 1), chain.wallet.address, gas=100_000)
-    assert any("outside the" in one for one in violations(done))
+    assert any("outside the" in violation for violation in violations(done))

@@ -31,7 +31,7 @@ def place_of(error: BaseException) -> str:
     return f"{type(error).__name__} at {frames[-1]}"
 
 
-class Hunt:
+class FuzzHunt:
     """A target, and one input for each place where it broke."""
 
     def __init__(self, target: Target, folder: Path) -> None:
@@ -51,7 +51,7 @@ class Hunt:
 
 def plainly(target: Target, folder: Path, name: str, seconds: float) -> int:
     """Seeded mutations in this process; how many."""
-    hunt, tried, end = Hunt(target, folder / FOUND / name), 0, time.monotonic() + seconds
+    hunt, tried, end = FuzzHunt(target, folder / FOUND / name), 0, time.monotonic() + seconds
     streams = [mutations(path.read_bytes(), random.Random(number)) for number, path in enumerate(sorted((folder / name).iterdir()))]
     while time.monotonic() < end:
         for stream in streams:
@@ -97,8 +97,8 @@ def main() -> None:
                 (CRASHES / name).mkdir(parents=True, exist_ok=True)
                 (CRASHES / name / path.name).write_bytes(path.read_bytes())
             figures[name] = {"inputs": tried, "violations": len(broken)}
-    violations = sum(one["violations"] for one in figures.values())
-    inputs = sum(one["inputs"] for one in figures.values())
+    violations = sum(figure["violations"] for figure in figures.values())
+    inputs = sum(figure["inputs"] for figure in figures.values())
     document = {"engine": "atheris" if atheris else "mutations", "inputs": inputs, "violations": violations, "by_target": figures}
     print(json.dumps(document, indent=2))
     sys.exit(1 if violations else 0)

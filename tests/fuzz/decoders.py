@@ -41,6 +41,7 @@ from agent.venues.calldata import require_own_rebalancer
 from agent.venues.discovery import discover_pools
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
+from tests.support.fakes.clock import FakeClock
 from tests.support.signables import SIGNABLES
 from tests.support.signing import NONCES, WALLET
 
@@ -71,17 +72,7 @@ class Scene:
     plan: Plan
 
 
-class Still:
-    """A clock that stands."""
-
-    def now_s(self) -> int:
-        return NOW_S
-
-    def sleep(self, seconds: float) -> None:
-        del seconds
-
-
-class Canned(EndpointProvider):
+class ScriptedProvider(EndpointProvider):
     """A node that answers with given bodies, one after the other, whatever it is asked."""
 
     def __init__(self, bodies: list[bytes]) -> None:
@@ -114,13 +105,13 @@ def _amm_venues(at: Scene) -> tuple[UniswapV2, UniswapV3]:
 
 def second_quotes(line: Transport, at: Scene) -> list[int]:
     """What the venues' contracts and uniswap-python say of each leg."""
-    asked = build_quoter(line, [at.v2, at.v3])
-    return [asked.quote(leg, leg.amount_in_raw, at.head.hash) for leg in at.plan.legs]
+    unanimous_quoter = build_quoter(line, [at.v2, at.v3])
+    return [unanimous_quoter.quote(leg, leg.amount_in_raw, at.head.hash) for leg in at.plan.legs]
 
 
 Question = Callable[[Transport, Scene], object]
 QUESTIONS: dict[str, Question] = {
-    "snapshot": lambda line, at: ChainReader([line], at.chain_id, at.watch, Still(), 1).snapshot(),
+    "snapshot": lambda line, at: ChainReader([line], at.chain_id, at.watch, FakeClock(NOW_S), 1).snapshot(),
     "tokens": lambda line, at: read_tokens(line, [token.address for token in at.tokens]),
     "pools": lambda line, at: discover_pools(line, _amm_venues(at), at.tokens, ()),
     "position": lambda line, at: resolve_positions(line, [at.position], _factories(at)),
@@ -150,7 +141,7 @@ QUESTIONS: dict[str, Question] = {
 
 def asked(question: Question, at: Scene) -> Target:
     """A question as a target."""
-    return lambda data: question(Canned(data.split(b"\n")), at)
+    return lambda data: question(ScriptedProvider(data.split(b"\n")), at)
 
 
 def lens_page(at: Scene) -> Target:
@@ -176,9 +167,9 @@ def calldata(data: bytes) -> None:
 
 def signed(data: bytes) -> None:
     """Calldata in the place of that of each transaction that may be signed."""
-    for one in SIGNABLES.values():
+    for signable in SIGNABLES.values():
         try:
-            rules.require_signable(replace(one.tx, data="0x" + data.hex()), one.grant, one.rules, NONCES)
+            rules.require_signable(replace(signable.tx, data="0x" + data.hex()), signable.grant, signable.rules, NONCES)
         except TrimtabError:
             continue
 

@@ -34,7 +34,7 @@ WRONG = (
 """What nodes answer when they do not answer."""
 
 
-class Recording(EndpointProvider):
+class RecordingProvider(EndpointProvider):
     """A node whose answers are kept."""
 
     def __init__(self, url: str) -> None:
@@ -78,18 +78,18 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
         step=outcome.step_input,
         plan=outcome.plan,
     )
-    found: dict[str, list[bytes]] = {}
+    recordings: dict[str, list[bytes]] = {}
     for name, question in QUESTIONS.items():
-        line = Recording(chain.url)
+        line = RecordingProvider(chain.url)
         try:
             question(line, scene)
         except TrimtabError:
             assert name in UNANSWERED, f"{name} was not answered"
-        found[name] = [b"\n".join(line.bodies), *WRONG]
-    items = [one.item for one in snapshot_questions(watch)]
+        recordings[name] = [b"\n".join(line.bodies), *WRONG]
+    items = [lens_question.item for lens_question in snapshot_questions(watch)]
     page = chain.transport.call("eth_call", [{"data": creation_code(items)}, "latest"])
-    calldata = [bytes.fromhex(one.tx.data[2:]) for one in SIGNABLES.values()]
-    found |= {
+    calldata = [bytes.fromhex(signable.tx.data[2:]) for signable in SIGNABLES.values()]
+    recordings |= {
         "lens_page": [bytes.fromhex(page[2:])],
         "step_input": [codec.dumps(outcome.step_input).encode()],
         "plan": [codec.dumps(outcome.plan).encode()],
@@ -100,5 +100,7 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
     }
     words = [number.to_bytes(32, "big").hex() for number in (32, 5)] + [b"1.4.1".hex().ljust(64, "0")]
     for name in ("safe_nonce", "safe_hash", "safe_known"):
-        found[name].append(b'{"jsonrpc":"2.0","id":1,"result":"0x%s"}' % "".join(words if name == "safe_known" else words[1:2]).encode())
-    return scene, found
+        recordings[name].append(
+            b'{"jsonrpc":"2.0","id":1,"result":"0x%s"}' % "".join(words if name == "safe_known" else words[1:2]).encode()
+        )
+    return scene, recordings

@@ -32,7 +32,7 @@ CEILING_WEI, TIP_WEI = 15 * 10**9, 5 * 10**9
 EMERGENCY_CEILING_WEI = 30 * 10**9
 """The ceiling of a reduction of futures ahead of liquidation."""
 SENTINELS = ["0x" + "0" * 40, "0x" + "0" * 39 + "1", "0x" + "0" * 39 + "2", "0x" + "f" * 40]
-KNOWN = sorted({one.tx.to for one in SIGNABLES.values()} | {WALLET, STRANGER, address("pool"), *RULES.tokens})
+KNOWN = sorted({signable.tx.to for signable in SIGNABLES.values()} | {WALLET, STRANGER, address("pool"), *RULES.tokens})
 NUMBERS = [0, 1, 2, 31, 32, 64, 2**24 - 1, 2**64, 2**128 - 1, 2**160 - 1, 2**255, UINT256_MAX, DEADLINE_S, NOW_S, NOW_S + 90, NOW_S + 91]
 SELECTORS = [
     *(selector for selector in SIGNING_TABLE if selector),
@@ -145,26 +145,26 @@ def mutated_field(dice: random.Random, tx: UnsignedTx) -> UnsignedTx:
 
 def deadline_at(data: bytes) -> int | None:
     """Where the one deadline of an allowed call ends, in bytes; None for a call without one."""
-    found = data.find(DEADLINE_S.to_bytes(4, "big"))
-    return None if found == -1 else found + 4
+    index = data.find(DEADLINE_S.to_bytes(4, "big"))
+    return None if index == -1 else index + 4
 
 
-def inside(one: Signable, tx: UnsignedTx) -> bool:
+def inside(signable: Signable, tx: UnsignedTx) -> bool:
     """Whether a transaction is the allowed one, but for what has a window of its own."""
     price = tx.max_fee_wei if tx.max_fee_wei is not None else tx.gas_price_wei
     one_form = (tx.max_fee_wei is None) == (tx.max_priority_fee_wei is None) == (tx.gas_price_wei is not None)
-    if not one_form or price is None or not 0 < tx.gas * price <= one.grant.max_gas_wei or tx.nonce != one.tx.nonce:
+    if not one_form or price is None or not 0 < tx.gas * price <= signable.grant.max_gas_wei or tx.nonce != signable.tx.nonce:
         return False
-    ceiling_wei = EMERGENCY_CEILING_WEI if one.grant.is_emergency else CEILING_WEI
+    ceiling_wei = EMERGENCY_CEILING_WEI if signable.grant.is_emergency else CEILING_WEI
     if price > ceiling_wei or not 0 <= (tx.max_priority_fee_wei or 0) <= min(price, TIP_WEI):
         return False
-    if (tx.chain_id, tx.to, tx.value_wei) != (one.tx.chain_id, one.tx.to, one.tx.value_wei) or tx.gas < 21_000:
+    if (tx.chain_id, tx.to, tx.value_wei) != (signable.tx.chain_id, signable.tx.to, signable.tx.value_wei) or tx.gas < 21_000:
         return False
     try:
         data = calldata(tx)
     except ValueError:
         return False
-    before = calldata(one.tx)
+    before = calldata(signable.tx)
     if data == before:
         return True
     end = deadline_at(before)
@@ -186,8 +186,8 @@ def carries(tx: UnsignedTx, signed: SignedTx) -> bool:
 
 def attack(dice: random.Random, name: str, score: Score) -> None:
     """One mutated transaction, on its own grant or on that of another."""
-    one = SIGNABLES[name]
-    tx, judged = one.tx, one
+    signable = SIGNABLES[name]
+    tx, judged = signable.tx, signable
     for _ in range(dice.choice([1, 1, 1, 2, 3])):
         if dice.random() < 0.7 and tx.data.startswith("0x"):
             with suppress(ValueError):  # an earlier change left no hex digits
@@ -230,13 +230,13 @@ def attack_typed(dice: random.Random, score: Score) -> None:
 
 def run(seed: int, cases: int, score: Score | None = None) -> Score:
     """So many cases, a tenth of them typed data; the same for the same seed."""
-    dice, kept, names = random.Random(seed), score or Score(), sorted(SIGNABLES)
+    dice, score_kept, names = random.Random(seed), score or Score(), sorted(SIGNABLES)
     for number in range(cases):
         if number % 10 == 9:
-            attack_typed(dice, kept)
+            attack_typed(dice, score_kept)
         else:
-            attack(dice, names[number % len(names)], kept)
-    return kept
+            attack(dice, names[number % len(names)], score_kept)
+    return score_kept
 
 
 def main() -> int:
@@ -244,12 +244,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    score, began, seed = Score(), time.monotonic(), given.seed
-    while time.monotonic() - began < given.seconds and not score.wrong:
+    args = parser.parse_args()
+    score, began, seed = Score(), time.monotonic(), args.seed
+    while time.monotonic() - began < args.seconds and not score.wrong:
         run(seed, 2_000, score)
         seed += 1
-    sys.stdout.write(json.dumps(score.document() | {"seeds": [given.seed, seed - 1]}, indent=2) + "\n")
+    sys.stdout.write(json.dumps(score.document() | {"seeds": [args.seed, seed - 1]}, indent=2) + "\n")
     for line in score.wrong[:10]:
         sys.stderr.write(line + "\n")
     return 1 if score.wrong else 0

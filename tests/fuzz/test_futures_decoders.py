@@ -30,8 +30,8 @@ Read = Callable[[HyperliquidClient], object]
 
 
 def changed(seed: bytes, tries: int, draw: random.Random) -> Iterator[bytes]:
-    for _, one in zip(range(tries), mutations(seed, draw), strict=False):
-        yield one
+    for _, mutation in zip(range(tries), mutations(seed, draw), strict=False):
+        yield mutation
 
 
 @pytest.mark.parametrize("tries", [3_000, *slow([200_000])])
@@ -47,18 +47,18 @@ def test_no_answer_about_a_margin_account_brings_up_an_error_that_is_not_ours(pe
         answers: list[LensAnswer] = decode_page(items, data)
         if bases := unread_bases(scope, answers):
             answered = iter(answers)
-            unnamed_markets(bases, COINS, lambda asked: [next(answered) for _ in asked])
+            unnamed_markets(bases, COINS, lambda request: [next(answered) for _ in request])
         return read_account(scope, answers)
 
     assert isinstance(read(page), MarginAccount)
-    at, held = page.index(bytes.fromhex(scope.markets[0].base[2:])), bytearray(page)
-    held[at - 1] ^= 1  # a bit above the address of a market
-    survives(read, bytes(held))
+    at, offset = page.index(bytes.fromhex(scope.markets[0].base[2:])), bytearray(page)
+    offset[at - 1] ^= 1  # a bit above the address of a market
+    survives(read, bytes(offset))
     for data in changed(page, tries, random.Random(SEED)):
         survives(read, data)
 
 
-class Recorded(HyperliquidConnection):
+class RecordingConnection(HyperliquidConnection):
     """Keeps the bodies of a venue's answers."""
 
     def __init__(self, url: str) -> None:
@@ -71,14 +71,14 @@ class Recorded(HyperliquidConnection):
         return status, body
 
 
-class Answering(HyperliquidConnection):
+class ScriptedConnection(HyperliquidConnection):
     """Answers with given bodies, one after the other, and then with nothing."""
 
     def __init__(self, bodies: list[bytes]) -> None:
         super().__init__("http://127.0.0.1:1", is_mainnet=False, timeout_s=1)
         self._bodies = iter(bodies)
 
-    def _post(self, *asked: object) -> tuple[int, bytes]:
+    def _post(self, *body: object) -> tuple[int, bytes]:
         return 200, next(self._bodies, b"")
 
 
@@ -115,8 +115,8 @@ def traded(server: HyperliquidServer, owner: LocalAccount) -> Callable[..., Orde
         (issued,) = issue_tickets(f"{coin} {lots} {server.now_ms}", (order,), server.now_ms, 30_000)
         return issued
 
-    for one in (ticket("ETH", 10_000, 3_100), ticket("BTC", -1_000, 50_000)):
-        venue_with(connection, server.now_ms).submit(one)
+    for order_ticket in (ticket("ETH", 10_000, 3_100), ticket("BTC", -1_000, 50_000)):
+        venue_with(connection, server.now_ms).submit(order_ticket)
     server.pay_funding("ETH")
     return ticket
 
@@ -127,25 +127,25 @@ def test_no_answer_of_hyperliquid_brings_up_an_error_that_is_not_ours(tries: int
         ticket = traded(server, OWNER)
         resting = ticket("ETH", 1_000, 2_000, PerpOrderKind.LIMIT)
         venue_with(HyperliquidConnection(server.url, is_mainnet=False, timeout_s=60), server.now_ms).submit(resting)
-        asked, bodies = reads(resting, ticket("ETH", 1_000, 3_100), server.now_ms), {}
-        for name, read in asked.items():
-            line = Recorded(server.url)
+        venue_reads, bodies = reads(resting, ticket("ETH", 1_000, 3_100), server.now_ms), {}
+        for name, read in venue_reads.items():
+            line = RecordingConnection(server.url)
             read(venue_with(line, server.now_ms))
             bodies[name] = b"\n".join(line.bodies)
     draw = random.Random(SEED)
-    for name, read in asked.items():
-        survives(lambda data, read=read: read(venue_with(Answering(data.split(b"\n")), server.now_ms)), bodies[name])
+    for name, read in venue_reads.items():
+        survives(lambda data, read=read: read(venue_with(ScriptedConnection(data.split(b"\n")), server.now_ms)), bodies[name])
         for data in changed(bodies[name], tries, draw):
-            survives(lambda data, read=read: read(venue_with(Answering(data.split(b"\n")), server.now_ms)), data)
+            survives(lambda data, read=read: read(venue_with(ScriptedConnection(data.split(b"\n")), server.now_ms)), data)
 
 
 def test_the_name_of_a_market_is_a_text() -> None:
     with hyperliquid() as server:
         traded(server, OWNER)
-        line = Recorded(server.url)
+        line = RecordingConnection(server.url)
         venue_with(line, server.now_ms).read()
     for wrong in (b"[]", b"{}", b"null", b"1"):
         bodies = [body.replace(b'"BTC"', wrong) if b"universe" in body else body for body in line.bodies]
         assert bodies != line.bodies
         with pytest.raises(TrimtabError):
-            venue_with(Answering(bodies), server.now_ms).read()
+            venue_with(ScriptedConnection(bodies), server.now_ms).read()

@@ -9,13 +9,13 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["agent"]):
-    from tests.fuzz.answers import FOUND, SCENE, Hunt
+    from tests.fuzz.answers import FOUND, SCENE, FuzzHunt
     from tests.fuzz.decoders import targets
 
 
 def main() -> None:
     name, folder, seconds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    hunt = Hunt(targets(pickle.loads((folder / SCENE).read_bytes()))[name], folder / FOUND / name)
+    hunt = FuzzHunt(targets(pickle.loads((folder / SCENE).read_bytes()))[name], folder / FOUND / name)
     atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", "-timeout=60", "-rss_limit_mb=4096", str(folder / name)], hunt.one)
     atheris.Fuzz()
 

@@ -18,8 +18,8 @@ _numbers = count()
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    with running_server() as found:
-        yield found
+    with running_server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from agent.store.postgresql.copying import OWN_FACTS
 from agent.store.postgresql.session import WRITER_KEY_PREFIX
 from agent.store.tables import Base
 from tests.support.agents import ROOMY, again, fund, trusted, yes
-from tests.support.long_runs import Ticking
+from tests.support.fakes.clock import chain_clock
 from tests.support.postgresql import Server
 from tests.support.text import raises_code
 
@@ -42,9 +42,11 @@ def rows(config: Path) -> dict[str, list[tuple[object, ...]]]:
     """Every row of a store, by table, in one order whatever the database."""
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _), store.db.read("compare") as db:
-        found = {table.name: sorted((tuple(row) for row in db.execute(select(table))), key=repr) for table in Base.metadata.sorted_tables}
-    is_copied = [row for row in found["meta"] if row[0] not in OWN_FACTS and not str(row[0]).startswith(WRITER_KEY_PREFIX)]
-    return found | {"meta": is_copied}
+        rows_by_table = {
+            table.name: sorted((tuple(row) for row in db.execute(select(table))), key=repr) for table in Base.metadata.sorted_tables
+        }
+    is_copied = [row for row in rows_by_table["meta"] if row[0] not in OWN_FACTS and not str(row[0]).startswith(WRITER_KEY_PREFIX)]
+    return rows_by_table | {"meta": is_copied}
 
 
 def outcomes(chain: LocalChain, config: Path, count: int = 1) -> Sequence[OutcomeKind]:
@@ -79,7 +81,7 @@ def test_a_look_that_holds_commits_at_most_once(anvil_chain: LocalChain, tmp_pat
         if number is not None:
             numbers.append(int(number))
 
-    clock = Ticking(anvil_chain)
+    clock = chain_clock(anvil_chain)
     with (
         again(anvil_chain, loaded, clock=clock) as agent,
         report_run(agent, clock, "1s") as service,  # type: ignore[arg-type]  # a clock that ticks by blocks
@@ -105,7 +107,7 @@ def test_a_store_moves_to_the_server_and_back_row_by_row(anvil_chain: LocalChain
     in_file = rows(config)
     assert sum(map(len, in_file.values())) > 30
     copied = app.copy_store(config, url)
-    assert copied["rows"] == {name: len(found) for name, found in in_file.items()}
+    assert copied["rows"] == {name: len(table_rows) for name, table_rows in in_file.items()}
     config.write_text(config.read_text().replace("sqlite:///trimtab.db", url))
     on_server = rows(config)
     assert on_server == in_file

@@ -14,27 +14,14 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from agent.store.postgresql import session
 from tests.support.agents import ROOMY, again, fund, purse, trusted, yes
+from tests.support.constants import HOUR_S
+from tests.support.fakes.clock import chain_clock
 from tests.support.postgresql import Server, running_server, standby_of
 from tests.support.text import raises_code
 
 NARROW = {**ROOMY, "policy.trigger": {"kind": "threshold", "absolute": "1%"}}
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 10_000}
-HOUR_S = 3_600
-
-
-class ShiftedClock:
-    """The chain's time, wrong by so many seconds."""
-
-    def __init__(self, chain: LocalChain, offset_s: int) -> None:
-        self._clock = chain.clock
-        self._offset_s = offset_s
-
-    def now_s(self) -> int:
-        return self._clock.now_s() + self._offset_s
-
-    def sleep(self, seconds: float) -> None:
-        self._clock.sleep(seconds)
 
 
 def cluster(chain: LocalChain, server: Server, folder: Path, database: str) -> LoadedConfig:
@@ -147,7 +134,7 @@ def test_workers_whose_clocks_differ_by_an_hour_swap_once(
     fund(chain, HELD)
     loaded = trusted(chain, tmp_path, {**NARROW, "store.url": url}, TARGETS)
     for offset in (offset_s, 0, -offset_s, 0):
-        with again(chain, load_config(loaded.path), clock=ShiftedClock(chain, offset)) as agent:
+        with again(chain, load_config(loaded.path), clock=chain_clock(chain, offset)) as agent:
             try:
                 outcome = agent.rebalance(send=True, confirm=yes)
             except (PassingFault, Retryable):

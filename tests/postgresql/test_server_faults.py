@@ -30,10 +30,10 @@ from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
 
 def before_statement(store: Store, number: int, happens: Callable[[], object]) -> None:
     """Let something happen once, before the statement of that number from now on."""
-    seen = count()
+    statement_numbers = count()
 
     def check(*_: object) -> None:
-        if next(seen) == number:
+        if next(statement_numbers) == number:
             happens()
 
     event.listen(store.db.engine, "before_cursor_execute", check)

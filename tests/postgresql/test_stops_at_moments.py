@@ -14,8 +14,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from agent.store.postgresql import fencing
 from tests.support.fleets import wallet_of
-from tests.support.markets.workers import ACCOUNTS, TOO_MUCH_WETH, folder_of, intents
-from tests.support.markets.workers import counts_of_accounts as served
+from tests.support.markets.workers import ACCOUNTS, TOO_MUCH_WETH, counts_of_accounts, folder_of, intents
 from tests.support.stopping import is_stopped
 from tests.support.workers import has_swapped, until, worker
 
@@ -49,11 +48,11 @@ def test_a_worker_whose_clock_is_wrong_keeps_to_its_part_and_sends_nothing_twice
     folder = folder_of(anvil_chain, tmp_path, url, TOO_MUCH_WETH)
     former = sent_counts(anvil_chain)
     with worker(folder, tmp_path / "wrong.log", prefix=(sys.executable, "-m", "tests.support.skewed", str(offset_s))) as wrong:
-        until(lambda: list(served(url).values()) == [4], 60)
+        until(lambda: list(counts_of_accounts(url).values()) == [4], 60)
         with worker(folder, tmp_path / "right.log"):
-            until(lambda: sorted(served(url).values()) == [2, 2], 60)
+            until(lambda: sorted(counts_of_accounts(url).values()) == [2, 2], 60)
             time.sleep(fencing.LEASE_S + LATE_S)
-            assert sorted(served(url).values()) == [2, 2]
+            assert sorted(counts_of_accounts(url).values()) == [2, 2]
             wrong.kill()
             until(lambda: all(map(has_swapped, intents(folder))), 120)
     assert_swapped_once(anvil_chain, folder, former)

@@ -43,7 +43,7 @@ def config(tmp_path: Path, url: str) -> Path:
 
 
 @pytest.fixture
-def store(config: Path) -> UserStore:
+def user_store(config: Path) -> UserStore:
     """The users of a wallet: `ann`, and `eve`, who is read-only."""
     store = users._open_users(config)
     for name in ("eve", "ann"):
@@ -52,8 +52,8 @@ def store(config: Path) -> UserStore:
 
 
 @pytest.fixture
-def place(config: Path, store: UserStore) -> UsersPlace:
-    del store
+def place(config: Path, user_store: UserStore) -> UsersPlace:
+    del user_store
     return users.users_place(config)
 
 
@@ -67,48 +67,48 @@ def code() -> str:
     return str(pyotp.TOTP(SECRET).at(START_S))
 
 
-def user_of(store: UserStore, name: str) -> DashboardUser:
-    return next(user for user in store.users() if user.name == name)
+def user_of(user_store: UserStore, name: str) -> DashboardUser:
+    return next(user for user in user_store.users() if user.name == name)
 
 
-def test_users_are_listed_by_name_with_their_role(store: UserStore) -> None:
-    assert [(user.name, user.read_only) for user in store.users()] == [("ann", False), ("eve", True)]
+def test_users_are_listed_by_name_with_their_role(user_store: UserStore) -> None:
+    assert [(user.name, user.read_only) for user in user_store.users()] == [("ann", False), ("eve", True)]
 
 
-def test_a_login_needs_a_code_that_no_machine_has_used(place: UsersPlace, store: UserStore, clock: object) -> None:
-    user_id = user_of(store, "ann").id
+def test_a_login_needs_a_code_that_no_machine_has_used(place: UsersPlace, user_store: UserStore, clock: object) -> None:
+    user_id = user_of(user_store, "ann").id
     assert users.login(place, "ann", PASSWORD, code(), ADDRESS) == {"user": user_id, "locked_s": 0}
     assert users.login(place, "ann", PASSWORD, code(), ADDRESS)["user"] is None
     assert users.login(place, "ann", "wrong horse", code(), ADDRESS)["user"] is None
-    kinds = [event.kind for event in store.events(3)]
+    kinds = [event.kind for event in user_store.events(3)]
     assert kinds == [UserEventKind.FAILED, UserEventKind.FAILED, UserEventKind.LOGIN]
 
 
-def test_guesses_from_many_machines_at_once_are_counted_one_by_one(store: UserStore) -> None:
+def test_guesses_from_many_machines_at_once_are_counted_one_by_one(user_store: UserStore) -> None:
     def guess(number: int) -> int:
-        return store.count_attempt("ann", f"192.0.2.{number}", START_S)
+        return user_store.count_attempt("ann", f"192.0.2.{number}", START_S)
 
     with ThreadPoolExecutor(8) as pool:
         remaining_locks = sorted(pool.map(guess, range(12)))
     assert remaining_locks == [0] * FAILURES_BEFORE_LOCK["name"] + [FIRST_LOCK_S] * (12 - FAILURES_BEFORE_LOCK["name"])
 
 
-def test_a_success_ends_the_lock_out_of_its_name(store: UserStore) -> None:
+def test_a_success_ends_the_lock_out_of_its_name(user_store: UserStore) -> None:
     for number in range(FAILURES_BEFORE_LOCK["name"]):
-        store.count_attempt("ann", f"192.0.2.{number}", START_S)
-    assert store.remaining_lock_s("ann", START_S) == FIRST_LOCK_S
-    assert store.record_login(user_of(store, "ann"), 1, ADDRESS, START_S)
-    assert store.remaining_lock_s("ann", START_S) == 0
+        user_store.count_attempt("ann", f"192.0.2.{number}", START_S)
+    assert user_store.remaining_lock_s("ann", START_S) == FIRST_LOCK_S
+    assert user_store.record_login(user_of(user_store, "ann"), 1, ADDRESS, START_S)
+    assert user_store.remaining_lock_s("ann", START_S) == 0
 
 
-def test_the_number_of_a_removed_user_does_not_return(store: UserStore) -> None:
-    removed_id = user_of(store, "ann").id
-    assert store.remove("ann", START_S)
-    assert not store.remove("ann", START_S)
-    store.add("ann", HASH, SECRET, False, START_S)
-    assert user_of(store, "ann").id > removed_id
+def test_the_number_of_a_removed_user_does_not_return(user_store: UserStore) -> None:
+    removed_id = user_of(user_store, "ann").id
+    assert user_store.remove("ann", START_S)
+    assert not user_store.remove("ann", START_S)
+    user_store.add("ann", HASH, SECRET, False, START_S)
+    assert user_of(user_store, "ann").id > removed_id
     with pytest.raises(ConfigError):
-        store.add("ann", HASH, SECRET, False, START_S)
+        user_store.add("ann", HASH, SECRET, False, START_S)
 
 
 def test_users_of_one_wallet_are_no_users_of_another(url: str, place: UsersPlace) -> None:
@@ -128,7 +128,7 @@ def test_the_process_that_serves_pages_is_not_told_the_address_of_the_database(c
     assert url not in str(place)
 
 
-def test_a_removed_user_is_logged_out_within_a_poll(place: UsersPlace, store: UserStore) -> None:
+def test_a_removed_user_is_logged_out_within_a_poll(place: UsersPlace, user_store: UserStore) -> None:
     now_s = 1_000.0
 
     async def scene() -> None:
@@ -136,8 +136,8 @@ def test_a_removed_user_is_logged_out_within_a_poll(place: UsersPlace, store: Us
         access = Access(Reach(), place, lambda: now_s)
         try:
             await access.refresh()
-            session_id = access.begin_session(user_of(store, "ann").id)
-            store.remove("ann", START_S)
+            session_id = access.begin_session(user_of(user_store, "ann").id)
+            user_store.remove("ann", START_S)
             now_s += SERVER_POLL_S
             await access.refresh()
             assert access.find_session(session_id, touch=True) is None
@@ -147,7 +147,7 @@ def test_a_removed_user_is_logged_out_within_a_poll(place: UsersPlace, store: Us
     asyncio.run(scene())
 
 
-def test_sessions_outlive_a_database_that_does_not_answer(server: Server, place: UsersPlace, store: UserStore) -> None:
+def test_sessions_outlive_a_database_that_does_not_answer(server: Server, place: UsersPlace, user_store: UserStore) -> None:
     now_s = 1_000.0
 
     async def scene() -> None:
@@ -155,14 +155,14 @@ def test_sessions_outlive_a_database_that_does_not_answer(server: Server, place:
         access = Access(Reach(), place, lambda: now_s)
         try:
             await access.refresh()
-            session_id = access.begin_session(user_of(store, "ann").id)
+            session_id = access.begin_session(user_of(user_store, "ann").id)
             server.control("stop", "-m", "fast")
             try:
                 now_s += SERVER_POLL_S
                 await access.refresh()
                 assert access.find_session(session_id, touch=True) is not None
                 with pytest.raises(PassingFault):
-                    store.users()
+                    user_store.users()
             finally:
                 server.control("start")
             now_s += SERVER_POLL_S

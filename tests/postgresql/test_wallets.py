@@ -159,9 +159,9 @@ def test_a_pooler_that_loses_the_session_is_refused_by_name(url: str) -> None:
 def test_an_address_that_cannot_be_used_is_refused_without_its_password(server: Server, tmp_path: Path, address: str, words: str) -> None:
     with pytest.raises((ConfigError, OperatorNeeded)) as refused:
         open_store(address.replace("FOLDER", str(server.folder)), CHAIN_ID, WALLET, secret_place=tmp_path / "x.store")
-    told = f"{refused.value.message} {refused.value.remedy}"
-    assert words in told
-    assert "hunter2" not in told
+    text = f"{refused.value.message} {refused.value.remedy}"
+    assert words in text
+    assert "hunter2" not in text
 
 
 def test_the_database_of_the_compose_file_is_one_that_stores_may_use(server: Server, tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from agent.store.postgresql import fencing, session
 from tests.support.fleets import add_portfolio, wallet_of
-from tests.support.markets.workers import ACCOUNTS, TOO_MUCH_WETH, folder_of, intents
-from tests.support.markets.workers import counts_of_accounts as served
+from tests.support.markets.workers import ACCOUNTS, TOO_MUCH_WETH, counts_of_accounts, folder_of, intents
 from tests.support.postgresql import Server
 from tests.support.workers import PROGRAM, bring_to_present, has_swapped, until, worker
 
@@ -29,15 +28,15 @@ TAKEN_OVER_S = 20.0
 def test_two_workers_share_the_portfolios_and_the_rest_is_taken_over(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
     folder = folder_of(anvil_chain, tmp_path, url, BALANCED)
     with worker(folder, tmp_path / "first.log") as first:
-        until(lambda: list(served(url).values()) == [4], 60)
+        until(lambda: list(counts_of_accounts(url).values()) == [4], 60)
         with worker(folder, tmp_path / "second.log"):
-            until(lambda: sorted(served(url).values()) == [2, 2], 60)
+            until(lambda: sorted(counts_of_accounts(url).values()) == [2, 2], 60)
             first.send_signal(signal.SIGKILL)
-            assert until(lambda: list(served(url).values()) == [4], TAKEN_OVER_S) < TAKEN_OVER_S
+            assert until(lambda: list(counts_of_accounts(url).values()) == [4], TAKEN_OVER_S) < TAKEN_OVER_S
             with worker(folder, tmp_path / "third.log") as third:
-                until(lambda: sorted(served(url).values()) == [2, 2], 60)
+                until(lambda: sorted(counts_of_accounts(url).values()) == [2, 2], 60)
                 third.terminate()
-                until(lambda: list(served(url).values()) == [4], TAKEN_OVER_S)
+                until(lambda: list(counts_of_accounts(url).values()) == [4], TAKEN_OVER_S)
 
 
 @pytest.mark.slow
@@ -49,14 +48,14 @@ def test_a_worker_that_stands_still_is_replaced_and_sends_nothing_twice(anvil_ch
         until(lambda: any(intents(folder)), 60)
         os.kill(first.pid, signal.SIGSTOP)
         with worker(folder, tmp_path / "second.log"):
-            until(lambda: list(served(url).values()).count(4) == 1, 60)
+            until(lambda: list(counts_of_accounts(url).values()).count(4) == 1, 60)
             until(lambda: all(map(has_swapped, intents(folder))), 60)
             os.kill(first.pid, signal.SIGCONT)
             time.sleep(6)
-            until(lambda: sorted(served(url).values()) == [2, 2], 60)
-    for (name, account), found in zip(ACCOUNTS.items(), intents(folder), strict=True):
+            until(lambda: sorted(counts_of_accounts(url).values()) == [2, 2], 60)
+    for (name, account), intent in zip(ACCOUNTS.items(), intents(folder), strict=True):
         after = anvil_chain.w3.eth.get_transaction_count(wallet_of(account, anvil_chain))  # type: ignore[arg-type]
-        mined = [intent for intent in found if intent.state is IntentState.FINAL]
+        mined = [intent for intent in intent if intent.state is IntentState.FINAL]
         assert after - nonces[name] == len(mined), name
         assert sum(intent.kind is IntentKind.SWAP for intent in mined) == 1, name
 
@@ -97,16 +96,16 @@ def test_a_stopped_worker_is_replaced_and_portfolios_that_a_living_one_leaves_ar
     """Within 20 s of a stop; and beside a worker of the group that serves nothing, some time after nobody has, until a third one asks."""
     folder = folder_of(anvil_chain, tmp_path, url, BALANCED)
     with worker(folder, tmp_path / "first.log") as first, worker(folder, tmp_path / "second.log") as second:
-        until(lambda: sorted(served(url).values()) == [2, 2], 60)
+        until(lambda: sorted(counts_of_accounts(url).values()) == [2, 2], 60)
         os.kill(first.pid, signal.SIGSTOP)
-        assert until(lambda: 4 in served(url).values(), 60) < TAKEN_OVER_S
+        assert until(lambda: 4 in counts_of_accounts(url).values(), 60) < TAKEN_OVER_S
         os.kill(first.pid, signal.SIGKILL)
         idle = fencing.LockSession(session.server_engine(make_url(url)))
         idle.join("workers")
-        until(lambda: list(served(url).values()) == [2], 30)
-        until(lambda: list(served(url).values()) == [4], 60)
+        until(lambda: list(counts_of_accounts(url).values()) == [2], 30)
+        until(lambda: list(counts_of_accounts(url).values()) == [4], 60)
         with worker(folder, tmp_path / "third.log"):
-            until(lambda: sorted(served(url).values()) == [2, 2], 60)
+            until(lambda: sorted(counts_of_accounts(url).values()) == [2, 2], 60)
         idle.close()
         assert second.poll() is None
 
@@ -122,7 +121,7 @@ def test_stores_in_files_are_no_stores_of_workers(anvil_chain: LocalChain, tmp_p
 def test_a_run_outlives_a_restart_of_the_database(anvil_chain: LocalChain, tmp_path: Path, url: str, server: Server) -> None:
     folder = folder_of(anvil_chain, tmp_path, url, BALANCED)
     with worker(folder, tmp_path / "first.log") as first:
-        until(lambda: list(served(url).values()) == [4], 60)
+        until(lambda: list(counts_of_accounts(url).values()) == [4], 60)
         server.control("restart", "-m", "fast")
-        until(lambda: list(served(url).values()) == [4], 60)
+        until(lambda: list(counts_of_accounts(url).values()) == [4], 60)
         assert first.poll() is None

@@ -366,11 +366,10 @@ def check_trigger() -> None:
     from agent.policy.decide import decide
     from agent.policy.triggers import rules, validation
     from tests.support.builders import NOW_S, history, step_input, token, unit_price
-    from tests.support.configs.samples import config_text as text
-    from tests.support.configs.samples import tokens
+    from tests.support.configs.samples import config_text, tokens
 
     def written(trigger: str) -> str:
-        return text(('trigger = { kind = "threshold", relative = "10%" }', f"trigger = {trigger}"))
+        return config_text(('trigger = { kind = "threshold", relative = "10%" }', f"trigger = {trigger}"))
 
     def refused(trigger: str) -> str:
         try:
@@ -391,7 +390,7 @@ def check_trigger() -> None:
     assert "policy.trigger.fall: 0 bps" in refused('{ kind = "peak_drawdown", fall = "0%" }')
     assert "policy.trigger.fall: missing" in refused('{ kind = "peak_drawdown" }')
     assert "'volatility_jump', 'peak_drawdown', 'tracking', 'zone'" in refused('{ kind = "no_such_kind" }')
-    assert "# either, review, drawdown, volatility_jump, peak_drawdown, several in a list" in text()
+    assert "# either, review, drawdown, volatility_jump, peak_drawdown, several in a list" in config_text()
 
     ours = token("WETH")
     past = history(prices=(PricePoint(ours.address, NOW_S - 20 * 86_400, unit_price(ours, 2_000, token("USDC"))),))
@@ -400,9 +399,9 @@ def check_trigger() -> None:
         moved = step_input(values={"WETH": 5_200, "USDC": 4_800}, prices={"WETH": price, "USDC": 1}, past=past, kinds=[PriceSource.FEED])
         moved = replace(moved, policy=step.policy)
         assert codec.loads(StepInput, codec.dumps(moved)) == moved
-        found = decide(moved).decision
-        assert isinstance(found, decision), found
-        assert "20 %" in found.reason
+        found_decision = decide(moved).decision
+        assert isinstance(found_decision, decision), found_decision
+        assert "20 %" in found_decision.reason
     assert rules.required_history_s(step.policy) == 29 * 86_400
     assert rules.band_and_interval(step.policy.trigger) is None
 
@@ -432,26 +431,26 @@ def check_allocator() -> None:
 
     step = weighed(allocator(method), recorded(moves()))
     assert codec.loads(StepInput, codec.dumps(step)) == step
-    found = apply_allocation(step)
-    assert found.history.allocation is not None
-    assert (found.history.allocation.method, found.history.allocation_fault) == (method, "")
-    assert sum(asset.target_bps for asset in found.effective_assets) == 10_000
+    allocated_step = apply_allocation(step)
+    assert allocated_step.history.allocation is not None
+    assert (allocated_step.history.allocation.method, allocated_step.history.allocation_fault) == (method, "")
+    assert sum(asset.target_bps for asset in allocated_step.effective_assets) == 10_000
 
 
 def check_section() -> None:
     """Check the section from the template config to its table, with errors by field."""
     from agent.config.load import parse_config
     from agent.errors import ConfigError
-    from tests.support.configs.samples import config_text as text
+    from tests.support.configs.samples import config_text
 
     def refused(old: str, new: str) -> str:
         try:
-            parse_config(text((old, new)))
+            parse_config(config_text((old, new)))
         except ConfigError as error:
             return str(error)
         raise AssertionError("it is valid")
 
-    label = parse_config(text()).label  # type: ignore[attr-defined]  # of the copy
+    label = parse_config(config_text()).label  # type: ignore[attr-defined]  # of the copy
     assert label.name == "main"
     assert "label.name: " in refused('name = "main"', 'name = ""')
     assert "did you mean name?" in refused('name = "main"', 'nam = "main"')
@@ -465,10 +464,10 @@ def check_command() -> None:
     from typer.testing import CliRunner
 
     from agent.cli.main import app
-    from tests.support.configs.samples import config_text as text
+    from tests.support.configs.samples import config_text
 
     config = Path("trimtab.toml")
-    config.write_text(text(), encoding="utf-8")
+    config.write_text(config_text(), encoding="utf-8")
     config.chmod(0o600)
     runner = CliRunner()
     listed = runner.invoke(app, ["help", "all"]).stdout
@@ -490,7 +489,9 @@ def check_alert_kind() -> None:
     step = with_snapshot(step_input({"WETH": 5_000, "USDC": 5_000}), unreadable_items=(UnreadableItem("pool", "0x00", "reverted"),))
     decided = decide(step)
     outcome = StepOutcome("0123", OutcomeKind.HOLD, decided.decision.reason, step, decided, None)
-    (alert,) = [one for one in cycle_alerts(outcome, RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None)) if one.kind is kind]
+    (alert,) = [
+        alert for alert in cycle_alerts(outcome, RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None)) if alert.kind is kind
+    ]
     assert (alert.text, kind.title) == ("1 reads failed, what they are about is not traded.", "reads failed")
     assert alert.is_lasting
     assert kind in LASTING_KINDS
@@ -516,27 +517,26 @@ def check_layer() -> None:
     from agent.policy.decide import decide
     from agent.reference import reference_prices
     from tests.support.builders import NOW_S, step_input, token
-    from tests.support.configs.samples import config_text as text
-    from tests.support.configs.samples import tokens
+    from tests.support.configs.samples import config_text, tokens
     from tests.support.plans import evidence
 
     def day(at_s: int) -> str:
         return datetime.fromtimestamp(at_s, UTC).date().isoformat()
 
-    def config_text(symbol: str, until_s: int) -> str:
-        return f'{text()}\n[lockup]\nassets = ["{symbol}"]\nuntil = "{day(until_s)}"\n'
+    def lockup_text(symbol: str, until_s: int) -> str:
+        return f'{config_text()}\n[lockup]\nassets = ["{symbol}"]\nuntil = "{day(until_s)}"\n'
 
     def step_until(until_s: int) -> StepInput:
-        config = parse_config(config_text("WETH", until_s))
+        config = parse_config(lockup_text("WETH", until_s))
         portfolio = build_portfolio(config, tokens())
         (settings,) = build_layer_settings(LoadedConfig(config, Path("trimtab.toml"), ""), portfolio)
         assert binding_parameters(config, portfolio, "0x")["lockup"] == f"WETH until {day(until_s)}"
         step = step_input(values={"WETH": 6_000, "USDC": 4_000})
         return step.with_config(replace(settings, tokens=(token("WETH").address,)))
 
-    assert "# [lockup]\n" in text()
+    assert "# [lockup]\n" in config_text()
     try:
-        parse_config(config_text("WBTC", NOW_S))
+        parse_config(lockup_text("WBTC", NOW_S))
     except ConfigError as error:
         assert "WBTC is no asset of the portfolio" in str(error)
     else:

@@ -36,12 +36,12 @@ from agent.model import Intent, IntentKind, IntentState, Leg, Plan, Receipt, Ski
 from agent.ports import Clock
 from agent.units import BPS, floor_int, parse_share_with_unit_bps
 from tests.support.bands import with_bands
+from tests.support.constants import WALLET
 from tests.support.worlds import price_now
 
 # --- Configs and profiles in files, for tests of import and export.
 
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 OTHER = "0x7D1AfA7B718fb893dB30A3aBc0Cfc608AaCfeBB0"
 RPC = [("NOT_SET_A", "one"), ("NOT_SET_B", "two")]
 ADDRESSES = {token.symbol: token.address for token in ETHEREUM_PRESET.tokens}
@@ -82,14 +82,14 @@ def config(
 
 def profile(folder: Path, **changes: Any) -> Path:
     """Write a small profile with changed tables; None removes a table."""
-    found: dict[str, Any] = {
+    document: dict[str, Any] = {
         "profile": {"format": 1, "chain_id": 1, "numeraire": "USDC"},
         "assets": [{"symbol": "WETH", "target": "60%"}, {"symbol": "USDC", "target": "40%"}],
         "policy": {"trigger": {"kind": "threshold", "absolute": "5%"}, "destination": "target", "cooldown": "2h"},
         "limits": {},
     } | changes
     path = folder / "theirs.profile"
-    path.write_text(tomlkit.dumps({name: table for name, table in found.items() if table is not None}))
+    path.write_text(tomlkit.dumps({name: table for name, table in document.items() if table is not None}))
     return path
 
 
@@ -154,8 +154,8 @@ def trusted(
     loss.
     """
     loaded = agent_config(chain, folder, changes, targets)
-    asked = _pinned_by(chain, loaded.config)
-    pins = _PINS.get(asked or "")
+    pin_key = _pinned_by(chain, loaded.config)
+    pins = _PINS.get(pin_key or "")
     is_new = not wiring.store_file(loaded).exists()
     if pins is None:
         pin_all(loaded, [chain.transport])
@@ -166,9 +166,9 @@ def trusted(
                 store.trust.pin_markets(table.network, wiring.listed_market_numbers(table))
             for address in loaded.config.wallet.payout_addresses:
                 store.requests.confirm_payout_address(address, pins[1])
-        elif asked is not None and is_new:
-            behind = [(token, *found) for token, found in store.trust.implementations().items()]
-            _PINS[asked] = store.trust.pins(), int(time.time()), behind
+        elif pin_key is not None and is_new:
+            behind = [(token, *implementation) for token, implementation in store.trust.implementations().items()]
+            _PINS[pin_key] = store.trust.pins(), int(time.time()), behind
         if vouched:
             store.balances.record_prior_day((), purse(chain).nonce)
     return loaded
@@ -258,7 +258,7 @@ def explained(agent: Agent) -> None:
 
 
 @dataclass(frozen=True)
-class Purse:
+class WalletBalances:
     """Balances of the wallet: base units by symbol, wei of native coin; and its next nonce."""
 
     raw: dict[str, int]
@@ -266,20 +266,20 @@ class Purse:
     nonce: int
 
 
-def purse(chain: LocalChain) -> Purse:
+def purse(chain: LocalChain) -> WalletBalances:
     """Read the wallet's balances from contracts and node, not by the agent's reader."""
     at = [chain.wallet.address, "latest"]
     native, nonce = chain.node.ask([("eth_getBalance", at), ("eth_getTransactionCount", at)])
-    return Purse(chain.balances(), int(native, 16), int(nonce, 16))
+    return WalletBalances(chain.balances(), int(native, 16), int(nonce, 16))
 
 
-def worth(chain: LocalChain, held: Purse, prices_usd: Mapping[str, Fraction]) -> Fraction:
+def worth(chain: LocalChain, balances: WalletBalances, prices_usd: Mapping[str, Fraction]) -> Fraction:
     """Return the value of all tokens and native coin at these prices, in dollars."""
-    tokens = sum((raw * prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals for symbol, raw in held.raw.items()), Fraction(0))
-    return tokens + held.native_wei * prices_usd["WETH"] / 10**18
+    tokens = sum((raw * prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals for symbol, raw in balances.raw.items()), Fraction(0))
+    return tokens + balances.native_wei * prices_usd["WETH"] / 10**18
 
 
-def lost(chain: LocalChain, before: Purse, prices_usd: Mapping[str, Fraction], gas: bool = True) -> Fraction:
+def lost(chain: LocalChain, before: WalletBalances, prices_usd: Mapping[str, Fraction], gas: bool = True) -> Fraction:
     """Return the wallet's loss since `before` in dollars, at one set of prices; `gas` includes gas."""
     now = purse(chain)
     if not gas:
@@ -311,7 +311,7 @@ def swap_of(outcome: StepOutcome) -> tuple[Plan, Intent, Receipt]:
     return outcome.plan, swap, swap.receipt
 
 
-def require_exact(chain: LocalChain, outcome: StepOutcome, before: Purse) -> None:
+def require_exact(chain: LocalChain, outcome: StepOutcome, before: WalletBalances) -> None:
     """Assert that one swap transaction did exactly what the plan says, to the wei: legs, the wallet's events, balances; and that all gas
     is known.
     """
@@ -322,9 +322,9 @@ def require_exact(chain: LocalChain, outcome: StepOutcome, before: Purse) -> Non
     moved = {token: raw for token, raw in plan.wallet_changes().items() if raw}
     assert {token: raw for token, raw in receipt.net_transfers(chain.wallet.address).items() if raw} == moved
     after = purse(chain)
-    held = {chain.tokens[symbol].address: raw for symbol, raw in after.raw.items()}
-    assert all(held[token] == raw for token, raw in plan.holdings_after)
-    untouched = set(held) - {token for token, _ in plan.holdings_after}
+    raw_by_token = {chain.tokens[symbol].address: raw for symbol, raw in after.raw.items()}
+    assert all(raw_by_token[token] == raw for token, raw in plan.holdings_after)
+    untouched = set(raw_by_token) - {token for token, _ in plan.holdings_after}
     assert all(chain.tokens[s].address not in untouched or raw == before.raw[s] for s, raw in after.raw.items())
     assert after.nonce == before.nonce + len(outcome.transactions)
     paid = sum(intent.receipt.gas_cost_wei for intent in outcome.transactions if intent.receipt is not None)

@@ -22,7 +22,7 @@ WAIT_S = 60
 
 
 @dataclass
-class Box:
+class ReceivedMessages:
     """Received messages in order. The first `failing` requests are rejected."""
 
     items: list[dict[str, Any]] = field(default_factory=list)
@@ -50,13 +50,13 @@ class Box:
 
 
 @contextmanager
-def webhook(box: Box, secret: str = "path") -> Iterator[str]:
+def webhook(box: ReceivedMessages, secret: str = "path") -> Iterator[str]:
     """Yield the address of a webhook that accepts JSON, in apprise's format."""
 
     class Hook(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            found = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            taken = box.take({"title": found["title"], "text": found["message"], "path": self.path})
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            taken = box.take({"title": request["title"], "text": request["message"], "path": self.path})
             self.send_response(200 if taken else 503)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -74,15 +74,15 @@ def webhook(box: Box, secret: str = "path") -> Iterator[str]:
 
 
 @contextmanager
-def sms_gateway(box: Box, token: str) -> Iterator[str]:
+def sms_gateway(box: ReceivedMessages, token: str) -> Iterator[str]:
     """Yield the address of a gateway for text messages, in apprise's format for SMSEagle, with a phone."""
 
     class Gateway(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            found = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            given = found["params"]
-            assert (found["method"], given["access_token"]) == ("sms.send_sms", token)
-            taken = box.take({"to": given["to"], "text": given["message"]})
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            parameters = request["params"]
+            assert (request["method"], parameters["access_token"]) == ("sms.send_sms", token)
+            taken = box.take({"to": parameters["to"], "text": parameters["message"]})
             body = json.dumps({"result": {"message_id": 1, "status": "ok" if taken else "error"}}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
@@ -102,7 +102,7 @@ def sms_gateway(box: Box, token: str) -> Iterator[str]:
 
 
 @contextmanager
-def mailbox(box: Box) -> Iterator[str]:
+def mailbox(box: ReceivedMessages) -> Iterator[str]:
     """Yield the address of a mail server, in apprise's format."""
 
     class Handler:

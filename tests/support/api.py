@@ -39,5 +39,7 @@ class Client:
     token: str = ""
 
     def ask(self, path: str, method: str = "GET", body: str | None = None, **headers: str) -> Reply:
-        given = ({"Authorization": f"Bearer {self.token}"} if self.token else {}) | headers
-        return Reply(*self.served.ask(path, method, body, **({"Content_Type": "application/json"} if body is not None else {}), **given))
+        all_headers = ({"Authorization": f"Bearer {self.token}"} if self.token else {}) | headers
+        return Reply(
+            *self.served.ask(path, method, body, **({"Content_Type": "application/json"} if body is not None else {}), **all_headers)
+        )

@@ -101,7 +101,7 @@ class Stage:
     def loot(self) -> dict[str, int]:
         """Return the holdings of thief, accomplice and Rebalancer by token."""
         who = (self.thief, self.accomplice.address, self.rebalancer)
-        return {symbol: sum(self.chain.balance(symbol, one) for one in who) for symbol in self.chain.tokens}
+        return {symbol: sum(self.chain.balance(symbol, address) for address in who) for symbol in self.chain.tokens}
 
     def calldata(self, contract: Any, name: str, *arguments: object) -> str:
         """Return the calldata of a function of a web3 contract."""

@@ -26,12 +26,12 @@ from agent.backtest.tune.statistics import Objective
 from agent.backtest.workers import run_locally
 from agent.backtest.world import TransactionCost
 from agent.model import Destination, Every, HybridTrigger, Threshold, Trigger
+from tests.support.constants import DAY_S, HOUR_S
 
 # --- Tables, specs and markets of simulations, so that tests state only what differs.
 
 
 START_S = 1_700_000_000 - 1_700_000_000 % 3_600
-HOUR_S = 3_600
 COIN = 10**18
 BAND = Threshold(500, None)
 HALVES = {"BTC": 5_000, "USD": 5_000}
@@ -57,9 +57,9 @@ def halves(trigger: Trigger = BAND) -> BacktestSpec:
     return make_spec(HALVES, trigger, "USD")
 
 
-def simulated(table: PriceTable, wanted: BacktestSpec | None = None, **changes: object) -> SimulationResult:
+def simulated(table: PriceTable, spec: BacktestSpec | None = None, **changes: object) -> SimulationResult:
     """Run a simulation in a deep market, with `changes` of its settings."""
-    return simulate(wanted or halves(), table, replace(DEEP, **changes))  # type: ignore[arg-type]  # field names, checked by replace
+    return simulate(spec or halves(), table, replace(DEEP, **changes))  # type: ignore[arg-type]  # field names, checked by replace
 
 
 # --- Portfolios, prices and specs for stress tests, so that tests state only what differs.
@@ -83,14 +83,14 @@ def guarded(**limits: object) -> BacktestSpec:
 
 def under(
     scenario: SpotScenario,
-    wanted: BacktestSpec,
+    spec: BacktestSpec,
     table: PriceTable,
     settings: SimulationSettings = DEEP,
     severity: SpotSeverity | None = None,
 ) -> SimulationResult:
     """Run the live step over the prices with the scenario applied."""
-    laid = apply_scenario(scenario, wanted, table, settings, severity or SpotSeverity(crash_bars=3))
-    return simulate(wanted, laid.table, laid.settings)
+    laid = apply_scenario(scenario, spec, table, settings, severity or SpotSeverity(crash_bars=3))
+    return simulate(spec, laid.table, laid.settings)
 
 
 def wish(paths: int = 20, step_paths: int = 1, bars: int = 40, scenarios: tuple[SpotScenario, ...] = (), **others: object) -> StressSpec:
@@ -101,7 +101,6 @@ def wish(paths: int = 20, step_paths: int = 1, bars: int = 40, scenarios: tuple[
 # --- Searches of settings over artificial prices, so that tests state only what differs.
 
 
-DAY_S = 86_400
 CALENDAR = parse_grid(GridOptions("", "28d", "target", "")).choices()[0]
 FAIR = SimulationSettings(Fraction(10**9), 1_000, Fraction(10_000))
 TERMS = AllocatorSchedule(7 * DAY_S, 20 * DAY_S)
@@ -136,9 +135,9 @@ def search(table: PriceTable, band: str = "2%rel..20%rel:4", every: str = "", **
     grid = parse_grid(
         GridOptions(band, every, str(changes.pop("destination", "target")), str(changes.pop("allocator", "")), tracking=tracking)
     )
-    wanted = make_spec(WALKING, Every(28 * DAY_S), "USD", interval_s=table.interval_s)
-    made = TuneSpec(table, wanted, FAIR, grid, CALENDAR, TERMS, Objective.GROWTH)
-    return replace(made, **changes)  # type: ignore[arg-type]  # field names, checked by replace
+    spec = make_spec(WALKING, Every(28 * DAY_S), "USD", interval_s=table.interval_s)
+    tune_spec = TuneSpec(table, spec, FAIR, grid, CALENDAR, TERMS, Objective.GROWTH)
+    return replace(tune_spec, **changes)  # type: ignore[arg-type]  # field names, checked by replace
 
 
 def allowed(_job: TuneJob, _rest: Sequence[TuneChunk]) -> None:
@@ -146,10 +145,10 @@ def allowed(_job: TuneJob, _rest: Sequence[TuneChunk]) -> None:
 
 
 def tuned(
-    asked: TuneSpec, folder: Path | None = None, work: ChunkRunner | None = None, progress: Callable[[int, int], None] | None = None
+    objective: TuneSpec, folder: Path | None = None, work: ChunkRunner | None = None, progress: Callable[[int, int], None] | None = None
 ) -> TuneResult:
     """Run a search in this process."""
-    return tune(asked, work or (lambda job, rest: run_locally(job, rest, 1)), folder, allowed, progress or (lambda _done, _runs: None))
+    return tune(objective, work or (lambda job, rest: run_locally(job, rest, 1)), folder, allowed, progress or (lambda _done, _runs: None))
 
 
 # --- Simulation results built from random walks, so that reports of any length need no simulation.
@@ -187,15 +186,15 @@ def result_of(
     prices = 100 * np.exp(np.cumsum(steps, axis=0))
     prices[:, -1] = 1.0
     units = START / count / prices[0]
-    held = units.copy()
+    hold_units = units.copy()
     equity, hold, weights = np.empty(bars), np.empty(bars), np.empty((bars, count))
     done, paid, shares, came = [], 0.0, np.zeros(bars), dict(flows)
-    found = []
+    transfers = []
     for bar in range(bars):
         if bar in came:
-            before, hold_before = units @ prices[bar], held @ prices[bar]
-            found.append(AppliedTransfer(bar, REPORT_START_S + bar * bar_s, exact(came[bar]), exact(before), exact(hold_before)))
-            units, held = units * (1 + came[bar] / before), held * (1 + came[bar] / hold_before)
+            before, hold_before = units @ prices[bar], hold_units @ prices[bar]
+            transfers.append(AppliedTransfer(bar, REPORT_START_S + bar * bar_s, exact(came[bar]), exact(before), exact(hold_before)))
+            units, hold_units = units * (1 + came[bar] / before), hold_units * (1 + came[bar] / hold_before)
         whole = units @ prices[bar]
         if every and bar and bar % every == 0:
             moved = np.abs(units * prices[bar] - whole / count).sum() / 2
@@ -206,7 +205,7 @@ def result_of(
             done.append(
                 TransactionCost(bar, REPORT_START_S + bar * bar_s, exact(moved), exact(taken), Fraction(0), Fraction(0), True, True)
             )
-        equity[bar], hold[bar] = whole, held @ prices[bar]
+        equity[bar], hold[bar] = whole, hold_units @ prices[bar]
         weights[bar] = units * prices[bar] / whole
     targets = np.full((bars, count), 1 / count)
     times_s = REPORT_START_S + bar_s * np.arange(bars)
@@ -222,7 +221,7 @@ def result_of(
         final_value=exact(equity[-1]),
         hold_value=exact(hold[-1]),
         start_value=exact(START),
-        turnover_ratio=sum((one.turnover / exact(equity[one.bar]) for one in done), Fraction(0)),
+        turnover_ratio=sum((trade.turnover / exact(equity[trade.bar]) for trade in done), Fraction(0)),
         fees=exact(paid),
         impact=Fraction(0),
         gas=Fraction(0),
@@ -236,7 +235,7 @@ def result_of(
         data_hash="da" * 32,
         seed=seed,
         versions=(("trimtab", "0.1.0"),),
-        transfers=tuple(found),
+        transfers=tuple(transfers),
         prices=prices,
         targets=targets,
         bands=np.stack([targets * 0.9, targets * 1.1], axis=2),
@@ -247,10 +246,10 @@ def result_of(
     return with_series(result)
 
 
-def with_series(found: SimulationResult, **changes: object) -> SimulationResult:
+def with_series(series: SimulationResult, **changes: object) -> SimulationResult:
     """Return the result with changed series, and with the final values and returns of those."""
-    changed = replace(found, **changes)  # type: ignore[arg-type]  # field names, checked by replace
-    scale = 10**found.decimals
+    changed = replace(series, **changes)  # type: ignore[arg-type]  # field names, checked by replace
+    scale = 10**series.decimals
     final_value = Fraction(float(changed.equity[-1])) * scale
     hold_value = Fraction(float(changed.hold_equity[-1])) * scale
     flows = changed.transfers
@@ -340,9 +339,9 @@ def width(band: Threshold | None, target: float) -> float:
 def spread(shares: list[float], least: list[float], most: list[float]) -> list[float]:
     """Move each share to the nearest point of its interval, and spread the difference in proportion to the room of each."""
     land = [min(max(share, a), b) for share, a, b in zip(shares, least, most, strict=True)]
-    left = 1.0 - sum(land)
-    rooms = [b - x if left > 0 else x - a for x, a, b in zip(land, least, most, strict=True)]
-    return land if sum(rooms) == 0 else [x + left * room / sum(rooms) for x, room in zip(land, rooms, strict=True)]
+    rest = 1.0 - sum(land)
+    rooms = [b - x if rest > 0 else x - a for x, a, b in zip(land, least, most, strict=True)]
+    return land if sum(rooms) == 0 else [x + rest * room / sum(rooms) for x, room in zip(land, rooms, strict=True)]
 
 
 def left_after(values: list[float], land: list[float], fee: list[float], depth: list[float]) -> float:
@@ -350,18 +349,18 @@ def left_after(values: list[float], land: list[float], fee: list[float], depth: 
     purchases.
     """
 
-    def surplus(left: float) -> float:
-        found = 0.0
+    def surplus(rest: float) -> float:
+        surplus = 0.0
         for value, share, cost, side in zip(values, land, fee, depth, strict=True):
-            wanted = share * left - value
-            if wanted < 0:
-                net = -wanted * (1 - cost)
-                found += net if isinf(side) else side * net / (side + net)
-            elif not isinf(side) and wanted >= side:
+            excess = share * rest - value
+            if excess < 0:
+                net = -excess * (1 - cost)
+                surplus += net if isinf(side) else side * net / (side + net)
+            elif not isinf(side) and excess >= side:
                 return -inf
             else:
-                found -= (wanted if isinf(side) else side * wanted / (side - wanted)) / (1 - cost)
-        return found
+                surplus -= (excess if isinf(side) else side * excess / (side - excess)) / (1 - cost)
+        return surplus
 
     low, high = 0.0, sum(values)
     if all(cost == 0 and isinf(side) for cost, side in zip(fee, depth, strict=True)):
@@ -378,7 +377,7 @@ def plain(times: NDArray[np.int64], prices: NDArray[np.float64], setting: Kernel
     band, every_s = parts(setting)
     fee, depth = [bps / 1e4 for bps in setting.costs.fees_bps], list(setting.costs.depths)
     units, first, last, absent = [0.0] * count, [0.0] * count, [0.0] * count, [0] * count
-    begun, due_s, rested_s, found = False, 0, 0, Plain()
+    begun, due_s, rested_s, result = False, 0, 0, Plain()
     for t in range(bars):
         known = [not np.isnan(price) for price in prices[t]]
         absent = [0 if here or price == 0 else gone + 1 for here, price, gone in zip(known, last, absent, strict=True)]
@@ -414,14 +413,14 @@ def plain(times: NDArray[np.int64], prices: NDArray[np.float64], setting: Kernel
                         land = nearest = [share + part * (target - share) for share, target in zip(shares, targets, strict=True)]
                     largest = max(abs(a - b) for a, b in zip(nearest, shares, strict=True))
                     if largest > EDGE and largest * total >= setting.min_trade:
-                        left = left_after(values, land, [fee[i] for i in on], [depth[i] for i in on])
+                        value_after = left_after(values, land, [fee[i] for i in on], [depth[i] for i in on])
                         for i, share, value in zip(on, land, values, strict=True):
-                            units[i] = share * left / last[i]
-                            found.turnover += abs(share * left - value) / 2
-                        found.costs += total - left
-                        found.rebalanced.append(t)
+                            units[i] = share * value_after / last[i]
+                            result.turnover += abs(share * value_after - value) / 2
+                        result.costs += total - value_after
+                        result.rebalanced.append(t)
                         rested_s = now + setting.cooldown_s
-        found.values.append(sum(u * p for u, p in zip(units, last, strict=True)) if begun else VALUE)
-    found.hold = sum(u * p for u, p in zip(first, last, strict=True)) if begun else VALUE
-    found.stranded = sum(u * p for u, p, price in zip(units, last, prices[-1], strict=True) if np.isnan(price))
-    return found
+        result.values.append(sum(u * p for u, p in zip(units, last, strict=True)) if begun else VALUE)
+    result.hold = sum(u * p for u, p in zip(first, last, strict=True)) if begun else VALUE
+    result.stranded = sum(u * p for u, p, price in zip(units, last, prices[-1], strict=True) if np.isnan(price))
+    return result

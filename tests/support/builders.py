@@ -67,14 +67,13 @@ from agent.model import (
 from agent.model.layers import LayerState
 from agent.model.parts import with_part
 from agent.units import Token, floor_int
+from tests.support.constants import DAY_S, ETHER, GWEI, MONTH_S
 
 DECIMALS = {"USDC": 6, "USDT": 6, "USD": 6, "WBTC": 8, "GUSD": 2, "EURS": 2, "TENTH": 1, "WHOLE": 0, "CENTS": 0}
 """Decimals by symbol; every other token has 18."""
 PRICES = {"USDC": 1, "USDT": 1, "USD": 1, "DAI": 1, "WETH": 2_000, "WBTC": 60_000}
 """Numeraire coins per whole token if a test gives no price; every other token is worth 1."""
 NOW_S = 1_800_000_000
-GWEI = 10**9
-ETHER = 10**18
 Number = int | str | Fraction
 
 
@@ -301,11 +300,11 @@ def step_input(
     Unless `pools` is given, every asset and hub has a V2 pool with the numeraire at its price, with `depth` numeraire coins. Every asset
     has a USD feed at its price, updated a minute ago.
     """
-    wanted = targets_bps or {"WETH": 5_000, "USDC": 5_000}
+    weights = targets_bps or {"WETH": 5_000, "USDC": 5_000}
     money = token(numeraire)
-    tokens = {symbol: token(symbol) for symbol in wanted}
+    tokens = {symbol: token(symbol) for symbol in weights}
     hub_tokens = tuple(token(symbol) for symbol in hubs)
-    held = values or {symbol: Fraction(bps) for symbol, bps in wanted.items()}
+    value_by_symbol = values or {symbol: Fraction(bps) for symbol, bps in weights.items()}
     all_prices = {t.symbol: price_of(t.symbol, prices) for t in (*tokens.values(), *hub_tokens, money)}
     if pools is None:
         priced = {t.address: t for t in (*tokens.values(), *hub_tokens) if t.address != money.address}
@@ -315,7 +314,10 @@ def step_input(
             [
                 Holding(
                     t.address,
-                    raw(Fraction(held.get(s, 0)) * all_prices[numeraire] / all_prices[s] + Fraction((reserves or {}).get(s, 0)), t),
+                    raw(
+                        Fraction(value_by_symbol.get(s, 0)) * all_prices[numeraire] / all_prices[s] + Fraction((reserves or {}).get(s, 0)),
+                        t,
+                    ),
                 )
                 for s, t in tokens.items()
             ],
@@ -325,7 +327,7 @@ def step_input(
         ),
         portfolio=Portfolio(
             numeraire=money,
-            assets=tuple(Asset(t, wanted[s], raw((reserves or {}).get(s, 0), t), feed_address(s)) for s, t in tokens.items()),
+            assets=tuple(Asset(t, weights[s], raw((reserves or {}).get(s, 0), t), feed_address(s)) for s, t in tokens.items()),
             hubs=hub_tokens,
             wrapped_native=token("WETH").address,
         ),
@@ -366,7 +368,6 @@ def without_feed(step: StepInput, symbol: str) -> StepInput:
 # --- Zones for tests: a risk by symbols, and steps with a zone as trigger.
 
 
-MONTH_S = 30 * 86_400
 VOLATILITIES = {"WETH": 8_000, "USDC": 50, "WBTC": 6_000, "DAI": 50, "LINK": 10_000}
 CORRELATIONS = {("WETH", "WBTC"): 8_000, ("WETH", "LINK"): 7_000, ("WBTC", "LINK"): 6_000}
 
@@ -381,12 +382,12 @@ def tracking(
     """Return the risk of these tokens; pairs without a correlation are uncorrelated."""
     known = {frozenset(pair): bps for pair, bps in (CORRELATIONS | dict(correlations or {})).items()}
     spread = VOLATILITIES | dict(volatilities or {})
-    pairs = [(one, other) for number, other in enumerate(symbols) for one in symbols[:number]]
+    pairs = [(symbol, other) for number, other in enumerate(symbols) for symbol in symbols[:number]]
     return TrackingRisk(
         Fraction(cost_bps),
         horizon_s,
         tuple((token(symbol).address, spread[symbol]) for symbol in symbols),
-        tuple((token(one).address, token(other).address, known.get(frozenset((one, other)), 0)) for one, other in pairs),
+        tuple((token(pair).address, token(other).address, known.get(frozenset((pair, other)), 0)) for pair, other in pairs),
     )
 
 
@@ -399,7 +400,6 @@ def zoned(targets_bps: Mapping[str, int], values: Mapping[str, Number], risk: Ma
 # --- Strategies over one wallet for pure tests: a split from short arguments, and steps with updated books.
 
 
-DAY_S = 86_400
 RULE = StrategyHealthRule(limit_milli=500, recover_milli=800, window_s=30 * DAY_S, period_s=30 * DAY_S, recover_s=10 * DAY_S)
 
 
@@ -435,8 +435,8 @@ def brought_up(
     own: accounting.IntentStep = none_own,
 ) -> StepInput:
     """Return the step with updated books in its history and the combined targets of all strategies."""
-    found = accounting.update_books(step, ledger or StrategyLedger(), own, netting.strategy_adjustments, fresh)
-    return combine_targets(step.with_layer(StrategiesState(found)))
+    updated_books = accounting.update_books(step, ledger or StrategyLedger(), own, netting.strategy_adjustments, fresh)
+    return combine_targets(step.with_layer(StrategiesState(updated_books)))
 
 
 def books_of(step: StepInput) -> StrategyBooks:
@@ -462,28 +462,31 @@ def opening(holdings: Mapping[str, Mapping[str, Fraction | int | str]], block: i
 
 def of(step: StepInput, name: str, symbol: str) -> Fraction:
     """Return the whole coins that a strategy holds."""
-    one = token(symbol)
-    return Fraction(books_of(step).by_name[name].balance_raw(one.address), 10**one.decimals)
+    priced_token = token(symbol)
+    return Fraction(books_of(step).by_name[name].balance_raw(priced_token.address), 10**priced_token.decimals)
 
 
 def with_state(step: StepInput, state: StrategyState) -> StepInput:
     """Return the step with another state of one strategy."""
     books = books_of(step)
-    changed = tuple(replace(one, state=state) if one.name == state.name else one for one in books.strategy_books)
+    changed = tuple(
+        replace(strategy_book, state=state) if strategy_book.name == state.name else strategy_book for strategy_book in books.strategy_books
+    )
     return step.with_layer(StrategiesState(replace(books, strategy_books=changed)))
 
 
 def sums_to_the_wallet(step: StepInput) -> bool:
     """Return whether strategies and amounts set aside add up to each balance, to the base unit, by the bookings alone."""
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    aside = {one.token.address: min(held[one.token.address], one.reserve_raw) for one in step.portfolio.assets}
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    aside = {asset.token.address: min(raw_by_token[asset.token.address], asset.reserve_raw) for asset in step.portfolio.assets}
     return all(
-        sum(one.balance_raw(address) for one in books_of(step).strategy_books) + aside[address] == held[address] for address in aside
+        sum(strategy_book.balance_raw(address) for strategy_book in books_of(step).strategy_books) + aside[address] == raw_by_token[address]
+        for address in aside
     )
 
 
 def balances(step: StepInput, **coins: Fraction | int | str) -> StepInput:
     """Return the step with other balances of some tokens, in whole coins by symbol."""
     other = {token(symbol).address: raw(amount, token(symbol)) for symbol, amount in coins.items()}
-    holdings = tuple(replace(one, raw=other.get(one.token, one.raw)) for one in step.snapshot.holdings)
+    holdings = tuple(replace(holding, raw=other.get(holding.token, holding.raw)) for holding in step.snapshot.holdings)
     return replace(step, snapshot=replace(step.snapshot, holdings=holdings))

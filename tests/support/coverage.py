@@ -69,43 +69,43 @@ def marked(name: str, path: Path) -> tuple[set[int], set[tuple[int, int]], CodeT
     """Return lines, branches and marked code of a module, computed once for each state of its source."""
     source = path.read_bytes()
     state = hashlib.sha256(f"{sys.version} {version.__version__} {path}\n".encode() + Path(__file__).read_bytes() + source).digest()
-    kept = KEPT / name
+    kept_file = KEPT / name
     try:
-        known = kept.read_bytes()
+        known = kept_file.read_bytes()
         if known.startswith(state):
             return marshal.loads(known[len(state) :])  # type: ignore[no-any-return]
     except (OSError, EOFError, ValueError, TypeError):  # not kept yet, or truncated
         pass
     meter = Marking(branch=True)
     code = meter.instrument(compile(branch.preinstrument(ast.parse(source)), str(path), "exec"))
-    found = meter.code_lines[str(path)], meter.code_branches[str(path)], code
+    coverage = meter.code_lines[str(path)], meter.code_branches[str(path)], code
     KEPT.mkdir(parents=True, exist_ok=True)
-    written = kept.with_name(f"{name}.{os.getpid()}")
-    written.write_bytes(state + marshal.dumps(found))
-    written.replace(kept)  # other processes may read it meanwhile
-    return found
+    written = kept_file.with_name(f"{name}.{os.getpid()}")
+    written.write_bytes(state + marshal.dumps(coverage))
+    written.replace(kept_file)  # other processes may read it meanwhile
+    return coverage
 
 
-def armed(code: CodeType, seen: set[Place]) -> CodeType:
-    """Return marked code with probes in place of its constants; they add reached places to `seen`."""
+def armed(code: CodeType, places: set[Place]) -> CodeType:
+    """Return marked code with probes in place of its constants; they add reached places to `places`."""
     *consts, calls = code.co_consts
     probes = []
     for at, const in enumerate(consts):
         match const:
             case CodeType():
-                consts[at] = armed(const, seen)
+                consts[at] = armed(const, places)
             case (str(mark), place) if mark == PLACE:
-                probes.append(Probe(place, seen))
+                probes.append(Probe(place, places))
                 consts[at] = probes[-1]
             case str() if const == CALL:
                 consts[at] = reached
-    found = code.replace(co_consts=tuple(consts))
+    armed_code = code.replace(co_consts=tuple(consts))
     addresses = defaultdict(list)
     for offset, place in calls:
-        addresses[place].append(id(found) + CodeType.__basicsize__ + offset)
+        addresses[place].append(id(armed_code) + CodeType.__basicsize__ + offset)
     for probe in probes:
-        probe.code, probe.calls = found, tuple(addresses[probe.place])
-    return found
+        probe.code, probe.calls = armed_code, tuple(addresses[probe.place])
+    return armed_code
 
 
 class Loader(importer.SlipcoverLoader):  # type: ignore[misc]

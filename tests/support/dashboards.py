@@ -183,7 +183,7 @@ def until(done: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-class StillBoard(DocumentCache):
+class StaticDocumentCache(DocumentCache):
     """A board with given documents that are never read again."""
 
     async def watch(self) -> None:
@@ -199,14 +199,14 @@ class StillBoard(DocumentCache):
         """Do nothing: the kill switch is that of the status."""
 
 
-class HereBoard(DocumentCache):
+class InProcessDocumentCache(DocumentCache):
     """A board that reads in this process, where all modules are loaded."""
 
     async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.to_thread(_call, function, self.config_path, *arguments)
 
 
-class BusyBoard(HereBoard):
+class BusyDocumentCache(InProcessDocumentCache):
     """A board with documents, whose reads of the store and the chain take for ever: only controls are quick."""
 
     async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -215,7 +215,7 @@ class BusyBoard(HereBoard):
         return await super().call(process, function, *arguments)
 
 
-class HereProcess(AppProcess):
+class InProcessAppProcess(AppProcess):
     """A reading process that runs in this one, where all modules are loaded."""
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -237,9 +237,9 @@ class _Figures(HTMLParser):
         self.open = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        if tag == "data" and "data-of" in given:
-            self.found.append((given["data-of"], given["data-form"], given["value"], ""))
+        attributes = {name: value or "" for name, value in attrs}
+        if tag == "data" and "data-of" in attributes:
+            self.found.append((attributes["data-of"], attributes["data-form"], attributes["value"], ""))
             self.open = True
 
     def handle_data(self, data: str) -> None:
@@ -266,7 +266,7 @@ class Served:
     """A dashboard on a port of this machine."""
 
     def __init__(self, access: Access | None = None, board: DocumentCache | None = None, port: int = 0, **more: Any) -> None:
-        self.board = board or StillBoard("none.toml", Path("none.db"))
+        self.board = board or StaticDocumentCache("none.toml", Path("none.db"))
         if board is None:
             self.board.documents = documents()
         listener = BoundedListener(socket.AF_INET, socket.SOCK_STREAM)
@@ -319,29 +319,29 @@ class Served:
             link.putheader(name, value)
         link.endheaders(None if body is None else body.encode())
         answer = link.getresponse()
-        found = {name.lower(): value for name, value in answer.getheaders()}
-        found["set-cookie"] = "\n".join(value for name, value in answer.getheaders() if name.lower() == "set-cookie")
+        headers_by_name = {name.lower(): value for name, value in answer.getheaders()}
+        headers_by_name["set-cookie"] = "\n".join(value for name, value in answer.getheaders() if name.lower() == "set-cookie")
         text = answer.read()
         link.close()
-        return answer.status, found, text
+        return answer.status, headers_by_name, text
 
     def figures(self, path: str, **headers: str) -> list[tuple[str, str, str, str]]:
         """Wait for figures on a page; return path, form, exact value and text of each."""
-        found: list[tuple[str, str, str, str]] = []
+        figures_of_page: list[tuple[str, str, str, str]] = []
         until_s = time.monotonic() + PATIENCE_S
-        while not found and time.monotonic() < until_s:
-            found = figures(self.ask(path, **headers)[2].decode())
+        while not figures_of_page and time.monotonic() < until_s:
+            figures_of_page = figures(self.ask(path, **headers)[2].decode())
             time.sleep(0.05)
-        return found
+        return figures_of_page
 
-    def compared(self, page: str, told: Mapping[str, Any], **headers: str) -> set[str]:
-        """Compare each figure of a page with the documents `told`; return the paths of the figures."""
-        found = self.figures(page, **headers)
-        for of, form, value, text in found:
-            exact = value_at(told, of)
+    def compared(self, page: str, documents: Mapping[str, Any], **headers: str) -> set[str]:
+        """Compare each figure of a page with the documents `documents`; return the paths of the figures."""
+        page_figures = self.figures(page, **headers)
+        for of, form, value, text in page_figures:
+            exact = value_at(documents, of)
             assert without_age(value) == without_age("" if exact is None else exact), of
             assert without_age(text) == without_age(spell_durations(format_figure(exact, form))), of
-        return {of for of, *_ in found}
+        return {of for of, *_ in page_figures}
 
     def stream(self, place: str = "/events", cookie: str = "") -> socket.socket:
         """Open an event stream without reading from it."""

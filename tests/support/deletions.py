@@ -43,8 +43,8 @@ class _Rows(ast.NodeTransformer):
 
     def visit_Dict(self, node: ast.Dict) -> ast.AST:
         rows = zip(node.keys, node.values, strict=True)
-        kept = [(key, value) for key, value in rows if not self._uses(value) and not (key is not None and self._uses(key))]
-        node.keys, node.values = [key for key, _ in kept], [value for _, value in kept]
+        own_rows = [(key, value) for key, value in rows if not self._uses(value) and not (key is not None and self._uses(key))]
+        node.keys, node.values = [key for key, _ in own_rows], [value for _, value in own_rows]
         return self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:

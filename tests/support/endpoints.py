@@ -19,7 +19,7 @@ import rlp
 from eth_utils.crypto import keccak
 
 from agent.chain.pools.reading import PoolRef
-from agent.chain.rpc import HASHED_HEADER_FIELDS, CallFailed, RpcCall, RpcFault, Transport, require_result
+from agent.chain.rpc import HASHED_HEADER_FIELDS, RpcCall, RpcFault, Transport
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import SnapshotScope
@@ -30,6 +30,8 @@ from agent.units import Token
 from agent.venues.discovery import discover_pools
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
+from tests.support.fakes.transport import HEAD_JSON, AlterAnswer, RecordingTransport  # noqa: F401  # HEAD_JSON for tests/unit/execution
+from tests.support.fakes.transport import ScriptedTransport as Script  # noqa: F401  # the name in tests/unit/execution
 
 
 @dataclass
@@ -50,16 +52,16 @@ class Reply:
 Answerer = Callable[[Any], Reply]
 
 
-def answered(asked: Any, result: Callable[[str, list[Any]], Any]) -> Any:
+def answered(request: Any, result: Callable[[str, list[Any]], Any]) -> Any:
     """Return a valid JSON-RPC answer to a request or batch, by a function of method and params."""
-    if isinstance(asked, list):
-        return [answered(one, result) for one in asked]
-    return {"jsonrpc": "2.0", "id": asked["id"], "result": result(asked["method"], asked["params"])}
+    if isinstance(request, list):
+        return [answered(call, result) for call in request]
+    return {"jsonrpc": "2.0", "id": request["id"], "result": result(request["method"], request["params"])}
 
 
 def good(result: Callable[[str, list[Any]], Any] = lambda method, params: "0x1") -> Answerer:
     """Return the answers of a server that answers every call."""
-    return lambda asked: Reply(json.dumps(answered(asked, result)).encode())
+    return lambda request: Reply(json.dumps(answered(request, result)).encode())
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Served:
 @contextmanager
 def serve(answer: Answerer) -> Iterator[Served]:
     """Run an HTTP server on loopback that answers every POST by `answer`."""
-    seen: list[Any] = []
+    requests: list[Any] = []
     headers: list[Message] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -92,10 +94,10 @@ def serve(answer: Answerer) -> Iterator[Served]:
             return True
 
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append(asked)
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            requests.append(request)
             headers.append(self.headers)
-            reply = answer(asked)
+            reply = answer(request)
             time.sleep(reply.delay_s)
             if reply.cut:
                 self._cut(reply.cut)
@@ -135,7 +137,7 @@ def serve(answer: Answerer) -> Iterator[Served]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
-        yield Served(f"http://127.0.0.1:{server.server_port}", seen, headers)
+        yield Served(f"http://127.0.0.1:{server.server_port}", requests, headers)
     finally:
         server.shutdown()
         server.server_close()
@@ -145,65 +147,29 @@ def serve(answer: Answerer) -> Iterator[Served]:
 def passing_on(url: str) -> Answerer:
     """Return the answers of the node at `url`, so that requests can be counted."""
     node = LocalProvider(url)
-    return lambda asked: Reply(node.post(json.dumps(asked).encode()))
-
-
-BLOCK = "0x" + "cd" * 32
-HEAD_JSON = {"number": "0x10", "hash": BLOCK, "timestamp": "0x64", "baseFeePerGas": "0x7"}
-
-
-class Script:
-    """A node with scripted answers by method. An answer may be a function of the params; an exception is raised."""
-
-    def __init__(self, operator: str = "script", **answers: object) -> None:
-        self.operator = operator
-        self.name = f"endpoint {operator!r}"
-        self.answers: dict[str, object] = {"eth_chainId": "0x7a69", "eth_getBlockByNumber": HEAD_JSON, **answers}
-        self.asked: list[str] = []
-
-    @property
-    def request_count(self) -> int:
-        return len(self.asked)
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[object]:
-        self.asked += [method for method, _ in calls]
-        return [self._answer(method, params) for method, params in calls]
-
-    def call(self, method: str, params: list[object]) -> object:
-        answer = self.batch([(method, params)])[0]
-        if isinstance(answer, RpcFault):
-            raise CallFailed(f"refused: {answer.message}", answer)
-        return answer
-
-    def _answer(self, method: str, params: list[Any]) -> object:
-        answer = self.answers[method]
-        if callable(answer):
-            answer = answer(params)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    return lambda request: Reply(node.post(json.dumps(request).encode()))
 
 
 def altered(url: str, alter: Callable[[str, list[Any], Any], Any]) -> Answerer:
     """Return the answers of the node at `url`, with each call's result changed by `alter`."""
     forward = passing_on(url)
 
-    def answer(asked: Any) -> Reply:
-        said = json.loads(forward(asked).body)
-        calls, answers = (asked, said) if isinstance(asked, list) else ([asked], [said])
+    def answer(request: Any) -> Reply:
+        document = json.loads(forward(request).body)
+        calls, answers = (request, document) if isinstance(request, list) else ([request], [document])
         by_id = {call["id"]: call for call in calls}
-        for one in answers:
-            if "result" in one:
-                call = by_id[one["id"]]
-                one["result"] = alter(call["method"], call["params"], one["result"])
-        return Reply(json.dumps(said).encode())
+        for answer_document in answers:
+            if "result" in answer_document:
+                call = by_id[answer_document["id"]]
+                answer_document["result"] = alter(call["method"], call["params"], answer_document["result"])
+        return Reply(json.dumps(document).encode())
 
     return answer
 
 
-def methods(asked: Any) -> list[str]:
+def methods(request: Any) -> list[str]:
     """Return the methods of a request or batch."""
-    return [call["method"] for call in (asked if isinstance(asked, list) else [asked])]
+    return [call["method"] for call in (request if isinstance(request, list) else [request])]
 
 
 # --- An endpoint with switchable faults, and one that remembers every sent transaction.
@@ -261,88 +227,39 @@ SENDING = ("takes it and says so to nobody", "says that it took it, and did not"
 MOODS = ("honest", "down", "every third request fails", *SENDING, *LIES)
 
 
-class Faulty:
-    """An endpoint that is truthful while `mood` is "honest"."""
+class EndpointFaults:
+    """Faults of the endpoint `transport`, which is truthful while `mood` is "honest"."""
 
     def __init__(self, line: Transport, operator: str) -> None:
-        self._line = line
-        self.operator = operator
-        self.name = f"endpoint {operator!r}"
         self.mood = "honest"
-        self.request_count = 0
+        self.transport = RecordingTransport(line, operator, self._change, intercept=self._intercept)
 
-    def call(self, method: str, params: list[Any]) -> Any:
-        """See Transport."""
-        return require_result(self.name, method, self.batch([(method, params)])[0])
+    def _intercept(self, calls: Sequence[RpcCall]) -> list[Any] | None:
+        if self.mood == "down" or (self.mood == "every third request fails" and self.transport.request_count % 3 == 0):
+            raise Retryable(f"{self.transport.name} cannot be reached")
+        return [self._send(*calls[0])] if calls[0][0] == SEND and self.mood in SENDING else None
 
-    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport."""
-        self.request_count += 1
-        if self.mood == "down" or (self.mood == "every third request fails" and self.request_count % 3 == 0):
-            raise Retryable(f"{self.name} cannot be reached")
-        if calls[0][0] == SEND and self.mood in SENDING:
-            return [self._send(*calls[0])]
-        method, alter = LIES.get(self.mood, ("", lambda answer: answer))
-        answers = self._line.batch(calls)
-        return [
-            alter(answer) if asked == method and not isinstance(answer, RpcFault) else answer
-            for (asked, _), answer in zip(calls, answers, strict=True)
-        ]
+    def _change(self, method: str, params: list[Any], answer: Any) -> Any:
+        of, alter = LIES.get(self.mood, ("", lambda answer: answer))
+        return alter(answer) if method == of and not isinstance(answer, RpcFault) else answer
 
     def _send(self, method: str, params: list[Any]) -> Any:
         if self.mood == SENDING[0]:
-            self._line.call(method, params)
-            raise Retryable(f"{self.name} closed the connection during its answer")
+            self.transport.line.call(method, params)
+            raise Retryable(f"{self.transport.name} closed the connection during its answer")
         return "0x" + bytes(keccak(hexstr=params[0])).hex() if self.mood == SENDING[1] else RpcFault(-32000, "nonce too low")
 
 
-class Remembering:
-    """Passes everything on, and records the hash of every transaction sent through it."""
+def remembering(line: Transport, operator: str, sent: list[str]) -> RecordingTransport:
+    """Return an endpoint that notes the hash of every transaction sent through it."""
 
-    def __init__(self, line: Transport, operator: str, sent: list[str]) -> None:
-        self._line, self.operator, self.sent = line, operator, sent
-        self.name = f"endpoint {operator!r}"
+    def note(calls: Sequence[RpcCall]) -> None:
+        sent.extend("0x" + bytes(keccak(hexstr=params[0])).hex() for method, params in calls if method == SEND)
 
-    @property
-    def request_count(self) -> int:
-        """See Transport."""
-        return self._line.request_count
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        """See Transport."""
-        return require_result(self.name, method, self.batch([(method, params)])[0])
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport."""
-        self.sent += ["0x" + bytes(keccak(hexstr=params[0])).hex() for method, params in calls if method == SEND]
-        return self._line.batch(calls)
+    return RecordingTransport(line, operator, intercept=note)
 
 
 # --- Transports between the agent and a truthful chain that alter single answers.
-
-
-AlterAnswer = Callable[[str, list[Any], Any], Any]
-"""From method, parameters and true answer to the answer given."""
-
-
-class Liar:
-    """Passes everything on, with each answer changed by `alter`."""
-
-    def __init__(self, line: Transport, alter: AlterAnswer, operator: str = "liar") -> None:
-        self._line = line
-        self._alter = alter
-        self.operator = operator
-        self.name = f"endpoint {operator!r} between"
-        self.request_count = 0
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        """See Transport."""
-        return require_result(self.name, method, self.batch([(method, params)])[0])
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport."""
-        self.request_count += 1
-        return [self._alter(method, params, answer) for (method, params), answer in zip(calls, self._line.batch(calls), strict=True)]
 
 
 def newest(**changes: Callable[[int], int]) -> AlterAnswer:
@@ -374,8 +291,8 @@ def newest_forged(ahead: int) -> AlterAnswer:
     def alter(method: str, params: list[Any], answer: Any) -> Any:
         if method == "eth_getBlockByNumber" and params[0] == "latest":
             forged.update(forged_header(answer, ahead))
-        shown = method == "eth_getBlockByNumber" and params[0] in ("latest", forged.get("number"))
-        return dict(forged) if shown else answer
+        is_newest = method == "eth_getBlockByNumber" and params[0] in ("latest", forged.get("number"))
+        return dict(forged) if is_newest else answer
 
     return alter
 
@@ -389,58 +306,6 @@ def every_header(**changes: Callable[[int], int]) -> AlterAnswer:
         return answer
 
     return alter
-
-
-class Slow:
-    """An endpoint of the chain whose newest block is `lag` blocks behind."""
-
-    def __init__(self, line: Transport, lag: int, operator: str = "slow") -> None:
-        self._line = line
-        self.lag = lag
-        self.operator = operator
-        self.name = f"endpoint {operator!r} behind"
-        self.request_count = 0
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        """See Transport."""
-        return require_result(self.name, method, self.batch([(method, params)])[0])
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport."""
-        self.request_count += 1
-        height = int(self._line.call("eth_blockNumber", []), 16) - self.lag
-        return self._line.batch([(m, [hex(height) if p == "latest" else p for p in params]) for m, params in calls])
-
-
-class Frozen:
-    """An endpoint of the chain until it freezes: from then on its newest block stays, and it only knows that block and older ones."""
-
-    def __init__(self, line: Transport, operator: str) -> None:
-        self._line = line
-        self.operator = operator
-        self.name = f"endpoint {operator!r} frozen"
-        self.request_count = self.height = 0
-
-    def freeze(self) -> None:
-        """Stop following the chain."""
-        self.height = int(self._line.call("eth_blockNumber", []), 16)
-
-    def thaw(self) -> None:
-        """Follow the chain again."""
-        self.height = 0
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        """See Transport."""
-        return require_result(self.name, method, self.batch([(method, params)])[0])
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport. Sending a transaction thaws it, so that it sees its own transactions."""
-        self.request_count += 1
-        if any(method == "eth_sendRawTransaction" for method, _ in calls):
-            self.thaw()
-        if not self.height:
-            return self._line.batch(calls)
-        return self._line.batch([(m, [hex(self.height) if p == "latest" else p for p in params]) for m, params in calls])
 
 
 # --- Shared by tests of reading: the scope of a whole local chain, and endpoints that lie, lag or limit gas.
@@ -487,35 +352,3 @@ def watch(chain: LocalChain, **changes: Any) -> SnapshotScope:
 def reader(chain: LocalChain, *lines: Transport, min_operators: int = 1, chain_id: int | None = None, **changes: Any) -> ChainReader:
     """Return a reader of everything on the chain, by default through its own transport."""
     return ChainReader(lines or (chain.transport,), chain_id or chain.chain_id, watch(chain, **changes), chain.clock, min_operators)
-
-
-Change = Callable[[str, list[Any], Any], Any]
-
-
-class Through:
-    """An endpoint in front of another that may change every answer, and act before a batch."""
-
-    def __init__(
-        self,
-        line: Transport,
-        operator: str,
-        change: Change = lambda method, params, answer: answer,
-        before: Callable[[int], None] = lambda number: None,
-        ask: Callable[[str, list[Any]], tuple[str, list[Any]]] = lambda method, params: (method, params),
-    ) -> None:
-        """Set the hooks: `change` gets method, params and answer of each call, `before` the number of the batch; `ask` changes calls."""
-        self.operator = operator
-        self.name = f"endpoint {operator!r} at test"
-        self.request_count = 0
-        self._line, self._change, self._before, self._ask = line, change, before, ask
-
-    def batch(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
-        """See Transport."""
-        self.request_count += 1
-        self._before(self.request_count)
-        answers = self._line.batch([self._ask(method, params) for method, params in calls])
-        return [self._change(method, params, answer) for (method, params), answer in zip(calls, answers, strict=True)]
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        """See Transport."""
-        return self.batch([(method, params)])[0]

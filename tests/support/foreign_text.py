@@ -148,31 +148,31 @@ def shown_of(error: BaseException) -> str:
     drawn = Traceback.extract(type(error), error, error.__traceback__, show_locals=True, locals_max_string=None, locals_max_length=10)
     for stack in drawn.stacks:
         stream.writelines(f"{name} = {value}\n" for frame in stack.frames for name, value in (frame.locals or {}).items())
-    seen: BaseException | None = error
-    while seen is not None:
-        frames = traceback.TracebackException.from_exception(seen, capture_locals=True)
-        stream.write("".join(frames.format()) + repr(seen) + repr(seen.args) + repr(vars(seen)))
-        seen = seen.__cause__ or seen.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        frames = traceback.TracebackException.from_exception(cause, capture_locals=True)
+        stream.write("".join(frames.format()) + repr(cause) + repr(cause.args) + repr(vars(cause)))
+        cause = cause.__cause__ or cause.__context__
     return stream.getvalue()
 
 
 def objects_of(package: str) -> list[object]:
     """Return every living object whose class is of `package`, including those that the garbage collector was told to ignore."""
     gc.unfreeze()
-    found = [thing for thing in gc.get_objects() if str(type(thing).__module__).partition(".")[0] == package]
+    objects = [thing for thing in gc.get_objects() if str(type(thing).__module__).partition(".")[0] == package]
     gc.freeze()
-    return found
+    return objects
 
 
 def told_by(thing: object) -> bytes:
     """Return all representations of an object: text forms, JSON, pickle."""
-    said = [repr(thing).encode(), str(thing).encode(), f"{thing}".encode()]
+    texts = [repr(thing).encode(), str(thing).encode(), f"{thing}".encode()]
     for attempt in ("model_dump_json", "model_dump"):
         method = getattr(thing, attempt, None)
         if callable(method) and not isinstance(thing, type):
-            said.append(str(method()).encode())
+            texts.append(str(method()).encode())
     try:
-        said.append(pickle.dumps(thing))
+        texts.append(pickle.dumps(thing))
     except Exception as refused:  # the error of pickling must not contain the secret either
-        said.append(shown_of(refused.with_traceback(None)).encode())
-    return b"\0".join(said)
+        texts.append(shown_of(refused.with_traceback(None)).encode())
+    return b"\0".join(texts)

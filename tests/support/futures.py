@@ -54,6 +54,6 @@ def futures_table(perps: LocalPerps, weights: Mapping[str, str], leverage: str =
     }
 
 
-def futures_changes(perps: LocalPerps, weights: Mapping[str, str], leverage: str = "2x", **limits: str) -> dict[str, object]:
+def futures_config_changes(perps: LocalPerps, weights: Mapping[str, str], leverage: str = "2x", **limits: str) -> dict[str, object]:
     """Return the config changes that add the futures layer; its margin counts in the managed value."""
     return {**ROOMY, "portfolio.max_live_value": "200000", "futures": futures_table(perps, weights, leverage, **limits)}

@@ -17,6 +17,7 @@ from agent.planning import proposals
 from agent.store.store import Store
 from agent.store.tables import ExecutionAttemptRow
 from tests.support.builders import step_input, with_limits, with_snapshot
+from tests.support.fakes.clock import FakeClock, chain_clock
 
 LARGE = {
     "portfolio.max_live_value": "10000000",
@@ -52,23 +53,18 @@ OFF = {"WETH": 1_600_000, "USDC": 400_000}
 COMES_BACK_S = 20
 
 
-class Recovering:
-    """The chain's clock; while it sleeps, the pools return to the world's prices."""
+def recovering_clock(chain: LocalChain, pools: str = "WETH/USDC") -> FakeClock:
+    """Return the chain's clock; while it sleeps, the pools return to the world's prices."""
 
-    def __init__(self, chain: LocalChain, pools: str = "WETH/USDC") -> None:
-        self.chain, self.pools, self.slept_s = chain, pools, 0.0
+    def recover() -> None:
+        if sum(clock.sleeps) >= COMES_BACK_S:
+            clock.sleeps.clear()
+            for name, pool in chain.deployed_world.pool_by_name.items():
+                if pools in name:
+                    chain.arbitrage(pool)
 
-    def now_s(self) -> int:
-        return self.chain.clock.now_s()
-
-    def sleep(self, seconds: float) -> None:
-        self.chain.clock.sleep(seconds)
-        self.slept_s += seconds
-        if self.slept_s >= COMES_BACK_S:
-            self.slept_s = 0
-            for name, pool in self.chain.deployed_world.pool_by_name.items():
-                if self.pools in name:
-                    self.chain.arbitrage(pool)
+    clock = chain_clock(chain, on_sleep=recover)
+    return clock
 
 
 # --- Without a chain.
@@ -86,25 +82,25 @@ PACE = ExecutionPace(
 
 def paced(step: StepInput, pace: ExecutionPace | None = None, **changes: object) -> StepInput:
     """Return the step under this pace, by default PACE with `changes`."""
-    wanted = replace(pace or PACE, **changes)  # type: ignore[arg-type]  # fields by name
-    return replace(step, execution=replace(step.execution, pace=wanted))
+    pace_of_plan = replace(pace or PACE, **changes)  # type: ignore[arg-type]  # fields by name
+    return replace(step, execution=replace(step.execution, pace=pace_of_plan))
 
 
 def roomy(step: StepInput, **limits: object) -> StepInput:
     """Return the step with limits that allow a large correction."""
-    wanted: dict[str, object] = {"turnover_bps": None, "daily_turnover_bps": None, "plan_cost_bps": 500, "price_impact_bps": 2_000}
-    return with_limits(step, **wanted | limits)
+    limit_fields: dict[str, object] = {"turnover_bps": None, "daily_turnover_bps": None, "plan_cost_bps": 500, "price_impact_bps": 2_000}
+    return with_limits(step, **limit_fields | limits)
 
 
 def carried(step: StepInput, plan: Plan, seconds: int) -> StepInput:
     """Return the step `seconds` after the plan was executed, with all pools and feeds back at the previous prices."""
-    held = dict(plan.holdings_after)
+    raw_by_token = dict(plan.holdings_after)
     head = step.snapshot.head
     snapshot = replace(
         step.snapshot,
         head=replace(head, number=head.number + 1, timestamp_s=head.timestamp_s + seconds),
         now_s=step.snapshot.now_s + seconds,
-        holdings=tuple(Holding(one.token, held.get(one.token, one.raw)) for one in step.snapshot.holdings),
+        holdings=tuple(Holding(holding.token, raw_by_token.get(holding.token, holding.raw)) for holding in step.snapshot.holdings),
         feeds=tuple(replace(feed, updated_at_s=feed.updated_at_s + seconds) for feed in step.snapshot.feeds),
     )
     return replace(step, snapshot=snapshot)
@@ -112,13 +108,13 @@ def carried(step: StepInput, plan: Plan, seconds: int) -> StepInput:
 
 def later(step: StepInput, seconds: int) -> StepInput:
     """Return the step `seconds` later, otherwise unchanged."""
-    held = tuple((one.token, one.raw) for one in step.snapshot.holdings)
+    holdings = tuple((holding.token, holding.raw) for holding in step.snapshot.holdings)
     head = step.snapshot.head
     snapshot = replace(
         step.snapshot,
         head=replace(head, number=head.number + 1, timestamp_s=head.timestamp_s + seconds),
         now_s=step.snapshot.now_s + seconds,
-        holdings=tuple(Holding(token, raw) for token, raw in held),
+        holdings=tuple(Holding(token, raw) for token, raw in holdings),
         feeds=tuple(replace(feed, updated_at_s=feed.updated_at_s + seconds) for feed in step.snapshot.feeds),
     )
     return replace(step, snapshot=snapshot)
@@ -162,16 +158,16 @@ def run(step: StepInput, dice: random.Random, moves: Callable[[StepInput, int], 
     prices = dict(campaign.arrival_prices)
     for _ in range(100):
         now = step.with_layer(replace(step.layer(GradualState), progress=under))
-        found = proposals.propose_rebalance(now)
-        if found.decision_result.layer(GradualResult).end_reason:
-            done.ended = found.decision_result.layer(GradualResult).end_reason
+        outcome = proposals.propose_rebalance(now)
+        if outcome.decision_result.layer(GradualResult).end_reason:
+            done.ended = outcome.decision_result.layer(GradualResult).end_reason
             return done
-        if found.plan is None:
+        if outcome.plan is None:
             step = later(step, under.next_s - step.snapshot.head.timestamp_s)
             continue
-        plan = found.plan
-        held = {one.token: one.raw for one in step.snapshot.holdings}
-        changes = {token: raw - held[token] for token, raw in plan.holdings_after}
+        plan = outcome.plan
+        raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
+        changes = {token: raw - raw_by_token[token] for token, raw in plan.holdings_after}
         gas = plan.cost.gas
         lost = -sum((raw * prices[token] for token, raw in changes.items()), Fraction(0)) + gas
         sold = sum((-raw * prices[token] for token, raw in changes.items() if raw < 0), Fraction(0))

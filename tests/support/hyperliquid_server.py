@@ -73,8 +73,8 @@ class Coin:
         """Return whether a price has at most five significant figures and 6 decimals less those of a size; whole numbers always pass."""
         if price.denominator == 1:
             return True
-        shown = text(price, 12).rstrip("0")
-        whole, part = shown.split(".")
+        shown_text = text(price, 12).rstrip("0")
+        whole, part = shown_text.split(".")
         return len(part) <= 6 - self.size_decimals and len((whole + part).lstrip("0")) <= 5
 
     def margin(self, notional: Fraction, leverage: int | None) -> Fraction:
@@ -90,7 +90,7 @@ class Coin:
 
 
 @dataclass
-class Held:
+class ServerPosition:
     size: Fraction = Fraction(0)
     cost: Fraction = Fraction(0)
     """Cost of the position: size times average entry price."""
@@ -101,10 +101,10 @@ class Wallet:
     """Account of a wallet. `usd` is the balance without the value of its positions."""
 
     usd: Fraction = Fraction(0)
-    held: dict[str, Held] = field(default_factory=dict)
+    held: dict[str, ServerPosition] = field(default_factory=dict)
     leverages: dict[str, int] = field(default_factory=dict)
     is_isolated: set[str] = field(default_factory=set)
-    isolated: dict[str, tuple[Held, Fraction]] = field(default_factory=dict)
+    isolated: dict[str, tuple[ServerPosition, Fraction]] = field(default_factory=dict)
     """Isolated positions, each with the margin beside `usd` that belongs to it."""
     mode: str = "default"
     """Answer to `userAbstraction`. In the modes unifiedAccount and portfolioMargin the balance is elsewhere, and the margin
@@ -137,7 +137,7 @@ class ApprovedAgent:
     until_ms: int
 
 
-class Turned(Exception):
+class ActionRefused(Exception):
     """Raised for an action that is not carried out."""
 
 
@@ -247,7 +247,9 @@ class HyperliquidServer:
 
     def trade_through(self, name: str, size: str) -> None:
         """Have the house trade this size against the only order of a wallet that rests in the market."""
-        [order] = [one for one in self.orders if (one.coin, one.status, one.trigger) == (name, "open", None) and one.user != HOUSE]
+        [order] = [
+            order for order in self.orders if (order.coin, order.status, order.trigger) == (name, "open", None) and order.user != HOUSE
+        ]
         house = Order(
             HOUSE, name, not order.is_buy, order.price, Fraction(size), Fraction(size), len(self.orders) + 1, None, False, "Gtc", 0
         )
@@ -290,7 +292,7 @@ class HyperliquidServer:
             account = signer if action["type"] in USER_SIGNED else self.account_of(signer)
             expires = body.get("expiresAfter")
             if expires is not None and expires < self.now_ms:
-                raise Turned(f"Action expired: {expires} is before {self.now_ms}")
+                raise ActionRefused(f"Action expired: {expires} is before {self.now_ms}")
             self.use_nonce(signer, nonce)
             if action["type"] == "approveAgent":
                 self.approve(account, action)
@@ -298,10 +300,10 @@ class HyperliquidServer:
             if action["type"] == "order":
                 data = [self.order(account, wire) for wire in action["orders"]]
             elif action["type"] == "cancelByCloid":
-                data = [self.cancel(account, one["cloid"]) for one in action["cancels"]]
+                data = [self.cancel(account, cancel["cloid"]) for cancel in action["cancels"]]
             else:
-                raise Turned(f"Unknown action {action['type']}")
-        except Turned as turned:
+                raise ActionRefused(f"Unknown action {action['type']}")
+        except ActionRefused as turned:
             return {"status": "err", "response": str(turned)}
         return {"status": "ok", "response": {"type": action["type"], "data": {"statuses": data}}}
 
@@ -310,14 +312,14 @@ class HyperliquidServer:
         if action["type"] in USER_SIGNED:
             types, primary = USER_SIGNED[action["type"]]
             if action["nonce"] != body["nonce"] or action["hyperliquidChain"] != ("Mainnet" if self.is_mainnet else "Testnet"):
-                raise Turned("Invalid chain or nonce of a user signed action")
+                raise ActionRefused("Invalid chain or nonce of a user signed action")
             signed = {"agentName": "", **action}
-            found = signing.recover_user_from_user_signed_action(signed, signature, types, primary, self.is_mainnet)
+            signer = signing.recover_user_from_user_signed_action(signed, signature, types, primary, self.is_mainnet)
         else:
-            found = signing.recover_agent_or_user_from_l1_action(
+            signer = signing.recover_agent_or_user_from_l1_action(
                 action, signature, body.get("vaultAddress"), body["nonce"], body.get("expiresAfter"), self.is_mainnet
             )
-        return str(found).lower()
+        return str(signer).lower()
 
     def account_of(self, signer: str) -> str:
         """Return the account that a signer trades for."""
@@ -326,26 +328,26 @@ class HyperliquidServer:
         for agent in self.agents:
             if agent.address == signer and agent.until_ms > self.now_ms:
                 return agent.account
-        raise Turned(f"User or API Wallet {signer} does not exist.")
+        raise ActionRefused(f"User or API Wallet {signer} does not exist.")
 
     def use_nonce(self, signer: str, nonce: int) -> None:
         if not self.now_ms - 2 * DAY_MS < nonce < self.now_ms + DAY_MS:
-            raise Turned(f"Invalid nonce: {nonce} is too far from {self.now_ms}")
+            raise ActionRefused(f"Invalid nonce: {nonce} is too far from {self.now_ms}")
         used = self.nonces.setdefault(signer, [])
         if nonce in used or (len(used) >= self.nonces_kept and nonce <= min(used)):
-            raise Turned(f"Invalid nonce: duplicate nonce {nonce}")
+            raise ActionRefused(f"Invalid nonce: duplicate nonce {nonce}")
         used.append(nonce)
         self.nonces[signer] = sorted(used)[-self.nonces_kept :]
 
     def approve(self, account: str, action: dict[str, Any]) -> None:
         if account not in self.wallets:
-            raise Turned("Must deposit before performing actions.")
+            raise ActionRefused("Must deposit before performing actions.")
         name, _, until = action.get("agentName", "").partition(" valid_until ")
         if len(name) > 16:
-            raise Turned("Invalid agent name")
+            raise ActionRefused("Invalid agent name")
         until_ms = int(until) if until else self.now_ms + 90 * DAY_MS
         if not self.now_ms < until_ms <= self.now_ms + 180 * DAY_MS:
-            raise Turned("Invalid agent expiry")
+            raise ActionRefused("Invalid agent expiry")
         self.agents = [agent for agent in self.agents if (agent.account, agent.name) != (account, name)]
         self.agents.append(ApprovedAgent(account, name, action["agentAddress"].lower(), until_ms))
 
@@ -389,7 +391,7 @@ class HyperliquidServer:
     def fire(self, name: str) -> list[Order]:
         """Execute the stops whose trigger the mark has reached, against the book. Return them."""
         mark, fired = self.coin(name).mark, []
-        for stop in [one for one in self.orders if one.trigger is not None and (one.coin, one.status) == (name, "open")]:
+        for stop in [order for order in self.orders if order.trigger is not None and (order.coin, order.status) == (name, "open")]:
             assert stop.trigger is not None
             if (mark >= stop.trigger) if stop.is_buy else (mark <= stop.trigger):
                 for other in self.matches(stop):
@@ -406,7 +408,7 @@ class HyperliquidServer:
         """Accept an order by the documented rules, and return the venue's answer."""
         coin, wallet = self.coin(name), self.wallet(user)
         order = Order(user, name, is_buy, price, size, size, len(self.orders) + 1, cloid, reduce, tif, self.now_ms)
-        held = wallet.held.get(name, Held()).size
+        position_size = wallet.held.get(name, ServerPosition()).size
         sign = 1 if is_buy else -1
         matches = self.matches(order)
         why = ""
@@ -416,9 +418,9 @@ class HyperliquidServer:
             why, order.status = "Asset is delisted.", "delistedRejected"
         elif not coin.tick_ok(price):
             why, order.status = "Price must be divisible by tick size.", "tickRejected"
-        elif price * size < 10 and not (reduce and held == -sign * size):
+        elif price * size < 10 and not (reduce and position_size == -sign * size):
             why, order.status = "Order must have minimum value of $10.", "minTradeNtlRejected"
-        elif reduce and held * sign >= 0:
+        elif reduce and position_size * sign >= 0:
             why, order.status = "Reduce only order would increase position.", "reduceOnlyRejected"
         elif tif == "Alo" and matches:
             why, order.status = f"Post only order would have immediately matched, bbo was {text(matches[0].price)}.", "badAloPxRejected"
@@ -431,7 +433,7 @@ class HyperliquidServer:
             return {"error": why}
         start = len(self.fills)
         for other in matches:
-            part = min(order.left, other.left, *(self.reducible(one) for one in (order, other) if one.is_reduce_only))
+            part = min(order.left, other.left, *(self.reducible(fill) for fill in (order, other) if fill.is_reduce_only))
             if part > 0:
                 self.fill(order, other.price, part, is_taker=True)
                 self.fill(other, other.price, part, is_taker=False)
@@ -450,8 +452,8 @@ class HyperliquidServer:
 
     def reducible(self, order: Order) -> Fraction:
         """Return the largest size of its owner's position that an order can close."""
-        held = self.wallet(order.user).held.get(order.coin, Held()).size
-        return max(Fraction(0), -held if order.is_buy else held)
+        position_size = self.wallet(order.user).held.get(order.coin, ServerPosition()).size
+        return max(Fraction(0), -position_size if order.is_buy else position_size)
 
     def matches(self, order: Order) -> list[Order]:
         """Return the resting orders that this one crosses: best price first, then the oldest."""
@@ -467,10 +469,10 @@ class HyperliquidServer:
 
     def has_margin(self, wallet: Wallet, coin: Coin, change: Fraction, price: Fraction) -> bool:
         """Return whether the account value covers the initial margin of all positions after the order."""
-        value = wallet.usd + sum((held.size * self.coin(name).mark for name, held in wallet.held.items()), Fraction(0))
+        value = wallet.usd + sum((coin_position.size * self.coin(name).mark for name, coin_position in wallet.held.items()), Fraction(0))
         needed = Fraction(0)
         for name in {*wallet.held, coin.name}:
-            size = wallet.held.get(name, Held()).size + (change if name == coin.name else 0)
+            size = wallet.held.get(name, ServerPosition()).size + (change if name == coin.name else 0)
             at = self.coin(name).mark
             needed += self.coin(name).margin(abs(size) * at, wallet.leverages.get(name, 20))
         slip = abs(change) * max(Fraction(0), (price - coin.mark) if change > 0 else (coin.mark - price))
@@ -478,19 +480,19 @@ class HyperliquidServer:
 
     def fill(self, order: Order, price: Fraction, part: Fraction, *, is_taker: bool) -> None:
         wallet, change = self.wallet(order.user), part if order.is_buy else -part
-        held = wallet.held.setdefault(order.coin, Held())
+        position = wallet.held.setdefault(order.coin, ServerPosition())
         closed = Fraction(0)
-        if held.size * change < 0:
-            part_closed = min(abs(change), abs(held.size)) * (1 if change > 0 else -1)
-            closed = (held.cost / held.size - price) * part_closed
-        if held.size * change >= 0:
-            held.cost += change * price
-        elif abs(change) <= abs(held.size):
-            held.cost += held.cost / held.size * change
+        if position.size * change < 0:
+            part_closed = min(abs(change), abs(position.size)) * (1 if change > 0 else -1)
+            closed = (position.cost / position.size - price) * part_closed
+        if position.size * change >= 0:
+            position.cost += change * price
+        elif abs(change) <= abs(position.size):
+            position.cost += position.cost / position.size * change
         else:
-            held.cost = (held.size + change) * price
-        held.size += change
-        if held.size == 0:
+            position.cost = (position.size + change) * price
+        position.size += change
+        if position.size == 0:
             del wallet.held[order.coin]
         fee = round(part * price * Fraction(45 if is_taker else 15, 100_000) * 10**6) / Fraction(10**6)
         wallet.usd -= change * price + fee
@@ -573,7 +575,9 @@ class HyperliquidServer:
             if (order.coin, order.is_buy, order.status, order.trigger) == (name, is_buy, "open", None):
                 sizes.setdefault(order.price, []).append(order.left)
         best = sorted(sizes.items(), reverse=is_buy)[:20]
-        return [{"px": text(price), "sz": text(sum(found, Fraction(0))), "n": len(found)} for price, found in best]
+        return [
+            {"px": text(price), "sz": text(sum(sizes_at_price, Fraction(0))), "n": len(sizes_at_price)} for price, sizes_at_price in best
+        ]
 
     def meta(self) -> dict[str, Any]:
         universe = [
@@ -599,7 +603,7 @@ class HyperliquidServer:
     def middle(self, coin: Coin) -> Fraction:
         """Return the middle of the book, the mark if a side is empty."""
         best = [self.levels(coin.name, is_buy)[:1] for is_buy in (True, False)]
-        return sum((Fraction(one[0]["px"]) for one in best), Fraction(0)) / 2 if all(best) else coin.mark
+        return sum((Fraction(levels[0]["px"]) for levels in best), Fraction(0)) / 2 if all(best) else coin.mark
 
     def leverage(self, user: str, coin: str) -> dict[str, Any]:
         wallet = self.wallets.get(user, Wallet())
@@ -608,17 +612,17 @@ class HyperliquidServer:
     def state(self, user: str) -> dict[str, Any]:
         wallet, amount = self.wallets.get(user, Wallet()), inexact if self.is_inexact else text
         rows, gross, value, initial, maintenance = [], Fraction(0), wallet.usd, Fraction(0), Fraction(0)
-        for name, held in wallet.held.items():
+        for name, coin_position in wallet.held.items():
             coin = self.coin(name)
-            worth, lev = abs(held.size) * coin.mark, wallet.leverages.get(name, 20)
+            worth, lev = abs(coin_position.size) * coin.mark, wallet.leverages.get(name, 20)
             gross += worth
-            value += held.size * coin.mark
+            value += coin_position.size * coin.mark
             initial += coin.margin(worth, lev)
             maintenance += coin.margin(worth, None)
             position = {
-                "coin": name, "szi": text(held.size), "entryPx": text(held.cost / held.size, 3),
+                "coin": name, "szi": text(coin_position.size), "entryPx": text(coin_position.cost / coin_position.size, 3),
                 "positionValue": amount(worth * self.lie.get("positionValue", 1)),
-                "unrealizedPnl": amount(held.size * coin.mark - held.cost),
+                "unrealizedPnl": amount(coin_position.size * coin.mark - coin_position.cost),
                 "leverage": self.leverage(user, name), "marginUsed": amount(coin.margin(worth, lev)),
                 "maxLeverage": coin.tiers[0][1],
             }  # fmt: skip
@@ -671,12 +675,12 @@ class HyperliquidServer:
             "isTrigger": is_trigger, "triggerPx": text(order.trigger or Fraction(0)), "children": [], "isPositionTpsl": False,
         }  # fmt: skip
 
-    def order_status(self, user: str, wanted: object) -> dict[str, Any]:
+    def order_status(self, user: str, order_id: object) -> dict[str, Any]:
         if self.hides_orders:
             self.hides_orders -= 1
             return {"status": "unknownOid"}
         for order in reversed(self.orders):
-            if order.user == user and wanted in (order.oid, order.cloid):
+            if order.user == user and order_id in (order.oid, order.cloid):
                 row = {"order": self.order_row(order), "status": order.status, "statusTimestamp": order.taken_ms}
                 return {"status": "order", "order": row}
         return {"status": "unknownOid"}
@@ -708,7 +712,7 @@ def hyperliquid(*, is_mainnet: bool = False, nonces_kept: int = 100) -> Iterator
                 fault = venue.faults.pop(0) if venue.faults else ""
                 if fault == "down":
                     return self.answer(500, b"")
-                found = None if fault == "dropped" else venue.exchange(body)
+                answer = None if fault == "dropped" else venue.exchange(body)
             if fault in ("lost", "dropped"):
                 self.close_connection = True
                 self.connection.close()
@@ -717,7 +721,7 @@ def hyperliquid(*, is_mainnet: bool = False, nonces_kept: int = 100) -> Iterator
                 time.sleep(8)
             if fault == "garbled":
                 return self.answer(200, b"<html>")
-            return self.answer(502 if fault == "late" else 200, json.dumps(found).encode())
+            return self.answer(502 if fault == "late" else 200, json.dumps(answer).encode())
 
         def answer(self, status: int, data: bytes) -> None:
             self.send_response(status)

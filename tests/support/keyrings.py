@@ -9,7 +9,7 @@ import keyring
 from keyring.backend import KeyringBackend
 
 
-class InMemory(KeyringBackend):
+class MemoryKeyring(KeyringBackend):
     """Keeps its entries as long as the process lives."""
 
     priority = 1.0
@@ -25,21 +25,21 @@ class InMemory(KeyringBackend):
         self.kept[service, username] = password
 
 
-class Locked(InMemory):
+class FailingKeyring(MemoryKeyring):
     """Raises errors that contain its arguments, as a backend may."""
 
     def get_password(self, service: str, username: str) -> str | None:
         raise RuntimeError(f"{service} {username} is locked")
 
 
-class Full(InMemory):
+class ReadOnlyKeyring(MemoryKeyring):
     """Can be read but not written."""
 
     def set_password(self, service: str, username: str, password: str) -> None:
         raise RuntimeError(f"cannot store {password}")
 
 
-class PlaintextKeyring(InMemory):
+class PlaintextKeyring(MemoryKeyring):
     """Named like a backend of keyrings.alt that writes into a readable file."""
 
 

@@ -22,6 +22,7 @@ from agent.units import NATIVE
 from tests.support import builders
 from tests.support.agents import off_target
 from tests.support.builders import address
+from tests.support.constants import HOUR_S
 from tests.support.searchers import PLAN_COST, SLIPPAGE
 from tests.support.transactions import GWEI, OTHER, WALLET, grant, receipt, tx
 
@@ -33,7 +34,6 @@ TOKENS = (WETH, WBTC, USDC, NATIVE)
 COUNTED = frozenset(TOKENS)
 START = {WETH: 10**19, WBTC: 10**8, USDC: 10**10, NATIVE: 10**18}
 POSITION = "uniswap_v3 #1"
-HOUR_S = 3_600
 
 
 class Wallet:
@@ -66,14 +66,14 @@ class Wallet:
         return SettledTransaction(f"i{number}", number, self.now_s, f"0x{number:064x}", "", moved, gas_wei, number % 3 == 0)
 
     def swap(self, give: str, get: str, share: int, cost_bps: int) -> None:
-        given = self.held[give] * share // 100
+        given_raw = self.held[give] * share // 100
         prices = self.prices()
-        worth = given * (prices.of(give) or Fraction(0)) * (10_000 - cost_bps) / 10_000
-        got = int(worth / (prices.of(get) or Fraction(1)))
-        if give == get or given == 0:
+        worth = given_raw * (prices.of(give) or Fraction(0)) * (10_000 - cost_bps) / 10_000
+        bought_raw = int(worth / (prices.of(get) or Fraction(1)))
+        if give == get or given_raw == 0:
             return
-        change = self.change({give: -given, get: got}, 10**14)
-        self.entries.append(entries.trade_entry(change, prices, COUNTED, {give: given * 3 // 1_000}))
+        change = self.change({give: -given_raw, get: bought_raw}, 10**14)
+        self.entries.append(entries.trade_entry(change, prices, COUNTED, {give: given_raw * 3 // 1_000}))
 
     def flow(self, token: str, share: int, kind: ExternalTransferKind | None) -> None:
         raw = max(1, self.held[token] * abs(share) // 100) * (1 if share >= 0 else -1)
@@ -161,14 +161,14 @@ PRICE = 2_000 * DOLLAR
 
 def at(block: int = 1_000, weth: str = "10", usdc: int = 20_000, native: int = COIN, later_s: int = 0, **changes: object) -> StepInput:
     """Return a portfolio of 40,000 at a block."""
-    made = builders.step_input()
-    held = {LEDGER_WETH.address: builders.raw(weth, LEDGER_WETH), LEDGER_USDC.address: usdc * DOLLAR}
-    holdings = tuple(Holding(holding.token, held[holding.token]) for holding in made.snapshot.holdings)
-    feeds = tuple(replace(f, started_at_s=f.started_at_s + later_s, updated_at_s=f.updated_at_s + later_s) for f in made.snapshot.feeds)
-    old = made.snapshot.head
+    step = builders.step_input()
+    raw_by_token = {LEDGER_WETH.address: builders.raw(weth, LEDGER_WETH), LEDGER_USDC.address: usdc * DOLLAR}
+    holdings = tuple(Holding(holding.token, raw_by_token[holding.token]) for holding in step.snapshot.holdings)
+    feeds = tuple(replace(f, started_at_s=f.started_at_s + later_s, updated_at_s=f.updated_at_s + later_s) for f in step.snapshot.feeds)
+    old = step.snapshot.head
     head = replace(old, number=block, timestamp_s=old.timestamp_s + later_s)
-    read = replace(made.snapshot, owner=WALLET, holdings=holdings, native_wei=native, head=head, feeds=feeds, now_s=head.timestamp_s)
-    return replace(made, snapshot=replace(read, **changes))  # type: ignore[arg-type]  # keywords are field names, checked by replace
+    read = replace(step.snapshot, owner=WALLET, holdings=holdings, native_wei=native, head=head, feeds=feeds, now_s=head.timestamp_s)
+    return replace(step, snapshot=replace(read, **changes))  # type: ignore[arg-type]  # keywords are field names, checked by replace
 
 
 def looked(store: Store, step: StepInput) -> StepInput:
@@ -192,12 +192,12 @@ def moved(store: Store, nonce: int, block: int, *transfers: Transfer, value_wei:
     """Record one of the agent's transactions as mined."""
     if store.steps.get("s") is None:
         store.steps.begin("s", 1, codec.dumps(at()))
-    made = store.journal.add_intent("s", IntentKind.SWAP, replace(tx(nonce), value_wei=value_wei, to=to), grant(), "swap", 1, None)
+    intent = store.journal.add_intent("s", IntentKind.SWAP, replace(tx(nonce), value_wei=value_wei, to=to), grant(), "swap", 1, None)
     tx_hash = f"0x{nonce:064x}"
-    store.journal.advance(made.id, IntentState.SIGNED, 1, tx_hash=tx_hash)
-    store.journal.advance(made.id, IntentState.BROADCAST, 1)
-    found = replace(receipt(tx_hash, block, f"0x{block:064x}"), transfers=transfers, **more)  # type: ignore[arg-type]  # field names
-    store.journal.advance(made.id, IntentState.MINED, 1, receipt=found)
+    store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash=tx_hash)
+    store.journal.advance(intent.id, IntentState.BROADCAST, 1)
+    tx_receipt = replace(receipt(tx_hash, block, f"0x{block:064x}"), transfers=transfers, **more)  # type: ignore[arg-type]  # field names
+    store.journal.advance(intent.id, IntentState.MINED, 1, receipt=tx_receipt)
 
 
 GAS_WEI = 50_000 * 2 * GWEI
@@ -214,7 +214,7 @@ EDGE_BPS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class MinedTransaction:
     """A transaction of the wallet in a block."""
 
     tx_hash: str
@@ -234,7 +234,7 @@ class LedgerOfChain:
         self._blocks = {height: self._hash(height)}
         self._start_nonce = int(node.rpc("eth_getTransactionCount", chain.wallet.address, "latest"), 16)
         self._before_wei = _gas_before(node, self._wallet, height)
-        self._done: list[Done] = []
+        self._done: list[MinedTransaction] = []
         self._by_hand: set[str] = set()
         self._prices = dict(chain.deployed_world.prices_usd)
 
@@ -248,7 +248,7 @@ class LedgerOfChain:
 
     def hashes(self) -> set[str]:
         """Return the hashes of all transactions except the owner's."""
-        return {one.tx_hash for one in self._done} - self._by_hand
+        return {transaction.tx_hash for transaction in self._done} - self._by_hand
 
     def count(self) -> int:
         """Return the number of those."""
@@ -256,11 +256,15 @@ class LedgerOfChain:
 
     def gas_wei(self, since_s: int) -> int:
         """Return the gas paid for them since a time."""
-        return sum(one.gas_wei for one in self._done if one.tx_hash not in self._by_hand and one.time_s > since_s)
+        return sum(
+            transaction.gas_wei for transaction in self._done if transaction.tx_hash not in self._by_hand and transaction.time_s > since_s
+        )
 
     def others_gas_wei(self, since_s: int) -> int:
         """Return the gas paid for the owner's own since a time, and for all transactions before this ledger began."""
-        own = sum(one.gas_wei for one in self._done if one.tx_hash in self._by_hand and one.time_s > since_s)
+        own = sum(
+            transaction.gas_wei for transaction in self._done if transaction.tx_hash in self._by_hand and transaction.time_s > since_s
+        )
         return own + self._before_wei
 
     def read(self) -> None:
@@ -268,7 +272,7 @@ class LedgerOfChain:
         while self._blocks and self._hash(max(self._blocks)) != self._blocks[max(self._blocks)]:
             gone = max(self._blocks)
             del self._blocks[gone]
-            self._done = [one for one in self._done if one.block != gone]
+            self._done = [transaction for transaction in self._done if transaction.block != gone]
         for number in range(max(self._blocks) + 1, int(self._chain.w3.eth.block_number) + 1):
             block = self._node.rpc("eth_getBlockByNumber", hex(number), True)
             self._blocks[number] = block["hash"]
@@ -286,7 +290,7 @@ class LedgerOfChain:
         assert int(tx["nonce"], 16) == self.nonce(), "a nonce is missing or twice"
         price_wei = int(receipt["effectiveGasPrice"], 16)
         assert price_wei <= MOST_GAS_PRICE_WEI
-        self._done.append(Done(tx["hash"], int(tx["nonce"], 16), number, time_s, int(receipt["gasUsed"], 16) * price_wei))
+        self._done.append(MinedTransaction(tx["hash"], int(tx["nonce"], 16), number, time_s, int(receipt["gasUsed"], 16) * price_wei))
         moved: dict[str, int] = {}
         for log in receipt["logs"]:
             if log["topics"][0] == TRANSFER and len(log["topics"]) == 3:
@@ -307,8 +311,8 @@ class LedgerOfChain:
 
 def outside_band(chain: LocalChain, targets: Mapping[str, str]) -> bool | None:
     """Return whether a token's weight is outside its band, by balances and world prices; None if one is too near to an edge."""
-    wanted = {symbol: Fraction(target.rstrip("%")) * 100 for symbol, target in targets.items()}
-    beyond = {symbol: off - BAND * wanted[symbol] for symbol, off in off_target(chain, targets).items()}
+    target_bps = {symbol: Fraction(target.rstrip("%")) * 100 for symbol, target in targets.items()}
+    beyond = {symbol: off - BAND * target_bps[symbol] for symbol, off in off_target(chain, targets).items()}
     return None if any(abs(bps) <= EDGE_BPS for bps in beyond.values()) else any(bps > 0 for bps in beyond.values())
 
 
@@ -322,5 +326,5 @@ def _gas_before(node: AnvilNode, wallet: str, height: int) -> int:
         blocks = [node.rpc("eth_getBlockByNumber", hex(number), True) for number in range(height + 1)]
         sent = [tx["hash"] for block in blocks for tx in block["transactions"] if tx["from"].lower() == wallet]
         paid = [node.rpc("eth_getTransactionReceipt", tx_hash) for tx_hash in sent]
-        _KNOWN[key] = sum(int(one["gasUsed"], 16) * int(one["effectiveGasPrice"], 16) for one in paid)
+        _KNOWN[key] = sum(int(payment["gasUsed"], 16) * int(payment["effectiveGasPrice"], 16) for payment in paid)
     return _KNOWN[key]

@@ -8,7 +8,7 @@ import csv
 import gc
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -24,7 +24,6 @@ from agent.app.money.transfers import WithdrawalRequest, invest, withdraw
 from agent.app.service import RunEventHandler, report_run
 from agent.app.settings.editing import TextEdit, edit
 from agent.chain.providers.endpoint import EndpointProvider
-from agent.chain.rpc import RpcCall, Transport
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.writing.edits import ConfigChanges, apply_changes
@@ -33,10 +32,12 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.chain import FEED_DECIMALS
 from agent.observe.metrics import metrics_text
-from agent.observe.watch import Watchdog
 from agent.units import NATIVE
 from tests.support.agents import ROOMY, again, fund, purse, trusted, yes
+from tests.support.constants import HOME
 from tests.support.endpoints import Reply, Served, serve
+from tests.support.fakes.clock import chain_clock
+from tests.support.fakes.transport import RecordingTransport
 from tests.support.stores import locked
 from tests.support.worlds import DATA
 
@@ -46,7 +47,6 @@ WORLDS_OWN = "2021-06-18"
 WEEK_S = 7 * 86_400
 HELD_USD = {"WETH": 16_000, "WBTC": 12_000, "LINK": 4_000, "USDC": 8_000}
 TARGETS = {"WETH": "40%", "WBTC": "30%", "LINK": "10%", "USDC": "20%"}
-HOME = "0x00000000000000000000000000000000000A11cE"
 SETTINGS = ROOMY | {
     "chain.confirmations": 1,
     "limits.price_impact": "2%",
@@ -83,8 +83,8 @@ class Year:
         """Return the value of the managed tokens in dollars at the feeds' answers, from the contracts; the native coin is gas money."""
         now = purse(self.chain)
         usd = {symbol: self._feed(symbol) for symbol in HELD_USD}
-        held = sum((now.raw[s] * usd[s] / 10 ** self.chain.tokens[s].decimals for s in HELD_USD), Fraction(0))
-        return held / usd["USDC"]
+        value = sum((now.raw[s] * usd[s] / 10 ** self.chain.tokens[s].decimals for s in HELD_USD), Fraction(0))
+        return value / usd["USDC"]
 
     def gas(self) -> Fraction:
         """Return the value of native coin spent since the last call, in dollars: gas, paid from outside the portfolio."""
@@ -148,14 +148,14 @@ class Year:
 
     def edited(self, changes: ConfigChanges) -> None:
         """Edit the config by command, after which a new process reads it."""
-        made = edit(
+        edit_outcome = edit(
             self.loaded.path,
             TextEdit(lambda text: apply_changes(text, changes)),
             confirm=lambda _edit, _agent: True,
             transports=[self.chain.transport],
             clock=self.chain.clock,
         )
-        assert made.state == "written", made
+        assert edit_outcome.state == "written", edit_outcome
         self.loaded = load_config(self.loaded.path)
 
     @contextmanager
@@ -170,12 +170,12 @@ def year(chain: LocalChain, folder: Path) -> Iterator[Year]:
     """Yield a year that begins at the first week's prices, with a funded wallet and an open ledger."""
     chain.move_market(weeks()[0][1])
     fund(chain, HELD_USD)
-    made = Year(chain, folder, trusted(chain, folder, SETTINGS, TARGETS))
-    with made.process() as agent:
+    life = Year(chain, folder, trusted(chain, folder, SETTINGS, TARGETS))
+    with life.process() as agent:
         api.refresh_ledger(agent)
-        made.since = made.value()
-        made.native_wei = purse(chain).native_wei
-    yield made
+        life.since = life.value()
+        life.native_wei = purse(chain).native_wei
+    yield life
 
 
 # --- Thousands of cycles of one agent in one process, with trades among them: growth of memory and store (R8.9).
@@ -206,33 +206,14 @@ SICK_REPLIES = (
 )
 
 
-class Ticking:
-    """ports.Clock of the chain, `off_s` fast: each sleep mines one block. A run's service attaches its watchdog to it."""
-
-    def __init__(self, chain: LocalChain) -> None:
-        self._chain = chain
-        self._watch: Watchdog | None = None
-        self.off_s = 0
-
-    def now_s(self) -> int:
-        return self._chain.now_s() + self.off_s
-
-    def sleep(self, seconds: float) -> None:
-        if self._watch is not None:
-            self._watch.beat("waiting")
-        self._chain.clock.sleep(seconds)
-
-    def set_watchdog(self, watch: Watchdog) -> None:
-        self._watch = watch
-
-
 class Faults:
     """Faults of endpoint, store and clock, each for FAULT_LOOKS looks, at looks drawn from a seed."""
 
     def __init__(self, chain: LocalChain, store_file: Path, seed: int, sick_server: Served) -> None:
-        self.clock = Ticking(chain)
-        self.endpoint = Switched(chain.transport)
+        self.clock = chain_clock(chain)
+        self.endpoint = RecordingTransport(chain.transport, chain.transport.operator)
         self.looks_by_kind: Counter[str] = Counter()
+        self._healthy_line = chain.transport
         self._store_file = store_file
         self._random = Random(seed)
         self._sick_server = sick_server
@@ -264,15 +245,15 @@ class Faults:
         elif kind == "store":
             self._lock.enter_context(locked(self._store_file))
         else:
-            self.clock.off_s = self._random.choice((-1, 1)) * self._random.randint(1, MOST_OFF_S)
+            self.clock.time_s = self._random.choice((-1, 1)) * self._random.randint(1, MOST_OFF_S)
 
     def end(self) -> None:
         """Bring endpoint, store and clock in order; keep nothing of what was asked meanwhile."""
         self._kind = ""
         self._looks_left = 0
         self._lock.close()
-        self.endpoint.line = self.endpoint.healthy_line
-        self.clock.off_s = 0
+        self.endpoint.line = self._healthy_line
+        self.clock.time_s = 0
         self._sick_server.seen.clear()
         self._sick_server.headers.clear()
 
@@ -289,30 +270,8 @@ def faults_of(chain: LocalChain, store_file: Path, seed: int) -> Iterator[Faults
             faults.end()
 
 
-class Switched:
-    """An endpoint in front of another, which may be replaced for a while."""
-
-    def __init__(self, line: Transport) -> None:
-        self.healthy_line = self.line = line
-        self.operator = line.operator
-        self.name = line.name
-
-    @property
-    def request_count(self) -> int:
-        """See Transport."""
-        return self.line.request_count
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        """See Transport."""
-        return self.line.call(method, params)
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport."""
-        return self.line.batch(calls)
-
-
 @dataclass(frozen=True)
-class Mark:
+class ProcessFigures:
     """Figures of the process after so many cycles: heap (0 if not traced), resident memory and store in bytes; living objects."""
 
     looks: int
@@ -324,18 +283,20 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Soaked:
+class SoakReport:
     """A soak: marks in order, and the number of cycles by outcome."""
 
-    marks: tuple[Mark, ...]
+    marks: tuple[ProcessFigures, ...]
     outcomes: dict[str, int]
 
     def growth(self, name: str, after: int) -> float:
         """Return the growth of a figure per cycle (least squares), from the first mark at or after `after` cycles to the last."""
-        found = [mark for mark in self.marks if mark.looks >= after]
-        mean_x = sum(mark.looks for mark in found) / len(found)
-        mean_y = sum(getattr(mark, name) for mark in found) / len(found)
-        return sum((m.looks - mean_x) * (getattr(m, name) - mean_y) for m in found) / sum((m.looks - mean_x) ** 2 for m in found)
+        later_marks = [mark for mark in self.marks if mark.looks >= after]
+        mean_x = sum(mark.looks for mark in later_marks) / len(later_marks)
+        mean_y = sum(getattr(mark, name) for mark in later_marks) / len(later_marks)
+        return sum((m.looks - mean_x) * (getattr(m, name) - mean_y) for m in later_marks) / sum(
+            (m.looks - mean_x) ** 2 for m in later_marks
+        )
 
     def document(self, after: int) -> dict[str, Any]:
         """Return the document of the soak."""
@@ -365,12 +326,12 @@ def soak(
     look_s: int = 0,
     traced: bool = True,
     faults: Faults | None = None,
-    on_mark: Callable[[Mark], object] = lambda mark: None,
-) -> Soaked:
+    on_mark: Callable[[ProcessFigures], object] = lambda mark: None,
+) -> SoakReport:
     """Run `looks` cycles of one run with its service, at least `look_s` of the chain's time apart; the market moves every `trade_every`
     cycles, a mark is made every `every` unless a fault lasts.
     """
-    marks: list[Mark] = []
+    marks: list[ProcessFigures] = []
     outcomes: Counter[str] = Counter()
     with running(chain, loaded, traced, faults) as (agent, service):
         rounds = agent.run(send=True, confirm=yes, every="1s", progress=service.on_stage)
@@ -396,13 +357,13 @@ def soak(
         if faults is not None:
             faults.end()
         rounds.close()
-    return Soaked(tuple(marks), dict(outcomes))
+    return SoakReport(tuple(marks), dict(outcomes))
 
 
 @contextmanager
 def running(chain: LocalChain, loaded: LoadedConfig, traced: bool, faults: Faults | None = None) -> Iterator[tuple[Agent, RunEventHandler]]:
     """Open an agent with the whole service except its port. Tracing the heap doubles the time."""
-    clock = faults.clock if faults is not None else Ticking(chain)
+    clock = faults.clock if faults is not None else chain_clock(chain)
     transports = None if faults is None else [faults.endpoint]
     if traced:
         tracemalloc.start(1)
@@ -413,11 +374,16 @@ def running(chain: LocalChain, loaded: LoadedConfig, traced: bool, faults: Fault
         tracemalloc.stop()
 
 
-def mark(looks: int, store: Path, agent: Agent) -> Mark:
+def mark(looks: int, store: Path, agent: Agent) -> ProcessFigures:
     """Return the figures of the process after garbage collection."""
     gc.collect()
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-    held = sum(path.stat().st_size for path in store.parent.glob(store.name + "*") if path.is_file())
-    return Mark(
-        looks, tracemalloc.get_traced_memory()[0], resident, len(gc.get_objects()), held, len(agent.context.store.steps.newest(1_000_000))
+    byte_count = sum(path.stat().st_size for path in store.parent.glob(store.name + "*") if path.is_file())
+    return ProcessFigures(
+        looks,
+        tracemalloc.get_traced_memory()[0],
+        resident,
+        len(gc.get_objects()),
+        byte_count,
+        len(agent.context.store.steps.newest(1_000_000)),
     )

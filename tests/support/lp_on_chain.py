@@ -24,9 +24,9 @@ from agent.model import Collect, ConfirmedPosition, IntentKind, IntentState, LpA
 from agent.policy.drift import investable_total
 from tests.support import agents
 from tests.support.agents import USD
+from tests.support.constants import MONTH_S
 
 UINT128_MAX = 2**128 - 1
-MONTH_S = 30 * 86_400
 
 
 def manager(chain: LocalChain) -> Any:
@@ -91,18 +91,18 @@ def refs(chain: LocalChain, own: Sequence[ConfirmedPosition]) -> tuple[PositionR
     return chain_positions.resolve_positions(chain.transport, own, {"uniswap_v2": at.v2_factory, "uniswap_v3": at.v3_factory})
 
 
-def look(chain: LocalChain, found: Sequence[PositionRef], owner: str | None = None) -> Snapshot:
+def look(chain: LocalChain, position_refs: Sequence[PositionRef], owner: str | None = None) -> Snapshot:
     """Return a snapshot of these positions only."""
-    watch = SnapshotScope(owner or chain.wallet.address, (), (), (), (), (), 0, 100, tuple(found))
+    watch = SnapshotScope(owner or chain.wallet.address, (), (), (), (), (), 0, 100, tuple(position_refs))
     return ChainReader((chain.transport,), chain.chain_id, watch, chain.clock, 1).snapshot()
 
 
 def read(chain: LocalChain, own: ConfirmedPosition) -> LpPosition:
     """Read one position, which must be readable."""
-    seen = look(chain, refs(chain, [own]))
-    assert seen.unreadable_items == ()
-    assert seen.http_request_count == 2
-    [position] = seen.positions
+    snapshot = look(chain, refs(chain, [own]))
+    assert snapshot.unreadable_items == ()
+    assert snapshot.http_request_count == 2
+    [position] = snapshot.positions
     return position
 
 
@@ -149,7 +149,7 @@ def collect(chain: LocalChain, token_id: int, sender: str | None = None) -> None
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class LiquidityMove:
     """Base units of (token0, token1) that the wallet received (negative: paid), liquidity by the events, gas of all transactions."""
 
     moved: tuple[int, int]
@@ -158,7 +158,7 @@ class Done:
     token_id: int | None
 
 
-def act(chain: LocalChain, action: LpAction) -> Done:
+def act(chain: LocalChain, action: LpAction) -> LiquidityMove:
     """Approve the tokens needed and carry out the action with its own minimums."""
     symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
     tokens = [chain.token_contract(symbols[address]) for address in (action.token0, action.token1)]
@@ -186,7 +186,7 @@ def act(chain: LocalChain, action: LpAction) -> Done:
         case Collect():
             liquidity, gas, token_id = 0, _multicall(chain, [_all_of(chain, action.token_id)]), action.token_id
     after = _balances(chain, tokens)
-    return Done((after[0] - before[0], after[1] - before[1]), liquidity, gas, token_id)
+    return LiquidityMove((after[0] - before[0], after[1] - before[1]), liquidity, gas, token_id)
 
 
 def expected(action: LpAction) -> tuple[int, int]:
@@ -222,8 +222,8 @@ def _add_v3(chain: LocalChain, action: Provide) -> tuple[int, int, int]:
         .events.IncreaseLiquidity()
         .process_receipt(receipt, DISCARD)
     )
-    [told] = [event["args"] for event in events]
-    return int(told["liquidity"]), int(receipt["gasUsed"]), int(told["tokenId"])
+    [event_arguments] = [event["args"] for event in events]
+    return int(event_arguments["liquidity"]), int(receipt["gasUsed"]), int(event_arguments["tokenId"])
 
 
 def _all_of(chain: LocalChain, token_id: int | None) -> Any:
@@ -239,8 +239,8 @@ def _send(chain: LocalChain, call: Any) -> int:
 
 
 def _balances(chain: LocalChain, tokens: list[Any]) -> tuple[int, int]:
-    one, two = (token.functions.balanceOf(chain.wallet.address).call() for token in tokens)
-    return int(one), int(two)
+    amount0, two = (token.functions.balanceOf(chain.wallet.address).call() for token in tokens)
+    return int(amount0), int(two)
 
 
 # --- Whole steps that move liquidity, with independent checks of their effects.
@@ -257,11 +257,11 @@ def allowances(chain: LocalChain) -> set[int]:
     """Return all distinct allowances granted to the contracts that move liquidity, LP tokens of every pair included."""
     at, wallet = chain.addresses, chain.wallet.address
     spenders = (at.swap_router_02, at.v2_router, at.position_manager)
-    held = {
+    allowance_amounts = {
         int(chain.token_contract(symbol).functions.allowance(wallet, spender).call()) for symbol in chain.tokens for spender in spenders
     }
     pairs = [info.address for info in chain.deployed_world.pool_by_name.values() if info.version == 2]
-    return held | {
+    return allowance_amounts | {
         int(chain.contract(pair, npm_artifact(V2_PAIR_ARTIFACT)).functions.allowance(wallet, at.v2_router).call()) for pair in pairs
     }
 
@@ -289,7 +289,7 @@ def send(agent: Agent, chain: LocalChain) -> StepOutcome:
 
 def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple[str, str]]:
     """Assert that each action moved exactly the amounts of its plan; return (verb, position) in order."""
-    told = []
+    errors = []
     for intent in outcome.transactions:
         if intent.kind is not IntentKind.LIQUIDITY:
             continue
@@ -298,8 +298,8 @@ def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple
         assert intent.receipt is not None
         net = intent.receipt.net_transfers(chain.wallet.address)
         assert (net.get(action.token0, 0), net.get(action.token1, 0)) == expected(action)
-        told.append((type(action).__name__, action.name))
-    return told
+        errors.append((type(action).__name__, action.name))
+    return errors
 
 
 def worth(agent: Agent) -> Fraction:
@@ -308,7 +308,7 @@ def worth(agent: Agent) -> Fraction:
 
 
 def positions(agent: Agent) -> dict[str, ConfirmedPosition]:
-    return {one.name: one for one in agent.step_input().portfolio.positions}
+    return {position.name: position for position in agent.step_input().portfolio.positions}
 
 
 def liquidity_of(chain: LocalChain, token_id: int) -> int:

@@ -36,8 +36,10 @@ from agent.model import (
 from agent.policy.decide import decide
 from agent.reference import reference_prices
 from tests.support import builders
-from tests.support.builders import ETHER, limits, step_input, threshold, token, v2_pool, v3_pool, with_snapshot
+from tests.support.builders import ETHER, limits, step_input, threshold, v2_pool, v3_pool, with_snapshot
+from tests.support.constants import MONTH_S, USD
 from tests.support.plans import evidence
+from tests.support.tokens import USDC, WETH
 
 # --- Positions with the states that contracts would have, built from a few numbers, for tests without a chain.
 
@@ -46,7 +48,6 @@ TOKENS = tuple(sorted((builders.token("WETH").address, builders.token("USDC").ad
 MANAGER = builders.address("position manager")
 PAIR = builders.address("pair")
 NO_FEES = (0, 0)
-MONTH_S = 30 * 86_400
 
 
 def v2(liquidity: int = 10**18, supply: int = 10**20, reserves: tuple[int, int] = (10**22, 4 * 10**22), **changes: object) -> LpV2Position:
@@ -84,8 +85,6 @@ def price_at(tick: int) -> Fraction:
     return Fraction(get_sqrt_ratio_at_tick(tick) ** 2, 2**192)
 
 
-USD = 10**6
-WETH, USDC = token("WETH"), token("USDC")
 PRICES = {WETH.address: Fraction(2_000 * USD, ETHER), USDC.address: Fraction(1)}
 RATIO = PRICES[USDC.address] / PRICES[WETH.address]
 SPACING = 60
@@ -195,11 +194,11 @@ def passes(step: StepInput) -> bool:
     return True
 
 
-def held(step: StepInput, *said: str) -> Decision:
+def held(step: StepInput, *reason_parts: str) -> Decision:
     """Assert that the decision is a hold whose reason contains these parts."""
     decision = decide(step).decision
     assert isinstance(decision, Hold), decision
-    assert all(part in decision.reason for part in said), decision.reason
+    assert all(part in decision.reason for part in reason_parts), decision.reason
     return decision
 
 

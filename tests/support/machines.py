@@ -60,10 +60,10 @@ def lacking(machine: str) -> str:
         return "kernels of x86 alone are known here"
     if machine == "AVX-512" and not AVX512:
         return "this processor has no AVX-512"
-    wanted, used = MACHINES[machine]["OPENBLAS_CORETYPE"], kernel(machine)
+    core_type, used = MACHINES[machine]["OPENBLAS_CORETYPE"], kernel(machine)
     # OpenBLAS reports one name for Prescott and all older kernels
-    fits = wanted in used or (wanted == "Prescott" and not {"Haswell", "Zen", "SkylakeX"} & set(used.split()))
-    return "" if fits else f"NumPy's OpenBLAS has no kernel {wanted}"
+    fits = core_type in used or (core_type == "Prescott" and not {"Haswell", "Zen", "SkylakeX"} & set(used.split()))
+    return "" if fits else f"NumPy's OpenBLAS has no kernel {core_type}"
 
 
 @cache
@@ -74,8 +74,8 @@ def suite_runs(machine: str) -> bool:
 
 def begun(machine: str, *arguments: str | Path) -> subprocess.Popen[str]:
     """Start Python on that machine; sets have a different order on each."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
-    env = kept | MACHINES[machine] | {"PYTHONHASHSEED": str(len(machine))}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
+    env = variables | MACHINES[machine] | {"PYTHONHASHSEED": str(len(machine))}
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)], cwd=ROOT, env=env, text=True, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -119,16 +119,17 @@ def canaries() -> dict[str, str]:
 def planned(step: StepInput) -> str:
     """Return the plan to the step's targets, or the reason for none; and the decision of its own trigger."""
     try:
-        found = codec.dumps(plan(step, rebalance_to_targets(step)))
+        plan_text = codec.dumps(plan(step, rebalance_to_targets(step)))
     except Refused as why:
-        found = str(why)
-    return f"{found} {codec.dumps(decide(step))}"
+        plan_text = str(why)
+    return f"{plan_text} {codec.dumps(decide(step))}"
 
 
 def whole(step: StepInput) -> str:
     """Return the step's targets, decision with all details, and plan as text."""
-    found = plan_step_input(step)
-    return f"{codec.dumps(step.portfolio)} {found.reason} {codec.dumps(found.decision_result)} {found.plan and codec.dumps(found.plan)}"
+    outcome = plan_step_input(step)
+    plan_text = outcome.plan and codec.dumps(outcome.plan)
+    return f"{codec.dumps(step.portfolio)} {outcome.reason} {codec.dumps(outcome.decision_result)} {plan_text}"
 
 
 def main(role: str, plans: Path, steps: Path, folder: Path, *orders: str) -> int:
@@ -142,7 +143,7 @@ def main(role: str, plans: Path, steps: Path, folder: Path, *orders: str) -> int
         from tests.support.stores import recorded  # imports web3 and alembic, which the other roles do not need
 
         recorded(folder, here)
-    found: dict[str, Any] = {
+    document: dict[str, Any] = {
         "differs": canaries(),
         "plans": [fingerprint(planned(step)) for step in pickle.loads(plans.read_bytes())],
         "steps": [fingerprint(whole(step)) for step in here],
@@ -154,8 +155,8 @@ def main(role: str, plans: Path, steps: Path, folder: Path, *orders: str) -> int
             return int(failed)
     if role == "replay":
         sys.stdin.readline()
-        found["replayed"] = replay(folder / "steps")
-    print(f"\n{json.dumps(found)}")
+        document["replayed"] = replay(folder / "steps")
+    print(f"\n{json.dumps(document)}")
     return 0
 
 

@@ -165,10 +165,12 @@ def answers_of(network: Network) -> Iterator[None]:
     _, tip_wei = FEES_WEI.get(network.name, ROLLUP_FEES_WEI)
 
     def answer(self: EndpointProvider, calls: Sequence[RpcCall]) -> list[Any]:
-        told: dict[str, Callable[[Any], Any]] = {"eth_maxPriorityFeePerGas": lambda _: hex(tip_wei)}
+        change_by_method: dict[str, Callable[[Any], Any]] = {"eth_maxPriorityFeePerGas": lambda _: hex(tip_wei)}
         if network.data_fee_kind is DataFeeKind.OP_STACK:
-            told["eth_getTransactionReceipt"] = lambda receipt: receipt and receipt | {"l1Fee": "0x0"}
-        return [told.get(method, lambda answer: answer)(answer) for (method, _), answer in zip(calls, ask(self, calls), strict=True)]
+            change_by_method["eth_getTransactionReceipt"] = lambda receipt: receipt and receipt | {"l1Fee": "0x0"}
+        return [
+            change_by_method.get(method, lambda answer: answer)(answer) for (method, _), answer in zip(calls, ask(self, calls), strict=True)
+        ]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EndpointProvider, "_send_batch", answer)

@@ -10,9 +10,8 @@ from agent.chain.history import RecentTransactions, recent_transactions_from
 from agent.chain.rpc import RpcCall, RpcFault
 from agent.model import Head
 from tests.support import builders
-from tests.support.ledgers import COIN, DOLLAR
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.fakes.transport import ScriptedTransport
+from tests.support.ledgers import COIN, DOLLAR, LEDGER_USDC, LEDGER_WETH
 from tests.support.transactions import CHAIN_ID, OTHER, WALLET
 
 NOW_S = builders.NOW_S
@@ -30,7 +29,7 @@ def event(token: str, sender: str, recipient: str, raw: int) -> dict[str, Any]:
 
 
 @dataclass
-class Node:
+class Node(ScriptedTransport):
     """A chain of `height` blocks 12 s apart; `sent` are the wallet's transactions by block, `states_from` the oldest state kept."""
 
     operator: str = "a"
@@ -40,12 +39,7 @@ class Node:
     bodies_from: int = 0
     later_s: int = 0
     feeds: dict[str, Any] = field(default_factory=dict)
-    request_count: int = 0
     largest: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"endpoint {self.operator!r}"
 
     @property
     def head(self) -> Head:
@@ -55,13 +49,12 @@ class Node:
     def nonce(self) -> int:
         return len(self.sent)
 
-    def call(self, method: str, params: list[Any]) -> Any:
-        return self.batch([(method, params)])[0]
+    def __post_init__(self) -> None:
+        super().__init__(self.operator, self.answer)
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        self.request_count += 1
         self.largest = max(self.largest, len(calls))
-        return [self.answer(method, params) for method, params in calls]
+        return super().batch(calls)
 
     def answer(self, method: str, params: list[Any]) -> Any:
         if method == "eth_getTransactionReceipt":
@@ -86,25 +79,25 @@ class Node:
 
     def tx(self, number: int) -> dict[str, Any]:
         order = sorted(self.sent).index(number)
-        one = {"from": WALLET.lower(), "to": ROUTER.lower(), "value": "0x0"} | self.sent[number]
-        return one | {"hash": f"0x{number:064x}", "nonce": hex(order)}
+        transaction = {"from": WALLET.lower(), "to": ROUTER.lower(), "value": "0x0"} | self.sent[number]
+        return transaction | {"hash": f"0x{number:064x}", "nonce": hex(order)}
 
     def receipt(self, number: int) -> dict[str, Any]:
-        found = self.sent[number]
+        transaction = self.sent[number]
         return {
             "transactionHash": f"0x{number:064x}",
-            "status": hex(found.get("status", 1)),
+            "status": hex(transaction.get("status", 1)),
             "blockNumber": hex(number),
             "blockHash": f"0x{number:064x}",
             "gasUsed": hex(50_000),
             "effectiveGasPrice": hex(2 * 10**9),
-            "logs": found.get("logs", []),
+            "logs": transaction.get("logs", []),
         }
 
 
 DAY_BLOCKS = 86_400 // SPACING_S
 OLD, RECENT = 20_000 - DAY_BLOCKS - 5, (20_000 - DAY_BLOCKS + 1, 15_000, 15_001, 19_999, 20_000)
-SWAP = [event(WETH.address, WALLET, OTHER, COIN), event(USDC.address, OTHER, WALLET, 1_990 * DOLLAR)]
+SWAP = [event(LEDGER_WETH.address, WALLET, OTHER, COIN), event(LEDGER_USDC.address, OTHER, WALLET, 1_990 * DOLLAR)]
 
 
 def told(node: Node) -> RecentTransactions:

@@ -23,12 +23,12 @@ from agent.model import DataFeeKind, DataFeeQuote, Leg, LegPlace, UnsignedTx
 from agent.model.rollups import OP_STACK_CHAINS
 from agent.signing.calldata import APPROVE, selector
 from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance
+from tests.support.constants import GWEI
 from tests.support.rollups import RollupNode
 from tests.support.signing import MAKERS, plan_of
 
 DEPOSITOR = "0xDeaDDEaDDeAdDeAdDEAdDEaddeAddEAdDEAd0001"
 CONTRACTS = ("op_stack/GasPriceOracle", "op_stack/L1Block")
-GWEI = 10**9
 PRICES = ((GWEI, 1), (10 * GWEI, GWEI), (50 * GWEI, 30 * GWEI), (GWEI // 10, GWEI // 100))
 """Base fee and blob base fee of the base chain, in wei: quiet, busy, a spike, very quiet."""
 OPERATOR_FEE_CONSTANT = 7_000

@@ -77,8 +77,8 @@ def held_coins(history: History, start: Mapping[str, float]) -> list[dict[str, f
                 for symbol, share in history.targets.items():
                     coins[symbol] += amount * share / history.prices[symbol][bar]
             else:
-                kept = 1 + amount / history.value(coins, bar)
-                coins = {symbol: held * kept for symbol, held in coins.items()}
+                factor = 1 + amount / history.value(coins, bar)
+                coins = {symbol: coins_of_symbol * factor for symbol, coins_of_symbol in coins.items()}
         after.append(dict(coins))
     return after
 
@@ -117,7 +117,10 @@ def daily_returns(values: Sequence[float]) -> list[float]:
 
 def mean_excess(values: Sequence[float], hold_values: Sequence[float]) -> tuple[float, float]:
     """Return the annual mean of daily log growth beyond that of holding, and its standard error."""
-    excesses = [math.log1p(own) - math.log1p(held) for own, held in zip(daily_returns(values), daily_returns(hold_values), strict=True)]
+    excesses = [
+        math.log1p(own) - math.log1p(hold_return)
+        for own, hold_return in zip(daily_returns(values), daily_returns(hold_values), strict=True)
+    ]
     return fmean(excesses) * DAYS_A_YEAR, stdev(excesses) / math.sqrt(len(excesses)) * DAYS_A_YEAR
 
 
@@ -152,7 +155,7 @@ def premium_parts(history: History, after: Sequence[Mapping[str, float]], start:
         mixed.append(math.fsum(weights[symbol] * step[symbol] for symbol in symbols))
         off_target.append(math.fsum((weights[symbol] - first[symbol]) * step[symbol] for symbol in symbols))
     whole = {symbol: logs[-1][symbol] - logs[0][symbol] for symbol in symbols}
-    held = math.log(math.fsum(first[symbol] * math.exp(whole[symbol]) for symbol in symbols))
+    hold_growth = math.log(math.fsum(first[symbol] * math.exp(whole[symbol]) for symbol in symbols))
     losses: dict[int, float] = {}
     for bar, loss in trade_losses(history):
         losses[bar] = losses.get(bar, 0.0) + loss
@@ -160,13 +163,13 @@ def premium_parts(history: History, after: Sequence[Mapping[str, float]], start:
     excess_growth = math.fsum(grown) - math.fsum(mixed)
     moves = {symbol: [step[symbol] for step in steps] for symbol in symbols}
     expected = math.fsum(first[symbol] * covariance(moves[symbol], moves[symbol]) for symbol in symbols) - math.fsum(
-        first[one] * first[other] * covariance(moves[one], moves[other]) for one in symbols for other in symbols
+        first[symbol] * first[other] * covariance(moves[symbol], moves[other]) for symbol in symbols for other in symbols
     )
     return {
-        "advantage": math.fsum(grown) - costs - held,
+        "advantage": math.fsum(grown) - costs - hold_growth,
         "excess_growth": excess_growth,
         "off_target": math.fsum(off_target),
-        "dispersion": held - math.fsum(first[symbol] * whole[symbol] for symbol in symbols),
+        "dispersion": hold_growth - math.fsum(first[symbol] * whole[symbol] for symbol in symbols),
         "costs": costs,
         "excess_growth_yearly": excess_growth / len(steps) * DAYS_A_YEAR,
         "expected_yearly": expected / 2 * DAYS_A_YEAR,

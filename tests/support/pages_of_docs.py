@@ -11,9 +11,9 @@ FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
 def rows(text: str) -> list[list[str]]:
     """Cells of all table rows but heads and rules."""
-    found = []
+    cells = []
     for line in text.splitlines():
         if not line.startswith("|") or set(line) <= set("|-: "):
             continue
-        found.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
-    return found
+        cells.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return cells

@@ -41,8 +41,8 @@ class Pair:
 
     def swap(self, token_in: str, amount_in: int) -> int:
         (token_out,) = set(self.reserves) - {token_in}
-        kept = amount_in * (PIPS - self.fee_pips)
-        paid = kept * self.reserves[token_out] // (self.reserves[token_in] * PIPS + kept)
+        after_fee = amount_in * (PIPS - self.fee_pips)
+        paid = after_fee * self.reserves[token_out] // (self.reserves[token_in] * PIPS + after_fee)
         self.reserves[token_in] += amount_in
         self.reserves[token_out] -= paid
         return paid
@@ -66,22 +66,22 @@ class Ranges:
     spacing: int
 
     def swap(self, token_in: str, amount_in: int) -> int:
-        down, left, paid = token_in == self.token0, amount_in, 0
-        while left:
+        down, remaining, paid = token_in == self.token0, amount_in, 0
+        while remaining:
             edge = self._next(down)
             goal = get_sqrt_ratio_at_tick(edge)
-            net_left = left * (PIPS - self.fee_pips) // PIPS
+            net_left = remaining * (PIPS - self.fee_pips) // PIPS
             whole = self._in(down, self.root, goal)
             reached = goal if net_left >= whole else self._root_after(down, net_left)
             taken = self._in(down, self.root, reached)
             paid += self._out(down, self.root, reached)
             if reached == goal:
-                left -= taken + _up(taken * self.fee_pips, PIPS - self.fee_pips)
-                assert not left or self.known[0] < edge < self.known[1], "a plan stays within the ticks read"
+                remaining -= taken + _up(taken * self.fee_pips, PIPS - self.fee_pips)
+                assert not remaining or self.known[0] < edge < self.known[1], "a plan stays within the ticks read"
                 self.liquidity += (-1 if down else 1) * self.net.get(edge, 0)
                 self.tick = edge - 1 if down else edge
             else:
-                left = 0
+                remaining = 0
             self.root = reached
         return paid
 
@@ -113,28 +113,28 @@ class Ranges:
         return self.root + net_in * Q96 // self.liquidity
 
     def price(self, token_in: str) -> Fraction:
-        found = Fraction(self.root * self.root, Q96 * Q96)
-        return found if token_in == self.token0 else 1 / found
+        price = Fraction(self.root * self.root, Q96 * Q96)
+        return price if token_in == self.token0 else 1 / price
 
 
 def pools_of(step: StepInput) -> dict[str, Pair | Ranges]:
     """Return tradable copies of the snapshot's pools."""
-    found: dict[str, Pair | Ranges] = {}
+    pools: dict[str, Pair | Ranges] = {}
     for pool in step.snapshot.pools:
         match pool:
             case V2Pool():
-                found[pool.address] = Pair({pool.token0: pool.reserve0, pool.token1: pool.reserve1}, pool.fee_pips)
+                pools[pool.address] = Pair({pool.token0: pool.reserve0, pool.token1: pool.reserve1}, pool.fee_pips)
             case V3Pool():
                 net = {tick.index: tick.liquidity_net for tick in pool.ticks}
                 ends = pool.known_from_tick, pool.known_to_tick
-                found[pool.address] = Ranges(
+                pools[pool.address] = Ranges(
                     pool.token0, pool.fee_pips, pool.sqrt_price_x96, pool.tick, pool.liquidity, net, ends, pool.tick_spacing
                 )
-    return found
+    return pools
 
 
 @dataclass
-class Carried:
+class PlanEffect:
     """Effect of a plan: changes of the wallet by token, in base units, and all kinds of violations."""
 
     moved: dict[str, int] = field(default_factory=dict)
@@ -151,55 +151,57 @@ def unit_price(step: StepInput, address: str, prices: dict[str, object]) -> Frac
     return price_of(of.symbol, prices) * Fraction(10) ** (step.portfolio.numeraire.decimals - of.decimals)  # type: ignore[arg-type]
 
 
-def carry_out(step: StepInput, plan: Plan, price: Callable[[str], Fraction]) -> Carried:
+def carry_out(step: StepInput, plan: Plan, price: Callable[[str], Fraction]) -> PlanEffect:
     """Execute a plan as a router would: a wallet leg spends its amount, a router leg all of its token in the router."""
-    found, now, router, limits = Carried(), pools_of(step), dict[str, int](), step.limits
+    effect, now, router, limits = PlanEffect(), pools_of(step), dict[str, int](), step.limits
     start = pools_of(step)
     edges: dict[str, set[str]] = {}
     for leg in plan.legs:
         spent = leg.amount_in_raw if leg.source is LegPlace.WALLET else router.pop(leg.token_in, 0)
-        found.check(spent == leg.amount_in_raw > 0, "amount in")
+        effect.check(spent == leg.amount_in_raw > 0, "amount in")
         paid = now[leg.pool].swap(leg.token_in, spent)
-        found.check(paid == leg.amount_out_raw, "amount out")
+        effect.check(paid == leg.amount_out_raw, "amount out")
         if leg.source is LegPlace.WALLET:
-            found.moved[leg.token_in] = found.moved.get(leg.token_in, 0) - spent
-        book = router if leg.sink is LegPlace.ROUTER else found.moved
+            effect.moved[leg.token_in] = effect.moved.get(leg.token_in, 0) - spent
+        book = router if leg.sink is LegPlace.ROUTER else effect.moved
         book[leg.token_out] = book.get(leg.token_out, 0) + paid
         impact = Fraction(limits.price_impact_bps if limits.price_impact_bps is not None else BPS, BPS)
         rate = max(Fraction(0), 1 - Fraction(leg.fee_pips, PIPS) - impact) * (1 - Fraction(limits.slippage_bps or 0, BPS))
         fair = max(1, int(spent * price(leg.token_in) / price(leg.token_out) * rate))
-        found.check(fair <= leg.min_out_raw <= paid, "floor")
+        effect.check(fair <= leg.min_out_raw <= paid, "floor")
         if limits.price_impact_bps is not None:
-            found.check(now[leg.pool].price(leg.token_in) >= start[leg.pool].price(leg.token_in) * (1 - impact), "impact")
+            effect.check(now[leg.pool].price(leg.token_in) >= start[leg.pool].price(leg.token_in) * (1 - impact), "impact")
         edges.setdefault(leg.token_out, set()).add(leg.token_in)
-    found.check(not router, "left in the router")
+    effect.check(not router, "left in the router")
     try:
         TopologicalSorter(edges).prepare()
     except CycleError:
-        found.check(False, "circle")
-    _check_wallet(step, plan, found, price)
-    return found
+        effect.check(False, "circle")
+    _check_wallet(step, plan, effect, price)
+    return effect
 
 
-def _check_wallet(step: StepInput, plan: Plan, found: Carried, price: Callable[[str], Fraction]) -> None:
-    held, limits = {holding.token: holding.raw for holding in step.snapshot.holdings}, step.limits
+def _check_wallet(step: StepInput, plan: Plan, effect: PlanEffect, price: Callable[[str], Fraction]) -> None:
+    raw_by_token, limits = {holding.token: holding.raw for holding in step.snapshot.holdings}, step.limits
     assets = {asset.token.address: asset for asset in step.effective_assets}
-    found.check(all(raw == 0 for at, raw in found.moved.items() if at not in assets), "hub")
-    after = {at: held[at] + found.moved.get(at, 0) for at in assets}
-    found.check(all(after[at] <= held[at] for at, asset in assets.items() if asset.target_bps == 0), "bought at a target of nothing")
-    found.check(after == dict(plan.holdings_after), "holdings")
-    found.check(all(after[at] >= min(held[at], asset.reserve_raw) for at, asset in assets.items()), "reserve")
-    moves = {at: (after[at] - held[at]) * price(at) for at in assets}
-    turnover, before = sum(map(abs, moves.values()), Fraction(0)) / 2, sum((held[at] * price(at) for at in assets), Fraction(0))
-    found.check(turnover == plan.turnover, "turnover told")
+    effect.check(all(raw == 0 for at, raw in effect.moved.items() if at not in assets), "hub")
+    after = {at: raw_by_token[at] + effect.moved.get(at, 0) for at in assets}
+    effect.check(
+        all(after[at] <= raw_by_token[at] for at, asset in assets.items() if asset.target_bps == 0), "bought at a target of nothing"
+    )
+    effect.check(after == dict(plan.holdings_after), "holdings")
+    effect.check(all(after[at] >= min(raw_by_token[at], asset.reserve_raw) for at, asset in assets.items()), "reserve")
+    moves = {at: (after[at] - raw_by_token[at]) * price(at) for at in assets}
+    turnover, before = sum(map(abs, moves.values()), Fraction(0)) / 2, sum((raw_by_token[at] * price(at) for at in assets), Fraction(0))
+    effect.check(turnover == plan.turnover, "turnover told")
     if limits.turnover_bps is not None:
-        found.check(turnover * BPS <= before * limits.turnover_bps, "limits.turnover")
+        effect.check(turnover * BPS <= before * limits.turnover_bps, "limits.turnover")
     lost = -sum(moves.values(), Fraction(0)) + plan.cost.gas + plan.cost.approval_gas
-    found.check(lost == plan.cost.total, "cost told")
+    effect.check(lost == plan.cost.total, "cost told")
     if limits.plan_cost_bps is not None:
-        found.check(lost * BPS <= limits.plan_cost_bps * turnover, "limits.plan_cost")
+        effect.check(lost * BPS <= limits.plan_cost_bps * turnover, "limits.plan_cost")
     if limits.min_trade is not None:
-        found.check(all(abs(move) >= limits.min_trade for move in moves.values() if move), "limits.min_trade")
+        effect.check(all(abs(move) >= limits.min_trade for move in moves.values() if move), "limits.min_trade")
 
 
 SWAPS = 60
@@ -295,7 +297,7 @@ class Peer:
         """Return the value paid per value taken of a route now, and the base units taken; cached while its pools are unchanged."""
         states = [self.walk.current_pools[pool] for pool, _ in hops]
         before = self.known.get((hops, amount_raw))
-        if before is not None and all(one is other for one, other in zip(before[0], states, strict=True)):
+        if before is not None and all(state is other for state, other in zip(before[0], states, strict=True)):
             return before[1:]
         taken, paid = self.pays(hops, amount_raw)
         start, end = hops[0][1], amm.token_out(states[-1], hops[-1][1])
@@ -306,12 +308,16 @@ class Peer:
     def best(self, source: int, target: int, amount_raw: int) -> tuple[Hops, int] | None:
         """Return the route that pays most per unit for the amount, and the amount that it takes; None if all cost too much."""
         limit_bps = self.problem.plan_cost_bps
-        found: tuple[Fraction, int, Hops] | None = None
+        best_offer: tuple[Fraction, int, Hops] | None = None
         for hops in self.routes(source, target):
             rate, taken = self.rate(hops, amount_raw)
-            if taken and (limit_bps is None or rate * UNIT_BPS >= UNIT_BPS - limit_bps) and (found is None or (rate, taken) > found[:2]):
-                found = (rate, taken, hops)
-        return None if found is None else (found[2], found[1])
+            if (
+                taken
+                and (limit_bps is None or rate * UNIT_BPS >= UNIT_BPS - limit_bps)
+                and (best_offer is None or (rate, taken) > best_offer[:2])
+            ):
+                best_offer = (rate, taken, hops)
+        return None if best_offer is None else (best_offer[2], best_offer[1])
 
     def rebalance(self, slices: int) -> PlanDraft:
         """Trade pairs until no correction is possible; each amount in `slices` parts, each part by the route that is then the best."""
@@ -333,11 +339,11 @@ class Peer:
             moved = 0
             for number in range(slices):
                 part = raw * (number + 1) // slices - raw * number // slices
-                found = self.best(source, target, part) if part > 0 else None
-                if found is not None:
-                    taken = self.walk.run(Route(found[0]), [found[1]])[0]
+                offer = self.best(source, target, part) if part > 0 else None
+                if offer is not None:
+                    taken = self.walk.run(Route(offer[0]), [offer[1]])[0]
                     if taken:
-                        self.gone(found[0])
+                        self.gone(offer[0])
                     moved += taken
             if moved * 20 < raw or raw <= 1:
                 done.add((source, target))

@@ -45,6 +45,7 @@ from tests.support.builders import (
     with_limits,
     with_snapshot,
 )
+from tests.support.constants import DAY_S
 
 SYMBOLS = ("USDC", "WETH", "WBTC", "DAI", "LINK", "UNI", "AAVE", "MKR", "CRV", "SNX", "LDO", "GRT")
 PRICES: Mapping[str, Number] = {
@@ -62,8 +63,10 @@ SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
 
 def rebalance_to_targets(step: StepInput, weights: Mapping[str, tuple[Number, Number]] | None = None) -> Rebalance:
     """Return a rebalance to the assets' targets, or to the intervals given by symbol."""
-    wanted = {a.token.symbol: (Fraction(a.target_bps, 10_000),) * 2 for a in step.effective_assets} if weights is None else weights
-    points = tuple(GoalWeight(a.token.address, *map(Fraction, wanted[a.token.symbol])) for a in step.portfolio.assets)
+    weights_by_symbol = (
+        {a.token.symbol: (Fraction(a.target_bps, 10_000),) * 2 for a in step.effective_assets} if weights is None else weights
+    )
+    points = tuple(GoalWeight(a.token.address, *map(Fraction, weights_by_symbol[a.token.symbol])) for a in step.portfolio.assets)
     return Rebalance("test", Goal(points))
 
 
@@ -98,12 +101,12 @@ def random_pools(
         pairs.append(tuple(dice.sample(list(symbols), 2)))  # type: ignore[arg-type]  # two symbols
     pools: list[Pool] = []
     twos: set[frozenset[str]] = set()
-    for number, (one, other) in enumerate(pairs):
-        a, b = token(one), token(other)
-        price = price_of(one, prices) / price_of(other, prices) * Fraction(math.exp(dice.gauss(0, skew))).limit_denominator(10**9)
+    for number, (pair, other) in enumerate(pairs):
+        a, b = token(pair), token(other)
+        price = price_of(pair, prices) / price_of(other, prices) * Fraction(math.exp(dice.gauss(0, skew))).limit_denominator(10**9)
         deep = Fraction(depth * math.exp(dice.gauss(0, 1))).limit_denominator(1000) / price_of(other, prices)
-        if dice.random() < 0.4 and frozenset((one, other)) not in twos:
-            twos.add(frozenset((one, other)))
+        if dice.random() < 0.4 and frozenset((pair, other)) not in twos:
+            twos.add(frozenset((pair, other)))
             pools.append(v2_pool(a, b, price, deep))
         else:
             fee_pips = dice.choice([500, 500, 3000, 10_000])
@@ -181,24 +184,26 @@ def weights_bps(step: StepInput, plan: Plan) -> dict[str, int]:
 
 def flow_value(step: StepInput, plan: Plan) -> Fraction:
     """Return the change in value of all balances by the plan, at the prices of the step's feeds."""
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     total = Fraction(0)
     for at, raw_after in plan.holdings_after:
         of = step.portfolio.token(at)
-        total += (raw_after - held[at]) * price_of(of.symbol, PRICES) * Fraction(10) ** (step.portfolio.numeraire.decimals - of.decimals)
+        total += (
+            (raw_after - raw_by_token[at]) * price_of(of.symbol, PRICES) * Fraction(10) ** (step.portfolio.numeraire.decimals - of.decimals)
+        )
     return total
 
 
 def values_of(step: StepInput, plan: Plan) -> list[tuple[Fraction, Fraction, int]]:
     """Return (value before, value after, target in bps) of every asset at reference prices."""
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     after = dict(plan.holdings_after)
-    found = []
+    values = []
     for asset in step.effective_assets:
         at = asset.token.address
         price = price_of(asset.token.symbol, PRICES) * Fraction(10) ** (step.portfolio.numeraire.decimals - asset.token.decimals)
-        found.append((held[at] * price, after[at] * price, asset.target_bps))
-    return found
+        values.append((raw_by_token[at] * price, after[at] * price, asset.target_bps))
+    return values
 
 
 WETH, USDC, WBTC, DAI, LINK = (token(symbol) for symbol in ("WETH", "USDC", "WBTC", "DAI", "LINK"))
@@ -229,13 +234,13 @@ def five_pools() -> list[Pool]:
     ]
 
 
-def check_legs(step: StepInput, found: Plan) -> None:
+def check_legs(step: StepInput, plan: Plan) -> None:
     """Assert the invariants of every plan."""
     states = {pool.address: pool for pool in step.snapshot.pools}
     spent: dict[str, int] = {}
     bought: set[str] = set()
     router: dict[str, int] = {}
-    for leg in found.legs:
+    for leg in plan.legs:
         swapped = states[leg.pool].swap(leg.token_in, leg.amount_in_raw)
         assert (swapped.amount_in_raw, swapped.amount_out_raw) == (leg.amount_in_raw, leg.amount_out_raw)
         assert amm.price_move_bps(states[leg.pool], swapped.pool_after, leg.token_in) == leg.impact_bps
@@ -253,14 +258,14 @@ def check_legs(step: StepInput, found: Plan) -> None:
             bought.add(leg.token_out)
     assert not router
     assert not bought & set(spent), "what is sold is not bought: no cycle through the wallet"
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     reserves = {asset.token.address: asset.reserve_raw for asset in step.portfolio.assets}
-    assert all(raw <= held[at] - reserves[at] for at, raw in spent.items())
+    assert all(raw <= raw_by_token[at] - reserves[at] for at, raw in spent.items())
     bound = step.limits.price_impact_bps
     for pool in step.snapshot.pools:
         moved = amm.price_move_bps(pool, states[pool.address], pool.token0), amm.price_move_bps(pool, states[pool.address], pool.token1)
         assert bound is None or min(moved) <= bound
-    pairs = {(leg.token_in, leg.token_out) for leg in found.legs}
+    pairs = {(leg.token_in, leg.token_out) for leg in plan.legs}
     into: dict[str, set[str]] = {}
     for token_in, token_out in pairs:
         into.setdefault(token_out, set()).add(token_in)
@@ -388,7 +393,6 @@ def _values(dice: random.Random, symbols: Sequence[str], worth: int) -> dict[str
 # --- Allocators and recorded prices for tests: coins with random walks from fixed seeds.
 
 
-DAY_S = 86_400
 REAL_PRICES = Path(os.environ.get("TRIMTAB_DATA", Path(__file__).parents[3] / "shared" / "data")) / "prices"
 """Recorded real prices beside the repository, not part of it; tests that need them report if they are missing."""
 PRICED_USDC = token("USDC")
@@ -423,28 +427,28 @@ def covariance_of(width: int, seed: int = 7) -> Floats:
     """Return a covariance of coins that mostly move together: one common factor, and noise of each."""
     draw = np.random.default_rng(seed)
     loads, noise = draw.uniform(0.3, 1.2, width), draw.uniform(0.2, 0.9, width)
-    found: Floats = (np.outer(loads, loads) + np.diag(noise**2)) * 0.03**2
-    return found
+    covariance: Floats = (np.outer(loads, loads) + np.diag(noise**2)) * 0.03**2
+    return covariance
 
 
 def moves(symbols: Sequence[str] = COINS, days: int = 90, seed: int = 7) -> Floats:
     """Return daily returns, a column for each coin."""
     draw = np.random.default_rng(seed)
-    found: Floats = draw.multivariate_normal(np.zeros(len(symbols)), covariance_of(len(symbols), seed), days)
-    return found
+    returns: Floats = draw.multivariate_normal(np.zeros(len(symbols)), covariance_of(len(symbols), seed), days)
+    return returns
 
 
 def recorded(returns: Floats, symbols: Sequence[str] = COINS, until_s: int = NOW_S - 3_600) -> tuple[PricePoint, ...]:
     """Return daily prices that move by these returns and end at the usual price, oldest first."""
-    found = []
+    price_points = []
     days = len(returns)
     for symbol, column in zip(symbols, returns.T, strict=True):
         at, last = token(symbol), unit_price(token(symbol), price_of(symbol), PRICED_USDC)
         path = np.cumprod(np.concatenate(([1.0], 1 + column)))
         for day, level in enumerate(path):
             price = last * Fraction(float(level / path[-1])).limit_denominator(10**15)
-            found.append(PricePoint(at.address, until_s - (days - day) * DAY_S, price))
-    return tuple(sorted(found, key=lambda point: (point.at_s, point.token)))
+            price_points.append(PricePoint(at.address, until_s - (days - day) * DAY_S, price))
+    return tuple(sorted(price_points, key=lambda point: (point.at_s, point.token)))
 
 
 def weighed(
@@ -456,8 +460,8 @@ def weighed(
 ) -> StepInput:
     """Return a step of a portfolio with this allocator; `supplies` are (symbol, whole coins) read from the chain."""
     step = step_input(targets_bps=targets or PLAIN, past=history(prices=tuple(prices), **past))
-    told = tuple(TokenSupply(token(symbol).address, coins * 10 ** token(symbol).decimals) for symbol, coins in supplies)
-    snapshot = replace(step.snapshot, supplies=told)
+    supplies_read = tuple(TokenSupply(token(symbol).address, coins * 10 ** token(symbol).decimals) for symbol, coins in supplies)
+    snapshot = replace(step.snapshot, supplies=supplies_read)
     return replace(step, snapshot=snapshot, portfolio=replace(step.portfolio, allocator=weights))
 
 

@@ -64,7 +64,7 @@ class Swap:
 def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) -> Plan:
     """Return the plan of these swaps on the snapshot's pools: exact amounts, floors by the limits, balances after."""
     states = {pool.address: pool for pool in step.snapshot.pools}
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     router: dict[str, int] = {}
     legs = []
     for swap in swaps:
@@ -74,8 +74,8 @@ def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) 
         states[swap.pool.address] = done.pool_after
         out = pools.token_out(before, swap.token_in)
         if swap.source is W:
-            held[swap.token_in] = held.get(swap.token_in, 0) - amount_in
-        target = held if swap.sink is W else router
+            raw_by_token[swap.token_in] = raw_by_token.get(swap.token_in, 0) - amount_in
+        target = raw_by_token if swap.sink is W else router
         target[out] = target.get(out, 0) + done.amount_out_raw
         legs.append(
             Leg(
@@ -98,7 +98,7 @@ def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) 
         block=block,
         decision=Rebalance("test", Goal(())),
         legs=tuple(legs),
-        holdings_after=tuple(held.items()),
+        holdings_after=tuple(raw_by_token.items()),
         weights_after_bps=(),
         cost=PlanCost(zero, zero, zero, zero),
         turnover=zero,
@@ -113,7 +113,7 @@ def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) 
 
 def approved(step: StepInput) -> StepInput:
     """Return the step with all allowances in place."""
-    return with_snapshot(step, allowances=tuple(replace(one, raw=2**255) for one in step.snapshot.allowances))
+    return with_snapshot(step, allowances=tuple(replace(allowance, raw=2**255) for allowance in step.snapshot.allowances))
 
 
 def floor_of(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int, out_raw: int) -> int:
@@ -148,11 +148,11 @@ def evidence(step: StepInput, plan: Plan, **changes: object) -> Evidence:
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 
 
-def verdict(name: str, step: StepInput, plan: Plan, seen: Evidence | None = None) -> Verdict:
+def verdict(name: str, step: StepInput, plan: Plan, guard_evidence: Evidence | None = None) -> Verdict:
     """Return one guard's verdict on the plan, by default with evidence that passes."""
-    found = [v for v in guards.judge(step, plan, seen or evidence(step, plan)) if v.guard == name]
-    assert len(found) == 1
-    return found[0]
+    verdicts = [v for v in guards.judge(step, plan, guard_evidence or evidence(step, plan)) if v.guard == name]
+    assert len(verdicts) == 1
+    return verdicts[0]
 
 
 def sell_weth(step: StepInput, whole: Fraction | int = Fraction(1, 2)) -> Plan:
@@ -262,10 +262,10 @@ def any_step(chain: LocalChain, seed: int) -> tuple[StepInput, Rebalance]:
 def push(chain: LocalChain, name: str, dollars: float, dice: random.Random) -> None:
     """Swap in a pool from another account."""
     info = chain.deployed_world.pool_by_name[name]
-    given = dice.choice([info.token0, info.token1])
-    raw = int(Fraction(dollars) * 10**given.decimals / chain.deployed_world.prices_usd[given.symbol])
+    token_in = dice.choice([info.token0, info.token1])
+    raw = int(Fraction(dollars) * 10**token_in.decimals / chain.deployed_world.prices_usd[token_in.symbol])
     if raw > 10**3:
-        chain.swap(name, given.symbol, raw)
+        chain.swap(name, token_in.symbol, raw)
 
 
 def destination(step: StepInput, dice: random.Random) -> Goal:
@@ -287,8 +287,8 @@ def value_of(step: StepInput, address: str, raw: int | None = None) -> Fraction:
     """Return the dollar value of a balance (default: the holding) at the feeds' prices."""
     answers = {feed.feed: feed.answer for feed in step.snapshot.feeds}
     asset = next(asset for asset in step.portfolio.assets if asset.token.address == address)
-    held = next(holding.raw for holding in step.snapshot.holdings if holding.token == address)
-    return Fraction((held if raw is None else raw) * answers[asset.feed], 10 ** (asset.token.decimals + 8))
+    held_raw = next(holding.raw for holding in step.snapshot.holdings if holding.token == address)
+    return Fraction((held_raw if raw is None else raw) * answers[asset.feed], 10 ** (asset.token.decimals + 8))
 
 
 def execute(chain: LocalChain, seed: int) -> Outcome:
@@ -297,14 +297,14 @@ def execute(chain: LocalChain, seed: int) -> Outcome:
     symbols = {asset.token.address: asset.token.symbol for asset in step.portfolio.assets}
     before = {at: chain.balance(symbol) for at, symbol in symbols.items()}
     try:
-        found = plan(step, decision)
+        swap_plan = plan(step, decision)
     except Refused as refusal:
         return Outcome(seed, None, exact=True, off_bps=off(step, decision.goal, before), reasons=(f"all: {refusal.message}",))
     desk = (AtomicDesk if seed % 2 else Desk)(chain)
-    desk.approve_for(found)
-    receipt = desk.swap(found)
+    desk.approve_for(swap_plan)
+    receipt = desk.swap(swap_plan)
     after = {at: chain.balance(symbol) for at, symbol in symbols.items()}
-    planned = dict(found.holdings_after)
+    planned = dict(swap_plan.holdings_after)
     difference = "" if receipt.status == 1 else f"reverted with {receipt.gas_used} gas used in block {receipt.block_number}"
     if not difference and after != planned:
         difference = "; ".join(
@@ -312,17 +312,17 @@ def execute(chain: LocalChain, seed: int) -> Outcome:
             for at in {**planned, **after}
             if after.get(at) != planned.get(at)
         )
-    reasons = tuple(f"{item.subject}: {item.why}" for item in found.skipped)
-    return Outcome(seed, found, not difference, off(step, decision.goal, after), reasons, receipt.gas_used, difference)
+    reasons = tuple(f"{item.subject}: {item.why}" for item in swap_plan.skipped)
+    return Outcome(seed, swap_plan, not difference, off(step, decision.goal, after), reasons, receipt.gas_used, difference)
 
 
 def off(step: StepInput, goal: Goal, balances: Mapping[str, int]) -> dict[str, Fraction]:
     """Return the distance of each token from its destination, in bps of the total."""
     values = {at: value_of(step, at, raw) for at, raw in balances.items()}
     total = sum(values.values(), Fraction(0))
-    found = {}
+    differences = {}
     for weight in goal.weights:
         share = values[weight.token] / total
         symbol = step.portfolio.token(weight.token).label
-        found[symbol] = max(weight.low - share, share - weight.high, Fraction(0)) * BPS
-    return found
+        differences[symbol] = max(weight.low - share, share - weight.high, Fraction(0)) * BPS
+    return differences

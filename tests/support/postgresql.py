@@ -30,8 +30,8 @@ def programs() -> Path | None:
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     if versions:
         return versions[-1].parent
-    found = shutil.which("postgres")
-    return None if found is None else Path(found).resolve().parent
+    program_path = shutil.which("postgres")
+    return None if program_path is None else Path(program_path).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -109,17 +109,17 @@ def standby_of(primary: Server) -> Iterator[Server]:
 @contextmanager
 def running_server(parent: Path = Path("/tmp")) -> Iterator[Server]:
     """A server with the role of trimtab in a folder below `parent`, stopped and removed at the end."""
-    found = programs()
-    if found is None:
+    programs_path = programs()
+    if programs_path is None:
         if os.environ.get("CI"):
             pytest.fail("PostgreSQL is missing: apt-get install postgresql")
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
     with tempfile.TemporaryDirectory(prefix="pg", dir=parent) as name:
-        server = Server(Path(name), found)
+        server = Server(Path(name), programs_path)
         user = _as_ordinary_user(server.folder)
         if user:
             shutil.chown(name, user["user"])
-        command = [str(found / "initdb"), "-D", f"{name}/data", "-A", "trust", "-U", OPERATOR, "--no-sync", "--locale=C.UTF-8"]
+        command = [str(programs_path / "initdb"), "-D", f"{name}/data", "-A", "trust", "-U", OPERATOR, "--no-sync", "--locale=C.UTF-8"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **user)
         server.control("start")
         try:

@@ -85,16 +85,16 @@ def _begin(request: dict[str, Any], streams: list[int]) -> str:
     return str(request["program"])
 
 
-class Preloaded(subprocess.Popen[str]):
+class PreloadedProcess(subprocess.Popen[str]):
     """A Popen of `[sys.executable, "-c", program, *arguments]` in which the agent's modules are loaded already."""
 
-    def _execute_child(self, *given: Any) -> None:
+    def _execute_child(self, *arguments: Any) -> None:
         from tests.support.worlds import SHORTCUTS  # not at the top: the process that loads modules loads none of the tests
 
-        options = inspect.signature(subprocess.Popen._execute_child).bind(self, *given).arguments  # type: ignore[attr-defined]
+        options = inspect.signature(subprocess.Popen._execute_child).bind(self, *arguments).arguments  # type: ignore[attr-defined]
         command = options["args"]
         if not SHORTCUTS or sys.platform != "linux":
-            super()._execute_child(*given)  # type: ignore[misc]
+            super()._execute_child(*arguments)  # type: ignore[misc]
             return
         assert command[:2] == [sys.executable, "-c"], command
         assert (options["preexec_fn"], options["pass_fds"]) == (None, ()), "not passed on"

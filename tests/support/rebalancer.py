@@ -34,7 +34,7 @@ CALLBACKS = {
 """The callback of each kind of pool, or of its manager."""
 
 
-class Stall:
+class RebalancerAttack:
     """The victim is the wallet: it holds much and has approved Rebalancer for all of it, which the agent never does."""
 
     def __init__(self, venues: Venues, evil: bool = False) -> None:
@@ -179,15 +179,15 @@ class Stall:
     def outcome(self) -> tuple[int, list[str]]:
         """Return how many calls of the accomplice succeeded, and the errors of the others."""
         functions = self.accomplice.functions
-        found = [bytes(functions.errors(number).call()) for number in range(functions.tried().call())]
-        names = [self.errors[error][0] if error in self.errors else error.hex() for error in found if any(error)]
+        errors = [bytes(functions.errors(number).call()) for number in range(functions.tried().call())]
+        names = [self.errors[error][0] if error in self.errors else error.hex() for error in errors if any(error)]
         return functions.succeeded().call(), names
 
     def loot(self) -> dict[str, int]:
         """Return what thief, accomplice and Rebalancer hold, by symbol; native coin of Rebalancer alone."""
         who = (self.thief, self.accomplice.address, self.rebalancer)
-        held = {symbol: sum(self.chain.balance(symbol, owner) for owner in who) for symbol in self.chain.tokens}
-        return {**held, "ETH": self.chain.w3.eth.get_balance(str(to_checksum_address(self.rebalancer)))}
+        raw_by_symbol = {symbol: sum(self.chain.balance(symbol, owner) for owner in who) for symbol in self.chain.tokens}
+        return {**raw_by_symbol, "ETH": self.chain.w3.eth.get_balance(str(to_checksum_address(self.rebalancer)))}
 
     def calldata(self, contract: Any, name: str, *arguments: object) -> str:
         """Return the calldata of a function of a web3 contract."""

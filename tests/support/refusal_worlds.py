@@ -35,9 +35,7 @@ from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import Store
 from tests.support.builders import NOW_S, OWNER
-from tests.support.decisions.exits import USDC
-from tests.support.decisions.exits import GuardEvidence as Sees
-from tests.support.decisions.exits import sold_symbols as moved
+from tests.support.decisions.exits import USDC, GuardEvidence, sold_symbols
 from tests.support.transactions import grant, receipt, tx
 
 NO = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))
@@ -67,17 +65,17 @@ class World:
     # --- Reader.
     def snapshot(self) -> Snapshot:
         """Return the step's snapshot after the mined transactions: a block later for each, with their changes and costs."""
-        found, mined = self.step.snapshot, [one.receipt for one in self.store.journal.intents() if one.receipt is not None]
-        held = {holding.token: holding.raw for holding in found.holdings}
-        for token_, raw in (change for one in mined for change in one.net_transfers(OWNER).items()):
-            held[token_] = max(0, held[token_] + raw)
+        snapshot, mined = self.step.snapshot, [intent.receipt for intent in self.store.journal.intents() if intent.receipt is not None]
+        raw_by_token = {holding.token: holding.raw for holding in snapshot.holdings}
+        for token_, raw in (change for tx_receipt in mined for change in tx_receipt.net_transfers(OWNER).items()):
+            raw_by_token[token_] = max(0, raw_by_token[token_] + raw)
         return replace(
-            found,
-            head=replace(found.head, number=found.head.number + len(mined)),
-            native_wei=found.native_wei - sum(one.gas_cost_wei for one in mined),
-            nonce_latest=found.nonce_latest + len(mined),
-            nonce_pending=found.nonce_pending + len(mined),
-            holdings=tuple(Holding(token_, raw) for token_, raw in held.items()),
+            snapshot,
+            head=replace(snapshot.head, number=snapshot.head.number + len(mined)),
+            native_wei=snapshot.native_wei - sum(tx_receipt.gas_cost_wei for tx_receipt in mined),
+            nonce_latest=snapshot.nonce_latest + len(mined),
+            nonce_pending=snapshot.nonce_pending + len(mined),
+            holdings=tuple(Holding(token_, raw) for token_, raw in raw_by_token.items()),
         )
 
     def past_prices(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
@@ -88,7 +86,7 @@ class World:
 
     # --- Composer.
     def missing_approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
-        return [Approval(one, "router", raw, one, "router") for one, raw in swap_spend(plan.legs).items() if one in self.lacks]
+        return [Approval(spend, "router", raw, spend, "router") for spend, raw in swap_spend(plan.legs).items() if spend in self.lacks]
 
     def approval_transaction(self, step: StepInput, approval: Approval) -> PreparedTransaction:
         granted = replace(grant(IntentKind.APPROVE), approval_terms=(approval.token, approval.spender, approval.raw))
@@ -110,30 +108,30 @@ class World:
     def may_send(self) -> bool:
         return True
 
-    def run(self, step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
+    def run(self, step_id: str, kind: IntentKind, transaction: UnsignedTx, granted: Grant, note: str) -> Intent:
         if kind is IntentKind.APPROVE:
-            self.approved(made.to, int(note))
-            return self.mined(step_id, kind, made, granted, note)
+            self.approved(transaction.to, int(note))
+            return self.mined(step_id, kind, transaction, granted, note)
         assert granted.plan is not None
-        sold = moved(granted.plan) - {USDC.address}
+        sold = sold_symbols(granted.plan) - {USDC.address}
         if self.reverts(sold):
             raise NO
         self.sold.append(sold)
-        return self.mined(step_id, kind, made, granted, note)
+        return self.mined(step_id, kind, transaction, granted, note)
 
-    def mined(self, step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
+    def mined(self, step_id: str, kind: IntentKind, transaction: UnsignedTx, granted: Grant, note: str) -> Intent:
         """Record a transaction as signed, sent, mined as planned and final."""
         nonce = self.store.journal.expected_nonce()
         assert nonce is not None
-        intent = self.store.journal.add_intent(step_id, kind, replace(made, nonce=nonce), granted, note, NOW_S, None)
+        intent = self.store.journal.add_intent(step_id, kind, replace(transaction, nonce=nonce), granted, note, NOW_S, None)
         self.store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{nonce:064x}")
         self.store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
         legs = () if granted.plan is None else granted.plan.legs
         status = 0 if {leg.token_in for leg in legs} & self.fails else 1
         transfers = [
-            one
+            transfer
             for leg in legs
-            for one in (
+            for transfer in (
                 Transfer(leg.token_in, OWNER, leg.pool, leg.amount_in_raw),
                 Transfer(leg.token_out, leg.pool, OWNER, leg.amount_out_raw),
             )
@@ -161,7 +159,7 @@ class World:
             return apply_orders(replace(self.step, snapshot=snapshot, history=history))
 
         clock = SimpleNamespace(now_s=lambda: NOW_S)
-        return StepReaders(self, assemble, self.store.budgets.history, Sees(), cast(Any, clock), lambda: 0.5)
+        return StepReaders(self, assemble, self.store.budgets.history, GuardEvidence(), cast(Any, clock), lambda: 0.5)
 
     def transactor(self) -> StepTransactor:
         def yes(outcome: StepOutcome) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from agent.chain.fees.data_fees import GAS_PRICE_ORACLE
-from agent.chain.rpc import RpcCall, Transport
+from agent.chain.rpc import Transport
 from agent.localchain import LocalChain
 from agent.model.rollups import OP_STACK_CHAINS
 from agent.signing.calldata import selector
+from tests.support.fakes.transport import RecordingTransport
 
 BYTE_WEI, FLAT_WEI = 10**9, 10**10
 
@@ -27,24 +28,13 @@ def _oracle_code() -> str:
 
 
 class RollupNode:
-    """A node of the rollup before anvil: a sent transaction pays `byte_wei` for each of its bytes, and FLAT_WEI."""
+    """A node of the rollup before anvil, by `transport`: a sent transaction pays `byte_wei` for each of its bytes, and FLAT_WEI."""
 
     def __init__(self, chain: LocalChain) -> None:
         self.chain, self.inner = chain, chain.transport
-        self.operator, self.name = self.inner.operator, self.inner.name
         self.byte_wei = BYTE_WEI
         self.paid: dict[str, int] = {}
-
-    @property
-    def request_count(self) -> int:
-        return self.inner.request_count
-
-    def call(self, method: str, params: list[object]) -> object:
-        answer = self.inner.call(method, params)
-        return self._told(method, params, answer)
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[object]:
-        return [self._told(*call, answer) for call, answer in zip(calls, self.inner.batch(calls), strict=True)]
+        self.transport = RecordingTransport(self.inner, self.inner.operator, self._told)
 
     def spike(self, factor: int) -> None:
         """Let the data fee rise, at the oracle and for the transactions to come."""
@@ -66,8 +56,8 @@ class RollupNode:
         fee_wei = self.fee_wei(raw)
         wallet = self.chain.wallet.address
         self.inner.call("evm_mine", [])  # anvil mines beside its answer; the balance must be the one after it
-        held = int(str(self.inner.call("eth_getBalance", [wallet, "latest"])), 16)
-        self.inner.call("anvil_setBalance", [wallet, hex(held - fee_wei)])
+        balance_wei = int(str(self.inner.call("eth_getBalance", [wallet, "latest"])), 16)
+        self.inner.call("anvil_setBalance", [wallet, hex(balance_wei - fee_wei)])
         self.inner.call("evm_mine", [])
         self.paid[tx_hash] = fee_wei
 

@@ -37,13 +37,19 @@ def taken(configuration: Configuration, method: str, events: list[tuple[str, int
             kinds["OUT"].add_entry(OutTransaction(*common, ZERO, row=day + 1))
     methods = AVLTree()
     methods.insert_node(MIN_DATE.year, import_module(f"rp2.plugin.accounting_method.{method}").AccountingMethod())
-    found = compute_tax(configuration, AccountingEngine(methods), InputData("ETH", kinds["IN"], kinds["OUT"], kinds["INTRA"]))
+    computed_tax = compute_tax(configuration, AccountingEngine(methods), InputData("ETH", kinds["IN"], kinds["OUT"], kinds["INTRA"]))
     return [
-        (one.taxable_event.row - 1, one.acquired_lot.row - 1, str(one.crypto_amount), str(one.fiat_cost_basis), str(one.fiat_gain))
-        for one in found.gain_loss_set
+        (
+            gain_loss.taxable_event.row - 1,
+            gain_loss.acquired_lot.row - 1,
+            str(gain_loss.crypto_amount),
+            str(gain_loss.fiat_cost_basis),
+            str(gain_loss.fiat_gain),
+        )
+        for gain_loss in computed_tax.gain_loss_set
     ]
 
 
 if __name__ == "__main__":
     Path("rp2.ini").write_text(CONFIG)
-    json.dump([taken(Configuration("rp2.ini", US()), *one) for one in json.load(sys.stdin)], sys.stdout)
+    json.dump([taken(Configuration("rp2.ini", US()), *transaction) for transaction in json.load(sys.stdin)], sys.stdout)

@@ -20,14 +20,14 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.localchain.perpetuals import LocalPerps, futures_config
 from agent.web.api.gate import API_PREFIX
-from tests.cli.tools import Said, in_process
+from tests.cli.tools import CommandResult, in_process
 from tests.support.agents import allowances
 from tests.support.api import Client
-from tests.support.dashboards import HereBoard, Served
+from tests.support.constants import GWEI
+from tests.support.dashboards import InProcessDocumentCache, Served
 from tests.support.endpoints import Reply, passing_on, serve
-from tests.support.preloaded import Preloaded
+from tests.support.preloaded import PreloadedProcess
 
-GWEI = 10**9
 HOUR_S = 3_700
 """More than an hour: the cooldown that init writes is over."""
 HALF_HOUR_S = 1_900
@@ -64,9 +64,9 @@ def without_tips(chain: LocalChain) -> Iterator[str]:
     """Serve the chain by an endpoint that suggests no tip, so that gas costs the base fee; anvil suggests a gwei."""
     forward = passing_on(str(chain.url))
 
-    def answer(asked: Any) -> Reply:
-        answers = json.loads(forward(asked).body)
-        for call, result in zip(*((part if isinstance(part, list) else [part]) for part in (asked, answers)), strict=True):
+    def answer(request: Any) -> Reply:
+        answers = json.loads(forward(request).body)
+        for call, result in zip(*((part if isinstance(part, list) else [part]) for part in (request, answers)), strict=True):
             if call["method"] == "eth_maxPriorityFeePerGas":
                 result["result"] = "0x0"
         return Reply(json.dumps(answers).encode())
@@ -82,7 +82,7 @@ class Scene:
     chain: LocalChain
     folder: Path
     gwei: Fraction
-    command: Callable[..., Said]
+    command: Callable[..., CommandResult]
     config: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,22 +93,22 @@ class Scene:
         assert isinstance(self.chain.node, AnvilNode)
         self.chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(int(self.gwei * GWEI)))
 
-    def run(self, *args: str, code: int = 0) -> Said:
+    def run(self, *args: str, code: int = 0) -> CommandResult:
         """Run a command at the scene's gas price, in a block of its own."""
         self.set_gas()
         self.chain.mine()
         return self.run_here(*args, code=code)
 
-    def run_here(self, *args: str, code: int = 0) -> Said:
+    def run_here(self, *args: str, code: int = 0) -> CommandResult:
         """Run a command at the newest block."""
-        said = self.command(*args, "--config", str(self.config))
-        assert said.code == code, f"{args}: {said.why}{said.out}"
-        return said
+        answer = self.command(*args, "--config", str(self.config))
+        assert answer.code == code, f"{args}: {answer.why}{answer.out}"
+        return answer
 
     def say(self, *args: str, code: int = 0) -> str:
         """Return what a command prints, with its notes, unwrapped."""
-        said = self.run(*args, code=code)
-        return said.out + said.err
+        answer = self.run(*args, code=code)
+        return answer.out + answer.err
 
     def ask(self, *args: str, code: int = 0) -> Any:
         """Return the document of a command."""
@@ -133,7 +133,7 @@ class Scene:
     def served(self) -> Iterator[Client]:
         """Serve the API of this portfolio."""
         token = self.command("token", "add", f"at-{self.chain.now_s()}", "--scope", "read", "--config", str(self.config), "--json")
-        with Served(board=HereBoard(str(self.config), self.config.with_name("trimtab.db"))) as served:
+        with Served(board=InProcessDocumentCache(str(self.config), self.config.with_name("trimtab.db"))) as served:
             yield Client(served, token.json["token"])
         self.command("token", "revoke", token.json["name"], "--config", str(self.config))
 
@@ -148,12 +148,12 @@ class Scene:
         lots = self.run_here("books", "lots", "--json").json
         profit, history = (self.run_here(name, "--json").json for name in ("pnl", "history"))
         with self.served() as client:
-            shown = {name: client.ask(f"{API_PREFIX}/{name}").json for name in ("status", "pnl", "history")}
-        assert shown["pnl"] == profit
-        assert shown["history"] == history
-        assert shown["status"]["block_hash"] == status["block_hash"]
-        assert shown["status"]["total_value"] == status["total_value"]
-        assert shown["status"]["holdings"] == status["holdings"]
+            documents = {name: client.ask(f"{API_PREFIX}/{name}").json for name in ("status", "pnl", "history")}
+        assert documents["pnl"] == profit
+        assert documents["history"] == history
+        assert documents["status"]["block_hash"] == status["block_hash"]
+        assert documents["status"]["total_value"] == status["total_value"]
+        assert documents["status"]["holdings"] == status["holdings"]
         if history["values"]:
             newest = history["values"][0]
             assert newest["value"] == profit["value"] == profit["periods"][-1]["end_value"]
@@ -205,9 +205,9 @@ class Scene:
         self.set_gas()
         self.chain.mine()
         command = [sys.executable, "-c", DEADLY, str(self.chain.url), str(number), *args, "--config", str(self.config)]
-        killed = Preloaded(command, stderr=subprocess.PIPE, text=True)
-        _, said = killed.communicate(timeout=PATIENCE_S)
-        assert killed.returncode == -signal.SIGKILL, said
+        killed = PreloadedProcess(command, stderr=subprocess.PIPE, text=True)
+        _, output = killed.communicate(timeout=PATIENCE_S)
+        assert killed.returncode == -signal.SIGKILL, output
 
 
 def beyond_triggers(status: Mapping[str, Any]) -> dict[str, str]:

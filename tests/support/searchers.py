@@ -26,9 +26,9 @@ from agent.localchain.world import v2_input_to_reach
 from agent.model import IntentKind, LegPlace, Plan
 from agent.units import BPS, PIPS
 from tests.support.agents import ROOMY, USD, agent_on, explained, fund, lost, purse, yes
+from tests.support.constants import GWEI
 from tests.support.worlds import price_now
 
-GWEI = 10**9
 FIRST, LAST = 50 * GWEI, 0
 """Tips of transactions in front of ours, and behind ours."""
 PLAN_COST, SLIPPAGE = Fraction(50, BPS), Fraction(30, BPS)
@@ -158,13 +158,13 @@ class Searcher:
         assert swap.receipt is not None
         ends = [(done.leg, done.out_raw) for done in realised_legs(plan, swap.receipt) if done.leg.sink is LegPlace.WALLET]
         short = sum((self.worth(leg.token_out, leg.amount_out_raw - out_raw) for leg, out_raw in ends), Fraction(0))
-        shown = self.agent.sandwich_risk(outcome)
-        assert shown.max_loss is not None
-        assert shown.max_profit is not None
+        sandwich = self.agent.sandwich_risk(outcome)
+        assert sandwich.max_loss is not None
+        assert sandwich.max_profit is not None
         limit = (PLAN_COST + SLIPPAGE) * plan.turnover / USD + gas
-        most, worst = shown.max_loss / USD, plan_worst_case(outcome.step_input, plan)
+        most, worst = sandwich.max_loss / USD, plan_worst_case(outcome.step_input, plan)
         assert worst is not None
-        turnover, gained = plan.turnover / USD, shown.max_profit / USD
+        turnover, gained = plan.turnover / USD, sandwich.max_profit / USD
         return Turn(size_usd, outcome.kind, profit, lost_usd, limit, turnover, short, most, gained, worst / USD + gas)
 
     def at_swap(self, happens: Callable[[Plan], None]) -> Callable[[str], None]:
@@ -191,17 +191,17 @@ class Searcher:
         ours = [tx["hash"] for by_nonce in self.node.rpc("txpool_content")["pending"].values() for tx in by_nonce.values()]
         assert len(ours) == 1, "the mempool holds the agent's swap alone"
         nonce = int(self.node.rpc("eth_getTransactionCount", self.chain.whale.address, "latest"), 16)
-        wanted = [(self.order(pool, sold, tactic.front * size_usd), FIRST) for pool, sold in used if tactic.front]
-        wanted += [(order, LAST) for pool, sold in used if tactic.back for order in self.closing(pool, sold)]
+        orders = [(self.order(pool, sold, tactic.front * size_usd), FIRST) for pool, sold in used if tactic.front]
+        orders += [(order, LAST) for pool, sold in used if tactic.back for order in self.closing(pool, sold)]
         base_wei = int(self.node.rpc("eth_getBlockByNumber", "latest", False)["baseFeePerGas"], 16)
         hashes = []
-        for number, (order, tip) in enumerate(wanted):
+        for number, (order, tip) in enumerate(orders):
             most_wei = 200 * GWEI if tip == FIRST else base_wei * 9 // 8 + 1  # anvil orders by this fee; ours pays up to twice the base fee
             fees = {"gas": 3_000_000, "maxFeePerGas": most_wei, "maxPriorityFeePerGas": tip, "nonce": nonce + number}
             hashes.append("0x" + bytes(order.transact({"from": self.chain.whale.address, **fees})).hex())
         self.node.rpc("evm_mine")
         mined = self.node.rpc("eth_getBlockByNumber", "latest", False)["transactions"]
-        fronts = sum(tip == FIRST for _, tip in wanted)
+        fronts = sum(tip == FIRST for _, tip in orders)
         assert mined == hashes[:fronts] + ours + hashes[fronts:], "the block is not in the searcher's order"
 
     def pushes(self, plan: Plan) -> list[Push]:
@@ -216,9 +216,9 @@ class Searcher:
     def order(self, pool: str, sold: str, usd: Fraction) -> Any:
         """Return a bound call that sells for this many dollars (negative: buys)."""
         info = self.chain.deployed_world.pool_by_name[pool]
-        given = sold if usd > 0 else next(token.symbol for token in (info.token0, info.token1) if token.symbol != sold)
-        raw = int(abs(usd) / self.chain.deployed_world.prices_usd[given] * 10 ** self.chain.tokens[given].decimals)
-        return self._swap(info, given, raw, 0)
+        symbol_in = sold if usd > 0 else next(token.symbol for token in (info.token0, info.token1) if token.symbol != sold)
+        raw = int(abs(usd) / self.chain.deployed_world.prices_usd[symbol_in] * 10 ** self.chain.tokens[symbol_in].decimals)
+        return self._swap(info, symbol_in, raw, 0)
 
     def closing(self, pool: str, sold: str) -> list[Any]:
         """Return the calls behind a swap that sold this token into the pool: they buy it back while the pool is off the fair price.
@@ -235,17 +235,17 @@ class Searcher:
     def harvest(self, info: LocalPool) -> None:
         """Trade a pool until no further profit is possible after its fee."""
         now_x96, whale = sqrt_price_x96(price_now(self.chain, info.name)), self.chain.whale.address
-        for given, target, off in ((info.token0, self._kept(info, up=False), 1), (info.token1, self._kept(info, up=True), -1)):
+        for token_in, target, off in ((info.token0, self._kept(info, up=False), 1), (info.token1, self._kept(info, up=True), -1)):
             if (now_x96 - sqrt_price_x96(target)) * off <= 0:
                 continue
             if info.version == 3:
-                call = self._swap(info, given.symbol, self.chain.balance(given.symbol, whale) // 10, sqrt_price_x96(target))
+                call = self._swap(info, token_in.symbol, self.chain.balance(token_in.symbol, whale) // 10, sqrt_price_x96(target))
             else:
                 reserves = self.chain.contract(info.address, npm_artifact(V2_PAIR_ARTIFACT)).functions.getReserves().call()[:2]
                 there = v2_input_to_reach(*reserves, target) if off > 0 else v2_input_to_reach(*reversed(reserves), 1 / target)
                 if there == 0:
                     continue
-                call = self._swap(info, given.symbol, there, 0)
+                call = self._swap(info, token_in.symbol, there, 0)
             self.chain.send(call)
 
     def _kept(self, info: LocalPool, up: bool) -> Fraction:
@@ -253,11 +253,11 @@ class Searcher:
         fair, keeps = self.chain.pool_price(info.token0.symbol, info.token1.symbol), 1 - Fraction(info.fee_pips, PIPS)
         return fair * keeps if up else fair / keeps
 
-    def _swap(self, info: LocalPool, given: str, raw: int, limit_x96: int) -> Any:
+    def _swap(self, info: LocalPool, symbol_in: str, raw: int, limit_x96: int) -> Any:
         chain = self.chain
         router = chain.contract(chain.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02_ARTIFACT)).functions
-        sold = chain.tokens[given]
-        bought = info.token1 if info.token0.symbol == given else info.token0
+        sold = chain.tokens[symbol_in]
+        bought = info.token1 if info.token0.symbol == symbol_in else info.token0
         if info.version == 2:
             return router.swapExactTokensForTokens(raw, 0, [sold.address, bought.address], chain.whale.address)
         return router.exactInputSingle((sold.address, bought.address, info.fee_pips, chain.whale.address, raw, 0, limit_x96))

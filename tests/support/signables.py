@@ -19,8 +19,6 @@ from agent.signing.rules import SigningRules
 from agent.units import NATIVE
 from agent.venues.calldata import encode_multicall, wrapped_native_wei
 from tests.support import signing
-from tests.support import signing as providing
-from tests.support import signing as rebalancing
 from tests.support.builders import address
 from tests.support.records.native_legs import ONLY, PLANS
 from tests.support.signing import DEADLINE_S, MAX_GAS_WEI, NOW_S, ROUTER, RULES, STRANGER, WALLET, WETH, plan_of, tx
@@ -53,27 +51,27 @@ def _batch(trade: UnsignedTx, grant: Grant, rules: SigningRules) -> Signable:
 
 
 def _native() -> dict[str, Signable]:
-    found = {}
+    signables = {}
     for name, plan in PLANS.items():
-        grant = Grant(IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, plan, tuple(one.min_out_raw for one in plan.legs))
+        grant = Grant(IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, plan, tuple(leg.min_out_raw for leg in plan.legs))
         multicall = tx(ROUTER, encode_multicall(plan, WALLET, DEADLINE_S), value_wei=wrapped_native_wei(plan))
-        found[name] = Signable(multicall, grant, NATIVE_RULES)
+        signables[name] = Signable(multicall, grant, NATIVE_RULES)
     alone = plan_of(build_unwrap_leg(WETH, 5 * 10**16))
     assert alone == ONLY
     data = "0x2e1a7d4d" + (5 * 10**16).to_bytes(32, "big").hex()
-    found["unwrap"] = Signable(tx(WETH, data), Grant(IntentKind.UNWRAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, alone), NATIVE_RULES)
-    return found
+    signables["unwrap"] = Signable(tx(WETH, data), Grant(IntentKind.UNWRAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, alone), NATIVE_RULES)
+    return signables
 
 
-def _legacy(one: Signable) -> Signable:
-    price = one.tx.max_fee_wei
-    return replace(one, tx=replace(one.tx, max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=price))
+def _legacy(signable: Signable) -> Signable:
+    price = signable.tx.max_fee_wei
+    return replace(signable, tx=replace(signable.tx, max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=price))
 
 
 SIGNABLES: dict[str, Signable] = {
     **{name: Signable(*pair, RULES) for name, pair in signing.ALLOWED.items()},
-    **{f"rebalancer, {name}": Signable(*pair, rebalancing.REBALANCER_RULES) for name, pair in rebalancing.REBALANCES.items()},
-    **{name: Signable(*pair, providing.LP_RULES) for name, pair in providing.PROVIDING_ALLOWED.items()},
+    **{f"rebalancer, {name}": Signable(*pair, signing.REBALANCER_RULES) for name, pair in signing.REBALANCES.items()},
+    **{name: Signable(*pair, signing.LP_RULES) for name, pair in signing.PROVIDING_ALLOWED.items()},
     **{name: Signable(*pair, signing.FUTURES_RULES) for name, pair in signing.FUTURES_ALLOWED.items()},
     "futures: buy as delegate": Signable(signing.DELEGATE_BUY, signing.futures_grant(signing.BUY), signing.DELEGATE_RULES),
     **_native(),
@@ -145,10 +143,10 @@ def flipped_bits(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
 def edited_words(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
     """Yield the transaction with each word of the arguments replaced by critical values, removed, doubled, or shifted by another word."""
     data = calldata(transaction)
-    zero, one, two, most = bytes(WORD), (1).to_bytes(WORD, "big"), (2).to_bytes(WORD, "big"), b"\xff" * WORD
+    zero, one_word, two, most = bytes(WORD), (1).to_bytes(WORD, "big"), (2).to_bytes(WORD, "big"), b"\xff" * WORD
     for at in range(4, len(data), WORD):
         word = data[at : at + WORD]
-        for other in (zero, one, most, two, FOREIGN, b"", word + word, zero + word):
+        for other in (zero, one_word, most, two, FOREIGN, b"", word + word, zero + word):
             if other != word:
                 yield with_bytes(transaction, data[:at] + other + data[at + WORD :])
 

@@ -50,11 +50,11 @@ from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
 from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, encode_delegate, encode_deposit, encode_order, encode_withdrawal
 from tests.support.builders import address
+from tests.support.constants import GWEI
 
 CHAIN_ID = 31337
 NOW_S = 1_800_000_000
 DEADLINE_S = NOW_S + 60
-GWEI = 10**9
 MAX_FEE_WEI = 15 * GWEI
 """limits.gas_price of the rules."""
 KEY = load_key(TestAccountKey(0), CHAIN_ID, ask=None)
@@ -126,7 +126,7 @@ PLAN = plan_of(
     leg(USDT, USDC, 500_000_000, 499_000_000, fee_pips=100, sink=LegPlace.ROUTER),
     leg(USDC, WBTC, 499_000_000, 800_000, venue="uniswap_v2", source=LegPlace.ROUTER),
 )
-FLOORS = tuple(one.min_out_raw - 1 for one in PLAN.legs)
+FLOORS = tuple(leg.min_out_raw - 1 for leg in PLAN.legs)
 SWAP_GRANT = Grant(IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, PLAN, FLOORS)
 APPROVE_GRANT = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, MAX_GAS_WEI, approval_terms=(USDT, ROUTER, 500_000_000))
 RESET_GRANT = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, MAX_GAS_WEI, approval_terms=(USDT, ROUTER, 0))
@@ -261,10 +261,10 @@ def encode_program(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
 
 def rebalancing_grant_of(plan: Plan, **changes: object) -> Grant:
     """Return the grant of the plan, with floors slightly below its minimums."""
-    floors = tuple(max(1, one.min_out_raw - 1) for one in plan.legs)
-    kept = conditions(plan)
+    floors = tuple(max(1, leg.min_out_raw - 1) for leg in plan.legs)
+    terms = conditions(plan)
     plain = Grant(
-        IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, plan, floors, None, tuple(kept.prices.items()), kept.min_value_change_raw
+        IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, plan, floors, None, tuple(terms.prices.items()), terms.min_value_change_raw
     )
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 

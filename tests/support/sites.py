@@ -14,7 +14,8 @@ from agent.store.files.users import open_user_file
 from agent.web.access import Access
 from agent.web.document_cache import DocumentCache
 from agent.web.reach import PublicOptions, Reach
-from tests.support.dashboards import Served, StillBoard, documents
+from tests.support.dashboards import Served, StaticDocumentCache, documents
+from tests.support.fakes.clock import FakeClock
 
 PASSWORD = "correct horse battery"
 HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
@@ -32,30 +33,20 @@ def behind_proxy(folder: Path, name: str = "dash.example.org") -> PublicOptions:
     return PublicOptions(proxy=name, proxy_secret_file=file)
 
 
-class Now:
-    """The monotonic clock of sessions, moved by the test."""
-
-    def __init__(self) -> None:
-        self.s = 1000.0
-
-    def __call__(self) -> float:
-        return self.s
-
-
 class Site(Served):
     """A dashboard with users."""
 
     def __init__(
         self, file: Path, reach: Reach | None = None, config: str = "none.toml", port: int = 0, board: DocumentCache | None = None
     ) -> None:
-        self.file, self.now = file, Now()
+        self.file, self.clock = file, FakeClock(1_000)
         self.secrets = {name: pyotp.random_base32() for name in NAMES}
         for name in NAMES:
             open_user_file(file).add(name, HASH, self.secrets[name], name == "eve", 1)
-        self.access = Access(reach or Reach(port=1), UsersPlace(str(file)), self.now)
+        self.access = Access(reach or Reach(port=1), UsersPlace(str(file)), self.clock)
         self.access.set_users({number + 1: (name, name == "eve") for number, name in enumerate(NAMES)})
         if board is None:
-            board = StillBoard(config, Path("none.db"))
+            board = StaticDocumentCache(config, Path("none.db"))
             board.documents = documents()
         super().__init__(self.access, board, port)
 

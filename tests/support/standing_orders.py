@@ -29,8 +29,8 @@ from agent.planning.planner import plan
 from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from tests.support.builders import NOW_S, Number, feed_round, history, step_input, token, unit_price, with_limits
+from tests.support.tokens import USDC
 
-USDC = token("USDC")
 BLOCK_S = 12
 WIDE = {"turnover_bps": 1, "daily_turnover_bps": 1, "daily_loss_bps": None, "plan_cost_bps": 200, "price_impact_bps": 9_000}
 """Turnover limits that block everything except exits."""
@@ -87,8 +87,8 @@ class Bot:
     def look(self, prices: Mapping[str, Number], before: Sequence[Mapping[str, Number]] | None = None) -> Decision:
         """Run one cycle with all its effects; `memory` takes the place of the store."""
         self.step = apply_orders(self.seen(prices, before))
-        found = self.step.history
-        self.memory = replace(self.memory, orders=found.orders)
+        history = self.step.history
+        self.memory = replace(self.memory, orders=history.orders)
         self.looks, self.plan, self.refused = self.looks + 1, None, ""
         self.decision = decide(self.step).decision
         if isinstance(self.decision, Rebalance):
@@ -116,7 +116,8 @@ class Bot:
         """Re-arm the orders of a symbol as the owner's command does in the store."""
         at = "portfolio" if symbol == "" else token(symbol).address
         waiting = tuple(
-            replace(one, stage=OrderStage.WAITING, event_price=None) if one.token == at else one for one in self.memory.orders.states
+            replace(state, stage=OrderStage.WAITING, event_price=None) if state.token == at else state
+            for state in self.memory.orders.states
         )
         self.memory = history(self.memory, states=waiting)
 

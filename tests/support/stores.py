@@ -18,13 +18,37 @@ from sqlalchemy import event as database_event
 from agent import codec
 from agent.app.agent import Agent
 from agent.app.research.offline import plan_step_input
-from agent.localchain import LocalChain
 from agent.model import Allocation, StepInput
 from agent.store import Store, open_store, opening
 from agent.store.files.recorder import RecorderLimits, StepRecorder
 from agent.store.migrations.schema import REVISIONS
 from agent.store.tables import AllocationRow, PinRow
 from tests.support import builders
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, Killed, new_store
+
+
+def store_fixture(
+    kind: str = "", *, wallet: str = WALLET, wrapped_native: str = "", chain_id: int = CHAIN_ID, begins_step: bool = False
+) -> Callable[..., Iterator[Store]]:
+    """Return the fixture `store` of a module: a new store of the kind, or of each kind; with `begins_step` the step `s` has begun."""
+
+    def opened(kind: str, folder: Path) -> Iterator[Store]:
+        store = new_store(kind, folder, wallet, wrapped_native, chain_id)
+        if begins_step:
+            store.steps.begin("s", START_S, "{}")
+        yield store
+        store.close()
+
+    @pytest.fixture(name="store")
+    def of_kind(tmp_path: Path) -> Iterator[Store]:
+        yield from opened(kind, tmp_path)
+
+    @pytest.fixture(name="store")
+    def of_each_kind(store_kind: str, tmp_path: Path) -> Iterator[Store]:
+        yield from opened(store_kind, tmp_path)
+
+    return of_kind if kind else of_each_kind
+
 
 DIGEST = "ab" * 32
 ROOMY = RecorderLimits(1_000, 10**9)
@@ -51,10 +75,10 @@ def recorded(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: RecorderL
     store.steps.on_step_recorded = StepRecorder(place, DIGEST, "live", bounds).write_step
     known = len(store.steps.newest(1_000))
     for number, step in enumerate(steps, known):
-        name, found = f"{number:012x}", plan_step_input(step)
+        name, outcome = f"{number:012x}", plan_step_input(step)
         store.steps.begin(name, step.snapshot.now_s, codec.dumps(step))
-        plan = None if found.plan is None else codec.dumps(found.plan)
-        store.steps.end(name, type(found.decision).__name__.lower(), found.reason, plan, found.kind.value)
+        plan = None if outcome.plan is None else codec.dumps(outcome.plan)
+        store.steps.end(name, type(outcome.decision).__name__.lower(), outcome.reason, plan, outcome.kind.value)
     store.close()
     return place
 
@@ -109,24 +133,6 @@ def install_later_version(patch: pytest.MonkeyPatch, folder: Path) -> str:
 
 
 # --- End of a process at a chosen moment of a step, simulated in this process: the store is opened again. Blocks may be held back.
-
-
-class Killed(BaseException):
-    """Simulated end of the process; no `except Exception` catches it."""
-
-
-class Clock:
-    """The chain's clock; sleeping mines blocks unless they are held back."""
-
-    def __init__(self, chain: LocalChain) -> None:
-        self.chain, self.held = chain, False
-
-    def now_s(self) -> int:
-        return self.chain.now_s()
-
-    def sleep(self, seconds: float) -> None:
-        if not self.held:
-            self.chain.clock.sleep(seconds)
 
 
 @contextmanager

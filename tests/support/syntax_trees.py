@@ -25,14 +25,14 @@ def nodes(path: Path) -> tuple[ast.AST, ...]:
 def imported(path: Path) -> set[str]:
     guards = [node for node in nodes(path) if isinstance(node, ast.If) and "TYPE_CHECKING" in identifiers(ast.walk(node.test))]
     guarded = {id(node) for guard in guards for node in ast.walk(guard)}
-    found: set[str] = set()
+    names: set[str] = set()
     for node in nodes(path):
         if isinstance(node, ast.Import) and id(node) not in guarded:
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and id(node) not in guarded:
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 NAMES = {

@@ -67,7 +67,7 @@ class BotApi:
         time.sleep(for_s)
         return len(self.sent)
 
-    def answer(self, method: str, given: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    def answer(self, method: str, request: dict[str, str]) -> tuple[int, dict[str, Any]]:
         with self.changed:
             for failure in self.failures:
                 if failure[0] == method:
@@ -77,17 +77,17 @@ class BotApi:
             if method == "getMe":
                 return 200, {"ok": True, "result": {"id": 123456, "is_bot": True, "first_name": "trimtab", "username": "trimtab_bot"}}
             if method == "sendMessage":
-                self.sent.append((int(given["chat_id"]), given["text"]))
+                self.sent.append((int(request["chat_id"]), request["text"]))
                 self.changed.notify_all()
-                chat = {"id": int(given["chat_id"]), "type": "private"}
+                chat = {"id": int(request["chat_id"]), "type": "private"}
                 return 200, {
                     "ok": True,
-                    "result": {"message_id": len(self.sent), "date": int(time.time()), "chat": chat, "text": given["text"]},
+                    "result": {"message_id": len(self.sent), "date": int(time.time()), "chat": chat, "text": request["text"]},
                 }
-            offset = int(given.get("offset", 0))
+            offset = int(request.get("offset", 0))
             self.offsets.append(offset)
-            self.pending = [one for one in self.pending if one["update_id"] >= offset]
-            self.changed.wait_for(lambda: bool(self.pending or self.again or self.failures), min(float(given.get("timeout", 0)), 1.0))
+            self.pending = [update for update in self.pending if update["update_id"] >= offset]
+            self.changed.wait_for(lambda: bool(self.pending or self.again or self.failures), min(float(request.get("timeout", 0)), 1.0))
             again, self.again = self.again, []
             return 200, {"ok": True, "result": [*again, *self.pending]}
 
@@ -109,9 +109,9 @@ def bot_api() -> Iterator[BotApi]:
         def do_POST(self) -> None:
             _, token, method = self.path.split("/")
             text = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            given = {name: values[-1] for name, values in parse_qs(text).items()}
+            parameters = {name: values[-1] for name, values in parse_qs(text).items()}
             if token == f"bot{TOKEN}":
-                status, body = api.answer(method, given)
+                status, body = api.answer(method, parameters)
             else:
                 status, body = 401, {"ok": False, "error_code": 401, "description": "Unauthorized"}
             raw = json.dumps(body).encode()
@@ -139,7 +139,7 @@ def bot_api() -> Iterator[BotApi]:
 @contextmanager
 def running(loaded: LoadedConfig, actions: PhoneActions, before_end: Callable[[], object] = lambda: None) -> Iterator[TelegramBot]:
     """Run the bot in its own thread; it ends at any await, as if killed."""
-    ready, found, ended = threading.Event(), list[TelegramBot](), list[BaseException]()
+    ready, bots, ended = threading.Event(), list[TelegramBot](), list[BaseException]()
     ends: list[Callable[[], object]] = []
 
     def work() -> None:
@@ -147,7 +147,7 @@ def running(loaded: LoadedConfig, actions: PhoneActions, before_end: Callable[[]
             with telegram.open_bot(loaded) as bot:
                 bot.actions, bot.watch_interval_s = actions, 0.05
                 task, loop = asyncio.create_task(bot.run()), asyncio.get_running_loop()
-                found.append(bot)
+                bots.append(bot)
                 ends.append(lambda: loop.call_soon_threadsafe(task.cancel))
                 ready.set()
                 with suppress(asyncio.CancelledError):
@@ -163,8 +163,8 @@ def running(loaded: LoadedConfig, actions: PhoneActions, before_end: Callable[[]
     thread.start()
     assert ready.wait(90)
     try:
-        if found:
-            yield found[0]
+        if bots:
+            yield bots[0]
     finally:
         for end in ends:
             with suppress(RuntimeError):

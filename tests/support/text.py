@@ -15,21 +15,21 @@ E = TypeVar("E", bound=TrimtabError)
 
 def mentions(text: object, *terms: str) -> bool:
     """Return whether the text has each of the terms, in any order and case."""
-    found = str(text).casefold()
-    return all(term.casefold() in found for term in terms)
+    folded_text = str(text).casefold()
+    return all(term.casefold() in folded_text for term in terms)
 
 
-def causes(found: Any) -> tuple[str, ...]:
+def causes(result: Any) -> tuple[str, ...]:
     """Return the codes of an outcome: guards that refused, causes of a halt, or the setting that held back a trigger."""
-    verdicts = getattr(found, "refusal_verdicts", ()) or getattr(getattr(found, "plan", None), "verdicts", ())
-    refused = tuple(one.guard for one in verdicts if not one.passed)
-    limiting_rule = getattr(found.decision, "limiting_rule", "")
-    return refused or getattr(found.decision, "codes", ()) or ((limiting_rule,) if limiting_rule else ())
+    verdicts = getattr(result, "refusal_verdicts", ()) or getattr(getattr(result, "plan", None), "verdicts", ())
+    refused = tuple(verdict.guard for verdict in verdicts if not verdict.passed)
+    limiting_rule = getattr(result.decision, "limiting_rule", "")
+    return refused or getattr(result.decision, "codes", ()) or ((limiting_rule,) if limiting_rule else ())
 
 
-def blocked(found: Any) -> list[str]:
+def blocked(result: Any) -> list[str]:
     """Return the tokens whose exits an outcome or decision skips."""
-    return [one.token for one in getattr(found, "decision_result", found).blocked_exits]
+    return [blocked_exit.token for blocked_exit in getattr(result, "decision_result", result).blocked_exits]
 
 
 @contextmanager

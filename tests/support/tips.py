@@ -10,10 +10,11 @@ from typing import Any
 from eth_account.typed_transactions import TypedTransaction
 from hexbytes import HexBytes
 
-from agent.chain.rpc import RpcCall, RpcFault, Transport, require_result
+from agent.chain.rpc import RpcCall, RpcFault, Transport
+from tests.support.constants import GWEI
 from tests.support.endpoints import SEND, Reply, passing_on, serve
+from tests.support.fakes.transport import RecordingTransport
 
-GWEI = 10**9
 WORDINGS = {
     "geth": "transaction gas price below minimum: gas tip cap {tip}, minimum needed {needed}",
     "geth 1.14": "transaction underpriced: tip needed {needed}, tip permitted {tip}",
@@ -37,30 +38,21 @@ def tip_of(raw_hex: str) -> int:
 
 
 class DemandingNode:
-    """A node that refuses a tip below `needed_wei` in the words of `wording`, and suggests `suggested`. `refused` are the refused tips."""
+    """Refuses by `transport` a tip below `needed_wei` in the words of `wording`, and suggests `suggested`; `refused` has those tips."""
 
     def __init__(self, line: Transport, needed_wei: int, wording: str = "geth", suggested: object = hex(GWEI // 10)) -> None:
-        self._line = line
-        self.operator, self.name = "demanding", "endpoint 'demanding' at test"
         self.needed_wei, self.wording, self.suggested = needed_wei, wording, suggested
         self.refused: list[int] = []
+        self.transport = RecordingTransport(line, "demanding", self._change, intercept=self._refuse)
 
-    @property
-    def request_count(self) -> int:
-        """See Transport."""
-        return self._line.request_count
+    def _refuse(self, calls: Sequence[RpcCall]) -> list[Any] | None:
+        if calls[0][0] != SEND or (tip := tip_of(calls[0][1][0])) >= self.needed_wei:
+            return None
+        self.refused.append(tip)
+        return [RpcFault(-32000, WORDINGS[self.wording].format(tip=tip, needed=self.needed_wei))]
 
-    def call(self, method: str, params: list[Any]) -> Any:
-        """See Transport."""
-        return require_result(self.name, method, self.batch([(method, params)])[0])
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport."""
-        if calls[0][0] == SEND and (tip := tip_of(calls[0][1][0])) < self.needed_wei:
-            self.refused.append(tip)
-            return [RpcFault(-32000, WORDINGS[self.wording].format(tip=tip, needed=self.needed_wei))]
-        answers = self._line.batch(calls)
-        return [self.suggested if method == METHOD else answer for (method, _), answer in zip(calls, answers, strict=True)]
+    def _change(self, method: str, params: list[Any], answer: Any) -> Any:
+        return self.suggested if method == METHOD else answer
 
 
 @contextmanager
@@ -68,21 +60,21 @@ def serving_demands(url: str, needed_wei: int, heard: Callable[[int], object]) -
     """Serve the node at `url` without a suggested tip, and refuse a tip below `needed_wei`; `heard` gets each sent tip."""
     forward = passing_on(url)
 
-    def fault(asked: Any, code: int, message: str) -> Any:
-        return {"jsonrpc": "2.0", "id": asked["id"], "error": {"code": code, "message": message}}
+    def fault(request: Any, code: int, message: str) -> Any:
+        return {"jsonrpc": "2.0", "id": request["id"], "error": {"code": code, "message": message}}
 
-    def answer(asked: Any) -> Reply:
-        if not isinstance(asked, list) and asked["method"] == SEND:
-            heard(tip := tip_of(asked["params"][0]))
+    def answer(request: Any) -> Reply:
+        if not isinstance(request, list) and request["method"] == SEND:
+            heard(tip := tip_of(request["params"][0]))
             if tip < needed_wei:
                 message = WORDINGS["geth"].format(tip=tip, needed=needed_wei)
-                return Reply(json.dumps(fault(asked, -32000, message)).encode())
-        answers = json.loads(forward(asked).body)
-        if not isinstance(asked, list):
-            without = fault(asked, -32601, NO_METHOD.message) if asked["method"] == METHOD else answers
+                return Reply(json.dumps(fault(request, -32000, message)).encode())
+        answers = json.loads(forward(request).body)
+        if not isinstance(request, list):
+            without = fault(request, -32601, NO_METHOD.message) if request["method"] == METHOD else answers
             return Reply(json.dumps(without).encode())
-        missing = {call["id"]: fault(call, -32601, NO_METHOD.message) for call in asked if call["method"] == METHOD}
-        return Reply(json.dumps([missing.get(one["id"], one) for one in answers]).encode())
+        missing = {call["id"]: fault(call, -32601, NO_METHOD.message) for call in request if call["method"] == METHOD}
+        return Reply(json.dumps([missing.get(reply["id"], reply) for reply in answers]).encode())
 
     with serve(answer) as served:
         yield served.url

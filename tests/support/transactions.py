@@ -28,16 +28,15 @@ from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store import Store, open_memory_store, open_store
 from agent.store.database import Database
 from agent.store.transitions import ENDED_IN_BLOCK_STATES, NONCE_USED_STATES
+from tests.support.constants import GWEI, WALLET
+from tests.support.fakes.clock import START_S, FakeClock
 from tests.support.movements import movements
 
 # --- A chain of one wallet in memory, for the executor's state machine alone; tests that move money use real nodes.
 
 
 CHAIN_ID = 31337
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 OTHER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
-START_S = 1_700_000_000
-GWEI = 10**9
 
 
 def tx(nonce: int, data: str = "0x01", max_fee_wei: int = 10 * GWEI) -> UnsignedTx:
@@ -50,21 +49,6 @@ def grant(kind: IntentKind = IntentKind.SWAP, deadline_s: int = START_S + 90) ->
 
 def receipt(tx_hash: str, block: int, block_hash: str, status: int = 1) -> Receipt:
     return Receipt(tx_hash, status, block, block_hash, 50_000, 2 * GWEI, ())
-
-
-class ManualClock:
-    """A clock moved by sleeping; `each` is called after each sleep, for example to move the chain."""
-
-    def __init__(self) -> None:
-        self.now = START_S
-        self.each = lambda: None
-
-    def now_s(self) -> int:
-        return int(self.now)
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self.each()
 
 
 class ScriptedSigner:
@@ -164,9 +148,9 @@ class ScriptedChain:
             if tx_hash in block and self.hides_receipts:
                 return TransactionStatus("unknown" if self.hides_hashes else "pending", None)
             if tx_hash in block:
-                found = receipt(tx_hash, number, self._hash(number), self.status)
-                found = replace(found, gas_used=self.gas_used, effective_gas_price_wei=self.gas_price_wei)
-                return TransactionStatus("mined", found)
+                mined_receipt = receipt(tx_hash, number, self._hash(number), self.status)
+                mined_receipt = replace(mined_receipt, gas_used=self.gas_used, effective_gas_price_wei=self.gas_price_wei)
+                return TransactionStatus("mined", mined_receipt)
         return TransactionStatus("pending" if tx_hash in self.pool else "unknown", None)
 
     def nonces(self, _owner: str) -> tuple[int, int]:
@@ -206,7 +190,7 @@ class Bench:
     path: Path
     chain: ScriptedChain
     signer: ScriptedSigner
-    clock: ManualClock
+    clock: FakeClock
     store: Store
     settings: SubmissionSettings
     paused: bool | None = False
@@ -250,33 +234,33 @@ def bench(folder: Path, *, automine: bool = True, confirmations: int = 1) -> Ben
     path = folder / "trimtab.db"
     settings = SubmissionSettings(confirmations, poll_s=1, mined_timeout_s=5, final_timeout_s=5, max_fee_wei=100 * GWEI)
     chain = ScriptedChain(automine)
-    return Bench(path, chain, ScriptedSigner(chain), ManualClock(), open_store(f"sqlite:///{path}", CHAIN_ID, WALLET), settings)
+    return Bench(path, chain, ScriptedSigner(chain), FakeClock(), open_store(f"sqlite:///{path}", CHAIN_ID, WALLET), settings)
 
 
 class Killed(BaseException):
     """Simulated end of the process."""
 
 
-def killed_at(made: Bench, name: str) -> None:
+def killed_at(submitter_bench: Bench, name: str) -> None:
     """Run until `name`, end the process there, and open the store again."""
 
     def die(event) -> None:
         if event.name == name:
             raise Killed
 
-    made.on_event = die
+    submitter_bench.on_event = die
     with pytest.raises(Killed):
-        made.run()
-    made.restart()
+        submitter_bench.run()
+    submitter_bench.restart()
 
 
 def lost_in_broadcast(folder: Path) -> Bench:
     """Return a bench with a transaction that was sent but that no node knows."""
-    made = bench(folder)
-    made.chain.lose = True
-    killed_at(made, "after:send")
-    made.chain.lose = False
-    return made
+    lost_bench = bench(folder)
+    lost_bench.chain.lose = True
+    killed_at(lost_bench, "after:send")
+    lost_bench.chain.lose = False
+    return lost_bench
 
 
 CEILING_WEI = 15 * GWEI
@@ -355,9 +339,9 @@ class Walk:
             for number, tx_hash in enumerate(dict.fromkeys(chain.sent)):
                 yield f"block takes {number}", mining(tx_hash)
             if chain.pool:
-                yield "nodes forget", lambda made: made.chain.pool.clear()
+                yield "nodes forget", lambda world: world.chain.pool.clear()
         elif mined[1] < DEEP:
-            yield "bury", lambda made: made.chain.blocks.append({})
+            yield "bury", lambda world: world.chain.blocks.append({})
         if mined is not None:
             yield "reorganisation forgets it", reorganising(False)
             yield "reorganisation leaves it pending", reorganising(True)
@@ -369,16 +353,16 @@ class Walk:
 
     def after(self, world: World, name: str, act: Callable[[World], None]) -> World:
         """Return a copy of the world after an act. Raises AssertionError if an invariant is broken."""
-        made = World(world.data, copy.deepcopy(world.chain), world.late, (*world.path, name))
-        self.memory.connection.deserialize(made.data)
-        act(made)
-        made.data = self.memory.connection.serialize()
-        self.judge(made)
-        return made
+        next_world = World(world.data, copy.deepcopy(world.chain), world.late, (*world.path, name))
+        self.memory.connection.deserialize(next_world.data)
+        act(next_world)
+        next_world.data = self.memory.connection.serialize()
+        self.judge(next_world)
+        return next_world
 
     def _look(self, kill: str | None) -> Callable[[World], None]:
-        def look(made: World) -> None:
-            chain, before = made.chain, len(made.chain.sent)
+        def look(world: World) -> None:
+            chain, before = world.chain, len(world.chain.sent)
             try:
                 self._executor(chain, kill, START_S + 10_000).reconcile()
             except Killed:
@@ -389,15 +373,15 @@ class Walk:
                 assert intent.receipt is not None
                 self.store.budgets.book_intent(intent, Fraction(1), Fraction(1), intent.receipt.gas_cost_wei, START_S)
             kinds = {str(intent.tx_hash): intent.kind for intent in self.store.journal.intents()}
-            if made.late or chain.simulation:
+            if world.late or chain.simulation:
                 assert all(kinds[tx_hash] is IntentKind.CANCEL for tx_hash in chain.sent[before:]), "an old floor was sent again"
             self.require_agreement(chain)
 
         return look
 
     def _executor(self, chain: ScriptedChain, kill: str | None, now_s: int) -> JournaledExecutor:
-        clock = ManualClock()
-        clock.now = now_s
+        clock = FakeClock()
+        clock.time_s = now_s
 
         def tell(moment: object) -> None:
             if kill is not None and getattr(moment, "name", "") == kill:
@@ -413,55 +397,57 @@ class Walk:
         consumed = [intent for intent in intents if intent.state in NONCE_USED_STATES]
         assert [intent.tx_hash for intent in consumed] == ([] if mined is None else [mined[0]])
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in consumed if intent.receipt is not None)
-        found = self.store.budgets.history(START_S)
-        assert (found.budgets.gas_24h_wei, found.budgets.loss_24h) == (gas_wei, len(consumed))
+        history = self.store.budgets.history(START_S)
+        assert (history.budgets.gas_24h_wei, history.budgets.loss_24h) == (gas_wei, len(consumed))
         assert {movement.tx_hash for movement in movements(self.store)} == {str(intent.tx_hash) for intent in consumed}
         assert self.store.journal.expected_nonce() == (0 if mined is None else 1)
         swapped = any(intent.kind is IntentKind.SWAP for intent in consumed)
-        assert (found.reviews.last_rebalance_s is not None) == swapped
+        assert (history.reviews.last_rebalance_s is not None) == swapped
         if mined is not None and mined[1] >= CONFIRMATIONS:
             assert not self.store.journal.open_intents()
 
     def judge(self, world: World) -> None:
         """Assert the invariants of every moment, even after a crash."""
         intents = list(reversed(self.store.journal.intents()))
-        left = [
+        broadcast_intents = [
             intent
             for intent in intents
             if any(move.new_state is IntentState.BROADCAST for move in self.store.journal.transitions(intent.id))
         ]
-        assert set(world.chain.sent) <= {str(intent.tx_hash) for intent in left}, "something was sent that the journal does not hold"
+        assert set(world.chain.sent) <= {str(intent.tx_hash) for intent in broadcast_intents}, (
+            "something was sent that the journal does not hold"
+        )
         assert len([intent for intent in intents if intent.state in ENDED_IN_BLOCK_STATES]) <= 1, (
             "two transactions of one nonce ended in a block"
         )
         for intent in intents:
             assert intent.tx.max_fee_wei is not None
             assert intent.tx.max_fee_wei <= CEILING_WEI
-            older = next((one for one in intents if one.id == intent.replaced_intent_id), None)
+            older = next((earlier_intent for earlier_intent in intents if earlier_intent.id == intent.replaced_intent_id), None)
             if older is not None:
                 assert intent.tx.max_fee_wei * BUMP_DENOMINATOR >= (older.tx.max_fee_wei or 0) * BUMP_NUMERATOR
                 assert intent.kind in (older.kind, IntentKind.CANCEL)
         if (mined := held(world.chain)) is not None:
-            self._require_in_reach(left, mined[0])
+            self._require_in_reach(broadcast_intents, mined[0])
 
     def _require_in_reach(self, intents: list[Intent], tx_hash: str) -> None:
         """Assert that the next cycle will query a mined transaction: it is open, or ended with its own block."""
-        (found,) = [intent for intent in intents if intent.tx_hash == tx_hash]
-        others = [intent for intent in intents if intent.id != found.id]
+        (own_intent,) = [intent for intent in intents if intent.tx_hash == tx_hash]
+        others = [intent for intent in intents if intent.id != own_intent.id]
         decided = any(intent.state in ENDED_IN_BLOCK_STATES for intent in others)
-        assert found.state not in (IntentState.REPLACED, IntentState.CANCELLED) or decided or any(is_open(intent) for intent in others)
+        assert own_intent.state not in (IntentState.REPLACED, IntentState.CANCELLED) or decided or any(is_open(intent) for intent in others)
 
     def calm(self, world: World) -> None:
         """Mine the newest pending transaction from now on, and assert that the nonce ends once, as the chain has it, and is booked so."""
-        made = world
+        calm_world = world
         for _ in range(4):
-            made = self.after(made, "look", self._look(None))
+            calm_world = self.after(calm_world, "look", self._look(None))
             waiting = [str(intent.tx_hash) for intent in self.store.journal.intents() if intent.state is IntentState.BROADCAST]
-            if held(made.chain) is None and waiting:
-                made = self.after(made, "block takes the newest", mining(waiting[0]))
-            made = self.after(made, "bury", lambda found: found.chain.blocks.extend([{}, {}]))
-        self.memory.connection.deserialize(made.data)
-        assert self.store.journal.open_intents() == (), made.path
+            if held(calm_world.chain) is None and waiting:
+                calm_world = self.after(calm_world, "block takes the newest", mining(waiting[0]))
+            calm_world = self.after(calm_world, "bury", lambda world: world.chain.blocks.extend([{}, {}]))
+        self.memory.connection.deserialize(calm_world.data)
+        assert self.store.journal.open_intents() == (), calm_world.path
         assert len([intent for intent in self.store.journal.intents() if intent.state is IntentState.FINAL]) == 1
 
     def key(self, world: World) -> tuple[object, ...]:
@@ -505,10 +491,10 @@ def current(chain: ScriptedChain, intent: Intent) -> bool:
 def mining(tx_hash: str) -> Callable[[World], None]:
     """Return an act that mines a transaction, even one that nodes have forgotten, since anyone may have kept it."""
 
-    def mine(made: World) -> None:
-        stamp = made.chain.timestamp_s
-        made.chain.mine(tx_hash)
-        made.chain.timestamp_s = stamp
+    def mine(world: World) -> None:
+        stamp = world.chain.timestamp_s
+        world.chain.mine(tx_hash)
+        world.chain.timestamp_s = stamp
 
     return mine
 
@@ -516,30 +502,30 @@ def mining(tx_hash: str) -> Callable[[World], None]:
 def reorganising(pending: bool) -> Callable[[World], None]:
     """Return an act that removes its block; nodes forget the transaction, or have it pending again."""
 
-    def reorganise(made: World) -> None:
-        tx_hash, depth = held(made.chain) or ("", 0)
-        made.chain.reorg(depth)
+    def reorganise(world: World) -> None:
+        tx_hash, depth = held(world.chain) or ("", 0)
+        world.chain.reorg(depth)
         if pending:
-            made.chain.pool[tx_hash] = 0
+            world.chain.pool[tx_hash] = 0
 
     return reorganise
 
 
-def moving(made: World) -> None:
+def moving(submitter_bench: World) -> None:
     """Move the transaction into another block."""
-    tx_hash, depth = held(made.chain) or ("", 0)
-    made.chain.reorg(depth)
-    made.chain.blocks[-1] = {tx_hash: 0}
+    tx_hash, depth = held(submitter_bench.chain) or ("", 0)
+    submitter_bench.chain.reorg(depth)
+    submitter_bench.chain.blocks[-1] = {tx_hash: 0}
 
 
-def late(made: World) -> None:
+def late(world: World) -> None:
     """Advance chain time past the deadline."""
-    made.late, made.chain.timestamp_s = True, START_S + 1_000
+    world.late, world.chain.timestamp_s = True, START_S + 1_000
 
 
-def turn(made: World) -> None:
+def turn(world: World) -> None:
     """Move the market so that the swap would fail."""
-    made.chain.simulation = "Too little received"
+    world.chain.simulation = "Too little received"
 
 
 # --- A bench without automatic mining in which pending transactions are bumped; and the invariants of every replacement.
@@ -547,23 +533,23 @@ def turn(made: World) -> None:
 
 def patient(folder: Path, **settings: object) -> Bench:
     """Return a bench without automatic mining, in which pending transactions are bumped every two seconds, for a minute."""
-    made = bench(folder, automine=False)
-    made.settings = replace(made.settings, **{"bump_after_s": 2, "mined_timeout_s": 60, **settings})
-    return made
+    waiting_bench = bench(folder, automine=False)
+    waiting_bench.settings = replace(waiting_bench.settings, **{"bump_after_s": 2, "mined_timeout_s": 60, **settings})
+    return waiting_bench
 
 
-def states(made: Bench) -> list[tuple[str, str]]:
-    return [(intent.kind.value, intent.state.value) for intent in reversed(made.store.journal.intents())]
+def states(submitter_bench: Bench) -> list[tuple[str, str]]:
+    return [(intent.kind.value, intent.state.value) for intent in reversed(submitter_bench.store.journal.intents())]
 
 
-def when_sent(made: Bench, count: int, act: Callable[[], object]) -> None:
+def when_sent(submitter_bench: Bench, count: int, act: Callable[[], object]) -> None:
     """Call `act` at each sleep once `count` transactions were sent."""
 
     def each() -> None:
-        if len(made.chain.sent) >= count:
+        if len(submitter_bench.chain.sent) >= count:
             act()
 
-    made.clock.each = each
+    submitter_bench.clock.on_sleep = each
 
 
 def require_dearer(intents: Sequence[Intent]) -> None:

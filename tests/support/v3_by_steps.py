@@ -21,13 +21,12 @@ from agent.amm.v3.math import (
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.pool_swap import swap
 from agent.amm.v3.tick_bitmap import TickLiquidity, next_initialized_tick_within_one_word
-from tests.support import amm_pools as given_pools
-from tests.support import worlds as world
+from tests.support import amm_pools, worlds
 from tests.support.amm_pools import flat
 
 
 @dataclass(frozen=True)
-class Ended:
+class SwapEnd:
     """What is left of the input, the output, the fee, and the pool after it."""
 
     remaining: int
@@ -44,7 +43,7 @@ class LeftKnownTicks(Exception):
     """The next step needs ticks that the state does not know."""
 
 
-def swap_by_steps(pool: V3Pool, zero_for_one: bool, amount: int, limit: int) -> Ended:
+def swap_by_steps(pool: V3Pool, zero_for_one: bool, amount: int, limit: int) -> SwapEnd:
     """One turn of the loop per step of the contract. The caller sees to a sane amount and limit."""
     price, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
     net = {known.index: known.liquidity_net for known in pool.ticks}
@@ -78,13 +77,13 @@ def swap_by_steps(pool: V3Pool, zero_for_one: bool, amount: int, limit: int) -> 
         elif reached != price:
             tick = get_tick_at_sqrt_ratio(reached)
         price = reached
-    return Ended(remaining, calculated, fees, price, tick, liquidity, crossed, steps)
+    return SwapEnd(remaining, calculated, fees, price, tick, liquidity, crossed, steps)
 
 
-some_pools = st.one_of(given_pools.v3_pools(), given_pools.v3_pools(windowed=True), given_pools.v3_pools(moderate=True))
+some_pools = st.one_of(amm_pools.v3_pools(), amm_pools.v3_pools(windowed=True), amm_pools.v3_pools(moderate=True))
 
 
-def by_swap(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
+def by_swap(state: V3Pool, down: bool, amount: int, limit: int) -> SwapEnd | str:
     """The swap of the library, in the terms of the one by steps; the reason where the contract reverts, "?" beyond known ticks."""
     try:
         end = swap(state, down, amount, limit)
@@ -93,10 +92,10 @@ def by_swap(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
     if end.left_known_ticks:
         return "?"
     counts = end.ticks_crossed, end.stops
-    return Ended(end.amount_remaining, end.amount_out, end.fee, end.sqrt_price_x96, end.tick, end.liquidity, *counts)
+    return SwapEnd(end.amount_remaining, end.amount_out, end.fee, end.sqrt_price_x96, end.tick, end.liquidity, *counts)
 
 
-def by_steps(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
+def by_steps(state: V3Pool, down: bool, amount: int, limit: int) -> SwapEnd | str:
     """The swap by steps, in the same words where there is none."""
     try:
         return swap_by_steps(state, down, amount, limit)
@@ -124,18 +123,18 @@ def draw_limit(data: st.DataObject, state: V3Pool, down: bool) -> int:
 
 def draw_amount(data: st.DataObject, state: V3Pool, down: bool, limit: int) -> int:
     """Any input, or what leads exactly onto a price, and one beside it."""
-    amount = data.draw(given_pools.amounts)
+    amount = data.draw(amm_pools.amounts)
     goal = draw_limit(data, state, down)
     if data.draw(st.booleans()) and goal != price_limit(down):
         there = by_steps(state, down, 2**200, goal)
-        if isinstance(there, Ended):
+        if isinstance(there, SwapEnd):
             amount = 2**200 - there.remaining + data.draw(st.sampled_from((-1, 0, 0, 1)))
     return max(amount, 1)
 
 
 def mainnet_pool() -> V3Pool:
     """The recorded WBTC/WETH pool."""
-    recorded = world.recorded_pool()
+    recorded = worlds.recorded_pool()
     ticks = tuple(TickLiquidity(index, net) for index, net in recorded.net_by_tick.items())
     state = flat(fee_pips=recorded.fee_pips, tick_spacing=recorded.tick_spacing, ticks=ticks)
     return replace(state, sqrt_price_x96=recorded.sqrt_price_x96, tick=recorded.tick, liquidity=recorded.liquidity)

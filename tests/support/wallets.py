@@ -30,9 +30,9 @@ from agent.venues.gas_fees import gas_fees
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.support import builders
+from tests.support.constants import GWEI
 from tests.support.signing import plan_of
 
-GWEI = 10**9
 LIMIT_WEI = 200 * GWEI
 MAX_GAS_WEI = 10**18
 DEADLINE_S = 90
@@ -107,11 +107,11 @@ class Desk:
     def mined(self, tx_hash: str) -> Receipt:
         """Wait for the receipt, since anvil mines only after its answer."""
         for _ in range(500):
-            seen = self.sender.status_of(tx_hash)
-            if seen.receipt is not None:
-                return seen.receipt
+            status = self.sender.status_of(tx_hash)
+            if status.receipt is not None:
+                return status.receipt
             time.sleep(0.01)
-        raise AssertionError(f"{tx_hash} is {seen.state} after 5 s")
+        raise AssertionError(f"{tx_hash} is {status.state} after 5 s")
 
     def grant(self, kind: IntentKind, **changes: object) -> Grant:
         """Return a grant at the chain's time."""
@@ -197,8 +197,8 @@ class AtomicDesk(Desk):
     def prices(self) -> dict[str, Fraction]:
         """USDC base units per base unit of each token, at the chain's prices."""
         usd = self.chain.deployed_world.prices_usd
-        found = {token.address: usd[symbol] * 10**6 / 10**token.decimals for symbol, token in self.chain.tokens.items()}
-        return found | {NATIVE: found[self.at("WETH")]}
+        price_by_token = {token.address: usd[symbol] * 10**6 / 10**token.decimals for symbol, token in self.chain.tokens.items()}
+        return price_by_token | {NATIVE: price_by_token[self.at("WETH")]}
 
     def terms(self, legs: Sequence[Leg]) -> RebalancerTerms:
         """Return prices, and the value of the minimums."""
@@ -212,10 +212,10 @@ class AtomicDesk(Desk):
 
     def swap(self, plan: Plan, legacy: bool = False, **changes: object) -> Receipt:
         """Send the plan with its minimums as floors."""
-        kept = self.terms(plan.legs)
+        terms = self.terms(plan.legs)
         floors = tuple(leg.min_out_raw for leg in plan.legs)
-        prices = tuple((token, kept.prices[token]) for token in min_balance_changes(plan.legs))
-        grant = self.grant(IntentKind.SWAP, plan=plan, floors_raw=floors, prices=prices, min_value_change_raw=kept.min_value_change_raw)
+        prices = tuple((token, terms.prices[token]) for token in min_balance_changes(plan.legs))
+        grant = self.grant(IntentKind.SWAP, plan=plan, floors_raw=floors, prices=prices, min_value_change_raw=terms.min_value_change_raw)
         return self.run(self.swap_tx(plan, legacy, **changes), grant)
 
     def would(self, data: str, sender: str | None = None, to: str | None = None, value_wei: int = 0) -> Simulation:

@@ -21,11 +21,12 @@ from agent.localchain.nodes import AnvilNode
 from agent.store import open_store
 from agent.store.files.pause import KillSwitch, pause_file
 from agent.wiring import store_file
-from tests.support.agents import ROOMY, again, allowances, off_target, trusted, weights, yes
-from tests.support.agents import agent_config as config
-from tests.support.endpoints import MOODS, Faulty, Remembering
+from tests.support.agents import ROOMY, again, agent_config, allowances, off_target, trusted, weights, yes
+from tests.support.endpoints import MOODS, EndpointFaults, remembering
+from tests.support.fakes.clock import FakeClock
 from tests.support.ledgers import LedgerOfChain, outside_band
-from tests.support.stores import Clock, Killed, dying
+from tests.support.stores import dying
+from tests.support.transactions import Killed
 
 CONFIRMATIONS = 3
 NEAR_BPS = 20
@@ -60,8 +61,9 @@ class WholeAgent(RuleBasedStateMachine):
         self.folder = folder / f"run{turn}"
         self.targets = {"WETH": "50%", "USDC": "50%"}
         self.sent: list[str] = []
-        self.clock = Clock(chain)
-        self.bad = Faulty(EndpointProvider(chain.url or "", "beta", 30), "beta")
+        self.are_blocks_held = False
+        self.clock = FakeClock(0, source=chain.now_s, wait=lambda s: None if self.are_blocks_held else chain.clock.sleep(s))
+        self.bad = EndpointFaults(EndpointProvider(chain.url or "", "beta", 30), "beta")
         self.changes = CHANGES | {
             f"venues.uniswap_{kind}.pools": [chain.address_by_pool[name]] for kind, name in (("v3", POOLS[0]), ("v2", POOLS[1]))
         }
@@ -83,8 +85,8 @@ class WholeAgent(RuleBasedStateMachine):
     def running(self) -> Agent:
         """Return the agent's process, started if necessary."""
         if self.agent is None:
-            good = Remembering(EndpointProvider(self.chain.url or "", "alpha", 30), "alpha", self.sent)
-            self.agent = self.process.enter_context(again(self.chain, self.loaded, [good, self.bad], self.clock))
+            good = remembering(EndpointProvider(self.chain.url or "", "alpha", 30), "alpha", self.sent)
+            self.agent = self.process.enter_context(again(self.chain, self.loaded, [good, self.bad.transport], self.clock))
         return self.agent
 
     def ends(self) -> None:
@@ -94,7 +96,7 @@ class WholeAgent(RuleBasedStateMachine):
 
     def healthy(self) -> bool:
         """Return whether nothing known to the model prevents a step."""
-        return self.bad.mood == "honest" and not (self.paused or self.foreign or self.clock.held)
+        return self.bad.mood == "honest" and not (self.paused or self.foreign or self.are_blocks_held)
 
     def act(self, send: bool = True, die_at: int | None = None) -> StepOutcome | TrimtabError | None:
         """Run one step; None if the process ended in it. Only TrimtabError may be raised by it."""
@@ -102,12 +104,12 @@ class WholeAgent(RuleBasedStateMachine):
         try:
             agent = self.running()
             with dying(agent, die_at) as progress:
-                found: StepOutcome | TrimtabError = agent.rebalance(send=send, confirm=yes, progress=progress)
+                outcome: StepOutcome | TrimtabError = agent.rebalance(send=send, confirm=yes, progress=progress)
         except Killed:
             self.ends()
             return None
         except TrimtabError as error:
-            found = error
+            outcome = error
         finally:
             self.ledger.read()
             self.was_misled()
@@ -115,7 +117,7 @@ class WholeAgent(RuleBasedStateMachine):
             assert len(self.sent) == sent, "something was sent while paused, or by a dry run"
         if self.foreign and self.adopted:
             assert self.ledger.count() == mined, "something was mined though a stranger uses the wallet"
-        return found
+        return outcome
 
     def was_misled(self) -> None:
         """Note that a false first nonce was accepted, on first use or by the owner: the agent then waits for another adoption, without a
@@ -126,7 +128,7 @@ class WholeAgent(RuleBasedStateMachine):
 
     # --- Events.
 
-    @precondition(lambda self: not self.clock.held)
+    @precondition(lambda self: not self.are_blocks_held)
     @rule(percent=st.sampled_from([-9, -4, -1, 2, 5, 10]))
     def the_price_moves(self, percent: int) -> None:
         chain = self.chain
@@ -138,14 +140,14 @@ class WholeAgent(RuleBasedStateMachine):
         chain.refresh_feeds(("WETH", "USDC"))
         self.the_world_went_on()
 
-    @precondition(lambda self: not self.clock.held)
+    @precondition(lambda self: not self.are_blocks_held)
     @rule(symbol=st.sampled_from(["WETH", "USDC"]), percent=st.sampled_from([-30, -5, 1, 25, 60]))
     def somebody_deposits_or_withdraws(self, symbol: str, percent: int) -> None:
         """Change a balance other than by a transaction of the wallet, so that its nonce stays."""
         self.chain.set_balance(symbol, self.chain.balance(symbol) * (100 + percent) // 100)
         self.the_world_went_on()
 
-    @precondition(lambda self: not self.clock.held and not self.foreign)
+    @precondition(lambda self: not self.are_blocks_held and not self.foreign)
     @rule()
     def the_owner_uses_the_wallet_by_hand(self) -> None:
         wallet = self.chain.wallet.address
@@ -175,7 +177,7 @@ class WholeAgent(RuleBasedStateMachine):
     def targets_change(self, weth: int) -> None:
         self.ends()
         self.targets = {"WETH": f"{weth}%", "USDC": f"{100 - weth}%"}
-        self.loaded = config(self.chain, self.folder, self.changes, self.targets)
+        self.loaded = agent_config(self.chain, self.folder, self.changes, self.targets)
 
     @rule(mood=st.sampled_from(MOODS))
     def an_endpoint_turns(self, mood: str) -> None:
@@ -183,54 +185,54 @@ class WholeAgent(RuleBasedStateMachine):
 
     @rule()
     def a_dry_run(self) -> None:
-        found = self.act(send=False)
-        if self.healthy() and isinstance(found, StepOutcome) and outside_band(self.chain, self.targets) is False:
-            assert found.kind is OutcomeKind.HOLD, found.reason
+        outcome = self.act(send=False)
+        if self.healthy() and isinstance(outcome, StepOutcome) and outside_band(self.chain, self.targets) is False:
+            assert outcome.kind is OutcomeKind.HOLD, outcome.reason
 
-    @precondition(lambda self: not self.clock.held)
+    @precondition(lambda self: not self.are_blocks_held)
     @rule()
     def a_step(self) -> None:
         drifted, open_before = outside_band(self.chain, self.targets), len(self.store.journal.open_intents())
-        found = self.act(die_at=None if self.healthy() else PATIENCE)
+        outcome = self.act(die_at=None if self.healthy() else PATIENCE)
         if not self.healthy() or open_before:
             return
-        assert isinstance(found, StepOutcome), found
-        if found.kind is OutcomeKind.REFUSED:
-            assert "reverts_in_row" in found.reason, found.reason
+        assert isinstance(outcome, StepOutcome), outcome
+        if outcome.kind is OutcomeKind.REFUSED:
+            assert "reverts_in_row" in outcome.reason, outcome.reason
         elif drifted is not None:
-            assert found.kind is (OutcomeKind.DONE if drifted else OutcomeKind.HOLD), found.reason
-        if found.kind is OutcomeKind.DONE:
+            assert outcome.kind is (OutcomeKind.DONE if drifted else OutcomeKind.HOLD), outcome.reason
+        if outcome.kind is OutcomeKind.DONE:
             self.require_done()
 
-    @precondition(lambda self: not self.clock.held)
+    @precondition(lambda self: not self.are_blocks_held)
     @rule(moment=st.integers(1, MOMENTS))
     def the_process_dies_in_a_step(self, moment: int) -> None:
         self.act(die_at=moment)
 
-    @precondition(lambda self: not self.clock.held)
+    @precondition(lambda self: not self.are_blocks_held)
     @rule()
     def blocks_are_held_back(self) -> None:
         self.node.rpc("evm_setAutomine", False)
-        self.clock.held = True
+        self.are_blocks_held = True
 
-    @precondition(lambda self: self.clock.held)
+    @precondition(lambda self: self.are_blocks_held)
     @rule()
     def the_process_dies_waiting_for_a_block(self) -> None:
         """End a step that waits because no blocks are mined, as a user would."""
         self.act(die_at=MOMENTS)
 
-    @precondition(lambda self: self.clock.held)
+    @precondition(lambda self: self.are_blocks_held)
     @rule(late=st.booleans(), forgotten=st.booleans())
     def blocks_go_on(self, late: bool, forgotten: bool) -> None:
         """Resume mining: pending transactions are mined, at once or after their deadline, or the mempool has forgotten them."""
         if forgotten:
             self.node.rpc("anvil_dropAllTransactions")
         self.node.rpc("evm_setAutomine", True)
-        self.clock.held = False
+        self.are_blocks_held = False
         self.node.mine_at(self.chain.now_s() + (200 if late else 1))
         self.ledger.read()
 
-    @precondition(lambda self: not self.clock.held and self.chain.w3.eth.block_number > self.world_block)
+    @precondition(lambda self: not self.are_blocks_held and self.chain.w3.eth.block_number > self.world_block)
     @rule(depth=st.integers(1, CONFIRMATIONS - 1))
     def the_newest_blocks_are_reorganised_away(self, depth: int) -> None:
         depth, now_s = min(depth, self.chain.w3.eth.block_number - self.world_block), self.chain.now_s()
@@ -238,7 +240,7 @@ class WholeAgent(RuleBasedStateMachine):
         self.node.mine_at(now_s + 1)  # time advances: other blocks replace the removed ones
         self.ledger.read()
 
-    @precondition(lambda self: not self.clock.held)
+    @precondition(lambda self: not self.are_blocks_held)
     @rule(hours=st.sampled_from([1, 5]))
     def time_passes(self, hours: int) -> None:
         self.chain.warp(hours * 3_600, refresh_feeds=False)
@@ -276,25 +278,25 @@ class WholeAgent(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Restore all faults, and assert that the agent completes what it began."""
         try:
-            if self.clock.held:
+            if self.are_blocks_held:
                 self.blocks_go_on(False, False)
             self.bad.mood = "honest"
             self.the_kill_switch_is_turned(False)
             self.the_world_went_on()
             for _ in range(TRIES):
-                found = self.act()
-                if isinstance(found, OperatorNeeded):
-                    assert self.foreign, found
+                outcome = self.act()
+                if isinstance(outcome, OperatorNeeded):
+                    assert self.foreign, outcome
                     self.running().resync_nonce()
                     self.foreign = False
-                elif isinstance(found, StepOutcome) and found.kind is OutcomeKind.DONE:
+                elif isinstance(outcome, StepOutcome) and outcome.kind is OutcomeKind.DONE:
                     self.require_done()
-                elif isinstance(found, StepOutcome) and found.kind is OutcomeKind.HOLD and not self.store.journal.open_intents():
+                elif isinstance(outcome, StepOutcome) and outcome.kind is OutcomeKind.HOLD and not self.store.journal.open_intents():
                     assert outside_band(self.chain, self.targets) is not True
                     break
                 self.node.mine(CONFIRMATIONS)
             else:
-                raise AssertionError(f"after {TRIES} healthy steps it does not rest: {found}")
+                raise AssertionError(f"after {TRIES} healthy steps it does not rest: {outcome}")
             self.the_journal_knows_it_all()
         finally:
             self.node.rpc("evm_setAutomine", True)

@@ -201,12 +201,12 @@ def tester_world(shared: Path) -> LocalChain:
     run = os.environ.get(RUN)
     if run is None:  # a single process
         return _deployed()
-    kept = shared / f"eth-tester-{run}.pickle"
-    with FileLock(kept.with_suffix(".lock")):
-        if kept.exists():
-            return _restored(kept.read_bytes())
+    world_file = shared / f"eth-tester-{run}.pickle"
+    with FileLock(world_file.with_suffix(".lock")):
+        if world_file.exists():
+            return _restored(world_file.read_bytes())
         chain = _deployed()
-        kept.write_bytes(_state(chain))
+        world_file.write_bytes(_state(chain))
         return chain
 
 
@@ -285,8 +285,8 @@ def _dumped(chain: LocalChain) -> dict[str, Any]:
 
 
 def _unpacked(state: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(gzip.decompress(bytes.fromhex(state[2:])))
-    return found
+    document: dict[str, Any] = json.loads(gzip.decompress(bytes.fromhex(state[2:])))
+    return document
 
 
 def _packed(state: dict[str, Any]) -> str:
@@ -385,11 +385,11 @@ def multiplied_by_tables() -> Iterator[None]:
     def multiplied(point: Jacobian, factor: int) -> Jacobian:
         if point != generator:
             return plain(point, factor)
-        found, rest = NOTHING, factor % SECPK1_N
+        product, rest = NOTHING, factor % SECPK1_N
         for multiples in tables:
-            found = jacobian.jacobian_add(found, multiples[rest % 16])
+            product = jacobian.jacobian_add(product, multiples[rest % 16])
             rest //= 16
-        return found
+        return product
 
     ecdsa.jacobian_multiply = multiplied
     ecdsa.fast_multiply = lambda point, factor: jacobian.from_jacobian(multiplied(jacobian.to_jacobian(point), factor))
@@ -427,10 +427,10 @@ def opened_once() -> Iterator[None]:
     if not SHORTCUTS:
         yield
         return
-    make, kept = second_quote._open_library, threading.local()
+    make, opener = second_quote._open_library, threading.local()
 
     def opened(transport: Transport, block_hash: str, venue: QuotedVenue) -> Any:
-        desks = vars(kept).setdefault("desks", {})
+        desks = vars(opener).setdefault("desks", {})
         if venue not in desks:
             desks[venue] = make(transport, block_hash, venue)
         return desks[venue]

@@ -48,9 +48,9 @@ def test_column__the_schema_of_the_api_has_the_same_label() -> None:
 
 def test_column__tables_and_pages_read_the_same_declaration() -> None:
     fields = ("position", "state", "hold_value", "lvr_per_day")
-    shown = columns_at("lp.positions.0", *fields)
-    assert shown == list(columns("PositionDocument", *fields))
-    assert [heading.heading for heading in shown] == ["Position", "State", "If held", "LVR a day"]
+    column_rows = columns_at("lp.positions.0", *fields)
+    assert column_rows == list(columns("PositionDocument", *fields))
+    assert [heading.heading for heading in column_rows] == ["Position", "State", "If held", "LVR a day"]
 
 
 def test_column__documents_without_a_declared_type_have_none() -> None:

@@ -19,9 +19,9 @@ NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False)
 ROWS = st.integers(1, 7).flatmap(lambda n: st.lists(st.lists(st.floats(-1, 1), min_size=n, max_size=n), min_size=n, max_size=n))
 
 
-def off_by(found: float, exact: Decimal) -> float:
+def off_by(value: float, exact: Decimal) -> float:
     """Distance from the exact value in units of the last digit."""
-    return float(abs(Decimal(found) - exact) / Decimal(math.ulp(float(exact))))
+    return float(abs(Decimal(value) - exact) / Decimal(math.ulp(float(exact))))
 
 
 @given(st.floats(-740, 709))
@@ -48,30 +48,30 @@ def test_power_is_rounded_once(base: float, exponent: float) -> None:
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1))
 def test_sums_do_not_hang_on_their_order(pairs: list[tuple[float, float]]) -> None:
-    one, other = np.array(pairs).T
-    assert floats.fsum_array(one) == float(sum(map(Fraction, one.tolist()), Fraction(0))) == floats.fsum_array(one[::-1])
-    assert floats.dot(one, other) == floats.dot(one[::-1], other[::-1])
+    column, other = np.array(pairs).T
+    assert floats.fsum_array(column) == float(sum(map(Fraction, column.tolist()), Fraction(0))) == floats.fsum_array(column[::-1])
+    assert floats.dot(column, other) == floats.dot(column[::-1], other[::-1])
 
 
 @given(ROWS)
 def test_products_sum_by_index(rows: list[list[float]]) -> None:
     matrix, weights = np.array(rows), np.arange(1.0, len(rows) + 1)
-    found = floats.matvec(matrix, weights)
+    product = floats.matvec(matrix, weights)
     for i, row in enumerate(rows):
         so_far = 0.0
         for entry, weight in zip(row, weights.tolist(), strict=True):
             so_far += entry * weight
-        assert found[i] == so_far
+        assert product[i] == so_far
 
 
 @given(ROWS, st.data())
 def test_elimination_solves_to_rounding(rows: list[list[float]], data: st.DataObject) -> None:
     matrix = np.sum([np.outer(row, row) for row in np.array(rows)], axis=0) + np.eye(len(rows)) / 100
     right = data.draw(st.lists(NUMBERS, min_size=len(rows), max_size=len(rows)))
-    found = floats.solve_positive_definite(matrix, np.array(right)).tolist()
-    left = [sum((Fraction(a) * Fraction(x) for a, x in zip(row, found, strict=True)), Fraction(0)) for row in matrix.tolist()]
-    size = max(map(abs, [*found, *right]), default=0.0)
-    assert all(abs(a - Fraction(b)) <= 1e-13 * size * len(rows) for a, b in zip(left, right, strict=True))
+    solution = floats.solve_positive_definite(matrix, np.array(right)).tolist()
+    sums = [sum((Fraction(a) * Fraction(x) for a, x in zip(row, solution, strict=True)), Fraction(0)) for row in matrix.tolist()]
+    size = max(map(abs, [*solution, *right]), default=0.0)
+    assert all(abs(a - Fraction(b)) <= 1e-13 * size * len(rows) for a, b in zip(sums, right, strict=True))
     assert np.allclose(floats.inverse(matrix) @ matrix, np.eye(len(rows)), atol=1e-9)
 
 

@@ -29,9 +29,11 @@ print(b"canary" + b"-of" in b"".join(shown), os.environ["KEPT"], os.getpid() == 
 
 def test_a_process_that_needs_no_key_is_started_anew_without_them(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('[wallet]\nkey_env = "MY_KEY"\n[futures]\nagent_key_env = "AGENT"\n')
-    given = {"MY_KEY": KEY, "AGENT": KEY, "TRIMTAB_KEYSTORE_PASSWORD": PASSWORD, "TRIMTAB_AGENT_PASSWORD": PASSWORD, "KEPT": "yes"}
+    variables = {"MY_KEY": KEY, "AGENT": KEY, "TRIMTAB_KEYSTORE_PASSWORD": PASSWORD, "TRIMTAB_AGENT_PASSWORD": PASSWORD, "KEPT": "yes"}
     script = f'export SHELL_PID=$$; exec "{sys.executable}" -c "$PROGRAM" "{tmp_path}/a.toml" "two words"'
-    done = subprocess.run(["sh", "-c", script], env={**os.environ, **given, "PROGRAM": PROGRAM}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["sh", "-c", script], env={**os.environ, **variables, "PROGRAM": PROGRAM}, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "False yes True two words\n"
 
 

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from agent.chain import history
 from agent.chain.lens import address_word, uint_word
-from agent.chain.rpc import RpcFault
+from agent.chain.rpc import RpcCall, RpcFault
 from agent.model import Head
 from tests.support.builders import address
+from tests.support.fakes.transport import ScriptedTransport
 
 HEAD = Head(1, 1_000, "0x" + "11" * 32, 1_800_000_000, 1)
 FEED = address("proxy")
 PHASE = 1 << 64
 
 
-class FeedProxy:
+class FeedProxy(ScriptedTransport):
     """Answers like a Chainlink proxy over `phases`: rounds (time, answer) by phase from 1 on, None for one that was skipped."""
 
-    operator = name = "scripted"
-    request_count = 0
-
     def __init__(self, *phases: list[tuple[int, int] | None]) -> None:
+        super().__init__(answer=lambda _, params: self.answer_of(params[0]["to"], bytes.fromhex(params[0]["data"][2:])))
         self.phases = phases
 
-    def call(self, method: str, params: list[Any]) -> Any:
-        return self.batch([(method, params)])[0]
-
-    def batch(self, calls: Any) -> list[Any]:
-        self.request_count += 1
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         assert len(calls) <= history.ROUNDS_PER_REQUEST
-        return [self._answer(params[0]["to"], bytes.fromhex(params[0]["data"][2:])) for _, params in calls]
+        return super().batch(calls)
 
-    def _answer(self, to: str, data: bytes) -> Any:
+    def answer_of(self, to: str, data: bytes) -> Any:
         selector, number = data[:4], int.from_bytes(data[4:36], "big")
         if selector == history.LATEST_ROUND:
             aggregator = next(i for i in range(1, len(self.phases) + 1) if address(f"aggregator {i}") == to)
@@ -40,15 +36,15 @@ class FeedProxy:
         if selector == history.PHASE_AGGREGATORS:
             return "0x" + address_word(address(f"aggregator {number}")).hex()
         if selector == history.GET_ROUND_DATA:
-            phase, one = number >> 64, number & (PHASE - 1)
-            found = self.phases[phase - 1][one - 1]
-            return RpcFault(3, "No data present") if found is None else self._round(number, found)
+            phase, round_number = number >> 64, number & (PHASE - 1)
+            price_round = self.phases[phase - 1][round_number - 1]
+            return RpcFault(3, "No data present") if price_round is None else self._round(number, price_round)
         newest = len(self.phases)
         last = self.phases[-1][-1]
         assert last is not None
         return self._round(newest << 64 | len(self.phases[-1]), last)
 
     @staticmethod
-    def _round(number: int, found: tuple[int, int]) -> str:
-        at_s, answer = found
+    def _round(number: int, price_round: tuple[int, int]) -> str:
+        at_s, answer = price_round
         return "0x" + (uint_word(number) + uint_word(answer % 2**256) + uint_word(at_s) + uint_word(at_s) + uint_word(number)).hex()

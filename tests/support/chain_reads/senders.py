@@ -8,7 +8,7 @@ from agent.chain.endpoints import Endpoint, EndpointPool
 from agent.chain.rpc import RpcFault
 from agent.chain.sender import QuorumSender
 from agent.model import SignedTx
-from tests.support.endpoints import Script
+from tests.support.fakes.transport import ScriptedTransport
 
 CHAIN_ID = 0x7A69
 HASH = "0x" + "ab" * 32
@@ -34,9 +34,9 @@ HONEST: dict[str, object] = {
 }
 
 
-def node(operator: str, **changes: object) -> Script:
-    return Script(operator, **(HONEST | changes))
+def node(operator: str, **changes: object) -> ScriptedTransport:
+    return ScriptedTransport(operator, **(HONEST | changes))
 
 
-def sender(*nodes: Script, minimum: int = 2, submit: Script | None = None, fallback: bool = False) -> QuorumSender:
+def sender(*nodes: ScriptedTransport, minimum: int = 2, submit: ScriptedTransport | None = None, fallback: bool = False) -> QuorumSender:
     return QuorumSender(EndpointPool(nodes, minimum, grace_s=0.02), CHAIN_ID, None if submit is None else Endpoint(submit), fallback)

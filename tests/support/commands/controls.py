@@ -13,8 +13,8 @@ def ended_control(desk: Desk, control: str, within_s: float = 20) -> Any:
     begun = time.monotonic()
     while True:
         document = desk.ask("controls")
-        (found,) = [one for one in document["controls"] if one["id"] == control]
-        if found["state"] not in ("queued", "taken"):
-            return found
+        (matching_controls,) = [control_document for control_document in document["controls"] if control_document["id"] == control]
+        if matching_controls["state"] not in ("queued", "taken"):
+            return matching_controls
         assert time.monotonic() - begun < within_s, document
         time.sleep(0.05)

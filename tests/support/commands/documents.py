@@ -19,7 +19,7 @@ def without_latency(document: Any) -> Any:
         case dict():
             return {key: without_latency(value) for key, value in document.items() if key not in ("latency_ms", "score")}
         case list():
-            return [without_latency(one) for one in document]
+            return [without_latency(item) for item in document]
         case str():
             return re.sub(r"\b\d+ s\b", "", document)
         case _:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cli.tools import Said
+from tests.cli.tools import CommandResult
+from tests.support.constants import WALLET
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 TWO = ("--target", "WETH=60%", "--target", "USDC=40%")
 RPC_PAIRS = (("RPC_A", "alpha"), ("RPC_B", "beta"))
 RPC = tuple(word for variable, operator in RPC_PAIRS for word in ("--rpc", f"{variable}={operator}"))
-Bare = Callable[..., Said]
+Bare = Callable[..., CommandResult]
 
 
-def init(bare: Bare, config: Path, *args: str, wallet: str = WALLET, rpc: tuple[str, ...] = RPC) -> Said:
+def init(bare: Bare, config: Path, *args: str, wallet: str = WALLET, rpc: tuple[str, ...] = RPC) -> CommandResult:
     return bare("init", "--wallet", wallet, *rpc, *args, "--config", str(config), "--json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.cli.tools import Desk, Forked
+from tests.cli.tools import Desk, ForkedCommand
 from tests.support.commands.sending import nonce
 
 
@@ -13,7 +13,7 @@ def pending(desk: Desk) -> int:
     return int(desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "pending"), 16) - nonce(desk)
 
 
-def until_something_waits(desk: Desk, child: Forked) -> None:
+def until_something_waits(desk: Desk, child: ForkedCommand) -> None:
     end = time.monotonic() + 60
     while not pending(desk):
         assert time.monotonic() < end, child.err.read_text()

@@ -10,5 +10,5 @@ ETHER = 10**18
 def change_native_coin(desk: Desk, change: int) -> None:
     """Native coin comes or goes without the agent."""
     wallet = desk.about["wallet"]
-    held = int(desk.node.rpc("eth_getBalance", wallet, "latest"), 16)
-    desk.node.rpc("anvil_setBalance", wallet, hex(held + change))
+    balance_wei = int(desk.node.rpc("eth_getBalance", wallet, "latest"), 16)
+    desk.node.rpc("anvil_setBalance", wallet, hex(balance_wei + change))

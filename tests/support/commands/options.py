@@ -15,17 +15,17 @@ server of assistants and that of the documentation: their answers have tests of 
 
 def every_command() -> list[tuple[str, ...]]:
     """Every command by its words, those below others too."""
-    found: list[tuple[str, ...]] = []
+    commands: list[tuple[str, ...]] = []
 
     def collect(command: click.Command, words: tuple[str, ...]) -> None:
         below = getattr(command, "commands", {})
         if words and (not below or getattr(command, "invoke_without_command", False)):
-            found.append(words)
+            commands.append(words)
         for name, sub in below.items():
             collect(sub, (*words, name))
 
     collect(get_command(app), ())
-    return [words for words in found if words[0] not in ENDLESS]
+    return [words for words in commands if words[0] not in ENDLESS]
 
 
 def takes(words: tuple[str, ...], option: str) -> bool:

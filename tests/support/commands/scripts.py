@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.cli.tools import SECRET, Said
+from tests.cli.tools import SECRET, CommandResult
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 
@@ -23,7 +23,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def run(name: str, *args: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
+def run(name: str, *args: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandResult:
     """A script's own main, in this process."""
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *args])
     capfd.readouterr()
@@ -31,7 +31,7 @@ def run(name: str, *args: str, capfd: pytest.CaptureFixture[str], monkeypatch: p
         code = script(name).main()
     except SystemExit as ended:  # argparse
         code = ended.code
-    shown = capfd.readouterr()
-    assert "Traceback" not in shown.err
-    assert SECRET not in shown.out + shown.err
-    return Said(int(code or 0), shown.out, shown.err)
+    captured = capfd.readouterr()
+    assert "Traceback" not in captured.err
+    assert SECRET not in captured.out + captured.err
+    return CommandResult(int(code or 0), captured.out, captured.err)

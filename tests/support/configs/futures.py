@@ -6,7 +6,7 @@ import pytest
 
 from agent.config.load import parse_config
 from agent.errors import ConfigError
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 
 
 def address(number: int) -> str:
@@ -33,11 +33,11 @@ FUTURES = "\n".join(
 
 def with_futures(*changes: tuple[str, str]) -> str:
     """The template's config with futures, pieces of them replaced."""
-    found = FUTURES
+    config = FUTURES
     for old, new in changes:
-        assert old in found, old
-        found = found.replace(old, new, 1)
-    return text() + found
+        assert old in config, old
+        config = config.replace(old, new, 1)
+    return config_text() + config
 
 
 def futures_error(*changes: tuple[str, str]) -> str:

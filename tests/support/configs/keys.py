@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.support.configs.liquidity import V2, V3, with_positions
-from tests.support.configs.lp_targets import V3 as WANTED
-from tests.support.configs.lp_targets import config_with_targets as wanting
-from tests.support.configs.samples import config_text as text
-from tests.support.configs.zones import config_with_zone as zoned
+from tests.support.configs.lp_targets import V3_TARGET, config_with_targets
+from tests.support.configs.samples import config_text
+from tests.support.configs.zones import config_with_zone
 
 HYBRID = ('trigger = { kind = "threshold", relative = "10%" }', 'trigger = { kind = "hybrid", absolute = "5%", every = "1d" }')
 CRON = ('trigger = { kind = "threshold", relative = "10%" }', 'trigger = { kind = "time", cron = "0 8 * * 1", timezone = "UTC" }')
@@ -28,14 +27,22 @@ supplies = "supplies.csv"
 
 [reference]"""
 CHOSEN = ("\n[reference]", CAPS)
-WRITTEN = (text(), zoned(), with_positions(V3, V2), wanting(WANTED), text(HYBRID), text(CRON), text(CHOSEN))
+WRITTEN = (
+    config_text(),
+    config_with_zone(),
+    with_positions(V3, V2),
+    config_with_targets(V3_TARGET),
+    config_text(HYBRID),
+    config_text(CRON),
+    config_text(CHOSEN),
+)
 BASES = [tomllib.loads(base) for base in WRITTEN]
 Path_ = tuple[str | int, ...]
 
 
-def places(found: Any, at: Path_ = ()) -> Iterator[Path_]:
+def places(document: Any, at: Path_ = ()) -> Iterator[Path_]:
     """Every key and list entry of a document."""
-    children = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+    children = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
     for key, value in children:
         yield (*at, key)
         yield from places(value, (*at, key))

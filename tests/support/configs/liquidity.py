@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 
 PAIR = "0xB4e16d0168e52d35CaCD2c6185b44281Ec28C9Dc"
 V3 = 'kind = "uniswap_v3"\ntoken_id = 42\nentry = { WETH = "1.5", USDC = "4500" }\n'
@@ -11,4 +11,4 @@ V2 = f'kind = "uniswap_v2"\npair = "{PAIR}"\nentry = {{ USDC = "10.000001", WETH
 
 def with_positions(*positions: str, changes: tuple[tuple[str, str], ...] = ()) -> str:
     tables = "".join(f"[[portfolio.positions]]\n{position}" for position in positions)
-    return text(("\n[reference]", f"\n{tables}[reference]"), *changes)
+    return config_text(("\n[reference]", f"\n{tables}[reference]"), *changes)

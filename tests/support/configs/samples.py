@@ -10,19 +10,22 @@ from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.units import Token
 from tests.support.bands import with_bands
+from tests.support.constants import WALLET
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
-WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
+WETH_PRESET, USDC_PRESET = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
 
 
 def config_text(*changes: tuple[str, str]) -> str:
     """The template's config with pieces replaced."""
-    assets = [TemplateAsset("WETH", WETH.address, "50%", WETH.feed), TemplateAsset("USDC", USDC.address, "50%", USDC.feed)]
-    found = with_bands(render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
+    assets = [
+        TemplateAsset("WETH", WETH_PRESET.address, "50%", WETH_PRESET.feed),
+        TemplateAsset("USDC", USDC_PRESET.address, "50%", USDC_PRESET.feed),
+    ]
+    config = with_bands(render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     for old, new in changes:
-        assert old in found, old
-        found = found.replace(old, new, 1)
-    return found
+        assert old in config, old
+        config = config.replace(old, new, 1)
+    return config
 
 
 def without_v3(config: str) -> str:
@@ -38,4 +41,4 @@ def config_error(*changes: tuple[str, str]) -> str:
 
 
 def tokens() -> dict[str, Token]:
-    return {WETH.address: Token(WETH.address, "weth", 18), USDC.address: Token(USDC.address, "usdc", 6)}
+    return {WETH_PRESET.address: Token(WETH_PRESET.address, "weth", 18), USDC_PRESET.address: Token(USDC_PRESET.address, "usdc", 6)}

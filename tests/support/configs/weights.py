@@ -15,7 +15,7 @@ from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import AllocatorConfig, Portfolio
 from agent.units import Token
-from tests.support.configs.samples import USDC, WALLET, WETH
+from tests.support.configs.samples import USDC_PRESET, WALLET, WETH_PRESET
 
 WBTC = next(token for token in ETHEREUM_PRESET.tokens if token.symbol == "WBTC")
 RETURNS = """kind = "hrp"
@@ -43,22 +43,22 @@ supplies = "supplies.csv"
 
 
 def config_text(weights: str) -> str:
-    shares = (("WETH", WETH, "40%"), ("WBTC", WBTC, "40%"), ("USDC", USDC, "20%"))
+    shares = (("WETH", WETH_PRESET, "40%"), ("WBTC", WBTC, "40%"), ("USDC", USDC_PRESET, "20%"))
     assets = [TemplateAsset(symbol, token.address, share, token.feed) for symbol, token, share in shares]
-    found = render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
-    return found.replace("\n[reference]", f"\n[portfolio.weights]\n{weights}\n[reference]", 1)
+    config = render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    return config.replace("\n[reference]", f"\n[portfolio.weights]\n{weights}\n[reference]", 1)
 
 
 def portfolio_of(config: Config) -> Portfolio:
-    tokens = (Token(WETH.address, "weth", 18), Token(WBTC.address, "wbtc", 8), Token(USDC.address, "usdc", 6))
+    tokens = (Token(WETH_PRESET.address, "weth", 18), Token(WBTC.address, "wbtc", 8), Token(USDC_PRESET.address, "usdc", 6))
     return build_portfolio(config, {token.address: token for token in tokens})
 
 
 def allocator_config(weights: str, folder: Path = Path()) -> AllocatorConfig:
     config = parse_config(config_text(weights))
-    found = build_allocator(config.portfolio.weights, portfolio_of(config), folder, chain_id=config.chain.chain_id)
-    assert found is not None
-    return found
+    allocator = build_allocator(config.portfolio.weights, portfolio_of(config), folder, chain_id=config.chain.chain_id)
+    assert allocator is not None
+    return allocator
 
 
 def mistake(weights: str, *changes: tuple[str, str | None]) -> str:

@@ -10,9 +10,9 @@ SUPPLIES = [("WETH", 120_000_000), ("WBTC", 100_000), ("LINK", 600_000_000), ("U
 
 
 def chosen_of(step: StepInput) -> Allocation:
-    found = apply_effective_targets(step).history.allocation
-    assert found is not None
-    return found
+    allocation = apply_effective_targets(step).history.allocation
+    assert allocation is not None
+    return allocation
 
 
 def hold_reason(step: StepInput) -> str:

@@ -10,12 +10,12 @@ from agent.execution.step_context import StepOutcome
 from agent.model import ConditionalOrder, Evidence, OrderKind, OrdersConfig, OrderStage, Plan, Pool, StepInput
 from agent.planning import proposals
 from agent.policy.orders.exits import apply_orders
-from tests.support.builders import Number, step_input, token, v2_pool, with_history, with_limits
+from tests.support.builders import Number, step_input, v2_pool, with_history, with_limits
 from tests.support.plans import evidence
 from tests.support.standing_orders import price_of, terms
+from tests.support.tokens import LINK, USDC, WBTC, WETH
 
 STOP, DONE, FIRED = OrderKind.STOP_LOSS, OrderStage.DONE, OrderStage.FIRED
-WETH, WBTC, LINK, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "LINK", "USDC"))
 TARGETS = {"WETH": 3_000, "WBTC": 3_000, "LINK": 2_000, "USDC": 2_000}
 PRICES = {"LINK": 10}
 HEAVY = {"WETH": 5_000, "WBTC": 3_000, "LINK": 2_000, "USDC": 0}
@@ -39,7 +39,7 @@ def step_with_stops(*symbols: str, values: Mapping[str, Number] | None = None, p
     """Stops of these have fired; values in USDC, on target by default."""
     step = with_limits(step_input(TARGETS, values, PRICES, pools=pools), turnover_bps=None, daily_turnover_bps=None)
     wished = tuple(terms(symbol, STOP, 1) for symbol in symbols)
-    orders = tuple(ConditionalOrder(one.token, STOP, FIRED, one, 1, price_of("LINK", 20), None, price_of("LINK", 10)) for one in wished)
+    orders = tuple(ConditionalOrder(stop.token, STOP, FIRED, stop, 1, price_of("LINK", 20), None, price_of("LINK", 10)) for stop in wished)
     portfolio = replace(step.portfolio, orders=OrdersConfig(wished))
     return apply_orders(replace(with_history(step, states=orders), portfolio=portfolio))
 
@@ -56,5 +56,5 @@ def sold_symbols(plan: Plan | None) -> set[str]:
 def step_with_unpriced_stop(*symbols: str, values: Mapping[str, Number] | None = None) -> StepInput:
     """Stops of these have fired; LINK has neither a feed round nor a mean."""
     step = step_with_stops(*symbols, pools=(*MARKET, SOUND), values=values)
-    feeds = tuple(one for one in step.snapshot.feeds if one.answer != 10 * 10**8)
+    feeds = tuple(feed for feed in step.snapshot.feeds if feed.answer != 10 * 10**8)
     return replace(step, snapshot=replace(step.snapshot, feeds=feeds))

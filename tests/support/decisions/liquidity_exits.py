@@ -20,4 +20,4 @@ def step_after_plan(step: StepInput) -> StepInput:
     done = layer.replay
     holdings = tuple(replace(holding, raw=done.book_after.wallet_raw_by_token[holding.token]) for holding in step.snapshot.holdings)
     later = with_snapshot(step, holdings=holdings, positions=tuple(position for _, position in done.book_after.position_states))
-    return replace(later, portfolio=replace(step.portfolio, positions=tuple(one for one, _ in done.book_after.position_states)))
+    return replace(later, portfolio=replace(step.portfolio, positions=tuple(state for state, _ in done.book_after.position_states)))

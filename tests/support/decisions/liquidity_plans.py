@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent import guards
 from agent.model import Plan, StepInput
-from tests.support.decisions.liquidity_ranges import earning_step as earning
+from tests.support.decisions.liquidity_ranges import earning_step
 from tests.support.lp_worlds import planned, ranged, wanted, world
 from tests.support.plans import evidence
 
@@ -18,7 +18,7 @@ def passing_plan_starting_with(kind: str) -> tuple[StepInput, Plan]:
     elif kind == WITHDRAW:
         step = world([ranged(2_000, 1_800, 2_200, owed=(10**7, 10**15), core_owed=(10**7, 10**15))], [wanted(1_000)])
     else:
-        step = earning(1_770)
+        step = earning_step(1_770)
     plan = planned(step)
     assert all(v.passed for v in guards.judge(step, plan, evidence(step, plan)))
     return step, plan

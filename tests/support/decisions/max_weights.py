@@ -12,5 +12,5 @@ from tests.support.builders import step_input
 def step_with_max_weights(most: Mapping[str, int], values: Mapping[str, int] | None = None, **changes: object) -> StepInput:
     """A step whose assets may be at most so many bps."""
     step = step_input(values=values or {"WETH": 5_000, "USDC": 5_000}, **changes)  # type: ignore[arg-type]  # keywords of step_input
-    assets = tuple(replace(one, max_bps=most.get(one.token.symbol)) for one in step.portfolio.assets)
+    assets = tuple(replace(asset, max_bps=most.get(asset.token.symbol)) for asset in step.portfolio.assets)
     return replace(step, portfolio=replace(step.portfolio, assets=assets))

@@ -12,7 +12,7 @@ def both_ways(a: int, b: int, depth: float = 1_000_000.0, fee_pips: int = 3_000,
     """Both directions of a V2 pair between tokens worth 1, as they count."""
     pool = V2Pool(f"{a}-{b}", "uniswap_v2", str(a), str(b), int(depth * 10**6), int(depth * 10**6 * (1 + skew)), fee_pips)
     offers = [build_trade_curves(pool, str(source), Fraction(1), Fraction(1), 10**6, 100) for source in (a, b)]
-    return [(*ends, found.counted_curve) for ends, found in zip(((a, b), (b, a)), offers, strict=True) if found is not None]
+    return [(*ends, offer.counted_curve) for ends, offer in zip(((a, b), (b, a)), offers, strict=True) if offer is not None]
 
 
 def market(*pairs: list[tuple[int, int, PoolCurve]]) -> CurveStack:

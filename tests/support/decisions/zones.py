@@ -23,16 +23,16 @@ GAS_UNITS = 150_000 + 46_000
 
 def zone_step(share: Fraction | str = "1/2", risk: dict[str, Any] | None = None, gwei: Fraction | str = "11/10", **step: Any) -> StepInput:
     """WETH and USDC worth 100,000 with that share of WETH at 2,000 USDC, gas at that price."""
-    held = {"WETH": Fraction(share) * V, "USDC": (1 - Fraction(share)) * V}
-    found = zoned(HALF, held, risk, **{"depth": 10**9, **step})
+    value_by_symbol = {"WETH": Fraction(share) * V, "USDC": (1 - Fraction(share)) * V}
+    step_with_zone = zoned(HALF, value_by_symbol, risk, **{"depth": 10**9, **step})
     wei = int(Fraction(gwei) * GWEI)
-    return with_snapshot(found, priority_fee_wei=0, head=replace(found.snapshot.head, base_fee_wei=wei))
+    return with_snapshot(step_with_zone, priority_fee_wei=0, head=replace(step_with_zone.snapshot.head, base_fee_wei=wei))
 
 
 def view(step: StepInput) -> ZoneView:
-    found = decide(step).zone
-    assert found is not None
-    return found
+    zone_view = decide(step).zone
+    assert zone_view is not None
+    return zone_view
 
 
 def edges(step: StepInput, number: int = 0) -> tuple[float, float]:

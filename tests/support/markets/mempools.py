@@ -56,7 +56,7 @@ def builder(node: AnvilNode) -> Answerer:
         node.rpc("evm_mine")
         return sent
 
-    return lambda asked: Reply(json.dumps(answered(asked, include)).encode())
+    return lambda request: Reply(json.dumps(answered(request, include)).encode())
 
 
 @contextmanager
@@ -72,4 +72,4 @@ def waiting_mempool(chain: LocalChain) -> Iterator[AnvilNode]:
 
 def sends(served: Served) -> int:
     """How many transactions an endpoint was given."""
-    return sum(methods(asked).count("eth_sendRawTransaction") for asked in served.seen)
+    return sum(methods(request).count("eth_sendRawTransaction") for request in served.seen)

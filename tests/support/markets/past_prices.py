@@ -10,11 +10,11 @@ from agent.localchain import LocalChain
 
 def push_rounds(chain: LocalChain, symbol: str, factors: list[str]) -> list[PastRound]:
     """Rounds at these multiples of the present price, 40 minutes apart, with fresh rounds of the numeraire beside them."""
-    found = []
+    pushed_rounds = []
     for factor in factors:
         chain.warp(2_400, refresh_feeds=False)
         chain.refresh_feeds(["USDC"])
         answer = round(chain.deployed_world.prices_usd[symbol] * Fraction(factor) * 10**8)
         chain.send(chain.feed_contract(symbol).functions.push(answer))
-        found.append(PastRound(chain.now_s(), answer))
-    return found
+        pushed_rounds.append(PastRound(chain.now_s(), answer))
+    return pushed_rounds

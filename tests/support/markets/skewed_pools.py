@@ -13,7 +13,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.world import V2Spec, V3Spec
 from agent.units import BPS, PIPS
-from tests.support.agents import ROOMY, USD, Purse, explained, fund, lost, purse, yes
+from tests.support.agents import ROOMY, USD, WalletBalances, explained, fund, lost, purse, yes
 
 ONLY_FLOORS = {**ROOMY, "limits.daily_loss": "off", "limits.gas_per_day": "off"}
 """Budgets over a day are off, so that nothing but the plan's own limits stands between the whale and the portfolio."""
@@ -33,12 +33,12 @@ def value_usd(chain: LocalChain, pool: str) -> int:
 @contextmanager
 def skew_pools(chain: LocalChain, pools: Sequence[str], sold: str, size: str) -> Iterator[None]:
     """A whale sells `size` of each pool's value in `sold` into it, waits, and trades all that it got back."""
-    got = {}
+    skewed = {}
     for pool in pools:
         raw = Fraction(size) * value_usd(chain, pool) / chain.deployed_world.prices_usd[sold] * 10 ** chain.tokens[sold].decimals
-        got[pool] = chain.swap(pool, sold, int(raw))
+        skewed[pool] = chain.swap(pool, sold, int(raw))
     yield
-    for pool, raw in got.items():
+    for pool, raw in skewed.items():
         info = chain.deployed_world.pool_by_name[pool]
         chain.swap(pool, (info.token1 if info.token0.symbol == sold else info.token0).symbol, raw)
 
@@ -49,8 +49,8 @@ def heal_pools(chain: LocalChain, pools: Sequence[str]) -> None:
         chain.arbitrage(chain.deployed_world.pool_by_name[pool])
 
 
-def step(chain: LocalChain, agent: Agent, held: Mapping[str, int] = HELD) -> tuple[StepOutcome, Purse]:
-    fund(chain, held)
+def step(chain: LocalChain, agent: Agent, holdings: Mapping[str, int] = HELD) -> tuple[StepOutcome, WalletBalances]:
+    fund(chain, holdings)
     explained(agent)
     before = purse(chain)
     return agent.rebalance(send=True, confirm=yes), before
@@ -80,13 +80,13 @@ def require_fair_floors(chain: LocalChain, outcome: StepOutcome) -> None:
 
 
 def attack_outcomes(
-    chain: LocalChain, agent: Agent, sizes: Sequence[str], pools: Sequence[str], sold: str, held: Mapping[str, int] = HELD
+    chain: LocalChain, agent: Agent, sizes: Sequence[str], pools: Sequence[str], sold: str, holdings: Mapping[str, int] = HELD
 ) -> dict[str, OutcomeKind]:
     """Every size in turn; returns how each step ended."""
     ends = {}
     for size in sizes:
         with skew_pools(chain, pools, sold, size):
-            outcome, before = step(chain, agent, held)
+            outcome, before = step(chain, agent, holdings)
         loss = lost(chain, before, chain.deployed_world.prices_usd)
         if outcome.kind is OutcomeKind.DONE:
             assert loss <= most_lost(chain, outcome), f"{size} of {pools} in {sold}"

@@ -19,7 +19,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentState
 from tests.faults.rig import in_child
-from tests.support.agents import Purse, again, yes
+from tests.support.agents import WalletBalances, again, yes
 
 ENDS = {IntentState.FINAL, IntentState.CANCELLED}
 UNREACHED = "write 99"
@@ -31,7 +31,7 @@ class StepWorld:
 
     chain: LocalChain
     loaded: LoadedConfig
-    before: Purse
+    before: WalletBalances
 
     def killed(self, die_at: str) -> bool:
         """Whether a process that does one step was killed at a named moment; else it came to the end of the step."""

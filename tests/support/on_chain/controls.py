@@ -48,9 +48,9 @@ class ControlledRun:
         return self.agent.context.store
 
     def shown(self, kind: str, *arguments: tuple[str, str]) -> ShownPlanDocument:
-        found = preview_control(self.loaded.path, ControlKind(kind), arguments, transports=[self.chain.transport], clock=self.chain.clock)
-        assert misfits(ShownPlanDocument, found) == []
-        return found
+        preview = preview_control(self.loaded.path, ControlKind(kind), arguments, transports=[self.chain.transport], clock=self.chain.clock)
+        assert misfits(ShownPlanDocument, preview) == []
+        return preview
 
     def ask(self, kind: str, *arguments: tuple[str, str], plan: str | None = None) -> Control:
         """Queue a control, for the plan that is shown now unless another is named."""
@@ -75,9 +75,9 @@ class ControlledRun:
 
 @contextmanager
 def controlled_run(
-    chain: LocalChain, folder: Path, held: dict[str, int] = DRIFTED, offers: bool = False, **changes: object
+    chain: LocalChain, folder: Path, holdings: dict[str, int] = DRIFTED, offers: bool = False, **changes: object
 ) -> Iterator[ControlledRun]:
-    fund(chain, held)
+    fund(chain, holdings)
     named = {name.replace("__", "."): value for name, value in changes.items()}
     loaded = trusted(chain, folder, {**CHANGES, **named}, TARGETS)
     with again(chain, loaded) as agent:

@@ -9,6 +9,6 @@ from tests.support.agents import yes
 
 def look(agent: Agent) -> StepOutcome:
     """One look of a run that may send."""
-    found = next(agent.run(send=True, confirm=yes, once=True))
-    assert isinstance(found, StepOutcome), found
-    return found
+    outcome = next(agent.run(send=True, confirm=yes, once=True))
+    assert isinstance(outcome, StepOutcome), outcome
+    return outcome

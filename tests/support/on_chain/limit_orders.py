@@ -14,5 +14,5 @@ from tests.support.agents import yes
 def place(
     agent: Agent, price: str, until: str = "4h", wait: bool = False, progress: Callable[[str], None] = lambda _: None, send: bool = True
 ) -> tuple[LimitOrder, StepOutcome]:
-    asked = LimitOrderRequest("WETH", "USDC", "0.05", price, until, wait)
-    return swap_at_limit(agent, asked, send=send, confirm=yes, progress=progress)
+    request = LimitOrderRequest("WETH", "USDC", "0.05", price, until, wait)
+    return swap_at_limit(agent, request, send=send, confirm=yes, progress=progress)

@@ -25,4 +25,4 @@ def table(chain: LocalChain, own: ConfirmedPosition) -> dict[str, object]:
 def config_with_positions(chain: LocalChain, own: Sequence[ConfirmedPosition], **changes: object) -> Changes:
     """Config with these positions, and room for them."""
     wide = {"limits.lp_max_weight": "90%", "limits.impermanent_loss": "5%"}
-    return {"portfolio.positions": [table(chain, one) for one in own], **agents.ROOMY, **wide, **changes}
+    return {"portfolio.positions": [table(chain, position) for position in own], **agents.ROOMY, **wide, **changes}

@@ -23,7 +23,13 @@ def config_with_targets(chain: LocalChain, pool: str, own: Sequence[ConfirmedPos
         target = {"kind": "uniswap_v3", "pool": info.address, "share": "20%", "width": "20%", "compound_above": "off"}
     wide = {"limits.lp_max_weight": "90%", "limits.impermanent_loss": "9%", "limits.min_trade": "1"}
     quiet = {"policy.trigger": {"kind": "threshold", "absolute": "50%"}}
-    return {"portfolio.positions": [table(chain, one) for one in own], "lp.targets": [target | wishes], **agents.ROOMY, **wide, **quiet}
+    return {
+        "portfolio.positions": [table(chain, position) for position in own],
+        "lp.targets": [target | wishes],
+        **agents.ROOMY,
+        **wide,
+        **quiet,
+    }
 
 
 def trade_both_ways(chain: LocalChain, pool: str, seed: int, usd: int = 300_000) -> None:

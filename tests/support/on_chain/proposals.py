@@ -35,18 +35,18 @@ def proposal(agent: Agent) -> dict[str, Any]:
 
 def rounds(agent: Agent, signs: Signs) -> list[dict[str, Any]]:
     """Proposals until the portfolio is where it should be, each signed and sent by somebody else."""
-    made: list[dict[str, Any]] = []
+    proposals: list[dict[str, Any]] = []
     for _ in range(6):
         try:
             outcome = agent.rebalance(send=True, confirm=yes)
         except AwaitingExternalSignature as waiting:
-            made.append(waiting.proposal)
+            proposals.append(waiting.proposal)
             hash_ = signs(waiting.proposal)
             assert hash_.startswith("0x")
             continue
         assert outcome.kind is OutcomeKind.HOLD, outcome.reason
-        return made
-    raise AssertionError([one["description"] for one in made])
+        return proposals
+    raise AssertionError([outcome["description"] for outcome in proposals])
 
 
 def safe_of(
@@ -62,12 +62,12 @@ def safe_of(
 
 def killer_at_event(number: int) -> Callable[[str], None]:
     """A progress listener with which the process ends at its `number`-th event."""
-    seen = 0
+    event_count = 0
 
     def progress(_: str) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == number:
+        nonlocal event_count
+        event_count += 1
+        if event_count == number:
             raise KeyboardInterrupt
 
     return progress

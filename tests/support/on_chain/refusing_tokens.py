@@ -7,7 +7,7 @@ from collections.abc import Callable
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from tests.support.attacks import attack
-from tests.support.on_chain.bad_tokens import replace_token as turned_bad
+from tests.support.on_chain.bad_tokens import replace_token
 
 
 def refusing_token(chain: LocalChain, symbol: str) -> Callable[..., None]:
@@ -30,7 +30,7 @@ FORGETTING = {"ignores": 1, "halves": 2, "hides": 3, "delays": 4}
 
 def forgetful_token(chain: LocalChain, how: str) -> Callable[[str], None]:
     """Turn GUEST into a ForgetfulToken of this kind for the wallet, and return a function that changes the kind."""
-    address = turned_bad(chain, "GUEST", attack("ForgetfulToken"), "GUEST", "GUEST", 18)
+    address = replace_token(chain, "GUEST", attack("ForgetfulToken"), "GUEST", "GUEST", 18)
     token = chain.contract(address, attack("ForgetfulToken"))
 
     def forget(kind: str) -> None:

@@ -25,14 +25,16 @@ def strategies(up: str, down: str) -> dict[str, object]:
 
 def books(agent: Agent) -> StrategyBooks:
     """The books as a look of now finds them."""
-    found = agent.step_input().layer(StrategiesState).books
-    assert found is not None, found
-    assert not found.fault, found
-    return found
+    strategy_books = agent.step_input().layer(StrategiesState).books
+    assert strategy_books is not None, strategy_books
+    assert not strategy_books.fault, strategy_books
+    return strategy_books
 
 
 def require_sum(chain: LocalChain, agent: Agent) -> None:
     """All strategies together hold what the wallet does, to the base unit, asked of the contracts."""
-    found = books(agent)
+    state_books = books(agent)
     for symbol in TWO:
-        assert sum(one.balance_raw(chain.tokens[symbol].address) for one in found.strategy_books) == chain.balance(symbol)
+        assert sum(
+            strategy_book.balance_raw(chain.tokens[symbol].address) for strategy_book in state_books.strategy_books
+        ) == chain.balance(symbol)

@@ -11,8 +11,8 @@ from agent.app.withdrawals.withdrawal_run import WithdrawalReport
 from agent.localchain import LocalChain
 from agent.model import RequestState
 from tests.support.agents import agent_on, fund
+from tests.support.constants import HOME
 
-HOME = "0x00000000000000000000000000000000000A11cE"
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_600, "WBTC": 1_700, "USDC": 2_700}
 OPEN = {"wallet.payout_addresses": [HOME]}
@@ -30,4 +30,4 @@ def bot(chain: LocalChain, folder: Path, **changes: object) -> Iterator[Agent]:
 
 
 def ended_state(agent: Agent, number: int | None) -> RequestState:
-    return next(one.state for one in agent.context.store.requests.newest() if one.id == number)
+    return next(request.state for request in agent.context.store.requests.newest() if request.id == number)

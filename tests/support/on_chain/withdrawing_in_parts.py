@@ -21,9 +21,9 @@ TEN_MINUTES = 600
 
 def look(agent: Agent) -> StepOutcome:
     """One look of a run."""
-    found = next(iter(agent.run(send=True, confirm=yes, once=True)))
-    assert isinstance(found, StepOutcome), found
-    return found
+    outcome = next(iter(agent.run(send=True, confirm=yes, once=True)))
+    assert isinstance(outcome, StepOutcome), outcome
+    return outcome
 
 
 def restore_pools(chain: LocalChain, seconds: int) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pytest
 
 from agent.localchain import LocalChain
-from tests.support.agents import Purse, purse
+from tests.support.agents import WalletBalances, purse
 
 
-def traded_usd(chain: LocalChain, before: Purse) -> dict[str, float]:
+def traded_usd(chain: LocalChain, before: WalletBalances) -> dict[str, float]:
     """Dollars by which each balance grew, at world prices."""
     now = purse(chain)
     return {
@@ -19,6 +19,8 @@ def traded_usd(chain: LocalChain, before: Purse) -> dict[str, float]:
     }
 
 
-def require_traded(chain: LocalChain, before: Purse, wanted: Mapping[str, float], within: float) -> None:
+def require_traded(chain: LocalChain, before: WalletBalances, usd_by_symbol: Mapping[str, float], within: float) -> None:
     done = traded_usd(chain, before)
-    assert {symbol: done[symbol] for symbol in wanted} == {symbol: pytest.approx(usd, abs=within) for symbol, usd in wanted.items()}
+    assert {symbol: done[symbol] for symbol in usd_by_symbol} == {
+        symbol: pytest.approx(usd, abs=within) for symbol, usd in usd_by_symbol.items()
+    }

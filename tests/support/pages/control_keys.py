@@ -13,7 +13,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 from tests.browser.chromium import PATIENCE_MS
 from tests.cli.tools import Desk
-from tests.support.commands.controls import ended_control as until
+from tests.support.commands.controls import ended_control
 
 PASSWORD = "correct horse battery"
 MOST_TABS = 80
@@ -62,14 +62,14 @@ def unfold(page: Any, name: str, of: str = "") -> None:
 
 def newest(desk: Desk) -> dict[str, Any]:
     """The newest control."""
-    found: dict[str, Any] = desk.ask("controls")["controls"][0]
-    return found
+    control: dict[str, Any] = desk.ask("controls")["controls"][0]
+    return control
 
 
 def settled_state(page: Any, desk: Desk) -> str:
     """The state of the newest control once it has ended, as the page shows it without being loaded again."""
     control = newest(desk)["id"]
-    until(desk, control)
+    ended_control(desk, control)
     state = f"document.querySelector('[data-control=\"{control}\"]')?.textContent"
     wait_for(page, f"!['queued', 'taken', undefined].includes({state})")
     return str(page.evaluate(state))

@@ -18,14 +18,14 @@ from agent.web.portfolios import PortfoliosApp, SharedSettings
 from agent.web.reach import Reach
 from tests.support import agents
 from tests.support.dashboards import until
-from tests.support.pages.portfolios import ServedPortfolios as Shelf
+from tests.support.pages.portfolios import ServedPortfolios
 from tests.support.sites import HASH
 
 OWN_WALLET = "0xABaBaBaBABabABabAbAbABAbABabababaBaBABaB"
 COPY, NEW = "/p/mine/portfolios/copy", "/p/mine/portfolios/new"
 
 
-class ServedFolder(Shelf):
+class ServedFolder(ServedPortfolios):
     """A served folder with the config mine.toml, whose users are ann and, read-only, eve; and another portfolio, which is not read."""
 
     def __init__(self, folder: Path, users: int = 1) -> None:

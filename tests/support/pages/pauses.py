@@ -15,7 +15,7 @@ from agent.config.load import load_config
 from agent.store import open_store
 from agent.web import document_cache
 from tests.support import agents
-from tests.support.dashboards import BusyBoard, documents
+from tests.support.dashboards import BusyDocumentCache, documents
 from tests.support.sites import Site
 
 
@@ -39,7 +39,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def busy_site(config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setattr(document_cache, "PAUSE_POLL_S", 0.05)
-    board = BusyBoard(str(config), config.with_name("mine.db"))
+    board = BusyDocumentCache(str(config), config.with_name("mine.db"))
     board.documents = outside_documents()
     with Site(config.with_name("mine.db.users"), config=str(config), board=board) as site:
         yield site

@@ -21,7 +21,7 @@ from agent.store.files.users import open_user_file
 from agent.web.access import Access
 from agent.web.portfolios import PortfoliosApp, SharedSettings, create_portfolios
 from agent.web.reach import Reach
-from tests.support.dashboards import Served, StillBoard, documents
+from tests.support.dashboards import Served, StaticDocumentCache, documents
 from tests.support.sites import HASH
 
 ABOUT = PortfolioIdentity("ethereum", False, "0x" + "ab" * 20)
@@ -33,15 +33,15 @@ class ServedPortfolios(Served):
     def __init__(self, folder: Path, names: tuple[str, ...], users: int = 2) -> None:
         configs = [folder / f"{name}.toml" for name in names]
         self.parts = create_portfolios(configs, portfolio_names(configs), Reach(port=1))
-        for number, one in enumerate(self.parts[:-1]):
+        for number, part_number in enumerate(self.parts[:-1]):
             store = folder / f"{number}.db"
-            access = Access(one.reach, UsersPlace(str(store.with_name(f"{store.name}.users"))))
+            access = Access(part_number.reach, UsersPlace(str(store.with_name(f"{store.name}.users"))))
             if number < users:
                 open_user_file(store.with_name(f"{store.name}.users")).add("ann", HASH, "A" * 32, False, 1)
                 access.set_users({1: ("ann", False)})
-            board = StillBoard(str(one.config), store)
+            board = StaticDocumentCache(str(part_number.config), store)
             board.documents = documents()
-            one.serve(board, access, ABOUT, lambda: self.server.should_exit)
+            part_number.serve(board, access, ABOUT, lambda: self.server.should_exit)
         self.parts[-1].error = TrimtabError("the disk is gone")
         super().__init__()
 

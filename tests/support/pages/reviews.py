@@ -26,11 +26,12 @@ def review(site: Site, cookie: str, kind: str, document: dict[str, Any] | None, 
 
 def edit_backtest(**more: Any) -> dict[str, Any]:
     """The backtest of an edit, of a source and with a note that are markup."""
-    one = {"return": "0.5", "max_drawdown": "-0.25", "rebalances": 3, "costs": "1.5"}
+    result_document = {"return": "0.5", "max_drawdown": "-0.25", "rebalances": 3, "costs": "1.5"}
     over = {"mean": "0.1", "low": "-0.1", "high": "0.3", "periods": 99, "beyond_chance": False}
     neighbours = {"settings": 20, "folds": 4, "walk_forward": over, "overfitting": "0.625", "split_count": 12_870}
     return {
         "source": MARKUP, "from": "2021-01-01", "until": "2021-12-31", "days": 365, "numeraire": HOSTILE, "start_value": "10000",
-        "edited": one, "present": one, "held_return": "1.25", "held_max_drawdown": "-0.5", "over_present": over, "over_holding": None,
+        "edited": result_document, "present": result_document,
+        "held_return": "1.25", "held_max_drawdown": "-0.5", "over_present": over, "over_holding": None,
         "neighbours": neighbours, "notes": [MARKUP], "edited_hash": "a", "present_hash": "b", "data_hash": "c", **more,
     }  # fmt: skip

@@ -29,9 +29,9 @@ def dashboard(desk: Desk) -> Iterator[str]:
     try:
         yield first_document(process)["url"]
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=10)
-        assert process.returncode == 0, said
-        assert said == f"{SIGNING} []\n"
+        _, output = process.communicate(timeout=10)
+        assert process.returncode == 0, output
+        assert output == f"{SIGNING} []\n"
     finally:
         process.kill()
         process.communicate()

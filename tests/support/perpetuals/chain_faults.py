@@ -14,7 +14,7 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import IntentKind
 from tests.support import agents
-from tests.support.futures import EVEN, futures_changes
+from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perps import WAD, read_now
 
 LONG = {"WETH": "100%"}
@@ -55,7 +55,7 @@ def move_price(perps: LocalPerps, symbol: str, share: Fraction) -> None:
 
 
 def step(perps: LocalPerps, folder: Path, weights: dict[str, str], send: bool = True, **limits: str) -> StepOutcome:
-    with agents.agent_on(perps.chain, folder, futures_changes(perps, weights, **limits), EVEN) as agent:
+    with agents.agent_on(perps.chain, folder, futures_config_changes(perps, weights, **limits), EVEN) as agent:
         return agent.rebalance(send=send, confirm=agents.yes)
 
 
@@ -64,9 +64,9 @@ def orders(outcome: StepOutcome) -> list[IntentKind]:
 
 
 def leverage(perps: LocalPerps) -> Fraction:
-    found = margin.leverage(read_now(perps, perps.chain.wallet.address))
-    assert found is not None
-    return found
+    ratio = margin.leverage(read_now(perps, perps.chain.wallet.address))
+    assert ratio is not None
+    return ratio
 
 
 def size(perps: LocalPerps, symbol: str) -> int:
@@ -87,6 +87,6 @@ def value_at_index(perps: LocalPerps) -> Fraction:
 
 
 def leverage_at_index(perps: LocalPerps) -> Fraction:
-    found = margin.leverage(margin.with_index_marks(read_now(perps, perps.chain.wallet.address)))
-    assert found is not None
-    return found
+    ratio = margin.leverage(margin.with_index_marks(read_now(perps, perps.chain.wallet.address)))
+    assert ratio is not None
+    return ratio

@@ -25,7 +25,7 @@ def hedge_account(collateral: int, eth: int = 0, **market: object) -> MarginAcco
 
 
 def overweight_step(
-    held: MarginAccount | None = None,
+    margin_account: MarginAccount | None = None,
     cost: int = 0,
     policy: FuturesPolicy = HEDGING,
     weth: int = 80_000,
@@ -33,7 +33,7 @@ def overweight_step(
     **history: object,
 ) -> StepInput:
     """80,000 of WETH bought for `cost`, 30,000 of USDC and 10,000 of margin: half should be WETH, 20,000 less."""
-    account = hedge_account(10_000) if held is None else held
+    account = hedge_account(10_000) if margin_account is None else margin_account
     step = with_policy(with_snapshot(step_input(values={"WETH": weth, "USDC": usdc}, depth=100_000_000), futures=account), policy)
     lots = (OpenLot(WETH, 100 * E18, Fraction(cost * E6), NOW_S - 100 * DAY_S),)
     tax = TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)

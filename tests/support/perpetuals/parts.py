@@ -11,7 +11,7 @@ from agent.model import Evidence, Plan, StepInput
 from agent.model.futures import MarginAccount
 from agent.planning.proposals import propose_rebalance
 from tests.support.builders import step_input, with_history, with_snapshot
-from tests.support.perpetuals.steps import POLICY
+from tests.support.perpetuals.steps import FUTURES_POLICY
 from tests.support.plans import evidence
 
 
@@ -25,8 +25,8 @@ class FuturesEvidence:
         return replace(evidence(step, plan), paused=self.paused)
 
 
-def step_of(held: MarginAccount, values: dict[str, int], **history: object) -> StepInput:
-    step = with_policy(with_snapshot(step_input(values=values), futures=held), POLICY)
+def step_of(margin_account: MarginAccount, values: dict[str, int], **history: object) -> StepInput:
+    step = with_policy(with_snapshot(step_input(values=values), futures=margin_account), FUTURES_POLICY)
     step = replace(step, limits=replace(step.limits, daily_loss_bps=1_000))
     return with_history(step, **history)
 

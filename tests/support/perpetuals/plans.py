@@ -16,25 +16,27 @@ POLICY = FuturesPolicy(HALVES, 20_000, 500, ROUGH)
 RICH = Fraction(10**7 * E18)
 
 
-def with_index_of_now(held: MarginAccount) -> MarginAccount:
+def with_index_of_now(margin_account: MarginAccount) -> MarginAccount:
     """The same account with an index of now."""
-    return replace(held, markets=tuple(replace(one, index_s=NOW_S) for one in held.markets))
+    return replace(margin_account, markets=tuple(replace(perp, index_s=NOW_S) for perp in margin_account.markets))
 
 
-def book(collateral: int, eth: int = 0, btc: int = 0) -> MarginAccount:
+def pair_book(collateral: int, eth: int = 0, btc: int = 0) -> MarginAccount:
     return with_index_of_now(
         account(collateral, {"ETH": eth, "BTC": btc} if btc else {"ETH": eth} if eth else {}, market("ETH"), market("BTC", 30_000))
     )
 
 
-def account_after_fills(held: MarginAccount, plan: FuturesPlan) -> MarginAccount:
+def account_after_fills(margin_account: MarginAccount, plan: FuturesPlan) -> MarginAccount:
     """The account after every order was filled at the mark, fee included; a fill beyond its bound does not happen."""
     if plan.top_up_raw:
-        held = replace(held, collateral_raw=held.collateral_raw + plan.top_up_raw * held.collateral_unit_raw)
+        margin_account = replace(
+            margin_account, collateral_raw=margin_account.collateral_raw + plan.top_up_raw * margin_account.collateral_unit_raw
+        )
     for order in plan.orders:
-        value = margin.position_value_raw(held.market(order.market), order.size_raw)
-        fee = -(-abs(value) * held.market(order.market).fee_ppm // margin.PPM)
+        value = margin.position_value_raw(margin_account.market(order.market), order.size_raw)
+        fee = -(-abs(value) * margin_account.market(order.market).fee_ppm // margin.PPM)
         quote = -value - fee
         if (order.size_raw > 0 and -quote <= order.bound_raw) or (order.size_raw < 0 and quote >= order.bound_raw):
-            held = margin.with_trade(held, order.market, order.size_raw, quote)
-    return held
+            margin_account = margin.with_trade(margin_account, order.market, order.size_raw, quote)
+    return margin_account

@@ -47,6 +47,6 @@ def run(
     return simulate(spec, table, market, futures=setup_of(spec, policy, margin, *funding))
 
 
-def book_of(found: SimulationResult) -> FuturesResult:
-    assert found.futures is not None
-    return found.futures
+def book_of(read_account: SimulationResult) -> FuturesResult:
+    assert read_account.futures is not None
+    return read_account.futures

@@ -12,19 +12,19 @@ from tests.support.builders import NOW_S, step_input, with_history, with_snapsho
 from tests.support.perpetuals.accounts import E18, account, market
 
 LIMITS = FuturesLimits(30_000, 9_000, 10_000, 0, 500, 100, 500, 200, 300, 500, 600, 20_000)
-POLICY = FuturesPolicy((FuturesTarget("ETH", 10_000),), 20_000, 500, LIMITS)
+FUTURES_POLICY = FuturesPolicy((FuturesTarget("ETH", 10_000),), 20_000, 500, LIMITS)
 EVEN = {"WETH": 5_000, "USDC": 5_000}
 
 
 def book(collateral: int, eth: int = 0, **changes: object) -> MarginAccount:
     """ETH at 2,000, of `eth` base units held."""
-    held = account(collateral, {"ETH": eth} if eth else {}, market("ETH"))
+    margin_account = account(collateral, {"ETH": eth} if eth else {}, market("ETH"))
     fields = {"index_s": NOW_S - 60} | changes
-    return replace(held, markets=tuple(replace(one, **fields) for one in held.markets))  # type: ignore[arg-type]
+    return replace(margin_account, markets=tuple(replace(perp, **fields) for perp in margin_account.markets))  # type: ignore[arg-type]
 
 
-def step_of(held: MarginAccount | None, policy: FuturesPolicy | None = POLICY, **history: object) -> StepInput:
-    step = with_policy(with_snapshot(step_input(values=EVEN), futures=held), policy)
+def step_of(margin_account: MarginAccount | None, policy: FuturesPolicy | None = FUTURES_POLICY, **history: object) -> StepInput:
+    step = with_policy(with_snapshot(step_input(values=EVEN), futures=margin_account), policy)
     return with_history(step, **history)
 
 

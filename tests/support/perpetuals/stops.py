@@ -20,6 +20,6 @@ ETH, BTC = market("ETH", 3_000), market("BTC", 60_000)
 
 def book(eth: int = 0, btc: int = 0, value: int = 10_000) -> MarginAccount:
     """An account of this value in dollars with sizes in ten-thousandths of a coin, entered at the mark."""
-    rows = [(one, size) for one, size in ((ETH, eth), (BTC, btc)) if size]
-    positions = tuple(Position(one.market, size, -int(size * one.mark)) for one, size in rows)
+    rows = [(perp, size) for perp, size in ((ETH, eth), (BTC, btc)) if size]
+    positions = tuple(Position(perp.market, size, -int(size * perp.mark)) for perp, size in rows)
     return MarginAccount(Token("", "USDC", 6), 1, value * 10**6, 0, positions, (ETH, BTC), initial_on_debt=False, is_on_chain=False)

@@ -14,5 +14,5 @@ LONGS = FuturesPolicy((FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000))
 
 def with_market_fields(account: MarginAccount, name: str, **changes: object) -> MarginAccount:
     """The account with another market of this name."""
-    markets = tuple(replace(one, **changes) if one.market == name else one for one in account.markets)  # type: ignore[arg-type]
+    markets = tuple(replace(perp, **changes) if perp.market == name else perp for perp in account.markets)  # type: ignore[arg-type]
     return replace(account, markets=markets)

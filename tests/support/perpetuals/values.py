@@ -8,13 +8,13 @@ from agent.layers.futures.state import with_policy
 from agent.model import StepInput
 from agent.model.futures import MarginAccount
 from tests.support.builders import step_input, token, with_snapshot
-from tests.support.perpetuals.steps import EVEN, POLICY
+from tests.support.perpetuals.steps import EVEN, FUTURES_POLICY
 
 USDC, WETH = token("USDC").address, token("WETH").address
-OURS = replace(POLICY, collateral=USDC)
+OURS = replace(FUTURES_POLICY, collateral=USDC)
 
 
-def step_with_margin(held: MarginAccount | None, values: dict[str, int] | None = None, **changes: object) -> StepInput:
+def step_with_margin(margin_account: MarginAccount | None, values: dict[str, int] | None = None, **changes: object) -> StepInput:
     """A wallet with this margin account beside it, whose collateral is USDC."""
-    account = None if held is None else replace(held, collateral_unit_raw=10**12)
+    account = None if margin_account is None else replace(margin_account, collateral_unit_raw=10**12)
     return with_policy(with_snapshot(step_input(values=values or EVEN), futures=account, **changes), OURS)

@@ -7,9 +7,9 @@ from fractions import Fraction
 
 from agent.accounting import entries
 from agent.model import Entry, ExternalTransfer, ExternalTransferKind
+from tests.support.constants import DAY_S
 from tests.support.ledgers import COUNTED, USDC, WETH, Wallet
 
-DAY_S = 86_400
 FLOW = {True: ExternalTransferKind.DEPOSIT, False: ExternalTransferKind.WITHDRAWAL}
 
 

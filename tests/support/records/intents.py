@@ -22,10 +22,10 @@ def ended_intent(
     gas_used: int = 50_000,
 ) -> Intent:
     tx_hash = f"0x{nonce:064x}"
-    made, granted = replace(tx(nonce), to=to), replace(grant(kind), plan=plan)
-    intent = store.journal.add_intent(step_id, kind, made, granted, "swap", START_S, None)
+    unsigned, granted = replace(tx(nonce), to=to), replace(grant(kind), plan=plan)
+    intent = store.journal.add_intent(step_id, kind, unsigned, granted, "swap", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
-    found = replace(receipt(tx_hash, nonce, f"0x{nonce:02x}", status), transfers=transfers, gas_used=gas_used)
-    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
+    mined_receipt = replace(receipt(tx_hash, nonce, f"0x{nonce:02x}", status), transfers=transfers, gas_used=gas_used)
+    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=mined_receipt)
     return store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)

@@ -15,12 +15,12 @@ PRICES = {WETH: Fraction(2000), USDC: Fraction(1)}
 
 
 def settled_swap(folder: Path, *transfers: Transfer):
-    made = bench(folder)
-    look = made.chain.status_of
+    submitter_bench = bench(folder)
+    look = submitter_bench.chain.status_of
 
     def with_transfers(tx_hash: str):
-        seen = look(tx_hash)
-        return replace(seen, receipt=replace(seen.receipt, transfers=transfers)) if seen.receipt else seen
+        status = look(tx_hash)
+        return replace(status, receipt=replace(status.receipt, transfers=transfers)) if status.receipt else status
 
-    made.chain.status_of = with_transfers
-    return made, made.run()
+    submitter_bench.chain.status_of = with_transfers
+    return submitter_bench, submitter_bench.run()

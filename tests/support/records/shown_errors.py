@@ -21,9 +21,9 @@ def error_texts(error: BaseException) -> str:
     Console(file=stream, width=300).print(
         Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True, locals_max_string=None)
     )
-    seen: BaseException | None = error
-    while seen is not None:
-        frames = traceback.TracebackException.from_exception(seen, capture_locals=True)
-        stream.write("".join(frames.format()) + repr(seen) + repr(seen.args) + repr(vars(seen)))
-        seen = seen.__cause__ or seen.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        frames = traceback.TracebackException.from_exception(cause, capture_locals=True)
+        stream.write("".join(frames.format()) + repr(cause) + repr(cause.args) + repr(vars(cause)))
+        cause = cause.__cause__ or cause.__context__
     return stream.getvalue()

@@ -21,10 +21,10 @@ def swap(store: Store, step_id: str, nonce: int, weth_raw: int, usdc_raw: int, g
     """A mined swap of that step; returns the id of its intent."""
     store.steps.begin(step_id, 1_000, "{}")
     intent = store.journal.add_intent(step_id, IntentKind.SWAP, replace(TX, nonce=nonce), GRANT, "swap", 1_000, 2_000)
-    found = f"0x{nonce:064x}"
-    store.journal.advance(intent.id, IntentState.SIGNED, 1_001, found)
+    tx_hash = f"0x{nonce:064x}"
+    store.journal.advance(intent.id, IntentState.SIGNED, 1_001, tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, 1_002)
     moved = (Transfer(WETH, OWNER, POOL, weth_raw), Transfer(USDC, POOL, OWNER, usdc_raw)) if status else ()
-    receipt = Receipt(found, status, 7, "0x" + "b" * 64, gas_used, 10**9, moved)
+    receipt = Receipt(tx_hash, status, 7, "0x" + "b" * 64, gas_used, 10**9, moved)
     store.journal.advance(intent.id, IntentState.MINED, 1_003, receipt=receipt)
     return intent.id

@@ -7,8 +7,7 @@ from fractions import Fraction
 
 from agent.model import ExternalTransfer
 from agent.store import Store
-from tests.support.ledgers import COIN, PRICE, at
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, LEDGER_WETH, PRICE, at
 
 NOW_S = at().snapshot.head.timestamp_s
 
@@ -16,7 +15,7 @@ NOW_S = at().snapshot.head.timestamp_s
 def transfer(delta_raw: int = COIN, **changes: object) -> ExternalTransfer:
     """A change of WETH that nothing explains."""
     value = PRICE * delta_raw / Fraction(COIN)
-    plain = ExternalTransfer(0, WETH.address, delta_raw, value, 1_000, 1_001, NOW_S, False, None)
+    plain = ExternalTransfer(0, LEDGER_WETH.address, delta_raw, value, 1_000, 1_001, NOW_S, False, None)
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 
 

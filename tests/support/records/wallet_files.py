@@ -17,8 +17,8 @@ ADDRESS = Account.from_key(bytes.fromhex(KEY)).address
 
 def typist(*lines: str) -> Callable[[str], str]:
     """Somebody who types these lines, one per prompt."""
-    left: Iterator[str] = iter(lines)
-    return lambda prompt: next(left)
+    answers: Iterator[str] = iter(lines)
+    return lambda prompt: next(answers)
 
 
 def address_in_file(path: Path, password: str) -> str:

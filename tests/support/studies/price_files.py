@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-DAY_S = 86_400
+from tests.support.constants import DAY_S
+
 FIRST_S = 1_609_459_200  # 2021-01-01
 
 

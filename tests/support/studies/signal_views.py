@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from agent.model.weights import PriceBar, SignalView
-
-DAY_S = 86_400
+from tests.support.constants import DAY_S
 
 
 def view(markets: dict[str, str] | None = None, **closes: list[float]) -> SignalView:

@@ -22,27 +22,27 @@ ETH = 10**18
 @examples(20)
 @given(histories())
 def test_every_entry_balances_token_by_token_and_the_ledger_is_the_plain_sum(wallet: Wallet) -> None:
-    assert not [one.id for one in wallet.entries if entries.unbalanced_tokens(one)]
-    found = entries.account_balances(wallet.entries)
-    assert {token: found.get((entries.WALLET, token), 0) for token in TOKENS} == wallet.held
-    assert {token: found.get((f"{entries.LP}:{POSITION}", token), 0) for token in wallet.lp} == wallet.lp
+    assert not [entry.id for entry in wallet.entries if entries.unbalanced_tokens(entry)]
+    account_balances = entries.account_balances(wallet.entries)
+    assert {token: account_balances.get((entries.WALLET, token), 0) for token in TOKENS} == wallet.held
+    assert {token: account_balances.get((f"{entries.LP}:{POSITION}", token), 0) for token in wallet.lp} == wallet.lp
 
 
 @examples(20)
 @given(histories())
 @pytest.mark.parametrize("method", METHODS)
 def test_lots_consumed_and_left_are_the_lots_created(method: LotMethod, wallet: Wallet) -> None:
-    found = taxed(wallet, method)
-    left: dict[str, int] = {}
-    for lot in found.open_lots():
+    tax_run = taxed(wallet, method)
+    raw_left: dict[str, int] = {}
+    for lot in tax_run.open_lots():
         assert lot.raw > 0
-        left[lot.token] = left.get(lot.token, 0) + lot.raw
-    for token, raw in found.acquired_raw_by_token.items():
-        assert raw == found.disposed_raw_by_token.get(token, 0) + left.get(token, 0)
-    held = {token: raw + wallet.lp.get(token, 0) for token, raw in wallet.held.items()}
-    held[WETH] += held.pop(NATIVE)
-    assert {token: raw for token, raw in held.items() if raw} == left
-    assert found.lots.unmatched_raw_by_token() == {}
+        raw_left[lot.token] = raw_left.get(lot.token, 0) + lot.raw
+    for token, raw in tax_run.acquired_raw_by_token.items():
+        assert raw == tax_run.disposed_raw_by_token.get(token, 0) + raw_left.get(token, 0)
+    raw_by_token = {token: raw + wallet.lp.get(token, 0) for token, raw in wallet.held.items()}
+    raw_by_token[WETH] += raw_by_token.pop(NATIVE)
+    assert {token: raw for token, raw in raw_by_token.items() if raw} == raw_left
+    assert tax_run.lots.unmatched_raw_by_token() == {}
 
 
 @examples(20)
@@ -50,21 +50,21 @@ def test_lots_consumed_and_left_are_the_lots_created(method: LotMethod, wallet: 
 @pytest.mark.parametrize("method", METHODS)
 def test_realised_and_unrealised_gains_are_the_total_gain_by_every_method(method: LotMethod, wallet: Wallet) -> None:
     """What is there at the end, and what went, less what came: worked out without any lot."""
-    found = taxed(wallet, method)
+    tax_run = taxed(wallet, method)
     worth = wallet.worth()
-    cost = sum((lot.cost for lot in found.open_lots()), Fraction(0))
+    cost = sum((lot.cost for lot in tax_run.open_lots()), Fraction(0))
     assert (
-        found.realised_gain() + (worth - cost) + from_quanta(found.untaxed_quanta + found.income_quanta) - found.gas_cost
-        == worth + from_quanta(found.withdrawn_quanta) - found.deposits
+        tax_run.realised_gain() + (worth - cost) + from_quanta(tax_run.untaxed_quanta + tax_run.income_quanta) - tax_run.gas_cost
+        == worth + from_quanta(tax_run.withdrawn_quanta) - tax_run.deposits
     )
-    assert all(one.cost.denominator <= QUANTA_PER_UNIT for one in found.disposals)
+    assert all(disposal.cost.denominator <= QUANTA_PER_UNIT for disposal in tax_run.disposals)
 
 
 @given(histories(8))
 def test_the_numeraire_itself_never_gains(wallet: Wallet) -> None:
-    found = taxed(wallet, LotMethod.FIFO)
-    bought_with = [one for one in found.disposals if one.token == USDC and one.proceeds > 0]
-    assert all(one.gain == 0 for one in bought_with if one.cost == one.raw)
+    tax_run = taxed(wallet, LotMethod.FIFO)
+    bought_with = [disposal for disposal in tax_run.disposals if disposal.token == USDC and disposal.proceeds > 0]
+    assert all(lot.gain == 0 for lot in bought_with if lot.cost == lot.raw)
 
 
 def test_methods_take_the_lots_they_say() -> None:
@@ -83,7 +83,7 @@ def test_a_disposal_over_several_lots_says_what_each_had_cost_and_how_long_it_wa
     lots.acquire(WETH, ETH, Fraction(1_000), 100)
     lots.acquire(WETH, ETH, Fraction(3_000), 200)
     taken = lots.dispose(WETH, ETH * 3 // 2, Fraction(0))
-    assert [(one.raw, one.cost, one.acquired_s) for one in taken] == [(ETH, 1_000, 100), (ETH // 2, 1_500, 200)]
+    assert [(part.raw, part.cost, part.acquired_s) for part in taken] == [(ETH, 1_000, 100), (ETH // 2, 1_500, 200)]
     assert [(lot.raw, lot.cost) for lot in lots.open_lots()] == [(ETH // 2, 1_500)]
 
 
@@ -101,11 +101,11 @@ def test_a_sale_for_the_numeraire_counts_what_was_paid_less_its_gas() -> None:
     wallet.usd[WETH] = Fraction(3_000)
     change = wallet.change({WETH: -ETH, USDC: 2_990 * 10**6}, 10**15)
     wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {WETH: ETH * 3 // 1_000}))
-    found = taxed(wallet, LotMethod.FIFO)
-    sale, gas = found.disposals
+    tax_run = taxed(wallet, LotMethod.FIFO)
+    sale, gas = tax_run.disposals
     assert (sale.token, sale.proceeds, sale.cost) == (WETH, (2_990 - 3) * 10**6, 2_000 * 10**6)
     assert (gas.raw, gas.proceeds, gas.gain) == (10**15, 3 * 10**6, 10**6)
-    assert found.realised_gain() == (987 + 1) * 10**6
+    assert tax_run.realised_gain() == (987 + 1) * 10**6
 
 
 def test_a_purchase_costs_what_was_paid_and_its_gas() -> None:
@@ -120,18 +120,18 @@ def test_a_token_for_another_counts_at_the_reference_price_of_what_was_got() -> 
     wallet = Wallet()
     change = wallet.change({WETH: -3 * ETH, WBTC: 98 * 10**5}, 0)
     wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {}))
-    found = taxed(wallet, LotMethod.FIFO)
-    assert [(one.token, one.proceeds) for one in found.disposals] == [(WETH, 5_880 * 10**6)]
-    assert [lot.cost for lot in found.open_lots() if lot.token == WBTC][-1] == 5_880 * 10**6
+    tax_run = taxed(wallet, LotMethod.FIFO)
+    assert [(disposal.token, disposal.proceeds) for disposal in tax_run.disposals] == [(WETH, 5_880 * 10**6)]
+    assert [lot.cost for lot in tax_run.open_lots() if lot.token == WBTC][-1] == 5_880 * 10**6
 
 
 def test_wrapping_is_no_disposal_and_gas_alone_is_an_expense() -> None:
     wallet = Wallet()
     change = wallet.change({NATIVE: -(10**17), WETH: 10**17}, 10**15)
     wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {}))
-    found = taxed(wallet, LotMethod.LIFO)
-    assert [(one.token, one.raw) for one in found.disposals] == [(WETH, 10**15)]
-    assert found.gas_cost == 2 * 10**6
+    tax_run = taxed(wallet, LotMethod.LIFO)
+    assert [(disposal.token, disposal.raw) for disposal in tax_run.disposals] == [(WETH, 10**15)]
+    assert tax_run.gas_cost == 2 * 10**6
 
 
 def test_fees_and_the_exchange_of_a_pool_are_told_apart_when_liquidity_comes_back() -> None:
@@ -152,8 +152,10 @@ def test_a_rate_table_reports_in_another_currency() -> None:
     change = wallet.change({WETH: -ETH, USDC: 3_000 * 10**6}, 0)
     wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {}))
     turned = wallet.entries[-1].chain_s
-    found = run_tax_lots(wallet.entries, LotMethod.FIFO, USDC, WETH, lambda at_s: Fraction(9, 10) if at_s < turned else Fraction(4, 5))
-    assert found.disposals[0].gain == (2_400 - 1_800) * 10**6
+    tax_lot_run = run_tax_lots(
+        wallet.entries, LotMethod.FIFO, USDC, WETH, lambda at_s: Fraction(9, 10) if at_s < turned else Fraction(4, 5)
+    )
+    assert tax_lot_run.disposals[0].gain == (2_400 - 1_800) * 10**6
 
 
 def test_shares_of_a_value_sum_to_it() -> None:

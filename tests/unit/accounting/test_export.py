@@ -86,9 +86,9 @@ def test_every_cell_is_of_its_columns_kind_and_all_rows_sum_to_what_the_wallet_h
     for row in events:
         assert row["Type"] in EVENT_TYPES
         add(row["Currency"], row["Amount"], 1 if row["Type"] in ("Deposit", "Income") else -1)
-    held = {token: whole(token, raw + wallet.lp.get(token, 0)) for token, raw in wallet.held.items()}
-    assert {ASSETS.name(token): amount for token, amount in held.items()} == {
-        ASSETS.name(token): sums[ASSETS.name(token)] for token in held
+    amount_by_token = {token: whole(token, raw + wallet.lp.get(token, 0)) for token, raw in wallet.held.items()}
+    assert {ASSETS.name(token): amount for token, amount in amount_by_token.items()} == {
+        ASSETS.name(token): sums[ASSETS.name(token)] for token in amount_by_token
     }
 
 
@@ -121,10 +121,10 @@ def test_whatever_dust_is_exchanged_no_row_has_an_amount_of_zero_and_all_sum_to_
     moved = {token: raw for token, raw in parts if raw}
     entry = entries.trade_entry(SettledTransaction("i", 1, wallet.now_s, "0x1", "", moved, 0), wallet.prices(), COUNTED, {})
     sums: dict[str, Fraction] = {}
-    for spent, received, got, gave in (row[1:5] for row in export.rotki_trades([entry], ASSETS)):
-        assert Fraction(got) > 0
+    for spent, received, cells, gave in (row[1:5] for row in export.rotki_trades([entry], ASSETS)):
+        assert Fraction(cells) > 0
         assert Fraction(gave) > 0
-        sums[spent], sums[received] = sums.get(spent, Fraction(0)) - Fraction(gave), sums.get(received, Fraction(0)) + Fraction(got)
+        sums[spent], sums[received] = sums.get(spent, Fraction(0)) - Fraction(gave), sums.get(received, Fraction(0)) + Fraction(cells)
     for word, _, name, amount, *_ in export.rotki_events([entry], ASSETS):
         assert Fraction(amount) > 0
         sums[name] = sums.get(name, Fraction(0)) + (1 if word == "Income" else -1) * Fraction(amount)
@@ -171,10 +171,13 @@ def test_gas_that_belongs_to_no_exchange_is_spent_and_a_position_is_the_owners_s
 @examples(10)
 @given(histories(10))
 def test_plain_tables_read_back_as_the_ledger_and_its_lots(wallet: Wallet) -> None:
-    found = run_tax_lots(wallet.entries, LotMethod.HIFO, USDC, WETH)
-    held = tuple(ValuedHolding(token, raw, 0, wallet.prices().of(token) or Fraction(0), 2_500) for token, raw in wallet.held.items())
+    tax_lot_run = run_tax_lots(wallet.entries, LotMethod.HIFO, USDC, WETH)
+    valued_holdings = tuple(
+        ValuedHolding(token, raw, 0, wallet.prices().of(token) or Fraction(0), 2_500) for token, raw in wallet.held.items()
+    )
     tables = {
-        sheet.name: sheet for sheet in export_tables(wallet.entries, found, [Valuation(9, 1_700_000_000, Fraction(0), held)], NAMES, "EUR")
+        sheet.name: sheet
+        for sheet in export_tables(wallet.entries, tax_lot_run, [Valuation(9, 1_700_000_000, Fraction(0), valued_holdings)], NAMES, "EUR")
     }
     ledger = read(tables["ledger"].columns, list(tables["ledger"].rows))
     for token, raw in wallet.held.items():
@@ -184,20 +187,20 @@ def test_plain_tables_read_back_as_the_ledger_and_its_lots(wallet: Wallet) -> No
     assert {row["currency"] for row in ledger} == {"USDC"}
     assert {row["currency"] for name in ("disposals", "lots") for row in read(tables[name].columns, list(tables[name].rows))} <= {"EUR"}
     disposals = read(tables["disposals"].columns, list(tables["disposals"].rows))
-    assert len(disposals) == len(found.disposals)
+    assert len(disposals) == len(tax_lot_run.disposals)
     assert sum(Fraction(row["gain"]) for row in disposals) == pytest.approx(
-        float(found.realised_gain() / 10**6), abs=1e-5 * (1 + len(disposals))
+        float(tax_lot_run.realised_gain() / 10**6), abs=1e-5 * (1 + len(disposals))
     )
     assert sum(int(row["weight_bps"]) for row in read(tables["values"].columns, list(tables["values"].rows))) in (0, 10_000)
 
 
 @pytest.mark.parametrize("text", [*CORPUS.values(), "=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "|calc", "%x"])
 def test_no_foreign_text_becomes_a_formula_or_steers_a_reader(text: str) -> None:
-    found = escape_formula(text)
-    assert not found.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "|", "%"))
-    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in found)
+    escaped_text = escape_formula(text)
+    assert not escaped_text.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "|", "%"))
+    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in escaped_text)
     ((back,),) = csv.reader(io.StringIO(csv_text(("x",), [(text,)]).split("\n", 1)[1]))
-    assert back == found
+    assert back == escaped_text
 
 
 @pytest.mark.parametrize("number", ["-1.5", "0", "-12", "3.000001"])

@@ -30,12 +30,12 @@ from agent.model import (
     ValuedHolding,
 )
 from agent.units import NATIVE, Token
+from tests.support.constants import DAY_S
 from tests.support.ledgers import COUNTED, USDC, WETH
 from tests.support.perpetuals.accounts import USD, account, market
-from tests.support.perpetuals.steps import POLICY, step_of
+from tests.support.perpetuals.steps import FUTURES_POLICY, step_of
 
 E6, E12, E18 = 10**6, 10**12, 10**18
-DAY_S = 86_400
 OPENING = BuyAndHoldTokens(USDC, WETH)
 PRICES = EntryPrices({USDC: Fraction(1), WETH: Fraction(2_000, E12)}, WETH)
 
@@ -47,8 +47,8 @@ def reading(collateral: int = 0, realised: int = 0, unrealised: int = 0, pending
 
 
 def valued(number: int, margin: MarginReading | None, wallet: int = 1_000, at_s: int | None = None) -> Valuation:
-    held = ValuedHolding(USDC, wallet * E6, 0, Fraction(1), 10_000, 0, margin)
-    return Valuation(number, number * 3_600 if at_s is None else at_s, held.total_raw * held.price, (held,))
+    valued_holding = ValuedHolding(USDC, wallet * E6, 0, Fraction(1), 10_000, 0, margin)
+    return Valuation(number, number * 3_600 if at_s is None else at_s, valued_holding.total_raw * valued_holding.price, (valued_holding,))
 
 
 def change(number: int, moved: int = 0) -> SettledTransaction:
@@ -68,18 +68,18 @@ def deposit(number: int, coins: int) -> Entry:
     return margin_entry(change(number, -coins), PRICES, COUNTED, None)
 
 
-def only(found: tuple[FuturesChange, ...]) -> FuturesChange:
-    [one] = found
-    return one
+def only(futures_changes: tuple[FuturesChange, ...]) -> FuturesChange:
+    [change] = futures_changes
+    return change
 
 
 def test_a_deposit_is_a_move_inside_the_portfolio() -> None:
     entry = deposit(2, 400)
-    assert {one.account: one.raw for one in entry.postings} == {book.WALLET: -400 * E6, book.MARGIN: 400 * E6}
+    assert {posting.account: posting.raw for posting in entry.postings} == {book.WALLET: -400 * E6, book.MARGIN: 400 * E6}
     assert book.unbalanced_tokens(entry) == ()
     valuations = (valued(1, reading(100)), valued(3, reading(500), wallet=600))
-    one = only(futures_changes([entry], valuations))
-    assert (one.deposited_value, one.transferred_value, one.profit) == (400 * E6, 0, 0)
+    change = only(futures_changes([entry], valuations))
+    assert (change.deposited_value, change.transferred_value, change.profit) == (400 * E6, 0, 0)
     whole = performance([entry], valuations, 0, 10**9, USDC, OPENING)
     assert whole is not None
     assert (whole.deposits, whole.withdrawals, whole.profit, whole.twr) == (0, 0, 0, 0)
@@ -98,9 +98,9 @@ def test_price_fees_and_funding_are_the_profit_to_the_base_unit() -> None:
     before = valued(1, reading(1_000, size=1, unrealised=50, pending=3))
     after = valued(5, reading(1_000, realised=28, size=2, unrealised=90, pending=1))
     entries = [order(2, fee=2, size=2, funding=5), order(3, fee=1, size=-1, realised=33)]
-    one = only(futures_changes(entries, (before, after)))
-    assert (one.fees, one.funding, one.realised_profit) == (3 * E6, 3 * E6, 33 * E6)
-    assert one.price_result - one.fees - one.funding == after.value - before.value == 70 * E6
+    change = only(futures_changes(entries, (before, after)))
+    assert (change.fees, change.funding, change.realised_profit) == (3 * E6, 3 * E6, 33 * E6)
+    assert change.price_result - change.fees - change.funding == after.value - before.value == 70 * E6
     whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
     assert whole is not None
     assert whole.futures_profit is not None
@@ -125,23 +125,23 @@ def test_an_account_that_enters_the_books_is_no_profit() -> None:
 def test_funding_that_someone_else_settled_stays_funding() -> None:
     before = valued(1, reading(1_000, size=1, pending=8))
     after = valued(2, reading(1_000, realised=-9, size=1, pending=0))
-    one = only(futures_changes([], (before, after)))
-    assert (one.funding, one.price_result, one.transferred_value) == (1 * E6, 0, 0), "8 were owed before, 9 were settled"
+    change = only(futures_changes([], (before, after)))
+    assert (change.funding, change.price_result, change.transferred_value) == (1 * E6, 0, 0), "8 were owed before, 9 were settled"
 
 
 def test_a_liquidation_is_a_loss_and_no_transfer() -> None:
     before = valued(1, reading(1_000, size=2, unrealised=-100))
     after = valued(2, reading(1_000, realised=-160, size=1, unrealised=-55))
-    one = only(futures_changes([], (before, after)))
-    assert (one.transferred_value, one.funding, one.profit) == (0, 0, -115 * E6)
+    change = only(futures_changes([], (before, after)))
+    assert (change.transferred_value, change.funding, change.profit) == (0, 0, -115 * E6)
 
 
 def test_a_withdrawal_that_settles_profit_is_no_result() -> None:
     before = valued(1, reading(1_000, realised=50))
     after = valued(3, reading(750), wallet=1_300)
     entry = margin_entry(change(2, 300), PRICES, COUNTED, None)
-    one = only(futures_changes([entry], (before, after)))
-    assert (one.deposited_value, one.transferred_value, one.profit) == (-300 * E6, 0, 0)
+    only_change = only(futures_changes([entry], (before, after)))
+    assert (only_change.deposited_value, only_change.transferred_value, only_change.profit) == (-300 * E6, 0, 0)
 
 
 cash = st.integers(-500, 500)
@@ -154,12 +154,14 @@ def test_the_lines_sum_to_the_change_whatever_happens(
     before = valued(1, reading(5_000, 7, 9, 3, 1))
     after = valued(3, reading(5_000 + collateral, realised, unrealised, pending, 2))
     entries = [order(2, fee=fee, size=1, realised=realised, funding=funding)]
-    one = only(futures_changes(entries, (before, after)))
-    assert after.value - before.value == one.deposited_value + one.transferred_value + one.price_result - one.fees - one.funding
-    assert sum((value for _, value in one.funding_by_market), Fraction(0)) == one.funding
+    change = only(futures_changes(entries, (before, after)))
+    assert (
+        after.value - before.value == change.deposited_value + change.transferred_value + change.price_result - change.fees - change.funding
+    )
+    assert sum((value for _, value in change.funding_by_market), Fraction(0)) == change.funding
     whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
     assert whole is not None
-    assert whole.profit == one.profit == sum_changes([one]).profit
+    assert whole.profit == change.profit == sum_changes([change]).profit
 
 
 def test_funding_is_booked_by_market_and_day() -> None:
@@ -167,7 +169,7 @@ def test_funding_is_booked_by_market_and_day() -> None:
     second = valued(2, reading(1_000, size=1, pending=4, rate=3), at_s=10 * DAY_S + 3_600)
     third = valued(3, reading(1_000, size=1, pending=2, rate=-1), at_s=11 * DAY_S + 60)
     days = funding_days((first, second, third), futures_changes([], (first, second, third)))
-    assert [(one.day_s // DAY_S, one.symbol, one.paid / E6, one.daily_rate * 10_000, one.reading_count) for one in days] == [
+    assert [(day.day_s // DAY_S, day.symbol, day.paid / E6, day.daily_rate * 10_000, day.reading_count) for day in days] == [
         (10, "ETH", 4, 2, 2),
         (11, "ETH", -2, -1, 1),
     ]
@@ -177,9 +179,9 @@ def test_readings_and_effects_are_read_back_where_they_are_and_where_not() -> No
     plain, margined = valued(1, None), valued(1, reading(5, 1, 2, 3, 4, 5))
     assert codec.from_jsonable(ValuedHolding, codec.to_jsonable(plain.holdings[0])) == plain.holdings[0]
     assert codec.from_jsonable(ValuedHolding, codec.to_jsonable(margined.holdings[0])) == margined.holdings[0]
-    made = order(2, fee=1, size=1, funding=2)
-    assert codec.loads(Entry, codec.dumps(made)) == made
-    assert codec.loads(Entry, codec.dumps(replace(made, futures=None))) == replace(made, futures=None)
+    order_entry = order(2, fee=1, size=1, funding=2)
+    assert codec.loads(Entry, codec.dumps(order_entry)) == order_entry
+    assert codec.loads(Entry, codec.dumps(replace(order_entry, futures=None))) == replace(order_entry, futures=None)
     assert NATIVE in COUNTED
 
 
@@ -218,13 +220,13 @@ def test_effect__fill_of_another_market_has_a_size_of_no_known_decimals() -> Non
     """Market and quote differ in decimals, as at Hyperliquid: a size in those of the quote would be a hundredth."""
     eth = replace(market("ETH"), symbol="Ether", size_decimals=4)
     step = step_of(account(10_000, {}, eth))
-    key = (USD.address, POLICY.trader)
+    key = (USD.address, FUTURES_POLICY.trader)
     receipt = Receipt(
         "0x1", 1, 7, "0x2", 0, 0, (),
         fills=tuple(PerpFill(*key, name, 20_000, -4_000 * E18, E18) for name in ("ETH", "DOGE")),
         funding=tuple(PerpFunding(*key, name, 3 * E18) for name in ("ETH", "DOGE")),
     )  # fmt: skip
-    effect_of_receipt = futures_effect(step.snapshot, POLICY, receipt, PRICES)
+    effect_of_receipt = futures_effect(step.snapshot, FUTURES_POLICY, receipt, PRICES)
     assert effect_of_receipt is not None
     assert [(fill.symbol, fill.size_decimals) for fill in effect_of_receipt.fills] == [("Ether", 4), ("DOGE", None)]
     assert effect_of_receipt.funding == (SettledFunding("ETH", "Ether", 3 * E18), SettledFunding("DOGE", "DOGE", 3 * E18))
@@ -248,7 +250,7 @@ def test_rotki_gets_results_as_income_and_loss_that_sum_to_a_base_unit() -> None
 
 
 def test_the_lines_of_a_step_are_those_of_its_entries() -> None:
-    found = futures_sums([order(2, fee=2, size=2), order(3, fee=1, size=-1, realised=33, funding=-5), deposit(4, 10)])
-    assert found is not None
-    assert (found.fees, found.funding, found.realised) == (3 * E6, -5 * E6, 33 * E6)
+    sums = futures_sums([order(2, fee=2, size=2), order(3, fee=1, size=-1, realised=33, funding=-5), deposit(4, 10)])
+    assert sums is not None
+    assert (sums.fees, sums.funding, sums.realised) == (3 * E6, -5 * E6, 33 * E6)
     assert futures_sums([deposit(4, 10)]) is None

@@ -59,10 +59,10 @@ def test_a_withdrawal_is_no_loss() -> None:
 def test_blocks_of_one_second_lose_nothing_that_happened_between_them() -> None:
     first, second, third = (replace(worth(block, 100), chain_s=DAY_S) for block in (1, 2, 3))
     trade = replace(flow(2, 50), kind=EntryKind.TRADE)
-    found = performance([trade], [first, second, replace(third, chain_s=2 * DAY_S)], DAY_S, 3 * DAY_S, USDC, OPENING)
-    assert found is not None
-    assert found.start == first
-    assert found.rebalance_count == 1
+    measured = performance([trade], [first, second, replace(third, chain_s=2 * DAY_S)], DAY_S, 3 * DAY_S, USDC, OPENING)
+    assert measured is not None
+    assert measured.start == first
+    assert measured.rebalance_count == 1
 
 
 def test_a_wallet_that_was_empty_meanwhile_goes_on_from_where_it_was() -> None:
@@ -131,8 +131,8 @@ def test_a_money_weighted_return_of_hours_is_as_exact_as_one_of_years() -> None:
 def test_a_wallet_that_was_empty_at_first_has_the_return_of_what_came() -> None:
     """100 come after three quarters of the period and grow by a tenth: 1.1 to the fourth over all of it, whatever the unit."""
     for unit in (1, 10**6, 10**40):
-        found = money_weighted_return(0, 100, Fraction(0), Fraction(110 * unit), [(75, Fraction(100 * unit))])
-        assert found == pytest.approx(1.1**4 - 1, abs=1e-9)
+        rate = money_weighted_return(0, 100, Fraction(0), Fraction(110 * unit), [(75, Fraction(100 * unit))])
+        assert rate == pytest.approx(1.1**4 - 1, abs=1e-9)
 
 
 def test_a_return_of_moments_is_not_stretched_over_years() -> None:
@@ -163,9 +163,9 @@ def test_opening_cash_buys_the_basket_so_that_the_first_purchase_gains_only_its_
     """200 USDC buy one WETH of 100 for 101; WETH rises to 300. The market made 200, the purchase cost 1."""
     valuations = [at(1, 0, 200, 100), at(2, 1, 99, 100), at(3, 1, 99, 300)]
     bought = replace(trade_of(200), block=2, chain_s=2 * DAY_S)
-    found = performance([bought], valuations, 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.profit, found.hold_profit, found.rebalancing_premium, found.rebalance_count) == (199, 200, -1, 1)
+    measured = performance([bought], valuations, 0, 10**9, USDC, OPENING)
+    assert measured is not None
+    assert (measured.profit, measured.hold_profit, measured.rebalancing_premium, measured.rebalance_count) == (199, 200, -1, 1)
 
 
 def test_opening_cash_fills_what_is_below_target_and_tokens_are_kept() -> None:
@@ -194,9 +194,9 @@ def test_after_the_first_trade_a_period_begins_with_what_is_held() -> None:
     """The basket was bought on day 1 and the band holds since: no trade, so rebalancing made nothing."""
     valuations = [at(1, 0, 200, 100), at(2, 1, 100, 80), at(3, 1, 100, 120)]
     bought = replace(trade_of(200), block=2, chain_s=2 * DAY_S)
-    found = performance([bought], valuations, 2 * DAY_S, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.rebalance_count, found.profit, found.rebalancing_premium) == (0, 40, 0)
+    measured = performance([bought], valuations, 2 * DAY_S, 10**9, USDC, OPENING)
+    assert measured is not None
+    assert (measured.rebalance_count, measured.profit, measured.rebalancing_premium) == (0, 40, 0)
 
 
 def test_a_withdrawal_takes_its_share_of_everything_that_is_held() -> None:
@@ -210,10 +210,10 @@ def test_a_swap_by_hand_is_no_part_of_the_strategys_return() -> None:
     entry = entries.trade_entry(wallet.change({WETH: -(10**18), USDC: 1_900 * 10**6}, 0), wallet.prices(), COUNTED, {})
     by_hand = replace(entry, by_hand=True, block=2)
     valuations = [worth(1, 10**10), worth(2, 10**10 - 100 * 10**6), worth(3, 10**10 - 100 * 10**6)]
-    found = performance([by_hand], valuations, 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.profit, found.manual_effect, found.twr) == (0, -100 * 10**6, 0)
-    assert (found.rebalance_count, found.manual_swap_count, found.costs.total) == (0, 1, 0)
+    measured = performance([by_hand], valuations, 0, 10**9, USDC, OPENING)
+    assert measured is not None
+    assert (measured.profit, measured.manual_effect, measured.twr) == (0, -100 * 10**6, 0)
+    assert (measured.rebalance_count, measured.manual_swap_count, measured.costs.total) == (0, 1, 0)
     own = performance([replace(by_hand, by_hand=False)], valuations, 0, 10**9, USDC, OPENING)
     assert own is not None
     assert own.profit == -100 * 10**6
@@ -224,9 +224,9 @@ def test_costs_are_told_apart_and_sum_to_what_was_lost() -> None:
     wallet = Wallet()
     before = wallet.worth()
     entry = entries.trade_entry(wallet.change({WETH: -(10**18), USDC: 1_990 * 10**6}, 10**15), wallet.prices(), COUNTED, {WETH: 3 * 10**15})
-    found = performance_costs([entry])
-    assert found == PerformanceCosts(Fraction(6 * 10**6), Fraction(4 * 10**6), Fraction(2 * 10**6))
-    assert found.total == before - wallet.worth()
+    costs = performance_costs([entry])
+    assert costs == PerformanceCosts(Fraction(6 * 10**6), Fraction(4 * 10**6), Fraction(2 * 10**6))
+    assert costs.total == before - wallet.worth()
 
 
 @pytest.mark.parametrize(
@@ -274,16 +274,16 @@ def test_gas_money_is_no_part_of_value_weights_and_returns() -> None:
     first, last = beside_gas(1, 400, 300), beside_gas(2, 600, 300)
     assert (first.managed_value, first.gas_money_value) == (800, 30_000)
     assert weights_bps(last) == {WETH: 4_000, USDC: 6_000}
-    found = performance([], [first, last], 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.profit, found.twr) == (200, Fraction(1, 4))
+    measured = performance([], [first, last], 0, 10**9, USDC, OPENING)
+    assert measured is not None
+    assert (measured.profit, measured.twr) == (200, Fraction(1, 4))
 
 
 def test_gas_is_a_cost_though_gas_money_pays_it() -> None:
     """Two coins of 100 are burned: the portfolio still has 800, and earned 200 less than nothing."""
-    found = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 298)], 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.profit, found.twr, found.gas_money_inflow, found.hold_profit, found.rebalancing_premium) == (
+    measured = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 298)], 0, 10**9, USDC, OPENING)
+    assert measured is not None
+    assert (measured.profit, measured.twr, measured.gas_money_inflow, measured.hold_profit, measured.rebalancing_premium) == (
         -200,
         Fraction(-1, 4),
         200,
@@ -293,34 +293,34 @@ def test_gas_is_a_cost_though_gas_money_pays_it() -> None:
 
 
 def test_gas_money_that_comes_is_neither_a_deposit_nor_a_profit() -> None:
-    found = performance([gas_money(2, 5)], [beside_gas(1, 400, 300), beside_gas(2, 400, 305)], 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.deposits, found.profit, found.gas_money_inflow, found.hold_profit) == (0, 0, 0, 0)
+    measured = performance([gas_money(2, 5)], [beside_gas(1, 400, 300), beside_gas(2, 400, 305)], 0, 10**9, USDC, OPENING)
+    assert measured is not None
+    assert (measured.deposits, measured.profit, measured.gas_money_inflow, measured.hold_profit) == (0, 0, 0, 0)
 
 
 def test_wrapped_coin_that_refills_gas_money_leaves_without_a_loss() -> None:
     """Two WETH of 100 become gas money; what is held falls by 200 and nothing was lost, by holding neither."""
     after = beside_gas(2, 400, 302)
     after = replace(after, value=after.value - 200, holdings=(replace(after.holdings[0], wallet_raw=2), *after.holdings[1:]))
-    found = performance([], [beside_gas(1, 400, 300), after], 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.profit, found.twr, found.gas_money_inflow, found.hold_profit) == (0, 0, -200, 0)
+    measured = performance([], [beside_gas(1, 400, 300), after], 0, 10**9, USDC, OPENING)
+    assert measured is not None
+    assert (measured.profit, measured.twr, measured.gas_money_inflow, measured.hold_profit) == (0, 0, -200, 0)
 
 
 def test_a_new_reserve_is_no_loss() -> None:
-    found = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 300, weth_reserved=1)], 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.end.managed_value, found.end.reserved_value - found.end.gas_money_value) == (700, 100)
-    assert (found.profit, found.twr, found.hold_profit) == (0, 0, 0)
+    measured = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 300, weth_reserved=1)], 0, 10**9, USDC, OPENING)
+    assert measured is not None
+    assert (measured.end.managed_value, measured.end.reserved_value - measured.end.gas_money_value) == (700, 100)
+    assert (measured.profit, measured.twr, measured.hold_profit) == (0, 0, 0)
 
 
 def test_values_of_older_stores_begin_no_loss() -> None:
     """They counted gas money: what is told apart later leaves the portfolio without a loss."""
     older = beside_gas(1, 400, 300)
-    older = replace(older, holdings=tuple(replace(one, reserved_raw=0) for one in older.holdings))
-    found = performance([], [older, beside_gas(2, 400, 300)], 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.profit, found.twr) == (0, 0)
+    older = replace(older, holdings=tuple(replace(holding, reserved_raw=0) for holding in older.holdings))
+    measured = performance([], [older, beside_gas(2, 400, 300)], 0, 10**9, USDC, OPENING)
+    assert measured is not None
+    assert (measured.profit, measured.twr) == (0, 0)
 
 
 def test_periods_are_those_of_the_calendar() -> None:

@@ -18,11 +18,11 @@ from agent.accounting import entries
 from agent.accounting.entries import EntryPrices, SettledTransaction, prorated_value, to_quanta
 from agent.accounting.tax_lots import Disposal, LotPortion, Lots, TaxLotRun, run_tax_lots
 from agent.model import Entry, ExternalTransfer, ExternalTransferKind, LotMethod, OpenLot
+from tests.support.constants import DAY_S
 from tests.support.ledgers import USDC, WETH
 from tests.support.samples import slow
 
 COIN = "0x" + "c0" * 20
-DAY_S = 86_400
 RP2_METHODS = sorted(method.value for method in LotMethod if method is not LotMethod.AVERAGE)
 TRADES = {"buy": 1, "sell": -1}
 TRANSFERS = {**TRADES, "deposit": 1, "withdraw": -1}
@@ -67,7 +67,7 @@ def test_random_books_take_what_a_search_through_all_lots_takes(method: LotMetho
     """Every lot that is taken, its cost to the grid, and what is left."""
     for seed in range(15):
         rng = random.Random(seed)
-        lots, slow = Lots(method), _Slow(method)
+        lots, slow = Lots(method), _PlainLots(method)
         for at_s in range(60):
             raw = rng.randint(1, 50)
             if rng.random() < 0.5:
@@ -83,15 +83,15 @@ def test_random_books_take_what_a_search_through_all_lots_takes(method: LotMetho
 
 def test_random_books_take_the_lots_and_costs_that_rp2_takes(tmp_path: Path) -> None:
     histories = [(method, _history(random.Random(seed), TRADES)) for method in RP2_METHODS for seed in range(10)]
-    for (method, events), told in zip(histories, _rp2_lots(histories, tmp_path), strict=True):
-        lots, found = Lots(LotMethod(method)), []
+    for (method, events), rp2_lot in zip(histories, _rp2_lots(histories, tmp_path), strict=True):
+        lots, expected_lots = Lots(LotMethod(method)), []
         for day, (kind, units, price) in enumerate(events):
             if kind == "buy":
                 lots.acquire(COIN, units, Fraction(units * price), day)
             else:
-                found += [[day, lot.acquired_s, lot.raw, lot.cost] for lot in lots.dispose(COIN, units, Fraction(0))]
-        assert sorted(found) == sorted([sold, bought, int(units), Fraction(cost)] for sold, bought, units, cost, _ in told)
-        assert len(found) > 50
+                expected_lots += [[day, lot.acquired_s, lot.raw, lot.cost] for lot in lots.dispose(COIN, units, Fraction(0))]
+        assert sorted(expected_lots) == sorted([sold, bought, int(units), Fraction(cost)] for sold, bought, units, cost, _ in rp2_lot)
+        assert len(expected_lots) > 50
 
 
 @pytest.mark.parametrize("first_seed", slow(range(0, 500, 50)))
@@ -112,8 +112,8 @@ def test_ledgers_with_transfers_gain_what_rp2_says(first_seed: int, tmp_path: Pa
         for sale, row in zip(sorted(sales), sorted(expected), strict=True):
             assert sale == pytest.approx(row, rel=1e-9, abs=1e-9)
         paid = sum(units * price for kind, units, price in events if kind in ("buy", "deposit"))
-        left = sum(float(lot.cost) for lot in tax_lots.open_lots() if lot.token == COIN)
-        assert left == pytest.approx(paid - sum(row[3] for row in rp2_rows), rel=1e-9, abs=1e-6)
+        cost_left = sum(float(lot.cost) for lot in tax_lots.open_lots() if lot.token == COIN)
+        assert cost_left == pytest.approx(paid - sum(row[3] for row in rp2_rows), rel=1e-9, abs=1e-6)
 
 
 def _rp2_lots(histories: Sequence[tuple[str, list[Event]]], folder: Path) -> list[list[Any]]:
@@ -164,11 +164,11 @@ def _calls(method: LotMethod, count: int) -> int:
     lots = Lots(method)
     for at_s in range(count):
         lots.acquire(COIN, 10, Fraction(at_s * 7 % 31), at_s)
-    found = 0
+    call_count = 0
 
     def called(*_: object) -> None:
-        nonlocal found
-        found += 1
+        nonlocal call_count
+        call_count += 1
 
     sys.setprofile(called)
     try:
@@ -176,10 +176,10 @@ def _calls(method: LotMethod, count: int) -> int:
             lots.dispose(COIN, 7, Fraction(0))
     finally:
         sys.setprofile(None)
-    return found
+    return call_count
 
 
-class _Slow:
+class _PlainLots:
     """The rules of docs/ledger.md, said once more: look at every lot each time."""
 
     def __init__(self, method: LotMethod) -> None:
@@ -192,19 +192,19 @@ class _Slow:
         self.paid += lot.cost
 
     def take(self, raw: int) -> list[LotPortion]:
-        found = []
+        taken_lots = []
         while raw:
             lot = self._next()
             units = min(raw, lot.raw)
-            whole, of_raw = (self.cost(), sum(one.raw for one in self.lots)) if self.method is LotMethod.AVERAGE else (lot.cost, lot.raw)
+            whole, of_raw = (self.cost(), sum(lot.raw for lot in self.lots)) if self.method is LotMethod.AVERAGE else (lot.cost, lot.raw)
             cost = prorated_value(whole, units, of_raw)
             self.taken += cost
-            found.append(LotPortion(units, cost, lot.acquired_s))
+            taken_lots.append(LotPortion(units, cost, lot.acquired_s))
             place = self.lots.index(lot)
             rest = OpenLot(lot.token, lot.raw - units, lot.cost - (0 if self.method is LotMethod.AVERAGE else cost), lot.acquired_s)
             self.lots[place : place + 1] = [rest] if rest.raw else []
             raw -= units
-        return found
+        return taken_lots
 
     def cost(self) -> Fraction:
         """What all lots that are left had cost: with average cost all that was paid less all that was taken."""

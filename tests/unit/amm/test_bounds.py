@@ -14,7 +14,7 @@ from agent.amm.v3 import pool_swap
 from agent.amm.v3.math import MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.errors import Refused
 from agent.units import PIPS
-from tests.support import amm_pools as given_pools
+from tests.support import amm_pools
 from tests.support.amm_pools import POOL, TOKEN0, TOKEN1, flat, swapped, v3_pool
 
 impacts = st.one_of(st.integers(0, 500), st.integers(0, 10_000))
@@ -37,7 +37,7 @@ def test_bounds_of_a_price_are_the_nearest_roots_on_their_side(numerator, denomi
     assert greatest**2 * denominator <= price < (greatest + 1) ** 2 * denominator
 
 
-@given(given_pools.pools, given_pools.tokens, impacts)
+@given(amm_pools.pools, amm_pools.tokens, impacts)
 def test_max_in_is_the_last_input_within_the_impact_bound(state, token_in, impact_bps):
     most = state.max_in(token_in, impact_bps)
     assert most >= 0
@@ -49,7 +49,7 @@ def test_max_in_is_the_last_input_within_the_impact_bound(state, token_in, impac
         assert more.amount_in_raw <= most or pools.price_move_bps(state, more.pool_after, token_in) > impact_bps
 
 
-@given(given_pools.v3_pools(windowed=True), given_pools.tokens, impacts)
+@given(amm_pools.v3_pools(windowed=True), amm_pools.tokens, impacts)
 def test_max_in_stays_within_the_known_ticks(state, token_in, impact_bps):
     most = state.max_in(token_in, impact_bps)
     if most:
@@ -65,15 +65,15 @@ def test_max_in_stays_within_the_known_ticks(state, token_in, impact_bps):
 
 def last_unit_rate(state, token_in, amount) -> Fraction:
     """What the pool pays for the next vanishing unit after `amount`, fee taken off."""
-    kept = Fraction(PIPS - state.fee_pips, PIPS)
+    after_fee = Fraction(PIPS - state.fee_pips, PIPS)
     if isinstance(state, V2Pool):
         r_in, r_out = (state.reserve0, state.reserve1) if token_in == TOKEN0 else (state.reserve1, state.reserve0)
-        return kept * r_in * r_out / (r_in + kept * amount) ** 2
+        return after_fee * r_in * r_out / (r_in + after_fee * amount) ** 2
     after = state.swap(token_in, amount).pool_after if amount else state
-    return kept * pools.marginal_price(after, token_in)
+    return after_fee * pools.marginal_price(after, token_in)
 
 
-@given(given_pools.pools, given_pools.tokens, impacts, st.fractions(Fraction(1, 2), Fraction(11, 10), max_denominator=10**6))
+@given(amm_pools.pools, amm_pools.tokens, impacts, st.fractions(Fraction(1, 2), Fraction(11, 10), max_denominator=10**6))
 def test_best_response_is_the_last_input_that_still_pays_the_price(state, token_in, impact_bps, share):
     price = pools.marginal_price(state, token_in) * share
     best, most = state.best_amount_in(token_in, price, impact_bps), state.max_in(token_in, impact_bps)
@@ -87,10 +87,10 @@ def test_best_response_is_the_last_input_that_still_pays_the_price(state, token_
 
 
 @given(
-    st.one_of(given_pools.v2_pools(), given_pools.v3_pools(moderate=True)),
-    given_pools.tokens,
+    st.one_of(amm_pools.v2_pools(), amm_pools.v3_pools(moderate=True)),
+    amm_pools.tokens,
     st.fractions(Fraction(8, 10), 1, max_denominator=10**4),
-    given_pools.amounts,
+    amm_pools.amounts,
 )
 def test_no_other_input_within_the_bound_gains_more_at_that_price_but_for_rounding(state, token_in, share, other):
     price = pools.marginal_price(state, token_in) * share
@@ -105,7 +105,7 @@ def test_no_other_input_within_the_bound_gains_more_at_that_price_but_for_roundi
     assert other_gain <= best_gain + (best_steps + other_steps + 1) * (2 + 2 * price)
 
 
-@given(given_pools.v3_pools(), given_pools.tokens, given_pools.amounts, st.data())
+@given(amm_pools.v3_pools(), amm_pools.tokens, amm_pools.amounts, st.data())
 def test_a_quote_beyond_the_known_ticks_refuses_with_the_largest_that_it_can_quote(full, token_in, amount, data):
     reach = st.integers(0, 500 * full.tick_spacing)
     window = (max(MIN_TICK, full.tick - data.draw(reach)), min(MAX_TICK, full.tick + data.draw(reach)))

@@ -59,8 +59,8 @@ def drawn(draw: Callable[..., int], form: str) -> Drawn:
     return Drawn(pool, tokens[draw(st.integers(0, 1))].address)
 
 
-def part(found: Drawn, impact_bps: int, share: float) -> int:
-    return max(1, int(found.pool.max_in(found.token_in, impact_bps) * share))
+def part(sample: Drawn, impact_bps: int, share: float) -> int:
+    return max(1, int(sample.pool.max_in(sample.token_in, impact_bps) * share))
 
 
 def test_every_form_of_a_back_test_is_a_kind() -> None:
@@ -71,13 +71,13 @@ def test_every_form_of_a_back_test_is_a_kind() -> None:
 @forms
 @given(data=st.data(), impact=impacts, share=st.floats(0.001, 1))
 def test_quote_and_quoter_are_the_output_of_the_swap(form: str, data: st.DataObject, impact: int, share: float) -> None:
-    found = data.draw(drawn(form))
-    amount = part(found, impact, share)
-    done = found.pool.swap(found.token_in, amount)
-    assert found.pool.quote(found.token_in, amount) == found.pool.quoter(found.token_in)(amount) == done.amount_out_raw
+    sample = data.draw(drawn(form))
+    amount = part(sample, impact, share)
+    done = sample.pool.swap(sample.token_in, amount)
+    assert sample.pool.quote(sample.token_in, amount) == sample.pool.quoter(sample.token_in)(amount) == done.amount_out_raw
     assert done.amount_in_raw == amount
-    assert done.pool_after.kind == found.pool.kind
-    assert done.pool_after.address == found.pool.address
+    assert done.pool_after.kind == sample.pool.kind
+    assert done.pool_after.address == sample.pool.address
 
 
 @forms
@@ -85,26 +85,27 @@ def test_quote_and_quoter_are_the_output_of_the_swap(form: str, data: st.DataObj
 def test_more_in_pays_more_and_never_above_the_marginal_price(
     form: str, data: st.DataObject, impact: int, share: float, less: float
 ) -> None:
-    found = data.draw(drawn(form))
-    amount = part(found, impact, share)
-    assert found.paid(max(1, int(amount * less))) <= found.paid(amount)
-    fee = found.pool.fee_pips
-    best = (amount - amount * fee // PIPS) * marginal_price(found.pool, found.token_in)
-    assert found.paid(amount) <= best
-    small = part(found, 1, 1)
+    sample = data.draw(drawn(form))
+    amount = part(sample, impact, share)
+    assert sample.paid(max(1, int(amount * less))) <= sample.paid(amount)
+    fee = sample.pool.fee_pips
+    best = (amount - amount * fee // PIPS) * marginal_price(sample.pool, sample.token_in)
+    assert sample.paid(amount) <= best
+    small = part(sample, 1, 1)
     assert (
-        found.paid(small) >= small * Fraction(PIPS - fee, PIPS) * marginal_price(found.pool, found.token_in) * Fraction(9_998, 10_000) - 2
+        sample.paid(small)
+        >= small * Fraction(PIPS - fee, PIPS) * marginal_price(sample.pool, sample.token_in) * Fraction(9_998, 10_000) - 2
     )
 
 
 @forms
 @given(data=st.data(), impact=impacts, share=st.floats(0.001, 1))
 def test_swap_and_swap_back_never_gains(form: str, data: st.DataObject, impact: int, share: float) -> None:
-    found = data.draw(drawn(form))
-    amount = part(found, impact, share)
-    there = found.pool.swap(found.token_in, amount)
+    sample = data.draw(drawn(form))
+    amount = part(sample, impact, share)
+    there = sample.pool.swap(sample.token_in, amount)
     try:
-        back = there.pool_after.swap(found.token_out, there.amount_out_raw)
+        back = there.pool_after.swap(sample.token_out, there.amount_out_raw)
     except ContractRevert:
         return
     assert back.amount_out_raw < amount
@@ -113,41 +114,41 @@ def test_swap_and_swap_back_never_gains(form: str, data: st.DataObject, impact: 
 @forms
 @given(data=st.data(), impact=impacts, share=st.floats(0.01, 0.99), cut=st.floats(0.1, 0.9))
 def test_two_swaps_pay_no_more_than_one(form: str, data: st.DataObject, impact: int, share: float, cut: float) -> None:
-    found = data.draw(drawn(form))
-    amount = part(found, impact, share)
+    sample = data.draw(drawn(form))
+    amount = part(sample, impact, share)
     first = max(1, int(amount * cut))
     assume(amount > first)
-    one = found.pool.swap(found.token_in, first)
+    first_swap = sample.pool.swap(sample.token_in, first)
     try:
-        other = one.pool_after.swap(found.token_in, amount - first).amount_out_raw
+        other = first_swap.pool_after.swap(sample.token_in, amount - first).amount_out_raw
     except ContractRevert:
         other = 0
-    rounded_fees = 2 * marginal_price(found.pool, found.token_in)
-    assert one.amount_out_raw + other <= found.paid(amount) + rounded_fees + 2
+    rounded_fees = 2 * marginal_price(sample.pool, sample.token_in)
+    assert first_swap.amount_out_raw + other <= sample.paid(amount) + rounded_fees + 2
 
 
 @forms
 @given(data=st.data(), impact=impacts)
 def test_max_in_is_the_last_that_keeps_to_the_impact(form: str, data: st.DataObject, impact: int) -> None:
-    found = data.draw(drawn(form))
-    most = found.pool.max_in(found.token_in, impact)
-    assert price_move_bps(found.pool, found.pool.swap(found.token_in, most).pool_after, found.token_in) <= impact
+    sample = data.draw(drawn(form))
+    most = sample.pool.max_in(sample.token_in, impact)
+    assert price_move_bps(sample.pool, sample.pool.swap(sample.token_in, most).pool_after, sample.token_in) <= impact
     further = most + max(2, most // 10**6)
-    assert price_move_bps(found.pool, found.pool.swap(found.token_in, further).pool_after, found.token_in) > impact
+    assert price_move_bps(sample.pool, sample.pool.swap(sample.token_in, further).pool_after, sample.token_in) > impact
 
 
 @forms
 @examples(15)
 @given(data=st.data(), impact=impacts, off_bps=st.integers(-50, 300))
 def test_best_response_beats_every_other_amount(form: str, data: st.DataObject, impact: int, off_bps: int) -> None:
-    found = data.draw(drawn(form))
-    price = marginal_price(found.pool, found.token_in) * Fraction(10_000 - off_bps, 10_000)
-    best = found.pool.best_amount_in(found.token_in, price, impact)
-    most = found.pool.max_in(found.token_in, impact)
+    sample = data.draw(drawn(form))
+    price = marginal_price(sample.pool, sample.token_in) * Fraction(10_000 - off_bps, 10_000)
+    best = sample.pool.best_amount_in(sample.token_in, price, impact)
+    most = sample.pool.max_in(sample.token_in, impact)
     assert 0 <= best <= most
 
     def gain(amount: int) -> Fraction:
-        return found.paid(amount) - amount * price if amount else Fraction(0)
+        return sample.paid(amount) - amount * price if amount else Fraction(0)
 
     others = [most * point // POINTS for point in range(POINTS + 1)] + [best + step for step in (-2, -1, 1, 2) if 0 <= best + step <= most]
     assert max(map(gain, others)) <= gain(best) + 2 + 2 * price
@@ -169,9 +170,9 @@ def test_the_curve_of_a_balanced_pool_promises_no_less_up_to_its_end(form: str, 
         require_generous_curve(Drawn(pool, tokens[0].address), impact, share)
 
 
-def require_generous_curve(found: Drawn, impact: int, share: float) -> None:
+def require_generous_curve(sample: Drawn, impact: int, share: float) -> None:
     """The curve is concave, and pays for a share of the largest input no less than the pool and hardly more."""
-    pool, token_in = found.pool, found.token_in
+    pool, token_in = sample.pool, sample.token_in
     curve = pool.curve(token_in, impact)
     assert curve is not None
     assert len(curve.roots) == len(curve.liquidities) + 1
@@ -181,21 +182,21 @@ def require_generous_curve(found: Drawn, impact: int, share: float) -> None:
     scale = float(most)
     offer = build_trade_curves(pool, token_in, Fraction(1), 1 / price, scale, impact)
     assert offer is not None
-    amount = part(found, impact, share)
+    amount = part(sample, impact, share)
     promised = offer.real_curve.output_for(amount / scale) * scale
-    assert promised * (1 + 1e-9) + 3 * float(1 / price) + 3 >= float(found.paid(amount) / price)
-    assert promised <= float(found.paid(amount) / price) * (1 + 1e-5) + 3 * float(1 / price) + 3
+    assert promised * (1 + 1e-9) + 3 * float(1 / price) + 3 >= float(sample.paid(amount) / price)
+    assert promised <= float(sample.paid(amount) / price) * (1 + 1e-5) + 3 * float(1 / price) + 3
 
 
 @forms
 @given(data=st.data(), impact=impacts, share=st.floats(0.1, 1))
 def test_recovered_pool_is_back_at_its_price(form: str, data: st.DataObject, impact: int, share: float) -> None:
-    found = data.draw(drawn(form))
-    moved = found.pool.swap(found.token_in, part(found, impact, share)).pool_after
-    assert found.pool.partly_recovered(found.pool, Fraction(1, 2)) == found.pool
-    assert price_move_bps(found.pool, moved.partly_recovered(found.pool, Fraction(0)), found.token_in) <= 1
-    half = moved.partly_recovered(found.pool, Fraction(1, 2))
-    prices = [marginal_price(pool, found.token_in) for pool in (moved, half, found.pool)]
+    sample = data.draw(drawn(form))
+    moved = sample.pool.swap(sample.token_in, part(sample, impact, share)).pool_after
+    assert sample.pool.partly_recovered(sample.pool, Fraction(1, 2)) == sample.pool
+    assert price_move_bps(sample.pool, moved.partly_recovered(sample.pool, Fraction(0)), sample.token_in) <= 1
+    half = moved.partly_recovered(sample.pool, Fraction(1, 2))
+    prices = [marginal_price(pool, sample.token_in) for pool in (moved, half, sample.pool)]
     assert prices == sorted(prices)
 
 

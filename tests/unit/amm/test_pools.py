@@ -12,12 +12,12 @@ from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.errors import ConfigError, Refused
 from agent.units import PIPS
-from tests.support import amm_pools as given_pools
+from tests.support import amm_pools
 from tests.support.amm_pools import POOL, TOKEN0, TOKEN1, flat, swapped, v3_pool
 from tests.support.text import raises_code
 
 
-@given(given_pools.pools, given_pools.tokens, given_pools.amounts, given_pools.amounts)
+@given(amm_pools.pools, amm_pools.tokens, amm_pools.amounts, amm_pools.amounts)
 def test_more_in_never_pays_less_nor_moves_the_price_less(state, token_in, a, b):
     small, large = swapped(state, token_in, min(a, b)), swapped(state, token_in, max(a, b))
     assume(small and large)
@@ -25,7 +25,7 @@ def test_more_in_never_pays_less_nor_moves_the_price_less(state, token_in, a, b)
     assert pools.price_move_bps(state, small.pool_after, token_in) <= pools.price_move_bps(state, large.pool_after, token_in)
 
 
-@given(given_pools.pools, given_pools.tokens, given_pools.amounts)
+@given(amm_pools.pools, amm_pools.tokens, amm_pools.amounts)
 def test_there_and_back_never_ends_with_more(state, token_in, amount):
     there = swapped(state, token_in, amount)
     assume(there and there.amount_out_raw)
@@ -33,7 +33,7 @@ def test_there_and_back_never_ends_with_more(state, token_in, amount):
     assert back is None or back.amount_out_raw <= there.amount_in_raw
 
 
-@given(given_pools.pools, given_pools.tokens, given_pools.amounts, given_pools.amounts)
+@given(amm_pools.pools, amm_pools.tokens, amm_pools.amounts, amm_pools.amounts)
 def test_two_swaps_never_pay_more_than_one_by_more_than_rounding(state, token_in, a, b):
     whole = swapped(state, token_in, a + b)
     first = swapped(state, token_in, a)
@@ -43,14 +43,14 @@ def test_two_swaps_never_pay_more_than_one_by_more_than_rounding(state, token_in
     assert first.amount_out_raw + second.amount_out_raw <= whole.amount_out_raw + whole.stop_count + 1
 
 
-@given(given_pools.pools, given_pools.tokens, given_pools.amounts)
+@given(amm_pools.pools, amm_pools.tokens, amm_pools.amounts)
 def test_the_quote_without_a_state_is_the_swaps_output(state, token_in, amount):
     done = swapped(state, token_in, amount)
     assume(done)
     assert state.quote(token_in, amount) == done.amount_out_raw
 
 
-@given(given_pools.pools, given_pools.tokens, given_pools.amounts)
+@given(amm_pools.pools, amm_pools.tokens, amm_pools.amounts)
 def test_no_swap_pays_better_than_the_marginal_price_after_fee(state, token_in, amount):
     done = swapped(state, token_in, amount)
     assume(done)
@@ -59,7 +59,7 @@ def test_no_swap_pays_better_than_the_marginal_price_after_fee(state, token_in, 
     assert done.fee_raw * PIPS >= (done.amount_in_raw - done.stop_count) * state.fee_pips - PIPS
 
 
-@given(given_pools.v3_pools(), given_pools.tokens, given_pools.amounts, st.integers(1, 2**64))
+@given(amm_pools.v3_pools(), amm_pools.tokens, amm_pools.amounts, st.integers(1, 2**64))
 def test_a_price_limit_is_never_passed_and_what_is_not_filled_stops_at_it(state, token_in, amount, distance):
     down = token_in == TOKEN0
     limit = state.sqrt_price_x96 - distance if down else state.sqrt_price_x96 + distance
@@ -71,7 +71,7 @@ def test_a_price_limit_is_never_passed_and_what_is_not_filled_stops_at_it(state,
     assert filled == amount or (filled < amount and reached == limit)
 
 
-@given(given_pools.v3_pools(), given_pools.tokens, given_pools.amounts)
+@given(amm_pools.v3_pools(), amm_pools.tokens, amm_pools.amounts)
 def test_the_tick_after_a_swap_is_that_of_its_price_or_one_below_a_crossed_one(state, token_in, amount):
     done = swapped(state, token_in, amount)
     assume(done)

@@ -65,7 +65,7 @@ class FakeControls:
         self.ended_cycles += 1
 
 
-class World:
+class ScriptedAgent:
     """An agent whose cycles are scripted: each is an outcome, an error, or a call."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,20 +122,20 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    new_world = World(tmp_path, monkeypatch)
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedAgent]:
+    new_world = ScriptedAgent(tmp_path, monkeypatch)
     yield new_world
     new_world.store.close()
 
 
-def test_fault__before_the_first_good_cycle__ends_the_run(world: World) -> None:
+def test_fault__before_the_first_good_cycle__ends_the_run(world: ScriptedAgent) -> None:
     run = world.run()
     world.script = [FULL_DISK]
     with pytest.raises(PassingFault):
         run.cycle()
 
 
-def test_fault__after_a_good_cycle__is_returned_with_its_code(world: World) -> None:
+def test_fault__after_a_good_cycle__is_returned_with_its_code(world: ScriptedAgent) -> None:
     run = world.run()
     run.cycle()
     world.script = [FULL_DISK]
@@ -145,12 +145,12 @@ def test_fault__after_a_good_cycle__is_returned_with_its_code(world: World) -> N
 
 
 @pytest.mark.parametrize("error", [Refused("the plan", (), "see the log"), Retryable("no answer")])
-def test_first_cycle__refused_or_unanswered__goes_on(world: World, error: Refused | Retryable) -> None:
+def test_first_cycle__refused_or_unanswered__goes_on(world: ScriptedAgent, error: Refused | Retryable) -> None:
     world.script = [error]
     assert world.run().cycle() is error
 
 
-def test_wallet_in_use__goes_on_unless_the_run_has_one_cycle(world: World) -> None:
+def test_wallet_in_use__goes_on_unless_the_run_has_one_cycle(world: ScriptedAgent) -> None:
     def wallet_is_held() -> None:
         raise LockHeld("another trimtab acts", "wait")
 
@@ -163,7 +163,7 @@ def test_wallet_in_use__goes_on_unless_the_run_has_one_cycle(world: World) -> No
         world.run(once=True).cycle()
 
 
-def test_cycle__begins_by_writing_what_the_last_one_left(world: World) -> None:
+def test_cycle__begins_by_writing_what_the_last_one_left(world: ScriptedAgent) -> None:
     steps_on_disk: list[int] = []
 
     def begin_step() -> StepOutcome:
@@ -184,7 +184,7 @@ def test_cycle__begins_by_writing_what_the_last_one_left(world: World) -> None:
 
 
 @pytest.mark.parametrize("once", [False, True])
-def test_flush__store_fails__ends_only_a_run_of_one_cycle(world: World, monkeypatch: pytest.MonkeyPatch, once: bool) -> None:
+def test_flush__store_fails__ends_only_a_run_of_one_cycle(world: ScriptedAgent, monkeypatch: pytest.MonkeyPatch, once: bool) -> None:
     def disk_is_full() -> None:
         raise FULL_DISK
 
@@ -198,7 +198,7 @@ def test_flush__store_fails__ends_only_a_run_of_one_cycle(world: World, monkeypa
     monkeypatch.undo()
 
 
-def test_pause_after_errors__doubles_and_begins_anew_after_a_good_cycle(world: World) -> None:
+def test_pause_after_errors__doubles_and_begins_anew_after_a_good_cycle(world: ScriptedAgent) -> None:
     no_answer = Retryable("no answer")
     world.script = [
         no_answer,
@@ -221,7 +221,7 @@ def due_after(*, is_due_before: bool) -> StepOutcome:
     return StepOutcome("s", OutcomeKind.DONE, "", before, before, None, input_after=after)
 
 
-def test_protection__is_judged_after_the_trades(world: World) -> None:
+def test_protection__is_judged_after_the_trades(world: ScriptedAgent) -> None:
     run = world.run()
     world.script = [due_after(is_due_before=False), due_after(is_due_before=True)]
     run.cycle()
@@ -230,7 +230,7 @@ def test_protection__is_judged_after_the_trades(world: World) -> None:
     assert run.urgent_pause_s is None
 
 
-def test_protection_due__is_looked_after_no_later_than_the_interval(world: World) -> None:
+def test_protection_due__is_looked_after_no_later_than_the_interval(world: ScriptedAgent) -> None:
     run = world.run(interval_s=12)
     pauses_s = []
     for _ in range(4):
@@ -241,7 +241,9 @@ def test_protection_due__is_looked_after_no_later_than_the_interval(world: World
 
 
 @pytest.mark.parametrize("obstacle", ["no wallet", "paused", "unreadable switch"])
-def test_protection_due__that_nothing_can_be_sent_for__does_not_hurry(world: World, monkeypatch: pytest.MonkeyPatch, obstacle: str) -> None:
+def test_protection_due__that_nothing_can_be_sent_for__does_not_hurry(
+    world: ScriptedAgent, monkeypatch: pytest.MonkeyPatch, obstacle: str
+) -> None:
     run = world.run(sends=obstacle != "no wallet")
     if obstacle == "paused":
         world.switch.pause("owner", START_S)
@@ -252,7 +254,7 @@ def test_protection_due__that_nothing_can_be_sent_for__does_not_hurry(world: Wor
     assert run.urgent_pause_s is None
 
 
-def test_wait__hard_pause_begins__ends_until_a_cycle_has_seen_it(world: World) -> None:
+def test_wait__hard_pause_begins__ends_until_a_cycle_has_seen_it(world: ScriptedAgent) -> None:
     run = world.run()
     dry_run = world.run(sends=False)
     assert not run.ends_wait()
@@ -266,7 +268,7 @@ def test_wait__hard_pause_begins__ends_until_a_cycle_has_seen_it(world: World) -
     assert not world.run().ends_wait(), "a run that begins under a hard pause undoes at its first cycle"
 
 
-def test_hard_pause__undoes_instead_of_trading__but_a_dry_run_goes_on(world: World) -> None:
+def test_hard_pause__undoes_instead_of_trading__but_a_dry_run_goes_on(world: ScriptedAgent) -> None:
     world.switch.pause("stolen key", START_S, hard=True)
     world.run().cycle()
     assert (world.revoked_for, world.transactors) == (["stolen key"], [])
@@ -274,7 +276,7 @@ def test_hard_pause__undoes_instead_of_trading__but_a_dry_run_goes_on(world: Wor
     assert (world.revoked_for, world.transactors) == (["stolen key"], [None])
 
 
-def test_wait__ends_for_a_stop_of_a_run_that_sends(world: World) -> None:
+def test_wait__ends_for_a_stop_of_a_run_that_sends(world: ScriptedAgent) -> None:
     run = world.run()
     dry_run = world.run(sends=False)
     world.stop()
@@ -284,13 +286,13 @@ def test_wait__ends_for_a_stop_of_a_run_that_sends(world: World) -> None:
     assert isinstance(dry_run.cycle(), StepOutcome)
 
 
-def test_stop__while_a_cycle_waits_for_the_wallet__sends_nothing_more(world: World) -> None:
+def test_stop__while_a_cycle_waits_for_the_wallet__sends_nothing_more(world: ScriptedAgent) -> None:
     world.before_lock = world.stop
     assert world.run().cycle() is None
     assert world.transactors == []
 
 
-def test_controls__end_the_wait_or_the_run__and_know_who_holds_the_service_lock(world: World) -> None:
+def test_controls__end_the_wait_or_the_run__and_know_who_holds_the_service_lock(world: ScriptedAgent) -> None:
     controls = FakeControls()
     run = world.run(controls=controls)
     run.cycle()
@@ -305,7 +307,7 @@ def test_controls__end_the_wait_or_the_run__and_know_who_holds_the_service_lock(
     assert run.cycle() is None
 
 
-def test_controls__of_a_run_that_sends_nothing__are_not_taken(world: World) -> None:
+def test_controls__of_a_run_that_sends_nothing__are_not_taken(world: ScriptedAgent) -> None:
     controls = FakeControls(stopped_by="owner")
     controls.is_queued = True
     run = world.run(sends=False, controls=controls)
@@ -314,7 +316,7 @@ def test_controls__of_a_run_that_sends_nothing__are_not_taken(world: World) -> N
     assert controls.service_locks == []
 
 
-def test_config__confirmed_meanwhile__ends_the_wait_and_is_adopted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config__confirmed_meanwhile__ends_the_wait_and_is_adopted(world: ScriptedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     run = world.run()
     run.cycle()
     world.store.configs.record(OTHER, START_S)
@@ -338,14 +340,14 @@ def test_config__confirmed_meanwhile__ends_the_wait_and_is_adopted(world: World,
     assert run.ends_wait(), "an adoption that went well blocks no later one"
 
 
-def test_config__confirmed_meanwhile__ends_a_run_of_one_cycle(world: World) -> None:
+def test_config__confirmed_meanwhile__ends_a_run_of_one_cycle(world: ScriptedAgent) -> None:
     run = world.run(once=True)
     world.store.configs.record(OTHER, START_S)
     with pytest.raises(ConfigChanged):
         run.cycle()
 
 
-def test_wait__store_cannot_be_read__goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait__store_cannot_be_read__goes_on(world: ScriptedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreadable(*_: object) -> None:
         raise FULL_DISK
 
@@ -354,7 +356,7 @@ def test_wait__store_cannot_be_read__goes_on(world: World, monkeypatch: pytest.M
     assert not run.ends_wait()
 
 
-def test_past_prices__are_read_before_the_first_cycle_and_after_later_ones(world: World) -> None:
+def test_past_prices__are_read_before_the_first_cycle_and_after_later_ones(world: ScriptedAgent) -> None:
     reads_before_cycles: list[int] = []
 
     def count_reads() -> StepOutcome:
@@ -370,7 +372,7 @@ def test_past_prices__are_read_before_the_first_cycle_and_after_later_ones(world
     assert world.fills == [START_S, START_S + PRICE_RETRY_S]
 
 
-def test_past_prices__fail_after_a_cycle__its_outcome_stays(world: World) -> None:
+def test_past_prices__fail_after_a_cycle__its_outcome_stays(world: ScriptedAgent) -> None:
     run = world.run()
     run.cycle()
     world.now_s += PRICE_RETRY_S
@@ -379,13 +381,13 @@ def test_past_prices__fail_after_a_cycle__its_outcome_stays(world: World) -> Non
     assert len(world.fills) == 2
 
 
-def test_past_prices__under_a_hard_pause__delay_no_cancel(world: World) -> None:
+def test_past_prices__under_a_hard_pause__delay_no_cancel(world: ScriptedAgent) -> None:
     world.switch.pause("stolen key", START_S, hard=True)
     world.run().cycle()
     assert (world.fills, world.revoked_for) == ([], ["stolen key"])
 
 
-def test_cycle__prunes_steps_beyond_those_to_keep(world: World) -> None:
+def test_cycle__prunes_steps_beyond_those_to_keep(world: ScriptedAgent) -> None:
     world.agent.context.config.service.keep_steps = 2
     for number in range(6):
         world.store.steps.begin(f"{number}", START_S, "{}")

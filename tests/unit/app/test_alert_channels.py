@@ -21,7 +21,7 @@ from agent.model import AlertKind, AlertMessage
 from agent.observe.notify import drain_channels
 from agent.store.opening import open_store
 from tests.support import agents
-from tests.support.alert_receivers import Box, webhook
+from tests.support.alert_receivers import ReceivedMessages, webhook
 from tests.support.configs.samples import config_text
 from tests.support.pages_of_docs import FENCE
 from tests.support.text import raises_field
@@ -165,7 +165,7 @@ def test_targets_of_a_control__need_an_address_in_their_variable(tmp_path: Path,
 
 
 def test_test_of_one_target__is_sent_to_it_alone(tmp_path: Path) -> None:
-    box, other = Box(), Box()
+    box, other = ReceivedMessages(), ReceivedMessages()
     file = agents.config(tmp_path)
     document = tomlkit.parse(file.read_text())
     names = {"mail": "A", "phone": "B"}
@@ -195,7 +195,7 @@ def test_test_of_a_target_that_refuses__says_so_whatever_attempts_a_delivery_has
     document = tomlkit.parse(file.read_text())
     document["alerts"] |= {"timeout": "1s", "attempts": attempts, "targets": [{"name": "mail", "url_env": "A"}]}  # type: ignore[operator]  # a table
     file.write_text(tomlkit.dumps(document))
-    box = Box(failing=20)
+    box = ReceivedMessages(failing=20)
     with webhook(box) as address:
         (tmp_path / ".env").write_text(f"A={address}\n")
         (tmp_path / ".env").chmod(0o600)

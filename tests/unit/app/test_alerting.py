@@ -63,8 +63,8 @@ def outcome(step: StepInput, kind: OutcomeKind = OutcomeKind.HOLD, **more: objec
     return replace(StepOutcome(STEP, kind, decided.decision.reason, step, decided, None), **more)  # type: ignore[arg-type]  # fields of Outcome
 
 
-def told(found: StepOutcome | TrimtabError, facts: RunFacts = CALM) -> dict[AlertKind, Alert]:
-    return {alert.kind: alert for alert in alerts(found, facts)}
+def told(alert_outcome: StepOutcome | TrimtabError, facts: RunFacts = CALM) -> dict[AlertKind, Alert]:
+    return {alert.kind: alert for alert in alerts(alert_outcome, facts)}
 
 
 def sent(kind: IntentKind, status: int = 1, block: int = 7) -> Intent:
@@ -86,12 +86,14 @@ def test_w8_a_target_of_half_with_a_relative_band_of_a_tenth_is_left_at_minus_18
 def test_a_price_beyond_its_alert_price_is_told_and_one_before_it_is_not(move: str, side: str) -> None:
     price = 2_000 * (1 + Fraction(move))
     values = {"WETH": Fraction(5_000) * (1 + Fraction(move)), "USDC": Fraction(5_000)}
-    found = told(outcome(step_input({"WETH": 5_000, "USDC": 5_000}, values, {"WETH": price})))
+    alert_texts = told(outcome(step_input({"WETH": 5_000, "USDC": 5_000}, values, {"WETH": price})))
     if side == "inside":
-        assert AlertKind.PRICE not in found
+        assert AlertKind.PRICE not in alert_texts
         return
     alert = next(
-        one for one in alerts(outcome(step_input({"WETH": 5_000, "USDC": 5_000}, values, {"WETH": price})), CALM) if "WETH" in one.text
+        alert
+        for alert in alerts(outcome(step_input({"WETH": 5_000, "USDC": 5_000}, values, {"WETH": price})), CALM)
+        if "WETH" in alert.text
     )
     assert alert.key == f"price:{token('WETH').address}:{side}"
     assert alert.is_lasting
@@ -106,8 +108,8 @@ def test_a_trigger_that_only_knows_time_has_no_band_to_leave() -> None:
 
 
 # one message a cause
-def prices(found: StepOutcome) -> list[Alert]:
-    return [one for one in alerts(found, CALM) if one.kind in (AlertKind.PRICE, AlertKind.REVIEW)]
+def prices(outcome: StepOutcome) -> list[Alert]:
+    return [alert for alert in alerts(outcome, CALM) if alert.kind in (AlertKind.PRICE, AlertKind.REVIEW)]
 
 
 TWO_THIRDS = {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}
@@ -116,7 +118,7 @@ TWO_THIRDS = {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}
 def test_one_asset_that_rises_is_one_alert_about_that_asset() -> None:
     """WETH rises by half: WBTC and USDC leave their bands too, without having moved."""
     step = step_input(TWO_THIRDS, {"WETH": 6_000, "WBTC": 3_000, "USDC": 3_000}, {"WETH": 3_000})
-    assert sum(one.side != "inside" for one in asset_bands(decide(step).drifts)) == 3
+    assert sum(asset_band.side != "inside" for asset_band in asset_bands(decide(step).drifts)) == 3
     (alert,) = prices(outcome(step))
     assert alert.key == f"price:{token('WETH').address}:above"
     assert alert.is_lasting
@@ -169,37 +171,38 @@ def planned() -> StepOutcome:
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000})
     decided = decide(step)
     assert isinstance(decided.decision, Rebalance)
-    found = plan(step, decided.decision)
-    return StepOutcome(STEP, OutcomeKind.PLANNED, decided.decision.reason, step, decided, found)
+    swap_plan = plan(step, decided.decision)
+    return StepOutcome(STEP, OutcomeKind.PLANNED, decided.decision.reason, step, decided, swap_plan)
 
 
 def test_a_due_rebalance_says_what_it_would_trade_what_it_costs_and_how() -> None:
-    found = planned()
-    assert found.plan is not None
-    (alert,) = prices(found)
-    sold = sum(leg.amount_in_raw for leg in found.plan.legs)
+    planned_outcome = planned()
+    assert planned_outcome.plan is not None
+    (alert,) = prices(planned_outcome)
+    sold = sum(leg.amount_in_raw for leg in planned_outcome.plan.legs)
     assert mentions(alert.text, f"would sell {decimal_text(sold // 10**12, 6)} WETH", "cost", "bps")
     assert alert.text.endswith("trimtab rebalance --send")
 
 
 def test_a_due_rebalance_says_its_worst_case_and_its_taxable_gain() -> None:
-    found = planned()
-    assert found.plan is not None
-    worst = plan_worst_case(found.step_input, found.plan)
+    planned_outcome = planned()
+    assert planned_outcome.plan is not None
+    worst = plan_worst_case(planned_outcome.step_input, planned_outcome.plan)
     assert worst is not None
-    assert mentions(prices(found)[0].text, f"worst case {value_text(worst, 6, 2)} USDC")
-    assert "taxable" not in prices(found)[0].text
+    assert mentions(prices(planned_outcome)[0].text, f"worst case {value_text(worst, 6, 2)} USDC")
+    assert "taxable" not in prices(planned_outcome)[0].text
     lots = tuple(
-        OpenLot(token, 10**24, Fraction(10**15), 1) for token in (NATIVE, *(held.token for held in found.step_input.snapshot.holdings))
+        OpenLot(token, 10**24, Fraction(10**15), 1)
+        for token in (NATIVE, *(holding.token for holding in planned_outcome.step_input.snapshot.holdings))
     )
     tax = TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
-    taxed = replace(found, step_input=found.step_input.with_layer(TaxState(tax)))
-    document = tax_document(taxed.step_input, found.plan)
+    taxed = replace(planned_outcome, step_input=planned_outcome.step_input.with_layer(TaxState(tax)))
+    document = tax_document(taxed.step_input, planned_outcome.plan)
     assert document is not None
     assert document["gain"] is not None
     assert float(document["gain"]) != 0
     assert mentions(prices(taxed)[0].text, f"taxable gain {document['gain']} USDC")
-    taxed = replace(found, step_input=found.step_input.with_layer(TaxState(replace(tax, lots=()))))
+    taxed = replace(planned_outcome, step_input=planned_outcome.step_input.with_layer(TaxState(replace(tax, lots=()))))
     assert mentions(prices(taxed)[0].text, "taxable gain unknown: no tax lots yet")
 
 
@@ -218,9 +221,9 @@ def test_a_refusal_or_a_rebalance_is_the_only_alert_of_its_cause() -> None:
 
 def test_a_review_that_trades_nothing_is_told_with_its_reason() -> None:
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 5_000, "USDC": 5_000}, trigger=Every(3_600))
-    found = outcome(step)
-    assert found.decision_result.due_schedules
-    (alert,) = prices(found)
+    step_outcome = outcome(step)
+    assert step_outcome.decision_result.due_schedules
+    (alert,) = prices(step_outcome)
     assert (alert.kind, alert.key, alert.is_lasting) == (AlertKind.REVIEW, "review", False)
     assert mentions(alert.text, "Reviewed")
 
@@ -234,9 +237,9 @@ def test_a_rebalance_that_time_asks_for_is_told_while_it_is_due() -> None:
 
 # ends of steps
 def test_a_rebalance_is_told_with_its_transactions_block_and_step() -> None:
-    found = told(outcome(step_input(), OutcomeKind.DONE, transactions=(sent(IntentKind.APPROVE), sent(IntentKind.SWAP, block=9))))
-    assert mentions(found[AlertKind.REBALANCE].text, "2 transactions", "block 9", f"trimtab explain {STEP}")
-    assert not found[AlertKind.REBALANCE].is_lasting
+    alert_texts = told(outcome(step_input(), OutcomeKind.DONE, transactions=(sent(IntentKind.APPROVE), sent(IntentKind.SWAP, block=9))))
+    assert mentions(alert_texts[AlertKind.REBALANCE].text, "2 transactions", "block 9", f"trimtab explain {STEP}")
+    assert not alert_texts[AlertKind.REBALANCE].is_lasting
     both = (sent(IntentKind.SWAP, block=11), sent(IntentKind.LIQUIDITY, block=12))
     assert mentions(told(outcome(step_input(), OutcomeKind.DONE, transactions=both))[AlertKind.REBALANCE].text, "block 12")
 
@@ -252,14 +255,14 @@ def test_an_order_is_told_from_when_it_fired_until_it_is_armed_anew(stage: Order
     weth = token("WETH")
     terms = OrderTerms(weth.address, OrderKind.STOP_LOSS, share_bps=1_000)
     order = ConditionalOrder(weth.address, OrderKind.STOP_LOSS, stage, terms, 5, event_price=unit_price(weth, 1_500, token("USDC")))
-    found = told(outcome(with_history(step, states=(order,))))
+    alert_texts = told(outcome(with_history(step, states=(order,))))
     if stage not in (OrderStage.FIRED, OrderStage.DONE):
-        assert AlertKind.ORDER not in found
+        assert AlertKind.ORDER not in alert_texts
         return
-    assert found[AlertKind.ORDER].key == f"order:{weth.address}:stop_loss"
-    assert found[AlertKind.ORDER].is_lasting
-    assert "WETH" in found[AlertKind.ORDER].text
-    assert "1500" in found[AlertKind.ORDER].text.replace(",", "")
+    assert alert_texts[AlertKind.ORDER].key == f"order:{weth.address}:stop_loss"
+    assert alert_texts[AlertKind.ORDER].is_lasting
+    assert "WETH" in alert_texts[AlertKind.ORDER].text
+    assert "1500" in alert_texts[AlertKind.ORDER].text.replace(",", "")
     assert AlertKind.ORDER in covered_kinds(outcome(step))
 
 
@@ -269,10 +272,10 @@ def test_a_refusal_names_its_guards_with_plain_figures_and_no_other_words() -> N
         Verdict("token_screen", "honeypot: EVIL says <b>no</b>", "clean", False),
         Verdict("slippage", "10 bps", "30 bps", True),
     )
-    found = told(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=verdicts))[AlertKind.REFUSAL]
-    assert found.text.endswith(f"price_impact (143 bps, limit 100 bps), token_screen. trimtab explain {STEP}")
-    assert found.key == "refusal:price_impact,token_screen"
-    assert found.is_lasting
+    refusal_text = told(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=verdicts))[AlertKind.REFUSAL]
+    assert refusal_text.text.endswith(f"price_impact (143 bps, limit 100 bps), token_screen. trimtab explain {STEP}")
+    assert refusal_text.key == "refusal:price_impact,token_screen"
+    assert refusal_text.is_lasting
 
 
 def test_a_pause_is_told_as_a_pause_and_not_as_a_refusal_or_a_halt_too() -> None:
@@ -286,16 +289,16 @@ def test_a_pause_is_told_as_a_pause_and_not_as_a_refusal_or_a_halt_too() -> None
 
 def test_a_halt_says_why_in_the_words_of_the_decision() -> None:
     step = with_snapshot(step_input(), feeds=())
-    found = told(outcome(replace(step, snapshot=replace(step.snapshot, pools=())), OutcomeKind.HALT))[AlertKind.HALT]
-    assert "reference price" in found.text
-    assert found.is_lasting
+    halt_text = told(outcome(replace(step, snapshot=replace(step.snapshot, pools=())), OutcomeKind.HALT))[AlertKind.HALT]
+    assert "reference price" in halt_text.text
+    assert halt_text.is_lasting
 
 
 def test_gas_is_low_below_the_limit_and_not_at_it() -> None:
     step = with_snapshot(step_input(), native_wei=ETHER // 20)
     assert told(outcome(step), replace(CALM, low_gas_wei=ETHER // 20)) == {}
-    found = told(outcome(step), replace(CALM, low_gas_wei=ETHER // 20 + 1))[AlertKind.LOW_GAS]
-    assert mentions(found.text, "0.05")
+    gas_text = told(outcome(step), replace(CALM, low_gas_wei=ETHER // 20 + 1))[AlertKind.LOW_GAS]
+    assert mentions(gas_text.text, "0.05")
     assert AlertKind.LOW_GAS not in told(outcome(step))
 
 
@@ -375,17 +378,17 @@ def test_nothing_that_a_stranger_wrote_is_in_any_alert(text: str) -> None:
     step = with_snapshot(step, unreadable_items=(UnreadableItem("endpoint", "one", text),), native_wei=0)
     verdicts = (Verdict(text, text, text, False), Verdict("plan_cost", text, text, False))
     facts = replace(CALM, low_gas_wei=1)
-    found: list[Alert] = []
+    all_alerts: list[Alert] = []
     for kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED, OutcomeKind.HOLD):
-        found += alerts(outcome(step, kind, refusal_verdicts=verdicts, reason=text, step_id=text), facts)
-    found += alerts(outcome(step, OutcomeKind.DONE, step_id=text, transactions=(sent(IntentKind.SWAP),)), facts)
-    found += alerts(outcome(with_snapshot(step, feeds=(), pools=()), OutcomeKind.HALT), facts)
+        all_alerts += alerts(outcome(step, kind, refusal_verdicts=verdicts, reason=text, step_id=text), facts)
+    all_alerts += alerts(outcome(step, OutcomeKind.DONE, step_id=text, transactions=(sent(IntentKind.SWAP),)), facts)
+    all_alerts += alerts(outcome(with_snapshot(step, feeds=(), pools=()), OutcomeKind.HALT), facts)
     for error in (Refused(text, verdicts, text), OperatorNeeded(text, text), TrimtabError(text), ConfigError(text)):
-        found += alerts(error, facts)
-    assert {alert.kind for alert in found} >= {AlertKind.PRICE, AlertKind.REFUSAL, AlertKind.HALT, AlertKind.ERROR, AlertKind.LOW_GAS}
-    for alert in found:
-        shown = alert.text + alert.key
-        assert shown.isascii()
-        assert shown.isprintable()
-        assert not [mark for mark in MARKS if mark in shown], shown
-        assert not set("<>[]{}`*&\"'@#$|\\~^!\n") & set(shown)
+        all_alerts += alerts(error, facts)
+    assert {alert.kind for alert in all_alerts} >= {AlertKind.PRICE, AlertKind.REFUSAL, AlertKind.HALT, AlertKind.ERROR, AlertKind.LOW_GAS}
+    for alert in all_alerts:
+        alert_text = alert.text + alert.key
+        assert alert_text.isascii()
+        assert alert_text.isprintable()
+        assert not [mark for mark in MARKS if mark in alert_text], alert_text
+        assert not set("<>[]{}`*&\"'@#$|\\~^!\n") & set(alert_text)

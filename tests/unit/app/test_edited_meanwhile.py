@@ -17,7 +17,7 @@ from agent.store import open_store
 from agent.store.store import ConfigChanged
 from agent.wiring import WalletSession
 from tests.support import builders
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.text import raises_code
 
 OTHER = "c0" * 32
@@ -30,7 +30,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """What waiting for the wallet needs of a desk."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(WalletSession, "_transactor", lambda _: "hands")
-    (tmp_path / "trimtab.toml").write_text(text())
+    (tmp_path / "trimtab.toml").write_text(config_text())
     loaded = load_config(tmp_path / "trimtab.toml")
     store = open_store(loaded.store_url, 1, builders.OWNER)
     store.configs.record(loaded.digest, 1)
@@ -76,6 +76,6 @@ def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(
     desk.kill_switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
     desk.store.configs.record(OTHER, 2)
     first = StepOutcome("1", OutcomeKind.DONE, "a round", STEP, DECIDED, None, transactions=(sent,))
-    found = cycles.continue_execution(wallet(desk), first)
-    assert (found.kind, found.transactions) == (OutcomeKind.REFUSED, (sent,))
-    assert [verdict.guard for verdict in found.refusal_verdicts] == ["config"]
+    continued_outcome = cycles.continue_execution(wallet(desk), first)
+    assert (continued_outcome.kind, continued_outcome.transactions) == (OutcomeKind.REFUSED, (sent,))
+    assert [verdict.guard for verdict in continued_outcome.refusal_verdicts] == ["config"]

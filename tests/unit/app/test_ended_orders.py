@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,17 +14,14 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import ExecutionState, IntentKind, IntentState, LimitOrder, StepInput
 from agent.store import Store
 from tests.support import builders
-from tests.support.transactions import OTHER, START_S, WALLET, grant, new_store, receipt, tx
+from tests.support.stores import store_fixture
+from tests.support.transactions import OTHER, START_S, WALLET, grant, receipt, tx
 
 NOW_S = builders.NOW_S
 HASH = f"0x{1:064x}"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    memory_store = new_store("memory", tmp_path)
-    yield memory_store
-    memory_store.close()
+store = store_fixture("memory")
 
 
 def add_order(store: Store, until_s: int) -> str:

@@ -28,7 +28,7 @@ from agent.store.store import Store, rows_of_file
 from agent.wiring import store_file
 from agent.wiring.transactor import lock_arguments
 from tests.support import builders
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.stores import pins, unpin
 from tests.support.text import raises_code, raises_field
 
@@ -36,11 +36,11 @@ TOKEN, HASH = builders.address("token"), "0x" + "ab" * 32
 
 
 def loaded(folder: Path, *changes: tuple[str, str]) -> LoadedConfig:
-    (folder / "trimtab.toml").write_text(text(*changes))
+    (folder / "trimtab.toml").write_text(config_text(*changes))
     return load_config(folder / "trimtab.toml")
 
 
-def store(folder: Path, name: str, books: str) -> Store:
+def opened_store(folder: Path, name: str, books: str) -> Store:
     return open_store(f"sqlite:///{folder}/{name}", 1, builders.OWNER, store_kind=books)
 
 
@@ -70,7 +70,7 @@ def test_a_live_store_may_not_have_the_name_of_paper_books(tmp_path: Path) -> No
 
 
 def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(tmp_path: Path) -> None:
-    live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
+    live, paper = opened_store(tmp_path, "trimtab.db", "live"), opened_store(tmp_path, "paper.db", "paper")
     live.trust.pin({TOKEN: HASH}, 5, [(TOKEN, builders.address("behind"), HASH)])
     paper.trust.pin({builders.address("stranger"): HASH}, 1)
     paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
@@ -87,7 +87,7 @@ def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(t
 
 def test_a_live_store_of_another_version_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     """A newer one has more columns, an older one lacks tables; neither is changed."""
-    live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
+    live, paper = opened_store(tmp_path, "trimtab.db", "live"), opened_store(tmp_path, "paper.db", "paper")
     live.trust.pin({TOKEN: HASH}, 5)
     live.close()
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
@@ -103,7 +103,7 @@ def test_a_live_store_of_another_version_is_read_as_far_as_it_goes(tmp_path: Pat
 
 
 def test_recorded_prices_are_taken_over_and_a_second_time_changes_nothing(tmp_path: Path) -> None:
-    live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
+    live, paper = opened_store(tmp_path, "trimtab.db", "live"), opened_store(tmp_path, "paper.db", "paper")
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
         raw.execute("INSERT INTO prices VALUES (?, ?, 1, 3600, '2/1', 'look')", (builders.OWNER, TOKEN))
         raw.commit()
@@ -115,7 +115,7 @@ def test_recorded_prices_are_taken_over_and_a_second_time_changes_nothing(tmp_pa
 
 
 def test_imported_prices_follow_the_live_store_and_its_own_looks_stay(tmp_path: Path) -> None:
-    live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
+    live, paper = opened_store(tmp_path, "trimtab.db", "live"), opened_store(tmp_path, "paper.db", "paper")
 
     def points(*hours: int, price: int = 2) -> list[PricePoint]:
         return [PricePoint(TOKEN, hour * 3_600, Fraction(price)) for hour in hours]

@@ -102,8 +102,8 @@ def test_a_stale_or_unconfirmed_price_fires_nothing() -> None:
     assert bot.order("WETH", ABOVE).stage is OrderStage.ARMED
     step = bot.seen({"WETH": 2_500})
     stale = tuple(
-        feed_round("WETH", 2_500, step.snapshot.head.timestamp_s - step.reference.feed_max_age_s - 1) if one.answer > 10**10 else one
-        for one in step.snapshot.feeds
+        feed_round("WETH", 2_500, step.snapshot.head.timestamp_s - step.reference.feed_max_age_s - 1) if feed.answer > 10**10 else feed
+        for feed in step.snapshot.feeds
     )
     assert stale != step.snapshot.feeds
     assert apply_orders(replace(step, snapshot=replace(step.snapshot, feeds=stale))).history.orders.states == bot.memory.orders.states

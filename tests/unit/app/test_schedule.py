@@ -7,44 +7,32 @@ from itertools import count, islice
 import pytest
 
 from agent.app.cycles import JITTER, LONGEST_RETRY_S, MAX_SLEEP_S, interruptible_sleep, retry_pause_s, run_periodically
-
-
-class Sleeps:
-    """ports.Clock that writes down how long it slept."""
-
-    def __init__(self) -> None:
-        self.slept: list[float] = []
-
-    def now_s(self) -> int:
-        return round(sum(self.slept))
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
+from tests.support.fakes.clock import FakeClock
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 0.999])
 def test_a_rest_is_the_interval_and_a_random_part_of_it(chance: float) -> None:
-    clock, looks = Sleeps(), count()
+    clock, looks = FakeClock(0), count()
     assert list(islice(run_periodically(lambda: next(looks), 600, clock, lambda: chance), 4)) == [0, 1, 2, 3]
-    assert sum(clock.slept) == pytest.approx(3 * 600 * (1 + chance * JITTER))
-    assert max(clock.slept) <= MAX_SLEEP_S
+    assert sum(clock.sleeps) == pytest.approx(3 * 600 * (1 + chance * JITTER))
+    assert max(clock.sleeps) <= MAX_SLEEP_S
 
 
 def test_who_calls_is_heard_after_one_piece_at_most() -> None:
-    clock = Sleeps()
-    interruptible_sleep(3_600, clock, lambda: len(clock.slept) >= 3)
-    assert clock.slept == [MAX_SLEEP_S] * 3
+    clock = FakeClock(0)
+    interruptible_sleep(3_600, clock, lambda: len(clock.sleeps) >= 3)
+    assert clock.sleeps == [MAX_SLEEP_S] * 3
 
 
 def test_a_look_that_raises_ends_the_run_without_a_rest() -> None:
-    clock = Sleeps()
+    clock = FakeClock(0)
 
     def look() -> None:
         raise KeyError
 
     with pytest.raises(KeyError):
         next(run_periodically(look, 600, clock, lambda: 0.0))
-    assert clock.slept == []
+    assert clock.sleeps == []
 
 
 @pytest.mark.parametrize(

@@ -239,21 +239,21 @@ def test_controls__are_each_reported_once(world: World) -> None:
 
 
 def test_digest__is_asked_for_once_and_not_repeated_by_the_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+    digests: list[int] = []
 
     def digest(_config: object, _period: str, now_s: int) -> Iterator[Alert]:
-        asked.append(now_s)
+        digests.append(now_s)
         yield Alert(AlertKind.DIGEST, run_service.digest_key("day", now_s), "a day")
 
     monkeypatch.setattr(run_service, "digest_alert", digest)
     world.config.alerts.digest = "day"
     world.cycle(CALM)
     world.cycle(CALM)
-    assert (len(asked), world.texts(AlertKind.DIGEST)) == (1, ["a day"])
+    assert (len(digests), world.texts(AlertKind.DIGEST)) == (1, ["a day"])
     state: Any = SimpleNamespace(key=run_service.digest_key("day", world.now_s))
     monkeypatch.setattr(type(world.store.alerts), "states", lambda _: (state,))
     world.open_handler(world.recorder).on_cycle(CALM)
-    assert len(asked) == 1
+    assert len(digests) == 1
 
 
 def edit_targets(world: World, notifier: FakeNotifier | TrimtabError) -> None:

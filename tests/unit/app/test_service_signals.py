@@ -47,13 +47,13 @@ class StoppedAtLine:
 
 def test_signal_before_any_line_of_a_sleep_ends_it() -> None:
     for line in itertools.count():
-        found = StoppedAtLine(line)
-        assert not found.hangs, f"line {line}"
-        if not found.signalled:
+        stopped_line = StoppedAtLine(line)
+        assert not stopped_line.hangs, f"line {line}"
+        if not stopped_line.signalled:
             break
-        if not found.stopped:  # the sleep was over by then: the next one ends
+        if not stopped_line.stopped:  # the sleep was over by then: the next one ends
             with pytest.raises(StopRequested):
-                found.clock.sleep(SLEEP_S)
+                stopped_line.clock.sleep(SLEEP_S)
     assert line > 2
 
 

@@ -27,7 +27,7 @@ def outcome(kind: OutcomeKind, reason: str, *transactions: str, now_s: int = DUE
     return StepOutcome(reason, kind, reason, at(now_s), result, None, transactions=parts, exits_tried=exits_tried)
 
 
-class Command:
+class ScriptedCommand:
     """A command whose later cycles have these outcomes; the execution ends with the last."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *outcomes: StepOutcome | ConfigChanged, style: str = "rounds") -> None:
@@ -54,39 +54,39 @@ class Command:
 
 @pytest.mark.parametrize(("now_s", "waits_s"), [(DUE_S - 60, 60), (DUE_S, 1), (DUE_S + 9, 1)])
 def test_next_slice__is_awaited_for_a_second_at_least(monkeypatch: pytest.MonkeyPatch, now_s: int, waits_s: int) -> None:
-    command = Command(monkeypatch, outcome(OutcomeKind.DONE, "second"))
+    command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.DONE, "second"))
     continue_execution(command.wallet, outcome(OutcomeKind.DONE, "first", now_s=now_s))
     assert command.slept_s == waits_s
 
 
 def test_last_slice__holds__the_trades_of_all_are_reported_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = Command(monkeypatch, outcome(OutcomeKind.DONE, "second", "b"), outcome(OutcomeKind.HOLD, "in band"))
+    command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.DONE, "second", "b"), outcome(OutcomeKind.HOLD, "in band"))
     report = continue_execution(command.wallet, outcome(OutcomeKind.DONE, "first", "a"))
     assert (report.kind, report.step_id, report.reason) == (OutcomeKind.DONE, "second", "in band")
     assert report.transactions == ("a", "b")
 
 
 def test_slice__fails__nothing_follows_and_its_kind_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = Command(monkeypatch, outcome(OutcomeKind.FAILED, "second", "b"), outcome(OutcomeKind.DONE, "third", "c"))
+    command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.FAILED, "second", "b"), outcome(OutcomeKind.DONE, "third", "c"))
     report = continue_execution(command.wallet, outcome(OutcomeKind.DONE, "first", "a"))
     assert (report.kind, report.transactions) == (OutcomeKind.FAILED, ("a", "b"))
 
 
 def test_config__changes_after_the_second_slice__what_was_sent_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = Command(monkeypatch, outcome(OutcomeKind.DONE, "second", "b"), ConfigChanged("the config was changed", ()))
+    command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.DONE, "second", "b"), ConfigChanged("the config was changed", ()))
     report = continue_execution(command.wallet, outcome(OutcomeKind.DONE, "first", "a"))
     assert (report.kind, report.transactions) == (OutcomeKind.REFUSED, ("a", "b"))
 
 
 def test_limit_order__is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = Command(monkeypatch, outcome(OutcomeKind.DONE, "filled"), style=ExecutionStyle.LIMIT.value)
+    command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.DONE, "filled"), style=ExecutionStyle.LIMIT.value)
     first = outcome(OutcomeKind.DONE, "placed")
     assert continue_execution(command.wallet, first) is first
     assert command.slept_s == 0
 
 
 @pytest.mark.parametrize(
-    ("answers", "exits_tried", "asked"),
+    ("answers", "exits_tried", "confirmation"),
     [
         pytest.param([True], [(), (), ()], 1, id="yes to all"),
         pytest.param([False, True], [(), (), ()], 2, id="no is asked again"),
@@ -95,7 +95,7 @@ def test_limit_order__is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_confirmation__covers_all_slices__unless_declined_or_after_an_exit(
-    answers: list[bool], exits_tried: list[tuple[str, ...]], asked: int
+    answers: list[bool], exits_tried: list[tuple[str, ...]], confirmation: int
 ) -> None:
     questions: list[StepOutcome] = []
 
@@ -105,5 +105,5 @@ def test_confirmation__covers_all_slices__unless_declined_or_after_an_exit(
 
     ask_once = confirm_once(confirm)
     replies = [ask_once(outcome(OutcomeKind.PLANNED, "plan", exits_tried=exits)) for exits in exits_tried]
-    assert len(questions) == asked
+    assert len(questions) == confirmation
     assert replies[-1] is answers[-1]

@@ -13,9 +13,9 @@ pytest.importorskip("polars")
 from agent.app.research.backtests import targets_of
 from agent.backtest.data import make_price_table, read_table
 from agent.errors import ConfigError
+from tests.support.constants import DAY_S
 from tests.support.text import raises_field
 
-DAY_S = 86_400
 FIRST_S = 1_609_459_200
 
 
@@ -75,7 +75,7 @@ def test_times_are_utc_whatever_their_form(tmp_path: Path, first: str, seconds: 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         (rows("2021-01-01,A,10", "2021-01-01,A,11"), "row 2: A has a repeated time"),
         (rows("2021-01-01,A,10", "2021-01-03,A,11", "2021-01-02,A,11"), "row 3: A has an unordered time"),
@@ -100,25 +100,25 @@ def test_times_are_utc_whatever_their_form(tmp_path: Path, first: str, seconds: 
         ("time,symbol,close\n", "is empty"),
     ],
 )
-def test_a_mistake_in_a_file_is_named(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
+def test_a_mistake_in_a_file_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason.replace("(", r"\(")):
         read_table(written(tmp_path, text))
 
 
 def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
-    for name, said in (
+    for name, reason in (
         ("prices.csv", "no such file"),
         ("prices.txt", "neither .csv nor .parquet"),
         ("bad.parquet", "is not a Parquet file"),
     ):
         if name != "prices.csv":
             written(tmp_path, "nothing", name)
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=reason):
             read_table(tmp_path / name)
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "said"),
+    ("name", "data", "reason"),
     [
         ("a.csv", b"time,A\n2021-01-01,1,2\n", "a.csv has 3 cells in row 1, but 2 columns"),
         ("b.csv", b"time,A\n2021-01-01,\xff\n", "b.csv is not UTF-8 text: byte 18 is 0xff"),
@@ -127,12 +127,12 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
         ("e.csv", b"time,A\n1.5,1\n", "e.csv, row 1: '1.5' is not a time"),
     ],
 )
-def test_a_broken_file_is_told_in_our_words(tmp_path: Path, name: str, data: bytes, said: str) -> None:
+def test_a_broken_file_is_told_in_our_words(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(ConfigError) as found:
+    with pytest.raises(ConfigError) as caught:
         read_table(tmp_path / name)
-    assert said in found.value.message
-    assert not re.search("Error|polars|dtype|Float|String", str(found.value))
+    assert reason in caught.value.message
+    assert not re.search("Error|polars|dtype|Float|String", str(caught.value))
 
 
 def test_what_is_missing_is_told_and_the_newest_price_before_stands_in() -> None:

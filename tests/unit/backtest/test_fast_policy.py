@@ -37,29 +37,29 @@ def targets_from(raw: list[int]) -> tuple[int, ...]:
 @given(st.lists(st.integers(0, BPS), min_size=1, max_size=5), WIDTHS, st.data())
 def test_one_step_decides_and_aims_as_the_policy_does(raw: list[int], widths: Threshold, data: st.DataObject) -> None:
     targets = targets_from(raw)
-    held = data.draw(st.lists(st.integers(0, 10**9), min_size=len(targets), max_size=len(targets)))
-    assume(sum(held) > 0)
+    raws = data.draw(st.lists(st.integers(0, 10**9), min_size=len(targets), max_size=len(targets)))
+    assume(sum(raws) > 0)
     assets = [Asset(token(f"T{i}", 6), bps, 0) for i, bps in enumerate(targets)]
     drifts = drifts_from_balances(
         assets,
-        {asset.token.address: amount for asset, amount in zip(assets, held, strict=True)},
+        {asset.token.address: amount for asset, amount in zip(assets, raws, strict=True)},
         {asset.token.address: Fraction(1) for asset in assets},
         widths,
     )
-    shares = np.array([float(one.share) for one in drifts])
-    wanted, bands, land = np.zeros(len(targets)), np.zeros((4, len(targets))), np.zeros(len(targets))
+    shares = np.array([float(drift.share) for drift in drifts])
+    target_shares, bands, land = np.zeros(len(targets)), np.zeros((4, len(targets))), np.zeros(len(targets))
     absolute, relative = (np.nan if bps is None else bps / BPS for bps in (widths.absolute_bps, widths.relative_bps))
-    assert set_bands(np.array(targets) / BPS, absolute, relative, np.ones(len(targets), dtype=bool), wanted, bands)
+    assert set_bands(np.array(targets) / BPS, absolute, relative, np.ones(len(targets), dtype=bool), target_shares, bands)
     edges = [band(widths, bps) for bps in targets]
     assert bands[0] == pytest.approx([float(low / BPS) for low, _ in edges], abs=1e-15)
     assert bands[1] == pytest.approx([float(high / BPS) for _, high in edges], abs=1e-15)
     for destination, number in NUMBERS.items():
         aim = rebalance_goal(drifts, destination)
-        largest = set_end_shares(number, shares, wanted, bands, land)
+        largest = set_end_shares(number, shares, target_shares, bands, land)
         assert largest == pytest.approx(float(max(abs(v) for v in corrections(drifts, aim).values()) / investable_total(drifts)), abs=1e-12)
         assert land.sum() == pytest.approx(1.0, abs=1e-12)
-        for got, one in zip(land, aim.weights, strict=True):
-            assert float(one.low) - 1e-12 <= got <= float(one.high) + 1e-12
+        for aimed, weight in zip(land, aim.weights, strict=True):
+            assert float(weight.low) - 1e-12 <= aimed <= float(weight.high) + 1e-12
         # No more is moved than the goal cannot do without: what is too much, or what is missing, whichever is more.
         off = [float(value / investable_total(drifts)) for value in corrections(drifts, aim).values()]
         least = max(sum(x for x in off if x > 0), -sum(x for x in off if x < 0))
@@ -70,29 +70,29 @@ def by_policy(times: list[int], prices: np.ndarray, setting: KernelSetting) -> t
     """Bars at which the policy asks for a rebalance, and what the holdings come to: exact, in base units of 18 decimals, at no cost."""
     assets = [Asset(token(f"T{i}", 18), bps, 0) for i, bps in enumerate(setting.targets_bps)]
     addresses = [asset.token.address for asset in assets]
-    held = {
+    raw_by_token = {
         at: int(Fraction(VALUE) * bps / BPS / Fraction(float(price)) * SCALE)
         for at, bps, price in zip(addresses, setting.targets_bps, prices[0], strict=True)
     }
     history, rebalanced, worth = NEW_STORE_HISTORY, [], Fraction(0)
     for bar, (now, row) in enumerate(zip(times, prices, strict=True)):
         known = {at: Fraction(float(price)) for at, price in zip(addresses, row, strict=True)}
-        drifts = drifts_from_balances(assets, held, known, setting.trigger)
+        drifts = drifts_from_balances(assets, raw_by_token, known, setting.trigger)
         answer = evaluate_trigger(setting.trigger, drifts, now, history)
         last = history.reviews.last_rebalance_s
         rests = answer.fired and last is not None and now < last + setting.cooldown_s
         aim = rebalance_goal(drifts, setting.destination)
         largest = max(abs(value) for value in corrections(drifts, aim).values())
         if answer.fired and not rests and largest * 10**12 > investable_total(drifts) and largest >= Fraction(setting.min_trade) * SCALE:
-            shares = spread([one.share for one in drifts], [w.low for w in aim.weights], [w.high for w in aim.weights])
-            held = {at: int(share * investable_total(drifts) / known[at]) for at, share in zip(addresses, shares, strict=True)}
+            shares = spread([drift.share for drift in drifts], [w.low for w in aim.weights], [w.high for w in aim.weights])
+            raw_by_token = {at: int(share * investable_total(drifts) / known[at]) for at, share in zip(addresses, shares, strict=True)}
             rebalanced.append(bar)
             history = replace(history, reviews=replace(history.reviews, last_rebalance_s=now))
         if answer.is_review_due and not rests:
             schedule = setting.trigger.schedule if isinstance(setting.trigger, HybridTrigger) else setting.trigger
             assert isinstance(schedule, Every)
             history = replace(history, reviews=replace(history.reviews, last_review_s=now, by_schedule=((schedule_name(schedule), now),)))
-        worth = sum((held[at] * known[at] for at in addresses), Fraction(0))
+        worth = sum((raw_by_token[at] * known[at] for at in addresses), Fraction(0))
     return rebalanced, float(worth / SCALE)
 
 
@@ -100,7 +100,7 @@ def by_policy(times: list[int], prices: np.ndarray, setting: KernelSetting) -> t
 def test_a_run_trades_when_the_policy_would_and_ends_where_it_does(data: st.DataObject, seed: int, assets: int) -> None:
     setting = replace(data.draw(settings_of(assets)), costs=TradingCosts.for_pools(0, inf, assets))
     times, prices = market(seed, 60, assets)
-    found = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices), setting, VALUE, with_path=True)
+    kernel_result = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices), setting, VALUE, with_path=True)
     rebalanced, worth = by_policy(times.tolist(), prices, setting)
-    assert found.rebalance_bars.tolist() == rebalanced
-    assert found.final_value == pytest.approx(worth, rel=1e-9)
+    assert kernel_result.rebalance_bars.tolist() == rebalanced
+    assert kernel_result.final_value == pytest.approx(worth, rel=1e-9)

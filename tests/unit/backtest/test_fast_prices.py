@@ -5,15 +5,14 @@ import pytest
 
 from agent.backtest.sweep import STATE_CHANGED, STATE_CLOSED, STATE_SAME, prepare_prices
 from agent.errors import ConfigError
-from tests.support.backtests import MARKET_HOUR_S as HOUR_S
-from tests.support.backtests import MARKET_START_S as START_S
+from tests.support.backtests import MARKET_HOUR_S, MARKET_START_S
 from tests.support.text import raises_field
 
 NAN = float("nan")
 
 
 def hours(count: int) -> list[int]:
-    return [START_S + HOUR_S * i for i in range(count)]
+    return [MARKET_START_S + MARKET_HOUR_S * i for i in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -46,17 +45,17 @@ def test_an_asset_with_two_columns_and_a_negative_patience_are_refused() -> None
 
 def test_a_whole_table_has_nothing_to_say_and_is_not_changed() -> None:
     prices = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    found = prepare_prices("AB", hours(3), prices)
-    assert found.notes == ()
-    assert found.trade_prices.tolist() == found.quote_prices.tolist() == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
-    assert found.bar_states.tolist() == [STATE_CHANGED, STATE_SAME, STATE_SAME]
+    kernel_prices = prepare_prices("AB", hours(3), prices)
+    assert kernel_prices.notes == ()
+    assert kernel_prices.trade_prices.tolist() == kernel_prices.quote_prices.tolist() == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
+    assert kernel_prices.bar_states.tolist() == [STATE_CHANGED, STATE_SAME, STATE_SAME]
     prices[0, 0] = 9.0
-    assert found.trade_prices[0, 0] == 1.0
+    assert kernel_prices.trade_prices[0, 0] == 1.0
 
 
 def test_what_is_missing_is_said_and_waits_or_is_left_out_after_the_patience() -> None:
     prices = np.array([[1, NAN], [2, NAN], [3, 7], [NAN, 8], [5, 9], [6, NAN], [7, NAN], [8, NAN]])
-    waits = prepare_prices(["OLD", "NEW"], [*hours(7), START_S + 12 * HOUR_S], prices)
+    waits = prepare_prices(["OLD", "NEW"], [*hours(7), MARKET_START_S + 12 * MARKET_HOUR_S], prices)
     assert waits.bar_states.tolist() == [
         STATE_CHANGED,
         STATE_SAME,

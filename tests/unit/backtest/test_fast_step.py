@@ -33,14 +33,14 @@ def assert_the_same(
 ) -> int:
     """Bars traded at, worth at every bar, and costs, of both; gives how many trades there were."""
     table = random_table(seed, bars, [symbol for symbol in targets if symbol != "USD"], volatility=0.08)
-    wanted = replace(make_spec(targets, trigger, "USD", destination=destination), limits=DUST)
-    made = replace(DEEP, **{"depth": Fraction(10**7), **market})  # type: ignore[arg-type]  # field names, checked by replace
-    setting = kernel_setting_or_reason(wanted, made)
+    spec = replace(make_spec(targets, trigger, "USD", destination=destination), limits=DUST)
+    deep_settings = replace(DEEP, **{"depth": Fraction(10**7), **market})  # type: ignore[arg-type]  # field names, checked by replace
+    setting = kernel_setting_or_reason(spec, deep_settings)
     assert not isinstance(setting, str)
-    prices = prices_in_numeraire(wanted, table, table.closes, [asset.token for asset in wanted.portfolio.assets])
+    prices = prices_in_numeraire(spec, table, table.closes, [asset.token for asset in spec.portfolio.assets])
     ours = run_kernel(prepare_prices(tuple(targets), table.times_s, prices), setting, VALUE, with_path=True)
-    step = simulate(wanted, table, made)
-    assert ours.rebalance_bars.tolist() == [one.bar for one in step.rebalances]
+    step = simulate(spec, table, deep_settings)
+    assert ours.rebalance_bars.tolist() == [rebalance.bar for rebalance in step.rebalances]
     assert ours.value_by_bar == pytest.approx(step.equity, rel=CLOSE)
     assert ours.final_value == pytest.approx(float(step.final_value) / COIN, rel=CLOSE)
     assert ours.hold_value == pytest.approx(float(step.hold_value) / COIN, rel=CLOSE)
@@ -78,6 +78,6 @@ def test_in_any_market_within_a_hundred_thousandth(seed: int, trigger: Trigger, 
 
 def test_a_schedule_that_is_a_multiple_of_the_bars_is_kept_to_the_bar() -> None:
     table = random_table(3, 13, ["BTC"])
-    wanted = replace(make_spec({"BTC": 5_000, "USD": 5_000}, Every(4 * HOUR_S), "USD"), limits=DUST)
-    assert [one.bar for one in simulate(wanted, table, DEEP).rebalances] == [4, 8, 12]
+    spec = replace(make_spec({"BTC": 5_000, "USD": 5_000}, Every(4 * HOUR_S), "USD"), limits=DUST)
+    assert [rebalance.bar for rebalance in simulate(spec, table, DEEP).rebalances] == [4, 8, 12]
     assert np.diff(table.times_s).max() == HOUR_S

@@ -23,27 +23,29 @@ def test_the_parts_add_up_to_what_was_lost_where_the_first_bar_traded_too() -> N
     prices = np.array([[1.0, 1.0], [1.5, 1.0], [1.2, 1.0]])
     bought, after, cost = np.array([0.5, 0.5]), np.array([0.8, 0.2]), 0.02
     weights, costs = np.vstack([after, after, after]), np.array([cost, 0.0, 0.0])
-    found = rebalancing_premium(prices, weights, costs, np.arange(3) * 3_600, bought)
+    premium = rebalancing_premium(prices, weights, costs, np.arange(3) * 3_600, bought)
     grown = (1 - cost) * (0.8 * 1.5 + 0.2) * (0.8 * 1.2 / 1.5 + 0.2)
-    assert found.advantage == pytest.approx(log(grown / (0.5 * 1.2 + 0.5)), rel=1e-12)
-    assert found.advantage == pytest.approx(found.excess_growth + found.off_target - found.dispersion - found.costs, rel=1e-12)
-    assert found.costs == pytest.approx(-log(1 - cost), rel=1e-12)
+    assert premium.advantage == pytest.approx(log(grown / (0.5 * 1.2 + 0.5)), rel=1e-12)
+    assert premium.advantage == pytest.approx(premium.excess_growth + premium.off_target - premium.dispersion - premium.costs, rel=1e-12)
+    assert premium.costs == pytest.approx(-log(1 - cost), rel=1e-12)
     with pytest.raises(ConfigError, match="initial weights"):
         rebalancing_premium(prices, weights, costs, np.arange(3) * 3_600, np.array([0.5, 0.4]))
 
 
 def test_a_page_is_behind_holding_by_what_the_first_bar_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[np.ndarray] = []
+    requests: list[np.ndarray] = []
 
     def seen(*tables: np.ndarray) -> RebalancingPremium:
-        asked.append(tables[-1])
+        requests.append(tables[-1])
         return rebalancing_premium(*tables)
 
     monkeypatch.setattr(paths, "rebalancing_premium", seen)
-    found = simulated(hourly(BTC=[100.0, 101, 102]))
-    assert asked[0] == pytest.approx([0.5, 0.5])
-    dear = growth_series(with_series(found, equity=found.equity * 0.99))
-    assert float(dear.unit_growth[-1] / dear.hold_unit_growth[-1]) == pytest.approx(0.99 * float(found.equity[-1] / found.hold_equity[-1]))
+    simulation = simulated(hourly(BTC=[100.0, 101, 102]))
+    assert requests[0] == pytest.approx([0.5, 0.5])
+    dear = growth_series(with_series(simulation, equity=simulation.equity * 0.99))
+    assert float(dear.unit_growth[-1] / dear.hold_unit_growth[-1]) == pytest.approx(
+        0.99 * float(simulation.equity[-1] / simulation.hold_equity[-1])
+    )
     assert (float(dear.unit_growth[0]), float(dear.hold_unit_growth[0])) == pytest.approx((0.99, 1.0))
 
 

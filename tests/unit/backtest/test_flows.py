@@ -28,67 +28,79 @@ def at(bar: int, amount: int) -> OwnerTransfer:
 
 
 def test_returns_are_told_without_what_came_and_went() -> None:
-    found = simulated(hourly(BTC=QUIET), flows=(at(2, 1_050),), transfer_mode="pro-rata")
+    simulation = simulated(hourly(BTC=QUIET), flows=(at(2, 1_050),), transfer_mode="pro-rata")
     # 50 BTC and 5,000 USD are 10,500 at 110; a tenth more of each is 55 and 5,500: at 121 that is 12,155.
-    assert found.rebalances == ()
-    assert float(found.final_value) / COIN == pytest.approx(12_155, rel=1e-12)
-    assert found.final_value == found.hold_value
-    assert found.twr == pytest.approx(10_500 / 10_000 * 12_155 / 11_550 - 1, rel=1e-12)
-    assert found.twr == pytest.approx(found.hold_twr, rel=1e-12)
-    flow = found.transfers[0]
+    assert simulation.rebalances == ()
+    assert float(simulation.final_value) / COIN == pytest.approx(12_155, rel=1e-12)
+    assert simulation.final_value == simulation.hold_value
+    assert simulation.twr == pytest.approx(10_500 / 10_000 * 12_155 / 11_550 - 1, rel=1e-12)
+    assert simulation.twr == pytest.approx(simulation.hold_twr, rel=1e-12)
+    flow = simulation.transfers[0]
     assert (flow.bar, flow.time_s, flow.value, round(flow.value_before / COIN)) == (2, START_S + 2 * HOUR_S, 1_050 * COIN, 10_500)
-    assert found.equity.tolist() == pytest.approx([10_000, 10_000, 11_550, 11_550, 12_155])
-    assert found.hold_equity.tolist() == pytest.approx(found.equity.tolist())
+    assert simulation.equity.tolist() == pytest.approx([10_000, 10_000, 11_550, 11_550, 12_155])
+    assert simulation.hold_equity.tolist() == pytest.approx(simulation.equity.tolist())
 
 
 def test_what_comes_in_the_numeraire_is_bought_by_holding_too_without_its_cost() -> None:
-    found = simulated(hourly(BTC=[100.0, 100, 100, 120]), flows=(at(2, 5_000),))
+    simulation = simulated(hourly(BTC=[100.0, 100, 100, 120]), flows=(at(2, 5_000),))
     # 5,000 of 15,000 in BTC is below 45 %: 2,500 is bought. Holding buys the same: 9,000 and 7,500 in the end.
-    assert [one.bar for one in found.rebalances] == [2]
-    assert float(found.rebalances[0].turnover) / COIN == pytest.approx(2_500, rel=1e-3)
-    assert found.hold_value == 16_500 * COIN
-    assert found.final_value < found.hold_value  # by the cost of the purchase alone
-    assert float(found.final_value) / COIN == pytest.approx(7_500 * 1.2 + 7_500, rel=1e-3)
-    assert found.hold_twr == pytest.approx(16_500 / 15_000 - 1, rel=1e-12)
+    assert [rebalance.bar for rebalance in simulation.rebalances] == [2]
+    assert float(simulation.rebalances[0].turnover) / COIN == pytest.approx(2_500, rel=1e-3)
+    assert simulation.hold_value == 16_500 * COIN
+    assert simulation.final_value < simulation.hold_value  # by the cost of the purchase alone
+    assert float(simulation.final_value) / COIN == pytest.approx(7_500 * 1.2 + 7_500, rel=1e-3)
+    assert simulation.hold_twr == pytest.approx(16_500 / 15_000 - 1, rel=1e-12)
 
 
 def test_a_withdrawal_takes_the_same_share_of_everything_from_holding() -> None:
-    found = simulated(hourly(BTC=[100.0, 100, 100, 200]), flows=(at(2, -2_000),))
-    assert found.hold_value == (40 * 200 + 4_000) * COIN
+    simulation = simulated(hourly(BTC=[100.0, 100, 100, 200]), flows=(at(2, -2_000),))
+    assert simulation.hold_value == (40 * 200 + 4_000) * COIN
 
 
 def test_a_withdrawal_takes_the_numeraire_first_and_then_of_all_else_in_proportion() -> None:
     prices = {"BTC": Fraction(100), "ETH": Fraction(10), "USD": Fraction(1)}
-    held = {"BTC": 30, "ETH": 100, "USD": 2_000}
-    left = apply_transfer(held, prices, Fraction(-4_000), "numeraire", "USD", held)
-    assert left == {"BTC": 15, "ETH": 50, "USD": 0}
-    assert apply_transfer(held, prices, Fraction(-3_000), "pro-rata", "USD", held) == {"BTC": 15, "ETH": 50, "USD": 1_000}
-    assert apply_transfer(held, prices, Fraction(600), "pro-rata", "USD", held) == {"BTC": 33, "ETH": 110, "USD": 2_200}
-    assert apply_transfer(held, prices, Fraction(7, 2), "numeraire", "USD", held) == held | {"USD": 2_003}  # rounded against the wallet
-    assert apply_transfer(held, prices, Fraction(-7, 2), "numeraire", "USD", held) == held | {"USD": 1_996}
+    amount_by_symbol = {"BTC": 30, "ETH": 100, "USD": 2_000}
+    holdings_after = apply_transfer(amount_by_symbol, prices, Fraction(-4_000), "numeraire", "USD", amount_by_symbol)
+    assert holdings_after == {"BTC": 15, "ETH": 50, "USD": 0}
+    assert apply_transfer(amount_by_symbol, prices, Fraction(-3_000), "pro-rata", "USD", amount_by_symbol) == {
+        "BTC": 15,
+        "ETH": 50,
+        "USD": 1_000,
+    }
+    assert apply_transfer(amount_by_symbol, prices, Fraction(600), "pro-rata", "USD", amount_by_symbol) == {
+        "BTC": 33,
+        "ETH": 110,
+        "USD": 2_200,
+    }
+    assert apply_transfer(amount_by_symbol, prices, Fraction(7, 2), "numeraire", "USD", amount_by_symbol) == amount_by_symbol | {
+        "USD": 2_003
+    }  # rounded against the wallet
+    assert apply_transfer(amount_by_symbol, prices, Fraction(-7, 2), "numeraire", "USD", amount_by_symbol) == amount_by_symbol | {
+        "USD": 1_996
+    }
     with pytest.raises(ConfigError, match="not below the portfolio's value"):
-        apply_transfer(held, prices, Fraction(-6_000), "numeraire", "USD", held)
+        apply_transfer(amount_by_symbol, prices, Fraction(-6_000), "numeraire", "USD", amount_by_symbol)
 
 
 def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_losses_count_it() -> None:
-    wanted = halves()
-    wanted = replace(wanted, limits=replace(wanted.limits, balance_jump_bps=200, daily_loss_bps=100, slippage_bps=30))
-    made = replace(DEEP, flows=(at(1, 4_000), at(3, -6_000)), looks_at_all=True)
-    with SimulationRun(wanted, hourly(BTC=[100.0, 100, 100, 100, 100]), made) as going:
+    spec = halves()
+    spec = replace(spec, limits=replace(spec.limits, balance_jump_bps=200, daily_loss_bps=100, slippage_bps=30))
+    deep_settings = replace(DEEP, flows=(at(1, 4_000), at(3, -6_000)), looks_at_all=True)
+    with SimulationRun(spec, hourly(BTC=[100.0, 100, 100, 100, 100]), deep_settings) as going:
         while going.evaluate_next_bar():
             pass
-        found = going.finish()
+        simulation = going.finish()
         store = going.context.store
         assert [(flow.kind, flow.delta_raw) for flow in store.balances.transfers()] == [
             (ExternalTransferKind.DEPOSIT, 4_000 * COIN),
             (ExternalTransferKind.WITHDRAWAL, -6_000 * COIN),
         ]
         assert float(store.budgets.history(going.world.now_s()).budgets.loss_total) == pytest.approx(
-            float(found.fees + found.impact), rel=1e-9, abs=1e6
+            float(simulation.fees + simulation.impact), rel=1e-9, abs=1e6
         )
-    assert (found.halted_bar_count, found.refusal_counts) == (0, ())
-    assert [one.bar for one in found.rebalances] == [1, 3]
-    assert float(found.final_value) / COIN == pytest.approx(8_000, rel=1e-3)
+    assert (simulation.halted_bar_count, simulation.refusal_counts) == (0, ())
+    assert [rebalance.bar for rebalance in simulation.rebalances] == [1, 3]
+    assert float(simulation.final_value) / COIN == pytest.approx(8_000, rel=1e-3)
 
 
 def test_bars_with_flows_are_looked_at_and_the_others_change_nothing() -> None:
@@ -160,9 +172,9 @@ def test_growth_is_that_of_a_unit_however_many_transfers_a_bar_has(steps: list[i
 
 
 def test_while_a_swap_is_on_its_way_the_owner_takes_out_what_it_needs_and_it_reverts() -> None:
-    found = simulated(hourly(BTC=[100.0, 130, 130, 130, 130]), latency_bars=2, flows=(at(2, -11_000),))
+    simulation = simulated(hourly(BTC=[100.0, 130, 130, 130, 130]), latency_bars=2, flows=(at(2, -11_000),))
     # 750 of BTC is to be sold at bar 1; at bar 2 the owner leaves 500 of all: the swap of bar 3 has nothing to sell.
-    first = found.rebalances[0]
+    first = simulation.rebalances[0]
     assert (first.bar, first.succeeded) == (3, False)
 
 

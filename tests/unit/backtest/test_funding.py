@@ -58,24 +58,24 @@ def found_in(result: SimulationResult) -> FundingSummary:
 
 
 def test_the_worked_example_is_what_a_hand_works_out() -> None:
-    found = run(hourly(BTC=CROSSING), series("BTC", {0.5: 0.001, 1: 0.001, 1.5: 0.0002, 2: -0.001, 4: 0.002}))
-    (one,) = found_in(found).carries
+    simulation = run(hourly(BTC=CROSSING), series("BTC", {0.5: 0.001, 1: 0.001, 1.5: 0.0002, 2: -0.001, 4: 0.002}))
+    (carry,) = found_in(simulation).carries
     # 50 BTC at 100 are 5,000 until bar 2; there half is sold back, and half of what there is stands at 130. At 104 half is bought back.
-    assert [one.payments[at] for at in range(3)] == [5 * COIN, 5 * COIN, COIN]
-    assert float(one.payments[3]) / COIN == pytest.approx(-0.001 * found.equity[2] / 2, rel=1e-6)
-    assert float(one.payments[4]) / COIN == pytest.approx(0.002 * found.equity[4] / 2, rel=1e-6)
-    assert found.equity[2] / 2 == pytest.approx(5_750, rel=1e-3)
-    assert one.notionals[:3] == (5_000 * COIN,) * 3
+    assert [carry.payments[at] for at in range(3)] == [5 * COIN, 5 * COIN, COIN]
+    assert float(carry.payments[3]) / COIN == pytest.approx(-0.001 * simulation.equity[2] / 2, rel=1e-6)
+    assert float(carry.payments[4]) / COIN == pytest.approx(0.002 * simulation.equity[4] / 2, rel=1e-6)
+    assert simulation.equity[2] / 2 == pytest.approx(5_750, rel=1e-3)
+    assert carry.notionals[:3] == (5_000 * COIN,) * 3
     # The usual distance is half an hour: so long is the first rate for, and no rate for more than that.
-    assert one.durations_s == (1_800,) * 5
-    assert one.total == found_in(found).total == sum(one.payments)
-    assert one.yearly_rate == pytest.approx(float(one.total) / float(sum(one.notionals)) * 365 * 48)
+    assert carry.durations_s == (1_800,) * 5
+    assert carry.total == found_in(simulation).total == sum(carry.payments)
+    assert carry.yearly_rate == pytest.approx(float(carry.total) / float(sum(carry.notionals)) * 365 * 48)
 
 
 def test_rates_that_come_sooner_than_usual_are_for_a_shorter_time() -> None:
     bars_s = np.array([START_S, START_S + 20 * HOUR_S])
-    held = funding_carry(series("BTC", {1: 0.1, 4: 0.1, 8: 0.1, 12: 0.1, 20: 0.1}), bars_s, lambda bar: Fraction(7))
-    assert held.durations_s == (14_400, 10_800, 14_400, 14_400, 14_400)
+    carry = funding_carry(series("BTC", {1: 0.1, 4: 0.1, 8: 0.1, 12: 0.1, 20: 0.1}), bars_s, lambda bar: Fraction(7))
+    assert carry.durations_s == (14_400, 10_800, 14_400, 14_400, 14_400)
     assert (
         funding_carry(series("BTC", {1: 0.1}), bars_s, lambda bar: Fraction(7)).yearly_rate is None
     )  # for how long one rate is, nobody said
@@ -84,12 +84,12 @@ def test_rates_that_come_sooner_than_usual_are_for_a_shorter_time() -> None:
 def test_what_was_not_held_counts_zero_and_so_do_rates_outside_the_bars() -> None:
     table = hourly(BTC=[100.0] * 5, ETH=[10.0] * 5)
     bitcoin = series("BTC", {-8: 0.5, -1: 0.5, 0: 0.001, 1: 0.001, 4.001: 0.5, 9: 0.5})
-    found = run(table, bitcoin, series("ETH", {0: 0.001, 1: 0.001}))
-    first, second = found_in(found).carries
+    funded = run(table, bitcoin, series("ETH", {0: 0.001, 1: 0.001}))
+    first, second = found_in(funded).carries
     assert first.payments == (5 * COIN, 5 * COIN)
     assert (second.payments, second.total, second.yearly_rate) == ((0, 0), 0, None)
-    assert mentions(found.notes, "funding", "BTC", "4 rates")
-    assert mentions(found.notes, "funding", "ETH", "not held")
+    assert mentions(funded.notes, "funding", "BTC", "4 rates")
+    assert mentions(funded.notes, "funding", "ETH", "not held")
 
 
 def test_each_payment_is_rounded_down_against_the_holder() -> None:
@@ -100,15 +100,15 @@ def test_each_payment_is_rounded_down_against_the_holder() -> None:
 
 def test_decimals_and_a_numeraire_with_prices_of_its_own_are_counted() -> None:
     table = hourly(WBTC=[100.0] * 3, USDC=[0.5] * 3)  # closes in a third unit: a WBTC is 200 USDC
-    wanted = make_spec({"WBTC": 5_000, "USDC": 5_000}, BAND, "USDC", tokens=SimulatedTokens(decimals_by_symbol={"WBTC": 8, "USDC": 6}))
-    one, money = found_in(run(table, series("WBTC", {1: 0.01}), series("USDC", {1: 0.01}), wanted=wanted)).carries
-    assert one.payments == money.payments == (50 * 10**6,)
+    spec = make_spec({"WBTC": 5_000, "USDC": 5_000}, BAND, "USDC", tokens=SimulatedTokens(decimals_by_symbol={"WBTC": 8, "USDC": 6}))
+    carry, money = found_in(run(table, series("WBTC", {1: 0.01}), series("USDC", {1: 0.01}), wanted=spec)).carries
+    assert carry.payments == money.payments == (50 * 10**6,)
 
 
 def test_a_deposit_is_hedged_from_its_bar_on() -> None:
     flows = replace(DEEP, flows=(OwnerTransfer(START_S + 2 * HOUR_S, Fraction(10_000)),), transfer_mode=PRO_RATA)
-    found = simulate(halves(), hourly(BTC=[100.0] * 4), flows, funding=[series("BTC", {1: 0.001, 1.99: 0.001, 2: 0.001})])
-    assert found_in(found).carries[0].payments == (5 * COIN, 5 * COIN, 10 * COIN)
+    simulation = simulate(halves(), hourly(BTC=[100.0] * 4), flows, funding=[series("BTC", {1: 0.001, 1.99: 0.001, 2: 0.001})])
+    assert found_in(simulation).carries[0].payments == (5 * COIN, 5 * COIN, 10 * COIN)
 
 
 def test_funding_changes_nothing_else() -> None:
@@ -126,7 +126,7 @@ def test_the_future_changes_no_earlier_payment() -> None:
     closes = np.where(np.arange(table.bar_count)[:, None] > cut, table.closes * 1.7, table.closes)
     later = rates.times_s >= table.times_s[cut + 1]
     other = replace(rates, rates=np.where(later, rates.rates + 0.01, rates.rates))
-    (first,), (second,) = (found_in(one).carries for one in (run(table, rates), run(replace(table, closes=closes), other)))
+    (first,), (second,) = (found_in(funded).carries for funded in (run(table, rates), run(replace(table, closes=closes), other)))
     known = int((~later).sum())
     assert known == 2 * (cut + 1)
     assert first.payments[:known] == second.payments[:known]
@@ -139,32 +139,34 @@ WORTH = st.lists(st.fractions(0, 10**24), min_size=3, max_size=3)
 
 @given(RATES, WORTH, WORTH, st.integers(0, 50))
 def test_carry_is_linear_in_what_is_held(millionths: list[int], first: list[Fraction], second: list[Fraction], times: int) -> None:
-    one = series("BTC", {at / 3: rate / 10**6 for at, rate in enumerate(millionths)})
+    funding_rate_series = series("BTC", {at / 3: rate / 10**6 for at, rate in enumerate(millionths)})
     bars_s = np.array([START_S + HOUR_S * bar for bar in range(3)])
 
     def paid(worth: Sequence[Fraction]) -> tuple[int, ...]:
-        return funding_carry(one, bars_s, lambda bar: worth[bar]).payments
+        return funding_carry(funding_rate_series, bars_s, lambda bar: worth[bar]).payments
 
     both = paid([a + b for a, b in zip(first, second, strict=True)])
     many = paid([times * value for value in first])
     for alone, other, sum_, scaled in zip(paid(first), paid(second), both, many, strict=True):
         assert 0 <= sum_ - alone - other <= 1  # what is rounded down once and not twice
         assert 0 <= scaled - times * alone <= times
-    turned = funding_carry(replace(one, rates=-one.rates), bars_s, lambda bar: first[bar]).payments
+    turned = funding_carry(replace(funding_rate_series, rates=-funding_rate_series.rates), bars_s, lambda bar: first[bar]).payments
     assert all(-1 <= there + back <= 0 for there, back in zip(paid(first), turned, strict=True))
 
 
 def test_the_sum_is_that_of_the_assets_and_a_year_is_weighed_by_what_was_held_how_long() -> None:
     table = hourly(BTC=[100.0] * 9, ETH=[10.0] * 9)
-    wanted = make_spec({"BTC": 6_000, "ETH": 2_000, "USD": 2_000}, BAND, "USD")
-    found = found_in(run(table, series("BTC", dict.fromkeys(range(1, 9), 0.001)), series("ETH", {4: 0.002, 8: 0.002}), wanted=wanted))
-    first, second = found.carries
+    spec = make_spec({"BTC": 6_000, "ETH": 2_000, "USD": 2_000}, BAND, "USD")
+    funding_summary = found_in(
+        run(table, series("BTC", dict.fromkeys(range(1, 9), 0.001)), series("ETH", {4: 0.002, 8: 0.002}), wanted=spec)
+    )
+    first, second = funding_summary.carries
     assert (first.total, second.total) == (48 * COIN, 8 * COIN)
-    assert found.total == 56 * COIN
+    assert funding_summary.total == 56 * COIN
     assert (first.mean_notional, second.mean_notional) == (6_000 * COIN, 2_000 * COIN)
     a_year = 365 * 24
     assert (first.yearly_rate, second.yearly_rate) == (pytest.approx(0.001 * a_year), pytest.approx(0.002 * a_year / 4))
-    assert found.yearly_rate == pytest.approx((0.001 * 6 + 0.0005 * 2) / 8 * a_year)
+    assert funding_summary.yearly_rate == pytest.approx((0.001 * 6 + 0.0005 * 2) / 8 * a_year)
 
 
 # What is told
@@ -192,15 +194,15 @@ def test_what_is_missing_or_strange_is_told(hours: Sequence[float], rate: float,
 
 def test_a_price_that_stood_in_and_holdings_without_rates_are_told() -> None:
     table = hourly(BTC=[100.0, 100, float("nan"), 100, 100], ETH=[10.0] * 5)
-    wanted = make_spec({"BTC": 5_000, "ETH": 2_500, "USD": 2_500}, BAND, "USD")
-    notes = run(table, series("BTC", {1: 0.0001, 2: 0.0001, 2.5: 0.0001, 3: 0.0001}), wanted=wanted).notes
+    spec = make_spec({"BTC": 5_000, "ETH": 2_500, "USD": 2_500}, BAND, "USD")
+    notes = run(table, series("BTC", {1: 0.0001, 2: 0.0001, 2.5: 0.0001, 3: 0.0001}), wanted=spec).notes
     assert mentions(notes, "funding", "2 times", "BTC")
     assert mentions(notes, "funding", "no rates", "ETH")
 
 
 # What is refused
 @pytest.mark.parametrize(
-    ("rates", "said"),
+    ("rates", "reason"),
     [
         (series("DOGE", {1: 0.0001}), "--funding: DOGE has rates but no prices"),
         (series("USD", {1: 0.0001}), "--funding: USD has rates but no prices"),
@@ -210,24 +212,24 @@ def test_a_price_that_stood_in_and_holdings_without_rates_are_told() -> None:
     ],
 )
 def test_rates_without_prices_are_refused_before_a_bar_is_looked_at(
-    rates: FundingRateSeries, said: str, monkeypatch: pytest.MonkeyPatch
+    rates: FundingRateSeries, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.backtest.simulate.SimulationRun.evaluate_next_bar", lambda self: pytest.fail("a bar was looked at"))
-    with pytest.raises(ConfigError, match=said) as refused:
+    with pytest.raises(ConfigError, match=reason) as refused:
         run(hourly(BTC=CROSSING, ETH=[10.0] * 5), rates)
     assert "rows" in (refused.value.remedy or "")
 
 
 def test_an_asset_that_starts_late_leaves_no_room_for_rates_before_the_simulation() -> None:
     table = hourly(BTC=[100.0] * 5, ETH=[float("nan"), float("nan"), float("nan"), 10.0, 10.0])
-    wanted = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "USD")
+    spec = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "USD")
     with raises_field("--funding", "BTC", "2023-11-15 01:00"):
-        run(table, series("BTC", {0: 0.0001, 1: 0.0001}), wanted=wanted)
+        run(table, series("BTC", {0: 0.0001, 1: 0.0001}), wanted=spec)
 
 
 def test_names_are_those_of_the_portfolio_and_two_never_become_one() -> None:
     both = (series("BTCUSDT", {1: 0.0001}), series("BTC", {1: 0.0002}))
-    assert [one.symbol for one in rename_funding_symbols(both, {"BTC": "WBTC", "ETH": "WETH"})] == ["BTCUSDT", "WBTC"]
+    assert [funding_rates.symbol for funding_rates in rename_funding_symbols(both, {"BTC": "WBTC", "ETH": "WETH"})] == ["BTCUSDT", "WBTC"]
     require_prices(rename_funding_symbols(both[:1], {"BTCUSDT": "WBTC"}), ["WBTC"], np.array([START_S, START_S + HOUR_S]))
     with pytest.raises(ConfigError, match=r"--as.*the same name"):
         rename_funding_symbols(both, {"BTC": "WBTC", "BTCUSDT": "WBTC"})
@@ -253,7 +255,7 @@ def test_a_file_says_the_same_as_csv_and_as_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "said", "remedy"),
+    ("lines", "reason", "remedy"),
     [
         (("2021-01-01,A,0.1", "2021-01-01,B,0.1", "2021-01-01,A,0.1"), "row 3: 'A' has a repeated time", "without duplicates"),
         (("2021-01-02,B,0.1", "2021-01-02,A,0.1", "2021-01-01,A,0.1"), "row 3: 'A' has an unordered time", "sort"),
@@ -274,8 +276,8 @@ def test_a_file_says_the_same_as_csv_and_as_parquet(tmp_path: Path) -> None:
         ((), "--funding: funding.csv ", ""),
     ],
 )
-def test_a_mistake_in_a_file_is_named(tmp_path: Path, lines: tuple[str, ...], said: str, remedy: str) -> None:
-    with pytest.raises(ConfigError, match=said) as refused:
+def test_a_mistake_in_a_file_is_named(tmp_path: Path, lines: tuple[str, ...], reason: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match=reason) as refused:
         read_funding(written(tmp_path, *lines))
     assert remedy in (refused.value.remedy or "")
 
@@ -295,19 +297,21 @@ def test_a_column_that_lacks_is_named(tmp_path: Path, head: str) -> None:
 @needs_data
 def test_a_bitcoin_held_through_2021_is_hedged_for_what_a_plain_sum_says() -> None:
     table = read_table(DATA / "prices" / "daily_2017_2023.parquet")
-    bitcoin = next(one for one in read_funding(DATA / "funding" / "binance_8h.parquet") if one.symbol == "BTC")
+    bitcoin = next(
+        funding_rates for funding_rates in read_funding(DATA / "funding" / "binance_8h.parquet") if funding_rates.symbol == "BTC"
+    )
     year = (table.times_s >= FIRST_S) & (table.times_s <= FIRST_S + 365 * 86_400)
     bars_s, closes = table.times_s[year], table.closes[year, table.symbols.index("BTC")]
-    found = funding_carry(bitcoin, bars_s, lambda bar: Fraction(str(float(closes[bar]))) * COIN)
+    carry = funding_carry(bitcoin, bars_s, lambda bar: Fraction(str(float(closes[bar]))) * COIN)
     plain = sum(
         float(closes[int(at - FIRST_S) // 86_400]) * rate
         for at, rate in zip(bitcoin.times_s.tolist(), bitcoin.rates.tolist(), strict=True)
         if FIRST_S <= at <= FIRST_S + 365 * 86_400
     )
-    assert len(found.payments) == 365 * 3 + 1
-    assert float(found.total) / COIN == pytest.approx(plain, rel=1e-9)
-    assert found.yearly_rate is not None
-    assert 0.25 < found.yearly_rate < 0.35  # longs paid dearly in 2021
+    assert len(carry.payments) == 365 * 3 + 1
+    assert float(carry.total) / COIN == pytest.approx(plain, rel=1e-9)
+    assert carry.yearly_rate is not None
+    assert 0.25 < carry.yearly_rate < 0.35  # longs paid dearly in 2021
     assert funding_notes(bitcoin, bars_s) == [
         f"funding: BTC has {len(bitcoin.times_s) - 365 * 3 - 1} rates outside the simulation, which are ignored"
     ]

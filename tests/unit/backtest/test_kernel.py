@@ -82,11 +82,11 @@ def test_each_trigger_and_destination_trades_and_equals_a_plain_loop(
 def test_what_is_held_is_told_and_is_what_the_values_count(data: st.DataObject, seed: int) -> None:
     times, prices = market(seed, 200, 4)
     setting = data.draw(settings_of(4))
-    found = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE, with_path=True)
-    told = np.nonzero(found.holdings.any(axis=1))[0]
-    assert told.tolist() == sorted({0, *found.rebalance_bars.tolist()})
-    held = found.holdings[np.maximum.accumulate(np.where(found.holdings.any(axis=1), np.arange(200), 0))]
-    assert (held * prices).sum(axis=1) == pytest.approx(found.value_by_bar, rel=1e-12)
+    kernel_result = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE, with_path=True)
+    times_held = np.nonzero(kernel_result.holdings.any(axis=1))[0]
+    assert times_held.tolist() == sorted({0, *kernel_result.rebalance_bars.tolist()})
+    holding = kernel_result.holdings[np.maximum.accumulate(np.where(kernel_result.holdings.any(axis=1), np.arange(200), 0))]
+    assert (holding * prices).sum(axis=1) == pytest.approx(kernel_result.value_by_bar, rel=1e-12)
     assert run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE).holdings.shape == (0, 4)
 
 
@@ -96,11 +96,13 @@ def test_costs_are_never_negative_and_without_any_not_a_cent_is_lost(data: st.Da
     bars = table(seed, 200, assets, missing, 3)
     assert run_kernel(bars, setting, VALUE).costs >= 0
     free = replace(setting, costs=TradingCosts.for_pools(0, inf, assets))
-    found = run_kernel(bars, free, VALUE, with_path=True)
-    assert found.costs == 0
+    kernel_result = run_kernel(bars, free, VALUE, with_path=True)
+    assert kernel_result.costs == 0
     never = run_kernel(bars, replace(free, min_trade=1e300), VALUE, with_path=True)
-    if found.rebalance_count:  # the first trade leaves what the holdings of before are worth at its prices
-        assert found.value_by_bar[found.rebalance_bars[0]] == pytest.approx(never.value_by_bar[found.rebalance_bars[0]], rel=1e-12)
+    if kernel_result.rebalance_count:  # the first trade leaves what the holdings of before are worth at its prices
+        assert kernel_result.value_by_bar[kernel_result.rebalance_bars[0]] == pytest.approx(
+            never.value_by_bar[kernel_result.rebalance_bars[0]], rel=1e-12
+        )
     unmoved = prepare_prices(bars.symbols, bars.times_s, np.tile(np.arange(1.0, assets + 1), (200, 1)))
     assert run_kernel(unmoved, setting, VALUE, with_path=True).value_by_bar == pytest.approx(np.full(200, VALUE), rel=1e-12)
 
@@ -113,19 +115,19 @@ def test_what_sales_bring_is_what_purchases_take_and_pools_pay_as_the_contract(a
     land = (raw + 0.01) / (raw + 0.01).sum()
     pips = np.round(fee * 1e6)
     depth = 10.0**powers
-    left = value_after_costs(values, land, pips / 1e6, 1 / depth, values.sum())
-    assert 0 < left <= values.sum()
+    value_after = value_after_costs(values, land, pips / 1e6, 1 / depth, values.sum())
+    assert 0 < value_after <= values.sum()
     scale = 10**18
     brought = taken = 0
     for value, share, fee_pips, side in zip(values, land, pips, depth, strict=True):
-        wanted, reserve = share * left - value, int(side * scale)
-        if wanted < -1e-12:
-            brought += get_amount_out(int(-wanted * scale), reserve, reserve, int(fee_pips))
-        elif wanted > 1e-12:
-            paid = wanted / (1 - wanted / side) / (1 - fee_pips / 1e6)
+        expected_sale, reserve = share * value_after - value, int(side * scale)
+        if expected_sale < -1e-12:
+            brought += get_amount_out(int(-expected_sale * scale), reserve, reserve, int(fee_pips))
+        elif expected_sale > 1e-12:
+            paid = expected_sale / (1 - expected_sale / side) / (1 - fee_pips / 1e6)
             taken += int(paid * scale)
             assert get_amount_out(int(paid * scale), reserve, reserve, int(fee_pips)) == pytest.approx(
-                wanted * scale, rel=CLOSE, abs=scale * 1e-6
+                expected_sale * scale, rel=CLOSE, abs=scale * 1e-6
             )
     assert brought == pytest.approx(taken, rel=1e-7, abs=scale * 1e-6 * len(values))
 
@@ -133,17 +135,17 @@ def test_what_sales_bring_is_what_purchases_take_and_pools_pay_as_the_contract(a
 def test_costs_add_up_to_the_value_that_is_missing() -> None:
     times, prices = market(5, 2, 2)
     prices[0], prices[1] = [1.0, 1.0], [2.0, 1.0]
-    found = run_kernel(
+    kernel_result = run_kernel(
         prepare_prices("AB", times, prices),
         KernelSetting((5_000, 5_000), BAND, Destination.TARGET, TradingCosts.for_pools(100, inf, 2)),
         1_000.0,
     )
-    assert found.final_value + found.costs == pytest.approx(1_500.0, rel=1e-12)
+    assert kernel_result.final_value + kernel_result.costs == pytest.approx(1_500.0, rel=1e-12)
     # Sells x of 1,000 and gets 0.99 x, of which 0.99 arrive: 1,000 - x = 500 + 0.9801 x.
     sold = 500 / 1.9801
-    assert found.costs == pytest.approx(sold * (1 - 0.9801), rel=1e-12)
-    assert found.turnover == pytest.approx(sold * (1 + 0.9801) / 2, rel=1e-12)
-    assert found.hold_value == 1_500.0
+    assert kernel_result.costs == pytest.approx(sold * (1 - 0.9801), rel=1e-12)
+    assert kernel_result.turnover == pytest.approx(sold * (1 + 0.9801) / 2, rel=1e-12)
+    assert kernel_result.hold_value == 1_500.0
 
 
 @examples(10)
@@ -152,13 +154,20 @@ def test_a_sweep_is_the_single_runs_on_any_number_of_cores(data: st.DataObject, 
     bars = table(seed, 150, 3, True, 6)
     some = data.draw(st.lists(settings_of(3), min_size=1, max_size=9))
     marks = [0, 7, 8, 100, 149]
-    found = sweep(bars, some, VALUE, marked_bars=marks, cores=cores)
+    sweep_result = sweep(bars, some, VALUE, marked_bars=marks, cores=cores)
     for k, setting in enumerate(some):
-        one = run_kernel(bars, setting, VALUE, with_path=True)
-        totals = (found.final_values[k], found.hold_values[k], found.turnover[k], found.costs[k])
-        row = (*totals, found.stranded_values[k], found.rebalance_counts[k])
-        assert row == (one.final_value, one.hold_value, one.turnover, one.costs, one.stranded_value, one.rebalance_count)
-        assert found.mark_values[k].tolist() == one.value_by_bar[marks].tolist()
+        kernel_result = run_kernel(bars, setting, VALUE, with_path=True)
+        totals = (sweep_result.final_values[k], sweep_result.hold_values[k], sweep_result.turnover[k], sweep_result.costs[k])
+        row = (*totals, sweep_result.stranded_values[k], sweep_result.rebalance_counts[k])
+        assert row == (
+            kernel_result.final_value,
+            kernel_result.hold_value,
+            kernel_result.turnover,
+            kernel_result.costs,
+            kernel_result.stranded_value,
+            kernel_result.rebalance_count,
+        )
+        assert sweep_result.mark_values[k].tolist() == kernel_result.value_by_bar[marks].tolist()
 
 
 @given(st.data(), st.integers(0, 10**6), st.integers(1, 199), st.booleans())
@@ -168,10 +177,10 @@ def test_other_prices_in_the_future_never_change_the_past(data: st.DataObject, s
     _, others = market(seed + 1, 200, 4, not missing)
     changed = np.vstack([prices[:now], others[now:]])
     for patience in (None, 5):
-        one = run_kernel(prepare_prices(SYMBOLS[:4], times, prices, patience), setting, VALUE, with_path=True)
+        kernel_result = run_kernel(prepare_prices(SYMBOLS[:4], times, prices, patience), setting, VALUE, with_path=True)
         other = run_kernel(prepare_prices(SYMBOLS[:4], times, changed, patience), setting, VALUE, with_path=True)
-        assert one.value_by_bar[:now].tolist() == other.value_by_bar[:now].tolist()
-        assert [bar for bar in one.rebalance_bars if bar < now] == [bar for bar in other.rebalance_bars if bar < now]
+        assert kernel_result.value_by_bar[:now].tolist() == other.value_by_bar[:now].tolist()
+        assert [bar for bar in kernel_result.rebalance_bars if bar < now] == [bar for bar in other.rebalance_bars if bar < now]
 
 
 def test_a_delisted_asset_counts_at_its_last_price_and_the_others_trade_on_after_the_patience() -> None:
@@ -190,18 +199,18 @@ def test_a_delisted_asset_counts_at_its_last_price_and_the_others_trade_on_after
 def test_an_asset_listed_late_is_bought_when_it_has_a_price() -> None:
     times, prices = market(12, 50, 4)
     prices[:20, 0] = np.nan
-    found = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), EVEN, VALUE, with_path=True)
-    assert 20 in found.rebalance_bars
-    assert found.value_by_bar[0] == pytest.approx(VALUE, rel=1e-12)
+    kernel_result = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), EVEN, VALUE, with_path=True)
+    assert 20 in kernel_result.rebalance_bars
+    assert kernel_result.value_by_bar[0] == pytest.approx(VALUE, rel=1e-12)
 
 
 def test_nothing_is_invested_before_any_wanted_asset_has_a_price() -> None:
     times, prices = market(12, 50, 2)
     prices[:20, 0] = np.nan
     setting = KernelSetting((10_000, 0), BAND, Destination.TARGET, TradingCosts.for_pools(0, inf, 2))
-    found = run_kernel(prepare_prices("AB", times, prices), setting, VALUE, with_path=True)
-    assert found.value_by_bar[:21].tolist() == [VALUE] * 21
-    assert found.final_value == pytest.approx(VALUE * prices[-1, 0] / prices[20, 0])
+    kernel_result = run_kernel(prepare_prices("AB", times, prices), setting, VALUE, with_path=True)
+    assert kernel_result.value_by_bar[:21].tolist() == [VALUE] * 21
+    assert kernel_result.final_value == pytest.approx(VALUE * prices[-1, 0] / prices[20, 0])
 
 
 @pytest.mark.parametrize(

@@ -38,33 +38,33 @@ def pair() -> BacktestSpec:
     return make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", tokens=SimulatedTokens(decimals_by_symbol={"WBTC": 8}, pairs=[PAIR]))
 
 
-def real_pool(wanted: BacktestSpec) -> V3Pool:
-    tokens = {asset.token.symbol: asset.token for asset in wanted.portfolio.assets}
+def real_pool(spec: BacktestSpec) -> V3Pool:
+    tokens = {asset.token.symbol: asset.token for asset in spec.portfolio.assets}
     return read_pool(RECORDED, tokens["WBTC"], tokens["WETH"])
 
 
 def test_a_real_pool_is_traded_to_a_price_over_its_ticks_and_back_to_where_it_was() -> None:
     pool = real_pool(pair())
     assert len(pool.ticks) == 458
-    wanted = marginal_price(pool, pool.token0)
+    expected_price = marginal_price(pool, pool.token0)
     for share in (Fraction(4, 5), Fraction(5, 4), Fraction(1, 100), Fraction(100)):
-        moved = arbitrage_pool(pool, wanted * share)
-        assert moved.sqrt_price_x96 == isqrt(int(wanted * share * 2**192))
-        assert moved.liquidity == sum(one.liquidity_net for one in moved.ticks if one.index <= moved.tick)
+        moved = arbitrage_pool(pool, expected_price * share)
+        assert moved.sqrt_price_x96 == isqrt(int(expected_price * share * 2**192))
+        assert moved.liquidity == sum(tick.liquidity_net for tick in moved.ticks if tick.index <= moved.tick)
         assert moved.liquidity != pool.liquidity
-        assert arbitrage_pool(moved, wanted) == pool
+        assert arbitrage_pool(moved, expected_price) == pool
 
 
 def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
-    wanted = pair()
+    spec = pair()
     table = hourly(WBTC=[RATIO, RATIO, RATIO * 1.4, RATIO * 1.4])
-    made = replace(DEEP, recorded_pools=(real_pool(wanted),), start_value=Fraction(1_000), looks_at_all=True)
-    with SimulationRun(wanted, table, made) as going:
+    deep_settings = replace(DEEP, recorded_pools=(real_pool(spec),), start_value=Fraction(1_000), looks_at_all=True)
+    with SimulationRun(spec, table, deep_settings) as going:
         while going.evaluate_next_bar() and going.world.bar < 2:
             pass
         world = going.world
-        assert list(world.pools) == [pool.address for pool in made.recorded_pools]  # in the place of the pool that is made up
-        stood = arbitrage_pool(made.recorded_pools[0], Fraction(str(RATIO * 1.4)) * 10**10)
+        assert list(world.pools) == [pool.address for pool in deep_settings.recorded_pools]  # in the place of the pool that is made up
+        stood = arbitrage_pool(deep_settings.recorded_pools[0], Fraction(str(RATIO * 1.4)) * 10**10)
         after = world.pools[stood.address]
         assert isinstance(after, V3Pool)
         assert after.sqrt_price_x96 < stood.sqrt_price_x96  # WBTC was sold
@@ -74,12 +74,12 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
     assert float(done.turnover) / COIN == pytest.approx(100, rel=0.01)
     assert float(done.fees) / COIN == pytest.approx(0.3, rel=0.01)
     assert done.impact > 0
-    deep = simulated(table, wanted, fee_pips=3_000, start_value=Fraction(1_000))
+    deep = simulated(table, spec, fee_pips=3_000, start_value=Fraction(1_000))
     assert done.impact > 100 * deep.impact
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         (lambda data: data["scalars"].pop("fee"), "is not a pool: it has no 'fee'"),
         (lambda data: data["scalars"].update(tick=5), "the tick does not match the price"),
@@ -88,14 +88,14 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
         (lambda data: data["tick_data"].update({"61": [1, 1, 0]}), "a tick does not match the spacing or is out of range"),
     ],
 )
-def test_a_file_that_is_no_whole_pool_is_refused(tmp_path: Path, change: object, said: str) -> None:
+def test_a_file_that_is_no_whole_pool_is_refused(tmp_path: Path, change: object, reason: str) -> None:
     data = json.loads(RECORDED.read_text())
     assert callable(change)
     change(data)
     path = tmp_path / "pool.json"
     path.write_text(json.dumps(data))
     low, high = Token("0x" + "1" * 40, "WBTC", 8), Token("0x" + "2" * 40, "WETH", 18)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=reason):
         read_pool(path, low, high)
 
 
@@ -105,8 +105,8 @@ def test_a_pool_s_tokens_come_in_the_order_of_their_addresses() -> None:
         read_pool(RECORDED, high, low)
     for first, second in (PAIR, PAIR[::-1]):
         tokens = {
-            one.token.symbol: one.token
-            for one in make_spec(
+            asset.token.symbol: asset.token
+            for asset in make_spec(
                 {"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", tokens=SimulatedTokens(pairs=[(first, second)])
             ).portfolio.assets
         }
@@ -120,7 +120,7 @@ def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
     path.write_text("time,gas_price_wei\n2021-01-01,5\n2021-01-03,7\n")
     day, first = 86_400, 1_609_459_200
     assert read_gas_prices(path, np.array([first, first + day, first + 2 * day - 1, first + 2 * day, first + 9 * day])) == (5, 5, 5, 7, 7)
-    for text, said in (
+    for text, reason in (
         ("time,gas_price_wei\n2021-01-02,5\n", "begins at 1609545600, after the first price"),
         ("time,gas_price_wei\n2021-01-01,5\n2021-01-01,6\n", "row 2: its time is not later"),
         ("time,gas_price_wei\n2021-01-01,-5\n", "not a whole number of wei"),
@@ -129,20 +129,20 @@ def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
         ("time,gas_price_wei\n2021-01-01T00:00Z,5\n2021-01-02T00:00+02:00,5\n", "times in several time zones"),
     ):
         path.write_text(text)
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=reason):
             read_gas_prices(path, np.array([first]))
 
 
 def test_gas_prices_are_those_of_the_bars_that_are_left_where_a_symbol_starts_late() -> None:
-    wanted = make_spec({"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, BAND, "USD", native="ETH")
+    spec = make_spec({"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, BAND, "USD", native="ETH")
     none = float("nan")
     table = hourly(BTC=[100.0, 100, 100, 150], ETH=[none, none, 10, 10])
-    found = simulated(table, wanted, gas_price_wei=(1, 2, 3, 10**10))
-    assert [one.bar for one in found.rebalances] == [1]
-    assert found.gas / found.rebalances[0].gas == 1
-    assert found.gas == simulated(table.select(["BTC", "ETH"]), wanted, gas_price_wei=(3, 10**10)).gas
+    simulation = simulated(table, spec, gas_price_wei=(1, 2, 3, 10**10))
+    assert [rebalance.bar for rebalance in simulation.rebalances] == [1]
+    assert simulation.gas / simulation.rebalances[0].gas == 1
+    assert simulation.gas == simulated(table.select(["BTC", "ETH"]), spec, gas_price_wei=(3, 10**10)).gas
     with pytest.raises(ConfigError, match=r"2 bars.*4"):
-        simulated(table, wanted, gas_price_wei=(1, 2))
+        simulated(table, spec, gas_price_wei=(1, 2))
 
 
 NONE = float("nan")
@@ -152,21 +152,21 @@ THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}
 
 
 def test_while_an_asset_has_no_price_any_more_the_step_halts_as_it_does_live() -> None:
-    found = simulated(DELISTED, make_spec(THREE, BAND, "USD"))
-    assert found.rebalances == ()
-    assert found.halted_bar_count == 12 - 6
-    assert mentions(found.notes, "ETH", "8 bars", f"{START_S + 3 * HOUR_S}")
-    assert float(found.final_value) / COIN == pytest.approx(40 * 150 + 200 * 11 + 4_000)  # ETH counts at its last price
+    simulation = simulated(DELISTED, make_spec(THREE, BAND, "USD"))
+    assert simulation.rebalances == ()
+    assert simulation.halted_bar_count == 12 - 6
+    assert mentions(simulation.notes, "ETH", "8 bars", f"{START_S + 3 * HOUR_S}")
+    assert float(simulation.final_value) / COIN == pytest.approx(40 * 150 + 200 * 11 + 4_000)  # ETH counts at its last price
 
 
 def test_it_is_left_as_it_is_at_its_last_price_where_the_owner_says_so() -> None:
-    wanted = make_spec(THREE, BAND, "USD")
-    quick, whole = (simulated(DELISTED, wanted, stale_asset_mode="leave", looks_at_all=every) for every in (False, True))
+    spec = make_spec(THREE, BAND, "USD")
+    quick, whole = (simulated(DELISTED, spec, stale_asset_mode="leave", looks_at_all=every) for every in (False, True))
     # From bar 6 on BTC and USD are half and half of the rest: 6,000 beside 4,000 at bar 9, so that 1,000 moves. 200 ETH stay.
     (done,) = quick.rebalances
     assert (done.bar, quick.halted_bar_count) == (9, 0)
     assert float(done.turnover) / COIN == pytest.approx(1_000, rel=1e-3)
-    eth = wanted.portfolio.assets[1].token.address
+    eth = spec.portfolio.assets[1].token.address
     assert dict(quick.balances)[eth] == 200 * COIN
     assert quick.targets[5].tolist() == [0.4, 0.2, 0.4]
     assert quick.targets[9].tolist() == [0.5, 0, 0.5]
@@ -177,9 +177,9 @@ def test_it_is_left_as_it_is_at_its_last_price_where_the_owner_says_so() -> None
 def test_one_that_has_prices_again_is_traded_again() -> None:
     closes = DELISTED.closes.copy()
     closes[9:, 1] = 20
-    found = simulated(replace(DELISTED, closes=closes), make_spec(THREE, BAND, "USD"), stale_asset_mode="leave")
-    assert [one.bar for one in found.rebalances] == [9]
-    assert found.weights[-1].tolist() == pytest.approx([0.4, 0.2, 0.4], abs=1e-5)
+    simulation = simulated(replace(DELISTED, closes=closes), make_spec(THREE, BAND, "USD"), stale_asset_mode="leave")
+    assert [rebalance.bar for rebalance in simulation.rebalances] == [9]
+    assert simulation.weights[-1].tolist() == pytest.approx([0.4, 0.2, 0.4], abs=1e-5)
 
 
 def test_without_the_numeraire_s_price_nothing_is_left_to_go_on_with() -> None:

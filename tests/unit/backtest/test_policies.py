@@ -28,7 +28,7 @@ def with_orders(*terms: tuple[OrderKind, int], wanted: BacktestSpec | None = Non
 
 def with_allocator(method: AllocationMethod) -> BacktestSpec:
     """BTC and ETH by returns of the last 12 hours, chosen anew every six; a fifth stays USD."""
-    wanted = make_spec(THREE, BAND, "USD")
+    spec = make_spec(THREE, BAND, "USD")
     weights = AllocatorConfig(
         method=method,
         every_s=6 * HOUR_S,
@@ -39,77 +39,81 @@ def with_allocator(method: AllocationMethod) -> BacktestSpec:
         max_overdue_s=48 * HOUR_S,
         churn_bps=50,
         initial_weights=InitialWeights.TARGETS,
-        fixed_tokens=(wanted.portfolio.numeraire.address,),
+        fixed_tokens=(spec.portfolio.numeraire.address,),
         limits=(),
     )
-    return replace(wanted, portfolio=replace(wanted.portfolio, allocator=weights))
+    return replace(spec, portfolio=replace(spec.portfolio, allocator=weights))
 
 
 def strategies() -> BacktestSpec:
     """Three fifths half in BTC, two fifths three quarters in ETH, the rest USD."""
-    wanted = make_spec(THREE, BAND, "USD")
-    of = {asset.token.symbol: asset.token.address for asset in wanted.portfolio.assets}
+    spec = make_spec(THREE, BAND, "USD")
+    of = {asset.token.symbol: asset.token.address for asset in spec.portfolio.assets}
 
     def one(name: str, share_bps: int, **weights_bps: int) -> Strategy:
         weights = tuple((of[symbol], bps) for symbol, bps in weights_bps.items())
         return Strategy(name, share_bps, weights, BAND, Destination.TARGET, 0)
 
     both = (one("trend", 6_000, BTC=5_000, USD=5_000), one("calm", 4_000, ETH=7_500, USD=2_500))
-    return replace(wanted, layers=(CapitalSplit(both, Threshold(None, 2_000)),))
+    return replace(spec, layers=(CapitalSplit(both, Threshold(None, 2_000)),))
 
 
 def test_a_stop_loss_sells_all_of_it_at_the_first_bar_below_and_stays_out() -> None:
-    found = simulated(hourly(BTC=[100.0, 100, 95, 79, 70, 90]), with_orders((OrderKind.STOP_LOSS, 2_000)))
+    simulation = simulated(hourly(BTC=[100.0, 100, 95, 79, 70, 90]), with_orders((OrderKind.STOP_LOSS, 2_000)))
     # 50 BTC are sold at 79, and a thousandth of that is fee: 5,000 + 50 · 79 · 0.999.
-    assert [one.bar for one in found.rebalances] == [3]
-    assert float(found.final_value) / COIN == pytest.approx(5_000 + 50 * 79 * 0.999, rel=1e-5)
-    assert found.weights[-1].tolist() == [0, 1]
-    assert found.targets[:, 0].tolist() == [0.5, 0.5, 0.5, 0, 0, 0]
+    assert [rebalance.bar for rebalance in simulation.rebalances] == [3]
+    assert float(simulation.final_value) / COIN == pytest.approx(5_000 + 50 * 79 * 0.999, rel=1e-5)
+    assert simulation.weights[-1].tolist() == [0, 1]
+    assert simulation.targets[:, 0].tolist() == [0.5, 0.5, 0.5, 0, 0, 0]
 
 
 def test_native_coin_lies_beside_the_portfolio_and_is_never_topped_up() -> None:
     table, topped = random_table(5, 40), replace(PERMISSIVE_LIMITS, native_top_up_wei=10**30)  # more than there is
-    bare, asked = (
+    bare, first_run = (
         simulated(table, simulated_spec(replace(make_spec(HALVES, BAND, "USD"), limits=limits))) for limits in (PERMISSIVE_LIMITS, topped)
     )
-    assert (asked.evaluated_bar_count, asked.balances, asked.config_hash) == (bare.evaluated_bar_count, bare.balances, bare.config_hash)
-    assert asked.evaluated_bar_count < asked.bar_count
+    assert (first_run.evaluated_bar_count, first_run.balances, first_run.config_hash) == (
+        bare.evaluated_bar_count,
+        bare.balances,
+        bare.config_hash,
+    )
+    assert first_run.evaluated_bar_count < first_run.bar_count
 
 
 def test_an_entry_buys_below_its_level_and_its_take_profit_sells_above() -> None:
-    wanted = with_orders((OrderKind.ENTRY, 1_000), (OrderKind.TAKE_PROFIT, 2_000))
-    found = simulated(hourly(BTC=[100.0, 100, 95, 89, 95, 109, 120]), wanted)
+    spec = with_orders((OrderKind.ENTRY, 1_000), (OrderKind.TAKE_PROFIT, 2_000))
+    simulation = simulated(hourly(BTC=[100.0, 100, 95, 89, 95, 109, 120]), spec)
     # It begins as 10,000 USD. Below 90 half is spent: 5,000 · 0.999 / 89 BTC, sold above 90 · 1.2, the level of its entry.
-    assert [one.bar for one in found.rebalances] == [3, 5]
-    assert found.hold_value == 10_000 * COIN
-    assert float(found.final_value) / COIN == pytest.approx(5_000 + 5_000 / 89 * 109 * 0.999**2, rel=1e-4)
+    assert [rebalance.bar for rebalance in simulation.rebalances] == [3, 5]
+    assert simulation.hold_value == 10_000 * COIN
+    assert float(simulation.final_value) / COIN == pytest.approx(5_000 + 5_000 / 89 * 109 * 0.999**2, rel=1e-4)
 
 
 def test_a_trailing_stop_follows_the_highest_price_that_was() -> None:
-    found = simulated(hourly(BTC=[100.0, 105, 115, 105, 97, 90]), with_orders((OrderKind.TRAILING_STOP, 1_500)))
-    assert [one.bar for one in found.rebalances] == [4]  # 115 less 15 % is 97.75
-    assert float(found.final_value) / COIN == pytest.approx(5_000 + 50 * 97 * 0.999, rel=1e-5)
+    simulation = simulated(hourly(BTC=[100.0, 105, 115, 105, 97, 90]), with_orders((OrderKind.TRAILING_STOP, 1_500)))
+    assert [rebalance.bar for rebalance in simulation.rebalances] == [4]  # 115 less 15 % is 97.75
+    assert float(simulation.final_value) / COIN == pytest.approx(5_000 + 50 * 97 * 0.999, rel=1e-5)
 
 
 def test_an_allocator_chooses_from_what_was_recorded_until_then() -> None:
     table = random_table(3, 20)
-    found = simulated(table, with_allocator(AllocationMethod.INVERSE_VOLATILITY))
+    simulation = simulated(table, with_allocator(AllocationMethod.INVERSE_VOLATILITY))
     returns = table.closes[1:6] / table.closes[:5] - 1  # what was recorded before bar 6: six prices
     inverse = 1 / returns.std(axis=0, ddof=1)
-    assert found.targets[5].tolist() == [0.4, 0.4, 0.2]
-    assert found.targets[6].tolist() == pytest.approx([*(0.8 * inverse / inverse.sum()), 0.2], abs=1e-4)
-    assert found.rebalances[0].bar == 6
-    assert set(np.flatnonzero(np.diff(found.targets[:, 0])) + 1) == {6, 12, 18}
-    assert found.bands[6, 2].tolist() == pytest.approx([0.15, 0.25])
+    assert simulation.targets[5].tolist() == [0.4, 0.4, 0.2]
+    assert simulation.targets[6].tolist() == pytest.approx([*(0.8 * inverse / inverse.sum()), 0.2], abs=1e-4)
+    assert simulation.rebalances[0].bar == 6
+    assert set(np.flatnonzero(np.diff(simulation.targets[:, 0])) + 1) == {6, 12, 18}
+    assert simulation.bands[6, 2].tolist() == pytest.approx([0.15, 0.25])
 
 
 def test_strategies_begin_at_their_weights_and_each_acts_by_its_own() -> None:
-    found = simulated(hourly(BTC=[100.0, 100, 130, 130], ETH=[10.0] * 4), strategies())
+    simulation = simulated(hourly(BTC=[100.0, 100, 130, 130], ETH=[10.0] * 4), strategies())
     # "trend" has 3,900 of 6,900 in BTC at 130, 56.5 %: it sells 450. "calm" is where it was.
-    assert [one.bar for one in found.rebalances] == [2]
-    assert float(found.rebalances[0].turnover) / COIN == pytest.approx(450, rel=1e-3)
-    assert found.weights[0].tolist() == pytest.approx([0.3, 0.3, 0.4])
-    assert found.weights[-1].tolist() == pytest.approx([3_450 / 10_900, 3_000 / 10_900, 4_450 / 10_900], rel=1e-3)
+    assert [rebalance.bar for rebalance in simulation.rebalances] == [2]
+    assert float(simulation.rebalances[0].turnover) / COIN == pytest.approx(450, rel=1e-3)
+    assert simulation.weights[0].tolist() == pytest.approx([0.3, 0.3, 0.4])
+    assert simulation.weights[-1].tolist() == pytest.approx([3_450 / 10_900, 3_000 / 10_900, 4_450 / 10_900], rel=1e-3)
 
 
 def test_strategies_by_the_tracking_rule__trade_beyond_their_triggers_alone() -> None:
@@ -147,11 +151,11 @@ def test_whatever_the_policy_the_future_changes_nothing_in_the_past(policy: str)
     closes, later = table.closes.copy(), list(gas)
     closes[PAST:] *= np.linspace(2.5, 0.2, 6)[:, None]
     later[PAST:] = [10**12] * 6
-    one = simulated(table, LOOKING[policy], gas_price_wei=gas)
+    first_run = simulated(table, LOOKING[policy], gas_price_wei=gas)
     other = simulated(replace(table, closes=closes), LOOKING[policy], gas_price_wei=tuple(later))
-    past = [found for found in one.rebalances if found.bar < PAST]
+    past = [rebalance for rebalance in first_run.rebalances if rebalance.bar < PAST]
     assert past
-    assert past == [found for found in other.rebalances if found.bar < PAST]
+    assert past == [rebalance for rebalance in other.rebalances if rebalance.bar < PAST]
     for name in ("equity", "weights", "targets"):
-        assert np.array_equal(getattr(one, name)[:PAST], getattr(other, name)[:PAST])
-    assert not np.array_equal(one.equity[PAST:], other.equity[PAST:])
+        assert np.array_equal(getattr(first_run, name)[:PAST], getattr(other, name)[:PAST])
+    assert not np.array_equal(first_run.equity[PAST:], other.equity[PAST:])

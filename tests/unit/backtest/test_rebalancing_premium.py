@@ -16,8 +16,7 @@ from agent.errors import ConfigError
 from agent.model import Every
 from agent.units import YEAR_S
 from tests.support.backtests import BAND, HOUR_S, halves, hourly, random_table, simulated
-
-DAY_S = 86_400
+from tests.support.constants import DAY_S
 
 
 def days(bars: int) -> np.ndarray:
@@ -40,28 +39,28 @@ def held(prices: np.ndarray, weights: list[float]) -> RebalancingPremium:
 
 def test_shannons_demon_earns_an_eighth_of_a_coin_that_doubles_and_halves() -> None:
     coin = np.array([1.0, 2, 1, 2, 1, 2, 1])
-    found = kept(np.column_stack([coin, np.ones(7)]), [0.5, 0.5])
+    earned = kept(np.column_stack([coin, np.ones(7)]), [0.5, 0.5])
     # Half of it doubles: 1.5. Half of that halves: 0.75. Six bars are three times 1.125, and who holds has what he had.
-    assert found.advantage == pytest.approx(3 * log(1.125), rel=1e-12)
-    assert found.excess_growth == pytest.approx(3 * log(1.125), rel=1e-12)
-    assert (found.off_target, found.dispersion, found.costs) == pytest.approx((0, 0, 0), abs=1e-15)
-    assert found.excess_growth_yearly == pytest.approx(found.excess_growth * YEAR_S / (6 * DAY_S), rel=1e-12)
+    assert earned.advantage == pytest.approx(3 * log(1.125), rel=1e-12)
+    assert earned.excess_growth == pytest.approx(3 * log(1.125), rel=1e-12)
+    assert (earned.off_target, earned.dispersion, earned.costs) == pytest.approx((0, 0, 0), abs=1e-15)
+    assert earned.excess_growth_yearly == pytest.approx(earned.excess_growth * YEAR_S / (6 * DAY_S), rel=1e-12)
 
 
 def test_a_coin_that_only_rises_is_better_held() -> None:
-    found = kept(np.column_stack([2.0 ** np.arange(5), np.ones(5)]), [0.5, 0.5])
-    assert found.advantage == pytest.approx(4 * log(1.5) - log(8.5), rel=1e-12)
-    assert found.dispersion == pytest.approx(log(8.5) - 2 * log(2), rel=1e-12)
-    assert found.excess_growth == pytest.approx(4 * (log(1.5) - log(2) / 2), rel=1e-12)
-    assert found.advantage < 0 < found.excess_growth
+    earned = kept(np.column_stack([2.0 ** np.arange(5), np.ones(5)]), [0.5, 0.5])
+    assert earned.advantage == pytest.approx(4 * log(1.5) - log(8.5), rel=1e-12)
+    assert earned.dispersion == pytest.approx(log(8.5) - 2 * log(2), rel=1e-12)
+    assert earned.excess_growth == pytest.approx(4 * (log(1.5) - log(2) / 2), rel=1e-12)
+    assert earned.advantage < 0 < earned.excess_growth
 
 
 def test_who_never_trades_earns_nothing_and_what_he_grew_by_is_dispersion() -> None:
     prices = np.exp(np.cumsum(np.random.default_rng(4).normal(0, 0.05, (300, 3)), axis=0))
-    found = held(prices, [0.2, 0.3, 0.5])
-    assert found.advantage == pytest.approx(0, abs=1e-12)
-    assert found.dispersion > 0.01
-    assert found.excess_growth + found.off_target == pytest.approx(found.dispersion, rel=1e-9)
+    earned = held(prices, [0.2, 0.3, 0.5])
+    assert earned.advantage == pytest.approx(0, abs=1e-12)
+    assert earned.dispersion > 0.01
+    assert earned.excess_growth + earned.off_target == pytest.approx(earned.dispersion, rel=1e-9)
 
 
 def test_costs_are_what_they_took_and_nothing_else_changes() -> None:
@@ -77,27 +76,27 @@ def test_the_parts_are_the_whole_whatever_the_weights(seed: int, bars: int, asse
     chance = np.random.default_rng(seed)
     prices = 10 ** chance.uniform(-6, 6, assets) * np.exp(np.cumsum(chance.normal(0, 0.1, (bars, assets)), axis=0))
     weights = chance.dirichlet(np.ones(assets), bars)
-    found = rebalancing_premium(prices, weights, chance.uniform(0, 0.01, bars), days(bars))
-    parts = found.excess_growth + found.off_target - found.dispersion - found.costs
-    assert found.advantage == pytest.approx(parts, rel=1e-9, abs=1e-10)
-    assert found.excess_growth >= -1e-12
-    assert found.dispersion >= -1e-12
+    premium = rebalancing_premium(prices, weights, chance.uniform(0, 0.01, bars), days(bars))
+    parts = premium.excess_growth + premium.off_target - premium.dispersion - premium.costs
+    assert premium.advantage == pytest.approx(parts, rel=1e-9, abs=1e-10)
+    assert premium.excess_growth >= -1e-12
+    assert premium.dispersion >= -1e-12
 
 
 def test_the_rate_of_two_assets_is_the_closed_form() -> None:
-    one, other, together = 0.64, 0.25, 0.5
-    between = together * sqrt(one * other)
-    covariance = np.array([[one, between], [between, other]])
+    weights, other, together = 0.64, 0.25, 0.5
+    between = together * sqrt(weights * other)
+    covariance = np.array([[weights, between], [between, other]])
     # Of two: half of w (1 - w) times the variance of the difference.
-    expected = 0.3 * 0.7 * (one + other - 2 * between) / 2
+    expected = 0.3 * 0.7 * (weights + other - 2 * between) / 2
     assert excess_growth_rate(np.array([0.3, 0.7]), covariance) == pytest.approx(expected, rel=1e-12)
     assert excess_growth_rate(np.array([1.0, 0.0]), covariance) == pytest.approx(0, abs=1e-15)
 
 
 def test_what_is_expected_is_by_the_variance_of_a_sample_and_all_its_bars() -> None:
-    found = kept(np.exp(np.array([[0.0, 0.0], [0.1, 0.0], [0.0, 0.0]])), [0.5, 0.5])
+    earned = kept(np.exp(np.array([[0.0, 0.0], [0.1, 0.0], [0.0, 0.0]])), [0.5, 0.5])
     # Moves of 0.1 and -0.1: their variance is 0.02, half of a quarter of it for each of two days.
-    assert found.expected_yearly == pytest.approx(0.02 / 8 * YEAR_S / DAY_S, rel=1e-12)
+    assert earned.expected_yearly == pytest.approx(0.02 / 8 * YEAR_S / DAY_S, rel=1e-12)
 
 
 def test_random_walks_are_harvested_at_the_rate_of_their_covariance() -> None:
@@ -106,44 +105,42 @@ def test_random_walks_are_harvested_at_the_rate_of_their_covariance() -> None:
     yearly = np.array([[0.64, 0.20, 0.0], [0.20, 0.36, 0.05], [0.0, 0.05, 0.25]])
     steps = chance.multivariate_normal(np.zeros(3), yearly * DAY_S / YEAR_S, bars - 1)
     prices = np.exp(np.vstack([np.zeros(3), np.cumsum(steps, axis=0)]))
-    found = kept(prices, weights.tolist())
+    earned = kept(prices, weights.tolist())
     rate = excess_growth_rate(weights, yearly)
     # A variance of n normal numbers is known to sqrt(2 / n): 1 %, three times of it here; bars of a day add their fourth moments.
-    assert found.expected_yearly == pytest.approx(rate, rel=0.03)
-    assert found.excess_growth_yearly == pytest.approx(found.expected_yearly, rel=0.003)
-    assert found.off_target == pytest.approx(0, abs=1e-12)
+    assert earned.expected_yearly == pytest.approx(rate, rel=0.03)
+    assert earned.excess_growth_yearly == pytest.approx(earned.expected_yearly, rel=0.003)
+    assert earned.off_target == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.slow
 def test_a_simulation_says_what_rebalancing_earned_after_its_costs() -> None:
     table = random_table(5, 60)
-    for wanted in (make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD"), halves(Every(6 * HOUR_S))):
-        found = simulated(table, wanted)
-        assert len(found.rebalances) >= 2
-        assert found.premium is not None
-        assert found.premium.advantage == pytest.approx(log(found.final_value / found.hold_value), rel=1e-9)
-        paid = float(found.fees + found.impact) / float(found.start_value)
-        assert found.premium.costs == pytest.approx(paid, rel=0.5)
-        assert found.premium.excess_growth > 0
+    for spec in (make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD"), halves(Every(6 * HOUR_S))):
+        simulation = simulated(table, spec)
+        assert len(simulation.rebalances) >= 2
+        assert simulation.premium is not None
+        assert simulation.premium.advantage == pytest.approx(log(simulation.final_value / simulation.hold_value), rel=1e-9)
+        paid = float(simulation.fees + simulation.impact) / float(simulation.start_value)
+        assert simulation.premium.costs == pytest.approx(paid, rel=0.5)
+        assert simulation.premium.excess_growth > 0
 
 
 def test_gas_counts_among_costs_and_a_numeraire_with_prices_divides() -> None:
     coin = [100.0, 100, 130, 130, 104]
-    wanted = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
-    free, paid = simulated(hourly(ETH=coin), wanted), simulated(hourly(ETH=coin), wanted, gas_price_wei=20 * 10**9)
+    spec = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
+    free, paid = simulated(hourly(ETH=coin), spec), simulated(hourly(ETH=coin), spec, gas_price_wei=20 * 10**9)
     assert free.premium is not None
     assert paid.premium is not None
     assert paid.premium.costs - free.premium.costs == pytest.approx(float(paid.gas / paid.start_value), rel=0.2)
     assert paid.premium.advantage == pytest.approx(log(paid.final_value / paid.hold_value), rel=0.05)
-    divided = simulated(
-        hourly(ETH=[close * price for close, price in zip(coin, [1, 2, 3, 2, 1], strict=True)], USD=[1, 2, 3, 2, 1]), wanted
-    )
+    divided = simulated(hourly(ETH=[close * price for close, price in zip(coin, [1, 2, 3, 2, 1], strict=True)], USD=[1, 2, 3, 2, 1]), spec)
     assert divided.premium is not None
     assert divided.premium.excess_growth == pytest.approx(free.premium.excess_growth, rel=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({"prices": np.array([[1.0, 1.0], [0.0, 1.0]])}, "prices must be above zero"),
         ({"prices": np.array([[1.0, 1.0], [np.nan, 1.0]])}, "prices must be above zero"),
@@ -153,7 +150,7 @@ def test_gas_counts_among_costs_and_a_numeraire_with_prices_divides() -> None:
         ({"times_s": np.arange(3)}, "for 3 bars"),
     ],
 )
-def test_tables_that_make_no_sense_are_named(changes: dict[str, np.ndarray], said: str) -> None:
+def test_tables_that_make_no_sense_are_named(changes: dict[str, np.ndarray], reason: str) -> None:
     good = {"prices": np.ones((2, 2)), "weights": np.full((2, 2), 0.5), "cost_shares": np.zeros(2), "times_s": days(2)}
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=reason):
         rebalancing_premium(**(good | changes))

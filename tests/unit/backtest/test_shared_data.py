@@ -35,36 +35,36 @@ def prices() -> PriceTable:
 @needs_data
 def test_a_coin_that_is_delisted_three_months_before_the_end_halts_the_agent_and_is_named() -> None:
     table = prices()
-    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USDC": 2_000, "USDT": 1_000}, WIDE, "USDT", native="ETH")
+    spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USDC": 2_000, "USDT": 1_000}, WIDE, "USDT", native="ETH")
     gas = read_gas_prices(DATA / "gas" / "ethereum_daily.parquet", table.times_s)
-    found = simulated(table, wanted, gas_price_wei=gas, start_value=Fraction(1_000_000))
-    assert mentions(found.notes, "USDC", "2325 bars", f"{USDC_ENDS_S}")
-    assert found.halted_bar_count == 2_325 - 2  # a price is fresh until three bars lack it
-    assert 0 < len(found.rebalances) == sum(one.succeeded for one in found.rebalances)
-    assert max(one.time_s for one in found.rebalances) < USDC_ENDS_S
-    assert found.gas > 0
-    assert found.evaluated_bar_count < 100
-    assert np.isfinite(found.equity).all()
-    assert [one.year for one in found.yearly_gains] == [2021, 2022]
+    simulation = simulated(table, spec, gas_price_wei=gas, start_value=Fraction(1_000_000))
+    assert mentions(simulation.notes, "USDC", "2325 bars", f"{USDC_ENDS_S}")
+    assert simulation.halted_bar_count == 2_325 - 2  # a price is fresh until three bars lack it
+    assert 0 < len(simulation.rebalances) == sum(rebalance.succeeded for rebalance in simulation.rebalances)
+    assert max(rebalance.time_s for rebalance in simulation.rebalances) < USDC_ENDS_S
+    assert simulation.gas > 0
+    assert simulation.evaluated_bar_count < 100
+    assert np.isfinite(simulation.equity).all()
+    assert [yearly_gain.year for yearly_gain in simulation.yearly_gains] == [2021, 2022]
 
 
 @pytest.mark.slow
 @needs_data
 def test_the_pool_of_mainnet_stands_at_every_price_of_two_years() -> None:
     table = rename_symbols(prices(), {"BTC": "WBTC", "ETH": "WETH"})
-    wanted = make_spec(
+    spec = make_spec(
         {"WBTC": 5_000, "WETH": 5_000},
         WIDE,
         "WETH",
         interval_s=3_600,
         tokens=SimulatedTokens(decimals_by_symbol={"WBTC": 8}, pairs=[("WBTC", "WETH")]),
     )
-    tokens = {asset.token.symbol: asset.token for asset in wanted.portfolio.assets}
+    tokens = {asset.token.symbol: asset.token for asset in spec.portfolio.assets}
     (path,) = (DATA / "pools").glob("uniswap_v3_wbtc_weth_*.json")
     pool = read_pool(path, tokens["WBTC"], tokens["WETH"])
-    real = simulated(table, wanted, recorded_pools=(pool,), start_value=Fraction(100))
-    deep = simulated(table, wanted, fee_pips=3_000, start_value=Fraction(100))
-    assert [one.bar for one in real.rebalances] == [one.bar for one in deep.rebalances]
+    real = simulated(table, spec, recorded_pools=(pool,), start_value=Fraction(100))
+    deep = simulated(table, spec, fee_pips=3_000, start_value=Fraction(100))
+    assert [rebalance.bar for rebalance in real.rebalances] == [rebalance.bar for rebalance in deep.rebalances]
     assert len(real.rebalances) >= 1
     assert real.impact > deep.impact  # 100 WETH are felt in it, and not in a pool of a billion
 

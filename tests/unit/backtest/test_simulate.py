@@ -33,9 +33,9 @@ CROSSING = [100.0, 100, 130, 130, 104]
 
 
 def test_the_worked_example_is_what_a_hand_works_out() -> None:
-    found = simulated(hourly(BTC=CROSSING))
+    simulation = simulated(hourly(BTC=CROSSING))
     # 50 BTC and 5,000 USD. At 130 they are 6,500 and 5,000. Sold is v with 6,500 - v = 5,000 + v · 0.999, but for the impact.
-    first, second = found.rebalances
+    first, second = simulation.rebalances
     assert (first.bar, second.bar) == (2, 4)
     assert float(first.turnover) / COIN == pytest.approx(750, rel=1e-9)  # half of v and of 0.999 v
     assert float(first.fees) / COIN == pytest.approx(1.5 / 1.999, rel=1e-5)
@@ -43,18 +43,18 @@ def test_the_worked_example_is_what_a_hand_works_out() -> None:
     depth = 10**9 * COIN
     value_sold = first.turnover + (first.fees + first.impact) / 2  # half of what left and of what came
     sold = round(value_sold / 130)
-    got = get_amount_out(sold, int(Fraction(depth, 130)), depth, 1_000)
-    btc, usd = 50 * COIN - sold, 5_000 * COIN + got
-    assert found.equity[2] * COIN == pytest.approx(float(btc * 130 + usd), rel=1e-12)
-    assert found.weights[2].tolist() == pytest.approx([0.5, 0.5], abs=1e-7)
-    assert float(first.fees + first.impact) / COIN == pytest.approx(11_500 - found.equity[2], rel=1e-9)
+    out_raw = get_amount_out(sold, int(Fraction(depth, 130)), depth, 1_000)
+    btc, usd = 50 * COIN - sold, 5_000 * COIN + out_raw
+    assert simulation.equity[2] * COIN == pytest.approx(float(btc * 130 + usd), rel=1e-12)
+    assert simulation.weights[2].tolist() == pytest.approx([0.5, 0.5], abs=1e-7)
+    assert float(first.fees + first.impact) / COIN == pytest.approx(11_500 - simulation.equity[2], rel=1e-9)
     # At 104 BTC is worth 4/5 of what it was; then v is bought with 0.1 % of fee.
-    half = found.equity[3] / 2
-    assert found.equity[4] == pytest.approx(half * 1.8 - float(second.fees + second.impact) / COIN, rel=1e-9)
-    assert float(found.final_value) / COIN == pytest.approx(found.equity[-1], rel=1e-12)
-    assert found.hold_value == 50 * COIN * 104 + 5_000 * COIN
-    assert found.turnover_ratio == pytest.approx(
-        float(first.turnover) / COIN / found.equity[2] + float(second.turnover) / COIN / found.equity[4]
+    half = simulation.equity[3] / 2
+    assert simulation.equity[4] == pytest.approx(half * 1.8 - float(second.fees + second.impact) / COIN, rel=1e-9)
+    assert float(simulation.final_value) / COIN == pytest.approx(simulation.equity[-1], rel=1e-12)
+    assert simulation.hold_value == 50 * COIN * 104 + 5_000 * COIN
+    assert simulation.turnover_ratio == pytest.approx(
+        float(first.turnover) / COIN / simulation.equity[2] + float(second.turnover) / COIN / simulation.equity[4]
     )
 
 
@@ -68,9 +68,9 @@ def test_both_kinds_of_pools_pay_the_same_at_the_same_depth() -> None:
     assert float(pair.impact) == pytest.approx(float(ranged.impact), rel=1e-6)
 
 
-def same(one: SimulationResult, other: SimulationResult) -> bool:
+def same(simulation: SimulationResult, other: SimulationResult) -> bool:
     """Whether two results say the same of what was done and what came of it."""
-    paths = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("equity", "hold_equity", "weights"))
+    paths = all(np.array_equal(getattr(simulation, name), getattr(other, name)) for name in ("equity", "hold_equity", "weights"))
     fields = (
         "rebalances",
         "final_value",
@@ -83,7 +83,7 @@ def same(one: SimulationResult, other: SimulationResult) -> bool:
         "config_hash",
         "data_hash",
     )
-    return paths and all(getattr(one, name) == getattr(other, name) for name in fields)
+    return paths and all(getattr(simulation, name) == getattr(other, name) for name in fields)
 
 
 def test_bars_that_are_passed_over_are_those_at_which_the_step_holds() -> None:
@@ -92,8 +92,8 @@ def test_bars_that_are_passed_over_are_those_at_which_the_step_holds() -> None:
     holes[20:26, 0] = np.nan  # a gap longer than prices stay fresh
     holes[36:, 1] = np.nan  # and an end
     table = replace(table, closes=holes)
-    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, Threshold(None, 1_000), "USD")
-    quick, whole = simulated(table, wanted), simulated(table, wanted, looks_at_all=True)
+    spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, Threshold(None, 1_000), "USD")
+    quick, whole = simulated(table, spec), simulated(table, spec, looks_at_all=True)
     assert same(quick, whole)
     assert len(quick.rebalances) >= 2
     assert quick.halted_bar_count == 4 + 2  # prices are fresh until they are three bars old
@@ -109,11 +109,11 @@ def test_bars_between_reviews_are_passed_over_and_nothing_else_changes(trigger: 
     table = random_table(6, 20)
     holes = table.closes.copy()
     holes[8:13, 0] = np.nan  # reviews fall due while a price is stale
-    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, trigger, "USD")
-    wanted = replace(wanted, policy=replace(wanted.policy, cooldown_s=4 * HOUR_S))
-    made = {"flows": (OwnerTransfer(START_S + 15 * HOUR_S, Fraction(5_000)),)}
-    quick = simulated(replace(table, closes=holes), wanted, **made)
-    whole = simulated(replace(table, closes=holes), wanted, looks_at_all=True, **made)
+    spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, trigger, "USD")
+    spec = replace(spec, policy=replace(spec.policy, cooldown_s=4 * HOUR_S))
+    settings = {"flows": (OwnerTransfer(START_S + 15 * HOUR_S, Fraction(5_000)),)}
+    quick = simulated(replace(table, closes=holes), spec, **settings)
+    whole = simulated(replace(table, closes=holes), spec, looks_at_all=True, **settings)
     assert same(quick, whole)
     assert quick.holds_by_setting == whole.holds_by_setting
     assert len(quick.rebalances) >= 2
@@ -123,11 +123,11 @@ def test_bars_between_reviews_are_passed_over_and_nothing_else_changes(trigger: 
 def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is_always_asked_does(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, AnyOf((BAND, Drawdown(800, 10 * HOUR_S))), "USD", native="ETH")
-    made = replace(DEEP, gas_price_wei=10**10, latency_bars=1, flows=(OwnerTransfer(START_S + 9 * HOUR_S, Fraction(-2_000)),))
+    spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, AnyOf((BAND, Drawdown(800, 10 * HOUR_S))), "USD", native="ETH")
+    deep_settings = replace(DEEP, gas_price_wei=10**10, latency_bars=1, flows=(OwnerTransfer(START_S + 9 * HOUR_S, Fraction(-2_000)),))
 
     def steps() -> list[str]:
-        with SimulationRun(wanted, random_table(8, 20), made) as going:
+        with SimulationRun(spec, random_table(8, 20), deep_settings) as going:
             while going.evaluate_next_bar():
                 pass
             assert len(going.finish().rebalances) >= 2
@@ -164,14 +164,14 @@ def test_the_future_changes_nothing_in_the_past() -> None:
     closes = table.closes.copy()
     closes[30:] *= np.linspace(0.3, 3, 30)[:, None]
     closes[40:, 1] = np.nan
-    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD")
-    one, other = simulated(table, wanted), simulated(replace(table, closes=closes), wanted)
-    past = [found for found in one.rebalances if found.bar < 30]
+    spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD")
+    first_run, other = simulated(table, spec), simulated(replace(table, closes=closes), spec)
+    past = [rebalance for rebalance in first_run.rebalances if rebalance.bar < 30]
     assert past
-    assert past == [found for found in other.rebalances if found.bar < 30]
-    assert np.array_equal(one.equity[:30], other.equity[:30])
-    assert np.array_equal(one.weights[:30], other.weights[:30])
-    assert not np.array_equal(one.equity[30:], other.equity[30:])
+    assert past == [rebalance for rebalance in other.rebalances if rebalance.bar < 30]
+    assert np.array_equal(first_run.equity[:30], other.equity[:30])
+    assert np.array_equal(first_run.weights[:30], other.weights[:30])
+    assert not np.array_equal(first_run.equity[30:], other.equity[30:])
 
 
 def test_stored_steps_decide_anew_what_they_decided() -> None:
@@ -198,9 +198,9 @@ def test_stored_steps_decide_anew_what_they_decided() -> None:
 )
 @settings(max_examples=6, deadline=None, derandomize=True)
 def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(seed: int, gas_gwei: int, depth: int, pool: str) -> None:
-    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
-    made = SimulationSettings(Fraction(depth), 3_000, Fraction(10_000), pool, gas_gwei * 10**9, looks_at_all=True)
-    with SimulationRun(wanted, random_table(seed, 8, volatility=0.1), made) as going:
+    spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
+    simulation_settings = SimulationSettings(Fraction(depth), 3_000, Fraction(10_000), pool, gas_gwei * 10**9, looks_at_all=True)
+    with SimulationRun(spec, random_table(seed, 8, volatility=0.1), simulation_settings) as going:
         world, store = going.world, going.context.store
         before = dict(world.wallet.balances)
         while going.evaluate_next_bar():
@@ -215,17 +215,17 @@ def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(s
         assert store.journal.open_intents() == ()
         stands = {stand.token: stand.raw for stand in store.ledger.balances(world.block_number)}
         assert {token: stands[token] for token in world.wallet.balances} == world.wallet.balances
-        found = going.finish()
-        costs = found.fees + found.impact + found.gas
+        simulation = going.finish()
+        costs = simulation.fees + simulation.impact + simulation.gas
         assert float(store.budgets.history(world.now_s()).budgets.loss_total) == pytest.approx(float(costs), rel=1e-9, abs=1e6)
-        assert found.final_value == world.value(world.wallet.balances) - found.gas
-        assert (found.gas > 0) == bool(gas_gwei and found.rebalances)
+        assert simulation.final_value == world.value(world.wallet.balances) - simulation.gas
+        assert (simulation.gas > 0) == bool(gas_gwei and simulation.rebalances)
 
 
 def test_a_swap_that_lands_later_gets_the_price_of_then() -> None:
     table = hourly(BTC=[100.0, 100, 130, 130, 120, 120, 120])
     at_once, later = simulated(table), simulated(table, latency_bars=2)
-    assert [one.bar for one in at_once.rebalances] == [2]
+    assert [rebalance.bar for rebalance in at_once.rebalances] == [2]
     assert later.rebalances[0].bar == 4
     with SimulationRun(halves(), table, replace(DEEP, latency_bars=2)) as going:
         while going.evaluate_next_bar():
@@ -236,48 +236,48 @@ def test_a_swap_that_lands_later_gets_the_price_of_then() -> None:
         assert plan is not None
         predicted = plan.legs[0].amount_out_raw
         assert swap.receipt is not None
-        got = next(one.raw for one in swap.receipt.transfers if one.recipient == WALLET)
-        assert got == pytest.approx(predicted * 120 / 130, rel=1e-6)
+        out_raw = next(transfer.raw for transfer in swap.receipt.transfers if transfer.recipient == WALLET)
+        assert out_raw == pytest.approx(predicted * 120 / 130, rel=1e-6)
 
 
 def test_a_swap_that_the_data_end_before_is_told_and_not_counted() -> None:
-    found = simulated(hourly(BTC=[100.0, 100, 130]), latency_bars=3)
-    assert found.rebalances == ()
-    assert mentions(found.notes[-1], "1 transaction")
-    assert found.final_value == found.hold_value
+    simulation = simulated(hourly(BTC=[100.0, 100, 130]), latency_bars=3)
+    assert simulation.rebalances == ()
+    assert mentions(simulation.notes[-1], "1 transaction")
+    assert simulation.final_value == simulation.hold_value
 
 
 def test_gas_is_paid_beside_the_portfolio_and_taken_off_its_worth() -> None:
-    wanted = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
-    free = simulated(hourly(ETH=CROSSING), wanted)
-    paid = simulated(hourly(ETH=CROSSING), wanted, gas_price_wei=20 * 10**9)
+    spec = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
+    free = simulated(hourly(ETH=CROSSING), spec)
+    paid = simulated(hourly(ETH=CROSSING), spec, gas_price_wei=20 * 10**9)
     assert paid.gas > 0 == free.gas
     assert paid.final_value + paid.gas == pytest.approx(float(free.final_value), rel=1e-4)
-    per_bar = simulated(hourly(ETH=CROSSING), wanted, gas_price_wei=(0, 0, 20 * 10**9, 0, 0))
+    per_bar = simulated(hourly(ETH=CROSSING), spec, gas_price_wei=(0, 0, 20 * 10**9, 0, 0))
     assert per_bar.gas == paid.rebalances[0].gas
     assert per_bar.rebalances[1].gas == 0
 
 
 def test_a_transaction_mined_in_a_dear_bar_pays_no_more_than_it_was_sent_with() -> None:
-    wanted, gwei = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH"), 10**9
+    spec, gwei = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH"), 10**9
     table = hourly(ETH=[100.0, 100, 130, 130, 130, 130, 130])
-    calm, dear = (simulated(table, wanted, latency_bars=2, gas_price_wei=(*[20 * gwei] * 3, *[later * gwei] * 4)) for later in (20, 900))
+    calm, dear = (simulated(table, spec, latency_bars=2, gas_price_wei=(*[20 * gwei] * 3, *[later * gwei] * 4)) for later in (20, 900))
     (paid,), (at_most,) = calm.rebalances, dear.rebalances
     assert 0 < paid.gas < at_most.gas <= 2 * paid.gas
 
 
 def test_a_schedule_acts_when_it_is_due() -> None:
-    found = simulated(random_table(3, 13, ["BTC"]), halves(Every(4 * HOUR_S)))
-    times = [one.time_s - START_S for one in found.rebalances]
+    simulation = simulated(random_table(3, 13, ["BTC"]), halves(Every(4 * HOUR_S)))
+    times = [rebalance.time_s - START_S for rebalance in simulation.rebalances]
     assert all(later - before >= 4 * HOUR_S for before, later in pairwise(times))
     assert len(times) == 3
 
 
 def test_a_portfolio_without_money_of_its_own_trades_through_a_hub() -> None:
-    found = simulated(hourly(BTC=CROSSING, ETH=[10.0] * 5), make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "USD"))
-    assert [one.bar for one in found.rebalances] == [2, 4]
-    assert dict(found.balances)[halves().portfolio.numeraire.address] == 0
-    assert found.weights[-1].tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
+    simulation = simulated(hourly(BTC=CROSSING, ETH=[10.0] * 5), make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "USD"))
+    assert [rebalance.bar for rebalance in simulation.rebalances] == [2, 4]
+    assert dict(simulation.balances)[halves().portfolio.numeraire.address] == 0
+    assert simulation.weights[-1].tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
 
 
 def test_a_numeraire_with_prices_of_its_own_divides_all_others() -> None:
@@ -289,38 +289,38 @@ def test_a_numeraire_with_prices_of_its_own_divides_all_others() -> None:
 
 def test_the_same_again_gives_the_same_to_the_last_digit() -> None:
     table = random_table(9, 12)
-    one, other = simulated(table, seed=4), simulated(table, seed=4)
-    assert same(one, other)
-    assert one.seed == 4
-    assert {"trimtab", "numpy"} <= {name for name, _ in one.versions}
-    assert simulated(table, fee_pips=500).config_hash != one.config_hash
+    first_run, other = simulated(table, seed=4), simulated(table, seed=4)
+    assert same(first_run, other)
+    assert first_run.seed == 4
+    assert {"trimtab", "numpy"} <= {name for name, _ in first_run.versions}
+    assert simulated(table, fee_pips=500).config_hash != first_run.config_hash
 
 
 def test_a_plan_that_a_limit_stops_is_counted_and_nothing_is_done() -> None:
-    wanted = halves()
-    wanted = replace(wanted, limits=replace(wanted.limits, max_live_value=Fraction(5_000 * COIN)))
-    found = simulated(hourly(BTC=CROSSING), wanted)
-    assert found.rebalances == ()
-    assert found.refusal_counts == (("max_live_value", 2),)
-    assert found.final_value == found.hold_value
+    spec = halves()
+    spec = replace(spec, limits=replace(spec.limits, max_live_value=Fraction(5_000 * COIN)))
+    simulation = simulated(hourly(BTC=CROSSING), spec)
+    assert simulation.rebalances == ()
+    assert simulation.refusal_counts == (("max_live_value", 2),)
+    assert simulation.final_value == simulation.hold_value
 
 
 @pytest.mark.parametrize(
-    ("cap", "said"),
+    ("cap", "reason"),
     [(5_000, "is below the start value of 10000, so every"), (10_500, "refused rebalances 3 times, while the portfolio was worth more:")],
 )
-def test_a_cap_that_refuses_from_the_start_or_later_is_noted_with_what_to_do(cap: int, said: str) -> None:
+def test_a_cap_that_refuses_from_the_start_or_later_is_noted_with_what_to_do(cap: int, reason: str) -> None:
     capped = replace(halves(), limits=replace(halves().limits, max_live_value=Fraction(cap * COIN)))
-    found = simulated(hourly(BTC=[100, 100, 200, 200, 200]), capped)
-    assert found.refusal_counts[0][0] == "max_live_value"
-    assert f"portfolio.max_live_value of {cap} USD {said}" in found.notes[-1]
-    assert "raise it in a copy of the config" in found.notes[-1]
+    simulation = simulated(hourly(BTC=[100, 100, 200, 200, 200]), capped)
+    assert simulation.refusal_counts[0][0] == "max_live_value"
+    assert f"portfolio.max_live_value of {cap} USD {reason}" in simulation.notes[-1]
+    assert "raise it in a copy of the config" in simulation.notes[-1]
     uncapped = replace(capped, limits=replace(capped.limits, max_live_value=Fraction(50_000 * COIN)))
     assert not simulated(hourly(BTC=CROSSING), uncapped).notes
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({"pool_kind": "v4"}, "--market pool"),
         ({"fee_pips": -1}, "--market fee"),
@@ -328,8 +328,8 @@ def test_a_cap_that_refuses_from_the_start_or_later_is_noted_with_what_to_do(cap
         ({"latency_bars": -1}, "--market latency"),
     ],
 )
-def test_a_market_that_cannot_be_is_named(changes: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_market_that_cannot_be_is_named(changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
         replace(DEEP, **changes)  # type: ignore[arg-type]  # field names, checked by replace
 
 

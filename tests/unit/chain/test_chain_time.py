@@ -15,7 +15,8 @@ from agent.chain.quorum import check_heights
 from agent.ports import MonotonicClock
 from agent.wiring import SystemClock
 from tests.support.chain_reads.headers import HEADER
-from tests.support.endpoints import Script, forged_header
+from tests.support.endpoints import forged_header
+from tests.support.fakes.transport import ScriptedTransport
 
 START_S = 1_700_000_000
 INTERVAL_S = 2
@@ -164,7 +165,7 @@ def three_nodes(machine: Machine) -> EndpointPool:
         timestamp_s = START_S + (number - HEIGHT) * INTERVAL_S
         return forged_header({**HEADER, "timestamp": hex(timestamp_s), "number": hex(number)}, 0)
 
-    nodes = [Script(name, eth_getBlockByNumber=block) for name in "abc"]
+    nodes = [ScriptedTransport(name, eth_getBlockByNumber=block) for name in "abc"]
     return EndpointPool(nodes, 2, max_lag_blocks=3, now_s=machine.clock_s, monotonic_s=machine.monotonic_s)
 
 

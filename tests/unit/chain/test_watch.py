@@ -15,7 +15,7 @@ from agent.chain.pools.reading import PoolRef, V3Reader
 from agent.chain.watch import MIN_WINDOW_BPS, LensQuestion, SnapshotScope, snapshot_parts, snapshot_questions
 from agent.model import Allowance, DataFeeKind, LayerReading, TickMean, TokenSupply, UnreadableItem
 from agent.model.rollups import DATA_FEE_ITEM
-from tests.support import lp_worlds as lp
+from tests.support import lp_worlds
 from tests.support.builders import address
 from tests.support.lp_worlds import USDC, WETH
 
@@ -24,8 +24,8 @@ TOKEN0, TOKEN1 = sorted((address("token a"), address("token b")))
 POOL = PoolRef(address("pool"), "uniswap_v3", V3Reader(), TOKEN0, TOKEN1, 500, 10)
 POOL_ANSWER = V3Answer(2**96, 3, 10**18, -60, 50, (), None, (8, 9))
 SCOPE = SnapshotScope(address("wallet"), (), (), (), (), (), 0, 100)
-V2_POSITION = PositionRef(lp.confirmed_position(lp.v2()), address("factory"))
-V3_POSITION = PositionRef(lp.confirmed_position(lp.v3()), address("factory"), PositionRange(POOL.address, 3_000, -600, 1_200))
+V2_POSITION = PositionRef(lp_worlds.confirmed_position(lp_worlds.v2()), address("factory"))
+V3_POSITION = PositionRef(lp_worlds.confirmed_position(lp_worlds.v3()), address("factory"), PositionRange(POOL.address, 3_000, -600, 1_200))
 
 
 def asked(scope: SnapshotScope) -> list[str]:

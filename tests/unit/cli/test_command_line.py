@@ -36,9 +36,9 @@ def printed(*words: str) -> Result:
 
 @pytest.mark.parametrize("words", [("--help",), ("help",), ("-h",), ()])
 def test_the_fifteen_commands_of_daily_use_fit_a_screen(words: tuple[str, ...]) -> None:
-    said = printed(*words)
-    assert said.exit_code == (0 if words else 2)
-    lines = said.stdout.rstrip().splitlines()
+    result = printed(*words)
+    assert result.exit_code == (0 if words else 2)
+    lines = result.stdout.rstrip().splitlines()
     assert len(lines) < 24  # the prompt stands below
     assert max(map(len, lines)) <= 80
     listed = [line.split()[0] for line in lines if line.startswith("  ")]
@@ -99,10 +99,10 @@ def test_a_mistake_names_the_help_of_its_command(
 
 
 def test_what_is_waited_for_is_told_in_words() -> None:
-    told = [
+    stages_text = [
         format_stage(stage) for stage in ("before:signed", "before:send", "after:send", "after:mined", "nonce 4: waiting 3 s to be mined")
     ]
-    assert told == ["recording: signed", "sending", "sent", "recorded: mined", "nonce 4: waiting 3 s to be mined"]
+    assert stages_text == ["recording: signed", "sending", "sent", "recorded: mined", "nonce 4: waiting 3 s to be mined"]
 
 
 def test_no_transactions_are_told_by_a_sentence_and_no_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,8 +111,8 @@ def test_no_transactions_are_told_by_a_sentence_and_no_empty_table(capsys: pytes
 
 
 def test_profit_and_loss_is_stacked_on_a_narrow_terminal() -> None:
-    made = table_of_rows("Profit", NAMES, ROWS)
-    assert cut(made) == []
-    assert drawn(made, 40).split().count("2026-01-01") == 1
-    assert "  figure 0  10,000.25" in drawn(made, 40).splitlines()
-    assert len(drawn(made, 200).splitlines()) == 6
+    figure_table = table_of_rows("Profit", NAMES, ROWS)
+    assert cut(figure_table) == []
+    assert drawn(figure_table, 40).split().count("2026-01-01") == 1
+    assert "  figure 0  10,000.25" in drawn(figure_table, 40).splitlines()
+    assert len(drawn(figure_table, 200).splitlines()) == 6

@@ -27,7 +27,7 @@ def test_a_run_whose_owner_stopped_the_bot_says_so_and_ends_well(
     def looks(**_told: Any) -> Any:
         yield Retryable("the node does not answer", "wait")
 
-    service = SimpleNamespace(on_cycle=lambda found: None, is_logging=False, report_controls=lambda: None, pop_screen_notes=tuple)
+    service = SimpleNamespace(on_cycle=lambda outcome: None, is_logging=False, report_controls=lambda: None, pop_screen_notes=tuple)
     monkeypatch.setattr(api, "report_run", lambda *_args, **_more: nullcontext(service))
     clock: Any = SimpleNamespace(listening=nullcontext, raise_if_stopping=lambda: None)
 
@@ -47,7 +47,7 @@ def test_each_cycle_has_its_time_and_one_that_comes_to_the_same_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     printed: list[str] = []
-    monkeypatch.setattr(run, "show_outcome", lambda found, *_args, **_more: printed.append(found.reason))
+    monkeypatch.setattr(run, "show_outcome", lambda outcome, *_args, **_more: printed.append(outcome.reason))
     step = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})
     pool = step.snapshot.pools[0].address
     refused = StepOutcome(
@@ -58,23 +58,23 @@ def test_each_cycle_has_its_time_and_one_that_comes_to_the_same_is_one_line(
     agent: Any = None
     cycles = CyclePrinter(agent, PrintStyle(False, one_line=True), clock, may_send=False)
     down = Retryable("the node does not answer", "wait")
-    for found in (refused, refused, replace(refused, reason="another"), down, down, refused):
-        cycles.show(found, is_logged=False)
-    said = capsys.readouterr()
+    for outcome in (refused, refused, replace(refused, reason="another"), down, down, refused):
+        cycles.show(outcome, is_logged=False)
+    captured = capsys.readouterr()
     assert len(printed) == 3, "in full: the first, another reason, and the first again after something else"
-    assert said.out.splitlines() == [
+    assert captured.out.splitlines() == [
         "2027-01-15 08:00:00 UTC",
         f"2027-01-15 08:10:00 UTC, as before: refused: {pool_names(step.snapshot, step.portfolio)[pool]} is dear",
         "2027-01-15 08:20:00 UTC",
         "2027-01-15 08:50:00 UTC",
     ]
-    assert said.err.count("the node does not answer") == 2
-    assert "08:40:00 UTC, as before: the node" in said.err
+    assert captured.err.count("the node does not answer") == 2
+    assert "08:40:00 UTC, as before: the node" in captured.err
 
 
 def test_sent_transactions_are_printed_in_full_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     printed: list[str] = []
-    monkeypatch.setattr(run, "show_outcome", lambda found, *_args, **_more: printed.append(found.reason))
+    monkeypatch.setattr(run, "show_outcome", lambda outcome, *_args, **_more: printed.append(outcome.reason))
     sent: Any = object()
     step = builders.step_input()
     failed = StepOutcome(

@@ -17,19 +17,17 @@ from agent.config.tables.fields import parse_address, parse_duration_s, parse_ga
 from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, HybridTrigger, PriceSource, Threshold
 from agent.units import Token, format_duration
-from tests.support.configs.samples import USDC, WALLET, WETH, tokens
-from tests.support.configs.samples import config_error as error
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import USDC_PRESET, WALLET, WETH_PRESET, config_error, config_text, tokens
 from tests.support.text import raises_field
 
 
 def test_the_template_is_a_valid_config() -> None:
-    config = parse_config(text())
+    config = parse_config(config_text())
     assert config.chain.chain_id == 1
     assert config.chain.min_operators == 2
     portfolio = build_portfolio(config, tokens())
     assert [asset.target_bps for asset in portfolio.assets] == [5000, 5000]
-    assert portfolio.numeraire == Token(USDC.address, "USDC", 6)
+    assert portfolio.numeraire == Token(USDC_PRESET.address, "USDC", 6)
     limits = build_limits(config, portfolio.numeraire)
     assert limits.price_impact_bps == 100
     assert limits.slippage_bps == 30
@@ -45,13 +43,13 @@ def test_the_template_is_a_valid_config() -> None:
 
 
 def test_every_limit_can_be_off() -> None:
-    off = re.sub(r'^(\w+) = "[^"]*"(.*)$', r'\1 = "off"\2', text().split("[limits]")[1].split("[execution]")[0], flags=re.M)
+    off = re.sub(r'^(\w+) = "[^"]*"(.*)$', r'\1 = "off"\2', config_text().split("[limits]")[1].split("[execution]")[0], flags=re.M)
     accept = 'i_accept = ["slippage", "price_impact", "plan_cost", "daily_loss"]'
-    before, after = text().split("[limits]")[0], text().split("[execution]")[1]
+    before, after = config_text().split("[limits]")[0], config_text().split("[execution]")[1]
     config = parse_config(
         before.replace('max_live_value = "1000"', 'max_live_value = "off"') + f"[limits]\n{accept}\n#" + off + "[execution]" + after
     )
-    limits = build_limits(config, Token(USDC.address, "USDC", 6))
+    limits = build_limits(config, Token(USDC_PRESET.address, "USDC", 6))
     assert {getattr(limits, name) for name in limits.__slots__} == {None}
 
 
@@ -64,10 +62,14 @@ def test_every_limit_can_be_off() -> None:
         ('target = "50%"', "target = 50", ("portfolio.assets.WETH.target", "no unit", "50%")),
         ('target = "50%"', 'target = "50.001%"', ("finer than one basis point",)),
         ('target = "50%"', 'target = "half"', ("not a share", "'half'")),
-        (f'address = "{WETH.address}', f'address = "{USDC.address}', ("given twice", USDC.address)),
+        (f'address = "{WETH_PRESET.address}', f'address = "{USDC_PRESET.address}', ("given twice", USDC_PRESET.address)),
         ('symbol = "WETH"', 'symbol = "USDC"', ("symbol USDC is given twice",)),
-        (f'address = "{WETH.address}', 'address = "' + WETH.address.replace("aaA39", "aAa39"), ("assets.WETH.address", "checksum")),
-        (WETH.address, "0x1234", ("chain.wrapped_native", "not an address")),
+        (
+            f'address = "{WETH_PRESET.address}',
+            'address = "' + WETH_PRESET.address.replace("aaA39", "aAa39"),
+            ("assets.WETH.address", "checksum"),
+        ),
+        (WETH_PRESET.address, "0x1234", ("chain.wrapped_native", "not an address")),
         ('symbol = "WETH"', 'symbol = "\\u001b[31mX"', ("portfolio.assets.0.symbol",)),
         ('numeraire = "USDC"', 'numeraire = "EUR"', ("numeraire 'EUR'",)),
         ('reserve = "0"', 'reserve = "-1"', ("not an amount",)),
@@ -91,7 +93,7 @@ def test_every_limit_can_be_off() -> None:
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_remedy(old: str, new: str, words: tuple[str, ...]) -> None:
-    message = error((old, new))
+    message = config_error((old, new))
     for word in words:
         assert word in message, message
 
@@ -116,7 +118,7 @@ AT_THEIR_BOUNDS: dict[str, list[tuple[str, str]]] = {
 
 @pytest.mark.parametrize("changes", AT_THEIR_BOUNDS.values(), ids=AT_THEIR_BOUNDS)
 def test_a_value_at_its_bound_is_accepted(changes: list[tuple[str, str]]) -> None:
-    parse_config(text(*changes))
+    parse_config(config_text(*changes))
 
 
 @pytest.mark.parametrize(
@@ -135,23 +137,23 @@ def test_a_value_at_its_bound_is_accepted(changes: list[tuple[str, str]]) -> Non
     ],
 )
 def test_a_value_beyond_its_bound_is_named(changes: list[tuple[str, str]], field: str) -> None:
-    assert field in error(*changes)
+    assert field in config_error(*changes)
 
 
 def test_an_endpoint_url_never_shows_in_an_error() -> None:
-    message = error(('url_env = "RPC_A"', 'url = "http://canary-secret"\nurl_env = "X"'))
+    message = config_error(('url_env = "RPC_A"', 'url = "http://canary-secret"\nurl_env = "X"'))
     assert "canary" not in message
 
 
 def test_one_operator_is_enough_only_when_named() -> None:
-    one = ('[[chain.rpc]]\nurl_env = "RPC_B"      # the URL is secret and stays in the environment\noperator = "two"', "")
-    assert parse_config(text(one)).chain.min_operators == 2
-    assert parse_config(text(one, ("# single_operator", "single_operator"))).chain.min_operators == 1
+    rpc_tables = ('[[chain.rpc]]\nurl_env = "RPC_B"      # the URL is secret and stays in the environment\noperator = "two"', "")
+    assert parse_config(config_text(rpc_tables)).chain.min_operators == 2
+    assert parse_config(config_text(rpc_tables, ("# single_operator", "single_operator"))).chain.min_operators == 1
 
 
 def test_an_unset_url_variable_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def url() -> str:
-        return load_config_text(text(), tmp_path / "trimtab.toml", "config").config.chain.rpc[0].read_url()
+        return load_config_text(config_text(), tmp_path / "trimtab.toml", "config").config.chain.rpc[0].read_url()
 
     monkeypatch.delenv("RPC_A", raising=False)
     with raises_field("chain.rpc.url_env", "RPC_A"):
@@ -162,7 +164,7 @@ def test_an_unset_url_variable_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_triggers_are_built(tmp_path: Path) -> None:
     def trigger(new: str) -> object:
-        return build_policy(parse_config(text(('kind = "threshold", relative = "10%"', new)))).trigger
+        return build_policy(parse_config(config_text(('kind = "threshold", relative = "10%"', new)))).trigger
 
     assert trigger('kind = "threshold", absolute = "5%"') == Threshold(500, None)
     assert trigger('kind = "time", every = "1d"') == Every(86400)
@@ -172,7 +174,7 @@ def test_triggers_are_built(tmp_path: Path) -> None:
 
 
 def test_a_band_destination_needs_a_band() -> None:
-    message = error(
+    message = config_error(
         ('kind = "threshold", relative = "10%"', 'kind = "time", every = "1d"'), ('destination = "target"', 'destination = "band"')
     )
     assert "policy.destination" in message
@@ -184,7 +186,7 @@ def test_a_missing_file_says_how_to_write_one(tmp_path: Path) -> None:
 
 
 def test_relative_paths_lie_beside_the_config(tmp_path: Path) -> None:
-    (tmp_path / "trimtab.toml").write_text(text())
+    (tmp_path / "trimtab.toml").write_text(config_text())
     loaded = load_config(tmp_path / "trimtab.toml")
     assert loaded.store_url == f"sqlite:///{tmp_path / 'trimtab.db'}"
     assert loaded.keystore_path == tmp_path / "wallet.json"

@@ -10,10 +10,8 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, HedgePolicy, PerpOrderKind
 from agent.wiring.futures import perp_addresses, perp_scope
-from tests.support.configs.futures import FUTURES, HYPERLIQUID, KEYS, address, with_futures
-from tests.support.configs.futures import futures_error as error
-from tests.support.configs.samples import USDC, WALLET, WETH, tokens
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.futures import FUTURES, HYPERLIQUID, KEYS, address, futures_error, with_futures
+from tests.support.configs.samples import USDC_PRESET, WALLET, WETH_PRESET, config_text, tokens
 
 
 def refusal(config: str) -> str:
@@ -26,17 +24,17 @@ def test_a_numeraire_other_than_the_margin_is_refused() -> None:
     """A coin of the numeraire counts as one coin of margin: 1 WETH of spot would count as 1 USDC, in limits and costs too."""
     in_weth = 'numeraire = "WETH"'
     for venue in (FUTURES, HYPERLIQUID):
-        found = refusal(text(('numeraire = "USDC"', in_weth)) + venue)
-        assert "futures.collateral: 'USDC' is not portfolio.numeraire 'WETH'" in found
-        assert 'write portfolio.numeraire = "USDC", or remove [futures]' in found
-    assert parse_config(text(('numeraire = "USDC"', in_weth))).futures is None
+        config_error = refusal(config_text(('numeraire = "USDC"', in_weth)) + venue)
+        assert "futures.collateral: 'USDC' is not portfolio.numeraire 'WETH'" in config_error
+        assert 'write portfolio.numeraire = "USDC", or remove [futures]' in config_error
+    assert parse_config(config_text(('numeraire = "USDC"', in_weth))).futures is None
 
 
 def test_hyperliquid_is_refused_with_another_margin_than_its_own() -> None:
-    found = refusal(
-        (text(('numeraire = "USDC"', 'numeraire = "WETH"')) + HYPERLIQUID).replace('collateral = "USDC"', 'collateral = "WETH"')
+    config_error = refusal(
+        (config_text(('numeraire = "USDC"', 'numeraire = "WETH"')) + HYPERLIQUID).replace('collateral = "USDC"', 'collateral = "WETH"')
     )
-    assert "futures.collateral: 'WETH' is not the USDC that the venue settles in" in found
+    assert "futures.collateral: 'WETH' is not the USDC that the venue settles in" in config_error
 
 
 def test_futures_become_a_policy_and_a_scope() -> None:
@@ -48,7 +46,7 @@ def test_futures_become_a_policy_and_a_scope() -> None:
         20_000,
         500,
         FuturesLimits(40_000, 6_000, 7_000, 25_000, 2_000, 50, 500, 500, 300, 200, 3_600, 20_000, 1_000, emergency_cooldown_s=86_400),
-        USDC.address,
+        USDC_PRESET.address,
         WALLET,
         vault=address(2),
         margin_in_weights=False,
@@ -58,7 +56,7 @@ def test_futures_become_a_policy_and_a_scope() -> None:
     assert contracts is not None
     assert (scope.trader, scope.collateral, scope.vault) == (WALLET, by_symbol["USDC"], address(2))
     assert [(market.base, market.symbol, market.asset, market.aggregator) for market in scope.markets] == [
-        (address(20), "WETH", WETH.address, address(21)),
+        (address(20), "WETH", WETH_PRESET.address, address(21)),
         (address(22), "WBTC", "", address(23)),
     ]
     assert (contracts.clearing_house, contracts.delegate_approval, contracts.trader) == (address(1), address(7), WALLET)
@@ -73,8 +71,8 @@ def test_another_account_may_be_the_trader() -> None:
 
 
 def test_every_contract_of_the_venue_is_pinned() -> None:
-    plain, config = parse_config(text()), parse_config(with_futures())
-    named = {found: name for found, name in contract_names(config).items() if found not in contract_names(plain)}
+    plain, config = parse_config(config_text()), parse_config(with_futures())
+    named = {address: name for address, name in contract_names(config).items() if address not in contract_names(plain)}
     assert named == {
         **{address(1 + number): f"futures {key.replace('_', ' ')}" for number, key in enumerate(KEYS)},
         address(20): "futures market WETH",
@@ -85,7 +83,7 @@ def test_every_contract_of_the_venue_is_pinned() -> None:
 
 
 def test_without_futures_there_is_no_policy() -> None:
-    config = parse_config(text())
+    config = parse_config(config_text())
     assert build_futures(config, {}) is None
     assert perp_scope(config, build_portfolio(config, tokens())) is None
     assert perp_addresses(config) is None
@@ -113,7 +111,7 @@ def test_terms_of_hedges_are_read_and_need_a_market() -> None:
     policy = build_futures(config, {asset.token.symbol: asset.token for asset in build_portfolio(config, tokens()).assets})
     assert policy is not None
     assert policy.hedge_policy == HedgePolicy(5_000, 30 * 86_400, 50, 2_500, 400)
-    assert "futures.hedge: no market has an asset; add asset" in error(('index_age = "1h"', HEDGE), ('asset = "WETH"\n', ""))
+    assert "futures.hedge: no market has an asset; add asset" in futures_error(('index_age = "1h"', HEDGE), ('asset = "WETH"\n', ""))
     require_hedge_market(config, "WETH")
     with pytest.raises(ConfigError, match="hedge: USDC has no futures market"):
         require_hedge_market(config, "USDC")
@@ -122,7 +120,7 @@ def test_terms_of_hedges_are_read_and_need_a_market() -> None:
 def test_an_account_that_only_hedges_has_no_weights() -> None:
     changes = (('leverage = "2x"', 'leverage = "0x"'), ('weight = "60%"', 'weight = "0%"'), ('weight = "-4000bps"', 'weight = "0%"'))
     assert parse_config(with_futures(*changes)).futures is not None
-    assert "absolute weights sum to 0%" in error(*changes[1:])
+    assert "absolute weights sum to 0%" in futures_error(*changes[1:])
 
 
 def test_a_funding_horizon_counts_only_where_it_is_given() -> None:
@@ -147,7 +145,7 @@ DECIDING = (
 @pytest.mark.parametrize("line", DECIDING)
 def test_nothing_that_decides_money_has_a_default(line: str) -> None:
     key = line.strip().split(" = ")[0]
-    assert f"{key}: missing" in error((line, "\n"))
+    assert f"{key}: missing" in futures_error((line, "\n"))
 
 
 SHARES = tuple(line.strip() for line in DECIDING if line.strip().split(" = ")[0] not in ("index_age", "collateral", "vault"))
@@ -156,11 +154,11 @@ SHARES = tuple(line.strip() for line in DECIDING if line.strip().split(" = ")[0]
 @pytest.mark.parametrize("line", SHARES)
 def test_a_share_without_its_unit_is_refused(line: str) -> None:
     key = line.split(" = ", maxsplit=1)[0]
-    assert f'{key}: "0.5" has no unit' in error((f"\n{line}", f'\n{key} = "0.5"')).replace("'", '"')
+    assert f'{key}: "0.5" has no unit' in futures_error((f"\n{line}", f'\n{key} = "0.5"')).replace("'", '"')
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         (
             ('venue = "perpetual_protocol_v2"', 'venue = "moon"'),
@@ -190,20 +188,20 @@ def test_a_share_without_its_unit_is_refused(line: str) -> None:
         (('index_age = "1h"', 'indexage = "1h"'), "futures.limits.indexage: unknown key; did you mean index_age?"),
     ],
 )
-def test_a_mistake_is_named_with_its_remedy(change: tuple[str, str], said: str) -> None:
-    assert said in error(change)
+def test_a_mistake_is_named_with_its_remedy(change: tuple[str, str], reason: str) -> None:
+    assert reason in futures_error(change)
 
 
 def test_hyperliquid_becomes_a_policy_without_contracts() -> None:
-    config = parse_config(text() + HYPERLIQUID)
+    config = parse_config(config_text() + HYPERLIQUID)
     portfolio = build_portfolio(config, tokens())
     policy = build_futures(config, {asset.token.symbol: asset.token for asset in portfolio.assets})
     assert policy is not None
     assert policy.targets == (FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000))
-    assert (policy.trader, policy.collateral) == (WALLET, USDC.address)
+    assert (policy.trader, policy.collateral) == (WALLET, USDC_PRESET.address)
     assert perp_scope(config, portfolio) is None
     assert perp_addresses(config) is None
-    assert contract_names(config) == contract_names(parse_config(text()))
+    assert contract_names(config) == contract_names(parse_config(config_text()))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +209,7 @@ def test_hyperliquid_becomes_a_policy_without_contracts() -> None:
 )
 def test_an_order_type_of_hyperliquid_becomes_the_kind_of_openings(order_type: str, kind: PerpOrderKind) -> None:
     keys = f'band = "5%"\norder_type = "{order_type}"\norder_time = "1h"\n'
-    config = parse_config(text() + HYPERLIQUID.replace('band = "5%"\n', keys))
+    config = parse_config(config_text() + HYPERLIQUID.replace('band = "5%"\n', keys))
     portfolio = build_portfolio(config, tokens())
     policy = build_futures(config, {asset.token.symbol: asset.token for asset in portfolio.assets})
     assert policy is not None
@@ -220,25 +218,25 @@ def test_an_order_type_of_hyperliquid_becomes_the_kind_of_openings(order_type: s
 
 def test_an_order_type_without_resting_orders_or_a_time_is_refused() -> None:
     key = 'band = "5%"\norder_type = "gtc"\n'
-    assert 'futures.order_type: "gtc"; only Hyperliquid has resting orders: write "ioc"' in error(('band = "5%"\n', key))
-    missing = refusal(text() + HYPERLIQUID.replace('band = "5%"\n', key))
+    assert 'futures.order_type: "gtc"; only Hyperliquid has resting orders: write "ioc"' in futures_error(('band = "5%"\n', key))
+    missing = refusal(config_text() + HYPERLIQUID.replace('band = "5%"\n', key))
     assert "futures.order_time: missing" in missing
     assert "for example 1h" in missing
-    for time, shown in (("30s", "30s"), ("31d", "2678400s")):
+    for time, duration in (("30s", "30s"), ("31d", "2678400s")):
         timed = HYPERLIQUID.replace('band = "5%"\n', f'{key}order_time = "{time}"\n')
-        assert f"futures.order_time: {shown}; write 1m to 30d" in refusal(text() + timed)
-    assert "order_type" in refusal(text() + HYPERLIQUID.replace('band = "5%"\n', 'band = "5%"\norder_type = "fok"\n'))
+        assert f"futures.order_time: {duration}; write 1m to 30d" in refusal(config_text() + timed)
+    assert "order_type" in refusal(config_text() + HYPERLIQUID.replace('band = "5%"\n', 'band = "5%"\norder_type = "fok"\n'))
 
 
 def test_hyperliquid_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.config.tables.futures.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"pip install 'trimtab\[hyperliquid\]'"):
-        parse_config(text() + HYPERLIQUID)
+        parse_config(config_text() + HYPERLIQUID)
     assert parse_config(with_futures()).futures is not None
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "reason"),
     [
         ('url = "http://127.0.0.1:1"\n', "", "futures: give exactly one of url and url_env"),
         ('agent_keystore = "agent.json"', 'agent_keystore = "a"\nagent_key_env = "B"', "more than one source of the agent key"),
@@ -248,8 +246,8 @@ def test_hyperliquid_without_its_package_names_the_extra(monkeypatch: pytest.Mon
         ('network = "testnet"\n', 'network = "testnet"\nvault = "0x00"\n', "futures.vault: unknown key"),
     ],
 )
-def test_each_mistake_in_hyperliquid_is_named(old: str, new: str, said: str) -> None:
+def test_each_mistake_in_hyperliquid_is_named(old: str, new: str, reason: str) -> None:
     assert old in HYPERLIQUID
     with pytest.raises(ConfigError) as caught:
-        parse_config(text() + HYPERLIQUID.replace(old, new, 1))
-    assert said in str(caught.value)
+        parse_config(config_text() + HYPERLIQUID.replace(old, new, 1))
+    assert reason in str(caught.value)

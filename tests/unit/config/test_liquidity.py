@@ -11,11 +11,9 @@ from agent.errors import ConfigError
 from agent.model import ConfirmedPosition
 from agent.units import Token
 from tests.support.configs.liquidity import PAIR, V2, V3, with_positions
-from tests.support.configs.samples import USDC, WETH, tokens, without_v3
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import USDC_PRESET, WETH_PRESET, config_text, tokens, without_v3
+from tests.support.constants import MONTH_S
 from tests.support.text import raises_field
-
-MONTH_S = 30 * 86_400
 
 
 def mistake(*positions: str, changes: tuple[tuple[str, str], ...] = ()) -> str:
@@ -27,8 +25,8 @@ def mistake(*positions: str, changes: tuple[tuple[str, str], ...] = ()) -> str:
 def test_confirmed_positions_reach_the_portfolio_with_entry_and_risk() -> None:
     config = parse_config(with_positions(V3, V2))
     first, second = build_portfolio(config, tokens()).positions
-    token0, token1 = sorted((WETH.address, USDC.address), key=lambda address: int(address, 16))
-    assert (token0, token1) == (USDC.address, WETH.address)
+    token0, token1 = sorted((WETH_PRESET.address, USDC_PRESET.address), key=lambda address: int(address, 16))
+    assert (token0, token1) == (USDC_PRESET.address, WETH_PRESET.address)
     entry = (4_500 * 10**6, 15 * 10**17)
     manager = ETHEREUM_PRESET.venues[1]["position_manager"]
     assert first == ConfirmedPosition("uniswap_v3", manager, 42, token0, token1, entry, None, 6_000, MONTH_S)
@@ -37,9 +35,9 @@ def test_confirmed_positions_reach_the_portfolio_with_entry_and_risk() -> None:
 
 
 def test_the_template_has_no_position_and_a_limit_on_their_weight() -> None:
-    config = parse_config(text())
+    config = parse_config(config_text())
     assert build_portfolio(config, tokens()).positions == ()
-    assert build_limits(config, Token(USDC.address, "USDC", 6)).lp_max_weight_bps == 2_500
+    assert build_limits(config, Token(USDC_PRESET.address, "USDC", 6)).lp_max_weight_bps == 2_500
 
 
 def without(of: str, head: str, lines: int) -> str:
@@ -50,11 +48,11 @@ def without(of: str, head: str, lines: int) -> str:
 
 
 def test_without_positions_neither_their_risk_nor_their_limit_is_needed() -> None:
-    assert parse_config(without(text(('lp_max_weight = "25%"', "")), "[lp]", 3)).lp is None
+    assert parse_config(without(config_text(('lp_max_weight = "25%"', "")), "[lp]", 3)).lp is None
 
 
 @pytest.mark.parametrize(
-    ("position", "changes", "said"),
+    ("position", "changes", "reason"),
     [
         (V3.replace("42", "-1"), (), ("portfolio.positions.-1.token_id", "write at least 0")),
         (V3.replace("42", '"forty"'), (), ("token_id", "write a whole number", "'forty'")),
@@ -77,9 +75,9 @@ def test_without_positions_neither_their_risk_nor_their_limit_is_needed() -> Non
         (V3, (("\n[lp]", "\n[pl]"),), ("pl", "unknown key")),
     ],
 )
-def test_a_mistake_is_named_with_what_to_write(position: str, changes: tuple[tuple[str, str], ...], said: tuple[str, ...]) -> None:
+def test_a_mistake_is_named_with_what_to_write(position: str, changes: tuple[tuple[str, str], ...], reason: tuple[str, ...]) -> None:
     message = mistake(position, changes=changes)
-    assert all(part in message for part in said), message
+    assert all(part in message for part in reason), message
 
 
 def test_positions_need_their_risk_and_their_venue() -> None:

@@ -15,7 +15,7 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError
 from tests.support.configs.keys import BASES, PLACES
 from tests.support.configs.lp_targets import POOL
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.text import mentions
 
 PYDANTIC = (
@@ -28,12 +28,12 @@ WRONG: tuple[Any, ...] = (1, -1, 10**30, 1.5, "x", "", True, [], ["x"], [1], {},
 
 def error(*changes: tuple[str, str]) -> str:
     with pytest.raises(ConfigError) as caught:
-        parse_config(text(*changes))
+        parse_config(config_text(*changes))
     return caught.value.message
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         (('slippage = "0.3%"', 'slippige = "0.3%"'), "limits.slippige: unknown key; did you mean slippage?"),
         (('cooldown = "1h"', 'cooldwn = "1h"'), "policy.cooldwn: unknown key; did you mean cooldown?"),
@@ -46,12 +46,12 @@ def error(*changes: tuple[str, str]) -> str:
         (("[store]", "[nonsense]\nx = 1\n[store]"), "nonsense: unknown key; remove it or check its spelling"),
     ],
 )
-def test_a_misspelt_key_is_told_what_was_meant(change: tuple[str, str], said: str) -> None:
-    assert said in error(change)
+def test_a_misspelt_key_is_told_what_was_meant(change: tuple[str, str], reason: str) -> None:
+    assert reason in error(change)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         (('target = "50%"', "target = []"), "portfolio.assets.WETH.target"),
         (('reserve = "0" ', "reserve = -1 "), "portfolio.assets.WETH.reserve: -1 is not an amount"),
@@ -74,8 +74,8 @@ def test_a_misspelt_key_is_told_what_was_meant(change: tuple[str, str], said: st
         (('symbol = "WETH"', 'symbol = "a b"'), "portfolio.assets.0.symbol: write 1 to 16 letters, digits, . _ or - (got 'a b')"),
     ],
 )
-def test_a_wrong_value_is_told_by_the_name_of_its_asset_and_what_to_write(change: tuple[str, str], said: str) -> None:
-    assert said in error(change)
+def test_a_wrong_value_is_told_by_the_name_of_its_asset_and_what_to_write(change: tuple[str, str], reason: str) -> None:
+    assert reason in error(change)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_wrong_value_is_told_by_the_name_of_its_asset_and_what_to_write(change
 )
 def test_a_bare_percentage_or_duration_is_to_be_quoted(old: str, new: str, remedy: str) -> None:
     with pytest.raises(ConfigError, match="not valid TOML") as raised:
-        parse_config(text((old, new)))
+        parse_config(config_text((old, new)))
     assert raised.value.remedy == remedy
 
 
@@ -117,7 +117,7 @@ def test_pydantic_s_own_wording_is_never_shown(where: tuple[dict[str, Any], tupl
 def test_no_wrong_value_anywhere_speaks_of_an_asset_by_its_number(base: int) -> None:
     for symbol in ("WETH", "USDC"):
         changed = deepcopy(BASES[base])
-        asset = next(one for one in changed["portfolio"]["assets"] if one["symbol"] == symbol)
+        asset = next(asset for asset in changed["portfolio"]["assets"] if asset["symbol"] == symbol)
         asset["reserve"] = "many"
         with pytest.raises(ConfigError, match=rf"portfolio\.assets\.{symbol}\.reserve.*'many'"):
             parse_config(tomlkit.dumps(changed))

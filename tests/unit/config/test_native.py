@@ -16,10 +16,10 @@ from agent.config.schema import Config
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.units import Token
+from tests.support.constants import WALLET
 from tests.support.text import raises_field
 
 WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 COIN = TemplateAsset("ETH", "native", "60%", WETH.feed, 18)
 DOLLAR = TemplateAsset("USDC", USDC.address, "40%", USDC.feed, 6)
 
@@ -36,14 +36,14 @@ def config(*assets: TemplateAsset, **limits: str) -> Config:
 
 
 def test_the_native_coin_is_the_asset_of_its_wrapped_token() -> None:
-    found = config(COIN, DOLLAR)
+    loaded = config(COIN, DOLLAR)
     tokens = {WETH.address: Token(WETH.address, "WETH", 18), USDC.address: Token(USDC.address, "USDC", 6)}
-    portfolio = build_portfolio(found, tokens)
+    portfolio = build_portfolio(loaded, tokens)
     (coin, dollar) = portfolio.assets
     assert (coin.token, coin.includes_native) == (Token(WETH.address, "ETH", 18), True)
     assert not dollar.includes_native
     assert portfolio.wrapped_native == coin.token.address
-    assert build_limits(found, portfolio.numeraire).native_top_up_wei == 10**17
+    assert build_limits(loaded, portfolio.numeraire).native_top_up_wei == 10**17
 
 
 @pytest.mark.parametrize("twin", [WETH.address, WETH.address.lower(), "native"])
@@ -90,5 +90,5 @@ def test_only_what_is_held_can_be_unwrapped() -> None:
 
 def test_what_is_kept_of_a_config_says_what_its_file_says(tmp_path: Path) -> None:
     written = text(COIN, DOLLAR)
-    found = load_config_text(written, tmp_path / "trimtab.toml", "config")
-    assert tomllib.loads(found.redacted_text)["portfolio"] == tomllib.loads(written)["portfolio"]
+    loaded_config = load_config_text(written, tmp_path / "trimtab.toml", "config")
+    assert tomllib.loads(loaded_config.redacted_text)["portfolio"] == tomllib.loads(written)["portfolio"]

@@ -46,11 +46,11 @@ def read(*args: Any, **kwargs: Any) -> OrdersConfig:
 
 
 def test_prices_and_shares_are_read_in_exact_units() -> None:
-    found = read(
+    levels = read(
         {"entry": "1500.5", "stop_loss": "1200", "take_profit": "150%", "trailing_stop": "1500bps"},
         {"stop_loss": "20%", "absent": "redistribute", "hysteresis": "2%", "entry_above_price": "refuse"},
     )
-    assert found == OrdersConfig(
+    assert levels == OrdersConfig(
         (
             OrderTerms(PORTFOLIO_SUBJECT, OrderKind.STOP_LOSS, None, 2_000),
             OrderTerms(WETH, OrderKind.ENTRY, Fraction(15_005 * 10**5, 10**18), None),
@@ -75,9 +75,9 @@ def test_a_level_without_quotes_is_what_it_is_with_them_and_its_meaning_is_told(
 
 
 def test_an_alert_is_no_order_of_a_simulation_and_off_is_none() -> None:
-    found = read({"alert_above": "0.5%", "alert_below": "off", "entry": "1500"})
-    assert [one.kind for one in found.terms] == [OrderKind.ENTRY, OrderKind.ALERT_ABOVE]
-    assert [one.kind for one in found.without_alerts.terms] == [OrderKind.ENTRY]
+    levels = read({"alert_above": "0.5%", "alert_below": "off", "entry": "1500"})
+    assert [term.kind for term in levels.terms] == [OrderKind.ENTRY, OrderKind.ALERT_ABOVE]
+    assert [term.kind for term in levels.without_alerts.terms] == [OrderKind.ENTRY]
 
 
 def test_without_orders_there_are_none_and_what_is_out_would_wait_as_cash() -> None:
@@ -85,7 +85,7 @@ def test_without_orders_there_are_none_and_what_is_out_would_wait_as_cash() -> N
 
 
 @pytest.mark.parametrize(
-    ("asset", "whole", "said"),
+    ("asset", "whole", "reason"),
     [
         ({"stop_loss": 0.2}, None, "0.2 is ambiguous"),
         ({"stop_loss": 0}, None, "0 is ambiguous"),
@@ -111,10 +111,10 @@ def test_without_orders_there_are_none_and_what_is_out_would_wait_as_cash() -> N
         (None, {"absent": "hold"}, "portfolio.orders.absent"),
     ],
 )
-def test_what_could_never_act_is_refused_by_name(asset: dict[str, Any] | None, whole: dict[str, Any] | None, said: str) -> None:
+def test_what_could_never_act_is_refused_by_name(asset: dict[str, Any] | None, whole: dict[str, Any] | None, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(text(asset, whole))
-    assert said in caught.value.message
+    assert reason in caught.value.message
 
 
 @pytest.mark.parametrize("kind", ["entry", "stop_loss", "take_profit", "trailing_stop", "alert_above"])
@@ -155,41 +155,41 @@ def test_an_edit_changes_one_level_and_leaves_the_rest_as_its_owner_wrote_it(tmp
 def test_an_edit_that_the_config_would_refuse_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
     path.write_text(text())
-    for subject, levels, said in (
+    for subject, levels, reason in (
         ("USDC", {"stop_loss": "10%"}, "USDC is the numeraire"),
         ("WETH", {"stop_loss": "1500", "entry": "1400"}, "is not below entry"),
         ("DOGE", {"stop_loss": "1500"}, "'DOGE' is not an asset"),
         ("portfolio", {"entry": "10%"}, "unknown key"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=reason):
             edit_order_levels(path, subject, levels)
     assert path.read_text() == text()
 
 
 def test_the_owner_confirms_his_orders_in_words() -> None:
     config = parse_config(text({"stop_loss": "1200", "trailing_stop": "15%"}, {"stop_loss": "20%", "absent": "redistribute"}))
-    said = conditional_orders.format_orders(build_portfolio(config, TOKENS))
-    assert mentions(said, "portfolio 20%", "WETH 1200 USDC", "WETH 15%", "redistribute", "hysteresis 1%")
+    orders_text = conditional_orders.format_orders(build_portfolio(config, TOKENS))
+    assert mentions(orders_text, "portfolio 20%", "WETH 1200 USDC", "WETH 15%", "redistribute", "hysteresis 1%")
     assert conditional_orders.format_orders(build_portfolio(parse_config(text()), TOKENS)) == ""
 
 
 @pytest.mark.parametrize(
-    ("asset", "whole", "said"),
+    ("asset", "whole", "reason"),
     [
         ({"entry": "1500"}, None, "portfolio.assets.WETH.entry: strategies do not support entries"),
         ({"stop_loss": "10%"}, {"absent": "redistribute"}, "portfolio.orders.absent: strategies keep"),
         ({"stop_loss": "10%"}, {"stop_loss": "20%"}, ""),
     ],
 )
-def test_strategies_know_exits_into_cash_alone(asset: dict[str, Any], whole: dict[str, Any] | None, said: str) -> None:
-    one = '[[strategies]]\nname = "a"\nshare = "50%"\nfloor = "0%"\nallocator = "equal"\nhealth = "off"\n'
-    written_out = f'{text(asset, whole)}\n{one}{one.replace(chr(34) + "a", chr(34) + "b")}[split]\nrelative = "20%"\n'
-    if not said:
+def test_strategies_know_exits_into_cash_alone(asset: dict[str, Any], whole: dict[str, Any] | None, reason: str) -> None:
+    strategy_text = '[[strategies]]\nname = "a"\nshare = "50%"\nfloor = "0%"\nallocator = "equal"\nhealth = "off"\n'
+    written_out = f'{text(asset, whole)}\n{strategy_text}{strategy_text.replace(chr(34) + "a", chr(34) + "b")}[split]\nrelative = "20%"\n'
+    if not reason:
         assert len(parse_config(written_out).strategies) == 2
         return
     with pytest.raises(ConfigError) as caught:
         parse_config(written_out)
-    assert said in caught.value.message
+    assert reason in caught.value.message
 
 
 def test_an_edit_while_an_implausible_level_is_confirmed_is_kept(tmp_path: Path) -> None:

@@ -11,22 +11,22 @@ from agent.config.pace import build_pace, pace_text
 from agent.errors import ConfigError
 from agent.model import ExecutionPace, ExecutionStyle
 from tests.support.configs.pace import LIMIT, ROUNDS, TWAP
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.text import mentions, raises_field
 
 
 def written(keys: dict[str, str]) -> str:
     """The template with these keys in [execution]."""
-    head, tail = text().split("[execution]\n", 1)
+    head, tail = config_text().split("[execution]\n", 1)
     tail = tail.replace('style = "market"', "# market", 1)
     return head + "[execution]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items()) + tail
 
 
 def test_the_template_trades_at_the_market_and_tells_every_other_key() -> None:
-    config = parse_config(text())
+    config = parse_config(config_text())
     assert build_pace(config) == ExecutionPace()
     assert pace_text(config) == "market"
-    commented = text().split("[execution]")[1].split("[lp]")[0]
+    commented = config_text().split("[execution]")[1].split("[lp]")[0]
     assert all(f"# {key} = " in commented for style in (ROUNDS, TWAP, LIMIT) for key in style if key not in ("style", "over"))
     assert 'over = "6h"' in commented
 
@@ -82,6 +82,6 @@ def test_strategies_over_one_wallet_are_corrected_at_once() -> None:
         f'\n[[strategies]]\nname = "{name}"\nshare = "50%"\nfloor = "0%"\nallocator = "equal"\nhealth = "off"\n' for name in ("one", "two")
     )
     split = '[split]\nrelative = "20%"\n'
-    parse_config(text() + two + split)
+    parse_config(config_text() + two + split)
     with raises_field("execution.style", "strategies"):
         parse_config(written(TWAP) + two + split)

@@ -21,8 +21,7 @@ from agent.config.weights import build_allocator
 from agent.errors import ConfigError
 from tests.support.configs.keys import BASES, PLACES, Path_
 from tests.support.configs.lp_targets import REFS
-from tests.support.configs.samples import config_text as text
-from tests.support.configs.samples import tokens
+from tests.support.configs.samples import config_text, tokens
 from tests.support.samples import examples
 
 FOLDER = Path(tempfile.mkdtemp())
@@ -75,12 +74,12 @@ def attempt(document: str) -> str:
     try:
         everything(parse_config(document))
     except ConfigError as error:
-        said = str(error)
+        message = str(error)
         assert error.message
         assert error.exit_code == 2
-        assert len(said) < LONGEST
-        assert said.replace("\n", "").isprintable(), ascii(said)
-        return said
+        assert len(message) < LONGEST
+        assert message.replace("\n", "").isprintable(), ascii(message)
+        return message
     return ""
 
 
@@ -99,10 +98,10 @@ def test_a_value_of_any_kind_in_any_place_loads_or_is_named(where: tuple[dict[st
         written = tomlkit.dumps(document)
     except (ValueError, TypeError):
         return  # TOML cannot write it
-    said = attempt(written)
-    if said and "not valid TOML" not in said:
+    intent = attempt(written)
+    if intent and "not valid TOML" not in intent:
         named = [str(part) for part in place if isinstance(part, str)]
-        assert any(part in said for part in named), f"{place}: {said}"
+        assert any(part in intent for part in named), f"{place}: {intent}"
 
 
 @given(st.sampled_from(PLACES), st.sampled_from(["remove", "rename", "add"]), TEXT)
@@ -121,9 +120,9 @@ def test_a_missing_or_unknown_key_loads_or_is_named(where: tuple[dict[str, Any],
         moved = table.pop(place[-1])
     if how != "remove":
         table[new] = moved if how == "rename" else 1
-    said = attempt(tomlkit.dumps(document))
+    intent = attempt(tomlkit.dumps(document))
     if how == "remove":
-        assert not said or str(place[-1]) in said or any(str(part) in said for part in place), said
+        assert not intent or str(place[-1]) in intent or any(str(part) in intent for part in place), intent
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])) | st.binary().map(lambda raw: raw.decode("latin-1")))
@@ -133,7 +132,7 @@ def test_any_text_at_all_is_refused_in_words(document: str) -> None:
 
 @given(st.data())
 def test_a_template_with_some_characters_changed_loads_or_is_refused(data: st.DataObject) -> None:
-    whole = text()
+    whole = config_text()
     at = data.draw(st.integers(0, len(whole)))
     attempt(whole[:at] + data.draw(TEXT) + whole[data.draw(st.integers(at, min(len(whole), at + 40))) :])
 

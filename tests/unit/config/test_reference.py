@@ -15,20 +15,20 @@ from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.model import CodeHash
 from agent.wiring.transactor import require_sendable
+from tests.support.constants import WALLET
 from tests.support.text import mentions
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
 
 
 def text(chain_id: int = 1, *changes: tuple[str, str]) -> str:
     """The template of that chain, with lines that match replaced."""
     assets = [TemplateAsset(t.symbol, t.address, "50%", t.feed) for t in (WETH, USDC)]
-    found = render_config(replace(ETHEREUM_PRESET, chain_id=chain_id), WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    config = render_config(replace(ETHEREUM_PRESET, chain_id=chain_id), WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
     for pattern, new in changes:
-        found, times = re.subn(pattern, new, found, count=1, flags=re.M)
+        config, times = re.subn(pattern, new, config, count=1, flags=re.M)
         assert times == 1, pattern
-    return found
+    return config
 
 
 def refused(chain_id: int, *changes: tuple[str, str]) -> str:

@@ -15,49 +15,46 @@ from agent.config.strategies import build_split, with_allocators
 from agent.errors import ConfigError
 from agent.layers.strategies.state import CapitalSplit, StrategyHealthRule
 from agent.model import Destination, Every, NoTradeZone, Threshold
-from tests.support.configs.liquidity import V2 as POSITION
-from tests.support.configs.lp_targets import V2 as LIQUIDITY
+from tests.support.configs.liquidity import V2
+from tests.support.configs.lp_targets import V2_TARGET
 from tests.support.configs.pace import LIMIT, ROUNDS, TWAP
-from tests.support.configs.samples import USDC, WETH, tokens
-from tests.support.configs.samples import config_text as text
-from tests.support.configs.strategies import CARRY, HEALTH, TREND
-from tests.support.configs.strategies import config_with_strategies as tables
+from tests.support.configs.samples import USDC_PRESET, WETH_PRESET, config_text, tokens
+from tests.support.configs.strategies import CARRY, HEALTH, TREND, config_with_strategies
+from tests.support.constants import DAY_S
 from tests.support.text import mentions
-
-DAY_S = 86_400
 
 
 def built(*parts: dict[str, str], split: str = 'relative = "20%"') -> CapitalSplit:
-    found = build_split(parse_config(tables(*parts, split=split)))
-    assert found is not None
-    return found
+    capital_split = build_split(parse_config(config_with_strategies(*parts, split=split)))
+    assert capital_split is not None
+    return capital_split
 
 
 def error(*parts: dict[str, str], split: str = 'relative = "20%"') -> str:
     with pytest.raises(ConfigError) as caught:
-        parse_config(tables(*parts, split=split))
+        parse_config(config_with_strategies(*parts, split=split))
     return str(caught.value)
 
 
 def test_what_a_strategy_does_not_say_is_that_of_the_policy() -> None:
-    found = built(TREND | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"', "destination": '"halfway"'}, CARRY)
-    trend, carry = found.strategies
+    split = built(TREND | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"', "destination": '"halfway"'}, CARRY)
+    trend, carry = split.strategies
     assert (trend.trigger, trend.destination, trend.cooldown_s) == (Every(7 * DAY_S), Destination.HALFWAY, 2 * DAY_S)
     assert (carry.trigger, carry.destination, carry.cooldown_s) == (Threshold(None, 1_000), Destination.TARGET, 3_600)
-    assert trend.weights_bps == ((WETH.address, 7_000), (USDC.address, 3_000))
-    assert carry.weights_bps == ((WETH.address, 5_000), (USDC.address, 5_000))
+    assert trend.weights_bps == ((WETH_PRESET.address, 7_000), (USDC_PRESET.address, 3_000))
+    assert carry.weights_bps == ((WETH_PRESET.address, 5_000), (USDC_PRESET.address, 5_000))
     assert (trend.share_bps, trend.floor_bps, carry.share_bps) == (6_000, 1_000, 4_000)
     assert trend.health == StrategyHealthRule(500, 800, 30 * DAY_S, 30 * DAY_S, 14 * DAY_S)
     assert carry.health is None
-    assert found.band == Threshold(None, 2_000)
+    assert split.band == Threshold(None, 2_000)
 
 
 def test_without_strategies_the_wallet_is_one() -> None:
-    assert build_split(parse_config(text())) is None
+    assert build_split(parse_config(config_text())) is None
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "reason"),
     [
         ((TREND, CARRY | {"share": '"30%"'}), "strategies: shares sum to 90%, not 100%"),
         ((TREND | {"weights": '{ WETH = "70%", DOGE = "30%" }'}, CARRY), "strategies.trend.weights: DOGE is not an asset"),
@@ -78,8 +75,8 @@ def test_without_strategies_the_wallet_is_one() -> None:
         (({key: value for key, value in TREND.items() if key != "floor"}, CARRY), "strategies.trend.floor: missing"),
     ],
 )
-def test_mistakes_are_named(parts: tuple[dict[str, str], ...], said: str) -> None:
-    assert said in error(*parts)
+def test_mistakes_are_named(parts: tuple[dict[str, str], ...], reason: str) -> None:
+    assert reason in error(*parts)
 
 
 ALLOCATOR = (
@@ -90,14 +87,16 @@ ALLOCATOR = (
 
 def test_an_allocator_of_a_strategy_is_that_of_a_portfolio_with_its_weights() -> None:
     equal = '{ kind = "equal", every = "7d", keep = "30d", churn = "1%", until_chosen = "targets" }'
-    config = parse_config(tables(TREND | {"allocator": equal}, CARRY))
+    config = parse_config(config_with_strategies(TREND | {"allocator": equal}, CARRY))
     portfolio = build_portfolio(config, tokens())
-    found = with_allocators(config, build_split(config), portfolio, Path())
-    assert found is not None
-    assert [one.allocator is None for one in found.strategies] == [False, True]
-    assert found.strategies[0].weights_bps == ((WETH.address, 7_000), (USDC.address, 3_000)), "what counts until the first choice"
+    capital_split = with_allocators(config, build_split(config), portfolio, Path())
+    assert capital_split is not None
+    assert [strategy.allocator is None for strategy in capital_split.strategies] == [False, True]
+    assert capital_split.strategies[0].weights_bps == ((WETH_PRESET.address, 7_000), (USDC_PRESET.address, 3_000)), (
+        "what counts until the first choice"
+    )
     limited = equal.replace(" }", ', max_change = "5%" }')
-    limited_config = parse_config(tables(TREND | {"allocator": limited}, CARRY))
+    limited_config = parse_config(config_with_strategies(TREND | {"allocator": limited}, CARRY))
     limited_split = with_allocators(limited_config, build_split(limited_config), portfolio, Path())
     assert limited_split is not None
     assert [part.allocator and part.allocator.max_change_bps for part in limited_split.strategies] == [500, None]
@@ -119,34 +118,34 @@ RISK = 'risk = { volatilities = { WETH = "80%", USDC = "1%" }, correlation = "0%
 TRIGGER, DESTINATION = 'trigger = { kind = "threshold", relative = "10%" }', 'destination = "target"'
 WHOLE = {
     "zone": (
-        lambda made: made.replace(TRIGGER, f"trigger = {ZONE}\n{RISK}", 1).replace(DESTINATION, "", 1),
+        lambda config: config.replace(TRIGGER, f"trigger = {ZONE}\n{RISK}", 1).replace(DESTINATION, "", 1),
         "policy.trigger: a zone with a horizon weighs the whole wallet",
         "use another trigger",
     ),
     "after-tax": (
-        lambda made: made.replace(TRIGGER, 'trigger = { kind = "tracking", after_tax = true }', 1).replace(DESTINATION, "", 1),
+        lambda config: config.replace(TRIGGER, 'trigger = { kind = "tracking", after_tax = true }', 1).replace(DESTINATION, "", 1),
         "policy.trigger: after_tax weighs the lots of the whole wallet",
         "use another trigger",
     ),
-    "risk": (lambda made: made.replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1), "policy.risk: without a trigger", "remove [policy.risk]"),
+    "risk": (lambda config: config.replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1), "policy.risk: without a trigger", "remove [policy.risk]"),
     "allocator": (
-        lambda made: f'{made}[portfolio.weights]\nkind = "equal"\nevery = "7d"\nkeep = "30d"\nchurn = "1%"\nuntil_chosen = "targets"\n',
+        lambda config: f'{config}[portfolio.weights]\nkind = "equal"\nevery = "7d"\nkeep = "30d"\nchurn = "1%"\nuntil_chosen = "targets"\n',
         "portfolio.weights: equal, the allocator of the whole portfolio,",
         "make it the allocator of a strategy",
     ),
     "positions": (
-        lambda made: made.replace("\n[reference]", f"\n[[portfolio.positions]]\n{POSITION}[reference]", 1),
+        lambda config: config.replace("\n[reference]", f"\n[[portfolio.positions]]\n{V2}[reference]", 1),
         "portfolio.positions: 1 of them",
         "remove [[portfolio.positions]]",
     ),
     "liquidity": (
-        lambda made: made.replace("\n[store]", f"\n[[lp.targets]]\n{LIQUIDITY}[store]", 1),
+        lambda config: config.replace("\n[store]", f"\n[[lp.targets]]\n{V2_TARGET}[store]", 1),
         "lp.targets: 1 of them",
         "remove [[lp.targets]]",
     ),
     **{
         style["style"]: (
-            lambda made, style=style: _paced(made, style),
+            lambda config, style=style: _paced(config, style),
             f"execution.style: {style['style'].strip(chr(34))}, whose slices",
             'write style = "market" and remove the keys of other styles, or remove [[strategies]]',
         )
@@ -155,16 +154,16 @@ WHOLE = {
 }
 
 
-def _paced(made: str, keys: dict[str, str]) -> str:
-    head, tail = made.split("[execution]\n", 1)
+def _paced(config: str, keys: dict[str, str]) -> str:
+    head, tail = config.split("[execution]\n", 1)
     return head + "[execution]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items()) + tail.replace('style = "market"', "", 1)
 
 
-@pytest.mark.parametrize(("changed", "said", "remedy"), WHOLE.values(), ids=WHOLE)
-def test_what_decides_for_the_whole_wallet_does_not_go_with_strategies(changed: Callable[[str], str], said: str, remedy: str) -> None:
+@pytest.mark.parametrize(("changed", "reason", "remedy"), WHOLE.values(), ids=WHOLE)
+def test_what_decides_for_the_whole_wallet_does_not_go_with_strategies(changed: Callable[[str], str], reason: str, remedy: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_config(changed(tables(TREND, CARRY)))
-    assert said in str(caught.value)
+        parse_config(changed(config_with_strategies(TREND, CARRY)))
+    assert reason in str(caught.value)
     assert remedy in str(caught.value)
 
 
@@ -175,36 +174,40 @@ def test_a_zone_with_a_horizon__or_a_rule_that_counts_tax__is_no_trigger_of_a_st
 
 
 def test_tracking_of_one_strategy_or_of_the_policy_has_its_destination_and_the_risk_of_the_config() -> None:
-    def destinations(made: str) -> dict[str, Destination]:
-        split = build_split(parse_config(config_text))
+    def destinations(config: str) -> dict[str, Destination]:
+        split = build_split(parse_config(file_text))
         assert split is not None
         return {strategy.name: strategy.destination for strategy in split.strategies}
 
     strict = TREND | {"trigger": '{ kind = "tracking", strictness = "strict" }'}
-    config_text = tables(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1)
-    assert destinations(config_text) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
-    split = build_split(parse_config(config_text))
+    file_text = config_with_strategies(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK}", 1)
+    assert destinations(file_text) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
+    split = build_split(parse_config(file_text))
     assert split is not None
     trigger = split.strategies[0].trigger
     assert isinstance(trigger, NoTradeZone)
-    assert (trigger.risk.cost_bps, dict(trigger.risk.volatilities_bps)) == (Fraction(3, 2), {WETH.address: 8_000, USDC.address: 100})
-    tracked = text().replace(TRIGGER, 'trigger = { kind = "tracking" }', 1).replace(DESTINATION, "", 1)
+    assert (trigger.risk.cost_bps, dict(trigger.risk.volatilities_bps)) == (
+        Fraction(3, 2),
+        {WETH_PRESET.address: 8_000, USDC_PRESET.address: 100},
+    )
+    tracked = config_text().replace(TRIGGER, 'trigger = { kind = "tracking" }', 1).replace(DESTINATION, "", 1)
     banded = CARRY | {"trigger": '{ kind = "threshold", relative = "10%" }'}
-    config_text = tables(TREND, banded).replace(text(), tracked, 1)
-    assert destinations(config_text) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
+    file_text = config_with_strategies(TREND, banded).replace(config_text(), tracked, 1)
+    assert destinations(file_text) == {"trend": Destination.ZONE, "carry": Destination.TARGET}
     with pytest.raises(ConfigError, match="'DOGE' is not an asset"):
-        parse_config(tables(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK.replace('WETH', 'DOGE')}", 1))
+        parse_config(config_with_strategies(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK.replace('WETH', 'DOGE')}", 1))
 
 
 def test_what_binds_each_strategy_is_told_before_anything_is_sent() -> None:
-    config = parse_config(tables(TREND, CARRY | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"'}))
-    told = binding_parameters(config, build_portfolio(config, tokens()), "0xrouter")
-    assert mentions(told["strategy trend"], "60%", "10%", "WETH 70%, USDC 30%")
-    assert mentions(told["strategy trend"], "30 d", "0.5", "0.8", "14 d")
-    assert "every 7 d" in told["strategy carry"]
-    assert "cooldown 2 d" in told["strategy carry"]
-    assert "health off" in told["strategy carry"]
-    assert mentions(told["split"], "20%")
+    config = parse_config(config_with_strategies(TREND, CARRY | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"'}))
+    text_by_name = binding_parameters(config, build_portfolio(config, tokens()), "0xrouter")
+    assert mentions(text_by_name["strategy trend"], "60%", "10%", "WETH 70%, USDC 30%")
+    assert mentions(text_by_name["strategy trend"], "30 d", "0.5", "0.8", "14 d")
+    assert "every 7 d" in text_by_name["strategy carry"]
+    assert "cooldown 2 d" in text_by_name["strategy carry"]
+    assert "health off" in text_by_name["strategy carry"]
+    assert mentions(text_by_name["split"], "20%")
     assert not any(
-        name.startswith("strategy") for name in binding_parameters(parse_config(text()), build_portfolio(config, tokens()), "0xrouter")
+        name.startswith("strategy")
+        for name in binding_parameters(parse_config(config_text()), build_portfolio(config, tokens()), "0xrouter")
     )

@@ -18,9 +18,9 @@ from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, StagedTrigg
 from agent.policy.triggers.rules import NOTATIONS, RULES
 from agent.units import Token
 from tests.support.bands import with_bands
+from tests.support.constants import WALLET
 from tests.support.text import mentions
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
 TEMPLATE = 'trigger = { kind = "threshold", relative = "10%" }'
 ONLY = '# only = "sell" '
@@ -31,11 +31,11 @@ REVIEW = 'kind = "review", review_cron = "0 9 1 * *", execute_cron = "0 9 1 1,4,
 
 def text(trigger: str, *changes: tuple[str, str]) -> str:
     assets = [TemplateAsset("WETH", WETH.address, "50%", WETH.feed), TemplateAsset("USDC", USDC.address, "50%", USDC.feed)]
-    found = with_bands(render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
+    changed_bands = with_bands(render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     for old, new in ((TEMPLATE, f"trigger = {trigger}"), *changes):
-        assert old in found, old
-        found = found.replace(old, new, 1)
-    return found
+        assert old in changed_bands, old
+        changed_bands = changed_bands.replace(old, new, 1)
+    return changed_bands
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_a_trigger_is_read_and_told_in_words(written: str, expected: Trigger, wo
     config = parse_config(text(written))
     assert build_policy(config).trigger == expected
     tokens = {WETH.address: Token(WETH.address, "weth", 18), USDC.address: Token(USDC.address, "usdc", 6)}
-    told = binding_parameters(config, build_portfolio(config, tokens), "0x")
-    assert (told["trigger"], told["only"], told["bands of single assets"]) == (words, "both sides", "none")
+    parameters = binding_parameters(config, build_portfolio(config, tokens), "0x")
+    assert (parameters["trigger"], parameters["only"], parameters["bands of single assets"]) == (words, "both sides", "none")
 
 
 def test_an_asset_may_have_its_own_band_and_the_owner_confirms_it() -> None:
@@ -195,7 +195,7 @@ def test_the_page_lists_every_kind_with_its_keys() -> None:
     page = (Path(__file__).parents[3] / "docs" / "triggers.md").read_text(encoding="utf-8")
     lines = [line.split("|")[1:3] for line in page.split("## Kinds")[1].split("```toml")[0].splitlines() if line.startswith("| `")]
     listed = {kind.strip(" `"): set(re.findall(r"`(\w+)`", keys)) for kind, keys in lines}
-    assert listed == {kind: {*one.keys} for kind, one in NOTATIONS.items()}
+    assert listed == {kind: {*notation.keys} for kind, notation in NOTATIONS.items()}
 
 
 def test_every_class_of_triggers_has_its_rules() -> None:

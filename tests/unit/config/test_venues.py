@@ -8,8 +8,7 @@ import pytest
 
 from agent.config.load import parse_config
 from agent.errors import ConfigError
-from tests.support.configs.samples import config_error as error
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_error, config_text
 from tests.support.text import raises_field
 
 WETH = "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2"
@@ -29,10 +28,10 @@ FORK = {"kind": "uniswap_v2", "label": "sushi", "factory": SUSHI, "router": SUSH
 
 
 def test_several_deployments_of_a_kind_have_labels_and_names_of_their_own() -> None:
-    config = parse_config(text(table(**FORK), ATOMIC))
+    config = parse_config(config_text(table(**FORK), ATOMIC))
     assert [venue.name for venue in config.venues] == ["uniswap_v2", "uniswap_v3", "uniswap_v2/sushi"]
     assert config.venues[2].fee_pips == 0
-    dear = parse_config(text(table(**FORK, fee="0.25%"), ATOMIC))
+    dear = parse_config(config_text(table(**FORK, fee="0.25%"), ATOMIC))
     assert dear.venues[2].fee_pips == 2_500
 
 
@@ -52,16 +51,16 @@ def test_several_deployments_of_a_kind_have_labels_and_names_of_their_own() -> N
 def test_a_mistake_is_named(keys: dict[str, Any], words: str) -> None:
     changed = {key: value for key, value in (FORK | keys).items() if value is not None}
     with pytest.raises(ConfigError) as caught:
-        parse_config(text(table(**changed), ATOMIC))
+        parse_config(config_text(table(**changed), ATOMIC))
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("keys", [FORK, {"kind": "uniswap_v2", "label": "x", "factory": SUSHI, "router": SUSHI_ROUTER, "fee": "0.25%"}])
 def test_swap_router_02_trades_at_no_fork(keys: dict[str, str]) -> None:
-    assert "execution.router swap_router_02 does not trade there" in error(table(**keys))
+    assert "execution.router swap_router_02 does not trade there" in config_error(table(**keys))
     pancake = {"kind": "pancake_v3", "factory": SUSHI, "deployer": SUSHI_ROUTER, "quoter": SUSHI}
     with raises_field("venues.pancake_v3", "does not trade there"):
-        parse_config(text(("\n[policy]\n", table(**pancake)[1].replace("\n\n[policy]", "\nfee_tiers = [500]\n\n[policy]"))))
+        parse_config(config_text(("\n[policy]\n", table(**pancake)[1].replace("\n\n[policy]", "\nfee_tiers = [500]\n\n[policy]"))))
 
 
 V4 = {"kind": "uniswap_v4", "factory": SUSHI, "quoter": SUSHI_ROUTER}
@@ -82,13 +81,13 @@ V4 = {"kind": "uniswap_v4", "factory": SUSHI, "quoter": SUSHI_ROUTER}
 def test_pools_of_v4_are_named_by_static_fees_and_neutral_hooks(tiers: list[list[int]], keys: dict[str, str], words: str) -> None:
     before, after = table(**V4, **keys)
     with pytest.raises(ConfigError) as caught:
-        parse_config(text((before, after.replace("\n\n[policy]", f"\ntiers = {tiers}\n\n[policy]")), ATOMIC))
+        parse_config(config_text((before, after.replace("\n\n[policy]", f"\ntiers = {tiers}\n\n[policy]")), ATOMIC))
     assert words in str(caught.value)
 
 
 def test_pools_of_the_native_coin_are_beside_its_wrapped_form_alone() -> None:
     before, after = table(**V4 | {"kind": "uniswap_v4_native"})
     native = (before, after.replace("\n\n[policy]", "\ntiers = [[500, 10]]\n\n[policy]"))
-    assert parse_config(text(native, ATOMIC)).venues[2].name == "uniswap_v4_native"
+    assert parse_config(config_text(native, ATOMIC)).venues[2].name == "uniswap_v4_native"
     with raises_field("venues.uniswap_v4_native", "while the native coin is an asset"):
-        parse_config(text(native, ATOMIC, (f'address = "{WETH}"', 'address = "native"')))
+        parse_config(config_text(native, ATOMIC, (f'address = "{WETH}"', 'address = "native"')))

@@ -13,16 +13,14 @@ from agent.config.load import load_config, parse_config
 from agent.config.weights import allocator_sentences, build_allocator, supply_tokens, without_max_change
 from agent.errors import ConfigError
 from agent.model import AllocationMethod, AllocatorConfig, InitialWeights, TokenSupply, WeightLimit
-from tests.support.configs.samples import USDC, WETH
-from tests.support.configs.weights import CAPS, RETURNS, WBTC, config_text, mistake, portfolio_of
-from tests.support.configs.weights import allocator_config as built
+from tests.support.configs.samples import USDC_PRESET, WETH_PRESET
+from tests.support.configs.weights import CAPS, RETURNS, WBTC, allocator_config, config_text, mistake, portfolio_of
+from tests.support.constants import DAY_S
 from tests.support.text import mentions
-
-DAY_S = 86_400
 
 
 def test_an_allocator_reaches_the_model_with_everything_by_address() -> None:
-    assert built(RETURNS) == AllocatorConfig(
+    assert allocator_config(RETURNS) == AllocatorConfig(
         method=AllocationMethod.HRP,
         every_s=7 * DAY_S,
         window_s=90 * DAY_S,
@@ -32,8 +30,8 @@ def test_an_allocator_reaches_the_model_with_everything_by_address() -> None:
         max_overdue_s=14 * DAY_S,
         churn_bps=100,
         initial_weights=InitialWeights.TARGETS,
-        fixed_tokens=(USDC.address,),
-        limits=(WeightLimit(WETH.address, 1_000, 6_000), WeightLimit(WBTC.address, 0, 4_500)),
+        fixed_tokens=(USDC_PRESET.address,),
+        limits=(WeightLimit(WETH_PRESET.address, 1_000, 6_000), WeightLimit(WBTC.address, 0, 4_500)),
         max_change_bps=2_000,
     )
 
@@ -55,12 +53,12 @@ EQUAL = 'kind = "equal"\nevery = "7d"\nkeep = "7d"\nchurn = "1%"\nuntil_chosen =
     ],
 )
 def test_a_jump_of_a_weight_is_limited_wherever_prices_decide_it(weights: str, limit_bps: int | None) -> None:
-    assert built(weights).max_change_bps == limit_bps
+    assert allocator_config(weights).max_change_bps == limit_bps
     config = parse_config(config_text(weights))
     assert ("wait for the owner" in allocator_sentences(config.portfolio)) is (limit_bps is not None)
     simulated = without_max_change(config)
     assert build_allocator(simulated.portfolio.weights, portfolio_of(config), Path(), chain_id=1) == replace(
-        built(weights), max_change_bps=None
+        allocator_config(weights), max_change_bps=None
     )
 
 
@@ -76,7 +74,7 @@ def test_a_simulation_has_no_owner_to_wait_for(tmp_path: Path) -> None:
 def test_without_the_table_targets_are_those_of_the_assets_as_ever() -> None:
     config = parse_config(config_text('kind = "fixed"\n').replace('[portfolio.weights]\nkind = "fixed"\n', ""))
     assert build_allocator(config.portfolio.weights, portfolio_of(config), Path(), chain_id=config.chain.chain_id) is None
-    assert built('kind = "fixed"\n').method is AllocationMethod.FIXED
+    assert allocator_config('kind = "fixed"\n').method is AllocationMethod.FIXED
 
 
 @pytest.mark.parametrize("key", ["every", "window", "step", "min_history", "max_age", "keep", "churn", "until_chosen"])
@@ -85,7 +83,7 @@ def test_what_decides_money_has_no_default(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "changes", "said"),
+    ("weights", "changes", "reason"),
     [
         (CAPS, [("window", '"90d"')], "window: not a key of kind market_cap"),
         (RETURNS, [("supplies", '"a.csv"')], "supplies: not a key of kind hrp"),
@@ -110,31 +108,31 @@ def test_what_decides_money_has_no_default(key: str) -> None:
         (RETURNS, [("limits", '{ WETH = { min = "90%" } }')], "they allow 90%"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_remedy(weights: str, changes: list[tuple[str, str | None]], said: str) -> None:
-    assert said in mistake(weights, *changes)
+def test_what_does_not_fit_is_refused_with_the_remedy(weights: str, changes: list[tuple[str, str | None]], reason: str) -> None:
+    assert reason in mistake(weights, *changes)
 
 
 def test_the_numeraire_may_be_free_where_no_volatility_is_asked_for() -> None:
-    found = built('kind = "equal"\nevery = "7d"\nkeep = "7d"\nchurn = "0%"\nuntil_chosen = "wait"\n')
-    assert found.fixed_tokens == ()
-    assert [(one.low_bps, one.high_bps) for one in found.limits] == [(0, 10_000)] * 3
+    allocator = allocator_config('kind = "equal"\nevery = "7d"\nkeep = "7d"\nchurn = "0%"\nuntil_chosen = "wait"\n')
+    assert allocator.fixed_tokens == ()
+    assert [(limit.low_bps, limit.high_bps) for limit in allocator.limits] == [(0, 10_000)] * 3
 
 
 def test_supplies_come_from_a_file_beside_the_config_and_only_the_others_are_asked_of_the_chain(tmp_path: Path) -> None:
     (tmp_path / "supplies.csv").write_text("symbol,supply,as_of\nWBTC,19850000.5,2026-11-01\n")
-    found = built(CAPS, tmp_path)
-    assert found.supplies == (
+    allocator = allocator_config(CAPS, tmp_path)
+    assert allocator.supplies == (
         TokenSupply(WBTC.address, 1_985_000_050_000_000, "supplies.csv of 2026-11-01", 1_793_491_200, 1_793_491_200 + 90 * 86_400),
     )
     config = parse_config(config_text(CAPS))
     portfolio = portfolio_of(config)
-    assert supply_tokens(replace(portfolio, allocator=found)) == (WETH.address,)
-    assert supply_tokens(replace(portfolio, allocator=built(RETURNS))) == ()
+    assert supply_tokens(replace(portfolio, allocator=allocator)) == (WETH_PRESET.address,)
+    assert supply_tokens(replace(portfolio, allocator=allocator_config(RETURNS))) == ()
     assert supply_tokens(portfolio) == ()
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "reason"),
     [
         ("symbol,supply\nBTC,1\n", "line 2: 'BTC' is not an asset"),
         ("symbol,supply\nWBTC,1\nWBTC,2\n", "line 3: WBTC is given twice"),
@@ -145,21 +143,21 @@ def test_supplies_come_from_a_file_beside_the_config_and_only_the_others_are_ask
         (None, "cannot be read"),
     ],
 )
-def test_a_file_of_supplies_that_cannot_be_used_is_refused_by_line(tmp_path: Path, content: str | None, said: str) -> None:
+def test_a_file_of_supplies_that_cannot_be_used_is_refused_by_line(tmp_path: Path, content: str | None, reason: str) -> None:
     if content is not None:
         (tmp_path / "supplies.csv").write_text(content)
     with pytest.raises(ConfigError) as caught:
-        built(CAPS, tmp_path)
-    assert said in str(caught.value)
+        allocator_config(CAPS, tmp_path)
+    assert reason in str(caught.value)
 
 
 def test_the_owner_confirms_the_allocator_with_the_other_parameters() -> None:
     config = parse_config(config_text(RETURNS))
-    told = binding_parameters(config, portfolio_of(config), "0xrouter")["weights"]
-    assert mentions(told, "hrp", "7 d", "1 d", "90 d")
-    assert "USDC fixed" in told
-    assert "WETH 10% to 60%" in told
-    assert "WBTC 0% to 45%" in told
+    weights = binding_parameters(config, portfolio_of(config), "0xrouter")["weights"]
+    assert mentions(weights, "hrp", "7 d", "1 d", "90 d")
+    assert "USDC fixed" in weights
+    assert "WETH 10% to 60%" in weights
+    assert "WBTC 0% to 45%" in weights
     plain = parse_config(config_text('kind = "fixed"\n'))
     assert mentions(binding_parameters(plain, portfolio_of(plain), "0xrouter")["weights"], "fixed")
 
@@ -167,4 +165,4 @@ def test_the_owner_confirms_the_allocator_with_the_other_parameters() -> None:
 def test_the_page_lists_every_kind() -> None:
     page = (Path(__file__).parents[3] / "docs" / "weights.md").read_text(encoding="utf-8")
     listed = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
-    assert listed == [one.value for one in AllocationMethod]
+    assert listed == [method.value for method in AllocationMethod]

@@ -15,10 +15,8 @@ from agent.errors import ConfigError
 from agent.model import Destination, NoTradeZone, TrackingRisk
 from agent.policy import risk as risks
 from tests.support.bands import with_bands
-from tests.support.configs.samples import USDC, WALLET, WETH, tokens
-from tests.support.configs.samples import config_text as text
-from tests.support.configs.zones import RISK, TRIGGER
-from tests.support.configs.zones import config_with_zone as zoned
+from tests.support.configs.samples import USDC_PRESET, WALLET, WETH_PRESET, config_text, tokens
+from tests.support.configs.zones import RISK, TRIGGER, config_with_zone
 from tests.support.text import mentions, raises_field
 
 WBTC = next(token for token in ETHEREUM_PRESET.tokens if token.symbol == "WBTC")
@@ -26,26 +24,28 @@ WBTC = next(token for token in ETHEREUM_PRESET.tokens if token.symbol == "WBTC")
 
 def mistake(**written: object) -> str:
     with pytest.raises(ConfigError) as caught:
-        parse_config(zoned(**written))  # type: ignore[arg-type]  # keywords of zoned
+        parse_config(config_with_zone(**written))  # type: ignore[arg-type]  # keywords of zoned
     return str(caught.value)
 
 
 def three(risk: str) -> str:
     """The same with WBTC as a third asset."""
-    shares = (("WETH", WETH, "40%"), ("WBTC", WBTC, "30%"), ("USDC", USDC, "30%"))
+    shares = (("WETH", WETH_PRESET, "40%"), ("WBTC", WBTC, "30%"), ("USDC", USDC_PRESET, "30%"))
     assets = [TemplateAsset(symbol, token.address, share, token.feed) for symbol, token, share in shares]
-    found = with_bands(render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
-    found = found.replace('trigger = { kind = "threshold", relative = "10%" }', TRIGGER, 1).replace('"target" ', '"zone" ', 1)
-    return found.replace("\n[limits]", f"\n[policy.risk]\n{risk}\n[limits]", 1)
+    changed_bands = with_bands(render_config(ETHEREUM_PRESET, WALLET, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
+    changed_bands = changed_bands.replace('trigger = { kind = "threshold", relative = "10%" }', TRIGGER, 1).replace(
+        '"target" ', '"zone" ', 1
+    )
+    return changed_bands.replace("\n[limits]", f"\n[policy.risk]\n{risk}\n[limits]", 1)
 
 
 THREE = 'volatilities = { WETH = "80%", WBTC = "60%", USDC = "0.5%" }\n'
 
 
 def test_a_zone_reaches_the_model_with_its_risk_by_address() -> None:
-    policy = build_policy(parse_config(zoned()))
-    pair = (WETH.address, USDC.address, 0)
-    expected = TrackingRisk(Fraction(1, 2), 30 * 86_400, ((WETH.address, 8_000), (USDC.address, 50)), (pair,))
+    policy = build_policy(parse_config(config_with_zone()))
+    pair = (WETH_PRESET.address, USDC_PRESET.address, 0)
+    expected = TrackingRisk(Fraction(1, 2), 30 * 86_400, ((WETH_PRESET.address, 8_000), (USDC_PRESET.address, 50)), (pair,))
     assert policy.trigger == NoTradeZone(expected)
     assert policy.destination is Destination.ZONE
     assert risks.aversion(expected) == 2 * Fraction(1, 2) * Fraction(30, 365), "lambda is twice what 1 % of tracking error costs in bps"
@@ -55,7 +55,7 @@ def test_named_correlations_go_before_the_one_for_all_others() -> None:
     config = parse_config(three(THREE + 'correlation = "-10%"\ncorrelations = { "WBTC/WETH" = "85%" }\n'))
     trigger = build_policy(config).trigger
     assert isinstance(trigger, NoTradeZone)
-    order = (WETH.address, WBTC.address, USDC.address)
+    order = (WETH_PRESET.address, WBTC.address, USDC_PRESET.address)
     assert risks.correlations_bps(trigger.risk, order) == [
         [10_000, 8_500, -1_000],
         [8_500, 10_000, -1_000],
@@ -65,10 +65,10 @@ def test_named_correlations_go_before_the_one_for_all_others() -> None:
 
 
 def test_the_owner_confirms_the_risk_with_the_other_parameters() -> None:
-    config = parse_config(zoned())
-    told = binding_parameters(config, build_portfolio(config, tokens()), "0x")
-    assert mentions(told["trigger"], "zone", "0.5 bps", "1%", "30 d")
-    assert mentions(told["risk"], "WETH 80%", "USDC 0.5%", "0%")
+    config = parse_config(config_with_zone())
+    parameters = binding_parameters(config, build_portfolio(config, tokens()), "0x")
+    assert mentions(parameters["trigger"], "zone", "0.5 bps", "1%", "30 d")
+    assert mentions(parameters["risk"], "WETH 80%", "USDC 0.5%", "0%")
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_volatilities_and_correlations_are_possible(written: str, expected: str)
     ("written", "volatilities", "correlations"),
     [
         ("", {}, []),
-        ('volatilities = { WETH = "80%" }\ncorrelation = "0%"\n', {WETH.address: 8_000}, [0]),
-        ('volatilities = { WETH = "80%", USDC = "0.5%" }\n', {WETH.address: 8_000, USDC.address: 50}, []),
+        ('volatilities = { WETH = "80%" }\ncorrelation = "0%"\n', {WETH_PRESET.address: 8_000}, [0]),
+        ('volatilities = { WETH = "80%", USDC = "0.5%" }\n', {WETH_PRESET.address: 8_000, USDC_PRESET.address: 50}, []),
         ('correlations = { "USDC/WETH" = "7%" }\n', {}, [700]),
     ],
     ids=["no table", "one volatility", "no correlation", "one correlation"],
@@ -134,7 +134,7 @@ def test_risk_table__figures_missing__stay_missing_for_the_step(
     written: str, volatilities: dict[str, int], correlations: list[int]
 ) -> None:
     for trigger in (TRIGGER, 'trigger = { kind = "tracking" }'):
-        policy = build_policy(parse_config(zoned(risk=written, trigger=trigger)))
+        policy = build_policy(parse_config(config_with_zone(risk=written, trigger=trigger)))
         assert isinstance(policy.trigger, NoTradeZone)
         assert dict(policy.trigger.risk.volatilities_bps) == volatilities
         assert [bps for *_, bps in policy.trigger.risk.correlations_bps] == correlations
@@ -147,7 +147,7 @@ def test_risk_table__figures_missing__stay_missing_for_the_step(
 def test_tracking__strictness__is_what_tracking_error_costs(strictness: str, cost_bps: Fraction) -> None:
     """λ is 0.3, 1 or 3: twice the cost of 1 % of tracking error."""
     key = f', strictness = "{strictness}"' if strictness else ""
-    config = parse_config(zoned(risk="", trigger=f'trigger = {{ kind = "tracking"{key} }}'))
+    config = parse_config(config_with_zone(risk="", trigger=f'trigger = {{ kind = "tracking"{key} }}'))
     policy = build_policy(config)
     assert policy.trigger == NoTradeZone(TrackingRisk(cost_bps, None, (), ()))
     assert policy.destination is Destination.ZONE
@@ -160,7 +160,7 @@ AFTER_TAX = 'trigger = { kind = "tracking", after_tax = true }'
 
 @pytest.mark.parametrize(("after_tax", "expected"), [("true", True), ("false", False)])
 def test_tracking__after_tax__reaches_the_model_and_the_owner(after_tax: str, expected: bool) -> None:
-    config = parse_config(zoned(risk="", trigger=AFTER_TAX.replace("true", after_tax), changes=(RATE,)))
+    config = parse_config(config_with_zone(risk="", trigger=AFTER_TAX.replace("true", after_tax), changes=(RATE,)))
     assert build_policy(config).trigger == NoTradeZone(TrackingRisk(Fraction(1, 2), None, (), (), after_tax=expected))
     trigger_text = binding_parameters(config, build_portfolio(config, tokens()), "0x")["trigger"]
     assert trigger_text == f"tracking: strictness normal{', after tax' if expected else ''}"
@@ -169,7 +169,9 @@ def test_tracking__after_tax__reaches_the_model_and_the_owner(after_tax: str, ex
 def test_tracking__after_tax_without_a_rate__is_refused_with_what_to_write() -> None:
     message = mistake(risk="", trigger=AFTER_TAX)
     assert mentions(message, "policy.trigger.after_tax", "tax.rate is missing", 'rate = "25%"', "remove after_tax")
-    assert isinstance(build_policy(parse_config(zoned(risk="", trigger=AFTER_TAX.replace("true", "false")))).trigger, NoTradeZone)
+    assert isinstance(
+        build_policy(parse_config(config_with_zone(risk="", trigger=AFTER_TAX.replace("true", "false")))).trigger, NoTradeZone
+    )
 
 
 @pytest.mark.parametrize("trigger", [TRIGGER.replace(" }", ", after_tax = true }"), AFTER_TAX.replace("true", '"25%"')])
@@ -194,7 +196,7 @@ def test_tracking__unknown_strictness__is_refused_with_the_three(strictness: str
     ids=["tracking", "zone", "threshold", "time"],
 )
 def test_destination__not_written__is_that_of_the_trigger(trigger: str, destination: Destination) -> None:
-    written = text(('trigger = { kind = "threshold", relative = "10%" }', trigger), ('destination = "target" ', ""))
+    written = config_text(('trigger = { kind = "threshold", relative = "10%" }', trigger), ('destination = "target" ', ""))
     assert build_policy(parse_config(written)).destination is destination
 
 
@@ -218,4 +220,4 @@ def test_a_zone_needs_a_cost_limit_and_its_own_destination_and_nothing_else_has_
         expected = f'policy.destination: {destination}, but the trigger is a zone (write destination = "zone")'
         assert expected in mistake(destination=destination)
     with raises_field("policy.destination", "zone", "trigger"):
-        parse_config(text(('destination = "target" ', 'destination = "zone" ')))
+        parse_config(config_text(('destination = "target" ', 'destination = "zone" ')))

@@ -250,17 +250,17 @@ def test_a_stopped_portfolio_asks_each_minute_whether_its_owner_resumed_it(monke
 
 
 def test_a_fault_that_passes_is_told_after_five_minutes(monkeypatch: pytest.MonkeyPatch, member: FleetMember, log: io.StringIO) -> None:
-    told: list[TrimtabError] = []
+    errors: list[TrimtabError] = []
 
     def fail(_: FleetMember) -> FakeRun:
         raise Retryable("slow")
 
     opened_with(monkeypatch, fail)
-    monkeypatch.setattr(FleetMember, "_tell_failure", lambda _, failure: told.append(failure))
+    monkeypatch.setattr(FleetMember, "_tell_failure", lambda _, failure: errors.append(failure))
     look(member)
     member._failing_since_s -= fleet_members.FAULT_ALERT_AFTER_S - 30
     look(member)
-    assert told == []
+    assert errors == []
     member._failing_since_s -= 30
     look(member)
-    assert [failure.message for failure in told] == ["slow"]
+    assert [failure.message for failure in errors] == ["slow"]

@@ -24,6 +24,7 @@ from agent.fleet.members import FleetMember, FleetOptions, MemberState
 from agent.fleet.run import FleetRun
 from agent.observe.logs import Redactor
 from agent.wiring import SystemClock
+from tests.support.fakes.clock import FakeClock
 
 WAIT_S = 20
 
@@ -80,7 +81,7 @@ class FakeMember:
         self.closed = True
 
 
-class Exited(Exception):
+class ProcessExited(Exception):
     """Raised in place of the end of the process."""
 
 
@@ -90,7 +91,7 @@ def exit_codes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def end(code: int) -> None:
         codes.append(code)
-        raise Exited
+        raise ProcessExited
 
     monkeypatch.setattr(fleet_run.os, "_exit", end)
     monkeypatch.setattr(fleet_run, "TICK_S", 0.01)
@@ -131,7 +132,7 @@ def test_two_hung_looks_are_given_up_and_the_others_go_on(exit_codes: list[int])
 def test_the_third_hung_look_ends_the_process_for_its_service_manager(exit_codes: list[int]) -> None:
     released = threading.Event()
     members = hung(3, released)
-    with pytest.raises(Exited):
+    with pytest.raises(ProcessExited):
         FleetRun(members, StoppableClock()).run()  # type: ignore[arg-type]  # fakes
     assert exit_codes[0] == 13
     released.set()
@@ -233,17 +234,7 @@ def test_a_look_due_during_a_shared_read_waits_for_the_next_unless_it_is_urgent(
     assert chain.reads == [3], "together, in the read after"
 
 
-class FakeTime:
-    """The time of a test, in place of the module."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-
-class ThreadAtOnce:
+class FakeThread:
     """A thread that does its work when it is started."""
 
     def __init__(self, target: Callable[..., object], args: Sequence[object], **_: object) -> None:
@@ -281,16 +272,16 @@ class SharingMember(FleetMember):
 
 def test_fifty_go_on_being_read_together_and_first_looks_are_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred and fifty that look each minute, for a quarter of an hour; looks last up to five seconds."""
-    clock = FakeTime()
+    clock = FakeClock(1_000)
     for module in (fleet_run, fleet_members, fleet_chains):
-        monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(fleet_run, "threading", SimpleNamespace(Thread=ThreadAtOnce))
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(fleet_run, "threading", SimpleNamespace(Thread=FakeThread))
     monkeypatch.setattr(fleet_run, "FILE_CHECK_S", 1e9)
     looks: list[Callable[[], None]] = []
     monkeypatch.setattr(fleet_run, "_in_thread", looks.append)
 
     def cycle() -> object:
-        clock.now_s += random.uniform(0.1, 5)
+        clock.advance(random.uniform(0.1, 5))
         return Retryable("as a result: the look was made")
 
     chain = FakeChain(lambda: None)
@@ -298,13 +289,13 @@ def test_fifty_go_on_being_read_together_and_first_looks_are_spread(tmp_path: Pa
     fleet_run.spread_starts(members, 60)
     assert [members[number].due_s for number in (0, 49, 50, 149)] == [1_000, 1_000, 1_020, 1_040]
     fleet = FleetRun(members, StoppableClock())
-    fleet._files_checked_s = clock.now_s
+    fleet._files_checked_s = clock.time_s
     for second in range(900):
-        clock.now_s = 1_000.0 + second
+        clock.time_s = 1_000.0 + second
         fleet._begin_due_looks()
         while looks:
             looks.pop()()
-            clock.now_s = 1_000.0 + second
+            clock.time_s = 1_000.0 + second
     late_reads = chain.reads[len(chain.reads) // 2 :]
     assert sum(chain.reads) >= 150 * 13
     assert sum(late_reads) / len(late_reads) >= 45, late_reads

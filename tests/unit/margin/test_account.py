@@ -29,17 +29,17 @@ TIERS = (MarginTier(0, 50_000, 25_000), MarginTier(20_000 * E18, 100_000, 50_000
 
 def test_a_long_gains_and_a_short_loses_when_the_mark_rises() -> None:
     for sign in (1, -1):
-        held = account(10_000, {"ETH": sign * 10 * E18}, market("ETH"))
-        after = margin.with_moved_marks(held, {"ETH": Fraction(1, 10)})
+        margin_account = account(10_000, {"ETH": sign * 10 * E18}, market("ETH"))
+        after = margin.with_moved_marks(margin_account, {"ETH": Fraction(1, 10)})
         assert margin.unrealised_profit_raw(after) == sign * 2_000 * E18
         assert margin.net_notional_raw(after) == sign * 22_000 * E18
-        assert held.positions[0].entry_price == 2_000
+        assert margin_account.positions[0].entry_price == 2_000
 
 
 def test_pending_funding_is_owed_when_positive() -> None:
-    held = account(10_000, {"ETH": E18}, market("ETH"))
-    owing = replace(held, positions=(replace(held.positions[0], funding_pending_raw=7 * E18),))
-    assert margin.account_value_raw(owing) == margin.account_value_raw(held) - 7 * E18
+    margin_account = account(10_000, {"ETH": E18}, market("ETH"))
+    owing = replace(margin_account, positions=(replace(margin_account.positions[0], funding_pending_raw=7 * E18),))
+    assert margin.account_value_raw(owing) == margin.account_value_raw(margin_account) - 7 * E18
     closed = margin.with_trade(owing, "ETH", -E18, 2_000 * E18)
     assert margin.account_value_raw(closed) == margin.account_value_raw(owing)
 
@@ -50,55 +50,55 @@ def test_pending_funding_is_owed_when_positive() -> None:
 )
 def test_the_worst_fill_is_at_the_bound_or_at_a_worse_mark(size: int, bound: int, mark: int, pays: int) -> None:
     """Of a fee of 1 ‰ the larger of the two values counts."""
-    held = replace(account(10_000, {}, market("ETH")), markets=(replace(market("ETH"), mark=Fraction(mark)),))
-    after = after_fill_at_bound(held, PerpOrder("ETH", size * E18, PerpOrderKind.MARKET, bound * E18, is_reduce_only=False))
+    changed_account = replace(account(10_000, {}, market("ETH")), markets=(replace(market("ETH"), mark=Fraction(mark)),))
+    after = after_fill_at_bound(changed_account, PerpOrder("ETH", size * E18, PerpOrderKind.MARKET, bound * E18, is_reduce_only=False))
     fee = max(bound, mark) * E18 // 1_000
-    assert margin.account_value_raw(after) - margin.account_value_raw(held) == (size * mark - pays) * E18 - fee
+    assert margin.account_value_raw(after) - margin.account_value_raw(changed_account) == (size * mark - pays) * E18 - fee
 
 
 @given(st.sampled_from([ONE_TIER, TIERS]), sizes.filter(bool), sizes, st.integers(1, 10**6))
 def test_the_account_is_liquidated_at_its_liquidation_price_and_not_before(
     tiers: tuple[MarginTier, ...], first: int, second: int, collateral: int
 ) -> None:
-    held = account(
+    margin_account = account(
         collateral, {"ETH": first, "BTC": second} if second else {"ETH": first}, market("ETH", 2_000, tiers), market("BTC", 30_000, tiers)
     )
-    if margin.is_liquidatable(held):
+    if margin.is_liquidatable(margin_account):
         return
-    price = margin.liquidation_price(held, "ETH")
+    price = margin.liquidation_price(margin_account, "ETH")
     if price is None:
-        assert not margin.is_liquidatable(margin.with_moved_marks(held, {"ETH": Fraction(-1) if first > 0 else Fraction(0)}))
+        assert not margin.is_liquidatable(margin.with_moved_marks(margin_account, {"ETH": Fraction(-1) if first > 0 else Fraction(0)}))
         return
     slip = Fraction(1, 10**6)
     toward, away = (1 - slip, 1 + slip) if first > 0 else (1 + slip, 1 - slip)
     at = {name: price * factor / 2_000 - 1 for name, factor in (("beyond", toward), ("before", away))}
-    assert margin.is_liquidatable(margin.with_moved_marks(held, {"ETH": at["beyond"]}))
-    assert not margin.is_liquidatable(margin.with_moved_marks(held, {"ETH": at["before"]}))
+    assert margin.is_liquidatable(margin.with_moved_marks(margin_account, {"ETH": at["beyond"]}))
+    assert not margin.is_liquidatable(margin.with_moved_marks(margin_account, {"ETH": at["before"]}))
 
 
 @given(sizes.filter(bool), sizes.filter(bool), st.integers(500, 8_000))
 def test_a_fill_at_the_mark_changes_no_value_and_closing_leaves_no_position(first: int, second: int, price: int) -> None:
-    held = margin.with_moved_marks(account(10_000, {"ETH": first}, market("ETH")), {"ETH": Fraction(price, 2_000) - 1})
-    fill = -margin.position_value_raw(held.market("ETH"), second)
-    after = margin.with_trade(held, "ETH", second, fill)
-    assert abs(margin.account_value_raw(after) - margin.account_value_raw(held)) <= 2
+    margin_account = margin.with_moved_marks(account(10_000, {"ETH": first}, market("ETH")), {"ETH": Fraction(price, 2_000) - 1})
+    fill = -margin.position_value_raw(margin_account.market("ETH"), second)
+    after = margin.with_trade(margin_account, "ETH", second, fill)
+    assert abs(margin.account_value_raw(after) - margin.account_value_raw(margin_account)) <= 2
     closed = margin.with_trade(after, "ETH", -after.size_raw("ETH"), margin.position_value_raw(after.market("ETH"), after.size_raw("ETH")))
     assert closed.positions == ()
-    assert abs(margin.account_value_raw(closed) - margin.account_value_raw(held)) <= 4
+    assert abs(margin.account_value_raw(closed) - margin.account_value_raw(margin_account)) <= 4
 
 
 def test_a_share_of_a_reduction_is_truncated_at_18_decimals_as_the_exchange_does() -> None:
-    held = account(10_000, {"ETH": 3 * E18}, market("ETH"))
-    after = margin.with_trade(held, "ETH", -E18, 2_100 * E18)
+    margin_account = account(10_000, {"ETH": 3 * E18}, market("ETH"))
+    after = margin.with_trade(margin_account, "ETH", -E18, 2_100 * E18)
     assert after.realised_raw == 2_100 * E18 - 6_000 * E18 * 333333333333333333 // E18
     assert after.positions[0].open_notional_raw == -6_000 * E18 + 6_000 * E18 * 333333333333333333 // E18
 
 
 def test_margin_binds_the_debt_and_unrealised_profit_frees_nothing() -> None:
-    held = account(10_000, {"ETH": -10 * E18}, market("ETH"))
-    assert margin.initial_margin_raw(held) == 2_000 * E18
-    assert margin.free_margin_raw(held) == 8_000 * E18
-    gained = margin.with_moved_marks(held, {"ETH": Fraction(-1, 2)})
+    margin_account = account(10_000, {"ETH": -10 * E18}, market("ETH"))
+    assert margin.initial_margin_raw(margin_account) == 2_000 * E18
+    assert margin.free_margin_raw(margin_account) == 8_000 * E18
+    gained = margin.with_moved_marks(margin_account, {"ETH": Fraction(-1, 2)})
     assert (margin.account_value_raw(gained), margin.free_margin_raw(gained)) == (20_000 * E18, 9_000 * E18)
     assert margin.utilisation(gained) == Fraction(1, 20)
 
@@ -106,8 +106,8 @@ def test_margin_binds_the_debt_and_unrealised_profit_frees_nothing() -> None:
 @pytest.mark.parametrize("on_debt", [True, False])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_utilisation_rises_as_a_position_loses_and_falls_as_it_gains(sign: int, on_debt: bool) -> None:
-    held = replace(account(10_000, {"ETH": sign * 10 * E18}, market("ETH")), initial_on_debt=on_debt)
-    used = [margin.utilisation(margin.with_moved_marks(held, {"ETH": sign * Fraction(move, 10)})) for move in (-3, -1, 0, 1, 5)]
+    changed_account = replace(account(10_000, {"ETH": sign * 10 * E18}, market("ETH")), initial_on_debt=on_debt)
+    used = [margin.utilisation(margin.with_moved_marks(changed_account, {"ETH": sign * Fraction(move, 10)})) for move in (-3, -1, 0, 1, 5)]
     assert None not in used
     assert used == sorted(used, reverse=True)
     assert len(set(used)) == len(used)
@@ -141,24 +141,24 @@ def test_a_breach_is_not_shown_as_its_limit(size: int) -> None:
 
 
 def test_sizes_round_toward_zero_and_bounds_count_from_the_index() -> None:
-    held = market("ETH")
-    assert size_for_notional_raw(held, Fraction(-(5 * E18 + 1))) == -2 * 10**15
-    pushed = replace(held, mark=Fraction(4_000))
+    perp = market("ETH")
+    assert size_for_notional_raw(perp, Fraction(-(5 * E18 + 1))) == -2 * 10**15
+    pushed = replace(perp, mark=Fraction(4_000))
     assert index_bound_raw(pushed, E18, 50) == 2_010 * E18
     assert index_bound_raw(pushed, -E18, 50) == 1_990 * E18
 
 
 @given(st.integers(1, 10**20), st.integers(100, 10_000))
 def test_the_largest_allowed_order_breaks_no_limit_and_one_lot_more_does(size_raw: int, collateral: int) -> None:
-    held = account(collateral, {}, market("ETH"))
+    margin_account = account(collateral, {}, market("ETH"))
     spot = Fraction(10**6 * E18)
-    allowed = largest_allowed_raw(held, "ETH", size_raw, LIMITS, spot)
-    lot = held.markets[0].lot_raw
+    allowed = largest_allowed_raw(margin_account, "ETH", size_raw, LIMITS, spot)
+    lot = margin_account.markets[0].lot_raw
 
     def broken(order_raw: int) -> bool:
-        value = margin.position_value_raw(held.markets[0], order_raw)
+        value = margin.position_value_raw(margin_account.markets[0], order_raw)
         paid = max(value, value * (10_000 + LIMITS.slippage_bps) // 10_000)
-        after = margin.with_trade(held, "ETH", order_raw, -paid - -(-paid // 1_000)) if order_raw else held
+        after = margin.with_trade(margin_account, "ETH", order_raw, -paid - -(-paid // 1_000)) if order_raw else margin_account
         return bool(breaches(margin_state(after, LIMITS), LIMITS, spot))
 
     assert allowed % lot == 0
@@ -218,22 +218,24 @@ def test_orders_that_fit_uncut_are_whole_lots_too(names: tuple[str, ...]) -> Non
 def test_a_reduction_ends_within_every_limit_and_triggers_no_second_one(eth: int, btc: int, collateral: int, stress: int) -> None:
     limits = replace(LIMITS, stress_move_bps=stress)
     policy = FuturesPolicy((), 0, 0, limits)
-    held = account(collateral, {"ETH": eth, "BTC": -btc}, market("ETH"), market("BTC", 1_500))
+    margin_account = account(collateral, {"ETH": eth, "BTC": -btc}, market("ETH"), market("BTC", 1_500))
     spot = Fraction(3_000 * E18)
-    orders = reduction_sizes(held, policy, spot)
+    orders = reduction_sizes(margin_account, policy, spot)
     for name, size_raw in orders.items():
-        assert held.size_raw(name) * size_raw < 0
-        assert abs(size_raw) <= abs(held.size_raw(name))
-        held = margin.with_trade(held, name, size_raw, -margin.position_value_raw(held.market(name), size_raw))
-    assert not due_triggers(held, policy, spot)
-    assert not reduction_sizes(held, policy, spot)
+        assert margin_account.size_raw(name) * size_raw < 0
+        assert abs(size_raw) <= abs(margin_account.size_raw(name))
+        margin_account = margin.with_trade(
+            margin_account, name, size_raw, -margin.position_value_raw(margin_account.market(name), size_raw)
+        )
+    assert not due_triggers(margin_account, policy, spot)
+    assert not reduction_sizes(margin_account, policy, spot)
 
 
 def test_targets_are_reached_from_below() -> None:
     policy = FuturesPolicy((FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000)), 20_000, 500, LIMITS)
-    held = account(10_000, {"ETH": 10 * E18}, market("ETH"), market("BTC", 30_000))
-    assert due_triggers(held, policy, Fraction(10**6 * E18)) == (FuturesTrigger.DRIFT,)
-    orders = sizes_to_target(held, policy)
+    margin_account = account(10_000, {"ETH": 10 * E18}, market("ETH"), market("BTC", 30_000))
+    assert due_triggers(margin_account, policy, Fraction(10**6 * E18)) == (FuturesTrigger.DRIFT,)
+    orders = sizes_to_target(margin_account, policy)
     assert orders == {"ETH": -4 * E18, "BTC": -266 * 10**15}
 
 
@@ -248,9 +250,11 @@ def test_targets_are_reached_from_below() -> None:
 )
 def test_a_hedge_is_chosen_where_tax_outweighs_fees_and_funding(funding_daily: Fraction, tax: int, is_hedged: bool) -> None:
     """Of 2,400 above target half may be shorted: 1,200 cost 1.80 to sell, and 2.40 to short."""
-    held, hedged = replace(market("ETH"), funding_daily=funding_daily), Fraction(1_200)
-    fees, funding, tied, _ = short_costs(held, hedged, 30 * 86_400, Fraction(1, 10), 0)
+    changed_market, hedged = replace(market("ETH"), funding_daily=funding_daily), Fraction(1_200)
+    fees, funding, tied, _ = short_costs(changed_market, hedged, 30 * 86_400, Fraction(1, 10), 0)
     none = Fraction(0)
-    found = HedgeComparison("", 2 * hedged, hedged, hedged * 15 / 10_000, none, Fraction(tax), fees, funding, none, tied, 30 * 86_400)
+    hedge_comparison = HedgeComparison(
+        "", 2 * hedged, hedged, hedged * 15 / 10_000, none, Fraction(tax), fees, funding, none, tied, 30 * 86_400
+    )
     assert (fees, tied) == (Fraction(24, 10), 120)
-    assert with_choice(found, Fraction(0), counts_income=True).is_hedged is is_hedged
+    assert with_choice(hedge_comparison, Fraction(0), counts_income=True).is_hedged is is_hedged

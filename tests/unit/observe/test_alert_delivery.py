@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,20 +22,16 @@ from agent.observe.notify import (
 )
 from agent.store.alerts import RETENTION_S
 from agent.store.store import Store
-from tests.support.alert_receivers import Box, mailbox, silent, sms_gateway, webhook
+from tests.support.alert_receivers import ReceivedMessages, mailbox, silent, sms_gateway, webhook
 from tests.support.foreign_text import CORPUS, all_logs, found_in
 from tests.support.records.alerts import DONE, HALT, HOUR, KINDS, NOON, RULES
+from tests.support.stores import store_fixture
 from tests.support.text import raises_field
-from tests.support.transactions import new_store
 
 SECRET = "t0ken-canary-9f2"
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    opened = new_store(store_kind, tmp_path)
-    yield opened
-    opened.close()
+store = store_fixture()
 
 
 def channel(send: Callable[[str, str], str], name: str = "hook", attempts: int = 3) -> AlertChannel:
@@ -45,10 +41,10 @@ def channel(send: Callable[[str, str], str], name: str = "hook", attempts: int =
 def announcer(
     store: Store, *carriers: AlertChannel, kinds: frozenset[AlertKind] = KINDS, failed: Callable[[Delivery], None] | None = None
 ) -> AlertNotifier:
-    return AlertNotifier(store.alerts, [ChannelSubscription(one, kinds) for one in carriers], RULES, failed or (lambda _: None))
+    return AlertNotifier(store.alerts, [ChannelSubscription(carrier, kinds) for carrier in carriers], RULES, failed or (lambda _: None))
 
 
-def into(box: Box) -> Callable[[str, str], str]:
+def into(box: ReceivedMessages) -> Callable[[str, str], str]:
     """Delivers into a box."""
 
     def send(title: str, text: str) -> str:
@@ -77,7 +73,7 @@ def settled(store: Store, telling: AlertNotifier) -> None:
 
 
 def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) -> None:
-    hook, mail = Box(), Box()
+    hook, mail = ReceivedMessages(), ReceivedMessages()
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
         telling = announcer(store, channel(apprise_sender(hook_url, "H", 15)), channel(apprise_sender(mail_url, "M", 15), "mail"))
         for number in range(5):
@@ -89,15 +85,15 @@ def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) 
     assert [item["title"] for item in mail.items] == [item["title"] for item in hook.items]
     assert all(text in mail.texts[number] for number, text in enumerate(hook.texts))
     assert {tuple(item["to"]) for item in mail.items} == {("owner@example.org",)}
-    told = store.alerts.target_states()
-    assert {name: (one.failures, one.queued_count, one.delivered_s is not None) for name, one in told.items()} == {
+    target_states = store.alerts.target_states()
+    assert {name: (state.failures, state.queued_count, state.delivered_s is not None) for name, state in target_states.items()} == {
         "hook": (0, 0, True),
         "mail": (0, 0, True),
     }
 
 
 def test_a_text_message_has_title_and_text_of_the_alert(store: Store) -> None:
-    phone = Box()
+    phone = ReceivedMessages()
     with sms_gateway(phone, SECRET) as url:
         telling = announcer(store, channel(apprise_sender(url, "P", 15), "phone"))
         telling.process_cycle_alerts([HALT], KINDS, NOON)
@@ -108,7 +104,7 @@ def test_a_text_message_has_title_and_text_of_the_alert(store: Store) -> None:
 
 
 def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> None:
-    hook, mail, failures = Box(failing=2), Box(failing=2), list[Delivery]()
+    hook, mail, failures = ReceivedMessages(failing=2), ReceivedMessages(failing=2), list[Delivery]()
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
         carriers = channel(apprise_sender(hook_url, "H", 15)), channel(apprise_sender(mail_url, "M", 15), "mail")
         telling = announcer(store, *carriers, failed=failures.append)
@@ -120,7 +116,7 @@ def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> 
 
 
 def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried(store: Store) -> None:
-    hook, failures = Box(failing=3), list[Delivery]()
+    hook, failures = ReceivedMessages(failing=3), list[Delivery]()
     with webhook(hook) as url:
         telling = announcer(store, channel(apprise_sender(url, "H", 15), attempts=3), failed=failures.append)
         telling.process_cycle_alerts([happened(1)], KINDS, NOON)
@@ -128,7 +124,7 @@ def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried
         telling.process_cycle_alerts([happened(2)], KINDS, NOON + 1)
         settled(store, telling)
     assert hook.texts == ["event 2"]
-    assert [(one.message.text, one.failure_reason) for one in failures] == [("event 1", "not accepted")]
+    assert [(failure.message.text, failure.failure_reason) for failure in failures] == [("event 1", "not accepted")]
     (target,) = store.alerts.target_states().values()
     assert (target.failures, target.queued_count) == (0, 0)
     assert target.failed_s is not None
@@ -146,7 +142,7 @@ def test_a_target_that_cannot_be_reached_counts_its_failures_in_a_row(store: Sto
 
 def test_a_target_that_never_answers_delays_no_look_and_no_other_target(store: Store) -> None:
     """A look hands over while the silent one's thread stands in its request: the other target has all of them meanwhile."""
-    entered, over, hook = threading.Event(), threading.Event(), Box()
+    entered, over, hook = threading.Event(), threading.Event(), ReceivedMessages()
 
     def never(title: str, text: str) -> str:
         entered.set()
@@ -186,7 +182,7 @@ def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(st
 
 
 def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) -> None:
-    hook, over = Box(), threading.Event()
+    hook, over = ReceivedMessages(), threading.Event()
     with webhook(hook) as url:
         first = announcer(store, channel(apprise_sender(url, "H", 15)), channel(stuck(over), "slow"))
         first.process_cycle_alerts([HALT, happened(1)], KINDS, NOON)
@@ -195,7 +191,7 @@ def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) 
         while store.alerts.target_states()["hook"].queued_count:  # what arrived is written down by a look
             time.sleep(0.02)
             first.process_cycle_alerts([HALT], KINDS, NOON + 1)
-        slow = Box()
+        slow = ReceivedMessages()
         second = announcer(store, channel(apprise_sender(url, "H", 15)), channel(into(slow), "slow"))
         second.enqueue_undelivered()
         second.process_cycle_alerts([HALT], KINDS, NOON + HOUR)
@@ -252,7 +248,7 @@ def test_ended_alerts_are_deleted_90_days_after_their_message(store: Store) -> N
 
 
 def test_a_target_hears_only_what_it_asked_for(store: Store) -> None:
-    all_of_it, halts = Box(), Box()
+    all_of_it, halts = ReceivedMessages(), ReceivedMessages()
     telling = AlertNotifier(
         store.alerts,
         [
@@ -278,7 +274,7 @@ def test_a_plugin_that_raises_is_a_failure_without_its_words(store: Store) -> No
 
 
 def test_the_last_word_of_a_process_needs_no_store(store: Store) -> None:
-    hook = Box()
+    hook = ReceivedMessages()
     with webhook(hook) as url:
         telling = announcer(store, channel(apprise_sender(url, "H", 15)))
         store.close()
@@ -289,7 +285,7 @@ def test_the_last_word_of_a_process_needs_no_store(store: Store) -> None:
 
 def test_what_apprise_makes_of_a_text_is_what_was_written() -> None:
     assert all(kind.title.replace(" ", "").isalnum() for kind in AlertKind)
-    hook, harmless = Box(), [sanitize_text(text) or "nothing" for text in CORPUS.values()]
+    hook, harmless = ReceivedMessages(), [sanitize_text(text) or "nothing" for text in CORPUS.values()]
     with webhook(hook) as url:
         send = apprise_sender(url, "H", 15)
         assert [send("t", text) for text in harmless] == [""] * len(harmless)
@@ -297,7 +293,7 @@ def test_what_apprise_makes_of_a_text_is_what_was_written() -> None:
 
 
 def test_mail_of_the_whole_corpus_holds_no_markup_of_ours(store: Store) -> None:
-    mail = Box()
+    mail = ReceivedMessages()
     with mailbox(mail) as url:
         assert apprise_sender(url, "M", 15)("trimtab: test", sanitize_text(" ".join(CORPUS.values()))) == ""
     source = mail.texts[0]
@@ -310,7 +306,7 @@ def test_mail_of_the_whole_corpus_holds_no_markup_of_ours(store: Store) -> None:
 # addresses are secrets
 @pytest.mark.parametrize("store_kind", ["file"])
 def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    hook = Box(failing=1)
+    hook = ReceivedMessages(failing=1)
     with all_logs() as logs, webhook(hook, SECRET) as url, silent() as gone:
         telling = announcer(
             store, channel(apprise_sender(url, "H", 15)), channel(apprise_sender(gone.replace("never", SECRET), "G", 0.2), "gone", 1)
@@ -320,7 +316,7 @@ def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch
         with raises_field("alerts.targets.url_env", "WRONG", "no address supported") as refused:
             apprise_sender(f"nonsense://{SECRET}", "WRONG", 15)
     assert SECRET in hook.items[0]["path"]
-    shown = logs.getvalue() + str(refused.value) + repr(telling) + "".join(map(str, store.alerts.target_states().values()))
-    assert not found_in(shown.encode(), [SECRET])
+    shown_text = logs.getvalue() + str(refused.value) + repr(telling) + "".join(map(str, store.alerts.target_states().values()))
+    assert not found_in(shown_text.encode(), [SECRET])
     store.close()
     assert not [path for path in tmp_path.iterdir() if found_in(path.read_bytes(), [SECRET])]

@@ -17,7 +17,7 @@ from tests.support.records.alerts import DONE, HALT, HOUR, KINDS, NOON, RULES
 from tests.support.text import mentions
 
 
-class Told:
+class AlertTeller:
     """A store in memory, and the texts that were told at each look."""
 
     def __init__(self, rules: AlertRules = RULES) -> None:
@@ -25,112 +25,114 @@ class Told:
         self.rules = rules
 
     def look(self, at_s: int, *alerts: Alert, judged: frozenset[AlertKind] = KINDS) -> list[str]:
-        found = decide_alerts(tuple(self.states.values()), alerts, judged, at_s, self.rules)
-        self.states |= {state.key: state for state in found.changed_states}
-        return [state.text for state in found.to_send]
+        alert_decision = decide_alerts(tuple(self.states.values()), alerts, judged, at_s, self.rules)
+        self.states |= {state.key: state for state in alert_decision.changed_states}
+        return [state.text for state in alert_decision.to_send]
 
 
 def test_what_lasts_is_told_once_when_it_begins() -> None:
-    told = Told()
-    assert told.look(NOON, HALT) == ["halted"]
-    assert [told.look(NOON + hour * HOUR, HALT) for hour in range(1, 200)] == [[]] * 199
+    teller = AlertTeller()
+    assert teller.look(NOON, HALT) == ["halted"]
+    assert [teller.look(NOON + hour * HOUR, HALT) for hour in range(1, 200)] == [[]] * 199
 
 
 def test_what_lasts_is_told_again_after_repeat_and_not_before() -> None:
-    told = Told(replace(RULES, repeat_s=24 * HOUR))
-    assert told.look(NOON, HALT) == ["halted"]
-    assert told.look(NOON + 24 * HOUR - 1, HALT) == []
-    assert told.look(NOON + 24 * HOUR, replace(HALT, text="still halted")) == ["still halted"]
-    assert told.look(NOON + 25 * HOUR, HALT) == []
+    teller = AlertTeller(replace(RULES, repeat_s=24 * HOUR))
+    assert teller.look(NOON, HALT) == ["halted"]
+    assert teller.look(NOON + 24 * HOUR - 1, HALT) == []
+    assert teller.look(NOON + 24 * HOUR, replace(HALT, text="still halted")) == ["still halted"]
+    assert teller.look(NOON + 25 * HOUR, HALT) == []
 
 
 def test_what_comes_and_goes_is_told_again_only_after_its_cooldown_and_only_if_it_is_on_then() -> None:
-    told = Told()
-    assert told.look(NOON, HALT) == ["halted"]
-    assert told.look(NOON + HOUR) == []
-    assert told.look(NOON + 2 * HOUR, HALT) == []
-    assert told.look(NOON + 6 * HOUR - 1, HALT) == []
-    assert told.look(NOON + 6 * HOUR, replace(HALT, text="halted anew")) == ["halted anew"]
-    assert told.look(NOON + 7 * HOUR) == []
-    assert told.look(NOON + 8 * HOUR, HALT) == []
-    assert told.look(NOON + 9 * HOUR) == []
-    assert told.look(NOON + 99 * HOUR) == [], "it was over before it could be told"
+    teller = AlertTeller()
+    assert teller.look(NOON, HALT) == ["halted"]
+    assert teller.look(NOON + HOUR) == []
+    assert teller.look(NOON + 2 * HOUR, HALT) == []
+    assert teller.look(NOON + 6 * HOUR - 1, HALT) == []
+    assert teller.look(NOON + 6 * HOUR, replace(HALT, text="halted anew")) == ["halted anew"]
+    assert teller.look(NOON + 7 * HOUR) == []
+    assert teller.look(NOON + 8 * HOUR, HALT) == []
+    assert teller.look(NOON + 9 * HOUR) == []
+    assert teller.look(NOON + 99 * HOUR) == [], "it was over before it could be told"
 
 
 def test_what_happens_within_its_cooldown_is_held_counted_and_told_when_it_is_over() -> None:
-    told = Told()
-    assert told.look(NOON, DONE) == ["done"]
+    teller = AlertTeller()
+    assert teller.look(NOON, DONE) == ["done"]
     for hour in (1, 2, 3):
-        assert told.look(NOON + hour * HOUR, replace(DONE, text=f"done {hour}")) == []
-    (again,) = told.look(NOON + 6 * HOUR)
+        assert teller.look(NOON + hour * HOUR, replace(DONE, text=f"done {hour}")) == []
+    (again,) = teller.look(NOON + 6 * HOUR)
     assert mentions(again, "done 3", "3 times")
-    assert told.look(NOON + 7 * HOUR) == []
+    assert teller.look(NOON + 7 * HOUR) == []
 
 
 def test_keys_have_cooldowns_of_their_own_and_an_event_may_have_another() -> None:
-    told = Told(replace(RULES, cooldown_s_by_kind={AlertKind.REBALANCE: 0}))
+    teller = AlertTeller(replace(RULES, cooldown_s_by_kind={AlertKind.REBALANCE: 0}))
     for minute in range(3):
-        assert told.look(NOON + minute, DONE) == ["done"]
-    assert told.look(NOON + 3, HALT, DONE) == ["halted", "done"]
-    assert told.look(NOON + 4, DONE, HALT) == ["done"]
+        assert teller.look(NOON + minute, DONE) == ["done"]
+    assert teller.look(NOON + 3, HALT, DONE) == ["halted", "done"]
+    assert teller.look(NOON + 4, DONE, HALT) == ["done"]
 
 
 def test_what_was_raised_first_is_told_first_however_long_it_was_held() -> None:
     rules = replace(RULES, quiet_hours=QuietHours(12 * 60, 13 * 60, ZoneInfo("UTC")))
-    told = Told(rules)
+    teller = AlertTeller(rules)
     events = [replace(DONE, key=f"k{number}", text=f"event {number}") for number in range(5)]
     for number, event in enumerate(events):
-        assert told.look(NOON + number, event) == []
-    assert told.look(NOON + HOUR) == [f"event {number}" for number in range(5)]
+        assert teller.look(NOON + number, event) == []
+    assert teller.look(NOON + HOUR) == [f"event {number}" for number in range(5)]
 
 
 def test_nothing_but_what_is_urgent_is_told_in_quiet_hours() -> None:
-    told = Told(replace(RULES, quiet_hours=QuietHours(11 * 60, 13 * 60, ZoneInfo("UTC")), urgent_kinds=frozenset({AlertKind.ERROR})))
+    teller = AlertTeller(
+        replace(RULES, quiet_hours=QuietHours(11 * 60, 13 * 60, ZoneInfo("UTC")), urgent_kinds=frozenset({AlertKind.ERROR}))
+    )
     error = Alert(AlertKind.ERROR, "error", "ended")
-    assert told.look(NOON, DONE, HALT, error) == ["ended"]
-    assert told.look(NOON + HOUR - 1, HALT) == []
-    assert told.look(NOON + HOUR, HALT) == ["done", "halted"]
+    assert teller.look(NOON, DONE, HALT, error) == ["ended"]
+    assert teller.look(NOON + HOUR - 1, HALT) == []
+    assert teller.look(NOON + HOUR, HALT) == ["done", "halted"]
 
 
 def test_what_passed_in_quiet_hours_is_not_told_afterwards() -> None:
-    told = Told(replace(RULES, quiet_hours=QuietHours(11 * 60, 13 * 60, ZoneInfo("UTC"))))
-    assert told.look(NOON, HALT) == []
-    assert told.look(NOON + 60) == []
-    assert told.look(NOON + 2 * HOUR) == []
+    teller = AlertTeller(replace(RULES, quiet_hours=QuietHours(11 * 60, 13 * 60, ZoneInfo("UTC"))))
+    assert teller.look(NOON, HALT) == []
+    assert teller.look(NOON + 60) == []
+    assert teller.look(NOON + 2 * HOUR) == []
 
 
 def test_a_look_that_failed_ends_nothing_that_it_could_not_see() -> None:
-    told = Told()
-    assert told.look(NOON, HALT) == ["halted"]
-    assert told.look(NOON + 7 * HOUR, judged=frozenset({AlertKind.PAUSED})) == []
-    assert told.look(NOON + 8 * HOUR, HALT) == [], "it never ended"
+    teller = AlertTeller()
+    assert teller.look(NOON, HALT) == ["halted"]
+    assert teller.look(NOON + 7 * HOUR, judged=frozenset({AlertKind.PAUSED})) == []
+    assert teller.look(NOON + 8 * HOUR, HALT) == [], "it never ended"
 
 
 def test_kinds_that_nobody_wants_are_not_remembered() -> None:
-    told = Told(replace(RULES, kinds=frozenset({AlertKind.HALT})))
-    assert told.look(NOON, DONE, HALT) == ["halted"]
-    assert set(told.states) == {"halt"}
+    teller = AlertTeller(replace(RULES, kinds=frozenset({AlertKind.HALT})))
+    assert teller.look(NOON, DONE, HALT) == ["halted"]
+    assert set(teller.states) == {"halt"}
 
 
 def test_a_clock_that_was_set_back_silences_nothing_beyond_its_cooldown() -> None:
-    told = Told()
-    assert told.look(NOON + 1_000 * HOUR, HALT) == ["halted"]
-    told.look(NOON, judged=KINDS)
-    assert told.look(NOON + 1, HALT) == []
-    assert told.look(NOON + 2 * HOUR) == []
-    told.states["halt"] = replace(told.states["halt"], last_sent_s=NOON)
-    assert told.look(NOON + 6 * HOUR, HALT) == ["halted"]
+    teller = AlertTeller()
+    assert teller.look(NOON + 1_000 * HOUR, HALT) == ["halted"]
+    teller.look(NOON, judged=KINDS)
+    assert teller.look(NOON + 1, HALT) == []
+    assert teller.look(NOON + 2 * HOUR) == []
+    teller.states["halt"] = replace(teller.states["halt"], last_sent_s=NOON)
+    assert teller.look(NOON + 6 * HOUR, HALT) == ["halted"]
 
 
 @given(st.lists(st.tuples(st.integers(1, 3 * HOUR), st.booleans(), st.booleans()), max_size=60))
 def test_however_it_goes_no_key_is_told_twice_within_its_cooldown_nor_in_quiet_hours(looks: list[tuple[int, bool, bool]]) -> None:
     quiet = QuietHours(22 * 60, 7 * 60, ZoneInfo("Europe/Berlin"))
-    told, at_s, last = Told(replace(RULES, quiet_hours=quiet)), NOON, dict[str, int]()
+    teller, at_s, last = AlertTeller(replace(RULES, quiet_hours=quiet)), NOON, dict[str, int]()
     for after_s, halted, done in looks:
         at_s += after_s
-        before = dict(told.states)
-        told.look(at_s, *([HALT] if halted else []), *([DONE] if done else []))
-        for key, state in told.states.items():
+        before = dict(teller.states)
+        teller.look(at_s, *([HALT] if halted else []), *([DONE] if done else []))
+        for key, state in teller.states.items():
             if state.last_sent_s == at_s and state != before.get(key):
                 assert at_s - last.get(key, 0) >= 6 * HOUR
                 assert quiet.until_s(at_s) is None
@@ -156,8 +158,8 @@ BERLIN = QuietHours(22 * 60, 7 * 60, ZoneInfo("Europe/Berlin"))
 def test_quiet_hours_are_those_of_the_zone_over_midnight_and_daylight_saving(local: tuple[int, ...], until: tuple[int, ...] | None) -> None:
     zone = ZoneInfo("Europe/Berlin")
     at_s = int(datetime(*local, tzinfo=zone).timestamp())  # type: ignore[arg-type]  # five numbers
-    wanted = None if until is None else int(datetime(*until, tzinfo=zone).timestamp())  # type: ignore[arg-type]  # four numbers
-    assert BERLIN.until_s(at_s) == wanted
+    until_s = None if until is None else int(datetime(*until, tzinfo=zone).timestamp())  # type: ignore[arg-type]  # four numbers
+    assert BERLIN.until_s(at_s) == until_s
 
 
 def test_quiet_hours_within_one_day_end_on_it() -> None:
@@ -169,12 +171,12 @@ def test_quiet_hours_within_one_day_end_on_it() -> None:
 # T17
 @pytest.mark.parametrize("text", CORPUS.values(), ids=CORPUS)
 def test_no_markup_escape_or_link_survives_in_a_text(text: str) -> None:
-    shown = sanitize_text(f"USDC {text} end")
-    assert not set("<>[]{}`*&\"'@#$|\\~^!\n\r\t") & set(shown)
-    assert "://" not in shown
-    assert shown.isascii()
-    assert shown.isprintable()
-    assert len(shown) <= MAX_TEXT_LENGTH
+    sanitized_text = sanitize_text(f"USDC {text} end")
+    assert not set("<>[]{}`*&\"'@#$|\\~^!\n\r\t") & set(sanitized_text)
+    assert "://" not in sanitized_text
+    assert sanitized_text.isascii()
+    assert sanitized_text.isprintable()
+    assert len(sanitized_text) <= MAX_TEXT_LENGTH
 
 
 def test_a_genitive_reads_as_a_word() -> None:

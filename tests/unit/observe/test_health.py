@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from agent.app.records.run_report import RunRecorder
 from agent.errors import OperatorNeeded
 from agent.model import RunFigures, RunReport, sum_counts
 from agent.observe.health import CLOCK_TOLERANCE_S, MAX_MISSED_CYCLES, health_document, is_alive, judge_health, process_identity
-from agent.store.opening import open_store
 from agent.store.store import Store
+from tests.support.fakes.clock import FakeClock
+from tests.support.stores import store_fixture
 from tests.support.text import mentions
 
 START_S = 1_800_000_000
@@ -82,17 +83,17 @@ def test_a_clock_that_goes_back_makes_no_dead_run_healthy() -> None:
 
 
 def test_the_document_has_the_reasons_and_no_age_below_zero() -> None:
-    found = health_document(GOOD, judge_health(GOOD, START_S), (), START_S - 5)
-    assert found == {"ok": True, "state": "running", "reasons": [], "cycles": 3, "last_good_cycle_s": 0, "paused": False, "sends": True}
+    document = health_document(GOOD, judge_health(GOOD, START_S), (), START_S - 5)
+    assert document == {"ok": True, "state": "running", "reasons": [], "cycles": 3, "last_good_cycle_s": 0, "paused": False, "sends": True}
     assert health_document(None, judge_health(None, 0), ("x",), 0)["last_good_cycle_s"] is None
 
 
 def test_a_dry_run_is_named_and_never_ready() -> None:
     dry = replace(GOOD, sends=False)
-    found = judge_health(dry, START_S)
-    assert found.is_healthy
-    assert mentions(found.obstacles[0], "a dry run: it sends nothing", "--send")
-    sends = [health_document(one, found, (), START_S)["sends"] for one in (GOOD, dry, None)]
+    run_health = judge_health(dry, START_S)
+    assert run_health.is_healthy
+    assert mentions(run_health.obstacles[0], "a dry run: it sends nothing", "--send")
+    sends = [health_document(report, run_health, (), START_S)["sends"] for report in (GOOD, dry, None)]
     assert sends == [True, False, None]
 
 
@@ -102,8 +103,8 @@ def test_a_process_is_alive_until_it_dies_and_its_number_alone_is_not_it() -> No
     assert is_alive(ours) is True
     place, _, started = ours.rpartition("/")
     assert is_alive(f"{place}/{int(started) + 1}") is False, "another process has its number now"
-    told = "import sys; from agent.observe.health import process_identity; print(process_identity(), flush=True); sys.stdin.read()"
-    child = subprocess.Popen([sys.executable, "-c", told], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    text = "import sys; from agent.observe.health import process_identity; print(process_identity(), flush=True); sys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdin is not None
     theirs = child.stdout.readline().strip()
@@ -123,11 +124,7 @@ def test_of_a_process_elsewhere_nothing_is_known(process: str) -> None:
 
 
 # the store
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    found = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 1, WALLET)
-    yield found
-    found.close()
+store = store_fixture("file", wallet=WALLET, chain_id=1)
 
 
 def always(_: RunReport) -> bool:
@@ -156,41 +153,36 @@ def test_a_damaged_report_is_told_and_the_next_cycle_replaces_it(store: Store, t
 
 
 # the recorder
-class Time:
-    """A wall clock that goes when told."""
-
-    def __init__(self) -> None:
-        self.s = float(START_S)
-
-    def __call__(self) -> float:
-        return self.s
-
-
-def recorder(store: Store | None, now: Time, *, sends: bool = True, redact: Callable[[str], str] = str) -> RunRecorder:
-    return RunRecorder(None if store is None else store.run_reports, EVERY_S, sends=sends, redact=redact, now_s=now)
+def recorder(store: Store | None, clock: FakeClock, *, sends: bool = True, redact: Callable[[str], str] = str) -> RunRecorder:
+    return RunRecorder(None if store is None else store.run_reports, EVERY_S, sends=sends, redact=redact, now_s=clock)
 
 
 def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
-    now = Time()
-    run = recorder(store, now, redact=lambda text: text.replace("secret", "[hidden]"))
+    clock = FakeClock(START_S)
+    run = recorder(store, clock, redact=lambda text: text.replace("secret", "[hidden]"))
     run.write()
     assert store.run_reports.newest() == run.report
     assert run.report.process_identity == process_identity()
-    now.s += 5
+    clock.advance(5)
     run.on_cycle("done", "", "", (("swap final", 1),))
-    now.s += 1
+    clock.advance(1)
     run.on_cycle("error", "the secret is out", "by secret", (("swap final", 1), ("approval final", 1)))
     run.on_figures(RunFigures(value="2"))
     run.on_failed_heartbeat()
-    now.s += 1
+    clock.advance(1)
     run.write()
-    found = store.run_reports.newest()
-    assert found is not None
-    assert found == run.report
-    assert (found.cycles, found.last_good_cycle_s, found.last_cycle_s, found.written_s) == (2, START_S + 5, START_S + 6, START_S + 7)
-    assert found.outcomes == (("done", 1), ("error", 1))
-    assert found.transactions == (("approval final", 1), ("swap final", 2))
-    assert (found.trouble, found.pause_reason, found.failed_heartbeats, found.figures.value) == (
+    run_report = store.run_reports.newest()
+    assert run_report is not None
+    assert run_report == run.report
+    assert (run_report.cycles, run_report.last_good_cycle_s, run_report.last_cycle_s, run_report.written_s) == (
+        2,
+        START_S + 5,
+        START_S + 6,
+        START_S + 7,
+    )
+    assert run_report.outcomes == (("done", 1), ("error", 1))
+    assert run_report.transactions == (("approval final", 1), ("swap final", 2))
+    assert (run_report.trouble, run_report.pause_reason, run_report.failed_heartbeats, run_report.figures.value) == (
         "the [hidden] is out",
         "by [hidden]",
         1,
@@ -198,18 +190,18 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     )
     run.on_end("secret")
     run.write()
-    found = store.run_reports.newest()
-    assert found is not None
-    assert (found.ended_s, found.end_error) == (START_S + 7, "[hidden]")
+    run_report = store.run_reports.newest()
+    assert run_report is not None
+    assert (run_report.ended_s, run_report.end_error) == (START_S + 7, "[hidden]")
     assert run.health().state == "failed"
 
 
 def test_a_hang_is_written_and_a_store_that_fails_delays_it_no_further(store: Store) -> None:
-    run = recorder(store, Time())
+    run = recorder(store, FakeClock(START_S))
     run.on_hang("the disk")
-    found = store.run_reports.newest()
-    assert found is not None
-    assert found.hang_text == "the disk"
+    run_report = store.run_reports.newest()
+    assert run_report is not None
+    assert run_report.hang_text == "the disk"
     store.close()
     store.db.engine.dispose()
     with sqlite3.connect(store.db.engine.url.database or "") as holder:
@@ -220,27 +212,27 @@ def test_a_hang_is_written_and_a_store_that_fails_delays_it_no_further(store: St
 
 
 def test_a_dry_run_leaves_the_report_of_one_that_sends_until_that_is_dead(store: Store) -> None:
-    now = Time()
-    live, dry = recorder(store, now), recorder(store, now, sends=False)
+    clock = FakeClock(START_S)
+    live, dry = recorder(store, clock), recorder(store, clock, sends=False)
     dry.write()
     live.write()
     assert store.run_reports.newest() == live.report, "one that sends takes the place"
     dry.write()
     assert store.run_reports.newest() == live.report
-    now.s += LATE_S + 1
+    clock.advance(LATE_S + 1)
     dry.write()
     assert store.run_reports.newest() == live.report, "it died beside the dry run, which must not hide that"
-    later = recorder(store, now, sends=False)
+    later = recorder(store, clock, sends=False)
     later.write()
     assert store.run_reports.newest() == later.report, "begun after its death"
-    live = recorder(store, now)
+    live = recorder(store, clock)
     live.write()
     later.write()
     live.on_end("the disk is full")
     live.write()
     later.write()
     assert store.run_reports.newest() == live.report, "ended by an error"
-    live = recorder(store, now)
+    live = recorder(store, clock)
     live.write()
     later.write()
     live.on_end()
@@ -250,8 +242,8 @@ def test_a_dry_run_leaves_the_report_of_one_that_sends_until_that_is_dead(store:
 
 
 def test_a_second_run_that_sends_gives_way_to_the_one_that_is_alive(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = Time()
-    first, second = recorder(store, now), recorder(store, now)
+    clock = FakeClock(START_S)
+    first, second = recorder(store, clock), recorder(store, clock)
     first.write()
     second.write()
     second.on_end("another process uses the wallet")
@@ -261,26 +253,26 @@ def test_a_second_run_that_sends_gives_way_to_the_one_that_is_alive(store: Store
     assert not first.defers_to_other_run
     for alive in (False, None):
         monkeypatch.setattr(run_report, "is_alive", lambda _, alive=alive: alive)
-        first, second = second, recorder(store, now)
+        first, second = second, recorder(store, clock)
         second.write()
         assert store.run_reports.newest() == second.report
         assert not second.defers_to_other_run, "one that is dead, or elsewhere, holds no place"
 
 
 def test_a_dry_run_is_healthy_and_never_ready(store: Store) -> None:
-    run = recorder(store, Time(), sends=False)
+    run = recorder(store, FakeClock(START_S), sends=False)
     run.on_cycle("planned", "", "", ())
     assert run.health().is_healthy
     assert mentions(run.health().obstacles[0], "dry run")
 
 
 def test_a_run_without_a_store_judges_itself_all_the_same() -> None:
-    now = Time()
-    run = recorder(None, now)
+    clock = FakeClock(START_S)
+    run = recorder(None, clock)
     run.write()
     assert run.health().is_healthy
     assert not run.silence_text()
-    now.s += LATE_S + 1
+    clock.advance(LATE_S + 1)
     assert mentions(run.silence_text(), "31 min 1 s")
     run.on_cycle("hold", "", "", ())
     assert run.health().is_ready

@@ -17,38 +17,38 @@ from tests.support.records.listeners import listener
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize(("answer", "failures"), [(200, 0), (204, 0), (302, 1), (404, 1), (500, 1)])
 def test_a_heartbeat_asks_once_follows_nothing_and_tells_failures_without_its_url(method: HttpMethod, answer: int, failures: int) -> None:
-    told: list[str] = []
+    warnings: list[str] = []
     with listener(answer) as (address, heard):
-        heart = Heartbeat(f"{address}/ping/canary7f3a", method, told.append, timeout_s=60)
+        heart = Heartbeat(f"{address}/ping/canary7f3a", method, warnings.append, timeout_s=60)
         heart.beat()
         heart.wait_until_sent(60)
         assert heard == [(method, "/ping/canary7f3a")]
-    assert len(told) == failures
-    assert "canary" not in "".join(told) + repr(heart)
+    assert len(warnings) == failures
+    assert "canary" not in "".join(warnings) + repr(heart)
 
 
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:9/canary7f3a", "http://nowhere.invalid/canary7f3a", "http://[/canary7f3a", "http://\ud800/canary7f3a"]
 )
 def test_an_address_that_nobody_answers_is_told_and_harms_nothing(url: str) -> None:
-    told: list[str] = []
-    heart = Heartbeat(url, "GET", told.append)
+    warnings: list[str] = []
+    heart = Heartbeat(url, "GET", warnings.append)
     heart.beat()
     heart.wait_until_sent(60)
-    assert len(told) == 1
-    assert "canary" not in told[0]
+    assert len(warnings) == 1
+    assert "canary" not in warnings[0]
 
 
 def test_a_listener_that_never_answers_holds_up_no_look() -> None:
-    told: list[str] = []
+    warnings: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        heart = Heartbeat(f"http://127.0.0.1:{deaf.getsockname()[1]}/", "GET", told.append, timeout_s=2)
+        heart = Heartbeat(f"http://127.0.0.1:{deaf.getsockname()[1]}/", "GET", warnings.append, timeout_s=2)
         heart.beat()
         heart.beat()
-        assert len(told) == 1
-        assert "heartbeat" in told[0]
+        assert len(warnings) == 1
+        assert "heartbeat" in warnings[0]
         heart.wait_until_sent(60)
-        assert len(told) == 2
+        assert len(warnings) == 2
 
 
 # the config
@@ -81,7 +81,7 @@ def test_the_heartbeats_url_comes_from_the_environment_and_is_never_repeated() -
 
     service_table = with_heartbeat("https://hc.example/canary7f3a")
     assert service_table.read_heartbeat_url() == "https://hc.example/canary7f3a"
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         with_heartbeat("canary7f3a").read_heartbeat_url()
-    assert "canary" not in str(told.value)
+    assert "canary" not in str(caught.value)
     assert "canary" not in repr(table(heartbeat_url="https://hc.example/canary7f3a")) + json.dumps(str(service_table))

@@ -22,9 +22,9 @@ def stream() -> Iterator[io.StringIO]:
 
 def test_json_lines_are_documents_with_time_level_event_and_fields(stream: io.StringIO) -> None:
     configure("json", stream=stream).info("look", outcome="hold", block=7)
-    found = json.loads(stream.getvalue())
-    assert {"level": "info", "event": "look", "outcome": "hold", "block": 7}.items() <= found.items()
-    assert found["time"].endswith("Z")
+    document = json.loads(stream.getvalue())
+    assert {"level": "info", "event": "look", "outcome": "hold", "block": 7}.items() <= document.items()
+    assert document["time"].endswith("Z")
 
 
 def test_text_lines_hold_the_same(stream: io.StringIO) -> None:
@@ -58,9 +58,9 @@ def test_no_piece_of_a_secret_url_is_logged(stream: io.StringIO, style: str, pie
 def test_a_secret_that_json_would_escape_is_found_too(stream: io.StringIO) -> None:
     secret = 'pass"wörd\\x'
     configure("json", Redactor([secret]), stream).info("x", why=secret)
-    found = stream.getvalue()
-    assert json.dumps(secret)[1:-1] not in found
-    assert json.loads(found)["why"] == HIDDEN_TEXT
+    text = stream.getvalue()
+    assert json.dumps(secret)[1:-1] not in text
+    assert json.loads(text)["why"] == HIDDEN_TEXT
 
 
 def test_short_pieces_blot_out_nothing() -> None:
@@ -79,7 +79,7 @@ def test_configured_twice_a_line_is_written_once(stream: io.StringIO) -> None:
     assert stream.getvalue().count("once") == 1
 
 
-class Broken(io.StringIO):
+class FullStream(io.StringIO):
     """A stream whose disk is full."""
 
     def write(self, _text: str) -> int:
@@ -90,7 +90,7 @@ def test_a_line_that_cannot_be_written_ends_nothing_and_is_shown_nowhere_else(
     stream: io.StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del stream
-    configure("json", Redactor([URL]), Broken()).info("x", why=URL)
+    configure("json", Redactor([URL]), FullStream()).info("x", why=URL)
     assert capsys.readouterr() == ("", "")
 
 

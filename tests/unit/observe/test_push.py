@@ -37,19 +37,15 @@ from agent.web.reach import PublicOptions
 from tests.support import agents
 from tests.support.pages.certificates import certificate  # noqa: F401
 from tests.support.records.alerts import KINDS, NOON, RULES
+from tests.support.stores import store_fixture
 from tests.support.text import raises_field
-from tests.support.transactions import new_store
 
 KEY = "5eed" * 16
 URL = f"webpush://me:{KEY}@example.org"
 PAGE = "/p/main/alerts"
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    opened = new_store(store_kind, tmp_path)
-    yield opened
-    opened.close()
+store = store_fixture()
 
 
 @dataclass
@@ -80,8 +76,8 @@ class Browser:
         cipher = AESGCM(derived(salt, secret, b"Content-Encoding: aes128gcm\0", 16))
         text = cipher.decrypt(derived(salt, secret, b"Content-Encoding: nonce\0", 12), record, None)
         assert text.endswith(b"\x02")
-        found: dict[str, str] = json.loads(text[:-1])
-        return found
+        document: dict[str, str] = json.loads(text[:-1])
+        return document
 
 
 @dataclass
@@ -96,15 +92,15 @@ class PushService:
 @pytest.fixture
 def service(certificate: PublicOptions, monkeypatch: pytest.MonkeyPatch) -> Iterator[PushService]:  # noqa: F811
     """A push service by HTTPS, whose certificate this process trusts."""
-    found = PushService()
+    push_service = PushService()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            found.got.setdefault(self.path, []).append((dict(self.headers), body))
-            self.send_response(next(iter(found.statuses.get(self.path, [])), 201))
-            if self.path in found.statuses:
-                found.statuses[self.path] = found.statuses[self.path][1:]
+            push_service.got.setdefault(self.path, []).append((dict(self.headers), body))
+            self.send_response(next(iter(push_service.statuses.get(self.path, [])), 201))
+            if self.path in push_service.statuses:
+                push_service.statuses[self.path] = push_service.statuses[self.path][1:]
             self.send_header("Location", "/elsewhere")
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -119,8 +115,8 @@ def service(certificate: PublicOptions, monkeypatch: pytest.MonkeyPatch) -> Iter
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.tls_cert))
-    found.host = f"localhost:{server.server_port}"
-    yield found
+    push_service.host = f"localhost:{server.server_port}"
+    yield push_service
     server.shutdown()
     server.server_close()
 
@@ -185,7 +181,7 @@ def test_one_that_never_accepts_is_reported_without_its_address_and_a_redirect_i
     service.statuses = {"/secret-moved": [307] * 3}
     with notifier(store, service) as (opened, failures):
         opened.process_cycle_alerts([happened(1)], KINDS, NOON)
-    assert [one.failure_reason for one in failures] == ["not accepted for 1 of 2 devices: HTTP 307"]
+    assert [failure.failure_reason for failure in failures] == ["not accepted for 1 of 2 devices: HTTP 307"]
     assert {path: len(messages) for path, messages in service.got.items()} == {"/secret-moved": 3, "/good": 1}
     assert len(store.alerts.devices()) == 2
 
@@ -197,7 +193,7 @@ def test_an_alert_that_reaches_no_device_has_failed(store: Store, service: PushS
         service.statuses = {"/gone": [status]}
     with notifier(store, service) as (opened, failures):
         opened.process_cycle_alerts([happened(1)], KINDS, NOON)
-    assert [one.failure_reason for one in failures] == [NO_DEVICE]
+    assert [failure.failure_reason for failure in failures] == [NO_DEVICE]
     assert store.alerts.devices() == ()
 
 
@@ -229,7 +225,7 @@ def test_nothing_is_sent_to_a_device_of_another_service_whatever_the_store_says(
     other = replace(service, host="localhost:1")
     with notifier(store, other) as (opened, failures):
         opened.process_cycle_alerts([happened(1)], KINDS, NOON)
-    assert [one.failure_reason for one in failures] == ["not accepted for 1 of 1 devices: unknown push service"]
+    assert [failure.failure_reason for failure in failures] == ["not accepted for 1 of 1 devices: unknown push service"]
     assert service.got == {}
 
 

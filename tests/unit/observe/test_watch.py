@@ -10,68 +10,59 @@ from pathlib import Path
 import pytest
 
 from agent.observe.watch import SENDING_STAGE, SystemdNotifier, Watchdog
+from tests.support.fakes.clock import FakeClock
 from tests.support.text import mentions
 
 
-class Time:
-    """A clock that goes when told."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_a_silence_longer_than_the_bound_is_named_with_its_stage() -> None:
-    time = Time()
-    watch = Watchdog(60, time)
+    clock = FakeClock(0)
+    watch = Watchdog(60, clock)
     watch.beat("Reading the chain")
-    time.now = 60
+    clock.time_s = 60
     assert watch.hang_text() is None
-    time.now = 61
+    clock.time_s = 61
     assert mentions(watch.hang_text(), "1 min 1 s", "1 min,", '"Reading the chain"')
     watch.beat("waiting")
     assert watch.hang_text() is None
 
 
 def test_a_broadcast_is_never_cut_off_however_long_it_takes() -> None:
-    time = Time()
-    watch = Watchdog(60, time)
+    clock = FakeClock(0)
+    watch = Watchdog(60, clock)
     watch.beat(SENDING_STAGE)
-    time.now = 10_000
+    clock.time_s = 10_000
     assert watch.hang_text() is None
     watch.beat("after:send")
-    time.now = 20_000
+    clock.time_s = 20_000
     assert watch.hang_text() is not None
 
 
 def test_a_person_may_think_as_long_as_he_likes() -> None:
-    time = Time()
-    watch = Watchdog(60, time)
+    clock = FakeClock(0)
+    watch = Watchdog(60, clock)
     with watch.asking():
-        time.now = 10_000
+        clock.time_s = 10_000
         assert watch.hang_text() is None
-    time.now = 10_060
+    clock.time_s = 10_060
     assert watch.hang_text() is None
-    time.now = 10_061
+    clock.time_s = 10_061
     assert watch.hang_text() is not None
 
 
 def test_the_thread_feeds_as_long_as_nothing_hangs_and_then_tells_once_where_it_stands() -> None:
-    time, told, fed, heard = Time(), list[str](), threading.Event(), threading.Event()
+    clock, reasons, fed, heard = FakeClock(0), list[str](), threading.Event(), threading.Event()
 
     def hung(why: str) -> None:
-        told.append(why)
+        reasons.append(why)
         heard.set()
 
-    watch = Watchdog(60, time, period_s=0.01)
+    watch = Watchdog(60, clock, period_s=0.01)
     with watch.watching(hung, fed.set):
         assert fed.wait(60)
-        time.now = 1_000
+        clock.time_s = 1_000
         assert heard.wait(60)
-    assert len(told) == 1
-    assert "starting" in told[0]
+    assert len(reasons) == 1
+    assert "starting" in reasons[0]
 
 
 # systemd

@@ -41,8 +41,8 @@ from tests.support import builders
 from tests.support.perpetuals.steps import book
 from tests.support.plans import sell_weth
 from tests.support.text import raises_code
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = builders.token("WETH"), builders.token("USDC")
 SOLD = 10**18
 GWEI = builders.GWEI
 PLACE = RouterAddresses(builders.OWNER, builders.ROUTER, WETH.address)
@@ -74,9 +74,9 @@ class Blocks:
         number = head.number + 1
         later = Head(head.chain_id, number, f"0x{number:064x}", head.timestamp_s + 12, base_fee_wei)
         self.now = replace(self.now, head=later, pools=(pool,) if pool else self.now.pools)
-        found = self.now.pools[0]
-        assert isinstance(found, V2Pool)
-        return found
+        first_pool = self.now.pools[0]
+        assert isinstance(first_pool, V2Pool)
+        return first_pool
 
 
 @dataclass
@@ -94,7 +94,7 @@ class World:
         return signed.hash
 
     def held(self, symbol: str) -> int:
-        return next(one.raw for one in self.chain.wallet().balances if one.token == builders.token(symbol).address)
+        return next(balance.raw for balance in self.chain.wallet().balances if balance.token == builders.token(symbol).address)
 
 
 def named(tx: UnsignedTx) -> SignedTx:
@@ -129,16 +129,16 @@ def approve(world: World, nonce: int = 7) -> None:
 
 def test_a_swap_is_filled_at_the_pools_of_the_block_after_and_not_at_those_it_was_sent_at(world: World) -> None:
     approve(world)
-    seen = world.blocks.next()
-    sent = world.send(builders.ROUTER, sale(seen), 8)
+    pool_seen = world.blocks.next()
+    sent = world.send(builders.ROUTER, sale(pool_seen), 8)
     for _ in range(3):
         assert world.chain.status_of(sent).state == "pending"
         assert world.held("USDC") == 0
-    moved = replace(seen, reserve1=seen.reserve1 * 9 // 10)
+    moved = replace(pool_seen, reserve1=pool_seen.reserve1 * 9 // 10)
     world.blocks.next(moved)
     receipt = world.chain.status_of(sent).receipt
     paid = moved.swap(WETH.address, SOLD).amount_out_raw
-    assert paid != seen.swap(WETH.address, SOLD).amount_out_raw
+    assert paid != pool_seen.swap(WETH.address, SOLD).amount_out_raw
     assert receipt is not None
     assert receipt.status == 1
     assert (receipt.block_number, receipt.block_hash) == (world.blocks.now.head.number, world.blocks.now.head.hash)
@@ -167,7 +167,7 @@ def test_two_swaps_of_one_block_meet_each_other_and_one_sent_at_that_block_waits
     sent = [world.send(builders.ROUTER, sale(pool), nonce) for nonce in (8, 9)]
     world.blocks.next()
     late = world.send(builders.ROUTER, sale(pool), 10)
-    assert [world.chain.status_of(one).state for one in (*sent, late)] == ["mined", "mined", "pending"]
+    assert [world.chain.status_of(transaction).state for transaction in (*sent, late)] == ["mined", "mined", "pending"]
     first = pool.swap(WETH.address, SOLD)
     second = first.pool_after.swap(WETH.address, SOLD)
     assert second.amount_out_raw < first.amount_out_raw
@@ -224,12 +224,12 @@ def test_after_a_restart_what_waits_still_waits_and_what_was_filled_stays_filled
     assert again.status_of(sent).state == "pending"
     world.blocks.next()
     assert again.status_of(sent).state == "mined"
-    held = world.held("USDC")
-    assert held > 0
+    balance = world.held("USDC")
+    assert balance > 0
     world.send(builders.ROUTER, sale(pool), 8)
     world.blocks.next()
     assert world.chain.status_of(sent).state == "mined"
-    assert world.held("USDC") == held, "the same bytes a second time do nothing"
+    assert world.held("USDC") == balance, "the same bytes a second time do nothing"
     store.close()
 
 
@@ -242,30 +242,30 @@ def test_a_used_nonce_is_refused(world: World) -> None:
 def test_reading_shows_the_paper_wallet_and_carries_nothing_out(world: World) -> None:
     world.send(WETH.address, encode_approve(builders.ROUTER, 5 * SOLD))
     world.blocks.next()
-    shown = PaperReader(world.blocks, world.chain).snapshot()
-    assert (shown.nonce_latest, shown.nonce_pending, shown.native_wei) == (7, 8, 10**18)
-    assert {one.token: one.raw for one in shown.holdings} == {WETH.address: 5 * SOLD, USDC.address: 0}
-    assert {one.raw for one in shown.allowances} == {0}
+    snapshot = PaperReader(world.blocks, world.chain).snapshot()
+    assert (snapshot.nonce_latest, snapshot.nonce_pending, snapshot.native_wei) == (7, 8, 10**18)
+    assert {holding.token: holding.raw for holding in snapshot.holdings} == {WETH.address: 5 * SOLD, USDC.address: 0}
+    assert {allowance.raw for allowance in snapshot.allowances} == {0}
     assert world.chain.wallet().pending_txs, "only the one that acts carries out"
 
 
 def test_tokens_are_tried_out_with_what_the_real_wallet_holds_and_allows(world: World) -> None:
-    asked: list[StepInput] = []
+    steps: list[StepInput] = []
 
     @dataclass
     class Source:
         def gather(self, step: StepInput, plan: Plan) -> Evidence:
-            asked.append(step)
+            steps.append(step)
             raise Retryable("enough")
 
     allowed = (Allowance(WETH.address, builders.ROUTER, 5),)
     world.blocks.now = replace(world.blocks.now, allowances=allowed)
-    real, shown = world.blocks.now, PaperReader(world.blocks, world.chain).snapshot()
-    assert (shown.holdings, shown.allowances) != (real.holdings, real.allowances)
+    real, real_snapshot = world.blocks.now, PaperReader(world.blocks, world.chain).snapshot()
+    assert (real_snapshot.holdings, real_snapshot.allowances) != (real.holdings, real.allowances)
     with pytest.raises(Retryable):
-        step = replace(builders.step_input(), snapshot=shown)
+        step = replace(builders.step_input(), snapshot=real_snapshot)
         PaperEvidence(Source(), world.chain).gather(step, sell_weth(step))
-    assert (asked[0].snapshot.holdings, asked[0].snapshot.allowances) == (real.holdings, allowed)
+    assert (steps[0].snapshot.holdings, steps[0].snapshot.allowances) == (real.holdings, allowed)
 
 
 def test_endpoints_behind_the_last_fill_are_waited_for(world: World) -> None:

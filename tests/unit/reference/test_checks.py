@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,21 +15,15 @@ from agent.execution.step_context import StepReaders
 from agent.model import FeedRound, Head, PastPrices, PricePoint, StepInput
 from agent.reference import reference_prices
 from agent.reference.checks import confirmed_prices, round_price
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.store.prices import RETENTION_S
-from tests.support.builders import NOW_S, address, step_input, token, v2_pool, v3_pool, with_snapshot
+from tests.support.builders import NOW_S, address, step_input, v2_pool, v3_pool, with_snapshot
+from tests.support.constants import DAY_S, HOUR_S
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
+from tests.support.tokens import USDC, WBTC, WETH
 
-WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
-HOUR_S = 3_600
-DAY_S = 86_400
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    found = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31_337, address("owner"))
-    yield found
-    found.close()
+store = store_fixture("file", wallet=address("owner"))
 
 
 def point(at_s: int, usd: int = 2_000, of: str = WETH.address) -> PricePoint:
@@ -41,7 +33,7 @@ def point(at_s: int, usd: int = 2_000, of: str = WETH.address) -> PricePoint:
 def answers(step: StepInput, factor: Fraction) -> tuple[FeedRound, ...]:
     """The feeds of the step, that of the numeraire as it is, the others times `factor`."""
     unit = step.portfolio.feed(USDC.address)
-    return tuple(one if one.feed == unit else replace(one, answer=int(one.answer * factor)) for one in step.snapshot.feeds)
+    return tuple(feed if feed.feed == unit else replace(feed, answer=int(feed.answer * factor)) for feed in step.snapshot.feeds)
 
 
 def before(step: StepInput, factors: list[Fraction]) -> tuple[PastPrices, ...]:
@@ -59,15 +51,15 @@ def confirming(blocks: int) -> StepInput:
 
 def test_without_blocks_to_confirm_the_reference_price_is_written_down_and_the_numeraire_is_not() -> None:
     step = step_input()
-    (found,) = confirmed_prices(step, (), NOW_S)
-    assert found == PricePoint(WETH.address, NOW_S, reference_prices(step).reference_by_token[WETH.address].price)
+    (price_point,) = confirmed_prices(step, (), NOW_S)
+    assert price_point == PricePoint(WETH.address, NOW_S, reference_prices(step).reference_by_token[WETH.address].price)
 
 
 def test_a_price_that_one_block_alone_shows_is_not_the_one_that_is_written_down() -> None:
     pushed = confirming(2)
     pushed = replace(pushed, snapshot=replace(pushed.snapshot, feeds=answers(pushed, Fraction(3))))
-    (found,) = confirmed_prices(pushed, before(step_input(), [Fraction(1), Fraction(1)]), NOW_S)
-    assert found.price == reference_prices(step_input()).reference_by_token[WETH.address].price
+    (price_point,) = confirmed_prices(pushed, before(step_input(), [Fraction(1), Fraction(1)]), NOW_S)
+    assert price_point.price == reference_prices(step_input()).reference_by_token[WETH.address].price
 
 
 @pytest.mark.parametrize("gap", ["none", "too few", "another block"])
@@ -84,8 +76,8 @@ def test_while_the_sequencer_is_down_no_price_is_recorded() -> None:
     step = step_input()
     step = replace(step, reference=replace(step.reference, sequencer_feed=feed, sequencer_grace_s=HOUR_S))
     for answer, count in ((1, 0), (0, 1)):
-        told = FeedRound(feed, 0, 3, answer, NOW_S - HOUR_S, NOW_S - HOUR_S, 3)
-        assert len(confirmed_prices(with_snapshot(step, feeds=(*step.snapshot.feeds, told)), (), NOW_S)) == count
+        feed_round = FeedRound(feed, 0, 3, answer, NOW_S - HOUR_S, NOW_S - HOUR_S, 3)
+        assert len(confirmed_prices(with_snapshot(step, feeds=(*step.snapshot.feeds, feed_round)), (), NOW_S)) == count
 
 
 @pytest.mark.parametrize(("mean", "count"), [(2_000, 1), (2_500, 0)])
@@ -102,8 +94,8 @@ def test_the_recorded_price_is_the_lower_median_of_the_blocks(now: int, earlier:
     step = confirming(len(earlier))
     usual = reference_prices(step).reference_by_token[WETH.address].price
     step = with_snapshot(step, feeds=answers(step, Fraction(now)))
-    (found,) = confirmed_prices(step, before(step_input(), [Fraction(one) for one in earlier]), NOW_S)
-    assert found.price == usual * median
+    (price_point,) = confirmed_prices(step, before(step_input(), [Fraction(snapshot) for snapshot in earlier]), NOW_S)
+    assert price_point.price == usual * median
 
 
 def test_blocks_before_those_that_confirm_do_not_count() -> None:
@@ -145,7 +137,7 @@ def test_prices_of_another_numeraire_are_other_prices(store: Store) -> None:
 def test_prices_are_kept_for_a_bounded_time_by_the_agents_own_looks(store: Store) -> None:
     store.prices.record(USDC.address, [point(NOW_S - RETENTION_S), point(NOW_S - RETENTION_S + 2 * DAY_S)])
     store.prices.record(USDC.address, [point(NOW_S + DAY_S)])
-    assert [one.at_s for one in store.prices.prices_between(USDC.address, 0, NOW_S + DAY_S)] == [
+    assert [price_point.at_s for price_point in store.prices.prices_between(USDC.address, 0, NOW_S + DAY_S)] == [
         NOW_S - RETENTION_S + 2 * DAY_S,
         NOW_S + DAY_S,
     ]
@@ -164,7 +156,9 @@ def test_a_coarser_look_takes_the_last_price_of_each_interval(store: Store) -> N
 def test_what_one_source_told_can_be_forgotten_and_is_shown_by_source(store: Store) -> None:
     store.prices.record(USDC.address, [point(NOW_S)])
     store.prices.record(USDC.address, [point(NOW_S - DAY_S), point(NOW_S)], "import")
-    spans = {(one.source, one.hour_count, one.from_s, one.until_s) for one in store.prices.spans(USDC.address)}
+    spans = {
+        (price_span.source, price_span.hour_count, price_span.from_s, price_span.until_s) for price_span in store.prices.spans(USDC.address)
+    }
     assert spans == {("look", 1, NOW_S, NOW_S), ("import", 1, NOW_S - DAY_S, NOW_S - DAY_S)}
     assert store.prices.forget(USDC.address, "import") == 1
     assert store.prices.prices_between(USDC.address, 0, NOW_S) == (point(NOW_S),)

@@ -45,7 +45,7 @@ def off(step: StepInput) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("cents", "left", "halts"),
+    ("cents", "is_outside", "halts"),
     [
         (100, False, False),
         (98, False, False),
@@ -61,8 +61,8 @@ def off(step: StepInput) -> tuple[str, ...]:
         (0.01, False, True),
     ],
 )
-def test_it_leaves_beyond_the_limit_and_is_back_within_half_of_it(cents: float, left: bool, halts: bool) -> None:
-    step = at(cents, left)
+def test_it_leaves_beyond_the_limit_and_is_back_within_half_of_it(cents: float, is_outside: bool, halts: bool) -> None:
+    step = at(cents, is_outside)
     decision = decide(step).decision
     assert isinstance(decision, Halt if halts else Rebalance)
     assert off(step) == ((USDC.address,) if halts else ())
@@ -76,14 +76,14 @@ def test_it_leaves_beyond_the_limit_and_is_back_within_half_of_it(cents: float, 
 @given(st.lists(st.floats(95, 105), min_size=1, max_size=12))
 def test_going_to_and_fro_around_the_limit_it_neither_trades_nor_halts_in_turns(cents: list[float]) -> None:
     """Once off it is traded again only after it was within half of the limit."""
-    left = False
+    is_outside = False
     for price in cents:
-        step = at(round(price, 2), left)
+        step = at(round(price, 2), is_outside)
         distance = abs(round(price, 2) - 100)
-        left = bool(off(step))
-        assert isinstance(decide(step).decision, Halt) is left
-        assert not (left and distance <= 1)
-        assert left or distance <= 2.0001
+        is_outside = bool(off(step))
+        assert isinstance(decide(step).decision, Halt) is is_outside
+        assert not (is_outside and distance <= 1)
+        assert is_outside or distance <= 2.0001
 
 
 def test_another_dollar_than_the_numeraire_halts_too_and_a_token_that_is_no_dollar_does_not() -> None:

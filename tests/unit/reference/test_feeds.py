@@ -9,11 +9,11 @@ import pytest
 from agent.model import FeedRound, Halt, PastPrices, PriceSource, StepInput, UnreadableItem
 from agent.policy.decide import decide
 from agent.reference import price_inputs, prices_from, reference_prices, sequencer_fault
-from tests.support.builders import NOW_S, address, feed_address, feed_round, price_of, step_input, token, with_feed, with_snapshot
+from tests.support.builders import NOW_S, address, feed_address, feed_round, price_of, step_input, with_feed, with_snapshot
 from tests.support.plans import sell_weth, verdict
 from tests.support.text import mentions
+from tests.support.tokens import WETH
 
-WETH = token("WETH")
 FEED = [PriceSource.FEED]
 UPTIME = address("sequencer uptime feed")
 GRACE_S = 3_600
@@ -25,7 +25,7 @@ def why(step: StepInput) -> str:
 
 
 @pytest.mark.parametrize(
-    ("answer", "bounds", "said"),
+    ("answer", "bounds", "reason"),
     [
         (101, (100, None), ""),
         (100, (100, None), "answers 100, its minimum answer is 100"),
@@ -37,13 +37,13 @@ def why(step: StepInput) -> str:
     ],
 )
 def test_an_answer_at_or_beyond_a_bound_of_its_aggregator_is_no_price(
-    answer: int, bounds: tuple[int | None, int | None], said: str
+    answer: int, bounds: tuple[int | None, int | None], reason: str
 ) -> None:
     step = with_feed(step_input(kinds=FEED), "WETH", answer=answer, min_answer=bounds[0], max_answer=bounds[1])
-    assert (said in why(step)) if said else why(step) == ""
+    assert (reason in why(step)) if reason else why(step) == ""
     judged = verdict("feed_health", step, sell_weth(step_input()))
-    assert judged.passed is (said == "")
-    assert said in judged.measured_text
+    assert judged.passed is (reason == "")
+    assert reason in judged.measured_text
 
 
 def test_a_round_that_never_began_is_none() -> None:
@@ -113,7 +113,7 @@ def uptime(answer: int, since_s: int) -> FeedRound:
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("feed_round", "reason"),
     [
         (uptime(0, GRACE_S), ""),
         (uptime(0, 400 * 86_400), ""),
@@ -127,14 +127,14 @@ def uptime(answer: int, since_s: int) -> FeedRound:
         (replace(uptime(0, 10_000), started_at_s=0), "no round yet"),
     ],
 )
-def test_while_the_sequencer_is_down_or_was_a_moment_ago_nothing_is_traded_and_it_is_said(told: FeedRound, said: str) -> None:
-    step = rollup(told)
+def test_while_the_sequencer_is_down_or_was_a_moment_ago_nothing_is_traded_and_it_is_said(feed_round: FeedRound, reason: str) -> None:
+    step = rollup(feed_round)
     decision = decide(step).decision
-    assert isinstance(decision, Halt) is bool(said)
-    assert said in decision.reason
+    assert isinstance(decision, Halt) is bool(reason)
+    assert reason in decision.reason
     judged = verdict("sequencer", step, sell_weth(step_input()))
-    assert judged.passed is (said == "")
-    assert said in judged.measured_text
+    assert judged.passed is (reason == "")
+    assert reason in judged.measured_text
 
 
 def test_an_uptime_feed_that_was_not_read_halts_and_none_at_all_does_not() -> None:

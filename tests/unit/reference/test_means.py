@@ -10,10 +10,10 @@ from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.uniswap_v4 import V4Pool
 from agent.model import CodeHash, PriceSource, StepInput
 from agent.reference import prices, reference_prices
-from tests.support.builders import step_input, token, v3_pool
+from tests.support.builders import step_input, v3_pool
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = token("WETH"), token("USDC")
 TRUE, FALSE = v3_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 4_000, depth=900_000_000, name="of a stranger")
 
 
@@ -28,8 +28,8 @@ def code_of(step: StepInput, pool: V3Pool) -> CodeHash:
 
 
 def usd(step: StepInput) -> float | None:
-    found = reference_prices(step).reference_by_token.get(WETH.address)
-    return None if found is None else float(found.price) * 10**12
+    reference = reference_prices(step).reference_by_token.get(WETH.address)
+    return None if reference is None else float(reference.price) * 10**12
 
 
 def test_a_pool_that_was_not_pinned_has_no_weight_however_deep_it_is() -> None:
@@ -53,7 +53,7 @@ def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> No
 
 
 @pytest.mark.parametrize(
-    ("kept", "said"),
+    ("span_s", "reason"),
     [
         ((1, 1), "it keeps 1: run trimtab oracle"),
         ((5, 9), "it keeps 5, soon 9: run trimtab oracle"),
@@ -61,11 +61,11 @@ def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> No
         (None, "less than 1800 s old"),
     ],
 )
-def test_a_pool_whose_memory_is_too_short_is_named_with_what_would_help(kept: tuple[int, int] | None, said: str) -> None:
-    short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observation_counts=kept)
+def test_a_pool_whose_memory_is_too_short_is_named_with_what_would_help(span_s: tuple[int, int] | None, reason: str) -> None:
+    short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observation_counts=span_s)
     step = by_means(short)
     why = prices.twap_rejection(step.snapshot, step.reference, short)
-    assert said in why
+    assert reason in why
     assert ("--to 1801" in why) == ("trimtab oracle" in why)
 
 

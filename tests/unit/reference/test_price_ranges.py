@@ -18,11 +18,11 @@ from agent.reference import deviation_loss, disagreement_loss, price_ranges, ref
 from agent.reference.floors import fair_floor
 from agent.units import BPS, NATIVE
 from agent.venues.composer import leg_floors
-from tests.support.builders import raw, step_input, token, v3_pool, with_limits
-from tests.support.decisions.plan_costs import exit_plan as exiting
+from tests.support.builders import raw, step_input, v3_pool, with_limits
+from tests.support.decisions.plan_costs import exit_plan
 from tests.support.plans import Swap, evidence, plan_of, verdict
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = token("WETH"), token("USDC")
 FEED, MEAN = 2_000, 2_020
 BOTH = (PriceSource.FEED, PriceSource.TWAP)
 
@@ -97,8 +97,8 @@ def test_planner_guard_and_signer_require_the_better_price_of_the_two() -> None:
     floor = fair_floor(sold, high, Fraction(1), plan.legs[0].fee_pips, step.limits.price_impact_bps or 0, step.limits.slippage_bps or 0)
     assert leg_floors(step, plan) == (floor,)
     assert build_problem(step, reference_prices(step)).floor_prices(WETH.address, USDC.address) == (high, 1)
-    kept, missed = (replace(plan, legs=(replace(plan.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
-    assert verdict("fair_floor", step, kept).passed
+    floors, missed = (replace(plan, legs=(replace(plan.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
+    assert verdict("fair_floor", step, floors).passed
     assert not verdict("fair_floor", step, missed).passed
 
 
@@ -128,7 +128,7 @@ def test_an_exit_is_not_held_to_its_cost_at_the_mean() -> None:
     step = with_limits(seen(), plan_cost_bps=50, slippage_bps=30)
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
     assert not verdict("plan_cost", step, plan).passed
-    assert verdict("plan_cost", step, exiting(plan)).passed
+    assert verdict("plan_cost", step, exit_plan(plan)).passed
 
 
 def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_seen_of_it() -> None:
@@ -143,7 +143,7 @@ def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_
     more = disagreement_loss(step, deltas)
     assert more > 0
     assert worst_case_loss(step, plan) - worst_case_loss(before, plan) == more
-    cases = [build_guard_case(one, plan, evidence(one, plan)) for one in (step, before)]
+    cases = [build_guard_case(step, plan, evidence(step, plan)) for step in (step, before)]
     assert cases[0].worst_cost() - cases[1].worst_cost() == more
 
 

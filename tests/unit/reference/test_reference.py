@@ -53,12 +53,12 @@ def test_a_feed_prices_a_token_in_units_of_the_numeraire_whatever_the_decimals()
             feed_round("USDC", "0.99", decimals=6),
         ),
     )
-    found = reference_prices(step)
-    assert found.reference_by_token[WETH.address].price == Fraction(2_000 * 100, 99) * Fraction(10**6, 10**18)
-    assert found.reference_by_token[WBTC.address].price == Fraction(60_000 * 100, 99) * Fraction(10**6, 10**8)
-    assert found.reference_by_token[WETH.address].source is FEED
-    assert feed_address("WETH") in found.reference_by_token[WETH.address].detail
-    assert found.unpriced == ()
+    prices = reference_prices(step)
+    assert prices.reference_by_token[WETH.address].price == Fraction(2_000 * 100, 99) * Fraction(10**6, 10**18)
+    assert prices.reference_by_token[WBTC.address].price == Fraction(60_000 * 100, 99) * Fraction(10**6, 10**8)
+    assert prices.reference_by_token[WETH.address].source is FEED
+    assert feed_address("WETH") in prices.reference_by_token[WETH.address].detail
+    assert prices.unpriced == ()
 
 
 def test_the_numeraire_is_worth_exactly_one_even_if_its_feed_says_otherwise_or_nothing() -> None:
@@ -68,7 +68,7 @@ def test_the_numeraire_is_worth_exactly_one_even_if_its_feed_says_otherwise_or_n
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "reason"),
     [
         ({"answer": 0}, "answers 0"),
         ({"answer": -1}, "answers -1"),
@@ -80,11 +80,11 @@ def test_the_numeraire_is_worth_exactly_one_even_if_its_feed_says_otherwise_or_n
 )
 @pytest.mark.parametrize("symbol", ["WETH", "USDC"])
 def test_an_unfit_round_of_the_token_or_of_the_numeraire_leaves_the_token_without_a_price(
-    symbol: str, fault: dict[str, int], said: str
+    symbol: str, fault: dict[str, int], reason: str
 ) -> None:
     step = with_feed(step_input(kinds=[FEED]), symbol, **fault)
     assert _found(step) is None
-    assert mentions(_why(step), "feed: ", f"{symbol}", f"{said}")
+    assert mentions(_why(step), "feed: ", f"{symbol}", f"{reason}")
 
 
 @pytest.mark.parametrize("symbol", ["WETH", "USDC"])
@@ -118,19 +118,19 @@ def test_a_stale_feed_gives_way_to_the_mean_price_if_that_is_configured() -> Non
     pool = v3_pool(WETH, USDC, 2_500, twap_price=2_100)
     stale = {"updated_at_s": NOW_S - 4_000}
     with_mean = with_feed(step_input(pools=[pool], kinds=[FEED, TWAP]), "WETH", **stale)
-    found = _found(with_mean)
-    assert found is not None
-    assert found.source is TWAP
-    assert found.price == pool.mean_price(WETH.address)
-    assert _near(found.price, WETH, 2_100)
+    reference_price = _found(with_mean)
+    assert reference_price is not None
+    assert reference_price.source is TWAP
+    assert reference_price.price == pool.mean_price(WETH.address)
+    assert _near(reference_price.price, WETH, 2_100)
     assert _found(with_feed(step_input(pools=[pool], kinds=[FEED]), "WETH", **stale)) is None
 
 
 def test_the_configured_order_of_sources_counts() -> None:
     pool = v3_pool(WETH, USDC, 2_100)
-    found = _found(step_input(pools=[pool], kinds=[TWAP, FEED]))
-    assert found is not None
-    assert found.source is TWAP
+    reference_price = _found(step_input(pools=[pool], kinds=[TWAP, FEED]))
+    assert reference_price is not None
+    assert reference_price.source is TWAP
 
 
 @pytest.mark.parametrize(
@@ -161,20 +161,20 @@ def test_pools_of_one_pair_are_weighted_by_the_depth_of_the_window_not_of_the_mo
     flash = v3_pool(WETH, USDC, 2_400, depth=1_000_000, fee_pips=3000, name="flash")
     weight_deep, weight_flash = 3_000_000 / 2_000, 1_000_000 / 2_400
     expected = (2_000 * weight_deep + 2_400 * weight_flash) / (weight_deep + weight_flash)
-    found = _found(step_input(pools=[deep, flash], kinds=[TWAP]))
-    assert found is not None
-    assert _near(found.price, WETH, expected)
+    reference_price = _found(step_input(pools=[deep, flash], kinds=[TWAP]))
+    assert reference_price is not None
+    assert _near(reference_price.price, WETH, expected)
     swollen = replace(flash, liquidity=flash.liquidity * 1_000)
-    assert _found(step_input(pools=[deep, swollen], kinds=[TWAP])) == found
+    assert _found(step_input(pools=[deep, swollen], kinds=[TWAP])) == reference_price
 
 
 def test_a_token_that_only_trades_against_a_hub_is_priced_through_it() -> None:
     pools = [v3_pool(ARB, WETH, "0.001"), v3_pool(WETH, USDC, 2_000)]
     targets = {"ARB": 5_000, "USDC": 5_000}
-    found = _found(step_input(targets, pools=pools, kinds=[TWAP], hubs=["WETH"]), ARB)
-    assert found is not None
-    assert found.price == pools[0].mean_price(ARB.address) * pools[1].mean_price(WETH.address)
-    assert "2 pool(s)" in found.detail
+    reference_price = _found(step_input(targets, pools=pools, kinds=[TWAP], hubs=["WETH"]), ARB)
+    assert reference_price is not None
+    assert reference_price.price == pools[0].mean_price(ARB.address) * pools[1].mean_price(WETH.address)
+    assert "2 pool(s)" in reference_price.detail
     assert _found(step_input(targets, pools=pools, kinds=[TWAP]), ARB) is None
     assert _found(step_input(targets, pools=pools[:1], kinds=[TWAP], hubs=["WETH"]), ARB) is None
 
@@ -191,19 +191,19 @@ def test_a_route_weighs_as_much_as_its_thinner_half() -> None:
     first = v3_pool(ARB, WETH, "0.002", depth=500_000)
     second = v3_pool(WETH, USDC, 2_000, depth=1_000)
     targets = {"ARB": 5_000, "USDC": 5_000}
-    found = _found(step_input(targets, pools=[direct, first, second], kinds=[TWAP], hubs=["WETH"]), ARB)
-    assert found is not None
+    reference_price = _found(step_input(targets, pools=[direct, first, second], kinds=[TWAP], hubs=["WETH"]), ARB)
+    assert reference_price is not None
     straight, around = 500_000, 250
-    assert _near(found.price, ARB, (2 * straight + 4 * around) / (straight + around))
+    assert _near(reference_price.price, ARB, (2 * straight + 4 * around) / (straight + around))
 
 
 def test_spot_prices_count_only_where_they_are_configured() -> None:
     pools = [v2_pool(WETH, USDC, 2_000)]
     assert _found(step_input(pools=pools, kinds=[TWAP])) is None
-    found = _found(step_input(pools=pools, kinds=[TWAP, SPOT]))
-    assert found is not None
-    assert found.source is SPOT
-    assert found.price == unit_price(WETH, 2_000, USDC)
+    reference_price = _found(step_input(pools=pools, kinds=[TWAP, SPOT]))
+    assert reference_price is not None
+    assert reference_price.source is SPOT
+    assert reference_price.price == unit_price(WETH, 2_000, USDC)
 
 
 def test_spot_weighs_v2_and_v3_pools_alike_and_passes_over_empty_ones() -> None:
@@ -213,19 +213,19 @@ def test_spot_weighs_v2_and_v3_pools_alike_and_passes_over_empty_ones() -> None:
         replace(v3_pool(WETH, USDC, 9_000, name="empty"), liquidity=0),
         replace(v3_pool(WETH, USDC, 9_000, name="fresh"), sqrt_price_x96=0),
     ]
-    found = _found(step_input(pools=[v2, v3, *empty], kinds=[SPOT]))
-    assert found is not None
-    assert _near(found.price, WETH, 2_500, 1e-9)
-    assert "2 pool(s)" in found.detail
+    reference_price = _found(step_input(pools=[v2, v3, *empty], kinds=[SPOT]))
+    assert reference_price is not None
+    assert _near(reference_price.price, WETH, 2_500, 1e-9)
+    assert "2 pool(s)" in reference_price.detail
     assert "of WETH" in _why(step_input(pools=empty, kinds=[SPOT]))
 
 
 def test_hubs_and_wrapped_native_are_priced_too_and_their_lack_is_named() -> None:
     step = step_input({"WBTC": 5_000, "USDC": 5_000}, hubs=["DAI"], kinds=[FEED, SPOT], pools=[v2_pool(WETH, USDC, 2_000)])
-    found = reference_prices(step)
-    assert found.reference_by_token[WETH.address].source is SPOT
-    assert [gap.label for gap in found.unpriced] == ["DAI"]
-    assert mentions(found.unpriced[0].why, "feed: DAI", "no feed", "spot: no", "liquidity")
+    prices = reference_prices(step)
+    assert prices.reference_by_token[WETH.address].source is SPOT
+    assert [gap.label for gap in prices.unpriced] == ["DAI"]
+    assert mentions(prices.unpriced[0].why, "feed: DAI", "no feed", "spot: no", "liquidity")
 
 
 def test_a_hub_has_a_price_once_it_has_a_feed() -> None:
@@ -273,8 +273,8 @@ def test_pools_of_strangers_do_not_count() -> None:
 
 def test_prices_are_worked_out_once_for_a_snapshot_and_its_sources() -> None:
     step = with_snapshot(step_input({"WETH": 5_000, "USDC": 5_000}, kinds=[FEED]), feeds=(feed_round("WETH", 2_000), feed_round("USDC", 1)))
-    found, text = reference_prices(step), codec.dumps(step)
-    assert reference_prices(replace(step, progress=replace(step.progress, spent_gas_wei=1))) is found
+    prices, text = reference_prices(step), codec.dumps(step)
+    assert reference_prices(replace(step, progress=replace(step.progress, spent_gas_wei=1))) is prices
     assert codec.dumps(step) == text
     assert codec.loads(StepInput, text) == step
     dearer = with_snapshot(step, feeds=(feed_round("WETH", 3_000), feed_round("USDC", 1)))

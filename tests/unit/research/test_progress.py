@@ -22,9 +22,9 @@ def test_back_test_shows_a_line_in_a_notebook_only(
 ) -> None:
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]  # it stands in for a module
     research.backtest(PRICES.head(3), TARGETS, BAND)
-    shown = capsys.readouterr().out
-    assert shown.rpartition("\r")[2].strip() == lines
-    assert shown.endswith("\n") == bool(lines)
+    output = capsys.readouterr().out
+    assert output.rpartition("\r")[2].strip() == lines
+    assert output.endswith("\n") == bool(lines)
     research.backtest(PRICES.head(3), TARGETS, BAND, progress=lambda finished, total: None)
     assert capsys.readouterr().out == ""
 

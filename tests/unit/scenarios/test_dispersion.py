@@ -101,9 +101,9 @@ def test_a_strategy_of_a_steady_index_has_no_ratio(rate: float) -> None:
 @STEADY
 def test_a_ledger_of_a_steady_value_has_no_ratio(rate: float) -> None:
     values = [Fraction(10**12) * (1 + Fraction(rate)) ** day for day in range(40)]
-    found = statistics([float(after / before) - 1 for before, after in pairwise(values)])
-    assert found is not None
-    assert (found["volatility"], found["sharpe"]) == (0.0, None)
+    statistics_document = statistics([float(after / before) - 1 for before, after in pairwise(values)])
+    assert statistics_document is not None
+    assert (statistics_document["volatility"], statistics_document["sharpe"]) == (0.0, None)
 
 
 @pytest.mark.parametrize("rate", [0.001, -0.002, 1 / 3e3, 0.0])

@@ -35,8 +35,8 @@ from tests.support.builders import OWNER, brought_up, feed_address, raw, split, 
 from tests.support.gradual_execution import later, paced, roomy
 from tests.support.standing_orders import price_of, terms, three
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WBTC, WETH
 
-WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
 STOP, ENTRY = OrderKind.STOP_LOSS, OrderKind.ENTRY
 
@@ -51,8 +51,8 @@ def with_order(step: StepInput, symbol: str, kind: OrderKind, stage: OrderStage,
 
 
 def claiming(step: StepInput, symbol: str, coins: Fraction | int) -> StepInput:
-    one = token(symbol)
-    return with_history(step, pending_payments=(PendingPayment(3, Payment(one.address, raw(coins, one))),))
+    coin = token(symbol)
+    return with_history(step, pending_payments=(PendingPayment(3, Payment(coin.address, raw(coins, coin))),))
 
 
 # withdrawals
@@ -92,29 +92,31 @@ def due_round() -> StepInput:
 
 def test_what_the_owner_does_by_hand_is_no_round_of_a_correction_that_is_due() -> None:
     step = transfers.reserve_claims(due_round(), (PendingPayment(0, Payment(USDC.address, raw(310_000, USDC))),))
-    for found in (
+    for outcome in (
         requests.raise_money_proposer(USDC.address)(step),
         requests.propose_selling_everything(due_round()),
         requests.rebalance_to_targets(due_round()),
         proposals.manual_swap_proposer(WETH.address, USDC.address, raw(1, WETH))(due_round()),
     ):
-        assert found.plan is not None
+        assert outcome.plan is not None
         assert (
-            found.decision_result.layer(GradualResult).due_slice,
-            found.decision_result.layer(GradualResult).end_reason,
-            found.decision_result.filled_order_id,
+            outcome.decision_result.layer(GradualResult).due_slice,
+            outcome.decision_result.layer(GradualResult).end_reason,
+            outcome.decision_result.filled_order_id,
         ) == (None, "", "")
 
 
 def test_a_small_asset_that_a_stop_took_out_ends_a_correction_that_would_buy_it_back() -> None:
     step = due_round()
     assert step.layer(GradualState).progress is not None
-    small = tuple(replace(one, target_bps=20 if one.token == WETH else 9_980) for one in step.portfolio.assets)
-    begun = replace(step.layer(GradualState).progress.execution, targets_bps=tuple((one.token.address, one.target_bps) for one in small))
+    small = tuple(replace(asset, target_bps=20 if asset.token == WETH else 9_980) for asset in step.portfolio.assets)
+    begun = replace(
+        step.layer(GradualState).progress.execution, targets_bps=tuple((asset.token.address, asset.target_bps) for asset in small)
+    )
     under = replace(step.layer(GradualState).progress, execution=begun)
     step = replace(step, portfolio=replace(step.portfolio, assets=small)).with_layer(GradualState(under))
     assert "changed" not in decide(step).layer(GradualResult).end_reason
-    out = tuple(replace(one, target_bps=0 if one.token == WETH else 10_000) for one in small)
+    out = tuple(replace(asset, target_bps=0 if asset.token == WETH else 10_000) for asset in small)
     assert mentions(decide(replace(step, portfolio=replace(step.portfolio, assets=out))).layer(GradualResult).end_reason, "changed")
 
 
@@ -124,11 +126,11 @@ def test_a_correction_whose_first_round_prices_do_not_confirm_is_not_sent_all_at
     step = replace(step, policy=replace(step.policy, confirm_blocks=3))
     decided = decide(replace(step, policy=replace(step.policy, confirm_blocks=0)))
     assert isinstance(decided.decision, Rebalance)
-    found, plan = in_time(step, decided, decided.decision, planner.plan(step, decided.decision))
-    assert isinstance(found.decision, Hold), found.decision
-    assert plan is None, found.decision
-    assert not found.is_reviewed
-    assert found.layer(GradualResult).new_execution is None
+    timed_plan, plan = in_time(step, decided, decided.decision, planner.plan(step, decided.decision))
+    assert isinstance(timed_plan.decision, Hold), timed_plan.decision
+    assert plan is None, timed_plan.decision
+    assert not timed_plan.is_reviewed
+    assert timed_plan.layer(GradualResult).new_execution is None
 
 
 # orders by hand
@@ -136,10 +138,10 @@ def test_an_exit_comes_before_an_order_by_hand_whose_price_is_there() -> None:
     step = with_order(step_input(TARGETS, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}), "WETH", STOP, OrderStage.FIRED, 2_500)
     step = apply_orders(step)
     buys = LimitOrder("o1", USDC.address, WETH.address, raw(500, USDC), Fraction(1), 2_000_000_000, 0)
-    found = proposals.orders_proposer((buys,))(step)
-    assert found.decision_result.filled_order_id == ""
-    assert found.plan is not None
-    assert found.plan.is_exit
+    outcome = proposals.orders_proposer((buys,))(step)
+    assert outcome.decision_result.filled_order_id == ""
+    assert outcome.plan is not None
+    assert outcome.plan.is_exit
     alone = proposals.single_order_proposer(buys)(step)
     assert alone.plan is None
     assert isinstance(alone.decision_result.decision, Hold)
@@ -147,14 +149,16 @@ def test_an_exit_comes_before_an_order_by_hand_whose_price_is_there() -> None:
 
 
 def test_an_order_by_hand_buys_nothing_that_an_exit_sold() -> None:
-    held = step_input(TARGETS, {"WETH": 0, "WBTC": 3_000, "USDC": 7_000})
-    step = apply_orders(with_order(held, "WETH", STOP, OrderStage.DONE, 2_500))
+    plain_step = step_input(TARGETS, {"WETH": 0, "WBTC": 3_000, "USDC": 7_000})
+    step = apply_orders(with_order(plain_step, "WETH", STOP, OrderStage.DONE, 2_500))
 
     def why(symbol: str, sold: str = "USDC", coins: Fraction | int = 500) -> str:
-        asked = LimitOrder("o1", token(sold).address, token(symbol).address, raw(coins, token(sold)), Fraction(1, 10**9), 2_000_000_000, 0)
-        found = proposals.single_order_proposer(asked)(step)
-        assert (found.plan is None) is ("waits: WETH" in found.decision_result.decision.reason), found.decision_result.decision.reason
-        return found.decision_result.decision.reason
+        limit_order = LimitOrder(
+            "o1", token(sold).address, token(symbol).address, raw(coins, token(sold)), Fraction(1, 10**9), 2_000_000_000, 0
+        )
+        outcome = proposals.single_order_proposer(limit_order)(step)
+        assert (outcome.plan is None) is ("waits: WETH" in outcome.decision_result.decision.reason), outcome.decision_result.decision.reason
+        return outcome.decision_result.decision.reason
 
     assert mentions(why("WETH"), "WETH", "stop_loss")
     assert "kept out" not in why("WBTC")
@@ -168,9 +172,9 @@ def test_while_one_asset_has_no_price_the_unit_s_worth_is_not_known_and_no_order
     moved = {"WETH": 2_800, "WBTC": 20_000}  # as a whole worth what it was, without WETH two fifths less
     unknown = bot.seen(moved)
     unknown = with_snapshot(unknown, feeds=tuple(feed for feed in unknown.snapshot.feeds if feed.feed != feed_address("WETH")))
-    found = apply_orders(unknown)
-    assert isinstance(decide(found).decision, Halt)
-    assert {order.stage for order in found.history.orders.states} == {OrderStage.ARMED}
+    step = apply_orders(unknown)
+    assert isinstance(decide(step).decision, Halt)
+    assert {order.stage for order in step.history.orders.states} == {OrderStage.ARMED}
     bot.look(moved)
     assert set(bot.stages().values()) == {"armed"}
 
@@ -178,8 +182,10 @@ def test_while_one_asset_has_no_price_the_unit_s_worth_is_not_known_and_no_order
 # strategies
 def test_an_entry_that_waits_keeps_strategies_from_buying_more_of_what_there_is() -> None:
     half = {"WETH": 5_000, "USDC": 5_000}
-    made = step_input(None, {"WETH": 2_000, "USDC": 8_000}).with_config(split(strategy("a", 5_000, half), strategy("b", 5_000, half)))
-    step = apply_effective_targets(brought_up(with_order(made, "WETH", ENTRY, OrderStage.ARMED, 1_500)))
+    changed_config = step_input(None, {"WETH": 2_000, "USDC": 8_000}).with_config(
+        split(strategy("a", 5_000, half), strategy("b", 5_000, half))
+    )
+    step = apply_effective_targets(brought_up(with_order(changed_config, "WETH", ENTRY, OrderStage.ARMED, 1_500)))
     assert [asset.target_bps for asset in step.effective_assets] == [2_000, 8_000]
-    found = decide(step)
-    assert not isinstance(found.decision, Rebalance), found.decision.reason
+    decision_result = decide(step)
+    assert not isinstance(decision_result.decision, Rebalance), decision_result.decision.reason

@@ -19,10 +19,10 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.observe.logs import LineFormatter, LogStyle, Redactor
 from agent.units import safe_label
+from tests.support.constants import WALLET
 from tests.support.foreign_text import CORPUS, LOOK_ALIKES
 from tests.support.text import raises_field
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 PLACE = "0x7D1AfA7B718fb893dB30A3aBc0Cfc608AaCfeBB0"
 ALL = pytest.mark.parametrize("text", CORPUS.values(), ids=CORPUS)
 RPC = [("RPC_A", "one"), ("RPC_B", "two")]
@@ -47,8 +47,8 @@ def test_a_symbol_from_the_chain_is_shown_as_the_address(text: str) -> None:
 
 @ALL
 def test_what_a_node_says_of_an_error_is_reduced_to_harmless_characters(text: str) -> None:
-    for told in (text, {"code": text, "message": text, "data": text}, {"message": {"x": text}}, [text]):
-        fault = parse_fault(told)
+    for error_data in (text, {"code": text, "message": text, "data": text}, {"message": {"x": text}}, [text]):
+        fault = parse_fault(error_data)
         assert harmless(fault.message)
         assert not set('<>[]{}"`$=@|\\&') & set(fault.message)
         assert "evil.example" not in fault.message or "://" not in fault.message
@@ -60,9 +60,9 @@ def test_what_a_node_says_of_an_error_is_reduced_to_harmless_characters(text: st
 @ALL
 def test_an_error_carries_nothing_that_steers_and_no_endless_word(text: str) -> None:
     for error in (TrimtabError(text, text), ConfigError(f"--x: {text!r}"), Retryable(text)):
-        for shown in (error.message, error.remedy, str(error), *map(str, error.args)):
-            assert all(harmless(line) for line in shown.split("\n"))
-            assert max(map(len, shown.split(" "))) <= 700
+        for text_shown in (error.message, error.remedy, str(error), *map(str, error.args)):
+            assert all(harmless(line) for line in text_shown.split("\n"))
+            assert max(map(len, text_shown.split(" "))) <= 700
     assert all(harmless(line) for line in escape_control_codes(text).replace("\t", "\n").split("\n")) or "\u0351" in text
 
 
@@ -132,8 +132,8 @@ def test_two_names_of_a_list_that_are_drawn_alike_are_refused(tmp_path: Path) ->
 def test_a_list_is_pinned_by_its_hash(tmp_path: Path) -> None:
     path = listed(tmp_path, "GOOD")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    told = write_new_config(tmp_path / "a.toml", NewConfig("ethereum", WALLET, HALF, "USDC", RPC, path, digest.upper()))
-    assert told["token_list_sha256"] == digest
+    init_document = write_new_config(tmp_path / "a.toml", NewConfig("ethereum", WALLET, HALF, "USDC", RPC, path, digest.upper()))
+    assert init_document["token_list_sha256"] == digest
     path.write_text(path.read_text() + " ")
     for pinned, says in ((digest, "its SHA-256 is"), ("beef", "not a SHA-256"), ("\x1b[31m", "not a SHA-256")):
         with pytest.raises(ConfigError, match=says):

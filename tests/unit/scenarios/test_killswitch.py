@@ -18,19 +18,18 @@ from agent.app.start.setup import NewConfig, write_new_config
 from agent.errors import OperatorNeeded, PassingFault, Refused, TrimtabError
 from agent.execution.submitter import only_undoes
 from agent.model import IntentKind, IntentState, SubmissionRefusal
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.store.files.pause import KillSwitch, PauseSwitch, PauseSwitchState, SharedPauseFault, pause_file
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import CHAIN_ID, START_S, WALLET, Bench, bench, grant, killed_at, lost_in_broadcast, tx
+from tests.support.transactions import START_S, Bench, bench, grant, killed_at, lost_in_broadcast, tx
 
 AGENT = Path(__file__).parents[3] / "agent"
 ZERO = replace(grant(IntentKind.APPROVE), approval_terms=("0xToken", "0xSpender", 0))
 HARD = "the owner stopped everything"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+store = store_fixture("file")
 
 
 @pytest.fixture
@@ -109,9 +108,9 @@ def test_a_store_that_cannot_be_opened_is_paused_by_its_file(tmp_path: Path) -> 
     targets, endpoints = [("WETH", "60%"), ("USDC", "40%")], [("RPC_A", "alpha"), ("RPC_B", "beta")]
     write_new_config(config, NewConfig("ethereum", "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266", targets, "USDC", endpoints))
     damaged.write_bytes(b"no database " * 1_000)
-    found = api.pause(config, "3 a.m.")
-    assert (found["paused"], found["hard"], pause_file(damaged).exists()) == (True, False, True)
-    assert "store" in found["store"]
+    pause_document = api.pause(config, "3 a.m.")
+    assert (pause_document["paused"], pause_document["hard"], pause_file(damaged).exists()) == (True, False, True)
+    assert "store" in pause_document["store"]
     os.utime(pause_file(damaged), (1, 1))
     api.pause(config, "3:05 a.m.")
     assert pause_file(damaged).stat().st_mtime > 1, "a resume that was requested before it is refused"
@@ -162,78 +161,82 @@ def test_only_cancels_and_allowances_of_zero_take_back(kind: IntentKind) -> None
 
 
 def test_at_hard_a_trade_is_refused_and_an_allowance_of_zero_goes(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.paused, made.hard = True, True
-    made.store.steps.begin("s", START_S, "{}")
+    submitter_bench = bench(tmp_path)
+    submitter_bench.paused, submitter_bench.hard = True, True
+    submitter_bench.store.steps.begin("s", START_S, "{}")
     with raises_code(Refused, "kill_switch"):
-        made.run()
+        submitter_bench.run()
     allowing = replace(ZERO, approval_terms=("0xToken", "0xSpender", 1))
     with raises_code(Refused, "kill_switch"):
-        made.executor().run("s", IntentKind.APPROVE, tx(0), allowing, "approve")
-    assert made.chain.sent == []
-    done = made.executor().run("s", IntentKind.APPROVE, tx(0), ZERO, "to zero")
+        submitter_bench.executor().run("s", IntentKind.APPROVE, tx(0), allowing, "approve")
+    assert submitter_bench.chain.sent == []
+    done = submitter_bench.executor().run("s", IntentKind.APPROVE, tx(0), ZERO, "to zero")
     assert done.state is IntentState.FINAL
-    made.paused, made.hard = None, True
+    submitter_bench.paused, submitter_bench.hard = None, True
     with raises_code(Refused, "kill_switch") as caught:
-        made.executor().run("s", IntentKind.APPROVE, tx(1), replace(ZERO, approval_terms=("0xToken", "0xSpender", 1)), "approve")
-    assert [one.measured_text for one in caught.value.verdicts] == ["cannot be read"]
+        submitter_bench.executor().run("s", IntentKind.APPROVE, tx(1), replace(ZERO, approval_terms=("0xToken", "0xSpender", 1)), "approve")
+    assert [verdict.measured_text for verdict in caught.value.verdicts] == ["cannot be read"]
 
 
 # abandoning what waits
 def waiting(folder: Path) -> Bench:
-    made = bench(folder, automine=False)
-    killed_at(made, "after:send")
-    return made
+    submitter_bench = bench(folder, automine=False)
+    killed_at(submitter_bench, "after:send")
+    return submitter_bench
 
 
-def mines_cancels(made: Bench) -> None:
+def mines_cancels(submitter_bench: Bench) -> None:
     """Blocks take what pays more, so never the swap of a nonce that a cancel wants too."""
-    first = made.signer.signed[0].hash
-    made.clock.each = lambda: made.chain.mine(*[h for h in made.chain.pool if h != first]) if set(made.chain.pool) - {first} else None
+    first = submitter_bench.signer.signed[0].hash
+    submitter_bench.clock.on_sleep = lambda: (
+        submitter_bench.chain.mine(*[h for h in submitter_bench.chain.pool if h != first])
+        if set(submitter_bench.chain.pool) - {first}
+        else None
+    )
 
 
-def states(made: Bench) -> list[tuple[str, str]]:
-    return [(intent.kind.value, intent.state.value) for intent in reversed(made.store.journal.intents())]
+def states(submitter_bench: Bench) -> list[tuple[str, str]]:
+    return [(intent.kind.value, intent.state.value) for intent in reversed(submitter_bench.store.journal.intents())]
 
 
 @pytest.mark.parametrize("make", [waiting, lost_in_broadcast])
 def test_what_waits_is_cancelled_at_hard_whether_a_node_knows_it_or_not(tmp_path: Path, make: Callable[[Path], Bench]) -> None:
-    made = make(tmp_path)
-    mines_cancels(made)
-    made.paused, made.hard = True, True
-    made.executor().cancel_pending(HARD)
-    assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
-    assert HARD in made.store.journal.intents()[0].note
-    assert made.executor().may_send(for_revoking=True)
-    assert not made.executor().may_send()
+    switch_bench = make(tmp_path)
+    mines_cancels(switch_bench)
+    switch_bench.paused, switch_bench.hard = True, True
+    switch_bench.executor().cancel_pending(HARD)
+    assert states(switch_bench) == [("swap", "cancelled"), ("cancel", "final")]
+    assert HARD in switch_bench.store.journal.intents()[0].note
+    assert switch_bench.executor().may_send(for_revoking=True)
+    assert not switch_bench.executor().may_send()
 
 
 def test_what_never_left_is_dropped_and_nothing_is_sent(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    killed_at(made, "after:signed")
-    made.paused, made.hard = True, True
-    made.executor().cancel_pending(HARD)
-    assert states(made) == [("swap", "cancelled")]
-    assert made.chain.sent == []
+    submitter_bench = bench(tmp_path)
+    killed_at(submitter_bench, "after:signed")
+    submitter_bench.paused, submitter_bench.hard = True, True
+    submitter_bench.executor().cancel_pending(HARD)
+    assert states(submitter_bench) == [("swap", "cancelled")]
+    assert submitter_bench.chain.sent == []
 
 
 def test_what_is_mined_stays_as_it_is(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    killed_at(made, "after:mined")
-    made.paused, made.hard = True, True
-    made.executor().cancel_pending(HARD)
-    assert states(made) == [("swap", "final")]
-    assert len(made.chain.sent) == 1
+    submitter_bench = bench(tmp_path)
+    killed_at(submitter_bench, "after:mined")
+    submitter_bench.paused, submitter_bench.hard = True, True
+    submitter_bench.executor().cancel_pending(HARD)
+    assert states(submitter_bench) == [("swap", "final")]
+    assert len(submitter_bench.chain.sent) == 1
 
 
 @pytest.mark.parametrize("paused", [True, None])
 def test_abandoning_sends_nothing_while_the_switch_is_soft_or_unreadable(tmp_path: Path, paused: bool | None) -> None:
-    made = waiting(tmp_path)
-    made.paused = paused
+    switch_bench = waiting(tmp_path)
+    switch_bench.paused = paused
     with raises_code(Refused, "kill_switch"):
-        made.executor().cancel_pending(HARD)
-    assert len(made.chain.sent) == 1
-    assert ("swap", "broadcast") in states(made)
+        switch_bench.executor().cancel_pending(HARD)
+    assert len(switch_bench.chain.sent) == 1
+    assert ("swap", "broadcast") in states(switch_bench)
 
 
 # every way to a broadcast
@@ -263,8 +266,8 @@ def calls_of(name: str) -> set[tuple[str, str, str]]:
 
 def test_signed_bytes_leave_through_one_method_that_is_called_where_the_switch_was_read() -> None:
     """Who adds a way to broadcast adds it here, to the ways below, and reads the switch first."""
-    sends = {found for found in calls_of("send") if found[0].startswith("execution/")}
-    assert {found for found in sends if found[2].endswith("sender")} == {("execution/submitter.py", "send", "self.sender")}
+    sends = {tested_call for tested_call in calls_of("send") if tested_call[0].startswith("execution/")}
+    assert {send for send in sends if send[2].endswith("sender")} == {("execution/submitter.py", "send", "self.sender")}
     through = {(file, function) for file, function, whose in sends if not whose.endswith("sender")}
     for file, name in through:
         function = named(file, name)
@@ -287,46 +290,46 @@ def names_raw(file: str, name: str) -> bool:
 
 
 def swaps(folder: Path) -> tuple[Bench, Callable[[], object]]:
-    made = bench(folder)
-    return made, made.run
+    submitter_bench = bench(folder)
+    return submitter_bench, submitter_bench.run
 
 
 def resends(folder: Path) -> tuple[Bench, Callable[[], object]]:
-    made = lost_in_broadcast(folder)
-    return made, lambda: made.executor().reconcile()
+    submitter_bench = lost_in_broadcast(folder)
+    return submitter_bench, lambda: submitter_bench.executor().reconcile()
 
 
 def sends_what_was_signed(folder: Path) -> tuple[Bench, Callable[[], object]]:
-    made = bench(folder)
-    killed_at(made, "after:signed")
-    return made, lambda: made.executor().reconcile()
+    submitter_bench = bench(folder)
+    killed_at(submitter_bench, "after:signed")
+    return submitter_bench, lambda: submitter_bench.executor().reconcile()
 
 
 def cancels_late(folder: Path) -> tuple[Bench, Callable[[], object]]:
-    made = waiting(folder)
-    made.chain.timestamp_s = START_S + 90
-    mines_cancels(made)
-    return made, lambda: made.executor().reconcile()
+    switch_bench = waiting(folder)
+    switch_bench.chain.timestamp_s = START_S + 90
+    mines_cancels(switch_bench)
+    return switch_bench, lambda: switch_bench.executor().reconcile()
 
 
 def cancels_lost(folder: Path) -> tuple[Bench, Callable[[], object]]:
-    made = lost_in_broadcast(folder)
-    made.chain.timestamp_s = START_S + 90
-    return made, lambda: made.executor().reconcile()
+    submitter_bench = lost_in_broadcast(folder)
+    submitter_bench.chain.timestamp_s = START_S + 90
+    return submitter_bench, lambda: submitter_bench.executor().reconcile()
 
 
 def abandons(folder: Path) -> tuple[Bench, Callable[[], object]]:
-    made = waiting(folder)
-    made.paused, made.hard = True, True
-    mines_cancels(made)
-    return made, lambda: made.executor().cancel_pending(HARD)
+    switch_bench = waiting(folder)
+    switch_bench.paused, switch_bench.hard = True, True
+    mines_cancels(switch_bench)
+    return switch_bench, lambda: switch_bench.executor().cancel_pending(HARD)
 
 
 def hurries(folder: Path) -> tuple[Bench, Callable[[], object]]:
-    made = waiting(folder)
-    made.settings = replace(made.settings, bump_after_s=1)
-    mines_cancels(made)
-    return made, lambda: made.executor().reconcile()
+    switch_bench = waiting(folder)
+    switch_bench.settings = replace(switch_bench.settings, bump_after_s=1)
+    mines_cancels(switch_bench)
+    return switch_bench, lambda: switch_bench.executor().reconcile()
 
 
 @pytest.mark.parametrize("way", [swaps, resends, sends_what_was_signed, cancels_late, cancels_lost, hurries, abandons])
@@ -336,33 +339,33 @@ def test_a_pause_at_any_moment_before_the_last_durable_write_stops_every_way_to_
 ) -> None:
     """The switch is turned at the first, second, third … moment; from then on nothing leaves that was not yet written as sent."""
     (tmp_path / "whole").mkdir()
-    made, act = way(tmp_path / "whole")
-    sent_before, told_before = len(made.chain.sent), len(made.events)
+    bench, act = way(tmp_path / "whole")
+    sent_before, told_before = len(bench.chain.sent), len(bench.events)
     act()
-    assert len(made.chain.sent) > sent_before, "this way sends nothing"
-    moments = [event.name for event in made.events[told_before:]]
+    assert len(bench.chain.sent) > sent_before, "this way sends nothing"
+    moments = [event.name for event in bench.events[told_before:]]
     for moment, _ in enumerate(moments[: moments.index("before:broadcast")]):
         folder = tmp_path / str(moment)
         folder.mkdir()
-        made, act = way(folder)
-        sent_before = len(made.chain.sent)
-        pause_at(made, moment, paused)
+        bench, act = way(folder)
+        sent_before = len(bench.chain.sent)
+        pause_at(bench, moment, paused)
         try:
             act()
         except TrimtabError as error:
             assert "kill switch" in error.message or "not mined" in error.message, error
-        assert len(made.chain.sent) == sent_before, f"sent although paused at {moments[moment]}"
+        assert len(bench.chain.sent) == sent_before, f"sent although paused at {moments[moment]}"
 
 
-def pause_at(made: Bench, moment: int, paused: bool | None) -> None:
-    left = [moment]
+def pause_at(submitter_bench: Bench, moment: int, paused: bool | None) -> None:
+    moments_left = [moment]
 
     def turn(_event: object) -> None:
-        if left[0] == 0:
-            made.paused, made.hard = paused, False
-        left[0] -= 1
+        if moments_left[0] == 0:
+            submitter_bench.paused, submitter_bench.hard = paused, False
+        moments_left[0] -= 1
 
-    made.on_event = turn
+    submitter_bench.on_event = turn
 
 
 def file_alone(switch: KillSwitch, store: Store) -> None:

@@ -11,10 +11,8 @@ import pytest
 
 from agent.model import AllocationMethod, StepInput
 from tests.support.builders import zoned
-from tests.support.decisions.exits import MARKET, OFF
-from tests.support.decisions.exits import step_with_stops as fired
-from tests.support.decisions.tracking import balance_changes as moved
-from tests.support.decisions.tracking import tracking_step as tracked
+from tests.support.decisions.exits import MARKET, OFF, step_with_stops
+from tests.support.decisions.tracking import balance_changes, tracking_step
 from tests.support.lp_worlds import ranged, wanted, world
 from tests.support.machines import MACHINES, ROOT, begun, ended, lacking, suite_runs, written
 from tests.support.planning_worlds import allocator, any_problem, any_problem_with_gas, limit, moves, recorded, weighed
@@ -35,9 +33,12 @@ def steps(whole: bool) -> Iterator[StepInput]:
     """Steps that decide by all that is worked out in floats: plans, exits, zones, the tracking rule, liquidity, weights from data."""
     yield from STEPS
     yield from (any_problem_with_gas(number, *(() if whole or number < 3 else SMALL)) for number in range(12))
-    yield fired("LINK", "WBTC", pools=(*MARKET, OFF))
+    yield step_with_stops("LINK", "WBTC", pools=(*MARKET, OFF))
     yield from (zoned({"WETH": 5_000, "USDC": 3_000, "WBTC": 2_000}, {"WETH": 5_000 + 900 * n, "USDC": 3_000}) for n in range(4))
-    yield from (tracked(moved(**dollars)) for dollars in ({"WETH": 6_000}, {"WETH": 4_000, "LINK": 3_000}, {"WBTC": 9_000, "WETH": -6_000}))
+    yield from (
+        tracking_step(balance_changes(**dollars))
+        for dollars in ({"WETH": 6_000}, {"WETH": 4_000, "LINK": 3_000}, {"WBTC": 9_000, "WETH": -6_000})
+    )
     yield from (world([ranged(1_500, 1_800, 2_200)], [wanted(share)]) for share in (1_500, 1_800, 2_500))
     bounds = {"limits": (limit("WETH", 1_000, 2_500), limit("UNI", 3_000, 6_000))}
     for number, method in enumerate(AllocationMethod):
@@ -48,10 +49,10 @@ def steps(whole: bool) -> Iterator[StepInput]:
 def here() -> list[str]:
     """Machines that this processor can answer like; the test is skipped where there is nothing to compare."""
     why = {machine: lacking(machine) for machine in MACHINES}
-    found = [machine for machine, reason in why.items() if not reason]
-    if len(found) < 2:
+    machines = [machine for machine, reason in why.items() if not reason]
+    if len(machines) < 2:
         pytest.skip("; ".join(reason for reason in why.values() if reason))
-    return found
+    return machines
 
 
 @pytest.mark.timeout(1_200)
@@ -75,14 +76,14 @@ def test_plans_replays_and_orders_are_the_same_on_every_machine(tmp_path: Path, 
         )
         for number, machine in enumerate(machines)
     ]  # fmt: skip
-    found = [json.loads(ended(process).splitlines()[-1]) for process in under_way]
-    for one, other in pairwise(found):
-        assert len(one["plans"]) == len(problems)
-        assert one["plans"] == other["plans"]
-        assert one["steps"] == other["steps"]
-        assert one["differs"] != other["differs"], "nothing differs at all: no environment took"
-    for one in found[1:]:
-        replayed = one["replayed"]
+    documents = [json.loads(ended(process).splitlines()[-1]) for process in under_way]
+    for document, other in pairwise(documents):
+        assert len(document["plans"]) == len(problems)
+        assert document["plans"] == other["plans"]
+        assert document["steps"] == other["steps"]
+        assert document["differs"] != other["differs"], "nothing differs at all: no environment took"
+    for document in documents[1:]:
+        replayed = document["replayed"]
         assert replayed["different"] == replayed["unreadable"] == 0
         assert replayed["same"] > 20
 

@@ -27,9 +27,9 @@ def test_without_chromium_ci_ends_before_its_first_test(tmp_path: Path, named: s
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", named]
     environment = {**os.environ, "CI": "true", "PATH": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    shown = (done.stdout + done.stderr).strip()
-    assert done.returncode == (1 if ends else 0), shown
-    assert (REMEDY in shown) is ends
+    text = (done.stdout + done.stderr).strip()
+    assert done.returncode == (1 if ends else 0), text
+    assert (REMEDY in text) is ends
     if ends:
-        assert len(done.stderr.splitlines()) == 1, shown
-        assert len(shown.splitlines()) <= 2, shown
+        assert len(done.stderr.splitlines()) == 1, text
+        assert len(text.splitlines()) <= 2, text

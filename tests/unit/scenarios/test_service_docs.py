@@ -50,11 +50,11 @@ def test_the_events_are_those_that_are_logged() -> None:
     }
     for node in (node for path in logging for node in ast.walk(ast.parse(path.read_text()))):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {*log_calls, "log_event"}:
-            logged |= {one.value for one in ast.walk(node.args[0]) if isinstance(one, ast.Constant)}
+            logged |= {node.value for node in ast.walk(node.args[0]) if isinstance(node, ast.Constant)}
         if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
             logged.add(node.elts[0].value)
-    told = PAGE.partition("**Log lines**")[2].partition("All lines are")[0]
-    assert set(re.findall(r"`([a-z ]+)`", told)) == {event for event in logged if isinstance(event, str)}
+    log_lines = PAGE.partition("**Log lines**")[2].partition("All lines are")[0]
+    assert set(re.findall(r"`([a-z ]+)`", log_lines)) == {event for event in logged if isinstance(event, str)}
 
 
 def test_the_exit_codes_are_those_of_the_errors() -> None:

@@ -34,15 +34,15 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def test_the_container_runs_trimtab_itself_and_not_as_root() -> None:
-    found = instructions()
-    last = dict(found[max(i for i, (name, _) in enumerate(found) if name == "FROM") :])
+    steps = instructions()
+    last = dict(steps[max(i for i, (name, _) in enumerate(steps) if name == "FROM") :])
     assert json.loads(last["ENTRYPOINT"]) == ["trimtab"], "the exec form: signals reach the program"
     require_command(json.loads(last["CMD"]))
     assert last["USER"].split(":")[0].isdecimal()
     assert int(last["USER"].split(":")[0]) > 0
     user, group = last["USER"].split(":")
-    last_stage = max(number for number, (name, _) in enumerate(found) if name == "FROM")
-    instruction, adds_user = found[last_stage + 1]
+    last_stage = max(number for number, (name, _) in enumerate(steps) if name == "FROM")
+    instruction, adds_user = steps[last_stage + 1]
     assert instruction == "RUN"
     assert f"groupadd --system --gid {group} trimtab" in adds_user, "files of the volume belong to a group that exists"
     assert f"useradd --system --uid {user} --gid {group} " in adds_user
@@ -59,7 +59,7 @@ def test_what_the_container_copies_is_there_and_no_secret_is_built_in() -> None:
         if name == "COPY" and not value.startswith("--from"):
             for source in value.split()[:-1]:
                 assert (ROOT / source).exists(), source
-                assert any(fnmatch(source, one) for one in sent), source
+                assert any(fnmatch(source, path) for path in sent), source
         assert name not in ("ADD", "ARG")
         assert "://" not in value
     assert any("--require-hashes" in value for _, value in instructions())
@@ -78,8 +78,8 @@ def test_each_service_of_the_compose_file_is_confined_and_only_the_run_gets_keys
         if name == "proxy":
             continue
         options = {"run": "--send --yes", "serve": "--proxy a.example --proxy-secret /data/proxy.secret"}.get(name, "")
-        for given in ("", options):
-            words = shlex.split(re.sub(r"\$\{\w+:-\}", given, service["command"]))
+        for extra in ("", options):
+            words = shlex.split(re.sub(r"\$\{\w+:-\}", extra, service["command"]))
             assert words[:3] == [name, "--config", "/data/trimtab.toml"]
             require_command(words)
         assert service["volumes"] == ["./books:/data"]
@@ -119,7 +119,7 @@ def test_the_steps_of_the_image_install_every_service(tmp_path: Path) -> None:
             environment |= dict(word.split("=") for word in shlex.split(text))
         elif name == "COPY":
             *sources, target = text.split()
-            for source in (ROOT / one for one in sources):
+            for source in (ROOT / source for source in sources):
                 if source.is_dir():
                     shutil.copytree(source, folder / target)
                 else:
@@ -131,6 +131,6 @@ def test_the_steps_of_the_image_install_every_service(tmp_path: Path) -> None:
             break
     program = tmp_path / "opt" / "trimtab" / "bin" / "trimtab"
     for command in ("run", "serve", "telegram", "health"):
-        said = subprocess.run([program, command, "--config", "none.toml"], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert (said.returncode, "none.toml: no such file" in said.stderr) == (EXIT_USAGE, True), said.stderr
+        completed = subprocess.run([program, command, "--config", "none.toml"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (completed.returncode, "none.toml: no such file" in completed.stderr) == (EXIT_USAGE, True), completed.stderr
     subprocess.run([program.with_name("python"), "-c", "import fastapi, telegram, uvicorn"], check=True)

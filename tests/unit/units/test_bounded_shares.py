@@ -17,51 +17,51 @@ PARTS = st.lists(st.fractions(min_value=Fraction(1, 1000), max_value=1000), min_
 @st.composite
 def bounded(draw: st.DrawFn) -> Case:
     """What is wanted, with bounds that some shares fit."""
-    wanted = draw(PARTS)
-    low = [draw(st.integers(0, 800)) for _ in wanted]
+    parts = draw(PARTS)
+    low = [draw(st.integers(0, 800)) for _ in parts]
     high = [least + draw(st.integers(0, BPS)) for least in low]
-    return wanted, low, high, draw(st.integers(sum(low), max(sum(low), min(sum(high), BPS))))
+    return parts, low, high, draw(st.integers(sum(low), max(sum(low), min(sum(high), BPS))))
 
 
 @given(bounded())
 def test_shares_sum_keep_their_bounds_and_are_in_proportion_where_none_binds(
     case: Case,
 ) -> None:
-    wanted, low, high, total = case
-    found = proportional_shares(wanted, low, high, total)
-    assert sum(found) == total
-    assert all(a <= share <= b for share, a, b in zip(found, low, high, strict=True))
-    scales = {share / part for share, part, a, b in zip(found, wanted, low, high, strict=True) if a < share < b}
+    parts, low, high, total = case
+    shares = proportional_shares(parts, low, high, total)
+    assert sum(shares) == total
+    assert all(a <= share <= b for share, a, b in zip(shares, low, high, strict=True))
+    scales = {share / part for share, part, a, b in zip(shares, parts, low, high, strict=True) if a < share < b}
     assert len(scales) <= 1
     for scale in scales:  # a bound holds only those that the common scale would carry beyond it
-        assert all(part * scale >= share for share, part, a, b in zip(found, wanted, low, high, strict=True) if share == b > a)
-        assert all(part * scale <= share for share, part, a, b in zip(found, wanted, low, high, strict=True) if share == a < b)
+        assert all(part * scale >= share for share, part, a, b in zip(shares, parts, low, high, strict=True) if share == b > a)
+        assert all(part * scale <= share for share, part, a, b in zip(shares, parts, low, high, strict=True) if share == a < b)
 
 
 @given(bounded())
 def test_whole_basis_points_sum_exactly_and_are_within_one_of_the_share(case: Case) -> None:
-    wanted, low, high, total = case
-    shares = proportional_shares(wanted, low, high, total)
-    found = bounded_bps(shares, low, high, total)
-    assert sum(found) == total
-    assert all(a <= bps <= b for bps, a, b in zip(found, low, high, strict=True))
-    assert all(abs(bps - share) < 1 for bps, share in zip(found, shares, strict=True))
+    parts, low, high, total = case
+    shares = proportional_shares(parts, low, high, total)
+    bps_shares = bounded_bps(shares, low, high, total)
+    assert sum(bps_shares) == total
+    assert all(a <= bps <= b for bps, a, b in zip(bps_shares, low, high, strict=True))
+    assert all(abs(bps - share) < 1 for bps, share in zip(bps_shares, shares, strict=True))
 
 
 @given(bounded(), st.randoms(use_true_random=False))
 def test_shares_do_not_depend_on_the_order_of_the_assets(case: Case, shuffle: object) -> None:
-    wanted, low, high, total = case
-    order = list(range(len(wanted)))
+    parts, low, high, total = case
+    order = list(range(len(parts)))
     shuffle.shuffle(order)  # type: ignore[attr-defined]  # hypothesis hands in a random.Random
-    plain = proportional_shares(wanted, low, high, total)
-    assert proportional_shares([wanted[i] for i in order], [low[i] for i in order], [high[i] for i in order], total) == [
+    plain = proportional_shares(parts, low, high, total)
+    assert proportional_shares([parts[i] for i in order], [low[i] for i in order], [high[i] for i in order], total) == [
         plain[i] for i in order
     ]
 
 
 def test_what_a_cap_cuts_off_goes_to_the_others_in_proportion() -> None:
-    found = proportional_shares([Fraction(70), Fraction(20), Fraction(10)], [0, 0, 0], [4_000, BPS, BPS], BPS)
-    assert found == [4_000, 4_000, 2_000]
+    shares = proportional_shares([Fraction(70), Fraction(20), Fraction(10)], [0, 0, 0], [4_000, BPS, BPS], BPS)
+    assert shares == [4_000, 4_000, 2_000]
     again = proportional_shares([Fraction(70), Fraction(20), Fraction(10)], [0] * 3, [4_000] * 3, BPS)  # then the next is capped, too
     assert again == [4_000, 4_000, 2_000]
 

@@ -51,9 +51,9 @@ def test_what_is_no_plain_amount_is_refused_by_field(text: str) -> None:
 
 
 def test_an_amount_of_more_digits_than_any_token_has_is_named_with_the_most() -> None:
-    with pytest.raises(ConfigError, match=r"portfolio\.max_live_value: 111111111111… has 44 digits") as found:
+    with pytest.raises(ConfigError, match=r"portfolio\.max_live_value: 111111111111… has 44 digits") as caught:
         parse_raw("1" * 44, 6, "portfolio.max_live_value")
-    assert found.value.remedy == f"write at most {MAX_DIGITS}"
+    assert caught.value.remedy == f"write at most {MAX_DIGITS}"
     assert parse_raw("9" * MAX_DIGITS + ".5", 6, "amount") == int("9" * MAX_DIGITS + "500000")
 
 
@@ -83,10 +83,10 @@ def test_rounding_does_what_its_name_says(a: int, b: int, d: int) -> None:
 
 @given(st.lists(st.fractions(0, 10**30), min_size=1, max_size=12).filter(lambda shares: sum(shares) > 0))
 def test_the_largest_remainder_sums_to_the_whole_and_stays_within_one(shares: list[Fraction]) -> None:
-    found = largest_remainder(shares)
+    rounded = largest_remainder(shares)
     whole = sum(shares)
-    assert sum(found) == 10_000
-    assert all(abs(bps - share * 10_000 / whole) < 1 for bps, share in zip(found, shares, strict=True))
+    assert sum(rounded) == 10_000
+    assert all(abs(bps - share * 10_000 / whole) < 1 for bps, share in zip(rounded, shares, strict=True))
 
 
 def test_shares_of_nothing_have_no_weights() -> None:

@@ -12,8 +12,9 @@ from agent.planning import proposals
 from agent.ports import Approval, PreparedTransaction, Simulation
 from agent.venues.composer import GAS_MARGIN, MAX_APPROVAL_GAS, MAX_EXIT_GAS_MULTIPLE, RouterComposer
 from tests.support.builders import NOW_S, OWNER, step_input, with_history, with_limits, with_snapshot
+from tests.support.fakes.clock import FakeClock
 from tests.support.text import raises_code
-from tests.support.transactions import ManualClock, ScriptedChain
+from tests.support.transactions import ScriptedChain
 
 DEAR_DATA = DataFeeQuote(10**14, 10**16, is_charged_as_gas=True)
 """Data fee that is charged as gas while the base chain is congested."""
@@ -23,8 +24,8 @@ def test_an_estimate_of_a_second_in_which_a_pair_was_traded_does_not_starve_the_
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
     plan = proposals.propose_rebalance(step).plan
     assert plan is not None
-    chain, clock = ScriptedChain(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), ManualClock()
-    clock.now = NOW_S
+    chain, clock = ScriptedChain(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), FakeClock()
+    clock.time_s = NOW_S
     composed = RouterComposer(chain, OWNER, clock).swap_transaction(step, plan)
     assert chain.simulate(composed.tx, OWNER).gas < plan.gas_units
     assert composed.tx.gas == int(plan.gas_units * GAS_MARGIN)
@@ -38,8 +39,8 @@ def test_an_approval_that_burns_gas_is_refused_before_it_eats_the_days_gas() -> 
             return replace(super().simulate(unsigned, sender), gas=self.gas)
 
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
-    chain, clock = Burns(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), ManualClock()
-    clock.now = NOW_S
+    chain, clock = Burns(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), FakeClock()
+    clock.time_s = NOW_S
     approval = Approval(step.portfolio.numeraire.address, step.execution.router, 5, "USDC", "router")
     assert RouterComposer(chain, OWNER, clock).approval_transaction(step, approval).tx.gas == 75_000
     chain.gas = MAX_APPROVAL_GAS
@@ -65,8 +66,8 @@ def test_an_exit_whose_token_burns_gas_is_refused_before_it_eats_the_days_gas(ex
     assert plan is not None
     assert isinstance(plan.decision, Rebalance)
     plan = replace(plan, decision=replace(plan.decision, is_exit=exit_))
-    chain, clock = Burns(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), ManualClock()
-    clock.now, chain.gas = NOW_S, MAX_EXIT_GAS_MULTIPLE * plan.gas_units
+    chain, clock = Burns(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), FakeClock()
+    clock.time_s, chain.gas = NOW_S, MAX_EXIT_GAS_MULTIPLE * plan.gas_units
     assert RouterComposer(chain, OWNER, clock).swap_transaction(step, plan).tx.gas == chain.gas * GAS_MARGIN
     chain.gas += 1
     assert RouterComposer(chain, OWNER, clock).swap_transaction(with_snapshot(step, data_fee=DEAR_DATA), plan).tx.gas > chain.gas
@@ -84,9 +85,9 @@ DATA = DataFeeQuote(10**14, 10**14)
 def composed_swap(step: StepInput, base_nonce: int | None = None) -> PreparedTransaction:
     plan = proposals.propose_rebalance(step).plan
     assert plan is not None
-    chain, clock = ScriptedChain(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), ManualClock()
+    chain, clock = ScriptedChain(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), FakeClock()
     chain.base_nonce += 0 if base_nonce is None else base_nonce
-    clock.now = NOW_S
+    clock.time_s = NOW_S
     return RouterComposer(chain, OWNER, clock).swap_transaction(step, plan)
 
 

@@ -16,11 +16,10 @@ from agent.units import NATIVE, floor_int
 from agent.venues.calldata import min_balance_changes
 from agent.venues.composer import prices_with_native, rebalancer_terms
 from tests.support.builders import step_input, token, v2_pool, v3_pool
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.plans import R, Swap, plan_of
-from tests.support.signing import PLAN, STRANGER, SWAP_GRANT, leg
+from tests.support.signing import PLAN, STRANGER, SWAP_GRANT, leg, rebalancing_grant_of
 from tests.support.signing import plan_of as bare_plan
-from tests.support.signing import rebalancing_grant_of as grant_of
 from tests.support.text import raises_code, raises_field
 
 TARGETS = {"USDC": 4_000, "WETH": 3_000, "WBTC": 3_000}
@@ -30,12 +29,12 @@ AT = {symbol: token(symbol).address for symbol in TARGETS}
 
 
 def step(**limits: object) -> StepInput:
-    found = step_input(TARGETS, {"USDC": 50_000, "WETH": 30_000, "WBTC": 20_000}, pools=[WETH_USDC, WBTC_USDC])
-    return replace(found, limits=replace(found.limits, **limits))  # type: ignore[arg-type]  # keywords are field names
+    step = step_input(TARGETS, {"USDC": 50_000, "WETH": 30_000, "WBTC": 20_000}, pools=[WETH_USDC, WBTC_USDC])
+    return replace(step, limits=replace(step.limits, **limits))  # type: ignore[arg-type]  # keywords are field names
 
 
-def value(found: StepInput, changes: dict[str, int]) -> Fraction:
-    prices = prices_with_native(found.portfolio, reference_prices(found))
+def value(step: StepInput, changes: dict[str, int]) -> Fraction:
+    prices = prices_with_native(step.portfolio, reference_prices(step))
     return sum((raw * prices[at] for at, raw in changes.items()), Fraction(0))
 
 
@@ -43,39 +42,41 @@ CHAIN = [Swap(WETH_USDC, AT["WETH"], 10**18, sink=R), Swap(WBTC_USDC, AT["USDC"]
 
 
 def test_prices_are_the_reference_and_cover_what_the_wallet_gives_and_gets_alone() -> None:
-    found = step(slippage_bps=30)
-    kept = rebalancer_terms(found, plan_of(found, CHAIN))
-    assert kept.prices == {at: prices_with_native(found.portfolio, reference_prices(found))[at] for at in (AT["WETH"], AT["WBTC"])}
-    assert kept.prices[AT["WETH"]] == Fraction(2_000 * 10**6, 10**18)
+    priced_step = step(slippage_bps=30)
+    terms = rebalancer_terms(priced_step, plan_of(priced_step, CHAIN))
+    assert terms.prices == {
+        at: prices_with_native(priced_step.portfolio, reference_prices(priced_step))[at] for at in (AT["WETH"], AT["WBTC"])
+    }
+    assert terms.prices[AT["WETH"]] == Fraction(2_000 * 10**6, 10**18)
 
 
 def test_a_plan_may_not_cost_in_the_end_what_it_may_not_cost_by_prediction() -> None:
-    found = step(slippage_bps=300, plan_cost_bps=90)
-    plan = plan_of(found, CHAIN)
-    sold = value(found, {AT["WETH"]: 10**18})
-    assert rebalancer_terms(found, plan).min_value_change_raw == floor_int(-sold * Fraction(90, 10_000)) - 1
-    assert rebalancer_terms(found, plan).min_value_change_raw > value(found, min_balance_changes(plan.legs)), (
+    priced_step = step(slippage_bps=300, plan_cost_bps=90)
+    plan = plan_of(priced_step, CHAIN)
+    sold = value(priced_step, {AT["WETH"]: 10**18})
+    assert rebalancer_terms(priced_step, plan).min_value_change_raw == floor_int(-sold * Fraction(90, 10_000)) - 1
+    assert rebalancer_terms(priced_step, plan).min_value_change_raw > value(priced_step, min_balance_changes(plan.legs)), (
         "the minimums alone would let it lose 3 %"
     )
 
 
 def test_minimums_that_are_stricter_than_plan_cost_are_the_floor() -> None:
-    found = step(slippage_bps=30, plan_cost_bps=500)
-    plan = plan_of(found, CHAIN)
-    assert rebalancer_terms(found, plan).min_value_change_raw == floor_int(value(found, min_balance_changes(plan.legs))) - 1
+    priced_step = step(slippage_bps=30, plan_cost_bps=500)
+    plan = plan_of(priced_step, CHAIN)
+    assert rebalancer_terms(priced_step, plan).min_value_change_raw == floor_int(value(priced_step, min_balance_changes(plan.legs))) - 1
 
 
 def test_with_plan_cost_switched_off_the_minimums_are_the_floor() -> None:
-    found = step(slippage_bps=300, plan_cost_bps=None)
-    plan = plan_of(found, CHAIN)
-    assert rebalancer_terms(found, plan).min_value_change_raw == floor_int(value(found, min_balance_changes(plan.legs))) - 1
+    priced_step = step(slippage_bps=300, plan_cost_bps=None)
+    plan = plan_of(priced_step, CHAIN)
+    assert rebalancer_terms(priced_step, plan).min_value_change_raw == floor_int(value(priced_step, min_balance_changes(plan.legs))) - 1
 
 
 def test_the_native_coin_is_worth_its_wrapped_token() -> None:
-    found = step(slippage_bps=30)
+    priced_step = step(slippage_bps=30)
     assert (
-        prices_with_native(found.portfolio, reference_prices(found))[NATIVE]
-        == prices_with_native(found.portfolio, reference_prices(found))[found.portfolio.wrapped_native]
+        prices_with_native(priced_step.portfolio, reference_prices(priced_step))[NATIVE]
+        == prices_with_native(priced_step.portfolio, reference_prices(priced_step))[priced_step.portfolio.wrapped_native]
     )
 
 
@@ -85,7 +86,7 @@ def test_a_token_without_reference_price_is_named() -> None:
 
 
 def test_a_grant_with_prices_survives_the_journal_and_one_from_before_has_none() -> None:
-    grant = grant_of(PLAN)
+    grant = rebalancing_grant_of(PLAN)
     assert codec.loads(Grant, codec.dumps(grant)) == grant
     old = {key: part for key, part in codec.to_jsonable(SWAP_GRANT).items() if key not in ("prices", "min_value_change_raw")}
     assert codec.from_jsonable(Grant, old) == SWAP_GRANT
@@ -93,11 +94,11 @@ def test_a_grant_with_prices_survives_the_journal_and_one_from_before_has_none()
 
 def test_the_config_names_router_and_contract() -> None:
     address = "0x" + "12" * 20
-    named = parse_config(text(('router = "swap_router_02"', f'router = "rebalancer"\nrebalancer = "{address}"')))
+    named = parse_config(config_text(('router = "swap_router_02"', f'router = "rebalancer"\nrebalancer = "{address}"')))
     execution = build_execution(named, ())
     assert (execution.router_kind, execution.router) == ("rebalancer", address)
-    assert build_execution(parse_config(text()), ()).router_kind == "swap_router_02"
+    assert build_execution(parse_config(config_text()), ()).router_kind == "swap_router_02"
     with raises_field("execution.rebalancer"):
-        build_execution(parse_config(text(('router = "swap_router_02"', 'router = "rebalancer"'))), ())
+        build_execution(parse_config(config_text(('router = "swap_router_02"', 'router = "rebalancer"'))), ())
     with raises_field("execution.router", "router"):
-        parse_config(text(('router = "swap_router_02"', 'router = "universal"')))
+        parse_config(config_text(('router = "swap_router_02"', 'router = "universal"')))

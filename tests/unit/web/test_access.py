@@ -16,6 +16,7 @@ from agent.web import app_modules
 from agent.web.access import MAX_LOGIN_CHECKS, MAX_SESSIONS, RESTARTED_TEXT, SESSION_ENDED_TEXT, Access, LoginResult, matches_token
 from agent.web.reach import Reach
 from agent.web.sessions import MAX_IDLE_S
+from tests.support.fakes.clock import FakeClock
 
 ANN, BEN = (1, ("ann", False)), (2, ("ben", True))
 USERS: dict[int, tuple[str, bool]] = dict((ANN, BEN))
@@ -39,20 +40,10 @@ class FakeLoginProcess:
         return self.users
 
 
-class FakeClock:
-    """A clock that stands still until it is set."""
-
-    def __init__(self) -> None:
-        self.time_s = 1_000.0
-
-    def now_s(self) -> float:
-        return self.time_s
-
-
 def access_with(
     process: FakeLoginProcess, monkeypatch: pytest.MonkeyPatch, clock: FakeClock | None = None, place: UsersPlace | None = None
 ) -> Access:
-    access = Access(Reach(), place or UsersPlace("", "config"), (clock or FakeClock()).now_s, users=USERS)
+    access = Access(Reach(), place or UsersPlace("", "config"), clock or FakeClock(), users=USERS)
     monkeypatch.setattr(access, "_login_process", process)
     return access
 
@@ -210,7 +201,7 @@ def test_begin_session__ends_those_that_expired(monkeypatch: pytest.MonkeyPatch)
     clock = FakeClock()
     access = access_with(FakeLoginProcess(USERS), monkeypatch, clock)
     session = access.find_session(access.begin_session(2), touch=True)
-    clock.time_s += MAX_IDLE_S
+    clock.advance(MAX_IDLE_S)
     access.begin_session(1)
     assert session is not None
     assert session.is_ended
@@ -221,9 +212,9 @@ def test_find_session__only_a_touch_resets_the_idle_time(monkeypatch: pytest.Mon
     clock = FakeClock()
     access = access_with(FakeLoginProcess(USERS), monkeypatch, clock)
     session_id = access.begin_session(1)
-    clock.time_s += MAX_IDLE_S - 1
+    clock.advance(MAX_IDLE_S - 1)
     session = access.find_session(session_id, touch=touch)
-    clock.time_s += 1
+    clock.advance(1)
     assert session is not None
     assert access.may_view(session) is touch
     assert (access.find_session(session_id, touch=False) is not None) is touch

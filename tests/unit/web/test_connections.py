@@ -188,11 +188,11 @@ def test_a_client_that_reads_no_answer_is_closed_and_one_that_reads_slowly_is_no
         monkeypatch.setattr(connections, "REQUEST_TIMEOUT_S", 0.3)
         monkeypatch.setattr(connections, "ANSWER_TIMEOUT_S", 3)
         served.may_answer.set()
-        got = 0
+        byte_count = 0
         while part := slow.recv(400_000):
-            got += len(part)
+            byte_count += len(part)
             time.sleep(0.01)
-        assert got > LARGE
+        assert byte_count > LARGE
         until(lambda: not served.server.server_state.connections)
 
 

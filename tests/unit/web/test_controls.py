@@ -56,13 +56,12 @@ from tests.support.dashboards import (
     STRATEGIES,
     TARGET,
     Served,
-    StillBoard,
+    StaticDocumentCache,
     figures,
     golden,
     until,
 )
-from tests.support.pages.reviews import edit_backtest as tried
-from tests.support.pages.reviews import review
+from tests.support.pages.reviews import edit_backtest, review
 from tests.support.sites import FULL, READ_ONLY, Site
 
 
@@ -73,8 +72,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(config: Path) -> Iterator[Site]:
-    with Site(config.parent / "mine.db.users", config=str(config)) as found:
-        yield found
+    with Site(config.parent / "mine.db.users", config=str(config)) as site:
+        yield site
 
 
 @contextmanager
@@ -91,7 +90,9 @@ def store_of(config: Path) -> Iterator[Store]:
 def queued(config: Path) -> list[tuple[str, str, str]]:
     """Kind, requester and state of each control, oldest first."""
     with store_of(config) as store:
-        return [(one.control.kind.value, one.control.asked_by, one.state.value) for one in reversed(store.controls.newest())]
+        return [
+            (control.control.kind.value, control.control.asked_by, control.state.value) for control in reversed(store.controls.newest())
+        ]
 
 
 def shown(config: Path, kind: ControlKind, number: int, arguments: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
@@ -157,10 +158,10 @@ def test_a_stop_of_the_paper_run_is_queued_for_it_alone_and_only_while_one_goes_
 
     def answer_stop(**ticked: str) -> str:
         question = site.post("/controls/stop", form, cookie)[1]["location"]
-        asked = site.ask(question, Cookie=cookie)[2].decode()
-        assert "Yes, stop this paper run" in asked
-        assert "Nothing is sold" in asked
-        assert "hx-get" not in asked, "an update would clear the box"
+        text = site.ask(question, Cookie=cookie)[2].decode()
+        assert "Yes, stop this paper run" in text
+        assert "Nothing is sold" in text
+        assert "hx-get" not in text, "an update would clear the box"
         return answer(question, plan_hash="", **ticked)
 
     assert "there are no paper books yet" in unescape(answer_stop(yes="yes"))
@@ -172,9 +173,9 @@ def test_a_stop_of_the_paper_run_is_queued_for_it_alone_and_only_while_one_goes_
             assert not store.controls.newest(), "it is asked first"
             assert "Requested controls" in answer_stop(yes="yes")
             assert queue.dashboard_controls(str(config))["paper_run"]["served"] is True  # type: ignore[index]  # a document
-        (found,) = store.controls.newest()
-        assert (found.control.kind, found.control.asked_by, found.state.value) == (ControlKind.STOP, "ann", "queued")
-        assert found.control.is_genuine(ensure_secret(config.parent / "mine.paper.db"))
+        (controls,) = store.controls.newest()
+        assert (controls.control.kind, controls.control.asked_by, controls.state.value) == (ControlKind.STOP, "ann", "queued")
+        assert controls.control.is_genuine(ensure_secret(config.parent / "mine.paper.db"))
     assert queued(config) == before
     assert last_event(site) == ("control", "ann", "paper stop")
     for path in config.parent.glob("mine.paper.db*"):
@@ -407,11 +408,11 @@ def test_a_review_belongs_to_its_session(site: Site, config: Path) -> None:
 def test_xss_what_a_review_shows_is_text(site: Site) -> None:
     """Moves, reasons and lines of the config have symbols and texts that others wrote."""
     cookie = site.enter()
-    shown = {
+    preview_document = {
         "changes": [MARKUP], "rebalance_count": 2, "warnings": [HOSTILE], "to": HOSTILE,
         "payments": [{"amount": "1", "symbol": HOSTILE, "native": False}],
     }  # fmt: skip
-    document = {"plan_hash": "ab" * 32, "reason": MARKUP, "moves": [HOSTILE], "document": shown}
+    document = {"plan_hash": "ab" * 32, "reason": MARKUP, "moves": [HOSTILE], "document": preview_document}
     path = review(site, cookie, "stop", document, (("send-to", MARKUP),))
     text = site.ask(path, Cookie=cookie)[2].decode()
     assert HOSTILE not in text
@@ -421,16 +422,16 @@ def test_xss_what_a_review_shows_is_text(site: Site) -> None:
 
 
 def test_new_ledgers_are_shown_as_text_and_only_where_they_are_confirmed(site: Site) -> None:
-    cookie, shown = site.enter(), {"changes": [MARKUP], "warnings": [HOSTILE], "strategies": STRATEGIES}
-    document = {"plan_hash": "ab" * 32, "reason": "", "moves": [HOSTILE], "document": shown}
+    cookie, session_cookie = site.enter(), {"changes": [MARKUP], "warnings": [HOSTILE], "strategies": STRATEGIES}
+    document = {"plan_hash": "ab" * 32, "reason": "", "moves": [HOSTILE], "document": session_cookie}
     path = review(site, cookie, "holdings", document, (("apply", "yes"),))
     text = site.ask(path, Cookie=cookie)[2].decode()
     assert HOSTILE not in text
     assert MARKUP not in text
     assert "Nothing is sent" in text
     base = "review.document.strategies.strategies"
-    found = site.compared(path, {**site.board.documents, "review": {"document": shown}}, Cookie=cookie)
-    assert found >= {f"{base}.{number}.holdings.0.{key}" for number in range(2) for key in ("amount", "value", "weight_bps")}
+    paths = site.compared(path, {**site.board.documents, "review": {"document": session_cookie}}, Cookie=cookie)
+    assert paths >= {f"{base}.{number}.holdings.0.{key}" for number in range(2) for key in ("amount", "value", "weight_bps")}
     plan = review(site, cookie, "rebalance", {**document, "document": {**golden("04-plan"), "strategies": {"acting": []}}})
     assert "Nothing is sent" not in site.ask(plan, Cookie=cookie)[2].decode()
 
@@ -451,10 +452,12 @@ def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> N
     document = {name: plan} if name else plan
     path = review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
     base = f"review.document{'.' if name else ''}{name}"
-    shown = site.compared(path, {**site.board.documents, "review": {"document": document}}, Cookie=cookie)
+    paths = site.compared(path, {**site.board.documents, "review": {"document": document}}, Cookie=cookie)
     lists = {"legs": ("amount_in_raw", "amount_out_raw", "min_out_raw", "impact_bps"), "verdicts": ("guard", "measured", "limit")}
-    wanted = {f"{base}.{of}.{number}.{key}" for of, keys in lists.items() for number in range(len(plan[of])) for key in keys}
-    assert shown >= wanted | {f"{base}.{key}" for key in ("turnover", "worst_case", "cost.total", "cost.gas", "weights_after_bps.WETH")}
+    expected_paths = {f"{base}.{of}.{number}.{key}" for of, keys in lists.items() for number in range(len(plan[of])) for key in keys}
+    assert paths >= expected_paths | {
+        f"{base}.{key}" for key in ("turnover", "worst_case", "cost.total", "cost.gas", "weights_after_bps.WETH")
+    }
 
 
 def test_guards_are_folded_unless_one_refuses_which_then_comes_first(site: Site) -> None:
@@ -496,9 +499,9 @@ def test_skipped_pools_are_named_and_no_address_is_shown_instead(site: Site) -> 
 )  # fmt: skip
 def test_what_an_edit_of_targets_moves_and_costs_stands_before_its_button(site: Site, key: str, is_first: bool) -> None:
     document = {"changes": [f"+ {key} = 1"], "rebalance_count": 1, "warnings": [], "transition": golden("04-plan")}
-    shown = {"plan_hash": "ab" * 32, "reason": "", "moves": ["-1.123456789 WETH"], "document": document}
+    preview = {"plan_hash": "ab" * 32, "reason": "", "moves": ["-1.123456789 WETH"], "document": document}
     cookie = site.enter()
-    text = site.ask(review(site, cookie, "edit", shown, (("set", f"{key}=1"),)), Cookie=cookie)[2].decode()
+    text = site.ask(review(site, cookie, "edit", preview, (("set", f"{key}=1"),)), Cookie=cookie)[2].decode()
     before, _, after = text.partition(">Write these settings</button>")
     for mark in ("What moves", "Expected cost", "Weights after"):
         assert (mark in before) is is_first
@@ -522,8 +525,8 @@ def test_every_sale_of_a_stop_is_shown_with_its_cost(site: Site) -> None:
     dear = {**plan, "turnover": "77.5", "cost": {**plan["cost"], "total": "9.25"}}
     document = {"sale": plan, "sales": [plan, dear]}
     path = review(site, cookie, "stop", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
-    shown = site.compared(path, {**site.board.documents, "review": {"document": document}}, Cookie=cookie)
-    assert shown >= {f"review.document.sales.{number}.{key}" for number in (0, 1) for key in ("turnover", "cost.total", "worst_case")}
+    paths = site.compared(path, {**site.board.documents, "review": {"document": document}}, Cookie=cookie)
+    assert paths >= {f"review.document.sales.{number}.{key}" for number in (0, 1) for key in ("turnover", "cost.total", "worst_case")}
     assert "9.25" in site.ask(path, Cookie=cookie)[2].decode()
 
 
@@ -537,18 +540,18 @@ def test_a_back_test_stands_beside_the_plan_of_an_edit_and_never_waits(site: Sit
     assert "Testing these settings" in text
     assert 'hx-select="#backtest"' in text
     assert 'name="plan_hash"' in text
-    kept.backtest = document = tried()
+    kept.backtest = document = edit_backtest()
     assert misfits(EditBacktestDocument, document) == []
     text = site.ask(path, Cookie=cookie)[2].decode()
-    shown = {of: (value, said) for of, _, value, said in figures(text)}
-    assert shown["backtest.neighbours.overfitting"] == ("0.625", "62.50 %")
-    assert shown["backtest.edited.return"] == ("0.5", "+50.00 %")
+    value_by_path = {of: (value, text) for of, _, value, text in figures(text)}
+    assert value_by_path["backtest.neighbours.overfitting"] == ("0.625", "62.50 %")
+    assert value_by_path["backtest.edited.return"] == ("0.5", "+50.00 %")
     assert "chance may explain it" in text
     assert "too few days" in text
     assert 'hx-select="#backtest"' not in text
     assert MARKUP not in text
     assert HOSTILE not in text
-    kept.backtest = tried(neighbours=None)
+    kept.backtest = edit_backtest(neighbours=None)
     assert "over-fitting" not in site.ask(path, Cookie=cookie)[2].decode()
     kept.backtest, kept.backtest_error = None, MARKUP
     text = site.ask(path, Cookie=cookie)[2].decode()
@@ -562,7 +565,7 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
     config: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scene() -> list[str]:
-        pages = ControlPages(site.access, StillBoard(str(config), config), Renderer(Reach()))
+        pages = ControlPages(site.access, StaticDocumentCache(str(config), config), Renderer(Reach()))
         reviews = [PlanReview("edit", (("target", "NONE=1%"),)) for _ in range(MAX_BACKTESTS + 1)]
         monkeypatch.setattr(web_controls, "BACKTEST_TIMEOUT_S", 0.05)
         await pages._backtest(reviews[0])
@@ -572,7 +575,7 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
         (process,) = (pages._backtest_process._pool._processes or {}).values()  # type: ignore[union-attr]  # it has started
         assert os.getpriority(os.PRIO_PROCESS, process.pid) == BACKTEST_NICENESS
         pages.close()
-        return [one.backtest_error for one in reviews]
+        return [review.backtest_error for review in reviews]
 
     first, *others = asyncio.run(scene())
     assert first == "other backtests are waiting (ask again in a few minutes)"
@@ -627,12 +630,13 @@ def test_each_form_has_the_fields_that_are_read_from_it(site: Site) -> None:
         for kind, form in re.findall(r'<form [^>]*action="/controls/([a-z]+)">(.*?)</form>', text, re.S):
             forms.setdefault(kind, set()).update(map(unescape, re.findall(r'<(?:input|select|textarea) [^>]*?name="([^"]+)"', form)))
     assert all("csrf" in names for names in forms.values())
-    given = {
-        kind: {one for one in names if not one.startswith(("target:", "set:", "was:"))} - {"csrf", "form"} for kind, names in forms.items()
+    names_by_kind = {
+        kind: {name for name in names if not name.startswith(("target:", "set:", "was:"))} - {"csrf", "form"}
+        for kind, names in forms.items()
     }
-    assert given == {kind: set(names) for kind, names in FIELDS_BY_KIND.items()}
+    assert names_by_kind == {kind: set(names) for kind, names in FIELDS_BY_KIND.items()}
     targets = {f"{part}:{symbol}" for part in ("target", "was") for symbol in (HOSTILE, "B")}
-    assert {one for one in forms["edit"] if ":" in one} == targets | {f"set:{MARKUP}", f"was:{MARKUP}"}
+    assert {field for field in forms["edit"] if ":" in field} == targets | {f"set:{MARKUP}", f"was:{MARKUP}"}
 
 
 def edit_error(config: Path, *arguments: tuple[str, str]) -> str:
@@ -693,15 +697,15 @@ def test_form_that_cannot_be_planned__is_shown_again_as_typed(
     session.reviews["again"] = request
     text = site.ask("/controls/review/again", Cookie=cookie)[2].decode()
     (form,) = re.findall(rf'<form class="form" method="post" action="/controls/{kind}">(.*?)</form>', text, re.S)
-    shown = {name: tag for tag in re.findall(r"<(?:input|select)[^>]*>", form) for name in re.findall(r' name="([^"]+)"', tag)}
+    tag_by_name = {name: tag for tag in re.findall(r"<(?:input|select)[^>]*>", form) for name in re.findall(r' name="([^"]+)"', tag)}
     for name, typed_text in typed.items():
         if name in ("asset", "in"):
             assert f"<option selected>{typed_text}<" in form
-        elif shown[name].startswith('<input id="c-'):
-            assert " checked" in shown[name]
+        elif tag_by_name[name].startswith('<input id="c-'):
+            assert " checked" in tag_by_name[name]
         elif name != "event":
-            assert f'value="{"" if name in marked and name == "url_env" else typed_text}"' in shown[name]
-    assert {name for name, tag in shown.items() if 'aria-invalid="true"' in tag} == marked - {"sum"}
+            assert f'value="{"" if name in marked and name == "url_env" else typed_text}"' in tag_by_name[name]
+    assert {name for name, tag in tag_by_name.items() if 'aria-invalid="true"' in tag} == marked - {"sum"}
     assert ('<output id="sum" class="down">90.00 %<' in form) is ("sum" in marked)
     assert 'id="e-review" class="alarm"' in text
     assert "popover" not in form

@@ -38,17 +38,17 @@ from agent.web.pages import PAGES, Renderer, figure_element, read_replay, weight
 from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
-from tests.support.dashboards import ADDRESS, HOSTILE, MARKUP, Served, StillBoard, figures, golden
+from tests.support.dashboards import ADDRESS, HOSTILE, MARKUP, Served, StaticDocumentCache, figures, golden
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    with Served() as found:
-        yield found
+    with Served() as server:
+        yield server
 
 
 @pytest.mark.parametrize(
-    ("value", "form", "shown"),
+    ("value", "form", "text"),
     [
         ("12345.6789", "money", "12,345.67"), ("-0.001", "money+", "−0.01"), ("5", "money+", "+5.00"), ("-5.5", "money+", "−5.50"),
         ("-93.681", "money+", "−93.69"), ("-0.001", "money", "0.00"),
@@ -59,8 +59,8 @@ def served() -> Iterator[Served]:
         ("2026-11-23T02:18:39Z", "time", "2026-11-23 02:18:39"),
     ],
 )  # fmt: skip
-def test_figures_are_cut_and_only_losses_are_rounded_up_in_size(value: Any, form: str, shown: str) -> None:
-    assert format_figure(value, form) == shown
+def test_figures_are_cut_and_only_losses_are_rounded_up_in_size(value: Any, form: str, text: str) -> None:
+    assert format_figure(value, form) == text
 
 
 @pytest.mark.parametrize("text", ["-93.681", "-0.001", "-5.5", "93.689", "0", "-1234567.891"])
@@ -97,10 +97,10 @@ def test_the_overview_shows_value_and_profit_of_the_moment_of_its_table(served: 
     profit = documents["pnl"]["all"]
     documents["now"] = {"pnl": {name: profit | {"value": "777.5", "until": "2026-01-02T03:04:05Z"} for name in documents["pnl"]}}
     text = served.ask("/")[2].decode()
-    shown = {of: said for of, _, _, said in figures(text)}
-    assert (shown["now.pnl.all.value"], shown["now.pnl.all.until"]) == ("777.50", "2026-01-02 03:04:05")
-    assert "now.pnl.all.periods.0.profit" in shown
-    assert not any(of.startswith("pnl.") for of in shown), "no figure of another moment"
+    text_by_path = {of: text for of, _, _, text in figures(text)}
+    assert (text_by_path["now.pnl.all.value"], text_by_path["now.pnl.all.until"]) == ("777.50", "2026-01-02 03:04:05")
+    assert "now.pnl.all.periods.0.profit" in text_by_path
+    assert not any(of.startswith("pnl.") for of in text_by_path), "no figure of another moment"
     assert 'data-until="2026-01-02T03:04:05Z"' in text
     documents["now"] = {"error": "no valuation yet", "raised": None}
     assert "pnl.all.value" in {of for of, *_ in figures(served.ask("/")[2].decode())}
@@ -113,7 +113,7 @@ def test_the_overview_names_the_paper_run_beside_the_config(served: Served) -> N
     documents["paper"] = {"pnl": {"all": documents["pnl"]["all"] | {"value": "777.5"}}}
     text = served.ask("/")[2].decode()
     assert f"{words}, worth " in text
-    assert [shown for of, _, _, shown in figures(text) if of == "paper.pnl.all.value"] == ["777.50"]
+    assert [text for of, _, _, text in figures(text) if of == "paper.pnl.all.value"] == ["777.50"]
     documents["paper"] = {"error": "the ledger has no valuations yet"}
     assert f"{words}: <code>trimtab history --paper</code>" in served.ask("/")[2].decode()
     del documents["paper"]
@@ -125,7 +125,7 @@ BRIEF_REASON = "nothing to trade; 9 pools: gas exceeds what it saves"
 
 
 @pytest.mark.parametrize(
-    ("reason", "shown"),
+    ("reason", "text"),
     [
         (REASON, BRIEF_REASON),
         (f"{', '.join(POOLS)} hold no more", "9 addresses hold no more"),
@@ -136,8 +136,8 @@ BRIEF_REASON = "nothing to trade; 9 pools: gas exceeds what it saves"
     ],
     ids=["pools", "list", "twice", "two", "two reasons", "hash"],
 )
-def test_brief_reason__counts_addresses_of_the_same_reason(reason: str, shown: str) -> None:
-    assert format_figure(reason, "brief") == shown
+def test_brief_reason__counts_addresses_of_the_same_reason(reason: str, text: str) -> None:
+    assert format_figure(reason, "brief") == text
 
 
 @pytest.mark.parametrize("kind", ["hold", "rebalance"])
@@ -178,13 +178,13 @@ def test_figure__no_line_begins_with_its_percent_sign() -> None:
 def test_amounts_of_a_waiting_plan_are_cut_and_other_texts_are_not() -> None:
     assert format_move("-0.37343385941758046 WETH") == "−0.373433 WETH"
     assert format_move("1309.772945 USDC") == "+1,309.77 USDC"
-    assert [format_move(one) for one in ("pay 50 USDC", "1.2.3 X", "")] == ["pay 50 USDC", "1.2.3 X", ""]
+    assert [format_move(move) for move in ("pay 50 USDC", "1.2.3 X", "")] == ["pay 50 USDC", "1.2.3 X", ""]
 
 
 def test_the_weight_after_a_plan_of_a_symbol_with_dots_is_shown(served: Served) -> None:
     served.board.documents["plan"]["weights_after_bps"]["USDC.e"] = 1_234
-    found = {of: value for of, _, value, _ in figures(served.ask("/plan")[2].decode())}
-    assert found["plan.weights_after_bps.USDC.e"] == "1234"
+    value_by_path = {of: value for of, _, value, _ in figures(served.ask("/plan")[2].decode())}
+    assert value_by_path["plan.weights_after_bps.USDC.e"] == "1234"
 
 
 @pytest.mark.parametrize("command", ["lp", "strategies", "positions", "margin", "funding", "books lots"])
@@ -195,8 +195,8 @@ def test_the_given_documents_are_those_of_their_commands(served: Served, command
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.title)
 def test_the_banner_of_a_demo_is_on_each_page_and_nowhere_else(served: Served, page: Any) -> None:
     documents = served.board.documents
-    shown = [Renderer(Reach(banner=banner)).render_page(page, documents, {}, 1) for banner in ("Demo: replayed & no money", "")]
-    assert ["Demo: replayed &amp; no money" in text for text in shown] == [True, False]
+    pages = [Renderer(Reach(banner=banner)).render_page(page, documents, {}, 1) for banner in ("Demo: replayed & no money", "")]
+    assert ["Demo: replayed &amp; no money" in text for text in pages] == [True, False]
 
 
 def test_notes_of_assets__show_coins_with_six_significant_digits(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,10 +319,10 @@ def test_clients_that_read_nothing_hold_up_no_page_and_no_other_stream(served: S
 
     served.loop.call_soon_threadsafe(announce)
     assert served.ask("/")[0] == 200
-    seen = b""
-    while b"event: changed" not in seen:
-        seen += reader.recv(65_536)
-    assert seen.count(b"event: changed") <= 2  # that of the connection, and the newest version with none in between
+    stream_text = b""
+    while b"event: changed" not in stream_text:
+        stream_text += reader.recv(65_536)
+    assert stream_text.count(b"event: changed") <= 2  # that of the connection, and the newest version with none in between
     for link in (*lazy, reader):
         link.close()
 
@@ -332,20 +332,20 @@ def test_a_page_that_missed_a_change_before_it_connected_is_told_of_it(served: S
     place = page.split('data-events="')[1].split('"')[0]
     served.loop.call_soon_threadsafe(served.board.announce_change)
     link = served.stream(place)
-    seen = b""
-    while b"event: changed" not in seen:
-        seen += link.recv(4096)
+    stream_text = b""
+    while b"event: changed" not in stream_text:
+        stream_text += link.recv(4096)
     link.close()
 
 
 def test_stream__says_that_the_server_is_alive_while_nothing_changes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document_cache, "PING_S", 0.01)
     link = served.stream(f"/events?seen={served.board.version}")
-    seen = b""
-    while seen.count(b"event: alive\ndata: 1\n\n") < 2:
-        seen += link.recv(4096)
+    stream_text = b""
+    while stream_text.count(b"event: alive\ndata: 1\n\n") < 2:
+        stream_text += link.recv(4096)
     link.close()
-    assert b"event: changed" not in seen
+    assert b"event: changed" not in stream_text
 
 
 def test_no_page_of_an_earlier_process_seems_current() -> None:
@@ -482,12 +482,12 @@ def test_a_plan_is_valid_for_a_time_only_where_something_is_planned(served: Serv
 def test_amounts_of_a_leg_have_the_decimals_of_tokens_that_are_no_assets(served: Served) -> None:
     plan = served.board.documents["plan"]
     plan["legs"] = [{**plan["legs"][0], "token_in": "HUB", "decimals_in": 18, "amount_in_raw": "1500000000000000000"}]
-    shown = {of: text for of, _, _, text in figures(served.ask("/plan")[2].decode())}
-    assert (shown["plan.legs.0.token_in"], shown["plan.legs.0.amount_in_raw"]) == ("HUB", "1.5")
+    text_by_path = {of: text for of, _, _, text in figures(served.ask("/plan")[2].decode())}
+    assert (text_by_path["plan.legs.0.token_in"], text_by_path["plan.legs.0.amount_in_raw"]) == ("HUB", "1.5")
 
 
 def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
-    class ExportBoard(StillBoard):
+    class ExportBoard(StaticDocumentCache):
         asked: ClassVar[list[tuple[object, ...]]] = []
 
         async def read_stored(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -513,15 +513,15 @@ def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
 
 
 def test_requests_at_once_share_a_read_and_none_outlives_a_change_of_the_store(tmp_path: Path) -> None:
-    class Ledger(StillBoard):
+    class Ledger(StaticDocumentCache):
         reads: ClassVar[list[str]] = []
 
         async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
-            self.reads.append(found := self.store_path.read_text())
+            self.reads.append(text := self.store_path.read_text())
             await asyncio.sleep(0.02)
-            if not found:
+            if not text:
                 raise TrimtabError("empty")
-            return found
+            return text
 
     async def scene() -> None:
         board = Ledger("none.toml", tmp_path / "a.db")
@@ -530,7 +530,7 @@ def test_requests_at_once_share_a_read_and_none_outlives_a_change_of_the_store(t
         await asyncio.sleep(0.01)
         board.store_path.write_text("newer")
         assert await board.read_stored(exports.export_archive) == "newer"
-        assert {await one for one in many} == {"old"}
+        assert {await answer for answer in many} == {"old"}
         assert await board.read_stored(exports.export_archive) == "newer"
         assert board.reads == ["old", "newer"]
         board.store_path.write_text("")
@@ -540,9 +540,9 @@ def test_requests_at_once_share_a_read_and_none_outlives_a_change_of_the_store(t
         assert board.reads[2:] == ["", ""]  # a failure is not kept
         board.store_path.write_text("newest")
         flood = [board.read_stored(dashboard.step_document, str(number)) for number in range(300)]
-        found = await asyncio.gather(*flood, return_exceptions=True)
-        assert found[:MAX_READS] == ["newest"] * MAX_READS
-        assert {str(one)[:8] for one in found[MAX_READS:]} == {"too many"}
+        answers = await asyncio.gather(*flood, return_exceptions=True)
+        assert answers[:MAX_READS] == ["newest"] * MAX_READS
+        assert {str(answer)[:8] for answer in answers[MAX_READS:]} == {"too many"}
         assert await board.read_stored(dashboard.step_document, "299") == "newest"
         assert len(board.reads) == 4 + MAX_READS + 1
 
@@ -558,8 +558,8 @@ def test_each_weight_over_time_is_drawn_against_its_present_band() -> None:
         {"values": values},
         [{"symbol": "B", "band_bps": [2_000, 3_500], "target_bps": 2_750}, {"symbol": "NEW", "band_bps": [0, 0], "target_bps": 0}],
     )
-    told = [json.loads(one["data"]) for one in drawn]
-    assert [(one["name"], one["line"], one["band"]) for one in told] == [
+    documents = [json.loads(drawing["data"]) for drawing in drawn]
+    assert [(document["name"], document["line"], document["band"]) for document in documents] == [
         ("B", [30.0, 40.0], [20.0, 35.0, 27.5]),
         ("OLD", [70.0, 60.0], None),
     ]
@@ -579,14 +579,14 @@ def test_the_next_trigger_is_now_or_a_time_or_the_nearest_price_or_any_cycle(ser
     assets = [row("USDC", -1, 1), row("WETH", None, 900), row("WBTC", -850, 1_200)]
     monkeypatch.setitem(alerts, "assets", assets)
     monkeypatch.setitem(status, "numeraire", "USDC")
-    for kind, due, wanted in (
+    for kind, due, expected_text in (
         ("rebalance", None, "now"),
         ("hold", "2026-01-02 03:04:05", "2026-01-02 03:04:05 UTC"),
         ("hold", None, "WBTC −8.50 % to 8.5, if it alone moves"),
     ):
         monkeypatch.setitem(status["decision"], "kind", kind)
         monkeypatch.setitem(status["trigger"], "next", due)
-        assert shown() == wanted
+        assert shown() == expected_text
     for rows in ([row("USDC", -1, 1), row("WETH", None, None)], [*assets, row("LINK", -5, 5, "above")]):
         monkeypatch.setitem(alerts, "assets", rows)
         assert shown() == "any cycle"
@@ -648,9 +648,9 @@ def test_only_steps_with_a_swap_are_listed_as_rebalances(served: Served) -> None
 @pytest.mark.parametrize("explorer", ["https://scan.example", ""])
 def test_transactions_of_the_chain_link_to_its_explorer(explorer: str) -> None:
     hashes = [f"0x{1:064x}", f"0x{1:032x}", ""]  # on the chain, on Hyperliquid, not signed
-    sent = [{"kind": "swap", "status": "final", "block": 1, "note": "", "hash": one} for one in hashes]
+    sent = [{"kind": "swap", "status": "final", "block": 1, "note": "", "hash": tx_hash} for tx_hash in hashes]
 
-    class StepBoard(StillBoard):
+    class StepBoard(StaticDocumentCache):
         async def read_stored(self, function: Callable[..., Any], *arguments: Any) -> Any:
             return {"explain": {**golden("27-explain"), "transactions": sent}, "explorer": explorer}
 
@@ -704,8 +704,10 @@ PUBLISHED = {
 
 
 def test_the_served_libraries_are_those_published(served: Served) -> None:
-    found = {name: hashlib.sha256(served.ask(f"/static/vendor/{name}")[2]).hexdigest() for name in PUBLISHED}
-    assert found == PUBLISHED == {name: found[name] for name in found if f"vendor/{name}" in served_files(served)}
+    digest_by_name = {name: hashlib.sha256(served.ask(f"/static/vendor/{name}")[2]).hexdigest() for name in PUBLISHED}
+    assert (
+        digest_by_name == PUBLISHED == {name: digest_by_name[name] for name in digest_by_name if f"vendor/{name}" in served_files(served)}
+    )
 
 
 def served_files(served: Served) -> list[str]:

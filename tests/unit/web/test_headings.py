@@ -28,7 +28,7 @@ class Headings(HTMLParser):
         self._open, self._cell, self._term, self._row = "", -1, "", ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
+        attributes = dict(attrs)
         if tag == "table":
             self._columns, self._term = [], ""
         elif tag == "tr":
@@ -37,10 +37,14 @@ class Headings(HTMLParser):
             self._open, self._term = "term", ""
         elif tag in ("td", "th"):
             self._cell += 1
-            if given.get("scope") == "col":
+            if attributes.get("scope") == "col":
                 self._columns.append("")
-            self._open = {"col": "column", "row": "row"}.get(given.get("scope") or "", "")
-        elif (path := given.get("data-of")) is not None and self._open != "column" and (self._term or -1 < self._cell < len(self._columns)):
+            self._open = {"col": "column", "row": "row"}.get(attributes.get("scope") or "", "")
+        elif (
+            (path := attributes.get("data-of")) is not None
+            and self._open != "column"
+            and (self._term or -1 < self._cell < len(self._columns))
+        ):
             if period := re.match(r"pnl\.(\w+)\.periods", path):
                 self.rows.add((self._term or self._row, period[1]))
             plain = re.sub(r"^pnl\.\w+", "pnl", re.sub(r"\.\d+(?=\.)", "", path.replace(HOSTILE, "B")))
@@ -167,8 +171,8 @@ HEADINGS: dict[str, dict[str, str]] = {
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    with Served() as found:
-        yield found
+    with Served() as server:
+        yield server
 
 
 @pytest.mark.parametrize("page", HEADINGS)

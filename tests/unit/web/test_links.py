@@ -30,9 +30,9 @@ PLAN = "0123456789abcdef"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("site") / "trimtab.db.users") as found:
-        found.access.link_key = KEY
-        yield found
+    with Site(tmp_path_factory.mktemp("site") / "trimtab.db.users") as site:
+        site.access.link_key = KEY
+        yield site
 
 
 def link(until_s: int | None = None, key: bytes = KEY) -> str:
@@ -49,8 +49,8 @@ def test_a_link_opens_the_login_page_and_leads_to_the_controls_after_a_login(sit
     assert "trimtab-1=" not in headers["set-cookie"].replace("trimtab-1-form=", ""), "no session without a login"
     (csrf,) = re.findall(r'name="csrf" value="([^"]+)"', page)
     (action,) = re.findall(r'action="([^"]+)"', page)
-    given = {"csrf": csrf, "name": "ann", "password": PASSWORD, "code": pyotp.TOTP(site.secrets["ann"]).now()}
-    code, headers, _ = site.post(action, given, headers["set-cookie"].split(";")[0])
+    fields = {"csrf": csrf, "name": "ann", "password": PASSWORD, "code": pyotp.TOTP(site.secrets["ann"]).now()}
+    code, headers, _ = site.post(action, fields, headers["set-cookie"].split(";")[0])
     assert (code, headers["location"]) == (303, "/controls")
     assert site.ask(f"/login?to=/controls&{link()}", Cookie=site.enter())[1]["location"] == "/controls"
 
@@ -76,9 +76,9 @@ def test_an_altered_or_expired_link_is_a_plain_login_that_says_so(site: Site, qu
 
 
 def test_without_a_key_no_link_is_genuine() -> None:
-    made = PlanLink(PLAN, 10**11)
-    assert made.is_genuine(KEY, made.signature(KEY), 1)
-    assert not made.is_genuine(b"", made.signature(b""), 1)
+    plan_link = PlanLink(PLAN, 10**11)
+    assert plan_link.is_genuine(KEY, plan_link.signature(KEY), 1)
+    assert not plan_link.is_genuine(b"", plan_link.signature(b""), 1)
 
 
 def test_the_key_is_of_the_installation_and_seals_no_control(tmp_path: Path) -> None:

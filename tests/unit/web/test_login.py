@@ -67,16 +67,16 @@ def session_of(headers: dict[str, str]) -> str:
 
 def until_end(stream: socket.socket) -> None:
     """Read an event stream to its last chunk."""
-    said = b""
-    while not said.endswith(b"0\r\n\r\n"):
-        said += (found := stream.recv(65_536))
-        assert found, "closed without an end"
+    received_all = b""
+    while not received_all.endswith(b"0\r\n\r\n"):
+        received_all += (received := stream.recv(65_536))
+        assert received, "closed without an end"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("site") / "trimtab.db.users") as found:
-        yield found
+    with Site(tmp_path_factory.mktemp("site") / "trimtab.db.users") as site:
+        yield site
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_without_a_session_nothing_is_shown(site: Site, path: str) -> None:
 def test_login_with_a_code_opens_the_pages_and_logout_ends_it_on_the_server(site: Site) -> None:
     code, headers, _ = site.log_in("ann")
     assert (code, headers["location"]) == (303, "/")
-    line = next(one for one in headers["set-cookie"].split("\n") if "-form" not in one)
+    line = next(cookie for cookie in headers["set-cookie"].split("\n") if "-form" not in cookie)
     assert "HttpOnly" in line
     assert "SameSite=strict" in line
     assert "Secure" not in line
@@ -146,24 +146,24 @@ def test_the_code_for_a_phone_holds_the_address_and_nothing_else(site: Site, tmp
 def test_a_terminal_shows_the_code_of_an_address_that_phones_reach(
     address: str, has_code: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("agent.web.server.serve_dashboard", lambda *given: given[3](address))
+    monkeypatch.setattr("agent.web.server.serve_dashboard", lambda *values: values[3](address))
     monkeypatch.setattr(type(out), "is_terminal", True)
     serve([tmp_path / "trimtab.toml"], port=1)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     written = io.StringIO()
     segno.make(address, error="l", micro=False).terminal(written, compact=True)
-    assert f"Dashboard: {address}" in said
-    assert (written.getvalue().strip("\n") in said) is has_code
+    assert f"Dashboard: {address}" in output
+    assert (written.getvalue().strip("\n") in output) is has_code
 
 
 def test_a_login_leads_back_to_a_page_of_ours_and_to_no_other_address(site: Site) -> None:
     cookie = site.enter()
-    for asked, target in (
+    for case, target in (
         ("/controls", "/controls"), ("/plan", "/plan"), ("https://evil.example/", "/"), ("//evil.example", "/"), ("/logout", "/"),
         ("/%5Cevil.example", "/"), ("/controls%0d%0aSet-Cookie:x", "/"),
     ):  # fmt: skip
-        assert site.ask(f"/login?to={asked}", Cookie=cookie)[1]["location"] == target
-        body = site.ask(f"/login?to={asked}")[2].decode()
+        assert site.ask(f"/login?to={case}", Cookie=cookie)[1]["location"] == target
+        body = site.ask(f"/login?to={case}")[2].decode()
         assert f'action="/login{"" if target == "/" else "?to=" + target}"' in body
 
 
@@ -202,8 +202,8 @@ def test_csrf_a_form_without_the_token_of_its_session_is_refused(site: Site) -> 
     assert site.ask("/", Cookie=cookie)[0] == 200
     nonce, token = site.form()
     fields = {"name": "ann", "password": PASSWORD, "code": "000000"}
-    for given, sent in (({}, nonce), ({"csrf": token}, ""), ({"csrf": token}, "trimtab-1-form=AAAAAAAAAAAAAAAAAAAAAA")):
-        assert site.post("/login", {**fields, **given}, sent)[0] == 403
+    for case, sent in (({}, nonce), ({"csrf": token}, ""), ({"csrf": token}, "trimtab-1-form=AAAAAAAAAAAAAAAAAAAAAA")):
+        assert site.post("/login", {**fields, **case}, sent)[0] == 403
 
 
 def test_clickjacking_and_csp_no_page_may_be_framed_or_run_anything_inline(site: Site) -> None:
@@ -216,11 +216,11 @@ def test_clickjacking_and_csp_no_page_may_be_framed_or_run_anything_inline(site:
         assert policy["frame-ancestors"] == policy["default-src"] == policy["base-uri"] == "'none'"
         assert policy["form-action"] == policy["script-src"] == policy["style-src"] == "'self'"
         scripts = re.findall(r"<script([^>]*)>(.*?)</script>", body.decode(), re.S)
-        assert all(inside == "" and given.startswith(' defer src="/static/') for given, inside in scripts)
-        found = Tags()
-        found.feed(body.decode())
-        assert not [(tag, name) for tag, names in found.tags for name in names if name == "style" or name.startswith("on")]
-        assert not [tag for tag, _ in found.tags if tag in ("style", "iframe", "object", "embed")]
+        assert all(inside == "" and script.startswith(' defer src="/static/') for script, inside in scripts)
+        tags = Tags()
+        tags.feed(body.decode())
+        assert not [(tag, name) for tag, names in tags.tags for name in names if name == "style" or name.startswith("on")]
+        assert not [tag for tag, _ in tags.tags if tag in ("style", "iframe", "object", "embed")]
 
 
 def test_xss_symbols_and_text_of_the_config_are_text_after_the_login_too(site: Site) -> None:
@@ -261,14 +261,14 @@ def test_totp_replay_a_code_opens_one_session(site: Site) -> None:
 
 def test_session_expiry_idle_and_absolute(site: Site) -> None:
     idle, busy = site.enter(), site.enter()
-    began = site.now.s
-    while site.now.s < began + MAX_SESSION_AGE_S - 1:
+    began = site.clock.time_s
+    while site.clock.time_s < began + MAX_SESSION_AGE_S - 1:
         assert site.ask("/", Cookie=busy)[0] == 200
         site.ask("/alerts", Cookie=idle, HX_Request="true")  # the page's own updates are no use of it
-        site.now.s = min(site.now.s + MAX_IDLE_S - 1, began + MAX_SESSION_AGE_S - 1)
+        site.clock.time_s = min(site.clock.time_s + MAX_IDLE_S - 1, began + MAX_SESSION_AGE_S - 1)
     assert site.ask("/", Cookie=idle)[0] == 303
     assert site.ask("/", Cookie=busy)[0] == 200
-    site.now.s += 1
+    site.clock.advance(1)
     assert site.ask("/", Cookie=busy)[0] == 303
     assert site.ask("/", Cookie=busy, HX_Request="1")[0] == 401
 
@@ -276,7 +276,7 @@ def test_session_expiry_idle_and_absolute(site: Site) -> None:
 def test_a_stream_ends_with_its_session(site: Site) -> None:
     link = site.stream(cookie=site.enter())
     assert b"text/event-stream" in link.recv(4096)
-    site.now.s += MAX_IDLE_S
+    site.clock.advance(MAX_IDLE_S)
     site.loop.call_soon_threadsafe(site.board.announce_change)
     until_end(link)
     link.close()
@@ -332,8 +332,8 @@ def test_a_flood_of_logins_is_refused_and_holds_up_no_page(site: Site) -> None:
     cookie = site.enter()
     future = asyncio.run_coroutine_threadsafe(flood(), site.loop)
     assert site.ask("/", Cookie=cookie)[0] == 200
-    found = future.result(30)
-    assert sum(isinstance(one, TrimtabError) for one in found) == 5
+    answers = future.result(30)
+    assert sum(isinstance(answer, TrimtabError) for answer in answers) == 5
     (process,) = site.access._login_process._pool._processes  # type: ignore[union-attr]
     mine = os.getpriority(os.PRIO_PROCESS, 0)
     assert os.getpriority(os.PRIO_PROCESS, process) == min(19, mine + LOGIN_NICENESS), "an agent's cycle goes first"
@@ -389,7 +389,7 @@ def test_brute_force_no_sent_header_hides_the_address_that_the_proxy_saw(lines: 
         (b"host", b"dash.example.org"),
         (b"x-forwarded-proto", b"https"),
         genuine,
-        *((b"x-forwarded-for", one.encode()) for one in lines),
+        *((b"x-forwarded-for", line.encode()) for line in lines),
     ]
     scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "client": ("127.0.0.1", 1)}
     assert checks._check_request(scope) is None
@@ -413,10 +413,10 @@ def test_over_tls_cookies_are_secure_and_of_this_host_alone(certificate: PublicO
         context = ssl.create_default_context(cafile=str(certificate.tls_cert))
         with context.wrap_socket(socket.create_connection(("127.0.0.1", served.port)), server_hostname="localhost") as link:
             link.sendall(b"GET /login HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            said = b"".join(iter(lambda: link.recv(65_536), b"")).decode()
-        assert "200 OK" in said
-        assert "strict-transport-security" in said
-        assert re.search(r"set-cookie: __Host-trimtab-1-form=[^\r]*; HttpOnly; Path=/; SameSite=strict; Secure\r", said)
+            text = b"".join(iter(lambda: link.recv(65_536), b"")).decode()
+        assert "200 OK" in text
+        assert "strict-transport-security" in text
+        assert re.search(r"set-cookie: __Host-trimtab-1-form=[^\r]*; HttpOnly; Path=/; SameSite=strict; Secure\r", text)
 
 
 def test_beyond_this_machine_tls_or_a_proxy_and_users_are_needed(certificate: PublicOptions, tmp_path: Path) -> None:

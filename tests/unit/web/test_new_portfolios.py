@@ -30,10 +30,9 @@ from agent.store.files.users import open_user_file
 from agent.web import access, new_portfolios, portfolios
 from tests.cli.tools import first_document, start
 from tests.support import agents
-from tests.support.dashboards import HereProcess, StillBoard, until
-from tests.support.pages.folders import COPY, NEW, OWN_WALLET
-from tests.support.pages.folders import ServedFolder as Folder
-from tests.support.pages.portfolios import ServedPortfolios as Shelf
+from tests.support.dashboards import InProcessAppProcess, StaticDocumentCache, until
+from tests.support.pages.folders import COPY, NEW, OWN_WALLET, ServedFolder
+from tests.support.pages.portfolios import ServedPortfolios
 from tests.support.sites import HASH, PASSWORD
 
 BASKET = {
@@ -48,30 +47,36 @@ BASKET = {
 
 def shown_hash(page: str) -> str:
     """The hash in the form of a page that shows what would be written."""
-    [found] = re.findall('name="sha256" value="([0-9a-f]{64})"', page)
-    return str(found)
+    [hashes] = re.findall('name="sha256" value="([0-9a-f]{64})"', page)
+    return str(hashes)
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedFolder]:
     for module in (access, new_portfolios, portfolios):
-        monkeypatch.setattr(module, "AppProcess", HereProcess)
+        monkeypatch.setattr(module, "AppProcess", InProcessAppProcess)
     monkeypatch.setattr(access, "POLL_S", 0.02)
     monkeypatch.setattr(portfolios, "OPEN_RETRY_S", 0.02)
-    monkeypatch.setattr(portfolios, "DocumentCache", StillBoard)
-    with Folder(tmp_path) as found:
-        yield found
+    monkeypatch.setattr(portfolios, "DocumentCache", StaticDocumentCache)
+    with ServedFolder(tmp_path) as served_folder:
+        yield served_folder
 
 
-def test_a_copy_is_written_once_it_is_confirmed_and_served_once_it_has_a_store(folder: Folder) -> None:
+def test_a_copy_is_written_once_it_is_confirmed_and_served_once_it_has_a_store(folder: ServedFolder) -> None:
     cookie, before = folder.enter(0), folder.files()
     listed = folder.ask("/", Cookie=cookie)[2].decode()
     assert f'action="{COPY}"' in listed
     assert f'action="{NEW}"' in listed
     status, _, page = folder.send(COPY, cookie, name="variant", wallet=OWN_WALLET)
     assert status == 200
-    for shown in (f"{folder.folder}/variant.toml", "WETH 50% USDC 50%", f"<dd>{OWN_WALLET}</dd>", "<dd>mine</dd>", "none, so on paper"):
-        assert shown in page
+    for expected_text in (
+        f"{folder.folder}/variant.toml",
+        "WETH 50% USDC 50%",
+        f"<dd>{OWN_WALLET}</dd>",
+        "<dd>mine</dd>",
+        "none, so on paper",
+    ):
+        assert expected_text in page
     assert folder.files() == before, "nothing is written before the confirmation"
     status, headers, _ = folder.send(COPY, cookie, name="variant", wallet=OWN_WALLET, sha256=shown_hash(page))
     assert (status, headers["location"]) == (303, "/p/mine/portfolios/next?name=variant")
@@ -100,22 +105,22 @@ def test_a_copy_is_written_once_it_is_confirmed_and_served_once_it_has_a_store(f
     until(lambda: folder.ask("/p/variant/alerts")[0] == 200)
 
 
-def test_a_portfolio_from_a_basket_is_that_of_trimtab_init_in_its_own_folder(folder: Folder) -> None:
+def test_a_portfolio_from_a_basket_is_that_of_trimtab_init_in_its_own_folder(folder: ServedFolder) -> None:
     cookie = folder.enter(0)
     first = unescape(folder.ask(NEW, Cookie=cookie)[2].decode())
     assert "NOT_SET_A=one NOT_SET_B=two" in first
     assert "A proposal; choose the one on which the wallet has its money." in first
     assert load_config(folder.folder / "mine.toml").config.wallet.address in first
     _, _, page = folder.send(NEW, cookie, **BASKET)
-    for shown in ("500 USDC", "RPC_A=alpha (not set yet)", "moderate", "With 500 USDC:"):
-        assert shown in page
+    for expected_text in ("500 USDC", "RPC_A=alpha (not set yet)", "moderate", "With 500 USDC:"):
+        assert expected_text in page
     assert folder.send(NEW, cookie, **BASKET, sha256=shown_hash(page))[0] == 303
     config = load_config(folder.folder / "calm.toml").config
     assert (config.chain.chain_id, config.portfolio.use_cash, config.store.url) == (8453, "500", "sqlite:///calm/trimtab.db")
     assert config.wallet.keystore == "calm/wallet.json"
 
 
-def test_cards_are_of_the_network_that_was_checked(folder: Folder) -> None:
+def test_cards_are_of_the_network_that_was_checked(folder: ServedFolder) -> None:
     cookie = folder.enter(0)
     pages = [unescape(folder.ask(NEW, Cookie=cookie)[2].decode()), unescape(folder.send(NEW, cookie, **BASKET)[2])]
     for page, network in zip(pages, ("ethereum", "base"), strict=True):
@@ -127,7 +132,7 @@ def test_cards_are_of_the_network_that_was_checked(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("field", "answer", "remedy"), [("cash", "1e9", "Write 1000, or all."), ("endpoints", "RPC_A=alpha", "For example RPC_URL_1=alchemy")]
 )
-def test_a_wrong_answer_is_corrected_in_its_field(folder: Folder, field: str, answer: str, remedy: str) -> None:
+def test_a_wrong_answer_is_corrected_in_its_field(folder: ServedFolder, field: str, answer: str, remedy: str) -> None:
     cookie = folder.enter(0)
     files_before = folder.files()
     status, _, page = folder.send(NEW, cookie, **(BASKET | {field: answer}))
@@ -138,7 +143,7 @@ def test_a_wrong_answer_is_corrected_in_its_field(folder: Folder, field: str, an
     assert folder.files() == files_before
 
 
-def test_a_portfolio_with_the_wallet_of_another_gets_no_keystore(folder: Folder) -> None:
+def test_a_portfolio_with_the_wallet_of_another_gets_no_keystore(folder: ServedFolder) -> None:
     cookie, wallet = folder.enter(0), load_config(folder.folder / "mine.toml").config.wallet.address
     _, _, page = folder.send(COPY, cookie, name="twin", wallet=wallet)
     assert "on paper only" in page
@@ -156,7 +161,7 @@ REFUSED_NAMES = [
 ]  # fmt: skip
 
 
-def test_a_name_that_is_not_plain_or_is_taken_is_refused(folder: Folder) -> None:
+def test_a_name_that_is_not_plain_or_is_taken_is_refused(folder: ServedFolder) -> None:
     (folder.folder / "kept").mkdir()
     cookie, before = folder.enter(0), folder.files()
     forms = ((COPY, {"wallet": OWN_WALLET}), (NEW, BASKET))
@@ -169,7 +174,7 @@ def test_a_name_that_is_not_plain_or_is_taken_is_refused(folder: Folder) -> None
     assert folder.ask("/p/mine/portfolios/next?name=" + "..%2Fmine", Cookie=cookie)[0] == 404
 
 
-def test_a_path_as_network_is_never_opened(folder: Folder) -> None:
+def test_a_path_as_network_is_never_opened(folder: ServedFolder) -> None:
     (folder.folder / "local.toml").write_text("x = 1")
     mode = (folder.folder / "local.toml").stat().st_mode
     status, _, page = folder.send(NEW, folder.enter(0), **{**BASKET, "network": str(folder.folder / "local.toml")})
@@ -178,7 +183,7 @@ def test_a_path_as_network_is_never_opened(folder: Folder) -> None:
     assert (folder.folder / "local.toml").stat().st_mode == mode
 
 
-def test_a_key_that_is_typed_is_not_repeated(folder: Folder) -> None:
+def test_a_key_that_is_typed_is_not_repeated(folder: ServedFolder) -> None:
     key = "0x" + "4f" * 32
     status, _, page = folder.send(COPY, folder.enter(0), name="b", wallet=key)
     assert status == 422
@@ -186,7 +191,7 @@ def test_a_key_that_is_typed_is_not_repeated(folder: Folder) -> None:
     assert "it was not kept" in page
 
 
-def test_what_changed_since_it_was_shown_is_not_written(folder: Folder) -> None:
+def test_what_changed_since_it_was_shown_is_not_written(folder: ServedFolder) -> None:
     cookie, before = folder.enter(0), folder.files()
     _, _, page = folder.send(COPY, cookie, name="b", wallet=OWN_WALLET)
     source = folder.folder / "mine.toml"
@@ -203,7 +208,7 @@ def test_what_changed_since_it_was_shown_is_not_written(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("path", [COPY, NEW])
-def test_only_a_user_who_may_control_adds_one_by_the_form_of_the_session(folder: Folder, path: str) -> None:
+def test_only_a_user_who_may_control_adds_one_by_the_form_of_the_session(folder: ServedFolder, path: str) -> None:
     cookie, before = folder.enter(0), folder.files()
     reader = f"{cookie.partition('=')[0]}={folder.opened.begin_session(2)}"
     fields = {"name": "b", "wallet": OWN_WALLET}
@@ -225,14 +230,14 @@ def test_only_a_user_who_may_control_adds_one_by_the_form_of_the_session(folder:
 
 
 def test_without_users_or_a_folder_the_page_says_what_to_do(tmp_path: Path) -> None:
-    with Folder(tmp_path, users=0) as folder:
+    with ServedFolder(tmp_path, users=0) as folder:
         text = folder.ask("/")[2].decode()
         assert "/portfolios/" not in text
         assert "trimtab user add NAME" in text
         assert folder.ask(COPY)[0] == 403
         assert folder.post(COPY, {"name": "b"}, "")[0] == 405
         assert "form-action 'none'" in folder.ask("/")[1]["content-security-policy"]
-    with Shelf(tmp_path, ("mine", "gone"), users=1) as shelf:
+    with ServedPortfolios(tmp_path, ("mine", "gone"), users=1) as shelf:
         cookie = shelf.enter(0)
         _, headers, body = shelf.ask("/", Cookie=cookie)
         assert b"trimtab serve --config FOLDER" in body
@@ -268,7 +273,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(
         write_portfolio(*arguments, document["sha256"])
     assert "exists already" in str(refused.value)
     assert path.is_symlink() or path.read_text() == "kept"
-    assert {one.name for one in source.parent.iterdir()} == {"mine.toml", "b.toml"}
+    assert {path.name for path in source.parent.iterdir()} == {"mine.toml", "b.toml"}
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(source: Path) -> None:
@@ -331,9 +336,9 @@ def test_the_command_lists_a_folder_with_one_config_and_adds_a_copy(tmp_path: Pa
     open_user_file(tmp_path / "mine.db.users").add("ann", HASH, secret, False, 1)
     process = start("serve", "--port", "0", "--json", "--config", str(tmp_path))
     try:
-        said = first_document(process)
-        assert [one["name"] for one in said["portfolios"]] == ["mine"]
-        browser, origin = build_opener(HTTPCookieProcessor()), said["url"].rstrip("/")
+        document = first_document(process)
+        assert [portfolio["name"] for portfolio in document["portfolios"]] == ["mine"]
+        browser, origin = build_opener(HTTPCookieProcessor()), document["url"].rstrip("/")
 
         def send(path: str, **fields: str) -> str:
             csrf = re.findall('name="csrf" value="([^"]+)"', browser.open(origin + path).read().decode())[0]

@@ -39,16 +39,15 @@ from agent.web.server import serve_portfolios
 from agent.web.sessions import PlanReview
 from tests.cli.tools import first_document, start
 from tests.support import agents
-from tests.support.dashboards import HOSTILE, MARKUP, HereProcess, StillBoard, documents, figures, until
-from tests.support.pages.portfolios import ABOUT
-from tests.support.pages.portfolios import ServedPortfolios as Shelf
+from tests.support.dashboards import HOSTILE, MARKUP, InProcessAppProcess, StaticDocumentCache, documents, figures, until
+from tests.support.pages.portfolios import ABOUT, ServedPortfolios
 from tests.support.sites import HASH, PASSWORD, behind_proxy
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
-    with Shelf(tmp_path_factory.mktemp("shelf"), ("a", HOSTILE.replace("/", ""), "gone")) as found:
-        yield found
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPortfolios]:
+    with ServedPortfolios(tmp_path_factory.mktemp("shelf"), ("a", HOSTILE.replace("/", ""), "gone")) as served_portfolio:
+        yield served_portfolio
 
 
 B = "/p/img-src-x-onerror-alert-1"
@@ -56,9 +55,9 @@ B = "/p/img-src-x-onerror-alert-1"
 
 def test_names_are_those_of_the_files_and_slugs_are_unique_and_plain(tmp_path: Path) -> None:
     configs = [tmp_path / name for name in ("one/trimtab.toml", "two/trimtab.toml", "Über%2f..toml", "ü.toml", "One Trimtab.toml")]
-    found = portfolio_names(configs)
-    assert [name for name, _ in found] == ["one/trimtab", "two/trimtab", "Über%2f.", "ü", "One Trimtab"]
-    assert [slug for _, slug in found] == ["one-trimtab", "two-trimtab", "ber-2f", "portfolio", "one-trimtab-2"]
+    names = portfolio_names(configs)
+    assert [name for name, _ in names] == ["one/trimtab", "two/trimtab", "Über%2f.", "ü", "One Trimtab"]
+    assert [slug for _, slug in names] == ["one-trimtab", "two-trimtab", "ber-2f", "portfolio", "one-trimtab-2"]
 
 
 def test_a_folder_gives_its_configs_and_none_is_served_twice(tmp_path: Path) -> None:
@@ -66,13 +65,13 @@ def test_a_folder_gives_its_configs_and_none_is_served_twice(tmp_path: Path) -> 
         (tmp_path / name).touch()
     assert find_configs([tmp_path, Path("c.toml")]) == [tmp_path / "a.toml", tmp_path / "b.toml", Path("c.toml")]
     (tmp_path / "empty").mkdir()
-    for given in ([tmp_path, tmp_path / "a.toml"], [tmp_path / "empty"]):
+    for paths in ([tmp_path, tmp_path / "a.toml"], [tmp_path / "empty"]):
         with pytest.raises(ConfigError) as refused:
-            find_configs(given)
+            find_configs(paths)
         assert refused.value.field == "--config"
 
 
-def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Shelf) -> None:
+def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: ServedPortfolios) -> None:
     stranger = shelf.ask("/")[2].decode()
     assert not figures(stranger)
     assert "the disk is gone" not in stranger
@@ -82,15 +81,15 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
     assert HOSTILE not in stranger
     assert "&lt;img src=x onerror" in stranger
     mine = shelf.ask("/", Cookie=shelf.enter(0))[2].decode()
-    found = figures(mine)
+    page_figures = figures(mine)
     pnl = documents()["pnl"]["all"]
     amounts = {"value": pnl["value"], "profit": pnl["periods"][0]["profit"], "day": pnl["periods"][0]["profit"]}
     total = {"count": 1, "numeraire": pnl["numeraire"], "oldest": pnl["until"], **amounts}
-    given = {"portfolios": [documents(), {}], "sums": [total]}
-    for of, form, value, text in found:
-        exact = value_at(given, of)
+    page_documents = {"portfolios": [documents(), {}], "sums": [total]}
+    for of, form, value, text in page_figures:
+        exact = value_at(page_documents, of)
         assert (value, text) == ("" if exact is None else str(exact), format_figure(exact, form))
-    assert {of.removeprefix("portfolios.0.") for of, *_ in found} == {
+    assert {of.removeprefix("portfolios.0.") for of, *_ in page_figures} == {
         "pnl.all.value", "pnl.all.until", "pnl.all.periods.0.profit", "pnl.all.periods.0.twr_bps", "pnl.day.periods.0.profit",
         "pnl.all.periods.0.mwr_year_bps", "pnl.all.periods.0.costs_year_bps", "history.steps.0.outcome", "history.steps.0.time",
         *(f"status.holdings.{number}.weight_bps" for number in range(len(documents()["status"]["holdings"]))),
@@ -106,7 +105,7 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
     assert {name: Fraction(sums[name]) for name in amounts} == {name: 2 * Fraction(amount) for name, amount in amounts.items()}
 
 
-def test_a_price_alert_is_told_and_needs_nobody(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_price_alert_is_told_and_needs_nobody(shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shelf.parts[0].opened_parts is not None
     cache = shelf.parts[0].opened_parts.cache
     calm = documents()
@@ -116,11 +115,11 @@ def test_a_price_alert_is_told_and_needs_nobody(shelf: Shelf, monkeypatch: pytes
         alert = {"key": f"{kind.value}:0x12:5", "text": "WETH is at 3,000", "event": "price"}
         monkeypatch.setattr(cache, "documents", {**calm, "alerts": {"open": [alert]}})
         cards = shelf.ask("/", Cookie=shelf.enter(0))[2].decode().split("<article")
-        [card] = [one for one in cards if "WETH is at 3,000" in one]
+        [card] = [card for card in cards if "WETH is at 3,000" in card]
         assert ("Needs you" in card) is needs
 
 
-def test_card__says_each_problem_once_and_counts_addresses(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_card__says_each_problem_once_and_counts_addresses(shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shelf.parts[0].opened_parts is not None
     page_documents = documents()
     reason = f"pools changed: {', '.join(f'0x{number:040x}' for number in range(9))}"
@@ -135,7 +134,7 @@ def test_card__says_each_problem_once_and_counts_addresses(shelf: Shelf, monkeyp
     ]  # fmt: skip
 
 
-def test_coins_of_a_local_chain_are_in_a_sum_of_their_own(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coins_of_a_local_chain_are_in_a_sum_of_their_own(shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch) -> None:
     second, both = shelf.parts[1], f"{shelf.enter(0)}; {shelf.enter(1)}"
     assert second.opened_parts is not None
     for local in (True, False):
@@ -146,16 +145,16 @@ def test_coins_of_a_local_chain_are_in_a_sum_of_their_own(shelf: Shelf, monkeypa
         assert ("USDC of local chains" in text) is local
 
 
-def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: Shelf) -> None:
+def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: ServedPortfolios) -> None:
     cache = shelf.parts[0].opened_parts.cache  # type: ignore[union-attr]  # it is open
     kept = cache.documents
     try:
         pnl = documents()["pnl"]
         cache.documents = {**kept, "pnl": {**pnl, "day": {**pnl["day"], "periods": []}}}
-        shown = {of: text for of, _, _, text in figures(shelf.ask("/", Cookie=shelf.enter(0))[2].decode())}
-        assert shown["portfolios.0.pnl.all.periods.0.profit"]
-        assert "portfolios.0.pnl.day.periods.0.profit" not in shown
-        assert shown["sums.0.day"] == "–"
+        text_by_path = {of: text for of, _, _, text in figures(shelf.ask("/", Cookie=shelf.enter(0))[2].decode())}
+        assert text_by_path["portfolios.0.pnl.all.periods.0.profit"]
+        assert "portfolios.0.pnl.day.periods.0.profit" not in text_by_path
+        assert text_by_path["sums.0.day"] == "–"
     finally:
         cache.documents = kept
 
@@ -170,7 +169,7 @@ def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: Sh
     ids=["known", "too short", "no rate"],
 )
 def test_card__has_return_and_costs_a_year_or_why_not(
-    shelf: Shelf,
+    shelf: ServedPortfolios,
     monkeypatch: pytest.MonkeyPatch,
     return_bps: float | None,
     costs_bps: float | None,
@@ -187,8 +186,8 @@ def test_card__has_return_and_costs_a_year_or_why_not(
     assert re.findall("<small>(needs 30 days with value|no such rate exists)</small>", card) == reasons
 
 
-def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_comes_first(shelf: Shelf) -> None:
-    first, second = (one.opened_parts.cache for one in shelf.parts[:2] if one.opened_parts is not None)
+def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_comes_first(shelf: ServedPortfolios) -> None:
+    first, second = (part.opened_parts.cache for part in shelf.parts[:2] if part.opened_parts is not None)
     both = f"{shelf.enter(0)}; {shelf.enter(1)}"
     kept = first.documents, second.documents
     try:
@@ -227,7 +226,7 @@ def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_
         first.documents, second.documents = kept
 
 
-def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: Shelf) -> None:
+def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: ServedPortfolios) -> None:
     def shown(report: RunReport | None) -> str:
         opened = shelf.parts[0].opened_parts
         assert opened is not None
@@ -250,10 +249,10 @@ def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: Shelf) 
     assert "no continuous run (trimtab run --every) reports here" in shown(None)
 
 
-def test_the_list_is_sent_again_only_after_a_change(shelf: Shelf) -> None:
+def test_the_list_is_sent_again_only_after_a_change(shelf: ServedPortfolios) -> None:
     cookie = shelf.enter(0)
-    shown = shelf.ask("/", Cookie=cookie)[2].decode()
-    again = shown.split('hx-get="')[1].split('"')[0]
+    text = shelf.ask("/", Cookie=cookie)[2].decode()
+    again = text.split('hx-get="')[1].split('"')[0]
     assert shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 204
     assert shelf.ask(again, Cookie=cookie)[0] == shelf.ask(again, HX_Request="true")[0] == 200  # opened; another visitor
     opened = shelf.parts[0].opened_parts
@@ -262,7 +261,7 @@ def test_the_list_is_sent_again_only_after_a_change(shelf: Shelf) -> None:
     until(lambda: shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 200)
 
 
-def test_the_list_does_not_tell_a_stranger_when_a_portfolio_is_active(shelf: Shelf) -> None:
+def test_the_list_does_not_tell_a_stranger_when_a_portfolio_is_active(shelf: ServedPortfolios) -> None:
     again = shelf.ask("/")[2].decode().split('hx-get="')[1].split('"')[0]
     opened = shelf.parts[1].opened_parts
     assert opened is not None
@@ -272,7 +271,7 @@ def test_the_list_does_not_tell_a_stranger_when_a_portfolio_is_active(shelf: She
 
 
 @pytest.mark.parametrize("path", [*(page.path for page in PAGES), "/controls", "/history/abc", "/events"])
-def test_a_session_of_one_opens_no_page_and_no_stream_of_another(shelf: Shelf, path: str) -> None:
+def test_a_session_of_one_opens_no_page_and_no_stream_of_another(shelf: ServedPortfolios, path: str) -> None:
     cookie = shelf.enter(0)
     renamed = cookie.replace(shelf.parts[0].reach.cookie_name, shelf.parts[1].reach.cookie_name)
     for sent in ("", cookie, renamed, f"{cookie}; {renamed}"):
@@ -283,7 +282,7 @@ def test_a_session_of_one_opens_no_page_and_no_stream_of_another(shelf: Shelf, p
         assert shelf.ask(B + path, Cookie=sent, HX_Request="1")[1]["hx-redirect"] == f"{B}/login"
 
 
-def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: Shelf) -> None:
+def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: ServedPortfolios) -> None:
     mine, other = shelf.enter(0), shelf.enter(1)
     token = shelf.csrf("/p/a/alerts", mine)
     kept = shelf.parts[0].opened_parts
@@ -311,7 +310,7 @@ def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: She
     assert shelf.ask(f"{B}/alerts", Cookie=both)[0] == 200
 
 
-def test_a_token_of_one_is_none_at_another(shelf: Shelf) -> None:
+def test_a_token_of_one_is_none_at_another(shelf: ServedPortfolios) -> None:
     opened = shelf.parts[0].opened_parts
     assert opened is not None
     _, text = TokenFile(opened.cache.store_path).add("own", [TokenScope.READ], 3600, int(time.time()))
@@ -320,7 +319,7 @@ def test_a_token_of_one_is_none_at_another(shelf: Shelf) -> None:
     assert b'"servers": [{"url": "/p/a/api/v1"}]' in shelf.ask("/p/a/api/v1/openapi.json")[2]
 
 
-def test_each_page_links_below_its_prefix_and_back_to_the_list(shelf: Shelf) -> None:
+def test_each_page_links_below_its_prefix_and_back_to_the_list(shelf: ServedPortfolios) -> None:
     cookie = shelf.enter(1)
     for path in (*(page.path for page in PAGES), "/controls"):
         text = shelf.ask(B + path, Cookie=cookie)[2].decode()
@@ -342,7 +341,7 @@ def test_every_link_of_a_template_begins_with_the_prefix() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/p/a/", "/p/gone/", "/static/dashboard.css"])
-def test_a_foreign_host_and_other_verbs_are_refused_everywhere(shelf: Shelf, path: str) -> None:
+def test_a_foreign_host_and_other_verbs_are_refused_everywhere(shelf: ServedPortfolios, path: str) -> None:
     assert shelf.ask(path, Host="evil.example")[0] == 421
     for method in ("PUT", "DELETE", "OPTIONS"):
         assert shelf.ask(path, method)[0] == 405
@@ -350,7 +349,7 @@ def test_a_foreign_host_and_other_verbs_are_refused_everywhere(shelf: Shelf, pat
 
 
 def test_without_users_each_reads_and_the_reason_is_shown(tmp_path: Path) -> None:
-    with Shelf(tmp_path, ("a", "b", "gone"), users=0) as shelf:
+    with ServedPortfolios(tmp_path, ("a", "b", "gone"), users=0) as shelf:
         text = shelf.ask("/")[2].decode()
         assert "the disk is gone" in text
         assert len({of.split(".")[1] for of, *_ in figures(text)}) == 2
@@ -391,9 +390,9 @@ def test_a_portfolio_without_a_store_is_served_once_it_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: Callable[[], Path]
 ) -> None:
     monkeypatch.setattr(portfolios, "OPEN_RETRY_S", 0.02)
-    monkeypatch.setattr(portfolios, "AppProcess", HereProcess)
-    monkeypatch.setattr(portfolios, "DocumentCache", StillBoard)
-    with Shelf(tmp_path, ("a", "mine"), users=0) as shelf:
+    monkeypatch.setattr(portfolios, "AppProcess", InProcessAppProcess)
+    monkeypatch.setattr(portfolios, "DocumentCache", StaticDocumentCache)
+    with ServedPortfolios(tmp_path, ("a", "mine"), users=0) as shelf:
         late = shelf.parts[1]
         assert shelf.ask("/p/mine/alerts")[0] == 503
         until(lambda: "store:" in str(late.error))
@@ -413,7 +412,7 @@ def test_a_portfolio_without_a_store_is_served_once_it_has_one(
 def test_beyond_this_machine_no_portfolio_is_open_without_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: Callable[[], Path]
 ) -> None:
-    monkeypatch.setattr(portfolios, "AppProcess", HereProcess)
+    monkeypatch.setattr(portfolios, "AppProcess", InProcessAppProcess)
     with pytest.raises(ConfigError) as refused:
         serve_portfolios([begun(), tmp_path / "none.toml"], "127.0.0.1", 0, print, behind_proxy(tmp_path))
     assert refused.value.field == "--host"
@@ -432,10 +431,14 @@ def test_the_command_serves_what_can_be_read_and_a_control_reaches_its_own_portf
     named = [word for path in (mine, other, tmp_path / "none.toml") for word in ("--config", str(path))]
     process = start("serve", "--port", "0", "--json", *named)
     try:
-        said = first_document(process)
-        assert [(one["name"], bool(one["error"])) for one in said["portfolios"]] == [("mine", False), ("other", False), ("none", True)]
+        document = first_document(process)
+        assert [(portfolio["name"], bool(portfolio["error"])) for portfolio in document["portfolios"]] == [
+            ("mine", False),
+            ("other", False),
+            ("none", True),
+        ]
         browser = build_opener(HTTPCookieProcessor())
-        origin = said["url"].rstrip("/")
+        origin = document["url"].rstrip("/")
 
         def send(path: str, form: str, **fields: str) -> str:
             csrf = re.findall('name="csrf" value="([^"]+)"', browser.open(origin + form).read().decode())[0]
@@ -455,4 +458,4 @@ def test_the_command_serves_what_can_be_read_and_a_control_reaches_its_own_portf
         process.communicate(timeout=20)
     assert process.returncode == 0
     for config, kinds in ((mine, ["pause"]), (other, [])):
-        assert [one["kind"] for one in list_controls(config)["controls"]] == kinds
+        assert [control["kind"] for control in list_controls(config)["controls"]] == kinds

@@ -38,12 +38,12 @@ from agent.web.document_cache import CacheProcess, DocumentCache, SeenReport
 from agent.web.portfolios import PortfoliosApp, SharedSettings, create_portfolios
 from agent.web.reach import Reach
 from tests.support.api import Client
-from tests.support.dashboards import MARKUP, Served, StillBoard, documents, figures, until
+from tests.support.constants import DAY_S
+from tests.support.dashboards import MARKUP, Served, StaticDocumentCache, documents, figures, until
 from tests.support.sites import HASH
 
 EVERY_S = 600
 LATE_S = MAX_MISSED_CYCLES * EVERY_S + 60
-DAY_S = 86_400
 FIGURES = RunFigures(
     1_500, 1, "1000.5", (("USDC", 30), ("WETH", -30)), 1_000, 7, "12.5", "50", (("a", 500_000), ("b", 900_000))
 )  # fmt: skip
@@ -52,18 +52,18 @@ FIGURES = RunFigures(
 def report(age_s: int = 0, **more: Any) -> RunReport:
     """The report of a run in this process whose last good cycle ended `age_s` ago."""
     at_s = int(time.time()) - age_s
-    made = RunReport(
+    run_report = RunReport(
         "a", process_identity(), True, EVERY_S, at_s, at_s, cycles=1, last_cycle_s=at_s, last_good_cycle_s=at_s, outcomes=(("done", 1),)
     )
-    return replace(made, transactions=(("swap final", 1),), figures=FIGURES, **more)
+    return replace(run_report, transactions=(("swap final", 1),), figures=FIGURES, **more)
 
 
-class ReportBoard(StillBoard):
+class ReportBoard(StaticDocumentCache):
     """A board over a given report, or the error of its read. While it `hangs`, no read ends."""
 
-    def __init__(self, folder: Path, found: RunReport | TrimtabError | None) -> None:
+    def __init__(self, folder: Path, run_report: RunReport | TrimtabError | None) -> None:
         super().__init__("none.toml", folder / "trimtab.db")
-        self.found, self.reads, self.hangs = found, 0, False
+        self.found, self.reads, self.hangs = run_report, 0, False
         self.documents = documents()
 
     async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -74,15 +74,17 @@ class ReportBoard(StillBoard):
             raise self.found
         return None if self.found is None else codec.dumps(self.found)
 
-    def put(self, found: RunReport | TrimtabError | None) -> None:
+    def put(self, run_report: RunReport | TrimtabError | None) -> None:
         """Change the report as if a second had gone by."""
-        self.found, self._report_read_s = found, -1e9
+        self.found, self._report_read_s = run_report, -1e9
 
 
 @contextmanager
-def serving(folder: Path, found: RunReport | TrimtabError | None = None, *, users: bool = False) -> Iterator[tuple[Client, ReportBoard]]:
+def serving(
+    folder: Path, run_report: RunReport | TrimtabError | None = None, *, users: bool = False
+) -> Iterator[tuple[Client, ReportBoard]]:
     """A dashboard over a report."""
-    board = ReportBoard(folder, found)
+    board = ReportBoard(folder, run_report)
     with Served(with_users(folder) if users else None, board) as served:
         yield Client(served), board
 
@@ -98,40 +100,40 @@ def with_users(folder: Path) -> Access:
 
 def samples(text: bytes) -> dict[tuple[str, ...], float]:
     families = text_string_to_metric_families(text.decode())
-    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+    return {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
 
 
 def test_every_figure_of_a_report_is_a_metric() -> None:
-    found = samples(metrics_text(report(failed_heartbeats=2), judge_health(report(), time.time()), 1_012.0))
-    assert found[("trimtab_looks_total", "done")] == 1
-    assert found[("trimtab_looks_total", "error")] == 0
-    assert {name[1] for name in found if name[0] == "trimtab_looks_total"} == set(CYCLE_OUTCOMES)
+    value_by_name = samples(metrics_text(report(failed_heartbeats=2), judge_health(report(), time.time()), 1_012.0))
+    assert value_by_name[("trimtab_looks_total", "done")] == 1
+    assert value_by_name[("trimtab_looks_total", "error")] == 0
+    assert {name[1] for name in value_by_name if name[0] == "trimtab_looks_total"} == set(CYCLE_OUTCOMES)
     assert (*(kind.value for kind in OutcomeKind), "retryable", "error") == CYCLE_OUTCOMES
-    assert found[("trimtab_transactions_total", "swap", "final")] == 1
-    assert found[("trimtab_portfolio_value",)] == 1000.5
-    assert (found[("trimtab_drift_bps", "WETH")], found[("trimtab_worst_drift_bps",)]) == (-30, 30)
-    assert (found[("trimtab_head_age_seconds",)], found[("trimtab_look_seconds",)]) == (12, 1.5)
-    assert (found[("trimtab_gas_spent_24h_wei",)], found[("trimtab_loss_budget_used",)]) == (7, 0.25)
-    assert (found[("trimtab_endpoint_score", "a")], found[("trimtab_endpoint_score", "b")]) == (0.5, 0.9)
-    assert (found[("trimtab_open_intents",)], found[("trimtab_paused",)], found[("trimtab_healthy",)]) == (1, 0, 1)
-    assert found[("trimtab_heartbeat_failures_total",)] == 2
+    assert value_by_name[("trimtab_transactions_total", "swap", "final")] == 1
+    assert value_by_name[("trimtab_portfolio_value",)] == 1000.5
+    assert (value_by_name[("trimtab_drift_bps", "WETH")], value_by_name[("trimtab_worst_drift_bps",)]) == (-30, 30)
+    assert (value_by_name[("trimtab_head_age_seconds",)], value_by_name[("trimtab_look_seconds",)]) == (12, 1.5)
+    assert (value_by_name[("trimtab_gas_spent_24h_wei",)], value_by_name[("trimtab_loss_budget_used",)]) == (7, 0.25)
+    assert (value_by_name[("trimtab_endpoint_score", "a")], value_by_name[("trimtab_endpoint_score", "b")]) == (0.5, 0.9)
+    assert (value_by_name[("trimtab_open_intents",)], value_by_name[("trimtab_paused",)], value_by_name[("trimtab_healthy",)]) == (1, 0, 1)
+    assert value_by_name[("trimtab_heartbeat_failures_total",)] == 2
     dry = replace(report(), sends=False)
-    assert found[("trimtab_run_sends",)] == 1
+    assert value_by_name[("trimtab_run_sends",)] == 1
     assert samples(metrics_text(dry, judge_health(dry, time.time()), 0))[("trimtab_run_sends",)] == 0
 
 
 def test_no_name_adds_a_line() -> None:
     evil = 'EVIL"} 1\ntrimtab_paused 1'
     named = replace(report(), figures=replace(FIGURES, drifts_bps=((evil, 1),), endpoint_scores_ppm=((evil, 1),)))
-    found = samples(metrics_text(named, judge_health(named, time.time()), 0))
-    assert found[("trimtab_paused",)] == 0
-    assert found[("trimtab_drift_bps", evil)] == 1
-    assert ("trimtab_endpoint_score", evil) in found
+    value_by_name = samples(metrics_text(named, judge_health(named, time.time()), 0))
+    assert value_by_name[("trimtab_paused",)] == 0
+    assert value_by_name[("trimtab_drift_bps", evil)] == 1
+    assert ("trimtab_endpoint_score", evil) in value_by_name
 
 
 def test_what_no_cycle_knew_is_no_number() -> None:
     new = replace(report(), figures=RunFigures(), last_cycle_s=None)
-    found = samples(metrics_text(new, judge_health(new, time.time()), 0))
+    value_by_name = samples(metrics_text(new, judge_health(new, time.time()), 0))
     for name in (
         "portfolio_value",
         "head_age_seconds",
@@ -140,7 +142,7 @@ def test_what_no_cycle_knew_is_no_number() -> None:
         "gas_spent_24h_wei",
         "last_look_timestamp_seconds",
     ):
-        value = found[(f"trimtab_{name}",)]
+        value = value_by_name[(f"trimtab_{name}",)]
         assert value != value, name
     assert samples(metrics_text(None, judge_health(None, 0), 0)) == {("trimtab_healthy",): 0}
     off = replace(new, figures=replace(FIGURES, loss_limit="0.000000"))
@@ -150,12 +152,12 @@ def test_what_no_cycle_knew_is_no_number() -> None:
 def test_health_and_ready_follow_the_report_at_once(tmp_path: Path) -> None:
     with serving(tmp_path) as (client, board):
 
-        def codes(found: RunReport | TrimtabError | None) -> tuple[int, int, float]:
-            board.put(found)
+        def codes(run_report: RunReport | TrimtabError | None) -> tuple[int, int, float]:
+            board.put(run_report)
             health, ready, metrics = (client.ask(path) for path in PROBE_PATHS)
             assert health.json["ok"] is (health.status == 200)
             assert ready.json["ok"] is (ready.status == 200)
-            assert {one.headers["cache-control"] for one in (health, ready, metrics)} == {"no-store"}
+            assert {url.headers["cache-control"] for url in (health, ready, metrics)} == {"no-store"}
             return health.status, ready.status, samples(metrics.body)[("trimtab_healthy",)]
 
         assert codes(None) == (503, 503, 0)
@@ -272,8 +274,8 @@ def test_probes_are_checked_like_every_page(tmp_path: Path, path: str) -> None:
 def test_guesses_are_limited_and_slow_no_valid_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "INVALID_BURST", 3)
     with serving(tmp_path, report(), users=True) as (client, board):
-        found = {client.ask("/metrics").status for _ in range(8)}
-        assert found == {401, 429}
+        statuses = {client.ask("/metrics").status for _ in range(8)}
+        assert statuses == {401, 429}
         assert client.ask("/health").status == 200, "a probe is answered all the same"
         client.token = TokenFile(board.store_path).add("a", ["read"], DAY_S, int(time.time()))[1]
         assert client.ask("/metrics").status == 200
@@ -289,19 +291,19 @@ def test_a_report_that_grew_old_before_our_eyes_stays_old_when_the_clock_goes_ba
 def test_the_overview_shows_the_same_judgement(tmp_path: Path) -> None:
     with serving(tmp_path, report(trouble=MARKUP)) as (client, board):
         client.ask("/health")
-        shown = client.ask("/").body.decode()
-        assert {of: exact for of, _, exact, _ in figures(shown) if of.startswith("run.")} == {"run.reasons.0": MARKUP}
-        assert MARKUP not in shown
+        text = client.ask("/").body.decode()
+        assert {of: exact for of, _, exact, _ in figures(text) if of.startswith("run.")} == {"run.reasons.0": MARKUP}
+        assert MARKUP not in text
         board.put(report())
         client.ask("/health")
-        shown = client.ask("/").body.decode()
-        assert ("run.state", "text", "running", "running") in figures(shown)
-        assert "dry run" not in shown
+        text = client.ask("/").body.decode()
+        assert ("run.state", "text", "running", "running") in figures(text)
+        assert "dry run" not in text
         board.put(replace(report(), sends=False))
         client.ask("/health")
-        shown = client.ask("/").body.decode()
-        assert "A dry run: it sends nothing." in shown
-        assert '<p class="state note">Run:' in shown
+        text = client.ask("/").body.decode()
+        assert "A dry run: it sends nothing." in text
+        assert '<p class="state note">Run:' in text
 
 
 def test_the_death_of_a_run_is_announced_to_open_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,8 +324,8 @@ def test_the_death_of_a_run_is_announced_to_open_pages(tmp_path: Path, monkeypat
     with Served(None, board):
 
         def shows(state: str) -> bool:
-            told = board._announced_health
-            return told is not None and told.state == state
+            announced_health = board._announced_health
+            return announced_health is not None and announced_health.state == state
 
         until(lambda: shows("running"))
         version = board.version
@@ -335,13 +337,13 @@ def test_the_runs_of_all_portfolios_are_healthy_or_the_answer_is_red(tmp_path: P
     configs = [tmp_path / name / "trimtab.toml" for name in ("one", "two")]
     parts = create_portfolios(configs, portfolio_names(configs), Reach(port=1))
     kept = []
-    for number, one in enumerate(parts):
+    for number, part in enumerate(parts):
         folder = tmp_path / str(number)
         folder.mkdir()
-        access = Access(one.reach, UsersPlace(str(folder / "trimtab.db.users")))
+        access = Access(part.reach, UsersPlace(str(folder / "trimtab.db.users")))
         access.set_users({1: ("ann", False)} if number else {})
         kept.append(ReportBoard(folder, report()))
-        one.serve(kept[-1], access, {}, lambda: False)
+        part.serve(kept[-1], access, {}, lambda: False)
 
     class All(Served):
         def application(self, access: Access | None) -> Any:

@@ -32,9 +32,8 @@ from agent.web.access import KEY_TYPED_TEXT
 from agent.web.server import serve_setup
 from tests.cli.tools import first_document, start
 from tests.support.commands.init import WALLET
-from tests.support.dashboards import MARKUP, HereProcess, StillBoard
-from tests.support.pages.setups import ANSWERS
-from tests.support.pages.setups import SetupBrowser as Desk
+from tests.support.dashboards import MARKUP, InProcessAppProcess, StaticDocumentCache
+from tests.support.pages.setups import ANSWERS, SetupBrowser
 
 KEY = "0x" + "4f" * 32
 PHRASE = "test test test test test test test test test test test junk"
@@ -52,13 +51,13 @@ def test_paper__begins_below_the_ceiling_without_a_limit_of_cash(tmp_path: Path)
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    monkeypatch.setattr(setup, "AppProcess", HereProcess)
-    with Desk(tmp_path / "trimtab.toml") as found:
-        yield found
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SetupBrowser]:
+    monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
+    with SetupBrowser(tmp_path / "trimtab.toml") as setup_browser:
+        yield setup_browser
 
 
-def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: Desk, tmp_path: Path) -> None:
+def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     path = desk.ask("/", Cookie=desk.cookie)[1]["location"]
     for page, fields in ANSWERS.items():
@@ -70,8 +69,14 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: D
     review = desk.text(path)
     assert path == "/setup/review"
     assert not list(tmp_path.iterdir())
-    for shown in (WALLET, "RPC_A=alpha (not set yet), RPC_B=beta (not set yet)", "moderate", "1000 USDC", "TRIMTAB_ALERTS (not set yet)"):
-        assert shown in review
+    for expected_text in (
+        WALLET,
+        "RPC_A=alpha (not set yet), RPC_B=beta (not set yet)",
+        "moderate",
+        "1000 USDC",
+        "TRIMTAB_ALERTS (not set yet)",
+    ):
+        assert expected_text in review
     [csrf] = set(re.findall('name="csrf" value="([^"]+)"', desk.ask(path, Cookie=desk.cookie)[2].decode()))
     assert desk.post(path, {})[1]["location"] == "/setup/done"
     written = tmp_path / "trimtab.toml"
@@ -114,7 +119,7 @@ def test_basket_with_the_holdings_of_another__says_what_tells_it_apart() -> None
     assert (same_as["60/40"], same_as["moderate"]) == ("", "")
 
 
-def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: Desk) -> None:
+def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: SetupBrowser) -> None:
     desk.enter()
     desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
     text = desk.text("/setup/basket")
@@ -123,8 +128,8 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: D
     }
     known = baskets("ethereum")
     assert len(known) > 5
-    for one in known:
-        assert one.past_result is not None
+    for template_name in known:
+        assert template_name.past_result is not None
         ratios = (
             "return",
             "return_of_holding",
@@ -133,24 +138,24 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: D
             "worst_month_return",
             "worst_month_return_of_holding",
         )
-        result = one.past_result
-        assert re.findall('<td class="n">(.*?)</td>', rows[one.name]) == [
+        result = template_name.past_result
+        assert re.findall('<td class="n">(.*?)</td>', rows[template_name.name]) == [
             *(format_figure(result[name], "ratio+").replace(" ", "\u00a0") for name in ratios),  # type: ignore[literal-required]
             *(str(result["rebalances"]), "–"),
             *(f"{result['costs']} of {result['value']}", "–"),
         ]
-        marks = (" ".join(one.targets[0]), one.minimum_capital, "2021:", "<details>")
-        holdings, minimum, past, rest = (rows[one.name].index(mark) for mark in marks)
+        marks = (" ".join(template_name.targets[0]), template_name.minimum_capital, "2021:", "<details>")
+        holdings, minimum, past, rest = (rows[template_name.name].index(mark) for mark in marks)
         assert holdings < minimum < past < rest, "the rest is folded"
-        for amount in one.minimum_capitals.values():
-            assert amount is None or amount in rows[one.name][rest:]
-        about = one.about.partition("; --")[0].replace(" %", "\u00a0%")
-        assert f"{about[0].upper()}{about[1:]}</span>" in rows[one.name]
+        for amount in template_name.minimum_capitals.values():
+            assert amount is None or amount in rows[template_name.name][rest:]
+        about = template_name.about.partition("; --")[0].replace(" %", "\u00a0%")
+        assert f"{about[0].upper()}{about[1:]}</span>" in rows[template_name.name]
     assert "Minimum capital, USDC" in text
     assert PAST_BASIS.replace(" %", "\u00a0%") in text
 
 
-def test_the_network_is_chosen_and_cards_and_review_say_what_is_held(desk: Desk) -> None:
+def test_the_network_is_chosen_and_cards_and_review_say_what_is_held(desk: SetupBrowser) -> None:
     desk.enter()
     assert 'name="network" list="networks" value=""' in desk.text("/setup/wallet")
     code, _, body = desk.post("/setup/wallet", ANSWERS["/setup/wallet"] | {"network": ""})
@@ -168,7 +173,7 @@ def test_the_network_is_chosen_and_cards_and_review_say_what_is_held(desk: Desk)
     assert "<dd>WETH 30% WBTC 30% USDC 40% (small) " in desk.text("/setup/review")
 
 
-def test_own_weights_make_the_basket(desk: Desk, tmp_path: Path) -> None:
+def test_own_weights_make_the_basket(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
     code, _, body = desk.post("/setup/basket", {"basket": "own", "share:WETH": "60", "share:USDC": "30"})
@@ -194,11 +199,11 @@ def test_own_weights_make_the_basket(desk: Desk, tmp_path: Path) -> None:
     assert "WETH=60% USDC=40%" in desk.text("/setup/review")
     desk.post("/setup/review", {})
     portfolio = load_config(tmp_path / "trimtab.toml").config.portfolio
-    assert {one.symbol: one.target for one in portfolio.assets} == {"WETH": 6_000, "USDC": 4_000}
+    assert {asset.symbol: asset.target for asset in portfolio.assets} == {"WETH": 6_000, "USDC": 4_000}
     assert portfolio.use_cash is None
 
 
-def test_the_last_page_says_whether_the_amount_is_worth_it_and_the_ceiling_fits_the_cash(desk: Desk, tmp_path: Path) -> None:
+def test_the_last_page_says_whether_the_amount_is_worth_it_and_the_ceiling_fits_the_cash(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     for path, fields in {**ANSWERS, "/setup/cash": {"cash": "3000"}}.items():
         desk.post(path, fields)
@@ -221,7 +226,7 @@ def test_the_last_page_says_whether_the_amount_is_worth_it_and_the_ceiling_fits_
     assert (config.portfolio.max_live_value, config.limits.payout_per_day) == ("3500", "3500")
 
 
-def test_each_field_says_what_is_wrong_and_nothing_typed_is_lost(desk: Desk) -> None:
+def test_each_field_says_what_is_wrong_and_nothing_typed_is_lost(desk: SetupBrowser) -> None:
     desk.enter()
     code, _, body = desk.post("/setup/wallet", {"network": "mainnet", "wallet": MARKUP, "endpoints": "RPC_A=alpha"})
     text = body.decode()
@@ -250,7 +255,7 @@ def test_each_field_says_what_is_wrong_and_nothing_typed_is_lost(desk: Desk) -> 
     assert 'value="0x12"' in desk.text("/setup/wallet")
 
 
-def test_keys_and_addresses_are_refused_and_never_repeated(desk: Desk) -> None:
+def test_keys_and_addresses_are_refused_and_never_repeated(desk: SetupBrowser) -> None:
     desk.enter()
     for page, field, secret in (
         ("wallet", "wallet", KEY), ("wallet", "network", KEY[2:]), ("wallet", "wallet", PHRASE),
@@ -260,10 +265,10 @@ def test_keys_and_addresses_are_refused_and_never_repeated(desk: Desk) -> None:
         ("wallet", "endpoints", f"RPC_A={'4f' * 16} RPC_B=beta"), ("basket", "basket", "https://rpc.example/key"),
         ("cash", "cash", "https://rpc.example/key"), ("cash", "alert", "me:secret@example.org"),
     ):  # fmt: skip
-        for path, given in ANSWERS.items():
+        for path, answer in ANSWERS.items():
             if path == f"/setup/{page}":
                 break
-            desk.post(path, given)
+            desk.post(path, answer)
         code, _, body = desk.post(f"/setup/{page}", {**ANSWERS[f"/setup/{page}"], field: secret})
         assert code == 422
         assert f'id="e-{field}"' in body.decode()
@@ -272,7 +277,7 @@ def test_keys_and_addresses_are_refused_and_never_repeated(desk: Desk) -> None:
         assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == f"/setup/{page}"
 
 
-def test_answers_that_cannot_be_checked_lead_nowhere(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_that_cannot_be_checked_lead_nowhere(desk: SetupBrowser, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.enter()
     for path, fields in ANSWERS.items():
         desk.post(path, fields)
@@ -331,13 +336,13 @@ def test_an_ordinary_setting_is_no_key(page: int, field: str, typed: str) -> Non
     assert setup.field_texts(setup.QUESTION_PAGES[page], {field: [typed]}) == ({field: typed}, {})
 
 
-def test_only_the_answers_that_the_page_showed_are_written(desk: Desk, tmp_path: Path) -> None:
+def test_only_the_answers_that_the_page_showed_are_written(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     for path, fields in ANSWERS.items():
         desk.post(path, fields)
-    shown = re.findall('name="answers_hash" value="([^"]+)"', desk.text("/setup/review"))
+    answer_hashes = re.findall('name="answers_hash" value="([^"]+)"', desk.text("/setup/review"))
     desk.post("/setup/cash", {"cash": "", "alert": ""})  # in another tab: all of the cash
-    code, _, body = desk.post("/setup/review", {"answers_hash": "".join(shown)})
+    code, _, body = desk.post("/setup/review", {"answers_hash": "".join(answer_hashes)})
     assert code == 409
     assert b"all USDC" in body
     assert b"changed" in body
@@ -345,7 +350,7 @@ def test_only_the_answers_that_the_page_showed_are_written(desk: Desk, tmp_path:
     assert desk.post("/setup/review", {})[1]["location"] == "/setup/done"
 
 
-def test_only_the_printed_address_opens_it_and_once(desk: Desk) -> None:
+def test_only_the_printed_address_opens_it_and_once(desk: SetupBrowser) -> None:
     for path in ("/", *ANSWERS, "/setup/review", "/setup/done"):
         assert desk.ask(path)[1]["location"] == "/login"
         code, headers, _ = desk.ask(path, "POST", "", Origin=f"http://localhost:{desk.port}")
@@ -376,7 +381,7 @@ def test_only_the_printed_address_opens_it_and_once(desk: Desk) -> None:
     assert desk.ask("/setup/nothing", Cookie=cookie)[0] == 404
 
 
-def test_forms_of_other_pages_and_hosts_change_nothing(desk: Desk) -> None:
+def test_forms_of_other_pages_and_hosts_change_nothing(desk: SetupBrowser) -> None:
     desk.enter()
     before = repr(desk.pages._answers)
     for headers, code in (
@@ -388,7 +393,7 @@ def test_forms_of_other_pages_and_hosts_change_nothing(desk: Desk) -> None:
     assert repr(desk.pages._answers) == before
 
 
-def test_a_file_that_is_there_is_never_changed(desk: Desk, tmp_path: Path) -> None:
+def test_a_file_that_is_there_is_never_changed(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     for path, fields in ANSWERS.items():
         desk.post(path, fields)
@@ -407,10 +412,10 @@ def test_a_file_that_is_there_is_never_changed(desk: Desk, tmp_path: Path) -> No
 
 
 def test_a_local_chain_needs_no_endpoints_of_its_own() -> None:
-    found = check_setup({"network": "nowhere.toml"})
-    assert found["baskets"] == []
-    assert found["tokens"] == []
-    assert "trimtab localchain" in found["errors"]["network"]
+    checks = check_setup({"network": "nowhere.toml"})
+    assert checks["baskets"] == []
+    assert checks["tokens"] == []
+    assert "trimtab localchain" in checks["errors"]["network"]
 
 
 def test_a_copy_of_a_live_chain_is_no_local_chain_whose_contracts_are_taken_over(tmp_path: Path) -> None:
@@ -418,9 +423,9 @@ def test_a_copy_of_a_live_chain_is_no_local_chain_whose_contracts_are_taken_over
     answered().write(tmp_path / "a.toml")
     text = (tmp_path / "a.toml").read_text()
     (tmp_path / "copy.toml").write_text(text.replace("[chain]\n", "[chain]\nfork = true\n", 1))
-    found = check_setup({"network": str(tmp_path / "copy.toml")})
-    assert "not the config of a local chain" in found["errors"]["network"]
-    assert found["tokens"] == []
+    checks = check_setup({"network": str(tmp_path / "copy.toml")})
+    assert "not the config of a local chain" in checks["errors"]["network"]
+    assert checks["tokens"] == []
 
 
 def refuse_variable(_: str) -> None:
@@ -440,12 +445,12 @@ def paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(paper_run, "begin_on_paper", lambda _: calls.append("begin"))
     monkeypatch.setattr(paper_run, "paper_books", lambda _: (str(tmp_path / "paper.db"), UsersPlace(str(tmp_path / "paper.db.users"))))
     monkeypatch.setattr(paper_run, "run_on_paper", fail)
-    monkeypatch.setattr(setup, "DocumentCache", StillBoard)
+    monkeypatch.setattr(setup, "DocumentCache", StaticDocumentCache)
     return calls
 
 
 def test_start_on_paper__comes_after_the_config_and_leads_to_the_overview(
-    desk: Desk, paper: list[str], monkeypatch: pytest.MonkeyPatch
+    desk: SetupBrowser, paper: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.enter()
     assert re.findall('<li><span class="soft">(.*?)</span>', desk.text("/setup/wallet")) == [
@@ -486,8 +491,8 @@ def test_start_on_paper__comes_after_the_config_and_leads_to_the_overview(
 
 
 def test_a_paper_portfolio_goes_on_with_the_next_server(paper: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "AppProcess", HereProcess)
-    with Desk(tmp_path / "trimtab.toml", continues=True) as desk:
+    monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
+    with SetupBrowser(tmp_path / "trimtab.toml", continues=True) as desk:
         assert paper == ["run"]
         assert b"Config and paper ledger are kept" in desk.ask("/login", Cookie="trimtab=old")[2]
         begin = desk.text(desk.opening)

@@ -62,11 +62,11 @@ def test_least_variance_within_bounds_is_what_another_solver_finds(width: int, l
         method="SLSQP",
         options={"ftol": 1e-18, "maxiter": 1_000},
     )
-    found = allocators.minimum_variance_weights(matrix, np.full(width, low), np.full(width, high))
-    assert np.abs(found - other.x).max() < NEAR
-    assert np.abs(found - unknown.value).max() < NEAR
-    assert found.min() > low - NEAR
-    assert found.max() < high + NEAR
+    weights = allocators.minimum_variance_weights(matrix, np.full(width, low), np.full(width, high))
+    assert np.abs(weights - other.x).max() < NEAR
+    assert np.abs(weights - unknown.value).max() < NEAR
+    assert weights.min() > low - NEAR
+    assert weights.max() < high + NEAR
 
 
 # risk parity
@@ -76,17 +76,17 @@ def test_risk_parity_gives_each_asset_the_same_part_of_the_variance(width: int, 
     matrix = covariance_of(width, seed)
     matrix[0] /= 300  # one quiet asset among wild ones
     matrix[:, 0] /= 300
-    found = allocators.risk_parity_weights(matrix, *free(width))
-    parts = found * (matrix @ found) / (found @ matrix @ found)
+    weights = allocators.risk_parity_weights(matrix, *free(width))
+    parts = weights * (matrix @ weights) / (weights @ matrix @ weights)
     assert np.abs(parts - 1 / width).max() < NEAR
-    assert abs(found.sum() - 1) < NEAR
+    assert abs(weights.sum() - 1) < NEAR
 
 
 @pytest.mark.parametrize("correlation", [-0.6, 0.0, 0.9])
 def test_risk_parity_of_two_assets_is_the_closed_form_whatever_their_correlation(correlation: float) -> None:
-    one, other = 0.8, 0.05
-    matrix = np.array([[one**2, correlation * one * other], [correlation * one * other, other**2]])
-    expected = np.array([1 / one, 1 / other]) / (1 / one + 1 / other)
+    first_share, other = 0.8, 0.05
+    matrix = np.array([[first_share**2, correlation * first_share * other], [correlation * first_share * other, other**2]])
+    expected = np.array([1 / first_share, 1 / other]) / (1 / first_share + 1 / other)
     assert np.abs(allocators.risk_parity_weights(matrix, *free(2)) - expected).max() < NEAR
 
 
@@ -94,10 +94,10 @@ def test_risk_parity_within_bounds_stays_within_them_and_keeps_the_others_at_equ
     matrix = covariance_of(4, 3)
     plain = allocators.risk_parity_weights(matrix, *free(4))
     cap = float(plain.max()) - 0.05
-    found = allocators.risk_parity_weights(matrix, np.zeros(4), np.full(4, cap))
-    assert found.max() < cap + NEAR
-    assert abs(found.sum() - 1) < NEAR
-    assert found[plain.argmax()] == pytest.approx(cap, abs=NEAR)
+    weights = allocators.risk_parity_weights(matrix, np.zeros(4), np.full(4, cap))
+    assert weights.max() < cap + NEAR
+    assert abs(weights.sum() - 1) < NEAR
+    assert weights[plain.argmax()] == pytest.approx(cap, abs=NEAR)
 
 
 # hierarchical risk parity
@@ -143,10 +143,10 @@ def test_hrp_is_the_paper(width: int, seed: int) -> None:
 
 
 def test_hrp_keeps_within_bounds() -> None:
-    found = allocators.hrp_weights(covariance_of(5, 9), np.full(5, 0.1), np.full(5, 0.3))
-    assert found.min() > 0.1 - NEAR
-    assert found.max() < 0.3 + NEAR
-    assert abs(found.sum() - 1) < NEAR
+    hrp = allocators.hrp_weights(covariance_of(5, 9), np.full(5, 0.1), np.full(5, 0.3))
+    assert hrp.min() > 0.1 - NEAR
+    assert hrp.max() < 0.3 + NEAR
+    assert abs(hrp.sum() - 1) < NEAR
 
 
 @pytest.mark.parametrize("optimiser", [allocators.minimum_variance_weights, allocators.risk_parity_weights, allocators.hrp_weights])
@@ -157,38 +157,38 @@ def test_bounds_that_no_weights_fit_give_none(optimiser: allocators.Optimiser) -
 
 # what they all look at
 def test_volatilities_and_correlations_are_those_of_the_returns() -> None:
-    found, plain = seen(), moves()
-    columns = [COINS.index(NAMES[address]) for address in found.tokens]
-    assert np.abs(found.simple_returns - plain[:, columns]).max() < 1e-12
-    assert np.abs(found.volatilities - plain[:, columns].std(axis=0, ddof=1) * np.sqrt(365)).max() < 1e-12
-    assert np.abs(found.correlations - np.corrcoef(plain[:, columns].T)).max() < 1e-12
+    returns_seen, plain = seen(), moves()
+    columns = [COINS.index(NAMES[address]) for address in returns_seen.tokens]
+    assert np.abs(returns_seen.simple_returns - plain[:, columns]).max() < 1e-12
+    assert np.abs(returns_seen.volatilities - plain[:, columns].std(axis=0, ddof=1) * np.sqrt(365)).max() < 1e-12
+    assert np.abs(returns_seen.correlations - np.corrcoef(plain[:, columns].T)).max() < 1e-12
 
 
 @pytest.mark.parametrize("days", [30, 90])
 def test_correlations_are_shrunk_as_ledoit_and_wolf_say_and_volatilities_are_not(days: int) -> None:
-    found = seen(days)
-    scores = (found.simple_returns - found.simple_returns.mean(axis=0)) / found.simple_returns.std(axis=0)
+    returns_seen = seen(days)
+    scores = (returns_seen.simple_returns - returns_seen.simple_returns.mean(axis=0)) / returns_seen.simple_returns.std(axis=0)
     count, width = scores.shape
     sample = scores.T @ scores / count
     apart = ((sample - np.eye(width)) ** 2).sum()
     noise = sum(((np.outer(row, row) - sample) ** 2).sum() for row in scores) / count**2
     share = min(noise / apart, 1)
-    expected = np.outer(found.volatilities, found.volatilities) * ((1 - share) * sample + share * np.eye(width))
+    expected = np.outer(returns_seen.volatilities, returns_seen.volatilities) * ((1 - share) * sample + share * np.eye(width))
     assert 0.01 < share < 1
-    assert np.abs(shrunk_covariance(found, NAMES) - expected).max() < NEAR
+    assert np.abs(shrunk_covariance(returns_seen, NAMES) - expected).max() < NEAR
 
 
 def test_inverse_volatility_is_the_closed_form() -> None:
     weights = allocator(AllocationMethod.INVERSE_VOLATILITY)
     step = weighed(weights, recorded(moves()))
-    wanted = allocate_by_inverse_volatility(
+    unrounded_weights = allocate_by_inverse_volatility(
         weights, bounds_of(weights, step.portfolio.assets), AllocatorData(NOW_S, step.history.prices, NAMES)
     )
-    assert wanted.returns is not None
-    inverse = 1 / wanted.returns.simple_returns.std(axis=0, ddof=1)
+    assert unrounded_weights.returns is not None
+    inverse = 1 / unrounded_weights.returns.simple_returns.std(axis=0, ddof=1)
     expected = inverse / inverse.sum() * 8_000
-    assert max(abs(float(share) - want) for share, want in zip(wanted.shares_bps, expected, strict=True)) < NEAR
-    assert float(sum(wanted.shares_bps)) == 8_000
+    assert max(abs(float(share) - want) for share, want in zip(unrounded_weights.shares_bps, expected, strict=True)) < NEAR
+    assert float(sum(unrounded_weights.shares_bps)) == 8_000
 
 
 def test_a_year_and_a_half_of_real_prices_gives_the_same_as_the_peers() -> None:
@@ -203,15 +203,15 @@ def test_a_year_and_a_half_of_real_prices_gives_the_same_as_the_peers() -> None:
     names = {token(symbol).address: symbol for symbol in symbols}
     points = recorded(plain, symbols)
     weights = allocator(AllocationMethod.HRP, window_s=len(plain) * DAY_S)
-    found = compute_returns(weights, sorted(names), names, points, NOW_S)
-    assert len(found.simple_returns) == len(plain) > 600
-    matrix = shrunk_covariance(found, names)
+    returns = compute_returns(weights, sorted(names), names, points, NOW_S)
+    assert len(returns.simple_returns) == len(plain) > 600
+    matrix = shrunk_covariance(returns, names)
     assert np.abs(allocators.hrp_weights(matrix, *free(6)) - paper(matrix)).max() < NEAR
     parity = allocators.risk_parity_weights(matrix, *free(6))
     assert np.ptp(parity * (matrix @ parity) / (parity @ matrix @ parity)) < NEAR
     least = allocators.minimum_variance_weights(matrix, *free(6))
     slope = matrix @ least  # at the least variance every asset that is held has the same marginal variance, the others more
-    held = least > 1e-4
-    assert np.ptp(slope[held]) / slope.mean() < 1e-4
-    assert (slope[~held] > slope[held].mean() * (1 - 1e-4)).all()
-    assert 0.3 < found.volatilities.min() < found.volatilities.max() < 2
+    is_used = least > 1e-4
+    assert np.ptp(slope[is_used]) / slope.mean() < 1e-4
+    assert (slope[~is_used] > slope[is_used].mean() * (1 - 1e-4)).all()
+    assert 0.3 < returns.volatilities.min() < returns.volatilities.max() < 2

@@ -7,7 +7,7 @@ import pytest
 from agent.model import NoTradeZone
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
 from tests.support.builders import token
-from tests.support.decisions.tracking import tracking_step as tracked
+from tests.support.decisions.tracking import tracking_step
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_volatility__is_that_of_the_price_in_the_numeraire(symbol: str, numerair
 
 
 def test_step_without_configured_risk__takes_the_classes_and_none_for_the_numeraire() -> None:
-    trigger = tracked().policy.trigger
+    trigger = tracking_step().policy.trigger
     assert isinstance(trigger, NoTradeZone)
     bps_by_pair = {frozenset(pair): bps for *pair, bps in trigger.risk.correlations_bps}
     expected = {("WETH", "WBTC"): 6_700, ("WETH", "LINK"): 6_700, ("WETH", "USDC"): 0, ("LINK", "USDC"): 0}

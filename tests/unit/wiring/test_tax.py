@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,20 +16,15 @@ from agent.execution.bookkeeping import update_ledger
 from agent.model import IntentKind, IntentState, StepInput, TaxInputs, Transfer
 from agent.store import Store
 from agent.wiring.tax import TaxRunCache
-from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at, moved
 from tests.support.plans import sell_weth
-from tests.support.transactions import OTHER, WALLET, grant, new_store, tx
+from tests.support.stores import store_fixture
+from tests.support.transactions import OTHER, WALLET, grant, tx
 
 RPC = [("RPC_A", "one"), ("RPC_B", "two")]
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    made = new_store(store_kind, tmp_path)
-    yield made
-    made.close()
+store = store_fixture()
 
 
 @pytest.fixture
@@ -47,18 +41,20 @@ def looked(store: Store, step: StepInput) -> None:
 
 
 def standing(keeper: TaxRunCache, store: Store, step: StepInput) -> TaxInputs:
-    found = keeper.tax_inputs(store, step, step.snapshot.head.timestamp_s)
-    assert found is not None
-    return found
+    tax_inputs = keeper.tax_inputs(store, step, step.snapshot.head.timestamp_s)
+    assert tax_inputs is not None
+    return tax_inputs
 
 
 def sold(store: Store, block: int, nonce: int, usd: int) -> None:
     """One WETH, which had cost 2,000, went for that."""
-    moved(store, nonce, block, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, usd * DOLLAR))
+    moved(
+        store, nonce, block, Transfer(LEDGER_WETH.address, WALLET, OTHER, COIN), Transfer(LEDGER_USDC.address, OTHER, WALLET, usd * DOLLAR)
+    )
 
 
-def held(found: TaxInputs) -> int:
-    return sum(lot.raw for lot in found.lots if lot.token == WETH.address)
+def held(tax_inputs: TaxInputs) -> int:
+    return sum(lot.raw for lot in tax_inputs.lots if lot.token == LEDGER_WETH.address)
 
 
 def final(store: Store) -> None:
@@ -107,15 +103,15 @@ def test_what_was_sent_and_is_in_no_block_counts_as_planned_once_however_often_i
     dear = replace(start, snapshot=replace(start.snapshot, owner=WALLET))
     store.steps.begin("s", 1, codec.dumps(dear))
     plan = sell_weth(dear)
-    given = replace(grant(), plan=plan)
-    first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), given, "swap", 1, None)
+    changed_grant = replace(grant(), plan=plan)
+    first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), changed_grant, "swap", 1, None)
     store.journal.advance(first.id, IntentState.SIGNED, 1, tx_hash="0xaa")
     store.journal.advance(first.id, IntentState.BROADCAST, 1)
     once = standing(keeper, store, start)
-    sold_raw = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == WETH.address)
+    sold_raw = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LEDGER_WETH.address)
     assert sold_raw > 0
     assert held(once) == 11 * COIN - sold_raw
-    store.journal.add_intent("s", IntentKind.SWAP, tx(0, max_fee_wei=10**11), given, "swap again", 1, None, replaces=first.id)
+    store.journal.add_intent("s", IntentKind.SWAP, tx(0, max_fee_wei=10**11), changed_grant, "swap again", 1, None, replaces=first.id)
     assert held(standing(keeper, store, start)) == held(once)
 
 

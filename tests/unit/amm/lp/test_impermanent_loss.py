@@ -67,9 +67,9 @@ def test_a_pairs_loss_is_the_closed_form(x: Fraction) -> None:
 
 
 @given(roots, roots, moves)
-def test_a_loss_is_a_share_of_what_was_held(one: float, other: float, x: Fraction) -> None:
-    assume(abs(one - other) > 0.01)
-    of = LiquidityCurve(min(one, other), max(one, other))
+def test_a_loss_is_a_share_of_what_was_held(first_root: float, other_root: float, x: Fraction) -> None:
+    assume(abs(first_root - other_root) > 0.01)
+    of = LiquidityCurve(min(first_root, other_root), max(first_root, other_root))
     assert 0 <= impermanent_loss_at(of, x) < 1
     assert of.value(float(x)) <= of.hold_value(float(x)) * (1 + 1e-12)
 
@@ -98,12 +98,12 @@ def test_the_mean_loss_of_a_pair_is_the_closed_form(volatility_bps: int, horizon
 
 
 @given(roots, roots, st.integers(100, 30_000), st.integers(3_600, YEAR_S))
-def test_the_mean_loss_of_a_range_is_the_closed_form(one: float, other: float, volatility_bps: int, horizon_s: int) -> None:
-    assume(abs(one - other) > 1e-3)
-    of = LiquidityCurve(min(one, other), max(one, other))
+def test_the_mean_loss_of_a_range_is_the_closed_form(first_root: float, other_root: float, volatility_bps: int, horizon_s: int) -> None:
+    assume(abs(first_root - other_root) > 1e-3)
+    of = LiquidityCurve(min(first_root, other_root), max(first_root, other_root))
     spread = volatility_bps / 10_000 * math.sqrt(horizon_s / YEAR_S)
-    wanted = (of.hold_value(1) - expected_value(of, spread)) / of.value(1)
-    assert float(expected_loss(of, volatility_bps, horizon_s)) == pytest.approx(wanted, abs=1e-9)
+    expected_share = (of.hold_value(1) - expected_value(of, spread)) / of.value(1)
+    assert float(expected_loss(of, volatility_bps, horizon_s)) == pytest.approx(expected_share, abs=1e-9)
 
 
 @pytest.mark.parametrize("of", [V2_CURVE, LiquidityCurve(0.9, 1.1), LiquidityCurve(0.5, 1.01)], ids=["pair", "narrow", "lopsided"])
@@ -163,8 +163,8 @@ def test_floats_leave_rounded_to_twelve_places() -> None:
 
 @pytest.mark.parametrize("power", range(9))
 def test_moments_of_the_normal_distribution(power: int) -> None:
-    wanted = 0 if power % 2 else math.prod(range(1, power, 2))
-    assert normal_mean(lambda z: z**power, [0.3, -2.0]) == pytest.approx(wanted, abs=1e-10)
+    expected_moment = 0 if power % 2 else math.prod(range(1, power, 2))
+    assert normal_mean(lambda z: z**power, [0.3, -2.0]) == pytest.approx(expected_moment, abs=1e-10)
 
 
 @given(st.floats(-8, 8))

@@ -66,8 +66,8 @@ def test_a_position_holds_both_tokens_in_range_and_one_of_them_outside() -> None
 
 
 @given(ticks, ticks, ticks, st.integers(1, 2**100))
-def test_what_two_parts_pay_is_what_the_whole_pays_but_for_a_unit(one: int, other: int, tick: int, liquidity: int) -> None:
-    lower, upper = min(one, other), max(one, other) + 60
+def test_what_two_parts_pay_is_what_the_whole_pays_but_for_a_unit(first_tick: int, other_tick: int, tick: int, liquidity: int) -> None:
+    lower, upper = min(first_tick, other_tick), max(first_tick, other_tick) + 60
     whole = positions.principal(v3(lower, upper, liquidity, tick))
     part = positions.principal(v3(lower, upper, liquidity, tick), liquidity // 3)
     rest = positions.principal(v3(lower, upper, liquidity, tick), liquidity - liquidity // 3)
@@ -140,8 +140,8 @@ def test_a_pair_that_lost_tokens_counts_what_is_left() -> None:
 
 def test_positions_add_up_by_token() -> None:
     prices = dict.fromkeys(TOKENS, ONE)
-    held = positions.look_through([v2(10**20, 10**20, (50, 50)), v3(tick=0), gone()], prices)
-    assert held == {token: 50 + raw for token, raw in zip(TOKENS, positions.principal(v3(tick=0)), strict=True)}
+    look_through = positions.look_through([v2(10**20, 10**20, (50, 50)), v3(tick=0), gone()], prices)
+    assert look_through == {token: 50 + raw for token, raw in zip(TOKENS, positions.principal(v3(tick=0)), strict=True)}
     assert positions.look_through([], {}) == {}
 
 
@@ -159,5 +159,5 @@ def test_a_missing_price_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("ratio", [Fraction(1, 10**60), Fraction(10**60)])
 def test_a_price_beyond_all_ticks_leaves_one_token(ratio: Fraction) -> None:
-    held = positions.amounts_at_reference(v3(), ratio, ONE)
-    assert sorted(raw > 0 for raw in held) == [False, True]
+    amounts = positions.amounts_at_reference(v3(), ratio, ONE)
+    assert sorted(raw > 0 for raw in amounts) == [False, True]

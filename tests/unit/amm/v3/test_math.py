@@ -96,15 +96,15 @@ def encode_price_sqrt(reserve1: int, reserve0: int) -> int:
 
 # SqrtPriceMath.spec.ts of v3-core.
 def test_deltas_and_next_prices_are_those_of_the_contracts_own_tests():
-    one, other = encode_price_sqrt(1, 1), encode_price_sqrt(121, 100)
-    assert get_amount0_delta(one, other, COIN, True) == 90909090909090910
-    assert get_amount0_delta(one, other, COIN, False) == 90909090909090909
-    assert get_amount1_delta(one, other, COIN, True) == 100000000000000000
-    assert get_amount1_delta(one, other, COIN, False) == 99999999999999999
-    assert get_next_sqrt_price_from_amount1_rounding_down(one, COIN, COIN // 10) == 87150978765690771352898345369
-    assert get_next_sqrt_price_from_amount0_rounding_up(one, COIN, COIN // 10) == 72025602285694852357767227579
-    assert get_next_sqrt_price_from_amount0_rounding_up(one, 10 * COIN, 2**100) == 624999999995069620
-    assert get_next_sqrt_price_from_amount0_rounding_up(one, 1, 2**255) == 1
+    encoded_price, other = encode_price_sqrt(1, 1), encode_price_sqrt(121, 100)
+    assert get_amount0_delta(encoded_price, other, COIN, True) == 90909090909090910
+    assert get_amount0_delta(encoded_price, other, COIN, False) == 90909090909090909
+    assert get_amount1_delta(encoded_price, other, COIN, True) == 100000000000000000
+    assert get_amount1_delta(encoded_price, other, COIN, False) == 99999999999999999
+    assert get_next_sqrt_price_from_amount1_rounding_down(encoded_price, COIN, COIN // 10) == 87150978765690771352898345369
+    assert get_next_sqrt_price_from_amount0_rounding_up(encoded_price, COIN, COIN // 10) == 72025602285694852357767227579
+    assert get_next_sqrt_price_from_amount0_rounding_up(encoded_price, 10 * COIN, 2**100) == 624999999995069620
+    assert get_next_sqrt_price_from_amount0_rounding_up(encoded_price, 1, 2**255) == 1
 
 
 # SwapMath.spec.ts of v3-core: price, target, liquidity, amount, fee -> next price, in, out, fee.
@@ -196,5 +196,5 @@ def test_stops_are_those_of_a_bitmap_read_bit_by_bit(compressed, spacing, near, 
     tick = near * spacing + data.draw(st.integers(-spacing, spacing))
     indices = sorted(initialised)
     known = [TickLiquidity(index, 1) for index in indices]
-    found = next_initialized_tick_within_one_word(known, bisect_right(indices, tick), tick, spacing, lte)
-    assert found == bitmap_search(initialised, tick, spacing, lte)
+    next_tick = next_initialized_tick_within_one_word(known, bisect_right(indices, tick), tick, spacing, lte)
+    assert next_tick == bitmap_search(initialised, tick, spacing, lte)

@@ -11,7 +11,7 @@ from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
 from agent.amm.v3.math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, Q96, get_sqrt_ratio_at_tick, price_limit
 from agent.amm.v3.pool_swap import swap
 from tests.support.amm_pools import TOKEN0, TOKEN1, flat, v3_pool
-from tests.support.v3_by_steps import Ended, by_steps, by_swap, draw_amount, draw_limit, some_pools, swap_by_steps
+from tests.support.v3_by_steps import SwapEnd, by_steps, by_swap, draw_amount, draw_limit, some_pools, swap_by_steps
 
 
 @given(some_pools, st.booleans(), st.data())
@@ -43,7 +43,7 @@ def test_swaps_one_after_another_end_as_the_same_swaps_by_steps(state, data):
         amount = draw_amount(data, state, down, limit)
         end = by_steps(state, down, amount, limit)
         assert by_swap(state, down, amount, limit) == end
-        if isinstance(end, Ended):
+        if isinstance(end, SwapEnd):
             state = replace(state, sqrt_price_x96=end.price, tick=end.tick, liquidity=end.liquidity)
 
 

@@ -21,12 +21,12 @@ from agent.amm.v3.math import (
 from agent.amm.v3.pool import WIDEST_SPACING
 from agent.amm.v3.pool_swap import INT256_MAX, swap
 from agent.errors import Refused
-from tests.support import amm_pools as given_pools
+from tests.support import amm_pools
 from tests.support.amm_pools import POOL, TOKEN0, TOKEN1, flat, v3_pool
-from tests.support.v3_by_steps import Ended, by_steps, draw_amount, mainnet_pool, some_pools, swap_by_steps
+from tests.support.v3_by_steps import SwapEnd, by_steps, draw_amount, mainnet_pool, some_pools, swap_by_steps
 
 
-@given(some_pools, given_pools.tokens, st.data())
+@given(some_pools, amm_pools.tokens, st.data())
 def test_a_quoter_says_what_the_swap_by_steps_pays_for_every_amount(state, token_in, data):
     down = token_in == TOKEN0
     assume(state.sqrt_price_x96 != price_limit(down))
@@ -34,14 +34,14 @@ def test_a_quoter_says_what_the_swap_by_steps_pays_for_every_amount(state, token
     for _ in range(5):
         amount = draw_amount(data, state, down, price_limit(down))
         end = by_steps(state, down, amount, price_limit(down))
-        if isinstance(end, Ended):
+        if isinstance(end, SwapEnd):
             assert quote(amount) == end.calculated
             continue
         with pytest.raises(BeyondKnownTicks if end == "?" else ContractRevert):
             quote(amount)
 
 
-@given(given_pools.v2_pools(), given_pools.tokens, st.lists(st.one_of(given_pools.amounts, st.integers(0, 2**256)), max_size=5))
+@given(amm_pools.v2_pools(), amm_pools.tokens, st.lists(st.one_of(amm_pools.amounts, st.integers(0, 2**256)), max_size=5))
 def test_a_quoter_of_a_pair_says_what_the_library_pays_and_refuses_what_it_refuses(state, token_in, amounts):
     quote = state.quoter(token_in)
     for amount in amounts:
@@ -130,7 +130,7 @@ def test_on_the_real_wbtc_weth_pool_every_quote_is_that_of_the_steps_and_without
     """Even steps up to where the price has moved ten-thousandfold: near the price ticks lie so close that borders are ticks too."""
     state = mainnet_pool()
     without_borders = replace(state, tick_spacing=10**6)  # one word holds every tick
-    wrong = asked = 0
+    wrong = question_count = 0
     for token_in in (TOKEN0, TOKEN1):
         quote, down = state.quoter(token_in), token_in == TOKEN0
         most = state.max_in(token_in, 9_999)
@@ -138,6 +138,6 @@ def test_on_the_real_wbtc_weth_pool_every_quote_is_that_of_the_steps_and_without
             amount = most * part // 400 - part
             paid = swap_by_steps(state, down, amount, price_limit(down)).calculated
             assert quote(amount) == state.swap(token_in, amount).amount_out_raw == paid
-            asked += 1
+            question_count += 1
             wrong += swap_by_steps(without_borders, down, amount, price_limit(down)).calculated != paid
-    assert (asked, wrong) == (798, 558)
+    assert (question_count, wrong) == (798, 558)

@@ -23,7 +23,7 @@ def dynamic(ticks_away: int) -> SlipstreamPool:
     """Return a pool of WETH and USDC whose tick is so far from its mean, at ten pips a tick."""
     pool = v3_pool(WETH, USDC, 2_000, 10_000_000)
     fee = DynamicFee(BASE_PIPS, CAP_PIPS, 10**7, pool.tick - ticks_away)
-    state = {one.name: getattr(pool, one.name) for one in fields(V3Pool)} | {"venue": "slipstream", "fee_pips": fee.pips(pool.tick)}
+    state = {field.name: getattr(pool, field.name) for field in fields(V3Pool)} | {"venue": "slipstream", "fee_pips": fee.pips(pool.tick)}
     return SlipstreamPool(**state | {"observation_counts": (400, 400)}, dynamic_fee=fee)
 
 
@@ -59,8 +59,8 @@ def test_a_plan_says_what_waiting_for_the_fee_would_save() -> None:
     def waits(pool: SlipstreamPool) -> tuple[list[str], Fraction]:
         step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 10_000, "USDC": 0}, pools=[pool])
         step = replace(with_limits(step, plan_cost_bps=300, turnover_bps=None), execution=replace(step.execution, router_kind="rebalancer"))
-        found = plan(step, rebalance_to_targets(step))
-        return [item.why for item in found.skipped if item.subject == f"waiting for pool {pool.address}"], found.gross_volume
+        swap_plan = plan(step, rebalance_to_targets(step))
+        return [item.why for item in swap_plan.skipped if item.subject == f"waiting for pool {pool.address}"], swap_plan.gross_volume
 
     (why,), sold = waits(dynamic(100))
     saved = sold * 1_000 / PIPS / 10**6

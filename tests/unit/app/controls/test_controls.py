@@ -35,20 +35,19 @@ from agent.store.files.secret import ensure_secret, secret_path
 from agent.store.tables import ControlRow
 from tests.support import agents, builders
 from tests.support.bands import with_bands
-from tests.support.transactions import STORES, new_store
+from tests.support.stores import store_fixture
+from tests.support.transactions import new_store
 
 SECRET = b"s" * 32
 PLAN = ShownPlan(ControlKind.REBALANCE, (), (("futures", "none"),), (("0xA", -1_000, 10), ("0xB", 2_000, 20)), 5, "{}")
 
 
 def control(number: int = 1, **changes: object) -> Control:
-    made = Control(f"{number:032x}", ControlKind.RESUME, (("flow", "1"),), "ab", "owner", ControlOrigin.API, 1_000, 1_300)
-    return replace(made, **changes).sealed(SECRET)  # type: ignore[arg-type]  # fields by name
+    control = Control(f"{number:032x}", ControlKind.RESUME, (("flow", "1"),), "ab", "owner", ControlOrigin.API, 1_000, 1_300)
+    return replace(control, **changes).sealed(SECRET)  # type: ignore[arg-type]  # fields by name
 
 
-@pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return new_store(request.param, tmp_path)
+store = store_fixture()
 
 
 OTHERS: dict[str, object] = {
@@ -69,9 +68,9 @@ def test_a_seal_covers_every_field(name: str) -> None:
 
 
 def test_fields_cannot_be_moved_into_one_another() -> None:
-    one = control(arguments=(("a", "b"),))
+    first_control = control(arguments=(("a", "b"),))
     for other in ((("ab", ""),), (("a", 'b"]],["'),), (), (("a", "b"), ("", ""))):
-        assert replace(control(arguments=other), seal=one.seal).is_genuine(SECRET) is False
+        assert replace(control(arguments=other), seal=first_control.seal).is_genuine(SECRET) is False
     assert control(seal="é").seal == control().seal
     assert not replace(control(), seal="é").is_genuine(SECRET), "a seal that is no ASCII is compared too"
 
@@ -93,7 +92,7 @@ def test_a_hash_covers_what_binds_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "named"),
+    ("shown_plan", "named"),
     [
         (PLAN, ""),
         (replace(PLAN, amounts=(("0xA", -1_010, 0), ("0xB", 1_980, 0))), ""),
@@ -106,8 +105,8 @@ def test_a_hash_covers_what_binds_and_nothing_else() -> None:
         (replace(PLAN, kind=ControlKind.STOP), "another request"),
     ],
 )  # fmt: skip
-def test_a_plan_may_differ_by_its_tolerances_only(found: ShownPlan, named: str) -> None:
-    difference = PLAN.difference(found)
+def test_a_plan_may_differ_by_its_tolerances_only(shown_plan: ShownPlan, named: str) -> None:
+    difference = PLAN.difference(shown_plan)
     assert (named in difference) if named else difference == ""
 
 
@@ -121,7 +120,7 @@ def test_a_control_is_taken_once_and_finished_once(store: Store) -> None:
     assert store.controls.take(number, 1_010)
     assert not store.controls.take(number, 1_011)
     assert not store.controls.has_queued()
-    assert [one.number for one in store.controls.taken_controls()] == [number]
+    assert [numbered_control.number for numbered_control in store.controls.taken_controls()] == [number]
     end = ControlStateChange(number, ControlState.DONE, "", "paid", (("transaction", "0x1"),))
     store.controls.finish([end], 1_020)
     store.controls.finish([ControlStateChange(number, ControlState.REFUSED)], 1_021)
@@ -143,7 +142,7 @@ def test_of_several_processes_one_takes_a_control(tmp_path: Path) -> None:
     numbers = [stores[0].controls.queue(control(number)) for number in range(10)]
     with ThreadPoolExecutor(4) as threads:
         taken = list(threads.map(lambda store: [store.controls.take(number, 1_010) for number in numbers], stores))
-    assert [sum(each) for each in zip(*taken, strict=True)] == [1] * 10
+    assert [sum(takings) for takings in zip(*taken, strict=True)] == [1] * 10
     for store in stores:
         store.close()
 
@@ -151,8 +150,12 @@ def test_of_several_processes_one_takes_a_control(tmp_path: Path) -> None:
 def test_controls_come_in_the_order_of_their_requests(store: Store) -> None:
     for number in (3, 1, 2):
         store.controls.queue(control(number))
-    assert [one.control.id[-1] for one in store.controls.queued_controls() if one.control] == ["3", "1", "2"]
-    assert [one.control.id[-1] for one in store.controls.newest(2)] == ["2", "1"]
+    assert [numbered_control.control.id[-1] for numbered_control in store.controls.queued_controls() if numbered_control.control] == [
+        "3",
+        "1",
+        "2",
+    ]
+    assert [control.control.id[-1] for control in store.controls.newest(2)] == ["2", "1"]
 
 
 def test_a_row_set_back_to_queued_is_not_taken_again(store: Store) -> None:
@@ -176,8 +179,8 @@ def test_a_damaged_row_is_reported_and_never_raises(store: Store, column: str) -
     number = store.controls.queue(control())
     with store.db.write("alter") as db:
         db.execute(update(ControlRow).values({column: '{"a": 1'}))
-    (found,) = store.controls.queued_controls()
-    assert (found.number, found.control) == (number, None)
+    (numbered_control,) = store.controls.queued_controls()
+    assert (numbered_control.number, numbered_control.control) == (number, None)
     store.controls.finish([ControlStateChange(number, ControlState.REFUSED, ControlCode.SEAL)], 1_000)
     assert not store.controls.has_queued()
     assert store.controls.newest() == ()
@@ -234,9 +237,9 @@ def test_a_shown_plan_that_was_altered_is_unknown(store: Store) -> None:
 
 def test_the_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     file = tmp_path / "trimtab.db"
-    made = ensure_secret(file)
-    assert len(made) == 32
-    assert ensure_secret(file) == made
+    secret_text = ensure_secret(file)
+    assert len(secret_text) == 32
+    assert ensure_secret(file) == secret_text
     path = secret_path(file)
     assert path.stat().st_mode & 0o777 == 0o600
     assert [*tmp_path.iterdir()] == [path]
@@ -278,12 +281,12 @@ def submitted(config: Path, kind: str, *arguments: tuple[str, str], now: Callabl
 
 
 def test_a_request_is_sealed_and_queued(config: Path) -> None:
-    made = submitted(config, "resume", lifetime_s=60, now=lambda: 5_000.9)
-    assert (made.asked_at_s, made.expires_at_s, made.kind) == (5_000, 5_060, ControlKind.RESUME)
-    assert made.is_genuine(ensure_secret(config.parent / "mine.db"))
+    control = submitted(config, "resume", lifetime_s=60, now=lambda: 5_000.9)
+    assert (control.asked_at_s, control.expires_at_s, control.kind) == (5_000, 5_060, ControlKind.RESUME)
+    assert control.is_genuine(ensure_secret(config.parent / "mine.db"))
     document = queue.list_controls(config)
     assert (document["queued"], document["waiting"], document["served"]) == (1, None, False)
-    assert document["controls"] == [queue.find_control(config, made.id)]
+    assert document["controls"] == [queue.find_control(config, control.id)]
     assert document["controls"][0]["state"] == "expired", "no run took it in its minute"
     assert json.dumps(document)
 
@@ -339,12 +342,12 @@ def test_requester_and_lifetime_are_checked(config: Path, more: dict[str, object
 
 
 def test_a_device_is_queued_and_only_its_service_shown(config: Path) -> None:
-    asked = submitted(config, "device", *DEVICE.items())
-    assert dict(asked.arguments) == DEVICE
-    assert queue.find_control(config, asked.id)["arguments"] == [{"name": "endpoint", "value": "web.push.apple.com"}]
-    told = queue.dashboard_controls(str(config))
-    assert told["devices"] == {"key": "", "devices": []}
-    assert not any(DEVICE[name] in str(told) for name in ("endpoint", "key", "auth"))
+    control = submitted(config, "device", *DEVICE.items())
+    assert dict(control.arguments) == DEVICE
+    assert queue.find_control(config, control.id)["arguments"] == [{"name": "endpoint", "value": "web.push.apple.com"}]
+    dashboard_controls = queue.dashboard_controls(str(config))
+    assert dashboard_controls["devices"] == {"key": "", "devices": []}
+    assert not any(DEVICE[name] in str(dashboard_controls) for name in ("endpoint", "key", "auth"))
 
 
 def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: Path) -> None:
@@ -517,12 +520,12 @@ def test_amounts_are_those_of_the_wallet_with_a_twentieth_of_the_turnover_as_tol
     outcome = planned()
     plan, prices = outcome.plan, reference_prices(outcome.step_input).price_by_token
     assert plan is not None
-    shown = shown_step(ControlKind.REBALANCE, outcome)
-    assert {name: raw for name, raw, _ in shown.amounts} == plan.wallet_changes()
-    for name, _, tolerance in shown.amounts:
+    shown_plan = shown_step(ControlKind.REBALANCE, outcome)
+    assert {name: raw for name, raw, _ in shown_plan.amounts} == plan.wallet_changes()
+    for name, _, tolerance in shown_plan.amounts:
         assert tolerance <= plan.turnover / 20 / prices[name] < tolerance + 1
-    assert shown.difference(shown_step(ControlKind.REBALANCE, outcome)) == ""
-    assert format_moves(shown, outcome.step_input.portfolio)[0].split()[1] in ("WETH", "USDC")
+    assert shown_plan.difference(shown_step(ControlKind.REBALANCE, outcome)) == ""
+    assert format_moves(shown_plan, outcome.step_input.portfolio)[0].split()[1] in ("WETH", "USDC")
 
 
 @pytest.mark.parametrize(("payout_address", "moves"), [("0xHome", ["pay 50 USDC"]), (None, ["set aside 50 USDC"])], ids=["paid", "kept"])
@@ -537,7 +540,7 @@ def test_shown_withdrawal__says_pay_only_with_an_address_and_nothing_if_refused(
 
 def test_liquidity_futures_and_delegates_that_were_not_shown_are_differences() -> None:
     outcome = planned()
-    shown = shown_step(ControlKind.REBALANCE, outcome)
+    shown_plan = shown_step(ControlKind.REBALANCE, outcome)
     collect = Collect("uniswap_v3", "0xManager", 7, "0xPool", "0xA", "0xB", (1_000, 2_000), 90_000, "fees")
 
     def futures(*orders: PerpOrder, account: tuple[MarginDeposit | DelegateChange, ...] = ()) -> FuturesPlan:
@@ -551,8 +554,8 @@ def test_liquidity_futures_and_delegates_that_were_not_shown_are_differences() -
         ({"layers": (futures(account=(DelegateChange("0xD", True),)),)}, "delegate"),
     ):
         other = shown_step(ControlKind.REBALANCE, with_plan(outcome, **changes))
-        assert shown.difference(other).startswith(named)
-        assert other.difference(shown).startswith(named)
+        assert shown_plan.difference(other).startswith(named)
+        assert other.difference(shown_plan).startswith(named)
         assert other.difference(other) == ""
     larger = with_plan(outcome, layers=(futures(replace(order, size_raw=1_051)),))
     within = with_plan(outcome, layers=(futures(replace(order, size_raw=1_050)),))

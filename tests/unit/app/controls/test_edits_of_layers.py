@@ -19,13 +19,11 @@ from agent.store.opening import open_store
 from agent.web.controls import form_arguments
 from tests.support import agents
 from tests.support.builders import OWNER
-from tests.support.configs.lp_targets import V2, V3
-from tests.support.configs.lp_targets import config_with_targets as wanting
-from tests.support.configs.strategies import CARRY, TREND
-from tests.support.configs.strategies import config_with_strategies as tables
+from tests.support.configs.lp_targets import V2_TARGET, V3_TARGET, config_with_targets
+from tests.support.configs.strategies import CARRY, TREND, config_with_strategies
 from tests.support.text import raises_field
 
-STRATEGIES, LIQUIDITY = tables(TREND, CARRY), wanting(V3, V2)
+STRATEGIES, LIQUIDITY = config_with_strategies(TREND, CARRY), config_with_targets(V3_TARGET, V2_TARGET)
 WITH_EXIT = apply_changes(LIQUIDITY, parse_changes(["portfolio.assets.WETH.stop_loss=10%"], [], [], []))
 SHARES = ("strategies.trend.share=50%", "strategies.carry.share=50%")
 
@@ -39,7 +37,7 @@ def applied(text: str, arguments: tuple[tuple[str, str], ...]) -> str:
 
 
 def require(text: str, *sets: str) -> None:
-    after = applied(text, tuple(("set", one) for one in sets))
+    after = applied(text, tuple(("set", change) for change in sets))
     assert parse_config(after) != parse_config(text)
     require_no_widening(parse_config(text), parse_config(after))
 
@@ -115,7 +113,7 @@ def test_the_page_offers_what_may_change_and_its_form_changes_that(tmp_path: Pat
     offered = {part["title"]: part for part in settings_document(path)["sections"] if part["editable"]}
     assert offered.keys() == {section}, "what the config does not have is not offered"
     part = offered[section]
-    values = {one["key"]: one["value"] for one in part["settings"]}
+    values = {setting["key"]: setting["value"] for setting in part["settings"]}
     assert len(part["editable"]) == count
     shares = [key for key in part["editable"] if key.endswith(".share")]
     fields: dict[str, list[str]] = {f"set:{key}": [values[key]] for key in part["editable"]}
@@ -124,8 +122,8 @@ def test_the_page_offers_what_may_change_and_its_form_changes_that(tmp_path: Pat
     fields[f"set:{shares[0]}"], fields[f"set:{shares[1]}"] = [values[shares[1]]], [values[shares[0]]]
     after = parse_config(applied(text, form_arguments("edit", fields)))
     require_no_widening(parse_config(text), after)
-    found: list[Any] = list(after.strategies) if section == "Strategies" else list(after.lp.targets if after.lp else ())
-    assert [f"{one.share / 100:g}%" for one in found] == [values[shares[1]], values[shares[0]]]
+    strategies: list[Any] = list(after.strategies) if section == "Strategies" else list(after.lp.targets if after.lp else ())
+    assert [f"{strategy.share / 100:g}%" for strategy in strategies] == [values[shares[1]], values[shares[0]]]
 
 
 def test_a_profile_is_an_edit_that_a_control_may_make(tmp_path: Path) -> None:
@@ -146,17 +144,19 @@ def test_a_profile_is_an_edit_that_a_control_may_make(tmp_path: Path) -> None:
     api.export_profile(theirs, file)
     arguments = profile_arguments(mine, file.read_text(), (("in-slices", "yes"),))
     assert arguments[0] == ("in-slices", "yes")
-    before, wanted = load_config(mine).config, load_config(theirs).config
+    before, config = load_config(mine).config, load_config(theirs).config
     after = parse_config(applied(mine.read_text(), arguments[1:]))
     require_no_widening(before, after)
-    assert [(one.target, one.band) for one in after.portfolio.assets] == [(one.target, one.band) for one in wanted.portfolio.assets]
-    assert after.policy == wanted.policy
-    assert after.limits.turnover == wanted.limits.turnover != before.limits.turnover
+    assert [(asset.target, asset.band) for asset in after.portfolio.assets] == [
+        (asset.target, asset.band) for asset in config.portfolio.assets
+    ]
+    assert after.policy == config.policy
+    assert after.limits.turnover == config.limits.turnover != before.limits.turnover
     assert after.limits.slippage == before.limits.slippage, "exits are subject to it"
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({"assets": [{"symbol": "WETH", "target": "60%"}, {"symbol": "LINK", "target": "40%"}]}, "a new asset, LINK"),
         ({"weights": {"kind": "equal", "every": "7d", "churn": "10%", "keep": "14d", "until_chosen": "targets"}}, "another allocator"),
@@ -164,11 +164,11 @@ def test_a_profile_is_an_edit_that_a_control_may_make(tmp_path: Path) -> None:
         ({"wallet": {"address": agents.OTHER}}, "wallet"),
     ],
 )
-def test_what_a_control_cannot_import_is_left_to_the_terminal(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_what_a_control_cannot_import_is_left_to_the_terminal(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
     file = agents.profile(tmp_path, **changes)
     with pytest.raises(ConfigError) as refused:
         profile_arguments(agents.config(tmp_path), file.read_text())
-    assert said in refused.value.message
+    assert reason in refused.value.message
 
 
 def test_an_asset_that_the_profile_lacks_is_sold_and_a_band_that_it_lacks_is_not_dropped_silently(tmp_path: Path) -> None:

@@ -20,9 +20,7 @@ from agent.model import LIMITS, ControlCode, LimitSpec, LimitUnit, TighterDirect
 from agent.planning import proposals
 from agent.store.store import ConfigVersion
 from tests.support import agents
-from tests.support.decisions.exits import WBTC
-from tests.support.decisions.exits import GuardEvidence as Sees
-from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.exits import WBTC, GuardEvidence, step_with_stops
 
 SMALLEST = {
     LimitUnit.SHARE: "0%",
@@ -53,7 +51,7 @@ def loaded(file: Path, text: str) -> LoadedConfig:
 
 
 def edited(file: Path, *sets: str) -> LoadedConfig:
-    pairs = tuple((key, value) for key, _, value in (one.partition("=") for one in sets))
+    pairs = tuple((key, value) for key, _, value in (change.partition("=") for change in sets))
     return loaded(file, apply_changes(file.read_text(), ConfigChanges(key_settings=pairs)))
 
 
@@ -67,7 +65,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def edited_text(path: Path, *sets: str) -> str:
-    pairs = tuple((key, value) for key, _, value in (one.partition("=") for one in sets))
+    pairs = tuple((key, value) for key, _, value in (change.partition("=") for change in sets))
     return apply_changes(path.read_text(), ConfigChanges(key_settings=pairs))
 
 
@@ -86,9 +84,9 @@ def test_no_limit_at_its_extreme_stops_a_stop_loss(file: Path, key: str, value: 
         assert refusal.verdicts[0].measured_text == f"limits.{key}"
         return
     spec = LIMITS[key]
-    step = fired("WBTC")
+    step = step_with_stops("WBTC")
     step = replace(step, limits=replace(step.limits, **{spec.field_name: EXACT[value]}))
-    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, Sees(), "abc")
+    outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, GuardEvidence(), "abc")
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
     assert outcome.decision_result.exit_token == WBTC.address, outcome.reason
 
@@ -131,11 +129,13 @@ class Versions:
         self.versions = versions
 
     def newest(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
-        kept = enumerate(self.versions)
-        return tuple(reversed([ConfigVersion(at, one.digest, at, how, one.redacted_text) for at, (one, how) in kept]))[:limit]
+        versions = enumerate(self.versions)
+        return tuple(reversed([ConfigVersion(at, version.digest, at, how, version.redacted_text) for at, (version, how) in versions]))[
+            :limit
+        ]
 
     def confirmed_digest(self) -> str:
-        return [one.digest for one, how in self.versions if how != "noticed"][-1]
+        return [version.digest for version, how in self.versions if how != "noticed"][-1]
 
 
 def undone(file: Path, owner: LoadedConfig, present: LoadedConfig, after: LoadedConfig) -> None:

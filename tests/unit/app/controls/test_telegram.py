@@ -46,7 +46,7 @@ def api(server: BotApi, monkeypatch: pytest.MonkeyPatch) -> BotApi:
     return server
 
 
-class Desk:
+class FakeControlQueue:
     """Stands for the queue: notes what was asked for."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ def test_the_bot_says_that_it_started_only_after_its_checks(api: BotApi, tmp_pat
 
 
 def test_a_plan_is_confirmed_by_its_code_once_and_bound_to_its_hash(api: BotApi, tmp_path: Path) -> None:
-    desk = Desk()
+    desk = FakeControlQueue()
     with running(configured(tmp_path, api), desk, desk.go.set):
         api.write(ME, "/plan")
         ((chat, text),) = api.until(1)
@@ -112,12 +112,12 @@ def test_a_plan_is_confirmed_by_its_code_once_and_bound_to_its_hash(api: BotApi,
 def test_a_message_about_a_plan_has_a_signed_link_to_the_dashboard(api: BotApi, tmp_path: Path) -> None:
     path = configured(tmp_path, api).path
     path.write_text(path.read_text() + 'dashboard = "https://trimtab.example.org"\n')
-    desk = Desk()
+    desk = FakeControlQueue()
     with running(load_config(path), desk, desk.go.set):
         api.write(ME, "/plan")
         text = api.until(1)[0][1]
-    found = re.findall(r"https://trimtab\.example\.org/login\?to=/controls&plan=([0-9a-f]+)&until=([0-9]+)&sig=([0-9a-f]{64})", text)
-    ((plan, until, signature),) = found
+    links = re.findall(r"https://trimtab\.example\.org/login\?to=/controls&plan=([0-9a-f]+)&until=([0-9]+)&sig=([0-9a-f]{64})", text)
+    ((plan, until, signature),) = links
     assert plan == HASH[:16]
     assert PlanLink(plan, int(until)).is_genuine(link_key(path), signature, time.time())
 
@@ -140,7 +140,7 @@ def test_codes_expire_belong_to_their_chat_and_end_after_wrong_answers(api: BotA
 
 
 def test_pause_is_at_once_even_while_the_chain_is_read_and_resume_needs_a_code(api: BotApi, tmp_path: Path) -> None:
-    desk = Desk()
+    desk = FakeControlQueue()
     desk.go.clear()
     with running(configured(tmp_path, api), desk, desk.go.set):
         api.write(ME, "/status")
@@ -163,7 +163,7 @@ def test_pause_is_at_once_even_while_the_chain_is_read_and_resume_needs_a_code(a
 
 
 def test_strangers_and_groups_are_ignored_and_the_owner_is_told_once(api: BotApi, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    desk = Desk()
+    desk = FakeControlQueue()
     with running(configured(tmp_path, api), desk, desk.go.set):
         for _ in range(3):
             api.write(OTHER, "/pause <b>evil</b>")
@@ -177,7 +177,7 @@ def test_strangers_and_groups_are_ignored_and_the_owner_is_told_once(api: BotApi
 
 
 def test_an_old_message_is_not_carried_out(api: BotApi, tmp_path: Path) -> None:
-    desk = Desk()
+    desk = FakeControlQueue()
     api.write(ME, "/pause", age_s=telegram.MAX_AGE_S + 60)
     with running(configured(tmp_path, api), desk, desk.go.set):
         assert mentions(api.until(1)[0][1], "not done")
@@ -208,7 +208,7 @@ NOT_WRITTEN = [
 def test_what_the_owner_did_not_write_to_this_bot_is_no_command(
     api: BotApi, tmp_path: Path, text: str, fields: dict[str, Any], reason: str
 ) -> None:
-    desk = Desk()
+    desk = FakeControlQueue()
     with running(configured(tmp_path, api), desk, desk.go.set):
         api.write(ME, text, **fields)
         assert mentions(api.until(1)[0][1], "not done", reason)
@@ -219,7 +219,7 @@ def test_what_the_owner_did_not_write_to_this_bot_is_no_command(
 
 @pytest.mark.parametrize("place", ["edited_message", "channel_post", "business_message"])
 def test_updates_of_another_kind_are_no_commands(api: BotApi, tmp_path: Path, place: str) -> None:
-    desk = Desk()
+    desk = FakeControlQueue()
     with running(configured(tmp_path, api), desk, desk.go.set):
         api.write(ME, "/pause", place=place)
         api.write(ME, " ")
@@ -231,7 +231,7 @@ def test_updates_of_another_kind_are_no_commands(api: BotApi, tmp_path: Path, pl
 
 @pytest.mark.parametrize("age_s", [-90, -86_400 * 365, 86_400 * 365])
 def test_a_message_from_the_future_or_long_past_is_not_carried_out(api: BotApi, tmp_path: Path, age_s: int) -> None:
-    desk = Desk()
+    desk = FakeControlQueue()
     with running(configured(tmp_path, api), desk, desk.go.set):
         api.write(ME, "/pause", age_s=age_s)
         assert mentions(api.until(1)[0][1], "not done", "minutes old" if age_s > 0 else "in the future")
@@ -239,7 +239,7 @@ def test_a_message_from_the_future_or_long_past_is_not_carried_out(api: BotApi, 
 
 
 def test_killed_and_restarted_it_does_nothing_twice(api: BotApi, tmp_path: Path) -> None:
-    desk, loaded = Desk(), configured(tmp_path, api)
+    desk, loaded = FakeControlQueue(), configured(tmp_path, api)
     desk.go.clear()
     with running(loaded, desk, desk.go.set):
         api.write(ME, "/status")
@@ -290,7 +290,7 @@ def test_failures_of_the_bot_api_are_waited_out_and_no_token_is_shown(
         failure("sendMessage", 429, "Too Many Requests: retry after 0", retry_after=0),
         failure("sendMessage", 500, "Internal Server Error"),
     ]
-    with running(configured(tmp_path, api), Desk()):
+    with running(configured(tmp_path, api), FakeControlQueue()):
         api.write(ME, "/help")
         api.until(1)
         api.failures.append(failure("sendMessage", 403, "Forbidden: bot was blocked by the user"))
@@ -315,7 +315,7 @@ def test_a_refused_token_ends_the_bot_and_is_not_shown(api: BotApi, tmp_path: Pa
 
 
 def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, tmp_path: Path) -> None:
-    loaded, desk = configured(tmp_path, api), Desk()
+    loaded, desk = configured(tmp_path, api), FakeControlQueue()
     waiting = ShownPlan(ControlKind.CONFIRM, (), (("decision", "rebalance"),), (("WETH", -5, 1),), 10)
 
     def control(number: int, origin: ControlOrigin) -> Control:
@@ -335,7 +335,7 @@ def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, tm
 
 
 def test_an_error_is_answered_with_its_remedy(api: BotApi, tmp_path: Path) -> None:
-    desk = Desk()
+    desk = FakeControlQueue()
     desk.refuses = True
     with running(configured(tmp_path, api), desk, desk.go.set):
         api.write(ME, "/pause")
@@ -343,14 +343,14 @@ def test_an_error_is_answered_with_its_remedy(api: BotApi, tmp_path: Path) -> No
 
 
 def test_texts_name_refusals_and_repeat_no_markup() -> None:
-    shown = {
+    preview = {
         "plan_hash": "",
         "reason": "",
         "moves": (),
         "document": {"verdicts": [{"guard": "turnover", "passed": False}], "reason": "<b>no</b>"},
     }
-    assert mentions(plan_text(shown), "refused by turnover", "tax: not configured")
-    assert "<" not in plan_text(shown)
+    assert mentions(plan_text(preview), "refused by turnover", "tax: not configured")
+    assert "<" not in plan_text(preview)
     event = ControlEvent(1, "id", "confirm", "telegram", "x", "failed", "deadline", "", 5)
     assert mentions(control_end_text(event), "confirm failed", "deadline")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.app.documents.plans import action_document
-from tests.support.decisions.liquidity_plans import COLLECT, PROVIDE, WITHDRAW
-from tests.support.decisions.liquidity_plans import passing_plan_starting_with as a_plan
+from tests.support.decisions.liquidity_plans import COLLECT, PROVIDE, WITHDRAW, passing_plan_starting_with
 
 ABSENT = {
     PROVIDE: {"fees_raw"},
@@ -17,7 +16,7 @@ ABSENT = {
 
 @pytest.mark.parametrize("kind", ABSENT)
 def test_action__has_what_its_kind_has_and_none_else(kind: str) -> None:
-    step, plan = a_plan(kind)
+    step, plan = passing_plan_starting_with(kind)
     action = plan.layer_actions[0]
     document = action_document(action, step.portfolio)
     assert document["kind"] == kind

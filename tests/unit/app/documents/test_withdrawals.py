@@ -12,14 +12,14 @@ PAYMENT = Payment(token("USDC").address, 700)
 
 
 def test_a_payment_that_is_set_aside_names_its_withdrawal() -> None:
-    shown = fill(ReservedPaymentDocument, PendingPayment(7, PAYMENT), step_input(values={"WETH": 5_000, "USDC": 5_000}).portfolio)
-    assert shown == {"withdrawal": 7, "symbol": "USDC", "raw": "700"}
+    document = fill(ReservedPaymentDocument, PendingPayment(7, PAYMENT), step_input(values={"WETH": 5_000, "USDC": 5_000}).portfolio)
+    assert document == {"withdrawal": 7, "symbol": "USDC", "raw": "700"}
 
 
 def test_a_withdrawal_in_parts_shows_how_many_are_raised_and_when_the_next_is() -> None:
     request = OwnerRequest(7, RequestKind.WITHDRAW, (PAYMENT,), None, False, RequestState.OPEN, 90, WithdrawalProgress(3, 1, 1_000, 9_000))
-    shown = fill(WithdrawalRequestDocument, request, step_input(values={"WETH": 5_000, "USDC": 5_000}).portfolio, payments=[])
-    parts = shown["parts"]
+    document = fill(WithdrawalRequestDocument, request, step_input(values={"WETH": 5_000, "USDC": 5_000}).portfolio, payments=[])
+    parts = document["parts"]
     assert parts is not None
     assert {key: parts[key] for key in ("count", "done", "next_s", "until_s")} == {"count": 3, "done": 1, "next_s": 1_000, "until_s": 9_000}  # type: ignore[literal-required]
     assert parts["text"].startswith("1 of about 3 parts raised")

@@ -15,13 +15,13 @@ STEP = builders.step_input({"WETH": 5_000, "USDC": 5_000})
 def test_nobody_is_said_to_take_back_what_only_a_run_would() -> None:
     """Whoever has the wallet may be a command at its question, and then nothing is taken back by itself."""
     allowed = Approval(builders.address("token"), builders.address("router"), 0, "WETH", "router")
-    held = HardPauseReport(
+    hard_pause_report = HardPauseReport(
         "stolen laptop", True, PendingAndAllowances(STEP, (), (allowed,)), lock_holder="another trimtab (process 7) already acts"
     )
-    told = hard_pause_document(held, send=True)
-    assert told["outcome"] == "handed over"
-    assert told["revoke"][0]["symbol"] == "WETH"
-    assert mentions(told["message"], "process 7", "without a run")
+    document = hard_pause_document(hard_pause_report, send=True)
+    assert document["outcome"] == "handed over"
+    assert document["revoke"][0]["symbol"] == "WETH"
+    assert mentions(document["message"], "process 7", "without a run")
 
 
 def test_allowance_that_cannot_be_read__leaves_a_hard_pause_unknown() -> None:

@@ -52,7 +52,7 @@ def test_offer__proposes_the_call_and_adds_later_signatures(fake: FakeSafeServic
 @pytest.mark.parametrize(
     "changes",
     [{"nonce": 4}, {"value_wei": 2**60 - 1}, {"to": address("thief")}, {"data": "0x"}],
-    ids=lambda one: str(*one),
+    ids=lambda call: str(*call),
 )
 def test_offer__is_refused_for_a_hash_of_another_call(fake: FakeSafeService, changes: dict[str, object]) -> None:
     """The peer recomputes the hash by itself."""

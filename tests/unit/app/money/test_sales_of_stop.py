@@ -13,9 +13,8 @@ from agent.execution.step_context import StepOutcome
 from agent.model import ScreenedToken, StepInput, TokenFinding, UnreadableItem
 from agent.policy.quarantine import quarantine_tokens
 from agent.units import Token
-from tests.support.builders import step_input, token, with_snapshot
-
-WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
+from tests.support.builders import step_input, with_snapshot
+from tests.support.tokens import USDC, WBTC, WETH
 
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
 WITHOUT_WBTC = {"WETH": 5, "WBTC": 0, "USDC": 9_000}

@@ -29,20 +29,20 @@ from agent.policy.decide import current_drifts, decide
 from tests.support.builders import NOW_S, token
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.steps import EMPTY, OVER, book
-from tests.support.perpetuals.values import step_with_margin as margined
+from tests.support.perpetuals.values import step_with_margin
 
 
 def outcome(step: StepInput, kind: OutcomeKind) -> StepOutcome:
-    found = propose_rebalance(step)
-    return StepOutcome("0123456789ab", kind, found.decision_result.decision.reason, step, found.decision_result, found.plan)
+    proposal = propose_rebalance(step)
+    return StepOutcome("0123456789ab", kind, proposal.decision_result.decision.reason, step, proposal.decision_result, proposal.plan)
 
 
 def alerts(step: StepInput, kind: OutcomeKind = OutcomeKind.PLANNED) -> list[Alert]:
-    return [one for one in cycle_alerts(outcome(step, kind), RunFacts(False, "", None)) if one.key.startswith("futures:")]
+    return [alert for alert in cycle_alerts(outcome(step, kind), RunFacts(False, "", None)) if alert.key.startswith("futures:")]
 
 
 def test_an_alert_carries_what_a_broken_limit_would_close() -> None:
-    step = margined(OVER, {"WETH": 12_500, "USDC": 2_500})
+    step = step_with_margin(OVER, {"WETH": 12_500, "USDC": 2_500})
     [alert] = alerts(step)
     assert alert.key == "futures:leverage"
     assert alert.is_lasting
@@ -51,78 +51,78 @@ def test_an_alert_carries_what_a_broken_limit_would_close() -> None:
     assert "net exposure ETH 160 %" in alert.text, "40,000 of 25,000"
     assert "It would close " in alert.text
     assert " of 20 ETH (long)" in alert.text
-    kinds = [one.kind for one in cycle_alerts(outcome(step, OutcomeKind.PLANNED), RunFacts(False, "", None))]
+    kinds = [alert.kind for alert in cycle_alerts(outcome(step, OutcomeKind.PLANNED), RunFacts(False, "", None))]
     assert len(kinds) == 1, "a reduction that is planned is told once"
     assert alerts(step, OutcomeKind.DONE) == []
-    assert alerts(margined(EMPTY)) == []
+    assert alerts(step_with_margin(EMPTY)) == []
 
 
 def test_net_exposure__is_judged_after_what_was_done_once_it_is_read() -> None:
-    off_target, done = margined(EMPTY), outcome(margined(EMPTY), OutcomeKind.DONE)
+    off_target, done = step_with_margin(EMPTY), outcome(step_with_margin(EMPTY), OutcomeKind.DONE)
     assert list(net_exposure_alerts(done)) == [], "not read since"
     assert list(net_exposure_alerts(outcome(off_target, OutcomeKind.PLANNED))) == [], "the plan is shown"
     [alert] = net_exposure_alerts(replace(done, input_after=off_target))
     assert (alert.key, alert.is_lasting) == ("futures:net_exposure", True)
-    assert [one.key for one in net_exposure_alerts(outcome(off_target, OutcomeKind.HOLD))] == [alert.key]
+    assert [alert.key for alert in net_exposure_alerts(outcome(off_target, OutcomeKind.HOLD))] == [alert.key]
 
 
 def test_an_alert_about_a_band_names_the_net_exposure() -> None:
-    held = book(2_000, E18)
-    named = replace(held, markets=tuple(replace(one, asset=token("WETH").address) for one in held.markets))
-    step = margined(named, {"WETH": 9_000, "USDC": 1_000})
-    found = cycle_alerts(outcome(step, OutcomeKind.PLANNED), RunFacts(False, "", None))
-    [text] = [one.text for one in found if one.key.startswith("price:")]
+    margin_account = book(2_000, E18)
+    named = replace(margin_account, markets=tuple(replace(market, asset=token("WETH").address) for market in margin_account.markets))
+    step = step_with_margin(named, {"WETH": 9_000, "USDC": 1_000})
+    alerts = cycle_alerts(outcome(step, OutcomeKind.PLANNED), RunFacts(False, "", None))
+    [text] = [alert.text for alert in alerts if alert.key.startswith("price:")]
     assert "WETH is above its band: 75 % of the portfolio" in text
     assert "net exposure 91.67 %" in text
 
 
 def test_a_refused_reduction_and_a_sent_one_name_their_orders() -> None:
-    step = margined(OVER)
+    step = step_with_margin(OVER)
     refused = outcome(step, OutcomeKind.REFUSED)
-    texts = [one.text for one in cycle_alerts(refused, RunFacts(False, "", None)) if one.key.startswith("refusal")]
+    texts = [alert.text for alert in cycle_alerts(refused, RunFacts(False, "", None)) if alert.key.startswith("refusal")]
     assert len(texts) == 1
     assert "It would close " in texts[0]
 
 
 def test_the_summary_names_utilisation_and_the_nearest_liquidation() -> None:
-    step = margined(OVER)
+    step = step_with_margin(OVER)
     assert futures_policy(step) is not None
     limits = replace(futures_policy(step).limits, top_up_per_day_bps=None)
     step = with_policy(step, replace(futures_policy(step), limits=limits))
-    found = optional_futures_summary(step, current_drifts(step))["futures"]
-    assert (found["leverage"], found["max_leverage"], found["max_utilisation"]) == ("4", "3", "0.9")
-    assert found["utilisation"] is not None
-    assert found["broken"]
-    assert (found["target_leverage"], found["target_note"]) == ("2", "not restored: leverage_band is off")
-    kept = with_policy(step, replace(futures_policy(step), leverage_band_bps=2_000))
-    assert optional_futures_summary(kept, current_drifts(kept))["futures"]["target_note"] == ""
-    near = found["liquidation"]
+    futures = optional_futures_summary(step, current_drifts(step))["futures"]
+    assert (futures["leverage"], futures["max_leverage"], futures["max_utilisation"]) == ("4", "3", "0.9")
+    assert futures["utilisation"] is not None
+    assert futures["broken"]
+    assert (futures["target_leverage"], futures["target_note"]) == ("2", "not restored: leverage_band is off")
+    banded_step = with_policy(step, replace(futures_policy(step), leverage_band_bps=2_000))
+    assert optional_futures_summary(banded_step, current_drifts(banded_step))["futures"]["target_note"] == ""
+    near = futures["liquidation"]
     assert near is not None
     assert near["symbol"] == "ETH"
     assert abs(Fraction(near["distance"]) + Fraction(1, 5)) < Fraction(1, 1_000)
-    assert len(found["actions"]) == 1
-    assert found["actions"][0].startswith("deposit ")
-    assert found["actions"][0].endswith(" USDC")
-    alone = margined(OVER, {"WETH": 10_000, "USDC": 0})
+    assert len(futures["actions"]) == 1
+    assert futures["actions"][0].startswith("deposit ")
+    assert futures["actions"][0].endswith(" USDC")
+    alone = step_with_margin(OVER, {"WETH": 10_000, "USDC": 0})
     assert optional_futures_summary(alone, current_drifts(alone))["futures"]["actions"] == ["close 5.75 of 20 ETH (long)"]
-    exposures = {one["symbol"]: one for one in found["exposures"]}
+    exposures = {exposure["symbol"]: exposure for exposure in futures["exposures"]}
     assert Fraction(exposures["USDC"]["spot"]) == 15_000, "the margin is part of its collateral"
-    empty = margined(EMPTY)
+    empty = step_with_margin(EMPTY)
     assert optional_futures_summary(empty, current_drifts(empty))["futures"]["liquidation"] is None
 
 
 def test_actions_read_as_they_are_done() -> None:
-    held = replace(book(10_000, -3 * E18), collateral_unit_raw=10**12)
+    changed_book = replace(book(10_000, -3 * E18), collateral_unit_raw=10**12)
     closing = PerpOrder("ETH", E18, PerpOrderKind.MARKET, 1, is_reduce_only=True)
     opening = replace(closing, size_raw=-(10**15), is_reduce_only=False)
     deposit = MarginDeposit(500 * 10**6)
     usdc = token("USDC")
-    assert [action_text(held, one, usdc) for one in (closing, opening, deposit)] == [
+    assert [action_text(changed_book, action, usdc) for action in (closing, opening, deposit)] == [
         "close 1 of 3 ETH (short)",
         "sell 0.001 ETH",
         "deposit 500 USDC",
     ]
-    assert [action_text(held, one, usdc, is_done=True) for one in (closing, opening, deposit)] == [
+    assert [action_text(changed_book, action, usdc, is_done=True) for action in (closing, opening, deposit)] == [
         "closed 1 of 3 ETH (short)",
         "sold 0.001 ETH",
         "deposited 500 USDC",
@@ -130,20 +130,20 @@ def test_actions_read_as_they_are_done() -> None:
 
 
 def test_the_nearest_liquidation_is_the_smallest_move() -> None:
-    held = book(10_000, 20 * E18)
-    found = nearest_liquidation(held)
-    assert found is not None
-    assert found[1] == margin.liquidation_distance(held, "ETH")
+    margin_account = book(10_000, 20 * E18)
+    liquidation = nearest_liquidation(margin_account)
+    assert liquidation is not None
+    assert liquidation[1] == margin.liquidation_distance(margin_account, "ETH")
     assert nearest_liquidation(book(10_000)) is None
 
 
 @pytest.mark.parametrize(("daily_bps", "raised"), [(5, False), (50, False), (51, True), (200, True), (-200, False)])
 def test_expected_funding_above_a_share_of_the_account_is_an_alert(daily_bps: int, raised: bool) -> None:
     """A long of 20,000 on 10,000 of margin pays more than 1 % of it in a day from 0.5 % of notional on."""
-    held = book(10_000, 10 * E18, funding_daily=Fraction(daily_bps, 10_000))
-    step = margined(held)
+    margin_account = book(10_000, 10 * E18, funding_daily=Fraction(daily_bps, 10_000))
+    step = step_with_margin(margin_account)
     outcome = StepOutcome("step", OutcomeKind.HOLD, "a reason", step, decide(step), None)
-    texts = [one.text for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.key == "futures:funding"]
+    texts = [alert.text for alert in cycle_alerts(outcome, RunFacts(False, "", None)) if alert.key == "futures:funding"]
     assert bool(texts) is raised
     if daily_bps == 200:
         assert texts == [
@@ -164,11 +164,11 @@ def test_expected_funding_above_a_share_of_the_account_is_an_alert(daily_bps: in
     ],
 )
 def test_reduction__is_an_alert_while_it_is_not_sent(kind: OutcomeKind, is_told: bool) -> None:
-    assert [one.key for one in futures_alerts(outcome(margined(OVER), kind))] == (["futures:leverage"] if is_told else [])
+    assert [alert.key for alert in futures_alerts(outcome(step_with_margin(OVER), kind))] == (["futures:leverage"] if is_told else [])
 
 
 def reading(**fields: object) -> Snapshot:
-    return margined(EMPTY).snapshot.with_layer(FuturesReading(**fields))  # type: ignore[arg-type]  # field names, checked by the class
+    return step_with_margin(EMPTY).snapshot.with_layer(FuturesReading(**fields))  # type: ignore[arg-type]  # field names, checked by the class
 
 
 HELD = book(10_000, E18)
@@ -200,9 +200,9 @@ NAMED_KEYS = {
 def test_account__that_needs_a_look_is_an_alert(
     alerts_of: Callable[[Snapshot], Iterator[Alert]], fields: dict[str, object], keys: list[tuple[str, AlertKind]]
 ) -> None:
-    found = list(alerts_of(reading(**fields)))
-    assert [(one.key, one.kind) for one in found] == keys
-    assert all(one.is_lasting for one in found)
+    alerts = list(alerts_of(reading(**fields)))
+    assert [(alert.key, alert.kind) for alert in alerts] == keys
+    assert all(alert.is_lasting for alert in alerts)
 
 
 @pytest.mark.parametrize(("size_raw", "text"), [(E18, "1 ETH"), (-3 * E18 // 2, "-1.5 ETH"), (0, "ETH (isolated)")])

@@ -21,12 +21,12 @@ from agent.accounting.performance import BuyAndHoldTokens, Performance, performa
 from agent.app.records.ledger import daily_returns, statistics
 from agent.errors import Refused
 from agent.model import Valuation, ValuedHolding
+from tests.support.constants import DAY_S
 from tests.support.ledgers import USDC, WETH
 from tests.support.quantstats_figures import quantstats_figures
 from tests.support.records.entries import flow, trade_of
 from tests.support.samples import slow
 
-DAY_S = 86_400
 COIN = 10**12
 EXACT = {"rel": 1e-9, "abs": 1e-9}
 
@@ -62,9 +62,9 @@ class Fund:
     def performance(self) -> Performance:
         """Return the performance of the whole time."""
         opening = BuyAndHoldTokens(USDC, WETH)
-        found = performance(self.entries, self.valuations, 0, self.times_s[-1] + 1, WETH, opening)
-        assert found is not None
-        return found
+        measured = performance(self.entries, self.valuations, 0, self.times_s[-1] + 1, WETH, opening)
+        assert measured is not None
+        return measured
 
 
 def valuation(block: int, at_s: int, coins: int, cash: int, price: int) -> Valuation:
@@ -104,16 +104,16 @@ def held_values(fund: Fund) -> tuple[list[float], list[float]]:
     """Return what buy and hold is worth before and after the transfers of each valuation: the sum of a block buys half and half."""
     first, second = (float(holding.managed_raw) for holding in fund.valuations[0].holdings)
     before, after = [], []
-    for each, amounts in zip(fund.valuations, fund.flows, strict=True):
-        price = float(each.holdings[0].price)
+    for valuation, amounts in zip(fund.valuations, fund.flows, strict=True):
+        price = float(valuation.holdings[0].price)
         before.append(first * price + second)
         if (paid_in := sum(amounts)) > 0:
             first += paid_in / 2 / price
             second += paid_in / 2
         elif paid_in:
-            kept = 1 + paid_in / before[-1]
-            first *= kept
-            second *= kept
+            factor = 1 + paid_in / before[-1]
+            first *= factor
+            second *= factor
         after.append(first * price + second)
     return before, after
 
@@ -121,33 +121,33 @@ def held_values(fund: Fund) -> tuple[list[float], list[float]]:
 def require_equal_returns(seed: int) -> None:
     """Compare every return of one random ledger with the plain loops."""
     fund = Fund(seed)
-    found = fund.performance()
-    values = [float(each.managed_value) for each in fund.valuations]
+    performance = fund.performance()
+    values = [float(valuation.managed_value) for valuation in fund.valuations]
     growth = unit_growth(values, fund.flows)
-    assert found.twr is not None
-    assert float(found.twr) == pytest.approx(growth[-1] - 1, **EXACT)
+    assert performance.twr is not None
+    assert float(performance.twr) == pytest.approx(growth[-1] - 1, **EXACT)
     mwr = internal_rate(fund.times_s, values, fund.flows)
-    assert found.mwr == pytest.approx(mwr, **EXACT)
+    assert performance.mwr == pytest.approx(mwr, **EXACT)
     span_s = fund.times_s[-1] - fund.times_s[0]
     if span_s >= 30 * DAY_S:
         assert annualize(mwr, span_s) == pytest.approx((1 + mwr) ** (365 * DAY_S / span_s) - 1, **EXACT)
     amounts = [amount for block_amounts in fund.flows for amount in block_amounts]
-    assert (found.deposits, found.withdrawals) == (
+    assert (performance.deposits, performance.withdrawals) == (
         sum(amount for amount in amounts if amount > 0),
         -sum(amount for amount in amounts if amount < 0),
     )
-    assert float(found.profit) == pytest.approx(values[-1] - values[0] - sum(amounts), rel=1e-9, abs=1)
+    assert float(performance.profit) == pytest.approx(values[-1] - values[0] - sum(amounts), rel=1e-9, abs=1)
     before, after = held_values(fund)
     hold_growth = math.prod(value / earlier for earlier, value in zip(after, before[1:], strict=False))
-    assert found.hold_return is not None
-    assert float(found.hold_return) == pytest.approx(hold_growth - 1, **EXACT)
-    assert float(found.hold_profit) == pytest.approx(after[-1] - values[0] - sum(amounts), rel=1e-9, abs=COIN * 1e-9)
+    assert performance.hold_return is not None
+    assert float(performance.hold_return) == pytest.approx(hold_growth - 1, **EXACT)
+    assert float(performance.hold_profit) == pytest.approx(after[-1] - values[0] - sum(amounts), rel=1e-9, abs=COIN * 1e-9)
     first_price, last_price = (fund.valuations[index].holdings[0].price for index in (0, -1))
-    assert found.benchmark_return == last_price / first_price - 1
+    assert performance.benchmark_return == last_price / first_price - 1
 
     returns = own_daily_returns(fund, growth)
-    assert daily_returns(found.periods) == pytest.approx(returns, **EXACT)
-    require_agreement(found, returns)
+    assert daily_returns(performance.periods) == pytest.approx(returns, **EXACT)
+    require_agreement(performance, returns)
     document = statistics(returns)
     assert document is not None
     highest = index = 1.0
@@ -193,14 +193,14 @@ def test_statistics_of_five_hundred_ledgers_are_those_of_quantstats() -> None:
 
 @pytest.mark.parametrize("error", [2e-6, -0.5, 1e3])
 def test_a_period_whose_returns_contradict_each_other_is_refused(error: float) -> None:
-    found = Fund(1).performance()
-    assert found.twr is not None
-    returns = daily_returns(found.periods)
-    require_agreement(found, returns)
+    performance = Fund(1).performance()
+    assert performance.twr is not None
+    returns = daily_returns(performance.periods)
+    require_agreement(performance, returns)
     with pytest.raises(Refused, match="return of the valuations"):
-        require_agreement(replace(found, twr=found.twr + Fraction(error)), returns)
+        require_agreement(replace(performance, twr=performance.twr + Fraction(error)), returns)
     with pytest.raises(Refused, match="return of the days"):
-        require_agreement(found, [*returns, error])
-    still = replace(found, periods=tuple(replace(period, net_inflow=Fraction(0)) for period in found.periods))
+        require_agreement(performance, [*returns, error])
+    still = replace(performance, periods=tuple(replace(period, net_inflow=Fraction(0)) for period in performance.periods))
     with pytest.raises(Refused, match="profit over the start value"):
-        require_agreement(replace(still, profit=found.start.managed_value * 7), returns)
+        require_agreement(replace(still, profit=performance.start.managed_value * 7), returns)

@@ -24,9 +24,8 @@ from agent.model import AlertKind, Entry, EntryKind, Posting, Receipt, Valuation
 from agent.store.accounts.day_counts import CountedEvent
 from agent.units import NATIVE
 from tests.cli.documents import misfits
-from tests.support import builders
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = builders.token("WETH"), builders.token("USDC")
 COIN, DOLLAR = 10**18, 10**6
 
 
@@ -38,19 +37,19 @@ def test_each_month_realises_what_it_sold_and_the_ledger_is_read_once(monkeypatc
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=None))
     store: Any = _NO_EVENTS
     names = TokenNames({WETH.address: WETH, USDC.address: USDC}, USDC)
-    found = ledger.LedgerData(loaded, store, USDC, WETH.address, (_opened(), *sold), tuple(months), names)
+    ledger_data = ledger.LedgerData(loaded, store, USDC, WETH.address, (_opened(), *sold), tuple(months), names)
 
     @contextmanager
     def opened(_: Path | str) -> Iterator[ledger.LedgerData]:
-        yield found
+        yield ledger_data
 
     runs = []
     monkeypatch.setattr(ledger, "open_ledger_data", opened)
     monkeypatch.setattr(ledger, "run_tax_lots", lambda *args: runs.append(1) or _run(*args))  # type: ignore[func-returns-value]  # None, then the run
-    told = ledger.pnl("trimtab.toml", "month")
-    assert [row["realised"] for row in told["periods"]] == ["50", "0", "-20"]
-    assert [row["profit"] for row in told["periods"]] == ["100", "-60", "-10"]
-    assert told["unrealised"] == "0"
+    pnl_document = ledger.pnl("trimtab.toml", "month")
+    assert [row["realised"] for row in pnl_document["periods"]] == ["50", "0", "-20"]
+    assert [row["profit"] for row in pnl_document["periods"]] == ["100", "-60", "-10"]
+    assert pnl_document["unrealised"] == "0"
     assert len(runs) == 1
 
 
@@ -95,16 +94,16 @@ def test_a_digest_counts_the_refusals_and_alerts_of_its_day(monkeypatch: pytest.
 def test_gas_money_is_a_row_of_its_own_and_in_no_total_when_its_price_falls() -> None:
     """1,000 coins pay for gas and 2 WETH are held, all at 100; one more is bought at 80, and the price falls to 50."""
     bought = _exchanged("a", 2, _at(1, 10), COIN, -80 * DOLLAR)
-    found = _ledger((_opened(1_000), bought), (_with_gas(1, _at(1, 1), 2, 200, 100), _with_gas(2, _at(1, 10), 3, 120, 50)))
-    told = ledger.lots_document(found)
-    assert misfits(LotsDocument, told) == []
-    weth = next(one for one in told["assets"] if one["symbol"] == "WETH")
+    ledger_document = _ledger((_opened(1_000), bought), (_with_gas(1, _at(1, 1), 2, 200, 100), _with_gas(2, _at(1, 10), 3, 120, 50)))
+    lots_document = ledger.lots_document(ledger_document)
+    assert misfits(LotsDocument, lots_document) == []
+    weth = next(asset for asset in lots_document["assets"] if asset["symbol"] == "WETH")
     assert (weth["amount"], weth["cost"], weth["value"], weth["unrealised"]) == ("3", "280", "150", "-130")
     assert [lot["amount"] for lot in weth["lots"]] == ["2", "1"]
-    gas = told["gas_money"]
+    gas = lots_document["gas_money"]
     assert gas is not None
     assert (gas["symbol"], gas["amount"], gas["unrealised"], gas["realised"]) == ("native", "1000", "-50000", "0")
-    profit = ledger.newest_pnl(found, ("all",))["all"]
+    profit = ledger.newest_pnl(ledger_document, ("all",))["all"]
     assert (profit["unrealised"], profit["gas_money"], profit["value"]) == ("-130", "50000", "270")
 
 
@@ -112,22 +111,22 @@ def test_gas_paid_by_transactions_that_are_not_booked_yet_is_no_lot_of_the_wrapp
     """1,000 coins pay for gas. Of a transaction before the valuation 3 are paid, so that 997 are left; another follows it."""
     entries, valued = (_opened(1_000),), _with_gas(5, _at(1, 1), 2, 200, 100)
     gas = replace(valued.holdings[-1], wallet_raw=997 * COIN, reserved_raw=997 * COIN)
-    found = _ledger(entries, (replace(valued, holdings=(*valued.holdings[:-1], gas)),))
+    ledger_document = _ledger(entries, (replace(valued, holdings=(*valued.holdings[:-1], gas)),))
     paid = [SimpleNamespace(receipt=Receipt("0x", 1, block, "0x", 1, 3 * COIN, ())) for block in (5, 6)]
-    found.store.ledger.unsettled_intents = lambda: (*paid, SimpleNamespace(receipt=None))  # type: ignore[method-assign,return-value,assignment]  # intents
-    lots = ledger.lots_document(found)
-    weth = next(one for one in lots["assets"] if one["symbol"] == "WETH")
+    ledger_document.store.ledger.unsettled_intents = lambda: (*paid, SimpleNamespace(receipt=None))  # type: ignore[method-assign,return-value,assignment]  # intents
+    lots = ledger.lots_document(ledger_document)
+    weth = next(asset for asset in lots["assets"] if asset["symbol"] == "WETH")
     assert (weth["amount"], weth["cost"]) == ("2", "200")
     assert lots["not_final"] == 2
 
 
 def test_a_coin_that_only_pays_for_gas_is_no_asset_of_the_lots() -> None:
     first = _with_gas(1, _at(1, 1), 2, 200, 100)
-    found = _ledger((_opened(1_000),), (replace(first, holdings=first.holdings[1:]),))
-    told = ledger.lots_document(replace(found, wrapped_native="0x" + "11" * 20))
-    assert [one["symbol"] for one in told["assets"]] == ["USDC", "WETH"]
-    assert told["gas_money"] is not None
-    assert told["gas_money"]["amount"] == "1000"
+    ledger_document = _ledger((_opened(1_000),), (replace(first, holdings=first.holdings[1:]),))
+    lots_document = ledger.lots_document(replace(ledger_document, wrapped_native="0x" + "11" * 20))
+    assert [asset["symbol"] for asset in lots_document["assets"]] == ["USDC", "WETH"]
+    assert lots_document["gas_money"] is not None
+    assert lots_document["gas_money"]["amount"] == "1000"
 
 
 def test_a_sale_that_takes_the_lots_of_gas_money_is_explained_beside_its_gain(capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,8 +135,8 @@ def test_a_sale_that_takes_the_lots_of_gas_money_is_explained_beside_its_gain(ca
     """
     bought, sold = _exchanged("a", 2, _at(1, 10), COIN, -80 * DOLLAR), _exchanged("b", 3, _at(2, 1), -3 * COIN, 150 * DOLLAR)
     valued = (_with_gas(1, _at(1, 1), 2, 200, 100), _with_gas(2, _at(1, 10), 3, 120, 80), _with_gas(3, _at(2, 1), 0, 270, 50))
-    found = _ledger((_opened(1_000), bought, sold), valued)
-    profit, lots = ledger.newest_pnl(found, ("all",))["all"], ledger.lots_document(found)
+    ledger_document = _ledger((_opened(1_000), bought, sold), valued)
+    profit, lots = ledger.newest_pnl(ledger_document, ("all",))["all"], ledger.lots_document(ledger_document)
     (whole,) = profit["periods"]
     assert (whole["profit"], whole["realised"], profit["unrealised"]) == ("-130", "-150", "0")
     assert lots["gas_money"] is not None
@@ -209,10 +208,10 @@ def _exchanged(name: str, block: int, at_s: int, weth: int, usdc: int) -> Entry:
 def test_from_a_start_in_cash_rebalancing_makes_what_it_cost_and_holding_the_market() -> None:
     """200 dollars at targets of 50/50. 1 WETH at 100 is bought for 101, and its price rises to 150."""
     bought = _exchanged("a", 2, _at(1, 10), COIN, -101 * DOLLAR)
-    found = _ledger((_in_cash(200), bought), (_worth(1, _at(1, 1), 0, 200, 100), _worth(2, _at(1, 31), 1, 99, 150)))
-    (whole,) = ledger.newest_pnl(found, ("all",))["all"]["periods"]
+    ledger_document = _ledger((_in_cash(200), bought), (_worth(1, _at(1, 1), 0, 200, 100), _worth(2, _at(1, 31), 1, 99, 150)))
+    (whole,) = ledger.newest_pnl(ledger_document, ("all",))["all"]["periods"]
     assert (whole["profit"], whole["hold_profit"], whole["rebalancing_effect"]) == ("49", "50", "-1")
-    assert ledger.value_series(found) == {
+    assert ledger.value_series(ledger_document) == {
         "times_s": [_at(1, 1), _at(1, 31)], "values": ["200", "249"], "hold_values": ["200", "250"], "rebalances": [1],
     }  # fmt: skip
 
@@ -227,8 +226,8 @@ def test_a_series_is_short_and_has_each_hour_of_the_last_day() -> None:
 
 
 def _worth(block: int, at_s: int, weth: int, usdc: int, price: int) -> Valuation:
-    held = (
+    valued_holdings = (
         ValuedHolding(WETH.address, weth * COIN, 0, Fraction(price * DOLLAR, COIN), 5_000),
         ValuedHolding(USDC.address, usdc * DOLLAR, 0, Fraction(1), 5_000),
     )
-    return Valuation(block, at_s, Fraction((weth * price + usdc) * DOLLAR), held)
+    return Valuation(block, at_s, Fraction((weth * price + usdc) * DOLLAR), valued_holdings)

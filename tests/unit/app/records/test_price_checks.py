@@ -18,14 +18,14 @@ from agent.errors import ConfigError
 from agent.model import PricePoint
 from agent.price_files.jumps import find_jumps
 from agent.wiring.past_prices import FetchedPrices, without_jumps
-from tests.support.builders import step_input, token, unit_price
+from tests.support.builders import step_input, unit_price
+from tests.support.constants import HOUR_S
 from tests.support.studies.price_walks import walk
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WBTC
 
-HOUR_S = 3_600
 START_S = 1_760_000_400
 PORTFOLIO = step_input(targets_bps={"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}).portfolio
-WBTC, USDC = token("WBTC"), token("USDC")
 
 
 def places(prices: Sequence[float]) -> list[tuple[int, int, bool]]:
@@ -193,8 +193,8 @@ def test_fetched_prices_that_jump_and_come_back_are_left_out() -> None:
         prices[index] *= factor
     prices[-1] *= 5  # the newest answer of the chain stays: nothing later contradicts it
     points = tuple(PricePoint(WBTC.address, START_S + index * HOUR_S, Fraction(price)) for index, price in enumerate(prices))
-    kept = without_jumps(FetchedPrices(WBTC, "feed", points, "the feed has no older rounds"))
-    assert kept.points == tuple(point for index, point in enumerate(points) if index not in (10, 20, 30))
-    assert mentions(kept.missing_reason, "the feed has no older rounds", "3 prices that jump and come back left out")
-    calm = FetchedPrices(WBTC, "feed", kept.points)
+    checked_prices = without_jumps(FetchedPrices(WBTC, "feed", points, "the feed has no older rounds"))
+    assert checked_prices.points == tuple(point for index, point in enumerate(points) if index not in (10, 20, 30))
+    assert mentions(checked_prices.missing_reason, "the feed has no older rounds", "3 prices that jump and come back left out")
+    calm = FetchedPrices(WBTC, "feed", checked_prices.points)
     assert without_jumps(calm) is calm

@@ -12,15 +12,15 @@ import pytest
 from agent.app.records.price_checks import JumpCheck
 from agent.app.records.price_history import PriceFile, read_prices
 from agent.errors import ConfigError
-from tests.support.builders import step_input, token, unit_price
+from tests.support.builders import step_input, unit_price
+from tests.support.constants import HOUR_S
 from tests.support.planning_worlds import REAL_PRICES
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WBTC, WETH
 
 polars: Any = pytest.importorskip("polars")
 PORTFOLIO = step_input(targets_bps={"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}).portfolio
-WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 START_S = 1_760_000_400
-HOUR_S = 3_600
 REAL = REAL_PRICES / "hourly_2021-04_2022-12.parquet"
 
 
@@ -41,11 +41,11 @@ def mistake(folder: Path, *rows: str, header: str = "time,symbol,close", **how: 
 
 
 def test_a_csv_becomes_exact_prices_in_base_units(tmp_path: Path) -> None:
-    found = read(written(tmp_path, f"{START_S},WETH,2000.1", f"{START_S},WBTC,60000", f"{START_S + HOUR_S},WETH,2001"))
-    weth, wbtc = found.series
+    prices = read(written(tmp_path, f"{START_S},WETH,2000.1", f"{START_S},WBTC,60000", f"{START_S + HOUR_S},WETH,2001"))
+    weth, wbtc = prices.series
     assert [point.price for point in weth.points] == [unit_price(WETH, "2000.1", USDC), unit_price(WETH, 2_001, USDC)]
     assert [(point.token, point.at_s) for point in wbtc.points] == [(WBTC.address, START_S)]
-    assert mentions(found.unit, "USDC", "the file")
+    assert mentions(prices.unit, "USDC", "the file")
     assert (weth.row_count, weth.interval_s, weth.gap_count) == (2, HOUR_S, 0)
 
 
@@ -90,9 +90,9 @@ def test_a_parquet_file_says_the_same(tmp_path: Path) -> None:
 
 
 def test_symbols_of_the_file_are_given_those_of_the_config_and_strangers_are_left_out(tmp_path: Path) -> None:
-    found = read(written(tmp_path, f"{START_S},BTC,60000", f"{START_S},DOGE,1"), names={"BTC": "WBTC"})
-    assert [series.symbol for series in found.series] == ["WBTC"]
-    assert found.skipped_symbols == ("DOGE",)
+    prices = read(written(tmp_path, f"{START_S},BTC,60000", f"{START_S},DOGE,1"), names={"BTC": "WBTC"})
+    assert [series.symbol for series in prices.series] == ["WBTC"]
+    assert prices.skipped_symbols == ("DOGE",)
 
 
 def test_closes_of_the_numeraire_divide_the_others_and_times_without_one_are_left_out(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_gaps_are_counted_by_the_usual_distance(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "reason"),
     [
         ((f"{START_S},WETH,0",), "row 1: '0' is not a price"),
         ((f"{START_S},WETH,-1",), "row 1: '-1' is not a price"),
@@ -182,8 +182,8 @@ def test_gaps_are_counted_by_the_usual_distance(tmp_path: Path) -> None:
         ((), "is empty: it has a header, but no rows"),
     ],
 )
-def test_what_is_no_price_is_refused_by_row(tmp_path: Path, rows: tuple[str, ...], said: str) -> None:
-    assert said in mistake(tmp_path, *rows)
+def test_what_is_no_price_is_refused_by_row(tmp_path: Path, rows: tuple[str, ...], reason: str) -> None:
+    assert reason in mistake(tmp_path, *rows)
 
 
 def test_a_file_that_is_none_or_lacks_a_column_is_refused(tmp_path: Path) -> None:

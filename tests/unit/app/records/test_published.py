@@ -24,7 +24,7 @@ from tests.support.text import mentions, raises_field
 CLOSES = b"time,symbol,close\n2026-01-01,BTC,50000\n"
 
 
-class Site:
+class FakeSite:
     """A web server and what it was asked for."""
 
     def __init__(self) -> None:
@@ -34,13 +34,13 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    found = Site()
+def site() -> Iterator[FakeSite]:
+    site = FakeSite()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found.asked.append(self.path)
-            body = found.files.get(self.path)
+            site.asked.append(self.path)
+            body = site.files.get(self.path)
             self.send_response(302 if self.path == "/moved.csv" else 200 if body is not None else 404)
             self.send_header("Location", "/closes.csv")
             self.end_headers()
@@ -52,8 +52,8 @@ def site() -> Iterator[Site]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    yield found
+    site.url = f"http://127.0.0.1:{server.server_port}"
+    yield site
     server.shutdown()
     server.server_close()
 
@@ -65,7 +65,7 @@ def named(folder: Path, source: str, **keys: str) -> LoadedConfig:
     return load_config(path)
 
 
-def test_a_file_is_downloaded_once_and_kept(site: Site, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_once_and_kept(site: FakeSite, tmp_path: Path) -> None:
     site.asked.clear()
     loaded = named(tmp_path, f"{site.url}/closes.csv")
     first, second = fetch_published_file(loaded, "daily"), fetch_published_file(loaded, "daily")
@@ -76,26 +76,26 @@ def test_a_file_is_downloaded_once_and_kept(site: Site, tmp_path: Path) -> None:
     assert first.path.stat().st_mode & 0o777 == 0o600
 
 
-def test_another_content_than_the_pinned_one_is_refused_when_downloaded_and_when_kept(site: Site, tmp_path: Path) -> None:
+def test_another_content_than_the_pinned_one_is_refused_when_downloaded_and_when_kept(site: FakeSite, tmp_path: Path) -> None:
     pinned = named(tmp_path, f"{site.url}/closes.csv", sha256="ab" * 32)
     with raises_field("data.daily.sha256", "ab" * 32):
         fetch_published_file(pinned, "daily")
     assert not (tmp_path / "data").exists()
-    kept = fetch_published_file(named(tmp_path, f"{site.url}/closes.csv", sha256=hashlib.sha256(CLOSES).hexdigest()), "daily")
-    kept.path.write_bytes(CLOSES + b"2026-01-02,BTC,1\n")
+    published_file = fetch_published_file(named(tmp_path, f"{site.url}/closes.csv", sha256=hashlib.sha256(CLOSES).hexdigest()), "daily")
+    published_file.path.write_bytes(CLOSES + b"2026-01-02,BTC,1\n")
     with raises_field("data.daily.sha256"):
         fetch_published_file(load_config(tmp_path / "mine.toml"), "daily")
 
 
 @pytest.mark.parametrize(("place", "kind"), [("/moved.csv", ConfigError), ("/none.csv", ConfigError), ("/empty.csv", ConfigError)])
-def test_what_is_no_file_is_refused_and_nothing_is_kept(site: Site, tmp_path: Path, place: str, kind: type[ConfigError]) -> None:
+def test_what_is_no_file_is_refused_and_nothing_is_kept(site: FakeSite, tmp_path: Path, place: str, kind: type[ConfigError]) -> None:
     with pytest.raises(kind) as caught:
         fetch_published_file(named(tmp_path, site.url + place), "daily")
     assert caught.value.field == "data.daily.source"
     assert not (tmp_path / "data").exists()
 
 
-def test_a_file_too_large_or_a_server_that_is_away_keeps_nothing(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_too_large_or_a_server_that_is_away_keeps_nothing(site: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "MAX_BYTES", 10)
     with raises_field("data.daily.source"):
         fetch_published_file(named(tmp_path, f"{site.url}/closes.csv"), "daily")

@@ -29,9 +29,9 @@ def test_gas_is_not_priced_by_a_numeraire_that_nobody_called_the_native_coin() -
         )
     table = read_table(PRICES)
     for native, known in (("", False), ("ETH", True)):
-        wanted = api.PortfolioOptions(target="BTC=50,ETH=25,USDC=25", band="5%rel", numeraire="USDC", native=native).spec(table)
-        assert has_gas_price(wanted, table) is known
-        left_out = dict(inapplicable_scenarios([SpotScenario.GAS], wanted, table, FREE.settings(), SpotSeverity()))
+        spec = api.PortfolioOptions(target="BTC=50,ETH=25,USDC=25", band="5%rel", numeraire="USDC", native=native).spec(table)
+        assert has_gas_price(spec, table) is known
+        left_out = dict(inapplicable_scenarios([SpotScenario.GAS], spec, table, FREE.settings(), SpotSeverity()))
         assert ("gas-spike" in left_out) is not known
 
 
@@ -57,9 +57,9 @@ def test_flows_beyond_any_time_or_amount_are_refused_by_name(flow: str, message:
         api.backtest(PRICES, replace(FREE, flows=(flow,)), api.PortfolioOptions(target="BTC=50,USD=50", band="10%rel"))
 
 
-@pytest.mark.parametrize(("value", "decimals", "said"), [("0.000000000000000001", "", "1e-18"), ("10000", "BTC=0", "0 decimals")])
-def test_a_start_that_buys_nothing_of_an_asset_is_refused(value: str, decimals: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=f"no BTC|{said}"):
+@pytest.mark.parametrize(("value", "decimals", "reason"), [("0.000000000000000001", "", "1e-18"), ("10000", "BTC=0", "0 decimals")])
+def test_a_start_that_buys_nothing_of_an_asset_is_refused(value: str, decimals: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=f"no BTC|{reason}"):
         api.backtest(
             PRICES, replace(FREE, start_value=value), api.PortfolioOptions(target="BTC=50,USD=50", band="10%rel", decimals=decimals)
         )

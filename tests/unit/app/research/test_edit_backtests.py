@@ -27,9 +27,9 @@ from agent.store import open_store
 from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.agents import ADDRESSES
+from tests.support.constants import DAY_S
 
 DAYS = MIN_DAYS + 4
-DAY_S = 86_400
 BEGINS_S = 1_700_006_400
 SWING = [100.0 * (1 + 0.3 * (day % 16 in range(4, 12))) for day in range(DAYS)]
 """Up by 30 % and back, every sixteen days."""
@@ -47,37 +47,43 @@ def with_data(folder: Path, closes: Sequence[float], more: str = "") -> Path:
 @pytest.mark.slow
 def test_edited_and_present_settings_against_holding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = with_data(tmp_path, SWING)
-    asked = [("target", "WETH=100%"), ("target", "USDC=0%"), ("in-slices", "yes")]
+    changes = [("target", "WETH=100%"), ("target", "USDC=0%"), ("in-slices", "yes")]
     before = path.read_bytes()
-    found: Any = edit_backtest(str(path), asked)
-    assert misfits(EditBacktestDocument, found) == []
+    edit_backtest_document: Any = edit_backtest(str(path), changes)
+    assert misfits(EditBacktestDocument, edit_backtest_document) == []
     assert path.read_bytes() == before
-    assert (found["source"], found["days"], found["from"]) == ("prices of [data]", DAYS, "2023-11-15")
-    assert found["data_hash"]
-    assert found["present_hash"] == load_config(path).digest != found["edited_hash"]
+    assert (edit_backtest_document["source"], edit_backtest_document["days"], edit_backtest_document["from"]) == (
+        "prices of [data]",
+        DAYS,
+        "2023-11-15",
+    )
+    assert edit_backtest_document["data_hash"]
+    assert edit_backtest_document["present_hash"] == load_config(path).digest != edit_backtest_document["edited_hash"]
     # All in one asset: it holds, so its return is that of the price.
     last = SWING[-1] / SWING[0] - 1
-    assert (float(found["edited"]["return"]), float(found["held_return"])) == pytest.approx((last, last), abs=1e-6)
-    assert found["edited"]["rebalances"] == 0
-    assert float(found["edited"]["max_drawdown"]) == pytest.approx(1 / 1.3 - 1, abs=1e-6)
-    over = found["over_holding"]
+    assert (float(edit_backtest_document["edited"]["return"]), float(edit_backtest_document["held_return"])) == pytest.approx(
+        (last, last), abs=1e-6
+    )
+    assert edit_backtest_document["edited"]["rebalances"] == 0
+    assert float(edit_backtest_document["edited"]["max_drawdown"]) == pytest.approx(1 / 1.3 - 1, abs=1e-6)
+    over = edit_backtest_document["over_holding"]
     assert abs(float(over["mean"])) < 1e-6
     assert not over["beyond_chance"]
     # Half of each sells what rises and buys what falls, twice in sixteen days.
-    assert found["present"]["rebalances"] >= 7
-    assert float(found["present"]["costs"]) > 0
-    assert float(found["present"]["return"]) > 0
-    assert float(found["over_present"]["mean"]) < 0
-    neighbours = found["neighbours"]
+    assert edit_backtest_document["present"]["rebalances"] >= 7
+    assert float(edit_backtest_document["present"]["costs"]) > 0
+    assert float(edit_backtest_document["present"]["return"]) > 0
+    assert float(edit_backtest_document["over_present"]["mean"]) < 0
+    neighbours = edit_backtest_document["neighbours"]
     assert neighbours["settings"] == 15
     assert neighbours["folds"] == 4
     assert 0 <= float(neighbours["overfitting"]) <= 1
     assert neighbours["split_count"] == 3_432
-    assert found["notes"] == []
+    assert edit_backtest_document["notes"] == []
 
     # Runs are kept by config and prices.
     monkeypatch.setattr(edit_backtests, "simulate", None)
-    assert edit_backtest(str(path), asked) == found
+    assert edit_backtest(str(path), changes) == edit_backtest_document
 
 
 def test_prices_of_the_config_come_before_recorded_ones_and_those_before_the_packaged_ones(tmp_path: Path) -> None:
@@ -113,9 +119,9 @@ def test_settings_around_an_edit_stay_within_a_policy_and_sum_to_a_whole() -> No
     before, after = (
         make_spec({"A": share, "USD": 10_000 - share}, trigger, "USD") for share, trigger in ((4_000, band), (5_000, Every(28 * day_s)))
     )
-    found = edit_backtests._neighbours(before, after)
-    assert {targets_bps for targets_bps, _ in found} == {(4_000, 6_000), (4_500, 5_500), (5_000, 5_000), (5_500, 4_500)}
-    assert {trigger for _, trigger in found} == {band, *(Every(days * day_s) for days in (14, 21, 28))}
+    neighbours = edit_backtests._neighbours(before, after)
+    assert {targets_bps for targets_bps, _ in neighbours} == {(4_000, 6_000), (4_500, 5_500), (5_000, 5_000), (5_500, 4_500)}
+    assert {trigger for _, trigger in neighbours} == {band, *(Every(days * day_s) for days in (14, 21, 28))}
     hybrid = HybridTrigger(band, Every(day_s))
     beside = edit_backtests._neighbours(before, make_spec({"A": 4_000, "USD": 6_000}, hybrid, "USD"))
     widths = {trigger.threshold.relative_bps for _, trigger in beside if isinstance(trigger, HybridTrigger)}

@@ -22,7 +22,7 @@ from agent.web.access import Access
 from agent.web.reach import Reach
 from tests.cli.documents import misfits
 from tests.support import agents
-from tests.support.dashboards import HOSTILE, MARKUP, HereBoard, Served
+from tests.support.dashboards import HOSTILE, MARKUP, InProcessDocumentCache, Served
 
 NAME = "20261122-130000-tune.html"
 PAGE = b"<!doctype html><title>x</title><script>fetch('/controls')</script>"
@@ -51,12 +51,12 @@ def test_reports_are_listed_by_their_names_newest_first(config: Path, tmp_path: 
     assert first.parent == tmp_path / "mine.db.reports"
     assert first.parent.stat().st_mode & 0o777 == 0o700
     keep(first.parent, "20200101-000000-stress.html", "Old")
-    found = list_reports(config)
-    assert misfits(KeptReportsDocument, found) == []
-    assert [one["title"] for one in found["reports"]] == ["Search", "Old"]
-    assert found["skipped"] == []
-    assert found["reports"][1]["created"] == "2020-01-01 00:00:00"
-    assert len(found["reports"][1]["figures"]) == 4
+    kept_reports_document = list_reports(config)
+    assert misfits(KeptReportsDocument, kept_reports_document) == []
+    assert [report["title"] for report in kept_reports_document["reports"]] == ["Search", "Old"]
+    assert kept_reports_document["skipped"] == []
+    assert kept_reports_document["reports"][1]["created"] == "2020-01-01 00:00:00"
+    assert len(kept_reports_document["reports"][1]["figures"]) == 4
     assert read_report(config, first.name) == PAGE
 
 
@@ -118,9 +118,9 @@ def test_links_pipes_other_files_and_too_large_ones_are_no_reports(config: Path,
         file.truncate(MAX_REPORT_BYTES + 1)
     damaged.with_suffix(".json").write_text("[" * 9)
     (folder / "notes.html").write_text("x")
-    found = list_reports(config)
-    assert [one["name"] for one in found["reports"]] == [NAME]
-    assert [why.partition(":")[0] for why in found["skipped"]] == [path.name for path in (damaged, large, pipe, hard, link)]
+    kept_reports_document = list_reports(config)
+    assert [report["name"] for report in kept_reports_document["reports"]] == [NAME]
+    assert [why.partition(":")[0] for why in kept_reports_document["skipped"]] == [path.name for path in (damaged, large, pipe, hard, link)]
     for name in (*names[:4], "notes.html", "../mine.toml", "mine.toml", f"../mine.db.reports/{NAME}", f"{NAME}\n", "", "."):
         with pytest.raises(ConfigError):
             read_report(config, name)
@@ -145,8 +145,8 @@ def entered(config: Path, tmp_path: Path) -> Iterator[tuple[Served, str]]:
     keep(tmp_path / "mine.db.reports", title=HOSTILE)
     access = Access(Reach(port=1))
     access.set_users({5: ("eve", True)})
-    with Served(access, HereBoard(str(config), tmp_path / "mine.db")) as found:
-        yield found, f"trimtab-1={access.begin_session(5)}"
+    with Served(access, InProcessDocumentCache(str(config), tmp_path / "mine.db")) as server:
+        yield server, f"trimtab-1={access.begin_session(5)}"
 
 
 def test_a_hostile_report_gets_neither_session_nor_network(entered: tuple[Served, str]) -> None:
@@ -187,12 +187,12 @@ def test_no_name_leads_out_of_the_folder(entered: tuple[Served, str], name: str)
 
 def test_titles_and_figures_of_reports_are_text(entered: tuple[Served, str]) -> None:
     served, cookie = entered
-    shown = ""
+    text = ""
     for _ in range(100):
-        if f"/reports/{NAME}" in (shown := served.ask("/reports", Cookie=cookie)[2].decode()):
+        if f"/reports/{NAME}" in (text := served.ask("/reports", Cookie=cookie)[2].decode()):
             break
         time.sleep(0.05)
-    assert f'<a href="/reports/{NAME}" rel="noopener">' in shown
-    assert "&lt;img src=x" in shown
-    assert HOSTILE not in shown
-    assert MARKUP not in shown
+    assert f'<a href="/reports/{NAME}" rel="noopener">' in text
+    assert "&lt;img src=x" in text
+    assert HOSTILE not in text
+    assert MARKUP not in text

@@ -39,12 +39,12 @@ def test_every_template_has_a_stored_result_on_the_networks_whose_tokens_have_pa
     assert list(results) == list(PRESETS)
     assert list(results["base"]) == ["60/40", "stable-reserve", "small"], "the packaged prices lack AERO"
     assert all(list(of) == list(PORTFOLIO_TEMPLATES) for network, of in results.items() if network != "base")
-    for found in (result for of in results.values() for result in of.values()):
-        assert (found["from"], found["until"]) == ("2021-01-01", "2021-12-31")
-        assert found["rebalances"] > 0
-        assert float(found["costs"]) > 0
-        drawdowns = [float(found["max_drawdown"]), float(found["max_drawdown_of_holding"])]
-        assert -1 < min(drawdowns) <= max(drawdowns) < float(found["worst_month_return"]) + 0.001 < 0
+    for stored_result in (result for of in results.values() for result in of.values()):
+        assert (stored_result["from"], stored_result["until"]) == ("2021-01-01", "2021-12-31")
+        assert stored_result["rebalances"] > 0
+        assert float(stored_result["costs"]) > 0
+        drawdowns = [float(stored_result["max_drawdown"]), float(stored_result["max_drawdown_of_holding"])]
+        assert -1 < min(drawdowns) <= max(drawdowns) < float(stored_result["worst_month_return"]) + 0.001 < 0
 
 
 @pytest.mark.parametrize("network", PRESETS)
@@ -52,16 +52,16 @@ def test_what_holding_a_basket_returned_follows_from_the_packaged_prices_alone(n
     """An own calculation: shares of the first day at the prices of the last, and of the last days of two months."""
     days = list(csv.DictReader(sample_files()[0].open()))
     coins = {"WETH": "ETH", "WBTC": "BTC", "cbBTC": "BTC", "BTCB": "BTC"}
-    for name, found in stored_results()[network].items():
+    for name, stored_result in stored_results()[network].items():
         targets = [(coins.get(symbol, symbol), share) for symbol, share in template_targets(PORTFOLIO_TEMPLATES[name], PRESETS[network])]
         numeraire = [float(day["USDC"]) for day in days]
         values = [
             sum(float(share[:-1]) * float(day[coin]) / float(days[0][coin]) for coin, share in targets) / dollar
             for day, dollar in zip(days, numeraire, strict=True)
         ]
-        assert f"{values[-1] / values[0] - 1:.6f}"[:-2] == found["return_of_holding"], name
-        month = [number for number, day in enumerate(days) if day["time"].startswith(found["worst_month"])]
-        assert f"{values[month[-1]] / values[month[0] - 1] - 1:.4f}" == found["worst_month_return_of_holding"], name
+        assert f"{values[-1] / values[0] - 1:.6f}"[:-2] == stored_result["return_of_holding"], name
+        month = [number for number, day in enumerate(days) if day["time"].startswith(stored_result["worst_month"])]
+        assert f"{values[month[-1]] / values[month[0] - 1] - 1:.4f}" == stored_result["worst_month_return_of_holding"], name
 
 
 BINANCE = pytest.mark.skipif(
@@ -150,8 +150,8 @@ def test_the_docs_count_the_years_below_buy_and_hold() -> None:
 
 
 def test_a_basket_without_packaged_prices_says_which_are_missing(tmp_path: Path) -> None:
-    found, why = past_result_or_reason(load_config(config(tmp_path, targets="WETH=50% DAI=20% USDC=30%")))
-    assert found is None
+    past_result, why = past_result_or_reason(load_config(config(tmp_path, targets="WETH=50% DAI=20% USDC=30%")))
+    assert past_result is None
     assert mentions(why, "DAI")
 
 

@@ -21,22 +21,22 @@ from tests.support.text import raises_field
 
 
 def test_each_step_is_one_canonical_file_of_its_owners_alone(tmp_path: Path) -> None:
-    found = files(recorded(tmp_path))
-    assert [path.name for path in found] == [f"step-{number:08d}-{number - 1:012x}.json" for number in (1, 2, 3)]
-    for path in found:
+    paths = files(recorded(tmp_path))
+    assert [path.name for path in paths] == [f"step-{number:08d}-{number - 1:012x}.json" for number in (1, 2, 3)]
+    for path in paths:
         document = json.loads(path.read_text())
         assert path.read_text() == json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
         assert path.stat().st_mode & 0o777 == 0o600
         assert (document["format"], document["config_hash"], document["store_kind"]) == ("trimtab step", DIGEST, "live")
-    assert [json.loads(path.read_text())["decision"] for path in found] == ["hold", "rebalance", "halt"]
-    assert [json.loads(path.read_text())["plan"] is None for path in found] == [True, False, True]
-    assert not [path for path in found[0].parent.iterdir() if path not in found], "a draft stayed"
+    assert [json.loads(path.read_text())["decision"] for path in paths] == ["hold", "rebalance", "halt"]
+    assert [json.loads(path.read_text())["plan"] is None for path in paths] == [True, False, True]
+    assert not [path for path in paths[0].parent.iterdir() if path not in paths], "a draft stayed"
 
 
 def test_recorded_steps_are_decided_again_as_they_were(tmp_path: Path) -> None:
-    found = replay(recorded(tmp_path))
-    assert [step["result"] for step in found["steps"]] == ["same"] * 3
-    assert (found["same"], found["different"], found["unreadable"], found["exit"]) == (3, 0, 0, 0)
+    replay_document = replay(recorded(tmp_path))
+    assert [step["result"] for step in replay_document["steps"]] == ["same"] * 3
+    assert (replay_document["same"], replay_document["different"], replay_document["unreadable"], replay_document["exit"]) == (3, 0, 0, 0)
 
 
 def test_the_newest_files_stay_as_many_as_both_bounds_allow_and_nothing_else_is_touched(tmp_path: Path) -> None:
@@ -58,11 +58,11 @@ def test_the_newest_files_stay_as_many_as_both_bounds_allow_and_nothing_else_is_
 
 def test_what_a_dead_process_left_half_written_goes_after_an_hour(tmp_path: Path) -> None:
     place = recorded(tmp_path, STEPS[:1])
-    left = place / ".step-00000009-00000000000a.json.aaaaaaaaaaaa.draft"
-    left.write_text("{")
-    os.utime(left, (0, 0))
+    draft = place / ".step-00000009-00000000000a.json.aaaaaaaaaaaa.draft"
+    draft.write_text("{")
+    os.utime(draft, (0, 0))
     recorded(tmp_path, STEPS[:1])
-    assert not left.exists()
+    assert not draft.exists()
     assert len(files(place)) == 2
 
 
@@ -118,12 +118,12 @@ def test_a_different_decision_reason_or_plan_is_told_with_both_and_its_own_exit_
     legs = [{**leg, "amount_in_raw": 12_345, "min_out_raw": 1}]
     changed(rebalance, plan__legs=legs)
     changed(halt, reason="no reason")
-    found = replay(place)
-    assert (found["exit"], found["different"]) == (14, 3)
+    replay_document = replay(place)
+    assert (replay_document["exit"], replay_document["different"]) == (14, 3)
     (place / "zzz.json").write_text("{}")
     beside = replay(place)
     assert (beside["exit"], beside["unreadable"]) == (14, 1)  # a step that differs is what matters
-    differs = [[(one["path"], one["recorded"]) for one in step["differs"]] for step in found["steps"]]
+    differs = [[(difference["path"], difference["recorded"]) for difference in step["differs"]] for step in replay_document["steps"]]
     assert differs[0] == [("decision", "rebalance")]
     assert differs[1] == [("plan.legs[0].amount_in_raw", 12_345), ("plan.legs[0].min_out_raw", 1)]
     assert differs[2] == [("reason", "no reason")]
@@ -134,13 +134,13 @@ def test_a_cost_that_is_explained_in_other_words_is_the_same_decision(tmp_path: 
     _, rebalance, _ = files(place)
     skipped = json.loads(rebalance.read_text())["plan"]["skipped"]
     if skipped:
-        changed(rebalance, plan__skipped=[{**one, "why": "trading it would cost more"} for one in skipped])
+        changed(rebalance, plan__skipped=[{**step_document, "why": "trading it would cost more"} for step_document in skipped])
     words = {"path": "reason", "recorded": "trading it would cost more than limits.plan_cost", "now": "limits.plan_cost allows at most 10"}
     assert _is_wording(words)
     assert not _is_wording({**words, "recorded": "no reason"})
     assert not _is_wording({**words, "path": "plan.legs[0].pool"})
-    found = replay(place)
-    assert (found["same"] + found["reworded"], found["different"], found["exit"]) == (3, 0, 0)
+    replay_document = replay(place)
+    assert (replay_document["same"] + replay_document["reworded"], replay_document["different"], replay_document["exit"]) == (3, 0, 0)
 
 
 def test_another_bound_of_the_gap_is_no_other_plan_and_a_gap_lost_is_one(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_another_bound_of_the_gap_is_no_other_plan_and_a_gap_lost_is_one(tmp_pat
     (step,) = files(place)
     changed(step, plan__gap_bps="1/3")
     (other_bound,) = replay(place)["steps"]
-    assert (other_bound["result"], [each["path"] for each in other_bound["differs"]]) == ("reworded", ["plan.gap_bps"])
+    assert (other_bound["result"], [difference["path"] for difference in other_bound["differs"]]) == ("reworded", ["plan.gap_bps"])
     assert not _is_wording({"path": "plan.gap_bps", "recorded": "1/3", "now": None})
 
 
@@ -161,9 +161,9 @@ def test_what_was_decided_once_and_cannot_be_any_more_is_a_difference(tmp_path: 
 
     place = recorded(tmp_path)
     monkeypatch.setattr(proposals, "decide", broken)
-    found = replay(place)
-    assert (found["different"], found["exit"]) == (3, 14)
-    assert found["steps"][0]["differs"] == [{"path": "error", "recorded": None, "now": "a defect"}]
+    replay_document = replay(place)
+    assert (replay_document["different"], replay_document["exit"]) == (3, 14)
+    assert replay_document["steps"][0]["differs"] == [{"path": "error", "recorded": None, "now": "a defect"}]
 
 
 def test_other_limits_in_the_file_show_as_another_plan(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_other_limits_in_the_file_show_as_another_plan(tmp_path: Path) -> None:
     changed(files(place)[0], input__limits__slippage_bps=500)
     (step,) = replay(place)["steps"]
     assert step["result"] == "different"
-    assert all("min_out_raw" in one["path"] for one in step["differs"])
+    assert all("min_out_raw" in difference["path"] for difference in step["differs"])
 
 
 def test_what_a_person_asked_for_is_not_decided_again(tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_what_a_person_asked_for_is_not_decided_again(tmp_path: Path) -> None:
     changed(hold, decision="payout")
     changed(rebalance, plan__decision__by_hand=True)
     changed(halt, outcome="done", decision="retreat")
-    found = replay(place)
-    assert (found["manual"], found["exit"]) == (3, 0)
+    replay_document = replay(place)
+    assert (replay_document["manual"], replay_document["exit"]) == (3, 0)
 
 
 def test_a_halt_that_went_wrong_is_decided_again_and_one_that_took_back_is_not(tmp_path: Path) -> None:
@@ -225,12 +225,12 @@ def spoil(folder: Path) -> dict[str, str]:
 def test_whatever_else_lies_there_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     place = recorded(tmp_path)
     wrong = spoil(place)
-    found = replay(place)
-    told = {step["file"]: step["why"] for step in found["steps"] if step["result"] == "unreadable"}
-    assert told.keys() == wrong.keys()
-    assert not {name: told[name] for name, why in wrong.items() if why not in told[name]}
-    assert (found["same"], found["exit"]) == (3, 2)
-    assert json.dumps(found).isprintable()
+    replay_document = replay(place)
+    why_by_file = {step["file"]: step["why"] for step in replay_document["steps"] if step["result"] == "unreadable"}
+    assert why_by_file.keys() == wrong.keys()
+    assert not {name: why_by_file[name] for name, why in wrong.items() if why not in why_by_file[name]}
+    assert (replay_document["same"], replay_document["exit"]) == (3, 2)
+    assert json.dumps(replay_document).isprintable()
 
 
 @pytest.mark.parametrize("spacing", [0, -10, 2**15])
@@ -242,9 +242,9 @@ def test_a_tick_spacing_that_no_pool_has_is_named_and_not_walked(tmp_path: Path,
     document = json.loads(file.read_text())
     document["input"]["snapshot"]["pools"][0]["tick_spacing"] = spacing
     file.write_text(json.dumps(document))
-    (told,) = replay(place)["steps"]
-    assert told["result"] == "unreadable"
-    assert f"{spacing}" in told["why"]
+    (step,) = replay(place)["steps"]
+    assert step["result"] == "unreadable"
+    assert f"{spacing}" in step["why"]
 
 
 def test_without_any_step_there_is_nothing_to_replay(tmp_path: Path) -> None:

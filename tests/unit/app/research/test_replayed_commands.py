@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -36,15 +35,14 @@ from agent.planning.requests import proposer
 from agent.policy.cash_flows import transfers
 from agent.store import open_store
 from agent.store.files.recorder import StepRecorder
-from tests.support.builders import NOW_S, OWNER, raw, step_input, token, with_limits
-from tests.support.decisions.exits import LINK, MARKET, SOUND
-from tests.support.decisions.exits import step_with_stops as fired
-from tests.support.plans import evidence
+from tests.support.builders import NOW_S, OWNER, raw, step_input, with_limits
+from tests.support.decisions.exits import LINK, MARKET, SOUND, step_with_stops
+from tests.support.decisions.purchases import PassingEvidence
 from tests.support.refusal_worlds import World
 from tests.support.stores import DIGEST, ROOMY, changed, files
+from tests.support.tokens import USDC, WBTC, WETH
 from tests.support.transactions import CHAIN_ID
 
-WETH, WBTC, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "USDC"))
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
 THREE, DRIFTED, CASH = (
     with_limits(step_input(TARGETS, TARGETS | values), plan_cost_bps=200)
@@ -69,52 +67,46 @@ CASES: Mapping[str, tuple[PlanRequest, StepInput, str, OutcomeKind]] = {
 }
 
 
-class Seen:
-    """Evidence that lets every plan pass."""
-
-    def gather(self, step: StepInput, plan: Any) -> Any:
-        """Evidence of a chain that tells the truth."""
-        return evidence(step, plan)
-
-
 def kept(folder: Path, steps: Sequence[tuple[StepOutcome, StepRequest | None]]) -> Path:
     """The folder of files of these steps, written as the engine writes them."""
     place = folder / "steps"
     with closing(open_store(f"sqlite:///{folder}/trimtab.db", CHAIN_ID, OWNER)) as store:
         store.steps.on_step_recorded = StepRecorder(place, DIGEST, "live", ROOMY).write_step
-        for number, (found, asked) in enumerate(steps):
-            name, word = f"{number:012x}", type(found.decision).__name__.lower()
-            store.steps.begin(name, NOW_S, codec.dumps(found.step_input), None if asked is None else codec.dumps(asked))
-            store.steps.begin(name, NOW_S, codec.dumps(found.step_input))  # once more, for a token that was shut out
-            store.steps.end(name, word, found.reason, None if found.plan is None else codec.dumps(found.plan), found.kind.value)
+        for number, (step_record, step_request) in enumerate(steps):
+            name, word = f"{number:012x}", type(step_record.decision).__name__.lower()
+            store.steps.begin(name, NOW_S, codec.dumps(step_record.step_input), None if step_request is None else codec.dumps(step_request))
+            store.steps.begin(name, NOW_S, codec.dumps(step_record.step_input))  # once more, for a token that was shut out
+            store.steps.end(
+                name, word, step_record.reason, None if step_record.plan is None else codec.dumps(step_record.plan), step_record.kind.value
+            )
     return place
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name: str) -> None:
-    asked, step, command, kind = CASES[name]
-    found = evaluation.evaluate_input(step, proposer(asked), Seen())
-    assert found.kind is kind, found.reason
-    place = kept(tmp_path, [(found, asked)])
-    told = replay(place)
-    assert [(one["result"], one["requested_by"]) for one in told["steps"]] == [("same", command)], told
+    case, step, command, kind = CASES[name]
+    outcome = evaluation.evaluate_input(step, proposer(case), PassingEvidence())
+    assert outcome.kind is kind, outcome.reason
+    place = kept(tmp_path, [(outcome, case)])
+    replay_document = replay(place)
+    assert [(step["result"], step["requested_by"]) for step in replay_document["steps"]] == [("same", command)], replay_document
     (file,) = files(place)
     recorded = json.loads(file.read_text())
-    if found.plan is None:
+    if outcome.plan is None:
         changed(file, reason="for no reason")
     else:
         changed(file, plan__legs=[{**recorded["plan"]["legs"][0], "amount_in_raw": 7}])
     altered = replay(place)
     assert (altered["different"], altered["exit"]) == (1, 14)
     changed(file, request={"type": "ManualAction", "command": "payout"})
-    assert [(one["result"], one["requested_by"]) for one in replay(place)["steps"]] == [("manual", "payout")]
+    assert [(step["result"], step["requested_by"]) for step in replay(place)["steps"]] == [("manual", "payout")]
 
 
 def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
     """Nothing asked but the agent: an older file cannot say more."""
-    own, swap = (evaluation.evaluate_input(CASES[name][1], proposer(CASES[name][0]), Seen()) for name in ("own", "swap"))
+    own, swap = (evaluation.evaluate_input(CASES[name][1], proposer(CASES[name][0]), PassingEvidence()) for name in ("own", "swap"))
     place = kept(tmp_path, [(own, None), (swap, None)])
-    assert [(one["result"], one["requested_by"]) for one in replay(place)["steps"]] == [("same", None), ("manual", None)]
+    assert [(step["result"], step["requested_by"]) for step in replay(place)["steps"]] == [("same", None), ("manual", None)]
     for file in files(place):
         assert json.loads(file.read_text())["request"] is None
         changed(file, request=None)  # the file lacks the key
@@ -125,7 +117,9 @@ def test_what_vanished_before_it_was_sent_replays_the_same(tmp_path: Path) -> No
     """The look after the approval decided to hold, and was refused since what had been confirmed was gone."""
     off = {"balance_jump_bps": None, "daily_loss_bps": None}
     had, gone = (
-        with_limits(fired("LINK", values={"WETH": 3_000, "WBTC": 3_000, "LINK": link, "USDC": usdc}, pools=(*MARKET, SOUND)), **off)
+        with_limits(
+            step_with_stops("LINK", values={"WETH": 3_000, "WBTC": 3_000, "LINK": link, "USDC": usdc}, pools=(*MARKET, SOUND)), **off
+        )
         for link, usdc in ((2_000, 2_000), (0, 4_000))
     )
     with closing(open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, OWNER, had.portfolio.wrapped_native)) as store:
@@ -138,8 +132,10 @@ def test_what_vanished_before_it_was_sent_replays_the_same(tmp_path: Path) -> No
 
         world.approved = vanishes
         world.rounds()
-    told = replay(tmp_path / "steps")
-    (refused,) = [one for one in told["steps"] if one["outcome"] == "refused"]
+    replay_document = replay(tmp_path / "steps")
+    (refused,) = [step for step in replay_document["steps"] if step["outcome"] == "refused"]
     assert refused["decision"] == "hold"
     assert "in the wallet" in refused["reason"]
-    assert (told["different"], told["unreadable"]) == (0, 0), [one for one in told["steps"] if one["result"] != "same"]
+    assert (replay_document["different"], replay_document["unreadable"]) == (0, 0), [
+        step for step in replay_document["steps"] if step["result"] != "same"
+    ]

@@ -20,7 +20,7 @@ def native_world(free_wei: int, wrapped_raw: int = 0) -> StepInput:
     """The native coin is an asset, `free_wei` of it beyond the gas money."""
     step = world()
     assets = tuple(replace(asset, includes_native=asset.token == WETH) for asset in step.portfolio.assets)
-    holdings = tuple(replace(one, raw=wrapped_raw) if one.token == WETH.address else one for one in step.snapshot.holdings)
+    holdings = tuple(replace(holding, raw=wrapped_raw) if holding.token == WETH.address else holding for holding in step.snapshot.holdings)
     step = replace(step, portfolio=replace(step.portfolio, assets=assets))
     return with_snapshot(step, native_wei=GAS_MONEY_WEI + free_wei, holdings=holdings)
 
@@ -39,12 +39,12 @@ def test_leftovers__gas_money_is_none() -> None:
 
 
 def test_leftovers__coin_beside_an_asset_that_stays_is_none() -> None:
-    assert [one.symbol for one in list_leftovers(native_world(5 * ETHER), {WETH.address})] == ["USDC"]
+    assert [leftover.symbol for leftover in list_leftovers(native_world(5 * ETHER), {WETH.address})] == ["USDC"]
 
 
 def test_leftovers__liquidity_of_the_asset_counts() -> None:
     step = world([paired(4_000)])
-    emptied = with_snapshot(step, holdings=tuple(replace(one, raw=0) for one in step.snapshot.holdings))
+    emptied = with_snapshot(step, holdings=tuple(replace(holding, raw=0) for holding in step.snapshot.holdings))
     [leftover] = list_leftovers(emptied, {USDC.address})
     assert (leftover.symbol, leftover.amount, leftover.is_dust) == ("WETH", "1", False)
 

@@ -24,16 +24,16 @@ def leaves(model: type[BaseModel], place: str = "") -> Iterator[str]:
         where = f"{place}.{name}" if place else name
         if not inner:
             yield where
-        for one in inner:
-            yield from leaves(one, where)
+        for part in inner:
+            yield from leaves(part, where)
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
         return
-    for one in getattr(annotation, "__args__", ()):
-        yield from models_in(one)
+    for argument in getattr(annotation, "__args__", ()):
+        yield from models_in(argument)
 
 
 FOREIGN = sorted({place for place in leaves(Config) if not place.startswith(("policy.", "limits."))})

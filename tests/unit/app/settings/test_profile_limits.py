@@ -54,13 +54,13 @@ def test_of_every_limit_only_the_tighter_value_is_taken(key: str, tmp_path: Path
         if key == "native_top_up" and mine != "off":
             document["limits"]["native_floor"] = "0.0001"  # type: ignore[index]  # a table
         path.write_text(tomlkit.dumps(document))
-        found = taken_over(path, profile(tmp_path, limits={key: offered}))
-        (row,) = found["limits"]
+        takeover = taken_over(path, profile(tmp_path, limits={key: offered}))
+        (row,) = takeover["limits"]
         assert (row["key"], row["taken"]) == (key, taken)
         assert tomllib.loads(path.read_text())["limits"][key] == (offered if taken else mine)
 
 
-@pytest.mark.parametrize("key", [key for key, one in LIMITS.items() if one.tighter not in OFF_TIGHTEST_DIRECTIONS])
+@pytest.mark.parametrize("key", [key for key, limit in LIMITS.items() if limit.tighter not in OFF_TIGHTEST_DIRECTIONS])
 def test_off_is_never_taken_and_anything_is_tighter_than_off(key: str, tmp_path: Path) -> None:
     small, large = sample(key)
     path = config(tmp_path, comments=False)
@@ -88,7 +88,9 @@ def test_no_profile_makes_the_parts_of_a_purchase_follow_sooner(tmp_path: Path) 
 def test_coins_are_compared_in_the_same_numeraire_alone(tmp_path: Path) -> None:
     path = config(tmp_path, comments=False)
     before = load_config(path).config.limits
-    coins = {key: "1000000" if one.tighter is TighterDirection.MORE else "0" for key, one in LIMITS.items() if one.unit is LimitUnit.COINS}
+    coins = {
+        key: "1000000" if limit.tighter is TighterDirection.MORE else "0" for key, limit in LIMITS.items() if limit.unit is LimitUnit.COINS
+    }
     assert coins
     document = taken_over(path, profile(tmp_path, profile={"format": 1, "chain_id": 1, "numeraire": "WETH"}, limits=coins))
     assert all("numeraire" in row["why"] for row in document["limits"])

@@ -28,17 +28,21 @@ from tests.support.text import mentions, raises_code, raises_field
 @pytest.mark.parametrize("template", PORTFOLIO_TEMPLATES)
 def test_a_profile_makes_another_portfolio_the_same(template: str, tmp_path: Path) -> None:
     theirs, mine, file = config(tmp_path, "theirs", template=template), config(tmp_path), tmp_path / "p.toml"
-    told = api.export_profile(theirs, file)
-    document = taken_over(mine, file, sha256=told["sha256"])
-    found, wanted = load_config(mine).config, load_config(theirs).config
-    assert [(a.symbol, a.address, a.target, a.feed) for a in sorted(found.portfolio.assets, key=lambda a: a.symbol)] == [
-        (a.symbol, a.address, a.target, a.feed) for a in sorted(wanted.portfolio.assets, key=lambda a: a.symbol)
+    export_document = api.export_profile(theirs, file)
+    document = taken_over(mine, file, sha256=export_document["sha256"])
+    made_config, their_config = load_config(mine).config, load_config(theirs).config
+    assert [(a.symbol, a.address, a.target, a.feed) for a in sorted(made_config.portfolio.assets, key=lambda a: a.symbol)] == [
+        (a.symbol, a.address, a.target, a.feed) for a in sorted(their_config.portfolio.assets, key=lambda a: a.symbol)
     ]
-    assert all(getattr(found.policy, key) == getattr(wanted.policy, key) for key in POLICY_KEYS)
-    ours = wanted.portfolio.weights
-    assert found.portfolio.weights == (None if ours is None else ours.model_copy(update={"supplies": None}) if ours.supplies else ours)
+    assert all(getattr(made_config.policy, key) == getattr(their_config.policy, key) for key in POLICY_KEYS)
+    ours = their_config.portfolio.weights
+    assert made_config.portfolio.weights == (
+        None if ours is None else ours.model_copy(update={"supplies": None}) if ours.supplies else ours
+    )
     for key in LimitsTable.model_fields:
-        before, theirs_value, now = (getattr(one.limits, key) for one in (load_config(config(tmp_path, f"x{key}")).config, wanted, found))
+        before, theirs_value, now = (
+            getattr(config.limits, key) for config in (load_config(config(tmp_path, f"x{key}")).config, their_config, made_config)
+        )
         assert now == (theirs_value if is_tighter(key, theirs_value, before) else before), key
     assert (document["editing"].state, document["excluded"]) == ("written", [])
     assert not [row for row in document["assets"] if row["differs"]]
@@ -56,8 +60,8 @@ def test_an_allocator_comes_goes_and_keeps_its_own_files(mine: str, theirs: str,
     notes = taken_over(path, file)["notes"]
     foreign = {"moderate": ["limits.futures_notional"], "market-cap": ["portfolio.weights.supplies"]}
     assert (len(notes), left_out) == (theirs == "market-cap", foreign.get(theirs, []))
-    wanted, found = load_config(other).config.portfolio.weights, load_config(path).config.portfolio.weights
-    assert found == (None if wanted is None else wanted.model_copy(update={"supplies": None}) if wanted.supplies else wanted)
+    weights, made_weights = load_config(other).config.portfolio.weights, load_config(path).config.portfolio.weights
+    assert made_weights == (None if weights is None else weights.model_copy(update={"supplies": None}) if weights.supplies else weights)
     again = config(tmp_path, "again", template="market-cap")
     taken_over(again, file)
     kept = load_config(again).config.portfolio.weights
@@ -114,10 +118,10 @@ def test_everything_else_in_the_config_stays_as_its_owner_wrote_it(tmp_path: Pat
 
 def test_nothing_is_written_without_a_yes(tmp_path: Path) -> None:
     path = config(tmp_path)
-    before, shown = path.read_bytes(), list[dict[str, Any]]()
+    before, content_before = path.read_bytes(), list[dict[str, Any]]()
 
-    def no(found: dict[str, Any], edited: EditReport, agent: object) -> bool:
-        shown.append(found)
+    def no(report: dict[str, Any], edited: EditReport, agent: object) -> bool:
+        content_before.append(report)
         assert agent is None
         assert "NOT_SET_A" in edited.warnings[0]
         return False
@@ -125,11 +129,11 @@ def test_nothing_is_written_without_a_yes(tmp_path: Path) -> None:
     assert api.import_profile(path, api.ProfileSource(profile(tmp_path)), no)["editing"].state == "declined"
     assert api.import_profile(path, api.ProfileSource(profile(tmp_path)), None)["editing"].state == "planned"
     assert path.read_bytes() == before
-    assert [(row["symbol"], row["before_bps"], row["after_bps"]) for row in shown[0]["assets"]] == [
+    assert [(row["symbol"], row["before_bps"], row["after_bps"]) for row in content_before[0]["assets"]] == [
         ("WETH", 5_000, 6_000),
         ("USDC", 5_000, 4_000),
     ]
-    assert {row["key"] for row in shown[0]["policy"]} == {"trigger", "cooldown"}
+    assert {row["key"] for row in content_before[0]["policy"]} == {"trigger", "cooldown"}
 
 
 def test_an_edit_during_the_confirmation_is_kept(tmp_path: Path) -> None:
@@ -157,10 +161,10 @@ def test_a_config_that_was_in_use_is_not_changed_without_its_chain(tmp_path: Pat
 # what is held
 def test_what_the_profile_does_not_hold_is_left_alone_or_sold_by_word(tmp_path: Path) -> None:
     mine = "WBTC=40% LINK=30% USDC=30%"
-    left = config(tmp_path, "left", targets=mine)
-    document = taken_over(left, profile(tmp_path))
+    other_config = config(tmp_path, "left", targets=mine)
+    document = taken_over(other_config, profile(tmp_path))
     assert [row["symbol"] for row in document["excluded"]] == ["WBTC", "LINK"]
-    assert {asset.symbol: asset.target for asset in load_config(left).config.portfolio.assets} == {"USDC": 4_000, "WETH": 6_000}
+    assert {asset.symbol: asset.target for asset in load_config(other_config).config.portfolio.assets} == {"USDC": 4_000, "WETH": 6_000}
     sold = config(tmp_path, "sold", targets=mine)
     assert taken_over(sold, profile(tmp_path), sell_others=True)["excluded"] == []
     assert {asset.symbol: asset.target for asset in load_config(sold).config.portfolio.assets} == {

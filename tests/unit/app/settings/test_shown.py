@@ -58,13 +58,13 @@ def test_identity__names_network_and_wallet(tmp_path: Path, chain_id: int, netwo
 def test_targets_bands_limits_and_network_are_those_of_the_config(tmp_path: Path) -> None:
     path = agents.config(tmp_path, targets="WETH=60% USDC=40%")
     path.write_text(path.read_text().replace('target = "60%"', 'target = "60%"\nstop_loss = "20%"'))
-    found = settings_document(path)
-    assert misfits(SettingsDocument, found) == []
-    assert found["config_hash"] == load_config(path).digest
-    assert found["trigger"] == "threshold: 10% of the target"
-    shown = [(one["symbol"], one["target_bps"], one["band_bps"], one["orders"]) for one in found["assets"]]
-    assert shown == [("WETH", 6_000, [5_400.0, 6_600.0], "stop_loss 20%"), ("USDC", 4_000, [3_600.0, 4_400.0], "")]
-    values = {one["key"]: one["value"] for part in found["sections"] for one in part["settings"]}
+    shown_settings = settings_document(path)
+    assert misfits(SettingsDocument, shown_settings) == []
+    assert shown_settings["config_hash"] == load_config(path).digest
+    assert shown_settings["trigger"] == "threshold: 10% of the target"
+    asset_rows = [(asset["symbol"], asset["target_bps"], asset["band_bps"], asset["orders"]) for asset in shown_settings["assets"]]
+    assert asset_rows == [("WETH", 6_000, [5_400.0, 6_600.0], "stop_loss 20%"), ("USDC", 4_000, [3_600.0, 4_400.0], "")]
+    values = {setting["key"]: setting["value"] for part in shown_settings["sections"] for setting in part["settings"]}
     expected = {
         "policy.cooldown": "1h", "limits.slippage": "0.3%", "limits.gas_price": "60 gwei",
         "limits.balance_jump_wait": "1 d", "portfolio.max_live_value": "1000 USDC",
@@ -92,7 +92,7 @@ def test_under_a_zone_the_market_sets_the_bands(tmp_path: Path) -> None:
     zone += 'risk = { volatilities = { WETH = "80%", USDC = "0.5%" }, correlation = "0%" }'
     text = path.read_text().replace('trigger = { kind = "threshold", relative = "10%" }', zone)
     path.write_text(text.replace('destination = "target"', 'destination = "zone"'))
-    assert [one["band_bps"] for one in settings_document(path)["assets"]] == [None, None]
+    assert [asset["band_bps"] for asset in settings_document(path)["assets"]] == [None, None]
 
 
 def test_no_secret_file_or_variable_of_the_config_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,8 +107,8 @@ def test_no_secret_file_or_variable_of_the_config_is_shown(tmp_path: Path, monke
         + f'[data.prices]\nsource = "https://x.example/{SECRET}.csv"\n[[alerts.targets]]\nname = "phone"\nurl_env = "{SECRET}_C"\n'
         + STRATEGIES
     )
-    said = json.dumps(settings_document(path))
+    settings_text = json.dumps(settings_document(path))
     assert path.read_text().count(SECRET) == 10
-    assert SECRET not in said
-    assert "to a private endpoint" in said
-    assert "alerts.targets.phone" in said
+    assert SECRET not in settings_text
+    assert "to a private endpoint" in settings_text
+    assert "alerts.targets.phone" in settings_text

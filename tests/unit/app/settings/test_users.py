@@ -32,6 +32,7 @@ from agent.store.users import (
     UserStore,
 )
 from tests.support import agents
+from tests.support.fakes.clock import FakeClock
 
 argon2 = pytest.importorskip("argon2")
 pyotp = pytest.importorskip("pyotp")
@@ -43,25 +44,16 @@ HERE = "192.0.2.7"
 START_S = 1_800_000_000
 
 
-class Clock:
-    """The time of `login`, which the test moves."""
-
-    now_s = START_S
-
-    def __call__(self) -> int:
-        return self.now_s
-
-    @property
-    def code(self) -> str:
-        """The code that is valid now."""
-        return str(pyotp.TOTP(SECRET).at(self.now_s))
+def code_at(clock: FakeClock) -> str:
+    """Return the code that is valid now."""
+    return str(pyotp.TOTP(SECRET).at(clock.now_s()))
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr(users, "_now_s", found)
-    return found
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    clock = FakeClock(START_S)
+    monkeypatch.setattr(users, "_now_s", clock.now_s)
+    return clock
 
 
 @pytest.fixture
@@ -73,90 +65,90 @@ def place(tmp_path: Path) -> UsersPlace:
 
 
 @pytest.fixture
-def store(place: UsersPlace) -> UserStore:
+def user_store(place: UsersPlace) -> UserStore:
     return open_user_file(Path(place.file))
 
 
-def kinds(store: UserStore) -> list[str]:
+def kinds(user_store: UserStore) -> list[str]:
     """Kinds of the events, oldest first."""
-    return [event.kind.value for event in reversed(store.events(1_000))]
+    return [event.kind.value for event in reversed(user_store.events(1_000))]
 
 
-def test_a_login_needs_name_password_and_code(place: UsersPlace, clock: Clock, store: UserStore) -> None:
-    right = ("ann", PASSWORD, clock.code)
+def test_a_login_needs_name_password_and_code(place: UsersPlace, clock: FakeClock, user_store: UserStore) -> None:
+    right = ("ann", PASSWORD, code_at(clock))
     for wrong in (("bob", *right[1:]), ("ann", "wrong horse", right[2]), (*right[:2], "000000"), (*right[:2], ""), ("", "", "")):
         assert users.login(place, *wrong, HERE) == {"user": None, "locked_s": 0}
-        clock.now_s += FAILURE_MEMORY_S
-        right = ("ann", PASSWORD, clock.code)
+        clock.advance(FAILURE_MEMORY_S)
+        right = ("ann", PASSWORD, code_at(clock))
     assert users.login(place, *right, HERE) == {"user": 1, "locked_s": 0}
-    assert kinds(store) == ["user_added", *["login_failed"] * 5, "login"]
+    assert kinds(user_store) == ["user_added", *["login_failed"] * 5, "login"]
 
 
-def test_a_code_is_accepted_once_and_never_an_earlier_one(place: UsersPlace, clock: Clock) -> None:
-    earlier, code = str(pyotp.TOTP(SECRET).at(clock.now_s - 30)), clock.code
+def test_a_code_is_accepted_once_and_never_an_earlier_one(place: UsersPlace, clock: FakeClock) -> None:
+    earlier, code = str(pyotp.TOTP(SECRET).at(clock.now_s() - 30)), code_at(clock)
     assert users.login(place, "ann", PASSWORD, code, HERE)["user"] == 1
     for replayed in (code, earlier):
         assert users.login(place, "ann", PASSWORD, replayed, HERE)["user"] is None
-    clock.now_s += 30
+    clock.advance(30)
     assert users.login(place, "ann", PASSWORD, code, HERE)["user"] is None  # still in its window
-    assert users.login(place, "ann", PASSWORD, clock.code, HERE)["user"] == 1
+    assert users.login(place, "ann", PASSWORD, code_at(clock), HERE)["user"] == 1
 
 
-def test_a_code_of_another_minute_is_refused(place: UsersPlace, clock: Clock) -> None:
-    for shift_s, wanted in ((-90, None), (90, None), (-30, 1), (30, 1)):
-        assert users.login(place, "ann", PASSWORD, str(pyotp.TOTP(SECRET).at(clock.now_s + shift_s)), HERE)["user"] == wanted
+def test_a_code_of_another_minute_is_refused(place: UsersPlace, clock: FakeClock) -> None:
+    for shift_s, expected_login in ((-90, None), (90, None), (-30, 1), (30, 1)):
+        assert users.login(place, "ann", PASSWORD, str(pyotp.TOTP(SECRET).at(clock.now_s() + shift_s)), HERE)["user"] == expected_login
 
 
-def test_guesses_lock_a_name_out_and_each_further_one_for_longer(place: UsersPlace, clock: Clock, store: UserStore) -> None:
+def test_guesses_lock_a_name_out_and_each_further_one_for_longer(place: UsersPlace, clock: FakeClock, user_store: UserStore) -> None:
     def guess(number: int) -> int:
         return int(users.login(place, "ann", PASSWORD, "000000", f"192.0.2.{number}")["locked_s"])
 
     assert [guess(number) for number in range(FAILURES_BEFORE_LOCK["name"])] == [0] * (FAILURES_BEFORE_LOCK["name"] - 1) + [FIRST_LOCK_S]
-    before = kinds(store)
+    before = kinds(user_store)
     assert guess(50) == FIRST_LOCK_S  # whatever the address, and uncounted
-    assert users.login(place, "ann", PASSWORD, clock.code, HERE) == {"user": None, "locked_s": FIRST_LOCK_S}
-    assert kinds(store) == before
+    assert users.login(place, "ann", PASSWORD, code_at(clock), HERE) == {"user": None, "locked_s": FIRST_LOCK_S}
+    assert kinds(user_store) == before
     assert before[-2:] == ["login_failed", "locked"]
     locks = []
     for number in range(6):
-        clock.now_s += locks[-1] if locks else FIRST_LOCK_S
+        clock.advance(locks[-1] if locks else FIRST_LOCK_S)
         locks.append(guess(60 + number))
     assert locks == [120, 240, 480, LONGEST_LOCK_S, LONGEST_LOCK_S, LONGEST_LOCK_S]
-    clock.now_s += LONGEST_LOCK_S
-    assert users.login(place, "ann", PASSWORD, clock.code, HERE)["user"] == 1
+    clock.advance(LONGEST_LOCK_S)
+    assert users.login(place, "ann", PASSWORD, code_at(clock), HERE)["user"] == 1
     assert guess(70) == 0  # the count began anew
 
 
-def test_guesses_lock_an_address_out_whatever_the_names(place: UsersPlace, clock: Clock, store: UserStore) -> None:
+def test_guesses_lock_an_address_out_whatever_the_names(place: UsersPlace, clock: FakeClock, user_store: UserStore) -> None:
     for number in range(FAILURES_BEFORE_LOCK["address"]):
-        assert store.count_attempt(f"name{number}", HERE, clock.now_s) == 0
-    assert users.login(place, "ann", PASSWORD, clock.code, HERE)["locked_s"] == FIRST_LOCK_S
-    assert users.login(place, "ann", PASSWORD, clock.code, "192.0.2.8")["user"] == 1
+        assert user_store.count_attempt(f"name{number}", HERE, clock.now_s()) == 0
+    assert users.login(place, "ann", PASSWORD, code_at(clock), HERE)["locked_s"] == FIRST_LOCK_S
+    assert users.login(place, "ann", PASSWORD, code_at(clock), "192.0.2.8")["user"] == 1
 
 
-def test_attempts_at_the_same_time_share_no_guess(store: UserStore) -> None:
+def test_attempts_at_the_same_time_share_no_guess(user_store: UserStore) -> None:
     """Each counts before it is checked: a sixth attempt is refused while five are being checked."""
-    assert [store.count_attempt("ann", f"192.0.2.{n}", START_S) for n in range(6)] == [0] * 5 + [FIRST_LOCK_S]
+    assert [user_store.count_attempt("ann", f"192.0.2.{n}", START_S) for n in range(6)] == [0] * 5 + [FIRST_LOCK_S]
 
 
-def test_a_success_takes_back_its_own_count_of_the_address_and_no_other(place: UsersPlace, clock: Clock, store: UserStore) -> None:
+def test_a_success_takes_back_its_own_count_of_the_address_and_no_other(place: UsersPlace, clock: FakeClock, user_store: UserStore) -> None:
     for number in range(FAILURES_BEFORE_LOCK["address"] - 2):
-        store.count_attempt(f"name{number}", HERE, clock.now_s)
-    assert users.login(place, "ann", PASSWORD, clock.code, HERE)["user"] == 1
-    assert store.count_attempt("b", HERE, clock.now_s) == 0
-    assert store.count_attempt("c", HERE, clock.now_s) == 0
-    assert store.count_attempt("d", HERE, clock.now_s) == FIRST_LOCK_S
+        user_store.count_attempt(f"name{number}", HERE, clock.now_s())
+    assert users.login(place, "ann", PASSWORD, code_at(clock), HERE)["user"] == 1
+    assert user_store.count_attempt("b", HERE, clock.now_s()) == 0
+    assert user_store.count_attempt("c", HERE, clock.now_s()) == 0
+    assert user_store.count_attempt("d", HERE, clock.now_s()) == FIRST_LOCK_S
 
 
-def test_addresses_of_one_ipv6_network_count_together(place: UsersPlace, clock: Clock, store: UserStore) -> None:
+def test_addresses_of_one_ipv6_network_count_together(place: UsersPlace, clock: FakeClock, user_store: UserStore) -> None:
     for number in range(FAILURES_BEFORE_LOCK["address"]):
-        store.count_attempt(f"n{number}", users._client_network(f"2001:db8::{number:x}"), clock.now_s)
-    assert users.login(place, "ann", PASSWORD, clock.code, "2001:db8::ffff")["locked_s"] == FIRST_LOCK_S
+        user_store.count_attempt(f"n{number}", users._client_network(f"2001:db8::{number:x}"), clock.now_s())
+    assert users.login(place, "ann", PASSWORD, code_at(clock), "2001:db8::ffff")["locked_s"] == FIRST_LOCK_S
     assert users._client_network("::1") == "::1"
     assert users._client_network("::ffff:192.0.2.1") == "192.0.2.1"
 
 
-def test_an_unknown_name_takes_as_long_as_a_wrong_password(tmp_path: Path, clock: Clock) -> None:
+def test_an_unknown_name_takes_as_long_as_a_wrong_password(tmp_path: Path, clock: FakeClock) -> None:
     path = tmp_path / "a.users"
     open_user_file(path).add("ann", argon2.PasswordHasher().hash(PASSWORD), SECRET, False, START_S)
 
@@ -169,14 +161,14 @@ def test_an_unknown_name_takes_as_long_as_a_wrong_password(tmp_path: Path, clock
     assert 0.4 < unknown / known < 2.5
 
 
-def test_a_name_that_no_user_has_is_not_logged(place: UsersPlace, clock: Clock, store: UserStore, tmp_path: Path) -> None:
-    users.login(place, PASSWORD, "ann", clock.code, HERE)
-    newest = store.events(1)[0]
+def test_a_name_that_no_user_has_is_not_logged(place: UsersPlace, clock: FakeClock, user_store: UserStore, tmp_path: Path) -> None:
+    users.login(place, PASSWORD, "ann", code_at(clock), HERE)
+    newest = user_store.events(1)[0]
     assert (newest.kind, newest.user, newest.address) == (UserEventKind.FAILED, "", HERE)
     assert PASSWORD.encode() not in (tmp_path / "trimtab.db.users").read_bytes()
 
 
-def test_the_file_is_the_owners_alone_and_another_is_refused(place: UsersPlace, clock: Clock, tmp_path: Path) -> None:
+def test_the_file_is_the_owners_alone_and_another_is_refused(place: UsersPlace, clock: FakeClock, tmp_path: Path) -> None:
     path = tmp_path / "trimtab.db.users"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert PASSWORD not in path.read_bytes().decode("latin-1")
@@ -185,36 +177,36 @@ def test_the_file_is_the_owners_alone_and_another_is_refused(place: UsersPlace, 
         users.known_users(place)
 
 
-def test_a_removed_user_cannot_log_in_and_its_id_never_returns(place: UsersPlace, clock: Clock, store: UserStore) -> None:
-    assert store.remove("ann", START_S)
-    assert not store.remove("ann", START_S)
+def test_a_removed_user_cannot_log_in_and_its_id_never_returns(place: UsersPlace, clock: FakeClock, user_store: UserStore) -> None:
+    assert user_store.remove("ann", START_S)
+    assert not user_store.remove("ann", START_S)
     assert users.known_users(place) == {}
-    assert users.login(place, "ann", PASSWORD, clock.code, HERE)["user"] is None
-    store.add("ann", HASH, SECRET, True, START_S)
+    assert users.login(place, "ann", PASSWORD, code_at(clock), HERE)["user"] is None
+    user_store.add("ann", HASH, SECRET, True, START_S)
     assert users.known_users(place) == {2: ("ann", True)}
     with pytest.raises(ConfigError):
-        store.add("ann", HASH, SECRET, True, START_S)
+        user_store.add("ann", HASH, SECRET, True, START_S)
 
 
-def test_the_log_is_bounded_and_failures_push_out_no_control(store: UserStore) -> None:
-    store.record(UserEvent(START_S, UserEventKind.CONTROL, "ann", HERE, "stop"))
-    with store.database.transaction("fill") as db:
+def test_the_log_is_bounded_and_failures_push_out_no_control(user_store: UserStore) -> None:
+    user_store.record(UserEvent(START_S, UserEventKind.CONTROL, "ann", HERE, "stop"))
+    with user_store.database.transaction("fill") as db:
         row = {"at_s": START_S, "kind": "login_failed", "user_name": "", "address": HERE, "detail": ""}
         db.execute(insert(UserEventRow), [row] * MAX_EVENTS)
-    store.log_failed_login("x", HERE, "password", START_S)
-    found = [event.kind for event in store.events(2 * MAX_EVENTS)]
-    assert found.count(UserEventKind.FAILED) == MAX_EVENTS
-    assert UserEventKind.CONTROL in found
+    user_store.log_failed_login("x", HERE, "password", START_S)
+    kinds = [event.kind for event in user_store.events(2 * MAX_EVENTS)]
+    assert kinds.count(UserEventKind.FAILED) == MAX_EVENTS
+    assert UserEventKind.CONTROL in kinds
 
 
-def test_a_damaged_file_admits_no_one(tmp_path: Path, clock: Clock) -> None:
+def test_a_damaged_file_admits_no_one(tmp_path: Path, clock: FakeClock) -> None:
     path = tmp_path / "a.users"
     path.write_bytes(b"no database, and more than a hundred bytes of it" * 9)
     path.chmod(0o600)
     with pytest.raises(OperatorNeeded):
         users.known_users(UsersPlace(str(path)))
     with pytest.raises(OperatorNeeded):
-        users.login(UsersPlace(str(path)), "ann", PASSWORD, clock.code, HERE)
+        users.login(UsersPlace(str(path)), "ann", PASSWORD, code_at(clock), HERE)
 
 
 def test_a_missing_file_has_no_users_and_is_not_created(tmp_path: Path) -> None:
@@ -231,8 +223,8 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
     config = agents.config(tmp_path)
 
     def typed(*answers: str) -> Callable[[str], str]:
-        left = list(answers)
-        return lambda _: left.pop(0)
+        answers_left = list(answers)
+        return lambda _: answers_left.pop(0)
 
     for name, answers in (
         ("Ann", ()),
@@ -247,9 +239,9 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
     with pytest.raises(ConfigError):
         users.add_user(config, "ann", PasswordSource(), None, read_only=False)  # no terminal
     assert users.list_users(config) == {"users": []}
-    made = users.add_user(config, "ann", PasswordSource(), typed(PASSWORD, PASSWORD), read_only=True)
-    codes = pyotp.parse_uri(made["otpauth"])
-    assert (codes.secret, codes.name, codes.issuer, len(made["secret"])) == (made["secret"], "ann", "trimtab", 32)
+    new_user_document = users.add_user(config, "ann", PasswordSource(), typed(PASSWORD, PASSWORD), read_only=True)
+    codes = pyotp.parse_uri(new_user_document["otpauth"])
+    assert (codes.secret, codes.name, codes.issuer, len(new_user_document["secret"])) == (new_user_document["secret"], "ann", "trimtab", 32)
     place = users.users_place(config)
     assert place == UsersPlace(str(tmp_path / "mine.db.users"))
     assert users.login(place, "ann", PASSWORD, codes.now(), HERE)["user"] == 1

@@ -10,17 +10,17 @@ from agent.app.start.venue import _agent_key_check
 from agent.config.load import parse_config
 from agent.config.tables.futures import HyperliquidTable
 from tests.support.configs.futures import HYPERLIQUID
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 
 
 def table(key: str) -> HyperliquidTable:
-    found = parse_config(text() + HYPERLIQUID.replace('agent_keystore = "agent.json"', key)).futures
-    assert isinstance(found, HyperliquidTable)
-    return found
+    futures = parse_config(config_text() + HYPERLIQUID.replace('agent_keystore = "agent.json"', key)).futures
+    assert isinstance(futures, HyperliquidTable)
+    return futures
 
 
 @pytest.mark.parametrize(
-    ("key", "mode", "state", "said"),
+    ("key", "mode", "state", "reason"),
     [
         ("", None, "warn", "no order can be sent"),
         ('agent_keyring = "trimtab/agent"', None, "ok", "from agent_keyring"),
@@ -29,10 +29,10 @@ def table(key: str) -> HyperliquidTable:
         ('agent_keystore = "agent.json"', 0o600, "ok", "keystore "),
     ],
 )
-def test_the_agent_key_is_found_without_opening_it(tmp_path: Path, key: str, mode: int | None, state: str, said: str) -> None:
+def test_the_agent_key_is_found_without_opening_it(tmp_path: Path, key: str, mode: int | None, state: str, reason: str) -> None:
     if mode is not None:
         (tmp_path / "agent.json").write_text("{}")
         (tmp_path / "agent.json").chmod(mode)
-    _, found, text_of, _ = _agent_key_check(table(key), tmp_path)
-    assert found == state
-    assert said in text_of
+    _, key_check, text_of, _ = _agent_key_check(table(key), tmp_path)
+    assert key_check == state
+    assert reason in text_of

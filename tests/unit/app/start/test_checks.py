@@ -101,8 +101,8 @@ def contract_context(pins: dict[str, str]) -> Any:
 )
 def test_contracts__have_the_code_that_was_pinned(pins: dict[str, str], hashes: tuple[str, str], rows: list[tuple[str, str]]) -> None:
     code_hashes = (CodeHash(ROUTER, hashes[0]), CodeHash(POOL, hashes[1]))
-    found = list(_contract_checks(contract_context(pins), snapshot(code_hashes=code_hashes)))
-    assert [(row.check, row.state) for row in found if row.check != "pools"] == rows
+    check_results = list(_contract_checks(contract_context(pins), snapshot(code_hashes=code_hashes)))
+    assert [(row.check, row.state) for row in check_results if row.check != "pools"] == rows
 
 
 def test_contracts__outvoted_endpoint_has_no_second_row() -> None:

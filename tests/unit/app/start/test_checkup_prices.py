@@ -37,7 +37,9 @@ def rows(step: StepInput, local: bool = False) -> dict[str, tuple[str, str, str]
     """(state, found, remedy) by check, of a portfolio without feeds: nothing is asked of a chain."""
     nothing: Any = SimpleNamespace(assets=(), hubs=())
     desk = SimpleNamespace(portfolio=nothing, transport=None, config=SimpleNamespace(chain=SimpleNamespace(is_local=local)))
-    return {told[0]: told[1:] for told in price_checks(cast("wiring.Desk", desk), step.snapshot, step.policy, step.reference)}
+    return {
+        check_line[0]: check_line[1:] for check_line in price_checks(cast("wiring.Desk", desk), step.snapshot, step.policy, step.reference)
+    }
 
 
 def step_of(trigger: Trigger, confirm_blocks: int = 0, jitter_bps: int = 0) -> StepInput:
@@ -66,8 +68,8 @@ def test_the_sequencer_has_a_row_where_it_is_watched() -> None:
     step = step_of(BAND)
     watched = replace(step, reference=replace(step.reference, sequencer_feed=feed, sequencer_grace_s=3_600))
     for answer, state in ((0, OK), (1, FAIL)):
-        told = FeedRound(feed, 0, 1, answer, NOW_S - 7_200, NOW_S - 7_200, 1)
-        assert rows(with_snapshot(watched, feeds=(told,)))["sequencer"][0] == state
+        feed_round = FeedRound(feed, 0, 1, answer, NOW_S - 7_200, NOW_S - 7_200, 1)
+        assert rows(with_snapshot(watched, feeds=(feed_round,)))["sequencer"][0] == state
     assert "sequencer" not in rows(step)
 
 
@@ -82,19 +84,21 @@ def test_the_data_fee_has_a_row_on_rollups() -> None:
 
 
 def test_the_bounds_of_a_feed_are_told_and_a_bound_that_bounds_nothing_is_none() -> None:
-    told = FeedRound(address("feed"), 8, 1, 10**8, NOW_S, NOW_S, 1)
-    assert mentions(format_answer_bounds(told), "no bounds")
-    assert format_answer_bounds(replace(told, min_answer=10**6, max_answer=10**11)) == "from 0.01 to 1000"
-    assert mentions(format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED_ANSWER)), "0.00000001", "no upper bound")
-    assert format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED_ANSWER - 1)).startswith("from 0.00000001 to 39614081")
+    feed_round = FeedRound(address("feed"), 8, 1, 10**8, NOW_S, NOW_S, 1)
+    assert mentions(format_answer_bounds(feed_round), "no bounds")
+    assert format_answer_bounds(replace(feed_round, min_answer=10**6, max_answer=10**11)) == "from 0.01 to 1000"
+    assert mentions(format_answer_bounds(replace(feed_round, min_answer=1, max_answer=UNBOUNDED_ANSWER)), "0.00000001", "no upper bound")
+    assert format_answer_bounds(replace(feed_round, min_answer=1, max_answer=UNBOUNDED_ANSWER - 1)).startswith(
+        "from 0.00000001 to 39614081"
+    )
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
 def test_the_feeds_of_a_network_are_known_by_the_names_that_they_have(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """WPOL has MATIC / USD, BTCB BTC / USD, USDT0 USDT / USD; a feed of another coin, or not in dollars, is warned of."""
-    tokens = {one.address: one for one in network.tokens if one.priced_as is not None}
-    assets = [SimpleNamespace(token=SimpleNamespace(address=one.address, label=one.symbol)) for one in tokens.values()]
-    feeds = {at: network.feed_of(one) for at, one in tokens.items()}
+    tokens = {token.address: token for token in network.tokens if token.priced_as is not None}
+    assets = [SimpleNamespace(token=SimpleNamespace(address=token.address, label=token.symbol)) for token in tokens.values()]
+    feeds = {at: network.feed_of(token) for at, token in tokens.items()}
     step = step_of(BAND)
     step = with_snapshot(step, feeds=tuple(FeedRound(str(feed), 8, 1, 10**8, NOW_S, NOW_S, 1) for feed in feeds.values()))
     portfolio: Any = SimpleNamespace(assets=assets, hubs=(), feed=feeds.get)
@@ -103,10 +107,10 @@ def test_the_feeds_of_a_network_are_known_by_the_names_that_they_have(network: N
 
     def states(names: list[str]) -> set[str]:
         monkeypatch.setattr(checks, "query_lens", lambda *_: [encode(["string"], [name]) for name in names])
-        told = price_checks(cast("wiring.Desk", desk), step.snapshot, step.policy, step.reference)
-        return {state for check, state, *_ in told if check.startswith("feed ")}
+        check_lines = price_checks(cast("wiring.Desk", desk), step.snapshot, step.policy, step.reference)
+        return {state for check, state, *_ in check_lines if check.startswith("feed ")}
 
-    priced = [one.priced_as for one in tokens.values()]
+    priced = [token.priced_as for token in tokens.values()]
     assert states([f"{name} / USD" for name in priced]) <= {OK}
     if priced:
         assert states([f"{name} / ETH" for name in priced]) == states(["GOLD / USD" for _ in priced]) == {WARN}
@@ -130,6 +134,6 @@ def test_short_means_that_do_not_count_are_named_with_a_reason() -> None:
 def test_means_that_do_not_count_are_told_with_a_reason() -> None:
     short = v3_pool(token("WETH"), token("USDC"), 2_000, window_s=None)
     step = step_input(pools=[short, v3_pool(token("WETH"), token("USDC"), 2_000, name="long")])
-    state, found, remedy = rows(step)["TWAPs"]
-    assert (state, "1 of 2 V3 pools have a usable TWAP" in found, short.address in found) == (WARN, True, True)
+    state, twap_row, remedy = rows(step)["TWAPs"]
+    assert (state, "1 of 2 V3 pools have a usable TWAP" in twap_row, short.address in twap_row) == (WARN, True, True)
     assert "trimtab oracle" in remedy

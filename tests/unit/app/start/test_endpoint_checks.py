@@ -17,8 +17,9 @@ from agent.chain.providers import endpoint as endpoint_provider
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import HASHED_HEADER_FIELDS
 from agent.errors import EXIT_RETRYABLE
-from tests.support.configs.samples import config_text as text
-from tests.support.endpoints import HEAD_JSON, Answerer, Reply, answered, forged_header, good, serve
+from tests.support.configs.samples import config_text
+from tests.support.endpoints import Answerer, Reply, answered, forged_header, good, serve
+from tests.support.fakes.transport import HEAD_JSON
 
 HEAD_S = 0x64
 CHAIN_ID = 0x7A69
@@ -33,8 +34,8 @@ def node(method: str, params: list[Any]) -> Any:
     return {"eth_chainId": hex(CHAIN_ID), "eth_getBlockByNumber": HEAD_JSON, "eth_getBalance": "0x0"}[method]
 
 
-def healthy(asked: Any) -> Reply:
-    return Reply(json.dumps(answered(asked, node)).encode())
+def healthy(request: Any) -> Reply:
+    return Reply(json.dumps(answered(request, node)).encode())
 
 
 def probed(answer: Answerer, now_s: float = HEAD_S, is_local: bool = False) -> EndpointProbe:
@@ -113,7 +114,7 @@ def test_doctor__endpoint_of_another_chain__is_not_used(other_chain_id: int) -> 
 
 def test_doctor__warning_about_an_endpoint__is_a_row_of_its_own(tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
-    config.write_text(text())
+    config.write_text(config_text())
 
     def ethereum(method: str, params: list[Any]) -> Any:
         return "0x1" if method == "eth_chainId" else node(method, params)
@@ -126,11 +127,11 @@ def test_doctor__warning_about_an_endpoint__is_a_row_of_its_own(tmp_path: Path) 
 
 @pytest.mark.parametrize("limit", [1, 10, PROBED_CALLS - 1])
 def test_doctor__endpoint_limits_calls__names_the_limit(limit: int) -> None:
-    def answer(asked: Any) -> Reply:
-        if isinstance(asked, list) and len(asked) > limit:
+    def answer(request: Any) -> Reply:
+        if isinstance(request, list) and len(request) > limit:
             error = {"code": -32600, "message": f"batch size too large, max {limit}"}
             return Reply(json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode(), status=413)
-        return healthy(asked)
+        return healthy(request)
 
     ((text, remedy),) = probed(answer).warnings
     assert f"at most {limit} calls in a request" in text
@@ -140,17 +141,17 @@ def test_doctor__endpoint_limits_calls__names_the_limit(limit: int) -> None:
 def test_doctor__endpoint_takes_as_many_calls_as_asked__does_not_warn() -> None:
     sizes: list[int] = []
 
-    def answer(asked: Any) -> Reply:
-        sizes.append(len(asked) if isinstance(asked, list) else 1)
-        return healthy(asked)
+    def answer(request: Any) -> Reply:
+        sizes.append(len(request) if isinstance(request, list) else 1)
+        return healthy(request)
 
     assert probed(answer).warnings == ()
     assert sizes == [1, 1, 1, PROBED_CALLS]
 
 
 def test_doctor__endpoint_refuses_many_calls_for_another_reason__warns() -> None:
-    def answer(asked: Any) -> Reply:
-        return Reply(b"", status=503) if isinstance(asked, list) else healthy(asked)
+    def answer(request: Any) -> Reply:
+        return Reply(b"", status=503) if isinstance(request, list) else healthy(request)
 
     ((text, _),) = probed(answer).warnings
     assert f"refuses {PROBED_CALLS} calls" in text
@@ -171,11 +172,11 @@ def test_doctor__endpoint_refuses_many_calls_for_another_reason__warns() -> None
     ],
 )
 def test_doctor__endpoint_refuses_a_blocks_hash__names_eip_1898(code: int, message: str, reads: bool) -> None:
-    def answer(asked: Any) -> Reply:
-        if not isinstance(asked, list) and asked["method"] == "eth_getBalance":
-            assert asked["params"][1] == {"blockHash": HEAD_JSON["hash"], "requireCanonical": True}
-            return Reply(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": code, "message": message}}).encode())
-        return healthy(asked)
+    def answer(request: Any) -> Reply:
+        if not isinstance(request, list) and request["method"] == "eth_getBalance":
+            assert request["params"][1] == {"blockHash": HEAD_JSON["hash"], "requireCanonical": True}
+            return Reply(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": {"code": code, "message": message}}).encode())
+        return healthy(request)
 
     probe = probed(answer)
     assert (probe.head_number is not None) is reads

@@ -15,9 +15,9 @@ from agent.config.load import load_config
 from agent.config.networks.presets import TemplateAsset
 from agent.config.variables import Variables
 from agent.localchain import LocalChain
+from tests.support.constants import WALLET
 from tests.support.text import raises_field
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 RPC = [("RPC_A", "alpha"), ("RPC_B", "beta")]
 TWO = [("WETH", "50%"), ("USDC", "50%")]
 CAPS = {"max_live_value": 1_000, "min_trade": 10, "pool_min_value": 50_000, "payout_per_day": 1_000}
@@ -76,21 +76,21 @@ def test_a_new_config_asks_the_endpoints_of_the_file_beside_it(tmp_path: Path, m
     env_file = tmp_path / ".env"
     env_file.write_text("RPC_A=https://a.example\n")
     env_file.chmod(0o600)
-    asked: list[Variables] = []
+    variable_names: list[Variables] = []
 
     def prices(feed: str, rpc: object, variables: Variables, now_s: float) -> Iterator[Fraction]:
-        asked.append(variables)
+        variable_names.append(variables)
         yield Fraction(3_000)
 
     monkeypatch.setattr("agent.app.start.setup._feed_prices", prices)
     written(tmp_path / "trimtab.toml", "WETH")
-    assert [variables["RPC_A"] for variables in asked] == ["https://a.example"]
+    assert [variables["RPC_A"] for variables in variable_names] == ["https://a.example"]
 
 
 def test_endpoints_that_tell_different_prices_decide_nothing(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = anvil_chain
     weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feed_addresses["WETH"])
-    told = iter([Fraction(3_000), Fraction(3_100)])
-    monkeypatch.setattr("agent.app.start.setup._feed_prices", lambda *_: told)
+    prices = iter([Fraction(3_000), Fraction(3_100)])
+    monkeypatch.setattr("agent.app.start.setup._feed_prices", lambda *_: prices)
     with raises_field("--numeraire", "price differs between endpoints"):
         usd_price(weth, None, RPC, variables=Variables())

@@ -45,8 +45,7 @@ from agent.units import BPS
 from agent.weights.asset_classes import class_correlation_bps, class_volatility_bps
 from scripts.make.loss_picture import PICTURE, curve, svg
 from tests.support.builders import price_of, step_input, token, v2_pool, v3_pool, with_snapshot
-from tests.support.decisions.tracking_losses import DEPTH, RULE, SYMBOLS, with_correlations
-from tests.support.decisions.tracking_losses import loss_portfolio as portfolio
+from tests.support.decisions.tracking_losses import DEPTH, RULE, SYMBOLS, loss_portfolio, with_correlations
 
 SIMULATED = {
     (5, "0.03", 50_000): (3.79, 8.38, 4.58, 5.60, 6.64),
@@ -71,7 +70,7 @@ def losses(document: Any) -> dict[str, float]:
 
 @pytest.mark.parametrize("case", SIMULATED, ids=str)
 def test_estimate_is_near_the_simulation_of_the_benchmark(case: tuple[int, str, int]) -> None:
-    document = loss_document(portfolio(*case), policy(with_correlations(RULE)))
+    document = loss_document(loss_portfolio(*case), policy(with_correlations(RULE)))
     estimates = losses(document)
     assert list(estimates) == [choice.name for choice in CHOICES]
     assert list(estimates.values()) == pytest.approx(SIMULATED[case], rel=0.17)
@@ -94,14 +93,14 @@ def test_estimate_of_the_rule_is_near_its_formula(fee_bps: int, gas: str, value:
     shares = [target / BPS for target in targets.values()]
     rules = token_rules([*shares, 1 - sum(shares)], reduced, len(symbols), costs, 1.0)
     formula_bps = expected_loss(rules, reduced, len(symbols), 1.0).total * BPS
-    own = loss_document(portfolio(fee_bps, gas, value, targets), policy())["own"]
+    own = loss_document(loss_portfolio(fee_bps, gas, value, targets), policy())["own"]
     assert own is not None
     assert 0.73 < formula_bps / float(own["loss_bps"]) < 1.34
 
 
 def test_costs_and_drift_add_up_and_the_same_is_estimated_again() -> None:
-    first = loss_document(portfolio(), policy(Threshold(None, 1_000)))
-    assert first == loss_document(portfolio(), policy(Threshold(None, 1_000)))
+    first = loss_document(loss_portfolio(), policy(Threshold(None, 1_000)))
+    assert first == loss_document(loss_portfolio(), policy(Threshold(None, 1_000)))
     for row in (first["own"], *first["others"]):
         assert row is not None
         assert float(row["costs_bps"]) + float(row["drift_bps"]) == pytest.approx(float(row["loss_bps"]), rel=0.06)
@@ -110,7 +109,7 @@ def test_costs_and_drift_add_up_and_the_same_is_estimated_again() -> None:
 @pytest.mark.parametrize("trigger", [RULE, Threshold(None, 1_000)])
 def test_a_wild_year_loses_more_about_with_the_square_of_its_volatility(trigger: Trigger) -> None:
     """Drift and trades grow with the variance, 1.6² of it is 2.56."""
-    document = loss_document(portfolio(), policy(trigger))
+    document = loss_document(loss_portfolio(), policy(trigger))
     assert document["own"] is not None
     assert document["wild_year_bps"] is not None
     assert 2.2 < float(document["wild_year_bps"]) / float(document["own"]["loss_bps"]) < 2.8
@@ -120,18 +119,18 @@ def test_a_wild_year_loses_more_about_with_the_square_of_its_volatility(trigger:
 
 
 def test_the_rule_is_compared_with_a_band_and_a_band_with_the_rule() -> None:
-    of_rule = loss_document(portfolio(), policy(with_correlations(RULE)))["lines"]
+    of_rule = loss_document(loss_portfolio(), policy(with_correlations(RULE)))["lines"]
     assert (
         of_rule[0] == "About 4 bps a year behind a perfect tracker (2 costs, 2 drift), 19 of 50,000 USDC; relative 10 % would lose more: 8."
     )
     assert of_rule[1].startswith("Other triggers, bps a year: relative 10 % 8, relative 20 % to halfway 5, absolute 5 %")
-    of_band = loss_document(portfolio(), policy(Threshold(None, 1_000)))["lines"]
+    of_band = loss_document(loss_portfolio(), policy(Threshold(None, 1_000)))["lines"]
     assert of_band[0].endswith("; tracking would lose less: 4.")
     assert "relative 10 %" not in of_band[1]
 
 
 def test_loss_of_which_the_least_is_known__is_not_called_less() -> None:
-    (line, *_) = loss_document(portfolio(gas="100"), policy(Threshold(None, 1_000)))["lines"]
+    (line, *_) = loss_document(loss_portfolio(gas="100"), policy(Threshold(None, 1_000)))["lines"]
     assert line == "Over 18 bps a year behind a perfect tracker, 92 of 50,000 USDC; tracking would lose 48."
 
 
@@ -156,7 +155,7 @@ def test_first_purchase__costs_fee_impact_and_gas_of_each_swap() -> None:
     ],
 )
 def test_schedules_zones_and_both_widths_are_estimated(trigger: Trigger, name: str) -> None:
-    own = loss_document(portfolio(), policy(trigger))["own"]
+    own = loss_document(loss_portfolio(), policy(trigger))["own"]
     assert own is not None
     assert own["policy"] == name
     assert 2 < float(own["loss_bps"]) < 40
@@ -167,21 +166,21 @@ def test_a_hybrid_reviews_more_seldom_than_its_band_and_trades_less_than_its_sch
     trades = [
         float(own["trades_a_year"])
         for trigger in (band, HybridTrigger(band, Every(7 * 86_400)), Every(7 * 86_400))
-        if (own := loss_document(portfolio(), policy(trigger))["own"]) is not None
+        if (own := loss_document(loss_portfolio(), policy(trigger))["own"]) is not None
     ]
     assert trades[1] < trades[0] < trades[2] == pytest.approx(52, rel=0.02)
 
 
 @pytest.mark.parametrize("other", [policy(Cron("0 0 * * *", "UTC")), policy(side=TradeSide.SELL)])
 def test_what_cannot_be_simulated_has_no_estimate(other: Policy) -> None:
-    document = loss_document(portfolio(), other)
+    document = loss_document(loss_portfolio(), other)
     assert document["own"] is None
     assert document["lines"][0].startswith("No estimate of what this trigger loses; ")
 
 
 def test_gas_above_half_a_percent_of_the_portfolio_is_warned_of() -> None:
-    assert not loss_document(portfolio(gas="6", value=1_200), policy())["warnings"]
-    (warning,) = loss_document(portfolio(gas="6", value=500), policy())["warnings"]
+    assert not loss_document(loss_portfolio(gas="6", value=1_200), policy())["warnings"]
+    (warning,) = loss_document(loss_portfolio(gas="6", value=500), policy())["warnings"]
     assert MAX_LEG_SHARE == 6 / 1_200
     assert warning.startswith("Gas: each trade costs 1.2 % of the portfolio (6.0 USDC), and a weight waits until it is ±12.5 points off")
 
@@ -223,7 +222,7 @@ TAXED = TaxRule(LotMethod.FIFO, None, 2_500)
 
 def document_with_tax(trigger: Trigger) -> Any:
     own_trigger = with_correlations(trigger) if isinstance(trigger, NoTradeZone) else trigger
-    return loss_document(portfolio(), policy(own_trigger), tax=portfolio_tax(portfolio(), TAXED))
+    return loss_document(loss_portfolio(), policy(own_trigger), tax=portfolio_tax(loss_portfolio(), TAXED))
 
 
 @pytest.mark.parametrize(
@@ -269,7 +268,7 @@ def test_loss_where_gains_are_taxed__has_the_tax_beside_it(trigger: Trigger, par
 
 
 def test_loss_without_tax__has_no_tax_and_no_rule_after_it() -> None:
-    document = loss_document(portfolio(), policy())
+    document = loss_document(loss_portfolio(), policy())
     for row in (document["own"], *document["others"]):
         assert row is not None
         assert (row["tax_bps"], row["loss_if_sold_bps"]) == (None, None)
@@ -278,13 +277,13 @@ def test_loss_without_tax__has_no_tax_and_no_rule_after_it() -> None:
 
 @pytest.mark.parametrize("trigger", [RULE, Cron("0 0 * * *", "UTC")], ids=["tracking", "no estimate"])
 def test_tax_that_is_not_simulated__is_named_with_its_reason(trigger: Trigger) -> None:
-    sentence, others, basis = loss_document(portfolio(), policy(trigger), missing_tax_reason="a limit")["lines"]
+    sentence, others, basis = loss_document(loss_portfolio(), policy(trigger), missing_tax_reason="a limit")["lines"]
     assert ", as if without tax (a limit)" in sentence
     assert "tax" not in others + basis
 
 
 def test_rule_after_tax__is_the_rule_where_no_tax_is_simulated() -> None:
-    sentence, others, _ = loss_document(portfolio(), policy(build_tracking("normal", after_tax=True)), missing_tax_reason="a limit")[
+    sentence, others, _ = loss_document(loss_portfolio(), policy(build_tracking("normal", after_tax=True)), missing_tax_reason="a limit")[
         "lines"
     ]
     assert "; relative 10 % would lose more: " in sentence
@@ -320,35 +319,35 @@ def test_loss_of_a_step__says_why_its_tax_is_not_simulated(step: StepInput, has_
 
 def test_losses_of_no_trigger_that_is_simulated__are_none() -> None:
     daily = ComparedPolicy(Cron("0 0 * * *", "UTC"), Destination.TARGET)
-    assert policy_losses(portfolio(), loss_market(portfolio(), RULE), [daily], None) == {}
+    assert policy_losses(loss_portfolio(), loss_market(loss_portfolio(), RULE), [daily], None) == {}
 
 
 def test_the_rule_is_where_costs_and_drift_together_are_least() -> None:
-    found = loss_curve(portfolio(), policy(Threshold(None, 1_500)))
-    totals = [loss.total for _, loss in found.points]
-    costs = [loss.costs for _, loss in found.points]
+    curve = loss_curve(loss_portfolio(), policy(Threshold(None, 1_500)))
+    totals = [loss.total for _, loss in curve.points]
+    costs = [loss.costs for _, loss in curve.points]
     assert costs == sorted(costs, reverse=True)
-    assert [loss.drift for _, loss in found.points] == sorted(loss.drift for _, loss in found.points)
+    assert [loss.drift for _, loss in curve.points] == sorted(loss.drift for _, loss in curve.points)
     assert min(totals) == pytest.approx(totals[WIDTH_FACTORS.index(1)], rel=0.04)
     assert totals[0] > 1.5 * min(totals) < totals[-1]
-    rule, own, band = found.marks
-    assert rule.loss == found.points[WIDTH_FACTORS.index(1)][1]
+    rule, own, band = curve.marks
+    assert rule.loss == curve.points[WIDTH_FACTORS.index(1)][1]
     assert (rule.name, own.name, band.name) == ("tracking", "relative 15 %", "relative 10 %")
     assert own.width_factor == pytest.approx(1.5 * (band.width_factor or 0))
 
 
 def test_marks_of_one_trigger__are_two_where_the_cooldown_holds_trades_back() -> None:
     own = replace(policy(), cooldown_s=30 * 86_400)
-    rule, waiting, band = loss_curve(portfolio(), own).marks
+    rule, waiting, band = loss_curve(loss_portfolio(), own).marks
     assert (rule.name, waiting.name, band.name) == ("tracking", "tracking, cooldown 30 d", "relative 10 %")
     assert waiting.loss.trades < rule.loss.trades / 2
-    assert len(loss_curve(portfolio(), replace(own, cooldown_s=10)).marks) == 2
+    assert len(loss_curve(loss_portfolio(), replace(own, cooldown_s=10)).marks) == 2
 
 
 def test_a_schedule_has_no_width_and_what_has_no_estimate_no_mark() -> None:
-    by_schedule = loss_curve(portfolio(), policy(Every(7 * 86_400)))
+    by_schedule = loss_curve(loss_portfolio(), policy(Every(7 * 86_400)))
     assert [(mark.name, mark.width_factor is None) for mark in by_schedule.marks][1] == ("every 7 d", True)
-    assert len(loss_curve(portfolio(), policy(side=TradeSide.SELL)).marks) == 2
+    assert len(loss_curve(loss_portfolio(), policy(side=TradeSide.SELL)).marks) == 2
 
 
 def test_the_picture_of_the_documentation_is_that_of_the_simulation() -> None:
@@ -408,17 +407,17 @@ def test_a_report_of_recorded_pools_has_no_picture() -> None:
 
 def test_a_portfolio_without_the_numeraire_is_not_traded_for_its_own_sake() -> None:
     """All targets beside it sum to one, so that its share of zero is no band."""
-    whole = portfolio(targets={"WETH": 6_000, "WBTC": 4_000})
+    whole = loss_portfolio(targets={"WETH": 6_000, "WBTC": 4_000})
     own = loss_document(whole, policy(Threshold(None, 1_000)))["own"]
     assert own is not None
     assert 2 < float(own["loss_bps"]) < 10
-    alone = loss_document(portfolio(targets={"WETH": 10_000}), policy())["own"]
+    alone = loss_document(loss_portfolio(targets={"WETH": 10_000}), policy())["own"]
     assert alone is not None
     assert float(alone["loss_bps"]) < 0.01
 
 
 def test_what_never_trades_loses_more_than_any_figure() -> None:
-    document = loss_document(portfolio(gas="100", value=5_000), policy(Threshold(None, 2_000), Destination.HALFWAY))
+    document = loss_document(loss_portfolio(gas="100", value=5_000), policy(Threshold(None, 2_000), Destination.HALFWAY))
     assert document["lines"][0].startswith("Over ")
     assert "costs" not in document["lines"][0]
     assert "beside usual years, over 100 bps" in document["lines"][-1], "not about over"

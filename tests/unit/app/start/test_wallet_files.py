@@ -16,9 +16,7 @@ from agent import app as api
 from agent.errors import ConfigError
 from agent.signing import keys
 from agent.signing.keys import TEST_MNEMONIC, Secret, TestAccountKey, load_key
-from tests.support.records.wallet_files import ADDRESS, GOOD, KEY, OTHER
-from tests.support.records.wallet_files import address_in_file as opened
-from tests.support.records.wallet_files import typist as typing
+from tests.support.records.wallet_files import ADDRESS, GOOD, KEY, OTHER, address_in_file, typist
 from tests.support.text import raises_code, raises_field
 
 
@@ -29,8 +27,8 @@ def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_new_wallet_is_a_private_version_3_file_that_its_password_opens(tmp_path: Path) -> None:
     path = tmp_path / "wallet.json"
-    made = api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))
-    assert opened(path, GOOD) == made["address"]
+    new_key_document = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
+    assert address_in_file(path, GOOD) == new_key_document["address"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     sheet = json.loads(path.read_text())
     assert (sheet["version"], sheet["crypto"]["kdf"]) == (3, "scrypt")
@@ -38,34 +36,36 @@ def test_a_new_wallet_is_a_private_version_3_file_that_its_password_opens(tmp_pa
 
 
 def test_two_new_wallets_have_nothing_in_common(tmp_path: Path) -> None:
-    made = [api.create_wallet(tmp_path / f"{n}.json", None, api.PasswordSource(), typing(GOOD, GOOD))["address"] for n in range(4)]
-    assert len(set(made)) == 4
+    addresses = [api.create_wallet(tmp_path / f"{n}.json", None, api.PasswordSource(), typist(GOOD, GOOD))["address"] for n in range(4)]
+    assert len(set(addresses)) == 4
 
 
 def test_the_work_factor_is_that_of_geth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.undo()
-    api.create_wallet(tmp_path / "wallet.json", None, api.PasswordSource(), typing(GOOD, GOOD))
+    api.create_wallet(tmp_path / "wallet.json", None, api.PasswordSource(), typist(GOOD, GOOD))
     params = json.loads((tmp_path / "wallet.json").read_text())["crypto"]["kdfparams"]
     assert (params["n"], params["r"], params["p"]) == (262_144, 8, 1)
 
 
 @pytest.mark.parametrize("text", [KEY, "0x" + KEY, f"  {KEY.upper()} \n"])
 def test_a_key_is_taken_over_as_it_is_written_anywhere(tmp_path: Path, text: str) -> None:
-    assert api.import_wallet(tmp_path / "w.json", None, api.PasswordSource(), typing(text, GOOD, GOOD))["address"] == ADDRESS
-    assert opened(tmp_path / "w.json", GOOD) == ADDRESS
+    assert api.import_wallet(tmp_path / "w.json", None, api.PasswordSource(), typist(text, GOOD, GOOD))["address"] == ADDRESS
+    assert address_in_file(tmp_path / "w.json", GOOD) == ADDRESS
 
 
 def test_a_recovery_phrase_gives_the_account_of_its_number(tmp_path: Path) -> None:
     for index in (0, 7):
-        made = api.import_wallet(tmp_path / f"{index}.json", None, api.PasswordSource(), typing(TEST_MNEMONIC, GOOD, GOOD), index)
-        assert made["address"] == load_key(TestAccountKey(index), 31337, ask=None).address
-        assert any("published" in warning for warning in made["warnings"])
+        new_key_document = api.import_wallet(
+            tmp_path / f"{index}.json", None, api.PasswordSource(), typist(TEST_MNEMONIC, GOOD, GOOD), index
+        )
+        assert new_key_document["address"] == load_key(TestAccountKey(index), 31337, ask=None).address
+        assert any("published" in warning for warning in new_key_document["warnings"])
 
 
 @pytest.mark.parametrize("text", ["", "0x", KEY[:-1], KEY + "0", "00" * 32, "ff" * 32, "test " * 12, TEST_MNEMONIC + "s", "zoo " * 24])
 def test_what_is_neither_key_nor_phrase_is_refused_and_writes_nothing(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        api.import_wallet(tmp_path / "w.json", None, api.PasswordSource(), typing(text, GOOD, GOOD))
+        api.import_wallet(tmp_path / "w.json", None, api.PasswordSource(), typist(text, GOOD, GOOD))
     assert caught.value.remedy
     assert not list(tmp_path.iterdir())
     assert not text.strip() or text.strip() not in str(caught.value)
@@ -86,7 +86,7 @@ def test_what_is_neither_key_nor_phrase_is_refused_and_writes_nothing(tmp_path: 
 )
 def test_a_weak_password_is_refused_before_anything_is_written(tmp_path: Path, password: str, why: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typing(password, password))
+        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typist(password, password))
     assert why in str(caught.value)
     assert "at least 12" in caught.value.remedy
     assert not list(tmp_path.iterdir())
@@ -100,7 +100,7 @@ def test_no_password_under_twelve_characters_is_taken(text: str) -> None:
 
 def test_passwords_that_differ_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="differ"):
-        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typing(GOOD, GOOD + " "))
+        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typist(GOOD, GOOD + " "))
     assert not list(tmp_path.iterdir())
 
 
@@ -115,7 +115,7 @@ def test_nothing_is_ever_written_over(tmp_path: Path, kind: str) -> None:
         case _:
             path.symlink_to(tmp_path / "elsewhere.json")
     with raises_code(ConfigError, "exists"):
-        api.create_wallet(path, None, api.PasswordSource(), typing())  # nobody is asked for a password first
+        api.create_wallet(path, None, api.PasswordSource(), typist())  # nobody is asked for a password first
     assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
     assert kind != "file" or path.read_text() == "somebody's only key"
 
@@ -133,7 +133,7 @@ def test_a_file_that_appears_meanwhile_is_not_written_over(tmp_path: Path, monke
 
     monkeypatch.setattr(os, "link", late)
     with raises_code(ConfigError, "exists"):
-        api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))
+        api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
     assert path.read_text() == "somebody's only key"
     assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
 
@@ -144,8 +144,8 @@ def test_a_disk_without_hard_links_serves_too(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "link", refuse)
     path = tmp_path / "wallet.json"
-    made = api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))
-    assert opened(path, GOOD) == made["address"]
+    new_key_document = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
+    assert address_in_file(path, GOOD) == new_key_document["address"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["wallet.json"]
 
@@ -156,65 +156,65 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "fsync", full)
     with raises_code(ConfigError, "file", "No space left"):
-        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typing(GOOD, GOOD))
+        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typist(GOOD, GOOD))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     with raises_code(ConfigError, "folder"):
-        api.create_wallet(tmp_path / "none" / "w.json", None, api.PasswordSource(), typing(GOOD, GOOD))
+        api.create_wallet(tmp_path / "none" / "w.json", None, api.PasswordSource(), typist(GOOD, GOOD))
 
 
 def test_a_file_that_does_not_open_again_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "open_keystore", lambda raw, password, path: ConfigError("damaged"))
     with raises_code(ConfigError, "file", "decrypted"):
-        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typing(GOOD, GOOD))
+        api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typist(GOOD, GOOD))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_changed_password_opens_and_the_old_one_does_not(tmp_path: Path) -> None:
     path = tmp_path / "w.json"
-    address = api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))["address"]
-    changed = api.change_password(path, api.PasswordSource(), api.PasswordSource(), typing(GOOD, OTHER, OTHER))
-    assert changed["address"] == address == opened(path, OTHER)
+    address = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))["address"]
+    changed = api.change_password(path, api.PasswordSource(), api.PasswordSource(), typist(GOOD, OTHER, OTHER))
+    assert changed["address"] == address == address_in_file(path, OTHER)
     assert "old password" in changed["warnings"][0]
     with raises_field("wallet.keystore", "wrong password"):
-        opened(path, GOOD)
+        address_in_file(path, GOOD)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["w.json"]
 
 
 def test_a_link_to_a_keystore_stays_a_link_when_its_password_changes(tmp_path: Path) -> None:
     real, link = tmp_path / "real.json", tmp_path / "link.json"
-    api.create_wallet(real, None, api.PasswordSource(), typing(GOOD, GOOD))
+    api.create_wallet(real, None, api.PasswordSource(), typist(GOOD, GOOD))
     link.symlink_to(real)
-    api.change_password(link, api.PasswordSource(), api.PasswordSource(), typing(GOOD, OTHER, OTHER))
+    api.change_password(link, api.PasswordSource(), api.PasswordSource(), typist(GOOD, OTHER, OTHER))
     assert link.is_symlink()
-    assert opened(real, OTHER)
+    assert address_in_file(real, OTHER)
 
 
 @pytest.mark.parametrize("typed", [("wrong " + GOOD, OTHER, OTHER), (GOOD, OTHER, OTHER + "."), (GOOD, "short"), (GOOD, GOOD, GOOD)])
 def test_a_password_that_cannot_be_changed_leaves_the_file_as_it_was(tmp_path: Path, typed: tuple[str, ...]) -> None:
     path = tmp_path / "w.json"
-    api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))
+    api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
     before = path.read_bytes()
     with pytest.raises(ConfigError):
-        api.change_password(path, api.PasswordSource(), api.PasswordSource(), typing(*typed))
+        api.change_password(path, api.PasswordSource(), api.PasswordSource(), typist(*typed))
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["w.json"]
 
 
 def test_no_key_is_encrypted_anew_with_a_weak_password_whoever_asks(tmp_path: Path) -> None:
     path = tmp_path / "w.json"
-    api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))
+    api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
     with pytest.raises(ConfigError, match="password"):
         keys.change_password(path, Secret(GOOD), Secret("short"))
-    assert opened(path, GOOD)
+    assert address_in_file(path, GOOD)
 
 
 def test_a_crash_before_the_new_file_is_in_place_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "w.json"
-    api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))
+    api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
     before = path.read_bytes()
 
     def crash(self: Path, target: Path) -> None:
@@ -222,20 +222,20 @@ def test_a_crash_before_the_new_file_is_in_place_leaves_the_old_one(tmp_path: Pa
 
     monkeypatch.setattr(Path, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
-        api.change_password(path, api.PasswordSource(), api.PasswordSource(), typing(GOOD, OTHER, OTHER))
+        api.change_password(path, api.PasswordSource(), api.PasswordSource(), typist(GOOD, OTHER, OTHER))
     assert path.read_bytes() == before
 
 
 def test_a_password_comes_from_a_named_variable_or_a_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PW", GOOD)
     first = api.create_wallet(tmp_path / "1.json", None, api.PasswordSource(env="PW"), None)
-    assert opened(tmp_path / "1.json", GOOD) == first["address"]
+    assert address_in_file(tmp_path / "1.json", GOOD) == first["address"]
     for number, line in enumerate((GOOD, GOOD + "\n", GOOD + "\r\nmore")):
         read, write = os.pipe()
         os.write(write, line.encode())
         os.close(write)
         api.create_wallet(tmp_path / f"fd{number}.json", None, api.PasswordSource(fd=read), None)
-        assert opened(tmp_path / f"fd{number}.json", GOOD)
+        assert address_in_file(tmp_path / f"fd{number}.json", GOOD)
         os.close(read)
 
 
@@ -260,13 +260,13 @@ def test_a_password_that_cannot_be_had_is_told_by_its_option(tmp_path: Path, pas
 
 def test_an_address_is_read_without_the_password_and_proven_with_it(tmp_path: Path) -> None:
     path = tmp_path / "w.json"
-    address = api.create_wallet(path, None, api.PasswordSource(), typing(GOOD, GOOD))["address"]
+    address = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))["address"]
     assert api.wallet_address(path, None, None, api.PasswordSource(), None, False) == {
         "address": address,
         "keystore": str(path),
         "verified": False,
     }
-    assert api.wallet_address(path, None, None, api.PasswordSource(), typing(GOOD), True)["verified"] is True
+    assert api.wallet_address(path, None, None, api.PasswordSource(), typist(GOOD), True)["verified"] is True
     sheet = json.loads(path.read_text())
     del sheet["address"]
     path.write_text(json.dumps(sheet))

@@ -14,34 +14,32 @@ from agent.errors import ConfigError
 from agent.signing import keys
 from agent.signing.keys import KeyringEntry, load_from_keyring, load_key, require_keyring
 from agent.signing.secret import Secret
-from tests.support.keyrings import Full, InMemory, Locked, PlaintextKeyring, using
-from tests.support.records.shown_errors import error_texts as everything_shown_of
-from tests.support.records.wallet_files import ADDRESS, GOOD, KEY
-from tests.support.records.wallet_files import address_in_file as opened
-from tests.support.records.wallet_files import typist as typing
+from tests.support.keyrings import FailingKeyring, MemoryKeyring, PlaintextKeyring, ReadOnlyKeyring, using
+from tests.support.records.shown_errors import error_texts
+from tests.support.records.wallet_files import ADDRESS, GOOD, KEY, address_in_file, typist
 from tests.support.text import raises_field
 
 NONE = api.PasswordSource()
 
 
 def test_a_key_in_the_keyring_signs_for_its_wallet() -> None:
-    with using(InMemory()):
-        made = api.create_wallet(None, "trimtab/main", NONE, None)
-        assert load_key(KeyringEntry("trimtab", "main"), 1, ask=None).address == made["address"]
-        assert "this keyring" in made["warnings"][0]
-        assert api.wallet_address(None, "trimtab/main", None, NONE, None, False)["address"] == made["address"]
+    with using(MemoryKeyring()):
+        new_key_document = api.create_wallet(None, "trimtab/main", NONE, None)
+        assert load_key(KeyringEntry("trimtab", "main"), 1, ask=None).address == new_key_document["address"]
+        assert "this keyring" in new_key_document["warnings"][0]
+        assert api.wallet_address(None, "trimtab/main", None, NONE, None, False)["address"] == new_key_document["address"]
 
 
 def test_a_key_is_taken_over_into_both_keyring_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "SCRYPT_N", 2**4)
-    with using(InMemory()):
-        made = api.import_wallet(tmp_path / "w.json", "trimtab/main", NONE, typing(KEY, GOOD, GOOD))
-        assert made["address"] == ADDRESS == opened(tmp_path / "w.json", GOOD)
+    with using(MemoryKeyring()):
+        new_key_document = api.import_wallet(tmp_path / "w.json", "trimtab/main", NONE, typist(KEY, GOOD, GOOD))
+        assert new_key_document["address"] == ADDRESS == address_in_file(tmp_path / "w.json", GOOD)
         assert load_key(KeyringEntry("trimtab", "main"), 1, ask=None).address == ADDRESS
 
 
 def test_an_entry_is_never_written_over() -> None:
-    backend = InMemory()
+    backend = MemoryKeyring()
     with using(backend):
         api.create_wallet(None, "trimtab/main", NONE, None)
         before = dict(backend.kept)
@@ -70,26 +68,26 @@ def test_a_system_without_a_keyring_that_keeps_secrets_is_told(backend: KeyringB
             assert "keystore file" in caught.value.remedy
 
 
-@pytest.mark.parametrize("backend", [Locked(), Full()])
-def test_a_keyring_that_fails_shows_neither_key_nor_message(backend: InMemory) -> None:
+@pytest.mark.parametrize("backend", [FailingKeyring(), ReadOnlyKeyring()])
+def test_a_keyring_that_fails_shows_neither_key_nor_message(backend: MemoryKeyring) -> None:
     with using(backend), raises_field("keyring", "unexpected error") as caught:
-        api.import_wallet(None, "trimtab/main", NONE, typing(KEY))
+        api.import_wallet(None, "trimtab/main", NONE, typist(KEY))
     error = caught.value.with_traceback(caught.tb.tb_next and caught.tb.tb_next.tb_next)
-    assert KEY not in everything_shown_of(error)
+    assert KEY not in error_texts(error)
     assert not backend.kept
 
 
-@pytest.mark.parametrize("kept", ["", "no key", KEY[:-2], "00" * 32])
-def test_an_entry_that_is_no_key_is_told_without_showing_it(kept: str) -> None:
-    backend = InMemory()
-    backend.kept["trimtab", "main"] = kept
+@pytest.mark.parametrize("entry_text", ["", "no key", KEY[:-2], "00" * 32])
+def test_an_entry_that_is_no_key_is_told_without_showing_it(entry_text: str) -> None:
+    backend = MemoryKeyring()
+    backend.kept["trimtab", "main"] = entry_text
     with using(backend), raises_field("wallet.keyring", "private key") as caught:
         load_key(KeyringEntry("trimtab", "main"), 1, ask=None)
-    assert not kept or kept not in everything_shown_of(caught.value.with_traceback(None))
+    assert not entry_text or entry_text not in error_texts(caught.value.with_traceback(None))
 
 
 def test_the_error_of_an_entry_that_is_no_key_keeps_no_frame_with_what_was_read() -> None:
-    backend = InMemory()
+    backend = MemoryKeyring()
     backend.kept["trimtab", "main"] = KEY[:-1]
     with using(backend), pytest.raises(ConfigError) as caught:
         load_from_keyring(("trimtab", "main"))
@@ -98,18 +96,18 @@ def test_the_error_of_an_entry_that_is_no_key_keeps_no_frame_with_what_was_read(
 
 
 def test_a_missing_entry_names_the_command_that_makes_it() -> None:
-    with using(InMemory()), raises_field("wallet.keyring", "keyring") as caught:
+    with using(MemoryKeyring()), raises_field("wallet.keyring", "keyring") as caught:
         load_key(KeyringEntry("trimtab", "main"), 1, ask=None)
     assert caught.value.remedy == "trimtab wallet create --keyring trimtab/main"
 
 
 @pytest.mark.parametrize("name", ["", "trimtab", "/main", "trimtab/", "a/b/c", "a b/c", f"trimtab/{KEY}", "../x", "a/\x1b[2J"])
 def test_a_name_that_is_no_entry_is_refused_and_not_repeated(name: str) -> None:
-    with using(InMemory()), raises_field("--keyring", "service/name") as caught:
+    with using(MemoryKeyring()), raises_field("--keyring", "service/name") as caught:
         api.create_wallet(None, name, NONE, None)
     assert not name or KEY not in str(caught.value)
 
 
 def test_a_password_beside_a_keyring_alone_is_refused() -> None:
-    with using(InMemory()), raises_field("--password-env", "keystore file"):
+    with using(MemoryKeyring()), raises_field("--password-env", "keystore file"):
         api.create_wallet(None, "trimtab/main", api.PasswordSource(env="PW"), None)

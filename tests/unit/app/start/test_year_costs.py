@@ -12,7 +12,7 @@ from agent.app.start.year_costs import year_cost_lines
 from agent.config.load import parse_config
 from agent.config.schema import Config
 from tests.support.bands import BAND_LINES
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 
 TRACKING = 'trigger = { kind = "tracking" }'
 EVERY = 'trigger = { kind = "time", every = "28d" }'
@@ -21,7 +21,7 @@ NUMBERS = re.compile(r"about ([\d.]+) trades and ([\d.]+) USDC a year at ([\d.]+
 
 
 def config_of(trigger_line: str, *changes: tuple[str, str]) -> Config:
-    return parse_config(text((BAND_LINES, f"{trigger_line}\n"), *changes))
+    return parse_config(config_text((BAND_LINES, f"{trigger_line}\n"), *changes))
 
 
 @pytest.mark.parametrize("trigger_line", [TRACKING, BAND_LINES, EVERY], ids=["tracking", "bands", "every"])

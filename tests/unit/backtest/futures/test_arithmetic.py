@@ -35,9 +35,9 @@ def table_of(path: FuturesPath) -> tuple[np.ndarray, np.ndarray]:
     """Prices, and rates paid, by bar and column."""
     paid = np.zeros((path.bar_count, len(path.symbols)))
     for bar, payments in enumerate(path.payments):
-        for one in payments:
-            assert one.price_bar == bar
-            paid[bar, one.column] += float(one.rate)
+        for payment in payments:
+            assert payment.price_bar == bar
+            paid[bar, payment.column] += float(payment.rate)
     return np.array([[float(price) for price in row] for row in path.index_prices]), paid
 
 
@@ -46,7 +46,7 @@ def test_value_leverage_and_the_bar_of_the_liquidation_are_what_numpy_works_out(
     """A held book of a long and a short: price + funding − fees up to the first bar whose value is below 6.25 % of the notional."""
     policy = replace(SETTINGS.policy, targets=(FuturesTarget("BTC", 6_000), FuturesTarget("ETH", -4_000)), leverage_bps=38_000)
     path = random_path(seed, 80, 0.05)
-    held, (prices, rates) = held_book(path, replace(SETTINGS, policy=policy)), table_of(path)
+    book_result, (prices, rates) = held_book(path, replace(SETTINGS, policy=policy)), table_of(path)
     sizes, cash = np.zeros(2), 10_000.0
     values, leverages, broken = [], [], None
     for bar in range(path.bar_count):
@@ -55,7 +55,7 @@ def test_value_leverage_and_the_bar_of_the_liquidation_are_what_numpy_works_out(
         if value < MAINTENANCE * gross:
             broken = bar
             break
-        for fill in (one for one in held.fills if one.bar == bar):
+        for fill in (fill for fill in book_result.fills if fill.bar == bar):
             column, size = path.symbols.index(fill.symbol), fill.size_raw / E18
             price = prices[bar, column] * (1.001 if size > 0 else 0.999)
             sizes[column] += size
@@ -63,19 +63,19 @@ def test_value_leverage_and_the_bar_of_the_liquidation_are_what_numpy_works_out(
         value, gross = cash + float((sizes * prices[bar]).sum()), float((np.abs(sizes) * prices[bar]).sum())
         values.append(value)
         leverages.append(gross / value)
-    assert held.fills
-    assert {fill.bar for fill in held.fills} == {1}
-    assert held.equity[: len(values)] == pytest.approx(np.array(values), abs=1e-6)
-    assert held.leverage[: len(values)] == pytest.approx(np.array(leverages), rel=1e-9)
-    assert held.leverage[: len(values)].max() == pytest.approx(max(leverages), rel=1e-9)
-    assert (held.liquidations[0].bar if held.liquidations else None) == broken
+    assert book_result.fills
+    assert {fill.bar for fill in book_result.fills} == {1}
+    assert book_result.equity[: len(values)] == pytest.approx(np.array(values), abs=1e-6)
+    assert book_result.leverage[: len(values)] == pytest.approx(np.array(leverages), rel=1e-9)
+    assert book_result.leverage[: len(values)].max() == pytest.approx(max(leverages), rel=1e-9)
+    assert (book_result.liquidations[0].bar if book_result.liquidations else None) == broken
 
 
 def test_the_seeds_above_have_liquidations_and_none() -> None:
     policy = replace(SETTINGS.policy, targets=(FuturesTarget("BTC", 6_000), FuturesTarget("ETH", -4_000)), leverage_bps=38_000)
-    found = [bool(held_book(random_path(seed, 80, 0.05), replace(SETTINGS, policy=policy)).liquidations) for seed in range(12)]
-    assert any(found)
-    assert not all(found)
+    liquidated = [bool(held_book(random_path(seed, 80, 0.05), replace(SETTINGS, policy=policy)).liquidations) for seed in range(12)]
+    assert any(liquidated)
+    assert not all(liquidated)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_the_margin_call_stress_is_what_a_hand_works_out(flat: Path) -> None:
     """
     options = FuturesBookOptions("BTC=100", leverage="3x", **FREE)
     spec = prepare_futures_stress(flat, options, MarketOptions(), PortfolioOptions(), bar_count=12, path_count=1, seed_count=1)
-    cases = {one["name"]: one["held"] for one in stress_futures(spec)["cases"]}
+    cases = {case["name"]: case["held"] for case in stress_futures(spec)["cases"]}
     by_hand = {
         "calm": 0.0,
         "gap-10": 0.1 * 3,
@@ -110,14 +110,14 @@ def test_the_margin_call_stress_is_what_a_hand_works_out(flat: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fall", "closed", "left"),
+    ("fall", "closed", "margin_left"),
     [
         (0.28, None, 10_000 - 8_400),
         (0.29, 21_300 / 2, 10_000 - 8_700 - 21_300 / 2 * PENALTY),
         (0.32, 20_400, 10_000 - 9_600 - 20_400 * PENALTY),
     ],
 )
-def test_a_liquidation_takes_what_the_venue_s_rule_says(tmp_path: Path, fall: float, closed: float | None, left: float) -> None:
+def test_a_liquidation_takes_what_the_venue_s_rule_says(tmp_path: Path, fall: float, closed: float | None, margin_left: float) -> None:
     """6.25 % of 21,600 is 1,350 < 1,600: none. Of 21,300 it is 1,331.25 > 1,300: half. Half of 1,275 is 637.50 > 400: all, and the
     insurance fund bears 110.
     """
@@ -127,12 +127,12 @@ def test_a_liquidation_takes_what_the_venue_s_rule_says(tmp_path: Path, fall: fl
     options = FuturesBookOptions("BTC=100", leverage="3x", **FREE)
     result = backtest_futures(file, options, MarketOptions(), PortfolioOptions())
     assert isinstance(result, FuturesResult)
-    held = result.held_book
-    assert [one.bar for one in held.liquidations] == ([] if closed is None else [3])
+    held_book = result.held_book
+    assert [liquidation.bar for liquidation in held_book.liquidations] == ([] if closed is None else [3])
     if closed is not None:
-        assert abs(held.liquidations[0].size_raw) / E18 == pytest.approx(closed / (100 * (1 - fall)), rel=1e-9)
-    assert held.final_value_raw / E18 == pytest.approx(max(0.0, left), abs=1e-6)
-    assert held.profit.insured_raw / E18 == pytest.approx(max(0.0, -left), abs=1e-6)
+        assert abs(held_book.liquidations[0].size_raw) / E18 == pytest.approx(closed / (100 * (1 - fall)), rel=1e-9)
+    assert held_book.final_value_raw / E18 == pytest.approx(max(0.0, margin_left), abs=1e-6)
+    assert held_book.profit.insured_raw / E18 == pytest.approx(max(0.0, -margin_left), abs=1e-6)
 
 
 def _hourly(symbol: str, read: Callable[[Path], object]) -> tuple[np.ndarray, np.ndarray]:

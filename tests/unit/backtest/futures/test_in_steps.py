@@ -27,8 +27,8 @@ def test_every_bar_is_what_numpy_works_out() -> None:
     """100 long BTC at 2x of 5,000 from the first bar on: price, funding and fees by an arithmetic of its own."""
     prices = [100.0, 101, 102, 101, 103, 102]
     hourly_rates = [0.001, -0.0005, 0.0, 0.002, 0.001]
-    found = run(prices, LONG, rates(*hourly_rates, first=1))
-    book = book_of(found).agent_book
+    simulation = run(prices, LONG, rates(*hourly_rates, first=1))
+    book = book_of(simulation).agent_book
     (fill,) = book.fills
     assert (fill.bar, fill.symbol, fill.trigger) == (0, "BTC", "drift")
     size, entry = float(Fraction(fill.size_raw, E18)), 100 * 1.001
@@ -39,10 +39,12 @@ def test_every_bar_is_what_numpy_works_out() -> None:
     assert book.equity == pytest.approx(value, abs=1e-9)
     assert book.leverage == pytest.approx(size * closes / value, rel=1e-9)
     wallet = 0.4 * 15_000 / 100 * closes + (0.6 * 15_000 - 5_000)
-    assert found.equity == pytest.approx(wallet + value, abs=1e-9)
-    assert found.hold_equity == pytest.approx(0.4 * 15_000 / 100 * closes + 0.6 * 15_000, abs=1e-9)
-    assert found.weights[:, 0] == pytest.approx(60 * closes / (wallet + value), rel=1e-9), "margin counts as its collateral"
-    assert (float(found.start_value), float(found.final_value)) == pytest.approx((15_000e18, (wallet + value)[-1] * 1e18), rel=1e-12)
+    assert simulation.equity == pytest.approx(wallet + value, abs=1e-9)
+    assert simulation.hold_equity == pytest.approx(0.4 * 15_000 / 100 * closes + 0.6 * 15_000, abs=1e-9)
+    assert simulation.weights[:, 0] == pytest.approx(60 * closes / (wallet + value), rel=1e-9), "margin counts as its collateral"
+    assert (float(simulation.start_value), float(simulation.final_value)) == pytest.approx(
+        (15_000e18, (wallet + value)[-1] * 1e18), rel=1e-12
+    )
     assert book.profit.total_raw == book.final_value_raw - 5_000 * E18
 
 
@@ -50,15 +52,17 @@ def test_realised_futures_are_a_figure_of_the_year_of_their_own() -> None:
     """A long falls by a tenth before and after the turn of the year and is reduced: its share of the opening less what it brings."""
     prices = [100.0] * 2 + [90.0] * 4 + [80.0] * 2
     policy = replace(LONG, limits=replace(LONG.limits, top_up_per_day_bps=0), leverage_bps=30_000)
-    found = run(prices, policy, hours=24 * 20)
+    simulation = run(prices, policy, hours=24 * 20)
     size, owed, by_year = 0.0, 0.0, dict[int, float]()
-    for fill in book_of(found).agent_book.fills:
+    for fill in book_of(simulation).agent_book.fills:
         traded, quote = fill.size_raw / E18, (fill.quote_raw - fill.fee_raw) / E18
         year = int(str(np.datetime64(fill.time_s, "s").astype("datetime64[Y]")))
         share = max(0.0, -traded / size) if size else 0.0
         by_year[year] = by_year.get(year, 0.0) + (quote + owed * share if share else 0.0)
         size, owed = size + traded, owed * (1 - share) + (0.0 if share else quote)
-    assert {one.year: float(one.realised) / E18 for one in found.futures_yearly_gains} == pytest.approx(by_year, abs=1e-6)
+    assert {
+        futures_yearly_gain.year: float(futures_yearly_gain.realised) / E18 for futures_yearly_gain in simulation.futures_yearly_gains
+    } == pytest.approx(by_year, abs=1e-6)
     assert len(by_year) == 2, by_year
     assert all(by_year.values()), by_year
 
@@ -67,21 +71,21 @@ def test_a_quiet_bar_needs_no_step() -> None:
     chance = np.random.default_rng(3)
     prices = (100 * np.exp(np.cumsum(chance.normal(0, 0.01, 60)))).tolist()
     policy = replace(LONG, leverage_bps=30_000)
-    one, other = (run(prices, policy, looks_at_all=every) for every in (False, True))
-    assert one.evaluated_bar_count < other.evaluated_bar_count == 60
-    assert book_of(one).agent_book.fills == book_of(other).agent_book.fills
-    assert len(book_of(one).agent_book.fills) > 3
-    assert one.equity.tolist() == other.equity.tolist()
-    assert one.rebalances == other.rebalances
+    first_run, other = (run(prices, policy, looks_at_all=every) for every in (False, True))
+    assert first_run.evaluated_bar_count < other.evaluated_bar_count == 60
+    assert book_of(first_run).agent_book.fills == book_of(other).agent_book.fills
+    assert len(book_of(first_run).agent_book.fills) > 3
+    assert first_run.equity.tolist() == other.equity.tolist()
+    assert first_run.rebalances == other.rebalances
 
 
 def test_the_future_changes_nothing_in_the_past() -> None:
     table = random_table(5, 40, volatility=0.03)
     prices = table.closes[:, 0].tolist()
     policy = replace(LONG, hedge_policy=HEDGE, leverage_bps=25_000)
-    one, other = run(prices, policy), run([*prices[:25], *(3 * price for price in prices[25:])], policy)
-    assert one.equity[:25].tolist() == other.equity[:25].tolist()
-    first_fills, other_fills = book_of(one).agent_book.fills, book_of(other).agent_book.fills
+    first_run, other = run(prices, policy), run([*prices[:25], *(3 * price for price in prices[25:])], policy)
+    assert first_run.equity[:25].tolist() == other.equity[:25].tolist()
+    first_fills, other_fills = book_of(first_run).agent_book.fills, book_of(other).agent_book.fills
     assert [fill for fill in first_fills if fill.bar < 25] == [fill for fill in other_fills if fill.bar < 25]
 
 
@@ -94,34 +98,34 @@ def test_guards_judge_futures_in_a_backtest_as_live() -> None:
 
 def test_margin_above_the_weight_of_its_collateral_holds_spot_alone() -> None:
     """The margin outgrows the whole weight of its collateral, which swaps cannot spend: futures go on."""
-    found = run([100.0, 100, 100, 110, 115, 120], replace(LONG, leverage_bps=30_000), margin=20_000)
-    assert found.refusal_counts == ()
-    assert dict(found.holds_by_setting)["locked"] >= 3
-    assert len(book_of(found).agent_book.fills) >= 1
+    in_steps = run([100.0, 100, 100, 110, 115, 120], replace(LONG, leverage_bps=30_000), margin=20_000)
+    assert in_steps.refusal_counts == ()
+    assert dict(in_steps.holds_by_setting)["locked"] >= 3
+    assert len(book_of(in_steps).agent_book.fills) >= 1
 
 
 def test_margin_is_topped_up_from_the_wallet_before_a_reduction() -> None:
-    found = run([100.0, 100, 82, 82], replace(LONG, leverage_bps=30_000))
-    book = book_of(found).agent_book
+    in_steps = run([100.0, 100, 82, 82], replace(LONG, leverage_bps=30_000))
+    book = book_of(in_steps).agent_book
     assert book.deposited_raw > 0
     assert not book.liquidations
     assert book.final_value_raw == 5_000 * E18 + book.deposited_raw + book.profit.total_raw
-    usd = dict(found.balances)[next(token.address for token in spec_of().tokens if token.symbol == "USD")]
+    usd = dict(in_steps.balances)[next(token.address for token in spec_of().tokens if token.symbol == "USD")]
     assert usd < 4_000 * E18
 
 
 def test_a_crash_is_reduced_by_the_step_and_liquidates_the_held_book() -> None:
     policy = replace(LONG, leverage_bps=30_000, limits=replace(LONG.limits, top_up_per_day_bps=0))
-    found = book_of(run([100.0, 100, 92, 85, 78, 72, 66, 60], policy))
-    assert not found.agent_book.liquidations
-    assert found.held_book.liquidations
-    assert found.agent_book.bars_above_limit == 0, "what a limit demands is filled in the bar that breaks it"
+    futures_result = book_of(run([100.0, 100, 92, 85, 78, 72, 66, 60], policy))
+    assert not futures_result.agent_book.liquidations
+    assert futures_result.held_book.liquidations
+    assert futures_result.agent_book.bars_above_limit == 0, "what a limit demands is filled in the bar that breaks it"
 
 
 def test_a_hedge_is_opened_closed_and_recorded() -> None:
     """BTC doubles: half of the taxed excess is shorted, and bought back once it has fallen into its band."""
-    found = run([100.0, 100, 200, 200, 104, 104, 104], ONLY_HEDGES, margin=4_000, hours=4)
-    book = book_of(found)
+    in_steps = run([100.0, 100, 200, 200, 104, 104, 104], ONLY_HEDGES, margin=4_000, hours=4)
+    book = book_of(in_steps)
     (hedge,) = book.hedges
     opened, closed = book.agent_book.fills
     assert (opened.trigger, closed.trigger) == ("hedge", "close_hedge")
@@ -133,7 +137,7 @@ def test_a_hedge_is_opened_closed_and_recorded() -> None:
     assert hedge.profit_raw / E18 == pytest.approx(size * (sold - bought) - 0.001 * size * (sold + bought), rel=1e-9)
     assert "it is shorted" in hedge.open_reason
     assert "back in its band" in hedge.close_reason
-    assert any(one.bar == 2 for one in found.rebalances), "the rest is sold in the same step"
+    assert any(rebalance.bar == 2 for rebalance in in_steps.rebalances), "the rest is sold in the same step"
 
 
 def test_an_open_hedge_is_recorded_at_the_mark() -> None:
@@ -157,14 +161,14 @@ def test_the_health_of_a_strategy_with_futures_pauses_it() -> None:
     spec = replace(spec, layers=(CapitalSplit((falling, idle), BAND),))
     chance = np.random.default_rng(4)
     prices = (100 * np.exp(np.cumsum(chance.normal(-0.004, 0.01, 70)))).tolist()
-    found = run(prices, LONG, spec=spec, hours=24)
-    (paused,) = found.health_changes
+    in_steps = run(prices, LONG, spec=spec, hours=24)
+    (paused,) = in_steps.health_changes
     assert (paused.name, paused.health) == ("falling", "paused")
     assert paused.sharpe_milli is not None
     assert paused.sharpe_milli < 500
     assert paused.time_s >= START_S + 50 * DAY_S
-    assert {one.name: one.health for one in found.final_health} == {"falling": "paused", "idle": "active"}
-    assert book_of(found).agent_book.sizes == (), "a paused strategy holds no futures"
+    assert {health.name: health.health for health in in_steps.final_health} == {"falling": "paused", "idle": "active"}
+    assert book_of(in_steps).agent_book.sizes == (), "a paused strategy holds no futures"
 
 
 def test_repeated_reductions_keep_the_weights() -> None:
@@ -183,7 +187,7 @@ def test_repeated_reductions_keep_the_weights() -> None:
     assert len(reduced) >= 3
     sizes, start = {"BTC": 0.0, "ETH": 0.0}, 0.0
     for bar in range(len(closes)):
-        for fill in (one for one in book.fills if one.bar == bar):
+        for fill in (fill for fill in book.fills if fill.bar == bar):
             sizes[fill.symbol] += fill.size_raw / E18
         share = sizes["BTC"] / sum(sizes.values())
         start = share if bar == 0 else start
@@ -194,8 +198,8 @@ def test_repeated_reductions_keep_the_weights() -> None:
 def test_refusals_that_differ_in_amounts_alone_are_counted_together() -> None:
     """No pool accepts anything; each bar's drift is another amount, and the pool's address stays whole."""
     closed = spec_of(limits=replace(PERMISSIVE_LIMITS, price_impact_bps=0))
-    found = run([100.0, 200, 210, 220, 230, 240], replace(LONG, leverage_bps=100), spec=closed)
-    ((why, times),) = found.refusal_counts
+    in_steps = run([100.0, 200, 210, 220, 230, 240], replace(LONG, leverage_bps=100), spec=closed)
+    ((why, times),) = in_steps.refusal_counts
     assert times >= 3
     assert why.startswith("nothing to trade of a drift of … USD")
     assert re.search("0x[0-9a-fA-F]{40}", why)
@@ -207,10 +211,12 @@ APART = replace(LONG, margin_in_weights=False, leverage_bps=0, targets=(), lever
 def test_margin_beside_the_weights_leaves_the_trades_of_the_spot_portfolio_as_they_are() -> None:
     """BTC doubles: alone or beside 50,000 of margin the spot portfolio sells the same part of it."""
     prices = [100.0, 110, 130, 160, 200, 200]
-    found = {margin: run(prices, APART, margin=margin) for margin in (1, 50_000)}
-    assert len(found[1].rebalances) == len(found[50_000].rebalances) > 0
-    assert found[50_000].rebalances == found[1].rebalances
-    assert found[50_000].weights.tolist() == found[1].weights.tolist()
-    assert float(found[50_000].final_value - found[1].final_value) == pytest.approx(49_999e18, rel=1e-12), "the total has all of it"
+    run_by_margin = {margin: run(prices, APART, margin=margin) for margin in (1, 50_000)}
+    assert len(run_by_margin[1].rebalances) == len(run_by_margin[50_000].rebalances) > 0
+    assert run_by_margin[50_000].rebalances == run_by_margin[1].rebalances
+    assert run_by_margin[50_000].weights.tolist() == run_by_margin[1].weights.tolist()
+    assert float(run_by_margin[50_000].final_value - run_by_margin[1].final_value) == pytest.approx(49_999e18, rel=1e-12), (
+        "the total has all of it"
+    )
     counted = run(prices, replace(APART, margin_in_weights=True), margin=50_000)
     assert counted.rebalances == ()

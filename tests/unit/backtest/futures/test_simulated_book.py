@@ -23,13 +23,13 @@ from tests.support.samples import examples
 
 def test_the_worked_example_is_what_a_hand_works_out() -> None:
     """200 BTC are bought at 100, of 10,000; 1 % an hour of funding is paid on 20,000 and on 22,000; then the price rises to 110."""
-    found = simulate_book(futures_path(hourly(BTC=[100, 100, 110]), [rates(0.5, 0.01, 0.01)]), long_btc())
-    assert found.agent_book.sizes == (("BTC", 200 * E18),)
-    profit = found.agent_book.profit
+    futures_result = simulate_book(futures_path(hourly(BTC=[100, 100, 110]), [rates(0.5, 0.01, 0.01)]), long_btc())
+    assert futures_result.agent_book.sizes == (("BTC", 200 * E18),)
+    profit = futures_result.agent_book.profit
     assert (profit.price_gain_raw, profit.funding_raw, profit.fees_raw) == (2_000 * E18, 420 * E18, 0)
-    assert found.agent_book.final_value_raw == 11_580 * E18
-    assert found.agent_book.equity.tolist() == [10_000, 9_800, 11_580]
-    assert found.agent_book.leverage.tolist() == [2, pytest.approx(20_000 / 9_800), pytest.approx(22_000 / 11_580)]
+    assert futures_result.agent_book.final_value_raw == 11_580 * E18
+    assert futures_result.agent_book.equity.tolist() == [10_000, 9_800, 11_580]
+    assert futures_result.agent_book.leverage.tolist() == [2, pytest.approx(20_000 / 9_800), pytest.approx(22_000 / 11_580)]
 
 
 def test_positive_funding_is_paid_by_longs_to_shorts() -> None:
@@ -42,33 +42,33 @@ def test_positive_funding_is_paid_by_longs_to_shorts() -> None:
 def test_a_plan_is_filled_at_its_bars_price_or_that_of_the_latency_with_fee_and_slippage() -> None:
     priced = replace(long_btc(), venue=VENUE)
     for latency, price in enumerate((100, 102, 103)):
-        found = simulate_book(moves(100, 102, 103), replace(priced, latency_bars=latency))
-        (fill,) = found.agent_book.fills
+        futures_result = simulate_book(moves(100, 102, 103), replace(priced, latency_bars=latency))
+        (fill,) = futures_result.agent_book.fills
         assert (fill.bar, fill.size_raw, fill.quote_raw) == (latency, 200 * E18, -200 * E18 * price * 10_010 // 10_000)
         assert fill.fee_raw == -fill.quote_raw // 1_000
-        assert found.agent_book.profit.slippage_raw == 200 * price * E18 // 1_000
+        assert futures_result.agent_book.profit.slippage_raw == 200 * price * E18 // 1_000
 
 
 def test_an_order_beyond_its_bound_is_not_filled() -> None:
-    found = simulate_book(moves(100, 106, 106, 106), replace(long_btc(), latency_bars=1))
-    assert [fill.bar for fill in found.agent_book.fills] == [3]
-    ((why, times),) = found.agent_book.refusal_counts
+    futures_result = simulate_book(moves(100, 106, 106, 106), replace(long_btc(), latency_bars=1))
+    assert [fill.bar for fill in futures_result.agent_book.fills] == [3]
+    ((why, times),) = futures_result.agent_book.refusal_counts
     assert "reverted" in why
     assert times == 1
 
 
 def test_nothing_is_filled_or_liquidated_while_the_venue_is_paused() -> None:
     path = moves(100, 100, 60, 60, 60)
-    found = simulate_book(replace(path, paused_bars=frozenset({2, 3})), long_btc(30_000))
-    assert [one.bar for one in found.held_book.liquidations][:1] == [4]
-    assert found.agent_book.fills[-1].bar == 0
+    futures_result = simulate_book(replace(path, paused_bars=frozenset({2, 3})), long_btc(30_000))
+    assert [liquidation.bar for liquidation in futures_result.held_book.liquidations][:1] == [4]
+    assert futures_result.agent_book.fills[-1].bar == 0
     assert simulate_book(replace(path, paused_bars=frozenset({0})), long_btc()).agent_book.fills[0].bar == 1
 
 
 def test_the_venue_liquidates_below_maintenance_with_its_penalty() -> None:
     """A long of 30,000 at 100 is worth 700 at 69: below half of the 1,293.75 of maintenance it would be closed whole."""
-    found = simulate_book(moves(100, 100, 69, 69), long_btc(30_000)).held_book
-    first = found.liquidations[0]
+    held_book = simulate_book(moves(100, 100, 69, 69), long_btc(30_000)).held_book
+    first = held_book.liquidations[0]
     assert first.size_raw == -150 * E18
     assert first.penalty_raw == 150 * 69 * E18 * 25 // 1_000
     gone = simulate_book(moves(100, 100, 50), long_btc(30_000)).held_book
@@ -78,53 +78,56 @@ def test_the_venue_liquidates_below_maintenance_with_its_penalty() -> None:
 
 def test_after_an_emergency_the_book_is_judged_again_in_the_same_bar() -> None:
     """A gap of 20 % takes 3.6x to 9.5x: half is closed, and then what the limit still asks."""
-    found = simulate_book(moves(100, 100, 92, 74.5, 74.5), long_btc(30_000)).agent_book
-    assert [fill.trigger for fill in found.fills if fill.bar == 3] == ["liquidation", "leverage"]
-    assert found.longest_above_limit == 0
-    assert not found.liquidations
+    agent_book = simulate_book(moves(100, 100, 92, 74.5, 74.5), long_btc(30_000)).agent_book
+    assert [fill.trigger for fill in agent_book.fills if fill.bar == 3] == ["liquidation", "leverage"]
+    assert agent_book.longest_above_limit == 0
+    assert not agent_book.liquidations
 
 
 def test_a_liquidator_may_close_what_the_contract_allows() -> None:
-    held = account(2_000, {"ETH": 10 * E18, "BTC": E18 // 100}, market("ETH"), market("BTC", 5_000))
-    assert margin.liquidatable_size_raw(held, "ETH") == 0
-    near = margin.with_moved_marks(held, {"ETH": Fraction(-5, 100)})
+    margin_account = account(2_000, {"ETH": 10 * E18, "BTC": E18 // 100}, market("ETH"), market("BTC", 5_000))
+    assert margin.liquidatable_size_raw(margin_account, "ETH") == 0
+    near = margin.with_moved_marks(margin_account, {"ETH": Fraction(-5, 100)})
     assert margin.is_liquidatable(near)
     assert margin.liquidatable_size_raw(near, "ETH") == 10 * E18 * (19_050 * 10**6 // 38_000) // 10**6
     assert margin.liquidatable_size_raw(near, "BTC") == E18 // 100
-    far = margin.with_moved_marks(held, {"ETH": Fraction(-8, 100)})
+    far = margin.with_moved_marks(margin_account, {"ETH": Fraction(-8, 100)})
     assert margin.liquidatable_size_raw(far, "ETH") == 10 * E18
 
 
 def test_collateral_in_reserve_is_deposited_before_anything_is_reduced() -> None:
     topped = replace(long_btc(30_000), reserve_raw=10_000 * E18)
-    found = simulate_book(moves(100, 100, 88, 88), topped)
-    assert found.agent_book.deposited_raw > 0
-    assert found.held_book.deposited_raw == 0
-    assert found.agent_book.sizes == found.held_book.sizes
-    assert found.agent_book.final_value_raw == found.held_book.final_value_raw == 16_400 * E18
+    futures_result = simulate_book(moves(100, 100, 88, 88), topped)
+    assert futures_result.agent_book.deposited_raw > 0
+    assert futures_result.held_book.deposited_raw == 0
+    assert futures_result.agent_book.sizes == futures_result.held_book.sizes
+    assert futures_result.agent_book.final_value_raw == futures_result.held_book.final_value_raw == 16_400 * E18
 
 
 def test_a_missing_price_plans_and_fills_nothing_until_it_returns() -> None:
     gap = float("nan")
-    found = simulate_book(moves(100, gap, gap, gap, gap, 80, 80), long_btc(30_000))
-    assert {fill.bar for fill in found.agent_book.fills} == {0, 5}
-    held = simulate_book(moves(100, gap, gap, gap, gap, 100, 100), long_btc()).held_book
-    assert [fill.bar for fill in held.fills] == [6]
-    assert dict(held.unfilled_counts) == {"the market has no price": 4}
+    futures_result = simulate_book(moves(100, gap, gap, gap, gap, 80, 80), long_btc(30_000))
+    assert {fill.bar for fill in futures_result.agent_book.fills} == {0, 5}
+    held_book = simulate_book(moves(100, gap, gap, gap, gap, 100, 100), long_btc()).held_book
+    assert [fill.bar for fill in held_book.fills] == [6]
+    assert dict(held_book.unfilled_counts) == {"the market has no price": 4}
 
 
 def test_a_book_without_size_earns_nothing() -> None:
     flat = replace(SETTINGS, policy=replace(SETTINGS.policy, targets=(), leverage_bps=0))
-    found = simulate_book(random_path(1), flat)
-    assert found.agent_book.final_value_raw == found.held_book.final_value_raw == found.settings.start_value_raw
-    assert (found.agent_book.fills, found.agent_book.profit.total_raw) == ((), 0)
+    futures_result = simulate_book(random_path(1), flat)
+    assert futures_result.agent_book.final_value_raw == futures_result.held_book.final_value_raw == futures_result.settings.start_value_raw
+    assert (futures_result.agent_book.fills, futures_result.agent_book.profit.total_raw) == ((), 0)
 
 
 seeds = st.integers(0, 10**6)
 
 
-def both(found: FuturesResult) -> Sequence[tuple[int, int]]:
-    return [(one.final_value_raw - found.settings.start_value_raw, one.profit.total_raw) for one in (found.agent_book, found.held_book)]
+def both(futures_result: FuturesResult) -> Sequence[tuple[int, int]]:
+    return [
+        (book.final_value_raw - futures_result.settings.start_value_raw, book.profit.total_raw)
+        for book in (futures_result.agent_book, futures_result.held_book)
+    ]
 
 
 any_book = (st.integers(10_000, 60_000), st.sampled_from([0.01, 0.05, 0.15]), st.integers(0, 2), st.integers(0, 5_000))
@@ -152,8 +155,8 @@ def test_value_is_conserved_in_two_books(seed: int, leverage: int, volatility: f
 @given(seeds, *any_book)
 def test_value_of_a_held_book_is_conserved(seed: int, leverage: int, volatility: float, latency: int, reserve: int) -> None:
     changed = replace(SETTINGS, policy=replace(SETTINGS.policy, leverage_bps=leverage), latency_bars=latency, reserve_raw=reserve * E18)
-    held = held_book(random_path(seed, volatility=volatility), changed)
-    assert held.final_value_raw - (10_000 + reserve) * E18 == held.profit.total_raw
+    book_result = held_book(random_path(seed, volatility=volatility), changed)
+    assert book_result.final_value_raw - (10_000 + reserve) * E18 == book_result.profit.total_raw
 
 
 @examples(8)
@@ -173,8 +176,8 @@ def test_a_mirrored_book_has_the_mirrored_profit_without_fees(seed: int) -> None
 @given(st.integers(1, 3), st.floats(-0.01, 0.01, allow_nan=False))
 def test_funding_is_linear_in_the_notional(times: int, rate: float) -> None:
     path = futures_path(hourly(BTC=[100, 100, 100, 100]), [rates(0, 0, round(rate, 6))])
-    one, more = (held_book(path, long_btc(leverage)).profit.funding_raw for leverage in (10_000, times * 10_000))
-    assert abs(more - times * one) <= times
+    first_funding, more = (held_book(path, long_btc(leverage)).profit.funding_raw for leverage in (10_000, times * 10_000))
+    assert abs(more - times * first_funding) <= times
 
 
 @pytest.mark.slow
@@ -197,10 +200,10 @@ def past_alone(seed: int, cut: int) -> None:
         payments=path.payments[:cut] + other.payments[cut:],
         daily_rates=path.daily_rates[:cut] + other.daily_rates[cut:],
     )
-    first, second = (simulate_book(one, SETTINGS) for one in (path, spliced))
-    for one, two in ((first.agent_book, second.agent_book), (first.held_book, second.held_book)):
-        assert one.equity[:cut].tolist() == two.equity[:cut].tolist()
-        assert [fill for fill in one.fills if fill.bar < cut] == [fill for fill in two.fills if fill.bar < cut]
+    first, second = (simulate_book(path, SETTINGS) for path in (path, spliced))
+    for first_book, two in ((first.agent_book, second.agent_book), (first.held_book, second.held_book)):
+        assert first_book.equity[:cut].tolist() == two.equity[:cut].tolist()
+        assert [fill for fill in first_book.fills if fill.bar < cut] == [fill for fill in two.fills if fill.bar < cut]
 
 
 def test_the_same_settings_give_the_same_result_and_hashes() -> None:

@@ -14,8 +14,7 @@ from agent.backtest.loss.simulation import MAX_YEARS, LossMarket, LossPolicy
 from agent.backtest.loss.taxes import TAXED_GROWTH, LossTax, TaxedPolicy, simulate_taxes
 from agent.backtest.settings import TaxRule
 from agent.model import Destination, Every, LotMethod, Threshold, Trigger
-from tests.support.decisions.tracking_losses import RULE, with_correlations
-from tests.support.decisions.tracking_losses import loss_portfolio as portfolio
+from tests.support.decisions.tracking_losses import RULE, loss_portfolio, with_correlations
 
 EVIDENCE = {
     LotMethod.FIFO: ((49.2, 0.0, 146.9), (12.2, 47.7, 129.7), (8.3, 241.8, 263.6), (4.6, 146.3, 176.3)),
@@ -45,7 +44,7 @@ def test_one_coin_that_only_grows__owes_the_tax_of_its_one_sale(method: LotMetho
 @pytest.mark.parametrize("method", EVIDENCE)
 def test_loss_and_tax__are_near_those_of_the_benchmark(method: LotMethod) -> None:
     """The benchmark looks every hour. In bars of 3.65 days a plan that pays its whole tax is made later."""
-    book = portfolio()
+    book = loss_portfolio()
     market = loss_market(book, with_correlations(RULE))
     tax = portfolio_tax(book, TaxRule(method, None, 2_500))
     losses = policy_losses(book, market, (CHOICES[0], RULE_AFTER_TAX, *CHOICES[1:3]), tax)
@@ -61,7 +60,7 @@ def test_loss_and_tax__are_near_those_of_the_benchmark(method: LotMethod) -> Non
     ids=["28 d", "1 d at 100 %", "band at 1 bp"],
 )
 def test_tax_of_bands_and_schedules__grows_with_its_rate_alone(trigger: Trigger, rate_bps: int) -> None:
-    book = portfolio()
+    book = loss_portfolio()
     market = loss_market(book, trigger)
     choice = ComparedPolicy(trigger, Destination.TARGET)
     untaxed, taxed, doubly_taxed = (
@@ -84,7 +83,7 @@ def test_tax_of_bands_and_schedules__grows_with_its_rate_alone(trigger: Trigger,
     ids=["no tax", "taxed", "yearly limit", "coin as numeraire"],
 )
 def test_tax_that_cannot_be_simulated__has_a_reason(rate_bps: int, limit: Fraction | None, numeraire: str, reason: str) -> None:
-    book = portfolio()
+    book = loss_portfolio()
     book = replace(book, numeraire=replace(book.numeraire, symbol=numeraire))
     rule = TaxRule(LotMethod.FIFO, limit, rate_bps)
     assert untaxed_reason(book, rule).startswith(reason)
@@ -92,6 +91,6 @@ def test_tax_that_cannot_be_simulated__has_a_reason(rate_bps: int, limit: Fracti
 
 
 def test_currencies_do_not_grow() -> None:
-    tax = portfolio_tax(portfolio(targets={"WETH": 4_000, "DAI": 3_000}), TaxRule(LotMethod.FIFO, None, 2_500))
+    tax = portfolio_tax(loss_portfolio(targets={"WETH": 4_000, "DAI": 3_000}), TaxRule(LotMethod.FIFO, None, 2_500))
     assert tax is not None
     assert tax.growths == (TAXED_GROWTH, 0.0)

@@ -15,10 +15,10 @@ THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}
 
 @pytest.mark.parametrize("gone", ["leave", "halt"])
 def test_what_has_no_price_any_more_is_told_with_what_it_makes_of_the_final_value(gone: str) -> None:
-    found = simulated(hourly(BTC=[100.0] * 9, ETH=GONE), make_spec(THREE, BAND, "USD"), stale_asset_mode=gone)
-    (one,) = backtest_document(found)["delisted"]
+    simulation = simulated(hourly(BTC=[100.0] * 9, ETH=GONE), make_spec(THREE, BAND, "USD"), stale_asset_mode=gone)
+    (delisted,) = backtest_document(simulation)["delisted"]
     # 200 ETH at 11 beside 40 BTC at 100 and 4,000 USD.
-    assert one == {
+    assert delisted == {
         "symbol": "ETH",
         "amount": "200",
         "price": "11",
@@ -26,10 +26,10 @@ def test_what_has_no_price_any_more_is_told_with_what_it_makes_of_the_final_valu
         "value": "2200",
         "share": f"{2_200 / 10_200:.6f}",
     }
-    assert float(found.final_value) / COIN == 10_200
-    assert mentions(found.notes[-1], "200 ETH", "2023-11-15 01:00 UTC", "11 USD", "2200 USD", "21.57 %")
+    assert float(simulation.final_value) / COIN == 10_200
+    assert mentions(simulation.notes[-1], "200 ETH", "2023-11-15 01:00 UTC", "11 USD", "2200 USD", "21.57 %")
 
 
 def test_what_still_has_a_price_is_not_told() -> None:
-    found = simulated(hourly(BTC=[100.0] * 4, ETH=GONE[:4]), make_spec(THREE, BAND, "USD"), stale_asset_mode="leave")
-    assert found.delisted_holdings == ()
+    simulation = simulated(hourly(BTC=[100.0] * 4, ETH=GONE[:4]), make_spec(THREE, BAND, "USD"), stale_asset_mode="leave")
+    assert simulation.delisted_holdings == ()

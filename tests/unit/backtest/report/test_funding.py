@@ -14,8 +14,7 @@ from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import report_document
 from agent.backtest.report.series import MAX_POINTS
 from agent.backtest.result import SimulationResult
-from tests.support.backtests import HOUR_S, SCALE, result_of
-from tests.support.backtests import REPORT_START_S as START_S
+from tests.support.backtests import HOUR_S, REPORT_START_S, SCALE, result_of
 
 pytestmark = pytest.mark.skipif(find_spec("empyrical") is None, reason="reports need the extra for backtests")
 
@@ -25,8 +24,8 @@ TITLE = "Funding of a full hedge"
 def carry(symbol: str, every_s: int, payments: np.ndarray) -> FundingCarry:
     """A holding of 1,000 through the whole run."""
     count = len(payments)
-    times_s = START_S + every_s * np.arange(count)
-    return FundingCarry(symbol, times_s, tuple(int(one) for one in payments), (1_000 * SCALE,) * count, (every_s,) * count)
+    times_s = REPORT_START_S + every_s * np.arange(count)
+    return FundingCarry(symbol, times_s, tuple(int(payment) for payment in payments), (1_000 * SCALE,) * count, (every_s,) * count)
 
 
 def with_funding(*carries: FundingCarry, bars: int = 500) -> SimulationResult:
@@ -35,39 +34,39 @@ def with_funding(*carries: FundingCarry, bars: int = 500) -> SimulationResult:
 
 def test_without_rates_there_is_no_such_section() -> None:
     page = report_document(backtest_page(result_of()))
-    assert TITLE not in [one["title"] for one in page["sections"]]
-    assert "funding hash" not in [one["name"] for one in page["origin"]]
+    assert TITLE not in [section["title"] for section in page["sections"]]
+    assert "funding hash" not in [fact["name"] for fact in page["origin"]]
 
 
 def test_lines_end_at_the_sums_of_the_table_and_change_where_something_was_paid() -> None:
     hourly, eighth = carry("BTC", HOUR_S, np.full(17, SCALE)), carry("ETH", 8 * HOUR_S, np.array([-5, 2, -1]) * SCALE)
     page = report_document(backtest_page(with_funding(hourly, eighth)))
-    (section,) = (one for one in page["sections"] if one["title"] == TITLE)
-    lines = {one["name"]: one for one in section["figures"][0]["data"]}
+    (section,) = (section for section in page["sections"] if section["title"] == TITLE)
+    lines = {line["name"]: line for line in section["figures"][0]["data"]}
     assert lines["BTC"]["y"] == list(range(1, 18))
     assert lines["ETH"]["y"] == [-5] * 8 + [-3] * 8 + [-4]
     assert lines["all"]["y"] == [a + b for a, b in zip(lines["BTC"]["y"], lines["ETH"]["y"], strict=True)]
-    assert lines["all"]["x"] == [(START_S + HOUR_S * at) * 1_000 for at in range(17)]
+    assert lines["all"]["x"] == [(REPORT_START_S + HOUR_S * at) * 1_000 for at in range(17)]
     rows = {row[0]: row[1:5] for row in section["tables"][0]["rows"]}
     assert rows["BTC"] == ["17.00", "+876.00%", "1,000.00", "17"]
     assert (rows["ETH"][0], rows["all"][0], rows["all"][3]) == ("−4.00", "13.00", "20")
-    assert next(one["value"] for one in page["origin"] if one["name"] == "funding hash") == "f0" * 32
+    assert next(fact["value"] for fact in page["origin"] if fact["name"] == "funding hash") == "f0" * 32
 
 
 def test_one_asset_alone_is_one_line_and_what_was_not_held_has_no_yearly_share() -> None:
     nothing = replace(carry("LINK", HOUR_S, np.zeros(3)), notionals=(0, 0, 0))
-    (section,) = (one for one in report_document(backtest_page(with_funding(nothing)))["sections"] if one["title"] == TITLE)
-    assert [one["name"] for one in section["figures"][0]["data"]] == ["all"]
+    (section,) = (section for section in report_document(backtest_page(with_funding(nothing)))["sections"] if section["title"] == TITLE)
+    assert [line["name"] for line in section["figures"][0]["data"]] == ["all"]
     assert section["tables"][0]["rows"][0][1:4] == ["0.00", "—", "0.00"]
 
 
 def test_two_years_of_hours_of_many_assets_are_drawn_in_a_bounded_number_of_points() -> None:
     walks = np.random.default_rng(1).normal(0, SCALE, (12, 17_520))
     result = with_funding(*(carry(f"A{at}", HOUR_S, walk) for at, walk in enumerate(walks)))
-    (section,) = (one for one in backtest_page(result).sections if one.title == TITLE)
+    (section,) = (section for section in backtest_page(result).sections if section.title == TITLE)
     lines = section.charts[0]["data"]
     assert len(lines) == 7
-    assert max(len(one["x"]) for one in lines) <= MAX_POINTS
+    assert max(len(line["x"]) for line in lines) <= MAX_POINTS
     assert len(section.tables[0].rows) == 13
     assert result.funding is not None
-    assert result.funding.total == sum((one.total for one in result.funding.carries), Fraction(0))
+    assert result.funding.total == sum((carry.total for carry in result.funding.carries), Fraction(0))

@@ -90,13 +90,13 @@ def require_equal_figures(seed: int) -> None:
     after = own_figures.coins_by_bar(history)
     start_value = float(result.start_value) / 1e18
     values = own_figures.unit_values(history, after, start_value)
-    held = own_figures.held_coins(history, start)
-    hold_values = own_figures.unit_values(history, held, start_value)
+    held_coins = own_figures.held_coins(history, start)
+    hold_values = own_figures.unit_values(history, held_coins, start_value)
     growth = growth_series(result)
     risk = risk_metrics(growth)
 
     assert result.equity.tolist() == pytest.approx([history.value(after[bar], bar) for bar in history.bars], **EXACT)
-    assert result.hold_equity.tolist() == pytest.approx([history.value(held[bar], bar) for bar in history.bars], **EXACT)
+    assert result.hold_equity.tolist() == pytest.approx([history.value(held_coins[bar], bar) for bar in history.bars], **EXACT)
     assert growth.unit_growth.tolist() == pytest.approx(values, **EXACT)
     assert growth.hold_unit_growth.tolist() == pytest.approx(hold_values, **EXACT)
     assert (result.twr, result.hold_twr) == pytest.approx((values[-1] - 1, hold_values[-1] - 1), **EXACT)
@@ -120,7 +120,7 @@ def require_equal_figures(seed: int) -> None:
     document = backtest_document(result)
     own_texts = {
         "final_value": history.value(after[-1], history.bars[-1]),
-        "hold_value": history.value(held[-1], history.bars[-1]),
+        "hold_value": history.value(held_coins[-1], history.bars[-1]),
         "twr": values[-1] - 1,
         "hold_twr": hold_values[-1] - 1,
         "turnover": own_figures.turnover(history, after),

@@ -35,8 +35,8 @@ def test_what_is_no_finite_number_is_null() -> None:
 
 
 def test_only_templates_keep_their_few_tags() -> None:
-    given = {"name": "a<br>b", "hovertemplate": "%{y}<br><b>x</b><i>y</i><extra></extra>", "text": ["\u202egpj.exe", "&lt;"]}
-    assert escape_for_plotly(given) == {
+    figure_text = {"name": "a<br>b", "hovertemplate": "%{y}<br><b>x</b><i>y</i><extra></extra>", "text": ["\u202egpj.exe", "&lt;"]}
+    assert escape_for_plotly(figure_text) == {
         "name": "a&lt;br&gt;b",
         "hovertemplate": "%{y}<br><b>x</b>&lt;i&gt;y&lt;/i&gt;<extra></extra>",
         "text": ["\\u202egpj.exe", "&amp;lt;"],
@@ -54,13 +54,13 @@ def test_markup_in_any_text_is_shown_as_text() -> None:
     texts, fact = (HOSTILE, LINK), ReportFact(HOSTILE, LINK, HOSTILE)
     figure = {"title": HOSTILE, "says": LINK, "data": [{"name": HOSTILE}]}
     part = ReportSection(HOSTILE, texts, (figure,), (ReportTable(texts, (texts,), HOSTILE),))
-    found: list[str] = []
-    seen = HTMLParser()
-    seen.handle_starttag = lambda tag, attrs: found.append(tag)  # type: ignore[method-assign]
-    seen.feed(render_html(ReportPage(HOSTILE, (fact,), (part,) * 3, texts, (fact,), LINK)))
-    assert found.count("script") == 3
-    assert found.count("a") == 5
-    assert "img" not in found
+    marked_texts: list[str] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: marked_texts.append(tag)  # type: ignore[method-assign]
+    parser.feed(render_html(ReportPage(HOSTILE, (fact,), (part,) * 3, texts, (fact,), LINK)))
+    assert marked_texts.count("script") == 3
+    assert marked_texts.count("a") == 5
+    assert "img" not in marked_texts
 
 
 def test_a_long_list_that_series_share_is_written_once() -> None:
@@ -74,7 +74,7 @@ def test_a_long_list_that_series_share_is_written_once() -> None:
 def test_the_policy_lets_two_scripts_run_and_nothing_else_in() -> None:
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', render_html(PAGE))
     assert policy is not None
-    rules = dict(one.strip().split(" ", 1) for one in policy.group(1).split(";"))
+    rules = dict(directive.strip().split(" ", 1) for directive in policy.group(1).split(";"))
     assert rules["default-src"] == rules["connect-src"] == rules["form-action"] == rules["base-uri"] == "'none'"
     assert re.fullmatch(r"'sha256-[\w+/]{43}=' 'sha256-[\w+/]{43}='", rules["script-src"])
 
@@ -83,7 +83,7 @@ def test_the_policy_lets_two_scripts_run_and_nothing_else_in() -> None:
 def luminance(colour: str) -> float:
     """WCAG 2.2, relative luminance."""
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts)
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
@@ -91,11 +91,11 @@ def luminance(colour: str) -> float:
 def test_text_and_lines_stand_out_from_the_page(scheme: str) -> None:
     style = (WEB_FOLDER / "static" / "report.css").read_text()
     light, dark = style.split("@media screen and (prefers-color-scheme: dark)")
-    found = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", light if scheme == "light" else dark))
+    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", light if scheme == "light" else dark))
 
     def contrast(name: str) -> float:
-        low, high = sorted((luminance(found[name]), luminance(found["paper"])))
+        low, high = sorted((luminance(colours[name]), luminance(colours["paper"])))
         return (high + 0.05) / (low + 0.05)
 
     assert {name for name in ("ink", "soft", "link", "good", "bad") if contrast(name) < 4.5} == set()
-    assert {name for name in found if re.fullmatch(r"c\d", name) and contrast(name) < 3} == set()
+    assert {name for name in colours if re.fullmatch(r"c\d", name) and contrast(name) < 3} == set()

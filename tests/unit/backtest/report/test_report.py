@@ -41,14 +41,14 @@ def test_thinning_keeps_both_ends_and_every_extreme_of_each_series(seed: int) ->
     columns = list(np.random.default_rng(seed).normal(0, 1, (3, 20_000)).cumsum(axis=1))
     columns[1][777] = 1e6
     columns[2][12_345] = -1e6
-    kept = downsample_indices(columns, 1_000)
-    assert len(kept) <= 1_000
-    assert (np.diff(kept) > 0).all()
-    assert kept[0] == 0
-    assert kept[-1] == 19_999
+    indices = downsample_indices(columns, 1_000)
+    assert len(indices) <= 1_000
+    assert (np.diff(indices) > 0).all()
+    assert indices[0] == 0
+    assert indices[-1] == 19_999
     for column in columns:
-        assert column[kept].min() == column.min()
-        assert column[kept].max() == column.max()
+        assert column[indices].min() == column.min()
+        assert column[indices].max() == column.max()
 
 
 def test_what_is_short_is_not_thinned_and_what_is_unknown_breaks_nothing() -> None:
@@ -70,8 +70,8 @@ def test_flows_change_no_growth() -> None:
 def test_the_calendar_rule_is_a_hand_made_one() -> None:
     prices = np.array([[1.0, 1.0], [2.0, 1.0], [2.0, 1.0], [1.0, 1.0]])
     times_s = np.arange(4) * 10
-    found = calendar_benchmark(prices, np.array([0.5, 0.5]), times_s, 20)
-    assert found.tolist() == [1.0, 1.5, 1.5, 1.5 * 0.75]
+    benchmark = calendar_benchmark(prices, np.array([0.5, 0.5]), times_s, 20)
+    assert benchmark.tolist() == [1.0, 1.5, 1.5, 1.5 * 0.75]
 
 
 def test_falls_are_measured_from_the_highest_before() -> None:
@@ -85,24 +85,27 @@ def test_days_are_sampled_at_their_last_bar_and_windows_know_nothing_later() -> 
     assert growth_series(long).sample_bars.tolist()[:2] == [23, 47]
     assert growth_series(long).samples_per_year == 365
     window = growth_series(long).window_samples
-    one, two = risk_metrics(growth_series(long)), risk_metrics(growth_series(short))
+    long_metrics, two = risk_metrics(growth_series(long)), risk_metrics(growth_series(short))
     assert window == 50 - 1
     assert growth_series(short).window_samples == 37
     same = replace_window(short, 49)
-    assert np.allclose(one.rolling_sharpe[: len(same)], same)
+    assert np.allclose(long_metrics.rolling_sharpe[: len(same)], same)
     assert math.isfinite(two.sharpe)
 
 
 def test_a_year_of_working_days_has_no_more_samples_than_it_has() -> None:
-    found = result_of(bars=24 * 140, every=200)
-    days = np.arange(found.bar_count) // 24
-    kept = days % 7 < 5
+    simulation = result_of(bars=24 * 140, every=200)
+    days = np.arange(simulation.bar_count) // 24
+    is_working_day = days % 7 < 5
     worked = with_series(
-        found,
-        **{name: getattr(found, name)[kept] for name in ("times_s", "equity", "hold_equity", "weights", "prices", "targets", "bands")},
+        simulation,
+        **{
+            name: getattr(simulation, name)[is_working_day]
+            for name in ("times_s", "equity", "hold_equity", "weights", "prices", "targets", "bands")
+        },
         rebalances=(),
         fees=Fraction(0),
-        bar_count=int(kept.sum()),
+        bar_count=int(is_working_day.sum()),
     )
     own = growth_series(worked)
     assert own.samples_per_year == pytest.approx(365 * 5 / 7, rel=0.02)
@@ -117,19 +120,19 @@ def replace_window(short: object, window: int) -> np.ndarray:
 
 
 def test_risk_is_the_mean_over_the_spread_of_days() -> None:
-    found = growth_series(result_of(bars=24 * 100, every=200))
-    told, returns = risk_metrics(found), found.returns
-    assert told.sharpe == pytest.approx(returns.mean() / returns.std(ddof=1) * math.sqrt(365))
-    beyond = np.log1p(found.returns) - np.log1p(found.hold_returns)
-    assert told.mean_excess * found.years == pytest.approx(
-        math.log(found.unit_growth[-1] / found.unit_growth[23] / found.hold_unit_growth[-1] * found.hold_unit_growth[23])
+    series = growth_series(result_of(bars=24 * 100, every=200))
+    metrics, returns = risk_metrics(series), series.returns
+    assert metrics.sharpe == pytest.approx(returns.mean() / returns.std(ddof=1) * math.sqrt(365))
+    beyond = np.log1p(series.returns) - np.log1p(series.hold_returns)
+    assert metrics.mean_excess * series.years == pytest.approx(
+        math.log(series.unit_growth[-1] / series.unit_growth[23] / series.hold_unit_growth[-1] * series.hold_unit_growth[23])
     )
-    assert told.mean_excess_error == pytest.approx(beyond.std(ddof=1) * 365 / math.sqrt(len(beyond)))
+    assert metrics.mean_excess_error == pytest.approx(beyond.std(ddof=1) * 365 / math.sqrt(len(beyond)))
 
 
 def test_what_was_bought_and_sold_is_found_at_its_bar_alone() -> None:
-    found = result_of(bars=350, every=100)
-    moved = unit_changes(found)
+    simulation = result_of(bars=350, every=100)
+    moved = unit_changes(simulation)
     quiet = np.delete(moved, [100, 200, 300], axis=0)
     assert np.abs(quiet).max() < 1e-12
     assert (np.abs(moved[[100, 200, 300]]) > 1e-6).all()
@@ -137,76 +140,79 @@ def test_what_was_bought_and_sold_is_found_at_its_bar_alone() -> None:
 
 # Words
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({"every": 0}, "it never rebalanced: no trigger fired"),
         ({"every": 100, "volatility": 0.0}, "made no difference"),
         ({"every": 2, "cost": 0.05}, "did not pay here"),
     ],
 )
-def test_the_summary_says_so_when_there_is_no_gain(changes: dict[str, float], said: str) -> None:
-    assert said in backtest_page(result_of(**changes)).summary[0]  # type: ignore[arg-type]  # whole numbers where they have to be
+def test_the_summary_says_so_when_there_is_no_gain(changes: dict[str, float], reason: str) -> None:
+    assert reason in backtest_page(result_of(**changes)).summary[0]  # type: ignore[arg-type]  # whole numbers where they have to be
 
 
 def test_the_summary_names_the_gain_and_its_interval() -> None:
-    found = result_of(bars=24 * 90, every=24, cost=0.0, volatility=0.02, seed=3)
-    ahead = growth_series(found).unit_growth[-1] / growth_series(found).hold_unit_growth[-1] - 1
-    told = backtest_page(found).summary
-    assert (f"{ahead * 100:.1f}% above" if ahead > 0 else f"{-ahead * 100:.1f}% below") in told[0]
-    assert re.search(r"95% interval of that mean is [−+][\d.]+% to [−+][\d.]+%: (chance|more)", told[2])
+    simulation = result_of(bars=24 * 90, every=24, cost=0.0, volatility=0.02, seed=3)
+    ahead = growth_series(simulation).unit_growth[-1] / growth_series(simulation).hold_unit_growth[-1] - 1
+    summary = backtest_page(simulation).summary
+    assert (f"{ahead * 100:.1f}% above" if ahead > 0 else f"{-ahead * 100:.1f}% below") in summary[0]
+    assert re.search(r"95% interval of that mean is [−+][\d.]+% to [−+][\d.]+%: (chance|more)", summary[2])
 
 
 def test_a_gain_beside_flows_is_time_weighted_and_says_so() -> None:
     bare, moved = (result_of(bars=24 * 90, every=24, seed=3, flows=flows) for flows in ((), ((500, 20_000.0),)))
-    said = re.search(r"[\d.]+% (above|below)", backtest_page(bare).summary[0])
-    assert said is not None
-    assert said.group() in backtest_page(moved).summary[0]
-    assert any("time-weighted" in one for one in backtest_page(moved).summary)
-    assert not any("time-weighted" in one for one in backtest_page(bare).summary)
+    match = re.search(r"[\d.]+% (above|below)", backtest_page(bare).summary[0])
+    assert match is not None
+    assert match.group() in backtest_page(moved).summary[0]
+    assert any("time-weighted" in sentence for sentence in backtest_page(moved).summary)
+    assert not any("time-weighted" in sentence for sentence in backtest_page(bare).summary)
 
 
 def test_flows_stand_one_by_one_where_the_run_came_from() -> None:
-    found = replace(result_of(flows=((30, 5_000.0), (60, -1_250.5))), parameters=(("flows", "(…)"), ("depth", "5")))
-    origin = [(one.name, one.value) for one in backtest_page(found).provenance_facts]
+    changed_result = replace(result_of(flows=((30, 5_000.0), (60, -1_250.5))), parameters=(("flows", "(…)"), ("depth", "5")))
+    origin = [(provenance_fact.name, provenance_fact.value) for provenance_fact in backtest_page(changed_result).provenance_facts]
     assert ("flow, 2 Jan 2021", "5,000.00 USD") in origin
     assert ("flow, 3 Jan 2021", "−1,250.50 USD") in origin
     assert "flows" not in dict(origin)
 
 
 def test_what_rebalancing_earned_adds_up_to_what_it_was_ahead_by() -> None:
-    found = result_of(bars=24 * 30, every=24, cost=0.002)
-    section = next(one for one in backtest_page(found).sections if one.title == "Return attribution")
+    simulation = result_of(bars=24 * 30, every=24, cost=0.002)
+    section = next(section for section in backtest_page(simulation).sections if section.title == "Return attribution")
     rows = {name: float(value.replace("−", "-").rstrip("%")) for name, value, _ in section.tables[0].rows}
     assert "gas money" not in rows
-    ahead = math.log(growth_series(found).unit_growth[-1] / growth_series(found).hold_unit_growth[-1]) * 100
+    ahead = math.log(growth_series(simulation).unit_growth[-1] / growth_series(simulation).hold_unit_growth[-1]) * 100
     assert rows["excess return"] == pytest.approx(ahead, abs=0.006)
     assert sum(value for name, value in rows.items() if name != "excess return") == pytest.approx(ahead, abs=0.03)
-    paid = with_series(found, gas=exact(50.0), equity=found.equity - np.linspace(0, 50, found.bar_count))
-    section = next(one for one in backtest_page(paid).sections if one.title == "Return attribution")
+    paid = with_series(simulation, gas=exact(50.0), equity=simulation.equity - np.linspace(0, 50, simulation.bar_count))
+    section = next(section for section in backtest_page(paid).sections if section.title == "Return attribution")
     assert "gas money" in [row[0] for row in section.tables[0].rows]
 
 
 def test_what_flows_did_to_the_difference_is_not_called_gas_money() -> None:
-    found = result_of(bars=24 * 60, every=24, seed=3, flows=((500, 20_000.0),))
-    held = found.hold_equity.copy()
-    held[600:] *= 0.98  # what was held met the market at weights of its own
-    moved = with_series(found, hold_equity=held, gas=exact(0.0))
+    simulation = result_of(bars=24 * 60, every=24, seed=3, flows=((500, 20_000.0),))
+    hold_equity = simulation.hold_equity.copy()
+    hold_equity[600:] *= 0.98  # what was held met the market at weights of its own
+    moved = with_series(simulation, hold_equity=hold_equity, gas=exact(0.0))
     for gas, name in ((exact(0.0), "flows"), (exact(5.0), "flows and gas money")):
-        section = next(one for one in backtest_page(replace(moved, gas=gas)).sections if one.title == "Return attribution")
+        section = next(section for section in backtest_page(replace(moved, gas=gas)).sections if section.title == "Return attribution")
         assert section.tables[0].rows[4][0] == name
 
 
 def test_costs_and_years_are_those_of_the_run() -> None:
-    found = result_of(bars=600, every=100, cost=0.01)
-    tables = {one.title: one.tables for one in backtest_page(found).sections}
-    assert tables["Costs"][0].rows[0][:2] == ("fees", format_money(found.fees, DECIMALS))
+    simulation = result_of(bars=600, every=100, cost=0.01)
+    tables = {section.title: section.tables for section in backtest_page(simulation).sections}
+    assert tables["Costs"][0].rows[0][:2] == ("fees", format_money(simulation.fees, DECIMALS))
     assert tables["Costs"][0].rows[0][4] == "100.0 bps"
     assert tables["Taxable gains"][0].rows == (("2021", "12.50"), ("2022", "−3.25"), ("all", "9.25"))
     assert ("price_impact", "2") in tables["Run log"][0].rows
 
 
 def test_a_run_can_be_repeated_by_what_stands_at_its_end() -> None:
-    origin = {one.name: one.value for one in backtest_page(replace(result_of(), policy_json='{"band":500}')).provenance_facts}
+    origin = {
+        provenance_fact.name: provenance_fact.value
+        for provenance_fact in backtest_page(replace(result_of(), policy_json='{"band":500}')).provenance_facts
+    }
     assert origin["config hash"] == "c0" * 32
     assert origin["data hash"] == "da" * 32
     assert origin["seed"] == "1"
@@ -254,11 +260,11 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_document_beside_it_holds_the_same_texts_figures_and_tables(tmp_path: Path) -> None:
     path, beside = write_report(replace(result_of(bars=50, every=20), notes=(HOSTILE,)), tmp_path / "report.html")
-    told = json.loads(beside.read_text())
-    assert told["title"] == "BTC, ETH and USD"
-    assert [one["title"] for one in told["sections"]][:2] == ["Value", "Return attribution"]
-    assert told["sections"][0]["figures"][0]["data"][-1]["y"][0] == START
-    assert HOSTILE in json.dumps(told, ensure_ascii=False).replace('\\"', '"')
+    document = json.loads(beside.read_text())
+    assert document["title"] == "BTC, ETH and USD"
+    assert [section["title"] for section in document["sections"]][:2] == ["Value", "Return attribution"]
+    assert document["sections"][0]["figures"][0]["data"][-1]["y"][0] == START
+    assert HOSTILE in json.dumps(document, ensure_ascii=False).replace('\\"', '"')
     assert HOSTILE not in path.read_text()
 
 

@@ -65,12 +65,12 @@ def test_a_paused_venue_stands_still_while_prices_move() -> None:
 
 def test_a_funding_spike_is_paid_by_long_and_short() -> None:
     path = stressed_path(FLAT, SETTINGS, FuturesScenario.FUNDING, SEVERITY)
-    paid = [(one.column, one.rate) for one in path.payments[4]]
+    paid = [(payment.column, payment.rate) for payment in path.payments[4]]
     assert paid == [(0, Fraction(24 * HOUR_S, 1_000 * DAY_S)), (1, Fraction(-24 * HOUR_S, 1_000 * DAY_S))]
     assert not path.payments[3]
     assert not path.payments[8]
-    found = held_book(path, replace(SETTINGS, venue=replace(VENUE, fee_ppm=0, slippage_bps=0)))
-    assert found.profit.funding_raw == pytest.approx(4 * 20_000 * 10**18 // 1_000, rel=0.01)
+    book_result = held_book(path, replace(SETTINGS, venue=replace(VENUE, fee_ppm=0, slippage_bps=0)))
+    assert book_result.profit.funding_raw == pytest.approx(4 * 20_000 * 10**18 // 1_000, rel=0.01)
 
 
 @pytest.mark.parametrize("seeds", [3, pytest.param(50, marks=pytest.mark.slow)])
@@ -79,7 +79,7 @@ def test_a_crash_and_rally_liquidate_the_held_book_and_never_the_agents(seeds: i
     table = random_table(1, 40, ("BTC",))
     policy = replace(long_btc().policy, limits=replace(SETTINGS.policy.limits, stress_move_bps=1_000))
     spec = FuturesStressSpec(table, replace(SETTINGS, policy=replace(policy, leverage_bps=30_000)), SEVERITY, 12, 1, seeds)
-    cases = {one.scenario: one for one in run_futures_stress(spec)}
+    cases = {stressed_scenario.scenario: stressed_scenario for stressed_scenario in run_futures_stress(spec)}
     assert set(cases) == set(FuturesScenario) - {FuturesScenario.SHOCK}, "without --shock there is none"
     ride = cases[FuturesScenario.CRASH_RALLY]
     assert (ride.path_count, ride.agent_book.liquidated_path_count) == (seeds, 0)
@@ -124,7 +124,7 @@ def test_every_plan_of_a_book_passes_the_guards_of_a_step(scenario: FuturesScena
 def test_a_gap_is_against_a_short_too() -> None:
     short = replace(long_btc(), policy=replace(long_btc().policy, targets=(FuturesTarget("BTC", -10_000),)))
     spec = FuturesStressSpec(random_table(1, 40, ("BTC",)), short, SEVERITY, 12, 1, 1)
-    gap = next(one for one in run_futures_stress(spec) if one.scenario is FuturesScenario.GAP_10)
+    gap = next(stressed_scenario for stressed_scenario in run_futures_stress(spec) if stressed_scenario.scenario is FuturesScenario.GAP_10)
     assert gap.held_book.mean_loss > 0
 
 

@@ -59,9 +59,12 @@ def test_blocks_go_on_where_they_are_and_are_as_long_as_said() -> None:
 def test_the_same_generator_makes_the_same_path_and_another_another() -> None:
     was = past()
     model = fit_jump_diffusion(was)
-    for made in (lambda seed: bootstrap_path(was, 50, 5, chance(seed)), lambda seed: jump_diffusion_path(was, model, 50, chance(seed))):
-        assert np.array_equal(made(1).closes, made(1).closes)
-        assert not np.array_equal(made(1).closes, made(2).closes)
+    for make_path in (
+        lambda seed: bootstrap_path(was, 50, 5, chance(seed)),
+        lambda seed: jump_diffusion_path(was, model, 50, chance(seed)),
+    ):
+        assert np.array_equal(make_path(1).closes, make_path(1).closes)
+        assert not np.array_equal(make_path(1).closes, make_path(2).closes)
 
 
 def test_a_walk_with_jumps_has_the_moments_of_its_model_and_is_found_again() -> None:
@@ -69,12 +72,12 @@ def test_a_walk_with_jumps_has_the_moments_of_its_model_and_is_found_again() -> 
     sizes = np.array([[9.0, 5.0], [5.0, 4.0]]) * 1e-3
     model = JumpDiffusion(np.array([2e-4, -1e-4]), walk, 0.01, np.array([-0.10, -0.06]), sizes)
     path = jump_diffusion_path(past(), model, 100_001, chance(5))
-    found = moves(path)
+    moments = moves(path)
     # Of a compound Poisson sum: mean λ μ, variance λ (Σ + μ μ').
     mean = model.drift + model.jumps_per_bar * model.jump_mean
     spread = walk + model.jumps_per_bar * (sizes + np.outer(model.jump_mean, model.jump_mean))
-    assert found.mean(axis=0) == pytest.approx(mean, abs=4 * np.sqrt(spread[0, 0] / 100_000))
-    assert np.cov(found, rowvar=False) == pytest.approx(spread, rel=0.1)
+    assert moments.mean(axis=0) == pytest.approx(mean, abs=4 * np.sqrt(spread[0, 0] / 100_000))
+    assert np.cov(moments, rowvar=False) == pytest.approx(spread, rel=0.1)
     again = fit_jump_diffusion(return_history(path))
     assert again.jumps_per_bar == pytest.approx(model.jumps_per_bar, rel=0.25)  # small jumps look like the walk
     assert again.covariance == pytest.approx(walk, rel=0.1)
@@ -84,11 +87,11 @@ def test_a_walk_with_jumps_has_the_moments_of_its_model_and_is_found_again() -> 
 def test_where_nothing_jumps_there_are_no_jumps_and_the_covariance_is_the_data_s() -> None:
     steps = 0.01 * np.sin(np.arange(300) * np.array([[1.0], [1.7]])).T
     table = make_price_table([START_S + HOUR_S * bar for bar in range(301)], dict(zip("AB", _prices(steps).T.tolist(), strict=True)))
-    found = fit_jump_diffusion(return_history(table))
-    assert found.jumps_per_bar == 0
-    assert found.covariance == pytest.approx(np.cov(steps, rowvar=False), rel=1e-6)
-    assert np.cov(moves(jump_diffusion_path(return_history(table), found, 50_000, chance())), rowvar=False) == pytest.approx(
-        found.covariance, abs=2e-6
+    jump_diffusion = fit_jump_diffusion(return_history(table))
+    assert jump_diffusion.jumps_per_bar == 0
+    assert jump_diffusion.covariance == pytest.approx(np.cov(steps, rowvar=False), rel=1e-6)
+    assert np.cov(moves(jump_diffusion_path(return_history(table), jump_diffusion, 50_000, chance())), rowvar=False) == pytest.approx(
+        jump_diffusion.covariance, abs=2e-6
     )
 
 
@@ -104,11 +107,11 @@ def test_moves_at_which_a_price_is_missing_are_left_out_and_counted() -> None:
     closes = table.closes.copy()
     closes[40:45, 0] = NAN
     closes[90:, 1] = NAN
-    found = return_history(replace(table, closes=closes))
-    assert len(found.returns) == 100 - 6 - 11
-    assert found.skipped_returns == 17
-    assert np.isfinite(found.returns).all()
-    assert found.start_prices.tolist() == [closes[100, 0], closes[89, 1]]
+    returns = return_history(replace(table, closes=closes))
+    assert len(returns.returns) == 100 - 6 - 11
+    assert returns.skipped_returns == 17
+    assert np.isfinite(returns.returns).all()
+    assert returns.start_prices.tolist() == [closes[100, 0], closes[89, 1]]
 
 
 def test_without_drift_prices_go_nowhere_on_average() -> None:

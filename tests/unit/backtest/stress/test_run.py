@@ -47,27 +47,27 @@ WANTED = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", nati
 
 
 @pytest.fixture(scope="module")
-def found() -> StressResult:
+def tested_stress() -> StressResult:
     return run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(SpotScenario.CRASH,)))
 
 
-def test_all_that_was_asked_for_is_there_and_fits_together(found: StressResult) -> None:
-    assert [(case.name, case.engine, len(case.path_metrics)) for case in found.cases] == [
+def test_all_that_was_asked_for_is_there_and_fits_together(tested_stress: StressResult) -> None:
+    assert [(case.name, case.engine, len(case.path_metrics)) for case in tested_stress.cases] == [
         (BLOCKS_NAME, "kernel", 20),
         (JUMPS_NAME, "kernel", 20),
         ("calm", "step", 1),
         ("crash", "step", 1),
     ]
-    calm, crash = found.cases[2:]
+    calm, crash = tested_stress.cases[2:]
     assert crash.path_metrics[0].loss == pytest.approx(0.35, abs=0.03), "half of 70 %, whatever the recorded path did"
     assert calm.path_metrics[0].loss != pytest.approx(crash.path_metrics[0].loss)
-    assert (found.path_bars, found.return_count, found.skipped_cases) == (40, 199, ())
-    assert found.kernel_difference is not None
-    assert found.kernel_difference < 1e-5
-    assert {name for name, _ in found.versions} >= {"trimtab", "numpy", "numba"}
+    assert (tested_stress.path_bars, tested_stress.return_count, tested_stress.skipped_cases) == (40, 199, ())
+    assert tested_stress.kernel_difference is not None
+    assert tested_stress.kernel_difference < 1e-5
+    assert {name for name, _ in tested_stress.versions} >= {"trimtab", "numpy", "numba"}
 
 
-def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(found: StressResult, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(tested_stress: StressResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.backtest.stress.work.KERNEL_PIECE_PATHS", 7)
     sizes = []
 
@@ -76,42 +76,45 @@ def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(found: Str
         other: StressWork = pickle.loads(pickle.dumps(work))
         return ((piece, other.run(piece)) for piece in reversed(pieces))
 
-    assert run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(SpotScenario.CRASH,)), piece_runner=share) == found
+    assert run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(SpotScenario.CRASH,)), piece_runner=share) == tested_stress
     assert sizes == [7, 7, 6, 7, 7, 6, 1, 1]
 
 
-def test_the_same_seed_finds_the_same_and_more_paths_begin_with_the_same(found: StressResult) -> None:
-    asked = wish(paths=10)
-    one, other = run_stress_test(WANTED, TABLE, DEEP, asked), run_stress_test(WANTED, TABLE, replace(DEEP, seed=1), asked)
-    assert one.cases[0].path_metrics == found.cases[0].path_metrics[:10]
-    assert one.cases[1].path_metrics == found.cases[1].path_metrics[:10]
-    assert one.cases[2] == found.cases[2]
-    assert one.cases[0].path_metrics != other.cases[0].path_metrics
-    assert one.data_hash == other.data_hash == found.data_hash
-    assert len({one.config_hash, other.config_hash, found.config_hash}) == 3
+def test_the_same_seed_finds_the_same_and_more_paths_begin_with_the_same(tested_stress: StressResult) -> None:
+    stress_spec = wish(paths=10)
+    stress_result, other = (
+        run_stress_test(WANTED, TABLE, DEEP, stress_spec),
+        run_stress_test(WANTED, TABLE, replace(DEEP, seed=1), stress_spec),
+    )
+    assert stress_result.cases[0].path_metrics == tested_stress.cases[0].path_metrics[:10]
+    assert stress_result.cases[1].path_metrics == tested_stress.cases[1].path_metrics[:10]
+    assert stress_result.cases[2] == tested_stress.cases[2]
+    assert stress_result.cases[0].path_metrics != other.cases[0].path_metrics
+    assert stress_result.data_hash == other.data_hash == tested_stress.data_hash
+    assert len({stress_result.config_hash, other.config_hash, tested_stress.config_hash}) == 3
 
 
 def test_the_kernel_measures_what_the_live_step_measures() -> None:
-    for wanted in (WANTED, replace(WANTED, policy=replace(WANTED.policy, trigger=HybridTrigger(Threshold(200, None), Every(2 * HOUR_S))))):
+    for spec in (WANTED, replace(WANTED, policy=replace(WANTED.policy, trigger=HybridTrigger(Threshold(200, None), Every(2 * HOUR_S))))):
         table = random_table(7, 30, volatility=0.05)
-        setting = kernel_setting_or_reason(wanted, DEEP)
+        setting = kernel_setting_or_reason(spec, DEEP)
         assert not isinstance(setting, str)
-        mine, step = measure_by_kernel(wanted, setting, table, 10_000.0), simulate(wanted, table, DEEP)
+        mine, step = measure_by_kernel(spec, setting, table, 10_000.0), simulate(spec, table, DEEP)
         assert mine.rebalance_count == len(step.rebalances) >= 2
         assert mine.loss == pytest.approx(1 - step.equity[-1] / step.equity[0], abs=1e-6)
         assert mine.drawdown == pytest.approx(max_drawdown(step.equity), abs=1e-6)
         assert mine.hold_shortfall == pytest.approx(1 - step.equity[-1] / step.hold_equity[-1], abs=1e-6)
         assert mine.turnover == pytest.approx(float(step.turnover_ratio), rel=1e-3)
-        assert mine.outside_share == share_outside_bands(step.weights, band_edges(wanted))
+        assert mine.outside_share == share_outside_bands(step.weights, band_edges(spec))
 
 
 def test_the_kernel_follows_the_tracking_rule_as_the_live_step_does() -> None:
     """The kernel exchanges one asset after the other, so that amounts differ in the third digit."""
-    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, build_tracking("normal"), "USD", destination=Destination.ZONE)
+    spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, build_tracking("normal"), "USD", destination=Destination.ZONE)
     table = random_table(7, 60, volatility=0.05)
-    setting = kernel_setting_or_reason(wanted, DEEP)
+    setting = kernel_setting_or_reason(spec, DEEP)
     assert not isinstance(setting, str)
-    by_kernel, step = measure_by_kernel(wanted, setting, table, 10_000.0), simulate(wanted, table, DEEP)
+    by_kernel, step = measure_by_kernel(spec, setting, table, 10_000.0), simulate(spec, table, DEEP)
     assert by_kernel.rebalance_count == len(step.rebalances) >= 5
     assert by_kernel.loss == pytest.approx(1 - step.equity[-1] / step.equity[0], abs=1e-4)
     assert by_kernel.turnover == pytest.approx(float(step.turnover_ratio), rel=0.03)
@@ -119,8 +122,8 @@ def test_the_kernel_follows_the_tracking_rule_as_the_live_step_does() -> None:
 
 def test_a_review_by_schedule_leaves_weights_outside_until_it_is_due() -> None:
     table = hourly(BTC=[100.0] * 5 + [130.0] * 15)
-    found = simulated(table, halves(HybridTrigger(BAND, Every(12 * HOUR_S))))
-    assert [one.bar for one in found.rebalances] == [12]
+    simulation = simulated(table, halves(HybridTrigger(BAND, Every(12 * HOUR_S))))
+    assert [rebalance.bar for rebalance in simulation.rebalances] == [12]
     setting = kernel_setting_or_reason(halves(HybridTrigger(BAND, Every(12 * HOUR_S))), DEEP)
     assert not isinstance(setting, str)
     assert measure_by_kernel(halves(HybridTrigger(BAND, Every(12 * HOUR_S))), setting, table, 1e4).outside_share == 7 / 20
@@ -128,14 +131,14 @@ def test_a_review_by_schedule_leaves_weights_outside_until_it_is_due() -> None:
 
 
 def test_a_policy_that_the_kernel_does_not_know_goes_through_the_live_step() -> None:
-    wanted = halves(HybridTrigger(BAND, Cron("0 9 * * *", "UTC")))
-    found = run_stress_test(wanted, TABLE, DEEP, wish(bars=5))
-    assert [(case.name, case.engine) for case in found.cases] == [(BLOCKS_NAME, "step"), (JUMPS_NAME, "step"), ("calm", "step")]
-    assert mentions(dict(found.skipped_cases)["kernel"], "calendar schedules")
-    assert found.kernel_difference is None
-    coin = wanted.portfolio.assets[0].token.address
+    spec = halves(HybridTrigger(BAND, Cron("0 9 * * *", "UTC")))
+    stress_result = run_stress_test(spec, TABLE, DEEP, wish(bars=5))
+    assert [(case.name, case.engine) for case in stress_result.cases] == [(BLOCKS_NAME, "step"), (JUMPS_NAME, "step"), ("calm", "step")]
+    assert mentions(dict(stress_result.skipped_cases)["kernel"], "calendar schedules")
+    assert stress_result.kernel_difference is None
+    coin = spec.portfolio.assets[0].token.address
     orders = replace(halves().portfolio, orders=OrdersConfig((OrderTerms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
-    banded = replace(halves().portfolio, assets=tuple(replace(one, band=BAND) for one in halves().portfolio.assets))
+    banded = replace(halves().portfolio, assets=tuple(replace(asset, band=BAND) for asset in halves().portfolio.assets))
     for unknown, why in (
         (replace(halves(), portfolio=orders), "orders"),
         (replace(halves(), portfolio=banded), "bands of single assets"),
@@ -154,9 +157,9 @@ def test_a_policy_that_the_kernel_does_not_know_goes_through_the_live_step() -> 
 
 def test_scenarios_that_do_not_fit_are_left_out_and_told_or_refused_where_they_were_named() -> None:
     cash = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")
-    found = run_stress_test(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(SpotScenario.DEPEG,)))
-    assert "a dollar" in dict(found.skipped_cases)["depeg"]
-    assert [case.name for case in found.cases][2:] == ["calm"]
+    stress_result = run_stress_test(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(SpotScenario.DEPEG,)))
+    assert "a dollar" in dict(stress_result.skipped_cases)["depeg"]
+    assert [case.name for case in stress_result.cases][2:] == ["calm"]
     with raises_field("depeg"):
         run_stress_test(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(SpotScenario.DEPEG,), has_named_scenarios=True))
 
@@ -173,47 +176,49 @@ def test_tails_are_what_a_hand_works_out() -> None:
     assert share_outside_bands(np.array([[0.5, 0.5], [0.6, 0.4], [0.61, 0.39], [0.3, 0.7]]), edges) == 0.5
 
 
-def test_figures_of_a_case_are_those_of_its_paths(found: StressResult) -> None:
-    case: StressCase = found.cases[0]
-    made = measure_statistics(case)
+def test_figures_of_a_case_are_those_of_its_paths(tested_stress: StressResult) -> None:
+    case: StressCase = tested_stress.cases[0]
+    statistics = measure_statistics(case)
     losses = case.metric_values("loss")
-    assert float(made["loss"]["worst"]) == pytest.approx(losses.max(), abs=1e-6)
-    assert float(made["loss"]["quantiles"]["50%"]) == pytest.approx(np.median(losses), abs=1e-6)
-    assert float(made["loss"]["expected_shortfall"]) == pytest.approx(losses.max(), abs=1e-6)  # of twenty
-    assert made["outside_bands"]["worst"] == "0.000000"
-    timed = StressCase("x", "kernel", tuple(replace(one, outside_share=float("nan")) for one in case.path_metrics))
+    assert float(statistics["loss"]["worst"]) == pytest.approx(losses.max(), abs=1e-6)
+    assert float(statistics["loss"]["quantiles"]["50%"]) == pytest.approx(np.median(losses), abs=1e-6)
+    assert float(statistics["loss"]["expected_shortfall"]) == pytest.approx(losses.max(), abs=1e-6)  # of twenty
+    assert statistics["outside_bands"]["worst"] == "0.000000"
+    timed = StressCase("x", "kernel", tuple(replace(path_metric, outside_share=float("nan")) for path_metric in case.path_metrics))
     assert measure_statistics(timed)["outside_bands"] is None
 
 
-def test_results_are_returns_and_end_values_whose_worst_is_the_least(found: StressResult) -> None:
-    case: StressCase = found.cases[0]
-    made, losses = outcome_distributions(case.metric_values("loss"), 2_000), case.metric_values("loss")
-    assert float(made["return"]["worst"]) == pytest.approx(-losses.max(), abs=1e-6)
-    assert float(made["return"]["expected_shortfall"]) == pytest.approx(-expected_shortfall(losses), abs=1e-6)
-    assert float(made["return"]["quantiles"]["5%"]) == pytest.approx(-np.quantile(losses, 0.95), abs=1e-6)
-    assert float(made["end_value"]["quantiles"]["50%"]) == pytest.approx(2_000 * (1 - np.median(losses)), abs=0.01)
-    assert found.start_value == float(DEEP.start_value)
-    assert "end value 50%" in str(report_document(stress_page(found)))
+def test_results_are_returns_and_end_values_whose_worst_is_the_least(tested_stress: StressResult) -> None:
+    case: StressCase = tested_stress.cases[0]
+    distribution, losses = outcome_distributions(case.metric_values("loss"), 2_000), case.metric_values("loss")
+    assert float(distribution["return"]["worst"]) == pytest.approx(-losses.max(), abs=1e-6)
+    assert float(distribution["return"]["expected_shortfall"]) == pytest.approx(-expected_shortfall(losses), abs=1e-6)
+    assert float(distribution["return"]["quantiles"]["5%"]) == pytest.approx(-np.quantile(losses, 0.95), abs=1e-6)
+    assert float(distribution["end_value"]["quantiles"]["50%"]) == pytest.approx(2_000 * (1 - np.median(losses)), abs=0.01)
+    assert tested_stress.start_value == float(DEEP.start_value)
+    assert "end value 50%" in str(report_document(stress_page(tested_stress)))
 
 
-def test_the_report_shows_every_case_and_by_what_it_can_be_repeated(found: StressResult) -> None:
-    made = report_document(stress_page(found))
-    text = str(made)
-    for case in found.cases:
+def test_the_report_shows_every_case_and_by_what_it_can_be_repeated(tested_stress: StressResult) -> None:
+    report_text = report_document(stress_page(tested_stress))
+    text = str(report_text)
+    for case in tested_stress.cases:
         assert case.name in text
-    assert found.config_hash in text
-    assert found.data_hash in text
+    assert tested_stress.config_hash in text
+    assert tested_stress.data_hash in text
     assert mentions(text, "crash", "its only path")
     assert "'20 paths'" in text
     assert "1 hour" in text
-    three = replace(found, cases=tuple(replace(case, path_metrics=case.path_metrics[:1] * 3) for case in found.cases), interval_s=900)
-    told = str(report_document(stress_page(three)))
-    assert mentions(told, "crash", "3 paths")
-    assert "15 minutes" in told
-    titles = [section["title"] for section in made["sections"]]
+    three = replace(
+        tested_stress, cases=tuple(replace(case, path_metrics=case.path_metrics[:1] * 3) for case in tested_stress.cases), interval_s=900
+    )
+    report_text_of_three = str(report_document(stress_page(three)))
+    assert mentions(report_text_of_three, "crash", "3 paths")
+    assert "15 minutes" in report_text_of_three
+    titles = [section["title"] for section in report_text["sections"]]
     assert titles == ["Simulated paths", "Stress scenarios"]
-    shares = made["sections"][0]["figures"][0]["data"]
-    assert [sum(one["y"]) for one in shares] == pytest.approx([1, 1])
+    shares = report_text["sections"][0]["figures"][0]["data"]
+    assert [sum(share["y"]) for share in shares] == pytest.approx([1, 1])
 
 
 def test_how_long_it_takes_is_known_before_it_begins() -> None:
@@ -254,11 +259,11 @@ def test_paths_longer_than_the_file_a_block_longer_than_it_and_a_seed_below_zero
 def test_the_recorded_path_ends_where_an_asset_has_its_last_price() -> None:
     closes = TABLE.closes.copy()
     closes[150:, 1] = np.nan
-    found = run_stress_test(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=30))
-    assert found.cases[2].path_metrics[0].halted_bar_count == 0
-    assert found.kernel_difference is not None
-    assert any("50 bars" in note for note in found.notes)
-    assert any("50 returns" in note for note in found.notes)
+    stress_result = run_stress_test(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=30))
+    assert stress_result.cases[2].path_metrics[0].halted_bar_count == 0
+    assert stress_result.kernel_difference is not None
+    assert any("50 bars" in note for note in stress_result.notes)
+    assert any("50 returns" in note for note in stress_result.notes)
     with raises_field("--paths", "bars", "151, but the file has 150"):
         run_stress_test(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=151))
 

@@ -17,39 +17,39 @@ from tests.support.backtests import BAND, BARS, BEGINS, COIN, DEEP, ENDS, HOUR_S
 
 
 def test_without_any_of_it_the_price_that_rose_is_sold_at_once() -> None:
-    found = under(SpotScenario.CALM, guarded(), risen())
-    assert [one.bar for one in found.rebalances] == [BEGINS]
-    assert found.halted_bar_count == 0
+    stressed = under(SpotScenario.CALM, guarded(), risen())
+    assert [rebalance.bar for rebalance in stressed.rebalances] == [BEGINS]
+    assert stressed.halted_bar_count == 0
 
 
 def test_while_feeds_are_silent_it_halts_and_trades_nothing_and_goes_on_afterwards() -> None:
-    found = under(SpotScenario.ORACLE, guarded(), risen())
+    stressed = under(SpotScenario.ORACLE, guarded(), risen())
     # The last word is of bar 9. With three bars of age allowed, it still counts in bars 10 and 11, when it says that nothing moved.
-    assert found.halted_bar_count == ENDS - BEGINS - 2
-    assert [one.bar for one in found.rebalances] == [ENDS]
+    assert stressed.halted_bar_count == ENDS - BEGINS - 2
+    assert [rebalance.bar for rebalance in stressed.rebalances] == [ENDS]
     every = under(SpotScenario.ORACLE, guarded(), risen(), replace(DEEP, looks_at_all=True))
-    assert (every.halted_bar_count, every.rebalances) == (found.halted_bar_count, found.rebalances)
+    assert (every.halted_bar_count, every.rebalances) == (stressed.halted_bar_count, stressed.rebalances)
 
 
 def test_a_schedule_waits_for_feeds_too() -> None:
     table = hourly(BTC=np.linspace(100, 130, BARS).tolist())
-    found = under(SpotScenario.ORACLE, halves(Every(2 * HOUR_S)), table)
+    stressed = under(SpotScenario.ORACLE, halves(Every(2 * HOUR_S)), table)
     # Until it is too old, the price of before is traded by; then nothing is until there is a new one.
-    assert not [one for one in found.rebalances if BEGINS + 2 <= one.bar < ENDS]
-    assert found.rebalances[-1].bar >= ENDS
-    assert found.halted_bar_count == ENDS - BEGINS - 2
+    assert not [rebalance for rebalance in stressed.rebalances if BEGINS + 2 <= rebalance.bar < ENDS]
+    assert stressed.rebalances[-1].bar >= ENDS
+    assert stressed.halted_bar_count == ENDS - BEGINS - 2
 
 
 def test_a_dollar_off_its_peg_halts_by_the_depeg_limit_until_it_is_back() -> None:
-    found = under(SpotScenario.DEPEG, guarded(depeg_bps=200), risen())
-    assert found.halted_bar_count == ENDS - BEGINS
-    assert [one.bar for one in found.rebalances] == [ENDS]
+    stressed = under(SpotScenario.DEPEG, guarded(depeg_bps=200), risen())
+    assert stressed.halted_bar_count == ENDS - BEGINS
+    assert [rebalance.bar for rebalance in stressed.rebalances] == [ENDS]
 
 
 def test_a_dollar_of_the_table_falls_as_the_numeraire_does() -> None:
     table = hourly(ETH=[100.0] * BARS, USDC=[1.0] * BARS)
-    wanted = make_spec({"ETH": 5_000, "USDC": 5_000}, BAND, "EUR")
-    laid = apply_scenario(SpotScenario.DEPEG, wanted, table, DEEP, SpotSeverity(depeg_bps=2_500))
+    spec = make_spec({"ETH": 5_000, "USDC": 5_000}, BAND, "EUR")
+    laid = apply_scenario(SpotScenario.DEPEG, spec, table, DEEP, SpotSeverity(depeg_bps=2_500))
     assert laid.table.closes[:, 1].tolist() == [1.0] * BEGINS + [0.75] * (ENDS - BEGINS) + [1.0] * (BARS - ENDS)
     assert (laid.numeraire_values == 1).all()
     own = apply_scenario(SpotScenario.DEPEG, guarded(), risen(), DEEP, SpotSeverity(depeg_bps=2_500))
@@ -58,59 +58,59 @@ def test_a_dollar_of_the_table_falls_as_the_numeraire_does() -> None:
 
 
 def test_without_the_limit_a_fallen_dollar_is_bought() -> None:
-    found = under(SpotScenario.DEPEG, guarded(), risen(), severity=SpotSeverity(depeg_bps=2_500))
-    bought = [one for one in found.rebalances if BEGINS <= one.bar < ENDS]
+    stressed = under(SpotScenario.DEPEG, guarded(), risen(), severity=SpotSeverity(depeg_bps=2_500))
+    bought = [rebalance for rebalance in stressed.rebalances if BEGINS <= rebalance.bar < ENDS]
     assert bought
-    assert found.halted_bar_count == 0
+    assert stressed.halted_bar_count == 0
 
 
 def test_dear_gas_is_refused_by_its_limit_until_it_is_cheap_again() -> None:
     settings = replace(DEEP, gas_price_wei=10**9)
-    found = under(SpotScenario.GAS, guarded(gas_price_wei=60 * 10**9), risen(), settings)
-    assert [one.bar for one in found.rebalances] == [ENDS]
-    assert found.refusal_counts == (("gas_price", ENDS - BEGINS),)
+    stressed = under(SpotScenario.GAS, guarded(gas_price_wei=60 * 10**9), risen(), settings)
+    assert [rebalance.bar for rebalance in stressed.rebalances] == [ENDS]
+    assert stressed.refusal_counts == (("gas_price", ENDS - BEGINS),)
     paid = under(SpotScenario.GAS, guarded(), risen(), settings)
-    assert [one.bar for one in paid.rebalances] == [BEGINS]
-    assert float(paid.gas) == pytest.approx(500 * float(found.gas), rel=0.1)
+    assert [rebalance.bar for rebalance in paid.rebalances] == [BEGINS]
+    assert float(paid.gas) == pytest.approx(500 * float(stressed.gas), rel=0.1)
 
 
 def test_in_thin_pools_no_more_is_traded_than_the_impact_limit_allows() -> None:
     severity = SpotSeverity(depth_part=Fraction(1, 50_000))  # 20,000 dollars on either side
-    found = under(SpotScenario.POOL, guarded(price_impact_bps=100), risen(), severity=severity)
+    stressed = under(SpotScenario.POOL, guarded(price_impact_bps=100), risen(), severity=severity)
     calm = under(SpotScenario.CALM, guarded(price_impact_bps=100), risen())
-    inside = [one for one in found.rebalances if BEGINS <= one.bar < ENDS]
+    inside = [rebalance for rebalance in stressed.rebalances if BEGINS <= rebalance.bar < ENDS]
     # Moving a pair's price by 1 % takes half a percent of a side: 100 dollars, and they have to be 750.
     assert len(inside) >= 2
-    assert all(float(one.turnover) / COIN < 110 for one in inside)
+    assert all(float(rebalance.turnover) / COIN < 110 for rebalance in inside)
     assert float(calm.rebalances[0].turnover) / COIN == pytest.approx(750, rel=1e-2)
 
 
 def test_in_thin_pools_a_least_trade_that_the_impact_limit_does_not_allow_is_refused() -> None:
     severity = SpotSeverity(depth_part=Fraction(1, 50_000))
-    wanted = guarded(price_impact_bps=100, min_trade=Fraction(200 * COIN))
-    found = under(SpotScenario.POOL, wanted, risen(), severity=severity)
-    assert [one.bar for one in found.rebalances] == [ENDS]
-    assert sum(times for _, times in found.refusal_counts) == ENDS - BEGINS
+    spec = guarded(price_impact_bps=100, min_trade=Fraction(200 * COIN))
+    stressed = under(SpotScenario.POOL, spec, risen(), severity=severity)
+    assert [rebalance.bar for rebalance in stressed.rebalances] == [ENDS]
+    assert sum(times for _, times in stressed.refusal_counts) == ENDS - BEGINS
 
 
 def test_a_stop_loss_sells_all_of_it_once_in_a_crash_and_nothing_is_bought_back() -> None:
-    table, wanted = hourly(BTC=[100.0] * BARS), halves()
-    coin = wanted.portfolio.assets[0].token.address
-    stopped = replace(wanted.portfolio, orders=OrdersConfig((OrderTerms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
-    found = under(SpotScenario.CRASH, replace(wanted, portfolio=stopped), table)
-    assert len(found.rebalances) == 1
+    table, spec = hourly(BTC=[100.0] * BARS), halves()
+    coin = spec.portfolio.assets[0].token.address
+    stopped = replace(spec.portfolio, orders=OrdersConfig((OrderTerms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
+    stressed = under(SpotScenario.CRASH, replace(spec, portfolio=stopped), table)
+    assert len(stressed.rebalances) == 1
     # 50 % over three bars: 79.4, 63.0, 50. The first is below 80.
-    assert found.rebalances[0].bar == BEGINS
-    assert dict(found.balances)[coin] == 0
-    assert found.equity[-1] == pytest.approx(5_000 + 5_000 * 0.5 ** (1 / 3), rel=2e-3)
-    without = under(SpotScenario.CRASH, wanted, table)
-    assert without.equity[-1] < found.equity[-1]
+    assert stressed.rebalances[0].bar == BEGINS
+    assert dict(stressed.balances)[coin] == 0
+    assert stressed.equity[-1] == pytest.approx(5_000 + 5_000 * 0.5 ** (1 / 3), rel=2e-3)
+    without = under(SpotScenario.CRASH, spec, table)
+    assert without.equity[-1] < stressed.equity[-1]
 
 
 def test_a_crash_takes_its_share_of_all_but_dollars_and_stays() -> None:
     table = hourly(BTC=[100.0] * BARS, USDC=[1.0] * BARS)
-    wanted = make_spec({"BTC": 5_000, "USDC": 5_000}, BAND, "EUR")
-    laid = apply_scenario(SpotScenario.CRASH, wanted, table, DEEP, SpotSeverity(crash_bps=7_500, crash_bars=2))
+    spec = make_spec({"BTC": 5_000, "USDC": 5_000}, BAND, "EUR")
+    laid = apply_scenario(SpotScenario.CRASH, spec, table, DEEP, SpotSeverity(crash_bps=7_500, crash_bars=2))
     assert laid.table.closes[:, 0].tolist() == pytest.approx([100.0] * BEGINS + [50.0] + [25.0] * (BARS - BEGINS - 1))
     assert (laid.table.closes[:, 1] == 1).all()
     assert (table.closes[:, 0] == 100).all()
@@ -126,8 +126,8 @@ def test_a_crash_takes_its_share_of_all_but_dollars_and_stays() -> None:
 )
 def test_a_shock_moves_the_prices_it_names_alone_and_they_stay(shocks: tuple[tuple[str, int], ...], ends: tuple[float, ...]) -> None:
     table = hourly(BTC=[100.0] * BARS, ETH=[50.0] * BARS, USDC=[1.0] * BARS)
-    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USDC": 3_000}, BAND, "USDC")
-    laid = apply_scenario(SpotScenario.SHOCK, wanted, table, DEEP, SpotSeverity(crash_bars=2, shocks=shocks))
+    spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USDC": 3_000}, BAND, "USDC")
+    laid = apply_scenario(SpotScenario.SHOCK, spec, table, DEEP, SpotSeverity(crash_bars=2, shocks=shocks))
     assert laid.table.closes[BEGINS - 1].tolist() == [100.0, 50.0, 1.0]
     halfway = [start * (end / start) ** 0.5 for start, end in zip((100.0, 50.0, 1.0), ends, strict=True)]
     assert laid.table.closes[BEGINS].tolist() == pytest.approx(halfway)
@@ -150,12 +150,12 @@ def test_a_crash_starts_from_a_flat_market_and_no_trend_hides_it() -> None:
 
 def test_what_a_portfolio_cannot_meet_is_named() -> None:
     table = hourly(BTC=[100.0] * BARS, ETH=[10.0] * BARS)
-    wanted = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")
-    found = dict(inapplicable_scenarios(tuple(SpotScenario), wanted, table, DEEP, SpotSeverity()))
-    assert set(found) == {"depeg", "gas-spike"}
-    assert "a dollar" in found["depeg"]
+    spec = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")
+    reason_by_scenario = dict(inapplicable_scenarios(tuple(SpotScenario), spec, table, DEEP, SpotSeverity()))
+    assert set(reason_by_scenario) == {"depeg", "gas-spike"}
+    assert "a dollar" in reason_by_scenario["depeg"]
     with pytest.raises(ConfigError, match="native coin"):
-        apply_scenario(SpotScenario.GAS, wanted, table, DEEP, SpotSeverity())
+        apply_scenario(SpotScenario.GAS, spec, table, DEEP, SpotSeverity())
     cash = make_spec({"USDC": 5_000, "USD": 5_000}, BAND, "USD")
     assert "crash" in dict(inapplicable_scenarios(tuple(SpotScenario), cash, hourly(USDC=[1.0] * BARS), DEEP, SpotSeverity()))
 

@@ -52,10 +52,10 @@ def swept(spec: BacktestSpec, table: PriceTable, settings: SimulationSettings) -
     tokens = [asset.token for asset in spec.portfolio.assets]
     prices = prepare_prices([token.symbol for token in tokens], table.times_s, prices_in_numeraire(spec, table, table.closes, tokens))
     setting = rule_setting(spec, settings)
-    found = sweep(prices, [setting], float(settings.start_value), marked_bars=range(table.bar_count), cores=1)
+    sweep_result = sweep(prices, [setting], float(settings.start_value), marked_bars=range(table.bar_count), cores=1)
     targets = np.array(setting.targets_bps) / 10_000
     balanced = balanced_growth(prices.quote_prices, targets)
-    return found, active_variance(balanced, found.mark_values[0], found.cost_shares[0])
+    return sweep_result, active_variance(balanced, sweep_result.mark_values[0], sweep_result.cost_shares[0])
 
 
 @pytest.mark.parametrize(("strictness", "fee_pips", "depth"), [("normal", 500, 10**9), ("strict", 3_000, 10**6), ("relaxed", 3_000, 10**9)])
@@ -126,9 +126,9 @@ def test_losses_are_the_costs_and_the_active_returns_of_what_was_held(data: st.D
     setting = data.draw(settings_of(4))
     bars = prepare_prices(SYMBOLS[:4], times, prices)
     run = run_kernel(bars, setting, VALUE, with_path=True)
-    found = sweep(bars, [setting], VALUE, marked_bars=range(120), cores=1)
+    sweep_result = sweep(bars, [setting], VALUE, marked_bars=range(120), cores=1)
     targets = np.array(setting.targets_bps) / 10_000
-    square_sums = active_variance(balanced_growth(bars.quote_prices, targets), found.mark_values[0], found.cost_shares[0])
+    square_sums = active_variance(balanced_growth(bars.quote_prices, targets), sweep_result.mark_values[0], sweep_result.cost_shares[0])
     units = run.holdings[0]
     square_sum = 0.0
     cost_share = 0.0
@@ -140,7 +140,7 @@ def test_losses_are_the_costs_and_the_active_returns_of_what_was_held(data: st.D
             cost_share += 1 - float(run.holdings[bar] @ prices[bar]) / float(units @ prices[bar])
             units = run.holdings[bar]
         assert square_sums[bar] == pytest.approx(square_sum, rel=1e-6, abs=1e-12)
-        assert found.cost_shares[0, bar] == pytest.approx(cost_share, rel=1e-6, abs=1e-12)
+        assert sweep_result.cost_shares[0, bar] == pytest.approx(cost_share, rel=1e-6, abs=1e-12)
 
 
 def test_later_prices_do_not_change_the_rule_before_them() -> None:
@@ -148,7 +148,7 @@ def test_later_prices_do_not_change_the_rule_before_them() -> None:
     changed = replace(table, closes=np.vstack([table.closes[:60], other.closes[60:]]))
     spec = rule_spec(table)
     settings = SimulationSettings(Fraction(10**9), 1_000, Fraction(10_000))
-    first, second = (swept(spec, one, settings)[0] for one in (table, changed))
+    first, second = (swept(spec, prices, settings)[0] for prices in (table, changed))
     assert first.mark_values[0, :60].tolist() == second.mark_values[0, :60].tolist()
     assert first.mark_values[0, 60:].tolist() != second.mark_values[0, 60:].tolist()
 

@@ -43,29 +43,29 @@ GRID = {"band": "2%rel,10%rel,20%rel", "destination": "target,band", "tracking":
 
 
 def test_the_least_loss_wins_and_is_costs_and_half_of_lambda_times_the_squared_tracking_error() -> None:
-    found = tuned(search(walks(1, 240, 0.02), **GRID))  # type: ignore[arg-type]  # fields of a search
-    losses = [found.loss(index) for index in range(len(found.choices))]
-    assert found.scores.tolist() == pytest.approx([-loss.total for loss in losses])
-    assert found.best_index == int(np.argmin([loss.total for loss in losses]))
-    run, years = found.run_results[found.best_index], found.years
+    tune_result = tuned(search(walks(1, 240, 0.02), **GRID))  # type: ignore[arg-type]  # fields of a search
+    losses = [tune_result.loss(index) for index in range(len(tune_result.choices))]
+    assert tune_result.scores.tolist() == pytest.approx([-loss.total for loss in losses])
+    assert tune_result.best_index == int(np.argmin([loss.total for loss in losses]))
+    run, years = tune_result.run_results[tune_result.best_index], tune_result.years
     tracking_error = np.sqrt(run.active_variance_by_mark[-1] / years)
-    assert losses[found.best_index].drift == pytest.approx(RISK_AVERSION / 2 * tracking_error**2)
-    assert losses[found.best_index].costs == pytest.approx(run.cost_share_by_mark[-1] / years)
+    assert losses[tune_result.best_index].drift == pytest.approx(RISK_AVERSION / 2 * tracking_error**2)
+    assert losses[tune_result.best_index].costs == pytest.approx(run.cost_share_by_mark[-1] / years)
     assert years == pytest.approx(179 / 365)
-    made = tune_document(found)
-    ranked = [float(one["objective"]) for one in made["ranked"]]
+    document = tune_document(tune_result)
+    ranked = [float(setting["objective"]) for setting in document["ranked"]]
     assert ranked == sorted(ranked)
-    assert ranked[0] == pytest.approx(losses[found.best_index].total * BPS, abs=1e-6)
-    best = made["best"]
+    assert ranked[0] == pytest.approx(losses[tune_result.best_index].total * BPS, abs=1e-6)
+    best = document["best"]
     assert float(best["costs_bps"]) + float(best["drift_bps"]) == pytest.approx(float(best["loss_bps"]), abs=2e-6)
     assert float(best["trades_yearly"]) == pytest.approx(run.rebalance_count / years, abs=0.01)
-    assert made["deflated_sharpe"] is None
-    assert any("1 % of tracking error is worth 0.5 bps" in note for note in made["notes"])
+    assert document["deflated_sharpe"] is None
+    assert any("1 % of tracking error is worth 0.5 bps" in note for note in document["notes"])
 
 
 def test_kernel_and_full_step_lose_the_same() -> None:
-    asked = search(walks(3, 48), band="8%rel", destination="target,halfway", tracking="normal", objective=Objective.TRACKING)
-    quick, whole = tuned(asked), tuned(replace(asked, uses_full_step=True))
+    tune_spec = search(walks(3, 48), band="8%rel", destination="target,halfway", tracking="normal", objective=Objective.TRACKING)
+    quick, whole = tuned(tune_spec), tuned(replace(tune_spec, uses_full_step=True))
     assert dict(quick.run_counts_by_engine) == {"kernel": 4}
     assert dict(whole.run_counts_by_engine) == {"full": 4}
     for index in range(3):
@@ -77,8 +77,8 @@ def test_kernel_and_full_step_lose_the_same() -> None:
 
 def test_gas_a_leaving_asset_and_a_limit_take_the_rule_through_the_full_step() -> None:
     def engines(**changes: object) -> set[RunEngine]:
-        asked = search(walks(5, 40), tracking="normal", **changes)  # type: ignore[arg-type]  # fields of a search
-        job = TuneJob(asked.table, asked.backtest, asked.settings, (RULE,), (0, 1), TERMS)
+        tune_spec = search(walks(5, 40), tracking="normal", **changes)  # type: ignore[arg-type]  # fields of a search
+        job = TuneJob(tune_spec.table, tune_spec.backtest, tune_spec.settings, (RULE,), (0, 1), TERMS)
         return {job.engine(choice) for choice in job.choices}
 
     assert engines() == {RunEngine.KERNEL}
@@ -93,7 +93,7 @@ def test_the_last_quarter_changes_no_choice_and_judges_it_against_the_rule() -> 
     table = walks(1, 240, 0.02)
     closes = table.closes.copy()
     closes[last_quarter_start(240) :] *= np.linspace(1, 2, 60)[:, None] ** np.array([1, -1])
-    first, second = (tuned(search(made, **GRID)) for made in (table, replace(table, closes=closes)))  # type: ignore[arg-type]  # fields
+    first, second = (tuned(search(prices, **GRID)) for prices in (table, replace(table, closes=closes)))  # type: ignore[arg-type]  # fields
     assert first.scores.tolist() == second.scores.tolist()
     assert first.overfitting == second.overfitting
     (claim,) = first.claims
@@ -115,7 +115,7 @@ LOSSES = (TrackingLoss(2e-4, 1e-4), TrackingLoss(3e-4, 2e-4))
 
 
 @pytest.mark.parametrize(
-    ("choice", "claim", "chance", "recommended", "said"),
+    ("choice", "claim", "chance", "recommended", "reason"),
     [
         (BAND, saved(1e-5), 0.1, True, "Recommended: band 10% rel, to band."),
         (BAND, saved(1e-5), None, True, "Recommended: band 10% rel, to band."),
@@ -127,48 +127,48 @@ LOSSES = (TrackingLoss(2e-4, 1e-4), TrackingLoss(3e-4, 2e-4))
     ],
 )
 def test_the_rule_is_kept_unless_another_loses_less_by_more_than_its_noise(
-    choice: PolicyChoice, claim: Excess, chance: float | None, recommended: bool, said: str
+    choice: PolicyChoice, claim: Excess, chance: float | None, recommended: bool, reason: str
 ) -> None:
     risk = None if chance is None else OverfittingEstimate(chance, 70, 8)
     verdict = judge_loss(choice, claim, *LOSSES, risk)
     text = " ".join(verdict.sentences)
     assert verdict.is_recommended == recommended
-    assert said in text
+    assert reason in text
     assert verdict.safe_default == "tracking normal"
     assert choice == RULE or mentions(text, "tracking normal 5.00 bps a year (3.00 of costs, 2.00 of drift)")
     assert "2 settings" in " ".join(judge_loss(choice, claim, *LOSSES, risk, 2).sentences)
 
 
 def test_the_document_names_the_rule_where_nothing_beats_it() -> None:
-    found = tuned(search(walks(2, 240, 0.02), band="2%rel,4%rel", objective=Objective.TRACKING))
-    assert not found.verdict.is_recommended
-    made = tune_document(found)
-    assert made["recommendation"]["backtest_options"] == "--tracking normal"
-    assert made["recommendation"]["config"] == 'trigger = { kind = "tracking", strictness = "normal" }'
-    assert made["baseline"]["label"] == made["safe_default"] == "tracking normal"
-    assert all(fold["over_hold"] is None for fold in made["walk_forward"]["folds"])
-    for fold, (result, excesses) in zip(made["walk_forward"]["folds"], found.fold_results_and_excesses, strict=True):
+    tune_result = tuned(search(walks(2, 240, 0.02), band="2%rel,4%rel", objective=Objective.TRACKING))
+    assert not tune_result.verdict.is_recommended
+    document = tune_document(tune_result)
+    assert document["recommendation"]["backtest_options"] == "--tracking normal"
+    assert document["recommendation"]["config"] == 'trigger = { kind = "tracking", strictness = "normal" }'
+    assert document["baseline"]["label"] == document["safe_default"] == "tracking normal"
+    assert all(fold["over_hold"] is None for fold in document["walk_forward"]["folds"])
+    for fold, (result, excesses) in zip(document["walk_forward"]["folds"], tune_result.fold_results_and_excesses, strict=True):
         assert float(fold["out_of_sample"]) > 0
         assert float(fold["over_baseline"]) == pytest.approx(float(excesses[0].mean()) * 365 * BPS, abs=1e-5)
         assert float(fold["out_of_sample"]) == pytest.approx(-float(result.returns.mean()) * 365 * BPS, abs=1e-5)
 
 
 def test_the_map_shows_losses_beside_the_rule_and_its_neighbours_are_the_other_strictnesses() -> None:
-    found = tuned(search(walks(1, 240, 0.02), **GRID))  # type: ignore[arg-type]  # fields of a search
-    rule_index = found.choices.index(RULE)
-    found = replace(found, best_index=rule_index)
-    shown = heat_map(found.choices, found.scores, rule_index)
-    assert shown.row_axis.labels == ("tracking strict", "tracking normal", "tracking relaxed", "2% rel", "10% rel", "20% rel")
-    assert shown.column_axis.labels == ("band", "target", "zone")
-    assert shown.best_cell == (1, 2)
-    near = compare_neighbours(found.choices, found.scores, rule_index)
+    tune_result = tuned(search(walks(1, 240, 0.02), **GRID))  # type: ignore[arg-type]  # fields of a search
+    rule_index = tune_result.choices.index(RULE)
+    tune_result = replace(tune_result, best_index=rule_index)
+    loss_map = heat_map(tune_result.choices, tune_result.scores, rule_index)
+    assert loss_map.row_axis.labels == ("tracking strict", "tracking normal", "tracking relaxed", "2% rel", "10% rel", "20% rel")
+    assert loss_map.column_axis.labels == ("band", "target", "zone")
+    assert loss_map.best_cell == (1, 2)
+    near = compare_neighbours(tune_result.choices, tune_result.scores, rule_index)
     assert near is not None
     assert near.neighbour_count == 2
-    values = tune_document(replace(found, heat_map=shown, neighbours=near))["stability"]["values"]
-    assert float(values[1][2]) == pytest.approx(found.loss(rule_index).total * BPS, abs=1e-6)
+    values = tune_document(replace(tune_result, heat_map=loss_map, neighbours=near))["stability"]["values"]
+    assert float(values[1][2]) == pytest.approx(tune_result.loss(rule_index).total * BPS, abs=1e-6)
     assert values[1][0] is None
-    page = tune_page(replace(found, heat_map=shown, neighbours=near))
-    marker = next(one for one in page.sections if one.title == "Stability of the optimum").charts[0]["data"][0]["marker"]
+    page = tune_page(replace(tune_result, heat_map=loss_map, neighbours=near))
+    marker = next(section for section in page.sections if section.title == "Stability of the optimum").charts[0]["data"][0]["marker"]
     assert min(marker["color"]) > 0
     assert marker["reversescale"]
     assert page.sections[0].charts[0]["title"] == "Loss in the last quarter"
@@ -208,8 +208,8 @@ def test_tax_is_a_cost_of_the_period_that_owes_it() -> None:
 
 
 def test_a_search_for_the_least_loss_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    asked = search(walks(1, 80), **GRID)  # type: ignore[arg-type]  # fields of a search
-    first, again = tuned(asked, tmp_path), tuned(asked, tmp_path)
+    tune_spec = search(walks(1, 80), **GRID)  # type: ignore[arg-type]  # fields of a search
+    first, again = tuned(tune_spec, tmp_path), tuned(tune_spec, tmp_path)
     assert again.resumed_run_count == len(first.choices) + 1
     assert again.scores.tolist() == first.scores.tolist()
     assert again.verdict == first.verdict
@@ -220,10 +220,12 @@ def test_without_a_grid_it_has_the_rule_beside_usual_bands_and_intervals() -> No
     assert RULE in choices
     assert PolicyChoice(Threshold(None, 1_000), Destination.TARGET) in choices
     assert PolicyChoice(Every(28 * 86_400)) in choices
-    assert len([one for one in choices if one.strictness]) == 3
+    assert len([choice for choice in choices if choice.strictness]) == 3
     named = TuneOptions(band="5%rel").grid(Objective.TRACKING).choices()
-    assert [one.label for one in named] == ["band 5% rel", "tracking relaxed", "tracking normal", "tracking strict"]
-    assert [one.label for one in TuneOptions(tracking="strict").grid(Objective.TRACKING).choices()] == ["tracking strict"]
+    assert [setting.label for setting in named] == ["band 5% rel", "tracking relaxed", "tracking normal", "tracking strict"]
+    assert [policy_choice.label for policy_choice in TuneOptions(tracking="strict").grid(Objective.TRACKING).choices()] == [
+        "tracking strict"
+    ]
     by_growth = TuneOptions().grid(Objective.GROWTH).choices()
     assert set(by_growth) == {choice for choice in choices if choice.strictness is None}
     with pytest.raises(ConfigError, match="--grid tracking: 'lax'"):
@@ -252,18 +254,18 @@ def test_every_setting_is_what_its_options_and_its_config_say() -> None:
 
 
 def test_zones_are_tried_by_the_full_step_of_a_portfolio_with_a_limit_of_cost() -> None:
-    asked = search(walks(4, 16), band="5%rel", objective=Objective.TRACKING)
-    limits = replace(asked.backtest.limits, plan_cost_bps=100)
+    tune_spec = search(walks(4, 16), band="5%rel", objective=Objective.TRACKING)
+    limits = replace(tune_spec.backtest.limits, plan_cost_bps=100)
     grid = parse_grid(GridOptions("", "", "", "", tracking="normal", zone="1d,300d"))
-    found = tuned(replace(asked, grid=grid, backtest=replace(asked.backtest, limits=limits)))
-    assert dict(found.run_counts_by_engine) == {"full": 4}
-    assert [choice.label for choice in found.choices] == ["tracking normal", "zone 1 d", "zone 300 d"]
-    short, long = (found.run_results[index].rebalance_count for index in (1, 2))
+    tune_result = tuned(replace(tune_spec, grid=grid, backtest=replace(tune_spec.backtest, limits=limits)))
+    assert dict(tune_result.run_counts_by_engine) == {"full": 4}
+    assert [choice.label for choice in tune_result.choices] == ["tracking normal", "zone 1 d", "zone 300 d"]
+    short, long = (tune_result.run_results[index].rebalance_count for index in (1, 2))
     assert short < long  # the longer a deviation would last, the more is corrected
-    assert found.heat_map.row_axis.labels == ("zone 300 d", "zone 1 d", "tracking normal")
-    keys = tomllib.loads(found.choices[1].config_text)
+    assert tune_result.heat_map.row_axis.labels == ("zone 300 d", "zone 1 d", "tracking normal")
+    keys = tomllib.loads(tune_result.choices[1].config_text)
     read: TriggerTable = TypeAdapter(TriggerTable).validate_python(keys["trigger"])
-    assert build_trigger(read, {}) == found.choices[1].trigger
+    assert build_trigger(read, {}) == tune_result.choices[1].trigger
 
 
 def test_the_rule_without_a_numeraire_among_the_targets_is_refused_with_what_to_add() -> None:

@@ -53,8 +53,8 @@ def test_a_grid_is_every_combination_that_makes_sense() -> None:
     assert len(choices) == len(set(choices)) == grid.setting_count == 2 * (13 * 3 + 13 * 3 * 3 + 3 * 2)
     assert choices[0] == PolicyChoice(Threshold(None, 100))
     assert PolicyChoice(HybridTrigger(Threshold(500, None), Every(7 * DAY_S)), Destination.BAND, AllocationMethod.HRP) in choices
-    assert not any(isinstance(one.trigger, Every) and one.destination is Destination.BAND for one in choices)
-    widths = [one.relative_bps for one in grid.bands if one.relative_bps]
+    assert not any(isinstance(choice.trigger, Every) and choice.destination is Destination.BAND for choice in choices)
+    widths = [band.relative_bps for band in grid.bands if band.relative_bps]
     assert (widths[0], widths[1], widths[-1], len(widths)) == (100, 364, 3_000, 12)
     assert parse_grid(GridOptions("5%rel", "1d", "target", "", "hybrid")).setting_count == 1
     assert mentions(choices[-1].label, "28 d", "halfway", "hrp")
@@ -91,37 +91,39 @@ def test_the_last_quarter_changes_nothing_that_the_search_sees() -> None:
     table = walks(1, 240)
     closes = table.closes.copy()
     closes[last_quarter_start(240) :] *= np.linspace(1, 5, 60)[:, None] ** np.array([1, -1])
-    one, other = (tuned(search(made, every="7d")) for made in (table, replace(table, closes=closes)))
+    first_result, other = (tuned(search(prices, every="7d")) for prices in (table, replace(table, closes=closes)))
     for name in ("scores", "excess_growths", "best_index", "deflated_sharpe", "overfitting", "neighbours", "fold_claims"):
-        assert np.array_equal(getattr(one, name), getattr(other, name)), name
-    assert [found.value_by_mark.tolist() for found in one.run_results] == [found.value_by_mark.tolist() for found in other.run_results]
-    assert one.claims != other.claims
-    assert one.last_quarter_start_s == table.times_s[180]
+        assert np.array_equal(getattr(first_result, name), getattr(other, name)), name
+    assert [run_result.value_by_mark.tolist() for run_result in first_result.run_results] == [
+        run_result.value_by_mark.tolist() for run_result in other.run_results
+    ]
+    assert first_result.claims != other.claims
+    assert first_result.last_quarter_start_s == table.times_s[180]
 
 
 def test_an_edge_that_is_there_is_found_and_claimed_no_higher_than_its_interval() -> None:
-    found = tuned(search(swinging(480), every="14d"))
-    assert found.verdict.is_recommended, found.verdict.sentences
-    assert isinstance(found.choices[found.best_index].trigger, Threshold)
-    for claim in found.claims:
+    tune_result = tuned(search(swinging(480), every="14d"))
+    assert tune_result.verdict.is_recommended, tune_result.verdict.sentences
+    assert isinstance(tune_result.choices[tune_result.best_index].trigger, Threshold)
+    for claim in tune_result.claims:
         assert claim.interval is not None
         assert 0 < claim.interval.low < claim.interval.mean < claim.interval.high
-    assert found.overfitting is not None
-    assert found.overfitting.probability < 0.5
-    assert found.deflated_sharpe is not None
-    assert found.deflated_sharpe.probability > 0.95
-    made = tune_document(found)
-    assert made["recommendation"]["label"] == found.choices[found.best_index].label
-    told = " ".join(made["verdict"])
-    assert format_signed_percent(found.claims[0].interval.low if found.claims[0].interval else 0.0) in told
-    assert "lower end of each interval" in told
-    assert json.loads(json.dumps(made)) == made
+    assert tune_result.overfitting is not None
+    assert tune_result.overfitting.probability < 0.5
+    assert tune_result.deflated_sharpe is not None
+    assert tune_result.deflated_sharpe.probability > 0.95
+    document = tune_document(tune_result)
+    assert document["recommendation"]["label"] == tune_result.choices[tune_result.best_index].label
+    text = " ".join(document["verdict"])
+    assert format_signed_percent(tune_result.claims[0].interval.low if tune_result.claims[0].interval else 0.0) in text
+    assert "lower end of each interval" in text
+    assert json.loads(json.dumps(document)) == document
 
 
 def test_noise_gets_no_recommendation_and_a_safe_default() -> None:
     verdicts = [tuned(search(walks(seed, 240), every="7d")).verdict for seed in range(6)]
-    assert sum(one.is_recommended for one in verdicts) <= 1
-    plain = next(one for one in verdicts if not one.is_recommended)
+    assert sum(verdict.is_recommended for verdict in verdicts) <= 1
+    plain = next(verdict for verdict in verdicts if not verdict.is_recommended)
     assert "No edge" in plain.sentences[-1]
     assert "is recommended" in plain.sentences[-1]
     assert "every 28 d" in plain.safe_default
@@ -132,7 +134,7 @@ def claim(low: float, rival: str = "hold") -> Excess:
 
 
 @pytest.mark.parametrize(
-    ("claims", "chance", "said"),
+    ("claims", "chance", "reason"),
     [
         ((claim(0.01), claim(0.02, "the calendar")), 0.1, None),
         ((claim(0.01), claim(0.02, "the calendar")), None, None),
@@ -144,32 +146,34 @@ def claim(low: float, rival: str = "hold") -> Excess:
     ],
 )
 def test_a_recommendation_needs_both_intervals_above_zero_and_little_overfitting(
-    claims: tuple[Excess, ...], chance: float | None, said: str | None
+    claims: tuple[Excess, ...], chance: float | None, reason: str | None
 ) -> None:
     risk = None if chance is None else OverfittingEstimate(chance, 70, 8)
-    found = judge_choice(PolicyChoice(Threshold(None, 500)), CALENDAR, claims, risk)
-    assert found.is_recommended == (said is None)
-    assert said is None or said in " ".join(found.sentences)
+    tune_verdict = judge_choice(PolicyChoice(Threshold(None, 500)), CALENDAR, claims, risk)
+    assert tune_verdict.is_recommended == (reason is None)
+    assert reason is None or reason in " ".join(tune_verdict.sentences)
 
 
 def test_the_calendar_rule_itself_never_beats_itself() -> None:
-    found = tuned(search(swinging(480), band="", every="28d"))
-    assert not found.verdict.is_recommended
-    assert found.claims[1].interval is not None
-    assert found.claims[1].interval.high == 0.0
-    assert mentions(found.claims[1].text, "the same")
-    assert (found.overfitting, found.neighbours) == (None, None)
+    tune_result = tuned(search(swinging(480), band="", every="28d"))
+    assert not tune_result.verdict.is_recommended
+    assert tune_result.claims[1].interval is not None
+    assert tune_result.claims[1].interval.high == 0.0
+    assert mentions(tune_result.claims[1].text, "the same")
+    assert (tune_result.overfitting, tune_result.neighbours) == (None, None)
 
 
 def test_folds_judge_only_what_comes_after_they_chose() -> None:
     for walk in WalkForwardMode:
-        made = make_folds(120, 4, walk)
-        assert [(one.evaluation_start, one.evaluation_end) for one in made] == [(40, 60), (60, 80), (80, 100), (100, 120)]
-        assert [one.choice_start for one in made] == ([0] * 4 if walk is WalkForwardMode.ANCHORED else [0, 20, 40, 60])
+        folds = make_folds(120, 4, walk)
+        assert [(fold.evaluation_start, fold.evaluation_end) for fold in folds] == [(40, 60), (60, 80), (80, 100), (100, 120)]
+        assert [fold.choice_start for fold in folds] == ([0] * 4 if walk is WalkForwardMode.ANCHORED else [0, 20, 40, 60])
     assert make_folds(11, 4, WalkForwardMode.ANCHORED) == ()
     returns = np.zeros((120, 3))
     returns[:60, 1], returns[60:, 2] = 0.01, 0.02
-    chosen = [one.choice_index for one in walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))]
+    chosen = [
+        fold_result.choice_index for fold_result in walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))
+    ]
     assert chosen == [1, 1, 2, 2]  # the third saw twenty periods of each
     assert walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))[1].out_of_sample_score == 0.0
     returns[20:60, 2] = 0.005
@@ -184,18 +188,18 @@ def test_folds_judge_only_what_comes_after_they_chose() -> None:
 def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_neighbours() -> None:
     choices = parse_grid(GridOptions("1%rel..5%rel:5,5%abs", "1d,7d", "target,halfway", "")).choices()
     value = {choice: float(i % 7) for i, choice in enumerate(choices)}
-    best = next(i for i, one in enumerate(choices) if one == PolicyChoice(HybridTrigger(Threshold(None, 300), Every(7 * DAY_S))))
+    best = next(i for i, choice in enumerate(choices) if choice == PolicyChoice(HybridTrigger(Threshold(None, 300), Every(7 * DAY_S))))
     value[choices[best]] = 10.0
     objective = np.array([value[choice] for choice in choices])
-    made = heat_map(choices, objective, best)
-    assert (made.row_axis.name, made.column_axis.name) == ("band", "interval")
-    assert made.row_axis.labels == ("1% rel", "2% rel", "3% rel", "4% rel", "5% rel", "5% abs", "no band")
-    assert made.column_axis.labels == ("no interval", "1 d", "7 d")
-    assert made.best_cell == (2, 2)
-    assert made.scores[2, 2] == 10.0
-    assert made.scores[0, 1] == value[PolicyChoice(HybridTrigger(Threshold(None, 100), Every(DAY_S)))]
-    assert np.isnan(made.scores[6, 0])
-    alone = [best, *(i for i, one in enumerate(choices) if one.destination is Destination.HALFWAY)]
+    setting_map = heat_map(choices, objective, best)
+    assert (setting_map.row_axis.name, setting_map.column_axis.name) == ("band", "interval")
+    assert setting_map.row_axis.labels == ("1% rel", "2% rel", "3% rel", "4% rel", "5% rel", "5% abs", "no band")
+    assert setting_map.column_axis.labels == ("no interval", "1 d", "7 d")
+    assert setting_map.best_cell == (2, 2)
+    assert setting_map.scores[2, 2] == 10.0
+    assert setting_map.scores[0, 1] == value[PolicyChoice(HybridTrigger(Threshold(None, 100), Every(DAY_S)))]
+    assert np.isnan(setting_map.scores[6, 0])
+    alone = [best, *(i for i, choice in enumerate(choices) if choice.destination is Destination.HALFWAY)]
     filled = heat_map([choices[i] for i in alone], objective[alone], 0)
     assert filled.scores[0, 1] == value[PolicyChoice(HybridTrigger(Threshold(None, 100), Every(DAY_S)), Destination.HALFWAY)]
     assert filled.scores[filled.best_cell] == 10.0
@@ -206,44 +210,46 @@ def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_n
         PolicyChoice(HybridTrigger(Threshold(None, 300), Every(7 * DAY_S)), Destination.HALFWAY),
     ]
     near = compare_neighbours(choices, objective, best)
-    falls = [10.0 - value[one] for one in beside]
+    falls = [10.0 - value[setting] for setting in beside]
     assert near is not None
     assert (near.neighbour_count, near.mean_decline, near.largest_decline) == (4, pytest.approx(np.mean(falls)), max(falls))
     assert near.median_decline == 10.0 - np.median(objective)
 
 
 def test_kernel_and_full_step_find_the_same() -> None:
-    asked = search(walks(3, 24), band="8%rel", destination="target,halfway")
-    quick, whole = tuned(asked), tuned(replace(asked, uses_full_step=True))
+    tune_spec = search(walks(3, 24), band="8%rel", destination="target,halfway")
+    quick, whole = tuned(tune_spec), tuned(replace(tune_spec, uses_full_step=True))
     assert dict(quick.run_counts_by_engine) == {"kernel": 3}
     assert dict(whole.run_counts_by_engine) == {"full": 3}
-    assert sum(one.rebalance_count for one in quick.run_results) >= 2
+    assert sum(run_result.rebalance_count for run_result in quick.run_results) >= 2
     # The calendar rule apart: at the first bar the full step finds dust to trade, refuses, and reviews a bar later.
-    for one, other in zip(
+    for quick_result, other in zip(
         (*quick.run_results, quick.last_quarter_results[0]), (*whole.run_results, whole.last_quarter_results[0]), strict=True
     ):
-        assert one.value_by_mark == pytest.approx(other.value_by_mark, rel=1e-5)
-        assert one.rebalance_count == other.rebalance_count
-        assert (one.turnover, one.costs) == pytest.approx((other.turnover, other.costs), rel=1e-3)
+        assert quick_result.value_by_mark == pytest.approx(other.value_by_mark, rel=1e-5)
+        assert quick_result.rebalance_count == other.rebalance_count
+        assert (quick_result.turnover, quick_result.costs) == pytest.approx((other.turnover, other.costs), rel=1e-3)
     assert whole.best_index == quick.best_index
 
 
 def test_what_the_kernel_does_not_know_goes_through_the_full_step() -> None:
-    asked = search(walks(4, 14), band="25%rel", allocator="inverse_volatility", allocator_schedule=AllocatorSchedule(4 * DAY_S, 6 * DAY_S))
-    found = tuned(asked)
-    assert dict(found.run_counts_by_engine) == {"kernel": 1, "full": 1}
-    plain = tuned(search(asked.table, band="25%rel"))
-    fixed, chosen = plain.run_results[0], found.run_results[0]
+    tune_spec = search(
+        walks(4, 14), band="25%rel", allocator="inverse_volatility", allocator_schedule=AllocatorSchedule(4 * DAY_S, 6 * DAY_S)
+    )
+    tune_result = tuned(tune_spec)
+    assert dict(tune_result.run_counts_by_engine) == {"kernel": 1, "full": 1}
+    plain = tuned(search(tune_spec.table, band="25%rel"))
+    fixed, chosen = plain.run_results[0], tune_result.run_results[0]
     assert chosen.value_by_mark[2] == pytest.approx(fixed.value_by_mark[2], rel=1e-5)  # nothing is known yet: the targets count
     assert chosen.value_by_mark[-1] != pytest.approx(fixed.value_by_mark[-1], rel=1e-4)
-    last = found.last_quarter_results[0].value_by_mark  # of three bars, after six more in which the allocator looked at prices
-    assert len(last) == len(found.last_quarter_hold_values) == len(found.last_quarter_results[1].value_by_mark) == 3
+    last = tune_result.last_quarter_results[0].value_by_mark  # of three bars, after six more in which the allocator looked at prices
+    assert len(last) == len(tune_result.last_quarter_hold_values) == len(tune_result.last_quarter_results[1].value_by_mark) == 3
     assert last[0] == pytest.approx(10_000)
     assert last[-1] != pytest.approx(
         plain.last_quarter_results[0].value_by_mark[-1], rel=1e-4
     )  # it begins with chosen weights, not with the targets
-    wanted = spec_for_choice(asked.backtest, found.choices[0], asked.allocator_schedule, DAY_S)
-    direct = simulate(wanted, slice_table(asked.table, 0, 9), FAIR)  # and no later bar
+    spec = spec_for_choice(tune_spec.backtest, tune_result.choices[0], tune_spec.allocator_schedule, DAY_S)
+    direct = simulate(spec, slice_table(tune_spec.table, 0, 9), FAIR)  # and no later bar
     assert chosen.value_by_mark[:9] == pytest.approx(direct.equity)
 
 
@@ -254,8 +260,8 @@ def test_gas_and_delay_rule_the_kernel_out() -> None:
 
 
 def tuned_engines(market: object) -> set[RunEngine]:
-    asked = search(walks(5, 40), settings=market)
-    job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), TERMS)
+    tune_spec = search(walks(5, 40), settings=market)
+    job = TuneJob(tune_spec.table, tune_spec.backtest, tune_spec.settings, tune_spec.grid.choices(), (0, 1), TERMS)
     return {job.engine(choice) for choice in job.choices}
 
 
@@ -267,26 +273,26 @@ def test_hold_begins_at_the_targets_and_pieces_carry_the_newest_price() -> None:
     part = slice_table(table, 10, 20)
     assert part.closes[0].tolist() == [closes[10, 0], closes[8, 1]]
     assert np.isnan(part.closes[1, 1])
-    wanted = make_spec({"A": 4_000, "B": 3_000, "USD": 3_000}, Every(DAY_S), "USD")
-    worth = buy_and_hold_values(wanted, FAIR, part, (0, 5))
+    spec = make_spec({"A": 4_000, "B": 3_000, "USD": 3_000}, Every(DAY_S), "USD")
+    worth = buy_and_hold_values(spec, FAIR, part, (0, 5))
     assert worth.tolist() == pytest.approx([10_000, 4_000 * closes[15, 0] / closes[10, 0] + 3_000 * closes[15, 1] / closes[8, 1] + 3_000])
     assert slice_settings(replace(FAIR, gas_price_wei=tuple(range(20))), 5, 8).gas_price_wei == (5, 6, 7)
 
 
 def test_returns_are_daily_whatever_the_bars() -> None:
     closes = np.round(100 * np.exp(np.cumsum(np.random.default_rng(7).normal(0, 0.005, (24 * 60, 2)), axis=0)), 6)
-    found: TuneResult = tuned(search(hourly(A=closes[:, 0], B=closes[:, 1])))
-    assert found.period_s == pytest.approx(24 * HOUR_S)
-    assert len(found.run_results[0].value_by_mark) == 45
-    assert tune_document(found)["last_quarter"]["excess_intervals"][0]["mean"] is None  # 14 days are no evidence
+    tune_result: TuneResult = tuned(search(hourly(A=closes[:, 0], B=closes[:, 1])))
+    assert tune_result.period_s == pytest.approx(24 * HOUR_S)
+    assert len(tune_result.run_results[0].value_by_mark) == 45
+    assert tune_document(tune_result)["last_quarter"]["excess_intervals"][0]["mean"] is None  # 14 days are no evidence
 
 
 def test_final_values_of_the_last_quarter_are_of_the_same_bar() -> None:
     closes = np.round(100 * np.exp(np.cumsum(np.random.default_rng(11).normal(0, 0.002, (24 * 50 + 17, 2)), axis=0)), 6)
     closes[-1] *= 2  # sixteen hours after the last whole day
-    found = tune_document(tuned(search(hourly(A=closes[:, 0], B=closes[:, 1]), band="99%rel")))["last_quarter"]
-    assert found["rebalances"] == 0  # so that it is a hold
-    assert found["final_value"] == found["hold_value"]
+    last_quarter = tune_document(tuned(search(hourly(A=closes[:, 0], B=closes[:, 1]), band="99%rel")))["last_quarter"]
+    assert last_quarter["rebalances"] == 0  # so that it is a hold
+    assert last_quarter["final_value"] == last_quarter["hold_value"]
 
 
 def test_too_little_data_is_refused() -> None:
@@ -295,43 +301,47 @@ def test_too_little_data_is_refused() -> None:
 
 
 def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
-    found = tuned(search(walks(9, 240), every="7d"))
-    made = tune_page(found)
-    assert made.summary == found.verdict.sentences
-    assert {fact.value for fact in made.provenance_facts} >= {found.stamp["data"], found.stamp["grid"], found.stamp["settings"]}
-    assert found.deflated_sharpe is not None
-    deflated = found.deflated_sharpe
+    tune_result = tuned(search(walks(9, 240), every="7d"))
+    report_page = tune_page(tune_result)
+    assert report_page.summary == tune_result.verdict.sentences
+    assert {fact.value for fact in report_page.provenance_facts} >= {
+        tune_result.stamp["data"],
+        tune_result.stamp["grid"],
+        tune_result.stamp["settings"],
+    }
+    assert tune_result.deflated_sharpe is not None
+    deflated = tune_result.deflated_sharpe
     luck = f"expected {deflated.threshold:.4f}. The true ratio is above that with probability {deflated.probability:.1%}"
-    assert luck in " ".join(made.sections[-1].paragraphs)  # by docs/tune.md: above the best of luck, not above zero
-    stability = next(one for one in made.sections if one.title == "Stability of the optimum")
+    assert luck in " ".join(report_page.sections[-1].paragraphs)  # by docs/tune.md: above the best of luck, not above zero
+    stability = next(section for section in report_page.sections if section.title == "Stability of the optimum")
     squares = stability.charts[0]["data"][0]
     assert squares["type"] == "scatter"
-    assert len(squares["x"]) == int((~np.isnan(found.heat_map.scores)).sum())
-    assert sorted(squares["marker"]["color"]) == pytest.approx(sorted(found.scores))
-    assert len(next(one for one in made.sections if one.title == "Walk-forward").tables[0].rows) == 4
+    assert len(squares["x"]) == int((~np.isnan(tune_result.heat_map.scores)).sum())
+    assert sorted(squares["marker"]["color"]) == pytest.approx(sorted(tune_result.scores))
+    assert len(next(section for section in report_page.sections if section.title == "Walk-forward").tables[0].rows) == 4
 
 
 def test_the_same_search_gives_the_same_report_and_another_seed_other_intervals() -> None:
-    asked = search(walks(10, 200))
-    one, same, other = tuned(asked), tuned(asked), tuned(replace(asked, settings=replace(FAIR, seed=1)))
-    assert report(tune_page(one)) == report(tune_page(same))
-    assert tune_document(one) == tune_document(same)
+    tune_spec = search(walks(10, 200))
+    tune_result, same, other = tuned(tune_spec), tuned(tune_spec), tuned(replace(tune_spec, settings=replace(FAIR, seed=1)))
+    assert report(tune_page(tune_result)) == report(tune_page(same))
+    assert tune_document(tune_result) == tune_document(same)
     means, lows = zip(
-        *((claim.interval.mean, claim.interval.low) for claim in (one.claims[1], other.claims[1]) if claim.interval), strict=True
+        *((claim.interval.mean, claim.interval.low) for claim in (tune_result.claims[1], other.claims[1]) if claim.interval), strict=True
     )
     assert means[0] == means[1]
     assert lows[0] != lows[1]
-    assert {tune_document(one)[name] for name in ("grid_hash", "config_hash", "data_hash")} <= {
-        fact.value for fact in tune_page(one).provenance_facts
+    assert {tune_document(tune_result)[name] for name in ("grid_hash", "config_hash", "data_hash")} <= {
+        fact.value for fact in tune_page(tune_result).provenance_facts
     }
 
 
 def test_many_runs_of_the_kernel_are_measured_on_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = search(walks(2, 40), band="1%rel..30%rel:50")
-    job = TuneJob(asked.table, asked.backtest, asked.settings, asked.grid.choices(), (0, 1), TERMS)
+    tune_spec = search(walks(2, 40), band="1%rel..30%rel:50")
+    job = TuneJob(tune_spec.table, tune_spec.backtest, tune_spec.settings, tune_spec.grid.choices(), (0, 1), TERMS)
     assert estimate_work(job, job.chunks(), 4).core_s == 0.0  # fifty are nothing
     monkeypatch.setattr(jobs, "MAX_UNMEASURED_RUNS", 10)
-    found = estimate_work(job, job.chunks(), 4)
-    assert (found.run_count, found.measured_run_count, found.bars) == (50, 8, 40)
-    assert found.core_s > 0
-    assert found.wall_s == found.core_s / 4
+    work_estimate = estimate_work(job, job.chunks(), 4)
+    assert (work_estimate.run_count, work_estimate.measured_run_count, work_estimate.bars) == (50, 8, 40)
+    assert work_estimate.core_s > 0
+    assert work_estimate.wall_s == work_estimate.core_s / 4

@@ -44,12 +44,12 @@ def test_the_expected_maximum_is_what_draws_show() -> None:
 def test_luck_is_deflated_away_and_skill_is_not() -> None:
     noise = np.random.default_rng(2).normal(0, 0.01, (1_000, 100))
     lucky = int(objective_scores(noise, Objective.SHARPE).argmax())
-    found = deflated_sharpe(noise, lucky)
-    assert found is not None
-    assert found.trial_count == 100
-    assert found.sharpe == pytest.approx(noise[:, lucky].mean() / noise[:, lucky].std())
-    assert probabilistic_sharpe(found.sharpe, 0.0, 1_000, 0, 3) > 0.95  # taken alone it looks like skill
-    assert found.probability < 0.9
+    deflated = deflated_sharpe(noise, lucky)
+    assert deflated is not None
+    assert deflated.trial_count == 100
+    assert deflated.sharpe == pytest.approx(noise[:, lucky].mean() / noise[:, lucky].std())
+    assert probabilistic_sharpe(deflated.sharpe, 0.0, 1_000, 0, 3) > 0.95  # taken alone it looks like skill
+    assert deflated.probability < 0.9
     noise[:, 3] += 0.003
     skilled = deflated_sharpe(noise, 3)
     assert skilled is not None
@@ -61,12 +61,12 @@ def test_the_moments_of_a_deflated_ratio_are_those_of_its_own_returns() -> None:
     from scipy.stats import norm  # slow to import
 
     returns = np.random.default_rng(10).exponential(0.01, (60, 4)) - 0.0095
-    each, own = objective_scores(returns, Objective.SHARPE), (returns[:, 2] - returns[:, 2].mean()) / returns[:, 2].std()
-    found = deflated_sharpe(returns, 2)
-    assert found is not None
-    assert found.threshold == pytest.approx(expected_maximum(sum((each - each.mean()) ** 2) / 3, 4))
-    spread = 1 - (own**3).mean() * each[2] + ((own**4).mean() - 1) / 4 * each[2] ** 2
-    assert found.probability == pytest.approx(norm.cdf((each[2] - found.threshold) * sqrt(59 / spread)))
+    scores, own = objective_scores(returns, Objective.SHARPE), (returns[:, 2] - returns[:, 2].mean()) / returns[:, 2].std()
+    deflated = deflated_sharpe(returns, 2)
+    assert deflated is not None
+    assert deflated.threshold == pytest.approx(expected_maximum(sum((scores - scores.mean()) ** 2) / 3, 4))
+    spread = 1 - (own**3).mean() * scores[2] + ((own**4).mean() - 1) / 4 * scores[2] ** 2
+    assert deflated.probability == pytest.approx(norm.cdf((scores[2] - deflated.threshold) * sqrt(59 / spread)))
 
 
 def plain_overfitting(returns: np.ndarray, blocks: int, sharpe: bool) -> float:
@@ -90,10 +90,10 @@ def plain_overfitting(returns: np.ndarray, blocks: int, sharpe: bool) -> float:
 @pytest.mark.parametrize("settings", [2, 7, 10])
 def test_overfitting_is_what_the_papers_steps_give(objective: Objective, settings: int) -> None:
     returns = np.random.default_rng(settings).normal(0.001, 0.01, (48, settings)) + np.linspace(0, 0.001, settings)
-    found = overfitting_probability(returns, objective, 8)
-    assert found is not None
-    assert (found.split_count, found.block_count) == (70, 8)
-    assert found.probability == pytest.approx(plain_overfitting(returns, 8, objective is Objective.SHARPE))
+    overfitting_estimate = overfitting_probability(returns, objective, 8)
+    assert overfitting_estimate is not None
+    assert (overfitting_estimate.split_count, overfitting_estimate.block_count) == (70, 8)
+    assert overfitting_estimate.probability == pytest.approx(plain_overfitting(returns, 8, objective is Objective.SHARPE))
 
 
 def test_overfitting_leaves_out_the_oldest_and_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,8 +108,8 @@ def test_overfitting_leaves_out_the_oldest_and_is_the_same_in_parts(monkeypatch:
 
 def test_overfitting_is_a_half_on_noise_and_none_where_one_setting_dominates() -> None:
     noise = np.random.default_rng(3).normal(0, 0.01, (60, 160, 20))
-    found = [overfitting_probability(one, Objective.SHARPE, 8) for one in noise]
-    assert np.mean([one.probability for one in found if one]) == pytest.approx(0.5, abs=0.05)
+    overfitting_estimates = [overfitting_probability(column, Objective.SHARPE, 8) for column in noise]
+    assert np.mean([estimate.probability for estimate in overfitting_estimates if estimate]) == pytest.approx(0.5, abs=0.05)
     best = noise[0].copy()
     best[:, 7] += 0.02
     dominated = overfitting_probability(best, Objective.SHARPE)
@@ -119,9 +119,9 @@ def test_overfitting_is_a_half_on_noise_and_none_where_one_setting_dominates() -
 
 def test_settings_that_are_alike_are_neither_above_nor_below_the_median() -> None:
     column = np.random.default_rng(4).normal(0, 0.01, (64, 1))
-    found = overfitting_probability(np.repeat(column, 5, axis=1), Objective.GROWTH)
-    assert found is not None
-    assert found.probability == 0.5
+    overfitting_estimate = overfitting_probability(np.repeat(column, 5, axis=1), Objective.GROWTH)
+    assert overfitting_estimate is not None
+    assert overfitting_estimate.probability == 0.5
     nearly = overfitting_probability(column + 1e-17 * np.arange(5), Objective.GROWTH)  # as far apart as sums of floats in another order
     assert nearly is not None
     assert nearly.probability == 0.5
@@ -136,10 +136,10 @@ def test_too_little_says_nothing() -> None:
 def chained(chance: np.random.Generator, n: int, rho: float) -> np.ndarray:
     """A series in which each value remembers the one before."""
     steps = chance.normal(0, 1, n + 50)
-    found = np.zeros(n + 50)
+    values = np.zeros(n + 50)
     for t in range(1, n + 50):
-        found[t] = rho * found[t - 1] + steps[t]
-    return found[50:]
+        values[t] = rho * values[t - 1] + steps[t]
+    return values[50:]
 
 
 @pytest.mark.parametrize("rho", [0.3, 0.6])
@@ -155,7 +155,9 @@ def test_a_correlation_after_some_lags_without_any_counts_in_the_block_length() 
     chance, n = np.random.default_rng(13), 4_000
     steps = [chance.normal(0, 1, n + 4) for _ in range(15)]
     # R(0) = 2 and R(4) = 1 alone: Σ|k|R = 8, ΣR = 4.
-    assert np.median([block_length(one[4:] + one[:-4]) for one in steps]) == pytest.approx((2 * 8**2 / (2 * 4**2) * n) ** (1 / 3), rel=0.25)
+    assert np.median([block_length(step[4:] + step[:-4]) for step in steps]) == pytest.approx(
+        (2 * 8**2 / (2 * 4**2) * n) ** (1 / 3), rel=0.25
+    )
 
 
 def test_resampled_means_spread_as_the_closed_form_says() -> None:
@@ -164,8 +166,8 @@ def test_resampled_means_spread_as_the_closed_form_says() -> None:
     n, p = len(values), 1 / block
     centred = values - values.mean()
     lag = [float(centred[: n - i] @ centred[i:]) / n for i in range(n)]
-    kept = [(1 - i / n) * (1 - p) ** i + i / n * (1 - p) ** (n - i) for i in range(n)]
-    exact = (lag[0] + 2 * sum(b * r for b, r in zip(kept[1:], lag[1:], strict=True))) / n
+    shares_kept = [(1 - i / n) * (1 - p) ** i + i / n * (1 - p) ** (n - i) for i in range(n)]
+    exact = (lag[0] + 2 * sum(b * r for b, r in zip(shares_kept[1:], lag[1:], strict=True))) / n
     means = resampled_means(values, block, 40_000, 7)
     assert means.var() == pytest.approx(exact, rel=0.03)
     assert means.mean() == pytest.approx(values.mean(), abs=4 * sqrt(exact / 40_000))
@@ -176,7 +178,7 @@ def test_block_lengths_are_near_those_of_arch() -> None:
 
     chance = np.random.default_rng(14)
     series = [chained(chance, n, rho) for n in (250, 1_000, 3_000) for rho in (0.3, 0.6, 0.9) for _ in range(5)]
-    ratios = [block_length(one) / float(optimal_block_length(one)["stationary"].iloc[0]) for one in series]
+    ratios = [block_length(value) / float(optimal_block_length(value)["stationary"].iloc[0]) for value in series]
     assert np.median(ratios) == pytest.approx(1.0, abs=0.05)
     assert np.mean([0.7 < ratio < 1.4 for ratio in ratios]) > 0.9
 
@@ -195,24 +197,26 @@ def test_resampled_means_are_distributed_as_those_of_arch() -> None:
 def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     chance = np.random.default_rng(8)
     for n, rho, least in ((250, 0.3, 0.92), (90, 0.0, 0.92), (90, 0.3, 0.90)):  # 95 % by name: short and dependent series lose some
-        found = [bootstrap_interval(chained(chance, n, rho), seed, resample_count=200) for seed in range(150)]
-        assert least <= np.mean([one.low <= 0.0 <= one.high for one in found if one]) < 1.0
-        assert np.mean([one.low > 0.0 for one in found if one]) <= 0.05  # an edge that is none
+        confidence_intervals = [bootstrap_interval(chained(chance, n, rho), seed, resample_count=200) for seed in range(150)]
+        assert least <= np.mean([interval.low <= 0.0 <= interval.high for interval in confidence_intervals if interval]) < 1.0
+        assert np.mean([interval.low > 0.0 for interval in confidence_intervals if interval]) <= 0.05  # an edge that is none
 
 
 def over_hold(chance: np.random.Generator, days: int, runs: int) -> np.ndarray:
     """Log returns of 40, 30 and 30 % brought back every day, less those of holding them, over walks of two prices that go nowhere."""
     shares, drift = np.array([0.4, 0.3, 0.3]), -(0.04**2) / 2
     grown = np.concatenate([np.exp(chance.normal(drift, 0.04, (runs, days, 2))), np.ones((runs, days, 1))], axis=2)
-    held = np.log(np.cumprod(grown, axis=1) @ shares)
-    return np.log(grown @ shares) - np.diff(held, axis=1, prepend=0.0)
+    log_growth = np.log(np.cumprod(grown, axis=1) @ shares)
+    return np.log(grown @ shares) - np.diff(log_growth, axis=1, prepend=0.0)
 
 
 def test_a_lower_end_over_hold_is_above_the_truth_as_often_as_the_documentation_says() -> None:
     # Without drift and costs neither is ahead, to a tenth of a percent a year.
-    found = [bootstrap_interval(one, seed, resample_count=200) for seed, one in enumerate(over_hold(np.random.default_rng(11), 120, 200))]
-    assert 0.03 <= np.mean([one.low > 0.0 for one in found if one]) <= 0.10
-    assert 0.88 <= np.mean([one.low <= 0.0 <= one.high for one in found if one]) <= 0.97
+    confidence_intervals = [
+        bootstrap_interval(sample, seed, resample_count=200) for seed, sample in enumerate(over_hold(np.random.default_rng(11), 120, 200))
+    ]
+    assert 0.03 <= np.mean([interval.low > 0.0 for interval in confidence_intervals if interval]) <= 0.10
+    assert 0.88 <= np.mean([interval.low <= 0.0 <= interval.high for interval in confidence_intervals if interval]) <= 0.97
 
 
 def test_an_interval_is_that_of_the_resampled_means_and_wider() -> None:
@@ -220,13 +224,19 @@ def test_an_interval_is_that_of_the_resampled_means_and_wider() -> None:
     from scipy.stats import t as student
 
     values = chained(np.random.default_rng(9), 120, 0.4)
-    found = bootstrap_interval(values, 3)
-    assert found is not None
-    assert found.mean_block_periods == min(2 * block_length(values), 20.0)
-    plain = np.quantile(resampled_means(values, found.mean_block_periods, 4_000, 3), [0.025, 0.975])
-    wider = sqrt(120 / (120 - found.mean_block_periods)) * student.ppf(0.975, 120 / found.mean_block_periods - 1) / norm.ppf(0.975)
+    confidence_interval = bootstrap_interval(values, 3)
+    assert confidence_interval is not None
+    assert confidence_interval.mean_block_periods == min(2 * block_length(values), 20.0)
+    plain = np.quantile(resampled_means(values, confidence_interval.mean_block_periods, 4_000, 3), [0.025, 0.975])
+    wider = (
+        sqrt(120 / (120 - confidence_interval.mean_block_periods))
+        * student.ppf(0.975, 120 / confidence_interval.mean_block_periods - 1)
+        / norm.ppf(0.975)
+    )
     assert wider > 1
-    assert [found.low, found.high] == pytest.approx([values.mean() + wider * (end - values.mean()) for end in plain])
-    assert found == bootstrap_interval(values, 3)
-    yearly = found.scaled(365)
-    assert (yearly.low, yearly.mean, yearly.period_count) == (found.low * 365, found.mean * 365, 120)
+    assert [confidence_interval.low, confidence_interval.high] == pytest.approx(
+        [values.mean() + wider * (end - values.mean()) for end in plain]
+    )
+    assert confidence_interval == bootstrap_interval(values, 3)
+    yearly = confidence_interval.scaled(365)
+    assert (yearly.low, yearly.mean, yearly.period_count) == (confidence_interval.low * 365, confidence_interval.mean * 365, 120)

@@ -123,8 +123,8 @@ def test_search__future_prices_change_no_stop_of_the_past() -> None:
     later = table.closes.copy()
     later[36:] *= np.linspace(0.9, 0.2, 12)[:, None]
     stop = "15%,trailing:10%"
-    one, other = (tuned(with_stops(prices, stop, "10%rel")) for prices in (table, replace(table, closes=later)))
-    assert one.scores.tolist() == other.scores.tolist()
+    first_result, other = (tuned(with_stops(prices, stop, "10%rel")) for prices in (table, replace(table, closes=later)))
+    assert first_result.scores.tolist() == other.scores.tolist()
 
 
 def test_search__results_of_stops_are_resumed(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.model import LotMethod
 from tests.support.backtests import DAY_S, FAIR, TERMS, search, swinging, tuned, walks
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.samples import slow
 
 pytest.importorskip("numba")
@@ -159,7 +159,7 @@ def test_options__refuse_lots_of_a_tax_that_is_off(rate_bps: int) -> None:
 
 @pytest.mark.parametrize(("rate", "bps"), [('"25%"', 2_500), ('"100%"', 10_000), ('"1bps"', 1)])
 def test_config__has_the_rate(rate: str, bps: int) -> None:
-    config = parse_config(text(('year_limit = "off"', f'year_limit = "off"\nrate = {rate} #')))
+    config = parse_config(config_text(('year_limit = "off"', f'year_limit = "off"\nrate = {rate} #')))
     assert config.tax is not None
     assert config.tax.rate == bps
 
@@ -167,4 +167,4 @@ def test_config__has_the_rate(rate: str, bps: int) -> None:
 @pytest.mark.parametrize("rate", ['"0%"', '"101%"', "25", '"much"'])
 def test_config__refuses_a_rate_that_is_none(rate: str) -> None:
     with pytest.raises(ConfigError, match=r"tax.*rate"):
-        parse_config(text(('year_limit = "off"', f'year_limit = "off"\nrate = {rate} #')))
+        parse_config(config_text(('year_limit = "off"', f'year_limit = "off"\nrate = {rate} #')))

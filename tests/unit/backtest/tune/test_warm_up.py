@@ -18,10 +18,10 @@ pytest.importorskip("numba")
 
 def test_all_figures_of_a_run_begin_with_its_first_mark() -> None:
     table, choice = walks(3, 24), PolicyChoice(Every(7 * DAY_S))
-    wanted = make_spec(WALKING, Every(7 * DAY_S), "USD", interval_s=table.interval_s)
-    whole = simulate(spec_for_choice(wanted, choice, TERMS, DAY_S), table, FAIR)
-    assert [one.bar for one in whole.rebalances] == [1, 8, 15, 22]
-    job = TuneJob(table, wanted, FAIR, (choice,), tuple(range(8, 24)), TERMS, uses_full_step=True)
+    spec = make_spec(WALKING, Every(7 * DAY_S), "USD", interval_s=table.interval_s)
+    whole = simulate(spec_for_choice(spec, choice, TERMS, DAY_S), table, FAIR)
+    assert [rebalance.bar for rebalance in whole.rebalances] == [1, 8, 15, 22]
+    job = TuneJob(table, spec, FAIR, (choice,), tuple(range(8, 24)), TERMS, uses_full_step=True)
     warm = job.run(job.chunks()[0])[0]
     grown, scale = float(whole.equity[-1] / whole.equity[8]), 10**whole.decimals
     assert (warm.final_value, warm.value_by_mark[0]) == pytest.approx((10_000 * grown, 10_000))
@@ -29,5 +29,5 @@ def test_all_figures_of_a_run_begin_with_its_first_mark() -> None:
     assert warm.rebalance_count == 2  # at 15 and 22: the first value is that after the trades of bar 8
     ratio = Fraction(10_000) / Fraction(float(whole.equity[8]))
     later = whole.rebalances[2:]
-    assert warm.costs == pytest.approx(float(sum(one.fees + one.impact + one.gas for one in later) * ratio / scale))
-    assert warm.turnover == pytest.approx(float(sum(one.turnover for one in later) * ratio / scale))
+    assert warm.costs == pytest.approx(float(sum(result.fees + result.impact + result.gas for result in later) * ratio / scale))
+    assert warm.turnover == pytest.approx(float(sum(result.turnover for result in later) * ratio / scale))

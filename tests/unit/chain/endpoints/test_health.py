@@ -8,40 +8,31 @@ from pydantic import TypeAdapter
 from agent.app.documents import fill
 from agent.app.documents.plans import EndpointDocument
 from agent.chain.endpoints import FAILURES_BEFORE_REST, FIRST_REST_S, HALF_LIFE_S, LONGEST_REST_S, Circuit, EndpointHealth, EndpointState
-
-
-class Hands:
-    """A clock that stands still unless it is moved."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.support.fakes.clock import FakeClock
 
 
 @pytest.fixture
-def clock() -> Hands:
-    return Hands()
+def clock() -> FakeClock:
+    return FakeClock(1_000)
 
 
-def test_an_endpoint_of_which_nothing_is_known_is_thought_well_of(clock: Hands) -> None:
+def test_an_endpoint_of_which_nothing_is_known_is_thought_well_of(clock: FakeClock) -> None:
     health = EndpointHealth(clock)
     assert (health.score, health.circuit, health.state.latency_s) == (1.0, Circuit.CLOSED, None)
 
 
-def test_failures_lower_the_score_and_time_forgets_them_by_halves(clock: Hands) -> None:
+def test_failures_lower_the_score_and_time_forgets_them_by_halves(clock: FakeClock) -> None:
     health = EndpointHealth(clock)
     health.record_success(0.0)
     health.record_failure("down")
     assert health.score == pytest.approx(2 / 3)
-    clock.now_s += HALF_LIFE_S
+    clock.advance(HALF_LIFE_S)
     assert health.score == pytest.approx(1.5 / 2)
-    clock.now_s += 60 * HALF_LIFE_S
+    clock.advance(60 * HALF_LIFE_S)
     assert health.score == pytest.approx(1.0)
 
 
-def test_of_two_that_always_answer_the_faster_scores_more(clock: Hands) -> None:
+def test_of_two_that_always_answer_the_faster_scores_more(clock: FakeClock) -> None:
     fast, slow = EndpointHealth(clock), EndpointHealth(clock)
     for _ in range(5):
         fast.record_success(0.05)
@@ -50,14 +41,14 @@ def test_of_two_that_always_answer_the_faster_scores_more(clock: Hands) -> None:
     assert slow.state.latency_s == pytest.approx(2.0)
 
 
-def test_repeated_failures_rest_it_and_one_good_trial_brings_it_back(clock: Hands) -> None:
+def test_repeated_failures_rest_it_and_one_good_trial_brings_it_back(clock: FakeClock) -> None:
     health = EndpointHealth(clock)
     for _ in range(FAILURES_BEFORE_REST - 1):
         health.record_failure("down")
     assert health.circuit is Circuit.CLOSED
     health.record_failure("down")
     assert (health.circuit, health.state.rest_s, health.state.last_failure) == (Circuit.OPEN, FIRST_REST_S, "down")
-    clock.now_s += FIRST_REST_S
+    clock.advance(FIRST_REST_S)
     assert health.circuit is Circuit.TRIAL
     health.record_success(0.1)
     assert health.circuit is Circuit.CLOSED
@@ -65,21 +56,21 @@ def test_repeated_failures_rest_it_and_one_good_trial_brings_it_back(clock: Hand
     assert health.circuit is Circuit.CLOSED
 
 
-def test_each_failed_trial_doubles_the_rest_up_to_a_bound(clock: Hands) -> None:
+def test_each_failed_trial_doubles_the_rest_up_to_a_bound(clock: FakeClock) -> None:
     health = EndpointHealth(clock)
     for _ in range(FAILURES_BEFORE_REST):
         health.record_failure("down")
     rests = []
     for _ in range(12):
         rests.append(health.state.rest_s)
-        clock.now_s += health.state.rest_s
+        clock.advance(health.state.rest_s)
         assert health.circuit is Circuit.TRIAL
         health.record_failure("still down")
     assert rests[:4] == [FIRST_REST_S * 2**n for n in range(4)]
     assert rests[-1] == max(rests) == LONGEST_REST_S
 
 
-def test_successes_in_between_keep_it_in_service(clock: Hands) -> None:
+def test_successes_in_between_keep_it_in_service(clock: FakeClock) -> None:
     health = EndpointHealth(clock)
     for _ in range(20):
         health.record_failure("now and then")
@@ -88,23 +79,23 @@ def test_successes_in_between_keep_it_in_service(clock: Hands) -> None:
 
 
 @pytest.mark.parametrize(("asked_s", "kept_s"), [(30.0, 30.0), (0.0, 0.0), (-5.0, 0.0), (1e9, LONGEST_REST_S)])
-def test_a_wait_that_was_asked_for_is_kept_within_reason(clock: Hands, asked_s: float, kept_s: float) -> None:
+def test_a_wait_that_was_asked_for_is_kept_within_reason(clock: FakeClock, asked_s: float, kept_s: float) -> None:
     health = EndpointHealth(clock)
     health.record_failure("too many requests", asked_s)
     assert health.state.rest_s == kept_s
     assert health.circuit is (Circuit.RATE_LIMITED if kept_s else Circuit.CLOSED)
-    clock.now_s += kept_s
+    clock.advance(kept_s)
     assert health.circuit is Circuit.CLOSED
 
 
-def test_a_success_does_not_shorten_a_wait_that_was_asked_for(clock: Hands) -> None:
+def test_a_success_does_not_shorten_a_wait_that_was_asked_for(clock: FakeClock) -> None:
     health = EndpointHealth(clock)
     health.record_failure("too many requests", 30)
     health.record_success(0.1)
     assert health.circuit is Circuit.RATE_LIMITED
 
 
-def test_one_that_was_outvoted_comes_last_and_is_asked_all_the_same(clock: Hands) -> None:
+def test_one_that_was_outvoted_comes_last_and_is_asked_all_the_same(clock: FakeClock) -> None:
     liar, honest = EndpointHealth(clock), EndpointHealth(clock)
     for health in (liar, honest):
         health.record_success(0.1)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from agent.chain.endpoints import Circuit, Endpoint, EndpointPool
 from agent.chain.quorum import check_heights, common_height, quorum_size
 from tests.support.chain_reads.headers import HEADER
-from tests.support.endpoints import Script, forged_header
+from tests.support.endpoints import forged_header
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.text import mentions
 
 MOST = 3
@@ -19,7 +20,7 @@ NOW_S = 1_700_000_000
 
 
 def at(*heights: tuple[str, int], minimum: int = 2) -> tuple[EndpointPool, dict[Endpoint, int]]:
-    panel = EndpointPool([Script(operator) for operator, _ in heights], minimum, max_lag_blocks=MOST)
+    panel = EndpointPool([ScriptedTransport(operator) for operator, _ in heights], minimum, max_lag_blocks=MOST)
     return panel, {endpoint: height for endpoint, (_, height) in zip(panel.endpoints, heights, strict=True)}
 
 
@@ -59,14 +60,14 @@ def test_one_operator_alone_is_believed_only_where_its_endpoints_are_level() -> 
 
 def test_all_are_named_with_their_blocks_and_told_once() -> None:
     panel, newest = at(("fast", 100), ("slow", 85))
-    told: list[str] = []
-    panel.report = told.append
+    warnings: list[str] = []
+    panel.report = warnings.append
     for _ in range(2):
         why = check_heights(panel, newest, 85, NOW_S)
     assert mentions(why, "15 blocks", "chain.max_lag_blocks", "slow", "85", "fast", "100")
-    assert len(told) == 2
-    assert mentions(told[0], "'fast'", "15 blocks", "85")
-    assert mentions(told[1], "'slow'", "15 blocks", "100")
+    assert len(warnings) == 2
+    assert mentions(warnings[0], "'fast'", "15 blocks", "85")
+    assert mentions(warnings[1], "'slow'", "15 blocks", "100")
 
 
 def test_who_has_caught_up_is_in_service_again() -> None:
@@ -104,7 +105,7 @@ def test_a_newer_header_counts_only_if_there_was_time_to_mine_it(age_s: int, ahe
         timestamp_s = NOW_S - age_s - interval_s * window
         return forged_header({**HEADER, "timestamp": hex(timestamp_s), "number": hex(number)}, 0)
 
-    nodes = [Script(name, eth_getBlockByNumber=block) for name in "abc"]
+    nodes = [ScriptedTransport(name, eth_getBlockByNumber=block) for name in "abc"]
     panel = EndpointPool(nodes, 2, max_lag_blocks=MOST, now_s=lambda: NOW_S)
     newest = dict(zip(panel.endpoints, (height + ahead, height, height), strict=True))
     assert (check_heights(panel, newest, height, NOW_S - age_s) == "") == level
@@ -114,7 +115,7 @@ def test_without_a_known_interval_a_newer_header_counts_once_the_others_block_is
     def block(name: str) -> Callable[[list[object]], dict[str, object]]:
         return lambda params: forged_header({**HEADER, "timestamp": hex(ord(name)), "number": str(params[0])}, 0)
 
-    nodes = [Script(name, eth_getBlockByNumber=block(name)) for name in "abc"]
+    nodes = [ScriptedTransport(name, eth_getBlockByNumber=block(name)) for name in "abc"]
     panel = EndpointPool(nodes, 2, max_lag_blocks=MOST, now_s=lambda: NOW_S)
     newest = dict(zip(panel.endpoints, (1_004, 1_000, 1_000), strict=True))
     assert check_heights(panel, newest, 1_000, NOW_S - 12) == ""

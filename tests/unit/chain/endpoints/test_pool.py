@@ -13,24 +13,16 @@ from agent.chain.providers.quorum import QuorumProvider
 from agent.chain.quorum import NoQuorum
 from agent.chain.rpc import EndpointOverloaded, RpcFault
 from agent.errors import OperatorNeeded, Retryable
-from tests.support.endpoints import HEAD_JSON, Script
+from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.transport import HEAD_JSON, ScriptedTransport
 from tests.support.text import raises_code
 
 DOWN = Retryable("it cannot be reached")
 GAS_PRICE: list[tuple[str, list[object]]] = [("eth_gasPrice", [])]
 
 
-class Clock:
-    """A clock that stands still unless it is moved."""
-
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 def node(operator: str, answer: object = "0x1", clock: Callable[[], float] = time.monotonic) -> Endpoint:
-    return Endpoint(Script(operator, eth_gasPrice=answer), clock)
+    return Endpoint(ScriptedTransport(operator, eth_gasPrice=answer), clock)
 
 
 def price(endpoint: Endpoint) -> object:
@@ -87,7 +79,7 @@ def test_without_a_grace_period_nothing_more_is_waited_for(release: threading.Ev
 
 
 def test_one_that_keeps_failing_rests_is_named_and_is_tried_again() -> None:
-    clock = Clock()
+    clock = FakeClock(0)
     answers: list[object] = [DOWN] * FAILURES_BEFORE_REST + ["0x1"]
     sick = node("sick", lambda params: answers.pop(0), clock)
     panel = EndpointPool([sick, node("a"), node("b")], 2)
@@ -97,13 +89,13 @@ def test_one_that_keeps_failing_rests_is_named_and_is_tried_again() -> None:
     assert "resting" in heard.failures[sick].message
     assert "be reached" in heard.failures[sick].message
     assert len(answers) == 1, "it was left alone"
-    clock.now_s += FIRST_REST_S
+    clock.advance(FIRST_REST_S)
     assert panel.ask(price).operators == {"sick", "a", "b"}
     assert sick.health.circuit is Circuit.CLOSED
 
 
 def test_where_resting_leaves_too_few_the_sick_are_tried_all_the_same() -> None:
-    clock = Clock()
+    clock = FakeClock(0)
     answers: list[object] = [DOWN] * FAILURES_BEFORE_REST + ["0x1"]
     sick = node("sick", lambda params: answers.pop(0), clock)
     panel = EndpointPool([sick, node("a")], 2)
@@ -114,7 +106,7 @@ def test_where_resting_leaves_too_few_the_sick_are_tried_all_the_same() -> None:
 
 
 def test_one_that_asked_us_to_wait_is_left_alone_even_where_it_is_needed() -> None:
-    clock = Clock()
+    clock = FakeClock(0)
     answers: list[object] = [EndpointOverloaded("too many requests", retry_after_s=30), "0x1"]
     busy = node("busy", lambda params: answers.pop(0), clock)
     panel = EndpointPool([busy, node("a")], 2)
@@ -124,7 +116,7 @@ def test_one_that_asked_us_to_wait_is_left_alone_even_where_it_is_needed() -> No
         panel.require_quorum(heard)
     with raises_code(EndpointResting, "rate_limit", "30 s more"):
         busy.batch(GAS_PRICE)
-    clock.now_s += 30
+    clock.advance(30)
     assert panel.ask(price).operators == {"busy", "a"}
 
 
@@ -161,7 +153,7 @@ def test_the_healthiest_come_first() -> None:
 
 # what is read outside of a snapshot
 def agreed(*answers: object, minimum: int = 2) -> QuorumProvider:
-    lines = [Script(f"n{n}", eth_call=answer) for n, answer in enumerate(answers)]
+    lines = [ScriptedTransport(f"n{n}", eth_call=answer) for n, answer in enumerate(answers)]
     return QuorumProvider(EndpointPool(lines, minimum, grace_s=0.02))
 
 
@@ -180,8 +172,8 @@ def test_nobody_alone_says_why_a_call_failed() -> None:
     """Three say that it failed; one of them that it was asked too much, which would end a step."""
     faults = RpcFault(-32005, "limit exceeded"), RpcFault(3, "execution reverted"), RpcFault(3, "VM error")
     for turn in range(3):
-        (found,) = agreed(*faults[turn:], *faults[:turn]).batch([("eth_call", CALL)])
-        assert found.code == 3
+        (reply,) = agreed(*faults[turn:], *faults[:turn]).batch([("eth_call", CALL)])
+        assert reply.code == 3
 
 
 def test_an_error_counts_like_any_other_answer_whatever_its_words() -> None:
@@ -207,7 +199,7 @@ def test_a_block_far_behind_what_another_has_is_no_block_to_read_at() -> None:
     def ahead(params: list[object]) -> object:
         return HEAD_JSON if params[0] == "0x10" else {**HEAD_JSON, "number": "0x20", "hash": "0x" + "22" * 32}
 
-    lines = [Script("low", eth_call="0xaa"), Script("high", eth_call="0xaa", eth_getBlockByNumber=ahead)]
+    lines = [ScriptedTransport("low", eth_call="0xaa"), ScriptedTransport("high", eth_call="0xaa", eth_getBlockByNumber=ahead)]
     with raises_code(NoQuorum, "lag", "16 blocks", "low is at block 16", "high is at block 32"):
         QuorumProvider(EndpointPool(lines, 2, grace_s=0.02)).call("eth_call", CALL)
     far = QuorumProvider(EndpointPool(lines, 2, grace_s=0.02, max_lag_blocks=16))

@@ -21,7 +21,7 @@ from agent.chain.rpc import RpcFault
 from agent.errors import ErrorCode, Retryable
 from agent.model import DataFeeKind, DataFeeQuote
 from agent.model.rollups import MAX_TX_BYTES, OPERATOR_SAMPLE_GAS
-from tests.support.endpoints import Script
+from tests.support.fakes.transport import ScriptedTransport
 
 OP_STACKS = [DataFeeKind.OP_STACK, DataFeeKind.OP_STACK_COPY]
 LARGEST = 2**128 - 1
@@ -160,7 +160,7 @@ PRICES = bytes(31) + b"\x07" + bytes(31) + b"\x02" + bytes(128)
     ids=["stands in", "no code", "no precompile", "op stack", "plain"],
 )
 def test_a_copy_of_arbitrum_has_the_fee_where_its_node_stands_in(chain_id: int, answer: object, kind: DataFeeKind) -> None:
-    node = Script(eth_call=answer)
+    node = ScriptedTransport(eth_call=answer)
     assert copied_fee_kind(chain_id, node) is kind
     assert bool(node.asked) == (chain_id == 42161)
 

@@ -40,7 +40,7 @@ from agent.policy.step_faults import data_fee_fault
 from agent.ports import Grant, Simulation
 from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, futures_call
 from tests.support.builders import OWNER, ROUTER, step_input, with_limits, with_snapshot
-from tests.support.endpoints import HEAD_JSON, Script
+from tests.support.fakes.transport import HEAD_JSON, ScriptedTransport
 from tests.support.plans import evidence, sell_weth, verdict
 from tests.support.signing import ACTIONS, STRANGER
 
@@ -108,9 +108,9 @@ def test_no_fee_is_read_on_other_chains() -> None:
     assert len(fee_items(DataFeeKind.OP_STACK_COPY)) == len(fee_items(DataFeeKind.OP_STACK)) == 6
 
 
-@given(one=st.integers(1, 10**18), more=st.integers(0, 10**18), empty=st.integers(0, 10**18), size=st.integers(0, 100_000))
-def test_the_expected_fee_is_between_that_of_nothing_and_the_bound(one: int, more: int, empty: int, size: int) -> None:
-    quote = DataFeeQuote(empty, empty + 10**18, 3, 3 + OPERATOR_SAMPLE_GAS, one, one + more)
+@given(least=st.integers(1, 10**18), more=st.integers(0, 10**18), empty=st.integers(0, 10**18), size=st.integers(0, 100_000))
+def test_the_expected_fee_is_between_that_of_nothing_and_the_bound(least: int, more: int, empty: int, size: int) -> None:
+    quote = DataFeeQuote(empty, empty + 10**18, 3, 3 + OPERATOR_SAMPLE_GAS, least, least + more)
     assert empty <= quote.expected_data_fee_wei(size) <= quote.max_data_fee_wei(size)
     assert quote.expected_data_fee_wei(size) <= quote.expected_data_fee_wei(size + 512)
     assert quote.expected_fee_wei(1_000, size, size) == 2 * quote.expected_data_fee_wei(size) + 2 * 3 + 1_000
@@ -120,7 +120,7 @@ def test_the_expected_fee_of_swaps_is_on_the_line_through_the_typical_ones() -> 
     quote = DataFeeQuote(100, 10**9, one_swap_wei=200, four_swaps_wei=500)
     fees = [quote.expected_data_fee_wei(legs_bytes(legs)) for legs in ([None] * number for number in (1, 2, 4, 8))]
     assert fees == [200, 300, 500, 900]
-    assert quote.expected_data_fee_wei(APPROVAL_BYTES) == 100, "no transaction pays less than an empty one"
+    assert quote.expected_data_fee_wei(APPROVAL_BYTES) == 100, "no transaction pays less than an empty least"
 
 
 def test_plans_count_the_expected_fee_and_caps_twice_the_bound() -> None:
@@ -256,7 +256,7 @@ TX = UnsignedTx(31337, 0, OWNER, 0, "0x" + "11" * 100, 50_000, 100, 1, None)
 
 
 def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
-    def node(name: str, byte_wei: int) -> Script:
+    def node(name: str, byte_wei: int) -> ScriptedTransport:
         def call(params: list[dict[str, str]]) -> str:
             data = params[0]["data"]
             if params[0]["to"] == OWNER:
@@ -264,9 +264,9 @@ def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
             size = int(data[10:], 16)
             return "0x" + uint_word(size * byte_wei if data.startswith("0xf1c7a58b") else 0).hex()
 
-        return Script(name, eth_call=call, eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON)
+        return ScriptedTransport(name, eth_call=call, eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON)
 
-    def fee(*nodes: Script) -> int:
+    def fee(*nodes: ScriptedTransport) -> int:
         pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee_kind=DataFeeKind.OP_STACK)
         return QuorumSender(pool, 31337).simulate(TX, OWNER).data_fee_wei
 
@@ -274,13 +274,13 @@ def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
     assert fee(node("a", 1_000), node("b", 1_000)) == honest
     assert fee(node("a", 1_000), node("liar", 10**9), node("b", 1_000)) == honest
     assert fee(node("a", 1_000), node("liar", 0), node("b", 1_000)) == honest
-    broken = [Script(name, eth_call="0x", eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON) for name in "abc"]
+    broken = [ScriptedTransport(name, eth_call="0x", eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON) for name in "abc"]
     assert fee(node("a", 1_000), node("b", 1_000), broken[2]) == honest
     for nodes in (broken, [node("a", 1_000), *broken[1:]]):
         pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee_kind=DataFeeKind.OP_STACK)
-        found = QuorumSender(pool, 31337).simulate(TX, OWNER)
-        assert found.ok
-        assert "data fee" in found.data_fee_unknown_reason
+        simulated = QuorumSender(pool, 31337).simulate(TX, OWNER)
+        assert simulated.ok
+        assert "data fee" in simulated.data_fee_unknown_reason
 
 
 def test_a_fee_above_the_granted_one_is_refused_and_revocations_are_not() -> None:

@@ -22,12 +22,13 @@ from agent.model import Head, IntentKind, IntentState, SignedTx
 from agent.policy.step_input import apply_min_tip
 from agent.signing.terms import TIP_CAP_WEI
 from tests.support.builders import step_input
-from tests.support.configs.samples import config_text as text
-from tests.support.endpoints import Script
+from tests.support.configs.samples import config_text
+from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.signing import ESCAPE, futures_grant
 from tests.support.text import raises_code
 from tests.support.tips import NAMELESS, WORDINGS
-from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, ManualClock, bench, patient, states, tx, when_sent
+from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, bench, patient, states, tx, when_sent
 
 S = IntentState
 TIP = tx(0).tip_wei
@@ -36,7 +37,7 @@ SENT = SignedTx(b"\x01\x02", "0x" + "ab" * 32)
 
 def refusal_of(message: str) -> SendRefused:
     with pytest.raises(SendRefused) as caught:
-        NodeSender(Script(eth_sendRawTransaction=RpcFault(-32000, message))).send(SENT)
+        NodeSender(ScriptedTransport(eth_sendRawTransaction=RpcFault(-32000, message))).send(SENT)
     return caught.value
 
 
@@ -220,15 +221,15 @@ def test_a_demand_beside_an_unknown_outcome_is_paid_once_the_transaction_waits_t
 
 @pytest.mark.parametrize("named", [(25, None), (None, 25), (30, 25), (25, 30)])
 def test_of_several_demands_the_least_counts(named: tuple[int | None, int | None]) -> None:
-    def node(number: int, wei: int | None) -> Script:
+    def node(number: int, wei: int | None) -> ScriptedTransport:
         message = WORDINGS["erigon"] if wei is None else WORDINGS["geth"].format(tip=1, needed=wei * GWEI)
-        return Script(f"operator {number}", eth_sendRawTransaction=RpcFault(-32000, message))
+        return ScriptedTransport(f"operator {number}", eth_sendRawTransaction=RpcFault(-32000, message))
 
     lines = [node(number, wei) for number, wei in enumerate(named)]
     with pytest.raises(TipRefused) as caught:
         QuorumSender(EndpointPool(lines, 2), 31337).send(SENT)
     assert caught.value.min_tip_wei == 25 * GWEI
-    silent = Script("silent", eth_sendRawTransaction=Retryable("no answer"))
+    silent = ScriptedTransport("silent", eth_sendRawTransaction=Retryable("no answer"))
     with pytest.raises(OutcomeUnknown) as unknown:
         QuorumSender(EndpointPool([*lines, silent], 2), 31337).send(SENT)
     assert f"minimum needed {25 * GWEI}" in unknown.value.message
@@ -282,9 +283,9 @@ def test_a_cancel_pays_the_demanded_tip_too() -> None:
 def test_a_suggested_tip_of_zero_is_a_suggestion(suggested: str | None, tip_wei: int) -> None:
     """Quiet rollups suggest it; the usual tip of the network is for nodes that suggest none."""
     fees = {"eth_gasPrice": "0x1", "eth_maxPriorityFeePerGas": suggested}
-    node = Script(**fees, eth_getTransactionCount="0x0", eth_getBalance="0x0")
+    node = ScriptedTransport(**fees, eth_getTransactionCount="0x0", eth_getBalance="0x0")
     scope = SnapshotScope(WALLET, (), (), (), (), (), 0, 100)
-    reader = ChainReader([node], 31337, scope, ManualClock(), min_operators=1, usual_tip_wei=7)
+    reader = ChainReader([node], 31337, scope, FakeClock(), min_operators=1, usual_tip_wei=7)
     assert reader.snapshot().priority_fee_wei == tip_wei
 
 
@@ -311,7 +312,7 @@ def test_every_cost_counts_the_tip_that_nodes_take(base_fee_wei: int | None) -> 
 def with_min_tip(written: str, gas_price: str = "60 gwei", chain_id: int = 1) -> Config:
     """Return a config with this least tip."""
     return parse_config(
-        text(
+        config_text(
             ('deadline = "90s"', f'deadline = "90s"\nmin_tip = "{written}"'),
             ('gas_price = "60 gwei"', f'gas_price = "{gas_price}"'),
             ("chain_id = 1\n", f"chain_id = {chain_id}\n"),
@@ -332,7 +333,7 @@ def test_a_least_tip_is_at_most_what_is_signed_and_the_gas_price() -> None:
     ("chain_id", "written", "gwei"), [(1, None, 0), (1, "2 gwei", 2), (137, None, 25), (137, "26 gwei", 26), (137, "1 gwei", 25)]
 )
 def test_a_chains_own_minimum_counts_in_every_plan(chain_id: int, written: str | None, gwei: int) -> None:
-    config = parse_config(text())
+    config = parse_config(config_text())
     config = config.model_copy(
         update={
             "chain": config.chain.model_copy(update={"chain_id": chain_id}),

@@ -8,11 +8,11 @@ import pytest
 
 from agent.chain.history import DAY_S, PastRound, past_rounds, past_twaps, recent_transactions_from
 from agent.chain.lens import uint_word
-from agent.chain.rpc import RpcCall, RpcFault
+from agent.chain.rpc import RpcFault
 from agent.model import Head, Pool
 from tests.support.builders import token, v3_pool
-from tests.support.chain_reads.feed_proxies import FEED, HEAD, PHASE
-from tests.support.chain_reads.feed_proxies import FeedProxy as Proxy
+from tests.support.chain_reads.feed_proxies import FEED, HEAD, PHASE, FeedProxy
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.old_chain import SPACING_S, SWAP, Node, told
 from tests.support.transactions import WALLET
 
@@ -20,36 +20,36 @@ DAY_BLOCKS = DAY_S // SPACING_S
 
 
 def test_a_round_of_exactly_the_asked_second_is_no_round_before_it() -> None:
-    rounds, reaches_back = past_rounds(Proxy([(100, 1), (200, 2), (300, 3)]), FEED, HEAD, 200)
+    rounds, reaches_back = past_rounds(FeedProxy([(100, 1), (200, 2), (300, 3)]), FEED, HEAD, 200)
     assert rounds == (PastRound(100, 1), PastRound(200, 2), PastRound(300, 3))
     assert reaches_back
 
 
 def test_rounds_that_begin_with_the_asked_second_do_not_reach_back_before_it() -> None:
-    rounds, reaches_back = past_rounds(Proxy([(200, 2), (300, 3)]), FEED, HEAD, 200)
+    rounds, reaches_back = past_rounds(FeedProxy([(200, 2), (300, 3)]), FEED, HEAD, 200)
     assert rounds == (PastRound(200, 2), PastRound(300, 3))
     assert not reaches_back
 
 
 def test_a_round_of_the_block_s_own_second_counts() -> None:
-    rounds, _ = past_rounds(Proxy([(100, 1), (HEAD.timestamp_s, 2)]), FEED, HEAD, 50)
+    rounds, _ = past_rounds(FeedProxy([(100, 1), (HEAD.timestamp_s, 2)]), FEED, HEAD, 50)
     assert rounds == (PastRound(100, 1), PastRound(HEAD.timestamp_s, 2))
 
 
 def test_two_rounds_of_one_second_both_count() -> None:
-    rounds, _ = past_rounds(Proxy([(100, 1), (200, 2), (200, 3)]), FEED, HEAD, 150)
+    rounds, _ = past_rounds(FeedProxy([(100, 1), (200, 2), (200, 3)]), FEED, HEAD, 150)
     assert rounds == (PastRound(100, 1), PastRound(200, 2), PastRound(200, 3))
 
 
 @pytest.mark.parametrize(("started_s", "updated_s"), [(0, 100), (100, 0)])
 def test_a_round_that_has_not_started_or_not_ended_is_skipped(started_s: int, updated_s: int) -> None:
-    class Unfinished(Proxy):
-        def _answer(self, to: str, data: bytes) -> Any:
+    class Unfinished(FeedProxy):
+        def answer_of(self, to: str, data: bytes) -> Any:
             if int.from_bytes(data[4:36], "big") & (PHASE - 1) == 2:
                 number = PHASE | 2
                 words = (number, 5, started_s, updated_s, number)
                 return "0x" + b"".join(uint_word(word) for word in words).hex()
-            return super()._answer(to, data)
+            return super().answer_of(to, data)
 
     assert past_rounds(Unfinished([(60, 1), (70, 2), (80, 3)]), FEED, HEAD, 75)[0] == (PastRound(60, 1), PastRound(80, 3))
 
@@ -106,18 +106,9 @@ def test_a_transaction_without_transfers_is_not_priced() -> None:
     assert past_answers({"eth": 1_900}, []) == ()
 
 
-class Observed:
-    """Answers observe(uint32[]) of a pool with these cumulatives, or a revert."""
-
-    name = operator = "scripted"
-
-    def __init__(self, answer: object) -> None:
-        self.answer = answer
-        self.asked: list[RpcCall] = []
-
-    def batch(self, calls: Any) -> list[Any]:
-        self.asked += calls
-        return [self.answer for _ in calls]
+def observing(answer: object) -> ScriptedTransport:
+    """Return a node that answers observe(uint32[]) of a pool with these cumulatives, or a revert."""
+    return ScriptedTransport(eth_call=answer)
 
 
 def observed(ticks: tuple[int, int], seconds_x128: tuple[int, int]) -> str:
@@ -130,7 +121,7 @@ AT = Head(1, 9, "0x" + "11" * 32, 10_000, 1)
 
 
 def mean(ticks: tuple[int, int], seconds_x128: tuple[int, int], window_s: int = 100) -> Any:
-    return past_twaps(Observed(observed(ticks, seconds_x128)), [POOL], AT, [9_000], window_s)[9_000][0]
+    return past_twaps(observing(observed(ticks, seconds_x128)), [POOL], AT, [9_000], window_s)[9_000][0]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +147,7 @@ def test_a_mean_liquidity_ends_at_128_bits() -> None:
 
 
 def test_a_window_without_any_second_per_liquidity_has_no_mean() -> None:
-    assert past_twaps(Observed(observed((0, 100), (7, 7))), [POOL], AT, [9_000], 100) == {9_000: ()}
+    assert past_twaps(observing(observed((0, 100), (7, 7))), [POOL], AT, [9_000], 100) == {9_000: ()}
 
 
 def test_a_mean_keeps_its_window() -> None:
@@ -164,19 +155,19 @@ def test_a_mean_keeps_its_window() -> None:
 
 
 def test_both_ends_of_a_window_are_asked_in_seconds_before_the_block() -> None:
-    line = Observed(observed((0, 100), (0, 2**64)))
+    line = observing(observed((0, 100), (0, 2**64)))
     past_twaps(line, [POOL], AT, [9_000], 100)
-    assert line.asked[0][1][0]["data"] == "0x883bdbfd" + "".join(f"{word:064x}" for word in (32, 2, 1_100, 1_000))
+    assert line.calls[0][1][0]["data"] == "0x883bdbfd" + "".join(f"{word:064x}" for word in (32, 2, 1_100, 1_000))
 
 
-@pytest.mark.parametrize(("end_s", "asked"), [(10_000, 1), (10_001, 0)])
-def test_no_window_that_ends_after_the_block_is_asked_about(end_s: int, asked: int) -> None:
-    line = Observed(observed((0, 100), (0, 2**64)))
+@pytest.mark.parametrize(("end_s", "request_count"), [(10_000, 1), (10_001, 0)])
+def test_no_window_that_ends_after_the_block_is_asked_about(end_s: int, request_count: int) -> None:
+    line = observing(observed((0, 100), (0, 2**64)))
     past_twaps(line, [POOL], AT, [end_s], 100)
-    assert len(line.asked) == asked
+    assert len(line.calls) == request_count
 
 
 def test_windows_before_the_first_observation_are_not_asked_about() -> None:
-    line = Observed(RpcFault(3, "OLD"))
+    line = observing(RpcFault(3, "OLD"))
     past_twaps(line, [POOL], AT, list(range(9_900, 0, -100)), 100)
-    assert len(line.asked) == 48
+    assert len(line.calls) == 48

@@ -9,9 +9,7 @@ import pytest
 from agent.chain.endpoints import EndpointPool
 from agent.chain.history import MAX_SCANNED_BLOCKS, MAX_TRANSACTIONS, HistoryUnavailable, recent_transactions
 from agent.errors import Retryable
-from tests.support.ledgers import COIN, DOLLAR
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, DOLLAR, LEDGER_USDC, LEDGER_WETH
 from tests.support.old_chain import DAY_BLOCKS, OLD, RECENT, SWAP, Node, told
 from tests.support.text import raises_code
 from tests.support.transactions import WALLET
@@ -21,9 +19,9 @@ def test_every_transaction_of_the_last_day_is_found_and_none_of_before() -> None
     node = Node(sent={OLD: {}, **{number: {"logs": SWAP} for number in RECENT}})
     day = told(node)
     assert day.since_block == 20_000 - DAY_BLOCKS + 1
-    assert [one.receipt.block_number for one in day.transactions] == list(RECENT)
-    assert [one.nonce for one in day.transactions] == [1, 2, 3, 4, 5]
-    assert day.transactions[0].receipt.net_transfers(WALLET) == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR}
+    assert [transaction.receipt.block_number for transaction in day.transactions] == list(RECENT)
+    assert [transaction.nonce for transaction in day.transactions] == [1, 2, 3, 4, 5]
+    assert day.transactions[0].receipt.net_transfers(WALLET) == {LEDGER_WETH.address: -COIN, LEDGER_USDC.address: 1_990 * DOLLAR}
     assert node.request_count <= 30
     assert node.largest <= 32
 
@@ -49,7 +47,7 @@ def test_a_node_that_forgets_old_states_cannot_tell() -> None:
 
 def test_a_young_chain_is_read_block_by_block_where_states_are_forgotten() -> None:
     node = Node(height=MAX_SCANNED_BLOCKS - 2, sent={3: {}, 200: {}}, states_from=MAX_SCANNED_BLOCKS - 3)
-    assert [one.receipt.block_number for one in told(node).transactions] == [3, 200]
+    assert [transaction.receipt.block_number for transaction in told(node).transactions] == [3, 200]
 
 
 def test_a_node_that_keeps_no_bodies_cannot_tell() -> None:
@@ -62,10 +60,10 @@ def test_a_node_that_leaves_a_transaction_out_cannot_tell() -> None:
 
     class Hiding(Node):
         def answer(self, method: str, params: list[Any]) -> Any:
-            found = super().answer(method, params)
+            answer = super().answer(method, params)
             if method == "eth_getBlockByNumber" and params[1] and int(params[0], 16) == 15_001:
-                found["transactions"] = []
-            return found
+                answer["transactions"] = []
+            return answer
 
     with raises_code(HistoryUnavailable, "transactions_missing"):
         told(Hiding(sent={number: {} for number in RECENT}))

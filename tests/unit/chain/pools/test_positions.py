@@ -13,13 +13,13 @@ from agent.chain.watch import SnapshotScope, snapshot_parts
 from agent.chain.watch import snapshot_questions as all_questions
 from agent.errors import ConfigError
 from agent.model import LpMissingPosition, LpV2Position, LpV3Position
-from tests.support import lp_worlds as lp
+from tests.support import lp_worlds
 from tests.support.builders import OWNER, address
 
 FACTORY, POOL = address("factory"), address("pool")
 PLACE = PositionRange(POOL, 3_000, -600, 1_200)
-V2 = PositionRef(lp.confirmed_position(lp.v2()), FACTORY)
-V3 = PositionRef(lp.confirmed_position(lp.v3()), FACTORY, PLACE)
+V2 = PositionRef(lp_worlds.confirmed_position(lp_worlds.v2()), FACTORY)
+V3 = PositionRef(lp_worlds.confirmed_position(lp_worlds.v3()), FACTORY, PLACE)
 
 
 def joined(*values: bytes) -> bytes:
@@ -35,12 +35,12 @@ def v2_answers() -> list[LensAnswer]:
         uint_word(70),
         uint_word(80),
         uint_word(0),
-        address_word(lp.PAIR),
+        address_word(lp_worlds.PAIR),
     ]
 
 
 def v3_answers() -> list[LensAnswer]:
-    shape = (*map(address_word, lp.TOKENS), uint_word(3_000), int_word(-600), int_word(1_200))
+    shape = (*map(address_word, lp_worlds.TOKENS), uint_word(3_000), int_word(-600), int_word(1_200))
     own = joined(uint_word(0), uint_word(0), *shape, *map(uint_word, (10**18, 11, 12, 13, 14)))
     slot0 = joined(uint_word(2**96), int_word(-1), *([uint_word(0)] * 5))
     lower, upper = (joined(*map(uint_word, (1, 2, n, n + 1, 0, 0, 0, 1))) for n in (21, 31))
@@ -49,16 +49,17 @@ def v3_answers() -> list[LensAnswer]:
 
 
 def test_a_pair_is_what_its_answers_say() -> None:
-    wanted = LpV2Position("uniswap_v2", lp.PAIR, *lp.TOKENS, 5, 100, (7, 8), (70, 80), 56, False)
-    assert read_position(V2, OWNER, v2_answers()) == wanted
+    lp_position = LpV2Position("uniswap_v2", lp_worlds.PAIR, *lp_worlds.TOKENS, 5, 100, (7, 8), (70, 80), 56, False)
+    assert read_position(V2, OWNER, v2_answers()) == lp_position
     answers = v2_answers()
     answers[6] = address_word(address("fee taker"))
-    assert read_position(V2, OWNER, answers) == replace(wanted, has_protocol_fee=True)
+    assert read_position(V2, OWNER, answers) == replace(lp_position, has_protocol_fee=True)
 
 
 def test_a_token_of_the_manager_is_what_its_answers_say() -> None:
     assert read_position(V3, OWNER, v3_answers()) == LpV3Position(
-        venue="uniswap_v3", manager=lp.MANAGER, token_id=42, pool=POOL, token0=lp.TOKENS[0], token1=lp.TOKENS[1], fee_pips=3_000,
+        venue="uniswap_v3", manager=lp_worlds.MANAGER, token_id=42, pool=POOL,
+        token0=lp_worlds.TOKENS[0], token1=lp_worlds.TOKENS[1], fee_pips=3_000,
         tick_lower=-600, tick_upper=1_200, liquidity=10**18, inside_last_x128=(11, 12), owed=(13, 14), sqrt_price_x96=2**96, tick=-1,
         growth_global_x128=(51, 52), growth_outside_lower_x128=(21, 22), growth_outside_upper_x128=(31, 32),
         core_liquidity=10**19, core_inside_last_x128=(41, 42), core_owed=(43, 44),
@@ -95,7 +96,7 @@ def other_word(position: int, value: bytes) -> Callable[[bytes], bytes]:
 
 
 @pytest.mark.parametrize(
-    ("number", "change", "said"),
+    ("number", "change", "reason"),
     [
         (0, other_word(0, address_word(POOL)), f"it belongs to {POOL}, not to the wallet {OWNER}"),
         (1, other_word(2, address_word(POOL)), "its pool or ticks have changed since the agent started"),
@@ -111,18 +112,18 @@ def other_word(position: int, value: bytes) -> Callable[[bytes], bytes]:
         (8, other_word(4, uint_word(2**128)), CallStatus.MALFORMED.why),
     ],
 )
-def test_an_answer_that_contradicts_what_is_known_is_not_believed(number: int, change: Callable[[bytes], bytes], said: str) -> None:
-    told = read_position(V3, OWNER, altered(number, change))
-    assert isinstance(told, str)
-    assert said in told
+def test_an_answer_that_contradicts_what_is_known_is_not_believed(number: int, change: Callable[[bytes], bytes], reason: str) -> None:
+    position = read_position(V3, OWNER, altered(number, change))
+    assert isinstance(position, str)
+    assert reason in position
 
 
 def test_a_pair_that_the_factory_does_not_know_is_not_counted() -> None:
     answers = v2_answers()
     answers[7] = address_word(POOL)
-    told = read_position(V2, OWNER, answers)
-    assert isinstance(told, str)
-    assert "pair" in told
+    position = read_position(V2, OWNER, answers)
+    assert isinstance(position, str)
+    assert "pair" in position
     answers = v2_answers()
     answers[2] = joined(uint_word(2**112), uint_word(8), uint_word(9))
     assert read_position(V2, OWNER, answers) == CallStatus.MALFORMED.why
@@ -131,34 +132,40 @@ def test_a_pair_that_the_factory_does_not_know_is_not_counted() -> None:
 def test_a_token_is_gone_only_when_owner_and_position_both_revert() -> None:
     answers = v3_answers()
     answers[0] = answers[1] = CallStatus.FAILED
-    assert read_position(V3, OWNER, answers) == LpMissingPosition("uniswap_v3", lp.MANAGER, 42, *lp.TOKENS)
+    assert read_position(V3, OWNER, answers) == LpMissingPosition("uniswap_v3", lp_worlds.MANAGER, 42, *lp_worlds.TOKENS)
     answers[0] = answers[1] = CallStatus.UNREAD
     assert isinstance(read_position(V3, OWNER, answers), str)
 
 
 def test_a_token_that_came_into_being_later_asks_for_a_new_start() -> None:
     late = PositionRef(V3.confirmed_position, FACTORY)
-    assert read_position(late, OWNER, [CallStatus.FAILED, CallStatus.FAILED]) == LpMissingPosition("uniswap_v3", lp.MANAGER, 42, *lp.TOKENS)
-    told = read_position(late, OWNER, v3_answers()[:2])
-    assert isinstance(told, str)
-    assert "start the" in told
+    assert read_position(late, OWNER, [CallStatus.FAILED, CallStatus.FAILED]) == LpMissingPosition(
+        "uniswap_v3", lp_worlds.MANAGER, 42, *lp_worlds.TOKENS
+    )
+    position = read_position(late, OWNER, v3_answers()[:2])
+    assert isinstance(position, str)
+    assert "start the" in position
 
 
 def test_an_unreadable_position_is_quarantined_by_name_and_the_others_stay() -> None:
     watch = SnapshotScope(OWNER, (), (), (), (), (), 0, 100, (V2, V3))
-    assert [question.name.split(":")[0] for question in all_questions(watch)] == [f"uniswap_v2 {lp.PAIR}"] * 8 + ["uniswap_v3 #42"] * 9
+    assert [question.name.split(":")[0] for question in all_questions(watch)] == [f"uniswap_v2 {lp_worlds.PAIR}"] * 8 + [
+        "uniswap_v3 #42"
+    ] * 9
     answers = [*v2_answers(), *v3_answers()]
     answers[8 + 3] = CallStatus.UNREAD
-    seen = snapshot_parts(watch, answers)
-    assert [position.name for position in seen.positions] == [f"uniswap_v2 {lp.PAIR}"]
-    [bad] = seen.unreadable_items
-    assert (bad.subject, bad.address, bad.why) == ("position uniswap_v3 #42", lp.MANAGER, f"price: {CallStatus.UNREAD.why}")
+    parts = snapshot_parts(watch, answers)
+    assert [position.name for position in parts.positions] == [f"uniswap_v2 {lp_worlds.PAIR}"]
+    [bad] = parts.unreadable_items
+    assert (bad.subject, bad.address, bad.why) == ("position uniswap_v3 #42", lp_worlds.MANAGER, f"price: {CallStatus.UNREAD.why}")
 
 
 def test_the_pools_account_is_found_under_the_managers_key() -> None:
     """keccak256 of manager, lower and upper tick, packed: another range or manager is another account."""
     keys = {
-        PositionRange(POOL, 3_000, *ticks).key(manager) for ticks in ((-60, 60), (-60, 120), (60, -60)) for manager in (lp.MANAGER, OWNER)
+        PositionRange(POOL, 3_000, *ticks).key(manager)
+        for ticks in ((-60, 60), (-60, 120), (60, -60))
+        for manager in (lp_worlds.MANAGER, OWNER)
     }
     assert len(keys) == 6
     assert all(len(key) == 32 for key in keys)

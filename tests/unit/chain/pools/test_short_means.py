@@ -26,12 +26,12 @@ from agent.units import BPS, Token
 from agent.venues.composer import leg_floors
 from agent.venues.kinds.slipstream import SlipstreamReader
 from agent.venues.kinds.uniswap_v4 import V4Reader
-from tests.support.builders import address, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.support.decisions.exit_plans import with_exit as said
+from tests.support.builders import address, raw, step_input, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.decisions.exit_plans import with_exit
 from tests.support.lp_worlds import planned, ranged, wanted, world
 from tests.support.plans import Swap, plan_of, sell_weth, verdict
+from tests.support.tokens import USDC, WBTC, WETH
 
-WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 PRICE = 2_000
 WINDOW_S = 300
 BOTH = (PriceSource.FEED, PriceSource.TWAP)
@@ -107,10 +107,10 @@ def test_short_mean__of_a_thin_pool_hardly_counts_beside_a_deep_one() -> None:
 def test_short_mean__counts_by_the_liquidity_of_its_own_window() -> None:
     """Liquidity that left ten minutes ago is still in the long mean."""
     pools = [v3_pool(WETH, USDC, PRICE, depth=20_000_000, name=name) for name in ("stays", "left")]
-    stays, left = with_short_mean(pools[0], 0), with_short_mean(pools[1], 140)
-    assert left.short_mean is not None
-    thin = replace(left, short_mean=replace(left.short_mean, liquidity=left.liquidity // 1_000))
-    assert off_bps(priced_step(stays, left))[1] > 60
+    stays, pools_left = with_short_mean(pools[0], 0), with_short_mean(pools[1], 140)
+    assert pools_left.short_mean is not None
+    thin = replace(pools_left, short_mean=replace(pools_left.short_mean, liquidity=pools_left.liquidity // 1_000))
+    assert off_bps(priced_step(stays, pools_left))[1] > 60
     assert off_bps(priced_step(stays, thin))[1] < 4
 
 
@@ -124,13 +124,13 @@ def test_short_mean__never_lowers_a_minimum(feed_bps: int, mean_bps: int, short_
     pool = with_short_mean(v3_pool(WETH, USDC, PRICE, twap_price=PRICE * (1 + Fraction(mean_bps, BPS))), short_bps - mean_bps)
     step = priced_step(pool)
     answer = 2_000 * 10**8 * (BPS + feed_bps) // BPS
-    feeds = tuple(replace(one, answer=answer) if one.answer > 10**9 else one for one in step.snapshot.feeds)
+    feeds = tuple(replace(feed, answer=answer) if feed.answer > 10**9 else feed for feed in step.snapshot.feeds)
     step = replace(step, snapshot=replace(step.snapshot, feeds=feeds))
     without = replace(step, reference=replace(step.reference, short_window_s=0))
     sold = (WETH.address, raw(1, WETH)) if selling else (USDC.address, raw(2_000, USDC))
     rebalance = plan_of(step, [Swap(pool, *sold)])
     assert leg_floors(step, rebalance) >= leg_floors(without, rebalance)
-    assert leg_floors(step, said(rebalance)) == leg_floors(without, said(rebalance)), "an exit's are those of its reference price"
+    assert leg_floors(step, with_exit(rebalance)) == leg_floors(without, with_exit(rebalance)), "an exit's are those of its reference price"
     deltas = {WETH.address: -raw(1, WETH), USDC.address: raw(2_000, USDC)}
     assert disagreement_loss(step, deltas) >= disagreement_loss(without, deltas)
     low, high = off_bps(step)
@@ -143,8 +143,8 @@ def test_short_mean__planner_guard_and_signer_require_it_alike() -> None:
     high = price_ranges(step)[WETH.address][1]
     assert build_problem(step, reference_prices(step)).floor_prices(WETH.address, USDC.address) == (high, 1)
     (floor,) = leg_floors(step, sold)
-    kept, missed = (replace(sold, legs=(replace(sold.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
-    assert verdict("fair_floor", step, kept).passed
+    floors, missed = (replace(sold, legs=(replace(sold.legs[0], min_out_raw=least),)) for least in (floor, floor - 1))
+    assert verdict("fair_floor", step, floors).passed
     assert not verdict("fair_floor", step, missed).passed
 
 
@@ -154,7 +154,7 @@ def test_short_mean__cost_at_it_is_judged() -> None:
     sold = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
     judged = verdict("plan_cost", step, sold)
     assert (judged.passed, "at the worse of feed and TWAP" in judged.measured_text) == (False, True)
-    assert verdict("plan_cost", step, said(sold)).passed, "an exit is not held to it"
+    assert verdict("plan_cost", step, with_exit(sold)).passed, "an exit is not held to it"
     blind = replace(step, reference=replace(step.reference, short_window_s=0))
     assert verdict("plan_cost", blind, sold).passed
 
@@ -165,7 +165,7 @@ def test_short_mean__beyond_the_limit_refuses_what_is_no_exit(short_bps: int, pa
     judged = verdict("oracle_deviation", step, sell_weth(step))
     assert judged.passed is passes
     assert passes or "short TWAP of WETH against its reference price" in judged.measured_text
-    assert verdict("oracle_deviation", step, said(sell_weth(step))).passed, "an exit acts"
+    assert verdict("oracle_deviation", step, with_exit(sell_weth(step))).passed, "an exit acts"
 
 
 def test_short_mean__of_a_token_that_is_not_traded_refuses_nothing() -> None:
@@ -243,11 +243,11 @@ def test_observed_mean__ends_of_the_tick_range_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reader", "asked"),
+    ("reader", "pool_state"),
     [(V3Reader(), 1), (SlipstreamReader(factory=address("factory")), 1), (V4Reader(V4Pool, address("manager")), 0), (V2Reader(), 0)],
     ids=["v3", "slipstream", "v4", "v2"],
 )
-def test_short_mean__is_asked_of_pools_that_keep_observations(reader: V3Reader | V2Reader, asked: int) -> None:
+def test_short_mean__is_asked_of_pools_that_keep_observations(reader: V3Reader | V2Reader, pool_state: int) -> None:
     pool_id = "0x" + "11" * 32
     token0, token1 = sorted((WETH.address, USDC.address))
     state = pool_id if isinstance(reader, V4Reader) else address("pool")
@@ -256,7 +256,7 @@ def test_short_mean__is_asked_of_pools_that_keep_observations(reader: V3Reader |
     before, after = snapshot_questions(scope), snapshot_questions(replace(scope, short_window_s=WINDOW_S))
     added = [question.item for question in after if question not in before]
     calldata = bytes.fromhex("883bdbfd") + b"".join(uint_word(word) for word in (32, 2, WINDOW_S, 0))
-    assert [(item.target, item.calldata) for item in added if isinstance(item, CallItem)] == [(state, calldata)] * asked
+    assert [(item.target, item.calldata) for item in added if isinstance(item, CallItem)] == [(state, calldata)] * pool_state
 
 
 def with_liquidity(short_bps: int, places: Sequence[LpV3Position], targets: Sequence[LpTarget]) -> StepInput:

@@ -25,33 +25,33 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint_provider, "_BACKOFF", wait_none())
 
 
-def right(asked: Any) -> Reply:
-    return Reply(json.dumps(answered(asked, lambda method, params: params[1])).encode())
+def right(request: Any) -> Reply:
+    return Reply(json.dumps(answered(request, lambda method, params: params[1])).encode())
 
 
 def whole(message: str, code: int = -32600, status: int = 200) -> Answerer:
     """One error object for the whole request."""
     body = json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}).encode()
-    return lambda asked: Reply(body, status=status)
+    return lambda request: Reply(body, status=status)
 
 
 def first_of_list(message: str) -> Answerer:
     """A list with the error of the first call alone, as geth answers."""
-    return lambda asked: Reply(
-        json.dumps([{"jsonrpc": "2.0", "id": asked[0]["id"], "error": {"code": -32600, "message": message}}]).encode()
+    return lambda request: Reply(
+        json.dumps([{"jsonrpc": "2.0", "id": request[0]["id"], "error": {"code": -32600, "message": message}}]).encode()
     )
 
 
 def each_of_list(message: str, status: int = 200) -> Answerer:
-    return lambda asked: Reply(
-        json.dumps([{"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32005, "message": message}} for call in asked]).encode(),
+    return lambda request: Reply(
+        json.dumps([{"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32005, "message": message}} for call in request]).encode(),
         status=status,
     )
 
 
-def answers_too_large(asked: Any) -> Reply:
+def answers_too_large(request: Any) -> Reply:
     """The answers of the first half, then geth's error for the rest."""
-    answers = answered(asked, lambda method, params: params[1])
+    answers = answered(request, lambda method, params: params[1])
     for answer in answers[len(answers) // 2 :]:
         del answer["result"]
         answer["error"] = {"code": -32003, "message": "response too large"}
@@ -60,7 +60,7 @@ def answers_too_large(asked: Any) -> Reply:
 
 def limited(limit: int, refuse: Answerer) -> Answerer:
     """A provider that answers up to `limit` calls a request."""
-    return lambda asked: refuse(asked) if isinstance(asked, list) and len(asked) > limit else right(asked)
+    return lambda request: refuse(request) if isinstance(request, list) and len(request) > limit else right(request)
 
 
 def line(url: str) -> EndpointProvider:
@@ -77,7 +77,7 @@ REFUSALS: dict[str, tuple[int, Answerer, list[int]]] = {
     "two numbers": (20, whole("plan 2: a batch may have at most 20 calls", -32000), [40, 20, 20]),
     "two numbers, the larger is none": (5, whole("max batch size is 5 (15 on plan 2)"), [40, 15] + [5] * 8),
     "no number": (10, whole("batch too large"), [40, 20, 10, 10, 10, 10]),
-    "page, 413": (20, lambda asked: Reply(b"<html>413 Request Entity Too Large</html>", status=413), [40, 20, 20]),
+    "page, 413": (20, lambda request: Reply(b"<html>413 Request Entity Too Large</html>", status=413), [40, 20, 20]),
     "first of a list": (10, first_of_list("batch too large"), [40, 20, 10, 10, 10, 10]),
     "each of a list": (10, each_of_list("Batch limit exceeded: 10"), [40, 10, 10, 10, 10]),
     "each of a list, 429": (10, each_of_list("max batch size is 10", 429), [40, 10, 10, 10, 10]),
@@ -86,8 +86,8 @@ REFUSALS: dict[str, tuple[int, Answerer, list[int]]] = {
 }
 
 
-def sizes(seen: list[Any]) -> list[int]:
-    return [len(asked) if isinstance(asked, list) else 1 for asked in seen]
+def sizes(bodies: list[Any]) -> list[int]:
+    return [len(request) if isinstance(request, list) else 1 for request in bodies]
 
 
 @pytest.mark.parametrize(("limit", "refuse", "expected"), REFUSALS.values(), ids=REFUSALS)
@@ -117,8 +117,8 @@ def test_batch__accepted__is_one_request() -> None:
 def test_batch__limit_falls__is_split_further() -> None:
     limits = [20]
 
-    def answer(asked: Any) -> Reply:
-        return limited(limits[0], whole(f"batch size too large, max {limits[0]}"))(asked)
+    def answer(request: Any) -> Reply:
+        return limited(limits[0], whole(f"batch size too large, max {limits[0]}"))(request)
 
     with serve(answer) as server:
         provider = line(server.url)
@@ -160,23 +160,23 @@ def test_batch__refused_at_any_size__is_the_providers_error_and_nothing_is_remem
 def test_batch__reverts_speak_of_batches__is_not_split() -> None:
     """A token may revert with any text."""
 
-    def answer(asked: Any) -> Reply:
+    def answer(request: Any) -> Reply:
         errors = [
             {"jsonrpc": "2.0", "id": call["id"], "error": {"code": 3, "message": "execution reverted: batch too large, max 1"}}
-            for call in asked
+            for call in request
         ]
         return Reply(json.dumps(errors).encode())
 
     with serve(answer) as server:
         provider = line(server.url)
-        assert all(isinstance(found, RpcFault) for found in provider.batch(CALLS))
+        assert all(isinstance(answer, RpcFault) for answer in provider.batch(CALLS))
         assert sizes(server.seen) == [40]
 
 
 def test_batch__one_call_of_many_speaks_of_batches__is_not_split() -> None:
-    def answer(asked: Any) -> Reply:
-        answers = answered(asked, lambda method, params: params[1])
-        answers[0] = {"jsonrpc": "2.0", "id": asked[0]["id"], "error": {"code": -32000, "message": "batch too large, max 1"}}
+    def answer(request: Any) -> Reply:
+        answers = answered(request, lambda method, params: params[1])
+        answers[0] = {"jsonrpc": "2.0", "id": request[0]["id"], "error": {"code": -32000, "message": "batch too large, max 1"}}
         return Reply(json.dumps(answers).encode())
 
     with serve(answer) as server:
@@ -196,8 +196,8 @@ def test_batch__transactions__are_never_sent_again() -> None:
 def test_answer__json_rpc_with_another_status__is_read(status: int) -> None:
     """One call, an error with its id: the node's reason, not the proxy's."""
 
-    def answer(asked: Any) -> Reply:
-        fault = {"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32000, "message": "header not found"}}
+    def answer(request: Any) -> Reply:
+        fault = {"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32000, "message": "header not found"}}
         return Reply(json.dumps(fault).encode(), status=status)
 
     with serve(answer) as server:
@@ -220,7 +220,7 @@ def test_answer__json_rpc_with_another_status__is_read(status: int) -> None:
     ],
 )
 def test_refusal__json_of_another_server__has_its_reason(body: bytes, status: int, code: str) -> None:
-    with serve(lambda asked: Reply(body, status=status)) as server, pytest.raises((PassingFault, Retryable)) as caught:
+    with serve(lambda request: Reply(body, status=status)) as server, pytest.raises((PassingFault, Retryable)) as caught:
         line(server.url).batch(CALLS)
     assert caught.value.code == code
     assert f"HTTP {status}" in caught.value.message
@@ -228,13 +228,13 @@ def test_refusal__json_of_another_server__has_its_reason(body: bytes, status: in
 
 
 def test_refusal__empty_list__is_no_answer() -> None:
-    with serve(lambda asked: Reply(b"[]", status=400)) as server, pytest.raises(PassingFault) as caught:
+    with serve(lambda request: Reply(b"[]", status=400)) as server, pytest.raises(PassingFault) as caught:
         line(server.url).batch(CALLS)
     assert caught.value.code == ErrorCode.ACCESS
 
 
 def test_refusal__its_reason_repeats_the_key__is_redacted() -> None:
-    with serve(lambda asked: Reply(b'{"error":"no such key s3cr3t-key"}', status=403)) as server, pytest.raises(PassingFault) as caught:
+    with serve(lambda request: Reply(b'{"error":"no such key s3cr3t-key"}', status=403)) as server, pytest.raises(PassingFault) as caught:
         line(server.url).batch(CALLS)
     assert "s3cr3t" not in str(caught.value)
 

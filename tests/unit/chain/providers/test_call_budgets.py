@@ -14,16 +14,7 @@ from agent.config.tables.chain import RpcTable
 from agent.wiring import open_transport
 from agent.wiring.call_budgets import CallBudgets
 from tests.support.endpoints import Served, good, serve
-
-
-class FakeClock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.support.fakes.clock import FakeClock
 
 
 class FakeBudget:
@@ -39,13 +30,13 @@ class FakeBudget:
 
 
 def test_the_turns_before_a_request_are_those_taken_and_not_over() -> None:
-    clock = FakeClock()
+    clock = FakeClock(100)
     budget = LocalCallBudget(10, clock)
     assert budget.take(30) == 0
     assert budget.take(1) == pytest.approx(3.0)
-    clock.now_s += 2.0
+    clock.advance(2.0)
     assert budget.take(1) == pytest.approx(1.1)
-    clock.now_s += 60.0
+    clock.advance(60.0)
     assert budget.take(1) == 0
 
 
@@ -58,13 +49,13 @@ def test_a_request_waits_for_what_is_beyond_the_burst_and_not_for_ever(turns_bef
 
 @given(rate=st.integers(1, 1_000), requests=st.lists(st.tuples(st.integers(1, 50), st.floats(0, 0.5)), min_size=1, max_size=60))
 def test_patient_requests_never_exceed_rate_and_burst(rate: int, requests: Sequence[tuple[int, float]]) -> None:
-    clock = FakeClock()
+    clock = FakeClock(100)
     budget = LocalCallBudget(rate, clock)
     sent: list[tuple[float, int]] = []
     for call_count, pause_s in requests:
-        clock.now_s += pause_s
-        clock.now_s += max(0.0, budget.take(call_count) - BURST_S)
-        sent.append((clock.now_s, call_count))
+        clock.advance(pause_s)
+        clock.advance(max(0.0, budget.take(call_count) - BURST_S))
+        sent.append((clock.time_s, call_count))
     for first, (began_s, _) in enumerate(sent):
         for last in range(first, len(sent)):
             before_last = sum(count for _, count in sent[first:last])

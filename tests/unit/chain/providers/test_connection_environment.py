@@ -25,15 +25,15 @@ def test_each_request_has_its_own_length_and_the_newest_cookies() -> None:
     """Endpoints that spread their load by a cookie keep us at one node."""
     turns = iter(["node=a", "", "node=b", ""])
 
-    def answer(asked: Any) -> Reply:
+    def answer(request: Any) -> Reply:
         cookie = next(turns)
-        return Reply(json.dumps(answered(asked, lambda method, params: "0x1")).encode(), headers={"Set-Cookie": cookie} if cookie else {})
+        return Reply(json.dumps(answered(request, lambda method, params: "0x1")).encode(), headers={"Set-Cookie": cookie} if cookie else {})
 
     with serve(answer) as server:
         line = EndpointProvider(server.url.replace("http://", "http://user:word@"), "alpha", 5.0, attempts=1)
         for size in (0, 3_000, 0, 10):
             line.call("eth_call", ["0" * size])
-        assert [one["Cookie"] for one in server.headers] == [None, "node=a", "node=a", "node=b"]
-        assert [len(one["params"][0]) for one in server.seen] == [0, 3_000, 0, 10]
-        assert {one["Content-Type"] for one in server.headers} == {"application/json"}
-        assert {one["Authorization"] for one in server.headers} == {"Basic dXNlcjp3b3Jk"}
+        assert [header["Cookie"] for header in server.headers] == [None, "node=a", "node=a", "node=b"]
+        assert [len(request["params"][0]) for request in server.seen] == [0, 3_000, 0, 10]
+        assert {header["Content-Type"] for header in server.headers} == {"application/json"}
+        assert {header["Authorization"] for header in server.headers} == {"Basic dXNlcjp3b3Jk"}

@@ -20,7 +20,8 @@ from agent.chain.rpc import CallFailed, RpcCall, RpcFault, block_ref_at_hash
 from agent.chain.sender import NodeSender
 from agent.errors import OperatorNeeded, Retryable, TrimtabError
 from agent.model import SignedTx
-from tests.support.endpoints import BLOCK, HEAD_JSON, Answerer, Reply, Script, answered, good, methods, serve
+from tests.support.endpoints import Answerer, Reply, answered, good, methods, serve
+from tests.support.fakes.transport import BLOCK, HEAD_JSON, ScriptedTransport
 from tests.support.text import raises_code
 
 SECRET = "s3cr3t-api-key-0123456789"
@@ -35,8 +36,8 @@ def provider(url: str, attempts: int = 3) -> EndpointProvider:
 def changed(change: Callable[[list[Any]], Any]) -> Answerer:
     """Answers 0x1, 0x2, 0x3 to a batch, changed as a whole."""
 
-    def answer(asked: Any) -> Reply:
-        answers = [{"jsonrpc": "2.0", "id": call["id"], "result": hex(i + 1)} for i, call in enumerate(asked)]
+    def answer(request: Any) -> Reply:
+        answers = [{"jsonrpc": "2.0", "id": call["id"], "result": hex(i + 1)} for i, call in enumerate(request)]
         return Reply(json.dumps(change(answers)).encode())
 
     return answer
@@ -134,7 +135,7 @@ READS: dict[str, tuple[Callable[[Web3], Any], RpcCall, list[Any]]] = {
 def test_a_malformed_answer_is_an_error_before_web3_formats_it(read: str, way: str) -> None:
     ask, call, raw = READS[read]
     for answer in raw:
-        node = Script("alpha", **dict.fromkeys(METHODS, answer))
+        node = ScriptedTransport("alpha", **dict.fromkeys(METHODS, answer))
         line = QuorumProvider(EndpointPool([node], 1))
         w3 = open_web3(line)
         with pytest.raises(Retryable):
@@ -166,7 +167,7 @@ def test_one_endpoint_alone_is_as_strict(answer: object) -> None:
 
 
 def test_of_a_block_web3_gets_the_fields_that_were_checked() -> None:
-    node = Script("alpha", eth_getBlockByNumber={**HEAD_JSON, "difficulty": "nonsense", "extraData": 7, "baseFeePerGas": None})
+    node = ScriptedTransport("alpha", eth_getBlockByNumber={**HEAD_JSON, "difficulty": "nonsense", "extraData": 7, "baseFeePerGas": None})
     line = QuorumProvider(EndpointPool([node], 1))
     block = open_web3(line).eth.get_block("latest")
     assert {**block, "hash": block["hash"].to_0x_hex()} == {"number": 16, "hash": BLOCK, "timestamp": 100}
@@ -177,17 +178,17 @@ def test_two_calls_are_two_requests() -> None:
     with serve(good()) as server:
         w3 = open_web3(provider(server.url))
         assert (w3.eth.get_balance(OWNER), w3.eth.gas_price) == (1, 1)
-        assert [methods(asked) for asked in server.seen] == [["eth_getBalance"], ["eth_gasPrice"]]
+        assert [methods(request) for request in server.seen] == [["eth_getBalance"], ["eth_gasPrice"]]
 
 
 @pytest.mark.parametrize(
     "reply", [Reply(b"", status=503), Reply(b"", cut="reset"), Reply(b"", cut="close")], ids=["503", "reset", "closed"]
 )
 def test_a_signed_transaction_is_sent_once_whatever_the_endpoint_does(reply: Reply) -> None:
-    with serve(lambda asked: reply) as server:
+    with serve(lambda request: reply) as server:
         with raises_code(Retryable, "unknown_if_sent") as caught:
             NodeSender(provider(server.url)).send(SIGNED)
-        assert [methods(asked) for asked in server.seen] == [["eth_sendRawTransaction"]]
+        assert [methods(request) for request in server.seen] == [["eth_sendRawTransaction"]]
         assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
@@ -203,7 +204,7 @@ def test_web3_itself_can_send_nothing() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_no_redirect_is_followed_with_a_signed_transaction_or_a_read(status: int) -> None:
-    with serve(good()) as elsewhere, serve(lambda asked: Reply(b"", status=status, headers={"Location": elsewhere.url})) as server:
+    with serve(good()) as elsewhere, serve(lambda request: Reply(b"", status=status, headers={"Location": elsewhere.url})) as server:
         with pytest.raises(TrimtabError):
             NodeSender(provider(server.url)).send(SIGNED)
         with pytest.raises(OperatorNeeded):
@@ -218,13 +219,13 @@ ECHO = Reply(json.dumps({"jsonrpc": "2.0", "id": 1, "error": {"code": -1, "messa
     "reply", [Reply(b"", status=503), Reply(b"", cut="reset"), Reply(b"<html>", status=200), Reply(b"no", status=401), ECHO]
 )
 def test_no_error_of_a_read_by_web3_shows_the_key_of_an_endpoint(reply: Reply) -> None:
-    with serve(lambda asked: reply) as server:
+    with serve(lambda request: reply) as server:
         line = provider(server.url)
         with pytest.raises(TrimtabError) as caught:
             open_web3(line).eth.get_balance(OWNER)
-        shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + str(line) + repr(line)
-        assert SECRET not in shown
-        assert "alpha" in shown
+        error_text = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + str(line) + repr(line)
+        assert SECRET not in error_text
+        assert "alpha" in error_text
 
 
 def test_a_contract_call_at_a_hash_stays_at_the_hash() -> None:
@@ -232,9 +233,9 @@ def test_a_contract_call_at_a_hash_stays_at_the_hash() -> None:
     with serve(good(lambda method, params: "0x" + "00" * 31 + "07")) as server:
         w3 = open_web3(BlockProvider(provider(server.url), BLOCK))
         assert w3.eth.contract(OWNER, abi=abi).functions.f().call() == 7
-        (asked,) = server.seen
-        assert (asked["method"], asked["params"][1]) == ("eth_call", block_ref_at_hash(BLOCK))
-        assert set(asked["params"][0]) == {"to", "data"}
+        (requests,) = server.seen
+        assert (requests["method"], requests["params"][1]) == ("eth_call", block_ref_at_hash(BLOCK))
+        assert set(requests["params"][0]) == {"to", "data"}
 
 
 LOOKUP = "0x556f1830" + "".join(word.rjust(64, "0") for word in (OWNER[2:], "a0", "e0", "00", "e0")) + "00" * 96
@@ -243,15 +244,15 @@ LOOKUP = "0x556f1830" + "".join(word.rjust(64, "0") for word in (OWNER[2:], "a0"
 def test_an_offchain_lookup_fetches_nothing() -> None:
     """CCIP-read would ask any address that a contract names."""
 
-    def refused(asked: Any) -> Reply:
+    def refused(request: Any) -> Reply:
         error = {"code": 3, "message": "execution reverted", "data": LOOKUP}
-        return Reply(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": error}).encode())
+        return Reply(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error}).encode())
 
     with serve(refused) as server:
         line = provider(server.url)
-        for one in (line, QuorumProvider(EndpointPool([line], 1)), BlockProvider(line, BLOCK)):
-            w3 = open_web3(one)
-            assert one.global_ccip_read_enabled is False
+        for web3_provider in (line, QuorumProvider(EndpointPool([line], 1)), BlockProvider(line, BLOCK)):
+            w3 = open_web3(web3_provider)
+            assert web3_provider.global_ccip_read_enabled is False
             with pytest.raises(CallFailed):
                 w3.eth.call({"to": OWNER, "data": "0x"})
         assert len(server.seen) == 3
@@ -259,26 +260,33 @@ def test_an_offchain_lookup_fetches_nothing() -> None:
 
 def test_a_quorum_asks_every_operator_and_names_the_liar() -> None:
     pool = EndpointPool(
-        [Script("alpha", eth_getBalance="0x7"), Script("beta", eth_getBalance="0x7"), Script("liar", eth_getBalance="0x8")], 2
+        [
+            ScriptedTransport("alpha", eth_getBalance="0x7"),
+            ScriptedTransport("beta", eth_getBalance="0x7"),
+            ScriptedTransport("liar", eth_getBalance="0x8"),
+        ],
+        2,
     )
-    told: list[str] = []
-    pool.report = told.append
+    operators: list[str] = []
+    pool.report = operators.append
     w3 = open_web3(QuorumProvider(pool))
     at: Any = block_ref_at_hash(BLOCK)
     assert w3.eth.get_balance(OWNER, at) == 7
-    assert told == ["endpoint 'liar' differs in the answer to eth_getBalance; the others outvoted it"]
-    alone = QuorumProvider(EndpointPool([Script("alpha", eth_getBalance="0x7"), Script("liar", eth_getBalance="0x8")], 2))
+    assert operators == ["endpoint 'liar' differs in the answer to eth_getBalance; the others outvoted it"]
+    alone = QuorumProvider(
+        EndpointPool([ScriptedTransport("alpha", eth_getBalance="0x7"), ScriptedTransport("liar", eth_getBalance="0x8")], 2)
+    )
     with raises_code(NoQuorum, "quorum", "alpha against liar"):
         open_web3(alone).eth.get_balance(OWNER, at)
 
 
 def test_blocks_that_differ_in_fields_that_are_not_read_are_the_same_block() -> None:
-    nodes = [Script(name, eth_getBlockByNumber={**HEAD_JSON, "totalDifficulty": name}) for name in ("alpha", "beta")]
+    nodes = [ScriptedTransport(name, eth_getBlockByNumber={**HEAD_JSON, "totalDifficulty": name}) for name in ("alpha", "beta")]
     assert open_web3(QuorumProvider(EndpointPool(nodes, 2))).eth.get_block("latest")["hash"].to_0x_hex() == BLOCK
 
 
 def test_a_refused_call_is_our_error_and_not_web3s() -> None:
-    node = Script("alpha", eth_call=RpcFault(3, "execution reverted: no", "0x1234"))
+    node = ScriptedTransport("alpha", eth_call=RpcFault(3, "execution reverted: no", "0x1234"))
     with pytest.raises(CallFailed) as caught:
         open_web3(QuorumProvider(EndpointPool([node], 1))).eth.call({"to": OWNER, "data": "0x"})
     assert caught.value.fault.revert_data == "0x1234"
@@ -287,8 +295,8 @@ def test_a_refused_call_is_our_error_and_not_web3s() -> None:
 def test_a_read_is_repeated_and_its_values_are_those_of_the_answer() -> None:
     replies = iter([Reply(b"", status=503)])
 
-    def answer(asked: Any) -> Reply:
-        return next(replies, None) or Reply(json.dumps(answered(asked, lambda method, params: "0x5")).encode())
+    def answer(request: Any) -> Reply:
+        return next(replies, None) or Reply(json.dumps(answered(request, lambda method, params: "0x5")).encode())
 
     with serve(answer) as server:
         assert open_web3(provider(server.url)).eth.get_balance(OWNER) == 5

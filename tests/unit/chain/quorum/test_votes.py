@@ -58,17 +58,17 @@ def test_an_operator_that_contradicts_itself_is_behind_nothing() -> None:
 
 @given(truth=st.integers(10, 1000), lies=st.lists(st.integers(0, 10**9), max_size=2), honest=st.integers(3, 5))
 def test_a_minority_of_liars_moves_neither_a_height_nor_an_amount(truth: int, lies: list[int], honest: int) -> None:
-    said = {f"honest{n}": truth for n in range(honest)} | {f"liar{n}": lie for n, lie in enumerate(lies)}
-    enough = quorum_size(len(said), 2)
-    assert highest_confirmed_number(said, enough) == lowest_sufficient_number(said, enough) == truth
+    answer_by_operator = {f"honest{n}": truth for n in range(honest)} | {f"liar{n}": lie for n, lie in enumerate(lies)}
+    enough = quorum_size(len(answer_by_operator), 2)
+    assert highest_confirmed_number(answer_by_operator, enough) == lowest_sufficient_number(answer_by_operator, enough) == truth
 
 
-@given(said=st.lists(st.integers(0, 50), min_size=1, max_size=7))
-def test_as_many_as_needed_vouch_for_a_height_and_accept_an_amount(said: list[int]) -> None:
-    values = {str(n): value for n, value in enumerate(said)}
+@given(answers=st.lists(st.integers(0, 50), min_size=1, max_size=7))
+def test_as_many_as_needed_vouch_for_a_height_and_accept_an_amount(answers: list[int]) -> None:
+    values = {str(n): value for n, value in enumerate(answers)}
     enough = quorum_size(len(values), 1)
-    assert sum(value >= highest_confirmed_number(values, enough) for value in said) >= enough
-    assert sum(value <= lowest_sufficient_number(values, enough) for value in said) >= enough
+    assert sum(value >= highest_confirmed_number(values, enough) for value in answers) >= enough
+    assert sum(value <= lowest_sufficient_number(values, enough) for value in answers) >= enough
 
 
 def test_of_two_the_more_careful_word_counts() -> None:

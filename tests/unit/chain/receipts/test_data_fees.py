@@ -14,7 +14,7 @@ from agent.errors import Retryable
 from agent.model import DataFeeKind, Receipt, data_fee_kind, unsupported_chain_reason
 from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS, PLAIN_CHAINS, UNSUPPORTED_CHAINS
 from tests.support.builders import OWNER
-from tests.support.endpoints import Script
+from tests.support.fakes.transport import ScriptedTransport
 
 HASH = "0x" + "ab" * 32
 RAW = {
@@ -55,7 +55,7 @@ def test_the_operator_fee_follows_the_rules_of_its_upgrade(named: dict[str, str]
 
 
 @pytest.mark.parametrize(
-    ("data_fee", "named", "said"),
+    ("data_fee", "named", "reason"),
     [
         (DataFeeKind.OP_STACK, {}, "lacks the data fee"),
         (DataFeeKind.OP_STACK, {"l1Fee": "many"}, "l1Fee is not a number"),
@@ -65,8 +65,8 @@ def test_the_operator_fee_follows_the_rules_of_its_upgrade(named: dict[str, str]
         (DataFeeKind.ARBITRUM, {"l1Fee": "0x1"}, "does not charge"),
     ],
 )
-def test_a_receipt_that_contradicts_its_chain_is_not_settled(data_fee: DataFeeKind, named: dict[str, str], said: str) -> None:
-    with pytest.raises(Retryable, match=said):
+def test_a_receipt_that_contradicts_its_chain_is_not_settled(data_fee: DataFeeKind, named: dict[str, str], reason: str) -> None:
+    with pytest.raises(Retryable, match=reason):
         cost(data_fee, **named)
 
 
@@ -78,10 +78,10 @@ def test_a_stored_receipt_keeps_its_data_fee_or_none() -> None:
 
 
 def test_an_endpoint_that_names_another_data_fee_is_outvoted() -> None:
-    def node(name: str, fee: int) -> Script:
-        return Script(name, eth_getTransactionReceipt={**RAW, "l1Fee": hex(fee)}, eth_getTransactionByHash=None)
+    def node(name: str, fee: int) -> ScriptedTransport:
+        return ScriptedTransport(name, eth_getTransactionReceipt={**RAW, "l1Fee": hex(fee)}, eth_getTransactionByHash=None)
 
-    def status(*nodes: Script) -> Receipt | None:
+    def status(*nodes: ScriptedTransport) -> Receipt | None:
         pool = EndpointPool(nodes, 2, grace_s=0.02, data_fee_kind=DataFeeKind.OP_STACK)
         return QuorumSender(pool, 10).status_of(HASH).receipt
 
@@ -92,7 +92,7 @@ def test_an_endpoint_that_names_another_data_fee_is_outvoted() -> None:
 
 
 def test_a_safe_pays_neither_gas_nor_data_fee_of_its_executor() -> None:
-    node = Script("a", eth_getTransactionReceipt={**RAW, "l1Fee": hex(L1_FEE)}, eth_getTransactionByHash=None)
+    node = ScriptedTransport("a", eth_getTransactionReceipt={**RAW, "l1Fee": hex(L1_FEE)}, eth_getTransactionByHash=None)
     sender = QuorumSender(EndpointPool([node], 1, data_fee_kind=DataFeeKind.OP_STACK), 10)
     receipt = SafeSender(sender, SafeContract(node, OWNER), EndpointPool([node], 1), "").status_of(HASH).receipt
     assert receipt is not None

@@ -24,7 +24,7 @@ from agent.chain.receipts import (
 )
 from agent.chain.rpc import CallFailed, RpcFault
 from agent.errors import Retryable
-from tests.support.endpoints import Script
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.signing import ROUTER, STRANGER, WALLET
 from tests.support.text import raises_code
 
@@ -32,18 +32,18 @@ HASH, OTHER, SAFE_TX = ("0x" + pair * 32 for pair in ("ab", "cd", "5a"))
 MINED_AT, NONCE, HEAD = 137, 7, 1_000
 
 
-def chain(operator: str, mined_at: int = MINED_AT, **changes: Any) -> Script:
+def chain(operator: str, mined_at: int = MINED_AT, **changes: Any) -> ScriptedTransport:
     """An endpoint on whose chain the wallet's nonce 7 was used in one block."""
     sent = {"from": WALLET.lower(), "nonce": hex(NONCE), "hash": HASH, "to": ROUTER.lower(), "value": "0x5", "input": "0x1234"} | changes
     strangers = {"from": STRANGER, "nonce": hex(NONCE), "hash": OTHER, "to": None, "value": "0x0", "input": "0x"}
-    return Script(
+    return ScriptedTransport(
         operator,
         eth_getTransactionCount=lambda params: hex(NONCE + 1 if int(params[1], 16) >= mined_at else NONCE),
         eth_getBlockByNumber=lambda params: {"transactions": [strangers, sent] if int(params[0], 16) == mined_at else [strangers]},
     )
 
 
-def panel(*nodes: Script, minimum: int = 2) -> EndpointPool:
+def panel(*nodes: ScriptedTransport, minimum: int = 2) -> EndpointPool:
     return EndpointPool(nodes, minimum, grace_s=0.2)
 
 
@@ -61,14 +61,14 @@ def test_what_is_not_there_is_not_found(nonce: int, since: int, head: int) -> No
     assert find_tx_by_nonce(panel(chain("a"), chain("b")), WALLET, nonce, since, head) is None
 
 
-@pytest.mark.parametrize(("kept", "age"), [(248, 153), (200, 150), (127, 100), (120, 119), (63, 31), (7, 3), (1, 0)])
+@pytest.mark.parametrize(("first_kept", "age"), [(248, 153), (200, 150), (127, 100), (120, 119), (63, 31), (7, 3), (1, 0)])
 @pytest.mark.parametrize("since", [0, 10])
-def test_what_was_mined_lately_is_found_on_nodes_that_keep_no_old_states(kept: int, age: int, since: int) -> None:
+def test_what_was_mined_lately_is_found_on_nodes_that_keep_no_old_states(first_kept: int, age: int, since: int) -> None:
     """A proposal may have waited for its signers for longer than a node remembers."""
     mined_at = HEAD - age
 
     def pruned(params: list[Any]) -> str:
-        if int(params[1], 16) < HEAD - kept:
+        if int(params[1], 16) < HEAD - first_kept:
             raise CallFailed("missing trie node", fault=RpcFault(-32000, "missing trie node"))
         return hex(NONCE + 1 if int(params[1], 16) >= mined_at else NONCE)
 
@@ -108,7 +108,7 @@ def test_mined_hash__is_unknown_while_the_endpoints_differ() -> None:
     assert find_mined_hash(panel(chain("a"), chain("liar", hash=OTHER)), WALLET, NONCE, HEAD) is None
 
 
-def listing(*transactions: dict[str, Any]) -> Script:
+def listing(*transactions: dict[str, Any]) -> ScriptedTransport:
     """Return an endpoint that lists these transactions in each block, the pending one too."""
     node = chain("a")
     node.answers["eth_getBlockByNumber"] = lambda _params: {"transactions": [*transactions]}
@@ -129,16 +129,16 @@ def test_tx_by_nonce__is_the_wallets_with_that_nonce(transactions: list[dict[str
 
 def test_conflicting_hash__is_that_of_a_pending_transaction() -> None:
     node = listing({**SENT, "nonce": "odd", "hash": OTHER}, SENT)
-    asked: list[object] = []
+    nonces_asked: list[object] = []
     answer = node.answers["eth_getBlockByNumber"]
 
     def record(params: list[Any]) -> object:
-        asked.append(params[0])
+        nonces_asked.append(params[0])
         return answer(params)
 
     node.answers["eth_getBlockByNumber"] = record
     assert find_conflicting_hash(panel(node, minimum=1), WALLET, NONCE, MINED_AT - 1) == HASH
-    assert asked == ["pending"]
+    assert nonces_asked == ["pending"]
 
 
 def test_a_block_that_does_not_show_how_the_nonce_was_used_says_nothing() -> None:
@@ -164,24 +164,24 @@ def event(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def logs(operator: str, *events: dict[str, Any]) -> Script:
+def logs(operator: str, *events: dict[str, Any]) -> ScriptedTransport:
     def answer(params: list[Any]) -> list[dict[str, Any]]:
-        asked = params[0]
-        assert int(asked["toBlock"], 16) - int(asked["fromBlock"], 16) < BLOCKS_PER_REQUEST
-        return [one for one in events if int(asked["fromBlock"], 16) <= int(one["blockNumber"], 16) <= int(asked["toBlock"], 16)]
+        param = params[0]
+        assert int(param["toBlock"], 16) - int(param["fromBlock"], 16) < BLOCKS_PER_REQUEST
+        return [event for event in events if int(param["fromBlock"], 16) <= int(event["blockNumber"], 16) <= int(param["toBlock"], 16)]
 
-    return Script(operator, eth_getLogs=answer)
+    return ScriptedTransport(operator, eth_getLogs=answer)
 
 
 OLD_FORM = event(topics=[EXECUTION_SUCCESS_TOPIC], data=SAFE_TX + "00" * 32)
 UPPER_CASE = event(topics=[EXECUTION_SUCCESS_TOPIC, "0x" + SAFE_TX[2:].upper()])
 
 
-@pytest.mark.parametrize("made", [event(), OLD_FORM, UPPER_CASE], ids=["1.4", "1.3", "upper case"])
+@pytest.mark.parametrize("events", [event(), OLD_FORM, UPPER_CASE], ids=["1.4", "1.3", "upper case"])
 @pytest.mark.parametrize(("since", "head"), [(0, HEAD), (MINED_AT, MINED_AT), (0, 9 * BLOCKS_PER_REQUEST + 1)])
-def test_what_a_safe_carried_out_is_found_by_its_hash(made: dict[str, Any], since: int, head: int) -> None:
-    found = find_safe_execution(panel(logs("a", made), logs("b", made)), WALLET, SAFE_TX, since, head)
-    assert found == SafeExecution(HASH, MINED_AT, SAFE_TX)
+def test_what_a_safe_carried_out_is_found_by_its_hash(events: dict[str, Any], since: int, head: int) -> None:
+    safe_execution = find_safe_execution(panel(logs("a", events), logs("b", events)), WALLET, SAFE_TX, since, head)
+    assert safe_execution == SafeExecution(HASH, MINED_AT, SAFE_TX)
 
 
 @pytest.mark.parametrize(
@@ -203,16 +203,16 @@ def test_an_event_of_anything_else_is_not_taken_for_it(made: dict[str, Any]) -> 
 @pytest.mark.parametrize("block_number", [0, BLOCKS_PER_REQUEST - 1, BLOCKS_PER_REQUEST, 2 * BLOCKS_PER_REQUEST - 1])
 def test_safe_execution__is_found_at_both_ends_of_each_request(block_number: int) -> None:
     execution = event(blockNumber=hex(block_number))
-    found = find_safe_execution(panel(logs("a", execution), logs("b", execution)), WALLET, SAFE_TX, 0, 2 * BLOCKS_PER_REQUEST)
-    assert found == SafeExecution(HASH, block_number, SAFE_TX)
+    safe_execution = find_safe_execution(panel(logs("a", execution), logs("b", execution)), WALLET, SAFE_TX, 0, 2 * BLOCKS_PER_REQUEST)
+    assert safe_execution == SafeExecution(HASH, block_number, SAFE_TX)
 
 
 def test_safe_execution__is_found_in_the_newest_blocks_of_a_long_range() -> None:
     head_block = 2 * MAX_REQUESTS * BLOCKS_PER_REQUEST
     block_number = head_block - (MAX_REQUESTS - 1) * BLOCKS_PER_REQUEST
     execution = event(blockNumber=hex(block_number))
-    found = find_safe_execution(panel(logs("a", execution), logs("b", execution)), WALLET, SAFE_TX, 0, head_block)
-    assert found == SafeExecution(HASH, block_number, SAFE_TX)
+    safe_execution = find_safe_execution(panel(logs("a", execution), logs("b", execution)), WALLET, SAFE_TX, 0, head_block)
+    assert safe_execution == SafeExecution(HASH, block_number, SAFE_TX)
 
 
 def test_an_execution_that_one_endpoint_alone_has_seen_is_not_known() -> None:
@@ -225,4 +225,4 @@ def test_an_execution_that_one_endpoint_alone_has_seen_is_not_known() -> None:
 def test_events_that_are_no_list_say_nothing(answer: object) -> None:
     ask: Callable[[list[Any]], object] = lambda params: answer  # noqa: E731 as a script's answer
     with raises_code(Retryable, "answer", "not a list"):
-        find_safe_execution(panel(Script("a", eth_getLogs=ask), minimum=1), WALLET, SAFE_TX, 0, HEAD)
+        find_safe_execution(panel(ScriptedTransport("a", eth_getLogs=ask), minimum=1), WALLET, SAFE_TX, 0, HEAD)

@@ -41,9 +41,9 @@ def receipt(*between: dict[str, Any], taken: int = SOLD) -> Any:
 
 
 @pytest.mark.parametrize("between", [[], [log(HOOK, ["0x" + "ee" * 32], 1)]], ids=["nothing", "a log of a hook"])
-@pytest.mark.parametrize("given", [0, 1, SOLD // 100])
-def test_unwrapped_coin_that_a_swap_takes_is_nobodys(between: list[dict[str, Any]], given: int) -> None:
-    assert receipt(*between, taken=SOLD + given).wrap_transfers == ()
+@pytest.mark.parametrize("transfers", [0, 1, SOLD // 100])
+def test_unwrapped_coin_that_a_swap_takes_is_nobodys(between: list[dict[str, Any]], transfers: int) -> None:
+    assert receipt(*between, taken=SOLD + transfers).wrap_transfers == ()
 
 
 @pytest.mark.parametrize("taken", [SOLD - 1, SOLD + SOLD // 100 + 1])

@@ -28,22 +28,22 @@ def transport(url: str, **options: Any) -> EndpointProvider:
 
 
 def body(value: Any) -> Answerer:
-    return lambda asked: Reply(value if isinstance(value, bytes) else json.dumps(value).encode())
+    return lambda request: Reply(value if isinstance(value, bytes) else json.dumps(value).encode())
 
 
 def failure(answer: Answerer, **options: Any) -> TrimtabError:
     with serve(answer) as server, pytest.raises(TrimtabError) as caught:
         transport(server.url, **options).batch([("eth_blockNumber", []), ("eth_chainId", [])])
-    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
-    assert SECRET not in told
+    error_text = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    assert SECRET not in error_text
     assert "alpha" in str(caught.value)
     assert "127.0.0.1" in str(caught.value)
     return caught.value
 
 
 def test_a_batch_is_one_request_and_answers_are_matched_by_id_not_by_place() -> None:
-    def shuffled(asked: Any) -> Reply:
-        return Reply(json.dumps(answered(asked, lambda method, params: params[0])[::-1]).encode())
+    def shuffled(request: Any) -> Reply:
+        return Reply(json.dumps(answered(request, lambda method, params: params[0])[::-1]).encode())
 
     with serve(shuffled) as server:
         line = transport(server.url)
@@ -56,7 +56,7 @@ def test_ids_are_never_used_twice() -> None:
         line = transport(server.url)
         line.batch([("eth_blockNumber", []), ("eth_chainId", [])])
         line.call("eth_blockNumber", [])
-        ids = [one["id"] for seen in server.seen for one in (seen if isinstance(seen, list) else [seen])]
+        ids = [request["id"] for seen in server.seen for request in (seen if isinstance(seen, list) else [seen])]
         assert len(set(ids)) == 3
 
 
@@ -67,20 +67,20 @@ def test_an_empty_batch_asks_nothing() -> None:
 
 
 def test_a_call_that_the_node_refuses_is_a_fault_in_its_place_and_the_others_are_answered() -> None:
-    def second_fails(asked: Any) -> Reply:
-        answers = answered(asked, lambda method, params: method)
+    def second_fails(request: Any) -> Reply:
+        answers = answered(request, lambda method, params: method)
         del answers[1]["result"]
         answers[1]["error"] = {"code": 3, "message": "execution reverted: STF", "data": "0x08c379a0"}
         return Reply(json.dumps(answers).encode())
 
     with serve(second_fails) as server:
-        got = transport(server.url).batch([("eth_chainId", []), ("eth_call", []), ("eth_gasPrice", [])])
-    assert got == ["eth_chainId", RpcFault(3, "execution reverted: STF", "0x08c379a0"), "eth_gasPrice"]
+        answers = transport(server.url).batch([("eth_chainId", []), ("eth_call", []), ("eth_gasPrice", [])])
+    assert answers == ["eth_chainId", RpcFault(3, "execution reverted: STF", "0x08c379a0"), "eth_gasPrice"]
 
 
 def test_a_single_call_raises_with_the_fault() -> None:
-    def fails(asked: Any) -> Reply:
-        return Reply(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": 3, "message": "no"}}).encode())
+    def fails(request: Any) -> Reply:
+        return Reply(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": {"code": 3, "message": "no"}}).encode())
 
     with serve(fails) as server, pytest.raises(CallFailed) as caught:
         transport(server.url).call("eth_call", [])
@@ -96,7 +96,7 @@ def test_an_endpoint_that_is_down_is_worth_another_try() -> None:
 
 def test_an_endpoint_that_is_slow_is_given_up_in_time() -> None:
     started = time.monotonic()
-    error = failure(lambda asked: Reply(b"[]", delay_s=3), timeout_s=0.2)
+    error = failure(lambda request: Reply(b"[]", delay_s=3), timeout_s=0.2)
     assert isinstance(error, Retryable)
     assert "0.2 s" in str(error)
     assert time.monotonic() - started < 3.5
@@ -104,13 +104,13 @@ def test_an_endpoint_that_is_slow_is_given_up_in_time() -> None:
 
 def test_an_answer_that_trickles_in_is_given_up_in_time() -> None:
     started = time.monotonic()
-    error = failure(lambda asked: Reply(b" " * 200, parts=200, pause_s=0.02), timeout_s=0.3)
+    error = failure(lambda request: Reply(b" " * 200, parts=200, pause_s=0.02), timeout_s=0.3)
     assert isinstance(error, Retryable)
     assert time.monotonic() - started < 4.5
 
 
 def test_an_answer_beyond_the_size_bound_is_not_read_to_its_end() -> None:
-    error = failure(lambda asked: Reply(b"[" + b" " * 300_000), max_response_bytes=100_000)
+    error = failure(lambda request: Reply(b"[" + b" " * 300_000), max_response_bytes=100_000)
     assert isinstance(error, Retryable)
     assert "100000 bytes" in str(error)
 
@@ -131,12 +131,12 @@ def test_a_large_batch_is_not_taken_for_a_deep_one() -> None:
         return {"text": '[[[{{{ "\\', "list": [[params]]}
 
     with serve(good(nested)) as server:
-        got = transport(server.url).batch([("eth_call", [i]) for i in range(500)])
-    assert got[499] == nested("eth_call", [499])
+        answers = transport(server.url).batch([("eth_call", [i]) for i in range(500)])
+    assert answers[499] == nested("eth_call", [499])
 
 
 def test_a_connection_that_breaks_off_is_worth_another_try() -> None:
-    assert isinstance(failure(lambda asked: Reply(b"[{", claimed_length=5_000)), Retryable)
+    assert isinstance(failure(lambda request: Reply(b"[{", claimed_length=5_000)), Retryable)
 
 
 def test_a_server_that_does_not_speak_tls_may_pass() -> None:
@@ -164,7 +164,7 @@ def test_a_web_page_needs_the_operator() -> None:
 
 @pytest.mark.parametrize("status", [401, 403, 404, 302])
 def test_an_endpoint_that_lets_nobody_in_needs_the_operator(status: int) -> None:
-    error = failure(lambda asked: Reply(b"no", status=status, headers={"Location": "http://127.0.0.1/elsewhere"}))
+    error = failure(lambda request: Reply(b"no", status=status, headers={"Location": "http://127.0.0.1/elsewhere"}))
     assert isinstance(error, PassingFault)
     assert str(status) in str(error)
 
@@ -172,22 +172,22 @@ def test_an_endpoint_that_lets_nobody_in_needs_the_operator(status: int) -> None
 @pytest.mark.parametrize("location", ["http://[", "//[::1", "http://x:99999999/", "\xff\xfe", "", "file:///etc", "http://" + "a" * 300])
 def test_a_redirect_to_nowhere_may_pass(location: str) -> None:
     """requests parses the address of redirects, too, that it does not follow."""
-    error = failure(lambda asked: Reply(b"", status=302, headers={"Location": location}))
+    error = failure(lambda request: Reply(b"", status=302, headers={"Location": location}))
     assert isinstance(error, PassingFault)
     assert "302" in str(error)
 
 
 def test_a_redirect_is_read_within_the_limits_of_size_and_time() -> None:
     elsewhere = {"Location": "http://127.0.0.1/elsewhere"}
-    error = failure(lambda asked: Reply(b" " * 300_000, status=302, headers=elsewhere), max_response_bytes=100_000)
+    error = failure(lambda request: Reply(b" " * 300_000, status=302, headers=elsewhere), max_response_bytes=100_000)
     assert "100000 bytes" in str(error)
-    error = failure(lambda asked: Reply(b" " * 200, status=302, headers=elsewhere, parts=200, pause_s=0.02), timeout_s=0.3)
+    error = failure(lambda request: Reply(b" " * 200, status=302, headers=elsewhere, parts=200, pause_s=0.02), timeout_s=0.3)
     assert "longer than 0.3 s" in str(error)
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 def test_an_endpoint_that_is_overloaded_is_worth_another_try(status: int) -> None:
-    error = failure(lambda asked: Reply(b"<html>busy</html>", status=status))
+    error = failure(lambda request: Reply(b"<html>busy</html>", status=status))
     assert isinstance(error, Retryable)
     assert str(status) in str(error)
 
@@ -197,11 +197,11 @@ def test_an_endpoint_that_is_overloaded_is_worth_another_try(status: int) -> Non
     [
         lambda answers: answers[:1],
         lambda answers: [answers[0], answers[0]],
-        lambda answers: [{**one, "id": one["id"] + 1000} for one in answers],
-        lambda answers: [{**one, "id": str(one["id"])} for one in answers],
-        lambda answers: [{**one, "id": True} for one in answers],
+        lambda answers: [{**answer, "id": answer["id"] + 1000} for answer in answers],
+        lambda answers: [{**answer, "id": str(answer["id"])} for answer in answers],
+        lambda answers: [{**answer, "id": True} for answer in answers],
         lambda answers: [*answers, {"jsonrpc": "2.0", "id": 999, "result": "0x1"}],
-        lambda answers: [{"jsonrpc": "2.0", "id": one["id"]} for one in answers],
+        lambda answers: [{"jsonrpc": "2.0", "id": answer["id"]} for answer in answers],
         lambda answers: ["0x1", "0x1"],
         lambda answers: "0x1",
         lambda answers: {"result": "0x1"},
@@ -224,7 +224,7 @@ def test_an_endpoint_that_is_overloaded_is_worth_another_try(status: int) -> Non
     ],
 )
 def test_answers_that_do_not_fit_the_questions_are_not_used(change: Any) -> None:
-    error = failure(lambda asked: Reply(json.dumps(change(answered(asked, lambda method, params: "0x1"))).encode()))
+    error = failure(lambda request: Reply(json.dumps(change(answered(request, lambda method, params: "0x1"))).encode()))
     assert isinstance(error, Retryable)
 
 
@@ -235,8 +235,8 @@ def test_an_endpoint_without_batches_is_told_apart() -> None:
 
 
 def flaky(failures: int) -> Answerer:
-    left: Iterator[int] = iter(range(failures))
-    return lambda asked: Reply(b"", status=429) if next(left, None) is not None else good()(asked)
+    failures_left: Iterator[int] = iter(range(failures))
+    return lambda request: Reply(b"", status=429) if next(failures_left, None) is not None else good()(request)
 
 
 def test_reads_are_tried_again_after_a_pause_that_grows_and_varies() -> None:
@@ -259,9 +259,9 @@ def test_reads_end_in_the_error_when_every_try_fails() -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_short_wait_that_is_asked_for_is_waited_for(status: int) -> None:
-    left, pauses = iter(range(1)), list[float]()
+    failures_left, pauses = iter(range(1)), list[float]()
     busy = Reply(b"", status=status, headers={"Retry-After": "2"})
-    with serve(lambda asked: busy if next(left, None) is not None else good()(asked)) as server:
+    with serve(lambda request: busy if next(failures_left, None) is not None else good()(request)) as server:
         assert transport(server.url, attempts=3, sleep=pauses.append).batch(BLOCK_NUMBER) == ["0x1"]
     assert pauses == [2.0]
 
@@ -269,7 +269,7 @@ def test_a_short_wait_that_is_asked_for_is_waited_for(status: int) -> None:
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("patience", ["30", "Thu, 01 Jan 1970 00:17:10 GMT"])
 def test_a_longer_one_leaves_the_endpoint_alone_and_says_for_how_long(status: int, patience: str) -> None:
-    with serve(lambda asked: Reply(b"", status=status, headers={"Retry-After": patience})) as server:
+    with serve(lambda request: Reply(b"", status=status, headers={"Retry-After": patience})) as server:
         line = transport(server.url, attempts=3, wall_clock=lambda: 1_000.0)
         with pytest.raises(EndpointOverloaded) as caught:
             line.batch(BLOCK_NUMBER)
@@ -310,8 +310,10 @@ def test_what_is_not_known_to_be_a_read_is_asked_once(method: str) -> None:
 def test_the_words_of_a_node_are_made_harmless_and_hold_no_secret() -> None:
     words = f"\x1b[31mbad\x1b[0m <b>[red]</b> =cmd| see https://node.example/{SECRET} or {SECRET}\nnext" + "x" * 500
 
-    def rude(asked: Any) -> Reply:
-        return Reply(json.dumps([{"jsonrpc": "2.0", "id": one["id"], "error": {"code": 1, "message": words}} for one in asked]).encode())
+    def rude(request: Any) -> Reply:
+        return Reply(
+            json.dumps([{"jsonrpc": "2.0", "id": letter["id"], "error": {"code": 1, "message": words}} for letter in request]).encode()
+        )
 
     with serve(rude) as server:
         faults = transport(server.url).batch([("eth_call", []), ("eth_call", [])])
@@ -333,12 +335,12 @@ def test_a_secret_counts_from_six_characters_on() -> None:
 
 @pytest.mark.parametrize("error", ["text", None, 7, {"code": "x"}, {"message": {"a": 1}}, {"data": {"data": "0xAB"}}])
 def test_odd_errors_are_faults_too(error: Any) -> None:
-    def odd(asked: Any) -> Reply:
-        return Reply(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": error, "result": "0x1"}).encode())
+    def odd(request: Any) -> Reply:
+        return Reply(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error, "result": "0x1"}).encode())
 
     with serve(odd) as server:
-        got = transport(server.url).batch(BLOCK_NUMBER)[0]
-    assert got == "0x1" if error is None else isinstance(got, RpcFault)
+        answer = transport(server.url).batch(BLOCK_NUMBER)[0]
+    assert answer == "0x1" if error is None else isinstance(answer, RpcFault)
 
 
 @pytest.mark.parametrize("url", [f"ftp://h/{SECRET}", SECRET, f"http:///{SECRET}", f"http://h:99999/{SECRET}", f"http://[{SECRET}", ""])

@@ -13,7 +13,7 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.safe import SafeContract, SafeOwnersSigner
 from agent.chain.sender import NodeSender
 from agent.errors import Retryable
-from tests.support.endpoints import Script
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.signing import NONCES, RULES, WALLET, tx
 from tests.support.text import raises_field
 
@@ -24,22 +24,22 @@ WORD = "0x" + (5).to_bytes(32, "big").hex()
 def test_a_nonce_that_is_none_is_an_error_of_ours(answer: object) -> None:
     """Found by fuzzing: an account without code answers 0x."""
     with pytest.raises(Retryable):
-        SafeContract(Script(eth_call=answer), WALLET).nonce()
+        SafeContract(ScriptedTransport(eth_call=answer), WALLET).nonce()
     with pytest.raises(Retryable):
-        SafeContract(Script(eth_call=answer), WALLET).require_hash(tx(WALLET, "0x"))
+        SafeContract(ScriptedTransport(eth_call=answer), WALLET).require_hash(tx(WALLET, "0x"))
     with raises_field("wallet.safe", "not a Safe"):
-        SafeContract(Script(eth_call=answer), WALLET).require_supported()
+        SafeContract(ScriptedTransport(eth_call=answer), WALLET).require_supported()
 
 
 def test_a_nonce_is_read() -> None:
-    assert SafeContract(Script(eth_call=WORD), WALLET).nonce() == 5
+    assert SafeContract(ScriptedTransport(eth_call=WORD), WALLET).nonce() == 5
 
 
 def test_a_wallet_that_reads_numbers_to_53_bits_signs_what_is_shown() -> None:
     """Wallets are JavaScript: a whole number of JSON beyond that is rounded, and its hash is another."""
     call = replace(tx(WALLET, "0x"), value_wei=1_234_567_890_123_456_789)
-    node = Script()
+    node = ScriptedTransport()
     owners = SafeOwnersSigner(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node), SafeContract(node, WALLET))
-    shown = json.loads(json.dumps(owners.signing_json(call)), parse_int=lambda digits: int(float(digits)))
-    message = encode_typed_data(full_message=shown["typed_data"])
-    assert "0x" + keccak(b"\x19" + message.version + message.header + message.body).hex() == shown["safe_tx_hash"]
+    document = json.loads(json.dumps(owners.signing_json(call)), parse_int=lambda digits: int(float(digits)))
+    message = encode_typed_data(full_message=document["typed_data"])
+    assert "0x" + keccak(b"\x19" + message.version + message.header + message.body).hex() == document["safe_tx_hash"]

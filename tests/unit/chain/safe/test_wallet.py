@@ -31,7 +31,7 @@ from agent.ports import MinedTransaction, TransactionStatus
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall
 from agent.signing.safe_tx import CALL_OPERATION, safe_tx_hash
 from tests.support.builders import step_input
-from tests.support.endpoints import HEAD_JSON, Script
+from tests.support.fakes.transport import HEAD_JSON, ScriptedTransport
 from tests.support.signables import SIGNABLES
 from tests.support.signing import APPROVE, APPROVE_GRANT, NONCE, NONCES, ROUTER, RULES, STRANGER, USDT, WALLET, tx
 from tests.support.transactions import receipt
@@ -78,7 +78,7 @@ def number_answer(number: int) -> str:
 
 
 def contract(answer: object) -> SafeContract:
-    return SafeContract(Script(eth_call=answer), WALLET)
+    return SafeContract(ScriptedTransport(eth_call=answer), WALLET)
 
 
 # The hash
@@ -173,7 +173,7 @@ def test_nonce__of_a_snapshot_is_the_safe_s_at_its_block() -> None:
 
 
 def sender(**answers: object) -> SafeSender:
-    node = Script(eth_call=number_answer(41), **answers)
+    node = ScriptedTransport(eth_call=number_answer(41), **answers)
     return SafeSender(NodeSender(node), SafeContract(node, WALLET), EndpointPool([node], 1), "")
 
 
@@ -199,7 +199,7 @@ def test_sender__simulation_leaves_the_gas_to_the_node() -> None:
     assert (requests[0]["from"], requests[0]["to"], requests[0]["value"]) == (WALLET, ROUTER, hex(5))
 
 
-class OneStatus:
+class FakeSender:
     """A sender that knows one status."""
 
     def __init__(self, status: TransactionStatus) -> None:
@@ -210,8 +210,8 @@ class OneStatus:
 
 
 def status(read: TransactionStatus) -> TransactionStatus:
-    pool = EndpointPool([Script()], 1)
-    return SafeSender(OneStatus(read), contract(None), pool, "").status_of(HASH)  # type: ignore[arg-type]  # statuses alone are read
+    pool = EndpointPool([ScriptedTransport()], 1)
+    return SafeSender(FakeSender(read), contract(None), pool, "").status_of(HASH)  # type: ignore[arg-type]  # statuses alone are read
 
 
 def test_sender__receipt_has_no_cost_because_executors_pay_it() -> None:
@@ -236,7 +236,7 @@ def test_sender__head_and_blocks_are_the_chain_s() -> None:
 # What somebody else has sent
 
 
-def chain_with(**fields: Any) -> Script:
+def chain_with(**fields: Any) -> ScriptedTransport:
     """A node on which the wallet's nonce was used in block 137."""
     mined = {"from": WALLET.lower(), "nonce": hex(NONCE), "hash": HASH, "to": ROUTER.lower(), "value": "0x5", "input": "0x1234"} | fields
 
@@ -245,13 +245,13 @@ def chain_with(**fields: Any) -> Script:
             return HEAD_JSON | {"number": hex(HEAD)}
         return {"transactions": [mined] if int(params[0], 16) == MINED_AT else []}
 
-    return Script(
+    return ScriptedTransport(
         eth_getTransactionCount=lambda params: hex(NONCE + 1 if int(params[1], 16) >= MINED_AT else NONCE),
         eth_getBlockByNumber=block,
     )
 
 
-def owner(node: Script) -> WalletOwnerSigner:
+def owner(node: ScriptedTransport) -> WalletOwnerSigner:
     return WalletOwnerSigner(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node))
 
 
@@ -279,11 +279,11 @@ def test_owner__nonce_that_is_not_used_is_no_transaction() -> None:
     assert owner(chain_with()).mined_at_nonce(replace(CALL_TX, nonce=NONCE + 1), 0) is None
 
 
-def owners(node: Script) -> SafeOwnersSigner:
+def owners(node: ScriptedTransport) -> SafeOwnersSigner:
     return SafeOwnersSigner(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node), SafeContract(node, WALLET))
 
 
-def executed(digest: str, topic: str = EXECUTION_SUCCESS_TOPIC) -> Script:
+def executed(digest: str, topic: str = EXECUTION_SUCCESS_TOPIC) -> ScriptedTransport:
     """A node on which the Safe executed the call of this hash in block 137."""
     log = {
         "address": WALLET.lower(),
@@ -292,7 +292,7 @@ def executed(digest: str, topic: str = EXECUTION_SUCCESS_TOPIC) -> Script:
         "transactionHash": HASH,
         "blockNumber": hex(MINED_AT),
     }
-    return Script(eth_getLogs=[log], eth_getBlockByNumber=HEAD_JSON | {"number": hex(HEAD)})
+    return ScriptedTransport(eth_getLogs=[log], eth_getBlockByNumber=HEAD_JSON | {"number": hex(HEAD)})
 
 
 def test_owners__executed_call_is_found_by_its_hash() -> None:
@@ -328,7 +328,7 @@ def test_owners__event_that_only_the_second_search_shows_is_the_proposals(topic:
 
 
 def test_owners__hidden_events_show_nothing() -> None:
-    node = Script(eth_getLogs=[], eth_getBlockByNumber=HEAD_JSON | {"number": hex(HEAD)})
+    node = ScriptedTransport(eth_getLogs=[], eth_getBlockByNumber=HEAD_JSON | {"number": hex(HEAD)})
     assert owners(node).mined_at_nonce(CALL_TX, 0) is None
 
 
@@ -338,41 +338,41 @@ def test_owners__hidden_events_show_nothing() -> None:
 @pytest.mark.parametrize("gas", [0, 20_999, 21_000, 600_000])
 def test_owners__may_sign_whatever_gas_is_proposed(gas: int) -> None:
     call = replace(APPROVE, gas=gas)
-    owners(Script(eth_call=safe_tx_hash(WALLET, call))).require_signable(call, APPROVE_GRANT)
+    owners(ScriptedTransport(eth_call=safe_tx_hash(WALLET, call))).require_signable(call, APPROVE_GRANT)
 
 
 def test_owners__call_that_breaks_a_rule_is_refused() -> None:
     call = replace(APPROVE, to=STRANGER)
     with pytest.raises(Refused):
-        owners(Script(eth_call=safe_tx_hash(WALLET, call))).require_signable(call, APPROVE_GRANT)
+        owners(ScriptedTransport(eth_call=safe_tx_hash(WALLET, call))).require_signable(call, APPROVE_GRANT)
 
 
 def test_owners__call_at_another_nonce_is_refused() -> None:
     call = replace(APPROVE, nonce=NONCE + 1)
     with pytest.raises(Refused):
-        owners(Script(eth_call=safe_tx_hash(WALLET, call))).require_signable(call, APPROVE_GRANT)
+        owners(ScriptedTransport(eth_call=safe_tx_hash(WALLET, call))).require_signable(call, APPROVE_GRANT)
 
 
 def test_owners__call_whose_hash_the_contract_denies_is_refused() -> None:
     with pytest.raises(OperatorNeeded, match="another hash"):
-        owners(Script(eth_call=safe_tx_hash(WALLET, CALL_TX))).require_signable(APPROVE, APPROVE_GRANT)
+        owners(ScriptedTransport(eth_call=safe_tx_hash(WALLET, CALL_TX))).require_signable(APPROVE, APPROVE_GRANT)
 
 
 def test_owner__transaction_that_breaks_a_rule_is_refused() -> None:
-    owner(Script()).require_signable(APPROVE, APPROVE_GRANT)
+    owner(ScriptedTransport()).require_signable(APPROVE, APPROVE_GRANT)
     with pytest.raises(Refused):
-        owner(Script()).require_signable(replace(APPROVE, to=STRANGER), APPROVE_GRANT)
+        owner(ScriptedTransport()).require_signable(replace(APPROVE, to=STRANGER), APPROVE_GRANT)
 
 
 def test_owner__sees_the_hash_that_its_wallet_signs() -> None:
     """The hash of an EIP-1559 transaction: keccak of 0x02 and its fields in RLP."""
     fields = [APPROVE.chain_id, NONCE, APPROVE.max_priority_fee_wei, APPROVE.max_fee_wei, APPROVE.gas, bytes.fromhex(USDT[2:]), 0]
     payload = rlp.encode([*fields, bytes.fromhex(APPROVE.data[2:]), []])
-    assert owner(Script()).signing_json(APPROVE)["signing_hash"] == "0x" + keccak(b"\x02" + payload).hex()
+    assert owner(ScriptedTransport()).signing_json(APPROVE)["signing_hash"] == "0x" + keccak(b"\x02" + payload).hex()
 
 
 def test_owner__sees_every_field_as_a_wallet_reads_it() -> None:
-    document = owner(Script()).signing_json(replace(APPROVE, value_wei=5))
+    document = owner(ScriptedTransport()).signing_json(replace(APPROVE, value_wei=5))
     assert (document["from"], document["kind"]) == (WALLET, "transaction")
     assert {name: document["transaction"][name] for name in ("to", "value", "nonce", "data")} == {
         "to": USDT,
@@ -383,7 +383,7 @@ def test_owner__sees_every_field_as_a_wallet_reads_it() -> None:
 
 
 def test_owners__see_the_call_with_value_and_nonce_as_text() -> None:
-    document = owners(Script()).signing_json(CALL_TX)
+    document = owners(ScriptedTransport()).signing_json(CALL_TX)
     assert (document["kind"], document["safe"], document["safe_tx_hash"]) == ("safe", WALLET, hash_by_the_contract(WALLET, CALL_TX))
     assert document["safe_tx"] == {
         "to": ROUTER,
@@ -399,12 +399,12 @@ def test_owners__see_the_call_with_value_and_nonce_as_text() -> None:
     }
 
 
-def signer_of(node: Script, *, is_safe: bool) -> tuple[object, object]:
+def signer_of(node: ScriptedTransport, *, is_safe: bool) -> tuple[object, object]:
     return open_external_signer(RULES, lambda: NONCES, EndpointPool([node], 1), NodeSender(node), node, is_safe=is_safe)
 
 
 def test_foreign_signer__wallet_with_a_key_is_read_as_it_is() -> None:
-    signer, plain_sender = signer_of(Script(), is_safe=False)
+    signer, plain_sender = signer_of(ScriptedTransport(), is_safe=False)
     assert isinstance(signer, WalletOwnerSigner)
     assert isinstance(plain_sender, NodeSender)
 
@@ -416,7 +416,7 @@ def test_foreign_signer__safe_is_read_as_a_safe() -> None:
     assert (signer.rules.batch_contract, safe_sender.unbatched_reason) == (BATCH_CONTRACT, "")
 
 
-def safe_node(version: str = "1.4.1", guard: int = 0, simulated: object = "0x" + f"{32:064x}{0:064x}") -> Script:
+def safe_node(version: str = "1.4.1", guard: int = 0, simulated: object = "0x" + f"{32:064x}{0:064x}") -> ScriptedTransport:
     """A node with a Safe, by the selectors of VERSION, getStorageAt and simulate."""
     answers = {
         "0xffa1ad74": text_answer(version),
@@ -424,16 +424,16 @@ def safe_node(version: str = "1.4.1", guard: int = 0, simulated: object = "0x" +
         "0xbd61951d": simulated,
     }
     code = npm_artifact(BATCH_ARTIFACT).runtime_code
-    return Script(eth_call=lambda params: answers[params[0]["data"][:10]], eth_getCode=code)
+    return ScriptedTransport(eth_call=lambda params: answers[params[0]["data"][:10]], eth_getCode=code)
 
 
-def without_batch_contract() -> Script:
+def without_batch_contract() -> ScriptedTransport:
     node = safe_node()
     node.answers["eth_getCode"] = "0x"
     return node
 
 
-def with_another_contract() -> Script:
+def with_another_contract() -> ScriptedTransport:
     node = safe_node()
     node.answers["eth_getCode"] = str(node.answers["eth_getCode"])[:-2] + "34"
     return node
@@ -451,7 +451,7 @@ def with_another_contract() -> Script:
     ],
     ids=["version", "no contract", "another contract", "guard", "no handler", "another handler"],
 )
-def test_safe__that_cannot_make_or_simulate_batches__signs_none_and_says_why(node: Script, reason: str) -> None:
+def test_safe__that_cannot_make_or_simulate_batches__signs_none_and_says_why(node: ScriptedTransport, reason: str) -> None:
     signer, safe_sender = signer_of(node, is_safe=True)
     assert isinstance(signer, SafeOwnersSigner)
     assert isinstance(safe_sender, SafeSender)
@@ -488,11 +488,11 @@ SUCCEEDED = {"status": "0x1", "returnData": "0x"}
 )
 def test_batch__that_reverts__its_failing_call_is_named_if_a_node_says_it(answer: object, words: tuple[str, ...]) -> None:
     calls = [BatchedCall(USDT, b""), BatchedCall(ROUTER, b"")]
-    reason = failure_in_batch(Script(eth_simulateV1=answer), WALLET, calls, HEAD)
+    reason = failure_in_batch(ScriptedTransport(eth_simulateV1=answer), WALLET, calls, HEAD)
     assert bool(reason) == bool(words)
     assert all(word in reason for word in words)
 
 
 def test_foreign_signer__wallet_that_is_no_safe_is_refused_as_one() -> None:
     with pytest.raises(ConfigError):
-        signer_of(Script(eth_call="0x"), is_safe=True)
+        signer_of(ScriptedTransport(eth_call="0x"), is_safe=True)

@@ -51,9 +51,9 @@ UNREAD = 2**256 - 1
     ],
 )
 def test_a_try_has_one_finding(changes: dict[str, object], finding: TokenFinding) -> None:
-    found, detail = judge_trial(replace(GOOD, **changes))  # type: ignore[arg-type]  # names of fields, checked by replace
-    assert found is finding
-    assert bool(detail) != found.is_tradable
+    judged, detail = judge_trial(replace(GOOD, **changes))  # type: ignore[arg-type]  # names of fields, checked by replace
+    assert judged is finding
+    assert bool(detail) != judged.is_tradable
 
 
 @given(st.lists(st.integers(0, 2**256 - 1), min_size=12, max_size=12), st.integers(0, 255))
@@ -63,8 +63,8 @@ def test_no_answer_of_a_node_ends_in_anything_but_a_finding_or_retryable(words: 
         record = decode_record(page)
     except Retryable:
         return
-    found, _ = judge_trial(record)
-    assert not found.is_tradable or (
+    finding, _ = judge_trial(record)
+    assert not finding.is_tradable or (
         record.arrived_raw == record.lent_raw == record.forwarded_raw and record.pool_balance_after == record.pool_balance_before
     )
 

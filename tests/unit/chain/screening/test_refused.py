@@ -18,6 +18,7 @@ from agent.errors import Retryable
 from agent.model import FailedPool, ScreenedToken, ScreenSubject, StepInput, TokenFinding
 from agent.policy.quarantine import quarantine_pools
 from tests.support.builders import ROUTER, step_input, token, v2_pool, with_snapshot
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.text import raises_code
 
 RAW = 10**18
@@ -28,7 +29,7 @@ SCREEN = own_artifact("TokenScreen").bytecode
 
 
 @dataclass
-class Node:
+class Node(ScriptedTransport):
     """Finds every token clean, but for what `refuse` says of tries (by their number in one call) and of single calls (0); `empty_pool` has
     nothing to lend.
     """
@@ -36,11 +37,9 @@ class Node:
     refuse: Callable[[int], RpcFault | None]
     empty_pool: str = ""
     operator: str = "a"
-    name: str = "endpoint 'a'"
-    request_count: int = 0
 
-    def call(self, method: str, params: list[Any]) -> Any:
-        return self.batch([(method, params)])[0]
+    def __post_init__(self) -> None:
+        super().__init__(self.operator)
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         self.request_count += 1
@@ -62,7 +61,7 @@ class Node:
 
 def found(refuse: Callable[[int], RpcFault | None]) -> list[TokenFinding]:
     step = step_input({"WETH": 5_000, "USDC": 5_000})
-    return [one.finding for one in TokenScreen(Node(refuse), "").screen(step, screening_moves(step))]
+    return [screened_token.finding for screened_token in TokenScreen(Node(refuse), "").screen(step, screening_moves(step))]
 
 
 def test_a_node_that_runs_everything_finds_them_clean() -> None:

@@ -28,8 +28,9 @@ from agent.errors import Retryable
 from agent.model import Allowance, FailedPool, ScreenedToken, ScreenSubject, StepInput, TokenFinding
 from tests.support.builders import address, step_input, token, v2_pool
 from tests.support.chain_reads.token_pages import FAIR, F, T, page
+from tests.support.fakes.transport import ScriptedTransport
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = token("WETH"), token("USDC")
 POOL = v2_pool(WETH, USDC, 10, 50_000)
 MOVE = TokenMove(WETH.address, POOL, 1_000)
 ROUTER = address("router")
@@ -409,16 +410,16 @@ def test_approvals_are_tested_up_to_the_amount_that_is_sold(allowed_raw: int | N
 
 def test_an_allowance_left_is_tested_before_its_token_is_bought() -> None:
     bought = [replace(MOVE, payee=ROUTER)]
-    left = replace(step_input().snapshot, allowances=(Allowance(USDC.address, ROUTER, 0), Allowance(WETH.address, ROUTER, 5)))
-    assert [call.role for call in approval_calls(left, bought, ROUTER, "latest")] == [R, A]
+    snapshot = replace(step_input().snapshot, allowances=(Allowance(USDC.address, ROUTER, 0), Allowance(WETH.address, ROUTER, 5)))
+    assert [call.role for call in approval_calls(snapshot, bought, ROUTER, "latest")] == [R, A]
     for allowances in ((), (Allowance(WETH.address, ROUTER, 0),)):
-        assert list(approval_calls(replace(left, allowances=allowances), bought, ROUTER, "latest")) == []
+        assert list(approval_calls(replace(snapshot, allowances=allowances), bought, ROUTER, "latest")) == []
 
 
 def test_an_allowance_left_is_tested_up_to_the_largest_purchase() -> None:
     bought = [replace(MOVE, raw=raw, payee=ROUTER) for raw in (400, 600, 500)]
-    left = replace(step_input().snapshot, allowances=(Allowance(WETH.address, ROUTER, 5),))
-    *_, approval = approval_calls(left, bought, ROUTER, "latest")
+    snapshot = replace(step_input().snapshot, allowances=(Allowance(WETH.address, ROUTER, 5),))
+    *_, approval = approval_calls(snapshot, bought, ROUTER, "latest")
     assert int(approval.rpc_call[1][0]["data"][-64:], 16) == 600
 
 
@@ -432,8 +433,8 @@ def test_views_that_only_share_based_or_calling_tokens_have_are_named() -> None:
     none = [CallStatus.FAILED] * 4
     assert judge_traits(none) is None
     for number, name in enumerate(("sharesOf", "scaledBalanceOf", "gonsForBalance")):
-        found = judge_traits([*none[:number], uint_word(0), *none[number + 1 :]])
-        assert found == (F.REBASING, f"its balances are shares: {name}()")
+        screen_result = judge_traits([*none[:number], uint_word(0), *none[number + 1 :]])
+        assert screen_result == (F.REBASING, f"its balances are shares: {name}()")
     assert judge_traits([*none[:3], uint_word(1)]) == (F.CALLBACK, "it is an ERC-777 token: granularity()")
 
 
@@ -449,7 +450,7 @@ def test_transfers_are_summed_and_logs_that_are_none_are_no_sum() -> None:
 
 def held(raw: int) -> StepInput:
     step = step_input()
-    holdings = tuple(replace(one, raw=raw) if one.token == WETH.address else one for one in step.snapshot.holdings)
+    holdings = tuple(replace(holding, raw=raw) if holding.token == WETH.address else holding for holding in step.snapshot.holdings)
     return replace(step, snapshot=replace(step.snapshot, holdings=holdings))
 
 
@@ -537,64 +538,61 @@ def test_controls__every_other_pool_is_tried_with_a_hundredth() -> None:
     assert sorted(raw for loans in node.lent_raw for raw in loans) == [1] + [hundredth_raw] * 20
 
 
-class Logs:
-    """Answers two requests for Transfer events, first those to the wallet, then those from it."""
+def logs_of(received: list[int] | None, sent: list[int] | None) -> ScriptedTransport:
+    """Return a node that answers two requests for Transfer events, first those to the wallet, then those from it."""
+    sides = iter([received, sent])
 
-    name = "logs"
+    def events(_params: list[object]) -> list[dict[str, object]] | None:
+        side = next(sides)
+        return None if side is None else [{"topics": ["0x"] * 3, "data": "0x" + uint_word(raw).hex()} for raw in side]
 
-    def __init__(self, received: list[int] | None, sent: list[int] | None) -> None:
-        self.received, self.sent = received, sent
-        self.filters: list[dict[str, object]] = []
-
-    def batch(self, calls: list[tuple[str, list[dict[str, object]]]]) -> list[object]:
-        self.filters = [params[0] for _, params in calls]
-        return [
-            None if side is None else [{"topics": ["0x"] * 3, "data": "0x" + uint_word(raw).hex()} for raw in side]
-            for side in (self.received, self.sent)
-        ]
+    return ScriptedTransport(eth_getLogs=events)
 
 
-def rebased(logs: Logs, now: int, earlier: int | None, number: int = 100) -> str:
+def rebased(logs: ScriptedTransport, now: int, earlier: int | None, number: int = 100) -> str:
     step = held(now)
     step = replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=number)))
-    finding = find_rebasing(logs, step.snapshot, WETH.address, earlier)  # type: ignore[arg-type]  # only `batch` is used
+    finding = find_rebasing(logs, step.snapshot, WETH.address, earlier)
     return "" if finding is None else finding[1]
 
 
 def test_a_balance_that_transfers_explain_is_not_rebased() -> None:
-    assert rebased(Logs([5, 7], [2]), now=110, earlier=100) == ""
+    assert rebased(logs_of([5, 7], [2]), now=110, earlier=100) == ""
 
 
-@pytest.mark.parametrize("logs", [Logs(None, [2]), Logs([5], None)], ids=["received", "sent"])
-def test_a_balance_whose_transfers_were_not_read_is_not_rebased(logs: Logs) -> None:
+@pytest.mark.parametrize("logs", [logs_of(None, [2]), logs_of([5], None)], ids=["received", "sent"])
+def test_a_balance_whose_transfers_were_not_read_is_not_rebased(logs: ScriptedTransport) -> None:
     assert rebased(logs, now=110, earlier=100) == ""
 
 
 def test_a_balance_from_nothing_is_rebased() -> None:
-    assert "changed by 5 base units" in rebased(Logs([], []), now=5, earlier=0)
+    assert "changed by 5 base units" in rebased(logs_of([], []), now=5, earlier=0)
 
 
 def test_transfers_are_read_first_to_the_wallet_then_from_it() -> None:
-    logs = Logs([], [])
+    logs = logs_of([], [])
     rebased(logs, now=110, earlier=100)
     wallet_topic = "0x" + step_input().snapshot.owner[2:].lower().rjust(64, "0")
-    assert [span["topics"] for span in logs.filters] == [[TRANSFER_TOPIC, None, wallet_topic], [TRANSFER_TOPIC, wallet_topic]]
+    assert [span["topics"] for span in (params[0] for _, params in logs.calls)] == [
+        [TRANSFER_TOPIC, None, wallet_topic],
+        [TRANSFER_TOPIC, wallet_topic],
+    ]
 
 
 @pytest.mark.parametrize(("now", "change"), [(111, 1), (109, -1)])
 def test_a_balance_one_base_unit_off_its_transfers_is_rebased(now: int, change: int) -> None:
-    assert f"changed by {change} base units" in rebased(Logs([5, 7], [2]), now, earlier=100)
+    assert f"changed by {change} base units" in rebased(logs_of([5, 7], [2]), now, earlier=100)
 
 
 def test_a_balance_that_is_the_same_or_was_not_read_asks_for_no_transfers() -> None:
-    logs = Logs([], [])
+    logs = logs_of([], [])
     assert rebased(logs, now=100, earlier=100) == ""
     assert rebased(logs, now=100, earlier=None) == ""
-    assert logs.filters == []
+    assert logs.calls == []
 
 
 @pytest.mark.parametrize(("number", "first"), [(100, 37), (64, 1), (10, 1)])
 def test_transfers_are_read_from_the_block_after_the_earlier_balance(number: int, first: int) -> None:
-    logs = Logs([], [])
+    logs = logs_of([], [])
     rebased(logs, now=110, earlier=100, number=number)
-    assert [(span["fromBlock"], span["toBlock"]) for span in logs.filters] == [(hex(first), hex(number))] * 2
+    assert [(span["fromBlock"], span["toBlock"]) for span in (params[0] for _, params in logs.calls)] == [(hex(first), hex(number))] * 2

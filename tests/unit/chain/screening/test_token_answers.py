@@ -17,10 +17,10 @@ from agent.chain.screening.calls import MAX_CALL_GAS
 from agent.chain.screening.moves import TokenMove
 from agent.chain.screening.traits import BLOCKS_BACK
 from agent.model import Allowance, ScreenedToken, StepInput, TokenFinding
-from tests.support.builders import ROUTER, step_input, token, v2_pool, v3_pool, with_snapshot
+from tests.support.builders import ROUTER, step_input, v2_pool, v3_pool, with_snapshot
 from tests.support.chain_reads.token_pages import FAIR, page
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = token("WETH"), token("USDC")
 DEEP = v2_pool(WETH, USDC, 2_000, 50_000, name="deep")
 SMALL = v2_pool(WETH, USDC, 2_000, 40_000, name="small")
 SCREEN = own_artifact("TokenScreen").bytecode
@@ -100,7 +100,7 @@ def findings(node: FakeNode, **changes: Any) -> list[TokenFinding]:
 def past_balances(*change_raw: int) -> list[int]:
     """Return the balances of WETH and USDC that the step has, less these changes."""
     raw_by_token = {holding.token: holding.raw for holding in step_input({"WETH": 5_000, "USDC": 5_000}).snapshot.holdings}
-    return [raw_by_token[held.address] - change for held, change in zip((WETH, USDC), change_raw, strict=True)]
+    return [raw_by_token[traded_token.address] - change for traded_token, change in zip((WETH, USDC), change_raw, strict=True)]
 
 
 def test_screen__sound_tokens__are_clean_after_one_request() -> None:
@@ -111,7 +111,7 @@ def test_screen__sound_tokens__are_clean_after_one_request() -> None:
 
 def test_screen__each_pool_of_a_token_lends_it_once() -> None:
     v3 = v3_pool(WETH, USDC, 2_000, name="v3")
-    moves = [TokenMove(held.address, pool, 700) for held in (WETH, USDC) for pool in (DEEP, SMALL, v3)]
+    moves = [TokenMove(token.address, pool, 700) for token in (WETH, USDC) for pool in (DEEP, SMALL, v3)]
     node = FakeNode()
     screened(node, [*moves, replace(moves[0], raw=300)])
     flags = [(move.token == move.pool.token1) + (2 if move.pool is v3 else 0) for move in moves]

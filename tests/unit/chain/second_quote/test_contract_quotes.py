@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -24,6 +23,7 @@ from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.support.builders import address
 from tests.support.chain_reads.legs import leg
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.text import raises_code
 
 V2 = UniswapV2("v2", address("factory"), address("router"))
@@ -32,45 +32,31 @@ BLOCK = {"blockHash": "0xabc", "requireCanonical": True}
 
 
 def words(*values: int | str) -> str:
-    return "0x" + "".join(format(one, "064x") if isinstance(one, int) else one[2:].lower().rjust(64, "0") for one in values)
+    return "0x" + "".join(format(value, "064x") if isinstance(value, int) else value[2:].lower().rjust(64, "0") for value in values)
 
 
-class Line:
-    """A transport that gives each call of a batch its own answer, and remembers what it was asked."""
-
-    operator = name = "line"
-    request_count = 0
-
-    def __init__(self, *answers: object) -> None:
-        self.answers = answers
-        self.asked: list[Any] = []
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        raise AssertionError("one request for both questions")
-
-    def batch(self, calls: Any) -> list[Any]:
-        self.asked += calls
-        if isinstance(self.answers[0], Exception):
-            raise self.answers[0]
-        return list(self.answers)
+def answering(*answers: object) -> ScriptedTransport:
+    """Return a node that gives each call its own answer."""
+    each_in_turn = iter(answers)
+    return ScriptedTransport(eth_call=lambda _params: next(each_in_turn))
 
 
 def test_pool_and_price_are_asked_in_one_request_at_the_block() -> None:
-    v2 = Line(words(address("deep")), words(32, 2, 5, 77))
+    v2 = answering(words(address("deep")), words(32, 2, 5, 77))
     assert ContractQuoter(v2, (V2, V3)).quote(leg(5), 5, "0xabc") == 77
-    v3 = Line(words(address("deep")), words(88, 1, 2, 3))
+    v3 = answering(words(address("deep")), words(88, 1, 2, 3))
     assert ContractQuoter(v3, (V2, V3)).quote(leg(5, venue="v3"), 5, "0xabc") == 88
     for line, contracts in ((v2, [V2.factory, V2.router]), (v3, [V3.factory, V3.quoter])):
-        assert [method for method, _ in line.asked] == ["eth_call"] * 2
-        assert [params[0]["to"] for _, params in line.asked] == contracts
-        assert [params[1] for _, params in line.asked] == [BLOCK] * 2
+        assert [method for method, _ in line.calls] == ["eth_call"] * 2
+        assert [params[0]["to"] for _, params in line.calls] == contracts
+        assert [params[1] for _, params in line.calls] == [BLOCK] * 2
 
 
 POOL = words(address("deep"))
 
 
 @pytest.mark.parametrize(
-    ("answers", "asked", "code", "figure"),
+    ("answers", "leg", "code", "figure"),
     [
         ((POOL, words(32, 2, 5, 7)), leg(5, venue="elsewhere"), "venue", "elsewhere"),
         ((POOL, words(32, 2, 5, 7)), leg(5, fee_pips=2500), "fee", "3000 millionths"),
@@ -84,9 +70,9 @@ POOL = words(address("deep"))
         ((Retryable("endpoint is down"),), leg(5), "no_answer", "endpoint is down"),
     ],
 )
-def test_an_answer_that_is_no_quote_is_told_in_words(answers: tuple[object, ...], asked: Leg, code: str, figure: str) -> None:
+def test_an_answer_that_is_no_quote_is_told_in_words(answers: tuple[object, ...], leg: Leg, code: str, figure: str) -> None:
     with raises_code(NoSecondQuote, code, figure):
-        ContractQuoter(Line(*answers), (V2, V3)).quote(asked, 5, "0xabc")
+        ContractQuoter(answering(*answers), (V2, V3)).quote(leg, 5, "0xabc")
 
 
 @dataclass(frozen=True)
@@ -115,9 +101,9 @@ def test_a_source_that_is_silent_leaves_no_quote() -> None:
 
 def test_the_library_is_asked_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UniswapPythonQuoter, "is_installed", staticmethod(lambda: True))
-    assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == [CONTRACT_QUOTER_NAME, "uniswap-python"]
+    assert [name for name, _ in build_quoter(answering(), (V2,)).quoters] == [CONTRACT_QUOTER_NAME, "uniswap-python"]
     monkeypatch.setattr(UniswapPythonQuoter, "is_installed", staticmethod(lambda: False))
-    assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == [CONTRACT_QUOTER_NAME]
+    assert [name for name, _ in build_quoter(answering(), (V2,)).quoters] == [CONTRACT_QUOTER_NAME]
 
 
 def test_importing_the_library_leaves_web3_as_it_was() -> None:

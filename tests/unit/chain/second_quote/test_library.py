@@ -20,6 +20,8 @@ from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.support.builders import NOW_S, address, step_input, with_limits
 from tests.support.chain_reads.legs import USDC, WETH, leg
+from tests.support.fakes.clock import FakeClock, forbid_sleep
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.text import raises_code
 
 RESERVES = (10**21, 2 * 10**12)
@@ -88,24 +90,9 @@ def test_a_silent_source_is_a_named_error_on_every_leg() -> None:
     assert [(q.amount_out_raw, q.error) for q in quotes] == [(None, "nobody home")] * 2
 
 
-class Wire:
-    """A transport whose every answer is the same, or the same failure."""
-
-    operator = name = "wire"
-    request_count = 0
-
-    def __init__(self, answer: object) -> None:
-        self.answer = answer
-        self.seen: list[tuple[str, list[Any]]] = []
-
-    def batch(self, calls: Any) -> list[Any]:
-        return [self.call(method, params) for method, params in calls]
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        self.seen.append((method, params))
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+def answering(answer: object) -> ScriptedTransport:
+    """Return a node whose every answer is the same, or the same failure."""
+    return ScriptedTransport(answer=lambda _method, _params: answer)
 
 
 V2 = UniswapV2("v2", address("factory"), address("router"))
@@ -117,7 +104,7 @@ def word(value: int | str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("answer", "asked", "code", "figure"),
+    ("answer", "leg", "code", "figure"),
     [
         (word(0), leg(5, venue="elsewhere"), "venue", "elsewhere"),
         (word(0), leg(5, fee_pips=2500), "fee", "3000 millionths"),
@@ -129,44 +116,35 @@ def word(value: int | str) -> str:
         ("0x", leg(5), "method", "eth_getCode"),
     ],
 )
-def test_whatever_goes_wrong_is_said_in_words(answer: object, asked: Leg, code: str, figure: str) -> None:
+def test_whatever_goes_wrong_is_said_in_words(answer: object, leg: Leg, code: str, figure: str) -> None:
     with raises_code(NoSecondQuote, code, figure):
-        UniswapPythonQuoter(Wire(answer), (V2, V3)).quote(asked, 5, "0xabc")
+        UniswapPythonQuoter(answering(answer), (V2, V3)).quote(leg, 5, "0xabc")
 
 
 def test_the_library_reaches_the_node_by_contract_calls_at_the_block_only() -> None:
-    wire = Wire(word(address("deep")))
+    wire = answering(word(address("deep")))
     UniswapPythonQuoter(wire, (V3,)).quote(leg(5, venue="v3"), 5, "0xabc")
-    assert {method for method, _ in wire.seen} == {"eth_call"}
-    assert all(params[1] == {"blockHash": "0xabc", "requireCanonical": True} for _, params in wire.seen)
-    assert [params[0]["to"] for _, params in wire.seen] == [V3.factory, V3.quoter_v1]
+    assert {method for method, _ in wire.calls} == {"eth_call"}
+    assert all(params[1] == {"blockHash": "0xabc", "requireCanonical": True} for _, params in wire.calls)
+    assert [params[0]["to"] for _, params in wire.calls] == [V3.factory, V3.quoter_v1]
 
 
 def test_the_factory_names_each_pool_once() -> None:
-    wire = Wire(word(address("deep")))
+    wire = answering(word(address("deep")))
     library = UniswapPythonQuoter(wire, (V3,))
     for amount in (5, 7):
         library.quote(leg(amount, venue="v3"), amount, "0xabc")
     library.quote(leg(5, venue="v3", token_in=USDC, token_out=WETH), 5, "0xabc")
-    assert [params[0]["to"] for _, params in wire.seen] == [V3.factory, V3.quoter_v1, V3.quoter_v1, V3.factory, V3.quoter_v1]
+    assert [params[0]["to"] for _, params in wire.calls] == [V3.factory, V3.quoter_v1, V3.quoter_v1, V3.factory, V3.quoter_v1]
     with raises_code(NoSecondQuote, "pool"):
         library.quote(leg(5, venue="v3", pool="shallow"), 5, "0xabc")
-
-
-@dataclass
-class Still:
-    def now_s(self) -> int:
-        return NOW_S
-
-    def sleep(self, seconds: float) -> None:
-        raise AssertionError(seconds)
 
 
 GATHER: Mapping[str, Any] = {
     "read_kill_switch": lambda: (False, ""),
     "read_pins": lambda: [("0xa", "0xb")],
     "quoter": None,
-    "clock": Still(),
+    "clock": FakeClock(NOW_S, wait=forbid_sleep),
     "min_operators": 1,
 }
 
@@ -180,24 +158,24 @@ def raising(error: Exception) -> Any:
 
 def test_evidence_carries_what_its_sources_say() -> None:
     step = step_input()
-    found = EvidenceGatherer(**{**GATHER, "quoter": ExactPair(), "read_kill_switch": lambda: (True, "holiday")}).gather(
+    answers = EvidenceGatherer(**{**GATHER, "quoter": ExactPair(), "read_kill_switch": lambda: (True, "holiday")}).gather(
         step, plan(leg(10**18))
     )
-    assert (found.paused, found.pause_reason, found.pinned_code_hashes, found.has_quorum, found.now_s) == (
+    assert (answers.paused, answers.pause_reason, answers.pinned_code_hashes, answers.has_quorum, answers.now_s) == (
         True,
         "holiday",
         (("0xa", "0xb"),),
         True,
         NOW_S,
     )
-    assert found.second_quotes[0].amount_out_raw == get_amount_out(10**18, *RESERVES)
+    assert answers.second_quotes[0].amount_out_raw == get_amount_out(10**18, *RESERVES)
 
 
 @pytest.mark.parametrize("error", [OperatorNeeded("store is corrupt"), OSError("disk"), ValueError("odd")])
 def test_a_kill_switch_that_cannot_be_read_is_neither_on_nor_off(error: Exception) -> None:
-    found = EvidenceGatherer(**{**GATHER, "read_kill_switch": raising(error)}).gather(step_input(), plan())
-    assert found.paused is None
-    assert found.pause_reason
+    answers = EvidenceGatherer(**{**GATHER, "read_kill_switch": raising(error)}).gather(step_input(), plan())
+    assert answers.paused is None
+    assert answers.pause_reason
 
 
 def test_pins_that_cannot_be_read_stop_the_step() -> None:

@@ -13,7 +13,7 @@ from agent.chain.sender import NodeSender, NonceUsed, SendRefused
 from agent.chain.tokens import encode_approve
 from agent.errors import Retryable
 from agent.model import LiquidityAdded, SignedTx, Transfer
-from tests.support.endpoints import HEAD_JSON, Script
+from tests.support.fakes.transport import HEAD_JSON, ScriptedTransport
 from tests.support.signing import CANCEL, GWEI, ROUTER, USDT, WALLET
 from tests.support.text import raises_code
 
@@ -22,8 +22,8 @@ BLOCK = "0x" + "cd" * 32
 SIGNED = SignedTx(b"\x01\x02", HASH)
 
 
-def sending(answer: object, receipt: object = None, body: object = None) -> tuple[NodeSender, Script]:
-    node = Script(eth_sendRawTransaction=answer, eth_getTransactionReceipt=receipt, eth_getTransactionByHash=body)
+def sending(answer: object, receipt: object = None, body: object = None) -> tuple[NodeSender, ScriptedTransport]:
+    node = ScriptedTransport(eth_sendRawTransaction=answer, eth_getTransactionReceipt=receipt, eth_getTransactionByHash=body)
     return NodeSender(node), node
 
 
@@ -105,11 +105,11 @@ def receipt_json(**changes: object) -> dict[str, object]:
 
 
 def test_a_receipt_tells_the_erc20_transfers_and_no_other_event() -> None:
-    seen = sending(None, receipt_json(), {"hash": HASH})[0].status_of(HASH)
-    assert seen.state == "mined"
-    assert seen.receipt is not None
-    assert seen.receipt.transfers == (Transfer("0x" + "11" * 20, WALLET, ROUTER, 5),)
-    assert (seen.receipt.block_number, seen.receipt.gas_used, seen.receipt.effective_gas_price_wei) == (16, 21_000, GWEI)
+    status = sending(None, receipt_json(), {"hash": HASH})[0].status_of(HASH)
+    assert status.state == "mined"
+    assert status.receipt is not None
+    assert status.receipt.transfers == (Transfer("0x" + "11" * 20, WALLET, ROUTER, 5),)
+    assert (status.receipt.block_number, status.receipt.gas_used, status.receipt.effective_gas_price_wei) == (16, 21_000, GWEI)
 
 
 def test_a_receipt_tells_which_positions_were_minted_and_which_grew() -> None:
@@ -119,9 +119,9 @@ def test_a_receipt_tells_which_positions_were_minted_and_which_grew() -> None:
     data = "0x" + "".join(f"{number:064x}" for number in (10**20, 5, 6))
     grown = [{"address": manager, "topics": [INCREASE_LIQUIDITY_TOPIC, f"0x{number:064x}"], "data": data} for number in (7, 8)]
     odd = {"address": manager, "topics": [INCREASE_LIQUIDITY_TOPIC, f"0x{9:064x}"], "data": "0x"}
-    seen = sending(None, receipt_json(logs=[minted, moved, *grown, odd]), {"hash": HASH})[0].status_of(HASH)
-    assert seen.receipt is not None
-    assert seen.receipt.liquidity_added == (
+    status = sending(None, receipt_json(logs=[minted, moved, *grown, odd]), {"hash": HASH})[0].status_of(HASH)
+    assert status.receipt is not None
+    assert status.receipt.liquidity_added == (
         LiquidityAdded(manager, 7, 10**20, (5, 6), WALLET),
         LiquidityAdded(manager, 8, 10**20, (5, 6), None),
     )
@@ -149,7 +149,7 @@ def test_a_receipt_that_makes_no_sense_is_an_error_and_not_an_answer(receipt: ob
 
 
 def simulating(call: object, gas: object, **changes: object) -> NodeSender:
-    return NodeSender(Script(eth_call=call, eth_estimateGas=gas, **changes))
+    return NodeSender(ScriptedTransport(eth_call=call, eth_estimateGas=gas, **changes))
 
 
 def test_a_simulation_that_the_node_cannot_make_is_retryable_and_no_verdict() -> None:
@@ -165,9 +165,9 @@ def test_a_simulation_that_the_node_cannot_make_is_retryable_and_no_verdict() ->
 def test_a_token_that_answers_false_to_an_approval_fails_the_simulation() -> None:
     approve = replace(CANCEL, to=USDT, data=encode_approve(ROUTER, 5))
     for number in (0, 2):  # two is not true
-        found = simulating("0x" + number.to_bytes(32, "big").hex(), "0x5208").simulate(approve, WALLET)
-        assert (found.ok, found.reverted) == (False, True)
-        assert "returned false" in found.reason
+        simulation = simulating("0x" + number.to_bytes(32, "big").hex(), "0x5208").simulate(approve, WALLET)
+        assert (simulation.ok, simulation.reverted) == (False, True)
+        assert "returned false" in simulation.reason
     for fine in ("0x", "0x" + f"{1:064x}"):
         assert simulating(fine, "0x5208").simulate(approve, WALLET).ok
 
@@ -180,7 +180,7 @@ def test_a_simulation_after_a_block_asks_everything_at_that_block() -> None:
         return lambda params: blocks.update({method: params[0] if method == "eth_getBlockByNumber" else params[1]}) or answer
 
     answers = {"eth_call": "0x", "eth_estimateGas": "0x5208", "eth_getBlockByNumber": HEAD_JSON}
-    node = Script(**{method: at(method, answer) for method, answer in answers.items()})
+    node = ScriptedTransport(**{method: at(method, answer) for method, answer in answers.items()})
     for height, tag in ((16, "0x10"), (None, "latest")):
         assert NodeSender(node).simulate(CANCEL, WALLET, height).ok
         assert blocks == dict.fromkeys(answers, tag)

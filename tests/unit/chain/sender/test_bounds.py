@@ -14,7 +14,7 @@ from agent.chain.sender import NodeSender
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import DataFeeKind, UnsignedTx
 from tests.support.chain_reads.senders import HASH, LOW, POOR, SIGNED, node, sender
-from tests.support.endpoints import HEAD_JSON, Script
+from tests.support.fakes.transport import HEAD_JSON, ScriptedTransport
 from tests.support.signing import CANCEL, WALLET
 from tests.support.text import raises_code
 
@@ -29,13 +29,13 @@ def simulated_requests(tx: UnsignedTx) -> list[dict[str, str]]:
     def note(answer: str) -> Callable[[list[object]], str]:
         return lambda params: requests.append(params[0]) or answer
 
-    NodeSender(Script(eth_call=note("0x"), eth_estimateGas=note("0x5208"))).simulate(tx, WALLET)
+    NodeSender(ScriptedTransport(eth_call=note("0x"), eth_estimateGas=note("0x5208"))).simulate(tx, WALLET)
     return requests
 
 
 def test_a_fee_of_exactly_the_base_fee_is_simulated() -> None:
     tx = replace(TX, max_fee_wei=BASE_FEE_WEI, max_priority_fee_wei=0)
-    assert NodeSender(Script(eth_call="0x", eth_estimateGas="0x5208")).simulate(tx, WALLET).ok
+    assert NodeSender(ScriptedTransport(eth_call="0x", eth_estimateGas="0x5208")).simulate(tx, WALLET).ok
 
 
 def test_call_and_estimate_have_the_exact_gas_value_and_fees() -> None:
@@ -57,7 +57,7 @@ def test_without_a_gas_limit_no_fee_is_sent_with_it() -> None:
 
 @pytest.mark.parametrize(("gas", "reverted"), [(0, True), (50_000, False)])
 def test_gas_that_is_exceeded_is_a_revert_only_where_the_node_chose_it(gas: int, reverted: bool) -> None:
-    burning = Script(eth_call="0x", eth_estimateGas=RpcFault(-32000, "gas required exceeds allowance (30000000)"))
+    burning = ScriptedTransport(eth_call="0x", eth_estimateGas=RpcFault(-32000, "gas required exceeds allowance (30000000)"))
     assert NodeSender(burning).simulate(replace(TX, gas=gas), WALLET).reverted is reverted
 
 
@@ -66,11 +66,11 @@ def test_gas_that_is_exceeded_is_a_revert_only_where_the_node_chose_it(gas: int,
     [RpcFault(3, "odd"), RpcFault(-32000, "odd", "0x08c379a0"), RpcFault(-32000, "Execution Reverted"), RpcFault(-32000, "out of gas")],
 )
 def test_each_sign_of_a_revert_counts(fault: RpcFault) -> None:
-    assert NodeSender(Script(eth_call=fault, eth_estimateGas="0x5208")).simulate(TX, WALLET).reverted
+    assert NodeSender(ScriptedTransport(eth_call=fault, eth_estimateGas="0x5208")).simulate(TX, WALLET).reverted
 
 
 def test_a_lack_of_funds_is_no_revert() -> None:
-    assert not NodeSender(Script(eth_call="0x", eth_estimateGas=POOR)).simulate(TX, WALLET).reverted
+    assert not NodeSender(ScriptedTransport(eth_call="0x", eth_estimateGas=POOR)).simulate(TX, WALLET).reverted
 
 
 @pytest.mark.parametrize(("limit", "estimate"), [(50_000, 40_000), (0, 50_000)])
@@ -79,7 +79,7 @@ def test_the_operator_fee_is_that_of_the_larger_of_limit_and_estimate(limit: int
         data = params[0]["data"]
         return "0x" if params[0]["to"] == TX.to else "0x" + uint_word(0 if data.startswith("0xf1c7a58b") else int(data[10:], 16)).hex()
 
-    rollup = NodeSender(Script(eth_call=call, eth_estimateGas=hex(estimate)), data_fee=DataFeeKind.OP_STACK)
+    rollup = NodeSender(ScriptedTransport(eth_call=call, eth_estimateGas=hex(estimate)), data_fee=DataFeeKind.OP_STACK)
     assert rollup.simulate(replace(TX, gas=limit), WALLET).data_fee_wei == 50_000
 
 
@@ -161,4 +161,4 @@ def test_a_refusal_counts_before_a_used_nonce() -> None:
 
 
 def test_a_node_that_repeats_the_hash_in_capitals_has_accepted() -> None:
-    NodeSender(Script(eth_sendRawTransaction=HASH.upper().replace("X", "x"))).send(SIGNED)
+    NodeSender(ScriptedTransport(eth_sendRawTransaction=HASH.upper().replace("X", "x"))).send(SIGNED)

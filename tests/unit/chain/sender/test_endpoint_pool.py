@@ -14,7 +14,7 @@ from agent.chain.sender import NonceUsed, QuorumSender, SendRefused
 from agent.errors import OperatorNeeded, Retryable
 from tests.support.chain_reads.senders import CHAIN_ID, HASH, LOW, POOR, RECEIPT, SIGNED, node, sender
 from tests.support.dashboards import until
-from tests.support.endpoints import HEAD_JSON
+from tests.support.fakes.transport import HEAD_JSON
 from tests.support.signing import CANCEL, WALLET
 from tests.support.text import mentions, raises_code
 
@@ -115,30 +115,30 @@ def test_an_endpoint_of_another_chain_has_no_vote() -> None:
 )
 def test_one_liar_decides_no_simulation(lie: dict[str, object]) -> None:
     lying, _ = against(**lie)
-    found = lying.simulate(CANCEL, WALLET)
-    assert (found.ok, found.gas) == (True, 0x5208)
+    simulation = lying.simulate(CANCEL, WALLET)
+    assert (simulation.ok, simulation.gas) == (True, 0x5208)
 
 
 def test_one_liar_does_not_make_a_revert_a_success() -> None:
     reverts = {"eth_call": RpcFault(3, "execution reverted: STF")}
-    found = sender(node("liar"), node("a", **reverts), node("b", **reverts)).simulate(CANCEL, WALLET)
-    assert not found.ok
-    assert "STF" in found.reason
+    simulation = sender(node("liar"), node("a", **reverts), node("b", **reverts)).simulate(CANCEL, WALLET)
+    assert not simulation.ok
+    assert "STF" in simulation.reason
 
 
 def test_two_that_disagree_on_a_simulation_send_nothing_and_are_named() -> None:
-    found = sender(node("a"), node("b", eth_call=RpcFault(3, "execution reverted: STF"))).simulate(CANCEL, WALLET)
-    assert not found.ok
-    assert "disagree (b: " in found.reason
-    assert "succeeds for a" in found.reason
+    simulation = sender(node("a"), node("b", eth_call=RpcFault(3, "execution reverted: STF"))).simulate(CANCEL, WALLET)
+    assert not simulation.ok
+    assert "disagree (b: " in simulation.reason
+    assert "succeeds for a" in simulation.reason
 
 
 def test_contracts_refuse_only_by_the_word_of_enough_operators() -> None:
     reverts = {"eth_call": RpcFault(3, "execution reverted: STF")}
     assert sender(node("a", **reverts), node("b", **reverts)).simulate(CANCEL, WALLET).reverted
     for other in ({}, {"eth_call": POOR}):
-        found = sender(node("a", **reverts), node("b", **other)).simulate(CANCEL, WALLET)
-        assert (found.ok, found.reverted) == (False, False)
+        simulation = sender(node("a", **reverts), node("b", **other)).simulate(CANCEL, WALLET)
+        assert (simulation.ok, simulation.reverted) == (False, False)
 
 
 def test_of_two_estimates_the_higher_counts() -> None:
@@ -194,7 +194,7 @@ def test_a_simulation_says_that_its_endpoints_are_not_level() -> None:
 def test_the_bytes_go_to_every_public_endpoint_and_one_that_takes_them_is_enough() -> None:
     nodes = [node("a"), node("b", eth_sendRawTransaction=RpcFault(-32000, "already known")), node("c", eth_sendRawTransaction=DOWN)]
     sender(*nodes).send(SIGNED)
-    assert all(one.asked == ["eth_sendRawTransaction"] for one in nodes)
+    assert all(node.asked == ["eth_sendRawTransaction"] for node in nodes)
     sender(node("a", eth_sendRawTransaction=POOR), node("b", eth_sendRawTransaction=LOW), node("c")).send(SIGNED)
 
 
@@ -239,17 +239,17 @@ def test_with_a_private_endpoint_the_public_ones_get_nothing() -> None:
             sender(*public, submit=node("relay", eth_sendRawTransaction=failure)).send(SIGNED)
     with pytest.raises(SendRefused):
         sender(*public, submit=node("relay", eth_sendRawTransaction=POOR)).send(SIGNED)
-    assert not any(one.asked for one in public)
+    assert not any(endpoint.asked for endpoint in public)
 
 
 def test_only_by_permission_do_the_public_ones_get_what_the_private_one_does_not_take() -> None:
     public = [node("a"), node("b")]
     sender(*public, submit=node("relay", eth_sendRawTransaction=DOWN), fallback=True).send(SIGNED)
-    until(lambda: all(one.asked for one in public))  # one that accepts suffices: the other may be asked later
-    assert all(one.asked == ["eth_sendRawTransaction"] for one in public)
+    until(lambda: all(endpoint.asked for endpoint in public))  # one that accepts suffices: the other may be asked later
+    assert all(endpoint.asked == ["eth_sendRawTransaction"] for endpoint in public)
     untouched = [node("a"), node("b")]
     sender(*untouched, submit=node("relay"), fallback=True).send(SIGNED)
-    assert not any(one.asked for one in untouched)
+    assert not any(endpoint.asked for endpoint in untouched)
 
 
 def test_a_private_endpoint_that_says_used_is_checked_against_the_public_ones() -> None:

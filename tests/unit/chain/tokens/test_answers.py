@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import pytest
 
 from agent.chain.lens import uint_word
-from agent.chain.rpc import RpcCall
 from agent.chain.tokens import read_tokens
 from agent.errors import ConfigError
 from agent.units import Token
 from tests.support.builders import address
+from tests.support.fakes.transport import ScriptedTransport
 
 A, B = address("a"), address("b")
-
-
-class Lens:
-    """Answers one page of calls with these bytes."""
-
-    name = operator = "lens"
-
-    def __init__(self, *answers: bytes) -> None:
-        self.answers = answers
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        parts = [b"\0" + len(answer).to_bytes(2, "big") + answer for answer in self.answers]
-        return ["0x" + (b"\1" + b"".join(parts)).hex() for _ in calls]
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        return self.batch([(method, params)])[0]
 
 
 def symbol(text: str, *, offset: int = 32, length: int | None = None) -> bytes:
@@ -39,7 +20,9 @@ def symbol(text: str, *, offset: int = 32, length: int | None = None) -> bytes:
 
 
 def read(*answers: bytes) -> tuple[Token, ...]:
-    return read_tokens(Lens(*answers), [A, B][: len(answers) // 2])  # type: ignore[arg-type]  # only `batch` and `call` are used
+    parts = [b"\0" + len(answer).to_bytes(2, "big") + answer for answer in answers]
+    page = "0x" + (b"\1" + b"".join(parts)).hex()
+    return read_tokens(ScriptedTransport(eth_call=page), [A, B][: len(answers) // 2])
 
 
 def test_each_token_has_its_own_decimals_and_symbol() -> None:

@@ -21,6 +21,7 @@ from agent.chain.tokens import (
     proxy_implementations,
 )
 from tests.support.builders import address
+from tests.support.fakes.transport import ScriptedTransport
 
 TOKEN, PLACE, OTHER, BEACON = address("a proxy"), address("a place"), address("another"), address("a beacon")
 BY_SLOT = ProxyRef(TOKEN, IMPLEMENTATION_SLOTS[0], None, PLACE)
@@ -33,7 +34,7 @@ def word(at: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("ref", "told", "stands_at"),
+    ("ref", "answer", "stands_at"),
     [
         (BY_SLOT, [word(PLACE)], PLACE),
         (BY_SLOT, [word(OTHER)], OTHER),
@@ -49,9 +50,9 @@ def word(at: str) -> str:
         (BY_ITSELF, [None], UNREAD_ADDRESS),
     ],
 )
-def test_an_answer_is_where_it_stands_or_nowhere(ref: ProxyRef, told: list[object], stands_at: str) -> None:
-    (found,) = proxy_implementations([ref], proxy_answers(told))
-    assert (found.proxy, found.address) == (TOKEN, stands_at)
+def test_an_answer_is_where_it_stands_or_nowhere(ref: ProxyRef, answer: list[object], stands_at: str) -> None:
+    (proxy_implementation,) = proxy_implementations([ref], proxy_answers(answer))
+    assert (proxy_implementation.proxy, proxy_implementation.address) == (TOKEN, stands_at)
 
 
 def test_each_call_has_its_name_for_the_quorums_report() -> None:
@@ -61,22 +62,9 @@ def test_each_call_has_its_name_for_the_quorums_report() -> None:
 
 
 @given(st.one_of(st.none(), st.text(), st.integers(), st.binary(), st.lists(st.integers()), st.dictionaries(st.text(), st.text())))
-def test_nothing_that_a_node_says_is_anything_but_a_word_or_a_failure(told: object) -> None:
-    (found,) = proxy_answers([told])
-    assert found is CallStatus.FAILED or (isinstance(found, bytes) and len(found) == 32)
-
-
-class FakeStorage:
-    """Serves storage slots, and implementation() of some addresses."""
-
-    name = "storage"
-
-    def __init__(self, slots: dict[tuple[str, str], str], implementers: dict[str, str]) -> None:
-        self.slots = slots
-        self.implementers = implementers
-
-    def batch(self, calls: list[tuple[str, list[object]]]) -> list[object]:
-        return [word(self.slots.get((str(params[0]), str(params[1])), UNREAD_ADDRESS)) for _, params in calls]
+def test_nothing_that_a_node_says_is_anything_but_a_word_or_a_failure(word_answer: object) -> None:
+    (lens_answer,) = proxy_answers([word_answer])
+    assert lens_answer is CallStatus.FAILED or (isinstance(lens_answer, bytes) and len(lens_answer) == 32)
 
 
 FIRST_SLOT, SECOND_SLOT, _ = IMPLEMENTATION_SLOTS
@@ -102,5 +90,9 @@ def test_find_proxies__names_where_the_implementation_stands(
         return [bytes.fromhex(word(implementers[item.target])[2:]) if item.target in implementers else CallStatus.FAILED for item in items]
 
     monkeypatch.setattr(tokens, "query_lens", answer)
-    proxies = find_proxies(FakeStorage(slots, implementers), [TOKEN])  # type: ignore[arg-type]  # only `batch` is used
+
+    def slot_word(_method: str, params: list[object]) -> str:
+        return word(slots.get((str(params[0]), str(params[1])), UNREAD_ADDRESS))
+
+    proxies = find_proxies(ScriptedTransport(answer=slot_word), [TOKEN])
     assert proxies == (() if proxy is None else (proxy,))

@@ -38,16 +38,16 @@ def item(symbol: str, amount: str, price: str, weight_bps: int) -> dict[str, obj
 
 def portfolio() -> FigureTable:
     return holdings_table(
-        {"block": 19_000_000, "total_value": "370370367.30", "numeraire": "USDC", "holdings": [item(*one) for one in MARKET]}
+        {"block": 19_000_000, "total_value": "370370367.30", "numeraire": "USDC", "holdings": [item(*market) for market in MARKET]}
     )
 
 
 def test_holdings_show_each_asset_and_figure_whole_at_every_width() -> None:
     assert cut(portfolio()) == []
     for width in WIDTHS:
-        shown = drawn(portfolio(), width)
-        assert all(symbol in shown for symbol, *_ in MARKET)
-        assert shown.count("123,456,789.10") == 3
+        drawing = drawn(portfolio(), width)
+        assert all(symbol in drawing for symbol, *_ in MARKET)
+        assert drawing.count("123,456,789.10") == 3
 
 
 def test_a_narrow_terminal_stacks_rows_and_a_wide_one_has_bars() -> None:
@@ -56,28 +56,28 @@ def test_a_narrow_terminal_stacks_rows_and_a_wide_one_has_bars() -> None:
 
 
 def test_bars_go_before_rows_are_stacked() -> None:
-    made = table("", ("token", ""), ("amount",), column_order=("token", "amount", ""))
-    made.add_row("WETH", "1,234,567.123456", WeightBar(10, 20, 30, False))
-    assert drawn(made, 26).splitlines()[-2] == "WETH   1,234,567.123456"
-    assert "┃" in drawn(made, 40)
+    figure_table = table("", ("token", ""), ("amount",), column_order=("token", "amount", ""))
+    figure_table.add_row("WETH", "1,234,567.123456", WeightBar(10, 20, 30, False))
+    assert drawn(figure_table, 26).splitlines()[-2] == "WETH   1,234,567.123456"
+    assert "┃" in drawn(figure_table, 40)
 
 
 def test_text_wraps_between_words_beside_whole_figures() -> None:
-    made = table("", ("what", "why"), ("value",))
-    made.add_row("pool", "gas costs more than it saves, in this block and in the one before it", "1,000.25")
-    lines = drawn(made, 40).splitlines()
+    figure_table = table("", ("what", "why"), ("value",))
+    figure_table.add_row("pool", "gas costs more than it saves, in this block and in the one before it", "1,000.25")
+    lines = drawn(figure_table, 40).splitlines()
     assert len(lines) > 4
-    assert cut(made) == []
+    assert cut(figure_table) == []
     assert sum("1,000.25" in line for line in lines) == 1
 
 
 @examples(20)
 @given(st.lists(st.tuples(WORDS, SENTENCES, FIGURES, FIGURES, FIGURES), min_size=1, max_size=4), WORDS, SENTENCES)
 def test_no_random_table_is_cut_at_any_width(rows: list[tuple[str, ...]], name: str, heading: str) -> None:
-    made = table(heading, (name + " of", "note"), ("a", "b", "c"))
+    figure_table = table(heading, (name + " of", "note"), ("a", "b", "c"))
     for row in rows:
-        made.add_row(*row)
-    assert cut(made) == []
+        figure_table.add_row(*row)
+    assert cut(figure_table) == []
 
 
 @pytest.mark.parametrize("path", sorted((AGENT / "cli").rglob("*.py")), ids=lambda path: path.name)
@@ -130,16 +130,16 @@ usual volatilities of their classes: WETH 65 % (ether)"""
 
 
 def test_a_zone_says_where_assets_move_and_what_correcting_and_waiting_cost() -> None:
-    shown = drawn(zone_table(ZONE, "USDC"), 80)
-    assert [line.rstrip() for line in shown.strip().splitlines()] == ZONE_TEXT.splitlines()
+    drawing = drawn(zone_table(ZONE, "USDC"), 80)
+    assert [line.rstrip() for line in drawing.strip().splitlines()] == ZONE_TEXT.splitlines()
     assert cut(zone_table(ZONE, "USDC")) == []
 
 
 def test_a_zone_without_corrections_explains_none() -> None:
     calm = {**ZONE, "assets": [{**asset, "correction": None} for asset in ZONE["assets"]]}
-    shown = drawn(zone_table(calm, "USDC"), 80)
-    assert "correcting" not in shown
-    assert "Its range decides" not in shown
+    drawing = drawn(zone_table(calm, "USDC"), 80)
+    assert "correcting" not in drawing
+    assert "Its range decides" not in drawing
 
 
 def test_a_decision_names_its_kind_once() -> None:
@@ -180,9 +180,9 @@ def test_long_rows_of_history_and_transactions_are_whole_at_every_width() -> Non
     assert cut(steps_table({"steps": [row]})) == []
     note = "reduce futures: sell 12.345678 WETH for at least 34,567.89 USD " * 3
     order = {"nonce": 1234, "kind": "futures", "status": "broadcast", "gas_price_wei": None, "max_fee_wei": str(10**9), "block": None}
-    made = transaction_rows({"transactions": [{**order, "note": note, "hash": "0x" + 64 * "a"}]})
-    assert cut(made) == []
-    assert drawn(made, 80).splitlines()[1] == "nonce 1234"
+    rows = transaction_rows({"transactions": [{**order, "note": note, "hash": "0x" + 64 * "a"}]})
+    assert cut(rows) == []
+    assert drawn(rows, 80).splitlines()[1] == "nonce 1234"
 
 
 def test_a_wait_for_a_slice_is_noted_outside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,10 +198,10 @@ def test_a_wait_for_a_slice_is_noted_outside_a_terminal(capsys: pytest.CaptureFi
 
 
 def test_the_plan_of_a_stop_shows_the_futures_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[Document] = []
-    monkeypatch.setattr(emergency, "show_trade_plan", lambda _console, sale, _agent, **_: shown.append(sale))
+    documents: list[Document] = []
+    monkeypatch.setattr(emergency, "show_trade_plan", lambda _console, sale, _agent, **_: documents.append(sale))
     sales = [{"outcome": "planned", "futures": {"leverage": "2"}} for _ in range(3)]
     document = {"state": "planned", "cancel": [], "revoke": [], "to_stable": True, "payments": [], "sales": sales, "to": None}
     rest = {"transactions": [], "remaining": [], "excluded": "", "futures": "", "reason": "", "remedies": []}
     emergency._show_shutdown(Console(file=io.StringIO()), {**document, **rest}, cast(Any, None), verbose=False)
-    assert ["futures" in sale for sale in shown] == [True, False, False]
+    assert ["futures" in sale for sale in documents] == [True, False, False]

@@ -13,13 +13,12 @@ from agent.errors import ConfigError
 from agent.model import AllocationMethod
 from agent.units import Token
 from tests.support.builders import NOW_S, token
-from tests.support.decisions.chosen_weights import SUPPLIES, chosen_of
-from tests.support.decisions.chosen_weights import hold_reason as reason
+from tests.support.constants import DAY_S
+from tests.support.decisions.chosen_weights import SUPPLIES, chosen_of, hold_reason
 from tests.support.planning_worlds import allocator, moves, recorded, weighed
 from tests.support.text import mentions
 
 NETWORK_BY_NAME = {network.name: network for network in NETWORKS}
-DAY_S = 86_400
 MOST_YEARLY_ISSUANCE = {"BTC": 0.009, "ETH": 0.011, "POL": 0.021, "AAVE": 0.015}
 """Largest growth of a supply in a year, as a share, by the rules of the coin."""
 
@@ -85,4 +84,4 @@ def test_weights_say_the_source_and_its_age_and_hold_after_its_time(years: float
     if is_chosen:
         assert mentions(chosen_of(step).sample_text, "WBTC by mexc.us of 2025-11-21", f"{age_s // DAY_S} d old")
     else:
-        assert mentions(reason(step), "WBTC", "days old")
+        assert mentions(hold_reason(step), "WBTC", "days old")

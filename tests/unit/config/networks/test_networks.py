@@ -62,27 +62,27 @@ OMITTED = {
 
 def values_of(network: Network) -> dict[str, str]:
     """Every value by key, as the record has them; what a network leaves empty is no value."""
-    found = {
+    values = {
         field.name: getattr(network, field.name)
         for field in fields(network)
         if field.name not in {"feeds", "tokens", "venues"} and getattr(network, field.name) is not None
     }
-    found |= {f"feeds.{coin}": proxy for coin, proxy in network.feeds.items()}
+    values |= {f"feeds.{coin}": proxy for coin, proxy in network.feeds.items()}
     for token in network.tokens:
-        found |= {f"tokens.{token.address}.{name}": getattr(token, name) for name in ("symbol", "decimals")}
+        values |= {f"tokens.{token.address}.{name}": getattr(token, name) for name in ("symbol", "decimals")}
     for venue in network.venues:
         filled = {field.name: value for field in fields(venue) if (value := getattr(venue, field.name)) not in {None, False, ()}}
-        found |= {f"venues.{venue.kind}.{name}": value for name, value in filled.items() if name not in {"kind", "name"}}
-    return {key: ", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for key, value in found.items()}
+        values |= {f"venues.{venue.kind}.{name}": value for name, value in filled.items() if name not in {"kind", "name"}}
+    return {key: ", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for key, value in values.items()}
 
 
 def faults(network: Network) -> list[str]:
     """Keys whose value no package states, or another one, beyond what is listed above."""
-    published, found = RECORD["values"][network.name], []
+    published, recorded_values = RECORD["values"][network.name], []
     for key, value in values_of(network).items():
         if key not in CHOICES and set(published.get(key, {})) != {value} and (network.name, key) not in DISPUTED:
-            found.append(f"{network.name} {key}: {value}, published {published.get(key)}")
-    return found
+            recorded_values.append(f"{network.name} {key}: {value}, published {published.get(key)}")
+    return recorded_values
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)

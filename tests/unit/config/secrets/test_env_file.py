@@ -26,7 +26,7 @@ from agent.config.tables.futures import HyperliquidTable
 from agent.errors import ConfigError
 from agent.signing.keys import load_key
 from tests.support.configs.futures import HYPERLIQUID
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 
 CANARY = "canary7f3a"
 
@@ -42,7 +42,7 @@ def _own_environment() -> Iterator[None]:
 def beside(folder: Path, content: str, mode: int = 0o600) -> Path:
     """A config with a .env beside it."""
     path, env = folder / "trimtab.toml", folder / ".env"
-    path.write_text(text())
+    path.write_text(config_text())
     path.chmod(0o600)
     env.write_text(content)
     env.chmod(mode)
@@ -52,13 +52,13 @@ def beside(folder: Path, content: str, mode: int = 0o600) -> Path:
 def test_what_the_config_names_is_taken_from_the_file_beside_it(tmp_path: Path) -> None:
     path = beside(tmp_path, f'# endpoints\nRPC_A=https://a.example/{CANARY}\nexport RPC_B="https://b.example/x y"\n\n')
     rpc = load_config(path).config.chain.rpc
-    assert [one.read_url() for one in rpc] == [f"https://a.example/{CANARY}", "https://b.example/x y"]
+    assert [endpoint.read_url() for endpoint in rpc] == [f"https://a.example/{CANARY}", "https://b.example/x y"]
 
 
 def test_the_environment_wins(tmp_path: Path) -> None:
     os.environ["RPC_A"] = "https://outside.example"
     rpc = load_config(beside(tmp_path, "RPC_A=https://a.example\nRPC_B=https://b.example\n")).config.chain.rpc
-    assert [one.read_url() for one in rpc] == ["https://outside.example", "https://b.example"]
+    assert [endpoint.read_url() for endpoint in rpc] == ["https://outside.example", "https://b.example"]
 
 
 def test_nothing_is_taken_that_no_config_names_but_our_own(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_config_names_variables_by_keys_that_end_in_env() -> None:
 
 def test_a_text_that_is_not_in_its_file_yet_takes_it_too(tmp_path: Path) -> None:
     path = beside(tmp_path, "RPC_A=https://a.example\n")
-    assert load_config_text(text(), path, "edited").config.chain.rpc[0].read_url() == "https://a.example"
+    assert load_config_text(config_text(), path, "edited").config.chain.rpc[0].read_url() == "https://a.example"
 
 
 # Several portfolios in one process.
@@ -132,10 +132,10 @@ def portfolio(folder: Path, name: str, env: str) -> LoadedConfig:
     """Load a config in a folder of its own; both configs name the same variables."""
     (folder / name).mkdir()
     path = beside(folder / name, env)
-    config_text = text(
+    file_text = config_text(
         ('keystore = "wallet.json"', 'key_env = "MY_KEY"'), ("[service]", '[service]\nheartbeat_url_env = "HEART"'), ("[alerts]", ALERTS)
     )
-    path.write_text(f'{config_text}\n[second_opinions]\nservices = ["0x"]\nzero_x_env = "ZERO_X"\n')
+    path.write_text(f'{file_text}\n[second_opinions]\nservices = ["0x"]\nzero_x_env = "ZERO_X"\n')
     return load_config(path)
 
 
@@ -201,7 +201,7 @@ def test_two_configs_share_no_venue_and_no_password(tmp_path: Path, agent_source
         (tmp_path / name).mkdir()
         passwords = f"TRIMTAB_KEYSTORE_PASSWORD={name}-password\nTRIMTAB_AGENT_PASSWORD={name}-agent\n"
         path = beside(tmp_path / name, f"VENUE=https://{name}.example\nAGENT_KEY={key}\n{passwords}")
-        path.write_text(text() + futures_text)
+        path.write_text(config_text() + futures_text)
         for file, password in (("wallet.json", f"{name}-password"), ("agent.json", f"{name}-agent")):
             keystore = create_keyfile_json(bytes.fromhex(key), password.encode(), kdf="pbkdf2", iterations=10)
             path.with_name(file).write_text(json.dumps(keystore))
@@ -258,5 +258,5 @@ def test_other_variables_are_no_edit_of_a_config(tmp_path: Path) -> None:
 
 def test_no_text_shows_the_variables_of_a_config(tmp_path: Path) -> None:
     loaded = portfolio(tmp_path, "one", env_of("one"))
-    shown = f"{loaded!r} {loaded.variables!r} {loaded.variables} {loaded.config!r} {key_source(loaded)!r}"
-    assert not any(secret in shown for secret in (KEYS["one"], "one.example", "one-0x", "heart.example"))
+    text = f"{loaded!r} {loaded.variables!r} {loaded.variables} {loaded.config!r} {key_source(loaded)!r}"
+    assert not any(secret in text for secret in (KEYS["one"], "one.example", "one-0x", "heart.example"))

@@ -28,7 +28,7 @@ from agent.observe.logs import Redactor, configure
 from agent.venues.hyperliquid.client import HyperliquidClient
 from agent.venues.hyperliquid.connection import HyperliquidConnection
 from tests.support.configs.futures import HYPERLIQUID
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.endpoints import Reply, serve
 
 KEY = "0xAb" + "5eed" * 15 + "cD"
@@ -63,13 +63,13 @@ def config_with(folder: Path, variable: str, secret: str, monkeypatch: pytest.Mo
     """A config that names every kind of secret; one of them is set."""
     path, env_file = folder / "trimtab.toml", folder / ".env"
     futures_text = HYPERLIQUID.replace('url = "http://127.0.0.1:1"', 'url_env = "VENUE"')
-    config_text = text(
+    file_text = config_text(
         ('keystore = "wallet.json"', 'key_env = "MY_KEY"'),
         ("[service]", '[service]\nheartbeat_url_env = "HEART"'),
         ("[alerts]", '[[alerts.targets]]\nname = "phone"\nurl_env = "HOOK"\n[alerts]'),
     )
     tables = '[second_opinions]\nservices = ["0x"]\nzero_x_env = "ZERO_X"\n[telegram]\ntoken_env = "BOT"\nchats = [7]\n'
-    path.write_text(config_text + futures_text.replace('agent_keystore = "agent.json"', 'agent_key_env = "AGENT_KEY"') + tables)
+    path.write_text(file_text + futures_text.replace('agent_keystore = "agent.json"', 'agent_key_env = "AGENT_KEY"') + tables)
     path.chmod(0o600)
     env_file.write_text("" if in_environment else f"{variable}={secret}\n")
     env_file.chmod(0o600)
@@ -78,10 +78,10 @@ def config_with(folder: Path, variable: str, secret: str, monkeypatch: pytest.Mo
     return path
 
 
-def require_hidden(shown: str, secret: str, leaked: str) -> None:
+def require_hidden(text: str, secret: str, leaked: str) -> None:
     pieces = {secret, leaked, leaked.rpartition(" ")[2], leaked.removeprefix("bot").partition("/")[0]}
-    assert not [piece for piece in pieces if len(piece) > 8 and piece in shown]
-    assert "[hidden]" in shown
+    assert not [piece for piece in pieces if len(piece) > 8 and piece in text]
+    assert "[hidden]" in text
 
 
 @pytest.mark.parametrize("in_environment", [True, False], ids=["environment", "file"])
@@ -160,8 +160,8 @@ ADDRESSES = {
 @pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES)
 @pytest.mark.parametrize("form", [TOKEN, quote(TOKEN, safe="")], ids=["decoded", "encoded"])
 def test_endpoint__answer_repeats_its_key__message_is_without_it(address: str, form: str) -> None:
-    def answer(asked: Any) -> Reply:
-        return Reply(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32_001, "message": f"bad key {form}"}}).encode())
+    def answer(request: Any) -> Reply:
+        return Reply(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32_001, "message": f"bad key {form}"}}).encode())
 
     with serve(answer) as server:
         endpoint = EndpointProvider(server.url + address, "alpha", attempts=1, sleep=lambda _s: None)
@@ -180,15 +180,15 @@ VENUE_ANSWERS = {
 
 @pytest.mark.parametrize("answer", VENUE_ANSWERS.values(), ids=VENUE_ANSWERS)
 def test_venue__answer_repeats_its_key__reason_is_without_it(answer: dict[str, Any]) -> None:
-    with serve(lambda asked: Reply(json.dumps(answer).encode())) as server:
+    with serve(lambda request: Reply(json.dumps(answer).encode())) as server:
         connection = HyperliquidConnection(f"{server.url}/{quote(TOKEN, safe='')}", is_mainnet=False, timeout_s=5)
         client = HyperliquidClient(connection, "0x" + "11" * 20, {}, lambda: 0)
         try:
-            shown = str(client.post_orders({"action": {"type": "order"}}, 2))
+            text = str(client.post_orders({"action": {"type": "order"}}, 2))
         except TrimtabError as error:
-            shown = str(error)
-    assert "k3y-of" not in shown
-    assert "secret" in shown
+            text = str(error)
+    assert "k3y-of" not in text
+    assert "secret" in text
 
 
 def test_paper_reads_no_key_to_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.schema import Config
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError, Retryable
-from tests.support.endpoints import Script
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.text import mentions, raises_field
 
 SECRET = "ftp://relay.example/s3cr3t"
@@ -99,8 +99,8 @@ def test_the_doctor_warns_before_public_submission_and_not_of_a_private_one(tmp_
         config = parsed({"single_operator": "a"}, execution, operators="a")
         (tmp_path / "trimtab.toml").write_text("")
         loaded = load.LoadedConfig(config, tmp_path / "trimtab.toml", "0" * 64)
-        found = doctor(loaded, [Script("a", eth_chainId=Retryable("down"))], lambda: 0.0)
-        return next(one for one in found["checks"] if one["check"] == "submission")
+        doctor_document = doctor(loaded, [ScriptedTransport("a", eth_chainId=Retryable("down"))], lambda: 0.0)
+        return next(check for check in doctor_document["checks"] if check["check"] == "submission")
 
     public = row()
     assert public["state"] == "warn"

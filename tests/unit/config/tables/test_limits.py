@@ -11,7 +11,7 @@ from agent.config.load import load_config, parse_config
 from agent.config.tables.limits import CEILINGS, accepted_limit_texts, needless_acceptances
 from agent.config.writing.profile import profile_text, read_profile
 from agent.errors import ConfigError
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.text import mentions, raises_field
 
 WRITTEN = {"slippage": '"0.3%"', "price_impact": '"1%"', "plan_cost": '"0.5%"', "daily_loss": '"1%"'}
@@ -19,7 +19,7 @@ WRITTEN = {"slippage": '"0.3%"', "price_impact": '"1%"', "plan_cost": '"0.5%"', 
 
 def changed(key: str, value: str, accept: str = "") -> str:
     """The template with one limit changed, and a list of what is accepted."""
-    return text((f"{key} = {WRITTEN[key]}", f'{key} = "{value}"'), ("[limits] ", f"[limits]\n{accept}# "))
+    return config_text((f"{key} = {WRITTEN[key]}", f'{key} = "{value}"'), ("[limits] ", f"[limits]\n{accept}# "))
 
 
 @pytest.mark.parametrize(("key", "most_bps"), CEILINGS.items())

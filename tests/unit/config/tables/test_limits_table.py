@@ -60,7 +60,7 @@ def annotation(key: str) -> Any:
     *tables, name = place(key)
     for part in tables:
         table = table.model_fields[part].annotation
-        table = next((one for one in get_args(table) if one is not type(None)), table)  # a table that may be left out
+        table = next((argument for argument in get_args(table) if argument is not type(None)), table)  # a table that may be left out
     field = table.model_fields[name]
     return field.annotation, field.metadata
 
@@ -77,13 +77,13 @@ def test_every_limit_of_the_config_is_listed_once() -> None:
 @pytest.mark.parametrize("row", LIMIT_ROWS, ids=lambda row: row[1])
 def test_a_row_has_the_templates_value_and_the_models_unit(row: list[str]) -> None:
     _, key, unit, value, about = row
-    found: Any = template()
+    toml_document: Any = template()
     for part in place(key):
-        found = found[part]
+        toml_document = toml_document[part]
     if key == "oracle_deviation":
-        assert (found, value) == ("1%", "1.5%"), "that of the feeds of the test's tokens, and that of unknown ones"
+        assert (toml_document, value) == ("1%", "1.5%"), "that of the feeds of the test's tokens, and that of unknown ones"
     else:
-        assert found == value
+        assert toml_document == value
     assert about
     kind, validators = annotation(key)
     expected = UNITS[unit]
@@ -100,12 +100,12 @@ def test_limit_in_coins__initial_off_is_written_off(monkeypatch: pytest.MonkeyPa
 
 def test_units_and_start_values_of_the_page_are_those_of_the_rows() -> None:
     page = {row[1]: (row[2], row[3]) for row in LIMIT_ROWS if "." not in row[1]}
-    assert page == {key: (one.unit.value, one.initial_value) for key, one in LIMITS.items()}
+    assert page == {key: (limit.unit.value, limit.initial_value) for key, limit in LIMITS.items()}
 
 
 def test_every_field_of_limits_has_its_row_and_unit() -> None:
-    found = {one.name: str(one.type) for one in dataclasses.fields(Limits) if one.name != "max_live_value"}
-    assert found == {one.field_name: TYPES.get(one.unit, "int | None") for one in LIMITS.values()}
+    type_by_name = {field.name: str(field.type) for field in dataclasses.fields(Limits) if field.name != "max_live_value"}
+    assert type_by_name == {limit.field_name: TYPES.get(limit.unit, "int | None") for limit in LIMITS.values()}
 
 
 def test_the_keys_declared_for_mypy_are_those_of_the_model() -> None:
@@ -125,13 +125,13 @@ def test_a_guard_reads_the_limit_of_its_own_name(guard: Guard[Any]) -> None:
 
 def test_a_config_without_a_key_means_what_its_row_says() -> None:
     written = template()["limits"]
-    for key, one in LIMITS.items():
+    for key, limit in LIMITS.items():
         rest = {name: value for name, value in written.items() if name != key}
-        if not one.default:
+        if not limit.default:
             with pytest.raises(ValidationError):
                 LimitsTable.model_validate(rest)
         else:
-            assert getattr(LimitsTable.model_validate(rest), key) == getattr(LimitsTable.model_validate({**rest, key: one.default}), key)
+            assert getattr(LimitsTable.model_validate(rest), key) == getattr(LimitsTable.model_validate({**rest, key: limit.default}), key)
 
 
 def test_guards_of_an_exits_market_are_these() -> None:

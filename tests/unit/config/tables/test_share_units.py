@@ -15,7 +15,7 @@ from agent.config.tables.fields import ConfigTable, Share, ShareOrOff, Weight
 from agent.config.tables.triggers import parse_band
 from agent.errors import ConfigError
 from agent.units import parse_share_with_unit_bps
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 
 WITHOUT = ["0.5", "0,5", "0.5 percent", "0,5%", "0.5 %%", 0.5, 1, 0, "5", "half", "", True, None]
 WEIGHTS = {"AssetTable.target", "ProfileAssetTable.target", "StrategyTable.weights"}
@@ -29,21 +29,21 @@ def _tables(table: type[ConfigTable] = ConfigTable) -> Iterator[type[ConfigTable
 
 
 def _validators(annotation: Any) -> Iterator[Any]:
-    yield from (one for one in getattr(annotation, "__metadata__", ()) if isinstance(one, BeforeValidator))
+    yield from (validator for validator in getattr(annotation, "__metadata__", ()) if isinstance(validator, BeforeValidator))
     for inner in get_args(annotation):
         yield from _validators(inner)
 
 
 def _fields_of(*types: Any) -> dict[str, Any]:
     """Annotation of each field of any table that is of one of these types, by "Table.key"."""
-    wanted = {id(one) for kind in types for one in _validators(kind)}
-    found = {}
+    validator_ids = {id(validator) for kind in types for validator in _validators(kind)}
+    fields_by_name = {}
     for table in _tables():
         for name, field in table.model_fields.items():
             own = [*field.metadata, *_validators(field.annotation)]
-            if any(id(one) in wanted for one in own):
-                found[f"{table.__name__}.{name}"] = next(one for one in own if id(one) in wanted)
-    return found
+            if any(id(field) in validator_ids for field in own):
+                fields_by_name[f"{table.__name__}.{name}"] = next(field for field in own if id(field) in validator_ids)
+    return fields_by_name
 
 
 SHARES = _fields_of(Share, ShareOrOff)
@@ -73,7 +73,7 @@ def test_every_share_key_needs_its_unit(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "reason"),
     [
         ('slippage = "0.3%"', 'slippage = "0.5"', 'limits.slippage: \'0.5\' has no unit; write "0.5%" or "50bps"'),
         ('slippage = "0.3%"', "slippage = 0.5", 'limits.slippage: 0.5 has no unit; write "0.5%" or "50bps"'),
@@ -90,10 +90,10 @@ def test_every_share_key_needs_its_unit(key: str) -> None:
         ('reserve = "0" ', 'reserve = "0"\nband = "0.1rel" ', "band: '0.1' has no unit"),
     ],
 )
-def test_the_error_names_key_value_and_what_to_write(old: str, new: str, said: str) -> None:
+def test_the_error_names_key_value_and_what_to_write(old: str, new: str, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_config(text((old, new)))
-    assert said in caught.value.message
+        parse_config(config_text((old, new)))
+    assert reason in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -111,5 +111,5 @@ def test_what_is_finer_than_a_basis_point_or_negative_is_refused() -> None:
 
 
 def test_a_target_weight_may_still_be_a_fraction() -> None:
-    assert [asset.target for asset in parse_config(text(('target = "50%"', "target = 0.5"))).portfolio.assets] == [5_000, 5_000]
+    assert [asset.target for asset in parse_config(config_text(('target = "50%"', "target = 0.5"))).portfolio.assets] == [5_000, 5_000]
     assert parse_band("10%rel", "--band").relative_bps == 1_000

@@ -26,8 +26,10 @@ PHRASE = "legal winner thank year wave sausage worth useful legal winner thank y
 
 
 def edited(**options: list[str]) -> str:
-    given = {"sets": [], "targets": [], "adds": [], "removes": []} | options
-    return apply_changes(TEXT, parse_changes(given["sets"], given["targets"], given["adds"], given["removes"]))
+    options_given = {"sets": [], "targets": [], "adds": [], "removes": []} | options
+    return apply_changes(
+        TEXT, parse_changes(options_given["sets"], options_given["targets"], options_given["adds"], options_given["removes"])
+    )
 
 
 def comments(text: str) -> list[str]:
@@ -130,8 +132,8 @@ def target_tables(*sets: str, text: str = TEXT) -> list[dict[str, object]]:
     for assignment in sets:
         text = apply_changes(text, parse_changes([assignment], [], [], []))
         parse_config(text)
-    found: list[dict[str, object]] = tomllib.loads(text)["alerts"].get("targets", [])
-    return found
+    targets: list[dict[str, object]] = tomllib.loads(text)["alerts"].get("targets", [])
+    return targets
 
 
 MAIL, PHONE = "alerts.targets.mail.url_env=TRIMTAB_MAIL", 'alerts.targets.my.phone.url_env="P"'
@@ -174,9 +176,9 @@ def test_a_symbol_or_name_with_a_dot_is_one_name() -> None:
         "strategies.a.b.share=9%",
         "strategies.a.b.weights.USDC.e=1%",
     ]
-    found = tomllib.loads(apply_changes(text, parse_changes(sets, [], [], [])))
-    assert {one["symbol"]: one["reserve"] for one in found["portfolio"]["assets"]} == {"WETH": "0", "USDC.e": "7", "USDC": "8"}
-    assert found["strategies"] == [{"name": "a.b", "share": "9%", "weights": {"WETH": "50%", "USDC.e": "1%"}}]
+    document = tomllib.loads(apply_changes(text, parse_changes(sets, [], [], [])))
+    assert {asset["symbol"]: asset["reserve"] for asset in document["portfolio"]["assets"]} == {"WETH": "0", "USDC.e": "7", "USDC": "8"}
+    assert document["strategies"] == [{"name": "a.b", "share": "9%", "weights": {"WETH": "50%", "USDC.e": "1%"}}]
 
 
 def test_an_address_with_a_wrong_checksum_is_shown_with_the_right_one() -> None:
@@ -195,21 +197,21 @@ def test_an_address_without_quotes_is_told_to_need_them() -> None:
 
 def test_an_address_that_is_set_stays_a_text() -> None:
     text = edited(sets=[f"portfolio.assets.USDC.feed_of_old={LINK.address}", f"execution.rebalancer={LINK.address}"])
-    found = tomllib.loads(text)
-    assert found["portfolio"]["assets"][2]["feed_of_old"] == found["execution"]["rebalancer"] == LINK.address
+    document = tomllib.loads(text)
+    assert document["portfolio"]["assets"][2]["feed_of_old"] == document["execution"]["rebalancer"] == LINK.address
 
 
 @pytest.mark.parametrize(
-    "given",
+    "arguments",
     ["chain.rpc.0.url=https://rpc.example/v1/canary7f3a", f"wallet.key_env={KEY}", "execution.submit_url=x", f"wallet.keystore={PHRASE}"],
 )
-def test_a_secret_on_the_command_line_is_refused_and_not_repeated(given: str) -> None:
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated(arguments: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        parse_changes([given], [], [], [])
-    said = refused.value.message + refused.value.remedy
-    assert "canary" not in said
-    assert KEY not in said
-    assert "sausage" not in said
+        parse_changes([arguments], [], [], [])
+    message = refused.value.message + refused.value.remedy
+    assert "canary" not in message
+    assert KEY not in message
+    assert "sausage" not in message
 
 
 def test_no_kept_version_holds_a_secret_wherever_it_was_written() -> None:
@@ -218,17 +220,17 @@ def test_no_kept_version_holds_a_secret_wherever_it_was_written() -> None:
     text = text.replace('submit_url = ""', 'submit_url = "https://user:hunter2@relay.example"')
     text = text.replace('keystore = "wallet.json"', f'keystore = "{PHRASE}"  # {PHRASE}; {KEY}; wss://x/canary7f3a')
     text += f'\nspare = ["0x{KEY}", {{ inner = "https://a/canary7f3a" }}]\n"https://b/canary7f3a" = 1\n'
-    kept = redacted_text(tomllib.loads(text))
+    text_kept = redacted_text(tomllib.loads(text))
     assert all(secret in text for secret in secrets)
-    assert not [secret for secret in secrets if secret in kept]
-    assert "#" not in kept
-    assert tomllib.loads(kept)["limits"] == tomllib.loads(text)["limits"]
-    assert tomllib.loads(kept)["store"]["url"] == "sqlite:///trimtab.db"
+    assert not [secret for secret in secrets if secret in text_kept]
+    assert "#" not in text_kept
+    assert tomllib.loads(text_kept)["limits"] == tomllib.loads(text)["limits"]
+    assert tomllib.loads(text_kept)["store"]["url"] == "sqlite:///trimtab.db"
 
 
 def test_versions_are_told_apart_by_the_keys_that_changed() -> None:
     changed = edited(sets=["policy.cooldown=2h"], targets=["WETH=45%", "USDC=35%"])
-    before, after = (redacted_text(tomllib.loads(one)) for one in (TEXT, changed))
+    before, after = (redacted_text(tomllib.loads(config)) for config in (TEXT, changed))
     assert config_diff(before, before) == ()
     assert set(config_diff(before, after)) == {
         '- portfolio.assets.WETH.target = "50%"', '+ portfolio.assets.WETH.target = "45%"', '- portfolio.assets.USDC.target = "30%"',

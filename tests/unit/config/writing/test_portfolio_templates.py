@@ -22,8 +22,8 @@ from agent.planning.proposals import Proposal, propose_rebalance
 from agent.policy.risk_estimates import complete_risk
 from agent.units import BPS, Token
 from tests.support.builders import GWEI, history, price_of, step_input, token, v2_pool, with_snapshot
+from tests.support.constants import WALLET
 
-WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 RPC = [("RPC_A", "one"), ("RPC_B", "two")]
 HAS_TRADED = history(last_rebalance_s=1_600_000_000)
 PROMISED = {
@@ -43,17 +43,19 @@ def made(folder: Path, template: str, stable: str | None = None) -> tuple[Config
 def test_every_template_makes_a_config_that_loads_with_its_policy_and_limits_in_their_places(name: str, tmp_path: Path) -> None:
     config, text = made(tmp_path, name)
     written: dict[str, Any] = tomllib.loads(text)
-    one = PORTFOLIO_TEMPLATES[name]
+    portfolio_template = PORTFOLIO_TEMPLATES[name]
     assert sum(asset.target for asset in config.portfolio.assets) == BPS
-    assert {key: written["limits"][key] for key in one.limits} == dict(one.limits)
-    assert {key: written["policy"][key] for key in one.policy} == dict(one.policy)
-    assert written["portfolio"].get("weights", {}) == dict(one.allocator_values)
+    assert {key: written["limits"][key] for key in portfolio_template.limits} == dict(portfolio_template.limits)
+    assert {key: written["policy"][key] for key in portfolio_template.policy} == dict(portfolio_template.policy)
+    assert written["portfolio"].get("weights", {}) == dict(portfolio_template.allocator_values)
     assert text.startswith(f"# Template: {name},")
     plain = tmp_path / "plain.toml"
     write_new_config(plain, NewConfig("ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "USDC", RPC))
     others = tomllib.loads(plain.read_text())
-    assert written["limits"].pop("futures_notional", None) == (None if one.futures_multiple is None else f"{one.futures_multiple}x")
-    by_feeds = {*one.limits, "oracle_deviation"}
+    assert written["limits"].pop("futures_notional", None) == (
+        None if portfolio_template.futures_multiple is None else f"{portfolio_template.futures_multiple}x"
+    )
+    by_feeds = {*portfolio_template.limits, "oracle_deviation"}
     assert {key: value for key, value in written["limits"].items() if key not in by_feeds} == {
         key: value for key, value in others["limits"].items() if key not in by_feeds
     }
@@ -77,10 +79,10 @@ def test_every_template_finds_its_tokens_on_every_network(network: str) -> None:
     """The presets themselves are compared with what is published in tests/unit/config/networks/test_networks.py."""
     known = {token.symbol: token.address for token in PRESETS[network].tokens}
     document = api.templates(network)
-    assert [one["name"] for one in document["templates"]] == list(PORTFOLIO_TEMPLATES)
-    for one in document["templates"]:
-        assert {token["symbol"]: token["address"] for token in one["tokens"]}.items() <= known.items()
-        assert len(one["tokens"]) == len({token["symbol"] for token in one["tokens"]})
+    assert [template["name"] for template in document["templates"]] == list(PORTFOLIO_TEMPLATES)
+    for template in document["templates"]:
+        assert {token["symbol"]: token["address"] for token in template["tokens"]}.items() <= known.items()
+        assert len(template["tokens"]) == len({token["symbol"] for token in template["tokens"]})
     assert network == "unichain" or all(token.feed is not None for token in PRESETS[network].tokens)
 
 

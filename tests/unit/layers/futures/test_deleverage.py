@@ -22,31 +22,31 @@ from agent.model.futures import FuturesTarget, Hedge, MarginAccount, MarginDepos
 from agent.planning.requests import proposer, requester_name
 from tests.support.builders import NOW_S
 from tests.support.perpetuals.accounts import account, market
-from tests.support.perpetuals.steps import POLICY, step_of
+from tests.support.perpetuals.steps import FUTURES_POLICY, step_of
 from tests.support.plans import evidence
 
-TWO = replace(POLICY, targets=(FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000)))
+TWO = replace(FUTURES_POLICY, targets=(FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000)))
 BOTH = ("ETH", "BTC")
 
 
 def book(eth: int, btc: int, collateral: int = 10_000) -> MarginAccount:
     """ETH at 2,000 and BTC at 30,000, sizes in thousandths."""
-    held = account(collateral, {"ETH": eth * 10**15, "BTC": btc * 10**15}, market("ETH"), market("BTC", 30_000))
-    return replace(held, markets=tuple(replace(one, index_s=NOW_S - 60) for one in held.markets))
+    margin_account = account(collateral, {"ETH": eth * 10**15, "BTC": btc * 10**15}, market("ETH"), market("BTC", 30_000))
+    return replace(margin_account, markets=tuple(replace(market, index_s=NOW_S - 60) for market in margin_account.markets))
 
 
 HELD = book(9_000, -400)
 """18,000 long and 12,000 short: 3x."""
 
 
-def orders_of(step: StepInput, asked: Deleverage) -> Sequence[PerpOrder]:
-    plan = proposer(asked)(step).plan
+def orders_of(step: StepInput, deleverage: Deleverage) -> Sequence[PerpOrder]:
+    plan = proposer(deleverage)(step).plan
     return () if plan is None or planned_futures(plan) is None else planned_futures(plan).orders
 
 
 def test_every_position_is_reduced_by_the_same_share_to_at_most_the_leverage() -> None:
-    orders = {one.market: one for one in orders_of(step_of(HELD, TWO), Deleverage(20_000))}
-    shares = {name: Fraction(-one.size_raw, HELD.size_raw(name)) for name, one in orders.items()}
+    orders = {order.market: order for order in orders_of(step_of(HELD, TWO), Deleverage(20_000))}
+    shares = {name: Fraction(-order.size_raw, HELD.size_raw(name)) for name, order in orders.items()}
     assert shares["ETH"] == pytest.approx(shares["BTC"], abs=0.003)
     after = HELD
     for order in orders.values():
@@ -60,26 +60,26 @@ def test_every_position_is_reduced_by_the_same_share_to_at_most_the_leverage() -
 
 @given(st.integers(1, 15_000), st.integers(-900, 900).filter(bool), st.integers(0, 60_000), st.integers(0, 500))
 def test_no_leverage_above_the_requested_is_left(eth: int, btc: int, bps: int, slippage_bps: int) -> None:
-    held, goal = book(eth, btc, 20_000), Fraction(bps, 10_000)
-    after = held
-    for name, size in deleverage_sizes(held, goal, BOTH, slippage_bps).items():
+    account_before, goal = book(eth, btc, 20_000), Fraction(bps, 10_000)
+    after = account_before
+    for name, size in deleverage_sizes(account_before, goal, BOTH, slippage_bps).items():
         after = margin.with_trade(after, name, size, _worst_quote(after, name, size, slippage_bps))
-        assert abs(after.size_raw(name)) < abs(held.size_raw(name))
+        assert abs(after.size_raw(name)) < abs(account_before.size_raw(name))
     leverage = margin.leverage(after)
     assert leverage is None or leverage <= max(goal, Fraction(0))
 
 
-def _worst_quote(held: MarginAccount, name: str, size: int, slippage_bps: int) -> int:
-    value = abs(size) * held.market(name).mark
+def _worst_quote(margin_account: MarginAccount, name: str, size: int, slippage_bps: int) -> int:
+    value = abs(size) * margin_account.market(name).mark
     at_bound = value * (10_000 + (slippage_bps if size > 0 else -slippage_bps)) / 10_000
-    fee = max(value, at_bound) * held.market(name).fee_ppm / margin.PPM
+    fee = max(value, at_bound) * margin_account.market(name).fee_ppm / margin.PPM
     return int(-at_bound - fee if size > 0 else at_bound - fee)
 
 
 def test_a_market_without_a_leverage_is_closed_and_others_stay() -> None:
     [order] = orders_of(step_of(HELD, TWO), Deleverage(None, "BTC"))
     assert (order.market, order.size_raw) == ("BTC", 400 * 10**15)
-    assert {one.market for one in orders_of(step_of(HELD, TWO), Deleverage(0))} == {"ETH", "BTC"}
+    assert {order.market for order in orders_of(step_of(HELD, TWO), Deleverage(0))} == {"ETH", "BTC"}
 
 
 def test_one_market_alone_is_reduced_until_the_leverage_holds() -> None:
@@ -95,20 +95,20 @@ def test_each_market_is_taken_once_a_step_and_the_share_stays() -> None:
     step = step_of(HELD, TWO)
     first, second = orders_of(step, Deleverage(20_000))
     after = step_of(after_action(HELD, first), TWO).with_progress(FuturesProgress(reduced_markets=(first.market,)))
-    [left] = orders_of(after, Deleverage(20_000))
-    assert left.market == second.market
-    assert left.size_raw == pytest.approx(second.size_raw, rel=0.01)
+    [orders_left] = orders_of(after, Deleverage(20_000))
+    assert orders_left.market == second.market
+    assert orders_left.size_raw == pytest.approx(second.size_raw, rel=0.01)
     done = step.with_progress(FuturesProgress(reduced_markets=BOTH))
-    found = proposer(Deleverage(20_000))(done)
-    assert found.plan is None
-    assert isinstance(found.decision_result.decision, Hold)
+    outcome = proposer(Deleverage(20_000))(done)
+    assert outcome.plan is None
+    assert isinstance(outcome.decision_result.decision, Hold)
 
 
 def test_nothing_is_reduced_below_the_leverage_or_without_prices() -> None:
-    found = proposer(Deleverage(30_000))(step_of(HELD, TWO))
-    assert isinstance(found.decision_result.decision, Hold)
-    assert "leverage is 3.00x, nothing is left to reduce" in found.decision_result.decision.reason
-    stale = replace(HELD, markets=tuple(replace(one, index_s=NOW_S - 10_000) for one in HELD.markets))
+    outcome = proposer(Deleverage(30_000))(step_of(HELD, TWO))
+    assert isinstance(outcome.decision_result.decision, Hold)
+    assert "leverage is 3.00x, nothing is left to reduce" in outcome.decision_result.decision.reason
+    stale = replace(HELD, markets=tuple(replace(market, index_s=NOW_S - 10_000) for market in HELD.markets))
     for step, word in ((step_of(stale, TWO), "index"), (step_of(None, TWO), "unknown"), (step_of(HELD, None), "futures")):
         with pytest.raises(Refused, match=word):
             proposer(Deleverage(20_000))(step)
@@ -122,29 +122,29 @@ def test_the_owner_s_reduction_is_not_held_back_by_the_day_s_budget() -> None:
     assert plan is not None
     assert isinstance(plan.decision, AdjustFutures)
     assert plan.decision.by_owner
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
     assert codec.loads(Plan, codec.dumps(plan)) == plan
     agents_own = replace(plan, decision=replace(plan.decision, by_owner=False))
     verdicts = guards.judge(step, agents_own, evidence(step, agents_own))
-    assert [one.guard for one in verdicts if not one.passed] == ["reduction_per_day"]
+    assert [verdict.guard for verdict in verdicts if not verdict.passed] == ["reduction_per_day"]
 
 
 def test_a_request_is_written_and_named() -> None:
-    asked = Deleverage(20_000, "ETH")
-    assert codec.loads(Deleverage, codec.dumps(asked)) == asked
-    assert requester_name(asked) == "deleverage"
+    deleverage = Deleverage(20_000, "ETH")
+    assert codec.loads(Deleverage, codec.dumps(deleverage)) == deleverage
+    assert requester_name(deleverage) == "deleverage"
 
 
 def test_a_purchase_takes_the_hedge_of_its_market_and_a_sale_leaves_it() -> None:
     hedge = Hedge("BTC", "0x" + "2" * 40, -150 * 10**15, NOW_S, Fraction(1))
     step = step_of(HELD, replace(TWO, hedges=(hedge,)), hedges=(hedge,))
-    for symbol, left in (("ETH", hedge.size_raw), ("BTC", 0)):
+    for symbol, size_left in (("ETH", hedge.size_raw), ("BTC", 0)):
         plan = proposer(Deleverage(None, symbol))(step).plan
         assert plan is not None
         assert planned_futures(plan) is not None
-        assert [one.size_raw for one in planned_futures(plan).hedges] == [left]
-    held = replace(futures_policy(step), collateral=step.portfolio.numeraire.address)
-    moved = proposer(MarginAccountRequest(MarginDeposit(1)))(with_policy(step, held)).plan
+        assert [hedge.size_raw for hedge in planned_futures(plan).hedges] == [size_left]
+    changed_futures_policy = replace(futures_policy(step), collateral=step.portfolio.numeraire.address)
+    moved = proposer(MarginAccountRequest(MarginDeposit(1)))(with_policy(step, changed_futures_policy)).plan
     assert moved is not None
     assert planned_futures(moved) is not None
     assert planned_futures(moved).hedges == (hedge,)

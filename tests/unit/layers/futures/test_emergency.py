@@ -28,10 +28,10 @@ from agent.policy import failures
 from agent.policy.decide import decide
 from agent.signing.rules import require_signable
 from tests.support.builders import GWEI, NOW_S, token, v3_pool, with_snapshot
-from tests.support.decisions.exits_of_a_step import step_with_equal_stops as stops
+from tests.support.decisions.exits_of_a_step import step_with_equal_stops
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.simulated import SETTINGS, long_btc, moves
-from tests.support.perpetuals.steps import OVER, POLICY, book, step_of
+from tests.support.perpetuals.steps import FUTURES_POLICY, OVER, book, step_of
 from tests.support.plans import evidence
 from tests.support.signing import ESCAPE, FUTURES_RULES, futures_grant, order_tx
 from tests.support.transactions import START_S, bench, patient, receipt, tx
@@ -44,11 +44,11 @@ def judged(step: StepInput) -> dict[str, Verdict]:
     plan: Plan | None = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan) is not None
-    return {one.guard: one for one in guards.judge(step, plan, evidence(step, plan))}
+    return {verdict.guard: verdict for verdict in guards.judge(step, plan, evidence(step, plan))}
 
 
 def refusing(step: StepInput) -> set[str]:
-    return {name for name, one in judged(step).items() if not one.passed}
+    return {name for name, verdict in judged(step).items() if not verdict.passed}
 
 
 def at_gas(step: StepInput, gwei: int, native_wei: int = 10 * E18) -> StepInput:
@@ -60,24 +60,24 @@ def with_limits(step: StepInput, **changes: Any) -> StepInput:
 
 
 def with_futures_limits(step: StepInput, **changes: Any) -> StepInput:
-    policy = futures_policy(step) or POLICY
+    policy = futures_policy(step) or FUTURES_POLICY
     return with_policy(step, replace(policy, limits=replace(policy.limits, **changes)))
 
 
-@pytest.mark.parametrize(("held", "first"), [(NEAR, AdjustFutures), (OVER, Rebalance)])
-def test_an_emergency_goes_before_exits_and_a_reduction_after_them(held: Any, first: type) -> None:
-    step = with_policy(with_snapshot(stops(["T0"]), futures=held), POLICY)
+@pytest.mark.parametrize(("margin_account", "first"), [(NEAR, AdjustFutures), (OVER, Rebalance)])
+def test_an_emergency_goes_before_exits_and_a_reduction_after_them(margin_account: Any, first: type) -> None:
+    step = with_policy(with_snapshot(step_with_equal_stops(["T0"]), futures=margin_account), FUTURES_POLICY)
     decided = decide(step)
     assert isinstance(decided.decision, first)
     assert bool(decided.exit_token) is (first is Rebalance)
 
 
-@pytest.mark.parametrize("held", [NEAR, OVER])
-def test_limit_orders_do_not_delay_a_reduction(held: Any) -> None:
-    step = step_of(held)
+@pytest.mark.parametrize("margin_account", [NEAR, OVER])
+def test_limit_orders_do_not_delay_a_reduction(margin_account: Any) -> None:
+    step = step_of(margin_account)
     order = LimitOrder("one", token("WETH").address, token("USDC").address, E18 // 10, Fraction(1, 10**20), NOW_S + 100, NOW_S)
-    found = orders_proposer([order])(step)
-    assert isinstance(found.decision_result.decision, AdjustFutures)
+    outcome = orders_proposer([order])(step)
+    assert isinstance(outcome.decision_result.decision, AdjustFutures)
     assert orders_proposer([order])(with_policy(step, None)).decision_result.filled_order_id == "one"
 
 
@@ -86,31 +86,31 @@ def test_an_emergency_closes_half_at_its_own_bound() -> None:
     assert plan is not None
     assert planned_futures(plan) is not None
     assert planned_futures(plan).is_emergency
-    assert [one.size_raw for one in planned_futures(plan).orders] == [-5 * E18]
+    assert [order.size_raw for order in planned_futures(plan).orders] == [-5 * E18]
     assert refusing(step_of(NEAR)) == set()
 
 
 @pytest.mark.parametrize("collateral", [1_255, 1_300, 1_500])
 def test_an_emergency_ends_beyond_its_distance_by_the_hysteresis(collateral: int) -> None:
-    rules = replace(POLICY.limits, emergency_distance_bps=1_000, hysteresis_bps=2_000)
+    rules = replace(FUTURES_POLICY.limits, emergency_distance_bps=1_000, hysteresis_bps=2_000)
     for sign in (1, -1):
-        held = book(collateral, sign * 10 * E18)
-        [size] = emergency_sizes(held, replace(POLICY, limits=rules)).values()
+        margin_account = book(collateral, sign * 10 * E18)
+        [size] = emergency_sizes(margin_account, replace(FUTURES_POLICY, limits=rules)).values()
         assert abs(size) >= 5 * E18
-        after = after_fill_at_mark(held, "ETH", size)
+        after = after_fill_at_mark(margin_account, "ETH", size)
         distance = margin.liquidation_distance(after, "ETH")
         assert distance is None or abs(distance) >= Fraction(12, 100)
-        less = after_fill_at_mark(held, "ETH", size + sign * 10**16)
+        less = after_fill_at_mark(margin_account, "ETH", size + sign * 10**16)
         assert abs(size) == 5 * E18 or abs(margin.liquidation_distance(less, "ETH") or 1) < Fraction(12, 100)
 
 
-@pytest.mark.parametrize("held", [NEAR, OVER], ids=["emergency", "reduction"])
+@pytest.mark.parametrize("margin_account", [NEAR, OVER], ids=["emergency", "reduction"])
 @pytest.mark.parametrize("source", ["mean behind its feed", "depeg"])
-def test_spot_prices_at_odds_hold_no_reduction_back(held: Any, source: str) -> None:
+def test_spot_prices_at_odds_hold_no_reduction_back(margin_account: Any, source: str) -> None:
     """In a crash the mean of a pool follows its feed late, and a dollar token may leave its peg."""
-    step = step_of(held)
+    step = step_of(margin_account)
     if source == "depeg":
-        rounds = tuple(replace(one, answer=one.answer * 9 // 10) if at == 1 else one for at, one in enumerate(step.snapshot.feeds))
+        rounds = tuple(replace(feed, answer=feed.answer * 9 // 10) if at == 1 else feed for at, feed in enumerate(step.snapshot.feeds))
         step = with_snapshot(step, feeds=rounds)
     else:
         step = with_snapshot(step, pools=(v3_pool(token("WETH"), token("USDC"), 2_000, twap_price=2_500),))
@@ -138,7 +138,7 @@ def test_the_fee_ceiling_of_an_emergency_is_its_own() -> None:
     assert refusing(near) == set()
     assert refusing(with_limits(at_gas(near, 60 * EMERGENCY_GAS_PRICE_MULTIPLE + 1), **dear)) == {"gas_price"}
     assert refusing(with_futures_limits(near, emergency_gas_price_wei=90 * GWEI)) == {"gas_price"}
-    assert emergency_gas_price_limit_wei(POLICY.limits, replace(near.limits, gas_price_wei=None)) is None
+    assert emergency_gas_price_limit_wei(FUTURES_POLICY.limits, replace(near.limits, gas_price_wei=None)) is None
 
 
 @pytest.mark.parametrize(("less_wei", "passes"), [(0, True), (1, False)])
@@ -156,7 +156,7 @@ def test_an_emergency_may_use_all_its_limits_of_gas(less_wei: int, passes: bool)
     }
     for guard, limited in step_by_guard.items():
         verdicts = guards.judge(limited, plan, evidence(limited, plan))
-        assert [one.passed for one in verdicts if one.guard == guard] == [passes], guard
+        assert [verdict.passed for verdict in verdicts if verdict.guard == guard] == [passes], guard
 
 
 def test_an_emergency_without_a_price_limit_pays_any_price() -> None:
@@ -176,7 +176,7 @@ def test_the_gas_budget_of_an_emergency_is_its_own() -> None:
     used = with_limits(at_gas(step_of(NEAR, emergency_gas_24h_wei=E18 // 10), 1), **day)
     assert refusing(used) == {"gas_per_day"}
     assert refusing(with_futures_limits(used, emergency_gas_per_day_wei=E18)) == set()
-    assert emergency_gas_per_day_wei(POLICY.limits, used.limits) == E18 // 10
+    assert emergency_gas_per_day_wei(FUTURES_POLICY.limits, used.limits) == E18 // 10
 
 
 def test_the_daily_budget_of_reductions_holds_no_emergency_back() -> None:
@@ -188,7 +188,7 @@ def test_the_daily_budget_of_reductions_holds_no_emergency_back() -> None:
     assert plan is not None
     assert planned_futures(plan).is_emergency
     ordinary = plan.with_layer(replace(planned_futures(plan), is_emergency=False))
-    assert not {one.guard: one for one in guards.judge(step, ordinary, evidence(step, ordinary))}["reduction_per_day"].passed
+    assert not {verdict.guard: verdict for verdict in guards.judge(step, ordinary, evidence(step, ordinary))}["reduction_per_day"].passed
 
 
 def test_an_emergency_may_use_the_native_floor_and_tops_up_only_below_its_own_gas() -> None:
@@ -210,7 +210,7 @@ def hedged(**history: object) -> StepInput:
     """A hedge of a limit's reduction: bought back first."""
     short = book(4_000, -10 * E18)
     hedge = Hedge("ETH", token("WETH").address, -5 * E18, NOW_S - 10**6, Fraction(1))
-    return with_policy(step_of(short, hedges=(hedge,), **history), replace(POLICY, hedges=(hedge,)))
+    return with_policy(step_of(short, hedges=(hedge,), **history), replace(FUTURES_POLICY, hedges=(hedge,)))
 
 
 WAITS: dict[str, tuple[Callable[..., StepInput], int, int]] = {
@@ -232,7 +232,7 @@ def test_planner_and_guard_try_a_failed_reduction_again_at_once(step_after: Call
         step = step_after(failed_exits=(ExitFailures("ETH", MANY, 0, NOW_S - waited_s, free),))
         plan = propose_rebalance(step_after()).plan
         assert plan is not None
-        by_guard = {one.guard: one.passed for one in guards.judge(step, plan, evidence(step, plan))}["reverts_in_row"]
+        by_guard = {verdict.guard: verdict.passed for verdict in guards.judge(step, plan, evidence(step, plan))}["reverts_in_row"]
         by_planner = isinstance(propose_rebalance(step).decision_result.decision, AdjustFutures)
         assert (by_planner, by_guard) == (waited_s == wait_s,) * 2
     assert refusing(step) == set()
@@ -265,40 +265,42 @@ def test_a_resend_of_an_emergency_has_its_own_ceilings(tmp_path: Path) -> None:
 
 
 def test_a_pending_emergency_is_cancelled_above_the_ordinary_ceiling(tmp_path: Path) -> None:
-    made = patient(tmp_path)
-    made.settings = replace(made.settings, max_fee_wei=60 * GWEI, emergency_gas_ceilings=(300 * GWEI, None))
-    made.store.steps.begin("escape", made.clock.now_s(), "{}")
+    submitter_bench = patient(tmp_path)
+    submitter_bench.settings = replace(submitter_bench.settings, max_fee_wei=60 * GWEI, emergency_gas_ceilings=(300 * GWEI, None))
+    submitter_bench.store.steps.begin("escape", submitter_bench.clock.now_s(), "{}")
     pending = replace(tx(0), max_fee_wei=100 * GWEI)
     granted = replace(futures_grant(ESCAPE, is_emergency=True), max_gas_wei=10**20, deadline_s=START_S + 90)
 
     def late() -> None:
-        made.chain.timestamp_s = START_S + 90
-        if len(made.chain.sent) == 2:
-            made.chain.mine(made.chain.sent[1])
+        submitter_bench.chain.timestamp_s = START_S + 90
+        if len(submitter_bench.chain.sent) == 2:
+            submitter_bench.chain.mine(submitter_bench.chain.sent[1])
 
-    made.clock.each = late
-    ended = made.executor().run("escape", IntentKind.FUTURES, pending, granted, "escape")
+    submitter_bench.clock.on_sleep = late
+    ended = submitter_bench.executor().run("escape", IntentKind.FUTURES, pending, granted, "escape")
     assert (ended.kind, ended.state) == (IntentKind.FUTURES, IntentState.CANCELLED)
-    newest = made.store.journal.intents()[0]
+    newest = submitter_bench.store.journal.intents()[0]
     assert newest.kind is IntentKind.CANCEL
     assert (newest.tx.max_fee_wei or 0) > 100 * GWEI
-    assert made.store.journal.grant(newest.id).is_emergency
+    assert submitter_bench.store.journal.grant(newest.id).is_emergency
 
 
 @pytest.mark.parametrize("is_emergency", [True, False])
 def test_a_bump_of_an_emergency_uses_the_gas_budget_of_emergencies(tmp_path: Path, is_emergency: bool) -> None:
     """What an ordinary swap burnt of its own budget leaves the budget of emergencies whole."""
-    made = patient(tmp_path, gas_per_day_wei=100_000 * 12 * GWEI, mined_timeout_s=40)
-    made.settings = replace(made.settings, emergency_gas_ceilings=(made.settings.max_fee_wei, made.settings.gas_per_day_wei))
-    made.chain.automine = True
-    burnt = made.run(0)
-    made.store.budgets.book_intent(burnt, Fraction(0), Fraction(0), 100_000 * 12 * GWEI, START_S)
-    made.chain.automine = False
-    made.store.steps.begin("escape", made.clock.now_s(), "{}")
+    submitter_bench = patient(tmp_path, gas_per_day_wei=100_000 * 12 * GWEI, mined_timeout_s=40)
+    submitter_bench.settings = replace(
+        submitter_bench.settings, emergency_gas_ceilings=(submitter_bench.settings.max_fee_wei, submitter_bench.settings.gas_per_day_wei)
+    )
+    submitter_bench.chain.automine = True
+    burnt = submitter_bench.run(0)
+    submitter_bench.store.budgets.book_intent(burnt, Fraction(0), Fraction(0), 100_000 * 12 * GWEI, START_S)
+    submitter_bench.chain.automine = False
+    submitter_bench.store.steps.begin("escape", submitter_bench.clock.now_s(), "{}")
     granted = replace(futures_grant(ESCAPE, is_emergency=is_emergency), max_gas_wei=10**20, deadline_s=START_S + 300)
     with pytest.raises(Retryable):
-        made.executor().run("escape", IntentKind.FUTURES, tx(1), granted, "escape")
-    bumps = [intent for intent in made.store.journal.intents_at(1) if intent.kind is IntentKind.FUTURES]
+        submitter_bench.executor().run("escape", IntentKind.FUTURES, tx(1), granted, "escape")
+    bumps = [intent for intent in submitter_bench.store.journal.intents_at(1) if intent.kind is IntentKind.FUTURES]
     assert len(bumps) == (2 if is_emergency else 1)
 
 
@@ -315,19 +317,19 @@ def test_the_signer_cancels_an_emergency_at_its_own_ceiling() -> None:
 
 
 def test_the_budgets_keep_gas_and_hedges_of_an_emergency(tmp_path: Path) -> None:
-    made = bench(tmp_path)
+    submitter_bench = bench(tmp_path)
     hedge = Hedge("ETH", token("WETH").address, -5, NOW_S, Fraction(1))
     escape = futures_grant(ESCAPE, is_emergency=True)
     assert escape.layer_grant is not None
     for number, granted in enumerate((escape.layer_grant, replace(escape.layer_grant, hedges=(hedge,)))):
         step_id = f"escape {number}"
-        made.store.steps.begin(step_id, made.clock.now_s(), "{}")
+        submitter_bench.store.steps.begin(step_id, submitter_bench.clock.now_s(), "{}")
         grant = replace(escape, layer_grant=granted, max_gas_wei=10**20, deadline_s=START_S + 90)
-        intent = made.executor().run(step_id, IntentKind.FUTURES, tx(number), grant, "escape")
-        made.store.budgets.book_intent(intent, Fraction(0), Fraction(0), 7, START_S)
-    history = made.store.budgets.history(START_S)
+        intent = submitter_bench.executor().run(step_id, IntentKind.FUTURES, tx(number), grant, "escape")
+        submitter_bench.store.budgets.book_intent(intent, Fraction(0), Fraction(0), 7, START_S)
+    history = submitter_bench.store.budgets.history(START_S)
     assert (history.emergency_gas_24h_wei, history.budgets.gas_24h_wei) == (14, 14)
-    later = made.store.budgets.history(START_S + 9 * DAY_S)
+    later = submitter_bench.store.budgets.history(START_S + 9 * DAY_S)
     assert (history.layer(FuturesState).last_emergency_s, later.layer(FuturesState).last_emergency_s, later.emergency_gas_24h_wei) == (
         START_S,
         START_S,
@@ -338,20 +340,20 @@ def test_the_budgets_keep_gas_and_hedges_of_an_emergency(tmp_path: Path) -> None
 
 def test_the_record_of_a_hedge_follows_what_was_filled(tmp_path: Path) -> None:
     """A venue beside the chain cancels the rest of an order; the rest of the hedge stays open."""
-    made = bench(tmp_path)
+    submitter_bench = bench(tmp_path)
     order = PerpOrder("ETH", 5, PerpOrderKind.MARKET, 10**10, True)
     hedge = Hedge("ETH", token("WETH").address, -5, NOW_S, Fraction(1))
     closing = futures_grant(order, hedges=(replace(hedge, size_raw=0, at_s=NOW_S + 9),), hedges_before=(hedge,))
-    made.store.steps.begin("close", made.clock.now_s(), "{}")
+    submitter_bench.store.steps.begin("close", submitter_bench.clock.now_s(), "{}")
     grant = replace(closing, max_gas_wei=10**20, deadline_s=START_S + 90)
-    intent = made.store.journal.add_intent("close", IntentKind.FUTURES, tx(0), grant, "close", START_S, None)
-    made.store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x1")
-    made.store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
+    intent = submitter_bench.store.journal.add_intent("close", IntentKind.FUTURES, tx(0), grant, "close", START_S, None)
+    submitter_bench.store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x1")
+    submitter_bench.store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     fill = PerpFill("0x2", "0x3", "ETH", 2, -4_000, 2)
-    found = replace(receipt("0x1", 0, "0x00", 1), fills=(fill,))
-    intent = made.store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
-    made.store.budgets.book_intent(intent, Fraction(0), Fraction(0), 0, START_S)
-    assert made.store.budgets.history(START_S).layer(FuturesState).hedges == (replace(hedge, size_raw=-3),)
+    changed_receipt = replace(receipt("0x1", 0, "0x00", 1), fills=(fill,))
+    intent = submitter_bench.store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=changed_receipt)
+    submitter_bench.store.budgets.book_intent(intent, Fraction(0), Fraction(0), 0, START_S)
+    assert submitter_bench.store.budgets.history(START_S).layer(FuturesState).hedges == (replace(hedge, size_raw=-3),)
 
 
 # --- Nothing is opened for a while after an emergency.
@@ -365,21 +367,21 @@ SAFE = book(10_000)
 def test_nothing_is_opened_within_the_cooldown_of_an_emergency(since_s: int, opens: bool) -> None:
     """A price that gaps by 30 % and back would otherwise close and open the book at every tick."""
     step = with_futures_limits(step_of(SAFE, last_emergency_s=NOW_S - since_s), emergency_cooldown_s=DAY_S)
-    found = propose_rebalance(step)
-    assert bool(found.plan) is opens
+    proposal = propose_rebalance(step)
+    assert bool(proposal.plan) is opens
     if not opens:
-        assert isinstance(found.decision_result.decision, Hold)
-        assert "no position is opened before" in found.decision_result.decision.reason
+        assert isinstance(proposal.decision_result.decision, Hold)
+        assert "no position is opened before" in proposal.decision_result.decision.reason
     judged_plan = propose_rebalance(step_of(SAFE)).plan
     assert judged_plan is not None
-    refused = {one.guard for one in guards.judge(step, judged_plan, evidence(step, judged_plan)) if not one.passed}
+    refused = {verdict.guard for verdict in guards.judge(step, judged_plan, evidence(step, judged_plan)) if not verdict.passed}
     assert ("reopening" in refused) is not opens
 
 
 def test_the_cooldown_of_an_emergency_holds_no_reduction_back() -> None:
-    for held in (OVER, NEAR):
-        cooled = with_futures_limits(step_of(held, last_emergency_s=NOW_S - 60), emergency_cooldown_s=DAY_S)
-        plan, free = propose_rebalance(cooled).plan, propose_rebalance(step_of(held)).plan
+    for margin_account in (OVER, NEAR):
+        cooled = with_futures_limits(step_of(margin_account, last_emergency_s=NOW_S - 60), emergency_cooldown_s=DAY_S)
+        plan, free = propose_rebalance(cooled).plan, propose_rebalance(step_of(margin_account)).plan
         assert plan is not None
         assert free is not None
         assert planned_futures(plan) is not None

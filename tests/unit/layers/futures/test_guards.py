@@ -27,7 +27,7 @@ from agent.model.futures import (
 from agent.planning.proposals import propose_rebalance
 from tests.support.builders import NOW_S, OWNER, token, with_history, with_limits
 from tests.support.perpetuals.accounts import E18, account, market
-from tests.support.perpetuals.steps import EMPTY, LIMITS, OVER, POLICY, book, step_of
+from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, book, step_of
 from tests.support.plans import evidence, verdict
 from tests.support.transactions import OTHER
 
@@ -50,7 +50,7 @@ def two_markets(eth: int = 0, btc: int = 0, eth_age_s: int = 0, btc_age_s: int =
     sizes = {name: size for name, size in (("ETH", eth * E18), ("BTC", btc * 10**15)) if size}
     opened = account(10_000, sizes, market("ETH"), market("BTC", 30_000))
     ages = {"ETH": eth_age_s, "BTC": btc_age_s}
-    return replace(opened, markets=tuple(replace(one, index_s=NOW_S - ages[one.market]) for one in opened.markets))
+    return replace(opened, markets=tuple(replace(market, index_s=NOW_S - ages[market.market]) for market in opened.markets))
 
 
 @pytest.mark.parametrize("limit", ["daily_loss", "total_loss"])
@@ -81,7 +81,7 @@ def test_index_age__reduction_needs_the_index_of_its_own_market_alone() -> None:
 
 
 def test_index_age__deposit_needs_the_index_of_every_position() -> None:
-    step = step_of(two_markets(btc=100, btc_age_s=601), replace(POLICY, collateral=USDC))
+    step = step_of(two_markets(btc=100, btc_age_s=601), replace(FUTURES_POLICY, collateral=USDC))
     assert not verdict("index_age", step, plan_with(step, account_actions=(MarginDeposit(1),))).passed
 
 
@@ -170,13 +170,13 @@ def test_basis__widest_of_the_markets_counts() -> None:
 
 @pytest.mark.parametrize(("since_s", "passes"), [(600, True), (599, False)])
 def test_reopening__position_is_opened_from_the_end_of_the_cooldown_on(since_s: int, passes: bool) -> None:
-    policy = replace(POLICY, limits=replace(LIMITS, emergency_cooldown_s=600))
+    policy = replace(FUTURES_POLICY, limits=replace(LIMITS, emergency_cooldown_s=600))
     step = step_of(EMPTY, policy).with_layer(FuturesState(last_emergency_s=NOW_S - since_s))
     assert verdict("reopening", step, plan_with(step, BUY)).passed is passes
 
 
 def test_reopening__opening_beside_a_reduction_waits_too() -> None:
-    policy = replace(POLICY, limits=replace(LIMITS, emergency_cooldown_s=600))
+    policy = replace(FUTURES_POLICY, limits=replace(LIMITS, emergency_cooldown_s=600))
     step = step_of(two_markets(eth=2), policy).with_layer(FuturesState(last_emergency_s=NOW_S))
     btc = PerpOrder("BTC", 10**15, PerpOrderKind.MARKET, 30 * E18, is_reduce_only=False)
     assert not verdict("reopening", step, plan_with(step, SELL, btc)).passed
@@ -187,9 +187,9 @@ def test_reopening__opening_beside_a_reduction_waits_too() -> None:
 
 def margin_step(top_up_bps: int | None = None, sizes: int = 0, topped_up: int = 0) -> StepInput:
     """10,000 of USDC as margin, 5,000 in the wallet, and 5,000 of WETH."""
-    policy = replace(POLICY, limits=replace(LIMITS, top_up_per_day_bps=top_up_bps), collateral=USDC, trader=OWNER)
-    held = replace(book(10_000, sizes * E18), collateral_unit_raw=10**12)
-    return step_of(held, policy, top_up_value_24h=Fraction(topped_up * UNIT))
+    policy = replace(FUTURES_POLICY, limits=replace(LIMITS, top_up_per_day_bps=top_up_bps), collateral=USDC, trader=OWNER)
+    changed_book = replace(book(10_000, sizes * E18), collateral_unit_raw=10**12)
+    return step_of(changed_book, policy, top_up_value_24h=Fraction(topped_up * UNIT))
 
 
 @pytest.mark.parametrize(("raw", "passes"), [(5_000 * UNIT, True), (5_000 * UNIT + 1, False), (0, False)])
@@ -251,7 +251,7 @@ def for_another(step: StepInput) -> StepInput:
 
 def over_spot_multiple(multiple_bps: int) -> StepInput:
     """20,000 of notional beside a spot portfolio of 10,000, on a day whose budget is used."""
-    policy = replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=multiple_bps))
+    policy = replace(FUTURES_POLICY, limits=replace(LIMITS, spot_multiple_bps=multiple_bps))
     return step_of(book(10_000, 10 * E18), policy, reduced_notional_24h=Fraction(20_000 * UNIT))
 
 
@@ -311,9 +311,9 @@ def test_hedge__largest_share_of_several_hedges_counts() -> None:
 # Cost
 
 
-def cost_of(held: MarginAccount, *orders: PerpOrder, at_bound: bool) -> tuple[Fraction, Fraction]:
+def cost_of(margin_account: MarginAccount, *orders: PerpOrder, at_bound: bool) -> tuple[Fraction, Fraction]:
     """Cost and notional of the orders, in whole coins."""
-    step = step_of(held)
+    step = step_of(margin_account)
     plan = plan_with(step, *orders)
     cost, notional = futures_cost(build_guard_case(step, plan, evidence(step, plan)), at_bound=at_bound)
     return cost / UNIT, notional / UNIT
@@ -363,7 +363,7 @@ def test_plan_cost__fees_and_gas_that_equal_the_limit_pass_and_more_is_refused(f
 
 
 def state_policy(**changes: int) -> FuturesPolicy:
-    return replace(POLICY, limits=replace(LIMITS, slippage_bps=0, stress_move_bps=0, **changes))
+    return replace(FUTURES_POLICY, limits=replace(LIMITS, slippage_bps=0, stress_move_bps=0, **changes))
 
 
 @pytest.mark.parametrize(("more", "passes"), [(0, True), (1, False)])

@@ -48,7 +48,7 @@ from agent.policy.quarantine import quarantine_tokens
 from agent.units import BPS
 from tests.support.builders import NOW_S, OWNER, token, v3_pool, with_history, with_snapshot, without_feed
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.steps import LIMITS, POLICY, book, step_of
+from tests.support.perpetuals.steps import FUTURES_POLICY, LIMITS, book, step_of
 from tests.support.plans import evidence
 
 USDC, VAULT, KEY, OTHER = token("USDC").address, "0x" + "7" * 40, "0x" + "6" * 40, "0x" + "5" * 40
@@ -56,9 +56,9 @@ UNIT = 10**6
 DAY = {"top_up_value_24h": Fraction(3_000 * UNIT)}
 
 
-def in_usdc(held: MarginAccount) -> MarginAccount:
+def in_usdc(margin_account: MarginAccount) -> MarginAccount:
     """The account with a collateral of 6 decimals."""
-    return replace(held, collateral_unit_raw=10**12)
+    return replace(margin_account, collateral_unit_raw=10**12)
 
 
 OVER, CALM, EMPTY = in_usdc(book(10_000, 20 * E18)), in_usdc(book(10_000, 5 * E18)), in_usdc(book(10_000))
@@ -67,7 +67,7 @@ OVER, CALM, EMPTY = in_usdc(book(10_000, 20 * E18)), in_usdc(book(10_000, 5 * E1
 
 def policy(top_up: int | None = BPS, account: str = OWNER) -> FuturesPolicy:
     limits: FuturesLimits = replace(LIMITS, top_up_per_day_bps=top_up)
-    return replace(POLICY, limits=limits, collateral=USDC, trader=account, vault=VAULT, delegate=KEY)
+    return replace(FUTURES_POLICY, limits=limits, collateral=USDC, trader=account, vault=VAULT, delegate=KEY)
 
 
 def futures_of(step: StepInput) -> FuturesPlan:
@@ -79,7 +79,7 @@ def futures_of(step: StepInput) -> FuturesPlan:
 
 def refusing(step: StepInput, plan: Plan | None) -> set[str]:
     assert plan is not None
-    return {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
+    return {verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed}
 
 
 def test_a_step_tops_up_before_it_reduces() -> None:
@@ -110,10 +110,10 @@ def test_a_step_tops_up_before_it_reduces() -> None:
     ids=["no top-up allowed", "above the day's share", "the day is used", "a delegate's key", "unknown day", "deposits failed"],
 )
 def test_a_step_reduces_where_it_may_not_deposit(rules: FuturesPolicy, history: dict[str, object]) -> None:
-    found = futures_of(step_of(OVER, rules, **history))
-    assert found.account_actions == ()
-    assert all(order.is_reduce_only for order in found.orders)
-    assert found.orders
+    futures_plan = futures_of(step_of(OVER, rules, **history))
+    assert futures_plan.account_actions == ()
+    assert all(order.is_reduce_only for order in futures_plan.orders)
+    assert futures_plan.orders
 
 
 def test_an_approved_deposit_keeps_its_amount_while_marks_move() -> None:
@@ -161,7 +161,7 @@ def test_guards_refuse_a_deposit_beyond_wallet_and_budget() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "action", "guard"),
+    ("margin_account", "action", "guard"),
     [
         (CALM, MarginDeposit(4_000 * UNIT), ""),
         (CALM, MarginDeposit(5_001 * UNIT), "margin_move"),
@@ -176,14 +176,14 @@ def test_guards_refuse_a_deposit_beyond_wallet_and_budget() -> None:
         (CALM, DelegateChange(OTHER, True), "margin_move"),
     ],
 )
-def test_the_owner_moves_margin_within_limits_and_free_margin(held: MarginAccount, action: AccountAction, guard: str) -> None:
-    step = step_of(held, policy(0))
-    found = proposer(MarginAccountRequest(action))(step)
-    assert found.plan is not None
-    assert planned_futures(found.plan) is not None
-    assert planned_futures(found.plan).actions == (action,)
-    assert codec.loads(Plan, codec.dumps(found.plan)) == found.plan
-    assert guard in (refusing(step, found.plan) or {""})
+def test_the_owner_moves_margin_within_limits_and_free_margin(margin_account: MarginAccount, action: AccountAction, guard: str) -> None:
+    step = step_of(margin_account, policy(0))
+    outcome = proposer(MarginAccountRequest(action))(step)
+    assert outcome.plan is not None
+    assert planned_futures(outcome.plan) is not None
+    assert planned_futures(outcome.plan).actions == (action,)
+    assert codec.loads(Plan, codec.dumps(outcome.plan)) == outcome.plan
+    assert guard in (refusing(step, outcome.plan) or {""})
 
 
 def test_margin_of_an_unknown_account_is_not_moved() -> None:
@@ -191,22 +191,24 @@ def test_margin_of_an_unknown_account_is_not_moved() -> None:
         proposer(MarginAccountRequest(MarginDeposit(UNIT)))(step_of(None, policy()))
 
 
-@pytest.mark.parametrize("held", [None, in_usdc(book(10_000, 5 * E18, index_s=NOW_S - 9_000))], ids=["unknown", "stale"])
-def test_a_stolen_delegate_is_ended_whatever_the_account_shows(held: MarginAccount | None) -> None:
+@pytest.mark.parametrize("margin_account", [None, in_usdc(book(10_000, 5 * E18, index_s=NOW_S - 9_000))], ids=["unknown", "stale"])
+def test_a_stolen_delegate_is_ended_whatever_the_account_shows(margin_account: MarginAccount | None) -> None:
     """A key in a thief's hands opens a position elsewhere, so that the account is not known any more."""
-    step = with_snapshot(step_of(held, policy()), futures_unknown="" if held else "the account has positions in markets not configured")
-    found = proposer(MarginAccountRequest(DelegateChange(KEY, False)))(step)
-    assert found.plan is not None
-    assert refusing(step, found.plan) == set()
+    step = with_snapshot(
+        step_of(margin_account, policy()), futures_unknown="" if margin_account else "the account has positions in markets not configured"
+    )
+    outcome = proposer(MarginAccountRequest(DelegateChange(KEY, False)))(step)
+    assert outcome.plan is not None
+    assert refusing(step, outcome.plan) == set()
     with pytest.raises(Refused, match="unknown"):
         proposer(MarginAccountRequest(DelegateChange(KEY, True)))(step_of(None, policy()))
 
 
 def test_margin_of_a_venue_beside_the_chain_is_not_moved() -> None:
     step = step_of(CALM, policy())
-    found = proposer(MarginAccountRequest(MarginDeposit(UNIT)))(step).plan
+    plan = proposer(MarginAccountRequest(MarginDeposit(UNIT)))(step).plan
     beside = step_of(replace(CALM, is_on_chain=False), policy())
-    assert "margin_move" in refusing(beside, found)
+    assert "margin_move" in refusing(beside, plan)
     with pytest.raises(Refused, match="off-chain"):
         proposer(MarginAccountRequest(MarginDeposit(UNIT)))(beside)
     assert futures_of(step_of(replace(OVER, is_on_chain=False), policy())).account_actions == ()
@@ -225,7 +227,7 @@ def test_the_margin_of_another_account_counts_in_its_owners_portfolio_alone() ->
     own, foreign = step_of(CALM, policy()), step_of(CALM, policy(account=OTHER))
     mine, theirs = (drift.raw_at(MARGIN_PLACE) for step in (own, foreign) for drift in decide(step).drifts if drift.token == USDC)
     assert mine == margin.value_in_collateral_raw(CALM) > 0 == theirs
-    assert sum(one.value for one in decide(own).drifts) - sum(one.value for one in decide(foreign).drifts) == mine
+    assert sum(drift.value for drift in decide(own).drifts) - sum(drift.value for drift in decide(foreign).drifts) == mine
     assert exposure.margin_baseline(own) is not None
     assert exposure.margin_baseline(foreign) is None
     report = futures_report(foreign, decide(foreign).drifts)
@@ -233,19 +235,19 @@ def test_the_margin_of_another_account_counts_in_its_owners_portfolio_alone() ->
     assert report.exposures == ()
     assert report.account is not None
     lost = with_snapshot(step_of(None, policy(account=OTHER)), futures_unknown="the venue is down")
-    found = decide(lost)
-    assert not isinstance(found.decision, Halt)
-    assert found.drifts
-    assert "no order, the venue is down" in found.decision.reason
+    decision_result = decide(lost)
+    assert not isinstance(decision_result.decision, Halt)
+    assert decision_result.drifts
+    assert "no order, the venue is down" in decision_result.decision.reason
 
 
 FAILING = {"failed_exits": (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)}
 
 
-@pytest.mark.parametrize("held", [OVER, in_usdc(book(1_300, 10 * E18))], ids=["limit", "emergency"])
-def test_where_no_reduction_is_possible_the_wallet_deposits_what_it_may(held: MarginAccount) -> None:
+@pytest.mark.parametrize("margin_account", [OVER, in_usdc(book(1_300, 10 * E18))], ids=["limit", "emergency"])
+def test_where_no_reduction_is_possible_the_wallet_deposits_what_it_may(margin_account: MarginAccount) -> None:
     """5 % of 10,000 in the wallet are not enough to restore the limit, and are more than nothing."""
-    step = step_of(held, policy(500), **FAILING)
+    step = step_of(margin_account, policy(500), **FAILING)
     [deposit] = futures_of(step).actions
     assert deposit == MarginDeposit(500 * UNIT)
     plan = propose_rebalance(step).plan
@@ -253,7 +255,7 @@ def test_where_no_reduction_is_possible_the_wallet_deposits_what_it_may(held: Ma
     assert planned_futures(plan) is not None
     assert not planned_futures(plan).is_emergency
     assert refusing(step, plan) == set()
-    assert all(isinstance(one, PerpOrder) for one in futures_of(step_of(held, policy(500))).actions), "reductions go first"
+    assert all(isinstance(action, PerpOrder) for action in futures_of(step_of(margin_account, policy(500))).actions), "reductions go first"
 
 
 @pytest.mark.parametrize(
@@ -298,12 +300,12 @@ def test_without_spot_prices_the_budget_of_deposits_counts_the_wallets_collatera
 
 
 @pytest.mark.parametrize("blind", [contradictory, lambda step: without_feed(step, "WETH")], ids=["contradictory", "missing"])
-@pytest.mark.parametrize("held", [OVER, in_usdc(book(1_300, 10 * E18))], ids=["limit", "emergency"])
+@pytest.mark.parametrize("margin_account", [OVER, in_usdc(book(1_300, 10 * E18))], ids=["limit", "emergency"])
 def test_the_last_deposit_without_spot_prices_is_one_that_the_guard_passes(
-    held: MarginAccount, blind: Callable[[StepInput], StepInput]
+    margin_account: MarginAccount, blind: Callable[[StepInput], StepInput]
 ) -> None:
     """5 % of the 5,000 USDC in the wallet; 5 % of the whole would be refused, and nothing deposited."""
-    step = blind(step_of(held, policy(500), **FAILING))
+    step = blind(step_of(margin_account, policy(500), **FAILING))
     plan = propose_rebalance(step).plan
     assert plan is not None
     assert planned_futures(plan) is not None
@@ -336,11 +338,11 @@ def test_a_delegate_s_own_wallet_is_not_the_spot_value_of_the_account(multiple_b
     assert planned_futures(opening) is not None
     assert planned_futures(opening).orders, "without a multiple it trades"
     assert "futures_state" in refusing(step_of(EMPTY, terms), opening)
-    for held in (EMPTY, CALM):
-        step = step_of(held, terms)
-        found = propose_rebalance(step)
-        assert found.plan is None, "10,000 in the delegate's wallet count for nothing"
-        assert f"spot_multiple is not judged, the portfolio of {OTHER} is not read" in found.decision_result.decision.reason
+    for margin_account in (EMPTY, CALM):
+        step = step_of(margin_account, terms)
+        proposal = propose_rebalance(step)
+        assert proposal.plan is None, "10,000 in the delegate's wallet count for nothing"
+        assert f"spot_multiple is not judged, the portfolio of {OTHER} is not read" in proposal.decision_result.decision.reason
         report = futures_report(step, decide(step).drifts)
         assert report is not None
         assert report.spot_value_raw is None

@@ -29,7 +29,7 @@ from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.builders import NOW_S, step_input, token, with_history, with_limits, with_snapshot
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.steps import EMPTY, EVEN, LIMITS, OVER, POLICY, PUSHED, book, step_of
+from tests.support.perpetuals.steps import EMPTY, EVEN, FUTURES_POLICY, LIMITS, OVER, PUSHED, book, step_of
 from tests.support.plans import evidence
 
 
@@ -40,14 +40,14 @@ from tests.support.plans import evidence
 )
 def test_nothing_but_a_stop_or_a_fault_holds_a_reduction_back(history: dict[str, object]) -> None:
     step = step_of(OVER, **history)
-    found = propose_rebalance(step)
-    assert isinstance(found.decision_result.decision, AdjustFutures)
-    assert found.decision_result.decision.is_reducing
-    assert found.plan is not None
-    assert planned_futures(found.plan) is not None
-    assert all(order.is_reduce_only and order.size_raw < 0 for order in planned_futures(found.plan).orders)
-    refusing = [one for one in guards.judge(step, found.plan, evidence(step, found.plan)) if not one.passed]
-    assert [one.guard for one in refusing] == []
+    proposal = propose_rebalance(step)
+    assert isinstance(proposal.decision_result.decision, AdjustFutures)
+    assert proposal.decision_result.decision.is_reducing
+    assert proposal.plan is not None
+    assert planned_futures(proposal.plan) is not None
+    assert all(order.is_reduce_only and order.size_raw < 0 for order in planned_futures(proposal.plan).orders)
+    refusing = [verdict for verdict in guards.judge(step, proposal.plan, evidence(step, proposal.plan)) if not verdict.passed]
+    assert [guard.guard for guard in refusing] == []
 
 
 def test_a_stopped_agent_reduces_nothing() -> None:
@@ -56,8 +56,8 @@ def test_a_stopped_agent_reduces_nothing() -> None:
 
 def test_a_reduction_goes_before_a_rebalance_and_an_opening_after_it() -> None:
     skewed = step_input(values={"WETH": 8_000, "USDC": 2_000})
-    for held, first in ((OVER, AdjustFutures), (EMPTY, Rebalance)):
-        step = with_policy(with_snapshot(skewed, futures=held), POLICY)
+    for margin_account, first in ((OVER, AdjustFutures), (EMPTY, Rebalance)):
+        step = with_policy(with_snapshot(skewed, futures=margin_account), FUTURES_POLICY)
         assert isinstance(decide(step).decision, first)
     assert isinstance(decide(step_of(EMPTY)).decision, AdjustFutures)
 
@@ -72,9 +72,9 @@ def test_tracking__a_plan_that_saves_too_little_keeps_no_futures_from_their_targ
     hold = propose_rebalance(drifted).decision_result.decision
     assert isinstance(hold, Hold)
     assert hold.limiting_rule == "limits.plan_cost"
-    found = propose_rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), POLICY))
-    assert found.plan is not None
-    assert planned_futures(found.plan) is not None
+    proposal = propose_rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), FUTURES_POLICY))
+    assert proposal.plan is not None
+    assert planned_futures(proposal.plan) is not None
 
 
 def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -> None:
@@ -83,15 +83,15 @@ def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -
     alone = propose_rebalance(drifted)
     assert alone.plan is None
     assert isinstance(alone.decision_result.decision, Hold)
-    found = propose_rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), POLICY))
-    assert found.plan is not None
-    assert planned_futures(found.plan) is not None
-    assert found.changed_step is not None
-    assert isinstance(found.decision_result.decision, AdjustFutures)
-    assert "not worth its cost" in found.changed_step.progress.spot_hold_reason
-    assert propose_rebalance(found.changed_step).plan == found.plan, "a recorded step decides the same"
-    kept = with_policy(with_snapshot(drifted, futures=book(10_000, 10 * E18)), POLICY)
-    assert propose_rebalance(kept).decision_result.decision == alone.decision_result.decision
+    proposal = propose_rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), FUTURES_POLICY))
+    assert proposal.plan is not None
+    assert planned_futures(proposal.plan) is not None
+    assert proposal.changed_step is not None
+    assert isinstance(proposal.decision_result.decision, AdjustFutures)
+    assert "not worth its cost" in proposal.changed_step.progress.spot_hold_reason
+    assert propose_rebalance(proposal.changed_step).plan == proposal.plan, "a recorded step decides the same"
+    step_within = with_policy(with_snapshot(drifted, futures=book(10_000, 10 * E18)), FUTURES_POLICY)
+    assert propose_rebalance(step_within).decision_result.decision == alone.decision_result.decision
 
 
 class Unquoted:
@@ -105,24 +105,24 @@ def test_a_refused_spot_plan_keeps_no_futures_from_their_targets_and_stays_the_o
     skewed = step_input(values={"WETH": 8_000, "USDC": 2_000})
     skewed = replace(skewed, limits=replace(skewed.limits, daily_loss_bps=None))
     opens, stays = (
-        evaluate_input(with_policy(with_snapshot(skewed, futures=held), POLICY), propose_rebalance, Unquoted())
-        for held in (EMPTY, book(10_000, 10 * E18))
+        evaluate_input(with_policy(with_snapshot(skewed, futures=margin_account), FUTURES_POLICY), propose_rebalance, Unquoted())
+        for margin_account in (EMPTY, book(10_000, 10 * E18))
     )
     assert opens.kind is OutcomeKind.PLANNED, opens.reason
     assert opens.plan is not None
     assert planned_futures(opens.plan) is not None
     assert stays.kind is OutcomeKind.REFUSED
-    assert [one.guard for one in stays.refusal_verdicts if not one.passed] == ["second_quote_deviation"]
+    assert [refusal_verdict.guard for refusal_verdict in stays.refusal_verdicts if not refusal_verdict.passed] == ["second_quote_deviation"]
 
 
 def test_an_opening_not_worth_its_cost_holds_and_a_reduction_does_not() -> None:
     """Small margin: each order of the way to the targets would be refused at every block."""
     dear = step_of(EMPTY)
     dear = replace(dear, limits=replace(dear.limits, plan_cost_bps=5))
-    held = propose_rebalance(dear)
-    assert isinstance(held.decision_result.decision, Hold)
-    assert held.plan is None
-    assert "above limits.plan_cost of 5 bps" in held.decision_result.decision.reason
+    proposal = propose_rebalance(dear)
+    assert isinstance(proposal.decision_result.decision, Hold)
+    assert proposal.plan is None
+    assert "above limits.plan_cost of 5 bps" in proposal.decision_result.decision.reason
     over = step_of(OVER)
     over = replace(over, limits=replace(over.limits, plan_cost_bps=5))
     assert propose_rebalance(over).plan is not None
@@ -134,7 +134,7 @@ def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
     stopped = step_of(OVER).with_progress(FuturesProgress(hold_reason="futures: no order, the key may not trade"))
     free = step_of(OVER)
     for step, why in ((dear, "above limits.plan_cost of 5 bps"), (stopped, "the key may not trade"), (free, "")):
-        document = margin_document(build_futures_report(step, POLICY, current_drifts(step)))
+        document = margin_document(build_futures_report(step, FUTURES_POLICY, current_drifts(step)))
         assert document["plan"] is not None
         assert document["plan"]["orders"]
         assert (why in document["plan"]["hold_reason"]) if why else document["plan"]["hold_reason"] == ""
@@ -147,17 +147,17 @@ def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
 def test_orders_of_a_market_that_backs_off_are_not_among_those_of_the_margin_document() -> None:
     failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
     step = step_of(OVER, failed_exits=failed)
-    document = margin_document(build_futures_report(step, POLICY, current_drifts(step)))
+    document = margin_document(build_futures_report(step, FUTURES_POLICY, current_drifts(step)))
     assert document["plan"] is not None
     assert "ETH: its orders failed or were refused" in document["plan"]["hold_reason"]
 
 
 def test_the_summary_names_a_market_that_the_venue_paused() -> None:
     for step, paused in ((step_of(book(10_000, 20 * E18, is_paused=True)), ["ETH"]), (step_of(OVER), [])):
-        found = optional_futures_summary(step, current_drifts(step))
-        assert found["futures"]["paused"] == paused
+        summary = optional_futures_summary(step, current_drifts(step))
+        assert summary["futures"]["paused"] == paused
         console = Console(file=io.StringIO(), width=80)
-        show_futures_summary(console, {"numeraire": "USDC", **found})
+        show_futures_summary(console, {"numeraire": "USDC", **summary})
         assert ("Paused by the venue: ETH" in console.file.getvalue()) == bool(paused)  # type: ignore[attr-defined]  # a StringIO
 
 
@@ -185,15 +185,15 @@ def test_without_futures_nothing_changes() -> None:
 @pytest.mark.parametrize(("top_up_bps", "deposits"), [(None, True), (100, False)])
 def test_the_margin_document_plans_what_the_step_may_deposit(top_up_bps: int | None, deposits: bool) -> None:
     """5,000 USDC are at hand for the 4,035 that restore 3x; 1 % of the spot portfolio is not enough."""
-    policy = replace(POLICY, collateral=token("USDC").address, limits=replace(LIMITS, top_up_per_day_bps=top_up_bps))
+    policy = replace(FUTURES_POLICY, collateral=token("USDC").address, limits=replace(LIMITS, top_up_per_day_bps=top_up_bps))
     step = step_of(replace(OVER, collateral_unit_raw=10**12), policy)
-    found = build_futures_report(step, policy, current_drifts(step))
+    futures_report = build_futures_report(step, policy, current_drifts(step))
     proposed = propose_rebalance(step).plan
-    assert found.plan is not None
+    assert futures_report.plan is not None
     assert proposed is not None
     assert planned_futures(proposed) is not None
-    assert bool(found.plan.top_up_raw) is deposits
-    assert (found.plan.top_up_raw, bool(found.plan.orders)) == (
+    assert bool(futures_report.plan.top_up_raw) is deposits
+    assert (futures_report.plan.top_up_raw, bool(futures_report.plan.orders)) == (
         planned_futures(proposed).top_up_raw,
         bool(planned_futures(proposed).orders),
     )
@@ -211,9 +211,9 @@ def test_collateral_of_an_uncertain_balance_is_not_deposited() -> None:
 
 def test_a_market_whose_orders_failed_waits_and_spot_goes_on() -> None:
     failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
-    found = propose_rebalance(step_of(OVER, failed_exits=failed))
-    assert isinstance(found.decision_result.decision, Hold)
-    assert "ETH: its orders failed or were refused; tried again at" in found.decision_result.decision.reason
+    proposal = propose_rebalance(step_of(OVER, failed_exits=failed))
+    assert isinstance(proposal.decision_result.decision, Hold)
+    assert "ETH: its orders failed or were refused; tried again at" in proposal.decision_result.decision.reason
     refused = failures.with_refused_markets(step_of(OVER), {"ETH": NOW_S})
     assert isinstance(propose_rebalance(refused).decision_result.decision, Hold)
 
@@ -230,18 +230,18 @@ def planned(step: StepInput, change: Callable[[PerpOrder], PerpOrder]) -> Plan:
 @pytest.mark.parametrize(
     ("step", "change", "guard"),
     [
-        (step_of(EMPTY), lambda one: replace(one, size_raw=one.size_raw * 2, bound_raw=one.bound_raw * 2), "futures_state"),
-        (step_of(EMPTY), lambda one: replace(one, bound_raw=one.bound_raw + 1), "order_bound"),
-        (step_of(OVER), lambda one: replace(one, bound_raw=one.bound_raw - 1), "order_bound"),
-        (step_of(OVER), lambda one: replace(one, bound_raw=0), "order_bound"),
-        (step_of(OVER), lambda one: replace(one, size_raw=-25 * E18, bound_raw=50_000 * E18), "futures_state"),
-        (step_of(PUSHED, reduced_notional_24h=Fraction(20_000 * 10**6)), lambda one: one, "reduction_per_day"),
+        (step_of(EMPTY), lambda order: replace(order, size_raw=order.size_raw * 2, bound_raw=order.bound_raw * 2), "futures_state"),
+        (step_of(EMPTY), lambda order: replace(order, bound_raw=order.bound_raw + 1), "order_bound"),
+        (step_of(OVER), lambda order: replace(order, bound_raw=order.bound_raw - 1), "order_bound"),
+        (step_of(OVER), lambda order: replace(order, bound_raw=0), "order_bound"),
+        (step_of(OVER), lambda order: replace(order, size_raw=-25 * E18, bound_raw=50_000 * E18), "futures_state"),
+        (step_of(PUSHED, reduced_notional_24h=Fraction(20_000 * 10**6)), lambda order: order, "reduction_per_day"),
     ],
     ids=["leverage", "buy bound", "sale bound", "no bound", "turned position", "budget"],
 )  # fmt: skip
 def test_each_limit_of_futures_orders_refuses_by_its_guard(step: StepInput, change: Callable[[PerpOrder], PerpOrder], guard: str) -> None:
     plan = planned(step, change)
-    refusing = {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
+    refusing = {verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed}
     assert guard in refusing
 
 
@@ -252,22 +252,22 @@ def test_the_daily_budget_never_holds_back_what_the_index_demands() -> None:
     assert plan is not None
     assert planned_futures(plan) is not None
     assert planned_futures(plan).is_reducing
-    assert "reduction_per_day" not in {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
+    assert "reduction_per_day" not in {verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed}
 
 
 @pytest.mark.parametrize(
-    ("held", "guard"),
+    ("margin_account", "guard"),
     [
         (book(10_000, index_s=NOW_S - 601), "index_age"),
         (book(10_000, mark=Fraction(2_200)), "basis"),
         (book(10_000, mark=Fraction(1_800)), "basis"),
     ],
 )
-def test_an_opening_on_a_stale_index_or_a_wide_basis_is_refused(held: MarginAccount, guard: str) -> None:
+def test_an_opening_on_a_stale_index_or_a_wide_basis_is_refused(margin_account: MarginAccount, guard: str) -> None:
     plan = propose_rebalance(step_of(EMPTY)).plan
     assert plan is not None
-    step = step_of(held)
-    refusing = {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
+    step = step_of(margin_account)
+    refusing = {verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed}
     assert guard in refusing
 
 
@@ -276,7 +276,7 @@ def test_an_index_may_be_as_new_as_the_block_and_no_newer(ahead_s: int, is_refus
     plan = propose_rebalance(step_of(EMPTY)).plan
     assert plan is not None
     step = step_of(book(10_000, index_s=step_of(EMPTY).snapshot.head.timestamp_s + ahead_s))
-    verdict = next(one for one in guards.judge(step, plan, evidence(step, plan)) if one.guard == "index_age")
+    verdict = next(verdict for verdict in guards.judge(step, plan, evidence(step, plan)) if verdict.guard == "index_age")
     assert verdict.passed is not is_refused, verdict
 
 
@@ -288,16 +288,16 @@ def test_two_reductions_of_one_market_that_together_turn_it_are_refused() -> Non
     [order] = planned_futures(plan).orders
     twice = plan.with_layer(replace(planned_futures(plan), orders=(order, order)))
     assert not guards.case.build_guard_case(step, twice, evidence(step, twice)).is_risk_reducing()
-    refusing = {one.guard: one.measured_text for one in guards.judge(step, twice, evidence(step, twice)) if not one.passed}
+    refusing = {verdict.guard: verdict.measured_text for verdict in guards.judge(step, twice, evidence(step, twice)) if not verdict.passed}
     assert refusing["futures_state"] == "a reduction that opens"
 
 
 def test_an_emergency_that_the_account_does_not_show_is_refused() -> None:
     step = step_of(OVER)
-    plan = planned(step, lambda one: one)
+    plan = planned(step, lambda order: order)
     assert planned_futures(plan) is not None
     plan = plan.with_layer(replace(planned_futures(plan), is_emergency=True))
-    assert "order_bound" in {one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed}
+    assert "order_bound" in {verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed}
 
 
 def test_a_reduction_under_way_goes_on_to_its_goals() -> None:
@@ -309,13 +309,13 @@ def test_a_reduction_under_way_goes_on_to_its_goals() -> None:
     [order] = planned_futures(plan).orders
     assert reduction_goals(step.snapshot, planned_futures(plan)) == (("ETH", 20 * E18 + order.size_raw),)
     under_way = step_of(book(10_000, 12 * E18)).with_progress(FuturesProgress(reduction_goals=(("ETH", 10 * E18),)))
-    found = decide(under_way).decision
-    assert isinstance(found, AdjustFutures)
-    assert found.is_reducing
+    decision = decide(under_way).decision
+    assert isinstance(decision, AdjustFutures)
+    assert decision.is_reducing
     rest = propose_rebalance(under_way).plan
     assert rest is not None
     assert planned_futures(rest) is not None
-    assert [(one.size_raw, one.is_reduce_only) for one in planned_futures(rest).orders] == [(-2 * E18, True)]
+    assert [(order.size_raw, order.is_reduce_only) for order in planned_futures(rest).orders] == [(-2 * E18, True)]
     done = step_of(book(10_000, 10 * E18)).with_progress(FuturesProgress(reduction_goals=(("ETH", 10 * E18),)))
     assert not isinstance(decide(done).decision, AdjustFutures)
 

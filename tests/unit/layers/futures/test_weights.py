@@ -24,8 +24,8 @@ from agent.weights.allocators import AllocatorData
 from tests.support.builders import NOW_S, token, with_snapshot
 from tests.support.configs.futures import FUTURES, address
 from tests.support.configs.weights import config_text, portfolio_of
-from tests.support.perpetuals.plans import book
-from tests.support.perpetuals.steps import POLICY
+from tests.support.perpetuals.plans import pair_book
+from tests.support.perpetuals.steps import FUTURES_POLICY
 from tests.support.planning_worlds import COINS, PLAIN, allocator, bps_of, moves, recorded, weighed
 
 NAMES = {token(symbol).address: symbol for symbol in COINS}
@@ -52,16 +52,16 @@ def chosen(weights: AllocatorConfig, seed: int = 7) -> tuple[dict[str, int], lis
     """Weights by market, and the volatilities of the markets."""
     step = weighed(weights, recorded(moves(seed=seed)))
     facts = AllocatorData(NOW_S, step.history.prices, NAMES)
-    found = futures_volatility_weights(weights, bounds_of(weights, step.portfolio.assets), facts)
-    assert found.returns is not None
-    assert found.shares_bps == ()
-    return dict(found.market_bps), [float(one) for one in found.returns.volatilities]
+    unrounded_weights = futures_volatility_weights(weights, bounds_of(weights, step.portfolio.assets), facts)
+    assert unrounded_weights.returns is not None
+    assert unrounded_weights.shares_bps == ()
+    return dict(unrounded_weights.market_bps), [float(volatility) for volatility in unrounded_weights.returns.volatilities]
 
 
 def test_weights_are_in_inverse_proportion_to_volatility_with_the_sides_of_the_config() -> None:
     weights, volatility = chosen(by_risk(replace(RISK, stress_loss_bps=BPS)))
-    inverse = [1 / one for one in volatility]
-    assert [abs(bps) for bps in weights.values()] == pytest.approx([BPS * one / sum(inverse) for one in inverse], abs=1)
+    inverse = [1 / market for market in volatility]
+    assert [abs(bps) for bps in weights.values()] == pytest.approx([BPS * market / sum(inverse) for market in inverse], abs=1)
     assert sum(map(abs, weights.values())) == BPS
     assert [bps > 0 for bps in weights.values()] == [True, True, False]
 
@@ -81,18 +81,20 @@ def test_no_market_loses_more_than_its_stress_loss_and_all_reach_the_leverage_wh
 def test_the_step_targets_them_lowers_the_leverage_where_the_loss_is_bounded_and_keeps_the_spot_targets() -> None:
     tight = replace(RISK, stress_loss_bps=1_000)
     step = weighed(by_risk(tight), recorded(moves()))
-    step = with_policy(with_snapshot(step, futures=book(10_000)), POLICY)
-    found = apply_effective_targets(step)
-    assert futures_policy(found) is not None
-    assert bps_of(found) == PLAIN
-    assert futures_policy(found).leverage_bps == 15_000, "10 % of 20 % at 2x: a quarter of the target notional each"
-    assert [(one.market, one.weight_bps) for one in futures_policy(found).targets] == [
+    step = with_policy(with_snapshot(step, futures=pair_book(10_000)), FUTURES_POLICY)
+    step_with_targets = apply_effective_targets(step)
+    assert futures_policy(step_with_targets) is not None
+    assert bps_of(step_with_targets) == PLAIN
+    assert futures_policy(step_with_targets).leverage_bps == 15_000, "10 % of 20 % at 2x: a quarter of the target notional each"
+    assert [(target.market, target.weight_bps) for target in futures_policy(step_with_targets).targets] == [
         ("WETH market", 3_334), ("WBTC market", 3_333), ("LINK market", -3_333),
     ]  # fmt: skip
-    assert any("futures targets are those of the allocator: 75 % of the target notional" in why for why in found.targets.reasons)
+    assert any(
+        "futures targets are those of the allocator: 75 % of the target notional" in why for why in step_with_targets.targets.reasons
+    )
     assert any(
         "1.50x of the account value in all, and a move of 20 % against one market costs at most 10.00 %" in why
-        for why in found.targets.reasons
+        for why in step_with_targets.targets.reasons
     )
 
 

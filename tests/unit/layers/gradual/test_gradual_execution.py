@@ -31,12 +31,12 @@ from agent.policy.decide import current_drifts, decide
 from agent.policy.drift import corrections
 from agent.policy.one_sided import partial_goal
 from agent.units import Token
-from tests.support.builders import OWNER, feed_address, feed_round, step_input, token, with_history, with_snapshot
+from tests.support.builders import OWNER, feed_address, feed_round, step_input, with_history, with_snapshot
+from tests.support.constants import USD
 from tests.support.gradual_execution import PACE, Run, later, market, paced, roomy, run
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WBTC, WETH
 
-USD = 10**6
-WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, twap_duration_s=14_400)
 
 
@@ -48,17 +48,17 @@ def drifted(**pace: object) -> StepInput:
 
 def begun(step: StepInput) -> StepInput:
     """The same once the campaign is written down, before its first round."""
-    found = proposals.propose_rebalance(step)
-    assert found.decision_result.layer(GradualResult).new_execution is not None, found.decision_result.decision.reason
+    proposal = proposals.propose_rebalance(step)
+    assert proposal.decision_result.layer(GradualResult).new_execution is not None, proposal.decision_result.decision.reason
     return under(
         step,
         ExecutionProgress(
             "c1",
-            found.decision_result.layer(GradualResult).new_execution,
+            proposal.decision_result.layer(GradualResult).new_execution,
             0,
             Fraction(0),
             Fraction(0),
-            found.decision_result.layer(GradualResult).new_execution.began_s,
+            proposal.decision_result.layer(GradualResult).new_execution.began_s,
             SliceDraw(500_000, 0),
         ),
     )
@@ -79,38 +79,38 @@ def moved_to(step: StepInput, price: int) -> StepInput:
     """The same with another price of WETH in the feed; pools stay, since nothing here trades in them."""
     now_s = step.snapshot.head.timestamp_s
     feeds = tuple(
-        feed_round("WETH", Fraction(price), now_s - 60) if one.feed == feed_address("WETH") else one for one in step.snapshot.feeds
+        feed_round("WETH", Fraction(price), now_s - 60) if feed.feed == feed_address("WETH") else feed for feed in step.snapshot.feeds
     )
     return with_snapshot(step, feeds=feeds)
 
 
 def ended(step: StepInput) -> str:
-    found = decide(step)
-    assert found.layer(GradualResult).due_slice is None
-    return found.layer(GradualResult).end_reason
+    decision_result = decide(step)
+    assert decision_result.layer(GradualResult).due_slice is None
+    return decision_result.layer(GradualResult).end_reason
 
 
 # rounds
 def test_the_first_round_is_shown_as_it_will_be_decided_once_the_campaign_is_written_down() -> None:
     step = drifted()
     step = step.with_layer(replace(step.layer(GradualState), draw=SliceDraw(123_456, 654_321)))
-    shown = proposals.propose_rebalance(step)
-    assert shown.decision_result.layer(GradualResult).new_execution is not None
-    assert shown.decision_result.layer(GradualResult).new_execution.first_draw == SliceDraw(123_456, 654_321)
+    proposal = proposals.propose_rebalance(step)
+    assert proposal.decision_result.layer(GradualResult).new_execution is not None
+    assert proposal.decision_result.layer(GradualResult).new_execution.first_draw == SliceDraw(123_456, 654_321)
     written = ExecutionProgress(
         "c1",
-        shown.decision_result.layer(GradualResult).new_execution,
+        proposal.decision_result.layer(GradualResult).new_execution,
         0,
         Fraction(0),
         Fraction(0),
-        shown.decision_result.layer(GradualResult).new_execution.began_s,
-        shown.decision_result.layer(GradualResult).new_execution.first_draw,
+        proposal.decision_result.layer(GradualResult).new_execution.began_s,
+        proposal.decision_result.layer(GradualResult).new_execution.first_draw,
     )
     again = proposals.propose_rebalance(under(step, written))
     assert again.plan is not None
-    assert shown.plan is not None
-    assert again.plan.legs == shown.plan.legs
-    assert again.decision_result.layer(GradualResult).due_slice == shown.decision_result.layer(GradualResult).due_slice
+    assert proposal.plan is not None
+    assert again.plan.legs == proposal.plan.legs
+    assert again.decision_result.layer(GradualResult).due_slice == proposal.decision_result.layer(GradualResult).due_slice
 
 
 def test_a_campaign_waits_for_its_time_and_is_due_from_it_on_whatever_the_cooldown_and_the_band_say() -> None:
@@ -141,22 +141,22 @@ def test_a_step_stored_before_there_were_campaigns_still_loads() -> None:
 def test_a_part_of_a_goal_moves_every_edge_by_that_part_and_leaves_what_is_inside() -> None:
     step = roomy(step_input({"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, {"WETH": 700, "WBTC": 290, "USDC": 10}))
     for destination in (Destination.TARGET, Destination.BAND):
-        wanted = replace(step, policy=replace(step.policy, destination=destination))
-        found = decide(replace(wanted, limits=replace(wanted.limits, min_trade=None)))
-        assert isinstance(found.decision, Rebalance)
-        third = partial_goal(found.drifts, found.decision.goal, Fraction(1, 3))
-        whole, part = corrections(found.drifts, found.decision.goal), corrections(found.drifts, third)
+        changed_step = replace(step, policy=replace(step.policy, destination=destination))
+        decision_result = decide(replace(changed_step, limits=replace(changed_step.limits, min_trade=None)))
+        assert isinstance(decision_result.decision, Rebalance)
+        third = partial_goal(decision_result.drifts, decision_result.decision.goal, Fraction(1, 3))
+        whole, part = corrections(decision_result.drifts, decision_result.decision.goal), corrections(decision_result.drifts, third)
         assert {token: lack / 3 for token, lack in whole.items()} == part
-        assert partial_goal(found.drifts, found.decision.goal, Fraction(1)) == found.decision.goal
+        assert partial_goal(decision_result.drifts, decision_result.decision.goal, Fraction(1)) == decision_result.decision.goal
 
 
 # ways to end
 def test_what_the_owner_changed_ends_it_and_the_same_look_decides_anew() -> None:
     step = later(begun(drifted()), 1_000)
-    other = [replace(one, target_bps=bps) for one, bps in zip(step.portfolio.assets, (6_000, 4_000), strict=True)]
+    other = [replace(asset, target_bps=bps) for asset, bps in zip(step.portfolio.assets, (6_000, 4_000), strict=True)]
     changed = replace(step, portfolio=replace(step.portfolio, assets=tuple(other)))
     assert mentions(decide(changed).layer(GradualResult).end_reason, "changed")
-    near = [replace(one, target_bps=bps) for one, bps in zip(step.portfolio.assets, (5_025, 4_975), strict=True)]
+    near = [replace(asset, target_bps=bps) for asset, bps in zip(step.portfolio.assets, (5_025, 4_975), strict=True)]
     assert decide(replace(step, portfolio=replace(step.portfolio, assets=tuple(near)))).layer(GradualResult).end_reason == "", (
         "as much as targets of data move"
     )
@@ -219,9 +219,9 @@ def test_a_budget_that_is_spent_ends_it_and_so_does_a_round_that_would_exceed_it
     budget = step.layer(GradualState).progress.execution.max_loss
     assert budget == 1_000 * USD
     assert "its budget" in ended(with_progress(step, parts_done=1, lost_value=budget))
-    found = proposals.propose_rebalance(step)
-    assert found.plan is not None
-    worst = worst_case_loss(step, found.plan, dict(step.layer(GradualState).progress.execution.arrival_prices))
+    proposal = proposals.propose_rebalance(step)
+    assert proposal.plan is not None
+    worst = worst_case_loss(step, proposal.plan, dict(step.layer(GradualState).progress.execution.arrival_prices))
     just = proposals.propose_rebalance(with_progress(step, lost_value=budget - worst))
     assert just.plan is not None
     over = proposals.propose_rebalance(with_progress(step, lost_value=budget - worst + 1))
@@ -233,17 +233,17 @@ def test_a_budget_that_is_spent_ends_it_and_so_does_a_round_that_would_exceed_it
 
 
 def test_a_first_round_that_no_budget_allows_begins_no_campaign() -> None:
-    found = proposals.propose_rebalance(drifted(max_loss_bps=1))
-    assert (found.plan, found.decision_result.layer(GradualResult).new_execution) == (None, None)
-    assert "its budget" in found.decision_result.decision.reason
+    proposal = proposals.propose_rebalance(drifted(max_loss_bps=1))
+    assert (proposal.plan, proposal.decision_result.layer(GradualResult).new_execution) == (None, None)
+    assert "its budget" in proposal.decision_result.decision.reason
 
 
 def test_after_its_end_the_cooldown_counts_from_there() -> None:
     step = drifted()
     step = step.with_layer(replace(step.layer(GradualState), ended_s=step.snapshot.head.timestamp_s - 100))
-    held = decide(step)
-    assert isinstance(held.decision, Hold)
-    assert "gradual execution" in held.decision.reason
+    decision_result = decide(step)
+    assert isinstance(decision_result.decision, Hold)
+    assert "gradual execution" in decision_result.decision.reason
 
 
 # whole campaigns
@@ -312,10 +312,10 @@ def test_what_was_approved_in_this_step_is_traded_at_once() -> None:
     for step in (drifted(max_loss_bps=None), drifted(max_loss_bps=None, style=ExecutionStyle.TWAP, max_rounds=8, twap_duration_s=14_400)):
         assert proposals.propose_rebalance(step).decision_result.layer(GradualResult).new_execution is not None
         approved = replace(step, progress=replace(step.progress, spend_caps=((WETH.address, 10**24), (USDC.address, 10**18))))
-        found = proposals.propose_rebalance(approved)
-        assert found.decision_result.layer(GradualResult).new_execution is None
-        assert found.plan is not None
-        [sale] = found.plan.legs
+        proposal = proposals.propose_rebalance(approved)
+        assert proposal.decision_result.layer(GradualResult).new_execution is None
+        assert proposal.plan is not None
+        [sale] = proposal.plan.legs
         assert sale.amount_in_raw > 95 * 10**18, "all of the 200,000"
 
 
@@ -326,19 +326,21 @@ def test_what_was_approved_in_this_step_is_traded_at_once() -> None:
 )
 def test_what_is_left_counts_the_larger_side_in_the_first_direction_alone(weth: int, wbtc: int, sides: dict[Token, int]) -> None:
     """4,000, 3,000 and 3,000 are wanted: 2,000 are left in both, though 1,000 turned."""
-    wanted = {WETH: 4_000, WBTC: 3_000, USDC: 3_000}
-    step = step_input({one.symbol: bps for one, bps in wanted.items()}, {"WETH": weth, "WBTC": wbtc, "USDC": 10_000 - weth - wbtc})
+    target_by_token = {WETH: 4_000, WBTC: 3_000, USDC: 3_000}
+    step = step_input(
+        {target.symbol: bps for target, bps in target_by_token.items()}, {"WETH": weth, "WBTC": wbtc, "USDC": 10_000 - weth - wbtc}
+    )
     drifts = current_drifts(step)
-    share = {one.address: Fraction(bps, 10_000) for one, bps in wanted.items()}
-    goal = Goal(tuple(GoalWeight(one.token, share[one.token], share[one.token]) for one in drifts))
-    signs = tuple((one.address, sign) for one, sign in sides.items())
+    share = {target.address: Fraction(bps, 10_000) for target, bps in target_by_token.items()}
+    goal = Goal(tuple(GoalWeight(drift.token, share[drift.token], share[drift.token]) for drift in drifts))
+    signs = tuple((side.address, sign) for side, sign in sides.items())
     begun = GradualExecution(PACE, (), Destination.TARGET, goal, (), signs, Fraction(1), 4, None, 0, 1, 2, SliceDraw(0, 0))
     assert round(_remaining_value(drifts, begun) / USD) == 2_000
 
 
 def test_a_slice_that_is_tried_out_uses_up_balance_and_allowance() -> None:
     step = drifted()
-    [owned] = [one.raw for one in step.snapshot.holdings if one.token == WETH.address]
+    [owned] = [holding.raw for holding in step.snapshot.holdings if holding.token == WETH.address]
     plan = proposals.propose_rebalance(step).plan
     assert plan is not None
     [leg] = plan.legs
@@ -346,8 +348,8 @@ def test_a_slice_that_is_tried_out_uses_up_balance_and_allowance() -> None:
     rows = ((WETH.address, router, allowed), (USDC.address, router, 9), (WETH.address, OWNER, allowed))
     allowances = tuple(Allowance(*row) for row in rows)
     after = _step_after_plan(with_snapshot(step, allowances=allowances), plan).snapshot
-    assert [one.raw for one in after.allowances] == [7, 9, allowed]
-    assert [one.raw for one in after.holdings if one.token == WETH.address] == [owned - leg.amount_in_raw]
+    assert [allowance.raw for allowance in after.allowances] == [7, 9, allowed]
+    assert [holding.raw for holding in after.holdings if holding.token == WETH.address] == [owned - leg.amount_in_raw]
 
 
 def test_without_a_limit_of_cost_what_no_count_moves_costs_what_the_dearest_pays() -> None:
@@ -356,17 +358,20 @@ def test_without_a_limit_of_cost_what_no_count_moves_costs_what_the_dearest_pays
     plan = proposals.propose_rebalance(capped).plan
     assert plan is not None
     assert plan.slicing_comparison is not None
-    dearest = max((one.fees + one.impact + one.skew + one.gas + one.delay_cost) / one.turnover for one in plan.slicing_comparison.options)
+    dearest = max(
+        (option.fees + option.impact + option.skew + option.gas + option.delay_cost) / option.turnover
+        for option in plan.slicing_comparison.options
+    )
     assert _unmoved_unit_cost(capped.limits, list(plan.slicing_comparison.options)) == dearest > 0
     assert _unmoved_unit_cost(step.limits, list(plan.slicing_comparison.options)) == Fraction(step.limits.plan_cost_bps or 0, 10_000)
 
 
 def test_an_exit_is_never_spread() -> None:
     step = drifted()
-    found = decide(step)
-    assert isinstance(found.decision, Rebalance)
-    exit_ = replace(found.decision, is_exit=True)
-    decided, plan = in_time(step, found, exit_, planner.plan(step, exit_))
+    decision_result = decide(step)
+    assert isinstance(decision_result.decision, Rebalance)
+    exit_ = replace(decision_result.decision, is_exit=True)
+    decided, plan = in_time(step, decision_result, exit_, planner.plan(step, exit_))
     assert decided.layer(GradualResult).new_execution is None
     assert plan is not None
     assert plan.turnover > 195_000 * USD

@@ -17,9 +17,9 @@ from agent.layers.gradual.state import BudgetCarryover, ExecutionProgress, Gradu
 from agent.model import ExecutionPace, ExecutionStyle, StepInput
 from agent.planning import proposals
 from tests.support.builders import step_input
+from tests.support.constants import USD
 from tests.support.gradual_execution import PACE, carried, later, market, paced, roomy
 
-USD = 10**6
 TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, twap_duration_s=14_400, max_loss_bps=60)
 Moves = Callable[[StepInput, int], StepInput]
 
@@ -32,7 +32,7 @@ def drifted(pace: ExecutionPace = TWAP) -> StepInput:
 
 def aimed(step: StepInput, weth_bps: int) -> StepInput:
     """Other targets, as an allocator or a trailing order leaves them."""
-    assets = tuple(replace(one, target_bps=bps) for one, bps in zip(step.portfolio.assets, (weth_bps, 10_000 - weth_bps), strict=True))
+    assets = tuple(replace(asset, target_bps=bps) for asset, bps in zip(step.portfolio.assets, (weth_bps, 10_000 - weth_bps), strict=True))
     return replace(step, portfolio=replace(step.portfolio, assets=assets))
 
 
@@ -57,41 +57,41 @@ def wander(step: StepInput, dice: random.Random, moves: Moves, looks: int = 60) 
             break
         draw = SliceDraw(int(dice.random() * 1_000_000), int(dice.random() * 1_000_000))
         step = step.with_layer(GradualState(progress=under, carryover=spent if under is None else None, draw=draw))
-        found = proposals.propose_rebalance(step)
-        done.said.append(found.decision_result.decision.reason)
-        if found.decision_result.layer(GradualResult).end_reason and under is not None:
-            under, spent = None, carried_budget(under, found.decision_result.layer(GradualResult).end_reason)
-        if found.plan is not None:
-            assert found.decision_result.layer(GradualResult).due_slice is not None, "nothing goes around the budget"
-            if (begins := found.decision_result.layer(GradualResult).new_execution) is not None:
+        proposal = proposals.propose_rebalance(step)
+        done.said.append(proposal.decision_result.decision.reason)
+        if proposal.decision_result.layer(GradualResult).end_reason and under is not None:
+            under, spent = None, carried_budget(under, proposal.decision_result.layer(GradualResult).end_reason)
+        if proposal.plan is not None:
+            assert proposal.decision_result.layer(GradualResult).due_slice is not None, "nothing goes around the budget"
+            if (begins := proposal.decision_result.layer(GradualResult).new_execution) is not None:
                 done.begun.append(begins)
                 until_s = until_s or begins.expires_s
                 under = ExecutionProgress(f"c{look}", begins, 0, Fraction(0), Fraction(0), begins.began_s, begins.first_draw)
             assert under is not None
-            own = _lost(step, found.plan.holdings_after, dict(under.execution.arrival_prices)) + found.plan.cost.gas
+            own = _lost(step, proposal.plan.holdings_after, dict(under.execution.arrival_prices)) + proposal.plan.cost.gas
             done.lost += own
             done.rounds += 1
             under = replace(
                 under,
                 parts_done=under.parts_done + 1,
-                moved_value=under.moved_value + found.plan.turnover,
+                moved_value=under.moved_value + proposal.plan.turnover,
                 lost_value=under.lost_value + own,
             )
             under = replace(under, next_s=now_s + slice_wait_s(under.execution, draw), draw=draw)
-            step = carried(step, found.plan, 600)
+            step = carried(step, proposal.plan, 600)
         else:
             step = later(step, 600)
     return done
 
 
 def _lost(step: StepInput, after: tuple[tuple[str, int], ...], prices: dict[str, Fraction]) -> Fraction:
-    held = {one.token: one.raw for one in step.snapshot.holdings}
-    return -sum(((raw - held[token]) * prices[token] for token, raw in after), Fraction(0))
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    return -sum(((raw - raw_by_token[token]) * prices[token] for token, raw in after), Fraction(0))
 
 
 def largest(done: Wander) -> Fraction:
     """The budget of the largest of them."""
-    return max(one.value_to_move for one in done.begun) * Fraction(TWAP.max_loss_bps or 0, 10_000)
+    return max(slice.value_to_move for slice in done.begun) * Fraction(TWAP.max_loss_bps or 0, 10_000)
 
 
 @given(seed=st.integers(0, 10**6), far=st.integers(30, 900), fall=st.integers(0, 30))
@@ -115,13 +115,13 @@ def test_a_falling_market_stops_a_correction_that_is_re_aimed_at_every_look_too(
 
     done = wander(drifted(), random.Random(3), moves)
     assert len(done.begun) > 1, "it is begun anew with every other target"
-    assert [one.carryover is None for one in done.begun] == [True] + [False] * (len(done.begun) - 1)
-    re_aimed = [one for one in done.begun if one.carryover is not None and one.carryover.arrival_prices]
+    assert [slice.carryover is None for slice in done.begun] == [True] + [False] * (len(done.begun) - 1)
+    re_aimed = [slice for slice in done.begun if slice.carryover is not None and slice.carryover.arrival_prices]
     assert re_aimed
-    assert all(one.arrival_prices == one.carryover.arrival_prices for one in re_aimed if one.carryover is not None)
+    assert all(slice.arrival_prices == slice.carryover.arrival_prices for slice in re_aimed if slice.carryover is not None)
     assert re_aimed[0].arrival_prices == done.begun[0].arrival_prices, "it goes on counting from the first prices"
     assert 0 < done.lost <= largest(done)
-    assert any("shared until" in said for said in done.said), "it is said"
+    assert any("shared until" in reason for reason in done.said), "it is said"
 
 
 def test_targets_that_go_to_and_fro_spend_one_budget_and_stop() -> None:
@@ -142,14 +142,17 @@ def test_what_is_left_of_a_budget_scales_with_what_is_left_to_move() -> None:
 
 
 def test_gains_make_no_room_and_the_time_is_that_of_the_first() -> None:
-    found = proposals.propose_rebalance(drifted())
-    first = found.decision_result.layer(GradualResult).new_execution
+    proposal = proposals.propose_rebalance(drifted())
+    first = proposal.decision_result.layer(GradualResult).new_execution
     assert first is not None
     gained = ExecutionProgress("c", first, 2, Fraction(10), Fraction(-500), 0, first.first_draw)
-    left = carried_budget(gained, TARGETS_CHANGED_REASON)
-    assert (left.lost_value, left.until_s, left.arrival_prices) == (0, first.expires_s, first.arrival_prices)
+    carryover = carried_budget(gained, TARGETS_CHANGED_REASON)
+    assert (carryover.lost_value, carryover.until_s, carryover.arrival_prices) == (0, first.expires_s, first.arrival_prices)
     second = replace(
-        first, carryover=replace(left, lost_value=Fraction(7)), expires_s=first.expires_s + 10**6, value_to_move=first.value_to_move * 2
+        first,
+        carryover=replace(carryover, lost_value=Fraction(7)),
+        expires_s=first.expires_s + 10**6,
+        value_to_move=first.value_to_move * 2,
     )
     after = carried_budget(replace(gained, execution=second, lost_value=Fraction(5)), "done in 2 rounds")
     assert (after.lost_value, after.until_s, after.value_to_move, after.arrival_prices) == (
@@ -165,8 +168,8 @@ def test_once_the_time_of_the_first_is_over_the_next_has_a_budget_of_its_own() -
     now_s = step.snapshot.head.timestamp_s
     for until_s, fresh in ((now_s + 1, False), (now_s, True)):
         spent = BudgetCarryover(until_s, Fraction(200_000 * USD), Fraction(1_199 * USD))
-        found = proposals.propose_rebalance(step.with_layer(GradualState(carryover=spent)))
-        assert (found.decision_result.layer(GradualResult).new_execution is not None) == fresh
+        proposal = proposals.propose_rebalance(step.with_layer(GradualState(carryover=spent)))
+        assert (proposal.decision_result.layer(GradualResult).new_execution is not None) == fresh
         assert find_prior_carryover(step.with_layer(GradualState(carryover=spent))) == (None if fresh else spent)
 
 
@@ -177,9 +180,9 @@ def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: Executi
     assert proposals.propose_rebalance(least).decision_result.layer(GradualResult).due_slice is None, "one round, without a budget"
     spent = BudgetCarryover(2 * 10**9, Fraction(200_000 * USD), Fraction(1_199 * USD))
     shared = least.with_layer(replace(least.layer(GradualState), carryover=spent))
-    found = proposals.propose_rebalance(shared)
-    assert found.plan is None
-    assert "shared until" in found.decision_result.decision.reason
+    proposal = proposals.propose_rebalance(shared)
+    assert proposal.plan is None
+    assert "shared until" in proposal.decision_result.decision.reason
 
 
 @pytest.mark.parametrize("style", [ExecutionStyle.ROUNDS, ExecutionStyle.TWAP])
@@ -192,10 +195,10 @@ def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_
     approved = replace(
         aimed(step, 4_900), progress=replace(aimed(step, 4_900).progress, spend_caps=((step.portfolio.assets[0].token.address, 10**18),))
     )
-    found = proposals.propose_rebalance(approved.with_layer(replace(step.layer(GradualState), progress=nearly)))
-    assert found.decision_result.layer(GradualResult).end_reason == TARGETS_CHANGED_REASON
-    assert found.plan is None
-    assert "shared until" in found.decision_result.decision.reason
+    proposal = proposals.propose_rebalance(approved.with_layer(replace(step.layer(GradualState), progress=nearly)))
+    assert proposal.decision_result.layer(GradualResult).end_reason == TARGETS_CHANGED_REASON
+    assert proposal.plan is None
+    assert "shared until" in proposal.decision_result.decision.reason
 
 
 def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> None:
@@ -215,9 +218,9 @@ def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> Non
     moved = replace(
         aimed(step, 4_900), progress=replace(aimed(step, 4_900).progress, spend_caps=((step.portfolio.assets[0].token.address, 10**20),))
     )
-    found = proposals.propose_rebalance(moved.with_layer(replace(step.layer(GradualState), progress=under)))
-    assert found.plan is None
-    assert "its price" in found.decision_result.decision.reason
+    proposal = proposals.propose_rebalance(moved.with_layer(replace(step.layer(GradualState), progress=under)))
+    assert proposal.plan is None
+    assert "its price" in proposal.decision_result.decision.reason
 
 
 def test_an_execution_without_one_before_it_is_read_without_that_field() -> None:

@@ -124,10 +124,10 @@ def test_carryover__ends_at_its_second(until_s: int, is_shared: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "half_life_s", "left"), [(600, 600, Fraction(1, 2)), (1_200, 600, Fraction(1, 4)), (0, 600, Fraction(1))]
+    ("seconds", "half_life_s", "impact_left"), [(600, 600, Fraction(1, 2)), (1_200, 600, Fraction(1, 4)), (0, 600, Fraction(1))]
 )
-def test_remaining_impact__halves_with_each_half_life_and_is_rounded_up(seconds: int, half_life_s: int, left: Fraction) -> None:
-    assert remaining_impact(seconds, half_life_s) - left in (0, Fraction(1, 10**12))
+def test_remaining_impact__halves_with_each_half_life_and_is_rounded_up(seconds: int, half_life_s: int, impact_left: Fraction) -> None:
+    assert remaining_impact(seconds, half_life_s) - impact_left in (0, Fraction(1, 10**12))
 
 
 def test_no_jitter__size_and_wait_are_their_means() -> None:

@@ -39,7 +39,7 @@ Predictor = Callable[[Sequence_], int]
 
 
 @dataclass
-class Draws:
+class RecordingJournal:
     """A journal that keeps what the engine drew."""
 
     kept: list[SliceDraw]
@@ -68,7 +68,7 @@ CAMPAIGN = GradualExecution(
 def drawn(seed: int, rounds: int) -> list[SliceDraw]:
     """What the engine writes down for so many rounds."""
     chance = random.Random(seed).random
-    journal, readers = Draws([]), cast(StepReaders, SimpleNamespace(chance=chance))
+    journal, readers = RecordingJournal([]), cast(StepReaders, SimpleNamespace(chance=chance))
     for number in range(rounds):
         under = ExecutionProgress("c", CAMPAIGN, number, Fraction(0), Fraction(0), 0, SliceDraw(0, 0))
         state, due = GradualState(under), GradualResult(ExecutionSlice(number + 1, Fraction(1), Fraction(1)))
@@ -86,12 +86,12 @@ def seen(draws: Sequence[SliceDraw]) -> list[Seen]:
     """What a perfect observer makes of them: the bin of each size within its bounds, and of each wait."""
     jitter, late = Fraction(PACE.size_jitter_bps, 10_000), Fraction(PACE.time_jitter_bps, 10_000)
     mean_s = mean_interval_s(PACE, CAMPAIGN.rounds)
-    found = []
+    values = []
     for draw in draws:
         sized = (slice_value(CAMPAIGN, draw) / mean_slice_value(CAMPAIGN) - 1 + jitter) / (2 * jitter)
         waited = (Fraction(slice_wait_s(CAMPAIGN, draw), mean_s) - 1 + late) / (2 * late)
-        found.append((min(BINS - 1, int(sized * BINS)), min(BINS - 1, int(waited * BINS))))
-    return found
+        values.append((min(BINS - 1, int(sized * BINS)), min(BINS - 1, int(waited * BINS))))
+    return values
 
 
 @cache
@@ -103,10 +103,10 @@ def ours() -> list[list[Seen]]:
 def learned(history: Sequence[Sequence_], looks: Callable[[Sequence_], object], what: int) -> Predictor:
     """Guesses what came most often after what looked the same, in campaigns seen before."""
     after: dict[object, Counter[int]] = {}
-    for one in history:
-        for number in range(1, len(one)):
-            after.setdefault(looks(one[:number]), Counter())[one[number][what]] += 1
-    usual = Counter(seen_[what] for one in history for seen_ in one).most_common(1)[0][0]
+    for execution in history:
+        for number in range(1, len(execution)):
+            after.setdefault(looks(execution[:number]), Counter())[execution[number][what]] += 1
+    usual = Counter(seen_[what] for execution in history for seen_ in execution).most_common(1)[0][0]
     return lambda past: after[looks(past)].most_common(1)[0][0] if looks(past) in after else usual
 
 
@@ -115,12 +115,12 @@ LOOKS: dict[str, Callable[[Sequence_], object]] = {
     "the last size": lambda past: past[-1][0],
     "the last wait": lambda past: past[-1][1],
     "the last round": lambda past: past[-1],
-    "the last two sizes": lambda past: tuple(one[0] for one in past[-2:]),
-    "the last two waits": lambda past: tuple(one[1] for one in past[-2:]),
+    "the last two sizes": lambda past: tuple(execution[0] for execution in past[-2:]),
+    "the last two waits": lambda past: tuple(execution[1] for execution in past[-2:]),
     "the number of the round": len,
-    "all that was moved so far": lambda past: sum(one[0] for one in past),
-    "all the time so far": lambda past: sum(one[1] for one in past),
-    "number and sum": lambda past: (len(past), sum(one[0] for one in past)),
+    "all that was moved so far": lambda past: sum(execution[0] for execution in past),
+    "all the time so far": lambda past: sum(execution[1] for execution in past),
+    "number and sum": lambda past: (len(past), sum(execution[0] for execution in past)),
 }
 
 
@@ -128,7 +128,7 @@ def gain(campaigns: Sequence[Sequence_], looks: Callable[[Sequence_], object], w
     """How many standard deviations a predictor that learned from the first half is above chance on the second."""
     half = len(campaigns) // 2
     guess = learned(campaigns[:half], looks, what)
-    hits = [guess(one[:number]) == one[number][what] for one in campaigns[half:] for number in range(1, len(one))]
+    hits = [guess(campaign[:number]) == campaign[number][what] for campaign in campaigns[half:] for number in range(1, len(campaign))]
     chance = 1 / BINS
     return (sum(hits) / len(hits) - chance) / sqrt(chance * (1 - chance) / len(hits))
 
@@ -141,7 +141,7 @@ def test_nobody_who_watches_guesses_the_next_round_better_than_chance(looks: Cal
 
 @pytest.mark.parametrize("what", [0, 1], ids=["size", "time"])
 def test_every_size_and_every_wait_comes_as_often_as_any_other(what: int) -> None:
-    counts = Counter(one[what] for campaign in ours() for one in campaign)
+    counts = Counter(size[what] for campaign in ours() for size in campaign)
     fair = CAMPAIGNS * ROUNDS / BINS
     chi_squared = sum((counts[number] - fair) ** 2 / fair for number in range(BINS))
     assert chi_squared < 16.3, counts  # 3 degrees of freedom, one in a thousand
@@ -154,12 +154,12 @@ def test_equal_rounds_rounds_that_even_out_and_rounds_that_lean_are_seen_through
     assert gain(equal, LOOKS["nothing"], 0) > 50
     even_out = []
     for _ in range(CAMPAIGNS):
-        one = [(dice.randrange(BINS), dice.randrange(BINS))]
-        while len(one) < ROUNDS:
-            one.append((BINS - 1 - one[-1][0], dice.randrange(BINS)))
-        even_out.append(one)
+        bins = [(dice.randrange(BINS), dice.randrange(BINS))]
+        while len(bins) < ROUNDS:
+            bins.append((BINS - 1 - bins[-1][0], dice.randrange(BINS)))
+        even_out.append(bins)
     assert gain(even_out, LOOKS["the last size"], 0) > 50
-    leaning = [[(max(size_, dice.randrange(BINS)), wait) for size_, wait in one] for one in ours()]
+    leaning = [[(max(size_, dice.randrange(BINS)), wait) for size_, wait in campaign] for campaign in ours()]
     assert gain(leaning, LOOKS["nothing"], 0) > SIGMAS
 
 

@@ -16,30 +16,28 @@ from agent.layers.gradual.planning import remaining_impact
 from agent.layers.gradual.state import GradualResult
 from agent.model import PriceSource, SlicingComparison, StepInput
 from agent.planning import proposals
-from tests.support.builders import ROUTER, Allowance, step_input, token, v2_pool, v3_pool, with_snapshot
+from tests.support.builders import ROUTER, Allowance, step_input, v2_pool, v3_pool, with_snapshot
+from tests.support.constants import GWEI, USD
 from tests.support.gradual_execution import PACE, paced, roomy
 from tests.support.planning_worlds import random_step, ranged
 from tests.support.samples import slow
-
-USD = 10**6
-GWEI = 10**9
-WETH, USDC = token("WETH"), token("USDC")
+from tests.support.tokens import USDC, WETH
 
 
 def large(depth: int = 20_000_000, base_fee_gwei: int = 30, **pace: object) -> StepInput:
     """300,000 of 1,000,000 have to move through one pair of this depth; the router may take everything."""
     step = roomy(step_input(None, {"WETH": 800_000, "USDC": 200_000}, depth=depth), max_live_value=None)
     head = replace(step.snapshot.head, base_fee_wei=base_fee_gwei * GWEI)
-    allowed = tuple(Allowance(one.address, ROUTER, 2**255) for one in (WETH, USDC))
+    allowed = tuple(Allowance(token.address, ROUTER, 2**255) for token in (WETH, USDC))
     step = with_snapshot(step, head=head, allowances=allowed, priority_fee_wei=0)
     return paced(step, **pace)
 
 
 def pacing(step: StepInput) -> SlicingComparison:
-    found = proposals.propose_rebalance(step)
-    assert found.plan is not None, found.decision_result.decision.reason
-    assert found.plan.slicing_comparison is not None
-    return found.plan.slicing_comparison
+    proposal = proposals.propose_rebalance(step)
+    assert proposal.plan is not None, proposal.decision_result.decision.reason
+    assert proposal.plan.slicing_comparison is not None
+    return proposal.plan.slicing_comparison
 
 
 @pytest.mark.parametrize(
@@ -51,8 +49,8 @@ def test_the_number_of_rounds_is_that_of_a_closed_form(depth: int, gwei: int, wa
     Half of what a sale costs has to be sold besides, for both halves to be alike after it.
     """
     step = large(depth, gwei, max_rounds=9, recovery_s=1, waiting_bps_hour=Fraction(waiting))
-    found = pacing(step)
-    gas = float(found.options[0].gas) / USD
+    slicing_comparison = pacing(step)
+    gas = float(slicing_comparison.options[0].gas) / USD
     hours = PACE.interval_s / 3_600
 
     def cost(rounds: int) -> float:
@@ -66,26 +64,26 @@ def test_the_number_of_rounds_is_that_of_a_closed_form(depth: int, gwei: int, wa
 
     costs = {rounds: cost(rounds) for rounds in range(1, 10)}
     best = min(costs, key=lambda rounds: costs[rounds])
-    assert found.chosen_count == best
-    for option in found.options:
+    assert slicing_comparison.chosen_count == best
+    for option in slicing_comparison.options:
         own = float(option.impact + option.skew + option.gas + option.delay_cost) / USD
         assert own == pytest.approx(costs[option.slice_count], rel=5e-3), option.slice_count
 
 
 def test_without_waiting_the_optimum_is_the_root_of_impact_over_gas() -> None:
     """n* = sqrt(W² / (R · gas)), by cost(n) = W²/(n·R) + n·gas."""
-    found = pacing(large(20_000_000, 2_400, max_rounds=12, recovery_s=1, waiting_bps_hour=Fraction(0)))
-    gas = float(found.options[0].gas) / USD
-    assert abs(found.chosen_count - sqrt(300_000**2 / (20_000_000 * gas))) < 1
+    slicing_comparison = pacing(large(20_000_000, 2_400, max_rounds=12, recovery_s=1, waiting_bps_hour=Fraction(0)))
+    gas = float(slicing_comparison.options[0].gas) / USD
+    assert abs(slicing_comparison.chosen_count - sqrt(300_000**2 / (20_000_000 * gas))) < 1
 
 
 def test_a_pool_that_does_not_come_back_is_done_in_one_round() -> None:
     """The way there is the same in pieces, and each piece costs gas of its own."""
-    found = pacing(large(recovery_s=28 * 86_400, waiting_bps_hour=Fraction(0)))
-    one, six = found.options[0], found.options[-1]
-    assert found.chosen_count == 1
-    assert abs((six.impact + six.skew) - (one.impact + one.skew)) < one.impact / 50
-    assert six.gas > 5 * one.gas
+    slicing_comparison = pacing(large(recovery_s=28 * 86_400, waiting_bps_hour=Fraction(0)))
+    option, six = slicing_comparison.options[0], slicing_comparison.options[-1]
+    assert slicing_comparison.chosen_count == 1
+    assert abs((six.impact + six.skew) - (option.impact + option.skew)) < option.impact / 50
+    assert six.gas > 5 * option.gas
 
 
 @cache
@@ -121,53 +119,55 @@ def test_rounds_smaller_than_the_smallest_trade_are_none() -> None:
 def test_what_no_round_moves_costs_its_share_and_waits_for_none(plan_cost_bps: int | None) -> None:
     """A pool that takes less than is wanted: what stays costs plan_cost, or as much as the dearest unit that moves."""
     step = large(max_rounds=3, waiting_bps_hour=Fraction(100))
-    found = pacing(roomy(step, price_impact_bps=50, max_live_value=None, plan_cost_bps=plan_cost_bps))
-    one, *more = found.options
-    assert one.unmoved_cost > 0
-    assert one.delay_cost == 0
+    slicing_comparison = pacing(roomy(step, price_impact_bps=50, max_live_value=None, plan_cost_bps=plan_cost_bps))
+    option, *more = slicing_comparison.options
+    assert option.unmoved_cost > 0
+    assert option.delay_cost == 0
     assert more
     assert all(option.delay_cost > 0 for option in more)
-    paid = [(option.total - option.unmoved_cost) / option.turnover for option in found.options]
+    paid = [(option.total - option.unmoved_cost) / option.turnover for option in slicing_comparison.options]
     share = max(paid) if plan_cost_bps is None else Fraction(plan_cost_bps, 10_000)
-    unmoved = one.unmoved_cost / share
-    assert abs(unmoved + one.turnover - 300_000 * USD) < 1_000 * USD
+    unmoved = option.unmoved_cost / share
+    assert abs(unmoved + option.turnover - 300_000 * USD) < 1_000 * USD
 
 
 def test_one_round_is_the_plan_itself_and_the_chosen_one_costs_least() -> None:
     for seed in range(2):
         step = roomy(random_step(seed, tokens=4, pools=8, depth=400_000, worth=60_000), max_live_value=None)
-        found = proposals.propose_rebalance(paced(step, max_rounds=4))
-        if found.plan is None or found.plan.slicing_comparison is None:
+        proposal = proposals.propose_rebalance(paced(step, max_rounds=4))
+        if proposal.plan is None or proposal.plan.slicing_comparison is None:
             continue
         whole = proposals.propose_rebalance(step)
         assert whole.plan is not None
-        one = found.plan.slicing_comparison.options[0]
-        parts = (one.fees, one.impact, one.skew)
+        option = proposal.plan.slicing_comparison.options[0]
+        parts = (option.fees, option.impact, option.skew)
         assert parts == (whole.plan.cost.fees, whole.plan.cost.impact, whole.plan.cost.skew)
-        assert one.gas == whole.plan.cost.gas + whole.plan.cost.approval_gas
+        assert option.gas == whole.plan.cost.gas + whole.plan.cost.approval_gas
         chosen = next(
-            option for option in found.plan.slicing_comparison.options if option.slice_count == found.plan.slicing_comparison.chosen_count
+            option
+            for option in proposal.plan.slicing_comparison.options
+            if option.slice_count == proposal.plan.slicing_comparison.chosen_count
         )
-        assert chosen.total == min(option.total for option in found.plan.slicing_comparison.options)
+        assert chosen.total == min(option.total for option in proposal.plan.slicing_comparison.options)
 
 
 def test_the_market_style_plans_as_before() -> None:
     step = large()
     market = replace(step, execution=replace(step.execution, pace=type(PACE)()))
-    found = proposals.propose_rebalance(market)
-    assert found.plan is not None
-    assert found.plan.slicing_comparison is None
-    assert found.decision_result.layer(GradualResult).new_execution is None
+    proposal = proposals.propose_rebalance(market)
+    assert proposal.plan is not None
+    assert proposal.plan.slicing_comparison is None
+    assert proposal.decision_result.layer(GradualResult).new_execution is None
     whole = proposals.propose_rebalance(step)
-    assert found.plan.turnover > 5 * (whole.plan.turnover if whole.plan else 0)
+    assert proposal.plan.turnover > 5 * (whole.plan.turnover if whole.plan else 0)
 
 
 def test_what_was_approved_for_one_round_is_not_spread_any_more() -> None:
     step = replace(large(), progress=replace(large().progress, spend_caps=((WETH.address, 10**30),)))
-    found = proposals.propose_rebalance(step)
-    assert found.decision_result.layer(GradualResult).new_execution is None
-    assert found.plan is not None
-    assert found.plan.turnover > 290_000 * USD
+    proposal = proposals.propose_rebalance(step)
+    assert proposal.decision_result.layer(GradualResult).new_execution is None
+    assert proposal.plan is not None
+    assert proposal.plan.turnover > 290_000 * USD
 
 
 # pools that come back
@@ -189,10 +189,10 @@ def test_a_pool_comes_back_as_far_as_assumed_and_never_further(pool: V2Pool, sel
     moved = pool.swap(token_in, amount).pool_after
     full = Fraction(pools.price_move_bps(pool, moved, token_in))
     assert full > 300
-    for left in (Fraction(1), Fraction(1, 2), Fraction(1, 10)):
-        back = moved.partly_recovered(pool, left)
+    for share_left in (Fraction(1), Fraction(1, 2), Fraction(1, 10)):
+        back = moved.partly_recovered(pool, share_left)
         now = pools.price_move_bps(pool, back, token_in)
-        assert full * left - 15 <= now <= full * left + 15
+        assert full * share_left - 15 <= now <= full * share_left + 15
         assert (pools.marginal_price(back, token_in) <= pools.marginal_price(pool, token_in)) is True
     assert pools.price_move_bps(pool, moved.partly_recovered(pool, Fraction(1, 10**12)), token_in) <= 1
     assert pool.partly_recovered(pool, Fraction(1, 2)) == pool

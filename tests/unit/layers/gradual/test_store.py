@@ -21,8 +21,8 @@ from agent.store import Store, open_store
 from tests.support.builders import OWNER, step_input
 from tests.support.gradual_execution import PACE, part_of_step
 from tests.support.records.swaps import PRICE, USDC, WETH, swap
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import new_store
 
 CAMPAIGN = GradualExecution(
     pace=PACE,
@@ -41,25 +41,23 @@ CAMPAIGN = GradualExecution(
 )
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Store:
-    return new_store(store_kind, tmp_path, OWNER, WETH)
+store = store_fixture(wallet=OWNER, wrapped_native=WETH)
 
 
 def under(store: Store) -> ExecutionProgress:
-    found = store.budgets.history(2_000).layer(GradualState).progress
-    assert found is not None
-    return found
+    progress = store.budgets.history(2_000).layer(GradualState).progress
+    assert progress is not None
+    return progress
 
 
 def test_a_campaign_is_read_back_as_it_was_written_and_there_is_one_at_a_time(store: Store) -> None:
     assert store.budgets.history(2_000).layer(GradualState).progress is None
-    made = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
-    assert under(store) == ExecutionProgress(made, CAMPAIGN, 0, Fraction(0), Fraction(0), 1_000, SliceDraw(1, 2))
+    execution = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
+    assert under(store) == ExecutionProgress(execution, CAMPAIGN, 0, Fraction(0), Fraction(0), 1_000, SliceDraw(1, 2))
     with raises_code(OperatorNeeded, "execution_open"):
         store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
-    assert store.executions.end(made, ExecutionState.ENDED, "done in 0 rounds", 3_000)
-    assert not store.executions.end(made, ExecutionState.ENDED, "again", 3_001)
+    assert store.executions.end(execution, ExecutionState.ENDED, "done in 0 rounds", 3_000)
+    assert not store.executions.end(execution, ExecutionState.ENDED, "again", 3_001)
     assert (store.budgets.history(2_000).layer(GradualState).progress, store.budgets.history(2_000).layer(GradualState).ended_s) == (
         None,
         3_000,
@@ -78,8 +76,8 @@ def test_the_first_draw_is_kept_until_a_campaign_uses_it_and_never_drawn_twice(s
 
 
 def test_a_round_counts_once_its_swap_is_in_a_block_with_what_it_lost_at_the_prices_of_the_start(store: Store) -> None:
-    made = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
-    store.layer_repository(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(500_000, 250_000))
+    execution = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
+    store.layer_repository(GradualExecutionStore).begin_slice(execution, 1, "s1", 1_100, SliceDraw(500_000, 250_000))
     assert under(store).parts_done == 0
     swap(store, "s1", 0, 5 * 10**17, 996 * 10**6)
     now = under(store)
@@ -91,20 +89,20 @@ def test_a_round_counts_once_its_swap_is_in_a_block_with_what_it_lost_at_the_pri
 
 
 def test_a_try_that_reverted_is_no_round_its_gas_counts_and_the_next_try_keeps_the_draw(store: Store) -> None:
-    made = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
-    store.layer_repository(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
+    execution = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
+    store.layer_repository(GradualExecutionStore).begin_slice(execution, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     swap(store, "s1", 0, 0, 0, status=0)
     assert (under(store).parts_done, under(store).draw) == (0, SliceDraw(1, 2))
     assert under(store).lost_value == Fraction(100_000 * 10**9) * PRICE
-    store.layer_repository(GradualExecutionStore).begin_slice(made, 1, "s2", 1_200, SliceDraw(9_000, 9_000))
+    store.layer_repository(GradualExecutionStore).begin_slice(execution, 1, "s2", 1_200, SliceDraw(9_000, 9_000))
     swap(store, "s2", 1, 10**17, 200 * 10**6)
     assert (under(store).parts_done, under(store).draw) == (1, SliceDraw(1_000, 2_000))
-    assert part_of_step(store, "s2") == (made, 1)
+    assert part_of_step(store, "s2") == (execution, 1)
 
 
 def test_a_reorganisation_takes_the_round_back(store: Store) -> None:
-    made = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
-    store.layer_repository(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
+    execution = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
+    store.layer_repository(GradualExecutionStore).begin_slice(execution, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     intent = swap(store, "s1", 0, 10**17, 200 * 10**6)
     assert under(store).parts_done == 1
     store.journal.advance(intent, IntentState.BROADCAST, 1_010)
@@ -113,8 +111,8 @@ def test_a_reorganisation_takes_the_round_back(store: Store) -> None:
 
 @pytest.mark.parametrize("store_kind", ["file"])
 def test_a_store_that_is_opened_again_knows_all_of_it(store: Store, tmp_path: Path) -> None:
-    made = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
-    store.layer_repository(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
+    execution = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
+    store.layer_repository(GradualExecutionStore).begin_slice(execution, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     swap(store, "s1", 0, 10**17, 200 * 10**6)
     before = under(store)
     store.close()
@@ -146,13 +144,13 @@ def test_a_damaged_draw_needs_the_operator(store: Store) -> None:
 
 def test_what_the_last_one_lost_is_told_to_the_next_by_receipts_for_as_long_as_the_first_had_time(store: Store) -> None:
     """A restart between two corrections gives out no second budget."""
-    made = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
-    store.layer_repository(GradualExecutionStore).begin_slice(made, 1, "s1", 1_000, SliceDraw(3, 4))
+    execution = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
+    store.layer_repository(GradualExecutionStore).begin_slice(execution, 1, "s1", 1_000, SliceDraw(3, 4))
     swap(store, "s1", 0, 10**18, 1_990 * 10**6)
     lost = under(store).lost_value
     assert lost > 10 * 10**6
     assert store.budgets.history(2_000).layer(GradualState).carryover is None, "while it is under way it counts itself"
-    store.executions.end(made, ExecutionState.ENDED, TARGETS_CHANGED_REASON, 3_000)
+    store.executions.end(execution, ExecutionState.ENDED, TARGETS_CHANGED_REASON, 3_000)
     assert store.budgets.history(3_000).layer(GradualState).carryover == BudgetCarryover(
         5_600, CAMPAIGN.value_to_move, lost, CAMPAIGN.arrival_prices
     )

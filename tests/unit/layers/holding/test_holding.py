@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -28,17 +27,15 @@ from agent.policy.decide import decide
 from agent.store import Store
 from agent.units import NATIVE, format_time
 from tests.support.builders import NOW_S, step_input, token, v2_pool
-from tests.support.configs.samples import USDC as USDC_PRESET
-from tests.support.configs.samples import WETH as WETH_PRESET
-from tests.support.configs.samples import config_text as text
-from tests.support.configs.samples import tokens
+from tests.support.configs.samples import USDC_PRESET, WETH_PRESET, config_text, tokens
+from tests.support.constants import DAY_S
 from tests.support.ledgers import at
 from tests.support.plans import verdict
-from tests.support.records.intents import ended_intent as ended
+from tests.support.records.intents import ended_intent
+from tests.support.stores import store_fixture
 from tests.support.text import mentions
-from tests.support.transactions import OTHER, START_S, WALLET, new_store
+from tests.support.transactions import OTHER, START_S, WALLET
 
-DAY_S = 86_400
 WETH, WBTC, USDC = (token(symbol).address for symbol in ("WETH", "WBTC", "USDC"))
 THREE = {"WETH": 3_400, "WBTC": 3_300, "USDC": 3_300}
 TOKEN_A, TOKEN_B = "0x" + "Aa" * 20, "0x" + "Bb" * 20
@@ -61,7 +58,7 @@ def three_assets(age_s: int) -> StepInput:
 
 
 def with_table(table: str) -> str:
-    return f"{text()}\n[holding]\n{table}\n"
+    return f"{config_text()}\n[holding]\n{table}\n"
 
 
 def settings_of(table: str) -> tuple[HoldingConfig, str]:
@@ -85,7 +82,7 @@ def test_listed_assets_are_held_for_the_duration_that_is_written() -> None:
 
 
 def test_without_the_table_the_layer_is_off() -> None:
-    config = parse_config(text())
+    config = parse_config(config_text())
     portfolio = build_portfolio(config, tokens())
     assert build_layer_settings(LoadedConfig(config, Path("trimtab.toml"), ""), portfolio) == ()
     assert "holding" not in binding_parameters(config, portfolio, "0x")
@@ -212,16 +209,11 @@ def test_settings_and_purchases_survive_the_codec_and_the_default_is_not_stored(
     assert "Holding" not in codec.dumps(overweight(None).with_config(HoldingConfig()).with_layer(HoldingState()))
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    opened = new_store(store_kind, tmp_path)
-    opened.steps.begin("s", START_S, "{}")
-    yield opened
-    opened.close()
+store = store_fixture(begins_step=True)
 
 
 def book(store: Store, nonce: int, at_s: int, *transfers: Transfer, kind: IntentKind = IntentKind.SWAP, status: int = 1) -> None:
-    store.budgets.book_intent(ended(store, nonce, kind=kind, transfers=transfers, status=status), Fraction(0), Fraction(0), 0, at_s)
+    store.budgets.book_intent(ended_intent(store, nonce, kind=kind, transfers=transfers, status=status), Fraction(0), Fraction(0), 0, at_s)
 
 
 def came(of: str) -> Transfer:

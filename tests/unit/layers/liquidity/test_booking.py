@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -31,12 +29,12 @@ from agent.model import (  # fmt: skip
 )
 from agent.reference import reference_prices
 from agent.store import Store
-from tests.support import builders
-from tests.support import lp_worlds as lp_positions
+from tests.support import builders, lp_worlds
 from tests.support.signing import grant_of
-from tests.support.transactions import START_S, new_store, receipt, tx
+from tests.support.stores import store_fixture
+from tests.support.transactions import START_S, receipt, tx
 
-TOKEN0, TOKEN1 = lp_positions.TOKENS
+TOKEN0, TOKEN1 = lp_worlds.TOKENS
 GAS_WEI = 50_000 * 2 * 10**9
 POOL = builders.address("pool")
 
@@ -44,14 +42,14 @@ POOL = builders.address("pool")
 def step_with(*positions: LpPosition) -> StepInput:
     """A wallet of WETH and USDC with these positions, all confirmed."""
     step = builders.step_input()
-    confirmed = tuple(lp_positions.confirmed_position(position) for position in positions)
+    confirmed = tuple(lp_worlds.confirmed_position(position) for position in positions)
     portfolio = replace(step.portfolio, positions=confirmed)
     return replace(step, portfolio=portfolio, snapshot=replace(step.snapshot, positions=positions))
 
 
 def prices(step: StepInput) -> tuple[Fraction, Fraction]:
-    found = reference_prices(step).price_by_token
-    return found[TOKEN0], found[TOKEN1]
+    price_by_token = reference_prices(step).price_by_token
+    return price_by_token[TOKEN0], price_by_token[TOKEN1]
 
 
 def at_reference(step: StepInput, width: int = 6_000, liquidity: int = 10**15) -> LpV3Position:
@@ -59,15 +57,11 @@ def at_reference(step: StepInput, width: int = 6_000, liquidity: int = 10**15) -
     price0, price1 = prices(step)
     at_x96 = exact.sqrt_price_x96(price0 / price1)
     tick = get_tick_at_sqrt_ratio(at_x96) // 60 * 60
-    plain = lp_positions.v3(tick - width, tick + width, liquidity, tick)
+    plain = lp_worlds.v3(tick - width, tick + width, liquidity, tick)
     return replace(plain, pool=POOL, sqrt_price_x96=at_x96, owed=(7_000, 9_000), core_owed=(7_000, 9_000))
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    found = new_store(store_kind, tmp_path, builders.OWNER)
-    yield found
-    found.close()
+store = store_fixture(wallet=builders.OWNER)
 
 
 def mined(store: Store, step: StepInput, action: LpAction, net: tuple[int, int], *added: LiquidityAdded, status: int = 1) -> Receipt:
@@ -78,9 +72,9 @@ def mined(store: Store, step: StepInput, action: LpAction, net: tuple[int, int],
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     sides = [(POOL, builders.OWNER) if raw > 0 else (builders.OWNER, POOL) for raw in net]
     transfers = tuple(Transfer(token, *side, abs(raw)) for token, side, raw in zip((TOKEN0, TOKEN1), sides, net, strict=True))
-    found = replace(receipt("0x01", 5, "0xb", status), transfers=transfers if status else (), liquidity_added=added)
-    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
-    return found
+    changed_receipt = replace(receipt("0x01", 5, "0xb", status), transfers=transfers if status else (), liquidity_added=added)
+    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=changed_receipt)
+    return changed_receipt
 
 
 def booked(store: Store, step: StepInput, after: StepInput | None = None) -> tuple[Fraction, Fraction, int]:
@@ -89,8 +83,8 @@ def booked(store: Store, step: StepInput, after: StepInput | None = None) -> tup
     for _ in range(2):
         settlement.settle_mined(store, snapshot, lambda: step, snapshot_before=None if after is None else step.snapshot)
     assert store.journal.unbooked_intents() == ()
-    found = store.budgets.history(step.snapshot.head.timestamp_s)
-    return found.budgets.loss_24h, found.budgets.turnover_24h, found.budgets.gas_24h_wei
+    history = store.budgets.history(step.snapshot.head.timestamp_s)
+    return history.budgets.loss_24h, history.budgets.turnover_24h, history.budgets.gas_24h_wei
 
 
 def gas_value(step: StepInput) -> Fraction:
@@ -137,8 +131,8 @@ def test_a_mint_at_the_reference_costs_its_gas_and_one_bought_too_dear_what_is_p
         "uniswap_v3", position.manager, None, POOL, TOKEN0, TOKEN1, 3_000, (position.tick_lower, position.tick_upper),
         position.liquidity, amounts, amounts, amounts, 1, "test",
     )  # fmt: skip
-    told = LiquidityAdded(position.manager, 43, position.liquidity, (2 * amounts[0], amounts[1]), builders.OWNER)
-    mined(store, step, action, (-2 * amounts[0], -amounts[1]), told)
+    liquidity_added = LiquidityAdded(position.manager, 43, position.liquidity, (2 * amounts[0], amounts[1]), builders.OWNER)
+    mined(store, step, action, (-2 * amounts[0], -amounts[1]), liquidity_added)
     loss, turnover, _ = booked(store, step)
     assert turnover == 0
     assert loss - gas_value(step) == pytest.approx(amounts[0] * prices(step)[0], rel=1e-6)
@@ -170,10 +164,10 @@ def test_what_both_snapshots_say_counts_where_it_is_worse_than_the_receipt(store
     action = withdraw(position, position.liquidity // part)
     whole = received(action)
     mined(store, step, action, whole)
-    left = position_changes.after_withdrawal(position, action.liquidity)
+    book_after = position_changes.after_withdrawal(position, action.liquidity)
     came = {TOKEN0: whole[0], TOKEN1: whole[1] // 2}
     holdings = tuple(Holding(item.token, item.raw + came[item.token]) for item in step.snapshot.holdings)
-    after = builders.with_snapshot(step, holdings=holdings, positions=() if unread else (left,))
+    after = builders.with_snapshot(step, holdings=holdings, positions=() if unread else (book_after,))
     loss, _, _ = booked(store, step, after)
     expected = Fraction(0) if unread and part > 1 else (whole[1] - whole[1] // 2) * prices(step)[1]
     assert loss - gas_value(step) == pytest.approx(float(expected), abs=float(4 * sum(prices(step))))

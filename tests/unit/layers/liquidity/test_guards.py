@@ -11,10 +11,9 @@ from agent import guards
 from agent.guards.case import build_guard_case
 from agent.layers.liquidity.policy.replay import replay_actions
 from agent.model import CodeHash, Collect, ExitFailures, LpAction, Plan, Provide, StepInput, Withdraw
-from tests.support import lp_worlds as lp
+from tests.support import lp_worlds
 from tests.support.builders import GWEI, address, history, with_limits, with_snapshot
-from tests.support.decisions.liquidity_plans import COLLECT, PROVIDE, WITHDRAW
-from tests.support.decisions.liquidity_plans import passing_plan_starting_with as a_plan
+from tests.support.decisions.liquidity_plans import COLLECT, PROVIDE, WITHDRAW, passing_plan_starting_with
 from tests.support.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.support.plans import evidence, verdict
 from tests.support.text import mentions
@@ -47,7 +46,7 @@ def less(pair: tuple[int, int], by: int = 1) -> tuple[int, int]:
     ],
 )
 def test_a_figure_that_is_off_by_one_is_refused(kind: str, field: str, guard: str) -> None:
-    step, plan = a_plan(kind)
+    step, plan = passing_plan_starting_with(kind)
     figure = getattr(plan.layer_actions[0], field)
     changed = with_action(plan, **{field: less(figure) if isinstance(figure, tuple) else figure - 1})
     assert guard in refusing(step, changed)
@@ -57,7 +56,7 @@ def test_a_figure_that_is_off_by_one_is_refused(kind: str, field: str, guard: st
 
 @pytest.mark.parametrize("kind", [PROVIDE, WITHDRAW])
 def test_a_minimum_above_what_the_contracts_move_could_only_revert(kind: str) -> None:
-    step, plan = a_plan(kind)
+    step, plan = passing_plan_starting_with(kind)
     action = plan.layer_actions[0]
     assert not isinstance(action, Collect)
     changed = with_action(plan, min_raw=(action.amounts_raw[0] + 1, action.min_raw[1]))
@@ -67,19 +66,19 @@ def test_a_minimum_above_what_the_contracts_move_could_only_revert(kind: str) ->
 @pytest.mark.parametrize("kind", [PROVIDE, WITHDRAW, COLLECT])
 @pytest.mark.parametrize("field", ["pool", "contract", "venue", "token0", "token_id"])
 def test_an_action_on_something_else_is_refused(kind: str, field: str) -> None:
-    step, plan = a_plan(kind)
+    step, plan = passing_plan_starting_with(kind)
     changed = with_action(plan, **{field: 7 if field == "token_id" else address("elsewhere")})
     assert {"prediction", "fair_floor", "oracle_deviation", "impermanent_loss"} <= refusing(step, changed)
 
 
 def test_liquidity_that_nobody_wanted_is_not_provided() -> None:
-    step, plan = a_plan(PROVIDE)
+    step, plan = passing_plan_starting_with(PROVIDE)
     unwanted = replace(step, portfolio=replace(step.portfolio, lp_targets=()))
     assert "liquidity target" in verdict("prediction", unwanted, plan).measured_text
 
 
 def test_more_than_a_position_has_is_not_taken_out() -> None:
-    step, plan = a_plan(WITHDRAW)
+    step, plan = passing_plan_starting_with(WITHDRAW)
     action = plan.layer_actions[0]
     assert isinstance(action, Withdraw)
     assert "of liquidity" in verdict("prediction", step, with_action(plan, liquidity=action.position_liquidity + 1)).measured_text
@@ -98,16 +97,16 @@ def test_a_range_off_its_spacing_or_of_no_width_is_refused(ticks: tuple[int, int
 @pytest.mark.parametrize("kind", [PROVIDE, WITHDRAW, COLLECT])
 @pytest.mark.parametrize("price", [None, 0])
 def test_an_action_on_a_token_without_a_price_is_refused(kind: str, price: int | None) -> None:
-    step, plan = a_plan(kind)
-    found = book(step)
+    step, plan = passing_plan_starting_with(kind)
+    book_state = book(step)
     for token in (plan.layer_actions[0].token0, plan.layer_actions[0].token1):
-        others = {at: known for at, known in found.prices.items() if at != token}
-        unpriced = replace(found, prices=others if price is None else others | {token: Fraction(price)})
+        others = {at: known for at, known in book_state.prices.items() if at != token}
+        unpriced = replace(book_state, prices=others if price is None else others | {token: Fraction(price)})
         assert mentions(replay_actions(unpriced, plan.layer_actions[:1]).fault, "action 0", "reference price", f"{token}")
 
 
 def test_what_grows_has_its_own_range() -> None:
-    step, plan = a_plan(PROVIDE)
+    step, plan = passing_plan_starting_with(PROVIDE)
     action = plan.layer_actions[0]
     assert isinstance(action, Provide)
     assert action.ticks is not None
@@ -116,41 +115,41 @@ def test_what_grows_has_its_own_range() -> None:
 
 
 def test_what_is_provided_stays_within_reserves_and_what_surely_came() -> None:
-    step, plan = a_plan(PROVIDE)
+    step, plan = passing_plan_starting_with(PROVIDE)
     action = plan.layer_actions[0]
     assert isinstance(action, Provide)
     asset = next(asset for asset in step.portfolio.assets if asset.token.address == action.token0)
     tight = replace(asset, reserve_raw=next(h.raw for h in step.snapshot.holdings if h.token == action.token0) - action.desired_raw[0] + 1)
-    assets = tuple(tight if one is asset else one for one in step.portfolio.assets)
+    assets = tuple(tight if portfolio_asset is asset else portfolio_asset for portfolio_asset in step.portfolio.assets)
     short = replace(step, portfolio=replace(step.portfolio, assets=assets))
     assert "1 base" in verdict("balance", short, plan).measured_text
 
 
 def test_what_is_wanted_without_a_pin_is_refused() -> None:
-    step, plan = a_plan(PROVIDE)
-    for unpinned in (v3_at().address, lp.MANAGER):
+    step, plan = passing_plan_starting_with(PROVIDE)
+    for unpinned in (v3_at().address, lp_worlds.MANAGER):
         codes = tuple(code for code in step.snapshot.code_hashes if code.address != unpinned)
         assert refusing(with_snapshot(step, code_hashes=codes), plan) == {"allowlist"}
-    changed = tuple(replace(c, hash="0x" + "cd" * 32) if c.address == lp.MANAGER else c for c in step.snapshot.code_hashes)
-    found = guards.judge(with_snapshot(step, code_hashes=changed), plan, evidence(step, plan))
-    assert [v.guard for v in found if not v.passed] == ["allowlist"]
-    assert CodeHash(lp.MANAGER, "0x" + "ab" * 32) in step.snapshot.code_hashes
+    changed = tuple(replace(c, hash="0x" + "cd" * 32) if c.address == lp_worlds.MANAGER else c for c in step.snapshot.code_hashes)
+    verdicts = guards.judge(with_snapshot(step, code_hashes=changed), plan, evidence(step, plan))
+    assert [v.guard for v in verdicts if not v.passed] == ["allowlist"]
+    assert CodeHash(lp_worlds.MANAGER, "0x" + "ab" * 32) in step.snapshot.code_hashes
 
 
 @pytest.mark.parametrize("pushed", [Fraction(97, 100), Fraction(104, 100)])
 @pytest.mark.parametrize("kind", [PROVIDE, WITHDRAW, COLLECT])
 def test_a_pool_that_is_off_the_reference_refuses_what_was_planned_before(kind: str, pushed: Fraction) -> None:
     """T11: the pool moves between plan and judgement; each touched pool is held against the reference by itself."""
-    step, plan = a_plan(kind)
+    step, plan = passing_plan_starting_with(kind)
     at = v3_at(pushed)
     moved = tuple(replace(p, sqrt_price_x96=at.sqrt_price_x96, tick=at.tick) for p in step.snapshot.positions)  # type: ignore[call-arg]  # V3
-    found = verdict("oracle_deviation", with_snapshot(step, positions=moved, pools=(*step.snapshot.pools[:-1], at)), plan)
-    assert not found.passed
-    assert f"pool {at.address}" in found.measured_text
+    pool_verdict = verdict("oracle_deviation", with_snapshot(step, positions=moved, pools=(*step.snapshot.pools[:-1], at)), plan)
+    assert not pool_verdict.passed
+    assert f"pool {at.address}" in pool_verdict.measured_text
 
 
 def test_what_would_exceed_budget_or_weight_is_refused_by_what_it_leaves() -> None:
-    step, plan = a_plan(PROVIDE)
+    step, plan = passing_plan_starting_with(PROVIDE)
     over = with_limits(step, lp_max_weight_bps=1_999)
     assert refusing(over, plan) == {"lp_max_weight"}
     assert verdict("lp_max_weight", over, plan).measured_text.startswith("20")
@@ -159,7 +158,7 @@ def test_what_would_exceed_budget_or_weight_is_refused_by_what_it_leaves() -> No
 
 
 def test_a_withdrawal_that_lowers_what_is_exceeded_passes_though_it_does_not_cure_it() -> None:
-    step, plan = a_plan(WITHDRAW)
+    step, plan = passing_plan_starting_with(WITHDRAW)
     tight = with_limits(step, lp_max_weight_bps=100, impermanent_loss_bps=1)
     assert refusing(tight, plan) == set()
     for guard in ("lp_max_weight", "impermanent_loss"):
@@ -167,14 +166,14 @@ def test_a_withdrawal_that_lowers_what_is_exceeded_passes_though_it_does_not_cur
 
 
 def test_collecting_lowers_the_weight_and_excuses_no_expected_loss() -> None:
-    step, plan = a_plan(COLLECT)
+    step, plan = passing_plan_starting_with(COLLECT)
     alone = replace(plan, layer_actions=plan.layer_actions[:1])
     assert "lowered from" in verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=1_000), alone).measured_text
     assert "impermanent_loss" in refusing(with_limits(step, impermanent_loss_bps=1), alone)
 
 
 def test_what_has_pool_positions_above_a_limit_is_refused_though_it_takes_out_more() -> None:
-    step, leaving = a_plan(WITHDRAW)
+    step, leaving = passing_plan_starting_with(WITHDRAW)
     adding = planned(world([ranged(500, 1_800, 2_200)], [wanted(900)]))
     assert isinstance(adding.layer_actions[0], Provide)
     both = replace(leaving, layer_actions=(*leaving.layer_actions, *adding.layer_actions))
@@ -184,7 +183,7 @@ def test_what_has_pool_positions_above_a_limit_is_refused_though_it_takes_out_mo
 
 
 def test_gas_is_held_against_what_is_moved_and_an_exit_goes_at_any_cost() -> None:
-    step, plan = a_plan(WITHDRAW)
+    step, plan = passing_plan_starting_with(WITHDRAW)
     dear = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=20 * GWEI))
     assert refusing(dear, plan) == {"plan_cost"}
     assert verdict("plan_cost", dear, plan).measured_text.startswith("117.")
@@ -195,18 +194,18 @@ def test_gas_is_held_against_what_is_moved_and_an_exit_goes_at_any_cost() -> Non
 
 def test_what_is_provided_above_a_limit_is_no_exit_whatever_goes_out_beside_it() -> None:
     """Cost and size of liquidity hold it back also where a limit is exceeded already."""
-    step, plan = a_plan(PROVIDE)
-    _, leaving = a_plan(WITHDRAW)
+    step, plan = passing_plan_starting_with(PROVIDE)
+    _, leaving = passing_plan_starting_with(WITHDRAW)
     for actions in (plan.layer_actions, (*leaving.layer_actions, *plan.layer_actions)):
         tight = with_limits(step, lp_max_weight_bps=100, min_trade=Fraction(5_000 * USD))
-        found = build_guard_case(tight, replace(plan, layer_actions=actions), evidence(tight, plan))
-        assert not found.is_required_by_layer()
-        assert not found.is_risk_reducing()
+        guard_case = build_guard_case(tight, replace(plan, layer_actions=actions), evidence(tight, plan))
+        assert not guard_case.is_required_by_layer()
+        assert not guard_case.is_risk_reducing()
     assert {"lp_max_weight", "min_trade"} <= refusing(tight, plan)
 
 
 def test_small_actions_are_refused_and_small_exits_pass() -> None:
-    step, plan = a_plan(WITHDRAW)
+    step, plan = passing_plan_starting_with(WITHDRAW)
     small = with_limits(step, min_trade=Fraction(5_000 * USD))
     assert refusing(small, plan) == {"min_trade"}
     assert refusing(with_limits(small, lp_max_weight_bps=1_500), plan) == set()
@@ -214,18 +213,18 @@ def test_small_actions_are_refused_and_small_exits_pass() -> None:
 
 def test_a_shallow_pool_refuses_what_is_provided_and_lets_out_what_is_taken() -> None:
     for kind, expected in ((PROVIDE, {"pool_min_value"}), (WITHDRAW, set())):
-        step, plan = a_plan(kind)
+        step, plan = passing_plan_starting_with(kind)
         assert refusing(with_limits(step, pool_min_value=Fraction(10**9 * USD)), plan) == expected
 
 
 def test_with_both_price_limits_off_nothing_is_signed() -> None:
     for kind in (PROVIDE, WITHDRAW):
-        step, plan = a_plan(kind)
+        step, plan = passing_plan_starting_with(kind)
         assert "fair_floor" in refusing(with_limits(step, oracle_deviation_bps=None, slippage_bps=None), plan)
 
 
 def test_what_a_minimum_lets_liquidity_cost_is_held_against_slippage() -> None:
-    step, plan = a_plan(PROVIDE)
+    step, plan = passing_plan_starting_with(PROVIDE)
     assert verdict("slippage", step, plan).measured_text.endswith("bps")
     assert Fraction(verdict("slippage", step, plan).measured_text.removesuffix(" bps")) <= 30
     strict = with_limits(step, slippage_bps=2)
@@ -234,10 +233,10 @@ def test_what_a_minimum_lets_liquidity_cost_is_held_against_slippage() -> None:
 
 
 def test_reverts_loss_and_gas_of_the_day_hold_actions_back_too() -> None:
-    step, plan = a_plan(WITHDRAW)
+    step, plan = passing_plan_starting_with(WITHDRAW)
     failed = (ExitFailures(plan.layer_actions[0].pool, 3, 0, step.snapshot.head.timestamp_s),)
     assert refusing(replace(step, history=history(failed_exits=failed)), plan) == {"reverts_in_row"}
-    provide, providing = a_plan(PROVIDE)
+    provide, providing = passing_plan_starting_with(PROVIDE)
     assert refusing(replace(provide, history=history(reverts_in_row=3)), providing) == {"reverts_in_row"}
     assert refusing(replace(step, history=history(loss_24h=Fraction(101 * USD))), plan) == {"daily_loss"}
     assert refusing(replace(step, history=history(gas_24h_wei=10**18 // 20)), plan) == {"gas_per_day"}
@@ -245,13 +244,13 @@ def test_reverts_loss_and_gas_of_the_day_hold_actions_back_too() -> None:
 
 
 def test_holdings_after_the_actions_are_checked() -> None:
-    step, plan = a_plan(WITHDRAW)
+    step, plan = passing_plan_starting_with(WITHDRAW)
     (token, raw), *rest = plan.holdings_after
     assert refusing(step, replace(plan, holdings_after=((token, raw + 1), *rest))) == {"prediction"}
 
 
 def test_an_unknown_position_refuses_every_guard_that_needs_it() -> None:
-    step, plan = a_plan(WITHDRAW)
+    step, plan = passing_plan_starting_with(WITHDRAW)
     assert {"impermanent_loss", "lp_max_weight", "prediction", "fair_floor"} <= refusing(with_snapshot(step, positions=()), plan)
 
 
@@ -264,7 +263,7 @@ def test_a_pair_is_judged_as_a_range_is() -> None:
     assert "fair_floor" in refusing(step, with_action(plan, min_raw=less(action.min_raw)))
     assert "prediction" in refusing(step, with_action(plan, ticks=(-60, 60)))
     out = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500))
-    found: LpAction = planned(out).layer_actions[0]
+    lp_action: LpAction = planned(out).layer_actions[0]
     assert refusing(out, planned(out)) == set()
-    assert isinstance(found, Withdraw)
-    assert "fair_floor" in refusing(out, with_action(planned(out), min_raw=less(found.min_raw)))
+    assert isinstance(lp_action, Withdraw)
+    assert "fair_floor" in refusing(out, with_action(planned(out), min_raw=less(lp_action.min_raw)))

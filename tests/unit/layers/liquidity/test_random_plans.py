@@ -30,7 +30,7 @@ pushes = st.sampled_from([Fraction(part, 1_000) for part in (1_000, 1_000, 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Any:
+class PlannedCase:
     """A step and what was made of it."""
 
     step: StepInput
@@ -38,7 +38,7 @@ class Any:
 
 
 @st.composite
-def anything(draw: st.DrawFn) -> Any:
+def anything(draw: st.DrawFn) -> PlannedCase:
     pushed = draw(pushes)
     v3, v2 = v3_at(pushed), v2_at(pushed)
     places: list[LpV2Position | LpV3Position] = [paired(draw(st.sampled_from([0, 40, 700, 9_000])), v2)]
@@ -66,7 +66,7 @@ def anything(draw: st.DrawFn) -> Any:
     values = {"WETH": draw(money), "USDC": draw(money)}
     quiet = threshold(absolute_bps=9_999)
     step = world(places, targets, values, limits, pushed, reserves=reserves, trigger=quiet)
-    return Any(step, planned_or_none(step))
+    return PlannedCase(step, planned_or_none(step))
 
 
 def planned_or_none(step: StepInput) -> Plan | None:
@@ -79,11 +79,11 @@ def planned_or_none(step: StepInput) -> Plan | None:
 
 
 @given(anything())
-def test_every_guard_lets_every_plan_pass_but_for_gas_money(found: Any) -> None:
-    if found.plan is None:
+def test_every_guard_lets_every_plan_pass_but_for_gas_money(case: PlannedCase) -> None:
+    if case.plan is None:
         return
-    refused = [v for v in guards.judge(found.step, found.plan, evidence(found.step, found.plan)) if not v.passed]
-    prices_apart = found.step.limits.oracle_deviation_bps is not None
+    refused = [v for v in guards.judge(case.step, case.plan, evidence(case.step, case.plan)) if not v.passed]
+    prices_apart = case.step.limits.oracle_deviation_bps is not None
     allowed = GAS_GUARDS | ({"oracle_deviation"} if prices_apart else set())
     assert {v.guard for v in refused} <= allowed, refused
     assert all("spot" in v.measured_text or "TWAP" in v.measured_text for v in refused if v.guard == "oracle_deviation"), (
@@ -92,50 +92,50 @@ def test_every_guard_lets_every_plan_pass_but_for_gas_money(found: Any) -> None:
 
 
 @given(anything())
-def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) -> None:
-    if found.plan is None:
+def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(case: PlannedCase) -> None:
+    if case.plan is None:
         return
-    before, layer = book(found.step).exposure(), build_guard_case(found.step, found.plan, evidence(found.step, found.plan)).layer_answers
+    before, layer = book(case.step).exposure(), build_guard_case(case.step, case.plan, evidence(case.step, case.plan)).layer_answers
     assert isinstance(layer, LiquidityCase)
     lp = layer.replay
     assert lp.fault is None
-    limits, after = liquidity_limits(found.step.limits), lp.book_after.exposure()
+    limits, after = liquidity_limits(case.step.limits), lp.book_after.exposure()
     if before.is_within(limits):
         assert after.is_within(limits)
         if after.loss > before.loss and limits.loss is not None:
             assert after.loss <= limits.loss * LIMIT_GOAL_SHARE * after.portfolio_value + 1
     else:
-        assert all(isinstance(action, Withdraw) for action in found.plan.layer_actions)
+        assert all(isinstance(action, Withdraw) for action in case.plan.layer_actions)
         out = {
             action.name
-            for action in found.plan.layer_actions
+            for action in case.plan.layer_actions
             if isinstance(action, Withdraw) and action.liquidity == action.position_liquidity
         }
-        stuck = {item.subject for item in found.plan.skipped}
+        stuck = {item.subject for item in case.plan.skipped}
         assert (
             after.is_within(limits.scaled(LIMIT_GOAL_SHARE))
-            or {one.name for one, p in book(found.step).position_states if getattr(p, "liquidity", 0)} <= out | stuck
+            or {state.name for state, p in book(case.step).position_states if getattr(p, "liquidity", 0)} <= out | stuck
         )
 
 
 @given(anything())
-def test_all_but_the_last_position_of_an_exit_go_whole(found: Any) -> None:
-    if found.plan is None or book(found.step).exposure().is_within(liquidity_limits(found.step.limits)):
+def test_all_but_the_last_position_of_an_exit_go_whole(case: PlannedCase) -> None:
+    if case.plan is None or book(case.step).exposure().is_within(liquidity_limits(case.step.limits)):
         return
-    actions = [action for action in found.plan.layer_actions if isinstance(action, Withdraw)]
+    actions = [action for action in case.plan.layer_actions if isinstance(action, Withdraw)]
     assert all(action.liquidity == action.position_liquidity for action in actions[:-1])
 
 
 @given(anything())
-def test_reserves_stay_and_minimums_are_ours_not_the_pools(found: Any) -> None:
-    if found.plan is None:
+def test_reserves_stay_and_minimums_are_ours_not_the_pools(case: PlannedCase) -> None:
+    if case.plan is None:
         return
-    reserve = {asset.token.address: asset.reserve_raw for asset in found.step.portfolio.assets}
-    before = {holding.token: holding.raw for holding in found.step.snapshot.holdings}
-    for token, raw in found.plan.holdings_after:
+    reserve = {asset.token.address: asset.reserve_raw for asset in case.step.portfolio.assets}
+    before = {holding.token: holding.raw for holding in case.step.snapshot.holdings}
+    for token, raw in case.plan.holdings_after:
         assert raw >= min(before[token], reserve[token])
-    now = book(found.step)
-    for action in found.plan.layer_actions:
+    now = book(case.step)
+    for action in case.plan.layer_actions:
         if isinstance(action, Collect):
             continue
         assert max(action.min_raw) > 0
@@ -143,10 +143,10 @@ def test_reserves_stay_and_minimums_are_ours_not_the_pools(found: Any) -> None:
         if isinstance(action, Provide):
             assert all(raw <= most for raw, most in zip(action.amounts_raw, action.desired_raw, strict=True))
             assert action.liquidity > 0
-        ratio, pool = now.reference_price(action), next(p for p in found.step.snapshot.pools if p.address == action.pool)
+        ratio, pool = now.reference_price(action), next(p for p in case.step.snapshot.pools if p.address == action.pool)
         price = Fraction(pool.reserve1, pool.reserve0) if hasattr(pool, "reserve0") else Fraction(pool.sqrt_price_x96**2, 2**192)
-        limit = found.step.limits.oracle_deviation_bps
-        assert slippage.is_within_band(price, ratio, (limit or 0) + (found.step.limits.slippage_bps or 0))
+        limit = case.step.limits.oracle_deviation_bps
+        assert slippage.is_within_band(price, ratio, (limit or 0) + (case.step.limits.slippage_bps or 0))
         if limit is not None:
             assert abs(price / ratio - 1) * 10_000 <= limit
 
@@ -156,24 +156,24 @@ def acted_once(step: StepInput, plan: Plan, number: int) -> StepInput:
     done = replay_actions(book(step), plan.layer_actions[:1])
     assert done.fault is None
     pairs = [
-        (replace(one, token_id=number), replace(place, token_id=number))
+        (replace(state, token_id=number), replace(place, token_id=number))
         if isinstance(place, LpV3Position) and not place.token_id
-        else (one, place)
-        for one, place in done.book_after.position_states
+        else (state, place)
+        for state, place in done.book_after.position_states
     ]
     holdings = tuple(replace(holding, raw=done.book_after.wallet_raw_by_token[holding.token]) for holding in step.snapshot.holdings)
     later = with_snapshot(step, holdings=holdings, positions=tuple(place for _, place in pairs))
     return replace(
         later,
-        portfolio=replace(step.portfolio, positions=tuple(one for one, _ in pairs)),
+        portfolio=replace(step.portfolio, positions=tuple(pair for pair, _ in pairs)),
         progress=replace(later.progress, layers=(LiquidityProgress(has_moved=True),)),
     )
 
 
 @given(anything())
-def test_actions_one_by_one_come_to_an_end_that_asks_for_nothing_more(found: Any) -> None:
+def test_actions_one_by_one_come_to_an_end_that_asks_for_nothing_more(case: PlannedCase) -> None:
     """As the engine does it: the first action of each plan, then everything anew; and then a step of its own, which must rest."""
-    step, plan, count = found.step, found.plan, 0
+    step, plan, count = case.step, case.plan, 0
     while plan is not None:
         count += 1
         assert count <= 12, "it goes round in circles"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,26 +13,22 @@ from agent.errors import PassingFault
 from agent.layers.liquidity.state import LiquidityState
 from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdded, LpAction, LpPositionChange, LpTarget, Receipt, Transfer
 from agent.store import Store, open_store
+from tests.support.constants import MONTH_S
 from tests.support.ledgers import at
 from tests.support.signing import ADD, COLLECT, INCREASE, MANAGER, MINT, PAIR, POOL, TOKENS, WITHDRAW_V2, WITHDRAW_V3, grant_of
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, new_store, receipt, tx
+from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, receipt, tx
 
 MINTED = LiquidityAdded(MANAGER, 42, 10**20, MINT.amounts_raw, WALLET)
 GROWN = replace(MINTED, minted_to=None, liquidity=10**19, amounts_raw=(10, 20))
-MONTH_S = 30 * 86_400
 
 
 def opened(folder: Path) -> Store:
     return open_store(f"sqlite:///{folder}/trimtab.db", CHAIN_ID, WALLET)
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    found = new_store(store_kind, tmp_path)
-    found.steps.begin("s", START_S, "{}")
-    yield found
-    found.close()
+store = store_fixture(begins_step=True)
 
 
 def told(*added: LiquidityAdded, block: int = 16, status: int = 1, transfers: tuple[Transfer, ...] = ()) -> Receipt:
@@ -47,9 +42,9 @@ def sent(store: Store, action: LpAction, nonce: int = 0) -> str:
     return intent.id
 
 
-def mined(store: Store, action: LpAction, found: Receipt, nonce: int = 0) -> str:
+def mined(store: Store, action: LpAction, receipt: Receipt, nonce: int = 0) -> str:
     intent_id = sent(store, action, nonce)
-    store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=replace(found, tx_hash=f"0x0{nonce + 1}"))
+    store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=replace(receipt, tx_hash=f"0x0{nonce + 1}"))
     return intent_id
 
 
@@ -149,7 +144,7 @@ def test_a_liquidity_action_that_succeeds_ends_the_rows_of_approvals_and_reverts
 
 
 def moves(*pairs: tuple[LpAction, Receipt]) -> tuple[LpPositionChange, ...]:
-    return tuple(done for action, found in pairs if (done := own_changes.position_change(action, found, WALLET)) is not None)
+    return tuple(done for action, pair in pairs if (done := own_changes.position_change(action, pair, WALLET)) is not None)
 
 
 CONFIRMED = ConfirmedPosition("uniswap_v3", MANAGER, 42, *TOKENS, (1_000, 2_000), None, 5_000, MONTH_S)
@@ -163,14 +158,14 @@ def known(
 
 
 def test_what_the_agent_opened_counts_with_what_it_put_in() -> None:
-    (one,) = known((), moves((MINT, told(MINTED)), (INCREASE, told(GROWN, block=20))))
+    (position,) = known((), moves((MINT, told(MINTED)), (INCREASE, told(GROWN, block=20))))
     entry = (MINT.amounts_raw[0] + 10, MINT.amounts_raw[1] + 20)
-    assert one == ConfirmedPosition("uniswap_v3", MANAGER, 42, *TOKENS, entry, 16, 6_000, MONTH_S)
+    assert position == ConfirmedPosition("uniswap_v3", MANAGER, 42, *TOKENS, entry, 16, 6_000, MONTH_S)
 
 
 def test_what_was_taken_out_leaves_its_part_of_the_entry() -> None:
-    (one,) = known((CONFIRMED,), moves((WITHDRAWN, told()), (INCREASE, told(GROWN))))
-    assert one == replace(CONFIRMED, entry_raw=(750 + 10, 1_500 + 20))
+    (position,) = known((CONFIRMED,), moves((WITHDRAWN, told()), (INCREASE, told(GROWN))))
+    assert position == replace(CONFIRMED, entry_raw=(750 + 10, 1_500 + 20))
 
 
 def test_a_position_that_the_agent_opened_and_took_out_wholly_counts_no_more() -> None:
@@ -200,9 +195,9 @@ def test_what_somebody_else_added_to_a_position_counts_until_all_of_it_is_taken_
 def test_a_pair_that_is_wanted_counts_from_the_start_and_a_pool_of_v3_does_not() -> None:
     pair = LpTarget("uniswap_v2", PAIR, PAIR, *TOKENS, 3_000, None, 1_000, None, None, 4_000, 86_400)
     pool = LpTarget("uniswap_v3", MANAGER, POOL, *TOKENS, 3_000, 60, 1_000, 2_000, None, 4_000, 86_400)
-    (one,) = known((), (), pair, pool)
-    assert one == ConfirmedPosition("uniswap_v2", PAIR, None, *TOKENS, (0, 0), None, 4_000, 86_400)
-    config = replace(one, entry_raw=(5, 6), volatility_bps=1)
+    (position,) = known((), (), pair, pool)
+    assert position == ConfirmedPosition("uniswap_v2", PAIR, None, *TOKENS, (0, 0), None, 4_000, 86_400)
+    config = replace(position, entry_raw=(5, 6), volatility_bps=1)
     assert known((config,), (), pair) == (config,)
 
 

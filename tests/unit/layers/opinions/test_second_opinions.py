@@ -27,11 +27,11 @@ from agent.layers.opinions.services import Sale, ask_services
 from agent.planning.proposals import propose_rebalance
 from agent.units import NATIVE
 from tests.support.builders import OWNER, raw, step_input, token, v2_pool, with_snapshot
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.plans import R, Swap, plan_of, with_leg
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = token("WETH"), token("USDC")
 SALE = Sale(WETH.address, USDC.address, 10**18)
 BASE, KEY = 8453, "a secret key"
 Lie = Callable[[dict[str, Any]], bytes | None]
@@ -78,7 +78,7 @@ class Aggregators:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[Aggregators, str]]:
-    found = Aggregators()
+    aggregators = Aggregators()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -89,19 +89,19 @@ def server() -> Iterator[tuple[Aggregators, str]]:
             self.answer(self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
         def answer(self, path: str, ask: dict[str, Any]) -> None:
-            found.asked.append((path, ask, {name.lower(): value for name, value in self.headers.items()}))
+            aggregators.asked.append((path, ask, {name.lower(): value for name, value in self.headers.items()}))
             kinds = {
-                "/swap/allowance-holder/price": found.zero_x,
-                "/base/api/v1/routes": found.kyberswap,
-                "/base/api/v1/quote": found.cow,
+                "/swap/allowance-holder/price": aggregators.zero_x,
+                "/base/api/v1/routes": aggregators.kyberswap,
+                "/base/api/v1/quote": aggregators.cow,
             }
             document = kinds[path](ask)
-            body = found.lie(document) or json.dumps(document).encode()
-            self.send_response(found.status)
+            body = aggregators.lie(document) or json.dumps(document).encode()
+            self.send_response(aggregators.status)
             self.send_header("Location", self.path)
             self.end_headers()
-            for byte in body if found.pause_s else (body,):
-                time.sleep(found.pause_s)
+            for byte in body if aggregators.pause_s else (body,):
+                time.sleep(aggregators.pause_s)
                 try:
                     self.wfile.write(bytes([byte]) if isinstance(byte, int) else byte)
                     self.wfile.flush()
@@ -114,17 +114,17 @@ def server() -> Iterator[tuple[Aggregators, str]]:
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     listener.daemon_threads = True
     threading.Thread(target=listener.serve_forever, daemon=True).start()
-    yield found, f"http://127.0.0.1:{listener.server_port}"
+    yield aggregators, f"http://127.0.0.1:{listener.server_port}"
     listener.shutdown()
     listener.server_close()
 
 
 @pytest.fixture
 def aggregators(server: tuple[Aggregators, str], monkeypatch: pytest.MonkeyPatch) -> Aggregators:
-    found, url = server
-    found.__init__()  # type: ignore[misc]  # as at first
-    monkeypatch.setattr(services, "SERVICES", {name: replace(one, url=url) for name, one in services.SERVICES.items()})
-    return found
+    aggregator_server, url = server
+    aggregator_server.__init__()  # type: ignore[misc]  # as at first
+    monkeypatch.setattr(services, "SERVICES", {name: replace(service, url=url) for name, service in services.SERVICES.items()})
+    return aggregator_server
 
 
 def planned() -> StepOutcome:
@@ -154,12 +154,12 @@ def test_each_service_says_how_much_more_it_would_pay_and_no_wallet_is_told(aggr
     assert opinion["planned_raw"] == str(bought)
     assert [answer["more_bps"] for answer in opinion["answers"]] == ["1.2", "0", "-3"]
     assert opinion["text"] == "Elsewhere, WETH to USDC: +1.2 bps (0x), +0 bps (KyberSwap), -3 bps (CoW); before gas"
-    (zero_x,) = [one for one in aggregators.asked if "sellAmount" in one[1]]
+    (zero_x,) = [request for request in aggregators.asked if "sellAmount" in request[1]]
     assert zero_x[1] == {
         "chainId": "8453", "sellToken": WETH.address, "buyToken": USDC.address, "sellAmount": str(spent[WETH.address]),
     }  # fmt: skip
     assert (zero_x[2]["0x-api-key"], zero_x[2]["0x-version"]) == (KEY, "v2")
-    others = [one for one in aggregators.asked if one is not zero_x]
+    others = [request for request in aggregators.asked if request is not zero_x]
     assert len(others) == 2
     assert KEY not in str(others)
     assert OWNER.lower() not in str(aggregators.asked).lower()
@@ -226,21 +226,21 @@ def test_what_routes_collect_in_the_router_is_counted_for_the_token_that_it_buys
     wbtc, dai = token("WBTC"), token("DAI")
     pools = [v2_pool(WETH, USDC, 3_000), v2_pool(wbtc, USDC, 60_000), v2_pool(USDC, dai, 1)]
     step = step_input({"WETH": 2_500, "WBTC": 2_500, "USDC": 2_500, "DAI": 2_500}, pools=pools)
-    one, tenth = raw(1, WETH), raw("0.1", wbtc)
+    sold_raw, tenth = raw(1, WETH), raw("0.1", wbtc)
     plan = plan_of(
         step,
         [
-            Swap(pools[0], WETH.address, one, sink=R),
+            Swap(pools[0], WETH.address, sold_raw, sink=R),
             Swap(pools[1], wbtc.address, tenth, sink=R),
             Swap(pools[2], USDC.address, source=R),
-            Swap(pools[0], WETH.address, 2 * one),
+            Swap(pools[0], WETH.address, 2 * sold_raw),
         ],
     )
     changes = plan.wallet_changes()
     trades = trades_of(plan, step.portfolio)
     assert trades == {
-        dai.address: ({WETH.address: one, wbtc.address: tenth}, changes[dai.address]),
-        USDC.address: ({WETH.address: 2 * one}, changes[USDC.address]),
+        dai.address: ({WETH.address: sold_raw, wbtc.address: tenth}, changes[dai.address]),
+        USDC.address: ({WETH.address: 2 * sold_raw}, changes[USDC.address]),
     }
     wrapping = with_leg(plan, 3, token_in=NATIVE, token_out=WETH.address)
     assert trades_of(wrapping, step.portfolio) == {dai.address: trades[dai.address]}
@@ -248,8 +248,8 @@ def test_what_routes_collect_in_the_router_is_counted_for_the_token_that_it_buys
 
 def test_without_the_table_or_a_trade_nobody_is_asked(aggregators: Aggregators) -> None:
     assert live_plan_keys(LayerTables(), planned()) == {}
-    held = evaluate_input_once(step_input(), propose_rebalance, None)
-    assert live_plan_keys(tables("cow"), held) == {}
+    outcome = evaluate_input_once(step_input(), propose_rebalance, None)
+    assert live_plan_keys(tables("cow"), outcome) == {}
     assert not aggregators.asked
 
 
@@ -266,5 +266,5 @@ def test_without_the_table_or_a_trade_nobody_is_asked(aggregators: Aggregators) 
 )
 def test_a_mistake_in_the_table_is_named(table: str, field: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_config(f"{text()}\n[second_opinions]\n{table}\n")
+        parse_config(f"{config_text()}\n[second_opinions]\n{table}\n")
     assert mentions(caught.value.message, "second_opinions", field)

@@ -41,24 +41,24 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Callable[[Signal
 
 
 def test_the_trend_holds_what_rises_and_shorts_what_falls(example: Callable[[str], Callable[[SignalView], SignalTargets]]) -> None:
-    found = example("trend")(view({"ETH": "WETH", "BTC": "WBTC"}, WETH=RISING, WBTC=FALLING))
-    assert found == SignalTargets({"WETH": 0.5, "USDC": 0.5}, {"ETH": 0.5, "BTC": -0.5})
+    answer = example("trend")(view({"ETH": "WETH", "BTC": "WBTC"}, WETH=RISING, WBTC=FALLING))
+    assert answer == SignalTargets({"WETH": 0.5, "USDC": 0.5}, {"ETH": 0.5, "BTC": -0.5})
     assert example("trend")(view(WETH=FLAT)) == SignalTargets({"USDC": 1.0})
 
 
 def test_the_buffer_keeps_a_holding_near_its_mean(example: Callable[[str], Callable[[SignalView], SignalTargets]]) -> None:
     near = [*[100.0] * 39, 99.0]
-    held = view(WETH=near)
-    assert example("trend")(held).spot == {"USDC": 1.0}
-    held = replace(held, weights={"WETH": 1.0, "USDC": 0.0})
-    assert example("trend")(held).spot == {"WETH": 1.0, "USDC": 0.0}
+    view_near = view(WETH=near)
+    assert example("trend")(view_near).spot == {"USDC": 1.0}
+    view_near = replace(view_near, weights={"WETH": 1.0, "USDC": 0.0})
+    assert example("trend")(view_near).spot == {"WETH": 1.0, "USDC": 0.0}
 
 
 def test_mean_reversion_buys_what_fell_and_sells_what_rose(example: Callable[[str], Callable[[SignalView], SignalTargets]]) -> None:
-    found = example("mean_reversion")(view(WETH=RISING, WBTC=FALLING, LINK=FLAT)).spot
-    assert found is not None
-    assert sum(found.values()) == pytest.approx(1)
-    assert found["WETH"] < found["LINK"] == 0.25 < found["WBTC"]
+    spot = example("mean_reversion")(view(WETH=RISING, WBTC=FALLING, LINK=FLAT)).spot
+    assert spot is not None
+    assert sum(spot.values()) == pytest.approx(1)
+    assert spot["WETH"] < spot["LINK"] == 0.25 < spot["WBTC"]
 
 
 def config_file(folder: Path, name: str, more: str = "") -> Path:
@@ -94,15 +94,15 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
     config = config_file(tmp_path, "trend", futures)
     market, file = api.MarketOptions("10bps", "1000000000", "10000"), first_days(tmp_path, 50)
     portfolio = api.PortfolioOptions(config, "", "", "", "", "", "", ("BTC=WBTC,ETH=WETH",), "")
-    found = api.backtest_futures(file, api.FuturesBookOptions("", margin="5000", config=config), market, portfolio)
-    assert isinstance(found, SimulationResult)
-    assert found.futures is not None
-    assert len(found.futures_weights) > 5
-    shorts = [one for one in found.futures.agent_book.fills if one.size_raw < 0]
+    backtest_futures = api.backtest_futures(file, api.FuturesBookOptions("", margin="5000", config=config), market, portfolio)
+    assert isinstance(backtest_futures, SimulationResult)
+    assert backtest_futures.futures is not None
+    assert len(backtest_futures.futures_weights) > 5
+    shorts = [fill for fill in backtest_futures.futures.agent_book.fills if fill.size_raw < 0]
     assert len(shorts) > 3
-    assert found.futures.agent_book.bars_above_limit == 0
-    first = found.futures_weights[0][0]
-    assert found.futures.agent_book.fills[0].size_raw > 0
+    assert backtest_futures.futures.agent_book.bars_above_limit == 0
+    first = backtest_futures.futures_weights[0][0]
+    assert backtest_futures.futures.agent_book.fills[0].size_raw > 0
     assert first > 0, "until the first answer the config's own weights hold, as live"
 
 
@@ -112,7 +112,7 @@ def test_an_example_runs_over_the_sample(monkeypatch: pytest.MonkeyPatch, tmp_pa
     install_examples(monkeypatch, tmp_path / "installed")
     config, file = config_file(tmp_path, name), first_days(tmp_path)
     portfolio = api.PortfolioOptions(config, "", "", "", "", "", "", ("BTC=WBTC,ETH=WETH",), "")
-    found = [api.backtest(file, api.MarketOptions("10bps", "1000000000", "10000"), portfolio) for _ in range(runs)]
-    assert len(found[0].rebalances) > 3
-    assert len({tuple(row) for row in found[0].targets.tolist()}) >= 3
-    assert all(one.equity.tolist() == found[0].equity.tolist() for one in found)
+    documents = [api.backtest(file, api.MarketOptions("10bps", "1000000000", "10000"), portfolio) for _ in range(runs)]
+    assert len(documents[0].rebalances) > 3
+    assert len({tuple(row) for row in documents[0].targets.tolist()}) >= 3
+    assert all(document.equity.tolist() == documents[0].equity.tolist() for document in documents)

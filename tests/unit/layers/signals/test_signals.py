@@ -42,8 +42,7 @@ from agent.policy.targets import settings_hash
 from tests.support.builders import split, strategy, token, with_snapshot
 from tests.support.configs.futures import FUTURES
 from tests.support.configs.weights import config_text
-from tests.support.perpetuals.steps import EMPTY
-from tests.support.perpetuals.steps import POLICY as FUTURES_POLICY
+from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY
 from tests.support.planning_worlds import PLAIN, allocator, bps_of, limit, moves, recorded, weighed
 from tests.support.signals import install
 
@@ -79,9 +78,9 @@ def with_answer(step: StepInput, answer: SignalAnswer) -> StepInput:
 
 @pytest.fixture
 def host() -> Iterator[SignalHost]:
-    made = SignalHost()
-    yield made
-    made.close()
+    signal_host = SignalHost()
+    yield signal_host
+    signal_host.close()
 
 
 def test_a_view_has_prices_weights_and_options_and_its_own_time() -> None:
@@ -117,9 +116,9 @@ def test_a_signal_is_not_asked_while_a_balance_is_unknown() -> None:
 def test_a_strategy_asks_with_the_weights_of_the_wallet() -> None:
     """Before its books are known: they come after the answers."""
     step = asked()
-    one = replace(strategy("own", 6_000, {"USDC": 10_000}), allocator=step.portfolio.allocator)
+    changed_strategy = replace(strategy("own", 6_000, {"USDC": 10_000}), allocator=step.portfolio.allocator)
     shared = replace(step, portfolio=replace(step.portfolio, allocator=None)).with_config(
-        split(one, strategy("rest", 4_000, {"USDC": 10_000}))
+        split(changed_strategy, strategy("rest", 4_000, {"USDC": 10_000}))
     )
     (request,) = signal_requests(shared, {})
     assert (request.owner, request.why) == ("own", "")
@@ -128,10 +127,10 @@ def test_a_strategy_asks_with_the_weights_of_the_wallet() -> None:
 
 def test_spot_weights_of_a_signal_are_the_targets() -> None:
     step = asked()
-    found = apply_effective_targets(with_answer(step, answered(HALF, step)))
-    assert bps_of(found) == {"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "UNI": 0, "USDC": 2_000}
-    assert isinstance(decide(found).decision, Rebalance)
-    chosen = found.history.allocation
+    step_with_targets = apply_effective_targets(with_answer(step, answered(HALF, step)))
+    assert bps_of(step_with_targets) == {"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "UNI": 0, "USDC": 2_000}
+    assert isinstance(decide(step_with_targets).decision, Rebalance)
+    chosen = step_with_targets.history.allocation
     assert chosen is not None
     assert (chosen.why, chosen.sample_text) == ("spot weights of the signal mine", "own-signals 1.0")
 
@@ -165,20 +164,20 @@ def test_weights_off_by_the_last_bits_of_a_float_are_the_same_weights() -> None:
     ],
 )
 def test_an_answer_that_is_none_is_refused_with_the_reason(text: str, why: str) -> None:
-    found = answered(text, asked())
-    assert (found.why, found.spot_ppm, found.market_ppm) == (why, None, None)
+    answer = answered(text, asked())
+    assert (answer.why, answer.spot_ppm, answer.market_ppm) == (why, None, None)
 
 
 @pytest.mark.parametrize(("rest", "is_valid"), [(0.5001, True), (0.500101, False), (0.4999, True), (0.499899, False)])
 def test_spot_weights__sum_may_be_a_hundredth_of_a_percent_off(rest: float, is_valid: bool) -> None:
-    found = answered(json.dumps({"spot": {"WETH": 0.5, "WBTC": rest}}), asked())
-    assert (found.why == "") is is_valid
+    answer = answered(json.dumps({"spot": {"WETH": 0.5, "WBTC": rest}}), asked())
+    assert (answer.why == "") is is_valid
 
 
 @pytest.mark.parametrize(("weight", "is_valid"), [(1, True), (1.000001, False), (0, True), (-0.000001, False)])
 def test_spot_weights__each_is_from_nothing_to_the_whole(weight: float, is_valid: bool) -> None:
-    found = answered(json.dumps({"spot": {"WETH": weight, "WBTC": 1 - weight}}), asked())
-    assert (found.why == "") is is_valid
+    answer = answered(json.dumps({"spot": {"WETH": weight, "WBTC": 1 - weight}}), asked())
+    assert (answer.why == "") is is_valid
 
 
 @pytest.mark.parametrize(
@@ -186,20 +185,20 @@ def test_spot_weights__each_is_from_nothing_to_the_whole(weight: float, is_valid
     [({"ETH": 0.6}, ""), ({"ETH": -1}, ""), ({"ETH": 1.5}, "not from -1 to 1"), ({"BTC": 0.5}, "'BTC' is not a futures market")],
 )
 def test_futures_weights_stay_within_one_of_the_target_notional(weights: dict[str, float], why: str) -> None:
-    found = answered(json.dumps({"futures": weights}), asked(WITH_MARKET))
-    assert (why in found.why) if why else (found.why == "" and found.market_ppm is not None)
+    answer = answered(json.dumps({"futures": weights}), asked(WITH_MARKET))
+    assert (why in answer.why) if why else (answer.why == "" and answer.market_ppm is not None)
 
 
 def test_a_market_that_a_signal_does_not_name_has_no_weight() -> None:
-    found = answered(json.dumps({"futures": {}}), asked(WITH_MARKET))
-    assert [weight for _, weight in found.market_ppm or ()] == [0]
+    answer = answered(json.dumps({"futures": {}}), asked(WITH_MARKET))
+    assert [weight for _, weight in answer.market_ppm or ()] == [0]
 
 
 def test_a_weight_beyond_its_limit_is_no_target() -> None:
     step = asked(limits=(limit("WETH", 0, 3_900),), initial_weights=InitialWeights.WAIT)
-    found = decide(apply_effective_targets(with_answer(step, answered(HALF, step)))).decision
-    assert isinstance(found, Halt)
-    assert "signal mine: WETH 40.00 % is not within 0 to 39 %" in found.reason
+    decision = decide(apply_effective_targets(with_answer(step, answered(HALF, step)))).decision
+    assert isinstance(decision, Halt)
+    assert "signal mine: WETH 40.00 % is not within 0 to 39 %" in decision.reason
 
 
 def test_a_failed_signal_keeps_the_last_weights_and_then_halts() -> None:
@@ -218,9 +217,9 @@ def test_a_failed_signal_keeps_the_last_weights_and_then_halts() -> None:
 
 def test_a_signal_that_never_answered_trades_nothing() -> None:
     step = asked(initial_weights=InitialWeights.WAIT)
-    found = apply_effective_targets(with_answer(step, SignalAnswer("mine", "", why="it gave no answer within 2 s")))
-    assert isinstance(decide(found).decision, Halt)
-    assert bps_of(found) == PLAIN
+    step_with_targets = apply_effective_targets(with_answer(step, SignalAnswer("mine", "", why="it gave no answer within 2 s")))
+    assert isinstance(decide(step_with_targets).decision, Halt)
+    assert bps_of(step_with_targets) == PLAIN
 
 
 def futures_step(weights: dict[str, float]) -> StepInput:
@@ -230,33 +229,33 @@ def futures_step(weights: dict[str, float]) -> StepInput:
 
 
 def test_futures_weights_of_a_signal_are_the_targets_and_spot_stays() -> None:
-    found = futures_step({"ETH": -0.5})
-    assert futures_policy(found) is not None
-    assert (futures_policy(found).targets, futures_policy(found).leverage_bps) == ((FuturesTarget("ETH", -10_000),), 10_000)
-    assert bps_of(found) == PLAIN
-    assert "futures targets are those of the signal: 50 % of the target notional" in found.targets.reasons
+    step = futures_step({"ETH": -0.5})
+    assert futures_policy(step) is not None
+    assert (futures_policy(step).targets, futures_policy(step).leverage_bps) == ((FuturesTarget("ETH", -10_000),), 10_000)
+    assert bps_of(step) == PLAIN
+    assert "futures targets are those of the signal: 50 % of the target notional" in step.targets.reasons
 
 
 def test_a_flat_signal_opens_no_futures() -> None:
-    found = futures_step({})
-    assert futures_policy(found) is not None
-    assert futures_policy(found).leverage_bps == 0
-    assert not isinstance(decide(found).decision, AdjustFutures)
+    step = futures_step({})
+    assert futures_policy(step) is not None
+    assert futures_policy(step).leverage_bps == 0
+    assert not isinstance(decide(step).decision, AdjustFutures)
 
 
 def test_weights_that_sum_to_less_lower_the_leverage() -> None:
-    found = policy_with_shares(FUTURES_POLICY, {"ETH": Fraction(1, 4), "BTC": Fraction(-1, 8)})
-    assert (found.targets, found.leverage_bps) == ((FuturesTarget("ETH", 6_667), FuturesTarget("BTC", -3_333)), 7_500)
+    futures_policy = policy_with_shares(FUTURES_POLICY, {"ETH": Fraction(1, 4), "BTC": Fraction(-1, 8)})
+    assert (futures_policy.targets, futures_policy.leverage_bps) == ((FuturesTarget("ETH", 6_667), FuturesTarget("BTC", -3_333)), 7_500)
 
 
 def test_a_recorded_step_repeats_its_decision_without_the_signal() -> None:
     step = asked()
-    found = apply_effective_targets(with_answer(step, answered(HALF, step)))
-    again = codec.loads(StepInput, codec.dumps(found))
-    assert again.layer(SignalState) == found.layer(SignalState)
-    assert decide(again) == decide(found)
+    step_with_targets = apply_effective_targets(with_answer(step, answered(HALF, step)))
+    again = codec.loads(StepInput, codec.dumps(step_with_targets))
+    assert again.layer(SignalState) == step_with_targets.layer(SignalState)
+    assert decide(again) == decide(step_with_targets)
     bare = codec.loads(StepInput, codec.dumps(with_answer(step, answered(HALF, step))))
-    assert apply_effective_targets(bare) == found
+    assert apply_effective_targets(bare) == step_with_targets
 
 
 # the process of a signal
@@ -270,9 +269,9 @@ def run(host: SignalHost, step: StepInput) -> SignalAnswer:
 
 def test_a_signal_runs_by_the_name_of_its_entry_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:
     install(monkeypatch, tmp_path, {"mine": "own_signals:targets"}, GOOD)
-    found = run(host, asked())
-    assert (found.why, found.source, dict(found.spot_ppm or ())[token("WETH").address]) == ("", "own-signals 1.0", 1_000_000)
-    assert run(host, asked()) == found
+    answer = run(host, asked())
+    assert (answer.why, answer.source, dict(answer.spot_ppm or ())[token("WETH").address]) == ("", "own-signals 1.0", 1_000_000)
+    assert run(host, asked()) == answer
 
 
 @pytest.mark.parametrize(
@@ -318,8 +317,8 @@ def test_a_signal_that_fails_gives_no_targets_and_the_reason(
 ) -> None:
     install(monkeypatch, tmp_path, {"mine": "own_signals:targets"}, GOOD.replace("return SignalTargets({'WETH': 1.0})", body))
     monkeypatch.setattr("agent.layers.signals.host.START_ALLOWANCE_S", 15 if "sleep" not in body else 4)
-    found = run(host, asked(replace(SETTINGS, timeout_s=1)))
-    assert (found.why, found.spot_ppm) == (why, None)
+    answer = run(host, asked(replace(SETTINGS, timeout_s=1)))
+    assert (answer.why, answer.spot_ppm) == (why, None)
 
 
 def test_a_signal_gets_no_secret_of_the_environment_and_prints_nowhere(
@@ -426,8 +425,8 @@ def test_a_file_that_changes_between_two_answers_is_named_at_once(tmp_path: Path
     other = replace(installed, signal=replace(SETTINGS, name="gone"))
     gone = replace(idle, portfolio=replace(idle.portfolio, allocator=other))
     assert chosen is not None
-    kept = replace(chosen, settings_hash=settings_hash(other, gone.portfolio.assets))
-    (fault,) = state_of(replace(gone, history=replace(gone.history, allocation=kept))).faults
+    same_chosen = replace(chosen, settings_hash=settings_hash(other, gone.portfolio.assets))
+    (fault,) = state_of(replace(gone, history=replace(gone.history, allocation=same_chosen))).faults
     assert "no installed package has the entry point gone" in fault.why
 
 
@@ -446,7 +445,7 @@ def test_the_config_names_a_signal_with_its_options() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "reason"),
     [
         ("", "no [signals.mine]"),
         ("[signals.mine]\ntimeout = '2m'\n", "120s; write above 0s and at most 60s"),
@@ -459,10 +458,10 @@ def test_the_config_names_a_signal_with_its_options() -> None:
         ("[signals.mine]\ntimeout = '5s'\n" + FUTURES, "futures.leverage_band: missing"),
     ],
 )
-def test_a_mistake_in_signals_is_named(table: str, said: str) -> None:
+def test_a_mistake_in_signals_is_named(table: str, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(config_text(SIGNAL + table))
-    assert said in str(caught.value)
+    assert reason in str(caught.value)
 
 
 def test_a_view_has_one_price_for_each_interval() -> None:

@@ -27,7 +27,7 @@ SPLIT = split(
 START_S = NOW_S - NOW_S % DAY_S
 
 
-class Months:
+class MonthlyWallet:
     """A wallet of 2.5 WETH and 5,000 USDC that is looked at by a process which is started anew every 25 looks."""
 
     def __init__(self, folder: Path) -> None:
@@ -43,8 +43,8 @@ class Months:
             self.store = open_store(self.url, 31_337, OWNER)
         plain = step_input(prices={"WETH": self.price}, now_s=at_s)
         step = balances(plain, WETH="2.5", USDC=5_000).with_config(SPLIT)
-        record_after_input(self.store, found := self.seen(step))
-        assert not books_of(found).fault
+        record_after_input(self.store, view_seen := self.seen(step))
+        assert not books_of(view_seen).fault
         return self.seen(step)
 
     def seen(self, step: StepInput) -> StepInput:
@@ -67,15 +67,15 @@ def state(step: StepInput, name: str = "trend") -> StrategyHealth:
 
 
 def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_would_do_well(tmp_path: Path) -> None:
-    months = Months(tmp_path)
+    months = MonthlyWallet(tmp_path)
     lasted, cut = months.days(-0.004, lambda step: state(step) is StrategyHealth.PAUSED, 75)
     assert lasted == 61, "thirty days of window, and thirty below"
     assert "below 0.5" in books_of(cut).by_name["trend"].state.reason
     assert state(cut, "calm") is StrategyHealth.ACTIVE, "it has no rule"
-    found = decide(cut)
-    netting = found.layer(StrategiesResult).netting
+    decision_result = decide(cut)
+    netting = decision_result.layer(StrategiesResult).netting
     assert netting is not None
-    assert isinstance(found.decision, Rebalance)
+    assert isinstance(decision_result.decision, Rebalance)
     (moved,) = netting.transfers
     assert moved[:2] == ("trend", "calm")
     trend, calm = netting.adjustments
@@ -87,7 +87,7 @@ def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_wou
 
 
 def test_units_are_noted_once_an_hour_and_by_the_look_that_was_first(tmp_path: Path) -> None:
-    months = Months(tmp_path)
+    months = MonthlyWallet(tmp_path)
     for at_s in (START_S, START_S + 600, START_S + 3_599, START_S + 3_600, START_S + 9_000):
         months.look(at_s)
     store = months.store

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -24,7 +22,6 @@ from agent.layers.strategies.state import (
 )
 from agent.layers.strategies.store import StrategyStore
 from agent.model import ExternalTransfer, ExternalTransferKind, Intent, IntentKind, IntentState, Receipt, StepInput, Transfer, UnsignedTx
-from agent.store import open_store
 from agent.store.store import Store
 from agent.store.tables import ExternalTransferRow
 from agent.units import NATIVE
@@ -45,9 +42,10 @@ from tests.support.builders import (
     written,
 )
 from tests.support.ledgers import moved
+from tests.support.stores import store_fixture
 from tests.support.text import mentions
+from tests.support.tokens import USDC, WETH
 
-WETH, USDC = token("WETH"), token("USDC")
 UP, DOWN = {"WETH": 8_000, "USDC": 2_000}, {"WETH": 2_000, "USDC": 8_000}
 TWO = split(strategy("up", 6_000, UP), strategy("down", 4_000, DOWN))
 POOL, HOME = address("some pool"), address("home")
@@ -60,9 +58,9 @@ def shared(**changes: object) -> StepInput:
 
 
 def flow(symbol: str, coins: Fraction | int | str, number: int = 1) -> ExternalTransfer:
-    one = token(symbol)
+    coin = token(symbol)
     return ExternalTransfer(
-        number, one.address, raw(coins, one) if Fraction(coins) > 0 else -raw(-Fraction(coins), one), None, 999, 1_000, 1, False, None
+        number, coin.address, raw(coins, coin) if Fraction(coins) > 0 else -raw(-Fraction(coins), coin), None, 999, 1_000, 1, False, None
     )
 
 
@@ -70,9 +68,9 @@ def swap(changes: dict[str, Fraction | int | str], name: str = "t1", kind: Inten
     """A mined transaction that moved so many whole coins of each token into (+) or out of (-) the wallet."""
     moved = []
     for symbol, coins in changes.items():
-        one, amount = token(symbol), Fraction(coins)
+        coin, amount = token(symbol), Fraction(coins)
         ends = (POOL, OWNER) if amount > 0 else (OWNER, POOL)
-        moved.append(Transfer(one.address, *ends, raw(abs(amount), one)))
+        moved.append(Transfer(coin.address, *ends, raw(abs(amount), coin)))
     receipt = Receipt(f"0x{name}", 1, 1_000, "0xb", 1, gas_wei, tuple(moved))
     tx = UnsignedTx(31_337, 0, POOL, 0, "0x", 1, 1, 1, None)
     return Intent(name, "s1", kind, IntentState.FINAL, tx, "", 0, None, f"0x{name}", receipt)
@@ -80,7 +78,10 @@ def swap(changes: dict[str, Fraction | int | str], name: str = "t1", kind: Inten
 
 def test_books_open_with_the_wallet_split_by_share_and_what_is_left_alone_is_nobodys() -> None:
     step = brought_up(shared(reserves={"USDC": 100}))
-    assert [(one.name, one.units) for one in books_of(step).strategy_books] == [("up", 6 * 10**15), ("down", 4 * 10**15)]
+    assert [(strategy_book.name, strategy_book.units) for strategy_book in books_of(step).strategy_books] == [
+        ("up", 6 * 10**15),
+        ("down", 4 * 10**15),
+    ]
     assert (of(step, "up", "WETH"), of(step, "down", "WETH")) == (Fraction(3, 2), 1)
     assert (of(step, "up", "USDC"), of(step, "down", "USDC")) == (3_000, 2_000)
     assert sums_to_the_wallet(step)
@@ -107,7 +108,7 @@ def test_a_deposit_is_shared_by_capital_and_is_no_return() -> None:
     ledger = written(NEW, brought_up(shared()))
     step = brought_up(balances(shared(), USDC=6_000), replace(ledger, transfers=(flow("USDC", 1_000),)))
     assert (of(step, "up", "USDC"), of(step, "down", "USDC")) == (3_600, 2_400)
-    assert [one.units for one in books_of(step).strategy_books] == [66 * 10**14, 44 * 10**14]
+    assert [strategy_book.units for strategy_book in books_of(step).strategy_books] == [66 * 10**14, 44 * 10**14]
     assert not books_of(step).fault
     assert sums_to_the_wallet(step)
 
@@ -117,7 +118,7 @@ def test_a_withdrawal_of_what_only_one_holds_is_paid_by_all_in_kind() -> None:
     step = brought_up(balances(shared(), WETH="1.5"), replace(ledger, transfers=(flow("WETH", -1),)))
     assert not books_of(step).fault
     assert sums_to_the_wallet(step)
-    capital = {one: of(step, one, "WETH") * 2_000 + of(step, one, "USDC") for one in ("up", "down")}
+    capital = {name: of(step, name, "WETH") * 2_000 + of(step, name, "USDC") for name in ("up", "down")}
     assert abs(capital["up"] - 4_800) < Fraction(1, 100)
     assert abs(capital["down"] - 3_200) < Fraction(1, 100)
 
@@ -140,8 +141,10 @@ def test_a_trade_of_unknown_purpose_is_borne_by_capital() -> None:
     step = brought_up(balances(shared(), WETH="1.5", USDC=6_990), traded)
     assert not books_of(step).fault
     assert sums_to_the_wallet(step)
-    assert [one.total_cost for one in books_of(step).strategy_books] == [6 * 10**6, 4 * 10**6]
-    assert [one.units for one in books_of(step).strategy_books] == [6 * 10**15, 4 * 10**15], "a loss is a return, and takes no units"
+    assert [strategy_book.total_cost for strategy_book in books_of(step).strategy_books] == [6 * 10**6, 4 * 10**6]
+    assert [strategy_book.units for strategy_book in books_of(step).strategy_books] == [6 * 10**15, 4 * 10**15], (
+        "a loss is a return, and takes no units"
+    )
 
 
 def test_a_trade_is_shared_out_by_the_wishes_of_its_own_step_and_an_exchange_inside_goes_with_it() -> None:
@@ -165,8 +168,8 @@ def test_a_payout_is_taken_from_all_like_a_withdrawal() -> None:
     step = brought_up(balances(shared(), USDC=4_000), replace(ledger, unbooked_intents=(swap({"USDC": -1_000}, kind=IntentKind.PAYOUT),)))
     assert not books_of(step).fault
     assert sums_to_the_wallet(step)
-    assert [one.units for one in books_of(step).strategy_books] == [54 * 10**14, 36 * 10**14]
-    assert {one.total_cost for one in books_of(step).strategy_books} == {0}
+    assert [strategy_book.units for strategy_book in books_of(step).strategy_books] == [54 * 10**14, 36 * 10**14]
+    assert {strategy_book.total_cost for strategy_book in books_of(step).strategy_books} == {0}
 
 
 def test_gas_of_the_native_asset_is_a_cost_of_all() -> None:
@@ -179,27 +182,27 @@ def test_gas_of_the_native_asset_is_a_cost_of_all() -> None:
     step = brought_up(replace(native, snapshot=paid), replace(ledger, unbooked_intents=(gas,)))
     assert gas.balance_changes(OWNER, WETH.address) == {NATIVE: -(10**15)}
     assert not books_of(step).fault
-    assert sum((one.total_cost for one in books_of(step).strategy_books), Fraction(0)) == 2 * 10**6
+    assert sum((strategy_book.total_cost for strategy_book in books_of(step).strategy_books), Fraction(0)) == 2 * 10**6
 
 
 def test_a_reserve_that_grows_is_given_by_all_and_comes_back() -> None:
     ledger = written(NEW, brought_up(shared()))
     asset = replace(shared().portfolio.assets[1], reserve_raw=1_000 * 10**6)
-    kept = replace(shared(), portfolio=replace(shared().portfolio, assets=(shared().portfolio.assets[0], asset)))
-    step = brought_up(kept, ledger)
+    reserved_step = replace(shared(), portfolio=replace(shared().portfolio, assets=(shared().portfolio.assets[0], asset)))
+    step = brought_up(reserved_step, ledger)
     assert sums_to_the_wallet(step)
     assert [of(step, name, "USDC") for name in ("up", "down")] == [2_400, 1_600]
     back = brought_up(shared(), written(ledger, step))
     assert sums_to_the_wallet(back)
-    assert [one.units for one in books_of(back).strategy_books] == [6 * 10**15, 4 * 10**15]
+    assert [strategy_book.units for strategy_book in books_of(back).strategy_books] == [6 * 10**15, 4 * 10**15]
 
 
 def test_a_single_unit_that_nothing_explains_is_a_fault() -> None:
     ledger = written(NEW, brought_up(shared()))
     step = shared()
-    holdings = tuple(replace(one, raw=one.raw - (one.token == USDC.address)) for one in step.snapshot.holdings)
-    found = brought_up(replace(step, snapshot=replace(step.snapshot, holdings=holdings)), ledger)
-    assert mentions(books_of(found).fault, "USDC: 5000", "4999.999999")
+    holdings = tuple(replace(holding, raw=holding.raw - (holding.token == USDC.address)) for holding in step.snapshot.holdings)
+    updated = brought_up(replace(step, snapshot=replace(step.snapshot, holdings=holdings)), ledger)
+    assert mentions(books_of(updated).fault, "USDC: 5000", "4999.999999")
 
 
 def test_the_owners_word_makes_books_agree_with_wallet_and_config() -> None:
@@ -207,14 +210,14 @@ def test_the_owners_word_makes_books_agree_with_wallet_and_config() -> None:
     three = split(strategy("up", 5_000, UP), strategy("new", 3_000, DOWN), strategy("third", 2_000, DOWN))
     step = balances(shared(), USDC=6_000).with_config(three)
     assert mentions(books_of(brought_up(shared().with_config(three), ledger)).fault, "down", "closed", "new", "third", "opened")
-    found = accounting.apply_configured_split(step, ledger, lambda _: None, netting.strategy_adjustments)
-    changed = step.with_layer(StrategiesState(found))
-    assert not found.fault
+    strategy_books = accounting.apply_configured_split(step, ledger, lambda _: None, netting.strategy_adjustments)
+    changed = step.with_layer(StrategiesState(strategy_books))
+    assert not strategy_books.fault
     assert sums_to_the_wallet(changed)
-    capital = {one: of(changed, one, "WETH") * 2_000 + of(changed, one, "USDC") for one in ("up", "new", "third")}
-    assert [round(capital[one]) for one in ("up", "new", "third")] == [5_500, 3_300, 2_200]
-    again = brought_up(step, replace(ledger, bookings=(*ledger.bookings, *found.unstored_bookings)))
-    assert books_of(again).strategy_books == found.strategy_books
+    capital = {name: of(changed, name, "WETH") * 2_000 + of(changed, name, "USDC") for name in ("up", "new", "third")}
+    assert [round(capital[name]) for name in ("up", "new", "third")] == [5_500, 3_300, 2_200]
+    again = brought_up(step, replace(ledger, bookings=(*ledger.bookings, *strategy_books.unstored_bookings)))
+    assert books_of(again).strategy_books == strategy_books.strategy_books
     assert not books_of(again).fault
 
 
@@ -227,32 +230,28 @@ EVENTS = st.lists(
 def test_whatever_happens_in_whatever_order_the_sum_is_the_wallet(events: list[tuple[str, int, int]], to: str | None) -> None:
     step = shared(reserves={"USDC": 50})
     ledger = replace(written(NEW, brought_up(step)), transfer_strategy=to)
-    held = {"WETH": Fraction(5, 2), "USDC": Fraction(5_050)}
+    coins_by_symbol = {"WETH": Fraction(5, 2), "USDC": Fraction(5_050)}
     for number, (kind, weth, usdc) in enumerate(events):
-        moves = {"WETH": max(Fraction(weth, 37), -held["WETH"]), "USDC": max(Fraction(usdc) * 41, -held["USDC"])}
+        moves = {"WETH": max(Fraction(weth, 37), -coins_by_symbol["WETH"]), "USDC": max(Fraction(usdc) * 41, -coins_by_symbol["USDC"])}
         moves = {
             symbol: Fraction(raw(abs(coins), token(symbol)) * (1 if coins > 0 else -1), 10 ** token(symbol).decimals)
             for symbol, coins in moves.items()
         }
-        held = {symbol: held[symbol] + coins for symbol, coins in moves.items()}
+        coins_by_symbol = {symbol: coins_by_symbol[symbol] + coins for symbol, coins in moves.items()}
         if kind == "flow":
             flows = [flow(symbol, coins, 2 * number + place) for place, (symbol, coins) in enumerate(moves.items()) if coins]
             ledger = replace(ledger, transfers=tuple(flows), unbooked_intents=())
         else:
             sort = IntentKind.SWAP if kind == "swap" else IntentKind.PAYOUT
             ledger = replace(ledger, transfers=(), unbooked_intents=(swap({s: c for s, c in moves.items() if c}, f"t{number}", sort),))
-        now = brought_up(balances(step, **held), ledger)
+        now = brought_up(balances(step, **coins_by_symbol), ledger)
         assert not books_of(now).fault
         assert sums_to_the_wallet(now)
-        assert min(raw for one in books_of(now).strategy_books for _, raw in one.holdings) >= 0
+        assert min(raw for strategy_book in books_of(now).strategy_books for _, raw in strategy_book.holdings) >= 0
         ledger = written(ledger, now)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31_337, OWNER)
-    yield made
-    made.close()
+store = store_fixture("file", wallet=OWNER)
 
 
 def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_another(store: Store) -> None:
@@ -262,8 +261,8 @@ def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_anoth
     assert not store.layer_repository(StrategyStore).record_bookings((replace(pending[0], source="other"),), 0), (
         "the books were turned since"
     )
-    found = store.layer_repository(StrategyStore).ledger()
-    assert (found.bookings, found.record_version) == (pending, 1)
+    strategy_ledger = store.layer_repository(StrategyStore).ledger()
+    assert (strategy_ledger.bookings, strategy_ledger.record_version) == (pending, 1)
     state = StrategyState("up", StrategyHealth.PAUSED, 5, "why", 4, -300, 6, 7, 8, ((WETH.address, Fraction(1, 3)),))
     store.layer_repository(StrategyStore).record_states([state], {"up": NavPoint(7_200, 10, 11)})
     store.layer_repository(StrategyStore).record_states([state], {"up": NavPoint(7_300, 12, 13)})
@@ -297,7 +296,7 @@ def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store:
     assert store.layer_repository(StrategyStore).record_bookings(books_of(brought_up(shared())).unstored_bookings, 0)
     assert store.layer_repository(StrategyStore).ledger().transfers == ()
     note(2)
-    assert [one.delta_raw for one in store.layer_repository(StrategyStore).ledger().transfers] == [2]
+    assert [transfer.delta_raw for transfer in store.layer_repository(StrategyStore).ledger().transfers] == [2]
     store.layer_repository(StrategyStore).record_bookings((StrategyBooking("flow 2", StrategyBookingKind.FLOW, 2, 3, ()),), 1)
     assert store.layer_repository(StrategyStore).ledger().transfers == ()
 
@@ -326,7 +325,7 @@ def test_a_reorganisation_takes_the_booking_with_the_receipt_and_the_next_block_
     assert store.layer_repository(StrategyStore).ledger().bookings == opened
     assert store.layer_repository(StrategyStore).ledger().unbooked_intents == ()
     store.journal.advance(intent.id, IntentState.MINED, 2, receipt=replace(receipt, block_number=2_001))
-    assert [one.id for one in store.layer_repository(StrategyStore).ledger().unbooked_intents] == [intent.id]
+    assert [unbooked_intent.id for unbooked_intent in store.layer_repository(StrategyStore).ledger().unbooked_intents] == [intent.id]
 
 
 def test_dust_without_end_becomes_one_booking_and_the_sum_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

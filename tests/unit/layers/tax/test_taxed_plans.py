@@ -34,25 +34,25 @@ DOLLAR, ETH = 10**6, 10**18
 
 def overweight(limit: int | None, realised: int = 0, cost: int = 1_000, method: LotMethod = LotMethod.FIFO) -> StepInput:
     """3.5 WETH of 2,000 and 3,000 USDC, half of each wanted: one WETH has to go. What each had cost is `cost`."""
-    made = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})
+    step = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})
     lots = tuple(OpenLot(WETH, ETH // 2, Fraction(cost * DOLLAR, 2), number) for number in range(7))
     most = None if limit is None else Fraction(limit * DOLLAR)
     tax = TaxInputs(method, "", Fraction(1), lots, Fraction(realised * DOLLAR), most)
-    return made.with_layer(TaxState(tax))
+    return step.with_layer(TaxState(tax))
 
 
 def planned(step: StepInput) -> Plan:
-    found = proposals.propose_rebalance(step).plan
-    assert found is not None
-    return found
+    plan = proposals.propose_rebalance(step).plan
+    assert plan is not None
+    return plan
 
 
 def gain(step: StepInput, plan: Plan) -> Fraction:
     prices = reference_prices(step).price_by_token
     tax = step.layer(TaxState).inputs
     assert tax is not None
-    found = planned_gains(plan, tax, prices, USDC, step.portfolio.wrapped_native, step.snapshot.head.timestamp_s)
-    return sum((one.gain for one in found), Fraction(0)) / DOLLAR
+    gains = planned_gains(plan, tax, prices, USDC, step.portfolio.wrapped_native, step.snapshot.head.timestamp_s)
+    return sum((gain.gain for gain in gains), Fraction(0)) / DOLLAR
 
 
 def test_a_plan_tells_what_it_realises() -> None:
@@ -98,11 +98,11 @@ def test_the_first_of_several_rounds_stays_within_the_year_too() -> None:
     step = overweight(300)
     pace = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=2, twap_duration_s=14_400)
     spread = replace(step, execution=replace(step.execution, pace=pace))
-    found = proposals.propose_rebalance(spread)
-    assert found.decision_result.layer(GradualResult).new_execution is not None
-    assert found.decision_result.layer(GradualResult).new_execution.rounds == 2
-    assert found.plan is not None
-    assert 0 < gain(spread, found.plan) <= 300
+    proposal = proposals.propose_rebalance(spread)
+    assert proposal.decision_result.layer(GradualResult).new_execution is not None
+    assert proposal.decision_result.layer(GradualResult).new_execution.rounds == 2
+    assert proposal.plan is not None
+    assert 0 < gain(spread, proposal.plan) <= 300
 
 
 def test_a_year_that_is_used_up_sells_nothing_that_gains() -> None:
@@ -111,7 +111,7 @@ def test_a_year_that_is_used_up_sells_nothing_that_gains() -> None:
 
 
 def judged(step: StepInput, plan: Plan) -> Verdict:
-    return next(one for one in guards.judge(step, plan, evidence(step, plan)) if one.guard == "year_limit")
+    return next(verdict for verdict in guards.judge(step, plan, evidence(step, plan)) if verdict.guard == "year_limit")
 
 
 def test_a_guard_refuses_a_plan_that_gains_more_than_the_year_has_left_by_then() -> None:
@@ -120,10 +120,10 @@ def test_a_guard_refuses_a_plan_that_gains_more_than_the_year_has_left_by_then()
     assert judged(step, plan).passed
     assert "realised" in judged(step, plan).measured_text
     later = overweight(300, realised=200)  # what was sent meanwhile has used up most of it
-    found = judged(later, plan)
-    assert not found.passed
-    assert found.limit == "300 USDC a year"
-    assert "200 USDC" in found.measured_text
+    verdicts = judged(later, plan)
+    assert not verdicts.passed
+    assert verdicts.limit == "300 USDC a year"
+    assert "200 USDC" in verdicts.measured_text
     assert judged(overweight(300, realised=300, cost=2_500), plan).passed, "what loses goes"
     assert judged(overweight(None), plan).limit == "off"
 
@@ -162,9 +162,9 @@ def test_the_guard_holds_no_exit_back_and_no_swap_by_hand(free: dict[str, bool])
     plan = planned(overweight(None))
     assert isinstance(plan.decision, Rebalance)
     assert not judged(step, plan).passed
-    found = judged(step, replace(plan, decision=replace(plan.decision, **free)))
-    assert found.passed
-    assert "(not applied)" in found.measured_text
+    verdicts = judged(step, replace(plan, decision=replace(plan.decision, **free)))
+    assert verdicts.passed
+    assert "(not applied)" in verdicts.measured_text
 
 
 @pytest.mark.parametrize(
@@ -189,14 +189,14 @@ def test_year_limit__is_unknown_where_gas_cannot_be_valued(changes: dict[str, bo
     assert verdict.measured_text.startswith("unknown") is (gas_price_wei > 0)
 
 
-@pytest.mark.parametrize("asked", [requests.rebalance_to_targets, requests.invest_proposer({})], ids=["edit", "invest"])
-def test_what_an_owner_asks_of_the_strategy_keeps_to_the_year_too(asked: Proposer) -> None:
+@pytest.mark.parametrize("proposer", [requests.rebalance_to_targets, requests.invest_proposer({})], ids=["edit", "invest"])
+def test_what_an_owner_asks_of_the_strategy_keeps_to_the_year_too(proposer: Proposer) -> None:
     """An edit onto the targets sells what gains within what is left, and nothing where nothing is."""
-    free, used = asked(overweight(None)).plan, asked(overweight(300, realised=300)).plan
-    trimmed = asked(overweight(300)).plan
+    free, used = proposer(overweight(None)).plan, proposer(overweight(300, realised=300)).plan
+    trimmed = proposer(overweight(300)).plan
     assert used is None or gain(overweight(None), used) <= 0
     assert trimmed is None or gain(overweight(None), trimmed) <= 300
-    if asked is requests.rebalance_to_targets:
+    if proposer is requests.rebalance_to_targets:
         assert free is not None
         assert gain(overweight(None), free) > 300
         assert trimmed is not None
@@ -224,8 +224,8 @@ def test_an_exit_is_never_held_back() -> None:
     step = overweight(0, realised=100)
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
-    found = sales.plan_sales(step, replace(decision, is_exit=True))
-    assert found.wallet_changes()[WETH] < 0
+    plan = sales.plan_sales(step, replace(decision, is_exit=True))
+    assert plan.wallet_changes()[WETH] < 0
 
 
 def test_the_standing_is_part_of_the_step_and_gives_the_same_plan_again() -> None:
@@ -235,10 +235,10 @@ def test_the_standing_is_part_of_the_step_and_gives_the_same_plan_again() -> Non
 
 def test_a_ledger_that_disagrees_with_the_chain_halts_by_name() -> None:
     step = overweight(None)
-    told = replace(step, history=replace(step.history, ledger_mismatch="ledger and chain disagree at block 1: WETH"))
-    found = decide(told).decision
-    assert isinstance(found, Halt)
-    assert mentions(found.reason, "ledger", "chain")
+    changed_step = replace(step, history=replace(step.history, ledger_mismatch="ledger and chain disagree at block 1: WETH"))
+    decision = decide(changed_step).decision
+    assert isinstance(decision, Halt)
+    assert mentions(decision.reason, "ledger", "chain")
 
 
 @given(
@@ -250,19 +250,19 @@ def test_what_may_be_sold_gains_no_more_than_its_room_and_one_unit_more_would(
     parts: list[tuple[int, int]], room: int, method: LotMethod
 ) -> None:
     lots = [OpenLot(WETH, raw, Fraction(cost), number) for number, (raw, cost) in enumerate(parts)]
-    held, price = sum(lot.raw for lot in lots), Fraction(100)
+    total, price = sum(lot.raw for lot in lots), Fraction(100)
 
     def gains(raw: int) -> list[Fraction]:
         taken = Lots(method, lots).dispose(WETH, raw, Fraction(0))
         ends, total = [Fraction(0)], Fraction(0)
-        for one in taken:
-            total += one.raw * price - one.cost
+        for lot in taken:
+            total += lot.raw * price - lot.cost
             ends.append(total)
         return ends
 
-    most = max_sellable_raw(lots, method, WETH, price, Fraction(room), held)
+    most = max_sellable_raw(lots, method, WETH, price, Fraction(room), total)
     assert max(gains(most)) <= room
-    assert most == held or max(gains(most + 1)) > room
+    assert most == total or max(gains(most + 1)) > room
 
 
 def slow(lots: list[OpenLot], method: LotMethod, price: Fraction, gain: Fraction, most_raw: int) -> int:

@@ -21,9 +21,7 @@ from agent.policy.decide import decide
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.backtests import COIN, HOUR_S, START_S, hourly, simulated
 from tests.support.builders import token, with_snapshot
-from tests.support.decisions.tracking import balance_changes as moved
-from tests.support.decisions.tracking import interval, pools_of, weights_after
-from tests.support.decisions.tracking import tracking_step as tracked
+from tests.support.decisions.tracking import balance_changes, interval, pools_of, tracking_step, weights_after
 from tests.support.text import mentions
 
 WETH = token("WETH").address
@@ -53,7 +51,7 @@ def taxed(
 def one_coin(weth_percent: int = 25) -> StepInput:
     """A quarter of WETH is wanted in 50,000 dollars, over a pool of 5 bps; gas is free."""
     values = {"WETH": 500 * weth_percent, "USDC": 50_000 - 500 * weth_percent}
-    step = tracked(values, targets=ONE_COIN, pools=pools_of(10**9, 500)[:1])
+    step = tracking_step(values, targets=ONE_COIN, pools=pools_of(10**9, 500)[:1])
     return with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=0))
 
 
@@ -94,8 +92,8 @@ def test_range__switched_off__knows_no_tax() -> None:
 
 @pytest.mark.parametrize("symbol", ["WBTC", "LINK"])
 def test_range__of_a_token_without_a_gain__is_that_without_tax(symbol: str) -> None:
-    usual = interval(tracked(), symbol)
-    row = interval(taxed(tracked(), 1_000), symbol)
+    usual = interval(tracking_step(), symbol)
+    row = interval(taxed(tracking_step(), 1_000), symbol)
     assert (row.high - row.low, row.trigger_high - row.trigger_low) == (usual.high - usual.low, usual.trigger_high - usual.trigger_low)
 
 
@@ -118,9 +116,9 @@ def test_plan__its_tax_is_in_the_range_and_counts_once() -> None:
     assert proposal.plan.zone_tradeoff is not None
     assert proposal.plan.zone_tradeoff.tax == 0
     assert proposal.plan.zone_tradeoff.covers_cost
-    held = propose_rebalance(taxed(one_coin(37), 1_600, after_tax=False))
-    assert held.plan is None
-    assert mentions(held.decision_result.decision.reason, "the whole plan would save", "tax")
+    outcome = propose_rebalance(taxed(one_coin(37), 1_600, after_tax=False))
+    assert outcome.plan is None
+    assert mentions(outcome.decision_result.decision.reason, "the whole plan would save", "tax")
 
 
 def test_correction__names_the_whole_tax_of_a_sale() -> None:
@@ -131,10 +129,10 @@ def test_correction__names_the_whole_tax_of_a_sale() -> None:
 
 
 def test_several_coins__the_taxed_one_waits_and_the_others_do_not() -> None:
-    usual = interval(tracked(), "WETH")
+    usual = interval(tracking_step(), "WETH")
     dollars = round(float(usual.trigger_high - usual.trigger_low) / 2 * 50_000 * 1.05)
-    assert isinstance(decide(taxed(tracked(moved(WETH=dollars)), 1_000)).decision, Hold)
-    assert isinstance(decide(taxed(tracked(moved(WETH=dollars)), 2_400)).decision, Rebalance)
+    assert isinstance(decide(taxed(tracking_step(balance_changes(WETH=dollars)), 1_000)).decision, Hold)
+    assert isinstance(decide(taxed(tracking_step(balance_changes(WETH=dollars)), 2_400)).decision, Rebalance)
 
 
 def test_records__of_steps_before_the_setting__are_read_back() -> None:

@@ -14,9 +14,8 @@ from agent.model import Hold, LotMethod, OpenLot, Rebalance, RiskCostTradeoff, S
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.units import BPS
-from tests.support.decisions.zone_plans import deep_step as deep
-from tests.support.decisions.zones import FEE, PRICES, WETH, edges, pair_edge, pair_gap
-from tests.support.decisions.zones import zone_step as standing
+from tests.support.decisions.zone_plans import deep_step
+from tests.support.decisions.zones import FEE, PRICES, WETH, edges, pair_edge, pair_gap, zone_step
 from tests.support.text import mentions
 
 NOW_GAS = 0.4312
@@ -44,23 +43,23 @@ def taxed(step: StepInput, *, method: LotMethod = LotMethod.FIFO, rate_bps: int 
 @pytest.mark.parametrize("rate_bps", [0, 2_500, 10_000])
 def test_unit__owes_the_tax_of_the_lot_that_is_next(method: LotMethod, unit_cost: Fraction, rate_bps: int) -> None:
     tax = max(Fraction(0), 1 - unit_cost / 2_000) * rate_bps / BPS
-    assert sale_taxes(taxed(standing(), method=method, rate_bps=rate_bps), PRICES) == ({WETH.address: tax} if tax else {})
+    assert sale_taxes(taxed(zone_step(), method=method, rate_bps=rate_bps), PRICES) == ({WETH.address: tax} if tax else {})
 
 
 def test_unit__owes_nothing_without_lots_and_while_losses_exceed_the_gains_of_the_year() -> None:
-    assert sale_taxes(standing(), PRICES) == {}
-    assert sale_taxes(taxed(standing(), realised=-1), PRICES) == {}
-    no_lots = standing().with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), None, 2_500)))
+    assert sale_taxes(zone_step(), PRICES) == {}
+    assert sale_taxes(taxed(zone_step(), realised=-1), PRICES) == {}
+    no_lots = zone_step().with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), None, 2_500)))
     assert sale_taxes(no_lots, PRICES) == {}
 
 
 @pytest.mark.parametrize("rate_bps", [10, 50, 100])
 def test_zone__is_wider_where_a_sale_is_taxed_and_equal_where_it_is_not(rate_bps: int) -> None:
     """Half of the price of the next lot is gain, so a sale costs half of the rate besides the fee."""
-    step = taxed(standing(), rate_bps=rate_bps)
+    step = taxed(zone_step(), rate_bps=rate_bps)
     fee = FEE + 0.5 * rate_bps / BPS
     assert edges(step) == pytest.approx((pair_edge(fee), pair_edge(fee) + pair_gap(NOW_GAS)), rel=1e-9)
-    plain, interval = decide(standing()).zone, decide(step).zone
+    plain, interval = decide(zone_step()).zone, decide(step).zone
     assert plain is not None
     assert interval is not None
     assert interval.intervals[0].low == plain.intervals[0].low, "a purchase is not taxed"
@@ -72,15 +71,15 @@ def test_zone__is_wider_where_a_sale_is_taxed_and_equal_where_it_is_not(rate_bps
 )
 def test_trigger__waits_for_a_drift_that_is_worth_its_tax(share: str, method: LotMethod, trades: bool) -> None:
     """60 % of WETH is outside the zone; a tax of 12.5 % on the next unit is not worth it, and buying or a lot at a loss owes none."""
-    assert isinstance(decide(standing(share)).decision, Rebalance)
-    decision = decide(taxed(standing(share), method=method)).decision
+    assert isinstance(decide(zone_step(share)).decision, Rebalance)
+    decision = decide(taxed(zone_step(share), method=method)).decision
     assert isinstance(decision, Rebalance if trades else Hold)
 
 
 def test_plan__counts_its_tax_as_a_cost_and_says_so() -> None:
     """The first lots of a sale are at a loss, so it begins; the gain of the later ones makes the whole plan too dear."""
     lots = (OpenLot(WETH.address, E18 // 100, Fraction(30 * 10**6), 1), OpenLot(WETH.address, 60 * E18, Fraction(600 * 10**6), 2))
-    free = deep("7/10")
+    free = deep_step("7/10")
     step = free.with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None, 2_500)))
     cheap, dear = propose_rebalance(free), propose_rebalance(step)
     assert cheap.plan is not None
@@ -97,7 +96,7 @@ def test_plan__counts_its_tax_as_a_cost_and_says_so() -> None:
 
 @pytest.mark.parametrize(("rate_bps", "realised"), [(0, 0), (2_500, -(10**12)), (2_500, -(10**11))])
 def test_plan__without_a_tax_to_pay_is_that_of_before(rate_bps: int, realised: int) -> None:
-    free = deep("7/10")
+    free = deep_step("7/10")
     cheap, same = propose_rebalance(free), propose_rebalance(taxed(free, rate_bps=rate_bps, realised=realised))
     assert cheap.plan is not None
     assert same.plan is not None

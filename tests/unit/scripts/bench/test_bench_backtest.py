@@ -54,9 +54,9 @@ def test_it_prints_one_json_document_and_says_which_library_is_missing(monkeypat
 def test_the_kernel_is_equal_to_the_loop_and_a_wrong_loop_is_noticed(monkeypatch: pytest.MonkeyPatch):
     times, table = random_prices(3_000)
     ready = prepare_prices(SYMBOLS, times, table)
-    ours, found = measure_kernel(ready, table, 2)
-    assert ours["rebalances"] == len(found.rebalance_bars) >= 2
-    monkeypatch.setattr(bench_backtest, "run_by_loop", lambda *_, **__: (ours["final_value"] * (1 + 1e-8), found.rebalance_bars.tolist()))
+    ours, figures = measure_kernel(ready, table, 2)
+    assert ours["rebalances"] == len(figures.rebalance_bars) >= 2
+    monkeypatch.setattr(bench_backtest, "run_by_loop", lambda *_, **__: (ours["final_value"] * (1 + 1e-8), figures.rebalance_bars.tolist()))
     with pytest.raises(AssertionError, match="loop comes"):
         measure_kernel(ready, table, 2)
 
@@ -72,8 +72,8 @@ def test_each_way_to_pay_is_what_a_hand_works_out():
     assert traded == [1]
     assert value == pytest.approx(total - sold + bought, rel=1e-12)
     shared, _ = run_by_loop(table, trade_to_equal_weights)
-    left = (200 * units - shared / 8) * 0.999  # what the sale brings
-    assert left == pytest.approx(7 * (shared / 8 - 100 * units) / 0.999, rel=1e-9)
+    units_after = (200 * units - shared / 8) * 0.999  # what the sale brings
+    assert units_after == pytest.approx(7 * (shared / 8 - 100 * units) / 0.999, rel=1e-9)
     assert run_by_loop(table, trade_each_with_own_fee, [])[0] == pytest.approx(total)
     moved = 200 * units - total / 8
     assert run_by_loop(table, trade_on_credit)[0] == pytest.approx(total - 0.001 * 2 * moved, rel=1e-12)

@@ -51,8 +51,8 @@ def test_the_benchmark_prints_one_json_document_and_says_which_solver_is_missing
 
 @pytest.mark.slow
 def test_the_benchmark_prints_a_line_per_figure_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    shown = printed_here(monkeypatch, capsys).splitlines()
-    assert [line.split()[0] for line in shown] == [
+    lines = printed_here(monkeypatch, capsys).splitlines()
+    assert [line.split()[0] for line in lines] == [
         "2", "gap_bps", "gap_with_gas_bps", "gap_coarse_units_bps", "continuous_ms", "plan_ms", "mixed_plan_ms",
         "20", "40", "sequential", "grid",
     ]  # fmt: skip
@@ -68,14 +68,14 @@ def test_slsqp_is_given_the_same_problem_and_finds_no_better_flows():
 
 def test_another_process_gets_every_range_of_every_pool():
     problem = planner_peers.continuous_problem(0)
-    given = json.loads(json.dumps(problem.as_json()))
-    assert len(given["arcs"]) == len(problem.pool_graph.pool_edges) > 30
-    for (source, target, keep, roots, depths), pool_edge in zip(given["arcs"], problem.pool_graph.pool_edges, strict=True):
+    document = json.loads(json.dumps(problem.as_json()))
+    assert len(document["arcs"]) == len(problem.pool_graph.pool_edges) > 30
+    for (source, target, keep, roots, depths), pool_edge in zip(document["arcs"], problem.pool_graph.pool_edges, strict=True):
         assert (source, target) == (pool_edge.token_in_index, pool_edge.token_out_index)
         taken = sum(depth * (1 / end - 1 / top) for top, end, depth in zip(roots[:-1], roots[1:], depths, strict=True))
         assert taken / keep == pytest.approx(pool_edge.curves.real_curve.capacity)
 
 
 def test_a_percentile_is_a_value_that_so_many_do_not_exceed():
-    found = bench_planner.summarise([float(number) for number in range(1_000)])
-    assert found == {"median": 499.5, "p90": 899.0, "p99": 989.0, "p99.9": 998.0, "max": 999.0}
+    summary = bench_planner.summarise([float(number) for number in range(1_000)])
+    assert summary == {"median": 499.5, "p90": 899.0, "p99": 989.0, "p99.9": 998.0, "max": 999.0}

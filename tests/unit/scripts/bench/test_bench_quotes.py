@@ -57,8 +57,8 @@ def test_without_a_network_the_benchmark_says_which_peers_are_missing_and_why(tm
 def test_the_cases_cross_as_many_ticks_as_they_say(case, crossed):
     state, amount = bench_quotes.workload()[case]
     states = quote_peers.new_states(state)
-    for last, asked in ((state, amount), (state, amount - bench_quotes.AMOUNTS), (states[-1], amount - len(states))):
-        assert last.swap(bench_quotes.TOKEN0, asked).ticks_crossed == crossed
+    for last, expected_case in ((state, amount), (state, amount - bench_quotes.AMOUNTS), (states[-1], amount - len(states))):
+        assert last.swap(bench_quotes.TOKEN0, expected_case).ticks_crossed == crossed
 
 
 class Generous(Worker):
@@ -91,9 +91,9 @@ def test_a_peer_is_held_against_the_contract_and_measured_in_the_same_rounds():
     assert set(document["peers"]["generous"]["warm"]["answers_unlike_the_contract"].values()) == {bench_quotes.AMOUNTS}
     assert document["peers"]["absent"] == {"missing": "not here"}
     assert document["peers"]["broken"] == {"missing": quote_peers.ENDED}
-    shown = bench_quotes.document_lines(document)
-    assert "512 answers differ" in shown[0]
-    assert shown[-2:] == ["absent is missing: not here", f"broken is missing: {quote_peers.ENDED}"]
+    document_lines = bench_quotes.document_lines(document)
+    assert "512 answers differ" in document_lines[0]
+    assert document_lines[-2:] == ["absent is missing: not here", f"broken is missing: {quote_peers.ENDED}"]
 
 
 def test_a_pool_reaches_another_process_as_it_is():

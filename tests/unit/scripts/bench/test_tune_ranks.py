@@ -19,7 +19,7 @@ def test_each_two_years_rank_losses_alike_and_more_so_than_growth() -> None:
         pytest.skip(f"no prices in {DATA}: they are kept beside the project")
     rows = rank_rows(DATA)
     assert len(rows) == 2 * (15 + 1)  # two fees; six years of days, two of hours
-    found = summary(rows)
-    assert found["loss"]["mean"] > 0.8
-    assert found["loss"]["least"] > 0.6
-    assert found["growth"]["mean"] < found["loss"]["mean"]
+    backtest_summary = summary(rows)
+    assert backtest_summary["loss"]["mean"] > 0.8
+    assert backtest_summary["loss"]["least"] > 0.6
+    assert backtest_summary["growth"]["mean"] < backtest_summary["loss"]["mean"]

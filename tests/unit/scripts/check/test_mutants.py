@@ -28,11 +28,11 @@ def paid(amount: int | None, fee: int = 3) -> int | None:
 
 def test_each_mistake_is_another_program_and_annotations_stay(tmp_path: Path) -> None:
     (tmp_path / "paid.py").write_text(SOURCE)
-    mistakes = [make_mutant(tmp_path, *each) for each in possible_mistakes(tmp_path, "paid.py")]
+    mistakes = [make_mutant(tmp_path, *possible_mistake) for possible_mistake in possible_mistakes(tmp_path, "paid.py")]
     right = ast.unparse(ast.parse(SOURCE))
-    assert all(compile(each.source, "paid.py", "exec") and each.source != right for each in mistakes)
-    assert len({each.source for each in mistakes}) == len(mistakes)
-    said = {(each.line, each.change) for each in mistakes}
+    assert all(compile(mistake.source, "paid.py", "exec") and mistake.source != right for mistake in mistakes)
+    assert len({mistake.source for mistake in mistakes}) == len(mistakes)
+    changes = {(mistake.line, mistake.change) for mistake in mistakes}
     assert {
         (2, "3 -> 4"),
         (4, "amount <= 0 -> amount < 0"),
@@ -44,8 +44,8 @@ def test_each_mistake_is_another_program_and_annotations_stay(tmp_path: Path) ->
         (11, "amount // 2 -> -(-amount // 2)"),
         (11, "not fee -> fee"),
         (11, "return max(amount // 2, not fee) -> return None"),
-    } <= said
-    assert all("int | None" in each.source.splitlines()[0] for each in mistakes)
+    } <= changes
+    assert all("int | None" in mistake.source.splitlines()[0] for mistake in mistakes)
 
 
 PLAIN = """

@@ -27,13 +27,13 @@ def test_another_solver_gets_each_pool_up_to_its_bound() -> None:
         for pool in step.snapshot.pools:
             token_out = {pool.token0: pool.token1, pool.token1: pool.token0}
             for token_in in token_out:
-                found = random_plans.curve_ranges(step, pool, token_in, prices, Fraction(1))
+                curve_ranges = random_plans.curve_ranges(step, pool, token_in, prices, Fraction(1))
                 least = least_rate(pool.fee_pips, step.limits.price_impact_bps or BPS, step.limits.slippage_bps or 0)
                 rate = least * prices[token_in] / prices[token_out[token_in]]
                 room = pool.best_amount_in(token_in, rate, step.limits.price_impact_bps or BPS) * prices[token_in]
-                if found is None:
+                if curve_ranges is None:
                     assert room <= max(prices[token_in], 1)
                     continue
-                keep, roots, depths = json.loads(json.dumps(found))
-                given = sum(depth * (1 / end - 1 / top) for top, end, depth in zip(roots[:-1], roots[1:], depths, strict=True) if end < top)
-                assert given / keep == pytest.approx(float(room), rel=1e-3, abs=float(prices[token_in]) * 50 + 1)
+                keep, roots, depths = json.loads(json.dumps(curve_ranges))
+                total = sum(depth * (1 / end - 1 / top) for top, end, depth in zip(roots[:-1], roots[1:], depths, strict=True) if end < top)
+                assert total / keep == pytest.approx(float(room), rel=1e-3, abs=float(prices[token_in]) * 50 + 1)

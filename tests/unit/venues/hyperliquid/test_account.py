@@ -30,10 +30,9 @@ from agent.venues.hyperliquid.account import (
     unlisted_markets,
 )
 from tests.support.builders import OWNER
-from tests.support.perpetuals.venue_accounts import LIMIT, open_order
-from tests.support.perpetuals.venue_accounts import account_state as state
+from tests.support.constants import USD
+from tests.support.perpetuals.venue_accounts import LIMIT, account_state, open_order
 
-USD = 10**6
 ETH = ListedMarket("ETH", 1, 4, ((0, 40),), False, Fraction(2_000), Fraction(2_001), Fraction(0))
 CROSS = LeverageSetting(10, is_isolated=False)
 OTHER = "0x" + "22" * 20
@@ -137,7 +136,7 @@ def parsed(answer: dict[str, Any]) -> ReportedAccount:
 @pytest.mark.parametrize(("size", "value"), [(3, 6_000), (-3, -6_000)])
 @pytest.mark.parametrize("profit", [0, 7, -7])
 def test_position__has_the_cost_that_its_profit_leaves(size: int, value: int, profit: int) -> None:
-    answer = state(10_000, ETH=size)
+    answer = account_state(10_000, ETH=size)
     answer["assetPositions"][0]["position"]["unrealizedPnl"] = str(profit)
     reported = parsed(answer)
     assert reported.position_values_raw == (value * USD,)
@@ -147,7 +146,7 @@ def test_position__has_the_cost_that_its_profit_leaves(size: int, value: int, pr
 @pytest.mark.parametrize("figure", ["accountValue", "totalNtlPos"])
 @pytest.mark.parametrize(("off_raw", "believed"), [(2, True), (-2, True), (3, False), (-3, False)])
 def test_account__figure_may_be_rounded_by_two_base_units(figure: str, off_raw: int, believed: bool) -> None:
-    answer = state(10_000, ETH=1)
+    answer = account_state(10_000, ETH=1)
     raw = int(answer["marginSummary"][figure]) * USD + off_raw
     summary = answer["marginSummary"] | {figure: f"{raw // USD}.{raw % USD:06d}"}
     with is_believed(believed):
@@ -157,15 +156,15 @@ def test_account__figure_may_be_rounded_by_two_base_units(figure: str, off_raw: 
 @pytest.mark.parametrize("figure", ["accountValue", "totalRawUsd", "totalNtlPos", "totalMarginUsed"])
 @pytest.mark.parametrize(("off", "believed"), [("000001", True), ("000002", False)])
 def test_account__all_margin_is_cross_margin_but_for_rounding(figure: str, off: str, believed: bool) -> None:
-    answer = state(10_000, ETH=1)
+    answer = account_state(10_000, ETH=1)
     changed = answer["marginSummary"] | {figure: f"{answer['marginSummary'][figure]}.{off}"}
     with is_believed(believed):
         parsed(answer | {"marginSummary": changed})
 
 
 def test_account__isolated_position_is_no_part_of_the_cross_figures() -> None:
-    answer = state(10_000, ETH=1, BTC=1)
-    cross = state(10_000, ETH=1)
+    answer = account_state(10_000, ETH=1, BTC=1)
+    cross = account_state(10_000, ETH=1)
     answer["assetPositions"][1]["position"]["leverage"]["type"] = "isolated"
     figures = {key: cross[key] for key in ("crossMarginSummary", "crossMaintenanceMarginUsed")}
     reported = parsed(answer | figures)
@@ -178,7 +177,7 @@ def test_account__isolated_position_is_no_part_of_the_cross_figures() -> None:
 
 def built_at(mark: Fraction, maintenance_off: int = 0, *, is_listed: bool = True) -> Any:
     """The account of one coin at 2,000 beside a market whose mark has moved."""
-    reported = parsed(state(10_000, ETH=1))
+    reported = parsed(account_state(10_000, ETH=1))
     reported = replace(reported, maintenance_margin_raw=reported.maintenance_margin_raw + maintenance_off)
     market = build_market(replace(ETH, mark=mark), CROSS, "", 0, 0)
     return build_account(reported, (market,), 9_000 * USD, ("newKind",), is_listed=is_listed)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from agent.venues.hyperliquid.budget import WEIGHT_PER_MINUTE, WINDOW_S, RequestBudget
-from tests.support.transactions import ManualClock
+from tests.support.fakes.clock import FakeClock
 
 
 @pytest.mark.parametrize(("spent", "weight", "waited_s"), [(0, 5_000, 0), (1_190, 10, 0), (1_190, 11, WINDOW_S), (1_200, 1, WINDOW_S)])
 def test_request__waits_only_for_a_weight_above_what_is_left(spent: int, weight: int, waited_s: int) -> None:
-    clock = ManualClock()
+    clock = FakeClock()
     began_s = clock.now_s()
     budget = RequestBudget(clock)
     if spent:
@@ -20,7 +20,7 @@ def test_request__waits_only_for_a_weight_above_what_is_left(spent: int, weight:
 
 
 def test_request__waits_for_the_oldest_weights_alone() -> None:
-    clock = ManualClock()
+    clock = FakeClock()
     budget = RequestBudget(clock)
     budget.spend(700)
     clock.sleep(20)
@@ -31,10 +31,10 @@ def test_request__waits_for_the_oldest_weights_alone() -> None:
     assert budget.left() == WEIGHT_PER_MINUTE - 500
 
 
-@pytest.mark.parametrize(("seconds", "left"), [(59, 0), (60, 0), (61, WEIGHT_PER_MINUTE)])
-def test_weight__counts_for_the_venue_s_minute_and_a_second(seconds: int, left: int) -> None:
-    clock = ManualClock()
+@pytest.mark.parametrize(("seconds", "weight_left"), [(59, 0), (60, 0), (61, WEIGHT_PER_MINUTE)])
+def test_weight__counts_for_the_venue_s_minute_and_a_second(seconds: int, weight_left: int) -> None:
+    clock = FakeClock()
     budget = RequestBudget(clock)
     budget.spend(WEIGHT_PER_MINUTE)
     clock.sleep(seconds)
-    assert budget.left() == left
+    assert budget.left() == weight_left

@@ -27,8 +27,7 @@ from agent.venues.hyperliquid.client import (
 )
 from agent.venues.hyperliquid.orders import VenueOrderStage
 from tests.support.builders import OWNER
-from tests.support.perpetuals.venue_accounts import LIMIT, MARKS, NOW_S, open_order
-from tests.support.perpetuals.venue_accounts import account_state as state
+from tests.support.perpetuals.venue_accounts import LIMIT, MARKS, NOW_S, account_state, open_order
 
 ORDERS = "frontendOpenOrders"
 STATE = "clearinghouseState"
@@ -66,7 +65,7 @@ class FakeConnection:
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {
-            STATE: state(),
+            STATE: account_state(),
             ORDERS: [],
             MARKETS: markets("ETH", "BTC", "DOGE"),
             MODE: "default",
@@ -91,7 +90,7 @@ class FakeConnection:
             raise Retryable(f"no {name}")
         answer = self.answers[name]
         self.answers |= self.after.pop(name, {})
-        return answer.pop(0) if isinstance(answer, Pages) else answer
+        return answer.pop(0) if isinstance(answer, ScriptedAnswers) else answer
 
     def info(self, **fields: Any) -> Any:
         return self._answer("prompt" if self.is_prompt else "info", fields)
@@ -115,7 +114,7 @@ class FakeConnection:
         return sum(called == name for called, _ in self.calls)
 
 
-class Pages(list[Any]):
+class ScriptedAnswers(list[Any]):
     """Answers in turn."""
 
 
@@ -196,9 +195,9 @@ def test_read__what_changes_rarely_is_read_again_at_its_age(world: World, name: 
 
 
 CASH = {
-    "cash": state(9_999),
-    "a position": state(12_000, ETH=1),
-    "isolated margin": state() | {"marginSummary": {**state()["marginSummary"], "totalRawUsd": "10000.000001"}},
+    "cash": account_state(9_999),
+    "a position": account_state(12_000, ETH=1),
+    "isolated margin": account_state() | {"marginSummary": {**account_state()["marginSummary"], "totalRawUsd": "10000.000001"}},
 }
 
 
@@ -215,7 +214,7 @@ def test_read__what_moves_with_the_cash_is_read_again_once_it_changes(world: Wor
 def test_read__transfers_are_read_twice_after_a_change_of_the_cash(world: World) -> None:
     counts = []
     for usd in (10_000, 10_000, 9_000, 9_000, 9_000):
-        world.read(**{STATE: state(usd)})
+        world.read(**{STATE: account_state(usd)})
         counts.append(world.connection.count(TRANSFERS))
     assert counts == [1, 1, 1, 1, 0]
 
@@ -230,7 +229,7 @@ def test_read__funding_is_read_again_once_the_ledger_has_more(world: World) -> N
 
 
 def test_read__order_that_fills_meanwhile_is_counted_in_the_account(world: World) -> None:
-    world.connection.after = {ORDERS: {STATE: state(10_000, ETH=1)}}
+    world.connection.after = {ORDERS: {STATE: account_state(10_000, ETH=1)}}
     assert world.read().size_raw("ETH") == 10_000
     assert world.connection.count(STATE) == 2
     world.read()
@@ -276,9 +275,9 @@ STALE = {
 
 @pytest.mark.parametrize("name", STALE)
 def test_part_that_cannot_be_read__is_old_after_a_change(world: World, name: str) -> None:
-    world.read(**{STATE: state(10_000, BTC=1)})
+    world.read(**{STATE: account_state(10_000, BTC=1)})
     world.connection.down = {name}
-    world.read(TEN_MINUTES_S, **{STATE: state(9_000, BTC=1)})
+    world.read(TEN_MINUTES_S, **{STATE: account_state(9_000, BTC=1)})
     assert world.stale() == [STALE[name]]
 
 
@@ -323,7 +322,7 @@ UNREADABLE: dict[str, object] = {"szDecimals": 9}
 def test_market_that_cannot_be_read__matters_only_with_a_position(position: dict[str, int], is_read: bool) -> None:
     world = World()
     world.client._token_by_coin = {"ETH": "0xweth", "DOGE": ""}
-    answers = {STATE: state(10_000, **position), MARKETS: markets("ETH", "BTC", "DOGE", DOGE=UNREADABLE)}
+    answers = {STATE: account_state(10_000, **position), MARKETS: markets("ETH", "BTC", "DOGE", DOGE=UNREADABLE)}
     if not is_read:
         with pytest.raises(Retryable, match="size decimals of DOGE"):
             world.read(**answers)
@@ -334,12 +333,12 @@ def test_market_that_cannot_be_read__matters_only_with_a_position(position: dict
 
 def test_market_that_cannot_be_read__alone_is_a_fault(world: World) -> None:
     with pytest.raises(Retryable, match="size decimals of ETH"):
-        world.read(**{STATE: state(10_000, BTC=1), MARKETS: markets("ETH", "BTC", ETH=UNREADABLE)})
+        world.read(**{STATE: account_state(10_000, BTC=1), MARKETS: markets("ETH", "BTC", ETH=UNREADABLE)})
 
 
 @pytest.mark.parametrize(("coin", "is_read"), [("GONE", True), ("BTC", False)])
 def test_maintenance__is_not_checked_beside_an_unlisted_market(world: World, coin: str, is_read: bool) -> None:
-    answer = state(10_000, maintenance="9", **{coin: 1})
+    answer = account_state(10_000, maintenance="9", **{coin: 1})
     if not is_read:
         with pytest.raises(Retryable, match="maintenance margin"):
             world.read(**{STATE: answer})
@@ -396,7 +395,7 @@ def test_mode__of_shared_margin_is_not_kept_beside_a_fault(world: World, reads_a
 @pytest.mark.parametrize(("off_raw", "is_believed"), [(3, True), (2, False), (0, False), (-2, False), (-3, True)])
 def test_mode__unread_is_doubted_beside_figures_of_shared_margin(world: World, off_raw: int, is_believed: bool) -> None:
     """200 are the margin of one coin at 10x; a base unit of each position and one more may be rounded."""
-    figures = state(10_000, ETH=1)
+    figures = account_state(10_000, ETH=1)
     world.read(**{STATE: figures})
     world.connection.down = {MODE}
     value = Decimal(200) + Decimal(off_raw) / 10**6
@@ -407,7 +406,7 @@ def test_mode__unread_is_doubted_beside_figures_of_shared_margin(world: World, o
 
 
 def test_mode__unread_is_not_doubted_while_the_cash_is_the_same(world: World) -> None:
-    world.read(**{STATE: state(200, ETH=1)})
+    world.read(**{STATE: account_state(200, ETH=1)})
     world.connection.down = {MODE}
     world.read(FIVE_MINUTES_S)
     assert world.connection.count(MODE) == 1
@@ -420,7 +419,7 @@ def test_transfers__sum_of_full_pages_counts_no_row_twice(world: World) -> None:
     """The last millisecond of a full page is read again, because its rows may continue."""
     first_rows = [transfer(time_ms) for time_ms in (*range(1, ROWS_PER_PAGE), ROWS_PER_PAGE - 1)]
     last_rows = [transfer(ROWS_PER_PAGE - 1)] * 3
-    assert world.read(**{TRANSFERS: Pages([first_rows, last_rows])}).collateral_raw == (ROWS_PER_PAGE + 1) * 10**6
+    assert world.read(**{TRANSFERS: ScriptedAnswers([first_rows, last_rows])}).collateral_raw == (ROWS_PER_PAGE + 1) * 10**6
     starts_ms = [fields["startTime"] for fields in world.connection.fields if fields["type"] == TRANSFERS]
     assert starts_ms == [0, ROWS_PER_PAGE - 1]
     later_rows = [*last_rows, transfer(ROWS_PER_PAGE)]
@@ -430,7 +429,7 @@ def test_transfers__sum_of_full_pages_counts_no_row_twice(world: World) -> None:
 
 
 def test_transfers__full_page_of_one_millisecond_is_read_past(world: World) -> None:
-    rows = Pages([[transfer(7)] * ROWS_PER_PAGE, [transfer(8)]])
+    rows = ScriptedAnswers([[transfer(7)] * ROWS_PER_PAGE, [transfer(8)]])
     assert world.read(**{TRANSFERS: rows}).collateral_raw == (ROWS_PER_PAGE + 1) * 10**6
 
 

@@ -70,11 +70,11 @@ def test_a_tick_has_five_figures_and_the_places_of_its_market(price: Fraction, s
 @given(st.integers(1, 10**9), st.integers(1, 10**16), decimals, st.booleans())
 def test_a_limit_price_keeps_the_bound_within_one_tick(size: int, bound: int, size_decimals: int, is_buy: bool) -> None:
     market = replace(ETH, size_decimals=size_decimals)
-    found = limit_price(market, order(size if is_buy else -size, bound))
+    price = limit_price(market, order(size if is_buy else -size, bound))
     exact = quoted_price(Fraction(bound, size), size_decimals)
     tick = tick_at(exact, size_decimals)
-    assert (exact - tick < found <= exact) if is_buy else (exact <= found < exact + tick)
-    assert found == 0 or Coin("X", size_decimals, found, (("0.0", 10),), 10).tick_ok(found)
+    assert (exact - tick < price <= exact) if is_buy else (exact <= price < exact + tick)
+    assert price == 0 or Coin("X", size_decimals, price, (("0.0", 10),), 10).tick_ok(price)
 
 
 @given(st.integers(1, 10**12), decimals, st.integers(1, 10**10))
@@ -107,9 +107,11 @@ def test_a_client_order_id_is_the_same_after_a_restart_and_other_for_another_ord
     base = order(10, 3_100_000)
     assert cloid_of("step", 0, base) == cloid_of("step", 0, replace(base))
     others = [replace(base, size_raw=11), replace(base, bound_raw=1), replace(base, is_reduce_only=True), replace(base, market="BTC")]
-    ids = {cloid_of("step", 0, base), cloid_of("step", 1, base), cloid_of("other", 0, base)} | {cloid_of("step", 0, one) for one in others}
+    ids = {cloid_of("step", 0, base), cloid_of("step", 1, base), cloid_of("other", 0, base)} | {
+        cloid_of("step", 0, other) for other in others
+    }
     assert len(ids) == 7
-    assert all(len(one) == 34 and int(one, 16) for one in ids)
+    assert all(len(order_id) == 34 and int(order_id, 16) for order_id in ids)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_a_fill_that_is_listed_twice_counts_once() -> None:
     assert record is not None
     fills = [{**FILL, "sz": "0.2"}, {**FILL, "sz": "0.2"}, {**FILL, "sz": "0.4", "tid": 2, "fee": "0.1"}]
     state = order_state(record, fills, 4)
-    assert [(one.fill_id, one.size_raw, one.fee_raw) for one in state.fills] == [("1", -2_000, 810_200), ("2", -4_000, 100_000)]
+    assert [(fill.fill_id, fill.size_raw, fill.fee_raw) for fill in state.fills] == [("1", -2_000, 810_200), ("2", -4_000, 100_000)]
     assert (state.filled_raw, state.fee_raw) == (-6_000, 910_200)
     assert not state.is_final
 
@@ -241,8 +243,8 @@ def test_tiers_give_the_margin_of_rate_and_deduction(notional: int, leverage: in
 
 
 def test_initial_margin_counts_the_notional_and_not_the_debt() -> None:
-    held = Position("ETH", 10_000, -2 * 10**9)
-    account = MarginAccount(USDC, 1, 10**9, 0, (held,), (ETH,), initial_on_debt=False)
+    position = Position("ETH", 10_000, -2 * 10**9)
+    account = MarginAccount(USDC, 1, 10**9, 0, (position,), (ETH,), initial_on_debt=False)
     assert margin.initial_margin_raw(account) == 150 * 10**6
     assert margin.initial_margin_raw(replace(account, initial_on_debt=True)) == 100 * 10**6
 

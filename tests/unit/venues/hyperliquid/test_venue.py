@@ -21,9 +21,10 @@ from agent.venues.hyperliquid.kept_reads import KeptValue
 from agent.venues.hyperliquid.orders import OrderFill, OrderState, VenueOrderStage
 from agent.venues.hyperliquid.venue import MAX_CLOCK_SKEW_S, HyperliquidPerps, new_approval, post_approval, with_chain_times
 from tests.support.builders import OWNER, address
+from tests.support.fakes.clock import FakeClock
 from tests.support.perpetuals.steps import EMPTY, step_of
 from tests.support.perpetuals.stops import book
-from tests.support.transactions import ManualClock, tx
+from tests.support.transactions import tx
 
 AGENT = HyperliquidAgent("trimtab", address("agent"), 10**15)
 VALID_S = 90
@@ -119,7 +120,7 @@ class World:
 
     def __init__(self, newest_nonce: int = 0, no_key_reason: str = "") -> None:
         self.client = FakeClient()
-        self.clock = ManualClock()
+        self.clock = FakeClock()
         self.expiries = FakeExpiryStore()
         parts = (cast(Any, self.client), self.clock, VALID_S, lambda: newest_nonce, "trimtab", self.expiries)
         self.venue = HyperliquidPerps(*parts, no_key_reason=no_key_reason)
@@ -211,7 +212,7 @@ def sale(size: int = -10_000, bound: int = 2_900 * 10**6, reduce: bool = True) -
     ids=["older", "older by 2", "of this second", "clock set back"],
 )
 def test_nonce__is_the_time_or_above_the_newest(ahead_ms: int, nonce_ms: int) -> None:
-    now_ms = ManualClock().now_s() * 1000
+    now_ms = FakeClock().now_s() * 1000
     world = World(newest_nonce=now_ms + ahead_ms)
     draft = world.venue.draft(world.client.account, sale(), now_ms // 1000 - 20)
     assert (draft.nonce, draft.deadline_s) == (now_ms + nonce_ms, now_ms // 1000 + VALID_S), "by this machine's clock"

@@ -17,8 +17,8 @@ from agent.venues.hyperliquid.connection import SIDE_READS_S, HyperliquidConnect
 from agent.venues.hyperliquid.kept_reads import MAX_KEPT_S, KeptReads, KeptValue
 from agent.venues.hyperliquid.orders import parse_refusals
 from agent.venues.hyperliquid.venue import HyperliquidPerps, unknown_reading
+from tests.support.fakes.clock import FakeClock
 from tests.support.text import raises_code
-from tests.support.transactions import ManualClock
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_weight__rows_of_an_answer_add_to_it(kind: str, rows: int, weight: int) 
 
 @pytest.mark.parametrize(("weight", "waited_s"), [(200, 0), (201, WINDOW_S)])
 def test_budget__a_request_that_does_not_fit_waits_for_the_oldest(weight: int, waited_s: int) -> None:
-    clock = ManualClock()
+    clock = FakeClock()
     budget = RequestBudget(clock)
     began_s = clock.now_s()
     budget.spend(WEIGHT_PER_MINUTE - 200)
@@ -55,7 +55,7 @@ def test_budget__a_request_that_does_not_fit_waits_for_the_oldest(weight: int, w
 
 
 def test_budget__a_request_counts_for_a_minute() -> None:
-    clock = ManualClock()
+    clock = FakeClock()
     budget = RequestBudget(clock)
     budget.spend(500)
     clock.sleep(WINDOW_S - 1)
@@ -65,7 +65,7 @@ def test_budget__a_request_counts_for_a_minute() -> None:
 
 
 def test_budget__a_clock_that_is_set_back_ends_no_budget() -> None:
-    clock = ManualClock()
+    clock = FakeClock()
     budget = RequestBudget(clock)
     budget.spend(WEIGHT_PER_MINUTE)
     clock.sleep(-3_600)
@@ -86,8 +86,8 @@ class FakeAnswer:
         return self.calls
 
 
-def fee_reads(keeps_fresh: bool = True) -> tuple[ManualClock, KeptReads, FakeAnswer]:
-    clock = ManualClock()
+def fee_reads(keeps_fresh: bool = True) -> tuple[FakeClock, KeptReads, FakeAnswer]:
+    clock = FakeClock()
     return clock, KeptReads(clock.now_s, keeps_fresh=keeps_fresh), FakeAnswer()
 
 
@@ -196,7 +196,7 @@ class FakeAgentExpiryStore:
 def test_approval__recorded_one_is_enough_for_a_reduction_until_it_ends(recorded_ms: int, is_approved: bool) -> None:
     client: Any = FakeAgentlessClient()
     record: Any = FakeAgentExpiryStore(recorded_ms)
-    venue = HyperliquidPerps(client, ManualClock(), 90, lambda: 0, "trimtab", record, no_key_reason="")
+    venue = HyperliquidPerps(client, FakeClock(), 90, lambda: 0, "trimtab", record, no_key_reason="")
     with nullcontext() if is_approved else pytest.raises(Refused, match="approval of the agent trimtab ends"):
         venue.require_approved_key(100, is_reduction=True)
 
@@ -219,16 +219,18 @@ def test_action_of_several_orders__has_one_reduction_a_market(actions: list[dict
         batch_action(actions)
 
 
-@pytest.mark.parametrize(("left", "is_held_back"), [(RESERVED_WEIGHT - 1, True), (RESERVED_WEIGHT, False), (RESERVED_WEIGHT + 1, False)])
-def test_side_reads__leave_the_reserve_to_account_prices_and_orders(left: int, is_held_back: bool) -> None:
-    budget = RequestBudget(ManualClock())
-    budget.spend(WEIGHT_PER_MINUTE - left)
+@pytest.mark.parametrize(
+    ("weight_left", "is_held_back"), [(RESERVED_WEIGHT - 1, True), (RESERVED_WEIGHT, False), (RESERVED_WEIGHT + 1, False)]
+)
+def test_side_reads__leave_the_reserve_to_account_prices_and_orders(weight_left: int, is_held_back: bool) -> None:
+    budget = RequestBudget(FakeClock())
+    budget.spend(WEIGHT_PER_MINUTE - weight_left)
     connection = HyperliquidConnection("http://127.0.0.1:1", is_mainnet=False, timeout_s=1, budget=budget)
     connection.begin_side_reads()
     with pytest.raises(Retryable) as caught:  # nothing listens there
         connection.side_info(type="userFees")
     assert ("budget of requests is used up" in caught.value.message) is is_held_back
-    assert (budget.left() == left) is is_held_back
+    assert (budget.left() == weight_left) is is_held_back
 
 
 @pytest.mark.parametrize(("after_s", "limit_s"), [(0.0, 2.0), (SIDE_READS_S - 2.5, 2.0), (SIDE_READS_S - 0.25, 0.25)])
@@ -261,11 +263,11 @@ def test_side_reads__none_is_asked_once_their_time_is_over(monkeypatch: pytest.M
 
 def test_kept_value__is_read_again_if_the_clock_was_set_back() -> None:
     now_s = 1_000
-    kept = KeptReads(lambda: now_s, keeps_fresh=True)
+    reads = KeptReads(lambda: now_s, keeps_fresh=True)
     answers = iter(("first", "second"))
-    assert kept.read("fees", lambda: next(answers), 60).value == "first"
+    assert reads.read("fees", lambda: next(answers), 60).value == "first"
     now_s = 999
-    assert kept.read("fees", lambda: next(answers), 60).value == "second"
+    assert reads.read("fees", lambda: next(answers), 60).value == "second"
 
 
 class FakePosts:
@@ -283,8 +285,8 @@ class FakePosts:
 
 def connected(
     monkeypatch: pytest.MonkeyPatch, *statuses: int, left: int = WEIGHT_PER_MINUTE
-) -> tuple[HyperliquidConnection, FakePosts, ManualClock]:
-    clock = ManualClock()
+) -> tuple[HyperliquidConnection, FakePosts, FakeClock]:
+    clock = FakeClock()
     budget = RequestBudget(clock)
     if left < WEIGHT_PER_MINUTE:
         budget.spend(WEIGHT_PER_MINUTE - left)
@@ -309,9 +311,9 @@ def test_read__is_repeated_for_a_minute_or_some_seconds(
     assert (made_posts.count, clock.now_s() - began_s) == (posts, waited_s)
 
 
-@pytest.mark.parametrize(("statuses", "left"), [((429,), WEIGHT_PER_MINUTE), ((503,), WEIGHT_PER_MINUTE), ((), 1)])
-def test_read__prompt_one_is_left_out_instead(monkeypatch: pytest.MonkeyPatch, statuses: tuple[int, ...], left: int) -> None:
-    connection, posts, clock = connected(monkeypatch, *statuses, left=left)
+@pytest.mark.parametrize(("statuses", "weight_left"), [((429,), WEIGHT_PER_MINUTE), ((503,), WEIGHT_PER_MINUTE), ((), 1)])
+def test_read__prompt_one_is_left_out_instead(monkeypatch: pytest.MonkeyPatch, statuses: tuple[int, ...], weight_left: int) -> None:
+    connection, posts, clock = connected(monkeypatch, *statuses, left=weight_left)
     began_s = clock.now_s()
     with connection.prompt_reads(), pytest.raises(Retryable):
         connection.info(type="allMids")
@@ -320,9 +322,9 @@ def test_read__prompt_one_is_left_out_instead(monkeypatch: pytest.MonkeyPatch, s
     assert not connection.has_left_out_reads
 
 
-@pytest.mark.parametrize(("left", "is_read"), [(2, True), (1, False)])
-def test_read__prompt_one_uses_the_last_of_the_budget(monkeypatch: pytest.MonkeyPatch, left: int, is_read: bool) -> None:
-    connection, posts, _ = connected(monkeypatch, left=left)
+@pytest.mark.parametrize(("weight_left", "is_read"), [(2, True), (1, False)])
+def test_read__prompt_one_uses_the_last_of_the_budget(monkeypatch: pytest.MonkeyPatch, weight_left: int, is_read: bool) -> None:
+    connection, posts, _ = connected(monkeypatch, left=weight_left)
     with connection.prompt_reads(), nullcontext() if is_read else pytest.raises(Retryable):
         connection.info(type="allMids")
     assert posts.count == is_read
@@ -369,16 +371,16 @@ def test_reads__without_an_answer_in_json__are_none(monkeypatch: pytest.MonkeyPa
     assert posts.count == 2
 
 
-@pytest.mark.parametrize(("left", "waited_s"), [(600, 0), (599, WINDOW_S)])
-def test_look__waits_until_its_reads_and_the_reserve_fit(monkeypatch: pytest.MonkeyPatch, left: int, waited_s: int) -> None:
-    connection, _, clock = connected(monkeypatch, left=left)
+@pytest.mark.parametrize(("weight_left", "waited_s"), [(600, 0), (599, WINDOW_S)])
+def test_look__waits_until_its_reads_and_the_reserve_fit(monkeypatch: pytest.MonkeyPatch, weight_left: int, waited_s: int) -> None:
+    connection, _, clock = connected(monkeypatch, left=weight_left)
     began_s = clock.now_s()
     connection.wait_for_look()
     assert clock.now_s() - began_s == waited_s
 
 
 def test_budget__waits_for_as_many_requests_as_it_needs() -> None:
-    clock = ManualClock()
+    clock = FakeClock()
     budget = RequestBudget(clock)
     began_s = clock.now_s()
     for weight in (100, 100, WEIGHT_PER_MINUTE - 200):

@@ -30,10 +30,10 @@ from agent.web.app_modules import dashboard, step_history
 from agent.web.document_cache import CacheProcess
 from agent.web.reach import Reach
 from tests.support.api import Client
-from tests.support.dashboards import Served, StillBoard
+from tests.support.constants import DAY_S
+from tests.support.dashboards import Served, StaticDocumentCache
 
 NOW_S = 1_800_000_000
-DAY_S = 86_400
 OPERATIONS = [
     (method.upper(), API_PREFIX + path.replace("{step}", "s1").replace("{control}", "0" * 32), operation["description"].split("`")[1])
     for path, methods in json.loads(specification())["paths"].items()
@@ -43,7 +43,7 @@ OPERATIONS = [
 """Method, path and scope of each operation that the OpenAPI document names below PREFIX."""
 
 
-class GivenBoard(StillBoard):
+class GivenBoard(StaticDocumentCache):
     """A board whose answers are given too."""
 
     async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -60,8 +60,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         "positions": {"error": "why", "raised": OperatorNeeded("positions: unknown", "look at the venue")},
     }  # fmt: skip
     board.read_s_by_function = dict.fromkeys((dashboard.live_documents, dashboard.plan_document), time.monotonic())
-    with Served(board=board) as found:
-        yield Client(found)
+    with Served(board=board) as server:
+        yield Client(server)
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +133,7 @@ def test_a_full_file_drops_the_oldest_ended_tokens_and_never_an_active_one(tmp_p
     for name in ("new", "newer", "newest"):
         texts[name] = tokens.add(name, ["read"], DAY_S, NOW_S + 2)[1]
         assert tokens.find(texts["oldest"]) is not None
-    assert [one.name for one in tokens.tokens()] == ["oldest", "new", "newer", "newest"]
+    assert [token.name for token in tokens.tokens()] == ["oldest", "new", "newer", "newest"]
     with pytest.raises(ConfigError, match="4 tokens are active"):
         tokens.add("one-more", ["read"], DAY_S, NOW_S + 3)
     assert all(tokens.find(texts[name]) is not None for name in ("oldest", "new", "newer", "newest"))
@@ -146,7 +146,7 @@ def test_a_wrong_secret_and_an_unknown_id_are_compared_alike(tmp_path: Path, mon
     real = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append(len(a)) or real(a, b))
     wrong = (text[:-1] + ("A" if text[-1] != "A" else "B"), f"trimtab_{'0' * 16}_{text.split('_', 2)[2]}", "", "trimtab", "\udcff")
-    assert [tokens.find(one) for one in wrong] == [None] * len(wrong)
+    assert [tokens.find(answer) for answer in wrong] == [None] * len(wrong)
     assert compared == [32] * len(wrong)
 
 
@@ -155,7 +155,7 @@ def test_each_call_takes_its_own_scope_and_no_other(server: Client, method_path_
     method, path, scope = method_path_scope
     body = "{}" if method == "POST" else None
     assert server.ask(path, method, body).code == "token_missing"
-    others = [one for one in ("read", "plan", "control") if one != scope]
+    others = [own_scope for own_scope in ("read", "plan", "control") if own_scope != scope]
     refused = server.ask(path, method, body, Authorization=bearer(token(server, *others)))
     assert (refused.status, refused.code) == (403, "scope")
     assert server.ask(path, method, body, Authorization=bearer(token(server, scope))).status not in (401, 403)
@@ -219,9 +219,9 @@ def test_a_stolen_read_token_only_reads(server: Client) -> None:
     assert server.ask(f"{API_PREFIX}/plan", Authorization=stolen, **override).code == "scope"
 
 
-@pytest.mark.parametrize("given", ["", "Bearer", "Bearer ", "Basic dDp0", "Bearer trimtab_", "bearer x y", "Bearer " + "A" * 5_000])
-def test_what_is_no_token_opens_nothing(server: Client, given: str) -> None:
-    answer = server.ask(f"{API_PREFIX}/status", Authorization=given)
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic dDp0", "Bearer trimtab_", "bearer x y", "Bearer " + "A" * 5_000])
+def test_what_is_no_token_opens_nothing(server: Client, header: str) -> None:
+    answer = server.ask(f"{API_PREFIX}/status", Authorization=header)
     assert (answer.status, answer.code) == (401, "token_unknown")
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
@@ -259,11 +259,11 @@ def test_a_file_that_others_may_read_or_that_is_damaged_opens_nothing(server: Cl
 
 
 def test_the_limit_of_one_token_is_not_that_of_another_and_wrong_tokens_slow_down_none(server: Client) -> None:
-    path, one, other = f"{API_PREFIX}/status", bearer(token(server, "read")), bearer(token(server, "read"))
-    found = [server.ask(path, Authorization=one) for _ in range(gate.BURST + 2)]
-    assert {answer.status for answer in found[: gate.BURST]} == {200}
-    assert (found[-1].status, found[-1].code) == (429, "rate_limit")
-    assert int(found[-1].headers["retry-after"]) >= 1
+    path, first_question, other = f"{API_PREFIX}/status", bearer(token(server, "read")), bearer(token(server, "read"))
+    documents = [server.ask(path, Authorization=first_question) for _ in range(gate.BURST + 2)]
+    assert {answer.status for answer in documents[: gate.BURST]} == {200}
+    assert (documents[-1].status, documents[-1].code) == (429, "rate_limit")
+    assert int(documents[-1].headers["retry-after"]) >= 1
     wrong = [server.ask(path, Authorization="Bearer x").status for _ in range(gate.INVALID_BURST + 2)]
     assert set(wrong[: gate.INVALID_BURST]) == {401}
     assert wrong[-1] == 429
@@ -365,22 +365,22 @@ def test_the_specification_needs_no_token_and_is_that_of_the_routes(server: Clie
 
 
 def test_every_answer_is_typed_to_its_last_field() -> None:
-    found = json.loads(specification())
+    document = json.loads(specification())
 
     def untyped(schema: Any, place: str) -> list[str]:
         if isinstance(schema, list):
-            return [one for number, part in enumerate(schema) for one in untyped(part, f"{place}.{number}")]
+            return [untyped_place for number, part in enumerate(schema) for untyped_place in untyped(part, f"{place}.{number}")]
         if not isinstance(schema, dict):
             return []
         bare = schema == {} or (schema.get("type") == "object" and "properties" not in schema and not schema.get("additionalProperties"))
         rows = schema.get("type") == "array" and "items" not in schema and "prefixItems" not in schema
-        deeper = [one for name, part in schema.items() for one in untyped(part, f"{place}.{name}")]
+        deeper = [untyped_place for name, part in schema.items() for untyped_place in untyped(part, f"{place}.{name}")]
         return [place] * (bare or rows or schema.get("additionalProperties") is True) + deeper
 
-    assert untyped(found["components"]["schemas"], "schemas") == []
+    assert untyped(document["components"]["schemas"], "schemas") == []
     answers = {
         (path, method, code): [body["schema"] for body in answer.get("content", {}).values()]
-        for path, methods in found["paths"].items()
+        for path, methods in document["paths"].items()
         for method, operation in methods.items()
         for code, answer in operation["responses"].items()
     }
@@ -392,8 +392,8 @@ def test_a_session_opens_no_call_and_a_token_no_page(server: Client) -> None:
     access = Access(Reach())
     access.set_users({1: ("owner", False)})
     session = {"Cookie": f"{access.reach.cookie_name}={access.begin_session(1)}"}
-    with Served(access, GivenBoard("none.toml", server.served.board.store_path)) as found:
-        client = Client(found)
+    with Served(access, GivenBoard("none.toml", server.served.board.store_path)) as page_server:
+        client = Client(page_server)
         assert client.ask("/alerts", **session).status == 200
         assert client.ask(f"{API_PREFIX}/status", **session).code == "token_missing"
         every = bearer(token(server, "read", "plan", "control"))
@@ -411,6 +411,6 @@ def test_what_queues_a_pause_is_loaded_at_the_start_if_a_token_may(tmp_path: Pat
 
     board = WatchedBoard("none.toml", tmp_path / "trimtab.db")
     TokenFile(board.store_path).add("a", [scope], DAY_S, int(time.time()))
-    with Served(board=board) as found:
-        assert Client(found).ask(f"{API_PREFIX}/openapi.json").status == 200
+    with Served(board=board) as server:
+        assert Client(server).ask(f"{API_PREFIX}/openapi.json").status == 200
     assert loaded == [CacheProcess.CONTROLS] * loads

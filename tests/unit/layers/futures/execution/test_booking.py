@@ -19,7 +19,7 @@ from agent.units import Price
 from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, quote_order
 from tests.support.builders import OWNER, step_input, token
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.steps import EMPTY, POLICY
+from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY
 
 SIZE = 4 * E18
 ORDER = PerpOrder("ETH", SIZE, PerpOrderKind.MARKET, 8_160 * E18, False)
@@ -151,7 +151,7 @@ def test_booking__collateral_that_the_wallet_lacks_after_a_move_is_lost(
     usdc = token("USDC").address
     ends = (OWNER, "0xvault") if received < 0 else ("0xvault", OWNER)
     mined = replace(receipt(), transfers=(Transfer(usdc, *ends, abs(received) * 10**6),))
-    step = with_policy(step_input(), replace(POLICY, collateral=usdc))
+    step = with_policy(step_input(), replace(FUTURES_POLICY, collateral=usdc))
     grant = FuturesGrant(action, replace(EMPTY, collateral_unit_raw=10**12))
     assert booked(grant, mined, step=step) == row
 

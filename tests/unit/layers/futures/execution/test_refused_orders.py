@@ -46,8 +46,7 @@ from agent.model.futures import MarginAccount, MarginDeposit, StopOrder
 from agent.policy.decide import decide
 from agent.store import open_memory_store
 from tests.support.builders import NOW_S, OWNER, with_snapshot
-from tests.support.perpetuals.books import TWO, with_index_at
-from tests.support.perpetuals.books import book as two_legs
+from tests.support.perpetuals.books import TWO, wide_book, with_index_at
 from tests.support.perpetuals.parts import outcome_of, step_of
 from tests.support.perpetuals.steps import EMPTY, EVEN, OVER
 from tests.support.transactions import CHAIN_ID, receipt, tx
@@ -66,9 +65,9 @@ def ports(tmp_path: Path) -> Iterator[StepPorts]:
     store.close()
 
 
-def planned(ports: StepPorts, held: MarginAccount = OVER) -> StepOutcome:
+def planned(ports: StepPorts, margin_account: MarginAccount = OVER) -> StepOutcome:
     """A planned futures order, written as a step."""
-    outcome = outcome_of(step_of(held, EVEN))
+    outcome = outcome_of(step_of(margin_account, EVEN))
     assert outcome.kind is OutcomeKind.PLANNED
     assert outcome.plan is not None
     assert planned_futures(outcome.plan) is not None
@@ -227,7 +226,7 @@ def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(ports:
 
 @pytest.mark.parametrize("statuses", [(1, 0), (0, 1), (1, 1), (0, 0)])
 def test_sent_together__each_order_counts_and_only_failed_ones_wait(ports: StepPorts, statuses: tuple[int, int]) -> None:
-    over = with_index_at(two_legs(10_000, ETH=25_000, BTC=-500), NOW_S)
+    over = with_index_at(wide_book(10_000, ETH=25_000, BTC=-500), NOW_S)
     outcome = outcome_of(with_policy(step_of(over, EVEN), TWO))
     assert outcome.plan is not None
     orders = planned_futures(outcome.plan).orders
@@ -292,11 +291,11 @@ def test_an_exit_that_is_planned_again_without_a_hub_and_a_pool_that_is_left_beg
     assert outcome.plan is not None
     note = note_of(outcome, failed=True)
     before = replace(BEGUN, confirmation=confirmation_of(outcome, outcome.plan))
-    direct, left = before.take_direct_route("0xtoken"), skip_pool(before, "0xpool", note)
-    for after in (direct, left):
+    direct, cycle_after = before.take_direct_route("0xtoken"), skip_pool(before, "0xpool", note)
+    for after in (direct, cycle_after):
         assert (after.confirmation, after.spend_caps, after.approval_attempts) == (None, (), ())
-    own = left.layer(LiquidityCycle)
+    own = cycle_after.layer(LiquidityCycle)
     assert (direct.direct_route_tokens, own.failed_withdrawal_pools, own.failed_withdrawals) == (("0xtoken",), ("0xpool",), (note,))
-    assert left.is_risk_reducing_only
-    assert left.skipped_exits == ()
+    assert cycle_after.is_risk_reducing_only
+    assert cycle_after.skipped_exits == ()
     assert not direct.is_risk_reducing_only

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -48,17 +47,16 @@ from agent.model.futures import (
 from agent.planning.proposals import propose_rebalance
 from agent.ports import PreparedTransaction
 from agent.ports.perpetuals import PerpActionDraft
-from agent.store import open_memory_store
 from agent.store.store import Store
 from agent.venues.drafts import EmergencyLimits, TxDraft
 from tests.support.builders import NOW_S, OWNER
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.books import THREE, TWO, with_index_at
-from tests.support.perpetuals.books import book as two_legs
+from tests.support.perpetuals.books import THREE, TWO, wide_book, with_index_at
 from tests.support.perpetuals.needs import BUY, SELL
 from tests.support.perpetuals.parts import outcome_of
 from tests.support.perpetuals.steps import EMPTY, OVER, book, step_of
-from tests.support.transactions import CHAIN_ID, receipt, tx
+from tests.support.stores import store_fixture
+from tests.support.transactions import receipt, tx
 
 LONG = book(10_000, 2 * E18)
 NO_FILL = UnsendableTransaction("no fill", (Verdict("simulation", "no fill", "a part", False),))
@@ -177,11 +175,7 @@ class FakeComposer:
             raise self.error
 
 
-@pytest.fixture
-def store() -> Iterator[Store]:
-    opened = open_memory_store(CHAIN_ID, OWNER)
-    yield opened
-    opened.close()
+store = store_fixture("memory", wallet=OWNER)
 
 
 def set_of_two(store: Store) -> StepOutcome:
@@ -191,7 +185,7 @@ def set_of_two(store: Store) -> StepOutcome:
 
 def written_set(store: Store, policy: FuturesPolicy) -> StepOutcome:
     """The planned set of a policy, written as a step."""
-    outcome = outcome_of(with_policy(step_of(with_index_at(two_legs(2_000), NOW_S)), policy))
+    outcome = outcome_of(with_policy(step_of(with_index_at(wide_book(2_000), NOW_S)), policy))
     assert outcome.kind is OutcomeKind.PLANNED
     store.steps.begin(outcome.step_id, NOW_S, codec.dumps(outcome.step_input))
     return outcome

@@ -369,7 +369,7 @@ def stop(world: Bench) -> None:
 
 
 def expire(world: Bench) -> None:
-    world.clock.now += 90
+    world.clock.advance(90)
 
 
 @pytest.mark.parametrize(("change", "guard"), [(stop, "kill_switch"), (expire, "deadline")])

@@ -17,9 +17,7 @@ from agent.margin.state import after_action, after_fill_at_bound, breaches, marg
 from agent.model.futures import FuturesTarget, MarginAccount, MarginDeposit, PerpOrder, PerpOrderKind
 from agent.units import floor_int
 from tests.support.perpetuals.accounts import E18, account, market
-from tests.support.perpetuals.plans import NOW_S, POLICY, RICH, ROUGH, book
-from tests.support.perpetuals.plans import account_after_fills as filled
-from tests.support.perpetuals.plans import with_index_of_now as fresh
+from tests.support.perpetuals.plans import NOW_S, POLICY, RICH, ROUGH, account_after_fills, pair_book, with_index_of_now
 from tests.support.samples import slow
 
 LONGS = replace(POLICY, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))
@@ -27,30 +25,30 @@ LONGS = replace(POLICY, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC
 
 
 def test_an_empty_account_goes_to_its_targets_in_one_step() -> None:
-    plan = plan_futures(book(10_000), POLICY, RICH, NOW_S)
+    plan = plan_futures(pair_book(10_000), POLICY, RICH, NOW_S)
     assert [(order.market, order.size_raw, order.is_reduce_only) for order in plan.orders] == [
         ("ETH", 5 * E18, False),
         ("BTC", -333 * 10**15, False),
     ]
     assert plan.orders[0].bound_raw == 10_100 * E18
     assert plan.trigger == "drift"
-    after = filled(book(10_000), plan)
+    after = account_after_fills(pair_book(10_000), plan)
     assert plan_futures(after, POLICY, RICH, NOW_S).orders == ()
 
 
 def test_beside_a_paused_market_the_others_are_cut_by_as_much_more() -> None:
-    held = book(10_000, eth=9 * E18, btc=E18)
-    closed = replace(held, markets=(held.markets[0], replace(held.markets[1], is_paused=True)))
-    plans = [plan_futures(one, POLICY, RICH, NOW_S) for one in (closed, held)]
-    alone, both = (filled(one, plan) for one, plan in zip((closed, held), plans, strict=True))
+    margin_account = pair_book(10_000, eth=9 * E18, btc=E18)
+    closed = replace(margin_account, markets=(margin_account.markets[0], replace(margin_account.markets[1], is_paused=True)))
+    plans = [plan_futures(account, POLICY, RICH, NOW_S) for account in (closed, margin_account)]
+    alone, both = (account_after_fills(account, plan) for account, plan in zip((closed, margin_account), plans, strict=True))
     assert [order.market for order in plans[0].orders] == ["ETH"]
     assert not breaches(margin_state(alone, ROUGH), ROUGH, RICH)
     assert abs(margin.gross_notional_raw(alone) - margin.gross_notional_raw(both)) < 100 * E18
 
 
 def test_plan_futures__index_of_a_market_not_held_is_old__reduces_the_other() -> None:
-    held = book(1_000, eth=5 * E18)
-    stale = replace(held, markets=(held.markets[0], replace(held.markets[1], index_s=0)))
+    margin_account = pair_book(1_000, eth=5 * E18)
+    stale = replace(margin_account, markets=(margin_account.markets[0], replace(margin_account.markets[1], index_s=0)))
     plan = plan_futures(stale, POLICY, RICH, NOW_S)
     assert plan.is_emergency
     assert [order.market for order in plan.orders] == ["ETH"]
@@ -60,18 +58,18 @@ def test_plan_futures__index_of_a_market_not_held_is_old__reduces_the_other() ->
 
 @pytest.mark.parametrize(("age_s", "acts"), [(0, True), (600, True), (601, False), (-1, False)])
 def test_a_stale_index_or_one_from_the_future_orders_nothing(age_s: int, acts: bool) -> None:
-    held = book(1_000, eth=5 * E18)
-    held = replace(held, markets=tuple(replace(one, index_s=NOW_S - age_s) for one in held.markets))
-    assert bool(plan_futures(held, POLICY, RICH, NOW_S).orders) is acts
+    margin_account = pair_book(1_000, eth=5 * E18)
+    margin_account = replace(margin_account, markets=tuple(replace(market, index_s=NOW_S - age_s) for market in margin_account.markets))
+    assert bool(plan_futures(margin_account, POLICY, RICH, NOW_S).orders) is acts
 
 
 def test_plan_futures__mark_is_off_its_index__opens_nothing_and_reduces() -> None:
-    held = book(10_000)
-    off = replace(held, markets=(replace(held.markets[0], index=Fraction(1_800)), held.markets[1]))
+    margin_account = pair_book(10_000)
+    off = replace(margin_account, markets=(replace(margin_account.markets[0], index=Fraction(1_800)), margin_account.markets[1]))
     plan = plan_futures(off, LONGS, RICH, NOW_S)
     assert [order.market for order in plan.orders] == ["BTC"]
     assert plan.refusal_texts == ("the mark of ETH is 11.11 % off its index",)
-    loaded = book(1_000, eth=4 * E18)
+    loaded = pair_book(1_000, eth=4 * E18)
     loaded = replace(loaded, markets=(replace(loaded.markets[0], index=Fraction(1_800)), loaded.markets[1]))
     reduced = plan_futures(loaded, POLICY, RICH, NOW_S)
     assert reduced.is_reducing
@@ -80,52 +78,60 @@ def test_plan_futures__mark_is_off_its_index__opens_nothing_and_reduces() -> Non
 
 def test_collateral_at_hand_is_deposited_before_anything_is_reduced() -> None:
     limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000)
-    held, policy = book(4_000, eth=10 * E18), replace(POLICY, limits=limits)
-    plan = plan_futures(held, policy, RICH, NOW_S, depositable_raw=2_000 * E18)
+    margin_account, policy = pair_book(4_000, eth=10 * E18), replace(POLICY, limits=limits)
+    plan = plan_futures(margin_account, policy, RICH, NOW_S, depositable_raw=2_000 * E18)
     assert (plan.orders, plan.is_reducing, plan.trigger) == ((), True, "leverage")
-    after = filled(held, plan)
+    after = account_after_fills(margin_account, plan)
     leverage = margin.leverage(after)
     assert leverage is not None
     assert Fraction(38, 10) - Fraction(1, 10**9) < leverage <= Fraction(38, 10)
-    short = plan_futures(held, policy, RICH, NOW_S, depositable_raw=plan.top_up_raw - 1)
+    short = plan_futures(margin_account, policy, RICH, NOW_S, depositable_raw=plan.top_up_raw - 1)
     assert (short.top_up_raw, [order.is_reduce_only for order in short.orders]) == (0, [True])
 
 
 @pytest.mark.parametrize("mark", [2_000, 2_600, 1_800])
 def test_a_deposit_brings_utilisation_within_its_limit_also_beside_profit_that_is_not_realised(mark: int) -> None:
     """Profit of open positions is value, and no free margin before it is settled."""
-    held = book(12_000, eth=10 * E18)
-    held = replace(held, markets=tuple(replace(one, mark=Fraction(mark), index=Fraction(mark)) for one in held.markets[:1]))
-    state = margin_state(held, ROUGH)
+    margin_account = pair_book(12_000, eth=10 * E18)
+    margin_account = replace(
+        margin_account, markets=tuple(replace(market, mark=Fraction(mark), index=Fraction(mark)) for market in margin_account.markets[:1])
+    )
+    state = margin_state(margin_account, ROUGH)
     assert state.utilisation is not None
     limits = replace(ROUGH, max_utilisation_bps=floor_int(state.utilisation * 9_000), max_leverage_bps=100_000, stress_move_bps=0)
     policy = replace(POLICY, limits=limits)
-    deposit = top_up_raw(held, policy, RICH, 0)
+    deposit = top_up_raw(margin_account, policy, RICH, 0)
     assert deposit > 0
 
     def broken(raw: int) -> list[str]:
-        return [one.limit_name for one in breaches(margin_state(after_action(held, MarginDeposit(raw)), limits), limits, RICH)]
+        return [
+            limit_check.limit_name
+            for limit_check in breaches(margin_state(after_action(margin_account, MarginDeposit(raw)), limits), limits, RICH)
+        ]
 
     assert broken(deposit) == []
     assert broken(deposit * 99 // 100) == ["max_utilisation"]
 
 
 def test_no_deposit_restores_a_limit_on_size_or_a_leverage_of_zero() -> None:
-    held = book(4_000, eth=10 * E18)
+    margin_account = pair_book(4_000, eth=10 * E18)
     none = replace(POLICY, limits=replace(ROUGH, max_leverage_bps=0, stress_move_bps=5_000))
-    assert {one.limit_name for one in breaches(margin_state(held, none.limits), none.limits, RICH)} >= {"max_leverage", "stress_move"}
+    assert {limit_check.limit_name for limit_check in breaches(margin_state(margin_account, none.limits), none.limits, RICH)} >= {
+        "max_leverage",
+        "stress_move",
+    }
     large = replace(POLICY, limits=replace(ROUGH, max_leverage_bps=30_000))
-    assert top_up_raw(held, none, RICH, 500) == 0
-    assert top_up_raw(held, large, RICH, 500) > 0
-    assert top_up_raw(held, large, Fraction(E18), 500) == 0, "the spot portfolio is too small for the position"
-    assert plan_futures(held, none, RICH, NOW_S, depositable_raw=10**30).top_up_raw == 0
+    assert top_up_raw(margin_account, none, RICH, 500) == 0
+    assert top_up_raw(margin_account, large, RICH, 500) > 0
+    assert top_up_raw(margin_account, large, Fraction(E18), 500) == 0, "the spot portfolio is too small for the position"
+    assert plan_futures(margin_account, none, RICH, NOW_S, depositable_raw=10**30).top_up_raw == 0
 
 
 def test_liquidation_in_sight_closes_half_of_what_is_near_at_a_wider_bound() -> None:
-    held = book(1_300, eth=10 * E18)
-    held = margin.with_moved_marks(held, {"ETH": Fraction(0)})
-    assert abs(margin.liquidation_distance(held, "ETH") or 1) < Fraction(5, 100)
-    plan = plan_futures(held, POLICY, RICH, NOW_S, depositable_raw=10**30)
+    margin_account = pair_book(1_300, eth=10 * E18)
+    margin_account = margin.with_moved_marks(margin_account, {"ETH": Fraction(0)})
+    assert abs(margin.liquidation_distance(margin_account, "ETH") or 1) < Fraction(5, 100)
+    plan = plan_futures(margin_account, POLICY, RICH, NOW_S, depositable_raw=10**30)
     assert (plan.is_emergency, plan.top_up_raw, [order.size_raw for order in plan.orders]) == (True, 0, [-5 * E18])
     assert plan.orders[0].bound_raw == 5 * 2_000 * 97 * E18 // 100
 
@@ -133,61 +139,63 @@ def test_liquidation_in_sight_closes_half_of_what_is_near_at_a_wider_bound() -> 
 @pytest.mark.parametrize("collateral", [900, 1_900])
 def test_a_target_below_one_lot_opens_nothing(collateral: int) -> None:
     """Half of 2x is less than one ETH of 2,000, and the position is never rounded up to its target."""
-    lots = replace(book(collateral), markets=tuple(replace(one, lot_raw=E18) for one in book(collateral).markets))
+    lots = replace(pair_book(collateral), markets=tuple(replace(market, lot_raw=E18) for market in pair_book(collateral).markets))
     plan = plan_futures(lots, POLICY, RICH, NOW_S)
     assert plan.orders == ()
 
 
 def test_a_reduction_below_one_lot_closes_one_whole_lot() -> None:
-    held = book(4_900, eth=10 * E18)
-    held = replace(held, markets=tuple(replace(one, lot_raw=E18) for one in held.markets))
-    [order] = plan_futures(held, POLICY, RICH, NOW_S).orders
+    margin_account = pair_book(4_900, eth=10 * E18)
+    margin_account = replace(margin_account, markets=tuple(replace(market, lot_raw=E18) for market in margin_account.markets))
+    [order] = plan_futures(margin_account, POLICY, RICH, NOW_S).orders
     assert (order.size_raw, order.is_reduce_only) == (-E18, True)
 
 
 def test_a_leverage_limit_of_zero_opens_nothing_and_closes_everything() -> None:
     """The config refuses it; the planner does not count on that."""
     none = replace(POLICY, limits=replace(ROUGH, max_leverage_bps=0))
-    assert plan_futures(book(10_000), none, RICH, NOW_S).orders == ()
-    [order] = plan_futures(book(10_000, eth=5 * E18), none, RICH, NOW_S).orders
+    assert plan_futures(pair_book(10_000), none, RICH, NOW_S).orders == ()
+    [order] = plan_futures(pair_book(10_000, eth=5 * E18), none, RICH, NOW_S).orders
     assert (order.size_raw, order.is_reduce_only) == (-5 * E18, True)
 
 
 @pytest.mark.parametrize("side", [1, -1])
 def test_an_emergency_order_is_one_that_the_venue_accepts(side: int) -> None:
     """ClearingHouse refuses a reduction that leaves the account below maintenance margin (CH_NEFCM): then half is too little."""
-    held = moved(book(1_700, eth=side * 10 * E18), Fraction(-side * 4, 100))
-    assert margin.is_liquidatable(held)
-    assert not margin.is_reduction_accepted(after_fill_at_bound(held, order_for(held, -side * 5 * E18)))
-    [order] = plan_futures(held, POLICY, RICH, NOW_S).orders
+    margin_account = moved(pair_book(1_700, eth=side * 10 * E18), Fraction(-side * 4, 100))
+    assert margin.is_liquidatable(margin_account)
+    assert not margin.is_reduction_accepted(after_fill_at_bound(margin_account, order_for(margin_account, -side * 5 * E18)))
+    [order] = plan_futures(margin_account, POLICY, RICH, NOW_S).orders
     assert 5 * E18 < abs(order.size_raw) <= 10 * E18
     assert order.size_raw * side < 0
-    assert margin.is_reduction_accepted(after_fill_at_bound(held, order))
+    assert margin.is_reduction_accepted(after_fill_at_bound(margin_account, order))
 
 
 def test_an_account_that_no_order_saves_is_closed_whole() -> None:
-    held = moved(book(1_700, eth=10 * E18), Fraction(-8, 100))
-    [order] = plan_futures(held, POLICY, RICH, NOW_S).orders
+    margin_account = moved(pair_book(1_700, eth=10 * E18), Fraction(-8, 100))
+    [order] = plan_futures(margin_account, POLICY, RICH, NOW_S).orders
     assert order.size_raw == -10 * E18
 
 
-def moved(held: MarginAccount, share: Fraction) -> MarginAccount:
+def moved(margin_account: MarginAccount, share: Fraction) -> MarginAccount:
     """The account after index and mark of ETH have moved."""
-    held = margin.with_moved_marks(held, {"ETH": share})
-    return replace(held, markets=(replace(held.markets[0], index=held.markets[0].mark), *held.markets[1:]))
+    margin_account = margin.with_moved_marks(margin_account, {"ETH": share})
+    return replace(
+        margin_account, markets=(replace(margin_account.markets[0], index=margin_account.markets[0].mark), *margin_account.markets[1:])
+    )
 
 
-def order_for(held: MarginAccount, size_raw: int) -> PerpOrder:
-    market = held.markets[0]
+def order_for(margin_account: MarginAccount, size_raw: int) -> PerpOrder:
+    market = margin_account.markets[0]
     bound = contract_sizes.index_bound_raw(market, size_raw, ROUGH.emergency_slippage_bps)
     return PerpOrder(market.market, size_raw, PerpOrderKind.MARKET, bound, True)
 
 
 def test_two_positions_that_fall_together_are_near_liquidation_together() -> None:
     """Neither position alone is 5 % from its liquidation; both together are."""
-    held = fresh(account(3_800, {"ETH": 10 * E18, "BTC": 666 * 10**15}, market("ETH"), market("BTC", 30_000)))
-    assert all(abs(margin.liquidation_distance(held, name) or 1) > Fraction(5, 100) for name in ("ETH", "BTC"))
-    plan = plan_futures(held, POLICY, RICH, NOW_S)
+    margin_account = with_index_of_now(account(3_800, {"ETH": 10 * E18, "BTC": 666 * 10**15}, market("ETH"), market("BTC", 30_000)))
+    assert all(abs(margin.liquidation_distance(margin_account, name) or 1) > Fraction(5, 100) for name in ("ETH", "BTC"))
+    plan = plan_futures(margin_account, POLICY, RICH, NOW_S)
     assert plan.is_emergency
     assert {order.market: order.size_raw for order in plan.orders} == {"ETH": -5 * E18, "BTC": -333 * 10**15}
 
@@ -196,11 +204,11 @@ def test_two_positions_that_fall_together_are_near_liquidation_together() -> Non
 @pytest.mark.parametrize("share", [3, -3])
 def test_a_reduction_filled_at_its_bound_still_ends_within_the_limit(slippage_bps: int, share: int) -> None:
     limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000, slippage_bps=slippage_bps)
-    held = book(4_000, eth=share * 3 * E18, btc=share * 10**17)
-    plan = plan_futures(held, replace(POLICY, limits=limits), RICH, NOW_S)
+    margin_account = pair_book(4_000, eth=share * 3 * E18, btc=share * 10**17)
+    plan = plan_futures(margin_account, replace(POLICY, limits=limits), RICH, NOW_S)
     assert plan.is_reducing
     assert plan.trigger == "leverage"
-    at_bound = margin.with_adverse_move(held, Fraction(slippage_bps, 10_000))
+    at_bound = margin.with_adverse_move(margin_account, Fraction(slippage_bps, 10_000))
     for order in plan.orders:
         quote = -order.bound_raw if order.size_raw > 0 else order.bound_raw
         at_bound = margin.with_trade(at_bound, order.market, order.size_raw, quote)
@@ -216,26 +224,26 @@ def test_a_reduction_for_the_stress_move_ends_where_the_side_of_the_position_req
     short is worth more: 3.64x survives, less the hysteresis 3.45x.
     """
     limits = replace(ROUGH, max_leverage_bps=60_000, max_utilisation_bps=10_000, stress_move_bps=2_000, slippage_bps=0)
-    held = book(4_500, eth=side * 10 * E18)
-    held = replace(held, markets=tuple(replace(one, fee_ppm=0) for one in held.markets))
-    after = filled(held, plan_futures(held, replace(POLICY, limits=limits), RICH, NOW_S))
+    margin_account = pair_book(4_500, eth=side * 10 * E18)
+    margin_account = replace(margin_account, markets=tuple(replace(market, fee_ppm=0) for market in margin_account.markets))
+    after = account_after_fills(margin_account, plan_futures(margin_account, replace(POLICY, limits=limits), RICH, NOW_S))
     assert leverage - Fraction(1, 1_000) < (margin.leverage(after) or 0) <= leverage
 
 
 @given(st.integers(500, 20_000), st.integers(-20, 20), st.integers(-1_000, 1_000), st.integers(0, 4_000))
 def test_a_deposit_or_a_reduction_for_the_stress_move_is_enough(collateral: int, eth: int, btc: int, move_bps: int) -> None:
     limits = replace(ROUGH, max_leverage_bps=10**6, max_utilisation_bps=10**6, stress_move_bps=move_bps, emergency_distance_bps=0)
-    held, policy = book(collateral, eth * E18, btc * 10**15), replace(POLICY, limits=limits, leverage_bps=0, band_bps=0)
-    if margin.is_liquidatable(held) or margin_state(held, limits).survives_stress:
+    margin_account, policy = pair_book(collateral, eth * E18, btc * 10**15), replace(POLICY, limits=limits, leverage_bps=0, band_bps=0)
+    if margin.is_liquidatable(margin_account) or margin_state(margin_account, limits).survives_stress:
         return
     for at_hand in (0, 10**30):
-        after = filled(held, plan_futures(held, policy, RICH, NOW_S, depositable_raw=at_hand))
+        after = account_after_fills(margin_account, plan_futures(margin_account, policy, RICH, NOW_S, depositable_raw=at_hand))
         assert margin_state(after, limits).survives_stress
 
 
 def test_a_paused_market_is_named_and_the_other_is_traded() -> None:
-    held = book(10_000)
-    paused = replace(held, markets=(replace(held.markets[0], is_paused=True), held.markets[1]))
+    margin_account = pair_book(10_000)
+    paused = replace(margin_account, markets=(replace(margin_account.markets[0], is_paused=True), margin_account.markets[1]))
     plan = plan_futures(paused, LONGS, RICH, NOW_S)
     assert ([order.market for order in plan.orders], plan.refusal_texts) == (["BTC"], ("ETH is paused",))
 
@@ -248,30 +256,30 @@ amounts = st.integers(-(2 * 10**19), 2 * 10**19)
 def test_no_plan_leads_into_a_broken_limit(collateral: int, eth: int, btc: int, leverage_bps: int, spot: int) -> None:
     """A plan leaves every limit kept, or all that it did was to make positions smaller."""
     policy = replace(POLICY, leverage_bps=leverage_bps)
-    held, value = book(collateral, eth, btc), Fraction(spot * E18)
-    plan = plan_futures(held, policy, value, NOW_S)
-    after = filled(held, plan)
+    margin_account, value = pair_book(collateral, eth, btc), Fraction(spot * E18)
+    plan = plan_futures(margin_account, policy, value, NOW_S)
+    after = account_after_fills(margin_account, plan)
     if not plan.is_reducing and plan.orders:
         assert not breaches(margin_state(after, ROUGH), ROUGH, value)
     for order in plan.orders:
-        before = held.size_raw(order.market)
+        before = margin_account.size_raw(order.market)
         assert order.is_reduce_only == (before * order.size_raw < 0 and abs(order.size_raw) <= abs(before))
-        assert order.size_raw % held.market(order.market).lot_raw == 0 or before % held.market(order.market).lot_raw
-    assert plan_futures(held, policy, value, NOW_S) == plan
+        assert order.size_raw % margin_account.market(order.market).lot_raw == 0 or before % margin_account.market(order.market).lot_raw
+    assert plan_futures(margin_account, policy, value, NOW_S) == plan
 
 
 @pytest.mark.parametrize(("per_mille", "fills"), [(8, 1), (20, 0), (60, 0)])
 def test_a_mark_pushed_up_and_down_around_a_still_index_costs_one_reduction_at_most(per_mille: int, fills: int) -> None:
     """T12: the hysteresis keeps a small push from a second reduction; a larger one finds the bound, which counts from the index."""
-    held, done = book(5_050, eth=10 * E18), 0
+    margin_account, done = pair_book(5_050, eth=10 * E18), 0
     policy = replace(POLICY, targets=(FuturesTarget("ETH", 10_000),), band_bps=0)
     for turn in range(40):
-        pushed = margin.with_moved_marks(held, {"ETH": Fraction(per_mille if turn % 2 else -per_mille, 1_000)})
-        after = filled(pushed, plan_futures(pushed, policy, RICH, NOW_S))
-        done += after.positions != held.positions
-        held = replace(after, markets=tuple(replace(one, mark=one.index) for one in after.markets))
+        pushed = margin.with_moved_marks(margin_account, {"ETH": Fraction(per_mille if turn % 2 else -per_mille, 1_000)})
+        after = account_after_fills(pushed, plan_futures(pushed, policy, RICH, NOW_S))
+        done += after.positions != margin_account.positions
+        margin_account = replace(after, markets=tuple(replace(market, mark=market.index) for market in after.markets))
     assert done == fills
-    assert margin.account_value_raw(held) > 5_030 * E18
+    assert margin.account_value_raw(margin_account) > 5_030 * E18
 
 
 def ride(seed: int, agent: bool) -> tuple[bool, int]:
@@ -279,19 +287,19 @@ def ride(seed: int, agent: bool) -> tuple[bool, int]:
     over its leverage limit."""
     chance = random.Random(seed)
     policy = replace(POLICY, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=30_000)
-    held = filled(book(10_000), plan_futures(book(10_000), policy, RICH, NOW_S))
+    margin_account = account_after_fills(pair_book(10_000), plan_futures(pair_book(10_000), policy, RICH, NOW_S))
     over = longest = 0
     for hours, factor in ((48, 0.6), (72, 1.6)):
         step = factor ** (1 / hours)
         for _ in range(hours):
             move = Fraction(round((step * (1 + chance.gauss(0, 0.012)) - 1) * 10**6), 10**6)
-            held = margin.with_moved_marks(held, {"ETH": move})
-            held = replace(held, markets=tuple(replace(one, index=one.mark) for one in held.markets))
-            if margin.is_liquidatable(held):
+            margin_account = margin.with_moved_marks(margin_account, {"ETH": move})
+            margin_account = replace(margin_account, markets=tuple(replace(market, index=market.mark) for market in margin_account.markets))
+            if margin.is_liquidatable(margin_account):
                 return True, longest
             if agent:
-                held = filled(held, plan_futures(held, policy, RICH, NOW_S))
-            leverage = margin.leverage(held)
+                margin_account = account_after_fills(margin_account, plan_futures(margin_account, policy, RICH, NOW_S))
+            leverage = margin.leverage(margin_account)
             over = over + 1 if leverage is None or leverage > Fraction(ROUGH.max_leverage_bps, 10_000) else 0
             longest = max(longest, over)
     return False, longest
@@ -306,42 +314,42 @@ def test_a_crash_and_a_rally_liquidate_the_book_without_the_agent_and_never_with
 # --- A venue beside the chain, with a smallest order.
 
 
-def with_minimum(held: MarginAccount, least: int) -> MarginAccount:
+def with_minimum(margin_account: MarginAccount, least: int) -> MarginAccount:
     """The account at a venue that takes no smaller order than so many dollars, and no deposit."""
-    markets = tuple(replace(one, min_notional_raw=least * E18) for one in held.markets)
-    return replace(held, markets=markets, is_on_chain=False)
+    markets = tuple(replace(market, min_notional_raw=least * E18) for market in margin_account.markets)
+    return replace(margin_account, markets=markets, is_on_chain=False)
 
 
 def test_a_venue_beside_the_chain_gets_no_deposit() -> None:
     limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000)
     plan = plan_futures(
-        with_minimum(book(4_000, eth=10 * E18), 0), replace(POLICY, limits=limits), RICH, NOW_S, depositable_raw=2_000 * E18
+        with_minimum(pair_book(4_000, eth=10 * E18), 0), replace(POLICY, limits=limits), RICH, NOW_S, depositable_raw=2_000 * E18
     )
     assert plan.top_up_raw == 0
     assert [order.is_reduce_only for order in plan.orders] == [True]
 
 
 def test_an_opening_below_the_venues_minimum_is_left_out_and_named() -> None:
-    plan = plan_futures(with_minimum(book(10_000), 10_091), LONGS, RICH, NOW_S)
+    plan = plan_futures(with_minimum(pair_book(10_000), 10_091), LONGS, RICH, NOW_S)
     assert [order.market for order in plan.orders] == ["ETH"], "its bound is 1 % above the notional of 10,000, that of BTC above 9,990"
     assert plan.refusal_texts == ("BTC: the order is below the venue's minimum",)
 
 
 def test_a_reduction_below_the_venues_minimum_is_enlarged_to_it() -> None:
-    held = book(4_000, eth=10 * E18)
-    small = plan_futures(held, POLICY, RICH, NOW_S).orders[0]
-    enlarged = plan_futures(with_minimum(held, 15_000), POLICY, RICH, NOW_S).orders[0]
+    margin_account = pair_book(4_000, eth=10 * E18)
+    small = plan_futures(margin_account, POLICY, RICH, NOW_S).orders[0]
+    enlarged = plan_futures(with_minimum(margin_account, 15_000), POLICY, RICH, NOW_S).orders[0]
     assert abs(small.size_raw) < abs(enlarged.size_raw) <= 10 * E18
     assert enlarged.bound_raw >= 15_000 * E18
 
 
 def test_a_position_below_the_venues_minimum_is_closed_whole() -> None:
-    plan = plan_futures(with_minimum(book(4_000, eth=10 * E18), 30_000), POLICY, RICH, NOW_S)
+    plan = plan_futures(with_minimum(pair_book(4_000, eth=10 * E18), 30_000), POLICY, RICH, NOW_S)
     assert [(order.size_raw, order.is_reduce_only) for order in plan.orders] == [(-10 * E18, True)]
     assert plan.refusal_texts == ()
 
 
 def test_a_target_of_nothing_closes_a_position_below_the_venues_minimum() -> None:
     flat = replace(POLICY, targets=(FuturesTarget("BTC", 10_000), FuturesTarget("ETH", 0)))
-    plan = plan_futures(with_minimum(book(10_000, eth=E18), 5_000), flat, RICH, NOW_S)
+    plan = plan_futures(with_minimum(pair_book(10_000, eth=E18), 5_000), flat, RICH, NOW_S)
     assert ("ETH", -E18, True) in [(order.market, order.size_raw, order.is_reduce_only) for order in plan.orders]

@@ -30,9 +30,8 @@ from agent.policy.decide import current_drifts
 from tests.support.builders import NOW_S as STEP_S
 from tests.support.builders import with_history
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.books import LOT, THREE, TWO, WIDE, book, with_index_at, with_market
-from tests.support.perpetuals.plans import NOW_S, RICH
-from tests.support.perpetuals.plans import account_after_fills as filled
+from tests.support.perpetuals.books import LOT, THREE, TWO, WIDE, wide_book, with_index_at, with_market
+from tests.support.perpetuals.plans import NOW_S, RICH, account_after_fills
 from tests.support.perpetuals.steps import step_of
 from tests.support.plans import evidence
 
@@ -52,20 +51,20 @@ BLOCKED: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("change", BLOCKED.values(), ids=BLOCKED)
 def test_set__no_leg_of_a_book_is_opened_without_its_other_side(change: dict[str, object]) -> None:
     policy = replace(TWO, funding_horizon_s=30 * 86_400)
-    plan = plan_futures(with_market(book(), "BTC", **change), policy, RICH, NOW_S)
+    plan = plan_futures(with_market(wide_book(), "BTC", **change), policy, RICH, NOW_S)
     assert plan.orders == ()
     assert plan.refusal_texts[-1] == "ETH is not opened: without BTC the net exposure would be off target"
 
 
 @pytest.mark.parametrize("change", list(BLOCKED.values())[:2] + list(BLOCKED.values())[3:4], ids=list(BLOCKED)[:2] + list(BLOCKED)[3:4])
 def test_set__two_longs_do_not_need_each_other(change: dict[str, object]) -> None:
-    plan = plan_futures(with_market(book(), "BTC", **change), LONGS, RICH, NOW_S)
+    plan = plan_futures(with_market(wide_book(), "BTC", **change), LONGS, RICH, NOW_S)
     assert [order.market for order in plan.orders] == ["ETH"]
 
 
 def test_set__market_that_backs_off_holds_the_other_side_back_and_is_named() -> None:
     failed = ExitFailures("BTC", 3, 0, STEP_S)
-    step = with_history(step_of(with_index_at(book(), STEP_S), TWO), failed_exits=(failed,))
+    step = with_history(step_of(with_index_at(wide_book(), STEP_S), TWO), failed_exits=(failed,))
     reason = plan_adjustment(step, AdjustFutures("", is_reducing=False), current_drifts(step))
     assert isinstance(reason, str)
     assert "ETH is not opened: without BTC" in reason
@@ -73,7 +72,7 @@ def test_set__market_that_backs_off_holds_the_other_side_back_and_is_named() -> 
 
 
 def test_set__one_of_three_legs_missing_opens_none() -> None:
-    plan = plan_futures(with_market(book(), "SOL", is_paused=True), THREE, RICH, NOW_S)
+    plan = plan_futures(with_market(wide_book(), "SOL", is_paused=True), THREE, RICH, NOW_S)
     assert plan.orders == ()
     assert plan.refusal_texts[-1] == "ETH, BTC is not opened: without SOL the net exposure would be off target"
 
@@ -81,26 +80,26 @@ def test_set__one_of_three_legs_missing_opens_none() -> None:
 @pytest.mark.parametrize(("weight_bps", "opens"), [(-500, True), (-501, False)])
 def test_set__leg_within_the_band_may_be_missing(weight_bps: int, opens: bool) -> None:
     targets = (FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000 - weight_bps), FuturesTarget("SOL", weight_bps))
-    plan = plan_futures(with_market(book(), "SOL", is_paused=True), replace(TWO, targets=targets), RICH, NOW_S)
+    plan = plan_futures(with_market(wide_book(), "SOL", is_paused=True), replace(TWO, targets=targets), RICH, NOW_S)
     assert bool(plan.orders) is opens
 
 
 def test_set__missing_legs_that_offset_each_other_hold_nothing_back() -> None:
     targets = (FuturesTarget("ETH", 3_000), FuturesTarget("BTC", -3_000), FuturesTarget("SOL", 4_000))
-    quiet = with_market(with_market(book(), "BTC", is_paused=True), "ETH", is_paused=True)
+    quiet = with_market(with_market(wide_book(), "BTC", is_paused=True), "ETH", is_paused=True)
     plan = plan_futures(quiet, replace(TWO, targets=targets), RICH, NOW_S)
     assert [order.market for order in plan.orders] == ["SOL"]
 
 
 def test_set__leg_that_lowers_the_net_exposure_needs_no_other() -> None:
     """ETH is open at 60 %; its enlargement is not possible, and the short that offsets it is."""
-    before = with_market(book(ETH=5_000), "ETH", is_paused=True)
+    before = with_market(wide_book(ETH=5_000), "ETH", is_paused=True)
     plan = plan_futures(before, TWO, RICH, NOW_S)
     assert [(order.market, order.size_raw) for order in plan.orders] == [("BTC", -266 * LOT)]
 
 
 def test_set__reduction_beside_a_missing_leg_is_sent() -> None:
-    before = with_market(book(ETH=8_000), "BTC", is_paused=True)
+    before = with_market(wide_book(ETH=8_000), "BTC", is_paused=True)
     plan = plan_futures(before, TWO, RICH, NOW_S)
     assert [(order.market, order.is_reduce_only) for order in plan.orders] == [("ETH", True)]
 
@@ -108,16 +107,16 @@ def test_set__reduction_beside_a_missing_leg_is_sent() -> None:
 def test_set__legs_are_cut_by_one_share() -> None:
     """ETH may be half of the target notional instead of 60 %, so BTC is cut by a sixth too."""
     policy = replace(TWO, limits=replace(WIDE, max_position_bps=5_000))
-    plan = plan_futures(book(), policy, RICH, NOW_S)
+    plan = plan_futures(wide_book(), policy, RICH, NOW_S)
     sizes = {order.market: order.size_raw for order in plan.orders}
     assert sizes == {"ETH": 4_902 * LOT, "BTC": -(266 * 4_902 // 6_000) * LOT}, "less the slippage of 1 % of both, which the limit counts"
     assert any(text.startswith("BTC is cut to the share of ETH") for text in plan.refusal_texts)
-    assert max(margin.position_shares(filled(book(), plan), policy.leverage_bps).values()) <= Fraction(1, 2)
+    assert max(margin.position_shares(account_after_fills(wide_book(), plan), policy.leverage_bps).values()) <= Fraction(1, 2)
 
 
 def test_set__share_below_the_venues_minimum_opens_none() -> None:
     policy = replace(TWO, limits=replace(WIDE, max_position_bps=5_000))
-    small = with_market(book(), "BTC", min_notional_raw=7_000 * E18)
+    small = with_market(wide_book(), "BTC", min_notional_raw=7_000 * E18)
     assert {order.market for order in plan_futures(small, TWO, RICH, NOW_S).orders} == {"ETH", "BTC"}
     assert plan_futures(small, policy, RICH, NOW_S).orders == ()
 
@@ -125,9 +124,9 @@ def test_set__share_below_the_venues_minimum_opens_none() -> None:
 def test_set__openings_beside_a_paused_position_keep_the_net_exposure_within_its_band() -> None:
     """ETH cannot be closed; closing the short of SOL that offsets it would leave the net exposure 2,594 of a band of 2,000."""
     targets = (FuturesTarget("ETH", 0), FuturesTarget("BTC", -5_000), FuturesTarget("SOL", 5_000))
-    before = with_market(book(20_000, ETH=1_297, SOL=-7_280), "ETH", is_paused=True)
+    before = with_market(wide_book(20_000, ETH=1_297, SOL=-7_280), "ETH", is_paused=True)
     plan = plan_futures(before, replace(TWO, targets=targets), RICH, NOW_S)
-    exposure = net_exposure(filled(before, plan), TWO)
+    exposure = net_exposure(account_after_fills(before, plan), TWO)
     assert {order.market for order in plan.orders} == {"BTC", "SOL"}
     assert exposure.band * 19 / 20 < abs(exposure.notional) <= exposure.band + 30 * E18, "and a lot of BTC"
     assert plan.refusal_texts[-1] == "BTC, SOL is cut: with what is held the net exposure would leave its band"
@@ -152,15 +151,15 @@ def test_set__no_plan_opens_the_net_exposure_beyond_its_target(
     names = ("ETH", "BTC", "SOL")
     targets = tuple(FuturesTarget(name, weight * 10_000 // total) for name, weight in zip(names, weights, strict=True))
     policy = replace(TWO, targets=targets, limits=replace(WIDE, max_position_bps=max_position_bps))
-    before = book(20_000, ETH=lots[0], BTC=lots[1] // 15, SOL=lots[2] * 20)
+    before = wide_book(20_000, ETH=lots[0], BTC=lots[1] // 15, SOL=lots[2] * 20)
     for name, is_paused in zip(names, paused, strict=True):
         before = with_market(before, name, is_paused=is_paused)
     plan = plan_futures(before, policy, RICH, NOW_S)
     if margin.account_value_raw(before) <= 0 or plan.trigger not in ("drift", "leverage_drift"):
         return
-    reduced = filled(before, replace(plan, orders=tuple(order for order in plan.orders if order.is_reduce_only)))
+    reduced = account_after_fills(before, replace(plan, orders=tuple(order for order in plan.orders if order.is_reduce_only)))
     exposure = net_exposure(reduced, policy)
-    exposure_after = net_exposure(filled(before, plan), policy)
+    exposure_after = net_exposure(account_after_fills(before, plan), policy)
     dust = target_gross_notional(before, policy) * 3 * policy.band_bps / 10 / 10_000
     most = max(abs(exposure.notional), abs(exposure.target_notional) + exposure.band)
     assert abs(exposure_after.notional) <= most + dust + 60 * E18, "lots of 30 dollars, and fees"
@@ -184,7 +183,7 @@ WANTED = {"ETH": 5_000 * LOT, "BTC": -134 * LOT}
 def test_share__is_that_of_the_smallest_leg(eth: int, btc: int, hedge: int, share: Fraction) -> None:
     """The short of a hedge is no part of the net exposure that an opening may lower."""
     policy = replace(TWO, hedges=(Hedge("SOL", "", hedge * LOT, 0, Fraction(0)),) if hedge else ())
-    assert common_share(book(SOL=hedge), policy, WANTED, {"ETH": eth * LOT, "BTC": btc * LOT}) == share
+    assert common_share(wide_book(SOL=hedge), policy, WANTED, {"ETH": eth * LOT, "BTC": btc * LOT}) == share
 
 
 def test_two_sided__reduction_is_no_side() -> None:
@@ -194,14 +193,15 @@ def test_two_sided__reduction_is_no_side() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "size", "most", "kept"), [(0, 1_000, 2_000, 1_000), (10_000, -1_000, 10_000, -1_000), (10_000, 1_000, 10_000, 0)]
+    ("margin_account", "size", "most", "size_kept"),
+    [(0, 1_000, 2_000, 1_000), (10_000, -1_000, 10_000, -1_000), (10_000, 1_000, 10_000, 0)],
 )
-def test_within_gross__order_that_does_not_raise_it_is_whole(held: int, size: int, most: int, kept: int) -> None:
-    assert sizes_within_gross(book(100_000, ETH=held), {"ETH": size * LOT}, Fraction(most * E18)) == {"ETH": kept * LOT}
+def test_within_gross__order_that_does_not_raise_it_is_whole(margin_account: int, size: int, most: int, size_kept: int) -> None:
+    assert sizes_within_gross(wide_book(100_000, ETH=margin_account), {"ETH": size * LOT}, Fraction(most * E18)) == {"ETH": size_kept * LOT}
 
 
 def test_stress__account_without_positions_survives_it() -> None:
-    assert margin_state(replace(book(), collateral_raw=-E18), WIDE).survives_stress
+    assert margin_state(replace(wide_book(), collateral_raw=-E18), WIDE).survives_stress
 
 
 # The cost of a set
@@ -209,7 +209,7 @@ def test_stress__account_without_positions_survives_it() -> None:
 
 def cost_step(plan_cost_bps: int = 36, goals: tuple[tuple[str, int], ...] = (), **lots: int) -> StepInput:
     """Fees of 10 bps and 2.42 of gas an order: 34.4 bps of both legs, 41 of the short alone."""
-    step = step_of(with_index_at(book(1_000, **lots), STEP_S), TWO)
+    step = step_of(with_index_at(wide_book(1_000, **lots), STEP_S), TWO)
     step = replace(step, limits=replace(step.limits, plan_cost_bps=plan_cost_bps))
     return step.with_layer(FuturesState(set_goals=goals))
 
@@ -320,7 +320,7 @@ def buy(name: str, lots: int) -> PerpOrder:
 
 
 def test_goals__are_the_sizes_after_a_set_of_more_than_one_order() -> None:
-    before = book(ETH=100)
+    before = wide_book(ETH=100)
     assert goals_after(before, [buy("ETH", 50), buy("BTC", -3)]) == (("ETH", 150 * LOT), ("BTC", -3 * LOT))
     assert goals_after(before, [buy("ETH", 50)]) == ()
 
@@ -331,7 +331,7 @@ def test_goals__are_the_sizes_after_a_set_of_more_than_one_order() -> None:
     ids=["less", "to the goal", "beyond it", "away from it"],
 )
 def test_goals__orders_lead_to_them_and_not_beyond(lots: int, sizes: dict[str, int]) -> None:
-    before = book(ETH=100)
+    before = wide_book(ETH=100)
     goals = (("ETH", 150 * LOT), ("BTC", -3 * LOT))
     orders = [buy("ETH", lots)]
     assert orders_to_goals(before, orders, goals) == {name: size * LOT for name, size in sizes.items()}
@@ -341,15 +341,15 @@ def test_goals__orders_lead_to_them_and_not_beyond(lots: int, sizes: dict[str, i
 
 
 @pytest.mark.parametrize(
-    ("held", "goal", "missing"),
+    ("margin_account", "goal", "missing"),
     [(95, 100, 0), (94, 100, 6), (-189, -200, 11), (-192, -200, 0), (1, 0, 1), (0, 1, 1)],
     ids=["a twentieth", "more", "more of a short", "less of a short", "of a close", "of one lot"],
 )
-def test_goals__what_fills_and_lots_leave_of_one__is_no_part_of_the_set(held: int, goal: int, missing: int) -> None:
+def test_goals__what_fills_and_lots_leave_of_one__is_no_part_of_the_set(margin_account: int, goal: int, missing: int) -> None:
     """The rest of an old set, some dollars, would take each later drift past plan_cost with it."""
-    before = book(ETH=held)
-    orders = [buy("ETH", goal - held)]
-    sizes = {"ETH": (goal - held) * LOT} if missing else {}
+    before = wide_book(ETH=margin_account)
+    orders = [buy("ETH", goal - margin_account)]
+    sizes = {"ETH": (goal - margin_account) * LOT} if missing else {}
     goals = (("ETH", goal * LOT), ("BTC", -3 * LOT))
     assert orders_to_goals(before, orders, goals) == sizes
     assert completes_set(before, orders, goals) is bool(missing)
@@ -361,7 +361,7 @@ def test_goals__what_fills_and_lots_leave_of_one__is_no_part_of_the_set(held: in
 @pytest.mark.parametrize(("btc", "is_off"), [(-234, False), (-233, True)])
 def test_net_exposure__is_off_target_beyond_the_band(btc: int, is_off: bool) -> None:
     """12,000 of ETH less 6,990 of BTC are 1,010 above the target of 4,000; the band is 1,000."""
-    exposure = net_exposure(book(ETH=6_000, BTC=btc), TWO)
+    exposure = net_exposure(wide_book(ETH=6_000, BTC=btc), TWO)
     assert (exposure.notional, exposure.target_notional, exposure.band) == (12_000 * E18 + btc * 30 * E18, 4_000 * E18, 1_000 * E18)
     assert exposure.is_off_target is is_off
 
@@ -371,7 +371,7 @@ def test_net_exposure__band_is_that_of_the_weights__else_that_of_the_leverage(
     band_bps: int, leverage_band_bps: int, share_bps: int
 ) -> None:
     policy = replace(TWO, band_bps=band_bps, leverage_band_bps=leverage_band_bps)
-    assert net_exposure(book(), policy).band == target_gross_notional(book(), policy) * share_bps / 10_000
+    assert net_exposure(wide_book(), policy).band == target_gross_notional(wide_book(), policy) * share_bps / 10_000
 
 
 # What a limit allows of an opening
@@ -380,11 +380,11 @@ def test_net_exposure__band_is_that_of_the_weights__else_that_of_the_leverage(
 def test_largest_share__enlargement_at_the_limit_ends_at_it_to_the_lot() -> None:
     """After a rise of ETH its target is 60 % of more: the order is cut by what would be above 60 %."""
     policy = replace(TWO, limits=replace(WIDE, max_position_bps=6_000, slippage_bps=10), leverage_band_bps=500)
-    opened = filled(book(), plan_futures(book(), policy, RICH, NOW_S))
+    opened = account_after_fills(wide_book(), plan_futures(wide_book(), policy, RICH, NOW_S))
     risen = replace(opened, markets=tuple(replace(perp, mark=perp.mark * 5 / 4, index=perp.index * 5 / 4) for perp in opened.markets))
     plan = plan_futures(replace(risen, collateral_raw=risen.collateral_raw * 3 // 2), policy, RICH, NOW_S)
     assert [order.market for order in plan.orders if order.size_raw > 0] == ["ETH"], plan
-    after = filled(replace(risen, collateral_raw=risen.collateral_raw * 3 // 2), plan)
+    after = account_after_fills(replace(risen, collateral_raw=risen.collateral_raw * 3 // 2), plan)
     share = margin.position_shares(after, policy.leverage_bps)["ETH"]
     assert Fraction(5_990, 10_000) < share <= Fraction(6_000, 10_000)
 
@@ -393,14 +393,14 @@ def test_largest_share__enlargement_at_the_limit_ends_at_it_to_the_lot() -> None
 def test_largest_share__part_below_the_venues_minimum_is_not_opened(minimum: int, orders: list[str]) -> None:
     """At most 70 % of a target of 20,000 less the fee can be opened."""
     policy = replace(LONGS, targets=(FuturesTarget("ETH", 10_000),), limits=replace(WIDE, max_position_bps=7_000))
-    plan = plan_futures(with_market(book(), "ETH", min_notional_raw=minimum * E18), policy, RICH, NOW_S)
+    plan = plan_futures(with_market(wide_book(), "ETH", min_notional_raw=minimum * E18), policy, RICH, NOW_S)
     assert [order.market for order in plan.orders] == orders
     assert plan.refusal_texts[0].startswith("ETH is cut" if orders else "ETH is not opened")
 
 
 def test_free_margin__opening_is_cut_to_what_the_venue_takes() -> None:
     """A profit of 9,000 counts in the value and frees no margin: of the collateral of 1,000, 900 are used for the quote owed."""
-    bought = margin.with_trade(book(1_000), "SOL", 90 * E18, -9_000 * E18)
+    bought = margin.with_trade(wide_book(1_000), "SOL", 90 * E18, -9_000 * E18)
     rich = margin.with_moved_marks(bought, {"SOL": Fraction(1)})
     allowed_raw = largest_allowed_raw(rich, "ETH", 5 * E18, WIDE, RICH)
     assert 480 * LOT <= allowed_raw <= 500 * LOT
@@ -409,7 +409,7 @@ def test_free_margin__opening_is_cut_to_what_the_venue_takes() -> None:
 
 
 def test_hedge_size__position_of_another_market_above_its_largest_share_forbids_none() -> None:
-    before = book(10_000, SOL=180_000)
+    before = wide_book(10_000, SOL=180_000)
     limits = replace(WIDE, max_position_bps=6_000)
     assert margin.position_shares(before, 20_000)["SOL"] > Fraction(6, 10)
     assert largest_allowed_raw(before, "ETH", -E18, limits, RICH, 20_000) == -E18

@@ -31,15 +31,14 @@ from agent.wiring.futures import OrderVenueReader
 from tests.support.builders import NOW_S, OWNER
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.needs import in_usdc, policy
-from tests.support.perpetuals.steps import EMPTY, LIMITS, OVER, POLICY, PUSHED, book, step_of
-from tests.support.perpetuals.unknowns import HALVES
-from tests.support.perpetuals.unknowns import two_market_account as two
+from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, PUSHED, book, step_of
+from tests.support.perpetuals.unknowns import HALVES, two_market_account
 
 CALM = book(10_000, 10 * E18)
 """At its target of 2x."""
 NEAR = book(1_300, 10 * E18)
 """A value of 1,300 at a maintenance margin of 1,250."""
-LOOSE = replace(POLICY, limits=replace(LIMITS, max_leverage_bps=1_000_000, max_utilisation_bps=1_000_000, stress_move_bps=0))
+LOOSE = replace(FUTURES_POLICY, limits=replace(LIMITS, max_leverage_bps=1_000_000, max_utilisation_bps=1_000_000, stress_move_bps=0))
 """Limits that nothing breaches before a liquidation is near."""
 
 
@@ -100,7 +99,7 @@ def test_look__waits_for_the_venue_unless_something_is_due(
     account: MarginAccount, has_left_out_reads: bool, is_exit_due: bool, waits: bool
 ) -> None:
     venue = FakeVenue(account, has_left_out_reads=has_left_out_reads)
-    OrderVenueReader(cast(Any, FakeReader()), cast(Any, venue), POLICY, lambda _snapshot: is_exit_due).snapshot()
+    OrderVenueReader(cast(Any, FakeReader()), cast(Any, venue), FUTURES_POLICY, lambda _snapshot: is_exit_due).snapshot()
     assert venue.calls == (["prompt", "wait", "read"] if waits else ["prompt"])
 
 
@@ -114,15 +113,15 @@ def unnamed(account: MarginAccount, name: str) -> MarginAccount:
 
 @pytest.mark.parametrize(("collateral", "is_due"), [(20_000, False), (4_000, True)], ids=["opening", "reduction"])
 def test_unnamed_market__holds_openings_back_and_no_reduction(collateral: int, is_due: bool) -> None:
-    step = step_of(unnamed(two(collateral, 7 * E18, E18 // 100, btc_s=NOW_S), "BTC"), HALVES)
+    step = step_of(unnamed(two_market_account(collateral, 7 * E18, E18 // 100, btc_s=NOW_S), "BTC"), HALVES)
     adjustment = due_futures_adjustment(step, current_drifts(step))
     assert bool(adjustment) is is_due
-    named = step_of(two(collateral, 7 * E18, E18 // 100, btc_s=NOW_S), HALVES)
+    named = step_of(two_market_account(collateral, 7 * E18, E18 // 100, btc_s=NOW_S), HALVES)
     assert due_futures_adjustment(named, current_drifts(named))
 
 
 def test_unnamed_market__is_a_fault_of_openings() -> None:
-    step = step_of(unnamed(two(20_000, 7 * E18, E18 // 100, btc_s=NOW_S), "BTC"), HALVES)
+    step = step_of(unnamed(two_market_account(20_000, 7 * E18, E18 // 100, btc_s=NOW_S), "BTC"), HALVES)
     assert "position in BTC, which the config does not name" in futures_fault(step.snapshot, HALVES)
 
 
@@ -134,11 +133,11 @@ def resting(account: MarginAccount, size_raw: int = E18) -> MarginAccount:
 @pytest.mark.parametrize(
     ("account", "policy_of_step", "goals", "is_filled"),
     [
-        (CALM, POLICY, (), True),
-        (OVER, POLICY, (), False),
+        (CALM, FUTURES_POLICY, (), True),
+        (OVER, FUTURES_POLICY, (), False),
         (NEAR, LOOSE, (), False),
-        (CALM, POLICY, (("ETH", 5 * E18),), False),
-        (CALM, POLICY, (("ETH", 10 * E18),), True),
+        (CALM, FUTURES_POLICY, (("ETH", 5 * E18),), False),
+        (CALM, FUTURES_POLICY, (("ETH", 10 * E18),), True),
     ],
     ids=["calm", "limit", "emergency", "unfinished reduction", "finished reduction"],
 )
@@ -152,7 +151,7 @@ def test_resting_order__counts_as_filled_unless_a_reduction_is_due(
     assert bool(planning_account.resting_orders) is not is_filled
 
 
-STOPS = replace(POLICY, limits=replace(LIMITS, resting_stop_bps=200))
+STOPS = replace(FUTURES_POLICY, limits=replace(LIMITS, resting_stop_bps=200))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +175,7 @@ def test_depositable__nothing_for_a_delegate_or_in_an_unknown_day(trader: str, u
 
 @pytest.mark.parametrize(("blocked_reason", "waits"), [("", True), ("no agent", False)])
 def test_manual_trigger__waits_for_no_one_while_orders_are_blocked(blocked_reason: str, waits: bool) -> None:
-    step = step_of(EMPTY, replace(POLICY, leverage_band_bps=500, manual_triggers=("leverage_drift",)))
+    step = step_of(EMPTY, replace(FUTURES_POLICY, leverage_band_bps=500, manual_triggers=("leverage_drift",)))
     step = read_as(step, account=EMPTY, blocked_reason=blocked_reason)
     assert bool(waiting_triggers(step, current_drifts(step))) is waits
     assert bool(futures_progress(hold_blocked_futures(step)).hold_reason) is not waits

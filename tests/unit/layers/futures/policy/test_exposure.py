@@ -40,8 +40,11 @@ ACCOUNT = MarginAccount(
 
 
 def test_a_long_adds_to_its_asset_and_a_market_alone_has_its_own_line() -> None:
-    found = {one.symbol or one.token: (one.spot, one.futures, one.net) for one in exposures(ACCOUNT, POLICY, DRIFTS)}
-    assert found == {
+    exposure_by_asset = {
+        price_exposure.symbol or price_exposure.token: (price_exposure.spot, price_exposure.futures, price_exposure.net)
+        for price_exposure in exposures(ACCOUNT, POLICY, DRIFTS)
+    }
+    assert exposure_by_asset == {
         WETH: (4_200 * 10**6, 1_500 * 10**6, 5_700 * 10**6),
         USDC: (1_000 * 10**6, 0, 1_000 * 10**6),
         "BTC": (0, -600 * 10**6, -600 * 10**6),

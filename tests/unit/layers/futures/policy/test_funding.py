@@ -10,25 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.layers.futures.planning.orders import plan_futures
-from agent.layers.futures.policy.exposure import DAY_S, expected_funding_of_all
+from agent.layers.futures.policy.exposure import expected_funding_of_all
 from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, funding_trims, notional_drifts, sizes_to_target
 from agent.margin import account as margin
 from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount
-from tests.support.perpetuals.plans import NOW_S, POLICY, RICH, book
-from tests.support.perpetuals.plans import account_after_fills as filled
+from tests.support.constants import MONTH_S
+from tests.support.perpetuals.plans import NOW_S, POLICY, RICH, account_after_fills, pair_book
 from tests.support.samples import examples
 
 E18 = 10**18
-MONTH_S = 30 * DAY_S
 LONG_AND_SHORT = replace(POLICY, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", -5_000)), funding_horizon_s=MONTH_S)
 ETH_ALONE = replace(LONG_AND_SHORT, targets=(FuturesTarget("ETH", 10_000),))
 
 
 def at_rates(eth: Fraction, btc: Fraction = Fraction(0)) -> MarginAccount:
     """10,000 long in ETH at 2,000 and 9,990 short in BTC at 30,000, of 10,000 of collateral."""
-    held = book(10_000, eth=5 * E18, btc=-333 * 10**15)
+    margin_account = pair_book(10_000, eth=5 * E18, btc=-333 * 10**15)
     rates = {"ETH": eth, "BTC": btc}
-    return replace(held, markets=tuple(replace(one, funding_daily=rates[one.market]) for one in held.markets))
+    return replace(margin_account, markets=tuple(replace(market, funding_daily=rates[market.market]) for market in margin_account.markets))
 
 
 def test_expected_funding_is_a_cost_of_longs_and_an_income_of_shorts() -> None:
@@ -40,13 +39,13 @@ def test_expected_funding_is_a_cost_of_longs_and_an_income_of_shorts() -> None:
 
 def test_a_position_that_pays_counts_as_overweight_and_is_trimmed() -> None:
     """0.5 % a day for 30 days is 15 %: half of the notional counts as 57.5 %, beyond the band of 5, and goes to 10,000 / 1.15."""
-    held = at_rates(Fraction(5, 1_000))
-    drift, _ = notional_drifts(held, LONG_AND_SHORT)
+    margin_account = at_rates(Fraction(5, 1_000))
+    drift, _ = notional_drifts(margin_account, LONG_AND_SHORT)
     assert float(drift.share * (1 + drift.funding_share)) == pytest.approx(0.575, rel=1e-3)
     assert float(drift.funded_share_drift) == pytest.approx(0.075, rel=1e-2)
-    trims = funding_trims(held, LONG_AND_SHORT)
+    trims = funding_trims(margin_account, LONG_AND_SHORT)
     assert trims == {"ETH": 4_347 * 10**15 - 5 * E18}
-    after = margin.with_trade(held, "ETH", trims["ETH"], -margin.position_value_raw(held.market("ETH"), trims["ETH"]))
+    after = margin.with_trade(margin_account, "ETH", trims["ETH"], -margin.position_value_raw(margin_account.market("ETH"), trims["ETH"]))
     assert funding_trims(after, LONG_AND_SHORT) == {}
 
 
@@ -62,14 +61,17 @@ def test_a_short_that_pays_is_trimmed_by_the_same_rule() -> None:
 
 
 def test_without_a_horizon_or_a_band_nothing_is_trimmed() -> None:
-    held = at_rates(Fraction(5, 1_000))
-    assert funding_trims(held, replace(LONG_AND_SHORT, funding_horizon_s=0)) == {}
-    assert funding_trims(held, replace(LONG_AND_SHORT, band_bps=0)) == {}
+    margin_account = at_rates(Fraction(5, 1_000))
+    assert funding_trims(margin_account, replace(LONG_AND_SHORT, funding_horizon_s=0)) == {}
+    assert funding_trims(margin_account, replace(LONG_AND_SHORT, band_bps=0)) == {}
 
 
-def rated(held: MarginAccount, rate: Fraction) -> MarginAccount:
+def rated(margin_account: MarginAccount, rate: Fraction) -> MarginAccount:
     """The same account with this daily rate in ETH."""
-    return replace(held, markets=tuple(replace(one, funding_daily=rate if one.market == "ETH" else Fraction(0)) for one in held.markets))
+    return replace(
+        margin_account,
+        markets=tuple(replace(market, funding_daily=rate if market.market == "ETH" else Fraction(0)) for market in margin_account.markets),
+    )
 
 
 def test_a_funding_spike_trims_by_a_plan_of_its_own() -> None:
@@ -80,29 +82,29 @@ def test_a_funding_spike_trims_by_a_plan_of_its_own() -> None:
 
 def test_a_share_above_its_band_without_funding_is_drift() -> None:
     """Two thirds in ETH, of a target of half: the little funding that it pays is not the cause."""
-    held = rated(book(10_000, eth=10 * E18, btc=-333 * 10**15), Fraction(1, 10_000))
-    assert funding_trims(held, LONG_AND_SHORT) == {}
-    assert plan_futures(held, LONG_AND_SHORT, RICH, NOW_S).reason == "a weight of the notional has left its band"
+    margin_account = rated(pair_book(10_000, eth=10 * E18, btc=-333 * 10**15), Fraction(1, 10_000))
+    assert funding_trims(margin_account, LONG_AND_SHORT) == {}
+    assert plan_futures(margin_account, LONG_AND_SHORT, RICH, NOW_S).reason == "a weight of the notional has left its band"
 
 
 def test_a_limit_goes_before_a_funding_trim() -> None:
-    held = rated(book(3_000, eth=10 * E18), Fraction(5, 1_000))
-    fired = due_triggers(held, ETH_ALONE, RICH)
+    margin_account = rated(pair_book(3_000, eth=10 * E18), Fraction(5, 1_000))
+    fired = due_triggers(margin_account, ETH_ALONE, RICH)
     assert fired[0] is FuturesTrigger.LEVERAGE
     assert FuturesTrigger.FUNDING in fired
 
 
 def test_a_market_with_dear_funding_is_not_opened_and_says_why() -> None:
     """2.5 % over the horizon is half of the band of 5 points: up to there the whole notional is opened, less its funding."""
-    held = rated(book(10_000), Fraction(5, 1_000))
-    assert (due_triggers(held, ETH_ALONE, RICH), sizes_to_target(held, ETH_ALONE)) == ((), {})
+    margin_account = rated(pair_book(10_000), Fraction(5, 1_000))
+    assert (due_triggers(margin_account, ETH_ALONE, RICH), sizes_to_target(margin_account, ETH_ALONE)) == ((), {})
     two_longs = replace(LONG_AND_SHORT, targets=tuple(replace(target, weight_bps=5_000) for target in LONG_AND_SHORT.targets))
-    both = plan_futures(held, two_longs, RICH, NOW_S)
+    both = plan_futures(margin_account, two_longs, RICH, NOW_S)
     assert [order.market for order in both.orders] == ["BTC"]
     assert both.refusal_texts == ("ETH is not enlarged: it would pay 15.00 % of its notional in funding over 30 days",)
-    cheap = rated(book(10_000), Fraction(25, 30_000))
+    cheap = rated(pair_book(10_000), Fraction(25, 30_000))
     assert sizes_to_target(cheap, ETH_ALONE) == {"ETH": 10 * E18 * 1000 // 1025 // 10**15 * 10**15}
-    dearer = rated(book(10_000), Fraction(26, 30_000))
+    dearer = rated(pair_book(10_000), Fraction(26, 30_000))
     assert sizes_to_target(dearer, ETH_ALONE) == {}
 
 
@@ -111,13 +113,13 @@ def test_a_market_with_dear_funding_is_not_opened_and_says_why() -> None:
 @examples(10)
 def test_funding_never_makes_positions_oscillate(policy: FuturesPolicy, rates_bps: list[int]) -> None:
     """At one rate a second plan is empty; a trim is taken back only after the funding fell by half of the band."""
-    held = filled(book(10_000), plan_futures(book(10_000), policy, RICH, NOW_S))
+    margin_account = account_after_fills(pair_book(10_000), plan_futures(pair_book(10_000), policy, RICH, NOW_S))
     weight, trimmed_at = Fraction(abs(policy.targets[0].weight_bps), 10_000), None
     for rate in (Fraction(bps, 10_000) for bps in rates_bps):
-        held = rated(held, rate)
-        before = held.size_raw("ETH")
-        held = filled(held, plan_futures(held, policy, RICH, NOW_S))
-        change = held.size_raw("ETH") - before
+        margin_account = rated(margin_account, rate)
+        before = margin_account.size_raw("ETH")
+        margin_account = account_after_fills(margin_account, plan_futures(margin_account, policy, RICH, NOW_S))
+        change = margin_account.size_raw("ETH") - before
         if change < 0:
             trimmed_at = rate
         elif change > 0:
@@ -125,4 +127,4 @@ def test_funding_never_makes_positions_oscillate(policy: FuturesPolicy, rates_bp
             if trimmed_at is not None:
                 assert (trimmed_at - rate) * 30 * weight >= Fraction(policy.band_bps, 20_000)
             trimmed_at = None
-        assert plan_futures(held, policy, RICH, NOW_S).orders == (), "a plan at the same rate follows its own"
+        assert plan_futures(margin_account, policy, RICH, NOW_S).orders == (), "a plan at the same rate follows its own"

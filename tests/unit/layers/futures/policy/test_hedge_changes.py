@@ -20,10 +20,19 @@ from agent.model.futures import FuturesGrant, FuturesPolicy, FuturesTarget, Hedg
 from agent.policy.decide import current_drifts
 from tests.support.builders import NOW_S, with_snapshot
 from tests.support.perpetuals.accounts import market
-from tests.support.perpetuals.hedges import DAY_S, E18, HEDGING, OPEN, SHORT, TERMS, WBTC, WETH
-from tests.support.perpetuals.hedges import hedge_account as margined
-from tests.support.perpetuals.hedges import hedge_step_after as later
-from tests.support.perpetuals.hedges import overweight_step as overweight
+from tests.support.perpetuals.hedges import (
+    DAY_S,
+    E18,
+    HEDGING,
+    OPEN,
+    SHORT,
+    TERMS,
+    WBTC,
+    WETH,
+    hedge_account,
+    hedge_step_after,
+    overweight_step,
+)
 from tests.support.perpetuals.steps import EMPTY, LIMITS, step_of
 
 COMPARISON = HedgeComparison(
@@ -128,20 +137,20 @@ def test_closed_hedge__token_is_not_hedged_again_within_one_horizon(since_s: int
     assert is_hedge_closed_lately(step_of(EMPTY).snapshot, HEDGING, FuturesState(hedges=(closed,)), WETH) is is_late
 
 
-@pytest.mark.parametrize(("held", "size"), [(-5, -5), (-3, -3), (-9, -5), (0, 0), (2, 0)])
-def test_held_hedge__without_a_target_it_is_at_most_the_short(held: int, size: int) -> None:
-    hedges = held_hedges((OPEN,), margined(10_000, held * E18), HEDGING)
+@pytest.mark.parametrize(("short_raw", "size"), [(-5, -5), (-3, -3), (-9, -5), (0, 0), (2, 0)])
+def test_held_hedge__without_a_target_it_is_at_most_the_short(short_raw: int, size: int) -> None:
+    hedges = held_hedges((OPEN,), hedge_account(10_000, short_raw * E18), HEDGING)
     assert hedges == ((replace(OPEN, size_raw=size * E18),) if size else ())
 
 
 def test_held_hedge__beside_a_target_it_stays_whole() -> None:
     targeted = replace(HEDGING, targets=(FuturesTarget("ETH", 5_000),), leverage_bps=10_000)
-    assert held_hedges((OPEN,), margined(10_000, 2 * E18), targeted) == (OPEN,)
+    assert held_hedges((OPEN,), hedge_account(10_000, 2 * E18), targeted) == (OPEN,)
 
 
 @pytest.mark.parametrize(("early_s", "passed"), [(0, True), (1, False)])
 def test_open_hedge__is_closed_at_the_second_of_its_horizon(early_s: int, passed: bool) -> None:
-    step = later(TERMS.horizon_s - early_s)
+    step = hedge_step_after(TERMS.horizon_s - early_s)
     policy = futures_policy(step)
     assert policy is not None
     assert ("horizon" in unwind_reason(step, current_drifts(step), policy.hedges[0])) is passed
@@ -150,12 +159,12 @@ def test_open_hedge__is_closed_at_the_second_of_its_horizon(early_s: int, passed
 @pytest.mark.parametrize(("pending", "closes"), [(2_500, False), (2_501, True)])
 def test_open_hedge__funding_that_equals_the_cost_of_the_sale_is_paid(pending: int, closes: bool) -> None:
     owing = replace(SHORT, positions=(replace(SHORT.positions[0], funding_pending_raw=pending * E18),))
-    step = overweight(owing, hedges=(OPEN,), weth=70_000)
+    step = overweight_step(owing, hedges=(OPEN,), weth=70_000)
     assert ("funding" in unwind_reason(step, current_drifts(step), OPEN)) is closes
 
 
 def unwinding(account: MarginAccount, weth: int = 70_000, usdc: int = 30_000, hedge: Hedge = OPEN) -> str:
-    step = overweight(account, hedges=(hedge,), weth=weth, usdc=usdc)
+    step = overweight_step(account, hedges=(hedge,), weth=weth, usdc=usdc)
     return unwind_reason(step, current_drifts(step), hedge)
 
 
@@ -169,19 +178,19 @@ def test_open_hedge__is_closed_once_the_excess_is_half_of_it(weth: int, closes: 
 def test_open_hedge__asset_on_the_edge_of_its_band_is_back_in_it(weth: int, closes: bool) -> None:
     """55 % of 100,000; 16,000 are hedged."""
     large = replace(OPEN, size_raw=-8 * E18)
-    assert ("back in its band" in unwinding(margined(10_000, -8 * E18), weth, 90_000 - weth, large)) is closes
+    assert ("back in its band" in unwinding(hedge_account(10_000, -8 * E18), weth, 90_000 - weth, large)) is closes
 
 
 @pytest.mark.parametrize(("eth", "pending", "closes"), [(-10, 5_000, False), (-10, 5_002, True), (-4, 2_500, False), (-4, 2_501, True)])
 def test_open_hedge__bears_its_part_of_the_funding_of_its_position_and_no_more_than_all(eth: int, pending: int, closes: bool) -> None:
-    short = margined(10_000, eth * E18)
+    short = hedge_account(10_000, eth * E18)
     owing = replace(short, positions=(replace(short.positions[0], funding_pending_raw=pending * E18),))
     assert ("funding" in unwinding(owing)) is closes
 
 
 @pytest.mark.parametrize("eth", [10, -10])
 def test_open_hedge__funding_of_a_long_or_in_favour_of_a_short_is_no_cost(eth: int) -> None:
-    position = margined(10_000, eth * E18)
+    position = hedge_account(10_000, eth * E18)
     pending_raw = 9_000 * E18 if eth > 0 else -9_000 * E18
     owing = replace(position, positions=(replace(position.positions[0], funding_pending_raw=pending_raw),))
     assert "funding" not in unwinding(owing)
@@ -190,50 +199,50 @@ def test_open_hedge__funding_of_a_long_or_in_favour_of_a_short_is_no_cost(eth: i
 @pytest.mark.parametrize(("since_s", "closes"), [(5 * DAY_S, False), (5 * DAY_S - 1, True)])
 def test_open_hedge__funding_until_its_horizon_may_equal_the_cost_of_the_sale(since_s: int, closes: bool) -> None:
     """A hundredth of 10,000 a day for 25 days."""
-    paying = margined(10_000, -5 * E18, funding_daily=Fraction(-1, 100))
+    paying = hedge_account(10_000, -5 * E18, funding_daily=Fraction(-1, 100))
     assert ("funding" in unwinding(paying, hedge=replace(OPEN, at_s=NOW_S - since_s))) is closes
 
 
 def test_open_hedge__income_that_is_expected_pays_no_funding_that_is_owed() -> None:
-    short = margined(10_000, -5 * E18, funding_daily=Fraction(1, 100))
+    short = hedge_account(10_000, -5 * E18, funding_daily=Fraction(1, 100))
     owing = replace(short, positions=(replace(short.positions[0], funding_pending_raw=2_501 * E18),))
     assert "funding" in unwinding(owing)
 
 
 @pytest.mark.parametrize("policy", [None, HEDGING])
 def test_open_hedge__without_account_or_policy_there_is_no_reason_to_close(policy: FuturesPolicy | None) -> None:
-    step = with_policy(later(TERMS.horizon_s), policy)
+    step = with_policy(hedge_step_after(TERMS.horizon_s), policy)
     step = step if policy is None else replace(step, snapshot=with_snapshot(step, futures=None).snapshot)
     assert unwind_reason(step, current_drifts(step), OPEN) == ""
 
 
 def test_closing__due_hedge_is_closed() -> None:
-    decision = hedge_closing_decision(later(TERMS.horizon_s), current_drifts(later(TERMS.horizon_s)))
+    decision = hedge_closing_decision(hedge_step_after(TERMS.horizon_s), current_drifts(hedge_step_after(TERMS.horizon_s)))
     assert decision is not None
     assert (decision.closed_hedge_market, decision.is_reducing) == ("ETH", True)
 
 
 def test_closing__hedge_that_is_not_due_stays() -> None:
-    assert hedge_closing_decision(later(0), current_drifts(later(0))) is None
+    assert hedge_closing_decision(hedge_step_after(0), current_drifts(hedge_step_after(0))) is None
 
 
 def test_closing__layer_that_sends_nothing_closes_nothing() -> None:
-    step = later(TERMS.horizon_s).with_progress(FuturesProgress(hold_reason="a guard refused"))
+    step = hedge_step_after(TERMS.horizon_s).with_progress(FuturesProgress(hold_reason="a guard refused"))
     assert hedge_closing_decision(step, current_drifts(step)) is None
 
 
 def test_closing__without_a_policy_nothing_is_closed() -> None:
-    step = with_policy(later(TERMS.horizon_s), None)
+    step = with_policy(hedge_step_after(TERMS.horizon_s), None)
     assert hedge_closing_decision(step, current_drifts(step)) is None
 
 
 def test_closing__unknown_account_closes_nothing() -> None:
-    step = with_snapshot(later(TERMS.horizon_s), futures=None)
+    step = with_snapshot(hedge_step_after(TERMS.horizon_s), futures=None)
     assert hedge_closing_decision(step, current_drifts(step)) is None
 
 
 @pytest.mark.parametrize(("age_s", "closes"), [(600, True), (601, False)])
 def test_closing__waits_for_a_current_index_of_its_market(age_s: int, closes: bool) -> None:
     due = replace(OPEN, at_s=NOW_S - TERMS.horizon_s)
-    step = overweight(margined(10_000, -5 * E18, index_s=NOW_S - age_s), hedges=(due,), weth=70_000)
+    step = overweight_step(hedge_account(10_000, -5 * E18, index_s=NOW_S - age_s), hedges=(due,), weth=70_000)
     assert (hedge_closing_decision(step, current_drifts(step)) is not None) is closes

@@ -63,10 +63,21 @@ from agent.policy.quarantine import quarantine_tokens
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.builders import NOW_S, step_input, token, with_history, with_limits, with_snapshot
-from tests.support.perpetuals.hedges import DAY_S, E6, E18, HEDGING, OPEN, SHORT, TERMS, USDC, WBTC, WETH
-from tests.support.perpetuals.hedges import hedge_account as margined
-from tests.support.perpetuals.hedges import hedge_step_after as later
-from tests.support.perpetuals.hedges import overweight_step as overweight
+from tests.support.perpetuals.hedges import (
+    DAY_S,
+    E6,
+    E18,
+    HEDGING,
+    OPEN,
+    SHORT,
+    TERMS,
+    USDC,
+    WBTC,
+    WETH,
+    hedge_account,
+    hedge_step_after,
+    overweight_step,
+)
 from tests.support.perpetuals.steps import LIMITS
 from tests.support.plans import evidence
 from tests.support.samples import examples
@@ -88,66 +99,66 @@ def carried_out(step: StepInput, **history: object) -> StepInput:
     assert account is not None
     quote = -margin.position_value_raw(account.market(order.market), order.size_raw)
     after = margin.with_trade(account, order.market, order.size_raw, quote)
-    return overweight(after, hedges=futures.hedges, **history)
+    return overweight_step(after, hedges=futures.hedges, **history)
 
 
 def test_tax_makes_a_short_of_half_cheaper_than_the_sale() -> None:
-    step = overweight()
+    step = overweight_step()
     plan, futures = ordered(step)
-    (found,) = plan.layer(HedgeChoices).comparisons
-    assert found.is_hedged
-    assert [float(value / E6) for value in (found.excess, found.hedged_value, found.sale_tax)] == pytest.approx(
+    (comparison,) = plan.layer(HedgeChoices).comparisons
+    assert comparison.is_hedged
+    assert [float(value / E6) for value in (comparison.excess, comparison.hedged_value, comparison.sale_tax)] == pytest.approx(
         [20_000, 10_000, 2_500], rel=1e-2
     )
-    assert 20 < float(found.hedge_fees / E6) < 200, "a tenth of a percent twice, and gas"
-    assert float(found.required_margin / E6) == pytest.approx(10_000 / 3, rel=1e-2), "3x is allowed"
-    assert float(found.capital_cost / E6) == pytest.approx(10_000 / 3 * 0.04 * 30 / 365, rel=1e-2)
+    assert 20 < float(comparison.hedge_fees / E6) < 200, "a tenth of a percent twice, and gas"
+    assert float(comparison.required_margin / E6) == pytest.approx(10_000 / 3, rel=1e-2), "3x is allowed"
+    assert float(comparison.capital_cost / E6) == pytest.approx(10_000 / 3 * 0.04 * 30 / 365, rel=1e-2)
     (order,) = futures.orders
     assert (order.market, order.is_reduce_only, futures.trigger) == ("ETH", False, "hedge")
-    assert futures.hedges == (Hedge("ETH", WETH, order.size_raw, NOW_S, found.sale_cost),)
+    assert futures.hedges == (Hedge("ETH", WETH, order.size_raw, NOW_S, comparison.sale_cost),)
     assert "it is shorted" in plan.decision.reason
     assert "tax 2" in plan.decision.reason
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
 
 
 def test_the_example_in_the_docs_is_computed() -> None:
     """10 WETH above target at 2,000, bought at 1,000: half may be shorted."""
-    market = margined(10_000, funding_daily=Fraction(-2, 10_000)).market("ETH")
+    market = hedge_account(10_000, funding_daily=Fraction(-2, 10_000)).market("ETH")
     hedged, tax = Fraction(10_000), 5 * (2_000 - 1_000) * Fraction(TERMS.tax_rate_bps, 10_000)
     fees, funding, tied, capital = short_costs(market, hedged, TERMS.horizon_s, margin_share(market, HEDGING), TERMS.capital_cost_bps)
-    found = HedgeComparison(
+    hedge_comparison = HedgeComparison(
         WETH, 2 * hedged, hedged, hedged * Fraction(3, 1_000), Fraction(0), tax, fees, funding, capital, tied, TERMS.horizon_s
     )
-    found = with_choice(found, hedged * TERMS.min_saving_bps / 10_000, counts_income=False)
-    assert comparison_text(found, "WETH", 0) in (ROOT / "docs" / "futures.md").read_text(encoding="utf-8")
+    hedge_comparison = with_choice(hedge_comparison, hedged * TERMS.min_saving_bps / 10_000, counts_income=False)
+    assert comparison_text(hedge_comparison, "WETH", 0) in (ROOT / "docs" / "futures.md").read_text(encoding="utf-8")
 
 
 def test_a_hedge_larger_than_the_holding_is_refused() -> None:
-    step = overweight()
+    step = overweight_step()
     plan, futures = ordered(step)
     huge = replace(futures, hedges=(replace(futures.hedges[0], size_raw=-41 * E18),))
     verdicts = guards.judge(step, plan.with_layer(huge), evidence(step, plan))
-    assert "hedge" in {one.guard for one in verdicts if not one.passed}
+    assert "hedge" in {verdict.guard for verdict in verdicts if not verdict.passed}
 
 
 def test_without_tax_the_sale_is_cheaper_and_says_so() -> None:
-    plan = propose_rebalance(overweight(cost=200_000)).plan
+    plan = propose_rebalance(overweight_step(cost=200_000)).plan
     assert plan is not None
     assert planned_futures(plan) is None
     assert plan.legs
-    (found,) = plan.layer(HedgeChoices).comparisons
-    assert not found.is_hedged
-    assert found.sale_tax == 0
+    (comparison,) = plan.layer(HedgeChoices).comparisons
+    assert not comparison.is_hedged
+    assert comparison.sale_tax == 0
     assert "it is sold" in plan.decision.reason
 
 
 def test_a_saving_below_the_stated_one_is_not_enough() -> None:
-    step = overweight()
+    step = overweight_step()
     assert futures_policy(step) is not None
     saved = ordered(step)[0].layer(HedgeChoices).comparisons[0]
     least_bps = int((saved.sale_cost - saved.hedge_cost) / saved.hedged_value * 10_000)
     for bps, hedged in ((least_bps, True), (least_bps + 1, False)):
-        plan = propose_rebalance(overweight(policy=replace(HEDGING, hedge_policy=replace(TERMS, min_saving_bps=bps)))).plan
+        plan = propose_rebalance(overweight_step(policy=replace(HEDGING, hedge_policy=replace(TERMS, min_saving_bps=bps)))).plan
         assert plan is not None
         assert (planned_futures(plan) is not None) is hedged
 
@@ -155,30 +166,30 @@ def test_a_saving_below_the_stated_one_is_not_enough() -> None:
 @pytest.mark.parametrize(("rate", "hedged"), [(Fraction(-1, 100), False), (Fraction(-1, 1_000), True), (Fraction(1, 100), True)])
 def test_a_funding_spike_that_shorts_pay_sells_instead(rate: Fraction, hedged: bool) -> None:
     """1 % a day for 30 days is 3,000 on 10,000, more than 2,500 of tax."""
-    plan = propose_rebalance(overweight(margined(10_000, funding_daily=rate))).plan
+    plan = propose_rebalance(overweight_step(hedge_account(10_000, funding_daily=rate))).plan
     assert plan is not None
     assert (planned_futures(plan) is not None) is hedged
 
 
 def test_funding_income_alone_opens_no_hedge() -> None:
     """T12: a mark that is pushed above its index promises funding that never comes."""
-    plan = propose_rebalance(overweight(margined(10_000, funding_daily=Fraction(1, 20)), cost=200_000)).plan
+    plan = propose_rebalance(overweight_step(hedge_account(10_000, funding_daily=Fraction(1, 20)), cost=200_000)).plan
     assert plan is not None
     assert planned_futures(plan) is None
     assert plan.layer(HedgeChoices).comparisons[0].hedge_funding < 0
 
 
 @pytest.mark.parametrize(
-    ("held", "why"),
+    ("margin_account", "why"),
     [
-        (margined(10_000, lot_raw=10**19), "below one lot of 10"),
-        (margined(10_000, is_paused=True), "ETH is paused"),
-        (margined(10_000, mark=Fraction(2_200)), "10.00 % off its index"),
-        (margined(0), "the margin account is too small"),
+        (hedge_account(10_000, lot_raw=10**19), "below one lot of 10"),
+        (hedge_account(10_000, is_paused=True), "ETH is paused"),
+        (hedge_account(10_000, mark=Fraction(2_200)), "10.00 % off its index"),
+        (hedge_account(0), "the margin account is too small"),
     ],
 )
-def test_a_hedge_that_is_not_possible_is_sold_and_names_why(held: MarginAccount, why: str) -> None:
-    plan = propose_rebalance(overweight(held)).plan
+def test_a_hedge_that_is_not_possible_is_sold_and_names_why(margin_account: MarginAccount, why: str) -> None:
+    plan = propose_rebalance(overweight_step(margin_account)).plan
     assert plan is not None
     assert planned_futures(plan) is None
     assert plan.legs
@@ -187,14 +198,14 @@ def test_a_hedge_that_is_not_possible_is_sold_and_names_why(held: MarginAccount,
 
 
 def test_an_asset_without_a_market_is_sold_without_a_comparison() -> None:
-    plan = propose_rebalance(overweight(margined(10_000, asset=""))).plan
+    plan = propose_rebalance(overweight_step(hedge_account(10_000, asset=""))).plan
     assert plan is not None
     assert planned_futures(plan) is None
     assert plan.layer(HedgeChoices).comparisons == ()
 
 
 def test_a_small_margin_account_cuts_the_hedge() -> None:
-    plan, futures = ordered(overweight(margined(1_500)))
+    plan, futures = ordered(overweight_step(hedge_account(1_500)))
     assert 0 < -futures.orders[0].size_raw < 5 * E18
     assert "cut to what the margin account allows" in plan.decision.reason
 
@@ -202,7 +213,7 @@ def test_a_small_margin_account_cuts_the_hedge() -> None:
 def test_a_limit_that_no_short_keeps_is_named() -> None:
     """A short alone in its account is all of its notional."""
     policy = replace(HEDGING, limits=replace(LIMITS, max_position_bps=8_500))
-    plan = propose_rebalance(overweight(margined(10_000), policy=policy)).plan
+    plan = propose_rebalance(overweight_step(hedge_account(10_000), policy=policy)).plan
     assert plan is not None
     assert planned_futures(plan) is None
     assert "a short of any size would break max_position 100.00 %, limit 85.00 %" in plan.decision.reason
@@ -212,16 +223,18 @@ def test_missing_margin_is_deposited_from_the_wallet_first() -> None:
     """3x is allowed: 10,000 tie up 3,333.33, of which 105 % are deposited; then the whole short is possible."""
     limits = replace(LIMITS, top_up_per_day_bps=None)
     policy = replace(HEDGING, limits=limits, vault="0x" + "0" * 40)
-    step = overweight(margined(100), policy=policy, usdc=39_900)
+    step = overweight_step(hedge_account(100), policy=policy, usdc=39_900)
     plan, futures = ordered(step)
     (deposit,) = futures.account_actions
     assert (futures.orders, futures.trigger) == ((), "hedge_margin")
     other = Hedge("BTC", USDC, 0, NOW_S, Fraction(1))
-    assert ordered(overweight(margined(100), policy=policy, usdc=39_900, hedges=(other,)))[1].hedges == (other,), "a deposit ends none"
+    assert ordered(overweight_step(hedge_account(100), policy=policy, usdc=39_900, hedges=(other,)))[1].hedges == (other,), (
+        "a deposit ends none"
+    )
     assert float(Fraction(deposit.raw, E6)) == pytest.approx(3_500, rel=1e-2)  # type: ignore[union-attr]
     assert plan.decision.reason.startswith("futures: margin is deposited for a hedge; WETH: ")
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
-    richer = overweight(margined(3_600), policy=policy, usdc=36_400)
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
+    richer = overweight_step(hedge_account(3_600), policy=policy, usdc=36_400)
     _, opened = ordered(richer)
     assert opened.trigger == "hedge"
     assert -opened.orders[0].size_raw >= 49 * 10**17
@@ -230,14 +243,14 @@ def test_missing_margin_is_deposited_from_the_wallet_first() -> None:
 def test_a_deposit_that_makes_no_larger_short_possible_is_not_made() -> None:
     """The short is cut to a share of the spot portfolio, which margin does not change."""
     limits = replace(LIMITS, top_up_per_day_bps=None, spot_multiple_bps=500)
-    _, futures = ordered(overweight(policy=replace(HEDGING, limits=limits, vault="0x" + "0" * 40)))
+    _, futures = ordered(overweight_step(policy=replace(HEDGING, limits=limits, vault="0x" + "0" * 40)))
     assert (futures.account_actions, futures.trigger) == ((), "hedge")
     assert 0 < -futures.orders[0].size_raw < 4 * E18
 
 
 def test_a_short_pays_for_a_mark_below_the_index_and_gains_nothing_from_one_above() -> None:
     """Sold at the mark and closed at the index. Besides, it pays 1 ‰ twice and gas."""
-    worlds = (with_limits(overweight(margined(10_000, mark=Fraction(mark))), plan_cost_bps=300) for mark in (2_000, 1_980, 2_020))
+    worlds = (with_limits(overweight_step(hedge_account(10_000, mark=Fraction(mark))), plan_cost_bps=300) for mark in (2_000, 1_980, 2_020))
     level, below, above = (ordered(world)[0].layer(HedgeChoices).comparisons[0] for world in worlds)
     gas = level.hedge_fees - level.hedged_value / 500
     assert 0 < gas < level.hedged_value / 1_000
@@ -246,7 +259,7 @@ def test_a_short_pays_for_a_mark_below_the_index_and_gains_nothing_from_one_abov
 
 
 def test_the_rest_is_sold_beside_the_hedge_in_the_same_step() -> None:
-    step = carried_out(overweight()).with_progress(FuturesProgress(has_opened_hedge=True))
+    step = carried_out(overweight_step()).with_progress(FuturesProgress(has_opened_hedge=True))
     assert step.config(FuturesConfig).targets_before_hedges_bps == ((WETH, 5_000), (USDC, 5_000))
     plan = propose_rebalance(step).plan
     assert plan is not None
@@ -257,7 +270,7 @@ def test_the_rest_is_sold_beside_the_hedge_in_the_same_step() -> None:
 
 
 def test_a_hedged_portfolio_holds_until_something_changes() -> None:
-    done = overweight(SHORT, hedges=(OPEN,), weth=70_000, usdc=40_000)
+    done = overweight_step(SHORT, hedges=(OPEN,), weth=70_000, usdc=40_000)
     assert isinstance(decide(done).decision, Hold)
     assert propose_rebalance(done).plan is None
     assert notional_drifts(SHORT, replace(HEDGING, hedges=(OPEN,))) == (), "a hedge is no drift from the futures targets"
@@ -266,26 +279,29 @@ def test_a_hedged_portfolio_holds_until_something_changes() -> None:
 @pytest.mark.parametrize(
     ("step", "why"),
     [
-        (later(30 * DAY_S), "its horizon of 30 days has passed"),
-        (later(0, weth=40_000), "WETH is back in its band"),
-        (overweight(margined(10_000, -5 * E18, funding_daily=Fraction(-1, 100)), hedges=(OPEN,), weth=70_000), "its funding exceeds"),
-        (later(0, policy=replace(HEDGING, hedge_policy=None)), "hedges are no longer configured"),
+        (hedge_step_after(30 * DAY_S), "its horizon of 30 days has passed"),
+        (hedge_step_after(0, weth=40_000), "WETH is back in its band"),
+        (
+            overweight_step(hedge_account(10_000, -5 * E18, funding_daily=Fraction(-1, 100)), hedges=(OPEN,), weth=70_000),
+            "its funding exceeds",
+        ),
+        (hedge_step_after(0, policy=replace(HEDGING, hedge_policy=None)), "hedges are no longer configured"),
     ],
 )
 def test_a_hedge_is_closed_by_its_rule(step: StepInput, why: str) -> None:
     plan, futures = ordered(step)
     assert isinstance(plan.decision, AdjustFutures)
     assert why in plan.decision.reason
-    assert [(one.size_raw, one.is_reduce_only) for one in futures.orders] == [(5 * E18, True)]
+    assert [(order.size_raw, order.is_reduce_only) for order in futures.orders] == [(5 * E18, True)]
     assert futures.hedges == (replace(step.history.layer(FuturesState).hedges[0], size_raw=0, at_s=NOW_S),)
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
 
 
 @pytest.mark.parametrize(("weth", "why"), [(62_000, ""), (60_000, "WETH is back in its band")])
 def test_a_hedge_of_most_of_the_excess_stays_open_while_its_asset_is_above_its_band(weth: int, why: str) -> None:
     """At 62,000 of 110,000 the excess is less than half of the hedge, and the share 56 %, above its band of 45 to 55."""
     large = replace(OPEN, size_raw=-8 * E18)
-    step = overweight(margined(10_000, -8 * E18), hedges=(large,), weth=weth, usdc=100_000 - weth)
+    step = overweight_step(hedge_account(10_000, -8 * E18), hedges=(large,), weth=weth, usdc=100_000 - weth)
     assert unwind_reason(step, current_drifts(step), large) == why
 
 
@@ -302,12 +318,12 @@ def hedging(account: MarginAccount, targets: dict[str, int], *hedges: Hedge, wet
 def quarantined(finding: TokenFinding, *, is_read: bool) -> StepInput:
     """An open hedge of an asset in quarantine, whose balance is known or not."""
     step = hedging(SHORT, THIRDS, OPEN)
-    holdings = tuple(one for one in step.snapshot.holdings if is_read or one.token != WETH)
+    holdings = tuple(holding for holding in step.snapshot.holdings if is_read or holding.token != WETH)
     step = with_snapshot(step, holdings=holdings)
     return apply_hedges(quarantine_tokens(step, [ScreenedToken(WETH, finding)]))
 
 
-REMOVED = apply_hedges(hedging(margined(10_000, -5 * E18, asset=""), {"WBTC": 5_000, "USDC": 5_000}, OPEN))
+REMOVED = apply_hedges(hedging(hedge_account(10_000, -5 * E18, asset=""), {"WBTC": 5_000, "USDC": 5_000}, OPEN))
 UNTARGETED = {"WETH": 0, "WBTC": 5_000, "USDC": 5_000}
 
 
@@ -324,13 +340,13 @@ def test_a_hedge_whose_asset_leaves_the_portfolio_is_closed_at_the_next_step(ste
     plan, futures = ordered(step)
     assert isinstance(plan.decision, AdjustFutures), plan.decision.reason
     assert why in plan.decision.reason, plan.decision.reason
-    assert [(one.size_raw, one.is_reduce_only) for one in futures.orders] == [(5 * E18, True)]
-    assert [one.size_raw for one in futures.hedges] == [0]
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert [(order.size_raw, order.is_reduce_only) for order in futures.orders] == [(5 * E18, True)]
+    assert [hedge.size_raw for hedge in futures.hedges] == [0]
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
 
 
 def test_an_asset_without_a_target_is_sold_and_not_hedged() -> None:
-    step = hedging(margined(10_000), UNTARGETED)
+    step = hedging(hedge_account(10_000), UNTARGETED)
     lots = (OpenLot(WETH, 100 * E18, Fraction(0), NOW_S - 100 * DAY_S),)
     tax = TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None)
     step = step.with_layer(TaxState(tax))
@@ -344,8 +360,8 @@ def test_an_asset_without_a_target_is_sold_and_not_hedged() -> None:
 def test_a_hedge_keeps_its_asset_s_target_beside_an_asset_in_quarantine() -> None:
     """35,000 of WBTC and 30,000 of WETH, of which 10,000 are hedged; USDC counts with its margin."""
     step = hedging(SHORT, THIRDS | {"WETH": 4_000, "WBTC": 2_000}, OPEN)
-    left = apply_hedges(quarantine_tokens(step, [ScreenedToken(token("WBTC").address, TokenFinding.PAUSED)]))
-    targets = {one.token.symbol: one.target_bps for one in left.effective_assets}
+    step_after = apply_hedges(quarantine_tokens(step, [ScreenedToken(token("WBTC").address, TokenFinding.PAUSED)]))
+    targets = {effective_asset.token.symbol: effective_asset.target_bps for effective_asset in step_after.effective_assets}
     assert targets == {"WETH": 5_000 + 10_000 * 10_000 // 65_000, "WBTC": 0, "USDC": 5_000 - 10_000 * 10_000 // 65_000}
 
 
@@ -359,11 +375,11 @@ def test_an_unread_balance_beside_a_hedge_leaves_the_targets() -> None:
 def test_a_hedge_is_closed_in_its_band_also_where_every_asset_is_hedged() -> None:
     """Targets that cannot make room for the hedged values stay as they are."""
     other = Hedge("USD", USDC, -1_000 * 10**6, NOW_S, Fraction(10**12))
-    market = replace(margined(1).markets[0], market="USD", symbol="USD", asset=USDC, size_decimals=6, lot_raw=1)
+    market = replace(hedge_account(1).markets[0], market="USD", symbol="USD", asset=USDC, size_decimals=6, lot_raw=1)
     market = replace(market, mark=Fraction(10**12), index=Fraction(10**12))
     account = replace(SHORT, markets=(*SHORT.markets, market))
     account = replace(account, positions=(*SHORT.positions, Position("USD", -1_000 * 10**6, 1_000 * E18)))
-    step = overweight(account, hedges=(OPEN, other), weth=40_000, usdc=30_000)
+    step = overweight_step(account, hedges=(OPEN, other), weth=40_000, usdc=30_000)
     assert step.config(FuturesConfig).targets_before_hedges_bps == ()
     plan, _ = ordered(step)
     assert "WETH is back in its band" in plan.decision.reason
@@ -372,30 +388,32 @@ def test_a_hedge_is_closed_in_its_band_also_where_every_asset_is_hedged() -> Non
 def test_a_hedge_beside_a_larger_long_is_closed_whatever_it_costs() -> None:
     """Buying it back enlarges the long, so that every limit is judged but plan_cost, which counted at its opening."""
     policy = replace(HEDGING, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=20_000)
-    held = margined(10_000, 5 * E18)
-    step = with_limits(overweight(held, policy=policy, hedges=(replace(OPEN, at_s=NOW_S - 30 * DAY_S),), weth=70_000), plan_cost_bps=1)
+    margin_account = hedge_account(10_000, 5 * E18)
+    step = with_limits(
+        overweight_step(margin_account, policy=policy, hedges=(replace(OPEN, at_s=NOW_S - 30 * DAY_S),), weth=70_000), plan_cost_bps=1
+    )
     plan, futures = ordered(step)
     assert (futures.trigger, futures.is_reducing, futures.orders[0].size_raw) == ("close_hedge", False, 5 * E18)
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
     more = replace(futures, orders=(replace(futures.orders[0], size_raw=6 * E18, bound_raw=12_100 * E18),))
     verdicts = guards.judge(step, plan.with_layer(more), evidence(step, plan))
-    assert "plan_cost" in {one.guard for one in verdicts if not one.passed}, "more than the hedge is an opening"
+    assert "plan_cost" in {verdict.guard for verdict in verdicts if not verdict.passed}, "more than the hedge is an opening"
 
 
 def test_pending_funding_counts_against_a_hedge() -> None:
     owing = replace(SHORT, positions=(replace(SHORT.positions[0], funding_pending_raw=2_501 * E18),))
     need = hedge_closing_decision(
-        overweight(owing, hedges=(OPEN,), weth=70_000), current_drifts(overweight(owing, hedges=(OPEN,), weth=70_000))
+        overweight_step(owing, hedges=(OPEN,), weth=70_000), current_drifts(overweight_step(owing, hedges=(OPEN,), weth=70_000))
     )
     assert need is not None
     assert "its funding exceeds" in need.reason
 
 
 def test_a_hedge_is_closed_whole_although_the_day_s_budget_of_reductions_is_used() -> None:
-    step = later(30 * DAY_S, reduced_notional_24h=Fraction(10**12))
+    step = hedge_step_after(30 * DAY_S, reduced_notional_24h=Fraction(10**12))
     plan, futures = ordered(step)
-    assert (futures.trigger, [one.size_raw for one in futures.orders]) == ("close_hedge", [5 * E18])
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert (futures.trigger, [order.size_raw for order in futures.orders]) == ("close_hedge", [5 * E18])
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
     assert not uses_reduction_budget(plan)
     assert not uses_reduction_budget(replace(plan, decision=AdjustFutures("", True, by_owner=True)))
     assert uses_reduction_budget(replace(plan, decision=AdjustFutures("", True)))
@@ -403,8 +421,8 @@ def test_a_hedge_is_closed_whole_although_the_day_s_budget_of_reductions_is_used
 
 def test_a_broken_limit_closes_the_hedge_before_other_positions() -> None:
     short_of_margin = replace(SHORT, collateral_raw=2_000 * E18)
-    plan, futures = ordered(overweight(short_of_margin, hedges=(OPEN,), weth=70_000))
-    assert (futures.trigger, [one.size_raw for one in futures.orders]) == ("leverage", [5 * E18])
+    plan, futures = ordered(overweight_step(short_of_margin, hedges=(OPEN,), weth=70_000))
+    assert (futures.trigger, [order.size_raw for order in futures.orders]) == ("leverage", [5 * E18])
     assert "close a hedge first" in futures.reason
     assert futures.hedges[0].size_raw == 0
     assert plan.decision.reason == "futures: leverage is above its limit"
@@ -413,13 +431,13 @@ def test_a_broken_limit_closes_the_hedge_before_other_positions() -> None:
 def test_a_hedge_that_was_closed_is_not_opened_again_within_its_horizon() -> None:
     closed = replace(OPEN, size_raw=0)
     for age_s, hedged in ((30 * DAY_S - 1, False), (30 * DAY_S, True)):
-        plan = propose_rebalance(overweight(hedges=(replace(closed, at_s=NOW_S - age_s),))).plan
+        plan = propose_rebalance(overweight_step(hedges=(replace(closed, at_s=NOW_S - age_s),))).plan
         assert plan is not None
         assert (planned_futures(plan) is not None) is hedged
 
 
 @pytest.mark.parametrize(
-    ("ordered_raw", "before", "after", "filled_raw", "left"),
+    ("ordered_raw", "before", "after", "filled_raw", "hedges_left"),
     [
         (-5, (), OPEN, -3, (replace(OPEN, size_raw=-3),)),
         (-5, (), OPEN, -5, (OPEN,)),
@@ -430,22 +448,22 @@ def test_a_hedge_that_was_closed_is_not_opened_again_within_its_horizon() -> Non
     ],
 )
 def test_a_partial_fill_opens_or_closes_a_part_of_a_hedge(
-    ordered_raw: int, before: tuple[Hedge, ...], after: Hedge, filled_raw: int, left: tuple[Hedge, ...]
+    ordered_raw: int, before: tuple[Hedge, ...], after: Hedge, filled_raw: int, hedges_left: tuple[Hedge, ...]
 ) -> None:
     order = PerpOrder("ETH", ordered_raw * E18, PerpOrderKind.MARKET, 1, ordered_raw > 0)
-    sized = [replace(one, size_raw=one.size_raw if abs(one.size_raw) > 9 else one.size_raw * E18) for one in left]
+    sized = [replace(hedge, size_raw=hedge.size_raw if abs(hedge.size_raw) > 9 else hedge.size_raw * E18) for hedge in hedges_left]
     assert hedges_after_fill(FuturesGrant(order, SHORT, hedges=(after,), hedges_before=before), filled_raw * E18) == tuple(sized)
 
 
 def test_a_liquidated_short_is_no_hedge_any_more() -> None:
-    assert held_hedges((OPEN,), margined(10_000), HEDGING) == ()
-    half = held_hedges((OPEN,), margined(10_000, -25 * 10**17), HEDGING)
-    assert [one.size_raw for one in half] == [-25 * 10**17]
+    assert held_hedges((OPEN,), hedge_account(10_000), HEDGING) == ()
+    half = held_hedges((OPEN,), hedge_account(10_000, -25 * 10**17), HEDGING)
+    assert [hedge.size_raw for hedge in half] == [-25 * 10**17]
 
 
 def test_a_hedge_beside_a_targeted_position_leaves_the_target_alone() -> None:
     policy = replace(HEDGING, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=20_000, hedges=(OPEN,))
-    (drift,) = notional_drifts(margined(10_000, 5 * E18), policy)
+    (drift,) = notional_drifts(hedge_account(10_000, 5 * E18), policy)
     assert drift.notional == 20_000 * E18, "five coins net are ten targeted less five hedged"
 
 
@@ -453,15 +471,15 @@ def test_a_hedge_beside_a_targeted_position_leaves_the_target_alone() -> None:
     ("sizes", "ends"), [((5,), True), ((4,), True), ((6,), False), ((-5,), False), ((0,), False), ((5, -1), False), ((), False)], ids=str
 )
 def test_only_a_plan_that_buys_back_no_more_than_open_hedges_ends_them(sizes: tuple[int, ...], ends: bool) -> None:
-    step = later(0)
-    plan, futures = ordered(later(30 * DAY_S))
+    step = hedge_step_after(0)
+    plan, futures = ordered(hedge_step_after(30 * DAY_S))
     orders = tuple(replace(futures.orders[0], size_raw=size * E18) for size in sizes)
     assert FuturesCase(step, plan, replace(futures, orders=orders)).ends_hedges() is ends
 
 
 @pytest.mark.parametrize("wbtc", [35_000, 40_000], ids=["it is bought", "it is on target"])
 def test_only_what_the_rebalance_sells_is_compared_with_a_hedge(wbtc: int) -> None:
-    account = margined(10_000)
+    account = hedge_account(10_000)
     price = 60_000
     bitcoin = replace(account.markets[0], market="BTC", symbol="BTC", asset=WBTC, mark=Fraction(price), index=Fraction(price))
     values = {"WETH": 30_000, "WBTC": wbtc, "USDC": 60_000 - wbtc}
@@ -470,16 +488,16 @@ def test_only_what_the_rebalance_sells_is_compared_with_a_hedge(wbtc: int) -> No
     plan = propose_rebalance(apply_hedges(step)).plan
     assert plan is not None
     assert {leg.token_in for leg in plan.legs} == {WETH}
-    assert [one.token for one in plan.layer(HedgeChoices).comparisons] == [WETH]
+    assert [comparison.token for comparison in plan.layer(HedgeChoices).comparisons] == [WETH]
 
 
 def test_the_owner_opens_and_closes_a_hedge_whatever_it_costs() -> None:
-    found = hedge_proposer(OpenHedge(WETH, 2_500))(overweight(cost=200_000))
-    assert found.plan is not None
-    assert planned_futures(found.plan) is not None
-    assert planned_futures(found.plan).orders[0].size_raw == -25 * 10**17
-    assert "requested by the owner" in found.plan.decision.reason
-    closing = hedge_proposer(CloseHedge(WETH))(later(0))
+    outcome = hedge_proposer(OpenHedge(WETH, 2_500))(overweight_step(cost=200_000))
+    assert outcome.plan is not None
+    assert planned_futures(outcome.plan) is not None
+    assert planned_futures(outcome.plan).orders[0].size_raw == -25 * 10**17
+    assert "requested by the owner" in outcome.plan.decision.reason
+    closing = hedge_proposer(CloseHedge(WETH))(hedge_step_after(0))
     assert closing.plan is not None
     assert planned_futures(closing.plan) is not None
     assert planned_futures(closing.plan).orders[0].size_raw == 5 * E18
@@ -488,11 +506,11 @@ def test_the_owner_opens_and_closes_a_hedge_whatever_it_costs() -> None:
 @pytest.mark.parametrize(
     ("step", "why"),
     [
-        (overweight(weth=40_000), "WETH is not above its target"),
-        (overweight(policy=replace(HEDGING, hedge_policy=None)), "[futures.hedge] is missing"),
-        (overweight(margined(10_000, asset="")), "it has no futures market"),
-        (overweight(SHORT, hedges=(OPEN,)), "it already has a hedge"),
-        (overweight(margined(10_000, index_s=NOW_S - 601)), "the index of ETH is 601 s old"),
+        (overweight_step(weth=40_000), "WETH is not above its target"),
+        (overweight_step(policy=replace(HEDGING, hedge_policy=None)), "[futures.hedge] is missing"),
+        (overweight_step(hedge_account(10_000, asset="")), "it has no futures market"),
+        (overweight_step(SHORT, hedges=(OPEN,)), "it already has a hedge"),
+        (overweight_step(hedge_account(10_000, index_s=NOW_S - 601)), "the index of ETH is 601 s old"),
     ],
 )
 def test_a_hedge_that_the_owner_cannot_have_is_refused_with_the_reason(step: StepInput, why: str) -> None:
@@ -501,10 +519,12 @@ def test_a_hedge_that_the_owner_cannot_have_is_refused_with_the_reason(step: Ste
 
 
 def test_without_a_hedge_there_is_nothing_to_close() -> None:
-    found = hedge_proposer(CloseHedge(WETH))(overweight())
-    assert found.plan is None
-    assert found.decision_result.decision.reason == "WETH has no open hedge"
-    again = hedge_proposer(OpenHedge(WETH, 5_000))(overweight(SHORT, hedges=(OPEN,)).with_progress(FuturesProgress(has_opened_hedge=True)))
+    outcome = hedge_proposer(CloseHedge(WETH))(overweight_step())
+    assert outcome.plan is None
+    assert outcome.decision_result.decision.reason == "WETH has no open hedge"
+    again = hedge_proposer(OpenHedge(WETH, 5_000))(
+        overweight_step(SHORT, hedges=(OPEN,)).with_progress(FuturesProgress(has_opened_hedge=True))
+    )
     assert again.plan is None
     assert again.decision_result.decision.reason == "WETH is hedged"
 
@@ -517,28 +537,28 @@ def tracked(step: StepInput) -> StepInput:
 
 def test_tracking__what_its_plan_would_sell_is_hedged_instead() -> None:
     """The range ends at 58 %; from 67 % the plan sells 13,000 of the 20,000 above target."""
-    step = tracked(overweight())
+    step = tracked(overweight_step())
     plan, futures = ordered(step)
     (comparison,) = plan.layer(HedgeChoices).comparisons
     assert comparison.is_hedged
     assert float(comparison.excess / E6) == pytest.approx(13_000, rel=1e-2)
     assert float(comparison.hedged_value / E6) == pytest.approx(6_500, rel=1e-2)
-    assert [one.guard for one in guards.judge(step, plan, evidence(step, plan)) if not one.passed] == []
+    assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
     (order,) = futures.orders
-    held = margined(10_000, order.size_raw)
-    after = tracked(overweight(held, hedges=futures.hedges)).with_progress(FuturesProgress(has_opened_hedge=True))
+    margin_account = hedge_account(10_000, order.size_raw)
+    after = tracked(overweight_step(margin_account, hedges=futures.hedges)).with_progress(FuturesProgress(has_opened_hedge=True))
     assert isinstance(decide(after).decision, Rebalance), "66.7 % is still above the range around the hedged target of 55.4 %"
 
 
 @pytest.mark.parametrize(("weth", "is_closed"), [(70_000, False), (66_000, False), (64_000, True), (58_000, True)])
 def test_tracking__a_hedge_is_closed_at_half_of_its_value(weth: int, is_closed: bool) -> None:
-    step = tracked(overweight(SHORT, hedges=(OPEN,), weth=weth, usdc=110_000 - weth))
+    step = tracked(overweight_step(SHORT, hedges=(OPEN,), weth=weth, usdc=110_000 - weth))
     assert isinstance(decide(step).decision, AdjustFutures if is_closed else Hold)
 
 
 @pytest.mark.parametrize("tax_rate_bps", [0, 2_500])
 def test_tracking__a_sale_whose_tax_outweighs_the_risk_is_held_and_not_hedged(tax_rate_bps: int) -> None:
-    step = tracked(overweight())
+    step = tracked(overweight_step())
     taxes = step.layer(TaxState).inputs
     assert taxes is not None
     plan = propose_rebalance(step.with_layer(TaxState(replace(taxes, tax_rate_bps=tax_rate_bps)))).plan
@@ -546,11 +566,15 @@ def test_tracking__a_sale_whose_tax_outweighs_the_risk_is_held_and_not_hedged(ta
 
 
 def test_a_recorded_hedge_is_read_and_planned_as_before() -> None:
-    for step in (overweight(), later(0), later(30 * DAY_S).with_progress(FuturesProgress(has_opened_hedge=True))):
+    for step in (
+        overweight_step(),
+        hedge_step_after(0),
+        hedge_step_after(30 * DAY_S).with_progress(FuturesProgress(has_opened_hedge=True)),
+    ):
         again = codec.loads(StepInput, codec.dumps(step))
         assert again == step
         assert propose_rebalance(again) == propose_rebalance(step)
-    plan = ordered(overweight())[0]
+    plan = ordered(overweight_step())[0]
     assert codec.loads(Plan, codec.dumps(plan)) == plan
 
 
@@ -558,11 +582,14 @@ def test_a_recorded_hedge_is_read_and_planned_as_before() -> None:
 @examples(5)
 def test_hedges_never_oscillate_with_the_price(prices: list[int]) -> None:
     """On any path of prices within one horizon a hedge is opened at most once, and nothing follows at one price."""
-    held, hedges, opened = margined(10_000), (), 0
+    margin_account, hedges, opened = hedge_account(10_000), (), 0
     for price in prices:
         for turn in range(3):
-            moved = replace(held, markets=tuple(replace(one, mark=Fraction(price), index=Fraction(price)) for one in held.markets))
-            step = overweight(moved, weth=40 * price, hedges=hedges)
+            moved = replace(
+                margin_account,
+                markets=tuple(replace(market, mark=Fraction(price), index=Fraction(price)) for market in margin_account.markets),
+            )
+            step = overweight_step(moved, weth=40 * price, hedges=hedges)
             step = with_policy(
                 replace(
                     step_input(values={"WETH": 40 * price, "USDC": 30_000}, prices={"WETH": price}, depth=100_000_000), history=step.history
@@ -577,5 +604,5 @@ def test_hedges_never_oscillate_with_the_price(prices: list[int]) -> None:
             order = planned_futures(plan).orders[0]
             opened += planned_futures(plan).trigger == "hedge"
             quote = -margin.position_value_raw(moved.market("ETH"), order.size_raw)
-            held, hedges = margin.with_trade(moved, "ETH", order.size_raw, quote), planned_futures(plan).hedges
+            margin_account, hedges = margin.with_trade(moved, "ETH", order.size_raw, quote), planned_futures(plan).hedges
     assert opened <= 1

@@ -28,8 +28,7 @@ from tests.support.builders import NOW_S as STEP_S
 from tests.support.builders import with_snapshot
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.plans import POLICY
-from tests.support.perpetuals.steps import EMPTY, step_of
-from tests.support.perpetuals.steps import POLICY as TERMS
+from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, step_of
 from tests.support.perpetuals.stops import ETH, book
 from tests.support.plans import evidence
 
@@ -42,7 +41,7 @@ SLIPPAGE = LIMITS.limits.slippage_bps
 
 
 def fresh(account: MarginAccount) -> MarginAccount:
-    return replace(account, markets=tuple(replace(one, index_s=NOW_S) for one in account.markets))
+    return replace(account, markets=tuple(replace(market, index_s=NOW_S) for market in account.markets))
 
 
 def rest(size: int, price: Fraction = ETH.index, *, age_s: int = 0) -> RestingOrder:
@@ -50,8 +49,8 @@ def rest(size: int, price: Fraction = ETH.index, *, age_s: int = 0) -> RestingOr
     return RestingOrder("ETH", size, size, price, NOW_S - age_s, "0x" + b"rest".hex() + "11" * 12)
 
 
-def with_order(order: RestingOrder, **held: int) -> MarginAccount:
-    return replace(fresh(book(**held)), resting_orders=(order,))
+def with_order(order: RestingOrder, **margin_account: int) -> MarginAccount:
+    return replace(fresh(book(**margin_account)), resting_orders=(order,))
 
 
 def reason(order: RestingOrder, account: MarginAccount | None = None) -> str:
@@ -69,8 +68,8 @@ def test_an_account_counts_its_resting_orders_as_filled() -> None:
 
 
 @given(st.integers(-40_000, 40_000).filter(bool), st.fractions(Fraction(95, 100), Fraction(105, 100)), st.integers(-30_000, 30_000))
-def test_no_fill_leaves_less_than_the_account_as_if_filled(size: int, price: Fraction, held: int) -> None:
-    account = with_order(rest(size, ETH.mark * price), eth=held)
+def test_no_fill_leaves_less_than_the_account_as_if_filled(size: int, price: Fraction, size_before: int) -> None:
+    account = with_order(rest(size, ETH.mark * price), eth=size_before)
     quote = int(size * ETH.mark * price)
     fee = -(-abs(quote) * ETH.fee_ppm // 10**6)
     filled = margin.with_trade(replace(account, resting_orders=()), "ETH", size, -quote - fee)
@@ -82,10 +81,10 @@ def test_beside_a_resting_order_the_rest_of_the_target_is_planned_once() -> None
     [first, second] = plan_futures(account, LIMITS, RICH, NOW_S).orders
     order = rest(first.size_raw, Fraction(first.bound_raw, first.size_raw))
     resting = with_order(order)
-    left = without_resting_markets(resting, plan_futures(after_resting_fills(resting), LIMITS, RICH, NOW_S))
+    plan_left = without_resting_markets(resting, plan_futures(after_resting_fills(resting), LIMITS, RICH, NOW_S))
     assert (first.market, second.market) == ("ETH", "BTC")
-    assert [one.market for one in left.orders] == ["BTC"]
-    assert abs(left.orders[0].size_raw / second.size_raw - 1) < 0.02
+    assert [order.market for order in plan_left.orders] == ["BTC"]
+    assert abs(plan_left.orders[0].size_raw / second.size_raw - 1) < 0.02
     assert reason(order) == ""
 
 
@@ -93,14 +92,14 @@ def test_beside_a_resting_order_the_rest_of_the_target_is_planned_once() -> None
 def test_a_limit_that_only_resting_orders_would_breach_reduces_nothing(trigger: FuturesTrigger) -> None:
     """The order ends first; a reduction of what is not filled yet would open the other side."""
     reduction = FuturesPlan((market_order(ETH, -5_000, SLIPPAGE, is_reduce_only=True),), trigger.value, is_reducing=True)
-    left = without_resting_markets(with_order(rest(5_000)), reduction)
-    assert (left.actions, left.trigger, left.reason) == ((), "", "resting orders would breach a limit")
+    plan_left = without_resting_markets(with_order(rest(5_000)), reduction)
+    assert (plan_left.actions, plan_left.trigger, plan_left.reason) == ((), "", "resting orders would breach a limit")
 
 
 def test_only_openings_to_the_targets_of_an_off_chain_venue_rest() -> None:
     account = fresh(book(eth=10_000))
     opening, closing = (market_order(ETH, size, SLIPPAGE, is_reduce_only=size < 0) for size in (5_000, -5_000))
-    kinds = [one.kind for one in as_limit_orders(account, LIMITS, DRIFT, (opening, closing))]
+    kinds = [perp_order.kind for perp_order in as_limit_orders(account, LIMITS, DRIFT, (opening, closing))]
     assert kinds == [PerpOrderKind.LIMIT, PerpOrderKind.MARKET]
     for trigger in ("liquidation", "hedge", "", FuturesTrigger.LEVERAGE.value):
         assert as_limit_orders(account, LIMITS, trigger, (opening,)) == (opening,)
@@ -127,7 +126,7 @@ def test_an_order_rests_while_it_leads_to_the_target() -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "held", "why"),
+    ("order", "margin_account", "why"),
     [
         (rest(30_000, age_s=3_600), 0, "its time passed"),
         (rest(30_000), 20_000, "no longer wants"),
@@ -136,8 +135,8 @@ def test_an_order_rests_while_it_leads_to_the_target() -> None:
         (rest(30_000, ETH.index * Fraction(106, 100)), 0, "beyond the bound"),
     ],
 )
-def test_an_order_ends_with_its_time_its_price_or_its_target(order: RestingOrder, held: int, why: str) -> None:
-    assert why in reason(order, with_order(order, eth=held))
+def test_an_order_ends_with_its_time_its_price_or_its_target(order: RestingOrder, margin_account: int, why: str) -> None:
+    assert why in reason(order, with_order(order, eth=margin_account))
 
 
 def test_an_order_ends_in_a_market_that_opens_nothing_and_without_a_config() -> None:
@@ -162,7 +161,7 @@ def test_a_limit_order_keeps_its_bound() -> None:
 CLOID = "0x" + b"rest".hex() + "33" * 12
 ORDER = RestingOrder("ETH", 10 * E18, 10 * E18, Fraction(2_000), STEP_S - 60, CLOID)
 RESTING = replace(EMPTY, resting_orders=(ORDER,))
-OPENING = replace(TERMS, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600)
+OPENING = replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600)
 
 
 def ended(step: StepInput) -> str:
@@ -215,16 +214,16 @@ def test_the_guard_of_the_account_counts_resting_orders() -> None:
     assert not planned_futures(plan).is_reducing
     for account, passes in ((EMPTY, True), (RESTING, False)):
         step = step_of(account)
-        verdict = next(one for one in guards.judge(step, plan, evidence(step, plan)) if one.guard == "futures_state")
+        verdict = next(verdict for verdict in guards.judge(step, plan, evidence(step, plan)) if verdict.guard == "futures_state")
         assert verdict.passed is passes, verdict
 
 
 def test_a_receipt_with_fewer_fills_than_are_known_changes_nothing() -> None:
-    one, two = (PerpFill("", "", "ETH", 1, -1, 0, fill_id=number) for number in "12")
-    known = Receipt(CLOID, 1, 7, "0x07", 0, 0, (), fills=(one,), is_open=True)
+    fill, two = (PerpFill("", "", "ETH", 1, -1, 0, fill_id=number) for number in "12")
+    known = Receipt(CLOID, 1, 7, "0x07", 0, 0, (), fills=(fill,), is_open=True)
     assert not _is_newer(replace(known, fills=(), is_open=False), known)
     assert not _is_newer(replace(known, block_number=8), known)
-    assert _is_newer(replace(known, fills=(one, two)), known)
+    assert _is_newer(replace(known, fills=(fill, two)), known)
     assert _is_newer(replace(known, is_open=False), known)
 
 
@@ -250,8 +249,8 @@ def test_end_reason__mark_as_far_from_the_index_as_max_basis_ends_no_order(side:
     assert ("max_basis" in reason(order, replace(with_order(order), markets=(far,)))) is ends
 
 
-@pytest.mark.parametrize(("held", "rests"), [(6_319, True), (6_320, False)])
-def test_end_reason__fill_may_exceed_the_target_by_a_tenth_of_the_order(held: int, rests: bool) -> None:
+@pytest.mark.parametrize(("margin_account", "rests"), [(6_319, True), (6_320, False)])
+def test_end_reason__fill_may_exceed_the_target_by_a_tenth_of_the_order(margin_account: int, rests: bool) -> None:
     """The fee of the order leaves 9,995.95 of 10,000, a target of 33,319."""
     order = rest(30_000)
-    assert (reason(order, with_order(order, eth=held)) == "") is rests
+    assert (reason(order, with_order(order, eth=margin_account)) == "") is rests

@@ -59,7 +59,7 @@ from agent.ports.perpetuals import PerpActionDraft, granted_action
 from tests.support.builders import GWEI, NOW_S, OWNER, token, with_history, with_limits, with_snapshot
 from tests.support.perpetuals.accounts import E18, account, market
 from tests.support.perpetuals.needs import BUY, SELL, UNIT, USDC, VAULT, in_usdc, policy
-from tests.support.perpetuals.steps import EMPTY, LIMITS, OVER, POLICY, PUSHED, book, step_of
+from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, PUSHED, book, step_of
 
 # Deposits: 5,000 of USDC and 5,000 of WETH are in the wallet.
 
@@ -116,15 +116,15 @@ def test_approved_deposit__counts_only_while_the_vault_has_exactly_that_allowanc
 
 def budget_left(reduced: int, **changes: object) -> Fraction | None:
     step = with_history(step_of(PUSHED, **changes), reduced_notional_24h=Fraction(reduced * UNIT))
-    left = reduction_budget_left(step, spot_value_in_quote(step, current_drifts(step)))
-    return None if left is None else left / E18
+    budget = reduction_budget_left(step, spot_value_in_quote(step, current_drifts(step)))
+    return None if budget is None else budget / E18
 
 
-@pytest.mark.parametrize(("reduced", "left"), [(0, 17_000), (5_000, 12_000), (16_829, 171), (16_830, 0), (20_000, 0)])
-def test_reduction_budget__rest_of_a_hundredth_counts_as_used(reduced: int, left: int) -> None:
+@pytest.mark.parametrize(("reduced", "budget"), [(0, 17_000), (5_000, 12_000), (16_829, 171), (16_830, 0), (20_000, 0)])
+def test_reduction_budget__rest_of_a_hundredth_counts_as_used(reduced: int, budget: int) -> None:
     """2x of 8,500 are 17,000."""
     assert margin.account_value_raw(PUSHED) == 8_500 * E18
-    assert budget_left(reduced) == left
+    assert budget_left(reduced) == budget
 
 
 def test_reduction_budget__unknown_day_is_judged_by_the_guard() -> None:
@@ -138,7 +138,7 @@ def test_reduction_budget__reduction_that_the_index_requires_has_none() -> None:
 
 def test_required_by_index__mark_that_alone_is_pushed_requires_nothing() -> None:
     step = step_of(PUSHED)
-    assert not index_requires_reduction(step.snapshot, POLICY, None)
+    assert not index_requires_reduction(step.snapshot, FUTURES_POLICY, None)
 
 
 @pytest.mark.parametrize(("now_s", "waits"), [(99, True), (100, False), (101, False)])
@@ -209,9 +209,10 @@ def test_market_growth__margin_is_its_part_of_all_capital() -> None:
 def test_exposures__long_adds_to_its_asset_and_the_margin_to_the_collateral() -> None:
     weth = token("WETH").address
     step = step_of(in_usdc(book(10_000, -2 * E18, asset=weth)), policy())
-    held = in_usdc(book(10_000, -2 * E18, asset=weth))
+    margin_account = in_usdc(book(10_000, -2 * E18, asset=weth))
     values = {
-        one.token: (one.spot / UNIT, one.futures / UNIT, one.net / UNIT) for one in exposure.exposures(held, policy(), current_drifts(step))
+        price_exposure.token: (price_exposure.spot / UNIT, price_exposure.futures / UNIT, price_exposure.net / UNIT)
+        for price_exposure in exposure.exposures(margin_account, policy(), current_drifts(step))
     }
     assert values == {weth: (5_000, -4_000, 1_000), USDC: (15_000, 0, 15_000)}
 
@@ -220,15 +221,15 @@ def test_exposures__long_adds_to_its_asset_and_the_margin_to_the_collateral() ->
 
 
 def test_fee__is_that_of_the_bound_or_of_a_worse_mark_rounded_up() -> None:
-    held = book(10_000)
-    fees = [fee_raw(held, order) for order in (BUY, SELL, replace(BUY, size_raw=1, bound_raw=1))]
+    margin_account = book(10_000)
+    fees = [fee_raw(margin_account, order) for order in (BUY, SELL, replace(BUY, size_raw=1, bound_raw=1))]
     assert fees == [2_020 * E18 // 1_000, 2_000 * E18 // 1_000, 2]
 
 
 def test_funding__orders_pay_by_their_signed_size() -> None:
-    held = book(10_000, funding_daily=Fraction(1, 1_000))
+    margin_account = book(10_000, funding_daily=Fraction(1, 1_000))
     double = replace(SELL, size_raw=-3 * E18)
-    assert funding_raw(held, [BUY, double], 5 * exposure.DAY_S) == -20 * E18
+    assert funding_raw(margin_account, [BUY, double], 5 * exposure.DAY_S) == -20 * E18
 
 
 def test_moved_collateral__deposit_leaves_the_wallet_and_withdrawal_enters_it() -> None:
@@ -262,8 +263,8 @@ def test_uneconomic__cost_that_equals_the_limit_is_paid(fee_ppm: int, waits: boo
     plan = propose_rebalance(step_of(EMPTY)).plan
     assert plan is not None
     plan = replace(plan.with_layer(FuturesPlan((BUY,), "drift", "")), cost=replace(plan.cost, gas=Fraction(0)))
-    held = book(10_000, fee_ppm=fee_ppm)
-    assert bool(uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, held)) is waits
+    margin_account = book(10_000, fee_ppm=fee_ppm)
+    assert bool(uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, margin_account)) is waits
 
 
 def test_uneconomic__mark_on_the_wrong_side_of_the_index_is_a_cost() -> None:
@@ -285,8 +286,8 @@ def test_uneconomic__gain_of_the_basis_pays_no_fee(mark: int) -> None:
     plan = propose_rebalance(step).plan
     assert plan is not None
     plan = replace(plan.with_layer(FuturesPlan((BUY,), "drift", "")), cost=replace(plan.cost, gas=Fraction(0)))
-    held = book(10_000, fee_ppm=6_000, mark=Fraction(mark))
-    assert uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, held)
+    margin_account = book(10_000, fee_ppm=6_000, mark=Fraction(mark))
+    assert uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, margin_account)
 
 
 @pytest.mark.parametrize(
@@ -300,10 +301,10 @@ def test_uneconomic__gain_of_the_basis_pays_no_fee(mark: int) -> None:
     ],
 )
 def test_post_only__price_is_the_middle_of_the_book_within_the_bound(size: int, mid: Fraction, bound: int) -> None:
-    held = replace(book(10_000, mid=mid), is_on_chain=False)
+    changed_book = replace(book(10_000, mid=mid), is_on_chain=False)
     order = replace(BUY if size > 0 else SELL, is_reduce_only=False)
-    resting = replace(POLICY, order_kind=PerpOrderKind.POST_ONLY)
-    [limit] = as_limit_orders(held, resting, "drift", [order])
+    resting = replace(FUTURES_POLICY, order_kind=PerpOrderKind.POST_ONLY)
+    [limit] = as_limit_orders(changed_book, resting, "drift", [order])
     assert (limit.kind, limit.bound_raw) == (PerpOrderKind.POST_ONLY, bound)
 
 
@@ -312,37 +313,39 @@ def test_post_only__price_is_the_middle_of_the_book_within_the_bound(size: int, 
     [(3, Fraction(1, 2), 2), (-3, Fraction(1, 2), 1)],
 )
 def test_post_only__part_of_a_base_unit_favours_the_fill(size: int, mid: Fraction, bound: int) -> None:
-    held = replace(book(10_000, mid=mid), is_on_chain=False)
+    changed_book = replace(book(10_000, mid=mid), is_on_chain=False)
     order = replace(BUY, size_raw=size, bound_raw=10 if size > 0 else 0)
-    [limit] = as_limit_orders(held, replace(POLICY, order_kind=PerpOrderKind.POST_ONLY), "drift", [order])
+    [limit] = as_limit_orders(changed_book, replace(FUTURES_POLICY, order_kind=PerpOrderKind.POST_ONLY), "drift", [order])
     assert limit.bound_raw == bound
 
 
 @pytest.mark.parametrize(("trigger", "rests"), [("drift", True), ("leverage_drift", True), ("funding", False), ("leverage", False)])
 def test_limit_orders__only_openings_to_the_targets_rest(trigger: str, rests: bool) -> None:
-    held = replace(book(10_000), is_on_chain=False)
-    [order] = as_limit_orders(held, replace(POLICY, order_kind=PerpOrderKind.LIMIT), trigger, [BUY])
+    changed_book = replace(book(10_000), is_on_chain=False)
+    [order] = as_limit_orders(changed_book, replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT), trigger, [BUY])
     assert order.kind.can_rest is rests
 
 
 @pytest.mark.parametrize("sale", [SELL, replace(SELL, is_reduce_only=False)], ids=["reduce-only", "any that reduces"])
 def test_limit_orders__reduction_is_sent_at_once(sale: PerpOrder) -> None:
-    held = replace(book(10_000, 2 * E18), is_on_chain=False)
-    [order] = as_limit_orders(held, replace(POLICY, order_kind=PerpOrderKind.LIMIT), "drift", [sale])
+    changed_book = replace(book(10_000, 2 * E18), is_on_chain=False)
+    [order] = as_limit_orders(changed_book, replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT), "drift", [sale])
     assert order == sale
 
 
 def test_beside_resting__market_with_a_resting_order_gets_no_second_one() -> None:
-    held = account(10_000, {}, market("ETH"), market("BTC", 30_000))
-    held = replace(held, is_on_chain=False, resting_orders=(RestingOrder("ETH", E18, E18, Fraction(1_990), NOW_S, "1"),))
+    margin_account = account(10_000, {}, market("ETH"), market("BTC", 30_000))
+    margin_account = replace(
+        margin_account, is_on_chain=False, resting_orders=(RestingOrder("ETH", E18, E18, Fraction(1_990), NOW_S, "1"),)
+    )
     btc = replace(BUY, market="BTC")
-    plan = without_resting_markets(held, FuturesPlan((BUY, btc), "drift", "", refusal_texts=("why",)))
+    plan = without_resting_markets(margin_account, FuturesPlan((BUY, btc), "drift", "", refusal_texts=("why",)))
     assert (plan.orders, plan.refusal_texts) == ((btc,), ("why", "ETH: an order rests at the venue"))
 
 
 def test_plan_now__reduction_is_planned_for_the_account_as_it_is() -> None:
     step = step_of(OVER)
-    plan = current_futures_plan(step, POLICY, current_drifts(step), None)
+    plan = current_futures_plan(step, FUTURES_POLICY, current_drifts(step), None)
     assert plan is not None
     assert [order.is_reduce_only for order in plan.orders] == [True]
 
@@ -431,7 +434,7 @@ def test_composer__reductions_alone_and_without_hedges_go_in_one_action(
     orders: tuple[PerpOrder, ...], before: tuple[Hedge, ...], after: tuple[Hedge, ...], companions: list[str]
 ) -> None:
     margin_account = account(10_000, {"ETH": 2 * E18, "BTC": E18}, market("ETH"), market("BTC", 30_000))
-    step = step_of(replace(margin_account, is_on_chain=False), replace(POLICY, hedges=before))
+    step = step_of(replace(margin_account, is_on_chain=False), replace(FUTURES_POLICY, hedges=before))
     any_plan = propose_rebalance(step_of(EMPTY)).plan
     assert any_plan is not None
     plan = any_plan.with_layer(FuturesPlan(orders, "leverage", "", hedges=after))

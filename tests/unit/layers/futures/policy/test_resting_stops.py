@@ -22,19 +22,19 @@ STOPS = replace(POLICY, limits=replace(POLICY.limits, resting_stop_bps=200))
 def rested(account: MarginAccount) -> MarginAccount:
     """The account once its missing stops rest."""
     changes = stop_changes(account, STOPS)
-    ended = [one.cloid for one in changes if isinstance(one, OrderCancel)]
-    stops = [one for one in account.resting_stops if one.cloid not in ended]
-    for one in changes:
-        if isinstance(one, StopOrder):
-            at = Fraction(one.trigger_raw, abs(one.size_raw))
-            stops.append(RestingStop(one.market, one.size_raw, at, f"{one.market} {one.size_raw} {float(at)}"))
+    ended = [change.cloid for change in changes if isinstance(change, OrderCancel)]
+    stops = [resting_stop for resting_stop in account.resting_stops if resting_stop.cloid not in ended]
+    for change in changes:
+        if isinstance(change, StopOrder):
+            at = Fraction(change.trigger_raw, abs(change.size_raw))
+            stops.append(RestingStop(change.market, change.size_raw, at, f"{change.market} {change.size_raw} {float(at)}"))
     return replace(account, resting_stops=tuple(stops))
 
 
 @pytest.mark.parametrize("account", [book(eth=60_000), book(eth=-60_000), book(eth=60_000, btc=2_000), book(eth=60_000, btc=-2_000)])
 def test_each_position_gets_one_stop_ahead_of_its_liquidation(account: MarginAccount) -> None:
     changes = stop_changes(account, STOPS)
-    assert [(one.market, one.size_raw) for one in changes if isinstance(one, StopOrder)] == [
+    assert [(change.market, change.size_raw) for change in changes if isinstance(change, StopOrder)] == [
         (position.market, -position.size_raw) for position in account.positions
     ]
     for position, stop in zip(account.positions, changes, strict=True):
@@ -54,10 +54,10 @@ def test_a_stop_that_rests_is_kept_while_it_is_near_and_nothing_is_placed_twice(
     moved = margin.with_moved_marks(account, {"ETH": Fraction(percent, 1_000)})
     for change in stop_changes(moved, STOPS):
         if isinstance(change, StopOrder):
-            wanted = stop_trigger(moved, next(one for one in moved.positions if one.market == change.market), NEAR)
-            old = [one.trigger_price for one in moved.resting_stops if one.market == change.market]
-            assert wanted is not None
-            assert all(abs(at / wanted - 1) > NEAR / 2 for at in old)
+            price = stop_trigger(moved, next(position for position in moved.positions if position.market == change.market), NEAR)
+            old = [resting_stop.trigger_price for resting_stop in moved.resting_stops if resting_stop.market == change.market]
+            assert price is not None
+            assert all(abs(at / price - 1) > NEAR / 2 for at in old)
     assert stop_changes(rested(moved), STOPS) == ()
 
 
@@ -94,7 +94,7 @@ def test_in_a_paused_market_the_stops_that_rest_stay(eth: int, moved: Fraction) 
     account = margin.with_moved_marks(
         replace(book(eth=eth), resting_stops=rested(book(eth=60_000)).resting_stops), {"ETH": Fraction(moved)}
     )
-    paused = replace(account, markets=tuple(replace(one, is_paused=True) for one in account.markets))
+    paused = replace(account, markets=tuple(replace(market, is_paused=True) for market in account.markets))
     assert stop_changes(paused, STOPS) == ()
     assert stop_changes(replace(paused, positions=()), STOPS) == (OrderCancel("ETH", account.resting_stops[0].cloid),)
 

@@ -18,14 +18,13 @@ from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.triggers.schedules import FUTURES_REVIEW, schedule_name
 from tests.support.builders import NOW_S
-from tests.support.configs.futures import futures_error as error
-from tests.support.configs.futures import with_futures
+from tests.support.configs.futures import futures_error, with_futures
+from tests.support.constants import DAY_S
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.runs import LONG, book_of, run
-from tests.support.perpetuals.steps import LIMITS, POLICY, book, step_of
-from tests.support.perpetuals.targets import token_of as _token
+from tests.support.perpetuals.steps import FUTURES_POLICY, LIMITS, book, step_of
+from tests.support.perpetuals.targets import token_of
 
-DAY_S = 86_400
 WEEKLY, DAILY = Every(7 * DAY_S), Cron("0 0 * * *", "UTC")
 OFF_TARGET = book(10_000, 98 * E18 // 10)
 """1.96x where 2x is the target: 2 % below it, inside every band."""
@@ -34,7 +33,7 @@ ON_TARGET = book(10_000, 10 * E18)
 
 def scheduled(account: MarginAccount | None, schedule: Schedule = WEEKLY, reviewed_s: int | None = None, **policy: object) -> StepInput:
     """A step of futures with a schedule, reviewed at that time."""
-    with_schedule = replace(POLICY, schedule=schedule, **policy)  # type: ignore[arg-type]
+    with_schedule = replace(FUTURES_POLICY, schedule=schedule, **policy)  # type: ignore[arg-type]
     reviews = () if reviewed_s is None else ((schedule_name(schedule, FUTURES_REVIEW), reviewed_s),)
     return mark_due_review(step_of(account, with_schedule, by_schedule=reviews))
 
@@ -127,7 +126,7 @@ def test_review__after_an_emergency_waits_for_the_cooldown() -> None:
 
 
 def test_review__by_an_edited_schedule_counts_from_the_last_one() -> None:
-    policy = replace(POLICY, schedule=Every(3 * DAY_S))
+    policy = replace(FUTURES_POLICY, schedule=Every(3 * DAY_S))
     for reviewed_s, is_due in ((NOW_S - 2 * DAY_S, False), (NOW_S - 3 * DAY_S, True)):
         step = step_of(OFF_TARGET, policy, by_schedule=(("futures review every 604800", reviewed_s), ("review every 60", NOW_S)))
         assert futures_policy(mark_due_review(step)).is_review_due is is_due  # type: ignore[union-attr]
@@ -144,7 +143,7 @@ def test_review__by_an_edited_schedule_counts_from_the_last_one() -> None:
 )
 def test_config__names_the_schedule(keys: str, schedule: Schedule) -> None:
     config = parse_config(with_futures(('band = "5%"', f'band = "5%"\n{keys}')))
-    policy = build_futures(config, {asset.symbol: _token(asset.symbol) for asset in config.portfolio.assets})
+    policy = build_futures(config, {asset.symbol: token_of(asset.symbol) for asset in config.portfolio.assets})
     assert policy is not None
     assert policy.schedule == schedule
     assert codec.loads(FuturesPolicy, codec.dumps(policy)) == policy
@@ -166,7 +165,7 @@ def test_config__names_the_schedule(keys: str, schedule: Schedule) -> None:
     ],
 )
 def test_config__refuses_a_schedule_that_is_none(keys: str, message: str) -> None:
-    assert message in error(('band = "5%"', f'band = "5%"\n{keys}'))
+    assert message in futures_error(('band = "5%"', f'band = "5%"\n{keys}'))
 
 
 @pytest.mark.parametrize(("band_bps", "leverage_band_bps"), [(0, 0), (500, 0), (0, 5_000)])
@@ -188,5 +187,5 @@ def test_backtest__bands_act_between_the_reviews() -> None:
 
 def test_backtest__held_book_opens_at_the_first_review() -> None:
     policy = replace(LONG, schedule=Every(DAY_S), band_bps=0, leverage_band_bps=0, targets=(FuturesTarget("BTC", 10_000),))
-    held = book_of(run([100.0, 101, 102, 103], policy, hours=6)).held_book
-    assert Fraction(held.sizes[0][1], E18) > 0
+    held_book = book_of(run([100.0, 101, 102, 103], policy, hours=6)).held_book
+    assert Fraction(held_book.sizes[0][1], E18) > 0

@@ -20,13 +20,11 @@ from agent.margin.state import breaches, largest_allowed_sizes, margin_state
 from agent.model import AdjustFutures, Hold
 from agent.model.futures import FuturesPolicy, FuturesTarget
 from agent.policy.decide import decide
-from tests.support.configs.futures import futures_error as error
-from tests.support.configs.futures import with_futures
+from tests.support.configs.futures import futures_error, with_futures
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.plans import HALVES, NOW_S, POLICY, RICH, ROUGH, book
-from tests.support.perpetuals.steps import EMPTY, OVER, step_of
-from tests.support.perpetuals.steps import POLICY as WETH_POLICY
-from tests.support.perpetuals.targets import token_of as _token
+from tests.support.perpetuals.plans import HALVES, NOW_S, POLICY, RICH, ROUGH, pair_book
+from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, OVER, step_of
+from tests.support.perpetuals.targets import token_of
 
 CAPPED = replace(ROUGH, spot_multiple_bps=25_000)
 LEVERED = replace(POLICY, limits=CAPPED)
@@ -34,7 +32,7 @@ LEVERED = replace(POLICY, limits=CAPPED)
 
 def test_a_limit_on_the_notional_cuts_every_opening_by_the_same_share() -> None:
     """20,000 of notional wanted, 10,000 allowed: each half gets half, where the first market once took all."""
-    plan = plan_futures(book(10_000), LEVERED, Fraction(4_000 * E18), NOW_S)
+    plan = plan_futures(pair_book(10_000), LEVERED, Fraction(4_000 * E18), NOW_S)
     sizes = {order.market: order.size_raw for order in plan.orders}
     eth, btc = abs(sizes["ETH"]) * 2_000, abs(sizes["BTC"]) * 30_000
     assert 9_700 * E18 < eth + btc <= 10_000 * E18
@@ -45,12 +43,12 @@ def test_a_limit_on_the_notional_cuts_every_opening_by_the_same_share() -> None:
 @given(st.integers(-20, 20), st.integers(-1_000, 1_000), st.integers(0, 30_000))
 def test_orders_cut_together_break_no_limit_and_none_grows(eth: int, btc: int, spot: int) -> None:
     sizes = {name: size for name, size in (("ETH", eth * E18), ("BTC", btc * 10**15)) if size}
-    held, value = book(10_000), Fraction(spot * E18)
-    found = largest_allowed_sizes(held, sizes, CAPPED, value)
-    assert all(size * sizes[name] >= 0 and abs(size) <= abs(sizes[name]) for name, size in found.items())
-    after = held
-    for name, size in found.items():
-        after = margin.with_trade(after, name, size, -margin.position_value_raw(held.market(name), size))
+    margin_account, value = pair_book(10_000), Fraction(spot * E18)
+    allowed_sizes = largest_allowed_sizes(margin_account, sizes, CAPPED, value)
+    assert all(size * sizes[name] >= 0 and abs(size) <= abs(sizes[name]) for name, size in allowed_sizes.items())
+    after = margin_account
+    for name, size in allowed_sizes.items():
+        after = margin.with_trade(after, name, size, -margin.position_value_raw(margin_account.market(name), size))
     assert not breaches(margin_state(after, CAPPED), replace(CAPPED, slippage_bps=0), value)
 
 
@@ -58,40 +56,40 @@ def test_orders_cut_together_break_no_limit_and_none_grows(eth: int, btc: int, s
 def test_the_total_notional_has_a_band_of_its_own(eth: int, fires: bool) -> None:
     """One market is always 100 % of the notional, so that its weight never drifts."""
     policy = FuturesPolicy((FuturesTarget("ETH", 10_000),), 20_000, 500, ROUGH, leverage_band_bps=2_000)
-    plan = plan_futures(book(10_000, eth * E18 // 1_000), policy, RICH, NOW_S)
+    plan = plan_futures(pair_book(10_000, eth * E18 // 1_000), policy, RICH, NOW_S)
     assert (plan.trigger == "leverage_drift") is fires
     assert bool(plan.orders) is fires
 
 
 def test_a_total_that_a_limit_holds_below_its_target_does_not_drift() -> None:
     policy = replace(LEVERED, targets=(FuturesTarget("ETH", 10_000),), leverage_band_bps=1_000)
-    held, spot = book(10_000), Fraction(4_000 * E18)
-    first = plan_futures(held, policy, spot, NOW_S)
+    margin_account, spot = pair_book(10_000), Fraction(4_000 * E18)
+    first = plan_futures(margin_account, policy, spot, NOW_S)
     size = sum(order.size_raw for order in first.orders)
     assert first.trigger == "drift"
     assert 4_900 * 10**15 <= size <= 5 * E18
-    assert plan_futures(book(10_000, size), policy, spot, NOW_S).orders == ()
+    assert plan_futures(pair_book(10_000, size), policy, spot, NOW_S).orders == ()
 
 
 def test_a_leverage_of_zero_closes_every_position() -> None:
-    plan = plan_futures(book(10_000, eth=2 * E18), replace(POLICY, targets=(), leverage_bps=0), RICH, NOW_S)
+    plan = plan_futures(pair_book(10_000, eth=2 * E18), replace(POLICY, targets=(), leverage_bps=0), RICH, NOW_S)
     assert [(order.size_raw, order.is_reduce_only) for order in plan.orders] == [(-2 * E18, True)]
 
 
 def test_a_trigger_that_waits_for_a_person_orders_nothing_and_says_so() -> None:
-    asked = replace(WETH_POLICY, manual_triggers=("leverage",))
-    decision = decide(step_of(OVER, asked)).decision
+    changed_futures_policy = replace(FUTURES_POLICY, manual_triggers=("leverage",))
+    decision = decide(step_of(OVER, changed_futures_policy)).decision
     assert isinstance(decision, Hold)
     assert "futures: leverage is above its limit; futures.ask requires a confirmation: trimtab rebalance --send" in decision.reason
     assert isinstance(decide(step_of(OVER)).decision, AdjustFutures)
-    assert isinstance(decide(step_of(EMPTY, asked)).decision, AdjustFutures)
-    assert isinstance(decide(step_of(EMPTY, replace(asked, manual_triggers=("drift",)))).decision, Hold)
+    assert isinstance(decide(step_of(EMPTY, changed_futures_policy)).decision, AdjustFutures)
+    assert isinstance(decide(step_of(EMPTY, replace(changed_futures_policy, manual_triggers=("drift",)))).decision, Hold)
 
 
 def test_an_alert_carries_the_orders_that_wait_for_a_person() -> None:
-    step = step_of(OVER, replace(WETH_POLICY, manual_triggers=("leverage",)))
+    step = step_of(OVER, replace(FUTURES_POLICY, manual_triggers=("leverage",)))
     outcome = StepOutcome("step", OutcomeKind.HOLD, "a reason", step, decide(step), None)
-    texts = [one.text for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.key.startswith("futures:")]
+    texts = [alert.text for alert in cycle_alerts(outcome, RunFacts(False, "", None)) if alert.key.startswith("futures:")]
     assert len(texts) == 1
     assert texts[0].startswith("Futures actions await confirmation (leverage); leverage 4.00x of at most 3x, utilisation")
     assert texts[0].endswith("It would close 5.75 of 20 ETH (long). Run: trimtab rebalance --send")
@@ -99,7 +97,7 @@ def test_an_alert_carries_the_orders_that_wait_for_a_person() -> None:
 
 def test_a_liquidation_in_sight_waits_for_nobody() -> None:
     policy = replace(POLICY, manual_triggers=("leverage", "utilisation", "spot_multiple", "drift", "leverage_drift"))
-    plan = plan_futures(margin.with_moved_marks(book(1_300, eth=10 * E18), {"ETH": Fraction(0)}), policy, RICH, NOW_S)
+    plan = plan_futures(margin.with_moved_marks(pair_book(1_300, eth=10 * E18), {"ETH": Fraction(0)}), policy, RICH, NOW_S)
     assert plan.is_emergency
     assert plan.orders
 
@@ -113,20 +111,20 @@ def test_a_policy_is_read_back_with_and_without_its_optional_keys() -> None:
 
 def test_the_config_names_band_of_the_total_and_triggers_that_ask() -> None:
     config = parse_config(with_futures(('band = "5%"', 'band = "5%"\nleverage_band = "20%"\nask = ["leverage", "drift"]')))
-    policy = build_futures(config, {asset.symbol: _token(asset.symbol) for asset in config.portfolio.assets})
+    policy = build_futures(config, {asset.symbol: token_of(asset.symbol) for asset in config.portfolio.assets})
     assert policy is not None
     assert (policy.leverage_band_bps, policy.manual_triggers) == (2_000, ("leverage", "drift"))
-    assert "futures.ask" in error(('band = "5%"', 'band = "5%"\nask = ["whim"]'))
+    assert "futures.ask" in futures_error(('band = "5%"', 'band = "5%"\nask = ["whim"]'))
 
 
 @pytest.mark.parametrize(("notional", "multiple"), [("1.5x", 15_000), ("4x", 25_000), ("off", 25_000)])
 def test_the_tighter_bound_on_the_notional_counts(notional: str, multiple: int) -> None:
     text = with_futures().replace("[limits]", f'[limits]\nfutures_notional = "{notional}"', 1)
     config = parse_config(text)
-    policy = build_futures(config, {asset.symbol: _token(asset.symbol) for asset in config.portfolio.assets})
+    policy = build_futures(config, {asset.symbol: token_of(asset.symbol) for asset in config.portfolio.assets})
     assert policy is not None
     assert policy.limits.spot_multiple_bps == multiple
 
 
 def test_a_bound_of_zero_is_no_bound_and_is_refused() -> None:
-    assert "futures.limits.spot_multiple: 0x allows no futures" in error(('spot_multiple = "2.5x"', 'spot_multiple = "0x"'))
+    assert "futures.limits.spot_multiple: 0x allows no futures" in futures_error(('spot_multiple = "2.5x"', 'spot_multiple = "0x"'))

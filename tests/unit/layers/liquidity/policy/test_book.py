@@ -29,32 +29,32 @@ def doubt(unsure: Mapping[str, int]) -> tuple[int, int]:
 
 def test_what_is_taken_out_comes_with_all_fees_and_its_minimums_are_sure() -> None:
     start = opened()
-    ((one, position),) = start.position_states
+    ((position_state, position),) = start.position_states
     assert isinstance(position, LpV3Position)
     half = position.liquidity // 2
     paid, fees = positions.principal(position, half), positions.uncollected_fees(position)
     assert min(*paid, *fees) > 0
-    after = start.after_withdrawal(one, half, (paid[0] - 3, paid[1] - 5))
+    after = start.after_withdrawal(position_state, half, (paid[0] - 3, paid[1] - 5))
     assert moved(start, after) == (paid[0] + fees[0], paid[1] + fees[1])
     assert doubt(after.uncertain_raw_by_token) == (3, 5)
-    assert after.position_state_of(one) == position_changes.after_withdrawal(position, half)
-    again = after.after_withdrawal(one, 1, (0, 0))
+    assert after.position_state_of(position_state) == position_changes.after_withdrawal(position, half)
+    again = after.after_withdrawal(position_state, 1, (0, 0))
     rest = positions.principal(position_changes.after_withdrawal(position, half), 1)
     assert doubt(again.uncertain_raw_by_token) == (3 + rest[0], 5 + rest[1])
 
 
 def test_collected_fees_are_sure() -> None:
     start = opened()
-    ((one, position),) = start.position_states
-    after = start.after_collection(one)
+    ((position_state, position),) = start.position_states
+    after = start.after_collection(position_state)
     assert moved(start, after) == positions.uncollected_fees(position)
     assert doubt(after.uncertain_raw_by_token) == (0, 0)
 
 
 def test_what_is_put_in_or_minted_leaves_the_wallet_to_the_unit() -> None:
     start = opened()
-    ((one, position),) = start.position_states
-    put = start.after_provision(one, 10, (7, 9))
+    ((position_state, position),) = start.position_states
+    put = start.after_provision(position_state, 10, (7, 9))
     assert moved(start, put) == (-7, -9)
     assert doubt(put.uncertain_raw_by_token) == (0, 0)
     assert isinstance(position, LpV3Position)

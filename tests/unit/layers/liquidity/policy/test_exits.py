@@ -14,9 +14,9 @@ from agent.layers.liquidity.policy.book import liquidity_limits
 from agent.layers.liquidity.policy.provisions import LIMIT_GOAL_SHARE
 from agent.model import AdjustLiquidity, Collect, ExternalTransfer, Halt, Hold, Rebalance, StepInput, Withdraw
 from agent.policy.decide import decide
-from tests.support import lp_worlds as lp
+from tests.support import lp_worlds
 from tests.support.builders import NOW_S, history, with_limits, with_snapshot
-from tests.support.decisions.liquidity_exits import step_after_plan as after
+from tests.support.decisions.liquidity_exits import step_after_plan
 from tests.support.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.support.plans import evidence, verdict
 from tests.support.text import mentions, raises_code
@@ -24,11 +24,11 @@ from tests.support.text import mentions, raises_code
 
 def taken(step: StepInput) -> list[tuple[str, Fraction]]:
     """Which positions are taken out, in order, and what part of each."""
-    found = []
+    actions = []
     for action in planned(step).layer_actions:
         assert isinstance(action, Withdraw)
-        found.append((action.name, Fraction(action.liquidity, action.position_liquidity)))
-    return found
+        actions.append((action.name, Fraction(action.liquidity, action.position_liquidity)))
+    return actions
 
 
 def test_within_both_limits_nothing_is_taken_out() -> None:
@@ -45,10 +45,10 @@ def test_too_much_weight_is_taken_back_to_the_aim_and_no_further() -> None:
     [(name, part)] = taken(step)
     assert name == f"uniswap_v2 {paired(1).pair}"
     assert part == pytest.approx(1 - 0.95 * 0.15 / 0.2, abs=2e-3)
-    load = book(after(step)).exposure()
+    load = book(step_after_plan(step)).exposure()
     assert load.is_within(liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE))
     assert load.value / load.portfolio_value == pytest.approx(0.15 * 0.95, abs=5e-4)
-    assert isinstance(decide(after(step)).decision, Hold)
+    assert isinstance(decide(step_after_plan(step)).decision, Hold)
 
 
 def test_too_much_expected_loss_is_taken_back_in_words_with_numbers() -> None:
@@ -57,7 +57,7 @@ def test_too_much_expected_loss_is_taken_back_in_words_with_numbers() -> None:
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity)
     assert "above limits.impermanent_loss 0.3 %" in decision.reason
-    load = book(after(step)).exposure()
+    load = book(step_after_plan(step)).exposure()
     assert float(load.loss / load.portfolio_value) == pytest.approx(0.003 * 0.95, rel=5e-3)
     assert load.loss <= load.portfolio_value * Fraction(30, 10_000) * LIMIT_GOAL_SHARE
 
@@ -71,14 +71,14 @@ def test_what_loses_most_per_cost_goes_first_and_only_as_much_of_the_last_as_is_
     parts = dict(taken(step))
     assert list(parts.values())[:-1] == [1] * (len(parts) - 1), "all but the last are taken whole"
     assert "uniswap_v3 #2" not in parts, "what loses least stays"
-    load = book(after(step)).exposure()
+    load = book(step_after_plan(step)).exposure()
     assert load.is_within(liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE))
 
 
 def test_a_limit_of_nothing_takes_everything_out() -> None:
     step = world([ranged(800, 1_800, 2_200, 1), paired(500)], bounds=roomy(lp_max_weight_bps=0))
     assert sorted(part for _, part in taken(step)) == [1, 1]
-    assert book(after(step)).exposure().value == 0
+    assert book(step_after_plan(step)).exposure().value == 0
 
 
 def test_fees_come_with_what_is_taken_out_and_count() -> None:
@@ -87,10 +87,10 @@ def test_fees_come_with_what_is_taken_out_and_count() -> None:
     [action] = planned(step).layer_actions
     assert isinstance(action, Withdraw)
     assert action.fees_raw == fees
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     for token, raw in planned(step).holdings_after:
         of = (action.token0, action.token1).index(token)
-        assert raw == held[token] + action.amounts_raw[of] + fees[of]
+        assert raw == raw_by_token[token] + action.amounts_raw[of] + fees[of]
 
 
 def test_what_an_empty_position_is_still_owed_is_collected() -> None:
@@ -101,7 +101,7 @@ def test_what_an_empty_position_is_still_owed_is_collected() -> None:
     assert action.fees_raw == owed
     plan = planned(step)
     assert all(v.passed for v in guards.judge(step, plan, evidence(step, plan)))
-    assert book(after(step)).exposure().value == 0
+    assert book(step_after_plan(step)).exposure().value == 0
 
 
 def test_dust_that_an_empty_position_is_owed_is_not_worth_its_gas_though_a_limit_is_exceeded() -> None:
@@ -162,7 +162,7 @@ def test_an_exit_waits_for_no_cooldown_trigger_or_price_of_gas_worth_it() -> Non
 def test_a_fired_trigger_comes_after_the_exit() -> None:
     step = world([paired(2_000)], values={"WETH": 6_000, "USDC": 2_000}, bounds=roomy(lp_max_weight_bps=1_500))
     assert isinstance(decide(step).decision, AdjustLiquidity)
-    assert isinstance(decide(after(step)).decision, Rebalance)
+    assert isinstance(decide(step_after_plan(step)).decision, Rebalance)
 
 
 @pytest.mark.parametrize("pushed", [Fraction(9, 10), Fraction(11, 10), Fraction(102, 100)])
@@ -204,7 +204,7 @@ def test_what_strangers_sent_is_never_taken_out_nor_does_it_trip_the_budget() ->
     """T11: positions that the owner did not confirm are read by nobody's wish, whatever they are worth."""
     gift = ranged(900_000, 1_900, 2_100, 77)
     mine = paired(1_000)
-    step = world([mine, gift], bounds=roomy(lp_max_weight_bps=1_500), confirmed=[lp.confirmed_position(mine)])
+    step = world([mine, gift], bounds=roomy(lp_max_weight_bps=1_500), confirmed=[lp_worlds.confirmed_position(mine)])
     assert isinstance(decide(step).decision, Hold)
     tight = with_limits(step, lp_max_weight_bps=500)
     assert [name for name, _ in taken(tight)] == [f"uniswap_v2 {mine.pair}"]
@@ -226,21 +226,21 @@ def test_lp_tokens_are_taken_out_up_to_what_the_step_has_approved() -> None:
 def test_liquidity_above_its_limit_goes_whatever_came_or_went_unexplained(sign: int) -> None:
     step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500, balance_jump_bps=200))
     flow = ExternalTransfer(1, step.portfolio.numeraire.address, sign, Fraction(sign * 500 * USD), 1, 2, NOW_S, True, None)
-    held = replace(step, history=history(unexplained_transfers=(flow,)))
-    assert isinstance(decide(held).decision, AdjustLiquidity)
-    plan = planned(held)
-    assert verdict("balance_jump", held, plan).passed
-    assert verdict("max_live_value", held, plan).passed
-    assert isinstance(decide(replace(after(step), history=held.history)).decision, Halt), "and then everything else waits"
+    changed_step = replace(step, history=history(unexplained_transfers=(flow,)))
+    assert isinstance(decide(changed_step).decision, AdjustLiquidity)
+    plan = planned(changed_step)
+    assert verdict("balance_jump", changed_step, plan).passed
+    assert verdict("max_live_value", changed_step, plan).passed
+    assert isinstance(decide(replace(step_after_plan(step), history=changed_step.history)).decision, Halt), "and then everything else waits"
 
 
 def test_after_failures_in_a_row_targets_move_no_liquidity_and_limits_still_take_it_out() -> None:
     step = world([paired(2_000)], targets=[wanted(500)])
     assert isinstance(decide(step).decision, AdjustLiquidity)
     failed = history(is_stopped=True)
-    held = decide(replace(step, history=failed)).decision
-    assert isinstance(held, Hold)
-    assert mentions(held.reason, "failed", "trimtab resume")
+    decision = decide(replace(step, history=failed)).decision
+    assert isinstance(decision, Hold)
+    assert mentions(decision.reason, "failed", "trimtab resume")
     above = replace(world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500)), history=failed)
     assert isinstance(decide(above).decision, AdjustLiquidity)
     assert verdict("reverts_in_row", above, planned(above)).passed

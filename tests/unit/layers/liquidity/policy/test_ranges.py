@@ -10,7 +10,7 @@ from agent.amm.lp import minting, positions
 from agent.model import AdjustLiquidity, Collect, Halt, LpTarget, Provide, Withdraw
 from agent.policy.decide import decide
 from tests.support.builders import with_limits, with_snapshot
-from tests.support.decisions.liquidity_ranges import earning_step as earning
+from tests.support.decisions.liquidity_ranges import earning_step
 from tests.support.lp_worlds import (
     RATIO,
     SPACING,
@@ -96,7 +96,7 @@ def test_a_share_of_nothing_takes_everything_out() -> None:
 
 
 def test_fees_above_their_threshold_are_collected_and_put_back() -> None:
-    step = earning(1_770)
+    step = earning_step(1_770)
     collect, back = planned(step).layer_actions
     assert isinstance(collect, Collect)
     assert isinstance(back, Provide)
@@ -108,14 +108,14 @@ def test_fees_above_their_threshold_are_collected_and_put_back() -> None:
 
 
 def test_fees_go_back_as_far_as_the_share_lacks_them() -> None:
-    assert kinds(earning(1_630)) == [Collect]
-    assert worth(earning(1_700), planned(earning(1_700)).layer_actions[1]) == pytest.approx(0.17 * 9_720 - 1_600, rel=0.02)  # type: ignore[arg-type]  # a Provide
+    assert kinds(earning_step(1_630)) == [Collect]
+    assert worth(earning_step(1_700), planned(earning_step(1_700)).layer_actions[1]) == pytest.approx(0.17 * 9_720 - 1_600, rel=0.02)  # type: ignore[arg-type]  # a Provide
 
 
 def test_fees_stay_below_their_threshold_or_where_that_is_off_or_gas_is_dear() -> None:
-    held(earning(1_770, above=120))
-    held(earning(1_770, above=None))
-    dear = earning(1_770)
+    held(earning_step(1_770, above=120))
+    held(earning_step(1_770, above=None))
+    dear = earning_step(1_770)
     held(with_limits(dear, plan_cost_bps=50), "fees of uniswap_v3 #42 are not collected: gas of")
 
 

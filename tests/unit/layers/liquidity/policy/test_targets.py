@@ -18,9 +18,9 @@ from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
-from tests.support import lp_worlds as lp
+from tests.support import lp_worlds
 from tests.support.builders import NOW_S, history, tracking, with_limits, with_snapshot
-from tests.support.decisions.liquidity_exits import step_after_plan as after
+from tests.support.decisions.liquidity_exits import step_after_plan
 from tests.support.lp_worlds import (
     RATIO,
     SPACING,
@@ -53,7 +53,7 @@ POOL, PAIR = v3_at().address, v2_at().address
 def test_a_pool_below_its_share_gets_what_it_lacks_in_a_range_around_the_reference() -> None:
     step = world(targets=[wanted(2_000)])
     action = only_provide(step)
-    assert (action.token_id, action.pool, action.contract) == (None, POOL, lp.MANAGER)
+    assert (action.token_id, action.pool, action.contract) == (None, POOL, lp_worlds.MANAGER)
     assert action.ticks == minting.range_around(RATIO, 2_000, SPACING)
     assert worth(step, action) == pytest.approx(1_600, rel=1e-5)
     assert mentions(action.reason, "0 %", "20 %")
@@ -132,20 +132,20 @@ def test_no_more_is_provided_than_the_step_has_approved() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "said"),
+    ("limit", "reason"),
     [
         ({"lp_max_weight_bps": 1_500}, "limits.lp_max_weight allows no more"),
         ({"impermanent_loss_bps": 30}, "limits.impermanent_loss allows"),
     ],
 )
-def test_nothing_is_added_beyond_the_aim_of_budget_and_weight(limit: dict[str, object], said: str) -> None:
+def test_nothing_is_added_beyond_the_aim_of_budget_and_weight(limit: dict[str, object], reason: str) -> None:
     step = world(targets=[wanted(2_000)], bounds=roomy(**limit))
     plan = planned(step)
-    assert any(said in item.why for item in plan.skipped)
-    load = book(after(step)).exposure()
+    assert any(reason in item.why for item in plan.skipped)
+    load = book(step_after_plan(step)).exposure()
     assert load.is_within(liquidity_limits(step.limits).scaled(LIMIT_GOAL_SHARE))
     assert passes(step)
-    assert isinstance(decide(after(step)).decision, Hold), "neither the exit nor the target asks again"
+    assert isinstance(decide(step_after_plan(step)).decision, Hold), "neither the exit nor the target asks again"
 
 
 def test_without_any_room_nothing_is_added() -> None:
@@ -180,7 +180,7 @@ def test_while_something_is_unknown_nothing_moves() -> None:
     held(with_snapshot(step, unreadable_items=(failed_item,)), "the pool is in quarantine: USDC: the pool cannot send it")
     unread = with_snapshot(step, pools=step.snapshot.pools[:-1], unreadable_items=(replace(failed_item, why="no code"),))
     held(unread, "the pool was not read: no code")
-    unpriced = replace(step, portfolio=replace(step.portfolio, wrapped_native=lp.MANAGER))
+    unpriced = replace(step, portfolio=replace(step.portfolio, wrapped_native=lp_worlds.MANAGER))
     held(unpriced, "gas cannot be valued")
 
 
@@ -191,11 +191,11 @@ def test_a_fired_trigger_comes_before_the_targets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "said"), [("last_rebalance_s", "the last rebalance was"), ("last_liquidity_s", "the last liquidity action")]
+    ("last", "reason"), [("last_rebalance_s", "the last rebalance was"), ("last_liquidity_s", "the last liquidity action")]
 )
-def test_targets_rest_for_the_cooldown_after_swaps_and_after_actions(last: str, said: str) -> None:
+def test_targets_rest_for_the_cooldown_after_swaps_and_after_actions(last: str, reason: str) -> None:
     step = world(targets=[wanted(2_000)], past=history(**{last: NOW_S - 60}))
-    held(step, "1600 USDC provided", said, "; no rebalance follows before ", "(cooldown 1 h)")
+    held(step, "1600 USDC provided", reason, "; no rebalance follows before ", "(cooldown 1 h)")
     assert kinds(world(targets=[wanted(2_000)], past=history(**{last: NOW_S - 3_600}))) == [Provide]
 
 
@@ -206,12 +206,12 @@ def test_a_rebalance_does_not_rest_for_what_was_done_with_liquidity() -> None:
 
 def test_a_range_that_was_left_goes_before_swaps_and_rests_like_any_other_action() -> None:
     """Prices that go to and fro over the ends of narrow ranges move liquidity once per cooldown, whatever triggers fire."""
-    left, uneven = ranged(1_600, 2_100, 2_400, 1), {"WETH": 5_000, "USDC": 3_000}
+    values_left, uneven = ranged(1_600, 2_100, 2_400, 1), {"WETH": 5_000, "USDC": 3_000}
     for past_s, kind in ((60, Rebalance), (3_600, AdjustLiquidity)):
-        step = world([left], [wanted(2_000)], values=uneven, past=history(last_liquidity_s=NOW_S - past_s))
+        step = world([values_left], [wanted(2_000)], values=uneven, past=history(last_liquidity_s=NOW_S - past_s))
         assert isinstance(decide(step).decision, kind)
     too_much = with_limits(
-        world([left], [wanted(2_000)], values=uneven, past=history(last_liquidity_s=NOW_S - 60)), lp_max_weight_bps=1_000
+        world([values_left], [wanted(2_000)], values=uneven, past=history(last_liquidity_s=NOW_S - 60)), lp_max_weight_bps=1_000
     )
     assert isinstance(decide(too_much).decision, AdjustLiquidity), "limits wait for no cooldown"
 
@@ -312,5 +312,5 @@ def test_the_most_that_minimums_let_liquidity_cost_counts_in_the_loss_of_a_day()
 
 
 def test_a_pool_whose_push_makes_liquidity_dearer_than_plan_cost_gets_nothing() -> None:
-    said = "a cost of 3.72 USDC, 2.42 USDC of it because the pool is off the reference, for 3200 USDC is above limits.plan_cost of 10 bps"
-    held(world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED, bounds=roomy(plan_cost_bps=10)), said)
+    text = "a cost of 3.72 USDC, 2.42 USDC of it because the pool is off the reference, for 3200 USDC is above limits.plan_cost of 10 bps"
+    held(world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED, bounds=roomy(plan_cost_bps=10)), text)

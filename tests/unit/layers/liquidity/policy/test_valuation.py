@@ -18,12 +18,12 @@ from agent.planning import planner
 from agent.policy.decide import decide
 from agent.policy.drift import band_edge_prices, compute_drifts, corrections, investable_total, rebalance_goal
 from agent.reference import reference_prices
-from tests.support import lp_worlds as lp
+from tests.support import lp_worlds
 from tests.support.builders import ETHER, address, limits, step_input, token, with_limits, with_snapshot
+from tests.support.constants import USD
 from tests.support.plans import evidence, sell_weth, verdict
 from tests.support.text import mentions
 
-USD = 10**6
 WETH, USDC = token("WETH").address, token("USDC").address
 PRICES = {WETH: Fraction(2_000 * USD, ETHER), USDC: Fraction(1)}
 
@@ -31,7 +31,7 @@ PRICES = {WETH: Fraction(2_000 * USD, ETHER), USDC: Fraction(1)}
 def raw(weth: Fraction | int, usd: Fraction | int) -> tuple[int, int]:
     """Base units of so much WETH and so many dollars, in the order of the tokens."""
     amounts = {WETH: int(Fraction(weth) * ETHER), USDC: int(Fraction(usd) * USD)}
-    first, second = lp.TOKENS
+    first, second = lp_worlds.TOKENS
     return amounts[first], amounts[second]
 
 
@@ -39,13 +39,13 @@ def share(usd: int, pushed: Fraction = Fraction(1), **changes: object) -> LpV2Po
     """A tenth of a pair, worth `usd` at 2,000 a WETH; `pushed` is how much dearer WETH is in the pair."""
     weth, money = Fraction(usd, 4_000) * 10, Fraction(usd, 2) * 10
     root = Fraction(isqrt(int(pushed * 10**12)), 10**6)
-    return lp.v2(10**18, 10**19, raw(weth / root, money * root), k_last=0, **changes)
+    return lp_worlds.v2(10**18, 10**19, raw(weth / root, money * root), k_last=0, **changes)
 
 
 def holding(position: LpV2Position, values: dict[str, int | Fraction] | None = None, **changes: object) -> StepInput:
     """A portfolio of WETH and USDC, half and half, with this position confirmed."""
     step = step_input(values=values or {"WETH": 4_000, "USDC": 4_000}, **changes)  # type: ignore[arg-type]  # keywords of step_input
-    mine = replace(step.portfolio, positions=(lp.confirmed_position(position, raw(Fraction(1, 2), 1_000)),))
+    mine = replace(step.portfolio, positions=(lp_worlds.confirmed_position(position, raw(Fraction(1, 2), 1_000)),))
     return replace(with_snapshot(step, positions=(position,)), portfolio=mine)
 
 
@@ -64,13 +64,13 @@ def test_a_position_counts_in_weights_and_only_the_wallet_can_be_spent() -> None
 def test_a_position_is_a_place_of_both_its_tokens_each_with_its_own_amount() -> None:
     own = share(2_000)
     places = valuation.holdings_by_place(holding(own), PRICES)
-    assert places == {(own.name, token): raw for token, raw in zip(lp.TOKENS, raw(Fraction(1, 2), 1_000), strict=True)}
+    assert places == {(own.name, token): raw for token, raw in zip(lp_worlds.TOKENS, raw(Fraction(1, 2), 1_000), strict=True)}
 
 
 def test_uncollected_fees_count_too() -> None:
-    own = lp.v3(liquidity=0, owed=raw(Fraction(1, 2), 1_000), core_owed=raw(1, 2_000))
+    own = lp_worlds.v3(liquidity=0, owed=raw(Fraction(1, 2), 1_000), core_owed=raw(1, 2_000))
     step = holding(share(2_000))
-    confirmed = replace(step.portfolio, positions=(*step.portfolio.positions, lp.confirmed_position(own)))
+    confirmed = replace(step.portfolio, positions=(*step.portfolio.positions, lp_worlds.confirmed_position(own)))
     step = replace(with_snapshot(step, positions=(*step.snapshot.positions, own)), portfolio=confirmed)
     assert {d.symbol: d.raw_at(POSITIONS_PLACE) for d in compute_drifts(step, PRICES)} == {"WETH": ETHER, "USDC": 2_000 * USD}
     assert investable_total(compute_drifts(step, PRICES)) == 12_000 * USD
@@ -93,7 +93,7 @@ def test_a_pushed_pool_moves_neither_weights_nor_totals_nor_forecasts(pushed: Fr
 def test_what_was_read_beside_the_confirmed_positions_does_not_count() -> None:
     step = holding(share(2_000))
     gift = replace(share(10**9), pair=address("another pair"))
-    gifted = with_snapshot(step, positions=(gift, *step.snapshot.positions, lp.v3(owed=raw(9, 9), core_owed=raw(9, 9))))
+    gifted = with_snapshot(step, positions=(gift, *step.snapshot.positions, lp_worlds.v3(owed=raw(9, 9), core_owed=raw(9, 9))))
     assert compute_drifts(gifted, PRICES) == compute_drifts(step, PRICES)
     none = replace(gifted, portfolio=replace(gifted.portfolio, positions=()))
     assert investable_total(compute_drifts(none, PRICES)) == 8_000 * USD
@@ -108,20 +108,23 @@ def test_alert_prices_count_what_lies_in_positions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         ({"positions": ()}, "position uniswap_v2 {}: it was not read"),
         (
-            {"positions": (), "unreadable_items": (UnreadableItem(f"position uniswap_v2 {lp.PAIR}", lp.PAIR, "it belongs to somebody"),)},
+            {
+                "positions": (),
+                "unreadable_items": (UnreadableItem(f"position uniswap_v2 {lp_worlds.PAIR}", lp_worlds.PAIR, "it belongs to somebody"),),
+            },
             "position uniswap_v2 {}: it belongs to somebody",
         ),
     ],
 )
-def test_a_position_that_is_unknown_halts_by_name_and_is_never_zero(change: dict[str, object], said: str) -> None:
+def test_a_position_that_is_unknown_halts_by_name_and_is_never_zero(change: dict[str, object], reason: str) -> None:
     step = with_snapshot(holding(share(2_000)), **change)
     decision = decide(step).decision
     assert isinstance(decision, Halt)
-    assert said.format(lp.PAIR) in decision.reason
+    assert reason.format(lp_worlds.PAIR) in decision.reason
     with pytest.raises(Refused, match="position uniswap_v2"):
         compute_drifts(step, PRICES)
     with pytest.raises(Refused, match="position uniswap_v2"):
@@ -138,8 +141,8 @@ def test_a_position_of_a_token_that_is_no_asset_halts_by_name() -> None:
 
 def test_a_burned_position_counts_nothing_and_is_told() -> None:
     step = step_input()
-    mine = replace(step.portfolio, positions=(lp.confirmed_position(lp.gone()),))
-    step = replace(with_snapshot(step, positions=(lp.gone(),)), portfolio=mine)
+    mine = replace(step.portfolio, positions=(lp_worlds.confirmed_position(lp_worlds.gone()),))
+    step = replace(with_snapshot(step, positions=(lp_worlds.gone(),)), portfolio=mine)
     assert isinstance(decide(step).decision, Hold)
     assert investable_total(compute_drifts(step, PRICES)) == 10_000 * USD
     assert mentions(valuation.position_warnings(step.snapshot, step.portfolio)[0], "uniswap_v3 #42", "not exist")
@@ -148,13 +151,15 @@ def test_a_burned_position_counts_nothing_and_is_told() -> None:
 
 
 def test_warnings__unread_position__does_not_hide_that_another_is_burned() -> None:
-    mine = replace(step_input().portfolio, positions=(lp.confirmed_position(share(2_000)), lp.confirmed_position(lp.gone())))
-    (warning,) = valuation.position_warnings(with_snapshot(step_input(), positions=(lp.gone(),)).snapshot, mine)
+    mine = replace(
+        step_input().portfolio, positions=(lp_worlds.confirmed_position(share(2_000)), lp_worlds.confirmed_position(lp_worlds.gone()))
+    )
+    (warning,) = valuation.position_warnings(with_snapshot(step_input(), positions=(lp_worlds.gone(),)).snapshot, mine)
     assert mentions(warning, "uniswap_v3 #42", "not exist")
 
 
 def test_positions_survive_the_file() -> None:
-    step = with_snapshot(holding(share(2_000)), positions=(share(2_000), lp.v3(inside_last_x128=(2**255, 3)), lp.gone()))
+    step = with_snapshot(holding(share(2_000)), positions=(share(2_000), lp_worlds.v3(inside_last_x128=(2**255, 3)), lp_worlds.gone()))
     assert codec.loads(StepInput, codec.dumps(step)) == step
     with pytest.raises(ConfigError, match="Curve"):
         codec.loads(Snapshot, codec.dumps(step.snapshot).replace("LpMissingPosition", "Curve"))
@@ -214,19 +219,19 @@ def test_the_expected_loss_over_the_portfolio_is_held_against_its_budget() -> No
     step = holding(share(2_000))
     plan = sell_weth(step)
     assert verdict("impermanent_loss", with_limits(step, impermanent_loss_bps=8), plan).passed
-    found = verdict("impermanent_loss", with_limits(step, impermanent_loss_bps=7), plan)
-    assert not found.passed
-    assert found.measured_text.startswith("7.39 bps (7.3")
-    assert found.limit == "7 bps"
+    loss_verdict = verdict("impermanent_loss", with_limits(step, impermanent_loss_bps=7), plan)
+    assert not loss_verdict.passed
+    assert loss_verdict.measured_text.startswith("7.39 bps (7.3")
+    assert loss_verdict.limit == "7 bps"
 
 
 def test_the_weight_of_positions_at_the_limit_passes_and_a_basis_point_less_fails() -> None:
     step = holding(share(2_000))
     plan = replace(sell_weth(step), legs=())
     assert verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=2_000), plan).passed
-    found = verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=1_999), plan)
-    assert not found.passed
-    assert mentions(found.measured_text, "2000 bps", "2000 USDC")
+    weight_verdict = verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=1_999), plan)
+    assert not weight_verdict.passed
+    assert mentions(weight_verdict.measured_text, "2000 bps", "2000 USDC")
 
 
 def test_the_weight_is_that_of_what_the_plan_leaves() -> None:
@@ -237,9 +242,9 @@ def test_the_weight_is_that_of_what_the_plan_leaves() -> None:
 @pytest.mark.parametrize("guard", ["impermanent_loss", "lp_max_weight", "turnover", "max_live_value"])
 def test_an_unknown_position_refuses_what_needs_it(guard: str) -> None:
     step = with_limits(with_snapshot(holding(share(2_000)), positions=()), lp_max_weight_bps=2_000)
-    found = verdict(guard, step, sell_weth(step))
-    assert not found.passed
-    assert "position uniswap_v2" in found.measured_text
+    unknown_verdict = verdict(guard, step, sell_weth(step))
+    assert not unknown_verdict.passed
+    assert "position uniswap_v2" in unknown_verdict.measured_text
 
 
 def test_without_positions_both_guards_pass_and_off_they_are_not_measured() -> None:
@@ -253,32 +258,32 @@ def test_without_positions_both_guards_pass_and_off_they_are_not_measured() -> N
 
 # reports
 def report(step: StepInput) -> valuation.PositionReport:
-    [found] = valuation.position_reports(step.snapshot, step.portfolio, reference_prices(step).price_by_token)
-    return found
+    [position_report] = valuation.position_reports(step.snapshot, step.portfolio, reference_prices(step).price_by_token)
+    return position_report
 
 
 def test_a_report_of_a_pair_that_doubled_and_earned() -> None:
     """Provided 1 WETH and 2,000 at 2,000; WETH fell from 8,000: √k is a tenth more by fees."""
-    position = lp.v2(10**18, 10**19, raw(11, 22_000), k_last=0)
+    position = lp_worlds.v2(10**18, 10**19, raw(11, 22_000), k_last=0)
     step = holding(position)
     entry = raw(Fraction(1, 2), 4_000)
-    step = replace(step, portfolio=replace(step.portfolio, positions=(lp.confirmed_position(position, entry),)))
-    found = report(step)
-    assert found.state is valuation.RangeState.WHOLE
-    assert found.value == 4_400 * USD
-    assert found.hold_value == 5_000 * USD
-    assert abs(found.fees - 400 * USD) <= USD // 1_000
-    assert abs(found.loss - 1_000 * USD) <= USD // 1_000, (
+    step = replace(step, portfolio=replace(step.portfolio, positions=(lp_worlds.confirmed_position(position, entry),)))
+    position_report = report(step)
+    assert position_report.state is valuation.RangeState.WHOLE
+    assert position_report.value == 4_400 * USD
+    assert position_report.hold_value == 5_000 * USD
+    assert abs(position_report.fees - 400 * USD) <= USD // 1_000
+    assert abs(position_report.loss - 1_000 * USD) <= USD // 1_000, (
         "√(0.5·4,000) stands for 4,000 where holding is worth 5,000: 20 %, as for any fourfold price"
     )
-    assert found.pool_deviation == 0
+    assert position_report.pool_deviation == 0
 
 
 def test_forecasts_move_the_token_that_is_not_the_numeraire() -> None:
-    found = report(holding(share(2_000)))
-    assert [item.move_bps for item in found.forecasts] == [-5_000, -2_500, -1_000, 1_000, 2_500, 5_000]
-    assert {item.moving_token for item in found.forecasts} == {"WETH"}
-    half = found.forecasts[0]
+    position_report = report(holding(share(2_000)))
+    assert [item.move_bps for item in position_report.forecasts] == [-5_000, -2_500, -1_000, 1_000, 2_500, 5_000]
+    assert {item.moving_token for item in position_report.forecasts} == {"WETH"}
+    half = position_report.forecasts[0]
     assert float(half.loss_share) == pytest.approx(1 - 2 * 0.5**0.5 / 1.5, abs=1e-11)
     assert float(half.loss_value) == pytest.approx(1_500 * USD * float(half.loss_share), rel=1e-9), (
         "holding is worth 1,500 when WETH halves"
@@ -286,26 +291,28 @@ def test_forecasts_move_the_token_that_is_not_the_numeraire() -> None:
 
 
 def test_a_pool_off_the_reference_is_told() -> None:
-    found = report(holding(share(2_000, Fraction(121, 100))))
-    assert found.pool_deviation is not None
-    assert min(abs(float(found.pool_deviation) - 0.21), abs(float(found.pool_deviation) - (1 - 1 / 1.21))) < 1e-5
+    position_report = report(holding(share(2_000, Fraction(121, 100))))
+    assert position_report.pool_deviation is not None
+    assert min(abs(float(position_report.pool_deviation) - 0.21), abs(float(position_report.pool_deviation) - (1 - 1 / 1.21))) < 1e-5
 
 
 @pytest.mark.parametrize(
     ("position", "state"),
     [
-        (lp.v3(-600, 600), valuation.RangeState.BELOW),
-        (lp.v3(-887_220, -887_160), valuation.RangeState.ABOVE),
-        (lp.v3(-887_220, 887_220), valuation.RangeState.INSIDE),
-        (lp.v3(liquidity=0), valuation.RangeState.EMPTY),
-        (lp.gone(), valuation.RangeState.GONE),
+        (lp_worlds.v3(-600, 600), valuation.RangeState.BELOW),
+        (lp_worlds.v3(-887_220, -887_160), valuation.RangeState.ABOVE),
+        (lp_worlds.v3(-887_220, 887_220), valuation.RangeState.INSIDE),
+        (lp_worlds.v3(liquidity=0), valuation.RangeState.EMPTY),
+        (lp_worlds.gone(), valuation.RangeState.GONE),
     ],
 )
 def test_a_report_says_where_the_reference_price_stands_to_the_range(position: object, state: valuation.RangeState) -> None:
     step = step_input()
-    mine = replace(step.portfolio, positions=(lp.confirmed_position(position),))  # type: ignore[arg-type]  # parametrize erases the type
-    found = report(replace(with_snapshot(step, positions=(position,)), portfolio=mine))
+    mine = replace(step.portfolio, positions=(lp_worlds.confirmed_position(position),))  # type: ignore[arg-type]  # parametrize erases the type
+    position_report = report(replace(with_snapshot(step, positions=(position,)), portfolio=mine))
     sides = {valuation.RangeState.BELOW, valuation.RangeState.ABOVE}
-    assert found.state is state or {found.state, state} == sides, "which side is which depends on the order of the tokens"
-    assert (found.lvr_per_day > 0) == (state is valuation.RangeState.INSIDE)
-    assert bool(found.forecasts) == (state not in (valuation.RangeState.EMPTY, valuation.RangeState.GONE))
+    assert position_report.state is state or {position_report.state, state} == sides, (
+        "which side is which depends on the order of the tokens"
+    )
+    assert (position_report.lvr_per_day > 0) == (state is valuation.RangeState.INSIDE)
+    assert bool(position_report.forecasts) == (state not in (valuation.RangeState.EMPTY, valuation.RangeState.GONE))

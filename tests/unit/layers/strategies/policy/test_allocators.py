@@ -30,12 +30,12 @@ def test_a_strategy_chooses_what_a_portfolio_would() -> None:
     whole = bps_of(apply_allocation(weighed(VOLATILITY, prices)))
     assert whole != PLAIN
     step = replace(step_input(targets_bps=PLAIN), history=replace(step_input().history, prices=prices))
-    found = shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step)
-    assert found.divides_wallet
-    symbols = {asset.token.address: asset.token.symbol for asset in found.portfolio.assets}
-    assert {symbols[token]: bps for token, bps in found.config(CapitalSplit).strategies[0].weights_bps} == whole
-    assert [name for name, _ in books_of(found).allocation_by_strategy] == ["parity"]
-    assert abs(bps_of(found)["WETH"] - (whole["WETH"] + PLAIN["WETH"]) / 2) <= 1
+    shared_step = shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step)
+    assert shared_step.divides_wallet
+    symbols = {asset.token.address: asset.token.symbol for asset in shared_step.portfolio.assets}
+    assert {symbols[token]: bps for token, bps in shared_step.config(CapitalSplit).strategies[0].weights_bps} == whole
+    assert [name for name, _ in books_of(shared_step).allocation_by_strategy] == ["parity"]
+    assert abs(bps_of(shared_step)["WETH"] - (whole["WETH"] + PLAIN["WETH"]) / 2) <= 1
 
 
 def test_a_strategy_keeps_its_weights_while_a_jump_waits_for_the_owner() -> None:
@@ -58,20 +58,22 @@ def test_a_strategy_keeps_its_weights_while_a_jump_waits_for_the_owner() -> None
 
 
 def test_a_strategy_without_weights_halts_by_name() -> None:
-    found = decide(shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step_input(targets_bps=PLAIN)))
-    assert isinstance(found.decision, Halt)
-    assert found.decision.codes == (HaltCode.STRATEGIES,)
-    assert mentions(found.decision.reason, "parity", "inverse_volatility")
+    decision_result = decide(shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step_input(targets_bps=PLAIN)))
+    assert isinstance(decision_result.decision, Halt)
+    assert decision_result.decision.codes == (HaltCode.STRATEGIES,)
+    assert mentions(decision_result.decision.reason, "parity", "inverse_volatility")
 
 
 def test_prices_are_asked_for_as_far_back_as_a_choice_that_is_due_needs() -> None:
     step = replace(step_input(targets_bps=PLAIN), history=replace(step_input().history, prices=recorded(moves())))
-    found = shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step)
-    assert found.divides_wallet
-    assert part_history_spans(found.portfolio, found.layer_configs, found.snapshot.head.timestamp_s, {}) == [(91 * DAY_S, DAY_S)]
-    last = dict(books_of(found).allocation_by_strategy)
-    assert part_history_spans(found.portfolio, found.layer_configs, found.snapshot.head.timestamp_s, last) == []
-    head = replace(found.snapshot.head, timestamp_s=NOW_S + 8 * DAY_S)
-    later = replace(found, snapshot=replace(found.snapshot, head=head))
+    shared_step = shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step)
+    assert shared_step.divides_wallet
+    assert part_history_spans(shared_step.portfolio, shared_step.layer_configs, shared_step.snapshot.head.timestamp_s, {}) == [
+        (91 * DAY_S, DAY_S)
+    ]
+    last = dict(books_of(shared_step).allocation_by_strategy)
+    assert part_history_spans(shared_step.portfolio, shared_step.layer_configs, shared_step.snapshot.head.timestamp_s, last) == []
+    head = replace(shared_step.snapshot.head, timestamp_s=NOW_S + 8 * DAY_S)
+    later = replace(shared_step, snapshot=replace(shared_step.snapshot, head=head))
     assert part_history_spans(later.portfolio, later.layer_configs, later.snapshot.head.timestamp_s, last) == [(91 * DAY_S, DAY_S)]
     assert part_history_spans(step.portfolio, step.layer_configs, step.snapshot.head.timestamp_s, {}) == []

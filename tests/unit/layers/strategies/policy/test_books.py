@@ -16,8 +16,8 @@ PRICES = st.fixed_dictionaries({token: st.fractions(Fraction(1, 10**6), 10**6, m
 HELD = st.fixed_dictionaries({name: st.fixed_dictionaries(dict.fromkeys(TOKENS, st.integers(0, 10**12))) for name in NAMES})
 
 
-def total(held: capital.StrategyHoldings, token: str) -> int:
-    return sum(tokens.get(token, 0) for tokens in held.values())
+def total(strategy_holdings: capital.StrategyHoldings, token: str) -> int:
+    return sum(tokens.get(token, 0) for tokens in strategy_holdings.values())
 
 
 def dust(prices: dict[str, Fraction]) -> Fraction:
@@ -26,27 +26,27 @@ def dust(prices: dict[str, Fraction]) -> Fraction:
 
 
 @st.composite
-def wishes(draw: st.DrawFn, held: capital.StrategyHoldings, prices: dict[str, Fraction]) -> dict[str, dict[str, Fraction]]:
+def wishes(draw: st.DrawFn, strategy_holdings: capital.StrategyHoldings, prices: dict[str, Fraction]) -> dict[str, dict[str, Fraction]]:
     """Each wants its value spread otherwise, or what it has."""
-    found = {}
-    for name, tokens in held.items():
+    wish_by_strategy = {}
+    for name, tokens in strategy_holdings.items():
         whole = capital.holdings_value(tokens, prices)
         parts = [Fraction(draw(st.integers(0, 10))) for _ in TOKENS]
         if draw(st.booleans()) or not sum(parts):
-            found[name] = dict.fromkeys(TOKENS, Fraction(0))
+            wish_by_strategy[name] = dict.fromkeys(TOKENS, Fraction(0))
             continue
-        found[name] = {t: whole * part / sum(parts) - tokens[t] * prices[t] for t, part in zip(TOKENS, parts, strict=True)}
-    return found
+        wish_by_strategy[name] = {t: whole * part / sum(parts) - tokens[t] * prices[t] for t, part in zip(TOKENS, parts, strict=True)}
+    return wish_by_strategy
 
 
 @given(st.data(), HELD, PRICES)
 def test_wishes_that_are_crossed_move_no_token_in_or_out_and_no_value_from_anybody(
-    data: st.DataObject, held: capital.StrategyHoldings, prices: dict[str, Fraction]
+    data: st.DataObject, holdings: capital.StrategyHoldings, prices: dict[str, Fraction]
 ) -> None:
-    after, costs = capital.settle_trade(held, data.draw(wishes(held, prices)), {}, prices, TOKENS)
+    after, costs = capital.settle_trade(holdings, data.draw(wishes(holdings, prices)), {}, prices, TOKENS)
     for token in TOKENS:
-        assert total(after, token) == total(held, token)
-    for name, value in capital.strategy_capital(held, prices).items():
+        assert total(after, token) == total(holdings, token)
+    for name, value in capital.strategy_capital(holdings, prices).items():
         assert abs(capital.holdings_value(after[name], prices) - value) <= dust(prices)
         assert min(after[name].values()) >= 0
     assert set(costs.values()) == {Fraction(0)}
@@ -54,21 +54,21 @@ def test_wishes_that_are_crossed_move_no_token_in_or_out_and_no_value_from_anybo
 
 @given(st.data(), HELD, PRICES)
 def test_a_trade_is_shared_out_to_the_last_unit_and_its_cost_by_what_each_asked_of_the_market(
-    data: st.DataObject, held: capital.StrategyHoldings, prices: dict[str, Fraction]
+    data: st.DataObject, holdings: capital.StrategyHoldings, prices: dict[str, Fraction]
 ) -> None:
-    wanted = data.draw(wishes(held, prices))
+    wish_by_strategy = data.draw(wishes(holdings, prices))
     filled = Fraction(data.draw(st.integers(0, 100)), 100)
     paid = 1 - Fraction(data.draw(st.integers(0, 100)), 10_000)
-    net = {one.token: one.net_value for one in capital.net_adjustments(wanted, TOKENS)}
+    net = {netted_token.token: netted_token.net_value for netted_token in capital.net_adjustments(wish_by_strategy, TOKENS)}
     deltas = {token: int(value * filled * (paid if value > 0 else 1) / prices[token]) for token, value in net.items()}
-    deltas = {token: max(raw, -total(held, token)) for token, raw in deltas.items()}
-    after, costs = capital.settle_trade(held, wanted, deltas, prices, TOKENS)
+    deltas = {token: max(raw, -total(holdings, token)) for token, raw in deltas.items()}
+    after, costs = capital.settle_trade(holdings, wish_by_strategy, deltas, prices, TOKENS)
     for token in TOKENS:
-        assert total(after, token) == total(held, token) + deltas[token]
+        assert total(after, token) == total(holdings, token) + deltas[token]
     assert min(raw for tokens in after.values() for raw in tokens.values()) >= 0
     lost = -sum((raw * prices[token] for token, raw in deltas.items()), Fraction(0))
     assert sum(costs.values(), Fraction(0)) == lost
-    before = capital.strategy_capital(held, prices)
+    before = capital.strategy_capital(holdings, prices)
     for name, cost in costs.items():
         assert abs(before[name] - cost - capital.holdings_value(after[name], prices)) <= dust(prices) + max(
             Fraction(0), cost - before[name]
@@ -77,27 +77,27 @@ def test_a_trade_is_shared_out_to_the_last_unit_and_its_cost_by_what_each_asked_
 
 @given(st.data(), HELD, PRICES)
 def test_the_market_sees_no_more_than_the_net_of_all_wishes(
-    data: st.DataObject, held: capital.StrategyHoldings, prices: dict[str, Fraction]
+    data: st.DataObject, holdings: capital.StrategyHoldings, prices: dict[str, Fraction]
 ) -> None:
-    wanted = data.draw(wishes(held, prices))
-    for one in capital.net_adjustments(wanted, TOKENS):
-        parts = capital.market_remainder(wanted, one)
-        assert sum(parts.values(), Fraction(0)) == one.net_value
-        assert sum((abs(value) for value in parts.values()), Fraction(0)) == abs(one.net_value)
-        apart = sum((abs(wish[one.token]) for wish in wanted.values()), Fraction(0))
-        assert abs(one.net_value) + 2 * one.crossed_value == apart
+    wish_by_strategy = data.draw(wishes(holdings, prices))
+    for netted_token in capital.net_adjustments(wish_by_strategy, TOKENS):
+        parts = capital.market_remainder(wish_by_strategy, netted_token)
+        assert sum(parts.values(), Fraction(0)) == netted_token.net_value
+        assert sum((abs(value) for value in parts.values()), Fraction(0)) == abs(netted_token.net_value)
+        apart = sum((abs(wish[netted_token.token]) for wish in wish_by_strategy.values()), Fraction(0))
+        assert abs(netted_token.net_value) + 2 * netted_token.crossed_value == apart
 
 
 @given(st.data(), HELD, PRICES, st.sampled_from(TOKENS), st.sampled_from([None, *NAMES]))
 def test_what_comes_or_goes_is_borne_by_share_of_capital_or_by_the_one_that_is_named(
-    data: st.DataObject, held: capital.StrategyHoldings, prices: dict[str, Fraction], token: str, only: str | None
+    data: st.DataObject, holdings: capital.StrategyHoldings, prices: dict[str, Fraction], token: str, only: str | None
 ) -> None:
-    raw = data.draw(st.integers(-total(held, token), 10**12))
-    after = capital.apply_transfer(held, token, raw, prices, only)
-    assert total(after, token) == total(held, token) + raw
-    assert all(total(after, other) == total(held, other) for other in TOKENS if other != token)
+    raw = data.draw(st.integers(-total(holdings, token), 10**12))
+    after = capital.apply_transfer(holdings, token, raw, prices, only)
+    assert total(after, token) == total(holdings, token) + raw
+    assert all(total(after, other) == total(holdings, other) for other in TOKENS if other != token)
     assert min(part for tokens in after.values() for part in tokens.values()) >= 0
-    before, value = capital.strategy_capital(held, prices), raw * prices[token]
+    before, value = capital.strategy_capital(holdings, prices), raw * prices[token]
     whole = sum(before.values(), Fraction(0))
     if whole == 0 or (only is not None and before[only] + value < 0):
         return
@@ -107,30 +107,32 @@ def test_what_comes_or_goes_is_borne_by_share_of_capital_or_by_the_one_that_is_n
 
 
 @given(HELD, PRICES, st.lists(st.integers(0, 10), min_size=3, max_size=3).filter(lambda parts: sum(parts) > 0))
-def test_capital_goes_from_one_to_another_in_kind(held: capital.StrategyHoldings, prices: dict[str, Fraction], parts: list[int]) -> None:
-    after, whole = capital.copy_holdings(held), sum(capital.strategy_capital(held, prices).values(), Fraction(0))
+def test_capital_goes_from_one_to_another_in_kind(
+    holdings: capital.StrategyHoldings, prices: dict[str, Fraction], parts: list[int]
+) -> None:
+    after, whole = capital.copy_holdings(holdings), sum(capital.strategy_capital(holdings, prices).values(), Fraction(0))
     due = {name: whole * part / sum(parts) for name, part in zip(NAMES, parts, strict=True)}
     capital.restore_capital_shares(after, due, prices)
-    assert all(total(after, token) == total(held, token) for token in TOKENS)
+    assert all(total(after, token) == total(holdings, token) for token in TOKENS)
     assert all(abs(value - due[name]) <= dust(prices) for name, value in capital.strategy_capital(after, prices).items())
 
 
 def test_opposite_wishes_of_two_cancel_and_each_has_what_it_wanted() -> None:
-    held = {"up": {"A": 0, "B": 1_000}, "down": {"A": 500, "B": 0}}
+    holdings = {"up": {"A": 0, "B": 1_000}, "down": {"A": 500, "B": 0}}
     prices = {"A": Fraction(2), "B": Fraction(1)}
-    wanted = {"up": {"A": Fraction(600), "B": Fraction(-600)}, "down": {"A": Fraction(-600), "B": Fraction(600)}}
-    assert [one.net_value for one in capital.net_adjustments(wanted, ("A", "B"))] == [0, 0]
-    after, costs = capital.settle_trade(held, wanted, {}, prices, ("A", "B"))
+    wish_by_strategy = {"up": {"A": Fraction(600), "B": Fraction(-600)}, "down": {"A": Fraction(-600), "B": Fraction(600)}}
+    assert [netted_token.net_value for netted_token in capital.net_adjustments(wish_by_strategy, ("A", "B"))] == [0, 0]
+    after, costs = capital.settle_trade(holdings, wish_by_strategy, {}, prices, ("A", "B"))
     assert after == {"up": {"A": 300, "B": 400}, "down": {"A": 200, "B": 600}}
     assert costs == {"up": 0, "down": 0}
 
 
 def test_who_gets_more_of_a_trade_than_its_share_pays_the_others_from_what_it_did_not_want() -> None:
     """One sells C for A, the other A for B: A is exchanged inside, C is sold and B bought outside, at a cost that both asked for."""
-    held = {"one": {"A": 0, "B": 0, "C": 100}, "two": {"A": 100, "B": 0, "C": 0}}
+    holdings = {"one": {"A": 0, "B": 0, "C": 100}, "two": {"A": 100, "B": 0, "C": 0}}
     prices = dict.fromkeys(TOKENS, Fraction(1))
-    wanted = {"one": {"A": Fraction(100), "C": Fraction(-100)}, "two": {"A": Fraction(-100), "B": Fraction(100)}}
-    after, costs = capital.settle_trade(held, wanted, {"C": -100, "B": 90}, prices, TOKENS)
+    wish_by_strategy = {"one": {"A": Fraction(100), "C": Fraction(-100)}, "two": {"A": Fraction(-100), "B": Fraction(100)}}
+    after, costs = capital.settle_trade(holdings, wish_by_strategy, {"C": -100, "B": 90}, prices, TOKENS)
     assert costs == {"one": 5, "two": 5}
     assert after["one"] == {"A": 95, "B": 0, "C": 0}
     assert after["two"] == {"A": 5, "B": 90, "C": 0}
@@ -143,8 +145,8 @@ def test_nothing_is_made_up_where_more_went_than_there_is() -> None:
 
 def test_a_trade_that_none_of_them_wished_is_borne_by_all_in_proportion_to_capital() -> None:
     """As a swap by hand: one has all that is sold, and ends with all that was bought but the others' part of the cost."""
-    held = {"one": {"A": 300, "B": 0}, "two": {"A": 0, "B": 100}}
+    holdings = {"one": {"A": 300, "B": 0}, "two": {"A": 0, "B": 100}}
     prices = {"A": Fraction(1), "B": Fraction(1)}
-    after, costs = capital.settle_trade(held, {}, {"A": -100, "B": 92}, prices, ("A", "B"))
+    after, costs = capital.settle_trade(holdings, {}, {"A": -100, "B": 92}, prices, ("A", "B"))
     assert costs == {"one": 6, "two": 2}
     assert after == {"one": {"A": 200, "B": 94}, "two": {"A": 0, "B": 98}}

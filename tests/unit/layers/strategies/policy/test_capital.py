@@ -107,8 +107,8 @@ def test_restore__excess_of_one_goes_to_each_shortfall() -> None:
 
 def test_restore__payer_gives_first_what_it_holds_beyond_its_wishes() -> None:
     holdings: Holdings = {"a": {"A": 50, "B": 50}, "b": {"A": 0, "B": 0}}
-    wanted = {"a": {"A": Fraction(50), "B": Fraction(20)}, "b": {"A": Fraction(20)}}
-    capital.restore_capital_shares(holdings, {"a": Fraction(80), "b": Fraction(20)}, ONE, wanted)
+    wish_by_strategy = {"a": {"A": Fraction(50), "B": Fraction(20)}, "b": {"A": Fraction(20)}}
+    capital.restore_capital_shares(holdings, {"a": Fraction(80), "b": Fraction(20)}, ONE, wish_by_strategy)
     assert holdings == {"a": {"A": 50, "B": 30}, "b": {"A": 0, "B": 20}}
 
 
@@ -203,7 +203,8 @@ def test_transfer_of_the_wallet__each_strategy_bears_its_share_of_the_value(raw:
     """A holds 30 of A, B 10 of B; who has none of A pays the holder in kind."""
     settled = capital.apply_transfer({"a": {"A": 30}, "b": {"B": 10}}, "A", raw, ONE, only)
     assert {
-        name: {token: held for token, held in tokens.items() if held or token in after[name]} for name, tokens in settled.items()
+        name: {token: token_holding for token, token_holding in tokens.items() if token_holding or token in after[name]}
+        for name, tokens in settled.items()
     } == after
 
 

@@ -31,12 +31,12 @@ WETH, USDC = token("WETH").address, token("USDC").address
 
 def shared(*parts: object, ledger: StrategyLedger | None = None, **step: object) -> StepInput:
     """A wallet of 5,000 USDC and 2.5 WETH at 2,000 that these strategies share."""
-    made = step_input(**step)  # type: ignore[arg-type]  # keywords of the builder
-    return brought_up(made.with_config(split(*parts)), ledger)  # type: ignore[arg-type]  # strategies
+    plain_step = step_input(**step)  # type: ignore[arg-type]  # keywords of the builder
+    return brought_up(plain_step.with_config(split(*parts)), ledger)  # type: ignore[arg-type]  # strategies
 
 
-def view_of(found: DecisionResult) -> netting.NettingResult:
-    netting_result = found.layer(StrategiesResult).netting
+def view_of(decision_result: DecisionResult) -> netting.NettingResult:
+    netting_result = decision_result.layer(StrategiesResult).netting
     assert netting_result is not None
     return netting_result
 
@@ -47,16 +47,16 @@ def shares(goal: netting.Goal) -> dict[str, Fraction]:
 
 def test_wishes_that_cancel_are_never_traded_and_are_exchanged_inside() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
-    found = decide(step)
-    assert isinstance(found.decision, Hold), found.decision
-    assert found.layer(StrategiesResult).is_netting_only
+    decision_result = decide(step)
+    assert isinstance(decision_result.decision, Hold), decision_result.decision
+    assert decision_result.layer(StrategiesResult).is_netting_only
     assert proposals.propose_rebalance(step).plan is None
-    assert [one.net_value for one in view_of(found).netted_tokens] == [0, 0]
-    assert [one.crossed_value for one in view_of(found).netted_tokens] == [1_500 * 10**6] * 2
-    assert view_of(found).crossed_value == 1_500 * 10**6
-    assert view_of(found).saved_fees == 1_500 * 10**6 * Fraction(3_000, 10**6), "the pool charges 0.3 %"
-    assert "1500 USDC" in found.decision.reason
-    assert "never in" in found.decision.reason
+    assert [netted_token.net_value for netted_token in view_of(decision_result).netted_tokens] == [0, 0]
+    assert [netted_token.crossed_value for netted_token in view_of(decision_result).netted_tokens] == [1_500 * 10**6] * 2
+    assert view_of(decision_result).crossed_value == 1_500 * 10**6
+    assert view_of(decision_result).saved_fees == 1_500 * 10**6 * Fraction(3_000, 10**6), "the pool charges 0.3 %"
+    assert "1500 USDC" in decision_result.decision.reason
+    assert "never in" in decision_result.decision.reason
     booking = accounting.netting_booking(step, "s1", netting.strategy_adjustments)
     assert booking is not None
     assert set(booking.requesters) == {"up", "down"}
@@ -71,7 +71,7 @@ def test_the_market_sees_what_is_left_and_the_goal_is_that_of_all() -> None:
     step = shared(strategy("up", 7_000, UP), strategy("down", 3_000, DOWN), depth=100_000_000)
     proposal = proposals.propose_rebalance(step)
     assert isinstance(proposal.decision_result.decision, Rebalance)
-    wished = {one.token: one for one in view_of(proposal.decision_result).netted_tokens}
+    wished = {netted_token.token: netted_token for netted_token in view_of(proposal.decision_result).netted_tokens}
     assert wished[WETH].bought_value == 2_100 * 10**6
     assert wished[WETH].sold_value == 900 * 10**6
     assert shares(proposal.decision_result.decision.goal) == {WETH: Fraction(62, 100), USDC: Fraction(38, 100)}
@@ -86,21 +86,21 @@ def test_who_does_not_act_keeps_what_it_has() -> None:
     parts = (strategy("rests", 2_000, HALF, cooldown_s=10**9), strategy("calm", 2_000, HALF), strategy("acts", 6_000, HALF))
     step = brought_up(step_input().with_config(split(*parts, relative_bps=10_000)), books)
     rested = replace(books_of(step).by_name["rests"], last_rebalance_s=NOW_S - 10)
-    others = tuple(rested if one.name == "rests" else one for one in books_of(step).strategy_books)
+    others = tuple(rested if strategy_book.name == "rests" else strategy_book for strategy_book in books_of(step).strategy_books)
     step = step.with_layer(StrategiesState(replace(books_of(step), strategy_books=others)))
-    found = decide(step)
-    by_name = {one.name: one for one in view_of(found).adjustments}
+    decision_result = decide(step)
+    by_name = {adjustment.name: adjustment for adjustment in view_of(decision_result).adjustments}
     assert [by_name[name].acts for name in ("rests", "calm", "acts")] == [False, False, True]
     assert "not before" in by_name["rests"].reason
-    assert isinstance(found.decision, Rebalance)
+    assert isinstance(decision_result.decision, Rebalance)
     assert by_name["acts"].values_to_trade == {WETH: 1_000 * 10**6, USDC: -1_000 * 10**6}
-    assert shares(found.decision.goal) == {WETH: Fraction(6, 10), USDC: Fraction(4, 10)}
+    assert shares(decision_result.decision.goal) == {WETH: Fraction(6, 10), USDC: Fraction(4, 10)}
 
 
 def test_each_goes_by_its_own_trigger_and_destination() -> None:
     halfway = strategy("halfway", 5_000, UP, destination=Destination.HALFWAY)
     edge = strategy("edge", 5_000, UP, destination=Destination.BAND)
-    wished = {one.name: dict(one.target_values) for one in view_of(decide(shared(halfway, edge))).adjustments}
+    wished = {adjustment.name: dict(adjustment.target_values) for adjustment in view_of(decide(shared(halfway, edge))).adjustments}
     assert wished["halfway"] == {WETH: 3_250 * 10**6, USDC: 1_750 * 10**6}
     assert wished["edge"] == {WETH: 3_900 * 10**6, USDC: 1_100 * 10**6}, "72 % would do for WETH, but 22 % is the most for USDC"
 
@@ -116,7 +116,7 @@ def test_a_schedule_is_reviewed_by_each_strategy_for_itself() -> None:
     again = decide(shared(timed, banded, past=past))
     assert isinstance(again.decision, Hold)
     assert not again.is_reviewed
-    assert not any(one.acts for one in view_of(again).adjustments)
+    assert not any(adjustment.acts for adjustment in view_of(again).adjustments)
 
 
 def test_a_split_of_75_to_25_is_brought_back_to_60_to_40_in_kind() -> None:
@@ -124,14 +124,16 @@ def test_a_split_of_75_to_25_is_brought_back_to_60_to_40_in_kind() -> None:
     books = opening({"trend": {"WETH": "2.5", "USDC": 2_500}, "reversion": {"USDC": 2_500}})
     parts = (strategy("trend", 6_000, {"WETH": 7_000, "USDC": 3_000}), strategy("reversion", 4_000, {"WETH": 1_500, "USDC": 8_500}))
     step = brought_up(step_input().with_config(split(*parts)), books)
-    found = view_of(decide(step))
-    assert [(giver, receiver, round(value / 10**6)) for giver, receiver, value in found.transfers] == [("trend", "reversion", 1_500)]
-    capital = {one.name: one.capital for one in found.adjustments}
+    netting_result = view_of(decide(step))
+    assert [(giver, receiver, round(value / 10**6)) for giver, receiver, value in netting_result.transfers] == [
+        ("trend", "reversion", 1_500)
+    ]
+    capital = {adjustment.name: adjustment.capital for adjustment in netting_result.adjustments}
     assert capital == {"trend": 6_000 * 10**6, "reversion": 4_000 * 10**6}
     booking = accounting.netting_booking(step, "s", netting.strategy_adjustments)
     assert booking is not None
     after = brought_up(step, replace(books, bookings=(*books.bookings, booking)))
-    units = {one.name: one.units for one in books_of(after).strategy_books}
+    units = {strategy_book.name: strategy_book.units for strategy_book in books_of(after).strategy_books}
     assert units == {"trend": 8 * 10**17, "reversion": 16 * 10**17}, "who gives a fifth of its capital gives a fifth of its units"
     assert not view_of(decide(after)).transfers
 
@@ -144,8 +146,8 @@ def test_a_split_within_its_band_is_left_alone() -> None:
 
 def signals(step: StepInput, bad_usdc: int, good_usdc: int) -> frozenset[tuple[str, str]]:
     """What the split signals while the strategies hold so many cents."""
-    held = {name: {USDC: cents * 10**4} for name, cents in (("bad", bad_usdc), ("good", good_usdc))}
-    return netting.capital_signals(step.config(CapitalSplit), step.layer(StrategiesState), held, {USDC: Fraction(1)})
+    holdings = {name: {USDC: cents * 10**4} for name, cents in (("bad", bad_usdc), ("good", good_usdc))}
+    return netting.capital_signals(step.config(CapitalSplit), step.layer(StrategiesState), holdings, {USDC: Fraction(1)})
 
 
 def test_the_band_of_the_split_ends_at_a_fifth_of_each_share() -> None:
@@ -169,27 +171,27 @@ def test_strategies_that_are_worth_nothing_signal_nothing() -> None:
 def test_a_paused_strategy_waits_in_the_numeraire_with_its_floor_alone() -> None:
     parts = (strategy("bad", 5_000, UP, floor_bps=1_000), strategy("good", 5_000, HALF))
     step = with_state(shared(*parts), StrategyState("bad", StrategyHealth.PAUSED, NOW_S))
-    found = decide(step)
-    by_name = {one.name: one for one in view_of(found).adjustments}
-    assert [(one[0], one[1]) for one in view_of(found).transfers] == [("bad", "good")]
+    decision_result = decide(step)
+    by_name = {adjustment.name: adjustment for adjustment in view_of(decision_result).adjustments}
+    assert [(transfer[0], transfer[1]) for transfer in view_of(decision_result).transfers] == [("bad", "good")]
     assert abs(by_name["bad"].capital - 1_000 * 10**6) < 10
     assert dict(by_name["bad"].target_values)[WETH] == 0
     assert by_name["bad"].acts
-    assert isinstance(found.decision, Rebalance)
+    assert isinstance(decision_result.decision, Rebalance)
 
 
 def test_a_strategy_holds_nothing_of_what_it_does_not_have() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("half", 5_000, HALF))
     prices = {WETH: Fraction(2_000, 10**12), USDC: Fraction(1)}
     drifts, _ = strategy_drifts(step, strategy("up", 5_000, UP), StrategyState("up", StrategyHealth.ACTIVE, NOW_S), {USDC: 7}, prices)
-    assert [(one.token, one.raw, one.value) for one in drifts] == [(WETH, 0, 0), (USDC, 7, 7)]
+    assert [(drift.token, drift.raw, drift.value) for drift in drifts] == [(WETH, 0, 0), (USDC, 7, 7)]
 
 
 def test_strategies_that_work_share_what_a_paused_one_leaves_by_their_shares() -> None:
     parts = split(strategy("bad", 5_000, UP, floor_bps=1_000), strategy("half", 3_000, HALF), strategy("down", 2_000, DOWN))
     books = books_of(brought_up(step_input().with_config(parts))).by_name
     assert target_capital_shares(parts, books) == {"bad": Fraction(1, 2), "half": Fraction(3, 10), "down": Fraction(1, 5)}
-    paused = {name: replace(one, state=StrategyState(name, StrategyHealth.PAUSED, NOW_S)) for name, one in books.items()}
+    paused = {name: replace(book, state=StrategyState(name, StrategyHealth.PAUSED, NOW_S)) for name, book in books.items()}
     assert target_capital_shares(parts, books | {"bad": paused["bad"]}) == {
         "bad": Fraction(1, 10),
         "half": Fraction(9, 10) * Fraction(3, 5),
@@ -200,10 +202,10 @@ def test_strategies_that_work_share_what_a_paused_one_leaves_by_their_shares() -
 
 def test_what_an_order_keeps_out_waits_in_the_numeraire_in_every_strategy() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("half", 5_000, HALF))
-    out = tuple((one.token.address, 0 if one.token.address == WETH else 10_000) for one in step.portfolio.assets)
-    found = decide(replace(step, targets=replace(step.targets, effective_bps=out)))
-    assert isinstance(found.decision, Rebalance)
-    assert shares(found.decision.goal) == {WETH: 0, USDC: 1}
+    out = tuple((asset.token.address, 0 if asset.token.address == WETH else 10_000) for asset in step.portfolio.assets)
+    decision_result = decide(replace(step, targets=replace(step.targets, effective_bps=out)))
+    assert isinstance(decision_result.decision, Rebalance)
+    assert shares(decision_result.decision.goal) == {WETH: 0, USDC: 1}
 
 
 def test_targets_of_the_portfolio_are_those_of_all_strategies_together() -> None:
@@ -215,25 +217,25 @@ def test_targets_of_the_portfolio_are_those_of_all_strategies_together() -> None
 def test_books_that_do_not_come_to_the_wallet_halt_by_name() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
     ledger = StrategyLedger(books_of(step).unstored_bookings)
-    found = decide(brought_up(balances(step, WETH="2.4"), ledger))
-    assert isinstance(found.decision, Halt)
-    assert found.decision.codes == (HaltCode.STRATEGIES,)
-    assert mentions(found.decision.reason, "WETH: 2.5", "2.4")
-    assert "trimtab strategies apply" in found.decision.reason
+    decision_result = decide(brought_up(balances(step, WETH="2.4"), ledger))
+    assert isinstance(decision_result.decision, Halt)
+    assert decision_result.decision.codes == (HaltCode.STRATEGIES,)
+    assert mentions(decision_result.decision.reason, "WETH: 2.5", "2.4")
+    assert "trimtab strategies apply" in decision_result.decision.reason
 
 
 def test_without_books_nothing_is_decided() -> None:
-    found = decide(step_input().with_config(split(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))))
-    assert isinstance(found.decision, Halt)
-    assert found.decision.codes == (HaltCode.STRATEGIES,)
+    decision_result = decide(step_input().with_config(split(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))))
+    assert isinstance(decision_result.decision, Halt)
+    assert decision_result.decision.codes == (HaltCode.STRATEGIES,)
 
 
 def test_prices_of_blocks_before_must_agree_with_each_strategy() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
-    found = decide(replace(step, policy=replace(step.policy, confirm_blocks=3)))
-    assert not found.layer(StrategiesResult).is_netting_only
-    assert not any(one.acts for one in view_of(found).adjustments)
-    assert mentions(found.decision.reason, "3 preceding", "missing")
+    decision_result = decide(replace(step, policy=replace(step.policy, confirm_blocks=3)))
+    assert not decision_result.layer(StrategiesResult).is_netting_only
+    assert not any(adjustment.acts for adjustment in view_of(decision_result).adjustments)
+    assert mentions(decision_result.decision.reason, "3 preceding", "missing")
 
 
 def test_a_step_that_was_written_down_decides_the_same_again() -> None:
@@ -249,8 +251,8 @@ def test_a_paused_strategy_is_told_for_as_long_as_it_is() -> None:
     paused = with_state(step, StrategyState("bad", StrategyHealth.PAUSED, NOW_S, "the Sharpe ratio was low"))
 
     def told(now: StepInput) -> list[str]:
-        found = decide(now)
-        outcome = StepOutcome("0123", OutcomeKind.HOLD, found.decision.reason, now, found, None)
+        decision_result = decide(now)
+        outcome = StepOutcome("0123", OutcomeKind.HOLD, decision_result.decision.reason, now, decision_result, None)
         return [alert.text for alert in alerts(outcome, calm) if alert.key == "strategy:bad" and alert.is_lasting]
 
     assert told(step) == []

@@ -31,9 +31,8 @@ from agent.model import MarketGrowthInputs, StepInput
 from agent.model.futures import FuturesTarget
 from tests.support.builders import DAY_S, NOW_S, RULE, split, strategy, token
 from tests.support.configs.futures import FUTURES, address
-from tests.support.configs.strategies import CARRY, TREND
-from tests.support.configs.strategies import config_with_strategies as tables
-from tests.support.perpetuals.steps import POLICY, book, step_of
+from tests.support.configs.strategies import CARRY, TREND, config_with_strategies
+from tests.support.perpetuals.steps import FUTURES_POLICY, book, step_of
 
 ONE = 10**12
 START_S = NOW_S - NOW_S % DAY_S
@@ -59,9 +58,9 @@ def apply_shares(step: StepInput) -> StepInput:
 
 
 def test_strategies_count_by_their_share_and_opposite_weights_offset() -> None:
-    found = strategy_market_shares(split(LONG, SHORT), books())
-    assert found == {"ETH": Fraction(4, 10), "BTC": Fraction(2, 10)}
-    step = step_of(book(10_000), POLICY)
+    shares = strategy_market_shares(split(LONG, SHORT), books())
+    assert shares == {"ETH": Fraction(4, 10), "BTC": Fraction(2, 10)}
+    step = step_of(book(10_000), FUTURES_POLICY)
     step = apply_shares(step.with_config(split(LONG, SHORT)).with_layer(StrategiesState(books())))
     assert futures_policy(step) is not None
     assert futures_policy(step).targets == (FuturesTarget("ETH", 6_667), FuturesTarget("BTC", 3_333))
@@ -76,25 +75,25 @@ def test_a_paused_strategy_holds_no_futures() -> None:
 
 
 def test_strategies_without_futures_leave_the_targets_of_the_config() -> None:
-    step = step_of(book(10_000), POLICY).with_config(split(PLAIN, replace(PLAIN, name="other", share_bps=6_000)))
+    step = step_of(book(10_000), FUTURES_POLICY).with_config(split(PLAIN, replace(PLAIN, name="other", share_bps=6_000)))
     assert apply_shares(step) == step
 
 
 def updated(
-    state: StrategyState, one: Strategy, prices: dict[str, Fraction], now_s: int, growth: MarketGrowthInputs | None
+    state: StrategyState, strategy: Strategy, prices: dict[str, Fraction], now_s: int, growth: MarketGrowthInputs | None
 ) -> StrategyState:
     """The state at one unit's value, with its futures weights in the index."""
-    return with_market_growth(health.update_unit_index(state, one, ONE, prices, now_s), state, one, growth)
+    return with_market_growth(health.update_unit_index(state, strategy, ONE, prices, now_s), state, strategy, growth)
 
 
-def state_after(days: list[Fraction], one: Strategy, part: Fraction) -> tuple[StrategyState, list[NavPoint]]:
+def state_after(days: list[Fraction], strategy: Strategy, part: Fraction) -> tuple[StrategyState, list[NavPoint]]:
     """The state and unit values after these daily moves of ETH, at 2x and no funding."""
-    state, price, points = StrategyState(one.name, StrategyHealth.ACTIVE, START_S), Fraction(2_000), []
+    state, price, points = StrategyState(strategy.name, StrategyHealth.ACTIVE, START_S), Fraction(2_000), []
     for day, move in enumerate(days):
         price *= 1 + move
         growth = MarketGrowthInputs({"ETH": price}, {}, Fraction(2), part)
         now_s = START_S + day * DAY_S + DAY_S - 60
-        state = updated(state, one, {USDC: Fraction(1)}, now_s, growth)
+        state = updated(state, strategy, {USDC: Fraction(1)}, now_s, growth)
         points.append(NavPoint(now_s, state.unit_nav, state.index))
         sharpe = health.sharpe_milli(points, RULE.window_s, now_s)
         state = health.update_health(state, RULE, sharpe, now_s)
@@ -103,9 +102,9 @@ def state_after(days: list[Fraction], one: Strategy, part: Fraction) -> tuple[St
 
 def test_health_follows_futures_with_the_margin_accounts_part() -> None:
     """10 % up at 2x on half of the capital, spot unmoved: 10 %."""
-    found, _ = state_after([Fraction(0), Fraction(1, 10)], LONG, Fraction(1, 2))
-    assert found.index == ONE * 11 // 10
-    assert dict(found.last_prices)["ETH"] == 2_200
+    state, _ = state_after([Fraction(0), Fraction(1, 10)], LONG, Fraction(1, 2))
+    assert state.index == ONE * 11 // 10
+    assert dict(state.last_prices)["ETH"] == 2_200
 
 
 def test_funding_lowers_the_health_of_what_pays_it() -> None:
@@ -153,9 +152,13 @@ def test_a_losing_futures_strategy_is_paused_and_comes_back() -> None:
 
 
 def test_the_account_says_its_part_of_the_capital() -> None:
-    found = market_terms(step_of(book(10_000), POLICY), Fraction(30_000 * 10**6))
-    assert found is not None
-    assert (found.margin_share, found.leverage, found.prices["ETH"]) == (Fraction(1, 4), 2, book(10_000).market("ETH").index)
+    market_growth_inputs = market_terms(step_of(book(10_000), FUTURES_POLICY), Fraction(30_000 * 10**6))
+    assert market_growth_inputs is not None
+    assert (market_growth_inputs.margin_share, market_growth_inputs.leverage, market_growth_inputs.prices["ETH"]) == (
+        Fraction(1, 4),
+        2,
+        book(10_000).market("ETH").index,
+    )
     assert market_terms(step_of(None), Fraction(1)) is None
 
 
@@ -168,14 +171,14 @@ BANDED = FUTURES.replace('band = "5%"', 'band = "5%"\nleverage_band = "20%"', 1)
 
 
 def test_the_config_gives_a_strategy_futures_weights() -> None:
-    config = parse_config(tables(TREND | {"futures": '{ WETH = "60%", WBTC = "-40%" }'}, CARRY) + BANDED)
-    found = build_split(config)
-    assert found is not None
-    assert [one.market_bps for one in found.strategies] == [((address(20), 6_000), (address(22), -4_000)), ()]
+    config = parse_config(config_with_strategies(TREND | {"futures": '{ WETH = "60%", WBTC = "-40%" }'}, CARRY) + BANDED)
+    capital_split = build_split(config)
+    assert capital_split is not None
+    assert [strategy.market_bps for strategy in capital_split.strategies] == [((address(20), 6_000), (address(22), -4_000)), ()]
 
 
 @pytest.mark.parametrize(
-    ("futures", "table", "said"),
+    ("futures", "table", "reason"),
     [
         ('{ WETH = "60%" }', "", "strategies.trend.futures: the config has no [futures]"),
         ('{ DOGE = "60%" }', BANDED, "strategies.trend.futures: DOGE is not a futures market; choose from WETH, WBTC"),
@@ -183,7 +186,7 @@ def test_the_config_gives_a_strategy_futures_weights() -> None:
         ('{ WETH = "60%" }', FUTURES, "futures.leverage_band: missing"),
     ],
 )
-def test_a_mistake_in_futures_of_a_strategy_is_named(futures: str, table: str, said: str) -> None:
+def test_a_mistake_in_futures_of_a_strategy_is_named(futures: str, table: str, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_config(tables(TREND | {"futures": futures}, CARRY) + table)
-    assert said in str(caught.value)
+        parse_config(config_with_strategies(TREND | {"futures": futures}, CARRY) + table)
+    assert reason in str(caught.value)

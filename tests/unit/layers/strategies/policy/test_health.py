@@ -28,22 +28,22 @@ def points(values: list[float], step_s: int = DAY_S) -> list[NavPoint]:
 
 
 def walk(drift: float, days: int, seed: int = 7, noise: float = 0.01) -> list[float]:
-    chance, value, found = random.Random(seed), 1.0, []
+    chance, value, dice = random.Random(seed), 1.0, []
     for _ in range(days):
         value *= 1 + drift + chance.gauss(0, noise)
-        found.append(value)
-    return found
+        dice.append(value)
+    return dice
 
 
 def judged_daily(state: StrategyState, table: list[NavPoint], since: int = 0) -> list[StrategyState]:
     """The state after the last look of each day of a table."""
-    found = []
+    judgements = []
     for number, point in enumerate(table):
         if number >= since:
             sharpe = health.sharpe_milli(table[: number + 1], RULE.window_s, point.at_s)
             state = health.update_health(state, RULE, sharpe, point.at_s)
-            found.append(state)
-    return found
+            judgements.append(state)
+    return judgements
 
 
 @given(st.integers(0, 10_000), st.floats(-0.01, 0.01), st.floats(0.0005, 0.05))
@@ -53,9 +53,9 @@ def test_the_ratio_is_that_of_the_textbook(seed: int, drift: float, noise: float
     values = [point.index / ONE for point in table]
     returns = [now / before - 1 for before, now in pairwise(values)]
     expected = statistics.mean(returns) / statistics.stdev(returns) * 365**0.5
-    found = health.sharpe_milli(table, MONTH, table[-1].at_s)
-    assert found is not None
-    assert found == pytest.approx(expected * 1000, abs=1.01)
+    sharpe_milli = health.sharpe_milli(table, MONTH, table[-1].at_s)
+    assert sharpe_milli is not None
+    assert sharpe_milli == pytest.approx(expected * 1000, abs=1.01)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -67,13 +67,13 @@ def test_the_ratio_is_rounded_down_to_the_thousandth(sign: int) -> None:
         for step in steps:
             closes.append(closes[-1] + sign * step)
         table = [NavPoint(START_S + number * DAY_S + DAY_S - 60, close, close) for number, close in enumerate(closes)]
-        found = health.sharpe_milli(table, 3 * DAY_S, table[-1].at_s)
+        sharpe_milli = health.sharpe_milli(table, 3 * DAY_S, table[-1].at_s)
         returns = [now * ONE // before - ONE for before, now in pairwise(closes)]
         mean = Fraction(sum(returns), 3)
-        squared = mean**2 / (sum((one - mean) ** 2 for one in returns) / 2) * 365 * 10**6
-        assert found is not None
-        low, high = (found, found + 1) if found >= 0 else (-found - 1, -found)
-        assert low**2 <= squared < high**2 if found >= 0 else low**2 < squared <= high**2, (small, found)
+        squared = mean**2 / (sum((daily_return - mean) ** 2 for daily_return in returns) / 2) * 365 * 10**6
+        assert sharpe_milli is not None
+        low, high = (sharpe_milli, sharpe_milli + 1) if sharpe_milli >= 0 else (-sharpe_milli - 1, -sharpe_milli)
+        assert low**2 <= squared < high**2 if sharpe_milli >= 0 else low**2 < squared <= high**2, (small, sharpe_milli)
 
 
 @pytest.mark.parametrize(
