@@ -27,15 +27,15 @@ from tests.support.planning_worlds import DEEP, USDC, WBTC, WETH, rebalance_to_t
 HOUR_S = 3_600
 
 
-def small(weth: int = 5_030, gwei: int = 10, **limits: object) -> StepInput:
+def small_drift_step(weth: int = 5_030, gwei: int = 10, **limits: object) -> StepInput:
     """A weekly schedule that is due, with a drift of 30 dollars whose gas costs dollars."""
     step = with_limits(two(weth, 10_000 - weth, [v2_pool(WETH, USDC, 2_000, DEEP)]), **limits)
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=gwei * GWEI))
     return replace(step, policy=replace(step.policy, trigger=Every(7 * 24 * HOUR_S)))
 
 
-def test_a_small_drift_under_a_schedule_is_a_hold_and_reviewed() -> None:
-    outcome = evaluation.evaluate_input(small(min_trade=None), proposals.propose_rebalance, None)
+def test_small_drift_under_a_schedule_is_a_reviewed_hold() -> None:
+    outcome = evaluation.evaluate_input(small_drift_step(min_trade=None), proposals.propose_rebalance, None)
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
     assert isinstance(outcome.decision, Hold)
     assert outcome.decision.limiting_rule == "limits.plan_cost"
@@ -46,7 +46,7 @@ def test_a_small_drift_under_a_schedule_is_a_hold_and_reviewed() -> None:
     assert not outcome.refusal_verdicts
 
 
-def test_each_asset_off_target_has_one_line_with_its_whole_cost_beside_the_limit() -> None:
+def test_hold_shows_the_cost_of_each_asset_beside_the_limit() -> None:
     """At 10 gwei and 2,000 dollars a swap is 3 dollars of gas, an approval 0.92; WBTC is bought by way of WETH."""
     pools = [v2_pool(WETH, USDC, 2_000, DEEP), v3_pool(WBTC, WETH, 30, DEEP, 3_000)]
     step = step_input({"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, {"WETH": 1_000, "WBTC": 0, "USDC": 2_000}, pools=pools)
@@ -58,7 +58,7 @@ def test_each_asset_off_target_has_one_line_with_its_whole_cost_beside_the_limit
     assert wbtc == "plan_cost allows 4.5; gas 3.92 + fees 2.7 + second hop 5.69 + impact 0.02"
 
 
-def test_parts_below_min_trade_name_that_limit_and_no_cost() -> None:
+def test_hold_below_min_trade_names_no_cost() -> None:
     """14.88 dollars to move are 8.34 of WETH and 6.54 of WBTC, each below the ten of limits.min_trade; gas is nearly free."""
     values = {"WETH": Fraction("171.72"), "WBTC": Fraction("128.5"), "USDC": Fraction("149.92")}
     step = step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, values, trigger=Threshold(None, 1_000))
@@ -71,7 +71,7 @@ def test_parts_below_min_trade_name_that_limit_and_no_cost() -> None:
     assert "plan_cost" not in outcome.reason
 
 
-def test_a_route_that_the_limit_allows_is_no_reason() -> None:
+def test_cost_reason_is_empty_within_the_limit() -> None:
     step = with_limits(two(5_500, 4_500, [v2_pool(WETH, USDC, 2_000, DEEP)]), plan_cost_bps=50)
     problem = build_problem(step, reference_prices(step))
     for value, costly in ((10**6, True), (500 * 10**6, False)):
@@ -82,33 +82,33 @@ def test_a_route_that_the_limit_allows_is_no_reason() -> None:
     assert cost_reason(step.portfolio, apart, WETH.address, Fraction(10**6), True, [USDC.address]) == ""
 
 
-def test_a_turnover_limit_that_leaves_dust_stays_a_refusal() -> None:
-    step = with_limits(small(weth=5_300, gwei=0), min_trade=Fraction(250 * 10**6), turnover_bps=200)
+def test_turnover_that_leaves_dust_is_a_refusal() -> None:
+    step = with_limits(small_drift_step(weth=5_300, gwei=0), min_trade=Fraction(250 * 10**6), turnover_bps=200)
     outcome = evaluation.evaluate_input(step, proposals.propose_rebalance, None)
     assert outcome.kind is OutcomeKind.REFUSED
 
 
-def test_a_pool_below_its_floor_stays_a_refusal() -> None:
+def test_pool_below_its_floor_is_a_refusal() -> None:
     skewed = two(6_500, 3_500, [v2_pool(WETH, USDC, 1_900, DEEP)])
     with pytest.raises(Refused):
         planner.plan(skewed, rebalance_to_targets(skewed))
     assert evaluation.evaluate_input(skewed, proposals.propose_rebalance, None).kind is OutcomeKind.REFUSED
 
 
-def test_each_end_of_a_step_has_its_own_exit_code() -> None:
+def test_outcome_kinds_have_their_exit_codes() -> None:
     codes = {kind: OUTCOME_EXIT_CODES.get(kind.value, EXIT_OK) for kind in OutcomeKind}
     assert codes[OutcomeKind.HOLD] == codes[OutcomeKind.DONE] == codes[OutcomeKind.PLANNED] == 0
     assert codes[OutcomeKind.REFUSED] == codes[OutcomeKind.HALT] == codes[OutcomeKind.DECLINED] == 10
     assert codes[OutcomeKind.FAILED] == 11
 
 
-def test_a_hold_that_is_not_worth_its_cost_alerts_nobody() -> None:
-    outcome = evaluation.evaluate_input(small(min_trade=None), proposals.propose_rebalance, None)
+def test_hold_for_cost_sends_no_alert() -> None:
+    outcome = evaluation.evaluate_input(small_drift_step(min_trade=None), proposals.propose_rebalance, None)
     kinds = {alert.kind for alert in alerts(outcome, RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None))}
     assert not kinds & {AlertKind.REFUSAL, AlertKind.HALT, AlertKind.ERROR}
 
 
-def test_gas_that_no_market_makes_worth_it_is_a_hold_through_any_pool() -> None:
+def test_gas_above_any_benefit_is_a_hold() -> None:
     """Pools that lead elsewhere say only that plan_cost is exceeded: gas alone decides."""
     targets = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
     pools = [v2_pool(WETH, USDC, 2_000, DEEP, fee_pips=500), v3_pool(WBTC, WETH, 30, DEEP), v3_pool(WBTC, WETH, 30, DEEP, 3_000)]
@@ -120,7 +120,7 @@ def test_gas_that_no_market_makes_worth_it_is_a_hold_through_any_pool() -> None:
 
 
 @pytest.mark.parametrize(("plan_cost_bps", "fee_alone"), [(5, True), (6, False)])
-def test_a_fee_of_plan_cost_is_not_worth_it_and_a_pool_that_is_off_stays_a_refusal(plan_cost_bps: int, fee_alone: bool) -> None:
+def test_nothing_planned_blames_plan_cost_only_for_fees(plan_cost_bps: int, fee_alone: bool) -> None:
     """A fee of 5 bps takes all that a cost of 5 bps at most allows; with a higher limit the price of the pool is to blame."""
     step = without_gas(with_limits(two(6_500, 3_500, [v3_pool(WETH, USDC, 1_990, DEEP, fee_pips=500)]), plan_cost_bps=plan_cost_bps))
     with pytest.raises(planner.NothingPlanned) as nothing:
@@ -128,7 +128,7 @@ def test_a_fee_of_plan_cost_is_not_worth_it_and_a_pool_that_is_off_stays_a_refus
     assert nothing.value.limiting_rule == ("limits.plan_cost" if fee_alone else "")
 
 
-def test_an_asset_that_a_rebalance_leaves_off_target_is_named_once_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+def test_outcome_names_a_skipped_asset_once(capsys: pytest.CaptureFixture[str]) -> None:
     """WETH is bought; WBTC, about 20 dollars off, is not worth its gas."""
     pools = [v2_pool(WETH, USDC, 2_000, DEEP), v3_pool(WBTC, USDC, 60_000, DEEP, 3_000)]
     values = {"WETH": 3_000, "WBTC": 2_980, "USDC": 4_020}
@@ -148,7 +148,7 @@ def test_an_asset_that_a_rebalance_leaves_off_target_is_named_once_with_its_reas
 
 
 @pytest.mark.parametrize("value", [Fraction("13.58"), Fraction("0.4"), Fraction(40)])
-def test_a_cost_just_above_its_limit_is_shown_with_the_digits_in_which_it_is_above(value: Fraction) -> None:
+def test_cost_reason_shows_the_digits_above_the_limit(value: Fraction) -> None:
     """A fee of 30 bps and gas of a little more than 20 bps of the value: both sides were 0.07."""
     step = with_limits(two(5_500, 4_500, [v2_pool(WETH, USDC, 2_000, DEEP)]), plan_cost_bps=50)
     problem = build_problem(step, reference_prices(step))

@@ -34,13 +34,13 @@ from tests.support.builders import GWEI, NOW_S, history, price_of, split, step_i
 from tests.support.text import mentions
 
 TARGETS = {"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000}
-STUCK = {"WBTC": 27_500, "WETH": 12_750, "USDC": 10_000}
+VALUES = {"WBTC": 27_500, "WETH": 12_750, "USDC": 10_000}
 """BTC rose by a tenth, ETH fell by 15 %: the exchange of one for the other costs two pools of 30 bps, and plan_cost is 50."""
 BAND = Threshold(None, 1_000)
 TEN_DAYS_S = 864_000
 
 
-def stuck(
+def step_without_cheap_route(
     values: Mapping[str, int | Fraction] | None = None,
     trigger: Trigger = BAND,
     destination: Destination = Destination.TARGET,
@@ -48,7 +48,7 @@ def stuck(
 ) -> StepInput:
     step = step_input(
         TARGETS,
-        values or STUCK,
+        values or VALUES,
         depth=10**9,
         trigger=trigger,
         destination=destination,
@@ -60,7 +60,7 @@ def stuck(
     return with_snapshot(step, priority_fee_wei=0, head=replace(head, base_fee_wei=GWEI // 100))
 
 
-def held_for_effect(step: StepInput) -> bool:
+def is_effect_hold(step: StepInput) -> bool:
     """Whether the step holds for this rule; status says the same as the run."""
     decision = propose_rebalance(step).decision_result.decision
     is_held = isinstance(decision, Hold) and decision.limiting_rule == EFFECT_RULE
@@ -79,9 +79,9 @@ def plan_of(step: StepInput) -> Plan:
     [BAND, Threshold(300, None), HybridTrigger(BAND, Every(3_600)), Every(3_600), Cron("0 * * * *", "UTC")],
     ids=["relative", "absolute", "hybrid", "every", "cron"],
 )
-def test_drift_that_no_route_corrects__holds_under_every_trigger(trigger: Trigger) -> None:
-    step = stuck(trigger=trigger)
-    assert held_for_effect(step)
+def test_effect_holds_a_drift_without_route_for_any_trigger(trigger: Trigger) -> None:
+    step = step_without_cheap_route(trigger=trigger)
+    assert is_effect_hold(step)
     proposal = propose_rebalance(step)
     reason = proposal.decision_result.decision.reason
     assert mentions(reason, "no route within limits.plan_cost", "WBTC to USDC to WETH 60 bps, limit 50 bps", "removes", "held")
@@ -90,66 +90,66 @@ def test_drift_that_no_route_corrects__holds_under_every_trigger(trigger: Trigge
     assert proposal.decision_result.is_reviewed is schedules, "the review is done"
 
 
-def test_drift_that_no_route_corrects__half_of_it_can_be_corrected__is_traded() -> None:
+def test_effect_trades_a_drift_that_is_half_correctable() -> None:
     """The cash is as far below its target as ETH is."""
-    step = stuck({"WBTC": 30_000, "WETH": 12_500, "USDC": 7_500})
-    assert not held_for_effect(step)
+    step = step_without_cheap_route({"WBTC": 30_000, "WETH": 12_500, "USDC": 7_500})
+    assert not is_effect_hold(step)
     assert plan_of(step).turnover > 2_000 * 10**6
 
 
-def test_drift_with_a_cheap_pool__is_traded() -> None:
+def test_effect_trades_a_drift_with_a_cheap_pool() -> None:
     bitcoin, ether = (price_of(symbol, None) for symbol in ("WBTC", "WETH"))
     direct = v2_pool(token("WBTC"), token("WETH"), bitcoin / ether, 10**6, fee_pips=500)
-    step = stuck()
+    step = step_without_cheap_route()
     step = with_snapshot(step, pools=(*step.snapshot.pools, direct))
-    assert not held_for_effect(step)
+    assert not is_effect_hold(step)
     after = dict(plan_of(step).weights_after_bps)
     assert after[token("WETH").address] == pytest.approx(3_000, abs=30)
 
 
 @pytest.mark.parametrize("plan_cost_bps", [61, 80])
-def test_limit_of_cost__above_the_route__is_traded(plan_cost_bps: int) -> None:
-    step = with_limits(stuck(), plan_cost_bps=plan_cost_bps)
-    assert not held_for_effect(step)
+def test_effect_trades_where_plan_cost_allows_the_route(plan_cost_bps: int) -> None:
+    step = with_limits(step_without_cheap_route(), plan_cost_bps=plan_cost_bps)
+    assert not is_effect_hold(step)
     assert isinstance(propose_rebalance(step).decision_result.decision, Rebalance)
 
 
 @pytest.mark.parametrize("turnover_bps", [20, 100])
-def test_limit_of_the_owner__cuts_the_plan__is_traded(turnover_bps: int) -> None:
+def test_effect_trades_a_plan_cut_by_turnover(turnover_bps: int) -> None:
     """A cut is not a skip: the rest follows."""
-    step = with_limits(stuck({"WBTC": 35_000, "WETH": 15_000, "USDC": 0}), turnover_bps=turnover_bps)
-    assert not held_for_effect(step)
+    step = with_limits(step_without_cheap_route({"WBTC": 35_000, "WETH": 15_000, "USDC": 0}), turnover_bps=turnover_bps)
+    assert not is_effect_hold(step)
     assert plan_of(step).turnover > 0
 
 
-def test_destination_halfway__removes_half_by_design__is_traded() -> None:
-    step = stuck({"WBTC": 30_000, "WETH": 15_000, "USDC": 5_000}, Every(3_600), Destination.HALFWAY)
-    assert not held_for_effect(step)
+def test_effect_trades_halfway_by_design() -> None:
+    step = step_without_cheap_route({"WBTC": 30_000, "WETH": 15_000, "USDC": 5_000}, Every(3_600), Destination.HALFWAY)
+    assert not is_effect_hold(step)
 
 
 @pytest.mark.parametrize("side", [TradeSide.SELL, TradeSide.BUY])
-def test_one_side__what_it_may_not_trade_does_not_count(side: TradeSide) -> None:
+def test_effect_ignores_the_side_that_policy_does_not_trade(side: TradeSide) -> None:
     values = {"WBTC": 30_000, "WETH": 12_000, "USDC": 8_000} if side is TradeSide.SELL else {"WBTC": 25_000, "WETH": 11_000, "USDC": 14_000}
-    step = stuck(values)
+    step = step_without_cheap_route(values)
     step = replace(step, policy=replace(step.policy, trade_side=side))
-    assert not held_for_effect(step)
+    assert not is_effect_hold(step)
     assert plan_of(step).turnover > 1_000 * 10**6
 
 
-def test_weight_above_its_limit__is_reduced_as_far_as_it_goes() -> None:
-    step = stuck()
+def test_effect_allows_reducing_a_weight_above_its_limit() -> None:
+    step = step_without_cheap_route()
     assets = tuple(replace(asset, max_bps=5_200) if asset.token.symbol == "WBTC" else asset for asset in step.portfolio.assets)
     step = replace(step, portfolio=replace(step.portfolio, assets=assets))
-    assert not held_for_effect(step)
+    assert not is_effect_hold(step)
 
 
-def test_drift_that_no_route_corrects__ten_prices__trades_at_none() -> None:
+def test_effect_holds_at_each_of_ten_prices() -> None:
     """Before: 44 rebalances of some dollars of cash, and ETH never corrected."""
     trades = 0
-    values = {symbol: Fraction(value) for symbol, value in STUCK.items()}
+    values = {symbol: Fraction(value) for symbol, value in VALUES.items()}
     for hour in range(0, 240, 24):
         wobble = 1 + Fraction((hour * 7) % 11 - 5, 2_000)
-        step = stuck({symbol: value * (wobble if symbol == "WBTC" else 1) for symbol, value in values.items()})
+        step = step_without_cheap_route({symbol: value * (wobble if symbol == "WBTC" else 1) for symbol, value in values.items()})
         trades += propose_rebalance(step).plan is not None
     assert trades == 0
 
@@ -162,10 +162,10 @@ EXEMPT: dict[str, Callable[[StepInput, Rebalance], tuple[StepInput, Rebalance]]]
 
 
 @pytest.mark.parametrize("change", EXEMPT.values(), ids=EXEMPT)
-def test_drift_that_no_route_corrects__plan_of_no_trigger_alone__is_not_judged(
+def test_effect_judges_only_plans_of_a_trigger(
     change: Callable[[StepInput, Rebalance], tuple[StepInput, Rebalance]],
 ) -> None:
-    step = stuck()
+    step = step_without_cheap_route()
     decision_result = decide(step)
     decision = decision_result.decision
     assert isinstance(decision, Rebalance)
@@ -179,9 +179,9 @@ def test_drift_that_no_route_corrects__plan_of_no_trigger_alone__is_not_judged(
 
 
 @pytest.mark.parametrize("trigger", [BAND, Every(3_600)], ids=["band", "schedule"])
-def test_goal_that_removes_nothing_of_the_excess__is_no_reason_to_hold(trigger: Trigger) -> None:
+def test_effect_ignores_a_goal_that_removes_no_excess(trigger: Trigger) -> None:
     """The goal is where the weights are: there is nothing to leave, and nothing to divide by."""
-    step = stuck(trigger=trigger)
+    step = step_without_cheap_route(trigger=trigger)
     references = reference_prices(step)
     drifts = decide(step).drifts
     stays = Rebalance("", Goal(tuple(GoalWeight(drift.token, drift.share, drift.share) for drift in drifts)))
