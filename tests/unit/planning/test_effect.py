@@ -83,6 +83,14 @@ def test_effect_needs_half_of_the_excess_removed(weights_bps: tuple[int, ...], i
     assert bool(reason_for(step_without_cheap_route(NEEDS_WETH), weights_bps)) is is_held
 
 
+def test_effect_reason_names_asset_route_and_share_removed() -> None:
+    assert reason_for(step_without_cheap_route(NEEDS_WETH), (5_391, 2_599, 2_010)) == (
+        "WETH would stay 1.01 points beyond 27-33 %: no route within limits.plan_cost corrects it (WBTC to USDC to WETH 60 bps,"
+        " limit 50 bps); the possible trade of 77 USDC removes 49.5 % of the drift: held. Wider bands or tracking as trigger cost less;"
+        " limits.plan_cost decides which routes count"
+    )
+
+
 def test_effect_reason_names_the_asset_that_is_furthest_off() -> None:
     targets = {"WBTC": 4_000, "WETH": 2_000, "LINK": 2_000, "USDC": 2_000}
     values = {"WBTC": 50_000, "WETH": 15_000, "LINK": 15_000, "USDC": 20_000}
