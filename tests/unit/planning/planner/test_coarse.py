@@ -9,9 +9,8 @@ import pytest
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
 from agent.planning import planner
-from agent.planning.cost_reasons import coarse_tokens
 from agent.planning.planner import best_paying_pool, plan_swap
-from agent.planning.problem import TokenNode, build_pool_graph, build_problem, problem_for_tokens
+from agent.planning.problem import build_pool_graph, build_problem
 from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route
 from agent.planning.solver.fixed_point import find_fixed_point
@@ -112,15 +111,6 @@ def test_plan_uses_a_pool_worth_the_units_it_loses(seed: int, gap_bps: int) -> N
     plan = replayed_plan(KINDS["coarse"](seed))
     assert plan.gap_bps is not None
     assert plan.gap_bps < gap_bps
-
-
-def test_coarse_tokens_are_the_three_of_the_dearest_units() -> None:
-    """Every set of eight would be 256 plans."""
-    names = [f"C{k}" for k in range(8)]
-    tokens = {name: token(name, 0) for name in names}
-    nodes = tuple(TokenNode(tokens[name].address, name, Fraction(10**6 * (20 + k)), 250, True) for k, name in enumerate(names))
-    problem = problem_for_tokens(coarse_step({}, {"USDC": 1_000}), nodes, Fraction(0), [])
-    assert list(coarse_tokens(problem)) == [7, 6, 5]
 
 
 def test_plan_drops_a_pool_that_costs_a_unit_in_another() -> None:
