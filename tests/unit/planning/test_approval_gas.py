@@ -10,7 +10,7 @@ import pytest
 from agent.guards.case import build_guard_case
 from agent.guards.sandwich import max_extractable_profit
 from agent.model import Allowance, DataFeeQuote, Goal, GoalWeight, Leg, LegPlace, Plan, Provide, Rebalance, StepInput, TopUp
-from agent.model.rollups import MAX_FEE_RISE
+from agent.model.rollups import MAX_FEE_RISE, OPERATOR_SAMPLE_GAS
 from agent.planning import planner
 from agent.planning.approval_gas import (
     ACTION_BYTES,
@@ -221,7 +221,8 @@ def test_legs_bytes_count_a_frame_and_each_leg() -> None:
     assert legs_bytes((leg("A", 1),) * 3) == 4 * LEG_BYTES
 
 
-QUOTE = DataFeeQuote(10**12, 10**15, 7, 7)
+QUOTE = DataFeeQuote(10**12, 10**15, 7, 7 + OPERATOR_SAMPLE_GAS // 10)
+"""Its last two parts grow with the gas."""
 
 
 @pytest.mark.parametrize(

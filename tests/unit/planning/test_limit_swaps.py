@@ -167,10 +167,15 @@ def test_raised_minimums_leave_a_payout_in_native_coin() -> None:
     assert [leg.min_out_raw for leg in raised_plan.legs] == [490, 1_000]
 
 
-def test_raised_minimums_of_a_plan_without_output_change_nothing() -> None:
-    plan = plan_of(ROUTER_LEG)
-
+@pytest.mark.parametrize("plan", [plan_of(), plan_of(ROUTER_LEG)], ids=["no legs", "router leg alone"])
+def test_raised_minimums_of_a_plan_without_output_change_nothing(plan: Plan) -> None:
     assert with_raised_minimums(plan, UNIT_PRICES, Fraction(1)) == plan
+
+
+def test_raised_minimums_of_an_unpriced_output_change_nothing() -> None:
+    plan = plan_of(SMALL_LEG)
+
+    assert with_raised_minimums(plan, {}, Fraction(1)) == plan
 
 
 @pytest.mark.parametrize(("min_value", "is_reached"), [(1_501, True), (Fraction(15_011, 10), False)])
