@@ -83,9 +83,9 @@ class MortalWorld(World):
 
     fate = Fate()
 
-    def run(self, step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
+    def run(self, step_id: str, kind: IntentKind, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
         self.fate.pass_moment()
-        intent = super().run(step_id, kind, made, granted, note)
+        intent = super().run(step_id, kind, unsigned, granted, note)
         self.fate.pass_moment()
         return intent
 
@@ -151,7 +151,9 @@ def test_a_process_killed_at_any_moment_goes_on_exactly_where_the_living_one_wou
         resumed = world.begin()
         assert world.sold == living.sold, moment
         assert [intent.note for intent in world.store.journal.intents()] == sent, moment
-        assert {(one.token, one.refusal_count) for one in world.late} == {(one.token, one.refusal_count) for one in living.late}, moment
+        assert {(refusal.token, refusal.refusal_count) for refusal in world.late} == {
+            (refusal.token, refusal.refusal_count) for refusal in living.late
+        }, moment
         assert (resumed.kind, resumed.exits_tried) == (whole.kind, whole.exits_tried), moment
         assert world.rows()[-1] == ("closed", "nothing due")
 
@@ -191,8 +193,10 @@ def test_a_confirmation_outlives_its_process_for_the_same_plan_alone(worlds: Cal
     assert world.sold == [{LINK.address}]
     assert len(world.asked) == 1, "a later block alone changes no plan"
     world = killed_before_sending(worlds, step)
-    held = tuple(replace(one, raw=one.raw + 1) if one.token == LINK.address else one for one in step.snapshot.holdings)
-    world.step = replace(step, snapshot=replace(step.snapshot, holdings=held))
+    holdings = tuple(
+        replace(holding, raw=holding.raw + 1) if holding.token == LINK.address else holding for holding in step.snapshot.holdings
+    )
+    world.step = replace(step, snapshot=replace(step.snapshot, holdings=holdings))
     assert world.begin(answer=lambda _: False).kind is OutcomeKind.DECLINED
     assert world.sold == []
     assert len(world.asked) == 2, "one unit more is another plan"
@@ -204,8 +208,10 @@ def test_a_living_process_asks_once_although_prices_move_between_approval_and_sa
 
     def moves(to: str, raw: int) -> None:
         world.lacks.discard(to)
-        held = tuple(replace(one, raw=one.raw + 1) if one.token == LINK.address else one for one in step.snapshot.holdings)
-        world.step = replace(step, snapshot=replace(step.snapshot, holdings=held))
+        holdings = tuple(
+            replace(holding, raw=holding.raw + 1) if holding.token == LINK.address else holding for holding in step.snapshot.holdings
+        )
+        world.step = replace(step, snapshot=replace(step.snapshot, holdings=holdings))
 
     world.approved = moves
     assert world.begin().kind is OutcomeKind.DONE
@@ -214,9 +220,9 @@ def test_a_living_process_asks_once_although_prices_move_between_approval_and_sa
 
 def test_an_asset_that_its_owner_moved_while_the_process_was_dead_is_not_blamed(worlds: Callable[..., MortalWorld]) -> None:
     world = killed_before_sending(worlds, fired("LINK", "WBTC", values=HEAVIER, pools=ALL))
-    (token_in,) = {one.decision_result.exit_token for one in world.asked}
-    held = tuple(replace(one, raw=0) if one.token == token_in else one for one in world.step.snapshot.holdings)
-    world.step = replace(world.step, snapshot=replace(world.step.snapshot, holdings=held))
+    (token_in,) = {outcome.decision_result.exit_token for outcome in world.asked}
+    holdings = tuple(replace(holding, raw=0) if holding.token == token_in else holding for holding in world.step.snapshot.holdings)
+    world.step = replace(world.step, snapshot=replace(world.step.snapshot, holdings=holdings))
     with suppress(Refused):
         world.begin()
     assert world.late == ()
@@ -262,13 +268,13 @@ def test_a_young_cycle_of_the_same_request_goes_on_without_what_it_skips(worlds:
 
 def test_what_an_ended_process_approved_bounds_no_later_plan(worlds: Callable[..., MortalWorld]) -> None:
     step = fired("LINK", pools=ALL)
-    (held,) = [one.raw for one in step.snapshot.holdings if one.token == LINK.address]
+    (balance_raw,) = [holding.raw for holding in step.snapshot.holdings if holding.token == LINK.address]
     world = worlds(step, lambda _: False)
-    world.store.cycles.write(Cycle("1", AgentCycle(), NOW_S, spend_caps=((LINK.address, held // 2),)))
+    world.store.cycles.write(Cycle("1", AgentCycle(), NOW_S, spend_caps=((LINK.address, balance_raw // 2),)))
     world.begin()
     (plan,) = [outcome.plan for outcome in world.asked]
     assert plan is not None
-    assert sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LINK.address) == held
+    assert sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LINK.address) == balance_raw
 
 
 def test_an_error_that_a_process_survives_closes_its_cycle(worlds: Callable[..., MortalWorld]) -> None:
@@ -309,9 +315,9 @@ def test_a_swap_that_was_not_mined_in_time_is_reported_by_the_repeated_command(w
     world = worlds(fired(pools=ALL), lambda _: False)
     run = world.run
 
-    def pends(step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
+    def pends(step_id: str, kind: IntentKind, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
         nonce = world.store.journal.expected_nonce()
-        intent = world.store.journal.add_intent(step_id, kind, replace(made, nonce=nonce), granted, note, NOW_S, None)
+        intent = world.store.journal.add_intent(step_id, kind, replace(unsigned, nonce=nonce), granted, note, NOW_S, None)
         world.store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{nonce:064x}")
         world.store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
         raise Retryable("sent, and not mined", "run the command again", code=ErrorCode.NOT_MINED)
@@ -436,7 +442,7 @@ def test_a_plan_is_the_same_whatever_its_block_and_its_verdicts() -> None:
     confirmed = confirmation_of(outcome, plan)
     living = replace(new_cycle(AgentCycle(), NOW_S), confirmation=confirmed)
     resumed = replace(living, confirmation=replace(confirmed, is_of_ended_process=True))
-    assert [covering_confirmation(cycle, one) is not None for cycle in (living, resumed) for one in (plan, later, other)] == [
+    assert [covering_confirmation(cycle, later_plan) is not None for cycle in (living, resumed) for later_plan in (plan, later, other)] == [
         True,
         True,
         True,

@@ -67,13 +67,13 @@ def worlds(tmp_path: Path) -> Iterator[Worlds]:
     """Worlds, each with a store of its own."""
     with ExitStack() as stores:
 
-        def made(step: StepInput, *rest: Any, **more: Any) -> World:
+        def world_of(step: StepInput, *rest: Any, **more: Any) -> World:
             store = open_store(f"sqlite:///{tmp_path / f'{next(number)}.db'}", CHAIN_ID, OWNER, step.portfolio.wrapped_native)
             stores.callback(store.close)
             return World(store, step, *rest, **more)
 
         number = count()
-        yield made
+        yield world_of
 
 
 def addresses(*symbols: str) -> list[set[str]]:
@@ -82,24 +82,28 @@ def addresses(*symbols: str) -> list[set[str]]:
 
 def test_exits_are_sold_one_by_one_and_each_is_confirmed(worlds: Worlds) -> None:
     world = worlds(stops(["T0", "T1", "T2"]), lambda _: False)
-    done = world.rounds()
-    assert done.kind is OutcomeKind.DONE
+    outcome = world.rounds()
+    assert outcome.kind is OutcomeKind.DONE
     assert world.sold == addresses("T0", "T1", "T2")
-    assert [one.decision_result.exit_token for one in world.asked] == [token(one).address for one in ("T0", "T1", "T2")]
-    assert [len(one.exits_tried) for one in world.asked] == [0, 1, 2], "a confirmation given once does not cover the next exit"
-    assert len({intent.step_id for intent in done.transactions}) == 3, "each has a step of its own in the journal"
-    assert mentions(done.reason, "exits", "T0, T1, T2")
+    assert [outcome.decision_result.exit_token for outcome in world.asked] == [token(symbol).address for symbol in ("T0", "T1", "T2")]
+    assert [len(outcome.exits_tried) for outcome in world.asked] == [0, 1, 2], "a confirmation given once does not cover the next exit"
+    assert len({intent.step_id for intent in outcome.transactions}) == 3, "each has a step of its own in the journal"
+    assert mentions(outcome.reason, "exits", "T0, T1, T2")
     assert world.rounds().kind is OutcomeKind.HOLD
     assert len(world.sold) == 3
 
 
 def test_one_that_tells_a_look_from_a_sending_does_not_hold_up_many_others(worlds: Worlds) -> None:
     world = worlds(stops([f"T{number}" for number in range(5)]), lambda sold: token("T0").address in sold)
-    done = world.rounds()
-    assert done.kind is OutcomeKind.DONE, done.reason
+    outcome = world.rounds()
+    assert outcome.kind is OutcomeKind.DONE, outcome.reason
     assert world.sold == addresses("T1", "T2", "T3", "T4")
-    assert [one.token for one in world.late] == [one.token for one in done.decision_result.blocked_exits] == [token("T0").address]
-    assert mentions(done.reason, "T0", "refused")
+    assert (
+        [refusal.token for refusal in world.late]
+        == [blocked_exit.token for blocked_exit in outcome.decision_result.blocked_exits]
+        == [token("T0").address]
+    )
+    assert mentions(outcome.reason, "T0", "refused")
 
 
 def test_every_exit_is_tried_in_one_step_however_many_are_refused(worlds: Worlds) -> None:
@@ -113,10 +117,10 @@ def test_an_exit_that_reverts_does_not_hold_up_the_next_and_fails_the_step(world
     step = fired("LINK", "WBTC", values=HEAVIER, pools=ALL)
     world = worlds(step, lambda _: False)
     world.fails = {WBTC.address}
-    done = world.rounds()
+    outcome = world.rounds()
     assert world.sold == [{WBTC.address}, {LINK.address}]
-    assert done.kind is OutcomeKind.FAILED
-    assert mentions(done.reason, "exits", "LINK")
+    assert outcome.kind is OutcomeKind.FAILED
+    assert mentions(outcome.reason, "exits", "LINK")
     assert len(world.asked) == 2, "a rebalance waits for the next cycle"
     assert world.late == (), "a revert is no refusal"
 
@@ -124,10 +128,10 @@ def test_an_exit_that_reverts_does_not_hold_up_the_next_and_fails_the_step(world
 def test_what_the_limits_leave_of_an_exit_waits_for_the_next_cycle(worlds: Worlds) -> None:
     shallow = (MARKET[0], v2_pool(WBTC, USDC, 60_000, 1_000_000), SOUND)
     world = worlds(with_limits(fired("LINK", "WBTC", pools=shallow), price_impact_bps=50), lambda _: False)
-    done = world.rounds()
+    outcome = world.rounds()
     assert world.sold == [{WBTC.address}, {LINK.address}], "once in each step"
-    assert done.kind is OutcomeKind.DONE
-    assert done.decision_result.blocked_exits == (), "it was sold as far as it could be"
+    assert outcome.kind is OutcomeKind.DONE
+    assert outcome.decision_result.blocked_exits == (), "it was sold as far as it could be"
     world.rounds()
     assert world.sold[2:] == [{WBTC.address}]
 
@@ -136,11 +140,11 @@ def test_what_is_sold_proves_that_a_refused_exit_is_refused_for_itself(worlds: W
     """LINK is refused when sent, what is rebalanced besides is refused too, and WBTC is sold."""
     step = fired("LINK", "WBTC", values=HEAVIER, pools=ALL)
     world = worlds(step, lambda sold: bool(sold & {LINK.address, WETH.address}))
-    done = world.rounds()
+    outcome = world.rounds()
     assert world.sold == [{WBTC.address}]
-    assert [one.token for one in world.late] == [LINK.address]
-    assert done.kind is OutcomeKind.DONE
-    assert "simulated: no" in done.reason
+    assert [refusal.token for refusal in world.late] == [LINK.address]
+    assert outcome.kind is OutcomeKind.DONE
+    assert "simulated: no" in outcome.reason
 
 
 def test_where_everything_is_refused_no_exit_is_blamed(worlds: Worlds) -> None:
@@ -149,17 +153,17 @@ def test_where_everything_is_refused_no_exit_is_blamed(worlds: Worlds) -> None:
     world = worlds(step, lambda _: True)
     before = (SubmissionRefusal(WBTC.address, NOW_S - 60, 2, "earlier"),)
     world.store.budgets.mark_submission_refusals(before)
-    done = world.rounds()
-    assert done.kind is OutcomeKind.REFUSED
+    outcome = world.rounds()
+    assert outcome.kind is OutcomeKind.REFUSED
     assert world.sold == []
     assert world.late == before
-    assert [one.decision_result.exit_token for one in world.asked] == [LINK.address, WBTC.address, ""], "refused less often first"
+    assert [outcome.decision_result.exit_token for outcome in world.asked] == [LINK.address, WBTC.address, ""], "refused less often first"
 
 
 def test_where_nothing_else_can_be_tried_a_refused_exit_is_blamed(worlds: Worlds) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: True)
     world.rounds()
-    assert [one.token for one in world.late] == [LINK.address]
+    assert [refusal.token for refusal in world.late] == [LINK.address]
 
 
 def test_a_plan_in_place_of_a_refused_one_is_not_bound_by_what_was_approved_for_that(worlds: Worlds) -> None:
@@ -188,21 +192,21 @@ def test_a_token_that_spoils_its_own_market_once_approved_is_left_and_holds_up_n
         world.step = fired(*symbols, pools=(*MARKET, OFF))
 
     world.approved = spoils
-    done = world.rounds()
+    outcome = world.rounds()
     assert world.sold == sold
-    assert LINK.address in done.exits_tried
+    assert LINK.address in outcome.exits_tried
     assert len(world.asked) == len(symbols)
-    assert [one.token for one in world.late] == [LINK.address], "its approvals count in no row, and it rests in the end"
+    assert [refusal.token for refusal in world.late] == [LINK.address], "its approvals count in no row, and it rests in the end"
 
 
 def test_tokens_that_ignore_their_approvals_are_left_and_do_not_end_the_run(worlds: Worlds) -> None:
-    first, second = (token(one).address for one in ("T0", "T1"))
+    first, second = (token(symbol).address for symbol in ("T0", "T1"))
     world = worlds(stops(["T0", "T1", "T2"]), lambda _: False, lacks=(first, second))
     tries: list[str] = []
     world.approved = lambda to, raw: tries.append(to)
-    done = world.rounds()
+    outcome = world.rounds()
     assert world.sold == addresses("T2")
-    assert done.exits_tried == (token("T2").address, first, second)
+    assert outcome.exits_tried == (token("T2").address, first, second)
     assert tries == [first] * 2 + [second] * 2
     assert len(world.late) == 2
 
@@ -218,7 +222,7 @@ def test_an_exit_that_fires_meanwhile_is_confirmed_before_one_that_was_approved(
     world.approved = fires
     world.rounds()
     assert world.sold == [{WBTC.address}, {LINK.address}]
-    assert [one.decision_result.exit_token for one in world.asked] == [one.address for one in (LINK, WBTC, LINK)]
+    assert [outcome.decision_result.exit_token for outcome in world.asked] == [asset.address for asset in (LINK, WBTC, LINK)]
     assert world.asked[1].step_input.progress.spend_caps == ()
 
 
@@ -229,7 +233,7 @@ def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_onl
         world.store.journal.add_intent("s", kind, tx(nonce), grant(kind), "", 0, None)
         for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.LIQUIDITY))
     )
-    none, approved, moved = (unsent_phrase([one.kind for one in sent]) for sent in ([], [approval], [approval, action]))
+    none, approved, moved = (unsent_phrase([intent.kind for intent in sent]) for sent in ([], [approval], [approval, action]))
     assert "approvals" in approved
     assert "approvals" not in none + moved
     assert none != moved
@@ -238,7 +242,7 @@ def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_onl
 def test_taking_back_goes_on_past_a_token_that_refuses_and_names_what_stays(worlds: Worlds) -> None:
     step = fired("LINK", "WBTC", pools=ALL)
     world = worlds(step, lambda _: False)
-    world.left = [Approval(one.address, "router", 0, one.symbol, "router") for one in (LINK, WBTC)]
+    world.left = [Approval(asset.address, "router", 0, asset.symbol, "router") for asset in (LINK, WBTC)]
     approve = world.approval_transaction
 
     def refuses(step: StepInput, approval: Approval) -> PreparedTransaction:
@@ -266,23 +270,29 @@ def test_gas_for_taking_allowances_back_is_in_the_budgets_before_the_step_ends(w
 def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_left_and_costs_no_more_gas(worlds: Worlds) -> None:
     """Each look would send one more, and steps of approvals alone end all trading, the stops of others too."""
 
-    def taken_back(*done: tuple[str, str, int]) -> StepOutcome:
+    def taken_back(*terms_of_approvals: tuple[str, str, int]) -> StepOutcome:
         world = worlds(fired("LINK", "WBTC", pools=ALL), lambda _: False)
-        world.left = [Approval(one.address, "router", 0, one.symbol, "router") for one in (LINK, WBTC)]
+        world.left = [Approval(asset.address, "router", 0, asset.symbol, "router") for asset in (LINK, WBTC)]
         world.store.steps.begin("before", NOW_S, codec.dumps(world.step))
-        for one in done:
-            world.mined("before", IntentKind.APPROVE, replace(tx(0), to=one[0]), replace(grant(IntentKind.APPROVE), approval_terms=one), "")
+        for approval_terms in terms_of_approvals:
+            world.mined(
+                "before",
+                IntentKind.APPROVE,
+                replace(tx(0), to=approval_terms[0]),
+                replace(grant(IntentKind.APPROVE), approval_terms=approval_terms),
+                "",
+            )
         return world.tidy(OutcomeKind.HOLD, "holds")
 
-    def zero(one: str, spender: str = "router", raw: int = 0) -> tuple[str, str, int]:
-        return (one, spender, raw)
+    def zero(token_address: str, spender: str = "router", raw: int = 0) -> tuple[str, str, int]:
+        return (token_address, spender, raw)
 
     link, both = LINK.address, [LINK.address, WBTC.address]
     after = taken_back(zero(link), zero(link), zero(WBTC.address), zero(link))
     assert [intent.tx.to for intent in after.transactions] == [WBTC.address]
     assert mentions(after.reason, "router", "LINK", "3 times")
-    for done in ([zero(link)] * 2, [*[zero(link)] * 2, zero(link, raw=5), zero(link)], [zero(link, "other")] * 3):
-        assert [intent.tx.to for intent in taken_back(*done).transactions] == both
+    for history in ([zero(link)] * 2, [*[zero(link)] * 2, zero(link, raw=5), zero(link)], [zero(link, "other")] * 3):
+        assert [intent.tx.to for intent in taken_back(*history).transactions] == both
 
 
 @pytest.mark.parametrize("watched", [False, True])
@@ -291,27 +301,27 @@ def test_where_what_was_to_be_sold_is_gone_what_is_traded_in_its_place_is_confir
     nothing but exits goes on.
     """
     off = {} if watched else {"balance_jump_bps": None, "daily_loss_bps": None}
-    had, gone = (
+    step_with_link, step_without_link = (
         with_limits(fired("LINK", values={"WETH": 3_000, "WBTC": 3_000, "LINK": value, "USDC": 2_000}, pools=ALL), **off)
         for value in (2_000, 0)
     )
-    world = worlds(had, lambda _: False, lacks=(LINK.address,))
+    world = worlds(step_with_link, lambda _: False, lacks=(LINK.address,))
 
     def vanishes(to: str, raw: int) -> None:
         world.lacks.discard(to)
-        world.step = gone
+        world.step = step_without_link
 
     world.approved = vanishes
-    done = world.rounds()
-    assert done.exits_tried == (LINK.address,)
-    assert mentions(done.reason, "LINK", "wallet")
+    outcome = world.rounds()
+    assert outcome.exits_tried == (LINK.address,)
+    assert mentions(outcome.reason, "LINK", "wallet")
     if watched:
-        assert done.kind is OutcomeKind.HALT
-        assert mentions(done.reason, "LINK", "200")
+        assert outcome.kind is OutcomeKind.HALT
+        assert mentions(outcome.reason, "LINK", "200")
         assert len(world.asked) == 1
         assert not world.sold
         return
-    assert [one.plan is not None and one.plan.is_exit for one in world.asked] == [True, False]
+    assert [outcome.plan is not None and outcome.plan.is_exit for outcome in world.asked] == [True, False]
     assert world.sold == [{WETH.address, WBTC.address}]
 
 
@@ -329,18 +339,18 @@ def test_reverts_move_an_exit_behind_one_that_was_refused_before() -> None:
 def test_three_exits_that_revert_in_one_step_silence_no_other(worlds: Worlds) -> None:
     symbols = [f"T{number}" for number in range(5)]
     world = worlds(stops(symbols), lambda _: False)
-    world.fails = {token(one).address for one in symbols[:3]}
-    done = world.rounds()
+    world.fails = {token(symbol).address for symbol in symbols[:3]}
+    outcome = world.rounds()
     assert world.sold == addresses(*symbols)
-    assert done.kind is OutcomeKind.FAILED
-    found = world.store.budgets.history(NOW_S)
-    assert found.failures.is_stopped
-    assert [one.revert_count for one in found.failures.failed_exits] == [1, 1, 1], "rebalances wait, exits do not"
+    assert outcome.kind is OutcomeKind.FAILED
+    history = world.store.budgets.history(NOW_S)
+    assert history.failures.is_stopped
+    assert [failure.revert_count for failure in history.failures.failed_exits] == [1, 1, 1], "rebalances wait, exits do not"
 
 
 def at(world: World, now_s: int) -> None:
     """The same market later, with fresh feeds."""
-    feeds = tuple(replace(one, updated_at_s=now_s - 60, started_at_s=now_s - 60) for one in world.step.snapshot.feeds)
+    feeds = tuple(replace(feed, updated_at_s=now_s - 60, started_at_s=now_s - 60) for feed in world.step.snapshot.feeds)
     head = replace(world.step.snapshot.head, timestamp_s=now_s)
     world.step = replace(world.step, snapshot=replace(world.step.snapshot, now_s=now_s, head=head, feeds=feeds))
 
@@ -368,13 +378,13 @@ def in_pool_and_wallet() -> StepInput:
     pooled, aim = [ranged(2_000, 1_600, 2_500)], [wanted_liquidity(2_000)]
     step = world_with(pooled, aim, values=values, trigger=quiet(), targets_bps=targets, prices=prices)
     step = with_limits(step, turnover_bps=None, daily_turnover_bps=None, price_impact_bps=500)
-    wished = terms("WETH", STOP, 2_100), terms("LINK", STOP, 1)
-    gone = tuple(
-        ConditionalOrder(one.token, STOP, FIRED, one, 1, price_of(symbol, high), None, price_of(symbol, low))
-        for one, symbol, high, low in zip(wished, ("WETH", "LINK"), (2_500, 20), (2_000, 10), strict=True)
+    order_terms = terms("WETH", STOP, 2_100), terms("LINK", STOP, 1)
+    orders = tuple(
+        ConditionalOrder(order_term.token, STOP, FIRED, order_term, 1, price_of(symbol, high), None, price_of(symbol, low))
+        for order_term, symbol, high, low in zip(order_terms, ("WETH", "LINK"), (2_500, 20), (2_000, 10), strict=True)
     )
-    portfolio = replace(step.portfolio, orders=OrdersConfig(wished))
-    return apply_orders(replace(with_history(step, states=gone), portfolio=portfolio))
+    portfolio = replace(step.portfolio, orders=OrdersConfig(order_terms))
+    return apply_orders(replace(with_history(step, states=orders), portfolio=portfolio))
 
 
 @pytest.mark.parametrize("earlier", [0, 5])
@@ -399,16 +409,16 @@ def test_the_stop_of_an_asset_in_a_pool_follows_an_exit_that_reverts(worlds: Wor
 def test_liquidity_above_its_limits_refuses_no_exit(worlds: Worlds, limits: dict[str, int]) -> None:
     """Exits come before its withdrawal, so that neither would ever be sent; a blocked exit alone lifts the share of liquidity."""
     step = with_limits(in_pool_and_wallet(), **limits)
-    found = judged(step)
-    assert found.kind is OutcomeKind.PLANNED
-    assert found.decision_result.exit_token == LINK.address
-    assert found.plan is not None
-    assert all(one.passed for one in found.plan.verdicts)
-    (name,) = (one.removesuffix("_bps") for one in limits)
-    assert any(one.guard == name and "not applied to an exit" in one.measured_text for one in found.plan.verdicts)
-    alone = replace(found.plan, decision=replace(found.plan.decision, is_exit=False))  # type: ignore[type-var]  # a rebalance
-    verdicts = guards.judge(found.step_input, alone, evidence(found.step_input, alone))
-    assert not next(one for one in verdicts if one.guard == name).passed, "a rebalance waits for it"
+    outcome = judged(step)
+    assert outcome.kind is OutcomeKind.PLANNED
+    assert outcome.decision_result.exit_token == LINK.address
+    assert outcome.plan is not None
+    assert all(verdict.passed for verdict in outcome.plan.verdicts)
+    (name,) = (limit_key.removesuffix("_bps") for limit_key in limits)
+    assert any(verdict.guard == name and "not applied to an exit" in verdict.measured_text for verdict in outcome.plan.verdicts)
+    alone = replace(outcome.plan, decision=replace(outcome.plan.decision, is_exit=False))  # type: ignore[type-var]  # a rebalance
+    verdicts = guards.judge(outcome.step_input, alone, evidence(outcome.step_input, alone))
+    assert not next(verdict for verdict in verdicts if verdict.guard == name).passed, "a rebalance waits for it"
 
 
 @pytest.mark.parametrize("reverts", [False, True])
@@ -417,8 +427,8 @@ def test_a_withdrawal_that_fails_does_not_hold_up_that_of_another_pool(worlds: W
     aims = [wanted_liquidity(2_000), wanted_liquidity(1_000, second)]
     step = world_with([ranged(2_000, 1_600, 2_500), paired(1_000)], aims, values={"WETH": 0, "USDC": 7_000}, trigger=quiet())
     stop = terms("WETH", STOP, 2_100)
-    gone = ConditionalOrder(stop.token, STOP, FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
-    step = replace(with_history(step, states=(gone,)), portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))))
+    order = ConditionalOrder(stop.token, STOP, FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
+    step = replace(with_history(step, states=(order,)), portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))))
     world, tried = worlds(apply_orders(step), lambda _: False), []
     sold = judged(fired("LINK", pools=ALL)).plan
 
@@ -428,42 +438,42 @@ def test_a_withdrawal_that_fails_does_not_hold_up_that_of_another_pool(worlds: W
             raise Refused("no price", (Verdict("signer.min_out", "1", "2", False),))
         return PreparedTransaction(tx(step.snapshot.nonce_latest), replace(grant(IntentKind.LIQUIDITY), plan=plan), "withdrawal")
 
-    def sends(step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
+    def sends(step_id: str, kind: IntentKind, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
         if not reverts:
             raise NO
-        return world.mined(step_id, kind, made, replace(granted, plan=sold), note)
+        return world.mined(step_id, kind, unsigned, replace(granted, plan=sold), note)
 
     world.layer_transaction, world.run, world.fails = withdraws, sends, {LINK.address}  # type: ignore[attr-defined, method-assign]
-    done = world.rounds()
+    outcome = world.rounds()
     assert tried == [first.address, second.address]
-    assert done.kind is OutcomeKind.REFUSED
-    assert mentions(done.reason, "no price", "ended reverted" if reverts else "simulated: no")
+    assert outcome.kind is OutcomeKind.REFUSED
+    assert mentions(outcome.reason, "no price", "ended reverted" if reverts else "simulated: no")
 
 
 def test_everything_in_the_wallet_is_sold_while_liquidity_cannot_be_withdrawn() -> None:
     """A stranger pushes its pool; `stop --to-stable` sells the rest and then says so."""
     step = in_pool_and_wallet()
     pushed = v3_at(Fraction(11, 10))
-    pools = tuple(pushed if one.address == pushed.address else one for one in step.snapshot.pools)
+    pools = tuple(pushed if pool.address == pushed.address else pool for pool in step.snapshot.pools)
     position = ranged(2_000, 1_600, 2_500, pool=pushed)
     step = replace(with_history(step, states=()), snapshot=replace(step.snapshot, pools=pools, positions=(position,)))
-    found = evaluation.evaluate_input(step, requests.propose_selling_everything, Sees(), "abc")
-    assert found.kind is OutcomeKind.PLANNED
-    assert found.decision_result.exit_token == LINK.address
-    held = tuple(replace(one, raw=0) if one.token == LINK.address else one for one in step.snapshot.holdings)
-    step = replace(step, snapshot=replace(step.snapshot, holdings=held))
-    left = evaluation.evaluate_input(step, requests.propose_selling_everything, Sees(), "abc")
-    assert left.kind is OutcomeKind.REFUSED
-    assert mentions(left.reason, "not withdrawn: its pool", "off the reference")
+    outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, Sees(), "abc")
+    assert outcome.kind is OutcomeKind.PLANNED
+    assert outcome.decision_result.exit_token == LINK.address
+    holdings = tuple(replace(holding, raw=0) if holding.token == LINK.address else holding for holding in step.snapshot.holdings)
+    step = replace(step, snapshot=replace(step.snapshot, holdings=holdings))
+    last_outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, Sees(), "abc")
+    assert last_outcome.kind is OutcomeKind.REFUSED
+    assert mentions(last_outcome.reason, "not withdrawn: its pool", "off the reference")
 
 
 def test_an_endpoint_s_failure_with_one_exit_does_not_end_the_step(worlds: Worlds) -> None:
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     failing_with(world, WBTC.address, Retryable("endpoints disagree"))
-    done = world.rounds()
+    outcome = world.rounds()
     assert world.sold == [{LINK.address}], "nothing is bought after it"
-    assert done.kind is OutcomeKind.FAILED
-    assert mentions(done.reason, "WBTC", "endpoints disagree", "LINK")
+    assert outcome.kind is OutcomeKind.FAILED
+    assert mentions(outcome.reason, "WBTC", "endpoints disagree", "LINK")
     assert world.late == (), "an endpoint's failure is no refusal"
 
 
@@ -481,10 +491,10 @@ def test_an_endpoint_s_failure_with_the_evidence_of_one_exit_does_not_end_the_st
 
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     readers = replace(world.readers(), evidence_source=Disputed())
-    done = engine.repeat_steps(StepPorts(readers, world.store, world.transactor()), AgentCycle())[1]
+    outcome = engine.repeat_steps(StepPorts(readers, world.store, world.transactor()), AgentCycle())[1]
     assert world.sold == [{LINK.address}]
-    assert done.kind is OutcomeKind.FAILED
-    assert mentions(done.reason, "WBTC", "no quorum")
+    assert outcome.kind is OutcomeKind.FAILED
+    assert mentions(outcome.reason, "WBTC", "no quorum")
     with pytest.raises(Retryable, match="no quorum"):
         engine.repeat_steps(StepPorts(readers, world.store, world.transactor()), AgentCycle())[1]
 
@@ -513,10 +523,10 @@ def failing_with(world: World, token_in: str, why: Exception) -> None:
     """Make the executor fail with the sale of this token."""
     run = world.run
 
-    def fails(step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
+    def fails(step_id: str, kind: IntentKind, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
         if granted.plan is not None and any(leg.token_in == token_in for leg in granted.plan.legs):
             raise why
-        return run(step_id, kind, made, granted, note)
+        return run(step_id, kind, unsigned, granted, note)
 
     world.run = fails  # type: ignore[method-assign]
 
@@ -525,21 +535,21 @@ def failing_with(world: World, token_in: str, why: Exception) -> None:
 def test_an_exit_whose_simulation_burns_too_much_gas_is_skipped_and_not_blamed(worlds: Worlds, guard: str) -> None:
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     failing_with(world, WBTC.address, Refused("too much gas", (Verdict(guard, "9", "1", False),)))
-    done = world.rounds()
+    outcome = world.rounds()
     assert world.sold == [{LINK.address}]
-    assert done.kind is OutcomeKind.DONE
-    assert mentions(done.reason, "WBTC", "too much gas")
+    assert outcome.kind is OutcomeKind.DONE
+    assert mentions(outcome.reason, "WBTC", "too much gas")
     assert world.late == ()
     assert world.rounds().kind is OutcomeKind.REFUSED, "with nothing else to sell"
 
 
 def test_declining_one_exit_asks_about_the_next(worlds: Worlds) -> None:
     world = worlds(stops(["T0", "T1", "T2"]), lambda _: False)
-    done = asked_about(world, lambda outcome: outcome.decision_result.exit_token != token("T0").address)
+    cycle_outcome = asked_about(world, lambda outcome: outcome.decision_result.exit_token != token("T0").address)
     assert world.sold == addresses("T1", "T2")
-    assert done.kind is OutcomeKind.DONE
-    assert [one.decision_result.exit_token for one in world.asked] == [token(one).address for one in ("T0", "T1", "T2")]
-    assert mentions(done.reason, "T0", "confirmed")
+    assert cycle_outcome.kind is OutcomeKind.DONE
+    assert [outcome.decision_result.exit_token for outcome in world.asked] == [token(symbol).address for symbol in ("T0", "T1", "T2")]
+    assert mentions(cycle_outcome.reason, "T0", "confirmed")
 
 
 def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds) -> None:
@@ -547,25 +557,25 @@ def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds)
     step = fired("LINK", values=HEAVIER, pools=ALL)
     fresh = replace(step.history, orders=replace(step.history.orders, states=()))
     world = worlds(replace(step, history=fresh, policy=replace(step.policy, confirm_blocks=1)), lambda _: False)
-    asked: list[int] = []
-    world.past_prices = lambda head, blocks: asked.append(blocks) or ()
+    block_counts: list[int] = []
+    world.past_prices = lambda head, blocks: block_counts.append(blocks) or ()
     own = FuturesCycle(
         reduced_markets=("ETH",), order_divisors=(("ETH", 4),), reduction_goals=(("ETH", 5),), refused_s_by_market=(("BTC", NOW_S),)
     )
     cycle = new_cycle(AgentCycle(), NOW_S).with_layer(own).with_layer(LiquidityCycle(failed_withdrawal_pools=("pool",)))
-    found, _ = engine._settle_and_read(world.readers(), world.store, cycle)
-    assert asked == [1]
-    assert futures_progress(found) == FuturesProgress(("ETH",), (("ETH", 5),), (("ETH", 4),))
-    assert liquidity_progress(found).failed_withdrawal_pools == ("pool",)
-    assert [one.exit_name for one in found.history.failures.failed_exits] == ["BTC"]
+    step_input, _ = engine._settle_and_read(world.readers(), world.store, cycle)
+    assert block_counts == [1]
+    assert futures_progress(step_input) == FuturesProgress(("ETH",), (("ETH", 5),), (("ETH", 4),))
+    assert liquidity_progress(step_input).failed_withdrawal_pools == ("pool",)
+    assert [failure.exit_name for failure in step_input.history.failures.failed_exits] == ["BTC"]
 
 
 def test_declining_every_exit_sends_nothing_and_buys_nothing(worlds: Worlds) -> None:
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
-    done = asked_about(world, lambda outcome: not outcome.decision_result.exit_token)
+    cycle_outcome = asked_about(world, lambda outcome: not outcome.decision_result.exit_token)
     assert world.sold == []
-    assert done.kind is OutcomeKind.DECLINED
-    assert mentions(done.reason, "confirmed", "nothing")
+    assert cycle_outcome.kind is OutcomeKind.DECLINED
+    assert mentions(cycle_outcome.reason, "confirmed", "nothing")
     assert len(world.asked) == 2, "what follows declined exits waits for the next cycle"
 
 
@@ -582,10 +592,10 @@ def asked_about(world: World, answer: Callable[[StepOutcome], bool]) -> StepOutc
 def test_an_exit_follows_a_reverted_one_while_another_asset_has_no_price(worlds: Worlds) -> None:
     world = worlds(unpriced("WETH", "WBTC", values=HEAVIER), lambda _: False)
     world.fails = {WETH.address}
-    done = world.rounds()
+    outcome = world.rounds()
     assert world.sold == [{WETH.address}, {WBTC.address}]
-    assert done.kind is OutcomeKind.FAILED
-    assert mentions(done.reason, "LINK", "no reference price")
+    assert outcome.kind is OutcomeKind.FAILED
+    assert mentions(outcome.reason, "LINK", "no reference price")
 
 
 THROUGH = v2_pool(LINK, WBTC, Fraction(1, 5_950), 800)
@@ -607,15 +617,15 @@ def test_a_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Worlds) -> 
         others.append(worlds(through(), lambda _: False))
         failing_with(others[-1], WBTC.address, why)
     for world in others:
-        done = world.rounds()
-        assert done.kind is OutcomeKind.DONE
+        outcome = world.rounds()
+        assert outcome.kind is OutcomeKind.DONE
         assert world.sold == [{LINK.address}]
         assert world.late == ()
-        assert [one.decision_result.exit_token for one in world.asked] == [LINK.address] * 2, "what replaces it is confirmed"
+        assert [outcome.decision_result.exit_token for outcome in world.asked] == [LINK.address] * 2, "what replaces it is confirmed"
     own = worlds(through(), lambda _: True)
     assert own.rounds().kind is OutcomeKind.HOLD
     assert len(own.asked) == 2, "LINK refuses as well"
-    assert [(one.token, one.refusal_count) for one in own.late] == [(LINK.address, 1)], "counted once for both tries"
+    assert [(refusal.token, refusal.refusal_count) for refusal in own.late] == [(LINK.address, 1)], "counted once for both tries"
 
 
 def test_an_exit_that_reverted_goes_past_the_token_on_its_route(worlds: Worlds) -> None:
@@ -631,11 +641,11 @@ def test_guards_that_refuse_a_route_of_an_exit_leave_it_the_direct_one() -> None
     first = evaluation.evaluate_input_once(step, proposals.propose_rebalance, Sees(), "abc")
     assert first.kind is OutcomeKind.REFUSED
     assert WBTC.address in moved(first.plan)
-    found = judged(step)
-    assert found.kind is OutcomeKind.PLANNED
-    assert moved(found.plan) == {LINK.address, USDC.address}
-    again = codec.loads(StepInput, codec.dumps(found.step_input))
-    assert evaluation.evaluate_input_once(again, proposals.propose_rebalance, Sees(), "abc").plan == found.plan, "a replay plans the same"
+    outcome = judged(step)
+    assert outcome.kind is OutcomeKind.PLANNED
+    assert moved(outcome.plan) == {LINK.address, USDC.address}
+    again = codec.loads(StepInput, codec.dumps(outcome.step_input))
+    assert evaluation.evaluate_input_once(again, proposals.propose_rebalance, Sees(), "abc").plan == outcome.plan, "a replay plans the same"
 
 
 def test_a_disputed_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Worlds) -> None:
@@ -652,6 +662,6 @@ def test_a_disputed_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Wo
 
     world = worlds(through(), lambda _: False)
     readers = replace(world.readers(), evidence_source=Disputed())
-    done = engine.repeat_steps(StepPorts(readers, world.store, world.transactor()), AgentCycle())[1]
-    assert done.kind is OutcomeKind.DONE
+    outcome = engine.repeat_steps(StepPorts(readers, world.store, world.transactor()), AgentCycle())[1]
+    assert outcome.kind is OutcomeKind.DONE
     assert world.sold == [{LINK.address}]

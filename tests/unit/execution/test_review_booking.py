@@ -28,10 +28,10 @@ def store(tmp_path: Path) -> Store:
 
 
 def step(weth: int = 10, usdc: int = 20_000) -> StepInput:
-    made = builders.step_input()
-    kept = {WETH.address: weth * COIN, USDC.address: usdc * DOLLAR}
-    holdings = tuple(Holding(holding.token, kept.get(holding.token, holding.raw)) for holding in made.snapshot.holdings)
-    return replace(made, snapshot=replace(made.snapshot, owner=WALLET, holdings=holdings))
+    source = builders.step_input()
+    raw_by_token = {WETH.address: weth * COIN, USDC.address: usdc * DOLLAR}
+    holdings = tuple(Holding(holding.token, raw_by_token.get(holding.token, holding.raw)) for holding in source.snapshot.holdings)
+    return replace(source, snapshot=replace(source.snapshot, owner=WALLET, holdings=holdings))
 
 
 def swapped(
@@ -39,11 +39,11 @@ def swapped(
 ) -> Intent:
     """A swap of that step, mined with these events."""
     store.steps.begin("s", 1, codec.dumps(step_input) if text is None else text)
-    made = store.journal.add_intent("s", IntentKind.SWAP, replace(tx(0), value_wei=value_wei), grant(), "swap", 1, None)
-    store.journal.advance(made.id, IntentState.SIGNED, 1, tx_hash="0xaa")
-    store.journal.advance(made.id, IntentState.BROADCAST, 1)
+    intent = store.journal.add_intent("s", IntentKind.SWAP, replace(tx(0), value_wei=value_wei), grant(), "swap", 1, None)
+    store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash="0xaa")
+    store.journal.advance(intent.id, IntentState.BROADCAST, 1)
     mined = replace(receipt("0xaa", 1, "0x01"), transfers=transfers, status=status)
-    return store.journal.advance(made.id, IntentState.MINED, 1, receipt=mined)
+    return store.journal.advance(intent.id, IntentState.MINED, 1, receipt=mined)
 
 
 def never() -> StepInput:
@@ -61,100 +61,100 @@ def gas_value(step_input: StepInput) -> Fraction:
 
 def test_a_strangers_event_that_takes_from_us_does_not_stop_the_books(store: Store) -> None:
     """Any contract that a swap touches may emit a Transfer from our wallet; it must neither block nor count."""
-    made = step()
-    swapped(store, made, Transfer(STRANGER, WALLET, OTHER, 10**30))
-    found = booked(store, made.snapshot)
+    source = step()
+    swapped(store, source, Transfer(STRANGER, WALLET, OTHER, 10**30))
+    history = booked(store, source.snapshot)
     assert store.journal.unbooked_intents() == ()
-    assert found.budgets.loss_24h == gas_value(made)
+    assert history.budgets.loss_24h == gas_value(source)
 
 
 @pytest.mark.parametrize("text", ["{}", "not JSON", '{"from": "another version"}'])
 def test_a_step_that_cannot_be_read_any_more_is_booked_at_the_prices_of_now(store: Store, text: str) -> None:
-    made = step()
-    swapped(store, made, Transfer(WETH.address, WALLET, OTHER, COIN), text=text)
-    found = booked(store, made.snapshot, lambda: made)
+    source = step()
+    swapped(store, source, Transfer(WETH.address, WALLET, OTHER, COIN), text=text)
+    history = booked(store, source.snapshot, lambda: source)
     assert store.journal.unbooked_intents() == ()
-    assert found.budgets.loss_24h == builders.PRICES["WETH"] * DOLLAR + gas_value(made)
+    assert history.budgets.loss_24h == builders.PRICES["WETH"] * DOLLAR + gas_value(source)
 
 
 def test_prices_of_now_prove_no_gain(store: Store) -> None:
-    made = step()
-    swapped(store, made, Transfer(USDC.address, OTHER, WALLET, 5_000 * DOLLAR), text="{}")
-    assert booked(store, made.snapshot, lambda: made).budgets.loss_24h == gas_value(made)
+    source = step()
+    swapped(store, source, Transfer(USDC.address, OTHER, WALLET, 5_000 * DOLLAR), text="{}")
+    assert booked(store, source.snapshot, lambda: source).budgets.loss_24h == gas_value(source)
 
 
 def test_without_any_price_the_transaction_waits_and_nothing_else_does(store: Store) -> None:
-    made = step()
-    swapped(store, made, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, DOLLAR), text="{}")
-    blind = replace(made, snapshot=replace(made.snapshot, feeds=(), pools=()))
-    assert booked(store, made.snapshot, lambda: blind).budgets.loss_24h == 0
+    source = step()
+    swapped(store, source, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, DOLLAR), text="{}")
+    blind = replace(source, snapshot=replace(source.snapshot, feeds=(), pools=()))
+    assert booked(store, source.snapshot, lambda: blind).budgets.loss_24h == 0
     assert len(store.journal.unbooked_intents()) == 1
-    assert booked(store, made.snapshot, lambda: made).budgets.loss_24h > 0
+    assert booked(store, source.snapshot, lambda: source).budgets.loss_24h > 0
 
 
 def test_native_coin_that_was_spent_waits_for_the_price_of_its_wrapped_token(store: Store) -> None:
     """A swap of 1 ETH has no event of what was spent, and must not be booked as free of loss."""
-    made = step()
-    swapped(store, made, Transfer(USDC.address, OTHER, WALLET, DOLLAR), text="{}", value_wei=COIN)
-    blind = replace(made, snapshot=replace(made.snapshot, feeds=(), pools=()))
-    assert booked(store, made.snapshot, lambda: blind).budgets.loss_24h == 0
+    source = step()
+    swapped(store, source, Transfer(USDC.address, OTHER, WALLET, DOLLAR), text="{}", value_wei=COIN)
+    blind = replace(source, snapshot=replace(source.snapshot, feeds=(), pools=()))
+    assert booked(store, source.snapshot, lambda: blind).budgets.loss_24h == 0
     assert len(store.journal.unbooked_intents()) == 1
     lost = builders.PRICES["WETH"] * DOLLAR - DOLLAR
-    assert booked(store, made.snapshot, lambda: made).budgets.loss_24h == lost + gas_value(made)
+    assert booked(store, source.snapshot, lambda: source).budgets.loss_24h == lost + gas_value(source)
 
 
 def test_native_coin_that_a_reverted_transaction_did_not_spend_needs_no_price(store: Store) -> None:
-    made = step()
-    swapped(store, made, text="{}", value_wei=COIN, status=0)
-    booked(store, made.snapshot, lambda: replace(made, snapshot=replace(made.snapshot, feeds=(), pools=())))
+    source = step()
+    swapped(store, source, text="{}", value_wei=COIN, status=0)
+    booked(store, source.snapshot, lambda: replace(source, snapshot=replace(source.snapshot, feeds=(), pools=())))
     assert store.journal.unbooked_intents() == ()
 
 
 @pytest.mark.parametrize("moved", [Transfer(WETH.address, OTHER, WALLET, COIN), Transfer(STRANGER, WALLET, OTHER, COIN)])
 def test_only_an_asset_that_was_spent_needs_a_price(store: Store, moved: Transfer) -> None:
-    made = step()
-    swapped(store, made, moved, text="{}")
-    booked(store, made.snapshot, lambda: replace(made, snapshot=replace(made.snapshot, feeds=(), pools=())))
+    source = step()
+    swapped(store, source, moved, text="{}")
+    booked(store, source.snapshot, lambda: replace(source, snapshot=replace(source.snapshot, feeds=(), pools=())))
     assert store.journal.unbooked_intents() == ()
 
 
 def test_a_balance_that_could_not_be_read_afterwards_is_not_a_loss_of_everything(store: Store) -> None:
-    made = step()
-    swapped(store, made)
-    unread = replace(made.snapshot, holdings=tuple(h for h in made.snapshot.holdings if h.token != WETH.address))
-    assert booked(store, unread, before=made.snapshot).budgets.loss_24h == gas_value(made)
+    source = step()
+    swapped(store, source)
+    unread = replace(source.snapshot, holdings=tuple(h for h in source.snapshot.holdings if h.token != WETH.address))
+    assert booked(store, unread, before=source.snapshot).budgets.loss_24h == gas_value(source)
 
 
 def test_a_balance_that_fell_though_no_event_says_so_is_a_loss(store: Store) -> None:
-    made = step(weth=10)
-    swapped(store, made)
+    source = step(weth=10)
+    swapped(store, source)
     fewer = step(weth=9).snapshot
-    assert booked(store, fewer, before=made.snapshot).budgets.loss_24h == builders.PRICES["WETH"] * DOLLAR + gas_value(made)
+    assert booked(store, fewer, before=source.snapshot).budgets.loss_24h == builders.PRICES["WETH"] * DOLLAR + gas_value(source)
 
 
 def test_a_header_from_the_future_books_no_later_than_the_clock(store: Store) -> None:
     """A rebalance remembered for next year would halt every step until then."""
-    made = step()
-    swapped(store, made)
-    year = replace(made.snapshot.head, timestamp_s=made.snapshot.head.timestamp_s + 10**8)
-    settle_mined(store, replace(made.snapshot, head=year), never)
-    assert store.budgets.history(0).reviews.last_rebalance_s == made.snapshot.now_s + MAX_CLOCK_LEAD_S
+    source = step()
+    swapped(store, source)
+    year = replace(source.snapshot.head, timestamp_s=source.snapshot.head.timestamp_s + 10**8)
+    settle_mined(store, replace(source.snapshot, head=year), never)
+    assert store.budgets.history(0).reviews.last_rebalance_s == source.snapshot.now_s + MAX_CLOCK_LEAD_S
 
 
 def test_a_clock_set_back_takes_nothing_out_of_the_last_day(store: Store) -> None:
-    made = step()
-    swapped(store, made)
-    settle_mined(store, replace(made.snapshot, now_s=made.snapshot.now_s - 7 * 86_400), never)
-    assert store.budgets.history(made.snapshot.head.timestamp_s).budgets.loss_24h == gas_value(made)
+    source = step()
+    swapped(store, source)
+    settle_mined(store, replace(source.snapshot, now_s=source.snapshot.now_s - 7 * 86_400), never)
+    assert store.budgets.history(source.snapshot.head.timestamp_s).budgets.loss_24h == gas_value(source)
 
 
 def test_unwrapping_costs_its_gas_once_also_by_balances(store: Store) -> None:
     """The wallet's native coin falls by the gas, which is booked by itself."""
-    made = step()
+    source = step()
     gas_wei = 50_000 * 2 * GWEI
-    after = replace(step(weth=9).snapshot, native_wei=made.snapshot.native_wei + COIN - gas_wei)
-    intent = swapped(store, made)
+    after = replace(step(weth=9).snapshot, native_wei=source.snapshot.native_wei + COIN - gas_wei)
+    intent = swapped(store, source)
     assert intent.receipt is not None
     unwrapped = replace(intent.receipt, wrap_transfers=(Transfer(WETH.address, WALLET, NATIVE, COIN),))
     store.journal.advance(intent.id, IntentState.MINED, 1, receipt=unwrapped)
-    assert booked(store, after, before=made.snapshot).budgets.loss_24h == gas_value(made)
+    assert booked(store, after, before=source.snapshot).budgets.loss_24h == gas_value(source)

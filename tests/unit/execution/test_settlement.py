@@ -52,12 +52,12 @@ def plan(*legs: Leg) -> Plan:
 
 def test_what_was_unwrapped_counts_by_token_and_holder_and_never_what_was_wrapped() -> None:
     wrapped = (Transfer(WETH, WALLET, NATIVE, 5), Transfer(WETH, ROUTER, NATIVE, 7), Transfer(WETH, NATIVE, WALLET, 3))
-    found = replace(receipt("0xaa", 1, "0x01"), wrap_transfers=(*wrapped, Transfer(USDC, WALLET, NATIVE, 2)))
-    assert [found.unwrapped_raw(WETH, WALLET), found.unwrapped_raw(WETH, WALLET, ROUTER), found.unwrapped_raw(DAI, WALLET)] == [5, 12, 0]
+    mined = replace(receipt("0xaa", 1, "0x01"), wrap_transfers=(*wrapped, Transfer(USDC, WALLET, NATIVE, 2)))
+    assert [mined.unwrapped_raw(WETH, WALLET), mined.unwrapped_raw(WETH, WALLET, ROUTER), mined.unwrapped_raw(DAI, WALLET)] == [5, 12, 0]
 
 
 def test_legs_are_read_from_the_transfers_of_their_pools_in_order() -> None:
-    made = plan(
+    traded = plan(
         leg(POOL, WETH, USDC, 10, 19_000), leg(SECOND, WETH, USDC, 5, 9_500), leg(POOL, WETH, USDC, 2, 3_700), leg(POOL, USDC, DAI, 7, 7)
     )
     transfers = (
@@ -68,9 +68,9 @@ def test_legs_are_read_from_the_transfers_of_their_pools_in_order() -> None:
         Transfer(USDC, POOL, WALLET, 3_699),
         Transfer(WETH, WALLET, POOL, 2),
     )
-    found = settlement.realised_legs(made, replace(_receipt(), transfers=transfers))
-    assert [(r.in_raw, r.out_raw) for r in found] == [(10, 19_001), (5, 9_400), (2, 3_699), (None, None)]
-    assert [(r.leg.amount_in_raw, r.leg.amount_out_raw) for r in found] == [(10, 19_000), (5, 9_500), (2, 3_700), (7, 7)]
+    legs = settlement.realised_legs(traded, replace(_receipt(), transfers=transfers))
+    assert [(r.in_raw, r.out_raw) for r in legs] == [(10, 19_001), (5, 9_400), (2, 3_699), (None, None)]
+    assert [(r.leg.amount_in_raw, r.leg.amount_out_raw) for r in legs] == [(10, 19_000), (5, 9_500), (2, 3_700), (7, 7)]
 
 
 def test_a_wrap_and_an_unwrap_are_read_from_their_own_events() -> None:
@@ -79,8 +79,8 @@ def test_a_wrap_and_an_unwrap_are_read_from_their_own_events() -> None:
         for token_in, token_out, raw in ((NATIVE, WETH, 3), (WETH, NATIVE, 4))
     )
     events = (Transfer(WETH, WALLET, NATIVE, 4), Transfer(WETH, NATIVE, WALLET, 3))
-    found = settlement.realised_legs(plan(wraps, unwraps), replace(_receipt(), wrap_transfers=events))
-    assert [(done.in_raw, done.out_raw) for done in found] == [(3, 3), (4, 4)]
+    legs = settlement.realised_legs(plan(wraps, unwraps), replace(_receipt(), wrap_transfers=events))
+    assert [(leg_execution.in_raw, leg_execution.out_raw) for leg_execution in legs] == [(3, 3), (4, 4)]
 
 
 def swap(state: IntentState, *transfers: Transfer) -> Intent:
@@ -90,26 +90,26 @@ def swap(state: IntentState, *transfers: Transfer) -> Intent:
 
 def test_what_a_receipt_cannot_tell_is_unknown_and_not_in_the_sum() -> None:
     """A third transfer out of a pool with two legs may belong to either of them; the other pool's amounts are beyond doubt."""
-    made = replace(
+    traded = replace(
         plan(leg(POOL, WETH, USDC, 10, 19_000), leg(POOL, WETH, USDC, 2, 3_700), leg(SECOND, WETH, DAI, 4, 8_000)),
         turnover=Fraction(30_700),
     )
     sold = [Transfer(WETH, WALLET, pool, raw) for pool, raw in ((POOL, 10), (POOL, 2), (SECOND, 4))]
     bought = [Transfer(USDC, POOL, WALLET, 18_000), Transfer(USDC, POOL, WALLET, 3_700), Transfer(DAI, SECOND, WALLET, 7_900)]
-    done = swap(IntentState.FINAL, *sold, *bought)
-    told = executions.leg_executions(made, done)
-    assert [(one.in_raw, one.out_raw) for one in told] == [(10, 18_000), (2, 3_700), (4, 7_900)]
-    assert [one.difference_share for one in told] == [Fraction(-1, 19), 0, Fraction(-1, 80)]
+    intent = swap(IntentState.FINAL, *sold, *bought)
+    leg_executions = executions.leg_executions(traded, intent)
+    assert [(execution.in_raw, execution.out_raw) for execution in leg_executions] == [(10, 18_000), (2, 3_700), (4, 7_900)]
+    assert [execution.difference_share for execution in leg_executions] == [Fraction(-1, 19), 0, Fraction(-1, 80)]
 
-    twice = executions.leg_executions(made, swap(IntentState.FINAL, *sold, *bought, Transfer(USDC, POOL, OTHER, 500)))
-    assert [(one.in_raw, one.out_raw) for one in twice] == [(10, None), (2, None), (4, 7_900)]
-    assert [one.difference_share for one in twice] == [None, None, Fraction(-1, 80)]
+    twice = executions.leg_executions(traded, swap(IntentState.FINAL, *sold, *bought, Transfer(USDC, POOL, OTHER, 500)))
+    assert [(execution.in_raw, execution.out_raw) for execution in twice] == [(10, None), (2, None), (4, 7_900)]
+    assert [execution.difference_share for execution in twice] == [None, None, Fraction(-1, 80)]
 
     entry = Entry(
         "e", EntryKind.TRADE, 1, 1, "", "", (Posting("trading", DAI, -7_900, Fraction(-7_900)), Posting("trading", USDC, 1, Fraction(2)))
     )
     names = TokenNames({}, Token(USDC, "USDC", 0))
-    assert executions.execution_document([(made, done)], [entry], names) == {
+    assert executions.execution_document([(traded, intent)], [entry], names) == {
         "legs": 3,
         "unknown": 0,
         "amounts": {WETH: "-16", USDC: "21700", DAI: "7900"},
@@ -117,12 +117,12 @@ def test_what_a_receipt_cannot_tell_is_unknown_and_not_in_the_sum() -> None:
         "difference_bps": -684.04,
     }
     for entries, unknown in (([], 0), ([entry], 2)):
-        intent = done if not unknown else swap(IntentState.FINAL, *sold, *bought[:1], *bought[2:])
-        assert executions.execution_document([(made, intent)], entries, names) == {
+        intent = intent if not unknown else swap(IntentState.FINAL, *sold, *bought[:1], *bought[2:])
+        assert executions.execution_document([(traded, intent)], entries, names) == {
             "legs": 3, "unknown": unknown, "amounts": None if unknown else {WETH: "-16", USDC: "21700", DAI: "7900"},
             "difference": None, "difference_bps": None,
         }  # fmt: skip
-    assert executions.execution_document([(made, swap(IntentState.BROADCAST, *sold, *bought))], [entry], names) is None
+    assert executions.execution_document([(traded, swap(IntentState.BROADCAST, *sold, *bought))], [entry], names) is None
 
 
 def test_loss_counts_all_that_went_at_the_prices_before() -> None:
@@ -161,55 +161,55 @@ PRICES_WITHOUT_GAS = BookingPrices(PRICES, native_price=Fraction(0))
 
 
 def test_booking_takes_the_receipts_word_when_balances_were_not_read(tmp_path: Path) -> None:
-    made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 19_900))
-    lost = settlement.book_intent(made.store.budgets, intent, WALLET, BookingPrices(PRICES, Fraction(1, 10**12)), START_S)
+    setup, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 19_900))
+    lost = settlement.book_intent(setup.store.budgets, intent, WALLET, BookingPrices(PRICES, Fraction(1, 10**12)), START_S)
     assert lost == 100 + intent.receipt.gas_cost_wei * Fraction(1, 10**12)
-    found = made.store.budgets.history(START_S)
-    assert (found.budgets.loss_24h, found.budgets.turnover_24h, found.budgets.gas_24h_wei) == (
+    history = setup.store.budgets.history(START_S)
+    assert (history.budgets.loss_24h, history.budgets.turnover_24h, history.budgets.gas_24h_wei) == (
         lost,
         Fraction(39_900, 2),
         intent.receipt.gas_cost_wei,
     )
-    assert made.store.journal.unbooked_intents() == ()
+    assert setup.store.journal.unbooked_intents() == ()
 
 
 @pytest.mark.parametrize(("into", "turnover"), [(USDC, 0), (WETH, 15_000), ("", 17_500)])
 def test_the_turnover_of_an_exit_is_what_it_buys_of_other_tokens(tmp_path: Path, into: str, turnover: int) -> None:
-    made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
-    settlement.book_intent(made.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, purpose=TradePurpose(exit_proceeds_token=into))
-    assert made.store.budgets.history(START_S).budgets.turnover_24h == turnover
+    setup, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
+    settlement.book_intent(setup.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, purpose=TradePurpose(exit_proceeds_token=into))
+    assert setup.store.budgets.history(START_S).budgets.turnover_24h == turnover
 
 
 def test_a_token_that_lies_in_its_events_hides_no_loss(tmp_path: Path) -> None:
-    made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 20_000))
+    setup, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 20_000))
     balances = ({WETH: 10, USDC: 0}, {WETH: 0, USDC: 15_000})
-    assert settlement.book_intent(made.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, balances) == 5_000
+    assert settlement.book_intent(setup.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, balances) == 5_000
 
 
 def test_a_deposit_in_between_hides_no_loss(tmp_path: Path) -> None:
-    made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
+    setup, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
     balances = ({WETH: 10, USDC: 0}, {WETH: 0, USDC: 15_000 + 1_000_000})
-    assert settlement.book_intent(made.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, balances) == 5_000
+    assert settlement.book_intent(setup.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, balances) == 5_000
 
 
 def test_a_revert_loses_its_gas(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.chain.status = 0
-    intent = made.run()
-    lost = settlement.book_intent(made.store.budgets, intent, WALLET, BookingPrices(PRICES, Fraction(1, 10**9)), START_S)
+    setup = bench(tmp_path)
+    setup.chain.status = 0
+    intent = setup.run()
+    lost = settlement.book_intent(setup.store.budgets, intent, WALLET, BookingPrices(PRICES, Fraction(1, 10**9)), START_S)
     assert lost == Fraction(intent.receipt.gas_cost_wei, 10**9)
-    assert made.store.budgets.history(START_S).budgets.loss_24h == lost
+    assert setup.store.budgets.history(START_S).budgets.loss_24h == lost
 
 
 @pytest.mark.parametrize(("status", "outflow"), [(1, 15_000), (0, 0)])
 def test_a_payout_is_an_outflow_and_no_loss_and_one_that_reverted_is_neither(tmp_path: Path, status: int, outflow: int) -> None:
     sent = [Transfer(USDC, WALLET, ROUTER, 15_000)] if status else []
-    made, intent = swapped(tmp_path, *sent)
+    setup, intent = swapped(tmp_path, *sent)
     paid = replace(intent, receipt=replace(intent.receipt, status=status))
     payout = Payout(USDC, ROUTER, 15_000, 0, 1)
-    assert settlement.book_intent(made.store.budgets, paid, WALLET, PRICES_WITHOUT_GAS, START_S, purpose=TradePurpose(payout)) == 0
-    found = made.store.budgets.history(START_S)
-    assert (found.budgets.outflow_24h, found.budgets.turnover_24h) == (outflow, 0)
+    assert settlement.book_intent(setup.store.budgets, paid, WALLET, PRICES_WITHOUT_GAS, START_S, purpose=TradePurpose(payout)) == 0
+    history = setup.store.budgets.history(START_S)
+    assert (history.budgets.outflow_24h, history.budgets.turnover_24h) == (outflow, 0)
 
 
 def test_the_gas_of_an_approval_counts_once_against_the_next(tmp_path: Path) -> None:
@@ -224,9 +224,9 @@ def test_the_gas_of_an_approval_counts_once_against_the_next(tmp_path: Path) -> 
 
 
 def test_a_transaction_that_was_not_mined_cannot_be_booked(tmp_path: Path) -> None:
-    made, intent = swapped(tmp_path)
+    setup, intent = swapped(tmp_path)
     with pytest.raises(ValueError, match="no receipt"):
-        settlement.book_intent(made.store.budgets, replace(intent, receipt=None), WALLET, PRICES_WITHOUT_GAS, START_S)
+        settlement.book_intent(setup.store.budgets, replace(intent, receipt=None), WALLET, PRICES_WITHOUT_GAS, START_S)
 
 
 def _receipt():

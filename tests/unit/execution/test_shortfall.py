@@ -24,8 +24,8 @@ LEAST = SELL.min_out_raw
 
 def snapshot(**raws: int) -> Snapshot:
     addresses = {"weth": WETH, "usdc": USDC, "usdt": USDT, "wbtc": WBTC}
-    held = tuple(Holding(addresses[name], raw) for name, raw in raws.items())
-    return replace(step_input().snapshot, holdings=held)
+    holdings = tuple(Holding(addresses[name], raw) for name, raw in raws.items())
+    return replace(step_input().snapshot, holdings=holdings)
 
 
 def receipt(*moves: tuple[str, int]) -> Receipt:

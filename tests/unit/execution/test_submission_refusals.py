@@ -83,18 +83,18 @@ def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -
     while (outcome := sale(step)).plan is not None:
         sold.append((outcome.decision_result.exit_token, moved(outcome.plan)))
         step = blocked_exits.exclude_blocked_exits(outcome.step_input, [BlockedExit(outcome.decision_result.exit_token, "sold", "")])
-    assert sold == [(one.address, {one.address, USDC.address}) for one in (WETH, LINK)]
+    assert sold == [(asset.address, {asset.address, USDC.address}) for asset in (WETH, LINK)]
     assert outcome.kind is OutcomeKind.HOLD
-    assert next(one.why for one in outcome.decision_result.blocked_exits if one.token == WBTC.address).startswith(
-        "refused: oracle_deviation"
-    )
+    assert next(
+        blocked_exit.why for blocked_exit in outcome.decision_result.blocked_exits if blocked_exit.token == WBTC.address
+    ).startswith("refused: oracle_deviation")
 
 
 def test_an_asset_whose_pool_is_refused_is_not_taken_for_sold_out() -> None:
     step = fired(pools=(MARKET[0], DEAR, SOUND))
-    held = evaluation.evaluate_input(step, requests.sell_out_proposer(WBTC.address), Sees(), "abc")
-    assert held.kind is OutcomeKind.HOLD
-    assert mentions(held.reason, "WBTC", "oracle_deviation")
+    outcome = evaluation.evaluate_input(step, requests.sell_out_proposer(WBTC.address), Sees(), "abc")
+    assert outcome.kind is OutcomeKind.HOLD
+    assert mentions(outcome.reason, "WBTC", "oracle_deviation")
 
 
 def test_a_token_that_does_not_tell_or_keep_its_allowance_is_blocked() -> None:
@@ -123,8 +123,8 @@ def test_missing_approvals__token_ignores_two__is_refused_alone(is_by_owner: boo
     def missing(outcome: StepOutcome, attempts: int) -> Sequence[Approval]:
         return late.missing_approvals(lacks, outcome, plan, lambda _: attempts, is_by_owner=is_by_owner)
 
-    for each in (outcome, rebalance):
-        assert [approval.token for approval in missing(each, late.MAX_INEFFECTIVE_APPROVALS - 1)] == [LINK.address]
+    for step_outcome in (outcome, rebalance):
+        assert [approval.token for approval in missing(step_outcome, late.MAX_INEFFECTIVE_APPROVALS - 1)] == [LINK.address]
     with raises_code(late.ExitRefused, "allowance"):
         missing(outcome, late.MAX_INEFFECTIVE_APPROVALS)
     with raises_code(late.ApprovalIgnored, "allowance"):
@@ -163,14 +163,14 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
     refused = SubmissionRefusal(LINK.address, now_s, times, "the token said no")
     assert blocked_exits.retry_at_s(refused) == now_s + rests_s
     step = with_history(step, submission_refusals=(refused,))
-    found = proposals.propose_rebalance(step)
-    assert found.plan is not None
-    assert found.plan.is_exit is (rests_s == 0)
-    assert (LINK.address in moved(found.plan)) is (rests_s == 0)
+    proposal = proposals.propose_rebalance(step)
+    assert proposal.plan is not None
+    assert proposal.plan.is_exit is (rests_s == 0)
+    assert (LINK.address in moved(proposal.plan)) is (rests_s == 0)
     if rests_s:
-        assert mentions(found.decision_result.decision.reason, "be sold", f"{times} times", "until")
-        assert "trimtab resume" in found.decision_result.decision.reason
-        assert "each cycle" not in found.decision_result.decision.reason
+        assert mentions(proposal.decision_result.decision.reason, "be sold", f"{times} times", "until")
+        assert "trimtab resume" in proposal.decision_result.decision.reason
+        assert "each cycle" not in proposal.decision_result.decision.reason
     assert ["the token said no" in line and "trimtab orders disarm LINK" in line for line in orders_document(step)["blocked_exits"]] == [
         True
     ]
@@ -185,9 +185,9 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
 def test_no_sale_that_the_owner_asks_for_rests() -> None:
     step = fired("LINK", pools=ALL)
     refused = SubmissionRefusal(LINK.address, step.snapshot.head.timestamp_s, 90, "the token said no")
-    found = requests.sell_out_proposer(LINK.address)(with_history(step, submission_refusals=(refused,)))
-    assert found.plan is not None
-    assert moved(found.plan) == {LINK.address, USDC.address}
+    proposal = requests.sell_out_proposer(LINK.address)(with_history(step, submission_refusals=(refused,)))
+    assert proposal.plan is not None
+    assert moved(proposal.plan) == {LINK.address, USDC.address}
 
 
 def test_it_is_counted_in_a_row_and_forgotten_once_it_is_sold_or_no_exit_any_more() -> None:
@@ -195,21 +195,27 @@ def test_it_is_counted_in_a_row_and_forgotten_once_it_is_sold_or_no_exit_any_mor
     now_s, refused = step.snapshot.head.timestamp_s, BlockedExit(LINK.address, "no", "")
     (first,) = blocked_exits.add_submission_refusal(step.snapshot, step.history.failures, refused)
     assert (first.refusal_count, first.at_s, first.why) == (1, now_s, "no")
-    known = with_history(step, submission_refusals=(first, replace(first, token=WETH.address)))
-    assert [one.refusal_count for one in blocked_exits.add_submission_refusal(known.snapshot, known.history.failures, refused)] == [2, 1]
-    assert blocked_exits.open_submission_refusals(known.history, "") == (first,), "no order sells WETH"
-    assert blocked_exits.open_submission_refusals(known.history, LINK.address) == ()
+    step_after = with_history(step, submission_refusals=(first, replace(first, token=WETH.address)))
+    assert [
+        refusal.refusal_count for refusal in blocked_exits.add_submission_refusal(step_after.snapshot, step_after.history.failures, refused)
+    ] == [2, 1]
+    assert blocked_exits.open_submission_refusals(step_after.history, "") == (first,), "no order sells WETH"
+    assert blocked_exits.open_submission_refusals(step_after.history, LINK.address) == ()
     for age_s, count in ((86_400, 2), (86_401, 1)):
         old = with_history(step, submission_refusals=(replace(first, at_s=now_s - age_s),))
-        assert [one.refusal_count for one in blocked_exits.add_submission_refusal(old.snapshot, old.history.failures, refused)] == [count]
+        assert [refusal.refusal_count for refusal in blocked_exits.add_submission_refusal(old.snapshot, old.history.failures, refused)] == [
+            count
+        ]
 
 
 def approved(store: Store, number: int, token: str) -> None:
     store.steps.begin(f"s{number}", 1, "{}")
-    made = store.journal.add_intent(f"s{number}", IntentKind.APPROVE, replace(tx(number), to=token), grant(IntentKind.APPROVE), "", 1, None)
-    store.journal.advance(made.id, IntentState.SIGNED, 1, tx_hash=f"0x{number}")
-    store.journal.advance(made.id, IntentState.BROADCAST, 1)
-    store.journal.advance(made.id, IntentState.MINED, 1, receipt=receipt(f"0x{number}", number, "0x01"))
+    intent = store.journal.add_intent(
+        f"s{number}", IntentKind.APPROVE, replace(tx(number), to=token), grant(IntentKind.APPROVE), "", 1, None
+    )
+    store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash=f"0x{number}")
+    store.journal.advance(intent.id, IntentState.BROADCAST, 1)
+    store.journal.advance(intent.id, IntentState.MINED, 1, receipt=receipt(f"0x{number}", number, "0x01"))
 
 
 def test_what_was_approved_for_it_in_vain_stops_nothing_else_and_the_owner_may_have_it_tried(tmp_path: Path) -> None:
@@ -217,14 +223,14 @@ def test_what_was_approved_for_it_in_vain_stops_nothing_else_and_the_owner_may_h
     for number, token in enumerate((LINK.address, LINK.address, WETH.address)):
         approved(store, number, token)
     assert store.budgets.history(1).failures.approval_cycles_in_row == 3
-    found = (SubmissionRefusal(LINK.address, 7, 2, "no; «é» 'x'"),)
-    store.budgets.mark_submission_refusals(found)
-    assert store.budgets.history(1).failures.submission_refusals == found
+    refusals = (SubmissionRefusal(LINK.address, 7, 2, "no; «é» 'x'"),)
+    store.budgets.mark_submission_refusals(refusals)
+    assert store.budgets.history(1).failures.submission_refusals == refusals
     assert store.budgets.history(1).failures.approval_cycles_in_row == 1
     approved(store, 3, LINK.address)
     assert store.budgets.history(1).failures.approval_cycles_in_row == 2, "what came later counts"
-    store.budgets.mark_ignored_approvals(found)
-    assert store.budgets.history(1).failures.ignored_approvals == found
+    store.budgets.mark_ignored_approvals(refusals)
+    assert store.budgets.history(1).failures.ignored_approvals == refusals
     assert store.budgets.history(1).failures.approval_cycles_in_row == 1
     store.pause_switch.resume("looked at it", 2)
     assert store.budgets.history(1).failures.submission_refusals == ()
@@ -246,8 +252,8 @@ HEADER = {"number": "0x9", "hash": "0x" + "9" * 64, "timestamp": "0x5", "baseFee
     ],
 )
 def test_a_simulation_says_whether_contracts_refuse(fault: RpcFault, reverted: bool) -> None:
-    found = NodeSender(answers(fault, fault)).simulate(replace(tx(0), to=NATIVE, max_fee_wei=9), WETH.address)
-    assert (found.ok, found.reverted) == (False, reverted)
+    simulation = NodeSender(answers(fault, fault)).simulate(replace(tx(0), to=NATIVE, max_fee_wei=9), WETH.address)
+    assert (simulation.ok, simulation.reverted) == (False, reverted)
 
 
 def test_who_burns_more_gas_than_a_block_has_is_told_from_a_wallet_that_cannot_pay() -> None:

@@ -25,10 +25,10 @@ from tests.support.transactions import CHAIN_ID, OTHER, WALLET, grant, receipt, 
 
 
 # what it is worth
-def lost(**one: Any) -> tuple[Fraction, Fraction, int]:
+def lost(**fields: Any) -> tuple[Fraction, Fraction, int]:
     """Loss and turnover in dollars, and gas, of one transaction."""
-    (found,) = prior_day_usage(at(), told(Node(sent={19_000: one})))
-    return found.loss / DOLLAR, found.turnover / DOLLAR, found.gas_wei
+    (usage,) = prior_day_usage(at(), told(Node(sent={19_000: fields})))
+    return usage.loss / DOLLAR, usage.turnover / DOLLAR, usage.gas_wei
 
 
 GAS_USD = Fraction(GAS_WEI * 2_000, COIN)
@@ -60,8 +60,8 @@ def test_an_exchange_costs_what_it_lost_and_everything_its_gas(logs: list[Any], 
 )
 def test_what_nothing_came_back_for_was_paid_out(back: int, to: str, dollars: int) -> None:
     logs = [event(WETH.address, WALLET, OTHER, COIN)] + ([event(USDC.address, OTHER, WALLET, back)] if back else [])
-    (found,) = prior_day_usage(at(), told(Node(sent={19_000: {"logs": logs, "to": to}})))
-    assert round(found.outflow / DOLLAR) == dollars
+    (usage,) = prior_day_usage(at(), told(Node(sent={19_000: {"logs": logs, "to": to}})))
+    assert round(usage.outflow / DOLLAR) == dollars
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ def test_what_nothing_came_back_for_was_paid_out(back: int, to: str, dollars: in
 )
 def test_native_coin_that_was_sent_counts_as_its_wrapped_token(back: list[Any], status: int, dollars: int, turned: int, paid: int) -> None:
     sent = {"logs": back, "to": OTHER, "value": hex(COIN), "status": status}
-    (found,) = prior_day_usage(at(), told(Node(sent={19_000: sent})))
-    assert (found.loss / DOLLAR, found.turnover / DOLLAR) == (dollars + GAS_USD, turned)
-    assert round(found.outflow / DOLLAR) == paid
+    (usage,) = prior_day_usage(at(), told(Node(sent={19_000: sent})))
+    assert (usage.loss / DOLLAR, usage.turnover / DOLLAR) == (dollars + GAS_USD, turned)
+    assert round(usage.outflow / DOLLAR) == paid
 
 
 def test_an_exchange_is_valued_at_what_feeds_said_just_before_it() -> None:
@@ -88,9 +88,9 @@ def test_an_exchange_is_valued_at_what_feeds_said_just_before_it() -> None:
     (swap, other) = recent_transactions_from(node, WALLET, node.head, node.nonce, list(feeds)).transactions
     assert dict(swap.feed_answers) == {builders.feed_address("WETH"): 1_990 * 10**8, builders.feed_address("USDC"): 10**8}
     assert other.feed_answers == ()
-    (found, _) = prior_day_usage(at(), RecentTransactions(0, (swap, other)))
+    (usage, _) = prior_day_usage(at(), RecentTransactions(0, (swap, other)))
     then = Fraction(GAS_WEI * 1_990, COIN)
-    assert found.loss / DOLLAR == then
+    assert usage.loss / DOLLAR == then
     del feeds[builders.feed_address("USDC")]
     (swap, _) = recent_transactions_from(node, WALLET, node.head, node.nonce, [*feeds, builders.feed_address("USDC")]).transactions
     assert swap.feed_answers == ()
@@ -102,12 +102,12 @@ def test_a_new_store_is_told_once_and_remembers(tmp_path: Path) -> None:
     step = at(node.height, nonce_latest=node.nonce)
     step = replace(step, history=store.budgets.history(NOW_S))
     panel = EndpointPool([node], 1)
-    known = with_recorded_day(step, store.balances, store.budgets, panel).history
-    assert known.budgets.loss_24h == len(RECENT) * (10 + GAS_USD) * DOLLAR
-    assert known.budgets.gas_24h_wei == len(RECENT) * GAS_WEI
-    asked = node.request_count
-    assert with_recorded_day(replace(step, history=store.budgets.history(NOW_S)), store.balances, store.budgets, panel).history == known
-    assert node.request_count == asked
+    history = with_recorded_day(step, store.balances, store.budgets, panel).history
+    assert history.budgets.loss_24h == len(RECENT) * (10 + GAS_USD) * DOLLAR
+    assert history.budgets.gas_24h_wei == len(RECENT) * GAS_WEI
+    request_count = node.request_count
+    assert with_recorded_day(replace(step, history=store.budgets.history(NOW_S)), store.balances, store.budgets, panel).history == history
+    assert node.request_count == request_count
     assert store.budgets.history(NOW_S + 86_400).budgets.loss_24h == 0
 
 
@@ -118,9 +118,9 @@ def test_what_the_chain_cannot_tell_is_unknown_until_the_store_has_seen_a_day_it
         node.later_s = later_s
         step = at(node.height, nonce_latest=1)
         step = replace(step, snapshot=replace(step.snapshot, head=node.head), history=store.budgets.history(NOW_S + later_s))
-        found = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown_reason
-        assert bool(found) is unknown
-        assert not unknown or "--nothing-lost" in found
+        unknown_reason = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown_reason
+        assert bool(unknown_reason) is unknown
+        assert not unknown or "--nothing-lost" in unknown_reason
 
 
 def test_an_unreadable_day_is_read_again_after_growing_pauses(tmp_path: Path) -> None:
@@ -133,11 +133,11 @@ def test_an_unreadable_day_is_read_again_after_growing_pauses(tmp_path: Path) ->
         node.later_s = later_s
         step = at(node.height, nonce_latest=1)
         step = replace(step, snapshot=replace(step.snapshot, head=node.head), history=store.budgets.history(NOW_S + later_s))
-        asked = node.request_count
-        found = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1), pause=pause)
-        assert mentions(found.history.budgets.unknown_reason, "last 24 h", "--nothing-lost")
-        assert found.snapshot.http_request_count - step.snapshot.http_request_count == node.request_count - asked
-        if node.request_count > asked:
+        requests_before = node.request_count
+        step_after = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1), pause=pause)
+        assert mentions(step_after.history.budgets.unknown_reason, "last 24 h", "--nothing-lost")
+        assert step_after.snapshot.http_request_count - step.snapshot.http_request_count == node.request_count - requests_before
+        if node.request_count > requests_before:
             reads_at_s.append(later_s)
     assert reads_at_s == [0, 60, 180, 420, 900, 1_860, 3_780, 7_380, 10_980]
     node.states_from = 0
@@ -146,8 +146,8 @@ def test_an_unreadable_day_is_read_again_after_growing_pauses(tmp_path: Path) ->
         step = at(node.height, nonce_latest=1)
         feeds = tuple(replace(feed, updated_at_s=node.head.timestamp_s) for feed in step.snapshot.feeds)
         step = replace(step, snapshot=replace(step.snapshot, head=node.head, feeds=feeds), history=store.budgets.history(NOW_S + later_s))
-        found = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1), pause=pause)
-        assert (found.history.budgets.unknown_reason == "") is is_known
+        step_after = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1), pause=pause)
+        assert (step_after.history.budgets.unknown_reason == "") is is_known
 
 
 def test_an_exchange_of_what_has_no_price_now_is_not_written_down_as_no_loss(tmp_path: Path) -> None:
@@ -162,8 +162,8 @@ def test_an_exchange_of_what_has_no_price_now_is_not_written_down_as_no_loss(tmp
         "WETH",
         "reference price",
     )
-    found = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history
-    assert (found.budgets.unknown_reason, found.budgets.loss_24h) == ("", (10 + GAS_USD) * DOLLAR)
+    history = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history
+    assert (history.budgets.unknown_reason, history.budgets.loss_24h) == ("", (10 + GAS_USD) * DOLLAR)
 
 
 def test_an_owner_who_vouches_is_believed(tmp_path: Path) -> None:
@@ -186,17 +186,17 @@ def test_a_wallet_that_never_sent_anything_is_not_asked_about(tmp_path: Path) ->
 def test_what_this_store_sent_itself_is_not_counted_twice(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     store.steps.begin("s", 1, "{}")
-    made = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
+    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
     tx_hash = f"0x{19_000:064x}"
-    store.journal.advance(made.id, IntentState.SIGNED, 1, tx_hash=tx_hash)
-    store.journal.advance(made.id, IntentState.BROADCAST, 1)
-    mined = store.journal.advance(made.id, IntentState.MINED, 1, receipt=receipt(tx_hash, 19_000, f"0x{19_000:064x}"))
+    store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash=tx_hash)
+    store.journal.advance(intent.id, IntentState.BROADCAST, 1)
+    mined = store.journal.advance(intent.id, IntentState.MINED, 1, receipt=receipt(tx_hash, 19_000, f"0x{19_000:064x}"))
     store.budgets.book_intent(mined, Fraction(5), Fraction(7), 11, NOW_S - 5)
     node = Node(sent={19_000: {"logs": SWAP}, 19_001: {}})
     step = replace(at(node.height, nonce_latest=2), history=store.budgets.history(NOW_S))
-    found = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history
-    assert found.budgets.loss_24h == 7 + GAS_USD * DOLLAR
-    assert found.budgets.gas_24h_wei == 11 + GAS_WEI
+    history = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history
+    assert history.budgets.loss_24h == 7 + GAS_USD * DOLLAR
+    assert history.budgets.gas_24h_wei == 11 + GAS_WEI
 
 
 def test_after_an_adoption_the_chain_explains_what_the_wallet_did_meanwhile(tmp_path: Path) -> None:

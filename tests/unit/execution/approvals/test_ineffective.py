@@ -44,9 +44,9 @@ def approved(raw: int, of: str = LINK, spender: str = ROUTER) -> tuple[Terms, bo
 def count(rows: Sequence[tuple[Terms, bool]], shown_raw: int | None = 0, left_out: tuple[SubmissionRefusal, ...] = ()) -> int:
     """Return the count for LINK and the router, of which the chain shows an allowance (None: no row)."""
     allowances = () if shown_raw is None else (Allowance(LINK, ROUTER, shown_raw),)
-    wanted = Approval(LINK, ROUTER, 100, "LINK", "router")
+    approval = Approval(LINK, ROUTER, 100, "LINK", "router")
     step = with_history(with_snapshot(step_input(), allowances=allowances), ignored_approvals=left_out)
-    return ineffective_approvals(cast(IntentStore, WrittenIntents(rows)), step, wanted)
+    return ineffective_approvals(cast(IntentStore, WrittenIntents(rows)), step, approval)
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ class OwnerWorld(World):
             raise self.payout_error
         return PreparedTransaction(replace(tx(step.snapshot.nonce_latest), to=payout.to), grant(IntentKind.APPROVE), "0")
 
-    def run(self, step_id: str, kind: IntentKind, made: Any, granted: Grant, note: str) -> Intent:
-        intent = super().run(step_id, kind, made, granted, note)
+    def run(self, step_id: str, kind: IntentKind, unsigned: Any, granted: Grant, note: str) -> Intent:
+        intent = super().run(step_id, kind, unsigned, granted, note)
         return intent if self.succeeds else replace(intent, state=IntentState.REVERTED)
 
 

@@ -268,7 +268,7 @@ def test_follow_reorgs__checks_the_block_after_the_newest_checked_one(tmp_path: 
     intent = setup.run(1)
     setup.chain.reorg(1)
     handler.follow_reorgs()
-    assert [found.id for found in setup.store.journal.open_intents()] == [intent.id]
+    assert [intent.id for intent in setup.store.journal.open_intents()] == [intent.id]
 
 
 def test_follow_reorgs__checks_a_height_again_that_an_endpoint_lacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
