@@ -79,7 +79,7 @@ def test_fee__without_the_pool_s_events_is_that_of_the_plan(store: Store) -> Non
     assert amounts(entry(store, plan_of(leg(WETH, USDC, 1_000_000, 100))), FEES) == {WETH: 3_000}
 
 
-def test_fee__legs_of_one_token_are_rounded_one_by_one_and_summed(store: Store) -> None:
+def test_fee_of_legs_of_one_token_is_rounded_leg_by_leg(store: Store) -> None:
     legs = [leg(WETH, USDC, 333, 100, pool=pool) for pool in ("0xone", "0xtwo")]
     assert amounts(entry(store, plan_of(*legs)), FEES) == {WETH: 2}
 
@@ -106,7 +106,7 @@ def test_wallet__swap_changes_both_tokens_and_pays_its_gas(store: Store) -> None
 
 
 @pytest.mark.parametrize(("status", "sent_wei"), [(1, 5), (0, 0)])
-def test_wallet__coin_that_was_sent_leaves_it_unless_the_transaction_reverted(store: Store, status: int, sent_wei: int) -> None:
+def test_wallet_loses_the_coin_it_sent_unless_reverted(store: Store, status: int, sent_wei: int) -> None:
     derived = entry(store, value_wei=5, status=status)
     assert amounts(derived, WALLET_ACCOUNT) == {NATIVE: -GAS_WEI - sent_wei}
 
@@ -158,7 +158,7 @@ def pending_ids(store: Store) -> list[str]:
     return [pending.id for pending in pending_entries(store, STEP)]
 
 
-def test_pending__planned_swap_changes_what_its_plan_does_and_pays_no_gas(store: Store) -> None:
+def test_pending_planned_swap_follows_its_plan_without_gas(store: Store) -> None:
     sent(store)
     (pending,) = pending_entries(store, STEP)
     assert amounts(pending, WALLET_ACCOUNT) == {WETH: -1_000_000, USDC: 100}
@@ -175,7 +175,7 @@ def test_pending__mined_swap_has_the_entry_of_its_receipt(store: Store) -> None:
     assert amounts(pending, WALLET_ACCOUNT) == {NATIVE: -GAS_WEI}
 
 
-def test_pending__first_of_two_at_a_nonce_counts_while_neither_is_mined(store: Store) -> None:
+def test_pending_first_of_two_counts_while_neither_is_mined(store: Store) -> None:
     first = sent(store)
     sent(store, replaces=first)
     assert pending_ids(store) == [first.id]

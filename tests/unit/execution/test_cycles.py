@@ -133,7 +133,7 @@ def refused_and_reverting(worlds: Callable[..., MortalWorld]) -> MortalWorld:
 
 
 @pytest.mark.parametrize("first", [0, *slow(range(1, 8))])
-def test_a_process_killed_at_any_moment_goes_on_exactly_where_the_living_one_would(worlds: Callable[..., MortalWorld], first: int) -> None:
+def test_killed_process_goes_on_where_the_living_one_would(worlds: Callable[..., MortalWorld], first: int) -> None:
     """Every eighth moment in every run, the others in the slow one."""
     living = refused_and_reverting(worlds)
     whole = living.begin()
@@ -158,7 +158,7 @@ def test_a_process_killed_at_any_moment_goes_on_exactly_where_the_living_one_wou
         assert world.rows()[-1] == ("closed", "nothing due")
 
 
-def test_without_its_row_a_killed_process_tries_again_what_was_refused(worlds: Callable[..., MortalWorld]) -> None:
+def test_killed_process_without_its_row_tries_refusals_again(worlds: Callable[..., MortalWorld]) -> None:
     """What the row is for: an exit that reverted is tried a second time at once."""
     tries = []
     for is_forgotten in (False, True):
@@ -186,7 +186,7 @@ def killed_before_sending(worlds: Callable[..., MortalWorld], step: StepInput) -
     return world
 
 
-def test_a_confirmation_outlives_its_process_for_the_same_plan_alone(worlds: Callable[..., MortalWorld]) -> None:
+def test_confirmation_outlives_its_process_for_the_same_plan(worlds: Callable[..., MortalWorld]) -> None:
     step = fired("LINK", pools=ALL)
     world = killed_before_sending(worlds, step)
     assert world.begin(answer=lambda _: False).kind is OutcomeKind.DONE
@@ -202,7 +202,7 @@ def test_a_confirmation_outlives_its_process_for_the_same_plan_alone(worlds: Cal
     assert len(world.asked) == 2, "one unit more is another plan"
 
 
-def test_a_living_process_asks_once_although_prices_move_between_approval_and_sale(worlds: Callable[..., MortalWorld]) -> None:
+def test_living_process_confirms_once_though_prices_move(worlds: Callable[..., MortalWorld]) -> None:
     step = fired("LINK", pools=ALL)
     world = worlds(step, lambda _: False, lacks=(LINK.address,))
 
@@ -218,7 +218,7 @@ def test_a_living_process_asks_once_although_prices_move_between_approval_and_sa
     assert len(world.asked) == 1
 
 
-def test_an_asset_that_its_owner_moved_while_the_process_was_dead_is_not_blamed(worlds: Callable[..., MortalWorld]) -> None:
+def test_asset_moved_while_the_process_was_dead_is_not_blamed(worlds: Callable[..., MortalWorld]) -> None:
     world = killed_before_sending(worlds, fired("LINK", "WBTC", values=HEAVIER, pools=ALL))
     (token_in,) = {outcome.decision_result.exit_token for outcome in world.asked}
     holdings = tuple(replace(holding, raw=0) if holding.token == token_in else holding for holding in world.step.snapshot.holdings)
@@ -230,7 +230,7 @@ def test_an_asset_that_its_owner_moved_while_the_process_was_dead_is_not_blamed(
 
 
 @pytest.mark.parametrize("case", ["another request", "too old", "before its start", "too many restarts", "unreadable"])
-def test_a_cycle_that_may_not_go_on_is_closed_with_the_reason(worlds: Callable[..., MortalWorld], case: str) -> None:
+def test_cycle_that_may_not_go_on_is_closed_with_its_reason(worlds: Callable[..., MortalWorld], case: str) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: False)
     blocked = (BlockedExit(LINK.address, "skipped", "wait"),)
     cycle = replace(new_cycle(AgentCycle(), NOW_S), skipped_exits=blocked)
@@ -253,7 +253,7 @@ def test_a_cycle_that_may_not_go_on_is_closed_with_the_reason(worlds: Callable[.
     assert world.store.cycles.find_open_cycle() is None
 
 
-def test_a_young_cycle_of_the_same_request_goes_on_without_what_it_skips(worlds: Callable[..., MortalWorld]) -> None:
+def test_young_cycle_goes_on_without_what_it_skips(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: False)
     cycle = replace(new_cycle(AgentCycle(), NOW_S - MAX_AGE_S), skipped_exits=(BlockedExit(LINK.address, "skipped", "wait"),))
     world.store.cycles.write(cycle)
@@ -266,7 +266,7 @@ def test_a_young_cycle_of_the_same_request_goes_on_without_what_it_skips(worlds:
     assert world.sold == [{LINK.address}], "the next cycle tries it"
 
 
-def test_what_an_ended_process_approved_bounds_no_later_plan(worlds: Callable[..., MortalWorld]) -> None:
+def test_caps_of_an_ended_process_bound_no_later_plan(worlds: Callable[..., MortalWorld]) -> None:
     step = fired("LINK", pools=ALL)
     (balance_raw,) = [holding.raw for holding in step.snapshot.holdings if holding.token == LINK.address]
     world = worlds(step, lambda _: False)
@@ -277,7 +277,7 @@ def test_what_an_ended_process_approved_bounds_no_later_plan(worlds: Callable[..
     assert sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LINK.address) == balance_raw
 
 
-def test_an_error_that_a_process_survives_closes_its_cycle(worlds: Callable[..., MortalWorld]) -> None:
+def test_error_that_a_process_survives_closes_its_cycle(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: False, lacks=(LINK.address,))
 
     def fails(to: str, raw: int) -> None:
@@ -293,7 +293,7 @@ SWAP = Swap(LINK.address, USDC.address, 100 * 10**18)
 """A request that trades its amount whenever it is carried out."""
 
 
-def test_a_swap_whose_process_was_killed_is_not_carried_out_twice(worlds: Callable[..., MortalWorld]) -> None:
+def test_killed_swap_is_not_carried_out_twice(worlds: Callable[..., MortalWorld]) -> None:
     step = fired(pools=ALL)
     living = worlds(step, lambda _: False, lacks=(LINK.address,))
     assert living.begin(SWAP).kind is OutcomeKind.DONE
@@ -311,7 +311,7 @@ def test_a_swap_whose_process_was_killed_is_not_carried_out_twice(worlds: Callab
     assert len(world.sold) == 2, "once it was reported, a further command is another swap"
 
 
-def test_a_swap_that_was_not_mined_in_time_is_reported_by_the_repeated_command(worlds: Callable[..., MortalWorld]) -> None:
+def test_repeated_command_reports_a_swap_mined_late(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired(pools=ALL), lambda _: False)
     run = world.run
 
@@ -337,7 +337,7 @@ def test_a_swap_that_was_not_mined_in_time_is_reported_by_the_repeated_command(w
 
 
 @pytest.mark.parametrize("between", [AgentCycle(), Swap(LINK.address, USDC.address, 50 * 10**18)])
-def test_a_killed_swap_is_reported_after_another_request(worlds: Callable[..., MortalWorld], between: PlanRequest) -> None:
+def test_killed_swap_is_reported_after_another_request(worlds: Callable[..., MortalWorld], between: PlanRequest) -> None:
     step = fired(pools=ALL)
     moments = worlds(step, lambda _: False, lacks=(LINK.address,))
     moments.begin(SWAP)
@@ -356,7 +356,7 @@ def test_a_killed_swap_is_reported_after_another_request(worlds: Callable[..., M
         assert {state for state, _ in world.rows()} <= {"closed"}
 
 
-def test_a_swap_that_was_left_a_day_ago_is_another_swap(worlds: Callable[..., MortalWorld]) -> None:
+def test_swap_of_a_day_ago_is_another_swap(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired(pools=ALL), lambda _: False)
     world.store.cycles.write(Cycle("1", SWAP, NOW_S - MAX_AGE_OF_AMOUNT_S - 1, sending_step_id="a step"))
     world.begin(AgentCycle())
@@ -365,7 +365,7 @@ def test_a_swap_that_was_left_a_day_ago_is_another_swap(worlds: Callable[..., Mo
     assert world.sold == [{LINK.address}]
 
 
-def test_an_unreported_cycle_that_cannot_be_read_is_closed_and_blocks_no_swap(worlds: Callable[..., MortalWorld]) -> None:
+def test_unreadable_unreported_cycle_is_closed(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired(pools=ALL), lambda _: False)
     with world.store.db.write("another version's row") as db:
         db.execute(insert(CycleRow).values(id="1", state="unreported", cycle_json="{}"))
@@ -374,7 +374,7 @@ def test_an_unreported_cycle_that_cannot_be_read_is_closed_and_blocks_no_swap(wo
     assert (world.rows()[0][1] or "").startswith("unreadable")
 
 
-def test_a_cycle_whose_first_step_is_refused_leaves_nothing_to_go_on_with(worlds: Callable[..., MortalWorld]) -> None:
+def test_cycle_refused_at_its_first_step_leaves_nothing(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired(pools=ALL), lambda _: True)
     assert world.begin(SWAP).kind is OutcomeKind.REFUSED
     assert world.store.cycles.find_open_cycle() is None
@@ -382,7 +382,7 @@ def test_a_cycle_whose_first_step_is_refused_leaves_nothing_to_go_on_with(worlds
     assert len(world.asked) == 2, "what was refused is confirmed again"
 
 
-def test_an_owner_who_interrupts_a_command_takes_back_the_confirmation(worlds: Callable[..., MortalWorld]) -> None:
+def test_interrupted_command_takes_back_its_confirmation(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: False, lacks=(LINK.address,))
 
     def interrupts(to: str, raw: int) -> None:
@@ -397,7 +397,7 @@ def test_an_owner_who_interrupts_a_command_takes_back_the_confirmation(worlds: C
     assert len(world.asked) == 2
 
 
-def test_a_hard_pause_closes_the_open_cycle(worlds: Callable[..., MortalWorld]) -> None:
+def test_hard_pause_closes_the_open_cycle(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: False)
     world.store.cycles.write(new_cycle(AgentCycle(), NOW_S))
 
@@ -410,7 +410,7 @@ def test_a_hard_pause_closes_the_open_cycle(worlds: Callable[..., MortalWorld]) 
     assert world.rows() == [("closed", "hard pause: an attack")]
 
 
-def test_a_cycle_that_only_looks_leaves_no_row(worlds: Callable[..., MortalWorld]) -> None:
+def test_cycle_that_only_looks_leaves_no_row(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: False)
     world.begin()
     before = world.rows()
@@ -418,7 +418,7 @@ def test_a_cycle_that_only_looks_leaves_no_row(worlds: Callable[..., MortalWorld
     assert world.rows() == before
 
 
-def test_all_approvals_of_a_cycle_count_once_in_the_row_of_such(worlds: Callable[..., MortalWorld]) -> None:
+def test_approvals_of_a_cycle_count_once_in_a_row(worlds: Callable[..., MortalWorld]) -> None:
     lacks = (token("T0").address, token("T1").address)
     world = worlds(stops(["T0", "T1"]), lambda _: True, lacks=lacks)
     world.begin()
@@ -429,7 +429,7 @@ def test_all_approvals_of_a_cycle_count_once_in_the_row_of_such(worlds: Callable
     assert world.store.budgets.history(NOW_S).failures.approval_cycles_in_row <= 1
 
 
-def test_a_plan_is_the_same_whatever_its_block_and_its_verdicts() -> None:
+def test_plan_hash_ignores_block_and_verdicts() -> None:
     outcome = judged(fired("LINK", pools=ALL))
     plan = outcome.plan
     assert plan is not None
@@ -457,7 +457,7 @@ REQUESTS: tuple[PlanRequest, ...] = (AgentCycle(), Swap(LINK.address, USDC.addre
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
-def test_the_store_keeps_everything_that_a_cycle_knows(store: Store, request_: PlanRequest) -> None:
+def test_store_keeps_everything_of_a_cycle(store: Store, request_: PlanRequest) -> None:
     outcome = judged(fired("LINK", pools=ALL))
     assert outcome.plan is not None
     note = StepEnd("s1", "reverted", LINK.address, failed=True)
@@ -490,7 +490,7 @@ def test_the_store_keeps_everything_that_a_cycle_knows(store: Store, request_: P
     assert store.cycles.find_open_cycle() is None
 
 
-def test_only_one_cycle_is_open(store: Store) -> None:
+def test_store_has_one_open_cycle(store: Store) -> None:
     store.cycles.write(new_cycle(AgentCycle(), NOW_S))
     with pytest.raises(OperatorNeeded):
         store.cycles.write(new_cycle(AgentCycle(), NOW_S))

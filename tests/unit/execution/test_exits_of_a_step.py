@@ -80,7 +80,7 @@ def addresses(*symbols: str) -> list[set[str]]:
     return [{token(symbol).address} for symbol in symbols]
 
 
-def test_exits_are_sold_one_by_one_and_each_is_confirmed(worlds: Worlds) -> None:
+def test_exits_are_sold_and_confirmed_one_by_one(worlds: Worlds) -> None:
     world = worlds(stops(["T0", "T1", "T2"]), lambda _: False)
     outcome = world.rounds()
     assert outcome.kind is OutcomeKind.DONE
@@ -93,7 +93,7 @@ def test_exits_are_sold_one_by_one_and_each_is_confirmed(worlds: Worlds) -> None
     assert len(world.sold) == 3
 
 
-def test_one_that_tells_a_look_from_a_sending_does_not_hold_up_many_others(worlds: Worlds) -> None:
+def test_exit_refused_at_submission_does_not_delay_others(worlds: Worlds) -> None:
     world = worlds(stops([f"T{number}" for number in range(5)]), lambda sold: token("T0").address in sold)
     outcome = world.rounds()
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -106,14 +106,14 @@ def test_one_that_tells_a_look_from_a_sending_does_not_hold_up_many_others(world
     assert mentions(outcome.reason, "T0", "refused")
 
 
-def test_every_exit_is_tried_in_one_step_however_many_are_refused(worlds: Worlds) -> None:
+def test_exits_are_all_tried_though_many_are_refused(worlds: Worlds) -> None:
     world = worlds(stops([f"T{number}" for number in range(9)]), lambda sold: sold != {token("T8").address})
     world.rounds()
     assert world.sold == addresses("T8")
     assert len(world.late) == 8
 
 
-def test_an_exit_that_reverts_does_not_hold_up_the_next_and_fails_the_step(worlds: Worlds) -> None:
+def test_exit_that_reverts_fails_the_step_but_not_the_next(worlds: Worlds) -> None:
     step = fired("LINK", "WBTC", values=HEAVIER, pools=ALL)
     world = worlds(step, lambda _: False)
     world.fails = {WBTC.address}
@@ -125,7 +125,7 @@ def test_an_exit_that_reverts_does_not_hold_up_the_next_and_fails_the_step(world
     assert world.late == (), "a revert is no refusal"
 
 
-def test_what_the_limits_leave_of_an_exit_waits_for_the_next_cycle(worlds: Worlds) -> None:
+def test_exit_rest_above_the_limits_waits_for_the_next_cycle(worlds: Worlds) -> None:
     shallow = (MARKET[0], v2_pool(WBTC, USDC, 60_000, 1_000_000), SOUND)
     world = worlds(with_limits(fired("LINK", "WBTC", pools=shallow), price_impact_bps=50), lambda _: False)
     outcome = world.rounds()
@@ -136,7 +136,7 @@ def test_what_the_limits_leave_of_an_exit_waits_for_the_next_cycle(worlds: World
     assert world.sold[2:] == [{WBTC.address}]
 
 
-def test_what_is_sold_proves_that_a_refused_exit_is_refused_for_itself(worlds: Worlds) -> None:
+def test_sold_exit_proves_that_another_refused_itself(worlds: Worlds) -> None:
     """LINK is refused when sent, what is rebalanced besides is refused too, and WBTC is sold."""
     step = fired("LINK", "WBTC", values=HEAVIER, pools=ALL)
     world = worlds(step, lambda sold: bool(sold & {LINK.address, WETH.address}))
@@ -147,7 +147,7 @@ def test_what_is_sold_proves_that_a_refused_exit_is_refused_for_itself(worlds: W
     assert "simulated: no" in outcome.reason
 
 
-def test_where_everything_is_refused_no_exit_is_blamed(worlds: Worlds) -> None:
+def test_exits_all_refused_are_not_blamed(worlds: Worlds) -> None:
     """The router, or an endpoint, refuses: that says nothing against an exit."""
     step = fired("LINK", "WBTC", values=HEAVIER, pools=ALL)
     world = worlds(step, lambda _: True)
@@ -160,13 +160,13 @@ def test_where_everything_is_refused_no_exit_is_blamed(worlds: Worlds) -> None:
     assert [outcome.decision_result.exit_token for outcome in world.asked] == [LINK.address, WBTC.address, ""], "refused less often first"
 
 
-def test_where_nothing_else_can_be_tried_a_refused_exit_is_blamed(worlds: Worlds) -> None:
+def test_only_exit_refused_is_blamed(worlds: Worlds) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: True)
     world.rounds()
     assert [refusal.token for refusal in world.late] == [LINK.address]
 
 
-def test_a_plan_in_place_of_a_refused_one_is_not_bound_by_what_was_approved_for_that(worlds: Worlds) -> None:
+def test_plan_after_a_refused_exit_has_no_caps_of_it(worlds: Worlds) -> None:
     """Neither caps nor gas: with caps it would count as carried on after approvals, and go at once where it is to go in rounds."""
     step = fired("LINK", values=HEAVIER, pools=ALL)
     world = worlds(step, lambda sold: LINK.address in sold, lacks=(LINK.address,))
@@ -181,9 +181,7 @@ def test_a_plan_in_place_of_a_refused_one_is_not_bound_by_what_was_approved_for_
 
 
 @pytest.mark.parametrize(("symbols", "sold"), [(("LINK",), []), (("LINK", "WBTC"), [{WBTC.address}])])
-def test_a_token_that_spoils_its_own_market_once_approved_is_left_and_holds_up_no_other(
-    worlds: Worlds, symbols: tuple[str, ...], sold: list[set[str]]
-) -> None:
+def test_token_that_spoils_its_market_is_left_out(worlds: Worlds, symbols: tuple[str, ...], sold: list[set[str]]) -> None:
     """Alone as well: steps that only approved, and count in the row of such, end all trading after a while."""
     world = worlds(fired(*symbols, pools=ALL), lambda _: False, lacks=(LINK.address,))
 
@@ -199,7 +197,7 @@ def test_a_token_that_spoils_its_own_market_once_approved_is_left_and_holds_up_n
     assert [refusal.token for refusal in world.late] == [LINK.address], "its approvals count in no row, and it rests in the end"
 
 
-def test_tokens_that_ignore_their_approvals_are_left_and_do_not_end_the_run(worlds: Worlds) -> None:
+def test_tokens_that_ignore_approvals_are_left_out(worlds: Worlds) -> None:
     first, second = (token(symbol).address for symbol in ("T0", "T1"))
     world = worlds(stops(["T0", "T1", "T2"]), lambda _: False, lacks=(first, second))
     tries: list[str] = []
@@ -211,7 +209,7 @@ def test_tokens_that_ignore_their_approvals_are_left_and_do_not_end_the_run(worl
     assert len(world.late) == 2
 
 
-def test_an_exit_that_fires_meanwhile_is_confirmed_before_one_that_was_approved(worlds: Worlds) -> None:
+def test_exit_fired_meanwhile_is_confirmed_first(worlds: Worlds) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: False, lacks=(LINK.address,))
 
     def fires(to: str, raw: int) -> None:
@@ -226,7 +224,7 @@ def test_an_exit_that_fires_meanwhile_is_confirmed_before_one_that_was_approved(
     assert world.asked[1].step_input.progress.spend_caps == ()
 
 
-def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_only(worlds: Worlds) -> None:
+def test_unsent_phrase_tells_approvals_from_actions(worlds: Worlds) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: False)
     world.store.steps.begin("s", NOW_S, codec.dumps(world.step))
     approval, action = (
@@ -239,7 +237,7 @@ def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_onl
     assert none != moved
 
 
-def test_taking_back_goes_on_past_a_token_that_refuses_and_names_what_stays(worlds: Worlds) -> None:
+def test_revocation_goes_on_past_a_refusing_token(worlds: Worlds) -> None:
     step = fired("LINK", "WBTC", pools=ALL)
     world = worlds(step, lambda _: False)
     world.left = [Approval(asset.address, "router", 0, asset.symbol, "router") for asset in (LINK, WBTC)]
@@ -257,7 +255,7 @@ def test_taking_back_goes_on_past_a_token_that_refuses_and_names_what_stays(worl
 
 
 @pytest.mark.parametrize("sent_before", [False, True], ids=["nothing was sent", "a swap was sent"])
-def test_gas_for_taking_allowances_back_is_in_the_budgets_before_the_step_ends(worlds: Worlds, sent_before: bool) -> None:
+def test_revocation_gas_is_booked_before_the_step_ends(worlds: Worlds, sent_before: bool) -> None:
     world = worlds(fired("LINK", pools=ALL), lambda _: False)
     if sent_before:
         world.step = world.rounds().step_input
@@ -267,7 +265,7 @@ def test_gas_for_taking_allowances_back_is_in_the_budgets_before_the_step_ends(w
     assert list(world.store.journal.unbooked_intents()) == []
 
 
-def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_left_and_costs_no_more_gas(worlds: Worlds) -> None:
+def test_allowance_reset_three_times_in_vain_is_left(worlds: Worlds) -> None:
     """Each look would send one more, and steps of approvals alone end all trading, the stops of others too."""
 
     def taken_back(*terms_of_approvals: tuple[str, str, int]) -> StepOutcome:
@@ -296,7 +294,7 @@ def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_
 
 
 @pytest.mark.parametrize("watched", [False, True])
-def test_where_what_was_to_be_sold_is_gone_what_is_traded_in_its_place_is_confirmed_anew(worlds: Worlds, watched: bool) -> None:
+def test_plan_after_a_vanished_exit_is_confirmed_anew(worlds: Worlds, watched: bool) -> None:
     """A yes to an exit is none to the rebalance that comes to be due once its token hides its balance; where limits watch for that,
     nothing but exits goes on.
     """
@@ -325,7 +323,7 @@ def test_where_what_was_to_be_sold_is_gone_what_is_traded_in_its_place_is_confir
     assert world.sold == [{WETH.address, WBTC.address}]
 
 
-def test_reverts_move_an_exit_behind_one_that_was_refused_before() -> None:
+def test_reverts_move_an_exit_behind_a_refused_one() -> None:
     """LINK was refused at submission an hour ago and is sound again; WBTC reverts every time: LINK has its turn."""
     step = fired("LINK", "WBTC", pools=ALL)
     refused = (SubmissionRefusal(LINK.address, NOW_S - 7_200, 1, "refused"),)
@@ -336,7 +334,7 @@ def test_reverts_move_an_exit_behind_one_that_was_refused_before() -> None:
     assert begun == [WBTC.address, WBTC.address, LINK.address, LINK.address]
 
 
-def test_three_exits_that_revert_in_one_step_silence_no_other(worlds: Worlds) -> None:
+def test_three_reverted_exits_silence_no_other(worlds: Worlds) -> None:
     symbols = [f"T{number}" for number in range(5)]
     world = worlds(stops(symbols), lambda _: False)
     world.fails = {token(symbol).address for symbol in symbols[:3]}
@@ -355,7 +353,7 @@ def at(world: World, now_s: int) -> None:
     world.step = replace(world.step, snapshot=replace(world.step.snapshot, now_s=now_s, head=head, feeds=feeds))
 
 
-def test_a_token_that_reverts_again_and_again_does_not_delay_another_s_stop(worlds: Worlds) -> None:
+def test_token_that_keeps_reverting_delays_no_other_stop(worlds: Worlds) -> None:
     """WBTC reverts in every cycle; LINK's first two tries are refused, then it is sound: its next try sells it."""
     cycle = 0
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda sold: cycle < 2 and LINK.address in sold)
@@ -388,7 +386,7 @@ def in_pool_and_wallet() -> StepInput:
 
 
 @pytest.mark.parametrize("earlier", [0, 5])
-def test_the_stop_of_an_asset_in_a_pool_follows_an_exit_that_reverts(worlds: Worlds, earlier: int) -> None:
+def test_stop_of_a_pooled_asset_follows_a_reverted_exit(worlds: Worlds, earlier: int) -> None:
     world = worlds(in_pool_and_wallet(), lambda _: False)
     world.fails = {LINK.address}
 
@@ -422,7 +420,7 @@ def test_liquidity_above_its_limits_refuses_no_exit(worlds: Worlds, limits: dict
 
 
 @pytest.mark.parametrize("reverts", [False, True])
-def test_a_withdrawal_that_fails_does_not_hold_up_that_of_another_pool(worlds: Worlds, reverts: bool) -> None:
+def test_failed_withdrawal_does_not_delay_another_pool(worlds: Worlds, reverts: bool) -> None:
     first, second = v3_at(), v2_at()
     aims = [wanted_liquidity(2_000), wanted_liquidity(1_000, second)]
     step = world_with([ranged(2_000, 1_600, 2_500), paired(1_000)], aims, values={"WETH": 0, "USDC": 7_000}, trigger=quiet())
@@ -450,7 +448,7 @@ def test_a_withdrawal_that_fails_does_not_hold_up_that_of_another_pool(worlds: W
     assert mentions(outcome.reason, "no price", "ended reverted" if reverts else "simulated: no")
 
 
-def test_everything_in_the_wallet_is_sold_while_liquidity_cannot_be_withdrawn() -> None:
+def test_wallet_is_sold_while_liquidity_cannot_be_withdrawn() -> None:
     """A stranger pushes its pool; `stop --to-stable` sells the rest and then says so."""
     step = in_pool_and_wallet()
     pushed = v3_at(Fraction(11, 10))
@@ -467,7 +465,7 @@ def test_everything_in_the_wallet_is_sold_while_liquidity_cannot_be_withdrawn() 
     assert mentions(last_outcome.reason, "not withdrawn: its pool", "off the reference")
 
 
-def test_an_endpoint_s_failure_with_one_exit_does_not_end_the_step(worlds: Worlds) -> None:
+def test_endpoint_failure_with_one_exit_spares_the_others(worlds: Worlds) -> None:
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     failing_with(world, WBTC.address, Retryable("endpoints disagree"))
     outcome = world.rounds()
@@ -477,7 +475,7 @@ def test_an_endpoint_s_failure_with_one_exit_does_not_end_the_step(worlds: World
     assert world.late == (), "an endpoint's failure is no refusal"
 
 
-def test_an_endpoint_s_failure_with_the_evidence_of_one_exit_does_not_end_the_step(worlds: Worlds) -> None:
+def test_evidence_failure_of_one_exit_spares_the_others(worlds: Worlds) -> None:
     """Its token answers each endpoint otherwise, already when its transfers are tried out."""
 
     class Disputed(Sees):
@@ -499,7 +497,7 @@ def test_an_endpoint_s_failure_with_the_evidence_of_one_exit_does_not_end_the_st
         engine.repeat_steps(StepPorts(readers, world.store, world.transactor()), AgentCycle())[1]
 
 
-def test_an_endpoint_s_failure_is_raised_where_nothing_was_sent(worlds: Worlds) -> None:
+def test_endpoint_failure_is_raised_if_nothing_was_sent(worlds: Worlds) -> None:
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     failing_with(world, WBTC.address, Retryable("the first"))
     failing_with(world, LINK.address, Retryable("the second"))
@@ -509,7 +507,7 @@ def test_an_endpoint_s_failure_is_raised_where_nothing_was_sent(worlds: Worlds) 
     assert len(world.asked) == 2
 
 
-def test_an_endpoint_s_failure_ends_the_step_while_a_transaction_is_unfinished(worlds: Worlds) -> None:
+def test_endpoint_failure_ends_the_step_beside_an_open_one(worlds: Worlds) -> None:
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     failing_with(world, WBTC.address, Retryable("sent, and not mined"))
     world.may_send = lambda: False  # type: ignore[method-assign]
@@ -532,7 +530,7 @@ def failing_with(world: World, token_in: str, why: Exception) -> None:
 
 
 @pytest.mark.parametrize("guard", ["native_floor", "signer.gas_cost"])
-def test_an_exit_whose_simulation_burns_too_much_gas_is_skipped_and_not_blamed(worlds: Worlds, guard: str) -> None:
+def test_exit_that_burns_too_much_gas_is_skipped_unblamed(worlds: Worlds, guard: str) -> None:
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     failing_with(world, WBTC.address, Refused("too much gas", (Verdict(guard, "9", "1", False),)))
     outcome = world.rounds()
@@ -543,7 +541,7 @@ def test_an_exit_whose_simulation_burns_too_much_gas_is_skipped_and_not_blamed(w
     assert world.rounds().kind is OutcomeKind.REFUSED, "with nothing else to sell"
 
 
-def test_declining_one_exit_asks_about_the_next(worlds: Worlds) -> None:
+def test_declined_exit_is_followed_by_the_next(worlds: Worlds) -> None:
     world = worlds(stops(["T0", "T1", "T2"]), lambda _: False)
     cycle_outcome = asked_about(world, lambda outcome: outcome.decision_result.exit_token != token("T0").address)
     assert world.sold == addresses("T1", "T2")
@@ -552,7 +550,7 @@ def test_declining_one_exit_asks_about_the_next(worlds: Worlds) -> None:
     assert mentions(cycle_outcome.reason, "T0", "confirmed")
 
 
-def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds) -> None:
+def test_confirmed_prices_keep_the_progress_of_the_step(worlds: Worlds) -> None:
     """The preceding blocks change an order, so that the input is assembled again."""
     step = fired("LINK", values=HEAVIER, pools=ALL)
     fresh = replace(step.history, orders=replace(step.history.orders, states=()))
@@ -570,7 +568,7 @@ def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds)
     assert [failure.exit_name for failure in step_input.history.failures.failed_exits] == ["BTC"]
 
 
-def test_declining_every_exit_sends_nothing_and_buys_nothing(worlds: Worlds) -> None:
+def test_declined_exits_send_and_buy_nothing(worlds: Worlds) -> None:
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     cycle_outcome = asked_about(world, lambda outcome: not outcome.decision_result.exit_token)
     assert world.sold == []
@@ -589,7 +587,7 @@ def asked_about(world: World, answer: Callable[[StepOutcome], bool]) -> StepOutc
     return engine.repeat_steps(replace(world.ports(), transactor=replace(world.transactor(), confirm=confirm)), AgentCycle())[1]
 
 
-def test_an_exit_follows_a_reverted_one_while_another_asset_has_no_price(worlds: Worlds) -> None:
+def test_exit_follows_a_reverted_one_beside_an_unpriced_asset(worlds: Worlds) -> None:
     world = worlds(unpriced("WETH", "WBTC", values=HEAVIER), lambda _: False)
     world.fails = {WETH.address}
     outcome = world.rounds()
@@ -609,7 +607,7 @@ def through() -> StepInput:
     return step
 
 
-def test_a_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Worlds) -> None:
+def test_refusing_token_on_the_route_does_not_delay_an_exit(worlds: Worlds) -> None:
     """It refuses the router, reverts where endpoints look, or burns gas; LINK is sold past it in the same step."""
     refused = worlds(through(), lambda sold: WBTC.address in sold)
     others = [refused]
@@ -628,14 +626,14 @@ def test_a_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Worlds) -> 
     assert [(refusal.token, refusal.refusal_count) for refusal in own.late] == [(LINK.address, 1)], "counted once for both tries"
 
 
-def test_an_exit_that_reverted_goes_past_the_token_on_its_route(worlds: Worlds) -> None:
+def test_reverted_exit_goes_past_the_token_on_its_route(worlds: Worlds) -> None:
     world = worlds(through(), lambda _: False)
     world.fails = {WBTC.address}
     assert [world.rounds().kind for _ in range(2)] == [OutcomeKind.FAILED, OutcomeKind.DONE]
     assert world.sold == [{LINK.address, WBTC.address}, {LINK.address}]
 
 
-def test_guards_that_refuse_a_route_of_an_exit_leave_it_the_direct_one() -> None:
+def test_refused_route_leaves_an_exit_the_direct_one() -> None:
     pushed = v2_pool(WBTC, USDC, 66_000, 50_000_000)
     step = fired("LINK", pools=(MARKET[0], pushed, THROUGH, SOUND))
     first = evaluation.evaluate_input_once(step, proposals.propose_rebalance, Sees(), "abc")
@@ -648,7 +646,7 @@ def test_guards_that_refuse_a_route_of_an_exit_leave_it_the_direct_one() -> None
     assert evaluation.evaluate_input_once(again, proposals.propose_rebalance, Sees(), "abc").plan == outcome.plan, "a replay plans the same"
 
 
-def test_a_disputed_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Worlds) -> None:
+def test_disputed_token_on_the_route_does_not_delay_an_exit(worlds: Worlds) -> None:
     """Endpoints answer differently already when its transfers are tried out."""
 
     class Disputed(Sees):

@@ -26,7 +26,7 @@ def states(setup: Bench) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("at", ["after:planned", "before:signed"])
-def test_what_was_never_signed_is_dropped(tmp_path: Path, at: str) -> None:
+def test_unsigned_intent_is_dropped(tmp_path: Path, at: str) -> None:
     setup = bench(tmp_path)
     killed_at(setup, at)
     (intent,) = setup.executor().reconcile()
@@ -37,7 +37,7 @@ def test_what_was_never_signed_is_dropped(tmp_path: Path, at: str) -> None:
 
 
 @pytest.mark.parametrize("at", ["after:signed", "before:broadcast", "after:broadcast", "before:send"])
-def test_what_was_signed_and_not_sent_goes_out_once_with_the_same_hash(tmp_path: Path, at: str) -> None:
+def test_signed_intent_goes_out_once_with_the_same_hash(tmp_path: Path, at: str) -> None:
     setup = bench(tmp_path)
     killed_at(setup, at)
     (intent,) = setup.executor().reconcile()
@@ -47,7 +47,7 @@ def test_what_was_signed_and_not_sent_goes_out_once_with_the_same_hash(tmp_path:
 
 
 @pytest.mark.parametrize("at", ["after:send", "before:mined", "after:mined", "before:final", "after:final"])
-def test_what_was_sent_is_followed_and_never_sent_again(tmp_path: Path, at: str) -> None:
+def test_sent_intent_is_followed_and_never_sent_again(tmp_path: Path, at: str) -> None:
     setup = bench(tmp_path)
     killed_at(setup, at)
     setup.executor().reconcile()
@@ -79,7 +79,7 @@ def test_a_pending_transaction_that_stays_pending_is_left_open(tmp_path: Path) -
 @pytest.mark.parametrize("paused", [True, None])
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("at", ["after:signed", "after:broadcast"])
-def test_recovery_sends_nothing_while_paused(tmp_path: Path, paused: bool | None, late: bool, at: str) -> None:
+def test_reconcile_sends_nothing_while_paused(tmp_path: Path, paused: bool | None, late: bool, at: str) -> None:
     setup = bench(tmp_path)
     killed_at(setup, at)
     setup.paused = paused
@@ -92,7 +92,7 @@ def test_recovery_sends_nothing_while_paused(tmp_path: Path, paused: bool | None
     assert setup.store.journal.open_intents() == ()
 
 
-def test_a_pause_during_recovery_stops_the_resend(tmp_path: Path) -> None:
+def test_pause_during_reconcile_stops_the_resend(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     sign = setup.signer.sign
 
@@ -106,14 +106,14 @@ def test_a_pause_during_recovery_stops_the_resend(tmp_path: Path) -> None:
     assert states(setup) == [("swap", "broadcast")]
 
 
-def test_recovery_that_may_not_send_only_looks(tmp_path: Path) -> None:
+def test_reconcile_that_may_not_send_only_looks(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     setup.executor().reconcile(may_send=False)
     assert len(setup.chain.sent) == 1
     assert states(setup) == [("swap", "broadcast")]
 
 
-def test_while_endpoints_are_not_level_nothing_lost_goes_out_again(tmp_path: Path) -> None:
+def test_lost_intent_waits_while_endpoints_are_not_level(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     setup.chain.height_disagreement = "endpoints are 15 blocks apart"
     with raises_code(NoQuorum, "lag", "15 blocks apart"):
@@ -125,7 +125,7 @@ def test_while_endpoints_are_not_level_nothing_lost_goes_out_again(tmp_path: Pat
     assert len(setup.chain.sent) == 2
 
 
-def test_what_is_mined_is_settled_even_while_paused(tmp_path: Path) -> None:
+def test_mined_intent_is_settled_while_paused(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:send")
     setup.paused = True
@@ -133,7 +133,7 @@ def test_what_is_mined_is_settled_even_while_paused(tmp_path: Path) -> None:
     assert intent.state is S.FINAL
 
 
-def test_a_nonce_used_by_a_stranger_needs_the_operator_and_names_what_is_known(tmp_path: Path) -> None:
+def test_foreign_nonce_needs_the_operator_and_is_named(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     setup.chain.base_nonce = 1
     setup.chain.foreign[0] = FOREIGN
@@ -146,7 +146,7 @@ def test_a_nonce_used_by_a_stranger_needs_the_operator_and_names_what_is_known(t
     assert states(setup) == [("swap", "broadcast")]
 
 
-def test_adopting_ends_what_a_stranger_replaced(tmp_path: Path) -> None:
+def test_adoption_ends_what_a_stranger_replaced(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     with raises_code(Retryable, "open_transaction"):
         setup.executor().resync_nonce()
@@ -156,7 +156,7 @@ def test_adopting_ends_what_a_stranger_replaced(tmp_path: Path) -> None:
     assert setup.run(1).state is S.FINAL
 
 
-def test_nothing_is_adopted_while_a_stranger_is_pending(tmp_path: Path) -> None:
+def test_adoption_waits_while_a_stranger_is_pending(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.pool["0xforeign"] = 0
     with raises_code(Retryable, "foreign_pending"):
@@ -166,7 +166,7 @@ def test_nothing_is_adopted_while_a_stranger_is_pending(tmp_path: Path) -> None:
         setup.executor().reconcile()
 
 
-def test_a_late_answer_of_a_slow_endpoint_is_not_taken_for_a_stranger(tmp_path: Path) -> None:
+def test_late_answer_of_an_endpoint_is_no_stranger(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:send")
     look = setup.chain.status_of
@@ -179,7 +179,7 @@ def test_a_late_answer_of_a_slow_endpoint_is_not_taken_for_a_stranger(tmp_path: 
     assert setup.clock.now - before_s >= 2 * setup.settings.poll_s, "it has time to catch up between two looks"
 
 
-def test_a_reorganised_transaction_is_sent_again_by_the_next_reconciliation(tmp_path: Path) -> None:
+def test_reorged_intent_is_sent_again_by_the_next_reconcile(tmp_path: Path) -> None:
     setup = bench(tmp_path, confirmations=3)
     assert setup.run().state is S.MINED
     setup.chain.reorg(1)
@@ -191,7 +191,7 @@ def test_a_reorganised_transaction_is_sent_again_by_the_next_reconciliation(tmp_
     assert setup.chain.sent == [setup.signer.signed[0].hash] * 2
 
 
-def test_the_first_use_adopts_the_nonce_of_a_wallet_with_a_past(tmp_path: Path) -> None:
+def test_first_reconcile_adopts_the_nonce_of_the_wallet(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.base_nonce = 57
     assert setup.executor().reconcile() == []
@@ -200,7 +200,7 @@ def test_the_first_use_adopts_the_nonce_of_a_wallet_with_a_past(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("gas_used", "price_wei"), [(100_000, 10 * GWEI + 1), (100_001, 10 * GWEI), (50_000, 10**24)])
-def test_a_receipt_that_costs_more_than_was_signed_books_nothing(tmp_path: Path, gas_used: int, price_wei: int) -> None:
+def test_receipt_above_the_signed_cost_books_nothing(tmp_path: Path, gas_used: int, price_wei: int) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:send")
     setup.chain.gas_used, setup.chain.gas_price_wei = gas_used, price_wei
@@ -217,7 +217,7 @@ def test_a_receipt_that_costs_more_than_was_signed_books_nothing(tmp_path: Path,
     assert [intent.receipt and intent.receipt.gas_cost_wei for intent in setup.store.journal.unbooked_intents()] == [10**15]
 
 
-def test_while_a_receipt_is_refused_nothing_is_bumped_or_cancelled(tmp_path: Path) -> None:
+def test_refused_receipt_lets_nothing_be_bumped_or_cancelled(tmp_path: Path) -> None:
     setup = patient(tmp_path, mined_timeout_s=60)
     setup.clock.each, setup.chain.gas_price_wei = setup.chain.mine, 10**24
     with raises_code(Retryable, "answer", "signed for at most"):
@@ -227,7 +227,7 @@ def test_while_a_receipt_is_refused_nothing_is_bumped_or_cancelled(tmp_path: Pat
     assert states(setup) == [("swap", "broadcast")]
 
 
-def test_a_moved_receipt_that_costs_more_than_was_signed_replaces_none(tmp_path: Path) -> None:
+def test_moved_receipt_above_the_signed_cost_replaces_none(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     stored_receipt = setup.run().receipt
     block = setup.chain.blocks[-1]
@@ -240,9 +240,7 @@ def test_a_moved_receipt_that_costs_more_than_was_signed_replaces_none(tmp_path:
 
 
 @pytest.mark.parametrize(("depth", "error", "code"), [(64, Retryable, "lag"), (65, OperatorNeeded, "deep_reorg")])
-def test_a_nonce_below_ours_is_a_lag_unless_a_reorg_of_more_than_64_blocks_took_our_transaction(
-    tmp_path: Path, depth: int, error: type[Exception], code: str
-) -> None:
+def test_lower_nonce_is_a_lag_up_to_a_reorg_of_64_blocks(tmp_path: Path, depth: int, error: type[Exception], code: str) -> None:
     setup = bench(tmp_path)
     setup.run()
     setup.chain.blocks += [{} for _ in range(depth - 1)]
@@ -251,7 +249,7 @@ def test_a_nonce_below_ours_is_a_lag_unless_a_reorg_of_more_than_64_blocks_took_
         setup.run()
 
 
-def test_a_nonce_below_ours_is_a_lag_while_the_chain_has_the_block_of_our_transaction(tmp_path: Path) -> None:
+def test_lower_nonce_is_a_lag_while_our_block_is_there(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.run()
     setup.chain.blocks += [{} for _ in range(64)]
@@ -260,7 +258,7 @@ def test_a_nonce_below_ours_is_a_lag_while_the_chain_has_the_block_of_our_transa
         setup.run()
 
 
-def test_a_stranger_is_noticed_by_the_look_that_settles_our_transaction(tmp_path: Path) -> None:
+def test_stranger_is_noticed_once_ours_is_settled(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:send")
     setup.chain.base_nonce = 2
@@ -286,9 +284,7 @@ HIDDEN = {
 
 @pytest.mark.parametrize("mines", [mine_original, mine_newest])
 @pytest.mark.parametrize("hiding", HIDDEN.values(), ids=HIDDEN)
-def test_a_hidden_receipt_of_ours_is_waited_for_and_settled_once(
-    tmp_path: Path, hiding: dict[str, bool], mines: Callable[[Bench], None]
-) -> None:
+def test_hidden_receipt_is_waited_for_and_settled_once(tmp_path: Path, hiding: dict[str, bool], mines: Callable[[Bench], None]) -> None:
     setup = patient(tmp_path, mined_timeout_s=5)
     with raises_code(Retryable, "not_mined"):
         setup.run()
@@ -322,7 +318,7 @@ def test_a_hidden_receipt_of_ours_is_waited_for_and_settled_once(
     assert setup.store.journal.expected_nonce() == 1
 
 
-def test_nothing_replaces_a_transaction_whose_receipt_is_hidden_while_we_wait(tmp_path: Path) -> None:
+def test_hidden_receipt_lets_nothing_replace_it(tmp_path: Path) -> None:
     setup = patient(tmp_path)
     setup.chain.hides_receipts = True
     when_sent(setup, 1, setup.chain.mine)
@@ -331,7 +327,7 @@ def test_nothing_replaces_a_transaction_whose_receipt_is_hidden_while_we_wait(tm
     assert len(setup.chain.sent) == 1, "the nonce is used: neither a bump nor a cancel"
 
 
-def test_a_hidden_receipt_names_our_hash_and_no_other_program(tmp_path: Path) -> None:
+def test_hidden_receipt_names_our_hash_and_no_other_program(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:send")
     setup.chain.hides_receipts = setup.chain.hides_hashes = True
@@ -344,7 +340,7 @@ def test_a_hidden_receipt_names_our_hash_and_no_other_program(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("hides_bodies", [True, False])
-def test_a_used_nonce_of_what_was_never_sent_needs_the_operator(tmp_path: Path, hides_bodies: bool) -> None:
+def test_used_nonce_of_an_unsent_intent_needs_the_operator(tmp_path: Path, hides_bodies: bool) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:signed")
     setup.chain.base_nonce, setup.chain.hides_bodies = 1, hides_bodies
@@ -355,7 +351,7 @@ def test_a_used_nonce_of_what_was_never_sent_needs_the_operator(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("by_another", [False, True])
-def test_a_nonce_refused_at_a_resend_is_ours_unless_a_block_has_another(tmp_path: Path, by_another: bool) -> None:
+def test_nonce_refused_at_a_resend_is_ours_by_default(tmp_path: Path, by_another: bool) -> None:
     """A node that lags until we resend: it answers "nonce too low", and hides our receipt."""
     setup = lost_in_broadcast(tmp_path)
 
@@ -381,9 +377,7 @@ def test_a_nonce_refused_at_a_resend_is_ours_unless_a_block_has_another(tmp_path
 
 @pytest.mark.parametrize(("gas_used", "status", "ok"), [(100_000, 1, True), (100_000, 0, True), (100_001, 1, False)])
 @pytest.mark.parametrize("data_fee_wei", [1, 10**18])
-def test_a_data_fee_beside_the_signed_gas_is_no_reason_to_refuse_a_receipt(
-    tmp_path: Path, gas_used: int, status: int, ok: bool, data_fee_wei: int
-) -> None:
+def test_data_fee_is_not_compared_with_the_signed_cost(tmp_path: Path, gas_used: int, status: int, ok: bool, data_fee_wei: int) -> None:
     """A rollup charges it beside the gas that was signed for; it is booked, not compared."""
     setup = bench(tmp_path)
     killed_at(setup, "after:send")

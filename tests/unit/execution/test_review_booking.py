@@ -59,7 +59,7 @@ def gas_value(step_input: StepInput) -> Fraction:
     return Fraction(50_000 * 2 * GWEI, COIN) * builders.PRICES["WETH"] * DOLLAR
 
 
-def test_a_strangers_event_that_takes_from_us_does_not_stop_the_books(store: Store) -> None:
+def test_foreign_event_that_takes_from_us_books_nothing(store: Store) -> None:
     """Any contract that a swap touches may emit a Transfer from our wallet; it must neither block nor count."""
     source = step()
     swapped(store, source, Transfer(STRANGER, WALLET, OTHER, 10**30))
@@ -69,7 +69,7 @@ def test_a_strangers_event_that_takes_from_us_does_not_stop_the_books(store: Sto
 
 
 @pytest.mark.parametrize("text", ["{}", "not JSON", '{"from": "another version"}'])
-def test_a_step_that_cannot_be_read_any_more_is_booked_at_the_prices_of_now(store: Store, text: str) -> None:
+def test_unreadable_step_is_booked_at_current_prices(store: Store, text: str) -> None:
     source = step()
     swapped(store, source, Transfer(WETH.address, WALLET, OTHER, COIN), text=text)
     history = booked(store, source.snapshot, lambda: source)
@@ -77,13 +77,13 @@ def test_a_step_that_cannot_be_read_any_more_is_booked_at_the_prices_of_now(stor
     assert history.budgets.loss_24h == builders.PRICES["WETH"] * DOLLAR + gas_value(source)
 
 
-def test_prices_of_now_prove_no_gain(store: Store) -> None:
+def test_current_prices_prove_no_gain(store: Store) -> None:
     source = step()
     swapped(store, source, Transfer(USDC.address, OTHER, WALLET, 5_000 * DOLLAR), text="{}")
     assert booked(store, source.snapshot, lambda: source).budgets.loss_24h == gas_value(source)
 
 
-def test_without_any_price_the_transaction_waits_and_nothing_else_does(store: Store) -> None:
+def test_unpriced_spend_waits_for_its_price(store: Store) -> None:
     source = step()
     swapped(store, source, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, DOLLAR), text="{}")
     blind = replace(source, snapshot=replace(source.snapshot, feeds=(), pools=()))
@@ -92,7 +92,7 @@ def test_without_any_price_the_transaction_waits_and_nothing_else_does(store: St
     assert booked(store, source.snapshot, lambda: source).budgets.loss_24h > 0
 
 
-def test_native_coin_that_was_spent_waits_for_the_price_of_its_wrapped_token(store: Store) -> None:
+def test_native_spend_waits_for_the_price_of_its_token(store: Store) -> None:
     """A swap of 1 ETH has no event of what was spent, and must not be booked as free of loss."""
     source = step()
     swapped(store, source, Transfer(USDC.address, OTHER, WALLET, DOLLAR), text="{}", value_wei=COIN)
@@ -103,7 +103,7 @@ def test_native_coin_that_was_spent_waits_for_the_price_of_its_wrapped_token(sto
     assert booked(store, source.snapshot, lambda: source).budgets.loss_24h == lost + gas_value(source)
 
 
-def test_native_coin_that_a_reverted_transaction_did_not_spend_needs_no_price(store: Store) -> None:
+def test_reverted_native_spend_needs_no_price(store: Store) -> None:
     source = step()
     swapped(store, source, text="{}", value_wei=COIN, status=0)
     booked(store, source.snapshot, lambda: replace(source, snapshot=replace(source.snapshot, feeds=(), pools=())))
@@ -118,21 +118,21 @@ def test_only_an_asset_that_was_spent_needs_a_price(store: Store, moved: Transfe
     assert store.journal.unbooked_intents() == ()
 
 
-def test_a_balance_that_could_not_be_read_afterwards_is_not_a_loss_of_everything(store: Store) -> None:
+def test_unread_balance_is_no_loss(store: Store) -> None:
     source = step()
     swapped(store, source)
     unread = replace(source.snapshot, holdings=tuple(h for h in source.snapshot.holdings if h.token != WETH.address))
     assert booked(store, unread, before=source.snapshot).budgets.loss_24h == gas_value(source)
 
 
-def test_a_balance_that_fell_though_no_event_says_so_is_a_loss(store: Store) -> None:
+def test_balance_fall_without_an_event_is_a_loss(store: Store) -> None:
     source = step(weth=10)
     swapped(store, source)
     fewer = step(weth=9).snapshot
     assert booked(store, fewer, before=source.snapshot).budgets.loss_24h == builders.PRICES["WETH"] * DOLLAR + gas_value(source)
 
 
-def test_a_header_from_the_future_books_no_later_than_the_clock(store: Store) -> None:
+def test_header_from_the_future_books_no_later_than_clock(store: Store) -> None:
     """A rebalance remembered for next year would halt every step until then."""
     source = step()
     swapped(store, source)
@@ -141,7 +141,7 @@ def test_a_header_from_the_future_books_no_later_than_the_clock(store: Store) ->
     assert store.budgets.history(0).reviews.last_rebalance_s == source.snapshot.now_s + MAX_CLOCK_LEAD_S
 
 
-def test_a_clock_set_back_takes_nothing_out_of_the_last_day(store: Store) -> None:
+def test_clock_set_back_takes_nothing_out_of_the_day(store: Store) -> None:
     source = step()
     swapped(store, source)
     settle_mined(store, replace(source.snapshot, now_s=source.snapshot.now_s - 7 * 86_400), never)

@@ -50,13 +50,13 @@ def plan(*legs: Leg) -> Plan:
     return Plan(1, Rebalance("", Goal(())), legs, (), (), cost, nothing, nothing, 0, None, (), (), 9)
 
 
-def test_what_was_unwrapped_counts_by_token_and_holder_and_never_what_was_wrapped() -> None:
+def test_unwrapped_raw_counts_by_token_and_holder() -> None:
     wrapped = (Transfer(WETH, WALLET, NATIVE, 5), Transfer(WETH, ROUTER, NATIVE, 7), Transfer(WETH, NATIVE, WALLET, 3))
     mined = replace(receipt("0xaa", 1, "0x01"), wrap_transfers=(*wrapped, Transfer(USDC, WALLET, NATIVE, 2)))
     assert [mined.unwrapped_raw(WETH, WALLET), mined.unwrapped_raw(WETH, WALLET, ROUTER), mined.unwrapped_raw(DAI, WALLET)] == [5, 12, 0]
 
 
-def test_legs_are_read_from_the_transfers_of_their_pools_in_order() -> None:
+def test_realised_legs_take_the_transfers_of_their_pools() -> None:
     traded = plan(
         leg(POOL, WETH, USDC, 10, 19_000), leg(SECOND, WETH, USDC, 5, 9_500), leg(POOL, WETH, USDC, 2, 3_700), leg(POOL, USDC, DAI, 7, 7)
     )
@@ -73,7 +73,7 @@ def test_legs_are_read_from_the_transfers_of_their_pools_in_order() -> None:
     assert [(r.leg.amount_in_raw, r.leg.amount_out_raw) for r in legs] == [(10, 19_000), (5, 9_500), (2, 3_700), (7, 7)]
 
 
-def test_a_wrap_and_an_unwrap_are_read_from_their_own_events() -> None:
+def test_realised_wraps_take_their_own_events() -> None:
     wraps, unwraps = (
         replace(leg(WETH, token_in, token_out, raw, raw), venue="wrapped_native")
         for token_in, token_out, raw in ((NATIVE, WETH, 3), (WETH, NATIVE, 4))
@@ -88,7 +88,7 @@ def swap(state: IntentState, *transfers: Transfer) -> Intent:
     return Intent("i", "s", IntentKind.SWAP, state, tx, "", 0, None, "0xaa", replace(_receipt(), transfers=transfers))
 
 
-def test_what_a_receipt_cannot_tell_is_unknown_and_not_in_the_sum() -> None:
+def test_leg_executions_leave_doubtful_amounts_unknown() -> None:
     """A third transfer out of a pool with two legs may belong to either of them; the other pool's amounts are beyond doubt."""
     traded = replace(
         plan(leg(POOL, WETH, USDC, 10, 19_000), leg(POOL, WETH, USDC, 2, 3_700), leg(SECOND, WETH, DAI, 4, 8_000)),
@@ -125,17 +125,17 @@ def test_what_a_receipt_cannot_tell_is_unknown_and_not_in_the_sum() -> None:
     assert executions.execution_document([(traded, swap(IntentState.BROADCAST, *sold, *bought))], [entry], names) is None
 
 
-def test_loss_counts_all_that_went_at_the_prices_before() -> None:
+def test_trade_loss_is_at_the_prices_before() -> None:
     before, after = {WETH: 100, USDC: 1000}, {WETH: 90, USDC: 20_500}
     assert settlement.trade_loss(before, after, PRICES, Fraction(7)) == 20_000 - 19_500 + 7
 
 
-def test_a_fair_trade_costs_its_gas_and_a_good_one_is_negative() -> None:
+def test_trade_loss_of_a_fair_trade_is_its_gas() -> None:
     assert settlement.trade_loss({WETH: 1}, {USDC: 2000}, PRICES, Fraction(3)) == 3
     assert settlement.trade_loss({WETH: 1}, {USDC: 2100}, PRICES, Fraction(3)) == -97
 
 
-def test_churn_bleeds_on_every_turn() -> None:
+def test_trade_loss_of_churn_adds_up() -> None:
     balances = {WETH: 1000, USDC: 0}
     total = Fraction(0)
     for _ in range(10):
@@ -147,20 +147,20 @@ def test_churn_bleeds_on_every_turn() -> None:
     assert total > 150_000
 
 
-def test_a_token_without_price_may_grow_but_not_shrink() -> None:
+def test_trade_loss_lets_an_unpriced_token_grow_not_shrink() -> None:
     assert settlement.trade_loss({}, {DAI: 5}, PRICES, Fraction(0)) == 0
     with raises_code(PassingFault, "reference_price"):
         settlement.trade_loss({DAI: 5}, {}, PRICES, Fraction(0))
 
 
-def test_turnover_is_half_of_all_changes() -> None:
+def test_trade_turnover_is_half_of_all_changes() -> None:
     assert settlement.trade_turnover({WETH: -10, USDC: 19_000, DAI: 3}, PRICES) == Fraction(20_000 + 19_000, 2)
 
 
 PRICES_WITHOUT_GAS = BookingPrices(PRICES, native_price=Fraction(0))
 
 
-def test_booking_takes_the_receipts_word_when_balances_were_not_read(tmp_path: Path) -> None:
+def test_book_intent_takes_the_receipt_without_balances(tmp_path: Path) -> None:
     setup, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 19_900))
     lost = settlement.book_intent(setup.store.budgets, intent, WALLET, BookingPrices(PRICES, Fraction(1, 10**12)), START_S)
     assert lost == 100 + intent.receipt.gas_cost_wei * Fraction(1, 10**12)
@@ -174,25 +174,25 @@ def test_booking_takes_the_receipts_word_when_balances_were_not_read(tmp_path: P
 
 
 @pytest.mark.parametrize(("into", "turnover"), [(USDC, 0), (WETH, 15_000), ("", 17_500)])
-def test_the_turnover_of_an_exit_is_what_it_buys_of_other_tokens(tmp_path: Path, into: str, turnover: int) -> None:
+def test_exit_turnover_is_what_it_buys_of_other_tokens(tmp_path: Path, into: str, turnover: int) -> None:
     setup, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
     settlement.book_intent(setup.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, purpose=TradePurpose(exit_proceeds_token=into))
     assert setup.store.budgets.history(START_S).budgets.turnover_24h == turnover
 
 
-def test_a_token_that_lies_in_its_events_hides_no_loss(tmp_path: Path) -> None:
+def test_false_events_hide_no_loss(tmp_path: Path) -> None:
     setup, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 20_000))
     balances = ({WETH: 10, USDC: 0}, {WETH: 0, USDC: 15_000})
     assert settlement.book_intent(setup.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, balances) == 5_000
 
 
-def test_a_deposit_in_between_hides_no_loss(tmp_path: Path) -> None:
+def test_deposit_in_between_hides_no_loss(tmp_path: Path) -> None:
     setup, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
     balances = ({WETH: 10, USDC: 0}, {WETH: 0, USDC: 15_000 + 1_000_000})
     assert settlement.book_intent(setup.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, balances) == 5_000
 
 
-def test_a_revert_loses_its_gas(tmp_path: Path) -> None:
+def test_revert_loses_its_gas(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.status = 0
     intent = setup.run()
@@ -202,7 +202,7 @@ def test_a_revert_loses_its_gas(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("status", "outflow"), [(1, 15_000), (0, 0)])
-def test_a_payout_is_an_outflow_and_no_loss_and_one_that_reverted_is_neither(tmp_path: Path, status: int, outflow: int) -> None:
+def test_payout_is_an_outflow_unless_it_reverted(tmp_path: Path, status: int, outflow: int) -> None:
     sent = [Transfer(USDC, WALLET, ROUTER, 15_000)] if status else []
     setup, intent = swapped(tmp_path, *sent)
     paid = replace(intent, receipt=replace(intent.receipt, status=status))
@@ -212,7 +212,7 @@ def test_a_payout_is_an_outflow_and_no_loss_and_one_that_reverted_is_neither(tmp
     assert (history.budgets.outflow_24h, history.budgets.turnover_24h) == (outflow, 0)
 
 
-def test_the_gas_of_an_approval_counts_once_against_the_next(tmp_path: Path) -> None:
+def test_after_gas_deducts_the_gas_of_an_approval_once(tmp_path: Path) -> None:
     _, intent = swapped(tmp_path)
     assert intent.receipt is not None
     before = step_input()
@@ -223,7 +223,7 @@ def test_the_gas_of_an_approval_counts_once_against_the_next(tmp_path: Path) -> 
     assert settlement.after_gas(before, replace(intent, receipt=None)) == before
 
 
-def test_a_transaction_that_was_not_mined_cannot_be_booked(tmp_path: Path) -> None:
+def test_book_intent_needs_a_receipt(tmp_path: Path) -> None:
     setup, intent = swapped(tmp_path)
     with pytest.raises(ValueError, match="no receipt"):
         settlement.book_intent(setup.store.budgets, replace(intent, receipt=None), WALLET, PRICES_WITHOUT_GAS, START_S)

@@ -38,7 +38,7 @@ def booked(folder: Path, *transfers: Transfer, can_prove_gain: bool = True, **pu
 
 
 @pytest.mark.parametrize(("exempt", "turnover"), [(0, 20_000), (19_999, 1), (20_000, 0), (20_001, 0)])
-def test_turnover_is_less_what_limits_exclude_and_never_below_zero(tmp_path: Path, exempt: int, turnover: int) -> None:
+def test_turnover_is_less_the_exempt_part_and_not_negative(tmp_path: Path, exempt: int, turnover: int) -> None:
     _, store, _ = booked(tmp_path, SALE, proceeds(20_000), exempt_turnover=Fraction(exempt))
     assert store.budgets.history(START_S).budgets.turnover_24h == turnover
 
@@ -74,7 +74,7 @@ def with_value(folder: Path, to: str, value_wei: int, status: int = 1) -> Intent
 
 
 @pytest.mark.parametrize(("to", "change_wei"), [(OTHER, 7 - 5), (WALLET, 7)])
-def test_native_coin_changes_by_what_was_unwrapped_less_what_left_the_wallet(tmp_path: Path, to: str, change_wei: int) -> None:
+def test_native_change_is_unwrapped_less_sent(tmp_path: Path, to: str, change_wei: int) -> None:
     assert with_value(tmp_path, to, 5).native_change_wei(WALLET, WETH) == change_wei
 
 
@@ -92,7 +92,7 @@ LEAD_S = settlement.MAX_CLOCK_LEAD_S
 
 
 @pytest.mark.parametrize(("block_s", "review_s"), [(900, 900), (1_000 + LEAD_S, 1_000 + LEAD_S), (1_001 + LEAD_S, 1_000 + LEAD_S)])
-def test_a_review_is_of_the_block_and_at_most_a_little_after_the_clock(block_s: int, review_s: int) -> None:
+def test_review_time_is_at_most_a_little_after_the_clock(block_s: int, review_s: int) -> None:
     assert settlement.capped_chain_time_s(at(block_s, now_s=1_000).snapshot) == review_s
 
 
@@ -100,7 +100,7 @@ def test_a_review_is_of_the_block_and_at_most_a_little_after_the_clock(block_s: 
     ("block_s", "own_s", "chain_s"),
     [(900, None, 900), (2_000, None, 1_000 + LEAD_S), (2_000, 1_500, 1_500), (2_000, 500, 1_000 + LEAD_S), (1_400, 1_500, 1_400)],
 )
-def test_a_booking_is_not_after_the_clock_nor_before_its_own_step(block_s: int, own_s: int | None, chain_s: int) -> None:
+def test_booking_time_is_between_its_step_and_the_clock(block_s: int, own_s: int | None, chain_s: int) -> None:
     own_step = None if own_s is None else at(own_s, now_s=own_s)
     assert settlement._booking_time_s(at(block_s, now_s=1_000).snapshot, own_step) == chain_s
 
@@ -174,15 +174,15 @@ def booked_coin(folder: Path, value_wei: int, *wrapped: Transfer, payout: Payout
     return loss, day.turnover_24h, day.outflow_24h
 
 
-def test_native_coin_that_is_wrapped_is_neither_loss_nor_turnover(tmp_path: Path) -> None:
+def test_wrapped_coin_is_neither_loss_nor_turnover(tmp_path: Path) -> None:
     assert booked_coin(tmp_path, 5, Transfer(WETH, settlement.NATIVE, WALLET, 5)) == (0, 0, 0)
 
 
-def test_native_coin_that_leaves_the_wallet_for_nothing_is_lost_at_the_price_of_its_token(tmp_path: Path) -> None:
+def test_native_coin_sent_for_nothing_is_lost(tmp_path: Path) -> None:
     assert booked_coin(tmp_path, 5)[0] == 5 * 2_000
 
 
-def test_a_payout_of_native_coin_is_an_outflow_at_the_price_of_its_token(tmp_path: Path) -> None:
+def test_native_payout_is_an_outflow_at_its_token_s_price(tmp_path: Path) -> None:
     payout = Payout(settlement.NATIVE, OTHER, 5, 0, 1)
     assert booked_coin(tmp_path, 5, payout=payout) == (0, 0, 5 * 2_000)
 

@@ -45,15 +45,13 @@ def receipt(*moves: tuple[str, int]) -> Receipt:
         (0, 0, {USDC: (0, LEAST)}),
     ],
 )
-def test_the_smaller_of_events_and_balances_is_compared_with_the_minimum(
-    brought: int, after: int, short: dict[str, tuple[int, int]]
-) -> None:
+def test_shortfalls_take_the_smaller_of_events_and_balances(brought: int, after: int, short: dict[str, tuple[int, int]]) -> None:
     before, now = snapshot(weth=10**18, usdc=50), snapshot(weth=0, usdc=50 + after)
     moved = receipt((WETH, -(10**18)), *([(USDC, brought)] if brought else []))
     assert shortfalls_by_token(plan_of(SELL), moved, before, now) == short
 
 
-def test_without_balances_afterwards_the_events_decide() -> None:
+def test_shortfalls_go_by_events_without_balances() -> None:
     before, right = snapshot(weth=10**18, usdc=0), receipt((WETH, -(10**18)), (USDC, LEAST))
     assert shortfalls_by_token(plan_of(SELL), right, before, None) == {}
     assert shortfalls_by_token(plan_of(SELL), receipt((WETH, -(10**18)), (USDC, LEAST - 1)), before, None) == {USDC: (LEAST - 1, LEAST)}
@@ -62,7 +60,7 @@ def test_without_balances_afterwards_the_events_decide() -> None:
     )
 
 
-def test_more_spent_than_planned_is_a_shortfall_and_gas_is_not() -> None:
+def test_shortfalls_count_overspending_and_no_gas() -> None:
     before, now = snapshot(weth=2 * 10**18, usdc=0), snapshot(weth=10**18 - 1, usdc=LEAST)
     spent = receipt((WETH, -(10**18) - 1), (USDC, LEAST))
     assert shortfalls_by_token(plan_of(SELL), spent, before, now) == {WETH: (-(10**18) - 1, -(10**18))}
@@ -70,7 +68,7 @@ def test_more_spent_than_planned_is_a_shortfall_and_gas_is_not() -> None:
     assert shortfalls_by_token(coin, receipt((USDC, LEAST)), before, None) == {}
 
 
-def test_hubs_count_by_what_is_left_in_the_wallet_alone() -> None:
+def test_shortfalls_leave_hubs_out() -> None:
     first = leg(USDT, USDC, 500, 499, sink=LegPlace.ROUTER)
     hub = plan_of(first, leg(USDC, WBTC, 499, 80, source=LegPlace.ROUTER))
     least = hub.legs[1].min_out_raw
@@ -78,7 +76,7 @@ def test_hubs_count_by_what_is_left_in_the_wallet_alone() -> None:
     assert shortfalls_by_token(hub, receipt((USDT, -500), (WBTC, least - 1)), snapshot(), None) == {WBTC: (least - 1, least)}
 
 
-def test_a_withdrawal_owes_its_minimums_and_other_actions_none() -> None:
+def test_shortfalls_of_a_withdrawal_go_by_its_minimums() -> None:
     plan: Plan = replace(plan_of(), layer_actions=(WITHDRAW_V3,))
     least = dict(zip(TOKENS, WITHDRAW_V3.min_raw, strict=True))
     assert shortfalls_by_token(plan, receipt(*least.items()), snapshot(), None) == {}
@@ -100,18 +98,18 @@ def swap(mined: Receipt | None) -> Intent:
     return Intent("i", "s", IntentKind.SWAP, IntentState.MINED, tx(0), "swap", 0, None, "0x", mined)
 
 
-def test_a_step_whose_transaction_brought_too_little_has_failed_and_names_the_token() -> None:
+def test_step_short_of_its_minimum_fails_and_names_the_token() -> None:
     short = with_shortfall(done(SALE), swap(receipt((SOLD, -(10**18)), (BOUGHT, LEAST - 1))), None)
     assert (short.kind, short.shortfall_tokens) == (OutcomeKind.FAILED, (BOUGHT,))
 
 
-def test_a_step_whose_transaction_brought_enough_is_done() -> None:
+def test_step_at_its_minimum_is_done() -> None:
     outcome = done(SALE)
     assert with_shortfall(outcome, swap(receipt((SOLD, -(10**18)), (BOUGHT, LEAST))), None) is outcome
 
 
 @pytest.mark.parametrize("case", ["without a plan", "without a receipt"])
-def test_without_a_plan_or_a_receipt_nothing_is_short(case: str) -> None:
+def test_step_without_plan_or_receipt_is_never_short(case: str) -> None:
     outcome = done(None if case == "without a plan" else SALE)
     sent = swap(None if case == "without a receipt" else receipt((SOLD, -(10**18))))
     assert with_shortfall(outcome, sent, None) is outcome
@@ -135,21 +133,21 @@ def interrupted(folder: Path, brought: int, plan: Plan | None = SALE) -> Bench:
 
 
 @pytest.mark.parametrize(("brought", "outcome"), [(LEAST, "done"), (LEAST - 1, "failed")])
-def test_an_interrupted_step_ends_by_what_its_transaction_brought(tmp_path: Path, brought: int, outcome: str) -> None:
+def test_interrupted_step_ends_by_what_it_brought(tmp_path: Path, brought: int, outcome: str) -> None:
     store = interrupted(tmp_path, brought).store
     end_interrupted_steps(store)
     [step] = store.steps.newest(9)
     assert (step.outcome, step.decision) == (outcome, "rebalance")
 
 
-def test_an_interrupted_step_without_a_plan_is_done(tmp_path: Path) -> None:
+def test_interrupted_step_without_a_plan_is_done(tmp_path: Path) -> None:
     store = interrupted(tmp_path, 1, plan=None).store
     end_interrupted_steps(store)
     [step] = store.steps.newest(9)
     assert (step.outcome, step.decision) == ("done", "")
 
 
-def test_a_step_that_has_ended_keeps_its_outcome(tmp_path: Path) -> None:
+def test_ended_step_keeps_its_outcome(tmp_path: Path) -> None:
     store = interrupted(tmp_path, LEAST - 1).store
     store.steps.end("own", "rebalance", "sent", None, "done")
     end_interrupted_steps(store)

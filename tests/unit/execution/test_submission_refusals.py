@@ -60,14 +60,14 @@ class Composes:
         (["signer.min_out", "signer.tokens"], True),
     ],
 )
-def test_only_a_refusal_of_what_is_traded_blocks_the_exit(guards: list[str], blocks: bool) -> None:
+def test_only_a_refusal_of_the_trade_blocks_an_exit(guards: list[str], blocks: bool) -> None:
     why = Refused("no", [Verdict(guard, "1", "2", False) for guard in guards])
     assert late.concerns_trade(why) is blocks
     assert late.concerns_trade(REVERT_DESCRIPTIONS)
     assert late.concerns_trade(late.ExitRefused("no"))
 
 
-def test_a_swap_by_hand_sells_for_no_order_and_none_is_left_alone_for_it() -> None:
+def test_manual_swap_is_no_exit() -> None:
     step = fired("LINK", pools=ALL)
     swap = proposals.manual_swap_proposer(LINK.address, USDC.address, 10**18)(step)
     assert swap.plan is not None
@@ -75,7 +75,7 @@ def test_a_swap_by_hand_sells_for_no_order_and_none_is_left_alone_for_it() -> No
     assert not swap.decision_result.exit_token
 
 
-def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -> None:
+def test_selling_everything_sells_one_asset_a_plan() -> None:
     def sale(step: StepInput) -> StepOutcome:
         return evaluation.evaluate_input(step, requests.propose_selling_everything, Sees(), "abc")
 
@@ -90,14 +90,14 @@ def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -
     ).startswith("refused: oracle_deviation")
 
 
-def test_an_asset_whose_pool_is_refused_is_not_taken_for_sold_out() -> None:
+def test_asset_with_a_refused_pool_is_not_sold_out() -> None:
     step = fired(pools=(MARKET[0], DEAR, SOUND))
     outcome = evaluation.evaluate_input(step, requests.sell_out_proposer(WBTC.address), Sees(), "abc")
     assert outcome.kind is OutcomeKind.HOLD
     assert mentions(outcome.reason, "WBTC", "oracle_deviation")
 
 
-def test_a_token_that_does_not_tell_or_keep_its_allowance_is_blocked() -> None:
+def test_token_without_a_readable_allowance_is_blocked() -> None:
     outcome = judged(fired("LINK", pools=ALL))
     assert outcome.plan is not None
 
@@ -132,7 +132,7 @@ def test_missing_approvals__token_ignores_two__is_refused_alone(is_by_owner: boo
 
 
 @pytest.mark.parametrize(("times", "waits_s"), [(1, 600), (2, 1_200), (7, 38_400), (8, 43_200), (90, 43_200)])
-def test_ignored_approval__until_its_wait_is_over__is_not_paid_again(times: int, waits_s: int) -> None:
+def test_ignored_approval_is_not_paid_again_before_its_wait(times: int, waits_s: int) -> None:
     """A plan without an exit leaves the token out, one that cannot is refused; an exit and the owner's command go on."""
     outcome = judged(fired("LINK", pools=ALL))
     plan = outcome.plan
@@ -157,7 +157,7 @@ def test_ignored_approval__until_its_wait_is_over__is_not_paid_again(times: int,
 
 
 @pytest.mark.parametrize(("times", "rests_s"), [(1, 0), (3, 0), (4, 600), (5, 1_200), (6, 2_400), (7, 3_600), (90, 3_600)])
-def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, rests_s: int) -> None:
+def test_refused_exit_rests_longer_each_time(times: int, rests_s: int) -> None:
     step = fired("LINK", values=HEAVY, pools=ALL)
     now_s = step.snapshot.head.timestamp_s
     refused = SubmissionRefusal(LINK.address, now_s, times, "the token said no")
@@ -182,7 +182,7 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
     assert proposals.propose_rebalance(over).decision_result.blocked_exits == (), "then it is tried"
 
 
-def test_no_sale_that_the_owner_asks_for_rests() -> None:
+def test_sale_by_the_owner_never_rests() -> None:
     step = fired("LINK", pools=ALL)
     refused = SubmissionRefusal(LINK.address, step.snapshot.head.timestamp_s, 90, "the token said no")
     proposal = requests.sell_out_proposer(LINK.address)(with_history(step, submission_refusals=(refused,)))
@@ -190,7 +190,7 @@ def test_no_sale_that_the_owner_asks_for_rests() -> None:
     assert moved(proposal.plan) == {LINK.address, USDC.address}
 
 
-def test_it_is_counted_in_a_row_and_forgotten_once_it_is_sold_or_no_exit_any_more() -> None:
+def test_refusals_count_in_a_row_until_sold_or_no_exit() -> None:
     step = fired("LINK", "WBTC", pools=ALL)
     now_s, refused = step.snapshot.head.timestamp_s, BlockedExit(LINK.address, "no", "")
     (first,) = blocked_exits.add_submission_refusal(step.snapshot, step.history.failures, refused)
@@ -218,7 +218,7 @@ def approved(store: Store, number: int, token: str) -> None:
     store.journal.advance(intent.id, IntentState.MINED, 1, receipt=receipt(f"0x{number}", number, "0x01"))
 
 
-def test_what_was_approved_for_it_in_vain_stops_nothing_else_and_the_owner_may_have_it_tried(tmp_path: Path) -> None:
+def test_approvals_of_a_refused_exit_count_in_no_row(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
     for number, token in enumerate((LINK.address, LINK.address, WETH.address)):
         approved(store, number, token)
@@ -251,12 +251,12 @@ HEADER = {"number": "0x9", "hash": "0x" + "9" * 64, "timestamp": "0x5", "baseFee
         (RpcFault(-32000, "max fee per gas less than block base fee", ""), False),
     ],
 )
-def test_a_simulation_says_whether_contracts_refuse(fault: RpcFault, reverted: bool) -> None:
+def test_simulation_says_whether_contracts_refuse(fault: RpcFault, reverted: bool) -> None:
     simulation = NodeSender(answers(fault, fault)).simulate(replace(tx(0), to=NATIVE, max_fee_wei=9), WETH.address)
     assert (simulation.ok, simulation.reverted) == (False, reverted)
 
 
-def test_who_burns_more_gas_than_a_block_has_is_told_from_a_wallet_that_cannot_pay() -> None:
+def test_simulation_tells_burnt_gas_from_an_empty_wallet() -> None:
     """A call is lent more gas than an estimate may find; without a gas limit and a price no balance is asked for."""
     burns = answers("0x", RpcFault(-32000, "gas required exceeds allowance (16777216)", ""))
     assert NodeSender(burns).simulate(replace(tx(0), gas=0), WETH.address).reverted

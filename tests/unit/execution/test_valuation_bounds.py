@@ -67,7 +67,7 @@ def test_managed__coin_that_is_no_asset_is_not() -> None:
 
 
 @pytest.mark.parametrize(("reserve", "usdc"), [(0, 4_000), (500, 3_500), (3_999, 1), (4_000, 0), (4_001, 0)])
-def test_managed__reserve_of_an_asset_is_not_and_is_at_most_its_balance(reserve: int, usdc: int) -> None:
+def test_managed_excludes_the_reserve_up_to_the_balance(reserve: int, usdc: int) -> None:
     assert managed(world(usdc_reserve=reserve))[USDC] == usdc * USD
 
 
@@ -83,9 +83,7 @@ def test_managed__reserve_of_an_asset_is_not_and_is_at_most_its_balance(reserve:
         (1, 0, 0, 0),
     ],
 )
-def test_managed__floor_of_a_native_asset_is_taken_from_the_coin_first(
-    coin_wei: int, weth_wei: int, coin_managed: int, weth_managed: int
-) -> None:
+def test_managed_takes_the_native_floor_from_the_coin_first(coin_wei: int, weth_wei: int, coin_managed: int, weth_managed: int) -> None:
     amounts = managed(world(weth_wei, coin_wei=coin_wei, native=True))
     assert (amounts[NATIVE], amounts[WETH]) == (coin_managed, weth_managed)
 

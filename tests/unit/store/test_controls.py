@@ -40,14 +40,14 @@ def test_a_pause_is_later_than_the_controls_before_it_alone(store: Store) -> Non
     assert [store.controls.pause_requested_after(number) for number in (before, pause, after)] == [True, False, False]
 
 
-def test_a_control_that_was_done_at_once_is_logged_and_not_queued(store: Store) -> None:
+def test_control_done_at_once_is_logged_and_not_queued(store: Store) -> None:
     store.controls.record_done(control(1, ControlKind.PAUSE))
     assert not store.controls.has_queued()
     assert [event.state for event in store.controls.events()] == ["done"]
 
 
 @pytest.mark.parametrize(("asked_s", "is_refused"), [(START_S - 1, False), (START_S, True), (START_S + 1, True)])
-def test_a_control_since_its_plan_was_shown_is_the_only_one_for_it(store: Store, asked_s: int, is_refused: bool) -> None:
+def test_plan_takes_one_control_since_it_was_shown(store: Store, asked_s: int, is_refused: bool) -> None:
     store.controls.record_shown(PLAN)
     store.controls.queue(control(1, ControlKind.REBALANCE, asked_s, PLAN.hash))
     second = control(2, ControlKind.REBALANCE, START_S + 2, PLAN.hash)
@@ -59,7 +59,7 @@ def test_a_control_since_its_plan_was_shown_is_the_only_one_for_it(store: Store,
 
 
 @pytest.mark.parametrize("state", [ControlState.DONE, ControlState.FAILED, ControlState.REFUSED, ControlState.EXPIRED])
-def test_a_plan_is_free_again_only_after_a_refused_or_expired_control(store: Store, state: ControlState) -> None:
+def test_plan_is_free_again_after_a_refused_or_expired_control(store: Store, state: ControlState) -> None:
     store.controls.record_shown(PLAN)
     number = store.controls.queue(control(1, ControlKind.REBALANCE, START_S, PLAN.hash))
     store.controls.finish([ControlStateChange(number, state)], START_S + 1)
@@ -78,7 +78,7 @@ def test_a_plan_that_waits_is_confirmed_by_whoever_confirms_it(store: Store) -> 
         assert store.controls.queue(control(number, ControlKind.CONFIRM, START_S, PLAN.hash))
 
 
-def test_a_waiting_plan_that_is_shown_again_still_waits_and_gives_way_to_the_next(store: Store) -> None:
+def test_offered_plan_waits_until_the_next_offer(store: Store) -> None:
     store.controls.store_offer(PLAN)
     store.controls.record_shown(replace(PLAN, shown_at_s=START_S + 5))
     assert store.controls.offered_plan() == replace(PLAN, shown_at_s=START_S + 5)
@@ -133,7 +133,7 @@ def test_an_open_code_survives_all_wrong_answers_but_the_last(store: Store) -> N
         assert (used.digest if used else None) == answer
 
 
-def test_wrong_answers_of_a_chat_and_its_used_code_leave_those_of_others_open(store: Store) -> None:
+def test_code_of_a_chat_leaves_those_of_others_open(store: Store) -> None:
     for chat in (1, 2, 3):
         store.telegram_bot.store_code(code(chat), START_S)
     assert store.telegram_bot.use_code(1, "right", START_S) == code(1)

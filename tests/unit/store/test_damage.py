@@ -54,7 +54,7 @@ def test_a_damaged_transaction_is_not_guessed_at(store: Store, statement: str) -
 
 
 @pytest.mark.parametrize("changes_json", ['{"0xa": null}', '{"0xa": "x"}', "[]", "{"], ids=["null", "word", "list", "cut"])
-def test_damaged_changes_of_an_outside_transaction__name_the_store(tmp_path: Path, changes_json: str) -> None:
+def test_damaged_changes_of_an_external_transaction_are_named(tmp_path: Path, changes_json: str) -> None:
     store = new_store("memory", tmp_path)
     step = at()
     update_ledger(store, step, settlement.settle_mined(store, step.snapshot, lambda: step))

@@ -44,7 +44,7 @@ def test_a_purchase_without_a_part_is_due_when_it_began(store: Store) -> None:
     assert progress(store) == PurchaseProgress(execution_id, TERMS, 0, Fraction(0), Fraction(0), 1_000)
 
 
-def test_a_part_counts_what_it_moved_and_lost_at_arrival_prices_with_its_gas(store: Store) -> None:
+def test_part_counts_what_it_moved_and_lost_with_its_gas(store: Store) -> None:
     execution_id = store.executions.begin_purchase(TERMS)
     store.executions.begin_attempt(execution_id, 1, "s1", 1_100)
     swap(store, "s1", 0, COIN, 1_990 * DOLLAR)
@@ -101,7 +101,7 @@ def test_a_purchase_ends_the_one_before_it_and_no_limit_order(store: Store) -> N
     assert store.executions.purchases(limit=1) == (newest,)
 
 
-def test_an_end_is_recorded_once_and_of_the_execution_that_it_names_alone(store: Store) -> None:
+def test_execution_ends_once_and_alone(store: Store) -> None:
     first, second = (store.executions.add_limit_order(limit_order(number)) for number in (1, 2))
     assert not store.executions.end("nothing", ExecutionState.CANCELLED, "by its owner", 1_200)
     assert store.executions.end(first.id, ExecutionState.CANCELLED, "by its owner", 1_200)

@@ -423,7 +423,9 @@ def test_successful_trades_are_oldest_first(store: Store) -> None:
 LONG = "0x" + "ab" * 10_000
 ROWS: dict[str, Callable[[int], object]] = {
     "a transaction with much calldata": lambda number: tx(number, LONG),
-    "a receipt with many events": lambda number: replace(receipt(f"0x{number:064x}", 5, "0x05"), transfers=(Transfer(LONG, OTHER, OTHER, 1),)),
+    "a receipt with many events": lambda number: replace(
+        receipt(f"0x{number:064x}", 5, "0x05"), transfers=(Transfer(LONG, OTHER, OTHER, 1),)
+    ),
     "a grant with a plan": lambda number: replace(grant(), plan=replace(PLAN, skipped=(SkippedItem(f"{number}{LONG}", ""),))),
     "a short transaction": tx,
 }

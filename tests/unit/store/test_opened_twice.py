@@ -21,7 +21,7 @@ store.close()
 """
 
 
-def test_commits_after_a_second_opening_are_seen_by_other_processes(tmp_path: Path) -> None:
+def test_commits_after_a_second_opening_reach_other_processes(tmp_path: Path) -> None:
     file = tmp_path / "trimtab.db"
 
     def seen_elsewhere() -> str:

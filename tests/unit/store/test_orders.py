@@ -52,7 +52,7 @@ def test_a_restart_finds_every_order_as_it_stood(tmp_path: Path) -> None:
     again.close()
 
 
-def test_the_same_again_writes_nothing_and_an_older_reading_never_wins(tmp_path: Path) -> None:
+def test_replace_orders_writes_no_repeat_and_no_older_reading(tmp_path: Path) -> None:
     store = opened(tmp_path)
     assert store.orders.replace_orders((STOP,), UNIT, 0)
     assert store.orders.replace_orders((STOP,), UNIT, 0)
@@ -65,7 +65,7 @@ def test_the_same_again_writes_nothing_and_an_older_reading_never_wins(tmp_path:
     store.close()
 
 
-def test_losses_since_the_unit_was_written_are_handed_in_and_never_written_with_it(tmp_path: Path) -> None:
+def test_later_loss_is_never_written_with_the_nav(tmp_path: Path) -> None:
     store = opened(tmp_path)
     assert store.orders.replace_orders((), replace(UNIT, later_loss=Fraction(5)), 0)
     kept = store.budgets.history(0).orders.nav_per_share
@@ -95,7 +95,7 @@ def test_a_look_that_read_before_the_owner_s_word_is_done_again(tmp_path: Path) 
     ("order", "level"),
     [(terms("WETH", OrderKind.TRAILING_STOP, None, 1_000), 1_800), (terms("WETH", OrderKind.ALERT_ABOVE, 3_000), 3_000)],
 )
-def test_the_last_order_that_is_removed_and_set_again_starts_anew(tmp_path: Path, order: OrderTerms, level: int) -> None:
+def test_order_removed_and_set_again_starts_anew(tmp_path: Path, order: OrderTerms, level: int) -> None:
     """With its old mark a trailing stop would sell at once, and a price alert that was sent would never be sent again."""
     store, bot = opened(tmp_path), two(order)
 

@@ -65,7 +65,7 @@ def test_a_request_is_kept_as_it_was_made_and_numbered_in_order(store: Store) ->
     assert store.requests.newest()[1] == replace(second, state=RequestState.DONE, ended_s=START_S + 3)
 
 
-def test_where_a_withdrawal_goes_and_its_parts_change_in_that_one_alone(store: Store) -> None:
+def test_redirect_and_progress_change_one_withdrawal_alone(store: Store) -> None:
     number, other = withdrawal(store), withdrawal(store)
     parts = WithdrawalProgress(3, 1, START_S + 60, START_S + 600, 5)
     store.requests.redirect(number, WALLET)
@@ -117,7 +117,7 @@ def test_a_request_ends_once_but_for_a_resumed_stop(
     assert (request.state, request.ended_s) == ((second, START_S + 1) if changes else (first, START_S))
 
 
-def test_payments_of_open_withdrawals_are_claimed_until_their_payout_is_in_a_block(store: Store) -> None:
+def test_payments_are_pending_until_their_payout_is_mined(store: Store) -> None:
     number, other = withdrawal(store), withdrawal(store, PAYMENTS[:1])
     store.requests.record(RequestKind.STOP, (), OTHER, True, START_S)
     usdc, coin = (PendingPayment(number, payment) for payment in PAYMENTS)
@@ -171,7 +171,7 @@ def test_withdrawals_paid_at_once_end_in_one_transaction(store: Store, monkeypat
     assert actions == ["write the end of a request"]
 
 
-def test_the_payouts_of_a_request_are_listed_failed_ones_included_and_no_other_transaction(store: Store) -> None:
+def test_payouts_are_those_of_the_request_with_failed_ones(store: Store) -> None:
     number, other = withdrawal(store), withdrawal(store)
     payout = Payout(USDC, OTHER, 500, 10**9, number)
     store.journal.advance(mined(store, sent(store, 0, payout), status=0).id, IntentState.REVERTED, START_S)
@@ -214,7 +214,7 @@ def test_confirmed_addresses_are_kept_in_order_and_once(store: Store) -> None:
     assert store.requests.payout_addresses() == tuple(sorted((OTHER, WALLET)))
 
 
-def test_adopting_a_nonce_releases_open_withdrawals_and_leaves_a_stop(store: Store) -> None:
+def test_adoption_releases_open_withdrawals_and_no_stop(store: Store) -> None:
     """An unknown transaction of the wallet may have paid them."""
     store.journal.adopt_nonce(3, START_S)
     done, number = withdrawal(store), withdrawal(store)

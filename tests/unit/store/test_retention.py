@@ -52,7 +52,7 @@ def test_an_old_store_is_cleaned_piece_by_piece(store: Store) -> None:
     assert len(kept(store)) == 11
 
 
-def test_the_file_stops_growing_once_as_many_are_kept_as_should_be(store: Store, tmp_path: Path) -> None:
+def test_file_stops_growing_once_steps_are_pruned(store: Store, tmp_path: Path) -> None:
     def pages() -> int:
         with store.db.engine.connect() as connection:
             return int(connection.exec_driver_sql("PRAGMA page_count").scalar() or 0)

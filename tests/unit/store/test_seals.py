@@ -79,7 +79,7 @@ def test_a_row_of_a_log_is_neither_changed_nor_deleted(store: Store, table: str,
         alter(store, verb.format(table))
 
 
-def test_a_line_from_the_future_that_was_not_sealed_does_not_count(store: Store) -> None:
+def test_unsealed_line_from_the_future_does_not_count(store: Store) -> None:
     alter(store, FORGED_LINE, FORGED_LINE.replace("(control_id", "(seq, control_id").replace("('x'", f"({2**63 - 1}, 'x'"))
     assert store.controls.log_number_and_time() == (1, START_S)
     assert store.controls.take(1, START_S + 1)
@@ -96,7 +96,7 @@ def test_many_forged_lines_do_not_hide_a_genuine_one(store: Store) -> None:
     assert [event.asked_by for event in store.controls.events(after=1, limit=1)] == ["owner"]
 
 
-def test_a_forged_line_does_not_make_a_queued_control_one_that_was_taken(store: Store) -> None:
+def test_forged_line_takes_no_queued_control(store: Store) -> None:
     alter(store, FORGED_LINE.replace("'x'", f"'{control().id}'").replace("'done'", "'taken'"))
     assert store.controls.take(1, START_S)
     assert not store.controls.take(1, START_S)
@@ -115,7 +115,7 @@ def test_a_forged_transition_blocks_no_backup(store: Store, tmp_path: Path) -> N
     assert backup(tmp_path / "trimtab.db", tmp_path / "copy.db") > 0
 
 
-def test_a_transition_that_may_have_sent_bytes_counts_even_unsealed(store: Store) -> None:
+def test_unsealed_transition_that_may_have_sent_counts(store: Store) -> None:
     alter(store, FORGED_MOVE.replace("'final'", "'broadcast'"))
     (intent,) = store.journal.intents()
     with pytest.raises(ValueError, match="bytes may have left"):

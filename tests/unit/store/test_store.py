@@ -64,7 +64,7 @@ def test_every_commit_is_on_disk_before_it_returns(store: Store) -> None:
     assert cache_size == -512, "each connection of each wallet may keep so many KiB of pages"
 
 
-def test_alembic_sees_no_difference_between_a_store_and_the_models(store: Store) -> None:
+def test_new_store_has_the_schema_of_the_models(store: Store) -> None:
     with store.db.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
@@ -82,7 +82,7 @@ def test_the_models_can_be_built_on_postgresql() -> None:
 
 
 @pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect()], ids=["sqlite", "postgresql"])
-def test_rows_that_are_there_are_written_over_or_left_on_both_databases(dialect: Dialect) -> None:
+def test_upserts_write_over_or_leave_rows_on_both_databases(dialect: Dialect) -> None:
     over = str(database.upsert_statement(FactRow, frozenset(("key", "value")), dialect.name).compile(dialect=dialect))
     key = "key" if dialect.name == "sqlite" else "wallet, key"
     assert f"ON CONFLICT ({key}) DO UPDATE SET value = excluded.value" in over.replace('"', "")
@@ -97,7 +97,7 @@ def test_a_store_of_another_wallet_or_chain_is_not_opened(tmp_path: Path, chain_
 
 
 @pytest.mark.parametrize("version", ["9999", "0000", ""])
-def test_a_store_of_a_program_of_unknown_version_is_not_opened_and_left_as_it_is(tmp_path: Path, version: str) -> None:
+def test_store_of_an_unknown_version_is_left_as_it_is(tmp_path: Path, version: str) -> None:
     opened(tmp_path).close()
     with sqlite3.connect(tmp_path / "trimtab.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
@@ -211,7 +211,7 @@ def test_a_second_intent_on_an_open_nonce_is_refused(store: Store) -> None:
     store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
 
 
-def test_the_database_itself_refuses_two_open_intents_on_one_nonce(store: Store) -> None:
+def test_database_refuses_two_open_intents_at_one_nonce(store: Store) -> None:
     store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
     with pytest.raises(OperatorNeeded, match=r"intents\.nonce|one_open_intent_per_nonce"), store.db.write("copy") as connection:
         connection.exec_driver_sql(
@@ -230,7 +230,7 @@ def test_one_cancel_may_join_the_intent_it_replaces(store: Store) -> None:
 
 @pytest.mark.parametrize("kind", [IntentKind.SWAP, IntentKind.CANCEL])
 @pytest.mark.parametrize("state", [IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED])
-def test_only_what_was_sent_and_is_in_no_block_is_replaced_and_only_once(store: Store, state: IntentState, kind: IntentKind) -> None:
+def test_sent_intent_in_no_block_is_replaced_once(store: Store, state: IntentState, kind: IntentKind) -> None:
     """Bytes that never left are dropped instead, and what is mined has used the nonce."""
     first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
     moves = {
@@ -255,7 +255,7 @@ def test_only_what_was_sent_and_is_in_no_block_is_replaced_and_only_once(store: 
 
 
 @pytest.mark.parametrize(("sent", "kind"), [(IntentKind.SWAP, IntentKind.APPROVE), (IntentKind.CANCEL, IntentKind.SWAP)])
-def test_what_was_sent_is_replaced_by_its_own_kind_or_a_cancel_alone(store: Store, sent: IntentKind, kind: IntentKind) -> None:
+def test_sent_intent_is_replaced_by_its_kind_or_a_cancel(store: Store, sent: IntentKind, kind: IntentKind) -> None:
     first = store.journal.add_intent("s", sent, tx(0), grant(sent), "first", START_S, None)
     store.journal.advance(first.id, IntentState.SIGNED, START_S, tx_hash=HASH)
     store.journal.advance(first.id, IntentState.BROADCAST, START_S)
@@ -263,7 +263,7 @@ def test_what_was_sent_is_replaced_by_its_own_kind_or_a_cancel_alone(store: Stor
         store.journal.add_intent("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
 
 
-def test_a_transaction_is_undecided_while_another_at_its_nonce_is_open_and_none_ended_in_a_block(store: Store) -> None:
+def test_lost_intent_is_reopenable_beside_an_open_rival(store: Store) -> None:
     """A reorganisation that takes the cancel's block leaves both, and either may be mined."""
     journal, cancelled = store.journal, "0x" + "cd" * 32
     swap = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
@@ -283,7 +283,7 @@ def test_a_transaction_is_undecided_while_another_at_its_nonce_is_open_and_none_
     assert journal.reopenable_intents_at(0) == (), "it is open itself"
 
 
-def test_what_was_dropped_unsent_or_has_no_open_peer_is_not_undecided(store: Store) -> None:
+def test_unsent_or_adopted_intent_is_not_reopenable(store: Store) -> None:
     journal = store.journal
     unsent = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "unsent", START_S, None)
     journal.advance(unsent.id, IntentState.CANCELLED, START_S)
@@ -471,7 +471,7 @@ def test_a_queue_outlives_an_interrupt(tmp_path: Path) -> None:
     assert stored_steps(tmp_path) == {"s"}
 
 
-def test_a_queue_that_stays_comes_before_what_another_thread_queued_meanwhile(tmp_path: Path) -> None:
+def test_queue_that_stays_comes_before_later_writes(tmp_path: Path) -> None:
     store = opened(tmp_path)
     interrupts = [KeyboardInterrupt()]
     written: list[str] = []
@@ -490,7 +490,7 @@ def test_a_queue_that_stays_comes_before_what_another_thread_queued_meanwhile(tm
     assert written == ["first", "second"]
 
 
-def test_a_queue_that_cannot_be_written_raises_once_and_is_dropped(tmp_path: Path) -> None:
+def test_queue_that_cannot_be_written_raises_once(tmp_path: Path) -> None:
     store = opened(tmp_path)
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")

@@ -153,9 +153,7 @@ def test_the_table_is_the_one_that_was_drawn_twice() -> None:
 
 
 @pytest.mark.parametrize(("state", "event"), product(S, E), ids=lambda found: found.value)
-def test_every_event_in_every_state_acts_as_drawn_or_is_refused_and_changes_nothing(
-    store: Store, state: IntentState, event: IntentEvent
-) -> None:
+def test_every_event_acts_as_drawn_or_changes_nothing(store: Store, state: IntentState, event: IntentEvent) -> None:
     drawn = DRAWN.get((state, event))
     build = READY.get((state, event), lambda made: placed(made, state))
     intent_id = build(store)

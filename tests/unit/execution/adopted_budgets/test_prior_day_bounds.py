@@ -63,7 +63,7 @@ def test_prior_usage__gain_elsewhere_pays_nothing_out() -> None:
     assert usage(outgoing(WETH.address, COIN), incoming(USDC.address, 2_001 * DOLLAR)).outflow == 0
 
 
-def test_prior_usage__transaction_without_transfers_pays_nothing_out() -> None:
+def test_prior_usage_without_transfers_pays_nothing_out() -> None:
     assert usage().outflow == 0
 
 
@@ -71,7 +71,7 @@ def test_prior_usage__loss_without_transfers_is_its_gas() -> None:
     assert usage().loss == GAS_VALUE
 
 
-def test_prior_usage__gain_smaller_than_its_gas_still_counts_as_the_gas() -> None:
+def test_prior_usage_gain_below_its_gas_counts_as_the_gas() -> None:
     assert usage(outgoing(WETH.address, COIN), incoming(USDC.address, 2_000 * DOLLAR + 1)).loss == GAS_VALUE
 
 
@@ -79,13 +79,13 @@ def test_prior_usage__loss_of_one_base_unit_is_added_to_the_gas() -> None:
     assert usage(outgoing(WETH.address, COIN), incoming(USDC.address, 2_000 * DOLLAR - 1)).loss == GAS_VALUE + 1
 
 
-def test_prior_usage__one_base_unit_in_return_makes_a_payment_an_exchange() -> None:
+def test_prior_usage_base_unit_in_return_makes_an_exchange() -> None:
     payment = usage(outgoing(WETH.address, COIN), incoming(USDC.address, 1))
     assert payment.loss == 2_000 * DOLLAR - 1 + GAS_VALUE
     assert payment.turnover == Fraction(2_000 * DOLLAR + 1, 2)
 
 
-def test_prior_usage__one_base_unit_given_makes_a_receipt_an_exchange() -> None:
+def test_prior_usage_base_unit_paid_makes_an_exchange() -> None:
     claim = usage(outgoing(WETH.address, 1), incoming(USDC.address, 100 * DOLLAR))
     assert claim.turnover == (100 * DOLLAR + PER_WEI) / 2
 
@@ -106,7 +106,7 @@ def test_prior_usage__two_tokens_paid_at_once_both_count() -> None:
     assert usage(outgoing(WETH.address, COIN), outgoing(USDC.address, 5 * DOLLAR)).outflow == 2_005 * DOLLAR
 
 
-def test_prior_usage__coin_and_its_wrapped_token_paid_at_once_are_summed() -> None:
+def test_prior_usage_coin_and_its_wrapped_token_are_summed() -> None:
     assert usage(outgoing(WETH.address, COIN), wei=2 * COIN).outflow == 6_000 * DOLLAR
 
 
@@ -126,7 +126,7 @@ def test_prior_usage__reverted_payment_costs_its_gas_alone() -> None:
     assert (reverted.loss, reverted.outflow, reverted.changes) == (GAS_VALUE, 0, ((NATIVE, -GAS_WEI),))
 
 
-def test_prior_usage__changes_of_a_stranger_s_token_are_recorded_without_value() -> None:
+def test_prior_usage_stranger_s_token_has_no_value() -> None:
     airdrop = usage(incoming(STRANGER, 10**30))
     assert (airdrop.turnover, dict(airdrop.changes)[STRANGER]) == (0, 10**30)
 
@@ -157,7 +157,7 @@ def test_prior_usage__asset_that_left_without_a_price_is_unknown() -> None:
         prior_day_usage(three_assets(), told(Node(sent={BLOCK: {"logs": [outgoing(WBTC.address, 1)], "to": OTHER}})))
 
 
-def test_prior_usage__asset_that_left_and_came_back_needs_no_price() -> None:
+def test_prior_usage_asset_that_came_back_needs_no_price() -> None:
     logs = [outgoing(WBTC.address, 5), incoming(WBTC.address, 5)]
     (transaction,) = prior_day_usage(three_assets(), told(Node(sent={BLOCK: {"logs": logs, "to": OTHER}})))
     assert transaction.loss == GAS_VALUE
@@ -206,7 +206,7 @@ def test_prior_day__its_payouts_count_in_the_limit_of_payouts(store: Store) -> N
     assert budgets_after(store, node, 1, is_contract=False).outflow_24h == 7 * DOLLAR
 
 
-def test_prior_day__trades_are_valued_at_the_answers_of_the_portfolio_s_feeds_then(store: Store) -> None:
+def test_prior_day_trades_are_valued_at_the_feeds_of_then(store: Store) -> None:
     feeds = {builders.feed_address("WETH"): {BLOCK - 1: 1_990 * 10**8}, builders.feed_address("USDC"): 10**8}
     budgets = budgets_after(store, Node(sent={BLOCK: {"logs": SWAP}}, feeds=feeds), 1, is_contract=False)
     assert budgets.loss_24h == Fraction(GAS_WEI * 1_990 * DOLLAR, COIN)
@@ -228,7 +228,7 @@ def test_prior_usage__price_of_then_goes_before_that_of_now(answer: int, price: 
     assert usage_then.loss == Fraction(GAS_WEI * price * DOLLAR, COIN) + (price - 1_990) * DOLLAR
 
 
-def test_prior_usage__answer_of_then_is_fresh_though_the_feed_is_late_now() -> None:
+def test_prior_usage_answer_of_then_is_fresh_if_late_now() -> None:
     step = at()
     late = tuple(replace(feed, updated_at_s=feed.updated_at_s - 10**6) for feed in step.snapshot.feeds)
     [swap] = told(Node(sent={BLOCK: {"logs": SWAP}})).transactions

@@ -47,7 +47,7 @@ GAS_USD = Fraction(GAS_WEI * 2_000, COIN)
     ],
     ids=["swap", "swap elsewhere", "gain", "revert", "robbed by the router", "payment", "event of a stranger"],
 )
-def test_an_exchange_costs_what_it_lost_and_everything_its_gas(logs: list[Any], status: int, to: str, dollars: int, turned: int) -> None:
+def test_exchange_costs_its_loss_and_all_their_gas(logs: list[Any], status: int, to: str, dollars: int, turned: int) -> None:
     loss, turnover, gas_wei = lost(logs=logs, status=status, to=to)
     assert loss == max(dollars + GAS_USD, GAS_USD)
     assert (turnover, gas_wei) == (turned, GAS_WEI)
@@ -58,7 +58,7 @@ def test_an_exchange_costs_what_it_lost_and_everything_its_gas(logs: list[Any], 
     [(0, OTHER, 2_000), (1, OTHER, 2_000), (1_990 * DOLLAR, OTHER, 10), (1, ROUTER, 0)],
     ids=["payment", "payment for a crumb", "exchange elsewhere", "the router, whose losses are losses alone"],
 )
-def test_what_nothing_came_back_for_was_paid_out(back: int, to: str, dollars: int) -> None:
+def test_payment_without_return_is_an_outflow(back: int, to: str, dollars: int) -> None:
     logs = [event(WETH.address, WALLET, OTHER, COIN)] + ([event(USDC.address, OTHER, WALLET, back)] if back else [])
     (usage,) = prior_day_usage(at(), told(Node(sent={19_000: {"logs": logs, "to": to}})))
     assert round(usage.outflow / DOLLAR) == dollars
@@ -74,14 +74,14 @@ def test_what_nothing_came_back_for_was_paid_out(back: int, to: str, dollars: in
     ],
     ids=["payment", "exchange", "wrapping", "revert"],
 )
-def test_native_coin_that_was_sent_counts_as_its_wrapped_token(back: list[Any], status: int, dollars: int, turned: int, paid: int) -> None:
+def test_native_coin_counts_as_its_wrapped_token(back: list[Any], status: int, dollars: int, turned: int, paid: int) -> None:
     sent = {"logs": back, "to": OTHER, "value": hex(COIN), "status": status}
     (usage,) = prior_day_usage(at(), told(Node(sent={19_000: sent})))
     assert (usage.loss / DOLLAR, usage.turnover / DOLLAR) == (dollars + GAS_USD, turned)
     assert round(usage.outflow / DOLLAR) == paid
 
 
-def test_an_exchange_is_valued_at_what_feeds_said_just_before_it() -> None:
+def test_exchange_is_valued_at_the_feeds_just_before_it() -> None:
     """WETH stood at 1,990 then and at 2,000 now: nothing was lost. A node that has forgotten leaves the prices of now."""
     feeds = {builders.feed_address("WETH"): {18_999: 1_990 * 10**8}, builders.feed_address("USDC"): 10**8}
     node = Node(sent={19_000: {"logs": SWAP}, 19_500: {}}, feeds=feeds)
@@ -96,7 +96,7 @@ def test_an_exchange_is_valued_at_what_feeds_said_just_before_it() -> None:
     assert swap.feed_answers == ()
 
 
-def test_a_new_store_is_told_once_and_remembers(tmp_path: Path) -> None:
+def test_new_store_reads_the_prior_day_once(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     node = Node(sent={number: {"logs": SWAP} for number in RECENT})
     step = at(node.height, nonce_latest=node.nonce)
@@ -111,7 +111,7 @@ def test_a_new_store_is_told_once_and_remembers(tmp_path: Path) -> None:
     assert store.budgets.history(NOW_S + 86_400).budgets.loss_24h == 0
 
 
-def test_what_the_chain_cannot_tell_is_unknown_until_the_store_has_seen_a_day_itself(tmp_path: Path) -> None:
+def test_prior_day_stays_unknown_until_the_store_covers_a_day(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     node = Node(sent={19_990: {}}, states_from=30_000)
     for later_s, unknown in ((0, True), (86_399, True), (86_400, False)):
@@ -123,7 +123,7 @@ def test_what_the_chain_cannot_tell_is_unknown_until_the_store_has_seen_a_day_it
         assert not unknown or "--nothing-lost" in unknown_reason
 
 
-def test_an_unreadable_day_is_read_again_after_growing_pauses(tmp_path: Path) -> None:
+def test_unreadable_day_is_read_again_after_growing_pauses(tmp_path: Path) -> None:
     """Each failed read is counted in the step's requests; the pause doubles from a minute to an hour, and the day stays unknown."""
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     node = Node(sent={19_990: {}}, states_from=30_000)
@@ -150,7 +150,7 @@ def test_an_unreadable_day_is_read_again_after_growing_pauses(tmp_path: Path) ->
         assert (step_after.history.budgets.unknown_reason == "") is is_known
 
 
-def test_an_exchange_of_what_has_no_price_now_is_not_written_down_as_no_loss(tmp_path: Path) -> None:
+def test_exchange_without_a_price_is_not_recorded_as_no_loss(tmp_path: Path) -> None:
     """A feed that is silent for one look must not empty the budget for a day."""
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     node = Node(sent={19_000: {"logs": SWAP}})
@@ -166,7 +166,7 @@ def test_an_exchange_of_what_has_no_price_now_is_not_written_down_as_no_loss(tmp
     assert (history.budgets.unknown_reason, history.budgets.loss_24h) == ("", (10 + GAS_USD) * DOLLAR)
 
 
-def test_an_owner_who_vouches_is_believed(tmp_path: Path) -> None:
+def test_prior_day_that_its_owner_confirms_is_known(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     node = Node(sent={19_990: {}}, states_from=30_000)
     step = replace(at(node.height, nonce_latest=1), history=store.budgets.history(NOW_S))
@@ -175,7 +175,7 @@ def test_an_owner_who_vouches_is_believed(tmp_path: Path) -> None:
     assert with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown_reason == ""
 
 
-def test_a_wallet_that_never_sent_anything_is_not_asked_about(tmp_path: Path) -> None:
+def test_wallet_without_transactions_makes_no_request(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
     node = Node()
     step = at(node.height, nonce_latest=0)
@@ -183,7 +183,7 @@ def test_a_wallet_that_never_sent_anything_is_not_asked_about(tmp_path: Path) ->
     assert node.request_count == 0
 
 
-def test_what_this_store_sent_itself_is_not_counted_twice(tmp_path: Path) -> None:
+def test_own_transaction_is_not_counted_twice(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     store.steps.begin("s", 1, "{}")
     intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
@@ -199,7 +199,7 @@ def test_what_this_store_sent_itself_is_not_counted_twice(tmp_path: Path) -> Non
     assert history.budgets.gas_24h_wei == 11 + GAS_WEI
 
 
-def test_after_an_adoption_the_chain_explains_what_the_wallet_did_meanwhile(tmp_path: Path) -> None:
+def test_adoption_explains_what_the_wallet_did_meanwhile(tmp_path: Path) -> None:
     """Balances that another machine moved with the same key are known, not flows; what came before the books is not counted again."""
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     before = at(18_500)

@@ -69,13 +69,13 @@ def count(rows: Sequence[tuple[Terms, bool]], shown_raw: int | None = 0, left_ou
         ([approved(100)] * 20, 0, RESET_LOOKBACK_NONCES),
     ],
 )
-def test_count__is_of_approvals_since_the_last_trade_that_the_chain_does_not_show(
+def test_ineffective_approvals_counts_those_since_the_last_trade(
     rows: Sequence[tuple[Terms, bool]], shown_raw: int | None, expected: int
 ) -> None:
     assert count(rows, shown_raw) == expected
 
 
-def test_token_that_was_left_out__is_tried_again_as_often() -> None:
+def test_ineffective_approvals_counts_anew_after_the_wait() -> None:
     """Those of the seconds 0 to 2,000 were the reason; its wait is over at 2,900."""
     left_out = SubmissionRefusal(LINK, 2_300, 1, "its allowance is still too small")
     assert count([approved(100)] * 3, left_out=(left_out,)) == 0

@@ -165,7 +165,7 @@ def test_leftovers__open_allowance_is_set_to_zero(worlds: Callable[[], Stoppable
     assert revoked(worlds()) == [LINK.address]
 
 
-def test_leftovers__declined_step_that_sent_nothing_sends_nothing(worlds: Callable[[], StoppableWorld]) -> None:
+def test_leftovers_declined_step_without_sends_sends_none(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
     assert revoked(world, outcome_of(world, OutcomeKind.DECLINED)) == []
 
@@ -176,13 +176,13 @@ def test_leftovers__declined_step_ends_as_it_was(worlds: Callable[[], StoppableW
     assert revoke_leftovers(world.readers(), world.transactor(), world.store, declined) is declined
 
 
-def test_leftovers__declined_step_that_had_sent_something_is_cleaned_up(worlds: Callable[[], StoppableWorld]) -> None:
+def test_leftovers_declined_step_with_sends_is_cleaned_up(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
     set_before(world, WBTC.address)
     assert revoked(world, outcome_of(world, OutcomeKind.DECLINED, transactions=tuple(world.store.journal.intents()))) == [LINK.address]
 
 
-def test_leftovers__nothing_is_sent_while_the_executor_is_not_ready(worlds: Callable[[], StoppableWorld]) -> None:
+def test_leftovers_wait_while_the_executor_is_not_ready(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
     world.is_ready = False
     assert revoked(world) == []
@@ -194,7 +194,7 @@ def test_leftovers__nothing_is_sent_without_confirmation(worlds: Callable[[], St
     assert revoked(world) == []
 
 
-def test_leftovers__step_that_was_confirmed_is_not_confirmed_again(worlds: Callable[[], StoppableWorld]) -> None:
+def test_leftovers_confirmed_step_is_not_confirmed_again(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
     set_before(world, WBTC.address)
     world.confirms = False
@@ -209,7 +209,7 @@ def test_leftovers__transactions_of_the_step_come_first(worlds: Callable[[], Sto
     assert [intent.tx.to for intent in after.transactions] == [WBTC.address, LINK.address]
 
 
-def test_leftovers__step_without_open_allowances_is_returned_as_it_is(worlds: Callable[[], StoppableWorld]) -> None:
+def test_leftovers_step_without_allowances_is_unchanged(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
     world.left = []
     outcome = outcome_of(world)
@@ -356,7 +356,7 @@ def test_set_to_zero__all_that_succeed_are_no_failures(worlds: Callable[[], Stop
     assert zeroed(worlds(), BOTH) == ([LINK.address, WBTC.address], [])
 
 
-def test_set_to_zero__gas_of_each_is_taken_from_the_coin_before_the_next(worlds: Callable[[], StoppableWorld]) -> None:
+def test_set_to_zero_deducts_its_gas_before_the_next(worlds: Callable[[], StoppableWorld]) -> None:
     world, coins = worlds(), []
     approve = world.approval_transaction
 

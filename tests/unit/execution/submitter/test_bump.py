@@ -17,7 +17,7 @@ S = IntentState
 UNEVEN = "endpoints are 15 blocks apart"
 
 
-def test_what_waits_too_long_is_sent_again_for_more_and_the_one_that_is_mined_is_told(tmp_path: Path) -> None:
+def test_pending_swap_is_bumped_and_the_mined_one_returned(tmp_path: Path) -> None:
     setup = patient(tmp_path)
     when_sent(setup, 2, lambda: setup.chain.mine(setup.chain.sent[1]))
     ended = setup.run()
@@ -35,7 +35,7 @@ def test_what_waits_too_long_is_sent_again_for_more_and_the_one_that_is_mined_is
     assert [intent.id for intent in setup.store.journal.unbooked_intents()] == [bump.id]
 
 
-def test_the_hash_of_a_replacement_is_on_disk_before_it_leaves(tmp_path: Path) -> None:
+def test_replacement_hash_is_stored_before_it_is_sent(tmp_path: Path) -> None:
     setup = patient(tmp_path)
     sends: list[tuple[str, list[str]]] = []
     setup.on_event = lambda event: (
@@ -49,7 +49,7 @@ def test_the_hash_of_a_replacement_is_on_disk_before_it_leaves(tmp_path: Path) -
     assert all(sent_hash in stored_hashes for sent_hash, stored_hashes in sends)
 
 
-def test_the_original_may_be_mined_after_all(tmp_path: Path) -> None:
+def test_original_may_be_mined_though_it_was_bumped(tmp_path: Path) -> None:
     setup = patient(tmp_path)
     when_sent(setup, 2, lambda: setup.chain.mine(setup.chain.sent[0]))
     ended = setup.run()
@@ -57,7 +57,7 @@ def test_the_original_may_be_mined_after_all(tmp_path: Path) -> None:
     assert states(setup) == [("swap", "final"), ("swap", "replaced")]
 
 
-def test_once_the_deadline_is_over_it_is_cancelled_and_the_swap_is_told_so(tmp_path: Path) -> None:
+def test_swap_past_its_deadline_ends_cancelled(tmp_path: Path) -> None:
     setup = patient(tmp_path)
 
     def late() -> None:
@@ -72,7 +72,7 @@ def test_once_the_deadline_is_over_it_is_cancelled_and_the_swap_is_told_so(tmp_p
     assert "deadline" in setup.store.journal.intents()[0].note
 
 
-def test_an_old_floor_is_no_free_option_what_fails_at_the_head_is_cancelled(tmp_path: Path) -> None:
+def test_swap_that_fails_at_the_head_is_cancelled(tmp_path: Path) -> None:
     setup = patient(tmp_path)
 
     def turned() -> None:
@@ -86,7 +86,7 @@ def test_an_old_floor_is_no_free_option_what_fails_at_the_head_is_cancelled(tmp_
     assert "Too little received" in setup.store.journal.intents()[0].note
 
 
-def test_while_endpoints_are_not_level_an_old_floor_is_not_sent_again(tmp_path: Path) -> None:
+def test_bump_waits_while_endpoints_are_not_level(tmp_path: Path) -> None:
     setup = patient(tmp_path, mined_timeout_s=10)
     when_sent(setup, 1, lambda: setattr(setup.chain, "height_disagreement", UNEVEN))
     with pytest.raises(Retryable):
@@ -95,7 +95,7 @@ def test_while_endpoints_are_not_level_an_old_floor_is_not_sent_again(tmp_path: 
     assert any(UNEVEN in event.text for event in setup.events)
 
 
-def test_while_endpoints_are_not_level_a_late_swap_is_cancelled_all_the_same(tmp_path: Path) -> None:
+def test_cancel_goes_out_while_endpoints_are_not_level(tmp_path: Path) -> None:
     setup = patient(tmp_path)
 
     def late() -> None:
@@ -109,7 +109,7 @@ def test_while_endpoints_are_not_level_a_late_swap_is_cancelled_all_the_same(tmp
 
 
 @pytest.mark.parametrize("paused", [True, None])
-def test_nothing_is_hurried_while_paused(tmp_path: Path, paused: bool | None) -> None:
+def test_bump_waits_while_paused(tmp_path: Path, paused: bool | None) -> None:
     setup = patient(tmp_path, mined_timeout_s=10)
 
     def pause() -> None:
@@ -123,7 +123,7 @@ def test_nothing_is_hurried_while_paused(tmp_path: Path, paused: bool | None) ->
     assert any("kill switch" in event.text for event in setup.events)
 
 
-def test_a_node_that_does_not_take_a_bump_is_asked_again_for_more(tmp_path: Path) -> None:
+def test_bump_that_a_node_refuses_is_bumped_again(tmp_path: Path) -> None:
     setup = patient(tmp_path)
     send, refused = setup.chain.send, []
 
@@ -140,7 +140,7 @@ def test_a_node_that_does_not_take_a_bump_is_asked_again_for_more(tmp_path: Path
     require_dearer(list(reversed(setup.store.journal.intents())))
 
 
-def test_a_bump_that_comes_after_the_block_of_the_original_ends_replaced(tmp_path: Path) -> None:
+def test_bump_after_the_block_of_the_original_ends_replaced(tmp_path: Path) -> None:
     setup = patient(tmp_path)
     send = setup.chain.send
 
@@ -156,7 +156,7 @@ def test_a_bump_that_comes_after_the_block_of_the_original_ends_replaced(tmp_pat
     assert states(setup) == [("swap", "final"), ("swap", "replaced")]
 
 
-def test_a_rehearsal_that_fails_because_it_was_mined_meanwhile_cancels_nothing(tmp_path: Path) -> None:
+def test_simulation_that_fails_once_mined_cancels_nothing(tmp_path: Path) -> None:
     setup = patient(tmp_path)
     simulate = setup.chain.simulate
 
@@ -176,7 +176,7 @@ def test_a_rehearsal_that_fails_because_it_was_mined_meanwhile_cancels_nothing(t
     "at", ["after:planned", "before:signed", "after:signed", "before:broadcast", "after:broadcast", "before:send", "after:send"]
 )
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_process_killed_while_it_replaces_ends_the_nonce_once(tmp_path: Path, turn: str, at: str, lost: bool) -> None:
+def test_process_killed_while_replacing_ends_the_nonce_once(tmp_path: Path, turn: str, at: str, lost: bool) -> None:
     setup = patient(tmp_path)
 
     def die(event) -> None:
@@ -203,7 +203,7 @@ def test_a_process_killed_while_it_replaces_ends_the_nonce_once(tmp_path: Path, 
     assert sum(len(block) for block in setup.chain.blocks) == 1
 
 
-def test_what_an_earlier_process_left_waiting_is_hurried_at_the_first_look(tmp_path: Path) -> None:
+def test_pending_swap_of_an_ended_process_is_bumped_at_once(tmp_path: Path) -> None:
     setup = patient(tmp_path, bump_after_s=30)
     killed_at(setup, "after:send")
     setup.clock.now += 30
@@ -213,14 +213,14 @@ def test_what_an_earlier_process_left_waiting_is_hurried_at_the_first_look(tmp_p
     assert setup.clock.now < START_S + 40
 
 
-def test_a_look_that_may_not_send_hurries_nothing(tmp_path: Path) -> None:
+def test_reconciliation_that_may_not_send_bumps_nothing(tmp_path: Path) -> None:
     setup = patient(tmp_path)
     killed_at(setup, "after:send")
     setup.executor().reconcile(may_send=False)
     assert len(setup.chain.sent) == 1
 
 
-def test_the_next_transaction_may_follow_a_bump_that_has_a_block_and_not_before(tmp_path: Path) -> None:
+def test_next_transaction_waits_for_the_block_of_a_bump(tmp_path: Path) -> None:
     setup = patient(tmp_path, confirmations=2, final_timeout_s=0, mined_timeout_s=3)
     with pytest.raises(Retryable):
         setup.run(0)

@@ -19,7 +19,7 @@ def states(setup: Bench) -> list[tuple[str, str]]:
     return [(intent.kind.value, intent.state.value) for intent in reversed(setup.store.journal.intents())]
 
 
-def test_a_pending_transaction_past_its_deadline_is_cancelled(tmp_path: Path) -> None:
+def test_pending_transaction_past_its_deadline_is_cancelled(tmp_path: Path) -> None:
     setup = bench(tmp_path, automine=False)
     killed_at(setup, "after:send")
     setup.chain.timestamp_s = START_S + 90
@@ -39,7 +39,7 @@ def test_a_pending_transaction_past_its_deadline_is_cancelled(tmp_path: Path) ->
     assert cancel.tx.gas == 25_200, "a fifth more than the 21,000 of the simulation"
 
 
-def test_a_lost_transaction_past_its_deadline_is_cancelled_not_resent(tmp_path: Path) -> None:
+def test_lost_transaction_past_its_deadline_is_cancelled(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     setup.chain.timestamp_s = START_S + 90
     setup.executor().reconcile()
@@ -48,7 +48,7 @@ def test_a_lost_transaction_past_its_deadline_is_cancelled_not_resent(tmp_path: 
     assert setup.run(1).state is IntentState.FINAL
 
 
-def test_a_lost_transaction_that_would_fail_by_now_is_cancelled_not_resent(tmp_path: Path) -> None:
+def test_lost_transaction_that_would_fail_is_cancelled(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     setup.chain.simulation = "Too little received"
     setup.executor().reconcile()
@@ -56,14 +56,14 @@ def test_a_lost_transaction_that_would_fail_by_now_is_cancelled_not_resent(tmp_p
     assert "Too little received" in setup.store.journal.intents()[0].note
 
 
-def test_a_lost_transaction_whose_signature_cannot_be_repeated_is_cancelled(tmp_path: Path) -> None:
+def test_lost_transaction_with_another_signature_is_cancelled(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     setup.signer.drifting = True
     setup.executor().reconcile()
     assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
 
 
-def test_a_signed_transaction_that_never_left_is_dropped_without_a_cancel(tmp_path: Path) -> None:
+def test_signed_transaction_that_never_left_is_dropped(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:signed")
     setup.chain.timestamp_s = START_S + 90
@@ -72,7 +72,7 @@ def test_a_signed_transaction_that_never_left_is_dropped_without_a_cancel(tmp_pa
     assert setup.chain.sent == []
 
 
-def test_the_original_may_still_win_against_its_cancel(tmp_path: Path) -> None:
+def test_original_may_win_against_its_cancel(tmp_path: Path) -> None:
     setup = bench(tmp_path, automine=False)
     killed_at(setup, "after:send")
     swap_hash = setup.signer.signed[0].hash
@@ -85,7 +85,7 @@ def test_the_original_may_still_win_against_its_cancel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", ["after:planned", "after:signed", "after:broadcast", "after:send", "before:mined", "after:final"])
-def test_a_cancel_killed_anywhere_still_ends_the_nonce_once(tmp_path: Path, at: str) -> None:
+def test_cancel_killed_anywhere_ends_the_nonce_once(tmp_path: Path, at: str) -> None:
     setup = lost_in_broadcast(tmp_path)
     setup.chain.simulation = "Too little received"
 
@@ -104,7 +104,7 @@ def test_a_cancel_killed_anywhere_still_ends_the_nonce_once(tmp_path: Path, at: 
     assert sum(len(block) for block in setup.chain.blocks) == 1
 
 
-def test_a_transaction_mined_while_it_was_rehearsed_is_not_cancelled(tmp_path: Path) -> None:
+def test_transaction_mined_while_simulated_is_not_cancelled(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     swap_hash = setup.signer.signed[0].hash
     simulate = setup.chain.simulate
@@ -119,7 +119,7 @@ def test_a_transaction_mined_while_it_was_rehearsed_is_not_cancelled(tmp_path: P
     assert len(setup.chain.sent) == 1
 
 
-def test_a_wallet_without_gas_money_needs_the_operator(tmp_path: Path) -> None:
+def test_wallet_without_gas_money_needs_the_operator(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     simulate = setup.chain.simulate
     setup.chain.simulate = lambda unsigned, sender: replace(simulate(unsigned, sender), ok=False, reason="insufficient funds")
@@ -129,7 +129,7 @@ def test_a_wallet_without_gas_money_needs_the_operator(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fees", [(10 * GWEI, GWEI, None), (3, 1, None), (2 * GWEI, 0, None), (None, None, 7)])
-def test_a_cancel_pays_an_eighth_more_in_every_field(tmp_path: Path, fees: tuple[int | None, int | None, int | None]) -> None:
+def test_cancel_pays_an_eighth_more_in_every_field(tmp_path: Path, fees: tuple[int | None, int | None, int | None]) -> None:
     original = replace(tx(4), max_fee_wei=fees[0], max_priority_fee_wei=fees[1], gas_price_wei=fees[2])
     head = bench(tmp_path).chain.head()
     cancel = cancel_transaction(original, WALLET, head, None)
@@ -142,7 +142,7 @@ def test_a_cancel_pays_an_eighth_more_in_every_field(tmp_path: Path, fees: tuple
         assert cancel.max_fee_wei >= 2 * head.base_fee_wei + cancel.max_priority_fee_wei
 
 
-def test_a_cancel_keeps_to_the_gas_price_limit(tmp_path: Path) -> None:
+def test_cancel_keeps_to_the_gas_price_limit(tmp_path: Path) -> None:
     head = bench(tmp_path).chain.head()
     limit = 12 * GWEI
     assert cancel_transaction(tx(0), WALLET, head, limit).max_fee_wei <= limit
@@ -152,7 +152,7 @@ def test_a_cancel_keeps_to_the_gas_price_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit_gwei", [None, 100, 25], ids=["no limit", "roomy limit", "tight limit"])
-def test_cancel__nodes_demand_a_higher_tip__pays_that_tip_and_twice_the_base_fee(tmp_path: Path, limit_gwei: int | None) -> None:
+def test_cancel_pays_a_demanded_tip_and_twice_the_base_fee(tmp_path: Path, limit_gwei: int | None) -> None:
     """Twice: enough for five full blocks, if no limit is lower."""
     head = bench(tmp_path).chain.head()
     base_fee_wei = head.base_fee_wei or 0
@@ -164,7 +164,7 @@ def test_cancel__nodes_demand_a_higher_tip__pays_that_tip_and_twice_the_base_fee
     assert cancel.max_fee_wei == min(2 * base_fee_wei + tip_wei, limit_wei or 2**256)
 
 
-def test_cancel__nodes_demand_a_higher_tip_and_no_ceiling_is_set__may_cost_that(tmp_path: Path) -> None:
+def test_cancel_without_a_ceiling_may_cost_a_demanded_tip(tmp_path: Path) -> None:
     """A cancel costs up to its own price, though the gas granted to what it cancels is a trifle."""
     setup = lost_in_broadcast(tmp_path)
     setup.chain.simulation = "Too little received"
@@ -179,7 +179,7 @@ def test_cancel__nodes_demand_a_higher_tip_and_no_ceiling_is_set__may_cost_that(
 
 
 @pytest.mark.parametrize("drifting", [False, True])
-def test_a_cancel_that_no_node_knows_any_more_goes_out_again_while_the_switch_stands_at_hard(tmp_path: Path, drifting: bool) -> None:
+def test_forgotten_cancel_goes_out_again_at_a_hard_pause(tmp_path: Path, drifting: bool) -> None:
     setup = bench(tmp_path, automine=False)
     killed_at(setup, "after:send")
     setup.paused = setup.hard = True
@@ -197,7 +197,7 @@ def test_a_cancel_that_no_node_knows_any_more_goes_out_again_while_the_switch_st
     assert setup.store.journal.open_intents() == ()
 
 
-def test_what_never_left_is_dropped_without_waiting_for_a_block(tmp_path: Path) -> None:
+def test_drop_waits_for_no_block(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:signed")
     setup.chain.timestamp_s, began_s = START_S + 90, setup.clock.now_s()

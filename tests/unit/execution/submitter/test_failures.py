@@ -40,7 +40,7 @@ def test_two_machines_with_one_backup_trade_once(tmp_path: Path) -> None:
     assert len(first.chain.sent) == 2
 
 
-def test_a_send_of_unknown_fate_is_followed_by_its_hash(tmp_path: Path) -> None:
+def test_send_of_unknown_fate_is_followed_by_its_hash(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.send_error = Retryable("connection reset")
     assert setup.run().state is S.FINAL
@@ -48,7 +48,7 @@ def test_a_send_of_unknown_fate_is_followed_by_its_hash(tmp_path: Path) -> None:
     assert "fate-unknown" in [event.name for event in setup.events]
 
 
-def test_a_lost_send_stays_open_and_is_not_planned_anew(tmp_path: Path) -> None:
+def test_lost_send_stays_open_and_is_not_planned_anew(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.send_error = Retryable("connection reset")
     setup.chain.lose = True
@@ -60,7 +60,7 @@ def test_a_lost_send_stays_open_and_is_not_planned_anew(tmp_path: Path) -> None:
     assert states(setup) == ["planned", "signed", "broadcast"]
 
 
-def test_a_definite_rejection_is_told_and_left_to_reconciliation(tmp_path: Path) -> None:
+def test_rejected_send_is_raised_and_left_to_reconciliation(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.send_error = Refused("insufficient funds")
     setup.chain.lose = True
@@ -83,7 +83,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-def test_the_reason_for_not_taking_a_send_is_in_journal_errors_and_txs(
+def test_refused_send_has_its_reason_in_journal_errors_and_txs(
     tmp_path: Path, answer: TrimtabError, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setup = bench(tmp_path)
@@ -106,7 +106,7 @@ def test_the_reason_for_not_taking_a_send_is_in_journal_errors_and_txs(
     assert intent.state is S.FINAL
 
 
-def test_a_reason_is_forgotten_once_a_node_takes_the_transaction(tmp_path: Path) -> None:
+def test_reason_is_forgotten_once_a_node_takes_the_send(tmp_path: Path) -> None:
     setup = bench(tmp_path, automine=False)
     setup.chain.lose, setup.chain.send_error = True, ANSWERS["refused"]
     with pytest.raises(SendRefused):
@@ -119,7 +119,7 @@ def test_a_reason_is_forgotten_once_a_node_takes_the_transaction(tmp_path: Path)
     assert "; sent" not in str(caught.value), "only why it was not taken is repeated"
 
 
-def test_an_endpoint_that_fails_while_waiting_is_borne(tmp_path: Path) -> None:
+def test_short_outage_while_waiting_is_retried(tmp_path: Path) -> None:
     setup = bench(tmp_path)
 
     def outage(event) -> None:
@@ -130,7 +130,7 @@ def test_an_endpoint_that_fails_while_waiting_is_borne(tmp_path: Path) -> None:
     assert setup.run().state is S.FINAL
 
 
-def test_an_outage_that_lasts_is_retryable_and_stays_open(tmp_path: Path) -> None:
+def test_lasting_outage_is_retryable_and_stays_open(tmp_path: Path) -> None:
     setup = bench(tmp_path)
 
     def outage(event) -> None:
@@ -145,7 +145,7 @@ def test_an_outage_that_lasts_is_retryable_and_stays_open(tmp_path: Path) -> Non
     assert intent.state is S.FINAL
 
 
-def test_a_block_that_leaves_the_chain_while_confirming_is_not_final(tmp_path: Path) -> None:
+def test_block_lost_while_confirming_is_not_final(tmp_path: Path) -> None:
     setup = bench(tmp_path, confirmations=3)
 
     def reorganise() -> None:
@@ -159,7 +159,7 @@ def test_a_block_that_leaves_the_chain_while_confirming_is_not_final(tmp_path: P
     assert states(setup) == ["planned", "signed", "broadcast", "mined", "broadcast"]
 
 
-def test_a_transaction_that_moves_to_another_block_keeps_its_new_receipt(tmp_path: Path) -> None:
+def test_transaction_in_another_block_has_its_new_receipt(tmp_path: Path) -> None:
     setup = bench(tmp_path, confirmations=3)
 
     def reorganise() -> None:
@@ -176,7 +176,7 @@ def test_a_transaction_that_moves_to_another_block_keeps_its_new_receipt(tmp_pat
 
 
 @pytest.mark.parametrize(("full_at", "transactions"), [("planned", 1), ("signed", 1), ("broadcast", 2)])
-def test_a_full_disk_before_the_bytes_leave_sends_nothing(tmp_path: Path, full_at: str, transactions: int) -> None:
+def test_full_disk_before_the_send_sends_nothing(tmp_path: Path, full_at: str, transactions: int) -> None:
     setup = bench(tmp_path)
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -199,7 +199,7 @@ def test_a_full_disk_before_the_bytes_leave_sends_nothing(tmp_path: Path, full_a
 
 
 @pytest.mark.parametrize("full_at", ["mined", "final"])
-def test_a_full_disk_after_the_send_loses_nothing(tmp_path: Path, full_at: str) -> None:
+def test_full_disk_after_the_send_loses_nothing(tmp_path: Path, full_at: str) -> None:
     setup = bench(tmp_path)
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
 

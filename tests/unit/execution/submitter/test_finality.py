@@ -70,7 +70,7 @@ def test_a_finalized_block_still_needs_its_confirmations(tmp_path: Path) -> None
     assert [intent.state for intent in setup.executor().reconcile()] == [S.FINAL]
 
 
-def test_a_reorg_deeper_than_the_confirmations_is_followed_before_finality(tmp_path: Path) -> None:
+def test_reorg_before_finality_is_followed(tmp_path: Path) -> None:
     setup = waiting_for(tmp_path)
     setup.chain.tagged["finalized"] = 0
     setup.run()
@@ -96,7 +96,7 @@ def test_a_reorg_below_the_safe_head_takes_back_what_was_final(tmp_path: Path, t
     assert [intent.state for intent in setup.executor().reconcile()] == [S.FINAL]
 
 
-def test_below_the_safe_head_and_deeper_than_is_watched_the_operator_is_asked(tmp_path: Path) -> None:
+def test_reorg_below_the_tag_beyond_the_watch_needs_operator(tmp_path: Path) -> None:
     setup = waiting_for(tmp_path)
     setup.chain.tagged["finalized"] = 1
     assert setup.run().state is S.FINAL
@@ -120,7 +120,7 @@ def test_a_height_counts_that_enough_operators_call_finalized() -> None:
     assert height(("a", 90), ("a", 80), minimum=1) == 80, "of one operator's endpoints the lowest"
 
 
-def test_a_node_is_asked_for_the_block_with_the_tag() -> None:
+def test_tagged_height_is_that_of_the_block_with_the_tag() -> None:
     tags: list[object] = []
 
     def block(params: list[object]) -> object:
@@ -155,11 +155,11 @@ def chain(**values: object) -> ChainTable:
         ({"chain_id": 137, "finality": "finalized"}, "finalized"),
     ],
 )
-def test_rollups_wait_for_the_base_chain_unless_the_config_says_otherwise(values: dict[str, object], tag: str | None) -> None:
+def test_finality_tag_of_rollups_is_finalized_by_default(values: dict[str, object], tag: str | None) -> None:
     assert chain(**values).finality_tag == tag
 
 
-def test_the_tag_of_the_config_is_that_of_settlement() -> None:
+def test_submission_settings_have_the_tag_of_the_config() -> None:
     config = parse_config(text(('finality = "finalized"', 'finality = "safe"')))
     settings = submission_settings(config, step_input().limits)
     assert (settings.finality_tag, settings.confirmations) == ("safe", 2)

@@ -23,7 +23,7 @@ from tests.support.transactions import GWEI, START_S, Bench, Killed, grant, kill
 S = IntentState
 
 
-def test_bumps_leave_room_for_a_cancel_and_its_bump_and_nothing_goes_above_the_ceiling(tmp_path: Path) -> None:
+def test_bumps_leave_room_for_a_cancel_below_the_ceiling(tmp_path: Path) -> None:
     ceiling = 20 * GWEI
     setup = patient(tmp_path, max_fee_wei=ceiling, mined_timeout_s=40)
     with raises_code(Retryable, "not_mined"):
@@ -42,7 +42,7 @@ def test_bumps_leave_room_for_a_cancel_and_its_bump_and_nothing_goes_above_the_c
     assert states(setup) == [("swap", "cancelled")] * bumps + [("cancel", "cancelled")] * (cancels - 1) + [("cancel", "final")]
 
 
-def test_without_a_ceiling_gas_money_still_ends_at_a_multiple_of_the_first(tmp_path: Path) -> None:
+def test_bumps_without_a_ceiling_end_at_four_times_the_grant(tmp_path: Path) -> None:
     setup = patient(tmp_path, max_fee_wei=None, mined_timeout_s=59)
     first_wei = 100_000 * 10 * GWEI
     setup.store.steps.begin("s", START_S, "{}")
@@ -59,7 +59,7 @@ def test_without_a_ceiling_gas_money_still_ends_at_a_multiple_of_the_first(tmp_p
 
 
 @pytest.mark.parametrize("is_booked", [True, False])
-def test_what_a_day_may_burn_bounds_bumps_and_a_cancel_that_risks_no_more_still_goes(tmp_path: Path, is_booked: bool) -> None:
+def test_gas_of_a_day_bounds_bumps_and_no_cheaper_cancel(tmp_path: Path, is_booked: bool) -> None:
     """Gas that is mined and not booked yet counts like booked gas."""
     setup = patient(tmp_path, gas_per_day_wei=100_000 * 12 * GWEI)
     earlier = setup.store
@@ -77,7 +77,7 @@ def test_what_a_day_may_burn_bounds_bumps_and_a_cancel_that_risks_no_more_still_
     assert cancel.tx.gas * cancel.tx.max_fee_wei < original.tx.gas * original.tx.max_fee_wei
 
 
-def test_the_data_fee_counts_in_what_a_day_may_burn(tmp_path: Path) -> None:
+def test_data_fee_counts_in_the_gas_of_a_day(tmp_path: Path) -> None:
     def bumps(data_fee_wei: int | None) -> int:
         folder = tmp_path / str(data_fee_wei)
         folder.mkdir()
@@ -119,7 +119,7 @@ def test_a_bump_goes_at_once_to_what_the_base_fee_asks_by_now(tmp_path: Path) ->
     assert setup.run().tx.max_fee_wei == 2 * 30 * GWEI + GWEI * BUMP_NUMERATOR // BUMP_DENOMINATOR
 
 
-def test_a_lost_transaction_that_is_too_cheap_by_now_goes_out_for_more(tmp_path: Path) -> None:
+def test_lost_transaction_below_the_base_fee_is_bumped(tmp_path: Path) -> None:
     setup = patient(tmp_path)
     setup.chain.lose = True
     killed_at(setup, "after:send")
@@ -130,7 +130,7 @@ def test_a_lost_transaction_that_is_too_cheap_by_now_goes_out_for_more(tmp_path:
     assert states(setup) == [("swap", "replaced"), ("swap", "final")]
 
 
-def test_a_cancel_that_cannot_be_paid_for_is_told_to_the_operator(tmp_path: Path) -> None:
+def test_cancel_that_cannot_be_paid_needs_the_operator(tmp_path: Path) -> None:
     setup = patient(tmp_path)
     simulate = setup.chain.simulate
     setup.chain.simulate = lambda unsigned, sender: (
@@ -141,7 +141,7 @@ def test_a_cancel_that_cannot_be_paid_for_is_told_to_the_operator(tmp_path: Path
     assert len(setup.chain.sent) == 1
 
 
-def test_hurrying_by_hand_says_why_nothing_may_be_sent(tmp_path: Path) -> None:
+def test_bump_above_the_gas_price_limit_is_refused(tmp_path: Path) -> None:
     setup = patient(tmp_path, max_fee_wei=10 * GWEI)
     killed_at(setup, "after:send")
     executor = setup.executor()
@@ -270,7 +270,7 @@ def test_of_refused_tips_the_last_refusal_is_raised(tmp_path: Path, monkeypatch:
     assert caught.value is refusals[-1]
 
 
-def test_a_refused_replacement_is_tried_again_after_the_same_wait(tmp_path: Path) -> None:
+def test_refused_replacement_is_tried_again_after_its_wait(tmp_path: Path) -> None:
     setup = patient(tmp_path, bump_after_s=3)
     replacer = replacer_of(setup, grant())
     setup.paused = True

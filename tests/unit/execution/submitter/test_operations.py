@@ -59,7 +59,7 @@ def test_launch__drops_what_it_signed_if_the_head_cannot_be_read(tmp_path: Path)
     assert (only_state(setup), setup.chain.sent) == (S.CANCELLED, [])
 
 
-def test_launch__sends_nothing_if_a_pause_is_stored_before_its_last_write(tmp_path: Path) -> None:
+def test_launch_sends_nothing_if_a_pause_is_stored_meanwhile(tmp_path: Path) -> None:
     setup = bench(tmp_path)
 
     def pause(event: object) -> None:
@@ -101,7 +101,7 @@ def test_drop__refuses_what_was_sent_though_its_cancel_is_final(tmp_path: Path) 
         submitter(setup).drop(swap, "its cancel is final")
 
 
-def test_send__waits_for_what_a_node_may_have_though_another_demands_too_high_a_tip(tmp_path: Path) -> None:
+def test_send_waits_though_a_node_demands_too_high_a_tip(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     refusal = TipRefused("tip too low", min_tip_wei=TIP_CAP_WEI + 1)
     setup.chain.send_error = OutcomeUnknown("no answer", "", refusal)
@@ -118,7 +118,7 @@ def test_send__records_any_gas_price_that_a_node_demands(tmp_path: Path) -> None
     assert submitter(setup).demanded_tip_wei == 3 * GWEI
 
 
-def test_mined_hash__is_unknown_if_the_endpoints_need_the_operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mined_hash_is_unknown_if_endpoints_contradict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = bench(tmp_path)
 
     def refuse(_owner: str, _nonce: int) -> str:
@@ -261,7 +261,7 @@ def test_follow_reorgs__moves_the_oldest_back_first(tmp_path: Path) -> None:
     assert [event.intent.tx.nonce for event in setup.events if event.name == "after:broadcast" and event.intent] == [1, 2]
 
 
-def test_follow_reorgs__checks_the_block_after_the_newest_checked_one(tmp_path: Path) -> None:
+def test_follow_reorgs_checks_the_block_after_the_newest_one(tmp_path: Path) -> None:
     setup = swaps_in_blocks(tmp_path, 1)
     handler = ReorgHandler(submitter(setup))
     handler.follow_reorgs()
@@ -271,7 +271,7 @@ def test_follow_reorgs__checks_the_block_after_the_newest_checked_one(tmp_path: 
     assert [intent.id for intent in setup.store.journal.open_intents()] == [intent.id]
 
 
-def test_follow_reorgs__checks_a_height_again_that_an_endpoint_lacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_follow_reorgs_checks_a_missing_height_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = swaps_in_blocks(tmp_path, 2)
     setup.chain.blocks += [{}, {}]
     setup.chain.reorg(3)
@@ -284,7 +284,7 @@ def test_follow_reorgs__checks_a_height_again_that_an_endpoint_lacked(tmp_path: 
     assert [intent.tx.nonce for intent in setup.store.journal.open_intents()] == [1]
 
 
-def test_follow_reorgs__checks_a_block_again_whose_receipt_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_follow_reorgs_checks_a_repeated_receipt_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = swaps_in_blocks(tmp_path, 1)
     setup.chain.blocks += [{}]
     receipts = setup.chain.status_of(setup.chain.sent[0])
@@ -315,7 +315,7 @@ def test_require_no_deep_reorg__takes_an_unknown_block_for_a_lag(tmp_path: Path,
     ReorgHandler(submitter(setup)).require_no_deep_reorg(0)
 
 
-def test_require_no_deep_reorg__looks_behind_many_later_transactions(tmp_path: Path) -> None:
+def test_require_no_deep_reorg_looks_behind_many_later_ones(tmp_path: Path) -> None:
     setup = swaps_in_blocks(tmp_path, 17)
     setup.chain.blocks += [{}] * REORG_WATCH_BLOCKS
     setup.chain.reorg(REORG_WATCH_BLOCKS + 17)

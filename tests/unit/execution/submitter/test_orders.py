@@ -18,7 +18,7 @@ CALMED = 1 if WHOLE else 10
 
 
 @pytest.mark.parametrize(("depth", "least"), DEPTHS)
-def test_every_order_of_original_bump_cancel_and_reorganisation_ends_the_nonce_exactly_once(tmp_path: Path, depth: int, least: int) -> None:
+def test_nonce_ends_exactly_once_in_every_order_of_acts(tmp_path: Path, depth: int, least: int) -> None:
     walk = Walk(tmp_path)
     first = walk.start()
     keys, edge, acts = {walk.key(first)}, [first], 0

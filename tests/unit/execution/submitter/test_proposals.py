@@ -83,7 +83,7 @@ def proposed(folder: Path) -> tuple[Bench, Owner, ProposingExecutor]:
     return setup, owner, executor
 
 
-def test_a_hard_pause_takes_back_what_waits_and_settles_what_was_mined_meanwhile(tmp_path: Path) -> None:
+def test_hard_pause_settles_a_proposal_mined_meanwhile(tmp_path: Path) -> None:
     setup, owner, executor = proposed(tmp_path)
     owner.mines()
     setup.paused = setup.hard = True
@@ -104,7 +104,7 @@ def test_a_hard_pause_takes_back_what_waits_and_settles_what_was_mined_meanwhile
     ],
     ids=["succeeds", "lacks a fee", "reverts", "unknown"],
 )
-def test_waiting_proposal__is_simulated__reports_only_a_revert(tmp_path: Path, simulation: Simulation | Retryable, reverts: bool) -> None:
+def test_waiting_proposal_reports_only_a_revert(tmp_path: Path, simulation: Simulation | Retryable, reverts: bool) -> None:
     setup, _, executor = proposed(tmp_path)
 
     def simulate(*_: object) -> Simulation:
@@ -118,7 +118,7 @@ def test_waiting_proposal__is_simulated__reports_only_a_revert(tmp_path: Path, s
     assert (waiting.value.reverts, "would revert now" in waiting.value.message) == (reverts, reverts)
 
 
-def test_an_owner_who_signed_with_higher_fees_is_booked_as_paid(tmp_path: Path) -> None:
+def test_proposal_signed_with_higher_fees_is_booked_as_paid(tmp_path: Path) -> None:
     setup, owner, executor = proposed(tmp_path)
     setup.chain.gas_price_wei = 1_000 * GWEI
     owner.mines()
@@ -128,7 +128,7 @@ def test_an_owner_who_signed_with_higher_fees_is_booked_as_paid(tmp_path: Path) 
     assert ended.receipt.gas_cost_wei == 50_000 * 1_000 * GWEI > ended.tx.max_gas_cost_wei
 
 
-def test_a_hard_pause_leaves_what_something_else_took_the_place_of_to_a_person(tmp_path: Path) -> None:
+def test_hard_pause_leaves_a_foreign_transaction_to_a_person(tmp_path: Path) -> None:
     setup, owner, executor = proposed(tmp_path)
     owner.mines(same=False)
     setup.paused = setup.hard = True
@@ -140,7 +140,7 @@ def test_a_hard_pause_leaves_what_something_else_took_the_place_of_to_a_person(t
     assert setup.store.journal.open_intents() == ()
 
 
-def test_what_is_mined_in_its_last_second_is_not_given_up(tmp_path: Path) -> None:
+def test_proposal_mined_in_its_last_second_is_settled(tmp_path: Path) -> None:
     """The block that has it comes while the chain is asked; the next one is after the deadline."""
     setup, owner, executor = proposed(tmp_path)
     head, nonces = setup.chain.head, setup.chain.nonces
@@ -167,7 +167,7 @@ def test_what_is_mined_in_its_last_second_is_not_given_up(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_dropped_proposal__is_mined_later__is_booked_and_a_foreign_one_named(tmp_path: Path, same: bool) -> None:
+def test_dropped_proposal_mined_later_is_booked(tmp_path: Path, same: bool) -> None:
     setup = bench(tmp_path)
     owner = Owner(setup)
     executor = proposing(setup, owner, tmp_path)
@@ -191,7 +191,7 @@ def test_dropped_proposal__is_mined_later__is_booked_and_a_foreign_one_named(tmp
     assert setup.store.journal.expected_nonce() == 1
 
 
-def test_dropped_proposal__is_mined_in_place_of_the_next__is_booked_and_the_next_dropped(tmp_path: Path) -> None:
+def test_dropped_proposal_mined_for_the_next_drops_the_next(tmp_path: Path) -> None:
     setup, owner, executor = proposed(tmp_path)
     (first,) = setup.store.journal.open_intents()
     executor.cancel_pending("by the owner")
@@ -208,7 +208,7 @@ def test_dropped_proposal__is_mined_in_place_of_the_next__is_booked_and_the_next
 @pytest.mark.parametrize(
     "hidden", [("hides_bodies",), ("hides_receipts", "hides_hashes", "hides_bodies")], ids=["block", "block and receipt"]
 )
-def test_a_proposal_whose_transaction_is_hidden_is_waited_for(tmp_path: Path, hidden: tuple[str, ...]) -> None:
+def test_proposal_whose_transaction_is_hidden_is_waited_for(tmp_path: Path, hidden: tuple[str, ...]) -> None:
     setup, owner, executor = proposed(tmp_path)
     owner.mines()
     for name in hidden:
@@ -223,7 +223,7 @@ def test_a_proposal_whose_transaction_is_hidden_is_waited_for(tmp_path: Path, hi
     assert (ended.state, ended.tx_hash) == (IntentState.FINAL, HASH)
 
 
-def test_a_proposal_found_in_a_block_waits_for_its_receipt(tmp_path: Path) -> None:
+def test_proposal_in_a_block_waits_for_its_receipt(tmp_path: Path) -> None:
     """A Safe's sender finds no transaction by nonce, so that the hash in the journal is all that is known."""
     setup, owner, executor = proposed(tmp_path)
     owner.mines()

@@ -13,7 +13,7 @@ from tests.support.text import raises_code
 from tests.support.transactions import Killed, bench
 
 
-def test_a_transaction_in_flight_is_not_ended_by_one_that_was_final_in_another_past(tmp_path: Path) -> None:
+def test_transaction_in_flight_outlives_a_final_one_of_a_fork(tmp_path: Path) -> None:
     """Ended by mistake it would be planned again, while its bytes can still be mined."""
     setup = bench(tmp_path)
     assert setup.run().state is IntentState.FINAL

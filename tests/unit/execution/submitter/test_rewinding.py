@@ -39,7 +39,7 @@ def booked(setup: Bench) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("depth", [1, 2, 30, 63, REORG_WATCH_BLOCKS])
 @pytest.mark.parametrize("late", [False, True])
-def test_what_a_reorganisation_takes_is_sent_again_or_cancelled_and_the_books_are_corrected(tmp_path: Path, depth: int, late: bool) -> None:
+def test_reorged_swap_is_resent_or_cancelled_and_unbooked(tmp_path: Path, depth: int, late: bool) -> None:
     setup = bench(tmp_path)
     swap = settled(setup)
     assert booked(setup)[:2] == (5, 3)
@@ -57,7 +57,7 @@ def test_what_a_reorganisation_takes_is_sent_again_or_cancelled_and_the_books_ar
     assert setup.run(1).state is S.FINAL
 
 
-def test_beyond_that_depth_a_person_is_asked_and_nothing_is_touched(tmp_path: Path) -> None:
+def test_deeper_reorg_needs_the_operator_and_moves_nothing(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     swap = settled(setup)
     buried(setup, REORG_WATCH_BLOCKS + 1)
@@ -71,7 +71,7 @@ def test_beyond_that_depth_a_person_is_asked_and_nothing_is_touched(tmp_path: Pa
     assert setup.executor().reconcile() == []
 
 
-def test_what_ended_in_a_block_without_a_receipt_asks_for_a_backup(tmp_path: Path) -> None:
+def test_ended_intent_without_a_receipt_asks_for_a_backup(tmp_path: Path) -> None:
     """A damaged row: without its block no reorganisation would be noticed."""
     setup = bench(tmp_path)
     settled(setup)
@@ -82,7 +82,7 @@ def test_what_ended_in_a_block_without_a_receipt_asks_for_a_backup(tmp_path: Pat
     assert len(setup.chain.sent) == 1
 
 
-def test_a_deep_one_stops_everything_though_shallow_ones_are_gone_too(tmp_path: Path) -> None:
+def test_deep_reorg_stops_the_shallow_ones_too(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     settled(setup, 0)
     buried(setup, REORG_WATCH_BLOCKS)
@@ -93,7 +93,7 @@ def test_a_deep_one_stops_everything_though_shallow_ones_are_gone_too(tmp_path: 
     assert states(setup) == [("swap", "final"), ("swap", "final")]
 
 
-def test_several_nonces_come_back_in_their_order(tmp_path: Path) -> None:
+def test_reorged_nonces_come_back_in_their_order(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     hashes = [settled(setup, nonce) for nonce in range(4)]
     setup.chain.reorg(3)
@@ -103,7 +103,7 @@ def test_several_nonces_come_back_in_their_order(tmp_path: Path) -> None:
     assert [intent.tx.nonce for intent in setup.store.journal.unbooked_intents()] == [1, 2, 3]
 
 
-def test_more_than_a_look_reads_first_are_found_too(tmp_path: Path) -> None:
+def test_reorg_of_more_than_the_newest_is_followed(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     executor = setup.executor()
     hashes = [settled(setup, nonce) for nonce in range(20)]
@@ -114,7 +114,7 @@ def test_more_than_a_look_reads_first_are_found_too(tmp_path: Path) -> None:
     assert setup.chain.sent[:20] == hashes
 
 
-def test_what_is_in_another_block_now_is_booked_anew_and_not_sent(tmp_path: Path) -> None:
+def test_swap_in_another_block_is_booked_anew_and_not_sent(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     swap = settled(setup)
     buried(setup, 3)
@@ -128,7 +128,7 @@ def test_what_is_in_another_block_now_is_booked_anew_and_not_sent(tmp_path: Path
     assert [intent.id for intent in setup.store.journal.unbooked_intents()] == [moved.id]
 
 
-def test_what_nodes_have_pending_again_is_waited_for_and_not_sent(tmp_path: Path) -> None:
+def test_swap_pending_again_is_waited_for_and_not_sent(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     swap = settled(setup)
     setup.chain.reorg(1)
@@ -138,7 +138,7 @@ def test_what_nodes_have_pending_again_is_waited_for_and_not_sent(tmp_path: Path
     assert (intent.state, len(setup.chain.sent)) == (S.FINAL, 1)
 
 
-def test_a_revert_that_lost_its_block_comes_back_like_a_success(tmp_path: Path) -> None:
+def test_reorged_revert_comes_back_like_a_success(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.status = 0
     reverted = setup.run()
@@ -152,7 +152,7 @@ def test_a_revert_that_lost_its_block_comes_back_like_a_success(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("winner", ["original", "cancel"])
-def test_what_a_cancel_had_ended_is_open_again_once_the_cancel_lost_its_block(tmp_path: Path, winner: str) -> None:
+def test_cancelled_swap_reopens_once_its_cancel_is_reorged(tmp_path: Path, winner: str) -> None:
     """A cancelled swap whose bytes somebody kept can be mined after all: it is not lost from sight."""
     setup = bench(tmp_path, automine=False)
     setup.settings = replace(setup.settings, bump_after_s=2, mined_timeout_s=20)
@@ -174,7 +174,7 @@ def test_what_a_cancel_had_ended_is_open_again_once_the_cancel_lost_its_block(tm
 
 
 @pytest.mark.parametrize("at", ["before:broadcast", "after:broadcast", "before:send", "after:send", "before:mined", "after:final"])
-def test_a_process_killed_while_it_brings_back_brings_back_once(tmp_path: Path, at: str) -> None:
+def test_process_killed_while_resending_resends_once(tmp_path: Path, at: str) -> None:
     setup = bench(tmp_path)
     settled(setup)
     setup.chain.reorg(1)
@@ -196,7 +196,7 @@ def test_a_process_killed_while_it_brings_back_brings_back_once(tmp_path: Path, 
     assert sum(len(block) for block in setup.chain.blocks) == 1
 
 
-def test_while_paused_it_is_found_and_told_and_nothing_is_sent(tmp_path: Path) -> None:
+def test_reorg_while_paused_is_recorded_and_not_resent(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     settled(setup)
     setup.chain.reorg(1)
@@ -206,7 +206,7 @@ def test_while_paused_it_is_found_and_told_and_nothing_is_sent(tmp_path: Path) -
     assert booked(setup)[0] == 0
 
 
-def test_an_endpoint_that_does_not_know_the_block_yet_proves_no_reorganisation(tmp_path: Path) -> None:
+def test_endpoint_without_the_block_proves_no_reorg(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     settled(setup)
     setup.chain.blocks.pop()
@@ -216,7 +216,7 @@ def test_an_endpoint_that_does_not_know_the_block_yet_proves_no_reorganisation(t
     assert booked(setup)[0] == 5
 
 
-def test_a_long_lived_process_asks_for_one_block_where_nothing_changed(tmp_path: Path) -> None:
+def test_unchanged_chain_costs_one_block_request(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     for nonce in range(5):
         settled(setup, nonce)
@@ -239,7 +239,7 @@ def test_a_long_lived_process_asks_for_one_block_where_nothing_changed(tmp_path:
     assert len(setup.chain.sent) == 7
 
 
-def test_what_was_final_before_an_adoption_is_the_operators_affair(tmp_path: Path) -> None:
+def test_reorg_before_an_adoption_is_not_followed(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     settled(setup)
     setup.store.journal.adopt_nonce(1, START_S)
@@ -249,7 +249,7 @@ def test_what_was_final_before_an_adoption_is_the_operators_affair(tmp_path: Pat
     assert states(setup) == [("swap", "final")]
 
 
-def test_a_receipt_that_an_endpoint_repeats_moves_nothing(tmp_path: Path) -> None:
+def test_repeated_receipt_moves_nothing(tmp_path: Path) -> None:
     """Its block's hash is not known yet, its receipt is: the endpoint lags behind itself."""
     setup = bench(tmp_path, confirmations=2)
     assert setup.run().state is S.MINED
@@ -261,7 +261,7 @@ def test_a_receipt_that_an_endpoint_repeats_moves_nothing(tmp_path: Path) -> Non
     assert intent.receipt == receipt(str(intent.tx_hash), 1, setup.chain.block_hash(1) or "")
 
 
-def test_a_bump_that_is_mined_in_the_place_of_the_original_takes_its_block_in_the_journal_too(tmp_path: Path) -> None:
+def test_bump_mined_for_the_original_takes_its_place(tmp_path: Path) -> None:
     """Otherwise both would be mined there, and the one that is not would wait for its confirmations for ever."""
     setup = bench(tmp_path, automine=False, confirmations=2)
     setup.settings = replace(setup.settings, bump_after_s=2, mined_timeout_s=3)
@@ -280,7 +280,7 @@ def test_a_bump_that_is_mined_in_the_place_of_the_original_takes_its_block_in_th
     assert states(setup) == [("swap", "replaced"), ("swap", "final")]
 
 
-def test_a_look_that_is_slower_than_a_reorganisation_books_nothing_of_it(tmp_path: Path) -> None:
+def test_stale_receipt_of_a_slow_look_is_not_booked(tmp_path: Path) -> None:
     """Dry looks hold no lock: one may have read a receipt that the journal lost meanwhile."""
     setup = bench(tmp_path)
     ended = setup.run()
@@ -293,7 +293,7 @@ def test_a_look_that_is_slower_than_a_reorganisation_books_nothing_of_it(tmp_pat
     assert [intent.receipt for intent in setup.store.journal.unbooked_intents()] == [reverted]
 
 
-def test_a_height_that_nobody_could_tell_once_is_asked_again(tmp_path: Path) -> None:
+def test_unknown_height_is_asked_for_again(tmp_path: Path) -> None:
     """A node that is busy with a reorganisation may have a new head and no block at a height below it for a moment."""
     setup = bench(tmp_path)
     settled(setup)

@@ -29,7 +29,7 @@ def states(setup: Bench) -> list[str]:
     return [move.new_state.value for move in setup.store.journal.transitions(intent.id)]
 
 
-def test_every_move_is_written_before_its_act(tmp_path: Path) -> None:
+def test_run_writes_every_move_before_its_act(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     moments = []
 
@@ -55,7 +55,7 @@ def test_every_move_is_written_before_its_act(tmp_path: Path) -> None:
     ]
 
 
-def test_a_transaction_is_final_only_after_its_confirmations(tmp_path: Path) -> None:
+def test_run_is_final_only_after_its_confirmations(tmp_path: Path) -> None:
     setup = bench(tmp_path, confirmations=3)
     mined_at = []
     setup.clock.each = lambda: setup.chain.blocks.append({})
@@ -66,7 +66,7 @@ def test_a_transaction_is_final_only_after_its_confirmations(tmp_path: Path) -> 
     assert [event.name for event in setup.events].count("confirming") == 2
 
 
-def test_a_chain_without_new_blocks_leaves_it_mined_and_the_next_one_may_follow(tmp_path: Path) -> None:
+def test_run_stays_mined_without_new_blocks_and_next_follows(tmp_path: Path) -> None:
     setup = bench(tmp_path, confirmations=2)
     assert setup.run(0).state is S.MINED
     assert setup.run(1).state is S.MINED
@@ -74,7 +74,7 @@ def test_a_chain_without_new_blocks_leaves_it_mined_and_the_next_one_may_follow(
     assert (first.state, second.state) == (S.FINAL, S.MINED)
 
 
-def test_nothing_is_added_to_a_position_before_its_mint_is_final(tmp_path: Path) -> None:
+def test_run_adds_to_no_position_before_its_mint_is_final(tmp_path: Path) -> None:
     """The manager numbers positions in order and lets anybody add to any: taken back and mined anew, ours is a stranger's."""
     setup = bench(tmp_path)
     setup.store.steps.begin("s", START_S, "{}")
@@ -96,7 +96,7 @@ def test_nothing_is_added_to_a_position_before_its_mint_is_final(tmp_path: Path)
         grow()
 
 
-def test_a_revert_on_chain_ends_reverted_and_its_gas_can_be_booked(tmp_path: Path) -> None:
+def test_run_that_reverts_ends_reverted_and_is_booked(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.status = 0
     intent = setup.run()
@@ -107,7 +107,7 @@ def test_a_revert_on_chain_ends_reverted_and_its_gas_can_be_booked(tmp_path: Pat
 
 
 @pytest.mark.parametrize("paused", [True, None])
-def test_nothing_happens_while_paused_or_when_that_cannot_be_read(tmp_path: Path, paused: bool | None) -> None:
+def test_run_is_refused_while_paused_or_unreadable(tmp_path: Path, paused: bool | None) -> None:
     setup = bench(tmp_path)
     setup.paused = paused
     with pytest.raises(Refused) as caught:
@@ -118,7 +118,7 @@ def test_nothing_happens_while_paused_or_when_that_cannot_be_read(tmp_path: Path
 
 
 @pytest.mark.parametrize("paused", [True, None])
-def test_a_pause_after_signing_still_stops_it(tmp_path: Path, paused: bool | None) -> None:
+def test_run_is_dropped_by_a_pause_after_signing(tmp_path: Path, paused: bool | None) -> None:
     setup = bench(tmp_path)
 
     def pause(event) -> None:
@@ -132,7 +132,7 @@ def test_a_pause_after_signing_still_stops_it(tmp_path: Path, paused: bool | Non
     assert states(setup) == ["planned", "signed", "cancelled"]
 
 
-def test_a_deadline_that_ends_while_signing_stops_it(tmp_path: Path) -> None:
+def test_run_is_dropped_by_a_deadline_while_signing(tmp_path: Path) -> None:
     setup = bench(tmp_path)
 
     def late(event) -> None:
@@ -147,7 +147,7 @@ def test_a_deadline_that_ends_while_signing_stops_it(tmp_path: Path) -> None:
     assert states(setup) == ["planned", "signed", "cancelled"]
 
 
-def test_a_failing_simulation_writes_and_sends_nothing(tmp_path: Path) -> None:
+def test_run_whose_simulation_fails_writes_nothing(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.simulation = "Too little received"
     with raises_code(Refused, "simulation", "Too little received") as caught:
@@ -156,7 +156,7 @@ def test_a_failing_simulation_writes_and_sends_nothing(tmp_path: Path) -> None:
     assert setup.store.journal.intents() == ()
 
 
-def test_a_transaction_that_needs_more_gas_by_now_is_refused(tmp_path: Path) -> None:
+def test_run_that_needs_more_gas_is_refused(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     with pytest.raises(Refused) as caught:
         setup.run(gas=59_999)
@@ -166,7 +166,7 @@ def test_a_transaction_that_needs_more_gas_by_now_is_refused(tmp_path: Path) -> 
     assert proposed.ok, "its signer chooses the gas"
 
 
-def test_another_chain_behind_the_endpoint_needs_the_operator(tmp_path: Path) -> None:
+def test_run_on_another_chain_needs_the_operator(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     with raises_code(OperatorNeeded, "chain", "chain 31337"):
         setup.run(chain_id=1)
@@ -174,7 +174,7 @@ def test_another_chain_behind_the_endpoint_needs_the_operator(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("nonce", [3, 5])
-def test_a_transaction_made_for_another_nonce_is_refused(tmp_path: Path, nonce: int) -> None:
+def test_run_for_another_nonce_is_refused(tmp_path: Path, nonce: int) -> None:
     setup = bench(tmp_path)
     setup.chain.base_nonce = 4
     with pytest.raises(Refused) as caught:
@@ -183,7 +183,7 @@ def test_a_transaction_made_for_another_nonce_is_refused(tmp_path: Path, nonce: 
     assert setup.run(4).state is S.FINAL
 
 
-def test_a_refusing_signer_leaves_nothing_open(tmp_path: Path) -> None:
+def test_run_that_the_signer_refuses_leaves_nothing_open(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.signer.refuse = Refused("recipient is not ours")
     with pytest.raises(Refused, match="recipient"):
@@ -192,7 +192,7 @@ def test_a_refusing_signer_leaves_nothing_open(tmp_path: Path) -> None:
     assert setup.store.journal.open_intents() == ()
 
 
-def test_a_foreign_pending_transaction_needs_the_operator(tmp_path: Path) -> None:
+def test_run_beside_a_foreign_pending_one_needs_the_operator(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.pool["0xforeign"] = 0
     with raises_code(PassingFault, "foreign_pending", "nonce 0"):
@@ -200,7 +200,7 @@ def test_a_foreign_pending_transaction_needs_the_operator(tmp_path: Path) -> Non
     assert setup.signer.signed == []
 
 
-def test_a_foreign_mined_transaction_needs_the_operator_until_it_is_adopted(tmp_path: Path) -> None:
+def test_run_after_a_foreign_mined_one_needs_an_adoption(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.run(0)
     setup.chain.base_nonce = 2
@@ -210,7 +210,7 @@ def test_a_foreign_mined_transaction_needs_the_operator_until_it_is_adopted(tmp_
     assert setup.run(2).state is S.FINAL
 
 
-def test_an_endpoint_behind_the_journal_is_asked_again_later(tmp_path: Path) -> None:
+def test_run_on_an_endpoint_behind_the_journal_is_retryable(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.run(0)
     setup.chain.blocks = [{}]
@@ -219,7 +219,7 @@ def test_an_endpoint_behind_the_journal_is_asked_again_later(tmp_path: Path) -> 
     assert len(setup.chain.sent) == 1
 
 
-def test_what_waits_for_a_nonce_whose_block_went_is_not_waited_for_until_it_lies_too_deep(tmp_path: Path) -> None:
+def test_run_after_a_reorged_nonce_ends_its_wait_early(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     first = setup.run(0).tx_hash
     setup.settings = replace(setup.settings, mined_timeout_s=500)

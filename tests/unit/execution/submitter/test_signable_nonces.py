@@ -74,11 +74,11 @@ def test_after_a_block_the_next_nonce_alone_is_signed(tmp_path: Path) -> None:
     assert max_tip_by_nonce(setup.store.journal) == {2: None}
 
 
-def test_a_lost_transaction_may_be_replaced_and_no_later_nonce_used(tmp_path: Path) -> None:
+def test_max_tip_of_a_lost_transaction_opens_no_later_nonce(tmp_path: Path) -> None:
     assert max_tip_by_nonce(lost_in_broadcast(tmp_path).store.journal) == {0: TIP}
 
 
-def test_a_replacement_may_tip_one_bump_more_than_what_it_replaces() -> None:
+def test_signer_takes_a_tip_of_one_bump_more() -> None:
     paid = 8 * GWEI
     signer = LocalSigner(KEY, RULES, lambda: {NONCE: paid})
     bump = replace(CANCEL, max_fee_wei=15 * GWEI, max_priority_fee_wei=replacement_fee_wei(paid))
@@ -125,5 +125,5 @@ def test_an_order_of_a_venue_is_no_transaction_of_the_chain(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("paid_wei", "more_wei"), [(0, 1), (1, 2), (7, 8), (8, 9), (9, 11), (16, 18), (17, 20), (8 * GWEI, 9 * GWEI)])
-def test_a_replacement_fee_is_an_eighth_more_rounded_up_and_at_least_one_wei(paid_wei: int, more_wei: int) -> None:
+def test_replacement_fee_is_an_eighth_more_rounded_up(paid_wei: int, more_wei: int) -> None:
     assert replacement_fee_wei(paid_wei) == more_wei

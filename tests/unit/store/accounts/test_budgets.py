@@ -34,7 +34,7 @@ def store(store_kind: str, tmp_path: Path):
     found.close()
 
 
-def test_a_demanded_tip_is_forgotten_after_a_day_without_a_transaction(store: Store) -> None:
+def test_demanded_tip_is_forgotten_after_a_day(store: Store) -> None:
     store.budgets.mark_demanded_tip(7, START_S)
     times_s = [START_S, START_S + DAY_S - 1, START_S + DAY_S]
     assert [store.budgets.history(at_s).demanded_tip_wei for at_s in times_s] == [7, 7, 0]
@@ -51,7 +51,7 @@ def futures_ended(store: Store, nonce: int, granted: FuturesGrant, status: int =
     store.budgets.book_intent(intent, Fraction(turnover), Fraction(0), 0, START_S + nonce)
 
 
-def test_the_loss_since_the_unit_value_counts_approvals_and_leaves_futures_to_the_margin_account(store: Store) -> None:
+def test_later_loss_counts_approvals_and_no_futures(store: Store) -> None:
     """A stop of the whole wallet compares what the unit is worth without the agent's own costs."""
     assert store.orders.replace_orders((), NavPerShare(Fraction(1), START_S, (), ()), 0)
     for nonce, (kind, at_s) in enumerate(
@@ -63,7 +63,7 @@ def test_the_loss_since_the_unit_value_counts_approvals_and_leaves_futures_to_th
     assert kept.later_loss == 10 + 100
 
 
-def test_orders_that_rest_and_their_cancels_change_no_hedge_and_are_no_failures(store: Store) -> None:
+def test_resting_orders_change_no_hedge_and_are_no_failures(store: Store) -> None:
     hedge = Hedge("ETH", TOKEN_A, -5, START_S, Fraction(1))
     short = PerpOrder("ETH", -5, PerpOrderKind.MARKET, 1, is_reduce_only=False)
     futures_ended(store, 1, FuturesGrant(short, UNREAD_ACCOUNT, hedges=(hedge,)))
@@ -111,7 +111,7 @@ def test_set_goals__are_those_of_the_newest_order_that_trades(store: Store) -> N
         assert goals(nonce) == (("SOL", 3),)
 
 
-def test_day_of_futures__reductions_and_deposits_are_counted_apart(store: Store) -> None:
+def test_futures_day_counts_reductions_and_deposits_apart(store: Store) -> None:
     reduction = PerpOrder("ETH", -1, PerpOrderKind.MARKET, 1, is_reduce_only=True)
     for nonce, granted, turnover in (
         (1, FuturesGrant(reduction, UNREAD_ACCOUNT), 5),
@@ -219,7 +219,7 @@ def test_reverts_in_a_row_end_with_a_success(store: Store) -> None:
 
 
 @pytest.mark.parametrize("store_kind", ["file"])
-def test_failures_in_a_row_are_counted_without_reading_the_transactions_of_years(store: Store) -> None:
+def test_reverts_in_a_row_are_counted_from_few_rows(store: Store) -> None:
     """Eighty trades that succeeded, then one that did not: only a few of the newest are read, whatever lies before them."""
     for nonce in range(80):
         ended(store, nonce)
@@ -281,7 +281,7 @@ def test_reviews_are_remembered(store: Store) -> None:
     assert store.budgets.history(START_S).reviews.last_review_s == START_S + 9
 
 
-def test_each_schedules_review_is_remembered_over_a_restart_and_only_so_many_of_them(tmp_path: Path) -> None:
+def test_reviews_by_schedule_outlive_a_restart_up_to_a_limit(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/trimtab.db"
     marks = [(START_S, ("review every 86400", "execution every 604800")), (START_S + 5, ("review every 86400",)), (START_S + 7, ())]
     for at_s, names in marks:
@@ -300,7 +300,7 @@ def test_each_schedules_review_is_remembered_over_a_restart_and_only_so_many_of_
 
 
 @pytest.mark.parametrize("damaged", ["{", "7", '[["review every 86400"]]', '[["review every 86400", "soon"]]'])
-def test_damaged_memory_of_reviews_is_for_the_operator_and_never_taken_for_none(tmp_path: Path, damaged: str) -> None:
+def test_damaged_reviews_need_the_operator(tmp_path: Path, damaged: str) -> None:
     store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
     store.budgets.mark_review(START_S, 0, ("review every 86400",))
     with store.db.write("damage") as db:
@@ -334,7 +334,7 @@ def test_a_trade_that_gained_makes_no_room_for_losses(store: Store) -> None:
     assert store.budgets.history(START_S).budgets.loss_24h == 20
 
 
-def test_gas_of_reverts_approvals_and_cancels_is_wasted_and_that_of_reverts_for_ever(store: Store) -> None:
+def test_wasted_gas_is_of_reverts_approvals_and_cancels(store: Store) -> None:
     spent = ((IntentKind.SWAP, 1, 2), (IntentKind.SWAP, 0, 30), (IntentKind.APPROVE, 1, 400), (IntentKind.CANCEL, 1, 5_000))
     for nonce, (kind, status, gas_wei) in enumerate(spent):
         store.budgets.book_intent(ended(store, nonce, kind=kind, status=status), Fraction(0), Fraction(0), gas_wei, START_S)
@@ -362,7 +362,7 @@ def test_payouts_of_a_day_add_up(store: Store) -> None:
     assert store.budgets.history(START_S + DAY_S).budgets.outflow_24h == 7
 
 
-def test_a_transaction_whose_receipt_has_changed_meanwhile_is_not_booked(store: Store) -> None:
+def test_changed_receipt_is_not_booked(store: Store) -> None:
     """Another process has seen a reorganisation; the next cycle books the new receipt."""
     seen = ended(store, 0)
     assert seen.receipt is not None
@@ -372,7 +372,7 @@ def test_a_transaction_whose_receipt_has_changed_meanwhile_is_not_booked(store: 
     assert store.journal.unbooked_intents() == (seen,)
 
 
-def test_a_success_of_each_kind_but_a_swap_leaves_the_last_rebalance_as_it_was(store: Store) -> None:
+def test_last_rebalance_is_that_of_a_swap_alone(store: Store) -> None:
     store.budgets.book_intent(ended(store, 0), Fraction(0), Fraction(0), 0, START_S)
     for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.CANCEL, IntentKind.PAYOUT, IntentKind.UNWRAP), start=1):
         store.budgets.book_intent(ended(store, nonce, kind=kind), Fraction(0), Fraction(0), 0, START_S + nonce)
@@ -380,14 +380,14 @@ def test_a_success_of_each_kind_but_a_swap_leaves_the_last_rebalance_as_it_was(s
     assert store.budgets.history(START_S + 9).reviews.last_rebalance_s == START_S
 
 
-def test_the_newest_success_is_the_last_rebalance_in_whatever_order_they_are_booked(store: Store) -> None:
+def test_last_rebalance_is_the_newest_in_any_order(store: Store) -> None:
     for nonce, at_s in enumerate((START_S + 5, START_S + 9, START_S + 7)):
         store.budgets.book_intent(ended(store, nonce), Fraction(0), Fraction(0), 0, at_s)
     assert store.budgets.history(START_S + 9).reviews.last_rebalance_s == START_S + 9
 
 
 @pytest.mark.parametrize(("reverts", "is_stopped"), [(2, False), (3, True)])
-def test_the_third_revert_in_a_row_stops_rebalances_until_the_owner_resumes(store: Store, reverts: int, is_stopped: bool) -> None:
+def test_third_revert_in_a_row_stops_until_resumed(store: Store, reverts: int, is_stopped: bool) -> None:
     for nonce in range(reverts):
         store.budgets.book_intent(ended(store, nonce, status=0), Fraction(0), Fraction(0), 1, START_S)
     assert store.budgets.history(START_S).failures.is_stopped is is_stopped
@@ -398,7 +398,7 @@ def test_the_third_revert_in_a_row_stops_rebalances_until_the_owner_resumes(stor
     assert store.budgets.history(START_S).failures.reverts_in_row == 1
 
 
-def test_tokens_off_their_peg_and_balances_that_cannot_be_read_are_remembered_until_replaced(store: Store) -> None:
+def test_marked_tokens_are_kept_until_replaced(store: Store) -> None:
     store.budgets.mark_depegged((TOKEN_A, TOKEN_B))
     store.budgets.mark_unreadable(((TOKEN_A, START_S), (TOKEN_B, START_S + 7)))
     history = store.budgets.history(START_S)
@@ -411,7 +411,7 @@ def test_tokens_off_their_peg_and_balances_that_cannot_be_read_are_remembered_un
 
 
 @pytest.mark.parametrize("store_kind", ["memory"])
-def test_an_answer_that_was_remembered_ends_with_the_first_entry_that_is_a_day_old(store: Store) -> None:
+def test_cached_history_ends_with_its_first_day_old_entry(store: Store) -> None:
     """Asked in the order of a run, so that each answer may be the one before it."""
     for nonce, at_s in enumerate((START_S, START_S + 10)):
         store.budgets.book_intent(ended(store, nonce), Fraction(1), Fraction(0), 1, at_s)

@@ -48,7 +48,7 @@ def settled(store: Store, intent: Intent, raw: int, status: int = 1) -> None:
     store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
 
 
-def test_transfers_count_up_to_the_block_and_after_those_in_the_account(store: Store) -> None:
+def test_transfers_count_after_the_account_up_to_the_block(store: Store) -> None:
     own, later = transfer(5, token=USDC.address), transfer(-7, token=USDC.address, block=1_002)
     recorded(store, own, later, transfer(9, token=WETH.address))
     assert store.cash.record(ACCOUNT, 0)
@@ -59,7 +59,7 @@ def test_transfers_count_up_to_the_block_and_after_those_in_the_account(store: S
     assert store.cash.read(USDC.address, 1_002).changes == (-7,)
 
 
-def test_a_payment_from_outside_counts_once_and_a_trade_from_outside_never(store: Store) -> None:
+def test_external_payment_counts_once_and_a_trade_never(store: Store) -> None:
     looked(store, at(1_000))
     paid = outside(1, 1_002, (USDC.address, -5), (NATIVE, -1))
     traded = outside(2, 1_001, (USDC.address, -3), (WETH.address, 4))
@@ -97,7 +97,7 @@ def test_final_payouts_count_up_to_the_first_that_is_open(store: Store) -> None:
     assert store.cash.read(USDC.address, 9).payouts_raw == (30, 40)
 
 
-def test_an_account_is_written_once_for_each_reading_and_opened_anew_for_another_token(store: Store) -> None:
+def test_account_is_written_once_for_each_reading(store: Store) -> None:
     assert store.cash.record(ACCOUNT, 0)
     assert not store.cash.record(replace(ACCOUNT, taken_raw=1), 0)
     memory = store.cash.read(USDC.address, 9)

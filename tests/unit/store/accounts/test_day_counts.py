@@ -40,7 +40,7 @@ def alerts(store: Store, first_s: int, end_s: int) -> int:
     return store.day_counts.count(CountedEvent.ALERT, first_s, end_s)
 
 
-def test_each_refused_look_counts_once_on_its_day_and_no_other_look_does(store: Store) -> None:
+def test_refused_step_counts_once_on_its_day(store: Store) -> None:
     assert OutcomeKind.REFUSED.value == REFUSED_OUTCOME
     for number, kind in enumerate(OutcomeKind):
         look(store, f"s{number}", MIDNIGHT_S + number, kind)

@@ -63,7 +63,7 @@ def test_a_book_opens_at_the_first_look_and_agrees_from_there_on(store: Store) -
     assert len(store.valuations.between()) == 1
 
 
-def test_a_book_does_not_open_while_a_transaction_of_ours_is_on_its_way(store: Store) -> None:
+def test_book_does_not_open_beside_an_open_transaction(store: Store) -> None:
     step = sold(1_001, store=store)
     looked(store, step)
     assert store.ledger.entries() == ()
@@ -74,7 +74,7 @@ def test_a_book_does_not_open_while_a_transaction_of_ours_is_on_its_way(store: S
     assert len(store.ledger.entries()) == 3
 
 
-def test_what_is_mined_counts_before_it_is_final_and_enters_only_then(store: Store) -> None:
+def test_mined_intent_counts_at_once_and_enters_once_final(store: Store) -> None:
     looked(store, at())
     step = sold(1_001, store=store)
     assert looked(store, step) == ""
@@ -108,7 +108,7 @@ def test_version__classification_of_an_accepted_deposit__rises(store: Store) -> 
     assert store.ledger.version() != version
 
 
-def test_a_ledger_that_says_something_else_is_named_with_both_figures(store: Store) -> None:
+def test_ledger_mismatch_names_both_figures(store: Store) -> None:
     looked(store, at())
     with store.db.write("falsify") as db:
         db.execute(text("UPDATE running SET raw = '19999000000' WHERE token = :token"), {"token": USDC.address})
@@ -118,7 +118,7 @@ def test_a_ledger_that_says_something_else_is_named_with_both_figures(store: Sto
     assert "WETH" not in told
 
 
-def test_a_value_is_written_once_an_hour_and_after_each_change_that_was_not_the_markets(store: Store) -> None:
+def test_valuation_is_hourly_and_after_each_transfer(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, later_s=60))
     assert len(store.valuations.between()) == 1
@@ -129,7 +129,7 @@ def test_a_value_is_written_once_an_hour_and_after_each_change_that_was_not_the_
     assert [one.block for one in store.valuations.newest(2)] == [1_003, 1_002]
 
 
-def test_paper_keeps_books_of_its_own_and_going_live_opens_new_ones_at_the_balances(store: Store) -> None:
+def test_paper_has_its_own_book_and_live_opens_a_new_one(store: Store) -> None:
     store.db.store_kind = "paper"
     looked(store, at())
     looked(store, at(1_001, usdc=25_000))
@@ -178,7 +178,7 @@ def test_tokens__of_a_writer_in_between_are_kept(store: Store, monkeypatch: pyte
         (1_005, 0, False, (1_006,), False),
     ],
 )
-def test_a_valuation_is_due_in_a_later_block_of_another_hour_or_after_a_change(
+def test_valuation_is_due_in_another_hour_or_after_a_change(
     store: Store, block: int, later_s: int, forced: bool, changed: tuple[int, ...], is_due: bool
 ) -> None:
     hour_s = 1_700_000_000 // HOUR_S * HOUR_S
@@ -190,7 +190,7 @@ def test_a_valuation_is_due_in_a_later_block_of_another_hour_or_after_a_change(
     assert len(store.valuations.between()) == 1 + is_due
 
 
-def test_valuations_are_read_from_the_first_to_the_last_second_both_included(store: Store) -> None:
+def test_valuations_between_include_both_ends(store: Store) -> None:
     store.ledger.open_book(1, "")
     for number in range(3):
         assert store.valuations.record(Valuation(number, 100 + number, Fraction(number), ()), is_forced=True)
@@ -213,7 +213,7 @@ def test_a_loss_is_summed_rounded_up_and_a_gain_as_nothing(loss: Fraction, quant
     assert round_loss_up(loss) == quanta
 
 
-def test_entries_are_found_by_their_transactions_in_the_current_book_alone(store: Store) -> None:
+def test_entries_of_are_those_of_the_current_book(store: Store) -> None:
     assert store.ledger.entries_of(["nothing"]) == ()
     looked(store, at())
     step = sold(1_001, store=store)
@@ -226,7 +226,7 @@ def test_entries_are_found_by_their_transactions_in_the_current_book_alone(store
     assert store.ledger.intent_entries() == ()
 
 
-def test_a_transaction_from_before_the_book_is_neither_counted_nor_entered(store: Store) -> None:
+def test_intent_before_the_book_is_not_counted_or_entered(store: Store) -> None:
     sold(1_001, store=store)
     (before,) = store.journal.open_intents()
     final(store)
@@ -245,7 +245,7 @@ def test_a_transaction_from_before_the_book_is_neither_counted_nor_entered(store
     assert [intent.id for intent in store.ledger.enterable_intents()] == [after.id]
 
 
-def test_a_transaction_enters_once_and_not_with_a_receipt_that_has_changed(store: Store) -> None:
+def test_intent_enters_once_and_with_its_own_receipt(store: Store) -> None:
     looked(store, at())
     step = sold(1_001, store=store)
     final(store)
@@ -264,7 +264,7 @@ def test_a_transaction_enters_once_and_not_with_a_receipt_that_has_changed(store
     assert store.ledger.record_entry(waiting, replace(entry, id=waiting.id))
 
 
-def test_a_reorganisation_takes_an_entry_out_of_the_balances_once(store: Store) -> None:
+def test_reorg_takes_an_entry_out_of_the_balances_once(store: Store) -> None:
     looked(store, at())
     step = sold(1_001, store=store)
     (sale,) = store.journal.open_intents()

@@ -146,7 +146,7 @@ def test_a_look_reads_nothing_of_entries_that_are_long_final(store: Store) -> No
     assert store.ledger.balances(life.block) == before
 
 
-def test_an_entry_in_a_block_that_a_slower_endpoint_has_not_seen_counts_only_from_there_on(store: Store) -> None:
+def test_entry_counts_from_its_block_on(store: Store) -> None:
     life = Life(store)
     life.sell()
     life.finalise()

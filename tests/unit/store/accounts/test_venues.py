@@ -58,7 +58,7 @@ def funding(at_s: int, market: str = "ETH", paid_raw: int = 5) -> Entry:
     return Entry(f"{market} {at_s}", EntryKind.FUTURES, 1_000, at_s, "", "", (), futures=futures)
 
 
-def test_funding_payments_enter_the_book_once_and_are_read_again_from_some_hours_back(store: Store) -> None:
+def test_funding_enters_once_and_is_read_again_hours_back(store: Store) -> None:
     store.ledger.record_offchain_entries([funding(START_S)])
     assert store.ledger.funding_since_s() is None
     assert store.ledger.entries() == (), "there is no book yet"
@@ -79,7 +79,7 @@ def test_funding_payments_enter_the_book_once_and_are_read_again_from_some_hours
 
 
 @pytest.mark.parametrize("nonce", [FIRST_VENUE_NONCE, FIRST_VENUE_NONCE + 5])
-def test_an_order_of_the_venue_moves_its_own_nonce_and_never_the_chains(store: Store, nonce: int) -> None:
+def test_venue_order_moves_its_own_nonce_alone(store: Store, nonce: int) -> None:
     store.steps.begin("s", START_S, "{}")
     store.journal.adopt_nonce(3, START_S)
     assert store.journal.newest_venue_nonce() == 0

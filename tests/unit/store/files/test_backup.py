@@ -36,7 +36,7 @@ def put_back(source: Path, target: Path, force: bool = False) -> Path | None:
     return restore(source, target, WALLET, CHAIN_ID, REVISIONS, force)
 
 
-def test_a_backup_holds_all_that_was_committed_and_the_store_goes_on(tmp_path: Path) -> None:
+def test_backup_holds_all_that_was_committed(tmp_path: Path) -> None:
     store = filled(tmp_path / "a.db")
     assert (tmp_path / "a.db-wal").stat().st_size > 0
     backup(tmp_path / "a.db", tmp_path / "copy.db")
@@ -49,7 +49,7 @@ def test_a_backup_holds_all_that_was_committed_and_the_store_goes_on(tmp_path: P
     store.close()
 
 
-def test_a_backup_made_while_another_writes_is_a_moment_of_the_store(tmp_path: Path) -> None:
+def test_backup_beside_a_writer_is_one_moment_of_the_store(tmp_path: Path) -> None:
     """Rows of two tables are written in one transaction each time: a copy from in between would tell."""
     store = filled(tmp_path / "a.db", 0)
     done = threading.Event()
@@ -118,7 +118,7 @@ def test_a_store_is_never_its_own_backup_nor_put_over_one_in_use(tmp_path: Path)
     other.close()
 
 
-def test_a_restored_store_replaces_a_newer_one_log_and_all_and_the_newer_is_kept(tmp_path: Path) -> None:
+def test_restore_replaces_a_newer_store_and_keeps_it_aside(tmp_path: Path) -> None:
     store = filled(tmp_path / "a.db")
     backup(tmp_path / "a.db", tmp_path / "copy.db")
     store.steps.begin("later", START_S, "{}")  # in the log beside the file, and still open
@@ -129,7 +129,7 @@ def test_a_restored_store_replaces_a_newer_one_log_and_all_and_the_newer_is_kept
     assert [line.id for line in opened(kept).steps.newest(9)] == ["later", "s2", "s1", "s0"]
 
 
-def test_each_restore_of_one_second_keeps_the_store_that_it_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restores_of_one_second_each_keep_the_old_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path / "a.db").close()
     backup(tmp_path / "a.db", tmp_path / "copy.db")
     monkeypatch.setattr("agent.store.files.backup._utc_now_text", lambda: "2026-01-01T00:00:00Z")
@@ -138,7 +138,7 @@ def test_each_restore_of_one_second_keeps_the_store_that_it_replaces(tmp_path: P
     assert all(path is not None and path.exists() for path in kept)
 
 
-def test_a_copy_sends_nothing_before_it_is_adopted_and_resuming_is_not_adopting(tmp_path: Path) -> None:
+def test_copy_is_paused_until_adopted_and_not_by_resume(tmp_path: Path) -> None:
     filled(tmp_path / "a.db").close()
     backup(tmp_path / "a.db", tmp_path / "copy.db")
     for path in (tmp_path / "copy.db", tmp_path / "elsewhere.db"):
@@ -163,7 +163,7 @@ def test_a_backup_of_another_wallet_or_chain_is_not_restored(tmp_path: Path, wal
     assert not (tmp_path / "new.db").exists()
 
 
-def test_a_damaged_or_foreign_file_is_neither_restored_nor_passed_as_a_backup(tmp_path: Path) -> None:
+def test_damaged_or_foreign_file_is_neither_restored_nor_copied(tmp_path: Path) -> None:
     store = filled(tmp_path / "a.db", 50)
     intent = store.journal.add_intent("s0", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     store.close()

@@ -13,7 +13,7 @@ from agent.store.files.recorder import FileOutbox
 from tests.support.text import raises_code
 
 
-def test_a_proposal_is_written_for_its_owner_alone_and_taken_back(tmp_path: Path) -> None:
+def test_proposal_file_is_its_owner_s_alone_and_removed(tmp_path: Path) -> None:
     outbox = FileOutbox(tmp_path / "proposals")
     place = Path(outbox.write_proposal("abc", "{}\n"))
     assert place.read_text() == "{}\n"
@@ -24,7 +24,7 @@ def test_a_proposal_is_written_for_its_owner_alone_and_taken_back(tmp_path: Path
     assert not list(place.parent.iterdir())
 
 
-def test_a_proposal_that_is_there_is_left_and_one_that_was_changed_is_put_right(tmp_path: Path) -> None:
+def test_proposal_file_is_left_or_restored(tmp_path: Path) -> None:
     outbox = FileOutbox(tmp_path)
     place = Path(outbox.write_proposal("abc", "{}\n"))
     before = place.stat().st_mtime_ns, place.stat().st_ino

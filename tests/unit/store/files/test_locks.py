@@ -88,7 +88,7 @@ def test_lock__pid_file_that_is_gone_does_not_keep_the_lock(path: Path) -> None:
     assert is_free(path)
 
 
-def test_lock__pid_file_that_cannot_be_removed_does_not_keep_the_lock(path: Path) -> None:
+def test_lock_is_free_though_its_pid_file_cannot_be_removed(path: Path) -> None:
     with wallet_lock(path, 1, WALLET):
         path.with_suffix(".pid").unlink()
         path.with_suffix(".pid").mkdir()
@@ -124,7 +124,7 @@ def test_second_lock__first_one_is_let_go_if_the_second_is_held(path: Path, tmp_
         assert not path.with_suffix(".pid").exists()
 
 
-def test_second_lock__holder_keeps_its_pid_file_when_another_is_refused(path: Path, tmp_path: Path) -> None:
+def test_second_lock_holder_keeps_its_pid_file(path: Path, tmp_path: Path) -> None:
     beside = tmp_path / "t.db.lock"
     with wallet_lock(beside, 1, WALLET):
         with pytest.raises(LockHeld), wallet_lock(path, 1, WALLET, beside):
@@ -147,7 +147,7 @@ def test_service_lock__both_are_held_and_neither_is_the_wallet_s(path: Path, tmp
         assert (is_free(path), is_free(beside)) == (True, True)
 
 
-def test_service_lock__one_beside_the_store_alone_keeps_a_second_run_out(path: Path, tmp_path: Path) -> None:
+def test_service_lock_beside_the_store_keeps_a_second_run_out(path: Path, tmp_path: Path) -> None:
     beside = tmp_path / "t.db.lock"
     with service_lock(beside, 1, WALLET), pytest.raises(LockHeld) as refusal, service_lock(path, 1, WALLET, beside):
         raise AssertionError("two runs served")
@@ -155,7 +155,7 @@ def test_service_lock__one_beside_the_store_alone_keeps_a_second_run_out(path: P
     assert str(tmp_path / "t.db.service.pid") in refusal.value.message
 
 
-def test_lock__error_of_a_folder_that_is_a_file_names_path_and_remedy(tmp_path: Path) -> None:
+def test_lock_in_a_file_for_a_folder_names_path_and_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OperatorNeeded) as error, wallet_lock(tmp_path / "file" / "x.lock", 1, WALLET):
         raise AssertionError("held a lock that is not there")
@@ -275,11 +275,11 @@ def test_lock_path__names_chain_and_wallet_in_lower_case() -> None:
     assert lock_path(10, WALLET, None, local_chain=False).name == f"10-{WALLET.lower()}.lock"
 
 
-def test_lock_path__local_chain_without_a_store_has_the_machine_s_lock() -> None:
+def test_lock_path_of_a_local_chain_without_a_store() -> None:
     assert lock_path(10, WALLET, None, local_chain=True) == lock_path(10, WALLET, None, local_chain=False)
 
 
-def test_lock_path__local_chain_with_a_store_has_the_store_s_lock(tmp_path: Path) -> None:
+def test_lock_path_of_a_local_chain_with_a_store(tmp_path: Path) -> None:
     assert lock_path(10, WALLET, tmp_path / "t.db", local_chain=True) == tmp_path / "t.db.lock"
 
 

@@ -79,7 +79,7 @@ for _ in range(25):
 """
 
 
-def test_processes_that_wait_for_one_another_have_it_one_at_a_time(tmp_path: Path) -> None:
+def test_waiting_processes_have_the_lock_one_at_a_time(tmp_path: Path) -> None:
     path, count = tmp_path / "x.lock", tmp_path / "x.count"
     count.write_text("0")
     children = [subprocess.Popen([sys.executable, "-c", CONTEND, str(path), WALLET]) for _ in range(3)]
@@ -119,7 +119,7 @@ def test_a_wallet_has_one_run_beside_whom_others_act(tmp_path: Path) -> None:
         pass
 
 
-def test_processes_with_other_state_folders_meet_at_the_lock_beside_the_store(tmp_path: Path) -> None:
+def test_lock_beside_the_store_joins_other_state_folders(tmp_path: Path) -> None:
     service, shell, beside, told = tmp_path / "service" / "x.lock", tmp_path / "shell" / "x.lock", tmp_path / "t.db.lock", []
     waits = {"patience_s": 0.5, "sleep": lambda _: None, "report_holder": told.append}
     with wallet_lock(service, 1, WALLET, beside):
@@ -151,7 +151,7 @@ def test_a_lock_that_cannot_be_taken_asks_for_the_operator(tmp_path: Path) -> No
         raise AssertionError("held a lock that is not there")
 
 
-def test_one_wallet_has_one_lock_per_machine_except_on_local_chains(tmp_path: Path) -> None:
+def test_wallet_has_one_lock_a_machine_but_on_local_chains(tmp_path: Path) -> None:
     first, second = tmp_path / "a.db", tmp_path / "b.db"
     assert lock_path(1, WALLET, first, local_chain=False) == lock_path(1, WALLET.lower(), second, local_chain=False)
     assert lock_path(1, WALLET, None, local_chain=False) != lock_path(10, WALLET, None, local_chain=False)

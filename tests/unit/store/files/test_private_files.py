@@ -51,7 +51,7 @@ def test_a_file_that_others_may_write_is_refused_with_its_chmod(file: Path, mode
 
 
 @pytest.mark.parametrize("mode", [0o702, 0o757, 0o777, 0o2777])
-def test_a_folder_that_everybody_may_write_is_refused_with_its_chmod(file: Path, mode: int) -> None:
+def test_folder_that_everybody_may_write_is_refused(file: Path, mode: int) -> None:
     file.parent.chmod(mode)
     error = refused(file)
     assert error.remedy == f"run: chmod go-w {shlex.quote(str(file.parent))}"
@@ -59,7 +59,7 @@ def test_a_folder_that_everybody_may_write_is_refused_with_its_chmod(file: Path,
     require_trusted_writers(file, "config")
 
 
-def test_a_sticky_folder_is_taken_and_what_others_may_write_in_it_is_not(file: Path) -> None:
+def test_sticky_folder_is_taken_without_files_others_may_write(file: Path) -> None:
     file.parent.chmod(0o1777)
     require_trusted_writers(file, "config")
     file.chmod(0o666)
@@ -91,7 +91,7 @@ def test_a_folder_of_a_group_with_others_in_it_is_refused(
     assert str(file.parent) in refused(file).message
 
 
-def test_a_folder_of_a_group_that_is_not_the_users_own_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_of_a_foreign_group_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.parent.chmod(0o775)
     me = pwd.getpwuid(os.geteuid())
     monkeypatch.setattr(pwd, "getpwuid", lambda _uid: pwd.struct_passwd((*me[:3], me.pw_gid + 1, *me[4:])))
@@ -149,7 +149,7 @@ def test_a_config_that_cannot_be_made_private_is_refused(file: Path, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["trimtab.db", "trimtab.db-wal", "trimtab.db-shm"])
-def test_a_store_that_others_may_read_is_made_private_with_what_sqlite_keeps_beside_it(tmp_path: Path, name: str) -> None:
+def test_store_that_others_may_read_is_made_private(tmp_path: Path, name: str) -> None:
     url = f"sqlite:///{tmp_path / 'trimtab.db'}"
     first = open_store(url, 31337, WALLET)
     first.steps.begin("s", 1, "{}")  # its log stays while the store is open
@@ -160,7 +160,7 @@ def test_a_store_that_others_may_read_is_made_private_with_what_sqlite_keeps_bes
 
 
 @pytest.mark.parametrize("name", ["trimtab.db", "trimtab.db-wal", "trimtab.db-shm", "trimtab.db-journal"])
-def test_a_store_is_not_opened_while_others_may_write_what_sqlite_reads(tmp_path: Path, name: str) -> None:
+def test_store_that_others_may_write_is_not_opened(tmp_path: Path, name: str) -> None:
     url = f"sqlite:///{tmp_path / 'trimtab.db'}"
     open_store(url, 31337, WALLET).close()
     path = tmp_path / name

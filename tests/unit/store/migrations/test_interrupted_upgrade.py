@@ -70,7 +70,7 @@ def upgraded_by_one_that_dies(path: Path, statement: int) -> bool:
 
 
 @pytest.mark.slow
-def test_killed_before_any_statement_the_store_is_of_before_or_of_after_and_whole(tmp_path: Path, older: Path, later: str) -> None:
+def test_killed_upgrade_leaves_the_store_of_before_or_after(tmp_path: Path, older: Path, later: str) -> None:
     found, killed, statement = set(), True, 0
     while killed:
         statement += 1
@@ -116,7 +116,7 @@ def test_upgrade__by_two_at_once__keeps_the_store_of_before(older: Path, later: 
     assert inspect_store_file(older.with_name(f"{older.name}.before-{later}")).version == OLDER
 
 
-def test_who_only_looks_leaves_a_store_of_another_version_as_it_is(older: Path, later: str) -> None:
+def test_reading_leaves_a_store_of_another_version_unchanged(older: Path, later: str) -> None:
     with pytest.raises(OperatorNeeded, match="is older"):
         open_store(f"sqlite:///{older}", CHAIN_ID, WALLET, checks_and_migrates=False)
     assert inspect_store_file(older).version == OLDER

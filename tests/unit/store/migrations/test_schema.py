@@ -31,7 +31,7 @@ def schema(database: Database) -> list[tuple[str, str, str, str | None]]:
         return [tuple(row) for row in db.exec_driver_sql(SCHEMA)]
 
 
-def test_stores_in_files_and_in_memory_have_the_same_tables_indexes_and_triggers(tmp_path: Path) -> None:
+def test_file_and_memory_stores_have_one_schema(tmp_path: Path) -> None:
     file, memory = open_store(f"sqlite:///{tmp_path}/new.db", CHAIN_ID, WALLET), open_memory_store(CHAIN_ID, WALLET)
     found = schema(file.db)
     assert found == schema(memory.db)
@@ -75,7 +75,7 @@ def killed_before(path: Path, statement: int) -> bool:
 
 
 @pytest.mark.slow
-def test_killed_before_any_statement_of_its_creation_a_store_is_empty_or_whole_and_the_next_command_opens_it(tmp_path: Path) -> None:
+def test_killed_creation_leaves_an_empty_or_whole_store(tmp_path: Path) -> None:
     open_store(f"sqlite:///{tmp_path}/whole.db", CHAIN_ID, WALLET).close()
     with closing(sqlite3.connect(tmp_path / "whole.db")) as file:
         whole = file.execute(SCHEMA).fetchall()
@@ -98,13 +98,13 @@ def test_killed_before_any_statement_of_its_creation_a_store_is_empty_or_whole_a
     assert sizes == {0, len(whole)}
 
 
-def test_the_package_loads_the_store_on_its_first_use_and_has_no_other_names() -> None:
+def test_package_loads_the_store_on_its_first_use() -> None:
     assert agent.store.Store is Store
     with pytest.raises(AttributeError, match="open_strore"):
         agent.store.open_strore  # noqa: B018
 
 
-def test_answers_of_a_store_in_memory_are_kept_until_a_write_or_their_expiry() -> None:
+def test_query_until_keeps_answers_until_a_write_or_expiry() -> None:
     """An answer that began later is not one for an earlier time."""
     database = open_memory_store(CHAIN_ID, WALLET).db
     asked: list[int] = []
