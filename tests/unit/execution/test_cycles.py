@@ -44,11 +44,8 @@ from agent.ports import Grant
 from agent.store import Store, open_memory_store, open_store
 from agent.store.tables import CycleRow
 from tests.support.builders import NOW_S, OWNER, token
-from tests.support.decisions.exits import LINK, MARKET, SOUND, USDC, WBTC
-from tests.support.decisions.exits import outcome_of as judged
-from tests.support.decisions.exits import step_with_stops as fired
-from tests.support.decisions.exits_of_a_step import HEAVIER
-from tests.support.decisions.exits_of_a_step import step_with_equal_stops as stops
+from tests.support.decisions.exits import LINK, MARKET, SOUND, USDC, WBTC, outcome_of, step_with_stops
+from tests.support.decisions.exits_of_a_step import HEAVIER, step_with_equal_stops
 from tests.support.refusal_worlds import World
 from tests.support.samples import slow
 from tests.support.stores import Killed
@@ -124,7 +121,7 @@ def worlds(tmp_path: Path) -> Iterator[Callable[..., MortalWorld]]:
 
 def refused_and_reverting(worlds: Callable[..., MortalWorld]) -> MortalWorld:
     """T0 is refused at submission, T1 reverts, T2 needs an approval, T3 ignores every approval, T4 is sound."""
-    step = stops([f"T{number}" for number in range(5)])
+    step = step_with_equal_stops([f"T{number}" for number in range(5)])
     ignoring = token("T3").address
     world = worlds(step, lambda sold: token("T0").address in sold, lacks=(token("T2").address, ignoring))
     world.fails = {token("T1").address}
@@ -187,7 +184,7 @@ def killed_before_sending(worlds: Callable[..., MortalWorld], step: StepInput) -
 
 
 def test_confirmation_outlives_its_process_for_the_same_plan(worlds: Callable[..., MortalWorld]) -> None:
-    step = fired("LINK", pools=ALL)
+    step = step_with_stops("LINK", pools=ALL)
     world = killed_before_sending(worlds, step)
     assert world.begin(answer=lambda _: False).kind is OutcomeKind.DONE
     assert world.sold == [{LINK.address}]
@@ -203,7 +200,7 @@ def test_confirmation_outlives_its_process_for_the_same_plan(worlds: Callable[..
 
 
 def test_living_process_confirms_once_though_prices_move(worlds: Callable[..., MortalWorld]) -> None:
-    step = fired("LINK", pools=ALL)
+    step = step_with_stops("LINK", pools=ALL)
     world = worlds(step, lambda _: False, lacks=(LINK.address,))
 
     def moves(to: str, raw: int) -> None:
@@ -219,7 +216,7 @@ def test_living_process_confirms_once_though_prices_move(worlds: Callable[..., M
 
 
 def test_asset_moved_while_the_process_was_dead_is_not_blamed(worlds: Callable[..., MortalWorld]) -> None:
-    world = killed_before_sending(worlds, fired("LINK", "WBTC", values=HEAVIER, pools=ALL))
+    world = killed_before_sending(worlds, step_with_stops("LINK", "WBTC", values=HEAVIER, pools=ALL))
     (token_in,) = {outcome.decision_result.exit_token for outcome in world.asked}
     holdings = tuple(replace(holding, raw=0) if holding.token == token_in else holding for holding in world.step.snapshot.holdings)
     world.step = replace(world.step, snapshot=replace(world.step.snapshot, holdings=holdings))
@@ -231,7 +228,7 @@ def test_asset_moved_while_the_process_was_dead_is_not_blamed(worlds: Callable[.
 
 @pytest.mark.parametrize("case", ["another request", "too old", "before its start", "too many restarts", "unreadable"])
 def test_cycle_that_may_not_go_on_is_closed_with_its_reason(worlds: Callable[..., MortalWorld], case: str) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False)
+    world = worlds(step_with_stops("LINK", pools=ALL), lambda _: False)
     blocked = (BlockedExit(LINK.address, "skipped", "wait"),)
     cycle = replace(new_cycle(AgentCycle(), NOW_S), skipped_exits=blocked)
     request: PlanRequest = AgentCycle()
@@ -254,7 +251,7 @@ def test_cycle_that_may_not_go_on_is_closed_with_its_reason(worlds: Callable[...
 
 
 def test_young_cycle_goes_on_without_what_it_skips(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False)
+    world = worlds(step_with_stops("LINK", pools=ALL), lambda _: False)
     cycle = replace(new_cycle(AgentCycle(), NOW_S - MAX_AGE_S), skipped_exits=(BlockedExit(LINK.address, "skipped", "wait"),))
     world.store.cycles.write(cycle)
     resumed = resume_cycle(world.ports(), AgentCycle())
@@ -267,7 +264,7 @@ def test_young_cycle_goes_on_without_what_it_skips(worlds: Callable[..., MortalW
 
 
 def test_caps_of_an_ended_process_bound_no_later_plan(worlds: Callable[..., MortalWorld]) -> None:
-    step = fired("LINK", pools=ALL)
+    step = step_with_stops("LINK", pools=ALL)
     (balance_raw,) = [holding.raw for holding in step.snapshot.holdings if holding.token == LINK.address]
     world = worlds(step, lambda _: False)
     world.store.cycles.write(Cycle("1", AgentCycle(), NOW_S, spend_caps=((LINK.address, balance_raw // 2),)))
@@ -278,7 +275,7 @@ def test_caps_of_an_ended_process_bound_no_later_plan(worlds: Callable[..., Mort
 
 
 def test_error_that_a_process_survives_closes_its_cycle(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False, lacks=(LINK.address,))
+    world = worlds(step_with_stops("LINK", pools=ALL), lambda _: False, lacks=(LINK.address,))
 
     def fails(to: str, raw: int) -> None:
         raise Retryable("sent, and not mined")
@@ -294,7 +291,7 @@ SWAP = Swap(LINK.address, USDC.address, 100 * 10**18)
 
 
 def test_killed_swap_is_not_carried_out_twice(worlds: Callable[..., MortalWorld]) -> None:
-    step = fired(pools=ALL)
+    step = step_with_stops(pools=ALL)
     living = worlds(step, lambda _: False, lacks=(LINK.address,))
     assert living.begin(SWAP).kind is OutcomeKind.DONE
     assert living.sold == [{LINK.address}]
@@ -312,7 +309,7 @@ def test_killed_swap_is_not_carried_out_twice(worlds: Callable[..., MortalWorld]
 
 
 def test_repeated_command_reports_a_swap_mined_late(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired(pools=ALL), lambda _: False)
+    world = worlds(step_with_stops(pools=ALL), lambda _: False)
     run = world.run
 
     def pends(step_id: str, kind: IntentKind, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
@@ -338,7 +335,7 @@ def test_repeated_command_reports_a_swap_mined_late(worlds: Callable[..., Mortal
 
 @pytest.mark.parametrize("between", [AgentCycle(), Swap(LINK.address, USDC.address, 50 * 10**18)])
 def test_killed_swap_is_reported_after_another_request(worlds: Callable[..., MortalWorld], between: PlanRequest) -> None:
-    step = fired(pools=ALL)
+    step = step_with_stops(pools=ALL)
     moments = worlds(step, lambda _: False, lacks=(LINK.address,))
     moments.begin(SWAP)
     for moment in range(moments.fate.moments):
@@ -357,7 +354,7 @@ def test_killed_swap_is_reported_after_another_request(worlds: Callable[..., Mor
 
 
 def test_swap_of_a_day_ago_is_another_swap(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired(pools=ALL), lambda _: False)
+    world = worlds(step_with_stops(pools=ALL), lambda _: False)
     world.store.cycles.write(Cycle("1", SWAP, NOW_S - MAX_AGE_OF_AMOUNT_S - 1, sending_step_id="a step"))
     world.begin(AgentCycle())
     world.begin(SWAP)
@@ -366,7 +363,7 @@ def test_swap_of_a_day_ago_is_another_swap(worlds: Callable[..., MortalWorld]) -
 
 
 def test_unreadable_unreported_cycle_is_closed(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired(pools=ALL), lambda _: False)
+    world = worlds(step_with_stops(pools=ALL), lambda _: False)
     with world.store.db.write("another version's row") as db:
         db.execute(insert(CycleRow).values(id="1", state="unreported", cycle_json="{}"))
     assert world.begin(SWAP).kind is OutcomeKind.DONE
@@ -375,7 +372,7 @@ def test_unreadable_unreported_cycle_is_closed(worlds: Callable[..., MortalWorld
 
 
 def test_cycle_refused_at_its_first_step_leaves_nothing(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired(pools=ALL), lambda _: True)
+    world = worlds(step_with_stops(pools=ALL), lambda _: True)
     assert world.begin(SWAP).kind is OutcomeKind.REFUSED
     assert world.store.cycles.find_open_cycle() is None
     world.begin(SWAP)
@@ -383,7 +380,7 @@ def test_cycle_refused_at_its_first_step_leaves_nothing(worlds: Callable[..., Mo
 
 
 def test_interrupted_command_takes_back_its_confirmation(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False, lacks=(LINK.address,))
+    world = worlds(step_with_stops("LINK", pools=ALL), lambda _: False, lacks=(LINK.address,))
 
     def interrupts(to: str, raw: int) -> None:
         raise KeyboardInterrupt
@@ -398,7 +395,7 @@ def test_interrupted_command_takes_back_its_confirmation(worlds: Callable[..., M
 
 
 def test_hard_pause_closes_the_open_cycle(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False)
+    world = worlds(step_with_stops("LINK", pools=ALL), lambda _: False)
     world.store.cycles.write(new_cycle(AgentCycle(), NOW_S))
 
     def unanswered(why: str) -> None:
@@ -411,7 +408,7 @@ def test_hard_pause_closes_the_open_cycle(worlds: Callable[..., MortalWorld]) ->
 
 
 def test_cycle_that_only_looks_leaves_no_row(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False)
+    world = worlds(step_with_stops("LINK", pools=ALL), lambda _: False)
     world.begin()
     before = world.rows()
     assert world.begin().kind is OutcomeKind.HOLD
@@ -420,7 +417,7 @@ def test_cycle_that_only_looks_leaves_no_row(worlds: Callable[..., MortalWorld])
 
 def test_approvals_of_a_cycle_count_once_in_a_row(worlds: Callable[..., MortalWorld]) -> None:
     lacks = (token("T0").address, token("T1").address)
-    world = worlds(stops(["T0", "T1"]), lambda _: True, lacks=lacks)
+    world = worlds(step_with_equal_stops(["T0", "T1"]), lambda _: True, lacks=lacks)
     world.begin()
     approving = [intent for intent in world.store.journal.intents() if intent.kind is IntentKind.APPROVE]
     assert len({intent.step_id for intent in approving}) == 2, "each is a step of its own"
@@ -430,7 +427,7 @@ def test_approvals_of_a_cycle_count_once_in_a_row(worlds: Callable[..., MortalWo
 
 
 def test_plan_hash_ignores_block_and_verdicts() -> None:
-    outcome = judged(fired("LINK", pools=ALL))
+    outcome = outcome_of(step_with_stops("LINK", pools=ALL))
     plan = outcome.plan
     assert plan is not None
     assert plan.verdicts
@@ -458,7 +455,7 @@ REQUESTS: tuple[PlanRequest, ...] = (AgentCycle(), Swap(LINK.address, USDC.addre
 
 @pytest.mark.parametrize("request_", REQUESTS)
 def test_store_keeps_everything_of_a_cycle(store: Store, request_: PlanRequest) -> None:
-    outcome = judged(fired("LINK", pools=ALL))
+    outcome = outcome_of(step_with_stops("LINK", pools=ALL))
     assert outcome.plan is not None
     note = StepEnd("s1", "reverted", LINK.address, failed=True)
     cycle = Cycle(

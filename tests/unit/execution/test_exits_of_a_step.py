@@ -41,14 +41,23 @@ from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import open_store
 from tests.support.builders import NOW_S, OWNER, token, v2_pool, with_history, with_limits
-from tests.support.decisions.exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH
-from tests.support.decisions.exits import GuardEvidence as Sees
-from tests.support.decisions.exits import outcome_of as judged
-from tests.support.decisions.exits import sold_symbols as moved
-from tests.support.decisions.exits import step_with_stops as fired
-from tests.support.decisions.exits import step_with_unpriced_stop as unpriced
-from tests.support.decisions.exits_of_a_step import HEAVIER
-from tests.support.decisions.exits_of_a_step import step_with_equal_stops as stops
+from tests.support.decisions.exits import (
+    FIRED,
+    LINK,
+    MARKET,
+    OFF,
+    SOUND,
+    STOP,
+    USDC,
+    WBTC,
+    WETH,
+    GuardEvidence,
+    outcome_of,
+    sold_symbols,
+    step_with_stops,
+    step_with_unpriced_stop,
+)
+from tests.support.decisions.exits_of_a_step import HEAVIER, step_with_equal_stops
 from tests.support.lp_worlds import paired, quiet, ranged, v2_at, v3_at
 from tests.support.lp_worlds import wanted as wanted_liquidity
 from tests.support.lp_worlds import world as world_with
@@ -81,7 +90,7 @@ def addresses(*symbols: str) -> list[set[str]]:
 
 
 def test_exits_are_sold_and_confirmed_one_by_one(worlds: Worlds) -> None:
-    world = worlds(stops(["T0", "T1", "T2"]), lambda _: False)
+    world = worlds(step_with_equal_stops(["T0", "T1", "T2"]), lambda _: False)
     outcome = world.rounds()
     assert outcome.kind is OutcomeKind.DONE
     assert world.sold == addresses("T0", "T1", "T2")
@@ -94,7 +103,7 @@ def test_exits_are_sold_and_confirmed_one_by_one(worlds: Worlds) -> None:
 
 
 def test_exit_refused_at_submission_does_not_delay_others(worlds: Worlds) -> None:
-    world = worlds(stops([f"T{number}" for number in range(5)]), lambda sold: token("T0").address in sold)
+    world = worlds(step_with_equal_stops([f"T{number}" for number in range(5)]), lambda sold: token("T0").address in sold)
     outcome = world.rounds()
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
     assert world.sold == addresses("T1", "T2", "T3", "T4")
@@ -107,14 +116,14 @@ def test_exit_refused_at_submission_does_not_delay_others(worlds: Worlds) -> Non
 
 
 def test_exits_are_all_tried_though_many_are_refused(worlds: Worlds) -> None:
-    world = worlds(stops([f"T{number}" for number in range(9)]), lambda sold: sold != {token("T8").address})
+    world = worlds(step_with_equal_stops([f"T{number}" for number in range(9)]), lambda sold: sold != {token("T8").address})
     world.rounds()
     assert world.sold == addresses("T8")
     assert len(world.late) == 8
 
 
 def test_exit_that_reverts_fails_the_step_but_not_the_next(worlds: Worlds) -> None:
-    step = fired("LINK", "WBTC", values=HEAVIER, pools=ALL)
+    step = step_with_stops("LINK", "WBTC", values=HEAVIER, pools=ALL)
     world = worlds(step, lambda _: False)
     world.fails = {WBTC.address}
     outcome = world.rounds()
@@ -127,7 +136,7 @@ def test_exit_that_reverts_fails_the_step_but_not_the_next(worlds: Worlds) -> No
 
 def test_exit_rest_above_the_limits_waits_for_the_next_cycle(worlds: Worlds) -> None:
     shallow = (MARKET[0], v2_pool(WBTC, USDC, 60_000, 1_000_000), SOUND)
-    world = worlds(with_limits(fired("LINK", "WBTC", pools=shallow), price_impact_bps=50), lambda _: False)
+    world = worlds(with_limits(step_with_stops("LINK", "WBTC", pools=shallow), price_impact_bps=50), lambda _: False)
     outcome = world.rounds()
     assert world.sold == [{WBTC.address}, {LINK.address}], "once in each step"
     assert outcome.kind is OutcomeKind.DONE
@@ -138,7 +147,7 @@ def test_exit_rest_above_the_limits_waits_for_the_next_cycle(worlds: Worlds) -> 
 
 def test_sold_exit_proves_that_another_refused_itself(worlds: Worlds) -> None:
     """LINK is refused when sent, what is rebalanced besides is refused too, and WBTC is sold."""
-    step = fired("LINK", "WBTC", values=HEAVIER, pools=ALL)
+    step = step_with_stops("LINK", "WBTC", values=HEAVIER, pools=ALL)
     world = worlds(step, lambda sold: bool(sold & {LINK.address, WETH.address}))
     outcome = world.rounds()
     assert world.sold == [{WBTC.address}]
@@ -149,7 +158,7 @@ def test_sold_exit_proves_that_another_refused_itself(worlds: Worlds) -> None:
 
 def test_exits_all_refused_are_not_blamed(worlds: Worlds) -> None:
     """The router, or an endpoint, refuses: that says nothing against an exit."""
-    step = fired("LINK", "WBTC", values=HEAVIER, pools=ALL)
+    step = step_with_stops("LINK", "WBTC", values=HEAVIER, pools=ALL)
     world = worlds(step, lambda _: True)
     before = (SubmissionRefusal(WBTC.address, NOW_S - 60, 2, "earlier"),)
     world.store.budgets.mark_submission_refusals(before)
@@ -161,14 +170,14 @@ def test_exits_all_refused_are_not_blamed(worlds: Worlds) -> None:
 
 
 def test_only_exit_refused_is_blamed(worlds: Worlds) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: True)
+    world = worlds(step_with_stops("LINK", pools=ALL), lambda _: True)
     world.rounds()
     assert [refusal.token for refusal in world.late] == [LINK.address]
 
 
 def test_plan_after_a_refused_exit_has_no_caps_of_it(worlds: Worlds) -> None:
     """Neither caps nor gas: with caps it would count as carried on after approvals, and go at once where it is to go in rounds."""
-    step = fired("LINK", values=HEAVIER, pools=ALL)
+    step = step_with_stops("LINK", values=HEAVIER, pools=ALL)
     world = worlds(step, lambda sold: LINK.address in sold, lacks=(LINK.address,))
     world.rounds()
     first, after = world.asked
@@ -183,11 +192,11 @@ def test_plan_after_a_refused_exit_has_no_caps_of_it(worlds: Worlds) -> None:
 @pytest.mark.parametrize(("symbols", "sold"), [(("LINK",), []), (("LINK", "WBTC"), [{WBTC.address}])])
 def test_token_that_spoils_its_market_is_left_out(worlds: Worlds, symbols: tuple[str, ...], sold: list[set[str]]) -> None:
     """Alone as well: steps that only approved, and count in the row of such, end all trading after a while."""
-    world = worlds(fired(*symbols, pools=ALL), lambda _: False, lacks=(LINK.address,))
+    world = worlds(step_with_stops(*symbols, pools=ALL), lambda _: False, lacks=(LINK.address,))
 
     def spoils(to: str, raw: int) -> None:
         world.lacks.discard(to)
-        world.step = fired(*symbols, pools=(*MARKET, OFF))
+        world.step = step_with_stops(*symbols, pools=(*MARKET, OFF))
 
     world.approved = spoils
     outcome = world.rounds()
@@ -199,7 +208,7 @@ def test_token_that_spoils_its_market_is_left_out(worlds: Worlds, symbols: tuple
 
 def test_tokens_that_ignore_approvals_are_left_out(worlds: Worlds) -> None:
     first, second = (token(symbol).address for symbol in ("T0", "T1"))
-    world = worlds(stops(["T0", "T1", "T2"]), lambda _: False, lacks=(first, second))
+    world = worlds(step_with_equal_stops(["T0", "T1", "T2"]), lambda _: False, lacks=(first, second))
     tries: list[str] = []
     world.approved = lambda to, raw: tries.append(to)
     outcome = world.rounds()
@@ -210,11 +219,11 @@ def test_tokens_that_ignore_approvals_are_left_out(worlds: Worlds) -> None:
 
 
 def test_exit_fired_meanwhile_is_confirmed_first(worlds: Worlds) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False, lacks=(LINK.address,))
+    world = worlds(step_with_stops("LINK", pools=ALL), lambda _: False, lacks=(LINK.address,))
 
     def fires(to: str, raw: int) -> None:
         world.lacks.discard(to)
-        world.step = fired("LINK", "WBTC", pools=ALL)
+        world.step = step_with_stops("LINK", "WBTC", pools=ALL)
         assert world.store.orders.replace_orders(world.step.history.orders.states, None, world.store.budgets.history(NOW_S).orders.version)
 
     world.approved = fires
@@ -225,7 +234,7 @@ def test_exit_fired_meanwhile_is_confirmed_first(worlds: Worlds) -> None:
 
 
 def test_unsent_phrase_tells_approvals_from_actions(worlds: Worlds) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False)
+    world = worlds(step_with_stops("LINK", pools=ALL), lambda _: False)
     world.store.steps.begin("s", NOW_S, codec.dumps(world.step))
     approval, action = (
         world.store.journal.add_intent("s", kind, tx(nonce), grant(kind), "", 0, None)
@@ -238,7 +247,7 @@ def test_unsent_phrase_tells_approvals_from_actions(worlds: Worlds) -> None:
 
 
 def test_revocation_goes_on_past_a_refusing_token(worlds: Worlds) -> None:
-    step = fired("LINK", "WBTC", pools=ALL)
+    step = step_with_stops("LINK", "WBTC", pools=ALL)
     world = worlds(step, lambda _: False)
     world.left = [Approval(asset.address, "router", 0, asset.symbol, "router") for asset in (LINK, WBTC)]
     approve = world.approval_transaction
@@ -256,7 +265,7 @@ def test_revocation_goes_on_past_a_refusing_token(worlds: Worlds) -> None:
 
 @pytest.mark.parametrize("sent_before", [False, True], ids=["nothing was sent", "a swap was sent"])
 def test_revocation_gas_is_booked_before_the_step_ends(worlds: Worlds, sent_before: bool) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False)
+    world = worlds(step_with_stops("LINK", pools=ALL), lambda _: False)
     if sent_before:
         world.step = world.rounds().step_input
     world.left = [Approval(LINK.address, "router", 0, LINK.symbol, "router")]
@@ -269,7 +278,7 @@ def test_allowance_reset_three_times_in_vain_is_left(worlds: Worlds) -> None:
     """Each look would send one more, and steps of approvals alone end all trading, the stops of others too."""
 
     def taken_back(*terms_of_approvals: tuple[str, str, int]) -> StepOutcome:
-        world = worlds(fired("LINK", "WBTC", pools=ALL), lambda _: False)
+        world = worlds(step_with_stops("LINK", "WBTC", pools=ALL), lambda _: False)
         world.left = [Approval(asset.address, "router", 0, asset.symbol, "router") for asset in (LINK, WBTC)]
         world.store.steps.begin("before", NOW_S, codec.dumps(world.step))
         for approval_terms in terms_of_approvals:
@@ -300,7 +309,7 @@ def test_plan_after_a_vanished_exit_is_confirmed_anew(worlds: Worlds, watched: b
     """
     off = {} if watched else {"balance_jump_bps": None, "daily_loss_bps": None}
     step_with_link, step_without_link = (
-        with_limits(fired("LINK", values={"WETH": 3_000, "WBTC": 3_000, "LINK": value, "USDC": 2_000}, pools=ALL), **off)
+        with_limits(step_with_stops("LINK", values={"WETH": 3_000, "WBTC": 3_000, "LINK": value, "USDC": 2_000}, pools=ALL), **off)
         for value in (2_000, 0)
     )
     world = worlds(step_with_link, lambda _: False, lacks=(LINK.address,))
@@ -325,7 +334,7 @@ def test_plan_after_a_vanished_exit_is_confirmed_anew(worlds: Worlds, watched: b
 
 def test_reverts_move_an_exit_behind_a_refused_one() -> None:
     """LINK was refused at submission an hour ago and is sound again; WBTC reverts every time: LINK has its turn."""
-    step = fired("LINK", "WBTC", pools=ALL)
+    step = step_with_stops("LINK", "WBTC", pools=ALL)
     refused = (SubmissionRefusal(LINK.address, NOW_S - 7_200, 1, "refused"),)
     begun = []
     for reverts in range(4):
@@ -336,7 +345,7 @@ def test_reverts_move_an_exit_behind_a_refused_one() -> None:
 
 def test_three_reverted_exits_silence_no_other(worlds: Worlds) -> None:
     symbols = [f"T{number}" for number in range(5)]
-    world = worlds(stops(symbols), lambda _: False)
+    world = worlds(step_with_equal_stops(symbols), lambda _: False)
     world.fails = {token(symbol).address for symbol in symbols[:3]}
     outcome = world.rounds()
     assert world.sold == addresses(*symbols)
@@ -356,7 +365,7 @@ def at(world: World, now_s: int) -> None:
 def test_token_that_keeps_reverting_delays_no_other_stop(worlds: Worlds) -> None:
     """WBTC reverts in every cycle; LINK's first two tries are refused, then it is sound: its next try sells it."""
     cycle = 0
-    world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda sold: cycle < 2 and LINK.address in sold)
+    world = worlds(step_with_stops("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda sold: cycle < 2 and LINK.address in sold)
     world.fails = {WBTC.address}
     for cycle in range(6):  # the world reads it
         at(world, NOW_S + 60 * cycle)
@@ -395,7 +404,7 @@ def test_stop_of_a_pooled_asset_follows_a_reverted_exit(worlds: Worlds, earlier:
 
     world.layer_transaction = withdraws  # type: ignore[attr-defined]
     for _ in range(earlier):
-        plan = judged(in_pool_and_wallet()).plan
+        plan = outcome_of(in_pool_and_wallet()).plan
         world.store.steps.begin(f"e{len(world.store.steps.newest(100))}", NOW_S, "{}")
         world.mined("e0", IntentKind.SWAP, tx(0), replace(grant(), plan=plan), "swap")
     with pytest.raises(Withdrawn):
@@ -407,7 +416,7 @@ def test_stop_of_a_pooled_asset_follows_a_reverted_exit(worlds: Worlds, earlier:
 def test_liquidity_above_its_limits_refuses_no_exit(worlds: Worlds, limits: dict[str, int]) -> None:
     """Exits come before its withdrawal, so that neither would ever be sent; a blocked exit alone lifts the share of liquidity."""
     step = with_limits(in_pool_and_wallet(), **limits)
-    outcome = judged(step)
+    outcome = outcome_of(step)
     assert outcome.kind is OutcomeKind.PLANNED
     assert outcome.decision_result.exit_token == LINK.address
     assert outcome.plan is not None
@@ -428,7 +437,7 @@ def test_failed_withdrawal_does_not_delay_another_pool(worlds: Worlds, reverts: 
     order = ConditionalOrder(stop.token, STOP, FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
     step = replace(with_history(step, states=(order,)), portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))))
     world, tried = worlds(apply_orders(step), lambda _: False), []
-    sold = judged(fired("LINK", pools=ALL)).plan
+    sold = outcome_of(step_with_stops("LINK", pools=ALL)).plan
 
     def withdraws(step: StepInput, plan: Plan) -> PreparedTransaction:
         tried.append(plan.layer_actions[0].pool)
@@ -455,18 +464,18 @@ def test_wallet_is_sold_while_liquidity_cannot_be_withdrawn() -> None:
     pools = tuple(pushed if pool.address == pushed.address else pool for pool in step.snapshot.pools)
     position = ranged(2_000, 1_600, 2_500, pool=pushed)
     step = replace(with_history(step, states=()), snapshot=replace(step.snapshot, pools=pools, positions=(position,)))
-    outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, Sees(), "abc")
+    outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, GuardEvidence(), "abc")
     assert outcome.kind is OutcomeKind.PLANNED
     assert outcome.decision_result.exit_token == LINK.address
     holdings = tuple(replace(holding, raw=0) if holding.token == LINK.address else holding for holding in step.snapshot.holdings)
     step = replace(step, snapshot=replace(step.snapshot, holdings=holdings))
-    last_outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, Sees(), "abc")
+    last_outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, GuardEvidence(), "abc")
     assert last_outcome.kind is OutcomeKind.REFUSED
     assert mentions(last_outcome.reason, "not withdrawn: its pool", "off the reference")
 
 
 def test_endpoint_failure_with_one_exit_spares_the_others(worlds: Worlds) -> None:
-    world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
+    world = worlds(step_with_stops("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     failing_with(world, WBTC.address, Retryable("endpoints disagree"))
     outcome = world.rounds()
     assert world.sold == [{LINK.address}], "nothing is bought after it"
@@ -478,7 +487,7 @@ def test_endpoint_failure_with_one_exit_spares_the_others(worlds: Worlds) -> Non
 def test_evidence_failure_of_one_exit_spares_the_others(worlds: Worlds) -> None:
     """Its token answers each endpoint otherwise, already when its transfers are tried out."""
 
-    class Disputed(Sees):
+    class Disputed(GuardEvidence):
         """Evidence that no two endpoints agree on for WBTC."""
 
         def gather(self, step: StepInput, plan: Plan) -> Evidence:
@@ -487,7 +496,7 @@ def test_evidence_failure_of_one_exit_spares_the_others(worlds: Worlds) -> None:
                 raise Retryable("no quorum on WBTC")
             return super().gather(step, plan)
 
-    world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
+    world = worlds(step_with_stops("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     readers = replace(world.readers(), evidence_source=Disputed())
     outcome = engine.repeat_steps(StepPorts(readers, world.store, world.transactor()), AgentCycle())[1]
     assert world.sold == [{LINK.address}]
@@ -498,7 +507,7 @@ def test_evidence_failure_of_one_exit_spares_the_others(worlds: Worlds) -> None:
 
 
 def test_endpoint_failure_is_raised_if_nothing_was_sent(worlds: Worlds) -> None:
-    world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
+    world = worlds(step_with_stops("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     failing_with(world, WBTC.address, Retryable("the first"))
     failing_with(world, LINK.address, Retryable("the second"))
     with pytest.raises(Retryable, match="the first"):
@@ -508,7 +517,7 @@ def test_endpoint_failure_is_raised_if_nothing_was_sent(worlds: Worlds) -> None:
 
 
 def test_endpoint_failure_ends_the_step_beside_an_open_one(worlds: Worlds) -> None:
-    world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
+    world = worlds(step_with_stops("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     failing_with(world, WBTC.address, Retryable("sent, and not mined"))
     world.may_send = lambda: False  # type: ignore[method-assign]
     with pytest.raises(Retryable, match="not mined"):
@@ -531,7 +540,7 @@ def failing_with(world: World, token_in: str, why: Exception) -> None:
 
 @pytest.mark.parametrize("guard", ["native_floor", "signer.gas_cost"])
 def test_exit_that_burns_too_much_gas_is_skipped_unblamed(worlds: Worlds, guard: str) -> None:
-    world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
+    world = worlds(step_with_stops("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     failing_with(world, WBTC.address, Refused("too much gas", (Verdict(guard, "9", "1", False),)))
     outcome = world.rounds()
     assert world.sold == [{LINK.address}]
@@ -542,7 +551,7 @@ def test_exit_that_burns_too_much_gas_is_skipped_unblamed(worlds: Worlds, guard:
 
 
 def test_declined_exit_is_followed_by_the_next(worlds: Worlds) -> None:
-    world = worlds(stops(["T0", "T1", "T2"]), lambda _: False)
+    world = worlds(step_with_equal_stops(["T0", "T1", "T2"]), lambda _: False)
     cycle_outcome = asked_about(world, lambda outcome: outcome.decision_result.exit_token != token("T0").address)
     assert world.sold == addresses("T1", "T2")
     assert cycle_outcome.kind is OutcomeKind.DONE
@@ -552,7 +561,7 @@ def test_declined_exit_is_followed_by_the_next(worlds: Worlds) -> None:
 
 def test_confirmed_prices_keep_the_progress_of_the_step(worlds: Worlds) -> None:
     """The preceding blocks change an order, so that the input is assembled again."""
-    step = fired("LINK", values=HEAVIER, pools=ALL)
+    step = step_with_stops("LINK", values=HEAVIER, pools=ALL)
     fresh = replace(step.history, orders=replace(step.history.orders, states=()))
     world = worlds(replace(step, history=fresh, policy=replace(step.policy, confirm_blocks=1)), lambda _: False)
     block_counts: list[int] = []
@@ -569,7 +578,7 @@ def test_confirmed_prices_keep_the_progress_of_the_step(worlds: Worlds) -> None:
 
 
 def test_declined_exits_send_and_buy_nothing(worlds: Worlds) -> None:
-    world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
+    world = worlds(step_with_stops("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
     cycle_outcome = asked_about(world, lambda outcome: not outcome.decision_result.exit_token)
     assert world.sold == []
     assert cycle_outcome.kind is OutcomeKind.DECLINED
@@ -588,7 +597,7 @@ def asked_about(world: World, answer: Callable[[StepOutcome], bool]) -> StepOutc
 
 
 def test_exit_follows_a_reverted_one_beside_an_unpriced_asset(worlds: Worlds) -> None:
-    world = worlds(unpriced("WETH", "WBTC", values=HEAVIER), lambda _: False)
+    world = worlds(step_with_unpriced_stop("WETH", "WBTC", values=HEAVIER), lambda _: False)
     world.fails = {WETH.address}
     outcome = world.rounds()
     assert world.sold == [{WETH.address}, {WBTC.address}]
@@ -602,8 +611,8 @@ THROUGH = v2_pool(LINK, WBTC, Fraction(1, 5_950), 800)
 
 def through() -> StepInput:
     """The stop of LINK has fired, and is sold through WBTC at first."""
-    step = fired("LINK", pools=(*MARKET, THROUGH, SOUND))
-    assert moved(judged(step).plan) == {LINK.address, WBTC.address, USDC.address}
+    step = step_with_stops("LINK", pools=(*MARKET, THROUGH, SOUND))
+    assert sold_symbols(outcome_of(step).plan) == {LINK.address, WBTC.address, USDC.address}
     return step
 
 
@@ -635,26 +644,28 @@ def test_reverted_exit_goes_past_the_token_on_its_route(worlds: Worlds) -> None:
 
 def test_refused_route_leaves_an_exit_the_direct_one() -> None:
     pushed = v2_pool(WBTC, USDC, 66_000, 50_000_000)
-    step = fired("LINK", pools=(MARKET[0], pushed, THROUGH, SOUND))
-    first = evaluation.evaluate_input_once(step, proposals.propose_rebalance, Sees(), "abc")
+    step = step_with_stops("LINK", pools=(MARKET[0], pushed, THROUGH, SOUND))
+    first = evaluation.evaluate_input_once(step, proposals.propose_rebalance, GuardEvidence(), "abc")
     assert first.kind is OutcomeKind.REFUSED
-    assert WBTC.address in moved(first.plan)
-    outcome = judged(step)
+    assert WBTC.address in sold_symbols(first.plan)
+    outcome = outcome_of(step)
     assert outcome.kind is OutcomeKind.PLANNED
-    assert moved(outcome.plan) == {LINK.address, USDC.address}
+    assert sold_symbols(outcome.plan) == {LINK.address, USDC.address}
     again = codec.loads(StepInput, codec.dumps(outcome.step_input))
-    assert evaluation.evaluate_input_once(again, proposals.propose_rebalance, Sees(), "abc").plan == outcome.plan, "a replay plans the same"
+    assert evaluation.evaluate_input_once(again, proposals.propose_rebalance, GuardEvidence(), "abc").plan == outcome.plan, (
+        "a replay plans the same"
+    )
 
 
 def test_disputed_token_on_the_route_does_not_delay_an_exit(worlds: Worlds) -> None:
     """Endpoints answer differently already when its transfers are tried out."""
 
-    class Disputed(Sees):
+    class Disputed(GuardEvidence):
         """Evidence that no two endpoints agree on for WBTC."""
 
         def gather(self, step: StepInput, plan: Plan) -> Evidence:
             """Evidence, unless WBTC is touched."""
-            if WBTC.address in moved(plan):
+            if WBTC.address in sold_symbols(plan):
                 raise Retryable("no quorum on WBTC")
             return super().gather(step, plan)
 

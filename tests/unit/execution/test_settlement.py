@@ -32,8 +32,7 @@ from agent.model import (
 )
 from agent.units import NATIVE, Token
 from tests.support.builders import step_input
-from tests.support.records.settlements import DAI, PRICES, ROUTER, USDC, WETH
-from tests.support.records.settlements import settled_swap as swapped
+from tests.support.records.settlements import DAI, PRICES, ROUTER, USDC, WETH, settled_swap
 from tests.support.text import raises_code
 from tests.support.transactions import OTHER, START_S, WALLET, bench, receipt
 
@@ -161,7 +160,7 @@ PRICES_WITHOUT_GAS = BookingPrices(PRICES, native_price=Fraction(0))
 
 
 def test_book_intent_takes_the_receipt_without_balances(tmp_path: Path) -> None:
-    setup, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 19_900))
+    setup, intent = settled_swap(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 19_900))
     lost = settlement.book_intent(setup.store.budgets, intent, WALLET, BookingPrices(PRICES, Fraction(1, 10**12)), START_S)
     assert lost == 100 + intent.receipt.gas_cost_wei * Fraction(1, 10**12)
     history = setup.store.budgets.history(START_S)
@@ -175,19 +174,19 @@ def test_book_intent_takes_the_receipt_without_balances(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("into", "turnover"), [(USDC, 0), (WETH, 15_000), ("", 17_500)])
 def test_exit_turnover_is_what_it_buys_of_other_tokens(tmp_path: Path, into: str, turnover: int) -> None:
-    setup, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
+    setup, intent = settled_swap(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
     settlement.book_intent(setup.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, purpose=TradePurpose(exit_proceeds_token=into))
     assert setup.store.budgets.history(START_S).budgets.turnover_24h == turnover
 
 
 def test_false_events_hide_no_loss(tmp_path: Path) -> None:
-    setup, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 20_000))
+    setup, intent = settled_swap(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 20_000))
     balances = ({WETH: 10, USDC: 0}, {WETH: 0, USDC: 15_000})
     assert settlement.book_intent(setup.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, balances) == 5_000
 
 
 def test_deposit_in_between_hides_no_loss(tmp_path: Path) -> None:
-    setup, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
+    setup, intent = settled_swap(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
     balances = ({WETH: 10, USDC: 0}, {WETH: 0, USDC: 15_000 + 1_000_000})
     assert settlement.book_intent(setup.store.budgets, intent, WALLET, PRICES_WITHOUT_GAS, START_S, balances) == 5_000
 
@@ -204,7 +203,7 @@ def test_revert_loses_its_gas(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("status", "outflow"), [(1, 15_000), (0, 0)])
 def test_payout_is_an_outflow_unless_it_reverted(tmp_path: Path, status: int, outflow: int) -> None:
     sent = [Transfer(USDC, WALLET, ROUTER, 15_000)] if status else []
-    setup, intent = swapped(tmp_path, *sent)
+    setup, intent = settled_swap(tmp_path, *sent)
     paid = replace(intent, receipt=replace(intent.receipt, status=status))
     payout = Payout(USDC, ROUTER, 15_000, 0, 1)
     assert settlement.book_intent(setup.store.budgets, paid, WALLET, PRICES_WITHOUT_GAS, START_S, purpose=TradePurpose(payout)) == 0
@@ -213,7 +212,7 @@ def test_payout_is_an_outflow_unless_it_reverted(tmp_path: Path, status: int, ou
 
 
 def test_after_gas_deducts_the_gas_of_an_approval_once(tmp_path: Path) -> None:
-    _, intent = swapped(tmp_path)
+    _, intent = settled_swap(tmp_path)
     assert intent.receipt is not None
     before = step_input()
     after = settlement.after_gas(before, intent)
@@ -224,7 +223,7 @@ def test_after_gas_deducts_the_gas_of_an_approval_once(tmp_path: Path) -> None:
 
 
 def test_book_intent_needs_a_receipt(tmp_path: Path) -> None:
-    setup, intent = swapped(tmp_path)
+    setup, intent = settled_swap(tmp_path)
     with pytest.raises(ValueError, match="no receipt"):
         settlement.book_intent(setup.store.budgets, replace(intent, receipt=None), WALLET, PRICES_WITHOUT_GAS, START_S)
 

@@ -16,8 +16,7 @@ from agent.execution.shortfall import shortfall_by_receipt
 from agent.model import Intent, IntentKind, Payout, StepInput, Transfer
 from agent.store.store import Store
 from tests.support.builders import step_input
-from tests.support.records.settlements import DAI, PRICES, ROUTER, USDC, WETH
-from tests.support.records.settlements import settled_swap as swapped
+from tests.support.records.settlements import DAI, PRICES, ROUTER, USDC, WETH, settled_swap
 from tests.support.transactions import OTHER, START_S, WALLET
 
 SALE = Transfer(WETH, WALLET, ROUTER, 10)
@@ -31,7 +30,7 @@ def proceeds(raw: int) -> Transfer:
 
 def booked(folder: Path, *transfers: Transfer, can_prove_gain: bool = True, **purpose: Any) -> tuple[Fraction, Store, Intent]:
     """Return loss, store and intent of a swap with these transfers."""
-    setup, intent = swapped(folder, *transfers)
+    setup, intent = settled_swap(folder, *transfers)
     prices = BookingPrices(PRICES, GAS_PRICE, can_prove_gain=can_prove_gain)
     loss = settlement.book_intent(setup.store.budgets, intent, WALLET, prices, START_S, purpose=TradePurpose(**purpose))
     return loss, setup.store, intent
@@ -63,7 +62,7 @@ def test_a_gain_at_its_own_prices_is_a_negative_loss(tmp_path: Path) -> None:
 
 def with_value(folder: Path, to: str, value_wei: int, status: int = 1) -> Intent:
     """Return a mined intent that sent this value and unwrapped 7 wei to the wallet."""
-    _, intent = swapped(folder)
+    _, intent = settled_swap(folder)
     assert intent.receipt is not None
     unwrapped = (Transfer(WETH, WALLET, settlement.NATIVE, 7),)
     return replace(
@@ -107,7 +106,7 @@ def test_booking_time_is_between_its_step_and_the_clock(block_s: int, own_s: int
 
 @pytest.mark.parametrize(("more_wei", "left_wei"), [(-1, 0), (0, 0), (1, 1)])
 def test_gas_leaves_no_native_coin_below_zero(tmp_path: Path, more_wei: int, left_wei: int) -> None:
-    _, intent = swapped(tmp_path)
+    _, intent = settled_swap(tmp_path)
     assert intent.receipt is not None
     step = step_input()
     step = replace(step, snapshot=replace(step.snapshot, native_wei=intent.receipt.gas_cost_wei + more_wei))
@@ -115,7 +114,7 @@ def test_gas_leaves_no_native_coin_below_zero(tmp_path: Path, more_wei: int, lef
 
 
 def test_balances_with_native_coin_are_those_before_the_gas(tmp_path: Path) -> None:
-    _, intent = swapped(tmp_path)
+    _, intent = settled_swap(tmp_path)
     assert intent.receipt is not None
     before = replace(step_input().snapshot, native_wei=10**18)
     after = replace(before, native_wei=10**18 - intent.receipt.gas_cost_wei - 5)
@@ -131,19 +130,19 @@ def test_a_token_that_is_gone_or_less_is_lost_at_its_price(balances: tuple[dict[
 
 
 def test_the_step_of_a_transaction_is_read_from_the_store(tmp_path: Path) -> None:
-    setup, intent = swapped(tmp_path)
+    setup, intent = settled_swap(tmp_path)
     setup.store.steps.begin("own", START_S, codec.dumps(step_input()))
     assert settlement.originating_step(setup.store.steps, replace(intent, step_id="own")) == step_input()
 
 
 @pytest.mark.parametrize("step_id", ["unknown", "step0"])
 def test_a_step_that_is_missing_or_cannot_be_read_is_none(tmp_path: Path, step_id: str) -> None:
-    setup, intent = swapped(tmp_path)
+    setup, intent = settled_swap(tmp_path)
     assert settlement.originating_step(setup.store.steps, replace(intent, step_id=step_id)) is None
 
 
 def test_a_transaction_without_plan_and_action_owes_nothing(tmp_path: Path) -> None:
-    setup, intent = swapped(tmp_path)
+    setup, intent = settled_swap(tmp_path)
     setup.store.steps.begin("own", START_S, codec.dumps(step_input()))
     assert shortfall_by_receipt(setup.store, replace(intent, step_id="own")) == {}
 
@@ -159,7 +158,7 @@ def test_a_payout_of_a_token_without_price_is_no_outflow(tmp_path: Path) -> None
 
 def booked_coin(folder: Path, value_wei: int, *wrapped: Transfer, payout: Payout | None = None) -> tuple[Fraction, Fraction, Fraction]:
     """Return loss, turnover and outflow of a transaction with this value of native coin, at no price of gas."""
-    setup, intent = swapped(folder)
+    setup, intent = settled_swap(folder)
     assert intent.receipt is not None
     coin = replace(
         intent,

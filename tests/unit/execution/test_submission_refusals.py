@@ -14,7 +14,6 @@ from agent.chain.rpc import RpcFault, Transport
 from agent.chain.sender import NodeSender
 from agent.errors import Refused, UnsendableTransaction
 from agent.execution import evaluation
-from agent.execution import evaluation as late
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import BlockedExit, IntentKind, IntentState, Plan, StepInput, SubmissionRefusal, Verdict
 from agent.planning import proposals, requests
@@ -24,11 +23,20 @@ from agent.ports import Approval, Composer
 from agent.store import Store, open_store
 from agent.units import NATIVE
 from tests.support.builders import with_history
-from tests.support.decisions.exits import DEAR, HEAVY, LINK, MARKET, SOUND, USDC, WBTC, WETH
-from tests.support.decisions.exits import GuardEvidence as Sees
-from tests.support.decisions.exits import outcome_of as judged
-from tests.support.decisions.exits import sold_symbols as moved
-from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.exits import (
+    DEAR,
+    HEAVY,
+    LINK,
+    MARKET,
+    SOUND,
+    USDC,
+    WBTC,
+    WETH,
+    GuardEvidence,
+    outcome_of,
+    sold_symbols,
+    step_with_stops,
+)
 from tests.support.text import mentions, raises_code
 from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, tx
 
@@ -45,7 +53,7 @@ class Composes:
         self._lacks = lacks
 
     def missing_approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
-        return [Approval(token, "router", 1, token, "router") for token in moved(plan) if token in self._lacks]
+        return [Approval(token, "router", 1, token, "router") for token in sold_symbols(plan) if token in self._lacks]
 
 
 @pytest.mark.parametrize(
@@ -62,13 +70,13 @@ class Composes:
 )
 def test_only_a_refusal_of_the_trade_blocks_an_exit(guards: list[str], blocks: bool) -> None:
     why = Refused("no", [Verdict(guard, "1", "2", False) for guard in guards])
-    assert late.concerns_trade(why) is blocks
-    assert late.concerns_trade(REVERT_DESCRIPTIONS)
-    assert late.concerns_trade(late.ExitRefused("no"))
+    assert evaluation.concerns_trade(why) is blocks
+    assert evaluation.concerns_trade(REVERT_DESCRIPTIONS)
+    assert evaluation.concerns_trade(evaluation.ExitRefused("no"))
 
 
 def test_manual_swap_is_no_exit() -> None:
-    step = fired("LINK", pools=ALL)
+    step = step_with_stops("LINK", pools=ALL)
     swap = proposals.manual_swap_proposer(LINK.address, USDC.address, 10**18)(step)
     assert swap.plan is not None
     assert not swap.plan.is_exit
@@ -77,11 +85,11 @@ def test_manual_swap_is_no_exit() -> None:
 
 def test_selling_everything_sells_one_asset_a_plan() -> None:
     def sale(step: StepInput) -> StepOutcome:
-        return evaluation.evaluate_input(step, requests.propose_selling_everything, Sees(), "abc")
+        return evaluation.evaluate_input(step, requests.propose_selling_everything, GuardEvidence(), "abc")
 
-    step, sold = fired(pools=(MARKET[0], DEAR, SOUND)), []
+    step, sold = step_with_stops(pools=(MARKET[0], DEAR, SOUND)), []
     while (outcome := sale(step)).plan is not None:
-        sold.append((outcome.decision_result.exit_token, moved(outcome.plan)))
+        sold.append((outcome.decision_result.exit_token, sold_symbols(outcome.plan)))
         step = blocked_exits.exclude_blocked_exits(outcome.step_input, [BlockedExit(outcome.decision_result.exit_token, "sold", "")])
     assert sold == [(asset.address, {asset.address, USDC.address}) for asset in (WETH, LINK)]
     assert outcome.kind is OutcomeKind.HOLD
@@ -91,14 +99,14 @@ def test_selling_everything_sells_one_asset_a_plan() -> None:
 
 
 def test_asset_with_a_refused_pool_is_not_sold_out() -> None:
-    step = fired(pools=(MARKET[0], DEAR, SOUND))
-    outcome = evaluation.evaluate_input(step, requests.sell_out_proposer(WBTC.address), Sees(), "abc")
+    step = step_with_stops(pools=(MARKET[0], DEAR, SOUND))
+    outcome = evaluation.evaluate_input(step, requests.sell_out_proposer(WBTC.address), GuardEvidence(), "abc")
     assert outcome.kind is OutcomeKind.HOLD
     assert mentions(outcome.reason, "WBTC", "oracle_deviation")
 
 
 def test_token_without_a_readable_allowance_is_blocked() -> None:
-    outcome = judged(fired("LINK", pools=ALL))
+    outcome = outcome_of(step_with_stops("LINK", pools=ALL))
     assert outcome.plan is not None
 
     class Silent(Composes):
@@ -107,34 +115,34 @@ def test_token_without_a_readable_allowance_is_blocked() -> None:
 
     snapshot = replace(outcome.step_input.snapshot, allowances=())
     mute = replace(outcome, step_input=replace(outcome.step_input, snapshot=snapshot))
-    with pytest.raises(late.ExitRefused):
-        late.missing_approvals(cast(Composer, Silent()), mute, outcome.plan, lambda _: 0, is_by_owner=False)
+    with pytest.raises(evaluation.ExitRefused):
+        evaluation.missing_approvals(cast(Composer, Silent()), mute, outcome.plan, lambda _: 0, is_by_owner=False)
 
 
 @pytest.mark.parametrize("is_by_owner", [False, True])
 def test_missing_approvals__token_ignores_two__is_refused_alone(is_by_owner: bool) -> None:
     """As an exit it is blocked; in another plan it is named, so that the others trade without it."""
-    outcome = judged(fired("LINK", pools=ALL))
+    outcome = outcome_of(step_with_stops("LINK", pools=ALL))
     plan = outcome.plan
     assert plan is not None
     lacks = cast(Composer, Composes(lacks=(LINK.address,)))
     rebalance = replace(outcome, decision_result=replace(outcome.decision_result, exit_token=""))
 
     def missing(outcome: StepOutcome, attempts: int) -> Sequence[Approval]:
-        return late.missing_approvals(lacks, outcome, plan, lambda _: attempts, is_by_owner=is_by_owner)
+        return evaluation.missing_approvals(lacks, outcome, plan, lambda _: attempts, is_by_owner=is_by_owner)
 
     for step_outcome in (outcome, rebalance):
-        assert [approval.token for approval in missing(step_outcome, late.MAX_INEFFECTIVE_APPROVALS - 1)] == [LINK.address]
-    with raises_code(late.ExitRefused, "allowance"):
-        missing(outcome, late.MAX_INEFFECTIVE_APPROVALS)
-    with raises_code(late.ApprovalIgnored, "allowance"):
-        missing(rebalance, late.MAX_INEFFECTIVE_APPROVALS)
+        assert [approval.token for approval in missing(step_outcome, evaluation.MAX_INEFFECTIVE_APPROVALS - 1)] == [LINK.address]
+    with raises_code(evaluation.ExitRefused, "allowance"):
+        missing(outcome, evaluation.MAX_INEFFECTIVE_APPROVALS)
+    with raises_code(evaluation.ApprovalIgnored, "allowance"):
+        missing(rebalance, evaluation.MAX_INEFFECTIVE_APPROVALS)
 
 
 @pytest.mark.parametrize(("times", "waits_s"), [(1, 600), (2, 1_200), (7, 38_400), (8, 43_200), (90, 43_200)])
 def test_ignored_approval_is_not_paid_again_before_its_wait(times: int, waits_s: int) -> None:
     """A plan without an exit leaves the token out, one that cannot is refused; an exit and the owner's command go on."""
-    outcome = judged(fired("LINK", pools=ALL))
+    outcome = outcome_of(step_with_stops("LINK", pools=ALL))
     plan = outcome.plan
     assert plan is not None
     lacks = cast(Composer, Composes(lacks=(LINK.address,)))
@@ -146,10 +154,10 @@ def test_ignored_approval_is_not_paid_again_before_its_wait(times: int, waits_s:
         return replace(outcome, step_input=step, decision_result=replace(outcome.decision_result, exit_token=exit_token))
 
     for age_s in (0, waits_s - 1):
-        with raises_code(late.ApprovalIgnored, "allowance"):
-            late.missing_approvals(lacks, at(age_s), plan, lambda _: 0, is_by_owner=False)
+        with raises_code(evaluation.ApprovalIgnored, "allowance"):
+            evaluation.missing_approvals(lacks, at(age_s), plan, lambda _: 0, is_by_owner=False)
     for waiting, is_by_owner in ((at(waits_s), False), (at(-1), False), (at(0), True), (at(0, LINK.address), False)):
-        assert late.missing_approvals(lacks, waiting, plan, lambda _: 0, is_by_owner=is_by_owner)
+        assert evaluation.missing_approvals(lacks, waiting, plan, lambda _: 0, is_by_owner=is_by_owner)
     refused = at(0).step_input
     assert quarantine.quarantine_ignored_approvals(refused) is refused, "its stop is due"
     calm = replace(refused, history=replace(refused.history, orders=replace(refused.history.orders, states=())))
@@ -158,7 +166,7 @@ def test_ignored_approval_is_not_paid_again_before_its_wait(times: int, waits_s:
 
 @pytest.mark.parametrize(("times", "rests_s"), [(1, 0), (3, 0), (4, 600), (5, 1_200), (6, 2_400), (7, 3_600), (90, 3_600)])
 def test_refused_exit_rests_longer_each_time(times: int, rests_s: int) -> None:
-    step = fired("LINK", values=HEAVY, pools=ALL)
+    step = step_with_stops("LINK", values=HEAVY, pools=ALL)
     now_s = step.snapshot.head.timestamp_s
     refused = SubmissionRefusal(LINK.address, now_s, times, "the token said no")
     assert blocked_exits.retry_at_s(refused) == now_s + rests_s
@@ -166,7 +174,7 @@ def test_refused_exit_rests_longer_each_time(times: int, rests_s: int) -> None:
     proposal = proposals.propose_rebalance(step)
     assert proposal.plan is not None
     assert proposal.plan.is_exit is (rests_s == 0)
-    assert (LINK.address in moved(proposal.plan)) is (rests_s == 0)
+    assert (LINK.address in sold_symbols(proposal.plan)) is (rests_s == 0)
     if rests_s:
         assert mentions(proposal.decision_result.decision.reason, "be sold", f"{times} times", "until")
         assert "trimtab resume" in proposal.decision_result.decision.reason
@@ -183,15 +191,15 @@ def test_refused_exit_rests_longer_each_time(times: int, rests_s: int) -> None:
 
 
 def test_sale_by_the_owner_never_rests() -> None:
-    step = fired("LINK", pools=ALL)
+    step = step_with_stops("LINK", pools=ALL)
     refused = SubmissionRefusal(LINK.address, step.snapshot.head.timestamp_s, 90, "the token said no")
     proposal = requests.sell_out_proposer(LINK.address)(with_history(step, submission_refusals=(refused,)))
     assert proposal.plan is not None
-    assert moved(proposal.plan) == {LINK.address, USDC.address}
+    assert sold_symbols(proposal.plan) == {LINK.address, USDC.address}
 
 
 def test_refusals_count_in_a_row_until_sold_or_no_exit() -> None:
-    step = fired("LINK", "WBTC", pools=ALL)
+    step = step_with_stops("LINK", "WBTC", pools=ALL)
     now_s, refused = step.snapshot.head.timestamp_s, BlockedExit(LINK.address, "no", "")
     (first,) = blocked_exits.add_submission_refusal(step.snapshot, step.history.failures, refused)
     assert (first.refusal_count, first.at_s, first.why) == (1, now_s, "no")

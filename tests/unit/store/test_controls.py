@@ -20,9 +20,9 @@ PLAN = ShownPlan(ControlKind.REBALANCE, (), (), (), START_S, "{}")
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = new_store("memory", tmp_path)
-    yield opened
-    opened.close()
+    store = new_store("memory", tmp_path)
+    yield store
+    store.close()
 
 
 def control(number: int, kind: ControlKind = ControlKind.RESUME, asked_s: int = START_S, plan_hash: str = "") -> Control:

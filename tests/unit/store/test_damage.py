@@ -25,11 +25,11 @@ from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, 
 
 @pytest.fixture
 def store(tmp_path: Path):
-    found = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    found.steps.begin("s", START_S, "{}")
-    found.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    yield found
-    found.close()
+    store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+    store.steps.begin("s", START_S, "{}")
+    store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    yield store
+    store.close()
 
 
 def damage(store: Store, statement: str) -> None:
@@ -100,17 +100,17 @@ def test_a_damaged_budget_counts_as_unknown_and_not_as_zero(store: Store) -> Non
 
 
 def test_native_coin_that_left_is_a_movement(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    intent = made.run(value_wei=5)
-    made.store.budgets.book_intent(intent, Fraction(0), Fraction(0), 0, START_S)
-    assert Movement(NATIVE, -5, "swap", 1, START_S, intent.tx_hash) in movements(made.store)
+    setup = bench(tmp_path)
+    intent = setup.run(value_wei=5)
+    setup.store.budgets.book_intent(intent, Fraction(0), Fraction(0), 0, START_S)
+    assert Movement(NATIVE, -5, "swap", 1, START_S, intent.tx_hash) in movements(setup.store)
 
 
 def test_native_coin_of_a_reverted_transaction_did_not_leave(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.chain.status = 0
-    made.store.budgets.book_intent(made.run(value_wei=5), Fraction(0), Fraction(0), 0, START_S)
-    assert [movement.kind for movement in movements(made.store)] == ["gas"]
+    setup = bench(tmp_path)
+    setup.chain.status = 0
+    setup.store.budgets.book_intent(setup.run(value_wei=5), Fraction(0), Fraction(0), 0, START_S)
+    assert [movement.kind for movement in movements(setup.store)] == ["gas"]
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ GAS_WEI = 100_000 * 10**9
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = new_store("memory", tmp_path, OWNER, WETH)
-    yield opened
-    opened.close()
+    store = new_store("memory", tmp_path, OWNER, WETH)
+    yield store
+    store.close()
 
 
 def progress(store: Store) -> PurchaseProgress:

@@ -34,5 +34,5 @@ def test_commits_after_a_second_opening_reach_other_processes(tmp_path: Path) ->
     store.pause_switch.pause("second", 2)
     assert "second" in seen_elsewhere()
     store.close()
-    with sqlite3.connect(file) as found:
-        assert len(found.execute("SELECT reason FROM pauses").fetchall()) == 2
+    with sqlite3.connect(file) as connection:
+        assert len(connection.execute("SELECT reason FROM pauses").fetchall()) == 2

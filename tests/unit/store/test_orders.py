@@ -27,7 +27,7 @@ TRAIL = replace(STOP, kind=OrderKind.TRAILING_STOP, highest_price=Fraction(2**20
 UNIT = NavPerShare(Fraction(9, 10), 1_000, (("0xtoken", 10**30),), (("0xtoken", Fraction(1, 3)),))
 
 
-def opened(folder: Path) -> Store:
+def store_in(folder: Path) -> Store:
     return open_store(f"sqlite:///{folder / 'trimtab.db'}", 31_337, OWNER)
 
 
@@ -38,14 +38,14 @@ def test_a_price_is_in_whole_coins_and_its_absence_is_said() -> None:
 
 
 def test_a_restart_finds_every_order_as_it_stood(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     assert store.budgets.history(0).orders.states == ()
     assert store.budgets.history(0).orders.nav_per_share is None
     assert store.orders.replace_orders((STOP, TRAIL), UNIT, 0)
     store.close()
-    again = opened(tmp_path)
-    found = again.budgets.history(0)
-    assert (found.orders.states, found.orders.version, found.orders.nav_per_share) == ((STOP, TRAIL), 1, UNIT)
+    again = store_in(tmp_path)
+    history = again.budgets.history(0)
+    assert (history.orders.states, history.orders.version, history.orders.nav_per_share) == ((STOP, TRAIL), 1, UNIT)
     fired = replace(STOP, stage=OrderStage.FIRED, event_price=price_of("WETH", 1_400))
     assert again.orders.replace_orders((fired,), UNIT, 1)
     assert again.budgets.history(0).orders.states == (fired,), "what is not handed in is forgotten"
@@ -53,7 +53,7 @@ def test_a_restart_finds_every_order_as_it_stood(tmp_path: Path) -> None:
 
 
 def test_replace_orders_writes_no_repeat_and_no_older_reading(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     assert store.orders.replace_orders((STOP,), UNIT, 0)
     assert store.orders.replace_orders((STOP,), UNIT, 0)
     assert store.budgets.history(0).orders.version == 1
@@ -66,20 +66,20 @@ def test_replace_orders_writes_no_repeat_and_no_older_reading(tmp_path: Path) ->
 
 
 def test_later_loss_is_never_written_with_the_nav(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     assert store.orders.replace_orders((), replace(UNIT, later_loss=Fraction(5)), 0)
-    kept = store.budgets.history(0).orders.nav_per_share
-    assert kept == UNIT
+    nav = store.budgets.history(0).orders.nav_per_share
+    assert nav == UNIT
     assert store.orders.replace_orders((), replace(UNIT, later_loss=Fraction(9)), 1)
     assert store.budgets.history(0).orders.version == 1
     store.close()
 
 
 def test_a_look_that_read_before_the_owner_s_word_is_done_again(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     bot = two(terms("WETH", OrderKind.STOP_LOSS, 1_500))
     step = apply_orders(bot.seen({"WETH": 2_000}))
-    confirmed = add_past_prices(eyes_of(store), step)
+    confirmed = add_past_prices(readers_of(store), step)
     record_order_stages(store.orders, confirmed.history)
     (armed,), turn = store.orders.orders_and_version()
     assert (armed.stage, turn) == (OrderStage.ARMED, 1)
@@ -97,7 +97,7 @@ def test_a_look_that_read_before_the_owner_s_word_is_done_again(tmp_path: Path) 
 )
 def test_order_removed_and_set_again_starts_anew(tmp_path: Path, order: OrderTerms, level: int) -> None:
     """With its old mark a trailing stop would sell at once, and a price alert that was sent would never be sent again."""
-    store, bot = opened(tmp_path), two(order)
+    store, bot = store_in(tmp_path), two(order)
 
     def look(price: int) -> None:
         bot.memory = store.budgets.history(0)
@@ -112,12 +112,12 @@ def test_order_removed_and_set_again_starts_anew(tmp_path: Path, order: OrderTer
     look(2_000)
     bot.book = OrdersConfig((order,))
     look(2_000)
-    [kept] = store.orders.orders_and_version()[0]
-    assert (kept.stage, trigger_price(kept)) == (OrderStage.ARMED, price_of("WETH", level))
+    [stored_order] = store.orders.orders_and_version()[0]
+    assert (stored_order.stage, trigger_price(stored_order)) == (OrderStage.ARMED, price_of("WETH", level))
     store.close()
 
 
-def eyes_of(store: Store) -> StepReaders:
+def readers_of(store: Store) -> StepReaders:
     """Eyes that need not look anywhere: one block is enough for this policy."""
 
     def never(*_: object) -> Never:

@@ -24,25 +24,25 @@ PAYMENTS = (Payment(USDC, 500), Payment(WETH, 7, native=True))
 
 @pytest.fixture
 def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    opened = new_store(store_kind, tmp_path)
-    opened.steps.begin("s", START_S, "{}")
-    yield opened
-    opened.close()
+    store = new_store(store_kind, tmp_path)
+    store.steps.begin("s", START_S, "{}")
+    yield store
+    store.close()
 
 
 def withdrawal(store: Store, payments: tuple[Payment, ...] = PAYMENTS) -> int:
     return store.requests.record(RequestKind.WITHDRAW, payments, OTHER, False, START_S).id
 
 
-def sent(store: Store, nonce: int, payout: Payout | None, kind: IntentKind = IntentKind.PAYOUT) -> Intent:
+def send(store: Store, nonce: int, payout: Payout | None, kind: IntentKind = IntentKind.PAYOUT) -> Intent:
     intent = store.journal.add_intent("s", kind, tx(nonce), replace(grant(kind), payout=payout), "payout", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x{nonce:064x}")
     return store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
 
 
-def mined(store: Store, intent: Intent, status: int = 1) -> Intent:
-    found = receipt(f"0x{intent.tx.nonce:064x}", intent.tx.nonce + 1, f"0x{intent.tx.nonce:02x}", status)
-    return store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
+def mine(store: Store, intent: Intent, status: int = 1) -> Intent:
+    block = receipt(f"0x{intent.tx.nonce:064x}", intent.tx.nonce + 1, f"0x{intent.tx.nonce:02x}", status)
+    return store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=block)
 
 
 def claims(store: Store) -> list[PendingPayment]:
@@ -55,7 +55,7 @@ def test_a_request_is_kept_as_it_was_made_and_numbered_in_order(store: Store) ->
     third = store.requests.record(RequestKind.WITHDRAW, PAYMENTS[:1], OTHER, True, START_S + 2)
     assert store.requests.newest() == (first, second, third)
     assert first.id < second.id < third.id
-    assert [one.state for one in (first, second, third)] == [RequestState.OPEN] * 3
+    assert [request.state for request in (first, second, third)] == [RequestState.OPEN] * 3
     assert (first.payments, first.to, first.sells_everything, first.asked_s) == (PAYMENTS, None, False, START_S)
     assert store.requests.newest(2) == (second, third)
     assert store.requests.newest(None) == (first, second, third)
@@ -87,12 +87,12 @@ def test_redirect_and_progress_change_one_withdrawal_alone(store: Store) -> None
 
 def test_only_an_open_withdrawal_changes_its_terms(store: Store) -> None:
     stop = store.requests.record(RequestKind.STOP, (), OTHER, True, START_S).id
-    done = withdrawal(store)
-    released = withdrawal(store)
-    store.requests.end(done, RequestState.DONE, START_S)
-    store.requests.end(released, RequestState.RELEASED, START_S)
+    done_id = withdrawal(store)
+    released_id = withdrawal(store)
+    store.requests.end(done_id, RequestState.DONE, START_S)
+    store.requests.end(released_id, RequestState.RELEASED, START_S)
     before = store.requests.newest()
-    for number in (stop, done, released):
+    for number in (stop, done_id, released_id):
         store.requests.redirect(number, WALLET)
         store.requests.record_progress(number, WithdrawalProgress(2, 0, 1, 2))
     assert store.requests.newest() == before
@@ -123,14 +123,14 @@ def test_payments_are_pending_until_their_payout_is_mined(store: Store) -> None:
     usdc, coin = (PendingPayment(number, payment) for payment in PAYMENTS)
     second = PendingPayment(other, PAYMENTS[0])
     assert claims(store) == [usdc, coin, second]
-    paying = sent(store, 0, Payout(USDC, OTHER, 500, 10**9, number))
+    paying = send(store, 0, Payout(USDC, OTHER, 500, 10**9, number))
     assert claims(store) == [usdc, coin, second]
-    mined(store, paying)
+    mine(store, paying)
     assert claims(store) == [coin, second]
-    mined(store, sent(store, 1, Payout(NATIVE, OTHER, 7, 10**9, number)), status=0)
+    mine(store, send(store, 1, Payout(NATIVE, OTHER, 7, 10**9, number)), status=0)
     assert claims(store) == [coin, second], "a payment that reverted paid nothing"
-    mined(store, sent(store, 2, Payout(NATIVE, OTHER, 6, 10**9, number)))
-    mined(store, sent(store, 3, Payout(WETH, OTHER, 7, 10**9, number)))
+    mine(store, send(store, 2, Payout(NATIVE, OTHER, 6, 10**9, number)))
+    mine(store, send(store, 3, Payout(WETH, OTHER, 7, 10**9, number)))
     assert claims(store) == [coin, second], "another amount or token is another payment"
     store.requests.record_progress(other, WithdrawalProgress(2, 0, 1, 2))
     assert claims(store) == [coin, replace(second, progress=WithdrawalProgress(2, 0, 1, 2))]
@@ -140,23 +140,23 @@ def test_payments_are_pending_until_their_payout_is_mined(store: Store) -> None:
 
 def test_a_withdrawal_ends_once_all_its_payments_are_final(store: Store) -> None:
     number, other = withdrawal(store), withdrawal(store)
-    paying = [sent(store, 0, Payout(USDC, OTHER, 500, 10**9, number)), sent(store, 1, Payout(NATIVE, OTHER, 7, 10**9, number))]
+    paying = [send(store, 0, Payout(USDC, OTHER, 500, 10**9, number)), send(store, 1, Payout(NATIVE, OTHER, 7, 10**9, number))]
     for intent in paying:
-        mined(store, intent)
+        mine(store, intent)
     store.requests.end_paid_withdrawals(START_S)
-    assert [one.state for one in store.requests.newest()] == [RequestState.OPEN] * 2, "in a block is not final"
+    assert [request.state for request in store.requests.newest()] == [RequestState.OPEN] * 2, "in a block is not final"
     store.journal.advance(paying[0].id, IntentState.FINAL, START_S)
     store.requests.end_paid_withdrawals(START_S)
-    assert [one.state for one in store.requests.newest()] == [RequestState.OPEN] * 2, "one of two payments"
+    assert [request.state for request in store.requests.newest()] == [RequestState.OPEN] * 2, "one of two payments"
     store.journal.advance(paying[1].id, IntentState.FINAL, START_S)
     store.requests.end_paid_withdrawals(START_S)
-    assert [(one.id, one.state) for one in store.requests.newest()] == [(number, RequestState.DONE), (other, RequestState.OPEN)]
+    assert [(request.id, request.state) for request in store.requests.newest()] == [(number, RequestState.DONE), (other, RequestState.OPEN)]
 
 
 def test_withdrawals_paid_at_once_end_in_one_transaction(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for nonce in range(2):
-        paying = sent(store, nonce, Payout(USDC, OTHER, 500, 10**9, withdrawal(store, PAYMENTS[:1])))
-        mined(store, paying)
+        paying = send(store, nonce, Payout(USDC, OTHER, 500, 10**9, withdrawal(store, PAYMENTS[:1])))
+        mine(store, paying)
         store.journal.advance(paying.id, IntentState.FINAL, START_S)
     actions: list[str] = []
     write = type(store.db).write
@@ -167,19 +167,22 @@ def test_withdrawals_paid_at_once_end_in_one_transaction(store: Store, monkeypat
 
     monkeypatch.setattr(type(store.db), "write", listed_write)
     store.requests.end_paid_withdrawals(START_S)
-    assert [one.state for one in store.requests.newest()] == [RequestState.DONE] * 2
+    assert [request.state for request in store.requests.newest()] == [RequestState.DONE] * 2
     assert actions == ["write the end of a request"]
 
 
 def test_payouts_are_those_of_the_request_with_failed_ones(store: Store) -> None:
     number, other = withdrawal(store), withdrawal(store)
     payout = Payout(USDC, OTHER, 500, 10**9, number)
-    store.journal.advance(mined(store, sent(store, 0, payout), status=0).id, IntentState.REVERTED, START_S)
-    mined(store, sent(store, 1, None, IntentKind.SWAP))
-    mined(store, sent(store, 2, replace(payout, request_id=other)))
-    mined(store, sent(store, 3, payout))
-    paid = store.requests.payouts(number)
-    assert [(intent.tx.nonce, intent.succeeded, found) for intent, found in paid] == [(0, False, payout), (3, True, payout)]
+    store.journal.advance(mine(store, send(store, 0, payout), status=0).id, IntentState.REVERTED, START_S)
+    mine(store, send(store, 1, None, IntentKind.SWAP))
+    mine(store, send(store, 2, replace(payout, request_id=other)))
+    mine(store, send(store, 3, payout))
+    payouts = store.requests.payouts(number)
+    assert [(intent.tx.nonce, intent.succeeded, listed_payout) for intent, listed_payout in payouts] == [
+        (0, False, payout),
+        (3, True, payout),
+    ]
 
 
 def test_one_stop_at_a_time_stops_trading_until_it_is_released(store: Store) -> None:
@@ -217,16 +220,16 @@ def test_confirmed_addresses_are_kept_in_order_and_once(store: Store) -> None:
 def test_adoption_releases_open_withdrawals_and_no_stop(store: Store) -> None:
     """An unknown transaction of the wallet may have paid them."""
     store.journal.adopt_nonce(3, START_S)
-    done, number = withdrawal(store), withdrawal(store)
-    store.requests.end(done, RequestState.DONE, START_S)
+    done_id, number = withdrawal(store), withdrawal(store)
+    store.requests.end(done_id, RequestState.DONE, START_S)
     stop = store.requests.record(RequestKind.STOP, (), OTHER, True, START_S)
     assert len(claims(store)) == 2
     store.journal.adopt_nonce(5, START_S)
-    states = {one.id: one.state for one in store.requests.newest()}
-    assert states == {done: RequestState.DONE, number: RequestState.RELEASED, stop.id: RequestState.OPEN}
+    states = {request.id: request.state for request in store.requests.newest()}
+    assert states == {done_id: RequestState.DONE, number: RequestState.RELEASED, stop.id: RequestState.OPEN}
 
 
 def test_the_first_nonce_of_a_new_store_releases_nothing(store: Store) -> None:
     number = withdrawal(store)
     store.journal.adopt_nonce(3, START_S)
-    assert [(one.id, one.state) for one in store.requests.newest()] == [(number, RequestState.OPEN)]
+    assert [(request.id, request.state) for request in store.requests.newest()] == [(number, RequestState.OPEN)]

@@ -138,7 +138,7 @@ def test_a_seal_covers_every_column_and_the_row_before(store: Store) -> None:
         alter(store, "DROP TRIGGER control_log_no_update", "CREATE TABLE kept AS SELECT * FROM control_log")
         alter(store, f"UPDATE control_log SET {column} = '{value}' WHERE seq = 2")
         assert [event.state for event in store.controls.events()] == ["queued"], column
-        assert next((found.table, found.row_count, found.unsealed_count) for found in store.seal_reports()) == ("control_log", 2, 1)
+        assert next((report.table, report.row_count, report.unsealed_count) for report in store.seal_reports()) == ("control_log", 2, 1)
         alter(
             store,
             "DROP TRIGGER control_log_no_delete",
@@ -160,9 +160,9 @@ def test_a_genuine_line_does_not_count_a_second_time(store: Store) -> None:
 def test_a_deleted_line_breaks_the_chain(store: Store) -> None:
     for number in (2, 3):
         store.controls.queue(control(number))
-    assert [found.gap_count for found in store.seal_reports()] == [0, 0]
+    assert [report.gap_count for report in store.seal_reports()] == [0, 0]
     alter(store, "DROP TRIGGER control_log_no_delete", "DELETE FROM control_log WHERE seq = 2")
-    assert [found.gap_count for found in store.seal_reports()] == [1, 0]
+    assert [report.gap_count for report in store.seal_reports()] == [1, 0]
 
 
 def test_without_the_secret_nothing_that_was_sealed_counts(store: Store) -> None:
@@ -173,7 +173,7 @@ def test_without_the_secret_nothing_that_was_sealed_counts(store: Store) -> None
     store.controls.queue(control(2))
     assert [event.control_id for event in store.controls.events()] == [control(2).id]
     assert path.exists()
-    assert [(found.row_count, found.unsealed_count, found.gap_count) for found in store.seal_reports()] == [(2, 1, 0), (1, 1, 0)]
+    assert [(report.row_count, report.unsealed_count, report.gap_count) for report in store.seal_reports()] == [(2, 1, 0), (1, 1, 0)]
     path.with_suffix(".kept").replace(path)
     assert [event.control_id for event in store.controls.events()] == [control().id]
 
@@ -191,4 +191,4 @@ def test_a_store_in_memory_seals_nothing_and_reads_everything() -> None:
     store = new_store("memory", Path())
     store.controls.queue(replace(control(), id="1"))
     assert len(store.controls.events()) == 1
-    assert [found.unsealed_count for found in store.seal_reports()] == [0, 0]
+    assert [report.unsealed_count for report in store.seal_reports()] == [0, 0]

@@ -29,16 +29,16 @@ from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, 
 HASH = "0x" + "ab" * 32
 
 
-def opened(folder: Path, chain_id: int = CHAIN_ID, wallet: str = WALLET) -> Store:
+def store_in(folder: Path, chain_id: int = CHAIN_ID, wallet: str = WALLET) -> Store:
     return open_store(f"sqlite:///{folder}/trimtab.db", chain_id, wallet)
 
 
 @pytest.fixture
 def store(tmp_path: Path):
-    found = opened(tmp_path)
-    found.steps.begin("s", START_S, "{}")
-    yield found
-    found.close()
+    store = store_in(tmp_path)
+    store.steps.begin("s", START_S, "{}")
+    yield store
+    store.close()
 
 
 def test_files_are_readable_by_their_owner_only(tmp_path: Path, store: Store) -> None:
@@ -48,9 +48,9 @@ def test_files_are_readable_by_their_owner_only(tmp_path: Path, store: Store) ->
 
 
 def test_a_store_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
-    opened(tmp_path).close()
+    store_in(tmp_path).close()
     (tmp_path / "trimtab.db").chmod(0o644)
-    opened(tmp_path).close()
+    store_in(tmp_path).close()
     assert stat.S_IMODE((tmp_path / "trimtab.db").stat().st_mode) == 0o600
 
 
@@ -91,20 +91,20 @@ def test_upserts_write_over_or_leave_rows_on_both_databases(dialect: Dialect) ->
 
 @pytest.mark.parametrize(("chain_id", "wallet"), [(1, WALLET), (CHAIN_ID, OTHER)])
 def test_a_store_of_another_wallet_or_chain_is_not_opened(tmp_path: Path, chain_id: int, wallet: str) -> None:
-    opened(tmp_path).close()
+    store_in(tmp_path).close()
     with raises_code(OperatorNeeded, "store_owner", WALLET, CHAIN_ID):
-        opened(tmp_path, chain_id, wallet)
+        store_in(tmp_path, chain_id, wallet)
 
 
 @pytest.mark.parametrize("version", ["9999", "0000", ""])
 def test_store_of_an_unknown_version_is_left_as_it_is(tmp_path: Path, version: str) -> None:
-    opened(tmp_path).close()
+    store_in(tmp_path).close()
     with sqlite3.connect(tmp_path / "trimtab.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
     connection.close()
     before = (tmp_path / "trimtab.db").read_bytes()
     with raises_code(OperatorNeeded, "store_version", f"version {version}") as caught:
-        opened(tmp_path)
+        store_in(tmp_path)
     assert "the trimtab that wrote the store" in caught.value.remedy
     assert (tmp_path / "trimtab.db").read_bytes() == before
 
@@ -114,17 +114,17 @@ def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE theirs (x)")
     connection.close()
     with raises_code(OperatorNeeded, "not_a_store"):
-        opened(tmp_path)
+        store_in(tmp_path)
 
 
 def test_a_file_that_is_no_database_asks_for_the_operator(tmp_path: Path) -> None:
     (tmp_path / "trimtab.db").write_bytes(b"not a database, but long enough to have a header of its own" * 100)
     with raises_code(OperatorNeeded, "store", "not a database"):
-        opened(tmp_path)
+        store_in(tmp_path)
 
 
 def test_a_damaged_page_asks_for_the_operator(tmp_path: Path) -> None:
-    first = opened(tmp_path)
+    first = store_in(tmp_path)
     for number in range(200):
         first.steps.begin(str(number), START_S, "{}" * number)
     first.close()
@@ -133,7 +133,7 @@ def test_a_damaged_page_asks_for_the_operator(tmp_path: Path) -> None:
     data[8192:] = os.urandom(len(data) - 8192)
     path.write_bytes(data)
     with pytest.raises(OperatorNeeded):
-        opened(tmp_path)
+        store_in(tmp_path)
 
 
 def test_an_interrupted_migration_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,11 +150,11 @@ def test_an_interrupted_migration_leaves_nothing_behind(tmp_path: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(opening, "_migrate", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            opened(tmp_path)
+            store_in(tmp_path)
     with sqlite3.connect(tmp_path / "trimtab.db") as connection:
         assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
     connection.close()
-    opened(tmp_path).close()
+    store_in(tmp_path).close()
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "nonsense", "sqlite:////nowhere/at/all/trimtab.db", "foo://x"])
@@ -192,10 +192,10 @@ def test_an_intent_comes_back_as_it_was_written(store: Store) -> None:
     assert store.journal.grant(intent.id).approval_terms == (OTHER, WALLET, 2**255)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
-    found = replace(receipt(HASH, 3, "0x03"), transfers=(Transfer(OTHER, WALLET, OTHER, 2**200),))
-    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
+    mined = replace(receipt(HASH, 3, "0x03"), transfers=(Transfer(OTHER, WALLET, OTHER, 2**200),))
+    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=mined)
     (again,) = store.journal.open_intents()
-    assert (again.tx, again.tx_hash, again.receipt, again.deadline_s) == (tx(7), HASH, found, 99)
+    assert (again.tx, again.tx_hash, again.receipt, again.deadline_s) == (tx(7), HASH, mined, 99)
     assert store.journal.intents("s") == (again,)
     assert store.journal.intents() == (again,)
     assert store.journal.intents_at(7) == (again,)
@@ -320,17 +320,17 @@ def test_transitions_are_only_ever_added(store: Store, statement: str) -> None:
 
 
 def test_no_file_of_the_store_holds_signed_bytes(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.run(0)
-    made.run(1)
-    signed = [s.signed_bytes for s in made.signer.signed]
+    setup = bench(tmp_path)
+    setup.run(0)
+    setup.run(1)
+    signed = [s.signed_bytes for s in setup.signer.signed]
     assert len(signed) == 2
     for path in tmp_path.iterdir():
         data = path.read_bytes()
         for raw in signed:
             assert raw not in data
             assert raw.hex().encode() not in data.lower()
-    with made.store.db.read("search") as connection:
+    with setup.store.db.read("search") as connection:
         cells = [
             cell
             for table in inspect(connection).get_table_names()
@@ -338,7 +338,7 @@ def test_no_file_of_the_store_holds_signed_bytes(tmp_path: Path) -> None:
             for cell in row
         ]
     texts = [zlib.decompress(cell) if isinstance(cell, bytes) else str(cell).encode() for cell in cells]
-    assert any(made.signer.signed[0].hash.encode() in text for text in texts)
+    assert any(setup.signer.signed[0].hash.encode() in text for text in texts)
     assert not any(raw in text or raw.hex().encode() in text for text in texts for raw in signed)
 
 
@@ -363,7 +363,7 @@ def test_the_confirmed_config_is_the_last_one(store: Store) -> None:
 
 
 def test_a_full_disk_loses_nothing_and_asks_for_the_operator(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     store.steps.begin("s", START_S, "{}")
     intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     with store.db.engine.connect() as connection:
@@ -374,7 +374,7 @@ def test_a_full_disk_loses_nothing_and_asks_for_the_operator(tmp_path: Path) -> 
             store.steps.begin(f"n{number}", START_S, os.urandom(20_000).hex())
     assert "free space" in caught.value.remedy
     store.close()
-    again = opened(tmp_path)
+    again = store_in(tmp_path)
     assert again.journal.open_intents() == (intent,)
     again.steps.begin("after", START_S, "{}")
     again.close()
@@ -383,7 +383,7 @@ def test_a_full_disk_loses_nothing_and_asks_for_the_operator(tmp_path: Path) -> 
 # What a look that sends nothing leaves, in one commit.
 def stored_steps(tmp_path: Path) -> set[str]:
     """The steps that another process finds in the store."""
-    with closing(opened(tmp_path)) as other:
+    with closing(store_in(tmp_path)) as other:
         return {step.id for step in other.steps.newest(9)}
 
 
@@ -400,7 +400,7 @@ ENDINGS_OF_A_QUEUE: dict[str, Callable[[Store], object]] = {
 
 @pytest.mark.parametrize("ending", ENDINGS_OF_A_QUEUE.values(), ids=ENDINGS_OF_A_QUEUE.keys())
 def test_what_is_queued_is_on_disk_after(tmp_path: Path, ending: Callable[[Store], object]) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")
         store.steps.end("s", "hold", "in band", None, "hold")
@@ -411,7 +411,7 @@ def test_what_is_queued_is_on_disk_after(tmp_path: Path, ending: Callable[[Store
 
 
 def test_outside_a_look_nothing_is_queued(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     with store.db.queueing():
         pass
     store.steps.begin("s", START_S, "{}")
@@ -420,7 +420,7 @@ def test_outside_a_look_nothing_is_queued(tmp_path: Path) -> None:
 
 
 def test_a_report_that_fails_leaves_the_look_to_the_next_write(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     report = RunReport("r", "p", True, 60, START_S, START_S)
     store.run_reports.write(report, lambda _: True)
     with store.db.queueing():
@@ -436,7 +436,7 @@ def test_a_report_that_fails_leaves_the_look_to_the_next_write(tmp_path: Path) -
 def test_a_queue_outlives_a_locked_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also what is queued after the fault, which builds on what was queued before."""
     monkeypatch.setattr(opening, "_BUSY_TIMEOUT_MS", 60)
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")
         with closing(sqlite3.connect(tmp_path / "trimtab.db", isolation_level=None)) as other:
@@ -455,7 +455,7 @@ def test_a_queue_outlives_a_locked_store(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_queue_outlives_an_interrupt(tmp_path: Path) -> None:
     """The end of the run writes it."""
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     interrupts = [KeyboardInterrupt()]
 
     def interrupt_once(_db: object) -> None:
@@ -472,7 +472,7 @@ def test_a_queue_outlives_an_interrupt(tmp_path: Path) -> None:
 
 
 def test_queue_that_stays_comes_before_later_writes(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     interrupts = [KeyboardInterrupt()]
     written: list[str] = []
 
@@ -491,7 +491,7 @@ def test_queue_that_stays_comes_before_later_writes(tmp_path: Path) -> None:
 
 
 def test_queue_that_cannot_be_written_raises_once(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")
         store.db.write_later("fail", lambda db: db.exec_driver_sql("INSERT INTO nowhere VALUES (1)"))
@@ -504,7 +504,7 @@ def test_queue_that_cannot_be_written_raises_once(tmp_path: Path) -> None:
 
 
 def test_a_write_that_takes_the_queue_along_comes_after_it(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")
     with store.db.write("count", joins_queue=True) as db:
@@ -513,7 +513,7 @@ def test_a_write_that_takes_the_queue_along_comes_after_it(tmp_path: Path) -> No
 
 
 def test_a_look_that_raises_queues_nothing_afterwards(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     with pytest.raises(KeyError), store.db.queueing():
         raise KeyError
     store.steps.begin("s", START_S, "{}")
@@ -522,7 +522,7 @@ def test_a_look_that_raises_queues_nothing_afterwards(tmp_path: Path) -> None:
 
 
 def test_close__queue_cannot_be_written__lets_go_of_the_file(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     pool = store.db.engine.pool
     with store.db.queueing():
         store.db.write_later("fail", lambda db: db.exec_driver_sql("INSERT INTO nowhere VALUES (1)"))

@@ -75,8 +75,8 @@ def all_rows(store: Store) -> list[list[tuple[object, ...]]]:
 
 def carried(store: Store, intent: Intent, tx_hash: str, status: int, *way: IntentState) -> str:
     for state in way:
-        found = receipt(tx_hash, 1, "0x01", status) if state is S.MINED else None
-        store.journal.advance(intent.id, state, NOW, tx_hash=tx_hash if state is S.SIGNED else None, receipt=found)
+        mined = receipt(tx_hash, 1, "0x01", status) if state is S.MINED else None
+        store.journal.advance(intent.id, state, NOW, tx_hash=tx_hash if state is S.SIGNED else None, receipt=mined)
     return intent.id
 
 
@@ -152,10 +152,10 @@ def test_the_table_is_the_one_that_was_drawn_twice() -> None:
     assert {event for _, event in DRAWN} == set(IntentEvent)
 
 
-@pytest.mark.parametrize(("state", "event"), product(S, E), ids=lambda found: found.value)
+@pytest.mark.parametrize(("state", "event"), product(S, E), ids=lambda value: value.value)
 def test_every_event_acts_as_drawn_or_changes_nothing(store: Store, state: IntentState, event: IntentEvent) -> None:
     drawn = DRAWN.get((state, event))
-    build = READY.get((state, event), lambda made: placed(made, state))
+    build = READY.get((state, event), lambda new_store: placed(new_store, state))
     intent_id = build(store)
     assert now(store, intent_id).state is state
     before, moves = all_rows(store), store.journal.transitions(intent_id)
@@ -172,12 +172,12 @@ def test_every_event_acts_as_drawn_or_changes_nothing(store: Store, state: Inten
     assert (last.old_state, last.new_state, last.note) == (state, drawn, "why")
 
 
-@pytest.mark.parametrize(("before", "after"), product(S, S), ids=lambda found: found.value)
+@pytest.mark.parametrize(("before", "after"), product(S, S), ids=lambda value: value.value)
 def test_every_pair_of_states_is_allowed_or_refused_as_drawn(store: Store, before: IntentState, after: IntentState) -> None:
     drawn = [event for (state, event), to in DRAWN.items() if (state, to) == (before, after)]
     assert (after in TRANSITIONS[before]) == bool(drawn)
     if drawn:
-        intent_id = READY.get((before, drawn[0]), lambda made: placed(made, before))(store)
+        intent_id = READY.get((before, drawn[0]), lambda new_store: placed(new_store, before))(store)
         assert store.journal.advance(intent_id, after, NOW, **brings(drawn[0])).state is after
         return
     intent_id = placed(store, before)
@@ -266,7 +266,7 @@ def dropped(store: Store) -> str:
 
 
 @pytest.mark.parametrize(
-    ("build", "event", "found", "why"),
+    ("build", "event", "fields", "why"),
     [
         (lambda store: placed(store, S.PLANNED), E.SIGN, {}, "without a hash"),
         (lambda store: placed(store, S.BROADCAST), E.MINE, {}, "without a receipt"),
@@ -286,12 +286,12 @@ def dropped(store: Store) -> str:
     ],
 )
 def test_a_guard_that_says_no_changes_nothing(
-    store: Store, build: Callable[[Store], str], event: IntentEvent, found: dict[str, object], why: str
+    store: Store, build: Callable[[Store], str], event: IntentEvent, fields: dict[str, object], why: str
 ) -> None:
     intent_id = build(store)
     before = all_rows(store)
     with pytest.raises(ValueError, match=why):
-        store.journal.advance(intent_id, TARGET[event], NOW, event=event, **found)
+        store.journal.advance(intent_id, TARGET[event], NOW, event=event, **fields)
     assert all_rows(store) == before
 
 
@@ -310,8 +310,8 @@ def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, e
     )
     assert movements(store) != ()
     store.journal.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
-    found = store.budgets.history(NOW)
-    assert (found.budgets.turnover_24h, found.budgets.loss_24h, found.budgets.gas_24h_wei, found.reviews.last_rebalance_s) == (
+    history = store.budgets.history(NOW)
+    assert (history.budgets.turnover_24h, history.budgets.loss_24h, history.budgets.gas_24h_wei, history.reviews.last_rebalance_s) == (
         0,
         0,
         0,

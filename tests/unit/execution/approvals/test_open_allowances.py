@@ -27,8 +27,7 @@ from agent.planning import proposals
 from agent.ports import Approval, PreparedTransaction
 from agent.store import Store, open_store
 from tests.support.builders import NOW_S, OWNER
-from tests.support.decisions.exits import LINK, WBTC
-from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.exits import LINK, WBTC, step_with_stops
 from tests.support.refusal_worlds import World
 from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, tx
 
@@ -120,7 +119,7 @@ def worlds(tmp_path: Path) -> Iterator[Callable[[], StoppableWorld]]:
         numbers = count()
 
         def opened() -> StoppableWorld:
-            step = fired("LINK", "WBTC")
+            step = step_with_stops("LINK", "WBTC")
             store = open_store(f"sqlite:///{tmp_path / f'{next(numbers)}.db'}", CHAIN_ID, OWNER, step.portfolio.wrapped_native)
             stores.callback(store.close)
             store.steps.begin(STEP_ID, NOW_S, codec.dumps(step))

@@ -28,8 +28,7 @@ from agent.planning import proposals
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import open_store
 from tests.support.builders import NOW_S, OWNER, address, with_limits
-from tests.support.decisions.exits import LINK, USDC, WBTC
-from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.exits import LINK, USDC, WBTC, step_with_stops
 from tests.support.refusal_worlds import World
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, grant, receipt, tx
@@ -75,7 +74,7 @@ class OwnerWorld(World):
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[OwnerWorld]:
-    step = with_limits(fired("LINK", "WBTC"), payout_per_day=Fraction(10**9))
+    step = with_limits(step_with_stops("LINK", "WBTC"), payout_per_day=Fraction(10**9))
     store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, OWNER, step.portfolio.wrapped_native)
     yield OwnerWorld(store, step, lambda _: False)
     store.close()

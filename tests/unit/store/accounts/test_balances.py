@@ -17,8 +17,7 @@ from agent.store.accounts.balances import MAX_OPEN_TRANSFERS
 from tests.support.ledgers import COIN, DAY_S, PRICE, at, looked, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
-from tests.support.records.transfers import NOW_S, transfer
-from tests.support.records.transfers import record_transfers as recorded
+from tests.support.records.transfers import NOW_S, record_transfers, transfer
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, new_store
 
@@ -27,10 +26,10 @@ OUTSIDE = ExternalTransaction("0x0a", 1_001, NOW_S, Fraction(10), Fraction(3), 7
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = new_store("memory", tmp_path)
-    opened.steps.begin("s", START_S, "{}")
-    yield opened
-    opened.close()
+    store = new_store("memory", tmp_path)
+    store.steps.begin("s", START_S, "{}")
+    yield store
+    store.close()
 
 
 # --- Transactions of the wallet that the agent did not send.
@@ -89,9 +88,9 @@ def test_adoption_forgets_a_day_not_read_up_to_its_nonce(store: Store) -> None:
 
 
 def test_accepted_deposit_is_listed_a_day_or_until_classified(store: Store) -> None:
-    recorded(store, transfer(), transfer(2 * COIN))
+    record_transfers(store, transfer(), transfer(2 * COIN))
     first, second = store.balances.transfers()
-    recorded(store, *(replace(flow, kind=ExternalTransferKind.ACCEPTED) for flow in (first, second)), later_s=60)
+    record_transfers(store, *(replace(flow, kind=ExternalTransferKind.ACCEPTED) for flow in (first, second)), later_s=60)
     acceptance_time_s = NOW_S + 60
 
     def listed(now_s: int) -> list[int]:
@@ -104,10 +103,10 @@ def test_accepted_deposit_is_listed_a_day_or_until_classified(store: Store) -> N
 
 
 def test_classified_transfer_is_not_accepted_afterwards(store: Store) -> None:
-    recorded(store, transfer())
+    record_transfers(store, transfer())
     (flow,) = store.balances.transfers()
     store.balances.classify(flow.id, ExternalTransferKind.GIFT, 5)
-    recorded(store, replace(flow, kind=ExternalTransferKind.ACCEPTED, value=Fraction(1)))
+    record_transfers(store, replace(flow, kind=ExternalTransferKind.ACCEPTED, value=Fraction(1)))
     assert store.balances.transfers() == (replace(flow, kind=ExternalTransferKind.GIFT),)
 
 
@@ -116,8 +115,8 @@ def test_classified_transfer_is_not_accepted_afterwards(store: Store) -> None:
     [(1, 0), (ACCEPTANCE_WINDOW_S - 1, 0), (ACCEPTANCE_WINDOW_S, ACCEPTANCE_WINDOW_S), (-1, -1)],
 )
 def test_deposits_block_since_the_first_of_a_window(store: Store, later_s: int, since_s: int) -> None:
-    recorded(store, transfer(exceeds_jump_limit=True))
-    recorded(store, transfer(exceeds_jump_limit=True, chain_s=NOW_S + later_s))
+    record_transfers(store, transfer(exceeds_jump_limit=True))
+    record_transfers(store, transfer(exceeds_jump_limit=True, chain_s=NOW_S + later_s))
     assert store.budgets.history(NOW_S).cash_flows.first_increase_s == NOW_S + since_s
 
 
@@ -126,29 +125,29 @@ def test_deposits_block_since_the_first_of_a_window(store: Store, later_s: int, 
     [transfer(), transfer(-COIN, exceeds_jump_limit=True), transfer(exceeds_jump_limit=True, kind=ExternalTransferKind.GAS_MONEY)],
 )
 def test_harmless_transfer_begins_no_window(store: Store, harmless: ExternalTransfer) -> None:
-    recorded(store, harmless)
+    record_transfers(store, harmless)
     assert store.budgets.history(NOW_S).cash_flows.first_increase_s is None
 
 
 def test_excluded_deposits_stay_so_until_classified(store: Store) -> None:
-    recorded(store, transfer(5), transfer(7), transfer(-3), transfer(11, token=USDC.address))
+    record_transfers(store, transfer(5), transfer(7), transfer(-3), transfer(11, token=USDC.address))
     assert store.budgets.history(NOW_S).cash_flows.excluded_increases_raw == ()
     store.balances.exclude_unexplained_deposits()
-    recorded(store, transfer(100))
+    record_transfers(store, transfer(100))
     assert dict(store.budgets.history(NOW_S).cash_flows.excluded_increases_raw) == {WETH.address: 12, USDC.address: 11}
     store.balances.classify(1, None, 5)
     assert dict(store.budgets.history(NOW_S).cash_flows.excluded_increases_raw) == {WETH.address: 7, USDC.address: 11}
 
 
 def test_dust_hides_no_halting_deposit_loss_or_sum(store: Store) -> None:
-    recorded(store, transfer(exceeds_jump_limit=True), transfer(-COIN), *[transfer(1)] * (MAX_OPEN_TRANSFERS + 3))
+    record_transfers(store, transfer(exceeds_jump_limit=True), transfer(-COIN), *[transfer(1)] * (MAX_OPEN_TRANSFERS + 3))
     flows = store.budgets.history(NOW_S).cash_flows
     assert [flow.id for flow in flows.unexplained_transfers] == [1, 2, *range(6, MAX_OPEN_TRANSFERS + 6)]
     assert flows.unexplained_increases_raw == ((WETH.address, COIN + MAX_OPEN_TRANSFERS + 3),)
 
 
 def test_few_deposits_sum_up_without_the_decreases_between_them(store: Store) -> None:
-    recorded(store, transfer(5), transfer(-2), transfer(7))
+    record_transfers(store, transfer(5), transfer(-2), transfer(7))
     assert store.budgets.history(NOW_S).cash_flows.unexplained_increases_raw == ((WETH.address, 12),)
 
 
@@ -156,22 +155,22 @@ def test_few_deposits_sum_up_without_the_decreases_between_them(store: Store) ->
 
 
 def test_unpriced_decrease_makes_its_day_unknown(store: Store) -> None:
-    recorded(store, transfer(-COIN, value=None))
+    record_transfers(store, transfer(-COIN, value=None))
     assert store.budgets.history(NOW_S + DAY_S - 1).budgets.unknown_reason
     assert store.budgets.history(NOW_S + DAY_S).budgets.unknown_reason == ""
 
 
 def test_old_decrease_counts_in_the_total_loss_alone(store: Store) -> None:
-    recorded(store, transfer(-COIN), transfer(-COIN, chain_s=NOW_S - DAY_S))
+    record_transfers(store, transfer(-COIN), transfer(-COIN, chain_s=NOW_S - DAY_S))
     budgets = store.budgets.history(NOW_S).budgets
     assert (budgets.loss_24h, budgets.decrease_24h) == (PRICE, PRICE)
     assert (budgets.loss_total, budgets.decrease_total) == (2 * PRICE, 2 * PRICE)
 
 
 def test_restoring_increase_closes_unclassified_decreases(store: Store) -> None:
-    recorded(store, transfer(-1), transfer(-2), transfer(-3))
+    record_transfers(store, transfer(-1), transfer(-2), transfer(-3))
     store.balances.classify(2, ExternalTransferKind.LOSS, 5)
-    recorded(store, transfer(3, undone_ids=(1, 2), kind=ExternalTransferKind.UNDONE))
+    record_transfers(store, transfer(3, undone_ids=(1, 2), kind=ExternalTransferKind.UNDONE))
     kinds = [flow.kind for flow in store.balances.transfers()]
     assert kinds == [ExternalTransferKind.UNDONE, ExternalTransferKind.LOSS, None, ExternalTransferKind.UNDONE]
 
@@ -180,7 +179,7 @@ def test_restoring_increase_closes_unclassified_decreases(store: Store) -> None:
 
 
 def test_classify_defaults_to_deposit_and_withdrawal(store: Store) -> None:
-    recorded(store, transfer(1), transfer(-1))
+    record_transfers(store, transfer(1), transfer(-1))
     classified = store.balances.classify(None, None, 5)
     assert [flow.kind for flow in classified] == [ExternalTransferKind.DEPOSIT, ExternalTransferKind.WITHDRAWAL]
     assert store.balances.transfers() == classified
@@ -197,14 +196,14 @@ def test_classify_defaults_to_deposit_and_withdrawal(store: Store) -> None:
     ],
 )
 def test_classify_refuses_a_kind_of_the_other_direction(store: Store, flow_id: int, kind: ExternalTransferKind) -> None:
-    recorded(store, transfer(1), transfer(-1))
+    record_transfers(store, transfer(1), transfer(-1))
     with pytest.raises(ConfigError, match="can only be a"):
         store.balances.classify(flow_id, kind, 5)
     assert [flow.kind for flow in store.balances.transfers()] == [None, None]
 
 
 def test_a_transfer_is_classified_once_and_must_exist(store: Store) -> None:
-    recorded(store, transfer(1))
+    record_transfers(store, transfer(1))
     store.balances.classify(1, ExternalTransferKind.GIFT, 5)
     with raises_code(ConfigError, "flow_confirmed"):
         store.balances.classify(1, ExternalTransferKind.DEPOSIT, 5)

@@ -21,9 +21,9 @@ AGENT, OTHER_AGENT = "0x" + "Ab" * 20, "0x" + "Ab" * 15 + "cD" * 5
 
 @pytest.fixture
 def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    opened = new_store(store_kind, tmp_path)
-    yield opened
-    opened.close()
+    store = new_store(store_kind, tmp_path)
+    yield store
+    store.close()
 
 
 def test_the_end_of_an_approval_is_written_once_for_each_agent(store: Store) -> None:

@@ -88,21 +88,21 @@ def test_waiting_processes_have_the_lock_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_who_waits_in_vain_is_told_for_whom_and_what_to_do(tmp_path: Path) -> None:
-    path, told = tmp_path / "x.lock", []
+    path, reports = tmp_path / "x.lock", []
     child, slept = held_elsewhere(path), []
-    waits = {"patience_s": 1, "sleep": slept.append, "report_holder": told.append}
+    waits = {"patience_s": 1, "sleep": slept.append, "report_holder": reports.append}
     try:
-        with raises_code(LockHeld, "lock", "1 s") as found, wait_for_lock(path, 1, WALLET, **waits):
+        with raises_code(LockHeld, "lock", "1 s") as refusal, wait_for_lock(path, 1, WALLET, **waits):
             raise AssertionError("two held the lock")
-        assert mentions(found.value.remedy, "answer", "prompt")
-        assert len(set(told)) == 1
-        assert mentions(told[0], "wallet", f"process {child.pid}")
+        assert mentions(refusal.value.remedy, "answer", "prompt")
+        assert len(set(reports)) == 1
+        assert mentions(reports[0], "wallet", f"process {child.pid}")
         assert sum(slept) == 1
         service_lock_path(path).with_suffix(".pid").write_text(f"{child.pid}\n")  # the holder is a run
-        with pytest.raises(LockHeld) as found, wait_for_lock(path, 1, WALLET, **waits):
+        with pytest.raises(LockHeld) as refusal, wait_for_lock(path, 1, WALLET, **waits):
             raise AssertionError("two held the lock")
-        assert "middle of" in found.value.remedy
-        assert f"process {child.pid}" in told[-1]
+        assert "middle of" in refusal.value.remedy
+        assert f"process {child.pid}" in reports[-1]
     finally:
         child.communicate()
 
@@ -120,13 +120,13 @@ def test_a_wallet_has_one_run_beside_whom_others_act(tmp_path: Path) -> None:
 
 
 def test_lock_beside_the_store_joins_other_state_folders(tmp_path: Path) -> None:
-    service, shell, beside, told = tmp_path / "service" / "x.lock", tmp_path / "shell" / "x.lock", tmp_path / "t.db.lock", []
-    waits = {"patience_s": 0.5, "sleep": lambda _: None, "report_holder": told.append}
+    service, shell, beside, reports = tmp_path / "service" / "x.lock", tmp_path / "shell" / "x.lock", tmp_path / "t.db.lock", []
+    waits = {"patience_s": 0.5, "sleep": lambda _: None, "report_holder": reports.append}
     with wallet_lock(service, 1, WALLET, beside):
         with raises_code(LockHeld, "lock", "/t.db.pid"), wait_for_lock(shell, 1, WALLET, beside, **waits):
             raise AssertionError("two held the wallet")
-        assert told
-        assert all(f"process {os.getpid()}" in line for line in told)
+        assert reports
+        assert all(f"process {os.getpid()}" in line for line in reports)
         with wallet_lock(shell, 1, WALLET, tmp_path / "other.db.lock"):
             pass  # what was taken before the lock that was missing is let go of
     with service_lock(service, 1, WALLET, beside):
