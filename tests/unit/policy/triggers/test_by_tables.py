@@ -189,6 +189,25 @@ def test_an_execution_within_the_band_is_over_and_waits_for_the_next() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("now", "share", "is_announced"),
+    [
+        pytest.param("2026-01-08T00:00:00", 56, True, id="review beyond the band"),
+        pytest.param("2026-01-08T00:00:00", 55, False, id="review at the edge of the band"),
+        pytest.param("2026-01-08T00:00:00", 53, False, id="review that finds nothing"),
+        pytest.param("2026-01-07T23:59:59", 60, False, id="one second before the review"),
+        pytest.param("2026-01-29T00:00:00", 60, False, id="execution itself"),
+    ],
+)
+def test_review_announces_an_execution_only_if_it_would_trade(now: str, share: int, is_announced: bool) -> None:
+    agent = Agent(StagedTrigger(Every(7 * DAY_S), Every(28 * DAY_S), FIVE), history())
+    agent.look("2026-01-01T00:00:00", 52)
+
+    reason = agent.look(now, share).decision.reason
+
+    assert ("executed from 2026-01-29 00:00:00 UTC on" in reason) is is_announced
+
+
 def test_an_execution_that_is_held_up_stays_due() -> None:
     agent = Agent(StagedTrigger(Every(7 * DAY_S), Every(28 * DAY_S)), history(), cooldown_s=2 * DAY_S)
     assert isinstance(agent.look("2026-01-01T00:00:00", 60).decision, Rebalance)
