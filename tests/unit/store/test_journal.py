@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent import codec
-from agent.errors import PassingFault
+from agent.errors import OperatorNeeded, PassingFault
 from agent.model import (
     FIRST_VENUE_NONCE,
     Goal,
@@ -33,7 +33,7 @@ from agent.store.database import decode_json
 from tests.support.movements import movements
 from tests.support.signing import PLAN
 from tests.support.text import raises_code
-from tests.support.transactions import OTHER, START_S, grant, new_store, receipt, tx
+from tests.support.transactions import OTHER, START_S, WALLET, grant, new_store, receipt, tx
 
 NOW_S = START_S + 9
 APPROVE, CANCEL, LIQUIDITY, SWAP, UNWRAP = (
@@ -53,7 +53,7 @@ PATHS = {
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = new_store("memory", tmp_path)
+    store = new_store("file", tmp_path)
     store.steps.begin("s", START_S, "{}")
     yield store
     store.close()
@@ -94,6 +94,38 @@ def ids(intents: Iterable[Intent]) -> list[str]:
 # --- Steps
 
 
+def test_step_is_read_as_it_was_written(store: Store) -> None:
+    store.steps.begin("t", START_S + 1, '{"a":1}')
+    store.steps.end("t", "hold", "in band", '{"p":2}', "hold")
+
+    record = store.steps.get("t")
+
+    assert record is not None
+    assert (record.input_json, record.plan_json) == ('{"a":1}', '{"p":2}')
+    assert (record.summary.decision, record.summary.reason, record.summary.outcome) == ("hold", "in band", "hold")
+
+
+def test_unknown_step_is_none_and_cannot_end(store: Store) -> None:
+    assert store.steps.get("unknown") is None
+    with pytest.raises(KeyError):
+        store.steps.end("unknown", "hold", "", None, "hold")
+
+
+@pytest.mark.parametrize(
+    ("limit", "before_step_id", "step_ids"),
+    [
+        pytest.param(10, None, ["t", "s"], id="all"),
+        pytest.param(1, None, ["t"], id="the newest"),
+        pytest.param(1, "t", ["s"], id="before the newest"),
+        pytest.param(1, "s", [], id="before the oldest"),
+    ],
+)
+def test_steps_are_listed_newest_first(store: Store, limit: int, before_step_id: str | None, step_ids: list[str]) -> None:
+    store.steps.begin("t", START_S, "{}")
+
+    assert [summary.id for summary in store.steps.newest(limit, before_step_id)] == step_ids
+
+
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_intent_is_by_hand_if_the_plan_of_its_step_is(store: Store, by_hand: bool) -> None:
     intent = add(store)
@@ -115,6 +147,21 @@ def test_proposal_keeps_its_newest_block(store: Store) -> None:
 
 
 # --- One intent
+
+
+def test_intent_is_read_as_it_was_written(store: Store) -> None:
+    granted = replace(grant(), approval_terms=(OTHER, WALLET, 2**255))
+    intent = store.journal.add_intent("s", APPROVE, tx(7), granted, "approve", START_S, 99)
+    advance(store, intent, SIGNED, BROADCAST)
+    block = replace(receipt(hash_of(intent), 3, "0x03"), transfers=(Transfer(OTHER, WALLET, OTHER, 2**200),))
+    store.journal.advance(intent.id, MINED, START_S, receipt=block)
+
+    (stored,) = store.journal.open_intents()
+
+    assert (stored.tx, stored.tx_hash, stored.receipt, stored.deadline_s) == (tx(7), hash_of(intent), block, 99)
+    assert store.journal.grant(intent.id).approval_terms == (OTHER, WALLET, 2**255)
+    assert store.journal.intents("s") == store.journal.intents() == store.journal.intents_at(7) == (stored,)
+    assert store.journal.intents_at(8) == ()
 
 
 @pytest.mark.parametrize(
@@ -151,6 +198,14 @@ def test_transitions_keep_states_hash_and_note(store: Store) -> None:
     assert store.journal.newest_transition_s() == NOW_S
 
 
+@pytest.mark.parametrize("statement", ["DELETE FROM transitions", "UPDATE transitions SET new_state = 'final'"], ids=["delete", "update"])
+def test_transitions_are_only_ever_added(store: Store, statement: str) -> None:
+    add(store)
+
+    with pytest.raises(OperatorNeeded, match=r"ever added|permission denied"), store.db.write("change") as connection:
+        connection.exec_driver_sql(statement)
+
+
 def test_reorg_removes_the_receipt_and_its_booking(store: Store) -> None:
     intent = add_in(store, FINAL)
     store.budgets.book_intent(intent, Fraction(5), Fraction(3), 7, START_S)
@@ -164,6 +219,22 @@ def test_reorg_removes_the_receipt_and_its_booking(store: Store) -> None:
 
 
 # --- Intents that share a nonce
+
+
+def test_nonce_is_free_again_once_its_intent_is_dropped(store: Store) -> None:
+    advance(store, add(store), CANCELLED)
+
+    assert add(store).replaced_intent_id is None
+
+
+def test_database_refuses_two_open_intents_at_one_nonce(store: Store) -> None:
+    add(store)
+
+    with pytest.raises(OperatorNeeded, match=r"intents\.nonce|one_open_intent_per_nonce"), store.db.write("copy") as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO intents (id, step_id, kind, state, nonce, tx_json, grant_z, note, created_s) "
+            "SELECT 'other', step_id, kind, state, nonce, tx_json, grant_z, note, created_s FROM intents"
+        )
 
 
 @pytest.mark.parametrize(

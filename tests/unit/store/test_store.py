@@ -18,13 +18,13 @@ from sqlalchemy import Dialect, event, inspect
 from sqlalchemy.dialects import postgresql, sqlite
 
 from agent.errors import ConfigError, OperatorNeeded, PassingFault
-from agent.model import IntentEvent, IntentKind, IntentState, RunReport, Transfer
+from agent.model import IntentKind, RunReport
 from agent.store import Store, database, open_store, opening
 from agent.store.postgresql.schema import creating_statements as server_statements
 from agent.store.tables import Base, FactRow, PriceRow
 from agent.store.users import UserTables
 from tests.support.text import raises_code
-from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, receipt, tx
+from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, tx
 
 HASH = "0x" + "ab" * 32
 
@@ -167,156 +167,6 @@ def test_a_database_password_is_not_repeated_in_errors() -> None:
     with pytest.raises(ConfigError) as caught:
         open_store("postgresql+nodriver://user:hunter2@host/db", CHAIN_ID, WALLET)
     assert "hunter2" not in str(caught.value)
-
-
-def test_a_step_comes_back_as_it_was_written(store: Store) -> None:
-    store.steps.begin("t", START_S + 1, '{"a":1}')
-    store.steps.end("t", "hold", "in band", '{"p":2}', "hold")
-    record = store.steps.get("t")
-    assert record is not None
-    assert (record.input_json, record.plan_json) == ('{"a":1}', '{"p":2}')
-    assert (record.summary.decision, record.summary.reason, record.summary.outcome) == ("hold", "in band", "hold")
-    assert [line.id for line in store.steps.newest(10)] == ["t", "s"]
-    assert [line.id for line in store.steps.newest(1)] == ["t"]
-    assert [line.id for line in store.steps.newest(1, "t")] == ["s"]
-    assert store.steps.newest(1, "s") == ()
-    assert store.steps.get("nothing") is None
-    with pytest.raises(KeyError):
-        store.steps.end("nothing", "hold", "", None, "hold")
-
-
-def test_an_intent_comes_back_as_it_was_written(store: Store) -> None:
-    intent = store.journal.add_intent(
-        "s", IntentKind.APPROVE, tx(7), replace(grant(), approval_terms=(OTHER, WALLET, 2**255)), "approve", START_S, 99
-    )
-    assert store.journal.grant(intent.id).approval_terms == (OTHER, WALLET, 2**255)
-    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
-    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
-    mined = replace(receipt(HASH, 3, "0x03"), transfers=(Transfer(OTHER, WALLET, OTHER, 2**200),))
-    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=mined)
-    (again,) = store.journal.open_intents()
-    assert (again.tx, again.tx_hash, again.receipt, again.deadline_s) == (tx(7), HASH, mined, 99)
-    assert store.journal.intents("s") == (again,)
-    assert store.journal.intents() == (again,)
-    assert store.journal.intents_at(7) == (again,)
-    assert store.journal.intents_at(8) == ()
-
-
-def test_a_second_intent_on_an_open_nonce_is_refused(store: Store) -> None:
-    first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
-    with raises_code(OperatorNeeded, "open_transaction", "nonce 0"):
-        store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
-    assert len(store.journal.intents()) == 1
-    store.journal.advance(first.id, IntentState.CANCELLED, START_S)
-    store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
-
-
-def test_database_refuses_two_open_intents_at_one_nonce(store: Store) -> None:
-    store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
-    with pytest.raises(OperatorNeeded, match=r"intents\.nonce|one_open_intent_per_nonce"), store.db.write("copy") as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO intents (id, step_id, kind, state, nonce, tx_json, grant_z, note, created_s) "
-            "SELECT 'other', step_id, kind, state, nonce, tx_json, grant_z, note, created_s FROM intents"
-        )
-
-
-def test_one_cancel_may_join_the_intent_it_replaces(store: Store) -> None:
-    first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
-    cancel = store.journal.add_intent("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel", START_S, None)
-    assert cancel.replaced_intent_id == first.id
-    with raises_code(PassingFault, "open_transaction", "nonce 0"):
-        store.journal.add_intent("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel again", START_S, None)
-
-
-@pytest.mark.parametrize("kind", [IntentKind.SWAP, IntentKind.CANCEL])
-@pytest.mark.parametrize("state", [IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED])
-def test_sent_intent_in_no_block_is_replaced_once(store: Store, state: IntentState, kind: IntentKind) -> None:
-    """Bytes that never left are dropped instead, and what is mined has used the nonce."""
-    first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
-    moves = {
-        IntentState.SIGNED: {"tx_hash": HASH},
-        IntentState.BROADCAST: {},
-        IntentState.MINED: {"receipt": receipt(HASH, 3, "0x03")},
-    }
-    for reached, fields in moves.items():
-        if state is IntentState.PLANNED:
-            break
-        store.journal.advance(first.id, reached, START_S, **fields)
-        if reached is state:
-            break
-    if state is not IntentState.BROADCAST:
-        with raises_code(OperatorNeeded, "open_transaction"):
-            store.journal.add_intent("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
-        return
-    second = store.journal.add_intent("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
-    assert second.replaced_intent_id == first.id
-    with raises_code(OperatorNeeded, "open_transaction"):
-        store.journal.add_intent("s", kind, tx(0), grant(kind), "third", START_S, None, replaces=first.id)
-
-
-@pytest.mark.parametrize(("sent", "kind"), [(IntentKind.SWAP, IntentKind.APPROVE), (IntentKind.CANCEL, IntentKind.SWAP)])
-def test_sent_intent_is_replaced_by_its_kind_or_a_cancel(store: Store, sent: IntentKind, kind: IntentKind) -> None:
-    first = store.journal.add_intent("s", sent, tx(0), grant(sent), "first", START_S, None)
-    store.journal.advance(first.id, IntentState.SIGNED, START_S, tx_hash=HASH)
-    store.journal.advance(first.id, IntentState.BROADCAST, START_S)
-    with raises_code(OperatorNeeded, "open_transaction"):
-        store.journal.add_intent("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
-
-
-def test_lost_intent_is_reopenable_beside_an_open_rival(store: Store) -> None:
-    """A reorganisation that takes the cancel's block leaves both, and either may be mined."""
-    journal, cancelled = store.journal, "0x" + "cd" * 32
-    swap = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    journal.advance(swap.id, IntentState.SIGNED, START_S, tx_hash=HASH)
-    journal.advance(swap.id, IntentState.BROADCAST, START_S)
-    cancel = journal.add_intent("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel", START_S, None, replaces=swap.id)
-    journal.advance(cancel.id, IntentState.SIGNED, START_S, tx_hash=cancelled)
-    journal.advance(cancel.id, IntentState.BROADCAST, START_S)
-    journal.advance(cancel.id, IntentState.MINED, START_S, receipt=receipt(cancelled, 3, "0x03"))
-    journal.advance(cancel.id, IntentState.FINAL, START_S)
-    journal.advance(swap.id, IntentState.CANCELLED, START_S)
-    assert journal.reopenable_intents_at(0) == (), "the cancel is final"
-    journal.advance(cancel.id, IntentState.BROADCAST, START_S, event=IntentEvent.UNMINE)
-    assert [intent.id for intent in journal.reopenable_intents_at(0)] == [swap.id]
-    assert journal.reopenable_intents_at(1) == ()
-    journal.advance(swap.id, IntentState.BROADCAST, START_S, event=IntentEvent.REOPEN)
-    assert journal.reopenable_intents_at(0) == (), "it is open itself"
-
-
-def test_unsent_or_adopted_intent_is_not_reopenable(store: Store) -> None:
-    journal = store.journal
-    unsent = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "unsent", START_S, None)
-    journal.advance(unsent.id, IntentState.CANCELLED, START_S)
-    assert journal.reopenable_intents_at(0) == ()
-    again = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "again", START_S, None)
-    journal.advance(again.id, IntentState.SIGNED, START_S, tx_hash=HASH)
-    journal.advance(again.id, IntentState.BROADCAST, START_S)
-    bump = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "bump", START_S, None, replaces=again.id)
-    journal.advance(bump.id, IntentState.SIGNED, START_S, tx_hash="0x" + "cd" * 32)
-    journal.advance(bump.id, IntentState.CANCELLED, START_S)
-    assert journal.reopenable_intents_at(0) == (), "its bytes never left, though what it replaced is open"
-    store.journal.adopt_nonce(1, START_S)
-    journal.advance(again.id, IntentState.REPLACED, START_S)
-    assert journal.reopenable_intents_at(0) == (), "the operator has adopted the nonce"
-
-
-def test_an_intent_keeps_its_first_hash(store: Store) -> None:
-    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    with pytest.raises(ValueError, match="without a hash"):
-        store.journal.advance(intent.id, IntentState.SIGNED, START_S)
-    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
-    with pytest.raises(ValueError, match="has hash"):
-        store.journal.advance(intent.id, IntentState.BROADCAST, START_S, tx_hash="0x" + "cd" * 32)
-    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
-    with pytest.raises(ValueError, match="without a receipt"):
-        store.journal.advance(intent.id, IntentState.MINED, START_S)
-
-
-@pytest.mark.parametrize("statement", ["DELETE FROM transitions", "UPDATE transitions SET new_state = 'final'"])
-def test_transitions_are_only_ever_added(store: Store, statement: str) -> None:
-    store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    with pytest.raises(OperatorNeeded, match=r"ever added|permission denied"), store.db.write("change") as connection:
-        connection.exec_driver_sql(statement)
 
 
 def test_no_file_of_the_store_holds_signed_bytes(tmp_path: Path) -> None:
