@@ -1,9 +1,8 @@
-"""A restart at every state: nothing is lost, nothing happens twice, and a nonce ends only with one final hash (T7, T8, T14)."""
+"""Tests of Reconciler in agent/execution/reconcile.py: a restart at every state loses and repeats nothing (T7, T8, T14)."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +11,14 @@ import pytest
 from agent.chain.quorum import NoQuorum
 from agent.chain.sender import NonceUsed
 from agent.errors import OperatorNeeded, PassingFault, Retryable
-from agent.model import IntentState, SignedTx
-from agent.ports import TransactionStatus
+from agent.execution.submitter import REORG_WATCH_BLOCKS
+from agent.model import IntentState, SignedTx, UnsignedTx
+from agent.ports import Grant, TransactionStatus
 from tests.support.text import raises_code
-from tests.support.transactions import GWEI, START_S, Bench, bench, killed_at, lost_in_broadcast, patient, when_sent
+from tests.support.transactions import GWEI, START_S, Bench, bench, killed_at, lost_in_broadcast, patient, states, when_sent
 
 S = IntentState
 FOREIGN = "0x" + "f0" * 32
-
-
-def states(setup: Bench) -> list[tuple[str, str]]:
-    return [(intent.kind.value, intent.state.value) for intent in reversed(setup.store.journal.intents())]
 
 
 @pytest.mark.parametrize("at", ["after:planned", "before:signed"])
@@ -76,17 +72,19 @@ def test_a_pending_transaction_that_stays_pending_is_left_open(tmp_path: Path) -
     assert len(setup.chain.sent) == 1
 
 
-@pytest.mark.parametrize("paused", [True, None])
-@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("paused", [True, None], ids=["paused", "unreadable"])
+@pytest.mark.parametrize("later_s", [0, 90], ids=["in time", "past its deadline"])
 @pytest.mark.parametrize("at", ["after:signed", "after:broadcast"])
-def test_reconcile_sends_nothing_while_paused(tmp_path: Path, paused: bool | None, late: bool, at: str) -> None:
+def test_reconcile_sends_nothing_while_paused(tmp_path: Path, paused: bool | None, later_s: int, at: str) -> None:
     setup = bench(tmp_path)
     killed_at(setup, at)
     setup.paused = paused
-    setup.chain.timestamp_s += 90 if late else 0
+    setup.chain.timestamp_s += later_s
+
     setup.executor().reconcile()
     assert setup.chain.sent == []
     assert len(setup.store.journal.open_intents()) == 1
+
     setup.paused = False
     setup.executor().reconcile()
     assert setup.store.journal.open_intents() == ()
@@ -96,12 +94,13 @@ def test_pause_during_reconcile_stops_the_resend(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     sign = setup.signer.sign
 
-    def pausing(unsigned, granted):
+    def pause_and_sign(unsigned: UnsignedTx, granted: Grant) -> SignedTx:
         setup.paused = True
         return sign(unsigned, granted)
 
-    setup.signer.sign = pausing
+    setup.signer.sign = pause_and_sign  # type: ignore[method-assign]
     setup.executor().reconcile()
+
     assert len(setup.chain.sent) == 1
     assert states(setup) == [("swap", "broadcast")]
 
@@ -169,14 +168,20 @@ def test_adoption_waits_while_a_stranger_is_pending(tmp_path: Path) -> None:
 def test_late_answer_of_an_endpoint_is_no_stranger(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:send")
-    look = setup.chain.status_of
-    answers = iter(["unknown", "unknown"])
-    setup.chain.status_of = lambda h: replace(look(h), state="unknown", receipt=None) if next(answers, None) else look(h)
-    before_s = setup.clock.now
+    status_of = setup.chain.status_of
+    late_answers = iter(["unknown", "unknown"])
+
+    def late_status_of(tx_hash: str) -> TransactionStatus:
+        status = status_of(tx_hash)
+        return replace(status, state="unknown", receipt=None) if next(late_answers, None) else status
+
+    setup.chain.status_of = late_status_of  # type: ignore[method-assign]
+    began_s = setup.clock.now
     (intent,) = setup.executor().reconcile()
+
     assert intent.state is S.FINAL
     assert len(setup.chain.sent) == 1
-    assert setup.clock.now - before_s >= 2 * setup.settings.poll_s, "it has time to catch up between two looks"
+    assert setup.clock.now - began_s >= 2 * setup.settings.poll_s, "it has time to catch up between two looks"
 
 
 def test_reorged_intent_is_sent_again_by_the_next_reconcile(tmp_path: Path) -> None:
@@ -199,21 +204,39 @@ def test_first_reconcile_adopts_the_nonce_of_the_wallet(tmp_path: Path) -> None:
     assert setup.run(57).state is S.FINAL
 
 
-@pytest.mark.parametrize(("gas_used", "price_wei"), [(100_000, 10 * GWEI + 1), (100_001, 10 * GWEI), (50_000, 10**24)])
-def test_receipt_above_the_signed_cost_books_nothing(tmp_path: Path, gas_used: int, price_wei: int) -> None:
+@pytest.mark.parametrize(
+    ("gas_used", "gas_price_wei"),
+    [
+        pytest.param(100_000, 10 * GWEI + 1, id="one wei a gas more"),
+        pytest.param(100_001, 10 * GWEI, id="one gas more"),
+        pytest.param(50_000, 10**24, id="far more"),
+    ],
+)
+def test_receipt_above_the_signed_cost_books_nothing(tmp_path: Path, gas_used: int, gas_price_wei: int) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:send")
-    setup.chain.gas_used, setup.chain.gas_price_wei = gas_used, price_wei
+    setup.chain.gas_used = gas_used
+    setup.chain.gas_price_wei = gas_price_wei
+
     with raises_code(Retryable, "answer", "signed for at most 1000000000000000 wei", "chain.rpc"):
         setup.executor().reconcile()
     assert states(setup) == [("swap", "broadcast")]
     assert setup.store.journal.unbooked_intents() == ()
+
     with raises_code(Retryable, "open_transaction"):
         setup.run(1)
     assert len(setup.chain.sent) == 1
-    setup.chain.gas_used, setup.chain.gas_price_wei = 100_000, 10 * GWEI
-    (ended,) = setup.executor().reconcile()
-    assert ended.state is S.FINAL
+
+
+def test_receipt_at_the_signed_cost_is_booked(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    killed_at(setup, "after:send")
+    setup.chain.gas_used = 100_000
+    setup.chain.gas_price_wei = 10 * GWEI
+
+    (intent,) = setup.executor().reconcile()
+
+    assert intent.state is S.FINAL
     assert [intent.receipt and intent.receipt.gas_cost_wei for intent in setup.store.journal.unbooked_intents()] == [10**15]
 
 
@@ -239,13 +262,20 @@ def test_moved_receipt_above_the_signed_cost_replaces_none(tmp_path: Path) -> No
     assert (intent.state, intent.receipt) == (S.FINAL, stored_receipt)
 
 
-@pytest.mark.parametrize(("depth", "error", "code"), [(64, Retryable, "lag"), (65, OperatorNeeded, "deep_reorg")])
-def test_lower_nonce_is_a_lag_up_to_a_reorg_of_64_blocks(tmp_path: Path, depth: int, error: type[Exception], code: str) -> None:
+@pytest.mark.parametrize(
+    ("depth", "error_type", "code"),
+    [
+        pytest.param(REORG_WATCH_BLOCKS, Retryable, "lag", id="at the limit"),
+        pytest.param(REORG_WATCH_BLOCKS + 1, OperatorNeeded, "deep_reorg", id="one block beyond"),
+    ],
+)
+def test_lower_nonce_is_a_lag_up_to_a_reorg_of_64_blocks(tmp_path: Path, depth: int, error_type: type[Exception], code: str) -> None:
     setup = bench(tmp_path)
     setup.run()
     setup.chain.blocks += [{} for _ in range(depth - 1)]
     setup.chain.reorg(depth)
-    with raises_code(error, code):
+
+    with raises_code(error_type, code):
         setup.run()
 
 
@@ -266,33 +296,27 @@ def test_stranger_is_noticed_once_ours_is_settled(tmp_path: Path) -> None:
         setup.executor().reconcile()
 
 
-def mine_original(setup: Bench) -> None:
-    """The first of our transactions is mined, though a bump followed it."""
-    setup.chain.mine(setup.chain.sent[0])
-
-
-def mine_newest(setup: Bench) -> None:
-    setup.chain.mine(setup.chain.sent[-1])
-
-
 HIDDEN = {
-    "receipt and hash": {"hides_hashes": True},
-    "the receipt alone": {},
-    "receipt, hash and the block's body": {"hides_hashes": True, "hides_bodies": True},
+    "receipt and hash": ("hides_hashes",),
+    "the receipt alone": (),
+    "receipt, hash and the block's body": ("hides_hashes", "hides_bodies"),
 }
+"""What the endpoints hide beside the receipt."""
 
 
-@pytest.mark.parametrize("mines", [mine_original, mine_newest])
-@pytest.mark.parametrize("hiding", HIDDEN.values(), ids=HIDDEN)
-def test_hidden_receipt_is_waited_for_and_settled_once(tmp_path: Path, hiding: dict[str, bool], mines: Callable[[Bench], None]) -> None:
+@pytest.mark.parametrize("mined_index", [0, -1], ids=["the original is mined", "the newest is mined"])
+@pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
+def test_hidden_receipt_is_waited_for_and_settled_once(tmp_path: Path, hidden: tuple[str, ...], mined_index: int) -> None:
+    """Nothing is sent at a used nonce, whatever is tried."""
     setup = patient(tmp_path, mined_timeout_s=5)
     with raises_code(Retryable, "not_mined"):
         setup.run()
-    sent = len(setup.chain.sent)
-    assert sent > 1, "it was bumped"
-    mines(setup)
-    for name in ("hides_receipts", *hiding):
+    sent = list(setup.chain.sent)
+    assert len(sent) > 1, "it was bumped"
+    setup.chain.mine(sent[mined_index])
+    for name in ("hides_receipts", *hidden):
         setattr(setup.chain, name, True)
+
     for _ in range(3):
         try:
             setup.executor().reconcile()
@@ -305,13 +329,15 @@ def test_hidden_receipt_is_waited_for_and_settled_once(tmp_path: Path, hiding: d
     with contextlib.suppress(Retryable):
         setup.executor().cancel_pending("hard pause")
     setup.paused = setup.hard = False
-    assert len(setup.chain.sent) == sent, "nothing is sent at a used nonce"
-    if "hides_bodies" not in hiding:
+    if "hides_bodies" not in hidden:
         with raises_code(Retryable, "open_transaction"):
             setup.executor().resync_nonce()
+    assert setup.chain.sent == sent
+
     setup.chain.hides_receipts = False
     setup.executor().reconcile()
-    assert len(setup.chain.sent) == sent
+
+    assert setup.chain.sent == sent
     assert [state for _, state in states(setup)].count("final") == 1
     assert len(setup.store.journal.unbooked_intents()) == 1
     assert setup.executor().reconcile() == []
@@ -339,62 +365,90 @@ def test_hidden_receipt_names_our_hash_and_no_other_program(tmp_path: Path) -> N
         setup.executor().reconcile()
 
 
-@pytest.mark.parametrize("hides_bodies", [True, False])
-def test_used_nonce_of_an_unsent_intent_needs_the_operator(tmp_path: Path, hides_bodies: bool) -> None:
+@pytest.mark.parametrize(
+    ("hides_bodies", "may_pass"), [(True, True), (False, False)], ids=["no block shows another", "a block shows another"]
+)
+def test_used_nonce_of_an_unsent_intent_needs_the_operator(tmp_path: Path, hides_bodies: bool, may_pass: bool) -> None:
+    """What no block shows may be an endpoint's mistake."""
     setup = bench(tmp_path)
     killed_at(setup, "after:signed")
-    setup.chain.base_nonce, setup.chain.hides_bodies = 1, hides_bodies
+    setup.chain.base_nonce = 1
+    setup.chain.hides_bodies = hides_bodies
     setup.chain.foreign[0] = FOREIGN
+
     with raises_code(OperatorNeeded, "foreign_nonce", FOREIGN) as caught:
         setup.executor().reconcile()
-    assert isinstance(caught.value, PassingFault) is hides_bodies, "what no block shows may be an endpoint's mistake"
+    assert isinstance(caught.value, PassingFault) is may_pass
 
 
-@pytest.mark.parametrize("by_another", [False, True])
-def test_nonce_refused_at_a_resend_is_ours_by_default(tmp_path: Path, by_another: bool) -> None:
-    """A node that lags until we resend: it answers "nonce too low", and hides our receipt."""
-    setup = lost_in_broadcast(tmp_path)
+def refuse_nonce_at_resend(setup: Bench, *mined_hashes: str) -> None:
+    """Let the node answer a resend with "nonce too low", after it mined these, and hide receipts and hashes from then on."""
 
-    def send(signed: SignedTx) -> None:
-        setup.chain.mine(*([] if by_another else [signed.hash]))
+    def send(_signed: SignedTx) -> None:
+        setup.chain.mine(*mined_hashes)
         setup.chain.hides_receipts = setup.chain.hides_hashes = True
         setup.chain.base_nonce = 1
-        if by_another:
-            setup.chain.foreign[0] = FOREIGN
         raise NonceUsed("nonce too low")
 
-    setup.chain.send = send
-    if by_another:
-        with pytest.raises(NonceUsed):
-            setup.executor().reconcile()
-        return
+    setup.chain.send = send  # type: ignore[method-assign]
+
+
+def test_nonce_refused_at_a_resend_is_ours_by_default(tmp_path: Path) -> None:
+    setup = lost_in_broadcast(tmp_path)
+    refuse_nonce_at_resend(setup, setup.signer.signed[0].hash)
+
     setup.executor().reconcile()
     assert states(setup) == [("swap", "broadcast")]
+
     setup.chain.hides_receipts = False
     (intent,) = setup.executor().reconcile()
     assert intent.state is S.FINAL
 
 
-@pytest.mark.parametrize(("gas_used", "status", "ok"), [(100_000, 1, True), (100_000, 0, True), (100_001, 1, False)])
-@pytest.mark.parametrize("data_fee_wei", [1, 10**18])
-def test_data_fee_is_not_compared_with_the_signed_cost(tmp_path: Path, gas_used: int, status: int, ok: bool, data_fee_wei: int) -> None:
-    """A rollup charges it beside the gas that was signed for; it is booked, not compared."""
-    setup = bench(tmp_path)
-    killed_at(setup, "after:send")
-    setup.chain.gas_used, setup.chain.gas_price_wei, setup.chain.status = gas_used, 10 * GWEI, status
-    look = setup.chain.status_of
+def test_nonce_refused_at_a_resend_is_foreign_if_a_block_has_another(tmp_path: Path) -> None:
+    setup = lost_in_broadcast(tmp_path)
+    refuse_nonce_at_resend(setup)
+    setup.chain.foreign[0] = FOREIGN
 
-    def with_data_fee(tx_hash: str) -> TransactionStatus:
-        status = look(tx_hash)
+    with pytest.raises(NonceUsed):
+        setup.executor().reconcile()
+
+
+def add_data_fee(setup: Bench, data_fee_wei: int) -> None:
+    """Let each receipt charge a data fee, as a rollup does beside the gas that was signed for."""
+    status_of = setup.chain.status_of
+
+    def status_with_data_fee(tx_hash: str) -> TransactionStatus:
+        status = status_of(tx_hash)
         return replace(status, receipt=status.receipt and replace(status.receipt, data_fee_wei=data_fee_wei))
 
-    setup.chain.status_of = with_data_fee
-    if not ok:
-        with raises_code(Retryable, "answer", "signed for at most"):
-            setup.executor().reconcile()
-        return
+    setup.chain.status_of = status_with_data_fee  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("data_fee_wei", [1, 10**18])
+@pytest.mark.parametrize(("status", "state"), [(1, S.FINAL), (0, S.REVERTED)], ids=["success", "revert"])
+def test_data_fee_is_booked_and_not_compared_with_the_signed_cost(
+    tmp_path: Path, status: int, state: IntentState, data_fee_wei: int
+) -> None:
+    setup = bench(tmp_path)
+    killed_at(setup, "after:send")
+    setup.chain.gas_used = 100_000
+    setup.chain.gas_price_wei = 10 * GWEI
+    setup.chain.status = status
+    add_data_fee(setup, data_fee_wei)
+
     (intent,) = setup.executor().reconcile()
-    assert intent.state is (S.FINAL if status else S.REVERTED)
-    (unbooked,) = setup.store.journal.unbooked_intents()
-    assert unbooked.receipt is not None
-    assert unbooked.receipt.gas_cost_wei == 10**15 + data_fee_wei
+
+    assert intent.state is state
+    assert [intent.receipt and intent.receipt.gas_cost_wei for intent in setup.store.journal.unbooked_intents()] == [10**15 + data_fee_wei]
+
+
+def test_data_fee_excuses_no_gas_above_the_signed_cost(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    killed_at(setup, "after:send")
+    setup.chain.gas_used = 100_001
+    setup.chain.gas_price_wei = 10 * GWEI
+    add_data_fee(setup, 1)
+
+    with raises_code(Retryable, "answer", "signed for at most"):
+        setup.executor().reconcile()

@@ -12,11 +12,7 @@ from agent.execution.reconcile import cancel_transaction
 from agent.model import IntentState
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from tests.support.text import raises_code
-from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, bench, killed_at, lost_in_broadcast, tx
-
-
-def states(setup: Bench) -> list[tuple[str, str]]:
-    return [(intent.kind.value, intent.state.value) for intent in reversed(setup.store.journal.intents())]
+from tests.support.transactions import GWEI, START_S, WALLET, Killed, bench, killed_at, lost_in_broadcast, states, tx
 
 
 def test_pending_transaction_past_its_deadline_is_cancelled(tmp_path: Path) -> None:
@@ -128,26 +124,41 @@ def test_wallet_without_gas_money_needs_the_operator(tmp_path: Path) -> None:
     assert len(setup.chain.sent) == 1
 
 
-@pytest.mark.parametrize("fees", [(10 * GWEI, GWEI, None), (3, 1, None), (2 * GWEI, 0, None), (None, None, 7)])
-def test_cancel_pays_an_eighth_more_in_every_field(tmp_path: Path, fees: tuple[int | None, int | None, int | None]) -> None:
-    original = replace(tx(4), max_fee_wei=fees[0], max_priority_fee_wei=fees[1], gas_price_wei=fees[2])
+@pytest.mark.parametrize(
+    ("max_fee_wei", "tip_wei", "gas_price_wei"),
+    [
+        pytest.param(10 * GWEI, GWEI, None, id="usual fees"),
+        pytest.param(3, 1, None, id="tiny fees"),
+        pytest.param(2 * GWEI, 0, None, id="no tip"),
+        pytest.param(None, None, 7, id="a gas price"),
+    ],
+)
+def test_cancel_pays_an_eighth_more_in_every_field(
+    tmp_path: Path, max_fee_wei: int | None, tip_wei: int | None, gas_price_wei: int | None
+) -> None:
+    pending = replace(tx(4), max_fee_wei=max_fee_wei, max_priority_fee_wei=tip_wei, gas_price_wei=gas_price_wei)
     head = bench(tmp_path).chain.head()
-    cancel = cancel_transaction(original, WALLET, head, None)
-    for before, after in zip(fees, (cancel.max_fee_wei, cancel.max_priority_fee_wei, cancel.gas_price_wei), strict=True):
-        assert (before is None) == (after is None)
-        if before is not None and after is not None:
-            assert after * BUMP_DENOMINATOR >= before * BUMP_NUMERATOR
-            assert after > before
-    if cancel.max_fee_wei is not None:
-        assert cancel.max_fee_wei >= 2 * head.base_fee_wei + cancel.max_priority_fee_wei
+
+    cancel = cancel_transaction(pending, WALLET, head, None)
+
+    for name in ("max_fee_wei", "max_priority_fee_wei", "gas_price_wei"):
+        old_wei = getattr(pending, name)
+        new_wei = getattr(cancel, name)
+        assert (old_wei is None) == (new_wei is None)
+        if old_wei is not None:
+            assert new_wei * BUMP_DENOMINATOR >= old_wei * BUMP_NUMERATOR
+            assert new_wei > old_wei
+    assert cancel.max_fee_wei is None or cancel.max_fee_wei >= 2 * head.base_fee_wei + cancel.max_priority_fee_wei
 
 
 def test_cancel_keeps_to_the_gas_price_limit(tmp_path: Path) -> None:
+    """An eighth more than 10 gwei is 11.25 gwei."""
     head = bench(tmp_path).chain.head()
-    limit = 12 * GWEI
-    assert cancel_transaction(tx(0), WALLET, head, limit).max_fee_wei <= limit
+    least_wei = 45 * GWEI // 4
+
+    assert cancel_transaction(tx(0), WALLET, head, least_wei).max_fee_wei == least_wei
     with pytest.raises(Refused) as caught:
-        cancel_transaction(tx(0), WALLET, head, 11 * GWEI)
+        cancel_transaction(tx(0), WALLET, head, least_wei - 1)
     assert caught.value.verdicts[0].guard == "gas_price"
 
 

@@ -13,12 +13,12 @@ from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.model import IntentState
 from tests.support.movements import movements
 from tests.support.text import raises_code
-from tests.support.transactions import START_S, Bench, bench, receipt, states
+from tests.support.transactions import START_S, Bench, Killed, bench, receipt, states
 
 S = IntentState
 
 
-def settled(setup: Bench, nonce: int = 0) -> str:
+def settle_swap(setup: Bench, nonce: int = 0) -> str:
     """One swap, final and booked; its hash."""
     ended = setup.run(nonce)
     assert ended.state is S.FINAL
@@ -27,46 +27,72 @@ def settled(setup: Bench, nonce: int = 0) -> str:
     return str(ended.tx_hash)
 
 
-def buried(setup: Bench, depth: int) -> None:
+def bury(setup: Bench, depth: int) -> None:
     """The newest transaction lies so many blocks deep, its own counted."""
     setup.chain.blocks += [{} for _ in range(depth - 1)]
 
 
-def booked(setup: Bench) -> tuple[object, ...]:
+def books_of(setup: Bench) -> tuple[object, ...]:
     history = setup.store.budgets.history(START_S)
     return history.budgets.loss_24h, history.budgets.turnover_24h, history.reviews.last_rebalance_s, len(movements(setup.store))
 
 
-@pytest.mark.parametrize("depth", [1, 2, 30, 63, REORG_WATCH_BLOCKS])
-@pytest.mark.parametrize("late", [False, True])
-def test_reorged_swap_is_resent_or_cancelled_and_unbooked(tmp_path: Path, depth: int, late: bool) -> None:
-    setup = bench(tmp_path)
-    swap = settled(setup)
-    assert booked(setup)[:2] == (5, 3)
-    buried(setup, depth)
+DEPTHS = [1, 2, 30, 63, REORG_WATCH_BLOCKS]
+
+
+def settle_and_reorg(setup: Bench, depth: int) -> str:
+    """Settle a swap, bury it so deep and let a reorg take its block; return its hash."""
+    tx_hash = settle_swap(setup)
+    assert books_of(setup)[:2] == (5, 3)
+    bury(setup, depth)
     setup.chain.reorg(depth)
-    setup.chain.timestamp_s += 90 if late else 0
-    (again,) = setup.executor().reconcile()
-    assert again.state is (S.CANCELLED if late else S.FINAL)
-    assert states(setup) == ([("swap", "cancelled"), ("cancel", "final")] if late else [("swap", "final")])
-    assert setup.chain.sent[:1] == [swap]
-    assert (setup.chain.sent[1] == swap) != late
-    assert booked(setup) == (0, 0, None, 0)
+    return tx_hash
+
+
+def assert_unbooked_once(setup: Bench) -> None:
+    """Assert that the books have nothing of the first block, and that the nonce has ended once."""
+    assert books_of(setup) == (0, 0, None, 0)
     assert [intent.state for intent in setup.store.journal.unbooked_intents()] == [S.FINAL]
     assert setup.store.journal.expected_nonce() == 1
     assert setup.run(1).state is S.FINAL
 
 
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_reorged_swap_is_resent_and_unbooked(tmp_path: Path, depth: int) -> None:
+    setup = bench(tmp_path)
+    tx_hash = settle_and_reorg(setup, depth)
+
+    setup.executor().reconcile()
+
+    assert states(setup) == [("swap", "final")]
+    assert setup.chain.sent == [tx_hash, tx_hash]
+    assert_unbooked_once(setup)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_reorged_swap_past_its_deadline_is_cancelled_and_unbooked(tmp_path: Path, depth: int) -> None:
+    setup = bench(tmp_path)
+    tx_hash = settle_and_reorg(setup, depth)
+    setup.chain.timestamp_s += 90
+
+    setup.executor().reconcile()
+
+    assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
+    assert setup.chain.sent[0] == tx_hash
+    assert setup.chain.sent[1] != tx_hash
+    assert_unbooked_once(setup)
+
+
 def test_deeper_reorg_needs_the_operator_and_moves_nothing(tmp_path: Path) -> None:
     setup = bench(tmp_path)
-    swap = settled(setup)
-    buried(setup, REORG_WATCH_BLOCKS + 1)
+    swap = settle_swap(setup)
+    bury(setup, REORG_WATCH_BLOCKS + 1)
     setup.chain.reorg(REORG_WATCH_BLOCKS + 1)
     with raises_code(OperatorNeeded, "deep_reorg", swap, "block 1", f"{REORG_WATCH_BLOCKS + 1} deep"):
         setup.executor().reconcile()
     assert len(setup.chain.sent) == 1
     assert states(setup) == [("swap", "final")]
-    assert booked(setup)[0] == 5
+    assert books_of(setup)[0] == 5
     assert setup.executor().resync_nonce() == 0
     assert setup.executor().reconcile() == []
 
@@ -74,7 +100,7 @@ def test_deeper_reorg_needs_the_operator_and_moves_nothing(tmp_path: Path) -> No
 def test_ended_intent_without_a_receipt_asks_for_a_backup(tmp_path: Path) -> None:
     """A damaged row: without its block no reorganisation would be noticed."""
     setup = bench(tmp_path)
-    settled(setup)
+    settle_swap(setup)
     with setup.store.db.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE intents SET receipt_json = NULL")
     with raises_code(OperatorNeeded, "receipt", "no receipt"):
@@ -84,9 +110,9 @@ def test_ended_intent_without_a_receipt_asks_for_a_backup(tmp_path: Path) -> Non
 
 def test_deep_reorg_stops_the_shallow_ones_too(tmp_path: Path) -> None:
     setup = bench(tmp_path)
-    settled(setup, 0)
-    buried(setup, REORG_WATCH_BLOCKS)
-    settled(setup, 1)
+    settle_swap(setup, 0)
+    bury(setup, REORG_WATCH_BLOCKS)
+    settle_swap(setup, 1)
     setup.chain.reorg(REORG_WATCH_BLOCKS + 1)
     with raises_code(OperatorNeeded, "deep_reorg", "64 blocks"):
         setup.executor().reconcile()
@@ -95,7 +121,7 @@ def test_deep_reorg_stops_the_shallow_ones_too(tmp_path: Path) -> None:
 
 def test_reorged_nonces_come_back_in_their_order(tmp_path: Path) -> None:
     setup = bench(tmp_path)
-    hashes = [settled(setup, nonce) for nonce in range(4)]
+    hashes = [settle_swap(setup, nonce) for nonce in range(4)]
     setup.chain.reorg(3)
     setup.executor().reconcile()
     assert states(setup) == [("swap", "final")] * 4
@@ -106,7 +132,7 @@ def test_reorged_nonces_come_back_in_their_order(tmp_path: Path) -> None:
 def test_reorg_of_more_than_the_newest_is_followed(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     executor = setup.executor()
-    hashes = [settled(setup, nonce) for nonce in range(20)]
+    hashes = [settle_swap(setup, nonce) for nonce in range(20)]
     assert executor.reconcile() == []
     setup.chain.reorg(18)
     executor.reconcile()
@@ -116,21 +142,21 @@ def test_reorg_of_more_than_the_newest_is_followed(tmp_path: Path) -> None:
 
 def test_swap_in_another_block_is_booked_anew_and_not_sent(tmp_path: Path) -> None:
     setup = bench(tmp_path)
-    swap = settled(setup)
-    buried(setup, 3)
+    swap = settle_swap(setup)
+    bury(setup, 3)
     setup.chain.reorg(3)
     setup.chain.blocks[-1] = {swap: 0}
     (moved,) = setup.executor().reconcile()
     assert (moved.state, len(setup.chain.sent)) == (S.FINAL, 1)
     assert moved.receipt is not None
     assert moved.receipt.block_number == 3
-    assert booked(setup) == (0, 0, None, 0)
+    assert books_of(setup) == (0, 0, None, 0)
     assert [intent.id for intent in setup.store.journal.unbooked_intents()] == [moved.id]
 
 
 def test_swap_pending_again_is_waited_for_and_not_sent(tmp_path: Path) -> None:
     setup = bench(tmp_path)
-    swap = settled(setup)
+    swap = settle_swap(setup)
     setup.chain.reorg(1)
     setup.chain.pool[swap] = 0
     setup.clock.each = lambda: setup.chain.mine(swap) if setup.chain.pool else None
@@ -151,36 +177,39 @@ def test_reorged_revert_comes_back_like_a_success(tmp_path: Path) -> None:
     assert setup.store.budgets.history(START_S).failures.reverts_in_row == 0
 
 
-@pytest.mark.parametrize("winner", ["original", "cancel"])
-def test_cancelled_swap_reopens_once_its_cancel_is_reorged(tmp_path: Path, winner: str) -> None:
+@pytest.mark.parametrize(
+    ("winner_index", "ended"),
+    [
+        pytest.param(0, [("swap", "final"), ("cancel", "replaced")], id="the original wins"),
+        pytest.param(1, [("swap", "cancelled"), ("cancel", "final")], id="the cancel wins"),
+    ],
+)
+def test_cancelled_swap_reopens_once_its_cancel_is_reorged(tmp_path: Path, winner_index: int, ended: list[tuple[str, str]]) -> None:
     """A cancelled swap whose bytes somebody kept can be mined after all: it is not lost from sight."""
     setup = bench(tmp_path, automine=False)
     setup.settings = replace(setup.settings, bump_after_s=2, mined_timeout_s=20)
 
-    def late() -> None:
+    def pass_deadline() -> None:
         setup.chain.timestamp_s = START_S + 90
         if len(setup.chain.sent) == 2:
             setup.chain.mine(setup.chain.sent[1])
 
-    setup.clock.each = late
+    setup.clock.each = pass_deadline
     assert setup.run().state is S.CANCELLED
     setup.chain.reorg(1)
     setup.clock.each = lambda: None
-    setup.chain.mine(setup.chain.sent[0 if winner == "original" else 1])
+    setup.chain.mine(setup.chain.sent[winner_index])
     setup.executor().reconcile()
-    ended = {"original": [("swap", "final"), ("cancel", "replaced")], "cancel": [("swap", "cancelled"), ("cancel", "final")]}
-    assert states(setup) == ended[winner]
+
+    assert states(setup) == ended
     assert setup.store.journal.open_intents() == ()
 
 
 @pytest.mark.parametrize("at", ["before:broadcast", "after:broadcast", "before:send", "after:send", "before:mined", "after:final"])
 def test_process_killed_while_resending_resends_once(tmp_path: Path, at: str) -> None:
     setup = bench(tmp_path)
-    settled(setup)
+    settle_swap(setup)
     setup.chain.reorg(1)
-
-    class Killed(BaseException):
-        pass
 
     def die(event) -> None:
         if event.name == at:
@@ -192,34 +221,34 @@ def test_process_killed_while_resending_resends_once(tmp_path: Path, at: str) ->
     setup.restart()
     setup.executor().reconcile()
     assert states(setup) == [("swap", "final")]
-    assert booked(setup)[0] == 0
+    assert books_of(setup)[0] == 0
     assert sum(len(block) for block in setup.chain.blocks) == 1
 
 
 def test_reorg_while_paused_is_recorded_and_not_resent(tmp_path: Path) -> None:
     setup = bench(tmp_path)
-    settled(setup)
+    settle_swap(setup)
     setup.chain.reorg(1)
     setup.paused = True
     (intent,) = setup.executor().reconcile()
     assert (intent.state, len(setup.chain.sent)) == (S.BROADCAST, 1)
-    assert booked(setup)[0] == 0
+    assert books_of(setup)[0] == 0
 
 
 def test_endpoint_without_the_block_proves_no_reorg(tmp_path: Path) -> None:
     setup = bench(tmp_path)
-    settled(setup)
+    settle_swap(setup)
     setup.chain.blocks.pop()
     with raises_code(Retryable, "lag"):
         setup.executor().reconcile()
     assert states(setup) == [("swap", "final")]
-    assert booked(setup)[0] == 5
+    assert books_of(setup)[0] == 5
 
 
 def test_unchanged_chain_costs_one_block_request(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     for nonce in range(5):
-        settled(setup, nonce)
+        settle_swap(setup, nonce)
     heights: list[int] = []
     block_hash = setup.chain.block_hash
 
@@ -241,7 +270,7 @@ def test_unchanged_chain_costs_one_block_request(tmp_path: Path) -> None:
 
 def test_reorg_before_an_adoption_is_not_followed(tmp_path: Path) -> None:
     setup = bench(tmp_path)
-    settled(setup)
+    settle_swap(setup)
     setup.store.journal.adopt_nonce(1, START_S)
     setup.chain.reorg(1)
     setup.chain.base_nonce = 1
@@ -287,7 +316,7 @@ def test_stale_receipt_of_a_slow_look_is_not_booked(tmp_path: Path) -> None:
     (stale,) = setup.store.journal.unbooked_intents()
     setup.store.journal.advance(ended.id, S.BROADCAST, START_S)
     setup.store.budgets.book_intent(stale, Fraction(3), Fraction(5), 7, START_S)
-    assert booked(setup) == (0, 0, None, 0)
+    assert books_of(setup) == (0, 0, None, 0)
     reverted = receipt(str(ended.tx_hash), 2, "0x" + "b" * 64, status=0)
     setup.store.journal.advance(ended.id, S.MINED, START_S, receipt=reverted)
     assert [intent.receipt for intent in setup.store.journal.unbooked_intents()] == [reverted]
@@ -296,8 +325,8 @@ def test_stale_receipt_of_a_slow_look_is_not_booked(tmp_path: Path) -> None:
 def test_unknown_height_is_asked_for_again(tmp_path: Path) -> None:
     """A node that is busy with a reorganisation may have a new head and no block at a height below it for a moment."""
     setup = bench(tmp_path)
-    settled(setup)
-    buried(setup, 3)
+    settle_swap(setup)
+    bury(setup, 3)
     setup.chain.reorg(3)
     block_hash, answers = setup.chain.block_hash, iter([None])
     setup.chain.block_hash = lambda number: next(answers, block_hash(number))
