@@ -82,6 +82,15 @@ def test_managed_excludes_the_reserve_up_to_the_balance(reserve: int, usdc: int)
         (0, FLOOR_WEI - 1, 0, 0),
         (1, 0, 0, 0),
     ],
+    ids=[
+        "coin above the floor",
+        "coin at the floor",
+        "coin one wei below",
+        "no coin",
+        "token at the floor",
+        "token one wei below",
+        "one wei of coin",
+    ],
 )
 def test_managed_takes_the_native_floor_from_the_coin_first(coin_wei: int, weth_wei: int, coin_managed: int, weth_managed: int) -> None:
     amounts = managed(world(weth_wei, coin_wei=coin_wei, native=True))

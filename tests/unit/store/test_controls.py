@@ -46,29 +46,42 @@ def test_control_done_at_once_is_logged_and_not_queued(store: Store) -> None:
     assert [event.state for event in store.controls.events()] == ["done"]
 
 
-@pytest.mark.parametrize(("asked_s", "is_refused"), [(START_S - 1, False), (START_S, True), (START_S + 1, True)])
-def test_plan_takes_one_control_since_it_was_shown(store: Store, asked_s: int, is_refused: bool) -> None:
+@pytest.mark.parametrize("asked_s", [START_S, START_S + 1], ids=["in that second", "later"])
+def test_plan_takes_one_control_since_it_was_shown(store: Store, asked_s: int) -> None:
     store.controls.record_shown(PLAN)
     store.controls.queue(control(1, ControlKind.REBALANCE, asked_s, PLAN.hash))
-    second = control(2, ControlKind.REBALANCE, START_S + 2, PLAN.hash)
-    if is_refused:
-        with raises_code(Refused, "plan_used"):
-            store.controls.queue(second)
-    else:
-        assert store.controls.queue(second)
+
+    with raises_code(Refused, "plan_used"):
+        store.controls.queue(control(2, ControlKind.REBALANCE, START_S + 2, PLAN.hash))
 
 
-@pytest.mark.parametrize("state", [ControlState.DONE, ControlState.FAILED, ControlState.REFUSED, ControlState.EXPIRED])
-def test_plan_is_free_again_after_a_refused_or_expired_control(store: Store, state: ControlState) -> None:
+def test_plan_takes_a_control_after_those_before_it_was_shown(store: Store) -> None:
+    store.controls.record_shown(PLAN)
+    store.controls.queue(control(1, ControlKind.REBALANCE, START_S - 1, PLAN.hash))
+
+    assert store.controls.queue(control(2, ControlKind.REBALANCE, START_S + 2, PLAN.hash)) == 2
+
+
+def end_control(store: Store, state: ControlState) -> None:
+    """Queue a control of PLAN and end it in this state."""
     store.controls.record_shown(PLAN)
     number = store.controls.queue(control(1, ControlKind.REBALANCE, START_S, PLAN.hash))
     store.controls.finish([ControlStateChange(number, state)], START_S + 1)
-    second = control(2, ControlKind.REBALANCE, START_S + 2, PLAN.hash)
-    if state in (ControlState.REFUSED, ControlState.EXPIRED):
-        assert store.controls.queue(second)
-    else:
-        with raises_code(Refused, "plan_used"):
-            store.controls.queue(second)
+
+
+@pytest.mark.parametrize("state", [ControlState.REFUSED, ControlState.EXPIRED])
+def test_plan_is_free_again_after_a_refused_or_expired_control(store: Store, state: ControlState) -> None:
+    end_control(store, state)
+
+    assert store.controls.queue(control(2, ControlKind.REBALANCE, START_S + 2, PLAN.hash)) == 2
+
+
+@pytest.mark.parametrize("state", [ControlState.DONE, ControlState.FAILED])
+def test_plan_is_used_up_by_a_control_that_acted(store: Store, state: ControlState) -> None:
+    end_control(store, state)
+
+    with raises_code(Refused, "plan_used"):
+        store.controls.queue(control(2, ControlKind.REBALANCE, START_S + 2, PLAN.hash))
 
 
 def test_a_plan_that_waits_is_confirmed_by_whoever_confirms_it(store: Store) -> None:

@@ -136,7 +136,9 @@ def test_a_payout_may_take_what_is_excluded_from_the_portfolio(world: OwnerWorld
 
 
 @pytest.mark.parametrize(
-    ("is_confirmed", "succeeds", "outcome"), [(True, True, "done"), (True, False, "failed"), (False, True, "declined")]
+    ("is_confirmed", "succeeds", "outcome"),
+    [(True, True, "done"), (True, False, "failed"), (False, True, "declined")],
+    ids=["confirmed", "confirmed and reverted", "declined"],
 )
 def test_a_command_sends_only_what_is_confirmed(world: OwnerWorld, is_confirmed: bool, succeeds: bool, outcome: str) -> None:
     world.succeeds = succeeds

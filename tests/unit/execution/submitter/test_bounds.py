@@ -130,7 +130,11 @@ def test_a_bump_covers_six_full_blocks_and_its_tip() -> None:
     assert with_bumped_fees(fees(80), head(100), None).max_fee_wei == 2 * 100 + 9
 
 
-@pytest.mark.parametrize(("limit_wei", "aim_wei", "bumped_wei"), [(150, 120, 120), (120, 150, 120), (150, None, 150), (150, 40, 90)])
+@pytest.mark.parametrize(
+    ("limit_wei", "aim_wei", "bumped_wei"),
+    [(150, 120, 120), (120, 150, 120), (150, None, 150), (150, 40, 90)],
+    ids=["gas money is lower", "limit is lower", "no gas money", "an eighth is higher"],
+)
 def test_bump_aims_at_the_lower_cap_and_an_eighth_at_least(limit_wei: int, aim_wei: int | None, bumped_wei: int) -> None:
     assert with_bumped_fees(fees(80), head(100), limit_wei, aim_wei).max_fee_wei == bumped_wei
 

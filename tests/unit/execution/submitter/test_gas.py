@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -77,18 +76,24 @@ def test_gas_of_a_day_bounds_bumps_and_no_cheaper_cancel(tmp_path: Path, is_book
     assert cancel.tx.gas * cancel.tx.max_fee_wei < original.tx.gas * original.tx.max_fee_wei
 
 
-def test_data_fee_counts_in_the_gas_of_a_day(tmp_path: Path) -> None:
-    def bumps(data_fee_wei: int | None) -> int:
-        folder = tmp_path / str(data_fee_wei)
-        folder.mkdir()
-        setup = patient(folder, gas_per_day_wei=100_000 * 12 * GWEI, mined_timeout_s=40)
-        setup.store.steps.begin("s", START_S, "{}")
-        with pytest.raises(Retryable):
-            setup.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_data_fee_wei=data_fee_wei), "swap")
-        return len([intent for intent in setup.store.journal.intents() if intent.kind is IntentKind.SWAP])
+@pytest.mark.parametrize(
+    ("data_fee_wei", "swap_count"),
+    [
+        pytest.param(None, 2, id="no data fee"),
+        pytest.param(0, 2, id="a data fee of nothing"),
+        pytest.param(75_000 * GWEI, 2, id="at the limit"),
+        pytest.param(75_000 * GWEI + 1, 1, id="one wei beyond"),
+    ],
+)
+def test_data_fee_counts_in_the_gas_of_a_day(tmp_path: Path, data_fee_wei: int | None, swap_count: int) -> None:
+    """A bump of 100,000 gas costs 11.25 gwei a gas, and a day 12."""
+    setup = patient(tmp_path, gas_per_day_wei=100_000 * 12 * GWEI, mined_timeout_s=40)
+    setup.store.steps.begin("s", START_S, "{}")
 
-    assert bumps(None) == bumps(0) == 2
-    assert bumps(100_000 * GWEI) == 1  # 11.25 for the bump, and 1 for its data
+    with pytest.raises(Retryable):
+        setup.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_data_fee_wei=data_fee_wei), "swap")
+
+    assert [intent.kind for intent in setup.store.journal.intents()].count(IntentKind.SWAP) == swap_count
 
 
 def test_a_base_fee_above_the_ceiling_is_waited_out(tmp_path: Path) -> None:
@@ -187,13 +192,26 @@ def replacer_of(setup: Bench, granted: Grant, unsigned: UnsignedTx | None = None
     return TxReplacer(setup.executor()._submitter)
 
 
-@pytest.mark.parametrize(("emergency_wei", "usual_wei", "is_sent"), [(11_250, 10_000, True), (11_249, 100_000, False)])
-def test_the_ceiling_of_emergencies_bounds_their_cancel(tmp_path: Path, emergency_wei: int, usual_wei: int, is_sent: bool) -> None:
-    setup = patient(tmp_path, max_fee_wei=usual_wei * 10**6, emergency_gas_ceilings=(emergency_wei * 10**6, None))
-    replacer = replacer_of(setup, EMERGENCY)
-    with nullcontext() if is_sent else raises_code(Refused, "gas_price"):
+def replacer_with_ceilings(folder: Path, emergency_mwei: int, usual_mwei: int) -> tuple[Bench, TxReplacer]:
+    """Return the replacer of an emergency at 10 gwei, with these ceilings per unit of gas."""
+    setup = patient(folder, max_fee_wei=usual_mwei * 10**6, emergency_gas_ceilings=(emergency_mwei * 10**6, None))
+    return setup, replacer_of(setup, EMERGENCY)
+
+
+def test_cancel_of_an_emergency_may_cost_its_own_ceiling(tmp_path: Path) -> None:
+    setup, replacer = replacer_with_ceilings(tmp_path, 11_250, 10_000)
+
+    replacer.cancel(setup.store.journal.intents()[0], "why")
+
+    assert len(setup.chain.sent) == 2
+
+
+def test_cancel_of_an_emergency_above_its_own_ceiling_is_refused(tmp_path: Path) -> None:
+    setup, replacer = replacer_with_ceilings(tmp_path, 11_249, 100_000)
+
+    with raises_code(Refused, "gas_price"):
         replacer.cancel(setup.store.journal.intents()[0], "why")
-    assert len(setup.chain.sent) == 1 + is_sent
+    assert len(setup.chain.sent) == 1
 
 
 @pytest.mark.parametrize(("late_s", "deadline_s"), [(0, START_S + 90), (89, START_S + 90), (91, START_S + 91)])
@@ -227,16 +245,30 @@ def test_an_emergency_costs_its_ceiling_only_for_a_higher_tip(
     assert setup.store.journal.intents()[0].kind is kind
 
 
-@pytest.mark.parametrize(("estimated", "is_sent"), [(66_667, True), (66_668, False)])
-def test_a_replacement_that_risks_no_more_passes_the_day(tmp_path: Path, estimated: int, is_sent: bool) -> None:
-    """A cancel of 80,000 gas at 9 gwei costs what its original of 90,000 gas at 8 gwei may cost."""
-    setup = patient(tmp_path, gas_per_day_wei=0)
+def replacer_with_estimate(folder: Path, gas: int) -> tuple[Bench, TxReplacer]:
+    """Return the replacer of 90,000 gas at 8 gwei on a spent day, whose cancel is estimated at this gas."""
+    setup = patient(folder, gas_per_day_wei=0)
     replacer = replacer_of(setup, grant(), replace(tx(0, max_fee_wei=8 * GWEI), gas=90_000))
     simulate = setup.chain.simulate
-    setup.chain.simulate = lambda unsigned, sender: replace(simulate(unsigned, sender), gas=estimated)  # type: ignore[method-assign]
-    with nullcontext() if is_sent else raises_code(Refused, "gas_per_day"):
+    setup.chain.simulate = lambda unsigned, sender: replace(simulate(unsigned, sender), gas=gas)  # type: ignore[method-assign]
+    return setup, replacer
+
+
+def test_cancel_that_risks_no_more_passes_a_spent_day(tmp_path: Path) -> None:
+    """A cancel of 80,000 gas at 9 gwei costs what its original may cost."""
+    setup, replacer = replacer_with_estimate(tmp_path, 66_667)
+
+    replacer.cancel(setup.store.journal.intents()[0], "why")
+
+    assert len(setup.chain.sent) == 2
+
+
+def test_cancel_that_risks_more_is_refused_on_a_spent_day(tmp_path: Path) -> None:
+    setup, replacer = replacer_with_estimate(tmp_path, 66_668)
+
+    with raises_code(Refused, "gas_per_day"):
         replacer.cancel(setup.store.journal.intents()[0], "why")
-    assert len(setup.chain.sent) == 1 + is_sent
+    assert len(setup.chain.sent) == 1
 
 
 @pytest.mark.parametrize(("limit_gwei", "kind"), [(1_125_000, IntentKind.FUTURES), (1_124_999, IntentKind.CANCEL)])

@@ -12,7 +12,7 @@ import pytest
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.submitter import Submitter
-from agent.model import Head, IntentKind, IntentState, UnsignedTx
+from agent.model import Head, Intent, IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant, MinedTransaction, NextAct, Simulation
 from agent.store.files.recorder import FileOutbox
 from tests.support.text import raises_code
@@ -166,29 +166,41 @@ def test_proposal_mined_in_its_last_second_is_settled(tmp_path: Path) -> None:
     assert ended.state is IntentState.FINAL
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_dropped_proposal_mined_later_is_booked(tmp_path: Path, same: bool) -> None:
-    setup = bench(tmp_path)
+def dropped_proposal(folder: Path) -> tuple[Owner, ProposingExecutor, Intent]:
+    """Return a proposal that was dropped at its deadline, after an intent that was never signed."""
+    setup = bench(folder)
     owner = Owner(setup)
-    executor = proposing(setup, owner, tmp_path)
+    executor = proposing(setup, owner, folder)
     setup.store.steps.begin("s", START_S, "{}")
-    local = setup.store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "never signed", START_S, None)
-    setup.store.journal.advance(local.id, IntentState.CANCELLED, START_S)
+    unsigned = setup.store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "never signed", START_S, None)
+    setup.store.journal.advance(unsigned.id, IntentState.CANCELLED, START_S)
     with pytest.raises(AwaitingExternalSignature):
         executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")
     setup.chain.timestamp_s = START_S + 90
     (dropped,) = executor.reconcile()
     assert dropped.state is IntentState.CANCELLED
     assert executor.reconcile() == []
-    owner.mines(same=same)
-    if not same:
-        with raises_code(OperatorNeeded, "foreign_nonce"):
-            executor.reconcile()
-        return
+    return owner, executor, dropped
+
+
+def test_dropped_proposal_mined_later_is_booked(tmp_path: Path) -> None:
+    owner, executor, dropped = dropped_proposal(tmp_path)
+    owner.mines()
+
     executor.reconcile()
-    assert [intent.id for intent in setup.store.journal.unbooked_intents()] == [dropped.id]
-    assert {intent.id: intent.state for intent in setup.store.journal.intents()}[dropped.id] is IntentState.FINAL
-    assert setup.store.journal.expected_nonce() == 1
+
+    journal = owner.setup.store.journal
+    assert [intent.id for intent in journal.unbooked_intents()] == [dropped.id]
+    assert {intent.id: intent.state for intent in journal.intents()}[dropped.id] is IntentState.FINAL
+    assert journal.expected_nonce() == 1
+
+
+def test_foreign_transaction_after_a_dropped_proposal_is_named(tmp_path: Path) -> None:
+    owner, executor, _ = dropped_proposal(tmp_path)
+    owner.mines(same=False)
+
+    with raises_code(OperatorNeeded, "foreign_nonce"):
+        executor.reconcile()
 
 
 def test_dropped_proposal_mined_for_the_next_drops_the_next(tmp_path: Path) -> None:

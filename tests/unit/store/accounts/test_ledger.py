@@ -177,6 +177,16 @@ def test_tokens__of_a_writer_in_between_are_kept(store: Store, monkeypatch: pyte
         (1_005, 0, False, (1_005,), True),
         (1_005, 0, False, (1_006,), False),
     ],
+    ids=[
+        "same block",
+        "one second before the hour",
+        "another hour",
+        "forced",
+        "change at the last block",
+        "change after it",
+        "change at this block",
+        "change beyond it",
+    ],
 )
 def test_valuation_is_due_in_another_hour_or_after_a_change(
     store: Store, block: int, later_s: int, forced: bool, changed: tuple[int, ...], is_due: bool
