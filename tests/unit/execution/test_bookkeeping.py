@@ -67,11 +67,13 @@ def paid(swap: Leg, raw: int) -> tuple[Transfer, Transfer]:
 @pytest.mark.parametrize(("amount", "fee"), [(1_000_000, 3_000), (1_000_001, 3_001), (333, 1), (334, 2), (1, 1)])
 def test_fee__part_of_a_base_unit_is_rounded_up(store: Store, amount: int, fee: int) -> None:
     swap = leg(WETH, USDC, amount, 100)
+
     assert amounts(entry(store, plan_of(swap), *paid(swap, amount)), FEES) == {WETH: fee}
 
 
 def test_fee__is_that_of_the_amount_in_the_receipt(store: Store) -> None:
     swap = leg(WETH, USDC, 1_000_000, 100)
+
     assert amounts(entry(store, plan_of(swap), *paid(swap, 2_000_000)), FEES) == {WETH: 6_000}
 
 
@@ -81,17 +83,20 @@ def test_fee__without_the_pool_s_events_is_that_of_the_plan(store: Store) -> Non
 
 def test_fee_of_legs_of_one_token_is_rounded_leg_by_leg(store: Store) -> None:
     legs = [leg(WETH, USDC, 333, 100, pool=pool) for pool in ("0xone", "0xtwo")]
+
     assert amounts(entry(store, plan_of(*legs)), FEES) == {WETH: 2}
 
 
 def test_fee__each_token_has_its_own(store: Store) -> None:
     legs = (leg(WETH, USDC, 1_000_000, 100), leg(USDC, WETH, 1_000_000, 100, fee_pips=500))
+
     assert amounts(entry(store, plan_of(*legs)), FEES) == {WETH: 3_000, USDC: 500}
 
 
 @pytest.mark.parametrize("changes", [{"status": 0}, {"ledger_tokens": frozenset()}], ids=["reverted", "before the ledger"])
 def test_fee__there_is_none(store: Store, changes: dict[str, object]) -> None:
     derived = entry(store, plan_of(leg(WETH, USDC, 1_000_000, 100)), **changes)  # type: ignore[arg-type]  # keywords of entry
+
     assert amounts(derived, FEES) == {}
 
 
@@ -101,29 +106,35 @@ def test_fee__transaction_without_a_plan_has_none(store: Store) -> None:
 
 def test_wallet__swap_changes_both_tokens_and_pays_its_gas(store: Store) -> None:
     swap = leg(WETH, USDC, 1_000_000, 100)
+
     derived = entry(store, plan_of(swap), *paid(swap, 1_000_000))
+
     assert amounts(derived, WALLET_ACCOUNT) == {WETH: -1_000_000, USDC: 100, NATIVE: -GAS_WEI}
 
 
 @pytest.mark.parametrize(("status", "sent_wei"), [(1, 5), (0, 0)])
 def test_wallet_loses_the_coin_it_sent_unless_reverted(store: Store, status: int, sent_wei: int) -> None:
     derived = entry(store, value_wei=5, status=status)
+
     assert amounts(derived, WALLET_ACCOUNT) == {NATIVE: -GAS_WEI - sent_wei}
 
 
 def test_wallet__events_of_a_reverted_transaction_do_not_count(store: Store) -> None:
     derived = entry(store, None, Transfer(USDC, OTHER, OWNER, 5), status=0)
+
     assert (derived.kind, amounts(derived, WALLET_ACCOUNT)) == (EntryKind.GAS, {NATIVE: -GAS_WEI})
 
 
 def test_entry__has_block_hash_and_time_of_its_transaction(store: Store) -> None:
     derived = entry(store)
+
     assert (derived.block, derived.tx_hash, derived.chain_s) == (7, "0xaa", STEP.snapshot.head.timestamp_s)
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_entry__trade_by_hand_is_marked(store: Store, by_hand: bool) -> None:
     plan = replace(plan_of(leg(WETH, USDC, 1_000, 100)), decision=Rebalance("swap", Goal(()), by_hand=by_hand))
+
     assert entry(store, plan).by_hand is by_hand
 
 
@@ -160,24 +171,31 @@ def pending_ids(store: Store) -> list[str]:
 
 def test_pending_planned_swap_follows_its_plan_without_gas(store: Store) -> None:
     sent(store)
+
     (pending,) = pending_entries(store, STEP)
+
     assert amounts(pending, WALLET_ACCOUNT) == {WETH: -1_000_000, USDC: 100}
 
 
 def test_pending__planned_transaction_without_a_plan_has_none(store: Store) -> None:
     sent(store, plan=None)
+
     assert pending_entries(store, STEP) == ()
 
 
 def test_pending__mined_swap_has_the_entry_of_its_receipt(store: Store) -> None:
     mined(store, sent(store))
+
     (pending,) = pending_entries(store, STEP)
+
     assert amounts(pending, WALLET_ACCOUNT) == {NATIVE: -GAS_WEI}
 
 
 def test_pending_first_of_two_counts_while_neither_is_mined(store: Store) -> None:
     first = sent(store)
+
     sent(store, replaces=first)
+
     assert pending_ids(store) == [first.id]
 
 
@@ -185,11 +203,15 @@ def test_pending_first_of_two_counts_while_neither_is_mined(store: Store) -> Non
 def test_pending__mined_one_of_two_at_a_nonce_counts(store: Store, mined_index: int) -> None:
     first = sent(store)
     both = (first, sent(store, replaces=first))
+
     mined(store, both[mined_index])
+
     assert pending_ids(store) == [both[mined_index].id]
 
 
 def test_pending__each_nonce_has_its_own(store: Store) -> None:
     first = mined(store, sent(store))
+
     second = sent(store, 1)
+
     assert sorted(pending_ids(store)) == sorted([first.id, second.id])

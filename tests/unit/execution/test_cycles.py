@@ -388,6 +388,7 @@ def test_repeated_command_reports_a_swap_mined_late(worlds: Worlds) -> None:
         raise Retryable("sent, and not mined", "run the command again", code=ErrorCode.NOT_MINED)
 
     world.run = pends  # type: ignore[method-assign]
+
     with pytest.raises(Retryable):
         world.begin(SWAP)
     (pending,) = world.store.journal.open_intents()
@@ -424,7 +425,9 @@ def test_swap_of_a_day_ago_is_another_swap(worlds: Worlds) -> None:
     world = worlds(NO_STOP)
     world.store.cycles.write(Cycle("1", SWAP, NOW_S - MAX_AGE_OF_AMOUNT_S - 1, sending_step_id="a step"))
     world.begin(AgentCycle())
+
     world.begin(SWAP)
+
     assert world.rows()[0] == ("closed", f"not continued within {MAX_AGE_OF_AMOUNT_S} s of its start")
     assert world.sold == LINK_SALE
 
@@ -433,6 +436,7 @@ def test_unreadable_unreported_cycle_is_closed(worlds: Worlds) -> None:
     world = worlds(NO_STOP)
     with world.store.db.write("another version's row") as db:
         db.execute(insert(CycleRow).values(id="1", state="unreported", cycle_json="{}"))
+
     assert world.begin(SWAP).kind is OutcomeKind.DONE
     assert [state for state, _ in world.rows()] == ["closed", "closed"]
     assert (world.rows()[0][1] or "").startswith("unreadable")
@@ -440,6 +444,7 @@ def test_unreadable_unreported_cycle_is_closed(worlds: Worlds) -> None:
 
 def test_cycle_refused_at_its_first_step_leaves_nothing(worlds: Worlds) -> None:
     world = worlds(NO_STOP, lambda _: True)
+
     assert world.begin(SWAP).kind is OutcomeKind.REFUSED
     assert world.store.cycles.find_open_cycle() is None
     world.begin(SWAP)
@@ -454,6 +459,7 @@ def test_hard_pause_closes_the_open_cycle(worlds: Worlds) -> None:
         raise Retryable("no answer")
 
     world.cancel_pending = unanswered  # type: ignore[attr-defined]
+
     with pytest.raises(Retryable):
         approvals.cancel_and_revoke(world.readers(), world.store, world.transactor(), "an attack")
     assert world.rows() == [("closed", "hard pause: an attack")]
@@ -462,7 +468,9 @@ def test_hard_pause_closes_the_open_cycle(worlds: Worlds) -> None:
 def test_cycle_that_only_looks_leaves_no_row(worlds: Worlds) -> None:
     world = worlds(LINK_STOP)
     world.begin()
+
     before = world.rows()
+
     assert world.begin().kind is OutcomeKind.HOLD
     assert world.rows() == before
 
@@ -471,7 +479,9 @@ def test_approvals_of_a_cycle_count_once_in_a_row(worlds: Worlds) -> None:
     lacks = (token("T0").address, token("T1").address)
     world = worlds(step_with_equal_stops(["T0", "T1"]), lambda _: True, lacks=lacks)
     world.begin()
+
     approving = [intent for intent in world.store.journal.intents() if intent.kind is IntentKind.APPROVE]
+
     assert len({intent.step_id for intent in approving}) == 2, "each is a step of its own"
     with world.store.db.write("forget the refusals") as db:
         db.exec_driver_sql("DELETE FROM meta WHERE key LIKE '%late%' OR key LIKE '%refus%'")
@@ -538,7 +548,9 @@ def test_store_keeps_everything_of_a_cycle(store: Store, request_: PlanRequest) 
         (note,),
         (WBTC.address,),
     )
+
     store.cycles.write(cycle)
+
     assert store.cycles.find_open_cycle() == cycle == codec.loads(Cycle, codec.dumps(cycle))
     store.cycles.write(replace(cycle, sending_step_id=""))
     assert store.cycles.find_open_cycle() == replace(cycle, sending_step_id="")
@@ -548,6 +560,7 @@ def test_store_keeps_everything_of_a_cycle(store: Store, request_: PlanRequest) 
 
 def test_store_has_one_open_cycle(store: Store) -> None:
     store.cycles.write(new_cycle(AgentCycle(), NOW_S))
+
     with pytest.raises(OperatorNeeded):
         store.cycles.write(new_cycle(AgentCycle(), NOW_S))
     with pytest.raises(ConfigError):

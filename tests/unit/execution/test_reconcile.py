@@ -25,7 +25,9 @@ FOREIGN = "0x" + "f0" * 32
 def test_unsigned_intent_is_dropped(tmp_path: Path, at: str) -> None:
     setup = bench(tmp_path)
     killed_at(setup, at)
+
     (intent,) = setup.executor().reconcile()
+
     assert intent.state is S.CANCELLED
     assert setup.chain.sent == []
     assert setup.run().state is S.FINAL
@@ -36,7 +38,9 @@ def test_unsigned_intent_is_dropped(tmp_path: Path, at: str) -> None:
 def test_signed_intent_goes_out_once_with_the_same_hash(tmp_path: Path, at: str) -> None:
     setup = bench(tmp_path)
     killed_at(setup, at)
+
     (intent,) = setup.executor().reconcile()
+
     assert intent.state is S.FINAL
     assert setup.chain.sent == [setup.signer.signed[0].hash]
     assert setup.signer.signed[0] == setup.signer.signed[1]
@@ -47,7 +51,9 @@ def test_sent_intent_is_followed_and_never_sent_again(tmp_path: Path, at: str) -
     setup = bench(tmp_path)
     killed_at(setup, at)
     setup.executor().reconcile()
+
     (intent,) = setup.store.journal.intents()
+
     assert intent.state is S.FINAL
     assert len(setup.chain.sent) == 1
     assert setup.executor().reconcile() == []
@@ -57,7 +63,9 @@ def test_a_pending_transaction_is_waited_for(tmp_path: Path) -> None:
     setup = bench(tmp_path, automine=False)
     killed_at(setup, "after:send")
     setup.clock.each = setup.chain.mine
+
     (intent,) = setup.executor().reconcile()
+
     assert intent.state is S.FINAL
     assert len(setup.chain.sent) == 1
 
@@ -65,7 +73,9 @@ def test_a_pending_transaction_is_waited_for(tmp_path: Path) -> None:
 def test_a_pending_transaction_that_stays_pending_is_left_open(tmp_path: Path) -> None:
     setup = bench(tmp_path, automine=False)
     killed_at(setup, "after:send")
+
     (intent,) = setup.executor().reconcile()
+
     assert intent.state is S.BROADCAST
     with raises_code(Retryable, "open_transaction"):
         setup.run(1)
@@ -107,7 +117,9 @@ def test_pause_during_reconcile_stops_the_resend(tmp_path: Path) -> None:
 
 def test_reconcile_that_may_not_send_only_looks(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
+
     setup.executor().reconcile(may_send=False)
+
     assert len(setup.chain.sent) == 1
     assert states(setup) == [("swap", "broadcast")]
 
@@ -115,6 +127,7 @@ def test_reconcile_that_may_not_send_only_looks(tmp_path: Path) -> None:
 def test_lost_intent_waits_while_endpoints_are_not_level(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     setup.chain.height_disagreement = "endpoints are 15 blocks apart"
+
     with raises_code(NoQuorum, "lag", "15 blocks apart"):
         setup.executor().reconcile()
     assert len(setup.chain.sent) == 1
@@ -128,7 +141,9 @@ def test_mined_intent_is_settled_while_paused(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:send")
     setup.paused = True
+
     (intent,) = setup.executor().reconcile()
+
     assert intent.state is S.FINAL
 
 
@@ -136,6 +151,7 @@ def test_foreign_nonce_needs_the_operator_and_is_named(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     setup.chain.base_nonce = 1
     setup.chain.foreign[0] = FOREIGN
+
     with pytest.raises(OperatorNeeded) as caught:
         setup.executor().reconcile()
     assert "nonce 0" in caught.value.message
@@ -147,6 +163,7 @@ def test_foreign_nonce_needs_the_operator_and_is_named(tmp_path: Path) -> None:
 
 def test_adoption_ends_what_a_stranger_replaced(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
+
     with raises_code(Retryable, "open_transaction"):
         setup.executor().resync_nonce()
     setup.chain.base_nonce = 1
@@ -158,6 +175,7 @@ def test_adoption_ends_what_a_stranger_replaced(tmp_path: Path) -> None:
 def test_adoption_waits_while_a_stranger_is_pending(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.pool["0xforeign"] = 0
+
     with raises_code(Retryable, "foreign_pending"):
         setup.executor().resync_nonce()
     setup.chain.foreign[0] = FOREIGN
@@ -186,6 +204,7 @@ def test_late_answer_of_an_endpoint_is_no_stranger(tmp_path: Path) -> None:
 
 def test_reorged_intent_is_sent_again_by_the_next_reconcile(tmp_path: Path) -> None:
     setup = bench(tmp_path, confirmations=3)
+
     assert setup.run().state is S.MINED
     setup.chain.reorg(1)
     setup.executor().reconcile()
@@ -198,7 +217,9 @@ def test_reorged_intent_is_sent_again_by_the_next_reconcile(tmp_path: Path) -> N
 
 def test_first_reconcile_adopts_the_nonce_of_the_wallet(tmp_path: Path) -> None:
     setup = bench(tmp_path)
+
     setup.chain.base_nonce = 57
+
     assert setup.executor().reconcile() == []
     assert setup.store.journal.expected_nonce() == 57
     assert setup.run(57).state is S.FINAL
@@ -243,6 +264,7 @@ def test_receipt_at_the_signed_cost_is_booked(tmp_path: Path) -> None:
 def test_refused_receipt_lets_nothing_be_bumped_or_cancelled(tmp_path: Path) -> None:
     setup = patient(tmp_path, mined_timeout_s=60)
     setup.clock.each, setup.chain.gas_price_wei = setup.chain.mine, 10**24
+
     with raises_code(Retryable, "answer", "signed for at most"):
         setup.run()
     assert setup.clock.now - START_S >= 60
@@ -256,6 +278,7 @@ def test_moved_receipt_above_the_signed_cost_replaces_none(tmp_path: Path) -> No
     block = setup.chain.blocks[-1]
     setup.chain.reorg(1)
     setup.chain.blocks[-1], setup.chain.gas_price_wei = block, 10**24
+
     with raises_code(Retryable, "answer", "signed for at most"):
         setup.executor().reconcile()
     (intent,) = setup.store.journal.intents()
@@ -284,6 +307,7 @@ def test_lower_nonce_is_a_lag_while_our_block_is_there(tmp_path: Path) -> None:
     setup.run()
     setup.chain.blocks += [{} for _ in range(64)]
     setup.chain.nonces = lambda _owner: (0, 0)
+
     with raises_code(Retryable, "lag"):
         setup.run()
 
@@ -292,6 +316,7 @@ def test_stranger_is_noticed_once_ours_is_settled(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:send")
     setup.chain.base_nonce = 2
+
     with raises_code(OperatorNeeded, "foreign_nonce"):
         setup.executor().reconcile()
 
@@ -348,6 +373,7 @@ def test_hidden_receipt_lets_nothing_replace_it(tmp_path: Path) -> None:
     setup = patient(tmp_path)
     setup.chain.hides_receipts = True
     when_sent(setup, 1, setup.chain.mine)
+
     with raises_code(Retryable, "not_mined"):
         setup.run()
     assert len(setup.chain.sent) == 1, "the nonce is used: neither a bump nor a cancel"
@@ -357,6 +383,7 @@ def test_hidden_receipt_names_our_hash_and_no_other_program(tmp_path: Path) -> N
     setup = bench(tmp_path)
     killed_at(setup, "after:send")
     setup.chain.hides_receipts = setup.chain.hides_hashes = True
+
     with raises_code(Retryable, "lag", "our transaction", setup.signer.signed[0].hash) as caught:
         setup.executor().reconcile()
     assert "another program" not in str(caught.value)

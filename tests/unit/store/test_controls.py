@@ -36,12 +36,15 @@ def code(chat: int, digest: str = "right") -> PhoneCode:
 def test_a_pause_is_later_than_the_controls_before_it_alone(store: Store) -> None:
     before = store.controls.queue(control(1))
     pause = store.controls.record_done(control(2, ControlKind.PAUSE))
+
     after = store.controls.queue(control(3))
+
     assert [store.controls.pause_requested_after(number) for number in (before, pause, after)] == [True, False, False]
 
 
 def test_control_done_at_once_is_logged_and_not_queued(store: Store) -> None:
     store.controls.record_done(control(1, ControlKind.PAUSE))
+
     assert not store.controls.has_queued()
     assert [event.state for event in store.controls.events()] == ["done"]
 
@@ -93,7 +96,9 @@ def test_a_plan_that_waits_is_confirmed_by_whoever_confirms_it(store: Store) -> 
 
 def test_offered_plan_waits_until_the_next_offer(store: Store) -> None:
     store.controls.store_offer(PLAN)
+
     store.controls.record_shown(replace(PLAN, shown_at_s=START_S + 5))
+
     assert store.controls.offered_plan() == replace(PLAN, shown_at_s=START_S + 5)
     other = replace(PLAN, shown_json='{"a": 1}')
     store.controls.store_offer(other)
@@ -104,6 +109,7 @@ def test_offered_plan_waits_until_the_next_offer(store: Store) -> None:
 
 def test_an_end_is_written_to_the_controls_that_it_names_alone(store: Store) -> None:
     first, second = (store.controls.queue(control(number)) for number in (1, 2))
+
     assert store.controls.take(first, START_S + 1)
     store.controls.finish([ControlStateChange(first, ControlState.FAILED, "code", "why", (("a", "b"),))], START_S + 2)
     newest, oldest = store.controls.newest()
@@ -127,6 +133,7 @@ def test_an_update_of_the_phone_is_taken_once_and_none_before_it(store: Store) -
 )
 def test_update_numbers_begin_anew_after_a_quiet_week(store: Store, off_s: int, is_known: bool) -> None:
     store.telegram_bot.mark_update_handled(7, START_S)
+
     assert store.telegram_bot.last_update_number(START_S + off_s) == (7 if is_known else 0)
     assert store.telegram_bot.mark_update_handled(3, START_S + off_s) is not is_known
 
@@ -149,6 +156,7 @@ def test_an_open_code_survives_all_wrong_answers_but_the_last(store: Store) -> N
 def test_code_of_a_chat_leaves_those_of_others_open(store: Store) -> None:
     for chat in (1, 2, 3):
         store.telegram_bot.store_code(code(chat), START_S)
+
     assert store.telegram_bot.use_code(1, "right", START_S) == code(1)
     assert store.telegram_bot.use_code(2, "wrong", START_S) is None
     assert store.telegram_bot.use_code(2, "right", START_S) == replace(code(2), tries=1)
@@ -158,11 +166,14 @@ def test_code_of_a_chat_leaves_those_of_others_open(store: Store) -> None:
 @pytest.mark.parametrize(("after_s", "is_valid"), [(99, True), (100, False)])
 def test_a_code_is_valid_before_it_expires(store: Store, after_s: int, is_valid: bool) -> None:
     store.telegram_bot.store_code(code(1), START_S)
+
     assert (store.telegram_bot.use_code(1, "right", START_S + after_s) is not None) is is_valid
 
 
 def test_only_the_newest_codes_are_kept(store: Store) -> None:
     for chat in range(MAX_CODES + 1):
         store.telegram_bot.store_code(code(chat), START_S)
+
     answers = [store.telegram_bot.use_code(chat, "right", START_S) is not None for chat in range(MAX_CODES + 1)]
+
     assert answers == [False] + [True] * MAX_CODES

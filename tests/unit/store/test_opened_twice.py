@@ -29,7 +29,9 @@ def test_commits_after_a_second_opening_reach_other_processes(tmp_path: Path) ->
 
     store = open_store(f"sqlite:///{file}", CHAIN_ID, WALLET)
     store.pause_switch.pause("first", 1)
+
     open_store(f"sqlite:///{file}", CHAIN_ID, WALLET).close()
+
     assert "first" in seen_elsewhere()
     store.pause_switch.pause("second", 2)
     assert "second" in seen_elsewhere()

@@ -52,7 +52,9 @@ def claims(store: Store) -> list[PendingPayment]:
 def test_a_request_is_kept_as_it_was_made_and_numbered_in_order(store: Store) -> None:
     first = store.requests.record(RequestKind.WITHDRAW, PAYMENTS, None, False, START_S)
     second = store.requests.record(RequestKind.STOP, (), OTHER, True, START_S + 1)
+
     third = store.requests.record(RequestKind.WITHDRAW, PAYMENTS[:1], OTHER, True, START_S + 2)
+
     assert store.requests.newest() == (first, second, third)
     assert first.id < second.id < third.id
     assert [request.state for request in (first, second, third)] == [RequestState.OPEN] * 3
@@ -70,7 +72,9 @@ def test_redirect_and_progress_change_one_withdrawal_alone(store: Store) -> None
     parts = WithdrawalProgress(3, 1, START_S + 60, START_S + 600, 5)
     store.requests.redirect(number, WALLET)
     store.requests.record_progress(number, parts)
+
     first, second = store.requests.newest()
+
     assert (first.id, first.to, first.progress, first.payments) == (number, WALLET, parts, PAYMENTS)
     assert (second.id, second.to, second.progress) == (other, OTHER, None)
     store.requests.redirect(number, None)
@@ -95,6 +99,7 @@ def test_only_an_open_withdrawal_changes_its_terms(store: Store) -> None:
     for number in (stop, done_id, released_id):
         store.requests.redirect(number, WALLET)
         store.requests.record_progress(number, WithdrawalProgress(2, 0, 1, 2))
+
     assert store.requests.newest() == before
 
 
@@ -111,6 +116,7 @@ def test_a_request_ends_once_but_for_a_resumed_stop(
     store: Store, kind: RequestKind, first: RequestState, second: RequestState, changes: bool
 ) -> None:
     number = store.requests.record(kind, (), OTHER, True, START_S).id
+
     assert store.requests.end(number, first, START_S)
     assert store.requests.end(number, second, START_S + 1) is changes
     (request,) = store.requests.newest()
@@ -121,7 +127,9 @@ def test_payments_are_pending_until_their_payout_is_mined(store: Store) -> None:
     number, other = withdrawal(store), withdrawal(store, PAYMENTS[:1])
     store.requests.record(RequestKind.STOP, (), OTHER, True, START_S)
     usdc, coin = (PendingPayment(number, payment) for payment in PAYMENTS)
+
     second = PendingPayment(other, PAYMENTS[0])
+
     assert claims(store) == [usdc, coin, second]
     paying = send(store, 0, Payout(USDC, OTHER, 500, 10**9, number))
     assert claims(store) == [usdc, coin, second]
@@ -143,7 +151,9 @@ def test_a_withdrawal_ends_once_all_its_payments_are_final(store: Store) -> None
     paying = [send(store, 0, Payout(USDC, OTHER, 500, 10**9, number)), send(store, 1, Payout(NATIVE, OTHER, 7, 10**9, number))]
     for intent in paying:
         mine(store, intent)
+
     store.requests.end_paid_withdrawals(START_S)
+
     assert [request.state for request in store.requests.newest()] == [RequestState.OPEN] * 2, "in a block is not final"
     store.journal.advance(paying[0].id, IntentState.FINAL, START_S)
     store.requests.end_paid_withdrawals(START_S)
@@ -166,7 +176,9 @@ def test_withdrawals_paid_at_once_end_in_one_transaction(store: Store, monkeypat
         return write(db, action, keeps_cache)
 
     monkeypatch.setattr(type(store.db), "write", listed_write)
+
     store.requests.end_paid_withdrawals(START_S)
+
     assert [request.state for request in store.requests.newest()] == [RequestState.DONE] * 2
     assert actions == ["write the end of a request"]
 
@@ -178,7 +190,9 @@ def test_payouts_are_those_of_the_request_with_failed_ones(store: Store) -> None
     mine(store, send(store, 1, None, IntentKind.SWAP))
     mine(store, send(store, 2, replace(payout, request_id=other)))
     mine(store, send(store, 3, payout))
+
     payouts = store.requests.payouts(number)
+
     assert [(intent.tx.nonce, intent.succeeded, listed_payout) for intent, listed_payout in payouts] == [
         (0, False, payout),
         (3, True, payout),
@@ -222,7 +236,9 @@ def test_adoption_releases_open_withdrawals_and_no_stop(store: Store) -> None:
     store.journal.adopt_nonce(3, START_S)
     done_id, number = withdrawal(store), withdrawal(store)
     store.requests.end(done_id, RequestState.DONE, START_S)
+
     stop = store.requests.record(RequestKind.STOP, (), OTHER, True, START_S)
+
     assert len(claims(store)) == 2
     store.journal.adopt_nonce(5, START_S)
     states = {request.id: request.state for request in store.requests.newest()}
@@ -231,5 +247,7 @@ def test_adoption_releases_open_withdrawals_and_no_stop(store: Store) -> None:
 
 def test_the_first_nonce_of_a_new_store_releases_nothing(store: Store) -> None:
     number = withdrawal(store)
+
     store.journal.adopt_nonce(3, START_S)
+
     assert [(request.id, request.state) for request in store.requests.newest()] == [(number, RequestState.OPEN)]

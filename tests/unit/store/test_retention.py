@@ -30,7 +30,9 @@ def step_numbers(store: Store) -> list[int]:
 def test_the_newest_the_first_and_those_with_a_transaction_stay(store: Store) -> None:
     record_steps(store, 0, 20)
     store.journal.add_intent("s4", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+
     began = store.budgets.history(START_S).started_s
+
     assert store.steps.prune(5) == 13
     assert step_numbers(store) == [0, 4, 15, 16, 17, 18, 19]
     assert store.budgets.history(START_S).started_s == began
@@ -41,12 +43,14 @@ def test_the_newest_the_first_and_those_with_a_transaction_stay(store: Store) ->
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_few_looks_are_all_kept(store: Store, count: int) -> None:
     record_steps(store, 0, count)
+
     assert store.steps.prune(5) == 0
     assert len(step_numbers(store)) == count
 
 
 def test_an_old_store_is_cleaned_piece_by_piece(store: Store) -> None:
     record_steps(store, 0, MAX_PRUNED + 100)
+
     assert store.steps.prune(10) == MAX_PRUNED
     assert store.steps.prune(10) == 89
     assert len(step_numbers(store)) == 11
@@ -64,4 +68,5 @@ def test_file_stops_growing_once_steps_are_pruned(store: Store, tmp_path: Path) 
             store.steps.end(f"s{number}", "hold", "", None, "hold")
             store.steps.prune(50)
         sizes.append(pages())
+
     assert sizes[-1] == sizes[2]

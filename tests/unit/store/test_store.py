@@ -43,6 +43,7 @@ def store(tmp_path: Path):
 
 def test_files_are_readable_by_their_owner_only(tmp_path: Path, store: Store) -> None:
     files = sorted(path.name for path in tmp_path.iterdir())
+
     assert files == ["trimtab.db", "trimtab.db-shm", "trimtab.db-wal"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
 
@@ -50,7 +51,9 @@ def test_files_are_readable_by_their_owner_only(tmp_path: Path, store: Store) ->
 def test_a_store_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
     store_in(tmp_path).close()
     (tmp_path / "trimtab.db").chmod(0o644)
+
     store_in(tmp_path).close()
+
     assert stat.S_IMODE((tmp_path / "trimtab.db").stat().st_mode) == 0o600
 
 
@@ -59,6 +62,7 @@ def test_every_commit_is_on_disk_before_it_returns(store: Store) -> None:
         pragma = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous", "foreign_keys")}
         cache_size = connection.exec_driver_sql("PRAGMA cache_size").scalar()
         busy = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+
     assert pragma == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
     assert busy >= 1000
     assert cache_size == -512, "each connection of each wallet may keep so many KiB of pages"
@@ -71,11 +75,13 @@ def test_new_store_has_the_schema_of_the_models(store: Store) -> None:
 
 def test_the_code_knows_exactly_the_versions_it_ships() -> None:
     scripts = Path(opening.__file__).parent / "migrations" / "versions"
+
     assert tuple(sorted(path.name.split("_")[0] for path in scripts.glob("[0-9]*.py"))) == opening.REVISIONS
 
 
 def test_the_models_can_be_built_on_postgresql() -> None:
     text = "".join(server_statements())
+
     assert "BIGSERIAL" in text
     assert "UNIQUE INDEX one_open_intent_per_nonce ON intents (wallet, nonce) WHERE replaces IS NULL AND state IN" in text
     assert text.count("CREATE POLICY") == len(Base.metadata.tables) + len(UserTables.metadata.tables)
@@ -84,7 +90,9 @@ def test_the_models_can_be_built_on_postgresql() -> None:
 @pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect()], ids=["sqlite", "postgresql"])
 def test_upserts_write_over_or_leave_rows_on_both_databases(dialect: Dialect) -> None:
     over = str(database.upsert_statement(FactRow, frozenset(("key", "value")), dialect.name).compile(dialect=dialect))
+
     key = "key" if dialect.name == "sqlite" else "wallet, key"
+
     assert f"ON CONFLICT ({key}) DO UPDATE SET value = excluded.value" in over.replace('"', "")
     assert "ON CONFLICT DO NOTHING" in str(database.insert_new_statement(PriceRow, dialect.name).compile(dialect=dialect))
 
@@ -92,6 +100,7 @@ def test_upserts_write_over_or_leave_rows_on_both_databases(dialect: Dialect) ->
 @pytest.mark.parametrize(("chain_id", "wallet"), [(1, WALLET), (CHAIN_ID, OTHER)])
 def test_a_store_of_another_wallet_or_chain_is_not_opened(tmp_path: Path, chain_id: int, wallet: str) -> None:
     store_in(tmp_path).close()
+
     with raises_code(OperatorNeeded, "store_owner", WALLET, CHAIN_ID):
         store_in(tmp_path, chain_id, wallet)
 
@@ -103,6 +112,7 @@ def test_store_of_an_unknown_version_is_left_as_it_is(tmp_path: Path, version: s
         connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
     connection.close()
     before = (tmp_path / "trimtab.db").read_bytes()
+
     with raises_code(OperatorNeeded, "store_version", f"version {version}") as caught:
         store_in(tmp_path)
     assert "the trimtab that wrote the store" in caught.value.remedy
@@ -113,12 +123,14 @@ def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "trimtab.db") as connection:
         connection.execute("CREATE TABLE theirs (x)")
     connection.close()
+
     with raises_code(OperatorNeeded, "not_a_store"):
         store_in(tmp_path)
 
 
 def test_a_file_that_is_no_database_asks_for_the_operator(tmp_path: Path) -> None:
     (tmp_path / "trimtab.db").write_bytes(b"not a database, but long enough to have a header of its own" * 100)
+
     with raises_code(OperatorNeeded, "store", "not a database"):
         store_in(tmp_path)
 
@@ -132,6 +144,7 @@ def test_a_damaged_page_asks_for_the_operator(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[8192:] = os.urandom(len(data) - 8192)
     path.write_bytes(data)
+
     with pytest.raises(OperatorNeeded):
         store_in(tmp_path)
 
@@ -173,7 +186,9 @@ def test_no_file_of_the_store_holds_signed_bytes(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.run(0)
     setup.run(1)
+
     signed = [s.signed_bytes for s in setup.signer.signed]
+
     assert len(signed) == 2
     for path in tmp_path.iterdir():
         data = path.read_bytes()
@@ -194,7 +209,9 @@ def test_no_file_of_the_store_holds_signed_bytes(tmp_path: Path) -> None:
 
 def test_pins_are_replaced(store: Store) -> None:
     store.trust.pin({OTHER: "0x01"}, START_S)
+
     store.trust.pin({OTHER: "0x02"}, START_S + 1)
+
     assert store.trust.pins() == {OTHER: "0x02"}
 
 
@@ -219,6 +236,7 @@ def test_a_full_disk_loses_nothing_and_asks_for_the_operator(tmp_path: Path) -> 
     with store.db.engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
     event.listen(store.db.engine, "checkout", lambda raw, *_: raw.execute(f"PRAGMA max_page_count = {pages}"))
+
     with raises_code(OperatorNeeded, "store", "full") as caught:
         for number in range(100):
             store.steps.begin(f"n{number}", START_S, os.urandom(20_000).hex())
@@ -254,6 +272,7 @@ def test_what_is_queued_is_on_disk_after(tmp_path: Path, ending: Callable[[Store
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")
         store.steps.end("s", "hold", "in band", None, "hold")
+
     assert stored_steps(tmp_path) == set()
     ending(store)
     assert stored_steps(tmp_path) == {"s"}
@@ -264,7 +283,9 @@ def test_outside_a_look_nothing_is_queued(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     with store.db.queueing():
         pass
+
     store.steps.begin("s", START_S, "{}")
+
     assert stored_steps(tmp_path) == {"s"}
     store.close()
 
@@ -275,6 +296,7 @@ def test_a_report_that_fails_leaves_the_look_to_the_next_write(tmp_path: Path) -
     store.run_reports.write(report, lambda _: True)
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")
+
     with pytest.raises(ZeroDivisionError):
         store.run_reports.write(replace(report, run_id="another"), lambda _: bool(1 // 0))
     assert stored_steps(tmp_path) == set()
@@ -296,6 +318,7 @@ def test_a_queue_outlives_a_locked_store(tmp_path: Path, monkeypatch: pytest.Mon
             store.steps.end("s", "hold", "in band", None, "hold")
             with pytest.raises(PassingFault, match="what a look left: database is locked"):
                 store.db.flush()
+
     assert stored_steps(tmp_path) == set()
     assert not store.pause_switch.read().paused
     store.db.flush()
@@ -315,6 +338,7 @@ def test_a_queue_outlives_an_interrupt(tmp_path: Path) -> None:
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")
         store.db.write_later("be interrupted", interrupt_once)
+
     with pytest.raises(KeyboardInterrupt):
         store.db.flush()
     store.close()
@@ -336,7 +360,9 @@ def test_queue_that_stays_comes_before_later_writes(tmp_path: Path) -> None:
         store.db.write_later("write", write_first)
         with pytest.raises(KeyboardInterrupt):
             store.db.flush()
+
     store.close()
+
     assert written == ["first", "second"]
 
 
@@ -345,6 +371,7 @@ def test_queue_that_cannot_be_written_raises_once(tmp_path: Path) -> None:
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")
         store.db.write_later("fail", lambda db: db.exec_driver_sql("INSERT INTO nowhere VALUES (1)"))
+
     with raises_code(OperatorNeeded, "store", "what a look left", "nowhere"):
         store.pause_switch.pause("owner", START_S)
     assert stored_steps(tmp_path) == set()
@@ -364,6 +391,7 @@ def test_a_write_that_takes_the_queue_along_comes_after_it(tmp_path: Path) -> No
 
 def test_a_look_that_raises_queues_nothing_afterwards(tmp_path: Path) -> None:
     store = store_in(tmp_path)
+
     with pytest.raises(KeyError), store.db.queueing():
         raise KeyError
     store.steps.begin("s", START_S, "{}")
@@ -376,6 +404,7 @@ def test_close__queue_cannot_be_written__lets_go_of_the_file(tmp_path: Path) -> 
     pool = store.db.engine.pool
     with store.db.queueing():
         store.db.write_later("fail", lambda db: db.exec_driver_sql("INSERT INTO nowhere VALUES (1)"))
+
     with pytest.raises(OperatorNeeded):
         store.close()
     assert store.db.engine.pool is not pool

@@ -224,6 +224,7 @@ def test_other_pair_of_states_is_refused(store: Store, before: IntentState, afte
 
 def test_an_event_that_leads_elsewhere_than_it_says_is_refused(store: Store) -> None:
     intent_id = add_in(store, S.MINED)
+
     with pytest.raises(ValueError, match=r"broadcast.*unmine.*final"):
         store.journal.advance(intent_id, S.FINAL, NOW, event=E.UNMINE)
     with pytest.raises(ValueError, match="send"):  # a resend would take the receipt away
@@ -340,7 +341,9 @@ def test_guard_that_refuses_changes_nothing(
 @pytest.mark.parametrize("event", [E.MINE, E.UNMINE])
 def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, event: IntentEvent) -> None:
     intent_id = add_in(store, S.FINAL)
+
     store.budgets.book_intent(current(store, intent_id), Fraction(3), Fraction(5), 7, NOW)
+
     assert (
         store.budgets.history(NOW).budgets.loss_24h,
         store.budgets.history(NOW).reviews.last_rebalance_s,
@@ -366,7 +369,9 @@ def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, e
 # docs/journal.md
 def test_the_page_lists_every_line_of_the_table_with_its_guard() -> None:
     cells = [[cell.strip() for cell in text.strip("|").split("|")] for text in PAGE.read_text().splitlines() if text.startswith("|")]
+
     listed = [tuple(row) for row in cells if len(row) == 5 and row[0] in {state.value for state in S}]
+
     assert [row[:4] for row in listed] == [
         (row.state_before.value, row.event.value, row.state_after.value, row.condition) for row in TRANSITION_RULES
     ]
@@ -375,7 +380,9 @@ def test_the_page_lists_every_line_of_the_table_with_its_guard() -> None:
 
 def test_the_drawing_is_the_table() -> None:
     (drawing,) = re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
     arrows = {(before, event, after) for before, after, event in re.findall(r"^ +(\w+) --> (\w+): (\w+)$", drawing, re.MULTILINE)}
+
     assert arrows == {(row.state_before.value, row.event.value, row.state_after.value) for row in TRANSITION_RULES}
     assert "[*] --> planned" in drawing
 

@@ -49,6 +49,7 @@ GAS_USD = Fraction(GAS_WEI * 2_000, COIN)
 )
 def test_exchange_costs_its_loss_and_all_their_gas(logs: list[Any], status: int, to: str, dollars: int, turned: int) -> None:
     loss, turnover, gas_wei = lost(logs=logs, status=status, to=to)
+
     assert loss == max(dollars + GAS_USD, GAS_USD)
     assert (turnover, gas_wei) == (turned, GAS_WEI)
 
@@ -60,7 +61,9 @@ def test_exchange_costs_its_loss_and_all_their_gas(logs: list[Any], status: int,
 )
 def test_payment_without_return_is_an_outflow(back: int, to: str, dollars: int) -> None:
     logs = [event(WETH.address, WALLET, OTHER, COIN)] + ([event(USDC.address, OTHER, WALLET, back)] if back else [])
+
     (usage,) = prior_day_usage(at(), told(Node(sent={19_000: {"logs": logs, "to": to}})))
+
     assert round(usage.outflow / DOLLAR) == dollars
 
 
@@ -76,7 +79,9 @@ def test_payment_without_return_is_an_outflow(back: int, to: str, dollars: int) 
 )
 def test_native_coin_counts_as_its_wrapped_token(back: list[Any], status: int, dollars: int, turned: int, paid: int) -> None:
     sent = {"logs": back, "to": OTHER, "value": hex(COIN), "status": status}
+
     (usage,) = prior_day_usage(at(), told(Node(sent={19_000: sent})))
+
     assert (usage.loss / DOLLAR, usage.turnover / DOLLAR) == (dollars + GAS_USD, turned)
     assert round(usage.outflow / DOLLAR) == paid
 
@@ -85,7 +90,9 @@ def test_exchange_is_valued_at_the_feeds_just_before_it() -> None:
     """WETH stood at 1,990 then and at 2,000 now: nothing was lost. A node that has forgotten leaves the prices of now."""
     feeds = {builders.feed_address("WETH"): {18_999: 1_990 * 10**8}, builders.feed_address("USDC"): 10**8}
     node = Node(sent={19_000: {"logs": SWAP}, 19_500: {}}, feeds=feeds)
+
     (swap, other) = recent_transactions_from(node, WALLET, node.head, node.nonce, list(feeds)).transactions
+
     assert dict(swap.feed_answers) == {builders.feed_address("WETH"): 1_990 * 10**8, builders.feed_address("USDC"): 10**8}
     assert other.feed_answers == ()
     (usage, _) = prior_day_usage(at(), RecentTransactions(0, (swap, other)))
@@ -102,7 +109,9 @@ def test_new_store_reads_the_prior_day_once(tmp_path: Path) -> None:
     step = at(node.height, nonce_latest=node.nonce)
     step = replace(step, history=store.budgets.history(NOW_S))
     panel = EndpointPool([node], 1)
+
     history = with_recorded_day(step, store.balances, store.budgets, panel).history
+
     assert history.budgets.loss_24h == len(RECENT) * (10 + GAS_USD) * DOLLAR
     assert history.budgets.gas_24h_wei == len(RECENT) * GAS_WEI
     request_count = node.request_count
@@ -139,6 +148,7 @@ def test_unreadable_day_is_read_again_after_growing_pauses(tmp_path: Path) -> No
         assert step_after.snapshot.http_request_count - step.snapshot.http_request_count == node.request_count - requests_before
         if node.request_count > requests_before:
             reads_at_s.append(later_s)
+
     assert reads_at_s == [0, 60, 180, 420, 900, 1_860, 3_780, 7_380, 10_980]
     node.states_from = 0
     for later_s, is_known in ((14_579, False), (14_580, True)):
@@ -156,7 +166,9 @@ def test_exchange_without_a_price_is_not_recorded_as_no_loss(tmp_path: Path) -> 
     node = Node(sent={19_000: {"logs": SWAP}})
     step = replace(at(node.height, nonce_latest=1), history=store.budgets.history(NOW_S))
     feeds = tuple(feed for feed in step.snapshot.feeds if feed.feed != builders.feed_address("WETH"))
+
     blind = replace(step, snapshot=replace(step.snapshot, feeds=feeds))
+
     assert mentions(
         with_recorded_day(blind, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown_reason,
         "WETH",
@@ -169,7 +181,9 @@ def test_exchange_without_a_price_is_not_recorded_as_no_loss(tmp_path: Path) -> 
 def test_prior_day_that_its_owner_confirms_is_known(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     node = Node(sent={19_990: {}}, states_from=30_000)
+
     step = replace(at(node.height, nonce_latest=1), history=store.budgets.history(NOW_S))
+
     assert with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown_reason
     store.balances.record_prior_day((), 1)
     assert with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown_reason == ""
@@ -178,7 +192,9 @@ def test_prior_day_that_its_owner_confirms_is_known(tmp_path: Path) -> None:
 def test_wallet_without_transactions_makes_no_request(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
     node = Node()
+
     step = at(node.height, nonce_latest=0)
+
     assert with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history.budgets.unknown_reason == ""
     assert node.request_count == 0
 
@@ -194,7 +210,9 @@ def test_own_transaction_is_not_counted_twice(tmp_path: Path) -> None:
     store.budgets.book_intent(mined, Fraction(5), Fraction(7), 11, NOW_S - 5)
     node = Node(sent={19_000: {"logs": SWAP}, 19_001: {}})
     step = replace(at(node.height, nonce_latest=2), history=store.budgets.history(NOW_S))
+
     history = with_recorded_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history
+
     assert history.budgets.loss_24h == 7 + GAS_USD * DOLLAR
     assert history.budgets.gas_24h_wei == 11 + GAS_WEI
 
@@ -212,7 +230,9 @@ def test_adoption_explains_what_the_wallet_did_meanwhile(tmp_path: Path) -> None
         store.budgets,
         EndpointPool([node], 1),
     )
+
     own = {change.token: change.delta_raw for change in store.balances.expected().own_changes}
+
     assert own == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR, NATIVE: -GAS_WEI}
     assert store.budgets.history(NOW_S).budgets.loss_24h == 2 * (10 + GAS_USD) * DOLLAR
     assert PRICE == 2_000 * DOLLAR

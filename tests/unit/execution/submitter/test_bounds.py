@@ -36,6 +36,7 @@ def submitter(folder: Path, **simulated: Any) -> Submitter:
 
 def test_deadline_refuses_from_its_second_on() -> None:
     require_before_deadline(START_S - 1, START_S)
+
     with pytest.raises(Refused) as refusal:
         require_before_deadline(START_S, START_S)
     assert [verdict.guard for verdict in refusal.value.verdicts] == ["deadline"]
@@ -93,6 +94,7 @@ def test_only_a_revert_makes_a_transaction_unsendable(tmp_path: Path, reverted: 
 
 def test_a_data_fee_up_to_the_granted_one_is_paid(tmp_path: Path) -> None:
     granted = replace(grant(), max_data_fee_wei=7)
+
     assert submitter(tmp_path, data_fee_wei=7).simulate(tx(0), None, granted).data_fee_wei == 7
 
 
@@ -159,6 +161,7 @@ def test_a_base_fee_one_wei_above_the_limit_keeps_a_bump_back() -> None:
 
 def test_a_cancel_sends_nothing_to_the_wallet_itself() -> None:
     cancel = cancel_transaction(replace(tx(4), value_wei=5), WALLET, head(), None)
+
     assert (cancel.to, cancel.value_wei, cancel.data, cancel.gas, cancel.nonce) == (WALLET, 0, "0x", 0, 4)
 
 
@@ -180,7 +183,9 @@ def test_cancel_gas_is_a_fifth_more_and_a_transfer_at_least(tmp_path: Path, esti
 
     when_sent(setup, 1, spoil_or_mine)
     setup.run()
+
     cancels = [intent for intent in setup.store.journal.intents() if intent.kind is IntentKind.CANCEL]
+
     assert [intent.tx.gas for intent in cancels] == [gas]
 
 
@@ -188,6 +193,7 @@ def test_cancel_gas_is_a_fifth_more_and_a_transfer_at_least(tmp_path: Path, esti
 def test_switch_not_known_to_be_hard_lets_nothing_out(tmp_path: Path, granted: Grant) -> None:
     setup = bench(tmp_path)
     paused = Submitter(setup.store.journal, setup.store.budgets, setup.signer, setup.chain, setup.clock, setup.settings, lambda: True)
+
     with pytest.raises(Refused) as refusal:
         paused.require_running(granted)
     assert [verdict.guard for verdict in refusal.value.verdicts] == ["kill_switch"]

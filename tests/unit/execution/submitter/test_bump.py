@@ -21,7 +21,9 @@ def test_pending_swap_is_bumped_and_the_mined_one_returned(tmp_path: Path) -> No
     setup = patient(tmp_path)
     when_sent(setup, 2, lambda: setup.chain.mine(setup.chain.sent[1]))
     ended = setup.run()
+
     original, bump = reversed(setup.store.journal.intents())
+
     assert (ended.id, ended.kind, ended.state, ended.succeeded) == (bump.id, IntentKind.SWAP, S.FINAL, True)
     assert original.state is S.REPLACED
     require_dearer([original, bump])
@@ -44,7 +46,9 @@ def test_replacement_hash_is_stored_before_it_is_sent(tmp_path: Path) -> None:
         else None
     )
     when_sent(setup, 3, setup.chain.mine)
+
     setup.run()
+
     assert len(sends) == 3
     assert all(sent_hash in stored_hashes for sent_hash, stored_hashes in sends)
 
@@ -52,7 +56,9 @@ def test_replacement_hash_is_stored_before_it_is_sent(tmp_path: Path) -> None:
 def test_original_may_be_mined_though_it_was_bumped(tmp_path: Path) -> None:
     setup = patient(tmp_path)
     when_sent(setup, 2, lambda: setup.chain.mine(setup.chain.sent[0]))
+
     ended = setup.run()
+
     assert (ended.state, ended.tx_hash) == (S.FINAL, setup.chain.sent[0])
     assert states(setup) == [("swap", "final"), ("swap", "replaced")]
 
@@ -66,7 +72,9 @@ def test_swap_past_its_deadline_ends_cancelled(tmp_path: Path) -> None:
             setup.chain.mine(setup.chain.sent[1])
 
     setup.clock.each = late
+
     ended = setup.run()
+
     assert (ended.kind, ended.state, ended.succeeded) == (IntentKind.SWAP, S.CANCELLED, False)
     assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
     assert "deadline" in setup.store.journal.intents()[0].note
@@ -81,6 +89,7 @@ def test_swap_that_fails_at_the_head_is_cancelled(tmp_path: Path) -> None:
             setup.chain.mine(setup.chain.sent[1])
 
     setup.clock.each = turned
+
     assert setup.run().state is S.CANCELLED
     assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
     assert "Too little received" in setup.store.journal.intents()[0].note
@@ -89,6 +98,7 @@ def test_swap_that_fails_at_the_head_is_cancelled(tmp_path: Path) -> None:
 def test_bump_waits_while_endpoints_are_not_level(tmp_path: Path) -> None:
     setup = patient(tmp_path, mined_timeout_s=10)
     when_sent(setup, 1, lambda: setattr(setup.chain, "height_disagreement", UNEVEN))
+
     with pytest.raises(Retryable):
         setup.run()
     assert states(setup) == [("swap", "broadcast")]
@@ -104,6 +114,7 @@ def test_cancel_goes_out_while_endpoints_are_not_level(tmp_path: Path) -> None:
             setup.chain.mine(setup.chain.sent[1])
 
     setup.clock.each = late
+
     assert setup.run().state is S.CANCELLED
     assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
 
@@ -116,6 +127,7 @@ def test_bump_waits_while_paused(tmp_path: Path, paused: bool | None) -> None:
         setup.paused = paused
 
     setup.clock.each = pause
+
     with pytest.raises(Retryable):
         setup.run()
     assert len(setup.chain.sent) == 1
@@ -134,7 +146,9 @@ def test_bump_that_a_node_refuses_is_bumped_again(tmp_path: Path) -> None:
         send(signed)
 
     setup.chain.send = underpriced
+
     when_sent(setup, 2, lambda: setup.chain.mine(setup.chain.sent[1]))
+
     assert setup.run().state is S.FINAL
     assert states(setup) == [("swap", "replaced"), ("swap", "replaced"), ("swap", "final")]
     require_dearer(list(reversed(setup.store.journal.intents())))
@@ -151,7 +165,9 @@ def test_bump_after_the_block_of_the_original_ends_replaced(tmp_path: Path) -> N
         send(signed)
 
     setup.chain.send = too_late
+
     ended = setup.run()
+
     assert (ended.state, ended.tx_hash) == (S.FINAL, setup.chain.sent[0])
     assert states(setup) == [("swap", "final"), ("swap", "replaced")]
 
@@ -167,6 +183,7 @@ def test_simulation_that_fails_once_mined_cancels_nothing(tmp_path: Path) -> Non
         return simulate(unsigned, sender)
 
     setup.chain.simulate = mined_meanwhile
+
     assert setup.run().state is S.FINAL
     assert len(setup.chain.sent) == 1
 
@@ -188,6 +205,7 @@ def test_process_killed_while_replacing_ends_the_nonce_once(tmp_path: Path, turn
             setup.chain.simulation = "Too little received"
 
     setup.on_event, setup.clock.each = die, turned
+
     with pytest.raises(Killed):
         setup.run()
     setup.restart()
@@ -208,7 +226,9 @@ def test_pending_swap_of_an_ended_process_is_bumped_at_once(tmp_path: Path) -> N
     killed_at(setup, "after:send")
     setup.clock.now += 30
     when_sent(setup, 2, lambda: setup.chain.mine(setup.chain.sent[1]))
+
     setup.executor().reconcile()
+
     assert states(setup) == [("swap", "replaced"), ("swap", "final")]
     assert setup.clock.now < START_S + 40
 
@@ -216,12 +236,15 @@ def test_pending_swap_of_an_ended_process_is_bumped_at_once(tmp_path: Path) -> N
 def test_reconciliation_that_may_not_send_bumps_nothing(tmp_path: Path) -> None:
     setup = patient(tmp_path)
     killed_at(setup, "after:send")
+
     setup.executor().reconcile(may_send=False)
+
     assert len(setup.chain.sent) == 1
 
 
 def test_next_transaction_waits_for_the_block_of_a_bump(tmp_path: Path) -> None:
     setup = patient(tmp_path, confirmations=2, final_timeout_s=0, mined_timeout_s=3)
+
     with pytest.raises(Retryable):
         setup.run(0)
     assert states(setup) == [("swap", "broadcast"), ("swap", "broadcast")]

@@ -27,7 +27,9 @@ def test_pending_transaction_past_its_deadline_is_cancelled(tmp_path: Path) -> N
             setup.chain.mine(*cancels)
 
     setup.clock.each = mine_the_cancel
+
     setup.executor().reconcile()
+
     assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
     original, cancel = reversed(setup.store.journal.intents())
     assert cancel.replaced_intent_id == original.id
@@ -38,7 +40,9 @@ def test_pending_transaction_past_its_deadline_is_cancelled(tmp_path: Path) -> N
 def test_lost_transaction_past_its_deadline_is_cancelled(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     setup.chain.timestamp_s = START_S + 90
+
     setup.executor().reconcile()
+
     assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
     assert setup.chain.sent[1:] == [setup.store.journal.intents()[0].tx_hash]
     assert setup.run(1).state is IntentState.FINAL
@@ -47,7 +51,9 @@ def test_lost_transaction_past_its_deadline_is_cancelled(tmp_path: Path) -> None
 def test_lost_transaction_that_would_fail_is_cancelled(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     setup.chain.simulation = "Too little received"
+
     setup.executor().reconcile()
+
     assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
     assert "Too little received" in setup.store.journal.intents()[0].note
 
@@ -55,7 +61,9 @@ def test_lost_transaction_that_would_fail_is_cancelled(tmp_path: Path) -> None:
 def test_lost_transaction_with_another_signature_is_cancelled(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     setup.signer.drifting = True
+
     setup.executor().reconcile()
+
     assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
 
 
@@ -63,7 +71,9 @@ def test_signed_transaction_that_never_left_is_dropped(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:signed")
     setup.chain.timestamp_s = START_S + 90
+
     setup.executor().reconcile()
+
     assert states(setup) == [("swap", "cancelled")]
     assert setup.chain.sent == []
 
@@ -73,7 +83,9 @@ def test_original_may_win_against_its_cancel(tmp_path: Path) -> None:
     killed_at(setup, "after:send")
     swap_hash = setup.signer.signed[0].hash
     setup.chain.timestamp_s = START_S + 90
+
     setup.executor().reconcile()
+
     assert states(setup) == [("swap", "broadcast"), ("cancel", "broadcast")]
     setup.chain.mine(swap_hash)
     setup.executor().reconcile()
@@ -90,6 +102,7 @@ def test_cancel_killed_anywhere_ends_the_nonce_once(tmp_path: Path, at: str) -> 
             raise Killed
 
     setup.on_event = die
+
     with pytest.raises(Killed):
         setup.executor().reconcile()
     setup.restart()
@@ -110,7 +123,9 @@ def test_transaction_mined_while_simulated_is_not_cancelled(tmp_path: Path) -> N
         return replace(simulate(unsigned, sender), ok=False, reason="STF")
 
     setup.chain.simulate = mined_meanwhile
+
     setup.executor().reconcile()
+
     assert states(setup) == [("swap", "final")]
     assert len(setup.chain.sent) == 1
 
@@ -119,6 +134,7 @@ def test_wallet_without_gas_money_needs_the_operator(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     simulate = setup.chain.simulate
     setup.chain.simulate = lambda unsigned, sender: replace(simulate(unsigned, sender), ok=False, reason="insufficient funds")
+
     with raises_code(PassingFault, "cannot_cancel"):
         setup.executor().reconcile()
     assert len(setup.chain.sent) == 1
@@ -170,7 +186,9 @@ def test_cancel_pays_a_demanded_tip_and_twice_the_base_fee(tmp_path: Path, limit
     tip_wei = 7 * GWEI
     pending = replace(tx(4), max_fee_wei=base_fee_wei + 1, max_priority_fee_wei=1)
     limit_wei = None if limit_gwei is None else limit_gwei * GWEI
+
     cancel = cancel_transaction(pending, WALLET, head, limit_wei, tip_wei)
+
     assert cancel.max_priority_fee_wei == tip_wei
     assert cancel.max_fee_wei == min(2 * base_fee_wei + tip_wei, limit_wei or 2**256)
 
@@ -183,7 +201,9 @@ def test_cancel_without_a_ceiling_may_cost_a_demanded_tip(tmp_path: Path) -> Non
     tip_wei = 10**6 * base_fee_wei
     setup.settings = replace(setup.settings, max_fee_wei=None)
     setup.store.budgets.mark_demanded_tip(tip_wei, setup.clock.now_s())
+
     setup.executor().reconcile()
+
     assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
     cancel = setup.store.journal.intents()[0]
     assert cancel.tx.max_fee_wei == 2 * base_fee_wei + tip_wei
@@ -194,7 +214,9 @@ def test_forgotten_cancel_goes_out_again_at_a_hard_pause(tmp_path: Path, driftin
     setup = bench(tmp_path, automine=False)
     killed_at(setup, "after:send")
     setup.paused = setup.hard = True
+
     setup.executor().cancel_pending("hard pause")
+
     assert states(setup) == [("swap", "broadcast"), ("cancel", "broadcast")]
     setup.chain.pool.clear()
     setup.chain.automine, setup.signer.drifting = True, drifting
@@ -212,5 +234,7 @@ def test_drop_waits_for_no_block(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:signed")
     setup.chain.timestamp_s, began_s = START_S + 90, setup.clock.now_s()
+
     setup.executor().reconcile()
+
     assert (states(setup), setup.clock.now_s()) == ([("swap", "cancelled")], began_s)

@@ -35,6 +35,7 @@ def test_two_machines_with_one_backup_trade_once(tmp_path: Path) -> None:
     first.run(1)
     second = bench(tmp_path / "two")
     second.chain = first.chain
+
     with raises_code(OperatorNeeded, "foreign_nonce"):
         second.run(2)
     assert len(first.chain.sent) == 2
@@ -42,7 +43,9 @@ def test_two_machines_with_one_backup_trade_once(tmp_path: Path) -> None:
 
 def test_send_of_unknown_fate_is_followed_by_its_hash(tmp_path: Path) -> None:
     setup = bench(tmp_path)
+
     setup.chain.send_error = Retryable("connection reset")
+
     assert setup.run().state is S.FINAL
     assert len(setup.chain.sent) == 1
     assert "fate-unknown" in [event.name for event in setup.events]
@@ -52,6 +55,7 @@ def test_lost_send_stays_open_and_is_not_planned_anew(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.send_error = Retryable("connection reset")
     setup.chain.lose = True
+
     with raises_code(Retryable, "not_mined"):
         setup.run()
     with raises_code(Retryable, "open_transaction"):
@@ -64,6 +68,7 @@ def test_rejected_send_is_raised_and_left_to_reconciliation(tmp_path: Path) -> N
     setup = bench(tmp_path)
     setup.chain.send_error = Refused("insufficient funds")
     setup.chain.lose = True
+
     with pytest.raises(Refused, match="insufficient funds"):
         setup.run()
     assert states(setup) == ["planned", "signed", "broadcast"]
@@ -93,6 +98,7 @@ def test_refused_send_has_its_reason_in_journal_errors_and_txs(
         with pytest.raises(TrimtabError, match=REASON):
             setup.run() if not setup.chain.sent else setup.executor().reconcile()
             setup.run()
+
     assert notes(setup)[2:] == ["sent", f"not accepted: {REASON}"] * 2
     (intent,) = setup.store.journal.intents()
     document = maintenance._traced_document(setup.store, intent, 0)
@@ -109,6 +115,7 @@ def test_refused_send_has_its_reason_in_journal_errors_and_txs(
 def test_reason_is_forgotten_once_a_node_takes_the_send(tmp_path: Path) -> None:
     setup = bench(tmp_path, automine=False)
     setup.chain.lose, setup.chain.send_error = True, ANSWERS["refused"]
+
     with pytest.raises(SendRefused):
         setup.run()
     setup.chain.lose = False
@@ -127,6 +134,7 @@ def test_short_outage_while_waiting_is_retried(tmp_path: Path) -> None:
             setup.chain.offline = 3
 
     setup.on_event = outage
+
     assert setup.run().state is S.FINAL
 
 
@@ -138,6 +146,7 @@ def test_lasting_outage_is_retryable_and_stays_open(tmp_path: Path) -> None:
             setup.chain.offline = 1000
 
     setup.on_event = outage
+
     with pytest.raises(Retryable, match="is down"):
         setup.run()
     setup.chain.offline = 0
@@ -153,7 +162,9 @@ def test_block_lost_while_confirming_is_not_final(tmp_path: Path) -> None:
         setup.chain.reorg(1)
 
     setup.clock.each = reorganise
+
     intent = setup.run()
+
     assert intent.state is S.BROADCAST
     assert intent.receipt is None
     assert states(setup) == ["planned", "signed", "broadcast", "mined", "broadcast"]
@@ -169,7 +180,9 @@ def test_transaction_in_another_block_has_its_new_receipt(tmp_path: Path) -> Non
         setup.chain.blocks.append(block)
 
     setup.clock.each = reorganise
+
     intent = setup.run()
+
     assert intent.state is S.FINAL
     assert setup.chain.block_hash(intent.receipt.block_number) == intent.receipt.block_hash
     assert states(setup).count("mined") == 2
@@ -190,6 +203,7 @@ def test_full_disk_before_the_send_sends_nothing(tmp_path: Path, full_at: str, t
             setup.run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+
     assert isinstance(caught.value.__cause__, DBAPIError)
     assert setup.chain.sent == []
     setup.restart()
@@ -214,6 +228,8 @@ def test_full_disk_after_the_send_loses_nothing(tmp_path: Path, full_at: str) ->
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     setup.restart()
+
     (intent,) = setup.executor().reconcile()
+
     assert intent.state is S.FINAL
     assert len(setup.chain.sent) == 1

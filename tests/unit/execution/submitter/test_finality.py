@@ -36,7 +36,9 @@ def test_a_transaction_stays_mined_until_its_block_is_finalized(tmp_path: Path) 
     setup = waiting_for(tmp_path)
     setup.chain.tagged["finalized"] = 0
     started_s = setup.clock.now_s()
+
     intent = setup.run()
+
     assert intent.state is S.MINED
     assert setup.clock.now_s() == started_s, "the wait is left to the next cycles"
     assert "block 1 is not finalized yet; block 0 is" in [event.text for event in setup.events]
@@ -48,7 +50,9 @@ def test_a_transaction_stays_mined_until_its_block_is_finalized(tmp_path: Path) 
 
 def test_the_next_transaction_does_not_wait_for_the_base_chain(tmp_path: Path) -> None:
     setup = waiting_for(tmp_path)
+
     setup.chain.tagged["finalized"] = 0
+
     assert [setup.run(nonce).state for nonce in (0, 1)] == [S.MINED, S.MINED]
     setup.chain.tagged["finalized"] = 1
     assert [intent.state for intent in setup.executor().reconcile()] == [S.FINAL, S.MINED]
@@ -56,6 +60,7 @@ def test_the_next_transaction_does_not_wait_for_the_base_chain(tmp_path: Path) -
 
 def test_a_tag_that_no_node_knows_settles_nothing(tmp_path: Path) -> None:
     setup = waiting_for(tmp_path)
+
     assert setup.run().state is S.MINED
     assert [intent.state for intent in setup.executor().reconcile()] == [S.MINED]
     assert "no block is finalized" in [event.text for event in setup.events]
@@ -63,7 +68,9 @@ def test_a_tag_that_no_node_knows_settles_nothing(tmp_path: Path) -> None:
 
 def test_a_finalized_block_still_needs_its_confirmations(tmp_path: Path) -> None:
     setup = waiting_for(tmp_path, confirmations=3)
+
     setup.chain.tagged["finalized"] = 100
+
     assert setup.run().state is S.MINED
     setup.chain.mine()
     setup.chain.mine()
@@ -75,7 +82,9 @@ def test_reorg_before_finality_is_followed(tmp_path: Path) -> None:
     setup.chain.tagged["finalized"] = 0
     setup.run()
     setup.chain.reorg(1)
+
     setup.chain.tagged["finalized"] = 1  # another block at that height
+
     assert [intent.state for intent in setup.executor().reconcile()] == [S.BROADCAST]
     (intent,) = setup.executor().reconcile()
     assert (intent.state, intent.receipt.block_number) == (S.MINED, 2)
@@ -86,7 +95,9 @@ def test_reorg_before_finality_is_followed(tmp_path: Path) -> None:
 def test_a_reorg_below_the_safe_head_takes_back_what_was_final(tmp_path: Path, tag: str) -> None:
     setup = bench(tmp_path, confirmations=1)
     setup.settings = replace(setup.settings, finality_tag=tag)
+
     setup.chain.tagged[tag] = 1
+
     assert setup.run().state is S.FINAL
     setup.chain.reorg(1)  # a base chain that reorganised, or a node that lied
     (moved,) = setup.executor().reconcile()
@@ -98,7 +109,9 @@ def test_a_reorg_below_the_safe_head_takes_back_what_was_final(tmp_path: Path, t
 
 def test_reorg_below_the_tag_beyond_the_watch_needs_operator(tmp_path: Path) -> None:
     setup = waiting_for(tmp_path)
+
     setup.chain.tagged["finalized"] = 1
+
     assert setup.run().state is S.FINAL
     for _ in range(REORG_WATCH_BLOCKS):
         setup.chain.mine()
@@ -128,6 +141,7 @@ def test_tagged_height_is_that_of_the_block_with_the_tag() -> None:
         return HEAD_JSON
 
     QuorumSender(EndpointPool([Script(eth_getBlockByNumber=block)], 1), 31337).tagged_height("safe")
+
     assert tags == ["safe"]
 
 
@@ -161,7 +175,9 @@ def test_finality_tag_of_rollups_is_finalized_by_default(values: dict[str, objec
 
 def test_submission_settings_have_the_tag_of_the_config() -> None:
     config = parse_config(text(('finality = "finalized"', 'finality = "safe"')))
+
     settings = submission_settings(config, step_input().limits)
+
     assert (settings.finality_tag, settings.confirmations) == ("safe", 2)
 
 
@@ -197,12 +213,16 @@ def test_a_block_replaced_while_the_tag_is_read_is_not_final(tmp_path: Path, cha
         return tagged
 
     setup.chain.tagged_height = tagged_height
+
     intent = setup.run()
+
     assert intent.state is S.MINED
     assert setup.store.journal.open_intents()
 
 
 def test_an_unchanged_block_is_final_once_the_tag_is_read(tmp_path: Path) -> None:
     setup = waiting_for(tmp_path)
+
     setup.chain.tagged["finalized"] = 1
+
     assert setup.run().state is S.FINAL

@@ -25,6 +25,7 @@ S = IntentState
 def test_bumps_leave_room_for_a_cancel_below_the_ceiling(tmp_path: Path) -> None:
     ceiling = 20 * GWEI
     setup = patient(tmp_path, max_fee_wei=ceiling, mined_timeout_s=40)
+
     with raises_code(Retryable, "not_mined"):
         setup.run()
     intents = list(reversed(setup.store.journal.intents()))
@@ -46,6 +47,7 @@ def test_bumps_without_a_ceiling_end_at_four_times_the_grant(tmp_path: Path) -> 
     first_wei = 100_000 * 10 * GWEI
     setup.store.steps.begin("s", START_S, "{}")
     granted = replace(grant(), max_gas_wei=first_wei)
+
     with pytest.raises(Retryable):
         setup.executor().run("s", IntentKind.SWAP, tx(0), granted, "swap")
     swaps = [intent for intent in setup.store.journal.intents() if intent.kind is IntentKind.SWAP]
@@ -63,7 +65,9 @@ def test_gas_of_a_day_bounds_bumps_and_no_cheaper_cancel(tmp_path: Path, is_book
     setup = patient(tmp_path, gas_per_day_wei=100_000 * 12 * GWEI)
     earlier = setup.store
     setup.chain.automine = True
+
     first_intent = setup.run(0)
+
     assert first_intent.receipt is not None
     assert first_intent.receipt.gas_cost_wei == 100_000 * GWEI
     if is_booked:
@@ -103,6 +107,7 @@ def test_a_base_fee_above_the_ceiling_is_waited_out(tmp_path: Path) -> None:
         setup.chain.base_fee_wei = 1000 * GWEI
 
     setup.clock.each = spike
+
     with pytest.raises(Retryable):
         setup.run()
     assert len(setup.chain.sent) == 1
@@ -121,6 +126,7 @@ def test_a_bump_goes_at_once_to_what_the_base_fee_asks_by_now(tmp_path: Path) ->
             setup.chain.mine(setup.chain.sent[1])
 
     setup.clock.each = dear
+
     assert setup.run().tx.max_fee_wei == 2 * 30 * GWEI + GWEI * BUMP_NUMERATOR // BUMP_DENOMINATOR
 
 
@@ -131,7 +137,9 @@ def test_lost_transaction_below_the_base_fee_is_bumped(tmp_path: Path) -> None:
     setup.chain.lose = False
     setup.chain.base_fee_wei = 30 * GWEI
     when_sent(setup, 2, setup.chain.mine)
+
     setup.executor().reconcile()
+
     assert states(setup) == [("swap", "replaced"), ("swap", "final")]
 
 
@@ -141,6 +149,7 @@ def test_cancel_that_cannot_be_paid_needs_the_operator(tmp_path: Path) -> None:
     setup.chain.simulate = lambda unsigned, sender: (
         replace(simulate(unsigned, sender), ok=False, reason="insufficient funds") if setup.chain.sent else simulate(unsigned, sender)
     )
+
     with raises_code(OperatorNeeded, "cannot_cancel"):
         setup.run()
     assert len(setup.chain.sent) == 1
@@ -150,6 +159,7 @@ def test_bump_above_the_gas_price_limit_is_refused(tmp_path: Path) -> None:
     setup = patient(tmp_path, max_fee_wei=10 * GWEI)
     killed_at(setup, "after:send")
     executor = setup.executor()
+
     with raises_code(Refused, "gas_price"):
         TxReplacer(executor._submitter).bump_or_cancel(0)
     assert len(setup.chain.sent) == 1
@@ -166,7 +176,9 @@ def test_a_bump_aims_no_higher_than_its_gas_money_allows(tmp_path: Path) -> None
             setup.chain.mine(setup.chain.sent[1])
 
     setup.clock.each = dear
+
     ended = setup.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_gas_wei=first_wei), "swap")
+
     assert (ended.kind, ended.state) == (IntentKind.SWAP, S.FINAL)
     assert ended.tx.max_fee_wei == MAX_GAS_MULTIPLE * 10 * GWEI
 
@@ -220,7 +232,9 @@ def test_a_cancel_after_the_deadline_is_granted_until_now(tmp_path: Path, late_s
     replacer = replacer_of(setup, grant())
     setup.chain.timestamp_s = START_S + late_s
     replacer.cancel(setup.store.journal.intents()[0], "why")
+
     granted = setup.store.journal.grant(setup.store.journal.intents()[0].id)
+
     assert (granted.now_s, granted.deadline_s) == (START_S + late_s, deadline_s)
 
 
@@ -241,7 +255,9 @@ def test_an_emergency_costs_its_ceiling_only_for_a_higher_tip(
     replacer = replacer_of(setup, replace(EMERGENCY, max_gas_wei=100_000 * granted_wei // MAX_GAS_MULTIPLE))
     if demanded_wei:
         setup.store.budgets.mark_demanded_tip(demanded_wei, START_S)
+
     replacer.bump_or_cancel(0)
+
     assert setup.store.journal.intents()[0].kind is kind
 
 
@@ -278,7 +294,9 @@ def test_an_emergency_has_a_day_of_gas_of_its_own(tmp_path: Path, limit_gwei: in
     usual = setup.run(0)
     setup.store.budgets.book_intent(usual, Fraction(0), Fraction(0), 10**18, START_S)
     setup.chain.automine = False
+
     replacer_of(setup, EMERGENCY, tx(1)).bump_or_cancel(1)
+
     assert setup.store.journal.intents()[0].kind is kind
 
 
@@ -287,7 +305,9 @@ def test_nothing_is_cancelled_that_a_lagging_node_has_in_a_block(tmp_path: Path)
     replacer = replacer_of(setup, grant())
     setup.chain.mine()
     setup.chain.nonces = lambda _owner: (0, 1)  # type: ignore[method-assign]
+
     setup.chain.simulation = "STF"
+
     assert replacer.bump_or_cancel(0) is None
     assert states(setup) == [("swap", "mined")]
 
@@ -297,6 +317,7 @@ def test_of_refused_tips_the_last_refusal_is_raised(tmp_path: Path, monkeypatch:
     refusals = [TipRefused(str(number), (), number) for number in range(MAX_TIP_RAISES + 1)]
     later = iter(refusals[1:])
     monkeypatch.setattr(replacer, "bump_or_cancel", lambda _nonce: next(later))
+
     with pytest.raises(TipRefused) as caught:
         replacer.raise_tip(0, refusals[0])
     assert caught.value is refusals[-1]
@@ -313,4 +334,5 @@ def test_refused_replacement_is_tried_again_after_its_wait(tmp_path: Path) -> No
         callback(waited_s)
         if len(setup.events) > events_before:
             tries_s.append(waited_s)
+
     assert tries_s == [3, 6, 9]

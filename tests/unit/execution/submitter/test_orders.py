@@ -38,5 +38,7 @@ def test_nonce_ends_exactly_once_in_every_order_of_acts(tmp_path: Path, depth: i
                 except Exception as error:
                     raise AssertionError(f"after {' · '.join((*world.path, name))}: {error}") from error
         edge = next_edge
+
     print(f"{len(keys)} states, {acts} acts")
+
     assert len(keys) > least

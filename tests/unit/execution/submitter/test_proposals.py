@@ -87,7 +87,9 @@ def test_hard_pause_settles_a_proposal_mined_meanwhile(tmp_path: Path) -> None:
     setup, owner, executor = proposed(tmp_path)
     owner.mines()
     setup.paused = setup.hard = True
+
     (ended,) = executor.cancel_pending("hard pause")
+
     assert (ended.state, ended.tx_hash) == (IntentState.FINAL, HASH)
     assert [intent.id for intent in setup.store.journal.unbooked_intents()] == [ended.id], "what it lost counts"
     assert not list((tmp_path / "proposals").iterdir())
@@ -113,6 +115,7 @@ def test_waiting_proposal_reports_only_a_revert(tmp_path: Path, simulation: Simu
         return simulation
 
     setup.chain.simulate = simulate
+
     with pytest.raises(AwaitingExternalSignature) as waiting:
         executor.reconcile()
     assert (waiting.value.reverts, "would revert now" in waiting.value.message) == (reverts, reverts)
@@ -122,7 +125,9 @@ def test_proposal_signed_with_higher_fees_is_booked_as_paid(tmp_path: Path) -> N
     setup, owner, executor = proposed(tmp_path)
     setup.chain.gas_price_wei = 1_000 * GWEI
     owner.mines()
+
     (ended,) = executor.reconcile()
+
     assert ended.state is IntentState.FINAL
     assert ended.receipt is not None
     assert ended.receipt.gas_cost_wei == 50_000 * 1_000 * GWEI > ended.tx.max_gas_cost_wei
@@ -132,6 +137,7 @@ def test_hard_pause_leaves_a_foreign_transaction_to_a_person(tmp_path: Path) -> 
     setup, owner, executor = proposed(tmp_path)
     owner.mines(same=False)
     setup.paused = setup.hard = True
+
     with raises_code(OperatorNeeded, "nonce_used"):
         executor.cancel_pending("hard pause")
     (waiting,) = setup.store.journal.open_intents()
@@ -162,7 +168,9 @@ def test_proposal_mined_in_its_last_second_is_settled(tmp_path: Path) -> None:
         return nonces(of)
 
     setup.chain.head, setup.chain.nonces = asking_head, asking_nonces
+
     (ended,) = executor.reconcile()
+
     assert ended.state is IntentState.FINAL
 
 
@@ -207,6 +215,7 @@ def test_dropped_proposal_mined_for_the_next_drops_the_next(tmp_path: Path) -> N
     setup, owner, executor = proposed(tmp_path)
     (first,) = setup.store.journal.open_intents()
     executor.cancel_pending("by the owner")
+
     with pytest.raises(AwaitingExternalSignature):
         executor.run("s", IntentKind.SWAP, replace(tx(0), data="0x1234"), grant(), "another swap")
     owner.mines()
@@ -231,7 +240,9 @@ def test_proposal_whose_transaction_is_hidden_is_waited_for(tmp_path: Path, hidd
             act()
     for name in hidden:
         setattr(setup.chain, name, False)
+
     (ended,) = executor.reconcile()
+
     assert (ended.state, ended.tx_hash) == (IntentState.FINAL, HASH)
 
 
@@ -242,6 +253,7 @@ def test_proposal_in_a_block_waits_for_its_receipt(tmp_path: Path) -> None:
     (intent,) = setup.store.journal.open_intents()
     setup.store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
     setup.chain.hides_receipts = setup.chain.hides_hashes = setup.chain.hides_bodies = True
+
     with raises_code(Retryable, "lag", HASH):
         executor.reconcile()
     setup.chain.hides_receipts = False

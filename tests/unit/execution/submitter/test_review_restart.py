@@ -16,6 +16,7 @@ from tests.support.transactions import Killed, bench
 def test_transaction_in_flight_outlives_a_final_one_of_a_fork(tmp_path: Path) -> None:
     """Ended by mistake it would be planned again, while its bytes can still be mined."""
     setup = bench(tmp_path)
+
     assert setup.run().state is IntentState.FINAL
     setup.chain.blocks += [{} for _ in range(REORG_WATCH_BLOCKS)]
     setup.chain.reorg(REORG_WATCH_BLOCKS + 1)  # one block less, and it would be sent again

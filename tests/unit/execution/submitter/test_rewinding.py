@@ -88,6 +88,7 @@ def test_deeper_reorg_needs_the_operator_and_moves_nothing(tmp_path: Path) -> No
     swap = settle_swap(setup)
     bury(setup, REORG_WATCH_BLOCKS + 1)
     setup.chain.reorg(REORG_WATCH_BLOCKS + 1)
+
     with raises_code(OperatorNeeded, "deep_reorg", swap, "block 1", f"{REORG_WATCH_BLOCKS + 1} deep"):
         setup.executor().reconcile()
     assert len(setup.chain.sent) == 1
@@ -103,6 +104,7 @@ def test_ended_intent_without_a_receipt_asks_for_a_backup(tmp_path: Path) -> Non
     settle_swap(setup)
     with setup.store.db.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE intents SET receipt_json = NULL")
+
     with raises_code(OperatorNeeded, "receipt", "no receipt"):
         setup.executor().reconcile()
     assert len(setup.chain.sent) == 1
@@ -114,6 +116,7 @@ def test_deep_reorg_stops_the_shallow_ones_too(tmp_path: Path) -> None:
     bury(setup, REORG_WATCH_BLOCKS)
     settle_swap(setup, 1)
     setup.chain.reorg(REORG_WATCH_BLOCKS + 1)
+
     with raises_code(OperatorNeeded, "deep_reorg", "64 blocks"):
         setup.executor().reconcile()
     assert states(setup) == [("swap", "final"), ("swap", "final")]
@@ -123,7 +126,9 @@ def test_reorged_nonces_come_back_in_their_order(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     hashes = [settle_swap(setup, nonce) for nonce in range(4)]
     setup.chain.reorg(3)
+
     setup.executor().reconcile()
+
     assert states(setup) == [("swap", "final")] * 4
     assert setup.chain.sent == [*hashes, *hashes[1:]]
     assert [intent.tx.nonce for intent in setup.store.journal.unbooked_intents()] == [1, 2, 3]
@@ -132,7 +137,9 @@ def test_reorged_nonces_come_back_in_their_order(tmp_path: Path) -> None:
 def test_reorg_of_more_than_the_newest_is_followed(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     executor = setup.executor()
+
     hashes = [settle_swap(setup, nonce) for nonce in range(20)]
+
     assert executor.reconcile() == []
     setup.chain.reorg(18)
     executor.reconcile()
@@ -146,7 +153,9 @@ def test_swap_in_another_block_is_booked_anew_and_not_sent(tmp_path: Path) -> No
     bury(setup, 3)
     setup.chain.reorg(3)
     setup.chain.blocks[-1] = {swap: 0}
+
     (moved,) = setup.executor().reconcile()
+
     assert (moved.state, len(setup.chain.sent)) == (S.FINAL, 1)
     assert moved.receipt is not None
     assert moved.receipt.block_number == 3
@@ -160,14 +169,18 @@ def test_swap_pending_again_is_waited_for_and_not_sent(tmp_path: Path) -> None:
     setup.chain.reorg(1)
     setup.chain.pool[swap] = 0
     setup.clock.each = lambda: setup.chain.mine(swap) if setup.chain.pool else None
+
     (intent,) = setup.executor().reconcile()
+
     assert (intent.state, len(setup.chain.sent)) == (S.FINAL, 1)
 
 
 def test_reorged_revert_comes_back_like_a_success(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.status = 0
+
     reverted = setup.run()
+
     assert reverted.state is S.REVERTED
     assert setup.store.budgets.history(START_S).failures.reverts_in_row == 1
     setup.chain.reorg(1)
@@ -216,6 +229,7 @@ def test_process_killed_while_resending_resends_once(tmp_path: Path, at: str) ->
             raise Killed
 
     setup.on_event = die
+
     with pytest.raises(Killed):
         setup.executor().reconcile()
     setup.restart()
@@ -230,7 +244,9 @@ def test_reorg_while_paused_is_recorded_and_not_resent(tmp_path: Path) -> None:
     settle_swap(setup)
     setup.chain.reorg(1)
     setup.paused = True
+
     (intent,) = setup.executor().reconcile()
+
     assert (intent.state, len(setup.chain.sent)) == (S.BROADCAST, 1)
     assert books_of(setup)[0] == 0
 
@@ -239,6 +255,7 @@ def test_endpoint_without_the_block_proves_no_reorg(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     settle_swap(setup)
     setup.chain.blocks.pop()
+
     with raises_code(Retryable, "lag"):
         setup.executor().reconcile()
     assert states(setup) == [("swap", "final")]
@@ -258,7 +275,9 @@ def test_unchanged_chain_costs_one_block_request(tmp_path: Path) -> None:
 
     setup.chain.block_hash = counting
     executor = setup.executor()
+
     executor.reconcile()
+
     assert len(heights) == 5
     executor.reconcile()
     assert len(heights) == 6
@@ -273,7 +292,9 @@ def test_reorg_before_an_adoption_is_not_followed(tmp_path: Path) -> None:
     settle_swap(setup)
     setup.store.journal.adopt_nonce(1, START_S)
     setup.chain.reorg(1)
+
     setup.chain.base_nonce = 1
+
     assert setup.executor().reconcile() == []
     assert states(setup) == [("swap", "final")]
 
@@ -281,6 +302,7 @@ def test_reorg_before_an_adoption_is_not_followed(tmp_path: Path) -> None:
 def test_repeated_receipt_moves_nothing(tmp_path: Path) -> None:
     """Its block's hash is not known yet, its receipt is: the endpoint lags behind itself."""
     setup = bench(tmp_path, confirmations=2)
+
     assert setup.run().state is S.MINED
     block_hash, answers = setup.chain.block_hash, iter([None])
     setup.chain.block_hash = lambda number: next(answers, block_hash(number))
@@ -294,6 +316,7 @@ def test_bump_mined_for_the_original_takes_its_place(tmp_path: Path) -> None:
     """Otherwise both would be mined there, and the one that is not would wait for its confirmations for ever."""
     setup = bench(tmp_path, automine=False, confirmations=2)
     setup.settings = replace(setup.settings, bump_after_s=2, mined_timeout_s=3)
+
     with pytest.raises(Retryable):
         setup.run()
     original, bump = setup.chain.sent
@@ -315,7 +338,9 @@ def test_stale_receipt_of_a_slow_look_is_not_booked(tmp_path: Path) -> None:
     ended = setup.run()
     (stale,) = setup.store.journal.unbooked_intents()
     setup.store.journal.advance(ended.id, S.BROADCAST, START_S)
+
     setup.store.budgets.book_intent(stale, Fraction(3), Fraction(5), 7, START_S)
+
     assert books_of(setup) == (0, 0, None, 0)
     reverted = receipt(str(ended.tx_hash), 2, "0x" + "b" * 64, status=0)
     setup.store.journal.advance(ended.id, S.MINED, START_S, receipt=reverted)
@@ -331,6 +356,7 @@ def test_unknown_height_is_asked_for_again(tmp_path: Path) -> None:
     block_hash, answers = setup.chain.block_hash, iter([None])
     setup.chain.block_hash = lambda number: next(answers, block_hash(number))
     executor = setup.executor()
+
     with raises_code(Retryable, "lag"):
         executor.reconcile()
     executor.reconcile()

@@ -38,6 +38,7 @@ def test_run_writes_every_move_before_its_act(tmp_path: Path) -> None:
         moments.append((event.name, stored[0] if stored else None, len(setup.signer.signed), len(setup.chain.sent)))
 
     setup.on_event = watch
+
     assert setup.run().state is S.FINAL
     assert moments == [
         ("before:planned", None, 0, 0),
@@ -59,7 +60,9 @@ def test_run_is_final_only_after_its_confirmations(tmp_path: Path) -> None:
     setup = bench(tmp_path, confirmations=3)
     mined_at = []
     setup.clock.each = lambda: setup.chain.blocks.append({})
+
     intent = setup.run()
+
     assert intent.state is S.FINAL
     mined_at.append(intent.receipt.block_number)
     assert setup.chain.head().number - mined_at[0] + 1 == 3
@@ -68,6 +71,7 @@ def test_run_is_final_only_after_its_confirmations(tmp_path: Path) -> None:
 
 def test_run_stays_mined_without_new_blocks_and_next_follows(tmp_path: Path) -> None:
     setup = bench(tmp_path, confirmations=2)
+
     assert setup.run(0).state is S.MINED
     assert setup.run(1).state is S.MINED
     (first, second) = setup.executor().reconcile()
@@ -99,7 +103,9 @@ def test_run_adds_to_no_position_before_its_mint_is_final(tmp_path: Path) -> Non
 def test_run_that_reverts_ends_reverted_and_is_booked(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.status = 0
+
     intent = setup.run()
+
     assert intent.state is S.REVERTED
     assert setup.store.journal.unbooked_intents() == (intent,)
     setup.store.budgets.book_intent(intent, Fraction(0), Fraction(1), intent.receipt.gas_cost_wei, START_S)
@@ -110,6 +116,7 @@ def test_run_that_reverts_ends_reverted_and_is_booked(tmp_path: Path) -> None:
 def test_run_is_refused_while_paused_or_unreadable(tmp_path: Path, paused: bool | None) -> None:
     setup = bench(tmp_path)
     setup.paused = paused
+
     with pytest.raises(Refused) as caught:
         setup.run()
     assert refused_guard(caught) == "kill_switch"
@@ -126,6 +133,7 @@ def test_run_is_dropped_by_a_pause_after_signing(tmp_path: Path, paused: bool | 
             setup.paused = paused
 
     setup.on_event = pause
+
     with pytest.raises(Refused):
         setup.run()
     assert setup.chain.sent == []
@@ -140,6 +148,7 @@ def test_run_is_dropped_by_a_deadline_while_signing(tmp_path: Path) -> None:
             setup.chain.timestamp_s = START_S + 90
 
     setup.on_event = late
+
     with pytest.raises(Refused) as caught:
         setup.run()
     assert refused_guard(caught) == "deadline"
@@ -150,6 +159,7 @@ def test_run_is_dropped_by_a_deadline_while_signing(tmp_path: Path) -> None:
 def test_run_whose_simulation_fails_writes_nothing(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.simulation = "Too little received"
+
     with raises_code(Refused, "simulation", "Too little received") as caught:
         setup.run()
     assert refused_guard(caught) == "simulation"
@@ -158,6 +168,7 @@ def test_run_whose_simulation_fails_writes_nothing(tmp_path: Path) -> None:
 
 def test_run_that_needs_more_gas_is_refused(tmp_path: Path) -> None:
     setup = bench(tmp_path)
+
     with pytest.raises(Refused) as caught:
         setup.run(gas=59_999)
     assert refused_guard(caught) == "gas"
@@ -168,6 +179,7 @@ def test_run_that_needs_more_gas_is_refused(tmp_path: Path) -> None:
 
 def test_run_on_another_chain_needs_the_operator(tmp_path: Path) -> None:
     setup = bench(tmp_path)
+
     with raises_code(OperatorNeeded, "chain", "chain 31337"):
         setup.run(chain_id=1)
     assert setup.signer.signed == []
@@ -177,6 +189,7 @@ def test_run_on_another_chain_needs_the_operator(tmp_path: Path) -> None:
 def test_run_for_another_nonce_is_refused(tmp_path: Path, nonce: int) -> None:
     setup = bench(tmp_path)
     setup.chain.base_nonce = 4
+
     with pytest.raises(Refused) as caught:
         setup.run(nonce)
     assert refused_guard(caught) == "nonce"
@@ -186,6 +199,7 @@ def test_run_for_another_nonce_is_refused(tmp_path: Path, nonce: int) -> None:
 def test_run_that_the_signer_refuses_leaves_nothing_open(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.signer.refuse = Refused("recipient is not ours")
+
     with pytest.raises(Refused, match="recipient"):
         setup.run()
     assert states(setup) == ["planned", "cancelled"]
@@ -195,6 +209,7 @@ def test_run_that_the_signer_refuses_leaves_nothing_open(tmp_path: Path) -> None
 def test_run_beside_a_foreign_pending_one_needs_the_operator(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.chain.pool["0xforeign"] = 0
+
     with raises_code(PassingFault, "foreign_pending", "nonce 0"):
         setup.run()
     assert setup.signer.signed == []
@@ -204,6 +219,7 @@ def test_run_after_a_foreign_mined_one_needs_an_adoption(tmp_path: Path) -> None
     setup = bench(tmp_path)
     setup.run(0)
     setup.chain.base_nonce = 2
+
     with raises_code(OperatorNeeded, "foreign_nonce", "nonce 1"):
         setup.run(2)
     assert setup.executor().resync_nonce() == 2
@@ -214,6 +230,7 @@ def test_run_on_an_endpoint_behind_the_journal_is_retryable(tmp_path: Path) -> N
     setup = bench(tmp_path)
     setup.run(0)
     setup.chain.blocks = [{}]
+
     with raises_code(Retryable, "lag"):
         setup.run(0)
     assert len(setup.chain.sent) == 1
@@ -232,6 +249,7 @@ def test_run_after_a_reorged_nonce_ends_its_wait_early(tmp_path: Path) -> None:
 
     setup.on_event = gone
     setup.chain.automine = False
+
     with raises_code(Retryable, "reorg", "nonce 1"):
         setup.run(1)
     assert len(setup.chain.blocks) < REORG_WATCH_BLOCKS

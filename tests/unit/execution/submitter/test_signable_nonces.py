@@ -20,6 +20,7 @@ TIP = tx(0).max_priority_fee_wei
 
 def test_a_journal_that_knows_no_nonce_lets_nothing_be_signed(tmp_path: Path) -> None:
     setup = bench(tmp_path)
+
     assert max_tip_by_nonce(setup.store.journal) == {}
     with raises_code(Refused, "signer.nonce"):
         LocalSigner(KEY, RULES, lambda: max_tip_by_nonce(setup.store.journal)).sign(CANCEL, CANCEL_GRANT)
@@ -28,7 +29,9 @@ def test_a_journal_that_knows_no_nonce_lets_nothing_be_signed(tmp_path: Path) ->
 @pytest.mark.parametrize("at", ["after:planned", "before:signed"])
 def test_what_is_only_planned_lends_its_nonce_to_nobody(tmp_path: Path, at: str) -> None:
     setup = bench(tmp_path)
+
     killed_at(setup, at)
+
     assert max_tip_by_nonce(setup.store.journal) == {0: None}
     intend(setup, nonce=9)
     assert max_tip_by_nonce(setup.store.journal) == {0: None}
@@ -54,7 +57,9 @@ def test_a_transaction_without_a_tip_has_paid_none(tmp_path: Path) -> None:
     setup.run()
     legacy = replace(tx(1), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=GWEI)
     intent = setup.store.journal.add_intent("step0", CANCEL_GRANT.kind, legacy, grant(deadline_s=2**40), "cancel", 0, None, None)
+
     setup.store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash="0x" + "ab" * 32)
+
     assert max_tip_by_nonce(setup.store.journal) == {1: 0}
 
 
@@ -62,13 +67,17 @@ def test_max_tip__is_the_highest_at_a_nonce_and_not_the_latest(tmp_path: Path) -
     setup = lost_in_broadcast(tmp_path)
     cheaper = replace(tx(0), max_priority_fee_wei=1)
     intent = setup.store.journal.add_intent("step0", CANCEL_GRANT.kind, cheaper, grant(deadline_s=2**40), "cancel", 0, None, None)
+
     setup.store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash="0x" + "ab" * 32)
+
     assert max_tip_by_nonce(setup.store.journal) == {0: TIP}
 
 
 def test_after_a_block_the_next_nonce_alone_is_signed(tmp_path: Path) -> None:
     setup = bench(tmp_path)
+
     setup.run()
+
     assert max_tip_by_nonce(setup.store.journal) == {1: None}
     setup.run(nonce=1)
     assert max_tip_by_nonce(setup.store.journal) == {2: None}
@@ -81,7 +90,9 @@ def test_max_tip_of_a_lost_transaction_opens_no_later_nonce(tmp_path: Path) -> N
 def test_signer_takes_a_tip_of_one_bump_more() -> None:
     paid = 8 * GWEI
     signer = LocalSigner(KEY, RULES, lambda: {NONCE: paid})
+
     bump = replace(CANCEL, max_fee_wei=15 * GWEI, max_priority_fee_wei=replacement_fee_wei(paid))
+
     assert signer.sign(bump, CANCEL_GRANT).hash
     with raises_code(Refused, "signer.tip", "'tip'"):
         signer.sign(replace(bump, max_priority_fee_wei=replacement_fee_wei(paid) + 1), CANCEL_GRANT)
@@ -89,7 +100,9 @@ def test_signer_takes_a_tip_of_one_bump_more() -> None:
 
 def test_a_first_tip_ends_at_its_cap_and_a_price_at_the_limit() -> None:
     signer = LocalSigner(KEY, RULES, lambda: {NONCE: None})
+
     most = replace(CANCEL, max_fee_wei=15 * GWEI, max_priority_fee_wei=TIP_CAP_WEI)
+
     assert signer.sign(most, CANCEL_GRANT).hash
     refused(replace(most, max_priority_fee_wei=TIP_CAP_WEI + 1), CANCEL_GRANT, "tip")
     refused(replace(most, max_fee_wei=15 * GWEI + 1), CANCEL_GRANT, "gas_price")
@@ -97,6 +110,7 @@ def test_a_first_tip_ends_at_its_cap_and_a_price_at_the_limit() -> None:
 
 def test_tips_on_polygon_are_those_that_its_nodes_accept() -> None:
     least_wei, most_wei = tip_range_wei(137)
+
     assert (least_wei, most_wei, tip_range_wei(1)) == (25 * GWEI, 300 * GWEI, (0, TIP_CAP_WEI))
     signer = LocalSigner(KEY, replace(RULES, chain_id=137, max_fee_wei=1_000 * GWEI), lambda: {NONCE: None})
     tipped = replace(CANCEL, chain_id=137, max_fee_wei=400 * GWEI, max_priority_fee_wei=most_wei)
@@ -108,7 +122,9 @@ def test_tips_on_polygon_are_those_that_its_nodes_accept() -> None:
 def test_an_order_of_a_venue_is_no_transaction_of_the_chain(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.run()
+
     journal = setup.store.journal
+
     assert journal.newest_venue_nonce() == 0
     intend(setup, nonce=FIRST_VENUE_NONCE + 7)
     [order] = journal.open_intents()

@@ -37,7 +37,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def test_external_transaction_counts_a_day_and_its_loss_forever(store: Store) -> None:
     store.balances.record_prior_day((OUTSIDE, replace(OUTSIDE, tx_hash="0x0b", loss=Fraction(-9))), 1)
+
     last, after = (store.budgets.history(NOW_S + age_s).budgets for age_s in (DAY_S - 1, DAY_S))
+
     assert (last.turnover_24h, last.loss_24h, last.gas_24h_wei, last.outflow_24h, last.loss_total) == (20, 3, 14, 4, 3)
     assert (after.turnover_24h, after.loss_24h, after.gas_24h_wei, after.outflow_24h, after.loss_total) == (0, 0, 0, 0, 3)
 
@@ -46,14 +48,18 @@ def test_external_transaction_is_recorded_once_and_never_ours(store: Store) -> N
     moved(store, 0, 1_001)
     own = replace(OUTSIDE, tx_hash=f"0x{0:064x}")
     store.balances.record_prior_day((OUTSIDE, own, OUTSIDE), 1)
+
     store.balances.record_prior_day((OUTSIDE,), 1)
+
     assert store.budgets.history(NOW_S).budgets.gas_24h_wei == OUTSIDE.gas_wei
 
 
 @pytest.mark.parametrize(("block", "changes"), [(1_000, ()), (1_001, (OwnBalanceChange(WETH.address, -5, 1_001),))])
 def test_external_transaction_explains_after_the_openings(store: Store, block: int, changes: tuple[OwnBalanceChange, ...]) -> None:
     looked(store, at(1_000))
+
     store.balances.record_prior_day((replace(OUTSIDE, block=block),), 1)
+
     assert store.balances.expected().own_changes == changes
 
 
@@ -61,7 +67,9 @@ def test_external_transaction_explains_an_older_opening(store: Store) -> None:
     looked(store, at(1_000))
     looked(store, at(1_010, unreadable_items=(UnreadableItem("balance of WETH", WETH.address, "no answer"),)))
     outside = replace(OUTSIDE, block=1_005, changes=((WETH.address, -5), (USDC.address, 7)))
+
     store.balances.record_prior_day((outside,), 1)
+
     assert store.balances.expected().own_changes == (OwnBalanceChange(WETH.address, -5, 1_005),)
 
 
@@ -76,7 +84,9 @@ def test_prior_day_is_known_a_day_after_the_first_failure(store: Store) -> None:
 def test_adoption_forgets_a_day_not_read_up_to_its_nonce(store: Store) -> None:
     store.positions.record_scan((), NOW_S)
     store.balances.record_prior_day((), 5)
+
     store.journal.adopt_nonce(5, NOW_S)
+
     assert store.balances.is_prior_day_known(NOW_S)
     assert store.positions.is_scanned()
     store.journal.adopt_nonce(6, NOW_S)
@@ -106,7 +116,9 @@ def test_classified_transfer_is_not_accepted_afterwards(store: Store) -> None:
     record_transfers(store, transfer())
     (flow,) = store.balances.transfers()
     store.balances.classify(flow.id, ExternalTransferKind.GIFT, 5)
+
     record_transfers(store, replace(flow, kind=ExternalTransferKind.ACCEPTED, value=Fraction(1)))
+
     assert store.balances.transfers() == (replace(flow, kind=ExternalTransferKind.GIFT),)
 
 
@@ -116,7 +128,9 @@ def test_classified_transfer_is_not_accepted_afterwards(store: Store) -> None:
 )
 def test_deposits_block_since_the_first_of_a_window(store: Store, later_s: int, since_s: int) -> None:
     record_transfers(store, transfer(exceeds_jump_limit=True))
+
     record_transfers(store, transfer(exceeds_jump_limit=True, chain_s=NOW_S + later_s))
+
     assert store.budgets.history(NOW_S).cash_flows.first_increase_s == NOW_S + since_s
 
 
@@ -126,11 +140,13 @@ def test_deposits_block_since_the_first_of_a_window(store: Store, later_s: int, 
 )
 def test_harmless_transfer_begins_no_window(store: Store, harmless: ExternalTransfer) -> None:
     record_transfers(store, harmless)
+
     assert store.budgets.history(NOW_S).cash_flows.first_increase_s is None
 
 
 def test_excluded_deposits_stay_so_until_classified(store: Store) -> None:
     record_transfers(store, transfer(5), transfer(7), transfer(-3), transfer(11, token=USDC.address))
+
     assert store.budgets.history(NOW_S).cash_flows.excluded_increases_raw == ()
     store.balances.exclude_unexplained_deposits()
     record_transfers(store, transfer(100))
@@ -141,13 +157,16 @@ def test_excluded_deposits_stay_so_until_classified(store: Store) -> None:
 
 def test_dust_hides_no_halting_deposit_loss_or_sum(store: Store) -> None:
     record_transfers(store, transfer(exceeds_jump_limit=True), transfer(-COIN), *[transfer(1)] * (MAX_OPEN_TRANSFERS + 3))
+
     flows = store.budgets.history(NOW_S).cash_flows
+
     assert [flow.id for flow in flows.unexplained_transfers] == [1, 2, *range(6, MAX_OPEN_TRANSFERS + 6)]
     assert flows.unexplained_increases_raw == ((WETH.address, COIN + MAX_OPEN_TRANSFERS + 3),)
 
 
 def test_few_deposits_sum_up_without_the_decreases_between_them(store: Store) -> None:
     record_transfers(store, transfer(5), transfer(-2), transfer(7))
+
     assert store.budgets.history(NOW_S).cash_flows.unexplained_increases_raw == ((WETH.address, 12),)
 
 
@@ -156,13 +175,16 @@ def test_few_deposits_sum_up_without_the_decreases_between_them(store: Store) ->
 
 def test_unpriced_decrease_makes_its_day_unknown(store: Store) -> None:
     record_transfers(store, transfer(-COIN, value=None))
+
     assert store.budgets.history(NOW_S + DAY_S - 1).budgets.unknown_reason
     assert store.budgets.history(NOW_S + DAY_S).budgets.unknown_reason == ""
 
 
 def test_old_decrease_counts_in_the_total_loss_alone(store: Store) -> None:
     record_transfers(store, transfer(-COIN), transfer(-COIN, chain_s=NOW_S - DAY_S))
+
     budgets = store.budgets.history(NOW_S).budgets
+
     assert (budgets.loss_24h, budgets.decrease_24h) == (PRICE, PRICE)
     assert (budgets.loss_total, budgets.decrease_total) == (2 * PRICE, 2 * PRICE)
 
@@ -171,7 +193,9 @@ def test_restoring_increase_closes_unclassified_decreases(store: Store) -> None:
     record_transfers(store, transfer(-1), transfer(-2), transfer(-3))
     store.balances.classify(2, ExternalTransferKind.LOSS, 5)
     record_transfers(store, transfer(3, undone_ids=(1, 2), kind=ExternalTransferKind.UNDONE))
+
     kinds = [flow.kind for flow in store.balances.transfers()]
+
     assert kinds == [ExternalTransferKind.UNDONE, ExternalTransferKind.LOSS, None, ExternalTransferKind.UNDONE]
 
 
@@ -180,7 +204,9 @@ def test_restoring_increase_closes_unclassified_decreases(store: Store) -> None:
 
 def test_classify_defaults_to_deposit_and_withdrawal(store: Store) -> None:
     record_transfers(store, transfer(1), transfer(-1))
+
     classified = store.balances.classify(None, None, 5)
+
     assert [flow.kind for flow in classified] == [ExternalTransferKind.DEPOSIT, ExternalTransferKind.WITHDRAWAL]
     assert store.balances.transfers() == classified
     assert store.balances.classify(None, None, 5) == ()
@@ -197,6 +223,7 @@ def test_classify_defaults_to_deposit_and_withdrawal(store: Store) -> None:
 )
 def test_classify_refuses_a_kind_of_the_other_direction(store: Store, flow_id: int, kind: ExternalTransferKind) -> None:
     record_transfers(store, transfer(1), transfer(-1))
+
     with pytest.raises(ConfigError, match="can only be a"):
         store.balances.classify(flow_id, kind, 5)
     assert [flow.kind for flow in store.balances.transfers()] == [None, None]
@@ -205,6 +232,7 @@ def test_classify_refuses_a_kind_of_the_other_direction(store: Store, flow_id: i
 def test_a_transfer_is_classified_once_and_must_exist(store: Store) -> None:
     record_transfers(store, transfer(1))
     store.balances.classify(1, ExternalTransferKind.GIFT, 5)
+
     with raises_code(ConfigError, "flow_confirmed"):
         store.balances.classify(1, ExternalTransferKind.DEPOSIT, 5)
     for flow_id in (2, 2**63 - 1, 2**80):
@@ -214,7 +242,9 @@ def test_a_transfer_is_classified_once_and_must_exist(store: Store) -> None:
 
 def test_unmined_payment_is_no_own_change(store: Store) -> None:
     looked(store, at(1_000))
+
     moved(store, 3, 1_001, value_wei=7)
+
     assert sum(change.delta_raw for change in store.balances.expected().own_changes) < 0
     (own,) = store.journal.open_intents()
     store.journal.advance(own.id, IntentState.BROADCAST, 2)
@@ -239,6 +269,7 @@ def test_explained_balances_are_written_at_the_end_of_a_look(tmp_path: Path, is_
     store.balances.record_explained(at(1_000).snapshot, {WETH.address: COIN}, lambda _: True)
     with store.db.queueing():
         expected, is_explained = store.balances.record_explained(at(1_001).snapshot, {WETH.address: COIN}, lambda _: True)
+
     assert is_explained
     assert expected.openings == store.balances.expected().openings
     assert openings_of(store) == {WETH.address: (COIN, 1_000)}, "the stored ones explain as much until then"

@@ -49,7 +49,9 @@ def settle(store: Store, intent: Intent, raw: int, status: int = 1) -> None:
 
 def test_transfers_count_after_the_account_up_to_the_block(store: Store) -> None:
     own, later = transfer(5, token=USDC.address), transfer(-7, token=USDC.address, block=1_002)
+
     record_transfers(store, own, later, transfer(9, token=WETH.address))
+
     assert store.cash.record(ACCOUNT, 0)
     read = {block: store.cash.read(USDC.address, block) for block in (1_000, 1_001, 1_002)}
     assert {block: memory.changes for block, memory in read.items()} == {1_000: (), 1_001: (5,), 1_002: (5, -7)}
@@ -63,7 +65,9 @@ def test_external_payment_counts_once_and_a_trade_never(store: Store) -> None:
     payment = outside(1, 1_002, (USDC.address, -5), (NATIVE, -1))
     trade = outside(2, 1_001, (USDC.address, -3), (WETH.address, 4))
     later = outside(3, 1_003, (USDC.address, 8))
+
     store.balances.record_prior_day((payment, trade, later), 1)
+
     assert store.cash.record(ACCOUNT, 0)
     memory = store.cash.read(USDC.address, 1_002)
     assert (memory.changes, memory.counted_tx_hashes) == ((-5,), ("0x02", "0x01"))
@@ -75,7 +79,9 @@ def test_external_payment_counts_once_and_a_trade_never(store: Store) -> None:
 def test_changes_are_in_the_order_of_their_blocks(store: Store) -> None:
     looked(store, at(1_000))
     record_transfers(store, transfer(5, token=USDC.address, block=1_003))
+
     store.balances.record_prior_day((outside(1, 1_002, (USDC.address, -7)),), 1)
+
     assert store.cash.record(ACCOUNT, 0)
     assert store.cash.read(USDC.address, 1_003).changes == (-7, 5)
 
@@ -83,6 +89,7 @@ def test_changes_are_in_the_order_of_their_blocks(store: Store) -> None:
 def test_final_payouts_count_up_to_the_first_that_is_open(store: Store) -> None:
     """A reorganisation may undo the others, and the account takes them in their order."""
     first, second, third, fourth = (payout(store, nonce) for nonce in range(4))
+
     assert store.cash.record(ACCOUNT, 0)
     settle(store, first, 10)
     settle(store, second, 20, status=0)
@@ -116,6 +123,7 @@ def test_account_is_written_once_for_each_reading(store: Store) -> None:
 
 def test_a_forgotten_account_lets_no_earlier_reading_write(store: Store) -> None:
     store.cash.forget()
+
     assert store.cash.record(ACCOUNT, 0)
     store.cash.forget()
     assert store.cash.read(USDC.address, 9).account is None

@@ -57,6 +57,7 @@ def test_refused_step_counts_once_on_its_day(store: Store) -> None:
 def test_refusals_stay_counted_once_their_steps_are_deleted(store: Store) -> None:
     for number in range(30):
         record_step(store, f"s{number}", MIDNIGHT_S + number, OutcomeKind.REFUSED)
+
     assert store.steps.prune(5) == 24
     assert refusals(store, MIDNIGHT_S, MIDNIGHT_S + DAY_S) == 30
 
@@ -64,7 +65,9 @@ def test_refusals_stay_counted_once_their_steps_are_deleted(store: Store) -> Non
 def test_an_alert_counts_once_whatever_the_number_of_its_targets(store: Store) -> None:
     subscriptions = [ChannelSubscription(AlertChannel(name, lambda *_: "", 1, "trimtab"), KINDS) for name in ("mail", "phone", "hook")]
     notifier = AlertNotifier(store.alerts, subscriptions, RULES, lambda _: None)
+
     notifier.process_cycle_alerts((DONE, HALT), KINDS, NOON_S)
+
     assert alerts(store, MIDNIGHT_S, MIDNIGHT_S + DAY_S) == 2
     notifier.process_cycle_alerts((HALT,), KINDS, NOON_S + 60)
     assert alerts(store, MIDNIGHT_S, MIDNIGHT_S + DAY_S) == 2, "it lasts, and is not sent again"
@@ -76,4 +79,5 @@ def test_an_alert_counts_once_whatever_the_number_of_its_targets(store: Store) -
 
 def test_without_a_target_nothing_is_sent_and_counted(store: Store) -> None:
     AlertNotifier(store.alerts, [], RULES, lambda _: None).process_cycle_alerts((DONE, HALT), KINDS, NOON_S)
+
     assert alerts(store, MIDNIGHT_S, MIDNIGHT_S + DAY_S) == 0

@@ -65,7 +65,9 @@ def test_a_book_opens_at_the_first_look_and_agrees_from_there_on(store: Store) -
 
 def test_book_does_not_open_beside_an_open_transaction(store: Store) -> None:
     step = step_after_sale(1_001, store=store)
+
     mismatch_of_look(store, step)
+
     assert store.ledger.entries() == ()
     assert store.valuations.between() == ()
     finalise(store)
@@ -76,7 +78,9 @@ def test_book_does_not_open_beside_an_open_transaction(store: Store) -> None:
 
 def test_mined_intent_counts_at_once_and_enters_once_final(store: Store) -> None:
     mismatch_of_look(store, at())
+
     step = step_after_sale(1_001, store=store)
+
     assert mismatch_of_look(store, step) == ""
     assert sums(store, 1_001)[WETH.address] == 9 * COIN
     assert sums(store, 1_000)[WETH.address] == 10 * COIN
@@ -91,6 +95,7 @@ def test_mined_intent_counts_at_once_and_enters_once_final(store: Store) -> None
 
 def test_a_change_that_nobody_made_is_a_flow_and_no_disagreement(store: Store) -> None:
     mismatch_of_look(store, at())
+
     assert mismatch_of_look(store, at(1_001, usdc=20_005)) == ""
     assert mismatch_of_look(store, at(1_002, usdc=20_005)) == ""
     assert [entry.kind for entry in store.ledger.entries()][3:] == [EntryKind.UNEXPLAINED]
@@ -100,7 +105,9 @@ def test_version__classification_of_an_accepted_deposit__rises(store: Store) -> 
     mismatch_of_look(store, at())
     mismatch_of_look(store, at(1_001, usdc=20_005))
     (deposit,) = store.balances.transfers()
+
     accepted = replace(deposit, kind=ExternalTransferKind.ACCEPTED)
+
     assert store.balances.record(at(1_002).snapshot, {}, (accepted,), store.balances.expected().version)
     version = store.ledger.version()
     store.balances.classify(deposit.id, ExternalTransferKind.GIFT, 5)
@@ -112,7 +119,9 @@ def test_ledger_mismatch_names_both_figures(store: Store) -> None:
     mismatch_of_look(store, at())
     with store.db.write("falsify") as db:
         db.execute(text("UPDATE running SET raw = '19999000000' WHERE token = :token"), {"token": USDC.address})
+
     mismatch = mismatch_of_look(store, at(1_001))
+
     assert mentions(mismatch, "USDC: 19999", "20000")
     assert "trimtab books check" in mismatch
     assert "WETH" not in mismatch
@@ -120,7 +129,9 @@ def test_ledger_mismatch_names_both_figures(store: Store) -> None:
 
 def test_valuation_is_hourly_and_after_each_transfer(store: Store) -> None:
     mismatch_of_look(store, at())
+
     mismatch_of_look(store, at(1_001, later_s=60))
+
     assert len(store.valuations.between()) == 1
     mismatch_of_look(store, at(1_002, later_s=3_700))
     assert len(store.valuations.between()) == 2
@@ -132,7 +143,9 @@ def test_valuation_is_hourly_and_after_each_transfer(store: Store) -> None:
 def test_paper_has_its_own_book_and_live_opens_a_new_one(store: Store) -> None:
     store.db.store_kind = "paper"
     mismatch_of_look(store, at())
+
     mismatch_of_look(store, at(1_001, usdc=25_000))
+
     assert len(store.ledger.entries()) == 4
     store.db.store_kind = "live"
     assert store.ledger.entries() == ()
@@ -150,7 +163,9 @@ def test_tokens_keep_their_names_when_they_leave_the_portfolio(store: Store) -> 
     step = at(1_001)
     fewer = replace(step, portfolio=replace(step.portfolio, assets=tuple(a for a in step.portfolio.assets if a.token.symbol == "USDC")))
     mismatch_of_look(store, fewer)
+
     ledger_tokens = store.ledger.ledger_tokens()
+
     assert ledger_tokens is not None
     assert {token.symbol for token in ledger_tokens.tokens} >= {"WETH", "USDC"}
 
@@ -160,7 +175,9 @@ def test_tokens__of_a_writer_in_between_are_kept(store: Store, monkeypatch: pyte
         patched.setattr(type(store.ledger), "ledger_tokens", lambda _: None)  # read before the other wrote
         store.ledger.record_ledger_tokens([WETH], USDC, WETH.address)
         store.ledger.record_ledger_tokens([USDC], USDC, WETH.address)
+
     ledger_tokens = store.ledger.ledger_tokens()
+
     assert ledger_tokens is not None
     assert {token.symbol for token in ledger_tokens.tokens} == {"WETH", "USDC"}
 
@@ -192,7 +209,9 @@ def test_valuation_is_due_in_another_hour_or_after_a_change(
     store: Store, block: int, later_s: int, forced: bool, changed: tuple[int, ...], is_due: bool
 ) -> None:
     hour_s = 1_700_000_000 // HOUR_S * HOUR_S
+
     first = Valuation(1_000, hour_s, Fraction(1), ())
+
     assert not store.valuations.record(first, is_forced=True), "there is no book"
     store.ledger.open_book(1, "")
     assert store.valuations.record(first, is_forced=False)
@@ -204,6 +223,7 @@ def test_valuations_between_include_both_ends(store: Store) -> None:
     store.ledger.open_book(1, "")
     for number in range(3):
         assert store.valuations.record(Valuation(number, 100 + number, Fraction(number), ()), is_forced=True)
+
     assert [valuation.chain_s for valuation in store.valuations.between(101, 102)] == [101, 102]
     assert [valuation.chain_s for valuation in store.valuations.between(101, 101)] == [101]
     assert [valuation.value for valuation in store.valuations.newest(2)] == [2, 1]
@@ -239,7 +259,9 @@ def test_entries_of_are_those_of_the_current_book(store: Store) -> None:
 def test_intent_before_the_book_is_not_counted_or_entered(store: Store) -> None:
     step_after_sale(1_001, store=store)
     (before,) = store.journal.open_intents()
+
     finalise(store)
+
     assert store.ledger.intents_without_entry() == ()
     assert store.ledger.counted_tokens(before.id) == frozenset()
     mismatch_of_look(store, at(1_002))
@@ -261,7 +283,9 @@ def test_intent_enters_once_and_with_its_own_receipt(store: Store) -> None:
     finalise(store)
     mismatch_of_look(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
     (entry,) = store.ledger.intent_entries()
+
     (intent,) = store.ledger.enterable_intents()
+
     assert not store.ledger.record_entry(intent, entry), "it has an entry"
     step_after_sale(1_003, 1, store)
     (open_intent,) = store.journal.open_intents()
@@ -279,7 +303,9 @@ def test_reorg_takes_an_entry_out_of_the_balances_once(store: Store) -> None:
     step = step_after_sale(1_001, store=store)
     (sale,) = store.journal.open_intents()
     finalise(store)
+
     mismatch_of_look(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
+
     assert sums(store, 1_002)[WETH.address] == 9 * COIN
     store.journal.advance(sale.id, IntentState.BROADCAST, 2)
     assert sums(store, 1_002) == {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}

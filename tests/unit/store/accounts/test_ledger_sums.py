@@ -143,6 +143,7 @@ def test_a_look_reads_nothing_of_entries_that_are_long_final(store: Store) -> No
     before = store.ledger.balances(life.block)
     with store.db.write("wear out") as db:
         db.exec_driver_sql("UPDATE entries SET wallet_moves_json = 'worn out', entry_json = 'worn out'")
+
     assert store.ledger.balances(life.block) == before
 
 
@@ -151,10 +152,12 @@ def test_entry_counts_from_its_block_on(store: Store) -> None:
     life.sell()
     life.finalise()
     life.look()
+
     at_block = {
         block: {balance.token: balance.raw for balance in store.ledger.balances(block)}[WETH.address]
         for block in (life.block - 2, life.block)
     }
+
     assert at_block == {life.block - 2: 50 * COIN, life.block: 49 * COIN}
 
 
@@ -168,7 +171,9 @@ def test_sums_that_were_tampered_with_are_named_and_put_in_order(store: Store) -
         db.execute(text("UPDATE running SET raw = '1' WHERE token = :token"), {"token": WETH.address})
         db.exec_driver_sql("UPDATE meta SET value = '7' WHERE key = 'loss_total'")
         db.exec_driver_sql("UPDATE meta SET value = '900' WHERE key = 'settled_to'")
+
     misstatements = "; ".join(store.ledger.find_misstatements())
+
     assert f"balance of {WETH.address}: stored 1," in misstatements
     assert "losses: stored 7," in misstatements
     assert "settled: stored up to transaction 900" in misstatements

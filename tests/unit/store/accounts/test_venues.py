@@ -60,6 +60,7 @@ def funding(at_s: int, market: str = "ETH", paid_raw: int = 5) -> Entry:
 
 def test_funding_enters_once_and_is_read_again_hours_back(store: Store) -> None:
     store.ledger.record_offchain_entries([funding(START_S)])
+
     assert store.ledger.funding_since_s() is None
     assert store.ledger.entries() == (), "there is no book yet"
     store.ledger.open_book(START_S, "")
@@ -81,7 +82,9 @@ def test_funding_enters_once_and_is_read_again_hours_back(store: Store) -> None:
 @pytest.mark.parametrize("nonce", [FIRST_VENUE_NONCE, FIRST_VENUE_NONCE + 5])
 def test_venue_order_moves_its_own_nonce_alone(store: Store, nonce: int) -> None:
     store.steps.begin("s", START_S, "{}")
+
     store.journal.adopt_nonce(3, START_S)
+
     assert store.journal.newest_venue_nonce() == 0
     store.journal.add_intent("s", IntentKind.FUTURES, replace(tx(3), nonce=nonce), grant(), "order", START_S, None)
     assert (store.journal.expected_nonce(), store.journal.newest_venue_nonce()) == (3, nonce)

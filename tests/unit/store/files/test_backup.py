@@ -38,6 +38,7 @@ def put_back(source: Path, target: Path, force: bool = False) -> Path | None:
 
 def test_backup_holds_all_that_was_committed(tmp_path: Path) -> None:
     store = store_with_steps(tmp_path / "a.db")
+
     assert (tmp_path / "a.db-wal").stat().st_size > 0
     backup(tmp_path / "a.db", tmp_path / "copy.db")
     store.steps.begin("later", START_S, "{}")
@@ -87,6 +88,7 @@ def test_a_backup_is_the_owners_alone_whatever_the_umask(tmp_path: Path) -> None
         old_path = put_back(tmp_path / "copy.db", tmp_path / "a.db", force=True)
     finally:
         os.umask(before)
+
     assert old_path is not None
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "copy.db", tmp_path / "a.db", old_path)} == {0o600}
 
@@ -94,6 +96,7 @@ def test_a_backup_is_the_owners_alone_whatever_the_umask(tmp_path: Path) -> None
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     store_with_steps(tmp_path / "a.db").close()
     (tmp_path / "mine.txt").write_text("mine")
+
     with raises_code(ConfigError, "exists"):
         backup(tmp_path / "a.db", tmp_path / "mine.txt")
     backup(tmp_path / "a.db", tmp_path / "copy.db")
@@ -111,6 +114,7 @@ def test_a_store_is_never_its_own_backup_nor_put_over_one_in_use(tmp_path: Path)
             backup(tmp_path / "a.db", path, force=True)
         with raises_code(ConfigError, "same_file"):
             put_back(path, tmp_path / "a.db", force=True)
+
     with raises_code(ConfigError, "in_use"):
         backup(tmp_path / "a.db", tmp_path / "b.db", force=True)
     assert store.pause_switch.read().paused is other.pause_switch.read().paused is False
@@ -123,7 +127,9 @@ def test_restore_replaces_a_newer_store_and_keeps_it_aside(tmp_path: Path) -> No
     backup(tmp_path / "a.db", tmp_path / "copy.db")
     store.steps.begin("later", START_S, "{}")  # in the log beside the file, and still open
     old_path = put_back(tmp_path / "copy.db", tmp_path / "a.db", force=True)
+
     store.close()
+
     assert old_path is not None
     assert [line.id for line in store_at(tmp_path / "a.db").steps.newest(9)] == ["s2", "s1", "s0"]
     assert [line.id for line in store_at(old_path).steps.newest(9)] == ["later", "s2", "s1", "s0"]
@@ -133,7 +139,9 @@ def test_restores_of_one_second_each_keep_the_old_store(tmp_path: Path, monkeypa
     store_with_steps(tmp_path / "a.db").close()
     backup(tmp_path / "a.db", tmp_path / "copy.db")
     monkeypatch.setattr("agent.store.files.backup._utc_now_text", lambda: "2026-01-01T00:00:00Z")
+
     old_paths = [put_back(tmp_path / "copy.db", tmp_path / "a.db", force=True) for _ in range(3)]
+
     assert len(set(old_paths)) == 3
     assert all(path is not None and path.exists() for path in old_paths)
 
@@ -158,6 +166,7 @@ def test_copy_is_paused_until_adopted_and_not_by_resume(tmp_path: Path) -> None:
 def test_a_backup_of_another_wallet_or_chain_is_not_restored(tmp_path: Path, wallet: str, chain_id: int) -> None:
     open_store(f"sqlite:///{tmp_path}/a.db", chain_id, wallet).close()
     backup(tmp_path / "a.db", tmp_path / "copy.db")
+
     with raises_code(OperatorNeeded, "store_owner"):
         put_back(tmp_path / "copy.db", tmp_path / "new.db")
     assert not (tmp_path / "new.db").exists()
@@ -181,6 +190,7 @@ def test_damaged_or_foreign_file_is_neither_restored_nor_copied(tmp_path: Path) 
     with sqlite3.connect(tmp_path / "a.db") as odd:
         odd.execute("UPDATE intents SET state = 'final'")
     odd.close()
+
     with raises_code(OperatorNeeded, "damaged", str(intent.id), "final", "planned"):
         inspect_store_file(tmp_path / "a.db")
     with pytest.raises(OperatorNeeded):
@@ -193,6 +203,7 @@ def test_a_backup_by_a_newer_program_is_not_restored(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "a.db") as newer:
         newer.execute("UPDATE alembic_version SET version_num = '9999'")
     newer.close()
+
     with raises_code(OperatorNeeded, "store_version"):
         put_back(tmp_path / "a.db", tmp_path / "new.db")
 
@@ -202,7 +213,9 @@ def test_an_older_store_is_copied_before_it_is_brought_forward(tmp_path: Path, m
     store_with_steps(path).close()
     later = install_later_version(monkeypatch, tmp_path)
     store_at(path).close()
+
     old_path = tmp_path / f"a.db.before-{later}"
+
     assert (inspect_store_file(path).version, inspect_store_file(old_path).version) == (later, older)
     assert len(store_at(path).steps.newest(9)) == 3
     with closing(sqlite3.connect(path)) as file:
@@ -222,7 +235,9 @@ def test_no_copy_holds_signed_bytes_or_a_part_of_them(tmp_path: Path, monkeypatc
     later = install_later_version(monkeypatch, tmp_path)
     store_at(setup.path).close()
     put_back(tmp_path / "while in use.db", setup.path, force=True)
+
     files = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
     assert {"trimtab.db", "while in use.db", f"trimtab.db.before-{later}"} <= set(files)
     assert any(name.startswith("trimtab.db.before-restore-") for name in files)
     assert len(setup.signer.signed) == 2

@@ -85,6 +85,7 @@ def test_killed_upgrade_leaves_the_store_of_before_or_after(tmp_path: Path, olde
         assert store.budgets.history(START_S).budgets.loss_24h == 0
         store.close()
         assert inspect_store_file(path).version == later
+
     assert statement > 10
     assert versions == {OLDER, later}
 
@@ -93,7 +94,9 @@ def test_killed_upgrade_leaves_the_store_of_before_or_after(tmp_path: Path, olde
 def test_a_backup_that_an_upgrade_left_half_done_is_made_anew(older: Path, later: str, old_text: str) -> None:
     backup_path = older.with_name(f"{older.name}.before-{later}")
     backup_path.write_text(old_text)
+
     store_at(older).close()
+
     assert inspect_store_file(backup_path).version == OLDER
 
 
@@ -110,7 +113,9 @@ def test_upgrade__by_two_at_once__keeps_the_store_of_before(older: Path, later: 
         return version
 
     monkeypatch.setattr(opening, "_read_version", read_version_slowly)
+
     store_at(older).close()
+
     assert readings[:2] == [OLDER, OLDER]
     assert readings[-1] == inspect_store_file(older).version == later
     assert inspect_store_file(older.with_name(f"{older.name}.before-{later}")).version == OLDER

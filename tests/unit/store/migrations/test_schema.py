@@ -33,7 +33,9 @@ def schema(database: Database) -> list[tuple[str, str, str, str | None]]:
 
 def test_file_and_memory_stores_have_one_schema(tmp_path: Path) -> None:
     file, memory = open_store(f"sqlite:///{tmp_path}/new.db", CHAIN_ID, WALLET), open_memory_store(CHAIN_ID, WALLET)
+
     file_schema = schema(file.db)
+
     assert file_schema == schema(memory.db)
     assert len(file_schema) > 60
     assert {name for kind, name, *_ in file_schema if kind == "trigger"} == GROWING
@@ -48,7 +50,9 @@ from agent.store import open_store
 open_store("sqlite:///{tmp_path}/new.db", {CHAIN_ID}, {WALLET!r}).close()
 assert "alembic" not in sys.modules
 """
+
     subprocess.run([sys.executable, "-c", script], check=True)
+
     assert inspect_store_file(tmp_path / "new.db").version == REVISIONS[-1]
 
 
@@ -94,6 +98,7 @@ def test_killed_creation_leaves_an_empty_or_whole_store(tmp_path: Path) -> None:
         assert inspect_store_file(path).version == REVISIONS[-1]
         with closing(sqlite3.connect(path)) as file:
             assert file.execute(SCHEMA).fetchall() == whole
+
     assert statement > len(whole) // 2
     assert sizes == {0, len(whole)}
 
