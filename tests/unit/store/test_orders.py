@@ -12,13 +12,14 @@ import pytest
 
 from agent.errors import Retryable
 from agent.execution.step_context import StepReaders, add_past_prices, record_order_stages
-from agent.model import ConditionalOrder, NavPerShare, OrderKind, OrdersConfig, OrderStage, OrderTerms
+from agent.model import ConditionalOrder, IntentKind, NavPerShare, OrderKind, OrdersConfig, OrderStage, OrderTerms
 from agent.policy.orders.conditional import format_order_price, trigger_price
 from agent.policy.orders.exits import apply_orders
 from agent.store.opening import open_store
 from agent.store.store import Store
 from agent.units import Price
 from tests.support.builders import OWNER, history, token
+from tests.support.records.intents import ended_intent
 from tests.support.standing_orders import price_of, terms, two
 from tests.support.text import raises_code
 
@@ -28,7 +29,7 @@ STOP = ConditionalOrder(
 FIRED_STOP = replace(STOP, stage=OrderStage.FIRED, event_price=price_of("WETH", 1_400))
 OFF_STOP = replace(STOP, stage=OrderStage.OFF)
 TRAIL = replace(STOP, kind=OrderKind.TRAILING_STOP, highest_price=Fraction(2**200 + 1, 3**100))
-OTHER_STOP = replace(STOP, token="0xother")
+OTHER_TRAIL = replace(TRAIL, token="0xother")
 NAV = NavPerShare(Fraction(9, 10), 1_000, (("0xtoken", 10**30),), (("0xtoken", Fraction(1, 3)),))
 Reopen = Callable[[], Store]
 
@@ -78,17 +79,17 @@ def test_restart_finds_every_order_and_the_nav(store: Store, reopen: Reopen) -> 
 @pytest.mark.parametrize(
     ("orders", "nav", "stored"),
     [
-        pytest.param((FIRED_STOP, TRAIL, OTHER_STOP), None, (OTHER_STOP, FIRED_STOP, TRAIL), id="a changed order"),
-        pytest.param((TRAIL, OTHER_STOP), None, (OTHER_STOP, TRAIL), id="an order left out"),
+        pytest.param((FIRED_STOP, TRAIL, OTHER_TRAIL), None, (OTHER_TRAIL, FIRED_STOP, TRAIL), id="a changed order"),
+        pytest.param((TRAIL, OTHER_TRAIL), None, (OTHER_TRAIL, TRAIL), id="an order left out"),
         pytest.param((STOP, TRAIL), None, (STOP, TRAIL), id="another token left out"),
-        pytest.param((STOP, TRAIL, OTHER_STOP), replace(NAV, nav=Fraction(8, 10)), (OTHER_STOP, STOP, TRAIL), id="the nav alone"),
+        pytest.param((STOP, TRAIL, OTHER_TRAIL), replace(NAV, nav=Fraction(8, 10)), (OTHER_TRAIL, STOP, TRAIL), id="the nav alone"),
         pytest.param((), None, (), id="none"),
     ],
 )
 def test_replace_orders_stores_what_changed(
     store: Store, orders: tuple[ConditionalOrder, ...], nav: NavPerShare | None, stored: tuple[ConditionalOrder, ...]
 ) -> None:
-    assert store.orders.replace_orders((STOP, TRAIL, OTHER_STOP), NAV, 0)
+    assert store.orders.replace_orders((STOP, TRAIL, OTHER_TRAIL), NAV, 0)
 
     assert store.orders.replace_orders(orders, nav, 1)
 
@@ -126,6 +127,24 @@ def test_later_loss_is_never_written_with_the_nav(store: Store) -> None:
     assert store.orders.replace_orders((), replace(NAV, later_loss=Fraction(5)), 0)
 
     assert nav_of(store) == NAV
+
+
+@pytest.mark.parametrize(
+    ("kind", "booked_at_s", "later_loss"),
+    [
+        pytest.param(IntentKind.SWAP, NAV.at_s, 0, id="swap of that second"),
+        pytest.param(IntentKind.SWAP, NAV.at_s + 1, 7, id="swap a second later"),
+        pytest.param(IntentKind.APPROVE, NAV.at_s + 1, 7, id="approval"),
+        pytest.param(IntentKind.FUTURES, NAV.at_s + 1, 0, id="futures, whose account has its own result"),
+    ],
+)
+def test_later_loss_is_that_of_transactions_after_the_nav(store: Store, kind: IntentKind, booked_at_s: int, later_loss: int) -> None:
+    store.steps.begin("s", 1, "{}")
+    assert store.orders.replace_orders((), NAV, 0)
+
+    store.budgets.book_intent(ended_intent(store, 0, kind=kind), Fraction(0), Fraction(7), 0, booked_at_s)
+
+    assert nav_of(store) == replace(NAV, later_loss=Fraction(later_loss))
 
 
 # --- Looks
