@@ -1,4 +1,4 @@
-"""Controls in the store: what a pause comes after, which confirmation is the first, what the phone has handled and which code is open."""
+"""Tests of agent/store/controls.py: the queue, shown plans, what the phone has handled and which code is open."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ import pytest
 from agent.errors import Refused
 from agent.model import Control, ControlKind, ControlOrigin, ControlState, ShownPlan
 from agent.store import Store
-from agent.store.controls import MAX_CODES, MAX_TRIES, MAX_UPDATE_GAP_S, ControlStateChange, PhoneCode
+from agent.store.controls import (
+    MAX_CODES,
+    MAX_QUEUED,
+    MAX_SHOWN_PLANS,
+    MAX_TRIES,
+    MAX_UPDATE_GAP_S,
+    OPEN_CODES_KEY,
+    ControlStateChange,
+    PhoneCode,
+)
+from agent.store.database import write_facts
 from tests.support.text import raises_code
 from tests.support.transactions import START_S, new_store
 
@@ -108,15 +118,78 @@ def test_offered_plan_waits_until_the_next_offer(store: Store) -> None:
 
 
 def test_an_end_is_written_to_the_controls_that_it_names_alone(store: Store) -> None:
-    first, second = (store.controls.queue(control(number)) for number in (1, 2))
-
+    first = store.controls.queue(control(1))
+    second = store.controls.queue(control(2))
     assert store.controls.take(first, START_S + 1)
+
     store.controls.finish([ControlStateChange(first, ControlState.FAILED, "code", "why", (("a", "b"),))], START_S + 2)
+
     newest, oldest = store.controls.newest()
     assert (newest.sequence_number, newest.state, newest.changed_s) == (second, ControlState.QUEUED, START_S)
     assert (oldest.state, oldest.code, oldest.reason, oldest.result_pairs) == (ControlState.FAILED, "code", "why", (("a", "b"),))
     assert not store.controls.take(first, START_S + 3)
     assert not store.controls.take(99, START_S + 3)
+
+
+def test_finished_control_keeps_its_state(store: Store) -> None:
+    number = store.controls.queue(control(1))
+    store.controls.finish([ControlStateChange(number, ControlState.DONE)], START_S + 1)
+
+    store.controls.finish([ControlStateChange(number, ControlState.FAILED)], START_S + 2)
+
+    assert [record.state for record in store.controls.newest()] == [ControlState.DONE]
+    assert [event.state for event in store.controls.events()] == ["queued", "done"]
+
+
+def test_control_is_taken_once(store: Store) -> None:
+    first = store.controls.queue(control(1))
+    second = store.controls.queue(control(2))
+
+    assert [store.controls.take(first, START_S), store.controls.take(first, START_S)] == [True, False]
+    assert [queued.number for queued in store.controls.queued_controls()] == [second]
+    assert [taken.number for taken in store.controls.taken_controls()] == [first]
+
+
+def test_queue_holds_so_many_controls(store: Store) -> None:
+    for number in range(MAX_QUEUED - 1):
+        store.controls.queue(control(number))
+    last = store.controls.queue(control(MAX_QUEUED))
+
+    with raises_code(Refused, "queue_full", str(MAX_QUEUED)):
+        store.controls.queue(control(MAX_QUEUED + 1))
+
+    assert len(store.controls.queued_controls()) == MAX_QUEUED
+    store.controls.finish([ControlStateChange(last, ControlState.DONE)], START_S)
+    assert store.controls.queue(control(MAX_QUEUED + 2)) > last
+
+
+# --- Shown plans
+
+
+def shown_at(second: int) -> ShownPlan:
+    return replace(PLAN, shown_json=f'{{"n": {second}}}', shown_at_s=START_S + second)
+
+
+def test_newest_shown_plans_are_kept_beside_the_offer(store: Store) -> None:
+    offer = shown_at(-1)
+    store.controls.store_offer(offer)
+    for second in range(MAX_SHOWN_PLANS):
+        store.controls.record_shown(shown_at(second))
+    assert store.controls.shown_plan(shown_at(0).hash) is not None
+
+    store.controls.record_shown(shown_at(MAX_SHOWN_PLANS))
+
+    assert store.controls.shown_plan(shown_at(0).hash) is None, "the oldest"
+    assert store.controls.shown_plan(shown_at(1).hash) is not None
+    assert store.controls.offered_plan() == offer
+
+
+def test_altered_plan_is_not_shown(store: Store) -> None:
+    store.controls.record_shown(PLAN)
+    with store.db.write("alter") as db:
+        db.exec_driver_sql("UPDATE shown_plans SET plan_json = replace(plan_json, 'rebalance', 'stop')")
+
+    assert store.controls.shown_plan(PLAN.hash) is None
 
 
 # --- The phone.
@@ -177,3 +250,21 @@ def test_only_the_newest_codes_are_kept(store: Store) -> None:
     answers = [store.telegram_bot.use_code(chat, "right", START_S) is not None for chat in range(MAX_CODES + 1)]
 
     assert answers == [False] + [True] * MAX_CODES
+
+
+def test_code_works_once(store: Store) -> None:
+    store.telegram_bot.store_code(code(1), START_S)
+
+    assert store.telegram_bot.use_code(1, "right", START_S) == code(1)
+    assert store.telegram_bot.use_code(1, "right", START_S) is None
+
+
+@pytest.mark.parametrize("codes_json", ["{", "7", '[{"chat": 1}]'], ids=["cut", "no list", "no code"])
+def test_damaged_codes_do_not_work_and_are_replaced(store: Store, codes_json: str) -> None:
+    with store.db.write("damage") as db:
+        write_facts(db, {OPEN_CODES_KEY: codes_json})
+    assert store.telegram_bot.use_code(1, "right", START_S) is None
+
+    store.telegram_bot.store_code(code(1), START_S)
+
+    assert store.telegram_bot.use_code(1, "right", START_S) == code(1)
