@@ -158,6 +158,25 @@ def test_decisions_follow_the_calendar(trigger: Trigger, rows: Sequence[Row]) ->
         assert reason in decision.reason, utc
 
 
+@pytest.mark.parametrize(
+    ("now", "share", "is_announced"),
+    [
+        pytest.param("2026-01-08T00:00:00", 56, True, id="review beyond the band"),
+        pytest.param("2026-01-08T00:00:00", 55, False, id="review at the edge of the band"),
+        pytest.param("2026-01-08T00:00:00", 53, False, id="review that finds nothing"),
+        pytest.param("2026-01-07T23:59:59", 60, False, id="one second before the review"),
+        pytest.param("2026-01-29T00:00:00", 60, False, id="execution itself"),
+    ],
+)
+def test_review_announces_an_execution_only_if_it_would_trade(now: str, share: int, is_announced: bool) -> None:
+    agent = Agent(StagedTrigger(WEEKLY, Every(28 * DAY_S), BAND), history())
+    agent.decide_at("2026-01-01T00:00:00", 52)
+
+    reason = agent.decide_at(now, share).decision.reason
+
+    assert ("executed from 2026-01-29 00:00:00 UTC on" in reason) is is_announced
+
+
 def test_staged_execution_delayed_by_the_cooldown_stays_due() -> None:
     agent = Agent(StagedTrigger(WEEKLY, Every(28 * DAY_S)), history(), cooldown_s=2 * DAY_S)
     assert isinstance(agent.decide_at("2026-01-01T00:00:00", 60).decision, Rebalance)
