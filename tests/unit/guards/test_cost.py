@@ -13,10 +13,7 @@ from agent.guards.case import build_guard_case
 from agent.model import Head, PlanCost, StepInput
 from agent.units import BPS
 from tests.support.builders import ETHER, GWEI, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.support.decisions.plan_costs import exit_plan as exiting
-from tests.support.decisions.plan_costs import given_and_got
-from tests.support.decisions.plan_costs import overweight_step as heavy
-from tests.support.decisions.plan_costs import with_past_costs as past
+from tests.support.decisions.plan_costs import exit_plan, given_and_got, overweight_step, with_past_costs
 from tests.support.plans import R, Swap, approved, evidence, plan_of, sell_weth, verdict, with_leg
 
 WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
@@ -24,17 +21,17 @@ WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 
 @given(whole=st.fractions(Fraction(1, 100), 3))
 def test_cost_is_value_given_less_value_received_over_half_their_sum(whole: Fraction) -> None:
-    step = heavy()
+    step = overweight_step()
     plan = sell_weth(step, whole)
-    gave, got = given_and_got(plan)
-    share = (gave - got) * BPS / ((gave + got) / 2)
-    limit = -(-share.numerator // share.denominator)
-    assert verdict("plan_cost", with_limits(step, plan_cost_bps=limit), plan).passed
-    assert not verdict("plan_cost", with_limits(step, plan_cost_bps=limit - 1), plan).passed
+    sold_value, bought_value = given_and_got(plan)
+    ratio_bps = (sold_value - bought_value) * BPS / ((sold_value + bought_value) / 2)
+    limit_bps = -(-ratio_bps.numerator // ratio_bps.denominator)
+    assert verdict("plan_cost", with_limits(step, plan_cost_bps=limit_bps), plan).passed
+    assert not verdict("plan_cost", with_limits(step, plan_cost_bps=limit_bps - 1), plan).passed
 
 
 def test_the_plan_s_own_cost_is_not_believed() -> None:
-    step = with_limits(heavy(), plan_cost_bps=10)
+    step = with_limits(overweight_step(), plan_cost_bps=10)
     zero = Fraction(0)
     plan = replace(sell_weth(step, 1), cost=PlanCost(zero, zero, zero, zero), turnover=Fraction(10**30))
     assert not verdict("plan_cost", step, plan).passed
@@ -43,20 +40,24 @@ def test_the_plan_s_own_cost_is_not_believed() -> None:
 def test_a_skewed_pool_is_a_cost() -> None:
     step = with_limits(step_input(pools=[v2_pool(WETH, USDC, 1_990)]), plan_cost_bps=60)
     assert not verdict("plan_cost", step, sell_weth(step, Fraction(1, 10))).passed
-    fair = with_limits(step_input(pools=[v2_pool(WETH, USDC, 2_000)]), plan_cost_bps=60)
-    assert verdict("plan_cost", fair, sell_weth(fair, Fraction(1, 10))).passed
+    fair_step = with_limits(step_input(pools=[v2_pool(WETH, USDC, 2_000)]), plan_cost_bps=60)
+    assert verdict("plan_cost", fair_step, sell_weth(fair_step, Fraction(1, 10))).passed
 
 
 def test_gas_counts_in_the_cost_at_the_price_of_wrapped_native() -> None:
-    step = approved(with_snapshot(heavy(), head=replace(heavy().snapshot.head, base_fee_wei=20 * GWEI), priority_fee_wei=5 * GWEI))
+    step = approved(
+        with_snapshot(overweight_step(), head=replace(overweight_step().snapshot.head, base_fee_wei=20 * GWEI), priority_fee_wei=5 * GWEI)
+    )
     plan = sell_weth(step)  # 200,000 gas at 25 gwei are 0.005 WETH
     case = build_guard_case(step, plan, evidence(step, plan))
-    gave, got = given_and_got(plan)
-    assert case.cost() == gave - got + 10 * 10**6
+    sold_value, bought_value = given_and_got(plan)
+    assert case.cost() == sold_value - bought_value + 10 * 10**6
 
 
 def test_on_a_chain_without_base_fee_the_node_s_gas_price_counts() -> None:
-    step = approved(with_snapshot(heavy(), head=replace(heavy().snapshot.head, base_fee_wei=None), gas_price_wei=50 * GWEI))
+    step = approved(
+        with_snapshot(overweight_step(), head=replace(overweight_step().snapshot.head, base_fee_wei=None), gas_price_wei=50 * GWEI)
+    )
     plan = sell_weth(step)
     case = build_guard_case(step, plan, evidence(step, plan))
     assert case.cost() - case.trading_cost() == 20 * 10**6
@@ -66,8 +67,8 @@ def test_on_a_chain_without_base_fee_the_node_s_gas_price_counts() -> None:
 
 def test_a_plan_that_only_burns_gas_is_refused() -> None:
     step = step_input()
-    found = verdict("plan_cost", step, plan_of(step, []))
-    assert (found.passed, found.measured_text) == (False, "0.44 USDC")
+    judged = verdict("plan_cost", step, plan_of(step, []))
+    assert (judged.passed, judged.measured_text) == (False, "0.44 USDC")
 
 
 def test_gas_that_nothing_prices_refuses() -> None:
@@ -79,12 +80,12 @@ def test_gas_that_nothing_prices_refuses() -> None:
 
 @given(whole=st.fractions(Fraction(1, 100), 3))
 def test_turnover_at_the_limit_passes_and_a_limit_one_lower_fails(whole: Fraction) -> None:
-    step = heavy()
+    step = overweight_step()
     plan = sell_weth(step, whole)
-    share = sum(given_and_got(plan)) / 2 * BPS / (10_000 * 10**6)
-    limit = -(-share.numerator // share.denominator)
-    assert verdict("turnover", with_limits(step, turnover_bps=limit), plan).passed
-    assert not verdict("turnover", with_limits(step, turnover_bps=limit - 1), plan).passed
+    ratio_bps = sum(given_and_got(plan)) / 2 * BPS / (10_000 * 10**6)
+    limit_bps = -(-ratio_bps.numerator // ratio_bps.denominator)
+    assert verdict("turnover", with_limits(step, turnover_bps=limit_bps), plan).passed
+    assert not verdict("turnover", with_limits(step, turnover_bps=limit_bps - 1), plan).passed
 
 
 def test_turnover_does_not_count_what_passes_through_a_hub() -> None:
@@ -93,10 +94,10 @@ def test_turnover_does_not_count_what_passes_through_a_hub() -> None:
         hubs=["WETH"],
         pools=[v2_pool(WBTC, WETH, 30), v2_pool(WETH, USDC, 2_000)],
     )
-    through, to = step.snapshot.pools
-    plan = plan_of(step, [Swap(through, WBTC.address, raw(Fraction(1, 60), WBTC), sink=R), Swap(to, WETH.address, source=R)])
-    spent, got = Fraction(plan.legs[0].amount_in_raw * 60_000 * 10**6, 10**8), plan.legs[1].amount_out_raw
-    assert build_guard_case(step, plan, evidence(step, plan)).turnover() == (spent + got) / 2
+    first_pool, last_pool = step.snapshot.pools
+    plan = plan_of(step, [Swap(first_pool, WBTC.address, raw(Fraction(1, 60), WBTC), sink=R), Swap(last_pool, WETH.address, source=R)])
+    sold_value, bought_value = Fraction(plan.legs[0].amount_in_raw * 60_000 * 10**6, 10**8), plan.legs[1].amount_out_raw
+    assert build_guard_case(step, plan, evidence(step, plan)).turnover() == (sold_value + bought_value) / 2
 
 
 def test_reserves_are_no_part_of_the_total_that_turnover_is_measured_by() -> None:
@@ -106,40 +107,40 @@ def test_reserves_are_no_part_of_the_total_that_turnover_is_measured_by() -> Non
 
 
 def test_turnover_of_the_day_adds_up() -> None:
-    step = with_limits(heavy(), daily_turnover_bps=6_000)
+    step = with_limits(overweight_step(), daily_turnover_bps=6_000)
     plan = sell_weth(step)
-    room = 6_000 * 10**6 - sum(given_and_got(plan)) / 2
-    assert verdict("daily_turnover", past(step, turnover_24h=room), plan).passed
-    assert not verdict("daily_turnover", past(step, turnover_24h=room + Fraction(1, 10**9)), plan).passed
+    room_value = 6_000 * 10**6 - sum(given_and_got(plan)) / 2
+    assert verdict("daily_turnover", with_past_costs(step, turnover_24h=room_value), plan).passed
+    assert not verdict("daily_turnover", with_past_costs(step, turnover_24h=room_value + Fraction(1, 10**9)), plan).passed
 
 
 def test_loss_of_the_day_and_the_worst_case_at_its_minimums_add_up() -> None:
-    step = with_limits(heavy(), daily_loss_bps=100)
+    step = with_limits(overweight_step(), daily_loss_bps=100)
     plan = sell_weth(step)
-    gave, got = given_and_got(plan)
-    least = Fraction(plan.legs[0].min_out_raw)
-    assert least < got
-    room = 100 * 10**6 - (gave - least)
-    assert verdict("daily_loss", past(step, loss_24h=room), plan).passed
-    assert not verdict("daily_loss", past(step, loss_24h=room + Fraction(1, 10**9)), plan).passed
+    sold_value, bought_value = given_and_got(plan)
+    min_out_raw = Fraction(plan.legs[0].min_out_raw)
+    assert min_out_raw < bought_value
+    room_value = 100 * 10**6 - (sold_value - min_out_raw)
+    assert verdict("daily_loss", with_past_costs(step, loss_24h=room_value), plan).passed
+    assert not verdict("daily_loss", with_past_costs(step, loss_24h=room_value + Fraction(1, 10**9)), plan).passed
 
 
 def test_losses_of_all_days_add_up_to_a_limit_of_their_own() -> None:
-    step = with_limits(heavy(), total_loss_bps=100)
+    step = with_limits(overweight_step(), total_loss_bps=100)
     plan = sell_weth(step)
-    gave, got = given_and_got(plan)
-    room = 100 * 10**6 - (gave - got)
-    assert verdict("total_loss", past(step, loss_total=room), plan).passed
-    assert not verdict("total_loss", past(step, loss_total=room + Fraction(1, 10**9)), plan).passed
-    assert verdict("total_loss", with_limits(past(step, loss_total=10 * room), total_loss_bps=None), plan).passed
+    sold_value, bought_value = given_and_got(plan)
+    room_value = 100 * 10**6 - (sold_value - bought_value)
+    assert verdict("total_loss", with_past_costs(step, loss_total=room_value), plan).passed
+    assert not verdict("total_loss", with_past_costs(step, loss_total=room_value + Fraction(1, 10**9)), plan).passed
+    assert verdict("total_loss", with_limits(with_past_costs(step, loss_total=10 * room_value), total_loss_bps=None), plan).passed
 
 
 def test_a_predicted_gain_makes_no_room_for_losses() -> None:
     step = with_limits(step_input(pools=[v2_pool(WETH, USDC, 2_100)]), daily_loss_bps=100)
     plan = sell_weth(step)
     assert build_guard_case(step, plan, evidence(step, plan)).cost() < 0
-    assert verdict("daily_loss", past(step, loss_24h=Fraction(100 * 10**6)), plan).passed
-    assert not verdict("daily_loss", past(step, loss_24h=Fraction(100 * 10**6 + 1)), plan).passed
+    assert verdict("daily_loss", with_past_costs(step, loss_24h=Fraction(100 * 10**6)), plan).passed
+    assert not verdict("daily_loss", with_past_costs(step, loss_24h=Fraction(100 * 10**6 + 1)), plan).passed
 
 
 def test_an_empty_wallet_has_no_share_to_lose() -> None:
@@ -149,13 +150,13 @@ def test_an_empty_wallet_has_no_share_to_lose() -> None:
 
 
 def test_a_trade_at_the_minimum_passes_and_one_base_unit_below_fails() -> None:
-    step = with_limits(heavy(), min_trade=Fraction(10 * 10**6))
+    step = with_limits(overweight_step(), min_trade=Fraction(10 * 10**6))
     pool = step.snapshot.pools[0]
     buy = plan_of(step, [Swap(pool, USDC.address, 10_040_000)])
     bought = Fraction(buy.legs[0].amount_out_raw * 2_000 * 10**6, 10**18)
     assert verdict("min_trade", with_limits(step, min_trade=bought), buy).passed
-    refused = verdict("min_trade", with_limits(step, min_trade=bought + 1), buy)
-    assert (refused.passed, "of WETH" in refused.measured_text) == (False, True)
+    judged = verdict("min_trade", with_limits(step, min_trade=bought + 1), buy)
+    assert (judged.passed, "of WETH" in judged.measured_text) == (False, True)
 
 
 def test_a_trade_split_over_pools_counts_as_one() -> None:
@@ -176,23 +177,25 @@ def test_a_rest_in_the_numeraire_between_a_sale_and_a_purchase_is_no_small_trade
 
 
 def test_live_value_at_the_cap_passes_and_one_base_unit_more_fails() -> None:
-    at = with_limits(step_input(reserves={"USDC": 500}), max_live_value=Fraction(10_000 * 10**6))
-    assert verdict("max_live_value", at, sell_weth(at)).passed
-    assert not verdict("max_live_value", with_limits(at, max_live_value=Fraction(10_000 * 10**6 - 1)), sell_weth(at)).passed
+    step_at_cap = with_limits(step_input(reserves={"USDC": 500}), max_live_value=Fraction(10_000 * 10**6))
+    assert verdict("max_live_value", step_at_cap, sell_weth(step_at_cap)).passed
+    assert not verdict(
+        "max_live_value", with_limits(step_at_cap, max_live_value=Fraction(10_000 * 10**6 - 1)), sell_weth(step_at_cap)
+    ).passed
 
 
-def priced(base_fee_wei: int, tip_wei: int) -> StepInput:
+def step_at_gas_price(base_fee_wei: int, tip_wei: int) -> StepInput:
     step = approved(step_input())
     head = replace(step.snapshot.head, base_fee_wei=base_fee_wei)
     return with_snapshot(step, head=head, priority_fee_wei=tip_wei, native_wei=ETHER)
 
 
 def test_gas_price_is_base_fee_and_tip() -> None:
-    step = priced(59 * GWEI, GWEI)
+    step = step_at_gas_price(59 * GWEI, GWEI)
     assert verdict("gas_price", step, sell_weth(step)).passed
-    beyond = priced(59 * GWEI, GWEI + 1)
-    refused = verdict("gas_price", beyond, sell_weth(beyond))
-    assert (refused.passed, refused.measured_text, refused.limit) == (False, "60.000000001 gwei", "60 gwei")
+    step_beyond = step_at_gas_price(59 * GWEI, GWEI + 1)
+    judged = verdict("gas_price", step_beyond, sell_weth(step_beyond))
+    assert (judged.passed, judged.measured_text, judged.limit) == (False, "60.000000001 gwei", "60 gwei")
 
 
 WORST = 250_000 * 21 * GWEI
@@ -200,36 +203,36 @@ WORST = 250_000 * 21 * GWEI
 
 
 def test_gas_of_the_day_counts_the_most_that_the_plan_may_burn() -> None:
-    step = with_limits(priced(10 * GWEI, GWEI), gas_per_day_wei=ETHER // 20)
+    step = with_limits(step_at_gas_price(10 * GWEI, GWEI), gas_per_day_wei=ETHER // 20)
     plan = sell_weth(step)
-    assert verdict("gas_per_day", past(step, gas_24h_wei=ETHER // 20 - WORST), plan).passed
-    assert not verdict("gas_per_day", past(step, gas_24h_wei=ETHER // 20 - WORST + 1), plan).passed
+    assert verdict("gas_per_day", with_past_costs(step, gas_24h_wei=ETHER // 20 - WORST), plan).passed
+    assert not verdict("gas_per_day", with_past_costs(step, gas_24h_wei=ETHER // 20 - WORST + 1), plan).passed
 
 
 def test_what_the_plan_may_burn_is_held_to_the_gas_price_ceiling() -> None:
-    step = with_limits(priced(10 * GWEI, GWEI), gas_price_wei=15 * GWEI, gas_per_day_wei=250_000 * 15 * GWEI)
+    step = with_limits(step_at_gas_price(10 * GWEI, GWEI), gas_price_wei=15 * GWEI, gas_per_day_wei=250_000 * 15 * GWEI)
     assert verdict("gas_per_day", step, sell_weth(step)).passed
-    free = with_limits(step, gas_price_wei=None)
-    assert not verdict("gas_per_day", free, sell_weth(free)).passed
+    unlimited_step = with_limits(step, gas_price_wei=None)
+    assert not verdict("gas_per_day", unlimited_step, sell_weth(unlimited_step)).passed
 
 
 def test_native_coin_left_at_the_floor_passes_and_one_wei_less_fails() -> None:
-    step = with_snapshot(priced(10 * GWEI, GWEI), native_wei=ETHER // 20 + WORST)
+    step = with_snapshot(step_at_gas_price(10 * GWEI, GWEI), native_wei=ETHER // 20 + WORST)
     assert verdict("native_floor", step, sell_weth(step)).passed
-    short = with_snapshot(step, native_wei=ETHER // 20 + WORST - 1)
-    refused = verdict("native_floor", short, sell_weth(short))
-    assert (refused.passed, refused.measured_text) == (False, "0.049999999999999999 native")
-    assert "0.05 native" in refused.limit
+    short_step = with_snapshot(step, native_wei=ETHER // 20 + WORST - 1)
+    judged = verdict("native_floor", short_step, sell_weth(short_step))
+    assert (judged.passed, judged.measured_text) == (False, "0.049999999999999999 native")
+    assert "0.05 native" in judged.limit
 
 
 def test_an_odd_gas_estimate_is_rounded_up() -> None:
-    step = priced(0, GWEI)
+    step = step_at_gas_price(0, GWEI)
     plan = replace(sell_weth(step), gas_units=3)
     assert build_guard_case(step, plan, evidence(step, plan)).worst_gas_wei() == 4 * GWEI
 
 
 def test_legacy_chains_burn_at_most_the_node_s_gas_price() -> None:
-    step = priced(0, 0)
+    step = step_at_gas_price(0, 0)
     legacy = with_snapshot(step, head=Head(1, 1_000, step.snapshot.head.hash, step.snapshot.head.timestamp_s, None), gas_price_wei=7 * GWEI)
     plan = replace(sell_weth(step), gas_units=4)
     assert build_guard_case(legacy, plan, evidence(legacy, plan)).worst_gas_wei() == 35 * GWEI
@@ -237,31 +240,33 @@ def test_legacy_chains_burn_at_most_the_node_s_gas_price() -> None:
 
 @pytest.mark.parametrize("name", ["plan_cost", "turnover", "daily_loss", "min_trade"])
 def test_a_leg_that_pays_less_than_predicted_is_judged_by_what_it_pays(name: str) -> None:
-    step = heavy()
+    step = overweight_step()
     plan = sell_weth(step)
     assert verdict(name, step, with_leg(plan, 0, amount_out_raw=1)) == verdict(name, step, plan)
 
 
 def test_an_exit_into_the_numeraire_is_not_held_back_by_turnover_and_by_everything_else_it_is() -> None:
-    step = with_limits(past(heavy(), turnover_24h=Fraction(9_000 * 10**6)), turnover_bps=1, daily_turnover_bps=1, plan_cost_bps=1)
-    plan = exiting(sell_weth(step, 1))
+    step = with_limits(
+        with_past_costs(overweight_step(), turnover_24h=Fraction(9_000 * 10**6)), turnover_bps=1, daily_turnover_bps=1, plan_cost_bps=1
+    )
+    plan = exit_plan(sell_weth(step, 1))
     assert verdict("turnover", step, plan).passed
     assert verdict("daily_turnover", step, plan).passed
     assert not verdict("turnover", step, sell_weth(step, 1)).passed
     assert not verdict("daily_turnover", step, sell_weth(step, 1)).passed
     assert not verdict("plan_cost", step, plan).passed
-    assert not verdict("daily_loss", with_limits(past(step, loss_24h=Fraction(10**9)), daily_loss_bps=1), plan).passed
+    assert not verdict("daily_loss", with_limits(with_past_costs(step, loss_24h=Fraction(10**9)), daily_loss_bps=1), plan).passed
 
 
 def test_an_exit_passes_the_daily_limit_even_where_the_day_cannot_be_told_and_a_purchase_does_not() -> None:
-    step = past(heavy(), unknown_reason="the chain before block 7 cannot be read")
-    assert verdict("daily_turnover", step, exiting(sell_weth(step, 1))).passed
+    step = with_past_costs(overweight_step(), unknown_reason="the chain before block 7 cannot be read")
+    assert verdict("daily_turnover", step, exit_plan(sell_weth(step, 1))).passed
     assert not verdict("daily_turnover", step, sell_weth(step, 1)).passed
 
 
 def test_what_an_exit_buys_besides_the_numeraire_counts_in_full() -> None:
-    step = with_limits(heavy(), turnover_bps=1_000)
+    step = with_limits(overweight_step(), turnover_bps=1_000)
     pool = step.snapshot.pools[0]
-    small, large = (exiting(plan_of(step, [Swap(pool, USDC.address, raw(value, USDC))])) for value in (900, 1_100))
+    small, large = (exit_plan(plan_of(step, [Swap(pool, USDC.address, raw(value, USDC))])) for value in (900, 1_100))
     assert verdict("turnover", step, small).passed
     assert not verdict("turnover", step, large).passed

@@ -17,7 +17,7 @@ HOME = address("home")
 
 
 @pytest.mark.parametrize(
-    ("paid", "raw", "before", "limit", "passed"),
+    ("token_paid", "raw", "paid_before", "limit", "passed"),
     [
         (WETH, ETHER, 0, 2_000, True),
         (WETH, ETHER + 1, 0, 2_000, False),
@@ -28,9 +28,13 @@ HOME = address("home")
         (USDC, 2_000 * 10**6 + 1, 0, 2_000, False),
     ],
 )
-def test_a_payment_counts_at_its_price_and_with_what_left_before(paid: str, raw: int, before: int, limit: int, passed: bool) -> None:
+def test_a_payment_counts_at_its_price_and_with_what_left_before(
+    token_paid: str, raw: int, paid_before: int, limit: int, passed: bool
+) -> None:
     step = with_limits(step_input(values={"WETH": 6_000, "USDC": 4_000}), payout_per_day=Fraction(limit * 10**6))
-    step = replace(step, history=history(outflow_24h=Fraction(before * 10**6)))
-    (found,) = (verdict for verdict in judge_payout(step, Payout(paid, HOME, raw, raw, 1), (HOME,)) if verdict.guard == "payout_per_day")
-    assert found.passed is passed
-    assert found.measured_text.startswith(f"{2_000 + before} USDC") or not passed
+    step = replace(step, history=history(outflow_24h=Fraction(paid_before * 10**6)))
+    (judged,) = (
+        verdict for verdict in judge_payout(step, Payout(token_paid, HOME, raw, raw, 1), (HOME,)) if verdict.guard == "payout_per_day"
+    )
+    assert judged.passed is passed
+    assert judged.measured_text.startswith(f"{2_000 + paid_before} USDC") or not passed

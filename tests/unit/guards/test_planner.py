@@ -23,7 +23,7 @@ SYMBOLS = ("WETH", "WBTC", "LINK", "USDC")
 PRICES = {"WETH": Fraction(2_000), "WBTC": Fraction(60_000), "LINK": Fraction(15), "USDC": Fraction(1)}
 
 
-def drifted(values: tuple[int, ...], depth: int, skew_bps: int = 0) -> StepInput:
+def step_of_four_assets(values: tuple[int, ...], depth: int, skew_bps: int = 0) -> StepInput:
     """Four assets at equal targets; every one trades with USDC in both versions, two of them with each other."""
     tokens = {symbol: token(symbol) for symbol in SYMBOLS}
     usdc, at = tokens["USDC"], 1 + Fraction(skew_bps, 10_000)
@@ -35,7 +35,7 @@ def drifted(values: tuple[int, ...], depth: int, skew_bps: int = 0) -> StepInput
     return step_input(dict.fromkeys(SYMBOLS, 2_500), dict(zip(SYMBOLS, values, strict=True)), prices=PRICES, pools=pools)
 
 
-def planned(step: StepInput) -> Plan | None:
+def planner_plan(step: StepInput) -> Plan | None:
     """The planner's plan; None where it holds or refuses by itself."""
     decision = decide(step).decision
     try:
@@ -51,8 +51,8 @@ def planned(step: StepInput) -> Plan | None:
     skew_bps=st.integers(-60, 60),
 )
 def test_every_plan_of_the_planner_passes_every_guard(values: tuple[int, ...], depth: int, skew_bps: int) -> None:
-    step = drifted(values, depth, skew_bps)
-    plan = planned(step)
+    step = step_of_four_assets(values, depth, skew_bps)
+    plan = planner_plan(step)
     assume(plan is not None)
     assert plan is not None
     guards.require_all_passed(plan, guards.judge(step, plan, evidence(step, plan)))
@@ -82,11 +82,11 @@ ALTERATIONS: dict[str, Callable[[Plan], Plan]] = {
 
 @pytest.mark.parametrize("guard", list(ALTERATIONS))
 def test_a_plan_that_was_altered_is_refused(guard: str) -> None:
-    step = drifted((4_000, 2_000, 2_500, 1_500), 1_000_000)
-    plan = planned(step)
+    step = step_of_four_assets((4_000, 2_000, 2_500, 1_500), 1_000_000)
+    plan = planner_plan(step)
     assert plan is not None
     altered = ALTERATIONS[guard](plan)
     verdicts = guards.judge(step, altered, evidence(step, altered))
-    assert guard in {v.guard for v in verdicts if not v.passed}
+    assert guard in {verdict.guard for verdict in verdicts if not verdict.passed}
     with pytest.raises(Refused, match=guard):
         guards.require_all_passed(altered, verdicts)

@@ -19,7 +19,7 @@ WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 
 
 @pytest.mark.parametrize(
-    ("age_s", "passed", "measured", "limit"),
+    ("age_s", "passed", "measured_text", "limit"),
     [
         (0, True, "0 s", "90 s"),
         (90, True, "90 s", "90 s"),
@@ -29,11 +29,11 @@ WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
         (-31, False, "31 s in the future", "30 s in the future"),
     ],
 )
-def test_head_age_is_judged_by_the_agent_s_clock(age_s: int, passed: bool, measured: str, limit: str) -> None:
+def test_head_age_is_judged_by_the_agent_s_clock(age_s: int, passed: bool, measured_text: str, limit: str) -> None:
     step = step_input()
     plan = sell_weth(step)
-    found = verdict("head_age", step, plan, evidence(step, plan, now_s=step.snapshot.head.timestamp_s + age_s))
-    assert (found.passed, found.measured_text, found.limit) == (passed, measured, limit)
+    judged = verdict("head_age", step, plan, evidence(step, plan, now_s=step.snapshot.head.timestamp_s + age_s))
+    assert (judged.passed, judged.measured_text, judged.limit) == (passed, measured_text, limit)
 
 
 @pytest.mark.parametrize(("block", "expires", "passed"), [(0, 5, True), (0, 0, True), (0, -1, False), (-1, 5, False), (1, 5, False)])
@@ -46,12 +46,12 @@ def test_a_plan_is_good_for_its_own_block_until_it_expires(block: int, expires: 
 
 def test_a_leg_may_spend_the_whole_investable_balance_and_not_one_unit_of_the_reserve() -> None:
     step = step_input(reserves={"WETH": 1})
-    held = raw(Fraction(25, 10), WETH)
+    balance_raw = raw(Fraction(25, 10), WETH)
     pool = step.snapshot.pools[0]
-    assert verdict("balance", step, plan_of(step, [Swap(pool, WETH.address, held)])).passed
-    refused = verdict("balance", step, plan_of(step, [Swap(pool, WETH.address, held + 1)]))
-    assert not refused.passed
-    assert mentions(refused.measured_text, "leg 0", "1 base", "WETH")
+    assert verdict("balance", step, plan_of(step, [Swap(pool, WETH.address, balance_raw)])).passed
+    judged = verdict("balance", step, plan_of(step, [Swap(pool, WETH.address, balance_raw + 1)]))
+    assert not judged.passed
+    assert mentions(judged.measured_text, "leg 0", "1 base", "WETH")
 
 
 def test_two_legs_share_one_balance() -> None:
@@ -62,24 +62,24 @@ def test_two_legs_share_one_balance() -> None:
     assert not verdict("balance", step, plan_of(step, [Swap(pool, WETH.address, half), Swap(pool, WETH.address, half + 1)])).passed
 
 
-def chained() -> StepInput:
+def two_hop_step() -> StepInput:
     """WBTC is sold for WETH, a hub that the portfolio does not hold, and that for USDC."""
     return step_input({"WBTC": 5_000, "USDC": 5_000}, hubs=["WETH"], pools=[v2_pool(WBTC, WETH, 30), v2_pool(WETH, USDC, 2_000)])
 
 
 def test_what_a_leg_bought_may_be_spent_by_a_later_one_but_not_by_an_earlier_one() -> None:
-    step = chained()
+    step = two_hop_step()
     first, second = step.snapshot.pools
     amount = raw(Fraction(1, 100), WBTC)
-    bought = plan_of(step, [Swap(first, WBTC.address, amount)]).legs[0].amount_out_raw
-    forward = plan_of(step, [Swap(first, WBTC.address, amount), Swap(second, WETH.address, bought)])
-    backward = plan_of(step, [Swap(second, WETH.address, bought), Swap(first, WBTC.address, amount)])
-    beyond = plan_of(step, [Swap(first, WBTC.address, amount), Swap(second, WETH.address, bought + 1)])
+    bought_raw = plan_of(step, [Swap(first, WBTC.address, amount)]).legs[0].amount_out_raw
+    forward = plan_of(step, [Swap(first, WBTC.address, amount), Swap(second, WETH.address, bought_raw)])
+    backward = plan_of(step, [Swap(second, WETH.address, bought_raw), Swap(first, WBTC.address, amount)])
+    beyond = plan_of(step, [Swap(first, WBTC.address, amount), Swap(second, WETH.address, bought_raw + 1)])
     assert [verdict("balance", step, plan).passed for plan in (forward, backward, beyond)] == [True, False, False]
 
 
 def test_a_hub_balance_that_the_wallet_happens_to_hold_is_not_spent() -> None:
-    step = chained()
+    step = two_hop_step()
     rich = with_snapshot(step, holdings=(*step.snapshot.holdings, Holding(WETH.address, 10**18)))
     plan = plan_of(rich, [Swap(step.snapshot.pools[1], WETH.address, 10**15)])
     assert not verdict("balance", rich, plan).passed
@@ -87,7 +87,7 @@ def test_a_hub_balance_that_the_wallet_happens_to_hold_is_not_spent() -> None:
 
 def test_a_balance_below_its_reserve_may_be_filled_but_not_spent() -> None:
     step = step_input(values={"WETH": 5_000, "USDC": 5_000})
-    assets = tuple(replace(a, reserve_raw=10**19) if a.token == WETH else a for a in step.portfolio.assets)
+    assets = tuple(replace(asset, reserve_raw=10**19) if asset.token == WETH else asset for asset in step.portfolio.assets)
     step = replace(step, portfolio=replace(step.portfolio, assets=assets))
     pool = step.snapshot.pools[0]
     assert verdict("balance", step, plan_of(step, [Swap(pool, USDC.address, 10**9)])).passed
@@ -95,29 +95,29 @@ def test_a_balance_below_its_reserve_may_be_filled_but_not_spent() -> None:
 
 
 def test_nothing_may_stay_in_the_router() -> None:
-    step = chained()
+    step = two_hop_step()
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WBTC.address, raw(Fraction(1, 100), WBTC), sink=R)])
-    found = verdict("balance", step, plan)
-    assert (found.passed, "WETH remain" in found.measured_text) == (False, True)
+    judged = verdict("balance", step, plan)
+    assert (judged.passed, "WETH remain" in judged.measured_text) == (False, True)
 
 
 def test_a_router_leg_spends_what_is_there_and_a_wrong_prediction_is_refused() -> None:
-    step = chained()
+    step = two_hop_step()
     first, second = step.snapshot.pools
     plan = plan_of(step, [Swap(first, WBTC.address, raw(Fraction(1, 100), WBTC), sink=R), Swap(second, WETH.address, source=R)])
     assert verdict("prediction", step, plan).passed
-    lied = with_leg(plan, 1, amount_in_raw=plan.legs[1].amount_in_raw + 1)
-    assert verdict("balance", step, lied).passed
-    found = verdict("prediction", step, lied)
-    assert (found.passed, found.measured_text[:5]) == (False, "leg 1")
+    wrong_plan = with_leg(plan, 1, amount_in_raw=plan.legs[1].amount_in_raw + 1)
+    assert verdict("balance", step, wrong_plan).passed
+    judged = verdict("prediction", step, wrong_plan)
+    assert (judged.passed, judged.measured_text[:5]) == (False, "leg 1")
 
 
 def test_a_router_leg_with_nothing_in_the_router_is_refused() -> None:
-    step = chained()
+    step = two_hop_step()
     first, second = step.snapshot.pools
     plan = plan_of(step, [Swap(first, WBTC.address, raw(Fraction(1, 100), WBTC), sink=R), Swap(second, WETH.address, source=R)])
-    alone = replace(plan, legs=plan.legs[1:])
-    assert "to spend" in verdict("balance", step, alone).measured_text
+    plan_without_source = replace(plan, legs=plan.legs[1:])
+    assert "to spend" in verdict("balance", step, plan_without_source).measured_text
 
 
 def test_a_predicted_output_that_the_simulation_does_not_give_is_refused() -> None:
@@ -130,9 +130,9 @@ def test_a_predicted_output_that_the_simulation_does_not_give_is_refused() -> No
 def test_a_predicted_balance_that_the_simulation_does_not_give_is_refused(off_raw: int) -> None:
     step = step_input()
     plan = sell_weth(step)
-    after = tuple((at, amount + off_raw * (at == USDC.address)) for at, amount in plan.holdings_after)
-    found = verdict("prediction", step, replace(plan, holdings_after=after))
-    assert (found.passed, "USDC ends" in found.measured_text) == (False, True)
+    holdings_after = tuple((address_, amount + off_raw * (address_ == USDC.address)) for address_, amount in plan.holdings_after)
+    judged = verdict("prediction", step, replace(plan, holdings_after=holdings_after))
+    assert (judged.passed, "USDC ends" in judged.measured_text) == (False, True)
 
 
 def test_a_token_that_the_prediction_leaves_out_is_not_compared() -> None:
@@ -140,44 +140,44 @@ def test_a_token_that_the_prediction_leaves_out_is_not_compared() -> None:
     assert verdict("prediction", step, replace(sell_weth(step), holdings_after=())).passed
 
 
-def code(step: StepInput, at: str, code_hash: str | None) -> StepInput:
+def with_code(step: StepInput, address_: str, code_hash: str | None) -> StepInput:
     """The step in which the snapshot found other code at an address, or did not look."""
-    kept = tuple(entry for entry in step.snapshot.code_hashes if entry.address != at)
-    return with_snapshot(step, code_hashes=kept if code_hash is None else (*kept, CodeHash(at, code_hash)))
+    other_codes = tuple(entry for entry in step.snapshot.code_hashes if entry.address != address_)
+    return with_snapshot(step, code_hashes=other_codes if code_hash is None else (*other_codes, CodeHash(address_, code_hash)))
 
 
 NEW_CODE = "0x" + "ab" * 32
 
 
-def involved() -> dict[str, str]:
+def contracts_of_plan() -> dict[str, str]:
     step = step_input()
     return {"pool": step.snapshot.pools[0].address, "token in": WETH.address, "token out": USDC.address, "router": ROUTER}
 
 
-@pytest.mark.parametrize("who", list(involved()))
+@pytest.mark.parametrize("contract", list(contracts_of_plan()))
 @pytest.mark.parametrize(
-    ("found", "says"),
+    ("judged", "reason"),
     [(None, "was not read"), (NO_CODE_HASH, "no code at"), (NEW_CODE, "changed since it was pinned")],
     ids=["blind", "none", "new"],
 )
-def test_each_contract_of_the_plan_must_have_the_code_that_was_pinned(who: str, found: str | None, says: str) -> None:
+def test_each_contract_of_the_plan_must_have_the_code_that_was_pinned(contract: str, judged: str | None, reason: str) -> None:
     step = step_input()
     plan = sell_weth(step)
-    refused = verdict("allowlist", code(step, involved()[who], found), plan, evidence(step, plan))
-    assert (refused.passed, says in refused.measured_text, involved()[who] in refused.measured_text) == (False, True, True)
+    judged = verdict("allowlist", with_code(step, contracts_of_plan()[contract], judged), plan, evidence(step, plan))
+    assert (judged.passed, reason in judged.measured_text, contracts_of_plan()[contract] in judged.measured_text) == (False, True, True)
 
 
-@pytest.mark.parametrize("who", list(involved()))
-def test_each_contract_of_the_plan_must_be_pinned(who: str) -> None:
+@pytest.mark.parametrize("contract", list(contracts_of_plan()))
+def test_each_contract_of_the_plan_must_be_pinned(contract: str) -> None:
     step = step_input()
     plan = sell_weth(step)
-    pins = tuple(pin for pin in evidence(step, plan).pinned_code_hashes if pin[0] != involved()[who])
-    refused = verdict("allowlist", step, plan, evidence(step, plan, pinned_code_hashes=pins))
-    assert mentions(refused.measured_text, f"{involved()[who]}", "not pinned")
+    pins = tuple(pin for pin in evidence(step, plan).pinned_code_hashes if pin[0] != contracts_of_plan()[contract])
+    judged = verdict("allowlist", step, plan, evidence(step, plan, pinned_code_hashes=pins))
+    assert mentions(judged.measured_text, f"{contracts_of_plan()[contract]}", "not pinned")
 
 
 def test_no_code_is_refused_even_when_it_was_pinned() -> None:
-    step = code(step_input(), ROUTER, NO_CODE_HASH)
+    step = with_code(step_input(), ROUTER, NO_CODE_HASH)
     plan = sell_weth(step)
     assert (ROUTER, NO_CODE_HASH) in evidence(step, plan).pinned_code_hashes
     assert not verdict("allowlist", step, plan).passed
@@ -194,19 +194,19 @@ def test_a_hash_that_is_pinned_for_another_address_does_not_count() -> None:
 def test_letter_case_of_addresses_and_hashes_does_not_matter() -> None:
     step = step_input()
     plan = sell_weth(step)
-    pins = tuple((at.lower(), found.upper().replace("0X", "0x")) for at, found in evidence(step, plan).pinned_code_hashes)
+    pins = tuple((address_.lower(), judged.upper().replace("0X", "0x")) for address_, judged in evidence(step, plan).pinned_code_hashes)
     assert verdict("allowlist", step, plan, evidence(step, plan, pinned_code_hashes=pins)).passed
 
 
 def test_what_the_execution_wants_pinned_is_judged_even_without_a_leg_through_it() -> None:
     step = step_input()
     factory = address("factory")
-    strict = replace(step, execution=replace(step.execution, pinned=(ROUTER, factory)))
-    assert mentions(verdict("allowlist", strict, sell_weth(step)).measured_text, f"{factory}", "not read")
+    strict_step = replace(step, execution=replace(step.execution, pinned=(ROUTER, factory)))
+    assert mentions(verdict("allowlist", strict_step, sell_weth(step)).measured_text, f"{factory}", "not read")
 
 
 def test_a_token_outside_the_portfolio_is_refused_though_its_code_is_pinned() -> None:
-    step = chained()
+    step = two_hop_step()
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WBTC.address, 10**5)])
     no_hub = with_snapshot(
         replace(step, portfolio=replace(step.portfolio, hubs=())),
@@ -229,11 +229,11 @@ def test_the_router_must_be_pinned_though_no_config_asks_for_it() -> None:
 def test_changed_code_of_a_token_in_quarantine_holds_no_plan_back() -> None:
     step = step_input()
     plan = sell_weth(step)
-    strict = replace(step, execution=replace(step.execution, pinned=(*step.execution.pinned, WBTC.address)))
-    left = ScreenedToken(WBTC.address, TokenFinding.CODE_CHANGED)
-    assert not verdict("allowlist", strict, plan).passed
-    apart = replace(strict, targets=replace(strict.targets, quarantined_tokens=(left,)))
-    assert verdict("allowlist", apart, plan).passed
+    strict_step = replace(step, execution=replace(step.execution, pinned=(*step.execution.pinned, WBTC.address)))
+    quarantined = ScreenedToken(WBTC.address, TokenFinding.CODE_CHANGED)
+    assert not verdict("allowlist", strict_step, plan).passed
+    quarantined_step = replace(strict_step, targets=replace(strict_step.targets, quarantined_tokens=(quarantined,)))
+    assert verdict("allowlist", quarantined_step, plan).passed
 
 
 def test_a_plan_that_exchanges_no_token_needs_no_screen() -> None:
@@ -248,7 +248,7 @@ def test_a_plan_that_exchanges_no_token_needs_no_screen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("paused", "reason", "passed", "measured"),
+    ("paused", "reason", "passed", "measured_text"),
     [
         (False, "", True, "not paused"),
         (True, "", False, "paused"),
@@ -256,18 +256,18 @@ def test_a_plan_that_exchanges_no_token_needs_no_screen() -> None:
         (None, "OSError", False, "unreadable, which counts as paused"),
     ],
 )
-def test_only_a_switch_that_says_not_paused_lets_a_plan_pass(paused: bool | None, reason: str, passed: bool, measured: str) -> None:
+def test_only_a_switch_that_says_not_paused_lets_a_plan_pass(paused: bool | None, reason: str, passed: bool, measured_text: str) -> None:
     step = step_input()
     plan = sell_weth(step)
-    found = verdict("kill_switch", step, plan, evidence(step, plan, paused=paused, pause_reason=reason))
-    assert (found.passed, found.measured_text) == (passed, measured)
+    judged = verdict("kill_switch", step, plan, evidence(step, plan, paused=paused, pause_reason=reason))
+    assert (judged.passed, judged.measured_text) == (passed, measured_text)
 
 
-@pytest.mark.parametrize("agreed", [True, False])
-def test_quorum_is_what_the_evidence_says(agreed: bool) -> None:
+@pytest.mark.parametrize("has_quorum", [True, False])
+def test_quorum_is_what_the_evidence_says(has_quorum: bool) -> None:
     step = step_input()
     plan = sell_weth(step)
-    assert verdict("quorum", step, plan, evidence(step, plan, has_quorum=agreed)).passed is agreed
+    assert verdict("quorum", step, plan, evidence(step, plan, has_quorum=has_quorum)).passed is has_quorum
 
 
 def test_the_remedy_of_the_quorum_fits_two_operators_that_differ_and_a_single_one() -> None:

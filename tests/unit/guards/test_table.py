@@ -24,8 +24,8 @@ def test_a_good_plan_passes_every_guard_and_carries_all_verdicts() -> None:
     step = step_input(values={"WETH": 6_000, "USDC": 4_000})
     plan = sell_weth(step)
     verdicts = guards.judge(step, plan, evidence(step, plan))
-    assert [v.guard for v in verdicts] == NAMES
-    assert [v for v in verdicts if not v.passed] == []
+    assert [verdict_.guard for verdict_ in verdicts] == NAMES
+    assert [verdict_ for verdict_ in verdicts if not verdict_.passed] == []
     assert guards.require_all_passed(plan, verdicts) == replace(plan, verdicts=verdicts)
 
 
@@ -38,7 +38,7 @@ def test_a_plan_without_legs_passes() -> None:
 def test_every_limit_can_be_off_by_name_and_then_passes_whatever_happens() -> None:
     step = replace(step_input(), limits=OFF)
     plan = sell_weth(step, 5_000)  # more than the wallet has, far beyond any impact limit
-    by_name = {v.guard: v for v in guards.judge(step, plan, evidence(step, plan, second_quotes=()))}
+    by_name = {verdict_.guard: verdict_ for verdict_ in guards.judge(step, plan, evidence(step, plan, second_quotes=()))}
     for name in set(NAMES) - ALWAYS:
         assert (by_name[name].passed, by_name[name].limit) == (True, "off"), name
     assert not by_name["balance"].passed
@@ -47,38 +47,40 @@ def test_every_limit_can_be_off_by_name_and_then_passes_whatever_happens() -> No
 def test_guards_without_a_key_cannot_be_off() -> None:
     step = replace(step_input(), limits=OFF)
     plan = sell_weth(step)
-    assert {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if v.limit != "off"} == ALWAYS
+    assert {verdict_.guard for verdict_ in guards.judge(step, plan, evidence(step, plan)) if verdict_.limit != "off"} == ALWAYS
 
 
 def test_a_plan_that_cannot_be_simulated_is_refused_by_every_guard_that_looks_at_its_legs() -> None:
     step = step_input()
     plan = with_leg(sell_weth(step), 0, pool=address("nowhere"))
-    failing = {v.guard: v.measured_text for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed}
-    looking = {"price_impact", "slippage", "fair_floor", "pool_min_value", "plan_cost", "turnover", "daily_turnover", "daily_loss"}
-    looking |= {"min_trade", "oracle_deviation", "second_quote_deviation", "balance", "prediction"}
-    assert set(failing) == looking | {"allowlist"}
-    assert all("the snapshot" in failing[name] for name in looking)
+    refusing = {
+        verdict_.guard: verdict_.measured_text for verdict_ in guards.judge(step, plan, evidence(step, plan)) if not verdict_.passed
+    }
+    replay_guards = {"price_impact", "slippage", "fair_floor", "pool_min_value", "plan_cost", "turnover", "daily_turnover", "daily_loss"}
+    replay_guards |= {"min_trade", "oracle_deviation", "second_quote_deviation", "balance", "prediction"}
+    assert set(refusing) == replay_guards | {"allowlist"}
+    assert all("the snapshot" in refusing[name] for name in replay_guards)
 
 
 def test_an_asset_without_a_price_is_refused_by_every_guard_that_counts_value() -> None:
     step = step_input()
-    blind = with_snapshot(step, feeds=())
+    blind_step = with_snapshot(step, feeds=())
     plan = sell_weth(step)
-    failing = {v.guard for v in guards.judge(blind, plan, evidence(blind, plan)) if not v.passed}
-    assert failing == {
+    refusing = {verdict_.guard for verdict_ in guards.judge(blind_step, plan, evidence(blind_step, plan)) if not verdict_.passed}
+    assert refusing == {
         *("fair_floor", "pool_min_value", "plan_cost", "turnover", "daily_turnover", "daily_loss", "min_trade", "max_live_value"),
         *("oracle_deviation", "feed_health", "depeg"),
     }
-    assert mentions(verdict("fair_floor", blind, plan).measured_text, "reference price", "WETH", "feed", "not read")
+    assert mentions(verdict("fair_floor", blind_step, plan).measured_text, "reference price", "WETH", "feed", "not read")
 
 
 def test_a_balance_that_was_not_read_refuses_what_needs_the_total() -> None:
     step = step_input()
     plan = sell_weth(step)
-    blind = with_snapshot(step, holdings=())
+    blind_step = with_snapshot(step, holdings=())
     for name in ("turnover", "daily_loss", "max_live_value", "balance", "prediction"):
-        found = verdict(name, blind, plan)
-        assert (found.passed, "not read" in found.measured_text) == (False, True), name
+        judged = verdict(name, blind_step, plan)
+        assert (judged.passed, "not read" in judged.measured_text) == (False, True), name
 
 
 def test_refusal_names_each_failing_guard_with_measure_limit_and_remedy() -> None:
@@ -97,13 +99,13 @@ def test_refusal_names_each_failing_guard_with_measure_limit_and_remedy() -> Non
     assert REMEDIES["price_impact"] in text
 
 
-@pytest.mark.parametrize("missing", NAMES)
-def test_a_plan_that_one_guard_has_not_judged_is_refused(missing: str) -> None:
+@pytest.mark.parametrize("guard_name", NAMES)
+def test_a_plan_that_one_guard_has_not_judged_is_refused(guard_name: str) -> None:
     step = step_input()
     plan = sell_weth(step)
-    rest = tuple(v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard != missing)
-    with raises_code(Refused, "not_judged", missing):
-        guards.require_all_passed(plan, rest)
+    other_verdicts = tuple(verdict_ for verdict_ in guards.judge(step, plan, evidence(step, plan)) if verdict_.guard != guard_name)
+    with raises_code(Refused, "not_judged", guard_name):
+        guards.require_all_passed(plan, other_verdicts)
 
 
 def test_a_verdict_of_an_unknown_guard_that_fails_refuses_too() -> None:
