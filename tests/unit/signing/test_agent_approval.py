@@ -46,28 +46,28 @@ def signer(rules: AgentApprovalRules = RULES) -> ApprovalSigner:
     return ApprovalSigner(KEY, rules, At())
 
 
-def refused(typed: dict[str, Any], granted: AgentApproval = GRANTED, rules: AgentApprovalRules = RULES) -> str:
-    with pytest.raises(Refused) as caught:
-        signer(rules).sign(typed, granted)
-    assert str(caught.value).isprintable()
-    return caught.value.verdicts[0].guard.removeprefix("signer.")
+def refusing_rule(typed_data: dict[str, Any], approval: AgentApproval = GRANTED, rules: AgentApprovalRules = RULES) -> str:
+    with pytest.raises(Refused) as refusal:
+        signer(rules).sign(typed_data, approval)
+    assert str(refusal.value).isprintable()
+    return refusal.value.verdicts[0].guard.removeprefix("signer.")
 
 
 @pytest.mark.parametrize("is_mainnet", [False, True])
-def test_the_venue_recovers_the_wallet_from_a_granted_approval(is_mainnet: bool) -> None:
-    granted = replace(GRANTED, is_mainnet=is_mainnet)
-    action = approval_action(granted)
-    signature = signer(replace(RULES, is_mainnet=is_mainnet)).sign(approval_message(action), granted)
+def test_venue_recovers_the_wallet_from_a_granted_approval(is_mainnet: bool) -> None:
+    approval = replace(GRANTED, is_mainnet=is_mainnet)
+    action = approval_action(approval)
+    signature = signer(replace(RULES, is_mainnet=is_mainnet)).sign(approval_message(action), approval)
     assert signing.recover_user_from_user_signed_action(action, signature, AGENT_TYPES, PRIMARY, is_mainnet) == WALLET
-    assert decode_approval(approval_message(action)) == granted
+    assert decode_approval(approval_message(action)) == approval
 
 
-def test_a_key_service_signs_it_too() -> None:
+def test_key_service_signs_it_too() -> None:
     secret = CurveKey(KEY.reveal())
 
     def sign(digest: bytes) -> bytes:
-        found = secret.sign_msg_hash(digest)
-        return encode_dss_signature(found.r, found.s)
+        signature = secret.sign_msg_hash(digest)
+        return encode_dss_signature(signature.r, signature.s)
 
     service = RemoteKey(WALLET, sign)
     approvals = [replace(GRANTED, nonce_ms=GRANTED.nonce_ms + number) for number in range(16)]
@@ -76,49 +76,49 @@ def test_a_key_service_signs_it_too() -> None:
     assert {v for v, _, _ in signatures} == {27, 28}, "signatures of both recovery bits are compared"
 
 
-def field(name: str, value: object) -> Callable[[dict[str, Any]], object]:
-    return lambda typed: typed["message"].update({name: value})
+def with_field(name: str, value: object) -> Callable[[dict[str, Any]], object]:
+    return lambda typed_data: typed_data["message"].update({name: value})
 
 
 CHANGES: list[Callable[[dict[str, Any]], object]] = [
-    field("agentAddress", "0x" + "44" * 20),
-    field("agentAddress", AGENT),
-    field("agentName", "trimtab"),
-    field("agentName", ""),
-    field("agentName", f"trimtab valid_until {GRANTED.valid_until_ms + 1}"),
-    field("agentName", f"trimtab  valid_until {GRANTED.valid_until_ms}"),
-    field("agentName", f"trimtab valid_until 0{GRANTED.valid_until_ms}"),
-    field("hyperliquidChain", "Mainnet"),
-    field("hyperliquidChain", "Devnet"),
-    field("nonce", GRANTED.nonce_ms + 1),
-    field("nonce", float(GRANTED.nonce_ms)),
-    field("nonce", str(GRANTED.nonce_ms)),
-    field("nonce", True),
-    field("destination", WALLET),
-    lambda typed: typed["message"].pop("nonce"),
-    lambda typed: typed.pop("message"),
-    lambda typed: typed.update(message=[]),
-    lambda typed: typed.update(primaryType="HyperliquidTransaction:UsdSend"),
-    lambda typed: typed["domain"].update(chainId=1),
-    lambda typed: typed["domain"].update(verifyingContract=WALLET),
-    lambda typed: typed["domain"].update(salt="0x00"),
-    lambda typed: typed["types"][PRIMARY].append({"name": "amount", "type": "string"}),
-    lambda typed: typed["types"][PRIMARY].reverse(),
-    lambda typed: typed["types"].update(Permit=[]),
-    lambda typed: typed.update(extra=1),
-    lambda typed: typed.update(extra={1, 2}),
+    with_field("agentAddress", "0x" + "44" * 20),
+    with_field("agentAddress", AGENT),
+    with_field("agentName", "trimtab"),
+    with_field("agentName", ""),
+    with_field("agentName", f"trimtab valid_until {GRANTED.valid_until_ms + 1}"),
+    with_field("agentName", f"trimtab  valid_until {GRANTED.valid_until_ms}"),
+    with_field("agentName", f"trimtab valid_until 0{GRANTED.valid_until_ms}"),
+    with_field("hyperliquidChain", "Mainnet"),
+    with_field("hyperliquidChain", "Devnet"),
+    with_field("nonce", GRANTED.nonce_ms + 1),
+    with_field("nonce", float(GRANTED.nonce_ms)),
+    with_field("nonce", str(GRANTED.nonce_ms)),
+    with_field("nonce", True),
+    with_field("destination", WALLET),
+    lambda typed_data: typed_data["message"].pop("nonce"),
+    lambda typed_data: typed_data.pop("message"),
+    lambda typed_data: typed_data.update(message=[]),
+    lambda typed_data: typed_data.update(primaryType="HyperliquidTransaction:UsdSend"),
+    lambda typed_data: typed_data["domain"].update(chainId=1),
+    lambda typed_data: typed_data["domain"].update(verifyingContract=WALLET),
+    lambda typed_data: typed_data["domain"].update(salt="0x00"),
+    lambda typed_data: typed_data["types"][PRIMARY].append({"name": "amount", "type": "string"}),
+    lambda typed_data: typed_data["types"][PRIMARY].reverse(),
+    lambda typed_data: typed_data["types"].update(Permit=[]),
+    lambda typed_data: typed_data.update(extra=1),
+    lambda typed_data: typed_data.update(extra={1, 2}),
 ]
 
 
 @pytest.mark.parametrize("number", range(len(CHANGES)))
-def test_an_approval_that_differs_in_any_field_is_refused(number: int) -> None:
-    typed = copy.deepcopy(approval_typed_data(GRANTED))
-    CHANGES[number](typed)
-    assert refused(typed) in ("typed_data", "agent", "network")
+def test_approval_that_differs_in_any_field_is_refused(number: int) -> None:
+    typed_data = copy.deepcopy(approval_typed_data(GRANTED))
+    CHANGES[number](typed_data)
+    assert refusing_rule(typed_data) in ("typed_data", "agent", "network")
 
 
 @pytest.mark.parametrize(
-    ("granted", "rules", "rule"),
+    ("approval", "rules", "rule"),
     [
         (replace(GRANTED, agent_address=WALLET), RULES, "agent"),
         (replace(GRANTED, agent_address="0x" + "0" * 40), RULES, "agent"),
@@ -131,40 +131,38 @@ def test_an_approval_that_differs_in_any_field_is_refused(number: int) -> None:
         (GRANTED, replace(RULES, account=AGENT), "trader"),
     ],
 )
-def test_an_approval_outside_the_signers_terms_is_refused_although_granted(
-    granted: AgentApproval, rules: AgentApprovalRules, rule: str
-) -> None:
-    assert refused(approval_typed_data(granted), granted, rules) == rule
+def test_approval_outside_the_rules_is_refused_though_granted(approval: AgentApproval, rules: AgentApprovalRules, rule: str) -> None:
+    assert refusing_rule(approval_typed_data(approval), approval, rules) == rule
 
 
 def test_no_other_typed_data_is_signed_and_no_mutation_of_it() -> None:
-    chance = random.Random(20_261_122)
+    dice = random.Random(20_261_122)
     messages = [*typed_messages(WALLET), ("approval", approval_typed_data(GRANTED))]
     for name, message in typed_messages(WALLET):
-        assert refused(message) == "typed_data", name
+        assert refusing_rule(message) == "typed_data", name
     for _ in range(2_000):
-        name, message = chance.choice(messages)
-        _, changed = mutated_typed(chance, name, copy.deepcopy(message))
-        if changed == approval_typed_data(GRANTED):
+        name, message = dice.choice(messages)
+        _, mutated = mutated_typed(dice, name, copy.deepcopy(message))
+        if mutated == approval_typed_data(GRANTED):
             continue
         with pytest.raises(Refused):
-            signer().sign(changed, GRANTED)
+            signer().sign(mutated, GRANTED)
 
 
-def test_the_signer_of_steps_signs_no_approval() -> None:
-    one = SIGNABLES["approve"]
-    with pytest.raises(Refused) as caught:
-        LocalSigner(KEY, one.rules, lambda: NONCES).refuse_typed(approval_typed_data(GRANTED), one.grant)
-    assert caught.value.verdicts[0].guard == "signer.typed_data"
+def test_signer_of_steps_signs_no_approval() -> None:
+    signable = SIGNABLES["approve"]
+    with pytest.raises(Refused) as refusal:
+        LocalSigner(KEY, signable.rules, lambda: NONCES).refuse_typed(approval_typed_data(GRANTED), signable.grant)
+    assert refusal.value.verdicts[0].guard == "signer.typed_data"
 
 
-def test_a_signer_for_another_wallet_is_not_built() -> None:
+def test_signer_for_another_wallet_is_not_built() -> None:
     with pytest.raises(ConfigError, match=r"wallet\.address"):
         ApprovalSigner(PrivateKey(Account.create()), RULES, At())
 
 
 @pytest.mark.parametrize(
-    "granted",
+    "approval",
     [
         replace(GRANTED, valid_until_ms=NOW_S * 1000 + 180 * DAY_MS),
         replace(GRANTED, valid_until_ms=NOW_S * 1000 + 1),
@@ -172,11 +170,14 @@ def test_a_signer_for_another_wallet_is_not_built() -> None:
         replace(GRANTED, nonce_ms=NOW_S * 1000 - 60_000),
     ],
 )
-def test_an_approval_at_the_edge_of_its_times_is_signed(granted: AgentApproval) -> None:
-    assert signer().sign(approval_typed_data(granted), granted)["v"] in (27, 28)
+def test_approval_at_the_edge_of_its_times_is_signed(approval: AgentApproval) -> None:
+    assert signer().sign(approval_typed_data(approval), approval)["v"] in (27, 28)
 
 
-def test_an_approval_other_than_the_one_that_the_owner_confirmed_is_refused() -> None:
+def test_approval_that_the_owner_did_not_confirm_is_refused() -> None:
     """Every fixed term holds: only the confirmation names another key or another time."""
-    for confirmed in (replace(GRANTED, agent_address="0x" + "44" * 20), replace(GRANTED, valid_until_ms=GRANTED.valid_until_ms - 1)):
-        assert refused(approval_typed_data(GRANTED), confirmed) == "agent"
+    for confirmed_approval in (
+        replace(GRANTED, agent_address="0x" + "44" * 20),
+        replace(GRANTED, valid_until_ms=GRANTED.valid_until_ms - 1),
+    ):
+        assert refusing_rule(approval_typed_data(GRANTED), confirmed_approval) == "agent"

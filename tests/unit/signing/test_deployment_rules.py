@@ -21,7 +21,7 @@ GRANT = Grant(IntentKind.DEPLOY, NOW_S, NOW_S + 90, MAX_GAS_WEI, init_code_hash=
 OTHER = SIGNABLES["deployment"]
 
 
-def rule_of(transaction: UnsignedTx, grant: Grant = GRANT, rules: SigningRules = OWN_RULES) -> str | None:
+def refusing_rule(transaction: UnsignedTx, grant: Grant = GRANT, rules: SigningRules = OWN_RULES) -> str | None:
     """The rule that refuses; None when it may be signed."""
     try:
         require_signable(transaction, grant, rules, NONCES)
@@ -31,7 +31,7 @@ def rule_of(transaction: UnsignedTx, grant: Grant = GRANT, rules: SigningRules =
 
 
 def test_this_version_s_creation_code_is_signed() -> None:
-    assert rule_of(DEPLOY) is None
+    assert refusing_rule(DEPLOY) is None
     assert signer(OWN_RULES).sign(DEPLOY, GRANT).hash.startswith("0x")
 
 
@@ -55,16 +55,18 @@ def test_this_version_s_creation_code_is_signed() -> None:
     ],
 )
 def test_each_rule_says_no_by_its_name(rule: str, transaction: UnsignedTx, grant: Grant, rules: SigningRules) -> None:
-    assert rule_of(transaction, grant, rules) == rule
+    assert refusing_rule(transaction, grant, rules) == rule
 
 
 def test_no_changed_byte_of_the_payload_is_signed() -> None:
     data = calldata(DEPLOY)
-    for at in (*range(len(SALT)), *range(len(SALT), len(data), 37), len(data) - 1):
-        assert rule_of(with_bytes(DEPLOY, data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])) is not None, at
+    for position in (*range(len(SALT)), *range(len(SALT), len(data), 37), len(data) - 1):
+        assert refusing_rule(with_bytes(DEPLOY, data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :])) is not None, (
+            position
+        )
 
 
-def test_no_flipped_bit_no_edited_word_and_no_other_length_is_signed() -> None:
-    tried = [*flipped_bits(OTHER.tx), *edited_words(OTHER.tx), *cut_or_lengthened(OTHER.tx)]
-    assert len(tried) > 300
-    assert [made.data for made in tried if rule_of(made, OTHER.grant, OTHER.rules) is None] == []
+def test_no_flipped_bit_edited_word_or_other_length_is_signed() -> None:
+    mutations = [*flipped_bits(OTHER.tx), *edited_words(OTHER.tx), *cut_or_lengthened(OTHER.tx)]
+    assert len(mutations) > 300
+    assert [mutated.data for mutated in mutations if refusing_rule(mutated, OTHER.grant, OTHER.rules) is None] == []

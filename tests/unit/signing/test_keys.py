@@ -32,7 +32,7 @@ from agent.signing.keys import (
     disable_core_dumps,
     load_key,
 )
-from tests.support.records.shown_errors import error_texts as everything_shown_of
+from tests.support.records.shown_errors import error_texts
 from tests.support.text import mentions
 
 CANARY = bytes.fromhex("c0ffee" + "5eed" * 14 + "42")
@@ -41,7 +41,7 @@ PASSWORD = "correct horse canary staple"
 MAINNET, LOCAL, TESTER = 1, 31337, 131277322940537
 
 
-def forms_of(secret: bytes) -> list[str]:
+def text_forms(secret: bytes) -> list[str]:
     """Every way in which bytes might come out as text."""
     return [
         secret.hex(),
@@ -54,10 +54,10 @@ def forms_of(secret: bytes) -> list[str]:
 
 
 def leaks(text: str) -> bool:
-    return any(form in text for form in (*forms_of(CANARY), PASSWORD))
+    return any(form in text for form in (*text_forms(CANARY), PASSWORD))
 
 
-def keystore(tmp_path: Path, secret: bytes = CANARY, mode: int = 0o600) -> Path:
+def keystore_file(tmp_path: Path, secret: bytes = CANARY, mode: int = 0o600) -> Path:
     path = tmp_path / "wallet.json"
     path.write_text(json.dumps(create_keyfile_json(secret, PASSWORD.encode(), kdf="pbkdf2", iterations=10)))
     path.chmod(mode)
@@ -66,21 +66,21 @@ def keystore(tmp_path: Path, secret: bytes = CANARY, mode: int = 0o600) -> Path:
 
 def refusal(load: Callable[[], object]) -> ConfigError:
     """The ConfigError that `load` raises, proven not to show the key or the password."""
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as raised:
         load()
     # The frame of the test itself is left out: it is ours, and holds the canary.
-    error = caught.value.with_traceback(caught.tb.tb_next.tb_next if caught.tb.tb_next else None)
-    assert not leaks(everything_shown_of(error))
-    return caught.value
+    error = raised.value.with_traceback(raised.tb.tb_next.tb_next if raised.tb.tb_next else None)
+    assert not leaks(error_texts(error))
+    return raised.value
 
 
-def test_a_keystore_file_opens_with_its_password(tmp_path: Path) -> None:
-    path = keystore(tmp_path)
+def test_keystore_file_opens_with_its_password(tmp_path: Path) -> None:
+    path = keystore_file(tmp_path)
     assert load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: PASSWORD).address == CANARY_ADDRESS
     assert load_key(KeystoreFile(path, "PW", Variables(PW=PASSWORD)), MAINNET, ask=None).address == CANARY_ADDRESS
 
 
-def test_a_scrypt_keystore_of_eth_account_opens_too(tmp_path: Path) -> None:
+def test_scrypt_keystore_of_eth_account_opens_too(tmp_path: Path) -> None:
     path = tmp_path / "wallet.json"
     path.write_text(json.dumps(Account.encrypt(CANARY, PASSWORD, kdf="scrypt", iterations=2)))
     path.chmod(0o600)
@@ -88,21 +88,21 @@ def test_a_scrypt_keystore_of_eth_account_opens_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o601])
-def test_a_keystore_that_others_may_use_is_refused_and_told_chmod_600(tmp_path: Path, mode: int) -> None:
-    path = keystore(tmp_path, mode=mode)
+def test_keystore_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> None:
+    path = keystore_file(tmp_path, mode=mode)
     error = refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: PASSWORD))
     assert f"chmod 600 {path}" in str(error)
     assert f"{mode:04o}" in str(error)
 
 
-def test_a_wrong_password_is_told_without_showing_it(tmp_path: Path) -> None:
-    path = keystore(tmp_path)
+def test_wrong_password_is_told_without_showing_it(tmp_path: Path) -> None:
+    path = keystore_file(tmp_path)
     error = refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: "wrong " + PASSWORD))
     assert "wrong password" in str(error)
 
 
-def test_a_locked_keystore_is_told_when_nobody_can_be_asked(tmp_path: Path) -> None:
-    path = keystore(tmp_path)
+def test_locked_keystore_is_told_when_nobody_can_be_asked(tmp_path: Path) -> None:
+    path = keystore_file(tmp_path)
     assert "locked" in str(refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=None)))
     assert "export PW" in str(refusal(lambda: load_key(KeystoreFile(path, "PW"), MAINNET, ask=None)))
 
@@ -110,20 +110,20 @@ def test_a_locked_keystore_is_told_when_nobody_can_be_asked(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"version": 1}', '{"version": 3}', '{"version": 3, "crypto": {"kdf": "none"}}', "x" * 70_000]
 )
-def test_a_file_that_is_no_keystore_is_refused(tmp_path: Path, text: str) -> None:
+def test_file_that_is_no_keystore_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "wallet.json"
     path.write_text(text)
     path.chmod(0o600)
     assert str(path) in str(refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: PASSWORD)))
 
 
-def test_a_missing_keystore_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_missing_keystore_and_a_folder_are_refused(tmp_path: Path) -> None:
     assert "such file" in str(refusal(lambda: load_key(KeystoreFile(tmp_path / "none.json"), MAINNET, ask=None)))
     assert "be read" in str(refusal(lambda: load_key(KeystoreFile(tmp_path), MAINNET, ask=None)))
 
 
 @pytest.mark.parametrize("text", [CANARY.hex(), "0x" + CANARY.hex(), f"  0x{CANARY.hex().upper()}\n"])
-def test_a_key_is_read_from_the_environment_and_from_a_prompt(text: str) -> None:
+def test_key_is_read_from_the_environment_and_from_a_prompt(text: str) -> None:
     assert load_key(KeyEnv("K", Variables(K=text)), MAINNET, ask=None).address == CANARY_ADDRESS
     assert load_key(KeyPrompt(), MAINNET, ask=lambda prompt: text).address == CANARY_ADDRESS
 
@@ -146,17 +146,17 @@ def test_what_is_not_quite_a_key_is_refused_without_showing_it(text: str) -> Non
     assert "64 hex digits" in str(refusal(lambda: load_key(KeyPrompt(), MAINNET, ask=lambda prompt: text)))
 
 
-def test_a_variable_that_is_not_set_and_a_prompt_without_terminal_are_told() -> None:
+def test_unset_variable_and_prompt_without_terminal_are_refused() -> None:
     assert mentions(str(refusal(lambda: load_key(KeyEnv("K", Variables()), MAINNET, ask=None))), "not set", "K")
     assert "terminal" in str(refusal(lambda: load_key(KeyPrompt(), MAINNET, ask=None)))
 
 
-def test_the_published_addresses_are_those_of_the_mnemonic_and_of_small_numbers() -> None:
+def test_published_addresses_are_of_the_mnemonic_and_small_keys() -> None:
     Account.enable_unaudited_hdwallet_features()
     paths = [f"m/44'/60'/0'/0/{index}" for index in range(TEST_ACCOUNT_COUNT)]
-    known = {Account.from_mnemonic(TEST_MNEMONIC, account_path=path).address for path in paths}
-    known |= {Account.from_key(number.to_bytes(32, "big")).address for number in range(1, TEST_ACCOUNT_COUNT + 1)}
-    assert known == PUBLISHED_ADDRESSES
+    derived_addresses = {Account.from_mnemonic(TEST_MNEMONIC, account_path=path).address for path in paths}
+    derived_addresses |= {Account.from_key(number.to_bytes(32, "big")).address for number in range(1, TEST_ACCOUNT_COUNT + 1)}
+    assert derived_addresses == PUBLISHED_ADDRESSES
 
 
 def test_test_accounts_are_the_published_ones_and_local_only() -> None:
@@ -167,52 +167,52 @@ def test_test_accounts_are_the_published_ones_and_local_only() -> None:
 
 
 @pytest.mark.parametrize("key", ["ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80", "00" * 31 + "01"])
-def test_a_published_key_is_refused_on_a_live_chain_wherever_it_comes_from(tmp_path: Path, key: str) -> None:
+def test_published_key_is_refused_on_a_live_chain(tmp_path: Path, key: str) -> None:
     source = KeyEnv("K", Variables(K=key))
     assert "published" in str(refusal(lambda: load_key(source, MAINNET, ask=None)))
-    path = keystore(tmp_path, bytes.fromhex(key))
+    path = keystore_file(tmp_path, bytes.fromhex(key))
     assert "published" in str(refusal(lambda: load_key(KeystoreFile(path), 42161, ask=lambda prompt: PASSWORD)))
     assert load_key(source, LOCAL, ask=None).address
 
 
-def test_a_fork_takes_test_keys_only() -> None:
+def test_fork_takes_test_keys_only() -> None:
     assert load_key(TestAccountKey(1), MAINNET, ask=None, is_fork=True).address
     error = refusal(lambda: load_key(KeyEnv("K", Variables(K=CANARY.hex())), MAINNET, ask=None, is_fork=True))
     assert "fork" in str(error)
 
 
 @pytest.mark.parametrize("source", [KeyEnv("K", Variables(K=CANARY.hex())), KeyPrompt()])
-def test_a_key_shows_its_address_and_nothing_else(source: KeySource) -> None:
+def test_key_shows_its_address_and_nothing_else(source: KeySource) -> None:
     key = load_key(source, MAINNET, ask=lambda prompt: CANARY.hex())
-    shown = [repr(key), str(key), f"{key}", f"{[key]!r}", f"{key!a}"]
-    assert not any(leaks(text) for text in shown)
+    texts = [repr(key), str(key), f"{key}", f"{[key]!r}", f"{key!a}"]
+    assert not any(leaks(text) for text in texts)
     assert repr(key) == f"PrivateKey({CANARY_ADDRESS})"
     with pytest.raises(TypeError):
         vars(key)
 
 
-@pytest.mark.parametrize("hidden", [load_key(KeyPrompt(), MAINNET, ask=lambda prompt: CANARY.hex()), Secret(PASSWORD)])
-def test_a_key_and_a_secret_cannot_be_pickled_or_copied(hidden: PrivateKey | Secret) -> None:
+@pytest.mark.parametrize("value", [load_key(KeyPrompt(), MAINNET, ask=lambda prompt: CANARY.hex()), Secret(PASSWORD)])
+def test_key_and_a_secret_cannot_be_pickled_or_copied(value: PrivateKey | Secret) -> None:
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy, json.dumps):
-        with pytest.raises(TypeError) as caught:
-            attempt(hidden)  # type: ignore[operator]
-        assert not leaks(everything_shown_of(caught.value))
-    assert not leaks(repr(hidden) + str(hidden) + f"{hidden}")
+        with pytest.raises(TypeError) as raised:
+            attempt(value)  # type: ignore[operator]
+        assert not leaks(error_texts(raised.value))
+    assert not leaks(repr(value) + str(value) + f"{value}")
 
 
-def test_a_transaction_that_cannot_be_signed_fails_without_showing_the_key() -> None:
+def test_failed_signature_does_not_show_the_key() -> None:
     key = load_key(KeyPrompt(), MAINNET, ask=lambda prompt: CANARY.hex())
     for fields in ({}, {"chainId": 1, "nonce": "x"}, {"to": object()}):
-        with pytest.raises(OperatorNeeded) as caught:
+        with pytest.raises(OperatorNeeded) as raised:
             key.sign(fields)
-        assert not leaks(everything_shown_of(caught.value))
+        assert not leaks(error_texts(raised.value))
 
 
 def test_core_dumps_are_off_in_this_process_and_its_children() -> None:
     disable_core_dumps()
     assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
-    child = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
-    assert subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True).stdout.strip() == "(0, 0)"
+    child_code = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
+    assert subprocess.run([sys.executable, "-c", child_code], capture_output=True, text=True, check=True).stdout.strip() == "(0, 0)"
 
 
 FOREIGN_KEYSTORES = {
@@ -243,7 +243,7 @@ FOREIGN_KEYSTORES = {
 
 
 @pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
-def test_a_keystore_of_another_library_opens_with_a_password_beyond_ascii(tmp_path: Path, kdf: str) -> None:
+def test_keystore_opens_with_a_password_beyond_ascii(tmp_path: Path, kdf: str) -> None:
     path = tmp_path / "wallet.json"
     path.write_text(json.dumps(FOREIGN_KEYSTORES[kdf]))
     path.chmod(0o600)

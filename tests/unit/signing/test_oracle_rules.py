@@ -25,7 +25,7 @@ RAISE = tx(POOL, encode_observations(SLOTS))
 GRANT = Grant(IntentKind.ORACLE, NOW_S, NOW_S + 90, MAX_GAS_WEI, oracle_growth=(POOL, SLOTS))
 
 
-def rule_of(transaction: UnsignedTx, grant: Grant = GRANT) -> str | None:
+def refusing_rule(transaction: UnsignedTx, grant: Grant = GRANT) -> str | None:
     """The rule that refuses; None when it may be signed."""
     try:
         require_signable(transaction, grant, ORACLE_RULES, NONCES)
@@ -34,8 +34,8 @@ def rule_of(transaction: UnsignedTx, grant: Grant = GRANT) -> str | None:
     return None
 
 
-def test_the_granted_rise_is_signed_as_the_contract_wants_it() -> None:
-    assert rule_of(RAISE) is None
+def test_granted_rise_is_signed_as_the_contract_wants_it() -> None:
+    assert refusing_rule(RAISE) is None
     assert RAISE.data == "0x32148f67" + f"{SLOTS:064x}"
     assert signer(ORACLE_RULES).sign(RAISE, GRANT).hash.startswith("0x")
 
@@ -62,7 +62,7 @@ def test_the_granted_rise_is_signed_as_the_contract_wants_it() -> None:
     ],
 )
 def test_each_rule_says_no_by_its_name(rule: str, transaction: UnsignedTx, grant: Grant) -> None:
-    assert rule_of(transaction, grant) == rule
+    assert refusing_rule(transaction, grant) == rule
 
 
 def test_pools_that_nobody_named_are_told_nothing() -> None:
@@ -70,19 +70,19 @@ def test_pools_that_nobody_named_are_told_nothing() -> None:
         require_signable(RAISE, GRANT, RULES, NONCES)
 
 
-def test_no_flipped_bit_no_edited_word_and_no_other_length_is_signed() -> None:
-    tried = [*flipped_bits(RAISE), *edited_words(RAISE), *cut_or_lengthened(RAISE)]
-    assert len(tried) > 300
-    assert [made.data for made in tried if rule_of(made) is None] == []
+def test_no_flipped_bit_edited_word_or_other_length_is_signed() -> None:
+    mutations = [*flipped_bits(RAISE), *edited_words(RAISE), *cut_or_lengthened(RAISE)]
+    assert len(mutations) > 300
+    assert [mutated.data for mutated in mutations if refusing_rule(mutated) is None] == []
 
 
 @given(st.lists(st.tuples(st.integers(0, 35), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4))
 def test_no_calldata_written_over_is_signed_but_what_was_granted(edits: list[tuple[int, bytes]]) -> None:
-    made = overwritten(RAISE, edits)
-    assert (rule_of(made) is None) == (made.data == RAISE.data)
+    mutated = overwritten(RAISE, edits)
+    assert (refusing_rule(mutated) is None) == (mutated.data == RAISE.data)
 
 
 @given(st.integers(0, 2**256 - 1))
 def test_of_all_numbers_only_the_granted_one_is_signed(slots: int) -> None:
-    made = with_bytes(RAISE, INCREASE_OBSERVATIONS + slots.to_bytes(32, "big"))
-    assert (rule_of(made) is None) == (slots == SLOTS)
+    mutated = with_bytes(RAISE, INCREASE_OBSERVATIONS + slots.to_bytes(32, "big"))
+    assert (refusing_rule(mutated) is None) == (slots == SLOTS)

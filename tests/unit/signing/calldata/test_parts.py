@@ -28,14 +28,14 @@ from tests.support.transactions import tx
 HASH = "0x" + "ab" * 32
 
 
-def error(text: str) -> str:
+def error_data(text: str) -> str:
     return "0x" + (selector("Error(string)") + abi_encode(["string"], [text])).hex()
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "reason"),
     [
-        (RpcFault(3, "execution reverted: STF", error("STF")), "balance or allowance is too small, or the token forbids it (STF)"),
+        (RpcFault(3, "execution reverted: STF", error_data("STF")), "balance or allowance is too small, or the token forbids it (STF)"),
         (RpcFault(3, "execution reverted: Too little received"), "its fee rose since the snapshot (Too little received)"),
         (RpcFault(-32000, "VM Exception while processing transaction: revert Transaction too old"), "the deadline has passed"),
         (RpcFault(3, "execution reverted", "0x" + selector("Panic(uint256)").hex() + f"{0x11:064x}"), "arithmetic overflow (Panic 0x11)"),
@@ -51,15 +51,15 @@ def error(text: str) -> str:
         (RpcFault(3, "x", "0x" + selector("Error(string)").hex() + "ff" * 40), "a reason that cannot be decoded"),
         (RpcFault(3, "execution reverted", "0x"), "reverted without a reason"),
         (RpcFault(3, "execution reverted"), "reverted without a reason"),
-        (RpcFault(3, "execution reverted", error("Pausable: paused")), "Pausable: paused"),
+        (RpcFault(3, "execution reverted", error_data("Pausable: paused")), "Pausable: paused"),
     ],
 )
-def test_revert_data_reads_as_words(fault: RpcFault, words: str) -> None:
-    assert words in revert_reason(fault)
+def test_revert_data_reads_as_words(fault: RpcFault, reason: str) -> None:
+    assert reason in revert_reason(fault)
 
 
-def test_a_tokens_own_words_reach_nobody_unwashed() -> None:
-    reason = revert_reason(RpcFault(3, "execution reverted", error("\x1b[31m<script>=cmd|" + "A" * 1000)))
+def test_tokens_own_words_reach_nobody_unwashed() -> None:
+    reason = revert_reason(RpcFault(3, "execution reverted", error_data("\x1b[31m<script>=cmd|" + "A" * 1000)))
     assert "\x1b" not in reason
     assert "<" not in reason
     assert "|" not in reason
@@ -73,7 +73,7 @@ def test_no_revert_data_makes_the_reader_fail(data: bytes) -> None:
 
 
 def test_every_code_in_the_table_has_words() -> None:
-    assert all(words and words != code for code, words in REVERT_MESSAGES.items())
+    assert all(reason and reason != code for code, reason in REVERT_MESSAGES.items())
 
 
 def head(base_fee_wei: int | None) -> Head:
@@ -87,7 +87,7 @@ def test_fees_are_twice_the_base_fee_and_a_bounded_tip() -> None:
     assert gas_fees(head(0), 0, 0, limit_wei=None, priority_cap_wei=5).max_gas_price_wei == 1
 
 
-def test_the_ceiling_caps_the_max_fee_and_refuses_when_it_is_passed_already() -> None:
+def test_fee_ceiling_caps_the_max_fee_or_refuses() -> None:
     assert gas_fees(head(10), 2, 0, limit_wei=15, priority_cap_wei=5) == GasFees(15, 2, None)
     assert gas_fees(head(10), 2, 0, limit_wei=12, priority_cap_wei=5).max_fee_wei == 12
     with pytest.raises(Refused) as caught:
@@ -115,38 +115,38 @@ def test_no_fee_is_above_the_ceiling_and_none_below_the_base_fee(base: int, tip:
     assert paid.max_priority_fee_wei <= cap
 
 
-@given(most=st.integers(0, 10**13), tip=st.integers(0, 10**12))
-def test_a_replacement_pays_an_eighth_more_in_both_fields(most: int, tip: int) -> None:
-    more = replacement_fees(replace(tx(0), max_fee_wei=most, max_priority_fee_wei=tip))
-    assert more.max_fee_wei is not None
-    assert more.max_priority_fee_wei is not None
-    assert more.max_fee_wei >= Fraction(9, 8) * most
-    assert more.max_priority_fee_wei >= Fraction(9, 8) * tip
-    assert more.max_fee_wei > most
-    assert more.max_priority_fee_wei > tip
+@given(max_fee_wei=st.integers(0, 10**13), tip=st.integers(0, 10**12))
+def test_replacement_pays_an_eighth_more_in_both_fields(max_fee_wei: int, tip: int) -> None:
+    replacement = replacement_fees(replace(tx(0), max_fee_wei=max_fee_wei, max_priority_fee_wei=tip))
+    assert replacement.max_fee_wei is not None
+    assert replacement.max_priority_fee_wei is not None
+    assert replacement.max_fee_wei >= Fraction(9, 8) * max_fee_wei
+    assert replacement.max_priority_fee_wei >= Fraction(9, 8) * tip
+    assert replacement.max_fee_wei > max_fee_wei
+    assert replacement.max_priority_fee_wei > tip
 
 
-def test_a_replacement_above_the_ceiling_is_refused() -> None:
-    legacy = replace(tx(0), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=80)
-    assert with_bumped_fees(legacy, head(None), 90) == replace(legacy, gas_price_wei=90)
+def test_replacement_above_the_ceiling_is_refused() -> None:
+    legacy_tx = replace(tx(0), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=80)
+    assert with_bumped_fees(legacy_tx, head(None), 90) == replace(legacy_tx, gas_price_wei=90)
     with pytest.raises(Refused):
-        with_bumped_fees(replace(legacy, gas_price_wei=81), head(None), 90)
+        with_bumped_fees(replace(legacy_tx, gas_price_wei=81), head(None), 90)
 
 
 def test_approvals_are_exactly_what_the_wallet_spends_per_token() -> None:
     assert swap_spend(PLAN.legs) == {WETH: 12 * 10**17, USDT: 500_000_000}
-    nothing = snapshot(allowances=(Allowance(WETH, ROUTER, 0), Allowance(USDT, ROUTER, 0)))
-    assert needed_approvals(PLAN, nothing, ROUTER) == ((WETH, 12 * 10**17), (USDT, 500_000_000))
-    some = snapshot(allowances=(Allowance(WETH, ROUTER, 12 * 10**17), Allowance(USDT, ROUTER, 1)))
-    assert needed_approvals(PLAN, some, ROUTER) == ((USDT, 0), (USDT, 500_000_000))
-    one_reset = snapshot(allowances=(Allowance(WETH, ROUTER, 0), Allowance(USDT, ROUTER, 1)))
-    assert needed_approvals(PLAN, one_reset, ROUTER) == ((USDT, 0), (USDT, 500_000_000), (WETH, 12 * 10**17))
+    empty_snapshot = snapshot(allowances=(Allowance(WETH, ROUTER, 0), Allowance(USDT, ROUTER, 0)))
+    assert needed_approvals(PLAN, empty_snapshot, ROUTER) == ((WETH, 12 * 10**17), (USDT, 500_000_000))
+    partial_snapshot = snapshot(allowances=(Allowance(WETH, ROUTER, 12 * 10**17), Allowance(USDT, ROUTER, 1)))
+    assert needed_approvals(PLAN, partial_snapshot, ROUTER) == ((USDT, 0), (USDT, 500_000_000))
+    reset_snapshot = snapshot(allowances=(Allowance(WETH, ROUTER, 0), Allowance(USDT, ROUTER, 1)))
+    assert needed_approvals(PLAN, reset_snapshot, ROUTER) == ((USDT, 0), (USDT, 500_000_000), (WETH, 12 * 10**17))
 
 
-def test_an_allowance_of_another_spender_does_not_count_and_a_missing_one_refuses() -> None:
-    other = snapshot(allowances=(Allowance(WETH, ROUTER, 2 * 10**18), Allowance(USDT, STRANGER, 10**12)))
+def test_allowance_of_another_spender_does_not_count() -> None:
+    other_snapshot = snapshot(allowances=(Allowance(WETH, ROUTER, 2 * 10**18), Allowance(USDT, STRANGER, 10**12)))
     with raises_code(Refused, "allowance"):
-        needed_approvals(PLAN, other, ROUTER)
+        needed_approvals(PLAN, other_snapshot, ROUTER)
 
 
 def test_left_over_allowances_are_all_that_are_above_zero() -> None:
@@ -154,7 +154,7 @@ def test_left_over_allowances_are_all_that_are_above_zero() -> None:
     assert nonzero_allowances(state) == ((USDT, STRANGER),)
 
 
-def test_an_approval_decodes_to_itself() -> None:
+def test_approval_decodes_to_itself() -> None:
     assert decode(encode_approve(ROUTER, 7)) == Approve(ROUTER, 7)
 
 
@@ -174,7 +174,7 @@ def test_an_approval_decodes_to_itself() -> None:
         ),
     ],
 )
-def test_a_plan_that_cannot_run_in_the_router_is_not_encoded(plan: object, code: str, figure: str) -> None:
+def test_plan_that_cannot_run_in_the_router_is_not_encoded(plan: object, code: str, figure: str) -> None:
     with raises_code(Refused, code, figure):
         encode_multicall(plan, WALLET, DEADLINE_S)  # type: ignore[arg-type]
     with raises_code(Refused, "deadline"):

@@ -38,7 +38,7 @@ from tests.support.samples import slow
 TRADER = "0x" + "11" * 20
 NUMBERS = (("BTC", 0), ("ETH", 1))
 RULES = FuturesRules("", "", "", "", TRADER, None, ("ETH",), 30_000, 100, 300, 60, max_validity_s=120, market_numbers=NUMBERS)
-HELD = replace(ACCOUNT, positions=(Position("ETH", 20_000, -6_000 * 10**6),))
+LONG_ACCOUNT = replace(ACCOUNT, positions=(Position("ETH", 20_000, -6_000 * 10**6),))
 SALE = PerpOrder("ETH", -10_000, PerpOrderKind.MARKET, 2_990 * 10**6, True)
 
 
@@ -53,22 +53,22 @@ def hex_of(action: object) -> str:
     return "0x" + json.dumps(action, separators=(",", ":")).encode().hex()
 
 
-def tx_of(data: str, **changes: Any) -> UnsignedTx:
-    return replace(UnsignedTx(1, NOW_S * 1000, TRADER, 0, data, 0, None, None, None), **changes)
+def tx_of(data: str, **market_fields: Any) -> UnsignedTx:
+    return replace(UnsignedTx(1, NOW_S * 1000, TRADER, 0, data, 0, None, None, None), **market_fields)
 
 
-def grant_of(order: PerpOrder = BUY, account: MarginAccount = ACCOUNT, **changes: Any) -> Grant:
-    return replace(Grant(IntentKind.FUTURES, NOW_S, NOW_S + 60, 0, layer_grant=FuturesGrant(order, account)), **changes)
+def grant_of(order: PerpOrder = BUY, account: MarginAccount = ACCOUNT, **market_fields: Any) -> Grant:
+    return replace(Grant(IntentKind.FUTURES, NOW_S, NOW_S + 60, 0, layer_grant=FuturesGrant(order, account)), **market_fields)
 
 
-def refused(tx: UnsignedTx, grant: Grant, rules: FuturesRules = RULES) -> str:
-    with pytest.raises(Refused) as caught:
+def refusing_rule(tx: UnsignedTx, grant: Grant, rules: FuturesRules = RULES) -> str:
+    with pytest.raises(Refused) as refusal:
         require_signable_order(tx, grant, rules, NOW_S)
-    return caught.value.verdicts[0].guard.removeprefix("signer.")
+    return refusal.value.verdicts[0].guard.removeprefix("signer.")
 
 
-@pytest.mark.parametrize(("order", "account"), [(BUY, ACCOUNT), (SALE, HELD)])
-def test_a_granted_order_is_signed(order: PerpOrder, account: MarginAccount) -> None:
+@pytest.mark.parametrize(("order", "account"), [(BUY, ACCOUNT), (SALE, LONG_ACCOUNT)])
+def test_granted_order_is_signed(order: PerpOrder, account: MarginAccount) -> None:
     action = require_signable_order(tx_of(payload(order)), grant_of(order, account), RULES, NOW_S)
     assert hex_of(action) == payload(order)
 
@@ -90,15 +90,15 @@ WIRES: list[tuple[str, str, object]] = [
 
 
 @pytest.mark.parametrize(("rule", "key", "value"), WIRES)
-def test_an_action_other_than_granted_is_refused(rule: str, key: str, value: object) -> None:
-    assert refused(tx_of(payload(BUY, lambda action: action["orders"][0].update({key: value}))), grant_of()) == rule
+def test_action_other_than_granted_is_refused(rule: str, key: str, value: object) -> None:
+    assert refusing_rule(tx_of(payload(BUY, lambda action: action["orders"][0].update({key: value}))), grant_of()) == rule
 
 
-@pytest.mark.parametrize(("order", "account", "price"), [(BUY, ACCOUNT, "3010.1"), (SALE, HELD, "2989.9")])
-def test_a_price_beyond_the_granted_bound_is_refused_on_either_side(order: PerpOrder, account: MarginAccount, price: str) -> None:
+@pytest.mark.parametrize(("order", "account", "price"), [(BUY, ACCOUNT, "3010.1"), (SALE, LONG_ACCOUNT, "2989.9")])
+def test_price_beyond_the_granted_bound_is_refused_either_way(order: PerpOrder, account: MarginAccount, price: str) -> None:
     """Both prices are within the slippage from the index, and one tick beyond the bound."""
-    worse = payload(order, lambda action: action["orders"][0].update(p=price))
-    assert refused(tx_of(worse), grant_of(order, account)) == "bound"
+    worse_order = payload(order, lambda action: action["orders"][0].update(p=price))
+    assert refusing_rule(tx_of(worse_order), grant_of(order, account)) == "bound"
 
 
 ACTIONS: list[Callable[[dict[str, Any]], object]] = [
@@ -112,12 +112,12 @@ ACTIONS: list[Callable[[dict[str, Any]], object]] = [
 
 @pytest.mark.parametrize("change", ACTIONS)
 def test_any_other_action_is_refused(change: Callable[[dict[str, Any]], object]) -> None:
-    assert refused(tx_of(payload(BUY, change)), grant_of()) == "call"
+    assert refusing_rule(tx_of(payload(BUY, change)), grant_of()) == "call"
 
 
 @pytest.mark.parametrize("data", ["0x", "0xzz", "0x" + b"[]".hex(), "0x" + b"{}".hex()])
 def test_data_that_is_no_action_is_refused(data: str) -> None:
-    assert refused(tx_of(data), grant_of()) == "call"
+    assert refusing_rule(tx_of(data), grant_of()) == "call"
 
 
 @pytest.mark.parametrize(
@@ -137,64 +137,64 @@ def test_data_that_is_no_action_is_refused(data: str) -> None:
     ],
 )
 def test_each_term_of_the_grant_is_kept(tx: UnsignedTx, grant: Grant, rule: str) -> None:
-    assert refused(tx, grant) == rule
+    assert refusing_rule(tx, grant) == rule
 
 
-def test_a_market_that_the_config_does_not_name_is_only_reduced() -> None:
+def test_market_that_the_config_does_not_name_is_only_reduced() -> None:
     rules = replace(RULES, markets=())
-    assert require_signable_order(tx_of(payload(SALE)), grant_of(SALE, HELD), rules, NOW_S)
-    for order, account in ((BUY, ACCOUNT), (replace(SALE, is_reduce_only=False), HELD), (SALE, ACCOUNT)):
-        with pytest.raises(Refused) as caught:
+    assert require_signable_order(tx_of(payload(SALE)), grant_of(SALE, LONG_ACCOUNT), rules, NOW_S)
+    for order, account in ((BUY, ACCOUNT), (replace(SALE, is_reduce_only=False), LONG_ACCOUNT), (SALE, ACCOUNT)):
+        with pytest.raises(Refused) as refusal:
             require_signable_order(tx_of(payload(order)), grant_of(order, account), rules, NOW_S)
-        assert caught.value.verdicts[0].guard in ("signer.market", "signer.reduce_only")
+        assert refusal.value.verdicts[0].guard in ("signer.market", "signer.reduce_only")
 
 
 @pytest.mark.parametrize("numbers", [(), (("BTC", 1),), (("ETH", 10_001),), (("ETH", True),), (("ETH", -1),)])
-def test_a_market_without_a_pinned_number_of_a_perpetual_is_not_traded(numbers: tuple[tuple[str, int], ...]) -> None:
-    assert refused(tx_of(payload(BUY)), grant_of(), replace(RULES, market_numbers=numbers)) == "market"
+def test_market_without_a_pinned_number_is_not_traded(numbers: tuple[tuple[str, int], ...]) -> None:
+    assert refusing_rule(tx_of(payload(BUY)), grant_of(), replace(RULES, market_numbers=numbers)) == "market"
 
 
-def test_an_order_at_a_market_renumbered_by_the_server_is_refused() -> None:
-    moved = replace(RULES, market_numbers=(("ETH", 0), ("BTC", 1)))
-    assert refused(tx_of(payload(BUY)), grant_of(), moved) == "market"
+def test_order_at_a_renumbered_market_is_refused() -> None:
+    renumbered_rules = replace(RULES, market_numbers=(("ETH", 0), ("BTC", 1)))
+    assert refusing_rule(tx_of(payload(BUY)), grant_of(), renumbered_rules) == "market"
 
 
 @pytest.mark.parametrize("size_decimals", [0, 2, 4, 5])
 @pytest.mark.parametrize("dollars", ["123456.789", "98765.4321", "3001.2345", "12.345678", "1.00001", "0.0123456", "0.00098765"])
-def test_prices_of_every_magnitude_are_in_the_venues_ticks_on_the_safe_side(dollars: str, size_decimals: int) -> None:
+def test_price_text_is_in_ticks_on_the_safe_side(dollars: str, size_decimals: int) -> None:
     """Worked out by the signer and by the code that writes orders, each by itself."""
     size = 10**size_decimals * 1_000
     market = replace(MARKET, size_decimals=size_decimals)
     for side in (1, -1):
         order = PerpOrder("ETH", side * size, PerpOrderKind.MARKET, int(Fraction(dollars) * 10**6 * 1_000), False)
         try:
-            written = price_text(limit_price(market, order))
+            written_price = price_text(limit_price(market, order))
         except ValueError:
-            written = "0"
-        if written == "0":
+            written_price = "0"
+        if written_price == "0":
             with pytest.raises(Refused):
                 _price_text(order.size_raw, order.bound_raw, market, 10**6)
             continue
-        assert _price_text(order.size_raw, order.bound_raw, market, 10**6) == written
-        assert (Fraction(written) - Fraction(order.bound_raw, 10**9)) * side <= 0
+        assert _price_text(order.size_raw, order.bound_raw, market, 10**6) == written_price
+        assert (Fraction(written_price) - Fraction(order.bound_raw, 10**9)) * side <= 0
 
 
-@pytest.mark.parametrize(("off_ms", "is_signed"), [(60_000, True), (-60_000, True), (60_001, False), (-60_001, False)])
-def test_a_nonce_is_within_a_minute_of_this_machines_clock(off_ms: int, is_signed: bool) -> None:
-    nonce_ms = NOW_S * 1000 + off_ms
+@pytest.mark.parametrize(("offset_ms", "is_signed"), [(60_000, True), (-60_000, True), (60_001, False), (-60_001, False)])
+def test_nonce_is_within_a_minute_of_this_machines_clock(offset_ms: int, is_signed: bool) -> None:
+    nonce_ms = NOW_S * 1000 + offset_ms
     ticket = OrderTicket(BUY, cloid_of(str(nonce_ms), 0, BUY), nonce_ms, (NOW_S + 60) * 1000)
     signable = tx_of(hex_of(order_action(ticket, MARKET, 1)), nonce=nonce_ms)
     if is_signed:
         assert require_signable_order(signable, grant_of(), RULES, NOW_S)
     else:
-        assert refused(signable, grant_of()) == "nonce"
+        assert refusing_rule(signable, grant_of()) == "nonce"
 
 
 def test_another_order_of_the_keys_is_refused() -> None:
     action = json.loads(bytes.fromhex(payload(BUY)[2:]))
     action["orders"] = [dict(reversed(action["orders"][0].items()))]
-    assert refused(tx_of(hex_of(action)), grant_of()) == "call"
-    assert refused(tx_of("0x" + json.dumps(json.loads(bytes.fromhex(payload(BUY)[2:]))).encode().hex()), grant_of()) == "call"
+    assert refusing_rule(tx_of(hex_of(action)), grant_of()) == "call"
+    assert refusing_rule(tx_of("0x" + json.dumps(json.loads(bytes.fromhex(payload(BUY)[2:]))).encode().hex()), grant_of()) == "call"
 
 
 # --- Random changes of each action that may be signed.
@@ -208,24 +208,24 @@ VALUES: list[object] = [
 Place = tuple[dict[Any, Any] | list[Any], Any]
 
 
-def places(value: Any) -> Iterator[Place]:
+def places_in(value: Any) -> Iterator[Place]:
     """Every place of a value inside lists and tables."""
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         yield value, key
-        yield from places(inner)
+        yield from places_in(inner)
 
 
-def near(dice: random.Random, value: object) -> object:
+def similar_value(dice: random.Random, value: object) -> object:
     """A value that looks like another one."""
     if isinstance(value, bool):
         return dice.choice([not value, int(value), str(value)])
     if isinstance(value, int):
         return value + dice.choice([-1, 1, 10_000, 110_000])
     if isinstance(value, str) and value:
-        at = dice.randrange(len(value))
+        price = dice.randrange(len(value))
         other = dice.choice("0123456789abcdef.- xX+e")
         return dice.choice(
-            [value[:at] + other + value[at + 1 :], value[:at] + value[at + 1 :], value + other, other + value, value.upper()]
+            [value[:price] + other + value[price + 1 :], value[:price] + value[price + 1 :], value + other, other + value, value.upper()]
         )
     return copy.deepcopy(dice.choice(VALUES))
 
@@ -234,18 +234,18 @@ def mutated_action(dice: random.Random, data: str) -> str:
     """Data with one to three changes of the action, or of its text."""
     action = json.loads(bytes.fromhex(data[2:]))
     for _ in range(dice.choice([1, 1, 1, 2, 3])):
-        if not (found := list(places(action))):
+        if not (known_places := list(places_in(action))):
             break
-        place, key = dice.choice(found)
+        place, key = dice.choice(known_places)
         match dice.randrange(7):
             case 0 | 1:
-                place[key] = near(dice, place[key])
+                place[key] = similar_value(dice, place[key])
             case 2:
                 place[key] = copy.deepcopy(dice.choice(VALUES))
             case 3:
                 del place[key]
             case 4:
-                other, theirs = dice.choice(found)
+                other, theirs = dice.choice(known_places)
                 place[key] = copy.deepcopy(other[theirs])
             case 5 if isinstance(place, dict):
                 items = list(place.items())
@@ -258,15 +258,19 @@ def mutated_action(dice: random.Random, data: str) -> str:
                 new = {"vaultAddress": TRADER, "builder": {"b": TRADER, "f": 100}, "f": None}
                 key, value = dice.choice(list(new.items()))
                 place.update({key: value}) if isinstance(place, dict) else place.append(value)
-    raw = json.dumps(action, separators=dice.choice([(",", ":"), (",", ":"), (",", ":"), (", ", ": ")])).encode()
+    action_bytes = json.dumps(action, separators=dice.choice([(",", ":"), (",", ":"), (",", ":"), (", ", ": ")])).encode()
     if dice.random() < 0.2:
-        at = dice.randrange(len(raw))
-        raw = raw[:at] + dice.choice([b"", b" ", b"0", b"1", b'"', b"\\u0031", raw[at : at + 9] * 2]) + raw[at + 1 :]
-    return "0x" + raw.hex()
+        price = dice.randrange(len(action_bytes))
+        action_bytes = (
+            action_bytes[:price]
+            + dice.choice([b"", b" ", b"0", b"1", b'"', b"\\u0031", action_bytes[price : price + 9] * 2])
+            + action_bytes[price + 1 :]
+        )
+    return "0x" + action_bytes.hex()
 
 
 STOP = StopOrder("ETH", -20_000, 3_200 * 10**6, 3_104 * 10**6)
-STOPPED = replace(HELD, resting_stops=(RestingStop("ETH", -20_000, Fraction(160_000), "0x" + b"stop".hex() + "11" * 12),))
+STOPPED = replace(LONG_ACCOUNT, resting_stops=(RestingStop("ETH", -20_000, Fraction(160_000), "0x" + b"stop".hex() + "11" * 12),))
 CANCEL = OrderCancel("ETH", STOPPED.resting_stops[0].cloid)
 
 
@@ -278,7 +282,7 @@ def stop_grant(stop: StopOrder | OrderCancel = STOP, account: MarginAccount = ST
     return grant_of(layer_grant=FuturesGrant(stop, account))
 
 
-def test_a_granted_stop_and_a_granted_cancel_are_signed() -> None:
+def test_granted_stop_and_a_granted_cancel_are_signed() -> None:
     assert hex_of(require_signable_order(tx_of(stop_data()), stop_grant(), RULES, NOW_S)) == stop_data()
     cancel = hex_of(cancel_action(CANCEL.cloid, 1))
     assert hex_of(require_signable_order(tx_of(cancel), stop_grant(CANCEL), RULES, NOW_S)) == cancel
@@ -294,8 +298,8 @@ def test_a_granted_stop_and_a_granted_cancel_are_signed() -> None:
         (replace(STOP, market="BTC"), "market"),
     ],
 )
-def test_a_stop_that_protects_no_position_is_refused(stop: StopOrder, rule: str) -> None:
-    assert refused(tx_of(stop_data(stop) if stop.market == "ETH" else stop_data()), stop_grant(stop)) == rule
+def test_stop_that_protects_no_position_is_refused(stop: StopOrder, rule: str) -> None:
+    assert refusing_rule(tx_of(stop_data(stop) if stop.market == "ETH" else stop_data()), stop_grant(stop)) == rule
 
 
 SHORTED = replace(ACCOUNT, positions=(Position("ETH", -20_000, 6_000 * 10**6),))
@@ -311,21 +315,21 @@ BUY_BACK = StopOrder("ETH", 20_000, 7_000 * 10**6, 7_210 * 10**6)
         (replace(BUY_BACK, trigger_raw=6_001 * 10**6, bound_raw=6_181_030_000), SHORTED),
     ],
 )
-def test_a_stop_is_bounded_by_the_slippage_of_emergencies_to_the_base_unit_on_either_side(stop: StopOrder, account: MarginAccount) -> None:
+def test_stop_is_bounded_by_the_slippage_of_emergencies(stop: StopOrder, account: MarginAccount) -> None:
     """The bound is at its edge of 3 % from the trigger, whose price is on the losing side of mark and index by 1 USD of notional."""
     side = 1 if stop.size_raw > 0 else -1
     assert stop.bound_raw * 100 == stop.trigger_raw * (100 + 3 * side)
     assert require_signable_order(tx_of(stop_data(stop)), stop_grant(stop, account), RULES, NOW_S)
     beyond = replace(stop, bound_raw=stop.bound_raw + side)
-    assert refused(tx_of(stop_data(beyond)), stop_grant(beyond, account)) == "bound"
-    for price in ("mark", "index"):
-        at = Fraction(stop.trigger_raw, abs(stop.size_raw))
-        market = replace(MARKET, **{price: at})
-        assert refused(tx_of(stop_data(stop)), stop_grant(stop, replace(account, markets=(market,)))) == "trigger"
+    assert refusing_rule(tx_of(stop_data(beyond)), stop_grant(beyond, account)) == "bound"
+    for field in ("mark", "index"):
+        price = Fraction(stop.trigger_raw, abs(stop.size_raw))
+        market = replace(MARKET, **{field: price})
+        assert refusing_rule(tx_of(stop_data(stop)), stop_grant(stop, replace(account, markets=(market,)))) == "trigger"
 
 
 @pytest.mark.parametrize(
-    ("changes", "rule"),
+    ("market_fields", "rule"),
     [
         ({"mark": Fraction(0)}, "market"),
         ({"index": Fraction(0)}, "market"),
@@ -335,28 +339,28 @@ def test_a_stop_is_bounded_by_the_slippage_of_emergencies_to_the_base_unit_on_ei
         ({"index_s": NOW_S + 1}, "index_age"),
     ],
 )
-def test_a_stop_or_an_order_needs_fresh_prices_of_its_market(changes: dict[str, Any], rule: str | None) -> None:
-    market = replace(MARKET, **changes)
-    for data, action, account in ((stop_data(), STOP, STOPPED), (payload(SALE), SALE, HELD)):
+def test_stop_or_an_order_needs_fresh_prices_of_its_market(market_fields: dict[str, Any], rule: str | None) -> None:
+    market = replace(MARKET, **market_fields)
+    for data, action, account in ((stop_data(), STOP, STOPPED), (payload(SALE), SALE, LONG_ACCOUNT)):
         grant = grant_of(layer_grant=FuturesGrant(action, replace(account, markets=(market,))))
         if rule is None:
             assert require_signable_order(tx_of(data), grant, RULES, NOW_S)
         else:
-            assert refused(tx_of(data), grant) == rule
+            assert refusing_rule(tx_of(data), grant) == rule
 
 
-def test_an_order_that_the_venue_has_no_form_for_is_refused() -> None:
-    limit = replace(BUY, kind=PerpOrderKind.LIMIT)
-    assert refused(tx_of(payload(BUY)), grant_of(limit)) == "order"
-    for nothing in (replace(BUY, size_raw=0), replace(BUY, bound_raw=0), replace(BUY, bound_raw=-1)):
-        assert refused(tx_of(payload(BUY)), grant_of(nothing)) == "size"
+def test_order_that_the_venue_has_no_form_for_is_refused() -> None:
+    limit_order = replace(BUY, kind=PerpOrderKind.LIMIT)
+    assert refusing_rule(tx_of(payload(BUY)), grant_of(limit_order)) == "order"
+    for empty_order in (replace(BUY, size_raw=0), replace(BUY, bound_raw=0), replace(BUY, bound_raw=-1)):
+        assert refusing_rule(tx_of(payload(BUY)), grant_of(empty_order)) == "size"
     tiny = replace(BUY, bound_raw=1)
-    assert refused(tx_of(payload(BUY)), grant_of(tiny)) == "bound"
-    assert refused(tx_of(payload(BUY)), grant_of(BUY, replace(ACCOUNT, markets=()))) == "market"
-    assert refused(tx_of(payload(BUY)), grant_of(layer_grant=None)) == "action"
+    assert refusing_rule(tx_of(payload(BUY)), grant_of(tiny)) == "bound"
+    assert refusing_rule(tx_of(payload(BUY)), grant_of(BUY, replace(ACCOUNT, markets=()))) == "market"
+    assert refusing_rule(tx_of(payload(BUY)), grant_of(layer_grant=None)) == "action"
 
 
-def test_client_order_ids_differ_by_every_field_of_the_action_and_stops_are_known_by_theirs() -> None:
+def test_client_order_ids_differ_by_every_field() -> None:
     """The id of an action is 16 bytes of a hash of its step, place, market and terms."""
     actions = [BUY, replace(BUY, market="BTC"), replace(BUY, size_raw=1), replace(BUY, bound_raw=1), replace(BUY, is_reduce_only=True)]
     actions += [replace(BUY, kind=PerpOrderKind.LIMIT)]
@@ -366,16 +370,16 @@ def test_client_order_ids_differ_by_every_field_of_the_action_and_stops_are_know
     assert len({*ids, cloid_of("other", 0, BUY)}) == len(ids) + 1
     assert {len(bytes.fromhex(cloid[2:])) for cloid in ids} == {16}
     assert [cloid[2:10] == b"stop".hex() for cloid in ids] == [
-        2 * len(actions) <= at < 2 * (len(actions) + len(stops)) for at in range(len(ids))
+        2 * len(actions) <= price < 2 * (len(actions) + len(stops)) for price in range(len(ids))
     ]
 
 
 def test_only_a_stop_of_the_agent_that_rests_is_cancelled() -> None:
     for cloid in ("0x" + "ab" * 16, BUY.market):
         other = OrderCancel("ETH", cloid)
-        assert refused(tx_of(hex_of(cancel_action(cloid, 1))), stop_grant(other)) == "client_order_id"
-    moved = replace(RULES, market_numbers=(("ETH", 0),))
-    assert refused(tx_of(hex_of(cancel_action(CANCEL.cloid, 1))), stop_grant(CANCEL), moved) == "call"
+        assert refusing_rule(tx_of(hex_of(cancel_action(cloid, 1))), stop_grant(other)) == "client_order_id"
+    renumbered_rules = replace(RULES, market_numbers=(("ETH", 0),))
+    assert refusing_rule(tx_of(hex_of(cancel_action(CANCEL.cloid, 1))), stop_grant(CANCEL), renumbered_rules) == "call"
 
 
 LIMIT = replace(BUY, kind=PerpOrderKind.LIMIT)
@@ -384,7 +388,7 @@ RESTING = RestingOrder("ETH", 10_000, 15_000, Fraction(300_000), NOW_S - 60, "0x
 
 
 @pytest.mark.parametrize("kind", [PerpOrderKind.LIMIT, PerpOrderKind.POST_ONLY])
-def test_an_opening_of_the_configured_kind_is_signed(kind: PerpOrderKind) -> None:
+def test_opening_of_the_configured_kind_is_signed(kind: PerpOrderKind) -> None:
     order, rules = replace(BUY, kind=kind), replace(RULES, order_kind=kind)
     action = require_signable_order(tx_of(payload(order)), grant_of(order), rules, NOW_S)
     assert action["orders"][0]["t"] == {"limit": {"tif": {"limit": "Gtc", "post_only": "Alo"}[kind.value]}}
@@ -397,50 +401,50 @@ def test_an_opening_of_the_configured_kind_is_signed(kind: PerpOrderKind) -> Non
     [
         (LIMIT, ACCOUNT, RULES, False),
         (LIMIT, ACCOUNT, replace(RULES, order_kind=PerpOrderKind.POST_ONLY), False),
-        (replace(SALE, kind=PerpOrderKind.LIMIT), HELD, GTC, False),
+        (replace(SALE, kind=PerpOrderKind.LIMIT), LONG_ACCOUNT, GTC, False),
         (LIMIT, ACCOUNT, GTC, True),
         (LIMIT, replace(ACCOUNT, resting_orders=(RESTING,)), GTC, False),
     ],
 )
 def test_no_other_order_rests(order: PerpOrder, account: MarginAccount, rules: FuturesRules, is_emergency: bool) -> None:
     grant = grant_of(layer_grant=FuturesGrant(order, account, is_emergency))
-    assert refused(tx_of(payload(order)), grant, rules) == "order"
+    assert refusing_rule(tx_of(payload(order)), grant, rules) == "order"
 
 
-def test_the_time_in_force_is_that_of_the_granted_order() -> None:
+def test_time_in_force_is_that_of_the_granted_order() -> None:
     for order, tif in ((BUY, "Gtc"), (BUY, "Alo"), (LIMIT, "Ioc"), (LIMIT, "Alo")):
 
         def changed(action: dict[str, Any], tif: str = tif) -> None:
             action["orders"][0]["t"]["limit"]["tif"] = tif
 
-        assert refused(tx_of(payload(order, changed)), grant_of(order), GTC) == "order"
+        assert refusing_rule(tx_of(payload(order, changed)), grant_of(order), GTC) == "order"
 
 
-def test_resting_orders_count_in_the_leverage_as_if_they_were_filled() -> None:
-    tight = replace(RULES, max_leverage_bps=5_000)
+def test_resting_orders_count_in_leverage_as_if_filled() -> None:
+    tight_rules = replace(RULES, max_leverage_bps=5_000)
     other = replace(MARKET, market="BTC", symbol="BTC")
-    beside = replace(ACCOUNT, markets=(MARKET, other), resting_orders=(replace(RESTING, market="BTC"),))
-    require_signable_order(tx_of(payload(BUY)), grant_of(BUY), tight, NOW_S)
-    assert refused(tx_of(payload(BUY)), grant_of(BUY, beside), tight) == "leverage"
-    dear = replace(beside, resting_orders=(replace(RESTING, market="BTC", price=2 * PRICE),))
-    for account, most_bps in ((beside, 6_100), (dear, 8_600)):
+    account_with_rest = replace(ACCOUNT, markets=(MARKET, other), resting_orders=(replace(RESTING, market="BTC"),))
+    require_signable_order(tx_of(payload(BUY)), grant_of(BUY), tight_rules, NOW_S)
+    assert refusing_rule(tx_of(payload(BUY)), grant_of(BUY, account_with_rest), tight_rules) == "leverage"
+    dear_account = replace(account_with_rest, resting_orders=(replace(RESTING, market="BTC", price=2 * PRICE),))
+    for account, most_bps in ((account_with_rest, 6_100), (dear_account, 8_600)):
         require_signable_order(tx_of(payload(BUY)), grant_of(BUY, account), replace(RULES, max_leverage_bps=most_bps), NOW_S)
-    assert refused(tx_of(payload(BUY)), grant_of(BUY, dear), replace(RULES, max_leverage_bps=8_500)) == "leverage"
+    assert refusing_rule(tx_of(payload(BUY)), grant_of(BUY, dear_account), replace(RULES, max_leverage_bps=8_500)) == "leverage"
 
 
-def test_a_limit_order_of_the_agent_is_cancelled_without_an_account() -> None:
+def test_limit_order_is_cancelled_without_an_account() -> None:
     cancel = OrderCancel("ETH", RESTING.cloid)
     data = hex_of(cancel_action(cancel.cloid, 1))
     grant = grant_of(layer_grant=FuturesGrant(cancel, UNREAD_ACCOUNT))
     assert hex_of(require_signable_order(tx_of(data), grant, RULES, NOW_S)) == data
     for cloid in ("0x" + b"rest".hex(), RESTING.cloid + "22", RESTING.cloid.upper(), "0x" + "22" * 16):
         other = grant_of(layer_grant=FuturesGrant(OrderCancel("ETH", cloid), UNREAD_ACCOUNT))
-        assert refused(tx_of(hex_of(cancel_action(cloid, 1))), other) == "client_order_id"
+        assert refusing_rule(tx_of(hex_of(cancel_action(cloid, 1))), other) == "client_order_id"
 
 
 GRANTS: dict[str, tuple[PerpOrder | StopOrder | OrderCancel, MarginAccount]] = {
     "opening": (BUY, ACCOUNT),
-    "reduction": (SALE, HELD),
+    "reduction": (SALE, LONG_ACCOUNT),
     "stop": (STOP, STOPPED),
     "cancel": (CANCEL, STOPPED),
     "limit": (LIMIT, ACCOUNT),
@@ -462,43 +466,43 @@ def data_of(action: PerpOrder | StopOrder | OrderCancel) -> str:
 @pytest.mark.parametrize("name", GRANTS)
 def test_thousands_of_changes_of_an_action_are_signed_never(name: str, tries: int) -> None:
     dice, (order, account) = random.Random(tries), GRANTS[name]
-    right, refusals, same = data_of(order), Counter[str](), 0
+    granted_data, refusals, unchanged_count = data_of(order), Counter[str](), 0
     for _ in range(tries):
-        data, nonce = mutated_action(dice, right), NOW_S * 1000
+        data, nonce = mutated_action(dice, granted_data), NOW_S * 1000
         if dice.random() < 0.1:
             nonce += dice.choice([-2, 1, 2, 60_000, 10**9])
-        if data == right and (nonce == NOW_S * 1000 or isinstance(order, OrderCancel)):
-            same += 1
+        if data == granted_data and (nonce == NOW_S * 1000 or isinstance(order, OrderCancel)):
+            unchanged_count += 1
             continue
         grant = grant_of(layer_grant=FuturesGrant(order, account))
-        refusals[refused(tx_of(data, nonce=nonce), grant, GTC)] += 1
-    assert sum(refusals.values()) + same == tries
-    assert same < tries // 5
-    named = {"market", "side", "bound", "size", "reduce_only", "order", "client_order_id"}
-    assert {"call", "nonce"} | (set() if isinstance(order, OrderCancel) else named) <= refusals.keys()
+        refusals[refusing_rule(tx_of(data, nonce=nonce), grant, GTC)] += 1
+    assert sum(refusals.values()) + unchanged_count == tries
+    assert unchanged_count < tries // 5
+    rule_names = {"market", "side", "bound", "size", "reduce_only", "order", "client_order_id"}
+    assert {"call", "nonce"} | (set() if isinstance(order, OrderCancel) else rule_names) <= refusals.keys()
 
 
 @pytest.mark.parametrize("valid_s", [1, 120])
-def test_an_order_at_the_edge_of_its_validity_is_signed(valid_s: int) -> None:
+def test_order_at_the_edge_of_its_validity_is_signed(valid_s: int) -> None:
     assert require_signable_order(tx_of(payload(BUY)), grant_of(deadline_s=NOW_S + valid_s), RULES, NOW_S)
 
 
 @pytest.mark.parametrize(("number", "is_perpetual"), [(0, True), (9_999, True), (10_000, False)])
-def test_a_number_of_a_perpetual_ends_where_those_of_spot_pairs_begin(number: int, is_perpetual: bool) -> None:
+def test_market_number_is_below_those_of_spot_pairs(number: int, is_perpetual: bool) -> None:
     rules = replace(RULES, market_numbers=(("ETH", number),))
     signable = tx_of(payload(BUY, lambda action: action["orders"][0].update(a=number)))
     if is_perpetual:
         assert require_signable_order(signable, grant_of(), rules, NOW_S)["orders"][0]["a"] == number
     else:
-        assert refused(signable, grant_of(), rules) == "market"
+        assert refusing_rule(signable, grant_of(), rules) == "market"
 
 
-def test_an_order_that_spends_gas_is_refused() -> None:
-    assert refused(tx_of(payload(BUY), gas=1), grant_of()) == "value"
+def test_order_that_spends_gas_is_refused() -> None:
+    assert refusing_rule(tx_of(payload(BUY), gas=1), grant_of()) == "value"
 
 
 @pytest.mark.parametrize("side", [1, -1])
-def test_a_resting_order_costs_its_worse_price_and_its_fee_to_the_base_unit(side: int) -> None:
+def test_resting_order_costs_its_worse_price_and_fee(side: int) -> None:
     """Filled at its price of 1 % beyond the mark, a rest of 100 coins of BTC takes 300 USDC and a fee of 0.045 %."""
     other = replace(MARKET, market="BTC", symbol="BTC")
     price = PRICE * (100 + side) / 100
@@ -510,7 +514,7 @@ def test_a_resting_order_costs_its_worse_price_and_its_fee_to_the_base_unit(side
     value_after = 2 * notional  # at a leverage of 1
     collateral = value_after + order_fee + 30 * 10**6 + resting_fee
     account = replace(ACCOUNT, markets=(MARKET, other), resting_orders=(resting,), collateral_raw=collateral)
-    poorer = replace(account, collateral_raw=collateral - 1)
+    poorer_account = replace(account, collateral_raw=collateral - 1)
     rules = replace(RULES, max_leverage_bps=10_000)
     assert require_signable_order(tx_of(payload(order)), grant_of(order, account), rules, NOW_S)
-    assert refused(tx_of(payload(order)), grant_of(order, poorer), rules) == "leverage"
+    assert refusing_rule(tx_of(payload(order)), grant_of(order, poorer_account), rules) == "leverage"

@@ -48,9 +48,9 @@ ROUTER_SENTINELS = (NATIVE, "0x0000000000000000000000000000000000000001", "0x000
 
 
 def refused(transaction: UnsignedTx, grant: Grant, rule: str, rules: SigningRules = LP_RULES) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Refused) as refusal:
         signer(rules).sign(transaction, grant)
-    assert caught.value.verdicts[0].guard == f"signer.{rule}", caught.value.message
+    assert refusal.value.verdicts[0].guard == f"signer.{rule}", refusal.value.message
 
 
 @pytest.mark.parametrize("name", ALLOWED)
@@ -69,24 +69,24 @@ def test_what_comes_out_goes_to_the_wallet_and_nowhere_else(name: str, recipient
 
 @pytest.mark.parametrize("name", [name for name in ACTIONS if name != "collect"])
 @pytest.mark.parametrize("deadline_s", [NOW_S, NOW_S - 1, NOW_S + 91, 2**255])
-def test_the_deadline_lies_within_the_grant_and_is_short(name: str, deadline_s: int) -> None:
+def test_deadline_lies_within_the_grant_and_is_short(name: str, deadline_s: int) -> None:
     refused(action_tx(ACTIONS[name], deadline_s=deadline_s), grant_of(ACTIONS[name]), "deadline")
-    long = grant_of(ACTIONS[name], deadline_s=2**256)
+    long_grant = grant_of(ACTIONS[name], deadline_s=2**256)
     if deadline_s > NOW_S:
-        refused(action_tx(ACTIONS[name], deadline_s=deadline_s), long, "deadline")
+        refused(action_tx(ACTIONS[name], deadline_s=deadline_s), long_grant, "deadline")
 
 
 @pytest.mark.parametrize("name", [name for name in ACTIONS if name != "collect"])
 @pytest.mark.parametrize("side", [0, 1])
-def test_a_minimum_below_its_floor_is_refused_on_either_side(name: str, side: int) -> None:
-    low = tuple(floor - (number == side) for number, floor in enumerate(FLOORS))
-    action = replace(ACTIONS[name], min_raw=low)
+def test_minimum_below_its_floor_is_refused_on_either_side(name: str, side: int) -> None:
+    low_minimums = tuple(floor - (number == side) for number, floor in enumerate(FLOORS))
+    action = replace(ACTIONS[name], min_raw=low_minimums)
     refused(action_tx(action), grant_of(action), "floor")
     refused(action_tx(ACTIONS[name]), grant_of(ACTIONS[name], floors_raw=()), "floor")
 
 
 @pytest.mark.parametrize("name", [name for name in ACTIONS if name != "collect"])
-def test_minimums_of_nothing_are_refused_even_where_the_floors_are_nothing(name: str) -> None:
+def test_minimums_of_zero_are_refused_at_floors_of_zero(name: str) -> None:
     """The encoder refuses them too, so the bytes are made here."""
     action, zero = ACTIONS[name], bytes(32)
     data = action_tx(action).data
@@ -98,11 +98,11 @@ def test_minimums_of_nothing_are_refused_even_where_the_floors_are_nothing(name:
         encode_liquidity(replace(action, min_raw=(0, 0)), WALLET, DEADLINE_S)
 
 
-def test_one_sided_minimums_are_signed_where_one_side_is_all_there_is() -> None:
+def test_one_sided_minimums_of_a_one_sided_range_are_signed() -> None:
     """A range that the price left is of one token."""
     for action in (WITHDRAW_V3, MINT):
-        aside = replace(action, min_raw=(action.min_raw[0], 0))
-        assert signer(LP_RULES).sign(action_tx(aside), grant_of(aside, floors_raw=(FLOORS[0], 0))).hash
+        one_sided = replace(action, min_raw=(action.min_raw[0], 0))
+        assert signer(LP_RULES).sign(action_tx(one_sided), grant_of(one_sided, floors_raw=(FLOORS[0], 0))).hash
 
 
 @pytest.mark.parametrize("name", ACTIONS)
@@ -119,9 +119,9 @@ def test_only_the_pinned_contract_of_the_venue_is_called(name: str) -> None:
 
 @pytest.mark.parametrize("name", ACTIONS)
 def test_only_pinned_tokens_are_provided_taken_out_or_collected(name: str) -> None:
-    for left in TOKENS:
-        known = replace(LP_RULES, tokens=tuple(token for token in LP_RULES.tokens if token != left))
-        refused(action_tx(ACTIONS[name]), grant_of(ACTIONS[name]), "tokens", known)
+    for token in TOKENS:
+        rules_without_token = replace(LP_RULES, tokens=tuple(token for token in LP_RULES.tokens if token != token))
+        refused(action_tx(ACTIONS[name]), grant_of(ACTIONS[name]), "tokens", rules_without_token)
 
 
 @pytest.mark.parametrize("name", ACTIONS)
@@ -130,14 +130,14 @@ def test_no_native_coin_goes_along(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ACTIONS)
-def test_nothing_is_signed_without_an_action_or_under_another_kind(name: str) -> None:
+def test_call_without_its_action_or_kind_is_refused(name: str) -> None:
     transaction = action_tx(ACTIONS[name])
     refused(transaction, replace(grant_of(ACTIONS[name]), layer_action=None), "action")
     for kind in (IntentKind.SWAP, IntentKind.APPROVE, IntentKind.CANCEL):
         refused(transaction, grant_of(ACTIONS[name], kind=kind), "kind")
 
 
-def test_an_action_of_another_venue_or_verb_does_not_cover_the_call() -> None:
+def test_action_of_another_venue_or_verb_is_refused() -> None:
     pairs: list[tuple[LpAction, LpAction]] = [(WITHDRAW_V3, COLLECT), (COLLECT, WITHDRAW_V3), (MINT, INCREASE), (INCREASE, MINT)]
     for sent, granted in pairs:
         refused(action_tx(sent), grant_of(granted), "action")
@@ -145,7 +145,7 @@ def test_an_action_of_another_venue_or_verb_does_not_cover_the_call() -> None:
         refused(action_tx(sent), grant_of(granted), "action")
 
 
-def test_a_withdrawal_of_other_liquidity_or_of_another_token_is_refused() -> None:
+def test_withdrawal_of_other_liquidity_or_token_is_refused() -> None:
     for action in (WITHDRAW_V3, WITHDRAW_V2):
         refused(action_tx(replace(action, liquidity=action.liquidity + 1)), grant_of(action), "liquidity")
     refused(action_tx(replace(WITHDRAW_V3, token_id=43)), grant_of(WITHDRAW_V3), "token_id")
@@ -153,26 +153,26 @@ def test_a_withdrawal_of_other_liquidity_or_of_another_token_is_refused() -> Non
     refused(action_tx(replace(INCREASE, token_id=43)), grant_of(INCREASE), "token_id")
 
 
-def test_a_withdrawal_whose_collect_names_another_token_is_refused() -> None:
+def test_withdrawal_with_another_collect_is_refused() -> None:
     data = bytes.fromhex(action_tx(WITHDRAW_V3).data[2:])
-    at = data.rindex(liquidity_calldata.COLLECT) + 4
-    refused(tx(MANAGER, "0x" + (data[:at] + (43).to_bytes(32, "big") + data[at + 32 :]).hex()), grant_of(WITHDRAW_V3), "token_id")
+    offset = data.rindex(liquidity_calldata.COLLECT) + 4
+    refused(tx(MANAGER, "0x" + (data[:offset] + (43).to_bytes(32, "big") + data[offset + 32 :]).hex()), grant_of(WITHDRAW_V3), "token_id")
 
 
-def test_a_collect_of_less_than_all_is_refused() -> None:
-    least = liquidity_calldata.COLLECT + abi_encode(
+def test_collect_of_less_than_all_is_refused() -> None:
+    partial_collect = liquidity_calldata.COLLECT + abi_encode(
         ["(uint256,address,uint128,uint128)"], [(42, WALLET, 1, liquidity_calldata.UINT128_MAX)]
     )
-    refused(tx(MANAGER, "0x" + least.hex()), grant_of(COLLECT), "amount")
+    refused(tx(MANAGER, "0x" + partial_collect.hex()), grant_of(COLLECT), "amount")
 
 
-def test_a_mint_elsewhere_than_granted_is_refused() -> None:
+def test_mint_elsewhere_than_granted_is_refused() -> None:
     refused(action_tx(replace(MINT, fee_pips=500)), grant_of(MINT), "pool_fee")
     refused(action_tx(replace(MINT, ticks=(-6_000, 6_060))), grant_of(MINT), "ticks")
-    turned = replace(MINT, ticks=(6_000, -6_000))
-    refused(action_tx(turned), grant_of(turned), "ticks")
-    swapped = replace(MINT, token0=MINT.token1, token1=MINT.token0)
-    refused(action_tx(swapped), grant_of(MINT), "tokens")
+    reversed_range = replace(MINT, ticks=(6_000, -6_000))
+    refused(action_tx(reversed_range), grant_of(reversed_range), "ticks")
+    swapped_tokens = replace(MINT, token0=MINT.token1, token1=MINT.token0)
+    refused(action_tx(swapped_tokens), grant_of(MINT), "tokens")
 
 
 def test_more_or_less_than_granted_is_not_provided() -> None:
@@ -180,17 +180,17 @@ def test_more_or_less_than_granted_is_not_provided() -> None:
         refused(action_tx(replace(action, desired_raw=(10**18 + 1, 3_000 * 10**6))), grant_of(action), "amount_in")
 
 
-def test_the_manager_runs_nothing_but_a_withdrawal_and_its_collect() -> None:
+def test_manager_multicall_is_a_withdrawal_and_its_collect() -> None:
     """Anything else inside its multicall, even a permit or a sweep, is not understood."""
     decrease = liquidity_calldata.DECREASE_LIQUIDITY + bytes(5 * 32)
     collect = liquidity_calldata.COLLECT + bytes(4 * 32)
     sweep = liquidity_calldata.selector("sweepToken(address,uint256,address)") + bytes(3 * 32)
-    for inner in ([decrease], [collect], [collect, decrease], [decrease, collect, sweep], [decrease, sweep], [sweep], []):
-        data = liquidity_calldata.MANAGER_MULTICALL + abi_encode(["bytes[]"], [inner])
+    for inner_calls in ([decrease], [collect], [collect, decrease], [decrease, collect, sweep], [decrease, sweep], [sweep], []):
+        data = liquidity_calldata.MANAGER_MULTICALL + abi_encode(["bytes[]"], [inner_calls])
         refused(tx(MANAGER, "0x" + data.hex()), grant_of(WITHDRAW_V3), "call")
 
 
-def test_allowances_are_exact_and_only_for_the_pinned_spender_of_the_action() -> None:
+def test_approval_is_exact_and_for_the_spender_of_the_action() -> None:
     for token, spender, raw, action, rule in [
         (TOKENS[0], MANAGER, MINT.desired_raw[0] + 1, MINT, "approval_amount"),
         (TOKENS[0], MANAGER, 2**256 - 1, MINT, "approval_amount"),
@@ -208,15 +208,15 @@ def test_allowances_are_exact_and_only_for_the_pinned_spender_of_the_action() ->
         refused(transaction, grant, rule)
 
 
-def test_without_an_action_only_zero_may_be_set_for_managers_v2_routers_and_pairs() -> None:
+def test_approval_without_an_action_only_resets() -> None:
     for token, spender in ((TOKENS[0], MANAGER), (TOKENS[0], V2_ROUTER), (PAIR, V2_ROUTER), (PAIR, ROUTER)):
         for raw in (0, 1):
             transaction, grant = approval(token, spender, raw, MINT)
-            bare = replace(grant, layer_action=None)
+            bare_grant = replace(grant, layer_action=None)
             if raw:
-                refused(transaction, bare, "contract" if token == PAIR else "spender")
+                refused(transaction, bare_grant, "contract" if token == PAIR else "spender")
             else:
-                assert signer(LP_RULES).sign(transaction, bare).hash
+                assert signer(LP_RULES).sign(transaction, bare_grant).hash
 
 
 def test_tokens_of_a_manager_cannot_be_approved_away() -> None:
@@ -226,9 +226,9 @@ def test_tokens_of_a_manager_cannot_be_approved_away() -> None:
     refused(tx(MANAGER, encode_approve(STRANGER, 0)), replace(grant, approval_terms=(MANAGER, STRANGER, 0)), "contract")
 
 
-def test_an_action_of_an_unknown_venue_and_an_unknown_function_are_refused() -> None:
-    other = replace(MINT, venue="balancer")
-    refused(action_tx(MINT), grant_of(other), "venue")
+def test_unknown_venue_and_unknown_function_are_refused() -> None:
+    foreign_action = replace(MINT, venue="balancer")
+    refused(action_tx(MINT), grant_of(foreign_action), "venue")
     with pytest.raises(liquidity_calldata.UndecodableCalldata, match="unknown function"):
         liquidity_calldata.decode(bytes(4))
 
@@ -246,33 +246,33 @@ def test_no_liquidity_and_no_amount_are_refused_even_as_granted() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ACTIONS if name != "collect"])
-def test_a_minimum_at_its_floor_is_signed_until_the_last_second(name: str) -> None:
+def test_minimum_at_its_floor_is_signed_until_the_last_second(name: str) -> None:
     action = ACTIONS[name]
     assert signer(LP_RULES).sign(action_tx(action, deadline_s=NOW_S + 90), grant_of(action, floors_raw=action.min_raw)).hash
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_an_amount_of_one_token_alone_is_provided(side: int) -> None:
+def test_amount_of_one_token_alone_is_provided(side: int) -> None:
     """A range that the price left takes one token."""
 
-    def alone(pair: tuple[int, int]) -> tuple[int, int]:
+    def one_side(pair: tuple[int, int]) -> tuple[int, int]:
         return (pair[0], 0) if side == 0 else (0, pair[1])
 
     for action in (MINT, INCREASE):
-        aside = replace(action, desired_raw=alone(action.desired_raw), min_raw=alone(action.min_raw))
-        assert signer(LP_RULES).sign(action_tx(aside), grant_of(aside, floors_raw=alone(FLOORS))).hash
+        one_sided = replace(action, desired_raw=one_side(action.desired_raw), min_raw=one_side(action.min_raw))
+        assert signer(LP_RULES).sign(action_tx(one_sided), grant_of(one_sided, floors_raw=one_side(FLOORS))).hash
 
 
-def test_a_range_of_no_width_is_refused_and_one_of_a_tick_signed() -> None:
+def test_range_must_be_a_tick_wide() -> None:
     for upper, is_signed in ((-6_000, False), (-5_999, True)):
-        narrow = replace(MINT, ticks=(-6_000, upper))
+        narrow_range = replace(MINT, ticks=(-6_000, upper))
         if is_signed:
-            assert signer(LP_RULES).sign(action_tx(narrow), grant_of(narrow)).hash
+            assert signer(LP_RULES).sign(action_tx(narrow_range), grant_of(narrow_range)).hash
         else:
-            refused(action_tx(narrow), grant_of(narrow), "ticks")
+            refused(action_tx(narrow_range), grant_of(narrow_range), "ticks")
 
 
-def test_a_collect_of_less_than_all_of_the_second_token_is_refused() -> None:
-    most = liquidity_calldata.UINT128_MAX
-    call = liquidity_calldata.COLLECT + abi_encode(["(uint256,address,uint128,uint128)"], [(42, WALLET, most, most - 1)])
+def test_collect_of_less_than_all_of_token1_is_refused() -> None:
+    most_raw = liquidity_calldata.UINT128_MAX
+    call = liquidity_calldata.COLLECT + abi_encode(["(uint256,address,uint128,uint128)"], [(42, WALLET, most_raw, most_raw - 1)])
     refused(tx(MANAGER, "0x" + call.hex()), grant_of(COLLECT), "amount")

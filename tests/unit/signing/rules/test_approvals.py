@@ -51,22 +51,22 @@ from tests.support.signing import (
         ("kind", CANCEL),
     ],
 )
-def test_an_approval_other_than_the_granted_one_is_refused(rule: str, transaction: UnsignedTx) -> None:
+def test_approval_other_than_the_granted_one_is_refused(rule: str, transaction: UnsignedTx) -> None:
     refused(transaction, APPROVE_GRANT, rule)
 
 
-def test_an_unlimited_approval_is_refused_even_if_granted() -> None:
+def test_unlimited_approval_is_refused_even_if_granted() -> None:
     grant = replace(APPROVE_GRANT, approval_terms=(USDT, ROUTER, UINT256_MAX))
     refused(tx(USDT, encode_approve(ROUTER, UINT256_MAX)), grant, "approval_amount")
 
 
-def test_an_approval_beyond_what_the_plan_spends_is_refused_even_if_granted() -> None:
+def test_approval_beyond_the_plan_is_refused_even_if_granted() -> None:
     assert signer().sign(APPROVE, replace(APPROVE_GRANT, plan=PLAN)).signed_bytes
     grant = replace(APPROVE_GRANT, plan=PLAN, approval_terms=(USDT, ROUTER, 500_000_001))
     refused(tx(USDT, encode_approve(ROUTER, 500_000_001)), grant, "approval_amount")
 
 
-def test_no_approval_covers_what_one_leg_of_a_plan_hands_to_the_next() -> None:
+def test_approval_of_what_a_leg_hands_on_is_refused() -> None:
     """The router spends its own balance there; an allowance for it would remain."""
     legs = (
         leg(WBTC, WETH, 800_000, 2 * 10**17, sink=LegPlace.ROUTER),
@@ -76,23 +76,23 @@ def test_no_approval_covers_what_one_leg_of_a_plan_hands_to_the_next() -> None:
     refused(tx(WETH, encode_approve(ROUTER, 2 * 10**17)), grant, "approval_amount")
 
 
-def test_a_spender_that_is_no_longer_pinned_can_only_be_set_to_zero() -> None:
+def test_spender_no_longer_pinned_is_only_set_to_zero() -> None:
     grant = replace(RESET_GRANT, approval_terms=(USDT, STRANGER, 0))
     assert signer().sign(tx(USDT, encode_approve(STRANGER, 0)), grant).signed_bytes
     refused(tx(USDT, encode_approve(STRANGER, 5)), replace(grant, approval_terms=(USDT, STRANGER, 5)), "spender")
     refused(RESET, replace(RESET_GRANT, approval_terms=(USDT, STRANGER, 0)), "spender")
 
 
-def test_an_approval_covers_every_leg_by_which_the_plan_spends_the_token() -> None:
-    both = sum(planned.amount_in_raw for planned in PLAN.legs if planned.token_in == WETH)
-    grant = replace(APPROVE_GRANT, plan=PLAN, approval_terms=(WETH, ROUTER, both))
-    assert signer().sign(tx(WETH, encode_approve(ROUTER, both)), grant).signed_bytes
-    first = PLAN.legs[0].amount_in_raw
-    refused(tx(WETH, encode_approve(ROUTER, first)), replace(grant, approval_terms=(WETH, ROUTER, first)), "approval_amount")
+def test_approval_covers_every_leg_that_spends_the_token() -> None:
+    spent_raw = sum(planned.amount_in_raw for planned in PLAN.legs if planned.token_in == WETH)
+    grant = replace(APPROVE_GRANT, plan=PLAN, approval_terms=(WETH, ROUTER, spent_raw))
+    assert signer().sign(tx(WETH, encode_approve(ROUTER, spent_raw)), grant).signed_bytes
+    first_raw = PLAN.legs[0].amount_in_raw
+    refused(tx(WETH, encode_approve(ROUTER, first_raw)), replace(grant, approval_terms=(WETH, ROUTER, first_raw)), "approval_amount")
 
 
-def test_an_allowance_is_revoked_also_from_a_spender_that_is_no_longer_pinned() -> None:
-    revoked = replace(RESET_GRANT, approval_terms=(USDT, STRANGER, 0))
-    assert signer().sign(tx(USDT, encode_approve(STRANGER, 0)), revoked).signed_bytes
+def test_allowance_is_revoked_from_any_granted_spender() -> None:
+    reset_grant = replace(RESET_GRANT, approval_terms=(USDT, STRANGER, 0))
+    assert signer().sign(tx(USDT, encode_approve(STRANGER, 0)), reset_grant).signed_bytes
     assert signer().sign(RESET, replace(RESET_GRANT, plan=PLAN)).signed_bytes
     refused(tx(USDT, encode_approve(STRANGER, 1)), replace(RESET_GRANT, approval_terms=(USDT, STRANGER, 1)), "spender")

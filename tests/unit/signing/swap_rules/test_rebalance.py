@@ -59,29 +59,29 @@ SIGNER = signer(REBALANCER_RULES)
 
 
 def refused(transaction: UnsignedTx, grant: Grant, rule: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Refused) as refusal:
         SIGNER.sign(transaction, grant)
-    assert caught.value.verdicts[0].guard == f"signer.{rule}", caught.value.message
+    assert refusal.value.verdicts[0].guard == f"signer.{rule}", refusal.value.message
 
 
-def altered(plan: Plan, number: int, **changes: object) -> UnsignedTx:
+def with_leg_encoded(plan: Plan, number: int, **changes: object) -> UnsignedTx:
     """The plan with one leg encoded differently, under the conditions of the plan as it was."""
     legs: list[Leg] = list(plan.legs)
     legs[number] = replace(legs[number], **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
     return _encoded(plan_of(*legs), plan)
 
 
-def _encoded(changed: Plan, granted: Plan) -> UnsignedTx:
+def _encoded(changed_plan: Plan, granted: Plan) -> UnsignedTx:
     terms = RebalancerTerms(PRICES | {STRANGER: Fraction(1)}, conditions(granted).min_value_change_raw)
-    return tx(REBALANCER, encode_program(changed, DEADLINE_S, terms))
+    return tx(REBALANCER, encode_program(changed_plan, DEADLINE_S, terms))
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_each_granted_plan_is_signed_by_our_key_and_twice_alike(name: str) -> None:
+def test_granted_plan_is_signed_twice_alike(name: str) -> None:
     transaction, grant = REBALANCES[name]
-    once, again = SIGNER.sign(transaction, grant), SIGNER.sign(transaction, grant)
-    assert once.signed_bytes == again.signed_bytes
-    assert Account.recover_transaction(once.signed_bytes) == WALLET
+    first, second = SIGNER.sign(transaction, grant), SIGNER.sign(transaction, grant)
+    assert first.signed_bytes == second.signed_bytes
+    assert Account.recover_transaction(first.signed_bytes) == WALLET
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_each_granted_plan_is_signed_by_our_key_and_twice_alike(name: str) -> No
         ("call", {"data": "0x" + (REBALANCE + abi_encode(["bytes"], [b""])).hex()}),
     ],
 )
-def test_a_rebalance_with_a_wrong_field_is_refused(rule: str, changes: dict[str, object]) -> None:
+def test_rebalance_with_a_wrong_field_is_refused(rule: str, changes: dict[str, object]) -> None:
     transaction, grant = REBALANCES["pairs"]
     refused(replace(transaction, **changes), grant, rule)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 
@@ -119,20 +119,20 @@ def test_a_rebalance_with_a_wrong_field_is_refused(rule: str, changes: dict[str,
         ("tokens", 1, {"token_in": STRANGER}),
     ],
 )
-def test_a_leg_that_differs_from_the_plan_is_refused(rule: str, number: int, changes: dict[str, object]) -> None:
-    refused(altered(PLAN, number, **changes), grant_of(PLAN), rule)
+def test_leg_that_differs_from_the_plan_is_refused(rule: str, number: int, changes: dict[str, object]) -> None:
+    refused(with_leg_encoded(PLAN, number, **changes), grant_of(PLAN), rule)
 
 
-def test_a_leg_that_keeps_what_the_wallet_should_get_is_refused_and_one_that_spends_what_it_should_not() -> None:
+def test_leg_pays_and_is_paid_as_planned() -> None:
     first, hub, last = PLAN.legs[0], PLAN.legs[2], PLAN.legs[3]
-    kept = plan_of(replace(first, sink=R), hub, last)
-    refused(_encoded(kept, PLAN), grant_of(plan_of(first, hub, last)), "recipient")
-    found = plan_of(first, replace(hub, sink=R), replace(last, source=R))
+    kept_plan = plan_of(replace(first, sink=R), hub, last)
+    refused(_encoded(kept_plan, PLAN), grant_of(plan_of(first, hub, last)), "recipient")
+    router_plan = plan_of(first, replace(hub, sink=R), replace(last, source=R))
     grant = grant_of(plan_of(first, replace(hub, sink=R), replace(last, source=R)))
-    assert SIGNER.sign(_encoded_own(found), grant).signed_bytes
-    paid = plan_of(first, replace(hub, sink=W), replace(last, source=W))
-    refused(_encoded_own(paid), grant, "recipient")
-    refused(_encoded_own(found), grant_of(paid), "recipient")
+    assert SIGNER.sign(_encoded_own(router_plan), grant).signed_bytes
+    wallet_plan = plan_of(first, replace(hub, sink=W), replace(last, source=W))
+    refused(_encoded_own(wallet_plan), grant, "recipient")
+    refused(_encoded_own(router_plan), grant_of(wallet_plan), "recipient")
 
 
 V4_TIER = 60 << 24 | 3_000
@@ -147,7 +147,7 @@ def _v4_refused(rule: str, plan: Plan = V4_PLAN, maker: PoolMaker = V4, tier: in
         V4_SIGNER.sign(tx(REBALANCER, data), grant_of(V4_PLAN))
 
 
-def test_a_leg_of_v4_is_signed_for_the_granted_pool_alone() -> None:
+def test_leg_of_v4_is_signed_for_the_granted_pool_alone() -> None:
     data = encode_rebalance(V4_PLAN, DEADLINE_S, conditions(V4_PLAN), {"uniswap_v4": V4}, {V4_PLAN.legs[0].pool: V4_TIER})
     assert V4_SIGNER.sign(tx(REBALANCER, data), grant_of(V4_PLAN)).signed_bytes
     _v4_refused("pool", tier=60 << 24 | 500)
@@ -157,7 +157,7 @@ def test_a_leg_of_v4_is_signed_for_the_granted_pool_alone() -> None:
     _v4_refused("tokens", plan=plan_of(replace(V4_PLAN.legs[0], token_out=USDT)))
 
 
-def test_what_a_leg_of_v4_gives_goes_to_a_pair_through_the_contract() -> None:
+def test_output_of_v4_reaches_a_pair_through_the_contract() -> None:
     first = leg(WBTC, USDC, 800_000, 479_000_000, venue="uniswap_v4", pool=pool_address(V4, WBTC, USDC, V4_TIER), sink=R)
     plan = plan_of(first, leg(USDC, WETH, 479_000_000, 159 * 10**15, venue="uniswap_v2", source=R))
     data = encode_rebalance(plan, DEADLINE_S, conditions(plan), {**MAKERS, "uniswap_v4": V4}, {first.pool: V4_TIER})
@@ -181,51 +181,51 @@ def _native_tx(plan: Plan, granted: Plan) -> UnsignedTx:
 
 
 @pytest.mark.parametrize("plan", [SALE, PURCHASE])
-def test_a_leg_through_native_coin_is_signed_with_the_conversion_of_its_own_amount_alone(plan: Plan) -> None:
+def test_leg_of_native_coin_converts_its_own_amount(plan: Plan) -> None:
     assert NATIVE_SIGNER.sign(_native_tx(plan, plan), grant_of(plan)).signed_bytes
-    (only,) = plan.legs
-    coin = native_leg(*((WETH, NATIVE) if only.token_in == WETH else (NATIVE, WETH)), 10**18)
-    swap = replace(only, venue="uniswap_v4")
-    others = {
+    (only_leg,) = plan.legs
+    coin = native_leg(*((WETH, NATIVE) if only_leg.token_in == WETH else (NATIVE, WETH)), 10**18)
+    swap = replace(only_leg, venue="uniswap_v4")
+    plans_by_rule = {
         "legs": plan_of(swap),
-        "native": plan_of(*((coin, swap) if only.token_in == WETH else (swap, coin))),
-        "pool": plan_of(replace(only, pool="0x" + "00" * 32)),
+        "native": plan_of(*((coin, swap) if only_leg.token_in == WETH else (swap, coin))),
+        "pool": plan_of(replace(only_leg, pool="0x" + "00" * 32)),
     }
-    for rule, other in others.items():
+    for rule, other in plans_by_rule.items():
         with raises_code(Refused, f"signer.{rule}"):
             NATIVE_SIGNER.sign(_native_tx(other, plan), grant_of(plan))
 
 
-def test_the_wallets_native_coin_is_not_sent_beside_a_pool_of_native_coin() -> None:
-    both = plan_of(native_leg(NATIVE, WETH, 10**18), *SALE.legs)
+def test_native_coin_is_not_sent_beside_a_pool_of_it() -> None:
+    mixed_plan = plan_of(native_leg(NATIVE, WETH, 10**18), *SALE.legs)
     with raises_code(Refused, "signer.native"):
-        NATIVE_SIGNER.sign(replace(_native_tx(both, both), value_wei=10**18), grant_of(both))
+        NATIVE_SIGNER.sign(replace(_native_tx(mixed_plan, mixed_plan), value_wei=10**18), grant_of(mixed_plan))
 
 
 def _encoded_own(plan: Plan) -> UnsignedTx:
     return tx(REBALANCER, encode_program(plan, DEADLINE_S, conditions(plan)))
 
 
-def test_a_leg_between_the_only_two_pinned_tokens_is_signed() -> None:
+def test_leg_between_the_only_two_pinned_tokens_is_signed() -> None:
     plan = plan_of(PLAN.legs[0])
     rules = replace(REBALANCER_RULES, tokens=(WETH, USDC))
     assert signer(rules).sign(_encoded_own(plan), grant_of(plan)).hash
 
 
-def test_a_token_that_is_not_pinned_is_refused_even_when_granted() -> None:
+def test_token_that_is_not_pinned_is_refused_even_when_granted() -> None:
     foreign = plan_of(leg(WETH, STRANGER, 10**18, 500))
     terms = RebalancerTerms({WETH: PRICES[WETH], STRANGER: Fraction(1)}, -(10**10))
     grant = replace(
         grant_of(PLAN), plan=foreign, floors_raw=(1,), prices=tuple(terms.prices.items()), min_value_change_raw=terms.min_value_change_raw
     )
     refused(tx(REBALANCER, encode_program(foreign, DEADLINE_S, terms)), grant, "tokens")
-    same = plan_of(leg(WETH, WETH, 10**18, 500))
-    kept = RebalancerTerms({WETH: PRICES[WETH]}, -(10**10))
-    refused(tx(REBALANCER, encode_program(same, DEADLINE_S, kept)), replace(grant, plan=same), "tokens")
+    same_token_plan = plan_of(leg(WETH, WETH, 10**18, 500))
+    kept_plan = RebalancerTerms({WETH: PRICES[WETH]}, -(10**10))
+    refused(tx(REBALANCER, encode_program(same_token_plan, DEADLINE_S, kept_plan)), replace(grant, plan=same_token_plan), "tokens")
 
 
 @pytest.mark.parametrize("deadline_s", [1, NOW_S - 1, NOW_S, NOW_S + 91, NOW_S + 3600, 2**40 - 1])
-def test_a_deadline_that_has_passed_or_is_too_far_is_refused(deadline_s: int) -> None:
+def test_deadline_that_has_passed_or_is_too_far_is_refused(deadline_s: int) -> None:
     refused(rebalance_tx(PLAN, deadline_s), grant_of(PLAN), "deadline")
 
 
@@ -235,21 +235,21 @@ def test_another_value_floor_than_the_granted_is_refused(floor_raw: int) -> None
     refused(rebalance_tx(PLAN, terms=replace(granted, min_value_change_raw=floor_raw)), grant_of(PLAN), "value_floor")
 
 
-def test_a_granted_value_floor_below_what_the_floors_come_to_is_refused() -> None:
-    low = conditions(PLAN).min_value_change_raw - 10**4  # a base unit of WBTC, by which the floors are lower, is worth 600
+def test_value_floor_below_the_floors_is_refused() -> None:
+    low_raw = conditions(PLAN).min_value_change_raw - 10**4  # a base unit of WBTC, by which the floors are lower, is worth 600
     refused(
-        rebalance_tx(PLAN, terms=replace(conditions(PLAN), min_value_change_raw=low)),
-        grant_of(PLAN, min_value_change_raw=low),
+        rebalance_tx(PLAN, terms=replace(conditions(PLAN), min_value_change_raw=low_raw)),
+        grant_of(PLAN, min_value_change_raw=low_raw),
         "value_floor",
     )
-    high = conditions(PLAN).min_value_change_raw + 10**6
+    high_raw = conditions(PLAN).min_value_change_raw + 10**6
     assert SIGNER.sign(
-        rebalance_tx(PLAN, terms=replace(conditions(PLAN), min_value_change_raw=high)), grant_of(PLAN, min_value_change_raw=high)
+        rebalance_tx(PLAN, terms=replace(conditions(PLAN), min_value_change_raw=high_raw)), grant_of(PLAN, min_value_change_raw=high_raw)
     ).signed_bytes
 
 
 @pytest.mark.parametrize("factor", [Fraction(1, 2), Fraction(2), 1 + Fraction(1, 2**60)])
-def test_a_price_that_is_not_the_granted_one_is_refused(factor: Fraction) -> None:
+def test_price_that_is_not_the_granted_one_is_refused(factor: Fraction) -> None:
     granted = conditions(PLAN)
     for token in granted.prices:
         other = RebalancerTerms({**granted.prices, token: granted.prices[token] * factor}, granted.min_value_change_raw)
@@ -262,20 +262,20 @@ def test_without_prices_or_floor_in_the_grant_nothing_is_signed() -> None:
     refused(REBALANCES["pairs"][0], replace(grant_of(PLAN), plan=None), "plan")
 
 
-def test_a_bound_that_is_not_the_plans_is_refused() -> None:
+def test_bound_that_is_not_the_plans_is_refused() -> None:
     data = bytes.fromhex(REBALANCES["pairs"][0].data[2:])
     bound = (-12 * 10**17).to_bytes(16, "big", signed=True)
     assert data.count(bound) == 1
     for other in (-12 * 10**17 - 1, -12 * 10**17 + 1, 0, -(2**127)):
-        loose = data.replace(bound, other.to_bytes(16, "big", signed=True))
-        refused(tx(REBALANCER, "0x" + loose.hex()), grant_of(PLAN), "bounds")
+        loose_data = data.replace(bound, other.to_bytes(16, "big", signed=True))
+        refused(tx(REBALANCER, "0x" + loose_data.hex()), grant_of(PLAN), "bounds")
 
 
 def test_floors_above_the_minimums_or_too_few_are_refused() -> None:
-    minimums = tuple(one.min_out_raw for one in PLAN.legs)
+    minimums = tuple(leg_.min_out_raw for leg_ in PLAN.legs)
     refused(REBALANCES["pairs"][0], grant_of(PLAN, floors_raw=minimums[:-1]), "floor")
     for number in range(4):
-        higher = tuple(least + (at == number) for at, least in enumerate(minimums))
+        higher = tuple(least + (position == number) for position, least in enumerate(minimums))
         refused(REBALANCES["pairs"][0], grant_of(PLAN, floors_raw=higher), "floor")
 
 
@@ -293,24 +293,24 @@ def test_native_coin_is_exchanged_for_its_pinned_wrapping_alone() -> None:
         signer(replace(REBALANCER_RULES, wrapped_native=None)).sign(transaction, grant)
 
 
-def test_native_coin_that_the_contract_holds_is_neither_wrapped_nor_left_there() -> None:
+def test_native_coin_of_the_contract_is_not_converted() -> None:
     """Unwrapped into the contract and wrapped from there, it would go unwatched into a pool."""
-    through = plan_of(
+    through_plan = plan_of(
         native_leg(WETH, NATIVE, 1, sink=R),
         native_leg(NATIVE, WETH, 100 * 10**18, source=R, sink=R),
         leg(WETH, USDC, 10**18, 3_000_000_000, source=R),
     )
-    transaction, grant = rebalance_tx(through), grant_of(through)
+    transaction, grant = rebalance_tx(through_plan), grant_of(through_plan)
     refused(transaction, grant, "native")
-    for legs in (through.legs[:1], through.legs[1:]):
-        kept = plan_of(replace(legs[0], sink=W, source=R) if legs[0].token_in == NATIVE else legs[0], *legs[1:])
+    for legs in (through_plan.legs[:1], through_plan.legs[1:]):
+        kept_plan = plan_of(replace(legs[0], sink=W, source=R) if legs[0].token_in == NATIVE else legs[0], *legs[1:])
         with pytest.raises(Refused):
-            SIGNER.sign(rebalance_tx(kept), grant_of(kept))
+            SIGNER.sign(rebalance_tx(kept_plan), grant_of(kept_plan))
 
 
-def test_a_multicall_trades_at_no_other_deployment_than_the_routers() -> None:
+def test_multicall_trades_at_the_routers_deployment_alone() -> None:
     for venue in ("slipstream", "pancake_v3", "uniswap_v3/other", "uniswap_v2/other"):
-        other = replace(SWAP_GRANT.plan, legs=tuple(replace(one, venue=venue) for one in SWAP_GRANT.plan.legs))
+        other = replace(SWAP_GRANT.plan, legs=tuple(replace(leg_, venue=venue) for leg_ in SWAP_GRANT.plan.legs))
         with raises_code(Refused, "signer.venue"):
             signer(RULES).sign(SWAP, replace(SWAP_GRANT, plan=other))
 
@@ -318,19 +318,19 @@ def test_a_multicall_trades_at_no_other_deployment_than_the_routers() -> None:
 def test_value_goes_with_no_other_call() -> None:
     spender = replace(REBALANCER_RULES, routers=(ROUTER,))
     for transaction, grant in ((SWAP, SWAP_GRANT), (CANCEL, CANCEL_GRANT)):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(Refused) as refusal:
             signer(spender).sign(replace(transaction, value_wei=1), grant)
-        assert caught.value.verdicts[0].guard == "signer.value"
+        assert refusal.value.verdicts[0].guard == "signer.value"
 
 
-def test_a_router_is_no_rebalancer_and_a_rebalancer_no_router() -> None:
+def test_router_is_no_rebalancer_and_a_rebalancer_no_router() -> None:
     as_router = replace(RULES, routers=(REBALANCER, ROUTER))
     with raises_code(Refused, "signer.contract"):
         signer(as_router).sign(*REBALANCES["pairs"])
     refused(replace(SWAP, to=REBALANCER), SWAP_GRANT, "contract")
 
 
-def test_the_rebalancer_may_be_approved_exactly() -> None:
+def test_rebalancer_may_be_approved_exactly() -> None:
     grant = replace(APPROVE_GRANT, approval_terms=(USDT, REBALANCER, 500_000_000), plan=None)
     assert SIGNER.sign(tx(USDT, encode_approve(REBALANCER, 500_000_000)), grant).signed_bytes
     refused(tx(USDT, encode_approve(ROUTER, 500_000_000)), replace(grant, approval_terms=(USDT, ROUTER, 500_000_000)), "spender")
@@ -359,7 +359,7 @@ def program_with(plan: Plan, flows: dict[int, tuple[FundsLocation, FundsLocation
 OWN, HERE, PAIR = FundsLocation
 
 
-def test_whatever_would_stay_in_the_contract_or_in_a_pair_is_refused() -> None:
+def test_program_that_leaves_something_behind_is_refused() -> None:
     cases = {
         "fed into the contract, paid from the pair": {2: (OWN, HERE, None)},
         "fed into the pair, paid from the contract": {3: (HERE, OWN, None)},
@@ -374,7 +374,7 @@ def test_whatever_would_stay_in_the_contract_or_in_a_pair_is_refused() -> None:
     refused(program_with(HUB, {1: (OWN, HERE, None), 2: (OWN, PAIR, WETH)}), grant_of(HUB), "router_balance")
 
 
-def test_a_leg_between_a_pair_and_what_waits_in_it_is_refused() -> None:
+def test_leg_between_a_pair_and_what_waits_in_it_is_refused() -> None:
     first, last = PLAN.legs[2], PLAN.legs[3]
     between = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=last.pool)
     plan = plan_of(first, between, last)
@@ -382,7 +382,7 @@ def test_a_leg_between_a_pair_and_what_waits_in_it_is_refused() -> None:
     refused(program_with(plan, {0: (OWN, PAIR, WBTC), 2: (PAIR, OWN, None)}), grant_of(plan), "router_balance")
 
 
-def test_an_output_may_go_to_the_pair_of_its_own_tokens_from_a_v3_pool_and_not_from_that_pair() -> None:
+def test_output_goes_to_the_pair_of_its_tokens_from_v3_alone() -> None:
     """A V2 leg that pays into its own pair would pay the pool that it trades with."""
     v3_first = plan_of(leg(WETH, USDC, 10**18, 3_000_000_000, sink=R), leg(USDC, WETH, 3_000_000_000, 10**18, venue="uniswap_v2", source=R))
     assert SIGNER.sign(program_with(v3_first, {0: (OWN, PAIR, WETH), 1: (PAIR, OWN, None)}), grant_of(v3_first)).signed_bytes
@@ -394,21 +394,21 @@ def test_an_output_may_go_to_the_pair_of_its_own_tokens_from_a_v3_pool_and_not_f
 def test_pools_of_another_maker_than_the_pinned_are_refused(venue: str) -> None:
     transaction, grant = REBALANCES["coin" if venue == "wrapped_native" else "pairs"]
     maker = MAKERS[venue]
-    others = [replace(maker, address=STRANGER), replace(maker, init_code_hash="0x" + "11" * 32)]
-    for pinned in [MAKERS | {venue: other} for other in others] + [{name: MAKERS[name] for name in MAKERS if name != venue}]:
+    plans_by_rule = [replace(maker, address=STRANGER), replace(maker, init_code_hash="0x" + "11" * 32)]
+    for pinned in [MAKERS | {venue: other} for other in plans_by_rule] + [{name: MAKERS[name] for name in MAKERS if name != venue}]:
         with raises_code(Refused, "signer.venue"):
             signer(replace(REBALANCER_RULES, venue_makers=tuple(pinned.items()))).sign(transaction, grant)
 
 
-def test_a_pool_that_is_not_the_plans_is_refused_though_its_maker_is_pinned() -> None:
+def test_other_pool_of_a_pinned_maker_is_refused() -> None:
     other = replace(PLAN, legs=(replace(PLAN.legs[0], pool=STRANGER), *PLAN.legs[1:]))
     refused(REBALANCES["pairs"][0], replace(grant_of(PLAN), plan=other), "pool")
 
 
-def test_a_program_of_no_legs_or_of_fewer_than_the_plan_is_refused() -> None:
-    two = plan_of(*PLAN.legs[:2])
-    refused(_encoded(plan_of(two.legs[0]), two), grant_of(two), "legs")
-    refused(_encoded(two, two), grant_of(plan_of()), "legs")
+def test_program_of_no_or_fewer_legs_is_refused() -> None:
+    two_legs = plan_of(*PLAN.legs[:2])
+    refused(_encoded(plan_of(two_legs.legs[0]), two_legs), grant_of(two_legs), "legs")
+    refused(_encoded(two_legs, two_legs), grant_of(plan_of()), "legs")
 
 
 def test_amounts_of_zero_are_refused_even_as_granted() -> None:
@@ -416,13 +416,13 @@ def test_amounts_of_zero_are_refused_even_as_granted() -> None:
     first = PLAN.legs[0]
     data = rebalance_tx(plan_of(first)).data
     for field, rule in (("amount_in_raw", "amount_in"), ("min_out_raw", "floor")):
-        nothing = data.replace(getattr(first, field).to_bytes(16, "big").hex(), bytes(16).hex())
+        zero_data = data.replace(getattr(first, field).to_bytes(16, "big").hex(), bytes(16).hex())
         granted = plan_of(replace(first, **{field: 0}))
-        assert nothing != data
-        refused(tx(REBALANCER, nothing), grant_of(granted, floors_raw=(0,)), rule)
+        assert zero_data != data
+        refused(tx(REBALANCER, zero_data), grant_of(granted, floors_raw=(0,)), rule)
 
 
-def test_a_value_floor_may_be_what_the_floors_come_to_and_no_base_unit_less() -> None:
+def test_value_floor_is_at_least_the_sum_of_floors() -> None:
     """One base unit below the sum of the floors is left for the rounding of prices."""
     plan = plan_of(PLAN.legs[0])
     floor = plan.legs[0].min_out_raw - 1
@@ -437,6 +437,6 @@ def test_a_value_floor_may_be_what_the_floors_come_to_and_no_base_unit_less() ->
             refused(transaction, grant, "value_floor")
 
 
-def test_minimums_at_their_floors_are_signed_until_the_last_second() -> None:
+def test_minimums_at_floors_are_signed_to_the_last_second() -> None:
     minimums = tuple(planned.min_out_raw for planned in PLAN.legs)
     assert SIGNER.sign(rebalance_tx(PLAN, NOW_S + 90), grant_of(PLAN, floors_raw=minimums)).signed_bytes
