@@ -58,6 +58,7 @@ def test_plan_cost_is_the_value_lost_over_the_mean_of_both_sides(weth: Fraction)
     ratio_bps = sale_cost(plan) * BPS / (sum(given_and_got(plan)) / 2)
     lowest_limit_bps = -(-ratio_bps.numerator // ratio_bps.denominator)
 
+    assert verdict("plan_cost", with_limits(step, plan_cost_bps=ratio_bps), plan).passed
     assert verdict("plan_cost", with_limits(step, plan_cost_bps=lowest_limit_bps), plan).passed
     assert_refused(verdict("plan_cost", with_limits(step, plan_cost_bps=lowest_limit_bps - 1), plan), "bps")
 

@@ -33,12 +33,13 @@ from tests.support.signing import (
     USDT,
     WALLET,
     WETH,
-    refused,
+    assert_refused_by,
     signer,
 )
 
 BATCH = SIGNABLES["batch"]
-SPENT_WETH, SPENT_USDT = 12 * 10**17, 500_000_000
+SPENT_WETH = 12 * 10**17
+SPENT_USDT = 500_000_000
 APPROVE_WETH = (WETH, encode_approve(ROUTER, SPENT_WETH))
 APPROVE_USDT = (USDT, encode_approve(ROUTER, SPENT_USDT))
 TRADE = (ROUTER, SWAP.data)
@@ -112,21 +113,24 @@ SHAPES: dict[str, tuple[UnsignedTx, str]] = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_batch_that_is_not_approvals_and_the_trade_is_refused(name: str) -> None:
     transaction, rule = SHAPES[name]
-    refused(transaction, BATCH.grant, rule, BATCH.rules)
+    assert_refused_by(rule, transaction, BATCH.grant, BATCH.rules)
 
 
 def test_batch_of_a_wallet_that_makes_none_is_refused() -> None:
-    refused(BATCH.tx, BATCH.grant, "contract")
+    assert_refused_by("contract", BATCH.tx, BATCH.grant)
 
 
-def test_batch_granted_as_an_approval_is_refused() -> None:
-    for kind in set(IntentKind) - {IntentKind.SWAP}:
-        refused(BATCH.tx, replace(BATCH.grant, kind=kind), "kind", BATCH.rules)
-    refused(BATCH.tx, APPROVE_GRANT, "kind", BATCH.rules)
+@pytest.mark.parametrize("kind", [kind for kind in IntentKind if kind is not IntentKind.SWAP])
+def test_batch_granted_as_another_kind_is_refused(kind: IntentKind) -> None:
+    assert_refused_by("kind", BATCH.tx, replace(BATCH.grant, kind=kind), BATCH.rules)
+
+
+def test_batch_on_the_grant_of_an_approval_is_refused() -> None:
+    assert_refused_by("kind", BATCH.tx, APPROVE_GRANT, BATCH.rules)
 
 
 def test_batch_without_a_plan_is_refused() -> None:
-    refused(BATCH.tx, replace(BATCH.grant, plan=None), "contract", BATCH.rules)
+    assert_refused_by("contract", BATCH.tx, replace(BATCH.grant, plan=None), BATCH.rules)
 
 
 @pytest.mark.parametrize("name", ["batch", "batch, rebalancer"])
