@@ -139,6 +139,13 @@ def test_purchase_of_a_shortfall_may_exceed_it_by_a_smallest_trade(min_trade: Fr
     assert not case_of(step, purchase(largest_raw + 1)).is_sell_only()
 
 
+def test_small_purchase_of_an_asset_that_lacks_nothing_is_no_exit() -> None:
+    step = with_limits(with_shortfall(exits_only_step(), SHORTFALL_WBTC), min_trade=Fraction(10 * 10**6))
+
+    assert case_of(step, with_exit(swaps_plan(step, (WBTC_USDC, USDC.address, 15 * 10**6)))).is_sell_only()
+    assert not case_of(step, with_exit(swaps_plan(step, (WETH_USDC, USDC.address, 15 * 10**6)))).is_sell_only()
+
+
 def test_purchase_of_exactly_the_justified_value_is_an_exit() -> None:
     step = with_limits(with_shortfall(exits_only_step(), Fraction(1, 100)), min_trade=Fraction(700 * 10**6), slippage_bps=None)
     justified_value = transfers.gross_sale_value(step, WBTC.address)

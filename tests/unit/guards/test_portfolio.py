@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.guards.case import build_guard_case
-from agent.model import BlockedExit, ExternalTransfer, ExternalTransferKind, Plan, PlanCost, PriceSource, Rebalance, StepInput, TopUp
+from agent.model import (
+    BlockedExit,
+    ExternalTransfer,
+    ExternalTransferKind,
+    Plan,
+    PlanCost,
+    PriceSource,
+    Rebalance,
+    StepInput,
+    TopUp,
+    UnreadableItem,
+)
+from agent.model.rollups import DATA_FEE_ITEM
 from agent.units import BPS, NATIVE
 from tests.support.builders import (
     DAY_S,
@@ -117,6 +129,12 @@ def test_plan_cost_refuses_gas_without_a_price() -> None:
     assert_refused(verdict("plan_cost", step, plan), "unknown", "reference price")
 
 
+def test_plan_cost_refuses_a_data_fee_that_was_not_read() -> None:
+    step = with_snapshot(step_input(), unreadable_items=(UnreadableItem(DATA_FEE_ITEM, "", "the oracle is silent"),))
+
+    assert_refused(verdict("plan_cost", step, sell_weth(step)), "unknown", "data fee was not read", "the oracle is silent")
+
+
 def test_plan_cost_lets_a_refill_of_gas_move_no_value() -> None:
     step = step_input()
     sale = replace(sell_weth(step), decision=TopUp("short of gas", ETHER))
@@ -215,6 +233,16 @@ def test_turnover_counts_what_an_exit_buys_besides_the_numeraire(usdc: int, pass
     step = with_limits(overweight_step(), turnover_bps=1_000)
 
     assert verdict("turnover", step, exit_plan(buy_weth(step, usdc))).passed is passed
+
+
+def test_turnover_of_an_exit_is_not_offset_by_its_sales() -> None:
+    step = step_input({"WETH": 4_000, "WBTC": 4_000, "USDC": 2_000})
+    weth_pool, wbtc_pool = step.snapshot.pools[:2]
+    sale = Swap(weth_pool, WETH.address, raw(Fraction(1, 2), WETH))
+    plan = exit_plan(plan_of(step, [sale, Swap(wbtc_pool, USDC.address, 900 * USDC_COIN)]))
+
+    assert verdict("turnover", with_limits(step, turnover_bps=900), plan).passed
+    assert_refused(verdict("turnover", with_limits(step, turnover_bps=890), plan), "bps")
 
 
 def first_purchase(usdc: int, exempt_usdc: int) -> tuple[StepInput, Plan]:

@@ -46,6 +46,7 @@ from tests.support.builders import (
     with_snapshot,
 )
 from tests.support.decisions.plan_costs import exit_plan
+from tests.support.lp_worlds import planned, wanted, world
 from tests.support.plans import R, Swap, approved, assert_refused, evidence, plan_of, sell_weth, verdict, with_leg
 from tests.support.text import mentions
 
@@ -232,13 +233,14 @@ def test_balance_keeps_native_and_wrapped_coin_apart(wrapped_wei: int, sold_raw:
     assert reason in judged.measured_text
 
 
-@pytest.mark.parametrize(("spare_wei", "passed"), [(0, True), (-1, False)], ids=["all of it", "one wei too much"])
-def test_balance_counts_coin_that_is_wrapped_into_the_router_as_spent(spare_wei: int, passed: bool) -> None:
-    step = native_asset_step(ETHER + FLOOR_WEI + spare_wei)
-    assets = tuple(replace(asset, reserve_raw=TWO_AND_A_HALF_WETH if asset.token == WETH else 0) for asset in step.portfolio.assets)
+@pytest.mark.parametrize(("wrapped_wei", "passed"), [(ETHER, True), (ETHER + 1, False)], ids=["above the reserve", "one wei of it"])
+def test_balance_counts_coin_that_is_wrapped_into_the_router_as_spent(wrapped_wei: int, passed: bool) -> None:
+    """A reserve of 3.5 ETH leaves one of the 4.5 in both forms."""
+    step = native_asset_step(2 * ETHER + FLOOR_WEI)
+    assets = tuple(replace(asset, reserve_raw=7 * ETHER // 2 if asset.token == WETH else 0) for asset in step.portfolio.assets)
     step = replace(step, portfolio=replace(step.portfolio, assets=assets))
 
-    assert verdict("balance", step, conversion_and_sale(step, ETHER, ETHER, sink=R)).passed is passed
+    assert verdict("balance", step, conversion_and_sale(step, wrapped_wei, wrapped_wei, sink=R)).passed is passed
 
 
 # --- prediction
@@ -394,6 +396,16 @@ def test_allowlist_pins_the_contract_of_a_pool_not_its_identifier() -> None:
 
     assert_refused(verdict("allowlist", step, plan), f"code at {MANAGER} was not read")
     assert verdict("allowlist", with_code(step, MANAGER, NEW_CODE), plan).passed
+
+
+def test_allowlist_pins_pool_and_manager_of_liquidity() -> None:
+    step = world([], [wanted(2_500)])
+    plan = planned(step)
+    (action,) = plan.layer_actions
+
+    assert verdict("allowlist", step, plan).passed
+    for contract in (action.pool, action.contract):
+        assert_refused(verdict("allowlist", with_code(step, contract, None), plan), f"code at {contract} was not read")
 
 
 # --- token_screen

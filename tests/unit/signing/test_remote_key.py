@@ -27,9 +27,9 @@ from tests.support.text import raises_code
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[KeyService]:
-    service_ = KeyService()
-    yield service_
-    service_.close()
+    key_service = KeyService()
+    yield key_service
+    key_service.close()
 
 
 @pytest.fixture
@@ -48,9 +48,11 @@ def test_address_is_that_of_the_services_public_key(service: KeyService) -> None
 )
 def test_service_signs_the_transaction_and_never_twice_alike(signer: LocalSigner, changes: dict[str, int | None]) -> None:
     cancel = replace(CANCEL, to=signer.address, **changes)
-    service_ = [signer.sign(cancel, CANCEL_GRANT) for _ in range(12)]
-    assert {Account.recover_transaction(integer.signed_bytes) for integer in service_} == {signer.address}
-    assert len({integer.hash for integer in service_}) == len(service_)
+
+    transactions = [signer.sign(cancel, CANCEL_GRANT) for _ in range(12)]
+
+    assert {Account.recover_transaction(transaction.signed_bytes) for transaction in transactions} == {signer.address}
+    assert len({transaction.hash for transaction in transactions}) == len(transactions)
 
 
 def test_gate_stands_before_a_service_too(signer: LocalSigner, service: KeyService) -> None:
@@ -85,38 +87,26 @@ def signature_of_another_key(der: bytes) -> bytes:
 @pytest.mark.parametrize(
     "spoil",
     [
-        signature_of_another_key,
-        lambda der: b"",
-        lambda der: der[:-1],
-        lambda der: der + b"\0",
-        lambda der: bytes([0x31]) + der[1:],
-        lambda der: encode_dss_signature(0, 1),
-        lambda der: encode_dss_signature(1, CURVE_ORDER),
-        lambda der: encode_dss_signature(CURVE_ORDER, 5),
-        lambda der: encode_dss_signature(CURVE_ORDER + 1, 5),
-        lambda der: b"\x30\x06\x02\x01\xff\x02\x01\x01",
-        lambda der: b"\x30\x08\x02\x02\x00\x01\x02\x02\x00\x01",
-        lambda der: b"\x30\x80" + der[2:],
-    ],
-    ids=[
-        "another key",
-        "nothing",
-        "cut",
-        "longer",
-        "no sequence",
-        "zero",
-        "order",
-        "first at the order",
-        "above",
-        "negative",
-        "padded",
-        "indefinite",
+        pytest.param(signature_of_another_key, id="another key"),
+        pytest.param(lambda der: b"", id="nothing"),
+        pytest.param(lambda der: der[:-1], id="cut"),
+        pytest.param(lambda der: der + b"\0", id="longer"),
+        pytest.param(lambda der: bytes([0x31]) + der[1:], id="no sequence"),
+        pytest.param(lambda der: encode_dss_signature(0, 1), id="r of zero"),
+        pytest.param(lambda der: encode_dss_signature(1, 0), id="s of zero"),
+        pytest.param(lambda der: encode_dss_signature(1, CURVE_ORDER), id="s at the order"),
+        pytest.param(lambda der: encode_dss_signature(CURVE_ORDER, 5), id="r at the order"),
+        pytest.param(lambda der: encode_dss_signature(CURVE_ORDER + 1, 5), id="r above the order"),
+        pytest.param(lambda der: b"\x30\x06\x02\x01\xff\x02\x01\x01", id="negative"),
+        pytest.param(lambda der: b"\x30\x08\x02\x02\x00\x01\x02\x02\x00\x01", id="padded"),
+        pytest.param(lambda der: b"\x30\x80" + der[2:], id="indefinite length"),
     ],
 )
 def test_answer_that_is_not_the_wallets_signature_is_never_sent(
     signer: LocalSigner, service: KeyService, spoil: Callable[[bytes], bytes]
 ) -> None:
     service.spoil = spoil
+
     with raises_code(OperatorNeeded, "signature"):
         signer.sign(replace(CANCEL, to=signer.address), CANCEL_GRANT)
 
@@ -147,11 +137,22 @@ def test_encoding_of_two_integers_is_read_and_no_other_bytes_are(r: int, s: int,
         assert encode_dss_signature(*decoded) == other_bytes
 
 
-def test_integer_too_long_and_a_third_integer_are_refused() -> None:
-    integer = b"\x02\x01\x01"
-    for body in (b"\x02\x22\x01" + bytes(33) + integer, integer + integer + integer, integer, b""):
-        with pytest.raises(InvalidSignature):
-            remote_key._parse_der(bytes([0x30, len(body)]) + body)
+ONE = b"\x02\x01\x01"
+
+
+@pytest.mark.parametrize(
+    "integers",
+    [
+        pytest.param(b"\x02\x22\x01" + bytes(33) + ONE, id="34 bytes"),
+        pytest.param(b"\x02\x02\x00\x7f" + ONE, id="a needless zero"),
+        pytest.param(ONE * 3, id="three integers"),
+        pytest.param(ONE, id="one integer"),
+        pytest.param(b"", id="no integer"),
+    ],
+)
+def test_der_of_other_integers_is_refused(integers: bytes) -> None:
+    with pytest.raises(InvalidSignature):
+        remote_key._parse_der(bytes([0x30, len(integers)]) + integers)
 
 
 def test_error_of_trimtab_in_a_service_is_kept() -> None:
@@ -181,15 +182,17 @@ def test_service_with_another_key_is_no_signer_of_this_wallet(service: KeyServic
         LocalSigner(RemoteKey(address_from_public_key(service.public_key()), service.sign), RULES, lambda: NONCES)
 
 
-def test_public_key_of_another_curve_is_refused(service: KeyService) -> None:
-    other_bytes = ec.generate_private_key(ec.SECP256R1()).public_key()
-    der = other_bytes.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    for key in (der, b"", service.public_key()[:-1]):
-        with pytest.raises(InvalidSignature):
-            address_from_public_key(key)
+def other_curve_key() -> bytes:
+    public_key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def test_integer_with_a_needless_leading_zero_is_refused() -> None:
-    body = b"\x02\x02\x00\x7f\x02\x01\x01"
+@pytest.mark.parametrize("public_key", [other_curve_key(), b""], ids=["another curve", "nothing"])
+def test_public_key_of_another_form_is_refused(public_key: bytes) -> None:
     with pytest.raises(InvalidSignature):
-        remote_key._parse_der(bytes([0x30, len(body)]) + body)
+        address_from_public_key(public_key)
+
+
+def test_public_key_a_byte_short_is_refused(service: KeyService) -> None:
+    with pytest.raises(InvalidSignature):
+        address_from_public_key(service.public_key()[:-1])
