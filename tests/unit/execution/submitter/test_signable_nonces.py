@@ -11,7 +11,7 @@ from agent.errors import Refused
 from agent.execution.submitter import max_tip_by_nonce, open_transactions
 from agent.model import FIRST_VENUE_NONCE, IntentState, Receipt
 from agent.signing.terms import TIP_CAP_WEI, replacement_fee_wei, tip_range_wei
-from tests.support.signing import CANCEL, CANCEL_GRANT, GWEI, KEY, NONCE, RULES, LocalSigner, refused
+from tests.support.signing import CANCEL, CANCEL_GRANT, GWEI, KEY, NONCE, RULES, LocalSigner, assert_refused_by
 from tests.support.text import raises_code
 from tests.support.transactions import Bench, bench, grant, killed_at, lost_in_broadcast, tx
 
@@ -104,8 +104,8 @@ def test_a_first_tip_ends_at_its_cap_and_a_price_at_the_limit() -> None:
     most = replace(CANCEL, max_fee_wei=15 * GWEI, max_priority_fee_wei=TIP_CAP_WEI)
 
     assert signer.sign(most, CANCEL_GRANT).hash
-    refused(replace(most, max_priority_fee_wei=TIP_CAP_WEI + 1), CANCEL_GRANT, "tip")
-    refused(replace(most, max_fee_wei=15 * GWEI + 1), CANCEL_GRANT, "gas_price")
+    assert_refused_by("tip", replace(most, max_priority_fee_wei=TIP_CAP_WEI + 1), CANCEL_GRANT)
+    assert_refused_by("gas_price", replace(most, max_fee_wei=15 * GWEI + 1), CANCEL_GRANT)
 
 
 def test_tips_on_polygon_are_those_that_its_nodes_accept() -> None:
