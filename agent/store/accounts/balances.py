@@ -436,7 +436,7 @@ def _transfer_from_row(row: ExternalTransferRow) -> ExternalTransfer:
 _select_external_transactions = cache(
     lambda: database.select_with_facts(
         select(ExternalTransactionRow), folded=LAST_FOLDED_INTENT, version=BALANCES_VERSION
-    ).order_by("block_number")
+    ).order_by("block_number", "nonce")
 )
 _select_openings = cache(lambda: select(OpeningBalanceRow).order_by(OpeningBalanceRow.token))
 _select_intents_after = cache(
@@ -695,6 +695,7 @@ class BalanceStore:
                         "loss": str(tx.loss),
                         "gas_wei": str(tx.gas_wei),
                         "block_number": tx.block,
+                        "nonce": tx.nonce,
                         "changes_json": json.dumps(later_changes),
                         "outflow": str(tx.outflow),
                     }

@@ -22,7 +22,7 @@ from tests.support.records.transfers import record_transfers as recorded
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, new_store
 
-OUTSIDE = ExternalTransaction("0x0a", 1_001, NOW_S, Fraction(10), Fraction(3), 7, ((WETH.address, -5),), Fraction(2))
+OUTSIDE = ExternalTransaction("0x0a", 1_001, NOW_S, Fraction(10), Fraction(3), 7, ((WETH.address, -5),), 0, Fraction(2))
 
 
 @pytest.fixture
@@ -66,6 +66,13 @@ def test_external_transaction__explains_the_token_whose_opening_is_older(store: 
     outside = replace(OUTSIDE, block=1_005, changes=((WETH.address, -5), (USDC.address, 7)))
     store.balances.record_prior_day((outside,), 1)
     assert store.balances.expected().own_changes == (OwnBalanceChange(WETH.address, -5, 1_005),)
+
+
+def test_external_transactions__of_one_block__are_in_order_of_nonce(store: Store) -> None:
+    looked(store, at(1_000))
+    later, first = replace(OUTSIDE, nonce=1), replace(OUTSIDE, tx_hash="0x0b", nonce=0, changes=((USDC.address, 7),))
+    store.balances.record_prior_day((later, first), 2)
+    assert [change.token for change in store.balances.expected().own_changes] == [USDC.address, WETH.address]
 
 
 def test_the_prior_day_is_known_a_day_after_the_first_failed_query(store: Store) -> None:
