@@ -34,7 +34,6 @@ from agent.store.database import (
     column_values,
     first_row,
     insert_rows,
-    max_value,
     upsert_rows,
 )
 from agent.store.tables import (
@@ -703,10 +702,13 @@ class BalanceStore:
             insert_rows(db, ExternalTransactionRow, new_rows)
             database.write_facts(db, {PRIOR_DAY_READ: nonce})
 
-    def exclude_unexplained_deposits(self) -> None:
-        """Record that every unexplained deposit is excluded until classified."""
+    def exclude_unexplained_deposits(self, newest_id: int) -> None:
+        """Record that every unexplained deposit up to the transfer `newest_id` is excluded until
+        classified.
+        """
 
         def write_newest_transfer(db: Connection) -> None:
-            database.write_facts(db, {EXCLUDED_UP_TO: max_value(db, ExternalTransferRow.seq)})
+            excluded_id = max(newest_id, database.fact_number(db, EXCLUDED_UP_TO))
+            database.write_facts(db, {EXCLUDED_UP_TO: excluded_id})
 
         self.db.write_later("exclude deposits", write_newest_transfer)

@@ -142,8 +142,9 @@ def test_a_small_or_explained_deposit_or_a_decrease_begins_no_such_window(store:
 def test_deposits_up_to_the_exclusion_stay_excluded_until_they_are_classified(store: Store) -> None:
     recorded(store, transfer(5), transfer(7), transfer(-3), transfer(11, token=USDC.address))
     assert store.budgets.history(NOW_S).cash_flows.excluded_increases_raw == ()
-    store.balances.exclude_unexplained_deposits()
     recorded(store, transfer(100))
+    store.balances.exclude_unexplained_deposits(4)
+    store.balances.exclude_unexplained_deposits(1)
     assert dict(store.budgets.history(NOW_S).cash_flows.excluded_increases_raw) == {WETH.address: 12, USDC.address: 11}
     store.balances.classify(1, None, 5)
     assert dict(store.budgets.history(NOW_S).cash_flows.excluded_increases_raw) == {WETH.address: 7, USDC.address: 11}
