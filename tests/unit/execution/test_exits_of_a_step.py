@@ -9,12 +9,13 @@ from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from agent import codec, engine, guards
-from agent.errors import Refused, Retryable
-from agent.execution import evaluation
+from agent.errors import OperatorNeeded, Refused, Retryable
+from agent.execution import approvals, evaluation
 from agent.execution.cycle_outcome import unsent_phrase
 from agent.execution.resumption import new_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -40,6 +41,7 @@ from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import open_store
+from agent.store.accounts.budgets import BudgetStore
 from tests.support.builders import NOW_S, OWNER, token, v2_pool, with_history, with_limits
 from tests.support.decisions.exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH
 from tests.support.decisions.exits import GuardEvidence as Sees
@@ -154,6 +156,18 @@ def test_where_everything_is_refused_no_exit_is_blamed(worlds: Worlds) -> None:
     assert world.sold == []
     assert world.late == before
     assert [one.decision_result.exit_token for one in world.asked] == [LINK.address, WBTC.address, ""], "refused less often first"
+
+
+def test_cycle__records_of_refusals_fail_after_an_error__raises_the_error(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_from_here_on(*_: object) -> None:
+        monkeypatch.setattr(BudgetStore, "mark_submission_refusals", Mock(side_effect=OperatorNeeded("store: no room")))
+        raise Retryable("no endpoint answers")
+
+    world = worlds(fired("LINK", pools=ALL), lambda _: True)
+    monkeypatch.setattr(world, "reconcile", lambda: None, raising=False)
+    monkeypatch.setattr(approvals, "revoke_leftovers", fail_from_here_on)
+    with pytest.raises(Retryable, match="no endpoint answers"):
+        engine.run_cycle(world.readers(), AgentCycle(), world.store, world.transactor())
 
 
 def test_where_nothing_else_can_be_tried_a_refused_exit_is_blamed(worlds: Worlds) -> None:
