@@ -21,7 +21,7 @@ from agent.app.documents.owner import (
     shown_plan_document,
     stored_plan_document,
 )
-from agent.app.documents.records import HoldingsChangeDocument
+from agent.app.documents.positions import HoldingsChangeDocument
 from agent.app.money import shutdown, transfers
 from agent.app.positions import holdings
 from agent.app.settings import editing

@@ -49,7 +49,7 @@ from agent.app.documents.plans import (
     VerdictDocument,
     plan_document,
 )
-from agent.app.documents.records import HoldingsChangeDocument
+from agent.app.documents.positions import HoldingsChangeDocument
 from agent.app.documents.status import MinimumTotalDocument, StatusDocument
 from agent.app.withdrawals.withdrawal_run import format_parts
 from agent.model import (
