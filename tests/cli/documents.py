@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from agent.app.documents import futures, owner, plans, positions, proposals, records, research
+from agent.app.documents import controls, futures, owner, plans, positions, proposals, records, research
 from agent.app.documents.status import StatusDocument
 from agent.observe.health import HealthDocument
 from tests.cli import mapping_documents
@@ -59,8 +59,8 @@ DOCUMENTS: dict[str, Any] = {
     "rehearse": owner.RehearsalDocument,
     "pause": owner.PauseDocument | owner.HardPauseDocument,
     "resume": owner.PauseDocument,
-    "controls": owner.ControlsDocument,
-    "request": owner.ControlDocument | owner.ShownPlanDocument,
+    "controls": controls.ControlsDocument,
+    "request": controls.ControlDocument | controls.ShownPlanDocument,
     "lp": positions.LiquidityDocument,
     "orders": positions.OrdersDocument,
     "orders arm": positions.ArmedOrdersDocument,

@@ -15,7 +15,7 @@ from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
 from agent.app.controls.queue import check_arguments, require_paper_kind, waiting_plan
 from agent.app.documents import fill, owner
-from agent.app.documents.owner import (
+from agent.app.documents.controls import (
     ShownPlanDocument,
     sealed_with_document,
     shown_plan_document,

@@ -34,7 +34,6 @@ from agent.app.documents.plans import (
 from agent.model import IntentState
 from agent.units import BPS
 
-
 BpsFloat = Annotated[float, ConvertedBy(lambda share, _: round(float(share * BPS), 2))]
 IsoTime = Annotated[str, ConvertedBy(lambda seconds, _: format_utc(seconds))]
 
