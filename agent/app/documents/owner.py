@@ -30,17 +30,16 @@ from agent.app.documents import (
     one_of,
     shown,
 )
+from agent.app.documents.decisions import BlockNumber, Transfers
 from agent.app.documents.executions import ProgressDocument, purchase_progress_document
 from agent.app.documents.futures import FundingDocument, FuturesPositionsDocument, MarginDocument
 from agent.app.documents.plans import (
-    BlockNumber,
     EndpointDocument,
     OutcomeDocument,
     PlanDocument,
     RebalanceDocument,
     SentTransactionDocument,
     TransactionDocument,
-    Transfers,
     VerdictDocument,
     plan_document,
 )

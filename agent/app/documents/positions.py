@@ -23,15 +23,8 @@ from agent.app.documents import (
     one_of,
     shown,
 )
-from agent.app.documents.plans import (
-    BlockNumber,
-    BpsText,
-    LimitOrderDocument,
-    LimitPricesDocument,
-    NettingDocument,
-    NumeraireLabel,
-    TransactionDocument,
-)
+from agent.app.documents.decisions import BlockNumber, BpsText, NettingDocument, NumeraireLabel
+from agent.app.documents.plans import LimitOrderDocument, LimitPricesDocument, TransactionDocument
 from agent.layers.futures.state import margin_account
 from agent.layers.strategies.policy.accounting import nav_per_unit
 from agent.layers.strategies.policy.health import FIXED_POINT_ONE

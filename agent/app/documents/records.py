@@ -25,12 +25,10 @@ from agent.app.documents import (
     one_of,
     shown,
 )
+from agent.app.documents.decisions import TransferDocument
 from agent.app.documents.executions import GradualExecutionDocument
 from agent.app.documents.open_orders import OpenOrderDocument
-from agent.app.documents.plans import (
-    LimitOrderDocument,
-    TransferDocument,
-)
+from agent.app.documents.plans import LimitOrderDocument
 from agent.model import IntentState
 from agent.units import BPS
 

@@ -16,7 +16,7 @@ from agent.amm.lp.venues import LpVenue
 from agent.app import describe
 from agent.app.agent import Agent
 from agent.app.documents import fill
-from agent.app.documents.plans import bps_text, netting_document
+from agent.app.documents.decisions import bps_text, netting_document
 from agent.app.documents.positions import LiquidityDocument, PositionDocument, strategy_document
 from agent.chain.pools.own_positions import (
     UnsolicitedPositions,
