@@ -92,7 +92,7 @@ def stored_documents(config: ConfigSource) -> Documents:
                 "series": _document_or_error(lambda: value_series(ledger)),
                 "lots": _document_or_error(lambda: lots_document(ledger)),
             }
-    except ConfigError as error:  # an empty ledger
+    except (ConfigError, OperatorNeeded) as error:  # an empty ledger, or a damaged one
         return documents | dict.fromkeys(("pnl", "series", "lots"), _error_document(error))
 
 

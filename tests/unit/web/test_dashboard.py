@@ -21,12 +21,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import pytest
 
 from agent.app import dashboard as app_dashboard
 from agent.cli.display.tables import gain_or_loss
-from agent.errors import ConfigError, TrimtabError
+from agent.config.loaded import LoadedConfig
+from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 from agent.figures import MINUS, format_figure
 from agent.store import open_memory_store
 from agent.store.accounts.ledger import LEDGER_TOKENS
@@ -403,6 +405,17 @@ def test_live_documents__ledger_is_damaged__have_the_status_and_the_reason(monke
         documents = app_dashboard.live_documents("any.toml", ["status", "now"])
     assert documents["status"] == {"block": 1}
     assert "damaged" in documents["now"]["error"]
+
+
+def test_stored_documents__ledger_is_damaged__have_the_history_and_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = OperatorNeeded("store: an entry is damaged", "restore a backup")
+    monkeypatch.setattr(app_dashboard, "load_config", lambda _: LoadedConfig(Mock(), Path("any.toml"), "", is_paper=True))
+    monkeypatch.setattr(app_dashboard, "history", lambda *_: {"steps": []})
+    monkeypatch.setattr(app_dashboard, "settings_document", lambda _: {"settings": []})
+    monkeypatch.setattr(app_dashboard, "open_ledger_data", Mock(side_effect=damaged))
+    documents = app_dashboard.stored_documents("any.toml")
+    assert documents["history"] == {"steps": []}
+    assert [documents[name]["raised"] for name in ("pnl", "series", "lots")] == [damaged] * 3
 
 
 @pytest.mark.parametrize(("stored_hour", "is_kept"), [("03", True), ("05", False)], ids=["older", "newer"])
