@@ -382,11 +382,12 @@ def figure_element(
 
 def newest_pnl(documents: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """Return path and document of value and profit: those of the moment of the status, or, unless
-    these are read, of the newest valuation.
+    these are read, of the newest valuation, or why there are none.
     """
-    if "pnl" in documents.get("now", {}):
-        return "now.pnl", documents["now"]["pnl"]
-    return "pnl", documents.get("pnl", {})
+    now_document = documents.get("now", {})
+    if "pnl" in now_document:
+        return "now.pnl", now_document["pnl"]
+    return "pnl", documents.get("pnl", now_document)
 
 
 def newest_periods(

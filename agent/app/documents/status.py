@@ -25,13 +25,10 @@ from agent.app.documents import (
     money_text,
     shown,
 )
-from agent.app.documents.executions import OpenExecutionProgress
-from agent.app.documents.futures import FuturesSummaryDocument, optional_futures_summary
-from agent.app.documents.plans import (
+from agent.app.documents.decisions import (
     BlockedExits,
     BlockNumber,
     DecisionDocument,
-    EndpointDocument,
     ExcludedHoldings,
     Netting,
     NumeraireLabel,
@@ -41,6 +38,9 @@ from agent.app.documents.plans import (
     Zone,
     decision_document,
 )
+from agent.app.documents.executions import OpenExecutionProgress
+from agent.app.documents.futures import FuturesSummaryDocument, optional_futures_summary
+from agent.app.documents.plans import EndpointDocument
 from agent.config.build import build_policy
 from agent.config.networks import TypicalFees, typical_fees
 from agent.config.schema import Config

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from agent import codec, engine, guards
-from agent.errors import Refused, Retryable
-from agent.execution import evaluation
+from agent.errors import OperatorNeeded, Refused, Retryable
+from agent.execution import approvals, evaluation
 from agent.execution.cycle_outcome import unsent_phrase
 from agent.execution.resumption import new_cycle
 from agent.execution.step_context import OutcomeKind, StepOutcome
@@ -38,6 +39,7 @@ from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import open_store
+from agent.store.accounts.budgets import BudgetStore
 from agent.units import Token
 from tests.support.builders import NOW_S, OWNER, token, v2_pool, with_history, with_limits
 from tests.support.decisions.exits import (
@@ -236,6 +238,19 @@ def test_exits_all_refused_are_not_blamed(worlds: Worlds) -> None:
     assert world.sold == []
     assert world.late == earlier
     assert confirmed_exits(world) == [LINK.address, WBTC.address, REBALANCE], "refused less often first"
+
+
+def test_cycle_raises_the_error_not_that_of_its_records_after(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_from_here_on(*_: object) -> None:
+        monkeypatch.setattr(BudgetStore, "mark_submission_refusals", Mock(side_effect=OperatorNeeded("store: no room")))
+        raise Retryable("no endpoint answers")
+
+    world = worlds(LINK_STOP, lambda _: True)
+    monkeypatch.setattr(world, "reconcile", lambda: None, raising=False)
+    monkeypatch.setattr(approvals, "revoke_leftovers", fail_from_here_on)
+
+    with pytest.raises(Retryable, match="no endpoint answers"):
+        engine.run_cycle(world.readers(), AgentCycle(), world.store, world.transactor())
 
 
 def test_only_exit_refused_is_blamed(worlds: Worlds) -> None:

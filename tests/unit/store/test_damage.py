@@ -59,7 +59,7 @@ def test_damaged_changes_of_an_external_transaction_are_named(tmp_path: Path, ch
     store = new_store("memory", tmp_path)
     step = at()
     update_ledger(store, step, settlement.settle_mined(store, step.snapshot, lambda: step))
-    store.balances.record_prior_day((ExternalTransaction("0x0a", 1_001, START_S, Fraction(0), Fraction(0), 0, (), Fraction(0)),), 1)
+    store.balances.record_prior_day((ExternalTransaction("0x0a", 1_001, START_S, Fraction(0), Fraction(0), 0, (), 0),), 1)
     damage(store, f"UPDATE earlier SET changes_json = '{changes_json}'")
     for read in (store.balances.expected, store.ledger.entries, lambda: store.ledger.balances(1_002)):
         with pytest.raises(OperatorNeeded, match="damaged"):

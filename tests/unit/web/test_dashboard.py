@@ -14,17 +14,25 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import pytest
 
+from agent.app import dashboard as app_dashboard
 from agent.cli.display.tables import gain_or_loss
-from agent.errors import ConfigError, TrimtabError
+from agent.config.loaded import LoadedConfig
+from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 from agent.figures import MINUS, format_figure
+from agent.store import open_memory_store
+from agent.store.accounts.ledger import LEDGER_TOKENS
+from agent.store.database import write_facts
 from agent.web.pages import format_move
 
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
@@ -39,6 +47,7 @@ from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
 from tests.support.dashboards import ADDRESS, HOSTILE, MARKUP, Served, StaticDocumentCache, figures, golden
+from tests.support.transactions import CHAIN_ID, WALLET
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +113,9 @@ def test_the_overview_shows_value_and_profit_of_the_moment_of_its_table(served: 
     assert 'data-until="2026-01-02T03:04:05Z"' in text
     documents["now"] = {"error": "no valuation yet", "raised": None}
     assert "pnl.all.value" in {of for of, *_ in figures(served.ask("/")[2].decode())}
+    stored = {name: documents.pop(name) for name in ("pnl", "series")}
+    assert "no valuation yet" in served.ask("/")[2].decode()
+    documents.update(stored)
     del documents["now"]
 
 
@@ -375,6 +387,60 @@ def test_a_change_during_a_read_is_read_after_it() -> None:
         board.refresh()  # a cycle ended: the read under way may have begun before
         await asyncio.sleep(0.1)
         assert (board.reads, board.documents["history"]) == (2, 2)
+
+    asyncio.run(scene())
+
+
+def test_live_documents__ledger_is_damaged__have_the_status_and_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(open_memory_store(CHAIN_ID, WALLET)) as store:
+        with store.db.write("damage") as db:
+            write_facts(db, {LEDGER_TOKENS: "{"})
+        config = SimpleNamespace(strategies=(), lp=None)
+        context = SimpleNamespace(config=config, store=store, loaded_config=None, futures_policy=None)
+        status = SimpleNamespace(step_input=None)
+        agent = SimpleNamespace(context=context, portfolio=SimpleNamespace(positions=()), status=lambda: status)
+        monkeypatch.setattr(app_dashboard, "load_config", lambda config: config)
+        monkeypatch.setattr(app_dashboard, "open_agent", lambda _: nullcontext(agent))
+        monkeypatch.setattr(app_dashboard, "status_document", lambda _: {"block": 1})
+        documents = app_dashboard.live_documents("any.toml", ["status", "now"])
+    assert documents["status"] == {"block": 1}
+    assert "damaged" in documents["now"]["error"]
+
+
+def test_stored_documents__ledger_is_damaged__have_the_history_and_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = OperatorNeeded("store: an entry is damaged", "restore a backup")
+    monkeypatch.setattr(app_dashboard, "load_config", lambda _: LoadedConfig(Mock(), Path("any.toml"), "", is_paper=True))
+    monkeypatch.setattr(app_dashboard, "history", lambda *_: {"steps": []})
+    monkeypatch.setattr(app_dashboard, "settings_document", lambda _: {"settings": []})
+    monkeypatch.setattr(app_dashboard, "open_ledger_data", Mock(side_effect=damaged))
+    documents = app_dashboard.stored_documents("any.toml")
+    assert documents["history"] == {"steps": []}
+    assert [documents[name]["raised"] for name in ("pnl", "series", "lots")] == [damaged] * 3
+
+
+@pytest.mark.parametrize(("stored_hour", "is_kept"), [("03", True), ("05", False)], ids=["older", "newer"])
+def test_profit_of_the_last_read__later_reads_fail__gives_way_to_a_newer_one(stored_hour: str, is_kept: bool) -> None:
+    def profit_until(hour: str) -> dict[str, Any]:
+        return {"pnl": {"all": {"until": f"2026-01-02T{hour}:00:00Z"}}}
+
+    answers: list[Any] = [{"now": profit_until("04")}, ConfigError("no endpoint answers", "wait")]
+
+    class AnsweringBoard(DocumentCache):
+        async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: str) -> Any:
+            if function is not dashboard.live_documents:
+                return profit_until(stored_hour)
+            if isinstance(answer := answers.pop(0), ConfigError):
+                raise answer
+            return answer
+
+    async def scene() -> None:
+        board = AnsweringBoard("none.toml", Path("none.db"))
+        board.refresh()
+        await asyncio.sleep(0.01)
+        assert "now" in board.documents
+        board.refresh()
+        await asyncio.sleep(0.01)
+        assert ("now" in board.documents) is is_kept
 
     asyncio.run(scene())
 

@@ -52,7 +52,7 @@ def test_prior_usage__swap_is_recorded_whole() -> None:
     changes = ((NATIVE, -GAS_WEI), (WETH.address, -COIN), (USDC.address, 1_990 * DOLLAR))
     loss = 10 * DOLLAR + GAS_VALUE
 
-    expected = ExternalTransaction(tx_hash, BLOCK, chain_s, Fraction(1_995 * DOLLAR), loss, GAS_WEI, tuple(sorted(changes)), Fraction(0))
+    expected = ExternalTransaction(tx_hash, BLOCK, chain_s, Fraction(1_995 * DOLLAR), loss, GAS_WEI, tuple(sorted(changes)), 0)
 
     assert usage(*SWAP, to=ROUTER) == expected
 

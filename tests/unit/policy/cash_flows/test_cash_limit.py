@@ -163,7 +163,7 @@ def test_owner_payments_come_from_the_rest_and_swaps_do_not() -> None:
         block = opened.head.number
         payment, swap, income = ((usdc, -3_500),), ((usdc, -200), (weth, 7)), ((usdc, 50), (NATIVE, -1))
         for number, changes in enumerate((payment, swap, income), 1):
-            transaction = ExternalTransaction(f"0x{number}", block + number, number, Fraction(0), Fraction(0), 0, changes)
+            transaction = ExternalTransaction(f"0x{number}", block + number, number, Fraction(0), Fraction(0), 0, changes, number)
             store.balances.record_prior_day((transaction,), number)
         memory = store.cash.read(usdc, block + 3)
         assert memory.account is not None

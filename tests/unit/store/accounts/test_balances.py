@@ -21,7 +21,7 @@ from tests.support.records.transfers import NOW_S, record_transfers, transfer
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, new_store
 
-OUTSIDE = ExternalTransaction("0x0a", 1_001, NOW_S, Fraction(10), Fraction(3), 7, ((WETH.address, -5),), Fraction(2))
+OUTSIDE = ExternalTransaction("0x0a", 1_001, NOW_S, Fraction(10), Fraction(3), 7, ((WETH.address, -5),), 0, Fraction(2))
 
 
 @pytest.fixture
@@ -71,6 +71,15 @@ def test_external_transaction_explains_an_older_opening(store: Store) -> None:
     store.balances.record_prior_day((outside,), 1)
 
     assert store.balances.expected().own_changes == (OwnBalanceChange(WETH.address, -5, 1_005),)
+
+
+def test_external_transactions_of_one_block_are_in_order_of_nonce(store: Store) -> None:
+    looked(store, at(1_000))
+    first = replace(OUTSIDE, tx_hash="0x0b", nonce=0, changes=((USDC.address, 7),))
+
+    store.balances.record_prior_day((replace(OUTSIDE, nonce=1), first), 2)
+
+    assert [change.token for change in store.balances.expected().own_changes] == [USDC.address, WETH.address]
 
 
 def test_prior_day_is_known_a_day_after_the_first_failure(store: Store) -> None:
@@ -148,8 +157,9 @@ def test_excluded_deposits_stay_so_until_classified(store: Store) -> None:
     record_transfers(store, transfer(5), transfer(7), transfer(-3), transfer(11, token=USDC.address))
 
     assert store.budgets.history(NOW_S).cash_flows.excluded_increases_raw == ()
-    store.balances.exclude_unexplained_deposits()
     record_transfers(store, transfer(100))
+    store.balances.exclude_unexplained_deposits(4)
+    store.balances.exclude_unexplained_deposits(1)
     assert dict(store.budgets.history(NOW_S).cash_flows.excluded_increases_raw) == {WETH.address: 12, USDC.address: 11}
     store.balances.classify(1, None, 5)
     assert dict(store.budgets.history(NOW_S).cash_flows.excluded_increases_raw) == {WETH.address: 7, USDC.address: 11}

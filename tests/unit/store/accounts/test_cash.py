@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def outside(number: int, block: int, *changes: tuple[str, int]) -> ExternalTransaction:
-    return ExternalTransaction(f"0x{number:02x}", block, START_S, Fraction(0), Fraction(0), 1, changes)
+    return ExternalTransaction(f"0x{number:02x}", block, START_S, Fraction(0), Fraction(0), 1, changes, number)
 
 
 def payout(store: Store, nonce: int) -> Intent:
@@ -74,6 +74,14 @@ def test_external_payment_counts_once_and_a_trade_never(store: Store) -> None:
     assert store.cash.read(USDC.address, 1_003).changes == (-5, 8)
     assert store.cash.record(replace(ACCOUNT, counted_tx_hashes=memory.counted_tx_hashes), 1)
     assert store.cash.read(USDC.address, 1_003).changes == (8,)
+
+
+def test_external_transactions__of_one_block__count_in_order_of_nonce(store: Store) -> None:
+    looked(store, at(1_000))
+    later, first = outside(2, 1_002, (USDC.address, -5)), outside(1, 1_002, (USDC.address, 8))
+    store.balances.record_prior_day((later, first), 3)
+    assert store.cash.record(ACCOUNT, 0)
+    assert store.cash.read(USDC.address, 1_002).changes == (8, -5)
 
 
 def test_changes_are_in_the_order_of_their_blocks(store: Store) -> None:

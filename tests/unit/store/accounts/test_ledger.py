@@ -13,7 +13,7 @@ from sqlalchemy import text
 from agent.accounting.entries import QUANTA_PER_UNIT
 from agent.execution import settlement
 from agent.execution.bookkeeping import audit_entries, update_ledger
-from agent.model import EntryKind, ExternalTransferKind, IntentState, StepInput, Transfer, Valuation
+from agent.model import EntryKind, ExternalTransaction, ExternalTransferKind, IntentState, StepInput, Transfer, Valuation
 from agent.policy.step_input import reconcile_ledger
 from agent.store import Store
 from agent.store.accounts.ledger_sums import HOUR_S, round_loss_up
@@ -22,7 +22,7 @@ from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.text import mentions
-from tests.support.transactions import OTHER, WALLET, new_store
+from tests.support.transactions import OTHER, START_S, WALLET, new_store
 
 
 @pytest.fixture
@@ -275,6 +275,15 @@ def test_intent_before_the_book_is_not_counted_or_entered(store: Store) -> None:
     assert store.ledger.counted_tokens(after.id) == {WETH.address, USDC.address, NATIVE}
     assert [intent.id for intent in store.ledger.intents_without_entry()] == [after.id]
     assert [intent.id for intent in store.ledger.enterable_intents()] == [after.id]
+
+
+def test_entries_of_external_transactions_of_one_block_go_by_nonce(store: Store) -> None:
+    mismatch_of_look(store, at())
+    first = ExternalTransaction("0x0b", 1_001, START_S, Fraction(0), Fraction(0), 0, ((WETH.address, -5),), 0)
+
+    store.balances.record_prior_day((replace(first, tx_hash="0x0a", nonce=1), first), 2)
+
+    assert [entry.id for entry in store.ledger.entries() if entry.kind is EntryKind.EXTERNAL] == ["0x0b", "0x0a"]
 
 
 def test_intent_enters_once_and_with_its_own_receipt(store: Store) -> None:
