@@ -70,7 +70,13 @@ def test_a_copy_is_written_once_it_is_confirmed_and_served_once_it_has_a_store(f
     assert f'action="{NEW}"' in listed
     status, _, page = folder.send(COPY, cookie, name="variant", wallet=OWN_WALLET)
     assert status == 200
-    for shown in (f"{folder.folder}/variant.toml", "WETH 50% USDC 50%", f"<dd>{OWN_WALLET}</dd>", "<dd>mine</dd>", "none, so on paper"):
+    for shown in (
+        f"{folder.folder}/variant.toml",
+        "WETH 50\u00a0% USDC 50\u00a0%",
+        f"<dd>{OWN_WALLET}</dd>",
+        "<dd>mine</dd>",
+        "none, so on paper",
+    ):
         assert shown in page
     assert folder.files() == before, "nothing is written before the confirmation"
     status, headers, _ = folder.send(COPY, cookie, name="variant", wallet=OWN_WALLET, sha256=shown_hash(page))
