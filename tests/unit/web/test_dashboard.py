@@ -42,7 +42,7 @@ from agent.web import document_cache
 from agent.web.access import SECURITY_HEADERS
 from agent.web.app_modules import dashboard, exports, queue, run_report
 from agent.web.document_cache import MAX_READS, MAX_STREAMS, CacheProcess, DocumentCache
-from agent.web.pages import PAGES, Renderer, figure_element, read_replay, weight_charts
+from agent.web.pages import PAGES, Renderer, figure_element, read_replay, unbroken_text, weight_charts
 from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
@@ -185,6 +185,34 @@ def test_figure__no_line_begins_with_its_percent_sign() -> None:
     assert ">left 9-11\u00a0% at 9.8\u00a0%</data>" in figure_element({"why": "left 9-11 % at 9.8 %"}, "why")
     assert ">12.34\u00a0%</data>" in figure_element({"share": 1_234}, "share", "percent")
     assert ' value="5 %" ' in figure_element({"limit": "5 %"}, "limit"), "the exact value is unchanged"
+
+
+def test_percentages__have_one_form_on_the_pages() -> None:
+    assert unbroken_text("plan cost 0.5%, 60%; 30 %") == "plan cost 0.5\u00a0%, 60\u00a0%; 30\u00a0%"
+    assert unbroken_text("a band of 10%rel or 5%abs, %, a%20b") == "a band of 10%rel or 5%abs, %, a%20b"
+
+
+def test_allocation_bars__have_one_scale(served: Served) -> None:
+    status = golden("25-status")
+    text = Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "status": status}, {}, 1)
+    places = [float(x) for x in re.findall(r'<rect class="target" x="([0-9.]+)"', text)]
+    targets = [holding["target_bps"] for holding in status["holdings"]]
+    assert len(set(targets)) > 1
+    [scale] = {round(target_bps / place) for target_bps, place in zip(targets, places, strict=True)}
+    assert 0 < scale < 100, "and the widest takes the whole bar"
+
+
+@pytest.mark.parametrize(("is_running", "says"), [(True, "under way"), (False, "unfinished")], ids=["running", "ended"])
+def test_last_rebalance__is_under_way_while_its_run_goes_on(served: Served, is_running: bool, says: str) -> None:
+    history = golden("26-history")
+    history["steps"] = history["steps"][1:]
+    history["steps"][0] |= {"outcome": "unfinished", "reason": "no outcome is stored"}
+    run = {"ok": is_running, "state": "running", "cycles": 1, "paused": False, "sends": True, "reasons": []}
+    documents = {**served.board.documents, "history": history, "run": run}
+    text = Renderer(Reach()).render_page(PAGES[0], documents, {}, 1)
+    [outcome] = re.findall(r'<th scope="row">Outcome</th><td class="text">(.*?)</td>', text)
+    assert says in outcome
+    assert ("no outcome is stored" in outcome) is not is_running
 
 
 def test_amounts_of_a_waiting_plan_are_cut_and_other_texts_are_not() -> None:
