@@ -13,16 +13,9 @@ from agent.config.tables.weights import AllocatorTable
 from agent.errors import ConfigError
 from agent.model import Destination, Every, HybridTrigger, NoTradeZone, Signal, Threshold
 from agent.research.allocators import AnyAllocator, chosen_allocator, with_table
-from agent.research.arguments import described, has_items
-from agent.research.inputs import (
-    USUAL_DEPTH,
-    USUAL_FEE,
-    USUAL_VALUE,
-    MarketArguments,
-    Number,
-    naming_arguments,
-    read_inputs,
-)
+from agent.research.arguments import Number, described, has_items
+from agent.research.costs import USUAL_COSTS, Costs
+from agent.research.inputs import USUAL_VALUE, MarketArguments, naming_arguments, read_inputs
 from agent.research.prices import Moment, read_prices
 from agent.research.progress import notebook_progress
 from agent.research.results import Backtest, Comparison
@@ -39,16 +32,14 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     signal: Signal | FunctionSignal | None = None,
     allocator: AnyAllocator | None = None,
     value: Number = USUAL_VALUE,
-    fee: Number = USUAL_FEE,
+    costs: Costs = USUAL_COSTS,
     network: str | None = None,
     flows: Mapping[Moment, Number] | None = None,
     start: Moment | None = None,
     end: Moment | None = None,
-    destination: str | Destination = "",
+    destination: str | Destination | None = None,
     numeraire: str = "",
     native: str = "",
-    depth: Number = USUAL_DEPTH,
-    latency: int = 0,
     progress: Progress | None = None,
 ) -> Backtest:
     """Simulate a portfolio over prices, by the same steps as the live agent.
@@ -61,8 +52,9 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     assets that it may choose. `allocator` is an `allocator(…)`, of the keys of a config, or a
     function as a signal. `value` and `flows` (deposits above zero,
     withdrawals below, by time) are in the numeraire, the first target without prices, or USD.
-    `fee` is that of every pool as a share, `depth` one side of a pool. `network`, such as
-    "base", adds its usual gas price and data fee, which `native` (ETH, WETH or the one named) pays.
+    `costs` are of pools, such as `research.Costs(fee=0.003)`. `network`, such as "base", adds its
+    usual gas price and data fee, which `native` (ETH, WETH or the one named) pays. `destination` is
+    of `research.Destination`.
     `start` and `end` limit the bars. Raises ConfigError naming the argument.
 
     >>> import polars
@@ -74,14 +66,12 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     """
     market = MarketArguments(
         value=value,
-        fee=fee,
+        costs=costs,
         network=network,
         start=start,
         end=end,
         numeraire=numeraire,
         native=native,
-        depth=depth,
-        latency=latency,
     )
     inputs = read_inputs(prices, targets, trigger, market, destination=destination, flows=flows)
     spec = inputs.spec

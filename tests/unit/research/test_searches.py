@@ -13,6 +13,7 @@ import pytest
 from agent import research
 from agent.app.research import trials
 from agent.app.research.backtests import MarketOptions, PortfolioOptions, sample_files
+from agent.cli.research.trial_texts import parse_grid
 from agent.errors import ConfigError
 from agent.research.inputs import cores_and_scheduler
 
@@ -23,7 +24,7 @@ STRICTNESSES = [research.tracking(name) for name in ("relaxed", "normal", "stric
 
 
 def test_search_is_that_of_the_command() -> None:
-    options = trials.TuneOptions(band="10%rel,20%rel", every="7d", destination="target,halfway", objective="tracking")
+    options = trials.TuneOptions(parse_grid("10%rel,20%rel", "7d", destination="target,halfway"))
     spec = trials.prepare_tune(PRICES, MarketOptions(), options, PortfolioOptions(target="BTC=40,ETH=30,USD=30"))
     expected = trials.tune_document(trials.run_tune(spec, cores=1))
     triggers = [*BANDS, research.every("7d"), *STRICTNESSES]
@@ -32,7 +33,7 @@ def test_search_is_that_of_the_command() -> None:
 
 
 def test_stress_test_is_that_of_the_command() -> None:
-    options = trials.StressOptions(paths=20, scenarios="crash", bars=60)
+    options = trials.StressOptions(paths=20, scenarios=(research.Scenario.CRASH,), bars=60)
     portfolio = PortfolioOptions(target="BTC=40,ETH=30,USD=30", band="10%rel")
     prepared_test = trials.prepare_stress(PRICES, MarketOptions(), options, portfolio)
     expected = trials.stress_document(trials.run_stress(prepared_test, cores=1))
@@ -124,12 +125,12 @@ def stressed(**arguments: object) -> Callable[[], object]:
 WRONG = {
     "a band at an interval": (tuned(research.every("7d", research.band(0.1))), "triggers: a band at an interval"),
     "a text": (tuned("10%rel"), "triggers: '10%rel' cannot be searched over"),
-    "a short interval": (tuned(research.every("60s")), "triggers: '1 min' is outside"),
+    "a short interval": (tuned(research.every("60s")), "triggers: 1 min is outside"),
     "an unknown objective": (tuned(objective="profit"), "objective: 'profit'"),
     "an unknown destination": (tuned(*BANDS, destinations=["edge"]), "destinations: 'edge'"),
     "an unknown destination of a usual search": (tuned(destinations=["edge"]), "destinations: 'edge'"),
     "an unknown allocator": (tuned(*BANDS, allocators=["best"]), "allocators: 'best'"),
-    "a calendar of a second": (tuned(calendar="1s"), "calendar: '1s'"),
+    "a calendar of a second": (tuned(calendar="1s"), "calendar: 1 s is outside"),
     "a calendar beside tracking": (tuned(calendar="7d"), "calendar: with the objective tracking"),
     "a destination of tracking": (tuned(research.tracking("strict"), destinations=["halfway"]), "destinations: tracking has its own"),
     "fewer cores than none": (tuned(jobs=-1), "jobs: -1"),
@@ -141,10 +142,13 @@ WRONG = {
     "an interval to combine with nothing": (tuned(research.every("7d"), combined=True), "combined: "),
     "tracking to combine with nothing": (tuned(research.tracking(), combined=True), "combined: "),
     "no prices for a search": (tuned(start="2021-12-30"), "prices: the first three quarters"),
-    "no number": (tuned(fee="dear"), "fee: 'dear'"),
+    "no number": (tuned(value="dear"), "value: 'dear'"),
     "no paths": (stressed(paths=0), "paths: 0"),
     "too long paths": (stressed(bars=10**7), "bars: 10000000"),
     "an unknown scenario": (stressed(scenarios=["flood"]), "scenarios: 'flood'"),
+    "a scenario of none": (stressed(scenarios=[research.Scenario.CALM]), "scenarios: 'calm'"),
+    "a joined text": (tuned(*BANDS, destinations=["target,halfway"]), "destinations: 'target,halfway'"),
+    "costs of a text": (tuned(costs="0.003"), "costs: '0.003' are no Costs"),
     "cores of another kind": (stressed(jobs="four"), "jobs: 'four' is not an address"),
     "an unknown network": (stressed(network="bsae"), "network: 'bsae'"),
 }
@@ -159,9 +163,9 @@ def test_wrong_arguments_are_named(call: Callable[[], object], message: str) -> 
     assert "--" not in f"{error.value.message} {error.value.remedy}"
 
 
-@pytest.mark.parametrize("call", [tuned(costs=0.1), stressed(costs=0.1)])
+@pytest.mark.parametrize("call", [tuned(fee=0.1), stressed(fee=0.1)])
 def test_unknown_arguments_are_refused(call: Callable[[], object]) -> None:
-    with pytest.raises(ConfigError, match=r"costs: no such argument \(did you mean fee\?\)"):
+    with pytest.raises(ConfigError, match=r"fee: no such argument \(did you mean costs\? write costs=research.Costs\(fee=0.003\)\)"):
         call()
 
 
