@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.app.research.backtests import simulate_checked
+from agent.backtest.data import PriceTable
 from agent.backtest.simulate import Progress
+from agent.backtest.sweep import available_cores
 from agent.backtest.tune.grid import PolicyChoice
+from agent.backtest.workers import run_in_processes, run_on_cluster
 from agent.config.tables.weights import AllocatorTable
 from agent.errors import ConfigError
 from agent.model import Destination, Every, HybridTrigger, NoTradeZone, Signal, Threshold
 from agent.research.allocators import AnyAllocator, chosen_allocator, with_table
 from agent.research.arguments import Number, described, has_items
 from agent.research.costs import USUAL_COSTS, Costs
-from agent.research.inputs import USUAL_VALUE, MarketArguments, naming_arguments, read_inputs
+from agent.research.inputs import (
+    USUAL_VALUE,
+    MarketArguments,
+    cores_and_scheduler,
+    naming_arguments,
+    one_process_error,
+    read_inputs,
+)
 from agent.research.prices import Moment, read_prices
 from agent.research.progress import notebook_progress
 from agent.research.results import Backtest, Comparison
@@ -98,15 +108,32 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     return Backtest(result)
 
 
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """Backtests of triggers by their names, each of which may run in a process of its own."""
+
+    table: PriceTable
+    targets: Mapping[str, Number]
+    triggers: Mapping[str, AnyTrigger]
+    arguments: Mapping[str, Any]
+
+    def run(self, name: str) -> Backtest:
+        """Return the backtest of a trigger."""
+        return backtest(self.table, self.targets, self.triggers[name], **self.arguments)
+
+
 def compare(
     prices: object,
     targets: Mapping[str, Number],
     triggers: Mapping[str, AnyTrigger] | list[Any] | tuple[AnyTrigger, ...],
+    *,
+    jobs: object = 1,
     **arguments: Any,
 ) -> Comparison:
     """Return the backtest of each trigger, by its name; those of a list are named as in the frame of
-    `tune`, a function by its own name. `arguments` as those of `backtest`. The result is a dict with
-    a method `frame`, a row for each trigger.
+    `tune`, a function by its own name. `jobs` is a number of cores or a Dask client as for `tune`,
+    `progress` then gets the numbers of finished triggers and of all; other `arguments` are those of
+    `backtest`. The result is a dict with a method `frame`, a row for each trigger.
 
     >>> import polars
     >>> from agent import research
@@ -124,10 +151,34 @@ def compare(
             f"triggers: {described(triggers)} has no triggers by name",
             'write for example {"band": research.band(0.1), "weekly": research.every("7d")}',
         )
+    cores, scheduler = naming_arguments(cores_and_scheduler)(jobs)
     table = naming_arguments(read_prices)(prices)
-    return Comparison(
-        (name, backtest(table, targets, trigger, **arguments)) for name, trigger in triggers.items()
+    trials = Trials(table, targets, dict(triggers.items()), arguments)
+    if cores == 1:
+        return Comparison((name, trials.run(name)) for name in trials.triggers)
+    functions = [arguments.get("signal"), arguments.get("allocator"), *trials.triggers.values()]
+    if any(
+        callable(each) or isinstance(each, FunctionSignal | FunctionTrigger) for each in functions
+    ):
+        raise one_process_error(jobs)
+    progress = arguments.pop("progress", None) or notebook_progress()
+    names = tuple(trials.triggers)
+    finished = (
+        run_on_cluster(trials, names, scheduler, "no backtest is kept")
+        if scheduler
+        else run_in_processes(
+            trials,
+            names,
+            min(cores or available_cores(), len(names)),
+            "a process of the comparison died, perhaps for lack of memory",
+        )
     )
+    result_by_name = {}
+    for name, result in finished:
+        result_by_name[name] = result
+        if progress is not None:
+            progress(len(result_by_name), len(names))
+    return Comparison((name, result_by_name[name]) for name in names)
 
 
 def _names(triggers: Sequence[AnyTrigger]) -> list[str]:

@@ -126,6 +126,13 @@ def cores_and_scheduler(jobs: object) -> tuple[int, str]:
     )
 
 
+def one_process_error(jobs: object) -> ConfigError:
+    """Return the error for a function, which no other process can be given."""
+    return ConfigError(
+        f"jobs: {described(jobs)}, but a function is asked in one process", "write jobs=1"
+    )
+
+
 def naming_arguments(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
     """Check the names and kinds of a function's arguments, and let its errors name arguments in place
     of the options of the command line.

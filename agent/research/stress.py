@@ -15,15 +15,15 @@ from agent.backtest.stress.paths import STRESS_SCENARIOS, SpotScenario
 from agent.backtest.stress.run import StressResult, stress_document, stress_page
 from agent.backtest.stress.work import PathMetrics
 from agent.config.writing.template import starting_limits
-from agent.errors import ConfigError
 from agent.model import Destination
 from agent.price_files.frames import load_polars
-from agent.research.arguments import Number, described, distinct_members
+from agent.research.arguments import Number, distinct_members
 from agent.research.charts import load_plotly
 from agent.research.inputs import (
     MarketArguments,
     cores_and_scheduler,
     naming_arguments,
+    one_process_error,
     read_inputs,
 )
 from agent.research.progress import notebook_progress
@@ -69,10 +69,7 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     """
     inputs = read_inputs(prices, targets, trigger, market, destination=destination)
     if inputs.spec.trigger_function is not None and jobs != 1:
-        raise ConfigError(
-            f"jobs: {described(jobs)}, but a function as a trigger is asked in one process",
-            "write jobs=1",
-        )
+        raise one_process_error(jobs)
     options = StressOptions(
         paths=paths,
         bars=bars,

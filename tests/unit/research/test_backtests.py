@@ -190,6 +190,26 @@ def test_start_and_end_are_both_included() -> None:
     assert result.frame()["time"].to_list() == TIMES[4:9]
 
 
+def test_compare_by_processes_gives_the_same_and_counts_triggers() -> None:
+    targets = {"BTC": 0.5, "USD": 0.5}
+    triggers = [research.band(0.01), research.every("7d")]
+    counts: list[tuple[int, int]] = []
+    results = research.compare(small(), targets, triggers, jobs=2, progress=lambda *count: counts.append(count))
+    assert results.frame().equals(research.compare(small(), targets, triggers).frame())
+    assert counts == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"triggers": [lambda view: True]}, {"signal": lambda view: {}}, {"allocator": research.signal(lambda view: {})}],
+    ids=["trigger", "signal", "allocator"],
+)
+def test_a_function_is_asked_in_one_process(arguments: dict[str, Any]) -> None:
+    usual = {"prices": small(), "targets": {"BTC": 0.5, "USD": 0.5}, "triggers": [research.band(0.1)], "jobs": 2}
+    with pytest.raises(ConfigError, match="jobs: 2, but a function is asked in one process"):
+        research.compare(**(usual | arguments))
+
+
 def test_compare_gives_a_result_for_each_trigger() -> None:
     targets = {"BTC": 0.5, "USD": 0.5}
     costs = research.Costs(fee=0.003)

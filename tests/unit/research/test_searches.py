@@ -13,8 +13,10 @@ import pytest
 from agent import research
 from agent.app.research import trials
 from agent.app.research.backtests import MarketOptions, PortfolioOptions, sample_files
+from agent.backtest import workers
 from agent.cli.research.trial_texts import parse_grid
 from agent.errors import ConfigError
+from agent.research import backtests
 from agent.research.inputs import cores_and_scheduler
 
 PRICES = sample_files()[0]
@@ -176,31 +178,27 @@ def test_jobs_are_cores_or_a_client_of_dask() -> None:
     assert cores_and_scheduler(client) == cores_and_scheduler(address) == (0, address)
 
 
-@pytest.mark.slow
-def test_a_client_of_dask_runs_search_and_stress_test(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_of_dask_runs_searches_comparisons_and_stress_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed")
-    prices = pl.read_csv(PRICES, infer_schema_length=None).select("time", "BTC", "ETH").head(60)
+    prices = pl.read_csv(PRICES, infer_schema_length=None).select("time", "BTC", "ETH").head(40)
     sent: list[object] = []
-    on_cluster = trials.run_on_cluster
+    on_cluster = workers.run_on_cluster
 
     def count_work(*work: Any) -> Any:
-        sent.append(work)
+        sent.append(type(work[0]).__name__)
         return on_cluster(*work)
 
     monkeypatch.setattr(trials, "run_on_cluster", count_work)
+    monkeypatch.setattr(backtests, "run_on_cluster", count_work)
 
-    def run(jobs: object) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def run(jobs: object) -> tuple[pl.DataFrame, ...]:
         search = research.tune(prices, TARGETS, BANDS[:1], allocators=["equal"], jobs=jobs)
+        comparison = research.compare(prices, TARGETS, BANDS, jobs=jobs)
         test = research.stress(prices, TARGETS, BANDS[0], paths=4, bars=20, scenarios=["crash"], jobs=jobs)
-        return search.frame(), test.paths
+        return search.frame(), comparison.frame(), test.paths
 
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+    with distributed.Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
         on_dask = run(client)
-    assert len(sent) >= 2
+    assert list(dict.fromkeys(sent)) == ["TuneJob", "Trials", "StressWork"]
     for frame, expected in zip(on_dask, run(1), strict=True):
         assert frame.equals(expected)
