@@ -7,6 +7,7 @@ import doctest
 import io
 import shutil
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -14,13 +15,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.app.agent import Agent
+from agent.app.agent import Agent, open_agent
 from agent.app.research.backtests import sample_files
 from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
 from scripts.check.documented_python import PythonBlock, check_types, python_blocks
-from tests.support.agents import ROOMY, Changes, fund, purse, trusted
+from tests.support.agent_names import METHODS_BY_COMMAND
+from tests.support.agents import ROOMY, Changes, again, fund, purse, trusted, yes
+from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.records.key_services import KeyService
 from tests.support.studies.signal_views import view
 
@@ -142,6 +145,32 @@ def test_the_example_of_an_agent_plans(anvil_chain: LocalChain, tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     (example,) = doctest.DocTestFinder(recurse=False).find(Agent, "Agent")
     assert doctest.DocTestRunner().run(example) == (0, 3)
+
+
+def run_examples(agent: Agent, names: Collection[str]) -> None:
+    """Run the examples of these methods."""
+    finder = doctest.DocTestFinder(recurse=False, exclude_empty=False)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    for name in names:
+        (example,) = finder.find(getattr(Agent, name), f"Agent.{name}", extraglobs={"agent": agent})
+        assert example.examples, name
+        runner.run(example)
+    assert runner.summarize() == (0, runner.tries)
+
+
+def test_the_examples_of_an_agents_methods_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    configured(anvil_chain, tmp_path)
+    with open_agent(tmp_path / "trimtab.toml") as agent:
+        run_examples(agent, [name for name in METHODS_BY_COMMAND.values() if name not in ("proposals", "pnl")])
+        agent.rebalance(send=True, confirm=yes)
+        run_examples(agent, ["pnl"])
+
+
+def test_the_example_of_proposals_runs_for_a_safe(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
+    with again(anvil_chain, loaded) as agent:
+        proposal(agent)
+        run_examples(agent, ["proposals"])
 
 
 @pytest.mark.slow
