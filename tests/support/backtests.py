@@ -103,7 +103,6 @@ def wish(paths: int = 20, step_paths: int = 1, bars: int = 40, scenarios: tuple[
 # --- Searches of settings over artificial prices, so that tests state only what differs.
 
 
-DAY_S = 86_400
 CALENDAR = calendar_rule(28 * DAY_S)
 FAIR = SimulationSettings(Fraction(10**9), 1_000, Fraction(10_000))
 TERMS = AllocatorSchedule(7 * DAY_S, 20 * DAY_S)
