@@ -496,11 +496,12 @@ class LensPages:
         """Return the answers of a page, which is decoded once as long as its answer is the same: an
         answer is completed, compared and used, and other endpoints give the same.
         """
-        newest_answer, newest_page = self._newest_pages.get(code, (None, []))
-        if page_answer != newest_answer:
-            newest_page = _read_page(self._items_by_code[code], parse_bytes(page_answer, source))
-            self._newest_pages[code] = (page_answer, newest_page)
-        return newest_page
+        newest_page = self._newest_pages.get(code)
+        if newest_page is None or newest_page[0] != page_answer:
+            page = _read_page(self._items_by_code[code], parse_bytes(page_answer, source))
+            newest_page = (page_answer, page)
+            self._newest_pages[code] = newest_page
+        return newest_page[1]
 
 
 def query_lens(

@@ -11,7 +11,7 @@ from agent.config.tables.fields import parse_duration_s, parse_gas_price_wei
 from agent.config.tables.pace import _parse_bps
 from agent.config.tables.triggers import _parse_correlation, _parse_yearly_cost
 from agent.errors import ConfigError
-from agent.research.inputs import _amount
+from agent.research.arguments import exact_amount
 from agent.units import parse_bps, parse_raw, parse_share_with_unit_bps
 
 READERS: dict[str, Callable[[str], object]] = {
@@ -24,7 +24,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "transfer": lambda text: parse_owner_transfer(f"2021-03-01={text}"),
     "cost of a tracking error": lambda text: _parse_yearly_cost(f"{text}bps"),
     "correlation": lambda text: _parse_correlation(f"{text}%"),
-    "amount from Python": lambda text: _amount(text, "value"),
+    "amount from Python": lambda text: exact_amount(text, "value"),
 }
 """The pace of gradual execution answers None instead: it tries several units."""
 
