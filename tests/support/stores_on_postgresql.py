@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from sqlalchemy import NullPool, create_engine
+from sqlalchemy import Engine, NullPool, create_engine
 
 from agent.store import opening
 from agent.store.postgresql import session
@@ -50,27 +51,42 @@ OF_A_FILE = {
 _open_in_file = opening.open_store
 _resources = ExitStack()
 _server: list[Server] = []
+_engine_by_process: dict[int, Engine] = {}
 
 
 @contextmanager
 def server_of_stores() -> Iterator[None]:
-    """Run the server of the stores of this process and of those that it forks."""
+    """Run the server of the stores of this process and of those that it forks. Each process has one engine, as an agent has: the
+    session of its locks stays open.
+    """
     with running_server() as server:
         server.new_database("store")
         _server.append(server)
+        _engine_by_process[os.getpid()] = _new_engine()
         yield
         _server.clear()
+
+
+def _new_engine() -> Engine:
+    return create_engine(_server[0].url(), connect_args=session.CONNECT_ARGUMENTS, poolclass=NullPool)
+
+
+def _engine() -> Engine:
+    if not _engine_by_process:
+        return _new_engine()  # tests listen to theirs
+    return _engine_by_process.setdefault(os.getpid(), _new_engine())
 
 
 def _open_on_server(url: str, chain_id: int, wallet: str, wrapped_native: str = "", store_kind: str = "live", **options: object) -> Store:
     if not url.startswith("sqlite:///") or ":memory:" in url:
         return _open_in_file(url, chain_id, wallet, wrapped_native, store_kind, **options)
     if not _server:
-        _resources.enter_context(server_of_stores())
+        _server.append(_resources.enter_context(running_server()))
+        _server[0].new_database("store")
     path = Path(url.removeprefix("sqlite:///")).resolve()
     key = hashlib.sha256(str(path).encode()).hexdigest()[:40]
     options = {"secret_place": path, **options}
-    engine = create_engine(_server[0].url(), connect_args=session.CONNECT_ARGUMENTS, poolclass=NullPool)  # tests listen to theirs
+    engine = _engine()
     with patch.object(session, "store_key", lambda *_: key), patch.object(session, "server_engine", lambda _: engine):
         return _open_in_file(_server[0].url(), chain_id, wallet, wrapped_native, store_kind, **options)
 
