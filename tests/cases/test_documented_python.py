@@ -20,7 +20,7 @@ from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
 from scripts.check.documented_python import PythonBlock, check_types, python_blocks
-from tests.support.agents import ROOMY, Changes, fund, purse, trusted
+from tests.support.agents import ROOMY, Changes, fund, purse, trusted_config
 from tests.support.records.key_services import KeyService
 from tests.support.studies.signal_views import view
 
@@ -40,7 +40,7 @@ def run(block: PythonBlock, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tu
 
 def configured(chain: LocalChain, folder: Path, changes: Changes | None = None) -> None:
     fund(chain, {"WETH": 10_000})
-    trusted(chain, folder, ROOMY | dict(changes or {}), TARGETS)
+    trusted_config(chain, folder, ROOMY | dict(changes or {}), TARGETS)
 
 
 def test_each_block_has_a_test_of_its_own() -> None:

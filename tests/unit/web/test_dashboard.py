@@ -38,7 +38,7 @@ from agent.web.pages import PAGES, Renderer, figure_element, read_replay, weight
 from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
-from tests.support.dashboards import ADDRESS, HOSTILE, MARKUP, Served, StaticDocumentCache, figures, golden
+from tests.support.dashboards import ADDRESS, HOSTILE, MARKUP, Served, StaticDocumentCache, figures, golden_document
 
 
 @pytest.fixture(scope="module")
@@ -652,7 +652,7 @@ def test_transactions_of_the_chain_link_to_its_explorer(explorer: str) -> None:
 
     class StepBoard(StaticDocumentCache):
         async def read_stored(self, function: Callable[..., Any], *arguments: Any) -> Any:
-            return {"explain": {**golden("27-explain"), "transactions": sent}, "explorer": explorer}
+            return {"explain": {**golden_document("27-explain"), "transactions": sent}, "explorer": explorer}
 
     with Served(board=StepBoard("none.toml", Path("none.db"))) as served:
         text = served.ask("/history/abc")[2].decode()

@@ -59,40 +59,40 @@ class Node(ScriptedTransport):
         return "0x" + (bytes([lens.PAGE_FORMAT]) + bytes([lens.CallStatus.FAILED.value]) * items).hex()
 
 
-def found(refuse: Callable[[int], RpcFault | None]) -> list[TokenFinding]:
+def findings_of(refuse: Callable[[int], RpcFault | None]) -> list[TokenFinding]:
     step = step_input({"WETH": 5_000, "USDC": 5_000})
     return [screened_token.finding for screened_token in TokenScreen(Node(refuse), "").screen(step, screening_moves(step))]
 
 
 def test_a_node_that_runs_everything_finds_them_clean() -> None:
-    assert found(lambda count: None) == [TokenFinding.CLEAN, TokenFinding.CLEAN]
+    assert findings_of(lambda count: None) == [TokenFinding.CLEAN, TokenFinding.CLEAN]
 
 
 @pytest.mark.parametrize("fault", [BUSY, BROKEN])
 def test_a_node_that_refuses_every_try_says_nothing_of_tokens(fault: RpcFault) -> None:
     with pytest.raises(Retryable, match="token screen"):
-        found(lambda count: fault if count else None)
+        findings_of(lambda count: fault if count else None)
 
 
 def test_a_try_that_is_refused_is_asked_once_more_and_then_ends_the_step() -> None:
     answers = [BROKEN, None, None]
-    assert found(lambda count: answers.pop(0) if count else None) == [TokenFinding.CLEAN, TokenFinding.CLEAN]
+    assert findings_of(lambda count: answers.pop(0) if count else None) == [TokenFinding.CLEAN, TokenFinding.CLEAN]
     answers = [BROKEN, None, BROKEN]
     with raises_code(Retryable, "token_screen", "internal error"):
-        found(lambda count: answers.pop(0) if count else None)
+        findings_of(lambda count: answers.pop(0) if count else None)
 
 
 @pytest.mark.parametrize("code", [-32005, 429])
 def test_a_single_call_beyond_the_nodes_limits_says_nothing_of_its_token(code: int) -> None:
     with raises_code(Retryable, "rate_limit", "limit exceeded"):
-        found(lambda count: None if count else RpcFault(code, "limit exceeded"))
+        findings_of(lambda count: None if count else RpcFault(code, "limit exceeded"))
 
 
 @pytest.mark.parametrize("answers", [[BUSY], [BROKEN, None, BUSY]], ids=["at first", "when repeated"])
 def test_a_node_beyond_its_limits_is_not_asked_again(answers: list[RpcFault | None]) -> None:
     remaining = [*answers]
     with raises_code(Retryable, "rate_limit", "limit exceeded"):
-        found(lambda count: remaining.pop(0) if count and remaining else None)
+        findings_of(lambda count: remaining.pop(0) if count and remaining else None)
 
 
 def sale_into_an_empty_pool() -> tuple[StepInput, tuple[TokenMove, ...]]:
