@@ -29,7 +29,7 @@ SCREEN = own_artifact("TokenScreen").bytecode
 
 
 @dataclass
-class Node(ScriptedTransport):
+class FakeScreenNode(ScriptedTransport):
     """Finds every token clean, but for what `refuse` says of tries (by their number in one call) and of single calls (0); `empty_pool` has
     nothing to lend.
     """
@@ -61,7 +61,7 @@ class Node(ScriptedTransport):
 
 def findings_of(refuse: Callable[[int], RpcFault | None]) -> list[TokenFinding]:
     step = step_input({"WETH": 5_000, "USDC": 5_000})
-    return [screened_token.finding for screened_token in TokenScreen(Node(refuse), "").screen(step, screening_moves(step))]
+    return [screened_token.finding for screened_token in TokenScreen(FakeScreenNode(refuse), "").screen(step, screening_moves(step))]
 
 
 def test_a_node_that_runs_everything_finds_them_clean() -> None:
@@ -108,13 +108,13 @@ def sale_into_an_empty_pool() -> tuple[StepInput, tuple[TokenMove, ...]]:
 def test_a_pool_in_quarantine_for_its_other_token_still_shows_that_this_one_moves() -> None:
     """The pool of the sale holds none of the token, so it alone cannot be tested by a loan."""
     step, sale = sale_into_an_empty_pool()
-    screened_tokens = TokenScreen(Node(lambda count: None, sale[0].pool.contract), "").screen(step, sale)
+    screened_tokens = TokenScreen(FakeScreenNode(lambda count: None, sale[0].pool.contract), "").screen(step, sale)
     assert screened_tokens[0] == ScreenedToken(sale[0].token, TokenFinding.CLEAN)
 
 
 def test_a_fault_of_the_calls_that_find_the_cause_says_nothing_of_the_token() -> None:
     step, sale = sale_into_an_empty_pool()
-    node = Node(lambda count: BROKEN if count == 0 and node.request_count > 1 else None, sale[0].pool.contract)
+    node = FakeScreenNode(lambda count: BROKEN if count == 0 and node.request_count > 1 else None, sale[0].pool.contract)
     with raises_code(Retryable, "token_screen", "internal error"):
         TokenScreen(node, "").screen(step, sale)
 
@@ -124,5 +124,5 @@ def test_a_pool_that_failed_is_not_asked_again_for_less() -> None:
     step, sale = sale_into_an_empty_pool()
     alone = with_snapshot(step, pools=step.snapshot.pools[:1])
     refusal = RpcFault(3, "execution reverted")
-    screened_tokens = TokenScreen(Node(lambda count: None if count else refusal), "").screen(alone, sale)
+    screened_tokens = TokenScreen(FakeScreenNode(lambda count: None if count else refusal), "").screen(alone, sale)
     assert [screened_token.finding.is_tradable for screened_token in screened_tokens] == [False, False]

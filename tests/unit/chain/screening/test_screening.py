@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from agent.artifacts import own_artifact
 from agent.chain.lens import PAGE_FORMAT, CallStatus, uint_word
-from agent.chain.rpc import RpcFault
+from agent.chain.rpc import RpcCall, RpcFault
 from agent.chain.screening.answers import (
     RECORD_BYTES,
     RECORD_FORMAT,
@@ -472,38 +473,39 @@ def test_single_calls_stay_within_the_balance_and_the_allowance() -> None:
     assert list(single_calls(step.snapshot, MOVE, "latest")) == []
 
 
-class Controlled:
+class FakeControlsNode(ScriptedTransport):
     """Answers every transfer with true, every trial as fair and every view with a failure; keeps the amount of each transfer by its
     sender, and the amounts of the trials of each request.
     """
 
-    name = "controlled"
-
     def __init__(self) -> None:
+        super().__init__("controlled", self.answer)
         self.raw_by_sender: dict[str, int] = {}
         self.lent_raw: list[list[int]] = []
 
-    def batch(self, calls: list[tuple[str, list[dict[str, str]]]]) -> list[object]:
-        views = bytes([PAGE_FORMAT]) + bytes([CallStatus.FAILED.value]) * 16  # paused(), and five for wallet, router and pool
-        trials = [call["data"].removeprefix(SCREEN) for _, (call, _) in calls if call["data"].startswith(SCREEN)]
-        if trials:
-            self.lent_raw.append([int.from_bytes(bytes.fromhex(loan)[106:122], "big") for loan in trials])
-            return ["0x" + page(FAIR).hex() for _ in trials]
-        answers = []
-        for _, (call, _) in calls:
-            if "from" in call:
-                self.raw_by_sender[call["from"]] = int(call["data"][-64:], 16)
-            answers.append(f"0x{1:064x}" if "from" in call else "0x" + views.hex())
-        return list(answers)
+    def batch(self, calls: Sequence[RpcCall]) -> list[object]:
+        loans = [call["data"].removeprefix(SCREEN) for _, (call, *_) in calls if call["data"].startswith(SCREEN)]
+        if loans:
+            self.lent_raw.append([int.from_bytes(bytes.fromhex(loan)[106:122], "big") for loan in loans])
+        return super().batch(calls)
+
+    def answer(self, _method: str, params: list[dict[str, str]]) -> str:
+        call = params[0]
+        if call["data"].startswith(SCREEN):
+            return "0x" + page(FAIR).hex()
+        if "from" in call:
+            self.raw_by_sender[call["from"]] = int(call["data"][-64:], 16)
+            return f"0x{1:064x}"
+        return "0x" + (bytes([PAGE_FORMAT]) + bytes([CallStatus.FAILED.value]) * 16).hex()  # paused(), and five for wallet, router and pool
 
 
 @pytest.mark.parametrize(("held_raw", "tried_raw"), [(1, 1), (999, 999), (1_000, 1_000), (1_001, 1_000)])
 def test_controls__wallet_sends_no_more_than_it_holds_or_the_pool(held_raw: int, tried_raw: int) -> None:
     """With more than it holds, or is asked for, a sound wallet would be named as the one that cannot send."""
-    step, node = step_holding(held_raw), Controlled()
+    step, node = step_holding(held_raw), FakeControlsNode()
     step = replace(step, snapshot=replace(step.snapshot, pools=(POOL,)))
     tests = TokenTests(WETH.address, (PoolTrial(replace(MOVE, spender=ROUTER), FAIR),), ())
-    controls = read_controls(node, step.snapshot, tests, "latest")  # type: ignore[arg-type]  # only `batch` is used
+    controls = read_controls(node, step.snapshot, tests, "latest")
     assert node.raw_by_sender[step.snapshot.owner] == tried_raw
     assert node.raw_by_sender[POOL.contract] == MOVE.raw
     assert controls.wallet_outcome is T.TRUE
@@ -512,24 +514,24 @@ def test_controls__wallet_sends_no_more_than_it_holds_or_the_pool(held_raw: int,
     assert controls.other_results == ()
 
 
-def controls_of(node: Controlled, step: StepInput, *moves: TokenMove) -> Controls:
+def controls_of(node: FakeControlsNode, step: StepInput, *moves: TokenMove) -> Controls:
     tests = TokenTests(WETH.address, tuple(PoolTrial(move, FAIR) for move in moves), ())
-    return read_controls(node, step.snapshot, tests, "latest")  # type: ignore[arg-type]  # only `batch` is used
+    return read_controls(node, step.snapshot, tests, "latest")
 
 
 def test_controls__empty_wallet__has_no_outcome() -> None:
-    assert controls_of(Controlled(), step_holding(0), replace(MOVE, spender=ROUTER)).wallet_outcome is None
+    assert controls_of(FakeControlsNode(), step_holding(0), replace(MOVE, spender=ROUTER)).wallet_outcome is None
 
 
 def test_controls__pool_pays_the_largest_of_its_payments() -> None:
-    node = Controlled()
+    node = FakeControlsNode()
     payments = [replace(MOVE, raw=raw, payee=ROUTER) for raw in (700, 900, 800)]
     controls_of(node, step_holding(400), replace(MOVE, raw=5_000, spender=ROUTER), *payments)
     assert node.raw_by_sender[POOL.contract] == 900
 
 
 def test_controls__every_other_pool_is_tried_with_a_hundredth() -> None:
-    node, step = Controlled(), step_holding(400)
+    node, step = FakeControlsNode(), step_holding(400)
     others = [v2_pool(WETH, USDC, 10, 50_000, name=f"other {number}") for number in range(21)]
     tiny = replace(others[0], reserve0=99, reserve1=99)
     step = replace(step, snapshot=replace(step.snapshot, pools=(POOL, tiny, *others[1:])))
