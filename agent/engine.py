@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -121,15 +122,26 @@ def run_cycle(
         for layer in records.LAYERS:
             layer.record_cycle(store, outcome)
     try:
-        return approvals.revoke_leftovers(readers, transactor, store, outcome)
-    finally:
-        # approvals of refused exits, ignored ones, and their revocations do not count as failures
-        if cycle.skipped_exits or IntentKind.APPROVE in cycle.sent_kinds:
-            failures = readers.read_history(readers.clock.now_s()).failures
-            if cycle.skipped_exits:
-                store.budgets.mark_submission_refusals(failures.submission_refusals)
-            if failures.ignored_approvals:
-                store.budgets.mark_ignored_approvals(failures.ignored_approvals)
+        outcome = approvals.revoke_leftovers(readers, transactor, store, outcome)
+    except BaseException:
+        with suppress(TrimtabError):  # the first error counts
+            _excuse_approvals(readers, store, cycle)
+        raise
+    _excuse_approvals(readers, store, cycle)
+    return outcome
+
+
+def _excuse_approvals(readers: StepReaders, store: Store, cycle: Cycle) -> None:
+    """Record that approvals of refused exits, ignored ones, and their revocations do not count as
+    failures.
+    """
+    if not cycle.skipped_exits and IntentKind.APPROVE not in cycle.sent_kinds:
+        return
+    failures = readers.read_history(readers.clock.now_s()).failures
+    if cycle.skipped_exits:
+        store.budgets.mark_submission_refusals(failures.submission_refusals)
+    if failures.ignored_approvals:
+        store.budgets.mark_ignored_approvals(failures.ignored_approvals)
 
 
 def _mark_review(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:

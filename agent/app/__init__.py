@@ -183,6 +183,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.start.wallet import create_wallet as create_wallet
     from agent.app.start.wallet import import_wallet as import_wallet
     from agent.app.start.wallet import wallet_address as wallet_address
+    from agent.backtest.workers import check_scheduler_address as check_scheduler_address
     from agent.config.load import load_config as load_config
     from agent.execution.approvals import PendingAndAllowances as PendingAndAllowances
     from agent.execution.step_context import OutcomeKind as OutcomeKind

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
+from agent import app as api
 from agent import engine, wiring
 from agent.amm.lp import own_changes
 from agent.amm.swap_errors import KnownTicksExceeded
@@ -71,7 +72,10 @@ from agent.wiring.price_windows import fill_price_windows
 from agent.wiring.waiting_proposals import waiting_proposals
 
 if TYPE_CHECKING:
+    from agent.app.documents.owner import DoctorDocument, PauseDocument
     from agent.app.documents.plans import EndpointDocument, LivePlanDocument, RealisedChangeDocument
+    from agent.app.documents.proposals import ProposalsDocument
+    from agent.app.documents.records import ExplanationDocument, ProfitDocument
 
 
 MIN_INTERVAL_S = 1
@@ -109,7 +113,11 @@ class Agent:
         return add_past_prices(readers, readers.step_input_at(snapshot))
 
     def status(self) -> PortfolioStatus:
-        """Return the status of the portfolio and the current decision."""
+        """Return the status of the portfolio and the current decision.
+
+        >>> agent.status()
+        PortfolioStatus(block ...: WETH 100.00 %, USDC 0.00 %; rebalance)
+        """
         step_input = self.step_input()
         decision_result = proposals.decision_after_plan(step_input)
         switch_state = self.context.kill_switch.read()
@@ -151,6 +159,10 @@ class Agent:
     ) -> tuple[StepInput, Quote]:
         """Quote the sale of `amount` whole coins of `token_in`, over all pools or in `pool`. Reads
         more ticks if the quote passes the known ones.
+
+        >>> step_input, quote = agent.quote("WETH", "USDC", "0.1")
+        >>> quote.amount_out_raw > 0
+        True
         """
         sold_token = self.token(token_in, "--in")
         bought_token = self.token(token_out, "--out")
@@ -170,7 +182,11 @@ class Agent:
         )
 
     def plan(self) -> StepOutcome:
-        """Plan a rebalance now and run every guard. Writes nothing."""
+        """Plan a rebalance now and run every guard. Writes nothing.
+
+        >>> agent.plan().kind
+        <OutcomeKind.PLANNED: 'planned'>
+        """
         return evaluation.evaluate(
             self.context.with_user_present.readers, proposals.propose_rebalance
         )
@@ -184,6 +200,9 @@ class Agent:
     ) -> StepOutcome:
         """Run one cycle on a user's request; with `send` also the remaining slices of a gradual
         execution. Futures triggers that require a confirmation act too.
+
+        >>> agent.rebalance().kind  # send=True, confirm=… trades
+        <OutcomeKind.PLANNED: 'planned'>
         """
         for line in fill_price_windows(self.context, progress):
             progress(line)
@@ -207,7 +226,11 @@ class Agent:
         confirm: Confirm = never_confirm,
         progress: Progress = ignore_progress,
     ) -> StepOutcome:
-        """Swap `amount` whole coins, under the same guards as a rebalance."""
+        """Swap `amount` whole coins, under the same guards as a rebalance.
+
+        >>> agent.swap("WETH", "USDC", "0.1").kind  # send=True, confirm=… trades
+        <OutcomeKind.PLANNED: 'planned'>
+        """
         sold_token = self.token(token_in, "--in")
         bought_token = self.token(token_out, "--out")
         return self._run_request(
@@ -264,6 +287,9 @@ class Agent:
         (config_versions.with_confirmed_config). `progress` receives READING_STAGE before each
         cycle. With `send`, `controls` are carried out before each cycle, and a queued control ends
         the wait.
+
+        >>> [outcome.kind.value for outcome in agent.run(once=True)]
+        ['planned']
         """
         interval_s = run_interval_s(every)
         with self.open_run(
@@ -335,8 +361,65 @@ class Agent:
         self.context.store.requests.require_not_stopped()
 
     def history(self, limit: int = 20) -> AgentHistory:
-        """Return the newest steps with transactions and costs, and valuations, newest first."""
+        """Return the newest steps with transactions and costs, and valuations, newest first.
+
+        >>> agent.history(limit=5).frame().columns[:3]
+        ['time', 'step', 'decision']
+        """
         return AgentHistory(store_history(self.context.store, limit))
+
+    def explain(self, step_id: str | None = None) -> ExplanationDocument:
+        """Explain a past step, by default the newest, in sentences.
+
+        >>> agent.explain()["sentences"][0]
+        'Step ...'
+        """
+        return api.explain(self.context.loaded_config, step_id)
+
+    def pnl(
+        self, period: str = "all", benchmark: str | None = None, period_count: int = 12
+    ) -> ProfitDocument:
+        """Return profit and loss of the last periods, newest last: "day", "week", "month", "year" or
+        "all". Raises ConfigError for an empty ledger.
+
+        >>> agent.pnl()["period"]
+        'all'
+        """
+        return api.pnl(self.context.loaded_config, period, benchmark, period_count)
+
+    def doctor(self) -> DoctorDocument:
+        """Check the whole setup, with a remedy for each problem.
+
+        >>> [check["name"] for check in agent.doctor()["checks"] if check["state"] == "fail"]
+        []
+        """
+        return api.doctor(self.context.loaded_config)
+
+    def pause(self, reason: str) -> PauseDocument:
+        """Stop all sending at once, of other processes too, until `resume`.
+
+        >>> agent.pause("a look at the pools first")["paused"]
+        True
+        """
+        return api.pause(self.context.loaded_config, reason)
+
+    def resume(self, confirm: Callable[[str], bool]) -> PauseDocument:
+        """End the pause and any stop; `confirm` is asked before the end of a stop that sells
+        everything.
+
+        >>> agent.resume(confirm=lambda warning: False)["paused"]
+        False
+        """
+        return api.resume(self.context.loaded_config, confirm)
+
+    def proposals(self) -> ProposalsDocument:
+        """Return the open proposals to the owners of a Safe, with their signatures. Raises
+        ConfigError unless the wallet is a Safe.
+
+        >>> [proposal["state"] for proposal in agent.proposals()["proposals"]]
+        ['waiting']
+        """
+        return api.list_proposals(self)
 
     def pending_and_allowances(self) -> PendingAndAllowances:
         """Return pending transactions and open allowances that a hard pause would cancel and revoke

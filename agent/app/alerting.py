@@ -38,6 +38,7 @@ from agent.model import (
     AssetDrift,
     ConditionalOrder,
     ExternalTransferKind,
+    Halt,
     IntentKind,
     OrderStage,
     Plan,
@@ -62,6 +63,7 @@ from agent.units import (
     price_text,
     shortened_text,
 )
+from agent.venues.allowances import unread_allowance_items
 
 UNMOVED_TOLERANCE = Fraction(1, 100)
 """An asset counts as unmoved if its ratio of weight to target differs from the median ratio by at
@@ -500,6 +502,14 @@ def _outcome_alerts(outcome: StepOutcome, is_paused: bool) -> Iterator[Alert]:
             yield shortfall_alert(
                 outcome.step_id, [token_of(token).label for token in outcome.shortfall_tokens]
             )
+        case OutcomeKind.FAILED if isinstance(outcome.decision_result.decision, Halt):
+            step_after = outcome.input_after or outcome.step_input
+            unread_texts = [
+                f" The {unread_item.subject} cannot be read, so it may be open."
+                for unread_item in unread_allowance_items(step_after)
+            ]
+            alert_text = f"The hard pause is not complete.{''.join(unread_texts)} {explain_command}"
+            yield Alert(AlertKind.ERROR, "failed", alert_text)
         case OutcomeKind.FAILED:
             yield Alert(
                 AlertKind.ERROR,

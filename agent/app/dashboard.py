@@ -92,9 +92,8 @@ def stored_documents(config: ConfigSource) -> Documents:
                 "series": _document_or_error(lambda: value_series(ledger)),
                 "lots": _document_or_error(lambda: lots_document(ledger)),
             }
-    except ConfigError as error:  # an empty ledger
-        error_document = {"error": str(error), "raised": error}
-        return documents | dict.fromkeys(("pnl", "series", "lots"), error_document)
+    except (ConfigError, OperatorNeeded) as error:  # an empty ledger, or a damaged one
+        return documents | dict.fromkeys(("pnl", "series", "lots"), _error_document(error))
 
 
 def _newest_pnl(loaded_config: LoadedConfig) -> Documents:
@@ -113,8 +112,11 @@ def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -
 
         def read_pnl(_: Agent) -> Mapping[str, Any]:
             step = read_status().step_input
-            ledger = ledger_data(context.loaded_config, context.store, step)
-            return {"pnl": newest_pnl(ledger, PNL_PERIODS)}
+            try:
+                ledger = ledger_data(context.loaded_config, context.store, step)
+                return {"pnl": newest_pnl(ledger, PNL_PERIODS)}
+            except OperatorNeeded as error:  # a damaged ledger hides nothing of the chain
+                return _error_document(error)
 
         readers_by_name: dict[str, Callable[[Agent], Mapping[str, Any]]] = {
             "status": lambda _: status_document(read_status()),
@@ -170,4 +172,8 @@ def _document_or_error(read_document: Callable[[], Mapping[str, Any]]) -> Mappin
     except OperatorNeeded:
         raise
     except TrimtabError as error:
-        return {"error": str(error), "raised": error}
+        return _error_document(error)
+
+
+def _error_document(error: TrimtabError) -> Documents:
+    return {"error": str(error), "raised": error}

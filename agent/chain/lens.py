@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -253,11 +254,6 @@ def decode_page(items: Sequence[LensItem], page_bytes: bytes) -> list[LensAnswer
     return [answer for answer, _ in _read_page(items, page_bytes)]
 
 
-def encoded_answers(items: Sequence[LensItem], page_bytes: bytes) -> list[bytes]:
-    """Return the bytes of each item's answer, equal if the answers are. Raises as `decode_page`."""
-    return [encoded_answer for _, encoded_answer in _read_page(items, page_bytes)]
-
-
 def _read_page(items: Sequence[LensItem], page_bytes: bytes) -> list[tuple[LensAnswer, bytes]]:
     reader = _PageReader(page_bytes)
     if reader.uint(1) != PAGE_FORMAT:
@@ -383,6 +379,13 @@ class LensPages:
         self.pages = [[items[i] for i in item_indexes] for item_indexes in split_into_pages(items)]
         self._creation_codes = [creation_code(page_items) for page_items in self.pages]
         self._items_by_code = dict(zip(self._creation_codes, self.pages, strict=True))
+        self._newest_pages: dict[str, tuple[object, list[tuple[LensAnswer, bytes]]]] = {}
+
+    def for_one_read(self) -> LensPages:
+        """Return the same pages without what was read: answers are of one block."""
+        pages = copy(self)
+        pages._newest_pages = {}
+        return pages
 
     def calls(self, block_ref: object) -> list[RpcCall]:
         """Return the JSON-RPC calls of all pages at one block."""
@@ -411,7 +414,9 @@ class LensPages:
         node refuses smaller pages too. An item that still lacks gas is CallStatus.UNREAD.
         """
         item_answers_by_call = {
-            call_index: _encoded_item_answers(transport, page_items, page_answer)
+            call_index: [_UNREAD_ANSWER] * len(page_items)
+            if isinstance(page_answer, RpcFault)
+            else self.encoded_answers(call, page_answer, f"the lens from {transport.name}")
             for call_index, (call, page_answer) in enumerate(zip(calls, answers, strict=True))
             if (page_items := self.items_of(call))
         }
@@ -460,8 +465,9 @@ class LensPages:
                     page_answer,
                     "it must allow eth_call of creation code",
                 )
-            for i, item_answer in zip(
-                item_indexes, _encoded_item_answers(transport, page_items, page_answer), strict=True
+            page_bytes = parse_bytes(page_answer, f"the lens from {transport.name}")
+            for i, (_, item_answer) in zip(
+                item_indexes, _read_page(page_items, page_bytes), strict=True
             ):
                 item_answers_by_call[call_index][i] = item_answer
             complete_answers[call_index] = hex_data(
@@ -473,9 +479,28 @@ class LensPages:
         """Return the answers of all items, in order, from those of the pages."""
         return [
             item_answer
-            for page_items, page_answer in zip(self.pages, answers, strict=True)
-            for item_answer in decode_page(page_items, parse_bytes(page_answer, "the lens"))
+            for code, page_answer in zip(self._creation_codes, answers, strict=True)
+            for item_answer, _ in self._read(code, page_answer, "the lens")
         ]
+
+    def encoded_answers(self, call: RpcCall, page_answer: object, source: str) -> list[bytes]:
+        """Return the bytes of each item's answer to the page that a call asks for, equal if the
+        answers are. Raises as `decode_page`.
+        """
+        page = self._read(call[1][0]["data"], page_answer, source)
+        return [encoded_answer for _, encoded_answer in page]
+
+    def _read(
+        self, code: str, page_answer: object, source: str
+    ) -> Sequence[tuple[LensAnswer, bytes]]:
+        """Return the answers of a page, which is decoded once as long as its answer is the same: an
+        answer is completed, compared and used, and other endpoints give the same.
+        """
+        newest_answer, newest_page = self._newest_pages.get(code, (None, []))
+        if page_answer != newest_answer:
+            newest_page = _read_page(self._items_by_code[code], parse_bytes(page_answer, source))
+            self._newest_pages[code] = (page_answer, newest_page)
+        return newest_page
 
 
 def query_lens(
@@ -493,15 +518,6 @@ def query_lens(
             "use an endpoint that allows more gas for eth_call",
         )
     return answers
-
-
-def _encoded_item_answers(
-    transport: Transport, items: Sequence[LensItem], page_answer: object
-) -> list[bytes]:
-    """Return the bytes of each item's answer; all unread if the node refused the page."""
-    if isinstance(page_answer, RpcFault):
-        return [_UNREAD_ANSWER] * len(items)
-    return encoded_answers(items, parse_bytes(page_answer, f"the lens from {transport.name}"))
 
 
 BALANCE_OF = bytes.fromhex("70a08231")

@@ -344,25 +344,6 @@ def _short_mean_items(scope: SnapshotScope, pool: PoolRef) -> list[CallItem]:
     return [CallItem(pool.address, calldata, 32 * OBSERVE_WORDS, OBSERVE_GAS, likely_gas=60_000)]
 
 
-def _with_short_means(
-    scope: SnapshotScope, pools: Sequence[V2Pool | V3Pool], answers: Iterator[LensAnswer]
-) -> list[V2Pool | V3Pool]:
-    """Return the pools with their means over reference.short_window. A pool whose observations do
-    not cover it has none, and is no fault: the other prices decide.
-    """
-    short_mean_by_pool = {
-        pool.address: observed_mean(scope.short_window_s, next(answers))
-        for pool in scope.pools
-        for _ in _short_mean_items(scope, pool)
-    }
-    return [
-        replace(pool_state, short_mean=short_mean_by_pool.get(pool_state.address))
-        if isinstance(pool_state, V3Pool)
-        else pool_state
-        for pool_state in pools
-    ]
-
-
 def _are_unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, bool]:
     """Return, for token0 and token1, whether the item is known to be zero. A V2 pair has one item
     for both tokens. Affects only the gas estimate, so an unread item counts as written.
@@ -376,16 +357,30 @@ def _wrong_decimals(token: Token, decimals: int) -> UnreadableItem:
     return UnreadableItem(f"decimals of {token.label}", token.address, reason)
 
 
-def _with_unwritten_slots(
+def _with_storage_and_short_means(
     scope: SnapshotScope, pools: Sequence[V2Pool | V3Pool], answers: Iterator[LensAnswer]
 ) -> list[V2Pool | V3Pool]:
-    """Return the pools with what their first trade has to write."""
+    """Return the pools with what their first trade has to write, and their means over
+    reference.short_window. A pool whose observations do not cover it has no mean, and is no fault:
+    the other prices decide.
+    """
     unwritten_by_pool = {
         pool.address: _are_unwritten(pool, [next(answers) for _ in _first_trade_items(pool)])
         for pool in scope.pools
     }
+    short_mean_by_pool = {
+        pool.address: observed_mean(scope.short_window_s, next(answers))
+        for pool in scope.pools
+        for _ in _short_mean_items(scope, pool)
+    }
     return [
-        replace(pool_state, unwritten_slots=unwritten_by_pool[pool_state.address])
+        replace(
+            pool_state,
+            unwritten_slots=unwritten_by_pool[pool_state.address],
+            short_mean=short_mean_by_pool.get(pool_state.address),
+        )
+        if isinstance(pool_state, V3Pool)
+        else replace(pool_state, unwritten_slots=unwritten_by_pool[pool_state.address])
         for pool_state in pools
     ]
 
@@ -484,8 +479,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         if allowance_raw is not None:
             allowances.append(Allowance(token_address, spender, allowance_raw))
     answers_left = (answer for _, answer in remaining_answers)
-    pools = _with_unwritten_slots(scope, pools, answers_left)
-    pools = _with_short_means(scope, pools, answers_left)
+    pools = _with_storage_and_short_means(scope, pools, answers_left)
     supplies = _read_supplies(scope, answers_left)
     data_fee_quote, unread_fee = _read_data_fee(scope, answers_left)
     unreadable_items += unread_fee

@@ -174,6 +174,8 @@ def delegate(
     from agent.app.start import venue
     from agent.cli.display import futures_tables
 
+    if end and days is not None:
+        raise ConfigError("--days and --end cannot be combined", "use one of them")
     with open_for_command(config, send=send, yes=yes) as (agent, spinner):
         if venue.uses_agent_key(agent):
             document: Document = venue.approve_agent_key(
@@ -290,14 +292,15 @@ def _refused_request_fields(outcome: StepOutcome, request_text: str) -> dict[str
     """Return the owner's request as the decision to print, if the outcome was refused without a
     plan. The step's own decision does not concern the request.
     """
-    if outcome.plan is not None or outcome.kind.value != "refused":
+    from agent.model import AdjustFutures, decision_name
+
+    if outcome.plan is not None or outcome.kind is not api.OutcomeKind.REFUSED:
         return {}
-    kind = outcome.kind.value
     return {
         "decision": {
-            "kind": "adjustfutures",
+            "kind": decision_name(AdjustFutures),
             "reason": f"the owner {request_text}",
-            "outcome": kind,
+            "outcome": outcome.kind.value,
         }
     }
 

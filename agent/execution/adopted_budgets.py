@@ -234,6 +234,7 @@ def _prior_usage(
         loss,
         receipt.gas_cost_wei,
         wallet_changes,
+        transaction.nonce,
         payout_value,
     )
 

@@ -175,12 +175,14 @@ def record_anomalies(budgets: BudgetStore, balances: BalanceStore, step: StepInp
         unread_tokens := quarantine.unreadable_since_s(step)
     ) != step.history.unread_since_s_by_token:
         budgets.mark_unreadable(unread_tokens)
+    cash_flows = step.history.cash_flows
     if (
         step.exclusions.reason
-        and step.history.cash_flows.excluded_increases_raw
-        != step.history.cash_flows.unexplained_increases_raw
+        and cash_flows.excluded_increases_raw != cash_flows.unexplained_increases_raw
     ):
-        balances.exclude_unexplained_deposits()
+        balances.exclude_unexplained_deposits(
+            max((transfer.id for transfer in cash_flows.unexplained_transfers), default=0)
+        )
 
 
 def record_order_stages(orders: OrderStore, history: History) -> None:

@@ -24,6 +24,8 @@ MAX_WALLETS_A_READ = 50
 """Most wallets whose data are asked for in one request: each adds some six items to a page."""
 
 
+LONGEST_LOOK_S = 3_600.0
+"""Time after which one whose look has not ended no longer counts among those who look together."""
 NO_SHARING_S = 60.0
 """Time after a shared read that failed in which each portfolio reads by itself at once."""
 
@@ -37,22 +39,32 @@ class SharedReadTimes:
         self._wallet_counts: dict[float, int] = {}
         self._lock = threading.Lock()
 
-    def join(self, earliest_s: float, latest_s: float) -> float:
-        """Return the time of a portfolio's next look: in this span the one that most others wait
-        for and that has a place, or a new one, at random (T15).
+    def join(self, earliest_s: float, latest_s: float, left_s: float | None = None) -> float:
+        """Return the time of a portfolio's next look, after that at `left_s`: in this span the one
+        that most others wait for and that has a place, or a new one, at random (T15). Those who look
+        with fewer others join more of them once before the span, so that groups grow together.
         """
         now_s = time.monotonic()
         with self._lock:
-            counts = {at_s: n for at_s, n in self._wallet_counts.items() if at_s > now_s}
+            counts = {
+                at_s: wallet_count
+                for at_s, wallet_count in self._wallet_counts.items()
+                if wallet_count > 0 and at_s > now_s - LONGEST_LOOK_S
+            }
+            own_count = counts.get(left_s, 1) if left_s is not None else 1
             free_times = [
                 at_s
                 for at_s, wallet_count in counts.items()
-                if earliest_s <= at_s <= latest_s and wallet_count < MAX_WALLETS_A_READ
+                if now_s < at_s <= latest_s
+                and wallet_count < MAX_WALLETS_A_READ
+                and (at_s >= earliest_s or wallet_count >= own_count)
             ]
             read_s = SystemRandom().uniform(earliest_s, latest_s)
             if free_times:
                 read_s = max(free_times, key=counts.__getitem__)
             counts[read_s] = counts.get(read_s, 0) + 1
+            if left_s in counts:
+                counts[left_s] -= 1
             self._wallet_counts = counts
         return read_s
 

@@ -341,8 +341,8 @@ class FleetMember:
 
     def _set_next_look(self, began_s: float, urgent_pause_s: float | None) -> None:
         """Set the time of the look after the one that began at a time: an interval after it was
-        due, up to a tenth later, together with those of others. One that was late by more, or still
-        lasts then, is not made up for.
+        due, up to a tenth later, together with those of others, which may once be sooner. One that
+        was late by more, or still lasts then, is not made up for.
         """
         now_s = time.monotonic()
         if urgent_pause_s is not None:
@@ -351,7 +351,8 @@ class FleetMember:
         longest_delay_s = self._interval_s * JITTER
         planned_s = min(began_s, max(self.due_s, began_s - longest_delay_s))
         earliest_s = max(planned_s + self._interval_s, now_s)
-        self.due_s = self._read_times.join(earliest_s, earliest_s + longest_delay_s)
+        latest_s = earliest_s + longest_delay_s
+        self.due_s = self._read_times.join(earliest_s, latest_s, self.due_s)
 
     def _wait_for_owner(self) -> MemberState:
         """Rest until the owner, who has stopped the portfolio, resumes it."""

@@ -95,9 +95,9 @@ class LayerConfig(LayerPart):
         """Allocators besides the portfolio's."""
         return ()
 
-    def planned_deposit(self, plan: Plan) -> tuple[str, int, str]:
-        """Return token, base units and spender of the plan's deposit; zero units without one."""
-        return "", 0, ""
+    def planned_deposit(self, plan: Plan) -> tuple[str, int, str] | None:
+        """Return token, base units and spender of the plan's deposit; None without one."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -502,7 +502,8 @@ class ExternalTransaction:
     changes.
 
     Values are in numeraire base units, `changes` are (token, signed base units), gas included.
-    `outflow` is the value paid out without anything in return.
+    `nonce` orders the transactions of one block. `outflow` is the value paid out without anything
+    in return.
     """
 
     tx_hash: str
@@ -512,4 +513,5 @@ class ExternalTransaction:
     loss: Value
     gas_wei: int
     changes: tuple[tuple[str, int], ...]
+    nonce: int
     outflow: Value = Fraction(0)

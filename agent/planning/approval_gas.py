@@ -58,8 +58,8 @@ def approval_gas_units(step: StepInput, plan: Plan) -> int:
         spender = step.execution.position_contract(action.venue)
         approvals_needed += approval_count(action.spends_raw, _allowances(step.snapshot, spender))
     for layer_config in step.layer_configs:
-        token, raw, spender = layer_config.planned_deposit(plan)
-        if spender or raw:
+        if (deposit := layer_config.planned_deposit(plan)) is not None:
+            token, raw, spender = deposit
             approvals_needed += approval_count({token: raw}, _allowances(step.snapshot, spender))
     return APPROVAL_GAS * approvals_needed
 

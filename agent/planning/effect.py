@@ -149,7 +149,7 @@ def _route_reason(
     counterparts = [
         token
         for token, other_deviation in deviation_by_token.items()
-        if other_deviation * deviation < 0
+        if other_deviation * deviation < 0 and abs(other_deviation) > NEAR_TARGET
     ]
     route = cheapest_route(
         problem, drift.token, abs(deviation) * problem.total, deviation > 0, counterparts

@@ -268,11 +268,8 @@ def _currency_of_label(label: str) -> str:
     for word in words:
         if currency := CURRENCY_BY_NAME.get(word) or currency_of_pair(file_symbol(word)):
             return currency
-        joined = word.removeprefix("t")
-        if joined.isupper() or word.islower():
-            small_currency = currency_of_pair(file_symbol(joined.upper()))
-            if small_currency and not (word.islower() and small_currency == "TRY"):
-                return small_currency
+        if currency := currency_of_pair(file_symbol(word.removeprefix("t"))):
+            return currency
     return ""
 
 
@@ -305,8 +302,11 @@ def currency_of_pair(symbol: str) -> str:
 
 
 def _pair(symbol: str) -> re.Match[str] | None:
-    """Return the parts of a pair: one with a sign, or in capitals with a long base."""
-    return _SIGNED_PAIR.fullmatch(symbol) or _JOINED_PAIR.fullmatch(symbol)
+    """Return the parts of a pair: one with a sign, or with a long base and all letters of one case,
+    but no word such as industry.
+    """
+    joined = symbol.upper() if symbol.islower() and not symbol.endswith("try") else symbol
+    return _SIGNED_PAIR.fullmatch(symbol) or _JOINED_PAIR.fullmatch(joined)
 
 
 def is_unit_of(symbol: str, currency: str) -> bool:
@@ -321,9 +321,14 @@ def is_unit_of(symbol: str, currency: str) -> bool:
 
 def symbol_pairs(file_symbols: Sequence[str], symbols: Sequence[str]) -> dict[str, str]:
     """Return which of `symbols` each of `file_symbols` prices, as far as their names say: BTC or
-    BTCUSDT prices BTC, and WBTC. An equal name goes first.
+    BTCUSDT prices BTC, and WBTC. An equal name goes first, in any case of its letters.
     """
-    pairs = {symbol: symbol for symbol in symbols if symbol in file_symbols}
+    name_by_capitals = {name.upper(): name for name in file_symbols}
+    pairs = {
+        symbol if symbol in file_symbols else name_by_capitals[symbol.upper()]: symbol
+        for symbol in symbols
+        if symbol.upper() in name_by_capitals
+    }
     for symbol in symbols:
         fitting = [
             name

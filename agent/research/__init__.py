@@ -11,10 +11,12 @@
 
 from __future__ import annotations
 
+from agent.backtest.stress.paths import SpotScenario as Scenario
 from agent.backtest.tune.statistics import Objective
 from agent.model import AllocationMethod, Destination
 from agent.research.allocators import allocator
 from agent.research.backtests import backtest, compare
+from agent.research.costs import Costs
 from agent.research.results import Backtest, BacktestSummary, Comparison
 from agent.research.signals import closes, signal
 from agent.research.stress import StressTest, stress
@@ -26,8 +28,10 @@ __all__ = [
     "Backtest",
     "BacktestSummary",
     "Comparison",
+    "Costs",
     "Destination",
     "Objective",
+    "Scenario",
     "StressTest",
     "Tuning",
     "allocator",

@@ -2,32 +2,68 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from difflib import get_close_matches
 from enum import Enum
-from numbers import Integral, Number
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from agent.config.tables.fields import parse_choice
 from agent.errors import ConfigError
+from agent.units import written_number
 
+Choice = TypeVar("Choice", bound=Enum)
+Number = int | float | Decimal | Fraction | str
 MAX_QUOTED_LENGTH = 60
+_ARGUMENT_BY_OPTION = {
+    "--objective calendar": "calendar",
+    "--objective": "objective",
+    "--grid destination": "destinations",
+    "--grid allocator": "allocators",
+    "--paths bars": "bars",
+    "--paths": "paths",
+    "--scenarios": "scenarios",
+    "--run scheduler": "jobs",
+    "--out": "folder",
+    "--market fee": "fee",
+    "--market depth": "depth",
+    "--market gas": "network",
+    "--market data-fee": "network",
+    "--market latency": "latency",
+    "--market pool": "pool_kind",
+    "--target": "targets",
+    "--prices": "prices",
+    "--native": "native",
+    "--numeraire": "numeraire",
+    "--value": "value",
+    "--flow": "flows",
+    "--destination": "destination",
+    "policy.destination": "destination",
+    "policy.trigger": "trigger",
+}
 _NAME_BY_OTHER_WORD = {
-    "slippage": "depth",
-    "impact": "depth",
-    "liquidity": "depth",
+    "slippage": "costs",
+    "impact": "costs",
+    "liquidity": "costs",
+    "commission": "costs",
+    "fee": "costs",
+    "fees": "costs",
+    "depth": "costs",
+    "latency": "costs",
+    "gas": "network",
     "cash": "value",
     "capital": "value",
-    "commission": "fee",
-    "costs": "fee",
     "deposits": "flows",
     "freq": "trigger",
     "rebalance": "trigger",
     "weights": "targets",
     "n_paths": "paths",
 }
-"""Words of other libraries for the arguments."""
+"""Words of other libraries, and keys of Costs, for the arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +79,14 @@ def described(argument: object) -> str:
     """Return a number, text or short list as it is written, and the type of anything else."""
     if isinstance(argument, type):
         return f"the class {argument.__name__}"
-    if argument is None or isinstance(argument, str | Number | list | tuple | dict):
+    if argument is None or isinstance(argument, str | numbers.Number | list | tuple | dict):
         return "a number of too many digits" if is_too_large(argument) else _quoted(argument)
     return type(argument).__name__
 
 
 def is_too_large(argument: object) -> bool:
     """Return whether an argument is an integer of more digits than any that makes sense."""
-    return isinstance(argument, Integral) and abs(argument) >= 10**MAX_QUOTED_LENGTH
+    return isinstance(argument, numbers.Integral) and abs(argument) >= 10**MAX_QUOTED_LENGTH
 
 
 def _quoted(argument: object) -> str:
@@ -71,7 +107,7 @@ def has_items(argument: object) -> bool:
 
 def is_number(argument: object) -> bool:
     """Return whether an argument is a number, and no boolean."""
-    return isinstance(argument, Number) and not isinstance(argument, bool)
+    return isinstance(argument, numbers.Number) and not isinstance(argument, bool)
 
 
 def check_names(names: Iterable[str], known_names: Sequence[str]) -> None:
@@ -82,8 +118,9 @@ def check_names(names: Iterable[str], known_names: Sequence[str]) -> None:
             if meant not in known_names:
                 meant = next(iter(get_close_matches(name, known_names, n=1)), "")
             choices = f"choose from {', '.join(known_names)}"
+            example = f" write {COSTS_EXAMPLE}" if meant == "costs" else ""
             raise ConfigError(
-                f"{name}: no such argument", f"did you mean {meant}?" if meant else choices
+                f"{name}: no such argument", f"did you mean {meant}?{example}" if meant else choices
             )
 
 
@@ -98,13 +135,42 @@ def check_kinds(argument_by_name: Mapping[str, object]) -> None:
             )
 
 
+def exact_amount(number: Number, name: str) -> Fraction:
+    """Return a number exactly as it is written. Raises ConfigError naming the argument."""
+    try:
+        return number if isinstance(number, Fraction) else written_number(str(number))
+    except ValueError:
+        raise ConfigError(
+            f"{name}: {described(number)} is no number",
+            f"write for example {EXAMPLE_BY_AMOUNT[name]}",
+        ) from None
+
+
+def by_argument(error: ConfigError) -> ConfigError:
+    """Return the error with arguments in place of the options of the command line."""
+    message = error.message
+    remedy = error.remedy
+    for option, argument in _ARGUMENT_BY_OPTION.items():
+        message = message.replace(option, argument)
+        remedy = remedy.replace(option, argument)
+    return ConfigError(message, remedy, code=error.code)
+
+
 def _is_text(argument: object) -> bool:
     return argument is None or isinstance(argument, str)
 
 
-def choice_text(choice: str | Enum) -> str:
-    """Return a choice as a config writes it, which a member of an enum such as Destination is too."""
-    return str(choice.value) if isinstance(choice, Enum) else choice
+def member(choice: str | Choice, argument: str, members: Iterable[Choice]) -> Choice:
+    """Return the member that a choice is or whose value it is. Raises ConfigError naming the argument."""
+    text = str(choice.value) if isinstance(choice, Enum) else choice
+    return parse_choice(text, argument, {str(each.value): each for each in members})
+
+
+def distinct_members(
+    choices: Iterable[str | Choice], argument: str, members: Sequence[Choice]
+) -> tuple[Choice, ...]:
+    """Return the members that choices are, each once. Raises ConfigError naming the argument."""
+    return tuple(dict.fromkeys(member(choice, argument, members) for choice in choices))
 
 
 def _is_choice(argument: object) -> bool:
@@ -116,13 +182,14 @@ def _is_amount(argument: object) -> bool:
 
 
 def _is_whole(argument: object) -> bool:
-    return isinstance(argument, Integral) and not isinstance(argument, bool)
+    return isinstance(argument, numbers.Integral) and not isinstance(argument, bool)
 
 
-def _are_texts(argument: object) -> bool:
+def _are_choices(argument: object) -> bool:
     return isinstance(argument, list | tuple) and all(map(_is_choice, argument))
 
 
+COSTS_EXAMPLE = "costs=research.Costs(fee=0.003)"
 _KIND_BY_NAME = {
     "targets": ArgumentKind("mapping of symbols to shares", has_items, '{"BTC": 0.6, "USD": 0.4}'),
     "value": ArgumentKind("number", _is_amount, "10000"),
@@ -134,8 +201,12 @@ _KIND_BY_NAME = {
     "network": ArgumentKind("text", _is_text, '"base"'),
     "numeraire": ArgumentKind("text", _is_text, '"USD"'),
     "native": ArgumentKind("text", _is_text, '"ETH"'),
-    "destination": ArgumentKind("text", _is_choice, '"halfway"'),
-    "objective": ArgumentKind("text", _is_choice, '"growth"'),
+    "destination": ArgumentKind(
+        "Destination",
+        lambda place: place is None or _is_choice(place),
+        "research.Destination.HALFWAY",
+    ),
+    "objective": ArgumentKind("Objective", _is_choice, "research.Objective.GROWTH"),
     "flows": ArgumentKind(
         "mapping of times to amounts",
         lambda flows: flows is None or has_items(flows),
@@ -146,9 +217,13 @@ _KIND_BY_NAME = {
         lambda triggers: isinstance(triggers, list | tuple),
         '[research.band(0.1), research.every("7d")]',
     ),
-    "destinations": ArgumentKind("list of texts", _are_texts, '["target", "halfway"]'),
-    "allocators": ArgumentKind("list of texts", _are_texts, '["fixed"]'),
-    "scenarios": ArgumentKind("list of texts", _are_texts, '["crash"]'),
+    "destinations": ArgumentKind(
+        "list of destinations", _are_choices, "[research.Destination.HALFWAY]"
+    ),
+    "allocators": ArgumentKind(
+        "list of methods", _are_choices, "[research.AllocationMethod.EQUAL]"
+    ),
+    "scenarios": ArgumentKind("list of scenarios", _are_choices, "[research.Scenario.CRASH]"),
     "combined": ArgumentKind("choice", lambda choice: isinstance(choice, bool), "True"),
     "folder": ArgumentKind(
         "folder", lambda folder: folder is None or isinstance(folder, str | Path), '"runs"'

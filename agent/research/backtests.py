@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.app.research.backtests import simulate_checked
+from agent.backtest.data import PriceTable
 from agent.backtest.simulate import Progress
+from agent.backtest.sweep import available_cores
 from agent.backtest.tune.grid import PolicyChoice
+from agent.backtest.workers import run_in_processes, run_on_cluster
 from agent.config.tables.weights import AllocatorTable
 from agent.errors import ConfigError
 from agent.model import Destination, Every, HybridTrigger, NoTradeZone, Signal, Threshold
 from agent.research.allocators import AnyAllocator, chosen_allocator, with_table
-from agent.research.arguments import described, has_items
+from agent.research.arguments import Number, described, has_items
+from agent.research.costs import USUAL_COSTS, Costs
 from agent.research.inputs import (
-    USUAL_DEPTH,
-    USUAL_FEE,
     USUAL_VALUE,
     MarketArguments,
-    Number,
+    cores_and_scheduler,
     naming_arguments,
+    one_process_error,
     read_inputs,
 )
 from agent.research.prices import Moment, read_prices
@@ -39,16 +42,14 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     signal: Signal | FunctionSignal | None = None,
     allocator: AnyAllocator | None = None,
     value: Number = USUAL_VALUE,
-    fee: Number = USUAL_FEE,
+    costs: Costs = USUAL_COSTS,
     network: str | None = None,
     flows: Mapping[Moment, Number] | None = None,
     start: Moment | None = None,
     end: Moment | None = None,
-    destination: str | Destination = "",
+    destination: str | Destination | None = None,
     numeraire: str = "",
     native: str = "",
-    depth: Number = USUAL_DEPTH,
-    latency: int = 0,
     progress: Progress | None = None,
 ) -> Backtest:
     """Simulate a portfolio over prices, by the same steps as the live agent.
@@ -61,8 +62,9 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     assets that it may choose. `allocator` is an `allocator(…)`, of the keys of a config, or a
     function as a signal. `value` and `flows` (deposits above zero,
     withdrawals below, by time) are in the numeraire, the first target without prices, or USD.
-    `fee` is that of every pool as a share, `depth` one side of a pool. `network`, such as
-    "base", adds its usual gas price and data fee, which `native` (ETH, WETH or the one named) pays.
+    `costs` are of pools, such as `research.Costs(fee=0.003)`. `network`, such as "base", adds its
+    usual gas price and data fee, which `native` (ETH, WETH or the one named) pays. `destination` is
+    of `research.Destination`.
     `start` and `end` limit the bars. Raises ConfigError naming the argument.
 
     >>> import polars
@@ -74,14 +76,12 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     """
     market = MarketArguments(
         value=value,
-        fee=fee,
+        costs=costs,
         network=network,
         start=start,
         end=end,
         numeraire=numeraire,
         native=native,
-        depth=depth,
-        latency=latency,
     )
     inputs = read_inputs(prices, targets, trigger, market, destination=destination, flows=flows)
     spec = inputs.spec
@@ -108,15 +108,32 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
     return Backtest(result)
 
 
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """Backtests of triggers by their names, each of which may run in a process of its own."""
+
+    table: PriceTable
+    targets: Mapping[str, Number]
+    triggers: Mapping[str, AnyTrigger]
+    arguments: Mapping[str, Any]
+
+    def run(self, name: str) -> Backtest:
+        """Return the backtest of a trigger."""
+        return backtest(self.table, self.targets, self.triggers[name], **self.arguments)
+
+
 def compare(
     prices: object,
     targets: Mapping[str, Number],
     triggers: Mapping[str, AnyTrigger] | list[Any] | tuple[AnyTrigger, ...],
+    *,
+    jobs: object = 1,
     **arguments: Any,
 ) -> Comparison:
     """Return the backtest of each trigger, by its name; those of a list are named as in the frame of
-    `tune`, a function by its own name. `arguments` as those of `backtest`. The result is a dict with
-    a method `frame`, a row for each trigger.
+    `tune`, a function by its own name. `jobs` is a number of cores or a Dask client as for `tune`,
+    `progress` then gets the numbers of finished triggers and of all; other `arguments` are those of
+    `backtest`. The result is a dict with a method `frame`, a row for each trigger.
 
     >>> import polars
     >>> from agent import research
@@ -134,10 +151,34 @@ def compare(
             f"triggers: {described(triggers)} has no triggers by name",
             'write for example {"band": research.band(0.1), "weekly": research.every("7d")}',
         )
+    cores, scheduler = naming_arguments(cores_and_scheduler)(jobs)
     table = naming_arguments(read_prices)(prices)
-    return Comparison(
-        (name, backtest(table, targets, trigger, **arguments)) for name, trigger in triggers.items()
+    trials = Trials(table, targets, dict(triggers.items()), arguments)
+    if cores == 1:
+        return Comparison((name, trials.run(name)) for name in trials.triggers)
+    functions = [arguments.get("signal"), arguments.get("allocator"), *trials.triggers.values()]
+    if any(
+        callable(each) or isinstance(each, FunctionSignal | FunctionTrigger) for each in functions
+    ):
+        raise one_process_error(jobs)
+    progress = arguments.pop("progress", None) or notebook_progress()
+    names = tuple(trials.triggers)
+    finished = (
+        run_on_cluster(trials, names, scheduler, "no backtest is kept")
+        if scheduler
+        else run_in_processes(
+            trials,
+            names,
+            min(cores or available_cores(), len(names)),
+            "a process of the comparison died, perhaps for lack of memory",
+        )
     )
+    result_by_name = {}
+    for name, result in finished:
+        result_by_name[name] = result
+        if progress is not None:
+            progress(len(result_by_name), len(names))
+    return Comparison((name, result_by_name[name]) for name in names)
 
 
 def _names(triggers: Sequence[AnyTrigger]) -> list[str]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from fractions import Fraction
 from functools import wraps
 from inspect import Parameter, signature
 from typing import ParamSpec, TypedDict, TypeVar
 
 from agent.app.research.backtests import (
+    fit_destination,
     implied_numeraire,
-    parse_destination,
     require_priced_gas,
 )
 from agent.backtest.data import PriceTable, require_currency
 from agent.backtest.settings import BacktestSpec, OwnerTransfer, SimulationSettings, make_spec
+from agent.backtest.workers import check_scheduler_address
 from agent.config.networks import NETWORKS
 from agent.config.networks.network import Network
 from agent.errors import ConfigError
@@ -24,50 +24,25 @@ from agent.model import AnsweredTrigger, Destination, NoTradeZone
 from agent.policy.triggers.validation import validate_policy
 from agent.price_files.read import symbol_pairs
 from agent.research.arguments import (
-    EXAMPLE_BY_AMOUNT,
+    COSTS_EXAMPLE,
+    Number,
+    by_argument,
     check_kinds,
     check_names,
-    choice_text,
     described,
+    exact_amount,
+    member,
 )
+from agent.research.costs import USUAL_COSTS, Costs
 from agent.research.markets import name_markets
 from agent.research.prices import FRAME_NAME, Moment, between, read_prices, time_s
 from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger, tracking
-from agent.units import BPS, PIPS, format_duration, written_number
+from agent.units import BPS, format_duration
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
-Number = int | float | Decimal | Fraction | str
 USUAL_VALUE = 10_000
-USUAL_FEE = 0.001
-USUAL_DEPTH = 10**9
 _SHARE_TOLERANCE = Fraction(1, 10**6)
-_ARGUMENT_BY_OPTION = {
-    "--objective calendar": "calendar",
-    "--objective": "objective",
-    "--grid destination": "destinations",
-    "--grid allocator": "allocators",
-    "--paths bars": "bars",
-    "--paths": "paths",
-    "--scenarios": "scenarios",
-    "--run scheduler": "jobs",
-    "--out": "folder",
-    "--market fee": "fee",
-    "--market depth": "depth",
-    "--market gas": "network",
-    "--market data-fee": "network",
-    "--market latency": "latency",
-    "--market pool": "pool_kind",
-    "--target": "targets",
-    "--prices": "prices",
-    "--native": "native",
-    "--numeraire": "numeraire",
-    "--value": "value",
-    "--flow": "flows",
-    "--destination": "destination",
-    "policy.destination": "destination",
-    "policy.trigger": "trigger",
-}
 
 
 class MarketArguments(TypedDict, total=False):
@@ -76,14 +51,12 @@ class MarketArguments(TypedDict, total=False):
     """
 
     value: Number
-    fee: Number
+    costs: Costs
     network: str | None
     start: Moment | None
     end: Moment | None
     numeraire: str
     native: str
-    depth: Number
-    latency: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +74,7 @@ def read_inputs(
     trigger: AnyTrigger | None,
     market: MarketArguments,
     *,
-    destination: str | Destination = "",
+    destination: str | Destination | None = None,
     flows: Mapping[Moment, Number] | None = None,
 ) -> ResearchInputs:
     """Check the arguments. Raises ConfigError with the options of the command line."""
@@ -110,15 +83,16 @@ def read_inputs(
     table = between(read_prices(prices), market.get("start"), market.get("end"))
     table = name_markets(table, [symbol for symbol in targets if isinstance(symbol, str)])
     native = market.get("native") or _native(network, targets, table)
-    place = choice_text(destination)
+    place = None if destination is None else member(destination, "destination", Destination)
     spec = _spec(table, targets, trigger, place, market.get("numeraire", ""), native)
-    settings = SimulationSettings(
-        depth=_amount(market.get("depth", USUAL_DEPTH), "depth"),
-        fee_pips=round(_amount(market.get("fee", USUAL_FEE), "fee") * PIPS),
-        start_value=_amount(market.get("value", USUAL_VALUE), "value"),
-        latency_bars=market.get("latency", 0),
+    costs = market.get("costs", USUAL_COSTS)
+    if not isinstance(costs, Costs):
+        raise ConfigError(f"costs: {described(costs)} are no Costs", f"write {COSTS_EXAMPLE}")
+    start_value = exact_amount(market.get("value", USUAL_VALUE), "value")
+    settings = replace(
+        costs.settings(start_value),
         flows=tuple(
-            OwnerTransfer(time_s(moment, "flows"), _amount(amount, "flows"))
+            OwnerTransfer(time_s(moment, "flows"), exact_amount(amount, "flows"))
             for moment, amount in ({} if flows is None else flows).items()
         ),
     )
@@ -142,11 +116,20 @@ def cores_and_scheduler(jobs: object) -> tuple[int, str]:
             "jobs: an empty text is no address of a scheduler", "write jobs=0 for all"
         )
     if isinstance(address, str):
+        if address is jobs:
+            check_scheduler_address(address)
         return 0, address
     if isinstance(jobs, int) and not isinstance(jobs, bool) and 0 <= jobs <= MAX_CORES:
         return jobs, ""
     raise ConfigError(
         f"jobs: {described(jobs)} is no number of cores", "write jobs=4, or 0 for all"
+    )
+
+
+def one_process_error(jobs: object) -> ConfigError:
+    """Return the error for a function, which no other process can be given."""
+    return ConfigError(
+        f"jobs: {described(jobs)}, but a function is asked in one process", "write jobs=1"
     )
 
 
@@ -167,7 +150,7 @@ def naming_arguments(function: Callable[Parameters, Returned]) -> Callable[Param
         try:
             return function(*arguments, **options)
         except ConfigError as error:
-            raise _by_argument(error) from None
+            raise by_argument(error) from None
 
     return with_named_arguments
 
@@ -176,7 +159,7 @@ def _spec(
     table: PriceTable,
     targets: Mapping[str, Number],
     trigger: AnyTrigger | None,
-    destination: str,
+    destination: Destination | None,
     numeraire: str,
     native: str,
 ) -> BacktestSpec:
@@ -192,7 +175,7 @@ def _spec(
                 f"write a window longer than the {format_duration(table.interval_s)} of a bar",
             )
     is_tracking = isinstance(chosen_trigger, NoTradeZone)
-    chosen_destination = parse_destination(destination, chosen_trigger)
+    chosen_destination = fit_destination(destination, chosen_trigger)
     target_bps = _target_bps(targets)
     missing_symbols = [symbol for symbol in target_bps if symbol not in table.symbols]
     numeraire = numeraire or implied_numeraire(missing_symbols, table.currency)
@@ -236,7 +219,7 @@ def _target_bps(targets: Mapping[str, Number]) -> dict[str, int]:
                 f"targets: {described(symbol)} is no symbol",
                 'write for example {"BTC": 0.6, "USD": 0.4}',
             )
-    share_by_symbol = {symbol: _amount(share, "targets") for symbol, share in targets.items()}
+    share_by_symbol = {symbol: exact_amount(share, "targets") for symbol, share in targets.items()}
     for symbol, share in share_by_symbol.items():
         if share < 0:
             raise ConfigError(
@@ -265,17 +248,6 @@ def _whole_bps(share_by_symbol: Mapping[str, Fraction]) -> dict[str, int]:
     for symbol in by_remainder[: BPS - sum(bps_by_symbol.values())]:
         bps_by_symbol[symbol] += 1
     return bps_by_symbol
-
-
-def _amount(number: Number, name: str) -> Fraction:
-    """Return a number exactly as it is written. Raises ConfigError naming the argument."""
-    try:
-        return number if isinstance(number, Fraction) else written_number(str(number))
-    except ValueError:
-        raise ConfigError(
-            f"{name}: {described(number)} is no number",
-            f"write for example {EXAMPLE_BY_AMOUNT[name]}",
-        ) from None
 
 
 def _native(network: str | None, targets: Mapping[str, Number], table: PriceTable) -> str:
@@ -309,13 +281,3 @@ def _with_fees(settings: SimulationSettings, network: str | None) -> SimulationS
     fees = _network(network).fees
     _, ordinary_gas_price_wei, _ = fees.gas_prices_wei
     return replace(settings, gas_price_wei=ordinary_gas_price_wei, data_fee_wei=fees.data_fee_wei)
-
-
-def _by_argument(error: ConfigError) -> ConfigError:
-    """Return the error with arguments in place of the options of the command line."""
-    message = error.message
-    remedy = error.remedy
-    for option, argument in _ARGUMENT_BY_OPTION.items():
-        message = message.replace(option, argument)
-        remedy = remedy.replace(option, argument)
-    return ConfigError(message, remedy, code=error.code)

@@ -11,19 +11,19 @@ import numpy as np
 
 from agent.app.research.trials import StressOptions, estimated_test, run_stress
 from agent.backtest.report.page import ReportPage
+from agent.backtest.stress.paths import STRESS_SCENARIOS, SpotScenario
 from agent.backtest.stress.run import StressResult, stress_document, stress_page
 from agent.backtest.stress.work import PathMetrics
 from agent.config.writing.template import starting_limits
-from agent.errors import ConfigError
 from agent.model import Destination
 from agent.price_files.frames import load_polars
-from agent.research.arguments import described
+from agent.research.arguments import Number, distinct_members
 from agent.research.charts import load_plotly
 from agent.research.inputs import (
     MarketArguments,
-    Number,
     cores_and_scheduler,
     naming_arguments,
+    one_process_error,
     read_inputs,
 )
 from agent.research.progress import notebook_progress
@@ -39,21 +39,21 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     targets: Mapping[str, Number],
     trigger: AnyTrigger | None = None,
     *,
-    destination: str | Destination = "",
+    destination: str | Destination | None = None,
     paths: int = USUAL_PATHS,
     bars: int = 0,
-    scenarios: Sequence[str] = ("all",),
+    scenarios: Sequence[str | SpotScenario] = (),
     jobs: object = 1,
     progress: Callable[[str, int, int], None] | None = None,
     **market: Unpack[MarketArguments],
 ) -> StressTest:
     """Run a portfolio over thousands of simulated futures of its prices and over stress scenarios,
-    with the limits of a new config. `market` has value, fee, network, start, end and the others of
+    with the limits of a new config. `market` has value, costs, network, start, end and the others of
     `backtest`.
 
     `paths` are simulated by each of two methods, each `bars` long (720 of them if there are as
-    many). `scenarios` are "crash", "depeg", "gas-spike", "illiquid-pool", "oracle-outage", or "all"
-    that apply. `jobs` is a number of cores (0: all; a script then needs
+    many). `scenarios` are members of `research.Scenario` or their values, without any all that apply.
+    `jobs` is a number of cores (0: all; a script then needs
     `if __name__ == "__main__"`), a Dask client, or the address of its scheduler. `progress` gets the
     case, and the numbers of its finished paths and of all. Raises ConfigError naming the argument,
     Retryable if a process is lost.
@@ -69,11 +69,12 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     """
     inputs = read_inputs(prices, targets, trigger, market, destination=destination)
     if inputs.spec.trigger_function is not None and jobs != 1:
-        raise ConfigError(
-            f"jobs: {described(jobs)}, but a function as a trigger is asked in one process",
-            "write jobs=1",
-        )
-    options = StressOptions(paths=paths, bars=bars, scenarios=",".join(scenarios))
+        raise one_process_error(jobs)
+    options = StressOptions(
+        paths=paths,
+        bars=bars,
+        scenarios=distinct_members(scenarios, "scenarios", STRESS_SCENARIOS),
+    )
     spec = replace(inputs.spec, limits=starting_limits(inputs.spec.portfolio.numeraire))
     test = estimated_test(spec, inputs.table, inputs.settings, options.spec(inputs.table))
     return StressTest(run_stress(test, progress or notebook_progress(), *cores_and_scheduler(jobs)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,6 +17,7 @@ from agent.app.research.trials import (
     TuneOptions,
     require_fit_allocators,
     run_tune,
+    searched_grid,
 )
 from agent.backtest.data import select_spec_symbols
 from agent.backtest.report.page import ReportPage
@@ -24,15 +26,15 @@ from agent.backtest.tune.grid import (
     PolicyChoice,
     PolicyGrid,
     TriggerKind,
+    calendar_rule,
     checked_interval_s,
-    parse_calendar_rule,
     require_fit_grid,
 )
 from agent.backtest.tune.jobs import AllocatorSchedule
 from agent.backtest.tune.report import tune_document, tune_page
 from agent.backtest.tune.search import TuneResult, TuneSpec
 from agent.backtest.tune.statistics import Objective
-from agent.config.tables.fields import parse_choice, parse_duration_s
+from agent.config.tables.fields import parse_duration_s
 from agent.errors import ConfigError
 from agent.model import (
     PRICE_ONLY_METHODS,
@@ -45,22 +47,17 @@ from agent.model import (
     Trigger,
 )
 from agent.price_files.frames import load_polars
-from agent.research.arguments import choice_text, described
+from agent.research.arguments import Number, described, distinct_members, member
 from agent.research.charts import load_plotly
 from agent.research.inputs import (
     MarketArguments,
-    Number,
     cores_and_scheduler,
     naming_arguments,
     read_inputs,
 )
 from agent.research.progress import notebook_progress
 from agent.research.reported import ReportedResult
-from agent.units import BPS, format_duration
-
-DESTINATION_BY_VALUE = {destination.value: destination for destination in DESTINATIONS}
-OBJECTIVE_BY_VALUE = {objective.value: objective for objective in Objective}
-ALLOCATOR_BY_VALUE = {method.value: method for method in PRICE_ONLY_METHODS}
+from agent.units import BPS
 
 
 @naming_arguments
@@ -70,9 +67,9 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     triggers: Sequence[Trigger] = (),
     *,
     destinations: Sequence[str | Destination] = (),
-    allocators: Sequence[str | AllocationMethod] = ("fixed",),
+    allocators: Sequence[str | AllocationMethod] = (AllocationMethod.FIXED,),
     combined: bool = False,
-    objective: str | Objective = "tracking",
+    objective: str | Objective = Objective.TRACKING,
     calendar: str = "28d",
     jobs: object = 1,
     folder: str | Path | None = None,
@@ -80,17 +77,18 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     **market: Unpack[MarketArguments],
 ) -> Tuning:
     """Search for the best of many settings: each runs on the first three quarters of the prices, the
-    best is judged on the last quarter. `market` has value, fee, network, start, end and the others
+    best is judged on the last quarter. `market` has value, costs, network, start, end and the others
     of `backtest`.
 
-    `triggers` are tried with each of `destinations` ("target", "halfway", "band") and
-    `allocators`, and with `combined` each band at each interval, too; without any the search is
-    over some usual ones. The `objective` is "tracking" (least loss against a perfect
-    tracker), "growth" or "sharpe"; the setting to beat is the tracking rule, or for the other
-    objectives a rebalance each `calendar`. `jobs` is a number of cores (0: all; a script then needs
-    `if __name__ == "__main__"`), a Dask client, or the address of its scheduler. `folder` keeps
-    finished runs, and a search begun in it goes on. `progress` gets the numbers of finished runs and
-    of all. Raises ConfigError naming the argument, Retryable if a process is lost.
+    `triggers` are tried with each of `destinations` (members of `research.Destination`, or their
+    values) and `allocators` (`research.AllocationMethod`), and with `combined` each band at each
+    interval, too; without any the search is over some usual ones. The `objective` is one of
+    `research.Objective`: least loss against a perfect tracker, growth or the Sharpe ratio; the
+    setting to beat is the tracking rule, or for the other objectives a rebalance each `calendar`.
+    `jobs` is a number of cores (0: all; a script then needs `if __name__ == "__main__"`), a Dask
+    client, or the address of its scheduler. `folder` keeps finished runs, and a search begun in it
+    goes on. `progress` gets the numbers of finished runs and of all. Raises ConfigError naming the
+    argument, Retryable if a process is lost.
 
     >>> import polars
     >>> from agent import research
@@ -101,28 +99,29 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     >>> result.frame()["setting"].sort().to_list()
     ['band 5% rel', 'every 7 d']
     """
-    chosen_objective = parse_choice(choice_text(objective), "objective", OBJECTIVE_BY_VALUE)
-    calendar_rule = parse_calendar_rule(calendar)
+    chosen_objective = member(objective, "objective", Objective)
+    options = TuneOptions(calendar=calendar_rule(parse_duration_s(calendar, "calendar")))
     if chosen_objective is Objective.TRACKING:
-        refuse_options(TuneOptions(calendar=calendar), CALENDAR_OPTION, RULE_TO_BEAT, "omit it")
-    destination_names = [choice_text(choice) for choice in destinations]
-    allocator_names = [choice_text(choice) for choice in allocators]
-    grid = _grid(triggers, destination_names, allocator_names, combined, chosen_objective)
-    inputs = read_inputs(prices, targets, calendar_rule.trigger, market)
+        refuse_options(options, CALENDAR_OPTION, RULE_TO_BEAT, "omit it")
+    named = PolicyGrid(
+        (),
+        (),
+        distinct_members(destinations, "destinations", DESTINATIONS),
+        distinct_members(allocators, "allocators", PRICE_ONLY_METHODS) or (AllocationMethod.FIXED,),
+        tuple(TriggerKind) if combined else (),
+    )
+    grid = _grid(triggers, named) if triggers else searched_grid(named, chosen_objective)
+    inputs = read_inputs(prices, targets, options.calendar.trigger, market)
     if chosen_objective is Objective.TRACKING or grid.strictnesses:
         require_numeraire_among_assets(inputs.spec.portfolio)
-    options = TuneOptions()
-    schedule = AllocatorSchedule(
-        parse_duration_s(options.rechoose_interval, "--grid rechoose"),
-        parse_duration_s(options.price_window, "--grid window"),
-    )
+    schedule = AllocatorSchedule(options.rechoose_s, options.price_window_s)
     require_fit_allocators(grid, inputs.spec, schedule, inputs.table.interval_s)
     search = TuneSpec(
         select_spec_symbols(inputs.spec, inputs.table),
         inputs.spec,
         inputs.settings,
         grid,
-        calendar_rule,
+        options.calendar,
         schedule,
         chosen_objective,
     )
@@ -137,19 +136,9 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     return Tuning(result)
 
 
-def _grid(
-    triggers: Sequence[Trigger],
-    destinations: Sequence[str],
-    allocators: Sequence[str],
-    combined: bool,
-    objective: Objective,
-) -> PolicyGrid:
-    if not triggers:
-        return TuneOptions(
-            destination=",".join(destinations),
-            allocator=",".join(allocators),
-            trigger=",".join(kind.value for kind in TriggerKind) if combined else "",
-        ).grid(objective)
+def _grid(triggers: Sequence[Trigger], named: PolicyGrid) -> PolicyGrid:
+    """Return the grid of exactly these triggers. Raises ConfigError."""
+    combined = bool(named.trigger_kinds)
     bands = []
     intervals_s = []
     strictnesses = []
@@ -162,8 +151,7 @@ def _grid(
         if isinstance(trigger, Threshold):
             bands.append(trigger)
         elif isinstance(trigger, Every):
-            interval_text = format_duration(trigger.every_s)
-            intervals_s.append(checked_interval_s(trigger.every_s, interval_text, "triggers"))
+            intervals_s.append(checked_interval_s(trigger.every_s, "triggers"))
         elif (
             isinstance(trigger, NoTradeZone)
             and (strictness := PolicyChoice(trigger).strictness) is not None
@@ -179,16 +167,14 @@ def _grid(
             "combined: the triggers have no band with an interval to combine",
             "give research.band and research.every, or omit it",
         )
-    if destinations and not (bands or intervals_s):
+    if named.destinations and not (bands or intervals_s):
         raise ConfigError("destinations: tracking has its own", "omit it")
-    grid = PolicyGrid(
-        tuple(dict.fromkeys(bands)),
-        tuple(dict.fromkeys(intervals_s)),
-        tuple(parse_choice(name, "destinations", DESTINATION_BY_VALUE) for name in destinations)
-        or (Destination.TARGET,),
-        tuple(parse_choice(name, "allocators", ALLOCATOR_BY_VALUE) for name in allocators)
-        or (AllocationMethod.FIXED,),
-        tuple(TriggerKind) if combined else (TriggerKind.BAND, TriggerKind.EVERY),
+    grid = replace(
+        named,
+        bands=tuple(dict.fromkeys(bands)),
+        intervals_s=tuple(dict.fromkeys(intervals_s)),
+        destinations=named.destinations or (Destination.TARGET,),
+        trigger_kinds=named.trigger_kinds or (TriggerKind.BAND, TriggerKind.EVERY),
         strictnesses=tuple(dict.fromkeys(strictnesses)),
     )
     require_fit_grid(grid)
@@ -227,9 +213,9 @@ class Tuning(ReportedResult):
         return self._choice.trigger
 
     @property
-    def best_destination(self) -> str:
+    def best_destination(self) -> Destination:
         """The destination of the best setting, as `backtest` and `stress` take it."""
-        return str(self._choice.destination.value)
+        return self._choice.destination
 
     @property
     def is_recommended(self) -> bool:

@@ -32,9 +32,9 @@ class RunReportStore:
         with self.db.read("read the report of the run") as db:
             return _read_report(db)
 
-    def write(self, report: RunReport, may_replace: Callable[[RunReport], bool]) -> bool:
+    def write(self, report: RunReport, may_replace: Callable[[RunReport], bool]) -> RunReport:
         """Replace the report, unless it is that of another run and `may_replace` refuses; return
-        whether it was replaced. A damaged report is replaced.
+        the one that the store has then. A damaged report is replaced.
         """
         with self.db.write("write the report of the run", joins_queue=True) as db:
             try:
@@ -46,10 +46,10 @@ class RunReportStore:
                 and stored_report.run_id != report.run_id
                 and not may_replace(stored_report)
             ):
-                return False
+                return stored_report
             row = {"id": ONLY_ROW_ID, "report_json": codec.dumps(report)}
             upsert_rows(db, RunReportRow, [row])
-            return True
+            return report
 
 
 def _read_report(db: Connection) -> RunReport | None:

@@ -223,8 +223,13 @@ class ExternalTransactionRow(Base):
     loss: Mapped[str] = mapped_column(Text)
     gas_wei: Mapped[str] = mapped_column(Text)
     block_number: Mapped[int] = mapped_column(BigInteger)
+    nonce: Mapped[int] = mapped_column(BigInteger)
     changes_json: Mapped[str] = mapped_column(Text)
     outflow: Mapped[str] = mapped_column(Text)
+
+
+EXTERNAL_ORDER = (ExternalTransactionRow.block_number, ExternalTransactionRow.nonce)
+"""Order of the wallet's external transactions on the chain."""
 
 
 class FoundPositionRow(Base):

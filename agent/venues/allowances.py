@@ -11,6 +11,7 @@ from agent.model import (
     LayerAction,
     Portfolio,
     StepInput,
+    UnreadableItem,
 )
 from agent.ports import Approval
 from agent.units import decimal_text, safe_label
@@ -63,6 +64,14 @@ def unread_allowances(step: StepInput) -> list[str]:
     """Return which allowances could not be read, each with the reason; unknown is not zero."""
     return [
         f"the {unreadable_item.subject} cannot be read: {unreadable_item.why}"
+        for unreadable_item in unread_allowance_items(step)
+    ]
+
+
+def unread_allowance_items(step: StepInput) -> list[UnreadableItem]:
+    """Return the allowances that could not be read."""
+    return [
+        unreadable_item
         for unreadable_item in step.snapshot.unreadable_items
         if unreadable_item.subject.startswith("allowance of ")
     ]

@@ -393,12 +393,23 @@ class DocumentCache:
             self.read_errors.pop(function, None)
         finally:
             self._reading_tasks.pop(function, None)
+        if dashboard.live_documents in self.read_errors:
+            self._drop_older_profit()
         self.read_s_by_function[function] = time.monotonic()
         if has_changed:
             self.announce_change()
         if function in self._overtaken_functions:
             self._overtaken_functions.discard(function)
             self._start_read(process, function)
+
+    def _drop_older_profit(self) -> None:
+        """Drop value and profit of the last read of the chain once the store has later ones."""
+        last_read, stored = (
+            pnl.get("all", {}).get("until", "")
+            for pnl in (self.documents.get("now", {}).get("pnl", {}), self.documents.get("pnl", {}))
+        )
+        if last_read < stored:
+            self.documents.pop("now", None)
 
     def _read_file_stamps(self) -> tuple[object, ...]:
         """Return time and size of the config, first, and of the files of the store and the paper

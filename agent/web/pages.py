@@ -57,11 +57,15 @@ def value_at(documents: Documents, path: str) -> Any:
     return value
 
 
+PERCENT_SIGN = re.compile("(?<=[0-9]) ?%(?![0-9A-Za-z])")
+"""The sign behind a number; not that of a band such as 10%rel, or of an address."""
+
+
 def unbroken_text(text: str) -> Markup:
-    """Return a text escaped for HTML, with no-break spaces before "%", so that no line begins with
-    it.
+    """Return a text escaped for HTML, with percentages in the one form of the pages, "60 %". The
+    space is a no-break one, so that no line begins with the sign.
     """
-    return escape(printable_text(text)).replace(" %", "\u00a0%")
+    return escape(PERCENT_SIGN.sub("\u00a0%", printable_text(text)))
 
 
 def page_environment() -> Environment:
@@ -70,6 +74,7 @@ def page_environment() -> Environment:
     environment.filters |= {
         "unbroken": unbroken_text,
         "percent": lambda share: unbroken_text(format_figure(share, "ratio+")),
+        "amount": lambda amount: format_figure(amount, "amount"),
     }
     return environment
 
@@ -382,11 +387,12 @@ def figure_element(
 
 def newest_pnl(documents: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """Return path and document of value and profit: those of the moment of the status, or, unless
-    these are read, of the newest valuation.
+    these are read, of the newest valuation, or why there are none.
     """
-    if "pnl" in documents.get("now", {}):
-        return "now.pnl", documents["now"]["pnl"]
-    return "pnl", documents.get("pnl", {})
+    now_document = documents.get("now", {})
+    if "pnl" in now_document:
+        return "now.pnl", now_document["pnl"]
+    return "pnl", documents.get("pnl", now_document)
 
 
 def newest_periods(

@@ -618,7 +618,7 @@ def _unread_reasons(cache: DocumentCache) -> Iterator[str]:
         _readable_document(documents, "history").get("steps")
     )
     failure_texts = {str(error): None for error in cache.read_errors.values()}
-    for name in ("status", "history", *(["pnl"] if has_profit else []), "alerts"):
+    for name in ("status", "history", *(["pnl", "now"] if has_profit else []), "alerts"):
         if error := documents.get(name, {}).get("error"):
             failure_texts[str(error)] = None
     yield from (f"not read: {failure_text}" for failure_text in failure_texts)

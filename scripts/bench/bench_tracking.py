@@ -41,6 +41,7 @@ from scripts.tracking.tracking_market import (
     BAND,
     BPS,
     HALFWAY,
+    MIN_TRADE,
     RULE,
     TARGET,
     Floats,
@@ -218,18 +219,18 @@ def cell_row(cell: Cell) -> dict[str, Any]:
     market = world.market()
     legs = cell.legs()
     risk_aversion = cell.risk_aversion
-    fixed = {
-        name: outcome.loss_bps(risk_aversion)
-        for name, outcome in fixed_rules(
-            market, world.weights, legs, risk_aversion, cell.value, market.covariance
-        ).items()
-    }
+    outcomes = fixed_rules(
+        market, world.weights, legs, risk_aversion, cell.value, market.covariance
+    )
+    fixed = {name: outcome.loss_bps(risk_aversion) for name, outcome in outcomes.items()}
     best = min(fixed, key=lambda name: fixed[name])
     rules, reduced = rules_and_covariance(market.covariance, world.weights, legs, risk_aversion)
     cash = len(world.weights) - 1
     expected_bps = expected_loss(rules, reduced.tolist(), cash, risk_aversion).total * BPS
     known = class_covariance(world.symbols)
     true_loss = run_rule(market, world.weights, legs, risk_aversion).loss_bps(risk_aversion)
+    unlimited_band = Rule(BAND, widths=world.weights / 10, min_trade=MIN_TRADE / cell.value)
+    unlimited = run(market, world.weights, legs, unlimited_band).loss_bps(risk_aversion)
     class_loss = run_rule(market, world.weights, legs, risk_aversion, known).loss_bps(risk_aversion)
     return {
         "coins": len(world.symbols),
@@ -243,6 +244,8 @@ def cell_row(cell: Cell) -> dict[str, Any]:
         "best_fixed": round(fixed[best], 2),
         "best_fixed_rule": best,
         "init_before": round(fixed[INIT_RULE], 2),
+        "init_before_trades": round(outcomes[INIT_RULE].trades, 2),
+        "init_before_without_plan_cost": round(unlimited, 2),
         "zone_30_d": round(fixed["zone 30 d"], 2),
         "ratio": round(true_loss / fixed[best], 3),
         "ratio_by_class": round(class_loss / fixed[best], 3),

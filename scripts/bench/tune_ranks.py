@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from agent.app.research.trials import TuneOptions
+from agent.app.research.trials import USUAL_GRID, searched_grid
 from agent.backtest.data import PriceTable, read_table
 from agent.backtest.settings import SimulationSettings, make_spec
 from agent.backtest.tune.jobs import AllocatorSchedule, RunResult, TuneJob, slice_table
@@ -59,7 +59,7 @@ def runs_of(table: PriceTable, targets: dict[str, int], fee_bps: int) -> tuple[R
     """Return the runs of the default grid, marked daily."""
     spec = make_spec(targets, Every(28 * DAY_S), "USD", interval_s=table.interval_s)
     settings = SimulationSettings(10**9 * COIN, fee_bps * 100, 50_000 * COIN)
-    choices = TuneOptions().grid(Objective.TRACKING).choices()
+    choices = searched_grid(USUAL_GRID, Objective.TRACKING).choices()
     marks = tuple(range(0, table.bar_count, max(1, DAY_S // table.interval_s)))
     schedule = AllocatorSchedule(7 * DAY_S, 60 * DAY_S)
     job = TuneJob(table, spec, settings, choices, marks, schedule)

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from agent.app.documents import futures, owner, plans, records, status
+from agent.app.documents import controls, futures, owner, plans, positions, records, status
 from agent.figures import field_label
 from agent.observe.health import RunState
 from agent.web.access import Access
@@ -55,18 +55,18 @@ DOCUMENTS: tuple[Any, ...] = (
     records.HistoryDocument,
     records.ExplanationDocument,
     records.ProfitDocument,
-    records.OrdersDocument,
+    positions.OrdersDocument,
     owner.AlertsDocument,
     futures.FuturesPositionsDocument,
     futures.MarginDocument,
     futures.FundingDocument,
     EndpointsDocument,
-    records.LiquidityDocument,
+    positions.LiquidityDocument,
     records.LotsDocument,
     status.SettingsDocument,
-    owner.ControlsDocument,
-    owner.ControlDocument,
-    owner.ShownPlanDocument,
+    controls.ControlsDocument,
+    controls.ControlDocument,
+    controls.ShownPlanDocument,
     ProbeDocument,
 )
 REQUESTS = ("ControlArgument", "PreviewRequest", "ControlRequest")

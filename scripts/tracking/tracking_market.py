@@ -223,6 +223,8 @@ ZONE = 1
 BAND = 2
 CALENDAR = 3
 """Kinds of rules."""
+MIN_TRADE = 10
+"""Smallest trade of the fixed rules, dollars."""
 
 
 class Rule(NamedTuple):
@@ -300,6 +302,8 @@ def simulate(market, weights, legs, rule):  # type: ignore[no-untyped-def]
                             away -= min(max(away, -width), width)
                         amounts[leg] = away
         if fires:
+            if rule.kind == CALENDAR:  # a review whose trade is too dear is done
+                last = bar
             trading = 0.0
             turnover = 0.0
             count = 0
@@ -346,7 +350,7 @@ def fixed_rules(
     """Return the outcomes of 35 fixed rules: relative and absolute bands, zones with a horizon,
     calendars, and never. `known` is the covariance that the zones know.
     """
-    min_trade = 10 / value
+    min_trade = MIN_TRADE / value
     bars_per_day = round(1 / market.bar_years / 365)
     bounds = {"max_cost": 0.005, "min_trade": min_trade}
     names = {TARGET: "target", HALFWAY: "halfway", EDGE: "edge"}

@@ -13,8 +13,10 @@ import pytest
 if not all(map(find_spec, ("fastapi", "uvicorn"))) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
-from tests.browser.chromium import PHONE, WIDE, patient_context
+from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.support.dashboards import Served
+from tests.support.pages.setup_keys import tab_to
+from tests.support.worlds import missing
 
 RECORD = """
 window.labels = [];
@@ -74,8 +76,24 @@ def test_chart__labels_are_whole_and_do_not_overlap(chromium: Any, served: Serve
         assert first_label["y"] != right["y"] or first_label["right"] < right["left"], (first_label["text"], right["text"])
 
 
-def test_chart__spans_at_least_a_hundredth_of_the_value(chromium: Any, served: Served) -> None:
-    labels, _ = labels_of(chromium, served, WIDE, "minutes")
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+def test_chart__range_is_chosen_by_keyboard(chromium: Any, served: Served, size: tuple[int, int]) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    with patient_context(chromium, viewport={"width": size[0], "height": size[1]}, bypass_csp=True) as context:
+        page = context.new_page()
+        page.goto(f"http://localhost:{served.port}/")
+        page.wait_for_selector(".chart canvas")
+        tab_to(page, "#r-1M")
+        page.keyboard.press("Enter")
+        assert page.locator("[data-range][aria-pressed=true]").all_inner_texts() == ["1M"]
+        assert page.locator("#r-1M:focus").count() == 1
+        assert violations(page) == []
+
+
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+def test_chart__spans_at_least_a_hundredth_of_the_value(chromium: Any, served: Served, size: tuple[int, int]) -> None:
+    labels, _ = labels_of(chromium, served, size, "minutes")
     labels_beside = [float(label["text"].replace(",", "")) for label in labels if label["side"] == "beside"]
     assert max(labels_beside) - min(labels_beside) > 3, "and not the 0.004 by which the value of 500 moves"
     assert min(labels_beside) < 500.12 < max(labels_beside)

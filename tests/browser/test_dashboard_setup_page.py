@@ -101,6 +101,8 @@ def test_the_set_up_has_no_violation_and_is_no_wider_than_a_phone(chromium: Any,
             page.goto(home + path)
             assert page.url == home + path
             require_fine(page)
+            heights = page.evaluate("[...document.querySelectorAll('nav li > *')].map(step => step.offsetHeight)")
+            assert len(set(heights)) <= 1, "a step that is not open yet stands like the others"
             if fields is not None:
                 assert desk.post(path, fields)[0] == 303
         context.close()

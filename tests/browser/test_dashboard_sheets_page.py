@@ -15,10 +15,15 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 from agent.app.settings.shown import settings_document
+from agent.errors import ConfigError
+from agent.web import controls as web_controls
 from agent.web.controls import requested_review
+from agent.web.reading import AppProcess
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.support import agents
-from tests.support.dashboards import CONTROLS
+from tests.support.dashboards import CONTROLS, golden_document
+from tests.support.pages.reviews import review
+from tests.support.pages.setup_keys import tab_to, type_into
 from tests.support.sites import Site
 from tests.support.worlds import missing
 
@@ -68,6 +73,123 @@ def test_tab_goes_round_inside_an_open_sheet(site: Site, page: Any, is_replaced:
     assert page.evaluate(FOCUSED) == FIELDS[-2]
     assert focused_by(page, "Tab", 6) == [FIELDS[-1], *FIELDS, FIELDS[0]]
     assert focused_by(page, "Shift+Tab", 2) == [FIELDS[-1], FIELDS[-2]]
+
+
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+@pytest.mark.parametrize("name", ["weights", "withdraw", "orders", "stop"])
+def test_sheet__keeps_the_focus_and_fits_the_screen(
+    site: Site, page: Any, name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    monkeypatch.setitem(site.board.documents, "settings", settings_document(agents.config(tmp_path, targets="WETH=60% USDC=40%")))
+    monkeypatch.setitem(site.board.documents, "status", golden_document("25-status"))
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.reload()
+    tab_to(page, f"[popovertarget={name}]")
+    opener = page.evaluate("document.activeElement.id")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"#{name}:popover-open")
+    assert violations(page) == []
+    bounds = page.evaluate(f"document.querySelector('#{name}').getBoundingClientRect().toJSON()")
+    assert min(bounds["left"], bounds["top"]) >= 0, bounds
+    assert (bounds["right"] <= size[0], bounds["bottom"] <= size[1]) == (True, True), bounds
+    is_inside = f"document.querySelector('#{name}').contains(document.activeElement)"
+    page.keyboard.press("Tab")
+    first = page.evaluate(FOCUSED)
+    around = [page.evaluate(is_inside)]
+    while (focused := focused_by(page, "Tab", 1)) != [first] and len(around) < 30:
+        around.append(page.evaluate(is_inside))
+    assert focused == [first], "Tab goes round"
+    assert all(around)
+    assert len(around) > 2
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == opener
+
+
+class RefusingProcess(AppProcess):
+    """A process that refuses to plan what was typed."""
+
+    async def call(self, function: Any, *arguments: Any) -> Any:
+        """Raise an error that names what was typed."""
+        typed = dict(arguments[-1])
+        if "amount" in typed:
+            raise ConfigError(f"AMOUNT: {typed['amount']!r} is not a number", "write 60.5")
+        key, _, value = typed["set"].partition("=")
+        raise ConfigError(f"the edited config: {key}: {value.strip(chr(34))!r} is not valid", "write another")
+
+
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+@pytest.mark.parametrize(
+    ("sheet", "field", "typed", "corrected"),
+    [
+        ("withdraw", "amount", "60,5", "60.5"),
+        ("orders", "stop_loss", "cheap", "1500"),
+        ("weights", "set", "policy.cooldown=soon", "policy.cooldown=12h"),
+    ],
+    ids=["withdraw", "orders", "setting"],
+)
+def test_form__that_cannot_be_planned_is_corrected_by_keyboard(
+    chromium: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sheet: str,
+    field: str,
+    typed: str,
+    corrected: str,
+    size: tuple[int, int],
+) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    monkeypatch.setattr(web_controls, "AppProcess", RefusingProcess)
+    document = settings_document(agents.config(tmp_path, targets="WETH=60% USDC=40%"))
+    with Site(tmp_path / "trimtab.db.users") as site:
+        site.board.documents |= {"settings": document, "status": golden_document("25-status")}
+        cookie = site.enter()
+        session = site.access.find_session(cookie.partition("=")[2], touch=False)
+        assert session is not None
+        address = f"http://localhost:{site.port}"
+        view = {"width": size[0], "height": size[1]}
+        with patient_context(chromium, viewport=view, base_url=address, bypass_csp=True) as context:
+            context.add_cookies([{"name": "trimtab-1", "value": cookie.partition("=")[2], "url": address}])
+            page = context.new_page()
+            page.goto("/")
+            tab_to(page, f"[popovertarget={sheet}]")
+            page.keyboard.press("Enter")
+            page.wait_for_selector(f"#{sheet}:popover-open")
+            if not page.locator(f"#f-{field}:focus").count():
+                tab_to(page, f"#f-{field}")
+            page.keyboard.type(typed)
+            page.keyboard.press("Enter")
+            page.wait_for_selector("#e-review")
+            assert page.input_value(f"#f-{field}") == typed
+            assert page.get_attribute(f"#f-{field}", "aria-invalid") == "true"
+            assert "e-review" in page.get_attribute(f"#f-{field}", "aria-describedby")
+            assert page.locator("[aria-invalid]").count() == 1
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert violations(page) == []
+            refused_at = page.url
+            type_into(page, f"#f-{field}", corrected)
+            page.keyboard.press("Enter")
+            page.wait_for_url(lambda url: url != refused_at)
+            assert corrected in str(list(session.reviews.values())[-1].arguments)
+
+
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+def test_guards__are_counted_and_unfold_by_keyboard(site: Site, page: Any, size: tuple[int, int]) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    plan = golden_document("04-plan")
+    cookie = "=".join(next((one["name"], one["value"]) for one in page.context.cookies() if one["name"] == "trimtab-1"))
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.goto(review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": plan}))
+    off = sum(verdict["limit"] == "off" for verdict in plan["verdicts"])
+    assert page.inner_text("#d-guards summary") == f"Guards: {len(plan['verdicts']) - off} passed, {off} off"
+    tab_to(page, "#d-guards summary")
+    page.keyboard.press("Enter")
+    assert page.locator("#d-guards td:text-is('–'):visible").count() == off
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert violations(page) == []
 
 
 def test_escape_closes_the_sheet_and_tab_is_free_again(page: Any) -> None:
@@ -125,6 +247,8 @@ def test_rebalance__says_what_is_under_way(site: Site, page: Any, size: tuple[in
     assert page.is_disabled("#b-rebalance") is bool(says)
     assert page.is_enabled("#b-pause")
     assert (f"Under way: confirm, requested by ann at {control['requested']} UTC, {says}" in page.inner_text("main")) is bool(says)
+    tab_to(page, "#b-pause")
+    assert violations(page) == []
 
 
 def test_alert_prices__of_the_numeraire_are_dashes(site: Site, page: Any) -> None:

@@ -15,6 +15,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.support.dashboards import ADDRESS, HOSTILE, golden_document
 from tests.support.pages.reviews import review
+from tests.support.pages.setup_keys import tab_to
 from tests.support.sites import Site
 from tests.support.worlds import missing
 
@@ -71,7 +72,7 @@ def test_stop__is_shown_whole_before_it_is_confirmed(chromium: Any, tmp_path: Pa
         assert "LINK 9.80 % 1.00 %" in after
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        page.focus("#yes")
+        tab_to(page, "#yes")
         page.keyboard.press("Space")
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Stop"

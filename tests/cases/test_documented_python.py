@@ -7,20 +7,24 @@ import doctest
 import io
 import shutil
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
-from agent.app.agent import Agent
+from agent.app.agent import Agent, open_agent
 from agent.app.research.backtests import sample_files
 from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
 from scripts.check.documented_python import PythonBlock, check_types, python_blocks
-from tests.support.agents import ROOMY, Changes, fund, purse, trusted_config
+from tests.support.agent_names import METHODS_BY_COMMAND
+from tests.support.agents import ROOMY, Changes, fund, purse, reopened_agent, trusted_config, yes
+from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.records.key_services import KeyService
 from tests.support.studies.signal_views import view
 
@@ -45,7 +49,7 @@ def configured(chain: LocalChain, folder: Path, changes: Changes | None = None) 
 
 def test_each_block_has_a_test_of_its_own() -> None:
     """A new block needs one below."""
-    assert {page: len(blocks) for page, blocks in BLOCKS_BY_PAGE.items()} == {"README": 1, "keys": 1, "python": 8, "signals": 1}
+    assert {page: len(blocks) for page, blocks in BLOCKS_BY_PAGE.items()} == {"README": 1, "keys": 1, "python": 9, "signals": 1}
 
 
 def test_the_block_of_readme_prints_a_decision_and_plans(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,9 +135,57 @@ def test_the_seventh_block_of_python_asks_an_estimator(folder_of_prices: Path, m
     assert btc > eth > usd
 
 
+class Term:
+    """A term of an objective, which sums and multiples are too."""
+
+    def __sub__(self, other: object) -> Term:
+        return self
+
+    def __rmul__(self, factor: float) -> Term:
+        return self
+
+
+def cvxportfolio_stand_in(markets: list[pd.DataFrame]) -> SimpleNamespace:
+    """The documented shape of cvxportfolio (execute, UserProvidedMarketData): the policy moves all to the asset that rose most."""
+
+    def market_data(returns: pd.DataFrame, *, cash_key: str, min_history: pd.Timedelta, online_usage: bool) -> pd.DataFrame:
+        assert (returns.columns[-1], min_history, online_usage) == (cash_key, pd.Timedelta(0), True)
+        markets.append(returns)
+        return returns
+
+    def execute(holdings: pd.Series, market: pd.DataFrame, t: object = None) -> tuple[pd.Series, object, None]:
+        assert list(holdings.index) == list(market.columns)
+        wanted = pd.Series(0.0, holdings.index)
+        wanted[market.iloc[:-1].mean().idxmax()] = 1.0
+        return wanted - holdings, market.index[-1], None
+
+    return SimpleNamespace(
+        ReturnsForecast=Term,
+        FullCovariance=Term,
+        LongOnly=Term,
+        LeverageLimit=lambda leverage: Term(),
+        SinglePeriodOptimization=lambda objective, constraints: SimpleNamespace(execute=execute),
+        UserProvidedMarketData=market_data,
+    )
+
+
+def test_the_eighth_block_of_python_asks_a_policy(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    markets: list[pd.DataFrame] = []
+    monkeypatch.setitem(sys.modules, "cvxportfolio", cvxportfolio_stand_in(markets))  # type: ignore[arg-type]  # it stands in for a module
+    names, _ = run(BLOCKS_BY_PAGE["python"][7], folder_of_prices, monkeypatch)
+    closes = pd.read_csv(folder_of_prices / "prices.csv", index_col=0)[["BTC", "ETH"]]
+    for market in markets:
+        assert market.iloc[-1].drop("USD").isna().all(), "the bar that begins has no return yet"
+        expected = closes.pct_change().shift(-1).loc[f"{market.index[0]:%Y-%m-%d}" :].head(len(market) - 1)
+        assert market.iloc[:-1][["BTC", "ETH"]].to_numpy() == pytest.approx(expected.to_numpy())
+    weights = names["result"].weights.drop("time")  # type: ignore[attr-defined]  # what the block defines
+    winner = markets[-1].iloc[:-1].mean().idxmax()
+    assert weights[winner][-1] > 0.9
+
+
 def test_the_last_block_of_python_plans(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configured(anvil_chain, tmp_path)
-    _, printed = run(BLOCKS_BY_PAGE["python"][7], tmp_path, monkeypatch)
+    _, printed = run(BLOCKS_BY_PAGE["python"][8], tmp_path, monkeypatch)
     assert printed.startswith("OutcomeKind.")
 
 
@@ -142,6 +194,32 @@ def test_the_example_of_an_agent_plans(anvil_chain: LocalChain, tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     (example,) = doctest.DocTestFinder(recurse=False).find(Agent, "Agent")
     assert doctest.DocTestRunner().run(example) == (0, 3)
+
+
+def run_examples(agent: Agent, names: Collection[str]) -> None:
+    """Run the examples of these methods."""
+    finder = doctest.DocTestFinder(recurse=False, exclude_empty=False)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    for name in names:
+        (example,) = finder.find(getattr(Agent, name), f"Agent.{name}", extraglobs={"agent": agent})
+        assert example.examples, name
+        runner.run(example)
+    assert runner.summarize() == (0, runner.tries)
+
+
+def test_the_examples_of_an_agents_methods_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    configured(anvil_chain, tmp_path)
+    with open_agent(tmp_path / "trimtab.toml") as agent:
+        run_examples(agent, [name for name in METHODS_BY_COMMAND.values() if name not in ("proposals", "pnl")])
+        agent.rebalance(send=True, confirm=yes)
+        run_examples(agent, ["pnl"])
+
+
+def test_the_example_of_proposals_runs_for_a_safe(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    _, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
+    with reopened_agent(anvil_chain, loaded) as agent:
+        proposal(agent)
+        run_examples(agent, ["proposals"])
 
 
 @pytest.mark.slow

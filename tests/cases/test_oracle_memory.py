@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.app.documents.records import RaisedObservationsDocument
+from agent.app.documents.positions import RaisedObservationsDocument
 from agent.app.records.oracle import observations, raise_observations
 from agent.artifacts import npm_artifact
 from agent.errors import ConfigError, Refused

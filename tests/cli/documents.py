@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from agent.app.documents import futures, owner, plans, proposals, records, research
+from agent.app.documents import controls, futures, owner, plans, positions, proposals, records, research
 from agent.app.documents.status import StatusDocument
 from agent.observe.health import HealthDocument
 from tests.cli import mapping_documents
@@ -59,16 +59,16 @@ DOCUMENTS: dict[str, Any] = {
     "rehearse": owner.RehearsalDocument,
     "pause": owner.PauseDocument | owner.HardPauseDocument,
     "resume": owner.PauseDocument,
-    "controls": owner.ControlsDocument,
-    "request": owner.ControlDocument | owner.ShownPlanDocument,
-    "lp": records.LiquidityDocument,
-    "orders": records.OrdersDocument,
-    "orders arm": records.ArmedOrdersDocument,
-    "orders disarm": records.DisarmedOrdersDocument,
-    "strategies": records.StrategiesDocument,
-    "strategies apply": records.StrategiesDocument,
-    "oracle": records.PoolObservationsDocument | records.RaisedObservationsDocument,
-    "weights": records.WeightsDocument,
+    "controls": controls.ControlsDocument,
+    "request": controls.ControlDocument | controls.ShownPlanDocument,
+    "lp": positions.LiquidityDocument,
+    "orders": positions.OrdersDocument,
+    "orders arm": positions.ArmedOrdersDocument,
+    "orders disarm": positions.DisarmedOrdersDocument,
+    "strategies": positions.StrategiesDocument,
+    "strategies apply": positions.StrategiesDocument,
+    "oracle": positions.PoolObservationsDocument | positions.RaisedObservationsDocument,
+    "weights": positions.WeightsDocument,
     "alerts": owner.AlertsDocument,
     "alerts test": owner.AlertTestDocument,
     "db backup": records.BackupDocument,
@@ -99,10 +99,10 @@ DOCUMENTS: dict[str, Any] = {
     "wallet import": owner.NewKeyDocument,
     "wallet address": owner.KeyAddressDocument,
     "wallet change-password": owner.NewPasswordDocument,
-    "lp take": records.AdoptedPositionDocument,
-    "lp forget": records.AdoptedPositionDocument,
-    "orders set": records.ChangedLevelsDocument,
-    "strategies deposits-to": records.RoutedTransfersDocument,
+    "lp take": positions.AdoptedPositionDocument,
+    "lp forget": positions.AdoptedPositionDocument,
+    "orders set": positions.ChangedLevelsDocument,
+    "strategies deposits-to": positions.RoutedTransfersDocument,
     "whatif": mapping_documents.WhatIfDocument,
     "backtest": mapping_documents.BacktestDocument | mapping_documents.FuturesOnlyBacktestDocument,
     "stress": mapping_documents.StressDocument | mapping_documents.FuturesOnlyStressDocument,

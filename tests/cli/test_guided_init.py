@@ -188,7 +188,7 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
             "6000",
             ("With 6,000 USDC: about 3 trades and 2.0 USDC a year at 1 gwei.", "About 10 trades and 1.2 USDC a year at 0.05 gwei"),
         ),
-        ("WETH=50% USDC=50%", "all", ("1000 is the ceiling", "With 1,000 USDC: not worth it here at 1 gwei")),
+        ("WETH=50% USDC=50%", "all", ("1,000 is the ceiling", "With 1,000 USDC: not worth it here at 1 gwei")),
     ],
 )
 def test_it_ends_in_two_lines_on_trades_and_cost_of_a_year_or_not_worth_it(

@@ -58,7 +58,7 @@ def test_a_ceiling_below_the_least_total_is_said(bare: Bare, tmp_path: Path) -> 
     document = init(bare, tmp_path / "trimtab.toml", *TWO).json
     totals = {amount["gas_gwei"]: float(amount["total"]) for amount in document["least_total"]}
     (warning,) = document["warnings"]
-    assert mentions(warning, "portfolio.max_live_value", "1000 USDC", "minimum total")
+    assert mentions(warning, "portfolio.max_live_value", "1,000 USDC", "minimum total")
     assert [f"at {gwei} gwei" in warning or f"and {gwei} gwei" in warning for gwei in totals] == [
         total > 1_000 for total in totals.values()
     ]
@@ -77,8 +77,8 @@ def test_a_single_operator_is_warned_of(bare: Bare, tmp_path: Path, endpoints: t
 def test_an_ordinary_portfolio_on_base_is_told_what_waits_on_a_busy_day_and_which_year_is_measured(bare: Bare, tmp_path: Path) -> None:
     document = init(bare, tmp_path / "trimtab.toml", "--network", "base", "--template", "small", "--use-cash", "500").json
     assert document["warnings"] == [
-        "On a busy day, at 0.3 gwei, corrections wait for cheaper gas: the minimum total is then 1044.8 USDC,"
-        " above portfolio.max_live_value of 1000 USDC."
+        "On a busy day, at 0.3 gwei, corrections wait for cheaper gas: the minimum total is then 1,045 USDC,"
+        " above portfolio.max_live_value of 1,000 USDC."
     ]
     *_, estimated, _, measured = document["year_costs"]
     assert estimated == "With 500 USDC: about 6 trades and 0.099 USDC a year at 0.011 gwei."

@@ -140,6 +140,7 @@ def test_wrong_options_are_named(run: Run) -> None:
         (("deleverage", "--market", "DOGE"), "is not a futures market"),
         (("margin", "--deposit", "1", "--withdraw", "1"), "cannot be combined"),
         (("margin", "--deposit", "0"), "must be above 0"),
+        (("delegate", "--end", "--days", "9"), "--days and --end cannot be combined"),
         (("margin", "--send"), "--send needs --deposit or --withdraw"),
     ):
         result = run(*words)

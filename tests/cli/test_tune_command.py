@@ -19,7 +19,9 @@ from agent import app as api
 from agent.app.research.kept_reports import list_reports, read_report
 from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.jobs import AllocatorSchedule, RunEngine, TuneJob, WorkEstimate, estimate_work, spec_for_choice
+from agent.backtest.tune.statistics import Objective
 from agent.backtest.workers import run_on_cluster
+from agent.cli.research.trial_texts import parse_grid
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError, Retryable
@@ -128,7 +130,7 @@ def test_its_words_name_the_map_the_risk_and_the_default(bare: Bare) -> None:
         (("--every", "7d", "--grid", "destination=band", "--objective", "growth"), "the grid is empty"),
         (("--grid", "tracking=lax"), "--grid tracking: 'lax'"),
         (("--grid", "zone=30d"), "--grid zone: a zone needs limits.plan_cost"),
-        (("--grid", "zone=30m"), "--grid zone: '30m' is outside"),
+        (("--grid", "zone=30m"), "--grid zone: 30 min is outside"),
         (("--target", "A=60,B=40"), "tracking trades against USD"),
         (("--band", "5%rel", "--objective", "luck"), "--objective: 'luck'"),
         (("--band", "5%rel", "--walk", "back"), "--walk: 'back'"),
@@ -186,7 +188,7 @@ def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -
     config.write_text(render_config(ETHEREUM_PRESET, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     closes = [100, 101, 125, 125, 90, 90, 120, 120, 100, 100, 125, 125, 90, 90]
     prices.write_text("\n".join(["time,WETH", *(f"2021-01-{day:02},{close}" for day, close in enumerate(closes, 1))]) + "\n")
-    tune_spec = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="10%rel", every="7d"), api.PortfolioOptions(config))
+    tune_spec = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(parse_grid("10%rel", "7d")), api.PortfolioOptions(config))
     job = TuneJob(tune_spec.table, tune_spec.backtest, tune_spec.settings, tune_spec.grid.choices(), (0, 1), tune_spec.allocator_schedule)
     assert {job.engine(choice) for choice in job.choices} == {RunEngine.FULL}
     tried = spec_for_choice(tune_spec.backtest, job.choices[1], tune_spec.allocator_schedule, DAY_S)
@@ -197,7 +199,10 @@ def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -
 
 def test_the_estimate_is_measured_on_the_runs_that_are_left(prices: Path) -> None:
     tune_spec = api.prepare_tune(
-        prices, api.MarketOptions(), api.TuneOptions(band="30%rel,40%rel", objective="growth", without_kernel=True), PORTFOLIO
+        prices,
+        api.MarketOptions(),
+        api.TuneOptions(parse_grid("30%rel,40%rel"), objective=Objective.GROWTH, without_kernel=True),
+        PORTFOLIO,
     )
     job = TuneJob(
         tune_spec.table, tune_spec.backtest, tune_spec.settings, tune_spec.grid.choices(), (0, 1), tune_spec.allocator_schedule, True
@@ -290,7 +295,10 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
 ) -> None:
     folder, port = tmp_path / "kept", free_port()
     tune_spec = api.prepare_tune(
-        prices, api.MarketOptions(), api.TuneOptions(band="20%rel..40%rel:5", objective="growth", without_kernel=True), PORTFOLIO
+        prices,
+        api.MarketOptions(),
+        api.TuneOptions(parse_grid("20%rel..40%rel:5"), objective=Objective.GROWTH, without_kernel=True),
+        PORTFOLIO,
     )
     address = f"tcp://127.0.0.1:{port}"
     with clusters(port) as first:
@@ -331,7 +339,7 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
 
 def test_a_scheduler_that_is_not_there_is_named(prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    tune_spec = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel", without_kernel=True), PORTFOLIO)
+    tune_spec = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(parse_grid("20%rel"), without_kernel=True), PORTFOLIO)
     monkeypatch.setattr("agent.backtest.workers.SCHEDULER_TIMEOUT_S", 1)
     with raises_code(Retryable, "scheduler"):
         api.run_tune(tune_spec, scheduler=f"tcp://127.0.0.1:{free_port()}")

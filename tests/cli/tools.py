@@ -51,6 +51,8 @@ and so all that this starts, ignore."""
 STORE_ENDINGS = ("", "-wal", "-shm")
 OPEN_FILES = 4096
 """More than a process of tests has."""
+LEAD_S = 10
+"""Seconds by which a chain that goes on by itself may be ahead, of the 30 that the guard head_age permits."""
 SECRET = "canary7f3a"
 """Part of the endpoint's URL: it must show up nowhere."""
 
@@ -171,12 +173,16 @@ def in_process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
 
 @contextmanager
 def blocks(url: str) -> Iterator[None]:
-    """The chain goes on by itself meanwhile: a block every half second, by the chain's own clock."""
+    """The chain goes on by itself meanwhile: blocks a second apart by its own clock, two a second until it leads by LEAD_S; further
+    ahead of the machine's clock a long test would be refused for a head in the future.
+    """
     done, node = threading.Event(), AnvilNode(url)
+    offset_s = node.now_s() - time.monotonic()
 
     def mine() -> None:
         while not done.wait(0.5):
-            node.mine_at(node.now_s() + 1)
+            if node.now_s() < time.monotonic() + offset_s + LEAD_S:
+                node.mine_at(node.now_s() + 1)
 
     thread = threading.Thread(target=mine, daemon=True)
     thread.start()

@@ -12,6 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from agent.app.research.trials import searched_grid
 from agent.backtest.data import PriceTable, make_price_table
 from agent.backtest.result import SimulationResult, YearGain, rebalancing_premium, time_weighted_return
 from agent.backtest.settings import PERMISSIVE_LIMITS, AppliedTransfer, BacktestSpec, SimulationSettings, make_spec
@@ -19,12 +20,13 @@ from agent.backtest.simulate import simulate
 from agent.backtest.stress.paths import SpotScenario, SpotSeverity, apply_scenario
 from agent.backtest.stress.run import StressSpec
 from agent.backtest.sweep import KernelSetting, TradingCosts
-from agent.backtest.tune.grid import GridOptions, parse_grid
+from agent.backtest.tune.grid import PolicyGrid, calendar_rule
 from agent.backtest.tune.jobs import AllocatorSchedule, TuneChunk, TuneJob
 from agent.backtest.tune.search import ChunkRunner, TuneResult, TuneSpec, tune
 from agent.backtest.tune.statistics import Objective
 from agent.backtest.workers import run_locally
 from agent.backtest.world import TransactionCost
+from agent.cli.research.trial_texts import parse_grid
 from agent.model import Destination, Every, HybridTrigger, Threshold, Trigger
 from tests.support.constants import DAY_S, HOUR_S
 
@@ -101,7 +103,7 @@ def wish(paths: int = 20, step_paths: int = 1, bars: int = 40, scenarios: tuple[
 # --- Searches of settings over artificial prices, so that tests state only what differs.
 
 
-CALENDAR = parse_grid(GridOptions("", "28d", "target", "")).choices()[0]
+CALENDAR = calendar_rule(28 * DAY_S)
 FAIR = SimulationSettings(Fraction(10**9), 1_000, Fraction(10_000))
 TERMS = AllocatorSchedule(7 * DAY_S, 20 * DAY_S)
 WALKING = {"A": 4_000, "B": 3_000, "USD": 3_000}
@@ -129,11 +131,16 @@ def swinging(bars: int, seed: int = 0) -> PriceTable:
     return daily({"A": (100 * np.exp(swing + noise[:, 0])).tolist(), "B": (100 * np.exp(-swing + noise[:, 1])).tolist()})
 
 
+def grid_of(band: str = "", every: str = "", **texts: str) -> PolicyGrid:
+    """Return the grid of a search for growth, from texts as `trimtab tune` takes them."""
+    return searched_grid(parse_grid(band, every, **texts), Objective.GROWTH)
+
+
 def search(table: PriceTable, band: str = "2%rel..20%rel:4", every: str = "", **changes: object) -> TuneSpec:
     """Return a search for growth over bands, with `changes`."""
     tracking = str(changes.pop("tracking", ""))
-    grid = parse_grid(
-        GridOptions(band, every, str(changes.pop("destination", "target")), str(changes.pop("allocator", "")), tracking=tracking)
+    grid = grid_of(
+        band, every, destination=str(changes.pop("destination", "")), allocator=str(changes.pop("allocator", "")), tracking=tracking
     )
     spec = make_spec(WALKING, Every(28 * DAY_S), "USD", interval_s=table.interval_s)
     tune_spec = TuneSpec(table, spec, FAIR, grid, CALENDAR, TERMS, Objective.GROWTH)

@@ -40,6 +40,7 @@ from agent.reference.floors import fair_floor, min_out
 from agent.units import BPS
 from tests.support import builders
 from tests.support.builders import raw, token, with_snapshot
+from tests.support.text import mentions
 from tests.support.wallets import AtomicDesk, Desk
 from tests.support.worlds import read_pool
 
@@ -153,6 +154,12 @@ def verdict(name: str, step: StepInput, plan: Plan, guard_evidence: Evidence | N
     verdicts = [v for v in guards.judge(step, plan, guard_evidence or evidence(step, plan)) if v.guard == name]
     assert len(verdicts) == 1
     return verdicts[0]
+
+
+def assert_refused(judged: Verdict, *terms: str) -> None:
+    """Require a refusal whose measurement mentions each of the terms."""
+    assert not judged.passed, judged.measured_text
+    assert mentions(judged.measured_text, *terms), judged.measured_text
 
 
 def sell_weth(step: StepInput, whole: Fraction | int = Fraction(1, 2)) -> Plan:

@@ -42,7 +42,7 @@ from agent.model.futures import (
 from agent.ports import Grant
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.pool_makers import pool_address
-from agent.signing.rules import HighestTipByNonce, LocalSigner, SigningRules
+from agent.signing.rules import HighestTipByNonce, LocalSigner, SigningRules, require_signable
 from agent.signing.terms import FuturesRules
 from agent.units import NATIVE, Token, floor_int
 from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance, min_balance_changes, wrapped_native_wei
@@ -151,13 +151,22 @@ def signer(rules: SigningRules = RULES) -> LocalSigner:
     return LocalSigner(KEY, rules, lambda: NONCES)
 
 
-def refused(transaction: UnsignedTx, grant: Grant, rule: str, rules: SigningRules = RULES) -> Refused:
-    """Assert that the signer refuses by `rule`; return the refusal."""
-    with pytest.raises(Refused) as caught:
+def refusing_rule(transaction: UnsignedTx, grant: Grant, rules: SigningRules = RULES, nonces: HighestTipByNonce = NONCES) -> str | None:
+    """Return the name of the rule that refuses the transaction; None if it may be signed."""
+    try:
+        require_signable(transaction, grant, rules, nonces)
+    except Refused as refusal:
+        return refusal.verdicts[0].guard.removeprefix("signer.")
+    return None
+
+
+def assert_refused_by(rule: str, transaction: UnsignedTx, grant: Grant, rules: SigningRules = RULES) -> Refused:
+    """Require that the signer refuses by `rule`; return the refusal."""
+    with pytest.raises(Refused) as refusal:
         signer(rules).sign(transaction, grant)
-    assert caught.value.verdicts[0].guard == f"signer.{rule}"
-    assert not caught.value.verdicts[0].passed
-    return caught.value
+    assert refusal.value.verdicts[0].guard == f"signer.{rule}", refusal.value.message
+    assert not refusal.value.verdicts[0].passed
+    return refusal.value
 
 
 # --- Actions on liquidity, grants and transactions for tests of signing them.

@@ -34,16 +34,16 @@ OF_A_FILE = {
     "test_a_full_disk_loses_nothing_and_asks_for_the_operator",
     "test_a_pause_works_on_a_full_disk",
     "test_a_queue_outlives_a_locked_store",
-    "test_a_store_of_a_program_of_unknown_version_is_not_opened_and_left_as_it_is",
+    "test_store_of_an_unknown_version_is_left_as_it_is",
     "test_a_store_that_others_could_read_is_closed_to_them",
-    "test_alembic_sees_no_difference_between_a_store_and_the_models",
+    "test_new_store_has_the_schema_of_the_models",
     "test_an_address_that_cannot_hold_a_journal_is_a_config_error",
     "test_an_interrupted_migration_leaves_nothing_behind",
     "test_close__queue_cannot_be_written__lets_go_of_the_file",
     "test_every_commit_is_on_disk_before_it_returns",
     "test_files_are_readable_by_their_owner_only",
     "test_it_is_kept_over_a_restart_and_in_a_copy_of_the_file",
-    "test_the_file_stops_growing_once_as_many_are_kept_as_should_be",
+    "test_file_stops_growing_once_steps_are_pruned",
 }
 """Tests of other modules that do so, or of what a file alone does."""
 

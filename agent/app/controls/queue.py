@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from agent import wiring
-from agent.app.documents.owner import (
+from agent.app.documents.controls import (
     ControlDocument,
     ControlsDocument,
     control_document,

@@ -20,7 +20,7 @@ from agent.app.controls.queue import (
     waiting_plan,
 )
 from agent.app.cycles import run_policy_cycle
-from agent.app.documents.owner import sealed_with_document
+from agent.app.documents.controls import sealed_with_document
 from agent.app.money import transfers
 from agent.app.positions import holdings
 from agent.app.records.kill_switch import resume_by_control

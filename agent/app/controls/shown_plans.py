@@ -15,13 +15,13 @@ from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
 from agent.app.controls.queue import check_arguments, require_paper_kind, waiting_plan
 from agent.app.documents import fill, owner
-from agent.app.documents.owner import (
+from agent.app.documents.controls import (
     ShownPlanDocument,
     sealed_with_document,
     shown_plan_document,
     stored_plan_document,
 )
-from agent.app.documents.records import HoldingsChangeDocument
+from agent.app.documents.positions import HoldingsChangeDocument
 from agent.app.money import shutdown, transfers
 from agent.app.positions import holdings
 from agent.app.settings import editing

@@ -15,22 +15,27 @@ from agent.app.documents import (
     fill,
     one_of,
 )
-from agent.model import ExecutionState, PurchaseProgress, StepInput
+from agent.model import ExecutionState, Portfolio, PurchaseProgress, StepInput
 from agent.policy.decision import DecisionResult
 from agent.store.executions import StoredExecution
 from agent.units import utc_text
 
 
-class ProgressDocument(TypedDict):
-    """Progress of an execution, at its initial prices."""
+class ExecutionPartsDocument(TypedDict):
+    """Style, times and parts of an execution's progress."""
 
     id: str
-    style: Annotated[str, FromAttributes("terms.style")]
-    purchase: str | None
+    style: Annotated[str, one_of("rounds", "twap", "limit"), FromAttributes("terms.style")]
     began: Annotated[TimeText, FromAttributes("terms.began_s")]
     expires: Annotated[TimeText, FromAttributes("terms.expires_s")]
     rounds_done: Annotated[int, FromAttributes("parts_done")]
     rounds_about: Annotated[int, FromAttributes("terms.part_count")]
+
+
+class ProgressDocument(ExecutionPartsDocument):
+    """Progress of an execution, at its initial prices, in whole coins."""
+
+    purchase: str | None
     next: Annotated[TimeText, FromAttributes("next_s")]
     to_move: Annotated[Money, FromAttributes("terms.value_to_move")]
     moved: Annotated[Money, FromAttributes("moved_value")]
@@ -38,39 +43,41 @@ class ProgressDocument(TypedDict):
     budget: Annotated[Money | None, FromAttributes("terms.max_loss")]
 
 
-class GradualExecutionDocument(TypedDict):
+class GradualExecutionDocument(ExecutionPartsDocument):
     """An execution, under way or ended; values in numeraire base units."""
 
-    id: Annotated[str, FromAttributes("progress.id")]
-    style: Annotated[str, one_of("rounds", "twap", "limit"), FromAttributes("progress.terms.style")]
     state: Annotated[str, one_of("open", "ended", "cancelled")]
     why: str
-    began: Annotated[TimeText, FromAttributes("progress.terms.began_s")]
-    expires: Annotated[TimeText, FromAttributes("progress.terms.expires_s")]
-    rounds_done: Annotated[int, FromAttributes("progress.parts_done")]
-    rounds_about: Annotated[int, FromAttributes("progress.terms.part_count")]
     next: str | None
-    to_move_raw: Annotated[RoundedRaw, FromAttributes("progress.terms.value_to_move")]
-    moved_raw: Annotated[RoundedRaw, FromAttributes("progress.moved_value")]
-    spent_raw: Annotated[RoundedRaw, FromAttributes("progress.lost_value")]
-    budget_raw: Annotated[RoundedRaw | None, FromAttributes("progress.terms.max_loss")]
+    to_move_raw: Annotated[RoundedRaw, FromAttributes("terms.value_to_move")]
+    moved_raw: Annotated[RoundedRaw, FromAttributes("moved_value")]
+    spent_raw: Annotated[RoundedRaw, FromAttributes("lost_value")]
+    budget_raw: Annotated[RoundedRaw | None, FromAttributes("terms.max_loss")]
 
 
 def gradual_execution_document(stored_execution: StoredExecution[Any]) -> GradualExecutionDocument:
     """Return the document of an execution."""
     is_open = stored_execution.state is ExecutionState.OPEN
     next_time = utc_text(stored_execution.progress.next_s) if is_open else None
-    return fill(GradualExecutionDocument, stored_execution, next=next_time)
+    return fill(
+        GradualExecutionDocument,
+        stored_execution.progress,
+        state=str(stored_execution.state),
+        why=stored_execution.why,
+        next=next_time,
+    )
 
 
-def purchase_progress_document(purchase: PurchaseProgress, portfolio: Any) -> ProgressDocument:
+def purchase_progress_document(
+    purchase: PurchaseProgress, portfolio: Portfolio
+) -> ProgressDocument:
     """Return the document of a purchase in parts."""
     purchase_kind = purchase.terms.kind.value
     return fill(ProgressDocument, purchase, portfolio, purchase=purchase_kind)
 
 
 def _execution_progress_document(
-    step_and_decision: tuple[StepInput, DecisionResult], portfolio: Any
+    step_and_decision: tuple[StepInput, DecisionResult], portfolio: Portfolio
 ) -> ProgressDocument | None:
     step, decision_result = step_and_decision
     execution = step.history.execution

@@ -25,13 +25,10 @@ from agent.app.documents import (
     money_text,
     shown,
 )
-from agent.app.documents.executions import OpenExecutionProgress
-from agent.app.documents.futures import FuturesSummaryDocument, optional_futures_summary
-from agent.app.documents.plans import (
+from agent.app.documents.decisions import (
     BlockedExits,
     BlockNumber,
     DecisionDocument,
-    EndpointDocument,
     ExcludedHoldings,
     Netting,
     NumeraireLabel,
@@ -41,9 +38,13 @@ from agent.app.documents.plans import (
     Zone,
     decision_document,
 )
+from agent.app.documents.executions import OpenExecutionProgress
+from agent.app.documents.futures import FuturesSummaryDocument, optional_futures_summary
+from agent.app.documents.plans import EndpointDocument
 from agent.config.build import build_policy
 from agent.config.networks import TypicalFees, typical_fees
 from agent.config.schema import Config
+from agent.figures import format_figure
 from agent.layers.liquidity.policy.pools import POSITIONS_PLACE
 from agent.model import (
     MARGIN_PLACE,
@@ -502,11 +503,12 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
     unit = config.portfolio.numeraire
     if ceiling is None:
         return []
-    ceiling_text = f"portfolio.max_live_value of {ceiling} {unit}"
+    limit_text = f"{format_figure(ceiling, 'amount')} {unit}"
+    ceiling_text = f"portfolio.max_live_value of {limit_text}"
     if total is not None and total > Fraction(ceiling):
         return [
             f"{ceiling_text} is below the {coins_text(total)} {unit} to use: a portfolio worth more than"
-            f" {ceiling} {unit} is never rebalanced. Raise max_live_value if the agent may manage"
+            f" {limit_text} is never rebalanced. Raise max_live_value if the agent may manage"
             " more."
         ]
     headroom_warnings = []
@@ -528,10 +530,10 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
         return [
             *headroom_warnings,
             f"On a busy day, at {busy_day_minimum['gas_gwei']} gwei, corrections wait for cheaper gas: the minimum"
-            f" total is then {busy_day_minimum['total']} {unit}, above {ceiling_text}.",
+            f" total is then {coins_text(Fraction(busy_day_minimum['total']))} {unit}, above {ceiling_text}.",
         ]
     gas_prices_text = " and ".join(
-        f"at {minimum_total['gas_gwei']} gwei ({minimum_total['total']} {minimum_total['unit']})"
+        f"at {minimum_total['gas_gwei']} gwei ({coins_text(Fraction(minimum_total['total']))} {minimum_total['unit']})"
         for minimum_total in minimums_above_ceiling
     )
     if total is None:

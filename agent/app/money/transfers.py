@@ -17,13 +17,13 @@ from agent import engine, wiring
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents import fill
+from agent.app.documents.decisions import transfer_document
 from agent.app.documents.owner import InvestmentDocument
 from agent.app.documents.plans import (
     TransactionDocument,
     plan_document,
     rebalance_document,
     transaction_document,
-    transfer_document,
 )
 from agent.app.money.repeated_withdrawals import find_repeated, repeat_refusal, repeat_text
 from agent.app.withdrawals import withdrawal_run

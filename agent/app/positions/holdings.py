@@ -16,8 +16,8 @@ from agent.amm.lp.venues import LpVenue
 from agent.app import describe
 from agent.app.agent import Agent
 from agent.app.documents import fill
-from agent.app.documents.plans import bps_text, netting_document
-from agent.app.documents.records import LiquidityDocument, PositionDocument, strategy_document
+from agent.app.documents.decisions import bps_text, netting_document
+from agent.app.documents.positions import LiquidityDocument, PositionDocument, strategy_document
 from agent.chain.pools.own_positions import (
     UnsolicitedPositions,
     find_unsolicited_positions,
@@ -59,7 +59,7 @@ from agent.store.store import Store
 from agent.units import BPS, Value, value_text
 
 if TYPE_CHECKING:
-    from agent.app.documents.records import (
+    from agent.app.documents.positions import (
         AdoptedPositionDocument,
         RoutedTransfersDocument,
         StrategiesDocument,

@@ -48,7 +48,7 @@ from agent.units import BPS, Price, decimal_text, format_percent, format_time, p
 
 if TYPE_CHECKING:
     from agent.app.documents.plans import LimitPricesDocument
-    from agent.app.documents.records import (
+    from agent.app.documents.positions import (
         ArmedOrdersDocument,
         ChangedLevelsDocument,
         ConditionalOrderDocument,

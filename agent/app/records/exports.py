@@ -59,38 +59,33 @@ def export(
             "--native-asset: it is empty",
             "write for example ETH",
         )
-    with open_ledger_data(config) as ledger_data:
-        tables = (
-            _rotki_tables(ledger_data, native_name)
-            if format_name == "rotki"
-            else _plain_tables(ledger_data)
-        )
+    tables = _tables(config, format_name, native_name)
     extension, encode_table = (
         ("parquet", _encode_parquet) if format_name == "parquet" else ("csv", _encode_csv)
     )
-    table_by_file_name = {f"{table.name}.{extension}": table for table in tables}
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"--out {folder}: {error.strerror}", "name a folder that can be written"
-        ) from None
+    bytes_by_file_name = {f"{table.name}.{extension}": encode_table(table) for table in tables}
     existing_file_names = [
-        file_name for file_name in table_by_file_name if (folder / file_name).exists()
+        file_name for file_name in bytes_by_file_name if (folder / file_name).exists()
     ]
     if existing_file_names and not force:
         raise ConfigError(
             f"--out {folder}: {', '.join(existing_file_names)} would be overwritten",
             "name another folder, or add --force",
         )
-    for file_name, table in table_by_file_name.items():
-        _write_file(folder / file_name, encode_table(table))
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--out {folder}: {error.strerror}", "name a folder that can be written"
+        ) from None
+    for file_name, file_bytes in bytes_by_file_name.items():
+        _write_file(folder / file_name, file_bytes)
     return {
         "format": format_name,
         "folder": str(folder),
         "files": [
             {"name": file_name, "rows": len(table.rows)}
-            for file_name, table in table_by_file_name.items()
+            for file_name, table in zip(bytes_by_file_name, tables, strict=True)
         ],
     }
 
@@ -106,12 +101,7 @@ def export_archive(config: ConfigSource, format_name: str) -> bytes:
         raise ConfigError(
             f"{format_name!r} is not an archive format", f"choose from {', '.join(ARCHIVE_FORMATS)}"
         )
-    with open_ledger_data(config) as ledger_data:
-        tables = (
-            _rotki_tables(ledger_data, None)
-            if format_name == "rotki"
-            else _plain_tables(ledger_data)
-        )
+    tables = _tables(config, format_name, None)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for table in tables:
@@ -130,6 +120,15 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     writer.writerow(columns)
     writer.writerows([escape_formula(cell) for cell in row] for row in rows)
     return buffer.getvalue()
+
+
+def _tables(
+    config: ConfigSource, format_name: str, native_name: str | None
+) -> tuple[ExportTable, ...]:
+    with open_ledger_data(config) as ledger:
+        return (
+            _rotki_tables(ledger, native_name) if format_name == "rotki" else _plain_tables(ledger)
+        )
 
 
 def _plain_tables(ledger: LedgerData) -> tuple[ExportTable, ...]:

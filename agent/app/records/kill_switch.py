@@ -50,7 +50,7 @@ def pause_by_file(config: LoadedConfig | Path | str, error: TrimtabError) -> Pat
     return pause_path
 
 
-def pause(config: Path | str, reason: str) -> PauseDocument:
+def pause(config: LoadedConfig | Path | str, reason: str) -> PauseDocument:
     """Pause all sending until `resume`. If the store cannot be opened or the config is invalid, a
     file beside the store takes its place, and `store` has the reason.
     """
@@ -105,7 +105,7 @@ def shown_pause(config: ConfigSource) -> dict[str, object]:
     return {"paused": is_paused, "pause_reason": state.reason, "pause_hard": state.hard}
 
 
-def resume(config: Path | str, confirm: Callable[[str], bool]) -> PauseDocument:
+def resume(config: LoadedConfig | Path | str, confirm: Callable[[str], bool]) -> PauseDocument:
     """End the pause and any stop. Completed sales and payments are not undone.
 
     `confirm` is asked before the end of a stop that sells everything, because the next cycle buys

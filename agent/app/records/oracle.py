@@ -15,7 +15,7 @@ from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents import fill
 from agent.app.documents.plans import transaction_document
-from agent.app.documents.records import AllocationDocument, WeightedAssetDocument, WeightsDocument
+from agent.app.documents.positions import AllocationDocument, WeightedAssetDocument, WeightsDocument
 from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, Refused
 from agent.execution.approvals import OwnerAction, send_by_command
@@ -46,7 +46,7 @@ from agent.weights.allocators import WeightBounds
 from agent.weights.returns import Returns
 
 if TYPE_CHECKING:
-    from agent.app.documents.records import (
+    from agent.app.documents.positions import (
         ObservationsDocument,
         PoolObservationsDocument,
         RaisedObservationsDocument,

@@ -157,7 +157,12 @@ def read_prices(
     if not price_series_list:
         raise ConfigError(
             f"{path.name}: has prices of {numeraire.label} alone, in which prices are recorded",
-            "use a file with prices of other tokens",
+            _naming_remedy(
+                skipped_symbols,
+                [symbol for symbol in token_by_symbol if symbol != numeraire.symbol],
+            )
+            if skipped_symbols
+            else "use a file with prices of other tokens",
         )
     if not any(price_series.points for price_series in price_series_list):
         raise ConfigError(

@@ -143,14 +143,15 @@ class RunRecorder:
             if report.sends:
                 return not (stored_report.sends and health_state == "running" and is_process_alive)
             if health_state == "running" and not silence_text(stored_report, now_s):
-                self._spared_report_run_id = (
-                    stored_report.run_id if stored_report.sends else self._spared_report_run_id
-                )
                 return False
             return health_state == "stopped" or stored_report.run_id != self._spared_report_run_id
 
-        if self._store is not None:
-            self._defers_to_other_run = not self._store.write(report, may_replace)
+        if self._store is None:
+            return
+        written_report = self._store.write(report, may_replace)
+        self._defers_to_other_run = written_report is not report
+        if written_report.sends and not report.sends:
+            self._spared_report_run_id = written_report.run_id
 
     def _write_quietly(self) -> None:
         try:

@@ -276,11 +276,16 @@ class PortfolioOptions:
             parse_bands(self.band, target_bps_by_symbol) if self.band else (None, {})
         )
         trigger = self._trigger(common_band)
+        destination = (
+            parse_choice(self.destination, "--destination", DESTINATION_BY_NAME)
+            if self.destination
+            else None
+        )
         spec = make_spec(
             target_bps_by_symbol,
             trigger,
             numeraire,
-            destination=parse_destination(self.destination, trigger),
+            destination=fit_destination(destination, trigger),
             interval_s=table.interval_s,
             native=self.native,
             tokens=SimulatedTokens(decimals, pools),
@@ -316,16 +321,16 @@ def refuse_options(
             raise ConfigError(f"{option_by_field[field.name]}: {why}", remedy)
 
 
-def parse_destination(name: str, trigger: Trigger) -> Destination:
-    """Return a destination by its name (empty: the trigger's usual one). Raises ConfigError."""
+def fit_destination(destination: Destination | None, trigger: Trigger) -> Destination:
+    """Return the destination, without one the trigger's usual. Raises ConfigError if they do not fit."""
     is_tracking = isinstance(trigger, NoTradeZone)
     usual = Destination.ZONE if is_tracking else Destination.TARGET
-    if not name or name == usual.value:
+    if destination in (None, usual):
         return usual
-    destination = parse_choice(name, "--destination", DESTINATION_BY_NAME)
     if is_tracking:
         raise ConfigError(
-            f"--destination: {name}, but tracking trades to the edge of its zone", "omit it"
+            f"--destination: {destination.value}, but tracking trades to the edge of its zone",
+            "omit it",
         )
     if destination is Destination.ZONE:
         raise ConfigError("--destination: zone, but only tracking has one", "omit it")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
 from agent.app.research.backtests import (
@@ -27,7 +26,7 @@ from agent.backtest.jumps import (
 )
 from agent.backtest.settings import BacktestSpec, SimulationSettings, TaxRule
 from agent.backtest.stress.futures import FuturesStressSpec
-from agent.backtest.stress.paths import SpotScenario, SpotSeverity
+from agent.backtest.stress.paths import STRESS_SCENARIOS, SpotScenario, SpotSeverity
 from agent.backtest.stress.run import (
     MAX_BARS,
     StressResult,
@@ -42,11 +41,13 @@ from agent.backtest.stress.run import Progress as StressProgress
 from agent.backtest.stress.work import PieceResult, StressPiece, StressWork, run_sequentially
 from agent.backtest.sweep import available_cores
 from agent.backtest.tune.grid import (
-    GridOptions,
+    DESTINATIONS,
+    STRICTNESSES,
     PolicyChoice,
     PolicyGrid,
-    parse_calendar_rule,
-    parse_grid,
+    TriggerKind,
+    calendar_rule,
+    require_fit_grid,
 )
 from agent.backtest.tune.jobs import (
     CONFIRM_ABOVE_S,
@@ -64,16 +65,13 @@ from agent.backtest.tune.search import Progress as TuneProgress
 from agent.backtest.tune.search import TuneResult, TuneSpec, tune
 from agent.backtest.tune.statistics import Objective, WalkForwardMode
 from agent.backtest.workers import (
-    check_scheduler_address,
     run_in_processes,
     run_locally,
     run_on_cluster,
 )
-from agent.config.tables.fields import parse_choice, parse_duration_s, parse_gas_price_wei
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError, Refused
-from agent.model import AllocationMethod, Every, LotMethod
-from agent.units import BPS, parse_raw, parse_share_with_unit_bps
+from agent.model import AllocationMethod, Destination, Every, LotMethod, Threshold
 
 __all__ = ["stress_document", "tune_document"]
 
@@ -81,7 +79,7 @@ __all__ = ["stress_document", "tune_document"]
 SHOCK_OPTION = "--scenarios shock"
 DEFAULT_BARS = 720
 """Default length of a path: one month of hourly bars."""
-DECIMAL_PLACES = 18
+USUAL_SEVERITY = SpotSeverity()
 PARALLEL_FROM_S = 15.0
 """Estimated seconds on one core above which several processes share the work."""
 PROCESS_DIED_MESSAGE = "a process of the stress test died, perhaps for lack of memory"
@@ -89,47 +87,32 @@ PROCESS_DIED_MESSAGE = "a process of the stress test died, perhaps for lack of m
 
 @dataclass(frozen=True, slots=True)
 class StressOptions:
-    """Options of a stress test, as entered. `scenarios` "all" selects those that apply to the
-    portfolio. `block_bars` is the mean length of a resampled block; an empty one is chosen from the
-    data. `thin_depth` is the part of the pools' depth that is left in a thin market.
+    """Options of a stress test. Without `scenarios` those that apply to the portfolio are run,
+    without `bars` a path has up to DEFAULT_BARS. A mean length of resampled blocks that is None is
+    chosen from the data.
     """
 
     paths: int = 2_000
     step_paths: int = 3
     bars: int = 0
-    scenarios: str = "all"
-    block_bars: str = ""
-    drift: str = "recorded"
-    crash: str = "50%"
-    crash_bars: int = 24
-    depeg: str = "10%"
-    gas_spike: str = "500 gwei"
-    thin_depth: str = "0.001"
+    scenarios: tuple[SpotScenario, ...] = ()
+    severity: SpotSeverity = USUAL_SEVERITY
+    mean_block_bars: float | None = None
+    keeps_drift: bool = True
 
     def spec(self, table: PriceTable) -> StressSpec:
-        """Parse the options. Raises ConfigError naming the option."""
-        if self.drift not in ("recorded", "none"):
-            raise ConfigError(f"--paths drift: {self.drift!r}", "choose recorded or none")
+        """Return the test of these prices. Raises ConfigError naming the option."""
         if self.bars < 0 or self.bars > MAX_BARS:
             raise ConfigError(f"--paths bars: {self.bars}", f"a path has 3 to {MAX_BARS:,} bars")
-        severity = SpotSeverity(
-            crash_bps=parse_share_with_unit_bps(self.crash, "--scenarios crash"),
-            crash_bars=self.crash_bars,
-            depeg_bps=parse_share_with_unit_bps(self.depeg, "--scenarios depeg"),
-            gas_price_wei=parse_gas_price_wei(self.gas_spike, "--scenarios gas-spike"),
-            depth_part=_parse_fraction(self.thin_depth, "--scenarios thin"),
-        )
         return StressSpec(
             path_count=self.paths,
             step_path_count=self.step_paths,
             path_bars=self.bars or min(DEFAULT_BARS, table.bar_count),
-            scenarios=_scenarios(self.scenarios),
-            severity=severity,
-            mean_block_bars=float(_parse_fraction(self.block_bars, "--paths block"))
-            if self.block_bars
-            else None,
-            keeps_drift=self.drift == "recorded",
-            has_named_scenarios=self.scenarios != "all",
+            scenarios=self.scenarios or STRESS_SCENARIOS,
+            severity=self.severity,
+            mean_block_bars=self.mean_block_bars,
+            keeps_drift=self.keeps_drift,
+            has_named_scenarios=bool(self.scenarios),
         )
 
 
@@ -229,8 +212,6 @@ def run_stress(
     scheduler is lost.
     """
     core_count = cores or available_cores()
-    if scheduler:
-        check_scheduler_address(scheduler)
 
     def run_parallel(
         work: StressWork, pieces: Sequence[StressPiece]
@@ -266,89 +247,78 @@ def run_stress(
     return replace(result, notes=(f"{suspect_note(suspects)}. {change_text}", *result.notes))
 
 
-def _scenarios(scenarios_text: str) -> tuple[SpotScenario, ...]:
-    scenario_by_name = {
-        scenario.value: scenario
-        for scenario in SpotScenario
-        if scenario not in (SpotScenario.CALM, SpotScenario.SHOCK)
-    }
-    if scenarios_text == "all":
-        return tuple(scenario_by_name.values())
-    scenario_names = [
-        scenario_name.strip()
-        for scenario_name in scenarios_text.split(",")
-        if scenario_name.strip()
-    ]
-    unknown_names = [
-        scenario_name for scenario_name in scenario_names if scenario_name not in scenario_by_name
-    ]
-    if unknown_names or not scenario_names:
-        raise ConfigError(
-            f"--scenarios: {(unknown_names or [scenarios_text])[0]!r}",
-            f"choose from {', '.join(scenario_by_name)}, or all",
-        )
-    return tuple(scenario_by_name[scenario_name] for scenario_name in dict.fromkeys(scenario_names))
-
-
-def _parse_fraction(fraction_text: str, option: str) -> Fraction:
-    return Fraction(parse_raw(fraction_text, DECIMAL_PLACES, option), 10**DECIMAL_PLACES)
-
-
 MIN_FOLDS = 1
 MAX_FOLDS = 50
-DEFAULT_BANDS = "5%rel..25%rel:5,2%abs,5%abs,10%abs"
-DEFAULT_INTERVALS = "7d,28d"
-DEFAULT_DESTINATIONS = "target,halfway,band"
+DAY_S = 86_400
+USUAL_BANDS = (
+    *(Threshold(None, bps) for bps in range(500, 2_501, 500)),
+    *(Threshold(bps, None) for bps in (200, 500, 1_000)),
+)
+USUAL_INTERVALS_S = (7 * DAY_S, 28 * DAY_S)
 """Grid of a search that names no band, interval, strictness or zone."""
-DEFAULT_STRICTNESSES = "relaxed,normal,strict"
-BAND_OPTIONS = {"destination": "--grid destination", "trigger": "--grid trigger"}
+USUAL_GRID = PolicyGrid((), (), (), trigger_kinds=())
+USUAL_CALENDAR = calendar_rule(28 * DAY_S)
 CALENDAR_OPTION = {"calendar": "--objective calendar"}
 RULE_TO_BEAT = "with the objective tracking, the rule to beat is tracking"
-SCHEDULE_OPTIONS = {"price_window": "--grid window", "rechoose_interval": "--grid rechoose"}
+SCHEDULE_OPTIONS = {"price_window_s": "--grid window", "rechoose_s": "--grid rechoose"}
 WITHOUT_SUSPECTS = "without_suspects"
 """Folder, in that of a search, of the same search without closes that are probably wrong."""
 
 
 @dataclass(frozen=True, slots=True)
-class TuneOptions(GridOptions):
-    """Options of a parameter search, as entered: the grid, and the evaluation of its settings.
+class TuneOptions:
+    """Options of a parameter search: the grid, and the evaluation of its settings.
 
-    `calendar` is the interval of the baseline rule, `walk_mode` the mode of the walk-forward test.
-    An allocator chooses weights every `rechoose_interval` from the prices of the last
-    `price_window`. `without_kernel` disables the fast kernel. `tax` is the tax rate on realised
-    gains and `lots` the lot rule, by default those of the config; "off" ignores the rate.
+    `calendar` is the baseline rule, `walk_mode` the mode of the walk-forward test.
+    An allocator chooses weights every `rechoose_s` from the prices of the last `price_window_s`.
+    `without_kernel` disables the fast kernel. `tax_bps` is the tax rate on realised
+    gains and `lots` the lot rule, by default those of the config; a rate of 0 ignores the config's.
     """
 
-    calendar: str = "28d"
-    objective: str = "tracking"
-    walk_mode: str = "anchored"
+    grid: PolicyGrid = USUAL_GRID
+    calendar: PolicyChoice = USUAL_CALENDAR
+    objective: Objective = Objective.TRACKING
+    walk_mode: WalkForwardMode = WalkForwardMode.ANCHORED
     folds: int = 4
-    price_window: str = "60d"
-    rechoose_interval: str = "7d"
+    price_window_s: int = 60 * DAY_S
+    rechoose_s: int = 7 * DAY_S
     without_kernel: bool = False
-    tax: str = ""
-    lots: str = ""
+    tax_bps: int | None = None
+    lots: LotMethod | None = None
 
-    def grid(self, objective: Objective) -> PolicyGrid:
-        """Parse the grid. By loss it has the tracking rule, unless strictnesses are named, at each;
-        and without bands, intervals and zones some usual ones. Raises ConfigError.
-        """
-        options = self
-        if objective is Objective.TRACKING:
-            options = replace(self, tracking=self.tracking or DEFAULT_STRICTNESSES)
-        if (self.tracking or self.zone) and not (self.band or self.every):
-            refuse_options(self, BAND_OPTIONS, "tracking and zones have their own", "omit it")
-        if self.band or self.every or self.tracking or self.zone:
-            return parse_grid(replace(options, destination=self.destination or "target"))
-        return parse_grid(
-            replace(
-                options,
-                band=DEFAULT_BANDS,
-                every=DEFAULT_INTERVALS,
-                destination=self.destination or DEFAULT_DESTINATIONS,
-                trigger=self.trigger or "band,every",
-            )
+
+def searched_grid(named: PolicyGrid, objective: Objective) -> PolicyGrid:
+    """Return the grid of a search that names these values. By loss it has the tracking rule, unless
+    strictnesses are named, at each; and without bands, intervals and zones some usual ones. Raises
+    ConfigError.
+    """
+    has_bands = bool(named.bands or named.intervals_s)
+    has_rules = bool(named.strictnesses or named.horizons_s)
+    if has_rules and not has_bands:
+        for option, values in (
+            ("--grid destination", named.destinations),
+            ("--grid trigger", named.trigger_kinds),
+        ):
+            if values:
+                raise ConfigError(f"{option}: tracking and zones have their own", "omit it")
+    if has_rules or has_bands:
+        grid = replace(
+            named,
+            destinations=named.destinations or (Destination.TARGET,),
+            trigger_kinds=named.trigger_kinds or tuple(TriggerKind),
         )
+    else:
+        grid = replace(
+            named,
+            bands=USUAL_BANDS,
+            intervals_s=USUAL_INTERVALS_S,
+            destinations=named.destinations or DESTINATIONS,
+            trigger_kinds=named.trigger_kinds or (TriggerKind.BAND, TriggerKind.EVERY),
+        )
+    if objective is Objective.TRACKING and not named.strictnesses:
+        grid = replace(grid, strictnesses=STRICTNESSES)
+    require_fit_grid(grid)
+    return grid
 
 
 def prepare_tune(
@@ -360,12 +330,8 @@ def prepare_tune(
     """Check the options and build the search. A config's limits apply; the grid replaces its
     trigger and destination. Raises ConfigError naming the option.
     """
-    objective = parse_choice(
-        tune_options.objective,
-        "--objective",
-        {objective.value: objective for objective in Objective},
-    )
-    grid = tune_options.grid(objective)
+    objective = tune_options.objective
+    grid = searched_grid(tune_options.grid, objective)
     if all(method is AllocationMethod.FIXED for method in grid.allocators):
         refuse_options(
             tune_options,
@@ -373,7 +339,6 @@ def prepare_tune(
             "only an allocator uses it",
             "omit it, or add --grid allocator",
         )
-    calendar_rule = parse_calendar_rule(tune_options.calendar)
     if objective is Objective.TRACKING:
         refuse_options(tune_options, CALENDAR_OPTION, RULE_TO_BEAT, "omit it")
     if market_options.flows:
@@ -385,7 +350,10 @@ def prepare_tune(
     table = portfolio_options.load_prices(prices_path)
     if portfolio_options.config is None:
         spec = replace(
-            portfolio_options, band="", every=tune_options.calendar, destination="target"
+            portfolio_options,
+            band="",
+            every=f"{tune_options.calendar.every_s}s",
+            destination=Destination.TARGET.value,
         ).spec(table)
     else:
         spec = portfolio_options.spec(table)
@@ -404,23 +372,17 @@ def prepare_tune(
     table = select_spec_symbols(spec, table)
     settings = market_options.settings_for_table(spec, table)
     require_priced_gas(settings, spec, table)
-    schedule = AllocatorSchedule(
-        parse_duration_s(tune_options.rechoose_interval, "--grid rechoose"),
-        parse_duration_s(tune_options.price_window, "--grid window"),
-    )
+    schedule = AllocatorSchedule(tune_options.rechoose_s, tune_options.price_window_s)
     require_fit_allocators(grid, spec, schedule, table.interval_s)
-    walk_mode = parse_choice(
-        tune_options.walk_mode, "--walk", {mode.value: mode for mode in WalkForwardMode}
-    )
     return TuneSpec(
         table,
         spec,
         settings,
         grid,
-        calendar_rule,
+        tune_options.calendar,
         schedule,
         objective,
-        walk_mode,
+        tune_options.walk_mode,
         tune_options.folds,
         tune_options.without_kernel,
     )
@@ -438,26 +400,12 @@ def require_fit_allocators(
 
 def _tax_rule(tax_rule: TaxRule, tune_options: TuneOptions) -> TaxRule:
     """Return the config's rule with the options of the search. Raises ConfigError."""
-    if tune_options.lots:
-        methods = {method.value: method for method in LotMethod}
-        tax_rule = replace(
-            tax_rule, method=parse_choice(tune_options.lots, "--objective lots", methods)
-        )
-    if tune_options.tax == "off":
-        tax_rule = replace(tax_rule, rate_bps=0)
-    elif tune_options.tax:
-        rate_bps = parse_share_with_unit_bps(tune_options.tax, "--objective tax")
-        if not 0 < rate_bps <= BPS:
-            raise ConfigError(
-                f"--objective tax: {tune_options.tax!r} is not above 0 % and at most 100 %",
-                "write for example 25%, or off",
-            )
-        tax_rule = replace(tax_rule, rate_bps=rate_bps)
-    if tune_options.lots and not tax_rule.rate_bps:
+    rate_bps = tax_rule.rate_bps if tune_options.tax_bps is None else tune_options.tax_bps
+    if tune_options.lots and not rate_bps:
         raise ConfigError(
             "--objective lots: there is no tax rate", "write --objective tax=25%, or omit it"
         )
-    return tax_rule
+    return replace(tax_rule, method=tune_options.lots or tax_rule.method, rate_bps=rate_bps)
 
 
 def run_tune(
@@ -478,8 +426,6 @@ def run_tune(
     is lost, ConfigError for the folder of another search.
     """
     core_count = cores or available_cores()
-    if scheduler:
-        check_scheduler_address(scheduler)
 
     def require_confirmed(job: TuneJob, chunks: Sequence[TuneChunk]) -> None:
         if confirm is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent import wiring
 from agent.app.describe import HIDDEN_PATHS, submission_channel, submission_text
 from agent.app.documents import fill
-from agent.app.documents.owner import FAIL, OK, WARN, CheckDocument, CheckLine
+from agent.app.documents.owner import FAIL, OK, WARN, CheckDocument
 from agent.app.documents.status import current_minimum_total
 from agent.app.start.endpoint_checks import (
     endpoint_records,
@@ -21,6 +21,7 @@ from agent.app.start.endpoint_checks import (
     probed_endpoint_documents,
 )
 from agent.app.start.fee_modules import fee_module_checks
+from agent.app.start.price_source_checks import price_checks
 from agent.app.start.quote_checks import quote_checks
 from agent.app.start.route_checks import route_checks
 from agent.app.start.tracking_losses import step_loss_document
@@ -28,14 +29,12 @@ from agent.app.start.trust import EMPTY_CODE_HASH, NO_CODE_HASH
 from agent.app.start.venue import venue_checks
 from agent.chain.endpoints import Endpoint
 from agent.chain.fees.minimum_tip import suggested_tip
-from agent.chain.lens import DESCRIPTION, CallItem, LensItem, query_lens
 from agent.chain.rpc import Transport
 from agent.chain.safe import SafeContract
 from agent.chain.screening.moves import screening_moves
-from agent.chain.tokens import symbol_text
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
-from agent.config.networks import feed_name, typical_fees
+from agent.config.networks import typical_fees
 from agent.config.schema import Config
 from agent.config.secrets.key_sources import key_source, keyring_backend
 from agent.config.tables.limits import LimitsTable, accepted_limit_texts, needless_acceptances
@@ -50,195 +49,24 @@ from agent.errors import (
 from agent.foreign_text import read_json
 from agent.layers.signals.state import SignalState
 from agent.model import (
-    FeedRound,
-    Policy,
-    Pool,
     Portfolio,
-    PriceSource,
-    ReferenceConfig,
     ScreenedToken,
     Snapshot,
     StepInput,
     UnreadableItem,
-    schedules_of,
 )
 from agent.policy import minimum, native_coin
 from agent.policy.cash_flows import cash_limit
 from agent.policy.drift import compute_drifts, investable_total, portfolio_total
-from agent.reference import reference_prices, sequencer_fault
-from agent.reference.prices import feed_round_fault, short_mean_rejection, twap_rejection
+from agent.reference import reference_prices
 from agent.store import Store
 from agent.store.files.locks import require_trusted_writers
 from agent.store.files.secret import secret_path
-from agent.units import decimal_text, format_duration, price_text, safe_label
+from agent.units import decimal_text, format_duration, price_text
 from agent.venues import allowances
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import DoctorDocument, ProbedEndpointDocument
-
-
-_MAX_DESCRIPTION_BYTES = 160
-_DOLLAR_SYMBOL = "USD"
-_UNKNOWN_SYMBOL = "?"
-UNBOUNDED_ANSWER = 2**95 - 1
-"""A maximum answer at or above this counts as no bound: aggregators without an upper bound return
-the maximum of an integer type.
-"""
-
-
-def price_checks(
-    context: wiring.AgentContext, snapshot: Snapshot, policy: Policy, reference: ReferenceConfig
-) -> Iterator[CheckLine]:
-    """Yield a row for each feed, for TWAPs, for sequencer and data fee of a rollup, and for
-    triggers without price confirmation.
-    """
-    yield from _feed_checks(context, snapshot, reference)
-    yield from _twap_checks(snapshot, reference)
-    yield from _sequencer_checks(snapshot, reference)
-    yield from _data_fee_checks(snapshot)
-    yield from _trigger_checks(context, policy)
-
-
-def _trigger_checks(context: wiring.AgentContext, policy: Policy) -> Iterator[CheckLine]:
-    """Yield warnings about triggers that prices of a single block can fire, and about schedules
-    without jitter, which an attacker can predict; none on local chains.
-    """
-    if context.config.chain.is_local:
-        return
-    if policy.confirm_blocks == 0:
-        yield (
-            "triggers",
-            WARN,
-            "the prices of a single block can fire it",
-            "policy.confirm_blocks = 3",
-        )
-    if policy.jitter_bps == 0 and schedules_of(policy.trigger):
-        yield (
-            "schedule",
-            WARN,
-            "it makes the agent's trades predictable",
-            'policy.jitter = "10%"',
-        )
-
-
-def _feed_checks(
-    context: wiring.AgentContext, snapshot: Snapshot, reference: ReferenceConfig
-) -> Iterator[CheckLine]:
-    label_by_address = {
-        token.address: token.label
-        for token in (*(asset.token for asset in context.portfolio.assets), *context.portfolio.hubs)
-    }
-    token_feeds = [
-        (address, feed)
-        for address in label_by_address
-        if (feed := context.portfolio.feed(address)) is not None
-    ]
-    description_calls: list[LensItem] = [
-        CallItem(feed, DESCRIPTION, max_answer_bytes=_MAX_DESCRIPTION_BYTES)
-        for _, feed in token_feeds
-    ]
-    for (address, feed), description_answer in zip(
-        token_feeds, query_lens(context.transport, description_calls), strict=True
-    ):
-        label = label_by_address[address]
-        latest_round = next(
-            (feed_round for feed_round in snapshot.feeds if feed_round.feed == feed), None
-        )
-        if latest_round is None:
-            continue  # a quarantined token has its own row
-        base_symbol, quote_symbol = _parse_pair(symbol_text(description_answer))
-        pair_and_bounds_text = (
-            f"{base_symbol} / {quote_symbol}, {format_answer_bounds(latest_round)}"
-        )
-        check_name = f"feed {label}"
-        fault = feed_round_fault(snapshot, reference, latest_round)
-        if fault:
-            yield check_name, FAIL, f"it {fault}", "wait for its next round, or correct the feed"
-        elif quote_symbol != _DOLLAR_SYMBOL or not (
-            base_symbol == feed_name(context.config.chain.chain_id, address)
-            or _is_base_of(base_symbol, label)
-        ):
-            yield (
-                check_name,
-                WARN,
-                pair_and_bounds_text,
-                f"make sure that {feed} is a feed of {label} in dollars",
-            )
-        else:
-            yield check_name, OK, pair_and_bounds_text, ""
-
-
-def _parse_pair(description: str) -> tuple[str, str]:
-    """Split "ETH / USD" into both sides; text that is not a plain symbol becomes "?" (T17)."""
-    base_text, _, quote_text = description.partition("/")
-    return safe_label(base_text.strip(), _UNKNOWN_SYMBOL), safe_label(
-        quote_text.strip(), _UNKNOWN_SYMBOL
-    )
-
-
-def _is_base_of(base: str, label: str) -> bool:
-    """Return whether the token is the feed's base or a wrapped form of it: WETH for ETH, cbBTC for
-    BTC.
-    """
-    return base != _UNKNOWN_SYMBOL and label.upper().removesuffix(".E").endswith(base.upper())
-
-
-def format_answer_bounds(feed_round: FeedRound) -> str:
-    """Format the bounds of the answers that a feed's aggregator reports."""
-    if feed_round.min_answer is None or feed_round.max_answer is None:
-        return "no bounds"
-    low_text = f"from {decimal_text(feed_round.min_answer, feed_round.decimals)}"
-    if feed_round.max_answer >= UNBOUNDED_ANSWER:
-        return f"{low_text}, no upper bound"
-    return f"{low_text} to {decimal_text(feed_round.max_answer, feed_round.decimals)}"
-
-
-def _twap_checks(snapshot: Snapshot, reference: ReferenceConfig) -> Iterator[CheckLine]:
-    if PriceSource.TWAP not in reference.sources:
-        return
-    yield _mean_check("TWAP", snapshot, reference, twap_rejection)
-    if reference.short_window_s:
-        yield _mean_check("short TWAP", snapshot, reference, short_mean_rejection)
-
-
-def _mean_check(
-    mean_name: str,
-    snapshot: Snapshot,
-    reference: ReferenceConfig,
-    rejection_of: Callable[[Snapshot, ReferenceConfig, Pool], str],
-) -> CheckLine:
-    """Return the row that counts the pools with such a mean, and names the first without."""
-    pools = [pool for pool in snapshot.pools if pool.keeps_observations]
-    rejected_pool_texts = [
-        f"{pool.address}: {rejection}"
-        for pool in pools
-        if (rejection := rejection_of(snapshot, reference, pool))
-    ]
-    usable_count = len(pools) - len(rejected_pool_texts)
-    count_text = f"{usable_count} of {len(pools)} V3 pools have a usable {mean_name}"
-    if not rejected_pool_texts:
-        return f"{mean_name}s", OK, count_text, ""
-    finding = f"{count_text}; the first without: {rejected_pool_texts[0]}"
-    return f"{mean_name}s", WARN, finding, "trimtab oracle shows them all"
-
-
-def _sequencer_checks(snapshot: Snapshot, reference: ReferenceConfig) -> Iterator[CheckLine]:
-    if reference.sequencer_feed is None:
-        return
-    if fault := sequencer_fault(snapshot, reference):
-        yield "sequencer", FAIL, fault, "wait; trading is halted until it is up"
-    else:
-        yield "sequencer", OK, "up", ""
-
-
-def _data_fee_checks(snapshot: Snapshot) -> Iterator[CheckLine]:
-    """Yield a row on rollups: the data fee of one swap now."""
-    if unknown_reason := snapshot.data_fee_unknown_reason:
-        remedy = "check chain.chain_id and the endpoints; trading is halted until it is read"
-        yield "data_fee", FAIL, f"not read: {unknown_reason}", remedy
-    elif snapshot.data_fee is not None:
-        fee_wei = snapshot.max_data_fee_wei(minimum.LEG_GAS, 2 * minimum.LEG_BYTES)
-        yield "data_fee", OK, f"at most {decimal_text(fee_wei, 18)} native for a swap", ""
 
 
 def screen_tokens(

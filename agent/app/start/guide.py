@@ -43,6 +43,7 @@ from agent.config.networks.presets import PRESETS
 from agent.config.tables.fields import parse_address, parse_variable
 from agent.config.writing import portfolio_templates
 from agent.errors import ConfigError
+from agent.figures import format_figure
 from agent.key_variables import process_environment
 from agent.units import BPS, format_bps, parse_bps, safe_label
 
@@ -95,8 +96,11 @@ class InitAnswers(NewConfig):
             )
             or ("that of the chain's file" if self.is_local else ""),
             "basket": self._basket_text,
-            "cash": f"{self.use_cash or 'all'} {NUMERAIRE}",
-            "ceiling": f"{self.ceiling} {NUMERAIRE} at most are managed, and paid out in a day",
+            "cash": f"{format_figure(self.use_cash, 'amount') if self.use_cash else 'all'} {NUMERAIRE}",
+            "ceiling": (
+                f"{format_figure(self.ceiling, 'amount')} {NUMERAIRE} at most are managed, and paid"
+                " out in a day"
+            ),
             "alert": (
                 f"{alert_variable} ({variable_state(alert_variable)})" if alert_variable else "none"
             ),
@@ -106,7 +110,7 @@ class InitAnswers(NewConfig):
     def _basket_text(self) -> str:
         """Return the holdings, with the name of their template if they have one."""
         if not self.template:
-            return " ".join(f"{symbol}={share}" for symbol, share in self.targets)
+            return " ".join(f"{symbol} {share}" for symbol, share in self.targets)
         template = portfolio_templates.find_template(self.template)
         targets = portfolio_templates.template_targets(template, find_preset(self.network))
         return f"{' '.join(f'{symbol} {share}' for symbol, share in targets)} ({self.template})"
@@ -121,7 +125,11 @@ class InitAnswers(NewConfig):
         of another network are dropped.
         """
         if not network_name_or_file:
-            raise ConfigError("no network is chosen", f"choose from {', '.join(PRESETS)}")
+            raise ConfigError(
+                "no network is chosen",
+                f"choose from {', '.join(PRESETS)}, or name the config file of a running trimtab"
+                " localchain",
+            )
         find_preset(network_name_or_file)
         is_local = network_name_or_file not in PRESETS
         endpoints = self.endpoints if network_name_or_file == self.network else ()
@@ -133,6 +141,8 @@ class InitAnswers(NewConfig):
 
     def with_wallet(self, address_text: str) -> InitAnswers:
         """Return the answers with the wallet's address."""
+        if not address_text:
+            raise ConfigError("no wallet is named", "write its address, 0x and 40 hex digits")
         return replace(self, wallet=parse_address(address_text, "wallet"))
 
     def with_endpoints(self, endpoints_text: str) -> InitAnswers:
@@ -242,7 +252,9 @@ class InitAnswers(NewConfig):
         config = draft_config(template, preset, targets, self.use_cash, self.ceiling)
         total_value = Fraction(self.use_cash or self.ceiling)
         loss = config_loss_document(config, Fraction(1), total_value)
-        ceiling_note = "" if self.use_cash else f" {self.ceiling} is the ceiling."
+        ceiling_note = (
+            "" if self.use_cash else f" {format_figure(self.ceiling, 'amount')} is the ceiling."
+        )
         return [
             f"Is it worth it? {ESTIMATE_NOTE}.{ceiling_note}",
             *([] if loss is None else [*loss["lines"], *loss["warnings"]]),

@@ -141,7 +141,8 @@ def simulate_losses(
             amounts, plan_costs = book.plans(drift_after[rows, paths], rows)
             is_traded = amounts.any(axis=1)
             drift_after[rows, paths] -= amounts
-            waited_years[rows[~is_traded], paths[~is_traded]] = MAX_YEARS
+            is_looked_at_again = ~is_traded & ~book.has_schedule[rows, 0]
+            waited_years[rows[is_looked_at_again], paths[is_looked_at_again]] = MAX_YEARS
             if bar >= SETTLING_BARS:
                 costs += np.bincount(rows, plan_costs, len(policies))
                 trades += np.bincount(rows, is_traded, len(policies))

@@ -100,7 +100,7 @@ def simulate_taxes(
         rows = np.nonzero(fires)[0]
         if len(rows):
             is_traded = wallets.trade(rows, bar)
-            waited_years[rows[~is_traded]] = MAX_YEARS
+            waited_years[rows[~is_traded & ~book.has_schedule[rows, 0]]] = MAX_YEARS
     drifts = market.risk_aversion / 2 * variance / 2 / TAXED_BARS
     sums = np.array(
         [

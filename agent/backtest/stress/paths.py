@@ -231,6 +231,12 @@ class SpotScenario(Enum):
     SHOCK = "shock"
 
 
+STRESS_SCENARIOS = tuple(
+    scenario for scenario in SpotScenario if scenario not in (SpotScenario.CALM, SpotScenario.SHOCK)
+)
+"""Scenarios that a test asks for by name."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpotSeverity:
     """Severity of scenarios.

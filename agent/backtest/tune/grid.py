@@ -8,18 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from agent.config.tables.fields import parse_choice, parse_duration_s
-from agent.config.tables.triggers import parse_band
 from agent.errors import ConfigError
 from agent.model import (
-    PRICE_ONLY_METHODS,
     AllocationMethod,
     Destination,
     Every,
     HybridTrigger,
     NoTradeZone,
     OrderKind,
-    OrdersConfig,
     Threshold,
     TrackingRisk,
     action_interval_s,
@@ -33,10 +29,9 @@ from agent.policy.triggers.no_trade_zone import (
     build_tracking,
 )
 from agent.policy.triggers.schedule_triggers import MAX_INTERVAL_S, MIN_INTERVAL_S
-from agent.units import BPS, format_duration, parse_share_with_unit_bps
+from agent.units import format_duration
 
 MAX_SETTINGS = 1_000_000
-MAX_RANGE_VALUES = 10_000
 DESTINATIONS = (Destination.TARGET, Destination.HALFWAY, Destination.BAND)
 
 
@@ -181,6 +176,8 @@ ZONE_COST_BPS = STRICTNESS_COST_BPS[DEFAULT_STRICTNESS]
 """Annual cost of 1 % of tracking error of every zone: that by which settings are ranked."""
 RULE = PolicyChoice(build_tracking(None), Destination.ZONE)
 """The tracking rule at its default strictness."""
+STRICTNESSES = tuple(STRICTNESS_COST_BPS)
+"""Those of the tracking rule, the laxest first."""
 
 
 def band_option(band: Threshold) -> str:
@@ -198,7 +195,9 @@ def band_text(band: Threshold) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PolicyGrid:
-    """Values to combine, in order. `intervals_s` are seconds."""
+    """Values to combine, in order. `intervals_s` are seconds. Without `destinations` or
+    `trigger_kinds` the usual ones are meant (agent/app/research/trials.py).
+    """
 
     bands: tuple[Threshold, ...]
     intervals_s: tuple[int, ...]
@@ -268,88 +267,20 @@ class PolicyGrid:
             yield from (Every(every_s) for every_s in self.intervals_s)
 
 
-@dataclass(frozen=True, slots=True)
-class GridOptions:
-    """A grid as entered: comma-separated lists, and inclusive ranges such as `1%rel..30%rel:12`.
-
-    `trigger` selects among bands, intervals and both together, `stop` are stops of each asset,
-    `tracking` strictnesses of the tracking rule, `zone` horizons of zones.
-    """
-
-    band: str = ""
-    every: str = ""
-    destination: str = ""
-    allocator: str = "fixed"
-    trigger: str = ""
-    stop: str = ""
-    tracking: str = ""
-    zone: str = ""
-
-
-def parse_grid(options: GridOptions) -> PolicyGrid:
-    """Parse a grid. One with stops also has every setting without one.
-
-    Raises ConfigError naming the option if the grid is invalid, empty or larger than MAX_SETTINGS.
-    """
-    bands = tuple(
-        dict.fromkeys(
-            threshold
-            for value_text in _split_list(options.band)
-            for threshold in _parse_bands(value_text)
-        )
-    )
-    intervals_s = tuple(
-        dict.fromkeys(
-            interval_s
-            for value_text in _split_list(options.every)
-            for interval_s in _parse_intervals(value_text)
-        )
-    )
-    destinations = tuple(
-        parse_choice(
-            value_text,
-            "--grid destination",
-            {destination_choice.value: destination_choice for destination_choice in DESTINATIONS},
-        )
-        for value_text in _split_list(options.destination)
-    )
-    allocators = tuple(
-        parse_choice(
-            value_text, "--grid allocator", {method.value: method for method in PRICE_ONLY_METHODS}
-        )
-        for value_text in _split_list(options.allocator)
-    )
-    trigger_kinds = tuple(
-        parse_choice(
-            value_text,
-            "--grid trigger",
-            {trigger_kind.value: trigger_kind for trigger_kind in TriggerKind},
-        )
-        for value_text in _split_list(options.trigger)
-    ) or tuple(TriggerKind)
-    grid = PolicyGrid(
-        bands,
-        intervals_s,
-        tuple(dict.fromkeys(destinations)),
-        tuple(dict.fromkeys(allocators)) or (AllocationMethod.FIXED,),
-        tuple(dict.fromkeys(trigger_kinds)),
-        parse_stops(options.stop),
-        tuple(
-            dict.fromkeys(
-                parse_choice(
-                    value_text, "--grid tracking", {name: name for name in STRICTNESS_COST_BPS}
-                )
-                for value_text in _split_list(options.tracking)
-            )
-        ),
-        tuple(dict.fromkeys(map(_parse_horizon_s, _split_list(options.zone)))),
-    )
-    require_fit_grid(grid)
-    return grid
-
-
 def require_fit_grid(grid: PolicyGrid) -> None:
-    """Raise ConfigError if a grid is empty or larger than MAX_SETTINGS."""
+    """Raise ConfigError if a grid is empty or larger than MAX_SETTINGS, or no policy may have one of
+    its values.
+    """
+    for band in grid.bands:
+        validate_band(band, "--band")
+    for every_s in grid.intervals_s:
+        checked_interval_s(every_s, "--every")
+    for horizon_s in grid.horizons_s:
+        if not MIN_HORIZON_S <= horizon_s <= MAX_HORIZON_S:
+            raise ConfigError(
+                f"--grid zone: {format_duration(horizon_s)} is outside the valid horizons of a zone",
+                "write times from 1h to 365d",
+            )
     if grid.setting_count == 0:
         raise ConfigError(
             "the grid is empty: no combination is a valid setting",
@@ -362,129 +293,16 @@ def require_fit_grid(grid: PolicyGrid) -> None:
         )
 
 
-def parse_stops(stop: str) -> tuple[StopLevel | None, ...]:
-    """Parse stops: shares such as `20%` or `10%..40%:4` are stop losses, `trailing:20%` is a
-    trailing stop. No stop comes first, for comparison; an empty text keeps the portfolio's own.
-    Raises ConfigError.
-    """
-    entries = _split_list(stop)
-    if not entries:
-        return (None,)
-    levels = [level for entry in entries if entry != "off" for level in _parse_stop_levels(entry)]
-    return tuple(dict.fromkeys((NO_STOP, *levels)))
+def calendar_rule(every_s: int) -> PolicyChoice:
+    """Return the baseline rule of a search for growth. Raises ConfigError naming the option."""
+    return PolicyChoice(Every(checked_interval_s(every_s, "--objective calendar")))
 
 
-def _parse_stop_levels(entry: str) -> list[StopLevel]:
-    kind = OrderKind.TRAILING_STOP if entry.startswith(_TRAILING) else OrderKind.STOP_LOSS
-    low_text, high_text, count = _parse_range(entry.removeprefix(_TRAILING), "--grid stop")
-    low_bps, high_bps = (
-        parse_share_with_unit_bps(share_text, "--grid stop") for share_text in (low_text, high_text)
-    )
-    min_bps = OrdersConfig().hysteresis_bps
-    for share_bps in (low_bps, high_bps):
-        if not min_bps < share_bps < BPS:
-            raise ConfigError(
-                f"--grid stop: {entry!r} is not between {min_bps / 100:g} % and 100 %",
-                "write for example off,10%..40%:4,trailing:20%",
-            )
-    shares_bps = _spaced_values(low_bps, high_bps, count, entry, "--grid stop")
-    return [StopLevel(kind, share_bps) for share_bps in shares_bps]
-
-
-_TRAILING = "trailing:"
-
-
-def parse_calendar_rule(interval_text: str) -> PolicyChoice:
-    """Parse the interval of the baseline calendar rule. Raises ConfigError naming the option."""
-    return PolicyChoice(
-        Every(
-            checked_interval_s(
-                parse_duration_s(interval_text, "--objective calendar"),
-                interval_text,
-                "--objective calendar",
-            )
-        )
-    )
-
-
-def _parse_horizon_s(horizon_text: str) -> int:
-    horizon_s = parse_duration_s(horizon_text, "--grid zone")
-    if not MIN_HORIZON_S <= horizon_s <= MAX_HORIZON_S:
-        raise ConfigError(
-            f"--grid zone: {horizon_text!r} is outside the valid horizons of a zone",
-            "write times from 1h to 365d",
-        )
-    return horizon_s
-
-
-def checked_interval_s(interval_s: int, interval_text: str, option: str) -> int:
+def checked_interval_s(interval_s: int, option: str) -> int:
     """Return the interval. Raises ConfigError naming the option if no policy may have it."""
     if not MIN_INTERVAL_S <= interval_s <= MAX_INTERVAL_S:
         raise ConfigError(
-            f"{option}: {interval_text!r} is outside the valid intervals of a policy",
+            f"{option}: {format_duration(interval_s)} is outside the valid intervals of a policy",
             "write times from 30m to 28d",
         )
     return interval_s
-
-
-def _split_list(comma_separated: str) -> list[str]:
-    return [entry.strip() for entry in comma_separated.split(",") if entry.strip()]
-
-
-def _parse_bands(range_text: str) -> list[Threshold]:
-    low_text, high_text, count = _parse_range(range_text, "--band")
-    first_band = parse_band(low_text, "--band")
-    last_band = parse_band(high_text, "--band")
-    if (first_band.absolute_bps is None) != (last_band.absolute_bps is None):
-        raise ConfigError(
-            f"--band: {range_text!r} mixes a relative and an absolute band",
-            "write both ends as rel or both as abs",
-        )
-    bands = []
-    for width in _spaced_values(_width(first_band), _width(last_band), count, range_text, "--band"):
-        threshold = (
-            Threshold(None, width) if first_band.absolute_bps is None else Threshold(width, None)
-        )
-        validate_band(threshold, "--band")
-        bands.append(threshold)
-    return bands
-
-
-def _width(band: Threshold) -> int:
-    return next(width for width in (band.absolute_bps, band.relative_bps) if width is not None)
-
-
-def _parse_intervals(range_text: str) -> list[int]:
-    low_text, high_text, count = _parse_range(range_text, "--every")
-    intervals_s = _spaced_values(
-        parse_duration_s(low_text, "--every"),
-        parse_duration_s(high_text, "--every"),
-        count,
-        range_text,
-        "--every",
-    )
-    return [checked_interval_s(every_s, range_text, "--every") for every_s in intervals_s]
-
-
-def _parse_range(range_text: str, option: str) -> tuple[str, str, int]:
-    """Parse a range as (first, last, count); a single value has count one."""
-    if ".." not in range_text:
-        return range_text, range_text, 1
-    low_text, _, high_and_count = range_text.partition("..")
-    high_text, _, count_text = high_and_count.partition(":")
-    if not count_text.isdecimal() or not 2 <= int(count_text) <= MAX_RANGE_VALUES:
-        raise ConfigError(
-            f"{option}: {range_text!r} has no number of values",
-            f"write for example 1%rel..30%rel:12, 2 to {MAX_RANGE_VALUES:,}",
-        )
-    return low_text, high_text, int(count_text)
-
-
-def _spaced_values(low: int, high: int, count: int, range_text: str, option: str) -> list[int]:
-    if count > 1 and high <= low:
-        raise ConfigError(
-            f"{option}: {range_text!r} is not ascending", "write the smaller end first"
-        )
-    return [
-        low + round((high - low) * value_index / max(count - 1, 1)) for value_index in range(count)
-    ]

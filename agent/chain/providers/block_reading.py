@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from agent.chain import tokens
 from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
 from agent.chain.fees.minimum_tip import suggested_tip
-from agent.chain.lens import LensAnswer, LensPages
+from agent.chain.lens import LensAnswer, LensItem, LensPages
 from agent.chain.providers.checked import BLOCK_METHOD, read_batch
 from agent.chain.providers.quorum import SnapshotProvider
 from agent.chain.quorum import (
@@ -46,6 +47,35 @@ class HeadAnswer:
     pending_nonces: Mapping[str, int]
     priority_fee_wei: int
     gas_price_wei: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """What is asked for wallets read together: each different item once, with its name, and the
+    places of each scope's items among them.
+    """
+
+    pages: LensPages
+    item_names: Sequence[str]
+    item_indexes: Sequence[Sequence[int]]
+    proxies: Sequence[tokens.ProxyRef]
+
+
+@lru_cache(maxsize=32)
+def _read_plan(scopes: tuple[SnapshotScope, ...]) -> ReadPlan:
+    """Return the plan, which is the same at each look of the same wallets."""
+    name_by_item: dict[LensItem, str] = {}
+    index_by_item: dict[LensItem, int] = {}
+    item_indexes = []
+    for scope in scopes:
+        own_indexes = []
+        for question in snapshot_questions(scope):
+            own_indexes.append(index_by_item.setdefault(question.item, len(index_by_item)))
+            name_by_item[question.item] = question.name
+        item_indexes.append(own_indexes)
+    proxies = list(dict.fromkeys(proxy for scope in scopes for proxy in scope.proxies))
+    pages = LensPages(list(index_by_item), scopes[0].caller)
+    return ReadPlan(pages, list(name_by_item.values()), item_indexes, proxies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +155,12 @@ class BlockReader:
         """Send the second request, at the head's hash, and a third for items that did not fit.
         `requests_before` are the pool's requests before this reading.
         """
-        questions_by_scope = [snapshot_questions(scope) for scope in scopes]
-        name_by_item = {
-            question.item: question.name
-            for questions in questions_by_scope
-            for question in questions
-        }
-        proxies = list(dict.fromkeys(proxy for scope in scopes for proxy in scope.proxies))
-        pages = LensPages(list(name_by_item), scopes[0].caller)
+        plan = _read_plan(tuple(scopes))
+        pages = plan.pages.for_one_read()
+        proxies = plan.proxies
         wallet_calls = ("eth_getTransactionCount", "eth_getBalance")
         answer_names = ["wallet's nonce", "wallet's native balance"] * len(scopes)
-        answer_names += [*name_by_item.values(), *tokens.proxy_call_names(proxies)]
+        answer_names += [*plan.item_names, *tokens.proxy_call_names(proxies)]
         endpoints_with_block = []
         failures = dict(first_poll.failures)
         for endpoint, head_answer in first_poll.answers.items():
@@ -169,9 +194,7 @@ class BlockReader:
         ]
         page_answers = call_answers[len(wallet_quantities) :]
         page_count = len(pages.pages)
-        answer_by_item = dict(
-            zip(name_by_item, pages.decode(page_answers[:page_count]), strict=True)
-        )
+        item_answers = pages.decode(page_answers[:page_count])
         implementation_by_proxy = {
             implementation.proxy: implementation
             for implementation in tokens.proxy_implementations(
@@ -188,7 +211,7 @@ class BlockReader:
                 answered_head,
                 wallet_quantities[2 * index],
                 wallet_quantities[2 * index + 1],
-                [answer_by_item[question.item] for question in questions_by_scope[index]],
+                [item_answers[item_index] for item_index in plan.item_indexes[index]],
                 tuple(implementation_by_proxy[proxy.proxy] for proxy in scope.proxies),
                 provider.agreement,
                 agreeing_head_answers,

@@ -405,6 +405,9 @@ def is_read(method: str) -> bool:
     return method in _READ_METHODS or method.startswith("eth_get")
 
 
+_DEPTH_CHANGES = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
+
 def _is_too_deep(json_bytes: bytes) -> bool:
     """Return whether JSON nests deeper than any valid answer. The parser recurses, and enough
     brackets would crash the process.
@@ -413,7 +416,7 @@ def _is_too_deep(json_bytes: bytes) -> bool:
         return False
     depth = 0
     for string_or_bracket in _STRING_OR_BRACKET.finditer(json_bytes):
-        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(string_or_bracket.group(), 0)
+        depth += _DEPTH_CHANGES.get(string_or_bracket.group(), 0)
         if depth > _MAX_DEPTH:
             return True
     return False

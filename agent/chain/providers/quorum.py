@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
-from agent.chain.lens import LensPages, encoded_answers
+from agent.chain.lens import LensPages
 from agent.chain.providers.checked import (
     BLOCK_METHOD,
     CALL_METHOD,
@@ -229,8 +229,8 @@ class SnapshotProvider(QuorumProvider):
 
     def _compared_values(self, call: RpcCall, answer: Any) -> Sequence[Any]:
         """Return what must be equal: of a page, each item's answer."""
-        page_items = self._snapshot_pages.items_of(call)
-        return encoded_answers(page_items, bytes.fromhex(answer[2:])) if page_items else [answer]
+        pages = self._snapshot_pages
+        return pages.encoded_answers(call, answer, "the lens") if pages.items_of(call) else [answer]
 
 
 _EMPTY_ANSWERS = {CALL_METHOD: "0x", STORAGE_METHOD: hex_data(bytes(32))}

@@ -74,7 +74,7 @@ PATHS = GroupedOption(
         "seeds": range(1, 10_001),
         "cores": CORES,
     },
-    fields={"block": "block_bars"},
+    fields={"block": "mean_block_bars", "drift": "keeps_drift"},
 )
 SCENARIOS = GroupedOption(
     "--scenarios",
@@ -90,7 +90,13 @@ SCENARIOS = GroupedOption(
     unnamed="scenarios",
     numbers={"crash-bars": None},
     lists=frozenset({"shock"}),
-    fields={"thin": "thin_depth", "shock": "shocks"},
+    fields={
+        "crash": "crash_bps",
+        "depeg": "depeg_bps",
+        "gas-spike": "gas_price_wei",
+        "thin": "depth_part",
+        "shock": "shocks",
+    },
 )
 STRESS_FUTURES = FUTURES_BOOK.with_names(
     *(name for name in FUTURES_BOOK.names if name not in ("band", "spot-multiple"))
@@ -108,7 +114,7 @@ GRID = GroupedOption(
         "trigger",
         "stop",
     ),
-    fields={"window": "price_window", "rechoose": "rechoose_interval"},
+    fields={"window": "price_window_s", "rechoose": "rechoose_s"},
 )
 OBJECTIVE = GroupedOption(
     "--objective",
@@ -119,6 +125,7 @@ OBJECTIVE = GroupedOption(
         "lots",
     ),
     unnamed="objective",
+    fields={"tax": "tax_bps"},
 )
 WALK = GroupedOption(
     "--walk",
@@ -228,6 +235,8 @@ def stress(
     With --futures also stresses a futures book with margin calls; without --target only the book.
     Sends nothing.
     """
+    from agent.cli.research.trial_texts import stress_options
+
     path_values = PATHS.parse(paths)
     cores = path_values.pop("cores", 0)
     scenario_values = SCENARIOS.parse(scenarios)
@@ -260,7 +269,7 @@ def stress(
         prepared_stress = api.prepare_stress(
             price_path,
             market_options,
-            api.StressOptions(**path_values, **scenario_values),
+            stress_options(path_values, scenario_values),
             portfolio_options,
             limits_choice=limits,
         )
@@ -504,25 +513,36 @@ def tune(
     """Searches settings on three quarters of the data and tests the best on the rest. Keeps the
     tracking rule unless one loses less.
     """
+    from agent.cli.research.trial_texts import parse_grid, tune_options
+
     page_paths = report_paths("tune", html, config, keep)
     price_path = api.prices_file(prices, sample)
     run_values = RUN.parse(run)
+    if scheduler := run_values.get("scheduler", ""):
+        api.check_scheduler_address(scheduler)
     engine = run_values.get("engine", "")
     if engine not in ("", "full"):
         raise ConfigError(f"--run: {engine!r}", "write full, cores=N or scheduler=tcp://HOST:8786")
     market_options = api.MarketOptions(start_value=value, **TUNE_MARKET.parse(market))
-    tune_options = api.TuneOptions(
-        band,
-        every,
-        without_kernel=engine == "full",
-        **GRID.parse(grid),
-        **OBJECTIVE.parse(objective),
-        **WALK.parse(walk),
+    grid_texts = GRID.parse(grid)
+    schedule_texts = {
+        field: grid_texts.pop(field)
+        for field in ("price_window_s", "rechoose_s")
+        if field in grid_texts
+    }
+    search_options = tune_options(
+        parse_grid(band, every, **grid_texts),
+        schedule_texts
+        | OBJECTIVE.parse(objective)
+        | WALK.parse(walk)
+        | {"without_kernel": engine == "full"},
     )
     portfolio_options = api.PortfolioOptions(
         config, target, numeraire=numeraire, native=native, symbol_mapping=symbol_mapping or ()
     )
-    prepared_search = api.prepare_tune(price_path, market_options, tune_options, portfolio_options)
+    prepared_search = api.prepare_tune(
+        price_path, market_options, search_options, portfolio_options
+    )
     with progress_display("measuring", as_json) as status:
 
         def progress(finished_runs: int, run_count: int) -> None:
@@ -542,7 +562,7 @@ def tune(
         tune_result = api.run_tune(
             prepared_search,
             cores=run_values.get("cores", 0),
-            scheduler=run_values.get("scheduler", ""),
+            scheduler=scheduler,
             folder=folder,
             confirm=None if yes else confirm,
             progress=progress,

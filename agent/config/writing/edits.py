@@ -167,14 +167,16 @@ def _set_key(document: Any, key: str, value: str) -> None:
         table, inner_path = _descend(table, inner_path, key)
     if not hasattr(table, "__setitem__") or isinstance(table, AoT | Array | str):
         raise ConfigError(f"--set {key}: there is no such key", "the config file lists all keys")
-    value = _without_coin(key, value, document.get("portfolio", {}).get("numeraire"))
     parsed_value = _parse_value(value)
+    if isinstance(parsed_value, str):
+        numeraire = document.get("portfolio", {}).get("numeraire")
+        parsed_value = _without_coin(key, parsed_value, numeraire)
     if inner_path in table:
         old_value = table[inner_path]
         if isinstance(old_value, str):
             parsed_value = parsed_value if isinstance(parsed_value, str) else value
         elif isinstance(old_value, Array) and isinstance(parsed_value, str):
-            parsed_value = [element.strip() for element in value.split(",")]
+            parsed_value = [element.strip() for element in parsed_value.split(",")]
         table[inner_path] = parsed_value
     else:
         insert_key(table, inner_path, parsed_value)

@@ -44,11 +44,11 @@ class FuturesConfig(LayerConfig):
         """See LayerConfig."""
         return self.policy is not None
 
-    def planned_deposit(self, plan: Plan) -> tuple[str, int, str]:
-        """Return collateral, base units and vault of the plan's deposit."""
+    def planned_deposit(self, plan: Plan) -> tuple[str, int, str] | None:
+        """See LayerConfig."""
         layer_plan = planned_futures(plan)
         if layer_plan is None or self.policy is None:
-            return "", 0, ""
+            return None
         return self.policy.collateral, layer_plan.top_up_raw, self.policy.vault
 
 

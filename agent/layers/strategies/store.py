@@ -34,6 +34,7 @@ from agent.store.database import (
     upsert_rows,
 )
 from agent.store.tables import (
+    EXTERNAL_ORDER,
     ExternalTransactionRow,
     ExternalTransferRow,
     IntentRow,
@@ -338,5 +339,5 @@ def _select_external_transactions() -> Select[Any]:
     return (
         select(ExternalTransactionRow)
         .where(ExternalTransactionRow.block_number > bindparam("block"))
-        .order_by(ExternalTransactionRow.block_number)
+        .order_by(*EXTERNAL_ORDER)
     )

@@ -34,7 +34,6 @@ from agent.store.database import (
     column_values,
     first_row,
     insert_rows,
-    max_value,
     upsert_rows,
 )
 from agent.store.tables import (
@@ -436,7 +435,7 @@ def _transfer_from_row(row: ExternalTransferRow) -> ExternalTransfer:
 _select_external_transactions = cache(
     lambda: database.select_with_facts(
         select(ExternalTransactionRow), folded=LAST_FOLDED_INTENT, version=BALANCES_VERSION
-    ).order_by("block_number")
+    ).order_by("block_number", "nonce")
 )
 _select_openings = cache(lambda: select(OpeningBalanceRow).order_by(OpeningBalanceRow.token))
 _select_intents_after = cache(
@@ -695,6 +694,7 @@ class BalanceStore:
                         "loss": str(tx.loss),
                         "gas_wei": str(tx.gas_wei),
                         "block_number": tx.block,
+                        "nonce": tx.nonce,
                         "changes_json": json.dumps(later_changes),
                         "outflow": str(tx.outflow),
                     }
@@ -702,10 +702,13 @@ class BalanceStore:
             insert_rows(db, ExternalTransactionRow, new_rows)
             database.write_facts(db, {PRIOR_DAY_READ: nonce})
 
-    def exclude_unexplained_deposits(self) -> None:
-        """Record that every unexplained deposit is excluded until classified."""
+    def exclude_unexplained_deposits(self, newest_id: int) -> None:
+        """Record that every unexplained deposit up to the transfer `newest_id` is excluded until
+        classified.
+        """
 
         def write_newest_transfer(db: Connection) -> None:
-            database.write_facts(db, {EXCLUDED_UP_TO: max_value(db, ExternalTransferRow.seq)})
+            excluded_id = max(newest_id, database.fact_number(db, EXCLUDED_UP_TO))
+            database.write_facts(db, {EXCLUDED_UP_TO: excluded_id})
 
         self.db.write_later("exclude deposits", write_newest_transfer)

@@ -46,6 +46,7 @@ from agent.store.database import (
     max_value,
 )
 from agent.store.tables import (
+    EXTERNAL_ORDER,
     BookOpeningRow,
     BookRow,
     EntryRow,
@@ -244,7 +245,7 @@ def wallet_moves_json(entry: Entry) -> str:
 
 
 _select_external_transactions = cache(
-    lambda: select(ExternalTransactionRow).order_by(ExternalTransactionRow.block_number)
+    lambda: select(ExternalTransactionRow).order_by(*EXTERNAL_ORDER)
 )
 select_entry = cache(lambda: select(EntryRow).where(EntryRow.intent_id == bindparam("intent_id")))
 

@@ -47,6 +47,7 @@ from agent.store.database import (
     upsert_rows,
 )
 from agent.store.tables import (
+    EXTERNAL_ORDER,
     ExternalTransactionRow,
     ExternalTransferRow,
     FoundPositionRow,
@@ -374,7 +375,7 @@ def _select_external_until() -> Select[Any]:
     return (
         select(ExternalTransactionRow)
         .where(ExternalTransactionRow.block_number <= bindparam("block"))
-        .order_by(ExternalTransactionRow.block_number)
+        .order_by(*EXTERNAL_ORDER)
     )
 
 

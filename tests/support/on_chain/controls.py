@@ -13,7 +13,7 @@ from agent.app.agent import Agent
 from agent.app.controls import queue
 from agent.app.controls.runner import ControlRunner
 from agent.app.controls.shown_plans import preview_control
-from agent.app.documents.owner import ShownPlanDocument
+from agent.app.documents.controls import ShownPlanDocument
 from agent.config.loaded import LoadedConfig
 from agent.errors import TrimtabError
 from agent.execution.step_context import StepOutcome

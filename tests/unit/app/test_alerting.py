@@ -46,7 +46,7 @@ from agent.model import (
     Verdict,
 )
 from agent.planning.planner import plan
-from agent.policy.decide import decide
+from agent.policy.decide import decide, halt_for
 from agent.policy.drift import band_edge_prices
 from agent.units import NATIVE, decimal_text, value_text
 from tests.support.builders import ETHER, step_input, token, unit_price, with_history, with_snapshot
@@ -331,6 +331,16 @@ def test_a_declined_plan_leaves_its_drift_told() -> None:
     (alert,) = prices(replace(planned(), kind=OutcomeKind.DECLINED))
     assert alert.kind is AlertKind.PRICE
     assert AlertKind.PRICE in covered_kinds(replace(planned(), kind=OutcomeKind.DECLINED))
+
+
+def test_hard_pause__allowance_cannot_be_read__is_not_complete_and_names_it() -> None:
+    unread = UnreadableItem("allowance of WETH to 0x1", "0x1", "reverted")
+    step = with_snapshot(step_input(), unreadable_items=(unread,))
+    stopped = outcome(step, OutcomeKind.FAILED, decision_result=halt_for(step, "hard pause"))
+    alert = alerts_by_kind(stopped)[AlertKind.ERROR]
+    assert alert.text == (
+        f"The hard pause is not complete. The allowance of WETH to 0x1 cannot be read, so it may be open. trimtab explain {STEP}"
+    )
 
 
 # looks that failed

@@ -17,6 +17,7 @@ from agent.chain.lens import (
     CodeItem,
     IndirectCallItem,
     LensItem,
+    LensPages,
     V3Answer,
     V3Item,
     answer_uint,
@@ -95,6 +96,18 @@ def test_each_kind_of_answer_is_read_back() -> None:
 def test_bytes_that_are_no_answer_are_refused(page: bytes) -> None:
     with pytest.raises(Retryable):
         decode_page([CallItem(ADDRESS, b"")], page)
+
+
+def test_equal_answers_to_a_page_are_decoded_once_and_others_anew() -> None:
+    pages = LensPages([CallItem(ADDRESS, b"")])
+    (first_answer,) = pages.decode(["0x0100000161"])
+    assert pages.decode(["0x0100000161"])[0] is first_answer
+    assert pages.decode(["0x0100000162"]) == [b"b"]
+    with pytest.raises(Retryable):
+        pages.decode(["0x01000001"])
+    (answer_of_another_read,) = pages.for_one_read().decode(["0x0100000161"])
+    assert answer_of_another_read == b"a"
+    assert pages.decode(["0x0100000162"]) == [b"b"]
 
 
 @given(st.binary(max_size=200))

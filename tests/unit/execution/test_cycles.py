@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import insert, select
@@ -32,6 +31,7 @@ from agent.model import (
     IntentState,
     InterruptedExit,
     MarginDeposit,
+    Plan,
     PlanRequest,
     SellEverything,
     StepEnd,
@@ -44,17 +44,19 @@ from agent.ports import Grant
 from agent.store import Store, open_memory_store, open_store
 from agent.store.tables import CycleRow
 from tests.support.builders import NOW_S, OWNER, token
-from tests.support.decisions.exits import LINK, MARKET, SOUND, USDC, WBTC
-from tests.support.decisions.exits import outcome_of as judged
-from tests.support.decisions.exits import step_with_stops as fired
-from tests.support.decisions.exits_of_a_step import HEAVIER
-from tests.support.decisions.exits_of_a_step import step_with_equal_stops as stops
+from tests.support.decisions.exits import LINK, MARKET, SOUND, USDC, WBTC, outcome_of, step_with_stops
+from tests.support.decisions.exits_of_a_step import HEAVIER, step_with_equal_stops
 from tests.support.refusal_worlds import World
 from tests.support.samples import slow
 from tests.support.stores import Killed
 from tests.support.transactions import CHAIN_ID, receipt
 
 ALL = (*MARKET, SOUND)
+LINK_STOP = step_with_stops("LINK", pools=ALL)
+NO_STOP = step_with_stops(pools=ALL)
+SWAP = Swap(LINK.address, USDC.address, 100 * 10**18)
+"""A request that trades its amount whenever it is carried out."""
+LINK_SALE = [{LINK.address}]
 
 
 @pytest.fixture
@@ -83,9 +85,9 @@ class MortalWorld(World):
 
     fate = Fate()
 
-    def run(self, step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
+    def run(self, step_id: str, kind: IntentKind, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
         self.fate.pass_moment()
-        intent = super().run(step_id, kind, made, granted, note)
+        intent = super().run(step_id, kind, unsigned, granted, note)
         self.fate.pass_moment()
         return intent
 
@@ -106,25 +108,47 @@ class MortalWorld(World):
             return [(row.state, row.reason) for row in db.execute(select(CycleRow).order_by(CycleRow.seq))]
 
 
+Worlds = Callable[..., MortalWorld]
+
+
 @pytest.fixture
-def worlds(tmp_path: Path) -> Iterator[Callable[..., MortalWorld]]:
-    """Worlds, each with a store of its own."""
+def worlds(tmp_path: Path) -> Iterator[Worlds]:
+    """Worlds, each with a store of its own; no simulation reverts by default."""
     with ExitStack() as stores:
         numbers = count()
 
-        def opened(step: StepInput, *rest: Any, **more: Any) -> MortalWorld:
+        def world_of(step: StepInput, reverts: Callable[[set[str]], bool] = lambda _: False, lacks: Sequence[str] = ()) -> MortalWorld:
             store = open_store(f"sqlite:///{tmp_path / f'{next(numbers)}.db'}", CHAIN_ID, OWNER, step.portfolio.wrapped_native)
             stores.callback(store.close)
-            world = MortalWorld(store, step, *rest, **more)
+            world = MortalWorld(store, step, reverts, lacks)
             world.fate = Fate()
             return world
 
-        yield opened
+        yield world_of
 
 
-def refused_and_reverting(worlds: Callable[..., MortalWorld]) -> MortalWorld:
+def kill_at(world: MortalWorld, moment: int, request: PlanRequest | None = None) -> None:
+    """Run a cycle whose process ends at this moment; the next process lives."""
+    world.fate = Fate(moment)
+    with pytest.raises(Killed):
+        world.begin(request)
+    world.fate = Fate()
+
+
+def with_raw(step: StepInput, raw: int, token: str = LINK.address) -> StepInput:
+    """Return the step with this balance of a token."""
+    holdings = tuple(replace(holding, raw=raw) if holding.token == token else holding for holding in step.snapshot.holdings)
+    return replace(step, snapshot=replace(step.snapshot, holdings=holdings))
+
+
+def link_raw(step: StepInput) -> int:
+    (balance_raw,) = (holding.raw for holding in step.snapshot.holdings if holding.token == LINK.address)
+    return balance_raw
+
+
+def refused_and_reverting(worlds: Worlds) -> MortalWorld:
     """T0 is refused at submission, T1 reverts, T2 needs an approval, T3 ignores every approval, T4 is sound."""
-    step = stops([f"T{number}" for number in range(5)])
+    step = step_with_equal_stops([f"T{number}" for number in range(5)])
     ignoring = token("T3").address
     world = worlds(step, lambda sold: token("T0").address in sold, lacks=(token("T2").address, ignoring))
     world.fails = {token("T1").address}
@@ -132,191 +156,239 @@ def refused_and_reverting(worlds: Callable[..., MortalWorld]) -> MortalWorld:
     return world
 
 
+def refusal_counts(world: MortalWorld) -> set[tuple[str, int]]:
+    return {(refusal.token, refusal.refusal_count) for refusal in world.late}
+
+
 @pytest.mark.parametrize("first", [0, *slow(range(1, 8))])
-def test_a_process_killed_at_any_moment_goes_on_exactly_where_the_living_one_would(worlds: Callable[..., MortalWorld], first: int) -> None:
+def test_killed_process_goes_on_where_the_living_one_would(worlds: Worlds, first: int) -> None:
     """Every eighth moment in every run, the others in the slow one."""
     living = refused_and_reverting(worlds)
-    whole = living.begin()
-    assert whole.kind is OutcomeKind.FAILED
-    assert living.rows() == [("closed", "nothing due")]
+    outcome = living.begin()
     intents = living.store.journal.intents()
+    assert outcome.kind is OutcomeKind.FAILED
+    assert living.rows() == [("closed", "nothing due")]
     assert len({intent.step_id for intent in intents}) == len(intents) == 6, "at most one transaction a step"
-    sent = [intent.note for intent in intents]
+
     for moment in range(first, living.fate.moments, 8):
         world = refused_and_reverting(worlds)
-        world.fate = Fate(moment)
-        with pytest.raises(Killed):
-            world.begin()
-        world.fate = Fate()
+        kill_at(world, moment)
         resumed = world.begin()
+
         assert world.sold == living.sold, moment
-        assert [intent.note for intent in world.store.journal.intents()] == sent, moment
-        assert {(one.token, one.refusal_count) for one in world.late} == {(one.token, one.refusal_count) for one in living.late}, moment
-        assert (resumed.kind, resumed.exits_tried) == (whole.kind, whole.exits_tried), moment
+        assert [intent.note for intent in world.store.journal.intents()] == [intent.note for intent in intents], moment
+        assert refusal_counts(world) == refusal_counts(living), moment
+        assert (resumed.kind, resumed.exits_tried) == (outcome.kind, outcome.exits_tried), moment
         assert world.rows()[-1] == ("closed", "nothing due")
 
 
-def test_without_its_row_a_killed_process_tries_again_what_was_refused(worlds: Callable[..., MortalWorld]) -> None:
+@pytest.mark.parametrize(("is_forgotten", "tries"), [(False, 1), (True, 2)], ids=["with its row", "without its row"])
+def test_killed_process_without_its_row_tries_refusals_again(worlds: Worlds, is_forgotten: bool, tries: int) -> None:
     """What the row is for: an exit that reverted is tried a second time at once."""
-    tries = []
-    for is_forgotten in (False, True):
-        world = refused_and_reverting(worlds)
-        world.fate = Fate(10)
-        with pytest.raises(Killed):
-            world.begin()
-        if is_forgotten:
-            world.store.cycles.close("forgotten")
-        world.fate = Fate()
-        world.begin()
-        tries.append(world.sold.count({token("T1").address}))
-    assert tries == [1, 2]
+    world = refused_and_reverting(worlds)
+    kill_at(world, 10)
+    if is_forgotten:
+        world.store.cycles.close("forgotten")
+
+    world.begin()
+
+    assert world.sold.count({token("T1").address}) == tries
 
 
-def killed_before_sending(worlds: Callable[..., MortalWorld], step: StepInput) -> MortalWorld:
-    """A world whose owner has confirmed a plan that was not sent."""
-    world = worlds(step, lambda _: False)
-    world.fate = Fate(1)
-    with pytest.raises(Killed):
-        world.begin()
+def killed_before_sending(worlds: Worlds, step: StepInput) -> MortalWorld:
+    """Return a world whose owner has confirmed a plan that was not sent."""
+    world = worlds(step)
+    kill_at(world, 1)
     assert len(world.asked) == 1
     assert world.sold == []
-    world.fate = Fate()
     return world
 
 
-def test_a_confirmation_outlives_its_process_for_the_same_plan_alone(worlds: Callable[..., MortalWorld]) -> None:
-    step = fired("LINK", pools=ALL)
-    world = killed_before_sending(worlds, step)
-    assert world.begin(answer=lambda _: False).kind is OutcomeKind.DONE
-    assert world.sold == [{LINK.address}]
-    assert len(world.asked) == 1, "a later block alone changes no plan"
-    world = killed_before_sending(worlds, step)
-    held = tuple(replace(one, raw=one.raw + 1) if one.token == LINK.address else one for one in step.snapshot.holdings)
-    world.step = replace(step, snapshot=replace(step.snapshot, holdings=held))
-    assert world.begin(answer=lambda _: False).kind is OutcomeKind.DECLINED
-    assert world.sold == []
-    assert len(world.asked) == 2, "one unit more is another plan"
+@pytest.mark.parametrize(
+    ("more_raw", "kind", "sold", "confirmations"),
+    [pytest.param(0, OutcomeKind.DONE, LINK_SALE, 1, id="same plan"), pytest.param(1, OutcomeKind.DECLINED, [], 2, id="one unit more")],
+)
+def test_confirmation_outlives_its_process_for_the_same_plan(
+    worlds: Worlds, more_raw: int, kind: OutcomeKind, sold: list[set[str]], confirmations: int
+) -> None:
+    world = killed_before_sending(worlds, LINK_STOP)
+    world.step = with_raw(LINK_STOP, link_raw(LINK_STOP) + more_raw)
+
+    outcome = world.begin(answer=lambda _: False)
+
+    assert outcome.kind is kind
+    assert world.sold == sold
+    assert len(world.asked) == confirmations
 
 
-def test_a_living_process_asks_once_although_prices_move_between_approval_and_sale(worlds: Callable[..., MortalWorld]) -> None:
-    step = fired("LINK", pools=ALL)
-    world = worlds(step, lambda _: False, lacks=(LINK.address,))
+def test_living_process_confirms_once_though_prices_move(worlds: Worlds) -> None:
+    world = worlds(LINK_STOP, lacks=(LINK.address,))
 
-    def moves(to: str, raw: int) -> None:
-        world.lacks.discard(to)
-        held = tuple(replace(one, raw=one.raw + 1) if one.token == LINK.address else one for one in step.snapshot.holdings)
-        world.step = replace(step, snapshot=replace(step.snapshot, holdings=held))
+    def approve_and_move(token: str, _raw: int) -> None:
+        world.lacks.discard(token)
+        world.step = with_raw(LINK_STOP, link_raw(LINK_STOP) + 1)
 
-    world.approved = moves
+    world.approved = approve_and_move
+
     assert world.begin().kind is OutcomeKind.DONE
     assert len(world.asked) == 1
 
 
-def test_an_asset_that_its_owner_moved_while_the_process_was_dead_is_not_blamed(worlds: Callable[..., MortalWorld]) -> None:
-    world = killed_before_sending(worlds, fired("LINK", "WBTC", values=HEAVIER, pools=ALL))
-    (token_in,) = {one.decision_result.exit_token for one in world.asked}
-    held = tuple(replace(one, raw=0) if one.token == token_in else one for one in world.step.snapshot.holdings)
-    world.step = replace(world.step, snapshot=replace(world.step.snapshot, holdings=held))
+def test_asset_moved_while_the_process_was_dead_is_not_blamed(worlds: Worlds) -> None:
+    world = killed_before_sending(worlds, step_with_stops("LINK", "WBTC", values=HEAVIER, pools=ALL))
+    (exit_token,) = {outcome.decision_result.exit_token for outcome in world.asked}
+    world.step = with_raw(world.step, 0, exit_token)
+
     with suppress(Refused):
         world.begin()
+
     assert world.late == ()
-    assert {token_in} not in world.sold
+    assert {exit_token} not in world.sold
 
 
-@pytest.mark.parametrize("case", ["another request", "too old", "before its start", "too many restarts", "unreadable"])
-def test_a_cycle_that_may_not_go_on_is_closed_with_the_reason(worlds: Callable[..., MortalWorld], case: str) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False)
-    blocked = (BlockedExit(LINK.address, "skipped", "wait"),)
-    cycle = replace(new_cycle(AgentCycle(), NOW_S), skipped_exits=blocked)
-    request: PlanRequest = AgentCycle()
-    if case == "another request":
-        request = SellEverything()
-    elif case == "too old":
-        cycle = replace(cycle, began_s=NOW_S - MAX_AGE_S - 1)
-    elif case == "before its start":
-        cycle = replace(cycle, began_s=NOW_S + 1)
-    elif case == "too many restarts":
-        cycle = replace(cycle, restarts=MAX_RESTARTS)
+CYCLE = replace(new_cycle(AgentCycle(), NOW_S), skipped_exits=(BlockedExit(LINK.address, "skipped", "wait"),))
+
+
+@pytest.mark.parametrize(
+    ("cycle", "request_", "reason"),
+    [
+        pytest.param(CYCLE, SellEverything(), "another request began", id="another request"),
+        pytest.param(
+            replace(CYCLE, began_s=NOW_S - MAX_AGE_S - 1), AgentCycle(), f"not continued within {MAX_AGE_S} s", id="one second too old"
+        ),
+        pytest.param(replace(CYCLE, began_s=NOW_S + 1), AgentCycle(), "not continued within", id="before its start"),
+        pytest.param(replace(CYCLE, restarts=MAX_RESTARTS), AgentCycle(), f"continued {MAX_RESTARTS} times", id="too many restarts"),
+    ],
+)
+def test_cycle_that_may_not_go_on_is_closed_with_its_reason(worlds: Worlds, cycle: Cycle, request_: PlanRequest, reason: str) -> None:
+    world = worlds(LINK_STOP)
     world.store.cycles.write(cycle)
-    if case == "unreadable":
-        with world.store.db.write("damage") as db:
-            db.exec_driver_sql("UPDATE cycles SET cycle_json = '{}'")
-    assert resume_cycle(world.ports(), request) is None
-    ((state, reason),) = world.rows()
-    assert (state, bool(reason)) == ("closed", True)
+
+    assert resume_cycle(world.ports(), request_) is None
+
+    ((state, stored_reason),) = world.rows()
+    assert state == "closed"
+    assert reason in str(stored_reason)
     assert world.store.cycles.find_open_cycle() is None
 
 
-def test_a_young_cycle_of_the_same_request_goes_on_without_what_it_skips(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False)
-    cycle = replace(new_cycle(AgentCycle(), NOW_S - MAX_AGE_S), skipped_exits=(BlockedExit(LINK.address, "skipped", "wait"),))
+def test_unreadable_cycle_is_closed_with_its_reason(worlds: Worlds) -> None:
+    world = worlds(LINK_STOP)
+    world.store.cycles.write(CYCLE)
+    with world.store.db.write("damage") as db:
+        db.exec_driver_sql("UPDATE cycles SET cycle_json = '{}'")
+
+    assert resume_cycle(world.ports(), AgentCycle()) is None
+
+    ((state, reason),) = world.rows()
+    assert state == "closed"
+    assert str(reason).startswith("unreadable")
+
+
+@pytest.mark.parametrize(
+    "cycle",
+    [
+        pytest.param(replace(CYCLE, began_s=NOW_S - MAX_AGE_S), id="at the largest age"),
+        pytest.param(replace(CYCLE, began_s=NOW_S), id="of this second"),
+        pytest.param(replace(CYCLE, restarts=MAX_RESTARTS - 1), id="one restart left"),
+    ],
+)
+def test_young_cycle_goes_on_without_what_it_skips(worlds: Worlds, cycle: Cycle) -> None:
+    world = worlds(LINK_STOP)
     world.store.cycles.write(cycle)
+
     resumed = resume_cycle(world.ports(), AgentCycle())
-    assert resumed == StepResult(replace(cycle, restarts=1), None)
+
+    assert resumed == StepResult(replace(cycle, restarts=cycle.restarts + 1), None)
     assert world.store.cycles.find_open_cycle() == resumed.cycle
+
+
+def test_resumed_cycle_skips_what_it_skipped_before(worlds: Worlds) -> None:
+    world = worlds(LINK_STOP)
+    world.store.cycles.write(CYCLE)
+
     world.begin()
     assert world.sold == []
+
     world.begin()
-    assert world.sold == [{LINK.address}], "the next cycle tries it"
+    assert world.sold == LINK_SALE, "the next cycle tries it"
 
 
-def test_what_an_ended_process_approved_bounds_no_later_plan(worlds: Callable[..., MortalWorld]) -> None:
-    step = fired("LINK", pools=ALL)
-    (held,) = [one.raw for one in step.snapshot.holdings if one.token == LINK.address]
-    world = worlds(step, lambda _: False)
-    world.store.cycles.write(Cycle("1", AgentCycle(), NOW_S, spend_caps=((LINK.address, held // 2),)))
+def test_caps_of_an_ended_process_bound_no_later_plan(worlds: Worlds) -> None:
+    world = worlds(LINK_STOP)
+    world.store.cycles.write(Cycle("1", AgentCycle(), NOW_S, spend_caps=((LINK.address, link_raw(LINK_STOP) // 2),)))
+
     world.begin()
+
     (plan,) = [outcome.plan for outcome in world.asked]
     assert plan is not None
-    assert sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LINK.address) == held
+    assert sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LINK.address) == link_raw(LINK_STOP)
 
 
-def test_an_error_that_a_process_survives_closes_its_cycle(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False, lacks=(LINK.address,))
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(Retryable("sent, and not mined"), "sent, and not mined"), (KeyboardInterrupt(), "interrupted")],
+    ids=["error", "interrupt"],
+)
+def test_error_that_a_process_survives_closes_its_cycle(worlds: Worlds, error: BaseException, reason: str) -> None:
+    world = worlds(LINK_STOP, lacks=(LINK.address,))
 
-    def fails(to: str, raw: int) -> None:
-        raise Retryable("sent, and not mined")
+    def fail(_token: str, _raw: int) -> None:
+        raise error
 
-    world.approved, world.may_send = fails, lambda: False  # type: ignore[method-assign]
-    with pytest.raises(Retryable):
+    world.approved = fail
+    world.may_send = lambda: False  # type: ignore[method-assign]
+    with pytest.raises(type(error)):
         world.begin()
-    assert world.rows() == [("closed", "sent, and not mined")]
+
+    assert world.rows() == [("closed", reason)]
 
 
-SWAP = Swap(LINK.address, USDC.address, 100 * 10**18)
-"""A request that trades its amount whenever it is carried out."""
+def test_interrupted_command_takes_back_its_confirmation(worlds: Worlds) -> None:
+    world = worlds(LINK_STOP, lacks=(LINK.address,))
+
+    def interrupt(_token: str, _raw: int) -> None:
+        raise KeyboardInterrupt
+
+    world.approved = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        world.begin()
+    world.approved = lambda token, _raw: world.lacks.discard(token)
+    world.begin()
+
+    assert len(world.asked) == 2
 
 
-def test_a_swap_whose_process_was_killed_is_not_carried_out_twice(worlds: Callable[..., MortalWorld]) -> None:
-    step = fired(pools=ALL)
-    living = worlds(step, lambda _: False, lacks=(LINK.address,))
+def test_killed_swap_is_not_carried_out_twice(worlds: Worlds) -> None:
+    living = worlds(NO_STOP, lacks=(LINK.address,))
     assert living.begin(SWAP).kind is OutcomeKind.DONE
-    assert living.sold == [{LINK.address}]
+    assert living.sold == LINK_SALE
+
     for moment in range(living.fate.moments):
-        world = worlds(step, lambda _: False, lacks=(LINK.address,))
-        world.fate = Fate(moment)
-        with pytest.raises(Killed):
-            world.begin(SWAP)
-        world.fate = Fate()
+        world = worlds(NO_STOP, lacks=(LINK.address,))
+        kill_at(world, moment, SWAP)
+
         assert world.begin(SWAP).kind is OutcomeKind.DONE, moment
-        assert world.sold == [{LINK.address}], moment
+        assert world.sold == LINK_SALE, moment
         assert world.store.cycles.find_open_cycle() is None
+
     world.begin(SWAP)
     assert len(world.sold) == 2, "once it was reported, a further command is another swap"
 
 
-def test_a_swap_that_was_not_mined_in_time_is_reported_by_the_repeated_command(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired(pools=ALL), lambda _: False)
+def test_repeated_command_reports_a_swap_mined_late(worlds: Worlds) -> None:
+    world = worlds(NO_STOP)
     run = world.run
 
-    def pends(step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
+    def pends(step_id: str, kind: IntentKind, unsigned: UnsignedTx, granted: Grant, note: str) -> Intent:
         nonce = world.store.journal.expected_nonce()
-        intent = world.store.journal.add_intent(step_id, kind, replace(made, nonce=nonce), granted, note, NOW_S, None)
+        intent = world.store.journal.add_intent(step_id, kind, replace(unsigned, nonce=nonce), granted, note, NOW_S, None)
         world.store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{nonce:064x}")
         world.store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
         raise Retryable("sent, and not mined", "run the command again", code=ErrorCode.NOT_MINED)
 
     world.run = pends  # type: ignore[method-assign]
+
     with pytest.raises(Retryable):
         world.begin(SWAP)
     (pending,) = world.store.journal.open_intents()
@@ -331,129 +403,129 @@ def test_a_swap_that_was_not_mined_in_time_is_reported_by_the_repeated_command(w
 
 
 @pytest.mark.parametrize("between", [AgentCycle(), Swap(LINK.address, USDC.address, 50 * 10**18)])
-def test_a_killed_swap_is_reported_after_another_request(worlds: Callable[..., MortalWorld], between: PlanRequest) -> None:
-    step = fired(pools=ALL)
-    moments = worlds(step, lambda _: False, lacks=(LINK.address,))
-    moments.begin(SWAP)
-    for moment in range(moments.fate.moments):
-        world = worlds(step, lambda _: False, lacks=(LINK.address,))
-        world.fate = Fate(moment)
-        with pytest.raises(Killed):
-            world.begin(SWAP)
-        world.fate = Fate()
+def test_killed_swap_is_reported_after_another_request(worlds: Worlds, between: PlanRequest) -> None:
+    living = worlds(NO_STOP, lacks=(LINK.address,))
+    living.begin(SWAP)
+
+    for moment in range(living.fate.moments):
+        world = worlds(NO_STOP, lacks=(LINK.address,))
+        kill_at(world, moment, SWAP)
         was_sold = len(world.sold)
         world.begin(between)
-        of_between = len(world.sold) - was_sold
-        again = world.begin(SWAP)
-        assert len(world.sold) == of_between + 1, moment
-        assert ("carried out before" in again.reason) == bool(was_sold), moment
+        sold_between = len(world.sold) - was_sold
+
+        outcome = world.begin(SWAP)
+
+        assert len(world.sold) == sold_between + 1, moment
+        assert ("carried out before" in outcome.reason) == bool(was_sold), moment
         assert {state for state, _ in world.rows()} <= {"closed"}
 
 
-def test_a_swap_that_was_left_a_day_ago_is_another_swap(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired(pools=ALL), lambda _: False)
+def test_swap_of_a_day_ago_is_another_swap(worlds: Worlds) -> None:
+    world = worlds(NO_STOP)
     world.store.cycles.write(Cycle("1", SWAP, NOW_S - MAX_AGE_OF_AMOUNT_S - 1, sending_step_id="a step"))
     world.begin(AgentCycle())
+
     world.begin(SWAP)
+
     assert world.rows()[0] == ("closed", f"not continued within {MAX_AGE_OF_AMOUNT_S} s of its start")
-    assert world.sold == [{LINK.address}]
+    assert world.sold == LINK_SALE
 
 
-def test_an_unreported_cycle_that_cannot_be_read_is_closed_and_blocks_no_swap(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired(pools=ALL), lambda _: False)
+def test_unreadable_unreported_cycle_is_closed(worlds: Worlds) -> None:
+    world = worlds(NO_STOP)
     with world.store.db.write("another version's row") as db:
         db.execute(insert(CycleRow).values(id="1", state="unreported", cycle_json="{}"))
+
     assert world.begin(SWAP).kind is OutcomeKind.DONE
     assert [state for state, _ in world.rows()] == ["closed", "closed"]
     assert (world.rows()[0][1] or "").startswith("unreadable")
 
 
-def test_a_cycle_whose_first_step_is_refused_leaves_nothing_to_go_on_with(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired(pools=ALL), lambda _: True)
+def test_cycle_refused_at_its_first_step_leaves_nothing(worlds: Worlds) -> None:
+    world = worlds(NO_STOP, lambda _: True)
+
     assert world.begin(SWAP).kind is OutcomeKind.REFUSED
     assert world.store.cycles.find_open_cycle() is None
     world.begin(SWAP)
     assert len(world.asked) == 2, "what was refused is confirmed again"
 
 
-def test_an_owner_who_interrupts_a_command_takes_back_the_confirmation(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False, lacks=(LINK.address,))
-
-    def interrupts(to: str, raw: int) -> None:
-        raise KeyboardInterrupt
-
-    world.approved = interrupts
-    with pytest.raises(KeyboardInterrupt):
-        world.begin()
-    assert world.rows() == [("closed", "interrupted")]
-    world.approved = lambda to, raw: world.lacks.discard(to)
-    world.begin()
-    assert len(world.asked) == 2
-
-
-def test_a_hard_pause_closes_the_open_cycle(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False)
+def test_hard_pause_closes_the_open_cycle(worlds: Worlds) -> None:
+    world = worlds(LINK_STOP)
     world.store.cycles.write(new_cycle(AgentCycle(), NOW_S))
 
     def unanswered(why: str) -> None:
         raise Retryable("no answer")
 
     world.cancel_pending = unanswered  # type: ignore[attr-defined]
+
     with pytest.raises(Retryable):
         approvals.cancel_and_revoke(world.readers(), world.store, world.transactor(), "an attack")
     assert world.rows() == [("closed", "hard pause: an attack")]
 
 
-def test_a_cycle_that_only_looks_leaves_no_row(worlds: Callable[..., MortalWorld]) -> None:
-    world = worlds(fired("LINK", pools=ALL), lambda _: False)
+def test_cycle_that_only_looks_leaves_no_row(worlds: Worlds) -> None:
+    world = worlds(LINK_STOP)
     world.begin()
+
     before = world.rows()
+
     assert world.begin().kind is OutcomeKind.HOLD
     assert world.rows() == before
 
 
-def test_all_approvals_of_a_cycle_count_once_in_the_row_of_such(worlds: Callable[..., MortalWorld]) -> None:
+def test_approvals_of_a_cycle_count_once_in_a_row(worlds: Worlds) -> None:
     lacks = (token("T0").address, token("T1").address)
-    world = worlds(stops(["T0", "T1"]), lambda _: True, lacks=lacks)
+    world = worlds(step_with_equal_stops(["T0", "T1"]), lambda _: True, lacks=lacks)
     world.begin()
+
     approving = [intent for intent in world.store.journal.intents() if intent.kind is IntentKind.APPROVE]
+
     assert len({intent.step_id for intent in approving}) == 2, "each is a step of its own"
     with world.store.db.write("forget the refusals") as db:
         db.exec_driver_sql("DELETE FROM meta WHERE key LIKE '%late%' OR key LIKE '%refus%'")
     assert world.store.budgets.history(NOW_S).failures.approval_cycles_in_row <= 1
 
 
-def test_a_plan_is_the_same_whatever_its_block_and_its_verdicts() -> None:
-    outcome = judged(fired("LINK", pools=ALL))
-    plan = outcome.plan
-    assert plan is not None
-    assert plan.verdicts
-    later = replace(plan, block=plan.block + 9, expires_block=plan.expires_block + 9, verdicts=())
-    assert plan_hash(later) == plan_hash(plan)
-    leg = replace(plan.legs[0], amount_in_raw=plan.legs[0].amount_in_raw + 1)
-    other = replace(plan, legs=(leg, *plan.legs[1:]))
-    assert plan_hash(other) != plan_hash(plan)
-    confirmed = confirmation_of(outcome, plan)
-    living = replace(new_cycle(AgentCycle(), NOW_S), confirmation=confirmed)
-    resumed = replace(living, confirmation=replace(confirmed, is_of_ended_process=True))
-    assert [covering_confirmation(cycle, one) is not None for cycle in (living, resumed) for one in (plan, later, other)] == [
-        True,
-        True,
-        True,
-        True,
-        True,
-        False,
-    ]
-    assert covering_confirmation(replace(living, confirmation=replace(confirmed, acts_in_layer=True)), plan) is None
+CONFIRMED = outcome_of(LINK_STOP)
+assert CONFIRMED.plan is not None
+PLAN = CONFIRMED.plan
+LATER_PLAN = replace(PLAN, block=PLAN.block + 9, expires_block=PLAN.expires_block + 9, verdicts=())
+LARGER_PLAN = replace(PLAN, legs=(replace(PLAN.legs[0], amount_in_raw=PLAN.legs[0].amount_in_raw + 1), *PLAN.legs[1:]))
+
+
+def test_plan_hash_ignores_block_and_verdicts() -> None:
+    assert PLAN.verdicts
+
+    assert plan_hash(LATER_PLAN) == plan_hash(PLAN)
+    assert plan_hash(LARGER_PLAN) != plan_hash(PLAN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "plan", "is_covered"),
+    [
+        pytest.param({}, PLAN, True, id="living, the same plan"),
+        pytest.param({}, LATER_PLAN, True, id="living, a later block"),
+        pytest.param({}, LARGER_PLAN, True, id="living, one unit more"),
+        pytest.param({"is_of_ended_process": True}, PLAN, True, id="resumed, the same plan"),
+        pytest.param({"is_of_ended_process": True}, LATER_PLAN, True, id="resumed, a later block"),
+        pytest.param({"is_of_ended_process": True}, LARGER_PLAN, False, id="resumed, one unit more"),
+        pytest.param({"acts_in_layer": True}, PLAN, False, id="of a layer's action"),
+    ],
+)
+def test_confirmation_covers_the_same_plan_after_a_restart(changes: dict[str, bool], plan: Plan, is_covered: bool) -> None:
+    confirmation = replace(confirmation_of(CONFIRMED, PLAN), **changes)  # type: ignore[arg-type]  # field names
+    cycle = replace(new_cycle(AgentCycle(), NOW_S), confirmation=confirmation)
+
+    assert (covering_confirmation(cycle, plan) is not None) is is_covered
 
 
 REQUESTS: tuple[PlanRequest, ...] = (AgentCycle(), Swap(LINK.address, USDC.address, 10**30), MarginAccountRequest(MarginDeposit(5)))
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
-def test_the_store_keeps_everything_that_a_cycle_knows(store: Store, request_: PlanRequest) -> None:
-    outcome = judged(fired("LINK", pools=ALL))
-    assert outcome.plan is not None
+def test_store_keeps_everything_of_a_cycle(store: Store, request_: PlanRequest) -> None:
     note = StepEnd("s1", "reverted", LINK.address, failed=True)
     cycle = Cycle(
         "c",
@@ -467,7 +539,7 @@ def test_the_store_keeps_everything_that_a_cycle_knows(store: Store, request_: P
         10**20,
         ((LINK.address, 2),),
         (FuturesCycle(action_count=2, refused_action_notes=(note,)), LiquidityCycle(failed_withdrawal_pools=("pool",))),
-        confirmation_of(outcome, outcome.plan),
+        confirmation_of(CONFIRMED, PLAN),
         "s3",
         (note,),
         (BlockedExit(WBTC.address, "why", "wait", 5),),
@@ -476,7 +548,9 @@ def test_the_store_keeps_everything_that_a_cycle_knows(store: Store, request_: P
         (note,),
         (WBTC.address,),
     )
+
     store.cycles.write(cycle)
+
     assert store.cycles.find_open_cycle() == cycle == codec.loads(Cycle, codec.dumps(cycle))
     store.cycles.write(replace(cycle, sending_step_id=""))
     assert store.cycles.find_open_cycle() == replace(cycle, sending_step_id="")
@@ -484,8 +558,9 @@ def test_the_store_keeps_everything_that_a_cycle_knows(store: Store, request_: P
     assert store.cycles.find_open_cycle() is None
 
 
-def test_only_one_cycle_is_open(store: Store) -> None:
+def test_store_has_one_open_cycle(store: Store) -> None:
     store.cycles.write(new_cycle(AgentCycle(), NOW_S))
+
     with pytest.raises(OperatorNeeded):
         store.cycles.write(new_cycle(AgentCycle(), NOW_S))
     with pytest.raises(ConfigError):

@@ -1,9 +1,8 @@
-"""A restart at every state: nothing is lost, nothing happens twice, and a nonce ends only with one final hash (T7, T8, T14)."""
+"""Tests of Reconciler in agent/execution/reconcile.py: a restart at every state loses and repeats nothing (T7, T8, T14)."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,395 +11,471 @@ import pytest
 from agent.chain.quorum import NoQuorum
 from agent.chain.sender import NonceUsed
 from agent.errors import OperatorNeeded, PassingFault, Retryable
-from agent.model import IntentState, SignedTx
-from agent.ports import TransactionStatus
+from agent.execution.submitter import REORG_WATCH_BLOCKS
+from agent.model import IntentState, SignedTx, UnsignedTx
+from agent.ports import Grant, TransactionStatus
 from tests.support.text import raises_code
-from tests.support.transactions import GWEI, START_S, Bench, bench, killed_at, lost_in_broadcast, patient, when_sent
+from tests.support.transactions import GWEI, START_S, Bench, bench, killed_at, lost_in_broadcast, patient, states, when_sent
 
 S = IntentState
 FOREIGN = "0x" + "f0" * 32
 
 
-def states(made: Bench) -> list[tuple[str, str]]:
-    return [(intent.kind.value, intent.state.value) for intent in reversed(made.store.journal.intents())]
-
-
 @pytest.mark.parametrize("at", ["after:planned", "before:signed"])
-def test_what_was_never_signed_is_dropped(tmp_path: Path, at: str) -> None:
-    made = bench(tmp_path)
-    killed_at(made, at)
-    (intent,) = made.executor().reconcile()
+def test_unsigned_intent_is_dropped(tmp_path: Path, at: str) -> None:
+    setup = bench(tmp_path)
+    killed_at(setup, at)
+
+    (intent,) = setup.executor().reconcile()
+
     assert intent.state is S.CANCELLED
-    assert made.chain.sent == []
-    assert made.run().state is S.FINAL
-    assert len(made.chain.sent) == 1
+    assert setup.chain.sent == []
+    assert setup.run().state is S.FINAL
+    assert len(setup.chain.sent) == 1
 
 
 @pytest.mark.parametrize("at", ["after:signed", "before:broadcast", "after:broadcast", "before:send"])
-def test_what_was_signed_and_not_sent_goes_out_once_with_the_same_hash(tmp_path: Path, at: str) -> None:
-    made = bench(tmp_path)
-    killed_at(made, at)
-    (intent,) = made.executor().reconcile()
+def test_signed_intent_goes_out_once_with_the_same_hash(tmp_path: Path, at: str) -> None:
+    setup = bench(tmp_path)
+    killed_at(setup, at)
+
+    (intent,) = setup.executor().reconcile()
+
     assert intent.state is S.FINAL
-    assert made.chain.sent == [made.signer.signed[0].hash]
-    assert made.signer.signed[0] == made.signer.signed[1]
+    assert setup.chain.sent == [setup.signer.signed[0].hash]
+    assert setup.signer.signed[0] == setup.signer.signed[1]
 
 
 @pytest.mark.parametrize("at", ["after:send", "before:mined", "after:mined", "before:final", "after:final"])
-def test_what_was_sent_is_followed_and_never_sent_again(tmp_path: Path, at: str) -> None:
-    made = bench(tmp_path)
-    killed_at(made, at)
-    made.executor().reconcile()
-    (intent,) = made.store.journal.intents()
+def test_sent_intent_is_followed_and_never_sent_again(tmp_path: Path, at: str) -> None:
+    setup = bench(tmp_path)
+    killed_at(setup, at)
+    setup.executor().reconcile()
+
+    (intent,) = setup.store.journal.intents()
+
     assert intent.state is S.FINAL
-    assert len(made.chain.sent) == 1
-    assert made.executor().reconcile() == []
+    assert len(setup.chain.sent) == 1
+    assert setup.executor().reconcile() == []
 
 
 def test_a_pending_transaction_is_waited_for(tmp_path: Path) -> None:
-    made = bench(tmp_path, automine=False)
-    killed_at(made, "after:send")
-    made.clock.each = made.chain.mine
-    (intent,) = made.executor().reconcile()
+    setup = bench(tmp_path, automine=False)
+    killed_at(setup, "after:send")
+    setup.clock.each = setup.chain.mine
+
+    (intent,) = setup.executor().reconcile()
+
     assert intent.state is S.FINAL
-    assert len(made.chain.sent) == 1
+    assert len(setup.chain.sent) == 1
 
 
 def test_a_pending_transaction_that_stays_pending_is_left_open(tmp_path: Path) -> None:
-    made = bench(tmp_path, automine=False)
-    killed_at(made, "after:send")
-    (intent,) = made.executor().reconcile()
+    setup = bench(tmp_path, automine=False)
+    killed_at(setup, "after:send")
+
+    (intent,) = setup.executor().reconcile()
+
     assert intent.state is S.BROADCAST
     with raises_code(Retryable, "open_transaction"):
-        made.run(1)
-    assert len(made.chain.sent) == 1
+        setup.run(1)
+    assert len(setup.chain.sent) == 1
 
 
-@pytest.mark.parametrize("paused", [True, None])
-@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("paused", [True, None], ids=["paused", "unreadable"])
+@pytest.mark.parametrize("later_s", [0, 90], ids=["in time", "past its deadline"])
 @pytest.mark.parametrize("at", ["after:signed", "after:broadcast"])
-def test_recovery_sends_nothing_while_paused(tmp_path: Path, paused: bool | None, late: bool, at: str) -> None:
-    made = bench(tmp_path)
-    killed_at(made, at)
-    made.paused = paused
-    made.chain.timestamp_s += 90 if late else 0
-    made.executor().reconcile()
-    assert made.chain.sent == []
-    assert len(made.store.journal.open_intents()) == 1
-    made.paused = False
-    made.executor().reconcile()
-    assert made.store.journal.open_intents() == ()
+def test_reconcile_sends_nothing_while_paused(tmp_path: Path, paused: bool | None, later_s: int, at: str) -> None:
+    setup = bench(tmp_path)
+    killed_at(setup, at)
+    setup.paused = paused
+    setup.chain.timestamp_s += later_s
+
+    setup.executor().reconcile()
+    assert setup.chain.sent == []
+    assert len(setup.store.journal.open_intents()) == 1
+
+    setup.paused = False
+    setup.executor().reconcile()
+    assert setup.store.journal.open_intents() == ()
 
 
-def test_a_pause_during_recovery_stops_the_resend(tmp_path: Path) -> None:
-    made = lost_in_broadcast(tmp_path)
-    sign = made.signer.sign
+def test_pause_during_reconcile_stops_the_resend(tmp_path: Path) -> None:
+    setup = lost_in_broadcast(tmp_path)
+    sign = setup.signer.sign
 
-    def pausing(unsigned, granted):
-        made.paused = True
+    def pause_and_sign(unsigned: UnsignedTx, granted: Grant) -> SignedTx:
+        setup.paused = True
         return sign(unsigned, granted)
 
-    made.signer.sign = pausing
-    made.executor().reconcile()
-    assert len(made.chain.sent) == 1
-    assert states(made) == [("swap", "broadcast")]
+    setup.signer.sign = pause_and_sign  # type: ignore[method-assign]
+    setup.executor().reconcile()
+
+    assert len(setup.chain.sent) == 1
+    assert states(setup) == [("swap", "broadcast")]
 
 
-def test_recovery_that_may_not_send_only_looks(tmp_path: Path) -> None:
-    made = lost_in_broadcast(tmp_path)
-    made.executor().reconcile(may_send=False)
-    assert len(made.chain.sent) == 1
-    assert states(made) == [("swap", "broadcast")]
+def test_reconcile_that_may_not_send_only_looks(tmp_path: Path) -> None:
+    setup = lost_in_broadcast(tmp_path)
+
+    setup.executor().reconcile(may_send=False)
+
+    assert len(setup.chain.sent) == 1
+    assert states(setup) == [("swap", "broadcast")]
 
 
-def test_while_endpoints_are_not_level_nothing_lost_goes_out_again(tmp_path: Path) -> None:
-    made = lost_in_broadcast(tmp_path)
-    made.chain.height_disagreement = "endpoints are 15 blocks apart"
+def test_lost_intent_waits_while_endpoints_are_not_level(tmp_path: Path) -> None:
+    setup = lost_in_broadcast(tmp_path)
+    setup.chain.height_disagreement = "endpoints are 15 blocks apart"
+
     with raises_code(NoQuorum, "lag", "15 blocks apart"):
-        made.executor().reconcile()
-    assert len(made.chain.sent) == 1
-    made.chain.height_disagreement = ""
-    (intent,) = made.executor().reconcile()
+        setup.executor().reconcile()
+    assert len(setup.chain.sent) == 1
+    setup.chain.height_disagreement = ""
+    (intent,) = setup.executor().reconcile()
     assert intent.state is S.FINAL
-    assert len(made.chain.sent) == 2
+    assert len(setup.chain.sent) == 2
 
 
-def test_what_is_mined_is_settled_even_while_paused(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    killed_at(made, "after:send")
-    made.paused = True
-    (intent,) = made.executor().reconcile()
+def test_mined_intent_is_settled_while_paused(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    killed_at(setup, "after:send")
+    setup.paused = True
+
+    (intent,) = setup.executor().reconcile()
+
     assert intent.state is S.FINAL
 
 
-def test_a_nonce_used_by_a_stranger_needs_the_operator_and_names_what_is_known(tmp_path: Path) -> None:
-    made = lost_in_broadcast(tmp_path)
-    made.chain.base_nonce = 1
-    made.chain.foreign[0] = FOREIGN
+def test_foreign_nonce_needs_the_operator_and_is_named(tmp_path: Path) -> None:
+    setup = lost_in_broadcast(tmp_path)
+    setup.chain.base_nonce = 1
+    setup.chain.foreign[0] = FOREIGN
+
     with pytest.raises(OperatorNeeded) as caught:
-        made.executor().reconcile()
+        setup.executor().reconcile()
     assert "nonce 0" in caught.value.message
-    assert made.signer.signed[0].hash in caught.value.message
+    assert setup.signer.signed[0].hash in caught.value.message
     assert f"{FOREIGN}" in caught.value.message
-    assert len(made.chain.sent) == 1
-    assert states(made) == [("swap", "broadcast")]
+    assert len(setup.chain.sent) == 1
+    assert states(setup) == [("swap", "broadcast")]
 
 
-def test_adopting_ends_what_a_stranger_replaced(tmp_path: Path) -> None:
-    made = lost_in_broadcast(tmp_path)
+def test_adoption_ends_what_a_stranger_replaced(tmp_path: Path) -> None:
+    setup = lost_in_broadcast(tmp_path)
+
     with raises_code(Retryable, "open_transaction"):
-        made.executor().resync_nonce()
-    made.chain.base_nonce = 1
-    assert made.executor().resync_nonce() == 1
-    assert states(made) == [("swap", "replaced")]
-    assert made.run(1).state is S.FINAL
+        setup.executor().resync_nonce()
+    setup.chain.base_nonce = 1
+    assert setup.executor().resync_nonce() == 1
+    assert states(setup) == [("swap", "replaced")]
+    assert setup.run(1).state is S.FINAL
 
 
-def test_nothing_is_adopted_while_a_stranger_is_pending(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.chain.pool["0xforeign"] = 0
+def test_adoption_waits_while_a_stranger_is_pending(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    setup.chain.pool["0xforeign"] = 0
+
     with raises_code(Retryable, "foreign_pending"):
-        made.executor().resync_nonce()
-    made.chain.foreign[0] = FOREIGN
+        setup.executor().resync_nonce()
+    setup.chain.foreign[0] = FOREIGN
     with raises_code(OperatorNeeded, "foreign_pending", FOREIGN):
-        made.executor().reconcile()
+        setup.executor().reconcile()
 
 
-def test_a_late_answer_of_a_slow_endpoint_is_not_taken_for_a_stranger(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    killed_at(made, "after:send")
-    look = made.chain.status_of
-    answers = iter(["unknown", "unknown"])
-    made.chain.status_of = lambda h: replace(look(h), state="unknown", receipt=None) if next(answers, None) else look(h)
-    before_s = made.clock.now
-    (intent,) = made.executor().reconcile()
+def test_late_answer_of_an_endpoint_is_no_stranger(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    killed_at(setup, "after:send")
+    status_of = setup.chain.status_of
+    late_answers = iter(["unknown", "unknown"])
+
+    def late_status_of(tx_hash: str) -> TransactionStatus:
+        status = status_of(tx_hash)
+        return replace(status, state="unknown", receipt=None) if next(late_answers, None) else status
+
+    setup.chain.status_of = late_status_of  # type: ignore[method-assign]
+    began_s = setup.clock.now
+    (intent,) = setup.executor().reconcile()
+
     assert intent.state is S.FINAL
-    assert len(made.chain.sent) == 1
-    assert made.clock.now - before_s >= 2 * made.settings.poll_s, "it has time to catch up between two looks"
+    assert len(setup.chain.sent) == 1
+    assert setup.clock.now - began_s >= 2 * setup.settings.poll_s, "it has time to catch up between two looks"
 
 
-def test_a_reorganised_transaction_is_sent_again_by_the_next_reconciliation(tmp_path: Path) -> None:
-    made = bench(tmp_path, confirmations=3)
-    assert made.run().state is S.MINED
-    made.chain.reorg(1)
-    made.executor().reconcile()
-    assert states(made) == [("swap", "broadcast")]
-    made.clock.each = lambda: made.chain.blocks.append({})
-    made.executor().reconcile()
-    assert states(made) == [("swap", "final")]
-    assert made.chain.sent == [made.signer.signed[0].hash] * 2
+def test_reorged_intent_is_sent_again_by_the_next_reconcile(tmp_path: Path) -> None:
+    setup = bench(tmp_path, confirmations=3)
+
+    assert setup.run().state is S.MINED
+    setup.chain.reorg(1)
+    setup.executor().reconcile()
+    assert states(setup) == [("swap", "broadcast")]
+    setup.clock.each = lambda: setup.chain.blocks.append({})
+    setup.executor().reconcile()
+    assert states(setup) == [("swap", "final")]
+    assert setup.chain.sent == [setup.signer.signed[0].hash] * 2
 
 
-def test_the_first_use_adopts_the_nonce_of_a_wallet_with_a_past(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.chain.base_nonce = 57
-    assert made.executor().reconcile() == []
-    assert made.store.journal.expected_nonce() == 57
-    assert made.run(57).state is S.FINAL
+def test_first_reconcile_adopts_the_nonce_of_the_wallet(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+
+    setup.chain.base_nonce = 57
+
+    assert setup.executor().reconcile() == []
+    assert setup.store.journal.expected_nonce() == 57
+    assert setup.run(57).state is S.FINAL
 
 
-@pytest.mark.parametrize(("gas_used", "price_wei"), [(100_000, 10 * GWEI + 1), (100_001, 10 * GWEI), (50_000, 10**24)])
-def test_a_receipt_that_costs_more_than_was_signed_books_nothing(tmp_path: Path, gas_used: int, price_wei: int) -> None:
-    made = bench(tmp_path)
-    killed_at(made, "after:send")
-    made.chain.gas_used, made.chain.gas_price_wei = gas_used, price_wei
+@pytest.mark.parametrize(
+    ("gas_used", "gas_price_wei"),
+    [
+        pytest.param(100_000, 10 * GWEI + 1, id="one wei a gas more"),
+        pytest.param(100_001, 10 * GWEI, id="one gas more"),
+        pytest.param(50_000, 10**24, id="far more"),
+    ],
+)
+def test_receipt_above_the_signed_cost_books_nothing(tmp_path: Path, gas_used: int, gas_price_wei: int) -> None:
+    setup = bench(tmp_path)
+    killed_at(setup, "after:send")
+    setup.chain.gas_used = gas_used
+    setup.chain.gas_price_wei = gas_price_wei
+
     with raises_code(Retryable, "answer", "signed for at most 1000000000000000 wei", "chain.rpc"):
-        made.executor().reconcile()
-    assert states(made) == [("swap", "broadcast")]
-    assert made.store.journal.unbooked_intents() == ()
+        setup.executor().reconcile()
+    assert states(setup) == [("swap", "broadcast")]
+    assert setup.store.journal.unbooked_intents() == ()
+
     with raises_code(Retryable, "open_transaction"):
-        made.run(1)
-    assert len(made.chain.sent) == 1
-    made.chain.gas_used, made.chain.gas_price_wei = 100_000, 10 * GWEI
-    (ended,) = made.executor().reconcile()
-    assert ended.state is S.FINAL
-    assert [intent.receipt and intent.receipt.gas_cost_wei for intent in made.store.journal.unbooked_intents()] == [10**15]
+        setup.run(1)
+    assert len(setup.chain.sent) == 1
 
 
-def test_while_a_receipt_is_refused_nothing_is_bumped_or_cancelled(tmp_path: Path) -> None:
-    made = patient(tmp_path, mined_timeout_s=60)
-    made.clock.each, made.chain.gas_price_wei = made.chain.mine, 10**24
+def test_receipt_at_the_signed_cost_is_booked(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    killed_at(setup, "after:send")
+    setup.chain.gas_used = 100_000
+    setup.chain.gas_price_wei = 10 * GWEI
+
+    (intent,) = setup.executor().reconcile()
+
+    assert intent.state is S.FINAL
+    assert [intent.receipt and intent.receipt.gas_cost_wei for intent in setup.store.journal.unbooked_intents()] == [10**15]
+
+
+def test_refused_receipt_lets_nothing_be_bumped_or_cancelled(tmp_path: Path) -> None:
+    setup = patient(tmp_path, mined_timeout_s=60)
+    setup.clock.each, setup.chain.gas_price_wei = setup.chain.mine, 10**24
+
     with raises_code(Retryable, "answer", "signed for at most"):
-        made.run()
-    assert made.clock.now - START_S >= 60
-    assert len(made.chain.sent) == 1
-    assert states(made) == [("swap", "broadcast")]
+        setup.run()
+    assert setup.clock.now - START_S >= 60
+    assert len(setup.chain.sent) == 1
+    assert states(setup) == [("swap", "broadcast")]
 
 
-def test_a_moved_receipt_that_costs_more_than_was_signed_replaces_none(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    known = made.run().receipt
-    block = made.chain.blocks[-1]
-    made.chain.reorg(1)
-    made.chain.blocks[-1], made.chain.gas_price_wei = block, 10**24
+def test_moved_receipt_above_the_signed_cost_replaces_none(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    stored_receipt = setup.run().receipt
+    block = setup.chain.blocks[-1]
+    setup.chain.reorg(1)
+    setup.chain.blocks[-1], setup.chain.gas_price_wei = block, 10**24
+
     with raises_code(Retryable, "answer", "signed for at most"):
-        made.executor().reconcile()
-    (intent,) = made.store.journal.intents()
-    assert (intent.state, intent.receipt) == (S.FINAL, known)
+        setup.executor().reconcile()
+    (intent,) = setup.store.journal.intents()
+    assert (intent.state, intent.receipt) == (S.FINAL, stored_receipt)
 
 
-@pytest.mark.parametrize(("depth", "error", "code"), [(64, Retryable, "lag"), (65, OperatorNeeded, "deep_reorg")])
-def test_a_nonce_below_ours_is_a_lag_unless_a_reorg_of_more_than_64_blocks_took_our_transaction(
-    tmp_path: Path, depth: int, error: type[Exception], code: str
-) -> None:
+@pytest.mark.parametrize(
+    ("depth", "error_type", "code"),
+    [
+        pytest.param(REORG_WATCH_BLOCKS, Retryable, "lag", id="at the limit"),
+        pytest.param(REORG_WATCH_BLOCKS + 1, OperatorNeeded, "deep_reorg", id="one block beyond"),
+    ],
+)
+def test_lower_nonce_is_a_lag_up_to_a_reorg_of_64_blocks(tmp_path: Path, depth: int, error_type: type[Exception], code: str) -> None:
     setup = bench(tmp_path)
     setup.run()
     setup.chain.blocks += [{} for _ in range(depth - 1)]
     setup.chain.reorg(depth)
-    with raises_code(error, code):
+
+    with raises_code(error_type, code):
         setup.run()
 
 
-def test_a_nonce_below_ours_is_a_lag_while_the_chain_has_the_block_of_our_transaction(tmp_path: Path) -> None:
+def test_lower_nonce_is_a_lag_while_our_block_is_there(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.run()
     setup.chain.blocks += [{} for _ in range(64)]
     setup.chain.nonces = lambda _owner: (0, 0)
+
     with raises_code(Retryable, "lag"):
         setup.run()
 
 
-def test_a_stranger_is_noticed_by_the_look_that_settles_our_transaction(tmp_path: Path) -> None:
+def test_stranger_is_noticed_once_ours_is_settled(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:send")
     setup.chain.base_nonce = 2
+
     with raises_code(OperatorNeeded, "foreign_nonce"):
         setup.executor().reconcile()
 
 
-def mine_original(made: Bench) -> None:
-    """The first of our transactions is mined, though a bump followed it."""
-    made.chain.mine(made.chain.sent[0])
-
-
-def mine_newest(made: Bench) -> None:
-    made.chain.mine(made.chain.sent[-1])
-
-
 HIDDEN = {
-    "receipt and hash": {"hides_hashes": True},
-    "the receipt alone": {},
-    "receipt, hash and the block's body": {"hides_hashes": True, "hides_bodies": True},
+    "receipt and hash": ("hides_hashes",),
+    "the receipt alone": (),
+    "receipt, hash and the block's body": ("hides_hashes", "hides_bodies"),
 }
+"""What the endpoints hide beside the receipt."""
 
 
-@pytest.mark.parametrize("mines", [mine_original, mine_newest])
-@pytest.mark.parametrize("hiding", HIDDEN.values(), ids=HIDDEN)
-def test_a_hidden_receipt_of_ours_is_waited_for_and_settled_once(
-    tmp_path: Path, hiding: dict[str, bool], mines: Callable[[Bench], None]
-) -> None:
-    made = patient(tmp_path, mined_timeout_s=5)
+@pytest.mark.parametrize("mined_index", [0, -1], ids=["the original is mined", "the newest is mined"])
+@pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
+def test_hidden_receipt_is_waited_for_and_settled_once(tmp_path: Path, hidden: tuple[str, ...], mined_index: int) -> None:
+    """Nothing is sent at a used nonce, whatever is tried."""
+    setup = patient(tmp_path, mined_timeout_s=5)
     with raises_code(Retryable, "not_mined"):
-        made.run()
-    sent = len(made.chain.sent)
-    assert sent > 1, "it was bumped"
-    mines(made)
-    for name in ("hides_receipts", *hiding):
-        setattr(made.chain, name, True)
+        setup.run()
+    sent = list(setup.chain.sent)
+    assert len(sent) > 1, "it was bumped"
+    setup.chain.mine(sent[mined_index])
+    for name in ("hides_receipts", *hidden):
+        setattr(setup.chain, name, True)
+
     for _ in range(3):
         try:
-            made.executor().reconcile()
+            setup.executor().reconcile()
         except Retryable as error:
             assert error.code == "lag"
-        made.chain.timestamp_s += 200  # past its deadline
+        setup.chain.timestamp_s += 200  # past its deadline
         with pytest.raises(Retryable):
-            made.run(1)
-    made.paused = made.hard = True
+            setup.run(1)
+    setup.paused = setup.hard = True
     with contextlib.suppress(Retryable):
-        made.executor().cancel_pending("hard pause")
-    made.paused = made.hard = False
-    assert len(made.chain.sent) == sent, "nothing is sent at a used nonce"
-    if "hides_bodies" not in hiding:
+        setup.executor().cancel_pending("hard pause")
+    setup.paused = setup.hard = False
+    if "hides_bodies" not in hidden:
         with raises_code(Retryable, "open_transaction"):
-            made.executor().resync_nonce()
-    made.chain.hides_receipts = False
-    made.executor().reconcile()
-    assert len(made.chain.sent) == sent
-    assert [state for _, state in states(made)].count("final") == 1
-    assert len(made.store.journal.unbooked_intents()) == 1
-    assert made.executor().reconcile() == []
-    assert made.store.journal.expected_nonce() == 1
+            setup.executor().resync_nonce()
+    assert setup.chain.sent == sent
+
+    setup.chain.hides_receipts = False
+    setup.executor().reconcile()
+
+    assert setup.chain.sent == sent
+    assert [state for _, state in states(setup)].count("final") == 1
+    assert len(setup.store.journal.unbooked_intents()) == 1
+    assert setup.executor().reconcile() == []
+    assert setup.store.journal.expected_nonce() == 1
 
 
-def test_nothing_replaces_a_transaction_whose_receipt_is_hidden_while_we_wait(tmp_path: Path) -> None:
-    made = patient(tmp_path)
-    made.chain.hides_receipts = True
-    when_sent(made, 1, made.chain.mine)
+def test_hidden_receipt_lets_nothing_replace_it(tmp_path: Path) -> None:
+    setup = patient(tmp_path)
+    setup.chain.hides_receipts = True
+    when_sent(setup, 1, setup.chain.mine)
+
     with raises_code(Retryable, "not_mined"):
-        made.run()
-    assert len(made.chain.sent) == 1, "the nonce is used: neither a bump nor a cancel"
+        setup.run()
+    assert len(setup.chain.sent) == 1, "the nonce is used: neither a bump nor a cancel"
 
 
-def test_a_hidden_receipt_names_our_hash_and_no_other_program(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    killed_at(made, "after:send")
-    made.chain.hides_receipts = made.chain.hides_hashes = True
-    with raises_code(Retryable, "lag", "our transaction", made.signer.signed[0].hash) as caught:
-        made.executor().reconcile()
+def test_hidden_receipt_names_our_hash_and_no_other_program(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    killed_at(setup, "after:send")
+    setup.chain.hides_receipts = setup.chain.hides_hashes = True
+
+    with raises_code(Retryable, "lag", "our transaction", setup.signer.signed[0].hash) as caught:
+        setup.executor().reconcile()
     assert "another program" not in str(caught.value)
-    made.chain.hides_bodies = True
-    with raises_code(Retryable, "lag", "nonce 0", "neither", made.signer.signed[0].hash, "trimtab adopt"):
-        made.executor().reconcile()
+    setup.chain.hides_bodies = True
+    with raises_code(Retryable, "lag", "nonce 0", "neither", setup.signer.signed[0].hash, "trimtab adopt"):
+        setup.executor().reconcile()
 
 
-@pytest.mark.parametrize("hides_bodies", [True, False])
-def test_a_used_nonce_of_what_was_never_sent_needs_the_operator(tmp_path: Path, hides_bodies: bool) -> None:
-    made = bench(tmp_path)
-    killed_at(made, "after:signed")
-    made.chain.base_nonce, made.chain.hides_bodies = 1, hides_bodies
-    made.chain.foreign[0] = FOREIGN
+@pytest.mark.parametrize(
+    ("hides_bodies", "may_pass"), [(True, True), (False, False)], ids=["no block shows another", "a block shows another"]
+)
+def test_used_nonce_of_an_unsent_intent_needs_the_operator(tmp_path: Path, hides_bodies: bool, may_pass: bool) -> None:
+    """What no block shows may be an endpoint's mistake."""
+    setup = bench(tmp_path)
+    killed_at(setup, "after:signed")
+    setup.chain.base_nonce = 1
+    setup.chain.hides_bodies = hides_bodies
+    setup.chain.foreign[0] = FOREIGN
+
     with raises_code(OperatorNeeded, "foreign_nonce", FOREIGN) as caught:
-        made.executor().reconcile()
-    assert isinstance(caught.value, PassingFault) is hides_bodies, "what no block shows may be an endpoint's mistake"
+        setup.executor().reconcile()
+    assert isinstance(caught.value, PassingFault) is may_pass
 
 
-@pytest.mark.parametrize("by_another", [False, True])
-def test_a_nonce_refused_at_a_resend_is_ours_unless_a_block_has_another(tmp_path: Path, by_another: bool) -> None:
-    """A node that lags until we resend: it answers "nonce too low", and hides our receipt."""
-    made = lost_in_broadcast(tmp_path)
+def refuse_nonce_at_resend(setup: Bench, *mined_hashes: str) -> None:
+    """Let the node answer a resend with "nonce too low", after it mined these, and hide receipts and hashes from then on."""
 
-    def send(signed: SignedTx) -> None:
-        made.chain.mine(*([] if by_another else [signed.hash]))
-        made.chain.hides_receipts = made.chain.hides_hashes = True
-        made.chain.base_nonce = 1
-        if by_another:
-            made.chain.foreign[0] = FOREIGN
+    def send(_signed: SignedTx) -> None:
+        setup.chain.mine(*mined_hashes)
+        setup.chain.hides_receipts = setup.chain.hides_hashes = True
+        setup.chain.base_nonce = 1
         raise NonceUsed("nonce too low")
 
-    made.chain.send = send
-    if by_another:
-        with pytest.raises(NonceUsed):
-            made.executor().reconcile()
-        return
-    made.executor().reconcile()
-    assert states(made) == [("swap", "broadcast")]
-    made.chain.hides_receipts = False
-    (intent,) = made.executor().reconcile()
+    setup.chain.send = send  # type: ignore[method-assign]
+
+
+def test_nonce_refused_at_a_resend_is_ours_by_default(tmp_path: Path) -> None:
+    setup = lost_in_broadcast(tmp_path)
+    refuse_nonce_at_resend(setup, setup.signer.signed[0].hash)
+
+    setup.executor().reconcile()
+    assert states(setup) == [("swap", "broadcast")]
+
+    setup.chain.hides_receipts = False
+    (intent,) = setup.executor().reconcile()
     assert intent.state is S.FINAL
 
 
-@pytest.mark.parametrize(("gas_used", "status", "ok"), [(100_000, 1, True), (100_000, 0, True), (100_001, 1, False)])
+def test_nonce_refused_at_a_resend_is_foreign_if_a_block_has_another(tmp_path: Path) -> None:
+    setup = lost_in_broadcast(tmp_path)
+    refuse_nonce_at_resend(setup)
+    setup.chain.foreign[0] = FOREIGN
+
+    with pytest.raises(NonceUsed):
+        setup.executor().reconcile()
+
+
+def add_data_fee(setup: Bench, data_fee_wei: int) -> None:
+    """Let each receipt charge a data fee, as a rollup does beside the gas that was signed for."""
+    status_of = setup.chain.status_of
+
+    def status_with_data_fee(tx_hash: str) -> TransactionStatus:
+        status = status_of(tx_hash)
+        return replace(status, receipt=status.receipt and replace(status.receipt, data_fee_wei=data_fee_wei))
+
+    setup.chain.status_of = status_with_data_fee  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("data_fee_wei", [1, 10**18])
-def test_a_data_fee_beside_the_signed_gas_is_no_reason_to_refuse_a_receipt(
-    tmp_path: Path, gas_used: int, status: int, ok: bool, data_fee_wei: int
+@pytest.mark.parametrize(("status", "state"), [(1, S.FINAL), (0, S.REVERTED)], ids=["success", "revert"])
+def test_data_fee_is_booked_and_not_compared_with_the_signed_cost(
+    tmp_path: Path, status: int, state: IntentState, data_fee_wei: int
 ) -> None:
-    """A rollup charges it beside the gas that was signed for; it is booked, not compared."""
-    made = bench(tmp_path)
-    killed_at(made, "after:send")
-    made.chain.gas_used, made.chain.gas_price_wei, made.chain.status = gas_used, 10 * GWEI, status
-    look = made.chain.status_of
+    setup = bench(tmp_path)
+    killed_at(setup, "after:send")
+    setup.chain.gas_used = 100_000
+    setup.chain.gas_price_wei = 10 * GWEI
+    setup.chain.status = status
+    add_data_fee(setup, data_fee_wei)
 
-    def with_data_fee(tx_hash: str) -> TransactionStatus:
-        found = look(tx_hash)
-        return replace(found, receipt=found.receipt and replace(found.receipt, data_fee_wei=data_fee_wei))
+    (intent,) = setup.executor().reconcile()
 
-    made.chain.status_of = with_data_fee
-    if not ok:
-        with raises_code(Retryable, "answer", "signed for at most"):
-            made.executor().reconcile()
-        return
-    (intent,) = made.executor().reconcile()
-    assert intent.state is (S.FINAL if status else S.REVERTED)
-    (unbooked,) = made.store.journal.unbooked_intents()
-    assert unbooked.receipt is not None
-    assert unbooked.receipt.gas_cost_wei == 10**15 + data_fee_wei
+    assert intent.state is state
+    assert [intent.receipt and intent.receipt.gas_cost_wei for intent in setup.store.journal.unbooked_intents()] == [10**15 + data_fee_wei]
+
+
+def test_data_fee_excuses_no_gas_above_the_signed_cost(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    killed_at(setup, "after:send")
+    setup.chain.gas_used = 100_001
+    setup.chain.gas_price_wei = 10 * GWEI
+    add_data_fee(setup, 1)
+
+    with raises_code(Retryable, "answer", "signed for at most"):
+        setup.executor().reconcile()

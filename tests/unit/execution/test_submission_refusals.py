@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -14,254 +14,380 @@ from agent.chain.rpc import RpcFault, Transport
 from agent.chain.sender import NodeSender
 from agent.errors import Refused, UnsendableTransaction
 from agent.execution import evaluation
-from agent.execution import evaluation as late
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import BlockedExit, IntentKind, IntentState, Plan, StepInput, SubmissionRefusal, Verdict
+from agent.model import BlockedExit, IntentKind, IntentState, Plan, StepInput, SubmissionRefusal, UnsignedTx, Verdict
 from agent.planning import proposals, requests
 from agent.policy import quarantine
 from agent.policy.orders import blocked_exits
-from agent.ports import Approval, Composer
-from agent.store import Store, open_store
+from agent.ports import Approval, Composer, Simulation
+from agent.store import Store
 from agent.units import NATIVE
 from tests.support.builders import with_history
-from tests.support.decisions.exits import DEAR, HEAVY, LINK, MARKET, SOUND, USDC, WBTC, WETH
-from tests.support.decisions.exits import GuardEvidence as Sees
-from tests.support.decisions.exits import outcome_of as judged
-from tests.support.decisions.exits import sold_symbols as moved
-from tests.support.decisions.exits import step_with_stops as fired
-from tests.support.text import mentions, raises_code
-from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, tx
-
-REVERT_DESCRIPTIONS = UnsendableTransaction(
-    'simulation of "swap" fails: the token said no', (Verdict("simulation", "no", "success", False),)
+from tests.support.decisions.exits import (
+    DEAR,
+    HEAVY,
+    LINK,
+    MARKET,
+    SOUND,
+    USDC,
+    WBTC,
+    WETH,
+    GuardEvidence,
+    outcome_of,
+    sold_symbols,
+    step_with_stops,
 )
+from tests.support.text import mentions, raises_code
+from tests.support.transactions import grant, new_store, receipt, tx
+
 ALL = (*MARKET, SOUND)
+LINK_STOP = step_with_stops("LINK", pools=ALL)
+LINK_SALE = outcome_of(LINK_STOP)
+"""A planned exit of LINK."""
+NOW_S = LINK_STOP.snapshot.head.timestamp_s
+DAY_S = 86_400
 
 
-class Composes:
-    """Everything is approved, but what `lacks`."""
+@dataclass(frozen=True)
+class FakeComposer:
+    """A composer for which these tokens lack an approval, or that raises this error."""
 
-    def __init__(self, lacks: Sequence[str] = ()) -> None:
-        self._lacks = lacks
+    lacks: tuple[str, ...] = ()
+    error: Exception | None = None
 
-    def missing_approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
-        return [Approval(token, "router", 1, token, "router") for token in moved(plan) if token in self._lacks]
+    def missing_approvals(self, _step: StepInput, plan: Plan) -> Sequence[Approval]:
+        if self.error is not None:
+            raise self.error
+        return [Approval(token, "router", 1, token, "router") for token in sold_symbols(plan) if token in self.lacks]
+
+
+def missing_tokens(
+    outcome: StepOutcome, attempts: int = 0, *, is_by_owner: bool = False, composer: FakeComposer | None = None
+) -> list[str]:
+    """Return the tokens that the sale of LINK still has to approve, after so many approvals without effect."""
+    assert LINK_SALE.plan is not None
+    fake = cast(Composer, composer or FakeComposer(lacks=(LINK.address,)))
+    approvals = evaluation.missing_approvals(fake, outcome, LINK_SALE.plan, lambda _: attempts, is_by_owner=is_by_owner)
+    return [approval.token for approval in approvals]
+
+
+def with_exit_token(outcome: StepOutcome, exit_token: str) -> StepOutcome:
+    return replace(outcome, decision_result=replace(outcome.decision_result, exit_token=exit_token))
+
+
+REBALANCE = with_exit_token(LINK_SALE, "")
+
+
+def refusal_of(token: str = LINK.address, at_s: int = NOW_S, count: int = 1) -> SubmissionRefusal:
+    return SubmissionRefusal(token, at_s, count, "the token said no")
+
+
+# --- What concerns an exit
+
+
+def refused_by(*guards: str) -> Refused:
+    return Refused("no", [Verdict(guard, "1", "2", False) for guard in guards])
 
 
 @pytest.mark.parametrize(
-    ("guards", "blocks"),
+    ("refusal", "concerns"),
     [
-        (["simulation"], False),
-        (["expiry"], False),
-        (["signer.nonce"], False),
-        (["signer.floor", "signer.gas_cost"], False),
-        ([], False),
-        (["signer.floor"], True),
-        (["signer.min_out", "signer.tokens"], True),
+        pytest.param(refused_by("simulation"), False, id="simulation that says nothing"),
+        pytest.param(refused_by("expiry"), False, id="expiry"),
+        pytest.param(refused_by("signer.nonce"), False, id="nonce"),
+        pytest.param(refused_by("signer.floor", "signer.gas_cost"), False, id="a minimum and gas"),
+        pytest.param(refused_by(), False, id="no guard"),
+        pytest.param(refused_by("signer.floor"), True, id="a minimum"),
+        pytest.param(refused_by("signer.min_out", "signer.tokens"), True, id="minimum and tokens"),
+        pytest.param(UnsendableTransaction("it reverts", (Verdict("simulation", "no", "success", False),)), True, id="revert"),
+        pytest.param(evaluation.ExitRefused("no"), True, id="the token"),
     ],
 )
-def test_only_a_refusal_of_what_is_traded_blocks_the_exit(guards: list[str], blocks: bool) -> None:
-    why = Refused("no", [Verdict(guard, "1", "2", False) for guard in guards])
-    assert late.concerns_trade(why) is blocks
-    assert late.concerns_trade(REVERT_DESCRIPTIONS)
-    assert late.concerns_trade(late.ExitRefused("no"))
+def test_only_a_refusal_of_the_trade_blocks_an_exit(refusal: Refused, concerns: bool) -> None:
+    assert evaluation.concerns_trade(refusal) is concerns
 
 
-def test_a_swap_by_hand_sells_for_no_order_and_none_is_left_alone_for_it() -> None:
-    step = fired("LINK", pools=ALL)
-    swap = proposals.manual_swap_proposer(LINK.address, USDC.address, 10**18)(step)
+@pytest.mark.parametrize(
+    ("guards", "is_wallet_limit"),
+    [
+        pytest.param(("native_floor",), True, id="native floor"),
+        pytest.param(("native_floor", "signer.gas_cost"), True, id="two of them"),
+        pytest.param(("native_floor", "signer.floor"), False, id="one and another"),
+        pytest.param((), False, id="no guard"),
+    ],
+)
+def test_wallet_limit_refusal_is_of_such_guards_alone(guards: tuple[str, ...], is_wallet_limit: bool) -> None:
+    assert evaluation.is_wallet_limit_refusal(refused_by(*guards)) is is_wallet_limit
+
+
+def test_manual_swap_is_no_exit() -> None:
+    swap = proposals.manual_swap_proposer(LINK.address, USDC.address, 10**18)(LINK_STOP)
+
     assert swap.plan is not None
     assert not swap.plan.is_exit
     assert not swap.decision_result.exit_token
 
 
-def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -> None:
-    def sale(step: StepInput) -> StepOutcome:
-        return evaluation.evaluate_input(step, requests.propose_selling_everything, Sees(), "abc")
+def test_selling_everything_sells_one_asset_a_plan() -> None:
+    step = step_with_stops(pools=(MARKET[0], DEAR, SOUND))
+    sales: list[tuple[str, set[str]]] = []
+    outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, GuardEvidence(), "abc")
+    while outcome.plan is not None:
+        exit_token = outcome.decision_result.exit_token
+        sales.append((exit_token, sold_symbols(outcome.plan)))
+        step = blocked_exits.exclude_blocked_exits(outcome.step_input, [BlockedExit(exit_token, "sold", "")])
+        outcome = evaluation.evaluate_input(step, requests.propose_selling_everything, GuardEvidence(), "abc")
 
-    step, sold = fired(pools=(MARKET[0], DEAR, SOUND)), []
-    while (outcome := sale(step)).plan is not None:
-        sold.append((outcome.decision_result.exit_token, moved(outcome.plan)))
-        step = blocked_exits.exclude_blocked_exits(outcome.step_input, [BlockedExit(outcome.decision_result.exit_token, "sold", "")])
-    assert sold == [(one.address, {one.address, USDC.address}) for one in (WETH, LINK)]
+    assert sales == [(asset.address, {asset.address, USDC.address}) for asset in (WETH, LINK)]
     assert outcome.kind is OutcomeKind.HOLD
-    assert next(one.why for one in outcome.decision_result.blocked_exits if one.token == WBTC.address).startswith(
-        "refused: oracle_deviation"
-    )
+    why_by_token = {blocked_exit.token: blocked_exit.why for blocked_exit in outcome.decision_result.blocked_exits}
+    assert why_by_token[WBTC.address].startswith("refused: oracle_deviation")
 
 
-def test_an_asset_whose_pool_is_refused_is_not_taken_for_sold_out() -> None:
-    step = fired(pools=(MARKET[0], DEAR, SOUND))
-    held = evaluation.evaluate_input(step, requests.sell_out_proposer(WBTC.address), Sees(), "abc")
-    assert held.kind is OutcomeKind.HOLD
-    assert mentions(held.reason, "WBTC", "oracle_deviation")
+def test_asset_with_a_refused_pool_is_not_sold_out() -> None:
+    step = step_with_stops(pools=(MARKET[0], DEAR, SOUND))
+
+    outcome = evaluation.evaluate_input(step, requests.sell_out_proposer(WBTC.address), GuardEvidence(), "abc")
+
+    assert outcome.kind is OutcomeKind.HOLD
+    assert mentions(outcome.reason, "WBTC", "oracle_deviation")
 
 
-def test_a_token_that_does_not_tell_or_keep_its_allowance_is_blocked() -> None:
-    outcome = judged(fired("LINK", pools=ALL))
-    assert outcome.plan is not None
-
-    class Silent(Composes):
-        def missing_approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
-            raise Refused("the allowance is not in the snapshot")
-
-    snapshot = replace(outcome.step_input.snapshot, allowances=())
-    mute = replace(outcome, step_input=replace(outcome.step_input, snapshot=snapshot))
-    with pytest.raises(late.ExitRefused):
-        late.missing_approvals(cast(Composer, Silent()), mute, outcome.plan, lambda _: 0, is_by_owner=False)
+# --- Approvals that a token ignores
 
 
-@pytest.mark.parametrize("is_by_owner", [False, True])
-def test_missing_approvals__token_ignores_two__is_refused_alone(is_by_owner: bool) -> None:
+def test_token_without_a_readable_allowance_is_blocked() -> None:
+    snapshot = replace(LINK_SALE.step_input.snapshot, allowances=())
+    unread = replace(LINK_SALE, step_input=replace(LINK_SALE.step_input, snapshot=snapshot))
+
+    with pytest.raises(evaluation.ExitRefused):
+        missing_tokens(unread, composer=FakeComposer(error=Refused("the allowance is not in the snapshot")))
+
+
+@pytest.mark.parametrize("is_by_owner", [False, True], ids=["by the policy", "by the owner"])
+@pytest.mark.parametrize(
+    ("outcome", "error_type"),
+    [pytest.param(LINK_SALE, evaluation.ExitRefused, id="exit"), pytest.param(REBALANCE, evaluation.ApprovalIgnored, id="rebalance")],
+)
+def test_token_that_ignores_two_approvals_is_refused_alone(outcome: StepOutcome, error_type: type[Refused], is_by_owner: bool) -> None:
     """As an exit it is blocked; in another plan it is named, so that the others trade without it."""
-    outcome = judged(fired("LINK", pools=ALL))
-    plan = outcome.plan
-    assert plan is not None
-    lacks = cast(Composer, Composes(lacks=(LINK.address,)))
-    rebalance = replace(outcome, decision_result=replace(outcome.decision_result, exit_token=""))
+    assert missing_tokens(outcome, evaluation.MAX_INEFFECTIVE_APPROVALS - 1, is_by_owner=is_by_owner) == [LINK.address]
 
-    def missing(outcome: StepOutcome, attempts: int) -> Sequence[Approval]:
-        return late.missing_approvals(lacks, outcome, plan, lambda _: attempts, is_by_owner=is_by_owner)
-
-    for each in (outcome, rebalance):
-        assert [approval.token for approval in missing(each, late.MAX_INEFFECTIVE_APPROVALS - 1)] == [LINK.address]
-    with raises_code(late.ExitRefused, "allowance"):
-        missing(outcome, late.MAX_INEFFECTIVE_APPROVALS)
-    with raises_code(late.ApprovalIgnored, "allowance"):
-        missing(rebalance, late.MAX_INEFFECTIVE_APPROVALS)
+    with raises_code(error_type, "allowance"):
+        missing_tokens(outcome, evaluation.MAX_INEFFECTIVE_APPROVALS, is_by_owner=is_by_owner)
 
 
-@pytest.mark.parametrize(("times", "waits_s"), [(1, 600), (2, 1_200), (7, 38_400), (8, 43_200), (90, 43_200)])
-def test_ignored_approval__until_its_wait_is_over__is_not_paid_again(times: int, waits_s: int) -> None:
-    """A plan without an exit leaves the token out, one that cannot is refused; an exit and the owner's command go on."""
-    outcome = judged(fired("LINK", pools=ALL))
-    plan = outcome.plan
-    assert plan is not None
-    lacks = cast(Composer, Composes(lacks=(LINK.address,)))
-    now_s = outcome.step_input.snapshot.head.timestamp_s
+def after_ignored(outcome: StepOutcome, age_s: int, count: int = 1) -> StepOutcome:
+    """Return the outcome of a step whose token ignored approvals so long ago."""
+    refusal = refusal_of(at_s=NOW_S - age_s, count=count)
+    return replace(outcome, step_input=with_history(outcome.step_input, ignored_approvals=(refusal,)))
 
-    def at(age_s: int, exit_token: str = "") -> StepOutcome:
-        refusal = SubmissionRefusal(LINK.address, now_s - age_s, times, "its allowance is still too small")
-        step = with_history(outcome.step_input, ignored_approvals=(refusal,))
-        return replace(outcome, step_input=step, decision_result=replace(outcome.decision_result, exit_token=exit_token))
 
-    for age_s in (0, waits_s - 1):
-        with raises_code(late.ApprovalIgnored, "allowance"):
-            late.missing_approvals(lacks, at(age_s), plan, lambda _: 0, is_by_owner=False)
-    for waiting, is_by_owner in ((at(waits_s), False), (at(-1), False), (at(0), True), (at(0, LINK.address), False)):
-        assert late.missing_approvals(lacks, waiting, plan, lambda _: 0, is_by_owner=is_by_owner)
-    refused = at(0).step_input
-    assert quarantine.quarantine_ignored_approvals(refused) is refused, "its stop is due"
-    calm = replace(refused, history=replace(refused.history, orders=replace(refused.history.orders, states=())))
+@pytest.mark.parametrize(("count", "wait_s"), [(1, 600), (2, 1_200), (7, 38_400), (8, 43_200), (90, 43_200)])
+def test_ignored_approval_is_not_paid_again_before_its_wait(count: int, wait_s: int) -> None:
+    for age_s in (0, wait_s - 1):
+        with raises_code(evaluation.ApprovalIgnored, "allowance"):
+            missing_tokens(after_ignored(REBALANCE, age_s, count))
+
+    assert missing_tokens(after_ignored(REBALANCE, wait_s, count)) == [LINK.address]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_by_owner"),
+    [
+        pytest.param(after_ignored(REBALANCE, -1), False, id="time from the future"),
+        pytest.param(after_ignored(REBALANCE, 0), True, id="command of the owner"),
+        pytest.param(after_ignored(LINK_SALE, 0), False, id="exit"),
+    ],
+)
+def test_ignored_approval_delays_neither_exit_nor_owner(outcome: StepOutcome, is_by_owner: bool) -> None:
+    assert missing_tokens(outcome, is_by_owner=is_by_owner) == [LINK.address]
+
+
+def test_ignored_approval_quarantines_its_token_unless_its_stop_is_due() -> None:
+    due = after_ignored(REBALANCE, 0).step_input
+    calm = replace(due, history=replace(due.history, orders=replace(due.history.orders, states=())))
+
+    assert quarantine.quarantine_ignored_approvals(due) is due
     assert [item.token for item in quarantine.quarantine_ignored_approvals(calm).targets.quarantined_tokens] == [LINK.address]
 
 
-@pytest.mark.parametrize(("times", "rests_s"), [(1, 0), (3, 0), (4, 600), (5, 1_200), (6, 2_400), (7, 3_600), (90, 3_600)])
-def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, rests_s: int) -> None:
-    step = fired("LINK", values=HEAVY, pools=ALL)
-    now_s = step.snapshot.head.timestamp_s
-    refused = SubmissionRefusal(LINK.address, now_s, times, "the token said no")
-    assert blocked_exits.retry_at_s(refused) == now_s + rests_s
-    step = with_history(step, submission_refusals=(refused,))
-    found = proposals.propose_rebalance(step)
-    assert found.plan is not None
-    assert found.plan.is_exit is (rests_s == 0)
-    assert (LINK.address in moved(found.plan)) is (rests_s == 0)
-    if rests_s:
-        assert mentions(found.decision_result.decision.reason, "be sold", f"{times} times", "until")
-        assert "trimtab resume" in found.decision_result.decision.reason
-        assert "each cycle" not in found.decision_result.decision.reason
-    assert ["the token said no" in line and "trimtab orders disarm LINK" in line for line in orders_document(step)["blocked_exits"]] == [
-        True
-    ]
-    ahead = with_history(step, submission_refusals=(replace(refused, at_s=now_s + 9 * 86_400),))
-    assert proposals.propose_rebalance(ahead).decision_result.blocked_exits == (), (
-        "a header from the future makes nothing rest until that day"
-    )
-    over = with_history(step, submission_refusals=(replace(refused, at_s=now_s - rests_s),))
-    assert proposals.propose_rebalance(over).decision_result.blocked_exits == (), "then it is tried"
+# --- Rest of a refused exit
+
+HEAVY_STOP = step_with_stops("LINK", values=HEAVY, pools=ALL)
+RESTS = [(1, 0), (3, 0), (4, 600), (5, 1_200), (6, 2_400), (7, 3_600), (90, 3_600)]
+"""Refusals in a row, and the seconds that the exit rests."""
 
 
-def test_no_sale_that_the_owner_asks_for_rests() -> None:
-    step = fired("LINK", pools=ALL)
-    refused = SubmissionRefusal(LINK.address, step.snapshot.head.timestamp_s, 90, "the token said no")
-    found = requests.sell_out_proposer(LINK.address)(with_history(step, submission_refusals=(refused,)))
-    assert found.plan is not None
-    assert moved(found.plan) == {LINK.address, USDC.address}
+@pytest.mark.parametrize(("count", "rest_s"), RESTS)
+def test_refused_exit_rests_longer_each_time(count: int, rest_s: int) -> None:
+    assert blocked_exits.retry_at_s(refusal_of(count=count)) == NOW_S + rest_s
 
 
-def test_it_is_counted_in_a_row_and_forgotten_once_it_is_sold_or_no_exit_any_more() -> None:
-    step = fired("LINK", "WBTC", pools=ALL)
-    now_s, refused = step.snapshot.head.timestamp_s, BlockedExit(LINK.address, "no", "")
-    (first,) = blocked_exits.add_submission_refusal(step.snapshot, step.history.failures, refused)
-    assert (first.refusal_count, first.at_s, first.why) == (1, now_s, "no")
-    known = with_history(step, submission_refusals=(first, replace(first, token=WETH.address)))
-    assert [one.refusal_count for one in blocked_exits.add_submission_refusal(known.snapshot, known.history.failures, refused)] == [2, 1]
-    assert blocked_exits.open_submission_refusals(known.history, "") == (first,), "no order sells WETH"
-    assert blocked_exits.open_submission_refusals(known.history, LINK.address) == ()
-    for age_s, count in ((86_400, 2), (86_401, 1)):
-        old = with_history(step, submission_refusals=(replace(first, at_s=now_s - age_s),))
-        assert [one.refusal_count for one in blocked_exits.add_submission_refusal(old.snapshot, old.history.failures, refused)] == [count]
+@pytest.mark.parametrize(
+    ("count", "age_s", "is_sold"),
+    [
+        pytest.param(3, 0, True, id="three refusals"),
+        pytest.param(4, 0, False, id="four refusals"),
+        pytest.param(4, 599, False, id="one second before its end"),
+        pytest.param(4, 600, True, id="at its end"),
+        pytest.param(90, 3_599, False, id="the longest rest"),
+        pytest.param(90, -9 * DAY_S, True, id="a header from the future"),
+    ],
+)
+def test_refused_exit_is_sold_once_it_has_rested(count: int, age_s: int, is_sold: bool) -> None:
+    step = with_history(HEAVY_STOP, submission_refusals=(refusal_of(at_s=NOW_S - age_s, count=count),))
+
+    proposal = proposals.propose_rebalance(step)
+
+    assert proposal.plan is not None
+    assert proposal.plan.is_exit is is_sold
+    assert (LINK.address in sold_symbols(proposal.plan)) is is_sold
+    assert [blocked_exit.token for blocked_exit in proposal.decision_result.blocked_exits] == ([] if is_sold else [LINK.address])
 
 
-def approved(store: Store, number: int, token: str) -> None:
-    store.steps.begin(f"s{number}", 1, "{}")
-    made = store.journal.add_intent(f"s{number}", IntentKind.APPROVE, replace(tx(number), to=token), grant(IntentKind.APPROVE), "", 1, None)
-    store.journal.advance(made.id, IntentState.SIGNED, 1, tx_hash=f"0x{number}")
-    store.journal.advance(made.id, IntentState.BROADCAST, 1)
-    store.journal.advance(made.id, IntentState.MINED, 1, receipt=receipt(f"0x{number}", number, "0x01"))
+def test_resting_exit_is_named_with_its_remedy() -> None:
+    step = with_history(HEAVY_STOP, submission_refusals=(refusal_of(count=4),))
+
+    reason = proposals.propose_rebalance(step).decision_result.decision.reason
+    (line,) = orders_document(step)["blocked_exits"]
+
+    assert mentions(reason, "be sold", "4 times", "until", "trimtab resume")
+    assert "each cycle" not in reason
+    assert mentions(line, "the token said no", "trimtab orders disarm LINK")
 
 
-def test_what_was_approved_for_it_in_vain_stops_nothing_else_and_the_owner_may_have_it_tried(tmp_path: Path) -> None:
-    store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
-    for number, token in enumerate((LINK.address, LINK.address, WETH.address)):
-        approved(store, number, token)
+def test_sale_by_the_owner_never_rests() -> None:
+    step = with_history(LINK_STOP, submission_refusals=(refusal_of(count=90),))
+
+    proposal = requests.sell_out_proposer(LINK.address)(step)
+
+    assert proposal.plan is not None
+    assert sold_symbols(proposal.plan) == {LINK.address, USDC.address}
+
+
+# --- Refusals in a row
+
+NO_SALE = BlockedExit(LINK.address, "no", "")
+
+
+@pytest.mark.parametrize(
+    ("refusals", "counts"),
+    [
+        pytest.param((), [1], id="the first"),
+        pytest.param((refusal_of(), refusal_of(WETH.address)), [2, 1], id="the second, beside another token"),
+        pytest.param((refusal_of(at_s=NOW_S - DAY_S),), [2], id="a day later"),
+        pytest.param((refusal_of(at_s=NOW_S - DAY_S - 1),), [1], id="a day and a second later"),
+    ],
+)
+def test_refusals_count_in_a_row_within_a_day(refusals: tuple[SubmissionRefusal, ...], counts: list[int]) -> None:
+    step = with_history(LINK_STOP, submission_refusals=refusals)
+
+    added = blocked_exits.add_submission_refusal(step.snapshot, step.history.failures, NO_SALE)
+
+    assert [refusal.refusal_count for refusal in added] == counts
+    assert (added[0].token, added[0].at_s, added[0].why) == (LINK.address, NOW_S, "no")
+
+
+@pytest.mark.parametrize(
+    ("sold_token", "open_tokens"), [("", [LINK.address]), (LINK.address, [])], ids=["nothing was sold", "LINK was sold"]
+)
+def test_refusals_end_once_sold_or_without_an_order(sold_token: str, open_tokens: list[str]) -> None:
+    """No order sells WETH."""
+    step = with_history(LINK_STOP, submission_refusals=(refusal_of(), refusal_of(WETH.address)))
+
+    open_refusals = blocked_exits.open_submission_refusals(step.history, sold_token)
+
+    assert [refusal.token for refusal in open_refusals] == open_tokens
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = new_store("memory", tmp_path)
+    yield store
+    store.close()
+
+
+def approve(store: Store, nonce: int, token: str) -> None:
+    """Record a step that only approved this token."""
+    unsigned = replace(tx(nonce), to=token)
+    store.steps.begin(f"s{nonce}", 1, "{}")
+    intent = store.journal.add_intent(f"s{nonce}", IntentKind.APPROVE, unsigned, grant(IntentKind.APPROVE), "", 1, None)
+    store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash=f"0x{nonce}")
+    store.journal.advance(intent.id, IntentState.BROADCAST, 1)
+    store.journal.advance(intent.id, IntentState.MINED, 1, receipt=receipt(f"0x{nonce}", nonce, "0x01"))
+
+
+@pytest.mark.parametrize("mark", ["mark_submission_refusals", "mark_ignored_approvals"])
+def test_approvals_of_a_refused_exit_count_in_no_row(store: Store, mark: str) -> None:
+    for nonce, token in enumerate((LINK.address, LINK.address, WETH.address)):
+        approve(store, nonce, token)
     assert store.budgets.history(1).failures.approval_cycles_in_row == 3
-    found = (SubmissionRefusal(LINK.address, 7, 2, "no; «é» 'x'"),)
-    store.budgets.mark_submission_refusals(found)
-    assert store.budgets.history(1).failures.submission_refusals == found
-    assert store.budgets.history(1).failures.approval_cycles_in_row == 1
-    approved(store, 3, LINK.address)
-    assert store.budgets.history(1).failures.approval_cycles_in_row == 2, "what came later counts"
-    store.budgets.mark_ignored_approvals(found)
-    assert store.budgets.history(1).failures.ignored_approvals == found
-    assert store.budgets.history(1).failures.approval_cycles_in_row == 1
-    store.pause_switch.resume("looked at it", 2)
-    assert store.budgets.history(1).failures.submission_refusals == ()
-    assert store.budgets.history(1).failures.ignored_approvals == ()
 
+    getattr(store.budgets, mark)((refusal_of(),))
+    assert store.budgets.history(1).failures.approval_cycles_in_row == 1
+
+    approve(store, 3, LINK.address)
+    assert store.budgets.history(1).failures.approval_cycles_in_row == 2, "what came later counts"
+
+
+def test_refusals_are_stored_until_the_owner_resumes(store: Store) -> None:
+    refusals = (SubmissionRefusal(LINK.address, 7, 2, "no; «é» 'x'"),)
+    store.budgets.mark_submission_refusals(refusals)
+    store.budgets.mark_ignored_approvals(refusals)
+    failures = store.budgets.history(1).failures
+    assert failures.submission_refusals == failures.ignored_approvals == refusals
+
+    store.pause_switch.resume("looked at it", 2)
+
+    failures = store.budgets.history(1).failures
+    assert failures.submission_refusals == failures.ignored_approvals == ()
+
+
+# --- What a node's fault says about a contract
 
 HEADER = {"number": "0x9", "hash": "0x" + "9" * 64, "timestamp": "0x5", "baseFeePerGas": "0x1", "parentHash": "0x" + "8" * 64}
 
 
+@dataclass(frozen=True)
+class ScriptedTransport:
+    """A node that answers a call and an estimate so."""
+
+    call: object
+    estimate: object
+    name: str = "node"
+
+    def batch(self, _calls: Sequence[object]) -> list[object]:
+        return ["0x1", HEADER, self.call, self.estimate]
+
+
+def simulation_of(unsigned: UnsignedTx, call: object, estimate: object) -> Simulation:
+    return NodeSender(cast(Transport, ScriptedTransport(call, estimate))).simulate(unsigned, WETH.address)
+
+
 @pytest.mark.parametrize(
-    ("fault", "reverted"),
+    ("code", "message", "is_reverted"),
     [
-        (RpcFault(3, "execution reverted", "0x"), True),
-        (RpcFault(-32000, "execution reverted: STF", ""), True),
-        (RpcFault(-32000, "out of gas", ""), True),
-        (RpcFault(-32000, "insufficient funds for gas * price + value", ""), False),
-        (RpcFault(-32000, "gas required exceeds allowance (21000)", ""), False),
-        (RpcFault(-32000, "max fee per gas less than block base fee", ""), False),
+        pytest.param(3, "execution reverted", True, id="revert with data"),
+        pytest.param(-32000, "execution reverted: STF", True, id="revert with a reason"),
+        pytest.param(-32000, "out of gas", True, id="out of gas"),
+        pytest.param(-32000, "insufficient funds for gas * price + value", False, id="empty wallet"),
+        pytest.param(-32000, "gas required exceeds allowance (21000)", False, id="gas above the wallet's"),
+        pytest.param(-32000, "max fee per gas less than block base fee", False, id="fee below the base fee"),
     ],
 )
-def test_a_simulation_says_whether_contracts_refuse(fault: RpcFault, reverted: bool) -> None:
-    found = NodeSender(answers(fault, fault)).simulate(replace(tx(0), to=NATIVE, max_fee_wei=9), WETH.address)
-    assert (found.ok, found.reverted) == (False, reverted)
+def test_simulation_says_whether_contracts_refuse(code: int, message: str, is_reverted: bool) -> None:
+    fault = RpcFault(code, message, "")
+
+    simulation = simulation_of(replace(tx(0), to=NATIVE, max_fee_wei=9), fault, fault)
+
+    assert not simulation.ok
+    assert simulation.reverted is is_reverted
 
 
-def test_who_burns_more_gas_than_a_block_has_is_told_from_a_wallet_that_cannot_pay() -> None:
+@pytest.mark.parametrize(("gas", "is_reverted"), [(0, True), (100_000, False)], ids=["no gas limit", "a gas limit"])
+def test_simulation_tells_burnt_gas_from_an_empty_wallet(gas: int, is_reverted: bool) -> None:
     """A call is lent more gas than an estimate may find; without a gas limit and a price no balance is asked for."""
-    burns = answers("0x", RpcFault(-32000, "gas required exceeds allowance (16777216)", ""))
-    assert NodeSender(burns).simulate(replace(tx(0), gas=0), WETH.address).reverted
-    assert not NodeSender(burns).simulate(tx(0), WETH.address).reverted
+    burnt = RpcFault(-32000, "gas required exceeds allowance (16777216)", "")
 
-
-def answers(call: object, estimate: object) -> Transport:
-    class Line:
-        name = "one"
-
-        def batch(self, calls: Sequence[object]) -> list[object]:
-            return ["0x1", HEADER, call, estimate]
-
-    return cast(Transport, Line())
+    assert simulation_of(replace(tx(0), gas=gas), "0x", burnt).reverted is is_reverted

@@ -55,6 +55,7 @@ def test_valuation__is_the_sum_of_all_holdings_and_the_coin() -> None:
 
 def test_valuation__has_block_and_time_of_the_step() -> None:
     step = world()
+
     assert (valued(step).block, valued(step).chain_s) == (step.snapshot.head.number, step.snapshot.head.timestamp_s)
 
 
@@ -67,7 +68,7 @@ def test_managed__coin_that_is_no_asset_is_not() -> None:
 
 
 @pytest.mark.parametrize(("reserve", "usdc"), [(0, 4_000), (500, 3_500), (3_999, 1), (4_000, 0), (4_001, 0)])
-def test_managed__reserve_of_an_asset_is_not_and_is_at_most_its_balance(reserve: int, usdc: int) -> None:
+def test_managed_excludes_the_reserve_up_to_the_balance(reserve: int, usdc: int) -> None:
     assert managed(world(usdc_reserve=reserve))[USDC] == usdc * USD
 
 
@@ -82,22 +83,33 @@ def test_managed__reserve_of_an_asset_is_not_and_is_at_most_its_balance(reserve:
         (0, FLOOR_WEI - 1, 0, 0),
         (1, 0, 0, 0),
     ],
+    ids=[
+        "coin above the floor",
+        "coin at the floor",
+        "coin one wei below",
+        "no coin",
+        "token at the floor",
+        "token one wei below",
+        "one wei of coin",
+    ],
 )
-def test_managed__floor_of_a_native_asset_is_taken_from_the_coin_first(
-    coin_wei: int, weth_wei: int, coin_managed: int, weth_managed: int
-) -> None:
+def test_managed_takes_the_native_floor_from_the_coin_first(coin_wei: int, weth_wei: int, coin_managed: int, weth_managed: int) -> None:
     amounts = managed(world(weth_wei, coin_wei=coin_wei, native=True))
+
     assert (amounts[NATIVE], amounts[WETH]) == (coin_managed, weth_managed)
 
 
 def test_valuation__unread_balance_leaves_it_unknown() -> None:
     step = world()
+
     unread = with_snapshot(step, holdings=step.snapshot.holdings[:1])
+
     assert valuation(unread, entry_prices(step.portfolio, reference_prices(step))) is None
 
 
 def test_valuation__price_that_is_unknown_leaves_it_unknown() -> None:
     step = without_feed(world(), "WETH")
+
     assert valuation(step, entry_prices(step.portfolio, reference_prices(step))) is None
 
 

@@ -299,3 +299,32 @@ def test_fifty_go_on_being_read_together_and_first_looks_are_spread(tmp_path: Pa
     late_reads = chain.reads[len(chain.reads) // 2 :]
     assert sum(chain.reads) >= 150 * 13
     assert sum(late_reads) / len(late_reads) >= 45, late_reads
+
+
+def test_few_who_look_together_join_more_before_their_time_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(1_000)
+    monkeypatch.setattr(fleet_chains, "time", SimpleNamespace(monotonic=clock))
+    times = fleet_chains.SharedReadTimes()
+    times_of_few = {times.join(1_000, 1_002) for _ in range(3)}
+    clock.time_s = 1_005
+    times_of_more = {times.join(1_010, 1_012) for _ in range(10)}
+    few_s = times_of_few.pop()
+    more_s = times_of_more.pop()
+    assert not times_of_few | times_of_more, "each group has one time"
+    assert {times.join(1_060, 1_066, few_s) for _ in range(3)} == {more_s}
+    clock.time_s = 1_020
+    times_after = {times.join(1_070, 1_077, more_s) for _ in range(13)}
+    assert len(times_after) == 1
+    assert 1_070 <= times_after.pop() <= 1_077
+
+
+def test_more_do_not_join_few_before_their_time_nor_a_full_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(1_000)
+    monkeypatch.setattr(fleet_chains, "time", SimpleNamespace(monotonic=clock))
+    times = fleet_chains.SharedReadTimes()
+    full_s = {times.join(1_010, 1_012) for _ in range(50)}.pop()
+    few_s = times.join(1_020, 1_022)
+    clock.time_s = 1_005
+    assert times.join(1_060, 1_066) == few_s, "not the full one"
+    clock.time_s = 1_013
+    assert 1_070 <= times.join(1_070, 1_077, full_s) <= 1_077

@@ -1,4 +1,4 @@
-"""What stops the agent after failures in a row, and what lets it go on (T6)."""
+"""Failures in a row as the store counts them for agent/guards/safety.py: what stops the agent, and what lets it go on (T6)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.guards.table import REMEDIES
 from agent.model import IntentKind
 from agent.store import Store
 from agent.store.files.pause import KillSwitch
-from tests.support.builders import step_input, with_history
-from tests.support.plans import sell_weth, verdict
-from tests.support.records.mined import add_mined_intent as mined
+from tests.support.records.mined import add_mined_intent
 from tests.support.transactions import START_S, new_store
 
 
@@ -21,35 +18,32 @@ def store(store_kind: str, tmp_path: Path) -> Store:
     return new_store(store_kind, tmp_path)
 
 
-def test_resuming_starts_the_count_of_reverts_anew(store: Store, tmp_path: Path) -> None:
+def reverts_in_row(store: Store) -> int:
+    return store.budgets.history(START_S).failures.reverts_in_row
+
+
+def test_resume_restarts_the_count_of_reverts_and_pause_does_not(store: Store, tmp_path: Path) -> None:
     """Otherwise three reverts in a row would refuse every plan for good: nothing can succeed any more."""
     for nonce in range(3):
-        mined(store, nonce, status=0)
-    assert store.budgets.history(START_S).failures.reverts_in_row == 3
+        add_mined_intent(store, nonce, status=0)
+    assert reverts_in_row(store) == 3
+
     KillSwitch(tmp_path / "pause", store.pause_switch).resume("seen", START_S)
-    assert store.budgets.history(START_S).failures.reverts_in_row == 0
-    mined(store, 3, status=0)
-    assert store.budgets.history(START_S).failures.reverts_in_row == 1
+    assert reverts_in_row(store) == 0
+
+    add_mined_intent(store, 3, status=0)
+    assert reverts_in_row(store) == 1
+
     store.pause_switch.pause("again", START_S)
-    assert store.budgets.history(START_S).failures.reverts_in_row == 1
+    assert reverts_in_row(store) == 1
 
 
-def test_the_remedy_names_the_command_that_does_it() -> None:
-    assert "trimtab resume" in REMEDIES["reverts_in_row"]
-
-
-def test_steps_that_only_approve_are_counted_until_a_swap_succeeds(store: Store) -> None:
+def test_steps_of_approvals_count_until_a_swap_succeeds(store: Store) -> None:
     """A swap that fails in simulation for ever would burn the gas of its approvals day after day."""
     for nonce in range(5):
-        mined(store, nonce, IntentKind.APPROVE)
-    mined(store, 5, status=0)
+        add_mined_intent(store, nonce, IntentKind.APPROVE)
+    add_mined_intent(store, 5, status=0)
     assert store.budgets.history(START_S).failures.approval_cycles_in_row == 5
-    mined(store, 6)
+
+    add_mined_intent(store, 6)
     assert store.budgets.history(START_S).failures.approval_cycles_in_row == 0
-
-
-@pytest.mark.parametrize(("approvals", "passed"), [(7, True), (8, False)])
-def test_too_many_steps_of_approvals_alone_are_refused(approvals: int, passed: bool) -> None:
-    made = step_input()
-    step = with_history(made, approval_cycles_in_row=approvals)
-    assert verdict("reverts_in_row", step, sell_weth(step)).passed is passed

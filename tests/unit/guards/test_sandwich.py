@@ -1,4 +1,4 @@
-"""What a sandwich could take: of any plan by the limits, of one plan by its minimums; never less than what they allow."""
+"""Tests of agent/guards/sandwich.py: what a sandwich could take, by the limits and by a plan's minimums, never less than they allow."""
 
 from __future__ import annotations
 
@@ -11,85 +11,179 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.guards.case import build_guard_case
-from agent.guards.sandwich import max_extractable_profit, plan_sandwich_loss, sandwich_exposure
-from agent.model import LegPlace, PlanCost
+from agent.guards.sandwich import max_extractable_profit, plan_sandwich_loss, plan_worst_case, sandwich_exposure
+from agent.model import LegPlace, Plan, PlanCost, StepInput
+from agent.planning.partial_plans import worst_case_gas
 from agent.reference import reference_prices
-from tests.support.builders import raw, step_input, token, v2_pool, with_snapshot
-from tests.support.plans import R, Swap, evidence
-from tests.support.plans import plan_of as planned
+from agent.units import BPS
+from tests.support import plans
+from tests.support.builders import ETHER, raw, step_input, token, v2_pool, with_snapshot
+from tests.support.plans import R, Swap, evidence, sell_weth
 from tests.support.signing import leg, plan_of
 from tests.support.text import mentions
 
-WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
+WETH = token("WETH")
+USDC = token("USDC")
+WBTC = token("WBTC")
+USDC_COIN = 10**6
 
 
-def test_the_bound_is_slippage_cost_and_deviation_times_turnover_in_words_and_numbers() -> None:
-    found = sandwich_exposure(50, 30, 3_000, 6_000, 100)
-    assert (found.exchanged_loss_bps, found.per_rebalance_bps, found.per_day_bps) == (180, 54, 108)
-    for words in ("1.8% of the exchanged value", "0.54% of the portfolio per rebalance", "1.08% of the portfolio per day"):
-        assert words in found.description
-    both = sandwich_exposure(50, 30, 3_000, 6_000, 100, priced_tokens_per_swap=2)
-    assert both.exchanged_loss_bps == 280
-    assert "2 × oracle_deviation" in both.description
+# --- sandwich_exposure
 
 
 @pytest.mark.parametrize(
-    ("cost", "slippage", "deviation", "name"),
-    [(None, 30, 100, "limits.plan_cost"), (50, None, 100, "limits.slippage"), (50, 30, None, "limits.oracle_deviation")],
+    ("priced_tokens", "exchanged_bps", "rebalance_bps", "day_bps", "percentages"),
+    [
+        pytest.param(1, 180, 54, 108, ("1.8%", "0.54%", "1.08%"), id="one priced token"),
+        pytest.param(2, 280, 84, 168, ("2.8%", "2 × oracle_deviation", "0.84%", "1.68%"), id="two priced tokens"),
+    ],
 )
-def test_without_a_limit_there_is_no_bound_and_the_limit_is_named(
-    cost: int | None, slippage: int | None, deviation: int | None, name: str
+def test_exposure_is_slippage_cost_and_deviation_times_turnover(
+    priced_tokens: int, exchanged_bps: int, rebalance_bps: int, day_bps: int, percentages: tuple[str, ...]
 ) -> None:
-    found = sandwich_exposure(cost, slippage, 3_000, 6_000, deviation)
-    assert (found.exchanged_loss_bps, found.per_rebalance_bps, found.per_day_bps) == (None, None, None)
-    assert f"{name} is off" in found.description
+    exposure = sandwich_exposure(50, 30, 3_000, 6_000, 100, priced_tokens_per_swap=priced_tokens)
+
+    assert exposure.exchanged_loss_bps == exchanged_bps
+    assert exposure.per_rebalance_bps == rebalance_bps
+    assert exposure.per_day_bps == day_bps
+    assert mentions(exposure.description, *percentages, "of the exchanged value", "per rebalance", "per day")
 
 
-def test_a_turnover_that_is_off_is_named_and_the_rest_is_told() -> None:
-    found = sandwich_exposure(50, 30, None, 6_000, 100)
-    assert (found.exchanged_loss_bps, found.per_rebalance_bps, found.per_day_bps) == (180, None, 108)
-    assert mentions(found.description, "turnover", "off")
+def test_exposure_is_at_most_all_and_rounds_up() -> None:
+    assert sandwich_exposure(6_000, 6_000, 3_000, 6_000, 100).exchanged_loss_bps == BPS
+    assert sandwich_exposure(50, 31, 3_000, 6_000, 100).per_rebalance_bps == 55  # 54.3 bps
 
 
-@given(whole=st.fractions(Fraction(1, 100), 2), skew=st.fractions(Fraction(97, 100), Fraction(103, 100)), over_hub=st.booleans())
-def test_no_plan_that_the_guards_let_pass_gives_away_more_than_the_bound(whole: Fraction, skew: Fraction, over_hub: bool) -> None:
-    """Pools pushed before the snapshot by up to 3 %, and every minimum reached afterwards: within (slippage + cost) × turnover."""
-    first = v2_pool(WETH, USDC, 2_000 * skew, name="first")
-    second = v2_pool(WBTC, USDC, 60_000 / skew, name="second")
-    step = step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, pools=[first, second])
+@pytest.mark.parametrize(
+    ("cost_bps", "slippage_bps", "deviation_bps", "limit"),
+    [
+        pytest.param(None, 30, 100, "limits.plan_cost is off", id="plan_cost"),
+        pytest.param(50, None, 100, "limits.slippage is off", id="slippage"),
+        pytest.param(50, 30, None, "limits.oracle_deviation is off", id="oracle_deviation"),
+        pytest.param(None, None, 100, "limits.plan_cost and limits.slippage is off", id="two of them"),
+    ],
+)
+def test_exposure_is_unknown_without_a_limit_of_price(
+    cost_bps: int | None, slippage_bps: int | None, deviation_bps: int | None, limit: str
+) -> None:
+    exposure = sandwich_exposure(cost_bps, slippage_bps, 3_000, 6_000, deviation_bps)
+
+    assert {exposure.exchanged_loss_bps, exposure.per_rebalance_bps, exposure.per_day_bps} == {None}
+    assert limit in exposure.description
+
+
+@pytest.mark.parametrize(
+    ("turnover_bps", "daily_turnover_bps", "rebalance_bps", "day_bps", "reason"),
+    [
+        pytest.param(None, 6_000, None, 108, "unbounded per rebalance, because turnover is off", id="turnover"),
+        pytest.param(3_000, None, 54, None, "unbounded per day, because daily_turnover is off", id="daily_turnover"),
+    ],
+)
+def test_exposure_without_a_limit_of_turnover_is_unbounded(
+    turnover_bps: int | None, daily_turnover_bps: int | None, rebalance_bps: int | None, day_bps: int | None, reason: str
+) -> None:
+    exposure = sandwich_exposure(50, 30, turnover_bps, daily_turnover_bps, 100)
+
+    assert exposure.exchanged_loss_bps == 180
+    assert exposure.per_rebalance_bps == rebalance_bps
+    assert exposure.per_day_bps == day_bps
+    assert reason in exposure.description
+
+
+@given(weth=st.fractions(Fraction(1, 100), 2), skew=st.fractions(Fraction(97, 100), Fraction(103, 100)), is_over_hub=st.booleans())
+def test_exposure_bounds_what_any_passing_plan_gives_away(weth: Fraction, skew: Fraction, is_over_hub: bool) -> None:
+    """Pools are pushed by up to 3 % before the snapshot, and every minimum is reached afterwards."""
+    weth_pool = v2_pool(WETH, USDC, 2_000 * skew, name="first")
+    wbtc_pool = v2_pool(WBTC, USDC, 60_000 / skew, name="second")
+    step = step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, pools=[weth_pool, wbtc_pool])
     step = with_snapshot(step, priority_fee_wei=0, head=replace(step.snapshot.head, base_fee_wei=0))
-    sold = raw(whole, WETH)
-    hops = (
-        [Swap(first, WETH.address, sold, sink=R), Swap(second, USDC.address, source=R)] if over_hub else [Swap(first, WETH.address, sold)]
-    )
-    plan = planned(step, hops)
+    sold_raw = raw(weth, WETH)
+    hops = [Swap(weth_pool, WETH.address, sold_raw, sink=R), Swap(wbtc_pool, USDC.address, source=R)]
+    plan = plans.plan_of(step, hops if is_over_hub else [Swap(weth_pool, WETH.address, sold_raw)])
     case = build_guard_case(step, plan, evidence(step, plan))
-    cost_bps = max(0, math.ceil(case.cost() / case.turnover() * 10_000))
-    slippage_bps = step.limits.slippage_bps
-    found = sandwich_exposure(cost_bps, slippage_bps, 10_000, 10_000, 0)
-    assert found.exchanged_loss_bps is not None
-    last = plan.legs[-1]
-    gave = sold * Fraction(2_000 * 10**6, 10**18)
-    least = last.min_out_raw * (Fraction(60_000 * 10**6, 10**8) if over_hub else 1)
-    assert gave - least <= case.turnover() * Fraction(found.exchanged_loss_bps, 10_000) + 60_000 * 10**6 // 10**8 + 1
-    taken = plan_sandwich_loss(reference_prices(step), plan)
-    assert taken is not None
-    assert taken <= case.turnover() * Fraction(slippage_bps or 0, 10_000) * Fraction(11, 10) + 600  # a skew may be a gain too
+    cost_bps = max(0, math.ceil(case.cost() / case.turnover() * BPS))
+    slippage_bps = step.limits.slippage_bps or 0
+    sold_value = sold_raw * Fraction(2_000 * USDC_COIN, ETHER)
+    minimum_value = plan.legs[-1].min_out_raw * (Fraction(60_000 * USDC_COIN, 10**8) if is_over_hub else 1)
+
+    exposure = sandwich_exposure(cost_bps, slippage_bps, BPS, BPS, 0)
+    sandwich_loss = plan_sandwich_loss(reference_prices(step), plan)
+
+    assert exposure.exchanged_loss_bps is not None
+    one_wbtc_unit = 60_000 * USDC_COIN // 10**8
+    assert sold_value - minimum_value <= case.turnover() * Fraction(exposure.exchanged_loss_bps, BPS) + one_wbtc_unit + 1
+    assert sandwich_loss is not None
+    assert sandwich_loss <= case.turnover() * Fraction(slippage_bps, BPS) * Fraction(11, 10) + one_wbtc_unit  # a skew may be a gain too
 
 
-def test_a_plan_gives_away_what_its_swaps_predict_above_their_minimums() -> None:
-    first = leg(WETH.address, USDC.address, 10**18, 3_000 * 10**6, min_out_raw=2_990 * 10**6)
-    second = replace(first, min_out_raw=first.amount_out_raw)
+# --- plan_sandwich_loss
+
+
+LOOSE_LEG = leg(WETH.address, USDC.address, ETHER, 3_000 * USDC_COIN, min_out_raw=2_990 * USDC_COIN)
+EXACT_LEG = replace(LOOSE_LEG, min_out_raw=3_000 * USDC_COIN)
+
+
+@pytest.mark.parametrize(
+    ("plan", "loss_usdc"),
+    [
+        pytest.param(plan_of(LOOSE_LEG, EXACT_LEG), 10, id="10 USDC below the output"),
+        pytest.param(plan_of(EXACT_LEG), 0, id="a minimum of the output"),
+        pytest.param(plan_of(replace(EXACT_LEG, min_out_raw=3_001 * USDC_COIN), LOOSE_LEG), 10, id="a minimum above the output"),
+        pytest.param(plan_of(replace(LOOSE_LEG, sink=LegPlace.ROUTER), EXACT_LEG), 0, id="into the router"),
+    ],
+)
+def test_sandwich_loss_is_what_swaps_predict_above_their_minimums(plan: Plan, loss_usdc: int) -> None:
+    assert plan_sandwich_loss(reference_prices(step_input()), plan) == loss_usdc * USDC_COIN
+
+
+def test_sandwich_loss_is_unknown_for_a_token_without_price() -> None:
+    plan = plan_of(replace(LOOSE_LEG, token_out="0x" + "77" * 20))
+
+    assert plan_sandwich_loss(reference_prices(step_input()), plan) is None
+    assert plan_worst_case(step_input(), plan) is None
+
+
+# --- plan_worst_case and max_extractable_profit
+
+
+def cautious_step() -> StepInput:
+    """Return a step in which prices may be 150 bps off."""
     step = step_input()
-    assert plan_sandwich_loss(reference_prices(step), plan_of(first, second)) == 10 * 10**6
-    assert plan_sandwich_loss(reference_prices(step), plan_of(second)) == 0
-    assert plan_sandwich_loss(reference_prices(step), plan_of(replace(first, sink=LegPlace.ROUTER), second)) == 0
-    unknown = replace(first, token_out="0x" + "77" * 20)
-    assert plan_sandwich_loss(reference_prices(step), plan_of(unknown)) is None
+    return replace(step, reference=replace(step.reference, uses_worse_source=True))
 
 
-def test_nobody_earns_more_with_a_plan_than_it_loses_and_a_predicted_gain_takes_nothing_off() -> None:
-    plan = replace(plan_of(leg(WETH.address, USDC.address, 10**18, 3_000 * 10**6)), cost=PlanCost(*map(Fraction, (5, 7, -2, 100))))
-    assert max_extractable_profit(step_input(), plan, Fraction(30)) == 40
-    assert max_extractable_profit(step_input(), replace(plan, cost=PlanCost(*map(Fraction, (5, 7, -20, 100)))), Fraction(30)) == 30
+def cost_of(fees: int, impact: int, skew: int, gas: int, approval_gas: int = 0) -> PlanCost:
+    return PlanCost(*map(Fraction, (fees, impact, skew, gas, approval_gas)))
+
+
+def test_worst_case_adds_swap_cost_all_gas_minimums_and_deviation() -> None:
+    step = cautious_step()
+    plan = replace(sell_weth(step, 1), cost=cost_of(5, 7, -2, 100, 50))
+    sandwich_loss = plan.legs[0].amount_out_raw - plan.legs[0].min_out_raw
+    deviation_value = 2_000 * USDC_COIN * Fraction(150, BPS)
+
+    assert worst_case_gas(step, plan) > 150
+    assert plan_worst_case(step, plan) == 10 + worst_case_gas(step, plan) + sandwich_loss + deviation_value
+
+
+@pytest.mark.parametrize(("gas_units", "is_known"), [(200_000, False), (0, True)], ids=["with gas", "without gas"])
+def test_worst_case_is_unknown_if_gas_has_no_price(gas_units: int, is_known: bool) -> None:
+    step = step_input({"WBTC": 5_000, "USDC": 5_000})
+    plan = plans.plan_of(step, [Swap(step.snapshot.pools[0], WBTC.address, raw(Fraction(1, 100), WBTC))], gas_units=gas_units)
+
+    assert (plan_worst_case(step, plan) is not None) is is_known
+
+
+@pytest.mark.parametrize(
+    ("cost", "profit"),
+    [
+        pytest.param(cost_of(5, 7, -2, 100, 50), 40, id="a cost of 10 without gas"),
+        pytest.param(cost_of(5, 7, -20, 100, 50), 30, id="a predicted gain takes nothing off"),
+    ],
+)
+def test_extractable_profit_is_cost_and_sandwich_loss(cost: PlanCost, profit: int) -> None:
+    plan = replace(plan_of(LOOSE_LEG), cost=cost)
+
+    assert max_extractable_profit(step_input(), plan, Fraction(30)) == profit
+    assert max_extractable_profit(cautious_step(), plan, Fraction(30)) == profit + 2_000 * USDC_COIN * Fraction(150, BPS)
     assert max_extractable_profit(step_input(), plan, None) is None

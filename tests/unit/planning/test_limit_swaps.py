@@ -1,4 +1,4 @@
-"""Swaps and rebalances that wait for a price: exact to the base unit, held by the chain too, and never late."""
+"""Tests of agent/planning/limit_swaps.py: a swap fires at its price to the base unit, and its minimums enforce that price on chain."""
 
 from __future__ import annotations
 
@@ -8,164 +8,206 @@ from fractions import Fraction
 import pytest
 
 from agent import guards
-from agent.layers.gradual.state import ExecutionProgress, GradualResult, GradualState
-from agent.model import ExecutionStyle, Hold, LimitOrder, Plan, Rebalance, StepInput
+from agent.amm.swap_errors import KnownTicksExceeded
+from agent.amm.v3.pool import V3Pool
+from agent.model import NATIVE_VENUE, LegPlace, Plan, StepInput
 from agent.planning import planner, proposals
-from agent.planning.limit_swaps import plan_limit_swap, with_raised_minimums
-from agent.policy.orders.conditional import expiry_reason
-from tests.support.builders import step_input, token, v3_pool, with_limits, with_snapshot
-from tests.support.gradual_execution import PACE, later, market, paced, roomy
-from tests.support.planning_worlds import DEEP, two, wide
+from agent.planning.limit_swaps import limit_reached, plan_limit_swap, with_raised_minimums
+from agent.units import NATIVE, price_text
+from tests.support.builders import ETHER, step_input, token, v2_pool, v3_pool, with_limits
+from tests.support.decisions.native_coin import native_step
+from tests.support.gradual_execution import roomy
 from tests.support.plans import evidence
-from tests.support.text import mentions
+from tests.support.signing import leg, plan_of
 
 WETH, USDC = token("WETH"), token("USDC")
-ONE = 10**18
-LIMIT = replace(PACE, style=ExecutionStyle.LIMIT, limit_bps=20, patience_s=14_400)
+UNIT_PRICES = {USDC.address: Fraction(1)}
 
 
-def balanced(depth: int = 1_000_000) -> StepInput:
-    return with_limits(step_input(depth=depth), turnover_bps=None, daily_turnover_bps=None)
+def deep_step() -> StepInput:
+    return with_limits(step_input(), turnover_bps=None, daily_turnover_bps=None)
 
 
-def paid(plan: Plan) -> int:
-    return sum(leg.amount_out_raw for leg in plan.legs)
+def weth_sale(step: StepInput) -> Plan:
+    """Return the plan of a manual swap of one WETH."""
+    return planner.plan_swap(step, WETH.address, USDC.address, ETHER)
 
 
-def order(price: Fraction, until_s: int = 2_000_000_000) -> LimitOrder:
-    return LimitOrder("o1", WETH.address, USDC.address, ONE, price, until_s, 0)
+def output_raw(plan: Plan) -> int:
+    return sum(leg.amount_out_raw for leg in plan.legs if leg.sink is LegPlace.WALLET)
 
 
-# swaps
-def test_a_price_that_is_met_to_the_base_unit_fires_and_one_unit_more_waits() -> None:
-    step = balanced()
-    out = paid(planner.plan_swap(step, WETH.address, USDC.address, ONE))
-    fires, why = plan_limit_swap(step, WETH.address, USDC.address, ONE, Fraction(out, ONE))
-    assert fires is not None
-    assert why == ""
-    waits, why = plan_limit_swap(step, WETH.address, USDC.address, ONE, Fraction(out + 1, ONE))
-    assert waits is None
-    assert "price is 19" in why
+def limit_sale(step: StepInput, min_output_raw: int) -> tuple[Plan | None, str]:
+    """Plan the sale of one WETH for at least this much USDC."""
+    return plan_limit_swap(step, WETH.address, USDC.address, ETHER, Fraction(min_output_raw, ETHER))
 
 
-def test_the_chain_holds_a_swap_to_its_limit_and_no_minimum_is_loosened() -> None:
-    step = balanced()
-    usual = planner.plan_swap(step, WETH.address, USDC.address, ONE)
-    low, _ = plan_limit_swap(step, WETH.address, USDC.address, ONE, Fraction(1, ONE))
-    assert low is not None
-    assert [leg.min_out_raw for leg in low.legs] == [leg.min_out_raw for leg in usual.legs]
-    tight = Fraction(paid(usual) - 5, ONE)
-    held, _ = plan_limit_swap(step, WETH.address, USDC.address, ONE, tight)
-    assert held is not None
-    assert sum(leg.min_out_raw for leg in held.legs) >= ONE * tight
-    assert all(a.min_out_raw >= b.min_out_raw for a, b in zip(held.legs, usual.legs, strict=True))
-    assert all(leg.min_out_raw <= leg.amount_out_raw for leg in held.legs)
+# --- Whether the price is reached
+
+
+def test_limit_swap_fires_at_its_price() -> None:
+    step = deep_step()
+    most_raw = output_raw(weth_sale(step))
+
+    plan, wait_reason = limit_sale(step, most_raw)
+
+    assert plan is not None
+    assert wait_reason == ""
+    assert output_raw(plan) == most_raw
+
+
+def test_limit_swap_waits_one_base_unit_beyond_its_price() -> None:
+    step = deep_step()
+    most_raw = output_raw(weth_sale(step))
+
+    plan, wait_reason = limit_sale(step, most_raw + 1)
+
+    assert plan is None
+    assert wait_reason == f"its price is {price_text(Fraction(most_raw, ETHER), 18, 6)} USDC per WETH now"
+
+
+@pytest.mark.parametrize(("beyond_wei", "fires"), [pytest.param(0, True, id="at its price"), pytest.param(1, False, id="one wei beyond")])
+def test_limit_swap_counts_native_coin_that_it_buys(beyond_wei: int, fires: bool) -> None:
+    """The wallet lacks gas money, so that the purchase is paid out in native coin."""
+    step = native_step(0, weth=20_000, usdc=20_000)
+    sold_raw = 2_000 * 10**6
+    usual_plan = planner.plan_swap(step, USDC.address, WETH.address, sold_raw)
+    assert {leg.token_out for leg in usual_plan.legs if leg.sink is LegPlace.WALLET} == {NATIVE}
+    limit_price = Fraction(output_raw(usual_plan) + beyond_wei, sold_raw)
+
+    plan, _ = plan_limit_swap(step, USDC.address, WETH.address, sold_raw, limit_price)
+
+    assert (plan is not None) is fires
+
+
+def test_limit_swap_that_cannot_be_planned_waits() -> None:
+    plan, wait_reason = plan_limit_swap(deep_step(), WETH.address, USDC.address, 10**24, Fraction(1, ETHER))
+
+    assert plan is None
+    assert wait_reason.startswith("it cannot be planned now: ")
+    assert "spendable balance" in wait_reason
+
+
+def pool_with_few_ticks(width: int) -> V3Pool:
+    pool = v3_pool(WETH, USDC, 2_000, 50_000_000)
+    return replace(pool, ticks=(), known_from_tick=pool.tick - width, known_to_tick=pool.tick + width)
+
+
+@pytest.mark.parametrize(
+    ("has_other_pool", "message"),
+    [
+        pytest.param(False, "it cannot be planned now: ", id="swap does not fit"),
+        pytest.param(True, "its price is ", id="price is not reached"),
+    ],
+)
+def test_limit_swap_asks_for_more_ticks_that_might_give_its_price(has_other_pool: bool, message: str) -> None:
+    near = pool_with_few_ticks(2)
+    pools = [near, v2_pool(WETH, USDC, 2_000, 2_000_000_000, fee_pips=10_000)] if has_other_pool else [near]
+    step = step_input(None, {"WETH": 2_000_000, "USDC": 2_000_000}, pools=pools)
+    step = with_limits(step, pool_min_value=None, turnover_bps=None)
+
+    with pytest.raises(KnownTicksExceeded) as raised:
+        plan_limit_swap(step, WETH.address, USDC.address, 500 * ETHER, Fraction(2_001 * 10**6, ETHER))
+
+    assert raised.value.message.startswith(message)
+    assert raised.value.pool_addresses == (near.address,)
+
+
+# --- Minimums
+
+
+def test_limit_swap_lowers_no_minimum_for_a_low_price() -> None:
+    step = deep_step()
+
+    plan, _ = limit_sale(step, 1)
+
+    assert plan == weth_sale(step)
+
+
+def test_limit_swap_raises_minimums_to_its_price() -> None:
+    step = deep_step()
+    usual_plan = weth_sale(step)
+    min_output_raw = output_raw(usual_plan) - 5
+
+    plan, _ = limit_sale(step, min_output_raw)
+
+    assert plan is not None
+    assert sum(leg.min_out_raw for leg in plan.legs) >= min_output_raw > sum(leg.min_out_raw for leg in usual_plan.legs)
+    assert all(leg.min_out_raw <= leg.amount_out_raw for leg in plan.legs)
+
+
+ROUTER_LEG = leg(WETH.address, "HUB", 9, 300, sink=LegPlace.ROUTER, pool="pool", min_out_raw=290)
+SMALL_LEG = leg(WETH.address, USDC.address, 9, 501, pool="pool", min_out_raw=495)
+LARGE_LEG = leg(WETH.address, USDC.address, 9, 1_000, pool="pool", min_out_raw=990)
+
+
+@pytest.mark.parametrize(
+    ("min_value", "minimums_raw"),
+    [
+        pytest.param(1_480, (290, 495, 990), id="below every minimum"),
+        pytest.param(1_483, (290, 495, 990), id="at the minimum of a leg"),
+        pytest.param(1_490, (290, 498, 993), id="same share, rounded up"),
+        pytest.param(1_501, (290, 501, 1_000), id="all that the legs pay"),
+        pytest.param(1_502, (290, 501, 1_000), id="more than they pay"),
+    ],
+)
+def test_raised_minimums_are_the_same_share_of_each_leg(min_value: int, minimums_raw: tuple[int, ...]) -> None:
+    plan = plan_of(ROUTER_LEG, SMALL_LEG, LARGE_LEG)
+
+    raised_plan = with_raised_minimums(plan, UNIT_PRICES, Fraction(min_value))
+
+    assert tuple(leg.min_out_raw for leg in raised_plan.legs) == minimums_raw
+
+
+def test_raised_minimums_leave_a_payout_in_native_coin() -> None:
+    payout = leg(WETH.address, NATIVE, 500, 500, venue=NATIVE_VENUE, source=LegPlace.ROUTER, pool="weth", min_out_raw=490)
+
+    raised_plan = with_raised_minimums(plan_of(payout, LARGE_LEG), UNIT_PRICES | {NATIVE: Fraction(1)}, Fraction(1_500))
+
+    assert [leg.min_out_raw for leg in raised_plan.legs] == [490, 1_000]
+
+
+@pytest.mark.parametrize("plan", [plan_of(), plan_of(ROUTER_LEG)], ids=["no legs", "router leg alone"])
+def test_raised_minimums_of_a_plan_without_output_change_nothing(plan: Plan) -> None:
+    assert with_raised_minimums(plan, UNIT_PRICES, Fraction(1)) == plan
+
+
+def test_raised_minimums_of_an_unpriced_output_change_nothing() -> None:
+    plan = plan_of(SMALL_LEG)
+
+    assert with_raised_minimums(plan, {}, Fraction(1)) == plan
+
+
+@pytest.mark.parametrize(("min_value", "is_reached"), [(1_501, True), (Fraction(15_011, 10), False)])
+def test_limit_is_reached_at_the_exact_value_of_all_payouts(min_value: Fraction, is_reached: bool) -> None:
+    assert limit_reached(plan_of(ROUTER_LEG, SMALL_LEG, LARGE_LEG), UNIT_PRICES, Fraction(min_value)) is is_reached
 
 
 def test_raised_minimums_pass_every_guard() -> None:
-    step = balanced()
-    usual = planner.plan_swap(step, WETH.address, USDC.address, ONE)
-    held, _ = plan_limit_swap(step, WETH.address, USDC.address, ONE, Fraction(paid(usual), ONE))
-    assert held is not None
-    before = {verdict.guard: verdict.passed for verdict in guards.judge(step, usual, evidence(step, usual))}
-    after = {verdict.guard: verdict.passed for verdict in guards.judge(step, held, evidence(step, held))}
-    assert before == after
-    assert before["slippage"]
+    step = deep_step()
+    usual_plan = weth_sale(step)
+
+    plan, _ = limit_sale(step, output_raw(usual_plan))
+
+    assert plan is not None
+    passed_before = {verdict.guard: verdict.passed for verdict in guards.judge(step, usual_plan, evidence(step, usual_plan))}
+    passed_after = {verdict.guard: verdict.passed for verdict in guards.judge(step, plan, evidence(step, plan))}
+    assert passed_before == passed_after
+    assert passed_before["slippage"]
 
 
-def test_what_cannot_be_planned_waits_and_says_why() -> None:
-    waits, why = plan_limit_swap(balanced(), WETH.address, USDC.address, 10**24, Fraction(1, ONE))
-    assert waits is None
-    assert "spendable balance" in why
-
-
-def test_an_order_is_filled_before_anything_else_and_the_first_that_can_be() -> None:
-    step = balanced()
-    out = Fraction(paid(planner.plan_swap(step, WETH.address, USDC.address, ONE)), ONE)
-    far, near = replace(order(out * 2), id="far"), replace(order(out), id="near")
-    found = proposals.orders_proposer((far, near))(step)
-    assert found.plan is not None
-    assert found.decision_result.filled_order_id == "near"
-    none = proposals.orders_proposer((far,))(step)
-    assert (none.plan, none.decision_result.filled_order_id) == (None, "")
-    assert none.decision_result == proposals.propose_rebalance(step).decision_result
-
-
-def test_a_correction_that_waits_at_the_end_of_the_ticks_says_so_beside_an_order() -> None:
-    pool = v3_pool(WETH, USDC, 2_000, depth=DEEP)
-    near = replace(pool, ticks=(), known_from_tick=pool.tick - 1, known_to_tick=pool.tick + 2)
-    step = wide(two(800_000, 200_000, [near]), price_impact_bps=500, pool_min_value=None)
-    step = replace(step, execution=replace(step.execution, pace=replace(LIMIT, limit_bps=-100)))
-    assert proposals.propose_rebalance(step).needs_more_ticks
-    assert proposals.orders_proposer((order(Fraction(1, ONE), until_s=1),))(step) == proposals.propose_rebalance(step)
-
-
-def test_while_anything_is_unknown_no_order_is_filled() -> None:
-    step = with_snapshot(balanced(), feeds=())
-    step = replace(step, reference=replace(step.reference, sources=step.reference.sources[:1]))
-    found = proposals.single_order_proposer(order(Fraction(1, ONE)))(step)
-    assert found.plan is None
-    assert type(found.decision_result.decision).__name__ == "Halt"
-
-
-@pytest.mark.parametrize(("left_s", "word"), [(-1, "expired"), (0, "expired"), (1, "sooner"), (89, "sooner"), (90, "")])
-def test_nothing_of_an_order_is_sent_that_could_be_mined_after_its_time(left_s: int, word: str) -> None:
-    step = balanced()
-    until = order(Fraction(1, ONE), step.snapshot.head.timestamp_s + left_s)
-    assert word in expiry_reason(step.snapshot, step.execution, until)
-    assert (expiry_reason(step.snapshot, step.execution, until) == "") is (word == "")
-    found = proposals.single_order_proposer(until)(step)
-    assert (found.plan is None) is (word != "")
-
-
-# rebalances
-def test_a_rebalance_at_a_price_trades_at_once_where_the_pools_pay_enough() -> None:
-    step = paced(roomy(step_input(None, {"WETH": 6_000, "USDC": 4_000}, depth=50_000_000)), replace(LIMIT, limit_bps=40))
-    found = proposals.propose_rebalance(step)
-    assert isinstance(found.decision_result.decision, Rebalance)
-    assert found.plan is not None
-
-
-def test_it_waits_else_and_trades_once_the_market_came_to_it() -> None:
-    step = paced(roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None), LIMIT)
-    waits = proposals.propose_rebalance(step)
-    assert waits.plan is None
-    assert isinstance(waits.decision_result.decision, Hold)
-    assert "its price" in waits.decision_result.decision.reason
-    begun = waits.decision_result.layer(GradualResult).new_execution
-    assert begun is not None
-    under = ExecutionProgress("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first_draw)
-    waiting = step.with_layer(replace(step.layer(GradualState), progress=under))
-    assert proposals.propose_rebalance(later(waiting, 600)).plan is None
-    risen = market(later(waiting, 600), Fraction(2_100))
-    fires = proposals.propose_rebalance(risen)
-    assert fires.plan is not None
-    arrival = dict(begun.arrival_prices)
-    given = sum(leg.amount_in_raw * arrival[leg.token_in] for leg in fires.plan.legs)
-    assert sum(leg.min_out_raw * arrival[leg.token_out] for leg in fires.plan.legs) >= given * Fraction(9_980, 10_000)
-    done = risen.with_layer(replace(risen.layer(GradualState), progress=replace(under, parts_done=1)))
-    assert mentions(proposals.propose_rebalance(done).decision_result.layer(GradualResult).end_reason, "done at")
-
-
-def test_a_rebalance_that_never_gets_its_price_ends_at_its_time_untraded() -> None:
-    step = paced(roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None), LIMIT)
-    begun = proposals.propose_rebalance(step).decision_result.layer(GradualResult).new_execution
-    assert begun is not None
-    under = ExecutionProgress("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first_draw)
-    late_ = later(step.with_layer(replace(step.layer(GradualState), progress=under)), LIMIT.patience_s)
-    found = proposals.propose_rebalance(late_)
-    assert found.plan is None
-    assert "time ended" in found.decision_result.layer(GradualResult).end_reason
-
-
-def test_minimums_rise_to_the_same_part_of_each_leg() -> None:
+def test_raised_minimums_of_a_rebalance_enforce_its_value() -> None:
     step = roomy(step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, {"WETH": 6_000, "WBTC": 1_500, "USDC": 2_500}, depth=5_000_000))
-    found = proposals.propose_rebalance(step)
-    assert found.plan is not None
-    prices = found.decision_result.references.price_by_token
-    ends = [leg for leg in found.plan.legs if leg.sink.value == "wallet"]
-    worth = sum((leg.amount_out_raw * prices[leg.token_out] for leg in ends), Fraction(0))
-    raised = with_raised_minimums(found.plan, prices, worth * Fraction(9_995, 10_000))
-    for before, after in zip(found.plan.legs, raised.legs, strict=True):
-        wanted = -(-before.amount_out_raw * 9_995 // 10_000) if before.sink.value == "wallet" else before.min_out_raw
-        assert after.min_out_raw == max(before.min_out_raw, wanted)
+    proposal = proposals.propose_rebalance(step)
+    assert proposal.plan is not None
+    prices = proposal.decision_result.references.price_by_token
+    paying_legs = [leg for leg in proposal.plan.legs if leg.sink is LegPlace.WALLET]
+    min_value = sum((leg.amount_out_raw * prices[leg.token_out] for leg in paying_legs), Fraction(0)) * Fraction(9_995, 10_000)
+
+    raised_plan = with_raised_minimums(proposal.plan, prices, min_value)
+
+    raised_legs = [leg for leg in raised_plan.legs if leg.sink is LegPlace.WALLET]
+    assert [leg.min_out_raw for leg in raised_legs] == [
+        max(leg.min_out_raw, -(-leg.amount_out_raw * 9_995 // 10_000)) for leg in paying_legs
+    ]
+    assert sum((leg.min_out_raw * prices[leg.token_out] for leg in raised_legs), Fraction(0)) >= min_value

@@ -22,25 +22,25 @@ PRICES = {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(
 # floors
 
 
-def test_a_fair_floor_is_the_reference_value_less_fee_impact_and_slippage() -> None:
+def test_fair_floor_is_reference_less_fee_impact_and_slippage() -> None:
     # 1 WETH at 2,000: 0.3 % fee, 1 % impact, 0.3 % slippage
     floor = fair_floor(10**18, PRICES[WETH.address], Fraction(1), 3_000, 100, 30)
     assert floor == int(2_000 * 10**6 * (1 - Fraction(13, 1_000)) * (1 - Fraction(3, 1_000)))
 
 
-def test_a_fair_floor_is_never_zero_for_a_positive_amount_and_zero_for_none() -> None:
+def test_fair_floor_is_zero_only_for_no_amount() -> None:
     assert fair_floor(1, PRICES[WETH.address], Fraction(1), 3_000, 100, 30) == 1
     assert fair_floor(10**18, PRICES[WETH.address], Fraction(1), 3_000, 10_000, 10_000) == 1
     assert fair_floor(0, Fraction(1), Fraction(1), 3_000, 100, 30) == 0
 
 
-def test_a_minimum_is_the_larger_of_fair_floor_and_simulation_less_slippage() -> None:
+def test_min_out_is_the_larger_of_floor_and_slippage() -> None:
     assert min_out(10_000, 9_000, 30) == 9_970
     assert min_out(10_000, 9_990, 30) == 9_990
     assert min_out(10_000, 9_000, None) == 9_000
 
 
-def test_a_leg_whose_every_unit_keeps_to_the_least_rate_keeps_to_its_floor() -> None:
+def test_least_rate_keeps_a_leg_above_its_floor() -> None:
     rate = least_rate(3_000, 100, 30)
     amount = 123_456_789 * 10**10
     paid = amount * PRICES[WETH.address] * rate
@@ -51,7 +51,7 @@ def test_a_leg_whose_every_unit_keeps_to_the_least_rate_keeps_to_its_floor() -> 
 # gas
 
 
-def test_gas_counts_ticks_and_words_of_v3_and_nothing_more_of_v2() -> None:
+def test_leg_gas_counts_ticks_and_stops_of_v3_only() -> None:
     v2, v3 = v2_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 2_000)
     for name, router in gas.ROUTER_GAS.items():
         pair, ranged = v2.gas, v3.gas
@@ -64,7 +64,7 @@ def test_gas_counts_ticks_and_words_of_v3_and_nothing_more_of_v2() -> None:
         )
 
 
-def test_gas_price_is_base_and_tip_or_the_legacy_price() -> None:
+def test_gas_price_is_base_and_tip_or_legacy() -> None:
     plain = snapshot()
     assert plain.current_gas_price_wei == plain.head.base_fee_wei + plain.priority_fee_wei
     assert replace(plain, head=replace(plain.head, base_fee_wei=None), gas_price_wei=77).current_gas_price_wei == 77
@@ -73,12 +73,12 @@ def test_gas_price_is_base_and_tip_or_the_legacy_price() -> None:
 # paths
 
 
-def _steep(a: int, b: int, amount: float) -> EdgeFlow:
+def steep_flow(a: int, b: int, amount: float) -> EdgeFlow:
     """A flow that moves its pool by about a percent per unit."""
-    return _flow(a, b, amount, 2 * 10**8)
+    return deep_flow(a, b, amount, 2 * 10**8)
 
 
-def _flow(a: int, b: int, amount: float, reserve: int = 10**14) -> EdgeFlow:
+def deep_flow(a: int, b: int, amount: float, reserve: int = 10**14) -> EdgeFlow:
     """A flow through a pool so deep, and free of charge, that it pays nearly what it takes."""
     pool = V2Pool(f"{a}-{b}", "uniswap_v2", str(a), str(b), reserve, reserve, 0)
     offer = build_trade_curves(pool, str(a), Fraction(1), Fraction(1), 10**6, 2_000)
@@ -86,29 +86,31 @@ def _flow(a: int, b: int, amount: float, reserve: int = 10**14) -> EdgeFlow:
     return EdgeFlow(PoolEdge(pool.address, a, b, offer), amount, offer.real_curve.output_for(amount), 0.0)
 
 
-def _trips(paths: tuple) -> dict[tuple[int, ...], float]:  # type: ignore[type-arg]  # paths of any length
+def amount_by_path(paths: tuple) -> dict[tuple[int, ...], float]:  # type: ignore[type-arg]  # paths of any length
     return {(path.sold_token_index, *(flow.pool_edge.token_out_index for flow in path.flows)): path.amount_in for path in paths}
 
 
-def test_flows_become_paths_through_an_empty_hub() -> None:
-    routes = decompose_flows([_flow(0, 1, 6.0), _flow(1, 2, 4.0), _flow(1, 3, 2.0)], [0, 1, 2, 3], frozenset({0}), frozenset({2, 3}))
-    assert _trips(routes.paths) == pytest.approx({(0, 1, 2): 4.0, (0, 1, 3): 2.0})
+def test_decompose_flows_passes_through_an_empty_hub() -> None:
+    routes = decompose_flows(
+        [deep_flow(0, 1, 6.0), deep_flow(1, 2, 4.0), deep_flow(1, 3, 2.0)], [0, 1, 2, 3], frozenset({0}), frozenset({2, 3})
+    )
+    assert amount_by_path(routes.paths) == pytest.approx({(0, 1, 2): 4.0, (0, 1, 3): 2.0})
     assert routes.overlong_paths == ()
 
 
-def test_a_token_that_keeps_takes_the_longest_routes_and_passes_on_the_shortest() -> None:
-    first, third = _flow(0, 1, 5.0), _flow(3, 2, 4.0)
-    flows = [first, _flow(1, 2, first.amount_out), third, _flow(2, 4, third.amount_out)]
+def test_decompose_flows_ends_the_longest_routes_first() -> None:
+    first, third = deep_flow(0, 1, 5.0), deep_flow(3, 2, 4.0)
+    flows = [first, deep_flow(1, 2, first.amount_out), third, deep_flow(2, 4, third.amount_out)]
     routes = decompose_flows(flows, [0, 1, 3, 2, 4], frozenset({0, 3}), frozenset({2, 4}))
-    assert _trips(routes.paths) == pytest.approx({(0, 1, 2): 5.0, (3, 2, 4): 4.0})
+    assert amount_by_path(routes.paths) == pytest.approx({(0, 1, 2): 5.0, (3, 2, 4): 4.0})
 
 
-def test_paths_that_share_a_pool_bring_together_what_its_flow_says() -> None:
+def test_decompose_flows_keeps_the_flow_of_each_shared_pool() -> None:
     """Token 0 goes through 1, where 3 and 4 come in too, to 2 and on to 5: every pool takes what its flow takes, by its own rates."""
-    first, beside, third = (_steep(a, 1, amount) for a, amount in ((0, 6.0), (3, 3.0), (4, 2.0)))
+    first, beside, third = (steep_flow(a, 1, amount) for a, amount in ((0, 6.0), (3, 3.0), (4, 2.0)))
     own, arrives = 1.0, first.amount_out + beside.amount_out + third.amount_out
-    shared, other = _steep(1, 2, 8.0), _steep(1, 6, arrives + own - 8.0)
-    onward = _steep(2, 5, 5.0)
+    shared, other = steep_flow(1, 2, 8.0), steep_flow(1, 6, arrives + own - 8.0)
+    onward = steep_flow(2, 5, 5.0)
     flows = [first, beside, third, shared, other, onward]
     routes = decompose_flows(flows, [0, 3, 4, 1, 2, 6, 5], frozenset({0, 1, 3, 4}), frozenset({2, 5, 6}))
     entered = dict.fromkeys((flow.pool_edge.pool_address for flow in flows), 0.0)
@@ -121,13 +123,13 @@ def test_paths_that_share_a_pool_bring_together_what_its_flow_says() -> None:
     assert entered == pytest.approx({flow.pool_edge.pool_address: flow.amount_in for flow in flows}, rel=1e-12)
 
 
-def test_a_chain_longer_than_allowed_is_cut_and_said() -> None:
-    flows = [_flow(i, i + 1, 1.0) for i in range(MAX_LEGS + 1)]
+def test_decompose_flows_returns_overlong_chains_apart() -> None:
+    flows = [deep_flow(i, i + 1, 1.0) for i in range(MAX_LEGS + 1)]
     routes = decompose_flows(flows, list(range(MAX_LEGS + 2)), frozenset({0}), frozenset({MAX_LEGS + 1}))
     assert routes.paths == ()
-    assert _trips(routes.overlong_paths) == pytest.approx({tuple(range(MAX_LEGS + 1)): 1.0})
+    assert amount_by_path(routes.overlong_paths) == pytest.approx({tuple(range(MAX_LEGS + 1)): 1.0})
 
 
-def test_flows_that_run_in_a_cycle_are_an_error() -> None:
+def test_decompose_flows_refuses_a_cycle() -> None:
     with pytest.raises(ValueError, match="cycle"):
-        decompose_flows([_flow(0, 1, 1.0), _flow(1, 0, 1.0)], [0, 1], frozenset({0}), frozenset({1}))
+        decompose_flows([deep_flow(0, 1, 1.0), deep_flow(1, 0, 1.0)], [0, 1], frozenset({0}), frozenset({1}))

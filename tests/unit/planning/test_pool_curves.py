@@ -36,19 +36,19 @@ SCALE = 10**9
 MARKETS = {"seed": st.integers(0, 10**6), "sell_weth": st.booleans(), "is_v2": st.booleans(), "skew": st.sampled_from([0.0, 0.01])}
 
 
-def offer(pool: Pool, token_in: str, bound_bps: int = 100, least: Fraction = Fraction(0)) -> TradeCurves:
-    found = build_trade_curves(pool, token_in, PRICES[token_in], PRICES[pools.token_out(pool, token_in)], SCALE, bound_bps, least)
-    assert found is not None
-    return found
+def trade_curves(pool: Pool, token_in: str, bound_bps: int = 100, least: Fraction = Fraction(0)) -> TradeCurves:
+    curves = build_trade_curves(pool, token_in, PRICES[token_in], PRICES[pools.token_out(pool, token_in)], SCALE, bound_bps, least)
+    assert curves is not None
+    return curves
 
 
-def answer(curve: PoolCurve, rate: float) -> tuple[float, float, float]:
+def response_at(curve: PoolCurve, rate: float) -> tuple[float, float, float]:
     """(taken, paid, surplus) when the last unit has to pay `rate`."""
-    found = PoolResponses(stack_curves([(0, 1, curve)]), np.array([rate - 1, 0.0]))
-    return float(found.amount_in[0]), float(found.amount_out[0]), float(found.surplus[0])
+    responses = PoolResponses(stack_curves([(0, 1, curve)]), np.array([rate - 1, 0.0]))
+    return float(responses.amount_in[0]), float(responses.amount_out[0]), float(responses.surplus[0])
 
 
-def some_pool(seed: int, is_v2: bool, skew: float) -> Pool:
+def random_pool(seed: int, is_v2: bool, skew: float) -> Pool:
     dice = random.Random(seed)
     price = Fraction(2_000) * Fraction(1 + dice.uniform(-1, 1) * skew).limit_denominator(10**6)
     if is_v2:
@@ -57,38 +57,36 @@ def some_pool(seed: int, is_v2: bool, skew: float) -> Pool:
 
 
 @given(share=st.floats(0.0, 1.0), **MARKETS)
-def test_a_curve_answers_what_the_exact_pool_answers(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
-    pool, token_in = some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address
+def test_curve_answers_like_the_exact_pool(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
+    pool, token_in = random_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address
     token_out = pools.token_out(pool, token_in)
-    curve = offer(pool, token_in).real_curve
+    curve = trade_curves(pool, token_in).real_curve
     rate = curve.best_rate * (1 - 0.01 * share) * 0.999999
-    taken, paid, _ = answer(curve, rate)
+    taken, paid, _ = response_at(curve, rate)
     exact_in = pool.best_amount_in(token_in, Fraction(rate) * PRICES[token_in] / PRICES[token_out], 100)
     taken_raw = Fraction(taken) * SCALE / PRICES[token_in]
     room = pool.max_in(token_in, 100)
     assert abs(taken_raw - exact_in) <= Fraction(room, 100_000) + 2
     amount = min(int(taken_raw), room)
     if amount > 10**4:
-        got = float(pool.swap(token_in, amount).amount_out_raw * PRICES[token_out] / SCALE)
-        assert got == pytest.approx(curve.output_for(float(amount * PRICES[token_in] / SCALE)), rel=1e-8, abs=3e-8)
-        assert got == pytest.approx(paid, rel=1e-5, abs=3e-9)
+        paid_value = float(pool.swap(token_in, amount).amount_out_raw * PRICES[token_out] / SCALE)
+        assert paid_value == pytest.approx(curve.output_for(float(amount * PRICES[token_in] / SCALE)), rel=1e-8, abs=3e-8)
+        assert paid_value == pytest.approx(paid, rel=1e-5, abs=3e-9)
 
 
 @given(parts=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=4), **MARKETS)
-def test_no_swaps_get_more_out_of_a_pool_than_its_curve_says(
-    seed: int, sell_weth: bool, is_v2: bool, skew: float, parts: list[float]
-) -> None:
+def test_curve_bounds_every_sequence_of_swaps(seed: int, sell_weth: bool, is_v2: bool, skew: float, parts: list[float]) -> None:
     """The bound of the certificate rests on this: whatever is swapped within the bounds lies under the curve."""
-    pool, token_in = some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address
+    pool, token_in = random_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address
     token_out = pools.token_out(pool, token_in)
-    curve, state, spent, got = offer(pool, token_in).real_curve, pool, 0, 0
+    curve, state, spent_raw, paid_raw = trade_curves(pool, token_in).real_curve, pool, 0, 0
     for part in parts:
         amount = int(Fraction(part) / len(parts) * pool.max_in(token_in, 100))
         if amount * PRICES[token_in] < 1_000:
             continue  # buys less than one base unit
         swapped = state.swap(token_in, amount)
-        state, spent, got = swapped.pool_after, spent + swapped.amount_in_raw, got + swapped.amount_out_raw
-    value_in, value_out = float(spent * PRICES[token_in] / SCALE), float(got * PRICES[token_out] / SCALE)
+        state, spent_raw, paid_raw = swapped.pool_after, spent_raw + swapped.amount_in_raw, paid_raw + swapped.amount_out_raw
+    value_in, value_out = float(spent_raw * PRICES[token_in] / SCALE), float(paid_raw * PRICES[token_out] / SCALE)
     rounded_up = 2 * len(curve.roots) * len(parts)  # each range asks for its input and its fee rounded up, and pays nothing for that
     assert value_in <= curve.capacity * (1 + 1e-12) + float(rounded_up * PRICES[token_in] / SCALE)
     assert value_out <= curve.output_for(value_in) * (1 + 1e-12)
@@ -100,7 +98,7 @@ def test_no_swaps_get_more_out_of_a_pool_than_its_curve_says(
     fee_pips=st.sampled_from([500, 3_000, 10_000]),
     is_v2=st.booleans(),
 )
-def test_no_number_of_whole_units_pays_more_than_its_curve_says(buys: str, coins: int, fee_pips: int, is_v2: bool) -> None:
+def test_whole_unit_curve_bounds_every_whole_amount(buys: str, coins: int, fee_pips: int, is_v2: bool) -> None:
     """The curve joined some of its corners by chords, which lay below what the units between them paid."""
     sold, bought, coin = token("WHOLE"), token(buys), price_of(buys)
     prices = (unit_price(sold, 20, USDC), unit_price(bought, coin, USDC))
@@ -117,77 +115,80 @@ def test_no_number_of_whole_units_pays_more_than_its_curve_says(buys: str, coins
 
 
 @given(share=st.floats(0.0, 1.0), **MARKETS)
-def test_what_a_curve_takes_for_a_payment_pays_that(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
-    for curve in (found := offer(some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address)).real_curve, found.counted_curve:
+def test_input_for_is_the_inverse_of_output_for(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
+    for curve in (
+        (curves := trade_curves(random_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address)).real_curve,
+        curves.counted_curve,
+    ):
         paid = share * float(curve.outputs[-1])
         assert curve.output_for(curve.input_for(paid)) == pytest.approx(paid, rel=1e-9, abs=1e-12)
 
 
 @given(share=st.floats(0.001, 0.999), **MARKETS)
-def test_a_surplus_is_what_a_trade_brings_over_the_asked_price(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
-    curve = offer(some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address).real_curve
+def test_surplus_is_the_payment_above_the_required_rate(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
+    curve = trade_curves(random_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address).real_curve
     rate = curve.best_rate * (1 - 0.01 * share)
-    taken, paid, surplus = answer(curve, rate)
+    taken, paid, surplus = response_at(curve, rate)
     assert surplus == pytest.approx(paid - rate * taken, rel=1e-7, abs=1e-9)
 
 
-def test_a_pool_that_pays_less_than_asked_takes_nothing() -> None:
-    curve = offer(v2_pool(WETH, USDC, 2_000, 100_000), WETH.address).real_curve
-    assert answer(curve, curve.best_rate)[0] == 0
-    assert answer(curve, 1.5)[0] == 0
+def test_curve_takes_nothing_above_its_best_rate() -> None:
+    curve = trade_curves(v2_pool(WETH, USDC, 2_000, 100_000), WETH.address).real_curve
+    assert response_at(curve, curve.best_rate)[0] == 0
+    assert response_at(curve, 1.5)[0] == 0
 
 
-def test_the_rest_of_a_curve_is_what_is_left_when_the_asked_price_is_far_below() -> None:
-    curve = offer(v2_pool(WETH, USDC, 2_000, 100_000), WETH.address).real_curve
-    assert answer(curve, 0.5)[:2] == pytest.approx((curve.capacity, curve.outputs[-1]))
+def test_curve_takes_its_capacity_at_a_low_rate() -> None:
+    curve = trade_curves(v2_pool(WETH, USDC, 2_000, 100_000), WETH.address).real_curve
+    assert response_at(curve, 0.5)[:2] == pytest.approx((curve.capacity, curve.outputs[-1]))
 
 
-def test_no_unit_is_traded_below_the_least_rate() -> None:
+def test_curve_ends_at_the_least_rate() -> None:
     pool = v2_pool(WETH, USDC, 2_000, 100_000)
-    curve = offer(pool, WETH.address, 100, Fraction(994, 1_000)).real_curve
+    curve = trade_curves(pool, WETH.address, 100, Fraction(994, 1_000)).real_curve
     assert curve.rates[-1] == pytest.approx(-0.006)
     exact = pool.best_amount_in(WETH.address, Fraction(994, 1_000) * PRICES[WETH.address], 100)
     assert curve.capacity * SCALE == pytest.approx(float(exact * PRICES[WETH.address]), rel=1e-6)
     assert build_trade_curves(pool, WETH.address, *PRICES.values(), SCALE, 100, Fraction(998, 1_000)) is None
 
 
-def test_a_pool_off_the_market_is_free_but_never_a_gain() -> None:
-    found = offer(v3_pool(WETH, USDC, 2_028, 100_000), WETH.address)
-    assert found.real_curve.best_rate > 1.01
-    assert 1 - BAND_WIDTH < found.counted_curve.best_rate < 1
-    assert found.counted_curve.capacity == pytest.approx(found.real_curve.capacity)
-    part = found.real_curve.capacity / 3
-    assert 1 - BAND_WIDTH < found.counted_curve.output_for(part) / part < 1 < found.real_curve.output_for(part) / part
-    cheap = answer(found.real_curve, 0.9995), answer(found.counted_curve, 0.9995)
+def test_counted_curve_of_a_skewed_pool_is_never_a_gain() -> None:
+    curves = trade_curves(v3_pool(WETH, USDC, 2_028, 100_000), WETH.address)
+    assert curves.real_curve.best_rate > 1.01
+    assert 1 - BAND_WIDTH < curves.counted_curve.best_rate < 1
+    assert curves.counted_curve.capacity == pytest.approx(curves.real_curve.capacity)
+    part = curves.real_curve.capacity / 3
+    assert 1 - BAND_WIDTH < curves.counted_curve.output_for(part) / part < 1 < curves.real_curve.output_for(part) / part
+    cheap = response_at(curves.real_curve, 0.9995), response_at(curves.counted_curve, 0.9995)
     assert cheap[0][0] == pytest.approx(cheap[1][0]), "beyond the reference nothing changes"
 
 
-def test_a_pool_at_the_reference_counts_as_it_is() -> None:
-    found = offer(v3_pool(WETH, USDC, 2_000, 100_000), WETH.address)
-    assert found.counted_curve is found.real_curve
+def test_counted_curve_at_the_reference_is_the_real_one() -> None:
+    curves = trade_curves(v3_pool(WETH, USDC, 2_000, 100_000), WETH.address)
+    assert curves.counted_curve is curves.real_curve
 
 
-def test_of_two_pools_off_the_market_the_better_one_is_filled_first() -> None:
-    good, better = (offer(v3_pool(WETH, USDC, price, 100_000), WETH.address).counted_curve for price in (2_010, 2_028))
-    found = PoolResponses(stack_curves([(0, 1, good), (0, 1, better)]), np.array([-BAND_WIDTH * 0.8, 0.0]))
-    assert found.amount_in[0] == 0 < found.amount_in[1]
+def test_better_of_two_skewed_pools_is_filled_first() -> None:
+    good, better = (trade_curves(v3_pool(WETH, USDC, price, 100_000), WETH.address).counted_curve for price in (2_010, 2_028))
+    responses = PoolResponses(stack_curves([(0, 1, good), (0, 1, better)]), np.array([-BAND_WIDTH * 0.8, 0.0]))
+    assert responses.amount_in[0] == 0 < responses.amount_in[1]
 
 
-def test_a_deep_pool_is_followed_only_as_far_as_a_plan_can_go() -> None:
+def test_curve_of_a_deep_pool_ends_at_max_input() -> None:
     pool = v3_pool(WETH, USDC, 2_000, 10**12)
-    curve = offer(pool, WETH.address).real_curve
+    curve = trade_curves(pool, WETH.address).real_curve
     assert curve.net_inputs[-1] == pytest.approx(MAX_INPUT)
     assert curve.output_for(1.0) == pytest.approx(1 - 0.0005, abs=1e-8)
 
 
-def test_nothing_can_be_sold_into_a_side_without_liquidity() -> None:
+def test_curve_is_none_without_liquidity() -> None:
     pool = v3_pool(WETH, USDC, 2_000, 100_000)
     dry, empty = replace(pool, liquidity=0, ticks=()), replace(v2_pool(WETH, USDC, 2_000), reserve0=0)
     for useless in (dry, empty, replace(pool, sqrt_price_x96=0)):
         assert build_trade_curves(useless, WETH.address, *PRICES.values(), SCALE, 100) is None
 
 
-def test_a_gap_in_the_liquidity_is_passed_over() -> None:
+def test_curve_jumps_over_a_gap_in_the_liquidity() -> None:
     """Between two ticks nothing is offered: the curve jumps there as the pool does."""
     pool = v3_pool(WETH, USDC, 2_000, 100_000)
     low, high = pool.tick - 40, pool.tick - 20
@@ -195,12 +196,12 @@ def test_a_gap_in_the_liquidity_is_passed_over() -> None:
     lower, upper = pool.ticks
     ticks = (lower, TickLiquidity(low, -far), TickLiquidity(high, near), upper)
     gapped = replace(pool, ticks=(TickLiquidity(lower.index, far), *ticks[1:]))
-    curve = offer(gapped, pool.token0).real_curve
+    curve = trade_curves(gapped, pool.token0).real_curve
     assert (curve.liquidities == 0).sum() == 2, "the gap, and the end"
     share = curve.capacity * 0.9
     raw = int(share * SCALE / float(PRICES[pool.token0]))
-    got = gapped.swap(pool.token0, raw).amount_out_raw * PRICES[pool.token1] / SCALE
-    assert float(got) == pytest.approx(curve.output_for(share), rel=1e-6)
+    paid_value = gapped.swap(pool.token0, raw).amount_out_raw * PRICES[pool.token1] / SCALE
+    assert float(paid_value) == pytest.approx(curve.output_for(share), rel=1e-6)
     assert curve.range_ends_crossed(share) == 2
 
 
@@ -208,7 +209,7 @@ def test_a_gap_in_the_liquidity_is_passed_over() -> None:
     st.floats(-0.02, 0.2), st.lists(st.tuples(st.floats(-8, -1), st.floats(-3, 9)), min_size=1, max_size=4), st.floats(-16, 0),
     st.sampled_from([1.0, 0.997]),
 )  # fmt: skip
-def test_a_curve_less_a_charge_pays_less_by_the_charge_at_most(
+def test_curve_after_charge_pays_less_by_the_charge_at_most(
     first: float, ranges: list[tuple[float, float]], charge_power: float, keep: float
 ) -> None:
     """Small charges too, of one base unit in a flat pool: they neither end the plan with an error nor drop the pool."""
@@ -218,12 +219,12 @@ def test_a_curve_less_a_charge_pays_less_by_the_charge_at_most(
     assert (less is None) <= (curve.outputs[-1] <= charge * (1 + BAND_WIDTH)), (charge, top)
     for share in (1e-9, 1e-6, 1e-3, 0.1, 0.5, 0.9, 1.0) if less is not None else ():
         taken = float(curve.net_inputs[-1]) / keep * share
-        pays, kept = curve.output_for(taken), less.output_for(taken) if less is not None else 0.0
-        assert pays - charge * (1 + BAND_WIDTH) <= kept + BAND_WIDTH * pays
-        assert kept <= pays * (1 + BAND_WIDTH)
+        pays, charged_paid = curve.output_for(taken), less.output_for(taken) if less is not None else 0.0
+        assert pays - charge * (1 + BAND_WIDTH) <= charged_paid + BAND_WIDTH * pays
+        assert charged_paid <= pays * (1 + BAND_WIDTH)
 
 
-def test_the_loss_of_one_base_unit_in_a_flat_pool_is_no_error_and_drops_it_not() -> None:
+def test_curve_after_charge_keeps_a_flat_pool() -> None:
     curve = _build_curve(1.0, np.array([-0.0029995, -0.0030005]), np.array([5_325_329.98624266]))
     for charge in (1e-18, 1e-15, 3.3333333333333335e-12, 1e-9):
         less = curve_after_charge(curve, charge)

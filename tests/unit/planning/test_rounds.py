@@ -11,7 +11,7 @@ import pytest
 from agent.amm import pools as amm
 from agent.errors import Refused
 from agent.model import Pool, PriceSource, StepInput
-from agent.planning.planner import plan
+from agent.planning import planner
 from agent.planning.problem import build_problem
 from agent.planning.rounding import RouteSimulator, run_routes
 from agent.planning.routes import MAX_LEGS, Route
@@ -22,75 +22,75 @@ from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, any_problem_
 ONE = 10**18
 
 
-def walk(step: StepInput) -> RouteSimulator:
+def route_simulator(step: StepInput) -> RouteSimulator:
     return RouteSimulator(build_problem(step, reference_prices(step)))
 
 
-def sold(going: RouteSimulator, pool: Pool, raw: int, of: str = WETH.address) -> int:
+def taken_raw(simulator: RouteSimulator, pool: Pool, raw: int, of: str = WETH.address) -> int:
     """Base units that one pool has taken of a wanted amount."""
-    return going.run(Route(((pool.address, of),)), [raw])[0]
+    return simulator.run(Route(((pool.address, of),)), [raw])[0]
 
 
-def test_a_route_takes_no_more_than_the_wallet_may_spend() -> None:
+def test_route_takes_no_more_than_is_spendable() -> None:
     pool = v2_pool(WETH, USDC, 2_000, DEEP)
     step = step_input(None, {"WETH": 20_000, "USDC": 20_000}, reserves={"WETH": 3}, pools=[pool])
-    going = walk(step)
-    assert sold(going, pool, 100 * ONE) == 10 * ONE
-    assert sold(going, pool, ONE) == 0
+    simulator = route_simulator(step)
+    assert taken_raw(simulator, pool, 100 * ONE) == 10 * ONE
+    assert taken_raw(simulator, pool, ONE) == 0
 
 
-def test_a_pool_is_filled_to_its_bound_at_the_unit_over_several_legs() -> None:
+def test_pool_is_filled_to_its_impact_bound_over_legs() -> None:
     pool = v2_pool(WETH, USDC, 2_000, 1_000_000)
     step = with_limits(two(100_000, 100_000, [pool]), pool_min_value=None)
     room = pool.max_in(WETH.address, 100)
-    going = walk(step)
-    first = sold(going, pool, room // 3)
-    rest = sold(going, pool, room)
+    simulator = route_simulator(step)
+    first = taken_raw(simulator, pool, room // 3)
+    rest = taken_raw(simulator, pool, room)
     assert first == room // 3
     assert room - 10 <= first + rest <= room
-    assert pool.address in going.draft.full_pools
-    assert amm.price_move_bps(pool, going.current_pools[pool.address], WETH.address) == 100
-    assert sold(going, pool, ONE) == 0
+    assert pool.address in simulator.draft.full_pools
+    assert amm.price_move_bps(pool, simulator.current_pools[pool.address], WETH.address) == 100
+    assert taken_raw(simulator, pool, ONE) == 0
 
 
-def test_a_pool_is_filled_to_the_end_of_the_ticks_read_and_not_beyond() -> None:
+def test_pool_is_filled_to_the_end_of_known_ticks() -> None:
     wide_pool = v3_pool(WETH, USDC, 2_000, DEEP)
     pool = replace(wide_pool, known_from_tick=wide_pool.tick - 7, known_to_tick=wide_pool.tick + 7, ticks=())
     step = with_limits(two(200_000, 200_000, [pool]), price_impact_bps=None, pool_min_value=None)
-    going = walk(step)
-    taken = sum(sold(going, pool, 7 * ONE + part) for part in range(20))
+    simulator = route_simulator(step)
+    taken_raw_total = sum(taken_raw(simulator, pool, 7 * ONE + part) for part in range(20))
     room = pool.max_in(WETH.address, 9_999)
-    assert room - 100 <= taken <= room < 100 * ONE
+    assert room - 100 <= taken_raw_total <= room < 100 * ONE
 
 
-def test_a_pool_that_was_sold_into_is_not_bought_from_in_the_same_plan() -> None:
+def test_pool_sold_into_is_not_bought_from() -> None:
     pool = v2_pool(WETH, USDC, 2_000, DEEP)
-    going = walk(two(20_000, 20_000, [pool]))
-    assert sold(going, pool, ONE) == ONE
-    assert sold(going, pool, 10**6, USDC.address) == 0
+    simulator = route_simulator(two(20_000, 20_000, [pool]))
+    assert taken_raw(simulator, pool, ONE) == ONE
+    assert taken_raw(simulator, pool, 10**6, USDC.address) == 0
 
 
-def test_an_amount_that_buys_nothing_is_not_spent() -> None:
+def test_amount_that_buys_nothing_is_not_spent() -> None:
     pool = v2_pool(WETH, USDC, 2_000, DEEP)
-    going = walk(two(20_000, 20_000, [pool]))
-    assert sold(going, pool, 1_000) == 0
-    assert sold(going, pool, 0) == 0
-    assert going.draft.legs == []
+    simulator = route_simulator(two(20_000, 20_000, [pool]))
+    assert taken_raw(simulator, pool, 1_000) == 0
+    assert taken_raw(simulator, pool, 0) == 0
+    assert simulator.draft.legs == []
 
 
-def test_a_chain_is_shortened_until_its_narrowest_pool_takes_it() -> None:
+def test_chain_shrinks_to_its_narrowest_pool() -> None:
     dai = token("DAI")
     first, narrow = v3_pool(WETH, dai, 2_000, DEEP), v2_pool(dai, USDC, 1, 100_000)
     step = step_input(None, {"WETH": 50_000, "USDC": 50_000}, hubs=("DAI",), pools=[first, narrow], kinds=(PriceSource.SPOT,))
-    going = walk(with_limits(step, pool_min_value=None))
-    taken = going.run(Route(((first.address, WETH.address), (narrow.address, dai.address))), [10 * ONE])[0]
-    into, out_of = going.draft.legs
-    assert 0 < taken == into.amount_in_raw < ONE
+    simulator = route_simulator(with_limits(step, pool_min_value=None))
+    taken_raw_total = simulator.run(Route(((first.address, WETH.address), (narrow.address, dai.address))), [10 * ONE])[0]
+    into, out_of = simulator.draft.legs
+    assert 0 < taken_raw_total == into.amount_in_raw < ONE
     assert into.amount_out_raw == out_of.amount_in_raw
     assert narrow.max_in(dai.address, 100) * 999 // 1_000 < out_of.amount_in_raw <= narrow.max_in(dai.address, 100)
 
 
-def test_what_one_route_cannot_take_goes_to_the_next_of_the_same_two_tokens() -> None:
+def test_remainder_goes_to_the_next_route_of_the_pair() -> None:
     small, large = v2_pool(WETH, USDC, 2_000, 100_000), v3_pool(WETH, USDC, 2_000, DEEP)
     step = with_limits(two(100_000, 100_000, [small, large]), pool_min_value=None)
     routes = [Route(((pool.address, WETH.address),), 5 * ONE) for pool in (small, large)]
@@ -100,7 +100,7 @@ def test_what_one_route_cannot_take_goes_to_the_next_of_the_same_two_tokens() ->
 
 
 @pytest.mark.parametrize(("leaves", "held_usd", "is_whole"), [(True, 20_000, True), (True, 100_000, False), (False, 20_000, False)])
-def test_what_the_last_route_cannot_take_goes_to_an_earlier_one_if_all_is_to_be_sold(leaves: bool, held_usd: int, is_whole: bool) -> None:
+def test_remainder_of_a_leaving_token_goes_to_an_earlier_route(leaves: bool, held_usd: int, is_whole: bool) -> None:
     small, large = v2_pool(WETH, USDC, 2_000, 100_000), v3_pool(WETH, USDC, 2_000, DEEP)
     step = with_limits(two(held_usd, 100_000, [small, large]), pool_min_value=None)
     routes = [Route(((pool.address, WETH.address),), 5 * ONE) for pool in (large, small)]
@@ -113,18 +113,18 @@ def test_what_the_last_route_cannot_take_goes_to_an_earlier_one_if_all_is_to_be_
 
 def test_routes_run_alone_where_merging_leaves_a_part_unsold() -> None:
     step = any_problem_with_gas(10_769)
-    gap_bps = plan(step, rebalance_to_targets(step)).gap_bps
+    gap_bps = planner.plan(step, rebalance_to_targets(step)).gap_bps
     assert gap_bps is not None
     assert gap_bps < 1, "with merged routes only it is 955"
 
 
-def test_a_move_that_buys_less_than_min_trade_is_left() -> None:
+def test_move_that_buys_below_min_trade_is_refused() -> None:
     step = with_limits(step_input(None, {"WETH": Fraction("5010.01"), "USDC": Fraction("4989.99")}, depth=DEEP), plan_cost_bps=None)
     with pytest.raises(Refused, match="less than"):
-        plan(step, rebalance_to_targets(step))
+        planner.plan(step, rebalance_to_targets(step))
 
 
-def test_chains_that_are_too_long_give_way_to_routes_through_one_hub() -> None:
+def test_overlong_chains_give_way_to_a_hub() -> None:
     line = [token(symbol) for symbol in ("USDC", "WETH", "WBTC", "DAI", "LINK", "CRV", "SNX", "LDO", "MKR", "UNI")]
     hub = token("AAVE")
     worth = {**PRICES, "USDC": 1, "WETH": 2_000, "WBTC": 60_000, "DAI": 1}
@@ -138,26 +138,26 @@ def test_chains_that_are_too_long_give_way_to_routes_through_one_hub() -> None:
     targets = dict.fromkeys([t.symbol for t in line], 900) | {"AAVE": 1_000}
     values = dict.fromkeys([t.symbol for t in line], 8_000) | {"USDC": 26_000, "UNI": 0, "AAVE": 10_000}
     step = wide(step_input(targets, values, PRICES, pools=pools))
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
+    plan = planner.plan(step, rebalance_to_targets(step))
+    check_legs(step, plan)
     assert len(line) - 1 > MAX_LEGS
-    into = [leg for leg in found.legs if leg.token_out == token("UNI").address]
+    into = [leg for leg in plan.legs if leg.token_out == token("UNI").address]
     assert into
     assert {leg.token_in for leg in into} == {hub.address}
-    assert dict(found.weights_after_bps)[token("UNI").address] >= 890
+    assert dict(plan.weights_after_bps)[token("UNI").address] >= 890
 
 
-def test_a_spend_cap_of_the_step_bounds_the_legs_and_the_rest_stays() -> None:
+def test_spend_cap_bounds_the_legs_and_names_the_rest() -> None:
     step = replace(two(5_800, 4_200), progress=replace(two(5_800, 4_200).progress, spend_caps=((WETH.address, ONE // 5),)))
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    assert sum(leg.amount_in_raw for leg in found.legs) == ONE // 5
-    left = {item.subject: item.why for item in found.skipped}
-    assert "approved more" in left["WETH"]
-    assert "approved more" in left["USDC"]
+    plan = planner.plan(step, rebalance_to_targets(step))
+    check_legs(step, plan)
+    assert sum(leg.amount_in_raw for leg in plan.legs) == ONE // 5
+    reason_by_subject = {item.subject: item.why for item in plan.skipped}
+    assert "approved more" in reason_by_subject["WETH"]
+    assert "approved more" in reason_by_subject["USDC"]
 
 
-def _three(worth_weth: int) -> StepInput:
+def three_token_step(worth_weth: int) -> StepInput:
     """WETH to be spread over two others, through one pool each."""
     dai = token("DAI")
     pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, DEEP), v2_pool(WETH, dai, 2_000, DEEP)]
@@ -165,36 +165,38 @@ def _three(worth_weth: int) -> StepInput:
     return wide(step_input(targets, {"WETH": worth_weth, "USDC": 15_000, "DAI": 15_000}, pools=pools))
 
 
-def test_what_a_spend_cap_leaves_unsold_is_short_evenly_on_the_other_side() -> None:
+def test_spend_cap_shortens_both_buyers_alike() -> None:
     """The market rose by 3 % after 8 WETH were approved: neither buyer is served before the other, and none too much."""
-    step = replace(_three(61_800), progress=replace(_three(61_800).progress, spend_caps=((WETH.address, 8 * ONE),)))
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    assert sum(leg.amount_in_raw for leg in found.legs) == 8 * ONE
-    got = dict(found.weights_after_bps)
-    assert abs(got[USDC.address] - got[token("DAI").address]) <= 1
-    assert max(got[USDC.address], got[token("DAI").address]) <= 3_000
+    step = replace(three_token_step(61_800), progress=replace(three_token_step(61_800).progress, spend_caps=((WETH.address, 8 * ONE),)))
+    plan = planner.plan(step, rebalance_to_targets(step))
+    check_legs(step, plan)
+    assert sum(leg.amount_in_raw for leg in plan.legs) == 8 * ONE
+    weight_by_token = dict(plan.weights_after_bps)
+    assert abs(weight_by_token[USDC.address] - weight_by_token[token("DAI").address]) <= 1
+    assert max(weight_by_token[USDC.address], weight_by_token[token("DAI").address]) <= 3_000
 
 
-def test_a_turnover_limit_that_set_the_cap_does_not_shrink_the_plan_again() -> None:
+def test_spend_cap_is_not_shrunk_again_by_turnover() -> None:
     """What was approved under the limit may be spent to the last unit: the second plan of the step is the first one."""
-    step = with_limits(_three(60_000), turnover_bps=500)
-    first = plan(step, rebalance_to_targets(step))
-    sold = sum(leg.amount_in_raw for leg in first.legs)
-    second = plan(replace(step, progress=replace(step.progress, spend_caps=((WETH.address, sold),))), rebalance_to_targets(step))
-    assert sum(leg.amount_in_raw for leg in second.legs) == sold
+    step = with_limits(three_token_step(60_000), turnover_bps=500)
+    first = planner.plan(step, rebalance_to_targets(step))
+    sold_raw = sum(leg.amount_in_raw for leg in first.legs)
+    second = planner.plan(
+        replace(step, progress=replace(step.progress, spend_caps=((WETH.address, sold_raw),))), rebalance_to_targets(step)
+    )
+    assert sum(leg.amount_in_raw for leg in second.legs) == sold_raw
     assert [leg.pool for leg in second.legs] == [leg.pool for leg in first.legs]
     assert abs(second.turnover - first.turnover) * 10**6 <= first.turnover
     assert "limits.turnover" in str(second.skipped)
 
 
-def test_a_buyer_that_no_route_pays_for_takes_nothing_from_the_others_under_a_cap() -> None:
+def test_spend_cap_gives_nothing_to_a_buyer_without_route() -> None:
     """DAI costs more than plan_cost: the first plan sells for USDC alone, and so does the one after its approval."""
-    step = _three(60_000)
+    step = three_token_step(60_000)
     pools = (step.snapshot.pools[0], v2_pool(WETH, token("DAI"), 1_900, DEEP))
     step = with_limits(replace(step, snapshot=replace(step.snapshot, pools=pools)), plan_cost_bps=60)
-    first = plan(step, rebalance_to_targets(step))
+    first = planner.plan(step, rebalance_to_targets(step))
     assert {leg.token_out for leg in first.legs} == {USDC.address}
-    sold = sum(leg.amount_in_raw for leg in first.legs)
-    again = plan(replace(step, progress=replace(step.progress, spend_caps=((WETH.address, sold),))), rebalance_to_targets(step))
+    sold_raw = sum(leg.amount_in_raw for leg in first.legs)
+    again = planner.plan(replace(step, progress=replace(step.progress, spend_caps=((WETH.address, sold_raw),))), rebalance_to_targets(step))
     assert replace(again, gap=first.gap) == first, "the cap may make the bound of the gap lower, and nothing else"

@@ -1,4 +1,4 @@
-"""Swaps by hand and quotes: the whole amount or a refusal, the best split, and what one pool would pay exactly."""
+"""Tests of agent/planning/swaps.py: manual swaps sell the whole amount or are refused; quotes are exact."""
 
 from __future__ import annotations
 
@@ -8,158 +8,306 @@ from fractions import Fraction
 import pytest
 
 from agent.amm import pools as amm
-from agent.amm.swap_errors import BeyondKnownTicks
-from agent.errors import ConfigError, Refused
-from agent.model import LegPlace, Plan, Pool, StepInput
+from agent.amm.swap_errors import BeyondKnownTicks, KnownTicksExceeded
+from agent.amm.v3.pool import V3Pool
+from agent.errors import Refused
+from agent.model import LegPlace, Plan, Pool, Rebalance, ScreenedToken, StepInput, TokenFinding
 from agent.planning.planner import plan_swap, quote
 from agent.reference.floors import fair_floor
-from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
-from tests.support.planning_worlds import PRICES, check_legs, weights_bps
+from agent.units import BPS, Token
+from tests.support.builders import ETHER, GWEI, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
+from tests.support.planning_worlds import DEEP, PRICES, check_legs, weights_bps
 from tests.support.text import mentions, raises_code, raises_field
 
 WETH, USDC, DAI, LINK = (token(symbol) for symbol in ("WETH", "USDC", "DAI", "LINK"))
-ONE = 10**18
-DEEP = 50_000_000
+COIN = 10**6
+WETH_PRICE = Fraction(2_000 * COIN, ETHER)
+"""USDC base units per wei."""
+THREE_POOLS = (v2_pool(WETH, USDC, 2_000, 4_000_000), v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, 3_000))
 
 
-def world(pools: list[Pool] | None = None, **limits: object) -> StepInput:
-    """100 WETH and 200,000 USDC over one V2 pair and two V3 pools, by default."""
-    found = [v2_pool(WETH, USDC, 2_000, 4_000_000), v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, 3_000)]
-    return with_limits(step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, pools=pools or found), **limits)
+def step_with_pools(*pools: Pool, hubs: tuple[str, ...] = (), **limits: object) -> StepInput:
+    """Return 100 WETH and 200,000 USDC, by default with a V2 pair and two V3 pools."""
+    step = step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, hubs=hubs, pools=list(pools or THREE_POOLS))
+    return with_limits(step, **limits)
 
 
-def out(found: Plan) -> int:
-    return sum(leg.amount_out_raw for leg in found.legs if leg.sink is LegPlace.WALLET)
+def sell_weth(step: StepInput, amount_raw: int) -> Plan:
+    return plan_swap(step, WETH.address, USDC.address, amount_raw)
 
 
-def test_a_swap_sells_exactly_the_amount_and_beats_every_single_pool() -> None:
-    step = world()
-    found = plan_swap(step, WETH.address, USDC.address, 50 * ONE)
-    check_legs(step, found)
-    assert sum(leg.amount_in_raw for leg in found.legs) == 50 * ONE
-    singles = [pool.swap(WETH.address, 50 * ONE).amount_out_raw for pool in step.snapshot.pools]
-    assert out(found) >= max(singles)
-    assert mentions(found.decision.reason, "50 WETH")
-    assert found.verdicts == ()
-    shares = {weight.token: weight.low for weight in found.decision.goal.weights}
-    assert abs(shares[WETH.address] * 10_000 - weights_bps(step, found)["WETH"]) <= 1
+def wallet_output_raw(plan: Plan) -> int:
+    return sum(leg.amount_out_raw for leg in plan.legs if leg.sink is LegPlace.WALLET)
+
+
+def pool_with_few_ticks(width: int) -> V3Pool:
+    pool = v3_pool(WETH, USDC, 2_000, DEEP)
+    return replace(pool, ticks=(), known_from_tick=pool.tick - width, known_to_tick=pool.tick + width)
+
+
+# --- Manual swaps
+
+
+def test_swap_sells_the_exact_amount_and_beats_each_pool() -> None:
+    step = step_with_pools()
+
+    plan = sell_weth(step, 50 * ETHER)
+
+    check_legs(step, plan)
+    assert sum(leg.amount_in_raw for leg in plan.legs) == 50 * ETHER
+    assert wallet_output_raw(plan) > max(pool.swap(WETH.address, 50 * ETHER).amount_out_raw for pool in THREE_POOLS)
+    assert plan.verdicts == ()
+
+
+def test_swap_plan_is_by_hand_with_the_weights_after_it_as_goal() -> None:
+    step = step_with_pools()
+
+    plan = sell_weth(step, 50 * ETHER)
+
+    assert isinstance(plan.decision, Rebalance)
+    assert plan.decision.by_hand
+    assert plan.decision.reason == "manual swap of 50 WETH"
+    goal_shares = {weight.token: weight.low for weight in plan.decision.goal.weights}
+    assert abs(goal_shares[WETH.address] * BPS - weights_bps(step, plan)["WETH"]) <= 1
+
+
+def test_swap_goes_through_a_hub_without_a_direct_pool() -> None:
+    step = step_with_pools(
+        v3_pool(WETH, DAI, 2_000, DEEP), v2_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100), hubs=("DAI",)
+    )
+
+    plan = sell_weth(step, 40 * ETHER)
+
+    check_legs(step, plan)
+    assert {leg.token_out for leg in plan.legs if leg.sink is LegPlace.ROUTER} == {DAI.address}
+    assert sum(leg.amount_in_raw for leg in plan.legs if leg.source is LegPlace.WALLET) == 40 * ETHER
+
+
+def test_swap_takes_what_fits_within_price_impact() -> None:
+    pool = v2_pool(WETH, USDC, 2_000, 1_000_000)
+    most_raw = pool.max_in(WETH.address, 100)
+
+    plan = sell_weth(step_with_pools(pool), most_raw)
+
+    assert [leg.amount_in_raw for leg in plan.legs] == [most_raw]
+
+
+@pytest.mark.parametrize("excess_raw", [pytest.param(10**12, id="a millionth of a coin more"), pytest.param(87 * ETHER, id="far more")])
+def test_swap_beyond_price_impact_says_how_much_fits(excess_raw: int) -> None:
+    pool = v2_pool(WETH, USDC, 2_000, 1_000_000)
+    most_raw = pool.max_in(WETH.address, 100)
+
+    with raises_code(Refused, "price_impact", "limits.price_impact of 100 bps") as raised:
+        sell_weth(step_with_pools(pool), most_raw + excess_raw)
+
+    assert str(most_raw)[:6] in raised.value.message.replace(".", "")
+    assert raised.value.remedy.startswith("sell at most 2.")
+
+
+def test_swap_beyond_the_known_ticks_asks_for_more() -> None:
+    near = pool_with_few_ticks(2)
+
+    with pytest.raises(KnownTicksExceeded) as raised:
+        sell_weth(step_with_pools(near, pool_min_value=None), 100 * ETHER)
+
+    assert raised.value.pool_addresses == (near.address,)
+    assert "ticks read" in raised.value.message
+
+
+def step_with_reserve() -> StepInput:
+    """Return 101 WETH, of which one is reserved."""
+    return step_input(None, {"WETH": 200_000, "USDC": 200_000}, reserves={"WETH": 1}, depth=DEEP)
+
+
+def test_swap_spends_all_but_the_reserve() -> None:
+    assert wallet_output_raw(sell_weth(step_with_reserve(), 100 * ETHER)) > 0
+
+
+def test_swap_of_a_wei_of_the_reserve_is_refused() -> None:
+    with raises_code(Refused, "balance", "100.000000000000000001 WETH exceeds the spendable balance") as raised:
+        sell_weth(step_with_reserve(), 100 * ETHER + 1)
+
+    assert raised.value.verdicts[0].limit == "100 WETH less reserve"
+
+
+SKEWED = v3_pool(WETH, USDC, 1_960, DEEP)
+
+
+def test_swap_below_the_floor_names_the_skewed_pool() -> None:
+    with raises_code(Refused, "fair_floor", SKEWED.address, "floor set by the reference price"):
+        sell_weth(step_with_pools(SKEWED), 10 * ETHER)
+
+
+def test_swap_avoids_a_skewed_pool_and_keeps_its_floor() -> None:
+    fair = v3_pool(WETH, USDC, 2_000, DEEP, 10_000)
+
+    plan = sell_weth(step_with_pools(SKEWED, fair), 10 * ETHER)
+
+    assert [leg.pool for leg in plan.legs] == [fair.address]
+    assert plan.legs[0].min_out_raw >= fair_floor(10 * ETHER, WETH_PRICE, Fraction(1), 10_000, 100, 30)
+    assert f"pool {SKEWED.address}" in {item.subject for item in plan.skipped}
+
+
+def test_small_swap_is_not_dropped_for_its_gas() -> None:
+    step = with_snapshot(step_with_pools(), priority_fee_wei=500 * GWEI)
+
+    plan = sell_weth(step, ETHER // 1_000)
+
+    assert len(plan.legs) == 1
+    assert plan.cost.gas > plan.turnover
+
+
+@pytest.mark.parametrize("quarantined", [WETH, USDC], ids=["sold", "bought"])
+def test_swap_refuses_a_token_in_quarantine(quarantined: Token) -> None:
+    step = step_with_pools()
+    finding = ScreenedToken(quarantined.address, TokenFinding.FEE_ON_TRANSFER, "takes a fee of 1 %")
+    step = replace(step, targets=replace(step.targets, quarantined_tokens=(finding,)))
+
+    with raises_code(Refused, "token_screen", quarantined.symbol, "takes a fee of 1 %"):
+        sell_weth(step, ETHER)
+
+
+def test_swap_of_a_token_without_reference_price_is_refused() -> None:
+    step = step_with_pools(v3_pool(WETH, DAI, 2_000, DEEP, window_s=None), hubs=("DAI",))
+
+    with raises_code(Refused, "reference_price"):
+        plan_swap(step, WETH.address, DAI.address, ETHER)
+
+
+def test_swap_that_buys_less_than_a_base_unit_has_no_route() -> None:
+    with raises_code(Refused, "route"):
+        sell_weth(step_with_pools(), 1_000_000)
+
+
+# --- Arguments of swaps and quotes
+
+
+@pytest.mark.parametrize(
+    ("token_in", "token_out", "amount_raw", "field", "message"),
+    [
+        pytest.param(DAI, USDC, ETHER, "token", "token in: ", id="foreign token in"),
+        pytest.param(WETH, DAI, ETHER, "token", "token out: ", id="foreign token out"),
+        pytest.param(WETH, WETH, ETHER, "", "the same", id="equal tokens"),
+        pytest.param(WETH, USDC, 0, "amount", "above zero", id="amount of zero"),
+        pytest.param(WETH, USDC, -1, "amount", "above zero", id="negative amount"),
+    ],
+)
+def test_swap_and_quote_refuse_wrong_arguments(token_in: Token, token_out: Token, amount_raw: int, field: str, message: str) -> None:
+    for function in (plan_swap, quote):
+        with raises_field(field, message):
+            function(step_with_pools(), token_in.address, token_out.address, amount_raw)
+
+
+def test_quote_without_a_route_is_refused() -> None:
+    step = step_input({"WETH": 5_000, "LINK": 5_000}, {"WETH": 200_000, "LINK": 1_000}, PRICES, pools=[v3_pool(WETH, USDC, 2_000, DEEP)])
+    step = replace(step, portfolio=replace(step.portfolio, hubs=(USDC,)))
+
+    with raises_code(Refused, "reference"):
+        plan_swap(step, WETH.address, LINK.address, ETHER)
+    with raises_code(Refused, "route"):
+        quote(step, WETH.address, LINK.address, ETHER)
+
+
+# --- Quotes
 
 
 @pytest.mark.parametrize("coins", [1, 20, 400])
-def test_the_split_is_as_good_as_a_fine_grid(coins: int) -> None:
-    pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, 10_000_000), v3_pool(WETH, USDC, 2_001, 20_000_000, 3_000)]
-    amount = coins * ONE
-    found = quote(world(pools), WETH.address, USDC.address, amount)
-    best = 0
-    for part in range(101):
-        first = amount * part // 100
-        paid = pools[0].swap(WETH.address, first).amount_out_raw if first else 0
-        best = max(best, paid + (pools[1].swap(WETH.address, amount - first).amount_out_raw if amount > first else 0))
-    gas = Fraction(230_000 * 11 * 10**8 * 2_000 * 10**6, ONE)
-    assert found.amount_out_raw >= best * (1 - Fraction(1, 10**6)) - gas
+def test_quote_splits_as_well_as_a_fine_grid(coins: int) -> None:
+    first, second = v2_pool(WETH, USDC, 2_000, 10_000_000), v3_pool(WETH, USDC, 2_001, 20_000_000, 3_000)
+    amount_raw = coins * ETHER
+
+    def paid_raw(pool: Pool, sold_raw: int) -> int:
+        return pool.swap(WETH.address, sold_raw).amount_out_raw if sold_raw else 0
+
+    best_raw = max(
+        paid_raw(first, amount_raw * part // 100) + paid_raw(second, amount_raw - amount_raw * part // 100) for part in range(101)
+    )
+    gas_value = 230_000 * 11 * 10**8 * WETH_PRICE
+
+    result = quote(step_with_pools(first, second), WETH.address, USDC.address, amount_raw)
+
+    assert result.amount_out_raw >= best_raw * (1 - Fraction(1, 10**6)) - gas_value
 
 
-def test_a_swap_goes_through_a_hub_where_no_pool_is_direct() -> None:
-    pools: list[Pool] = [v3_pool(WETH, DAI, 2_000, DEEP), v2_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
-    step = step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, hubs=("DAI",), pools=pools)
-    found = plan_swap(step, WETH.address, USDC.address, 40 * ONE)
-    check_legs(step, found)
-    assert {leg.token_out for leg in found.legs if leg.sink is LegPlace.ROUTER} == {DAI.address}
-    assert sum(leg.amount_in_raw for leg in found.legs if leg.source is LegPlace.WALLET) == 40 * ONE
+def test_quote_of_a_split_adds_up_its_legs() -> None:
+    result = quote(step_with_pools(), WETH.address, USDC.address, 50 * ETHER)
+
+    assert len(result.legs) > 1
+    assert result.amount_in_raw == 50 * ETHER
+    assert result.amount_out_raw == sum(leg.amount_out_raw for leg in result.legs)
+    assert result.price_impact_bps == max(leg.impact_bps for leg in result.legs)
+    assert result.fee == sum(leg.fee_raw for leg in result.legs) * WETH_PRICE
 
 
-def test_a_swap_beyond_the_impact_bound_refuses_and_says_how_much_fits() -> None:
-    pool = v2_pool(WETH, USDC, 2_000, 1_000_000)
-    step = world([pool])
-    with pytest.raises(Refused) as caught:
-        plan_swap(step, WETH.address, USDC.address, 90 * ONE)
-    assert caught.value.verdicts[0].guard == "price_impact"
-    fits = pool.max_in(WETH.address, 100)
-    assert str(fits)[:6] in caught.value.message.replace(".", "")
-    assert out(plan_swap(step, WETH.address, USDC.address, fits)) > 0
+def test_quote_through_a_hub_counts_only_what_the_wallet_receives() -> None:
+    step = step_with_pools(v3_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100), hubs=("DAI",))
+
+    result = quote(step, WETH.address, USDC.address, ETHER)
+
+    assert 1_990 * COIN < result.amount_out_raw < 2_000 * COIN
+    assert result.amount_out_raw == result.legs[-1].amount_out_raw
 
 
-def test_a_swap_of_more_than_the_wallet_may_spend_refuses() -> None:
-    step = step_input(None, {"WETH": 200_000, "USDC": 200_000}, reserves={"WETH": 1}, depth=DEEP)
-    with raises_code(Refused, "balance", "spendable balance"):
-        plan_swap(step, WETH.address, USDC.address, 101 * ONE)
+@pytest.mark.parametrize("pool", THREE_POOLS, ids=["v2", "v3 of 0.05 %", "v3 of 0.3 %"])
+def test_quote_of_a_pool_is_exactly_what_it_pays(pool: Pool) -> None:
+    swapped = pool.swap(WETH.address, 3 * ETHER)
+
+    result = quote(step_with_pools(slippage_bps=30), WETH.address, USDC.address, 3 * ETHER, pool.address)
+
+    assert result.amount_in_raw == 3 * ETHER
+    assert result.amount_out_raw == swapped.amount_out_raw
+    assert result.price_impact_bps == amm.price_move_bps(pool, swapped.pool_after, WETH.address)
+    assert result.fee == swapped.fee_raw * WETH_PRICE
+    assert result.legs[0].min_out_raw == swapped.amount_out_raw * 9_970 // BPS
 
 
-def test_a_swap_keeps_the_floors_and_names_a_skewed_pool() -> None:
-    skewed, fair = v3_pool(WETH, USDC, 1_960, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, 10_000)
-    with pytest.raises(Refused) as caught:
-        plan_swap(world([skewed]), WETH.address, USDC.address, 10 * ONE)
-    assert caught.value.verdicts[0].guard == "fair_floor"
-    found = plan_swap(world([skewed, fair]), WETH.address, USDC.address, 10 * ONE)
-    assert [leg.pool for leg in found.legs] == [fair.address]
-    assert found.legs[0].min_out_raw >= fair_floor(10 * ONE, Fraction(2_000 * 10**6, ONE), Fraction(1), 10_000, 100, 30)
+def test_quote_of_a_pool_beyond_its_known_ticks_is_refused() -> None:
+    near = pool_with_few_ticks(50)
 
-
-def test_a_small_swap_is_not_dropped_for_its_gas() -> None:
-    step = with_snapshot(world(), priority_fee_wei=500 * 10**9)
-    found = plan_swap(step, WETH.address, USDC.address, ONE // 1_000)
-    assert len(found.legs) == 1
-    assert found.cost.gas > found.turnover
-    with raises_code(Refused, "route"):
-        quote(step, WETH.address, USDC.address, 1_000_000)
-
-
-def test_a_swap_without_a_route_or_with_wrong_tokens_is_refused_in_words() -> None:
-    lonely = step_input({"WETH": 5_000, "LINK": 5_000}, {"WETH": 200_000, "LINK": 1_000}, PRICES, numeraire="USDC",
-                        pools=[v3_pool(WETH, USDC, 2_000, DEEP)])  # fmt: skip
-    lonely = replace(lonely, portfolio=replace(lonely.portfolio, hubs=(USDC,)))
-    with raises_code(Refused, "reference"):
-        plan_swap(lonely, WETH.address, LINK.address, ONE)
-    with raises_code(Refused, "route"):
-        quote(lonely, WETH.address, LINK.address, ONE)
-    step = world()
-    with raises_field("token", "asset", "hub"):
-        plan_swap(step, WETH.address, DAI.address, ONE)
-    with pytest.raises(ConfigError, match="the same"):
-        quote(step, WETH.address, WETH.address, ONE)
-    with raises_field("amount", "above zero"):
-        quote(step, WETH.address, USDC.address, 0)
-
-
-def test_a_hub_without_a_reference_price_cannot_be_swapped_by_hand() -> None:
-    pools: list[Pool] = [v3_pool(WETH, DAI, 2_000, DEEP, window_s=None)]
-    step = step_input(None, {"WETH": 200_000, "USDC": 200_000}, hubs=("DAI",), pools=pools)
-    with raises_code(Refused, "reference_price"):
-        plan_swap(step, WETH.address, DAI.address, ONE)
-
-
-def test_a_quote_of_one_pool_is_exactly_what_that_pool_pays() -> None:
-    step = world(slippage_bps=30)
-    for pool in step.snapshot.pools:
-        exact = pool.swap(WETH.address, 3 * ONE)
-        found = quote(step, WETH.address, USDC.address, 3 * ONE, pool.address)
-        assert (found.amount_in_raw, found.amount_out_raw) == (3 * ONE, exact.amount_out_raw)
-        assert found.price_impact_bps == amm.price_move_bps(pool, exact.pool_after, WETH.address)
-        assert found.fee == exact.fee_raw * Fraction(2_000 * 10**6, ONE)
-        assert found.legs[0].min_out_raw == exact.amount_out_raw * 9_970 // 10_000
-
-
-def test_a_quote_knows_no_impact_bound_but_the_end_of_the_ticks_read() -> None:
-    pool = v3_pool(WETH, USDC, 2_000, DEEP)
-    step = world([replace(pool, known_from_tick=pool.tick - 50, known_to_tick=pool.tick + 50, ticks=())])
-    at = step.snapshot.pools[0].address
     with pytest.raises(BeyondKnownTicks):
-        quote(step, WETH.address, USDC.address, 10_000 * ONE, at)
+        quote(step_with_pools(near), WETH.address, USDC.address, 10_000 * ETHER, near.address)
+
+
+def test_quote_beyond_the_known_ticks_is_refused() -> None:
     with raises_code(Refused, "price_impact", "ticks read"):
-        quote(step, WETH.address, USDC.address, 10_000 * ONE)
-    wide = world([v2_pool(WETH, USDC, 2_000, 100_000)])
-    assert quote(wide, WETH.address, USDC.address, 50 * ONE).price_impact_bps > 5_000
+        quote(step_with_pools(pool_with_few_ticks(50)), WETH.address, USDC.address, 10_000 * ETHER)
 
 
-def test_a_quote_of_an_unknown_or_foreign_pool_is_a_usage_error() -> None:
-    step = world()
-    with raises_field("pool", "not a known pool"):
-        quote(step, WETH.address, USDC.address, ONE, WETH.address)
-    foreign = with_snapshot(step, pools=(*step.snapshot.pools, v3_pool(DAI, LINK, 1, DEEP)))
-    with raises_field("pool", "not trade"):
-        quote(foreign, WETH.address, USDC.address, ONE, foreign.snapshot.pools[-1].address)
+def test_quote_ignores_price_impact() -> None:
+    step = step_with_pools(v2_pool(WETH, USDC, 2_000, 100_000))
+
+    assert quote(step, WETH.address, USDC.address, 50 * ETHER).price_impact_bps > 5_000
 
 
-def test_a_quote_needs_no_feed() -> None:
-    step = without_feed(world(), "WETH")
-    assert quote(step, WETH.address, USDC.address, ONE).amount_out_raw > 1_990 * 10**6
+def test_quote_of_a_pool_whose_liquidity_ends_is_refused() -> None:
+    pool = v3_pool(WETH, USDC, 2_000, DEEP)
+    whole_range = replace(pool, known_from_tick=-887_272, known_to_tick=887_272)
+    narrow = replace(whole_range, ticks=tuple(replace(tick, index=pool.tick + 60 * (1 if k else -1)) for k, tick in enumerate(pool.ticks)))
+
+    with raises_code(Refused, "pool", "its liquidity ends there") as raised:
+        quote(step_with_pools(narrow), WETH.address, USDC.address, 100_000 * ETHER, narrow.address)
+
+    assert mentions(raised.value.remedy, "sell at most", "WETH at a time")
+
+
+FOREIGN = v3_pool(DAI, LINK, 1, DEEP)
+HALF_FOREIGN = v3_pool(WETH, LINK, 133, DEEP)
+
+
+@pytest.mark.parametrize(
+    ("pool_address", "message"),
+    [
+        pytest.param(WETH.address, "not a known pool", id="unknown pool"),
+        pytest.param(FOREIGN.address, "not trade", id="pool of other tokens"),
+        pytest.param(HALF_FOREIGN.address, "not trade", id="pool of one of the tokens"),
+    ],
+)
+def test_quote_of_an_unknown_or_foreign_pool_is_refused(pool_address: str, message: str) -> None:
+    with raises_field("pool", message):
+        quote(step_with_pools(*THREE_POOLS, FOREIGN, HALF_FOREIGN), WETH.address, USDC.address, ETHER, pool_address)
+
+
+def test_quote_needs_no_feed() -> None:
+    step = without_feed(step_with_pools(), "WETH")
+
+    assert quote(step, WETH.address, USDC.address, ETHER).amount_out_raw > 1_990 * COIN

@@ -15,9 +15,7 @@ from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support import lp_worlds as lp
 from tests.support.builders import GWEI, history, with_limits, with_snapshot
-from tests.support.decisions.tracking import TARGETS, TRADED_S, interval, weights_after
-from tests.support.decisions.tracking import balance_changes as moved
-from tests.support.decisions.tracking import tracking_step as tracked
+from tests.support.decisions.tracking import TARGETS, TRADED_S, balance_changes, interval, tracking_step, weights_after
 from tests.support.perpetuals.steps import book
 from tests.support.perpetuals.values import OURS
 
@@ -25,16 +23,18 @@ HALVES = {"WETH": 5_000, "USDC": 5_000}
 
 
 @pytest.mark.parametrize(("ether", "bitcoin"), [(6_000, 5_000), (-7_000, -7_000), (8_000, -8_000)], ids=["sells", "buys", "swaps"])
-def test_two_assets_off__one_plan_trades_both_near_their_edges(ether: int, bitcoin: int) -> None:
+def test_tracking_plan_trades_two_assets_near_their_edges(ether: int, bitcoin: int) -> None:
     """The deviation that counts, each asset's own and what the other adds to it, is that of the edge once the plan is done."""
-    step = with_limits(tracked(moved(WETH=ether, WBTC=bitcoin)), plan_cost_bps=None)  # two legs at 0.3 % cost more than its 0.5 %
+    step = with_limits(
+        tracking_step(balance_changes(WETH=ether, WBTC=bitcoin)), plan_cost_bps=None
+    )  # two legs at 0.3 % cost more than its 0.5 %
     plan = propose_rebalance(step).plan
     assert plan is not None
     symbols = {step.portfolio.token(address).symbol for leg in plan.legs for address in (leg.token_in, leg.token_out)}
     assert symbols == {"WETH", "WBTC", "USDC"}
     after = weights_after(step)
     assert after["LINK"] == pytest.approx(TARGETS["LINK"] / 100, abs=0.05)
-    balanced = tracked({symbol: Fraction(round(share * 100), 10_000) * 50_000 for symbol, share in after.items()})
+    balanced = tracking_step({symbol: Fraction(round(share * 100), 10_000) * 50_000 for symbol, share in after.items()})
     assert isinstance(decide(balanced).decision, Hold)
     for symbol, dollars in (("WETH", ether), ("WBTC", bitcoin)):
         row = interval(balanced, symbol)
@@ -63,16 +63,16 @@ def with_fees(usdc: int, collected: bool = False) -> StepInput:
 
 @pytest.mark.parametrize("collected", [False, True], ids=["owed", "collected"])
 @pytest.mark.parametrize(("usdc", "fires"), [(0, False), (4_000, False), (11_000, True)])
-def test_fees_of_liquidity__move_the_weights_and_wait_until_they_are_worth_a_trade(usdc: int, fires: bool, collected: bool) -> None:
+def test_liquidity_fees_wait_until_worth_a_trade(usdc: int, fires: bool, collected: bool) -> None:
     """11,000 USDC leave WETH at 41 %, beyond its range of 7 points."""
     decision = decide(with_fees(usdc, collected)).decision
     assert isinstance(decision, Rebalance if fires else Hold), decision.reason
 
 
 @pytest.mark.parametrize(("settled", "fires"), [(0, False), (4_000, False), (11_000, True)])
-def test_settled_funding__moves_the_weights_and_waits_until_it_is_worth_a_trade(settled: int, fires: bool) -> None:
+def test_settled_funding_waits_until_worth_a_trade(settled: int, fires: bool) -> None:
     """Funding that a market paid is margin, which counts as USDC: the wallet's own buys WETH."""
-    step = tracked({"WETH": 25_000, "USDC": 22_500}, targets=HALVES)
+    step = tracking_step({"WETH": 25_000, "USDC": 22_500}, targets=HALVES)
     account = replace(book(2_500 + settled), collateral_unit_raw=10**12)
     decision = decide(with_policy(with_snapshot(step, futures=account), replace(OURS, targets=()))).decision
     assert isinstance(decision, Rebalance if fires else Hold), decision.reason

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.model import Destination, Hold, NoTradeZone, Plan, Rebalance, StepInput
-from agent.planning.planner import plan
+from agent.planning import planner
 from agent.planning.proposals import Proposal, propose_rebalance
 from agent.policy import risk as risks
 from agent.policy.decide import decide
@@ -54,7 +54,9 @@ def loss(step: StepInput, holdings: dict[str, int]) -> float:
     risk = zone.risk
     tokens = [asset.token.address for asset in step.portfolio.assets]
     before = {h.token: h.raw for h in step.snapshot.holdings}
-    values, start = (np.array([float(held[at] * unit_value(step, at)) / COIN for at in tokens]) for held in (holdings, before))
+    values, start = (
+        np.array([float(raw_by_token[at] * unit_value(step, at)) / COIN for at in tokens]) for raw_by_token in (holdings, before)
+    )
     targets = np.array([asset.target_bps / BPS for asset in step.effective_assets])
     spread = np.array([dict(risk.volatilities_bps)[at] / BPS for at in tokens])
     known = {frozenset((a, b)): bps / BPS for a, b, bps in risk.correlations_bps}
@@ -67,7 +69,7 @@ def loss(step: StepInput, holdings: dict[str, int]) -> float:
 
 @examples(3)
 @given(markets())
-def test_what_fires_saves_more_than_it_costs_and_less_of_it_would_not_do_better(step: StepInput) -> None:
+def test_zone_plan_saves_more_than_its_cost_and_than_less_of_it(step: StepInput) -> None:
     """To within the gas of a leg and its approval, which are weighed pool by pool; where plan_cost cuts a plan, a smaller one may fit."""
     proposal = propose_rebalance(step)
     if proposal.plan is None:
@@ -76,36 +78,36 @@ def test_what_fires_saves_more_than_it_costs_and_less_of_it_would_not_do_better(
     plan, saving = proposal.plan, proposal.plan.zone_tradeoff
     assert saving is not None
     check_legs(step, plan)
-    held = {h.token: h.raw for h in step.snapshot.holdings}
-    saved = loss(step, held) - loss(step, dict(plan.holdings_after))
-    assert float(saving.saved_risk) / COIN == pytest.approx(saved, rel=1e-9, abs=1e-9)
+    raw_by_token = {h.token: h.raw for h in step.snapshot.holdings}
+    saved_risk = loss(step, raw_by_token) - loss(step, dict(plan.holdings_after))
+    assert float(saving.saved_risk) / COIN == pytest.approx(saved_risk, rel=1e-9, abs=1e-9)
     assert saving.cost == max(plan.cost.fees + plan.cost.impact + plan.cost.skew, Fraction(0)) + plan.cost.gas + saving.approval_gas
     assert saving.saved_risk > saving.cost
-    net = _net(proposal)
+    net = net_saving(proposal)
     if is_near_plan_cost(step, plan):
         return
     for part in (Fraction(1, 2), Fraction(9, 10)):
-        total = sum((raw * unit_value(step, at) for at, raw in held.items()), Fraction(0))
+        total = sum((raw * unit_value(step, at) for at, raw in raw_by_token.items()), Fraction(0))
         part_bps = int(plan.turnover * part / total * BPS)
         less = propose_rebalance(with_limits(step, turnover_bps=part_bps, min_trade=None)) if part_bps else None
         if less is not None and less.plan is not None:
-            assert _net(less) <= net + 0.5 + net / 200, f"{part_bps} bps of turnover would do better"
+            assert net_saving(less) <= net + 0.5 + net / 200, f"{part_bps} bps of turnover would do better"
 
 
 @examples(8)
 @given(markets())
-def test_the_certificate_covers_the_quadratic_too(step: StepInput) -> None:
+def test_zone_plan_gap_covers_the_risk(step: StepInput) -> None:
     """Without gas and smallest trades, which are no part of the bound, next to nothing is left to the best plan there is."""
     decision = decide(without_gas(with_limits(step, min_trade=None))).decision
     if not isinstance(decision, Rebalance):
         return
-    found = plan(without_gas(with_limits(step, min_trade=None)), decision)
-    assert found.zone_tradeoff is not None
-    assert found.zone_tradeoff.saved_risk > 0, "what is cheap to move is never moved the wrong way"
-    assert found.gap_bps is not None
-    leaves_pools_out = any("would exceed limits.plan_cost" in item.why for item in found.skipped)
-    if not leaves_pools_out and not is_near_plan_cost(without_gas(step), found):
-        assert found.gap_bps <= Fraction(1, 10)
+    plan = planner.plan(without_gas(with_limits(step, min_trade=None)), decision)
+    assert plan.zone_tradeoff is not None
+    assert plan.zone_tradeoff.saved_risk > 0, "what is cheap to move is never moved the wrong way"
+    assert plan.gap_bps is not None
+    leaves_pools_out = any("would exceed limits.plan_cost" in item.why for item in plan.skipped)
+    if not leaves_pools_out and not is_near_plan_cost(without_gas(step), plan):
+        assert plan.gap_bps <= Fraction(1, 10)
 
 
 def is_near_plan_cost(step: StepInput, plan: Plan) -> bool:
@@ -115,22 +117,22 @@ def is_near_plan_cost(step: StepInput, plan: Plan) -> bool:
     return plan.cost.total * BPS > plan.turnover * most_bps * Fraction(3, 4)
 
 
-def _net(proposal: Proposal) -> float:
+def net_saving(proposal: Proposal) -> float:
     assert proposal.plan is not None
     assert proposal.plan.zone_tradeoff is not None
     plan, saving = proposal.plan, proposal.plan.zone_tradeoff
     return float(saving.saved_risk - plan.cost.total - saving.approval_gas) / COIN
 
 
-def test_native_coin_that_is_sold_is_weighed_as_the_wrapped_coin_it_stands_for() -> None:
+def test_zone_plan_counts_native_coin_as_wrapped() -> None:
     """All of the coin is native: the wallet's balance of the wrapped token is the same before and after."""
     trigger = NoTradeZone(tracking("WETH", "USDC", cost_bps=5))
     step = native_step(35 * ETHER, weth=0, usdc=30_000)
     step = replace(step, policy=replace(step.policy, trigger=trigger, destination=Destination.ZONE))
-    found = propose_rebalance(step).plan
-    assert found is not None
-    assert found.zone_tradeoff is not None
-    assert found.native_after_wei is not None
-    assert dict(found.holdings_after)[token("WETH").address] == 0
-    assert found.zone_tradeoff.approval_gas == 0, "native coin needs none"
-    assert found.zone_tradeoff.saved_risk > found.zone_tradeoff.risk_before * Fraction(9, 10)
+    plan = propose_rebalance(step).plan
+    assert plan is not None
+    assert plan.zone_tradeoff is not None
+    assert plan.native_after_wei is not None
+    assert dict(plan.holdings_after)[token("WETH").address] == 0
+    assert plan.zone_tradeoff.approval_gas == 0, "native coin needs none"
+    assert plan.zone_tradeoff.saved_risk > plan.zone_tradeoff.risk_before * Fraction(9, 10)

@@ -16,10 +16,8 @@ from agent.policy import minimum
 from agent.policy.decide import decide
 from agent.units import BPS, PIPS
 from tests.support.builders import ROUTER, token, v2_pool, with_limits, with_snapshot
-from tests.support.decisions.zone_plans import COIN, unit_value
-from tests.support.decisions.zone_plans import deep_step as deep
-from tests.support.decisions.zones import GAS_UNITS, V, pair_edge, pair_gap
-from tests.support.decisions.zones import zone_step as standing
+from tests.support.decisions.zone_plans import COIN, deep_step, unit_value
+from tests.support.decisions.zones import GAS_UNITS, V, pair_edge, pair_gap, zone_step
 from tests.support.samples import examples
 from tests.support.text import mentions
 
@@ -28,7 +26,7 @@ WETH, USDC = token("WETH"), token("USDC")
 
 def gas_of(gwei: float) -> float:
     """Dollars that the planner counts for one swap and its approval at that gas price."""
-    plan = propose_rebalance(standing("9/10", gwei=0, depth=10**12)).plan
+    plan = propose_rebalance(zone_step("9/10", gwei=0, depth=10**12)).plan
     assert plan is not None
     assert len(plan.legs) == 1
     return (plan.gas_units + minimum.APPROVAL_GAS) * gwei * 1e-9 * 2_000
@@ -39,21 +37,21 @@ def share_after(step: StepInput, plan: Plan, symbol: str = "WETH") -> float:
     return float(values[token(symbol).address] / sum(values.values()))
 
 
-def test_it_trades_to_the_edge_and_no_further() -> None:
+def test_zone_plan_trades_to_the_edge_and_no_further() -> None:
     """A unit of WETH sold brings 0.997: the deviation falls by 0.9985 and 0.003 is lost, so that it stops at 0.003 / 0.9985 / k."""
-    step = deep("3/5")
+    step = deep_step("3/5")
     proposal = propose_rebalance(step)
     assert proposal.plan is not None
     assert proposal.plan.zone_tradeoff is not None
     saving = proposal.plan.zone_tradeoff
     per_unit = 2 * 0.5 * 30 / 365 * 0.640025 / V
-    left = 0.003 / 0.9985 / per_unit
-    sold = (0.1 * V - left) / 0.9985
-    assert left == pytest.approx(pair_edge() * V, rel=2e-3)
+    value_left = 0.003 / 0.9985 / per_unit
+    sold = (0.1 * V - value_left) / 0.9985
+    assert value_left == pytest.approx(pair_edge() * V, rel=2e-3)
     assert proposal.plan.legs[0].amount_in_raw * 2_000 / 10**18 == pytest.approx(sold, rel=1e-5)
-    assert share_after(step, proposal.plan) == pytest.approx(0.5 + left / (V - 0.003 * sold), abs=1e-6)
+    assert share_after(step, proposal.plan) == pytest.approx(0.5 + value_left / (V - 0.003 * sold), abs=1e-6)
     assert float(saving.risk_before) / COIN == pytest.approx(0.5 * per_unit * (0.1 * V) ** 2, rel=1e-9)
-    assert float(saving.risk_after) / COIN == pytest.approx(0.5 * per_unit * left**2, rel=2e-5)
+    assert float(saving.risk_after) / COIN == pytest.approx(0.5 * per_unit * value_left**2, rel=2e-5)
     assert float(saving.fees) / COIN == pytest.approx(0.003 * sold, rel=1e-5)
     assert float(saving.gas + saving.approval_gas) / COIN == pytest.approx(gas_of(1.1), rel=1e-6)
     assert saving.covers_cost
@@ -62,12 +60,12 @@ def test_it_trades_to_the_edge_and_no_further() -> None:
 
 
 @pytest.mark.parametrize(("gwei", "cost_bps"), [(1, "1/2"), (16, "1/2"), (4, "2")])
-def test_it_fires_where_the_square_root_law_says(gwei: int, cost_bps: str) -> None:
+def test_zone_plan_fires_where_the_square_root_law_says(gwei: int, cost_bps: str) -> None:
     """The first share at which the whole engine trades, by bisection, against the formula at the gas that the plan really has."""
     low, high = Fraction(1, 2), Fraction(9, 10)
     while high - low > Fraction(1, 20_000):
         middle = (low + high) / 2
-        fires = propose_rebalance(deep(middle, gwei=gwei, risk={"cost_bps": Fraction(cost_bps)})).plan is not None
+        fires = propose_rebalance(deep_step(middle, gwei=gwei, risk={"cost_bps": Fraction(cost_bps)})).plan is not None
         low, high = (low, middle) if fires else (middle, high)
     cost = float(Fraction(cost_bps))
     edge = 0.5 + pair_edge(cost_bps=cost) + pair_gap(gas_of(gwei), cost_bps=cost)
@@ -75,71 +73,71 @@ def test_it_fires_where_the_square_root_law_says(gwei: int, cost_bps: str) -> No
     assert GAS_UNITS * gwei * 1e-9 * 2_000 > gas_of(gwei), "the band that status shows errs on the side of waiting"
 
 
-def test_a_plan_that_saves_less_than_its_gas_is_a_hold_with_all_figures() -> None:
-    step = deep("29/50", gwei=5)
-    found = propose_rebalance(step)
-    assert isinstance(found.decision_result.decision, Hold)
-    assert found.plan is None
-    assert found.decision_result.zone is not None
-    assert found.decision_result.zone.plan_tradeoff is not None
-    saving = found.decision_result.zone.plan_tradeoff
+def test_zone_plan_that_saves_less_than_its_gas_is_a_hold() -> None:
+    step = deep_step("29/50", gwei=5)
+    proposal = propose_rebalance(step)
+    assert isinstance(proposal.decision_result.decision, Hold)
+    assert proposal.plan is None
+    assert proposal.decision_result.zone is not None
+    assert proposal.decision_result.zone.plan_tradeoff is not None
+    saving = proposal.decision_result.zone.plan_tradeoff
     assert 0 < saving.saved_risk < saving.cost
-    reason = found.decision_result.decision.reason
+    reason = proposal.decision_result.decision.reason
     assert mentions(reason, "outside", "WETH to USDC", "42.08 bps", "30 bps")
     assert "whole plan" in reason
     assert "30 d" in reason
     listed = f"(fees 6.8759, impact 0, skew 0, gas {float(saving.gas) / COIN:.4g}, approvals {float(saving.approval_gas) / COIN:.4g})"
     assert mentions(reason, f"{listed}")
-    assert decision_after_plan(step) == found.decision_result
+    assert decision_after_plan(step) == proposal.decision_result
     assert isinstance(decide(step).decision, Rebalance), "the zone alone does not know the plan"
-    assert isinstance(decision_after_plan(deep("29/50", gwei=1)).decision, Rebalance)
+    assert isinstance(decision_after_plan(deep_step("29/50", gwei=1)).decision, Rebalance)
 
 
-def test_where_no_pool_is_worth_its_gas_it_holds_and_says_so() -> None:
-    found = propose_rebalance(deep("14/25", gwei=50))
-    assert isinstance(found.decision_result.decision, Hold)
-    assert "gas costs" in found.decision_result.decision.reason
+def test_zone_holds_where_no_pool_is_worth_its_gas() -> None:
+    proposal = propose_rebalance(deep_step("14/25", gwei=50))
+    assert isinstance(proposal.decision_result.decision, Hold)
+    assert "gas costs" in proposal.decision_result.decision.reason
 
 
-def test_an_approval_that_is_there_already_costs_nothing() -> None:
-    def approvals(raw: int) -> Fraction:
+def test_zone_plan_counts_only_missing_approvals() -> None:
+    def approval_gas(raw: int) -> Fraction:
         allowed = (Allowance(WETH.address, ROUTER, raw), Allowance(USDC.address, ROUTER, 0))
-        plan = propose_rebalance(with_snapshot(deep("3/5"), allowances=allowed)).plan
+        plan = propose_rebalance(with_snapshot(deep_step("3/5"), allowances=allowed)).plan
         assert plan is not None
         assert plan.zone_tradeoff is not None
         return plan.zone_tradeoff.approval_gas / COIN
 
-    one = Fraction(46_000 * 11 * 2_000, 10 * 10**9)
-    assert (approvals(0), approvals(10**20), approvals(1)) == (one, 0, 2 * one)
+    single_approval = Fraction(46_000 * 11 * 2_000, 10 * 10**9)
+    assert (approval_gas(0), approval_gas(10**20), approval_gas(1)) == (single_approval, 0, 2 * single_approval)
 
 
-def test_nothing_that_pays_within_the_limits_is_a_hold_and_not_a_refusal() -> None:
-    found = propose_rebalance(with_limits(deep("57/100"), min_trade=Fraction(5_000 * COIN)))
-    assert isinstance(found.decision_result.decision, Hold)
-    assert "7000 USDC" in found.decision_result.decision.reason
+def test_zone_below_min_trade_is_a_hold() -> None:
+    proposal = propose_rebalance(with_limits(deep_step("57/100"), min_trade=Fraction(5_000 * COIN)))
+    assert isinstance(proposal.decision_result.decision, Hold)
+    assert "7000 USDC" in proposal.decision_result.decision.reason
 
 
-def test_gains_of_a_pool_are_no_reason_to_trade_and_make_an_exchange_free_at_most() -> None:
+def test_zone_does_not_trade_for_the_gain_of_a_pool() -> None:
     """The pool pays 1 % too much for WETH: inside the zone nothing fires, outside the swap costs its gas."""
     generous = [v2_pool(WETH, USDC, 2_020, 10**12)]
-    assert propose_rebalance(deep("11/20", pools=generous)).plan is None
-    plan = propose_rebalance(deep("3/5", pools=generous)).plan
+    assert propose_rebalance(deep_step("11/20", pools=generous)).plan is None
+    plan = propose_rebalance(deep_step("3/5", pools=generous)).plan
     assert plan is not None
     assert plan.zone_tradeoff is not None
     assert plan.zone_tradeoff.skew < 0
     assert plan.zone_tradeoff.cost == plan.zone_tradeoff.gas + plan.zone_tradeoff.approval_gas
-    assert share_after(deep("3/5"), plan) >= 0.5, "and is no reason to go past the target"
+    assert share_after(deep_step("3/5"), plan) >= 0.5, "and is no reason to go past the target"
 
 
-def test_what_stays_is_told_in_the_words_of_a_zone() -> None:
-    plan = propose_rebalance(deep("3/5")).plan
+def test_zone_plan_skipped_names_the_next_unit() -> None:
+    plan = propose_rebalance(deep_step("3/5")).plan
     assert plan is not None
     assert {item.subject for item in plan.skipped} == {"WETH", "USDC"}
     assert all("next unit" in item.why for item in plan.skipped)
 
 
-def test_a_saved_step_proposes_the_same_again() -> None:
-    for step in (deep("3/5"), deep("14/25", gwei=50), deep("1/2")):
+def test_saved_step_proposes_the_same_zone_plan() -> None:
+    for step in (deep_step("3/5"), deep_step("14/25", gwei=50), deep_step("1/2")):
         outcome = api.plan_saved_input(api.input_text(step))
         proposal = propose_rebalance(step)
         assert (outcome.decision_result, outcome.plan) == (proposal.decision_result, proposal.plan)
@@ -154,17 +152,17 @@ def test_a_saved_step_proposes_the_same_again() -> None:
     cost=st.sampled_from([Fraction(1, 4), 1, 4]),
 )
 @example(share=500, depth=10**6, gwei=0, cost=4).via("its worst case is more than limits.daily_loss")
-def test_no_other_amount_in_a_single_pool_would_do_better(share: int, depth: int, gwei: int, cost: Fraction) -> None:
+def test_zone_plan_is_the_best_amount_in_a_single_pool(share: int, depth: int, gwei: int, cost: Fraction) -> None:
     """Brute force over amounts, in exact quotes: what is saved less what is paid, against the plan's."""
     step = with_limits(
-        standing(Fraction(share, BPS), {"cost_bps": cost}, gwei=gwei, depth=depth, ),
+        zone_step(Fraction(share, BPS), {"cost_bps": cost}, gwei=gwei, depth=depth, ),
         turnover_bps=None, daily_turnover_bps=None, daily_loss_bps=None, min_trade=None, pool_min_value=None, plan_cost_bps=5_000,
         price_impact_bps=2_000,
     )  # fmt: skip
     proposal = propose_rebalance(step)
     pool, over = step.snapshot.pools[0], share > 5_000
     sold = WETH if over else USDC
-    held = {h.token: h.raw for h in step.snapshot.holdings}
+    raw_by_token = {h.token: h.raw for h in step.snapshot.holdings}
     gas = gas_of(gwei)
     per_unit = float(2 * cost) * 30 / 365 * 0.640025 / V
 
@@ -174,11 +172,11 @@ def test_no_other_amount_in_a_single_pool_would_do_better(share: int, depth: int
             return 0.0
         out = pool.quote(sold.address, amount_raw)
         moved = {sold.address: -amount_raw, pools.token_out(pool, sold.address): out}
-        ends = {at: float((raw + moved[at]) * unit_value(step, at)) / COIN for at, raw in held.items()}
+        ends = {at: float((raw + moved[at]) * unit_value(step, at)) / COIN for at, raw in raw_by_token.items()}
         off, before = (ends[WETH.address] - ends[USDC.address]) / 2, (share / BPS - 0.5) * V
         return 0.5 * per_unit * (before**2 - off**2) - (V - sum(ends.values())) - gas
 
-    most = min(held[sold.address], pool.max_in(sold.address, 2_000))
+    most = min(raw_by_token[sold.address], pool.max_in(sold.address, 2_000))
     best = max((net(int(most * k / 1_000)), k) for k in range(1, 1_001))
     if proposal.plan is None:
         assert best[0] <= 0.01, "holding was best, to a cent"
@@ -191,9 +189,9 @@ def test_no_other_amount_in_a_single_pool_would_do_better(share: int, depth: int
     assert achieved >= best[0] - 0.01
 
 
-def test_the_fee_of_the_last_unit_is_what_it_saves() -> None:
+def test_zone_plan_ends_where_the_last_unit_saves_its_fee() -> None:
     """In a pool that moves: the marginal price after the plan, fee included, against the marginal risk there."""
-    step = with_limits(deep("7/10", depth=10**7), plan_cost_bps=500)
+    step = with_limits(deep_step("7/10", depth=10**7), plan_cost_bps=500)
     plan = propose_rebalance(step).plan
     assert plan is not None
     leg, pool = plan.legs[0], step.snapshot.pools[0]
@@ -205,8 +203,8 @@ def test_the_fee_of_the_last_unit_is_what_it_saves() -> None:
     assert per_unit * off * (1 + rate) / 2 == pytest.approx(1 - rate, rel=1e-3)
 
 
-def test_no_unit_is_exchanged_for_more_than_plan_cost_however_much_risk_it_saves() -> None:
-    step = with_limits(deep("7/10", risk={"cost_bps": 50}, depth=10**7), plan_cost_bps=40)
+def test_zone_plan_pays_at_most_plan_cost_for_a_unit() -> None:
+    step = with_limits(deep_step("7/10", risk={"cost_bps": 50}, depth=10**7), plan_cost_bps=40)
     plan = propose_rebalance(step).plan
     assert plan is not None
     leg, pool = plan.legs[0], step.snapshot.pools[0]

@@ -26,15 +26,15 @@ from tests.support.samples import examples
 from tests.support.text import raises_code
 
 
-def _assets(targets_bps: list[int], reserves_raw: list[int] | None = None) -> tuple[Asset, ...]:
+def assets_of(targets_bps: list[int], reserves_raw: list[int] | None = None) -> tuple[Asset, ...]:
     reserves = reserves_raw or [0] * len(targets_bps)
     return tuple(Asset(token(f"T{i}", 6), t, r) for i, (t, r) in enumerate(zip(targets_bps, reserves, strict=True)))
 
 
-def _weighed(targets_bps: list[int], raws: list[int], trigger: Trigger, reserves_raw: list[int] | None = None) -> tuple[AssetDrift, ...]:
-    assets = _assets(targets_bps, reserves_raw)
-    held = {asset.token.address: raw for asset, raw in zip(assets, raws, strict=True)}
-    return drifts_from_balances(assets, held, {asset.token.address: Fraction(1) for asset in assets}, trigger)
+def drifts_of(targets_bps: list[int], raws: list[int], trigger: Trigger, reserves_raw: list[int] | None = None) -> tuple[AssetDrift, ...]:
+    assets = assets_of(targets_bps, reserves_raw)
+    raw_by_token = {asset.token.address: raw for asset, raw in zip(assets, raws, strict=True)}
+    return drifts_from_balances(assets, raw_by_token, {asset.token.address: Fraction(1) for asset in assets}, trigger)
 
 
 RELATIVE = Threshold(None, 1_000)
@@ -56,35 +56,35 @@ RELATIVE = Threshold(None, 1_000)
         (Cron("0 9 * * *", "UTC"), 5_000, 5_000, 5_000),
     ],
 )
-def test_the_edges_of_a_band_are_exact_and_the_narrower_width_counts(trigger: Trigger, target_bps: int, low: object, high: object) -> None:
+def test_band_has_exact_edges_of_the_narrower_width(trigger: Trigger, target_bps: int, low: object, high: object) -> None:
     assert band(trigger, target_bps) == (low, high)
 
 
-def test_a_share_on_the_edge_is_inside_and_one_base_unit_more_is_outside() -> None:
-    on_edge = _weighed([5_000, 5_000], [5_500, 4_500], RELATIVE)
-    assert [d.is_outside_band for d in on_edge] == [False, False]
-    beyond = _weighed([5_000, 5_000], [5_501, 4_500], RELATIVE)
-    assert [d.is_outside_band for d in beyond] == [True, True]
+def test_share_on_the_edge_is_inside_and_a_unit_more_outside() -> None:
+    on_edge = drifts_of([5_000, 5_000], [5_500, 4_500], RELATIVE)
+    assert [drift.is_outside_band for drift in on_edge] == [False, False]
+    beyond = drifts_of([5_000, 5_000], [5_501, 4_500], RELATIVE)
+    assert [drift.is_outside_band for drift in beyond] == [True, True]
     assert beyond[0].weight_bps == 5_500
 
 
-def test_weights_are_of_what_is_not_reserved_and_a_short_reserve_counts_as_nothing() -> None:
-    drifts = _weighed([5_000, 3_000, 2_000], [600, 400, 70], RELATIVE, [100, 0, 100])
-    assert [d.investable_raw for d in drifts] == [500, 400, 0]
-    assert [d.share for d in drifts] == [Fraction(5, 9), Fraction(4, 9), 0]
-    assert [d.raw for d in drifts] == [600, 400, 70]
-    assert [d.weight_bps for d in drifts] == [5_556, 4_444, 0]
-    assert [d.drift_bps for d in drifts] == [556, 1_444, -2_000]
+def test_weights_exclude_the_reserve() -> None:
+    drifts = drifts_of([5_000, 3_000, 2_000], [600, 400, 70], RELATIVE, [100, 0, 100])
+    assert [drift.investable_raw for drift in drifts] == [500, 400, 0]
+    assert [drift.share for drift in drifts] == [Fraction(5, 9), Fraction(4, 9), 0]
+    assert [drift.raw for drift in drifts] == [600, 400, 70]
+    assert [drift.weight_bps for drift in drifts] == [5_556, 4_444, 0]
+    assert [drift.drift_bps for drift in drifts] == [556, 1_444, -2_000]
     assert investable_total(drifts) == 900
 
 
-def test_an_empty_wallet_has_shares_of_zero_and_nothing_outside() -> None:
-    drifts = _weighed([5_000, 5_000], [0, 0], RELATIVE)
-    assert [(d.share, d.weight_bps, d.is_outside_band) for d in drifts] == [(Fraction(0), 0, False)] * 2
-    assert band_edge_prices(drifts) == {d.token: (None, None) for d in drifts}
+def test_empty_wallet_has_shares_of_zero() -> None:
+    drifts = drifts_of([5_000, 5_000], [0, 0], RELATIVE)
+    assert [(drift.share, drift.weight_bps, drift.is_outside_band) for drift in drifts] == [(Fraction(0), 0, False)] * 2
+    assert band_edge_prices(drifts) == {drift.token: (None, None) for drift in drifts}
 
 
-def test_a_missing_balance_or_price_is_refused_by_name() -> None:
+def test_drifts_refuse_a_missing_balance_or_price_by_name() -> None:
     step = step_input()
     weth, usdc = (asset.token.address for asset in step.portfolio.assets)
     with raises_code(Refused, "reference_price", "WETH"):
@@ -94,22 +94,22 @@ def test_a_missing_balance_or_price_is_refused_by_name() -> None:
         compute_drifts(step, {weth: Fraction(1), usdc: Fraction(1)})
 
 
-def test_a_symbol_that_may_not_be_shown_is_replaced_by_the_address() -> None:
+def test_drift_shows_the_address_for_an_unsafe_symbol() -> None:
     strange = Asset(token("A\n", 6, at=address("strange")), 10_000, 0)
     drifts = drifts_from_balances([strange], {strange.token.address: 1}, {strange.token.address: Fraction(1)}, RELATIVE)
     assert drifts[0].symbol == strange.token.address
 
 
-def test_alert_prices_are_where_the_band_is_left_when_one_asset_moves_alone() -> None:
-    drifts = _weighed([5_000, 5_000], [5_000, 5_000], RELATIVE)
+def test_band_edge_prices_are_where_the_band_is_left() -> None:
+    drifts = drifts_of([5_000, 5_000], [5_000, 5_000], RELATIVE)
     low, high = band_edge_prices(drifts)[drifts[0].token]
     assert (low, high) == (Fraction(9, 11), Fraction(11, 9))
 
 
-def test_there_is_no_alert_price_without_a_holding_without_others_or_at_an_edge_that_no_price_reaches() -> None:
-    none_held = _weighed([5_000, 5_000], [0, 10], RELATIVE)
-    assert [band_edge_prices(none_held)[d.token] for d in none_held] == [(None, None), (None, None)]
-    wide = _weighed([300, 9_700], [300, 9_700], Threshold(500, None))
+def test_band_edge_price_is_none_where_no_price_reaches_it() -> None:
+    none_held = drifts_of([5_000, 5_000], [0, 10], RELATIVE)
+    assert [band_edge_prices(none_held)[drift.token] for drift in none_held] == [(None, None), (None, None)]
+    wide = drifts_of([300, 9_700], [300, 9_700], Threshold(500, None))
     assert band_edge_prices(wide)[wide[0].token] == (None, Fraction(9_700 * 8, 92 * 300))
     assert band_edge_prices(wide)[wide[1].token][1] is None
 
@@ -124,65 +124,65 @@ def portfolios(draw: st.DrawFn) -> tuple[AssetDrift, ...]:
     bps = [part * BPS // sum(parts) for part in parts]
     bps[0] += BPS - sum(bps)
     raws = draw(st.lists(st.integers(0, 10**30), min_size=len(bps), max_size=len(bps)).filter(any))
-    assets = _assets(bps)
+    assets = assets_of(bps)
     prices = {a.token.address: draw(st.fractions(min_value=Fraction(1, 10**12), max_value=10**12)) for a in assets}
-    held = {a.token.address: raw for a, raw in zip(assets, raws, strict=True)}
-    return drifts_from_balances(assets, held, prices, Threshold(*draw(widths)))
+    raw_by_token = {a.token.address: raw for a, raw in zip(assets, raws, strict=True)}
+    return drifts_from_balances(assets, raw_by_token, prices, Threshold(*draw(widths)))
 
 
 @examples(20)
 @given(portfolios())
-def test_shares_sum_to_one_and_ideal_trades_to_zero_and_lead_exactly_onto_the_targets(drifts: tuple[AssetDrift, ...]) -> None:
-    assert sum(d.share for d in drifts) == 1
-    assert sum(d.weight_bps for d in drifts) == BPS
+def test_ideal_trades_lead_exactly_onto_the_targets(drifts: tuple[AssetDrift, ...]) -> None:
+    assert sum(drift.share for drift in drifts) == 1
+    assert sum(drift.weight_bps for drift in drifts) == BPS
     trades = ideal_trades(drifts)
     assert sum(trades.values()) == 0
-    for d in drifts:
-        assert (d.value + trades[d.token]) / investable_total(drifts) == Fraction(d.target_bps, BPS)
+    for drift in drifts:
+        assert (drift.value + trades[drift.token]) / investable_total(drifts) == Fraction(drift.target_bps, BPS)
 
 
 @examples(20)
 @given(portfolios())
-def test_at_its_alert_price_an_asset_stands_exactly_on_the_edge_of_its_band(drifts: tuple[AssetDrift, ...]) -> None:
-    for d in drifts:
-        for price, edge_bps in zip(band_edge_prices(drifts)[d.token], (d.band_low_bps, d.band_high_bps), strict=True):
+def test_band_edge_price_puts_the_asset_on_its_edge(drifts: tuple[AssetDrift, ...]) -> None:
+    for drift in drifts:
+        for price, edge_bps in zip(band_edge_prices(drifts)[drift.token], (drift.band_low_bps, drift.band_high_bps), strict=True):
             if price is not None:
-                value = price * d.investable_raw
-                assert value / (investable_total(drifts) - d.value + value) == edge_bps / BPS
+                value = price * drift.investable_raw
+                assert value / (investable_total(drifts) - drift.value + value) == edge_bps / BPS
 
 
 @examples(20)
 @given(portfolios())
-def test_every_destination_can_be_reached_and_lies_between_here_and_the_target(drifts: tuple[AssetDrift, ...]) -> None:
-    on_target, half, bands = _goals(drifts)
-    assert all(w.low == w.high == Fraction(d.target_bps, BPS) for w, d in zip(on_target, drifts, strict=True))
+def test_destinations_lie_between_the_share_and_the_target(drifts: tuple[AssetDrift, ...]) -> None:
+    on_target, half, bands = goals_of(drifts)
+    assert all(w.low == w.high == Fraction(drift.target_bps, BPS) for w, drift in zip(on_target, drifts, strict=True))
     assert sum(w.low for w in half) == sum(w.high for w in half) == 1
-    assert all(w.low == (d.share + Fraction(d.target_bps, BPS)) / 2 for w, d in zip(half, drifts, strict=True))
+    assert all(w.low == (drift.share + Fraction(drift.target_bps, BPS)) / 2 for w, drift in zip(half, drifts, strict=True))
     lows, highs = sum(w.low for w in bands), sum(w.high for w in bands)
-    for w, d in zip(bands, drifts, strict=True):
-        assert d.band_low_bps <= w.low * BPS <= d.target_bps <= w.high * BPS <= d.band_high_bps
+    for w, drift in zip(bands, drifts, strict=True):
+        assert drift.band_low_bps <= w.low * BPS <= drift.target_bps <= w.high * BPS <= drift.band_high_bps
         assert lows - w.low <= 1 - w.high
         assert highs - w.high >= 1 - w.low
 
 
-def _goals(drifts: tuple[AssetDrift, ...]) -> tuple[tuple[GoalWeight, ...], ...]:
-    return tuple(rebalance_goal(drifts, d).weights for d in (Destination.TARGET, Destination.HALFWAY, Destination.BAND))
+def goals_of(drifts: tuple[AssetDrift, ...]) -> tuple[tuple[GoalWeight, ...], ...]:
+    return tuple(rebalance_goal(drifts, drift).weights for drift in (Destination.TARGET, Destination.HALFWAY, Destination.BAND))
 
 
-def _bands_bps(drifts: tuple[AssetDrift, ...]) -> list[tuple[object, object]]:
+def band_goals_bps(drifts: tuple[AssetDrift, ...]) -> list[tuple[object, object]]:
     return [(w.low * BPS, w.high * BPS) for w in rebalance_goal(drifts, Destination.BAND).weights]
 
 
-def test_a_band_is_clipped_to_what_the_other_assets_can_make_up_for() -> None:
-    drifts = _weighed([5_000, 4_000, 1_000], [500, 400, 100], Threshold(None, 1_000))
-    assert _bands_bps(drifts) == [(4_500, 5_500), (3_600, 4_400), (900, 1_100)]
-    two = _weighed([8_000, 2_000], [80, 20], Threshold(None, 1_000))
-    assert _bands_bps(two) == [(7_800, 8_200), (1_800, 2_200)]
+def test_band_goal_is_clipped_to_what_others_can_offset() -> None:
+    drifts = drifts_of([5_000, 4_000, 1_000], [500, 400, 100], Threshold(None, 1_000))
+    assert band_goals_bps(drifts) == [(4_500, 5_500), (3_600, 4_400), (900, 1_100)]
+    two = drifts_of([8_000, 2_000], [80, 20], Threshold(None, 1_000))
+    assert band_goals_bps(two) == [(7_800, 8_200), (1_800, 2_200)]
 
 
-def test_corrections_are_the_way_to_the_nearest_wanted_share() -> None:
-    drifts = _weighed([5_000, 5_000], [700, 300], RELATIVE)
-    a, b = (d.token for d in drifts)
+def test_corrections_lead_to_the_nearest_goal_share() -> None:
+    drifts = drifts_of([5_000, 5_000], [700, 300], RELATIVE)
+    a, b = (drift.token for drift in drifts)
     assert corrections(drifts, rebalance_goal(drifts, Destination.TARGET)) == {a: -200, b: 200} == ideal_trades(drifts)
     assert corrections(drifts, rebalance_goal(drifts, Destination.BAND)) == {a: -150, b: 150}
     assert corrections(drifts, rebalance_goal(drifts, Destination.HALFWAY)) == {a: -100, b: 100}
@@ -191,9 +191,9 @@ def test_corrections_are_the_way_to_the_nearest_wanted_share() -> None:
 
 
 @pytest.mark.parametrize("trigger", [RELATIVE, Threshold(3_000, None), Every(86_400)])
-def test_a_weight_in_a_reason_is_the_weight_of_the_table(trigger: Trigger) -> None:
+def test_weight_in_a_reason_is_that_of_the_table(trigger: Trigger) -> None:
     """19.876 % is 19.87 % in the table, whose weights add up to 100.00 %; the distance is from the weight that is shown."""
-    drifts = _weighed([2_500, 4_000, 3_500], [19_876, 40_067, 40_057], trigger)
+    drifts = drifts_of([2_500, 4_000, 3_500], [19_876, 40_067, 40_057], trigger)
     assert [drift.weight_bps for drift in drifts] == [1_987, 4_007, 4_006]
     assert round(drifts[0].share * BPS) == 1_988
     assert drifts[0].weight_text == "19.87 %"
@@ -206,8 +206,8 @@ def test_a_weight_in_a_reason_is_the_weight_of_the_table(trigger: Trigger) -> No
         assert bands.furthest_text(drifts) == "furthest from target is T0 at 19.87 %, 5.13 points below 25 %"
 
 
-def test_a_distance_that_rounds_to_nothing_is_never_shown_as_zero() -> None:
-    drifts = _weighed([5_000, 5_000], [449_999, 550_001], RELATIVE)
+def test_distance_below_a_hundredth_is_not_shown_as_zero() -> None:
+    drifts = drifts_of([5_000, 5_000], [449_999, 550_001], RELATIVE)
     assert drifts[0].is_outside_band
     assert drifts[0].weight_bps == 4_500
     assert bands.outside_text(drifts).startswith("T0 at 45 % is less than 0.01 points below its band 45-55 %")

@@ -21,13 +21,11 @@ from agent.policy import failures
 from agent.store import Store, open_store
 from agent.units import NATIVE, Token
 from tests.support.builders import ETHER, NOW_S, history, step_input, with_limits
-from tests.support.decisions.exits import LINK, MARKET, OFF, SOUND, USDC, WBTC, WETH
-from tests.support.decisions.exits import GuardEvidence as Sees
-from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.exits import LINK, MARKET, OFF, SOUND, USDC, WBTC, WETH, GuardEvidence, step_with_stops
 from tests.support.lp_worlds import planned, ranged, roomy, world
 from tests.support.plans import evidence, plan_of, sell_weth, verdict, with_leg
-from tests.support.records.intents import ended_intent as ended
-from tests.support.records.mined import add_mined_intent as mined
+from tests.support.records.intents import ended_intent
+from tests.support.records.mined import add_mined_intent
 from tests.support.transactions import CHAIN_ID, START_S, WALLET
 
 TWO = (*MARKET, SOUND)
@@ -36,11 +34,11 @@ GAS = ETHER // 20
 """Wei, worth 100 USDC at 2,000: one per cent of the portfolio."""
 
 
-def passes(found: History, exits: bool = True, progress: StepProgress = NO_PROGRESS) -> bool:
+def passes_guard(past: History, is_exit: bool = True, progress: StepProgress = NO_PROGRESS) -> bool:
     """Whether the guard lets a sale of WETH through, after its step was written down and read again."""
-    step = replace(step_input(), history=found, progress=progress)
+    step = replace(step_input(), history=past, progress=progress)
     plan = sell_weth(step)
-    plan = replace(plan, decision=Rebalance("a stop fired", Goal(()), is_exit=exits))
+    plan = replace(plan, decision=Rebalance("a stop fired", Goal(()), is_exit=is_exit))
     return verdict("reverts_in_row", codec.loads(StepInput, codec.dumps(step)), plan).passed
 
 
@@ -48,25 +46,27 @@ def passes(found: History, exits: bool = True, progress: StepProgress = NO_PROGR
     ("reverts", "approvals", "wait_s"),
     [(3, 0, 60), (3, 20, 60), (4, 0, 120), (5, 0, 240), (8, 0, 1_920), (9, 0, 3_600), (10_000, 0, 3_600), (0, 8, 60), (2, 10, 240)],
 )
-def test_an_exit_waits_longer_after_each_failure_up_to_an_hour(reverts: int, approvals: int, wait_s: int) -> None:
+def test_exit_waits_longer_after_each_failure_up_to_an_hour(reverts: int, approvals: int, wait_s: int) -> None:
     def failed(ago_s: int, token: Token = WETH) -> History:
         own = ExitFailures(token.address, reverts, approvals, NOW_S - ago_s)
         return history(reverts_in_row=reverts, approval_cycles_in_row=approvals, failed_exits=(own,), is_stopped=True)
 
-    assert passes(failed(wait_s))
-    assert not passes(failed(wait_s - 1))
-    assert passes(failed(0), progress=StepProgress(spend_caps=((USDC.address, 1),))), "what it approved is not held against its own step"
-    assert passes(failed(0, LINK)), "the failures of another exit"
-    assert not passes(failed(10**6), exits=False), "a rebalance waits for its owner"
+    assert passes_guard(failed(wait_s))
+    assert not passes_guard(failed(wait_s - 1))
+    assert passes_guard(failed(0), progress=StepProgress(spend_caps=((USDC.address, 1),))), (
+        "what it approved is not held against its own step"
+    )
+    assert passes_guard(failed(0, LINK)), "the failures of another exit"
+    assert not passes_guard(failed(10**6), is_exit=False), "a rebalance waits for its owner"
 
 
 @pytest.mark.parametrize(("reverts", "free", "wait_s"), [(3, 3, 60), (9, 9, 60), (9, 6, 60), (9, 5, 120), (9, 0, 3_600), (2, 2, 0)])
-def test_a_failure_that_cost_no_gas_does_not_double_the_wait(reverts: int, free: int, wait_s: int) -> None:
+def test_retry_wait_is_not_doubled_by_a_failure_without_gas(reverts: int, free: int, wait_s: int) -> None:
     assert failures.retry_wait_s(ExitFailures("ETH", reverts, 0, NOW_S, free)) == wait_s
 
 
 @pytest.mark.parametrize("earlier_count", [1, 3, 9])
-def test_refused_now__waits_from_now_whatever_failed_before(earlier_count: int) -> None:
+def test_refused_market_waits_from_now(earlier_count: int) -> None:
     earlier = ExitFailures("ETH", earlier_count, 0, NOW_S - 86_000)
     other = ExitFailures("BTC", 4, 0, NOW_S - 5)
     step = replace(step_input(), history=history(failed_exits=(other, earlier)))
@@ -75,15 +75,15 @@ def test_refused_now__waits_from_now_whatever_failed_before(earlier_count: int) 
     assert failures.exit_failures(refused.history, "BTC") == other
 
 
-def test_after_an_exit_that_succeeded_rebalances_still_wait() -> None:
-    assert passes(history(is_stopped=True))
-    assert not passes(history(is_stopped=True), exits=False)
+def test_rebalance_waits_for_the_owner_after_an_exit_succeeded() -> None:
+    assert passes_guard(history(is_stopped=True))
+    assert not passes_guard(history(is_stopped=True), is_exit=False)
 
 
-@pytest.mark.parametrize(("exit_", "waits"), [(NATIVE, True), (WETH.address, False), (LINK.address, False)])
-def test_gas_money_waits_only_after_failures_of_its_own(exit_: str, waits: bool) -> None:
+@pytest.mark.parametrize(("exit_name", "waits"), [(NATIVE, True), (WETH.address, False), (LINK.address, False)])
+def test_top_up_waits_only_after_failures_of_its_own(exit_name: str, waits: bool) -> None:
     for ago_s, passed in ((59, not waits), (60, True)):
-        failed = (ExitFailures(exit_, 3, 0, NOW_S - ago_s),)
+        failed = (ExitFailures(exit_name, 3, 0, NOW_S - ago_s),)
         step = replace(step_input(), history=history(reverts_in_row=3, failed_exits=failed, is_stopped=True))
         plan = replace(plan_of(step, []), decision=TopUp("short of gas", 1))
         assert verdict("reverts_in_row", step, plan).passed is passed
@@ -91,14 +91,14 @@ def test_gas_money_waits_only_after_failures_of_its_own(exit_: str, waits: bool)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    found = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    found.steps.begin("s", START_S, "{}")
-    yield found
-    found.close()
+    opened_store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+    opened_store.steps.begin("s", START_S, "{}")
+    yield opened_store
+    opened_store.close()
 
 
-def booked(store: Store, nonce: int, at_s: int, status: int = 0, kind: IntentKind = IntentKind.SWAP) -> Intent:
-    intent = ended(store, nonce, kind=kind, status=status)
+def add_booked_intent(store: Store, nonce: int, at_s: int, status: int = 0, kind: IntentKind = IntentKind.SWAP) -> Intent:
+    intent = ended_intent(store, nonce, kind=kind, status=status)
     store.budgets.book_intent(intent, Fraction(0), Fraction(0), 1, at_s)
     return intent
 
@@ -108,71 +108,71 @@ def exit_of(token: Token) -> Plan:
     return replace(plan, decision=Rebalance("a stop fired", Goal(()), is_exit=True))
 
 
-def tried(store: Store, nonce: int, at_s: int | None, token: Token = WETH, status: int = 0) -> None:
+def add_exit_attempt(store: Store, nonce: int, at_s: int | None, token: Token = WETH, status: int = 0) -> None:
     """A try to sell this token out, booked at that time, or not booked yet."""
-    intent = ended(store, nonce, status=status, plan=exit_of(token))
+    intent = ended_intent(store, nonce, status=status, plan=exit_of(token))
     if at_s is not None:
         store.budgets.book_intent(intent, Fraction(0), Fraction(0), 1, at_s)
 
 
 def failures_of(store: Store, at_s: int = START_S + 9) -> dict[str, tuple[int, int, int]]:
-    found = store.budgets.history(at_s).failures.failed_exits
-    return {one.exit_name: (one.revert_count, one.approval_step_count, one.at_s) for one in found}
+    failed_exits = store.budgets.history(at_s).failures.failed_exits
+    return {failure.exit_name: (failure.revert_count, failure.approval_step_count, failure.at_s) for failure in failed_exits}
 
 
-def test_the_journal_counts_the_reverts_of_each_exit_by_itself(store: Store) -> None:
+def test_store_counts_the_reverts_of_each_exit_by_itself(store: Store) -> None:
     for nonce in range(3):
-        tried(store, nonce, START_S + nonce)
-    tried(store, 3, START_S + 3, LINK)
+        add_exit_attempt(store, nonce, START_S + nonce)
+    add_exit_attempt(store, 3, START_S + 3, LINK)
     assert failures_of(store) == {WETH.address: (3, 0, START_S + 2), LINK.address: (1, 0, START_S + 3)}
-    found = store.budgets.history(START_S + 9)
-    assert (found.failures.reverts_in_row, found.failures.is_stopped) == (4, True), "rebalances wait after reverts of any exit"
-    tried(store, 4, None)
+    past = store.budgets.history(START_S + 9)
+    assert (past.failures.reverts_in_row, past.failures.is_stopped) == (4, True), "rebalances wait after reverts of any exit"
+    add_exit_attempt(store, 4, None)
     assert failures_of(store)[WETH.address] == (4, 0, START_S + 9), "what is not booked yet failed now"
 
 
-def test_the_journal_tells_reverts_that_cost_no_gas(store: Store) -> None:
+def test_store_counts_reverts_without_gas_apart(store: Store) -> None:
     for nonce, gas_used in enumerate((0, 21_000, 0)):
-        intent = ended(store, nonce, status=0, plan=exit_of(WETH), gas_used=gas_used)
+        intent = ended_intent(store, nonce, status=0, plan=exit_of(WETH), gas_used=gas_used)
         store.budgets.book_intent(intent, Fraction(0), Fraction(0), gas_used, START_S)
-    [found] = store.budgets.history(START_S + 9).failures.failed_exits
-    assert (found.revert_count, found.free_revert_count) == (3, 2)
+    [failure] = store.budgets.history(START_S + 9).failures.failed_exits
+    assert (failure.revert_count, failure.free_revert_count) == (3, 2)
 
 
-def test_only_its_own_success_ends_the_failures_of_an_exit(store: Store) -> None:
+def test_failures_of_an_exit_end_with_its_own_success(store: Store) -> None:
     for nonce, token in enumerate((WETH, LINK)):
-        tried(store, nonce, START_S, token)
-    tried(store, 2, START_S + 1, LINK, status=1)
-    booked(store, 3, START_S + 2, status=1)
+        add_exit_attempt(store, nonce, START_S, token)
+    add_exit_attempt(store, 2, START_S + 1, LINK, status=1)
+    add_booked_intent(store, 3, START_S + 2, status=1)
     assert failures_of(store) == {WETH.address: (1, 0, START_S)}
-    tried(store, 4, START_S + 3, LINK)
+    add_exit_attempt(store, 4, START_S + 3, LINK)
     assert failures_of(store)[LINK.address] == (1, 0, START_S + 3)
     store.pause_switch.resume("seen", START_S)
     assert failures_of(store) == {}
 
 
-def test_failures_of_an_exit_are_forgotten_after_a_day(store: Store) -> None:
-    tried(store, 0, START_S)
-    tried(store, 1, START_S + 5)
+def test_failures_of_an_exit_end_after_a_day(store: Store) -> None:
+    add_exit_attempt(store, 0, START_S)
+    add_exit_attempt(store, 1, START_S + 5)
     assert failures_of(store, START_S + DAY_S - 1)[WETH.address][0] == 2
     assert failures_of(store, START_S + DAY_S)[WETH.address][0] == 1
     assert failures_of(store, START_S + DAY_S + 5) == {}
 
 
-def test_reverts_of_rebalances_delay_no_exit(store: Store) -> None:
+def test_exit_does_not_wait_for_reverts_of_rebalances(store: Store) -> None:
     for nonce in range(3):
-        booked(store, nonce, START_S + nonce)
-    found = store.budgets.history(START_S + 9)
-    assert (found.failures.is_stopped, found.failures.failed_exits) == (True, ())
-    assert passes(found)
+        add_booked_intent(store, nonce, START_S + nonce)
+    past = store.budgets.history(START_S + 9)
+    assert (past.failures.is_stopped, past.failures.failed_exits) == (True, ())
+    assert passes_guard(past)
 
 
 @pytest.mark.parametrize(("token", "steps"), [(WETH, 8), (LINK, 0)])
-def test_steps_that_only_approved_count_for_the_exit_of_their_plan(store: Store, token: Token, steps: int) -> None:
+def test_approval_steps_count_for_the_exit_of_their_plan(store: Store, token: Token, steps: int) -> None:
     for nonce in range(8):
         store.steps.begin(f"s{nonce}", START_S, "{}")
         store.steps.end(f"s{nonce}", "rebalance", "", codec.dumps(exit_of(WETH)), "planned")
-        intent = ended(store, nonce, kind=IntentKind.APPROVE, step_id=f"s{nonce}", to=token.address)
+        intent = ended_intent(store, nonce, kind=IntentKind.APPROVE, step_id=f"s{nonce}", to=token.address)
         store.budgets.book_intent(intent, Fraction(0), Fraction(0), 7, START_S + nonce)
     assert failures_of(store) == ({WETH.address: (0, steps, START_S + 7)} if steps else {})
     assert store.budgets.history(START_S).budgets.gas_24h_wei == 8 * 7, "their gas is spent all the same"
@@ -181,159 +181,164 @@ def test_steps_that_only_approved_count_for_the_exit_of_their_plan(store: Store,
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_an_approval_that_reverted_counts_once_for_its_exit(store: Store, refused: bool) -> None:
+def test_reverted_approval_counts_once_for_its_exit(store: Store, refused: bool) -> None:
     store.steps.begin("s0", START_S, "{}")
     store.steps.end("s0", "rebalance", "", codec.dumps(exit_of(WETH)), "refused")
-    intent = ended(store, 0, kind=IntentKind.APPROVE, status=0, step_id="s0", to=WETH.address)
+    intent = ended_intent(store, 0, kind=IntentKind.APPROVE, status=0, step_id="s0", to=WETH.address)
     store.budgets.book_intent(intent, Fraction(0), Fraction(0), 7, START_S)
     if refused:
         store.budgets.mark_submission_refusals((SubmissionRefusal(WETH.address, START_S, 1, "refused"),))
-    found = store.budgets.history(START_S)
+    past = store.budgets.history(START_S)
     assert failures_of(store) == ({} if refused else {WETH.address: (1, 1, START_S)})
-    assert (found.budgets.gas_24h_wei, found.budgets.non_trade_gas_24h_wei) == (7, 7)
+    assert (past.budgets.gas_24h_wei, past.budgets.non_trade_gas_24h_wei) == (7, 7)
 
 
-def test_a_withdrawal_of_liquidity_counts_for_its_pool(store: Store) -> None:
+def test_liquidity_withdrawal_counts_for_its_pool(store: Store) -> None:
     step = world([ranged(2_000, 1_600, 2_500)], bounds=roomy(lp_max_weight_bps=0))
     plan = planned(step)
     for nonce in range(3):
         store.steps.begin(f"s{nonce}", START_S, "{}")
         store.steps.end(f"s{nonce}", "adjustliquidity", "", codec.dumps(plan), "failed")
-        intent = ended(store, nonce, kind=IntentKind.LIQUIDITY, status=0, step_id=f"s{nonce}")
+        intent = ended_intent(store, nonce, kind=IntentKind.LIQUIDITY, status=0, step_id=f"s{nonce}")
         store.budgets.book_intent(intent, Fraction(0), Fraction(0), 1, START_S)
     assert failures_of(store) == {plan.layer_actions[0].pool: (3, 0, START_S)}
 
 
-def test_a_success_ends_the_wait_and_only_the_owner_ends_the_stop(store: Store) -> None:
+def test_success_ends_the_wait_and_only_the_owner_the_stop(store: Store) -> None:
     for nonce in range(3):
-        booked(store, nonce, START_S)
-    booked(store, 3, START_S + 1, status=1)
+        add_booked_intent(store, nonce, START_S)
+    add_booked_intent(store, 3, START_S + 1, status=1)
     sold = store.budgets.history(START_S + 9)
     assert (sold.failures.reverts_in_row, sold.failures.is_stopped) == (0, True)
     store.pause_switch.resume("seen", START_S)
     assert not store.budgets.history(START_S + 9).failures.is_stopped
 
 
-def test_steps_of_approvals_alone_stop_like_reverts(store: Store) -> None:
+def test_eight_approval_steps_stop_like_reverts(store: Store) -> None:
     for nonce in range(8):
-        mined(store, nonce, IntentKind.APPROVE)
+        add_mined_intent(store, nonce, IntentKind.APPROVE)
         (approval,) = store.journal.unbooked_intents()
         store.budgets.book_intent(approval, Fraction(0), Fraction(0), 1, START_S + nonce)
         assert store.budgets.history(START_S + 9).failures.is_stopped is (nonce == 7)
 
 
-def after_reverts(step: StepInput, reverts: dict[Token, int], ago_s: int = 3_600, **past: object) -> StepOutcome:
+def outcome_after_reverts(step: StepInput, reverts: dict[Token, int], ago_s: int = 3_600, **past: object) -> StepOutcome:
     """The step evaluated after these reverts of each exit."""
-    own = tuple(ExitFailures(one.address, times, 0, NOW_S - ago_s) for one, times in reverts.items())
+    own = tuple(ExitFailures(token.address, times, 0, NOW_S - ago_s) for token, times in reverts.items())
     whole = sum(reverts.values())
     failed = history(step.history, reverts_in_row=whole, failed_exits=own, is_stopped=whole >= 3, **past)
-    return evaluation.evaluate_input(replace(step, history=failed), proposals.propose_rebalance, Sees(), "abc")
+    return evaluation.evaluate_input(replace(step, history=failed), proposals.propose_rebalance, GuardEvidence(), "abc")
 
 
 @pytest.mark.parametrize(("wbtc", "link", "goes"), [(0, 0, WBTC), (0, 9, WBTC), (1, 1, WBTC), (1, 0, LINK), (9, 2, LINK)])
-def test_the_exit_with_the_fewest_reverts_of_its_own_goes_first(wbtc: int, link: int, goes: Token) -> None:
-    found = after_reverts(fired("LINK", "WBTC", pools=TWO), {WBTC: wbtc, LINK: link})
-    assert found.kind is OutcomeKind.PLANNED
-    assert found.decision_result.exit_token == goes.address
+def test_exit_with_the_fewest_reverts_goes_first(wbtc: int, link: int, goes: Token) -> None:
+    outcome = outcome_after_reverts(step_with_stops("LINK", "WBTC", pools=TWO), {WBTC: wbtc, LINK: link})
+    assert outcome.kind is OutcomeKind.PLANNED
+    assert outcome.decision_result.exit_token == goes.address
 
 
 @pytest.mark.parametrize("reverts", range(9))
-def test_reverts_of_a_refused_exit_never_put_it_before_a_sound_one(reverts: int) -> None:
+def test_refused_exit_never_goes_before_a_sound_exit(reverts: int) -> None:
     refused = (SubmissionRefusal(LINK.address, NOW_S - 7_200, 1, "refused"),)
-    found = after_reverts(fired("LINK", "WBTC", pools=TWO), {LINK: reverts}, submission_refusals=refused)
-    assert found.decision_result.exit_token == WBTC.address
+    outcome = outcome_after_reverts(step_with_stops("LINK", "WBTC", pools=TWO), {LINK: reverts}, submission_refusals=refused)
+    assert outcome.decision_result.exit_token == WBTC.address
 
 
-def test_an_exit_does_not_wait_for_another_that_failed_just_now() -> None:
-    found = after_reverts(fired("LINK", "WBTC", pools=TWO), {LINK: 9}, ago_s=0)
-    assert found.kind is OutcomeKind.PLANNED
-    assert found.decision_result.exit_token == WBTC.address
-    both = after_reverts(fired("LINK", "WBTC", pools=TWO), {LINK: 9, WBTC: 9}, ago_s=0)
+def test_exit_does_not_wait_for_the_failure_of_another() -> None:
+    outcome = outcome_after_reverts(step_with_stops("LINK", "WBTC", pools=TWO), {LINK: 9}, ago_s=0)
+    assert outcome.kind is OutcomeKind.PLANNED
+    assert outcome.decision_result.exit_token == WBTC.address
+    both = outcome_after_reverts(step_with_stops("LINK", "WBTC", pools=TWO), {LINK: 9, WBTC: 9}, ago_s=0)
     assert both.kind is OutcomeKind.REFUSED
-    assert [one.guard for one in both.refusal_verdicts if not one.passed] == ["reverts_in_row"]
+    assert [verdict.guard for verdict in both.refusal_verdicts if not verdict.passed] == ["reverts_in_row"]
 
 
-def test_an_exit_that_cannot_go_leaves_its_turn_to_the_next() -> None:
-    found = after_reverts(fired("LINK", "WBTC", pools=(*MARKET, OFF)), {WBTC: 3})
-    assert found.kind is OutcomeKind.PLANNED
-    assert found.decision_result.exit_token == WBTC.address
+def test_exit_that_is_refused_leaves_its_turn_to_the_next() -> None:
+    outcome = outcome_after_reverts(step_with_stops("LINK", "WBTC", pools=(*MARKET, OFF)), {WBTC: 3})
+    assert outcome.kind is OutcomeKind.PLANNED
+    assert outcome.decision_result.exit_token == WBTC.address
 
 
-def test_an_exit_that_waits_leaves_half_of_the_day_s_gas_to_the_others() -> None:
+def test_waiting_exit_leaves_half_of_the_daily_gas_to_others() -> None:
     """A token that burns gas and reverts would use up what another's stop needs."""
-    step = with_limits(fired("LINK", "WBTC", pools=TWO), gas_per_day_wei=ETHER // 10)
+    step = with_limits(step_with_stops("LINK", "WBTC", pools=TWO), gas_per_day_wei=ETHER // 10)
     spent = {"gas_24h_wei": ETHER // 20, "non_trade_gas_24h_wei": ETHER // 20}
-    found = after_reverts(step, {LINK: 3}, **spent)
-    assert found.decision_result.exit_token == WBTC.address
-    assert found.kind is OutcomeKind.PLANNED
-    alone = after_reverts(with_limits(fired("LINK", pools=TWO), gas_per_day_wei=ETHER // 10), {LINK: 3}, **spent)
-    (failing,) = [one for one in alone.refusal_verdicts if not one.passed]
+    outcome = outcome_after_reverts(step, {LINK: 3}, **spent)
+    assert outcome.decision_result.exit_token == WBTC.address
+    assert outcome.kind is OutcomeKind.PLANNED
+    alone = outcome_after_reverts(with_limits(step_with_stops("LINK", pools=TWO), gas_per_day_wei=ETHER // 10), {LINK: 3}, **spent)
+    (failing,) = [verdict for verdict in alone.refusal_verdicts if not verdict.passed]
     assert failing.guard == "gas_per_day"
     assert "0.05 native after 3 reverts" in failing.limit
-    assert after_reverts(alone.step_input, {LINK: 2}, **spent).kind is OutcomeKind.PLANNED, "it does not wait yet"
+    assert outcome_after_reverts(alone.step_input, {LINK: 2}, **spent).kind is OutcomeKind.PLANNED, "it does not wait yet"
 
 
 FOUR = {"WETH": 2_000, "WBTC": 4_000, "LINK": 1_000, "USDC": 3_000}
 
 
 @pytest.mark.parametrize("limit", ["daily_loss", "total_loss"])
-def test_a_loss_limit_that_refuses_one_exit_leaves_room_for_a_smaller_one(limit: str) -> None:
-    step = with_limits(fired("LINK", "WBTC", values=FOUR, pools=TWO), **{f"{limit}_bps": 100})
+def test_loss_limit_that_refuses_an_exit_lets_a_smaller_go(limit: str) -> None:
+    step = with_limits(step_with_stops("LINK", "WBTC", values=FOUR, pools=TWO), **{f"{limit}_bps": 100})
     lost = {"loss_24h": Fraction(92 * 10**6)} if limit == "daily_loss" else {"loss_total": Fraction(92 * 10**6)}
-    found = after_reverts(step, {}, **lost)
-    assert found.kind is OutcomeKind.PLANNED
-    assert found.decision_result.exit_token == LINK.address
-    assert [one.token for one in found.decision_result.blocked_exits] == [WBTC.address]
-    assert limit in found.reason
+    outcome = outcome_after_reverts(step, {}, **lost)
+    assert outcome.kind is OutcomeKind.PLANNED
+    assert outcome.decision_result.exit_token == LINK.address
+    assert [blocked_exit.token for blocked_exit in outcome.decision_result.blocked_exits] == [WBTC.address]
+    assert limit in outcome.reason
 
 
-def test_an_exit_that_a_loss_limit_refuses_lets_nothing_be_bought() -> None:
-    step = fired("WBTC", values={"WETH": 4_000, "WBTC": 4_000, "LINK": 1_000, "USDC": 1_000}, pools=TWO)
-    found = after_reverts(with_limits(step, total_loss_bps=100), {}, loss_total=Fraction(95 * 10**6))
-    assert found.kind is OutcomeKind.REFUSED
-    assert found.decision_result.exit_token == WBTC.address
-    assert {one.guard for one in found.refusal_verdicts if not one.passed} == {"total_loss"}
+def test_exit_refused_by_a_loss_limit_buys_nothing() -> None:
+    step = step_with_stops("WBTC", values={"WETH": 4_000, "WBTC": 4_000, "LINK": 1_000, "USDC": 1_000}, pools=TWO)
+    outcome = outcome_after_reverts(with_limits(step, total_loss_bps=100), {}, loss_total=Fraction(95 * 10**6))
+    assert outcome.kind is OutcomeKind.REFUSED
+    assert outcome.decision_result.exit_token == WBTC.address
+    assert {verdict.guard for verdict in outcome.refusal_verdicts if not verdict.passed} == {"total_loss"}
 
 
-def refusing(exits: bool, **past: object) -> set[str]:
+def refusing_guards(is_exit: bool, **past: object) -> set[str]:
     step = with_limits(step_input(), daily_loss_bps=90, total_loss_bps=90, gas_per_day_wei=ETHER)
     step = replace(step, history=history(**past))
-    plan = replace(sell_weth(step), decision=Rebalance("a stop fired", Goal(()), is_exit=exits))
+    plan = replace(sell_weth(step), decision=Rebalance("a stop fired", Goal(()), is_exit=is_exit))
     judged = guards.judge(step, plan, evidence(step, plan))
-    return {one.guard for one in judged if not one.passed} & {"daily_loss", "total_loss", "gas_per_day"}
+    return {verdict.guard for verdict in judged if not verdict.passed} & {"daily_loss", "total_loss", "gas_per_day"}
 
 
-def test_gas_of_reverts_binds_a_rebalance_and_no_exit() -> None:
+def test_loss_limits_count_gas_of_reverts_but_not_for_exits() -> None:
     lost = Fraction(100 * 10**6)
     past = {"loss_24h": lost, "loss_total": lost, "non_trade_gas_24h_wei": GAS, "reverted_gas_wei": GAS}
-    assert refusing(True, **past) == set()
-    assert refusing(False, **past) == {"daily_loss", "total_loss"}
+    assert refusing_guards(True, **past) == set()
+    assert refusing_guards(False, **past) == {"daily_loss", "total_loss"}
 
 
-def test_what_trades_lost_binds_an_exit_beside_the_gas_of_reverts() -> None:
+def test_loss_limits_bind_an_exit_by_what_trades_lost() -> None:
     lost = Fraction(200 * 10**6)
-    assert refusing(True, loss_24h=lost, loss_total=lost, non_trade_gas_24h_wei=GAS, reverted_gas_wei=GAS) == {"daily_loss", "total_loss"}
+    assert refusing_guards(True, loss_24h=lost, loss_total=lost, non_trade_gas_24h_wei=GAS, reverted_gas_wei=GAS) == {
+        "daily_loss",
+        "total_loss",
+    }
 
 
-def test_gas_that_became_dearer_frees_no_more_than_was_lost() -> None:
+def test_gas_of_reverts_frees_no_more_than_the_loss() -> None:
     small = Fraction(10**6)
-    assert refusing(True, loss_24h=small, loss_total=small, non_trade_gas_24h_wei=GAS, reverted_gas_wei=GAS) == set()
+    assert refusing_guards(True, loss_24h=small, loss_total=small, non_trade_gas_24h_wei=GAS, reverted_gas_wei=GAS) == set()
 
 
-def test_the_gas_of_a_day_bounds_what_exits_burn() -> None:
-    assert refusing(True, gas_24h_wei=ETHER, non_trade_gas_24h_wei=ETHER, reverted_gas_wei=ETHER) == {"gas_per_day"}
+def test_gas_per_day_binds_an_exit() -> None:
+    assert refusing_guards(True, gas_24h_wei=ETHER, non_trade_gas_24h_wei=ETHER, reverted_gas_wei=ETHER) == {"gas_per_day"}
 
 
-def test_a_fall_without_a_price_binds_a_rebalance_and_no_exit() -> None:
+def test_unpriced_fall_binds_a_rebalance_and_no_exit() -> None:
     """A token that hides its price and takes a base unit would halt every stop for a day."""
     fell = {"unknown_reason": "LINK fell and has no price", "unpriced_falls_reason": "LINK fell and has no price"}
-    assert refusing(True, **fell) == set()
-    assert {"daily_loss", "gas_per_day"} <= refusing(False, **fell)
-    assert {"daily_loss", "gas_per_day"} <= refusing(True, **fell | {"unknown_reason": "LINK fell and has no price; the day is not known"})
-    assert {"daily_loss", "gas_per_day"} <= refusing(True, unknown_reason="the day is not known")
+    assert refusing_guards(True, **fell) == set()
+    assert {"daily_loss", "gas_per_day"} <= refusing_guards(False, **fell)
+    assert {"daily_loss", "gas_per_day"} <= refusing_guards(
+        True, **fell | {"unknown_reason": "LINK fell and has no price; the day is not known"}
+    )
+    assert {"daily_loss", "gas_per_day"} <= refusing_guards(True, unknown_reason="the day is not known")
 
 
-def test_the_store_tells_gas_that_exchanged_nothing(store: Store) -> None:
+def test_store_counts_gas_that_exchanged_nothing(store: Store) -> None:
     for nonce, (kind, status, wei) in enumerate(
         (
             (IntentKind.APPROVE, 1, 1),
@@ -344,9 +349,9 @@ def test_the_store_tells_gas_that_exchanged_nothing(store: Store) -> None:
             (IntentKind.PAYOUT, 1, 600_000),
         )
     ):
-        store.budgets.book_intent(ended(store, nonce, kind=kind, status=status), Fraction(0), Fraction(wei), wei, START_S)
-    found = store.budgets.history(START_S)
-    assert (found.budgets.non_trade_gas_24h_wei, found.budgets.reverted_gas_wei, found.budgets.gas_24h_wei) == (50_321, 50_020, 654_321)
-    assert found.budgets.loss_24h == 654_321, "it is a loss all the same"
+        store.budgets.book_intent(ended_intent(store, nonce, kind=kind, status=status), Fraction(0), Fraction(wei), wei, START_S)
+    past = store.budgets.history(START_S)
+    assert (past.budgets.non_trade_gas_24h_wei, past.budgets.reverted_gas_wei, past.budgets.gas_24h_wei) == (50_321, 50_020, 654_321)
+    assert past.budgets.loss_24h == 654_321, "it is a loss all the same"
     later = store.budgets.history(START_S + DAY_S)
     assert (later.budgets.non_trade_gas_24h_wei, later.budgets.reverted_gas_wei) == (0, 50_020)

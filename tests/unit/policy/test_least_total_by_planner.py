@@ -20,36 +20,36 @@ AT_MOST = Fraction(5, 2)
 """docs/triggers.md: with three assets the formula says up to so many times what the planner needs for a correction."""
 
 
-def standing(total: Fraction, gas_wei: int, first: bool) -> StepInput:
+def step_at(total: Fraction, gas_wei: int, is_first_purchase: bool) -> StepInput:
     """All in USDC before the first purchase; else WBTC a hair outside its band of 3 points, and everything else at its target."""
-    off = 0 if first else Fraction(301, 10_000)
+    off = 0 if is_first_purchase else Fraction(301, 10_000)
     shares = {symbol: Fraction(bps, 10_000) for symbol, bps in TARGETS.items()}
-    held = {"USDC": total} if first else {symbol: total * share for symbol, share in shares.items()}
+    value_by_symbol = {"USDC": total} if is_first_purchase else {symbol: total * share for symbol, share in shares.items()}
     if off:
-        held = held | {"WBTC": held["WBTC"] + total * off, "USDC": held["USDC"] - total * off}
-    held = {symbol: Fraction(held.get(symbol, 0)) for symbol in TARGETS}
+        value_by_symbol = value_by_symbol | {"WBTC": value_by_symbol["WBTC"] + total * off, "USDC": value_by_symbol["USDC"] - total * off}
+    value_by_symbol = {symbol: Fraction(value_by_symbol.get(symbol, 0)) for symbol in TARGETS}
     pools = [v3_pool(token(symbol), token("USDC"), PRICES[symbol], DEEP, 500) for symbol in ("WETH", "WBTC")]
-    step = step_input(TARGETS, held, pools=pools, past=history(last_rebalance_s=None if first else 1))
+    step = step_input(TARGETS, value_by_symbol, pools=pools, past=history(last_rebalance_s=None if is_first_purchase else 1))
     step = with_limits(step, turnover_bps=None, daily_turnover_bps=None)
     return with_snapshot(step, priority_fee_wei=0, gas_price_wei=gas_wei, head=replace(step.snapshot.head, base_fee_wei=gas_wei))
 
 
-def works(total: Fraction, gas_wei: int, first: bool) -> bool:
+def is_planned(total: Fraction, gas_wei: int, is_first_purchase: bool) -> bool:
     try:
-        return propose_rebalance(standing(total, gas_wei, first)).plan is not None
+        return propose_rebalance(step_at(total, gas_wei, is_first_purchase)).plan is not None
     except Refused:
         return False
 
 
-@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("is_first_purchase", [False, True])
 @pytest.mark.parametrize("gas_wei", [GWEI // 20, GWEI, 30 * GWEI])
-def test_the_planner_works_at_the_least_total_and_not_far_below_it(gas_wei: int, first: bool) -> None:
-    step = standing(Fraction(10_000), gas_wei, first)
+def test_minimum_total_is_enough_and_little_more_than_needed(gas_wei: int, is_first_purchase: bool) -> None:
+    step = step_at(Fraction(10_000), gas_wei, is_first_purchase)
     terms = minimum_total_inputs(step, reference_prices(step))
     assert terms is not None
-    found = compute_minimum_total(terms)
-    said = found.purchase_total if first else found.total
-    assert said is not None
-    needed = said / 10**6
-    assert works(needed * Fraction(1_001, 1_000), gas_wei, first)
-    assert not works(needed / AT_MOST, gas_wei, first)
+    minimum = compute_minimum_total(terms)
+    minimum_total = minimum.purchase_total if is_first_purchase else minimum.total
+    assert minimum_total is not None
+    needed = minimum_total / 10**6
+    assert is_planned(needed * Fraction(1_001, 1_000), gas_wei, is_first_purchase)
+    assert not is_planned(needed / AT_MOST, gas_wei, is_first_purchase)

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as some
+from hypothesis import strategies as st
 
 from agent.app.documents.status import current_minimum_total, minimum_totals_of_config
 from agent.config.load import parse_config
@@ -27,7 +27,7 @@ from agent.policy.minimum import (
 )
 from agent.reference import reference_prices
 from tests.support.builders import step_input, with_history, with_limits, with_snapshot
-from tests.support.configs.samples import config_text as text
+from tests.support.configs.samples import config_text
 from tests.support.planning_worlds import DEEP
 from tests.support.text import mentions
 
@@ -43,45 +43,47 @@ HAND = MinimumTotalInputs(
 )
 
 
-def test_the_least_total_by_hand() -> None:
+def test_minimum_total_by_hand() -> None:
     """Two swaps and an approval are 346,000 units: 1.038 dollars. 3 % of V at 50 - 30 bps pays that from 17,300 dollars on."""
-    found = compute_minimum_total(HAND)
-    assert found.gas_cost == Fraction(1_038, 1_000)
-    assert found.total == 17_300
-    assert "WBTC" in found.binding_limit
+    minimum = compute_minimum_total(HAND)
+    assert minimum.gas_cost == Fraction(1_038, 1_000)
+    assert minimum.total == 17_300
+    assert "WBTC" in minimum.binding_limit
     assert (
-        found.corrections_per_year == (Fraction(3, 10) * Fraction(7, 10) * Fraction(6, 10) / Fraction(3, 100)) ** 2 == Fraction(1_764, 100)
+        minimum.corrections_per_year
+        == (Fraction(3, 10) * Fraction(7, 10) * Fraction(6, 10) / Fraction(3, 100)) ** 2
+        == Fraction(1_764, 100)
     )
-    assert found.correction_cost == Fraction(1_038, 1_000) + 519 * Fraction(3, 1_000)
+    assert minimum.correction_cost == Fraction(1_038, 1_000) + 519 * Fraction(3, 1_000)
 
 
-def test_its_sentence_names_the_assumptions_in_which_init_and_doctor_differ() -> None:
-    said = format_minimum_total(replace(HAND, wei_value=Fraction(3_000 * 10**6, 10**18)), Fraction(0), 6, "USDC")
-    assert "(pool fee 0.3 %, native coin at 3,000 USDC)" in said
+def test_format_minimum_total_names_its_assumptions() -> None:
+    sentence = format_minimum_total(replace(HAND, wei_value=Fraction(3_000 * 10**6, 10**18)), Fraction(0), 6, "USDC")
+    assert "(pool fee 0.3 %, native coin at 3,000 USDC)" in sentence
     cheap = replace(HAND, wei_value=Fraction(2_500 * 10**6, 10**18), fee_pips=500)
     assert "(pool fee 0.05 %, native coin at 2,500 USDC)" in format_minimum_total(cheap, Fraction(0), 6, "USDC")
 
 
-def test_the_data_fee_of_a_rollup_counts_for_each_swap() -> None:
+def test_minimum_total_counts_the_data_fee_of_each_swap() -> None:
     """0.0001 ether of data for each of two swaps are 0.6 dollars more."""
-    found = compute_minimum_total(replace(HAND, data_fee_wei=10**14))
-    assert found.gas_cost == Fraction(1_638, 1_000)
-    assert found.total == 27_300
+    minimum = compute_minimum_total(replace(HAND, data_fee_wei=10**14))
+    assert minimum.gas_cost == Fraction(1_638, 1_000)
+    assert minimum.total == 27_300
 
 
-def test_the_minimum_that_init_shows_is_of_the_fees_of_its_network() -> None:
+def test_minimum_totals_of_config_take_the_fees_of_the_network() -> None:
     """One swap and an approval are 196,000 units of gas and one data fee, in native coin at the network's price; no trade is below 10
     dollars, and a correction moves 5 % of 50 %."""
-    config = parse_config(text())
+    config = parse_config(config_text())
     for network in NETWORKS:
-        there = config.model_copy(update={"chain": config.chain.model_copy(update={"chain_id": network.chain_id})})
-        for gas_price_wei, found in zip(network.fees.gas_prices_wei, minimum_totals_of_config(there, Fraction(1)), strict=True):
+        network_config = config.model_copy(update={"chain": config.chain.model_copy(update={"chain_id": network.chain_id})})
+        for gas_price_wei, document in zip(network.fees.gas_prices_wei, minimum_totals_of_config(network_config, Fraction(1)), strict=True):
             dollars = (196_000 * gas_price_wei + network.fees.data_fee_wei) * network.fees.native_usd / 10**18
             of_gas, of_trade = dollars / (Fraction(5, 100) * Fraction(2, 1000)), Fraction(10) / Fraction(5, 100)
-            assert Fraction(found["total"] or 0) == pytest.approx(max(of_gas, of_trade), rel=1e-5)
+            assert Fraction(document["total"] or 0) == pytest.approx(max(of_gas, of_trade), rel=1e-5)
 
 
-def test_a_purchase_that_is_done_is_not_spoken_of() -> None:
+def test_format_minimum_total_omits_a_purchase_that_is_done() -> None:
     """Below the minimum total of corrections: before it the purchase pays, afterwards it is no subject."""
     first, done = (
         format_minimum_total(replace(HAND, is_first_purchase_done=bought), Fraction(10_000), 0, "USDC") for bought in (False, True)
@@ -91,59 +93,59 @@ def test_a_purchase_that_is_done_is_not_spoken_of() -> None:
     assert compute_minimum_total(replace(HAND, is_first_purchase_done=True)).purchase_total is None
 
 
-def test_for_a_day_after_a_rebalance_nobody_is_told_that_corrections_wait() -> None:
+def test_minimum_total_warns_not_within_a_day_of_a_rebalance() -> None:
     step = with_limits(step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 300, "USDC": 300}, depth=DEEP), plan_cost_bps=50)
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI))
     now_s = step.snapshot.head.timestamp_s
-    for last_s, warned in ((None, True), (now_s - 60, False), (now_s - 2 * 86_400, True)):
-        found = current_minimum_total(
+    for last_s, warns in ((None, True), (now_s - 60, False), (now_s - 2 * 86_400, True)):
+        document = current_minimum_total(
             with_history(step, last_rebalance_s=last_s),
             Fraction(600 * USD),
         )
-        assert found is not None
-        assert (found["enough"] is False) == ("is less" in found["text"]) == bool(found["changes"]) == warned
+        assert document is not None
+        assert (document["enough"] is False) == ("is less" in document["text"]) == bool(document["changes"]) == warns
 
 
-def test_a_schedule_bounds_how_often_it_costs() -> None:
+def test_schedule_bounds_the_corrections_of_a_year() -> None:
     assert compute_minimum_total(replace(HAND, interval_s=30 * 86_400)).corrections_per_year == Fraction(365, 30)
 
 
-def test_without_gas_the_smallest_trade_decides() -> None:
-    found = compute_minimum_total(replace(HAND, gas_price_wei=0))
-    assert found.total == 334
-    assert "min_trade" in found.binding_limit
+def test_min_trade_decides_without_gas() -> None:
+    minimum = compute_minimum_total(replace(HAND, gas_price_wei=0))
+    assert minimum.total == 334
+    assert "min_trade" in minimum.binding_limit
 
 
-def test_a_fee_above_plan_cost_works_with_no_total() -> None:
-    found = compute_minimum_total(replace(HAND, fee_pips=10_000))
-    assert found.total is None
-    assert "1 %" in found.binding_limit
+def test_fee_above_plan_cost_has_no_minimum_total() -> None:
+    minimum = compute_minimum_total(replace(HAND, fee_pips=10_000))
+    assert minimum.total is None
+    assert "1 %" in minimum.binding_limit
 
 
-@given(total=some.integers(100, 500_000), gwei=some.fractions(Fraction(1, 100), 100))
-def test_each_proposed_setting_makes_the_total_work(total: int, gwei: Fraction) -> None:
+@given(total=st.integers(100, 500_000), gwei=st.fractions(Fraction(1, 100), 100))
+def test_suggested_settings_make_the_total_work(total: int, gwei: Fraction) -> None:
     terms = replace(HAND, gas_price_wei=int(gwei * GWEI))
-    ways = suggested_settings(terms, Fraction(total))
-    found = compute_minimum_total(terms)
-    assert found.total is not None
-    assert bool(ways) == (total < found.total)
-    for way in ways:
-        if way.startswith("limits.plan_cost"):
-            dearer = replace(terms, plan_cost_bps=int(way.split('"')[1].removesuffix("bps")))
+    settings = suggested_settings(terms, Fraction(total))
+    minimum = compute_minimum_total(terms)
+    assert minimum.total is not None
+    assert bool(settings) == (total < minimum.total)
+    for setting in settings:
+        if setting.startswith("limits.plan_cost"):
+            costlier = replace(terms, plan_cost_bps=int(setting.split('"')[1].removesuffix("bps")))
             assert (
-                compute_minimum_total(dearer).total is not None and "correction" not in compute_minimum_total(dearer).binding_limit
-            ) or compute_minimum_total(dearer).total <= total  # type: ignore[operator]
-        if way.startswith("a band"):
-            part = Fraction(int(way.split()[3].removesuffix("%")), 100)
-            wider = tuple(replace(one, drift=max(one.drift, part * one.target_bps / 10_000)) for one in terms.assets)
+                compute_minimum_total(costlier).total is not None and "correction" not in compute_minimum_total(costlier).binding_limit
+            ) or compute_minimum_total(costlier).total <= total  # type: ignore[operator]
+        if setting.startswith("a band"):
+            part = Fraction(int(setting.split()[3].removesuffix("%")), 100)
+            wider = tuple(replace(asset, drift=max(asset.drift, part * asset.target_bps / 10_000)) for asset in terms.assets)
             assert (
                 compute_minimum_total(replace(terms, assets=wider)).total <= total
                 or "correction" not in compute_minimum_total(replace(terms, assets=wider)).binding_limit
             )  # type: ignore[operator]
 
 
-def test_above_it_the_planner_trades_a_drift_just_beyond_the_band_and_far_below_it_holds() -> None:
-    def judged(total: Fraction) -> OutcomeKind:
+def test_planner_trades_above_the_minimum_and_holds_far_below() -> None:
+    def outcome_kind(total: Fraction) -> OutcomeKind:
         value = {"WETH": total * Fraction(556, 1_000), "USDC": total * Fraction(444, 1_000)}
         step = step_input({"WETH": 5_000, "USDC": 5_000}, value, depth=DEEP)
         step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI), priority_fee_wei=0)
@@ -158,5 +160,5 @@ def test_above_it_the_planner_trades_a_drift_just_beyond_the_band_and_far_below_
     total = compute_minimum_total(terms).total
     assert total is not None
     whole = Fraction(int(total / USD))
-    assert judged(whole * Fraction(11, 10)) is OutcomeKind.PLANNED
-    assert judged(whole / 4) is OutcomeKind.HOLD
+    assert outcome_kind(whole * Fraction(11, 10)) is OutcomeKind.PLANNED
+    assert outcome_kind(whole / 4) is OutcomeKind.HOLD

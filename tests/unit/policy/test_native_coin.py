@@ -19,8 +19,7 @@ from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices
 from agent.units import NATIVE
 from tests.support.builders import ETHER, GWEI, NOW_S, address, history, token, with_limits, with_snapshot
-from tests.support.decisions.native_coin import FLOOR, native_step
-from tests.support.decisions.native_coin import plan_of as planned
+from tests.support.decisions.native_coin import FLOOR, native_step, plan_of
 from tests.support.plans import evidence, verdict, with_leg
 from tests.support.signing import leg
 
@@ -28,15 +27,15 @@ WETH, USDC = token("WETH").address, token("USDC").address
 W, R = LegPlace.WALLET, LegPlace.ROUTER
 
 
-def passes(step: StepInput, plan: Plan) -> list[str]:
+def refusing_guards(step: StepInput, plan: Plan) -> list[str]:
     """Guards that refuse."""
-    swaps = [(number, one) for number, one in enumerate(plan.legs) if one.venue != "wrapped_native"]
+    swaps = [(number, plan_leg) for number, plan_leg in enumerate(plan.legs) if plan_leg.venue != "wrapped_native"]
     plain = evidence(step, plan)
     quotes = tuple(quote for quote in plain.second_quotes if quote.leg_index in dict(swaps))
     return [f"{v.guard}: {v.measured_text}" for v in guards.judge(step, plan, replace(plain, second_quotes=quotes)) if not v.passed]
 
 
-def test_both_forms_count_less_the_reserve_and_the_floor_for_gas() -> None:
+def test_both_forms_count_less_reserve_and_gas_floor() -> None:
     step = native_step(2 * ETHER, weth=2_000, usdc=1_000, reserve_raw=ETHER // 2)
     eth = compute_drifts(step, reference_prices(step).price_by_token)[0]
     assert eth.raw == 3 * ETHER
@@ -47,30 +46,30 @@ def test_both_forms_count_less_the_reserve_and_the_floor_for_gas() -> None:
 
 
 @pytest.mark.parametrize(("native", "weth", "wraps"), [(5 * ETHER, 0, "by value"), (2 * ETHER, 8_000, "none"), (3 * ETHER, 6_000, "first")])
-def test_native_coin_pays_only_beyond_what_wrapped_coin_does(native: int, weth: int, wraps: str) -> None:
+def test_native_coin_pays_only_what_wrapped_coin_cannot(native: int, weth: int, wraps: str) -> None:
     usdc = 0 if wraps != "none" else 2_000
     step = native_step(native, weth, usdc) if wraps != "first" else native_step(native, weth, 0, reserve_raw=0)
     if wraps == "first":  # more than either form alone: nearly all ETH has to go
         assets = tuple(replace(asset, target_bps=bps) for asset, bps in zip(step.portfolio.assets, (1_000, 9_000), strict=True))
         step = replace(step, portfolio=replace(step.portfolio, assets=assets))
-    plan = planned(step)
-    wrapped = [one for one in plan.legs if one.token_in == NATIVE]
+    plan = plan_of(step)
+    wrapped = [plan_leg for plan_leg in plan.legs if plan_leg.token_in == NATIVE]
     kinds = {"by value": {R}, "none": set(), "first": {W}}
-    assert {one.sink for one in wrapped} == kinds[wraps]
-    assert passes(step, plan) == []
-    assert plan.native_after_wei == (None if not wrapped else native - sum(one.amount_in_raw for one in wrapped))
+    assert {plan_leg.sink for plan_leg in wrapped} == kinds[wraps]
+    assert refusing_guards(step, plan) == []
+    assert plan.native_after_wei == (None if not wrapped else native - sum(plan_leg.amount_in_raw for plan_leg in wrapped))
     moved = plan.wallet_changes()
     assert dict(plan.holdings_after)[WETH] == weth * ETHER // 2_000 + moved.get(WETH, 0) >= 0
     if plan.native_after_wei is not None:
         assert plan.native_after_wei >= FLOOR + native_coin.worst_gas_cost_wei(step.snapshot, step.limits)
 
 
-def test_what_is_bought_stays_wrapped() -> None:
+def test_bought_coin_stays_wrapped() -> None:
     step = native_step(ETHER // 4, weth=0, usdc=10_000)
-    plan = planned(step)
-    assert all(one.venue != "wrapped_native" for one in plan.legs)
+    plan = plan_of(step)
+    assert all(plan_leg.venue != "wrapped_native" for plan_leg in plan.legs)
     assert plan.native_after_wei is None
-    assert passes(step, plan) == []
+    assert refusing_guards(step, plan) == []
 
 
 amounts = st.integers(0, 20 * ETHER)
@@ -79,53 +78,53 @@ amounts = st.integers(0, 20 * ETHER)
 @given(
     wrapped=amounts, free=amounts, refill=st.integers(0, ETHER), sells=st.lists(st.integers(1, 4 * ETHER), max_size=4), counts=st.booleans()
 )
-def test_payment_changes_who_pays_and_nothing_else(wrapped: int, free: int, refill: int, sells: list[int], counts: bool) -> None:
+def test_payment_legs_change_only_the_form_that_pays(wrapped: int, free: int, refill: int, sells: list[int], counts: bool) -> None:
     refill = min(refill, wrapped)
-    found = WrappedNative(WETH, wrapped, None, free if counts and not refill else 0, refill, counts)
+    wrapped_native = WrappedNative(WETH, wrapped, None, free if counts and not refill else 0, refill, counts)
     swaps: list[Leg] = [leg(WETH, USDC, raw, raw) for raw in sells]
     swaps += [leg(address("link"), WETH, 10**18, 10**16, sink=R), leg(WETH, USDC, 10**16, 10**7, source=R)]
-    if sum(sells) > (wrapped - refill + found.wrappable_wei):
+    if sum(sells) > (wrapped - refill + wrapped_native.wrappable_wei):
         return  # more than the plan's cap
-    legs = with_payment_legs(found, swaps)
+    legs = with_payment_legs(wrapped_native, swaps)
     moved, plain = wallet_changes(legs), wallet_changes(swaps)
     both = moved.get(WETH, 0) + moved.get(NATIVE, 0)
     assert both == plain.get(WETH, 0)
     assert moved.get(USDC, 0) == plain[USDC]
     assert wrapped + moved.get(WETH, 0) >= 0
-    assert moved.get(NATIVE, 0) >= refill - found.wrappable_wei
-    assert [(one.token_in, one.amount_in_raw, one.min_out_raw) for one in legs if one.venue != "wrapped_native"] == [
-        (one.token_in, one.amount_in_raw, one.min_out_raw) for one in swaps
-    ]
+    assert moved.get(NATIVE, 0) >= refill - wrapped_native.wrappable_wei
+    assert [
+        (plan_leg.token_in, plan_leg.amount_in_raw, plan_leg.min_out_raw) for plan_leg in legs if plan_leg.venue != "wrapped_native"
+    ] == [(plan_leg.token_in, plan_leg.amount_in_raw, plan_leg.min_out_raw) for plan_leg in swaps]
     if refill:
         assert moved.get(NATIVE, 0) >= refill
 
 
-@pytest.mark.parametrize(("sold", "missing"), [(2, 0), (4, 2), (6, 4)])
-def test_what_is_wrapped_for_a_sale_leaves_the_wrapped_coin_that_refills_gas(sold: int, missing: int) -> None:
+@pytest.mark.parametrize(("sold_coins", "missing"), [(2, 0), (4, 2), (6, 4)])
+def test_wrap_for_a_sale_leaves_the_refill_of_gas(sold_coins: int, missing: int) -> None:
     """Five are wrapped, of which three are unwrapped for gas: of a sale only two need no wrap."""
     coin = WrappedNative(WETH, 5 * ETHER, None, 10 * ETHER, 3 * ETHER, True)
-    first, *_, last = legs = with_payment_legs(coin, [leg(WETH, USDC, sold * ETHER, 10**6)])
+    first, *_, last = legs = with_payment_legs(coin, [leg(WETH, USDC, sold_coins * ETHER, 10**6)])
     wrapped = first.amount_in_raw if first.token_in == NATIVE else 0
     assert wrapped == missing * ETHER
     assert (last.token_out, last.amount_in_raw) == (NATIVE, 3 * ETHER)
-    assert 5 * ETHER + wallet_changes(legs)[WETH] == max(0, 2 - sold) * ETHER
+    assert 5 * ETHER + wallet_changes(legs)[WETH] == max(0, 2 - sold_coins) * ETHER
 
 
-def test_a_plan_refills_where_its_own_gas_would_go_below_the_floor() -> None:
+def test_plan_refills_gas_below_the_floor() -> None:
     step = native_step(ETHER, 9_000, 1_000)
     margin = native_coin.worst_gas_cost_wei(step.snapshot, step.limits)
     enough = native_step(FLOOR + margin, 9_000, 1_000)
-    assert planned(enough).legs[-1].token_out == USDC
+    assert plan_of(enough).legs[-1].token_out == USDC
     short = native_step(FLOOR + margin - 1, 9_000, 1_000)
-    plan = planned(short)
+    plan = plan_of(short)
     assert plan.legs[-1].token_out == NATIVE
     assert plan.native_after_wei == ETHER // 10
-    assert passes(short, plan) == []
+    assert refusing_guards(short, plan) == []
     off = with_limits(short, native_top_up_wei=None)
-    assert planned(off).legs[-1].token_out == USDC
+    assert plan_of(off).legs[-1].token_out == USDC
 
 
-def test_a_refill_reaches_floor_and_gas_also_above_native_top_up_and_ignores_gas_already_spent() -> None:
+def test_refill_reaches_floor_and_gas_without_spent_gas() -> None:
     step = native_step(FLOOR, 9_000, 1_000, native_top_up_wei=FLOOR)
     least_wei = FLOOR + native_coin.worst_gas_cost_wei(step.snapshot, step.limits)
 
@@ -137,7 +136,7 @@ def test_a_refill_reaches_floor_and_gas_also_above_native_top_up_and_ignores_gas
     assert refill_raw(least_wei - 3, 3) == 0
 
 
-def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_than_the_floor_is_left() -> None:
+def test_top_up_unwraps_where_gas_or_floor_is_short() -> None:
     step = native_step(ETHER, 9_000, 1_000)
     margin = native_coin.worst_gas_cost_wei(step.snapshot, step.limits)
     assert isinstance(decide(native_step(margin, 9_000, 1_000)).decision, Rebalance)
@@ -146,10 +145,10 @@ def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_tha
     assert "gas" in poor.reason
     assert "above" in poor.reason
     resting = native_step(FLOOR - 1, 5_000, 5_000, counts=False)
-    rests = decide(resting).decision
-    assert isinstance(rests, TopUp)
-    assert "limits.native_floor" in rests.reason
-    assert rests.raw == ETHER // 10 - (FLOOR - 1)
+    top_up = decide(resting).decision
+    assert isinstance(top_up, TopUp)
+    assert "limits.native_floor" in top_up.reason
+    assert top_up.raw == ETHER // 10 - (FLOOR - 1)
     assert isinstance(decide(native_step(FLOOR, 5_000, 5_000, counts=False)).decision, Hold)
     for quiet in (
         with_limits(resting, native_top_up_wei=None),
@@ -160,19 +159,22 @@ def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_tha
         assert not isinstance(decide(quiet).decision, TopUp)
 
 
-def test_gas_comes_first_and_the_review_stays_due() -> None:
+def test_top_up_comes_first_and_leaves_the_review_due() -> None:
     """Only the swaps that follow are the review."""
-    due = replace(native_step(ETHER, 9_000, 1_000), policy=replace(native_step(ETHER, 9_000, 1_000).policy, trigger=Every(3_600)))
-    rich, poor = decide(due), decide(with_snapshot(due, native_wei=native_coin.worst_gas_cost_wei(due.snapshot, due.limits) - 1))
-    assert isinstance(rich.decision, Rebalance)
-    assert rich.is_reviewed
-    assert rich.due_schedules
+    due_step = replace(native_step(ETHER, 9_000, 1_000), policy=replace(native_step(ETHER, 9_000, 1_000).policy, trigger=Every(3_600)))
+    funded, poor = (
+        decide(due_step),
+        decide(with_snapshot(due_step, native_wei=native_coin.worst_gas_cost_wei(due_step.snapshot, due_step.limits) - 1)),
+    )
+    assert isinstance(funded.decision, Rebalance)
+    assert funded.is_reviewed
+    assert funded.due_schedules
     assert isinstance(poor.decision, TopUp)
     assert not poor.is_reviewed
     assert not poor.due_schedules
 
 
-def test_the_reserve_of_wrapped_coin_is_never_unwrapped_for_gas() -> None:
+def test_top_up_never_unwraps_the_reserve() -> None:
     apart = native_step(FLOOR - 1, 2_000, 2_000, counts=False, reserve_raw=ETHER - 1)
     assert native_coin.unwrappable_raw(apart.snapshot, apart.portfolio) == 1
     reserved = native_step(FLOOR - 1, 2_000, 2_000, counts=False, reserve_raw=2 * ETHER)
@@ -181,19 +183,19 @@ def test_the_reserve_of_wrapped_coin_is_never_unwrapped_for_gas() -> None:
     assert native_coin.unwrappable_raw(counted.snapshot, counted.portfolio) == ETHER
 
 
-def test_nothing_is_unwrapped_from_nothing_where_gas_is_free() -> None:
+def test_top_up_needs_wrapped_coin() -> None:
     step = replace(native_step(FLOOR - 1, 0, 10_000, counts=False), history=history(last_rebalance_s=NOW_S - 60))
     free = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=None), gas_price_wei=0)
     assert isinstance(decide(free).decision, Hold)
 
 
-def test_a_plan_that_only_refills_passes_the_guards_by_its_own_gas() -> None:
+def test_top_up_plan_passes_guards_by_its_own_gas() -> None:
     step = native_step(FLOOR // 2, 5_000, 5_000, counts=False)
     proposal = proposals.propose_rebalance(step)
     plan = proposal.plan
     assert plan is not None
     assert isinstance(plan.decision, TopUp)
-    assert passes(step, plan) == []
+    assert refusing_guards(step, plan) == []
     assert plan.native_after_wei == ETHER // 10
     assert plan.turnover == 0
     assert dict(plan.holdings_after)[WETH] == 25 * 10**17 - plan.legs[0].amount_in_raw
@@ -214,17 +216,17 @@ def test_a_plan_that_only_refills_passes_the_guards_by_its_own_gas() -> None:
         ("balance", {"token_out": USDC}),
     ],
 )
-def test_a_wrap_that_is_not_one_for_one_from_what_is_there_is_refused(guard: str, change: dict[str, object]) -> None:
+def test_wrap_must_be_at_par_from_what_is_there(guard: str, change: dict[str, object]) -> None:
     step = native_step(5 * ETHER, 0, 0)
-    plan = planned(step)
+    plan = plan_of(step)
     assert plan.legs[0].token_in == NATIVE
     assert verdict(guard, step, plan).passed
     assert not verdict(guard, step, with_leg(plan, 0, **change)).passed
 
 
-def test_native_coin_below_the_floor_is_not_spent_even_if_a_plan_says_so() -> None:
+def test_guards_refuse_a_plan_that_spends_below_the_floor() -> None:
     step = native_step(5 * ETHER, 0, 0)
-    plan = planned(step)
+    plan = plan_of(step)
     spent = plan.legs[0].amount_in_raw
     bare = with_snapshot(step, native_wei=spent + FLOOR - 1)
     assert "too much" in verdict("balance", bare, plan).measured_text
@@ -232,52 +234,52 @@ def test_native_coin_below_the_floor_is_not_spent_even_if_a_plan_says_so() -> No
     assert not verdict("balance", native_step(5 * ETHER, 0, 0, counts=False), plan).passed, "native coin that is no asset is not spent"
 
 
-@pytest.mark.parametrize(("short_wei", "ok"), [(0, True), (1, False)])
-def test_wrapped_coin_does_not_pay_for_native_coin_below_the_floor(short_wei: int, ok: bool) -> None:
+@pytest.mark.parametrize(("short_wei", "is_passed"), [(0, True), (1, False)])
+def test_wrapped_coin_does_not_cover_native_below_the_floor(short_wei: int, is_passed: bool) -> None:
     """The asset covers the plan in both cases, its native form only without a wei missing."""
-    plan = planned(native_step(5 * ETHER, 0, 0))
+    plan = plan_of(native_step(5 * ETHER, 0, 0))
     spent = plan.legs[0].amount_in_raw
     beside = native_step(spent + FLOOR - short_wei, 1_000, 0)
     judged = verdict("balance", beside, plan)
-    assert judged.passed is ok
-    assert ok or "spends 1 base units" in judged.measured_text
+    assert judged.passed is is_passed
+    assert is_passed or "spends 1 base units" in judged.measured_text
     assert verdict("balance", with_limits(beside, native_floor_wei=None), plan).passed, "without a floor there is room"
 
 
-@pytest.mark.parametrize(("short_wei", "ok"), [(0, True), (1, False)])
-def test_native_coin_does_not_pay_for_missing_wrapped_coin(short_wei: int, ok: bool) -> None:
+@pytest.mark.parametrize(("short_wei", "is_passed"), [(0, True), (1, False)])
+def test_native_coin_does_not_cover_missing_wrapped_coin(short_wei: int, is_passed: bool) -> None:
     step = native_step(FLOOR, 8_000, 0)
-    plan = planned(step)
-    spent = sum(one.amount_in_raw for one in plan.legs if one.source is W and one.token_in == WETH)
-    held, *others = step.snapshot.holdings
-    bare = with_snapshot(step, native_wei=9 * ETHER, holdings=(replace(held, raw=spent - short_wei), *others))
-    assert verdict("balance", bare, plan).passed is ok
+    plan = plan_of(step)
+    spent = sum(plan_leg.amount_in_raw for plan_leg in plan.legs if plan_leg.source is W and plan_leg.token_in == WETH)
+    weth_holding, *others = step.snapshot.holdings
+    bare = with_snapshot(step, native_wei=9 * ETHER, holdings=(replace(weth_holding, raw=spent - short_wei), *others))
+    assert verdict("balance", bare, plan).passed is is_passed
 
 
-@pytest.mark.parametrize(("more_wei", "ok"), [(0, True), (1, False)])
-def test_a_conversion_leaves_the_floor(more_wei: int, ok: bool) -> None:
+@pytest.mark.parametrize(("more_wei", "is_passed"), [(0, True), (1, False)])
+def test_conversion_leaves_the_floor(more_wei: int, is_passed: bool) -> None:
     """Wrapping sells nothing, so that only the native form shows the wei too much."""
     step = native_step(5 * ETHER, 1_000, 0)
-    plan = planned(step)
+    plan = plan_of(step)
     wrapped = 5 * ETHER - FLOOR + more_wei
     wrap = leg(NATIVE, WETH, wrapped, wrapped, pool=WETH, venue="wrapped_native")
-    assert verdict("balance", step, replace(plan, legs=(wrap,))).passed is ok
+    assert verdict("balance", step, replace(plan, legs=(wrap,))).passed is is_passed
 
 
-@pytest.mark.parametrize(("more_wei", "ok"), [(0, True), (1, False)])
-def test_a_wrap_into_the_router_spends_the_asset(more_wei: int, ok: bool) -> None:
+@pytest.mark.parametrize(("more_wei", "is_passed"), [(0, True), (1, False)])
+def test_wrap_into_the_router_spends_the_asset(more_wei: int, is_passed: bool) -> None:
     """Native coin would do, but all except one coin of the asset is its reserve."""
     step = native_step(3 * ETHER + FLOOR, 2_000, 0, reserve_raw=3 * ETHER)
     wrapped = ETHER + more_wei
     wrap = leg(NATIVE, WETH, wrapped, wrapped, pool=WETH, venue="wrapped_native", sink=R)
     sale = leg(WETH, USDC, wrapped, 1, pool=step.snapshot.pools[0].address, source=R)
-    assert verdict("balance", step, replace(planned(step), legs=(wrap, sale))).passed is ok
+    assert verdict("balance", step, replace(plan_of(step), legs=(wrap, sale))).passed is is_passed
 
 
 @pytest.mark.parametrize("off_wei", [1, -1])
-def test_a_wrong_prediction_of_native_coin_is_refused(off_wei: int) -> None:
+def test_wrong_prediction_of_native_coin_is_refused(off_wei: int) -> None:
     step = native_step(5 * ETHER, 0, 0)
-    plan = planned(step)
+    plan = plan_of(step)
     assert plan.native_after_wei is not None
     wrong = replace(plan, native_after_wei=plan.native_after_wei + off_wei)
     assert verdict("prediction", step, plan).passed

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent import codec
 from agent.errors import Refused
 from agent.model import Destination, Hold, Plan, Rebalance, StepInput, Threshold, TradeSide, Trigger
-from agent.planning.planner import plan
+from agent.planning import planner
 from agent.policy.decide import decide
 from agent.policy.drift import corrections, rebalance_goal
 from agent.policy.one_sided import restrict_to_side
@@ -29,17 +29,17 @@ NOW = {"WETH": 5_200, "WBTC": 2_100, "LINK": 1_300, "USDC": 1_400}
 TENTH = Threshold(None, 1_000)
 
 
-def sided(only: TradeSide | None, values: Mapping[str, int] = NOW, trigger: Trigger = TENTH, **changes: object) -> StepInput:
+def step_of_side(only: TradeSide | None, values: Mapping[str, int] = NOW, trigger: Trigger = TENTH, **changes: object) -> StepInput:
     step = step_input(FOUR, values, {"WBTC": 50_000}, trigger=trigger, **changes)  # type: ignore[arg-type]  # keywords of step_input
     return replace(step, policy=replace(step.policy, trade_side=only))
 
 
-def moves(step: StepInput) -> dict[str, Fraction]:
+def goal_changes(step: StepInput) -> dict[str, Fraction]:
     """Whole coins by which each value is to change, where that is said."""
-    decided = decide(step)
-    assert isinstance(decided.decision, Rebalance), decided.decision
-    by_token = corrections(decided.drifts, decided.decision.goal)
-    return {one.symbol: by_token[one.token] / COIN for one in decided.drifts if by_token[one.token]}
+    decision_result = decide(step)
+    assert isinstance(decision_result.decision, Rebalance), decision_result.decision
+    by_token = corrections(decision_result.drifts, decision_result.decision.goal)
+    return {drift.symbol: by_token[drift.token] / COIN for drift in decision_result.drifts if by_token[drift.token]}
 
 
 @pytest.mark.parametrize(
@@ -51,20 +51,20 @@ def moves(step: StepInput) -> dict[str, Fraction]:
         (TradeSide.LOSERS, {"WETH": -1_200, "WBTC": -100, "LINK": 700, "USDC": 600}),
     ],
 )
-def test_what_each_side_moves(only: TradeSide | None, expected: Mapping[str, Fraction | int]) -> None:
-    assert moves(sided(only)) == expected
+def test_trade_side_moves_only_that_side(only: TradeSide | None, expected: Mapping[str, Fraction | int]) -> None:
+    assert goal_changes(step_of_side(only)) == expected
 
 
-def test_losers_alone_are_paid_for_by_all_that_is_above_in_proportion_and_what_is_below_within_its_band_waits() -> None:
-    step = sided(TradeSide.LOSERS, {"WETH": 4_300, "WBTC": 2_300, "LINK": 1_500, "USDC": 1_900})
-    assert moves(step) == {"WETH": -250, "WBTC": -250, "LINK": 500}
+def test_losers_are_paid_for_by_all_overweight_in_proportion() -> None:
+    step = step_of_side(TradeSide.LOSERS, {"WETH": 4_300, "WBTC": 2_300, "LINK": 1_500, "USDC": 1_900})
+    assert goal_changes(step) == {"WETH": -250, "WBTC": -250, "LINK": 500}
 
 
-def test_buying_alone_spends_what_the_numeraire_has_above_its_target_and_no_more() -> None:
+def test_buying_spends_only_the_excess_of_the_numeraire() -> None:
     rich = {"WETH": 4_100, "WBTC": 1_700, "LINK": 1_400, "USDC": 2_800}
-    assert moves(sided(TradeSide.BUY, rich)) == {"WBTC": Fraction(800, 3), "LINK": Fraction(1_600, 3), "USDC": -800}
+    assert goal_changes(step_of_side(TradeSide.BUY, rich)) == {"WBTC": Fraction(800, 3), "LINK": Fraction(1_600, 3), "USDC": -800}
     richer = {"WETH": 3_500, "WBTC": 1_700, "LINK": 1_900, "USDC": 2_900}
-    assert moves(sided(TradeSide.BUY, richer)) == {"WETH": 500, "WBTC": 300, "LINK": 100, "USDC": -900}
+    assert goal_changes(step_of_side(TradeSide.BUY, richer)) == {"WETH": 500, "WBTC": 300, "LINK": 100, "USDC": -900}
 
 
 @pytest.mark.parametrize(
@@ -75,18 +75,18 @@ def test_buying_alone_spends_what_the_numeraire_has_above_its_target_and_no_more
         (TradeSide.WINNERS, {"WETH": 4_300, "WBTC": 2_100, "LINK": 2_100, "USDC": 1_500}),
     ],
 )
-def test_where_that_side_has_nothing_to_do_it_holds_and_says_so(only: TradeSide, values: Mapping[str, int]) -> None:
-    decision = decide(sided(only, values)).decision
+def test_trade_side_with_nothing_to_do_holds(only: TradeSide, values: Mapping[str, int]) -> None:
+    decision = decide(step_of_side(only, values)).decision
     assert isinstance(decision, Hold)
     assert "its band" in decision.reason
     assert mentions(decision.reason, f"policy.only = {only.value}", "next cycle")
 
 
-def test_destinations_count_for_one_side_too() -> None:
-    half = sided(TradeSide.SELL, destination=Destination.HALFWAY)
-    assert moves(half) == {"WETH": -600, "WBTC": -50, "USDC": 650}
-    edge = sided(TradeSide.WINNERS, destination=Destination.BAND)
-    assert moves(edge) == {"WETH": -800, "LINK": Fraction(5_600, 13), "USDC": Fraction(4_800, 13)}
+def test_trade_side_goes_by_the_destination() -> None:
+    half = step_of_side(TradeSide.SELL, destination=Destination.HALFWAY)
+    assert goal_changes(half) == {"WETH": -600, "WBTC": -50, "USDC": 650}
+    edge = step_of_side(TradeSide.WINNERS, destination=Destination.BAND)
+    assert goal_changes(edge) == {"WETH": -800, "LINK": Fraction(5_600, 13), "USDC": Fraction(4_800, 13)}
 
 
 @given(
@@ -94,34 +94,36 @@ def test_destinations_count_for_one_side_too() -> None:
     st.sampled_from(TradeSide),
     st.sampled_from([Destination.TARGET, Destination.HALFWAY, Destination.BAND]),
 )
-def test_points_and_what_is_left_alone_sum_to_the_whole_for_all_values(values: list[int], only: TradeSide, where: Destination) -> None:
-    step = sided(only, dict(zip(FOUR, values, strict=True)))
+def test_restricted_goal_sums_up_and_never_overshoots(values: list[int], only: TradeSide, where: Destination) -> None:
+    step = step_of_side(only, dict(zip(FOUR, values, strict=True)))
     drifts = decide(with_limits(step, min_trade=None)).drifts
     money = step.portfolio.numeraire.address
-    found = restrict_to_side(drifts, rebalance_goal(drifts, where), only, money)
-    moved = {one.token: want.low - one.share for one, want in zip(drifts, found.weights, strict=True) if want.low == want.high}
-    assert sum(moved.values()) == 0
-    assert only not in (TradeSide.SELL, TradeSide.BUY) or moved[money] * (1 if only is TradeSide.SELL else -1) >= 0
-    for one in drifts:
-        if one.token == money and only is TradeSide.SELL:
+    goal = restrict_to_side(drifts, rebalance_goal(drifts, where), only, money)
+    changes = {
+        drift.token: weight.low - drift.share for drift, weight in zip(drifts, goal.weights, strict=True) if weight.low == weight.high
+    }
+    assert sum(changes.values()) == 0
+    assert only not in (TradeSide.SELL, TradeSide.BUY) or changes[money] * (1 if only is TradeSide.SELL else -1) >= 0
+    for drift in drifts:
+        if drift.token == money and only is TradeSide.SELL:
             continue  # it takes what is sold, whatever its own target
-        change, target = moved.get(one.token, Fraction(0)), Fraction(one.target_bps, 10_000)
-        assert abs(change) <= abs(target - one.share)
-        assert change * (target - one.share) >= 0
+        change, target = changes.get(drift.token, Fraction(0)), Fraction(drift.target_bps, 10_000)
+        assert abs(change) <= abs(target - drift.share)
+        assert change * (target - drift.share) >= 0
         if change < 0:
-            assert one.token not in found.never_sold
+            assert drift.token not in goal.never_sold
         if change > 0:
-            assert one.token not in found.never_bought
-    assert codec.loads(type(found), codec.dumps(found)) == found
+            assert drift.token not in goal.never_bought
+    assert codec.loads(type(goal), codec.dumps(goal)) == goal
 
 
-def deltas(step: StepInput, found: Plan) -> dict[str, int]:
+def deltas(step: StepInput, plan: Plan) -> dict[str, int]:
     before = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    return {token: raw - before[token] for token, raw in found.holdings_after}
+    return {token: raw - before[token] for token, raw in plan.holdings_after}
 
 
 @pytest.mark.parametrize("only", [TradeSide.LOSERS, TradeSide.SELL, *slow([TradeSide.WINNERS, TradeSide.BUY])])
-def test_a_plan_of_one_side_never_moves_the_other(only: TradeSide) -> None:
+def test_plan_of_a_side_never_moves_the_other(only: TradeSide) -> None:
     """Over random pools, skewed ones among them, whatever arbitrage they offer: not one base unit on the wrong side."""
     gaps = []
     for seed in range(14):
@@ -131,25 +133,25 @@ def test_a_plan_of_one_side_never_moves_the_other(only: TradeSide) -> None:
         if not isinstance(decision, Rebalance):
             continue
         try:
-            found = plan(step, decision)
+            plan = planner.plan(step, decision)
         except Refused:
             continue
-        check_legs(step, found)
-        changed = deltas(step, found)
+        check_legs(step, plan)
+        changed = deltas(step, plan)
         assert all(changed.get(token, 0) >= 0 for token in decision.goal.never_sold), seed
         assert all(changed.get(token, 0) <= 0 for token in decision.goal.never_bought), seed
-        gaps.append(found.gap_bps or Fraction(0))
+        gaps.append(plan.gap_bps or Fraction(0))
     assert len(gaps) >= 6
     assert sorted(gaps)[len(gaps) * 4 // 5] < Fraction(1, 50), "what one side leaves undone does not make plans worse"
 
 
-def test_sold_winners_reach_their_goal_and_the_proceeds_wait_in_the_numeraire() -> None:
-    step = with_limits(sided(TradeSide.SELL, trigger=Threshold(300, None), depth=10**8), turnover_bps=None)
+def test_sold_winners_reach_their_goal_and_become_numeraire() -> None:
+    step = with_limits(step_of_side(TradeSide.SELL, trigger=Threshold(300, None), depth=10**8), turnover_bps=None)
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
-    found = plan(step, decision)
-    after = {step.portfolio.token(token).symbol: bps for token, bps in found.weights_after_bps}
-    assert {leg.token_out for leg in found.legs} == {step.portfolio.numeraire.address}
+    plan = planner.plan(step, decision)
+    after = {step.portfolio.token(token).symbol: bps for token, bps in plan.weights_after_bps}
+    assert {leg.token_out for leg in plan.legs} == {step.portfolio.numeraire.address}
     assert abs(after["WETH"] - 4_000) <= 2
     assert abs(after["WBTC"] - 2_000) <= 2
     assert after["USDC"] > 2_650
@@ -162,14 +164,14 @@ def test_sold_winners_reach_their_goal_and_the_proceeds_wait_in_the_numeraire() 
         (TradeSide.BUY, {"WETH": 4_100, "WBTC": 1_800, "LINK": 1_200, "USDC": 2_900}),
     ],
 )
-def test_gas_is_refilled_from_the_wrapped_coin_whichever_side_is_traded(only: TradeSide, values: Mapping[str, int]) -> None:
+def test_gas_refill_is_no_trade_of_a_side(only: TradeSide, values: Mapping[str, int]) -> None:
     """What is unwrapped for gas is no sale: a side that leaves the coin alone does not hold it back, and nothing loops for it."""
-    step = with_limits(sided(only, values, depth=10**8), native_top_up_wei=ETHER // 10, turnover_bps=None, plan_cost_bps=None)
+    step = with_limits(step_of_side(only, values, depth=10**8), native_top_up_wei=ETHER // 10, turnover_bps=None, plan_cost_bps=None)
     step = with_snapshot(step, native_wei=ETHER // 50)
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
     weth = token("WETH").address
     assert weth in decision.goal.never_sold
-    found = plan(step, decision)
-    assert any(leg.venue == "wrapped_native" and leg.token_in == weth for leg in found.legs)
-    assert not any(leg.venue != "wrapped_native" and leg.token_in == weth for leg in found.legs)
+    plan = planner.plan(step, decision)
+    assert any(leg.venue == "wrapped_native" and leg.token_in == weth for leg in plan.legs)
+    assert not any(leg.venue != "wrapped_native" and leg.token_in == weth for leg in plan.legs)

@@ -56,71 +56,77 @@ PAUSED = ScreenedToken(WETH, TokenFinding.PAUSED, "paused() returns true")
 SHARES = {"WETH": 4_000, "WBTC": 2_500, "USDC": 2_000, "LINK": 1_001, "USDT": 499}
 
 
-def whole() -> StepInput:
+def five_asset_step() -> StepInput:
     """Five assets, shares that no factor fits."""
     return step_input(SHARES, {**SHARES, "WBTC": 9_000})
 
 
-def shut(step: StepInput, *tokens: str) -> StepInput:
-    return quarantine_tokens(step, [ScreenedToken(one, TokenFinding.PAUSED) for one in tokens])
+def with_quarantine(step: StepInput, *tokens: str) -> StepInput:
+    return quarantine_tokens(step, [ScreenedToken(address, TokenFinding.PAUSED) for address in tokens])
 
 
-def test_what_is_accepted_or_shut_out_already_changes_nothing() -> None:
-    step = whole()
+def test_quarantine_of_an_accepted_token_changes_nothing() -> None:
+    step = five_asset_step()
     assert quarantine_tokens(step, [ScreenedToken(WETH, TokenFinding.CLEAN), ScreenedToken(USDC, TokenFinding.NO_RETURN_VALUE)]) is step
     once = quarantine_tokens(step, [PAUSED])
     assert quarantine_tokens(once, [PAUSED]) is once
 
 
 @given(st.data())
-def test_targets_of_the_others_keep_their_proportions_and_sum_to_the_whole(data: st.DataObject) -> None:
-    step = whole()
+def test_targets_of_the_others_keep_their_proportions(data: st.DataObject) -> None:
+    step = five_asset_step()
     assets = step.portfolio.assets
     out = data.draw(st.sets(st.sampled_from([asset.token.address for asset in assets]), min_size=1, max_size=len(assets) - 1))
-    left = shut(step, *out)
-    kept = [(was, now) for was, now in zip(assets, left.effective_assets, strict=True) if was.token.address not in out]
-    kept_bps = sum(was.target_bps for was, _ in kept)
-    assert sum(asset.target_bps for asset in left.effective_assets) == (BPS if kept_bps else 0)
-    assert all(abs(now.target_bps * kept_bps - was.target_bps * BPS) < kept_bps for was, now in kept)
-    assert all(asset.target_bps == 0 for asset in left.effective_assets if asset.token.address in out)
-    assert codec.loads(StepInput, codec.dumps(left)) == left
+    quarantined_step = with_quarantine(step, *out)
+    kept_assets = [(was, now) for was, now in zip(assets, quarantined_step.effective_assets, strict=True) if was.token.address not in out]
+    kept_bps = sum(was.target_bps for was, _ in kept_assets)
+    assert sum(asset.target_bps for asset in quarantined_step.effective_assets) == (BPS if kept_bps else 0)
+    assert all(abs(now.target_bps * kept_bps - was.target_bps * BPS) < kept_bps for was, now in kept_assets)
+    assert all(asset.target_bps == 0 for asset in quarantined_step.effective_assets if asset.token.address in out)
+    assert codec.loads(StepInput, codec.dumps(quarantined_step)) == quarantined_step
 
 
-def test_what_is_held_of_it_does_not_count_and_every_decision_names_it() -> None:
-    step = quarantine_tokens(whole(), [PAUSED])
-    decided = decide(step)
-    assert isinstance(decided.decision, Rebalance), "WBTC is far above its share of what is left"
-    assert next(drift for drift in decided.drifts if drift.token == WETH).value == 0
-    assert mentions(decided.decision.reason, "WETH", "quarantine", "paused()")
+def test_quarantined_balance_does_not_count_and_is_named() -> None:
+    step = quarantine_tokens(five_asset_step(), [PAUSED])
+    decision_result = decide(step)
+    assert isinstance(decision_result.decision, Rebalance), "WBTC is far above its share of what is left"
+    assert next(drift for drift in decision_result.drifts if drift.token == WETH).value == 0
+    assert mentions(decision_result.decision.reason, "WETH", "quarantine", "paused()")
     plan = proposals.propose_rebalance(step).plan
     assert plan is not None
     assert WETH not in moved_tokens(plan)
     assert ("token WETH", f"in quarantine: {PAUSED.why}; {PAUSED.finding.remedy}") in [(item.subject, item.why) for item in plan.skipped]
 
 
-def test_fewer_than_two_tokens_left_halt() -> None:
-    step = whole()
-    decided = decide(shut(step, *(asset.token.address for asset in step.portfolio.assets[1:])))
-    assert isinstance(decided.decision, Halt)
-    assert decided.decision.codes == (HaltCode.QUARANTINE,)
-    assert "2" in decided.decision.reason
+def test_fewer_than_two_tokens_halt() -> None:
+    step = five_asset_step()
+    decision_result = decide(with_quarantine(step, *(asset.token.address for asset in step.portfolio.assets[1:])))
+    assert isinstance(decision_result.decision, Halt)
+    assert decision_result.decision.codes == (HaltCode.QUARANTINE,)
+    assert "2" in decision_result.decision.reason
 
 
-def test_a_swap_by_hand_of_it_is_refused_and_says_why() -> None:
-    step = quarantine_tokens(whole(), [PAUSED])
+def test_manual_swap_of_a_quarantined_token_is_refused() -> None:
+    step = quarantine_tokens(five_asset_step(), [PAUSED])
     with raises_code(Refused, "token_screen", "WETH") as refusal:
         proposals.manual_swap_proposer(WETH, USDC, 10**17)(step)
     assert refusal.value.verdicts[0].guard == "token_screen"
 
 
-def test_no_plan_passes_that_moves_it_or_whose_tokens_were_not_tried() -> None:
-    step = whole()
+def test_token_screen_refuses_bad_and_unscreened_tokens() -> None:
+    step = five_asset_step()
     plan = sell_weth(step)
     assert verdict("token_screen", step, plan).passed
-    tried = evidence(step, plan).screened_tokens or ()
-    assert {one.token for one in tried} == set(moved_tokens(plan))
-    for seen in (None, (), tried[:1], (PAUSED, *tried[1:]), (replace(PAUSED, finding=TokenFinding.UNKNOWN), *tried[1:])):
-        assert not verdict("token_screen", step, plan, evidence(step, plan, screened_tokens=seen)).passed
+    all_screens = evidence(step, plan).screened_tokens or ()
+    assert {screened.token for screened in all_screens} == set(moved_tokens(plan))
+    for screens in (
+        None,
+        (),
+        all_screens[:1],
+        (PAUSED, *all_screens[1:]),
+        (replace(PAUSED, finding=TokenFinding.UNKNOWN), *all_screens[1:]),
+    ):
+        assert not verdict("token_screen", step, plan, evidence(step, plan, screened_tokens=screens)).passed
     assert not verdict("token_screen", replace(step, targets=replace(step.targets, quarantined_tokens=(PAUSED,))), plan).passed
 
 
@@ -133,19 +139,19 @@ class Screens:
 
     def gather(self, step: StepInput, plan: Plan) -> Evidence:
         self.plans.append(plan)
-        seen = evidence(step, plan)
+        usual = evidence(step, plan)
         if self.bad is None:
-            return replace(seen, screened_tokens=None)
+            return replace(usual, screened_tokens=None)
         bad = {screen.token: screen for screen in self.bad}
-        return replace(seen, screened_tokens=tuple(bad.get(screen.token, screen) for screen in seen.screened_tokens or ()))
+        return replace(usual, screened_tokens=tuple(bad.get(screen.token, screen) for screen in usual.screened_tokens or ()))
 
 
-def test_a_token_that_fails_the_screen_is_left_alone_and_the_rest_is_planned_and_screened_again() -> None:
+def test_token_that_fails_the_screen_is_planned_around() -> None:
     step = with_limits(step_input(SHARES, {**SHARES, "WBTC": 9_000, "LINK": 3_000}), plan_cost_bps=100)
     wbtc, link = token("WBTC").address, token("LINK").address
     source = Screens((ScreenedToken(wbtc, TokenFinding.PAUSED),))
-    left, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
-    assert [screen.token for screen in left.targets.quarantined_tokens] == [wbtc]
+    quarantined_step, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
+    assert [screen.token for screen in quarantined_step.targets.quarantined_tokens] == [wbtc]
     assert isinstance(proposal, proposals.Proposal)
     assert proposal.plan is not None
     assert wbtc not in moved_tokens(proposal.plan)
@@ -153,11 +159,11 @@ def test_a_token_that_fails_the_screen_is_left_alone_and_the_rest_is_planned_and
     first, second = source.plans
     assert wbtc in moved_tokens(first)
     assert second == proposal.plan
-    assert gathered == source.gather(left, proposal.plan), "the guards judge by the screen of this plan, not of the first"
+    assert gathered == source.gather(quarantined_step, proposal.plan), "the guards judge by the screen of this plan, not of the first"
 
 
 @pytest.mark.parametrize("bad", [(), None], ids=["all are clean", "nothing is screened"])
-def test_a_plan_whose_tokens_are_not_found_bad_is_the_first_one(bad: tuple[ScreenedToken, ...] | None) -> None:
+def test_plan_of_clean_tokens_is_the_first_plan(bad: tuple[ScreenedToken, ...] | None) -> None:
     step, source = step_input(SHARES, {**SHARES, "WBTC": 9_000}), Screens(bad)
     same, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
     assert isinstance(proposal, proposals.Proposal)
@@ -189,15 +195,15 @@ def with_pools() -> StepInput:
     return replace(step, execution=replace(step.execution, router_kind="rebalancer"))
 
 
-def failing(token_address: str, *contracts: str) -> ScreenedToken:
+def failed_pools_of(token_address: str, *contracts: str) -> ScreenedToken:
     """A token that moves, but not through these contracts."""
     failed = tuple(FailedPool(contract, FROZEN) for contract in contracts)
     return ScreenedToken(token_address, TokenFinding.CLEAN, "", ScreenSubject.POOL, failed)
 
 
-def test_every_pool_of_a_failed_contract_is_left_out() -> None:
+def test_quarantine_excludes_every_pool_of_a_failed_contract() -> None:
     step = with_pools()
-    screened_step = quarantine_pools(step, [failing(USDC, MANAGER)])
+    screened_step = quarantine_pools(step, [failed_pools_of(USDC, MANAGER)])
     assert [(item.subject, item.address) for item in screened_step.snapshot.unreadable_items] == [
         ("pool", address("a")),
         ("pool", address("b")),
@@ -205,15 +211,15 @@ def test_every_pool_of_a_failed_contract_is_left_out() -> None:
     assert screened_step.snapshot.unreadable_items[0].why == f"USDC: {FROZEN}"
     assert screened_step.targets.quarantined_tokens == ()
     assert codec.loads(StepInput, codec.dumps(screened_step)) == screened_step
-    assert quarantine_pools(screened_step, [failing(USDC, MANAGER)]) is screened_step, "nothing new"
-    both = quarantine_pools(screened_step, [failing(WETH, MANAGER)])
+    assert quarantine_pools(screened_step, [failed_pools_of(USDC, MANAGER)]) is screened_step, "nothing new"
+    both = quarantine_pools(screened_step, [failed_pools_of(WETH, MANAGER)])
     assert [item.address for item in both.snapshot.unreadable_items] == [address(name) for name in "abc"]
 
 
-def test_a_pool_that_failed_for_two_tokens_names_the_first() -> None:
+def test_pool_that_failed_for_two_tokens_names_the_first() -> None:
     step = with_pools()
     pair = step.snapshot.pools[0]
-    [item] = quarantine_pools(step, [failing(WETH, pair.contract), failing(USDC, pair.contract)]).snapshot.unreadable_items
+    [item] = quarantine_pools(step, [failed_pools_of(WETH, pair.contract), failed_pools_of(USDC, pair.contract)]).snapshot.unreadable_items
     assert (item.address, item.why) == (pair.address, f"WETH: {FROZEN}")
 
 
@@ -229,7 +235,7 @@ class FakePoolScreen:
         contract_by_pool = {pool.address: pool.contract for pool in step.snapshot.pools}
         used = {contract_by_pool[leg.pool] for leg in plan.legs if USDC in (leg.token_in, leg.token_out)}
         usual = evidence(step, plan)
-        failed = failing(USDC, *(contract for contract in self.contracts if contract in used))
+        failed = failed_pools_of(USDC, *(contract for contract in self.contracts if contract in used))
         screened_tokens = tuple(
             failed if screened_token.token == USDC and failed.failed_pools else screened_token
             for screened_token in usual.screened_tokens or ()
@@ -238,7 +244,7 @@ class FakePoolScreen:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_pools_that_fail_are_left_out_and_the_next_is_used(count: int) -> None:
+def test_failed_pools_are_excluded_and_the_next_is_used(count: int) -> None:
     step = with_pools()
     contracts = (step.snapshot.pools[1].contract, MANAGER, step.snapshot.pools[0].contract)[:count]
     source = FakePoolScreen(contracts)
@@ -256,7 +262,7 @@ def test_pools_that_fail_are_left_out_and_the_next_is_used(count: int) -> None:
     assert any(item.subject.endswith(pool) and FROZEN in item.why for item in proposal.plan.skipped for pool in excluded)
 
 
-def test_of_a_pool_its_contract_is_pinned_not_its_identifier() -> None:
+def test_allowlist_pins_the_contract_of_a_pool() -> None:
     step = with_pools()
     _, _, pool, *_ = step.snapshot.pools
     codes = tuple(CodeHash(MANAGER, code.hash) if code.address == pool.address else code for code in step.snapshot.code_hashes)
@@ -266,26 +272,26 @@ def test_of_a_pool_its_contract_is_pinned_not_its_identifier() -> None:
     assert f"code at {MANAGER} was not read" in verdict("allowlist", step, plan).measured_text
 
 
-def test_doctor_tests_each_pool_and_a_contract_once() -> None:
+def test_screening_moves_test_each_contract_once() -> None:
     step = with_pools()
     usdc_pools = [pool.address for pool in step.snapshot.pools if USDC in (pool.token0, pool.token1)]
     moves = screening_moves(step)
     assert sorted(move.pool.address for move in moves if move.token == USDC) == sorted(usdc_pools)
     assert len(pool_moves(moves, USDC)) == len(usdc_pools) - 1, "the manager keeps two of them"
-    screened_step = quarantine_pools(step, [failing(USDC, MANAGER)])
+    screened_step = quarantine_pools(step, [failed_pools_of(USDC, MANAGER)])
     assert {move.pool.contract for move in screening_moves(screened_step) if move.token == USDC}.isdisjoint({MANAGER})
 
 
-def test_each_contract_is_tested_at_its_largest_transfer() -> None:
+def test_pool_moves_test_the_largest_transfer() -> None:
     step = with_pools()
     v2, v3, *_ = step.snapshot.pools
     small, large, other = TokenMove(USDC, v2, 10), TokenMove(USDC, v2, 30), TokenMove(USDC, v3, 20)
     assert pool_moves((small, other, large), USDC) == [large, other]
 
 
-def test_a_sale_of_everything_names_what_stays_in_quarantine() -> None:
+def test_selling_everything_names_what_stays_in_quarantine() -> None:
     step = step_input({"WETH": 5_000, "USDC": 5_000})
-    quarantined_step = shut(step, WETH)
+    quarantined_step = with_quarantine(step, WETH)
     decision = propose_selling_everything(quarantined_step).decision_result.decision
     assert isinstance(decision, Hold)
     assert mentions(decision.reason, "WETH stays", "quarantine")
@@ -293,13 +299,13 @@ def test_a_sale_of_everything_names_what_stays_in_quarantine() -> None:
     assert "stays" not in propose_selling_everything(empty).decision_result.decision.reason
 
 
-def test_no_plan_passes_that_uses_a_pool_that_failed_for_its_token() -> None:
+def test_token_screen_refuses_a_failed_pool_of_its_token() -> None:
     step = step_input(SHARES, {**SHARES, "WBTC": 9_000})
     plan = sell_weth(step)
     (contract,) = {pool.contract for pool in step.snapshot.pools if pool.address == plan.legs[0].pool}
     usual_screens = evidence(step, plan).screened_tokens or ()
     for failed, passes in (((USDC, contract), False), ((USDC, MANAGER), True), ((token("LINK").address, contract), True)):
-        screens = (*(screen for screen in usual_screens if screen.token != failed[0]), failing(*failed))
+        screens = (*(screen for screen in usual_screens if screen.token != failed[0]), failed_pools_of(*failed))
         assert verdict("token_screen", step, plan, evidence(step, plan, screened_tokens=screens)).passed is passes
 
 
@@ -315,34 +321,34 @@ def with_native_pool() -> tuple[StepInput, Plan]:
     return step, plan_of(step, [Swap(native, WETH, raw(1, weth))])
 
 
-def test_no_liquidity_is_provided_to_a_pool_that_failed_for_its_token() -> None:
+def test_provision_to_a_failed_pool_is_refused() -> None:
     step = world((), [wanted(2_500)])
     provision = planned(step)
     pool = step.snapshot.pools[-1]
     assert [action.pool for action in provision.layer_actions] == [pool.address]
     for contract, passes in ((pool.contract, False), (MANAGER, True)):
         screens = [screen for screen in evidence(step, provision).screened_tokens or () if screen.token != USDC]
-        plan_evidence = evidence(step, provision, screened_tokens=(*screens, failing(USDC, contract)))
+        plan_evidence = evidence(step, provision, screened_tokens=(*screens, failed_pools_of(USDC, contract)))
         assert verdict("token_screen", step, provision, plan_evidence).passed is passes
 
 
 @pytest.mark.parametrize(("failed_token", "left_out", "passes"), [(WETH, "other", True), (WBTC, "native", False)])
-def test_native_pool__stays_if_its_manager_fails_for_wrapped_coin(failed_token: str, left_out: str, passes: bool) -> None:
+def test_native_pool_stays_if_its_manager_fails_wrapped_coin(failed_token: str, left_out: str, passes: bool) -> None:
     step, sale = with_native_pool()
-    screened_step = quarantine_pools(step, [failing(failed_token, MANAGER)])
+    screened_step = quarantine_pools(step, [failed_pools_of(failed_token, MANAGER)])
     assert [item.address for item in screened_step.snapshot.unreadable_items] == [address(left_out)]
     screens = [screen for screen in evidence(step, sale).screened_tokens or () if screen.token != failed_token]
-    plan_evidence = evidence(step, sale, screened_tokens=(*screens, failing(failed_token, MANAGER)))
+    plan_evidence = evidence(step, sale, screened_tokens=(*screens, failed_pools_of(failed_token, MANAGER)))
     assert verdict("token_screen", step, sale, plan_evidence).passed is passes
 
 
-def test_native_pool__has_a_lender_that_failed_for_its_other_token() -> None:
+def test_native_pool_has_a_lender_that_failed_its_other_token() -> None:
     """Without a lender of WETH its sale would be refused as not tested."""
     step, sale = with_native_pool()
     v3, native, other = step.snapshot.pools
 
     def lender(snapshot_pools: tuple[Pool, ...], *failed_contracts: str) -> Pool:
-        screened_step = quarantine_pools(with_snapshot(step, pools=snapshot_pools), [failing(WBTC, *failed_contracts)])
+        screened_step = quarantine_pools(with_snapshot(step, pools=snapshot_pools), [failed_pools_of(WBTC, *failed_contracts)])
         (move,) = (move for move in plan_token_moves(screened_step, sale) if move.token == WETH)
         assert move.raw == sale.legs[0].amount_in_raw
         return move.pool
@@ -352,7 +358,7 @@ def test_native_pool__has_a_lender_that_failed_for_its_other_token() -> None:
     assert lender((v3, native, other), v3.contract) == other, "one that is not in quarantine comes first"
 
 
-def test_native_pool__another_lends_at_most_half_of_what_it_has() -> None:
+def test_native_pool_borrows_at_most_half_of_a_pool() -> None:
     step, sale = with_native_pool()
     v3, *_ = step.snapshot.pools
     for amount_raw in (v3.depth(WETH) // 4, v3.depth(WETH)):
@@ -381,51 +387,51 @@ UNREAD = address("code that was not read")
         (CODE, [PLACE], {}, {WETH: (ELSEWHERE, CODE)}, None),
     ],
 )
-def test_what_differs_from_the_pins_is_named(
+def test_changed_code_is_named_by_its_pin(
     code: str, now: list[str], pins: dict[str, str], backing: dict[str, tuple[str, str]], finding: TokenFinding | None
 ) -> None:
     snapshot = replace(
-        whole().snapshot,
+        five_asset_step().snapshot,
         code_hashes=(CodeHash(WETH, code), CodeHash(PLACE, CODE), CodeHash(ELSEWHERE, CODE)),
         implementations=tuple(ProxyImplementation(WETH, place) for place in now),
     )
-    found = tokens_with_changed_code(snapshot, [WETH, USDC], pins, backing)
-    assert [one.finding for one in found] == ([] if finding is None else [finding])
+    screened_tokens = tokens_with_changed_code(snapshot, [WETH, USDC], pins, backing)
+    assert [screened.finding for screened in screened_tokens] == ([] if finding is None else [finding])
 
 
-def test_code_that_was_not_read_has_not_changed() -> None:
-    snapshot = replace(whole().snapshot, code_hashes=(), implementations=())
+def test_unread_code_has_not_changed() -> None:
+    snapshot = replace(five_asset_step().snapshot, code_hashes=(), implementations=())
     assert tokens_with_changed_code(snapshot, [WETH], {WETH: CODE}, {}) == []
 
 
-def test_a_token_whose_balance_is_not_known_keeps_no_target() -> None:
-    step = shut(without_balance(step_input(THREE), "WBTC"), WBTC)
+def test_token_with_an_unknown_balance_has_no_target() -> None:
+    step = with_quarantine(without_balance(step_input(THREE), "WBTC"), WBTC)
     assert dict(step.targets.effective_bps).keys() == {WETH, USDC}
 
 
-def test_a_second_token_joins_the_first_in_quarantine() -> None:
-    once = shut(whole(), WBTC)
-    twice = shut(once, WETH)
+def test_second_token_joins_the_first_in_quarantine() -> None:
+    once = with_quarantine(five_asset_step(), WBTC)
+    twice = with_quarantine(once, WETH)
     assert [screened.token for screened in twice.targets.quarantined_tokens] == [WBTC, WETH]
     target_bps_by_token = dict(twice.targets.effective_bps)
     assert (target_bps_by_token[WBTC], target_bps_by_token[WETH]) == (0, 0)
     assert sum(target_bps_by_token.values()) == BPS
 
 
-def test_an_asset_that_is_silent_for_an_hour_is_left_alone_and_the_rest_keeps_its_proportions() -> None:
-    step = silent_for(3_600)
-    found = quarantine_tokens(step, unreadable_assets(step))
-    assert {a.token.symbol: a.target_bps for a in found.effective_assets} == {"WETH": 6_250, "USDC": 3_750}
-    assert mentions(format_quarantine(found.portfolio, found.targets.quarantined_tokens), "WBTC", "quarantine", "1 h")
-    assert unreadable_since_s(found) == step.history.unread_since_s_by_token, "what is left alone is still remembered as unread"
+def test_asset_silent_for_an_hour_is_quarantined() -> None:
+    step = step_with_silent_asset(3_600)
+    quarantined_step = quarantine_tokens(step, unreadable_assets(step))
+    assert {a.token.symbol: a.target_bps for a in quarantined_step.effective_assets} == {"WETH": 6_250, "USDC": 3_750}
+    assert mentions(format_quarantine(quarantined_step.portfolio, quarantined_step.targets.quarantined_tokens), "WBTC", "quarantine", "1 h")
+    assert unreadable_since_s(quarantined_step) == step.history.unread_since_s_by_token, "what is left alone is still remembered as unread"
 
 
-def test_before_the_hour_is_over_nothing_is_left_alone() -> None:
-    assert not unreadable_assets(silent_for(3_599))
+def test_asset_silent_a_second_less_is_not_quarantined() -> None:
+    assert not unreadable_assets(step_with_silent_asset(3_599))
     assert unreadable_since_s(without_balance(step_input(THREE), "WBTC"))[0][1] == step_input().snapshot.head.timestamp_s
 
 
-def test_the_numeraire_and_the_coin_that_pays_for_gas_are_never_left_alone() -> None:
+def test_numeraire_and_gas_coin_are_never_quarantined() -> None:
     for symbol in ("USDC", "WETH"):
         step = without_balance(step_input(THREE), symbol)
         step = replace(step, history=replace(step.history, unread_since_s_by_token=((token(symbol).address, 0),)))
@@ -437,9 +443,9 @@ LINK = token("LINK").address
 
 
 @pytest.mark.parametrize("is_read", [True, False])
-def test_exits_go_on_without_an_asset_that_is_unpriced_or_unread(is_read: bool) -> None:
+def test_exits_go_on_without_an_unpriced_or_unread_asset(is_read: bool) -> None:
     """Only one whose balance is not known is in quarantine, too."""
-    step = without_feed(whole(), "LINK") if is_read else without_balance(whole(), "LINK")
+    step = without_feed(five_asset_step(), "LINK") if is_read else without_balance(five_asset_step(), "LINK")
     exits = exclude_unpriced_assets(step)
     assert LINK not in [asset.token.address for asset in exits.portfolio.assets]
     assert LINK in [hub.address for hub in exits.portfolio.hubs]
@@ -449,19 +455,19 @@ def test_exits_go_on_without_an_asset_that_is_unpriced_or_unread(is_read: bool) 
     assert mentions(exits.exclusions.exits_only_reason, "LINK", "no reference price" if is_read else "balance")
 
 
-def test_an_unread_asset_in_quarantine_is_there_once() -> None:
-    exits = exclude_unpriced_assets(without_balance(shut(whole(), LINK), "LINK"))
+def test_unread_asset_in_quarantine_is_listed_once() -> None:
+    exits = exclude_unpriced_assets(without_balance(with_quarantine(five_asset_step(), LINK), "LINK"))
     assert [screened.token for screened in exits.targets.quarantined_tokens] == [LINK]
     assert "LINK" in exits.exclusions.exits_only_reason
 
 
 @pytest.mark.parametrize("symbol", ["USDC", "WETH"])
-def test_no_exit_goes_on_without_numeraire_or_wrapped_coin(symbol: str) -> None:
+def test_exits_need_numeraire_and_wrapped_coin(symbol: str) -> None:
     for step in (without_balance(step_input(), symbol), without_feed(step_input(), symbol)):
         assert exclude_unpriced_assets(step) is step
 
 
-def test_no_exit_goes_on_without_a_token_of_liquidity() -> None:
+def test_exits_need_the_tokens_of_liquidity_targets() -> None:
     step = without_balance(step_input(THREE), "WBTC")
     assert exclude_unpriced_assets(step) is not step
     target = replace(wanted(1_000), token0=WBTC)
@@ -469,7 +475,7 @@ def test_no_exit_goes_on_without_a_token_of_liquidity() -> None:
     assert exclude_unpriced_assets(provided) is provided
 
 
-def test_no_exit_goes_on_where_nothing_left_has_a_target() -> None:
+def test_exits_need_another_asset_with_a_target() -> None:
     step = without_balance(step_input({"LINK": 10_000, "USDC": 0}), "LINK")
     assert exclude_unpriced_assets(step) is step
 
@@ -478,11 +484,11 @@ THREE = {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000}
 
 
 def without_balance(step: StepInput, symbol: str) -> StepInput:
-    left = tuple(held for held in step.snapshot.holdings if held.token != token(symbol).address)
-    return with_snapshot(step, holdings=left)
+    holdings = tuple(holding for holding in step.snapshot.holdings if holding.token != token(symbol).address)
+    return with_snapshot(step, holdings=holdings)
 
 
-def silent_for(seconds: int) -> StepInput:
+def step_with_silent_asset(seconds: int) -> StepInput:
     step = without_balance(step_input(THREE), "WBTC")
     since = ((token("WBTC").address, step.snapshot.head.timestamp_s - seconds),)
     return replace(step, history=replace(step.history, unread_since_s_by_token=since))

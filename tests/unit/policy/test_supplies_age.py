@@ -9,56 +9,54 @@ import pytest
 from agent.errors import ConfigError
 from agent.model import AllocationMethod, TokenSupply
 from tests.support.builders import NOW_S, token
-from tests.support.configs.weights import CAPS
-from tests.support.configs.weights import allocator_config as built
-from tests.support.decisions.chosen_weights import SUPPLIES, chosen_of
-from tests.support.decisions.chosen_weights import hold_reason as reason
+from tests.support.configs.weights import CAPS, allocator_config
+from tests.support.decisions.chosen_weights import SUPPLIES, chosen_of, hold_reason
 from tests.support.planning_worlds import DAY_S, allocator, moves, recorded, weighed
 from tests.support.text import mentions
 
 START_OF_DAY_S = NOW_S // DAY_S * DAY_S
 
 
-def aged(days: int, max_age_days: int, symbol: str = "WBTC") -> object:
+def step_with_supply_age(days: int, max_age_days: int, symbol: str = "WBTC") -> object:
     """A step in which the supply of a token is of the day so many days ago."""
     at = token(symbol)
     as_of_s = START_OF_DAY_S - days * DAY_S
     valid_until_s = as_of_s + max_age_days * DAY_S if max_age_days else 0
-    told = TokenSupply(at.address, 19_800_000 * 10**at.decimals, "supplies.csv of a day", as_of_s, valid_until_s)
-    settings = allocator(AllocationMethod.MARKET_CAP, supplies=(told,))
+    supply_entry = TokenSupply(at.address, 19_800_000 * 10**at.decimals, "supplies.csv of a day", as_of_s, valid_until_s)
+    settings = allocator(AllocationMethod.MARKET_CAP, supplies=(supply_entry,))
     return weighed(settings, recorded(moves()), supplies=SUPPLIES)
 
 
 @pytest.mark.parametrize(("days", "max_age_days"), [(0, 90), (89, 90), (400, 0), (400, 500), (1, 2)])
 @pytest.mark.parametrize("symbol", ["WBTC", "LINK"])
-def test_supply__within_its_age_counts_and_says_it(days: int, max_age_days: int, symbol: str) -> None:
-    sample_text = chosen_of(aged(days, max_age_days, symbol)).sample_text  # type: ignore[arg-type]
+def test_supply_within_its_age_counts_and_reports_it(days: int, max_age_days: int, symbol: str) -> None:
+    sample_text = chosen_of(step_with_supply_age(days, max_age_days, symbol)).sample_text  # type: ignore[arg-type]
     assert mentions(sample_text, symbol, "supplies.csv", f"{days} d old")
 
 
 @pytest.mark.parametrize(("days", "max_age_days"), [(91, 90), (400, 90), (3, 2)])
 @pytest.mark.parametrize("symbol", ["WBTC", "LINK"])
-def test_supply__too_old_holds_and_names_the_token(days: int, max_age_days: int, symbol: str) -> None:
-    assert mentions(reason(aged(days, max_age_days, symbol)), symbol, f"{days} days old", "supplies_max_age")  # type: ignore[arg-type]
+def test_supply_too_old_holds_and_names_the_token(days: int, max_age_days: int, symbol: str) -> None:
+    assert mentions(hold_reason(step_with_supply_age(days, max_age_days, symbol)), symbol, f"{days} days old", "supplies_max_age")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("days", [-2, -30, -4_000])
-def test_supply__from_the_future_holds(days: int) -> None:
-    assert mentions(reason(aged(days, 90)), "WBTC", "future")  # type: ignore[arg-type]
+def test_supply_from_the_future_holds(days: int) -> None:
+    assert mentions(hold_reason(step_with_supply_age(days, 90)), "WBTC", "future")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("key", "max_age_s"), [("", 90 * DAY_S), ('supplies_max_age = "30d"\n', 30 * DAY_S), ('supplies_max_age = "off"\n', 0)]
 )
-def test_config__has_the_age(tmp_path: Path, key: str, max_age_s: int) -> None:
+def test_config_has_the_age_of_supplies(tmp_path: Path, key: str, max_age_s: int) -> None:
     (tmp_path / "supplies.csv").write_text("symbol,supply,as_of\nWBTC,1,2026-11-01\nWETH,1,\n")
-    found = built(CAPS + key, tmp_path)
-    assert [supply.as_of_s for supply in found.supplies] == [1_793_491_200, 0]
-    assert [supply.valid_until_s for supply in found.supplies] == [1_793_491_200 + max_age_s if max_age_s else 0, 0]
+    built_allocator = allocator_config(CAPS + key, tmp_path)
+    assert [supply.as_of_s for supply in built_allocator.supplies] == [1_793_491_200, 0]
+    assert [supply.valid_until_s for supply in built_allocator.supplies] == [1_793_491_200 + max_age_s if max_age_s else 0, 0]
 
 
 @pytest.mark.parametrize("as_of", ["2026-13-01", "2026-02-30", "0000-01-01"])
-def test_config__refuses_a_day_that_is_none(tmp_path: Path, as_of: str) -> None:
+def test_config_refuses_an_impossible_day(tmp_path: Path, as_of: str) -> None:
     (tmp_path / "supplies.csv").write_text(f"symbol,supply,as_of\nWBTC,1,{as_of}\n")
     with pytest.raises(ConfigError, match="line 2: as_of"):
-        built(CAPS, tmp_path)
+        allocator_config(CAPS, tmp_path)

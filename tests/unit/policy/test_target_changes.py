@@ -7,7 +7,7 @@ from agent.policy.target_changes import with_targets
 from tests.support.builders import step_input
 
 
-def test_without_anything_that_changes_targets_they_are_the_owners() -> None:
+def test_targets_are_those_of_the_owner_without_changes() -> None:
     step = step_input()
     assert apply_effective_targets(step) == step
 

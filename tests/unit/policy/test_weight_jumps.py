@@ -186,7 +186,7 @@ def test_a_market_that_loses_its_weight_waits_for_the_owner(method: AllocationMe
         choose_allocation(settings, step.portfolio.assets, replace(inputs, accepts_jumps=True), last)
 
 
-def test_a_first_choice_is_compared_with_the_targets_that_apply_until_then() -> None:
+def test_first_choice_is_compared_with_the_initial_targets() -> None:
     for initial, waits in ((InitialWeights.TARGETS, True), (InitialWeights.WAIT, False)):
         step = weighed(allocator(AllocationMethod.EQUAL, max_change_bps=400, initial_weights=initial), recorded(moves()))
         assert (apply_effective_targets(step).history.allocation is None) is waits
@@ -218,9 +218,7 @@ def answered(step: StepInput, wbtc_ppm: int) -> StepInput:
 @pytest.mark.parametrize("initial", InitialWeights)
 @pytest.mark.parametrize("changes", CHANGES)
 @pytest.mark.parametrize(("ppm", "waits"), [(500_000, False), (500_100, True), (800_000, True)])
-def test_a_jump_under_changed_settings_waits_and_only_exits_trade(
-    initial: InitialWeights, changes: dict[str, Any], ppm: int, waits: bool
-) -> None:
+def test_jump_under_changed_settings_waits_beside_exits(initial: InitialWeights, changes: dict[str, Any], ppm: int, waits: bool) -> None:
     settings = allocator(AllocationMethod.SIGNAL, (), signal=TREND, max_change_bps=2_000)
     last = apply_effective_targets(answered(weighed(settings), 300_000)).history.allocation
     assert last is not None
@@ -242,7 +240,7 @@ def test_a_jump_under_changed_settings_waits_and_only_exits_trade(
 
 
 @pytest.mark.parametrize("initial", InitialWeights)
-def test_targets_of_the_config_replace_no_weights_of_other_settings(initial: InitialWeights) -> None:
+def test_config_targets_replace_no_weights_of_other_settings(initial: InitialWeights) -> None:
     settings = allocator(AllocationMethod.SIGNAL, (), signal=TREND, max_change_bps=2_000)
     last = apply_effective_targets(answered(weighed(settings), 300_000)).history.allocation
     edited = replace(settings, initial_weights=initial, signal=replace(TREND, sha256="1" * 64))

@@ -25,7 +25,7 @@ from agent.store import open_store
 from agent.units import Token
 from agent.weights.returns import Floats
 from tests.support.builders import MONTH_S, NOW_S, history, step_input, token
-from tests.support.configs.zones import config_with_zone as written
+from tests.support.configs.zones import config_with_zone
 from tests.support.planning_worlds import DAY_S, moves, recorded
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, WALLET
@@ -37,12 +37,14 @@ ESTIMATE = 'estimate = { window = "90d", step = "1d", min_history = "30d", max_a
 BARE = TrackingRisk(Fraction(1, 2), MONTH_S, (), (), WINDOW)
 
 
-def step(returns: Floats, risk: TrackingRisk = BARE, symbols: Sequence[str] = THREE, past: Sequence[PricePoint] | None = None) -> StepInput:
+def step_with_returns(
+    returns: Floats, risk: TrackingRisk = BARE, symbols: Sequence[str] = THREE, past: Sequence[PricePoint] | None = None
+) -> StepInput:
     """WETH far above its target; daily prices that moved by these returns."""
     prices = recorded(returns, symbols) if past is None else past
     targets = dict.fromkeys(symbols, 2_000) | {"USDC": 10_000 - 2_000 * len(symbols)}
     values = targets | {"WETH": 5_000, "USDC": targets["USDC"] - 3_000}
-    made = step_input(
+    base_step = step_input(
         targets,
         values,
         depth=50_000_000,
@@ -51,50 +53,50 @@ def step(returns: Floats, risk: TrackingRisk = BARE, symbols: Sequence[str] = TH
         past=history(prices=tuple(prices)),
         cooldown_s=0,
     )
-    return apply_effective_targets(made)
+    return apply_effective_targets(base_step)
 
 
-def risk_of(found: StepInput) -> TrackingRisk:
-    assert isinstance(found.policy.trigger, NoTradeZone)
-    return found.policy.trigger.risk
+def risk_of(step: StepInput) -> TrackingRisk:
+    assert isinstance(step.policy.trigger, NoTradeZone)
+    return step.policy.trigger.risk
 
 
-def test_it_is_the_covariance_of_an_independent_calculation_to_the_basis_point() -> None:
+def test_measured_risk_equals_ledoit_wolf_to_the_basis_point() -> None:
     from sklearn.covariance import ledoit_wolf  # type: ignore[import-untyped]  # scikit-learn has no types; slow to import
 
     returns = moves(THREE, 90)
-    found = risk_of(step(returns))
+    risk = risk_of(step_with_returns(returns))
     spread = returns.std(axis=0, ddof=1) * np.sqrt(365)
     scores = (returns - returns.mean(axis=0)) / returns.std(axis=0)
     shrunk = ledoit_wolf(scores)[0]
-    known = dict(found.volatilities_bps)
-    pairs = {frozenset(pair): bps for *pair, bps in found.correlations_bps}
-    for i, one in enumerate((WETH, WBTC, LINK)):
-        assert abs(known[one.address] - spread[i] * 10_000) <= 1
-        assert pairs[frozenset((one.address, USDC.address))] == 0
+    volatility_by_token = dict(risk.volatilities_bps)
+    pairs = {frozenset(pair): bps for *pair, bps in risk.correlations_bps}
+    for i, asset in enumerate((WETH, WBTC, LINK)):
+        assert abs(volatility_by_token[asset.address] - spread[i] * 10_000) <= 1
+        assert pairs[frozenset((asset.address, USDC.address))] == 0
         for j, other in enumerate((WETH, WBTC, LINK)[:i]):
-            assert abs(pairs[frozenset((one.address, other.address))] - shrunk[i, j] * 10_000) <= 1
-    assert known[USDC.address] == risks.MIN_VOLATILITY_BPS, "what never moves counts with the least that there is"
-    assert mentions(found.sample_text, "volatilities", "90 returns")
-    assert not found.no_sample_reason
-    assert list(risks.faults(found, {asset.token.address: asset.token.label for asset in step(returns).portfolio.assets})) == []
+            assert abs(pairs[frozenset((asset.address, other.address))] - shrunk[i, j] * 10_000) <= 1
+    assert volatility_by_token[USDC.address] == risks.MIN_VOLATILITY_BPS, "what never moves counts with the least that there is"
+    assert mentions(risk.sample_text, "volatilities", "90 returns")
+    assert not risk.no_sample_reason
+    assert list(risks.faults(risk, {asset.token.address: asset.token.label for asset in step_with_returns(returns).portfolio.assets})) == []
 
 
-def test_it_decides_and_plans_like_a_zone_whose_risk_was_told() -> None:
-    found = step(moves(THREE, 90))
-    told = replace(risk_of(found), estimation_window=None, sample_text="")
-    same = replace(found, policy=replace(found.policy, trigger=NoTradeZone(told)))
-    first, second = propose_rebalance(found), propose_rebalance(same)
+def test_measured_risk_plans_like_the_same_risk_in_the_config() -> None:
+    measured_step = step_with_returns(moves(THREE, 90))
+    told_risk = replace(risk_of(measured_step), estimation_window=None, sample_text="")
+    same = replace(measured_step, policy=replace(measured_step.policy, trigger=NoTradeZone(told_risk)))
+    first, second = propose_rebalance(measured_step), propose_rebalance(same)
     assert isinstance(first.decision_result.decision, Rebalance)
     assert first.plan is not None
     assert second.plan is not None
     assert (first.plan.legs, first.plan.zone_tradeoff) == (second.plan.legs, second.plan.zone_tradeoff)
     assert first.decision_result.zone is not None
-    assert first.decision_result.zone.sample_text == risk_of(found).sample_text
+    assert first.decision_result.zone.sample_text == risk_of(measured_step).sample_text
 
 
-def test_the_zone_narrows_where_prices_moved_more() -> None:
-    calm, wild = (decide(step(moves(THREE, 90) * part)).zone for part in (0.3, 1.5))
+def test_zone_narrows_where_prices_moved_more() -> None:
+    calm, wild = (decide(step_with_returns(moves(THREE, 90) * part)).zone for part in (0.3, 1.5))
     assert calm is not None
     assert wild is not None
     assert all(
@@ -116,9 +118,9 @@ def test_the_zone_narrows_where_prices_moved_more() -> None:
     ],
     ids=["none", "few", "old", "one lacks", "still", "the same"],
 )
-def test_too_little_history__the_class_of_the_token_counts(past: tuple[PricePoint, ...], measured: tuple[Token, ...], why: str) -> None:
+def test_too_little_history_takes_the_class_of_the_token(past: tuple[PricePoint, ...], measured: tuple[Token, ...], why: str) -> None:
     """Never a hold: what is measured counts, and the rest is usual for a coin of its kind."""
-    completed = step(moves(THREE, 90), past=past)
+    completed = step_with_returns(moves(THREE, 90), past=past)
     risk = risk_of(completed)
     volatilities = dict(risk.volatilities_bps)
     classes = {WETH: 6_500, WBTC: 5_000, LINK: 9_000, USDC: risks.MIN_VOLATILITY_BPS}
@@ -134,67 +136,71 @@ def test_too_little_history__the_class_of_the_token_counts(past: tuple[PricePoin
     assert proposal.plan is not None
 
 
-def test_what_the_owner_told_goes_before_prices() -> None:
+def test_risk_of_the_config_goes_before_prices() -> None:
     pair = (WETH.address, WBTC.address, -2_000)
-    told = replace(BARE, volatilities_bps=((LINK.address, 12_345), (USDC.address, 50)), correlations_bps=(pair,))
-    found = risk_of(step(moves(THREE, 90) * [1, 1, 0], told))
-    known, pairs = dict(found.volatilities_bps), {frozenset(one): bps for *one, bps in found.correlations_bps}
-    assert (known[LINK.address], known[USDC.address]) == (12_345, 50), "also of one whose price does not move"
+    told_risk = replace(BARE, volatilities_bps=((LINK.address, 12_345), (USDC.address, 50)), correlations_bps=(pair,))
+    risk = risk_of(step_with_returns(moves(THREE, 90) * [1, 1, 0], told_risk))
+    volatility_by_token, pairs = dict(risk.volatilities_bps), {frozenset(pair_tokens): bps for *pair_tokens, bps in risk.correlations_bps}
+    assert (volatility_by_token[LINK.address], volatility_by_token[USDC.address]) == (12_345, 50), "also of one whose price does not move"
     assert pairs[frozenset(pair[:2])] == -2_000
     assert 0 < pairs[frozenset((LINK.address, WETH.address))] <= 6_700, "the usual, as far as it agrees with what was told"
-    assert not found.no_sample_reason
+    assert not risk.no_sample_reason
 
 
-def test_correlations_that_contradict_each_other_are_drawn_together_until_prices_could_move_like_that() -> None:
+def test_contradicting_correlations_are_drawn_together() -> None:
     """Two coins that move as one, and the owner says that a third goes with one of them and against the other."""
-    told = replace(
+    told_risk = replace(
         BARE,
         correlations_bps=((WETH.address, WBTC.address, 9_900), (WETH.address, LINK.address, 9_900), (WBTC.address, LINK.address, -9_900)),
     )
-    found = risk_of(step(moves(THREE, 90), told))
+    risk = risk_of(step_with_returns(moves(THREE, 90), told_risk))
     tokens = [token(symbol).address for symbol in (*THREE, "USDC")]
-    assert risks.first_contradicting_row(risks.correlations_bps(found, tokens)) is None
-    assert {bps for _, _, bps in found.correlations_bps} != {9_900, -9_900, 0}
+    assert risks.first_contradicting_row(risks.correlations_bps(risk, tokens)) is None
+    assert {bps for _, _, bps in risk.correlations_bps} != {9_900, -9_900, 0}
 
 
-def test_the_step_that_is_written_down_has_what_was_measured_and_decides_the_same() -> None:
-    found = step(moves(THREE, 90))
-    again = codec.loads(StepInput, codec.dumps(found))
-    assert again == found
-    assert decide(again).decision == decide(found).decision
-    old = codec.to_jsonable(replace(found, policy=replace(found.policy, trigger=NoTradeZone(replace(BARE, estimation_window=None)))))
+def test_step_with_measured_risk_survives_its_codec() -> None:
+    measured_step = step_with_returns(moves(THREE, 90))
+    again = codec.loads(StepInput, codec.dumps(measured_step))
+    assert again == measured_step
+    assert decide(again).decision == decide(measured_step).decision
+    old = codec.to_jsonable(
+        replace(measured_step, policy=replace(measured_step.policy, trigger=NoTradeZone(replace(BARE, estimation_window=None))))
+    )
     for field in ("estimation_window", "sample_text", "no_sample_reason"):
         del old["policy"]["trigger"]["risk"][field]
     assert risk_of(codec.from_jsonable(StepInput, old)) == replace(BARE, estimation_window=None), "steps of before load"
 
 
-def test_a_step_carries_the_recorded_prices_of_its_window_and_no_others(tmp_path: Path) -> None:
+def test_step_carries_the_recorded_prices_of_its_window(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
     store.prices.record(USDC.address, recorded(moves(THREE, 200), THREE))
-    made = step_input({"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 2_000}, trigger=NoTradeZone(BARE), destination=Destination.ZONE)
-    found = assemble_input(made, read_memory(made, store))
-    assert {point.token for point in found.history.prices} == {WETH.address, WBTC.address, LINK.address}
-    assert 89 * 3 <= len(found.history.prices) <= 92 * 3
-    assert "90 returns" in risk_of(found).sample_text
-    unmeasured = replace(made, policy=replace(made.policy, trigger=NoTradeZone(replace(BARE, estimation_window=None))))
+    base_step = step_input(
+        {"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 2_000}, trigger=NoTradeZone(BARE), destination=Destination.ZONE
+    )
+    measured_step = assemble_input(base_step, read_memory(base_step, store))
+    assert {point.token for point in measured_step.history.prices} == {WETH.address, WBTC.address, LINK.address}
+    assert 89 * 3 <= len(measured_step.history.prices) <= 92 * 3
+    assert "90 returns" in risk_of(measured_step).sample_text
+    unmeasured = replace(base_step, policy=replace(base_step.policy, trigger=NoTradeZone(replace(BARE, estimation_window=None))))
     plain = assemble_input(unmeasured, read_memory(unmeasured, store))
     assert plain.history.prices == ()
     assert risk_estimates.price_history_and_step_s(plain.policy) == (0, 0)
     store.close()
 
 
-def test_the_config_takes_estimates_and_names_what_does_not_go_together() -> None:
-    trigger = build_policy(parse_config(written(ESTIMATE))).trigger
+def test_config_takes_estimates_and_names_contradictions() -> None:
+    trigger = build_policy(parse_config(config_with_zone(ESTIMATE))).trigger
     assert isinstance(trigger, NoTradeZone)
     assert trigger.risk.estimation_window == WINDOW
     assert trigger.risk.volatilities_bps == ()
-    told = build_policy(
-        parse_config(written(ESTIMATE + 'volatilities = { USDC = "0.5%" }\ncorrelations = { "WETH/USDC" = "10%" }\n'))
+    told_trigger = build_policy(
+        parse_config(config_with_zone(ESTIMATE + 'volatilities = { USDC = "0.5%" }\ncorrelations = { "WETH/USDC" = "10%" }\n'))
     ).trigger
-    assert isinstance(told, NoTradeZone)
-    assert [bps for _, bps in told.risk.volatilities_bps] == [50]
-    assert [bps for *_, bps in told.risk.correlations_bps] == [1_000]
-    for text, said in (
+    assert isinstance(told_trigger, NoTradeZone)
+    assert [bps for _, bps in told_trigger.risk.volatilities_bps] == [50]
+    assert [bps for *_, bps in told_trigger.risk.correlations_bps] == [1_000]
+    for text, message in (
         (ESTIMATE.replace("90d", "800d"), "window: more than 730 days"),
         (ESTIMATE.replace('step = "1d"', 'step = "10m"'), "step: 600 s is shorter than an hour"),
         (ESTIMATE.replace('min_history = "30d"', 'min_history = "2d"'), "2 assets need at least 3 steps"),
@@ -204,12 +210,12 @@ def test_the_config_takes_estimates_and_names_what_does_not_go_together() -> Non
         (ESTIMATE + 'volatilities = { USDC = "0%" }\n', "USDC = 0% is not between 0.1% and 1000%"),
         (ESTIMATE + 'volatilities = { DOGE = "50%" }\n', "'DOGE' is not an asset"),
     ):
-        with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
-            parse_config(written(text))
+        with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+            parse_config(config_with_zone(text))
 
 
-def test_one_coin_beside_the_numeraire_has_a_volatility_and_no_pair_to_measure() -> None:
+def test_single_coin_has_a_volatility_and_no_pair() -> None:
     returns = moves(("WETH", "WBTC"), 90)[:, :1]
-    found = risk_of(step(returns, symbols=("WETH",)))
-    assert abs(dict(found.volatilities_bps)[WETH.address] - float(returns.std(ddof=1) * np.sqrt(365)) * 10_000) <= 1
-    assert [bps for *_, bps in found.correlations_bps] == [0]
+    risk = risk_of(step_with_returns(returns, symbols=("WETH",)))
+    assert abs(dict(risk.volatilities_bps)[WETH.address] - float(returns.std(ddof=1) * np.sqrt(365)) * 10_000) <= 1
+    assert [bps for *_, bps in risk.correlations_bps] == [0]

@@ -447,6 +447,8 @@ def test_a_pair_and_a_column_in_other_currencies_are_refused(name: str, column: 
         ("btc-usd", "BTC"),
         ("OP_USDT", "OP"),
         ("LINK", "LINK"),
+        ("btcusdt", "BTC"),
+        ("industry", "INDUSTRY"),
     ],
 )
 def test_asset_of_pair__coin_that_ends_in_a_currency__is_no_pair(symbol: str, asset: str) -> None:
@@ -459,6 +461,8 @@ def test_asset_of_pair__coin_that_ends_in_a_currency__is_no_pair(symbol: str, as
         (["crvUSD", "CRV"], ["CRV", "crvUSD"], {"CRV": "CRV", "crvUSD": "crvUSD"}),
         (["BTC", "BTCUSDT"], ["WBTC", "BTC"], {"BTC": "BTC", "BTCUSDT": "WBTC"}),
         (["ETHUSDT", "BTC"], ["WETH", "WBTC"], {"ETHUSDT": "WETH", "BTC": "WBTC"}),
+        (["ethusdt", "btc"], ["WETH", "WBTC"], {"ethusdt": "WETH", "btc": "WBTC"}),
+        (["crvusd"], ["CRV", "crvUSD"], {"crvusd": "crvUSD"}),
     ],
 )
 def test_symbol_pairs__equal_names__go_first(file_symbols: list[str], symbols: list[str], pairs: dict[str, str]) -> None:

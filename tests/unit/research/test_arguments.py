@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -13,8 +14,9 @@ import polars as pl
 import pytest
 
 from agent import research
+from agent.backtest.settings import SimulationSettings
 from agent.errors import ConfigError
-from agent.research.inputs import MarketArguments
+from agent.research.inputs import MarketArguments, read_inputs
 
 DAYS = [1_700_000_000 + 86_400 * day for day in range(60)]
 PRICES = pl.DataFrame({"time": DAYS, "BTC": [100.0 + day % 7 for day in range(60)]})
@@ -64,8 +66,8 @@ def test_an_argument_of_a_wrong_kind_is_named(name: str, argument: str, kind: st
 @pytest.mark.parametrize(
     ("unknown", "remedy"),
     [
-        ("fees", "did you mean fee?"),
-        ("slippage", "did you mean depth?"),
+        ("fees", "did you mean costs? write costs="),
+        ("slippage", "did you mean costs?"),
         ("cash", "did you mean value?"),
         ("seed", "choose from prices, targets"),
     ],
@@ -86,7 +88,7 @@ def test_an_unknown_argument_is_named(call: Callable[..., object], unknown: str,
         (partial(CALLS["backtest"], trigger=research.band), "write for example research.band(0.1)"),
         (partial(CALLS["backtest"], trigger=research.every), 'write for example research.every("7d")'),
         (partial(CALLS["backtest"], signal=research.signal), "signal: function is no function that chooses weights"),
-        (partial(CALLS["stress"], scenarios="crash"), 'write for example scenarios=["crash"]'),
+        (partial(CALLS["stress"], scenarios="crash"), "write for example scenarios=[research.Scenario.CRASH]"),
         (partial(CALLS["backtest"], start=2023), 'start: 2023 is no time (write for example "2021-03-01")'),
         (partial(CALLS["backtest"], flows=[("2023-02-01", 5)]), 'write for example flows={"2021-04-01": 250'),
         (partial(research.every, "7d", 0.1), "every: 0.1 is no band"),
@@ -114,3 +116,34 @@ def test_a_report_names_a_path_that_is_no_file_in_a_folder(path: Any, words: str
     with pytest.raises(ConfigError) as error:
         result.report(tmp_path / path if isinstance(path, str) else path)
     assert words in error.value.message
+
+
+def test_costs_show_what_they_are_and_are_those_of_the_market() -> None:
+    costs = research.Costs(fee=0.003, depth=1_000, latency=2)
+    assert repr(costs) == "Costs(fee=0.003, depth=1000, latency=2)"
+    assert costs == research.Costs(0.003, 1_000, 2)
+    settings = read_inputs(PRICES, TARGETS, BAND, {"costs": costs, "value": 500}).settings
+    assert settings == SimulationSettings(Fraction(1_000), 3_000, Fraction(500), latency_bars=2)
+
+
+@pytest.mark.parametrize(
+    ("costs", "words"),
+    [
+        ({"fee": 0.5}, "fee: 50%"),
+        ({"fee": float("inf")}, "fee: inf is no number"),
+        ({"fee": -0.1}, "fee: -10%"),
+        ({"fee": None}, "fee: None is no number"),
+        ({"fee": "dear"}, "fee: 'dear' is no number"),
+        ({"depth": 0}, "depth: 0 is not above zero"),
+        ({"latency": 0.5}, "latency: 0.5 is no whole number"),
+        ({"latency": -1}, "latency: -1"),
+        ({"latency": 10**20}, "latency: 100000000000000000000"),
+        ({"latency": 10**400}, "latency: a number of too many digits is no whole number"),
+    ],
+)
+def test_costs_that_cannot_be_are_refused_where_they_are_written(costs: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        research.Costs(**costs)
+    assert error.value.message.startswith(words)
+    assert error.value.remedy
+    assert "--" not in f"{error.value.message} {error.value.remedy}"

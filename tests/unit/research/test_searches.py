@@ -13,7 +13,10 @@ import pytest
 from agent import research
 from agent.app.research import trials
 from agent.app.research.backtests import MarketOptions, PortfolioOptions, sample_files
+from agent.backtest import workers
+from agent.cli.research.trial_texts import parse_grid
 from agent.errors import ConfigError
+from agent.research import backtests
 from agent.research.inputs import cores_and_scheduler
 
 PRICES = sample_files()[0]
@@ -23,7 +26,7 @@ STRICTNESSES = [research.tracking(name) for name in ("relaxed", "normal", "stric
 
 
 def test_search_is_that_of_the_command() -> None:
-    options = trials.TuneOptions(band="10%rel,20%rel", every="7d", destination="target,halfway", objective="tracking")
+    options = trials.TuneOptions(parse_grid("10%rel,20%rel", "7d", destination="target,halfway"))
     spec = trials.prepare_tune(PRICES, MarketOptions(), options, PortfolioOptions(target="BTC=40,ETH=30,USD=30"))
     expected = trials.tune_document(trials.run_tune(spec, cores=1))
     triggers = [*BANDS, research.every("7d"), *STRICTNESSES]
@@ -32,7 +35,7 @@ def test_search_is_that_of_the_command() -> None:
 
 
 def test_stress_test_is_that_of_the_command() -> None:
-    options = trials.StressOptions(paths=20, scenarios="crash", bars=60)
+    options = trials.StressOptions(paths=20, scenarios=(research.Scenario.CRASH,), bars=60)
     portfolio = PortfolioOptions(target="BTC=40,ETH=30,USD=30", band="10%rel")
     prepared_test = trials.prepare_stress(PRICES, MarketOptions(), options, portfolio)
     expected = trials.stress_document(trials.run_stress(prepared_test, cores=1))
@@ -124,12 +127,12 @@ def stressed(**arguments: object) -> Callable[[], object]:
 WRONG = {
     "a band at an interval": (tuned(research.every("7d", research.band(0.1))), "triggers: a band at an interval"),
     "a text": (tuned("10%rel"), "triggers: '10%rel' cannot be searched over"),
-    "a short interval": (tuned(research.every("60s")), "triggers: '1 min' is outside"),
+    "a short interval": (tuned(research.every("60s")), "triggers: 1 min is outside"),
     "an unknown objective": (tuned(objective="profit"), "objective: 'profit'"),
     "an unknown destination": (tuned(*BANDS, destinations=["edge"]), "destinations: 'edge'"),
     "an unknown destination of a usual search": (tuned(destinations=["edge"]), "destinations: 'edge'"),
     "an unknown allocator": (tuned(*BANDS, allocators=["best"]), "allocators: 'best'"),
-    "a calendar of a second": (tuned(calendar="1s"), "calendar: '1s'"),
+    "a calendar of a second": (tuned(calendar="1s"), "calendar: 1 s is outside"),
     "a calendar beside tracking": (tuned(calendar="7d"), "calendar: with the objective tracking"),
     "a destination of tracking": (tuned(research.tracking("strict"), destinations=["halfway"]), "destinations: tracking has its own"),
     "fewer cores than none": (tuned(jobs=-1), "jobs: -1"),
@@ -141,10 +144,13 @@ WRONG = {
     "an interval to combine with nothing": (tuned(research.every("7d"), combined=True), "combined: "),
     "tracking to combine with nothing": (tuned(research.tracking(), combined=True), "combined: "),
     "no prices for a search": (tuned(start="2021-12-30"), "prices: the first three quarters"),
-    "no number": (tuned(fee="dear"), "fee: 'dear'"),
+    "no number": (tuned(value="dear"), "value: 'dear'"),
     "no paths": (stressed(paths=0), "paths: 0"),
     "too long paths": (stressed(bars=10**7), "bars: 10000000"),
     "an unknown scenario": (stressed(scenarios=["flood"]), "scenarios: 'flood'"),
+    "a scenario of none": (stressed(scenarios=[research.Scenario.CALM]), "scenarios: 'calm'"),
+    "a joined text": (tuned(*BANDS, destinations=["target,halfway"]), "destinations: 'target,halfway'"),
+    "costs of a text": (tuned(costs="0.003"), "costs: '0.003' are no Costs"),
     "cores of another kind": (stressed(jobs="four"), "jobs: 'four' is not an address"),
     "an unknown network": (stressed(network="bsae"), "network: 'bsae'"),
 }
@@ -159,9 +165,9 @@ def test_wrong_arguments_are_named(call: Callable[[], object], message: str) -> 
     assert "--" not in f"{error.value.message} {error.value.remedy}"
 
 
-@pytest.mark.parametrize("call", [tuned(costs=0.1), stressed(costs=0.1)])
+@pytest.mark.parametrize("call", [tuned(fee=0.1), stressed(fee=0.1)])
 def test_unknown_arguments_are_refused(call: Callable[[], object]) -> None:
-    with pytest.raises(ConfigError, match=r"costs: no such argument \(did you mean fee\?\)"):
+    with pytest.raises(ConfigError, match=r"fee: no such argument \(did you mean costs\? write costs=research.Costs\(fee=0.003\)\)"):
         call()
 
 
@@ -172,31 +178,27 @@ def test_jobs_are_cores_or_a_client_of_dask() -> None:
     assert cores_and_scheduler(client) == cores_and_scheduler(address) == (0, address)
 
 
-@pytest.mark.slow
-def test_a_client_of_dask_runs_search_and_stress_test(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_of_dask_runs_searches_comparisons_and_stress_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed")
-    prices = pl.read_csv(PRICES, infer_schema_length=None).select("time", "BTC", "ETH").head(60)
+    prices = pl.read_csv(PRICES, infer_schema_length=None).select("time", "BTC", "ETH").head(40)
     sent: list[object] = []
-    on_cluster = trials.run_on_cluster
+    on_cluster = workers.run_on_cluster
 
     def count_work(*work: Any) -> Any:
-        sent.append(work)
+        sent.append(type(work[0]).__name__)
         return on_cluster(*work)
 
     monkeypatch.setattr(trials, "run_on_cluster", count_work)
+    monkeypatch.setattr(backtests, "run_on_cluster", count_work)
 
-    def run(jobs: object) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def run(jobs: object) -> tuple[pl.DataFrame, ...]:
         search = research.tune(prices, TARGETS, BANDS[:1], allocators=["equal"], jobs=jobs)
+        comparison = research.compare(prices, TARGETS, BANDS, jobs=jobs)
         test = research.stress(prices, TARGETS, BANDS[0], paths=4, bars=20, scenarios=["crash"], jobs=jobs)
-        return search.frame(), test.paths
+        return search.frame(), comparison.frame(), test.paths
 
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+    with distributed.Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
         on_dask = run(client)
-    assert len(sent) >= 2
+    assert list(dict.fromkeys(sent)) == ["TuneJob", "Trials", "StressWork"]
     for frame, expected in zip(on_dask, run(1), strict=True):
         assert frame.equals(expected)

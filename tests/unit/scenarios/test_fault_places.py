@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 from tests.support.pages_of_docs import ROOT
 
@@ -173,6 +174,7 @@ def places(file: str, node: ast.AST, verdict_by_class: dict[str, str], names: tu
         yield from places(file, child, verdict_by_class, names)
 
 
+@cache
 def all_places() -> set[tuple[str, str]]:
     modules = parsed()
     verdict_by_class = error_verdicts(modules)

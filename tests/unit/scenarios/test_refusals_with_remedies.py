@@ -12,8 +12,10 @@ import pytest
 from agent import app as api
 from agent.backtest.data import read_table
 from agent.backtest.stress import run
+from agent.backtest.stress.paths import SpotScenario
 from agent.backtest.tune.jobs import ResultStore
 from agent.backtest.workers import check_scheduler_address
+from agent.cli.research.trial_texts import parse_grid, tune_options
 from agent.config.load import load_config, parse_config
 from agent.config.tables.fields import parse_address, parse_duration_s, parse_gas_price_wei
 from agent.config.tables.triggers import parse_band
@@ -123,21 +125,24 @@ def test_prices_that_are_none_are_told_with_what_to_give(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize(
-    ("named", "grids"),
+    ("named", "every", "allocator", "texts"),
     [
-        ("--objective calendar: '7'", {"calendar": "7"}),
-        ("--objective calendar: '1d,2d'", {"calendar": "1d,2d"}),
-        ("--objective calendar: ''", {"calendar": ""}),
-        ("--objective calendar: '1s'", {"calendar": "1s"}),
-        ("--grid rechoose: 0 s", {"allocator": "hrp", "rechoose_interval": "0d"}),
-        ("--grid window: 9999 d", {"allocator": "hrp", "price_window": "9999d"}),
-        ("--grid window: shorter", {"allocator": "hrp", "price_window": "1d"}),
-        ("--every: '7x'", {"every": "7x"}),
+        ("--objective calendar: '7'", "7d", "", {"calendar": "7"}),
+        ("--objective calendar: '1d,2d'", "7d", "", {"calendar": "1d,2d"}),
+        ("--objective calendar: ''", "7d", "", {"calendar": ""}),
+        ("--objective calendar: 1 s is outside", "7d", "", {"calendar": "1s"}),
+        ("--grid rechoose: 0 s", "7d", "hrp", {"rechoose_s": "0d"}),
+        ("--grid window: 9999 d", "7d", "hrp", {"price_window_s": "9999d"}),
+        ("--grid window: shorter", "7d", "hrp", {"price_window_s": "1d"}),
+        ("--every: '7x'", "7x", "", {}),
     ],
 )
-def test_a_mistake_of_a_search_is_told_with_its_option_and_what_to_write(named: str, grids: dict[str, Any]) -> None:
+def test_a_mistake_of_a_search_is_told_with_its_option_and_what_to_write(
+    named: str, every: str, allocator: str, texts: dict[str, str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
-        api.prepare_tune(PRICES, api.MarketOptions(), replace(api.TuneOptions(every="7d"), **grids), PORTFOLIO)
+        options = tune_options(parse_grid("", every, allocator=allocator), texts)
+        api.prepare_tune(PRICES, api.MarketOptions(), options, PORTFOLIO)
     assert caught.value.message.startswith(named)
     assert caught.value.remedy
 
@@ -162,7 +167,7 @@ def test_folders_and_addresses_that_cannot_be_are_refused_by_name(tmp_path: Path
 def test_a_scenario_that_cannot_be_met_is_refused_before_any_path_is_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "StressWork", None)
     for more, named in (
-        ({"scenarios": "gas-spike"}, "gas-spike: the native coin has no price"),
+        ({"scenarios": (SpotScenario.GAS,)}, "gas-spike: the native coin has no price"),
         ({"bars": 5_000}, "--paths bars: 5000, but the file has 365"),
     ):
         prepared = api.prepare_stress(

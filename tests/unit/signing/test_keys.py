@@ -32,16 +32,18 @@ from agent.signing.keys import (
     disable_core_dumps,
     load_key,
 )
-from tests.support.records.shown_errors import error_texts as everything_shown_of
+from tests.support.records.shown_errors import error_texts
 from tests.support.text import mentions
 
 CANARY = bytes.fromhex("c0ffee" + "5eed" * 14 + "42")
 CANARY_ADDRESS = Account.from_key(CANARY).address
 PASSWORD = "correct horse canary staple"
-MAINNET, LOCAL, TESTER = 1, 31337, 131277322940537
+MAINNET = 1
+LOCAL = 31337
+TESTER = 131277322940537
 
 
-def forms_of(secret: bytes) -> list[str]:
+def text_forms(secret: bytes) -> list[str]:
     """Every way in which bytes might come out as text."""
     return [
         secret.hex(),
@@ -54,10 +56,10 @@ def forms_of(secret: bytes) -> list[str]:
 
 
 def leaks(text: str) -> bool:
-    return any(form in text for form in (*forms_of(CANARY), PASSWORD))
+    return any(form in text for form in (*text_forms(CANARY), PASSWORD))
 
 
-def keystore(tmp_path: Path, secret: bytes = CANARY, mode: int = 0o600) -> Path:
+def keystore_file(tmp_path: Path, secret: bytes = CANARY, mode: int = 0o600) -> Path:
     path = tmp_path / "wallet.json"
     path.write_text(json.dumps(create_keyfile_json(secret, PASSWORD.encode(), kdf="pbkdf2", iterations=10)))
     path.chmod(mode)
@@ -66,64 +68,92 @@ def keystore(tmp_path: Path, secret: bytes = CANARY, mode: int = 0o600) -> Path:
 
 def refusal(load: Callable[[], object]) -> ConfigError:
     """The ConfigError that `load` raises, proven not to show the key or the password."""
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as raised:
         load()
     # The frame of the test itself is left out: it is ours, and holds the canary.
-    error = caught.value.with_traceback(caught.tb.tb_next.tb_next if caught.tb.tb_next else None)
-    assert not leaks(everything_shown_of(error))
-    return caught.value
+    error = raised.value.with_traceback(raised.tb.tb_next.tb_next if raised.tb.tb_next else None)
+    assert not leaks(error_texts(error))
+    return raised.value
 
 
-def test_a_keystore_file_opens_with_its_password(tmp_path: Path) -> None:
-    path = keystore(tmp_path)
-    assert load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: PASSWORD).address == CANARY_ADDRESS
+def write_keystore(path: Path, document: object) -> Path:
+    """Write a keystore that only its owner may read."""
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    path.chmod(0o600)
+    return path
+
+
+def ask_password(prompt: str) -> str:
+    return PASSWORD
+
+
+# --- Keystore files.
+
+
+def test_keystore_file_opens_with_its_password(tmp_path: Path) -> None:
+    path = keystore_file(tmp_path)
+
+    assert load_key(KeystoreFile(path), MAINNET, ask=ask_password).address == CANARY_ADDRESS
     assert load_key(KeystoreFile(path, "PW", Variables(PW=PASSWORD)), MAINNET, ask=None).address == CANARY_ADDRESS
 
 
-def test_a_scrypt_keystore_of_eth_account_opens_too(tmp_path: Path) -> None:
-    path = tmp_path / "wallet.json"
-    path.write_text(json.dumps(Account.encrypt(CANARY, PASSWORD, kdf="scrypt", iterations=2)))
-    path.chmod(0o600)
-    assert load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: PASSWORD).address == CANARY_ADDRESS
+def test_scrypt_keystore_of_eth_account_opens_too(tmp_path: Path) -> None:
+    path = write_keystore(tmp_path / "wallet.json", Account.encrypt(CANARY, PASSWORD, kdf="scrypt", iterations=2))
+
+    assert load_key(KeystoreFile(path), MAINNET, ask=ask_password).address == CANARY_ADDRESS
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o601])
-def test_a_keystore_that_others_may_use_is_refused_and_told_chmod_600(tmp_path: Path, mode: int) -> None:
-    path = keystore(tmp_path, mode=mode)
-    error = refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: PASSWORD))
-    assert f"chmod 600 {path}" in str(error)
-    assert f"{mode:04o}" in str(error)
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o601], ids=oct)
+def test_keystore_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> None:
+    path = keystore_file(tmp_path, mode=mode)
+
+    assert mentions(refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=ask_password)), f"chmod 600 {path}", f"{mode:04o}")
 
 
-def test_a_wrong_password_is_told_without_showing_it(tmp_path: Path) -> None:
-    path = keystore(tmp_path)
-    error = refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: "wrong " + PASSWORD))
-    assert "wrong password" in str(error)
+def test_wrong_password_is_refused_without_showing_it(tmp_path: Path) -> None:
+    path = keystore_file(tmp_path)
+
+    assert "wrong password" in str(refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: "wrong " + PASSWORD)))
 
 
-def test_a_locked_keystore_is_told_when_nobody_can_be_asked(tmp_path: Path) -> None:
-    path = keystore(tmp_path)
-    assert "locked" in str(refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=None)))
-    assert "export PW" in str(refusal(lambda: load_key(KeystoreFile(path, "PW"), MAINNET, ask=None)))
+@pytest.mark.parametrize(("variable", "reason"), [(None, "locked"), ("PW", "export PW")], ids=["no variable", "variable not set"])
+def test_locked_keystore_is_refused_when_nobody_can_be_asked(tmp_path: Path, variable: str | None, reason: str) -> None:
+    path = keystore_file(tmp_path)
+    source = KeystoreFile(path) if variable is None else KeystoreFile(path, variable)
+
+    assert reason in str(refusal(lambda: load_key(source, MAINNET, ask=None)))
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"version": 1}', '{"version": 3}', '{"version": 3, "crypto": {"kdf": "none"}}', "x" * 70_000]
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("{", id="no JSON"),
+        pytest.param("[]", id="a list"),
+        pytest.param('{"version": 1}', id="version 1"),
+        pytest.param('{"version": 3}', id="no key"),
+        pytest.param('{"version": 3, "crypto": {"kdf": "none"}}', id="unknown kdf"),
+        pytest.param("x" * 70_000, id="too long"),
+    ],
 )
-def test_a_file_that_is_no_keystore_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "wallet.json"
-    path.write_text(text)
-    path.chmod(0o600)
-    assert str(path) in str(refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: PASSWORD)))
+def test_file_that_is_no_keystore_is_refused(tmp_path: Path, text: str) -> None:
+    path = write_keystore(tmp_path / "wallet.json", text)
+
+    assert str(path) in str(refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=ask_password)))
 
 
-def test_a_missing_keystore_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_missing_keystore_and_a_folder_are_refused(tmp_path: Path) -> None:
     assert "such file" in str(refusal(lambda: load_key(KeystoreFile(tmp_path / "none.json"), MAINNET, ask=None)))
     assert "be read" in str(refusal(lambda: load_key(KeystoreFile(tmp_path), MAINNET, ask=None)))
 
 
-@pytest.mark.parametrize("text", [CANARY.hex(), "0x" + CANARY.hex(), f"  0x{CANARY.hex().upper()}\n"])
-def test_a_key_is_read_from_the_environment_and_from_a_prompt(text: str) -> None:
+# --- The environment and a prompt.
+
+
+@pytest.mark.parametrize(
+    "text", [CANARY.hex(), "0x" + CANARY.hex(), f"  0x{CANARY.hex().upper()}\n"], ids=["bare", "with 0x", "upper case with spaces"]
+)
+def test_key_is_read_from_the_environment_and_from_a_prompt(text: str) -> None:
     assert load_key(KeyEnv("K", Variables(K=text)), MAINNET, ask=None).address == CANARY_ADDRESS
     assert load_key(KeyPrompt(), MAINNET, ask=lambda prompt: text).address == CANARY_ADDRESS
 
@@ -131,88 +161,117 @@ def test_a_key_is_read_from_the_environment_and_from_a_prompt(text: str) -> None
 @pytest.mark.parametrize(
     "text",
     [
-        CANARY.hex()[:-1],
-        CANARY.hex() + "0",
-        CANARY.hex() + "00",
-        f"key={CANARY.hex()}",
-        "0x0x" + CANARY.hex(),
-        CANARY.hex()[:-1] + "g",
-        "00" * 32,
-        "ff" * 32,
+        pytest.param(CANARY.hex()[:-1], id="a digit short"),
+        pytest.param(CANARY.hex() + "0", id="a digit more"),
+        pytest.param(CANARY.hex() + "00", id="a byte more"),
+        pytest.param(f"key={CANARY.hex()}", id="a name before"),
+        pytest.param("0x0x" + CANARY.hex(), id="0x twice"),
+        pytest.param(CANARY.hex()[:-1] + "g", id="no hex"),
+        pytest.param("00" * 32, id="zero"),
+        pytest.param("ff" * 32, id="beyond the order"),
     ],
 )
 def test_what_is_not_quite_a_key_is_refused_without_showing_it(text: str) -> None:
-    assert mentions(str(refusal(lambda: load_key(KeyEnv("K", Variables(K=text)), MAINNET, ask=None))), "private key", "K")
+    assert mentions(refusal(lambda: load_key(KeyEnv("K", Variables(K=text)), MAINNET, ask=None)), "private key", "K")
     assert "64 hex digits" in str(refusal(lambda: load_key(KeyPrompt(), MAINNET, ask=lambda prompt: text)))
 
 
-def test_a_variable_that_is_not_set_and_a_prompt_without_terminal_are_told() -> None:
-    assert mentions(str(refusal(lambda: load_key(KeyEnv("K", Variables()), MAINNET, ask=None))), "not set", "K")
-    assert "terminal" in str(refusal(lambda: load_key(KeyPrompt(), MAINNET, ask=None)))
+@pytest.mark.parametrize(
+    ("source", "reasons"), [(KeyEnv("K", Variables()), ["not set", "K"]), (KeyPrompt(), ["terminal"])], ids=["variable", "prompt"]
+)
+def test_unset_variable_and_prompt_without_terminal_are_refused(source: KeySource, reasons: list[str]) -> None:
+    assert mentions(refusal(lambda: load_key(source, MAINNET, ask=None)), *reasons)
 
 
-def test_the_published_addresses_are_those_of_the_mnemonic_and_of_small_numbers() -> None:
+# --- Published keys.
+
+
+def test_published_addresses_are_of_the_mnemonic_and_small_keys() -> None:
     Account.enable_unaudited_hdwallet_features()
     paths = [f"m/44'/60'/0'/0/{index}" for index in range(TEST_ACCOUNT_COUNT)]
-    known = {Account.from_mnemonic(TEST_MNEMONIC, account_path=path).address for path in paths}
-    known |= {Account.from_key(number.to_bytes(32, "big")).address for number in range(1, TEST_ACCOUNT_COUNT + 1)}
-    assert known == PUBLISHED_ADDRESSES
+    addresses = {Account.from_mnemonic(TEST_MNEMONIC, account_path=path).address for path in paths}
+    addresses |= {Account.from_key(number.to_bytes(32, "big")).address for number in range(1, TEST_ACCOUNT_COUNT + 1)}
+
+    assert addresses == PUBLISHED_ADDRESSES
 
 
-def test_test_accounts_are_the_published_ones_and_local_only() -> None:
-    assert load_key(TestAccountKey(0), LOCAL, ask=None).address == "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
-    assert load_key(TestAccountKey(9), TESTER, ask=None).address == "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720"
+@pytest.mark.parametrize(
+    ("index", "chain_id", "address"),
+    [
+        pytest.param(0, LOCAL, "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266", id="the first on anvil"),
+        pytest.param(9, TESTER, "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720", id="the tenth on eth-tester"),
+        pytest.param(19, LOCAL, "0x8626f6940E2eb28930eFb4CeF49B2d1F2C9C1199", id="the last"),
+    ],
+)
+def test_test_account_is_a_published_one(index: int, chain_id: int, address: str) -> None:
+    assert load_key(TestAccountKey(index), chain_id, ask=None).address == address
+
+
+def test_test_account_is_local_and_one_of_twenty() -> None:
     assert "published" in str(refusal(lambda: load_key(TestAccountKey(0), MAINNET, ask=None)))
     assert "between 0 and 19" in str(refusal(lambda: load_key(TestAccountKey(20), LOCAL, ask=None)))
 
 
-@pytest.mark.parametrize("key", ["ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80", "00" * 31 + "01"])
-def test_a_published_key_is_refused_on_a_live_chain_wherever_it_comes_from(tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize(
+    "key",
+    ["ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80", "00" * 31 + "01"],
+    ids=["of the mnemonic", "the number one"],
+)
+def test_published_key_is_refused_on_a_live_chain(tmp_path: Path, key: str) -> None:
     source = KeyEnv("K", Variables(K=key))
+    path = keystore_file(tmp_path, bytes.fromhex(key))
+
     assert "published" in str(refusal(lambda: load_key(source, MAINNET, ask=None)))
-    path = keystore(tmp_path, bytes.fromhex(key))
-    assert "published" in str(refusal(lambda: load_key(KeystoreFile(path), 42161, ask=lambda prompt: PASSWORD)))
+    assert "published" in str(refusal(lambda: load_key(KeystoreFile(path), 42161, ask=ask_password)))
     assert load_key(source, LOCAL, ask=None).address
 
 
-def test_a_fork_takes_test_keys_only() -> None:
+def test_fork_takes_test_keys_only() -> None:
+    source = KeyEnv("K", Variables(K=CANARY.hex()))
+
     assert load_key(TestAccountKey(1), MAINNET, ask=None, is_fork=True).address
-    error = refusal(lambda: load_key(KeyEnv("K", Variables(K=CANARY.hex())), MAINNET, ask=None, is_fork=True))
-    assert "fork" in str(error)
+    assert "fork" in str(refusal(lambda: load_key(source, MAINNET, ask=None, is_fork=True)))
 
 
-@pytest.mark.parametrize("source", [KeyEnv("K", Variables(K=CANARY.hex())), KeyPrompt()])
-def test_a_key_shows_its_address_and_nothing_else(source: KeySource) -> None:
+# --- Keys are shown nowhere.
+
+
+CANARY_KEY = load_key(KeyPrompt(), MAINNET, ask=lambda prompt: CANARY.hex())
+
+
+@pytest.mark.parametrize("source", [KeyEnv("K", Variables(K=CANARY.hex())), KeyPrompt()], ids=["environment", "prompt"])
+def test_key_shows_its_address_and_nothing_else(source: KeySource) -> None:
     key = load_key(source, MAINNET, ask=lambda prompt: CANARY.hex())
-    shown = [repr(key), str(key), f"{key}", f"{[key]!r}", f"{key!a}"]
-    assert not any(leaks(text) for text in shown)
+
+    assert not any(leaks(text) for text in (repr(key), str(key), f"{key}", f"{[key]!r}", f"{key!a}"))
     assert repr(key) == f"PrivateKey({CANARY_ADDRESS})"
     with pytest.raises(TypeError):
         vars(key)
 
 
-@pytest.mark.parametrize("hidden", [load_key(KeyPrompt(), MAINNET, ask=lambda prompt: CANARY.hex()), Secret(PASSWORD)])
-def test_a_key_and_a_secret_cannot_be_pickled_or_copied(hidden: PrivateKey | Secret) -> None:
-    for attempt in (pickle.dumps, copy.copy, copy.deepcopy, json.dumps):
-        with pytest.raises(TypeError) as caught:
-            attempt(hidden)  # type: ignore[operator]
-        assert not leaks(everything_shown_of(caught.value))
-    assert not leaks(repr(hidden) + str(hidden) + f"{hidden}")
+@pytest.mark.parametrize("secret", [CANARY_KEY, Secret(PASSWORD)], ids=["key", "password"])
+@pytest.mark.parametrize("copy_of", [pickle.dumps, copy.copy, copy.deepcopy, json.dumps])
+def test_key_and_secret_cannot_be_pickled_or_copied(secret: PrivateKey | Secret, copy_of: Callable[[object], object]) -> None:
+    with pytest.raises(TypeError) as raised:
+        copy_of(secret)
+
+    assert not leaks(error_texts(raised.value))
+    assert not leaks(repr(secret) + str(secret) + f"{secret}")
 
 
-def test_a_transaction_that_cannot_be_signed_fails_without_showing_the_key() -> None:
-    key = load_key(KeyPrompt(), MAINNET, ask=lambda prompt: CANARY.hex())
-    for fields in ({}, {"chainId": 1, "nonce": "x"}, {"to": object()}):
-        with pytest.raises(OperatorNeeded) as caught:
-            key.sign(fields)
-        assert not leaks(everything_shown_of(caught.value))
+@pytest.mark.parametrize("tx_fields", [{}, {"chainId": 1, "nonce": "x"}, {"to": object()}], ids=["none", "no number", "no address"])
+def test_failed_signature_does_not_show_the_key(tx_fields: dict[str, object]) -> None:
+    with pytest.raises(OperatorNeeded) as raised:
+        CANARY_KEY.sign(tx_fields)
+
+    assert not leaks(error_texts(raised.value))
 
 
 def test_core_dumps_are_off_in_this_process_and_its_children() -> None:
     disable_core_dumps()
     assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
-    child = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
-    assert subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True).stdout.strip() == "(0, 0)"
+    child_code = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
+    assert subprocess.run([sys.executable, "-c", child_code], capture_output=True, text=True, check=True).stdout.strip() == "(0, 0)"
 
 
 FOREIGN_KEYSTORES = {
@@ -243,8 +302,7 @@ FOREIGN_KEYSTORES = {
 
 
 @pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
-def test_a_keystore_of_another_library_opens_with_a_password_beyond_ascii(tmp_path: Path, kdf: str) -> None:
-    path = tmp_path / "wallet.json"
-    path.write_text(json.dumps(FOREIGN_KEYSTORES[kdf]))
-    path.chmod(0o600)
+def test_keystore_opens_with_a_password_beyond_ascii(tmp_path: Path, kdf: str) -> None:
+    path = write_keystore(tmp_path / "wallet.json", FOREIGN_KEYSTORES[kdf])
+
     assert load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: "Größe 量 пароль").address == CANARY_ADDRESS

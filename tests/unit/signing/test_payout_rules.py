@@ -1,147 +1,159 @@
-"""Money before the signer: it goes to confirmed addresses, the granted amount to the unit; every rule says no by its name, no
-mutation passes (T4, T14).
-"""
+"""Tests of agent/signing/payout_rules.py: the granted amount to the unit, to an address that the owner confirmed (T4, T14)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import Refused
 from agent.model import IntentKind, Payout, UnsignedTx
 from agent.ports import Grant
-from agent.signing.payout_rules import encode_payout as encode
-from agent.signing.rules import require_signable
+from agent.signing.payout_rules import encode_payout
+from agent.signing.rules import SigningRules
 from agent.units import NATIVE, UINT256_MAX
+from tests.support import signing
 from tests.support.builders import address
 from tests.support.signables import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
-from tests.support.signing import ALLOWED, MAX_GAS_WEI, NONCES, NOW_S, ROUTER, RULES, STRANGER, USDC, USDT, WALLET, WETH, signer, tx
+from tests.support.signing import ALLOWED, MAX_GAS_WEI, NOW_S, ROUTER, RULES, STRANGER, USDC, USDT, WALLET, WETH, signer, tx
 
-HOME, OTHER_HOME = address("home"), address("another home")
-MANAGER, PAIR, POOL = address("manager"), address("pair"), address("v3 pool")
+HOME = address("home")
+OTHER_HOME = address("another home")
+MANAGER = address("manager")
+PAIR = address("pair")
+POOL = address("v3 pool")
 PAYOUT_RULES = replace(RULES, payout_addresses=(HOME, OTHER_HOME))
-RAW, MOST = 1_234_567_890, 2_000_000_000
-TOKENS = Payout(USDC, HOME, RAW, MOST, 3)
-COIN = Payout(NATIVE, HOME, RAW, MOST, 3)
-PAY = tx(USDC, encode(HOME, RAW))
-PAY_COIN = tx(HOME, "0x", value_wei=RAW)
+refusing_rule = partial(signing.refusing_rule, rules=PAYOUT_RULES)
+RAW = 1_234_567_890
+LIMIT_LEFT_RAW = 2_000_000_000
+TOKENS = Payout(USDC, HOME, RAW, LIMIT_LEFT_RAW, 3)
+COIN = Payout(NATIVE, HOME, RAW, LIMIT_LEFT_RAW, 3)
 
 
 def grant_of(payout: Payout | None) -> Grant:
     return Grant(IntentKind.PAYOUT, NOW_S, NOW_S + 90, MAX_GAS_WEI, payout=payout)
 
 
-GRANT, COIN_GRANT = grant_of(TOKENS), grant_of(COIN)
+def token_tx(raw: int = RAW, to: str = HOME) -> UnsignedTx:
+    return tx(USDC, encode_payout(to, raw))
 
 
-def rule_of(transaction: UnsignedTx, grant: Grant = GRANT, rules: object = PAYOUT_RULES) -> str | None:
-    """The rule that refuses; None when it may be signed."""
-    try:
-        require_signable(transaction, grant, rules, NONCES)  # type: ignore[arg-type]  # rules of the tests
-    except Refused as refusal:
-        return refusal.verdicts[0].guard.removeprefix("signer.")
-    return None
+def coin_tx(raw: int = RAW, to: str = HOME) -> UnsignedTx:
+    return tx(to, "0x", value_wei=raw)
 
 
-def paying(to: str) -> tuple[UnsignedTx, Grant, UnsignedTx, Grant]:
-    """Both payments to an address, each with a grant that says so too."""
-    return tx(USDC, encode(to, RAW)), grant_of(replace(TOKENS, to=to)), replace(PAY_COIN, to=to), grant_of(replace(COIN, to=to))
+PAY = token_tx()
+PAY_COIN = coin_tx()
+GRANT = grant_of(TOKENS)
+COIN_GRANT = grant_of(COIN)
 
 
-def test_a_payment_of_tokens_and_one_of_native_coin_are_signed_as_the_chain_wants_them() -> None:
-    assert rule_of(PAY) is None
-    assert rule_of(PAY_COIN, COIN_GRANT) is None
+def rules_that_refuse_payouts_to(to: str, rules: SigningRules) -> set[str | None]:
+    """Return what refuses a payout of tokens and one of native coin to an address that their grants name; None where signed."""
+    return {
+        refusing_rule(token_tx(to=to), grant_of(replace(TOKENS, to=to)), rules=rules),
+        refusing_rule(coin_tx(to=to), grant_of(replace(COIN, to=to)), rules=rules),
+    }
+
+
+@pytest.mark.parametrize(("transaction", "grant"), [(PAY, GRANT), (PAY_COIN, COIN_GRANT)], ids=["tokens", "native coin"])
+def test_granted_payout_is_signed(transaction: UnsignedTx, grant: Grant) -> None:
+    assert signer(PAYOUT_RULES).sign(transaction, grant).hash.startswith("0x")
+
+
+def test_payout_of_tokens_is_encoded_as_transfer() -> None:
     assert PAY.data == "0xa9059cbb" + "00" * 12 + HOME[2:].lower() + f"{RAW:064x}"
-    for transaction, grant in ((PAY, GRANT), (PAY_COIN, COIN_GRANT)):
-        assert signer(PAYOUT_RULES).sign(transaction, grant).hash.startswith("0x")
+
+
+@pytest.mark.parametrize("raw", [1, RAW])
+def test_payout_of_all_that_the_day_has_left_is_signed(raw: int) -> None:
+    assert refusing_rule(token_tx(raw), grant_of(replace(TOKENS, raw=raw, limit_left_raw=raw))) is None
+    assert refusing_rule(coin_tx(raw), grant_of(replace(COIN, raw=raw, limit_left_raw=raw))) is None
 
 
 @pytest.mark.parametrize(
     ("rule", "transaction", "grant"),
     [
-        ("payout", PAY, grant_of(None)),
-        ("payout", PAY_COIN, grant_of(None)),
-        ("contract", replace(PAY, to=STRANGER), GRANT),
-        ("contract", replace(PAY, to=STRANGER), grant_of(replace(TOKENS, token=STRANGER))),
-        ("contract", replace(PAY, to=WETH), GRANT),
-        ("contract", PAY_COIN, GRANT),
-        ("contract", PAY, COIN_GRANT),
-        ("recipient", tx(USDC, encode(STRANGER, RAW)), GRANT),
-        ("recipient", tx(USDC, encode(OTHER_HOME, RAW)), GRANT),
-        ("recipient", replace(PAY_COIN, to=STRANGER), COIN_GRANT),
-        ("recipient", replace(PAY_COIN, to=OTHER_HOME), COIN_GRANT),
-        ("payout_amount", tx(USDC, encode(HOME, RAW + 1)), GRANT),
-        ("payout_amount", tx(USDC, encode(HOME, RAW - 1)), GRANT),
-        ("payout_amount", tx(USDC, encode(HOME, UINT256_MAX)), GRANT),
-        ("payout_amount", replace(PAY_COIN, value_wei=RAW + 1), COIN_GRANT),
-        ("payout_amount", replace(PAY_COIN, value_wei=0), COIN_GRANT),
-        ("payout_amount", tx(USDC, encode(HOME, 0)), grant_of(replace(TOKENS, raw=0))),
-        ("payout_per_day", PAY, grant_of(replace(TOKENS, limit_left_raw=RAW - 1))),
-        ("payout_per_day", PAY_COIN, grant_of(replace(COIN, limit_left_raw=RAW - 1))),
-        ("value", replace(PAY, value_wei=1), GRANT),
-        ("gas_cost", replace(PAY, gas=10**7), GRANT),
-        ("chain_id", replace(PAY, chain_id=1), GRANT),
-        ("value", with_bytes(PAY_COIN, b"\x00"), COIN_GRANT),
+        pytest.param("payout", PAY, grant_of(None), id="tokens, none granted"),
+        pytest.param("payout", PAY_COIN, grant_of(None), id="coin, none granted"),
+        pytest.param("contract", replace(PAY, to=STRANGER), GRANT, id="a stranger's token"),
+        pytest.param("contract", replace(PAY, to=STRANGER), grant_of(replace(TOKENS, token=STRANGER)), id="a stranger's token, granted"),
+        pytest.param("contract", replace(PAY, to=WETH), GRANT, id="another token"),
+        pytest.param("contract", PAY_COIN, GRANT, id="coin in place of tokens"),
+        pytest.param("contract", PAY, COIN_GRANT, id="tokens in place of coin"),
+        pytest.param("recipient", token_tx(to=STRANGER), GRANT, id="tokens to a stranger"),
+        pytest.param("recipient", token_tx(to=OTHER_HOME), GRANT, id="tokens to another home"),
+        pytest.param("recipient", coin_tx(to=STRANGER), COIN_GRANT, id="coin to a stranger"),
+        pytest.param("recipient", coin_tx(to=OTHER_HOME), COIN_GRANT, id="coin to another home"),
+        pytest.param("payout_amount", token_tx(RAW + 1), GRANT, id="one unit more"),
+        pytest.param("payout_amount", token_tx(RAW - 1), GRANT, id="one unit less"),
+        pytest.param("payout_amount", token_tx(UINT256_MAX), GRANT, id="largest amount"),
+        pytest.param("payout_amount", coin_tx(RAW + 1), COIN_GRANT, id="one wei more"),
+        pytest.param("payout_amount", coin_tx(RAW - 1), COIN_GRANT, id="one wei less"),
+        pytest.param("payout_amount", coin_tx(0), COIN_GRANT, id="no coin"),
+        pytest.param("payout_amount", token_tx(0), grant_of(replace(TOKENS, raw=0)), id="no tokens, as granted"),
+        pytest.param("payout_per_day", PAY, grant_of(replace(TOKENS, limit_left_raw=RAW - 1)), id="one unit beyond the day"),
+        pytest.param("payout_per_day", PAY_COIN, grant_of(replace(COIN, limit_left_raw=RAW - 1)), id="one wei beyond the day"),
+        pytest.param("value", replace(PAY, value_wei=1), GRANT, id="coin beside tokens"),
+        pytest.param("value", with_bytes(PAY_COIN, b"\x00"), COIN_GRANT, id="a byte beside coin"),
+        pytest.param("gas_cost", replace(PAY, gas=10**7), GRANT, id="gas beyond the granted"),
+        pytest.param("chain_id", replace(PAY, chain_id=1), GRANT, id="another chain"),
     ],
 )
-def test_each_rule_says_no_by_its_name(rule: str, transaction: UnsignedTx, grant: Grant) -> None:
-    assert rule_of(transaction, grant) == rule
+def test_payout_other_than_granted_is_refused_by_its_rule(rule: str, transaction: UnsignedTx, grant: Grant) -> None:
+    assert refusing_rule(transaction, grant) == rule
 
 
 @pytest.mark.parametrize("to", [STRANGER, WALLET, USDC, WETH, ROUTER, MANAGER, PAIR, POOL, NATIVE])
-def test_nobody_is_paid_whom_the_owner_has_not_confirmed_nor_a_contract_that_is_traded_with(to: str) -> None:
-    tokens, granted, coin, coin_granted = paying(to)
-    assert (rule_of(tokens, granted), rule_of(coin, coin_granted)) == ("recipient", "recipient")
-    rules = replace(PAYOUT_RULES, payout_addresses=(HOME, to), v3_managers=(MANAGER,), v2_pairs=(PAIR,), oracle_pools=(POOL,))
-    expected = None if to == STRANGER else "recipient"
-    assert (rule_of(tokens, granted, rules), rule_of(coin, coin_granted, rules)) == (expected, expected)
+def test_payout_to_an_unconfirmed_address_is_refused(to: str) -> None:
+    assert rules_that_refuse_payouts_to(to, PAYOUT_RULES) == {"recipient"}
 
 
-def test_without_confirmed_addresses_nothing_is_paid() -> None:
-    assert rule_of(PAY, GRANT, RULES) == rule_of(PAY_COIN, COIN_GRANT, RULES) == "recipient"
+def test_payout_without_confirmed_addresses_is_refused() -> None:
+    assert rules_that_refuse_payouts_to(HOME, RULES) == {"recipient"}
 
 
-def test_a_payment_is_signed_on_its_own_grant_alone_and_no_other_on_that_of_a_payment() -> None:
-    for name, (transaction, grant) in ALLOWED.items():
-        assert rule_of(PAY, grant) is not None, name
-        assert rule_of(PAY_COIN, grant) is not None, name
-        assert rule_of(transaction, GRANT) is not None, name
-        assert rule_of(transaction, COIN_GRANT) is not None, name
-        assert rule_of(transaction, grant) is None, name
-
-
-def test_no_flipped_bit_no_edited_word_and_no_other_length_is_signed() -> None:
-    tried = [*flipped_bits(PAY), *edited_words(PAY), *cut_or_lengthened(PAY)]
-    assert len(tried) > 500
-    assert [made.data for made in tried if rule_of(made) is None] == []
-
-
-@given(st.lists(st.tuples(st.integers(0, 67), st.binary(min_size=1, max_size=20)), min_size=1, max_size=4))
-def test_no_calldata_written_over_is_signed_but_what_was_granted(edits: list[tuple[int, bytes]]) -> None:
-    made = overwritten(PAY, edits)
-    assert (rule_of(made) is None) == (made.data == PAY.data)
-
-
-@given(raw=st.integers(0, 2**256 - 1), to=st.sampled_from([HOME, OTHER_HOME, STRANGER, WALLET, USDT]))
-def test_of_all_amounts_and_addresses_only_the_granted_ones_are_signed(raw: int, to: str) -> None:
-    assert (rule_of(tx(USDC, encode(to, raw))) is None) == ((to, raw) == (HOME, RAW))
-    assert (rule_of(replace(PAY_COIN, to=to, value_wei=raw), COIN_GRANT) is None) == ((to, raw) == (HOME, RAW))
-
-
-@pytest.mark.parametrize("raw", [1, RAW])
-def test_a_payment_of_all_that_the_day_has_left_is_signed(raw: int) -> None:
-    assert rule_of(tx(USDC, encode(HOME, raw)), grant_of(replace(TOKENS, raw=raw, limit_left_raw=raw))) is None
-    assert rule_of(replace(PAY_COIN, value_wei=raw), grant_of(replace(COIN, raw=raw, limit_left_raw=raw))) is None
+@pytest.mark.parametrize("to", [WALLET, USDC, WETH, ROUTER, NATIVE])
+def test_payout_to_wallet_token_router_or_nobody_is_refused_if_confirmed(to: str) -> None:
+    assert rules_that_refuse_payouts_to(to, replace(PAYOUT_RULES, payout_addresses=(HOME, to))) == {"recipient"}
 
 
 @pytest.mark.parametrize("field", ["routers", "rebalancers", "v3_managers", "v2_routers", "v2_pairs", "oracle_pools", "tokens"])
-def test_a_contract_of_each_kind_is_paid_nothing_although_confirmed(field: str) -> None:
-    tokens, granted, coin, coin_granted = paying(STRANGER)
+def test_payout_to_a_traded_contract_is_refused_if_confirmed(field: str) -> None:
     rules = replace(PAYOUT_RULES, payout_addresses=(HOME, STRANGER))
-    assert (rule_of(tokens, granted, rules), rule_of(coin, coin_granted, rules)) == (None, None)
-    pinned = replace(rules, **{field: (*getattr(rules, field), STRANGER)})
-    assert rule_of(tokens, granted, pinned) == "recipient"
-    assert rule_of(coin, coin_granted, pinned) == "recipient"
+
+    assert rules_that_refuse_payouts_to(STRANGER, rules) == {None}
+    assert rules_that_refuse_payouts_to(STRANGER, replace(rules, **{field: (*getattr(rules, field), STRANGER)})) == {"recipient"}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_payout_is_signed_on_its_own_grant_alone(name: str) -> None:
+    transaction, grant = ALLOWED[name]
+
+    assert refusing_rule(transaction, grant) is None
+    assert refusing_rule(PAY, grant) is not None
+    assert refusing_rule(PAY_COIN, grant) is not None
+    assert refusing_rule(transaction, GRANT) is not None
+    assert refusing_rule(transaction, COIN_GRANT) is not None
+
+
+def test_no_flipped_bit_edited_word_or_other_length_is_signed() -> None:
+    mutations = [*flipped_bits(PAY), *edited_words(PAY), *cut_or_lengthened(PAY)]
+
+    assert len(mutations) > 500
+    assert [mutated.data for mutated in mutations if refusing_rule(mutated, GRANT) is None] == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 67), st.binary(min_size=1, max_size=20)), min_size=1, max_size=4))
+def test_no_overwritten_calldata_is_signed_but_the_granted(edits: list[tuple[int, bytes]]) -> None:
+    mutated = overwritten(PAY, edits)
+
+    assert (refusing_rule(mutated, GRANT) is None) == (mutated.data == PAY.data)
+
+
+@given(raw=st.integers(0, 2**256 - 1), to=st.sampled_from([HOME, OTHER_HOME, STRANGER, WALLET, USDT]))
+def test_payout_of_other_amount_or_address_is_refused(raw: int, to: str) -> None:
+    assert (refusing_rule(token_tx(raw, to), GRANT) is None) == ((to, raw) == (HOME, RAW))
+    assert (refusing_rule(coin_tx(raw, to), COIN_GRANT) is None) == ((to, raw) == (HOME, RAW))

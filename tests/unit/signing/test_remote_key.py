@@ -27,9 +27,9 @@ from tests.support.text import raises_code
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[KeyService]:
-    made = KeyService()
-    yield made
-    made.close()
+    key_service = KeyService()
+    yield key_service
+    key_service.close()
 
 
 @pytest.fixture
@@ -39,32 +39,32 @@ def signer(service: KeyService) -> LocalSigner:
     return LocalSigner(RemoteKey(address, service.sign), replace(RULES, wallet=address), lambda: NONCES)
 
 
-def test_the_address_is_that_of_the_services_public_key(service: KeyService) -> None:
+def test_address_is_that_of_the_services_public_key(service: KeyService) -> None:
     assert address_from_public_key(service.public_key()) == Account.from_key(SECRET).address
 
 
 @pytest.mark.parametrize(
     "changes", [{}, {"max_fee_wei": None, "max_priority_fee_wei": None, "gas_price_wei": 10**9}], ids=["1559", "legacy"]
 )
-def test_what_a_service_signs_is_the_wallets_own_transaction_and_differs_each_time(
-    signer: LocalSigner, changes: dict[str, int | None]
-) -> None:
+def test_service_signs_the_transaction_and_never_twice_alike(signer: LocalSigner, changes: dict[str, int | None]) -> None:
     cancel = replace(CANCEL, to=signer.address, **changes)
-    made = [signer.sign(cancel, CANCEL_GRANT) for _ in range(12)]
-    assert {Account.recover_transaction(one.signed_bytes) for one in made} == {signer.address}
-    assert len({one.hash for one in made}) == len(made)
+
+    transactions = [signer.sign(cancel, CANCEL_GRANT) for _ in range(12)]
+
+    assert {Account.recover_transaction(transaction.signed_bytes) for transaction in transactions} == {signer.address}
+    assert len({transaction.hash for transaction in transactions}) == len(transactions)
 
 
-def test_the_gate_stands_before_a_service_too(signer: LocalSigner, service: KeyService) -> None:
+def test_gate_stands_before_a_service_too(signer: LocalSigner, service: KeyService) -> None:
     """Nothing outside the policy even reaches it."""
-    before = len(service.asked)
+    request_count = len(service.asked)
     for mutated in list(flipped_bits(SWAP))[::97]:
         with pytest.raises(Refused):
             signer.sign(mutated, SWAP_GRANT)
     for transaction, grant in ALLOWED.values():
         with pytest.raises(Refused):
             signer.sign(replace(transaction, to=WALLET, value_wei=1), grant)
-    assert len(service.asked) == before
+    assert len(service.asked) == request_count
 
 
 def high_s(der: bytes) -> bytes:
@@ -72,7 +72,7 @@ def high_s(der: bytes) -> bytes:
     return encode_dss_signature(r, max(s, CURVE_ORDER - s))
 
 
-def test_a_signature_with_a_high_s_is_brought_into_the_form_that_chains_take(signer: LocalSigner, service: KeyService) -> None:
+def test_signature_with_a_high_s_is_lowered(signer: LocalSigner, service: KeyService) -> None:
     service.spoil = high_s
     signed = signer.sign(replace(CANCEL, to=signer.address), CANCEL_GRANT)
     assert Account.recover_transaction(signed.signed_bytes) == signer.address
@@ -80,45 +80,33 @@ def test_a_signature_with_a_high_s_is_brought_into_the_form_that_chains_take(sig
     assert s <= CURVE_ORDER // 2
 
 
-def of_another_key(der: bytes) -> bytes:
+def signature_of_another_key(der: bytes) -> bytes:
     return ec.derive_private_key(SECRET + 1, ec.SECP256K1()).sign(bytes(32), ec.ECDSA(Prehashed(hashes.SHA256())))
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
-        of_another_key,
-        lambda der: b"",
-        lambda der: der[:-1],
-        lambda der: der + b"\0",
-        lambda der: bytes([0x31]) + der[1:],
-        lambda der: encode_dss_signature(0, 1),
-        lambda der: encode_dss_signature(1, CURVE_ORDER),
-        lambda der: encode_dss_signature(CURVE_ORDER, 5),
-        lambda der: encode_dss_signature(CURVE_ORDER + 1, 5),
-        lambda der: b"\x30\x06\x02\x01\xff\x02\x01\x01",
-        lambda der: b"\x30\x08\x02\x02\x00\x01\x02\x02\x00\x01",
-        lambda der: b"\x30\x80" + der[2:],
-    ],
-    ids=[
-        "another key",
-        "nothing",
-        "cut",
-        "longer",
-        "no sequence",
-        "zero",
-        "order",
-        "first at the order",
-        "above",
-        "negative",
-        "padded",
-        "indefinite",
+        pytest.param(signature_of_another_key, id="another key"),
+        pytest.param(lambda der: b"", id="nothing"),
+        pytest.param(lambda der: der[:-1], id="cut"),
+        pytest.param(lambda der: der + b"\0", id="longer"),
+        pytest.param(lambda der: bytes([0x31]) + der[1:], id="no sequence"),
+        pytest.param(lambda der: encode_dss_signature(0, 1), id="r of zero"),
+        pytest.param(lambda der: encode_dss_signature(1, 0), id="s of zero"),
+        pytest.param(lambda der: encode_dss_signature(1, CURVE_ORDER), id="s at the order"),
+        pytest.param(lambda der: encode_dss_signature(CURVE_ORDER, 5), id="r at the order"),
+        pytest.param(lambda der: encode_dss_signature(CURVE_ORDER + 1, 5), id="r above the order"),
+        pytest.param(lambda der: b"\x30\x06\x02\x01\xff\x02\x01\x01", id="negative"),
+        pytest.param(lambda der: b"\x30\x08\x02\x02\x00\x01\x02\x02\x00\x01", id="padded"),
+        pytest.param(lambda der: b"\x30\x80" + der[2:], id="indefinite length"),
     ],
 )
-def test_an_answer_that_is_not_the_wallets_signature_is_never_sent(
+def test_answer_that_is_not_the_wallets_signature_is_never_sent(
     signer: LocalSigner, service: KeyService, spoil: Callable[[bytes], bytes]
 ) -> None:
     service.spoil = spoil
+
     with raises_code(OperatorNeeded, "signature"):
         signer.sign(replace(CANCEL, to=signer.address), CANCEL_GRANT)
 
@@ -133,65 +121,78 @@ EDGES = [0, 1, 127, 128, 255, 256, 2**247 - 1, 2**247, 2**255 - 1, 2**255, CURVE
 
 
 @given(r=st.sampled_from(EDGES) | st.integers(0, 2**256 - 1), s=st.sampled_from(EDGES) | st.integers(0, 2**256 - 1), data=st.data())
-def test_the_encoding_of_two_integers_is_read_and_no_other_bytes_are(r: int, s: int, data: st.DataObject) -> None:
+def test_encoding_of_two_integers_is_read_and_no_other_bytes_are(r: int, s: int, data: st.DataObject) -> None:
     """The encoder is the library's; an integer of 256 bits takes 33 bytes."""
     der = encode_dss_signature(r, s)
     assert remote_key._parse_der(der) == (r, s)
-    at, bit = data.draw(st.integers(0, len(der) - 1)), data.draw(st.integers(0, 7))
-    flipped = bytearray(der)
-    flipped[at] ^= 1 << bit
-    for other in (bytes(flipped), der[:at], der + b"\0", der[:-1], b"\x30\x00"):
+    position, bit = data.draw(st.integers(0, len(der) - 1)), data.draw(st.integers(0, 7))
+    flipped_bytes = bytearray(der)
+    flipped_bytes[position] ^= 1 << bit
+    for other_bytes in (bytes(flipped_bytes), der[:position], der + b"\0", der[:-1], b"\x30\x00"):
         try:
-            decoded = remote_key._parse_der(other)
+            decoded = remote_key._parse_der(other_bytes)
         except InvalidSignature:
             continue
         assert decoded != (r, s)
-        assert encode_dss_signature(*decoded) == other
+        assert encode_dss_signature(*decoded) == other_bytes
 
 
-def test_an_integer_of_more_than_33_bytes_and_a_third_integer_are_refused() -> None:
-    one = b"\x02\x01\x01"
-    for body in (b"\x02\x22\x01" + bytes(33) + one, one + one + one, one, b""):
-        with pytest.raises(InvalidSignature):
-            remote_key._parse_der(bytes([0x30, len(body)]) + body)
+ONE = b"\x02\x01\x01"
 
 
-def test_a_service_of_our_own_that_refuses_is_not_a_service_out_of_reach() -> None:
-    def refuses(digest: bytes) -> bytes:
+@pytest.mark.parametrize(
+    "integers",
+    [
+        pytest.param(b"\x02\x22\x01" + bytes(33) + ONE, id="34 bytes"),
+        pytest.param(b"\x02\x02\x00\x7f" + ONE, id="a needless zero"),
+        pytest.param(ONE * 3, id="three integers"),
+        pytest.param(ONE, id="one integer"),
+        pytest.param(b"", id="no integer"),
+    ],
+)
+def test_der_of_other_integers_is_refused(integers: bytes) -> None:
+    with pytest.raises(InvalidSignature):
+        remote_key._parse_der(bytes([0x30, len(integers)]) + integers)
+
+
+def test_error_of_trimtab_in_a_service_is_kept() -> None:
+    def refuse(digest: bytes) -> bytes:
         raise OperatorNeeded("the key is locked", "unlock it")
 
-    signer = LocalSigner(RemoteKey(WALLET, refuses), RULES, lambda: NONCES)
+    signer = LocalSigner(RemoteKey(WALLET, refuse), RULES, lambda: NONCES)
     with pytest.raises(OperatorNeeded, match="the key is locked"):
         signer.sign(CANCEL, CANCEL_GRANT)
-    assert repr(RemoteKey(WALLET, refuses)) == f"RemoteKey({WALLET})"
+    assert repr(RemoteKey(WALLET, refuse)) == f"RemoteKey({WALLET})"
     assert repr(signer) == f"LocalSigner({WALLET})"
 
 
-def test_a_service_out_of_reach_is_tried_again_later_and_its_words_are_not_repeated() -> None:
-    def down(digest: bytes) -> bytes:
+def test_service_out_of_reach_is_retried_without_its_words() -> None:
+    def be_out_of_reach(digest: bytes) -> bytes:
         raise ConnectionError("https://user:secret@kms.example/")
 
-    signer = LocalSigner(RemoteKey(WALLET, down), RULES, lambda: NONCES)
-    with raises_code(Retryable, "key_service", "did not sign: it cannot be reached") as caught:
+    signer = LocalSigner(RemoteKey(WALLET, be_out_of_reach), RULES, lambda: NONCES)
+    with raises_code(Retryable, "key_service", "did not sign: it cannot be reached") as raised:
         signer.sign(CANCEL, CANCEL_GRANT)
-    assert "secret" not in str(caught.value)
-    assert "was sent" in caught.value.remedy
+    assert "secret" not in str(raised.value)
+    assert "was sent" in raised.value.remedy
 
 
-def test_a_service_with_another_key_is_no_signer_of_this_wallet(service: KeyService) -> None:
+def test_service_with_another_key_is_no_signer_of_this_wallet(service: KeyService) -> None:
     with pytest.raises(ConfigError, match="the key"):
         LocalSigner(RemoteKey(address_from_public_key(service.public_key()), service.sign), RULES, lambda: NONCES)
 
 
-def test_a_public_key_of_another_curve_is_refused(service: KeyService) -> None:
-    other = ec.generate_private_key(ec.SECP256R1()).public_key()
-    der = other.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    for key in (der, b"", service.public_key()[:-1]):
-        with pytest.raises(InvalidSignature):
-            address_from_public_key(key)
+def other_curve_key() -> bytes:
+    public_key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def test_an_integer_with_a_needless_leading_zero_is_refused() -> None:
-    body = b"\x02\x02\x00\x7f\x02\x01\x01"
+@pytest.mark.parametrize("public_key", [other_curve_key(), b""], ids=["another curve", "nothing"])
+def test_public_key_of_another_form_is_refused(public_key: bytes) -> None:
     with pytest.raises(InvalidSignature):
-        remote_key._parse_der(bytes([0x30, len(body)]) + body)
+        address_from_public_key(public_key)
+
+
+def test_public_key_a_byte_short_is_refused(service: KeyService) -> None:
+    with pytest.raises(InvalidSignature):
+        address_from_public_key(service.public_key()[:-1])

@@ -43,16 +43,18 @@ def with_high_s(raw_hex: str) -> str:
 
 @pytest.mark.parametrize("tx", [TX, LEGACY_TX, DEPLOYMENT], ids=["EIP-1559", "legacy", "deployment"])
 @pytest.mark.parametrize(
-    "form", [lambda raw: raw, lambda raw: {"raw": raw, "tx": {}}, lambda raw: raw.removeprefix("0x")], ids=["Web3Signer", "geth", "bare"]
+    "answer_form",
+    [lambda raw: raw, lambda raw: {"raw": raw, "tx": {}}, lambda raw: raw.removeprefix("0x")],
+    ids=["Web3Signer", "geth", "bare"],
 )
-def test_signature_of_the_asked_transaction_is_accepted(tx: UnsignedTx, form: Callable[[str], object]) -> None:
-    signed_tx = signer_that_answers(form(raw_of(tx))).sign_transaction(tx)
+def test_signature_of_the_asked_transaction_is_accepted(tx: UnsignedTx, answer_form: Callable[[str], object]) -> None:
+    signed_tx = signer_that_answers(answer_form(raw_of(tx))).sign_transaction(tx)
     assert signed_tx.signed_bytes.hex() == raw_of(tx)[2:]
     assert Account.recover_transaction(signed_tx.signed_bytes) == ADDRESS
 
 
 @pytest.mark.parametrize(
-    "change",
+    "changes",
     [
         {"to": Account.from_key(OTHER_KEY).address},
         {"value_wei": TX.value_wei + 1},
@@ -63,11 +65,11 @@ def test_signature_of_the_asked_transaction_is_accepted(tx: UnsignedTx, form: Ca
         {"max_fee_wei": (TX.max_fee_wei or 0) + 1},
         {"max_priority_fee_wei": (TX.max_priority_fee_wei or 0) + 1},
     ],
-    ids=lambda change: next(iter(change)),
+    ids=lambda changes: next(iter(changes)),
 )
-def test_transaction_that_differs_in_one_field_is_refused(change: dict[str, Any]) -> None:
+def test_transaction_that_differs_in_one_field_is_refused(changes: dict[str, Any]) -> None:
     with raises_code(PassingFault, "signature", "not this transaction"):
-        signer_that_answers(raw_of(replace(TX, **change))).sign_transaction(TX)
+        signer_that_answers(raw_of(replace(TX, **changes))).sign_transaction(TX)
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,11 @@ from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, 
 
 @pytest.fixture
 def store(tmp_path: Path):
-    found = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    found.steps.begin("s", START_S, "{}")
-    found.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    yield found
-    found.close()
+    store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+    store.steps.begin("s", START_S, "{}")
+    store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    yield store
+    store.close()
 
 
 def damage(store: Store, statement: str) -> None:
@@ -49,16 +49,17 @@ def damage(store: Store, statement: str) -> None:
 )
 def test_a_damaged_transaction_is_not_guessed_at(store: Store, statement: str) -> None:
     damage(store, statement)
+
     with raises_code(OperatorNeeded, "damaged"):
         store.journal.open_intents()
 
 
 @pytest.mark.parametrize("changes_json", ['{"0xa": null}', '{"0xa": "x"}', "[]", "{"], ids=["null", "word", "list", "cut"])
-def test_damaged_changes_of_an_outside_transaction__name_the_store(tmp_path: Path, changes_json: str) -> None:
+def test_damaged_changes_of_an_external_transaction_are_named(tmp_path: Path, changes_json: str) -> None:
     store = new_store("memory", tmp_path)
     step = at()
     update_ledger(store, step, settlement.settle_mined(store, step.snapshot, lambda: step))
-    store.balances.record_prior_day((ExternalTransaction("0x0a", 1_001, START_S, Fraction(0), Fraction(0), 0, (), Fraction(0)),), 1)
+    store.balances.record_prior_day((ExternalTransaction("0x0a", 1_001, START_S, Fraction(0), Fraction(0), 0, (), 0),), 1)
     damage(store, f"UPDATE earlier SET changes_json = '{changes_json}'")
     for read in (store.balances.expected, store.ledger.entries, lambda: store.ledger.balances(1_002)):
         with pytest.raises(OperatorNeeded, match="damaged"):
@@ -69,6 +70,7 @@ def test_damaged_changes_of_an_outside_transaction__name_the_store(tmp_path: Pat
 def test_damaged_fact_of_balances__names_the_store(store: Store, key: str) -> None:
     with store.db.write("damage") as db:
         write_facts(db, {key: "x"})
+
     with pytest.raises(OperatorNeeded, match="damaged"):
         store.balances.is_prior_day_known(START_S)
         store.budgets.history(START_S)
@@ -77,6 +79,7 @@ def test_damaged_fact_of_balances__names_the_store(store: Store, key: str) -> No
 def test_a_damaged_grant_signs_nothing(store: Store) -> None:
     (intent,) = store.journal.open_intents()
     damage(store, "UPDATE intents SET grant_z = x'00'")
+
     with raises_code(OperatorNeeded, "damaged"):
         store.journal.grant(intent.id)
     with pytest.raises(KeyError):
@@ -85,6 +88,7 @@ def test_a_damaged_grant_signs_nothing(store: Store) -> None:
 
 def test_a_damaged_step_is_told_and_its_line_still_shown(store: Store) -> None:
     damage(store, "UPDATE steps SET input_z = x'00ff'")
+
     with raises_code(OperatorNeeded, "damaged"):
         store.steps.get("s")
     assert [line.id for line in store.steps.newest(5)] == ["s"]
@@ -92,7 +96,9 @@ def test_a_damaged_step_is_told_and_its_line_still_shown(store: Store) -> None:
 
 def test_a_damaged_budget_counts_as_unknown_and_not_as_zero(store: Store) -> None:
     (intent,) = store.journal.open_intents()
+
     store.budgets.book_intent(intent, Fraction(1), Fraction(2), 3, START_S)
+
     assert store.budgets.history(START_S).budgets.loss_24h == 2
     damage(store, "UPDATE budgets SET loss = '1/0'")
     with raises_code(OperatorNeeded, "damaged", "budget entry"):
@@ -100,17 +106,21 @@ def test_a_damaged_budget_counts_as_unknown_and_not_as_zero(store: Store) -> Non
 
 
 def test_native_coin_that_left_is_a_movement(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    intent = made.run(value_wei=5)
-    made.store.budgets.book_intent(intent, Fraction(0), Fraction(0), 0, START_S)
-    assert Movement(NATIVE, -5, "swap", 1, START_S, intent.tx_hash) in movements(made.store)
+    setup = bench(tmp_path)
+    intent = setup.run(value_wei=5)
+
+    setup.store.budgets.book_intent(intent, Fraction(0), Fraction(0), 0, START_S)
+
+    assert Movement(NATIVE, -5, "swap", 1, START_S, intent.tx_hash) in movements(setup.store)
 
 
 def test_native_coin_of_a_reverted_transaction_did_not_leave(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.chain.status = 0
-    made.store.budgets.book_intent(made.run(value_wei=5), Fraction(0), Fraction(0), 0, START_S)
-    assert [movement.kind for movement in movements(made.store)] == ["gas"]
+    setup = bench(tmp_path)
+    setup.chain.status = 0
+
+    setup.store.budgets.book_intent(setup.run(value_wei=5), Fraction(0), Fraction(0), 0, START_S)
+
+    assert [movement.kind for movement in movements(setup.store)] == ["gas"]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +154,7 @@ def test_a_store_locked_by_another_program_asks_for_the_operator(tmp_path: Path,
 
 def test_a_pid_file_that_cannot_be_written_keeps_the_lock_free(tmp_path: Path) -> None:
     (tmp_path / "x.pid").mkdir()
+
     with raises_code(OperatorNeeded, "file", "cannot write"), wallet_lock(tmp_path / "x.lock", 1, WALLET):
         raise AssertionError("held the lock without saying so")
     (tmp_path / "x.pid").rmdir()
@@ -154,7 +165,9 @@ def test_a_pid_file_that_cannot_be_written_keeps_the_lock_free(tmp_path: Path) -
 def test_a_pause_file_that_cannot_be_removed_keeps_the_pause(tmp_path: Path, store: Store) -> None:
     folder = tmp_path / "paused"
     folder.mkdir()
+
     switch = KillSwitch(folder, store.pause_switch)
+
     assert switch.is_paused() is True
     with raises_code(OperatorNeeded, "pause", "cannot remove"):
         switch.resume("go", START_S)

@@ -21,7 +21,7 @@ store.close()
 """
 
 
-def test_commits_after_a_second_opening_are_seen_by_other_processes(tmp_path: Path) -> None:
+def test_commits_after_a_second_opening_reach_other_processes(tmp_path: Path) -> None:
     file = tmp_path / "trimtab.db"
 
     def seen_elsewhere() -> str:
@@ -29,10 +29,12 @@ def test_commits_after_a_second_opening_are_seen_by_other_processes(tmp_path: Pa
 
     store = open_store(f"sqlite:///{file}", CHAIN_ID, WALLET)
     store.pause_switch.pause("first", 1)
+
     open_store(f"sqlite:///{file}", CHAIN_ID, WALLET).close()
+
     assert "first" in seen_elsewhere()
     store.pause_switch.pause("second", 2)
     assert "second" in seen_elsewhere()
     store.close()
-    with sqlite3.connect(file) as found:
-        assert len(found.execute("SELECT reason FROM pauses").fetchall()) == 2
+    with sqlite3.connect(file) as connection:
+        assert len(connection.execute("SELECT reason FROM pauses").fetchall()) == 2

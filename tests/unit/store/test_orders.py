@@ -1,7 +1,8 @@
-"""Orders in the store: on disk before the method returns, written only where something changed, never over somebody else's word."""
+"""Tests of agent/store/orders.py: orders are on disk at once, written only if they changed, and never over a newer write."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,117 +12,203 @@ import pytest
 
 from agent.errors import Retryable
 from agent.execution.step_context import StepReaders, add_past_prices, record_order_stages
-from agent.model import ConditionalOrder, NavPerShare, OrderKind, OrdersConfig, OrderStage, OrderTerms
+from agent.model import ConditionalOrder, IntentKind, NavPerShare, OrderKind, OrdersConfig, OrderStage, OrderTerms
 from agent.policy.orders.conditional import format_order_price, trigger_price
 from agent.policy.orders.exits import apply_orders
 from agent.store.opening import open_store
 from agent.store.store import Store
+from agent.units import Price
 from tests.support.builders import OWNER, history, token
+from tests.support.records.intents import ended_intent
 from tests.support.standing_orders import price_of, terms, two
 from tests.support.text import raises_code
 
 STOP = ConditionalOrder(
     "0xtoken", OrderKind.STOP_LOSS, OrderStage.ARMED, terms("WETH", OrderKind.STOP_LOSS, 1_500), 7, price_of("WETH", 2_000)
 )
+FIRED_STOP = replace(STOP, stage=OrderStage.FIRED, event_price=price_of("WETH", 1_400))
+OFF_STOP = replace(STOP, stage=OrderStage.OFF)
 TRAIL = replace(STOP, kind=OrderKind.TRAILING_STOP, highest_price=Fraction(2**200 + 1, 3**100))
-UNIT = NavPerShare(Fraction(9, 10), 1_000, (("0xtoken", 10**30),), (("0xtoken", Fraction(1, 3)),))
+OTHER_TRAIL = replace(TRAIL, token="0xother")
+NAV = NavPerShare(Fraction(9, 10), 1_000, (("0xtoken", 10**30),), (("0xtoken", Fraction(1, 3)),))
+Reopen = Callable[[], Store]
 
 
-def opened(folder: Path) -> Store:
-    return open_store(f"sqlite:///{folder / 'trimtab.db'}", 31_337, OWNER)
+@pytest.fixture
+def reopen(tmp_path: Path) -> Iterator[Reopen]:
+    """Open the store as a further process would."""
+    stores: list[Store] = []
+
+    def open_again() -> Store:
+        stores.append(open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31_337, OWNER))
+        return stores[-1]
+
+    yield open_again
+    for store in stores:
+        store.close()
 
 
-def test_a_price_is_in_whole_coins_and_its_absence_is_said() -> None:
-    portfolio = two().seen({"WETH": 2_000}).portfolio
-    for price, text in ((price_of("WETH", 1_500), "1500 USDC"), (None, "not fixed")):
-        assert format_order_price(portfolio, token("WETH").address, price) == text
+@pytest.fixture
+def store(reopen: Reopen) -> Store:
+    return reopen()
 
 
-def test_a_restart_finds_every_order_as_it_stood(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+def nav_of(store: Store) -> NavPerShare | None:
+    return store.budgets.history(0).orders.nav_per_share
+
+
+# --- Writes
+
+
+def test_new_store_has_no_orders_and_no_nav(store: Store) -> None:
+    assert store.orders.orders_and_version() == ((), 0)
     assert store.budgets.history(0).orders.states == ()
-    assert store.budgets.history(0).orders.nav_per_share is None
-    assert store.orders.replace_orders((STOP, TRAIL), UNIT, 0)
-    store.close()
-    again = opened(tmp_path)
-    found = again.budgets.history(0)
-    assert (found.orders.states, found.orders.version, found.orders.nav_per_share) == ((STOP, TRAIL), 1, UNIT)
-    fired = replace(STOP, stage=OrderStage.FIRED, event_price=price_of("WETH", 1_400))
-    assert again.orders.replace_orders((fired,), UNIT, 1)
-    assert again.budgets.history(0).orders.states == (fired,), "what is not handed in is forgotten"
-    again.close()
+    assert nav_of(store) is None
 
 
-def test_the_same_again_writes_nothing_and_an_older_reading_never_wins(tmp_path: Path) -> None:
-    store = opened(tmp_path)
-    assert store.orders.replace_orders((STOP,), UNIT, 0)
-    assert store.orders.replace_orders((STOP,), UNIT, 0)
-    assert store.budgets.history(0).orders.version == 1
-    off = replace(STOP, stage=OrderStage.OFF)
-    assert store.orders.replace_orders((off,), None, 1), "its owner's word leaves the unit as it is"
-    assert not store.orders.replace_orders((replace(STOP, highest_price=Fraction(5)),), UNIT, 1), "a look that had read before"
-    assert store.orders.orders_and_version() == ((off,), 2)
-    assert store.budgets.history(0).orders.nav_per_share == UNIT
-    store.close()
+def test_restart_finds_every_order_and_the_nav(store: Store, reopen: Reopen) -> None:
+    assert store.orders.replace_orders((TRAIL, STOP), NAV, 0)
 
+    orders = reopen().budgets.history(0).orders
 
-def test_losses_since_the_unit_was_written_are_handed_in_and_never_written_with_it(tmp_path: Path) -> None:
-    store = opened(tmp_path)
-    assert store.orders.replace_orders((), replace(UNIT, later_loss=Fraction(5)), 0)
-    kept = store.budgets.history(0).orders.nav_per_share
-    assert kept == UNIT
-    assert store.orders.replace_orders((), replace(UNIT, later_loss=Fraction(9)), 1)
-    assert store.budgets.history(0).orders.version == 1
-    store.close()
-
-
-def test_a_look_that_read_before_the_owner_s_word_is_done_again(tmp_path: Path) -> None:
-    store = opened(tmp_path)
-    bot = two(terms("WETH", OrderKind.STOP_LOSS, 1_500))
-    step = apply_orders(bot.seen({"WETH": 2_000}))
-    confirmed = add_past_prices(eyes_of(store), step)
-    record_order_stages(store.orders, confirmed.history)
-    (armed,), turn = store.orders.orders_and_version()
-    assert (armed.stage, turn) == (OrderStage.ARMED, 1)
-    read = replace(step.history, orders=replace(step.history.orders, version=turn))
-    assert store.orders.replace_orders((replace(armed, stage=OrderStage.OFF),), None, turn)
-    with raises_code(Retryable, "orders_changed"):
-        record_order_stages(store.orders, history(read, states=(replace(armed, stage=OrderStage.FIRED),)))
-    assert store.orders.orders_and_version()[0][0].stage is OrderStage.OFF
-    store.close()
+    assert orders.states == (STOP, TRAIL), "in the order of token and kind"
+    assert orders.version == 1
+    assert orders.nav_per_share == NAV
 
 
 @pytest.mark.parametrize(
-    ("order", "level"),
-    [(terms("WETH", OrderKind.TRAILING_STOP, None, 1_000), 1_800), (terms("WETH", OrderKind.ALERT_ABOVE, 3_000), 3_000)],
+    ("orders", "nav", "stored"),
+    [
+        pytest.param((FIRED_STOP, TRAIL, OTHER_TRAIL), None, (OTHER_TRAIL, FIRED_STOP, TRAIL), id="a changed order"),
+        pytest.param((TRAIL, OTHER_TRAIL), None, (OTHER_TRAIL, TRAIL), id="an order left out"),
+        pytest.param((STOP, TRAIL), None, (STOP, TRAIL), id="another token left out"),
+        pytest.param((STOP, TRAIL, OTHER_TRAIL), replace(NAV, nav=Fraction(8, 10)), (OTHER_TRAIL, STOP, TRAIL), id="the nav alone"),
+        pytest.param((), None, (), id="none"),
+    ],
 )
-def test_the_last_order_that_is_removed_and_set_again_starts_anew(tmp_path: Path, order: OrderTerms, level: int) -> None:
-    """With its old mark a trailing stop would sell at once, and a price alert that was sent would never be sent again."""
-    store, bot = opened(tmp_path), two(order)
+def test_replace_orders_stores_what_changed(
+    store: Store, orders: tuple[ConditionalOrder, ...], nav: NavPerShare | None, stored: tuple[ConditionalOrder, ...]
+) -> None:
+    assert store.orders.replace_orders((STOP, TRAIL, OTHER_TRAIL), NAV, 0)
 
-    def look(price: int) -> None:
-        bot.memory = store.budgets.history(0)
-        bot.look({"WETH": price})
-        record_order_stages(store.orders, bot.memory)
+    assert store.orders.replace_orders(orders, nav, 1)
 
-    for price in (2_000, 4_000):
-        look(price)
-    bot.book = OrdersConfig()
-    look(4_000)
-    assert store.orders.orders_and_version()[0] == ()
-    look(2_000)
-    bot.book = OrdersConfig((order,))
-    look(2_000)
-    [kept] = store.orders.orders_and_version()[0]
-    assert (kept.stage, trigger_price(kept)) == (OrderStage.ARMED, price_of("WETH", level))
-    store.close()
+    assert store.orders.orders_and_version() == (stored, 2)
+    assert nav_of(store) == (NAV if nav is None else nav)
 
 
-def eyes_of(store: Store) -> StepReaders:
-    """Eyes that need not look anywhere: one block is enough for this policy."""
+@pytest.mark.parametrize(
+    ("orders", "nav"),
+    [
+        pytest.param((STOP, TRAIL), NAV, id="the same"),
+        pytest.param((TRAIL, STOP), NAV, id="in another order"),
+        pytest.param((STOP, TRAIL), None, id="without the nav"),
+        pytest.param((STOP, TRAIL), replace(NAV, later_loss=Fraction(9)), id="with a later loss"),
+    ],
+)
+def test_replace_orders_writes_no_repeat(store: Store, orders: tuple[ConditionalOrder, ...], nav: NavPerShare | None) -> None:
+    assert store.orders.replace_orders((STOP, TRAIL), NAV, 0)
 
-    def never(*_: object) -> Never:
+    assert store.orders.replace_orders(orders, nav, 0)
+
+    assert store.orders.orders_and_version() == ((STOP, TRAIL), 1)
+
+
+@pytest.mark.parametrize("read_version", [0, 2], ids=["older", "newer"])
+def test_replace_orders_refuses_another_reading(store: Store, read_version: int) -> None:
+    assert store.orders.replace_orders((STOP,), NAV, 0)
+
+    assert not store.orders.replace_orders((OFF_STOP,), None, read_version)
+
+    assert store.orders.orders_and_version() == ((STOP,), 1)
+
+
+def test_later_loss_is_never_written_with_the_nav(store: Store) -> None:
+    assert store.orders.replace_orders((), replace(NAV, later_loss=Fraction(5)), 0)
+
+    assert nav_of(store) == NAV
+
+
+@pytest.mark.parametrize(
+    ("kind", "booked_at_s", "later_loss"),
+    [
+        pytest.param(IntentKind.SWAP, NAV.at_s, 0, id="swap of that second"),
+        pytest.param(IntentKind.SWAP, NAV.at_s + 1, 7, id="swap a second later"),
+        pytest.param(IntentKind.APPROVE, NAV.at_s + 1, 7, id="approval"),
+        pytest.param(IntentKind.FUTURES, NAV.at_s + 1, 0, id="futures, whose account has its own result"),
+    ],
+)
+def test_later_loss_is_that_of_transactions_after_the_nav(store: Store, kind: IntentKind, booked_at_s: int, later_loss: int) -> None:
+    store.steps.begin("s", 1, "{}")
+    assert store.orders.replace_orders((), NAV, 0)
+
+    store.budgets.book_intent(ended_intent(store, 0, kind=kind), Fraction(0), Fraction(7), 0, booked_at_s)
+
+    assert nav_of(store) == replace(NAV, later_loss=Fraction(later_loss))
+
+
+# --- Looks
+
+
+def readers_of(store: Store) -> StepReaders:
+    """Return readers that need not read anything: one block is enough for this policy."""
+
+    def fail(*_: object) -> Never:
         raise AssertionError("nothing has to be read")
 
     unused: Any = None
-    return StepReaders(unused, never, store.budgets.history, unused, unused, never)
+    return StepReaders(unused, fail, store.budgets.history, unused, unused, fail)
+
+
+def test_look_that_read_before_the_owner_s_write_is_repeated(store: Store) -> None:
+    step = apply_orders(two(terms("WETH", OrderKind.STOP_LOSS, 1_500)).seen({"WETH": 2_000}))
+    record_order_stages(store.orders, add_past_prices(readers_of(store), step).history)
+    (armed,), version = store.orders.orders_and_version()
+    assert (armed.stage, version) == (OrderStage.ARMED, 1)
+
+    assert store.orders.replace_orders((replace(armed, stage=OrderStage.OFF),), None, version)
+
+    before_write = replace(step.history, orders=replace(step.history.orders, version=version))
+    with raises_code(Retryable, "orders_changed"):
+        record_order_stages(store.orders, history(before_write, states=(replace(armed, stage=OrderStage.FIRED),)))
+    assert [order.stage for order in store.orders.orders_and_version()[0]] == [OrderStage.OFF]
+
+
+@pytest.mark.parametrize(
+    ("order", "trigger_usdc"),
+    [
+        pytest.param(terms("WETH", OrderKind.TRAILING_STOP, None, 1_000), 1_800, id="trailing stop"),
+        pytest.param(terms("WETH", OrderKind.ALERT_ABOVE, 3_000), 3_000, id="price alert"),
+    ],
+)
+def test_order_removed_and_set_again_starts_anew(store: Store, order: OrderTerms, trigger_usdc: int) -> None:
+    """With its old mark a trailing stop would sell at once, and a price alert that was sent would never be sent again."""
+    bot = two(order)
+
+    def look(price_usdc: int) -> None:
+        bot.memory = store.budgets.history(0)
+        bot.look({"WETH": price_usdc})
+        record_order_stages(store.orders, bot.memory)
+
+    look(2_000)
+    look(4_000)
+    bot.book = OrdersConfig()
+    look(4_000)
+    assert store.orders.orders_and_version()[0] == ()
+
+    look(2_000)
+    bot.book = OrdersConfig((order,))
+    look(2_000)
+
+    [stored_order] = store.orders.orders_and_version()[0]
+    assert stored_order.stage is OrderStage.ARMED
+    assert trigger_price(stored_order) == price_of("WETH", trigger_usdc)
+
+
+@pytest.mark.parametrize(
+    ("price", "text"), [(price_of("WETH", 1_500), "1500 USDC"), (None, "not fixed")], ids=["in whole coins", "no price"]
+)
+def test_order_price_is_shown_in_whole_coins(price: Price | None, text: str) -> None:
+    portfolio = two().seen({"WETH": 2_000}).portfolio
+
+    assert format_order_price(portfolio, token("WETH").address, price) == text

@@ -1,8 +1,8 @@
-"""Requests of the owner in the store: what is open, what a payout has paid, what stops trading."""
+"""Tests of agent/store/requests.py: which requests are open, which payments a payout has paid, what stops trading."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -10,201 +10,337 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from agent.errors import ConfigError
-from agent.model import Intent, IntentKind, IntentState, Payment, Payout, PendingPayment, RequestKind, RequestState, WithdrawalProgress
+from agent.errors import ConfigError, Refused
+from agent.model import (
+    Intent,
+    IntentKind,
+    IntentState,
+    OwnerRequest,
+    Payment,
+    Payout,
+    PendingPayment,
+    RequestKind,
+    RequestState,
+    WithdrawalProgress,
+)
 from agent.store import Store
 from agent.store.database import Database
+from agent.store.requests import RequestStore
 from agent.units import NATIVE
 from tests.support.text import raises_code
 from tests.support.transactions import OTHER, START_S, WALLET, grant, new_store, receipt, tx
 
-USDC, WETH = "0x" + "Aa" * 20, "0x" + "Bb" * 20
-PAYMENTS = (Payment(USDC, 500), Payment(WETH, 7, native=True))
+USDC = "0x" + "Aa" * 20
+WETH = "0x" + "Bb" * 20
+IN_USDC = Payment(USDC, 500)
+IN_COIN = Payment(WETH, 7, native=True)
+PAYMENTS = (IN_USDC, IN_COIN)
+PARTS = WithdrawalProgress(3, 1, START_S + 60, START_S + 600, 5)
+OPEN, DONE, RELEASED = RequestState
 
 
 @pytest.fixture
 def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    opened = new_store(store_kind, tmp_path)
-    opened.steps.begin("s", START_S, "{}")
-    yield opened
-    opened.close()
+    store = new_store(store_kind, tmp_path)
+    store.steps.begin("s", START_S, "{}")
+    yield store
+    store.close()
 
 
 def withdrawal(store: Store, payments: tuple[Payment, ...] = PAYMENTS) -> int:
     return store.requests.record(RequestKind.WITHDRAW, payments, OTHER, False, START_S).id
 
 
-def sent(store: Store, nonce: int, payout: Payout | None, kind: IntentKind = IntentKind.PAYOUT) -> Intent:
+def send(store: Store, nonce: int, payout: Payout | None, kind: IntentKind = IntentKind.PAYOUT) -> Intent:
     intent = store.journal.add_intent("s", kind, tx(nonce), replace(grant(kind), payout=payout), "payout", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x{nonce:064x}")
     return store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
 
 
-def mined(store: Store, intent: Intent, status: int = 1) -> Intent:
-    found = receipt(f"0x{intent.tx.nonce:064x}", intent.tx.nonce + 1, f"0x{intent.tx.nonce:02x}", status)
-    return store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
+def mine(store: Store, intent: Intent, status: int = 1) -> Intent:
+    block = receipt(f"0x{intent.tx.nonce:064x}", intent.tx.nonce + 1, f"0x{intent.tx.nonce:02x}", status)
+    return store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=block)
 
 
-def claims(store: Store) -> list[PendingPayment]:
+def pay(store: Store, nonce: int, payout: Payout) -> Intent:
+    """Send a payout and make it final."""
+    intent = mine(store, send(store, nonce, payout))
+    return store.journal.advance(intent.id, IntentState.FINAL, START_S)
+
+
+def pending(store: Store) -> list[PendingPayment]:
     return list(store.budgets.history(START_S).cash_flows.pending_payments)
 
 
-def test_a_request_is_kept_as_it_was_made_and_numbered_in_order(store: Store) -> None:
+def states(store: Store) -> list[RequestState]:
+    return [request.state for request in store.requests.newest()]
+
+
+# --- Requests
+
+
+def test_request_is_read_as_it_was_recorded(store: Store) -> None:
+    request = store.requests.record(RequestKind.WITHDRAW, PAYMENTS, None, False, START_S)
+
+    assert store.requests.newest() == (request,)
+    assert (request.kind, request.state, request.payments) == (RequestKind.WITHDRAW, OPEN, PAYMENTS)
+    assert (request.to, request.sells_everything, request.asked_s) == (None, False, START_S)
+
+
+def test_newest_requests_are_listed_oldest_first(store: Store) -> None:
     first = store.requests.record(RequestKind.WITHDRAW, PAYMENTS, None, False, START_S)
     second = store.requests.record(RequestKind.STOP, (), OTHER, True, START_S + 1)
     third = store.requests.record(RequestKind.WITHDRAW, PAYMENTS[:1], OTHER, True, START_S + 2)
-    assert store.requests.newest() == (first, second, third)
+    store.requests.end(second.id, DONE, START_S + 3)
+    ended = replace(second, state=DONE, ended_s=START_S + 3)
+
     assert first.id < second.id < third.id
-    assert [one.state for one in (first, second, third)] == [RequestState.OPEN] * 3
-    assert (first.payments, first.to, first.sells_everything, first.asked_s) == (PAYMENTS, None, False, START_S)
-    assert store.requests.newest(2) == (second, third)
-    assert store.requests.newest(None) == (first, second, third)
-    store.requests.end(second.id, RequestState.DONE, START_S + 3)
+    assert store.requests.newest() == store.requests.newest(None) == (first, ended, third)
+    assert store.requests.newest(2) == (ended, third)
     assert store.requests.newest(2, open_only=True) == (first, third)
     assert [store.requests.is_open(number) for number in (first.id, second.id, third.id + 1)] == [True, False, False]
-    assert store.requests.newest()[1] == replace(second, state=RequestState.DONE, ended_s=START_S + 3)
 
 
-def test_where_a_withdrawal_goes_and_its_parts_change_in_that_one_alone(store: Store) -> None:
-    number, other = withdrawal(store), withdrawal(store)
-    parts = WithdrawalProgress(3, 1, START_S + 60, START_S + 600, 5)
+def test_redirect_and_progress_change_one_withdrawal_alone(store: Store) -> None:
+    number = withdrawal(store)
+    other = withdrawal(store)
+
     store.requests.redirect(number, WALLET)
-    store.requests.record_progress(number, parts)
+    store.requests.record_progress(number, PARTS)
+
     first, second = store.requests.newest()
-    assert (first.id, first.to, first.progress, first.payments) == (number, WALLET, parts, PAYMENTS)
+    assert (first.id, first.to, first.progress, first.payments) == (number, WALLET, PARTS, PAYMENTS)
     assert (second.id, second.to, second.progress) == (other, OTHER, None)
+
+
+def test_redirect_and_progress_are_cleared_by_none(store: Store) -> None:
+    number = withdrawal(store)
+    store.requests.record_progress(number, PARTS)
+
     store.requests.redirect(number, None)
     store.requests.record_progress(number, None)
-    assert (store.requests.newest()[0].to, store.requests.newest()[0].progress) == (None, None)
-    for change in (
-        lambda: store.requests.redirect(99, None),
-        lambda: store.requests.record_progress(99, None),
-        lambda: store.requests.end(99, RequestState.DONE, START_S),
-    ):
-        with raises_code(ConfigError, "unknown", "request 99"):
-            change()
+
+    (request,) = store.requests.newest()
+    assert (request.to, request.progress) == (None, None)
 
 
-def test_only_an_open_withdrawal_changes_its_terms(store: Store) -> None:
-    stop = store.requests.record(RequestKind.STOP, (), OTHER, True, START_S).id
-    done = withdrawal(store)
-    released = withdrawal(store)
-    store.requests.end(done, RequestState.DONE, START_S)
-    store.requests.end(released, RequestState.RELEASED, START_S)
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda requests: requests.redirect(99, None), id="redirect"),
+        pytest.param(lambda requests: requests.record_progress(99, None), id="progress"),
+        pytest.param(lambda requests: requests.end(99, DONE, START_S), id="end"),
+    ],
+)
+def test_unknown_request_is_refused(store: Store, change: Callable[[RequestStore], object]) -> None:
+    with raises_code(ConfigError, "unknown", "request 99"):
+        change(store.requests)
+
+
+@pytest.mark.parametrize(
+    ("kind", "end_state"),
+    [
+        pytest.param(RequestKind.STOP, None, id="open stop"),
+        pytest.param(RequestKind.WITHDRAW, DONE, id="paid withdrawal"),
+        pytest.param(RequestKind.WITHDRAW, RELEASED, id="released withdrawal"),
+    ],
+)
+def test_only_an_open_withdrawal_changes_its_terms(store: Store, kind: RequestKind, end_state: RequestState | None) -> None:
+    number = store.requests.record(kind, (), OTHER, True, START_S).id
+    if end_state is not None:
+        store.requests.end(number, end_state, START_S)
     before = store.requests.newest()
-    for number in (stop, done, released):
-        store.requests.redirect(number, WALLET)
-        store.requests.record_progress(number, WithdrawalProgress(2, 0, 1, 2))
+
+    store.requests.redirect(number, WALLET)
+    store.requests.record_progress(number, PARTS)
+
     assert store.requests.newest() == before
 
 
 @pytest.mark.parametrize(
     ("kind", "first", "second", "changes"),
     [
-        pytest.param(RequestKind.STOP, RequestState.DONE, RequestState.RELEASED, True, id="a resumed stop"),
-        pytest.param(RequestKind.STOP, RequestState.RELEASED, RequestState.DONE, False, id="a stop, resumed while it ended"),
-        pytest.param(RequestKind.WITHDRAW, RequestState.DONE, RequestState.RELEASED, False, id="a paid withdrawal"),
-        pytest.param(RequestKind.WITHDRAW, RequestState.RELEASED, RequestState.DONE, False, id="a released withdrawal"),
+        pytest.param(RequestKind.STOP, DONE, RELEASED, True, id="a resumed stop"),
+        pytest.param(RequestKind.STOP, RELEASED, DONE, False, id="a stop, resumed while it ended"),
+        pytest.param(RequestKind.WITHDRAW, DONE, RELEASED, False, id="a paid withdrawal"),
+        pytest.param(RequestKind.WITHDRAW, RELEASED, DONE, False, id="a released withdrawal"),
     ],
 )
 def test_a_request_ends_once_but_for_a_resumed_stop(
     store: Store, kind: RequestKind, first: RequestState, second: RequestState, changes: bool
 ) -> None:
     number = store.requests.record(kind, (), OTHER, True, START_S).id
+
     assert store.requests.end(number, first, START_S)
     assert store.requests.end(number, second, START_S + 1) is changes
     (request,) = store.requests.newest()
     assert (request.state, request.ended_s) == ((second, START_S + 1) if changes else (first, START_S))
 
 
-def test_payments_of_open_withdrawals_are_claimed_until_their_payout_is_in_a_block(store: Store) -> None:
-    number, other = withdrawal(store), withdrawal(store, PAYMENTS[:1])
+# --- Payments
+
+
+@pytest.mark.parametrize(
+    ("payout", "status", "is_paid"),
+    [
+        pytest.param(Payout(NATIVE, OTHER, 7, 10**9, 1), 1, True, id="the payment"),
+        pytest.param(Payout(NATIVE, OTHER, 7, 10**9, 1), 0, False, id="a revert"),
+        pytest.param(Payout(NATIVE, OTHER, 6, 10**9, 1), 1, False, id="one base unit less"),
+        pytest.param(Payout(WETH, OTHER, 7, 10**9, 1), 1, False, id="another token"),
+        pytest.param(Payout(NATIVE, OTHER, 7, 10**9, 2), 1, False, id="of another request"),
+    ],
+)
+def test_payment_is_pending_until_its_payout_succeeds(store: Store, payout: Payout, status: int, is_paid: bool) -> None:
+    number = withdrawal(store)
+    withdrawal(store, PAYMENTS[:1])
+
+    mine(store, send(store, 0, payout), status)
+
+    unpaid = [PendingPayment(number, IN_USDC)] + ([] if is_paid else [PendingPayment(number, IN_COIN)])
+    assert pending(store) == [*unpaid, PendingPayment(number + 1, IN_USDC)]
+
+
+def test_payment_that_was_only_sent_is_pending(store: Store) -> None:
+    number = withdrawal(store)
     store.requests.record(RequestKind.STOP, (), OTHER, True, START_S)
-    usdc, coin = (PendingPayment(number, payment) for payment in PAYMENTS)
-    second = PendingPayment(other, PAYMENTS[0])
-    assert claims(store) == [usdc, coin, second]
-    paying = sent(store, 0, Payout(USDC, OTHER, 500, 10**9, number))
-    assert claims(store) == [usdc, coin, second]
-    mined(store, paying)
-    assert claims(store) == [coin, second]
-    mined(store, sent(store, 1, Payout(NATIVE, OTHER, 7, 10**9, number)), status=0)
-    assert claims(store) == [coin, second], "a payment that reverted paid nothing"
-    mined(store, sent(store, 2, Payout(NATIVE, OTHER, 6, 10**9, number)))
-    mined(store, sent(store, 3, Payout(WETH, OTHER, 7, 10**9, number)))
-    assert claims(store) == [coin, second], "another amount or token is another payment"
-    store.requests.record_progress(other, WithdrawalProgress(2, 0, 1, 2))
-    assert claims(store) == [coin, replace(second, progress=WithdrawalProgress(2, 0, 1, 2))]
-    store.requests.end(other, RequestState.RELEASED, START_S)
-    assert claims(store) == [coin]
+
+    send(store, 0, Payout(USDC, OTHER, 500, 10**9, number))
+
+    assert pending(store) == [PendingPayment(number, IN_USDC), PendingPayment(number, IN_COIN)]
 
 
-def test_a_withdrawal_ends_once_all_its_payments_are_final(store: Store) -> None:
-    number, other = withdrawal(store), withdrawal(store)
-    paying = [sent(store, 0, Payout(USDC, OTHER, 500, 10**9, number)), sent(store, 1, Payout(NATIVE, OTHER, 7, 10**9, number))]
-    for intent in paying:
-        mined(store, intent)
+def test_pending_payment_has_the_progress_of_its_request(store: Store) -> None:
+    number = withdrawal(store, PAYMENTS[:1])
+    store.requests.record_progress(number, PARTS)
+
+    assert pending(store) == [PendingPayment(number, IN_USDC, PARTS)]
+
+
+@pytest.mark.parametrize("end_state", [DONE, RELEASED])
+def test_ended_withdrawal_has_no_pending_payment(store: Store, end_state: RequestState) -> None:
+    store.requests.end(withdrawal(store), end_state, START_S)
+
+    assert pending(store) == []
+
+
+def test_withdrawal_ends_once_all_its_payments_are_final(store: Store) -> None:
+    number = withdrawal(store)
+    withdrawal(store)
+    first = mine(store, send(store, 0, Payout(USDC, OTHER, 500, 10**9, number)))
+    second = mine(store, send(store, 1, Payout(NATIVE, OTHER, 7, 10**9, number)))
     store.requests.end_paid_withdrawals(START_S)
-    assert [one.state for one in store.requests.newest()] == [RequestState.OPEN] * 2, "in a block is not final"
-    store.journal.advance(paying[0].id, IntentState.FINAL, START_S)
+    assert states(store) == [OPEN, OPEN], "in a block is not final"
+
+    store.journal.advance(first.id, IntentState.FINAL, START_S)
     store.requests.end_paid_withdrawals(START_S)
-    assert [one.state for one in store.requests.newest()] == [RequestState.OPEN] * 2, "one of two payments"
-    store.journal.advance(paying[1].id, IntentState.FINAL, START_S)
+    assert states(store) == [OPEN, OPEN], "one of two payments"
+
+    store.journal.advance(second.id, IntentState.FINAL, START_S)
     store.requests.end_paid_withdrawals(START_S)
-    assert [(one.id, one.state) for one in store.requests.newest()] == [(number, RequestState.DONE), (other, RequestState.OPEN)]
+    assert states(store) == [DONE, OPEN]
 
 
 def test_withdrawals_paid_at_once_end_in_one_transaction(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for nonce in range(2):
-        paying = sent(store, nonce, Payout(USDC, OTHER, 500, 10**9, withdrawal(store, PAYMENTS[:1])))
-        mined(store, paying)
-        store.journal.advance(paying.id, IntentState.FINAL, START_S)
+        pay(store, nonce, Payout(USDC, OTHER, 500, 10**9, withdrawal(store, PAYMENTS[:1])))
     actions: list[str] = []
     write = type(store.db).write
 
-    def listed_write(db: Database, action: str, keeps_cache: bool = False) -> AbstractContextManager[Connection]:
+    def recorded_write(db: Database, action: str, keeps_cache: bool = False) -> AbstractContextManager[Connection]:
         actions.append(action)
         return write(db, action, keeps_cache)
 
-    monkeypatch.setattr(type(store.db), "write", listed_write)
+    monkeypatch.setattr(type(store.db), "write", recorded_write)
     store.requests.end_paid_withdrawals(START_S)
-    assert [one.state for one in store.requests.newest()] == [RequestState.DONE] * 2
+
+    assert states(store) == [DONE, DONE]
     assert actions == ["write the end of a request"]
 
 
-def test_the_payouts_of_a_request_are_listed_failed_ones_included_and_no_other_transaction(store: Store) -> None:
-    number, other = withdrawal(store), withdrawal(store)
+def test_payouts_are_those_of_the_request_with_failed_ones(store: Store) -> None:
+    number = withdrawal(store)
     payout = Payout(USDC, OTHER, 500, 10**9, number)
-    store.journal.advance(mined(store, sent(store, 0, payout), status=0).id, IntentState.REVERTED, START_S)
-    mined(store, sent(store, 1, None, IntentKind.SWAP))
-    mined(store, sent(store, 2, replace(payout, request_id=other)))
-    mined(store, sent(store, 3, payout))
-    paid = store.requests.payouts(number)
-    assert [(intent.tx.nonce, intent.succeeded, found) for intent, found in paid] == [(0, False, payout), (3, True, payout)]
+    failed = mine(store, send(store, 0, payout), status=0)
+    mine(store, send(store, 1, None, IntentKind.SWAP))
+    mine(store, send(store, 2, replace(payout, request_id=withdrawal(store))))
+    paid = mine(store, send(store, 3, payout))
+
+    assert [(intent.id, intent.succeeded) for intent, _ in store.requests.payouts(number)] == [(failed.id, False), (paid.id, True)]
+    assert [listed_payout for _, listed_payout in store.requests.payouts(number)] == [payout, payout]
 
 
-def test_one_stop_at_a_time_stops_trading_until_it_is_released(store: Store) -> None:
-    def reason() -> str:
-        return store.budgets.history(START_S).stop_reason
+# --- Stops
 
-    assert store.requests.active_stop() is None
-    assert reason() == ""
+
+def stop(store: Store) -> OwnerRequest:
+    return store.requests.record(RequestKind.STOP, (), OTHER, True, START_S)
+
+
+@pytest.mark.parametrize(
+    ("end_state", "reason"),
+    [
+        pytest.param(None, "is being stopped", id="open"),
+        pytest.param(DONE, "was stopped", id="done"),
+    ],
+)
+def test_stop_stops_trading_until_it_is_released(store: Store, end_state: RequestState | None, reason: str) -> None:
+    request = stop(store)
+    if end_state is not None:
+        store.requests.end(request.id, end_state, START_S)
     withdrawal(store)
+
+    active = store.requests.active_stop()
+
+    assert active is not None
+    assert active.id == request.id
+    assert reason in store.budgets.history(START_S).stop_reason
+    with pytest.raises(Refused, match="stopped by its owner"):
+        store.requests.require_not_stopped()
+
+
+@pytest.mark.parametrize(
+    ("kind", "end_state"),
+    [
+        pytest.param(RequestKind.WITHDRAW, None, id="a withdrawal"),
+        pytest.param(RequestKind.STOP, RELEASED, id="a released stop"),
+    ],
+)
+def test_trading_goes_on_without_an_active_stop(store: Store, kind: RequestKind, end_state: RequestState | None) -> None:
+    number = store.requests.record(kind, (), OTHER, True, START_S).id
+    if end_state is not None:
+        store.requests.end(number, end_state, START_S)
+
     assert store.requests.active_stop() is None
-    assert reason() == ""
-    stop = store.requests.record(RequestKind.STOP, (), OTHER, True, START_S)
-    assert store.requests.active_stop() == stop
-    assert "is being stopped" in reason()
+    assert store.budgets.history(START_S).stop_reason == ""
+    store.requests.require_not_stopped()
+
+
+def test_second_stop_is_refused_while_one_is_open(store: Store) -> None:
+    stop(store)
+
     with pytest.raises(ConfigError, match="already in progress"):
-        store.requests.record(RequestKind.STOP, (), None, False, START_S)
-    withdrawal(store)
-    store.requests.end(stop.id, RequestState.DONE, START_S)
-    assert store.requests.active_stop() == replace(stop, state=RequestState.DONE, ended_s=START_S)
-    assert "was stopped" in reason()
-    again = store.requests.record(RequestKind.STOP, (), None, False, START_S)
-    assert store.requests.active_stop() == again
-    store.requests.end(again.id, RequestState.RELEASED, START_S)
+        stop(store)
+
+
+@pytest.mark.parametrize("end_state", [DONE, RELEASED])
+def test_newest_stop_counts_after_one_that_ended(store: Store, end_state: RequestState) -> None:
+    store.requests.end(stop(store).id, end_state, START_S)
+
+    second = stop(store)
+
+    assert store.requests.active_stop() == second
+    assert "is being stopped" in store.budgets.history(START_S).stop_reason
+
+
+def test_released_stop_ends_that_of_an_earlier_one(store: Store) -> None:
+    store.requests.end(stop(store).id, DONE, START_S)
+    store.requests.end(stop(store).id, RELEASED, START_S)
+
     assert store.requests.active_stop() is None
-    assert reason() == ""
+    assert store.budgets.history(START_S).stop_reason == ""
+
+
+# --- Addresses and adopted nonces
 
 
 def test_confirmed_addresses_are_kept_in_order_and_once(store: Store) -> None:
@@ -214,19 +350,16 @@ def test_confirmed_addresses_are_kept_in_order_and_once(store: Store) -> None:
     assert store.requests.payout_addresses() == tuple(sorted((OTHER, WALLET)))
 
 
-def test_adopting_a_nonce_releases_open_withdrawals_and_leaves_a_stop(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("adoptions", "state"), [(0, OPEN), (1, OPEN), (2, RELEASED)], ids=["no adoption", "first use of the wallet", "second adoption"]
+)
+def test_second_adoption_releases_open_withdrawals_alone(store: Store, adoptions: int, state: RequestState) -> None:
     """An unknown transaction of the wallet may have paid them."""
-    store.journal.adopt_nonce(3, START_S)
-    done, number = withdrawal(store), withdrawal(store)
-    store.requests.end(done, RequestState.DONE, START_S)
-    stop = store.requests.record(RequestKind.STOP, (), OTHER, True, START_S)
-    assert len(claims(store)) == 2
-    store.journal.adopt_nonce(5, START_S)
-    states = {one.id: one.state for one in store.requests.newest()}
-    assert states == {done: RequestState.DONE, number: RequestState.RELEASED, stop.id: RequestState.OPEN}
+    store.requests.end(withdrawal(store), DONE, START_S)
+    withdrawal(store)
+    stop(store)
 
+    for number in range(adoptions):
+        store.journal.adopt_nonce(3 + number, START_S)
 
-def test_the_first_nonce_of_a_new_store_releases_nothing(store: Store) -> None:
-    number = withdrawal(store)
-    store.journal.adopt_nonce(3, START_S)
-    assert [(one.id, one.state) for one in store.requests.newest()] == [(number, RequestState.OPEN)]
+    assert states(store) == [DONE, state, OPEN]

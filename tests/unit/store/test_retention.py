@@ -1,4 +1,4 @@
-"""Old looks are removed, what led to a transaction stays, and so does the first one, from which schedules count."""
+"""Old steps are removed, what led to a transaction stays, and so does the first one, from which schedules count."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ def store(tmp_path: Path) -> Store:
     return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
 
 
-def looks(store: Store, first: int, count: int) -> None:
+def record_steps(store: Store, first: int, count: int) -> None:
     for number in range(first, first + count):
         store.steps.begin(f"s{number}", START_S + number, "{}")
         store.steps.end(f"s{number}", "hold", "", None, "hold")
 
 
-def kept(store: Store) -> list[int]:
+def step_numbers(store: Store) -> list[int]:
     return sorted(int(line.id[1:]) for line in store.steps.newest(10_000))
 
 
 def test_the_newest_the_first_and_those_with_a_transaction_stay(store: Store) -> None:
-    looks(store, 0, 20)
+    record_steps(store, 0, 20)
     store.journal.add_intent("s4", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+
     began = store.budgets.history(START_S).started_s
+
     assert store.steps.prune(5) == 13
-    assert kept(store) == [0, 4, 15, 16, 17, 18, 19]
+    assert step_numbers(store) == [0, 4, 15, 16, 17, 18, 19]
     assert store.budgets.history(START_S).started_s == began
     assert store.steps.prune(5) == 0
     assert store.steps.input_json("s4") == "{}"
@@ -40,19 +42,21 @@ def test_the_newest_the_first_and_those_with_a_transaction_stay(store: Store) ->
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_few_looks_are_all_kept(store: Store, count: int) -> None:
-    looks(store, 0, count)
+    record_steps(store, 0, count)
+
     assert store.steps.prune(5) == 0
-    assert len(kept(store)) == count
+    assert len(step_numbers(store)) == count
 
 
 def test_an_old_store_is_cleaned_piece_by_piece(store: Store) -> None:
-    looks(store, 0, MAX_PRUNED + 100)
+    record_steps(store, 0, MAX_PRUNED + 100)
+
     assert store.steps.prune(10) == MAX_PRUNED
     assert store.steps.prune(10) == 89
-    assert len(kept(store)) == 11
+    assert len(step_numbers(store)) == 11
 
 
-def test_the_file_stops_growing_once_as_many_are_kept_as_should_be(store: Store, tmp_path: Path) -> None:
+def test_file_stops_growing_once_steps_are_pruned(store: Store, tmp_path: Path) -> None:
     def pages() -> int:
         with store.db.engine.connect() as connection:
             return int(connection.exec_driver_sql("PRAGMA page_count").scalar() or 0)
@@ -64,4 +68,5 @@ def test_the_file_stops_growing_once_as_many_are_kept_as_should_be(store: Store,
             store.steps.end(f"s{number}", "hold", "", None, "hold")
             store.steps.prune(50)
         sizes.append(pages())
+
     assert sizes[-1] == sizes[2]

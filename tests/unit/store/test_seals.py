@@ -79,8 +79,9 @@ def test_a_row_of_a_log_is_neither_changed_nor_deleted(store: Store, table: str,
         alter(store, verb.format(table))
 
 
-def test_a_line_from_the_future_that_was_not_sealed_does_not_count(store: Store) -> None:
+def test_unsealed_line_from_the_future_does_not_count(store: Store) -> None:
     alter(store, FORGED_LINE, FORGED_LINE.replace("(control_id", "(seq, control_id").replace("('x'", f"({2**63 - 1}, 'x'"))
+
     assert store.controls.log_number_and_time() == (1, START_S)
     assert store.controls.take(1, START_S + 1)
     store.controls.finish([ControlStateChange(1, ControlState.DONE)], START_S + 2)
@@ -92,12 +93,15 @@ def test_a_line_from_the_future_that_was_not_sealed_does_not_count(store: Store)
 
 def test_many_forged_lines_do_not_hide_a_genuine_one(store: Store) -> None:
     alter(store, *[FORGED_LINE] * 20)
+
     store.controls.queue(control(2))
+
     assert [event.asked_by for event in store.controls.events(after=1, limit=1)] == ["owner"]
 
 
-def test_a_forged_line_does_not_make_a_queued_control_one_that_was_taken(store: Store) -> None:
+def test_forged_line_takes_no_queued_control(store: Store) -> None:
     alter(store, FORGED_LINE.replace("'x'", f"'{control().id}'").replace("'done'", "'taken'"))
+
     assert store.controls.take(1, START_S)
     assert not store.controls.take(1, START_S)
 
@@ -105,19 +109,23 @@ def test_a_forged_line_does_not_make_a_queued_control_one_that_was_taken(store: 
 def test_a_forged_transition_does_not_count(store: Store) -> None:
     alter(store, FORGED_MOVE)
     (intent,) = store.journal.intents()
+
     store.journal.advance(intent.id, IntentState.SIGNED, START_S + 1, tx_hash="0x" + "ab" * 32)
+
     assert only_move(store) == [IntentState.PLANNED, IntentState.SIGNED]
     assert store.journal.newest_transition_s() == START_S + 1
 
 
 def test_a_forged_transition_blocks_no_backup(store: Store, tmp_path: Path) -> None:
     alter(store, FORGED_MOVE)
+
     assert backup(tmp_path / "trimtab.db", tmp_path / "copy.db") > 0
 
 
-def test_a_transition_that_may_have_sent_bytes_counts_even_unsealed(store: Store) -> None:
+def test_unsealed_transition_that_may_have_sent_counts(store: Store) -> None:
     alter(store, FORGED_MOVE.replace("'final'", "'broadcast'"))
     (intent,) = store.journal.intents()
+
     with pytest.raises(ValueError, match="bytes may have left"):
         store.journal.advance(intent.id, IntentState.CANCELLED, START_S)
 
@@ -138,7 +146,7 @@ def test_a_seal_covers_every_column_and_the_row_before(store: Store) -> None:
         alter(store, "DROP TRIGGER control_log_no_update", "CREATE TABLE kept AS SELECT * FROM control_log")
         alter(store, f"UPDATE control_log SET {column} = '{value}' WHERE seq = 2")
         assert [event.state for event in store.controls.events()] == ["queued"], column
-        assert next((found.table, found.row_count, found.unsealed_count) for found in store.seal_reports()) == ("control_log", 2, 1)
+        assert next((report.table, report.row_count, report.unsealed_count) for report in store.seal_reports()) == ("control_log", 2, 1)
         alter(
             store,
             "DROP TRIGGER control_log_no_delete",
@@ -148,32 +156,37 @@ def test_a_seal_covers_every_column_and_the_row_before(store: Store) -> None:
         )
         for verb in ("update", "delete"):
             alter(store, f"CREATE TRIGGER control_log_no_{verb} BEFORE {verb} ON control_log BEGIN SELECT RAISE(ABORT, 'only'); END")
+
     assert [event.state for event in store.controls.events()] == ["queued", "taken"]
 
 
 def test_a_genuine_line_does_not_count_a_second_time(store: Store) -> None:
     alter(store, "INSERT INTO control_log (control_id, kind, origin, asked_by, state, code, reason, at_s, previous_seal, seal)"
                  " SELECT control_id, kind, origin, asked_by, state, code, reason, at_s, previous_seal, seal FROM control_log")  # fmt: skip
+
     assert len(store.controls.events()) == 1
 
 
 def test_a_deleted_line_breaks_the_chain(store: Store) -> None:
     for number in (2, 3):
         store.controls.queue(control(number))
-    assert [found.gap_count for found in store.seal_reports()] == [0, 0]
+
+    assert [report.gap_count for report in store.seal_reports()] == [0, 0]
     alter(store, "DROP TRIGGER control_log_no_delete", "DELETE FROM control_log WHERE seq = 2")
-    assert [found.gap_count for found in store.seal_reports()] == [1, 0]
+    assert [report.gap_count for report in store.seal_reports()] == [1, 0]
 
 
 def test_without_the_secret_nothing_that_was_sealed_counts(store: Store) -> None:
     path = secret_path(Path(str(store.db.engine.url.database)))
+
     path.rename(path.with_suffix(".kept"))
+
     assert store.controls.events() == ()
     assert not path.exists(), "reading makes no secret"
     store.controls.queue(control(2))
     assert [event.control_id for event in store.controls.events()] == [control(2).id]
     assert path.exists()
-    assert [(found.row_count, found.unsealed_count, found.gap_count) for found in store.seal_reports()] == [(2, 1, 0), (1, 1, 0)]
+    assert [(report.row_count, report.unsealed_count, report.gap_count) for report in store.seal_reports()] == [(2, 1, 0), (1, 1, 0)]
     path.with_suffix(".kept").replace(path)
     assert [event.control_id for event in store.controls.events()] == [control().id]
 
@@ -181,7 +194,9 @@ def test_without_the_secret_nothing_that_was_sealed_counts(store: Store) -> None
 def test_a_secret_that_cannot_be_read_stops_no_write(store: Store) -> None:
     path = secret_path(Path(str(store.db.engine.url.database)))
     path.chmod(0o640)
+
     store.controls.queue(control(2))
+
     assert [event.control_id for event in store.controls.events()] == [control(2).id], "this process knows its own lines"
     path.chmod(0o600)
     assert [event.control_id for event in store.controls.events()] == [control().id]
@@ -189,6 +204,8 @@ def test_a_secret_that_cannot_be_read_stops_no_write(store: Store) -> None:
 
 def test_a_store_in_memory_seals_nothing_and_reads_everything() -> None:
     store = new_store("memory", Path())
+
     store.controls.queue(replace(control(), id="1"))
+
     assert len(store.controls.events()) == 1
-    assert [found.unsealed_count for found in store.seal_reports()] == [0, 0]
+    assert [report.unsealed_count for report in store.seal_reports()] == [0, 0]

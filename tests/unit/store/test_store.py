@@ -18,39 +18,42 @@ from sqlalchemy import Dialect, event, inspect
 from sqlalchemy.dialects import postgresql, sqlite
 
 from agent.errors import ConfigError, OperatorNeeded, PassingFault
-from agent.model import IntentEvent, IntentKind, IntentState, RunReport, Transfer
+from agent.model import IntentKind, RunReport
 from agent.store import Store, database, open_store, opening
 from agent.store.postgresql.schema import creating_statements as server_statements
 from agent.store.tables import Base, FactRow, PriceRow
 from agent.store.users import UserTables
 from tests.support.text import raises_code
-from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, receipt, tx
+from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, tx
 
 HASH = "0x" + "ab" * 32
 
 
-def opened(folder: Path, chain_id: int = CHAIN_ID, wallet: str = WALLET) -> Store:
+def store_in(folder: Path, chain_id: int = CHAIN_ID, wallet: str = WALLET) -> Store:
     return open_store(f"sqlite:///{folder}/trimtab.db", chain_id, wallet)
 
 
 @pytest.fixture
 def store(tmp_path: Path):
-    found = opened(tmp_path)
-    found.steps.begin("s", START_S, "{}")
-    yield found
-    found.close()
+    store = store_in(tmp_path)
+    store.steps.begin("s", START_S, "{}")
+    yield store
+    store.close()
 
 
 def test_files_are_readable_by_their_owner_only(tmp_path: Path, store: Store) -> None:
     files = sorted(path.name for path in tmp_path.iterdir())
+
     assert files == ["trimtab.db", "trimtab.db-shm", "trimtab.db-wal"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
 
 
 def test_a_store_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
-    opened(tmp_path).close()
+    store_in(tmp_path).close()
     (tmp_path / "trimtab.db").chmod(0o644)
-    opened(tmp_path).close()
+
+    store_in(tmp_path).close()
+
     assert stat.S_IMODE((tmp_path / "trimtab.db").stat().st_mode) == 0o600
 
 
@@ -59,52 +62,59 @@ def test_every_commit_is_on_disk_before_it_returns(store: Store) -> None:
         pragma = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous", "foreign_keys")}
         cache_size = connection.exec_driver_sql("PRAGMA cache_size").scalar()
         busy = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+
     assert pragma == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
     assert busy >= 1000
     assert cache_size == -512, "each connection of each wallet may keep so many KiB of pages"
 
 
-def test_alembic_sees_no_difference_between_a_store_and_the_models(store: Store) -> None:
+def test_new_store_has_the_schema_of_the_models(store: Store) -> None:
     with store.db.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
 
 def test_the_code_knows_exactly_the_versions_it_ships() -> None:
     scripts = Path(opening.__file__).parent / "migrations" / "versions"
+
     assert tuple(sorted(path.name.split("_")[0] for path in scripts.glob("[0-9]*.py"))) == opening.REVISIONS
 
 
 def test_the_models_can_be_built_on_postgresql() -> None:
     text = "".join(server_statements())
+
     assert "BIGSERIAL" in text
     assert "UNIQUE INDEX one_open_intent_per_nonce ON intents (wallet, nonce) WHERE replaces IS NULL AND state IN" in text
     assert text.count("CREATE POLICY") == len(Base.metadata.tables) + len(UserTables.metadata.tables)
 
 
 @pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect()], ids=["sqlite", "postgresql"])
-def test_rows_that_are_there_are_written_over_or_left_on_both_databases(dialect: Dialect) -> None:
+def test_upserts_write_over_or_leave_rows_on_both_databases(dialect: Dialect) -> None:
     over = str(database.upsert_statement(FactRow, frozenset(("key", "value")), dialect.name).compile(dialect=dialect))
+
     key = "key" if dialect.name == "sqlite" else "wallet, key"
+
     assert f"ON CONFLICT ({key}) DO UPDATE SET value = excluded.value" in over.replace('"', "")
     assert "ON CONFLICT DO NOTHING" in str(database.insert_new_statement(PriceRow, dialect.name).compile(dialect=dialect))
 
 
 @pytest.mark.parametrize(("chain_id", "wallet"), [(1, WALLET), (CHAIN_ID, OTHER)])
 def test_a_store_of_another_wallet_or_chain_is_not_opened(tmp_path: Path, chain_id: int, wallet: str) -> None:
-    opened(tmp_path).close()
+    store_in(tmp_path).close()
+
     with raises_code(OperatorNeeded, "store_owner", WALLET, CHAIN_ID):
-        opened(tmp_path, chain_id, wallet)
+        store_in(tmp_path, chain_id, wallet)
 
 
 @pytest.mark.parametrize("version", ["9999", "0000", ""])
-def test_a_store_of_a_program_of_unknown_version_is_not_opened_and_left_as_it_is(tmp_path: Path, version: str) -> None:
-    opened(tmp_path).close()
+def test_store_of_an_unknown_version_is_left_as_it_is(tmp_path: Path, version: str) -> None:
+    store_in(tmp_path).close()
     with sqlite3.connect(tmp_path / "trimtab.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
     connection.close()
     before = (tmp_path / "trimtab.db").read_bytes()
+
     with raises_code(OperatorNeeded, "store_version", f"version {version}") as caught:
-        opened(tmp_path)
+        store_in(tmp_path)
     assert "the trimtab that wrote the store" in caught.value.remedy
     assert (tmp_path / "trimtab.db").read_bytes() == before
 
@@ -113,18 +123,20 @@ def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "trimtab.db") as connection:
         connection.execute("CREATE TABLE theirs (x)")
     connection.close()
+
     with raises_code(OperatorNeeded, "not_a_store"):
-        opened(tmp_path)
+        store_in(tmp_path)
 
 
 def test_a_file_that_is_no_database_asks_for_the_operator(tmp_path: Path) -> None:
     (tmp_path / "trimtab.db").write_bytes(b"not a database, but long enough to have a header of its own" * 100)
+
     with raises_code(OperatorNeeded, "store", "not a database"):
-        opened(tmp_path)
+        store_in(tmp_path)
 
 
 def test_a_damaged_page_asks_for_the_operator(tmp_path: Path) -> None:
-    first = opened(tmp_path)
+    first = store_in(tmp_path)
     for number in range(200):
         first.steps.begin(str(number), START_S, "{}" * number)
     first.close()
@@ -132,8 +144,9 @@ def test_a_damaged_page_asks_for_the_operator(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[8192:] = os.urandom(len(data) - 8192)
     path.write_bytes(data)
+
     with pytest.raises(OperatorNeeded):
-        opened(tmp_path)
+        store_in(tmp_path)
 
 
 def test_an_interrupted_migration_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,11 +163,11 @@ def test_an_interrupted_migration_leaves_nothing_behind(tmp_path: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(opening, "_migrate", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            opened(tmp_path)
+            store_in(tmp_path)
     with sqlite3.connect(tmp_path / "trimtab.db") as connection:
         assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
     connection.close()
-    opened(tmp_path).close()
+    store_in(tmp_path).close()
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "nonsense", "sqlite:////nowhere/at/all/trimtab.db", "foo://x"])
@@ -169,168 +182,20 @@ def test_a_database_password_is_not_repeated_in_errors() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_step_comes_back_as_it_was_written(store: Store) -> None:
-    store.steps.begin("t", START_S + 1, '{"a":1}')
-    store.steps.end("t", "hold", "in band", '{"p":2}', "hold")
-    record = store.steps.get("t")
-    assert record is not None
-    assert (record.input_json, record.plan_json) == ('{"a":1}', '{"p":2}')
-    assert (record.summary.decision, record.summary.reason, record.summary.outcome) == ("hold", "in band", "hold")
-    assert [line.id for line in store.steps.newest(10)] == ["t", "s"]
-    assert [line.id for line in store.steps.newest(1)] == ["t"]
-    assert [line.id for line in store.steps.newest(1, "t")] == ["s"]
-    assert store.steps.newest(1, "s") == ()
-    assert store.steps.get("nothing") is None
-    with pytest.raises(KeyError):
-        store.steps.end("nothing", "hold", "", None, "hold")
-
-
-def test_an_intent_comes_back_as_it_was_written(store: Store) -> None:
-    intent = store.journal.add_intent(
-        "s", IntentKind.APPROVE, tx(7), replace(grant(), approval_terms=(OTHER, WALLET, 2**255)), "approve", START_S, 99
-    )
-    assert store.journal.grant(intent.id).approval_terms == (OTHER, WALLET, 2**255)
-    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
-    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
-    found = replace(receipt(HASH, 3, "0x03"), transfers=(Transfer(OTHER, WALLET, OTHER, 2**200),))
-    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
-    (again,) = store.journal.open_intents()
-    assert (again.tx, again.tx_hash, again.receipt, again.deadline_s) == (tx(7), HASH, found, 99)
-    assert store.journal.intents("s") == (again,)
-    assert store.journal.intents() == (again,)
-    assert store.journal.intents_at(7) == (again,)
-    assert store.journal.intents_at(8) == ()
-
-
-def test_a_second_intent_on_an_open_nonce_is_refused(store: Store) -> None:
-    first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
-    with raises_code(OperatorNeeded, "open_transaction", "nonce 0"):
-        store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
-    assert len(store.journal.intents()) == 1
-    store.journal.advance(first.id, IntentState.CANCELLED, START_S)
-    store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
-
-
-def test_the_database_itself_refuses_two_open_intents_on_one_nonce(store: Store) -> None:
-    store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
-    with pytest.raises(OperatorNeeded, match=r"intents\.nonce|one_open_intent_per_nonce"), store.db.write("copy") as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO intents (id, step_id, kind, state, nonce, tx_json, grant_z, note, created_s) "
-            "SELECT 'other', step_id, kind, state, nonce, tx_json, grant_z, note, created_s FROM intents"
-        )
-
-
-def test_one_cancel_may_join_the_intent_it_replaces(store: Store) -> None:
-    first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
-    cancel = store.journal.add_intent("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel", START_S, None)
-    assert cancel.replaced_intent_id == first.id
-    with raises_code(PassingFault, "open_transaction", "nonce 0"):
-        store.journal.add_intent("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel again", START_S, None)
-
-
-@pytest.mark.parametrize("kind", [IntentKind.SWAP, IntentKind.CANCEL])
-@pytest.mark.parametrize("state", [IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED])
-def test_only_what_was_sent_and_is_in_no_block_is_replaced_and_only_once(store: Store, state: IntentState, kind: IntentKind) -> None:
-    """Bytes that never left are dropped instead, and what is mined has used the nonce."""
-    first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
-    moves = {
-        IntentState.SIGNED: {"tx_hash": HASH},
-        IntentState.BROADCAST: {},
-        IntentState.MINED: {"receipt": receipt(HASH, 3, "0x03")},
-    }
-    for reached, fields in moves.items():
-        if state is IntentState.PLANNED:
-            break
-        store.journal.advance(first.id, reached, START_S, **fields)
-        if reached is state:
-            break
-    if state is not IntentState.BROADCAST:
-        with raises_code(OperatorNeeded, "open_transaction"):
-            store.journal.add_intent("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
-        return
-    second = store.journal.add_intent("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
-    assert second.replaced_intent_id == first.id
-    with raises_code(OperatorNeeded, "open_transaction"):
-        store.journal.add_intent("s", kind, tx(0), grant(kind), "third", START_S, None, replaces=first.id)
-
-
-@pytest.mark.parametrize(("sent", "kind"), [(IntentKind.SWAP, IntentKind.APPROVE), (IntentKind.CANCEL, IntentKind.SWAP)])
-def test_what_was_sent_is_replaced_by_its_own_kind_or_a_cancel_alone(store: Store, sent: IntentKind, kind: IntentKind) -> None:
-    first = store.journal.add_intent("s", sent, tx(0), grant(sent), "first", START_S, None)
-    store.journal.advance(first.id, IntentState.SIGNED, START_S, tx_hash=HASH)
-    store.journal.advance(first.id, IntentState.BROADCAST, START_S)
-    with raises_code(OperatorNeeded, "open_transaction"):
-        store.journal.add_intent("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
-
-
-def test_a_transaction_is_undecided_while_another_at_its_nonce_is_open_and_none_ended_in_a_block(store: Store) -> None:
-    """A reorganisation that takes the cancel's block leaves both, and either may be mined."""
-    journal, cancelled = store.journal, "0x" + "cd" * 32
-    swap = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    journal.advance(swap.id, IntentState.SIGNED, START_S, tx_hash=HASH)
-    journal.advance(swap.id, IntentState.BROADCAST, START_S)
-    cancel = journal.add_intent("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel", START_S, None, replaces=swap.id)
-    journal.advance(cancel.id, IntentState.SIGNED, START_S, tx_hash=cancelled)
-    journal.advance(cancel.id, IntentState.BROADCAST, START_S)
-    journal.advance(cancel.id, IntentState.MINED, START_S, receipt=receipt(cancelled, 3, "0x03"))
-    journal.advance(cancel.id, IntentState.FINAL, START_S)
-    journal.advance(swap.id, IntentState.CANCELLED, START_S)
-    assert journal.reopenable_intents_at(0) == (), "the cancel is final"
-    journal.advance(cancel.id, IntentState.BROADCAST, START_S, event=IntentEvent.UNMINE)
-    assert [intent.id for intent in journal.reopenable_intents_at(0)] == [swap.id]
-    assert journal.reopenable_intents_at(1) == ()
-    journal.advance(swap.id, IntentState.BROADCAST, START_S, event=IntentEvent.REOPEN)
-    assert journal.reopenable_intents_at(0) == (), "it is open itself"
-
-
-def test_what_was_dropped_unsent_or_has_no_open_peer_is_not_undecided(store: Store) -> None:
-    journal = store.journal
-    unsent = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "unsent", START_S, None)
-    journal.advance(unsent.id, IntentState.CANCELLED, START_S)
-    assert journal.reopenable_intents_at(0) == ()
-    again = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "again", START_S, None)
-    journal.advance(again.id, IntentState.SIGNED, START_S, tx_hash=HASH)
-    journal.advance(again.id, IntentState.BROADCAST, START_S)
-    bump = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "bump", START_S, None, replaces=again.id)
-    journal.advance(bump.id, IntentState.SIGNED, START_S, tx_hash="0x" + "cd" * 32)
-    journal.advance(bump.id, IntentState.CANCELLED, START_S)
-    assert journal.reopenable_intents_at(0) == (), "its bytes never left, though what it replaced is open"
-    store.journal.adopt_nonce(1, START_S)
-    journal.advance(again.id, IntentState.REPLACED, START_S)
-    assert journal.reopenable_intents_at(0) == (), "the operator has adopted the nonce"
-
-
-def test_an_intent_keeps_its_first_hash(store: Store) -> None:
-    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    with pytest.raises(ValueError, match="without a hash"):
-        store.journal.advance(intent.id, IntentState.SIGNED, START_S)
-    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
-    with pytest.raises(ValueError, match="has hash"):
-        store.journal.advance(intent.id, IntentState.BROADCAST, START_S, tx_hash="0x" + "cd" * 32)
-    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
-    with pytest.raises(ValueError, match="without a receipt"):
-        store.journal.advance(intent.id, IntentState.MINED, START_S)
-
-
-@pytest.mark.parametrize("statement", ["DELETE FROM transitions", "UPDATE transitions SET new_state = 'final'"])
-def test_transitions_are_only_ever_added(store: Store, statement: str) -> None:
-    store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    with pytest.raises(OperatorNeeded, match=r"ever added|permission denied"), store.db.write("change") as connection:
-        connection.exec_driver_sql(statement)
-
-
 def test_no_file_of_the_store_holds_signed_bytes(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.run(0)
-    made.run(1)
-    signed = [s.signed_bytes for s in made.signer.signed]
+    setup = bench(tmp_path)
+    setup.run(0)
+    setup.run(1)
+
+    signed = [s.signed_bytes for s in setup.signer.signed]
+
     assert len(signed) == 2
     for path in tmp_path.iterdir():
         data = path.read_bytes()
         for raw in signed:
             assert raw not in data
             assert raw.hex().encode() not in data.lower()
-    with made.store.db.read("search") as connection:
+    with setup.store.db.read("search") as connection:
         cells = [
             cell
             for table in inspect(connection).get_table_names()
@@ -338,13 +203,15 @@ def test_no_file_of_the_store_holds_signed_bytes(tmp_path: Path) -> None:
             for cell in row
         ]
     texts = [zlib.decompress(cell) if isinstance(cell, bytes) else str(cell).encode() for cell in cells]
-    assert any(made.signer.signed[0].hash.encode() in text for text in texts)
+    assert any(setup.signer.signed[0].hash.encode() in text for text in texts)
     assert not any(raw in text or raw.hex().encode() in text for text in texts for raw in signed)
 
 
 def test_pins_are_replaced(store: Store) -> None:
     store.trust.pin({OTHER: "0x01"}, START_S)
+
     store.trust.pin({OTHER: "0x02"}, START_S + 1)
+
     assert store.trust.pins() == {OTHER: "0x02"}
 
 
@@ -363,18 +230,19 @@ def test_the_confirmed_config_is_the_last_one(store: Store) -> None:
 
 
 def test_a_full_disk_loses_nothing_and_asks_for_the_operator(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     store.steps.begin("s", START_S, "{}")
     intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     with store.db.engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
     event.listen(store.db.engine, "checkout", lambda raw, *_: raw.execute(f"PRAGMA max_page_count = {pages}"))
+
     with raises_code(OperatorNeeded, "store", "full") as caught:
         for number in range(100):
             store.steps.begin(f"n{number}", START_S, os.urandom(20_000).hex())
     assert "free space" in caught.value.remedy
     store.close()
-    again = opened(tmp_path)
+    again = store_in(tmp_path)
     assert again.journal.open_intents() == (intent,)
     again.steps.begin("after", START_S, "{}")
     again.close()
@@ -383,7 +251,7 @@ def test_a_full_disk_loses_nothing_and_asks_for_the_operator(tmp_path: Path) -> 
 # What a look that sends nothing leaves, in one commit.
 def stored_steps(tmp_path: Path) -> set[str]:
     """The steps that another process finds in the store."""
-    with closing(opened(tmp_path)) as other:
+    with closing(store_in(tmp_path)) as other:
         return {step.id for step in other.steps.newest(9)}
 
 
@@ -400,10 +268,11 @@ ENDINGS_OF_A_QUEUE: dict[str, Callable[[Store], object]] = {
 
 @pytest.mark.parametrize("ending", ENDINGS_OF_A_QUEUE.values(), ids=ENDINGS_OF_A_QUEUE.keys())
 def test_what_is_queued_is_on_disk_after(tmp_path: Path, ending: Callable[[Store], object]) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")
         store.steps.end("s", "hold", "in band", None, "hold")
+
     assert stored_steps(tmp_path) == set()
     ending(store)
     assert stored_steps(tmp_path) == {"s"}
@@ -411,20 +280,23 @@ def test_what_is_queued_is_on_disk_after(tmp_path: Path, ending: Callable[[Store
 
 
 def test_outside_a_look_nothing_is_queued(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     with store.db.queueing():
         pass
+
     store.steps.begin("s", START_S, "{}")
+
     assert stored_steps(tmp_path) == {"s"}
     store.close()
 
 
 def test_a_report_that_fails_leaves_the_look_to_the_next_write(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     report = RunReport("r", "p", True, 60, START_S, START_S)
     store.run_reports.write(report, lambda _: True)
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")
+
     with pytest.raises(ZeroDivisionError):
         store.run_reports.write(replace(report, run_id="another"), lambda _: bool(1 // 0))
     assert stored_steps(tmp_path) == set()
@@ -436,7 +308,7 @@ def test_a_report_that_fails_leaves_the_look_to_the_next_write(tmp_path: Path) -
 def test_a_queue_outlives_a_locked_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also what is queued after the fault, which builds on what was queued before."""
     monkeypatch.setattr(opening, "_BUSY_TIMEOUT_MS", 60)
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")
         with closing(sqlite3.connect(tmp_path / "trimtab.db", isolation_level=None)) as other:
@@ -446,6 +318,7 @@ def test_a_queue_outlives_a_locked_store(tmp_path: Path, monkeypatch: pytest.Mon
             store.steps.end("s", "hold", "in band", None, "hold")
             with pytest.raises(PassingFault, match="what a look left: database is locked"):
                 store.db.flush()
+
     assert stored_steps(tmp_path) == set()
     assert not store.pause_switch.read().paused
     store.db.flush()
@@ -455,7 +328,7 @@ def test_a_queue_outlives_a_locked_store(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_queue_outlives_an_interrupt(tmp_path: Path) -> None:
     """The end of the run writes it."""
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     interrupts = [KeyboardInterrupt()]
 
     def interrupt_once(_db: object) -> None:
@@ -465,14 +338,15 @@ def test_a_queue_outlives_an_interrupt(tmp_path: Path) -> None:
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")
         store.db.write_later("be interrupted", interrupt_once)
+
     with pytest.raises(KeyboardInterrupt):
         store.db.flush()
     store.close()
     assert stored_steps(tmp_path) == {"s"}
 
 
-def test_a_queue_that_stays_comes_before_what_another_thread_queued_meanwhile(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+def test_queue_that_stays_comes_before_later_writes(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
     interrupts = [KeyboardInterrupt()]
     written: list[str] = []
 
@@ -486,15 +360,18 @@ def test_a_queue_that_stays_comes_before_what_another_thread_queued_meanwhile(tm
         store.db.write_later("write", write_first)
         with pytest.raises(KeyboardInterrupt):
             store.db.flush()
+
     store.close()
+
     assert written == ["first", "second"]
 
 
-def test_a_queue_that_cannot_be_written_raises_once_and_is_dropped(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+def test_queue_that_cannot_be_written_raises_once(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")
         store.db.write_later("fail", lambda db: db.exec_driver_sql("INSERT INTO nowhere VALUES (1)"))
+
     with raises_code(OperatorNeeded, "store", "what a look left", "nowhere"):
         store.pause_switch.pause("owner", START_S)
     assert stored_steps(tmp_path) == set()
@@ -504,7 +381,7 @@ def test_a_queue_that_cannot_be_written_raises_once_and_is_dropped(tmp_path: Pat
 
 
 def test_a_write_that_takes_the_queue_along_comes_after_it(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     with store.db.queueing():
         store.steps.begin("s", START_S, "{}")
     with store.db.write("count", joins_queue=True) as db:
@@ -513,7 +390,8 @@ def test_a_write_that_takes_the_queue_along_comes_after_it(tmp_path: Path) -> No
 
 
 def test_a_look_that_raises_queues_nothing_afterwards(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
+
     with pytest.raises(KeyError), store.db.queueing():
         raise KeyError
     store.steps.begin("s", START_S, "{}")
@@ -522,10 +400,11 @@ def test_a_look_that_raises_queues_nothing_afterwards(tmp_path: Path) -> None:
 
 
 def test_close__queue_cannot_be_written__lets_go_of_the_file(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = store_in(tmp_path)
     pool = store.db.engine.pool
     with store.db.queueing():
         store.db.write_later("fail", lambda db: db.exec_driver_sql("INSERT INTO nowhere VALUES (1)"))
+
     with pytest.raises(OperatorNeeded):
         store.close()
     assert store.db.engine.pool is not pool

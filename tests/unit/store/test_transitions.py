@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
 from itertools import product
@@ -29,7 +29,10 @@ from tests.support.movements import movements
 from tests.support.transactions import START_S, Memory, grant, receipt, tx
 
 PAGE = Path(__file__).parents[3] / "docs" / "journal.md"
-S, E = IntentState, IntentEvent
+S = IntentState
+E = IntentEvent
+SWAP = IntentKind.SWAP
+CANCEL = IntentKind.CANCEL
 DRAWN = {
     (S.PLANNED, E.SIGN): S.SIGNED, (S.PLANNED, E.DROP): S.CANCELLED,
     (S.SIGNED, E.SEND): S.BROADCAST, (S.SIGNED, E.DROP): S.CANCELLED,
@@ -45,7 +48,8 @@ TARGET = {
     E.SIGN: S.SIGNED, E.DROP: S.CANCELLED, E.SEND: S.BROADCAST, E.MINE: S.MINED, E.UNMINE: S.BROADCAST, E.CONFIRM: S.FINAL,
     E.FAIL: S.REVERTED, E.LOSE: S.REPLACED, E.YIELD: S.CANCELLED, E.REOPEN: S.BROADCAST,
 }  # fmt: skip
-HASH, RIVAL = "0x" + "ab" * 32, "0x" + "cd" * 32
+HASH = "0x" + "ab" * 32
+RIVAL = "0x" + "cd" * 32
 NOW = START_S
 
 
@@ -62,57 +66,74 @@ def store(memory: Memory) -> Store:
     return memory.store
 
 
-def now(store: Store, intent_id: str) -> Intent:
+def current(store: Store, intent_id: str) -> Intent:
     return next(intent for intent in store.journal.intents() if intent.id == intent_id)
 
 
 def all_rows(store: Store) -> list[list[tuple[object, ...]]]:
-    """Everything that a move could change."""
+    """Return everything that a move could change."""
     tables = ("intents", "transitions", "budgets", "movements", "liquidity")
     with store.db.engine.connect() as connection:
         return [[tuple(row) for row in connection.exec_driver_sql(f"SELECT * FROM {table}")] for table in tables]
 
 
-def carried(store: Store, intent: Intent, tx_hash: str, status: int, *way: IntentState) -> str:
-    for state in way:
-        found = receipt(tx_hash, 1, "0x01", status) if state is S.MINED else None
-        store.journal.advance(intent.id, state, NOW, tx_hash=tx_hash if state is S.SIGNED else None, receipt=found)
-    return intent.id
+def add(store: Store, kind: IntentKind = SWAP, replaces: str | None = None) -> str:
+    """Add a PLANNED intent."""
+    return store.journal.add_intent("s", kind, tx(0), grant(kind), "test", NOW, None, replaces=replaces).id
 
 
-def placed(store: Store, state: IntentState, rival: IntentKind | None = None) -> str:
-    """An intent in `state`, reached as it is reached in life; `rival` took its nonce and is final."""
-    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
-    if state is S.REPLACED:
-        rival = IntentKind.SWAP
-    if state is S.CANCELLED:
-        rival = IntentKind.CANCEL
-    way = {
-        S.PLANNED: (),
-        S.SIGNED: (S.SIGNED,),
-        S.MINED: (S.SIGNED, S.BROADCAST, S.MINED),
-        S.FINAL: (S.SIGNED, S.BROADCAST, S.MINED, S.FINAL),
-        S.REVERTED: (S.SIGNED, S.BROADCAST, S.MINED, S.REVERTED),
-    }.get(state, (S.SIGNED, S.BROADCAST))
-    carried(store, intent, HASH, 0 if state is S.REVERTED else 1, *way)
-    if rival is not None:
-        other = store.journal.add_intent("s", rival, tx(0), grant(rival), "rival", NOW, None, replaces=intent.id)
-        carried(store, other, RIVAL, 1, S.SIGNED, S.BROADCAST, S.MINED, S.FINAL)
-    if state in (S.REPLACED, S.CANCELLED):
-        store.journal.advance(intent.id, state, NOW)
-    return intent.id
+def advance(store: Store, intent_id: str, tx_hash: str, states: Iterable[IntentState], status: int = 1) -> None:
+    """Move an intent through these states."""
+    for state in states:
+        block = receipt(tx_hash, 1, "0x01", status) if state is S.MINED else None
+        store.journal.advance(intent_id, state, NOW, tx_hash=tx_hash if state is S.SIGNED else None, receipt=block)
 
 
-def reverted_in_a_block(store: Store) -> str:
-    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
-    return carried(store, intent, HASH, 0, S.SIGNED, S.BROADCAST, S.MINED)
+PATHS = {
+    S.PLANNED: (),
+    S.SIGNED: (S.SIGNED,),
+    S.BROADCAST: (S.SIGNED, S.BROADCAST),
+    S.MINED: (S.SIGNED, S.BROADCAST, S.MINED),
+    S.FINAL: (S.SIGNED, S.BROADCAST, S.MINED, S.FINAL),
+    S.REVERTED: (S.SIGNED, S.BROADCAST, S.MINED, S.REVERTED),
+    S.REPLACED: (S.SIGNED, S.BROADCAST),
+    S.CANCELLED: (S.SIGNED, S.BROADCAST),
+}
+"""States by which an intent usually comes to a state, before a rival ends it."""
+RIVALS = {S.REPLACED: SWAP, S.CANCELLED: CANCEL}
+"""Kind of the final rival that ends an intent so."""
 
 
-def undecided(state: IntentState) -> Callable[[Store], str]:
-    """An end by a rival whose block is gone."""
+def add_in(store: Store, state: IntentState, rival: IntentKind | None = None) -> str:
+    """Add an intent in `state`, reached the usual way; `rival` took its nonce and is final."""
+    intent_id = add(store)
+    advance(store, intent_id, HASH, PATHS[state], 0 if state is S.REVERTED else 1)
+    if (rival_kind := RIVALS.get(state, rival)) is not None:
+        advance(store, add(store, rival_kind, intent_id), RIVAL, PATHS[S.FINAL])
+    if state in RIVALS:
+        store.journal.advance(intent_id, state, NOW)
+    return intent_id
+
+
+Builder = Callable[[Store], str]
+"""What adds an intent to a store and returns its id."""
+
+
+def intent_in(state: IntentState, rival: IntentKind | None = None) -> Builder:
+    return lambda store: add_in(store, state, rival)
+
+
+def revert_in_block(store: Store) -> str:
+    intent_id = add(store)
+    advance(store, intent_id, HASH, PATHS[S.MINED], status=0)
+    return intent_id
+
+
+def reopenable(state: IntentState) -> Builder:
+    """Return what adds an intent that ended so by a rival whose block is gone."""
 
     def build(store: Store) -> str:
-        intent_id = placed(store, state)
+        intent_id = add_in(store, state)
         (rival,) = [intent for intent in store.journal.intents() if intent.id != intent_id]
         store.journal.advance(rival.id, S.BROADCAST, NOW)
         return intent_id
@@ -120,19 +141,18 @@ def undecided(state: IntentState) -> Callable[[Store], str]:
     return build
 
 
-def dropped(store: Store) -> str:
-    """A proposal that was withdrawn unsent."""
-    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
-    return store.journal.advance(intent.id, S.CANCELLED, NOW).id
+def withdraw_proposal(store: Store) -> str:
+    """Add a proposal that was withdrawn unsent."""
+    return store.journal.advance(add(store), S.CANCELLED, NOW).id
 
 
-READY: dict[tuple[IntentState, IntentEvent], Callable[[Store], str]] = {
-    (S.BROADCAST, E.LOSE): lambda store: placed(store, S.BROADCAST, IntentKind.SWAP),
-    (S.BROADCAST, E.YIELD): lambda store: placed(store, S.BROADCAST, IntentKind.CANCEL),
-    (S.MINED, E.FAIL): reverted_in_a_block,
-    (S.REPLACED, E.REOPEN): undecided(S.REPLACED),
-    (S.CANCELLED, E.REOPEN): undecided(S.CANCELLED),
-    (S.CANCELLED, E.SIGN): dropped,
+READY: dict[tuple[IntentState, IntentEvent], Builder] = {
+    (S.BROADCAST, E.LOSE): intent_in(S.BROADCAST, SWAP),
+    (S.BROADCAST, E.YIELD): intent_in(S.BROADCAST, CANCEL),
+    (S.MINED, E.FAIL): revert_in_block,
+    (S.REPLACED, E.REOPEN): reopenable(S.REPLACED),
+    (S.CANCELLED, E.REOPEN): reopenable(S.CANCELLED),
+    (S.CANCELLED, E.SIGN): withdraw_proposal,
 }
 """Where a plain intent in that state is not enough."""
 
@@ -152,50 +172,64 @@ def test_the_table_is_the_one_that_was_drawn_twice() -> None:
     assert {event for _, event in DRAWN} == set(IntentEvent)
 
 
-@pytest.mark.parametrize(("state", "event"), product(S, E), ids=lambda found: found.value)
-def test_every_event_in_every_state_acts_as_drawn_or_is_refused_and_changes_nothing(
-    store: Store, state: IntentState, event: IntentEvent
-) -> None:
-    drawn = DRAWN.get((state, event))
-    build = READY.get((state, event), lambda made: placed(made, state))
-    intent_id = build(store)
-    assert now(store, intent_id).state is state
-    before, moves = all_rows(store), store.journal.transitions(intent_id)
-    if drawn is None:
-        with pytest.raises(ValueError, match=rf"{event.value}.*{state.value}"):
-            store.journal.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
-        assert all_rows(store) == before
-        return
-    moved = store.journal.advance(intent_id, drawn, NOW, event=event, note="why", **brings(event))
-    assert moved.state is drawn
-    assert (moved.receipt is not None) == (drawn in NONCE_USED_STATES)
-    *old, last = store.journal.transitions(intent_id)
-    assert tuple(old) == moves
-    assert (last.old_state, last.new_state, last.note) == (state, drawn, "why")
+@pytest.mark.parametrize(("state", "event"), DRAWN, ids=lambda value: value.value)
+def test_drawn_event_moves_to_its_state(store: Store, state: IntentState, event: IntentEvent) -> None:
+    intent_id = READY.get((state, event), intent_in(state))(store)
+    assert current(store, intent_id).state is state
+    earlier_moves = store.journal.transitions(intent_id)
+
+    moved = store.journal.advance(intent_id, DRAWN[state, event], NOW, event=event, note="why", **brings(event))
+
+    assert moved.state is DRAWN[state, event]
+    assert (moved.receipt is not None) == (moved.state in NONCE_USED_STATES)
+    *moves, last = store.journal.transitions(intent_id)
+    assert tuple(moves) == earlier_moves
+    assert (last.old_state, last.new_state, last.note) == (state, moved.state, "why")
 
 
-@pytest.mark.parametrize(("before", "after"), product(S, S), ids=lambda found: found.value)
-def test_every_pair_of_states_is_allowed_or_refused_as_drawn(store: Store, before: IntentState, after: IntentState) -> None:
-    drawn = [event for (state, event), to in DRAWN.items() if (state, to) == (before, after)]
-    assert (after in TRANSITIONS[before]) == bool(drawn)
-    if drawn:
-        intent_id = READY.get((before, drawn[0]), lambda made: placed(made, before))(store)
-        assert store.journal.advance(intent_id, after, NOW, **brings(drawn[0])).state is after
-        return
-    intent_id = placed(store, before)
+@pytest.mark.parametrize(("state", "event"), [pair for pair in product(S, E) if pair not in DRAWN], ids=lambda value: value.value)
+def test_other_event_changes_nothing(store: Store, state: IntentState, event: IntentEvent) -> None:
+    intent_id = intent_in(state)(store)
     rows = all_rows(store)
+
+    with pytest.raises(ValueError, match=rf"{event.value}.*{state.value}"):
+        store.journal.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
+    assert all_rows(store) == rows
+
+
+EVENT_BY_STATES = {(before, after): event for (before, event), after in DRAWN.items()}
+
+
+@pytest.mark.parametrize(("before", "after"), EVENT_BY_STATES, ids=lambda value: value.value)
+def test_drawn_pair_of_states_is_allowed(store: Store, before: IntentState, after: IntentState) -> None:
+    event = EVENT_BY_STATES[before, after]
+    intent_id = READY.get((before, event), intent_in(before))(store)
+
+    assert after in TRANSITIONS[before]
+    assert store.journal.advance(intent_id, after, NOW, **brings(event)).state is after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [pair for pair in product(S, S) if pair not in EVENT_BY_STATES], ids=lambda value: value.value
+)
+def test_other_pair_of_states_is_refused(store: Store, before: IntentState, after: IntentState) -> None:
+    intent_id = intent_in(before)(store)
+    rows = all_rows(store)
+
+    assert after not in TRANSITIONS[before]
     with pytest.raises(ValueError, match=rf"{before.value} to {after.value}"):
         store.journal.advance(intent_id, after, NOW, tx_hash=HASH, receipt=receipt(HASH, 2, "0x02"))
     assert all_rows(store) == rows
 
 
 def test_an_event_that_leads_elsewhere_than_it_says_is_refused(store: Store) -> None:
-    intent_id = placed(store, S.MINED)
+    intent_id = add_in(store, S.MINED)
+
     with pytest.raises(ValueError, match=r"broadcast.*unmine.*final"):
         store.journal.advance(intent_id, S.FINAL, NOW, event=E.UNMINE)
     with pytest.raises(ValueError, match="send"):  # a resend would take the receipt away
         store.journal.advance(intent_id, S.BROADCAST, NOW, event=E.SEND)
-    assert now(store, intent_id).receipt is not None
+    assert current(store, intent_id).receipt is not None
 
 
 # guards
@@ -252,55 +286,64 @@ def test_every_guard_passes_what_it_should_and_refuses_the_rest(row: TransitionR
         assert row.guard(facts), facts
 
 
-def adopted(state: IntentState) -> Callable[[Store], str]:
+def adopted(state: IntentState) -> Builder:
+    """Return what adds an intent in this state and adopts its nonce."""
+
     def build(store: Store) -> str:
-        intent_id = placed(store, state)
+        intent_id = add_in(store, state)
         store.journal.adopt_nonce(0, NOW)
         return intent_id
 
     return build
 
 
-def dropped(store: Store) -> str:
-    intent_id = placed(store, S.SIGNED)
+def drop_signed(store: Store) -> str:
+    intent_id = add_in(store, S.SIGNED)
     store.journal.advance(intent_id, S.CANCELLED, NOW)
     return intent_id
 
 
 @pytest.mark.parametrize(
-    ("build", "event", "found", "why"),
+    ("build", "event", "fields", "reason"),
     [
-        (lambda store: placed(store, S.PLANNED), E.SIGN, {}, "without a hash"),
-        (lambda store: placed(store, S.BROADCAST), E.MINE, {}, "without a receipt"),
-        (lambda store: placed(store, S.BROADCAST), E.MINE, {"receipt": receipt(RIVAL, 1, "0x01")}, "receipt of another transaction"),
-        (lambda store: placed(store, S.MINED), E.MINE, {"receipt": receipt(HASH, 1, "0x01")}, "the receipt that it has already"),
-        (reverted_in_a_block, E.CONFIRM, {}, "receipt of a success"),
-        (lambda store: placed(store, S.MINED), E.FAIL, {}, "receipt of a revert"),
-        (lambda store: placed(store, S.BROADCAST), E.LOSE, {}, "nothing else at its nonce is final"),
-        (lambda store: placed(store, S.BROADCAST, IntentKind.CANCEL), E.LOSE, {}, "nothing else at its nonce is final"),
-        (lambda store: placed(store, S.BROADCAST), E.YIELD, {}, "no cancel of it is final"),
-        (lambda store: placed(store, S.BROADCAST, IntentKind.SWAP), E.YIELD, {}, "no cancel of it is final"),
-        (lambda store: placed(store, S.REPLACED), E.REOPEN, {}, "another transaction at its nonce is final"),
-        (lambda store: placed(store, S.CANCELLED), E.REOPEN, {}, "another transaction at its nonce is final"),
-        (dropped, E.REOPEN, {}, "its bytes never left"),
-        (adopted(S.FINAL), E.UNMINE, {}, "has adopted a nonce"),
-        (adopted(S.REVERTED), E.MINE, {"receipt": receipt(HASH, 2, "0x02")}, "has adopted a nonce"),
+        pytest.param(intent_in(S.PLANNED), E.SIGN, {}, "without a hash", id="no hash"),
+        pytest.param(intent_in(S.BROADCAST), E.MINE, {}, "without a receipt", id="no receipt"),
+        pytest.param(
+            intent_in(S.BROADCAST), E.MINE, {"receipt": receipt(RIVAL, 1, "0x01")}, "of another transaction", id="foreign receipt"
+        ),
+        pytest.param(intent_in(S.MINED), E.MINE, {"receipt": receipt(HASH, 1, "0x01")}, "that it has already", id="same receipt"),
+        pytest.param(revert_in_block, E.CONFIRM, {}, "receipt of a success", id="confirm a revert"),
+        pytest.param(intent_in(S.MINED), E.FAIL, {}, "receipt of a revert", id="fail a success"),
+        pytest.param(intent_in(S.BROADCAST), E.LOSE, {}, "nothing else at its nonce is final", id="lose alone"),
+        pytest.param(intent_in(S.BROADCAST, CANCEL), E.LOSE, {}, "nothing else at its nonce is final", id="lose to a cancel"),
+        pytest.param(intent_in(S.BROADCAST), E.YIELD, {}, "no cancel of it is final", id="yield alone"),
+        pytest.param(intent_in(S.BROADCAST, SWAP), E.YIELD, {}, "no cancel of it is final", id="yield to a swap"),
+        pytest.param(intent_in(S.REPLACED), E.REOPEN, {}, "another transaction at its nonce is final", id="reopen beside a final swap"),
+        pytest.param(intent_in(S.CANCELLED), E.REOPEN, {}, "another transaction at its nonce is final", id="reopen beside a final cancel"),
+        pytest.param(drop_signed, E.REOPEN, {}, "its bytes never left", id="reopen unsent"),
+        pytest.param(adopted(S.FINAL), E.UNMINE, {}, "has adopted a nonce", id="unmine after an adoption"),
+        pytest.param(
+            adopted(S.REVERTED), E.MINE, {"receipt": receipt(HASH, 2, "0x02")}, "has adopted a nonce", id="mine after an adoption"
+        ),
     ],
 )
-def test_a_guard_that_says_no_changes_nothing(
-    store: Store, build: Callable[[Store], str], event: IntentEvent, found: dict[str, object], why: str
+def test_guard_that_refuses_changes_nothing(
+    store: Store, build: Builder, event: IntentEvent, fields: dict[str, object], reason: str
 ) -> None:
     intent_id = build(store)
-    before = all_rows(store)
-    with pytest.raises(ValueError, match=why):
-        store.journal.advance(intent_id, TARGET[event], NOW, event=event, **found)
-    assert all_rows(store) == before
+    rows = all_rows(store)
+
+    with pytest.raises(ValueError, match=reason):
+        store.journal.advance(intent_id, TARGET[event], NOW, event=event, **fields)
+    assert all_rows(store) == rows
 
 
 @pytest.mark.parametrize("event", [E.MINE, E.UNMINE])
 def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, event: IntentEvent) -> None:
-    intent_id = placed(store, S.FINAL)
-    store.budgets.book_intent(now(store, intent_id), Fraction(3), Fraction(5), 7, NOW)
+    intent_id = add_in(store, S.FINAL)
+
+    store.budgets.book_intent(current(store, intent_id), Fraction(3), Fraction(5), 7, NOW)
+
     assert (
         store.budgets.history(NOW).budgets.loss_24h,
         store.budgets.history(NOW).reviews.last_rebalance_s,
@@ -312,8 +355,8 @@ def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, e
     )
     assert movements(store) != ()
     store.journal.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
-    found = store.budgets.history(NOW)
-    assert (found.budgets.turnover_24h, found.budgets.loss_24h, found.budgets.gas_24h_wei, found.reviews.last_rebalance_s) == (
+    history = store.budgets.history(NOW)
+    assert (history.budgets.turnover_24h, history.budgets.loss_24h, history.budgets.gas_24h_wei, history.reviews.last_rebalance_s) == (
         0,
         0,
         0,
@@ -326,7 +369,9 @@ def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, e
 # docs/journal.md
 def test_the_page_lists_every_line_of_the_table_with_its_guard() -> None:
     cells = [[cell.strip() for cell in text.strip("|").split("|")] for text in PAGE.read_text().splitlines() if text.startswith("|")]
+
     listed = [tuple(row) for row in cells if len(row) == 5 and row[0] in {state.value for state in S}]
+
     assert [row[:4] for row in listed] == [
         (row.state_before.value, row.event.value, row.state_after.value, row.condition) for row in TRANSITION_RULES
     ]
@@ -335,7 +380,9 @@ def test_the_page_lists_every_line_of_the_table_with_its_guard() -> None:
 
 def test_the_drawing_is_the_table() -> None:
     (drawing,) = re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
     arrows = {(before, event, after) for before, after, event in re.findall(r"^ +(\w+) --> (\w+): (\w+)$", drawing, re.MULTILINE)}
+
     assert arrows == {(row.state_before.value, row.event.value, row.state_after.value) for row in TRANSITION_RULES}
     assert "[*] --> planned" in drawing
 

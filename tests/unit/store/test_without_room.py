@@ -31,11 +31,10 @@ def files_of(most_bytes: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("room_bytes", [0, 4_096, 20_000, 40_000])
-def test_a_store_on_a_full_disk_names_the_room_and_opens_once_there_is_some(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room_bytes: int
-) -> None:
+def test_store_on_a_full_disk_names_its_room_and_opens_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room_bytes: int) -> None:
     url = f"sqlite:///{tmp_path}/trimtab.db"
     monkeypatch.setattr(opening, "free_disk_bytes", lambda _: 0)
+
     with files_of(room_bytes), raises_code(PassingFault, "store", f"the disk of {tmp_path} has 0 bytes free") as caught:
         open_store(url, 1, WALLET)
     assert caught.value.remedy.startswith("free space there")

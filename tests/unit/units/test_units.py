@@ -15,6 +15,8 @@ from agent.units import (
     ceil_int,
     decimal_text,
     floor_int,
+    format_duration,
+    format_time,
     largest_remainder,
     mul_div_down,
     mul_div_up,
@@ -106,3 +108,23 @@ def test_values_and_prices_are_shown_in_whole_coins() -> None:
 def test_foreign_text_is_never_shown_as_a_symbol(symbol: str) -> None:
     assert safe_label(symbol, USDC.address) == USDC.address
     assert Token(USDC.address, symbol, 6).label == USDC.address
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (93_784, "1 d 2 h"), (3_600, "1 h"), (86_460, "1 d 1 min"), (3_661, "1 h 1 min")]
+)
+def test_duration_has_at_most_two_units(seconds: int, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("at_s", "text"),
+    [
+        (0, "1970-01-01 00:00:00 UTC"),
+        (253_402_300_799, "9999-12-31 23:59:59 UTC"),
+        (253_402_300_800, "second 253402300800"),
+        (-1, "second -1"),
+    ],
+)
+def test_time_beyond_any_calendar_is_a_number(at_s: int, text: str) -> None:
+    assert format_time(at_s) == text

@@ -14,17 +14,25 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import pytest
 
+from agent.app import dashboard as app_dashboard
 from agent.cli.display.tables import gain_or_loss
-from agent.errors import ConfigError, TrimtabError
+from agent.config.loaded import LoadedConfig
+from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 from agent.figures import MINUS, format_figure
+from agent.store import open_memory_store
+from agent.store.accounts.ledger import LEDGER_TOKENS
+from agent.store.database import write_facts
 from agent.web.pages import format_move
 
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
@@ -34,11 +42,12 @@ from agent.web import document_cache
 from agent.web.access import SECURITY_HEADERS
 from agent.web.app_modules import dashboard, exports, queue, run_report
 from agent.web.document_cache import MAX_READS, MAX_STREAMS, CacheProcess, DocumentCache
-from agent.web.pages import PAGES, Renderer, figure_element, read_replay, weight_charts
+from agent.web.pages import PAGES, Renderer, figure_element, read_replay, unbroken_text, weight_charts
 from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
 from tests.support.dashboards import ADDRESS, HOSTILE, MARKUP, Served, StaticDocumentCache, figures, golden_document
+from tests.support.transactions import CHAIN_ID, WALLET
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +113,9 @@ def test_the_overview_shows_value_and_profit_of_the_moment_of_its_table(served: 
     assert 'data-until="2026-01-02T03:04:05Z"' in text
     documents["now"] = {"error": "no valuation yet", "raised": None}
     assert "pnl.all.value" in {of for of, *_ in figures(served.ask("/")[2].decode())}
+    stored = {name: documents.pop(name) for name in ("pnl", "series")}
+    assert "no valuation yet" in served.ask("/")[2].decode()
+    documents.update(stored)
     del documents["now"]
 
 
@@ -173,6 +185,34 @@ def test_figure__no_line_begins_with_its_percent_sign() -> None:
     assert ">left 9-11\u00a0% at 9.8\u00a0%</data>" in figure_element({"why": "left 9-11 % at 9.8 %"}, "why")
     assert ">12.34\u00a0%</data>" in figure_element({"share": 1_234}, "share", "percent")
     assert ' value="5 %" ' in figure_element({"limit": "5 %"}, "limit"), "the exact value is unchanged"
+
+
+def test_percentages__have_one_form_on_the_pages() -> None:
+    assert unbroken_text("plan cost 0.5%, 60%; 30 %") == "plan cost 0.5\u00a0%, 60\u00a0%; 30\u00a0%"
+    assert unbroken_text("a band of 10%rel or 5%abs, %, a%20b") == "a band of 10%rel or 5%abs, %, a%20b"
+
+
+def test_allocation_bars__have_one_scale(served: Served) -> None:
+    status = golden_document("25-status")
+    text = Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "status": status}, {}, 1)
+    places = [float(x) for x in re.findall(r'<rect class="target" x="([0-9.]+)"', text)]
+    targets = [holding["target_bps"] for holding in status["holdings"]]
+    assert len(set(targets)) > 1
+    [scale] = {round(target_bps / place) for target_bps, place in zip(targets, places, strict=True)}
+    assert 0 < scale < 100, "and the widest takes the whole bar"
+
+
+@pytest.mark.parametrize(("is_running", "says"), [(True, "under way"), (False, "unfinished")], ids=["running", "ended"])
+def test_last_rebalance__is_under_way_while_its_run_goes_on(served: Served, is_running: bool, says: str) -> None:
+    history = golden_document("26-history")
+    history["steps"] = history["steps"][1:]
+    history["steps"][0] |= {"outcome": "unfinished", "reason": "no outcome is stored"}
+    run = {"ok": is_running, "state": "running", "cycles": 1, "paused": False, "sends": True, "reasons": []}
+    documents = {**served.board.documents, "history": history, "run": run}
+    text = Renderer(Reach()).render_page(PAGES[0], documents, {}, 1)
+    [outcome] = re.findall(r'<th scope="row">Outcome</th><td class="text">(.*?)</td>', text)
+    assert says in outcome
+    assert ("no outcome is stored" in outcome) is not is_running
 
 
 def test_amounts_of_a_waiting_plan_are_cut_and_other_texts_are_not() -> None:
@@ -375,6 +415,60 @@ def test_a_change_during_a_read_is_read_after_it() -> None:
         board.refresh()  # a cycle ended: the read under way may have begun before
         await asyncio.sleep(0.1)
         assert (board.reads, board.documents["history"]) == (2, 2)
+
+    asyncio.run(scene())
+
+
+def test_live_documents__ledger_is_damaged__have_the_status_and_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(open_memory_store(CHAIN_ID, WALLET)) as store:
+        with store.db.write("damage") as db:
+            write_facts(db, {LEDGER_TOKENS: "{"})
+        config = SimpleNamespace(strategies=(), lp=None)
+        context = SimpleNamespace(config=config, store=store, loaded_config=None, futures_policy=None)
+        status = SimpleNamespace(step_input=None)
+        agent = SimpleNamespace(context=context, portfolio=SimpleNamespace(positions=()), status=lambda: status)
+        monkeypatch.setattr(app_dashboard, "load_config", lambda config: config)
+        monkeypatch.setattr(app_dashboard, "open_agent", lambda _: nullcontext(agent))
+        monkeypatch.setattr(app_dashboard, "status_document", lambda _: {"block": 1})
+        documents = app_dashboard.live_documents("any.toml", ["status", "now"])
+    assert documents["status"] == {"block": 1}
+    assert "damaged" in documents["now"]["error"]
+
+
+def test_stored_documents__ledger_is_damaged__have_the_history_and_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = OperatorNeeded("store: an entry is damaged", "restore a backup")
+    monkeypatch.setattr(app_dashboard, "load_config", lambda _: LoadedConfig(Mock(), Path("any.toml"), "", is_paper=True))
+    monkeypatch.setattr(app_dashboard, "history", lambda *_: {"steps": []})
+    monkeypatch.setattr(app_dashboard, "settings_document", lambda _: {"settings": []})
+    monkeypatch.setattr(app_dashboard, "open_ledger_data", Mock(side_effect=damaged))
+    documents = app_dashboard.stored_documents("any.toml")
+    assert documents["history"] == {"steps": []}
+    assert [documents[name]["raised"] for name in ("pnl", "series", "lots")] == [damaged] * 3
+
+
+@pytest.mark.parametrize(("stored_hour", "is_kept"), [("03", True), ("05", False)], ids=["older", "newer"])
+def test_profit_of_the_last_read__later_reads_fail__gives_way_to_a_newer_one(stored_hour: str, is_kept: bool) -> None:
+    def profit_until(hour: str) -> dict[str, Any]:
+        return {"pnl": {"all": {"until": f"2026-01-02T{hour}:00:00Z"}}}
+
+    answers: list[Any] = [{"now": profit_until("04")}, ConfigError("no endpoint answers", "wait")]
+
+    class AnsweringBoard(DocumentCache):
+        async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: str) -> Any:
+            if function is not dashboard.live_documents:
+                return profit_until(stored_hour)
+            if isinstance(answer := answers.pop(0), ConfigError):
+                raise answer
+            return answer
+
+    async def scene() -> None:
+        board = AnsweringBoard("none.toml", Path("none.db"))
+        board.refresh()
+        await asyncio.sleep(0.01)
+        assert "now" in board.documents
+        board.refresh()
+        await asyncio.sleep(0.01)
+        assert ("now" in board.documents) is is_kept
 
     asyncio.run(scene())
 

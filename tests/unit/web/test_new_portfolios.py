@@ -71,7 +71,7 @@ def test_a_copy_is_written_once_it_is_confirmed_and_served_once_it_has_a_store(f
     assert status == 200
     for expected_text in (
         f"{folder.folder}/variant.toml",
-        "WETH 50% USDC 50%",
+        "WETH 50\u00a0% USDC 50\u00a0%",
         f"<dd>{OWN_WALLET}</dd>",
         "<dd>mine</dd>",
         "none, so on paper",

@@ -29,6 +29,7 @@ from agent.fleet import paper_run
 from agent.ports.users import UsersPlace
 from agent.web import setup
 from agent.web.access import KEY_TYPED_TEXT
+from agent.web.pages import unbroken_text
 from agent.web.server import serve_setup
 from tests.cli.tools import first_document, start
 from tests.support.commands.init import WALLET
@@ -73,7 +74,7 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: S
         WALLET,
         "RPC_A=alpha (not set yet), RPC_B=beta (not set yet)",
         "moderate",
-        "1000 USDC",
+        "1,000 USDC",
         "TRIMTAB_ALERTS (not set yet)",
     ):
         assert expected_text in review
@@ -97,7 +98,7 @@ def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: S
     assert f"In {Path.cwd()}." in done, "the commands name the config as it was given"
     assert "keeps 0.05 of it" in done
     assert "With 1,000 USDC: not worth it here at 1 gwei" in done
-    assert "At most 1500 USDC are managed" in done
+    assert "At most 1,500 USDC are managed" in done
     for page in (*ANSWERS, "/setup/review"):
         assert desk.ask(page, Cookie=desk.cookie)[1]["location"] == "/setup/done"
         assert desk.post(page, {})[0] == 403, "no page shows a form any more"
@@ -144,7 +145,7 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: S
             *(str(result["rebalances"]), "–"),
             *(f"{result['costs']} of {result['value']}", "–"),
         ]
-        marks = (" ".join(template_name.targets[0]), template_name.minimum_capital, "2021:", "<details>")
+        marks = (unbroken_text(" ".join(template_name.targets[0])), template_name.minimum_capital, "2021:", "<details>")
         holdings, minimum, past, rest = (rows[template_name.name].index(mark) for mark in marks)
         assert holdings < minimum < past < rest, "the rest is folded"
         for amount in template_name.minimum_capitals.values():
@@ -170,7 +171,7 @@ def test_the_network_is_chosen_and_cards_and_review_say_what_is_held(desk: Setup
         assert f'<p class="soft">Template {name}</p>' in cards
     desk.post("/setup/basket", {"basket": "small"})
     desk.post("/setup/cash", {"cash": "500"})
-    assert "<dd>WETH 30% WBTC 30% USDC 40% (small) " in desk.text("/setup/review")
+    assert "<dd>WETH 30\u00a0% WBTC 30\u00a0% USDC 40\u00a0% (small) " in desk.text("/setup/review")
 
 
 def test_own_weights_make_the_basket(desk: SetupBrowser, tmp_path: Path) -> None:
@@ -178,10 +179,10 @@ def test_own_weights_make_the_basket(desk: SetupBrowser, tmp_path: Path) -> None
     desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
     code, _, body = desk.post("/setup/basket", {"basket": "own", "share:WETH": "60", "share:USDC": "30"})
     assert code == 422
-    assert b"sum to 90%, 10% is missing" in body
+    assert "sum to 90\u00a0%, 10\u00a0% is missing" in body.decode()
     assert b'value="60"' in body
     assert b'value="own" checked' in body
-    assert b"sum to 105.5%, 5.5% too much" in desk.post("/setup/basket", {"share:USDC": "45.5"})[2]
+    assert "sum to 105.5\u00a0%, 5.5\u00a0% too much" in desk.post("/setup/basket", {"share:USDC": "45.5"})[2].decode()
     desk.post("/setup/basket", {"share:USDC": "40 %"})
     for typed, why in (
         ({"share:WETH": "60,5", "basket": ""}, b"WETH: &#39;60,5&#39; is not a share in percent. Write digits with a point"),
@@ -196,7 +197,7 @@ def test_own_weights_make_the_basket(desk: SetupBrowser, tmp_path: Path) -> None
         assert b"WETH=50%" not in body, "no words of the terminal"
     assert desk.post("/setup/basket", {"share:WETH": "60", "share:USDC": "40 %", "basket": ""})[0] == 303, "typed weights choose it"
     desk.post("/setup/cash", {})
-    assert "WETH=60% USDC=40%" in desk.text("/setup/review")
+    assert "WETH 60\u00a0% USDC 40\u00a0%" in desk.text("/setup/review")
     desk.post("/setup/review", {})
     portfolio = load_config(tmp_path / "trimtab.toml").config.portfolio
     assert {asset.symbol: asset.target for asset in portfolio.assets} == {"WETH": 6_000, "USDC": 4_000}
@@ -213,14 +214,14 @@ def test_the_last_page_says_whether_the_amount_is_worth_it_and_the_ceiling_fits_
     assert review.index('<p class="alarm" role="note">With 3,000') < review.index("Is it worth it?")
     assert review.count("not worth it here at 1 gwei") == 1
     assert '<button class="quiet">Write the config' in review
-    assert "4500 USDC at most are managed" in review, "half more than the cash, so that gains are not refused"
+    assert "4,500 USDC at most are managed" in review, "half more than the cash, so that gains are not refused"
     desk.post("/setup/cash", {"ceiling": "-1"})
     assert desk.ask("/", Cookie=desk.cookie)[1]["location"] == "/setup/cash"
     code, _, body = desk.post("/setup/cash", {"cash": "3000", "ceiling": "2000"})
     assert code == 422
     assert b"2000 is below the 3000 of cash to use" in body
     desk.post("/setup/cash", {"cash": "3000", "ceiling": "3,500"})
-    assert "3500 USDC at most" in desk.text("/setup/review")
+    assert "3,500 USDC at most" in desk.text("/setup/review")
     desk.post("/setup/review", {})
     config = load_config(tmp_path / "trimtab.toml").config
     assert (config.portfolio.max_live_value, config.limits.payout_per_day) == ("3500", "3500")

@@ -12,6 +12,7 @@ from agent.accounting.futures import futures_sums
 from agent.accounting.performance import performance_costs
 from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.documents import fill
+from agent.app.documents.decisions import netting_document
 from agent.app.documents.executions import GradualExecutionDocument
 from agent.app.documents.futures import margin_figures_text
 from agent.app.documents.past.executions import (
@@ -21,7 +22,7 @@ from agent.app.documents.past.executions import (
     mined_or_newest_swaps,
 )
 from agent.app.documents.past.waiting import newest_executions
-from agent.app.documents.plans import netting_document, tax_document
+from agent.app.documents.plans import tax_document
 from agent.app.documents.records import (
     FuturesSumsDocument,
     PastStepDocument,

@@ -17,7 +17,7 @@ from agent.app.controls import queue
 from agent.app.controls.messages import control_alerts
 from agent.app.controls.queue import MAX_SHOWN_AGE_S
 from agent.app.controls.shown_plans import format_moves, require_no_widening, shown_step, shown_withdrawal
-from agent.app.documents.owner import shown_plan_document
+from agent.app.documents.controls import shown_plan_document
 from agent.app.research.offline import plan_step_input
 from agent.app.withdrawals.withdrawal_run import WithdrawalReport, WithdrawalState
 from agent.config.load import load_config, load_config_text

@@ -115,6 +115,23 @@ def test_import__prices_of_the_numeraire_alone__are_named(tmp_path: Path) -> Non
     assert "has prices of USDC alone" in mistake(tmp_path, f"{START_S},USDC,1")
 
 
+def test_import__symbols_beside_the_numeraire__are_advised_by_name(tmp_path: Path) -> None:
+    rows = (f"{START_S},USDC,1", f"{START_S},BTC,1", f"{START_S},DOGE,1")
+    with pytest.raises(ConfigError, match="prices of USDC alone") as refused:
+        read(written(tmp_path, *rows))
+    assert refused.value.remedy == "name its symbols: --as BTC=WBTC"
+
+
+def test_import__pair_in_small_letters__is_advised_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read(written(tmp_path, f"{START_S},btcusdt,1", f"{START_S},dogeusdt,1"))
+    assert refused.value.remedy == "name its symbols: --as btcusdt=WBTC"
+
+
+def test_import__pair_in_small_letters_of_another_currency__is_refused(tmp_path: Path) -> None:
+    assert "closes in EUR" in mistake(tmp_path, f"{START_S},btceur,1", names={"btceur": "WBTC"})
+
+
 def test_import__reference_price_that_cannot_be_read__is_named_with_the_reason(tmp_path: Path) -> None:
     check = JumpCheck({}, START_S, unread_reason="no endpoint answers")
     prices = read_prices(written(tmp_path, f"{START_S},WETH,1"), PORTFOLIO, {}, None, START_S, check)

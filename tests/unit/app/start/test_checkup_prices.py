@@ -10,8 +10,9 @@ import pytest
 from eth_abi import encode
 
 from agent import wiring
-from agent.app.start import checks
-from agent.app.start.checks import FAIL, OK, UNBOUNDED_ANSWER, WARN, format_answer_bounds, price_checks
+from agent.app.documents.owner import FAIL, OK, WARN
+from agent.app.start import price_source_checks
+from agent.app.start.price_source_checks import UNBOUNDED_ANSWER, format_answer_bounds, price_checks
 from agent.config.networks import NETWORKS, Network
 from agent.model import (
     Cron,
@@ -106,7 +107,7 @@ def test_the_feeds_of_a_network_are_known_by_the_names_that_they_have(network: N
     desk = SimpleNamespace(portfolio=portfolio, transport=None, config=SimpleNamespace(chain=chain))
 
     def states(names: list[str]) -> set[str]:
-        monkeypatch.setattr(checks, "query_lens", lambda *_: [encode(["string"], [name]) for name in names])
+        monkeypatch.setattr(price_source_checks, "query_lens", lambda *_: [encode(["string"], [name]) for name in names])
         check_lines = price_checks(cast("wiring.Desk", desk), step.snapshot, step.policy, step.reference)
         return {state for check, state, *_ in check_lines if check.startswith("feed ")}
 

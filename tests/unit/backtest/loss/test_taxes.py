@@ -31,7 +31,7 @@ EVIDENCE = {
 @pytest.mark.parametrize("weighs_tax", [False, True])
 def test_one_coin_that_only_grows__owes_the_tax_of_its_one_sale(method: LotMethod, weighs_tax: bool) -> None:
     """Half of the portfolio leaves a band of 20 points at a price of 0.7/0.3: 0.2 is sold, 4/7 of which is gain."""
-    market = LossMarket((0.5,), ((0.0,),), (0.0,), 0.0, (0.0,), 0.0, math.inf, 1.0)
+    market = LossMarket((0.5,), ((0.0,),), (0.0,), (0.0,), 0.0, 0.0, math.inf, 1.0)
     band = TaxedPolicy(LossPolicy((0.2, math.inf), (0.0,)), weighs_tax=weighs_tax)
     (loss,) = simulate_taxes(market, LossTax(0.25, method, (TAXED_GROWTH,)), (band,))
     if weighs_tax:  # a coin that does not move has no risk to save

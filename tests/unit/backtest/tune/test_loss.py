@@ -11,9 +11,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from agent.app.research.backtests import PortfolioOptions
-from agent.app.research.trials import TuneOptions
+from agent.app.research.trials import searched_grid
 from agent.backtest.settings import SimulatedTokens, make_spec
-from agent.backtest.tune.grid import RULE, GridOptions, PolicyChoice, parse_grid
+from agent.backtest.tune.grid import RULE, PolicyChoice
 from agent.backtest.tune.jobs import RunEngine, RunResult, TuneJob
 from agent.backtest.tune.loss import RISK_AVERSION, step_losses
 from agent.backtest.tune.report import tune_document, tune_page
@@ -29,12 +29,13 @@ from agent.backtest.tune.statistics import (
     last_quarter_start,
 )
 from agent.backtest.world import TransactionCost
+from agent.cli.research.trial_texts import parse_grid
 from agent.config.tables.triggers import TriggerTable, build_trigger
 from agent.errors import ConfigError
 from agent.model import Destination, Every, Threshold
 from agent.policy.triggers.tracking_rule import TrackingLoss
 from agent.units import BPS
-from tests.support.backtests import DECIMALS, FAIR, TERMS, WALKING, exact, result_of, search, tune_result_of, walks
+from tests.support.backtests import DECIMALS, FAIR, TERMS, WALKING, exact, grid_of, result_of, search, tune_result_of, walks
 from tests.support.text import mentions
 
 pytest.importorskip("numba")
@@ -216,26 +217,26 @@ def test_a_search_for_the_least_loss_goes_on_where_it_stopped(tmp_path: Path) ->
 
 
 def test_without_a_grid_it_has_the_rule_beside_usual_bands_and_intervals() -> None:
-    choices = TuneOptions().grid(Objective.TRACKING).choices()
+    choices = searched_grid(parse_grid(), Objective.TRACKING).choices()
     assert RULE in choices
     assert PolicyChoice(Threshold(None, 1_000), Destination.TARGET) in choices
     assert PolicyChoice(Every(28 * 86_400)) in choices
     assert len([choice for choice in choices if choice.strictness]) == 3
-    named = TuneOptions(band="5%rel").grid(Objective.TRACKING).choices()
-    assert [setting.label for setting in named] == ["band 5% rel", "tracking relaxed", "tracking normal", "tracking strict"]
-    assert [policy_choice.label for policy_choice in TuneOptions(tracking="strict").grid(Objective.TRACKING).choices()] == [
-        "tracking strict"
-    ]
-    by_growth = TuneOptions().grid(Objective.GROWTH).choices()
+    named = searched_grid(parse_grid("5%rel"), Objective.TRACKING).choices()
+    assert [choice.label for choice in named] == ["band 5% rel", "tracking relaxed", "tracking normal", "tracking strict"]
+    by_strictness = searched_grid(parse_grid(tracking="strict"), Objective.TRACKING).choices()
+    assert [choice.label for choice in by_strictness] == ["tracking strict"]
+    by_growth = searched_grid(parse_grid(), Objective.GROWTH).choices()
     assert set(by_growth) == {choice for choice in choices if choice.strictness is None}
-    with pytest.raises(ConfigError, match="--grid tracking: 'lax'"):
-        TuneOptions(tracking="lax").grid(Objective.GROWTH)
+    for texts in ({"destination": "target"}, {"trigger": "band"}):
+        with pytest.raises(ConfigError, match="tracking and zones have their own"):
+            searched_grid(parse_grid(tracking="strict", **texts), Objective.GROWTH)
 
 
 def test_every_setting_is_what_its_options_and_its_config_say() -> None:
     table = walks(1, 20)
     target = ",".join(f"{symbol}={bps / 100:g}" for symbol, bps in WALKING.items())
-    for choice in parse_grid(GridOptions("5%rel,2%abs", "7d", "target,halfway,band", "", tracking="relaxed,normal,strict")).choices():
+    for choice in grid_of("5%rel,2%abs", "7d", destination="target,halfway,band", tracking="relaxed,normal,strict").choices():
         words = choice.backtest_options.replace("--", "").split()
         named = dict(zip(words[::2], words[1::2], strict=True))
         options = PortfolioOptions(
@@ -256,7 +257,7 @@ def test_every_setting_is_what_its_options_and_its_config_say() -> None:
 def test_zones_are_tried_by_the_full_step_of_a_portfolio_with_a_limit_of_cost() -> None:
     tune_spec = search(walks(4, 16), band="5%rel", objective=Objective.TRACKING)
     limits = replace(tune_spec.backtest.limits, plan_cost_bps=100)
-    grid = parse_grid(GridOptions("", "", "", "", tracking="normal", zone="1d,300d"))
+    grid = grid_of(tracking="normal", zone="1d,300d")
     tune_result = tune_result_of(replace(tune_spec, grid=grid, backtest=replace(tune_spec.backtest, limits=limits)))
     assert dict(tune_result.run_counts_by_engine) == {"full": 4}
     assert [choice.label for choice in tune_result.choices] == ["tracking normal", "zone 1 d", "zone 300 d"]

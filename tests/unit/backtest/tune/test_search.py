@@ -12,7 +12,7 @@ from agent.backtest.report.page import report_document as report
 from agent.backtest.settings import make_spec
 from agent.backtest.simulate import simulate
 from agent.backtest.tune import jobs
-from agent.backtest.tune.grid import GridOptions, PolicyChoice, parse_grid
+from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.jobs import (
     AllocatorSchedule,
     RunEngine,
@@ -41,14 +41,14 @@ from agent.backtest.tune.statistics import (
 )
 from agent.errors import ConfigError
 from agent.model import AllocationMethod, Destination, Every, HybridTrigger, Threshold
-from tests.support.backtests import CALENDAR, DAY_S, FAIR, HOUR_S, TERMS, hourly, search, swinging, tune_result_of, walks
+from tests.support.backtests import CALENDAR, DAY_S, FAIR, HOUR_S, TERMS, grid_of, hourly, search, swinging, tune_result_of, walks
 from tests.support.text import mentions, raises_field
 
 pytest.importorskip("numba")
 
 
 def test_a_grid_is_every_combination_that_makes_sense() -> None:
-    grid = parse_grid(GridOptions("1%rel..30%rel:12,5%abs", "1d,7d,28d", "target,halfway,band", "fixed,hrp"))
+    grid = grid_of("1%rel..30%rel:12,5%abs", "1d,7d,28d", destination="target,halfway,band", allocator="fixed,hrp")
     choices = grid.choices()
     assert len(choices) == len(set(choices)) == grid.setting_count == 2 * (13 * 3 + 13 * 3 * 3 + 3 * 2)
     assert choices[0] == PolicyChoice(Threshold(None, 100))
@@ -56,10 +56,10 @@ def test_a_grid_is_every_combination_that_makes_sense() -> None:
     assert not any(isinstance(choice.trigger, Every) and choice.destination is Destination.BAND for choice in choices)
     widths = [band.relative_bps for band in grid.bands if band.relative_bps]
     assert (widths[0], widths[1], widths[-1], len(widths)) == (100, 364, 3_000, 12)
-    assert parse_grid(GridOptions("5%rel", "1d", "target", "", "hybrid")).setting_count == 1
+    assert grid_of("5%rel", "1d", trigger="hybrid").setting_count == 1
     assert mentions(choices[-1].label, "28 d", "halfway", "hrp")
     assert (
-        parse_grid(GridOptions("5%rel", "1d", "band", "", "hybrid")).choices()[0].backtest_options
+        grid_of("5%rel", "1d", destination="band", trigger="hybrid").choices()[0].backtest_options
         == "--band 5%rel --every 86400s --destination band"
     )
 
@@ -67,9 +67,7 @@ def test_a_grid_is_every_combination_that_makes_sense() -> None:
 @pytest.mark.parametrize(
     ("band", "every", "destination", "named"),
     [
-        ("", "", "target", "the grid is empty"),
         ("", "7d", "band", "the grid is empty"),
-        ("5%rel", "", "", "the grid is empty"),
         ("1%rel..30%rel:9999,1%abs..30%abs:9999", "1h..28d:9999", "target", "more than 1,000,000"),
         ("1%rel..30%rel", "", "target", "has no number of values"),
         ("30%rel..1%rel:3", "", "target", "is not ascending"),
@@ -83,7 +81,7 @@ def test_a_grid_is_every_combination_that_makes_sense() -> None:
 )
 def test_a_grid_that_is_none_is_named(band: str, every: str, destination: str, named: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_grid(GridOptions(band, every, destination, ""))
+        grid_of(band, every, destination=destination)
     assert named in caught.value.message
 
 
@@ -186,7 +184,7 @@ def test_folds_judge_only_what_comes_after_they_chose() -> None:
 
 
 def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_neighbours() -> None:
-    choices = parse_grid(GridOptions("1%rel..5%rel:5,5%abs", "1d,7d", "target,halfway", "")).choices()
+    choices = grid_of("1%rel..5%rel:5,5%abs", "1d,7d", destination="target,halfway").choices()
     value = {choice: float(i % 7) for i, choice in enumerate(choices)}
     best = next(i for i, choice in enumerate(choices) if choice == PolicyChoice(HybridTrigger(Threshold(None, 300), Every(7 * DAY_S))))
     value[choices[best]] = 10.0

@@ -10,13 +10,14 @@ import pytest
 
 from agent.backtest.data import PriceTable
 from agent.backtest.settings import make_spec
-from agent.backtest.tune.grid import NO_STOP, GridOptions, PolicyGrid, StopLevel, parse_grid, parse_stops
+from agent.backtest.tune.grid import NO_STOP, PolicyGrid, StopLevel
 from agent.backtest.tune.jobs import RunEngine, TuneJob, spec_for_choice, with_stop
 from agent.backtest.tune.report import tune_document
 from agent.backtest.tune.search import TuneSpec
+from agent.cli.research.trial_texts import parse_stops
 from agent.errors import ConfigError
 from agent.model import PORTFOLIO_SUBJECT, AllocationMethod, Every, OrderKind, OrdersConfig, OrderTerms
-from tests.support.backtests import DAY_S, TERMS, WALKING, daily, search, tune_result_of, walks
+from tests.support.backtests import DAY_S, TERMS, WALKING, daily, grid_of, search, tune_result_of, walks
 
 pytest.importorskip("numba")
 LOSS_20, TRAILING_20 = StopLevel(OrderKind.STOP_LOSS, 2_000), StopLevel(OrderKind.TRAILING_STOP, 2_000)
@@ -41,13 +42,13 @@ def with_stops(table: PriceTable, stop: str, band: str = "15%rel", **changes: ob
     ],
 )
 def test_grid__stops_multiply_the_settings_and_none_is_always_one(stop: str, levels: list[StopLevel | None]) -> None:
-    grid = parse_grid(GridOptions("5%rel,10%rel", "7d", "target,halfway", "fixed", "", stop))
+    grid = grid_of("5%rel,10%rel", "7d", destination="target,halfway", stop=stop)
     assert list(grid.stops) == levels
     plain: PolicyGrid = replace(grid, stops=(None,))
     choices = grid.choices()
     assert len(choices) == len(set(choices)) == grid.setting_count == plain.setting_count * len(levels)
     assert [choice.label for choice in plain.choices()] == [
-        choice.label for choice in parse_grid(GridOptions("5%rel,10%rel", "7d", "target,halfway", "")).choices()
+        choice.label for choice in grid_of("5%rel,10%rel", "7d", destination="target,halfway").choices()
     ]
 
 
@@ -56,7 +57,7 @@ def test_grid__stops_multiply_the_settings_and_none_is_always_one(stop: str, lev
 )
 def test_grid__refuses_a_stop_that_is_none(stop: str) -> None:
     with pytest.raises(ConfigError, match="--grid stop"):
-        parse_grid(GridOptions("5%rel", "", "target", "", "", stop))
+        grid_of("5%rel", stop=stop)
 
 
 FALLING = [100.0] * 4 + [90.0, 75.0] + [40.0] * 18

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.app.research.trials import TuneOptions, _tax_rule
+from agent.app.research.trials import USUAL_GRID, TuneOptions, _tax_rule
 from agent.backtest.settings import TaxRule
 from agent.backtest.simulate import simulate, spec_digest
 from agent.backtest.tune.jobs import RunEngine, TuneJob, spec_for_choice
 from agent.backtest.tune.report import tune_document
 from agent.backtest.tune.search import TuneSpec
 from agent.backtest.tune.taxes import tax_by_mark
+from agent.cli.research.trial_texts import tune_options
 from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.model import LotMethod
@@ -123,38 +124,38 @@ def test_digest__tells_rates_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tax", "lots", "rule"),
+    ("texts", "rule"),
     [
-        ("", "", TaxRule(LotMethod.HIFO, rate_bps=2_000)),
-        ("25%", "", TaxRule(LotMethod.HIFO, rate_bps=2_500)),
-        ("off", "", TaxRule(LotMethod.HIFO)),
-        ("2500bps", "average", TaxRule(LotMethod.AVERAGE, rate_bps=2_500)),
-        ("", "lifo", TaxRule(LotMethod.LIFO, rate_bps=2_000)),
+        ({}, TaxRule(LotMethod.HIFO, rate_bps=2_000)),
+        ({"tax_bps": "25%"}, TaxRule(LotMethod.HIFO, rate_bps=2_500)),
+        ({"tax_bps": "off"}, TaxRule(LotMethod.HIFO)),
+        ({"tax_bps": "2500bps", "lots": "average"}, TaxRule(LotMethod.AVERAGE, rate_bps=2_500)),
+        ({"lots": "lifo"}, TaxRule(LotMethod.LIFO, rate_bps=2_000)),
     ],
 )
-def test_options__replace_rate_and_lots_of_the_config(tax: str, lots: str, rule: TaxRule) -> None:
-    assert _tax_rule(TaxRule(LotMethod.HIFO, rate_bps=2_000), TuneOptions(tax=tax, lots=lots)) == rule
+def test_options__replace_rate_and_lots_of_the_config(texts: dict[str, str], rule: TaxRule) -> None:
+    assert _tax_rule(TaxRule(LotMethod.HIFO, rate_bps=2_000), tune_options(USUAL_GRID, texts)) == rule
 
 
 @pytest.mark.parametrize(
-    ("tax", "lots", "named"),
+    ("texts", "named"),
     [
-        ("0%", "", "--objective tax"),
-        ("101%", "", "--objective tax"),
-        ("25", "", "--objective tax"),
-        ("25%", "oldest", "--objective lots"),
-        ("", "fifo", "--objective lots"),
+        ({"tax_bps": "0%"}, "--objective tax"),
+        ({"tax_bps": "101%"}, "--objective tax"),
+        ({"tax_bps": "25"}, "--objective tax"),
+        ({"tax_bps": "25%", "lots": "oldest"}, "--objective lots"),
+        ({"lots": "fifo"}, "--objective lots"),
     ],
 )
-def test_options__refuse_a_tax_that_is_none(tax: str, lots: str, named: str) -> None:
+def test_options__refuse_a_tax_that_is_none(texts: dict[str, str], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        _tax_rule(TaxRule(), TuneOptions(tax=tax, lots=lots))
+        _tax_rule(TaxRule(), tune_options(USUAL_GRID, texts))
 
 
 @pytest.mark.parametrize("rate_bps", [0, 2_000], ids=["untaxed", "taxed"])
 def test_options__refuse_lots_of_a_tax_that_is_off(rate_bps: int) -> None:
     with pytest.raises(ConfigError, match="--objective lots: there is no tax rate"):
-        _tax_rule(TaxRule(rate_bps=rate_bps), TuneOptions(tax="off", lots="hifo"))
+        _tax_rule(TaxRule(rate_bps=rate_bps), TuneOptions(tax_bps=0, lots=LotMethod.HIFO))
 
 
 @pytest.mark.parametrize(("rate", "bps"), [('"25%"', 2_500), ('"100%"', 10_000), ('"1bps"', 1)])

@@ -64,7 +64,8 @@ READ_ONLY_SETTINGS = {"portfolio.weights", "execution.submit_url", "chain.rpc", 
 """Settings that are shown in words, and have no such key or a value of another form."""
 
 
-def test_each_setting_is_read_as_it_is_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quote", ["", '"'], ids=["command", "form"])
+def test_each_setting_is_read_as_it_is_shown(tmp_path: Path, quote: str) -> None:
     path = tmp_path / "trimtab.toml"
     text = apply_changes(TEXT, parse_changes(["limits.head_age=75s", "limits.first_purchase=2h"], [], [], []))
     path.write_text(text)
@@ -72,8 +73,9 @@ def test_each_setting_is_read_as_it_is_shown(tmp_path: Path) -> None:
     editable = [setting for setting in settings if setting["key"] not in READ_ONLY_SETTINGS]
     assert {"1 min 15 s", "2 h", "0.05 native", "10 USDC", "feed, twap"} <= {setting["value"] for setting in editable}
     for setting in editable:
-        edited_text = apply_changes(text, parse_changes([f"{setting['key']}={setting['value']}"], [], [], []))
-        assert parse_config(edited_text) == parse_config(text), setting
+        for shown in (setting["value"], setting["value"].replace("%", "\u00a0%")):
+            edited_text = apply_changes(text, parse_changes([f"{setting['key']}={quote}{shown}{quote}"], [], [], []))
+            assert parse_config(edited_text) == parse_config(text), setting
 
 
 @pytest.mark.parametrize("assignment", ["limits.min_trade=10 native", "limits.gas_per_day=0.05 USDC", "portfolio.use_cash=5 WETH"])

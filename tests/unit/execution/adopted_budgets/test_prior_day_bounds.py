@@ -51,7 +51,9 @@ def test_prior_usage__swap_is_recorded_whole() -> None:
     tx_hash, chain_s = f"0x{BLOCK:064x}", NOW_S - (20_000 - BLOCK) * SPACING_S
     changes = ((NATIVE, -GAS_WEI), (WETH.address, -COIN), (USDC.address, 1_990 * DOLLAR))
     loss = 10 * DOLLAR + GAS_VALUE
-    expected = ExternalTransaction(tx_hash, BLOCK, chain_s, Fraction(1_995 * DOLLAR), loss, GAS_WEI, tuple(sorted(changes)), Fraction(0))
+
+    expected = ExternalTransaction(tx_hash, BLOCK, chain_s, Fraction(1_995 * DOLLAR), loss, GAS_WEI, tuple(sorted(changes)), 0)
+
     assert usage(*SWAP, to=ROUTER) == expected
 
 
@@ -63,7 +65,7 @@ def test_prior_usage__gain_elsewhere_pays_nothing_out() -> None:
     assert usage(outgoing(WETH.address, COIN), incoming(USDC.address, 2_001 * DOLLAR)).outflow == 0
 
 
-def test_prior_usage__transaction_without_transfers_pays_nothing_out() -> None:
+def test_prior_usage_without_transfers_pays_nothing_out() -> None:
     assert usage().outflow == 0
 
 
@@ -71,7 +73,7 @@ def test_prior_usage__loss_without_transfers_is_its_gas() -> None:
     assert usage().loss == GAS_VALUE
 
 
-def test_prior_usage__gain_smaller_than_its_gas_still_counts_as_the_gas() -> None:
+def test_prior_usage_gain_below_its_gas_counts_as_the_gas() -> None:
     assert usage(outgoing(WETH.address, COIN), incoming(USDC.address, 2_000 * DOLLAR + 1)).loss == GAS_VALUE
 
 
@@ -79,14 +81,16 @@ def test_prior_usage__loss_of_one_base_unit_is_added_to_the_gas() -> None:
     assert usage(outgoing(WETH.address, COIN), incoming(USDC.address, 2_000 * DOLLAR - 1)).loss == GAS_VALUE + 1
 
 
-def test_prior_usage__one_base_unit_in_return_makes_a_payment_an_exchange() -> None:
+def test_prior_usage_base_unit_in_return_makes_an_exchange() -> None:
     payment = usage(outgoing(WETH.address, COIN), incoming(USDC.address, 1))
+
     assert payment.loss == 2_000 * DOLLAR - 1 + GAS_VALUE
     assert payment.turnover == Fraction(2_000 * DOLLAR + 1, 2)
 
 
-def test_prior_usage__one_base_unit_given_makes_a_receipt_an_exchange() -> None:
+def test_prior_usage_base_unit_paid_makes_an_exchange() -> None:
     claim = usage(outgoing(WETH.address, 1), incoming(USDC.address, 100 * DOLLAR))
+
     assert claim.turnover == (100 * DOLLAR + PER_WEI) / 2
 
 
@@ -106,28 +110,32 @@ def test_prior_usage__two_tokens_paid_at_once_both_count() -> None:
     assert usage(outgoing(WETH.address, COIN), outgoing(USDC.address, 5 * DOLLAR)).outflow == 2_005 * DOLLAR
 
 
-def test_prior_usage__coin_and_its_wrapped_token_paid_at_once_are_summed() -> None:
+def test_prior_usage_coin_and_its_wrapped_token_are_summed() -> None:
     assert usage(outgoing(WETH.address, COIN), wei=2 * COIN).outflow == 6_000 * DOLLAR
 
 
 def test_prior_usage__payment_beside_a_wrapping_is_no_exchange() -> None:
     """The coin and its wrapped token cancel, and zero is no receipt."""
     payment = usage(WRAPPING, outgoing(USDC.address, 100 * DOLLAR), wei=COIN)
+
     assert (payment.loss, payment.turnover, payment.outflow) == (GAS_VALUE, 0, 100 * DOLLAR)
 
 
 def test_prior_usage__receipt_beside_a_wrapping_is_no_exchange() -> None:
     claim = usage(WRAPPING, incoming(USDC.address, 100 * DOLLAR), wei=COIN)
+
     assert (claim.loss, claim.turnover, claim.outflow) == (GAS_VALUE, 0, 0)
 
 
 def test_prior_usage__reverted_payment_costs_its_gas_alone() -> None:
     reverted = usage(wei=COIN, status=0)
+
     assert (reverted.loss, reverted.outflow, reverted.changes) == (GAS_VALUE, 0, ((NATIVE, -GAS_WEI),))
 
 
-def test_prior_usage__changes_of_a_stranger_s_token_are_recorded_without_value() -> None:
+def test_prior_usage_stranger_s_token_has_no_value() -> None:
     airdrop = usage(incoming(STRANGER, 10**30))
+
     assert (airdrop.turnover, dict(airdrop.changes)[STRANGER]) == (0, 10**30)
 
 
@@ -157,9 +165,11 @@ def test_prior_usage__asset_that_left_without_a_price_is_unknown() -> None:
         prior_day_usage(three_assets(), told(Node(sent={BLOCK: {"logs": [outgoing(WBTC.address, 1)], "to": OTHER}})))
 
 
-def test_prior_usage__asset_that_left_and_came_back_needs_no_price() -> None:
+def test_prior_usage_asset_that_came_back_needs_no_price() -> None:
     logs = [outgoing(WBTC.address, 5), incoming(WBTC.address, 5)]
+
     (transaction,) = prior_day_usage(three_assets(), told(Node(sent={BLOCK: {"logs": logs, "to": OTHER}})))
+
     assert transaction.loss == GAS_VALUE
 
 
@@ -179,7 +189,9 @@ def budgets_after(store: Store, node: Node, nonce: int, *, is_contract: bool, un
 
 def test_prior_day__safe_with_transactions_is_unknown(store: Store) -> None:
     node = Node(sent={BLOCK: {"logs": SWAP}})
+
     unknown_reason = budgets_after(store, node, 1, is_contract=True).unknown_reason
+
     assert "Safe's owners" in unknown_reason
     assert "an earlier confirmation does not cover a later one" in unknown_reason
     assert node.request_count == 0
@@ -187,7 +199,9 @@ def test_prior_day__safe_with_transactions_is_unknown(store: Store) -> None:
 
 def test_prior_day__safe_with_transactions_stays_unknown(store: Store) -> None:
     node = Node(sent={BLOCK: {"logs": SWAP}})
+
     budgets_after(store, node, 1, is_contract=True)
+
     assert budgets_after(store, node, 1, is_contract=True).unknown_reason
 
 
@@ -198,17 +212,21 @@ def test_prior_day__safe_without_transactions_is_known(store: Store) -> None:
 
 def test_prior_day__wallet_of_a_key_with_transactions_is_read(store: Store) -> None:
     budgets = budgets_after(store, Node(sent={BLOCK: {"logs": SWAP}}), 1, is_contract=False)
+
     assert (budgets.unknown_reason, budgets.loss_24h) == ("", 10 * DOLLAR + GAS_VALUE)
 
 
 def test_prior_day__its_payouts_count_in_the_limit_of_payouts(store: Store) -> None:
     node = Node(sent={BLOCK: {"logs": [outgoing(USDC.address, 7 * DOLLAR)], "to": OTHER}})
+
     assert budgets_after(store, node, 1, is_contract=False).outflow_24h == 7 * DOLLAR
 
 
-def test_prior_day__trades_are_valued_at_the_answers_of_the_portfolio_s_feeds_then(store: Store) -> None:
+def test_prior_day_trades_are_valued_at_the_feeds_of_then(store: Store) -> None:
     feeds = {builders.feed_address("WETH"): {BLOCK - 1: 1_990 * 10**8}, builders.feed_address("USDC"): 10**8}
+
     budgets = budgets_after(store, Node(sent={BLOCK: {"logs": SWAP}}, feeds=feeds), 1, is_contract=False)
+
     assert budgets.loss_24h == Fraction(GAS_WEI * 1_990 * DOLLAR, COIN)
 
 
@@ -217,6 +235,7 @@ def test_prior_day__that_no_endpoint_answers_is_unknown(store: Store, monkeypatc
         raise Retryable("no answer")
 
     monkeypatch.setattr(adopted_budgets, "recent_transactions", fail)
+
     assert "no answer" in budgets_after(store, Node(sent={BLOCK: {}}), 1, is_contract=False).unknown_reason
 
 
@@ -224,20 +243,25 @@ def test_prior_day__that_no_endpoint_answers_is_unknown(store: Store, monkeypatc
 def test_prior_usage__price_of_then_goes_before_that_of_now(answer: int, price: int) -> None:
     [swap] = told(Node(sent={BLOCK: {"logs": SWAP}})).transactions
     then = replace(swap, feed_answers=((builders.feed_address("WETH"), answer),))
+
     [usage_then] = prior_day_usage(at(), RecentTransactions(0, (then,)))
+
     assert usage_then.loss == Fraction(GAS_WEI * price * DOLLAR, COIN) + (price - 1_990) * DOLLAR
 
 
-def test_prior_usage__answer_of_then_is_fresh_though_the_feed_is_late_now() -> None:
+def test_prior_usage_answer_of_then_is_fresh_if_late_now() -> None:
     step = at()
     late = tuple(replace(feed, updated_at_s=feed.updated_at_s - 10**6) for feed in step.snapshot.feeds)
     [swap] = told(Node(sent={BLOCK: {"logs": SWAP}})).transactions
     answers = ((builders.feed_address("WETH"), 1_990 * 10**8), (builders.feed_address("USDC"), 10**8))
     then = RecentTransactions(0, (replace(swap, feed_answers=answers),))
+
     [usage_then] = prior_day_usage(replace(step, snapshot=replace(step.snapshot, feeds=late)), then)
+
     assert usage_then.loss == Fraction(GAS_WEI * 1_990 * DOLLAR, COIN)
 
 
 def test_prior_day__reason_that_was_there_before_is_kept(store: Store) -> None:
     why = budgets_after(store, Node(sent={BLOCK: {}}), 1, is_contract=True, unknown="a trade has no price").unknown_reason
+
     assert why.startswith("a trade has no price; the wallet's last 24 h are not known")

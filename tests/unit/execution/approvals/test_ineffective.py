@@ -1,9 +1,9 @@
-"""Approvals that the chain does not show: counted across cycles, because others may sign each in a cycle of its own."""
+"""Tests of ineffective_approvals in agent/execution/approvals.py: approvals that the chain does not show, across cycles."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -44,13 +44,13 @@ def approved(raw: int, of: str = LINK, spender: str = ROUTER) -> tuple[Terms, bo
 def count(rows: Sequence[tuple[Terms, bool]], shown_raw: int | None = 0, left_out: tuple[SubmissionRefusal, ...] = ()) -> int:
     """Return the count for LINK and the router, of which the chain shows an allowance (None: no row)."""
     allowances = () if shown_raw is None else (Allowance(LINK, ROUTER, shown_raw),)
-    wanted = Approval(LINK, ROUTER, 100, "LINK", "router")
+    approval = Approval(LINK, ROUTER, 100, "LINK", "router")
     step = with_history(with_snapshot(step_input(), allowances=allowances), ignored_approvals=left_out)
-    return ineffective_approvals(cast(IntentStore, WrittenIntents(rows)), step, wanted)
+    return ineffective_approvals(cast(IntentStore, WrittenIntents(rows)), step, approval)
 
 
 @pytest.mark.parametrize(
-    ("rows", "shown_raw", "expected"),
+    ("rows", "shown_raw", "approval_count"),
     [
         ([], 0, 0),
         ([approved(100), approved(100)], 0, 2),
@@ -68,17 +68,51 @@ def count(rows: Sequence[tuple[Terms, bool]], shown_raw: int | None = 0, left_ou
         ([approved(100), approved(100, of=WETH), approved(100, spender=address("other"))], 0, 1),
         ([approved(100)] * 20, 0, RESET_LOOKBACK_NONCES),
     ],
+    ids=[
+        "none",
+        "two",
+        "two without a row",
+        "two, half shown",
+        "one shown",
+        "one less than shown",
+        "a reset last",
+        "a reset between",
+        "a trade between",
+        "the first shown",
+        "a trade ends the count",
+        "a failed trade does not",
+        "a failed approval",
+        "another token and spender",
+        "more than it looks at",
+    ],
 )
-def test_count__is_of_approvals_since_the_last_trade_that_the_chain_does_not_show(
-    rows: Sequence[tuple[Terms, bool]], shown_raw: int | None, expected: int
+def test_ineffective_approvals_counts_those_since_the_last_trade(
+    rows: Sequence[tuple[Terms, bool]], shown_raw: int | None, approval_count: int
 ) -> None:
-    assert count(rows, shown_raw) == expected
+    assert count(rows, shown_raw) == approval_count
 
 
-def test_token_that_was_left_out__is_tried_again_as_often() -> None:
+@pytest.mark.parametrize(
+    ("rows", "shown_raw", "token", "approval_count"),
+    [
+        pytest.param([approved(100)] * 3, 0, LINK, 0, id="those before"),
+        pytest.param([approved(100)] * 4, 0, LINK, 1, id="one after"),
+        pytest.param([*[approved(100)] * 2, approved(0), approved(100)], 50, LINK, 1, id="a reset before"),
+        pytest.param([approved(100)] * 4, 0, WETH, 4, id="of another token"),
+    ],
+)
+def test_ineffective_approvals_counts_anew_after_the_wait(
+    rows: Sequence[tuple[Terms, bool]], shown_raw: int, token: str, approval_count: int
+) -> None:
     """Those of the seconds 0 to 2,000 were the reason; its wait is over at 2,900."""
-    left_out = SubmissionRefusal(LINK, 2_300, 1, "its allowance is still too small")
-    assert count([approved(100)] * 3, left_out=(left_out,)) == 0
-    assert count([approved(100)] * 4, left_out=(left_out,)) == 1
-    assert count([*[approved(100)] * 2, approved(0), approved(100)], shown_raw=50, left_out=(left_out,)) == 1
-    assert count([approved(100)] * 4, left_out=(replace(left_out, token=WETH),)) == 4
+    left_out = SubmissionRefusal(token, 2_300, 1, "its allowance is still too small")
+
+    assert count(rows, shown_raw, (left_out,)) == approval_count
+
+
+@pytest.mark.parametrize(("refused_at_s", "approval_count"), [(2_400, 2), (2_401, 1)], ids=["at its end", "one second before"])
+def test_ineffective_approvals_counts_from_the_end_of_the_wait(refused_at_s: int, approval_count: int) -> None:
+    """The last two of four approvals are of the seconds 2,000 and 3,000; the wait is 600 s."""
+    left_out = SubmissionRefusal(LINK, refused_at_s - 1_000, 1, "its allowance is still too small")
+
+    assert count([approved(100)] * 4, left_out=(left_out,)) == approval_count

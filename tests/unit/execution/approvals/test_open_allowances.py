@@ -27,8 +27,7 @@ from agent.planning import proposals
 from agent.ports import Approval, PreparedTransaction
 from agent.store import Store, open_store
 from tests.support.builders import NOW_S, OWNER
-from tests.support.decisions.exits import LINK, WBTC
-from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.exits import LINK, WBTC, step_with_stops
 from tests.support.refusal_worlds import World
 from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, tx
 
@@ -64,35 +63,44 @@ def pending_ids(store: Store) -> list[str]:
 
 def test_pending__transaction_that_was_sent_is_pending(store: Store) -> None:
     intent = sent(store, 0)
+
     assert pending_ids(store) == [intent.id]
 
 
 def test_pending__transaction_in_a_block_is_not(store: Store) -> None:
     mined(store, sent(store, 0))
+
     assert pending_ids(store) == []
 
 
 def test_pending__replacement_of_a_transaction_in_a_block_is_not(store: Store) -> None:
     first = sent(store, 0)
     sent(store, 0, first.id)
+
     mined(store, first)
+
     assert pending_ids(store) == []
 
 
 def test_pending__both_transactions_of_a_nonce_in_no_block_are(store: Store) -> None:
     first = sent(store, 0)
+
     second = sent(store, 0, first.id)
+
     assert pending_ids(store) == [first.id, second.id]
 
 
 def test_pending__another_nonce_s_block_does_not_count(store: Store) -> None:
     mined(store, sent(store, 0))
+
     second = sent(store, 1)
+
     assert pending_ids(store) == [second.id]
 
 
 def test_pending__limit_order_that_rests_is_pending(store: Store) -> None:
     order = mined(store, sent(store, 0), is_open=True)
+
     assert order.is_resting
     assert pending_ids(store) == [order.id]
 
@@ -120,7 +128,7 @@ def worlds(tmp_path: Path) -> Iterator[Callable[[], StoppableWorld]]:
         numbers = count()
 
         def opened() -> StoppableWorld:
-            step = fired("LINK", "WBTC")
+            step = step_with_stops("LINK", "WBTC")
             store = open_store(f"sqlite:///{tmp_path / f'{next(numbers)}.db'}", CHAIN_ID, OWNER, step.portfolio.wrapped_native)
             stores.callback(store.close)
             store.steps.begin(STEP_ID, NOW_S, codec.dumps(step))
@@ -165,39 +173,50 @@ def test_leftovers__open_allowance_is_set_to_zero(worlds: Callable[[], Stoppable
     assert revoked(worlds()) == [LINK.address]
 
 
-def test_leftovers__declined_step_that_sent_nothing_sends_nothing(worlds: Callable[[], StoppableWorld]) -> None:
+def test_leftovers_declined_step_without_sends_sends_none(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
+
     assert revoked(world, outcome_of(world, OutcomeKind.DECLINED)) == []
 
 
 def test_leftovers__declined_step_ends_as_it_was(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
+
     declined = outcome_of(world, OutcomeKind.DECLINED)
+
     assert revoke_leftovers(world.readers(), world.transactor(), world.store, declined) is declined
 
 
-def test_leftovers__declined_step_that_had_sent_something_is_cleaned_up(worlds: Callable[[], StoppableWorld]) -> None:
+def test_leftovers_declined_step_with_sends_is_cleaned_up(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
+
     set_before(world, WBTC.address)
+
     assert revoked(world, outcome_of(world, OutcomeKind.DECLINED, transactions=tuple(world.store.journal.intents()))) == [LINK.address]
 
 
-def test_leftovers__nothing_is_sent_while_the_executor_is_not_ready(worlds: Callable[[], StoppableWorld]) -> None:
+def test_leftovers_wait_while_the_executor_is_not_ready(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
+
     world.is_ready = False
+
     assert revoked(world) == []
 
 
 def test_leftovers__nothing_is_sent_without_confirmation(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
+
     world.confirms = False
+
     assert revoked(world) == []
 
 
-def test_leftovers__step_that_was_confirmed_is_not_confirmed_again(worlds: Callable[[], StoppableWorld]) -> None:
+def test_leftovers_confirmed_step_is_not_confirmed_again(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
     set_before(world, WBTC.address)
+
     world.confirms = False
+
     assert revoked(world, outcome_of(world, transactions=tuple(world.store.journal.intents()))) == [LINK.address]
 
 
@@ -205,14 +224,18 @@ def test_leftovers__transactions_of_the_step_come_first(worlds: Callable[[], Sto
     world = worlds()
     set_before(world, WBTC.address)
     outcome = outcome_of(world, transactions=tuple(world.store.journal.intents()))
+
     after = revoke_leftovers(world.readers(), world.transactor(), world.store, outcome)
+
     assert [intent.tx.to for intent in after.transactions] == [WBTC.address, LINK.address]
 
 
-def test_leftovers__step_without_open_allowances_is_returned_as_it_is(worlds: Callable[[], StoppableWorld]) -> None:
+def test_leftovers_step_without_allowances_is_unchanged(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
     world.left = []
+
     outcome = outcome_of(world)
+
     assert revoke_leftovers(world.readers(), world.transactor(), world.store, outcome) is outcome
 
 
@@ -221,6 +244,7 @@ def test_misreported__allowance_is_left_after_as_many_resets(worlds: Callable[[]
     world = worlds()
     for _ in range(resets):
         set_before(world)
+
     assert revoked(world) == tokens
 
 
@@ -228,6 +252,7 @@ def test_misreported__reset_that_reverted_does_not_count(worlds: Callable[[], St
     world = worlds()
     for status in (1, 0, 1):
         set_before(world, status=status)
+
     assert revoked(world) == [LINK.address]
 
 
@@ -235,6 +260,7 @@ def test_misreported__resets_of_another_spender_do_not_count(worlds: Callable[[]
     world = worlds()
     for spender in ("vault", "vault", "router"):
         set_before(world, spender=spender)
+
     assert revoked(world) == [LINK.address]
 
 
@@ -242,6 +268,7 @@ def test_misreported__allowance_of_one_base_unit_ends_the_row(worlds: Callable[[
     world = worlds()
     for raw in (0, 1, 0, 0):
         set_before(world, raw=raw)
+
     assert revoked(world) == [LINK.address]
 
 
@@ -249,6 +276,7 @@ def test_misreported__allowance_before_the_row_does_not_end_it(worlds: Callable[
     world = worlds()
     for raw in (1, 0, 0, 0):
         set_before(world, raw=raw)
+
     assert revoked(world) == []
 
 
@@ -261,6 +289,7 @@ def test_misreported__resets_of_the_newest_twelve_nonces_count(
     world = worlds()
     for token in [LINK.address] * MAX_RESETS + [WBTC.address] * others:
         set_before(world, token)
+
     assert revoked(world) == tokens
 
 
@@ -269,6 +298,7 @@ def test_misreported__nonce_zero_counts(worlds: Callable[[], StoppableWorld]) ->
     world.store.journal.adopt_nonce(0, NOW_S)
     for _ in range(MAX_RESETS):
         set_before(world)
+
     assert revoked(world) == []
 
 
@@ -296,7 +326,9 @@ def failing(world: World, error: Exception) -> None:
 
 def test_set_to_zero__refusal_does_not_stop_the_others(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
+
     failing(world, Refused("the token says no"))
+
     assert zeroed(world, BOTH) == ([WBTC.address], ["LINK: the token says no"])
 
 
@@ -310,7 +342,9 @@ def test_set_to_zero__only_a_refusal_by_the_token_is_final(
 ) -> None:
     world = worlds()
     failing(world, error)
+
     (failure,) = revoke_approvals(world.transactor(), STEP_ID, world.step, BOTH[:1], [])
+
     assert failure.is_by_token is is_by_token
 
 
@@ -327,6 +361,7 @@ def test_reset__amount_is_approved_if_the_token_refuses_zero(worlds: Callable[[]
         return approve(step, approval)
 
     world.approval_transaction = refuse_zero  # type: ignore[method-assign]
+
     assert prepare_approval(world, world.step, [RESET, AMOUNT]) == approve(world.step, AMOUNT)
     for others in ([], [replace(AMOUNT, token=WBTC.address)], [replace(AMOUNT, spender="manager")]):
         with pytest.raises(UnsendableTransaction):
@@ -337,18 +372,22 @@ def test_reset__amount_is_approved_if_the_token_refuses_zero(worlds: Callable[[]
 def test_reset__other_faults_are_no_reason_to_skip_it(worlds: Callable[[], StoppableWorld], error: Exception) -> None:
     world = worlds()
     failing(world, error)
+
     with pytest.raises(type(error)):
         prepare_approval(world, world.step, [RESET, AMOUNT])
 
 
 def test_reset__it_comes_first_if_the_token_allows_it(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
+
     assert prepare_approval(world, world.step, [RESET, AMOUNT]) == world.approval_transaction(world.step, RESET)
 
 
 def test_set_to_zero__endpoint_that_fails_stops_the_others(worlds: Callable[[], StoppableWorld]) -> None:
     world = worlds()
+
     failing(world, Retryable("no answer"))
+
     assert zeroed(world, BOTH) == ([], ["no answer"])
 
 
@@ -356,7 +395,7 @@ def test_set_to_zero__all_that_succeed_are_no_failures(worlds: Callable[[], Stop
     assert zeroed(worlds(), BOTH) == ([LINK.address, WBTC.address], [])
 
 
-def test_set_to_zero__gas_of_each_is_taken_from_the_coin_before_the_next(worlds: Callable[[], StoppableWorld]) -> None:
+def test_set_to_zero_deducts_its_gas_before_the_next(worlds: Callable[[], StoppableWorld]) -> None:
     world, coins = worlds(), []
     approve = world.approval_transaction
 
@@ -366,10 +405,13 @@ def test_set_to_zero__gas_of_each_is_taken_from_the_coin_before_the_next(worlds:
 
     world.approval_transaction = approve_noted  # type: ignore[method-assign]
     zeroed(world, BOTH)
+
     (cost_wei,) = {intent.receipt.gas_cost_wei for intent in world.store.journal.intents() if intent.receipt is not None}
+
     assert coins == [world.step.snapshot.native_wei, world.step.snapshot.native_wei - cost_wei]
 
 
 def test_open_allowances__are_named_by_their_holder() -> None:
     approvals = [*BOTH, open_allowance(LINK.address, "LINK", "margin account")]
+
     assert format_open_allowances(approvals) == "the router can still spend LINK, WBTC and the margin account can still spend LINK"

@@ -28,8 +28,7 @@ from agent.planning import proposals
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import open_store
 from tests.support.builders import NOW_S, OWNER, address, with_limits
-from tests.support.decisions.exits import LINK, USDC, WBTC
-from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.exits import LINK, USDC, WBTC, step_with_stops
 from tests.support.refusal_worlds import World
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, grant, receipt, tx
@@ -68,14 +67,14 @@ class OwnerWorld(World):
             raise self.payout_error
         return PreparedTransaction(replace(tx(step.snapshot.nonce_latest), to=payout.to), grant(IntentKind.APPROVE), "0")
 
-    def run(self, step_id: str, kind: IntentKind, made: Any, granted: Grant, note: str) -> Intent:
-        intent = super().run(step_id, kind, made, granted, note)
+    def run(self, step_id: str, kind: IntentKind, unsigned: Any, granted: Grant, note: str) -> Intent:
+        intent = super().run(step_id, kind, unsigned, granted, note)
         return intent if self.succeeds else replace(intent, state=IntentState.REVERTED)
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[OwnerWorld]:
-    step = with_limits(fired("LINK", "WBTC"), payout_per_day=Fraction(10**9))
+    step = with_limits(step_with_stops("LINK", "WBTC"), payout_per_day=Fraction(10**9))
     store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, OWNER, step.portfolio.wrapped_native)
     yield OwnerWorld(store, step, lambda _: False)
     store.close()
@@ -113,6 +112,7 @@ def test_a_payout_to_an_unconfirmed_address_is_refused(world: OwnerWorld) -> Non
 @pytest.mark.parametrize(("error", "outcome"), [(Refused("no"), "refused"), (Retryable("no answer"), "error")])
 def test_a_payout_that_is_not_sent_is_recorded_with_its_kind(world: OwnerWorld, error: TrimtabError, outcome: str) -> None:
     world.payout_error = error
+
     with pytest.raises(type(error)):
         pay(world.readers(), world.store, world.transactor(), PAYMENT, (HOME,))
     assert last_step(world) == ("payout", outcome)
@@ -121,14 +121,18 @@ def test_a_payout_that_is_not_sent_is_recorded_with_its_kind(world: OwnerWorld, 
 @pytest.mark.parametrize(("succeeds", "outcome"), [(True, "done"), (False, "failed")])
 def test_a_payout_is_booked_before_it_returns(world: OwnerWorld, succeeds: bool, outcome: str) -> None:
     world.succeeds = succeeds
+
     pay(world.readers(), world.store, world.transactor(), PAYMENT, (HOME,))
+
     assert world.store.journal.unbooked_intents() == ()
     assert last_step(world) == ("payout", outcome)
 
 
 def test_a_payout_may_take_what_is_excluded_from_the_portfolio(world: OwnerWorld) -> None:
     world.step = replace(world.step, exclusions=replace(world.step.exclusions, reason="a gift", raw_by_token=((USDC.address, 5),)))
+
     pay(world.readers(), world.store, world.transactor(), PAYMENT, (HOME,))
+
     assert world.paid_by is not None
     assert world.paid_by.exclusions.reason == ""
 
@@ -137,12 +141,16 @@ def test_a_payout_may_take_what_is_excluded_from_the_portfolio(world: OwnerWorld
 
 
 @pytest.mark.parametrize(
-    ("is_confirmed", "succeeds", "outcome"), [(True, True, "done"), (True, False, "failed"), (False, True, "declined")]
+    ("is_confirmed", "succeeds", "outcome"),
+    [(True, True, "done"), (True, False, "failed"), (False, True, "declined")],
+    ids=["confirmed", "confirmed and reverted", "declined"],
 )
 def test_a_command_sends_only_what_is_confirmed(world: OwnerWorld, is_confirmed: bool, succeeds: bool, outcome: str) -> None:
     world.succeeds = succeeds
     action = OwnerAction("deploy", lambda step: world.payout_transaction(step, PAYMENT), "deployed")
+
     named, intents = send_by_command(world.readers(), world.store, world.transactor(), world.step, action, lambda _: is_confirmed)
+
     assert (named, len(intents)) == (outcome, int(is_confirmed))
     assert len(world.store.journal.intents()) == int(is_confirmed)
     assert world.store.journal.unbooked_intents() == ()
@@ -161,6 +169,7 @@ def test_a_refused_amount_is_not_replaced_by_another(world: OwnerWorld) -> None:
         return World.approval_transaction(world, step, approval)
 
     world.approval_transaction = refuse  # type: ignore[method-assign]
+
     with pytest.raises(UnsendableTransaction):
         prepare_approval(world, world.step, approvals)
 
@@ -169,7 +178,9 @@ def test_a_transaction_without_companions_runs_alone(world: OwnerWorld) -> None:
     alone = world.payout_transaction(world.step, PAYMENT)
     world.run_together = lambda _step_id, orders: orders  # type: ignore[attr-defined]
     world.store.steps.begin("alone", NOW_S, "{}")
+
     [intent] = execute_together(world.transactor(), "alone", alone)
+
     assert (type(intent), intent.tx.to) == (Intent, HOME)
     paired = replace(alone, companions=(alone,))
     assert execute_together(world.transactor(), "alone", paired) == (paired, alone)  # type: ignore[comparison-overlap]
@@ -180,7 +191,9 @@ def test_an_approval_that_reverts_is_a_failure_with_its_token(world: OwnerWorld)
     world.store.steps.begin("revoking", NOW_S, "{}")
     approvals = [Approval(token.address, "router", 0, token.label, "router") for token in (LINK, WBTC)]
     intents: list[Intent] = []
+
     failures = revoke_approvals(world.transactor(), "revoking", world.step, approvals, intents)
+
     assert [failure.message for failure in failures] == ['LINK: "0" did not succeed', 'WBTC: "0" did not succeed']
     assert len(intents) == 2
 
@@ -199,14 +212,18 @@ def leftovers(world: OwnerWorld, **changes: Any) -> tuple[StepOutcome, list[Step
 
 def test_leftovers_are_looked_for_in_the_newest_step(world: OwnerWorld) -> None:
     world.store.steps.begin("before", NOW_S, "{}")
+
     _, [read_again] = leftovers(world)
+
     assert read_again.snapshot.nonce_latest == world.step.snapshot.nonce_latest + 1
 
 
 def test_leftovers_are_looked_for_in_the_step_after_the_trades(world: OwnerWorld) -> None:
     world.store.steps.begin("before", NOW_S, "{}")
     after = replace(world.step, snapshot=replace(world.step.snapshot, native_wei=1))
+
     _, [look] = leftovers(world, input_after=after)
+
     assert look is after
 
 
@@ -218,7 +235,9 @@ def test_leftovers_that_cannot_be_read_are_named(world: OwnerWorld, error: Trimt
         raise error
 
     world.allowance_resets = fail  # type: ignore[method-assign]
+
     outcome, _ = leftovers(world)
+
     assert outcome.reason == f"traded; open allowances remain: {error.message}"
 
 
@@ -231,6 +250,7 @@ def paused(world: OwnerWorld) -> StepOutcome:
 
 def test_a_hard_pause_sets_allowances_to_zero(world: OwnerWorld) -> None:
     outcome = paused(world)
+
     assert (outcome.kind, outcome.reason) == (OutcomeKind.DONE, "hard pause (why): 1 of 1 allowances set to zero")
     assert last_step(world) == ("retreat", "done")
     again = paused(world)
@@ -239,7 +259,9 @@ def test_a_hard_pause_sets_allowances_to_zero(world: OwnerWorld) -> None:
 
 def test_a_hard_pause_fails_while_an_allowance_is_left(world: OwnerWorld) -> None:
     world.is_left = True
+
     outcome = paused(world)
+
     assert outcome.kind is OutcomeKind.FAILED
     assert mentions(outcome.reason, "1 of 1 allowances set to zero", "the router can still spend LINK")
 
@@ -247,7 +269,9 @@ def test_a_hard_pause_fails_while_an_allowance_is_left(world: OwnerWorld) -> Non
 def test_a_hard_pause_fails_while_a_transaction_is_pending(world: OwnerWorld) -> None:
     pending(world)
     world.step = replace(world.step, snapshot=replace(world.step.snapshot, allowances=()))
+
     outcome = paused(world)
+
     assert outcome.kind is OutcomeKind.FAILED
     assert mentions(outcome.reason, "1 of 1 pending transactions cancelled", '"an old swap" is still pending')
 
@@ -265,7 +289,9 @@ def test_a_hard_pause_that_cancels_is_done(world: OwnerWorld) -> None:
         journal.advance(replacement.id, IntentState.MINED, NOW_S, receipt=receipt(tx_hash, 7, "0x07"))
 
     world.cancel_pending = cancel  # type: ignore[method-assign]
+
     outcome = paused(world)
+
     assert (outcome.kind, outcome.reason) == (OutcomeKind.DONE, "hard pause (why): 1 of 1 pending transactions cancelled")
 
 
@@ -278,12 +304,15 @@ def test_a_resting_order_that_a_hard_pause_ends_is_cancelled(world: OwnerWorld) 
         world.store.journal.advance(intent.id, IntentState.FINAL, NOW_S, receipt=block)
 
     world.cancel_pending = cancel  # type: ignore[method-assign]
+
     assert paused(world).reason == "hard pause (why): 1 of 1 pending transactions cancelled"
 
 
 def test_nothing_is_revoked_beside_a_pending_transaction(world: OwnerWorld) -> None:
     world.is_ready = False
     approvals = [Approval(LINK.address, "router", 0, "LINK", "router")]
+
     intents, [failure] = revoke_allowances(world.transactor(), "step", world.step, approvals)
+
     assert (intents, failure.message) == ([], "allowances are revoked once nothing is pending")
     assert revoke_allowances(world.transactor(), "step", world.step, []) == ([], [])

@@ -34,8 +34,9 @@ def submitter(folder: Path, **simulated: Any) -> Submitter:
     return Submitter(setup.store.journal, setup.store.budgets, setup.signer, node, setup.clock, setup.settings, lambda: setup.paused)
 
 
-def test_a_transaction_is_refused_from_the_second_of_its_deadline_on() -> None:
+def test_deadline_refuses_from_its_second_on() -> None:
     require_before_deadline(START_S - 1, START_S)
+
     with pytest.raises(Refused) as refusal:
         require_before_deadline(START_S, START_S)
     assert [verdict.guard for verdict in refusal.value.verdicts] == ["deadline"]
@@ -59,7 +60,7 @@ def test_a_simulation_may_use_exactly_the_gas_of_the_transaction(tmp_path: Path)
     assert submitter(tmp_path, gas=100_000).simulate(tx(0), None, grant()).gas == tx(0).gas
 
 
-def test_a_simulation_with_one_more_gas_than_the_transaction_is_refused(tmp_path: Path) -> None:
+def test_simulation_with_one_gas_more_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsendableTransaction) as refusal:
         submitter(tmp_path, gas=100_001).simulate(tx(0), None, grant())
     assert [verdict.guard for verdict in refusal.value.verdicts] == ["gas"]
@@ -93,6 +94,7 @@ def test_only_a_revert_makes_a_transaction_unsendable(tmp_path: Path, reverted: 
 
 def test_a_data_fee_up_to_the_granted_one_is_paid(tmp_path: Path) -> None:
     granted = replace(grant(), max_data_fee_wei=7)
+
     assert submitter(tmp_path, data_fee_wei=7).simulate(tx(0), None, granted).data_fee_wei == 7
 
 
@@ -112,7 +114,7 @@ def test_a_receipt_may_cost_all_that_was_signed_for(tmp_path: Path) -> None:
     assert mined_with(bench(tmp_path), 10 * GWEI)().state is IntentState.FINAL  # type: ignore[attr-defined]
 
 
-def test_a_receipt_that_costs_a_wei_per_gas_more_than_was_signed_for_is_not_believed(tmp_path: Path) -> None:
+def test_receipt_above_the_signed_cost_is_not_believed(tmp_path: Path) -> None:
     with raises_code(Retryable, "answer", 100_000 * (10 * GWEI + 1)):
         mined_with(bench(tmp_path), 10 * GWEI + 1)()
 
@@ -130,10 +132,12 @@ def test_a_bump_covers_six_full_blocks_and_its_tip() -> None:
     assert with_bumped_fees(fees(80), head(100), None).max_fee_wei == 2 * 100 + 9
 
 
-@pytest.mark.parametrize(("limit_wei", "aim_wei", "bumped_wei"), [(150, 120, 120), (120, 150, 120), (150, None, 150), (150, 40, 90)])
-def test_a_bump_aims_at_the_lower_of_limit_and_gas_money_and_never_below_an_eighth_more(
-    limit_wei: int, aim_wei: int | None, bumped_wei: int
-) -> None:
+@pytest.mark.parametrize(
+    ("limit_wei", "aim_wei", "bumped_wei"),
+    [(150, 120, 120), (120, 150, 120), (150, None, 150), (150, 40, 90)],
+    ids=["gas money is lower", "limit is lower", "no gas money", "an eighth is higher"],
+)
+def test_bump_aims_at_the_lower_cap_and_an_eighth_at_least(limit_wei: int, aim_wei: int | None, bumped_wei: int) -> None:
     assert with_bumped_fees(fees(80), head(100), limit_wei, aim_wei).max_fee_wei == bumped_wei
 
 
@@ -157,13 +161,12 @@ def test_a_base_fee_one_wei_above_the_limit_keeps_a_bump_back() -> None:
 
 def test_a_cancel_sends_nothing_to_the_wallet_itself() -> None:
     cancel = cancel_transaction(replace(tx(4), value_wei=5), WALLET, head(), None)
+
     assert (cancel.to, cancel.value_wei, cancel.data, cancel.gas, cancel.nonce) == (WALLET, 0, "0x", 0, 4)
 
 
 @pytest.mark.parametrize(("estimated", "gas"), [(17_499, 21_000), (17_500, 21_000), (17_505, 21_006), (21_000, 25_200)])
-def test_a_cancel_has_a_fifth_more_gas_than_its_simulation_used_and_never_less_than_a_transfer(
-    tmp_path: Path, estimated: int, gas: int
-) -> None:
+def test_cancel_gas_is_a_fifth_more_and_a_transfer_at_least(tmp_path: Path, estimated: int, gas: int) -> None:
     setup = patient(tmp_path)
     simulate = setup.chain.simulate
 
@@ -180,14 +183,17 @@ def test_a_cancel_has_a_fifth_more_gas_than_its_simulation_used_and_never_less_t
 
     when_sent(setup, 1, spoil_or_mine)
     setup.run()
+
     cancels = [intent for intent in setup.store.journal.intents() if intent.kind is IntentKind.CANCEL]
+
     assert [intent.tx.gas for intent in cancels] == [gas]
 
 
 @pytest.mark.parametrize("granted", [CANCEL, REVOCATION])
-def test_a_switch_that_is_not_known_to_be_hard_lets_nothing_out_that_undoes(tmp_path: Path, granted: Grant) -> None:
+def test_switch_not_known_to_be_hard_lets_nothing_out(tmp_path: Path, granted: Grant) -> None:
     setup = bench(tmp_path)
     paused = Submitter(setup.store.journal, setup.store.budgets, setup.signer, setup.chain, setup.clock, setup.settings, lambda: True)
+
     with pytest.raises(Refused) as refusal:
         paused.require_running(granted)
     assert [verdict.guard for verdict in refusal.value.verdicts] == ["kill_switch"]

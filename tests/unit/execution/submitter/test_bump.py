@@ -17,11 +17,13 @@ S = IntentState
 UNEVEN = "endpoints are 15 blocks apart"
 
 
-def test_what_waits_too_long_is_sent_again_for_more_and_the_one_that_is_mined_is_told(tmp_path: Path) -> None:
-    made = patient(tmp_path)
-    when_sent(made, 2, lambda: made.chain.mine(made.chain.sent[1]))
-    ended = made.run()
-    original, bump = reversed(made.store.journal.intents())
+def test_pending_swap_is_bumped_and_the_mined_one_returned(tmp_path: Path) -> None:
+    setup = patient(tmp_path)
+    when_sent(setup, 2, lambda: setup.chain.mine(setup.chain.sent[1]))
+    ended = setup.run()
+
+    original, bump = reversed(setup.store.journal.intents())
+
     assert (ended.id, ended.kind, ended.state, ended.succeeded) == (bump.id, IntentKind.SWAP, S.FINAL, True)
     assert original.state is S.REPLACED
     require_dearer([original, bump])
@@ -31,144 +33,159 @@ def test_what_waits_too_long_is_sent_again_for_more_and_the_one_that_is_mined_is
         original.tx.gas,
         original.deadline_s,
     )
-    assert made.store.journal.open_intents() == ()
-    assert [intent.id for intent in made.store.journal.unbooked_intents()] == [bump.id]
+    assert setup.store.journal.open_intents() == ()
+    assert [intent.id for intent in setup.store.journal.unbooked_intents()] == [bump.id]
 
 
-def test_the_hash_of_a_replacement_is_on_disk_before_it_leaves(tmp_path: Path) -> None:
-    made = patient(tmp_path)
-    seen: list[tuple[str, list[str]]] = []
-    made.on_event = lambda event: (
-        seen.append((str(event.intent.tx_hash), [str(i.tx_hash) for i in made.store.journal.intents()]))
+def test_replacement_hash_is_stored_before_it_is_sent(tmp_path: Path) -> None:
+    setup = patient(tmp_path)
+    sends: list[tuple[str, list[str]]] = []
+    setup.on_event = lambda event: (
+        sends.append((str(event.intent.tx_hash), [str(i.tx_hash) for i in setup.store.journal.intents()]))
         if event.name == "before:send"
         else None
     )
-    when_sent(made, 3, made.chain.mine)
-    made.run()
-    assert len(seen) == 3
-    assert all(leaving in known for leaving, known in seen)
+    when_sent(setup, 3, setup.chain.mine)
+
+    setup.run()
+
+    assert len(sends) == 3
+    assert all(sent_hash in stored_hashes for sent_hash, stored_hashes in sends)
 
 
-def test_the_original_may_be_mined_after_all(tmp_path: Path) -> None:
-    made = patient(tmp_path)
-    when_sent(made, 2, lambda: made.chain.mine(made.chain.sent[0]))
-    ended = made.run()
-    assert (ended.state, ended.tx_hash) == (S.FINAL, made.chain.sent[0])
-    assert states(made) == [("swap", "final"), ("swap", "replaced")]
+def test_original_may_be_mined_though_it_was_bumped(tmp_path: Path) -> None:
+    setup = patient(tmp_path)
+    when_sent(setup, 2, lambda: setup.chain.mine(setup.chain.sent[0]))
+
+    ended = setup.run()
+
+    assert (ended.state, ended.tx_hash) == (S.FINAL, setup.chain.sent[0])
+    assert states(setup) == [("swap", "final"), ("swap", "replaced")]
 
 
-def test_once_the_deadline_is_over_it_is_cancelled_and_the_swap_is_told_so(tmp_path: Path) -> None:
-    made = patient(tmp_path)
+def test_swap_past_its_deadline_ends_cancelled(tmp_path: Path) -> None:
+    setup = patient(tmp_path)
 
     def late() -> None:
-        made.chain.timestamp_s = START_S + 90
-        if len(made.chain.sent) == 2:
-            made.chain.mine(made.chain.sent[1])
+        setup.chain.timestamp_s = START_S + 90
+        if len(setup.chain.sent) == 2:
+            setup.chain.mine(setup.chain.sent[1])
 
-    made.clock.each = late
-    ended = made.run()
+    setup.clock.each = late
+
+    ended = setup.run()
+
     assert (ended.kind, ended.state, ended.succeeded) == (IntentKind.SWAP, S.CANCELLED, False)
-    assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
-    assert "deadline" in made.store.journal.intents()[0].note
+    assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
+    assert "deadline" in setup.store.journal.intents()[0].note
 
 
-def test_an_old_floor_is_no_free_option_what_fails_at_the_head_is_cancelled(tmp_path: Path) -> None:
-    made = patient(tmp_path)
+def test_swap_that_fails_at_the_head_is_cancelled(tmp_path: Path) -> None:
+    setup = patient(tmp_path)
 
     def turned() -> None:
-        made.chain.simulation = "Too little received"
-        if len(made.chain.sent) == 2:
-            made.chain.mine(made.chain.sent[1])
+        setup.chain.simulation = "Too little received"
+        if len(setup.chain.sent) == 2:
+            setup.chain.mine(setup.chain.sent[1])
 
-    made.clock.each = turned
-    assert made.run().state is S.CANCELLED
-    assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
-    assert "Too little received" in made.store.journal.intents()[0].note
+    setup.clock.each = turned
+
+    assert setup.run().state is S.CANCELLED
+    assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
+    assert "Too little received" in setup.store.journal.intents()[0].note
 
 
-def test_while_endpoints_are_not_level_an_old_floor_is_not_sent_again(tmp_path: Path) -> None:
-    made = patient(tmp_path, mined_timeout_s=10)
-    when_sent(made, 1, lambda: setattr(made.chain, "height_disagreement", UNEVEN))
+def test_bump_waits_while_endpoints_are_not_level(tmp_path: Path) -> None:
+    setup = patient(tmp_path, mined_timeout_s=10)
+    when_sent(setup, 1, lambda: setattr(setup.chain, "height_disagreement", UNEVEN))
+
     with pytest.raises(Retryable):
-        made.run()
-    assert states(made) == [("swap", "broadcast")]
-    assert any(UNEVEN in event.text for event in made.events)
+        setup.run()
+    assert states(setup) == [("swap", "broadcast")]
+    assert any(UNEVEN in event.text for event in setup.events)
 
 
-def test_while_endpoints_are_not_level_a_late_swap_is_cancelled_all_the_same(tmp_path: Path) -> None:
-    made = patient(tmp_path)
+def test_cancel_goes_out_while_endpoints_are_not_level(tmp_path: Path) -> None:
+    setup = patient(tmp_path)
 
     def late() -> None:
-        made.chain.timestamp_s, made.chain.height_disagreement = START_S + 90, UNEVEN
-        if len(made.chain.sent) == 2:
-            made.chain.mine(made.chain.sent[1])
+        setup.chain.timestamp_s, setup.chain.height_disagreement = START_S + 90, UNEVEN
+        if len(setup.chain.sent) == 2:
+            setup.chain.mine(setup.chain.sent[1])
 
-    made.clock.each = late
-    assert made.run().state is S.CANCELLED
-    assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
+    setup.clock.each = late
+
+    assert setup.run().state is S.CANCELLED
+    assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
 
 
 @pytest.mark.parametrize("paused", [True, None])
-def test_nothing_is_hurried_while_paused(tmp_path: Path, paused: bool | None) -> None:
-    made = patient(tmp_path, mined_timeout_s=10)
+def test_bump_waits_while_paused(tmp_path: Path, paused: bool | None) -> None:
+    setup = patient(tmp_path, mined_timeout_s=10)
 
     def pause() -> None:
-        made.paused = paused
+        setup.paused = paused
 
-    made.clock.each = pause
+    setup.clock.each = pause
+
     with pytest.raises(Retryable):
-        made.run()
-    assert len(made.chain.sent) == 1
-    assert states(made) == [("swap", "broadcast")]
-    assert any("kill switch" in event.text for event in made.events)
+        setup.run()
+    assert len(setup.chain.sent) == 1
+    assert states(setup) == [("swap", "broadcast")]
+    assert any("kill switch" in event.text for event in setup.events)
 
 
-def test_a_node_that_does_not_take_a_bump_is_asked_again_for_more(tmp_path: Path) -> None:
-    made = patient(tmp_path)
-    send, refused = made.chain.send, []
+def test_bump_that_a_node_refuses_is_bumped_again(tmp_path: Path) -> None:
+    setup = patient(tmp_path)
+    send, refused = setup.chain.send, []
 
     def underpriced(signed) -> None:
-        if len(made.chain.sent) == 1 and not refused:
+        if len(setup.chain.sent) == 1 and not refused:
             refused.append(signed.hash)
             raise SendRefused("replacement transaction underpriced")
         send(signed)
 
-    made.chain.send = underpriced
-    when_sent(made, 2, lambda: made.chain.mine(made.chain.sent[1]))
-    assert made.run().state is S.FINAL
-    assert states(made) == [("swap", "replaced"), ("swap", "replaced"), ("swap", "final")]
-    require_dearer(list(reversed(made.store.journal.intents())))
+    setup.chain.send = underpriced
+
+    when_sent(setup, 2, lambda: setup.chain.mine(setup.chain.sent[1]))
+
+    assert setup.run().state is S.FINAL
+    assert states(setup) == [("swap", "replaced"), ("swap", "replaced"), ("swap", "final")]
+    require_dearer(list(reversed(setup.store.journal.intents())))
 
 
-def test_a_bump_that_comes_after_the_block_of_the_original_ends_replaced(tmp_path: Path) -> None:
-    made = patient(tmp_path)
-    send = made.chain.send
+def test_bump_after_the_block_of_the_original_ends_replaced(tmp_path: Path) -> None:
+    setup = patient(tmp_path)
+    send = setup.chain.send
 
     def too_late(signed) -> None:
-        if made.chain.sent:
-            made.chain.mine(made.chain.sent[0])
+        if setup.chain.sent:
+            setup.chain.mine(setup.chain.sent[0])
             raise NonceUsed("nonce too low")
         send(signed)
 
-    made.chain.send = too_late
-    ended = made.run()
-    assert (ended.state, ended.tx_hash) == (S.FINAL, made.chain.sent[0])
-    assert states(made) == [("swap", "final"), ("swap", "replaced")]
+    setup.chain.send = too_late
+
+    ended = setup.run()
+
+    assert (ended.state, ended.tx_hash) == (S.FINAL, setup.chain.sent[0])
+    assert states(setup) == [("swap", "final"), ("swap", "replaced")]
 
 
-def test_a_rehearsal_that_fails_because_it_was_mined_meanwhile_cancels_nothing(tmp_path: Path) -> None:
-    made = patient(tmp_path)
-    simulate = made.chain.simulate
+def test_simulation_that_fails_once_mined_cancels_nothing(tmp_path: Path) -> None:
+    setup = patient(tmp_path)
+    simulate = setup.chain.simulate
 
     def mined_meanwhile(unsigned, sender):
-        if made.chain.sent and made.chain.pool:
-            made.chain.mine(made.chain.sent[0])
+        if setup.chain.sent and setup.chain.pool:
+            setup.chain.mine(setup.chain.sent[0])
             return replace(simulate(unsigned, sender), ok=False, reason="STF")
         return simulate(unsigned, sender)
 
-    made.chain.simulate = mined_meanwhile
-    assert made.run().state is S.FINAL
-    assert len(made.chain.sent) == 1
+    setup.chain.simulate = mined_meanwhile
+
+    assert setup.run().state is S.FINAL
+    assert len(setup.chain.sent) == 1
 
 
 @pytest.mark.parametrize("turn", ["bump", "cancel"])
@@ -176,8 +193,8 @@ def test_a_rehearsal_that_fails_because_it_was_mined_meanwhile_cancels_nothing(t
     "at", ["after:planned", "before:signed", "after:signed", "before:broadcast", "after:broadcast", "before:send", "after:send"]
 )
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_process_killed_while_it_replaces_ends_the_nonce_once(tmp_path: Path, turn: str, at: str, lost: bool) -> None:
-    made = patient(tmp_path)
+def test_process_killed_while_replacing_ends_the_nonce_once(tmp_path: Path, turn: str, at: str, lost: bool) -> None:
+    setup = patient(tmp_path)
 
     def die(event) -> None:
         if event.name == at and event.intent is not None and event.intent.replaced_intent_id is not None:
@@ -185,52 +202,58 @@ def test_a_process_killed_while_it_replaces_ends_the_nonce_once(tmp_path: Path, 
 
     def turned() -> None:
         if turn == "cancel":
-            made.chain.simulation = "Too little received"
+            setup.chain.simulation = "Too little received"
 
-    made.on_event, made.clock.each = die, turned
+    setup.on_event, setup.clock.each = die, turned
+
     with pytest.raises(Killed):
-        made.run()
-    made.restart()
+        setup.run()
+    setup.restart()
     if lost:
-        made.chain.pool.clear()
-    known = {intent.tx_hash for intent in made.store.journal.intents() if intent.state is not S.CANCELLED}
-    assert set(made.chain.sent) <= known
-    made.clock.each = lambda: made.chain.mine(made.chain.sent[-1]) if made.chain.sent[-1] in made.chain.pool else None
-    made.executor().reconcile()
-    assert made.store.journal.open_intents() == ()
-    ended = [intent for intent in made.store.journal.intents() if intent.state is S.FINAL]
+        setup.chain.pool.clear()
+    stored_hashes = {intent.tx_hash for intent in setup.store.journal.intents() if intent.state is not S.CANCELLED}
+    assert set(setup.chain.sent) <= stored_hashes
+    setup.clock.each = lambda: setup.chain.mine(setup.chain.sent[-1]) if setup.chain.sent[-1] in setup.chain.pool else None
+    setup.executor().reconcile()
+    assert setup.store.journal.open_intents() == ()
+    ended = [intent for intent in setup.store.journal.intents() if intent.state is S.FINAL]
     assert len(ended) == 1
-    assert sum(len(block) for block in made.chain.blocks) == 1
+    assert sum(len(block) for block in setup.chain.blocks) == 1
 
 
-def test_what_an_earlier_process_left_waiting_is_hurried_at_the_first_look(tmp_path: Path) -> None:
-    made = patient(tmp_path, bump_after_s=30)
-    killed_at(made, "after:send")
-    made.clock.now += 30
-    when_sent(made, 2, lambda: made.chain.mine(made.chain.sent[1]))
-    made.executor().reconcile()
-    assert states(made) == [("swap", "replaced"), ("swap", "final")]
-    assert made.clock.now < START_S + 40
+def test_pending_swap_of_an_ended_process_is_bumped_at_once(tmp_path: Path) -> None:
+    setup = patient(tmp_path, bump_after_s=30)
+    killed_at(setup, "after:send")
+    setup.clock.now += 30
+    when_sent(setup, 2, lambda: setup.chain.mine(setup.chain.sent[1]))
+
+    setup.executor().reconcile()
+
+    assert states(setup) == [("swap", "replaced"), ("swap", "final")]
+    assert setup.clock.now < START_S + 40
 
 
-def test_a_look_that_may_not_send_hurries_nothing(tmp_path: Path) -> None:
-    made = patient(tmp_path)
-    killed_at(made, "after:send")
-    made.executor().reconcile(may_send=False)
-    assert len(made.chain.sent) == 1
+def test_reconciliation_that_may_not_send_bumps_nothing(tmp_path: Path) -> None:
+    setup = patient(tmp_path)
+    killed_at(setup, "after:send")
+
+    setup.executor().reconcile(may_send=False)
+
+    assert len(setup.chain.sent) == 1
 
 
-def test_the_next_transaction_may_follow_a_bump_that_has_a_block_and_not_before(tmp_path: Path) -> None:
-    made = patient(tmp_path, confirmations=2, final_timeout_s=0, mined_timeout_s=3)
+def test_next_transaction_waits_for_the_block_of_a_bump(tmp_path: Path) -> None:
+    setup = patient(tmp_path, confirmations=2, final_timeout_s=0, mined_timeout_s=3)
+
     with pytest.raises(Retryable):
-        made.run(0)
-    assert states(made) == [("swap", "broadcast"), ("swap", "broadcast")]
+        setup.run(0)
+    assert states(setup) == [("swap", "broadcast"), ("swap", "broadcast")]
     with raises_code(Retryable, "open_transaction"):
-        made.run(1)
-    made.chain.mine(made.chain.sent[1])
-    made.executor().reconcile(may_send=False)
-    assert states(made) == [("swap", "broadcast"), ("swap", "mined")]
-    made.chain.automine = True
-    assert made.run(1).state is S.MINED
-    made.executor().reconcile()
-    assert [state for _, state in states(made)] == ["replaced", "final", "mined"]
+        setup.run(1)
+    setup.chain.mine(setup.chain.sent[1])
+    setup.executor().reconcile(may_send=False)
+    assert states(setup) == [("swap", "broadcast"), ("swap", "mined")]
+    setup.chain.automine = True
+    assert setup.run(1).state is S.MINED
+    setup.executor().reconcile()
+    assert [state for _, state in states(setup)] == ["replaced", "final", "mined"]

@@ -27,85 +27,98 @@ S = IntentState
 
 def waiting_for(folder: Path, confirmations: int = 1) -> Bench:
     """A bench that waits for the tag "finalized"."""
-    made = bench(folder, confirmations=confirmations)
-    made.settings = replace(made.settings, finality_tag="finalized")
-    return made
+    setup = bench(folder, confirmations=confirmations)
+    setup.settings = replace(setup.settings, finality_tag="finalized")
+    return setup
 
 
 def test_a_transaction_stays_mined_until_its_block_is_finalized(tmp_path: Path) -> None:
-    made = waiting_for(tmp_path)
-    made.chain.tagged["finalized"] = 0
-    started_s = made.clock.now_s()
-    intent = made.run()
+    setup = waiting_for(tmp_path)
+    setup.chain.tagged["finalized"] = 0
+    started_s = setup.clock.now_s()
+
+    intent = setup.run()
+
     assert intent.state is S.MINED
-    assert made.clock.now_s() == started_s, "the wait is left to the next cycles"
-    assert "block 1 is not finalized yet; block 0 is" in [event.text for event in made.events]
+    assert setup.clock.now_s() == started_s, "the wait is left to the next cycles"
+    assert "block 1 is not finalized yet; block 0 is" in [event.text for event in setup.events]
     assert intent.receipt.block_number == 1
-    assert [done.state for done in made.executor().reconcile()] == [S.MINED]
-    made.chain.tagged["finalized"] = 1
-    assert [done.state for done in made.executor().reconcile()] == [S.FINAL]
+    assert [intent.state for intent in setup.executor().reconcile()] == [S.MINED]
+    setup.chain.tagged["finalized"] = 1
+    assert [intent.state for intent in setup.executor().reconcile()] == [S.FINAL]
 
 
 def test_the_next_transaction_does_not_wait_for_the_base_chain(tmp_path: Path) -> None:
-    made = waiting_for(tmp_path)
-    made.chain.tagged["finalized"] = 0
-    assert [made.run(nonce).state for nonce in (0, 1)] == [S.MINED, S.MINED]
-    made.chain.tagged["finalized"] = 1
-    assert [done.state for done in made.executor().reconcile()] == [S.FINAL, S.MINED]
+    setup = waiting_for(tmp_path)
+
+    setup.chain.tagged["finalized"] = 0
+
+    assert [setup.run(nonce).state for nonce in (0, 1)] == [S.MINED, S.MINED]
+    setup.chain.tagged["finalized"] = 1
+    assert [intent.state for intent in setup.executor().reconcile()] == [S.FINAL, S.MINED]
 
 
 def test_a_tag_that_no_node_knows_settles_nothing(tmp_path: Path) -> None:
-    made = waiting_for(tmp_path)
-    assert made.run().state is S.MINED
-    assert [done.state for done in made.executor().reconcile()] == [S.MINED]
-    assert "no block is finalized" in [event.text for event in made.events]
+    setup = waiting_for(tmp_path)
+
+    assert setup.run().state is S.MINED
+    assert [intent.state for intent in setup.executor().reconcile()] == [S.MINED]
+    assert "no block is finalized" in [event.text for event in setup.events]
 
 
 def test_a_finalized_block_still_needs_its_confirmations(tmp_path: Path) -> None:
-    made = waiting_for(tmp_path, confirmations=3)
-    made.chain.tagged["finalized"] = 100
-    assert made.run().state is S.MINED
-    made.chain.mine()
-    made.chain.mine()
-    assert [done.state for done in made.executor().reconcile()] == [S.FINAL]
+    setup = waiting_for(tmp_path, confirmations=3)
+
+    setup.chain.tagged["finalized"] = 100
+
+    assert setup.run().state is S.MINED
+    setup.chain.mine()
+    setup.chain.mine()
+    assert [intent.state for intent in setup.executor().reconcile()] == [S.FINAL]
 
 
-def test_a_reorg_deeper_than_the_confirmations_is_followed_before_finality(tmp_path: Path) -> None:
-    made = waiting_for(tmp_path)
-    made.chain.tagged["finalized"] = 0
-    made.run()
-    made.chain.reorg(1)
-    made.chain.tagged["finalized"] = 1  # another block at that height
-    assert [done.state for done in made.executor().reconcile()] == [S.BROADCAST]
-    (intent,) = made.executor().reconcile()
+def test_reorg_before_finality_is_followed(tmp_path: Path) -> None:
+    setup = waiting_for(tmp_path)
+    setup.chain.tagged["finalized"] = 0
+    setup.run()
+    setup.chain.reorg(1)
+
+    setup.chain.tagged["finalized"] = 1  # another block at that height
+
+    assert [intent.state for intent in setup.executor().reconcile()] == [S.BROADCAST]
+    (intent,) = setup.executor().reconcile()
     assert (intent.state, intent.receipt.block_number) == (S.MINED, 2)
-    assert (len(made.chain.sent), len(set(made.chain.sent))) == (2, 1), "the same bytes"
+    assert (len(setup.chain.sent), len(set(setup.chain.sent))) == (2, 1), "the same bytes"
 
 
 @pytest.mark.parametrize("tag", ["safe", "finalized"])
 def test_a_reorg_below_the_safe_head_takes_back_what_was_final(tmp_path: Path, tag: str) -> None:
-    made = bench(tmp_path, confirmations=1)
-    made.settings = replace(made.settings, finality_tag=tag)
-    made.chain.tagged[tag] = 1
-    assert made.run().state is S.FINAL
-    made.chain.reorg(1)  # a base chain that reorganised, or a node that lied
-    (moved,) = made.executor().reconcile()
+    setup = bench(tmp_path, confirmations=1)
+    setup.settings = replace(setup.settings, finality_tag=tag)
+
+    setup.chain.tagged[tag] = 1
+
+    assert setup.run().state is S.FINAL
+    setup.chain.reorg(1)  # a base chain that reorganised, or a node that lied
+    (moved,) = setup.executor().reconcile()
     assert (moved.state, moved.receipt.block_number) == (S.MINED, 2)
-    assert (len(made.chain.sent), len(set(made.chain.sent))) == (2, 1), "the same bytes"
-    made.chain.tagged[tag] = 2
-    assert [done.state for done in made.executor().reconcile()] == [S.FINAL]
+    assert (len(setup.chain.sent), len(set(setup.chain.sent))) == (2, 1), "the same bytes"
+    setup.chain.tagged[tag] = 2
+    assert [intent.state for intent in setup.executor().reconcile()] == [S.FINAL]
 
 
-def test_below_the_safe_head_and_deeper_than_is_watched_the_operator_is_asked(tmp_path: Path) -> None:
-    made = waiting_for(tmp_path)
-    made.chain.tagged["finalized"] = 1
-    assert made.run().state is S.FINAL
+def test_reorg_below_the_tag_beyond_the_watch_needs_operator(tmp_path: Path) -> None:
+    setup = waiting_for(tmp_path)
+
+    setup.chain.tagged["finalized"] = 1
+
+    assert setup.run().state is S.FINAL
     for _ in range(REORG_WATCH_BLOCKS):
-        made.chain.mine()
-    made.chain.reorg(REORG_WATCH_BLOCKS + 1)
+        setup.chain.mine()
+    setup.chain.reorg(REORG_WATCH_BLOCKS + 1)
     with raises_code(OperatorNeeded, "deep_reorg"):
-        made.executor().reconcile()
-    assert len(made.chain.sent) == 1
+        setup.executor().reconcile()
+    assert len(setup.chain.sent) == 1
 
 
 def height(*heights: tuple[str, int], minimum: int = 2) -> int:
@@ -120,15 +133,16 @@ def test_a_height_counts_that_enough_operators_call_finalized() -> None:
     assert height(("a", 90), ("a", 80), minimum=1) == 80, "of one operator's endpoints the lowest"
 
 
-def test_a_node_is_asked_for_the_block_with_the_tag() -> None:
-    asked: list[object] = []
+def test_tagged_height_is_that_of_the_block_with_the_tag() -> None:
+    tags: list[object] = []
 
     def block(params: list[object]) -> object:
-        asked.append(params[0])
+        tags.append(params[0])
         return HEAD_JSON
 
     QuorumSender(EndpointPool([Script(eth_getBlockByNumber=block)], 1), 31337).tagged_height("safe")
-    assert asked == ["safe"]
+
+    assert tags == ["safe"]
 
 
 @pytest.mark.parametrize("missing", [None, {}])
@@ -139,8 +153,8 @@ def test_a_node_without_the_tag_is_no_answer(missing: object) -> None:
 
 def chain(**values: object) -> ChainTable:
     endpoint = {"operator": "a", "url": "http://127.0.0.1:1"}
-    given = {"chain_id": 1, "confirmations": 2, "wrapped_native": OWNER, "rpc": [endpoint], "single_operator": "a"}
-    return ChainTable.model_validate(given | values)
+    defaults = {"chain_id": 1, "confirmations": 2, "wrapped_native": OWNER, "rpc": [endpoint], "single_operator": "a"}
+    return ChainTable.model_validate(defaults | values)
 
 
 @pytest.mark.parametrize(
@@ -155,13 +169,15 @@ def chain(**values: object) -> ChainTable:
         ({"chain_id": 137, "finality": "finalized"}, "finalized"),
     ],
 )
-def test_rollups_wait_for_the_base_chain_unless_the_config_says_otherwise(values: dict[str, object], tag: str | None) -> None:
+def test_finality_tag_of_rollups_is_finalized_by_default(values: dict[str, object], tag: str | None) -> None:
     assert chain(**values).finality_tag == tag
 
 
-def test_the_tag_of_the_config_is_that_of_settlement() -> None:
+def test_submission_settings_have_the_tag_of_the_config() -> None:
     config = parse_config(text(('finality = "finalized"', 'finality = "safe"')))
+
     settings = submission_settings(config, step_input().limits)
+
     assert (settings.finality_tag, settings.confirmations) == ("safe", 2)
 
 
@@ -170,39 +186,43 @@ def test_another_word_for_finality_is_refused() -> None:
         parse_config(text(('finality = "finalized"', 'finality = "soon"')))
 
 
-def reorg(made: Bench) -> None:
-    made.chain.reorg(1)
+def reorg(setup: Bench) -> None:
+    setup.chain.reorg(1)
 
 
-def cut(made: Bench) -> None:
+def cut(setup: Bench) -> None:
     """The nodes show no block at that height."""
-    del made.chain.blocks[1:]
+    del setup.chain.blocks[1:]
 
 
-def move_up(made: Bench) -> None:
+def move_up(setup: Bench) -> None:
     """The same transactions one block later."""
-    made.chain.blocks.insert(1, {})
-    made.chain.forks.append((1, 7))
+    setup.chain.blocks.insert(1, {})
+    setup.chain.forks.append((1, 7))
 
 
 @pytest.mark.parametrize("change", [reorg, cut, move_up])
 @pytest.mark.parametrize("tagged", [1, 2])
 def test_a_block_replaced_while_the_tag_is_read_is_not_final(tmp_path: Path, change: Callable[[Bench], None], tagged: int) -> None:
     """Its height has the tag, and its hash was canonical a moment before: only the hash read after the tag tells."""
-    made = waiting_for(tmp_path)
+    setup = waiting_for(tmp_path)
 
     def tagged_height(tag: str) -> int:
-        made.chain.tagged_height = lambda _tag: tagged
-        change(made)
+        setup.chain.tagged_height = lambda _tag: tagged
+        change(setup)
         return tagged
 
-    made.chain.tagged_height = tagged_height
-    intent = made.run()
+    setup.chain.tagged_height = tagged_height
+
+    intent = setup.run()
+
     assert intent.state is S.MINED
-    assert made.store.journal.open_intents()
+    assert setup.store.journal.open_intents()
 
 
 def test_an_unchanged_block_is_final_once_the_tag_is_read(tmp_path: Path) -> None:
-    made = waiting_for(tmp_path)
-    made.chain.tagged["finalized"] = 1
-    assert made.run().state is S.FINAL
+    setup = waiting_for(tmp_path)
+
+    setup.chain.tagged["finalized"] = 1
+
+    assert setup.run().state is S.FINAL

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,12 +22,13 @@ from tests.support.transactions import GWEI, START_S, Bench, Killed, grant, kill
 S = IntentState
 
 
-def test_bumps_leave_room_for_a_cancel_and_its_bump_and_nothing_goes_above_the_ceiling(tmp_path: Path) -> None:
+def test_bumps_leave_room_for_a_cancel_below_the_ceiling(tmp_path: Path) -> None:
     ceiling = 20 * GWEI
-    made = patient(tmp_path, max_fee_wei=ceiling, mined_timeout_s=40)
+    setup = patient(tmp_path, max_fee_wei=ceiling, mined_timeout_s=40)
+
     with raises_code(Retryable, "not_mined"):
-        made.run()
-    intents = list(reversed(made.store.journal.intents()))
+        setup.run()
+    intents = list(reversed(setup.store.journal.intents()))
     kinds = [intent.kind for intent in intents]
     bumps, cancels = kinds.count(IntentKind.SWAP), kinds.count(IntentKind.CANCEL)
     assert kinds == [IntentKind.SWAP] * bumps + [IntentKind.CANCEL] * cancels
@@ -36,131 +36,149 @@ def test_bumps_leave_room_for_a_cancel_and_its_bump_and_nothing_goes_above_the_c
     assert cancels >= RESERVED_BUMPS
     require_dearer(intents)
     assert max(intent.tx.max_fee_wei for intent in intents) <= ceiling
-    assert any("the limit" in event.text for event in made.events)
-    made.chain.mine(made.chain.sent[-1])
-    made.executor().reconcile()
-    assert states(made) == [("swap", "cancelled")] * bumps + [("cancel", "cancelled")] * (cancels - 1) + [("cancel", "final")]
+    assert any("the limit" in event.text for event in setup.events)
+    setup.chain.mine(setup.chain.sent[-1])
+    setup.executor().reconcile()
+    assert states(setup) == [("swap", "cancelled")] * bumps + [("cancel", "cancelled")] * (cancels - 1) + [("cancel", "final")]
 
 
-def test_without_a_ceiling_gas_money_still_ends_at_a_multiple_of_the_first(tmp_path: Path) -> None:
-    made = patient(tmp_path, max_fee_wei=None, mined_timeout_s=59)
+def test_bumps_without_a_ceiling_end_at_four_times_the_grant(tmp_path: Path) -> None:
+    setup = patient(tmp_path, max_fee_wei=None, mined_timeout_s=59)
     first_wei = 100_000 * 10 * GWEI
-    made.store.steps.begin("s", START_S, "{}")
+    setup.store.steps.begin("s", START_S, "{}")
     granted = replace(grant(), max_gas_wei=first_wei)
+
     with pytest.raises(Retryable):
-        made.executor().run("s", IntentKind.SWAP, tx(0), granted, "swap")
-    swaps = [intent for intent in made.store.journal.intents() if intent.kind is IntentKind.SWAP]
+        setup.executor().run("s", IntentKind.SWAP, tx(0), granted, "swap")
+    swaps = [intent for intent in setup.store.journal.intents() if intent.kind is IntentKind.SWAP]
     assert max(intent.tx.gas * intent.tx.max_fee_wei for intent in swaps) <= MAX_GAS_MULTIPLE * first_wei
     assert len(swaps) == 12  # 1.125 ** 11 is below four, 1.125 ** 12 above
     assert all(
-        made.store.journal.grant(intent.id).max_gas_wei >= intent.tx.gas * intent.tx.max_fee_wei for intent in made.store.journal.intents()
+        setup.store.journal.grant(intent.id).max_gas_wei >= intent.tx.gas * intent.tx.max_fee_wei
+        for intent in setup.store.journal.intents()
     )
 
 
 @pytest.mark.parametrize("is_booked", [True, False])
-def test_what_a_day_may_burn_bounds_bumps_and_a_cancel_that_risks_no_more_still_goes(tmp_path: Path, is_booked: bool) -> None:
+def test_gas_of_a_day_bounds_bumps_and_no_cheaper_cancel(tmp_path: Path, is_booked: bool) -> None:
     """Gas that is mined and not booked yet counts like booked gas."""
-    made = patient(tmp_path, gas_per_day_wei=100_000 * 12 * GWEI)
-    earlier = made.store
-    made.chain.automine = True
-    done = made.run(0)
-    assert done.receipt is not None
-    assert done.receipt.gas_cost_wei == 100_000 * GWEI
+    setup = patient(tmp_path, gas_per_day_wei=100_000 * 12 * GWEI)
+    earlier = setup.store
+    setup.chain.automine = True
+
+    first_intent = setup.run(0)
+
+    assert first_intent.receipt is not None
+    assert first_intent.receipt.gas_cost_wei == 100_000 * GWEI
     if is_booked:
-        earlier.budgets.book_intent(done, Fraction(0), Fraction(0), done.receipt.gas_cost_wei, START_S)
-    made.chain.automine = False
-    when_sent(made, 3, lambda: made.chain.mine(made.chain.sent[2]))
-    assert made.run(1).state is S.CANCELLED
-    cancel, original = made.store.journal.intents()[:2]
+        earlier.budgets.book_intent(first_intent, Fraction(0), Fraction(0), first_intent.receipt.gas_cost_wei, START_S)
+    setup.chain.automine = False
+    when_sent(setup, 3, lambda: setup.chain.mine(setup.chain.sent[2]))
+    assert setup.run(1).state is S.CANCELLED
+    cancel, original = setup.store.journal.intents()[:2]
     assert "limits.gas_per_day" in cancel.note  # 1 burnt, and 11.25 more
     assert cancel.tx.gas * cancel.tx.max_fee_wei < original.tx.gas * original.tx.max_fee_wei
 
 
-def test_the_data_fee_counts_in_what_a_day_may_burn(tmp_path: Path) -> None:
-    def bumps(data_fee_wei: int | None) -> int:
-        folder = tmp_path / str(data_fee_wei)
-        folder.mkdir()
-        made = patient(folder, gas_per_day_wei=100_000 * 12 * GWEI, mined_timeout_s=40)
-        made.store.steps.begin("s", START_S, "{}")
-        with pytest.raises(Retryable):
-            made.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_data_fee_wei=data_fee_wei), "swap")
-        return len([intent for intent in made.store.journal.intents() if intent.kind is IntentKind.SWAP])
+@pytest.mark.parametrize(
+    ("data_fee_wei", "swap_count"),
+    [
+        pytest.param(None, 2, id="no data fee"),
+        pytest.param(0, 2, id="a data fee of nothing"),
+        pytest.param(75_000 * GWEI, 2, id="at the limit"),
+        pytest.param(75_000 * GWEI + 1, 1, id="one wei beyond"),
+    ],
+)
+def test_data_fee_counts_in_the_gas_of_a_day(tmp_path: Path, data_fee_wei: int | None, swap_count: int) -> None:
+    """A bump of 100,000 gas costs 11.25 gwei a gas, and a day 12."""
+    setup = patient(tmp_path, gas_per_day_wei=100_000 * 12 * GWEI, mined_timeout_s=40)
+    setup.store.steps.begin("s", START_S, "{}")
 
-    assert bumps(None) == bumps(0) == 2
-    assert bumps(100_000 * GWEI) == 1  # 11.25 for the bump, and 1 for its data
+    with pytest.raises(Retryable):
+        setup.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_data_fee_wei=data_fee_wei), "swap")
+
+    assert [intent.kind for intent in setup.store.journal.intents()].count(IntentKind.SWAP) == swap_count
 
 
 def test_a_base_fee_above_the_ceiling_is_waited_out(tmp_path: Path) -> None:
-    made = patient(tmp_path, mined_timeout_s=10)
+    setup = patient(tmp_path, mined_timeout_s=10)
 
     def spike() -> None:
-        made.chain.base_fee_wei = 1000 * GWEI
+        setup.chain.base_fee_wei = 1000 * GWEI
 
-    made.clock.each = spike
+    setup.clock.each = spike
+
     with pytest.raises(Retryable):
-        made.run()
-    assert len(made.chain.sent) == 1
-    made.chain.base_fee_wei = GWEI
-    when_sent(made, 2, lambda: made.chain.mine(made.chain.sent[1]))
-    made.executor().reconcile()
-    assert states(made) == [("swap", "replaced"), ("swap", "final")]
+        setup.run()
+    assert len(setup.chain.sent) == 1
+    setup.chain.base_fee_wei = GWEI
+    when_sent(setup, 2, lambda: setup.chain.mine(setup.chain.sent[1]))
+    setup.executor().reconcile()
+    assert states(setup) == [("swap", "replaced"), ("swap", "final")]
 
 
 def test_a_bump_goes_at_once_to_what_the_base_fee_asks_by_now(tmp_path: Path) -> None:
-    made = patient(tmp_path)
+    setup = patient(tmp_path)
 
     def dear() -> None:
-        made.chain.base_fee_wei = 30 * GWEI
-        if len(made.chain.sent) == 2:
-            made.chain.mine(made.chain.sent[1])
+        setup.chain.base_fee_wei = 30 * GWEI
+        if len(setup.chain.sent) == 2:
+            setup.chain.mine(setup.chain.sent[1])
 
-    made.clock.each = dear
-    assert made.run().tx.max_fee_wei == 2 * 30 * GWEI + GWEI * BUMP_NUMERATOR // BUMP_DENOMINATOR
+    setup.clock.each = dear
 
-
-def test_a_lost_transaction_that_is_too_cheap_by_now_goes_out_for_more(tmp_path: Path) -> None:
-    made = patient(tmp_path)
-    made.chain.lose = True
-    killed_at(made, "after:send")
-    made.chain.lose = False
-    made.chain.base_fee_wei = 30 * GWEI
-    when_sent(made, 2, made.chain.mine)
-    made.executor().reconcile()
-    assert states(made) == [("swap", "replaced"), ("swap", "final")]
+    assert setup.run().tx.max_fee_wei == 2 * 30 * GWEI + GWEI * BUMP_NUMERATOR // BUMP_DENOMINATOR
 
 
-def test_a_cancel_that_cannot_be_paid_for_is_told_to_the_operator(tmp_path: Path) -> None:
-    made = patient(tmp_path)
-    simulate = made.chain.simulate
-    made.chain.simulate = lambda unsigned, sender: (
-        replace(simulate(unsigned, sender), ok=False, reason="insufficient funds") if made.chain.sent else simulate(unsigned, sender)
+def test_lost_transaction_below_the_base_fee_is_bumped(tmp_path: Path) -> None:
+    setup = patient(tmp_path)
+    setup.chain.lose = True
+    killed_at(setup, "after:send")
+    setup.chain.lose = False
+    setup.chain.base_fee_wei = 30 * GWEI
+    when_sent(setup, 2, setup.chain.mine)
+
+    setup.executor().reconcile()
+
+    assert states(setup) == [("swap", "replaced"), ("swap", "final")]
+
+
+def test_cancel_that_cannot_be_paid_needs_the_operator(tmp_path: Path) -> None:
+    setup = patient(tmp_path)
+    simulate = setup.chain.simulate
+    setup.chain.simulate = lambda unsigned, sender: (
+        replace(simulate(unsigned, sender), ok=False, reason="insufficient funds") if setup.chain.sent else simulate(unsigned, sender)
     )
+
     with raises_code(OperatorNeeded, "cannot_cancel"):
-        made.run()
-    assert len(made.chain.sent) == 1
+        setup.run()
+    assert len(setup.chain.sent) == 1
 
 
-def test_hurrying_by_hand_says_why_nothing_may_be_sent(tmp_path: Path) -> None:
-    made = patient(tmp_path, max_fee_wei=10 * GWEI)
-    killed_at(made, "after:send")
-    executor = made.executor()
+def test_bump_above_the_gas_price_limit_is_refused(tmp_path: Path) -> None:
+    setup = patient(tmp_path, max_fee_wei=10 * GWEI)
+    killed_at(setup, "after:send")
+    executor = setup.executor()
+
     with raises_code(Refused, "gas_price"):
         TxReplacer(executor._submitter).bump_or_cancel(0)
-    assert len(made.chain.sent) == 1
+    assert len(setup.chain.sent) == 1
 
 
 def test_a_bump_aims_no_higher_than_its_gas_money_allows(tmp_path: Path) -> None:
-    made = patient(tmp_path, max_fee_wei=None)
+    setup = patient(tmp_path, max_fee_wei=None)
     first_wei = 100_000 * 10 * GWEI
-    made.store.steps.begin("s", START_S, "{}")
+    setup.store.steps.begin("s", START_S, "{}")
 
     def dear() -> None:
-        made.chain.base_fee_wei = 25 * GWEI  # twice that would be more than four times the first
-        if len(made.chain.sent) == 2:
-            made.chain.mine(made.chain.sent[1])
+        setup.chain.base_fee_wei = 25 * GWEI  # twice that would be more than four times the first
+        if len(setup.chain.sent) == 2:
+            setup.chain.mine(setup.chain.sent[1])
 
-    made.clock.each = dear
-    ended = made.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_gas_wei=first_wei), "swap")
+    setup.clock.each = dear
+
+    ended = setup.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_gas_wei=first_wei), "swap")
+
     assert (ended.kind, ended.state) == (IntentKind.SWAP, S.FINAL)
     assert ended.tx.max_fee_wei == MAX_GAS_MULTIPLE * 10 * GWEI
 
@@ -186,13 +204,26 @@ def replacer_of(setup: Bench, granted: Grant, unsigned: UnsignedTx | None = None
     return TxReplacer(setup.executor()._submitter)
 
 
-@pytest.mark.parametrize(("emergency_wei", "usual_wei", "is_sent"), [(11_250, 10_000, True), (11_249, 100_000, False)])
-def test_the_ceiling_of_emergencies_bounds_their_cancel(tmp_path: Path, emergency_wei: int, usual_wei: int, is_sent: bool) -> None:
-    setup = patient(tmp_path, max_fee_wei=usual_wei * 10**6, emergency_gas_ceilings=(emergency_wei * 10**6, None))
-    replacer = replacer_of(setup, EMERGENCY)
-    with nullcontext() if is_sent else raises_code(Refused, "gas_price"):
+def replacer_with_ceilings(folder: Path, emergency_mwei: int, usual_mwei: int) -> tuple[Bench, TxReplacer]:
+    """Return the replacer of an emergency at 10 gwei, with these ceilings per unit of gas."""
+    setup = patient(folder, max_fee_wei=usual_mwei * 10**6, emergency_gas_ceilings=(emergency_mwei * 10**6, None))
+    return setup, replacer_of(setup, EMERGENCY)
+
+
+def test_cancel_of_an_emergency_may_cost_its_own_ceiling(tmp_path: Path) -> None:
+    setup, replacer = replacer_with_ceilings(tmp_path, 11_250, 10_000)
+
+    replacer.cancel(setup.store.journal.intents()[0], "why")
+
+    assert len(setup.chain.sent) == 2
+
+
+def test_cancel_of_an_emergency_above_its_own_ceiling_is_refused(tmp_path: Path) -> None:
+    setup, replacer = replacer_with_ceilings(tmp_path, 11_249, 100_000)
+
+    with raises_code(Refused, "gas_price"):
         replacer.cancel(setup.store.journal.intents()[0], "why")
-    assert len(setup.chain.sent) == 1 + is_sent
+    assert len(setup.chain.sent) == 1
 
 
 @pytest.mark.parametrize(("late_s", "deadline_s"), [(0, START_S + 90), (89, START_S + 90), (91, START_S + 91)])
@@ -201,7 +232,9 @@ def test_a_cancel_after_the_deadline_is_granted_until_now(tmp_path: Path, late_s
     replacer = replacer_of(setup, grant())
     setup.chain.timestamp_s = START_S + late_s
     replacer.cancel(setup.store.journal.intents()[0], "why")
+
     granted = setup.store.journal.grant(setup.store.journal.intents()[0].id)
+
     assert (granted.now_s, granted.deadline_s) == (START_S + late_s, deadline_s)
 
 
@@ -222,20 +255,36 @@ def test_an_emergency_costs_its_ceiling_only_for_a_higher_tip(
     replacer = replacer_of(setup, replace(EMERGENCY, max_gas_wei=100_000 * granted_wei // MAX_GAS_MULTIPLE))
     if demanded_wei:
         setup.store.budgets.mark_demanded_tip(demanded_wei, START_S)
+
     replacer.bump_or_cancel(0)
+
     assert setup.store.journal.intents()[0].kind is kind
 
 
-@pytest.mark.parametrize(("estimated", "is_sent"), [(66_667, True), (66_668, False)])
-def test_a_replacement_that_risks_no_more_passes_the_day(tmp_path: Path, estimated: int, is_sent: bool) -> None:
-    """A cancel of 80,000 gas at 9 gwei costs what its original of 90,000 gas at 8 gwei may cost."""
-    setup = patient(tmp_path, gas_per_day_wei=0)
+def replacer_with_estimate(folder: Path, gas: int) -> tuple[Bench, TxReplacer]:
+    """Return the replacer of 90,000 gas at 8 gwei on a spent day, whose cancel is estimated at this gas."""
+    setup = patient(folder, gas_per_day_wei=0)
     replacer = replacer_of(setup, grant(), replace(tx(0, max_fee_wei=8 * GWEI), gas=90_000))
     simulate = setup.chain.simulate
-    setup.chain.simulate = lambda unsigned, sender: replace(simulate(unsigned, sender), gas=estimated)  # type: ignore[method-assign]
-    with nullcontext() if is_sent else raises_code(Refused, "gas_per_day"):
+    setup.chain.simulate = lambda unsigned, sender: replace(simulate(unsigned, sender), gas=gas)  # type: ignore[method-assign]
+    return setup, replacer
+
+
+def test_cancel_that_risks_no_more_passes_a_spent_day(tmp_path: Path) -> None:
+    """A cancel of 80,000 gas at 9 gwei costs what its original may cost."""
+    setup, replacer = replacer_with_estimate(tmp_path, 66_667)
+
+    replacer.cancel(setup.store.journal.intents()[0], "why")
+
+    assert len(setup.chain.sent) == 2
+
+
+def test_cancel_that_risks_more_is_refused_on_a_spent_day(tmp_path: Path) -> None:
+    setup, replacer = replacer_with_estimate(tmp_path, 66_668)
+
+    with raises_code(Refused, "gas_per_day"):
         replacer.cancel(setup.store.journal.intents()[0], "why")
-    assert len(setup.chain.sent) == 1 + is_sent
+    assert len(setup.chain.sent) == 1
 
 
 @pytest.mark.parametrize(("limit_gwei", "kind"), [(1_125_000, IntentKind.FUTURES), (1_124_999, IntentKind.CANCEL)])
@@ -245,7 +294,9 @@ def test_an_emergency_has_a_day_of_gas_of_its_own(tmp_path: Path, limit_gwei: in
     usual = setup.run(0)
     setup.store.budgets.book_intent(usual, Fraction(0), Fraction(0), 10**18, START_S)
     setup.chain.automine = False
+
     replacer_of(setup, EMERGENCY, tx(1)).bump_or_cancel(1)
+
     assert setup.store.journal.intents()[0].kind is kind
 
 
@@ -254,7 +305,9 @@ def test_nothing_is_cancelled_that_a_lagging_node_has_in_a_block(tmp_path: Path)
     replacer = replacer_of(setup, grant())
     setup.chain.mine()
     setup.chain.nonces = lambda _owner: (0, 1)  # type: ignore[method-assign]
+
     setup.chain.simulation = "STF"
+
     assert replacer.bump_or_cancel(0) is None
     assert states(setup) == [("swap", "mined")]
 
@@ -264,12 +317,13 @@ def test_of_refused_tips_the_last_refusal_is_raised(tmp_path: Path, monkeypatch:
     refusals = [TipRefused(str(number), (), number) for number in range(MAX_TIP_RAISES + 1)]
     later = iter(refusals[1:])
     monkeypatch.setattr(replacer, "bump_or_cancel", lambda _nonce: next(later))
+
     with pytest.raises(TipRefused) as caught:
         replacer.raise_tip(0, refusals[0])
     assert caught.value is refusals[-1]
 
 
-def test_a_refused_replacement_is_tried_again_after_the_same_wait(tmp_path: Path) -> None:
+def test_refused_replacement_is_tried_again_after_its_wait(tmp_path: Path) -> None:
     setup = patient(tmp_path, bump_after_s=3)
     replacer = replacer_of(setup, grant())
     setup.paused = True
@@ -280,4 +334,5 @@ def test_a_refused_replacement_is_tried_again_after_the_same_wait(tmp_path: Path
         callback(waited_s)
         if len(setup.events) > events_before:
             tries_s.append(waited_s)
+
     assert tries_s == [3, 6, 9]

@@ -35,12 +35,14 @@ def only_state(setup: Bench) -> IntentState:
 )
 def test_gas_ceilings__are_per_gas_and_then_per_day(tmp_path: Path, granted: Grant, ceilings: tuple[int, int]) -> None:
     settings = replace(bench(tmp_path).settings, max_fee_wei=7, gas_per_day_wei=11, emergency_gas_ceilings=(70, 110))
+
     assert settings.gas_ceilings_of(granted) == ceilings
 
 
 def test_launch__drops_what_an_unreachable_signer_did_not_sign(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     setup.signer.refuse = Retryable("the remote signer does not answer")
+
     with pytest.raises(Retryable):
         setup.run()
     assert (only_state(setup), setup.chain.sent) == (S.CANCELLED, [])
@@ -54,12 +56,13 @@ def test_launch__drops_what_it_signed_if_the_head_cannot_be_read(tmp_path: Path)
             setup.chain.offline = 1
 
     setup.on_event = disconnect
+
     with pytest.raises(Retryable):
         setup.run()
     assert (only_state(setup), setup.chain.sent) == (S.CANCELLED, [])
 
 
-def test_launch__sends_nothing_if_a_pause_is_stored_before_its_last_write(tmp_path: Path) -> None:
+def test_launch_sends_nothing_if_a_pause_is_stored_meanwhile(tmp_path: Path) -> None:
     setup = bench(tmp_path)
 
     def pause(event: object) -> None:
@@ -67,6 +70,7 @@ def test_launch__sends_nothing_if_a_pause_is_stored_before_its_last_write(tmp_pa
             setup.store.pause_switch.pause("by another process", START_S)
 
     setup.on_event = pause
+
     with pytest.raises(Refused, match="kill switch"):
         setup.run()
     assert (only_state(setup), setup.chain.sent) == (S.CANCELLED, [])
@@ -81,6 +85,7 @@ def planned(setup: Bench, unsigned: UnsignedTx) -> Intent:
 def test_send__refuses_what_ended_in_a_block(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     intent = setup.run()
+
     with pytest.raises(ValueError, match="send"):
         submitter(setup).send(intent, setup.signer.signed[0], grant())
     assert setup.chain.sent == [intent.tx_hash]
@@ -97,14 +102,17 @@ def test_drop__refuses_what_was_sent_though_its_cancel_is_final(tmp_path: Path) 
     when_sent(setup, 1, revert_or_mine)
     killed_at(setup, "after:final")
     (swap,) = (intent for intent in setup.store.journal.open_intents() if intent.kind is IntentKind.SWAP)
+
     with pytest.raises(ValueError, match="drop"):
         submitter(setup).drop(swap, "its cancel is final")
 
 
-def test_send__waits_for_what_a_node_may_have_though_another_demands_too_high_a_tip(tmp_path: Path) -> None:
+def test_send_waits_though_a_node_demands_too_high_a_tip(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     refusal = TipRefused("tip too low", min_tip_wei=TIP_CAP_WEI + 1)
+
     setup.chain.send_error = OutcomeUnknown("no answer", "", refusal)
+
     assert setup.run().state is S.FINAL
 
 
@@ -113,18 +121,20 @@ def test_send__records_any_gas_price_that_a_node_demands(tmp_path: Path) -> None
     legacy_tx = replace(tx(0), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=GWEI)
     intent = planned(setup, legacy_tx)
     setup.chain.send_error = TipRefused("gas price too low", min_tip_wei=3 * GWEI)
+
     with pytest.raises(TipRefused):
         submitter(setup).launch(intent, grant(), None)
     assert submitter(setup).demanded_tip_wei == 3 * GWEI
 
 
-def test_mined_hash__is_unknown_if_the_endpoints_need_the_operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mined_hash_is_unknown_if_endpoints_contradict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = bench(tmp_path)
 
     def refuse(_owner: str, _nonce: int) -> str:
         raise OperatorNeeded("the endpoints contradict each other")
 
     monkeypatch.setattr(setup.chain, "mined_tx_hash", refuse, raising=False)
+
     assert submitter(setup).mined_hash(0) is None
 
 
@@ -139,7 +149,9 @@ def test_sign_again__grants_the_present_time(tmp_path: Path, monkeypatch: pytest
         return sign(unsigned, granted)
 
     monkeypatch.setattr(setup.signer, "sign", record_time)
+
     submitter(setup).sign_again(intent, START_S + 50)
+
     assert times_s == [START_S + 50]
 
 
@@ -159,6 +171,7 @@ def count_nonces(setup: Bench, monkeypatch: pytest.MonkeyPatch, answers: list[tu
 def test_await_mined__ends_at_the_fifth_low_nonce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: tuple[int, int]) -> None:
     setup = bench(tmp_path)
     polls = count_nonces(setup, monkeypatch, [low] * 6)
+
     with raises_code(Retryable, "reorg"):
         submitter(setup).await_mined(1)
     assert len(polls) == 5
@@ -166,13 +179,17 @@ def test_await_mined__ends_at_the_fifth_low_nonce(tmp_path: Path, monkeypatch: p
 
 def test_await_mined__counts_low_nonces_in_a_row_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = bench(tmp_path)
+
     count_nonces(setup, monkeypatch, [(0, 0)] * 4 + [(1, 1)] + [(0, 0)])
+
     assert submitter(setup).await_mined(1) is None
 
 
 def test_await_mined__forgets_an_error_before_the_last_poll(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
+
     setup.chain.offline = 1
+
     assert submitter(setup).await_mined(0) is None
 
 
@@ -180,6 +197,7 @@ def test_await_mined__acts_on_no_poll_that_failed(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     setup.chain.offline = 10
     waits_s: list[float] = []
+
     with pytest.raises(Retryable):
         submitter(setup).await_mined(0, waits_s.append)
     assert waits_s == []
@@ -187,6 +205,7 @@ def test_await_mined__acts_on_no_poll_that_failed(tmp_path: Path) -> None:
 
 def test_record_mined__moves_the_loser_out_of_its_block_first(tmp_path: Path) -> None:
     setup = patient(tmp_path, mined_timeout_s=3)
+
     with pytest.raises(Retryable):
         setup.run()
     original, bump = setup.chain.sent
@@ -201,6 +220,7 @@ def test_record_mined__moves_the_loser_out_of_its_block_first(tmp_path: Path) ->
 
 def test_await_final__ends_at_its_timeout(tmp_path: Path) -> None:
     setup = bench(tmp_path, confirmations=2)
+
     assert setup.run().state is S.MINED
     assert setup.clock.now_s() == START_S + setup.settings.final_timeout_s
 
@@ -225,7 +245,9 @@ def test_settle_nonce__ends_all_that_share_the_nonce(tmp_path: Path, state: Inte
     winner = advance(setup, planned(setup, tx(0)), S.BROADCAST)
     loser = submitter(setup).record_intent("step", IntentKind.SWAP, tx(0, "0x02"), grant(), "swap", None, winner.id)
     advance(setup, loser, state)
+
     submitter(setup).settle_nonce(advance(setup, winner, S.MINED))
+
     assert {intent.id: intent.state for intent in setup.store.journal.intents()} == {winner.id: S.FINAL, loser.id: ended}
 
 
@@ -233,7 +255,9 @@ def test_await_final__counts_confirmations_anew_in_another_block(tmp_path: Path)
     setup = bench(tmp_path, confirmations=2)
     intent = setup.run()
     setup.chain.reorg(1)
+
     setup.chain.mine(intent.tx_hash)
+
     assert submitter(setup).await_final(intent).state is S.MINED
 
 
@@ -241,6 +265,7 @@ def test_follow_reorg__refuses_what_lost_its_block_already(tmp_path: Path) -> No
     setup = bench(tmp_path)
     intent = setup.run()
     submitter(setup).follow_reorg(intent, None)
+
     with pytest.raises(ValueError, match="unmine"):
         submitter(setup).follow_reorg(intent, None)
 
@@ -257,21 +282,25 @@ def test_follow_reorgs__moves_the_oldest_back_first(tmp_path: Path) -> None:
     setup = swaps_in_blocks(tmp_path, 3)
     setup.chain.reorg(2)
     setup.events.clear()
+
     ReorgHandler(submitter(setup)).follow_reorgs()
+
     assert [event.intent.tx.nonce for event in setup.events if event.name == "after:broadcast" and event.intent] == [1, 2]
 
 
-def test_follow_reorgs__checks_the_block_after_the_newest_checked_one(tmp_path: Path) -> None:
+def test_follow_reorgs_checks_the_block_after_the_newest_one(tmp_path: Path) -> None:
     setup = swaps_in_blocks(tmp_path, 1)
     handler = ReorgHandler(submitter(setup))
     handler.follow_reorgs()
     intent = setup.run(1)
     setup.chain.reorg(1)
+
     handler.follow_reorgs()
-    assert [found.id for found in setup.store.journal.open_intents()] == [intent.id]
+
+    assert [intent.id for intent in setup.store.journal.open_intents()] == [intent.id]
 
 
-def test_follow_reorgs__checks_a_height_again_that_an_endpoint_lacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_follow_reorgs_checks_a_missing_height_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = swaps_in_blocks(tmp_path, 2)
     setup.chain.blocks += [{}, {}]
     setup.chain.reorg(3)
@@ -280,11 +309,13 @@ def test_follow_reorgs__checks_a_height_again_that_an_endpoint_lacked(tmp_path: 
     with monkeypatch.context() as patched:
         patched.setattr(setup.chain, "block_hash", lambda number: None if number == 2 else block_hash(number))
         handler.follow_reorgs()
+
     handler.follow_reorgs()
+
     assert [intent.tx.nonce for intent in setup.store.journal.open_intents()] == [1]
 
 
-def test_follow_reorgs__checks_a_block_again_whose_receipt_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_follow_reorgs_checks_a_repeated_receipt_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = swaps_in_blocks(tmp_path, 1)
     setup.chain.blocks += [{}]
     receipts = setup.chain.status_of(setup.chain.sent[0])
@@ -293,6 +324,7 @@ def test_follow_reorgs__checks_a_block_again_whose_receipt_is_repeated(tmp_path:
     with monkeypatch.context() as patched:
         patched.setattr(setup.chain, "status_of", lambda _tx_hash: receipts)
         handler.follow_reorgs()
+
     assert setup.store.journal.open_intents() == ()
     handler.follow_reorgs()
     assert [intent.tx.nonce for intent in setup.store.journal.open_intents()] == [0]
@@ -304,6 +336,7 @@ def test_require_no_deep_reorg__asks_for_its_own_nonce_only(tmp_path: Path) -> N
     setup.chain.reorg(REORG_WATCH_BLOCKS + 1)
     handler = ReorgHandler(submitter(setup))
     handler.require_no_deep_reorg(1)
+
     with raises_code(OperatorNeeded, "deep_reorg"):
         handler.require_no_deep_reorg(0)
 
@@ -315,9 +348,10 @@ def test_require_no_deep_reorg__takes_an_unknown_block_for_a_lag(tmp_path: Path,
     ReorgHandler(submitter(setup)).require_no_deep_reorg(0)
 
 
-def test_require_no_deep_reorg__looks_behind_many_later_transactions(tmp_path: Path) -> None:
+def test_require_no_deep_reorg_looks_behind_many_later_ones(tmp_path: Path) -> None:
     setup = swaps_in_blocks(tmp_path, 17)
     setup.chain.blocks += [{}] * REORG_WATCH_BLOCKS
     setup.chain.reorg(REORG_WATCH_BLOCKS + 17)
+
     with raises_code(OperatorNeeded, "deep_reorg"):
         ReorgHandler(submitter(setup)).require_no_deep_reorg(0)

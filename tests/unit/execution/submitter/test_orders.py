@@ -18,25 +18,27 @@ CALMED = 1 if WHOLE else 10
 
 
 @pytest.mark.parametrize(("depth", "least"), DEPTHS)
-def test_every_order_of_original_bump_cancel_and_reorganisation_ends_the_nonce_exactly_once(tmp_path: Path, depth: int, least: int) -> None:
+def test_nonce_ends_exactly_once_in_every_order_of_acts(tmp_path: Path, depth: int, least: int) -> None:
     walk = Walk(tmp_path)
     first = walk.start()
-    seen, edge, acts = {walk.key(first)}, [first], 0
+    keys, edge, acts = {walk.key(first)}, [first], 0
     for _ in range(depth):
-        found: list[World] = []
+        next_edge: list[World] = []
         for world in edge:
             for name, act in walk.acts(world, whole=WHOLE):
                 acts += 1
                 try:
-                    made = walk.after(world, name, act)
-                    key = walk.key(made)
-                    if key not in seen:
-                        seen.add(key)
-                        found.append(made)
-                        if len(seen) % CALMED == 0:
-                            walk.calm(made)
+                    next_world = walk.after(world, name, act)
+                    key = walk.key(next_world)
+                    if key not in keys:
+                        keys.add(key)
+                        next_edge.append(next_world)
+                        if len(keys) % CALMED == 0:
+                            walk.calm(next_world)
                 except Exception as error:
                     raise AssertionError(f"after {' · '.join((*world.path, name))}: {error}") from error
-        edge = found
-    print(f"{len(seen)} states, {acts} acts")
-    assert len(seen) > least
+        edge = next_edge
+
+    print(f"{len(keys)} states, {acts} acts")
+
+    assert len(keys) > least

@@ -12,7 +12,7 @@ import pytest
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution.executor import AwaitingExternalSignature, ProposingExecutor
 from agent.execution.submitter import Submitter
-from agent.model import Head, IntentKind, IntentState, UnsignedTx
+from agent.model import Head, Intent, IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant, MinedTransaction, NextAct, Simulation
 from agent.store.files.recorder import FileOutbox
 from tests.support.text import raises_code
@@ -27,8 +27,8 @@ class Owner:
 
     address = WALLET
 
-    def __init__(self, made: Bench) -> None:
-        self.made = made
+    def __init__(self, setup: Bench) -> None:
+        self.setup = setup
         self.same = True
         self.proposed_data: str | None = None
 
@@ -46,52 +46,54 @@ class Owner:
 
     def mines(self, nonce: int = 0, same: bool = True) -> None:
         self.same = same
-        self.made.chain.nonces_of[HASH] = nonce
-        self.made.chain.mine(HASH)
+        self.setup.chain.nonces_of[HASH] = nonce
+        self.setup.chain.mine(HASH)
 
     def mined_at_nonce(self, unsigned: UnsignedTx, _since_block: int) -> MinedTransaction | None:
-        if self.made.chain.hides_bodies:
+        if self.setup.chain.hides_bodies:
             return None
-        seen = self.made.chain.status_of(HASH)
+        status = self.setup.chain.status_of(HASH)
         same = self.same if self.proposed_data is None else unsigned.data == self.proposed_data
-        return None if seen.receipt is None else MinedTransaction(HASH, seen.receipt.block_number, same)
+        return None if status.receipt is None else MinedTransaction(HASH, status.receipt.block_number, same)
 
 
-def proposing(made: Bench, owner: Owner, folder: Path) -> ProposingExecutor:
+def proposing(setup: Bench, owner: Owner, folder: Path) -> ProposingExecutor:
     submitter = Submitter(
-        made.store.journal,
-        made.store.budgets,
-        made.signer,
-        made.chain,
-        made.clock,
-        made.settings,
-        lambda: made.paused,
-        is_hard_pause=lambda: made.hard,
-        proposed_ids=made.store.proposals.proposal_blocks,
+        setup.store.journal,
+        setup.store.budgets,
+        setup.signer,
+        setup.chain,
+        setup.clock,
+        setup.settings,
+        lambda: setup.paused,
+        is_hard_pause=lambda: setup.hard,
+        proposed_ids=setup.store.proposals.proposal_blocks,
     )
-    return ProposingExecutor(submitter, made.store.proposals, owner, FileOutbox(folder / "proposals"))
+    return ProposingExecutor(submitter, setup.store.proposals, owner, FileOutbox(folder / "proposals"))
 
 
 def proposed(folder: Path) -> tuple[Bench, Owner, ProposingExecutor]:
     """One swap that waits for its signer."""
-    made = bench(folder)
-    owner = Owner(made)
-    executor = proposing(made, owner, folder)
-    made.store.steps.begin("s", START_S, "{}")
+    setup = bench(folder)
+    owner = Owner(setup)
+    executor = proposing(setup, owner, folder)
+    setup.store.steps.begin("s", START_S, "{}")
     with pytest.raises(AwaitingExternalSignature):
         executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")
-    return made, owner, executor
+    return setup, owner, executor
 
 
-def test_a_hard_pause_takes_back_what_waits_and_settles_what_was_mined_meanwhile(tmp_path: Path) -> None:
-    made, owner, executor = proposed(tmp_path)
+def test_hard_pause_settles_a_proposal_mined_meanwhile(tmp_path: Path) -> None:
+    setup, owner, executor = proposed(tmp_path)
     owner.mines()
-    made.paused = made.hard = True
+    setup.paused = setup.hard = True
+
     (ended,) = executor.cancel_pending("hard pause")
+
     assert (ended.state, ended.tx_hash) == (IntentState.FINAL, HASH)
-    assert [intent.id for intent in made.store.journal.unbooked_intents()] == [ended.id], "what it lost counts"
+    assert [intent.id for intent in setup.store.journal.unbooked_intents()] == [ended.id], "what it lost counts"
     assert not list((tmp_path / "proposals").iterdir())
-    assert made.store.journal.expected_nonce() == 1
+    assert setup.store.journal.expected_nonce() == 1
 
 
 @pytest.mark.parametrize(
@@ -104,103 +106,122 @@ def test_a_hard_pause_takes_back_what_waits_and_settles_what_was_mined_meanwhile
     ],
     ids=["succeeds", "lacks a fee", "reverts", "unknown"],
 )
-def test_waiting_proposal__is_simulated__reports_only_a_revert(tmp_path: Path, simulation: Simulation | Retryable, reverts: bool) -> None:
-    made, _, executor = proposed(tmp_path)
+def test_waiting_proposal_reports_only_a_revert(tmp_path: Path, simulation: Simulation | Retryable, reverts: bool) -> None:
+    setup, _, executor = proposed(tmp_path)
 
     def simulate(*_: object) -> Simulation:
         if isinstance(simulation, Retryable):
             raise simulation
         return simulation
 
-    made.chain.simulate = simulate
+    setup.chain.simulate = simulate
+
     with pytest.raises(AwaitingExternalSignature) as waiting:
         executor.reconcile()
     assert (waiting.value.reverts, "would revert now" in waiting.value.message) == (reverts, reverts)
 
 
-def test_an_owner_who_signed_with_higher_fees_is_booked_as_paid(tmp_path: Path) -> None:
-    made, owner, executor = proposed(tmp_path)
-    made.chain.gas_price_wei = 1_000 * GWEI
+def test_proposal_signed_with_higher_fees_is_booked_as_paid(tmp_path: Path) -> None:
+    setup, owner, executor = proposed(tmp_path)
+    setup.chain.gas_price_wei = 1_000 * GWEI
     owner.mines()
+
     (ended,) = executor.reconcile()
+
     assert ended.state is IntentState.FINAL
     assert ended.receipt is not None
     assert ended.receipt.gas_cost_wei == 50_000 * 1_000 * GWEI > ended.tx.max_gas_cost_wei
 
 
-def test_a_hard_pause_leaves_what_something_else_took_the_place_of_to_a_person(tmp_path: Path) -> None:
-    made, owner, executor = proposed(tmp_path)
+def test_hard_pause_leaves_a_foreign_transaction_to_a_person(tmp_path: Path) -> None:
+    setup, owner, executor = proposed(tmp_path)
     owner.mines(same=False)
-    made.paused = made.hard = True
+    setup.paused = setup.hard = True
+
     with raises_code(OperatorNeeded, "nonce_used"):
         executor.cancel_pending("hard pause")
-    (waiting,) = made.store.journal.open_intents()
+    (waiting,) = setup.store.journal.open_intents()
     assert waiting.state is IntentState.PLANNED
     assert executor.resync_nonce() == 1
-    assert made.store.journal.open_intents() == ()
+    assert setup.store.journal.open_intents() == ()
 
 
-def test_what_is_mined_in_its_last_second_is_not_given_up(tmp_path: Path) -> None:
+def test_proposal_mined_in_its_last_second_is_settled(tmp_path: Path) -> None:
     """The block that has it comes while the chain is asked; the next one is after the deadline."""
-    made, owner, executor = proposed(tmp_path)
-    head, nonces = made.chain.head, made.chain.nonces
-    asked: list[str] = []
+    setup, owner, executor = proposed(tmp_path)
+    head, nonces = setup.chain.head, setup.chain.nonces
+    requests: list[str] = []
 
     def between() -> None:
-        if len(asked) == 1:
+        if len(requests) == 1:
             owner.mines()
-            made.chain.timestamp_s = START_S + 90
+            setup.chain.timestamp_s = START_S + 90
 
     def asking_head():
         between()
-        asked.append("head")
+        requests.append("head")
         return head()
 
     def asking_nonces(of: str):
         between()
-        asked.append("nonces")
+        requests.append("nonces")
         return nonces(of)
 
-    made.chain.head, made.chain.nonces = asking_head, asking_nonces
+    setup.chain.head, setup.chain.nonces = asking_head, asking_nonces
+
     (ended,) = executor.reconcile()
+
     assert ended.state is IntentState.FINAL
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_dropped_proposal__is_mined_later__is_booked_and_a_foreign_one_named(tmp_path: Path, same: bool) -> None:
-    made = bench(tmp_path)
-    owner = Owner(made)
-    executor = proposing(made, owner, tmp_path)
-    made.store.steps.begin("s", START_S, "{}")
-    local = made.store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "never signed", START_S, None)
-    made.store.journal.advance(local.id, IntentState.CANCELLED, START_S)
+def dropped_proposal(folder: Path) -> tuple[Owner, ProposingExecutor, Intent]:
+    """Return a proposal that was dropped at its deadline, after an intent that was never signed."""
+    setup = bench(folder)
+    owner = Owner(setup)
+    executor = proposing(setup, owner, folder)
+    setup.store.steps.begin("s", START_S, "{}")
+    unsigned = setup.store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "never signed", START_S, None)
+    setup.store.journal.advance(unsigned.id, IntentState.CANCELLED, START_S)
     with pytest.raises(AwaitingExternalSignature):
         executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")
-    made.chain.timestamp_s = START_S + 90
+    setup.chain.timestamp_s = START_S + 90
     (dropped,) = executor.reconcile()
     assert dropped.state is IntentState.CANCELLED
     assert executor.reconcile() == []
-    owner.mines(same=same)
-    if not same:
-        with raises_code(OperatorNeeded, "foreign_nonce"):
-            executor.reconcile()
-        return
+    return owner, executor, dropped
+
+
+def test_dropped_proposal_mined_later_is_booked(tmp_path: Path) -> None:
+    owner, executor, dropped = dropped_proposal(tmp_path)
+    owner.mines()
+
     executor.reconcile()
-    assert [intent.id for intent in made.store.journal.unbooked_intents()] == [dropped.id]
-    assert {intent.id: intent.state for intent in made.store.journal.intents()}[dropped.id] is IntentState.FINAL
-    assert made.store.journal.expected_nonce() == 1
+
+    journal = owner.setup.store.journal
+    assert [intent.id for intent in journal.unbooked_intents()] == [dropped.id]
+    assert {intent.id: intent.state for intent in journal.intents()}[dropped.id] is IntentState.FINAL
+    assert journal.expected_nonce() == 1
 
 
-def test_dropped_proposal__is_mined_in_place_of_the_next__is_booked_and_the_next_dropped(tmp_path: Path) -> None:
-    made, owner, executor = proposed(tmp_path)
-    (first,) = made.store.journal.open_intents()
+def test_foreign_transaction_after_a_dropped_proposal_is_named(tmp_path: Path) -> None:
+    owner, executor, _ = dropped_proposal(tmp_path)
+    owner.mines(same=False)
+
+    with raises_code(OperatorNeeded, "foreign_nonce"):
+        executor.reconcile()
+
+
+def test_dropped_proposal_mined_for_the_next_drops_the_next(tmp_path: Path) -> None:
+    setup, owner, executor = proposed(tmp_path)
+    (first,) = setup.store.journal.open_intents()
     executor.cancel_pending("by the owner")
+
     with pytest.raises(AwaitingExternalSignature):
         executor.run("s", IntentKind.SWAP, replace(tx(0), data="0x1234"), grant(), "another swap")
     owner.mines()
     owner.proposed_data = first.tx.data
     (second,) = executor.reconcile()
-    states = {intent.id: intent.state for intent in made.store.journal.intents()}
+    states = {intent.id: intent.state for intent in setup.store.journal.intents()}
     assert (states[first.id], second.state) == (IntentState.FINAL, IntentState.CANCELLED)
     assert not list((tmp_path / "proposals").iterdir())
 
@@ -208,30 +229,33 @@ def test_dropped_proposal__is_mined_in_place_of_the_next__is_booked_and_the_next
 @pytest.mark.parametrize(
     "hidden", [("hides_bodies",), ("hides_receipts", "hides_hashes", "hides_bodies")], ids=["block", "block and receipt"]
 )
-def test_a_proposal_whose_transaction_is_hidden_is_waited_for(tmp_path: Path, hidden: tuple[str, ...]) -> None:
-    made, owner, executor = proposed(tmp_path)
+def test_proposal_whose_transaction_is_hidden_is_waited_for(tmp_path: Path, hidden: tuple[str, ...]) -> None:
+    setup, owner, executor = proposed(tmp_path)
     owner.mines()
     for name in hidden:
-        setattr(made.chain, name, True)
-    made.chain.timestamp_s = START_S + 200
+        setattr(setup.chain, name, True)
+    setup.chain.timestamp_s = START_S + 200
     for act in (executor.reconcile, lambda: executor.cancel_pending("hard pause")):
         with raises_code(Retryable, "lag", "nonce 0", "neither the proposal"):
             act()
     for name in hidden:
-        setattr(made.chain, name, False)
+        setattr(setup.chain, name, False)
+
     (ended,) = executor.reconcile()
+
     assert (ended.state, ended.tx_hash) == (IntentState.FINAL, HASH)
 
 
-def test_a_proposal_found_in_a_block_waits_for_its_receipt(tmp_path: Path) -> None:
+def test_proposal_in_a_block_waits_for_its_receipt(tmp_path: Path) -> None:
     """A Safe's sender finds no transaction by nonce, so that the hash in the journal is all that is known."""
-    made, owner, executor = proposed(tmp_path)
+    setup, owner, executor = proposed(tmp_path)
     owner.mines()
-    (intent,) = made.store.journal.open_intents()
-    made.store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
-    made.chain.hides_receipts = made.chain.hides_hashes = made.chain.hides_bodies = True
+    (intent,) = setup.store.journal.open_intents()
+    setup.store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
+    setup.chain.hides_receipts = setup.chain.hides_hashes = setup.chain.hides_bodies = True
+
     with raises_code(Retryable, "lag", HASH):
         executor.reconcile()
-    made.chain.hides_receipts = False
+    setup.chain.hides_receipts = False
     (ended,) = executor.reconcile()
     assert ended.state is IntentState.FINAL

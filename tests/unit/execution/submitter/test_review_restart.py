@@ -13,26 +13,27 @@ from tests.support.text import raises_code
 from tests.support.transactions import Killed, bench
 
 
-def test_a_transaction_in_flight_is_not_ended_by_one_that_was_final_in_another_past(tmp_path: Path) -> None:
+def test_transaction_in_flight_outlives_a_final_one_of_a_fork(tmp_path: Path) -> None:
     """Ended by mistake it would be planned again, while its bytes can still be mined."""
-    made = bench(tmp_path)
-    assert made.run().state is IntentState.FINAL
-    made.chain.blocks += [{} for _ in range(REORG_WATCH_BLOCKS)]
-    made.chain.reorg(REORG_WATCH_BLOCKS + 1)  # one block less, and it would be sent again
+    setup = bench(tmp_path)
+
+    assert setup.run().state is IntentState.FINAL
+    setup.chain.blocks += [{} for _ in range(REORG_WATCH_BLOCKS)]
+    setup.chain.reorg(REORG_WATCH_BLOCKS + 1)  # one block less, and it would be sent again
     with raises_code(OperatorNeeded, "deep_reorg", "deep", "trimtab adopt"):
-        made.executor().reconcile()
-    assert made.executor().resync_nonce() == 0
-    made.chain.automine = False
+        setup.executor().reconcile()
+    assert setup.executor().resync_nonce() == 0
+    setup.chain.automine = False
 
     def die(event) -> None:
         if event.name == "after:send":
             raise Killed
 
-    made.on_event = die
+    setup.on_event = die
     with pytest.raises(Killed):
-        made.run(data="0x02")
-    made.restart()
-    flying = made.executor().reconcile()
+        setup.run(data="0x02")
+    setup.restart()
+    flying = setup.executor().reconcile()
     assert [intent.state for intent in flying] == [IntentState.BROADCAST]
-    made.chain.mine()
-    assert [intent.state for intent in made.executor().reconcile()] == [IntentState.FINAL]
+    setup.chain.mine()
+    assert [intent.state for intent in setup.executor().reconcile()] == [IntentState.FINAL]

@@ -13,297 +13,352 @@ from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.model import IntentState
 from tests.support.movements import movements
 from tests.support.text import raises_code
-from tests.support.transactions import START_S, Bench, bench, receipt, states
+from tests.support.transactions import START_S, Bench, Killed, bench, receipt, states
 
 S = IntentState
 
 
-def settled(made: Bench, nonce: int = 0) -> str:
+def settle_swap(setup: Bench, nonce: int = 0) -> str:
     """One swap, final and booked; its hash."""
-    ended = made.run(nonce)
+    ended = setup.run(nonce)
     assert ended.state is S.FINAL
     assert ended.receipt is not None
-    made.store.budgets.book_intent(ended, Fraction(3), Fraction(5), ended.receipt.gas_cost_wei, START_S)
+    setup.store.budgets.book_intent(ended, Fraction(3), Fraction(5), ended.receipt.gas_cost_wei, START_S)
     return str(ended.tx_hash)
 
 
-def buried(made: Bench, depth: int) -> None:
+def bury(setup: Bench, depth: int) -> None:
     """The newest transaction lies so many blocks deep, its own counted."""
-    made.chain.blocks += [{} for _ in range(depth - 1)]
+    setup.chain.blocks += [{} for _ in range(depth - 1)]
 
 
-def booked(made: Bench) -> tuple[object, ...]:
-    found = made.store.budgets.history(START_S)
-    return found.budgets.loss_24h, found.budgets.turnover_24h, found.reviews.last_rebalance_s, len(movements(made.store))
+def books_of(setup: Bench) -> tuple[object, ...]:
+    history = setup.store.budgets.history(START_S)
+    return history.budgets.loss_24h, history.budgets.turnover_24h, history.reviews.last_rebalance_s, len(movements(setup.store))
 
 
-@pytest.mark.parametrize("depth", [1, 2, 30, 63, REORG_WATCH_BLOCKS])
-@pytest.mark.parametrize("late", [False, True])
-def test_what_a_reorganisation_takes_is_sent_again_or_cancelled_and_the_books_are_corrected(tmp_path: Path, depth: int, late: bool) -> None:
-    made = bench(tmp_path)
-    swap = settled(made)
-    assert booked(made)[:2] == (5, 3)
-    buried(made, depth)
-    made.chain.reorg(depth)
-    made.chain.timestamp_s += 90 if late else 0
-    (again,) = made.executor().reconcile()
-    assert again.state is (S.CANCELLED if late else S.FINAL)
-    assert states(made) == ([("swap", "cancelled"), ("cancel", "final")] if late else [("swap", "final")])
-    assert made.chain.sent[:1] == [swap]
-    assert (made.chain.sent[1] == swap) != late
-    assert booked(made) == (0, 0, None, 0)
-    assert [intent.state for intent in made.store.journal.unbooked_intents()] == [S.FINAL]
-    assert made.store.journal.expected_nonce() == 1
-    assert made.run(1).state is S.FINAL
+DEPTHS = [1, 2, 30, 63, REORG_WATCH_BLOCKS]
 
 
-def test_beyond_that_depth_a_person_is_asked_and_nothing_is_touched(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    swap = settled(made)
-    buried(made, REORG_WATCH_BLOCKS + 1)
-    made.chain.reorg(REORG_WATCH_BLOCKS + 1)
+def settle_and_reorg(setup: Bench, depth: int) -> str:
+    """Settle a swap, bury it so deep and let a reorg take its block; return its hash."""
+    tx_hash = settle_swap(setup)
+    assert books_of(setup)[:2] == (5, 3)
+    bury(setup, depth)
+    setup.chain.reorg(depth)
+    return tx_hash
+
+
+def assert_unbooked_once(setup: Bench) -> None:
+    """Assert that the books have nothing of the first block, and that the nonce has ended once."""
+    assert books_of(setup) == (0, 0, None, 0)
+    assert [intent.state for intent in setup.store.journal.unbooked_intents()] == [S.FINAL]
+    assert setup.store.journal.expected_nonce() == 1
+    assert setup.run(1).state is S.FINAL
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_reorged_swap_is_resent_and_unbooked(tmp_path: Path, depth: int) -> None:
+    setup = bench(tmp_path)
+    tx_hash = settle_and_reorg(setup, depth)
+
+    setup.executor().reconcile()
+
+    assert states(setup) == [("swap", "final")]
+    assert setup.chain.sent == [tx_hash, tx_hash]
+    assert_unbooked_once(setup)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_reorged_swap_past_its_deadline_is_cancelled_and_unbooked(tmp_path: Path, depth: int) -> None:
+    setup = bench(tmp_path)
+    tx_hash = settle_and_reorg(setup, depth)
+    setup.chain.timestamp_s += 90
+
+    setup.executor().reconcile()
+
+    assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
+    assert setup.chain.sent[0] == tx_hash
+    assert setup.chain.sent[1] != tx_hash
+    assert_unbooked_once(setup)
+
+
+def test_deeper_reorg_needs_the_operator_and_moves_nothing(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    swap = settle_swap(setup)
+    bury(setup, REORG_WATCH_BLOCKS + 1)
+    setup.chain.reorg(REORG_WATCH_BLOCKS + 1)
+
     with raises_code(OperatorNeeded, "deep_reorg", swap, "block 1", f"{REORG_WATCH_BLOCKS + 1} deep"):
-        made.executor().reconcile()
-    assert len(made.chain.sent) == 1
-    assert states(made) == [("swap", "final")]
-    assert booked(made)[0] == 5
-    assert made.executor().resync_nonce() == 0
-    assert made.executor().reconcile() == []
+        setup.executor().reconcile()
+    assert len(setup.chain.sent) == 1
+    assert states(setup) == [("swap", "final")]
+    assert books_of(setup)[0] == 5
+    assert setup.executor().resync_nonce() == 0
+    assert setup.executor().reconcile() == []
 
 
-def test_what_ended_in_a_block_without_a_receipt_asks_for_a_backup(tmp_path: Path) -> None:
+def test_ended_intent_without_a_receipt_asks_for_a_backup(tmp_path: Path) -> None:
     """A damaged row: without its block no reorganisation would be noticed."""
-    made = bench(tmp_path)
-    settled(made)
-    with made.store.db.engine.begin() as connection:
+    setup = bench(tmp_path)
+    settle_swap(setup)
+    with setup.store.db.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE intents SET receipt_json = NULL")
+
     with raises_code(OperatorNeeded, "receipt", "no receipt"):
-        made.executor().reconcile()
-    assert len(made.chain.sent) == 1
+        setup.executor().reconcile()
+    assert len(setup.chain.sent) == 1
 
 
-def test_a_deep_one_stops_everything_though_shallow_ones_are_gone_too(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    settled(made, 0)
-    buried(made, REORG_WATCH_BLOCKS)
-    settled(made, 1)
-    made.chain.reorg(REORG_WATCH_BLOCKS + 1)
+def test_deep_reorg_stops_the_shallow_ones_too(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    settle_swap(setup, 0)
+    bury(setup, REORG_WATCH_BLOCKS)
+    settle_swap(setup, 1)
+    setup.chain.reorg(REORG_WATCH_BLOCKS + 1)
+
     with raises_code(OperatorNeeded, "deep_reorg", "64 blocks"):
-        made.executor().reconcile()
-    assert states(made) == [("swap", "final"), ("swap", "final")]
+        setup.executor().reconcile()
+    assert states(setup) == [("swap", "final"), ("swap", "final")]
 
 
-def test_several_nonces_come_back_in_their_order(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    hashes = [settled(made, nonce) for nonce in range(4)]
-    made.chain.reorg(3)
-    made.executor().reconcile()
-    assert states(made) == [("swap", "final")] * 4
-    assert made.chain.sent == [*hashes, *hashes[1:]]
-    assert [intent.tx.nonce for intent in made.store.journal.unbooked_intents()] == [1, 2, 3]
+def test_reorged_nonces_come_back_in_their_order(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    hashes = [settle_swap(setup, nonce) for nonce in range(4)]
+    setup.chain.reorg(3)
+
+    setup.executor().reconcile()
+
+    assert states(setup) == [("swap", "final")] * 4
+    assert setup.chain.sent == [*hashes, *hashes[1:]]
+    assert [intent.tx.nonce for intent in setup.store.journal.unbooked_intents()] == [1, 2, 3]
 
 
-def test_more_than_a_look_reads_first_are_found_too(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    executor = made.executor()
-    hashes = [settled(made, nonce) for nonce in range(20)]
+def test_reorg_of_more_than_the_newest_is_followed(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    executor = setup.executor()
+
+    hashes = [settle_swap(setup, nonce) for nonce in range(20)]
+
     assert executor.reconcile() == []
-    made.chain.reorg(18)
+    setup.chain.reorg(18)
     executor.reconcile()
-    assert states(made)[:20] == [("swap", "final")] * 2 + [("swap", "cancelled")] * 18, "all of them are late"
-    assert made.chain.sent[:20] == hashes
+    assert states(setup)[:20] == [("swap", "final")] * 2 + [("swap", "cancelled")] * 18, "all of them are late"
+    assert setup.chain.sent[:20] == hashes
 
 
-def test_what_is_in_another_block_now_is_booked_anew_and_not_sent(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    swap = settled(made)
-    buried(made, 3)
-    made.chain.reorg(3)
-    made.chain.blocks[-1] = {swap: 0}
-    (moved,) = made.executor().reconcile()
-    assert (moved.state, len(made.chain.sent)) == (S.FINAL, 1)
+def test_swap_in_another_block_is_booked_anew_and_not_sent(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    swap = settle_swap(setup)
+    bury(setup, 3)
+    setup.chain.reorg(3)
+    setup.chain.blocks[-1] = {swap: 0}
+
+    (moved,) = setup.executor().reconcile()
+
+    assert (moved.state, len(setup.chain.sent)) == (S.FINAL, 1)
     assert moved.receipt is not None
     assert moved.receipt.block_number == 3
-    assert booked(made) == (0, 0, None, 0)
-    assert [intent.id for intent in made.store.journal.unbooked_intents()] == [moved.id]
+    assert books_of(setup) == (0, 0, None, 0)
+    assert [intent.id for intent in setup.store.journal.unbooked_intents()] == [moved.id]
 
 
-def test_what_nodes_have_pending_again_is_waited_for_and_not_sent(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    swap = settled(made)
-    made.chain.reorg(1)
-    made.chain.pool[swap] = 0
-    made.clock.each = lambda: made.chain.mine(swap) if made.chain.pool else None
-    (found,) = made.executor().reconcile()
-    assert (found.state, len(made.chain.sent)) == (S.FINAL, 1)
+def test_swap_pending_again_is_waited_for_and_not_sent(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    swap = settle_swap(setup)
+    setup.chain.reorg(1)
+    setup.chain.pool[swap] = 0
+    setup.clock.each = lambda: setup.chain.mine(swap) if setup.chain.pool else None
+
+    (intent,) = setup.executor().reconcile()
+
+    assert (intent.state, len(setup.chain.sent)) == (S.FINAL, 1)
 
 
-def test_a_revert_that_lost_its_block_comes_back_like_a_success(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.chain.status = 0
-    reverted = made.run()
+def test_reorged_revert_comes_back_like_a_success(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    setup.chain.status = 0
+
+    reverted = setup.run()
+
     assert reverted.state is S.REVERTED
-    assert made.store.budgets.history(START_S).failures.reverts_in_row == 1
-    made.chain.reorg(1)
-    made.chain.status = 1
-    (again,) = made.executor().reconcile()
+    assert setup.store.budgets.history(START_S).failures.reverts_in_row == 1
+    setup.chain.reorg(1)
+    setup.chain.status = 1
+    (again,) = setup.executor().reconcile()
     assert again.state is S.FINAL
-    assert made.store.budgets.history(START_S).failures.reverts_in_row == 0
+    assert setup.store.budgets.history(START_S).failures.reverts_in_row == 0
 
 
-@pytest.mark.parametrize("winner", ["original", "cancel"])
-def test_what_a_cancel_had_ended_is_open_again_once_the_cancel_lost_its_block(tmp_path: Path, winner: str) -> None:
+@pytest.mark.parametrize(
+    ("winner_index", "ended"),
+    [
+        pytest.param(0, [("swap", "final"), ("cancel", "replaced")], id="the original wins"),
+        pytest.param(1, [("swap", "cancelled"), ("cancel", "final")], id="the cancel wins"),
+    ],
+)
+def test_cancelled_swap_reopens_once_its_cancel_is_reorged(tmp_path: Path, winner_index: int, ended: list[tuple[str, str]]) -> None:
     """A cancelled swap whose bytes somebody kept can be mined after all: it is not lost from sight."""
-    made = bench(tmp_path, automine=False)
-    made.settings = replace(made.settings, bump_after_s=2, mined_timeout_s=20)
+    setup = bench(tmp_path, automine=False)
+    setup.settings = replace(setup.settings, bump_after_s=2, mined_timeout_s=20)
 
-    def late() -> None:
-        made.chain.timestamp_s = START_S + 90
-        if len(made.chain.sent) == 2:
-            made.chain.mine(made.chain.sent[1])
+    def pass_deadline() -> None:
+        setup.chain.timestamp_s = START_S + 90
+        if len(setup.chain.sent) == 2:
+            setup.chain.mine(setup.chain.sent[1])
 
-    made.clock.each = late
-    assert made.run().state is S.CANCELLED
-    made.chain.reorg(1)
-    made.clock.each = lambda: None
-    made.chain.mine(made.chain.sent[0 if winner == "original" else 1])
-    made.executor().reconcile()
-    ended = {"original": [("swap", "final"), ("cancel", "replaced")], "cancel": [("swap", "cancelled"), ("cancel", "final")]}
-    assert states(made) == ended[winner]
-    assert made.store.journal.open_intents() == ()
+    setup.clock.each = pass_deadline
+    assert setup.run().state is S.CANCELLED
+    setup.chain.reorg(1)
+    setup.clock.each = lambda: None
+    setup.chain.mine(setup.chain.sent[winner_index])
+    setup.executor().reconcile()
+
+    assert states(setup) == ended
+    assert setup.store.journal.open_intents() == ()
 
 
 @pytest.mark.parametrize("at", ["before:broadcast", "after:broadcast", "before:send", "after:send", "before:mined", "after:final"])
-def test_a_process_killed_while_it_brings_back_brings_back_once(tmp_path: Path, at: str) -> None:
-    made = bench(tmp_path)
-    settled(made)
-    made.chain.reorg(1)
-
-    class Killed(BaseException):
-        pass
+def test_process_killed_while_resending_resends_once(tmp_path: Path, at: str) -> None:
+    setup = bench(tmp_path)
+    settle_swap(setup)
+    setup.chain.reorg(1)
 
     def die(event) -> None:
         if event.name == at:
             raise Killed
 
-    made.on_event = die
+    setup.on_event = die
+
     with pytest.raises(Killed):
-        made.executor().reconcile()
-    made.restart()
-    made.executor().reconcile()
-    assert states(made) == [("swap", "final")]
-    assert booked(made)[0] == 0
-    assert sum(len(block) for block in made.chain.blocks) == 1
+        setup.executor().reconcile()
+    setup.restart()
+    setup.executor().reconcile()
+    assert states(setup) == [("swap", "final")]
+    assert books_of(setup)[0] == 0
+    assert sum(len(block) for block in setup.chain.blocks) == 1
 
 
-def test_while_paused_it_is_found_and_told_and_nothing_is_sent(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    settled(made)
-    made.chain.reorg(1)
-    made.paused = True
-    (found,) = made.executor().reconcile()
-    assert (found.state, len(made.chain.sent)) == (S.BROADCAST, 1)
-    assert booked(made)[0] == 0
+def test_reorg_while_paused_is_recorded_and_not_resent(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    settle_swap(setup)
+    setup.chain.reorg(1)
+    setup.paused = True
+
+    (intent,) = setup.executor().reconcile()
+
+    assert (intent.state, len(setup.chain.sent)) == (S.BROADCAST, 1)
+    assert books_of(setup)[0] == 0
 
 
-def test_an_endpoint_that_does_not_know_the_block_yet_proves_no_reorganisation(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    settled(made)
-    made.chain.blocks.pop()
+def test_endpoint_without_the_block_proves_no_reorg(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    settle_swap(setup)
+    setup.chain.blocks.pop()
+
     with raises_code(Retryable, "lag"):
-        made.executor().reconcile()
-    assert states(made) == [("swap", "final")]
-    assert booked(made)[0] == 5
+        setup.executor().reconcile()
+    assert states(setup) == [("swap", "final")]
+    assert books_of(setup)[0] == 5
 
 
-def test_a_long_lived_process_asks_for_one_block_where_nothing_changed(tmp_path: Path) -> None:
-    made = bench(tmp_path)
+def test_unchanged_chain_costs_one_block_request(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
     for nonce in range(5):
-        settled(made, nonce)
-    asked: list[int] = []
-    block_hash = made.chain.block_hash
+        settle_swap(setup, nonce)
+    heights: list[int] = []
+    block_hash = setup.chain.block_hash
 
     def counting(number: int) -> str | None:
-        asked.append(number)
+        heights.append(number)
         return block_hash(number)
 
-    made.chain.block_hash = counting
-    executor = made.executor()
+    setup.chain.block_hash = counting
+    executor = setup.executor()
+
     executor.reconcile()
-    assert len(asked) == 5
+
+    assert len(heights) == 5
     executor.reconcile()
-    assert len(asked) == 6
-    made.chain.reorg(2)
+    assert len(heights) == 6
+    setup.chain.reorg(2)
     executor.reconcile()
-    assert states(made) == [("swap", "final")] * 5
-    assert len(made.chain.sent) == 7
+    assert states(setup) == [("swap", "final")] * 5
+    assert len(setup.chain.sent) == 7
 
 
-def test_what_was_final_before_an_adoption_is_the_operators_affair(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    settled(made)
-    made.store.journal.adopt_nonce(1, START_S)
-    made.chain.reorg(1)
-    made.chain.base_nonce = 1
-    assert made.executor().reconcile() == []
-    assert states(made) == [("swap", "final")]
+def test_reorg_before_an_adoption_is_not_followed(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    settle_swap(setup)
+    setup.store.journal.adopt_nonce(1, START_S)
+    setup.chain.reorg(1)
+
+    setup.chain.base_nonce = 1
+
+    assert setup.executor().reconcile() == []
+    assert states(setup) == [("swap", "final")]
 
 
-def test_a_receipt_that_an_endpoint_repeats_moves_nothing(tmp_path: Path) -> None:
+def test_repeated_receipt_moves_nothing(tmp_path: Path) -> None:
     """Its block's hash is not known yet, its receipt is: the endpoint lags behind itself."""
-    made = bench(tmp_path, confirmations=2)
-    assert made.run().state is S.MINED
-    block_hash, answers = made.chain.block_hash, iter([None])
-    made.chain.block_hash = lambda number: next(answers, block_hash(number))
-    made.clock.each = lambda: made.chain.blocks.append({})
-    (found,) = made.executor().reconcile()
-    assert found.state is S.FINAL
-    assert found.receipt == receipt(str(found.tx_hash), 1, made.chain.block_hash(1) or "")
+    setup = bench(tmp_path, confirmations=2)
+
+    assert setup.run().state is S.MINED
+    block_hash, answers = setup.chain.block_hash, iter([None])
+    setup.chain.block_hash = lambda number: next(answers, block_hash(number))
+    setup.clock.each = lambda: setup.chain.blocks.append({})
+    (intent,) = setup.executor().reconcile()
+    assert intent.state is S.FINAL
+    assert intent.receipt == receipt(str(intent.tx_hash), 1, setup.chain.block_hash(1) or "")
 
 
-def test_a_bump_that_is_mined_in_the_place_of_the_original_takes_its_block_in_the_journal_too(tmp_path: Path) -> None:
+def test_bump_mined_for_the_original_takes_its_place(tmp_path: Path) -> None:
     """Otherwise both would be mined there, and the one that is not would wait for its confirmations for ever."""
-    made = bench(tmp_path, automine=False, confirmations=2)
-    made.settings = replace(made.settings, bump_after_s=2, mined_timeout_s=3)
+    setup = bench(tmp_path, automine=False, confirmations=2)
+    setup.settings = replace(setup.settings, bump_after_s=2, mined_timeout_s=3)
+
     with pytest.raises(Retryable):
-        made.run()
-    original, bump = made.chain.sent
-    made.chain.mine(original)
-    made.executor().reconcile()
-    assert states(made) == [("swap", "mined"), ("swap", "broadcast")]
-    made.chain.reorg(1)
-    made.chain.mine(bump)
-    made.executor().reconcile(may_send=False)
-    assert states(made) == [("swap", "broadcast"), ("swap", "mined")]
-    made.chain.blocks.append({})
-    made.executor().reconcile()
-    assert states(made) == [("swap", "replaced"), ("swap", "final")]
+        setup.run()
+    original, bump = setup.chain.sent
+    setup.chain.mine(original)
+    setup.executor().reconcile()
+    assert states(setup) == [("swap", "mined"), ("swap", "broadcast")]
+    setup.chain.reorg(1)
+    setup.chain.mine(bump)
+    setup.executor().reconcile(may_send=False)
+    assert states(setup) == [("swap", "broadcast"), ("swap", "mined")]
+    setup.chain.blocks.append({})
+    setup.executor().reconcile()
+    assert states(setup) == [("swap", "replaced"), ("swap", "final")]
 
 
-def test_a_look_that_is_slower_than_a_reorganisation_books_nothing_of_it(tmp_path: Path) -> None:
+def test_stale_receipt_of_a_slow_look_is_not_booked(tmp_path: Path) -> None:
     """Dry looks hold no lock: one may have read a receipt that the journal lost meanwhile."""
-    made = bench(tmp_path)
-    ended = made.run()
-    (stale,) = made.store.journal.unbooked_intents()
-    made.store.journal.advance(ended.id, S.BROADCAST, START_S)
-    made.store.budgets.book_intent(stale, Fraction(3), Fraction(5), 7, START_S)
-    assert booked(made) == (0, 0, None, 0)
+    setup = bench(tmp_path)
+    ended = setup.run()
+    (stale,) = setup.store.journal.unbooked_intents()
+    setup.store.journal.advance(ended.id, S.BROADCAST, START_S)
+
+    setup.store.budgets.book_intent(stale, Fraction(3), Fraction(5), 7, START_S)
+
+    assert books_of(setup) == (0, 0, None, 0)
     reverted = receipt(str(ended.tx_hash), 2, "0x" + "b" * 64, status=0)
-    made.store.journal.advance(ended.id, S.MINED, START_S, receipt=reverted)
-    assert [intent.receipt for intent in made.store.journal.unbooked_intents()] == [reverted]
+    setup.store.journal.advance(ended.id, S.MINED, START_S, receipt=reverted)
+    assert [intent.receipt for intent in setup.store.journal.unbooked_intents()] == [reverted]
 
 
-def test_a_height_that_nobody_could_tell_once_is_asked_again(tmp_path: Path) -> None:
+def test_unknown_height_is_asked_for_again(tmp_path: Path) -> None:
     """A node that is busy with a reorganisation may have a new head and no block at a height below it for a moment."""
-    made = bench(tmp_path)
-    settled(made)
-    buried(made, 3)
-    made.chain.reorg(3)
-    block_hash, answers = made.chain.block_hash, iter([None])
-    made.chain.block_hash = lambda number: next(answers, block_hash(number))
-    executor = made.executor()
+    setup = bench(tmp_path)
+    settle_swap(setup)
+    bury(setup, 3)
+    setup.chain.reorg(3)
+    block_hash, answers = setup.chain.block_hash, iter([None])
+    setup.chain.block_hash = lambda number: next(answers, block_hash(number))
+    executor = setup.executor()
+
     with raises_code(Retryable, "lag"):
         executor.reconcile()
     executor.reconcile()
-    assert len(made.chain.sent) == 2
-    assert states(made) == [("swap", "final")]
+    assert len(setup.chain.sent) == 2
+    assert states(setup) == [("swap", "final")]

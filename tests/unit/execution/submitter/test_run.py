@@ -24,22 +24,23 @@ def refused_guard(caught: pytest.ExceptionInfo[Refused]) -> str:
     return verdict.guard
 
 
-def states(made: Bench) -> list[str]:
-    (intent,) = made.store.journal.intents()
-    return [move.new_state.value for move in made.store.journal.transitions(intent.id)]
+def states(setup: Bench) -> list[str]:
+    (intent,) = setup.store.journal.intents()
+    return [move.new_state.value for move in setup.store.journal.transitions(intent.id)]
 
 
-def test_every_move_is_written_before_its_act(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    seen = []
+def test_run_writes_every_move_before_its_act(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    moments = []
 
     def watch(event) -> None:
-        stored = [intent.state.value for intent in made.store.journal.intents()]
-        seen.append((event.name, stored[0] if stored else None, len(made.signer.signed), len(made.chain.sent)))
+        stored = [intent.state.value for intent in setup.store.journal.intents()]
+        moments.append((event.name, stored[0] if stored else None, len(setup.signer.signed), len(setup.chain.sent)))
 
-    made.on_event = watch
-    assert made.run().state is S.FINAL
-    assert seen == [
+    setup.on_event = watch
+
+    assert setup.run().state is S.FINAL
+    assert moments == [
         ("before:planned", None, 0, 0),
         ("after:planned", "planned", 0, 0),
         ("before:signed", "planned", 1, 0),
@@ -55,187 +56,204 @@ def test_every_move_is_written_before_its_act(tmp_path: Path) -> None:
     ]
 
 
-def test_a_transaction_is_final_only_after_its_confirmations(tmp_path: Path) -> None:
-    made = bench(tmp_path, confirmations=3)
+def test_run_is_final_only_after_its_confirmations(tmp_path: Path) -> None:
+    setup = bench(tmp_path, confirmations=3)
     mined_at = []
-    made.clock.each = lambda: made.chain.blocks.append({})
-    intent = made.run()
+    setup.clock.each = lambda: setup.chain.blocks.append({})
+
+    intent = setup.run()
+
     assert intent.state is S.FINAL
     mined_at.append(intent.receipt.block_number)
-    assert made.chain.head().number - mined_at[0] + 1 == 3
-    assert [event.name for event in made.events].count("confirming") == 2
+    assert setup.chain.head().number - mined_at[0] + 1 == 3
+    assert [event.name for event in setup.events].count("confirming") == 2
 
 
-def test_a_chain_without_new_blocks_leaves_it_mined_and_the_next_one_may_follow(tmp_path: Path) -> None:
-    made = bench(tmp_path, confirmations=2)
-    assert made.run(0).state is S.MINED
-    assert made.run(1).state is S.MINED
-    (first, second) = made.executor().reconcile()
+def test_run_stays_mined_without_new_blocks_and_next_follows(tmp_path: Path) -> None:
+    setup = bench(tmp_path, confirmations=2)
+
+    assert setup.run(0).state is S.MINED
+    assert setup.run(1).state is S.MINED
+    (first, second) = setup.executor().reconcile()
     assert (first.state, second.state) == (S.FINAL, S.MINED)
 
 
-def test_nothing_is_added_to_a_position_before_its_mint_is_final(tmp_path: Path) -> None:
+def test_run_adds_to_no_position_before_its_mint_is_final(tmp_path: Path) -> None:
     """The manager numbers positions in order and lets anybody add to any: taken back and mined anew, ours is a stranger's."""
-    made = bench(tmp_path)
-    made.store.steps.begin("s", START_S, "{}")
-    intent = made.store.journal.add_intent("s", IntentKind.LIQUIDITY, tx(0), grant_of(MINT), "mint", START_S, None)
-    made.store.journal.advance(intent.id, S.SIGNED, START_S, tx_hash="0x01")
-    made.store.journal.advance(intent.id, S.BROADCAST, START_S)
-    added = LiquidityAdded(MINT.contract, 42, 1, (1, 1), made.store.db.wallet)
-    made.store.journal.advance(intent.id, S.MINED, START_S, receipt=replace(receipt("0x01", 5, "0xb"), liquidity_added=(added,)))
+    setup = bench(tmp_path)
+    setup.store.steps.begin("s", START_S, "{}")
+    intent = setup.store.journal.add_intent("s", IntentKind.LIQUIDITY, tx(0), grant_of(MINT), "mint", START_S, None)
+    setup.store.journal.advance(intent.id, S.SIGNED, START_S, tx_hash="0x01")
+    setup.store.journal.advance(intent.id, S.BROADCAST, START_S)
+    added = LiquidityAdded(MINT.contract, 42, 1, (1, 1), setup.store.db.wallet)
+    setup.store.journal.advance(intent.id, S.MINED, START_S, receipt=replace(receipt("0x01", 5, "0xb"), liquidity_added=(added,)))
 
     def grow() -> None:
-        made.executor().run("s", IntentKind.LIQUIDITY, tx(1), grant_of(INCREASE), "increase")
+        setup.executor().run("s", IntentKind.LIQUIDITY, tx(1), grant_of(INCREASE), "increase")
 
     with raises_code(Retryable, "mint_not_final"):
         grow()
-    assert made.chain.sent == []
-    assert len(made.store.journal.intents()) == 1
-    made.store.journal.advance(intent.id, S.FINAL, START_S)
+    assert setup.chain.sent == []
+    assert len(setup.store.journal.intents()) == 1
+    setup.store.journal.advance(intent.id, S.FINAL, START_S)
     with raises_code(Refused, "nonce"):  # the next check, on a chain that knows of no mint
         grow()
 
 
-def test_a_revert_on_chain_ends_reverted_and_its_gas_can_be_booked(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.chain.status = 0
-    intent = made.run()
+def test_run_that_reverts_ends_reverted_and_is_booked(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    setup.chain.status = 0
+
+    intent = setup.run()
+
     assert intent.state is S.REVERTED
-    assert made.store.journal.unbooked_intents() == (intent,)
-    made.store.budgets.book_intent(intent, Fraction(0), Fraction(1), intent.receipt.gas_cost_wei, START_S)
-    assert made.store.budgets.history(START_S).failures.reverts_in_row == 1
+    assert setup.store.journal.unbooked_intents() == (intent,)
+    setup.store.budgets.book_intent(intent, Fraction(0), Fraction(1), intent.receipt.gas_cost_wei, START_S)
+    assert setup.store.budgets.history(START_S).failures.reverts_in_row == 1
 
 
 @pytest.mark.parametrize("paused", [True, None])
-def test_nothing_happens_while_paused_or_when_that_cannot_be_read(tmp_path: Path, paused: bool | None) -> None:
-    made = bench(tmp_path)
-    made.paused = paused
+def test_run_is_refused_while_paused_or_unreadable(tmp_path: Path, paused: bool | None) -> None:
+    setup = bench(tmp_path)
+    setup.paused = paused
+
     with pytest.raises(Refused) as caught:
-        made.run()
+        setup.run()
     assert refused_guard(caught) == "kill_switch"
-    assert made.store.journal.intents() == ()
-    assert made.signer.signed == []
+    assert setup.store.journal.intents() == ()
+    assert setup.signer.signed == []
 
 
 @pytest.mark.parametrize("paused", [True, None])
-def test_a_pause_after_signing_still_stops_it(tmp_path: Path, paused: bool | None) -> None:
-    made = bench(tmp_path)
+def test_run_is_dropped_by_a_pause_after_signing(tmp_path: Path, paused: bool | None) -> None:
+    setup = bench(tmp_path)
 
     def pause(event) -> None:
         if event.name == "after:signed":
-            made.paused = paused
+            setup.paused = paused
 
-    made.on_event = pause
+    setup.on_event = pause
+
     with pytest.raises(Refused):
-        made.run()
-    assert made.chain.sent == []
-    assert states(made) == ["planned", "signed", "cancelled"]
+        setup.run()
+    assert setup.chain.sent == []
+    assert states(setup) == ["planned", "signed", "cancelled"]
 
 
-def test_a_deadline_that_ends_while_signing_stops_it(tmp_path: Path) -> None:
-    made = bench(tmp_path)
+def test_run_is_dropped_by_a_deadline_while_signing(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
 
     def late(event) -> None:
         if event.name == "after:signed":
-            made.chain.timestamp_s = START_S + 90
+            setup.chain.timestamp_s = START_S + 90
 
-    made.on_event = late
+    setup.on_event = late
+
     with pytest.raises(Refused) as caught:
-        made.run()
+        setup.run()
     assert refused_guard(caught) == "deadline"
-    assert made.chain.sent == []
-    assert states(made) == ["planned", "signed", "cancelled"]
+    assert setup.chain.sent == []
+    assert states(setup) == ["planned", "signed", "cancelled"]
 
 
-def test_a_failing_simulation_writes_and_sends_nothing(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.chain.simulation = "Too little received"
+def test_run_whose_simulation_fails_writes_nothing(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    setup.chain.simulation = "Too little received"
+
     with raises_code(Refused, "simulation", "Too little received") as caught:
-        made.run()
+        setup.run()
     assert refused_guard(caught) == "simulation"
-    assert made.store.journal.intents() == ()
+    assert setup.store.journal.intents() == ()
 
 
-def test_a_transaction_that_needs_more_gas_by_now_is_refused(tmp_path: Path) -> None:
-    made = bench(tmp_path)
+def test_run_that_needs_more_gas_is_refused(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+
     with pytest.raises(Refused) as caught:
-        made.run(gas=59_999)
+        setup.run(gas=59_999)
     assert refused_guard(caught) == "gas"
-    assert made.run(gas=60_000).state is S.FINAL
-    proposed = made.executor()._submitter.simulate(replace(tx(1), gas=0), START_S + 60, grant())
+    assert setup.run(gas=60_000).state is S.FINAL
+    proposed = setup.executor()._submitter.simulate(replace(tx(1), gas=0), START_S + 60, grant())
     assert proposed.ok, "its signer chooses the gas"
 
 
-def test_another_chain_behind_the_endpoint_needs_the_operator(tmp_path: Path) -> None:
-    made = bench(tmp_path)
+def test_run_on_another_chain_needs_the_operator(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+
     with raises_code(OperatorNeeded, "chain", "chain 31337"):
-        made.run(chain_id=1)
-    assert made.signer.signed == []
+        setup.run(chain_id=1)
+    assert setup.signer.signed == []
 
 
 @pytest.mark.parametrize("nonce", [3, 5])
-def test_a_transaction_made_for_another_nonce_is_refused(tmp_path: Path, nonce: int) -> None:
-    made = bench(tmp_path)
-    made.chain.base_nonce = 4
+def test_run_for_another_nonce_is_refused(tmp_path: Path, nonce: int) -> None:
+    setup = bench(tmp_path)
+    setup.chain.base_nonce = 4
+
     with pytest.raises(Refused) as caught:
-        made.run(nonce)
+        setup.run(nonce)
     assert refused_guard(caught) == "nonce"
-    assert made.run(4).state is S.FINAL
+    assert setup.run(4).state is S.FINAL
 
 
-def test_a_refusing_signer_leaves_nothing_open(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.signer.refuse = Refused("recipient is not ours")
+def test_run_that_the_signer_refuses_leaves_nothing_open(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    setup.signer.refuse = Refused("recipient is not ours")
+
     with pytest.raises(Refused, match="recipient"):
-        made.run()
-    assert states(made) == ["planned", "cancelled"]
-    assert made.store.journal.open_intents() == ()
+        setup.run()
+    assert states(setup) == ["planned", "cancelled"]
+    assert setup.store.journal.open_intents() == ()
 
 
-def test_a_foreign_pending_transaction_needs_the_operator(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.chain.pool["0xforeign"] = 0
+def test_run_beside_a_foreign_pending_one_needs_the_operator(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    setup.chain.pool["0xforeign"] = 0
+
     with raises_code(PassingFault, "foreign_pending", "nonce 0"):
-        made.run()
-    assert made.signer.signed == []
+        setup.run()
+    assert setup.signer.signed == []
 
 
-def test_a_foreign_mined_transaction_needs_the_operator_until_it_is_adopted(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.run(0)
-    made.chain.base_nonce = 2
+def test_run_after_a_foreign_mined_one_needs_an_adoption(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    setup.run(0)
+    setup.chain.base_nonce = 2
+
     with raises_code(OperatorNeeded, "foreign_nonce", "nonce 1"):
-        made.run(2)
-    assert made.executor().resync_nonce() == 2
-    assert made.run(2).state is S.FINAL
+        setup.run(2)
+    assert setup.executor().resync_nonce() == 2
+    assert setup.run(2).state is S.FINAL
 
 
-def test_an_endpoint_behind_the_journal_is_asked_again_later(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    made.run(0)
-    made.chain.blocks = [{}]
+def test_run_on_an_endpoint_behind_the_journal_is_retryable(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    setup.run(0)
+    setup.chain.blocks = [{}]
+
     with raises_code(Retryable, "lag"):
-        made.run(0)
-    assert len(made.chain.sent) == 1
+        setup.run(0)
+    assert len(setup.chain.sent) == 1
 
 
-def test_what_waits_for_a_nonce_whose_block_went_is_not_waited_for_until_it_lies_too_deep(tmp_path: Path) -> None:
-    made = bench(tmp_path)
-    first = made.run(0).tx_hash
-    made.settings = replace(made.settings, mined_timeout_s=500)
+def test_run_after_a_reorged_nonce_ends_its_wait_early(tmp_path: Path) -> None:
+    setup = bench(tmp_path)
+    first = setup.run(0).tx_hash
+    setup.settings = replace(setup.settings, mined_timeout_s=500)
 
     def gone(event: SubmissionEvent) -> None:
         if event.name == "after:send":
-            made.chain.reorg(2)
-            made.chain.pool.clear()
-            made.clock.each = lambda: made.chain.blocks.append({})
+            setup.chain.reorg(2)
+            setup.chain.pool.clear()
+            setup.clock.each = lambda: setup.chain.blocks.append({})
 
-    made.on_event = gone
-    made.chain.automine = False
+    setup.on_event = gone
+    setup.chain.automine = False
+
     with raises_code(Retryable, "reorg", "nonce 1"):
-        made.run(1)
-    assert len(made.chain.blocks) < REORG_WATCH_BLOCKS
-    made.on_event, made.chain.automine = None, True
-    made.executor().reconcile()
-    assert [(one.tx.nonce, one.state) for one in made.store.journal.intents()] == [(1, S.FINAL), (0, S.FINAL)]
-    assert made.chain.sent[0] == first == made.chain.sent[2]
+        setup.run(1)
+    assert len(setup.chain.blocks) < REORG_WATCH_BLOCKS
+    setup.on_event, setup.chain.automine = None, True
+    setup.executor().reconcile()
+    assert [(intent.tx.nonce, intent.state) for intent in setup.store.journal.intents()] == [(1, S.FINAL), (0, S.FINAL)]
+    assert setup.chain.sent[0] == first == setup.chain.sent[2]

@@ -239,7 +239,7 @@ def test_what_came_without_a_swap_was_not_bought(store: Store) -> None:
 
 
 def external(tx_hash: str, at_s: int, turnover: int) -> ExternalTransaction:
-    return ExternalTransaction(tx_hash, 5, at_s, Fraction(turnover), Fraction(0), 0, ((TOKEN_A, 5), (TOKEN_B, -5)))
+    return ExternalTransaction(tx_hash, 5, at_s, Fraction(turnover), Fraction(0), 0, ((TOKEN_A, 5), (TOKEN_B, -5)), 0)
 
 
 def test_a_trade_of_a_lost_store_holds_every_asset(store: Store) -> None:

@@ -21,7 +21,18 @@ from agent.layers.strategies.state import (
     StrategyState,
 )
 from agent.layers.strategies.store import StrategyStore
-from agent.model import ExternalTransfer, ExternalTransferKind, Intent, IntentKind, IntentState, Receipt, StepInput, Transfer, UnsignedTx
+from agent.model import (
+    ExternalTransaction,
+    ExternalTransfer,
+    ExternalTransferKind,
+    Intent,
+    IntentKind,
+    IntentState,
+    Receipt,
+    StepInput,
+    Transfer,
+    UnsignedTx,
+)
 from agent.store.store import Store
 from agent.store.tables import ExternalTransferRow
 from agent.units import NATIVE
@@ -279,6 +290,15 @@ def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_anoth
     assert store.layer_repository(StrategyStore).ledger().states == () == store.layer_repository(StrategyStore).nav_points("up", 0)
     store.layer_repository(StrategyStore).set_transfer_strategy("up")
     assert store.layer_repository(StrategyStore).ledger().transfer_strategy == "up"
+
+
+def test_ledger__external_transactions_of_one_block__are_in_order_of_nonce(store: Store) -> None:
+    strategies = store.layer_repository(StrategyStore)
+    bookings = books_of(brought_up(shared())).unstored_bookings
+    assert strategies.record_bookings(bookings, 0)
+    first = ExternalTransaction("0x0b", bookings[0].block + 1, 3, Fraction(0), Fraction(0), 0, (), 0)
+    store.balances.record_prior_day((replace(first, tx_hash="0x0a", nonce=1), first), 2)
+    assert [tx_hash for tx_hash, *_ in strategies.ledger().external_transactions] == ["0x0b", "0x0a"]
 
 
 def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store: Store) -> None:

@@ -14,7 +14,8 @@ from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
-from agent.planning.planner import NothingPlanned, plan
+from agent.planning import planner
+from agent.planning.planner import NothingPlanned
 from agent.reference.floors import fair_floor
 from agent.units import BPS, Token
 from tests.support.builders import price_of, step_input, v2_pool, v3_pool, with_limits, with_snapshot
@@ -40,13 +41,13 @@ from tests.support.text import raises_code
 SLIPPAGE_BPS = 30
 
 
-def pushed(pool: Pool, sold: str, bps: int) -> Pool:
+def pool_after_sale(pool: Pool, sold: str, bps: int) -> Pool:
     """The pool after a whale sold into it until the price of what it sold was so much lower, or all known liquidity was used."""
     raw = pool.max_in(sold, bps)
     return pool.swap(sold, raw).pool_after if raw > 0 else pool
 
 
-def of_a_moment(pool: Pool, times: int) -> Pool:
+def with_momentary_liquidity(pool: Pool, times: int) -> Pool:
     """A V3 pool with so many times its liquidity added between the two ticks around its price."""
     if not isinstance(pool, V3Pool):
         return pool
@@ -58,7 +59,7 @@ def of_a_moment(pool: Pool, times: int) -> Pool:
     return replace(pool, liquidity=pool.liquidity * (1 + times), ticks=ticks)
 
 
-def dusty(pool: V3Pool, number: int) -> V3Pool:
+def with_dust_ticks(pool: V3Pool, number: int) -> V3Pool:
     """A pool with so many initialised ticks on either side of its price, a unit of liquidity between every second two."""
     start, spacing = pool.tick // pool.tick_spacing * pool.tick_spacing, pool.tick_spacing
     dust = {start + k * spacing: 1 if k % 2 else -1 for k in (*range(-number, 0), *range(1, number + 1))}
@@ -66,24 +67,24 @@ def dusty(pool: V3Pool, number: int) -> V3Pool:
     return replace(pool, ticks=tuple(TickLiquidity(index, raw) for index, raw in sorted(net.items())))
 
 
-def require_kept(step: StepInput, found: Plan) -> None:
+def assert_within_limits(step: StepInput, plan: Plan) -> None:
     """Costs within plan_cost at fair prices, which is what is lost when the thief has set everything back; no churn, no bad floor."""
-    check_legs(step, found)
-    cost, values = found.cost, values_of(step, found)
+    check_legs(step, plan)
+    cost, values = plan.cost, values_of(step, plan)
     before, after = sum(v[0] for v in values), sum(v[1] for v in values)
-    assert flow_value(step, found) == after - before == -(cost.fees + cost.impact + cost.skew)
+    assert flow_value(step, plan) == after - before == -(cost.fees + cost.impact + cost.skew)
     if step.limits.plan_cost_bps is not None:
-        assert cost.total * BPS <= found.turnover * step.limits.plan_cost_bps
+        assert cost.total * BPS <= plan.turnover * step.limits.plan_cost_bps
     if step.limits.turnover_bps is not None:
-        assert found.turnover * BPS <= before * step.limits.turnover_bps
+        assert plan.turnover * BPS <= before * step.limits.turnover_bps
     drift = sum(max(Fraction(0), b - before * t / BPS) for b, _, t in values)
-    left = sum(max(Fraction(0), a - after * t / BPS) for _, a, t in values)
-    found_money = max(Fraction(0), after - before)
-    assert found.turnover <= (drift - left + found_money) * Fraction(105, 100) + before / 100_000, "no churn beyond the drift corrected"
+    drift_left = sum(max(Fraction(0), a - after * t / BPS) for _, a, t in values)
+    gain = max(Fraction(0), after - before)
+    assert plan.turnover <= (drift - drift_left + gain) * Fraction(105, 100) + before / 100_000, "no churn beyond the drift corrected"
     for value, ends, target_bps in values:
         goals = before * target_bps / BPS, after * target_bps / BPS
         assert min(value, *goals) - before / 50_000 <= ends <= max(value, *goals) + before / 50_000, "no token moves past its goal"
-    for leg in found.legs:
+    for leg in plan.legs:
         unit = [step.portfolio.token(at) for at in (leg.token_in, leg.token_out)]
         prices = [price_of(of.symbol, PRICES) * Fraction(10) ** (6 - of.decimals) for of in unit]
         assert leg.min_out_raw >= fair_floor(leg.amount_in_raw, *prices, leg.fee_pips, step.limits.price_impact_bps or 0, SLIPPAGE_BPS)
@@ -98,13 +99,15 @@ def require_kept(step: StepInput, found: Plan) -> None:
     plan_cost_bps=st.sampled_from([20, 50, 200, None]),
     turnover_bps=st.sampled_from([None, 3_000]),
 )
-def test_whatever_a_thief_did_to_the_pools_a_plan_keeps_its_limits_and_corrects_the_drift_alone(
+def test_plan_keeps_its_limits_in_pools_that_a_thief_pushed(
     seed: int, share: float, most_bps: int, momentary: int, plan_cost_bps: int | None, turnover_bps: int | None
 ) -> None:
     dice = random.Random(seed)
     step = random_step(seed, dice.randint(2, 10), dice.randint(3, 24), 10 ** dice.uniform(4.5, 7.5))
     pools = [
-        of_a_moment(pushed(pool, dice.choice((pool.token0, pool.token1)), dice.randint(1, most_bps)), momentary * (dice.random() < 0.3))
+        with_momentary_liquidity(
+            pool_after_sale(pool, dice.choice((pool.token0, pool.token1)), dice.randint(1, most_bps)), momentary * (dice.random() < 0.3)
+        )
         if dice.random() < share
         else pool
         for pool in step.snapshot.pools
@@ -112,21 +115,21 @@ def test_whatever_a_thief_did_to_the_pools_a_plan_keeps_its_limits_and_corrects_
     limits = {"plan_cost_bps": plan_cost_bps, "turnover_bps": turnover_bps, "daily_turnover_bps": None, "pool_min_value": None}
     step = with_limits(with_snapshot(step, pools=tuple(pools)), min_trade=None, **limits)
     try:
-        found = plan(step, rebalance_to_targets(step))
+        plan = planner.plan(step, rebalance_to_targets(step))
     except Refused as refusal:
         assert refusal.verdicts or isinstance(refusal, NothingPlanned)
         return
-    require_kept(step, found)
+    assert_within_limits(step, plan)
 
 
 @pytest.mark.parametrize("seed", [2, 18, *slow([25, 33, 58])])
-def test_without_a_limit_of_cost_pushed_pools_in_a_chain_move_nothing_beyond_the_drift(seed: int) -> None:
+def test_plan_without_plan_cost_moves_only_the_drift(seed: int) -> None:
     dice = random.Random(seed)
     step = random_step(seed, 7, 24, 10**6.5)
-    pools = [pushed(pool, dice.choice((pool.token0, pool.token1)), dice.randint(1, 2_000)) for pool in step.snapshot.pools]
+    pools = [pool_after_sale(pool, dice.choice((pool.token0, pool.token1)), dice.randint(1, 2_000)) for pool in step.snapshot.pools]
     limits = {"plan_cost_bps": None, "turnover_bps": None, "daily_turnover_bps": None, "pool_min_value": None}
     step = with_limits(with_snapshot(step, pools=tuple(pools)), min_trade=None, **limits)
-    require_kept(step, plan(step, rebalance_to_targets(step)))
+    assert_within_limits(step, planner.plan(step, rebalance_to_targets(step)))
 
 
 def bait_chain(factor: Fraction) -> list[Pool]:
@@ -140,35 +143,35 @@ def bait_chain(factor: Fraction) -> list[Pool]:
     return [*baits, *fair]
 
 
-def test_a_ring_of_baits_moves_a_balanced_portfolio_nowhere() -> None:
+def test_ring_of_baits_moves_nothing_of_a_balanced_portfolio() -> None:
     values = {"USDC": 20_000, "WETH": 20_000, "WBTC": 20_000, "LINK": 20_000, "DAI": 20_000}
     step = wide(step_input(dict.fromkeys(values, 2_000), values, PRICES, pools=bait_chain(Fraction(1_014, 1_000))))
     with raises_code(Refused, "min_trade"):
-        plan(step, rebalance_to_targets(step))
+        planner.plan(step, rebalance_to_targets(step))
 
 
 @pytest.mark.parametrize("plan_cost_bps", [50, 200])
-def test_a_chain_of_baits_is_gone_along_for_the_drift_and_for_no_more(plan_cost_bps: int) -> None:
+def test_chain_of_baits_carries_no_more_than_the_drift(plan_cost_bps: int) -> None:
     """WETH has to become DAI, and every exchange on the way round pays 1.4 % more than it should: together 4.3 %."""
     values = {"USDC": 20_000, "WETH": 24_000, "WBTC": 20_000, "LINK": 20_000, "DAI": 16_000}
     pools = bait_chain(Fraction(1_014, 1_000))
     step = wide(step_input(dict.fromkeys(values, 2_000), values, PRICES, pools=pools), plan_cost_bps=plan_cost_bps)
-    found = plan(step, rebalance_to_targets(step))
-    require_kept(step, found)
-    assert {leg.pool for leg in found.legs} & {pool.address for pool in pools[:5]}, "the baits were worth nothing"
+    plan = planner.plan(step, rebalance_to_targets(step))
+    assert_within_limits(step, plan)
+    assert {leg.pool for leg in plan.legs} & {pool.address for pool in pools[:5]}, "the baits were worth nothing"
     moved = 4_000 * 10**6
-    assert moved * Fraction(98, 100) <= found.turnover <= moved * Fraction(105, 100)
-    assert flow_value(step, found) > 0
+    assert moved * Fraction(98, 100) <= plan.turnover <= moved * Fraction(105, 100)
+    assert flow_value(step, plan) > 0
 
 
-def test_a_hundred_dust_ticks_cost_more_gas_than_their_pool_pays_more() -> None:
+def test_dust_ticks_cost_more_gas_than_their_pool_saves() -> None:
     """Where gas costs nothing, all that the bait pays more is taken, tick by tick; at 50 gwei the same gas would cost $300 for $25."""
-    fair, bait = v3_pool(WETH, USDC, 2_000, DEEP), dusty(v3_pool(WETH, USDC, 2_024, 700_000, 100, name="dust"), 130)
+    fair, bait = v3_pool(WETH, USDC, 2_000, DEEP), with_dust_ticks(v3_pool(WETH, USDC, 2_024, 700_000, 100, name="dust"), 130)
     step = two(60_000, 40_000, [fair, bait], turnover_bps=None, pool_min_value=None)
     free, dear = (with_gas_price(step, gwei) for gwei in (0, 50))
-    lured, wise = plan(free, rebalance_to_targets(free)), plan(dear, rebalance_to_targets(dear))
-    for at, found in ((free, lured), (dear, wise)):
-        require_kept(at, found)
+    lured, wise = planner.plan(free, rebalance_to_targets(free)), planner.plan(dear, rebalance_to_targets(dear))
+    for at, plan in ((free, lured), (dear, wise)):
+        assert_within_limits(at, plan)
     assert {leg.pool for leg in lured.legs} == {fair.address, bait.address}
     assert lured.gas_units > 2_000_000
     assert {leg.pool for leg in wise.legs} == {fair.address}

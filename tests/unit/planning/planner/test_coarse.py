@@ -8,9 +8,9 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
-from agent.planning.cost_reasons import coarse_tokens
-from agent.planning.planner import best_paying_pool, plan, plan_swap
-from agent.planning.problem import TokenNode, build_pool_graph, build_problem, problem_for_tokens
+from agent.planning import planner
+from agent.planning.planner import best_paying_pool, plan_swap
+from agent.planning.problem import build_pool_graph, build_problem
 from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route
 from agent.planning.solver.fixed_point import find_fixed_point
@@ -26,55 +26,55 @@ WHOLE, GUSD = token("WHOLE"), token("GUSD")
 BOUNDS = {"turnover_bps": None, "daily_turnover_bps": None, "min_trade": None, "pool_min_value": None, "plan_cost_bps": 200}
 
 
-def coarse(targets: dict[str, int], values: dict[str, Number], *pools: Pool, **limits: object) -> StepInput:
+def coarse_step(targets: dict[str, int], values: dict[str, Number], *pools: Pool, **limits: object) -> StepInput:
     """A portfolio with coarse tokens at their prices, no gas."""
     step = step_input({"USDC": 0, "WETH": 0} | targets, values, {**PRICES, **COARSE}, pools=pools)
     return without_gas(with_limits(step, **{**BOUNDS, **limits}))
 
 
-def replayed(step: StepInput) -> Plan:
-    found = plan(step, rebalance_to_targets(step))
+def replayed_plan(step: StepInput) -> Plan:
+    plan = planner.plan(step, rebalance_to_targets(step))
     prices = reference_prices(step).reference_by_token
-    assert carry_out(step, found, lambda at: prices[at].price).wrong == []
-    return found
+    assert carry_out(step, plan, lambda at: prices[at].price).wrong == []
+    return plan
 
 
 @pytest.mark.parametrize("fee_pips", [500, 3_000])
-def test_a_leg_takes_no_more_than_its_whole_units_cost(fee_pips: int) -> None:
+def test_leg_takes_no_more_than_its_whole_units_cost(fee_pips: int) -> None:
     pool = v3_pool(WHOLE, USDC, 20, 2_000_000, fee_pips)
-    step = coarse({"USDC": 5_000, "WHOLE": 5_000}, {"USDC": 1_010}, pool)
-    (leg,) = replayed(step).legs
+    step = coarse_step({"USDC": 5_000, "WHOLE": 5_000}, {"USDC": 1_010}, pool)
+    (leg,) = replayed_plan(step).legs
     assert 24 <= leg.amount_out_raw <= 25
     assert pools_of(step)[pool.address].swap(USDC.address, leg.amount_in_raw - 1) == leg.amount_out_raw - 1
 
 
-def test_whole_units_behind_a_hub_cost_no_more_than_they_must() -> None:
+def test_route_through_a_hub_takes_no_more_than_units_cost() -> None:
     pools = [v3_pool(WETH, USDC, 2_000, 50_000_000), v2_pool(WHOLE, USDC, 20, 4_000_000)]
-    step = coarse({"USDC": 0, "WETH": 5_000, "WHOLE": 5_000}, {"WETH": 1_010}, *pools)
-    first, second = replayed(step).legs
+    step = coarse_step({"USDC": 0, "WETH": 5_000, "WHOLE": 5_000}, {"WETH": 1_010}, *pools)
+    first, second = replayed_plan(step).legs
     now = pools_of(step)
     less = now[pools[0].address].swap(WETH.address, first.amount_in_raw - 1)
     assert now[pools[1].address].swap(USDC.address, less) < second.amount_out_raw
 
 
 @pytest.mark.parametrize("whole_usd", [1_003, 10_007, 100_001])
-def test_what_is_sold_whole_for_a_coarse_token_leaves_nothing(whole_usd: int) -> None:
-    step = coarse({"WETH": 0, "GUSD": 10_000}, {"WETH": whole_usd}, v2_pool(WETH, GUSD, 2_000, 40_000_000))
-    assert dict(replayed(step).holdings_after)[WETH.address] == 0
+def test_whole_sale_for_a_coarse_token_leaves_nothing(whole_usd: int) -> None:
+    step = coarse_step({"WETH": 0, "GUSD": 10_000}, {"WETH": whole_usd}, v2_pool(WETH, GUSD, 2_000, 40_000_000))
+    assert dict(replayed_plan(step).holdings_after)[WETH.address] == 0
 
 
-def test_a_swap_by_hand_sells_the_exact_amount_for_whole_units() -> None:
-    step = coarse({"DAI": 5_000, "GUSD": 5_000}, {"DAI": 1_000, "GUSD": 1_000}, v2_pool(DAI, GUSD, 1, 40_000_000))
+def test_plan_swap_sells_the_exact_amount_for_whole_units() -> None:
+    step = coarse_step({"DAI": 5_000, "GUSD": 5_000}, {"DAI": 1_000, "GUSD": 1_000}, v2_pool(DAI, GUSD, 1, 40_000_000))
     amount_raw = 100_004 * 10**15
     (leg,) = plan_swap(step, DAI.address, GUSD.address, amount_raw).legs
     assert leg.amount_in_raw == amount_raw
 
 
-def test_a_dust_source_below_its_floor_leaves_the_rest_of_its_route() -> None:
+def test_route_drops_only_a_dust_source_below_its_floor() -> None:
     """A cent of GUSD pays a fee of a cent on the way: its source goes, what shares its last leg does not."""
     pools = [v3_pool(GUSD, DAI, 1, 50_000_000), v3_pool(WETH, DAI, 2_000, 50_000_000), v3_pool(DAI, USDC, 1, 50_000_000)]
     targets = {"USDC": 2_500, "DAI": 2_500, "WETH": 2_500, "GUSD": 2_500}
-    step = coarse(targets, {"WETH": 1_000, "GUSD": 1_000, "DAI": 0, "USDC": 0}, *pools)
+    step = coarse_step(targets, {"WETH": 1_000, "GUSD": 1_000, "DAI": 0, "USDC": 0}, *pools)
     walk = RouteSimulator(build_problem(step, reference_prices(step)))
     feeds = Route(((pools[0].address, GUSD.address),), 2), Route(((pools[1].address, WETH.address),), 10**17)
     taken = walk.run(Route(((pools[2].address, DAI.address),), 0, feeds), [2, 10**17])
@@ -84,84 +84,75 @@ def test_a_dust_source_below_its_floor_leaves_the_rest_of_its_route() -> None:
     assert walk.draft.untraded_values == {pools[0].address: 20_000}
 
 
-def test_a_dust_route_below_its_floor_leaves_its_pool_in_use() -> None:
-    found = replayed(KINDS["uncapped"](119))
-    assert not [item for item in found.skipped if "base units" in item.why]
+def test_pool_stays_in_use_when_a_dust_route_is_below_its_floor() -> None:
+    plan = replayed_plan(KINDS["uncapped"](119))
+    assert not [item for item in plan.skipped if "base units" in item.why]
 
 
 @pytest.mark.parametrize("seed", [23, 83, 173, 318, 357, 375, *slow([187, 207])])
-def test_whole_units_of_one_token_are_no_overshoot_of_another(seed: int) -> None:
-    found = replayed(without_gas(KINDS["coarse"](seed)))
-    assert not [item for item in found.skipped if "its goal" in item.why]
-    assert found.gap_bps is not None
-    assert found.gap_bps < 2
+def test_whole_units_of_a_token_are_no_overshoot_of_another(seed: int) -> None:
+    plan = replayed_plan(without_gas(KINDS["coarse"](seed)))
+    assert not [item for item in plan.skipped if "its goal" in item.why]
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < 2
 
 
 @pytest.mark.parametrize("seed", [51, 141])
-def test_what_each_swap_loses_to_whole_units_is_known_to_plan_and_certificate(seed: int) -> None:
+def test_plan_and_gap_count_the_loss_to_whole_units(seed: int) -> None:
     """Without it the gaps were 1,577 and 103 bps: pools were given up after a leg had lost a base unit worth basis points."""
-    found = replayed(KINDS["units"](seed))
-    assert found.gap_bps is not None
-    assert found.gap_bps < 8
+    plan = replayed_plan(KINDS["units"](seed))
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < 8
 
 
 @pytest.mark.parametrize(("seed", "gap_bps"), [(89, 12), (29, 2), (108, 1)])
-def test_a_pool_that_is_worth_the_units_it_loses_is_used(seed: int, gap_bps: int) -> None:
+def test_plan_uses_a_pool_worth_the_units_it_loses(seed: int, gap_bps: int) -> None:
     """The gaps were 440, 51 and 12 bps: counted in advance, the loss cost pools that the integers would have kept."""
-    found = replayed(KINDS["coarse"](seed))
-    assert found.gap_bps is not None
-    assert found.gap_bps < gap_bps
+    plan = replayed_plan(KINDS["coarse"](seed))
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < gap_bps
 
 
-def test_at_most_three_coarse_tokens_are_tried_unmoved_those_of_the_most_expensive_units_first() -> None:
-    """Every set of eight would be 256 plans."""
-    names = [f"C{k}" for k in range(8)]
-    tokens = {name: token(name, 0) for name in names}
-    nodes = tuple(TokenNode(tokens[name].address, name, Fraction(10**6 * (20 + k)), 250, True) for k, name in enumerate(names))
-    problem = problem_for_tokens(coarse({}, {"USDC": 1_000}), nodes, Fraction(0), [])
-    assert list(coarse_tokens(problem)) == [7, 6, 5]
-
-
-def test_a_plan_without_a_pool_that_costs_a_unit_in_another_is_found() -> None:
+def test_plan_drops_a_pool_that_costs_a_unit_in_another() -> None:
     """Each route on from a coarse token's pool makes its swap one more, which loses another unit: the gap was 7.4 bps."""
-    found = replayed(KINDS["units"](61))
-    assert found.gap_bps is not None
-    assert found.gap_bps < 5
+    plan = replayed_plan(KINDS["units"](61))
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < 5
 
 
 @pytest.mark.parametrize(("seed", "gap_bps"), [(63, 2), (175, 2), (147, 4)])
-def test_pools_whose_chains_cost_units_in_other_pools_are_given_up_first(seed: int, gap_bps: int) -> None:
+def test_plan_drops_first_the_pools_costing_units_elsewhere(seed: int, gap_bps: int) -> None:
     """The gaps were 8.0, 10 and 23 bps: the pool in which the chains of others lost units was dropped, and a better draft than the last."""
-    found = replayed(KINDS["units"](seed))
-    assert found.gap_bps is not None
-    assert found.gap_bps < gap_bps
+    plan = replayed_plan(KINDS["units"](seed))
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < gap_bps
 
 
 @pytest.mark.parametrize("seed", [340, 373, 384])
-def test_a_token_that_does_not_leave_wholly_is_not_sold_for_nothing(seed: int) -> None:
+def test_token_that_stays_in_part_is_not_sold_for_nothing(seed: int) -> None:
     """The gaps were 3.1, 3.3 and 5.0 bps: a swap for whole units took more than they cost, although some of the token stayed."""
-    found = replayed(KINDS["units"](seed))
-    assert found.gap_bps is not None
-    assert found.gap_bps < 2
+    plan = replayed_plan(KINDS["units"](seed))
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < 2
 
 
-def test_an_amount_of_almost_a_whole_number_of_units_is_that_number() -> None:
+def test_amount_of_almost_whole_units_is_that_number() -> None:
     """The gap was 6.2 bps: a path of 17 units less a float error became one of 16."""
-    found = replayed(KINDS["units"](178))
-    assert [leg.amount_in_raw for leg in found.legs] == [12, 17]
-    assert found.gap_bps is not None
-    assert found.gap_bps < 1
+    plan = replayed_plan(KINDS["units"](178))
+    assert [leg.amount_in_raw for leg in plan.legs] == [12, 17]
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < 1
 
 
-def test_a_drift_of_less_than_a_base_unit_is_named() -> None:
+def test_skipped_names_a_drift_below_one_base_unit() -> None:
     pools = [v2_pool(WHOLE, USDC, 20, 4_000_000), v3_pool(WETH, USDC, 2_000, 50_000_000)]
-    step = coarse({"USDC": 3_000, "WETH": 3_000, "WHOLE": 4_000}, {"USDC": 4_005, "WETH": 2_000, "WHOLE": 4_000}, *pools)
-    assert [item.why for item in replayed(step).skipped if "one base unit of WHOLE is worth more than the drift" in item.why]
+    step = coarse_step({"USDC": 3_000, "WETH": 3_000, "WHOLE": 4_000}, {"USDC": 4_005, "WETH": 2_000, "WHOLE": 4_000}, *pools)
+    assert [item.why for item in replayed_plan(step).skipped if "one base unit of WHOLE is worth more than the drift" in item.why]
 
 
-def test_a_pool_that_pays_no_more_than_the_reference_is_not_said_to() -> None:
+def test_best_paying_pool_is_above_the_reference_only_if_it_is() -> None:
     pools = [v2_pool(WHOLE, USDC, 20, 4_000_000), v2_pool(WHOLE, USDC, Fraction(203, 10), 4_000_000, name="dear")]
-    step = coarse({"USDC": 5_000, "WHOLE": 5_000}, {"WHOLE": 1_000}, *pools)
+    step = coarse_step({"USDC": 5_000, "WHOLE": 5_000}, {"WHOLE": 1_000}, *pools)
     problem = build_problem(step, reference_prices(step))
     for pool, why in zip(pools, ("exchanges too few base units to hit a goal", "pays above the reference price"), strict=True):
         walk = RouteSimulator(problem)
@@ -180,14 +171,14 @@ def test_a_pool_that_pays_no_more_than_the_reference_is_not_said_to() -> None:
         (Fraction(10**6), Fraction(10**6), ["turnover", "min_trade"]),
     ],
 )
-def test_a_refusal_advises_only_limits_that_are_on(
+def test_refusal_advises_only_limits_that_are_on(
     budget: Fraction | None, min_trade: Fraction | None, named: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.planning.solver.fixed_point.MAX_ITERATIONS", 0)
-    step = coarse({"USDC": 5_000, "WHOLE": 5_000}, {"USDC": 1_000}, v3_pool(WHOLE, USDC, 20, 2_000_000))
+    step = coarse_step({"USDC": 5_000, "WHOLE": 5_000}, {"USDC": 1_000}, v3_pool(WHOLE, USDC, 20, 2_000_000))
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
     with pytest.raises(Refused) as refused:
         find_fixed_point(build_pool_graph(problem, aim.value_off_goal), aim, budget, min_trade, {})
-    told = f"{refused.value.message} {refused.value.remedy}"
-    assert [limit for limit in ("turnover", "min_trade") if limit in told] == named
+    error_text = f"{refused.value.message} {refused.value.remedy}"
+    assert [limit for limit in ("turnover", "min_trade") if limit in error_text] == named

@@ -13,26 +13,23 @@ from hypothesis import strategies as st
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
 from agent.planning import planner
-from agent.planning.planner import plan
 from agent.planning.problem import PoolGraph
 from agent.planning.rounding import PlanDraft
 from agent.planning.solver.fixed_point import FixedPoint
 from agent.policy.decide import decide
 from agent.policy.orders.exits import exit_tokens
 from tests.support.builders import step_input, v2_pool
-from tests.support.decisions.exits import MARKET, SOUND, USDC, WBTC, WETH
-from tests.support.decisions.exits import outcome_of as judged
-from tests.support.decisions.exits import step_with_stops as fired
+from tests.support.decisions.exits import MARKET, SOUND, USDC, WBTC, WETH, outcome_of, step_with_stops
 from tests.support.planning_worlds import LINK, PRICES, SYMBOLS, random_pools, rebalance_to_targets, wide
 from tests.support.samples import examples
 
 
-def after(step: StepInput, found: Plan) -> dict[str, int]:
+def balances_after(step: StepInput, plan: Plan) -> dict[str, int]:
     """Base units of each asset after a plan by symbol."""
-    return {step.portfolio.token(token).symbol: raw for token, raw in found.holdings_after}
+    return {step.portfolio.token(token).symbol: raw for token, raw in plan.holdings_after}
 
 
-def world(seed: int, tokens: int, skew: float, target_bps: int) -> StepInput:
+def step_with_leaving_tokens(seed: int, tokens: int, skew: float, target_bps: int) -> StepInput:
     """A portfolio of random values in deep pools, all but two of whose targets are 0 %."""
     dice = random.Random(seed)
     symbols = SYMBOLS[:tokens]
@@ -46,17 +43,17 @@ def world(seed: int, tokens: int, skew: float, target_bps: int) -> StepInput:
 @example(145_607_306, 6, 0.001, 3_000)  # no other pool: what stays is named, however little
 @examples(20)
 @given(st.integers(0, 10**9), st.integers(2, 7), st.sampled_from([0.0, 0.001, 0.003]), st.sampled_from([0, 3_000]))
-def test_every_base_unit_of_what_leaves_is_sold(seed: int, tokens: int, skew: float, target_bps: int) -> None:
-    step = world(seed, tokens, skew, target_bps)
+def test_plan_sells_every_base_unit_of_a_leaving_token(seed: int, tokens: int, skew: float, target_bps: int) -> None:
+    step = step_with_leaving_tokens(seed, tokens, skew, target_bps)
     try:
-        found = plan(step, rebalance_to_targets(step))
+        plan = planner.plan(step, rebalance_to_targets(step))
     except Refused:
         assume(False)
         return
-    for token, raw in found.holdings_after:
-        asset = next(one for one in step.portfolio.assets if one.token.address == token)
-        if asset.target_bps == 0 and raw and token in {leg.token_in for leg in found.legs}:
-            assert any(one.subject == asset.token.label for one in found.skipped), (asset.token.symbol, raw)
+    for token, raw in plan.holdings_after:
+        asset = next(asset for asset in step.portfolio.assets if asset.token.address == token)
+        if asset.target_bps == 0 and raw and token in {leg.token_in for leg in plan.legs}:
+            assert any(item.subject == asset.token.label for item in plan.skipped), (asset.token.symbol, raw)
 
 
 @pytest.mark.parametrize(
@@ -68,59 +65,59 @@ def test_every_base_unit_of_what_leaves_is_sold(seed: int, tokens: int, skew: fl
         pytest.param(401_600_169, 5, 3_000, id="the solver's last solution is a little below all of it"),
     ],
 )
-def test_a_last_part_that_another_pool_takes_is_sold(seed: int, tokens: int, target_bps: int) -> None:
-    step = world(seed, tokens, 0.003, target_bps)
-    found = plan(step, rebalance_to_targets(step))
+def test_plan_sells_the_last_part_through_another_pool(seed: int, tokens: int, target_bps: int) -> None:
+    step = step_with_leaving_tokens(seed, tokens, 0.003, target_bps)
+    plan = planner.plan(step, rebalance_to_targets(step))
     leaving = SYMBOLS[2 if target_bps else 1 : tokens]
-    assert not any(after(step, found)[symbol] for symbol in leaving)
-    assert not {item.subject for item in found.skipped} & {asset.token.label for asset in step.portfolio.assets if asset.target_bps == 0}
+    assert not any(balances_after(step, plan)[symbol] for symbol in leaving)
+    assert not {item.subject for item in plan.skipped} & {asset.token.label for asset in step.portfolio.assets if asset.target_bps == 0}
 
 
-def test_dust_that_was_not_worth_a_trade_is_not_named() -> None:
+def test_skipped_does_not_name_dust() -> None:
     values = {"USDC": Fraction(100_000), "WETH": Fraction(10_000), "LINK": Fraction(1, 100)}
     step = step_input({"USDC": 10_000, "WETH": 0, "LINK": 0}, values, PRICES, pools=[*MARKET, v2_pool(LINK, USDC, 15, 1_000_000)])
-    found = plan(step, rebalance_to_targets(step))
-    assert {leg.token_in for leg in found.legs} == {WETH.address}
-    assert LINK.label not in {item.subject for item in found.skipped}
+    plan = planner.plan(step, rebalance_to_targets(step))
+    assert {leg.token_in for leg in plan.legs} == {WETH.address}
+    assert LINK.label not in {item.subject for item in plan.skipped}
 
 
 @pytest.mark.parametrize("pools", [MARKET, (*MARKET, v2_pool(WETH, WBTC, Fraction(1, 30), 20_000))])
-def test_a_stop_that_fired_sells_all_of_it(pools: tuple[Pool, ...]) -> None:
+def test_stop_sells_the_whole_token(pools: tuple[Pool, ...]) -> None:
     for symbol in ("WETH", "WBTC"):
-        found = judged(fired(symbol, pools=(*pools, SOUND)))
-        assert found.plan is not None
-        assert not found.decision_result.blocked_exits
-        assert after(found.step_input, found.plan)[symbol] == 0
+        outcome = outcome_of(step_with_stops(symbol, pools=(*pools, SOUND)))
+        assert outcome.plan is not None
+        assert not outcome.decision_result.blocked_exits
+        assert balances_after(outcome.step_input, outcome.plan)[symbol] == 0
 
 
 @pytest.mark.parametrize(("below_raw", "is_sold"), [(0, True), (1, True), (-1, False)])
-def test_a_rest_that_is_worth_the_smallest_trade_is_sold(below_raw: int, is_sold: bool) -> None:
-    step = fired("WETH", pools=(*MARKET, SOUND))
+def test_exit_tokens_include_a_remainder_of_min_trade(below_raw: int, is_sold: bool) -> None:
+    step = step_with_stops("WETH", pools=(*MARKET, SOUND))
     drifts = decide(step).drifts
     value = next(drift.investable_raw * drift.price for drift in drifts if drift.token == WETH.address)
     step = replace(step, limits=replace(step.limits, min_trade=value - below_raw))
     assert (WETH.address in exit_tokens(step, drifts)) is is_sold
 
 
-def test_an_exit_is_whole_where_only_its_last_unit_is_dear() -> None:
+def test_exit_is_whole_where_only_its_last_unit_is_dear() -> None:
     shallow = (v2_pool(WETH, USDC, 2_000, 50_000_000), v2_pool(WBTC, USDC, 60_000, 2_300_000), SOUND)
-    found = judged(fired("WBTC", pools=shallow))
-    assert found.plan is not None
-    assert after(found.step_input, found.plan)["WBTC"] == 0
-    assert found.plan.cost.total < found.plan.turnover * Fraction(50, 10_000), "all of it costs less than plan_cost"
-    dear = judged(fired("WBTC", pools=(*shallow[:1], v2_pool(WBTC, USDC, 60_000, 1_000_000), SOUND)))
-    left = 0 if dear.plan is None else after(dear.step_input, dear.plan)["WBTC"]
-    assert left > 0, "where all of it costs more, the limit keeps the rest"
+    outcome = outcome_of(step_with_stops("WBTC", pools=shallow))
+    assert outcome.plan is not None
+    assert balances_after(outcome.step_input, outcome.plan)["WBTC"] == 0
+    assert outcome.plan.cost.total < outcome.plan.turnover * Fraction(50, 10_000), "all of it costs less than plan_cost"
+    dear = outcome_of(step_with_stops("WBTC", pools=(*shallow[:1], v2_pool(WBTC, USDC, 60_000, 1_000_000), SOUND)))
+    unsold_raw = 0 if dear.plan is None else balances_after(dear.step_input, dear.plan)["WBTC"]
+    assert unsold_raw > 0, "where all of it costs more, the limit keeps the rest"
 
 
-def test_an_exit_is_tried_whole_when_the_search_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_is_tried_whole_when_the_search_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def blind(
         market: PoolGraph, aim: object, budget: object, least: object, dropped: dict[str, str], unmoved: dict[int, str]
     ) -> FixedPoint:
         return FixedPoint(PlanDraft(), dropped_pools=dict(dropped), unmoved_tokens=dict(unmoved))
 
     monkeypatch.setattr(planner, "find_fixed_point", blind)
-    found = judged(fired("WBTC", pools=(*MARKET, SOUND)))
-    assert found.plan is not None
-    assert not found.decision_result.blocked_exits
-    assert after(found.step_input, found.plan)["WBTC"] == 0
+    outcome = outcome_of(step_with_stops("WBTC", pools=(*MARKET, SOUND)))
+    assert outcome.plan is not None
+    assert not outcome.decision_result.blocked_exits
+    assert balances_after(outcome.step_input, outcome.plan)["WBTC"] == 0

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from agent.errors import Refused
 from agent.guards.replay import replay_legs
-from agent.planning.planner import NothingPlanned, plan
+from agent.planning import planner
+from agent.planning.planner import NothingPlanned
 from agent.reference.floors import fair_floor
 from agent.units import BPS
 from tests.support.builders import price_of, with_limits
@@ -44,27 +45,27 @@ LIMITS = st.fixed_dictionaries(
     market={"seed": 1, "tokens": 4, "pools": 1, "depth": 1e5, "worth": 1_000, "skew": 0.001},
     limits={"price_impact_bps": 10, "plan_cost_bps": None, "turnover_bps": 100, "min_trade": Fraction(10 * 10**6)},
 )
-def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[str, object]) -> None:
+def test_plan_keeps_to_every_limit(market: dict[str, float], limits: dict[str, object]) -> None:
     step = with_limits(random_step(**market), pool_min_value=None, daily_turnover_bps=None, **limits)  # type: ignore[arg-type]
     try:
-        found = plan(step, rebalance_to_targets(step))
+        plan = planner.plan(step, rebalance_to_targets(step))
     except Refused as refusal:
         assert refusal.verdicts or isinstance(refusal, NothingPlanned)
         return
-    check_legs(step, found)
-    cost = found.cost
-    assert flow_value(step, found) == -(cost.fees + cost.impact + cost.skew), "value is conserved but for what the plan says"
-    found_values = values_of(step, found)
-    before, after = sum(v[0] for v in found_values), sum(v[1] for v in found_values)
-    assert found.turnover == sum(abs(b - a) for b, a, _ in found_values) / 2
+    check_legs(step, plan)
+    cost = plan.cost
+    assert flow_value(step, plan) == -(cost.fees + cost.impact + cost.skew), "value is conserved but for what the plan says"
+    asset_values = values_of(step, plan)
+    before, after = sum(v[0] for v in asset_values), sum(v[1] for v in asset_values)
+    assert plan.turnover == sum(abs(b - a) for b, a, _ in asset_values) / 2
     if limits["turnover_bps"] is not None:
-        assert found.turnover * BPS <= before * step.limits.turnover_bps
+        assert plan.turnover * BPS <= before * step.limits.turnover_bps
     if limits["plan_cost_bps"] is not None:
-        assert cost.total * BPS <= found.turnover * step.limits.plan_cost_bps
-    drift = sum(max(Fraction(0), b - before * t / BPS) for b, _, t in found_values)
-    left = sum(max(Fraction(0), a - after * t / BPS) for _, a, t in found_values)
-    assert found.turnover <= (drift - left) * Fraction(105, 100) + before / 100_000, "no churn beyond the drift corrected"
-    replayed = replay_legs(step.snapshot, found)
+        assert cost.total * BPS <= plan.turnover * step.limits.plan_cost_bps
+    drift = sum(max(Fraction(0), b - before * t / BPS) for b, _, t in asset_values)
+    drift_left = sum(max(Fraction(0), a - after * t / BPS) for _, a, t in asset_values)
+    assert plan.turnover <= (drift - drift_left) * Fraction(105, 100) + before / 100_000, "no churn beyond the drift corrected"
+    replayed = replay_legs(step.snapshot, plan)
     assert replayed.fault is None
     assert not replayed.stranded_raw_by_token
     if step.limits.min_trade is not None:
@@ -72,47 +73,47 @@ def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[
             for at, raw in moved.items():
                 token = step.portfolio.token(at)
                 assert raw * price_of(token.symbol, PRICES) * Fraction(10) ** (6 - token.decimals) >= step.limits.min_trade
-    for leg in found.legs:
+    for leg in plan.legs:
         unit = [price_of(step.portfolio.token(at).symbol, PRICES) for at in (leg.token_in, leg.token_out)]
         raw_in, raw_out = (
             p * Fraction(10) ** (6 - step.portfolio.token(at).decimals) for p, at in zip(unit, (leg.token_in, leg.token_out), strict=True)
         )
         assert leg.min_out_raw >= fair_floor(leg.amount_in_raw, raw_in, raw_out, leg.fee_pips, step.limits.price_impact_bps or 0, 30)
-    for b, a, target in found_values:
-        wanted = after * target / BPS
+    for b, a, target in asset_values:
+        goal_value = after * target / BPS
         slack = before / 50_000
-        assert min(b, wanted) - slack <= a <= max(b, wanted) + slack, "every asset moves toward its target and not past it"
+        assert min(b, goal_value) - slack <= a <= max(b, goal_value) + slack, "every asset moves toward its target and not past it"
 
 
 @examples(8)
 @given(seed=st.integers(0, 10**6), tokens=st.integers(2, 5))
-def test_with_deep_pools_and_wide_limits_every_weight_ends_within_ten_basis_points(seed: int, tokens: int) -> None:
+def test_plan_in_deep_pools_ends_within_ten_bps_of_targets(seed: int, tokens: int) -> None:
     step = with_limits(
         random_step(seed, tokens, 3 * tokens, depth=1e8, worth=1_000_000),
         turnover_bps=None, daily_turnover_bps=None, plan_cost_bps=400, min_trade=None, pool_min_value=None,
     )  # fmt: skip
-    found = plan(step, rebalance_to_targets(step))
-    for asset, (at, bps) in zip(step.portfolio.assets, found.weights_after_bps, strict=True):
-        assert asset.token.address == at, found.skipped
-        assert abs(bps - asset.target_bps) <= 10, found.skipped
+    plan = planner.plan(step, rebalance_to_targets(step))
+    for asset, (at, bps) in zip(step.portfolio.assets, plan.weights_after_bps, strict=True):
+        assert asset.token.address == at, plan.skipped
+        assert abs(bps - asset.target_bps) <= 10, plan.skipped
 
 
 @pytest.mark.slow
-def test_a_plan_that_only_names_the_bound_refuses_no_other() -> None:
+def test_search_without_turnover_limit_refuses_no_plan() -> None:
     """Without the limit of turnover this market has no plan that keeps to min_trade; with it there is nothing large enough to trade."""
     step = random_step(seed=14173, tokens=6, pools=17, depth=100_000.0, worth=1_000, skew=0.02)
     limits = {"price_impact_bps": 100, "plan_cost_bps": None, "turnover_bps": 100, "min_trade": Fraction(500 * 10**6)}
     step = with_limits(step, pool_min_value=None, daily_turnover_bps=None, **limits)
     with pytest.raises(Refused) as refused:
-        plan(step, rebalance_to_targets(step))
+        planner.plan(step, rebalance_to_targets(step))
     assert refused.value.verdicts or isinstance(refused.value, NothingPlanned)
 
 
-def test_one_token_that_may_still_move_is_nothing_to_trade() -> None:
+def test_single_movable_token_has_nothing_to_trade() -> None:
     """The limit of turnover is a hair below min_trade: WETH stays, and USDC alone trades with nothing."""
     step = random_step(seed=0, tokens=2, pools=1, depth=100_000.0, worth=1_000, skew=0.005)
     limits = {"price_impact_bps": 100, "plan_cost_bps": None, "turnover_bps": 100, "min_trade": Fraction(10 * 10**6)}
     step = with_limits(step, pool_min_value=None, daily_turnover_bps=None, **limits)
     with raises_code(Refused, "turnover") as refused:
-        plan(step, rebalance_to_targets(step))
+        planner.plan(step, rebalance_to_targets(step))
     assert "limits.min_trade" in str(refused.value)

@@ -9,8 +9,9 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
+from agent.planning import planner
 from agent.planning.plan_builder import gap_bps
-from agent.planning.planner import NothingPlanned, plan
+from agent.planning.planner import NothingPlanned
 from agent.planning.problem import build_pool_graph, build_problem
 from agent.planning.solver.fixed_point import find_fixed_point
 from agent.planning.solver.utility import objective_for_goal
@@ -25,15 +26,15 @@ GRID = 200
 """Parts in which a whole holding is tried."""
 
 
-def replayed(step: StepInput) -> Plan:
+def replayed_plan(step: StepInput) -> Plan:
     """The plan, carried out by the test's own arithmetic."""
-    found = plan(step, rebalance_to_targets(step))
+    plan = planner.plan(step, rebalance_to_targets(step))
     prices = reference_prices(step).reference_by_token
-    assert carry_out(step, found, lambda at: prices[at].price).wrong == []
-    return found
+    assert carry_out(step, plan, lambda at: prices[at].price).wrong == []
+    return plan
 
 
-def through_a_hub(*pools: Pool, after: int = 1_000_000, **limits: object) -> StepInput:
+def step_through_a_hub(*pools: Pool, after: int = 1_000_000, **limits: object) -> StepInput:
     """10,000 in WETH that should be USDC. WETH trades with DAI, a hub, in a deep pool; DAI with USDC in one as deep as `after`."""
     market = [v3_pool(WETH, DAI, 2_000, 50_000_000), v3_pool(DAI, USDC, 1, after), observed("DAI"), *pools]
     step = step_input({"WETH": 0, "USDC": 10_000}, {"WETH": 10_000}, hubs=["DAI"], pools=market)
@@ -43,16 +44,16 @@ def through_a_hub(*pools: Pool, after: int = 1_000_000, **limits: object) -> Ste
 
 @pytest.mark.parametrize("after", [100_000, 500_000, 1_000_000])
 @pytest.mark.parametrize("plan_cost_bps", [50, 5_100, 10_000, None])
-def test_a_hub_before_a_pool_at_its_bound_ends_empty(after: int, plan_cost_bps: int | None) -> None:
-    found = replayed(through_a_hub(after=after, plan_cost_bps=plan_cost_bps))
-    assert [leg.token_out for leg in found.legs] == [DAI.address, USDC.address]
-    assert found.legs[0].amount_out_raw == found.legs[1].amount_in_raw
-    assert found.gap_bps is not None
-    assert found.gap_bps < Fraction(1, 10)
+def test_hub_before_a_pool_at_its_bound_ends_empty(after: int, plan_cost_bps: int | None) -> None:
+    plan = replayed_plan(step_through_a_hub(after=after, plan_cost_bps=plan_cost_bps))
+    assert [leg.token_out for leg in plan.legs] == [DAI.address, USDC.address]
+    assert plan.legs[0].amount_out_raw == plan.legs[1].amount_in_raw
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < Fraction(1, 10)
 
 
-def test_what_a_plan_left_in_a_hub_counts_in_its_gap() -> None:
-    step = through_a_hub()
+def test_gap_counts_what_stays_in_a_hub() -> None:
+    step = step_through_a_hub()
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
     market = build_pool_graph(problem, aim.value_off_goal)
@@ -65,42 +66,42 @@ def test_what_a_plan_left_in_a_hub_counts_in_its_gap() -> None:
 
 
 @pytest.mark.parametrize("plan_cost_bps", [100, 6_000])
-def test_no_split_on_a_grid_is_worth_more_than_the_certificate_says(plan_cost_bps: int) -> None:
+def test_gap_bounds_every_split_on_a_grid(plan_cost_bps: int) -> None:
     """A direct pool beside the hub's, everything within 30 bps of impact: each way in steps, swaps by the contracts' formulas."""
     direct = v2_pool(WETH, USDC, 2_000, 600_000)
-    step = through_a_hub(direct, after=300_000, price_impact_bps=30, plan_cost_bps=plan_cost_bps)
-    found = replayed(step)
-    price, held = Fraction(2_000 * 10**6, 10**18), 5 * 10**18
+    step = step_through_a_hub(direct, after=300_000, price_impact_bps=30, plan_cost_bps=plan_cost_bps)
+    plan = replayed_plan(step)
+    price, held_raw = Fraction(2_000 * 10**6, 10**18), 5 * 10**18
     share = Fraction(plan_cost_bps, BPS)
 
     def worth(sold: int, bought: int) -> Fraction:
-        return bought + (held - sold) * price * (1 - share)
+        return bought + (held_raw - sold) * price * (1 - share)
 
     best = Fraction(0)
     hub_pools = [pool.address for pool in step.snapshot.pools[:2]]
     for straight in range(GRID + 1):
         for around in range(GRID + 1 - straight):
             now, start = pools_of(step), pools_of(step)
-            amounts = held * straight // GRID, held * around // GRID
-            got = now[direct.address].swap(WETH.address, amounts[0])
-            got += now[hub_pools[1]].swap(DAI.address, now[hub_pools[0]].swap(WETH.address, amounts[1])) if around else 0
+            amounts = held_raw * straight // GRID, held_raw * around // GRID
+            out_raw = now[direct.address].swap(WETH.address, amounts[0])
+            out_raw += now[hub_pools[1]].swap(DAI.address, now[hub_pools[0]].swap(WETH.address, amounts[1])) if around else 0
             pools = (direct.address, WETH.address), (hub_pools[0], WETH.address), (hub_pools[1], DAI.address)
             if any(now[at].price(token_in) < start[at].price(token_in) * (1 - Fraction(30, BPS)) for at, token_in in pools):
                 break
-            best = max(best, worth(sum(amounts), got))
-    after = dict(found.holdings_after)
-    ours = worth(held - after[WETH.address], after[USDC.address])
-    assert found.gap_bps is not None
-    assert best - ours <= found.gap_bps * found.turnover / BPS
-    assert found.gap_bps < Fraction(1, 10)
+            best = max(best, worth(sum(amounts), out_raw))
+    after = dict(plan.holdings_after)
+    ours = worth(held_raw - after[WETH.address], after[USDC.address])
+    assert plan.gap_bps is not None
+    assert best - ours <= plan.gap_bps * plan.turnover / BPS
+    assert plan.gap_bps < Fraction(1, 10)
 
 
 @pytest.mark.parametrize("kind", ["hubs", *slow(kind for kind in KINDS if kind != "hubs")])
 @pytest.mark.parametrize("first", [0, *slow(range(10, 40, 10))])
-def test_plans_of_every_kind_are_what_an_independent_replay_finds(kind: str, first: int) -> None:
+def test_plan_of_every_kind_passes_an_independent_replay(kind: str, first: int) -> None:
     for seed in range(first, first + 10):
         try:
-            replayed(KINDS[kind](seed))
+            replayed_plan(KINDS[kind](seed))
         except Refused as refusal:
             assert isinstance(refusal, NothingPlanned), (kind, seed)
 
@@ -109,29 +110,27 @@ def test_plans_of_every_kind_are_what_an_independent_replay_finds(kind: str, fir
     ("kind", "seed"),
     [*(("uncapped", seed) for seed in (50, 78, 116, 170, 183, 201, 263, 274, 380, 417, 425)), ("coarse", 135), ("coarse", 221)],
 )
-def test_problems_that_left_hubs_full_or_ran_in_circles_are_planned(kind: str, seed: int) -> None:
-    replayed(KINDS[kind](seed))
+def test_plan_leaves_no_hub_full_and_runs_in_no_circle(kind: str, seed: int) -> None:
+    replayed_plan(KINDS[kind](seed))
 
 
 @pytest.mark.parametrize("seed", [67, 202, 218, 230, 238, 417])
-def test_a_plan_does_not_count_on_tokens_that_are_not_held(seed: int) -> None:
+def test_plan_does_not_sell_tokens_that_the_wallet_lacks(seed: int) -> None:
     """Pools above the reference: what was to be bought was sold short on paper, so that little or nothing could be carried out."""
-    found = replayed(KINDS["hubs"](seed))
-    assert found.gap_bps is not None
-    assert found.gap_bps < Fraction(1, 10)
+    plan = replayed_plan(KINDS["hubs"](seed))
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < Fraction(1, 10)
 
 
 @pytest.mark.parametrize("seed", [4, 7, 94, 104])
-def test_a_limit_of_turnover_that_bounds_moves_within_bands_is_named(seed: int) -> None:
+def test_skipped_names_turnover_that_binds_within_bands(seed: int) -> None:
     step = with_limits(any_problem(seed), turnover_bps=500)
     shares = {asset.token.symbol: Fraction(asset.target_bps, BPS) for asset in step.effective_assets}
     bands = {symbol: (share * Fraction(95, 100), share * Fraction(105, 100)) for symbol, share in shares.items()}
-    found, free = (
-        plan(step, rebalance_to_targets(step, bands)),
-        plan(with_limits(step, turnover_bps=None), rebalance_to_targets(step, bands)),
-    )
-    assert any("drift" in item.subject for item in found.skipped)
-    named = {item.subject for item in found.skipped if item.subject in shares and "turnover" in item.why}
-    others = {item.subject for item in found.skipped if item.subject in shares} - named
-    assert named
-    assert others <= {item.subject for item in free.skipped}, "what stays off without the limit waits for something else"
+    plan = planner.plan(step, rebalance_to_targets(step, bands))
+    unlimited_plan = planner.plan(with_limits(step, turnover_bps=None), rebalance_to_targets(step, bands))
+    assert any("drift" in item.subject for item in plan.skipped)
+    turnover_subjects = {item.subject for item in plan.skipped if item.subject in shares and "turnover" in item.why}
+    other_subjects = {item.subject for item in plan.skipped if item.subject in shares} - turnover_subjects
+    assert turnover_subjects
+    assert other_subjects <= {item.subject for item in unlimited_plan.skipped}, "what stays off without the limit waits for something else"

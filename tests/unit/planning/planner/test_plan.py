@@ -1,24 +1,26 @@
-"""Plans: the goal is hit with all costs in, within every bound, and what is left undone says why."""
+"""Tests of agent/planning/planner.py: a plan hits its goal with all costs in, keeps every limit, and explains what it skips."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 
 from agent.errors import Refused
-from agent.model import LegPlace, Pool
+from agent.model import Goal, GoalWeight, LegPlace, Plan, Pool, StepInput
+from agent.planning import planner
 from agent.planning.plan_builder import skipped_items
-from agent.planning.planner import plan
+from agent.planning.planner import TurnoverLimit, best_paying_pool, overshoot_reason, untradable_tokens, wrong_side_tokens
 from agent.planning.problem import build_pool_graph, build_problem
 from agent.planning.rounding import PlanDraft
 from agent.planning.solver.drop_reasons import DropCause, DropReason
 from agent.planning.solver.fixed_point import FixedPoint
 from agent.planning.solver.utility import objective_for_goal
 from agent.reference import reference_prices
-from agent.units import BPS
-from tests.support.builders import history, step_input, v2_pool, v3_pool, with_limits, with_snapshot
+from agent.units import BPS, Value
+from tests.support.builders import GWEI, Number, history, step_input, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.support.planning_worlds import (
     DAI,
     DEEP,
@@ -35,266 +37,426 @@ from tests.support.planning_worlds import (
     two,
     weights_bps,
     wide,
+    without_gas,
 )
+from tests.support.signing import leg
 from tests.support.text import mentions, raises_code
 
+COIN = 10**6
 
-def test_two_assets_meet_their_targets_with_costs_in() -> None:
+
+def planned(step: StepInput, weights: Mapping[str, tuple[Number, Number]] | None = None) -> Plan:
+    """Return the checked plan of a step to its targets, or to these intervals."""
+    plan = planner.plan(step, rebalance_to_targets(step, weights))
+    check_legs(step, plan)
+    return plan
+
+
+def reason_by_subject(plan: Plan) -> dict[str, str]:
+    return {item.subject: item.why for item in plan.skipped}
+
+
+def five_asset_step(values: Mapping[str, int]) -> StepInput:
+    return wide(step_input(FIVE, values, PRICES, pools=five_pools()))
+
+
+MIXED = {"WETH": 42_000, "USDC": 15_000, "WBTC": 26_000, "DAI": 7_000, "LINK": 10_000}
+
+
+# --- The goal
+
+
+def test_plan_of_two_assets_meets_its_targets_after_costs() -> None:
     step = two(5_800, 4_200)
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    assert weights_bps(step, found) == {"WETH": 5_000, "USDC": 5_000}
-    assert found.block == step.snapshot.head.number
-    assert found.expires_block == found.block + step.execution.expire_blocks
-    assert found.gap_bps is not None
-    assert found.gap_bps < Fraction(1, 1_000)
-    assert found.verdicts == ()
-    assert found.skipped == ()
+
+    plan = planned(step)
+
+    assert weights_bps(step, plan) == {"WETH": 5_000, "USDC": 5_000}
+    assert plan.block == step.snapshot.head.number
+    assert plan.expires_block == plan.block + step.execution.expire_blocks
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < Fraction(1, 1_000)
+    assert plan.verdicts == ()
+    assert plan.skipped == ()
 
 
-def test_five_assets_over_shared_pools_and_a_hub_end_within_a_few_basis_points() -> None:
-    values = {"WETH": 42_000, "USDC": 15_000, "WBTC": 26_000, "DAI": 7_000, "LINK": 10_000}
-    step = wide(step_input(FIVE, values, PRICES, pools=five_pools()))
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    after = weights_bps(step, found)
-    assert all(abs(after[symbol] - FIVE[symbol]) <= 2 for symbol in FIVE)
-    assert any(leg.source is LegPlace.ROUTER for leg in found.legs), "WBTC reaches LINK through WETH only"
+@pytest.mark.parametrize(
+    ("values", "sold", "most_off_bps"),
+    [
+        pytest.param(MIXED, {WETH, WBTC}, 2, id="two above"),
+        pytest.param({"DAI": 50_000}, {DAI}, 10, id="all in a single token"),
+        pytest.param({"WETH": 36_000, "USDC": 18_500, "WBTC": 18_000, "DAI": 9_000, "LINK": 18_500}, {WETH}, 2, id="one above"),
+    ],
+)
+def test_plan_of_five_assets_ends_near_its_targets(values: dict[str, int], sold: set[object], most_off_bps: int) -> None:
+    step = five_asset_step(values)
+
+    plan = planned(step)
+
+    weights = weights_bps(step, plan)
+    assert all(abs(weights[symbol] - FIVE[symbol]) <= most_off_bps for symbol in FIVE)
+    assert {leg.token_in for leg in plan.legs if leg.source is LegPlace.WALLET} == {token.address for token in sold}  # type: ignore[attr-defined]
 
 
-def test_everything_in_one_token_is_spread_over_all() -> None:
-    step = wide(step_input(FIVE, {"DAI": 50_000}, PRICES, pools=five_pools()))
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    after = weights_bps(step, found)
-    assert all(abs(after[symbol] - FIVE[symbol]) <= 10 for symbol in FIVE)
+def test_plan_reaches_a_token_through_a_hub() -> None:
+    """WBTC and DAI become LINK by way of WETH alone."""
+    plan = planned(five_asset_step({"DAI": 50_000}))
+
+    assert {leg.token_in for leg in plan.legs if leg.token_out == LINK.address} == {WETH.address}
+    assert any(leg.source is LegPlace.ROUTER for leg in plan.legs)
 
 
-def test_a_single_asset_outside_is_sold_into_all_the_others() -> None:
-    values = {"WETH": 36_000, "USDC": 18_500, "WBTC": 18_000, "DAI": 9_000, "LINK": 18_500}
-    step = wide(step_input(FIVE, values, PRICES, pools=five_pools()))
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    assert {leg.token_in for leg in found.legs if leg.source is LegPlace.WALLET} == {WETH.address}
-    assert all(abs(weights_bps(step, found)[symbol] - FIVE[symbol]) <= 2 for symbol in FIVE)
+@pytest.mark.parametrize(
+    ("low", "high", "ends_bps"),
+    [
+        pytest.param("0.45", "0.55", (5_499, 5_500), id="nearest edge"),
+        pytest.param("0.5", "0.5", (5_000, 5_000), id="point"),
+        pytest.param("0.54", "0.54", (5_400, 5_400), id="point above the target"),
+    ],
+)
+def test_goal_is_a_point_or_the_nearest_edge(low: str, high: str, ends_bps: tuple[int, int]) -> None:
+    step = two(5_800, 4_200)
+    other = (1 - Fraction(high), 1 - Fraction(low))
+
+    plan = planned(step, {"WETH": (low, high), "USDC": other})
+
+    assert ends_bps[0] <= weights_bps(step, plan)["WETH"] <= ends_bps[1]
 
 
-def test_cost_is_split_so_that_it_adds_up_to_the_value_lost() -> None:
-    values = {"WETH": 42_000, "USDC": 15_000, "WBTC": 26_000, "DAI": 7_000, "LINK": 10_000}
-    step = wide(step_input(FIVE, values, PRICES, pools=five_pools()))
-    found = plan(step, rebalance_to_targets(step))
-    assert flow_value(step, found) == -(found.cost.fees + found.cost.impact + found.cost.skew)
-    assert found.cost.fees > 0
-    assert found.cost.impact > 0
-    gas_price = Fraction(11, 10) * 10**9
-    assert found.cost.gas == found.gas_units * gas_price * Fraction(2_000 * 10**6, 10**18)
-    volume = sum(leg.amount_in_raw * Fraction(1) for leg in found.legs if leg.token_in == USDC.address)
-    assert found.gross_volume > found.turnover > 0
-    assert found.gross_volume > volume
+BANDS = {"WETH": ("0.27", "0.33"), "USDC": ("0.27", "0.33"), "WBTC": ("0.18", "0.22"), "DAI": ("0.18", "0.22")}
 
 
-def test_a_trade_is_split_over_the_pools_of_a_pair_so_that_their_last_units_pay_alike() -> None:
+def band_step(values: Mapping[str, int]) -> StepInput:
+    pools = [
+        v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WBTC, USDC, 60_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100),
+        v3_pool(WBTC, WETH, 30, 50_000),
+    ]  # fmt: skip
+    return step_input({"WETH": 3_000, "USDC": 3_000, "WBTC": 2_000, "DAI": 2_000}, values, pools=pools)
+
+
+def test_band_goal_moves_only_tokens_outside_to_their_edge() -> None:
+    step = band_step({"WETH": 3_600, "USDC": 3_000, "WBTC": 1_900, "DAI": 1_500})
+
+    weights = weights_bps(step, planned(step, BANDS))
+
+    assert 3_295 <= weights["WETH"] <= 3_300
+    assert 1_800 <= weights["DAI"] <= 1_805
+    assert weights["USDC"] == 3_000
+    assert weights["WBTC"] == 1_900
+
+
+def test_band_goal_moves_no_more_than_a_token_lacks() -> None:
+    step = band_step({"WETH": 3_200, "USDC": 3_200, "WBTC": 2_100, "DAI": 1_500})
+
+    plan = planned(step, BANDS)
+
+    assert 1_800 <= weights_bps(step, plan)["DAI"] <= 1_805
+    assert plan.turnover < 302 * COIN
+
+
+def test_reserve_is_neither_spent_nor_counted() -> None:
+    step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, reserves={"WETH": 1, "USDC": 100}, depth=DEEP)
+
+    plan = planned(step)
+
+    assert weights_bps(step, plan) == {"WETH": 5_000, "USDC": 5_000}
+    raw_after = dict(plan.holdings_after)
+    weth_value = Fraction((raw_after[WETH.address] - 10**18) * 2_000 * COIN, 10**18)
+    assert float(weth_value) == pytest.approx(raw_after[USDC.address] - 100 * COIN, rel=1e-4)
+
+
+def test_exit_ignores_a_used_up_daily_turnover() -> None:
+    step = replace(two(9_600, 400), history=history(turnover_24h=Fraction(9_000 * COIN)))
+
+    plan = planner.plan(step, replace(rebalance_to_targets(step, {"WETH": (0, 0), "USDC": (1, 1)}), is_exit=True))
+
+    check_legs(step, plan)
+    assert plan.is_exit
+    assert dict(plan.holdings_after)[WETH.address] == 0
+    assert plan.skipped == ()
+
+
+# --- Cost
+
+
+def test_cost_parts_add_up_to_the_value_lost() -> None:
+    step = five_asset_step(MIXED)
+
+    plan = planned(step)
+
+    assert flow_value(step, plan) == -(plan.cost.fees + plan.cost.impact + plan.cost.skew)
+    assert plan.cost.fees > 0
+    assert plan.cost.impact > 0
+    assert plan.cost.gas == plan.gas_units * Fraction(11, 10) * GWEI * Fraction(2_000 * COIN, 10**18)
+    assert plan.gross_volume > plan.turnover > 0
+    assert plan.gross_volume > sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == USDC.address)
+
+
+def test_cost_with_gas_stays_within_plan_cost() -> None:
+    values = {"WETH": 1_300, "USDC": 500, "WBTC": 800, "DAI": 200, "LINK": 200}
+    step = with_limits(five_asset_step(values), plan_cost_bps=60, min_trade=None, pool_min_value=None)
+
+    plan = planned(with_snapshot(step, priority_fee_wei=2 * GWEI))
+
+    assert plan.cost.total * BPS <= 60 * plan.turnover
+    assert any("gas" in item.why for item in plan.skipped)
+
+
+def test_drift_stays_where_trading_costs_over_plan_cost() -> None:
+    cheap, costly = v3_pool(WETH, USDC, 2_000, DEEP, 500), v3_pool(LINK, USDC, 15, DEEP, 10_000)
+    targets = {"WETH": 4_000, "USDC": 3_000, "LINK": 3_000}
+    step = step_input(targets, {"WETH": 46_000, "USDC": 26_000, "LINK": 28_000}, PRICES, pools=[cheap, costly])
+
+    plan = planned(with_limits(step, plan_cost_bps=50))
+
+    assert {leg.pool for leg in plan.legs} == {cheap.address}
+    assert mentions(reason_by_subject(plan)["LINK"], "plan_cost allows", "fees")
+
+
+TWINS = (v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, name="twin"))
+
+
+@pytest.mark.parametrize(
+    ("step", "leg_count"),
+    [
+        pytest.param(two(5_800, 4_200, list(TWINS)), 1, id="small trade"),
+        pytest.param(without_gas(two(9_000_000, 5_000_000, list(TWINS), turnover_bps=None)), 2, id="large trade without gas"),
+    ],
+)
+def test_second_pool_is_used_only_where_worth_its_gas(step: StepInput, leg_count: int) -> None:
+    assert len(planned(step).legs) == leg_count
+
+
+def test_plan_splits_a_trade_so_that_last_units_pay_alike() -> None:
     pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, 1_000_000), v3_pool(WETH, USDC, 2_000, 3_000_000, 3_000)]
-    step = wide(two(45_000, 25_000, pools), pool_min_value=None)
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    small, large = sorted(found.legs, key=lambda leg: leg.amount_in_raw)
+
+    plan = planned(wide(two(45_000, 25_000, pools), pool_min_value=None))
+
+    small, large = sorted(plan.legs, key=lambda leg: leg.amount_in_raw)
     assert Fraction(large.amount_in_raw, small.amount_in_raw) == pytest.approx(3, rel=0.05)
     assert abs(small.impact_bps - large.impact_bps) <= 2
 
 
-def test_the_bound_of_each_pool_is_kept_and_the_rest_explained() -> None:
+# --- Limits that bind
+
+
+def test_plan_stops_at_price_impact_and_explains_the_rest() -> None:
     step = wide(two(90_000, 10_000, [v2_pool(WETH, USDC, 2_000, 1_000_000)]))
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    assert found.legs[0].impact_bps == 100
-    left = {item.subject: item.why for item in found.skipped}
-    assert "price_impact" in left["WETH"]
-    assert found.legs[0].pool in left["WETH"]
-    assert weights_bps(step, found)["WETH"] > 8_400
+
+    plan = planned(step)
+
+    assert plan.legs[0].impact_bps == 100
+    assert mentions(reason_by_subject(plan)["WETH"], "price_impact", plan.legs[0].pool)
+    assert weights_bps(step, plan)["WETH"] > 8_400
 
 
-def test_several_legs_through_one_pool_share_its_bound() -> None:
+def test_legs_through_one_pool_share_its_price_impact() -> None:
     pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, 5_000_000), v3_pool(DAI, USDC, 1, DEEP, 100), v3_pool(LINK, USDC, 15, DEEP)]
-    targets = {"WETH": 2_500, "USDC": 2_500, "DAI": 2_500, "LINK": 2_500}
-    step = wide(step_input(targets, {"WETH": 55_000, "USDC": 18_000}, PRICES, pools=pools))
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    shared = [leg for leg in found.legs if leg.pool == pools[0].address]
-    assert len(shared) > 1
-    assert 95 <= sum(leg.impact_bps for leg in shared) <= 100 + len(shared), "each leg's own move, rounded up"
-    assert any("price_impact" in item.why for item in found.skipped)
+    targets = dict.fromkeys(("WETH", "USDC", "DAI", "LINK"), 2_500)
 
+    plan = planned(wide(step_input(targets, {"WETH": 55_000, "USDC": 18_000}, PRICES, pools=pools)))
 
-def test_turnover_of_one_plan_is_bounded_and_the_rest_said() -> None:
-    step = two(9_600, 400)
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    assert Fraction(2_990) * 10**6 < found.turnover <= Fraction(3_000) * 10**6
-    assert any("limits.turnover allows no more" in item.why for item in found.skipped)
-
-
-def test_what_the_day_has_left_bounds_the_plan_and_nothing_left_refuses() -> None:
-    step = replace(two(9_600, 400), history=history(turnover_24h=Fraction(5_000 * 10**6)))
-    found = plan(step, rebalance_to_targets(step))
-    assert Fraction(995) * 10**6 < found.turnover <= Fraction(1_000) * 10**6
-    assert any("limits.daily_turnover" in item.why for item in found.skipped)
-    spent = replace(step, history=history(turnover_24h=Fraction(6_000 * 10**6)))
-    with raises_code(Refused, "daily_turnover"):
-        plan(spent, rebalance_to_targets(spent))
-
-
-def test_where_the_market_asks_more_than_plan_cost_the_drift_stays() -> None:
-    pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP, 500), v3_pool(LINK, USDC, 15, DEEP, 10_000)]
-    step = with_limits(
-        step_input({"WETH": 4_000, "USDC": 3_000, "LINK": 3_000}, {"WETH": 46_000, "USDC": 26_000, "LINK": 28_000}, PRICES, pools=pools),
-        plan_cost_bps=50,
-    )
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    assert {leg.pool for leg in found.legs} == {pools[0].address}
-    assert mentions({item.subject: item.why for item in found.skipped}["LINK"], "plan_cost allows", "fees")
-    dear = with_limits(step, plan_cost_bps=4)
-    with raises_code(Refused, "plan_cost", "4 bps"):
-        plan(dear, rebalance_to_targets(dear))
-
-
-def test_cost_with_gas_never_exceeds_plan_cost_of_what_is_moved() -> None:
-    values = {"WETH": 1_300, "USDC": 500, "WBTC": 800, "DAI": 200, "LINK": 200}
-    step = wide(step_input(FIVE, values, PRICES, pools=five_pools()), plan_cost_bps=60, min_trade=None, pool_min_value=None)
-    step = with_snapshot(step, priority_fee_wei=2 * 10**9)
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    assert found.cost.total * BPS <= 60 * found.turnover
-    assert any("gas" in item.why for item in found.skipped)
-
-
-def test_gas_that_exceeds_what_a_plan_brings_refuses_it() -> None:
-    step = with_snapshot(two(5_300, 4_700), priority_fee_wei=100 * 10**9)
-    with pytest.raises(Refused) as caught:
-        plan(step, rebalance_to_targets(step))
-    assert any(verdict.guard == "plan_cost" for verdict in caught.value.verdicts)
-
-
-def test_a_second_pool_is_not_used_where_its_gas_exceeds_what_it_brings() -> None:
-    pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, name="twin")]
-    cheap = plan(two(5_800, 4_200, pools), rebalance_to_targets(two(5_800, 4_200, pools)))
-    assert len(cheap.legs) == 1
-    free = with_snapshot(two(9_000_000, 5_000_000, pools, turnover_bps=None), priority_fee_wei=0, gas_price_wei=0)
-    assert len(plan(free, rebalance_to_targets(free)).legs) == 2
-
-
-def test_dust_is_dropped_and_said_while_the_rest_is_traded() -> None:
-    targets = {"WETH": 4_000, "USDC": 3_000, "DAI": 3_000}
-    pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
-    step = step_input(targets, {"WETH": 4_300, "USDC": 2_704, "DAI": 2_996}, pools=pools)
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    assert {leg.token_out for leg in found.legs} == {USDC.address}
-    assert any(item.subject == "DAI" and "min_trade" in item.why for item in found.skipped)
-
-
-def test_a_small_trade_that_several_pools_would_share_is_made_in_one() -> None:
-    """12 dollars of LINK over two pools and a hub are less than min_trade in each, and not dust together."""
-    values = {"WETH": 10_012, "USDC": 10_000, "LINK": 9_988}
-    pools: list[Pool] = [
-        v2_pool(WETH, USDC, 2_000, DEEP),
-        v3_pool(LINK, WETH, Fraction(15, 2_000), 1_000_000, 3_000, name="one"),
-        v3_pool(LINK, WETH, Fraction(15, 2_000), 1_100_000, 3_000, name="two"),
-    ]
-    step = step_input({"WETH": 3_333, "USDC": 3_334, "LINK": 3_333}, values, PRICES, pools=pools)
-    step = wide(step, min_trade=Fraction(10 * 10**6), plan_cost_bps=None)
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    assert [leg.token_out for leg in found.legs] == [LINK.address]
-
-
-def test_a_drift_that_is_all_dust_refuses_with_the_limit() -> None:
-    step = two(5_004, 4_996)
-    with pytest.raises(Refused) as caught:
-        plan(step, rebalance_to_targets(step))
-    verdict = next(v for v in caught.value.verdicts if v.guard == "min_trade")
-    assert not verdict.passed
-    assert verdict.measured_text.startswith("4")
-    assert verdict.limit == "10 USDC"
-
-
-def test_an_exit_is_planned_whole_though_the_day_s_turnover_is_used_up() -> None:
-    step = replace(two(9_600, 400), history=history(turnover_24h=Fraction(9_000 * 10**6)))
-    out = replace(rebalance_to_targets(step, {"WETH": (0, 0), "USDC": (1, 1)}), is_exit=True)
-    found = plan(step, out)
-    check_legs(step, found)
-    assert found.is_exit
-    assert dict(found.holdings_after)[WETH.address] == 0
-
-
-def test_a_balanced_portfolio_has_nothing_to_trade() -> None:
-    step = two(5_000, 5_000)
-    with raises_code(Refused, "min_trade"):
-        plan(step, rebalance_to_targets(step))
-
-
-def test_a_reserve_is_neither_spent_nor_counted() -> None:
-    step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, reserves={"WETH": 1, "USDC": 100}, depth=DEEP)
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    assert weights_bps(step, found) == {"WETH": 5_000, "USDC": 5_000}
-    after = dict(found.holdings_after)
-    assert (after[WETH.address] - 10**18) * 2_000 * 10**6 == pytest.approx((after[USDC.address] - 100 * 10**6) * 10**18, rel=1e-4)
+    shared_legs = [leg for leg in plan.legs if leg.pool == pools[0].address]
+    assert len(shared_legs) > 1
+    assert 95 <= sum(leg.impact_bps for leg in shared_legs) <= 100 + len(shared_legs), "each leg's own move is rounded up"
+    assert any("price_impact" in item.why for item in plan.skipped)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "ends"),
+    ("turnover_24h", "cap", "most_turnover", "reason"),
     [
-        ({"WETH": ("0.45", "0.55"), "USDC": ("0.45", "0.55")}, (5_499, 5_500)),
-        ({"WETH": ("0.5", "0.5"), "USDC": ("0.5", "0.5")}, (5_000, 5_000)),
-        ({"WETH": ("0.54", "0.54"), "USDC": ("0.46", "0.46")}, (5_400, 5_400)),
+        pytest.param(0, None, 3_000, "limits.turnover allows no more", id="limit of a plan"),
+        pytest.param(5_000, None, 1_000, "limits.daily_turnover", id="rest of the day"),
+        pytest.param(0, (Fraction(800 * COIN), "limits.daily_loss"), 800, "limits.daily_loss", id="cap of the caller"),
     ],
 )
-def test_a_goal_is_a_point_or_the_nearest_edge(wanted: dict[str, tuple[str, str]], ends: tuple[int, int]) -> None:
-    step = two(5_800, 4_200)
-    found = plan(step, rebalance_to_targets(step, wanted))
-    check_legs(step, found)
-    assert ends[0] <= weights_bps(step, found)["WETH"] <= ends[1]
+def test_plan_stops_at_a_turnover_limit_and_names_it(
+    turnover_24h: int, cap: tuple[Value, str] | None, most_turnover: int, reason: str
+) -> None:
+    step = replace(two(9_600, 400), history=history(turnover_24h=Fraction(turnover_24h * COIN)))
+
+    plan = planner.plan(step, rebalance_to_targets(step), turnover_cap=cap)
+
+    check_legs(step, plan)
+    assert Fraction(995, 1_000) * most_turnover * COIN < plan.turnover <= most_turnover * COIN
+    assert any(reason in item.why for item in plan.skipped)
 
 
-def test_a_band_moves_outside_tokens_to_their_edge_and_no_inside_token_twice() -> None:
-    targets = {"WETH": 3_000, "USDC": 3_000, "WBTC": 2_000, "DAI": 2_000}
+LIMIT = TurnoverLimit(Fraction(100), "limits.turnover", is_reportable=True)
+UNLIMITED = TurnoverLimit(None, "", is_reportable=False)
+
+
+@pytest.mark.parametrize(
+    ("limit", "cap_value", "name"),
+    [
+        pytest.param(LIMIT, 99, "limits.daily_loss", id="smaller cap"),
+        pytest.param(LIMIT, 100, "limits.turnover", id="equal cap"),
+        pytest.param(LIMIT, 101, "limits.turnover", id="larger cap"),
+        pytest.param(UNLIMITED, 101, "limits.daily_loss", id="no limit"),
+    ],
+)
+def test_turnover_limit_within_a_cap_is_the_smaller(limit: TurnoverLimit, cap_value: int, name: str) -> None:
+    within = limit.within((Fraction(cap_value), "limits.daily_loss"))
+
+    assert within.name == name
+    assert within.value == min(cap_value, limit.value or cap_value)
+    assert within.is_reportable is (name == "limits.turnover")
+    assert limit.within(None) == limit
+
+
+def test_dust_is_skipped_while_the_rest_is_traded() -> None:
+    pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
+    step = step_input({"WETH": 4_000, "USDC": 3_000, "DAI": 3_000}, {"WETH": 4_300, "USDC": 2_704, "DAI": 2_996}, pools=pools)
+
+    plan = planned(step)
+
+    assert {leg.token_out for leg in plan.legs} == {USDC.address}
+    assert "min_trade" in reason_by_subject(plan)["DAI"]
+
+
+def test_small_trade_goes_through_a_single_pool() -> None:
+    """12 dollars of LINK over two pools and a hub are less than min_trade in each, and not dust together."""
     pools: list[Pool] = [
-        v3_pool(WETH, USDC, 2_000, DEEP),
-        v3_pool(WBTC, USDC, 60_000, DEEP),
-        v3_pool(DAI, USDC, 1, DEEP, 100),
-        v3_pool(WBTC, WETH, 30, 50_000),
+        v2_pool(WETH, USDC, 2_000, DEEP),
+        v3_pool(LINK, WETH, Fraction(15, 2_000), 1_000_000, 3_000, name="first"),
+        v3_pool(LINK, WETH, Fraction(15, 2_000), 1_100_000, 3_000, name="second"),
     ]
-    bands = {"WETH": ("0.27", "0.33"), "USDC": ("0.27", "0.33"), "WBTC": ("0.18", "0.22"), "DAI": ("0.18", "0.22")}
-    step = step_input(targets, {"WETH": 3_600, "USDC": 3_000, "WBTC": 1_900, "DAI": 1_500}, pools=pools)
-    found = plan(step, rebalance_to_targets(step, bands))
-    check_legs(step, found)
-    after = weights_bps(step, found)
-    assert 3_295 <= after["WETH"] <= 3_300
-    assert 1_800 <= after["DAI"] <= 1_805
-    assert after["USDC"] == 3_000
-    assert after["WBTC"] == 1_900
-    short = step_input(targets, {"WETH": 3_200, "USDC": 3_200, "WBTC": 2_100, "DAI": 1_500}, pools=pools)
-    found = plan(short, rebalance_to_targets(short, bands))
-    check_legs(short, found)
-    assert 1_800 <= weights_bps(short, found)["DAI"] <= 1_805
-    assert found.turnover < Fraction(302 * 10**6), "just what DAI lacks"
+    values = {"WETH": 10_012, "USDC": 10_000, "LINK": 9_988}
+    step = step_input({"WETH": 3_333, "USDC": 3_334, "LINK": 3_333}, values, PRICES, pools=pools)
+
+    plan = planned(wide(step, min_trade=Fraction(10 * COIN), plan_cost_bps=None))
+
+    assert [leg.token_out for leg in plan.legs] == [LINK.address]
 
 
-def test_what_is_left_because_another_token_stays_still_names_that_token() -> None:
+@pytest.mark.parametrize(
+    ("step", "code", "figures"),
+    [
+        pytest.param(two(5_000, 5_000), "min_trade", ("0 USDC", "on target"), id="on target"),
+        pytest.param(two(5_004, 4_996), "min_trade", ("4 USDC", "less than limits.min_trade"), id="drift below min_trade"),
+        pytest.param(with_snapshot(two(5_300, 4_700), priority_fee_wei=100 * GWEI), "plan_cost", ("300 USDC",), id="gas over its benefit"),
+        pytest.param(with_limits(two(5_800, 4_200), plan_cost_bps=4), "plan_cost", ("4 bps",), id="fee over plan_cost"),
+        pytest.param(
+            replace(two(9_600, 400), history=history(turnover_24h=Fraction(6_000 * COIN))), "daily_turnover", (), id="day used up"
+        ),
+    ],
+)
+def test_plan_refuses_where_nothing_can_be_traded(step: StepInput, code: str, figures: tuple[str, ...]) -> None:
+    with raises_code(Refused, code, *figures):
+        planner.plan(step, rebalance_to_targets(step))
+
+
+@pytest.mark.parametrize(
+    ("weth_usd", "passed"), [pytest.param(5_010, True, id="at the limit"), pytest.param(5_004, False, id="below the limit")]
+)
+def test_refusal_compares_the_drift_with_min_trade(weth_usd: int, passed: bool) -> None:
+    step = with_limits(two(weth_usd, 10_000 - weth_usd), plan_cost_bps=4)
+
+    with pytest.raises(planner.NothingPlanned) as raised:
+        planner.plan(step, rebalance_to_targets(step))
+
+    (verdict,) = [verdict for verdict in raised.value.verdicts if verdict.guard == "min_trade"]
+    assert verdict.passed is passed
+    assert verdict.measured_text == f"{weth_usd - 5_000} USDC to move"
+    assert verdict.limit == "10 USDC"
+
+
+def test_plan_between_given_tokens_uses_no_other_pool() -> None:
+    step = five_asset_step(MIXED)
+    allowed = {WETH.address, USDC.address}
+
+    plan = planner.plan(step, rebalance_to_targets(step), allowed_pool_tokens=allowed)
+
+    assert plan.legs
+    assert {token for leg in plan.legs for token in (leg.token_in, leg.token_out)} == allowed
+
+
+# --- Drafts beyond the goal
+
+
+ONE_WAY = Goal(
+    tuple(GoalWeight(token.address, Fraction(1, 2), Fraction(1, 2)) for token in (WETH, USDC)),
+    never_sold=(WETH.address, USDC.address),
+    never_bought=(USDC.address,),
+)
+
+
+def test_untradable_tokens_may_be_neither_sold_nor_bought() -> None:
+    step = two(5_800, 4_200)
+    problem = build_problem(step, reference_prices(step))
+
+    assert list(untradable_tokens(problem, ONE_WAY)) == [problem.index_by_token[USDC.address]]
+
+
+@pytest.mark.parametrize(
+    ("changes_raw", "wrong"),
+    [
+        pytest.param({WETH.address: -1}, [WETH], id="sold by a base unit"),
+        pytest.param({WETH.address: 1}, [], id="bought and never sold"),
+        pytest.param({USDC.address: 1}, [USDC], id="bought by a base unit"),
+        pytest.param({USDC.address: -1}, [USDC], id="sold and never sold"),
+        pytest.param({WETH.address: 0, USDC.address: 0}, [], id="unmoved"),
+    ],
+)
+def test_wrong_side_tokens_are_exact_to_the_base_unit(changes_raw: dict[str, int], wrong: list[object]) -> None:
+    step = two(5_800, 4_200)
+    problem = build_problem(step, reference_prices(step))
+
+    tokens = wrong_side_tokens(problem, ONE_WAY, PlanDraft(delta_raw=changes_raw))
+
+    assert [problem.nodes[index].address for index in tokens] == [token.address for token in wrong]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("sold_usd", "bought_usd", "reason"),
+    [
+        pytest.param(800, 800, "", id="to the target"),
+        pytest.param(800, 797, "", id="short of the target by its cost"),
+        pytest.param(810, 810, "move WETH and USDC past its goal", id="ten dollars too far"),
+        pytest.param(-100, -100, "move WETH and USDC past its goal", id="wrong way"),
+        pytest.param(700, 1_000, "move WETH and USDC past its goal", id="gain counts in the total"),
+    ],
+)
+def test_overshoot_is_a_move_past_the_goal(sold_usd: int, bought_usd: int, reason: str) -> None:
+    step = two(5_800, 4_200)
+    problem = build_problem(step, reference_prices(step))
+    objective = objective_for_goal(problem, rebalance_to_targets(step).goal)
+    draft = PlanDraft(delta_raw={WETH.address: -sold_usd * 10**18 // 2_000, USDC.address: bought_usd * COIN})
+
+    assert overshoot_reason(problem, objective, draft) == reason
+
+
+@pytest.mark.parametrize(
+    ("amount_out_raw", "cause"),
+    [
+        pytest.param(2_000 * COIN, "exchanges too few base units to hit a goal", id="at the reference"),
+        pytest.param(2_000 * COIN + 1, "pays above the reference price", id="one base unit above"),
+    ],
+)
+def test_best_paying_pool_is_above_the_reference_from_a_base_unit(amount_out_raw: int, cause: str) -> None:
+    step = two(5_800, 4_200)
+    problem = build_problem(step, reference_prices(step))
+    legs = [leg(WETH.address, USDC.address, 10**18, raw, pool=name) for name, raw in (("low", 1_990 * COIN), ("best", amount_out_raw))]
+
+    assert best_paying_pool(problem, PlanDraft(legs=legs), "move WETH") == ("best", f"{cause}: with it the plan would move WETH")
+
+
+# --- Reasons
+
+
+def test_skipped_names_the_unmoved_counterpart() -> None:
     """USDC would have to grow by 350, less than min_trade, so that 350 of the 900 too much of WETH have no other side."""
     values = {"WETH": 40_900, "USDC": 29_650, "DAI": 19_450, "WBTC": 10_000}
     targets = {"WETH": 4_000, "USDC": 3_000, "DAI": 2_000, "WBTC": 1_000}
     pools = [v2_pool(WETH, USDC, 2_000, DEEP), v2_pool(WETH, DAI, 2_000, DEEP), v2_pool(WBTC, WETH, 30, 20_000)]
-    step = wide(step_input(targets, values, PRICES, pools=pools), min_trade=Fraction(400 * 10**6))
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    left = {item.subject: item.why for item in found.skipped}
-    assert "limits.min_trade" in left["USDC"]
-    assert left["WETH"].startswith("349")
-    assert mentions(left["WETH"], ": USDC")
-    assert {leg.token_out for leg in found.legs} == {DAI.address}
+
+    plan = planned(wide(step_input(targets, values, PRICES, pools=pools), min_trade=Fraction(400 * COIN)))
+
+    reasons = reason_by_subject(plan)
+    assert "limits.min_trade" in reasons["USDC"]
+    assert reasons["WETH"].startswith("349")
+    assert mentions(reasons["WETH"], ": USDC")
+    assert {leg.token_out for leg in plan.legs} == {DAI.address}
 
 
 FLOOR_REASON = DropReason(DropCause.BELOW_FLOOR, "pays less than the floor set by the reference price")
@@ -313,12 +475,14 @@ GAS_REASON = DropReason(DropCause.GAS, DropCause.GAS.value)
     ],
     ids=["floor", "floor and gas", "gas"],
 )
-def test_skipped__cost_is_named_only_where_it_keeps_a_token_off(drop_reasons: tuple[DropReason, ...], why: str) -> None:
+def test_skipped_names_cost_only_where_it_binds(drop_reasons: tuple[DropReason, ...], why: str) -> None:
     step = two(60_000, 40_000, [v2_pool(WETH, USDC, 2_000, DEEP), v2_pool(WETH, USDC, 2_000, DEEP, "second")], plan_cost_bps=1)
     problem = build_problem(step, reference_prices(step))
     objective = objective_for_goal(problem, rebalance_to_targets(step).goal)
     graph = build_pool_graph(problem, float(problem.total))
-    pools = {edge.pool_address for edge in graph.pool_edges}
-    fixed_point = FixedPoint(PlanDraft(), dropped_pools=dict(zip(sorted(pools), drop_reasons, strict=True)))
+    pools = sorted({edge.pool_address for edge in graph.pool_edges})
+    fixed_point = FixedPoint(PlanDraft(), dropped_pools=dict(zip(pools, drop_reasons, strict=True)))
+
     skips = {item.subject: item.why for item in skipped_items(step, graph, objective, fixed_point, "", None)}
+
     assert skips["WETH"].partition(" off target: ")[2].startswith(why)

@@ -17,7 +17,7 @@ from agent.errors import Refused
 from agent.model import OptimalityGap, Plan, Pool, StepInput
 from agent.planning import planner
 from agent.planning.plan_builder import gap_bps, rounded_gap
-from agent.planning.planner import NothingPlanned, plan, plan_swap
+from agent.planning.planner import NothingPlanned, plan_swap
 from agent.planning.problem import PoolGraph, build_pool_graph, build_problem
 from agent.planning.rounding import PlanDraft
 from agent.planning.solver.charges import bound_with_charges
@@ -58,7 +58,7 @@ NOISE = Fraction(1, 1_000)
 """Of a basis point: what base units and floating point may be worth."""
 
 
-def settled(step: StepInput) -> tuple[PoolGraph, FixedPoint, Fraction | None]:
+def solved_parts(step: StepInput) -> tuple[PoolGraph, FixedPoint, Fraction | None]:
     """The plan's parts before they are put together."""
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
@@ -67,70 +67,70 @@ def settled(step: StepInput) -> tuple[PoolGraph, FixedPoint, Fraction | None]:
     return market, find_fixed_point(market, aim, budget, step.limits.min_trade, {}), budget
 
 
-def outcome(step: StepInput) -> tuple[Fraction, dict[str, int], Fraction]:
+def gap_changes_turnover(step: StepInput) -> tuple[Fraction, dict[str, int], Fraction]:
     """(gap, changes of holdings, turnover) of the plan; nothing where nothing is worth a trade."""
     try:
-        found = plan(step, rebalance_to_targets(step))
+        plan = planner.plan(step, rebalance_to_targets(step))
     except Refused as refusal:
         assert isinstance(refusal, NothingPlanned)
-        market, state, budget = settled(step)
+        market, state, budget = solved_parts(step)
         gap = gap_bps(market, objective_for_goal(market.problem, rebalance_to_targets(step).goal), state, budget)
         return gap, {}, market.problem.total / BPS
-    check_legs(step, found)
-    assert found.gap_bps is not None
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    return found.gap_bps, {at: raw - held[at] for at, raw in found.holdings_after}, found.turnover
+    check_legs(step, plan)
+    assert plan.gap_bps is not None
+    held_raw = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    return plan.gap_bps, {at: raw - held_raw[at] for at, raw in plan.holdings_after}, plan.turnover
 
 
 @pytest.mark.parametrize("first", [0, *slow(range(10, PROBLEMS, 10))])
-def test_random_problems_are_solved_to_a_tenth_of_a_basis_point_and_no_peer_does_better(first: int) -> None:
+def test_gap_is_below_a_tenth_of_a_bp_and_no_peer_is_better(first: int) -> None:
     for seed in range(first, first + 10):
         step = any_problem(seed)
-        gap, delta, turnover = outcome(step)
+        gap, delta, turnover = gap_changes_turnover(step)
         assert 0 <= gap <= SMALL, seed
-        ours = objective(step, rebalance_to_targets(step), delta)
+        plan_value = objective(step, rebalance_to_targets(step), delta)
         for peer in (sequential, grid):
-            theirs = objective(step, rebalance_to_targets(step), peer(step, rebalance_to_targets(step)).delta_raw)
-            assert ours >= theirs - NOISE * turnover / BPS, (seed, peer.__name__)
+            peer_value = objective(step, rebalance_to_targets(step), peer(step, rebalance_to_targets(step)).delta_raw)
+            assert plan_value >= peer_value - NOISE * turnover / BPS, (seed, peer.__name__)
 
 
-def test_a_solve_whose_steps_end_at_the_ridge_goes_on() -> None:
+def test_solve_goes_on_at_a_ridge() -> None:
     """Without a plan cost and near the limit of turnover, where flat directions would take hundreds of steps."""
-    assert outcome(any_problem(256))[0] <= SMALL
+    assert gap_changes_turnover(any_problem(256))[0] <= SMALL
 
 
 @pytest.mark.parametrize("seed", [236, 695, 752])
-def test_routes_that_would_end_lower_gathered_than_on_their_own_stay_on_their_own(seed: int) -> None:
-    assert outcome(any_problem(seed))[0] <= SMALL
+def test_routes_stay_apart_where_gathering_ends_lower(seed: int) -> None:
+    assert gap_changes_turnover(any_problem(seed))[0] <= SMALL
 
 
 @pytest.mark.parametrize("seed", [*range(2), 166, 564, 707, *slow((*range(2, 12), 706, 806, 977))])
-def test_with_gas_in_the_objective_no_peer_does_better_either(seed: int) -> None:
+def test_plan_with_gas_is_as_good_as_its_peers(seed: int) -> None:
     """Some with routes that share a hub's pool, and some with pools of which each is worth its gas only without the other."""
     step = any_problem_with_gas(seed)
     decision, problem = rebalance_to_targets(step), build_problem(step, reference_prices(step))
     try:
-        found = plan(step, decision)
+        plan = planner.plan(step, decision)
     except Refused as refusal:
         assert isinstance(refusal, NothingPlanned)
-        ours, turnover = objective(step, decision, {}), problem.total / BPS
+        plan_value, turnover = objective(step, decision, {}), problem.total / BPS
     else:
-        check_legs(step, found)
-        held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-        delta = {at: raw - held[at] for at, raw in found.holdings_after}
-        ours, turnover = objective(step, decision, delta) - found.cost.gas, found.turnover
+        check_legs(step, plan)
+        held_raw = {holding.token: holding.raw for holding in step.snapshot.holdings}
+        delta = {at: raw - held_raw[at] for at, raw in plan.holdings_after}
+        plan_value, turnover = objective(step, decision, delta) - plan.cost.gas, plan.turnover
     for peer in (sequential, grid):
         draft = peer(step, decision)
-        theirs = objective(step, decision, draft.delta_raw) - draft.cost(problem).gas
-        assert ours >= theirs - NOISE * turnover / BPS, peer.__name__
+        peer_value = objective(step, decision, draft.delta_raw) - draft.cost(problem).gas
+        assert plan_value >= peer_value - NOISE * turnover / BPS, peer.__name__
 
 
 @pytest.mark.parametrize("seeds", [4, *slow([12])])
-def test_the_bound_holds_for_the_plans_of_peers_too(seeds: int) -> None:
+def test_bound_holds_for_the_plans_of_peers(seeds: int) -> None:
     """Where no pool pays more than the reference, the bound is one on everything that can be done."""
     for seed in range(seeds):
         step = without_gas(with_limits(random_step(seed, 5, 15, skew=0.0), pool_min_value=None, min_trade=None))
-        market, state, budget = settled(step)
+        market, state, budget = solved_parts(step)
         search = objective_for_goal(market.problem, rebalance_to_targets(step).goal).optimizer(
             market.scale, np.zeros(5), {}, None if budget is None else float(budget)
         )
@@ -139,9 +139,9 @@ def test_the_bound_holds_for_the_plans_of_peers_too(seeds: int) -> None:
             assert objective(step, rebalance_to_targets(step), draft.delta_raw) <= bound
 
 
-def test_a_plan_that_stops_halfway_has_the_gap_of_what_it_left() -> None:
+def test_gap_of_half_a_plan_is_what_it_leaves() -> None:
     step = two(5_800, 4_200)
-    market, state, budget = settled(step)
+    market, state, budget = solved_parts(step)
     aim = objective_for_goal(market.problem, rebalance_to_targets(step).goal)
     half = PlanDraft(delta_raw={at: raw // 2 for at, raw in state.draft.delta_raw.items()}, legs=state.draft.legs)
     gap = gap_bps(market, aim, replace(state, draft=half), budget)
@@ -151,16 +151,16 @@ def test_a_plan_that_stops_halfway_has_the_gap_of_what_it_left() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 12, 27, 256, *slow([20, 42, 734])])
-def test_the_less_of_a_plan_is_done_the_larger_its_gap_and_no_plan_is_beyond_the_bound(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gap_grows_the_less_of_a_plan_is_done(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Markets on and off the reference, with and without a limit of turnover. The gap is seen before it is cut off at zero."""
     short: list[float] = []
 
-    def seen(missing: Fraction, basis: Fraction) -> Fraction:
+    def recorded_gap(missing: Fraction, basis: Fraction) -> Fraction:
         short.append(float(missing / basis * BPS))
         return rounded_gap(missing, basis)
 
-    monkeypatch.setattr("agent.planning.plan_builder.rounded_gap", seen)
-    market, state, budget = settled(any_problem(seed))
+    monkeypatch.setattr("agent.planning.plan_builder.rounded_gap", recorded_gap)
+    market, state, budget = solved_parts(any_problem(seed))
     aim = objective_for_goal(market.problem, rebalance_to_targets(any_problem(seed)).goal)
     for tenths in range(10, -1, -1):
         delta = {at: raw * tenths // 10 for at, raw in state.draft.delta_raw.items()}
@@ -171,12 +171,12 @@ def test_the_less_of_a_plan_is_done_the_larger_its_gap_and_no_plan_is_beyond_the
     assert per_unit[0] < per_unit[5] < per_unit[-1], "also in value, not only because less is moved"
 
 
-def test_a_multiplier_beyond_its_limit_is_cut_so_that_the_bound_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bound_of_an_unfinished_search_is_never_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the search for directions under a limit of turnover is broken off, the bound is less tight, never too low."""
     looser = 0
     for seed in range(12):
         step = without_gas(with_limits(random_step(seed, 6, 15, skew=0.0), turnover_bps=800, daily_turnover_bps=None, pool_min_value=None))
-        market, _, budget = settled(step)
+        market, _, budget = solved_parts(step)
         search = objective_for_goal(market.problem, rebalance_to_targets(step).goal).optimizer(
             market.scale, np.zeros(6), {}, float(budget or 0)
         )
@@ -191,15 +191,15 @@ def test_a_multiplier_beyond_its_limit_is_cut_so_that_the_bound_stays_one(monkey
     assert looser > 0
 
 
-def test_a_gap_is_rounded_up_and_never_below_zero() -> None:
+def test_rounded_gap_is_rounded_up_and_never_below_zero() -> None:
     assert rounded_gap(Fraction(1, 10**12), Fraction(1)) == Fraction(1, 10**6)
     assert rounded_gap(Fraction(-1, 10**9), Fraction(1)) == 0
 
 
-def test_an_imprecise_solve_makes_the_gap_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gap_of_an_imprecise_solve_is_larger(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"WETH": 42_000, "USDC": 15_000, "WBTC": 26_000, "DAI": 7_000, "LINK": 10_000}
     step = without_gas(wide(step_input(FIVE, values, PRICES, pools=five_pools())))
-    market, state, budget = settled(step)
+    market, state, budget = solved_parts(step)
     aim = objective_for_goal(market.problem, rebalance_to_targets(step).goal)
     exact = gap_bps(market, aim, state, budget)
     monkeypatch.setattr("agent.planning.solver.dual.MAX_STEPS", 2)
@@ -207,30 +207,30 @@ def test_an_imprecise_solve_makes_the_gap_larger(monkeypatch: pytest.MonkeyPatch
     assert gap_bps(unsolved, aim, state, budget) > exact
 
 
-def test_a_pool_given_up_for_its_gas_is_no_gap_and_one_given_up_wrongly_is() -> None:
+def test_gap_counts_a_pool_dropped_wrongly_but_not_for_gas() -> None:
     """Gas counts in the bound as in the plan: free of it, the twin would pay a tenth of a basis point more."""
     pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, name="twin")]
-    dear = two(11_600, 8_400, pools)
-    found = plan(dear, rebalance_to_targets(dear))
-    assert len(found.legs) == 1
-    assert found.gap_bps is not None
-    assert found.gap_bps < Fraction(1, 100)
-    free = without_gas(dear)
-    both = plan(free, rebalance_to_targets(free))
+    step_with_gas = two(11_600, 8_400, pools)
+    plan = planner.plan(step_with_gas, rebalance_to_targets(step_with_gas))
+    assert len(plan.legs) == 1
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < Fraction(1, 100)
+    free = without_gas(step_with_gas)
+    both = planner.plan(free, rebalance_to_targets(free))
     assert len(both.legs) == 2
     assert both.gap_bps is not None
     assert both.gap_bps < Fraction(1, 1_000)
-    market, state, budget = settled(free)
+    market, state, budget = solved_parts(free)
     aim = objective_for_goal(market.problem, rebalance_to_targets(free).goal)
-    one = find_fixed_point(market, aim, budget, None, {pools[1].address: "left out"})
-    assert gap_bps(market, aim, one, budget) > Fraction(1, 10) > gap_bps(market, aim, state, budget)
+    worse = find_fixed_point(market, aim, budget, None, {pools[1].address: "left out"})
+    assert gap_bps(market, aim, worse, budget) > Fraction(1, 10) > gap_bps(market, aim, state, budget)
 
 
 @pytest.mark.parametrize("seed", [15, *range(3), *slow(range(3, 15))])
-def test_no_choice_of_pools_is_worth_more_than_the_bound_over_all(seed: int) -> None:
+def test_bound_covers_every_choice_of_pools(seed: int) -> None:
     """Gas is paid in value: taken from what a pool pays, at the price of its token, it was charged with up to plan_cost more."""
     step = any_problem_with_gas(seed)
-    market, state, budget = settled(step)
+    market, state, budget = solved_parts(step)
     search = objective_for_goal(market.problem, rebalance_to_targets(step).goal).optimizer(
         market.scale, np.zeros(len(market.problem.nodes)), {}, None if budget is None else float(budget)
     )
@@ -245,70 +245,70 @@ def test_no_choice_of_pools_is_worth_more_than_the_bound_over_all(seed: int) -> 
 
 
 @pytest.mark.parametrize("first", [0, *slow(range(10, PROBLEMS, 10))])
-def test_with_gas_most_random_plans_are_within_half_a_basis_point(first: int) -> None:
+def test_gap_with_gas_is_mostly_within_three_fifths_of_a_bp(first: int) -> None:
     """The least gas of the pools in use is on both sides; it was on none, and the 90th percentile of the gap 1.9 bps."""
-    gaps = sorted(outcome(any_problem_with_gas(seed))[0] for seed in range(first, first + 10))
+    gaps = sorted(gap_changes_turnover(any_problem_with_gas(seed))[0] for seed in range(first, first + 10))
     assert gaps[0] >= 0, gaps
     assert gaps[8] <= Fraction(3, 5), gaps
 
 
-def test_a_limit_of_turnover_is_part_of_the_bound() -> None:
+def test_gap_counts_the_turnover_limit() -> None:
     step = two(9_600, 400)
-    found = plan(step, rebalance_to_targets(step))
-    assert found.turnover == pytest.approx(3_000 * 10**6, rel=1e-5)
-    assert found.gap_bps is not None
-    assert found.gap_bps < Fraction(1, 1_000)
+    plan = planner.plan(step, rebalance_to_targets(step))
+    assert plan.turnover == pytest.approx(3_000 * 10**6, rel=1e-5)
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < Fraction(1, 1_000)
 
 
-def test_the_edge_of_a_band_is_certified() -> None:
+def test_gap_of_a_plan_to_the_edge_of_a_band_is_small() -> None:
     values = {"WETH": 36_000, "USDC": 30_000, "WBTC": 19_000, "DAI": 15_000}
     targets = {"WETH": 3_000, "USDC": 3_000, "WBTC": 2_000, "DAI": 2_000}
     bands = {"WETH": ("0.27", "0.33"), "USDC": ("0.27", "0.33"), "WBTC": ("0.18", "0.22"), "DAI": ("0.18", "0.22")}
     pools = [pool for pool in five_pools() if "LINK" not in (pool.token0, pool.token1)]
     step = without_gas(step_input(targets, values, PRICES, pools=pools))
-    found = plan(step, rebalance_to_targets(step, bands))
-    check_legs(step, found)
-    assert found.gap_bps is not None
-    assert found.gap_bps < SMALL
+    plan = planner.plan(step, rebalance_to_targets(step, bands))
+    check_legs(step, plan)
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < SMALL
 
 
-def test_what_a_skewed_pool_pays_is_taken_on_the_way_and_certified_as_such() -> None:
+def test_gap_is_small_for_the_better_of_two_skewed_pools() -> None:
     """Both pools pay more than the reference: the better one is used although both count as free, and no more is moved."""
     pools: list[Pool] = [v3_pool(WETH, USDC, 2_008, DEEP, name="good"), v3_pool(WETH, USDC, 2_016, DEEP, name="better")]
     step = without_gas(two(5_800, 4_200, pools))
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    assert {leg.pool for leg in found.legs} == {pools[1].address}
-    assert found.gap_bps is not None
-    assert found.gap_bps < Fraction(1, 100)
-    assert dict(found.weights_after_bps)[WETH.address] == 5_000
+    plan = planner.plan(step, rebalance_to_targets(step))
+    check_legs(step, plan)
+    assert {leg.pool for leg in plan.legs} == {pools[1].address}
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < Fraction(1, 100)
+    assert dict(plan.weights_after_bps)[WETH.address] == 5_000
 
 
-def test_a_circle_of_skewed_pools_is_neither_used_nor_missed_by_the_bound() -> None:
+def test_circle_of_skewed_pools_is_not_used_and_no_gap() -> None:
     pools: list[Pool] = [v3_pool(WETH, USDC, 2_010, DEEP, name="high"), v3_pool(WETH, USDC, 1_990, DEEP, name="low")]
     step = without_gas(two(5_800, 4_200, pools))
-    found = plan(step, rebalance_to_targets(step))
-    check_legs(step, found)
-    assert [leg.pool for leg in found.legs] == [pools[0].address]
-    assert found.gap_bps is not None
-    assert found.gap_bps < Fraction(1, 100)
-    assert found.turnover < 810 * 10**6
+    plan = planner.plan(step, rebalance_to_targets(step))
+    check_legs(step, plan)
+    assert [leg.pool for leg in plan.legs] == [pools[0].address]
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < Fraction(1, 100)
+    assert plan.turnover < 810 * 10**6
 
 
-def test_a_swap_by_hand_carries_its_gap() -> None:
+def test_plan_swap_has_its_gap() -> None:
     pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, 4_000_000), v3_pool(WETH, USDC, 2_000, DEEP, 3_000)]
     step = without_gas(step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, pools=pools))
-    found = plan_swap(step, WETH.address, USDC.address, 50 * 10**18)
-    assert found.gap_bps is not None
-    assert found.gap_bps < Fraction(1, 1_000)
-    dear = with_snapshot(step, priority_fee_wei=3_000 * 10**9)
-    one = plan_swap(dear, WETH.address, USDC.address, 50 * 10**18)
-    assert len(one.legs) == 1
-    assert one.gap_bps is not None
-    assert one.gap_bps > Fraction(1, 2)
+    plan = plan_swap(step, WETH.address, USDC.address, 50 * 10**18)
+    assert plan.gap_bps is not None
+    assert plan.gap_bps < Fraction(1, 1_000)
+    step_with_gas = with_snapshot(step, priority_fee_wei=3_000 * 10**9)
+    costly_plan = plan_swap(step_with_gas, WETH.address, USDC.address, 50 * 10**18)
+    assert len(costly_plan.legs) == 1
+    assert costly_plan.gap_bps is not None
+    assert costly_plan.gap_bps > Fraction(1, 2)
 
 
-def whole_sale(seed: int) -> StepInput:
+def whole_sale_step(seed: int) -> StepInput:
     """WETH, and sometimes WBTC, leave into USDC without gas; pools deviate from the reference by 0.3 to 2 % (standard deviation)."""
     dice = random.Random(f"e {seed}")
     symbols = ("USDC", "WETH", "WBTC")[: dice.choice([2, 2, 3])]
@@ -322,7 +322,7 @@ def whole_sale(seed: int) -> StepInput:
     return without_gas(with_limits(step, **off, **limits))
 
 
-def gap_over_every_order(step: StepInput, planned: Plan) -> Fraction:
+def gap_over_every_order(step: StepInput, plan: Plan) -> Fraction:
     """Bps of turnover to the best of the bounds in every order of the tokens, at the pools' real rates."""
     problem = build_problem(step, reference_prices(step))
     aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
@@ -333,44 +333,44 @@ def gap_over_every_order(step: StepInput, planned: Plan) -> Fraction:
     orders = [replace(first_order, rank=np.array(rank)) for rank in permutations(range(len(problem.nodes)))]
     stacks = [(order.restrict(optimizer), market.real_curves.rows(order.rows(market.real_curves, rows))) for order in orders]
     raw_before = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    raw_after = dict(planned.holdings_after)
+    raw_after = dict(plan.holdings_after)
     ends = [
         (node.value + (raw_after.get(node.address, 0) - raw_before.get(node.address, 0)) * node.price) / Fraction(market.scale)
         for node in problem.nodes
     ]
     best = max(restricted.solve(stack).bound for restricted, stack in stacks)
-    return (Fraction(best) - optimizer.utility.exact_utility_of(ends)) * Fraction(market.scale) / planned.turnover * BPS
+    return (Fraction(best) - optimizer.utility.exact_utility_of(ends)) * Fraction(market.scale) / plan.turnover * BPS
 
 
 @pytest.mark.parametrize("seed", [47, 91, 203, 278, 407, *slow(range(40))])
-def test_the_gap_of_a_whole_sale_covers_pools_above_the_reference(seed: int) -> None:
+def test_gap_of_a_whole_sale_covers_pools_above_the_reference(seed: int) -> None:
     """Their gain is no reason to trade, but a sale that is due anyhow would have got it."""
-    step = whole_sale(seed)
+    step = whole_sale_step(seed)
     try:
-        planned = plan(step, replace(rebalance_to_targets(step), is_exit=True))
+        plan = planner.plan(step, replace(rebalance_to_targets(step), is_exit=True))
     except Refused as refusal:
         assert isinstance(refusal, NothingPlanned)
         return
-    assert planned.gap_bps is not None
-    assert planned.gap_bps >= gap_over_every_order(step, planned) - NOISE
+    assert plan.gap_bps is not None
+    assert plan.gap_bps >= gap_over_every_order(step, plan) - NOISE
 
 
 @pytest.mark.parametrize("base_fee_wei", [0, 10**9])
-def test_only_gas_that_is_paid_is_named_as_a_reason(base_fee_wei: int) -> None:
+def test_drop_reason_names_gas_only_where_it_is_paid(base_fee_wei: int) -> None:
     for seed in range(12):
         step = any_problem(seed, 4, 8)
         step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=base_fee_wei))
-        market, _, _ = settled(step)
+        market, _, _ = solved_parts(step)
         selector = PoolSelector(market, lambda _stack, _earlier: DualSolution, 0.0, lambda _selection: {})
         for edge in market.pool_edges:
             cause = selector._drop_reason(edge.pool_address, DropCause.GAS).cause
             assert (cause is DropCause.GAS) == (base_fee_wei > 0 and cause is not DropCause.COARSE_UNIT)
 
 
-def test_without_gas_a_coarse_unit_is_the_reason_or_that_a_pool_saves_nothing() -> None:
+def test_drop_reason_without_gas_is_a_coarse_unit_or_no_saving() -> None:
     causes: set[DropCause] = set()
     for seed in range(6):
-        market, _, _ = settled(without_gas(KINDS["units"](seed)))
+        market, _, _ = solved_parts(without_gas(KINDS["units"](seed)))
         selector = PoolSelector(market, lambda _stack, _earlier: DualSolution, 0.0, lambda _selection: {})
         for pool in {edge.pool_address for edge in market.pool_edges}:
             is_coarse = any(edge.curves.rounding_loss for edge in market.pool_edges if edge.pool_address == pool)
@@ -381,41 +381,41 @@ def test_without_gas_a_coarse_unit_is_the_reason_or_that_a_pool_saves_nothing() 
     assert causes == {DropCause.COARSE_UNIT, DropCause.SAVES_NOTHING}
 
 
-def test_gap__is_reckoned_once_and_only_when_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    reckoned_gaps = []
+def test_gap_is_computed_once_and_only_when_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed_gaps = []
 
-    def reckoned_gap(*arguments: object) -> Fraction:
-        reckoned_gaps.append(gap_bps(*arguments))  # type: ignore[arg-type]
-        return reckoned_gaps[-1]
+    def computed_gap(*arguments: object) -> Fraction:
+        computed_gaps.append(gap_bps(*arguments))  # type: ignore[arg-type]
+        return computed_gaps[-1]
 
-    monkeypatch.setattr(planner, "gap_bps", reckoned_gap)
+    monkeypatch.setattr(planner, "gap_bps", computed_gap)
     step = any_problem(3)
-    planned = plan(step, rebalance_to_targets(step))
-    assert not reckoned_gaps
-    assert planned.gap_bps == planned.gap_bps == reckoned_gaps[0]
-    assert len(reckoned_gaps) == 1
+    plan = planner.plan(step, rebalance_to_targets(step))
+    assert not computed_gaps
+    assert plan.gap_bps == plan.gap_bps == computed_gaps[0]
+    assert len(computed_gaps) == 1
 
 
 @pytest.mark.parametrize(
     "copied",
     [
-        pytest.param(lambda planned: codec.loads(Plan, codec.dumps(planned)), id="record"),
-        pytest.param(lambda planned: pickle.loads(pickle.dumps(planned)), id="pickle"),
-        pytest.param(lambda planned: replace(planned, verdicts=()), id="replace"),
+        pytest.param(lambda plan: codec.loads(Plan, codec.dumps(plan)), id="record"),
+        pytest.param(lambda plan: pickle.loads(pickle.dumps(plan)), id="pickle"),
+        pytest.param(lambda plan: replace(plan, verdicts=()), id="replace"),
     ],
 )
-def test_gap__of_a_copied_plan_is_that_of_the_plan(copied: Callable[[Plan], Plan]) -> None:
+def test_gap_of_a_copied_plan_is_that_of_the_plan(copied: Callable[[Plan], Plan]) -> None:
     step = any_problem(3)
-    planned = plan(step, rebalance_to_targets(step))
-    assert copied(planned) == planned
-    assert copied(planned).gap_bps == planned.gap_bps
-    assert replace(planned, gap=OptimalityGap.of_bps((planned.gap_bps or 0) + Fraction(1))) != planned
+    plan = planner.plan(step, rebalance_to_targets(step))
+    assert copied(plan) == plan
+    assert copied(plan).gap_bps == plan.gap_bps
+    assert replace(plan, gap=OptimalityGap.of_bps((plan.gap_bps or 0) + Fraction(1))) != plan
 
 
-def test_gap__is_recorded_as_a_number_of_basis_points() -> None:
+def test_gap_is_recorded_as_a_number_of_basis_points() -> None:
     step = any_problem(3)
-    planned = plan(step, rebalance_to_targets(step))
-    assert planned.gap_bps is not None
-    recorded_plan = codec.to_jsonable(planned)
-    assert recorded_plan["gap_bps"] == "/".join(map(str, planned.gap_bps.as_integer_ratio()))
+    plan = planner.plan(step, rebalance_to_targets(step))
+    assert plan.gap_bps is not None
+    recorded_plan = codec.to_jsonable(plan)
+    assert recorded_plan["gap_bps"] == "/".join(map(str, plan.gap_bps.as_integer_ratio()))
     assert "gap" not in recorded_plan

@@ -17,15 +17,17 @@ from agent.planning.solver.utility import FlowOptimizer, PlanUtility, build_devi
 from tests.support.decisions.solver import both_ways, market
 
 
-def aim(held: list[float], shares: list[float], price: float = 0.01, band: float = 0.0, budget: float | None = None) -> FlowOptimizer:
+def optimizer_for(
+    held_values: list[float], shares: list[float], price: float = 0.01, band: float = 0.0, budget: float | None = None
+) -> FlowOptimizer:
     """Goals of the final total, each `band` wide either way; tokens with no share must end empty."""
-    wanted = np.array(shares)
-    low, high = np.where(wanted > 0, wanted - band, 0.0), np.where(wanted > 0, wanted + band, 0.0)
-    now = np.array(held)
+    goal_shares = np.array(shares)
+    low, high = np.where(goal_shares > 0, goal_shares - band, 0.0), np.where(goal_shares > 0, goal_shares + band, 0.0)
+    now = np.array(held_values)
     above, below = np.maximum(now - high * now.sum(), 0.0).sum(), np.maximum(low * now.sum() - now, 0.0).sum()
     tie_break = 0.5 if not band or above + below == 0 else above / (above + below)
     hubs = {number: 0.0 for number, share in enumerate(shares) if share == 0}
-    size = len(held)
+    size = len(held_values)
     return FlowOptimizer(PlanUtility(low, high, price, tie_break, hubs), now, now, np.full(size, -np.inf), np.full(size, np.inf), budget)
 
 
@@ -33,119 +35,121 @@ def aim(held: list[float], shares: list[float], price: float = 0.01, band: float
 
 
 @given(st.integers(0, 10**6), st.integers(1, 40))
-def test_the_minimum_in_a_box_is_where_no_unknown_can_go_further_down(seed: int, size: int) -> None:
+def test_box_minimum_has_no_way_further_down(seed: int, size: int) -> None:
     dice = np.random.default_rng(seed)
     root = dice.normal(size=(dice.integers(1, size + 1), size)) * 10 ** dice.uniform(-2, 4)
     if dice.random() < 0.5:  # two multipliers of one token
         root[:, size // 2 : size // 2 * 2] = -root[:, : size // 2]
     matrix, slope = root.T @ root, dice.normal(size=size)
     low, high = -dice.uniform(0, 1, size) * (dice.random(size) > 0.2), dice.uniform(0, 1, size) * (dice.random(size) > 0.2)
-    found, sides = box_minimum(matrix, slope, low, high)
+    minimum, sides = box_minimum(matrix, slope, low, high)
     for near in (sides, dice.integers(-1, 2, size).tolist()):
         again, _ = box_minimum(matrix, slope, low, high, near)
-        assert np.array_equal(again, found), "where the search begins does not show in the minimum"
-    pull = slope + matrix @ found
-    assert (found >= low).all()
-    assert (found <= high).all()
+        assert np.array_equal(again, minimum), "where the search begins does not show in the minimum"
+    pull = slope + matrix @ minimum
+    assert (minimum >= low).all()
+    assert (minimum <= high).all()
     unmoved = np.abs(pull) <= 1e-6 * (1 + np.abs(matrix).max())
-    assert (unmoved | ((pull > 0) & (found <= low)) | ((pull < 0) & (found >= high))).all()
+    assert (unmoved | ((pull > 0) & (minimum <= low)) | ((pull < 0) & (minimum >= high))).all()
 
 
 # the dual
 
 
-def test_prices_settle_where_every_goal_is_met() -> None:
-    search, stack = aim([60.0, 30.0, 10.0], [0.5, 0.35, 0.15]), market(both_ways(0, 1), both_ways(0, 2), both_ways(1, 2))
-    found = search.solve(stack)
-    ends = search.final_values(stack, found)
+def test_solve_meets_every_goal() -> None:
+    search, stack = optimizer_for([60.0, 30.0, 10.0], [0.5, 0.35, 0.15]), market(both_ways(0, 1), both_ways(0, 2), both_ways(1, 2))
+    solution = search.solve(stack)
+    ends = search.final_values(stack, solution)
     assert ends / ends.sum() == pytest.approx([0.5, 0.35, 0.15], abs=1e-9)
-    assert found.bound == pytest.approx(search.utility.utility_of(ends), abs=1e-9)
-    live = found.amount_in > 0
-    assert (found.prices[stack.source[live]] < found.prices[stack.target[live]]).all(), "value runs up the prices, never in a circle"
+    assert solution.bound == pytest.approx(search.utility.utility_of(ends), abs=1e-9)
+    live = solution.amount_in > 0
+    assert (solution.prices[stack.source[live]] < solution.prices[stack.target[live]]).all(), "value runs up the prices, never in a circle"
 
 
-def test_a_move_dearer_than_its_price_stays_undone() -> None:
+def test_solve_skips_a_move_dearer_than_its_price() -> None:
     for fee_pips, moves in ((3_000, False), (1_000, True)):
-        search, stack = aim([60.0, 40.0], [0.5, 0.5], price=0.002), market(both_ways(0, 1, fee_pips=fee_pips))
+        search, stack = optimizer_for([60.0, 40.0], [0.5, 0.5], price=0.002), market(both_ways(0, 1, fee_pips=fee_pips))
         assert bool(search.solve(stack).amount_in.sum() > 0) is moves
 
 
-def test_parallel_pools_are_split_where_their_last_units_pay_the_same() -> None:
-    search, stack = aim([1.0, 0.0], [0.0001, 0.9999], price=0.1), market(both_ways(0, 1, 500.0), both_ways(0, 1, 1_500.0))
+def test_solve_splits_pools_so_that_last_units_pay_alike() -> None:
+    search, stack = optimizer_for([1.0, 0.0], [0.0001, 0.9999], price=0.1), market(both_ways(0, 1, 500.0), both_ways(0, 1, 1_500.0))
     shallow, deep = sorted(search.solve(stack).amount_in[search.solve(stack).amount_in > 0])
     assert deep / shallow == pytest.approx(3.0, rel=1e-3)
 
 
-def test_an_interval_is_left_alone_inside_and_met_at_its_edge() -> None:
-    search, stack = aim([60.0, 40.0], [0.5, 0.5], band=0.05), market(both_ways(0, 1))
+def test_solve_ends_at_the_edge_of_an_interval() -> None:
+    search, stack = optimizer_for([60.0, 40.0], [0.5, 0.5], band=0.05), market(both_ways(0, 1))
     ends = search.final_values(stack, search.solve(stack))
     assert ends[0] / ends.sum() == pytest.approx(0.55, abs=1e-9)
-    inside = aim([52.0, 48.0], [0.5, 0.5], band=0.05)
+    inside = optimizer_for([52.0, 48.0], [0.5, 0.5], band=0.05)
     assert inside.solve(stack).amount_in.sum() == 0
 
 
-def test_without_pools_everything_stays_and_the_bound_is_what_is_held() -> None:
-    search, stack = aim([60.0, 40.0], [0.5, 0.5]), market()
+def test_solve_without_pools_keeps_everything() -> None:
+    search, stack = optimizer_for([60.0, 40.0], [0.5, 0.5]), market()
     assert search.solve(stack).bound == pytest.approx(search.utility.utility_of(np.array([60.0, 40.0])))
 
 
-def test_a_bound_is_one_even_where_a_unit_would_cost_more_than_it_is_worth() -> None:
+def test_bound_holds_where_a_unit_costs_more_than_its_worth() -> None:
     """Ten units must go at a price of two each, and the pool takes a twentieth of one: the price is less than nothing."""
     program = sell_program(np.array([10.0, 0.0]), {0: 0.0}, 2.0)
     stack = market(both_ways(0, 1, 10.0))
     sold, paid = stack.flat_cells[3].max() / stack.fee_factor[0], stack.flat_cells[4].max()
     assert 0.02 < paid < sold < 0.1
     best = 10.0 - sold + paid - 2.0 * (10.0 - sold)
-    found = solve_dual(program, stack)
-    assert found.bound == pytest.approx(best, abs=1e-12)
-    assert found.prices[0] < 0
+    solution = solve_dual(program, stack)
+    assert solution.bound == pytest.approx(best, abs=1e-12)
+    assert solution.prices[0] < 0
     assert evaluate_dual(program, stack, np.array([-2.0])).bound > best
     worthless = sell_program(np.array([10.0, 0.0, 1.0]), {0: 0.0, 1: 0.0}, 2.0)
     assert evaluate_dual(worthless, market(both_ways(0, 1, 10.0)), np.array([2.0, 2.0])).bound >= 1.0 - 2.0 * (10.0 - sold) - 2.0 * paid
 
 
-def test_a_hub_ends_empty() -> None:
-    search, stack = aim([60.0, 40.0, 0.0], [0.5, 0.5, 0.0]), market(both_ways(0, 2), both_ways(2, 1))
+def test_solve_leaves_a_hub_empty() -> None:
+    search, stack = optimizer_for([60.0, 40.0, 0.0], [0.5, 0.5, 0.0]), market(both_ways(0, 2), both_ways(2, 1))
     assert search.final_values(stack, search.solve(stack)) == pytest.approx([49.97, 49.97, 0.0], abs=0.01)
 
 
-def test_a_limit_of_turnover_is_met_and_the_cheapest_moves_go_first() -> None:
+def test_solve_under_turnover_takes_the_cheapest_moves_first() -> None:
     pairs = both_ways(0, 1, fee_pips=500), both_ways(0, 2, fee_pips=3_000)
-    search, stack = aim([60.0, 20.0, 20.0], [0.4, 0.3, 0.3], budget=8.0), market(*pairs)
-    found = search.solve(stack)
-    ends = search.final_values(stack, found)
-    assert search.turnover(stack, found) == pytest.approx(8.0, abs=1e-7)
+    search, stack = optimizer_for([60.0, 20.0, 20.0], [0.4, 0.3, 0.3], budget=8.0), market(*pairs)
+    solution = search.solve(stack)
+    ends = search.final_values(stack, solution)
+    assert search.turnover(stack, solution) == pytest.approx(8.0, abs=1e-7)
     assert ends[2] == pytest.approx(20.0, abs=1e-7)
     assert ends[1] > 27.9, "0.05 % is cheaper than 0.3 %"
-    assert found.bound == pytest.approx(search.utility.utility_of(ends), abs=1e-8)
+    assert solution.bound == pytest.approx(search.utility.utility_of(ends), abs=1e-8)
 
 
 @given(seed=st.integers(0, 10**6), band=st.sampled_from([0.0, 0.03]), limited=st.booleans())
-def test_nothing_that_the_pools_can_do_is_worth_more_than_the_bound(seed: int, band: float, limited: bool) -> None:
+def test_bound_covers_everything_that_pools_can_do(seed: int, band: float, limited: bool) -> None:
     """Weak duality, the ground of the certificate: random flows, the found ones among them, stay below the bound."""
     dice = random.Random(seed)
     size = dice.randint(2, 6)
     ends = [tuple(dice.sample(range(size), 2)) for _ in range(dice.randint(1, 12))]
     stack = market(*(both_ways(a, b, 10 ** dice.uniform(1.5, 5), dice.choice([500, 3_000, 10_000]), dice.gauss(0, 0.002)) for a, b in ends))
-    held = [dice.expovariate(1 / 20) for _ in range(size)]
+    held_values = [dice.expovariate(1 / 20) for _ in range(size)]
     shares = [dice.expovariate(1) + 0.2 for _ in range(size)]
-    search = aim(held, [share / sum(shares) for share in shares], 10 ** dice.uniform(-3, -1), band, 2.0 if limited else None)
-    found = search.solve(stack)
-    reached = search.final_values(stack, found)
+    search = optimizer_for(
+        held_values, [share / sum(shares) for share in shares], 10 ** dice.uniform(-3, -1), band, 2.0 if limited else None
+    )
+    solution = search.solve(stack)
+    reached = search.final_values(stack, solution)
     best = search.utility.utility_of(reached)
-    assert found.bound >= best - 1e-9
-    assert found.bound == pytest.approx(best, abs=1e-5 * search.utility.penalty * 100)
+    assert solution.bound >= best - 1e-9
+    assert solution.bound == pytest.approx(best, abs=1e-5 * search.utility.penalty * 100)
     for _ in range(20):
         part = np.array([dice.random() ** 3 for _ in range(len(stack))]) * dice.random()
-        tried = _flows(stack, found.amount_in, part, dice, size)
+        tried = random_changes(stack, solution.amount_in, part, dice, size)
         if search.max_turnover is not None and np.abs(tried).sum() / 2 > search.max_turnover:
             tried *= search.max_turnover / (np.abs(tried).sum() / 2)
         after = search.held_values + tried
         if (after >= 0).all():
-            assert search.utility.utility_of(after) <= found.bound + 1e-9
+            assert search.utility.utility_of(after) <= solution.bound + 1e-9
 
 
-def _flows(stack: CurveStack, best: np.ndarray, part: np.ndarray, dice: random.Random, size: int) -> np.ndarray:
+def random_changes(stack: CurveStack, best: np.ndarray, part: np.ndarray, dice: random.Random, size: int) -> np.ndarray:
     """Change of each token when every arc takes something: near the best flows, or anything up to its capacity."""
     rate, edge, depth, net, out, _ = stack.flat_cells
     width = stack.rates.shape[1] + 1
@@ -165,9 +169,9 @@ def _flows(stack: CurveStack, best: np.ndarray, part: np.ndarray, dice: random.R
 # risk
 
 
-def zone(held: list[float], shares: list[float], volatility: list[float], correlation: float, aversion: float) -> FlowOptimizer:
-    size = len(held)
-    weights, now = np.array(shares), np.array(held)
+def zone(held_values: list[float], shares: list[float], volatility: list[float], correlation: float, aversion: float) -> FlowOptimizer:
+    size = len(held_values)
+    weights, now = np.array(shares), np.array(held_values)
     related = np.full((size, size), correlation) + np.eye(size) * (1 - correlation)
     risk = build_deviation_risk(np.array(volatility), related, aversion / now.sum())
     return FlowOptimizer(PlanUtility(weights, weights, 0.05, 0.5, {}, risk), now, now, np.full(size, -np.inf), np.full(size, np.inf), None)
@@ -180,13 +184,13 @@ def test_risk_is_the_quadratic_of_the_deviation() -> None:
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6, 0.95])
-def test_a_zone_is_left_only_as_far_as_the_risk_saved_exceeds_the_cost(correlation: float) -> None:
+def test_zone_trades_while_the_risk_saved_exceeds_the_cost(correlation: float) -> None:
     search = zone([45.0, 30.0, 25.0], [0.4, 0.3, 0.3], [0.9, 0.6, 0.001], correlation, 0.5)
     pools = [both_ways(0, 1, 1e4, 500), both_ways(0, 2, 1e4, 500), both_ways(1, 2, 1e4, 500)]
     stack = market(*pools)
-    found = search.solve(stack)
-    ends = search.final_values(stack, found)
-    assert found.bound == pytest.approx(search.utility.utility_of(ends), abs=1e-8)
+    solution = search.solve(stack)
+    ends = search.final_values(stack, solution)
+    assert solution.bound == pytest.approx(search.utility.utility_of(ends), abs=1e-8)
     assert search.utility.utility_of(ends) > search.utility.utility_of(search.held_values)
     assert 0.4 < ends[0] / ends.sum() < 0.45, "costs keep it from going all the way"
 
@@ -197,13 +201,13 @@ def test_a_zone_is_left_only_as_far_as_the_risk_saved_exceeds_the_cost(correlati
         return -search.utility.utility_of(search.held_values + change)
 
     peer = minimize(loss, np.full(3, 0.5), bounds=[(0, 20)] * 3, method="L-BFGS-B")
-    assert found.bound >= -peer.fun - 1e-6
+    assert solution.bound >= -peer.fun - 1e-6
     assert search.utility.utility_of(ends) >= -peer.fun - 1e-9
 
 
-def test_in_a_zone_no_unit_moves_for_more_than_its_price() -> None:
+def test_zone_values_a_unit_at_its_price_at_most() -> None:
     """Far out the marginal risk exceeds P; from there on it counts as P does."""
-    held, weights = np.array([90.0, 10.0]), np.array([0.5, 0.5])
-    wild = zone(held.tolist(), weights.tolist(), [3.0, 0.001], 0.0, 20.0)
-    near, far = wild.utility.utility_of(np.array([80.0, 20.0])), wild.utility.utility_of(held)
+    held_values, weights = np.array([90.0, 10.0]), np.array([0.5, 0.5])
+    wild = zone(held_values.tolist(), weights.tolist(), [3.0, 0.001], 0.0, 20.0)
+    near, far = wild.utility.utility_of(np.array([80.0, 20.0])), wild.utility.utility_of(held_values)
     assert near - far == pytest.approx(0.05 * 10, rel=1e-6)

@@ -82,7 +82,7 @@ def test_a_deposit_within_the_share_counts_after_two_blocks(store: Store, weth: 
     [(None, "10", 24_000), (0, "10", 24_000), (SHARE_BPS, "10", 24_001), (SHARE_BPS, "12.01", 20_000), (200, "10", 20_801)],
     ids=["off", "zero", "above the share", "an asset above it", "a small share"],
 )
-def test_an_increase_beyond_the_share_waits_for_its_owner_or_the_day(store: Store, share_bps: int | None, weth: str, usdc: int) -> None:
+def test_increase_beyond_the_share_waits_for_owner_or_day(store: Store, share_bps: int | None, weth: str, usdc: int) -> None:
     looked(store, at(), share_bps)
     for block in (1_001, 1_003, 1_050):
         assert holds(looked(store, at(block, weth, usdc), share_bps))
@@ -134,7 +134,7 @@ def test_beside_a_fall_no_increase_counts_by_itself(store: Store, first: tuple[s
     assert ExternalTransferKind.AUTOMATIC not in kinds(store)
 
 
-def test_a_transfer_that_a_reorganisation_takes_back_is_no_deposit(store: Store) -> None:
+def test_reorganised_transfer_is_no_deposit(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, usdc=23_000))
     looked(store, at(1_005))

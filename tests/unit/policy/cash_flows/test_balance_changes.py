@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Store:
 
 
 # what is explained
-def test_the_first_look_takes_balances_as_they_are(store: Store) -> None:
+def test_first_snapshot_opens_the_books(store: Store) -> None:
     assert opened(store, at()) == []
     assert {(o.token, o.raw) for o in store.balances.expected().openings} == {
         (WETH.address, 10 * COIN),
@@ -38,7 +38,7 @@ def test_the_first_look_takes_balances_as_they_are(store: Store) -> None:
     }
 
 
-def test_what_our_own_transactions_did_is_explained_to_the_wei(store: Store) -> None:
+def test_own_transactions_are_explained_to_the_wei(store: Store) -> None:
     looked(store, at())
     moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, 1_990 * DOLLAR), value_wei=7)
     after = at(1_002, "9", 21_990, native=COIN - GAS_WEI - 7)
@@ -46,32 +46,32 @@ def test_what_our_own_transactions_did_is_explained_to_the_wei(store: Store) -> 
     assert opened(store, at(1_003, "9", 21_990, native=COIN - GAS_WEI - 8)) == [(NATIVE, -1, False)]
 
 
-def test_a_transaction_above_the_block_that_was_read_is_not_expected_yet(store: Store) -> None:
+def test_transaction_above_the_snapshot_is_not_expected_yet(store: Store) -> None:
     looked(store, at())
     moved(store, 3, 1_005, Transfer(WETH.address, WALLET, OTHER, COIN))
     assert opened(store, at(1_004)) == []
     assert opened(store, at(1_005, "9", native=COIN - GAS_WEI)) == []
 
 
-def test_a_reorganisation_that_takes_our_transaction_back_is_no_flow(store: Store) -> None:
+def test_reorganised_transaction_is_no_flow(store: Store) -> None:
     looked(store, at())
     moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
     looked(store, at(1_002, "9", native=COIN - GAS_WEI))
-    (ours,) = store.journal.open_intents()
-    store.journal.advance(ours.id, IntentState.BROADCAST, 2)
+    (intent,) = store.journal.open_intents()
+    store.journal.advance(intent.id, IntentState.BROADCAST, 2)
     assert opened(store, at(1_002)) == []
 
 
-def test_a_snapshot_that_may_hold_a_transaction_whose_receipt_is_missing_is_not_compared(store: Store) -> None:
+def test_snapshot_with_a_missing_receipt_is_not_compared(store: Store) -> None:
     looked(store, at())
     moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
-    (ours,) = store.journal.open_intents()
-    store.journal.advance(ours.id, IntentState.BROADCAST, 2)
+    (intent,) = store.journal.open_intents()
+    store.journal.advance(intent.id, IntentState.BROADCAST, 2)
     assert opened(store, at(1_002, "9", nonce_latest=4)) == []
     assert opened(store, at(1_002, "9", nonce_latest=3)) == [(WETH.address, -COIN, True)]
 
 
-def test_a_snapshot_from_before_the_books_is_not_compared(store: Store) -> None:
+def test_snapshot_from_before_the_books_is_not_compared(store: Store) -> None:
     looked(store, at(1_000))
     looked(store, at(1_001, "10.01"))
     before = store.balances.expected()
@@ -79,7 +79,7 @@ def test_a_snapshot_from_before_the_books_is_not_compared(store: Store) -> None:
     assert store.balances.expected() == before
 
 
-def test_a_height_that_never_was_keeps_no_later_look_from_being_compared(store: Store) -> None:
+def test_false_height_keeps_no_later_snapshot_from_comparison(store: Store) -> None:
     """An only endpoint that lies once must not end the search for losses."""
     looked(store, at(1_000))
     looked(store, at(10**9))
@@ -89,19 +89,19 @@ def test_a_height_that_never_was_keeps_no_later_look_from_being_compared(store: 
     assert {opening.block for opening in store.balances.expected().openings} == {1_002}
 
 
-def test_a_balance_that_could_not_be_read_keeps_its_books(store: Store) -> None:
+def test_unread_balance_keeps_its_books(store: Store) -> None:
     looked(store, at())
     unread = at(1_001, "1", unreadable_items=(UnreadableItem("balance", WETH.address, "reverts"),))
     assert opened(store, unread) == []
     assert opened(store, at(1_002)) == []
 
 
-def test_old_final_transactions_become_part_of_the_opening_and_nothing_changes(store: Store) -> None:
+def test_old_final_transactions_join_the_opening(store: Store) -> None:
     looked(store, at())
     for nonce in range(3, 6):
         moved(store, nonce, 998 + nonce, Transfer(WETH.address, WALLET, OTHER, COIN))
-        (ours,) = store.journal.open_intents()
-        store.journal.advance(ours.id, IntentState.FINAL, 2)
+        (intent,) = store.journal.open_intents()
+        store.journal.advance(intent.id, IntentState.FINAL, 2)
     native = COIN - 3 * GAS_WEI
     looked(store, at(1_010, "7", native=native))
     assert {change.block for change in store.balances.expected().own_changes} == {1_001, 1_002, 1_003}
@@ -113,7 +113,7 @@ def test_old_final_transactions_become_part_of_the_opening_and_nothing_changes(s
 
 
 @pytest.mark.parametrize("kind", [IntentKind.CANCEL, IntentKind.SWAP])
-def test_what_wins_its_nonce_once_a_reorganisation_took_the_other_is_explained(store: Store, kind: IntentKind) -> None:
+def test_replacement_after_a_reorganisation_is_explained(store: Store, kind: IntentKind) -> None:
     looked(store, at())
     moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
     (swap,) = store.journal.open_intents()
@@ -132,36 +132,36 @@ def test_what_wins_its_nonce_once_a_reorganisation_took_the_other_is_explained(s
     assert opened(store, at(1_004, "9", native=COIN - GAS_WEI)) == []
 
 
-def test_what_becomes_part_of_the_opening_while_a_balance_cannot_be_read_stays_explained(store: Store) -> None:
+def test_opening_keeps_transactions_of_an_unread_balance(store: Store) -> None:
     """Else our own sale would be a loss, and our own purchase would hide one."""
     looked(store, at())
     moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
     native = COIN - GAS_WEI
     looked(store, at(1_002, "9", native=native))
-    (ours,) = store.journal.open_intents()
-    store.journal.advance(ours.id, IntentState.FINAL, 2)
+    (intent,) = store.journal.open_intents()
+    store.journal.advance(intent.id, IntentState.FINAL, 2)
     looked(store, at(1_300, "9", native=native, unreadable_items=(UnreadableItem("balance", WETH.address, "reverts"),)))
     assert store.balances.expected().own_changes == ()
     assert opened(store, at(1_301, "9", native=native)) == []
     assert opened(store, at(1_302, "8", native=native)) == [(WETH.address, -COIN, True)]
 
 
-def test_native_coin_is_unwrapped_of_the_configured_token_alone(store: Store) -> None:
+def test_only_the_configured_token_unwraps_native_coin(store: Store) -> None:
     """Any contract that a swap touches may emit a Withdrawal."""
     looked(store, at())
     events = (Transfer(USDC.address, WALLET, NATIVE, 5), Transfer(WETH.address, WALLET, NATIVE, COIN))
     moved(store, 3, 1_001, to=WETH.address, wrap_transfers=events)
-    (ours,) = store.journal.unbooked_intents()
-    store.budgets.book_intent(ours, Fraction(0), Fraction(0), GAS_WEI, 5)
+    (intent,) = store.journal.unbooked_intents()
+    store.budgets.book_intent(intent, Fraction(0), Fraction(0), GAS_WEI, 5)
     assert {(m.token, m.delta_raw, m.kind) for m in movements(store) if m.token == NATIVE} == {
         (NATIVE, COIN, "swap"),
         (NATIVE, -GAS_WEI, "gas"),
     }
-    assert ours.balance_changes(WALLET, WETH.address)[NATIVE] == COIN - GAS_WEI
+    assert intent.balance_changes(WALLET, WETH.address)[NATIVE] == COIN - GAS_WEI
 
 
 # what is not
-def test_a_small_deposit_waits_for_its_owner_and_stops_nothing(store: Store) -> None:
+def test_small_deposit_halts_nothing(store: Store) -> None:
     looked(store, at())
     step = looked(store, at(1_005, "10.1"))
     (flow,) = step.history.cash_flows.unexplained_transfers
@@ -172,7 +172,7 @@ def test_a_small_deposit_waits_for_its_owner_and_stops_nothing(store: Store) -> 
     assert opened(store, at(1_006, "10.1")) == [(WETH.address, COIN // 10, False)]
 
 
-def test_a_rise_beyond_the_limit_holds_back_until_its_owner_explains_it(store: Store) -> None:
+def test_increase_beyond_the_limit_halts_until_explained(store: Store) -> None:
     looked(store, at())
     step = looked(store, at(1_005, "11"))
     decision = decide(step).decision
@@ -186,7 +186,7 @@ def test_a_rise_beyond_the_limit_holds_back_until_its_owner_explains_it(store: S
 
 
 @pytest.mark.parametrize(("weth", "halts"), [("10.39", False), ("10.41", True), ("9.61", False), ("9.59", True)])
-def test_the_limit_is_a_share_of_the_smaller_portfolio_before_and_after(store: Store, weth: str, halts: bool) -> None:
+def test_jump_limit_is_a_share_of_the_smaller_portfolio(store: Store, weth: str, halts: bool) -> None:
     looked(store, at())
     (flow,) = looked(store, at(1_001, weth)).history.cash_flows.unexplained_transfers
     value = abs(flow.value or 0)
@@ -195,7 +195,7 @@ def test_the_limit_is_a_share_of_the_smaller_portfolio_before_and_after(store: S
     assert flow.exceeds_jump_limit is halts
 
 
-def test_many_small_changes_of_a_day_halt_like_a_large_one(store: Store) -> None:
+def test_small_changes_of_a_day_add_up_to_the_limit(store: Store) -> None:
     looked(store, at())
     for number in range(1, 4):
         step = looked(store, at(1_000 + number, f"10.{number}"))
@@ -205,7 +205,7 @@ def test_many_small_changes_of_a_day_halt_like_a_large_one(store: Store) -> None
     assert not fresh.exceeds_jump_limit
 
 
-def test_a_fall_is_a_loss_until_its_owner_calls_it_a_withdrawal(store: Store) -> None:
+def test_decrease_is_a_loss_for_a_day(store: Store) -> None:
     looked(store, at())
     step = looked(store, at(1_001, "9.9"))
     assert step.history.budgets.loss_24h == PRICE // 10
@@ -216,21 +216,21 @@ def test_a_fall_is_a_loss_until_its_owner_calls_it_a_withdrawal(store: Store) ->
     assert store.budgets.history(now_s).budgets.loss_24h == PRICE // 10
 
 
-def test_a_withdrawal_is_no_loss(store: Store) -> None:
+def test_withdrawal_is_no_loss(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9"))
     store.balances.classify(1, ExternalTransferKind.WITHDRAWAL, 5)
-    found = store.budgets.history(builders.NOW_S)
-    assert (found.budgets.loss_24h, found.cash_flows.unexplained_transfers) == (0, ())
+    past = store.budgets.history(builders.NOW_S)
+    assert (past.budgets.loss_24h, past.cash_flows.unexplained_transfers) == (0, ())
 
 
-def test_what_came_makes_no_room_for_what_went(store: Store) -> None:
+def test_increase_does_not_offset_a_decrease(store: Store) -> None:
     """Two tokens at once: nobody may assume that one was exchanged for the other."""
     looked(store, at())
     assert looked(store, at(1_001, "9.9", 20_200)).history.budgets.loss_24h == PRICE // 10
 
 
-def test_a_dry_run_sees_the_change_and_writes_nothing(store: Store) -> None:
+def test_dry_run_sees_the_change_and_writes_nothing(store: Store) -> None:
     looked(store, at())
     step = remembered(store, at(1_001, "9"))
     assert [(flow.id, flow.exceeds_jump_limit) for flow in step.history.cash_flows.unexplained_transfers] == [(0, True)]
@@ -239,7 +239,7 @@ def test_a_dry_run_sees_the_change_and_writes_nothing(store: Store) -> None:
     assert store.balances.transfers() == ()
 
 
-def test_a_fall_between_two_snapshots_of_a_trade_is_counted_once(store: Store) -> None:
+def test_decrease_during_a_trade_is_counted_once(store: Store) -> None:
     """What the events of the trade do not say is a flow; the trade's own loss leaves it out."""
     before = at()
     looked(store, before)
@@ -250,17 +250,17 @@ def test_a_fall_between_two_snapshots_of_a_trade_is_counted_once(store: Store) -
     assert store.budgets.history(builders.NOW_S).budgets.loss_24h == PRICE // 10 + gas
 
 
-def test_two_processes_do_not_write_one_flow_twice(store: Store) -> None:
+def test_record_refuses_a_second_write_of_a_flow(store: Store) -> None:
     looked(store, at())
     later, books = at(1_001, "10.1"), store.balances.expected()
-    found = balance_changes.unrecorded_changes(later, books)
-    assert store.balances.record(later.snapshot, balance_changes.balances_of(later.snapshot), found, books.version)
-    assert not store.balances.record(later.snapshot, balance_changes.balances_of(later.snapshot), found, books.version)
+    transfers = balance_changes.unrecorded_changes(later, books)
+    assert store.balances.record(later.snapshot, balance_changes.balances_of(later.snapshot), transfers, books.version)
+    assert not store.balances.record(later.snapshot, balance_changes.balances_of(later.snapshot), transfers, books.version)
     assert len(store.balances.transfers()) == 1
 
 
 @pytest.mark.parametrize("clock_s", [-30 * DAY_S, -DAY_S, DAY_S])
-def test_a_clock_that_is_wrong_takes_no_fall_out_of_the_last_day(store: Store, clock_s: int) -> None:
+def test_wrong_clock_takes_no_decrease_out_of_the_day(store: Store, clock_s: int) -> None:
     looked(store, at())
     fell = at(1_001, "9.9", now_s=builders.NOW_S + clock_s)
     assert looked(store, fell).history.budgets.loss_24h == PRICE // 10
@@ -268,7 +268,7 @@ def test_a_clock_that_is_wrong_takes_no_fall_out_of_the_last_day(store: Store, c
     assert store.budgets.history(builders.NOW_S + DAY_S).budgets.loss_24h == 0
 
 
-def test_midnight_is_no_new_day(store: Store) -> None:
+def test_midnight_starts_no_new_day(store: Store) -> None:
     midnight_s = DAY_S - builders.NOW_S % DAY_S
     looked(store, at())
     looked(store, at(1_001, "9.9", later_s=midnight_s - 1))
@@ -276,7 +276,7 @@ def test_midnight_is_no_new_day(store: Store) -> None:
     assert store.budgets.history(builders.NOW_S + midnight_s + 2).budgets.loss_24h == 2 * PRICE // 10
 
 
-def test_a_header_from_the_future_hides_no_other_flow(store: Store) -> None:
+def test_header_from_the_future_hides_no_other_flow(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "10.1", later_s=400 * DAY_S))
     for number in range(2, 4):

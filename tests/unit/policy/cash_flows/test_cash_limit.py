@@ -21,7 +21,7 @@ from agent.policy.drift import investable_total
 from agent.store import open_memory_store
 from agent.units import NATIVE
 from tests.support.builders import address, raw, step_input, token
-from tests.support.configs.samples import config_error as error
+from tests.support.configs.samples import config_error
 from tests.support.text import mentions
 
 USDC = token("USDC")
@@ -33,33 +33,33 @@ def memory(account: CashAccount | None = None, changes: tuple[int, ...] = (), pa
     return CashMemory(account, changes, paid, 0, 0, (), 0)
 
 
-def step(cash: int, limit: int | None = LIMIT, weth: int = 0) -> StepInput:
-    found = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": weth, "USDC": cash})
-    return replace(found, portfolio=replace(found.portfolio, use_cash_raw=limit))
+def cash_step(cash: int, limit: int | None = LIMIT, weth: int = 0) -> StepInput:
+    base_step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": weth, "USDC": cash})
+    return replace(base_step, portfolio=replace(base_step.portfolio, use_cash_raw=limit))
 
 
-def capped(found: StepInput, kept: CashMemory | None = None, balances: ExpectedBalances = NONE) -> StepInput:
-    return cash_limit.reserve_unused_cash(found, kept or memory(), balances)
+def with_unused_cash_reserved(base_step: StepInput, cash_memory: CashMemory | None = None, balances: ExpectedBalances = NONE) -> StepInput:
+    return cash_limit.reserve_unused_cash(base_step, cash_memory or memory(), balances)
 
 
 def account(taken: int, unused: int, limit: int = 1_000) -> CashAccount:
     return CashAccount(USDC.address, raw(limit, USDC), raw(taken, USDC), raw(unused, USDC))
 
 
-def test_what_is_above_the_limit_counts_nowhere_and_is_named() -> None:
-    found = capped(step(5_000))
-    decided = decide(found)
+def test_cash_above_the_limit_is_excluded_by_name() -> None:
+    capped_step = with_unused_cash_reserved(cash_step(5_000))
+    decided = decide(capped_step)
     assert investable_total(decided.drifts) == LIMIT
     assert mentions(decided.decision.reason, "4000 USDC", "portfolio.use_cash")
-    assert [(address, amount) for address, amount, _ in excluded_amounts(found)] == [(USDC.address, raw(4_000, USDC))]
-    assert investable_total(decide(capped(step(5_000, None))).drifts) == raw(5_000, USDC), "off"
+    assert [(address, amount) for address, amount, _ in excluded_amounts(capped_step)] == [(USDC.address, raw(4_000, USDC))]
+    assert investable_total(decide(with_unused_cash_reserved(cash_step(5_000, None))).drifts) == raw(5_000, USDC), "off"
 
 
 @pytest.mark.parametrize(
     ("taken", "unused", "deposit", "usable"),
     [(600, 100, 500, 400), (600, 0, 300, 300), (1_000, 500, 500, 0), (1_000, 200, 500, 300), (0, 4_000, 800, 800)],
 )
-def test_of_a_deposit_only_what_the_limit_leaves_is_invested(taken: int, unused: int, deposit: int, usable: int) -> None:
+def test_usable_deposit_is_what_the_limit_leaves(taken: int, unused: int, deposit: int, usable: int) -> None:
     weth = token("WETH").address
     cash = CashState(account(taken, unused), True, True, 0, raw(unused, USDC))
     deposits = {weth: 7, USDC.address: raw(deposit, USDC)}
@@ -73,15 +73,15 @@ def test_of_a_deposit_only_what_the_limit_leaves_is_invested(taken: int, unused:
     [(999, None, True), (1_000, None, False), (40, account(40, 0), False)],
     ids=["less", "enough", "begun"],
 )
-def test_doctor__compares_use_cash_with_the_wallet(wallet_cash: int, stored: CashAccount | None, warns: bool) -> None:
-    results = list(cash_checks(capped(step(wallet_cash), memory(stored))))
+def test_cash_checks_compare_use_cash_with_the_wallet(wallet_cash: int, stored: CashAccount | None, warns: bool) -> None:
+    results = list(cash_checks(with_unused_cash_reserved(cash_step(wallet_cash), memory(stored))))
     assert [result.finding for result in results] == ["portfolio.use_cash is 1000 USDC, the wallet has 999"] * warns
 
 
-def test_the_part_in_use_is_what_trades_leave_of_it() -> None:
-    bought = capped(step(4_500, weth=500), memory(account(1_000, 4_000)))
+def test_used_cash_is_what_trades_leave_of_it() -> None:
+    bought = with_unused_cash_reserved(cash_step(4_500, weth=500), memory(account(1_000, 4_000)))
     assert investable_total(decide(bought).drifts) == raw(1_000, USDC)
-    sold = capped(step(9_000), memory(account(1_000, 4_000)))
+    sold = with_unused_cash_reserved(cash_step(9_000), memory(account(1_000, 4_000)))
     assert investable_total(decide(sold).drifts) == raw(5_000, USDC), "what sales bring stays in use"
 
 
@@ -96,75 +96,75 @@ def test_the_part_in_use_is_what_trades_leave_of_it() -> None:
         (account(1_000, 0), (-1_500,), 0, 0),
     ],
 )
-def test_deposits_fill_the_limit_and_withdrawals_come_from_the_rest_first(
+def test_deposits_fill_the_limit_and_withdrawals_empty_the_rest(
     before: CashAccount, changes: tuple[int, ...], taken: int, unused: int
 ) -> None:
     after = cash_limit.with_transfers(before, [raw(change, USDC) for change in changes])
     assert (after.taken_raw, after.unused_raw) == (raw(taken, USDC), raw(unused, USDC))
 
 
-def test_a_payout_makes_room_for_a_later_deposit_and_takes_nothing_from_the_rest() -> None:
+def test_payout_makes_room_for_a_later_deposit() -> None:
     after = cash_limit.with_recorded_changes(account(1_000, 4_000), memory(account(1_000, 4_000), paid=(raw(600, USDC),)))
     assert (after.taken_raw, after.unused_raw) == (raw(400, USDC), raw(4_000, USDC))
     assert cash_limit.with_transfers(after, [raw(700, USDC)]).unused_raw == raw(4_100, USDC)
 
 
 @given(st.integers(0, 10**12), st.lists(st.integers(-(10**12), 10**12), max_size=12), st.integers(0, 10**12))
-def test_the_agent_never_takes_more_than_the_limit(held: int, changes: list[int], limit: int) -> None:
-    taken = min(limit, held)
-    found = CashAccount(USDC.address, limit, taken, held - taken)
+def test_taken_cash_never_exceeds_the_limit(held_raw: int, changes: list[int], limit: int) -> None:
+    taken = min(limit, held_raw)
+    account_now = CashAccount(USDC.address, limit, taken, held_raw - taken)
     for change in changes:
-        moved = max(change, -(found.taken_raw + found.unused_raw))  # nobody moves what is not there
-        after = cash_limit.with_transfers(found, [moved])
+        change_raw = max(change, -(account_now.taken_raw + account_now.unused_raw))  # nobody moves what is not there
+        after = cash_limit.with_transfers(account_now, [change_raw])
         assert 0 <= after.taken_raw <= limit
         assert after.unused_raw >= 0
-        assert after.taken_raw + after.unused_raw == found.taken_raw + found.unused_raw + moved
-        found = after
+        assert after.taken_raw + after.unused_raw == account_now.taken_raw + account_now.unused_raw + change_raw
+        account_now = after
 
 
 @pytest.mark.parametrize(("cash", "limit", "unused"), [(4_500, 2_000, 3_000), (4_500, 9_000, 0), (4_500, 700, 4_300), (4_000, 700, 4_000)])
-def test_another_limit_takes_from_the_rest_or_gives_back_what_is_not_invested(cash: int, limit: int, unused: int) -> None:
-    found = capped(step(cash, raw(limit, USDC), weth=500), memory(account(1_000, 4_000)))
-    assert found.history.cash_flows.cash is not None
-    assert found.history.cash_flows.cash.unused_raw == raw(unused, USDC)
+def test_changed_limit_takes_from_or_returns_to_the_rest(cash: int, limit: int, unused: int) -> None:
+    capped_step = with_unused_cash_reserved(cash_step(cash, raw(limit, USDC), weth=500), memory(account(1_000, 4_000)))
+    assert capped_step.history.cash_flows.cash is not None
+    assert capped_step.history.cash_flows.cash.unused_raw == raw(unused, USDC)
 
 
-def test_an_account_that_cannot_be_opened_or_was_written_meanwhile_lets_nothing_be_sent() -> None:
+def test_record_cash_refuses_a_stale_or_unexplained_account() -> None:
     with closing(open_memory_store(1, address("wallet"), token("WETH").address)) as store:
-        opened = capped(step(5_000), store.cash.read(USDC.address, 10**9))
+        opened = with_unused_cash_reserved(cash_step(5_000), store.cash.read(USDC.address, 10**9))
         record_cash(store.cash, opened.history)
-        kept = store.cash.read(USDC.address, 10**9)
-        assert kept.account is not None
-        assert kept.account.unused_raw == raw(4_000, USDC)
-        assert kept.version == 1
-        record_cash(store.cash, capped(step(5_000), kept).history)  # the same again writes nothing
+        cash_memory = store.cash.read(USDC.address, 10**9)
+        assert cash_memory.account is not None
+        assert cash_memory.account.unused_raw == raw(4_000, USDC)
+        assert cash_memory.version == 1
+        record_cash(store.cash, with_unused_cash_reserved(cash_step(5_000), cash_memory).history)  # the same again writes nothing
         assert store.cash.read(USDC.address, 10**9).version == 1
         with pytest.raises(Retryable):
-            record_cash(store.cash, capped(step(5_000)).history)
+            record_cash(store.cash, with_unused_cash_reserved(cash_step(5_000)).history)
         unexplained = replace(NONE, openings=(OpeningBalance(USDC.address, raw(3_000, USDC), 0),))
         store.cash.forget()
         with pytest.raises(Retryable):
-            record_cash(store.cash, capped(step(5_000), balances=unexplained).history)
+            record_cash(store.cash, with_unused_cash_reserved(cash_step(5_000), balances=unexplained).history)
         assert store.cash.read(USDC.address, 10**9).account is None
 
 
-def test_a_numeraire_whose_transfers_cannot_be_counted_is_refused() -> None:
+def test_use_cash_refuses_a_rebasing_numeraire() -> None:
     used, symbol = ('# use_cash = "1000"', 'use_cash = "1000"'), 'symbol = "USDC"'
-    assert mentions(error(used, (symbol, f'{symbol}\nrebasing = "1%"')), "use_cash", "USDC", "rebasing")
-    assert mentions(error(('numeraire = "USDC"', 'numeraire = "USDC"\nuse_cash = "-5"')), "use_cash", "-5")
+    assert mentions(config_error(used, (symbol, f'{symbol}\nrebasing = "1%"')), "use_cash", "USDC", "rebasing")
+    assert mentions(config_error(('numeraire = "USDC"', 'numeraire = "USDC"\nuse_cash = "-5"')), "use_cash", "-5")
 
 
-def test_what_the_owner_moves_alone_comes_from_the_rest_and_a_swap_of_another_store_does_not() -> None:
+def test_owner_payments_come_from_the_rest_and_swaps_do_not() -> None:
     usdc, weth = USDC.address, token("WETH").address
     with closing(open_memory_store(1, address("wallet"), weth)) as store:
         assert store.cash.record(CashAccount(usdc, 1_000, 1_000, 4_000), 0)
-        opened = step(5_000).snapshot
+        opened = cash_step(5_000).snapshot
         assert store.balances.record(opened, {usdc: 5_000}, (), 0)
         block = opened.head.number
         payment, swap, income = ((usdc, -3_500),), ((usdc, -200), (weth, 7)), ((usdc, 50), (NATIVE, -1))
         for number, changes in enumerate((payment, swap, income), 1):
-            found = ExternalTransaction(f"0x{number}", block + number, number, Fraction(0), Fraction(0), 0, changes)
-            store.balances.record_prior_day((found,), number)
+            transaction = ExternalTransaction(f"0x{number}", block + number, number, Fraction(0), Fraction(0), 0, changes, number)
+            store.balances.record_prior_day((transaction,), number)
         memory = store.cash.read(usdc, block + 3)
         assert memory.account is not None
         assert memory.changes == (-3_500, 50)

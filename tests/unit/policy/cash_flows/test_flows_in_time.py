@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Store:
     return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
 
 
-def test_a_rise_that_nobody_explains_becomes_a_deposit_after_its_wait(store: Store) -> None:
+def test_unexplained_increase_becomes_a_deposit_after_its_wait(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_005, "11"))
     assert isinstance(decide(looked(store, at(1_006, "11", later_s=DAY_S - 1))).decision, Halt)
@@ -43,17 +43,17 @@ def test_a_rise_that_nobody_explains_becomes_a_deposit_after_its_wait(store: Sto
     assert looked(store, at(1_008, "11", later_s=2 * DAY_S)).history.cash_flows.accepted_deposits == (), "said for a day"
 
 
-@pytest.mark.parametrize(("wait_s", "held"), [(None, False), (3_600, False), (3_601, True)])
-def test_the_wait_is_what_the_config_says(store: Store, wait_s: int | None, held: bool) -> None:
+@pytest.mark.parametrize(("wait_s", "is_halted"), [(None, False), (3_600, False), (3_601, True)])
+def test_wait_is_that_of_the_config(store: Store, wait_s: int | None, is_halted: bool) -> None:
     def waiting(step: StepInput) -> StepInput:
         return builders.with_limits(step, balance_jump_wait_s=wait_s)
 
     looked(store, waiting(at()))
     looked(store, waiting(at(1_005, "11")))
-    assert isinstance(decide(looked(store, waiting(at(1_006, "11", later_s=3_600)))).decision, Halt) is held
+    assert isinstance(decide(looked(store, waiting(at(1_006, "11", later_s=3_600)))).decision, Halt) is is_halted
 
 
-def test_a_fall_beyond_the_limit_is_never_accepted(store: Store) -> None:
+def test_decrease_beyond_the_limit_is_never_accepted(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_005, "9"))
     step = looked(store, at(1_006, "9", later_s=100 * DAY_S))
@@ -63,7 +63,7 @@ def test_a_fall_beyond_the_limit_is_never_accepted(store: Store) -> None:
     assert mentions(decision.reason, "WETH", "trimtab flows confirm")
 
 
-def test_a_fall_of_one_unit_without_a_price_becomes_no_deposit(store: Store) -> None:
+def test_unpriced_decrease_of_a_base_unit_is_no_deposit(store: Store) -> None:
     """Of a token without decimals that is a whole coin."""
     looked(store, at())
     for block, later_s in ((1_005, 0), (1_006, 100 * DAY_S)):
@@ -73,7 +73,7 @@ def test_a_fall_of_one_unit_without_a_price_becomes_no_deposit(store: Store) -> 
         ]
 
 
-def test_dust_does_not_hide_a_rise_from_being_accepted(store: Store) -> None:
+def test_dust_hides_no_increase_from_acceptance(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "11"))
     snapshot = at(1_002, "11").snapshot
@@ -82,7 +82,7 @@ def test_dust_does_not_hide_a_rise_from_being_accepted(store: Store) -> None:
     assert not isinstance(decide(looked(store, at(1_003, "11", later_s=DAY_S))).decision, Halt)
 
 
-def test_no_rise_makes_a_small_fall_a_large_one(store: Store) -> None:
+def test_increase_makes_no_small_decrease_a_large_one(store: Store) -> None:
     """Else a stranger's gift would hold everything back until the owner comes."""
     looked(store, at())
     step = looked(store, at(1_001, "11", 19_990))
@@ -93,14 +93,14 @@ def test_no_rise_makes_a_small_fall_a_large_one(store: Store) -> None:
     assert not isinstance(decide(looked(store, at(1_002, "11", 19_990, later_s=DAY_S))).decision, Halt)
 
 
-def test_a_header_from_the_future_makes_no_rise_wait_longer(store: Store) -> None:
+def test_header_from_the_future_makes_no_increase_wait_longer(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "11", later_s=400 * DAY_S))
     assert isinstance(decide(looked(store, at(1_002, "11"))).decision, Halt)
     assert not isinstance(decide(looked(store, at(1_003, "11", later_s=DAY_S))).decision, Halt)
 
 
-def test_a_header_from_the_future_accepts_no_rise_early(store: Store) -> None:
+def test_header_from_the_future_accepts_no_increase_early(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "11"))
     looked(store, at(1_002, "11", later_s=10 * DAY_S, now_s=builders.NOW_S))
@@ -109,13 +109,13 @@ def test_a_header_from_the_future_accepts_no_rise_early(store: Store) -> None:
 
 @examples(8)
 @given(st.lists(st.tuples(st.integers(0, 4_000), st.booleans(), st.integers(0, 2 * DAY_S)), min_size=1, max_size=8))
-def test_whatever_comes_and_whenever_prices_lack_no_rise_holds_back_longer_than_its_wait(came: list[tuple[int, bool, int]]) -> None:
+def test_increase_never_halts_longer_than_its_wait(arrivals: list[tuple[int, bool, int]]) -> None:
     """Each look: dollars that came since, whether there are prices, seconds since the look before."""
     with TemporaryDirectory() as folder:
         store = open_store(f"sqlite:///{folder}/books.db", CHAIN_ID, WALLET, WETH.address)
         looked(store, at())
         usdc, later_s = 20_000, 0
-        for number, (dollars, priced, passed_s) in enumerate(came, 1):
+        for number, (dollars, priced, passed_s) in enumerate(arrivals, 1):
             usdc, later_s = usdc + dollars, later_s + passed_s
             blind = {} if priced else {"feeds": (), "pools": ()}
             step = looked(store, at(1_000 + number, usdc=usdc, later_s=later_s, **blind))
@@ -130,7 +130,7 @@ def test_whatever_comes_and_whenever_prices_lack_no_rise_holds_back_longer_than_
 
 @pytest.mark.parametrize("days", [8, *slow([30])])
 @pytest.mark.parametrize("dollars", [1_500, *slow([3_900])])
-def test_gifts_one_after_another_hold_back_for_one_wait_together(store: Store, dollars: int, days: int) -> None:
+def test_gifts_in_a_row_halt_for_a_single_wait(store: Store, dollars: int, days: int) -> None:
     """Every four hours for some time, each above or below the limit alone: purchases are held back for a day of it."""
     looked(store, at())
     held_s, usdc, last_s = 0, 20_000, 0
@@ -143,7 +143,7 @@ def test_gifts_one_after_another_hold_back_for_one_wait_together(store: Store, d
     assert isinstance(decide(later).decision, Halt), "a month later one waits anew"
 
 
-def test_a_header_from_the_future_begins_no_wait_of_the_past(store: Store) -> None:
+def test_header_from_the_future_begins_no_wait(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "11", later_s=400 * DAY_S))
     step = looked(store, at(1_002, "12"))

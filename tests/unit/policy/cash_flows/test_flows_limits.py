@@ -36,7 +36,7 @@ def rebasing(step: StepInput, bps: int) -> StepInput:
     return replace(step, portfolio=replace(step.portfolio, assets=assets))
 
 
-def test_a_rebasing_token_changes_by_what_its_owner_allowed_and_is_named(store: Store) -> None:
+def test_rebase_within_its_limit_is_explained(store: Store) -> None:
     looked(store, rebasing(at(), 100))
     assert looked(store, rebasing(at(1_001, "10.06"), 100)).history.cash_flows.unexplained_transfers == ()
     assert [flow.kind for flow in store.balances.transfers()] == [ExternalTransferKind.REBASE]
@@ -45,12 +45,12 @@ def test_a_rebasing_token_changes_by_what_its_owner_allowed_and_is_named(store: 
     assert looked(store, rebasing(at(1_003, "10.14", later_s=2 * DAY_S), 100)).history.cash_flows.unexplained_transfers == (beyond,)
 
 
-def test_a_negative_rebase_is_a_loss_all_the_same(store: Store) -> None:
+def test_negative_rebase_is_a_loss(store: Store) -> None:
     looked(store, rebasing(at(), 100))
     assert looked(store, rebasing(at(1_001, "9.95"), 100)).history.budgets.loss_24h == PRICE // 20
 
 
-def test_native_coin_that_comes_for_gas_waits_for_nobody_and_what_goes_is_a_loss(store: Store) -> None:
+def test_gas_money_is_explained_and_its_decrease_is_a_loss(store: Store) -> None:
     looked(store, at())
     assert looked(store, at(1_001, native=5 * COIN)).history.cash_flows.unexplained_transfers == ()
     assert [flow.kind for flow in store.balances.transfers()] == [ExternalTransferKind.GAS_MONEY]
@@ -59,7 +59,7 @@ def test_native_coin_that_comes_for_gas_waits_for_nobody_and_what_goes_is_a_loss
     assert step.history.budgets.loss_24h == PRICE
 
 
-def test_native_coin_that_is_an_asset_is_a_deposit_like_any_other(store: Store) -> None:
+def test_native_coin_that_is_an_asset_is_a_deposit(store: Store) -> None:
     def native(step: StepInput) -> StepInput:
         return replace(
             step,
@@ -73,7 +73,7 @@ def test_native_coin_that_is_an_asset_is_a_deposit_like_any_other(store: Store) 
 
 
 # limits
-def test_without_a_limit_a_change_is_told_and_still_a_loss(store: Store) -> None:
+def test_change_without_a_limit_is_reported_and_a_loss(store: Store) -> None:
     def off(step: StepInput) -> StepInput:
         return builders.with_limits(step, balance_jump_bps=None)
 
@@ -83,25 +83,25 @@ def test_without_a_limit_a_change_is_told_and_still_a_loss(store: Store) -> None
     assert step.history.budgets.loss_24h == 5 * PRICE
 
 
-def test_a_fall_without_a_price_holds_back_until_it_has_one(store: Store) -> None:
+def test_unpriced_decrease_halts_until_it_has_a_price(store: Store) -> None:
     looked(store, at())
     blind = at(1_001, "9.999", feeds=(), pools=())
     (flow,) = looked(store, blind).history.cash_flows.unexplained_transfers
     assert (flow.value, flow.exceeds_jump_limit) == (None, True)
-    found = store.budgets.history(builders.NOW_S)
-    assert "no price" in found.budgets.unknown_reason
-    assert found.budgets.unpriced_falls_reason == found.budgets.unknown_reason
+    past = store.budgets.history(builders.NOW_S)
+    assert "no price" in past.budgets.unknown_reason
+    assert past.budgets.unpriced_falls_reason == past.budgets.unknown_reason
     dry = balance_changes.apply_balance_changes(
         replace(at(1_002, "9.999"), history=store.budgets.history(builders.NOW_S)), store.balances.expected()
     )
     for step in (dry, looked(store, at(1_002, "9.999"))):
-        (now,) = step.history.cash_flows.unexplained_transfers
-        assert (now.value, now.exceeds_jump_limit, step.history.budgets.unknown_reason) == (-PRICE // 1_000, False, "")
+        (transfer,) = step.history.cash_flows.unexplained_transfers
+        assert (transfer.value, transfer.exceeds_jump_limit, step.history.budgets.unknown_reason) == (-PRICE // 1_000, False, "")
         assert step.history.budgets.unpriced_falls_reason == ""
         assert step.history.budgets.loss_24h == step.history.budgets.decrease_24h == step.history.budgets.loss_total == PRICE // 1_000
 
 
-def test_a_rise_without_a_price_is_judged_when_it_has_one(store: Store) -> None:
+def test_unpriced_increase_is_judged_once_it_has_a_price(store: Store) -> None:
     looked(store, at())
     for number, weth in enumerate(("10.000000000000000001", "12"), 1):
         blind = at(1_000 + 2 * number, weth, feeds=(), pools=())
@@ -120,15 +120,15 @@ def test_a_rise_without_a_price_is_judged_when_it_has_one(store: Store) -> None:
     )
 
 
-def test_dust_halts_nothing_while_another_token_has_no_price(store: Store) -> None:
+def test_dust_halts_nothing_while_another_price_is_missing(store: Store) -> None:
     """Else anybody could stop the agent for good, for nothing, in the minute in which a feed is silent."""
     feed = builders.feed_address("WETH")
 
     def blind(block: int, usdc_raw: int) -> StepInput:
         step = at(block)
-        held = tuple(replace(one, raw=usdc_raw) if one.token == USDC.address else one for one in step.snapshot.holdings)
-        left = tuple(one for one in step.snapshot.feeds if one.feed != feed)
-        return replace(step, snapshot=replace(step.snapshot, holdings=held, feeds=left, pools=()))
+        holdings = tuple(replace(holding, raw=usdc_raw) if holding.token == USDC.address else holding for holding in step.snapshot.holdings)
+        feeds = tuple(feed_round for feed_round in step.snapshot.feeds if feed_round.feed != feed)
+        return replace(step, snapshot=replace(step.snapshot, holdings=holdings, feeds=feeds, pools=()))
 
     looked(store, at())
     assert opened(store, blind(1_001, 20_000 * DOLLAR + 1)) == [(USDC.address, 1, False)]
@@ -141,24 +141,27 @@ def swapping(step: StepInput) -> StepInput:
 
 
 @pytest.mark.parametrize(
-    ("value", "halts", "passes"), [(700, False, True), (1_000, False, False), (1, True, False), (None, False, True), (None, True, False)]
+    ("value", "blocks_trading", "is_passed"),
+    [(700, False, True), (1_000, False, False), (1, True, False), (None, False, True), (None, True, False)],
 )
-def test_the_guard_refuses_what_is_open_beyond_the_limit(value: int | None, halts: bool, passes: bool) -> None:
+def test_balance_jump_guard_refuses_open_changes(value: int | None, blocks_trading: bool, is_passed: bool) -> None:
     """A swap by hand asks no trigger and no decision: the guard stands in its way too. A rise without a price counts when it has one."""
     step = swapping(at())
-    flow = ExternalTransfer(1, WETH.address, 1, None if value is None else Fraction(value * DOLLAR), 1, 2, builders.NOW_S, halts, None)
+    flow = ExternalTransfer(
+        1, WETH.address, 1, None if value is None else Fraction(value * DOLLAR), 1, 2, builders.NOW_S, blocks_trading, None
+    )
     step = with_history(step, unexplained_transfers=(flow,))
     plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
-    assert verdict.passed is passes, verdict
+    assert verdict.passed is is_passed, verdict
 
 
 Change = tuple[int, int | None, int, bool]
 
 
 @pytest.mark.parametrize(
-    ("changes", "passes", "measured"),
+    ("changes", "is_passed", "measured"),
     [
         ([(1, 920, 0, False)], True, "200 bps"),
         ([(1, 921, 0, False)], False, "(921 USDC)"),
@@ -172,27 +175,35 @@ Change = tuple[int, int | None, int, bool]
         ([(1, None, 0, False), (-1, -1, 0, False)], True, "(1 USDC)"),
     ],
 )
-def test_the_guard_measures_all_unexplained_changes_of_a_day_at_its_limit(changes: list[Change], passes: bool, measured: str) -> None:
+def test_balance_jump_guard_adds_up_the_changes_of_a_day(changes: list[Change], is_passed: bool, measured: str) -> None:
     """Sign, dollars, age and whether it halts, of each change; 46,000 in all; limits.balance_jump is 200 bps."""
     step = swapping(at())
-    found = tuple(
+    transfers = tuple(
         ExternalTransfer(
-            number, WETH.address, sign, None if value is None else Fraction(value * DOLLAR), 1, 2, builders.NOW_S - age_s, halts, None
+            number,
+            WETH.address,
+            sign,
+            None if value is None else Fraction(value * DOLLAR),
+            1,
+            2,
+            builders.NOW_S - age_s,
+            blocks_trading,
+            None,
         )
-        for number, (sign, value, age_s, halts) in enumerate(changes, 1)
+        for number, (sign, value, age_s, blocks_trading) in enumerate(changes, 1)
     )
-    step = with_history(step, unexplained_transfers=found)
+    step = with_history(step, unexplained_transfers=transfers)
     plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
-    assert (verdict.passed, measured in verdict.measured_text) == (passes, True), verdict
+    assert (verdict.passed, measured in verdict.measured_text) == (is_passed, True), verdict
 
 
-def test_a_halt_names_the_limit_and_at_most_five_changes() -> None:
-    found = tuple(
+def test_halt_names_the_limit_and_at_most_five_changes() -> None:
+    transfers = tuple(
         ExternalTransfer(n, USDC.address, n * DOLLAR, Fraction(n * DOLLAR), 1, 2, builders.NOW_S, True, None) for n in range(1, 8)
     )
-    step = with_history(at(), unexplained_transfers=found[:5])
+    step = with_history(at(), unexplained_transfers=transfers[:5])
     assert mentions(
         balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows),
         "limits.balance_jump",
@@ -201,33 +212,35 @@ def test_a_halt_names_the_limit_and_at_most_five_changes() -> None:
         "1 (1 USDC)",
     )
     assert "more" not in balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows)
-    seven = with_history(step, unexplained_transfers=found)
+    seven = with_history(step, unexplained_transfers=transfers)
     assert mentions(balance_changes.halt_reason(seven.portfolio, seven.limits, seven.history.cash_flows), "5 (5 USDC)", "2 more")
     off = builders.with_limits(step, balance_jump_bps=None)
     assert mentions(balance_changes.halt_reason(off.portfolio, off.limits, off.history.cash_flows), "unexplained", "USDC rose")
 
 
-@pytest.mark.parametrize("exits", [False, True])
-def test_guards_hold_no_exit_for_what_came_or_fell(exits: bool) -> None:
+@pytest.mark.parametrize("is_exit", [False, True])
+def test_guards_hold_no_exit_for_unexplained_changes(is_exit: bool) -> None:
     """Half of everything fell, as much came, and the whole is above its cap: an exit answers for what trades lost alone."""
     step = builders.with_limits(swapping(at()), max_live_value=Fraction(DOLLAR), turnover_bps=None, total_loss_bps=1_000)
-    found = (
+    transfers = (
         ExternalTransfer(1, WETH.address, sign, Fraction(sign * 20_000 * DOLLAR), 1, 2, builders.NOW_S, True, None) for sign in (-1, 1)
     )
     lost = Fraction(20_000 * DOLLAR)
-    step = with_history(step, unexplained_transfers=tuple(found), loss_24h=lost, loss_total=lost, decrease_24h=lost, decrease_total=lost)
+    step = with_history(
+        step, unexplained_transfers=tuple(transfers), loss_24h=lost, loss_total=lost, decrease_24h=lost, decrease_total=lost
+    )
     plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     assert isinstance(plan.decision, Rebalance)
-    plan = replace(plan, decision=replace(plan.decision, is_exit=exits))
+    plan = replace(plan, decision=replace(plan.decision, is_exit=is_exit))
     refused = {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed}
-    assert refused == (set() if exits else {"balance_jump", "daily_loss", "total_loss", "max_live_value"})
+    assert refused == (set() if is_exit else {"balance_jump", "daily_loss", "total_loss", "max_live_value"})
     traded = with_history(step, loss_24h=2 * lost, loss_total=2 * lost)
     refused = {v.guard for v in guards.judge(traded, plan, evidence(traded, plan)) if not v.passed}
     assert refused >= {"daily_loss", "total_loss"}, "what trades lost binds an exit too"
 
 
-def test_an_unknown_day_refuses_every_limit_of_a_day(store: Store) -> None:
+def test_unknown_day_refuses_every_daily_limit(store: Store) -> None:
     step = swapping(at())
     step = with_history(step, unknown_reason="nobody knows")
     plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
@@ -236,16 +249,16 @@ def test_an_unknown_day_refuses_every_limit_of_a_day(store: Store) -> None:
     assert refused == {"daily_loss", "daily_turnover", "gas_per_day"}
 
 
-def test_dust_that_is_sent_a_thousand_times_fills_no_step(store: Store) -> None:
+def test_dust_sent_a_thousand_times_fills_no_step(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "11"))
     books = store.balances.expected()
     dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     snapshot = at(1_002, "11").snapshot
     assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_000, books.version)
-    seen = store.budgets.history(builders.NOW_S).cash_flows.unexplained_transfers
-    assert len(seen) == 51
-    assert seen[0].exceeds_jump_limit
+    transfers = store.budgets.history(builders.NOW_S).cash_flows.unexplained_transfers
+    assert len(transfers) == 51
+    assert transfers[0].exceeds_jump_limit
     assert len(store.balances.classify(None, None, 5)) == 1_001
 
 
@@ -257,12 +270,12 @@ def test_dust_hides_no_loss(store: Store) -> None:
     dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     snapshot = at(1_002, "9.9").snapshot
     assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 100, books.version)
-    seen = store.budgets.history(builders.NOW_S).cash_flows.unexplained_transfers
-    assert (len(seen), seen[0].delta_raw) == (51, -COIN // 10)
+    transfers = store.budgets.history(builders.NOW_S).cash_flows.unexplained_transfers
+    assert (len(transfers), transfers[0].delta_raw) == (51, -COIN // 10)
 
 
 # the owner's word
-def test_the_owners_word_must_fit_what_happened(store: Store) -> None:
+def test_classification_must_fit_the_sign_of_the_change(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9", 20_100))
     fell, rose = sorted(store.balances.transfers(), key=lambda flow: flow.delta_raw > 0)
@@ -278,13 +291,13 @@ def test_the_owners_word_must_fit_what_happened(store: Store) -> None:
         store.balances.classify(rose.id, None, 5)
 
 
-def test_a_step_input_with_flows_survives_its_file(store: Store) -> None:
+def test_step_with_unexplained_changes_survives_its_codec(store: Store) -> None:
     looked(store, at())
     step = looked(store, at(1_001, "11"))
     assert codec.loads(StepInput, codec.dumps(step)) == step
 
 
-def test_a_snapshot_type_is_what_the_books_compare() -> None:
+def test_contradicting_balances_are_not_compared() -> None:
     contradicting = at().snapshot
     twice: Snapshot = replace(contradicting, holdings=(*contradicting.holdings, Holding(WETH.address, 1)))
     assert set(balance_changes.balances_of(twice)) == {USDC.address, NATIVE}

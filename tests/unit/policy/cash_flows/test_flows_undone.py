@@ -22,16 +22,16 @@ from tests.support.transactions import CHAIN_ID, WALLET
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    made = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    yield made
-    made.close()
+    opened_store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
+    yield opened_store
+    opened_store.close()
 
 
 def kinds(store: Store) -> list[ExternalTransferKind | None]:
     return [flow.kind for flow in store.balances.transfers()]
 
 
-def test_a_fall_that_comes_back_ends_both_flows_and_was_no_loss(store: Store) -> None:
+def test_decrease_that_is_restored_was_no_loss(store: Store) -> None:
     looked(store, at())
     gone = looked(store, at(1_001, "0"))
     assert isinstance(decide(gone).decision, Halt)
@@ -43,15 +43,15 @@ def test_a_fall_that_comes_back_ends_both_flows_and_was_no_loss(store: Store) ->
     assert kinds(store) == [ExternalTransferKind.UNDONE, ExternalTransferKind.UNDONE]
 
 
-def test_what_was_gone_for_a_while_is_neither_a_loss_nor_a_deposit_and_keeps_its_lots(store: Store) -> None:
+def test_restored_balance_keeps_its_tax_lots(store: Store) -> None:
     for step in (at(), at(1_001, "0"), at(1_002)):
         looked(store, step)
         update_ledger(store, step, is_forced=True)
     entries, values = store.ledger.entries(), store.valuations.between()
-    assert [one.kind for one in entries][3:] == [EntryKind.UNDONE] * 2
-    found = performance(entries, values, 0, 2 * 10**9, USDC.address, BuyAndHoldTokens(USDC.address, WETH.address))
-    assert found is not None
-    assert (found.profit, found.deposits, found.withdrawals) == (0, 0, 0)
+    assert [entry.kind for entry in entries][3:] == [EntryKind.UNDONE] * 2
+    result = performance(entries, values, 0, 2 * 10**9, USDC.address, BuyAndHoldTokens(USDC.address, WETH.address))
+    assert result is not None
+    assert (result.profit, result.deposits, result.withdrawals) == (0, 0, 0)
     for method in LotMethod:
         taxed = run_tax_lots(entries, method, USDC.address, WETH.address)
         assert taxed.disposals == []
@@ -62,15 +62,15 @@ def test_what_was_gone_for_a_while_is_neither_a_loss_nor_a_deposit_and_keeps_its
     assert len(list(export.rotki_events(entries, assets))) == 3, "openings alone"
 
 
-def test_a_flow_is_valued_at_its_own_block_and_not_again_at_the_next(store: Store) -> None:
+def test_flow_is_valued_at_its_own_block_only(store: Store) -> None:
     for step in (at(), at(1_001, usdc=30_000), at(1_002, usdc=30_000)):
         after = looked(store, step)
         books = store.balances.expected()
         update_ledger(store, after, {flow.block for flow in books.transfers})
-    assert [one.block for one in store.valuations.between()] == [1_000, 1_001]
+    assert [valuation.block for valuation in store.valuations.between()] == [1_000, 1_001]
 
 
-def test_native_coin_that_was_gone_and_is_back_is_not_taken_for_gas_money(store: Store) -> None:
+def test_restored_native_coin_is_no_gas_money(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, native=0))
     back = looked(store, at(1_002))
@@ -78,7 +78,7 @@ def test_native_coin_that_was_gone_and_is_back_is_not_taken_for_gas_money(store:
     assert kinds(store) == [ExternalTransferKind.UNDONE, ExternalTransferKind.UNDONE]
 
 
-def test_gas_that_was_paid_while_native_coin_seemed_gone_is_counted_too(store: Store) -> None:
+def test_gas_paid_while_native_coin_was_gone_counts(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, native=0))
     moved(store, 0, 1_002)
@@ -88,7 +88,7 @@ def test_gas_that_was_paid_while_native_coin_seemed_gone_is_counted_too(store: S
     assert kinds(store) == [ExternalTransferKind.UNDONE, ExternalTransferKind.GAS_MONEY, ExternalTransferKind.UNDONE]
 
 
-def test_falls_that_come_back_together_end_together(store: Store) -> None:
+def test_decreases_restored_together_end_together(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9"))
     looked(store, at(1_002, "9.7"))
@@ -96,7 +96,7 @@ def test_falls_that_come_back_together_end_together(store: Store) -> None:
     assert kinds(store) == [ExternalTransferKind.UNDONE] * 3
 
 
-def test_one_base_unit_less_brings_nothing_back(store: Store) -> None:
+def test_restoration_short_of_a_base_unit_is_none(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9"))
     step = looked(store, at(1_002, "9.999999999999999999"))
@@ -104,7 +104,7 @@ def test_one_base_unit_less_brings_nothing_back(store: Store) -> None:
     assert kinds(store)[0] is None
 
 
-def test_what_came_and_went_again_waits_for_its_owner(store: Store) -> None:
+def test_increase_that_went_again_halts(store: Store) -> None:
     """He may have sent it, and a thief taken it."""
     looked(store, at())
     looked(store, at(1_001, "11"))
@@ -114,7 +114,7 @@ def test_what_came_and_went_again_waits_for_its_owner(store: Store) -> None:
     assert kinds(store) == [None, None]
 
 
-def test_a_fall_that_was_told_already_stays_what_it_was_called(store: Store) -> None:
+def test_classified_decrease_stays_what_it_is(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9"))
     store.balances.classify(1, ExternalTransferKind.LOSS, 5)

@@ -44,7 +44,7 @@ def test_small_deposit__stays_and_says_why() -> None:
     assert mentions(reason, "stays uninvested for now: no purchase is worth its cost yet; all within their ranges; closest is")
 
 
-def test_deposit_within_the_triggers__is_used_as_soon_as_it_pays() -> None:
+def test_deposit_within_the_triggers_is_used_once_it_pays() -> None:
     """The owner asks now: the plan need not wait for the trigger, only pay for itself."""
     step = after_deposit(4_000)
     assert isinstance(propose_rebalance(step).decision_result.decision, Hold)
@@ -55,7 +55,7 @@ def test_deposit_within_the_triggers__is_used_as_soon_as_it_pays() -> None:
     assert [verdict.guard for verdict in guards.judge(step, plan, evidence(step, plan)) if not verdict.passed] == []
 
 
-def test_deposit_beyond_the_triggers__buys_what_a_run_would_buy() -> None:
+def test_deposit_beyond_the_triggers_buys_like_a_run() -> None:
     step = after_deposit(10_000)
     by_run = propose_rebalance(step).plan
     plan = invested(step, 10_000).plan
@@ -66,7 +66,7 @@ def test_deposit_beyond_the_triggers__buys_what_a_run_would_buy() -> None:
     assert plan.decision.by_owner
 
 
-def test_deposit_beside_an_overweight__sells_the_deposit_alone() -> None:
+def test_deposit_beside_an_overweight_sells_only_the_deposit() -> None:
     step = after_deposit(20_000, WETH=8_000)
     plan = invested(step, 20_000).plan
     assert plan is not None
@@ -75,7 +75,7 @@ def test_deposit_beside_an_overweight__sells_the_deposit_alone() -> None:
 
 
 @pytest.mark.parametrize(("first_purchase_s", "is_whole"), [(600, True), (None, False)])
-def test_limits_of_turnover__bind_a_top_up_only_without_first_purchase(first_purchase_s: int | None, is_whole: bool) -> None:
+def test_turnover_binds_a_deposit_only_without_first_purchase(first_purchase_s: int | None, is_whole: bool) -> None:
     step = after_deposit(20_000)
     whole_plan = invested(step, 20_000).plan
     plan = invested(with_limits(step, turnover_bps=400, first_purchase_s=first_purchase_s), 20_000).plan
@@ -104,7 +104,7 @@ def test_open_purchase__goes_on_towards_the_targets() -> None:
     assert plan.zone_tradeoff is None
 
 
-def test_first_rebalance_outstanding__exempts_the_deposit_alone() -> None:
+def test_first_rebalance_outstanding_exempts_only_the_deposit() -> None:
     step = with_limits(replace(after_deposit(10_000), history=history()), first_purchase_s=600)
     proposal = invested(step, 10_000)
     assert proposal.plan is not None
@@ -114,7 +114,7 @@ def test_first_rebalance_outstanding__exempts_the_deposit_alone() -> None:
     assert proposal.plan.decision.exempt_turnover == pytest.approx(10_000 * 10**6, rel=1 / BPS)
 
 
-def test_deposit_beyond_the_triggers__says_why_the_planner_buys_nothing() -> None:
+def test_deposit_that_buys_nothing_says_why() -> None:
     """Fees of 1 % are above limits.plan_cost."""
     proposal = invested(after_deposit(20_000, fee_pips=10_000), 20_000)
     assert proposal.plan is None

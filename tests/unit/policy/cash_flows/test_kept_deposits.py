@@ -20,7 +20,7 @@ def held(weth: int, usdc: int) -> StepInput:
 
 @pytest.mark.parametrize("first_purchase_s", [None, 3_600], ids=["at once", "in parts"])
 @pytest.mark.parametrize(("weth", "usdc", "weight"), [(8_000, 2_000, "20.00"), (4_000, 6_000, "60.00"), (9_999, 1, "0.01")])
-def test_a_deposit_of_an_underweight_asset_names_its_weight(weth: int, usdc: int, weight: str, first_purchase_s: int | None) -> None:
+def test_deposit_of_an_underweight_asset_names_its_weight(weth: int, usdc: int, weight: str, first_purchase_s: int | None) -> None:
     step = with_limits(held(weth, usdc), first_purchase_s=first_purchase_s)
     proposal = invest_proposer({USDC.address: raw(min(usdc, 500), USDC)})(step)
     decision = proposal.decision_result.decision
@@ -29,6 +29,6 @@ def test_a_deposit_of_an_underweight_asset_names_its_weight(weth: int, usdc: int
     assert "on target" not in decision.reason
 
 
-def test_a_deposit_of_an_overweight_asset_is_not_kept_for_its_weight() -> None:
+def test_deposit_of_an_overweight_asset_is_not_kept() -> None:
     assert kept_deposit_reason(held(8_000, 2_000), {WETH.address: raw(1, WETH)}) == ""
     assert kept_deposit_reason(held(2_000, 8_000), {USDC.address: raw(1, USDC)}) == ""

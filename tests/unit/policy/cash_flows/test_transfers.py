@@ -43,79 +43,82 @@ HOME = address("home")
 Coins = int | Fraction
 
 
-def standing(**values: Coins) -> StepInput:
+def portfolio_step(**values: Coins) -> StepInput:
     return step_input(TARGETS, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000} | values)
 
 
-def wanting(step: StepInput, coins: Coins) -> StepInput:
+def step_with_claim(step: StepInput, coins: Coins) -> StepInput:
     """So much USDC is set aside, written down nowhere."""
     return transfers.reserve_claims(step, (PendingPayment(0, Payment(USDC.address, raw(coins, USDC))),))
 
 
-def moved(step: StepInput, goal: object) -> dict[str, Fraction]:
+def value_changes(step: StepInput, goal: object) -> dict[str, Fraction]:
     """Change of each asset's value that the goal asks for, in whole coins."""
     drifts = decide(step).drifts
     whole = investable_total(drifts)
-    return {one.symbol: (wanted.low * whole - one.value) / 10**6 for one, wanted in zip(drifts, goal.weights, strict=True)}  # type: ignore[attr-defined]
+    return {drift.symbol: (weight.low * whole - drift.value) / 10**6 for drift, weight in zip(drifts, goal.weights, strict=True)}  # type: ignore[attr-defined]
 
 
-def test_the_asset_furthest_above_its_target_is_sold_first_and_little_more_than_lacks() -> None:
-    step = wanting(standing(WETH=5_600, WBTC=2_400), 2_500)
+def test_shortfall_goal_sells_the_most_overweight_asset_first() -> None:
+    step = step_with_claim(portfolio_step(WETH=5_600, WBTC=2_400), 2_500)
     assert transfers.shortfall_raw(step.portfolio, step.limits, held_balances(step), USDC.address) == raw(500, USDC)
-    change = moved(step, transfers.goal_to_raise_shortfall(step, USDC.address))
+    change = value_changes(step, transfers.goal_to_raise_shortfall(step, USDC.address))
     assert change["WBTC"] == 0
     assert change["WETH"] == -change["USDC"]
     assert 500 < change["USDC"] < 505
 
 
-def test_nothing_falls_below_its_target_while_another_is_above() -> None:
-    step = wanting(standing(WETH=6_000, WBTC=3_200, USDC=800), 3_000)
-    change = moved(step, transfers.goal_to_raise_shortfall(step, USDC.address))
-    left = Fraction(10_000 - 3_000)
-    assert 6_000 + change["WETH"] >= left / 2 - 1
-    assert 3_200 + change["WBTC"] >= left * 3 / 10 - 1
+def test_shortfall_goal_sells_only_what_is_above_its_target() -> None:
+    step = step_with_claim(portfolio_step(WETH=6_000, WBTC=3_200, USDC=800), 3_000)
+    change = value_changes(step, transfers.goal_to_raise_shortfall(step, USDC.address))
+    total_left = Fraction(10_000 - 3_000)
+    assert 6_000 + change["WETH"] >= total_left / 2 - 1
+    assert 3_200 + change["WBTC"] >= total_left * 3 / 10 - 1
 
 
 @given(weth=st.integers(100, 9_000), wbtc=st.integers(100, 9_000), usdc=st.integers(0, 5_000), part=st.integers(1, 99))
-def test_what_is_sold_always_covers_what_lacks_and_nothing_is_bought_besides(weth: int, wbtc: int, usdc: int, part: int) -> None:
+def test_shortfall_goal_covers_the_shortfall_and_buys_nothing(weth: int, wbtc: int, usdc: int, part: int) -> None:
     coins = usdc + Fraction((weth + wbtc) * part, 100)
-    step = wanting(standing(WETH=weth, WBTC=wbtc, USDC=usdc), coins)
+    step = step_with_claim(portfolio_step(WETH=weth, WBTC=wbtc, USDC=usdc), coins)
     goal = transfers.goal_to_raise_shortfall(step, USDC.address)
-    change = moved(step, goal)
-    assert sum(wanted.low for wanted in goal.weights) == 1
-    assert all(wanted.low >= 0 for wanted in goal.weights)
+    change = value_changes(step, goal)
+    assert sum(weight.low for weight in goal.weights) == 1
+    assert all(weight.low >= 0 for weight in goal.weights)
     assert change["USDC"] >= coins - usdc - Fraction(1, 10**5)
     assert change["WETH"] <= 0
     assert change["WBTC"] <= 0
 
 
-def test_more_than_everything_is_refused_with_both_numbers() -> None:
-    step = wanting(standing(), 10_001)
+def test_shortfall_beyond_all_holdings_is_refused() -> None:
+    step = step_with_claim(portfolio_step(), 10_001)
     with raises_code(Refused, "holdings", "1 USDC", "8000 USDC") as refused:
         transfers.goal_to_raise_shortfall(step, USDC.address)
     assert [(v.guard, v.measured_text, v.limit) for v in refused.value.verdicts] == [("holdings", "8001 USDC", "8000 USDC")]
 
 
-def test_a_market_that_gives_less_than_a_withdrawal_asks_is_refused_with_what_is_short() -> None:
+def test_withdrawal_beyond_what_the_market_gives_is_refused() -> None:
     """Two pools of 3,000 dollars each side give far less than 4,000 within the impact limit."""
     step = step_input(TARGETS, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, depth=3_000)
     step = with_limits(step, pool_min_value=None, min_trade=None, plan_cost_bps=None)
     with raises_code(Refused, "withdrawal") as refused:
-        requests.raise_money_proposer(USDC.address)(wanting(step, 6_000))
-    assert [(one.guard, one.passed) for one in refused.value.verdicts] == [("withdrawal", False)]
+        requests.raise_money_proposer(USDC.address)(step_with_claim(step, 6_000))
+    assert [(verdict.guard, verdict.passed) for verdict in refused.value.verdicts] == [("withdrawal", False)]
 
 
 @given(part=st.integers(1, 10_000))
-def test_parts_are_the_same_of_every_asset_to_the_unit_below(part: int) -> None:
-    step = standing(WETH=4_321, WBTC=2_718, USDC=3_141)
+def test_proportional_amounts_are_rounded_down_alike(part: int) -> None:
+    step = portfolio_step(WETH=4_321, WBTC=2_718, USDC=3_141)
     value = Fraction(raw(4_321 + 2_718 + 3_141, USDC) * part, 10_000)
-    free, parts = transfers.investable_balances(step), transfers.proportional_amounts(step, value)
-    whole = sum(free[one] * (transfers.token_price(step.portfolio, reference_prices(step), one) or 0) for one in free)
-    assert all(parts.get(one, 0) == free[one] * value // whole for one in free)
+    balances, parts = transfers.investable_balances(step), transfers.proportional_amounts(step, value)
+    whole = sum(
+        balances[token_address] * (transfers.token_price(step.portfolio, reference_prices(step), token_address) or 0)
+        for token_address in balances
+    )
+    assert all(parts.get(token_address, 0) == balances[token_address] * value // whole for token_address in balances)
 
 
 @pytest.mark.parametrize(
-    ("came", "held", "sold", "bought"),
+    ("increase", "values", "sold", "bought"),
     [
         ({"USDC": 1_000}, {"USDC": 3_000}, {"USDC": 800}, {"WETH": 500, "WBTC": 300}),
         ({"WETH": 1_000}, {"WETH": 6_000}, {"WETH": 500}, {"WBTC": 300, "USDC": 200}),
@@ -123,158 +126,161 @@ def test_parts_are_the_same_of_every_asset_to_the_unit_below(part: int) -> None:
         ({"USDC": 100}, {"USDC": 2_100, "WETH": 5_500, "WBTC": 2_500}, {"USDC": 80}, {"WBTC": 80}),
     ],
 )
-def test_what_came_goes_where_it_lacks_and_nothing_else_is_sold(
-    came: dict[str, int], held: dict[str, int], sold: dict[str, int], bought: dict[str, int]
+def test_goal_to_invest_sells_only_the_increase(
+    increase: dict[str, int], values: dict[str, int], sold: dict[str, int], bought: dict[str, int]
 ) -> None:
-    step = standing(**held)
+    step = portfolio_step(**values)
     tokens = {"USDC": USDC, "WETH": WETH}
     rose = {
-        tokens[symbol].address: raw(Fraction(coins, 2_000 if symbol == "WETH" else 1), tokens[symbol]) for symbol, coins in came.items()
+        tokens[symbol].address: raw(Fraction(coins, 2_000 if symbol == "WETH" else 1), tokens[symbol]) for symbol, coins in increase.items()
     }
-    change = {symbol: round(value) for symbol, value in moved(step, transfers.goal_to_invest(step, rose)).items() if value}
+    change = {symbol: round(value) for symbol, value in value_changes(step, transfers.goal_to_invest(step, rose)).items() if value}
     assert change == {name: -coins for name, coins in sold.items()} | bought
 
 
-def test_where_all_is_set_aside_there_is_nothing_to_sell_and_a_stop_goes_on() -> None:
-    step = transfers.reserve_claims(standing(WETH=0, WBTC=0), (PendingPayment(0, Payment(USDC.address, raw(2_000, USDC))),))
-    found = requests.propose_selling_everything(step)
-    assert found.plan is None
-    assert isinstance(found.decision_result.decision, Hold)
-    assert "to sell" in found.decision_result.decision.reason
+def test_selling_everything_holds_where_all_is_reserved() -> None:
+    step = transfers.reserve_claims(portfolio_step(WETH=0, WBTC=0), (PendingPayment(0, Payment(USDC.address, raw(2_000, USDC))),))
+    proposal = requests.propose_selling_everything(step)
+    assert proposal.plan is None
+    assert isinstance(proposal.decision_result.decision, Hold)
+    assert "to sell" in proposal.decision_result.decision.reason
 
 
-def test_what_swaps_cost_is_taken_from_what_came_and_from_nothing_else() -> None:
-    step = with_limits(standing(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
-    came = raw(900, USDC)
-    found = requests.invest_proposer({USDC.address: came})(step)
-    assert found.plan is not None
+def test_invest_pays_its_costs_from_the_deposit() -> None:
+    step = with_limits(portfolio_step(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
+    deposit_raw = raw(900, USDC)
+    proposal = requests.invest_proposer({USDC.address: deposit_raw})(step)
+    assert proposal.plan is not None
     change = {
-        token_: after - held.raw for held in step.snapshot.holdings for token_, after in found.plan.holdings_after if token_ == held.token
+        token_: after - holding.raw
+        for holding in step.snapshot.holdings
+        for token_, after in proposal.plan.holdings_after
+        if token_ == holding.token
     }
-    assert 0 < -change[USDC.address] <= came
+    assert 0 < -change[USDC.address] <= deposit_raw
     assert change[WBTC.address] == 0 < change[WETH.address]
 
 
-def test_limits_of_turnover_are_freed_for_what_came_only_where_purchases_have_limits_of_their_own() -> None:
+def test_invest_is_exempt_from_turnover_only_with_first_purchase() -> None:
     """With `first_purchase` off an investment counts against turnover like a rebalance."""
-    step = with_limits(standing(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
+    step = with_limits(portfolio_step(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
     for first_purchase_s, freed in ((None, 0), (600, 900 * 10**6)):
-        found = requests.invest_proposer({USDC.address: raw(900, USDC)})(with_limits(step, first_purchase_s=first_purchase_s))
-        assert isinstance(found.decision_result.decision, Rebalance)
-        assert found.plan is not None
-        assert found.decision_result.decision.exempt_turnover == freed
-        assert found.decision_result.decision.by_owner
+        proposal = requests.invest_proposer({USDC.address: raw(900, USDC)})(with_limits(step, first_purchase_s=first_purchase_s))
+        assert isinstance(proposal.decision_result.decision, Rebalance)
+        assert proposal.plan is not None
+        assert proposal.decision_result.decision.exempt_turnover == freed
+        assert proposal.decision_result.decision.by_owner
 
 
-def test_at_the_end_no_liquidity_is_wanted_whatever_its_targets_say() -> None:
+def test_selling_everything_withdraws_liquidity() -> None:
     step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_500)])
     assert isinstance(decide(step).decision, Hold)
-    found = requests.propose_selling_everything(step)
-    assert isinstance(found.decision_result.decision, AdjustLiquidity)
-    assert found.plan is not None
-    (action,) = found.plan.layer_actions
+    proposal = requests.propose_selling_everything(step)
+    assert isinstance(proposal.decision_result.decision, AdjustLiquidity)
+    assert proposal.plan is not None
+    (action,) = proposal.plan.layer_actions
     assert isinstance(action, Withdraw)
     assert action.liquidity == action.position_liquidity
 
 
-def test_a_withdrawal_leaves_alone_what_came_unexplained() -> None:
+def test_withdrawal_leaves_an_unexplained_increase() -> None:
     """No more than there is beside what is set aside already; explained, harmless and lost money keeps nothing back."""
     rise = ExternalTransfer(1, USDC.address, raw(500, USDC), Fraction(500 * 10**6), 1, 2, NOW_S, True, None)
     smaller = replace(rise, id=2, delta_raw=raw(300, USDC))
 
-    def kept(*flows: ExternalTransfer, claims: tuple[PendingPayment, ...] = ()) -> dict[str, int]:
+    def reserves(*flows: ExternalTransfer, claims: tuple[PendingPayment, ...] = ()) -> dict[str, int]:
         step = transfers.reserve_pending_deposits(
-            transfers.reserve_withdrawals(replace(standing(), history=history(unexplained_transfers=flows, pending_payments=claims)))
+            transfers.reserve_withdrawals(replace(portfolio_step(), history=history(unexplained_transfers=flows, pending_payments=claims)))
         )
         return {asset.token.symbol: asset.reserve_raw for asset in step.portfolio.assets}
 
     nothing = {"WETH": 0, "WBTC": 0, "USDC": 0}
-    assert kept() == nothing
-    assert kept(rise) == nothing | {"USDC": raw(500, USDC)}
-    assert kept(rise, smaller) == nothing | {"USDC": raw(800, USDC)}
+    assert reserves() == nothing
+    assert reserves(rise) == nothing | {"USDC": raw(500, USDC)}
+    assert reserves(rise, smaller) == nothing | {"USDC": raw(800, USDC)}
     for other in (
         replace(rise, exceeds_jump_limit=False),
         replace(rise, kind=ExternalTransferKind.DEPOSIT),
         replace(rise, delta_raw=-rise.delta_raw),
     ):
-        assert kept(other) == nothing
-        assert kept(other, smaller) == nothing | {"USDC": raw(300, USDC)}
-    assert kept(replace(rise, delta_raw=raw(2_500, USDC))) == nothing | {"USDC": raw(2_000, USDC)}, "all that there is"
+        assert reserves(other) == nothing
+        assert reserves(other, smaller) == nothing | {"USDC": raw(300, USDC)}
+    assert reserves(replace(rise, delta_raw=raw(2_500, USDC))) == nothing | {"USDC": raw(2_000, USDC)}, "all that there is"
     claimed = (PendingPayment(1, Payment(USDC.address, raw(1_800, USDC))), PendingPayment(2, Payment(WETH.address, 5)))
-    assert kept(rise, claims=claimed) == {"WETH": 5, "WBTC": 0, "USDC": raw(2_300, USDC)}
-    step = replace(standing(), history=history(unexplained_transfers=(replace(rise, delta_raw=raw(2_500, USDC)),)))
+    assert reserves(rise, claims=claimed) == {"WETH": 5, "WBTC": 0, "USDC": raw(2_300, USDC)}
+    step = replace(portfolio_step(), history=history(unexplained_transfers=(replace(rise, delta_raw=raw(2_500, USDC)),)))
     assets = tuple(replace(asset, reserve_raw=raw(300, USDC) if asset.token == USDC else 7) for asset in step.portfolio.assets)
-    left = transfers.reserve_pending_deposits(replace(step, portfolio=replace(step.portfolio, assets=assets))).portfolio.assets
-    assert [asset.reserve_raw for asset in left] == [7, 7, raw(2_000, USDC)], "the reserve stays beneath"
+    assets_left = transfers.reserve_pending_deposits(replace(step, portfolio=replace(step.portfolio, assets=assets))).portfolio.assets
+    assert [asset.reserve_raw for asset in assets_left] == [7, 7, raw(2_000, USDC)], "the reserve stays beneath"
     native = replace(rise, token=NATIVE, delta_raw=7)
-    assert kept(native) == nothing | {"WETH": 7}, "native coin is taken for its wrapped token"
+    assert reserves(native) == nothing | {"WETH": 7}, "native coin is taken for its wrapped token"
 
 
-def test_what_is_set_aside_is_no_part_of_the_portfolio_and_stops_everything_while_it_lacks() -> None:
+def test_reserved_payment_halts_while_it_is_short() -> None:
     claims = (PendingPayment(4, Payment(USDC.address, raw(1_500, USDC))),)
-    step = transfers.reserve_withdrawals(replace(standing(), history=history(pending_payments=claims)))
-    assert {one.symbol: one.investable_raw for one in decide(step).drifts}["USDC"] == raw(500, USDC)
+    step = transfers.reserve_withdrawals(replace(portfolio_step(), history=history(pending_payments=claims)))
+    assert {drift.symbol: drift.investable_raw for drift in decide(step).drifts}["USDC"] == raw(500, USDC)
     assert transfers.open_withdrawal_reason(step) == ""
     assert not isinstance(decide(step).decision, Halt)
-    short = transfers.reserve_withdrawals(replace(standing(USDC=1_000), history=history(pending_payments=claims)))
-    decided = decide(short).decision
-    assert isinstance(decided, Halt)
-    assert mentions(decided.reason, "withdrawal 4", "500 USDC")
-    assert "--resume 4" in decided.reason
+    short = transfers.reserve_withdrawals(replace(portfolio_step(USDC=1_000), history=history(pending_payments=claims)))
+    decision = decide(short).decision
+    assert isinstance(decision, Halt)
+    assert mentions(decision.reason, "withdrawal 4", "500 USDC")
+    assert "--resume 4" in decision.reason
 
 
-def test_a_planned_withdrawal_says_what_it_lacks_and_names_no_number() -> None:
+def test_planned_withdrawal_says_what_it_is_short_of() -> None:
     planned = (PendingPayment(0, Payment(USDC.address, raw(1_500, USDC))),)
-    short = transfers.reserve_claims(standing(USDC=1_000), planned)
+    short = transfers.reserve_claims(portfolio_step(USDC=1_000), planned)
     assert transfers.open_withdrawal_reason(short) == "this withdrawal is short of 500 USDC"
 
 
-def test_a_withdrawal_that_lacks_something_holds_no_exit_back() -> None:
-    fired = stuck.step_with_stops("WBTC", pools=(*stuck.MARKET, stuck.SOUND))
+def test_withdrawal_that_is_short_holds_no_exit_back() -> None:
+    step_with_stop = stuck.step_with_stops("WBTC", pools=(*stuck.MARKET, stuck.SOUND))
     claims = (PendingPayment(4, Payment(USDC.address, raw(2_500, USDC))),)
-    step = transfers.reserve_withdrawals(with_history(fired, pending_payments=claims))
+    step = transfers.reserve_withdrawals(with_history(step_with_stop, pending_payments=claims))
     assert "withdrawal 4 is short of 500 USDC" in transfers.open_withdrawal_reason(step)
-    found = stuck.outcome_of(step)
-    assert found.kind is OutcomeKind.PLANNED, found.reason
-    assert found.decision_result.exit_token == WBTC.address, found.reason
-    assert found.plan is not None
-    assert found.plan.is_exit
-    (after,) = [held for token_, held in found.plan.holdings_after if token_ == USDC.address]
+    outcome = stuck.outcome_of(step)
+    assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
+    assert outcome.decision_result.exit_token == WBTC.address, outcome.reason
+    assert outcome.plan is not None
+    assert outcome.plan.is_exit
+    (after,) = [raw_after for token_, raw_after in outcome.plan.holdings_after if token_ == USDC.address]
     assert after > raw(4_900, USDC), "what is raised by it fills what is set aside"
 
 
-def test_a_stopped_bot_halts_by_name() -> None:
-    decided = decide(replace(standing(), history=history(stop_reason="the bot was stopped by its owner"))).decision
-    assert isinstance(decided, Halt)
-    assert "stopped" in decided.reason
+def test_stopped_portfolio_halts_by_name() -> None:
+    decision = decide(replace(portfolio_step(), history=history(stop_reason="the bot was stopped by its owner"))).decision
+    assert isinstance(decision, Halt)
+    assert "stopped" in decision.reason
 
 
-def test_a_day_pays_what_its_limit_leaves_and_nothing_where_it_cannot_be_told() -> None:
-    limited = with_limits(standing(), payout_per_day=Fraction(1_000 * 10**6))
+def test_max_payout_is_what_the_daily_limit_leaves() -> None:
+    limited = with_limits(portfolio_step(), payout_per_day=Fraction(1_000 * 10**6))
     some = replace(limited, history=history(outflow_24h=Fraction(400 * 10**6)))
     assert transfers.max_payout_raw(some, USDC.address) == 600 * 10**6
     assert transfers.max_payout_raw(some, NATIVE) == 3 * 10**17 == transfers.max_payout_raw(some, WETH.address)
     assert transfers.max_payout_raw(replace(limited, history=history(unknown_reason="who knows")), USDC.address) == 0
-    assert transfers.max_payout_raw(with_limits(standing(), payout_per_day=None), USDC.address) == UINT256_MAX
-    assert transfers.max_payout_raw(standing(), USDC.address) == 0, "a limit that nobody wrote permits nothing"
+    assert transfers.max_payout_raw(with_limits(portfolio_step(), payout_per_day=None), USDC.address) == UINT256_MAX
+    assert transfers.max_payout_raw(portfolio_step(), USDC.address) == 0, "a limit that nobody wrote permits nothing"
 
 
-def test_each_guard_on_a_payment_says_no_by_its_name() -> None:
-    step = with_limits(standing(), payout_per_day=Fraction(5_000 * 10**6))
+def test_payout_guards_refuse_by_name() -> None:
+    step = with_limits(portfolio_step(), payout_per_day=Fraction(5_000 * 10**6))
     fine = Payout(USDC.address, HOME, 2_000 * 10**6, 0, 1)
 
-    def failing(payout: Payout, at: StepInput = step, confirmed: tuple[str, ...] = (HOME,)) -> list[str]:
+    def failing_guards(payout: Payout, at: StepInput = step, confirmed: tuple[str, ...] = (HOME,)) -> list[str]:
         return [v.guard for v in table.judge_payout(at, payout, confirmed) if not v.passed]
 
-    assert failing(fine) == []
-    assert failing(fine, confirmed=()) == ["payout_address"]
-    assert failing(replace(fine, to=OWNER)) == ["payout_address"]
-    assert failing(replace(fine, raw=2_000 * 10**6 + 1)) == ["balance"]
-    assert failing(replace(fine, raw=5_000 * 10**6 + 1)) == ["payout_per_day", "balance"]
-    assert failing(fine, replace(step, history=history(unknown_reason="who knows"))) == ["payout_per_day"]
+    assert failing_guards(fine) == []
+    assert failing_guards(fine, confirmed=()) == ["payout_address"]
+    assert failing_guards(replace(fine, to=OWNER)) == ["payout_address"]
+    assert failing_guards(replace(fine, raw=2_000 * 10**6 + 1)) == ["balance"]
+    assert failing_guards(replace(fine, raw=5_000 * 10**6 + 1)) == ["payout_per_day", "balance"]
+    assert failing_guards(fine, replace(step, history=history(unknown_reason="who knows"))) == ["payout_per_day"]
     other = transfers.reserve_withdrawals(replace(step, history=history(pending_payments=(PendingPayment(9, Payment(USDC.address, 1)),))))
-    assert failing(fine, other) == ["balance"]
-    assert failing(replace(fine, request_id=9), other) == [], "what another set aside is not paid"
+    assert failing_guards(fine, other) == ["balance"]
+    assert failing_guards(replace(fine, request_id=9), other) == [], "what another set aside is not paid"
     assert [v.guard for v in table.judge_payout_permission(step, (fine,), (HOME,), paused=True) if not v.passed] == ["kill_switch"]
     with raises_code(Refused, "payout_address"):
         table.require_payout_allowed(table.judge_payout(step, replace(fine, to=OWNER), (HOME,)))

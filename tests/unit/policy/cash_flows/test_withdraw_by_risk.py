@@ -29,7 +29,7 @@ SLIPPAGE_BPS = 30
         pytest.param(30_000, {"WETH", "LINK"}, id="WBTC is overweight of what is left, least of all"),
     ],
 )
-def test_withdrawal__sells_the_overweight_for_its_cash_alone(dollars: int, overweight: set[str]) -> None:
+def test_withdrawal_sells_the_overweight_for_its_cash_alone(dollars: int, overweight: set[str]) -> None:
     """WBTC is far below its target, the cash of 16,000 is above its own."""
     values = moved(WETH=3_000, WBTC=-6_000, LINK=2_000)
     step = with_limits(tracked(values, pools=pools_of(DEPTH, 500)), plan_cost_bps=COST_BPS, slippage_bps=SLIPPAGE_BPS)

@@ -33,8 +33,7 @@ from agent.policy.quarantine import quarantine_tokens
 from agent.policy.triggers import price_confirmation
 from agent.reference import reference_prices
 from tests.support.builders import ETHER, brought_up, split, step_input, strategy, token, v3_pool, with_history
-from tests.support.decisions.native_coin import FLOOR, native_step
-from tests.support.decisions.native_coin import plan_of as planned
+from tests.support.decisions.native_coin import FLOOR, native_step, plan_of
 from tests.support.standing_orders import Bot, price_of, terms, three, two
 from tests.support.text import mentions
 
@@ -43,7 +42,7 @@ WETH, USDC = token("WETH"), token("USDC")
 
 
 @pytest.mark.parametrize("pushed", [1, 2, 3])
-def test_fewer_blocks_than_are_asked_for_move_nothing_and_that_is_said(pushed: int) -> None:
+def test_order_waits_for_all_confirming_blocks(pushed: int) -> None:
     bot = two(terms("WETH", STOP, 1_500), terms("WETH", TRAIL, None, 5_000), confirm=3)
     calm, low, high = {"WETH": 2_000}, {"WETH": 1_000}, {"WETH": 4_000}
     bot.look(calm)
@@ -60,7 +59,7 @@ def test_fewer_blocks_than_are_asked_for_move_nothing_and_that_is_said(pushed: i
     assert bot.coins["WETH"] == 0
 
 
-def test_blocks_are_read_only_where_prices_would_move_an_order() -> None:
+def test_past_blocks_are_read_only_where_an_order_would_move() -> None:
     bot = two(terms("WETH", STOP, 1_500), terms("WETH", TRAIL, None, 5_000), confirm=3)
 
     def stirs(price: int) -> bool:
@@ -72,14 +71,17 @@ def test_blocks_are_read_only_where_prices_would_move_an_order() -> None:
     assert not price_confirmation.needs_past_blocks(apply_orders(bot.seen({"WETH": 2_000}, [])), lambda step: decide(step).decision)
 
 
-def test_while_a_price_is_unknown_or_contradicts_another_nothing_fires_and_it_is_said() -> None:
+def test_order_does_not_fire_on_an_unknown_price() -> None:
     bot = two(terms("WETH", STOP, 1_500))
     bot.look({"WETH": 2_000})
     low = bot.seen({"WETH": 1_000})
-    no_feed = replace(low, snapshot=replace(low.snapshot, feeds=tuple(one for one in low.snapshot.feeds if one.answer != 1_000 * 10**8)))
+    no_feed = replace(
+        low,
+        snapshot=replace(low.snapshot, feeds=tuple(feed_round for feed_round in low.snapshot.feeds if feed_round.answer != 1_000 * 10**8)),
+    )
     unread = replace(low, snapshot=replace(low.snapshot, unreadable_items=(UnreadableItem("balance of WETH", WETH.address, "no answer"),)))
-    both = replace(low.reference, sources=(PriceSource.FEED, PriceSource.TWAP))
-    off = replace(low, reference=both, snapshot=replace(low.snapshot, pools=(v3_pool(WETH, USDC, 2_000, 50_000_000),)))
+    two_sources = replace(low.reference, sources=(PriceSource.FEED, PriceSource.TWAP))
+    off = replace(low, reference=two_sources, snapshot=replace(low.snapshot, pools=(v3_pool(WETH, USDC, 2_000, 50_000_000),)))
     for step, why in ((no_feed, "WETH has no reference price"), (off, "sources contradict each other")):
         after = apply_orders(step)
         assert after.history.orders.states == step.history.orders.states
@@ -89,7 +91,7 @@ def test_while_a_price_is_unknown_or_contradicts_another_nothing_fires_and_it_is
     assert isinstance(decide(apply_orders(unread)).decision, Halt)
 
 
-def test_what_is_in_quarantine_is_left_until_it_is_out_of_it_and_then_sold() -> None:
+def test_exit_of_a_quarantined_token_waits_and_then_sells() -> None:
     bot = three(terms("WETH", STOP, 1_500))
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     step = apply_orders(bot.seen({"WETH": 1_400, "WBTC": 60_000}))
@@ -103,7 +105,7 @@ def test_what_is_in_quarantine_is_left_until_it_is_out_of_it_and_then_sold() -> 
     assert bot.coins["WETH"] == 0
 
 
-def test_liquidity_of_what_is_out_is_wanted_no_more() -> None:
+def test_liquidity_target_of_a_sold_token_is_zero() -> None:
     bot = three(terms("WETH", STOP, 1_500))
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     pool = v3_pool(WETH, USDC, 1_400)
@@ -111,7 +113,7 @@ def test_liquidity_of_what_is_out_is_wanted_no_more() -> None:
     other = replace(target, pool="other", token0=token("WBTC").address, token1=USDC.address)
 
     def lp(step: StepInput) -> list[int]:
-        return [one.share_bps for one in apply_order_targets(step).portfolio.lp_targets]
+        return [lp_target.share_bps for lp_target in apply_order_targets(step).portfolio.lp_targets]
 
     step = bot.seen({"WETH": 1_400, "WBTC": 60_000})
     step = replace(step, portfolio=replace(step.portfolio, lp_targets=(target, other)))
@@ -119,7 +121,7 @@ def test_liquidity_of_what_is_out_is_wanted_no_more() -> None:
     assert lp(conditional_orders.advance_orders(step)) == [0, 1_000]
 
 
-def test_an_order_that_fired_stays_when_its_owner_takes_it_out_of_the_config() -> None:
+def test_fired_order_stays_when_it_leaves_the_config() -> None:
     bot = two(terms("WETH", STOP, 1_500))
     bot.look({"WETH": 2_000})
     bot.look({"WETH": 1_400})
@@ -134,7 +136,7 @@ def test_an_order_that_fired_stays_when_its_owner_takes_it_out_of_the_config() -
     assert armed.stages() == {}
 
 
-def test_other_terms_keep_the_basis_and_the_highest_price_of_an_order_that_watches() -> None:
+def test_new_terms_keep_the_highest_price_of_an_armed_order() -> None:
     bot = two(terms("WETH", TRAIL, None, 2_000))
     for price in (2_000, 3_000):
         bot.look({"WETH": price})
@@ -147,7 +149,7 @@ def test_other_terms_keep_the_basis_and_the_highest_price_of_an_order_that_watch
     assert bot.order("WETH", TRAIL).terms.share_bps == 1_000, "what fired changes only when it is armed"
 
 
-def test_terms_that_the_price_has_passed_already_halt_and_the_old_ones_stay_in_force() -> None:
+def test_new_terms_beyond_the_price_halt_and_leave_the_old() -> None:
     bot = two(terms("WETH", STOP, 1_500))
     bot.look({"WETH": 2_000})
     bot.book = replace(bot.book, terms=(terms("WETH", STOP, 2_200),))
@@ -157,7 +159,7 @@ def test_terms_that_the_price_has_passed_already_halt_and_the_old_ones_stay_in_f
     assert bot.order("WETH", STOP).terms.price == price_of("WETH", 1_500)
 
 
-def test_once_the_portfolio_is_out_its_assets_orders_rest() -> None:
+def test_asset_orders_rest_after_a_portfolio_stop() -> None:
     bot = three(terms("", STOP, None, 2_000), terms("WBTC", STOP, 35_000))
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     decision = bot.look({"WETH": 1_300, "WBTC": 40_000})
@@ -171,7 +173,7 @@ def test_once_the_portfolio_is_out_its_assets_orders_rest() -> None:
     assert bot.stages() == {"portfolio stop_loss": "done", "WBTC stop_loss": "armed"}
 
 
-def test_a_step_with_orders_reads_back_as_it_was_and_decides_alike() -> None:
+def test_step_with_orders_survives_its_codec() -> None:
     bot = two(terms("WETH", STOP, 1_500), terms("WETH", TRAIL, None, 2_000))
     bot.look({"WETH": 2_000})
     decision = bot.look({"WETH": 1_400})
@@ -181,14 +183,14 @@ def test_a_step_with_orders_reads_back_as_it_was_and_decides_alike() -> None:
     assert decide(again).decision == decision
 
 
-def test_steps_of_before_orders_were_known_read_back_without_any() -> None:
+def test_step_from_before_orders_reads_back_without_any() -> None:
     step = Bot({"WETH": 5_000, "USDC": 5_000}, {"WETH": Fraction(1), "USDC": Fraction(2_000)}, two().book).seen({"WETH": 2_000})
     old = codec.to_jsonable(step)
     del old["portfolio"]["orders"], old["history"]["orders"]
     assert codec.from_jsonable(StepInput, old) == step
 
 
-def test_within_the_template_s_cost_and_impact_the_last_unit_is_sold_too_and_nothing_is_called_undone() -> None:
+def test_exit_within_template_limits_sells_the_last_unit() -> None:
     bot = three(terms("WETH", STOP, 1_500))
     bot.limits = {"plan_cost_bps": 50, "price_impact_bps": 100, "turnover_bps": 1, "daily_turnover_bps": 1}
     bot.coins = {symbol: coins * 10 for symbol, coins in bot.coins.items()}
@@ -202,33 +204,35 @@ def test_within_the_template_s_cost_and_impact_the_last_unit_is_sold_too_and_not
     assert bot.coins["WBTC"] == wbtc
 
 
-def test_the_native_coin_is_sold_down_to_what_gas_needs() -> None:
+def test_exit_of_native_coin_keeps_what_gas_needs() -> None:
     step = native_step(3 * ETHER, weth=2_000, usdc=1_000)
     stop = replace(terms("WETH", STOP, 2_100), token=step.portfolio.assets[0].token.address)
-    fired = ConditionalOrder(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
+    fired_order = ConditionalOrder(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
     portfolio = replace(step.portfolio, orders=OrdersConfig((stop,)))
-    step = apply_orders(replace(with_history(step, states=(fired,)), portfolio=portfolio))
-    plan = planned(step)
+    step = apply_orders(replace(with_history(step, states=(fired_order,)), portfolio=portfolio))
+    plan = plan_of(step)
     assert plan.is_exit
     assert dict(plan.holdings_after)[stop.token] == 0
     assert plan.native_after_wei is not None
     assert FLOOR <= plan.native_after_wei < FLOOR + ETHER // 100
 
 
-def test_an_exit_sells_what_all_strategies_hold_and_their_books_come_to_the_wallet() -> None:
+def test_exit_sells_the_holdings_of_all_strategies() -> None:
     half, most = {"WETH": 5_000, "USDC": 5_000}, {"WETH": 9_000, "USDC": 1_000}
-    made = step_input(depth=50_000_000).with_config(split(strategy("calm", 5_000, half), strategy("bold", 5_000, most)))
+    base_step = step_input(depth=50_000_000).with_config(split(strategy("calm", 5_000, half), strategy("bold", 5_000, most)))
     stop = terms("WETH", STOP, 2_100)
-    fired = ConditionalOrder(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
-    made = replace(with_history(made, states=(fired,)), portfolio=replace(made.portfolio, orders=OrdersConfig((stop,))))
-    step = apply_effective_targets(brought_up(made, None))
-    found = proposals.propose_rebalance(step).plan
-    assert found is not None
-    assert found.is_exit
-    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    deltas = {token_: raw - held[token_] for token_, raw in found.holdings_after}
+    fired_order = ConditionalOrder(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
+    base_step = replace(
+        with_history(base_step, states=(fired_order,)), portfolio=replace(base_step.portfolio, orders=OrdersConfig((stop,)))
+    )
+    step = apply_effective_targets(brought_up(base_step, None))
+    plan = proposals.propose_rebalance(step).plan
+    assert plan is not None
+    assert plan.is_exit
+    raw_before = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    deltas = {token_: raw - raw_before[token_] for token_, raw in plan.holdings_after}
     wished, base = netting.strategy_adjustments(step)
     prices = reference_prices(step).price_by_token
-    after, _ = settle_trade(base, wished, deltas, prices, list(held))
+    after, _ = settle_trade(base, wished, deltas, prices, list(raw_before))
     assert all(book.get(WETH.address, 0) == 0 <= book[USDC.address] for book in after.values())
-    assert sum(book[USDC.address] for book in after.values()) == dict(found.holdings_after)[USDC.address]
+    assert sum(book[USDC.address] for book in after.values()) == dict(plan.holdings_after)[USDC.address]

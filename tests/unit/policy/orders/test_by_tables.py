@@ -27,7 +27,7 @@ WETH, USDC = token("WETH"), token("USDC")
         (TRAIL, 300, None, [(2_000, "armed"), (2_400, "armed"), (2_101, "armed"), (2_100, "fired"), (2_100, "done")]),
     ],
 )
-def test_exits_go_from_stage_to_stage_by_price_and_stay_done(
+def test_exit_goes_from_stage_to_stage_by_price(
     kind: OrderKind, level: int | None, share_bps: int | None, path: Sequence[tuple[int, str]]
 ) -> None:
     bot = two(terms("WETH", kind, level, share_bps))
@@ -38,24 +38,24 @@ def test_exits_go_from_stage_to_stage_by_price_and_stay_done(
 
 
 @pytest.mark.parametrize(
-    ("path", "bought"),
+    ("path", "is_bought"),
     [
         ([(2_000, "armed"), (1_501, "armed")], False),
         ([(2_000, "armed"), (1_500, "fired")], True),
         ([(1_400, "fired"), (1_600, "armed"), (1_499, "armed"), (1_486, "armed"), (1_485, "fired")], True),
     ],
 )
-def test_an_entry_is_bought_at_or_below_only_and_closes_with_hysteresis(path: Sequence[tuple[int, str]], bought: bool) -> None:
+def test_entry_buys_at_or_below_its_level_with_hysteresis(path: Sequence[tuple[int, str]], is_bought: bool) -> None:
     bot = two(terms("WETH", ENTRY, 1_500), weth=0, usdc=10_000)
     for price, stage in path:
         before = bot.coins["WETH"]
         bot.look({"WETH": price})
         assert (price, bot.order("WETH", ENTRY).stage.value) == (price, stage)
         assert price <= 1_500 or bot.coins["WETH"] <= before
-    assert (bot.coins["WETH"] > 3) is bought
+    assert (bot.coins["WETH"] > 3) is is_bought
 
 
-def test_what_waits_for_its_entry_keeps_what_is_held_and_its_cash_waits() -> None:
+def test_waiting_entry_keeps_holdings_and_cash() -> None:
     bot = two(terms("WETH", ENTRY, 1_500), weth=2_000, usdc=8_000)
     assert isinstance(bot.look({"WETH": 2_000}), Hold)
     assert bot.targets() == {"WETH": 2_000, "USDC": 8_000}
@@ -64,7 +64,7 @@ def test_what_waits_for_its_entry_keeps_what_is_held_and_its_cash_waits() -> Non
     assert bot.coins["WETH"] < 1
 
 
-def test_a_crumb_of_what_waits_makes_no_portfolio_too_small() -> None:
+def test_waiting_entry_with_a_crumb_is_no_small_portfolio() -> None:
     bot = two(terms("WETH", ENTRY, 1_500), weth=11, usdc=10_100)
     assert isinstance(bot.look({"WETH": 2_000}), Hold)
     assert bot.coins["WETH"] == Fraction(11, 2_000)
@@ -77,7 +77,7 @@ def test_a_crumb_of_what_waits_makes_no_portfolio_too_small() -> None:
         (WeightReallocation.REDISTRIBUTE, {"WETH": 0, "WBTC": 6_000, "USDC": 4_000}),
     ],
 )
-def test_the_weight_of_what_is_out_waits_as_cash_or_goes_to_the_others(absent: WeightReallocation, targets: dict[str, int]) -> None:
+def test_weight_of_an_exit_waits_as_cash_or_is_redistributed(absent: WeightReallocation, targets: dict[str, int]) -> None:
     bot = three(terms("WETH", STOP, 1_500), absent=absent)
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     decision = bot.look({"WETH": 1_500, "WBTC": 60_000})
@@ -90,11 +90,9 @@ def test_the_weight_of_what_is_out_waits_as_cash_or_goes_to_the_others(absent: W
     assert grown is (absent is WeightReallocation.REDISTRIBUTE), "what the others get is a rebalance like any other"
 
 
-@pytest.mark.parametrize("make, closest", [(three, "closest is WBTC"), (two, None)])
-def test_what_an_exit_sold_is_closest_to_no_band_and_neither_is_what_is_all_that_is_left(
-    make: Callable[..., Bot], closest: str | None
-) -> None:
-    bot = make(terms("WETH", STOP, 1_900))
+@pytest.mark.parametrize(("build_bot", "closest"), [(three, "closest is WBTC"), (two, None)])
+def test_sold_token_is_never_closest_to_its_band(build_bot: Callable[..., Bot], closest: str | None) -> None:
+    bot = build_bot(terms("WETH", STOP, 1_900))
     for price in (2_000, 1_900, 1_900):
         decision = bot.look({"WETH": price, "WBTC": 60_000})
     assert isinstance(decision, Hold)
@@ -103,7 +101,7 @@ def test_what_an_exit_sold_is_closest_to_no_band_and_neither_is_what_is_all_that
     assert closest is None or closest in decision.reason
 
 
-def test_where_the_others_want_nothing_the_weight_waits_as_cash() -> None:
+def test_weight_waits_as_cash_where_others_have_no_target() -> None:
     bot = two(terms("WETH", STOP, 1_500), reallocation=WeightReallocation.REDISTRIBUTE)
     bot.targets_bps = {"WETH": 10_000, "USDC": 0}
     bot.look({"WETH": 2_000})
@@ -111,7 +109,7 @@ def test_where_the_others_want_nothing_the_weight_waits_as_cash() -> None:
     assert bot.targets() == {"WETH": 0, "USDC": 10_000}
 
 
-def test_a_stop_fires_whatever_limits_of_turnover_and_the_cooldown_say() -> None:
+def test_stop_ignores_turnover_limits_and_cooldown() -> None:
     bot = two(terms("WETH", STOP, 1_500))
     bot.limits, bot.memory = WIDE, history(last_rebalance_s=1_800_000_000, turnover_24h=Fraction(10**12))
     bot.look({"WETH": 2_000})
@@ -124,21 +122,21 @@ def test_a_stop_fires_whatever_limits_of_turnover_and_the_cooldown_say() -> None
     assert bot.plan.turnover > 0
 
 
-def test_what_the_market_does_not_take_at_once_is_sold_look_by_look() -> None:
+def test_stop_sells_what_the_market_takes_step_by_step() -> None:
     bot = two(terms("WETH", STOP, 1_500), weth=3_000_000, usdc=2_000)
     bot.limits = {**WIDE, "price_impact_bps": 300, "max_live_value": None}
     bot.look({"WETH": 2_000})
-    left = []
+    coins_left = []
     for _ in range(8):
         bot.look({"WETH": 1_400})
-        left.append(bot.coins["WETH"])
-    assert left == sorted(left, reverse=True)
-    assert left[0] > 0
-    assert left[-1] == 0
+        coins_left.append(bot.coins["WETH"])
+    assert coins_left == sorted(coins_left, reverse=True)
+    assert coins_left[0] > 0
+    assert coins_left[-1] == 0
     assert bot.order("WETH", STOP).stage is OrderStage.DONE
 
 
-def test_armed_anew_it_comes_back_and_watches_from_the_price_of_then() -> None:
+def test_rearmed_trailing_stop_starts_from_the_current_price() -> None:
     bot = two(terms("WETH", TRAIL, None, 1_000))
     for price in (2_000, 1_800, 1_700):
         bot.look({"WETH": price})
@@ -154,7 +152,7 @@ def test_armed_anew_it_comes_back_and_watches_from_the_price_of_then() -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "said"),
+    ("order", "reason"),
     [
         (terms("WETH", STOP, 2_000), "stop_loss of WETH contradicts the price of 2000 USDC: its level is not below the price"),
         (terms("WETH", STOP, 2_500), "its level is not below the price (lower it, or sell manually"),
@@ -165,17 +163,17 @@ def test_armed_anew_it_comes_back_and_watches_from_the_price_of_then() -> None:
         (terms("WETH", ENTRY, None, 10_000), "entry of WETH contradicts the price of 2000 USDC: its level is at or below zero"),
     ],
 )
-def test_an_order_that_contradicts_the_price_at_arming_halts_by_name(order: object, said: str) -> None:
+def test_order_that_contradicts_the_price_halts_by_name(order: object, reason: str) -> None:
     bot = two(order)  # type: ignore[arg-type]  # Terms
     decision = bot.look({"WETH": 2_000})
     assert isinstance(decision, Halt)
     assert decision.codes == (HaltCode.ORDERS,)
-    assert said in decision.reason
+    assert reason in decision.reason
     assert set(bot.stages().values()) == {"waiting"}
     assert bot.coins["WETH"] == Fraction(5, 2)
 
 
-def test_an_entry_above_the_price_is_told_or_refused_as_chosen() -> None:
+def test_entry_above_the_price_is_filled_or_refused_by_config() -> None:
     bot = two(terms("WETH", ENTRY, 2_500), weth=0, usdc=10_000)
     assert isinstance(bot.look({"WETH": 2_000}), Rebalance)
     assert bot.step is not None
@@ -188,15 +186,15 @@ def test_an_entry_above_the_price_is_told_or_refused_as_chosen() -> None:
     assert strict.coins["WETH"] == 0
 
 
-def test_shares_of_exits_count_from_the_entry() -> None:
+def test_share_of_an_exit_counts_from_the_entry() -> None:
     bot = two(terms("WETH", ENTRY, 1_500), terms("WETH", STOP, None, 1_000), weth=0, usdc=10_000)
-    for price, coins in ((2_000, False), (1_500, True), (1_351, True), (1_350, False), (1_400, False)):
+    for price, has_coins in ((2_000, False), (1_500, True), (1_351, True), (1_350, False), (1_400, False)):
         bot.look({"WETH": price})
-        assert (bot.coins["WETH"] > 0) is coins, price
+        assert (bot.coins["WETH"] > 0) is has_coins, price
     assert bot.order("WETH", STOP).base_price == price_of("WETH", 1_500)
 
 
-def test_profits_and_highest_prices_wait_until_the_entry_has_opened() -> None:
+def test_exits_wait_until_the_entry_has_opened() -> None:
     orders = (terms("WETH", ENTRY, 1_500), terms("WETH", PROFIT, None, 2_000), terms("WETH", TRAIL, None, 1_000))
     bot = two(*orders, weth=0, usdc=10_000)
     waiting = {"WETH entry": "armed", "WETH take_profit": "waiting", "WETH trailing_stop": "waiting"}
@@ -211,7 +209,7 @@ def test_profits_and_highest_prices_wait_until_the_entry_has_opened() -> None:
     assert bot.coins["WETH"] == 0
 
 
-def test_prices_that_leap_over_entry_and_stop_at_once_buy_nothing() -> None:
+def test_price_leap_over_entry_and_stop_buys_nothing() -> None:
     bot = two(terms("WETH", ENTRY, 1_500), terms("WETH", STOP, None, 1_000), weth=0, usdc=10_000)
     bot.look({"WETH": 2_000})
     bot.look({"WETH": 1_200})

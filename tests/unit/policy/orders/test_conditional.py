@@ -22,7 +22,7 @@ FEW = examples(12)
 
 @FEW
 @given(PRICES)
-def test_nothing_is_ever_bought_above_the_entry(path: list[int]) -> None:
+def test_entry_never_buys_above_its_level(path: list[int]) -> None:
     bot = two(terms("WETH", ENTRY, 1_500), weth=1_000, usdc=9_000)
     for price in path:
         before = bot.coins["WETH"]
@@ -32,9 +32,7 @@ def test_nothing_is_ever_bought_above_the_entry(path: list[int]) -> None:
 
 @FEW
 @given(PRICES, st.sampled_from([(STOP, 1_400, None), (PROFIT, 2_900, None), (TRAIL, None, 2_000)]), st.integers(0, 3))
-def test_nothing_is_held_after_an_exit_fired_and_its_step_was_done(
-    path: list[int], order: tuple[OrderKind, int | None, int | None], confirm: int
-) -> None:
+def test_exit_leaves_less_than_the_smallest_trade(path: list[int], order: tuple[OrderKind, int | None, int | None], confirm: int) -> None:
     bot, fired = two(terms("WETH", *order), confirm=confirm), False
     bot.look({"WETH": 2_000})
     for price in path:
@@ -50,7 +48,7 @@ def test_nothing_is_held_after_an_exit_fired_and_its_step_was_done(
 
 @FEW
 @given(st.lists(st.lists(st.integers(1_500, 4_000), min_size=4, max_size=4), min_size=1, max_size=9))
-def test_the_highest_price_never_falls_and_is_never_above_what_all_blocks_said(path: list[list[int]]) -> None:
+def test_highest_price_only_rises_to_what_all_blocks_confirm(path: list[list[int]]) -> None:
     bot, mark, confirmed = two(terms("WETH", TRAIL, None, 9_000), confirm=3), Fraction(0), price_of("WETH", 2_000)
     bot.look({"WETH": 2_000})
     for now, *before in path:
@@ -65,36 +63,40 @@ def test_the_highest_price_never_falls_and_is_never_above_what_all_blocks_said(p
 
 @FEW
 @given(PRICES, st.lists(st.sampled_from([-4, -2, 0, 0, 2, 4]), min_size=9, max_size=9))
-def test_what_comes_and_goes_changes_no_unit_and_prices_do(path: list[int], flows: list[int]) -> None:
+def test_nav_per_share_follows_prices_and_not_cash_flows(path: list[int], flows: list[int]) -> None:
     """A quarter or half of all is withdrawn, or as much put in: the unit's worth is the product of what each span returned."""
-    bot, worth, before = _untraded(), Fraction(1), 2_000
+    bot, expected_nav, before = untraded_bot(), Fraction(1), 2_000
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     for price, flow in zip(path, flows, strict=False):
-        held = dict(bot.coins)
-        other = held["WBTC"] * 60_000 + held["USDC"]
-        worth *= (held["WETH"] * price + other) / (held["WETH"] * before + other)
+        coins_before = dict(bot.coins)
+        other = coins_before["WBTC"] * 60_000 + coins_before["USDC"]
+        expected_nav *= (coins_before["WETH"] * price + other) / (coins_before["WETH"] * before + other)
         bot.look({"WETH": price, "WBTC": 60_000})
-        prices = {one: price_of(symbol, at) for symbol, at in (("WETH", price), ("WBTC", 60_000), ("USDC", 1)) for one in [_at(symbol)]}
-        found = conditional_orders.nav_per_share_at(bot.memory.orders.nav_per_share, prices)
-        assert abs(found - worth) < Fraction(1, 10**6)
+        prices = {
+            address: price_of(symbol, at)
+            for symbol, at in (("WETH", price), ("WBTC", 60_000), ("USDC", 1))
+            for address in [address_of(symbol)]
+        }
+        nav_per_share = conditional_orders.nav_per_share_at(bot.memory.orders.nav_per_share, prices)
+        assert abs(nav_per_share - expected_nav) < Fraction(1, 10**6)
         bot.coins = {symbol: coins * Fraction(8 + flow, 8) for symbol, coins in bot.coins.items()}
         bot.look({"WETH": price, "WBTC": 60_000})
-        assert abs(conditional_orders.nav_per_share_at(bot.memory.orders.nav_per_share, prices) - worth) < Fraction(1, 10**6)
+        assert abs(conditional_orders.nav_per_share_at(bot.memory.orders.nav_per_share, prices) - expected_nav) < Fraction(1, 10**6)
         before = price
 
 
-def test_what_the_agents_own_trades_lose_lowers_the_unit() -> None:
-    bot = _untraded()
+def test_nav_per_share_falls_by_the_loss_of_trades() -> None:
+    bot = untraded_bot()
     bot.look({"WETH": 2_000, "WBTC": 60_000})
-    kept = bot.memory.orders.nav_per_share
-    assert kept is not None
-    prices = dict(kept.prices)
-    assert conditional_orders.nav_per_share_at(kept, prices) == 1
-    assert conditional_orders.nav_per_share_at(replace(kept, later_loss=Fraction(100 * 10**6)), prices) == Fraction(99, 100)
+    nav_per_share = bot.memory.orders.nav_per_share
+    assert nav_per_share is not None
+    prices = dict(nav_per_share.prices)
+    assert conditional_orders.nav_per_share_at(nav_per_share, prices) == 1
+    assert conditional_orders.nav_per_share_at(replace(nav_per_share, later_loss=Fraction(100 * 10**6)), prices) == Fraction(99, 100)
 
 
-def test_dust_that_anybody_sends_writes_nothing() -> None:
-    bot = _untraded()
+def test_dust_changes_no_order_state() -> None:
+    bot = untraded_bot()
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     before = bot.memory
     bot.coins["WETH"] += Fraction(1, 1_000)
@@ -102,7 +104,7 @@ def test_dust_that_anybody_sends_writes_nothing() -> None:
     assert bot.memory == before
 
 
-def test_a_climb_of_a_thousand_looks_makes_few_writes() -> None:
+def test_slow_climb_makes_few_writes() -> None:
     bot = two(terms("WETH", TRAIL, None, 1_000))
     written = set()
     for number in range(300):
@@ -112,7 +114,7 @@ def test_a_climb_of_a_thousand_looks_makes_few_writes() -> None:
     assert trigger_price(bot.order("WETH", TRAIL)) is not None
 
 
-def _untraded() -> Bot:
+def untraded_bot() -> Bot:
     """Three assets, and a stop of the portfolio so far away that it never fires; nothing is rebalanced."""
     bot = three(terms("", STOP, None, 9_900))
     bot.limits = {**bot.limits, "min_trade": Fraction(10**18)}
@@ -120,5 +122,5 @@ def _untraded() -> Bot:
     return bot
 
 
-def _at(symbol: str) -> str:
+def address_of(symbol: str) -> str:
     return terms(symbol, STOP, 1).token

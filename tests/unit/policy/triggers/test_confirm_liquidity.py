@@ -15,7 +15,7 @@ from tests.support.lp_worlds import paired, quiet, ranged, roomy, wanted, world
 WETH, USDC = token("WETH"), token("USDC")
 
 
-def after(step: StepInput, *weth_usd: int, pools: tuple[Pool, ...] | None = None) -> StepInput:
+def step_after_blocks(step: StepInput, *weth_usd: int, pools: tuple[Pool, ...] | None = None) -> StepInput:
     """The step with so many blocks before it to confirm, in which WETH cost so much; their pools as now by default."""
     past = []
     for back, usd in enumerate(weth_usd, 1):
@@ -26,45 +26,45 @@ def after(step: StepInput, *weth_usd: int, pools: tuple[Pool, ...] | None = None
     return replace(step, policy=policy, snapshot=replace(step.snapshot, past_prices=tuple(past)))
 
 
-def test_a_limit_of_liquidity_that_only_this_block_exceeds_takes_nothing_out() -> None:
+def test_liquidity_limit_exceeded_in_a_single_block_holds() -> None:
     """Two WETH and 4,000 USDC beside a pair: at 2,000 a WETH it is a fifth of all, at 32,000 a tenth."""
     step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500))
-    assert isinstance(decide(after(step, 2_000, 2_000)).decision, AdjustLiquidity)
+    assert isinstance(decide(step_after_blocks(step, 2_000, 2_000)).decision, AdjustLiquidity)
     for before in ((32_000, 2_000), (2_000, 32_000)):
-        held = decide(after(step, *before)).decision
-        assert isinstance(held, Hold)
-        assert "above limits.lp_max_weight 15 %" in held.reason
-        assert "policy.confirm_blocks is 2" in held.reason
+        decision = decide(step_after_blocks(step, *before)).decision
+        assert isinstance(decision, Hold)
+        assert "above limits.lp_max_weight 15 %" in decision.reason
+        assert "policy.confirm_blocks is 2" in decision.reason
 
 
-def test_a_range_that_only_this_block_left_is_not_re_centred() -> None:
+def test_range_left_in_a_single_block_is_not_recentred() -> None:
     step = world([ranged(1_600, 2_200, 2_600)], [wanted(1_700)], trigger=quiet())
-    assert isinstance(decide(after(step, 2_000, 2_000)).decision, AdjustLiquidity)
-    held = decide(after(step, 2_000, 2_400)).decision
-    assert isinstance(held, Hold)
-    assert "left the" in held.reason
-    assert "block 998" in held.reason
+    assert isinstance(decide(step_after_blocks(step, 2_000, 2_000)).decision, AdjustLiquidity)
+    decision = decide(step_after_blocks(step, 2_000, 2_400)).decision
+    assert isinstance(decision, Hold)
+    assert "left the" in decision.reason
+    assert "block 998" in decision.reason
 
 
-def test_a_zone_acts_on_what_it_would_have_exchanged_in_every_block() -> None:
+def test_zone_needs_its_exchange_in_every_block() -> None:
     step = zoned({"WETH": 5_000, "USDC": 5_000}, {"WETH": 8_000, "USDC": 2_000}, depth=100_000_000)
-    assert isinstance(decide(after(step, 2_000, 2_000)).decision, Rebalance)
-    assert isinstance(decide(after(step, 2_000, 500)).decision, Hold)  # 4 WETH of 500 are half
-    assert isinstance(decide(after(step, 2_000, 100)).decision, Hold)  # the other way round
+    assert isinstance(decide(step_after_blocks(step, 2_000, 2_000)).decision, Rebalance)
+    assert isinstance(decide(step_after_blocks(step, 2_000, 500)).decision, Hold)  # 4 WETH of 500 are half
+    assert isinstance(decide(step_after_blocks(step, 2_000, 100)).decision, Hold)  # the other way round
 
 
 @pytest.mark.parametrize("flash", [True, False])
-def test_liquidity_that_came_just_in_time_opens_no_cheaper_way(flash: bool) -> None:
+def test_just_in_time_liquidity_opens_no_cheaper_route(flash: bool) -> None:
     """Nothing pays in the dear pool; a cheap one that is deep in this block alone fires no zone."""
     dear = v3_pool(WETH, USDC, 2_000, 100_000_000, 10_000)
     cheap = v3_pool(WETH, USDC, 2_000, 100_000_000, 100)
     step = zoned({"WETH": 5_000, "USDC": 5_000}, {"WETH": 5_060, "USDC": 4_940}, pools=[dear, cheap], kinds=[PriceSource.FEED])
     assert isinstance(decide(replace(step, snapshot=replace(step.snapshot, pools=(dear,)))).decision, Hold)
     assert isinstance(decide(step).decision, Rebalance)
-    before = (dear, _shallow(cheap)) if flash else (dear, cheap)
-    assert isinstance(decide(after(step, 2_000, 2_000, pools=before)).decision, Hold if flash else Rebalance)
+    before = (dear, shallow(cheap)) if flash else (dear, cheap)
+    assert isinstance(decide(step_after_blocks(step, 2_000, 2_000, pools=before)).decision, Hold if flash else Rebalance)
 
 
-def _shallow(pool: V3Pool) -> V3Pool:
+def shallow(pool: V3Pool) -> V3Pool:
     ticks = tuple(replace(tick, liquidity_net=tick.liquidity_net // 10**6) for tick in pool.ticks)
     return replace(pool, liquidity=pool.liquidity // 10**6, ticks=ticks)

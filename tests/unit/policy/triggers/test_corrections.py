@@ -47,24 +47,22 @@ def dollars(correction: Correction | None) -> tuple[float, float]:
         pytest.param(MOVING_CASH, 8 * POINT, 5.00, 0.5 * 0.27 * 0.0039 * 50_000, id="numeraire that moves"),
     ],
 )
-def test_eight_points_off_and_an_edge_of_five__three_are_traded(
-    risk: TrackingRisk, deviation: Fraction, cost: float, waiting: float
-) -> None:
+def test_correction_of_eight_points_to_an_edge_of_five(risk: TrackingRisk, deviation: Fraction, cost: float, waiting: float) -> None:
     assert dollars(terms(risk).correction(COIN, deviation, 3 * POINT)) == pytest.approx((cost, waiting), rel=1e-12)
 
 
-def test_at_the_edge__there_is_nothing_to_correct_and_a_millionth_beyond_there_is() -> None:
+def test_correction_begins_a_millionth_beyond_the_edge() -> None:
     assert terms().correction(COIN, 5 * POINT, Fraction(0)) is None
     assert terms().correction(COIN, 5 * POINT + Fraction(1, 10**6), Fraction(1, 10**6)) is not None
 
 
-def test_without_a_route_in_the_direction_of_the_trade__there_is_no_figure() -> None:
+def test_correction_without_a_route_has_no_figure() -> None:
     one_way = replace(terms(), unit_costs={(COIN, CASH): Fraction(30, 10_000)})
     assert one_way.correction(COIN, -8 * POINT, 3 * POINT) is None
     assert one_way.correction(COIN, 8 * POINT, 3 * POINT) is not None
 
 
-def test_a_step_under_the_rule__prices_route_gas_and_the_class_of_the_coin() -> None:
+def test_correction_prices_route_gas_and_class_of_the_coin() -> None:
     """WETH at 31 %, others on target: 65 % a year, pools of 0.3 %, 150,000 gas at a quarter of a gwei and 2,000 dollars."""
     weth = interval(tracked(moved(WETH=3_000)), "WETH")
     deviation = 0.06
@@ -75,13 +73,13 @@ def test_a_step_under_the_rule__prices_route_gas_and_the_class_of_the_coin() -> 
 
 
 @pytest.mark.parametrize("points", [-6, 6], ids=["below", "above"])
-def test_assets_within_their_edges_and_the_numeraire__have_no_correction(points: int) -> None:
+def test_assets_within_their_edges_have_no_correction(points: int) -> None:
     zone = zone_of(tracked(moved(LINK=500 * points)))
     corrected = [row.token for row in zone.intervals if row.correction is not None]
     assert corrected == [token("LINK").address]
 
 
-def test_a_weight_where_a_year_of_waiting_costs_more__still_waits_for_its_trigger() -> None:
+def test_costly_waiting_still_waits_for_its_trigger() -> None:
     step = tracked(moved(WETH=2_700))
     cost, waiting = dollars(interval(step, "WETH").correction)
     assert waiting > cost
@@ -97,12 +95,12 @@ def shown(step: StepInput) -> dict[str, list[int] | None]:
     ("destination", "back_to_bps"),
     [(Destination.TARGET, [2_500, 2_500]), (Destination.BAND, [2_250, 2_750]), (Destination.HALFWAY, None)],
 )
-def test_a_band__says_what_its_destination_brings_back_to(destination: Destination, back_to_bps: list[int] | None) -> None:
+def test_band_names_what_its_destination_brings_back_to(destination: Destination, back_to_bps: list[int] | None) -> None:
     step = step_input(TARGETS, moved(WETH=3_000), depth=DEPTH, trigger=Threshold(None, 1_000), destination=destination)
     assert shown(step)["WETH"] == back_to_bps
 
 
-def test_the_rule__without_an_interval_of_an_asset_says_no_range_for_it() -> None:
+def test_rule_without_an_interval_names_no_range() -> None:
     step = tracked(moved(WETH=3_000))
     decision_result = decide(step)
     others = tuple(row for row in zone_of(step).intervals if row.token != token("WETH").address)
@@ -111,7 +109,7 @@ def test_the_rule__without_an_interval_of_an_asset_says_no_range_for_it() -> Non
     assert [holding["symbol"] for holding in document["holdings"] if holding["back_to_bps"] is None] == ["WETH"]
 
 
-def test_the_rule__says_the_edges_it_brings_back_to_and_none_for_the_numeraire() -> None:
+def test_rule_names_its_edges_and_none_for_the_numeraire() -> None:
     step = tracked(moved(WETH=3_000))
     weth: ZoneInterval = interval(step, "WETH")
     assert shown(step)["WETH"] == [round(weth.low * 10_000), round(weth.high * 10_000)]

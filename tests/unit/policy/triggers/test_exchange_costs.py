@@ -45,16 +45,16 @@ offers = st.tuples(pairs, st.integers(1, 30_000), st.fractions(Fraction(9, 10), 
 
 @examples(60)
 @given(st.lists(offers, max_size=8), st.booleans())
-def test_cost__any_pools__is_that_of_the_best_of_all_routes(
+def test_exchange_cost_is_that_of_the_best_of_all_routes(
     market_offers: list[tuple[tuple[str, str], int, Fraction]], fees_only: bool
 ) -> None:
-    kept: dict[tuple[str, str], Fraction] = {}
+    kept_shares: dict[tuple[str, str], Fraction] = {}
     pools = []
     for number, ((first, second), fee_pips, skew) in enumerate(market_offers):
         pools.append(pool(first, second, fee_pips, skew, str(number)))
         for sold, bought, ratio in ((first, second, skew), (second, first, 1 / skew)):
             rate = Fraction(PIPS - fee_pips, PIPS) * (1 if fees_only else min(ratio, Fraction(1)))
-            kept[sold, bought] = max(kept.get((sold, bought), Fraction(0)), rate)
+            kept_shares[sold, bought] = max(kept_shares.get((sold, bought), Fraction(0)), rate)
     costs = costs_of(market(*pools), fees_only=fees_only)
     for sold, bought in permutations(ASSETS, 2):
         others = [symbol for symbol in SYMBOLS if symbol not in (sold, bought)]
@@ -63,7 +63,7 @@ def test_cost__any_pools__is_that_of_the_best_of_all_routes(
         for route in routes:
             rate = Fraction(1)
             for hop in pairwise(route):
-                rate *= kept.get(hop, Fraction(0))
+                rate *= kept_shares.get(hop, Fraction(0))
             best = max(best, rate)
         if not best:
             assert (sold, bought) not in costs
@@ -72,7 +72,7 @@ def test_cost__any_pools__is_that_of_the_best_of_all_routes(
         assert costs[sold, bought] > 0, "an advantage is no reason to trade"
 
 
-def test_cost__is_never_overstated() -> None:
+def test_exchange_cost_is_never_overstated() -> None:
     """Three hops of six digits have eighteen, of which twelve are kept."""
     step = market(*(pool(*hop, 333_333) for hop in (("WETH", "DAI"), ("DAI", "USDC"), ("USDC", "WBTC"))))
     exact = 1 - Fraction(PIPS - 333_333, PIPS) ** 3

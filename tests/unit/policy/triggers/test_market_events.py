@@ -50,7 +50,7 @@ def points(prices: Sequence[object], every_s: int = HOUR_S, until_s: int = NOW_S
     )
 
 
-def asked(trigger: Drawdown | VolatilityJump | AnyOf, price: object, past: History, **changes: object) -> StepInput:
+def step_with_trigger(trigger: Drawdown | VolatilityJump | AnyOf, price: object, past: History, **changes: object) -> StepInput:
     step = step_input(
         values=OFF,
         prices={"WETH": Fraction(str(price)), "USDC": 1},
@@ -67,7 +67,7 @@ FLAT = [2_000] * 26
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "acts", "words"),
+    ("before", "now", "fires", "reason"),
     [
         (FLAT, 1_600, False, "no asset has a drawdown of more than 20 %: WETH is 20 % below its highest of 1 d"),
         (FLAT, 1_599, True, "a drawdown of more than 20 %: WETH is 20.05 % below its highest of 1 d, that of 2027-01-15 07:59:00 UTC"),
@@ -76,16 +76,14 @@ FLAT = [2_000] * 26
         ([2_500, *FLAT], 1_999, False, "WETH is 0.05 % below its highest of 1 d"),
     ],
 )
-def test_a_fall_acts_strictly_beyond_its_limit_from_the_highest_of_its_window(
-    before: Sequence[int], now: int, acts: bool, words: str
-) -> None:
-    decision = decide(asked(FALL, now, history(prices=points(before)))).decision
-    assert isinstance(decision, Rebalance if acts else Hold)
-    assert words in decision.reason
+def test_drawdown_fires_beyond_its_limit_from_the_window_high(before: Sequence[int], now: int, fires: bool, reason: str) -> None:
+    decision = decide(step_with_trigger(FALL, now, history(prices=points(before)))).decision
+    assert isinstance(decision, Rebalance if fires else Hold)
+    assert reason in decision.reason
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "acts", "words"),
+    ("before", "now", "fires", "reason"),
     [
         ([2_000], 1_599, True, "WETH is 20.05 % below its highest recorded since 2027-01-15 07:59:00 UTC, that of 2027-01-15 07:59:00 UTC"),
         ([2_000] * 24, 1_599, True, "WETH is 20.05 % below its highest recorded since 2027-01-14 08:59:00 UTC"),
@@ -93,43 +91,43 @@ def test_a_fall_acts_strictly_beyond_its_limit_from_the_highest_of_its_window(
         ([1_000], 1_100, False, "WETH is at its highest recorded since 2027-01-15 07:59:00 UTC"),
     ],
 )
-def test_a_recorded_high_counts_from_the_first_look(before: Sequence[int], now: int, acts: bool, words: str) -> None:
-    decision = decide(asked(FALL, now, history(prices=points(before)))).decision
-    assert isinstance(decision, Rebalance if acts else Hold)
-    assert words in decision.reason
+def test_drawdown_counts_a_recorded_high_from_the_first_step(before: Sequence[int], now: int, fires: bool, reason: str) -> None:
+    decision = decide(step_with_trigger(FALL, now, history(prices=points(before)))).decision
+    assert isinstance(decision, Rebalance if fires else Hold)
+    assert reason in decision.reason
 
 
-def test_without_a_recorded_price_a_fall_fires_nothing_and_says_so() -> None:
-    decision = decide(asked(FALL, 1_000, history(prices=()))).decision
+def test_drawdown_without_a_recorded_price_holds() -> None:
+    decision = decide(step_with_trigger(FALL, 1_000, history(prices=()))).decision
     assert isinstance(decision, Hold)
     assert mentions(decision.reason, "WETH", "no recorded price")
     assert "next cycle" in decision.reason
 
 
-def test_one_fall_is_answered_once_and_the_next_counts_from_the_rebalance_on() -> None:
+def test_drawdown_is_answered_once() -> None:
     prices = points([*[2_000] * 20, 1_500, 1_500, 1_500, 1_500, 1_500, 1_500])
     done = history(prices=prices, last_rebalance_s=NOW_S - 5 * HOUR_S)
-    assert isinstance(decide(asked(FALL, 1_500, history(prices=prices))).decision, Rebalance)
-    held = decide(asked(FALL, 1_490, done)).decision
-    assert isinstance(held, Hold)
-    assert mentions(held.reason, "WETH", "0.67 %")
-    assert isinstance(decide(asked(FALL, 1_199, done)).decision, Rebalance)
+    assert isinstance(decide(step_with_trigger(FALL, 1_500, history(prices=prices))).decision, Rebalance)
+    decision = decide(step_with_trigger(FALL, 1_490, done)).decision
+    assert isinstance(decision, Hold)
+    assert mentions(decision.reason, "WETH", "0.67 %")
+    assert isinstance(decide(step_with_trigger(FALL, 1_199, done)).decision, Rebalance)
 
 
-def test_a_fall_of_an_asset_that_was_not_named_is_not_looked_at_and_none_named_means_all() -> None:
+def test_drawdown_watches_its_tokens_or_all() -> None:
     prices = points(FLAT)
     elsewhere = replace(FALL, tokens=(token("WBTC").address,))
-    held = decide(asked(elsewhere, 1_000, history(prices=prices))).decision
-    assert isinstance(held, Hold)
-    assert "none of" in held.reason
-    named_none = decide(asked(replace(FALL, tokens=()), 1_000, history(prices=prices))).decision
+    decision = decide(step_with_trigger(elsewhere, 1_000, history(prices=prices))).decision
+    assert isinstance(decision, Hold)
+    assert "none of" in decision.reason
+    named_none = decide(step_with_trigger(replace(FALL, tokens=()), 1_000, history(prices=prices))).decision
     assert isinstance(named_none, Rebalance)
     assert "USDC is" in named_none.reason
 
 
-def test_prices_of_another_block_confirm_a_fall_like_any_other_signal() -> None:
+def test_drawdown_is_confirmed_by_past_blocks() -> None:
     def with_past(prices: Sequence[int]) -> StepInput:
-        step = asked(FALL, 1_500, history(prices=points(FLAT)))
+        step = step_with_trigger(FALL, 1_500, history(prices=points(FLAT)))
         past = tuple(
             PastPrices(
                 replace(step.snapshot.head, number=step.snapshot.head.number - back, hash=f"0x{back:064x}"),
@@ -142,9 +140,9 @@ def test_prices_of_another_block_confirm_a_fall_like_any_other_signal() -> None:
         return replace(step, snapshot=replace(step.snapshot, past_prices=past))
 
     assert isinstance(decide(with_past([1_500, 1_590])).decision, Rebalance)
-    held = decide(with_past([1_500, 1_610])).decision
-    assert isinstance(held, Hold)
-    assert "block 998" in held.reason
+    decision = decide(with_past([1_500, 1_610])).decision
+    assert isinstance(decision, Hold)
+    assert "block 998" in decision.reason
 
 
 def zigzag(percent: float, count: int, start: float = 2_000.0) -> list[str]:
@@ -156,36 +154,36 @@ def zigzag(percent: float, count: int, start: float = 2_000.0) -> list[str]:
     return prices
 
 
-def joined(calm: float, wild: float, hours: int = 24) -> list[str]:
+def joined_prices(calm: float, wild: float, hours: int = 24) -> list[str]:
     before = zigzag(calm, 7 * 24 + 2)
     return before + zigzag(wild, hours, float(before[-1]))[1:]
 
 
-@pytest.mark.parametrize(("wild", "acts"), [(0.4, False), (0.9, False), (1.1, True), (3.0, True)])
-def test_a_jump_acts_when_the_short_window_is_more_than_so_much_wilder_than_the_long_one(wild: float, acts: bool) -> None:
-    prices = joined(0.5, wild)
-    decision = decide(asked(JUMP, prices[-1], history(prices=points(prices)))).decision
-    assert isinstance(decision, Rebalance if acts else Hold), decision.reason
+@pytest.mark.parametrize(("wild", "fires"), [(0.4, False), (0.9, False), (1.1, True), (3.0, True)])
+def test_volatility_jump_fires_beyond_its_ratio(wild: float, fires: bool) -> None:
+    prices = joined_prices(0.5, wild)
+    decision = decide(step_with_trigger(JUMP, prices[-1], history(prices=points(prices)))).decision
+    assert isinstance(decision, Rebalance if fires else Hold), decision.reason
     assert mentions(decision.reason, "volatility", "WETH")
 
 
 @given(st.integers(0, 10**6), st.floats(0.5, 3.5))
-def test_it_equals_an_independent_calculation_from_logarithms(seed: int, wild: float) -> None:
+def test_volatility_jump_equals_a_calculation_from_logarithms(seed: int, wild: float) -> None:
     """Realised volatility of log returns differs from that of simple ones by less than the hair left between the two sides."""
-    chance = random.Random(seed)
+    random_source = random.Random(seed)
     prices = [2_000.0]
     for hour in range(8 * 24 + 1):
-        prices.append(prices[-1] * (1 + chance.gauss(0, 0.002 * (wild if hour > 7 * 24 else 1))))
-    shown = [f"{price:.9f}" for price in prices]
+        prices.append(prices[-1] * (1 + random_source.gauss(0, 0.002 * (wild if hour > 7 * 24 else 1))))
+    price_texts = [f"{price:.9f}" for price in prices]
     until_s = NOW_S - 60
-    known = points(shown, until_s=until_s)
-    times = [point.at_s for point in known]
+    price_points = points(price_texts, until_s=until_s)
+    times = [point.at_s for point in price_points]
 
-    def volatility(wanted: Callable[[int, int], bool]) -> float:
+    def volatility(is_in_window: Callable[[int, int], bool]) -> float:
         moves = [
-            (times[i + 1] - times[i], math.log(float(shown[i + 1]) / float(shown[i])))
+            (times[i + 1] - times[i], math.log(float(price_texts[i + 1]) / float(price_texts[i])))
             for i in range(len(times) - 1)
-            if wanted(times[i], times[i + 1])
+            if is_in_window(times[i], times[i + 1])
         ]
         return math.sqrt(sum(move**2 for _, move in moves) / sum(span for span, _ in moves))
 
@@ -198,68 +196,68 @@ def test_it_equals_an_independent_calculation_from_logarithms(seed: int, wild: f
     ratio = short / max(long, 0.01 / math.sqrt(365 * DAY_S))
     if abs(ratio / 2 - 1) < 0.02:
         return
-    decision = decide(asked(JUMP, shown[-1], history(prices=known))).decision
+    decision = decide(step_with_trigger(JUMP, price_texts[-1], history(prices=price_points))).decision
     assert isinstance(decision, Rebalance) is (ratio > 2)
 
 
 @pytest.mark.parametrize(
-    ("prices", "words"),
+    ("prices", "reason"),
     [
         (zigzag(1, 30), "too few recorded prices in the long 7 d"),
         (zigzag(1, 5), "too few recorded prices in the last 1 d"),
         ([], "too few recorded prices in the last 1 d"),
     ],
 )
-def test_with_too_little_history_a_jump_fires_nothing_and_says_so(prices: Sequence[str], words: str) -> None:
-    decision = decide(asked(JUMP, 500, history(prices=points(prices)))).decision
+def test_volatility_jump_with_too_little_history_holds(prices: Sequence[str], reason: str) -> None:
+    decision = decide(step_with_trigger(JUMP, 500, history(prices=points(prices)))).decision
     assert isinstance(decision, Hold)
-    assert mentions(decision.reason, "WETH", f"{words}")
+    assert mentions(decision.reason, "WETH", f"{reason}")
 
 
 @pytest.mark.parametrize(("count", "enough"), [(150, True), (149, False)])
-def test_a_return_that_ends_at_the_border_belongs_to_the_long_window(count: int, enough: bool) -> None:
+def test_return_that_ends_at_the_border_is_in_the_long_window(count: int, enough: bool) -> None:
     """126 hours are three quarters of seven days; the short window is the last 24."""
     prices = zigzag(0.5, count)
-    decision = decide(asked(JUMP, prices[-1], history(prices=points(prices, until_s=NOW_S - HOUR_S)))).decision
+    decision = decide(step_with_trigger(JUMP, prices[-1], history(prices=points(prices, until_s=NOW_S - HOUR_S)))).decision
     assert ("7 d;" not in decision.reason) is enough, decision.reason
 
 
-def test_a_hole_in_the_history_is_too_little_of_it() -> None:
-    full = points(joined(0.5, 3))
+def test_volatility_jump_with_a_hole_in_the_history_holds() -> None:
+    full = points(joined_prices(0.5, 3))
     border = NOW_S - DAY_S
     holed = tuple(point for point in full if point.at_s > border or point.at_s < border - 3 * DAY_S)
-    assert isinstance(decide(asked(JUMP, "2000", history(prices=full))).decision, Rebalance)
-    assert "long 7 d" in decide(asked(JUMP, "2000", history(prices=holed))).decision.reason
+    assert isinstance(decide(step_with_trigger(JUMP, "2000", history(prices=full))).decision, Rebalance)
+    assert "long 7 d" in decide(step_with_trigger(JUMP, "2000", history(prices=holed))).decision.reason
 
 
-def test_beside_a_price_that_never_moved_a_little_is_no_jump() -> None:
+def test_small_move_of_a_constant_price_is_no_jump() -> None:
     unmoved = ["1"] * (8 * 24 + 2)
-    assert isinstance(decide(asked(JUMP, "1.0005", history(prices=points(unmoved)))).decision, Hold)
-    assert isinstance(decide(asked(JUMP, "1.03", history(prices=points(unmoved)))).decision, Rebalance)
+    assert isinstance(decide(step_with_trigger(JUMP, "1.0005", history(prices=points(unmoved)))).decision, Hold)
+    assert isinstance(decide(step_with_trigger(JUMP, "1.03", history(prices=points(unmoved)))).decision, Rebalance)
 
 
-def test_a_jump_is_answered_once_and_counts_anew_when_the_short_window_has_passed() -> None:
-    prices = points(joined(0.5, 3))
-    answered = decide(asked(JUMP, "2000", history(prices=prices, last_rebalance_s=NOW_S - 6 * HOUR_S))).decision
+def test_volatility_jump_is_answered_once_a_short_window() -> None:
+    prices = points(joined_prices(0.5, 3))
+    answered = decide(step_with_trigger(JUMP, "2000", history(prices=prices, last_rebalance_s=NOW_S - 6 * HOUR_S))).decision
     assert isinstance(answered, Hold)
     assert "2027-01-16 02:00:00 UTC" in answered.reason
-    assert isinstance(decide(asked(JUMP, "2000", history(prices=prices, last_rebalance_s=NOW_S - DAY_S))).decision, Rebalance)
+    assert isinstance(decide(step_with_trigger(JUMP, "2000", history(prices=prices, last_rebalance_s=NOW_S - DAY_S))).decision, Rebalance)
 
 
-def test_events_go_with_bands_and_schedules_in_a_list_any_of_which_fires() -> None:
+def test_market_event_fires_beside_bands_and_schedules() -> None:
     several = AnyOf((Threshold(500, None), FALL, Every(7 * DAY_S)))
     past = history(prices=points(FLAT), last_review_s=NOW_S - DAY_S)
-    calm = decide(asked(several, 2_000, past)).decision
+    calm = decide(step_with_trigger(several, 2_000, past)).decision
     assert isinstance(calm, Hold)
-    for words in ("all within their bands", "no asset has a drawdown of more than 20 %", "next review 2027-01-21 08:00:00 UTC"):
-        assert words in calm.reason
-    assert mentions(decide(asked(several, 1_500, past)).decision.reason, "20 %")
+    for reason in ("all within their bands", "no asset has a drawdown of more than 20 %", "next review 2027-01-21 08:00:00 UTC"):
+        assert reason in calm.reason
+    assert mentions(decide(step_with_trigger(several, 1_500, past)).decision.reason, "20 %")
 
 
-def test_a_step_carries_as_many_prices_as_its_trigger_looks_back() -> None:
+def test_trigger_history_is_as_long_as_its_windows() -> None:
     assert trigger_history_s(FALL) == 2 * DAY_S
     assert trigger_history_s(JUMP) == 8 * DAY_S + 2 * HOUR_S
     assert trigger_history_s(AnyOf((FALL, JUMP, Every(DAY_S)))) == 8 * DAY_S + 2 * HOUR_S
     assert trigger_history_s(Threshold(500, None)) == 0
-    step = asked(JUMP, 2_000, history())
+    step = step_with_trigger(JUMP, 2_000, history())
     assert rules.required_history_s(step.policy) >= trigger_history_s(JUMP)

@@ -34,7 +34,7 @@ from agent.policy.triggers.price_confirmation import trigger_signals
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import NOW_S, brought_up, split, strategy, token, with_limits, zoned
-from tests.support.decisions.max_weights import step_with_max_weights as capped
+from tests.support.decisions.max_weights import step_with_max_weights
 from tests.support.planning_worlds import DEEP
 from tests.support.text import mentions
 
@@ -48,14 +48,14 @@ UNDUE: Mapping[str, Trigger] = {
 }
 
 
-def undue(trigger: Trigger, weth: int = 6_400, **policy: object) -> StepInput:
+def step_between_reviews(trigger: Trigger, weth: int = 6_400, **policy: object) -> StepInput:
     """Ten thousand dollars, half of them wanted in WETH and 60 % at most, rebalanced an hour ago."""
-    step = capped({"WETH": 6_000}, {"WETH": weth, "USDC": 10_000 - weth}, depth=DEEP)
+    step = step_with_max_weights({"WETH": 6_000}, {"WETH": weth, "USDC": 10_000 - weth}, depth=DEEP)
     history = replace(step.history, reviews=replace(step.history.reviews, last_rebalance_s=NOW_S - 3_600, last_review_s=NOW_S - 3_600))
     return replace(step, policy=replace(step.policy, trigger=trigger, cooldown_s=0, **policy), history=history)  # type: ignore[arg-type]
 
 
-def after(step: StepInput) -> Fraction:
+def weth_bps_after(step: StepInput) -> Fraction:
     """Weight of WETH that the plan leaves, in bps."""
     plan = proposals.propose_rebalance(step).plan
     assert plan is not None
@@ -63,46 +63,46 @@ def after(step: StepInput) -> Fraction:
 
 
 @pytest.mark.parametrize("name", UNDUE)
-def test_a_weight_above_its_limit_is_brought_down_under_a_trigger_that_waits(name: str) -> None:
-    assert isinstance(decide(undue(UNDUE[name], 6_000)).decision, Hold), "at its limit it waits"
-    step = undue(UNDUE[name])
-    decided = decide(step)
-    assert isinstance(decided.decision, Rebalance)
-    assert decided.decision.by_trigger
-    assert mentions(decided.decision.reason, "WETH", "64 %", "limits.max_weight", "60 %")
-    assert after(step) == pytest.approx(5_000, abs=20)
+def test_max_weight_reduces_under_a_trigger_that_waits(name: str) -> None:
+    assert isinstance(decide(step_between_reviews(UNDUE[name], 6_000)).decision, Hold), "at its limit it waits"
+    step = step_between_reviews(UNDUE[name])
+    decision_result = decide(step)
+    assert isinstance(decision_result.decision, Rebalance)
+    assert decision_result.decision.by_trigger
+    assert mentions(decision_result.decision.reason, "WETH", "64 %", "limits.max_weight", "60 %")
+    assert weth_bps_after(step) == pytest.approx(5_000, abs=20)
 
 
-def test_half_of_the_way_ends_below_the_limit_too() -> None:
-    step = undue(Every(28 * DAY_S), 8_000, destination=Destination.HALFWAY)
-    assert 5_900 < after(step) <= 6_000
+def test_max_weight_reduces_halfway_below_the_limit() -> None:
+    step = step_between_reviews(Every(28 * DAY_S), 8_000, destination=Destination.HALFWAY)
+    assert 5_900 < weth_bps_after(step) <= 6_000
 
 
-def test_a_zone_does_what_the_limit_demands_whatever_it_saves() -> None:
+def test_max_weight_reduces_in_a_zone() -> None:
     targets, values = {"WETH": 5_000, "USDC": 5_000}, {"WETH": 6_400, "USDC": 3_600}
     step = zoned(targets, values, depth=DEEP)
-    assets = tuple(replace(one, max_bps=6_000 if one.token.address == WETH else None) for one in step.portfolio.assets)
+    assets = tuple(replace(asset, max_bps=6_000 if asset.token.address == WETH else None) for asset in step.portfolio.assets)
     step = replace(step, portfolio=replace(step.portfolio, assets=assets))
-    decided = decide(step)
-    assert isinstance(decided.decision, Rebalance)
-    assert "limits.max_weight" in decided.decision.reason
-    assert 5_900 < after(step) <= 6_000
+    decision_result = decide(step)
+    assert isinstance(decision_result.decision, Rebalance)
+    assert "limits.max_weight" in decision_result.decision.reason
+    assert 5_900 < weth_bps_after(step) <= 6_000
 
 
-def test_only_buy_sells_nothing_and_says_so() -> None:
-    step = undue(Every(28 * DAY_S), trade_side=TradeSide.BUY)
+def test_max_weight_sells_nothing_when_only_buying() -> None:
+    step = step_between_reviews(Every(28 * DAY_S), trade_side=TradeSide.BUY)
     assert isinstance(decide(step).decision, Hold)
     assert bands.overweight_assets(decide(step).drifts), "it is told all the same"
 
 
-def test_a_limit_at_the_target_asks_for_nothing() -> None:
-    step = undue(Every(28 * DAY_S))
-    assets = tuple(replace(one, max_bps=5_000 if one.token.address == WETH else None) for one in step.portfolio.assets)
+def test_max_weight_at_the_target_holds() -> None:
+    step = step_between_reviews(Every(28 * DAY_S))
+    assets = tuple(replace(asset, max_bps=5_000 if asset.token.address == WETH else None) for asset in step.portfolio.assets)
     assert isinstance(decide(replace(step, portfolio=replace(step.portfolio, assets=assets))).decision, Hold)
 
 
-def test_the_blocks_before_have_to_ask_for_it_too() -> None:
-    step = undue(Every(28 * DAY_S))
+def test_max_weight_is_confirmed_by_past_blocks() -> None:
+    step = step_between_reviews(Every(28 * DAY_S))
     prices = reference_prices(step).price_by_token
     assert trigger_signals(step, prices) == {("above limits.max_weight", WETH)}
     waits = decide(replace(step, policy=replace(step.policy, confirm_blocks=2)))
@@ -111,8 +111,8 @@ def test_the_blocks_before_have_to_ask_for_it_too() -> None:
 
 
 @pytest.mark.parametrize("limiting_rule", ["limits.plan_cost", "policy.cooldown", "limits.min_trade"])
-def test_what_cost_or_cooldown_forbids_is_a_hold_with_an_alert(limiting_rule: str) -> None:
-    step = undue(Every(28 * DAY_S))
+def test_max_weight_that_must_wait_is_a_hold_with_an_alert(limiting_rule: str) -> None:
+    step = step_between_reviews(Every(28 * DAY_S))
     match limiting_rule:
         case "limits.plan_cost":
             step = with_limits(step, plan_cost_bps=1)
@@ -120,10 +120,10 @@ def test_what_cost_or_cooldown_forbids_is_a_hold_with_an_alert(limiting_rule: st
             step = with_limits(step, min_trade=Fraction(2_000 * 10**6))
         case _:
             step = replace(step, policy=replace(step.policy, cooldown_s=DAY_S))
-    found = proposals.propose_rebalance(step).decision_result
-    assert isinstance(found.decision, Hold), found.decision
-    assert found.decision.limiting_rule == limiting_rule, found.decision
-    outcome = StepOutcome("1", OutcomeKind.HOLD, found.decision.reason, step, found, None)
+    decision_result = proposals.propose_rebalance(step).decision_result
+    assert isinstance(decision_result.decision, Hold), decision_result.decision
+    assert decision_result.decision.limiting_rule == limiting_rule, decision_result.decision
+    outcome = StepOutcome("1", OutcomeKind.HOLD, decision_result.decision.reason, step, decision_result, None)
     (alert,) = drift_alerts(outcome)
     assert alert.kind is AlertKind.PRICE
     assert alert.is_lasting
@@ -131,26 +131,26 @@ def test_what_cost_or_cooldown_forbids_is_a_hold_with_an_alert(limiting_rule: st
     assert mentions(alert.text, "WETH", "64 %", "limits.max_weight", "60 %")
 
 
-def test_strategies_over_one_wallet_are_brought_down_together() -> None:
-    step = undue(Every(28 * DAY_S))
-    lazy = [strategy(name, 5_000, {"WETH": 5_000, "USDC": 5_000}, Every(28 * DAY_S)) for name in ("one", "two")]
-    step = brought_up(step.with_config(split(*lazy)))
-    named = step.layer(StrategiesState).books
-    assert named is not None
-    rested = tuple(replace(one, last_rebalance_s=NOW_S - 3_600) for one in named.strategy_books)
-    step = step.with_layer(StrategiesState(replace(named, strategy_books=rested)))
-    decided = decide(step)
-    assert isinstance(decided.decision, Rebalance)
-    assert "limits.max_weight" in decided.decision.reason
-    assert not decided.layer(StrategiesResult).is_netting_only
-    assert 5_900 < after(step) <= 6_000
+def test_max_weight_reduces_strategies_together() -> None:
+    step = step_between_reviews(Every(28 * DAY_S))
+    strategies = [strategy(name, 5_000, {"WETH": 5_000, "USDC": 5_000}, Every(28 * DAY_S)) for name in ("one", "two")]
+    step = brought_up(step.with_config(split(*strategies)))
+    books = step.layer(StrategiesState).books
+    assert books is not None
+    strategy_books = tuple(replace(book, last_rebalance_s=NOW_S - 3_600) for book in books.strategy_books)
+    step = step.with_layer(StrategiesState(replace(books, strategy_books=strategy_books)))
+    decision_result = decide(step)
+    assert isinstance(decision_result.decision, Rebalance)
+    assert "limits.max_weight" in decision_result.decision.reason
+    assert not decision_result.layer(StrategiesResult).is_netting_only
+    assert 5_900 < weth_bps_after(step) <= 6_000
     assert codec.loads(StepInput, codec.dumps(step)) == step
 
 
-@pytest.mark.parametrize("weths", [6_400, 9_900])
-def test_what_is_sold_goes_to_what_lacks_most(weths: int) -> None:
-    drifts = decide(undue(Every(28 * DAY_S), weths)).drifts
-    down = {one.token: one.low for one in bands.reduction_goal(drifts).weights}
+@pytest.mark.parametrize("weth_usd", [6_400, 9_900])
+def test_reduction_goal_moves_the_excess_to_what_lacks(weth_usd: int) -> None:
+    drifts = decide(step_between_reviews(Every(28 * DAY_S), weth_usd)).drifts
+    down = {weight.token: weight.low for weight in bands.reduction_goal(drifts).weights}
     assert sum(down.values()) == 1
     assert down[WETH] == Fraction(6_000 - bands.LIMIT_MARGIN_BPS, BPS)
     assert down[USDC] > 0

@@ -16,51 +16,50 @@ from agent.model import Destination, Halt, HaltCode, Hold, NoTradeZone, Rebalanc
 from agent.policy.decide import decide
 from agent.policy.triggers.no_trade_zone import ZoneExchange, ZoneInterval, evaluate_zone, zone_result
 from tests.support.builders import GWEI, MONTH_S, token, tracking, v2_pool, v3_pool, with_limits, with_snapshot, without_feed, zoned
-from tests.support.decisions.zones import FEE, GAS_UNITS, LINK, PRICES, USDC, WBTC, WETH, V, edges, pair_edge, pair_gap, view
-from tests.support.decisions.zones import zone_step as standing
+from tests.support.decisions.zones import FEE, GAS_UNITS, LINK, PRICES, USDC, WBTC, WETH, V, edges, pair_edge, pair_gap, view, zone_step
 from tests.support.text import mentions
 
 
-def test_the_zone_of_a_pair_in_numbers() -> None:
+def test_zone_of_a_pair_in_numbers() -> None:
     """λ·H = 2 · 0.5 · 30/365 = 0.0822, σ² = 0.64: 0.3 % of fee / 0.0526 is 5.70 points; 0.4312 of gas adds 1.28 points."""
-    found = view(standing())
-    assert found.gas_value == Fraction(GAS_UNITS * 11, 10) * GWEI * 2_000 * 10**6 / 10**18
-    interval = found.intervals[0]
+    zone = view(zone_step())
+    assert zone.gas_value == Fraction(GAS_UNITS * 11, 10) * GWEI * 2_000 * 10**6 / 10**18
+    interval = zone.intervals[0]
     assert float(interval.high) == pytest.approx(0.5570291, abs=1e-7)
     assert float(interval.low) == pytest.approx(0.4429709, abs=1e-7)
     assert float(interval.trigger_high) == pytest.approx(0.5698329, abs=1e-7)
     assert float(interval.trigger_low) == pytest.approx(0.4301671, abs=1e-7)
-    assert edges(standing()) == pytest.approx((pair_edge(), pair_edge() + pair_gap(0.4312)), rel=1e-9)
-    drift = decide(standing()).drifts[0]
+    assert edges(zone_step()) == pytest.approx((pair_edge(), pair_edge() + pair_gap(0.4312)), rel=1e-9)
+    drift = decide(zone_step()).drifts[0]
     assert (drift.band_low_bps, drift.band_high_bps) == (interval.trigger_low * 10_000, interval.trigger_high * 10_000)
 
 
-def test_the_zone_widens_with_the_square_root_of_gas_and_its_edge_does_not_move() -> None:
-    inner, outer = edges(standing(gwei="1"))
-    assert edges(standing(gwei="4")) == pytest.approx((inner, inner + 2 * (outer - inner)), rel=1e-9)
-    assert edges(standing(gwei="9")) == pytest.approx((inner, inner + 3 * (outer - inner)), rel=1e-9)
-    assert edges(standing(gwei="0")) == pytest.approx((inner, inner), rel=1e-9)
+def test_zone_trigger_widens_with_the_square_root_of_gas() -> None:
+    inner, outer = edges(zone_step(gwei="1"))
+    assert edges(zone_step(gwei="4")) == pytest.approx((inner, inner + 2 * (outer - inner)), rel=1e-9)
+    assert edges(zone_step(gwei="9")) == pytest.approx((inner, inner + 3 * (outer - inner)), rel=1e-9)
+    assert edges(zone_step(gwei="0")) == pytest.approx((inner, inner), rel=1e-9)
 
 
-def test_the_zone_narrows_with_volatility_horizon_and_what_tracking_error_is_worth() -> None:
-    inner, outer = edges(standing())
+def test_zone_narrows_with_volatility_horizon_and_error_cost() -> None:
+    inner, outer = edges(zone_step())
     gap = outer - inner
-    wild = {"volatilities": {"WETH": 16_000, "USDC": 100}}
-    assert edges(standing(risk=wild)) == pytest.approx((inner / 4, inner / 4 + gap / 2), rel=1e-9)
+    high_risk = {"volatilities": {"WETH": 16_000, "USDC": 100}}
+    assert edges(zone_step(risk=high_risk)) == pytest.approx((inner / 4, inner / 4 + gap / 2), rel=1e-9)
     for twice in ({"horizon_s": 2 * MONTH_S}, {"cost_bps": 1}):
-        assert edges(standing(risk=twice)) == pytest.approx((inner / 2, inner / 2 + gap / sqrt(2)), rel=1e-9)
+        assert edges(zone_step(risk=twice)) == pytest.approx((inner / 2, inner / 2 + gap / sqrt(2)), rel=1e-9)
 
 
-def test_the_cheapest_pool_makes_the_zone_and_one_that_is_too_shallow_does_not() -> None:
+def test_zone_goes_by_the_cheapest_pool_that_is_deep_enough() -> None:
     cheap, bait = v3_pool(WETH, USDC, 2_000, 10**9, 500), v3_pool(WETH, USDC, 2_000, 10, 100)
     pools = [v2_pool(WETH, USDC, 2_000, 10**9), bait]
-    assert edges(standing(pools=pools))[0] == pytest.approx(pair_edge(), rel=1e-9)
-    assert edges(standing(pools=[*pools, cheap]))[0] == pytest.approx(pair_edge(0.0005), rel=1e-6)
+    assert edges(zone_step(pools=pools))[0] == pytest.approx(pair_edge(), rel=1e-9)
+    assert edges(zone_step(pools=[*pools, cheap]))[0] == pytest.approx(pair_edge(0.0005), rel=1e-6)
 
 
 def no_route(pool: V2Pool | V3Pool, least: Fraction | None = None) -> bool:
     """Whether the zone is as wide with this cheaper pool as without it."""
-    step = with_limits(standing(pools=[v2_pool(WETH, USDC, 2_000, 2 * 10**9), pool]), pool_min_value=least)
+    step = with_limits(zone_step(pools=[v2_pool(WETH, USDC, 2_000, 2 * 10**9), pool]), pool_min_value=least)
     return edges(step)[0] == pytest.approx(pair_edge(), rel=1e-9)
 
 
@@ -78,110 +77,110 @@ CHEAP_PAIR = v2_pool(WETH, USDC, 2_000, 10**9, fee_pips=500)
         replace(CHEAP, sqrt_price_x96=0),
     ],
 )
-def test_an_empty_pool_is_no_route_of_the_zone(empty: V2Pool | V3Pool) -> None:
+def test_zone_ignores_an_empty_pool(empty: V2Pool | V3Pool) -> None:
     assert no_route(empty)
     assert not no_route(CHEAP_PAIR)
     assert not no_route(CHEAP)
     assert not no_route(replace(CHEAP, liquidity=0)), "its next ticks hold some"
 
 
-def test_a_quarantined_pool_is_no_route_of_the_zone() -> None:
-    step = standing(pools=[v2_pool(WETH, USDC, 2_000, 10**9), CHEAP])
+def test_zone_ignores_an_unreadable_pool() -> None:
+    step = zone_step(pools=[v2_pool(WETH, USDC, 2_000, 10**9), CHEAP])
     assert edges(step)[0] == pytest.approx(pair_edge(0.0005), rel=1e-6)
     for unread, cost in ((CHEAP.address, FEE), (WBTC.address, 0.0005)):
         named = with_snapshot(step, unreadable_items=(UnreadableItem("pool", unread, "the call reverted"),))
         assert edges(named)[0] == pytest.approx(pair_edge(cost), rel=1e-6)
 
 
-def test_a_pool_of_foreign_tokens_is_no_route_of_the_zone() -> None:
+def test_zone_ignores_a_pool_of_foreign_tokens() -> None:
     for a, b in ((WETH, LINK), (LINK, WETH), (WBTC, LINK)):
         assert no_route(v3_pool(a, b, 1, 10**9, 500))
 
 
-def test_a_pool_worth_exactly_the_minimum_is_a_route_of_the_zone() -> None:
-    worth = CHEAP_PAIR.reserve0 * PRICES[CHEAP_PAIR.token0] + CHEAP_PAIR.reserve1 * PRICES[CHEAP_PAIR.token1]
-    assert not no_route(CHEAP_PAIR, worth)
-    assert no_route(CHEAP_PAIR, worth + 1)
+def test_zone_uses_a_pool_worth_exactly_the_minimum() -> None:
+    pool_value = CHEAP_PAIR.reserve0 * PRICES[CHEAP_PAIR.token0] + CHEAP_PAIR.reserve1 * PRICES[CHEAP_PAIR.token1]
+    assert not no_route(CHEAP_PAIR, pool_value)
+    assert no_route(CHEAP_PAIR, pool_value + 1)
 
 
-def test_a_pool_off_the_reference_costs_that_on_one_side_and_gives_nothing_on_the_other() -> None:
+def test_zone_counts_a_skewed_pool_as_a_cost_only() -> None:
     """The pool pays 0.2 % less for WETH than it is worth: selling costs 0.4994 % in all, buying its fee."""
-    found = view(standing(pools=[v2_pool(WETH, USDC, 1_996, 10**9)])).intervals[0]
-    assert float(found.high) - 0.5 == pytest.approx(pair_edge(1 - 0.997 * 0.998), rel=1e-6)
-    assert 0.5 - float(found.low) == pytest.approx(pair_edge(), rel=1e-6)
+    interval = view(zone_step(pools=[v2_pool(WETH, USDC, 1_996, 10**9)])).intervals[0]
+    assert float(interval.high) - 0.5 == pytest.approx(pair_edge(1 - 0.997 * 0.998), rel=1e-6)
+    assert 0.5 - float(interval.low) == pytest.approx(pair_edge(), rel=1e-6)
 
 
-def test_tokens_that_move_together_may_drift_further_from_each_other() -> None:
+def test_zone_widens_for_correlated_tokens() -> None:
     """The variance of one in the other is σ₁² + σ₂² - 2ρσ₁σ₂: 0.04 + 0.96·(1 - ρ) at 80 % and 60 %."""
     pools = [v2_pool(WBTC, WETH, 30, 10**6), v2_pool(WETH, USDC, 2_000, 10**9)]
     targets = {"WETH": 5_000, "WBTC": 5_000, "USDC": 0}
     for rho_bps in (0, 5_000):
         related = {"correlations": {("WETH", "WBTC"): rho_bps}, "cost_bps": 2}
-        found = zoned(targets, {"WETH": 50_000, "WBTC": 50_000}, related, pools=pools)
+        step = zoned(targets, {"WETH": 50_000, "WBTC": 50_000}, related, pools=pools)
         variance = 0.04 + 0.96 * (1 - rho_bps / 10_000)
-        assert edges(found)[0] == pytest.approx(pair_edge(cost_bps=2, variance=variance), rel=1e-9)
+        assert edges(step)[0] == pytest.approx(pair_edge(cost_bps=2, variance=variance), rel=1e-9)
 
 
-def test_a_token_behind_a_hub_costs_both_fees() -> None:
+def test_zone_counts_both_fees_through_a_hub() -> None:
     """The hub's reference is a mean of ticks, which lie a basis point apart."""
     pools = [v3_pool(WETH, USDC, 2_000, 10**9, 3_000), v3_pool(LINK, WETH, Fraction(15, 2_000), 10**6)]
-    held = {"LINK": 50_000, "USDC": 50_000}
+    values = {"LINK": 50_000, "USDC": 50_000}
     prices = {"LINK": 15}
-    found = zoned({"LINK": 5_000, "USDC": 5_000}, held, pools=pools, prices=prices, hubs=["WETH"])
+    step = zoned({"LINK": 5_000, "USDC": 5_000}, values, pools=pools, prices=prices, hubs=["WETH"])
     cost = 1 - 0.997 * 0.9995
-    assert edges(found)[0] == pytest.approx(pair_edge(cost, variance=1 + 0.005**2), rel=0.03)
+    assert edges(step)[0] == pytest.approx(pair_edge(cost, variance=1 + 0.005**2), rel=0.03)
 
 
-def test_it_fires_where_the_first_unit_pays_and_says_what_it_saves_and_costs() -> None:
-    edge = view(standing()).intervals[0].high
-    inside, outside = (decide(standing(edge + step)) for step in (-Fraction(1, 10**6), Fraction(1, 10**6)))
+def test_zone_fires_where_the_first_unit_pays() -> None:
+    edge = view(zone_step()).intervals[0].high
+    inside, outside = (decide(zone_step(edge + step)) for step in (-Fraction(1, 10**6), Fraction(1, 10**6)))
     assert isinstance(inside.decision, Hold)
     assert isinstance(outside.decision, Rebalance)
     assert outside.decision.goal.risk == tracking("WETH", "USDC")
-    far = decide(standing("3/5"))
+    far = decide(zone_step("3/5"))
     assert mentions(far.decision.reason, "outside", "WETH to USDC", "52.6 bps", "30 bps")
     assert far.zone is not None
     assert far.zone.best_exchange is not None
     assert float(far.zone.best_exchange.unit_saving) == pytest.approx(2 * 0.5 * 30 / 365 * 0.640025 * 0.1, rel=1e-9)
     assert float(far.zone.risk_value) / 1e6 == pytest.approx(0.5 * 30 / 365 * 0.640025 * 0.1**2 * V, rel=1e-9)
-    short = decide(standing("2/5")).zone
+    short = decide(zone_step("2/5")).zone
     assert short is not None
     assert short.best_exchange == ZoneExchange(
         USDC.address, WETH.address, far.zone.best_exchange.unit_saving, far.zone.best_exchange.unit_cost
     )
 
 
-def test_a_look_within_the_zone_says_what_the_next_unit_would_save_and_where_it_ends() -> None:
-    assert mentions(decide(standing("13/25")).decision.reason, "within", "WETH to USDC", "10.52 bps", "30 bps", "43.02-56.98 %")
-    assert "no exchange" in decide(standing()).decision.reason
+def test_hold_within_the_zone_names_the_next_unit_and_the_edge() -> None:
+    assert mentions(decide(zone_step("13/25")).decision.reason, "within", "WETH to USDC", "10.52 bps", "30 bps", "43.02-56.98 %")
+    assert "no exchange" in decide(zone_step()).decision.reason
 
 
-def test_where_nothing_joins_the_tokens_it_holds_and_says_so() -> None:
-    found = decide(standing("9/10", pools=[]))
-    assert mentions(found.decision.reason, "usable pool")
-    assert found.zone is not None
-    assert found.zone.intervals[0] == ZoneInterval(WETH.address, 9_000, 5_000, Fraction(0), Fraction(1), Fraction(0), Fraction(1))
+def test_zone_without_a_pool_holds() -> None:
+    decision_result = decide(zone_step("9/10", pools=[]))
+    assert mentions(decision_result.decision.reason, "usable pool")
+    assert decision_result.zone is not None
+    assert decision_result.zone.intervals[0] == ZoneInterval(WETH.address, 9_000, 5_000, Fraction(0), Fraction(1), Fraction(0), Fraction(1))
 
 
-def test_an_exchange_dearer_than_plan_cost_is_none() -> None:
-    found = decide(with_limits(standing("9/10"), plan_cost_bps=29))
-    assert isinstance(found.decision, Hold)
-    assert isinstance(decide(with_limits(standing("9/10"), plan_cost_bps=30)).decision, Rebalance)
+def test_zone_ignores_an_exchange_above_plan_cost() -> None:
+    decision_result = decide(with_limits(zone_step("9/10"), plan_cost_bps=29))
+    assert isinstance(decision_result.decision, Hold)
+    assert isinstance(decide(with_limits(zone_step("9/10"), plan_cost_bps=30)).decision, Rebalance)
 
 
-def test_what_the_wallet_lacks_is_not_sold() -> None:
+def test_zone_sells_nothing_that_the_wallet_lacks() -> None:
     """All that is too much lies where it cannot be sold: nothing fires."""
-    found = zoned({"WETH": 0, "WBTC": 5_000, "USDC": 5_000}, {"WBTC": 90_000, "USDC": 10_000, "WETH": 0}, reserves={"WBTC": 1})
-    assert isinstance(decide(found).decision, Rebalance)
-    empty = with_snapshot(found, holdings=tuple(replace(h, raw=0) if h.token != USDC.address else h for h in found.snapshot.holdings))
+    step = zoned({"WETH": 0, "WBTC": 5_000, "USDC": 5_000}, {"WBTC": 90_000, "USDC": 10_000, "WETH": 0}, reserves={"WBTC": 1})
+    assert isinstance(decide(step).decision, Rebalance)
+    empty = with_snapshot(step, holdings=tuple(replace(h, raw=0) if h.token != USDC.address else h for h in step.snapshot.holdings))
     pair = view(empty).best_exchange
     assert pair is not None
     assert pair.source == USDC.address
 
 
 @pytest.mark.parametrize("is_locked", [True, False])
-def test_what_is_locked_in_positions_is_no_source_of_an_exchange(is_locked: bool) -> None:
-    step = standing("9/10")
+def test_zone_sells_nothing_that_is_locked_in_positions(is_locked: bool) -> None:
+    step = zone_step("9/10")
     decision_result = decide(step)
     trigger = step.policy.trigger
     assert isinstance(trigger, NoTradeZone)
@@ -195,7 +194,7 @@ def test_what_is_locked_in_positions_is_no_source_of_an_exchange(is_locked: bool
 
 
 @pytest.mark.parametrize(
-    ("risk", "said"),
+    ("risk", "reason"),
     [
         ({"cost_bps": 0}, "policy.trigger.tracking_error_cost: 0 bps is out of range: it must be above 0"),
         ({"horizon_s": 60}, "policy.trigger.horizon: 60 s is not between 1h and 365d"),
@@ -203,18 +202,18 @@ def test_what_is_locked_in_positions_is_no_source_of_an_exchange(is_locked: bool
         ({"correlations": {("WETH", "USDC"): 10_000}}, "policy.risk.correlations: WETH/USDC = 100% is beyond 99%"),
     ],
 )
-def test_a_risk_that_makes_no_sense_halts(risk: dict[str, Any], said: str) -> None:
+def test_zone_halts_on_an_impossible_risk(risk: dict[str, Any], reason: str) -> None:
     """A saved input that was changed by hand: the config would have been refused."""
-    decision = decide(standing(risk=risk)).decision
+    decision = decide(zone_step(risk=risk)).decision
     assert isinstance(decision, Halt)
     assert decision.codes == (HaltCode.ZONE,)
-    assert said in decision.reason
+    assert reason in decision.reason
 
 
-def test_what_a_zone_cannot_be_judged_without_halts() -> None:
-    step = standing("3/5")
+def test_zone_halts_on_missing_input() -> None:
+    step = zone_step("3/5")
     missing = replace(step, policy=replace(step.policy, trigger=NoTradeZone(tracking("WETH"))))
-    for broken, said in (
+    for broken, reason in (
         (missing, "the volatility of USDC is unknown"),
         (with_limits(step, plan_cost_bps=None), "the trigger is a zone, but limits.plan_cost is off"),
         (
@@ -226,7 +225,7 @@ def test_what_a_zone_cannot_be_judged_without_halts() -> None:
     ):
         decision = decide(broken).decision
         assert isinstance(decision, Halt)
-        assert said in decision.reason
+        assert reason in decision.reason
     unpriced = replace(step, portfolio=replace(step.portfolio, wrapped_native=token("COIN").address))
     decision = decide(unpriced).decision
     assert isinstance(decision, Halt)
@@ -234,8 +233,8 @@ def test_what_a_zone_cannot_be_judged_without_halts() -> None:
     assert "gas" in decision.reason
 
 
-def test_a_zone_survives_being_written_and_read() -> None:
-    step = standing("3/5")
+def test_zone_survives_its_codec() -> None:
+    step = zone_step("3/5")
     again = codec.loads(StepInput, codec.dumps(step))
     assert again == step
     assert decide(again) == decide(step)

@@ -25,7 +25,7 @@ from tests.support.text import mentions
 
 @pytest.mark.parametrize("symbol", ["WETH", "WBTC", "LINK"])
 @pytest.mark.parametrize("side", [1, -1], ids=["above", "below"])
-def test_one_asset_off__fires_beyond_its_trigger_and_not_before(symbol: str, side: int) -> None:
+def test_asset_fires_beyond_its_trigger_and_not_before(symbol: str, side: int) -> None:
     usual = interval(tracked(), symbol)
     width = (usual.trigger_high - usual.trigger_low) / 2
     for share, fires in ((Fraction(99, 100), False), (Fraction(101, 100), True)):
@@ -36,7 +36,7 @@ def test_one_asset_off__fires_beyond_its_trigger_and_not_before(symbol: str, sid
 
 
 @pytest.mark.parametrize("symbol", ["WETH", "WBTC", "LINK"])
-def test_one_asset_off__is_traded_back_to_its_edge(symbol: str) -> None:
+def test_asset_is_traded_back_to_its_edge(symbol: str) -> None:
     usual = interval(tracked(), symbol)
     target = TARGETS[symbol] / 100
     after = weights_after(tracked(moved(**{symbol: 6_000})))
@@ -45,7 +45,7 @@ def test_one_asset_off__is_traded_back_to_its_edge(symbol: str) -> None:
     assert all(after[other] == pytest.approx(TARGETS[other] / 100, abs=0.05) for other in TARGETS if other not in (symbol, "USDC"))
 
 
-def test_assets_that_move_together__one_above_and_one_below__hold_each_other_less() -> None:
+def test_correlated_assets_off_in_opposite_ways_fire_sooner() -> None:
     """A coin in place of another is less of a risk than the same coin in place of cash."""
     together = tracked(moved(WETH=3_000, WBTC=3_000))
     apart = tracked(moved(WETH=3_000, WBTC=-3_000))
@@ -54,20 +54,20 @@ def test_assets_that_move_together__one_above_and_one_below__hold_each_other_les
 
 
 @pytest.mark.parametrize(("strictness", "fires"), [("relaxed", False), ("normal", True), ("strict", True)])
-def test_strictness__decides_how_soon(strictness: str, fires: bool) -> None:
+def test_strictness_decides_how_soon(strictness: str, fires: bool) -> None:
     step = tracked(moved(WETH=3_300), strictness)
     assert isinstance(decide(step).decision, Rebalance if fires else Hold)
 
 
 @pytest.mark.parametrize("fee_pips", [500, 10_000])
-def test_pool_fee__dearer_pools_make_wider_ranges(fee_pips: int) -> None:
+def test_costlier_pools_make_wider_ranges(fee_pips: int) -> None:
     pools = pools_of(DEPTH, fee_pips)
     usual = interval(tracked(), "WETH")
     changed = interval(tracked(pools=pools), "WETH")
     assert (changed.trigger_high - changed.trigger_low > usual.trigger_high - usual.trigger_low) is (fee_pips > 3_000)
 
 
-def test_pool_price__off_the_reference__counts_by_half_whichever_way() -> None:
+def test_skewed_pool_counts_by_half_either_way() -> None:
     """One direction loses by it, and the width is that of the mean of both."""
     widths = []
     for skew in (Fraction(997, 1_000), Fraction(1), Fraction(1_003, 1_000)):
@@ -80,7 +80,7 @@ def test_pool_price__off_the_reference__counts_by_half_whichever_way() -> None:
 
 
 @pytest.mark.parametrize(("ether_pips", "link_pips"), [(500, 10_000), (10_000, 500), (3_000, 3_000)])
-def test_risk_of_two_assets__counts_over_the_shorter_of_their_horizons(ether_pips: int, link_pips: int) -> None:
+def test_risk_of_a_pair_counts_over_the_shorter_horizon(ether_pips: int, link_pips: int) -> None:
     """Qᵢᵢ/Σᵢᵢ are the horizons, and Qᵢⱼ = ¾·Σᵢⱼ·min(Hᵢ, Hⱼ)."""
     ether, bitcoin, link = pools_of(DEPTH)
     pools = [replace(ether, fee_pips=ether_pips), bitcoin, replace(link, fee_pips=link_pips)]
@@ -95,7 +95,7 @@ def test_risk_of_two_assets__counts_over_the_shorter_of_their_horizons(ether_pip
     assert float(over_horizons[0][1] / over_a_year[0][1]) == pytest.approx(0.75 * min(horizons), rel=2e-3)
 
 
-def test_asset_without_a_pool__never_fires_and_is_named() -> None:
+def test_asset_without_a_pool_never_fires_and_is_named() -> None:
     pools = pools_of(DEPTH)[:2]
     step = tracked(moved(LINK=9_000), pools=pools)
     decision = decide(step).decision
@@ -103,7 +103,7 @@ def test_asset_without_a_pool__never_fires_and_is_named() -> None:
     assert (interval(step, "LINK").trigger_low, interval(step, "LINK").trigger_high) == (0, 1)
 
 
-def test_coins_that_trade_only_with_each_other__are_held() -> None:
+def test_coins_that_trade_only_with_each_other_hold() -> None:
     """No pool trades the numeraire, so no range is known; a year's saving is no substitute."""
     step = tracked(moved(WETH=9_000, WBTC=-9_000), pools=[v2_pool(token("WETH"), token("WBTC"), "1/30", DEPTH)])
     assert zone_of(step).risk.widths == ()
@@ -111,14 +111,14 @@ def test_coins_that_trade_only_with_each_other__are_held() -> None:
     assert propose_rebalance(step).plan is None
 
 
-def test_asset_that_was_sold_out__is_not_named_as_closest_to_an_edge() -> None:
+def test_asset_sold_out_is_not_closest_to_an_edge() -> None:
     targets = {"WETH": 0, "WBTC": 5_000, "LINK": 2_000, "USDC": 3_000}
     step = tracked({"WBTC": 25_000, "LINK": 10_000, "USDC": 15_000}, targets=targets)
     decision = decide(step).decision
     assert mentions(decision.reason, "closest is LINK")
 
 
-def test_target_of_zero__is_sold_to_the_last_unit_and_the_others_stay_within_their_edges() -> None:
+def test_target_of_zero_is_sold_to_the_last_unit() -> None:
     targets = {"WETH": 2_500, "WBTC": 2_500, "LINK": 0, "USDC": 5_000}
     step = tracked(ON_TARGET, targets=targets)
     after = weights_after(step)
@@ -127,7 +127,7 @@ def test_target_of_zero__is_sold_to_the_last_unit_and_the_others_stay_within_the
 
 
 @pytest.mark.parametrize(("dollars", "min_trade"), [(9, 10), (60, 100), (1, 0)], ids=["small", "large", "below its gas"])
-def test_target_of_zero__dust_is_left_and_does_not_fire(dollars: int, min_trade: int) -> None:
+def test_target_of_zero_leaves_dust(dollars: int, min_trade: int) -> None:
     targets = {"WETH": 2_500, "WBTC": 2_500, "LINK": 0, "USDC": 5_000}
     values = {"WETH": 12_500, "WBTC": 12_500, "LINK": dollars, "USDC": 25_000 - dollars}
     decision = decide(with_limits(tracked(values, targets=targets), min_trade=Fraction(min_trade * 10**6))).decision
@@ -136,7 +136,7 @@ def test_target_of_zero__dust_is_left_and_does_not_fire(dollars: int, min_trade:
 
 
 @pytest.mark.parametrize("side", [TradeSide.SELL, TradeSide.BUY])
-def test_one_sided__trades_that_side_alone(side: TradeSide) -> None:
+def test_tracking_trades_only_its_side(side: TradeSide) -> None:
     step = tracked(moved(WETH=6_000, LINK=-9_000))
     step = replace(step, policy=replace(step.policy, trade_side=side))
     after = weights_after(step)
@@ -147,7 +147,7 @@ def test_one_sided__trades_that_side_alone(side: TradeSide) -> None:
 
 
 @pytest.mark.parametrize("is_leaving", [True, False], ids=["an asset that leaves", "one side"])
-def test_asset_without_a_pool__beside_a_goal_that_no_risk_weighs__stays(is_leaving: bool) -> None:
+def test_asset_without_a_pool_stays_beside_a_goal_without_risk(is_leaving: bool) -> None:
     targets = {"WETH": 0, "WBTC": 4_000, "LINK": 3_000, "USDC": 3_000} if is_leaving else TARGETS
     step = tracked(moved(WETH=9_000, LINK=-3_000), targets=targets, pools=pools_of(DEPTH)[:2])
     if not is_leaving:
@@ -160,7 +160,7 @@ def test_asset_without_a_pool__beside_a_goal_that_no_risk_weighs__stays(is_leavi
 
 
 @pytest.mark.parametrize("dollars", [-2_500, -1_000, 1_000, 2_500])
-def test_asset_without_target_and_holdings__never_fires_for_what_the_others_lack(dollars: int) -> None:
+def test_asset_without_target_and_holdings_never_fires(dollars: int) -> None:
     """As after a stop loss: its range does not move with those of correlated assets."""
     targets = {"WETH": 3_500, "WBTC": 3_500, "LINK": 0, "USDC": 3_000}
     values = {"WETH": 17_500 + dollars, "WBTC": 17_500, "LINK": 0, "USDC": 15_000 - dollars}
@@ -181,7 +181,7 @@ def test_first_purchase__goes_to_the_targets() -> None:
 
 
 @pytest.mark.parametrize(("past_price", "fires"), [(3_000, True), (2_000, False)])
-def test_confirmation__past_blocks_disagree__holds(past_price: int, fires: bool) -> None:
+def test_tracking_holds_where_past_blocks_disagree(past_price: int, fires: bool) -> None:
     """The price jumped within a block: at the blocks before, nothing was beyond its trigger."""
     step = tracked(moved(WETH=5_000), prices={"WETH": 3_000})
     head = step.snapshot.head
@@ -197,14 +197,14 @@ def test_confirmation__past_blocks_disagree__holds(past_price: int, fires: bool)
 
 
 @pytest.mark.parametrize("dollars", [0, 5_000, -9_000])
-def test_recorded_step__decides_the_same(dollars: int) -> None:
+def test_recorded_tracking_step_decides_the_same(dollars: int) -> None:
     step = tracked(moved(WETH=dollars))
     again = codec.loads(StepInput, codec.dumps(step))
     assert again == step
     assert decide(again) == decide(step)
 
 
-def test_plan__impact_takes_what_it_would_save__is_smaller_or_a_hold() -> None:
+def test_plan_whose_impact_takes_the_saving_is_smaller_or_none() -> None:
     """The trigger knows fees and gas; the planner knows the pools, and moves in parts."""
     deep = propose_rebalance(tracked(moved(WETH=9_000))).plan
     shallow_pools = pools_of(1_000_000)
@@ -225,7 +225,7 @@ def small_in_shallow_pools(plan_cost_bps: int) -> StepInput:
     return with_limits(with_snapshot(step, head=head), plan_cost_bps=plan_cost_bps)
 
 
-def test_plan__gas_of_many_swaps_exceeds_plan_cost__makes_the_swaps_that_fit() -> None:
+def test_plan_makes_the_swaps_whose_gas_fits_plan_cost() -> None:
     """Smaller swaps bear more gas a unit, so that the bound on a unit alone ended without a plan."""
     plan = propose_rebalance(small_in_shallow_pools(50)).plan
     assert plan is not None
@@ -234,7 +234,7 @@ def test_plan__gas_of_many_swaps_exceeds_plan_cost__makes_the_swaps_that_fit() -
     assert plan.zone_tradeoff.saved_risk > 2 * plan.zone_tradeoff.cost
 
 
-def test_plan__every_swap_exceeds_plan_cost__names_the_limit() -> None:
+def test_plan_whose_swaps_exceed_plan_cost_names_the_limit() -> None:
     decision = propose_rebalance(small_in_shallow_pools(25)).decision_result.decision
     assert isinstance(decision, Hold)
     assert decision.limiting_rule == "limits.plan_cost"
@@ -251,7 +251,7 @@ def test_plan__gas_rose__waits_longer(gwei: int) -> None:
     assert isinstance(decision, Hold)
 
 
-def test_first_purchase__gives_no_range_that_it_does_not_end_at() -> None:
+def test_first_purchase_names_no_range_that_it_does_not_end_at() -> None:
     step = with_limits(replace(tracked({"USDC": 50_000}), history=history()), first_purchase_s=60)
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
@@ -266,14 +266,14 @@ def test_first_purchase__gives_no_range_that_it_does_not_end_at() -> None:
     ],
     ids=["one-left", "only-cash"],
 )
-def test_asset_that_was_sold__is_never_the_closest_to_its_range(targets: dict[str, int], closest: str) -> None:
+def test_sold_asset_is_never_closest_to_its_range(targets: dict[str, int], closest: str) -> None:
     reason = decide(tracked({symbol: 5 * bps for symbol, bps in targets.items()}, targets=targets)).decision.reason
     assert "WETH" not in reason
     assert closest in reason
 
 
 @pytest.mark.parametrize(("skew", "refuses"), [(Fraction(9, 10), True), (Fraction(999, 1000), False)], ids=["below-its-floor", "usable"])
-def test_asset_whose_pools_pay_less_than_their_floor__is_refused_as_with_bands(skew: Fraction, refuses: bool) -> None:
+def test_pools_below_their_floor_are_refused_as_with_bands(skew: Fraction, refuses: bool) -> None:
     """A pool that lags or is pushed is a fault of the market, which alerts; a trade that is not worth it is a hold."""
     pools = [v2_pool(token("WETH"), token("USDC"), price_of("WETH") * skew, DEPTH)]
     halves = {"WETH": 5_000, "USDC": 5_000}
@@ -285,7 +285,7 @@ def test_asset_whose_pools_pay_less_than_their_floor__is_refused_as_with_bands(s
         propose_rebalance(step)
 
 
-def test_asset_within_its_range_whose_pool_pays_less_than_its_floor__is_no_fault_of_the_plan() -> None:
+def test_pool_below_its_floor_matters_only_beyond_a_range() -> None:
     """WETH fires and is not worth its gas; LINK is off its target, and would not be traded anyway."""
     depth = 200_000
     lagging = v2_pool(token("LINK"), token("USDC"), price_of("LINK") * Fraction(9, 10), depth)
@@ -298,7 +298,7 @@ def test_asset_within_its_range_whose_pool_pays_less_than_its_floor__is_no_fault
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-def test_first_purchase__goes_to_the_targets_and_its_words_say_so(is_first: bool) -> None:
+def test_first_purchase_goes_to_the_targets_and_says_so(is_first: bool) -> None:
     step = with_limits(tracked({"WETH": 0, "WBTC": 0, "USDC": 10_000}), first_purchase_s=600)
     if is_first:
         step = with_history(step, last_rebalance_s=None)

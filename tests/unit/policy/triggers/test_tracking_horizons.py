@@ -34,14 +34,14 @@ def without_link_pool(link_dollars: int) -> StepInput:
 
 
 @pytest.mark.parametrize("link_dollars", [-2_500, -1_500, 1_500, 2_500], ids=lambda dollars: f"{20 + dollars / 500:g} %")
-def test_asset_without_a_pool__a_little_off__leaves_the_others_at_their_targets(link_dollars: int) -> None:
+def test_asset_without_a_pool_a_little_off_leaves_the_others(link_dollars: int) -> None:
     step = without_link_pool(link_dollars)
     assert isinstance(decide(step).decision, Hold)
     assert propose_rebalance(step).plan is None
 
 
 @pytest.mark.parametrize("link_dollars", [-4_000, 5_000], ids=lambda dollars: f"{20 + dollars / 500:g} %")
-def test_asset_without_a_pool__far_off__moves_the_others_by_less_than_it_lacks(link_dollars: int) -> None:
+def test_asset_without_a_pool_far_off_moves_the_others_by_less(link_dollars: int) -> None:
     """What moves with it stands in for a part of it: at most half of what is lacking or too much, over both."""
     step = without_link_pool(link_dollars)
     assert isinstance(decide(step).decision, Rebalance)
@@ -52,7 +52,7 @@ def test_asset_without_a_pool__far_off__moves_the_others_by_less_than_it_lacks(l
 
 
 @pytest.mark.parametrize("symbol", COINS)
-def test_every_pair_moves_together__also_with_the_numeraire__a_plan_is_made(symbol: str) -> None:
+def test_plan_is_made_where_every_pair_moves_together(symbol: str) -> None:
     """`correlation` of the config fills every pair, the numeraire's too."""
     targets = {"WETH": 2_500, "WBTC": 2_000, "LINK": 1_500, "DAI": 2_000, "USDC": 2_000}
     values = {name: 5 * bps for name, bps in targets.items()}
@@ -96,7 +96,7 @@ def random_risks(draw: st.DrawFn) -> tuple[TrackingRisk, list[str], list[float],
 
 
 @given(random_risks())
-def test_risk_over_horizons__whatever_has_a_route__is_positive_definite(
+def test_risk_over_horizons_is_positive_definite(
     drawn: tuple[TrackingRisk, list[str], list[float], Mapping[int, TradingCost]],
 ) -> None:
     risk, tokens, targets, costs = drawn
@@ -105,7 +105,7 @@ def test_risk_over_horizons__whatever_has_a_route__is_positive_definite(
 
 
 @given(random_risks(), st.integers(50, 20_000), st.integers(-9_000, 9_000))
-def test_risk_over_horizons__of_a_token_that_the_step_leaves_out__changes_nothing_of_the_others(
+def test_risk_over_horizons_ignores_an_excluded_token(
     drawn: tuple[TrackingRisk, list[str], list[float], Mapping[int, TradingCost]], volatility_bps: int, correlation_bps: int
 ) -> None:
     """A token in quarantine stays in the risk of the config."""

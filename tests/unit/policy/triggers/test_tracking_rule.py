@@ -21,7 +21,7 @@ STRICTNESS = {"relaxed": 0.3, "normal": 1.0, "strict": 3.0}
 
 @examples(50)
 @given(terms, terms)
-def test_edge_and_trigger__solve_both_equations(cost_term: float, gas_term: float) -> None:
+def test_edge_and_trigger_solve_both_equations(cost_term: float, gas_term: float) -> None:
     edge, trigger = edge_and_trigger(cost_term, gas_term)
     middle = (edge + trigger) / 2
     half = (trigger - edge) / 2
@@ -31,13 +31,13 @@ def test_edge_and_trigger__solve_both_equations(cost_term: float, gas_term: floa
 
 
 @pytest.mark.parametrize("cost_term", [1e-9, 1e-5, 0.3])
-def test_edge_and_trigger__no_gas__are_one(cost_term: float) -> None:
+def test_edge_and_trigger_are_equal_without_gas(cost_term: float) -> None:
     edge, trigger = edge_and_trigger(cost_term, 0.0)
     assert edge == trigger == pytest.approx(cost_term ** (1 / 3), rel=1e-14)
 
 
 @pytest.mark.parametrize("gas_term", [1e-12, 1e-8, 1e-3])
-def test_edge_and_trigger__no_cost__goes_back_to_the_target(gas_term: float) -> None:
+def test_edge_is_the_target_without_cost(gas_term: float) -> None:
     """b⁴ = 12·F/k = 16·(3F/4k)."""
     edge, trigger = edge_and_trigger(1e-30, gas_term)
     assert edge == pytest.approx(0, abs=1e-7)
@@ -57,7 +57,7 @@ def test_edge_and_trigger__no_cost__goes_back_to_the_target(gas_term: float) -> 
         (0.25, 30, 6 / 50_000, 2.55, 9.95),
     ],
 )
-def test_one_coin__widths_in_points(target: float, fee_bps: float, gas: float, edge: float, trigger: float) -> None:
+def test_single_coin_has_its_widths_in_points(target: float, fee_bps: float, gas: float, edge: float, trigger: float) -> None:
     rule = one_coin(target, fee_bps, gas)
     assert (round(rule.edge * 100, 2), round(rule.trigger * 100, 2)) == (edge, trigger)
 
@@ -72,21 +72,21 @@ def test_one_coin__widths_in_points(target: float, fee_bps: float, gas: float, e
         (0.25, 5, 0.25, 12.5),
     ],
 )
-def test_one_coin__tax_on_a_sale__half_of_it_is_cost(target: float, fee_bps: float, sale_tax: float, edge: float) -> None:
+def test_single_coin_counts_half_of_the_tax_as_cost(target: float, fee_bps: float, sale_tax: float, edge: float) -> None:
     """A 25 % target, 5 bps and a tax of 5 %: ∛(1.5 · (0.0005 + 0.025) · 0.1875²) = 0.1104; the last one is half the target."""
     rule = one_coin(target, fee_bps, sale_tax=sale_tax)
     assert (round(rule.edge * 100, 2), round(rule.trigger * 100, 2)) == (edge, edge)
 
 
 @pytest.mark.parametrize("sale_tax", [0.0, 0.01, 0.2])
-def test_horizon__tax_on_a_sale__is_where_the_cost_that_the_planner_counts_pays(sale_tax: float) -> None:
+def test_horizon_with_tax_is_where_the_planned_cost_pays(sale_tax: float) -> None:
     rule = one_coin(0.25, 30, 1e-6, volatility=0.8, sale_tax=sale_tax)
     assert rule.horizon_years is not None
     assert 0.64 * rule.horizon_years * rule.edge == pytest.approx(0.003)
 
 
 @pytest.mark.parametrize("gas", [6e-7, 1.2e-5, 1.2e-4])
-def test_trigger__tax_on_a_sale__is_where_a_trade_saves_its_gas(gas: float) -> None:
+def test_trigger_with_tax_is_where_a_trade_saves_its_gas(gas: float) -> None:
     """Over the horizon a trade of x from the trigger saves c·x²/2a after its fee."""
     rule = one_coin(0.25, 5, gas, sale_tax=0.1)
     traded = rule.trigger - rule.edge
@@ -94,13 +94,13 @@ def test_trigger__tax_on_a_sale__is_where_a_trade_saves_its_gas(gas: float) -> N
 
 
 @pytest.mark.parametrize(("strictness", "share"), [("relaxed", 1.49), ("strict", 0.69)])
-def test_strictness__scales_widths_by_the_cube_root(strictness: str, share: float) -> None:
+def test_strictness_scales_widths_by_the_cube_root(strictness: str, share: float) -> None:
     rule = one_coin(0.25, 5, risk_aversion=STRICTNESS[strictness])
     assert round(rule.edge / one_coin(0.25, 5).edge, 2) == share
 
 
 @pytest.mark.parametrize("volatility", [0.01, 0.2, 2.0])
-def test_volatility__of_one_coin__does_not_count(volatility: float) -> None:
+def test_volatility_of_a_single_coin_does_not_count(volatility: float) -> None:
     """What is dearer to hold drifts faster."""
     rule = one_coin(0.25, 30, 1e-5, volatility=volatility)
     usual = one_coin(0.25, 30, 1e-5)
@@ -139,7 +139,7 @@ def test_several_coins__all_volatilities_scaled__widths_stay(
 
 @examples(30)
 @given(portfolios(), st.sampled_from(["unit_cost", "leg_cost", "risk_aversion"]))
-def test_several_coins__widths_rise_with_cost_and_gas_and_fall_with_strictness(
+def test_widths_rise_with_cost_and_gas_and_fall_with_strictness(
     portfolio: tuple[list[float], list[list[float]], list[TradingCost]], raised: str
 ) -> None:
     targets, covariance, costs = portfolio
@@ -171,7 +171,7 @@ def test_several_coins__tax_on_a_sale__no_range_is_narrower(
 
 @examples(30)
 @given(portfolios())
-def test_several_coins__risk_with_the_shorter_horizon_of_each_pair__is_no_less_than_zero(
+def test_risk_over_shorter_horizons_is_not_negative(
     portfolio: tuple[list[float], list[list[float]], list[TradingCost]],
 ) -> None:
     """Schur's product theorem: the covariance times min(Hᵢ, Hⱼ)."""
@@ -183,7 +183,7 @@ def test_several_coins__risk_with_the_shorter_horizon_of_each_pair__is_no_less_t
 
 
 @pytest.mark.parametrize("target", [0.01, 0.02, 0.1])
-def test_trigger__is_at_most_half_the_target(target: float) -> None:
+def test_trigger_is_at_most_half_the_target(target: float) -> None:
     rule = one_coin(target, 100, 1e-3)
     assert rule.trigger == pytest.approx(target / 2)
     uncapped_edge, uncapped_trigger = edge_and_trigger(1.5 * 1e-2 * spread(target), 0.75 * 1e-3 * spread(target))
@@ -196,7 +196,7 @@ def spread(target: float) -> float:
 
 
 @pytest.mark.parametrize("min_trade", [0.0, 0.001, 0.2])
-def test_trigger__is_a_smallest_trade_beyond_the_edge(min_trade: float) -> None:
+def test_trigger_is_a_min_trade_beyond_the_edge(min_trade: float) -> None:
     rule = one_coin(0.25, 5, min_trade=min_trade)
     assert rule.trigger == pytest.approx(max(one_coin(0.25, 5).trigger, rule.edge + min_trade))
 
@@ -216,13 +216,13 @@ def test_target__of_all__still_has_a_width() -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), [(0.0, 0.0), (0.3, 0.3)])
-def test_coin__that_moves_with_the_numeraire__has_no_rule(first: float, second: float) -> None:
+def test_coin_that_moves_with_the_numeraire_has_no_rule(first: float, second: float) -> None:
     covariance = [[first, 0.0, first], [0.0, 0.25, 0.0], [second, 0.0, second]]
     costs = {token: TradingCost(5e-4, 0.0, 0.0) for token in (0, 1)}
     assert set(token_rules([0.3, 0.3, 0.4], covariance, 2, costs, 1.0)) == {1}
 
 
-def test_horizon__is_where_the_last_unit_pays_at_the_edge() -> None:
+def test_horizon_is_where_the_last_unit_pays_at_the_edge() -> None:
     """λ·s·H·a = c."""
     rule = one_coin(0.25, 30, 1e-5, risk_aversion=3.0, volatility=0.8)
     assert rule.horizon_years is not None
@@ -240,7 +240,7 @@ def optimal_loss(edge: float, trigger: float, cost: float, gas: float) -> float:
 
 
 @pytest.mark.parametrize(("cost", "gas"), [(1e-3, 1e-5), (1e-2, 1e-4), (1e-4, 1e-3)])
-def test_widths__are_those_of_the_least_loss_between_trades(cost: float, gas: float) -> None:
+def test_widths_are_those_of_the_least_loss_between_trades(cost: float, gas: float) -> None:
     """An argument of its own: no neighbour of (a, b) loses less, and the least is λ·s·(a² + ab + b²)/6."""
     edge, trigger = edge_and_trigger(1.5 * cost, 0.75 * gas)
     least = optimal_loss(edge, trigger, cost, gas)
@@ -254,7 +254,7 @@ def neighbours() -> Sequence[tuple[float, float]]:
 
 
 @pytest.mark.parametrize(("fee_bps", "gas"), [(5, 0.0), (30, 1e-5), (1, 1e-4)])
-def test_expected_loss__of_one_coin__is_that_between_trades(fee_bps: float, gas: float) -> None:
+def test_expected_loss_of_a_coin_is_that_between_trades(fee_bps: float, gas: float) -> None:
     """λ = s = 1 and η² = (w(1 − w))²: costs and drift of a coin by the renewal between trades."""
     rule = one_coin(0.25, fee_bps, gas, volatility=1.0)
     loss = expected_loss({0: rule}, [[1.0, 0.0], [0.0, 0.0]], 1, 1.0)
@@ -269,7 +269,7 @@ def test_expected_loss__of_one_coin__is_that_between_trades(fee_bps: float, gas:
 
 @examples(20)
 @given(portfolios())
-def test_expected_loss__correlated_coins__is_between_that_of_the_largest_and_of_all(
+def test_expected_loss_is_between_that_of_the_largest_and_all(
     portfolio: tuple[list[float], list[list[float]], list[TradingCost]],
 ) -> None:
     _, covariance, costs = portfolio

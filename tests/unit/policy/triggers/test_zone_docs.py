@@ -39,7 +39,7 @@ def test_page__risk_table__can_be_read(left_out: str) -> None:
 
 
 @pytest.mark.parametrize("row", [row for row in rows(PAGE) if row[0].endswith(" %") and row[3].startswith("±")], ids=" ".join)
-def test_page__table__is_what_the_rule_says(row: list[str]) -> None:
+def test_page_table_is_what_the_rule_says(row: list[str]) -> None:
     target, fee, gas_and_portfolio, edge, trigger = row
     gas = 0.0
     if gas_and_portfolio != "none":

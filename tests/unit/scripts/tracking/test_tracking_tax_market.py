@@ -29,6 +29,7 @@ def test_tax__is_that_of_the_year_less_its_losses(gain: float, year_gain: float,
     assert tax_on(gain, year_gain, 0.25) == pytest.approx(tax)
 
 
+@pytest.mark.slow  # compiles both simulations
 def test_rule_without_tax__costs_what_it_costs_without_lots() -> None:
     world = three_coins(5.0)
     legs = Cell(world, 0.03, 50_000, 1.0).legs()

@@ -33,12 +33,13 @@ from tests.support.signing import (
     USDT,
     WALLET,
     WETH,
-    refused,
+    assert_refused_by,
     signer,
 )
 
 BATCH = SIGNABLES["batch"]
-SPENT_WETH, SPENT_USDT = 12 * 10**17, 500_000_000
+SPENT_WETH = 12 * 10**17
+SPENT_USDT = 500_000_000
 APPROVE_WETH = (WETH, encode_approve(ROUTER, SPENT_WETH))
 APPROVE_USDT = (USDT, encode_approve(ROUTER, SPENT_USDT))
 TRADE = (ROUTER, SWAP.data)
@@ -46,7 +47,7 @@ OTHER_PLAN = replace(PLAN, legs=tuple(replace(leg, amount_in_raw=leg.amount_in_r
 TRANSFER = "0xa9059cbb" + abi_encode(["address", "uint256"], [STRANGER, 1]).hex()
 
 
-def packed(to: str, data: str, operation: int = 0, value_wei: int = 0) -> bytes:
+def packed_call(to: str, data: str, operation: int = 0, value_wei: int = 0) -> bytes:
     """A call as MultiSendCallOnly documents it, by another encoder than ours."""
     call_bytes = bytes.fromhex(data[2:])
     types = ["uint8", "address", "uint256", "uint256", "bytes"]
@@ -58,90 +59,96 @@ def batch_of(*parts: bytes) -> UnsignedTx:
     return replace(BATCH.tx, data="0x" + (MULTI_SEND + abi_encode(["bytes"], [b"".join(parts)])).hex())
 
 
-def calls(*pairs: tuple[str, str]) -> UnsignedTx:
-    return batch_of(*(packed(*pair) for pair in pairs))
+def batch_of_calls(*calls: tuple[str, str]) -> UnsignedTx:
+    return batch_of(*(packed_call(*pair) for pair in calls))
 
 
-def test_batch__is_that_of_another_encoder() -> None:
-    assert calls(APPROVE_WETH, APPROVE_USDT, TRADE) == BATCH.tx
+def test_batch_is_that_of_another_encoder() -> None:
+    assert batch_of_calls(APPROVE_WETH, APPROVE_USDT, TRADE) == BATCH.tx
     assert signer(BATCH.rules).sign(BATCH.tx, BATCH.grant).hash
     expected = [BatchedCall(to, bytes.fromhex(data[2:])) for to, data in (APPROVE_WETH, APPROVE_USDT, TRADE)]
     assert list(decode_batch(BATCH.tx.data)) == expected
 
 
-def test_batch__may_leave_out_an_approval_that_is_there() -> None:
-    assert signer(BATCH.rules).sign(calls(APPROVE_WETH, TRADE), BATCH.grant).hash
+def test_batch_may_leave_out_an_approval_that_is_there() -> None:
+    assert signer(BATCH.rules).sign(batch_of_calls(APPROVE_WETH, TRADE), BATCH.grant).hash
 
 
 SHAPES: dict[str, tuple[UnsignedTx, str]] = {
-    "delegate call inside": (batch_of(packed(*APPROVE_WETH, operation=1), packed(*TRADE)), "call"),
-    "delegate call of the trade": (batch_of(packed(*APPROVE_WETH), packed(*TRADE, operation=1)), "call"),
-    "value of an approval": (batch_of(packed(*APPROVE_WETH, value_wei=1), packed(*TRADE)), "call"),
-    "value of the trade": (batch_of(packed(*APPROVE_WETH), packed(*TRADE, value_wei=1)), "call"),
+    "delegate call inside": (batch_of(packed_call(*APPROVE_WETH, operation=1), packed_call(*TRADE)), "call"),
+    "delegate call of the trade": (batch_of(packed_call(*APPROVE_WETH), packed_call(*TRADE, operation=1)), "call"),
+    "value of an approval": (batch_of(packed_call(*APPROVE_WETH, value_wei=1), packed_call(*TRADE)), "call"),
+    "value of the trade": (batch_of(packed_call(*APPROVE_WETH), packed_call(*TRADE, value_wei=1)), "call"),
     "value of the batch": (replace(BATCH.tx, value_wei=1), "value"),
-    "byte after the calls": (batch_of(packed(*APPROVE_WETH), packed(*TRADE), b"\0"), "call"),
-    "call cut short": (batch_of(packed(*APPROVE_WETH), packed(*TRADE)[:-1]), "call"),
+    "byte after the calls": (batch_of(packed_call(*APPROVE_WETH), packed_call(*TRADE), b"\0"), "call"),
+    "call cut short": (batch_of(packed_call(*APPROVE_WETH), packed_call(*TRADE)[:-1]), "call"),
     "nothing": (batch_of(), "call"),
-    "token that is not pinned": (calls((STRANGER, encode_approve(ROUTER, SPENT_WETH)), TRADE), "contract"),
-    "token that the plan does not spend": (calls((USDC, encode_approve(ROUTER, 1)), TRADE), "contract"),
-    "trade of a stranger": (calls((WETH, encode_approve(STRANGER, SPENT_WETH)), (STRANGER, SWAP.data)), "spender"),
-    "trade of a stranger after good approvals": (calls(APPROVE_WETH, (STRANGER, SWAP.data)), "spender"),
-    "spender": (calls((WETH, encode_approve(STRANGER, SPENT_WETH)), TRADE), "spender"),
-    "one unit more": (calls((WETH, encode_approve(ROUTER, SPENT_WETH + 1)), TRADE), "approval_amount"),
-    "unlimited": (calls((WETH, encode_approve(ROUTER, UINT256_MAX)), TRADE), "approval_amount"),
-    "reset": (calls((WETH, encode_approve(ROUTER, 0)), TRADE), "approval_amount"),
-    "approval twice": (calls(APPROVE_WETH, APPROVE_WETH, TRADE), "batch"),
-    "no approval": (calls(TRADE), "batch"),
-    "no trade": (calls(APPROVE_WETH, APPROVE_USDT), "spender"),
-    "trade before its approval": (calls(TRADE, APPROVE_WETH), "call"),
-    "trade twice": (calls(APPROVE_WETH, TRADE, TRADE), "call"),
-    "transfer in place of an approval": (calls((WETH, TRANSFER), TRADE), "call"),
-    "transfer after the approvals": (calls(APPROVE_WETH, (ROUTER, TRANSFER)), "call"),
-    "swaps paid to a stranger": (calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(PLAN, STRANGER, DEADLINE_S))), "recipient"),
-    "swaps of less": (calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(OTHER_PLAN, WALLET, DEADLINE_S))), "amount_in"),
-    "swaps without a deadline": (calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(PLAN, WALLET, 2**32))), "deadline"),
-    "batch in a batch": (calls(APPROVE_WETH, (ROUTER, BATCH.tx.data)), "call"),
-    "approval in place of the trade": (calls(APPROVE_WETH, (ROUTER, APPROVE_USDT[1])), "call"),
+    "token that is not pinned": (batch_of_calls((STRANGER, encode_approve(ROUTER, SPENT_WETH)), TRADE), "contract"),
+    "token that the plan does not spend": (batch_of_calls((USDC, encode_approve(ROUTER, 1)), TRADE), "contract"),
+    "trade of a stranger": (batch_of_calls((WETH, encode_approve(STRANGER, SPENT_WETH)), (STRANGER, SWAP.data)), "spender"),
+    "trade of a stranger after good approvals": (batch_of_calls(APPROVE_WETH, (STRANGER, SWAP.data)), "spender"),
+    "spender": (batch_of_calls((WETH, encode_approve(STRANGER, SPENT_WETH)), TRADE), "spender"),
+    "one unit more": (batch_of_calls((WETH, encode_approve(ROUTER, SPENT_WETH + 1)), TRADE), "approval_amount"),
+    "unlimited": (batch_of_calls((WETH, encode_approve(ROUTER, UINT256_MAX)), TRADE), "approval_amount"),
+    "reset": (batch_of_calls((WETH, encode_approve(ROUTER, 0)), TRADE), "approval_amount"),
+    "approval twice": (batch_of_calls(APPROVE_WETH, APPROVE_WETH, TRADE), "batch"),
+    "no approval": (batch_of_calls(TRADE), "batch"),
+    "no trade": (batch_of_calls(APPROVE_WETH, APPROVE_USDT), "spender"),
+    "trade before its approval": (batch_of_calls(TRADE, APPROVE_WETH), "call"),
+    "trade twice": (batch_of_calls(APPROVE_WETH, TRADE, TRADE), "call"),
+    "transfer in place of an approval": (batch_of_calls((WETH, TRANSFER), TRADE), "call"),
+    "transfer after the approvals": (batch_of_calls(APPROVE_WETH, (ROUTER, TRANSFER)), "call"),
+    "swaps paid to a stranger": (
+        batch_of_calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(PLAN, STRANGER, DEADLINE_S))),
+        "recipient",
+    ),
+    "swaps of less": (batch_of_calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(OTHER_PLAN, WALLET, DEADLINE_S))), "amount_in"),
+    "swaps without a deadline": (batch_of_calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(PLAN, WALLET, 2**32))), "deadline"),
+    "batch in a batch": (batch_of_calls(APPROVE_WETH, (ROUTER, BATCH.tx.data)), "call"),
+    "approval in place of the trade": (batch_of_calls(APPROVE_WETH, (ROUTER, APPROVE_USDT[1])), "call"),
     "another contract": (replace(BATCH.tx, to=ROUTER), "contract"),
 }
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_batch__that_is_not_approvals_and_the_trade__is_refused(name: str) -> None:
+def test_batch_that_is_not_approvals_and_the_trade_is_refused(name: str) -> None:
     transaction, rule = SHAPES[name]
-    refused(transaction, BATCH.grant, rule, BATCH.rules)
+    assert_refused_by(rule, transaction, BATCH.grant, BATCH.rules)
 
 
-def test_batch__of_a_wallet_that_makes_none__is_refused() -> None:
-    refused(BATCH.tx, BATCH.grant, "contract")
+def test_batch_of_a_wallet_that_makes_none_is_refused() -> None:
+    assert_refused_by("contract", BATCH.tx, BATCH.grant)
 
 
-def test_batch__granted_as_an_approval__is_refused() -> None:
-    for kind in set(IntentKind) - {IntentKind.SWAP}:
-        refused(BATCH.tx, replace(BATCH.grant, kind=kind), "kind", BATCH.rules)
-    refused(BATCH.tx, APPROVE_GRANT, "kind", BATCH.rules)
+@pytest.mark.parametrize("kind", [kind for kind in IntentKind if kind is not IntentKind.SWAP])
+def test_batch_granted_as_another_kind_is_refused(kind: IntentKind) -> None:
+    assert_refused_by("kind", BATCH.tx, replace(BATCH.grant, kind=kind), BATCH.rules)
 
 
-def test_batch__without_a_plan__is_refused() -> None:
-    refused(BATCH.tx, replace(BATCH.grant, plan=None), "contract", BATCH.rules)
+def test_batch_on_the_grant_of_an_approval_is_refused() -> None:
+    assert_refused_by("kind", BATCH.tx, APPROVE_GRANT, BATCH.rules)
+
+
+def test_batch_without_a_plan_is_refused() -> None:
+    assert_refused_by("contract", BATCH.tx, replace(BATCH.grant, plan=None), BATCH.rules)
 
 
 @pytest.mark.parametrize("name", ["batch", "batch, rebalancer"])
-def test_batch__cut_or_lengthened__is_refused(name: str) -> None:
+def test_batch_cut_or_lengthened_is_refused(name: str) -> None:
     signable = SIGNABLES[name]
     gate = LocalSigner(KEY, signable.rules, lambda: NONCES)
     assert not any(signs(gate, transaction, signable.grant) for transaction in cut_or_lengthened(signable.tx))
 
 
-def test_batch__another_encoding_of_the_same_calls__is_not_read() -> None:
+def test_batch_another_encoding_of_the_same_calls_is_not_read() -> None:
     """Words moved behind the calls; a decoder that follows the offset would see the same batch."""
     batch_bytes = calldata(BATCH.tx)
-    moved = MULTI_SEND + (64).to_bytes(32, "big") + bytes(32) + batch_bytes[36:]
+    moved_words = MULTI_SEND + (64).to_bytes(32, "big") + bytes(32) + batch_bytes[36:]
     with pytest.raises(UndecodableCalldata):
-        decode_batch("0x" + moved.hex())
+        decode_batch("0x" + moved_words.hex())
 
 
-def test_pinned_contract__is_that_of_the_npm_package__at_its_address_on_every_chain() -> None:
+def test_pinned_contract_is_that_of_the_npm_package() -> None:
     """CREATE2 by the Safe singleton factory, without salt (safe-deployments 1.4.1)."""
     artifact = npm_artifact(BATCH_ARTIFACT)
     factory = bytes.fromhex("914d7Fec6aaC8cd542e72Bca78B30650d45643d7")

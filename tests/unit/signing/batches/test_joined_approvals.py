@@ -36,7 +36,7 @@ APPROVAL, RESET = Approval(WETH, ROUTER, 1, "WETH", "router"), Approval(USDT, RO
     ],
     ids=["swaps", "swaps over a hub", "no batches", "reset to zero", "native coin", "layer"],
 )
-def test_approvals__are_joined_to_swaps_alone(
+def test_approvals_are_joined_to_swaps_alone(
     batch_contract: str | None, plan: Plan, approvals: Sequence[Approval], layers: Any, joins: bool
 ) -> None:
     nothing: Any = None

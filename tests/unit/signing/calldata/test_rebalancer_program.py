@@ -44,41 +44,41 @@ from tests.support.text import raises_code
 R = LegPlace.ROUTER
 
 
-def read(plan: Plan, terms: RebalancerTerms | None = None) -> RebalanceCall:
+def decoded(plan: Plan, terms: RebalancerTerms | None = None) -> RebalanceCall:
     call = decode(encode_program(plan, DEADLINE_S, terms or conditions(plan)))
     assert isinstance(call, RebalanceCall)
     return call
 
 
-def places(plan: Plan) -> list[tuple[FundsLocation, FundsLocation]]:
-    return [(one.source, one.sink) for one in read(plan).legs]
+def funds_locations(plan: Plan) -> list[tuple[FundsLocation, FundsLocation]]:
+    return [(leg_.source, leg_.sink) for leg_ in decoded(plan).legs]
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_a_program_reads_back_as_its_plan(name: str) -> None:
-    plan, call = PLANS[name], read(PLANS[name])
+def test_program_reads_back_as_its_plan(name: str) -> None:
+    plan, call = PLANS[name], decoded(PLANS[name])
     assert call.deadline_s == DEADLINE_S
     assert call.min_value_change_raw == conditions(plan).min_value_change_raw
     assert {entry.token: entry.min_change_raw for entry in call.watched_balances} == min_balance_changes(plan.legs)
     assert all(entry.price_x128 == int(PRICES[entry.token] * 2**128) for entry in call.watched_balances)
-    for swap, one in zip(call.legs, plan.legs, strict=True):
-        assert (swap.token_in, swap.token_out, swap.min_out_raw) == (one.token_in, one.token_out, one.min_out_raw)
-        assert swap.amount_raw == (one.amount_in_raw if one.source is LegPlace.WALLET else 0)
-        assert swap.tier == one.fee_pips
-        assert swap.maker == MAKERS[one.venue]
+    for swap, leg_ in zip(call.legs, plan.legs, strict=True):
+        assert (swap.token_in, swap.token_out, swap.min_out_raw) == (leg_.token_in, leg_.token_out, leg_.min_out_raw)
+        assert swap.amount_raw == (leg_.amount_in_raw if leg_.source is LegPlace.WALLET else 0)
+        assert swap.tier == leg_.fee_pips
+        assert swap.maker == MAKERS[leg_.venue]
 
 
-def test_a_hub_amount_goes_straight_into_a_v2_pair_and_else_through_the_contract() -> None:
+def test_hub_amount_goes_into_a_v2_pair_or_the_contract() -> None:
     wallet = FundsLocation.WALLET
-    assert places(PLAN) == [(wallet, wallet), (wallet, wallet), (wallet, FundsLocation.PAIR), (FundsLocation.PAIR, wallet)]
-    assert read(PLAN).legs[2].next_pair_token == WBTC
-    assert places(HUB) == [
+    assert funds_locations(PLAN) == [(wallet, wallet), (wallet, wallet), (wallet, FundsLocation.PAIR), (FundsLocation.PAIR, wallet)]
+    assert decoded(PLAN).legs[2].next_pair_token == WBTC
+    assert funds_locations(HUB) == [
         (wallet, wallet),
         (wallet, FundsLocation.REBALANCER),
         (wallet, FundsLocation.REBALANCER),
         (FundsLocation.REBALANCER, wallet),
     ]
-    assert places(COIN) == [
+    assert funds_locations(COIN) == [
         (wallet, FundsLocation.PAIR),
         (FundsLocation.PAIR, wallet),
         (wallet, FundsLocation.REBALANCER),
@@ -86,33 +86,33 @@ def test_a_hub_amount_goes_straight_into_a_v2_pair_and_else_through_the_contract
     ]
 
 
-def test_a_pair_that_another_leg_uses_in_between_is_not_paid_early() -> None:
-    first, second = PLAN.legs[2], PLAN.legs[3]
-    between = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=second.pool)
-    assert places(plan_of(first, between, second)) == [
+def test_pair_that_a_leg_uses_in_between_is_not_paid_early() -> None:
+    hub_leg, pair_leg = PLAN.legs[2], PLAN.legs[3]
+    between = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=pair_leg.pool)
+    assert funds_locations(plan_of(hub_leg, between, pair_leg)) == [
         (FundsLocation.WALLET, FundsLocation.REBALANCER),
         (FundsLocation.WALLET, FundsLocation.WALLET),
         (FundsLocation.REBALANCER, FundsLocation.WALLET),
     ]
-    itself = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=second.pool, sink=R)
-    assert places(plan_of(itself, second)) == [
+    same_pair_leg = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=pair_leg.pool, sink=R)
+    assert funds_locations(plan_of(same_pair_leg, pair_leg)) == [
         (FundsLocation.WALLET, FundsLocation.REBALANCER),
         (FundsLocation.REBALANCER, FundsLocation.WALLET),
     ]
 
 
 def test_hubs_are_listed_and_not_watched() -> None:
-    call = read(plan_of(leg(WETH, USDC, 10**18, 3_000_000_000, sink=R), leg(USDC, WBTC, 3_000_000_000, 5_000_000, source=R)))
+    call = decoded(plan_of(leg(WETH, USDC, 10**18, 3_000_000_000, sink=R), leg(USDC, WBTC, 3_000_000_000, 5_000_000, source=R)))
     assert [entry.token for entry in call.watched_balances] == [WETH, WBTC]
     assert call.unwatched_tokens == (USDC,)
 
 
 def test_what_is_both_given_and_got_is_bounded_by_its_sum() -> None:
-    both = plan_of(leg(WETH, USDC, 10**18, 3_000_000_000), leg(USDC, WBTC, 1_000_000_000, 1_600_000))
-    assert min_balance_changes(both.legs) == {
+    both_plan = plan_of(leg(WETH, USDC, 10**18, 3_000_000_000), leg(USDC, WBTC, 1_000_000_000, 1_600_000))
+    assert min_balance_changes(both_plan.legs) == {
         WETH: -(10**18),
-        USDC: both.legs[0].min_out_raw - 1_000_000_000,
-        WBTC: both.legs[1].min_out_raw,
+        USDC: both_plan.legs[0].min_out_raw - 1_000_000_000,
+        WBTC: both_plan.legs[1].min_out_raw,
     }
 
 
@@ -146,13 +146,13 @@ def test_prices_lose_less_than_two_to_the_minus_128(price: Fraction) -> None:
         (plan_of(leg(WETH, STRANGER, 5, 500)), "reference_price", STRANGER),
     ],
 )
-def test_a_plan_that_cannot_run_in_the_rebalancer_is_not_encoded(plan: Plan, code: str, figure: str) -> None:
+def test_plan_that_cannot_run_in_the_rebalancer_is_not_encoded(plan: Plan, code: str, figure: str) -> None:
     terms = RebalancerTerms(PRICES, -1)
     with raises_code(Refused, code, figure):
         encode_program(plan, DEADLINE_S, terms)
 
 
-def test_a_deadline_or_floor_that_does_not_fit_is_not_encoded() -> None:
+def test_deadline_or_floor_that_does_not_fit_is_not_encoded() -> None:
     for deadline_s in (0, -1, 2**40):
         with raises_code(Refused, "deadline"):
             encode_program(PLAN, deadline_s, conditions(PLAN))
@@ -167,7 +167,7 @@ def test_more_tokens_than_a_byte_counts_are_not_encoded() -> None:
         encode_program(plan_of(*legs), DEADLINE_S, RebalancerTerms(dict.fromkeys(tokens, Fraction(1)), 0))
 
 
-def packed(program: bytes) -> str:
+def rebalance_data(program: bytes) -> str:
     return "0x" + (REBALANCE + abi_encode(["bytes"], [program])).hex()
 
 
@@ -193,14 +193,14 @@ def raw_program(
     return header + tokens + terms + b"".join(rows) + leg_bytes
 
 
-def test_the_plain_program_of_these_tests_is_understood() -> None:
-    call = decode(packed(raw_program()))
+def test_plain_program_of_these_tests_is_understood() -> None:
+    call = decode(rebalance_data(raw_program()))
     assert isinstance(call, RebalanceCall)
     assert call.legs[0].style is SwapStyle.V3
 
 
 @pytest.mark.parametrize(
-    ("program", "words"),
+    ("program", "reason"),
     [
         (b"", "ends too early"),
         (raw_program()[:40], "ends too early"),
@@ -230,23 +230,23 @@ def test_the_plain_program_of_these_tests_is_understood() -> None:
         (raw_program().replace(bytes.fromhex(USDC[2:]), bytes.fromhex(WETH[2:])), "twice"),
     ],
 )
-def test_a_program_that_is_not_canonical_is_not_understood(program: bytes, words: str) -> None:
-    with pytest.raises(UndecodableCalldata, match=words):
-        decode(packed(program))
+def test_program_that_is_not_canonical_is_not_understood(program: bytes, reason: str) -> None:
+    with pytest.raises(UndecodableCalldata, match=reason):
+        decode(rebalance_data(program))
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_make_the_reader_fail(data: bytes) -> None:
     try:
-        decode(packed(data))
+        decode(rebalance_data(data))
     except UndecodableCalldata:
         return
 
 
-def test_the_selector_is_that_of_the_contract() -> None:
+def test_selector_is_that_of_the_contract() -> None:
     assert keccak(text="rebalance(bytes)")[:4] == REBALANCE
     assert any(entry.get("name") == "rebalance" for entry in own_artifact("Rebalancer").abi)
-    assert all(one.data.startswith("0x" + REBALANCE.hex()) for one, _ in REBALANCES.values())
+    assert all(leg_.data.startswith("0x" + REBALANCE.hex()) for leg_, _ in REBALANCES.values())
 
 
 def test_every_error_of_the_contract_has_words() -> None:
@@ -254,13 +254,15 @@ def test_every_error_of_the_contract_has_words() -> None:
     assert len(errors) == 13
     for entry in errors:
         types = [value["type"] for value in entry["inputs"]]
-        head = selector(f"{entry['name']}({','.join(types)})")
-        assert head in CUSTOM_ERRORS, entry["name"]
-        shown = revert_reason(RpcFault(3, "execution reverted", "0x" + (head + abi_encode(types, [_example(t) for t in types])).hex()))
-        assert shown.endswith(f"({entry['name']})")
-        assert "{" not in shown
-        assert all(str(_example(t)) in shown for t in types)
-        assert revert_reason(RpcFault(3, "x", "0x" + head.hex())).endswith(f"({entry['name']})")
+        error_selector = selector(f"{entry['name']}({','.join(types)})")
+        assert error_selector in CUSTOM_ERRORS, entry["name"]
+        reason_text = revert_reason(
+            RpcFault(3, "execution reverted", "0x" + (error_selector + abi_encode(types, [_example(t) for t in types])).hex())
+        )
+        assert reason_text.endswith(f"({entry['name']})")
+        assert "{" not in reason_text
+        assert all(str(_example(t)) in reason_text for t in types)
+        assert revert_reason(RpcFault(3, "x", "0x" + error_selector.hex())).endswith(f"({entry['name']})")
 
 
 def _example(kind: str) -> str | int:

@@ -1,4 +1,4 @@
-"""Each clause of the signer's rule for futures, by the transaction that only this clause refuses; mutations (threats T4, T12)."""
+"""Tests of agent/signing/futures.py for Perpetual Protocol v2: each clause, by the transaction that only this clause refuses (T4, T12)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.chain.tokens import encode_approve
-from agent.errors import Refused
 from agent.model import IntentKind, UnsignedTx
-from agent.model.futures import DelegateChange, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind, Position
+from agent.model.futures import DelegateChange, MarginAccount, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind, Position
 from agent.ports import Grant
 from agent.signing import futures
 from agent.signing.rules import SigningRules
-from agent.units import NATIVE, UINT256_MAX
+from agent.units import BPS, NATIVE, UINT256_MAX
 from agent.venues.perpetual_protocol import encode_delegate, encode_deposit, encode_withdrawal
+from tests.support import signing
 from tests.support.samples import examples
 from tests.support.signables import calldata, cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes
-from tests.support.signing import (  # fmt: skip
+from tests.support.signing import (
     ACCOUNT,
     ALLOW,
     BUY,
@@ -64,20 +64,28 @@ from tests.support.signing import (  # fmt: skip
 
 SIGNER = signer(FUTURES_RULES)
 is_signed = partial(signs, SIGNER)
+assert_refused_by = partial(signing.assert_refused_by, rules=FUTURES_RULES)
 ORDERS = {"buy": BUY, "short": SHORT, "reduce": REDUCE}
 CALLS = {name: pair for name, pair in FUTURES_ALLOWED.items() if pair[1].kind is IntentKind.FUTURES}
+OTHER_CONTRACTS = {"house": HOUSE, "vault": VAULT, "delegates": DELEGATES, "token": USDC, "router": ROUTER, "stranger": STRANGER}
 
 
-def refused(transaction: UnsignedTx, grant: Grant, rule: str, rules: SigningRules = FUTURES_RULES) -> None:
-    with pytest.raises(Refused) as caught:
-        signer(rules).sign(transaction, grant)
-    assert caught.value.verdicts[0].guard == f"signer.{rule}", caught.value.message
+def assert_order_signed(order: PerpOrder, account: MarginAccount = ACCOUNT, rules: SigningRules = FUTURES_RULES) -> None:
+    """Require that the order, granted as it is sent, is signed."""
+    assert signer(rules).sign(order_tx(order), futures_grant(order, account)).hash
 
 
-def changed(order: PerpOrder, rule: str, rules: SigningRules = FUTURES_RULES, **fields: object) -> None:
-    """Asserts that the order with these fields, granted as it is sent, is refused by `rule`."""
-    other = replace(order, **fields)  # type: ignore[arg-type]  # keywords are field names, checked by replace
-    refused(order_tx(other), futures_grant(other), rule, rules)
+def assert_order_refused(
+    rule: str, order: PerpOrder, account: MarginAccount = ACCOUNT, rules: SigningRules = FUTURES_RULES, *, is_emergency: bool = False
+) -> None:
+    """Require that the order, granted as it is sent, is refused by `rule`."""
+    assert_refused_by(rule, order_tx(order), futures_grant(order, account, is_emergency=is_emergency), rules=rules)
+
+
+def with_market(**market_fields: object) -> MarginAccount:
+    """Return the account with these fields of the market of ETH."""
+    eth_market, btc_market = ACCOUNT.markets
+    return replace(ACCOUNT, markets=(replace(eth_market, **market_fields), btc_market))  # type: ignore[arg-type]  # field names
 
 
 @pytest.mark.parametrize("name", FUTURES_ALLOWED)
@@ -85,288 +93,424 @@ def test_each_action_is_signed_as_granted(name: str) -> None:
     assert SIGNER.sign(*FUTURES_ALLOWED[name]).hash
 
 
-def test_nothing_is_signed_without_configured_futures() -> None:
-    for name, (transaction, grant) in FUTURES_ALLOWED.items():
-        refused(transaction, grant, "approval" if "approve" in name else "futures", RULES)
+# --- Contract, chain, value and grant.
+
+
+@pytest.mark.parametrize("name", FUTURES_ALLOWED)
+def test_action_without_configured_futures_is_refused(name: str) -> None:
+    assert_refused_by("approval" if "approve" in name else "futures", *FUTURES_ALLOWED[name], rules=RULES)
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_only_the_pinned_contract_of_each_call_is_reached(name: str) -> None:
+@pytest.mark.parametrize("to", OTHER_CONTRACTS.values(), ids=OTHER_CONTRACTS)
+def test_action_reaches_the_pinned_contract_of_its_call_alone(name: str, to: str) -> None:
     transaction, grant = CALLS[name]
-    for to in {HOUSE, VAULT, DELEGATES, USDC, ROUTER, STRANGER, WALLET} - {transaction.to}:
-        refused(replace(transaction, to=to), grant, "contract")
+    if to != transaction.to:
+        assert_refused_by("contract", replace(transaction, to=to), grant)
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_futures_carry_no_coin_and_stay_on_their_chain(name: str) -> None:
+@pytest.mark.parametrize(("rule", "tx_fields"), [("value", {"value_wei": 1}), ("chain_id", {"chain_id": 1})], ids=["value", "chain"])
+def test_action_carries_no_coin_and_stays_on_its_chain(name: str, rule: str, tx_fields: dict[str, int]) -> None:
     transaction, grant = CALLS[name]
-    refused(replace(transaction, value_wei=1), grant, "value")
-    refused(replace(transaction, chain_id=1), grant, "chain_id")
+
+    assert_refused_by(rule, replace(transaction, **tx_fields), grant)  # type: ignore[arg-type]  # field names, checked by replace
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_no_action_is_signed_on_the_grant_of_another(name: str) -> None:
-    transaction, _ = CALLS[name]
-    for other, (_, grant) in CALLS.items():
-        if other != name:
-            assert not is_signed(transaction, grant)
-    bare = Grant(IntentKind.FUTURES, NOW_S, NOW_S + 90, MAX_GAS_WEI)
-    refused(transaction, bare, "action")
+@pytest.mark.parametrize("granted", CALLS)
+def test_action_is_signed_on_its_own_grant_alone(name: str, granted: str) -> None:
+    assert is_signed(CALLS[name][0], CALLS[granted][1]) is (name == granted)
 
 
-@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+@pytest.mark.parametrize("name", CALLS)
+def test_action_on_a_grant_without_one_is_refused(name: str) -> None:
+    assert_refused_by("action", CALLS[name][0], Grant(IntentKind.FUTURES, NOW_S, NOW_S + 90, MAX_GAS_WEI))
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 4, bytes.fromhex(encode_deposit(USDC, 1)[2:])[:3]], ids=["none", "zero", "cut"])
+def test_unknown_function_is_not_decoded(data: bytes) -> None:
+    with pytest.raises(futures.UndecodableCalldata, match="unknown function"):
+        futures.decode(data)
+
+
+# --- Orders: exactly the granted one.
+
+
+@pytest.mark.parametrize("name", ORDERS)
 @pytest.mark.parametrize(
-    ("field", "value", "rule"),
-    [("market", VBTC, "market"), ("market", VETH, "market"), ("size_raw", WAD + 1, "size"), ("size_raw", -WAD - 1, "size"),
-     ("bound_raw", 1, "bound"), ("bound_raw", UINT256_MAX, "bound")],
-)  # fmt: skip
-def test_market_size_and_bound_are_exactly_the_granted_ones(order: PerpOrder, field: str, value: object, rule: str) -> None:
-    if getattr(order, field) != value:
-        refused(order_tx(replace(order, **{field: value})), futures_grant(order), rule)  # type: ignore[arg-type]
-
-
-def test_an_order_in_another_market_or_of_another_kind_is_refused() -> None:
-    changed(BUY, "market", market=WETH)
-    changed(BUY, "market", replace(RULES, futures=replace(FUTURES, markets=(VBTC,))))
-    refused(order_tx(BUY), futures_grant(replace(BUY, kind=PerpOrderKind.LIMIT)), "order")
-    blind = replace(ACCOUNT, markets=ACCOUNT.markets[1:])
-    refused(order_tx(BUY), futures_grant(BUY, blind), "market")
-
-
-@pytest.mark.parametrize("name", ["futures: buy", "futures: short", "futures: reduce"])
-@pytest.mark.parametrize("deadline_s", [NOW_S, NOW_S - 1, NOW_S + 91, 2**255])
-def test_the_deadline_is_short_and_within_the_grant(name: str, deadline_s: int) -> None:
-    order = ORDERS[name.split()[1]]
-    refused(order_tx(order, deadline_s=deadline_s), futures_grant(order), "deadline")
-    if deadline_s > NOW_S:
-        refused(order_tx(order, deadline_s=deadline_s), replace(futures_grant(order), deadline_s=2**256), "deadline")
-
-
-@pytest.mark.parametrize(
-    ("order", "edge", "beyond"),
-    [(BUY, 9_090 * WAD, 1), (SHORT, 5_940 * WAD, -1), (REDUCE, 2_970 * WAD, -1)],
-    ids=["buy", "short", "reduce"],
+    ("rule", "order_fields"),
+    [
+        pytest.param("market", {"market": VBTC}, id="market of BTC"),
+        pytest.param("market", {"market": VETH}, id="market of ETH"),
+        pytest.param("size", {"size_raw": WAD + 1}, id="another purchase"),
+        pytest.param("size", {"size_raw": -WAD - 1}, id="another sale"),
+        pytest.param("bound", {"bound_raw": 1}, id="bound of one unit"),
+        pytest.param("bound", {"bound_raw": UINT256_MAX}, id="no bound"),
+    ],
 )
-def test_a_bound_further_than_the_slippage_from_the_index_is_refused(order: PerpOrder, edge: int, beyond: int) -> None:
-    assert is_signed(order_tx(replace(order, bound_raw=edge)), futures_grant(replace(order, bound_raw=edge)))
-    changed(order, "bound", bound_raw=edge + beyond)
+def test_order_other_than_granted_is_refused(name: str, rule: str, order_fields: dict[str, object]) -> None:
+    order = ORDERS[name]
+    encoded = replace(order, **order_fields)  # type: ignore[arg-type]  # keywords are field names, checked by replace
+    if encoded != order:
+        assert_refused_by(rule, order_tx(encoded), futures_grant(order))
 
 
-def test_a_purchase_of_one_base_unit_is_no_sale() -> None:
-    changed(BUY, "bound", size_raw=1, bound_raw=BUY.bound_raw)
+@pytest.mark.parametrize(
+    ("word_index", "word"),
+    [
+        pytest.param(1, 0, id="not a sale"),
+        pytest.param(2, 0, id="not exact in"),
+        pytest.param(1, 2, id="side of two"),
+        pytest.param(2, 2, id="input of two"),
+        pytest.param(6, 1, id="price limit"),
+        pytest.param(7, 1, id="referral"),
+    ],
+)
+def test_order_has_one_value_in_each_other_field(word_index: int, word: int) -> None:
+    data = bytearray(calldata(order_tx(SHORT)))
+    word_at = 4 + 32 * word_index
+    data[word_at : word_at + 32] = word.to_bytes(32, "big")
+
+    assert_refused_by("call", with_bytes(order_tx(SHORT), bytes(data)), futures_grant(SHORT))
 
 
-def test_the_wider_bound_of_an_emergency_needs_a_reduction() -> None:
-    refused(order_tx(ESCAPE), futures_grant(ESCAPE), "bound")
-    low = replace(ESCAPE, bound_raw=ESCAPE.bound_raw - 1)
-    refused(order_tx(low), futures_grant(low, is_emergency=True), "bound")
-    refused(order_tx(BUY), futures_grant(BUY, is_emergency=True), "emergency")
+def test_order_in_a_market_outside_the_config_is_refused() -> None:
+    assert_order_refused("market", replace(BUY, market=WETH))
+    assert_order_refused("market", BUY, rules=replace(RULES, futures=replace(FUTURES, markets=(VBTC,))))
 
 
-@pytest.mark.parametrize(("index_s", "is_fresh"), [(NOW_S - 3_600, True), (NOW_S - 3_601, False), (NOW_S, True), (NOW_S + 1, False)])
-def test_a_stale_index_or_one_from_the_future_is_no_base(index_s: int, is_fresh: bool) -> None:
-    aged = replace(ACCOUNT, markets=(replace(ACCOUNT.markets[0], index_s=index_s), ACCOUNT.markets[1]))
-    if is_fresh:
-        assert is_signed(order_tx(BUY), futures_grant(BUY, aged))
-    else:
-        refused(order_tx(BUY), futures_grant(BUY, aged), "index_age")
+@pytest.mark.parametrize("kind", [PerpOrderKind.LIMIT, PerpOrderKind.POST_ONLY])
+def test_order_of_another_kind_is_refused(kind: PerpOrderKind) -> None:
+    assert_refused_by("order", order_tx(BUY), futures_grant(replace(BUY, kind=kind)))
 
 
-@pytest.mark.parametrize(("size", "rule"), [(-2 * WAD - 1, "reduce_only"), (WAD, "reduce_only"), (-2 * WAD, "")])
-def test_a_reduction_only_makes_the_position_smaller(size: int, rule: str) -> None:
-    order = PerpOrder(VETH, size, PerpOrderKind.MARKET, abs(size) * 3_000, True)
-    if rule:
-        refused(order_tx(order), futures_grant(order), rule)
-    else:
-        assert is_signed(order_tx(order), futures_grant(order))
+@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("deadline_s", [NOW_S, NOW_S - 1, NOW_S + 91, 2**255], ids=["now", "passed", "one second too far", "for ever"])
+def test_deadline_is_short_and_within_the_grant(name: str, deadline_s: int) -> None:
+    order = ORDERS[name]
+
+    assert_refused_by("deadline", order_tx(order, deadline_s=deadline_s), futures_grant(order))
+    assert_refused_by("deadline", order_tx(order, deadline_s=deadline_s), replace(futures_grant(order), deadline_s=2**256))
 
 
-def test_a_reduction_needs_a_position() -> None:
-    refused(order_tx(REDUCE), futures_grant(REDUCE, replace(ACCOUNT, positions=())), "reduce_only")
+@pytest.mark.parametrize("deadline_s", [NOW_S + 1, NOW_S + 90], ids=["in a second", "at the limit"])
+def test_deadline_at_the_edge_is_signed(deadline_s: int) -> None:
+    assert is_signed(order_tx(BUY, deadline_s=deadline_s), futures_grant(BUY))
 
 
-def test_an_opening_order_ends_within_the_leverage_limit() -> None:
+def test_order_trades_for_the_configured_account_alone() -> None:
+    assert signer(DELEGATE_RULES).sign(DELEGATE_BUY, futures_grant(BUY)).hash
+    assert_refused_by("trader", order_tx(BUY), futures_grant(BUY), rules=DELEGATE_RULES)
+    assert_refused_by("trader", DELEGATE_BUY, futures_grant(BUY))
+    assert_refused_by("trader", order_tx(BUY, replace(CONTRACTS, trader=STRANGER)), futures_grant(BUY), rules=DELEGATE_RULES)
+
+
+# --- Bounds, and the index that they are near.
+
+
+@pytest.mark.parametrize(
+    ("order", "edge_raw", "step_beyond"),
+    [
+        pytest.param(BUY, 9_090 * WAD, 1, id="buy, 1 % above"),
+        pytest.param(SHORT, 5_940 * WAD, -1, id="short, 1 % below"),
+        pytest.param(REDUCE, 2_970 * WAD, -1, id="reduce, 1 % below"),
+    ],
+)
+def test_bound_beyond_the_slippage_from_index_is_refused(order: PerpOrder, edge_raw: int, step_beyond: int) -> None:
+    assert_order_signed(replace(order, bound_raw=edge_raw))
+    assert_order_refused("bound", replace(order, bound_raw=edge_raw + step_beyond))
+
+
+def test_purchase_of_one_base_unit_is_no_sale() -> None:
+    assert_order_refused("bound", replace(BUY, size_raw=1))
+
+
+def test_wider_bound_of_an_emergency_needs_a_reduction() -> None:
+    assert_order_refused("bound", ESCAPE)
+    assert is_signed(order_tx(ESCAPE), futures_grant(ESCAPE, is_emergency=True))
+    assert_order_refused("bound", replace(ESCAPE, bound_raw=ESCAPE.bound_raw - 1), is_emergency=True)
+    assert_order_refused("emergency", BUY, is_emergency=True)
+
+
+@pytest.mark.parametrize("index_s", [NOW_S - 3_600, NOW_S], ids=["at the maximum age", "of now"])
+def test_fresh_index_is_a_base(index_s: int) -> None:
+    assert_order_signed(BUY, with_market(index_s=index_s))
+
+
+@pytest.mark.parametrize("index_s", [NOW_S - 3_601, NOW_S + 1], ids=["one second too old", "one second ahead"])
+def test_stale_or_future_index_is_no_base(index_s: int) -> None:
+    assert_order_refused("index_age", BUY, with_market(index_s=index_s))
+
+
+@pytest.mark.parametrize("field", ["index", "mark"])
+@pytest.mark.parametrize("price", [0, -1])
+def test_order_in_a_market_without_a_price_is_refused(field: str, price: int) -> None:
+    assert_order_refused("market", REDUCE, with_market(**{field: Fraction(price)}))
+
+
+def test_order_in_a_market_that_was_not_read_is_refused() -> None:
+    assert_order_refused("market", BUY, replace(ACCOUNT, markets=ACCOUNT.markets[1:]))
+
+
+def test_index_below_one_quote_unit_is_a_price() -> None:
+    cheap_account = replace(with_market(index=Fraction(1, 2), mark=Fraction(1, 2)), positions=())
+
+    assert_order_signed(replace(BUY, bound_raw=abs(BUY.size_raw) // 2), cheap_account)
+
+
+# --- Reductions.
+
+
+def reduction_of(size_raw: int) -> PerpOrder:
+    """Return a reduction of the long of 2 ETH at the index."""
+    return PerpOrder(VETH, size_raw, PerpOrderKind.MARKET, abs(size_raw) * 3_000, True)
+
+
+def test_reduction_of_the_whole_position_is_signed() -> None:
+    assert_order_signed(reduction_of(-2 * WAD))
+
+
+@pytest.mark.parametrize("size_raw", [-2 * WAD - 1, WAD], ids=["one unit more than the position", "a purchase"])
+def test_reduction_that_does_not_make_the_position_smaller_is_refused(size_raw: int) -> None:
+    assert_order_refused("reduce_only", reduction_of(size_raw))
+
+
+def test_reduction_needs_a_position() -> None:
+    assert_order_refused("reduce_only", REDUCE, replace(ACCOUNT, positions=()))
+
+
+NO_MARKETS = replace(FUTURES_RULES, futures=replace(FUTURES, markets=()))
+"""Someone else has opened a position there; an emergency or the owner closes it."""
+
+
+@pytest.mark.parametrize(("order", "is_emergency"), [(REDUCE, False), (ESCAPE, True)], ids=["reduction", "emergency"])
+def test_market_outside_the_config_is_reduced(order: PerpOrder, is_emergency: bool) -> None:
+    assert signer(NO_MARKETS).sign(order_tx(order), futures_grant(order, is_emergency=is_emergency)).hash
+
+
+@pytest.mark.parametrize(
+    ("rule", "order"),
+    [
+        pytest.param("market", BUY, id="a purchase"),
+        pytest.param("market", SHORT, id="a short"),
+        pytest.param("reduce_only", replace(BUY, is_reduce_only=True), id="a purchase called a reduction"),
+        pytest.param("reduce_only", replace(SHORT, is_reduce_only=True), id="a short called a reduction"),
+        pytest.param("reduce_only", replace(REDUCE, size_raw=-100 * WAD, bound_raw=297_000 * WAD), id="more than the position"),
+    ],
+)
+def test_market_outside_the_config_is_not_opened(rule: str, order: PerpOrder) -> None:
+    assert_order_refused(rule, order, rules=NO_MARKETS)
+
+
+# --- Leverage.
+
+
+def purchase_of(hundredths: int) -> PerpOrder:
+    size_raw = hundredths * WAD // 100
+    return PerpOrder(VETH, size_raw, PerpOrderKind.MARKET, size_raw * 3_030, False)
+
+
+def test_opening_order_ends_within_the_leverage_limit() -> None:
     """Gross 6,000 + 3,000 s against 10,000 less the 1 % of the bound and 0.1 % of fee: 3x ends between s = 7.74 and 7.75."""
-    for hundredths, allowed in ((773, True), (776, False)):
-        size = hundredths * WAD // 100
-        order = PerpOrder(VETH, size, PerpOrderKind.MARKET, size * 3_030, False)
-        gross, value = 6_000 + 30 * hundredths, 10_000 - Fraction(30 * hundredths, 100) - Fraction(3_030 * hundredths, 100_000)
-        assert (gross <= 3 * value) is allowed
-        if allowed:
-            assert is_signed(order_tx(order), futures_grant(order))
-        else:
-            refused(order_tx(order), futures_grant(order), "leverage")
+
+    def leverage_after(hundredths: int) -> Fraction:
+        value = 10_000 - Fraction(30 * hundredths, 100) - Fraction(3_030 * hundredths, 100_000)
+        return (6_000 + 30 * hundredths) / value
+
+    assert leverage_after(773) <= 3 < leverage_after(776)
+    assert_order_signed(purchase_of(773))
+    assert_order_refused("leverage", purchase_of(776))
+
+
+def leverage_text(order: PerpOrder, account: MarginAccount) -> str:
+    """Return the leverage that a refusal measures."""
+    refusal = assert_refused_by("leverage", order_tx(order), futures_grant(order, account))
+    return str(refusal.verdicts[0].measured_text)
 
 
 @pytest.mark.parametrize("less_raw", [1, 7, 999])
-def test_leverage__fee_of_a_part_of_a_base_unit_counts_whole(less_raw: int) -> None:
+def test_leverage_counts_a_part_of_a_base_unit_of_fee_whole(less_raw: int) -> None:
     """After the fill the account is worth exactly nothing."""
     order = replace(BUY, bound_raw=BUY.bound_raw - less_raw)
     market = ACCOUNT.markets[0]
     mark_raw = int(order.size_raw * market.mark)
     fee = Fraction(max(mark_raw, order.bound_raw) * market.fee_ppm, 1_000_000)
-    assert fee.denominator > 1
     collateral_raw = max(0, order.bound_raw - mark_raw) + fee.__ceil__()
-    account = replace(ACCOUNT, collateral_raw=collateral_raw, positions=())
-    with pytest.raises(Refused) as caught:
-        signer(FUTURES_RULES).sign(order_tx(order), futures_grant(order, account))
-    assert caught.value.verdicts[0].measured_text == "unlimited"
+
+    assert fee.denominator > 1
+    assert leverage_text(order, replace(ACCOUNT, collateral_raw=collateral_raw, positions=())) == "unlimited"
+
+
+def test_leverage_of_an_account_worth_nothing_after_the_fill_is_unlimited() -> None:
+    market = ACCOUNT.markets[0]
+    mark_raw = int(BUY.size_raw * market.mark)
+    cost_raw = max(0, BUY.bound_raw - mark_raw) + -(-max(mark_raw, BUY.bound_raw) * market.fee_ppm // 1_000_000)
+
+    assert leverage_text(BUY, replace(ACCOUNT, collateral_raw=0, positions=())) == "unlimited"
+    assert leverage_text(BUY, replace(ACCOUNT, collateral_raw=cost_raw, positions=())) == "unlimited"
+    assert leverage_text(BUY, replace(ACCOUNT, collateral_raw=cost_raw + 1, positions=())).endswith("x")
+
+
+def test_opening_order_beside_a_position_that_was_not_read_is_refused() -> None:
+    positions = (*ACCOUNT.positions, Position(VBTC, WAD, -WAD))
+
+    assert_order_refused("market", BUY, replace(ACCOUNT, markets=ACCOUNT.markets[:1], positions=positions))
 
 
 @pytest.mark.parametrize(
     ("collateral", "realised", "pending", "order"),
     [
-        (10_000 * WAD, 0, 0, PerpOrder(VETH, 7 * WAD, PerpOrderKind.MARKET, 7 * 3_010 * WAD, False)),
-        (9_000 * WAD, 1_000 * WAD + 1, 0, PerpOrder(VETH, 7 * WAD, PerpOrderKind.MARKET, 7 * 2_990 * WAD, False)),
-        (9_000 * WAD, 0, -1_000 * WAD, PerpOrder(VBTC, WAD // 3, PerpOrderKind.MARKET, 20_100 * WAD, False)),
-        (11_000 * WAD, 0, 1_000 * WAD + 7, PerpOrder(VBTC, -WAD // 3, PerpOrderKind.MARKET, 19_900 * WAD, False)),
-        (12_000 * WAD, -2_000 * WAD, 0, PerpOrder(VETH, -9 * WAD, PerpOrderKind.MARKET, 9 * 2_980 * WAD, False)),
-        (12_000 * WAD, -2_000 * WAD, 0, PerpOrder(VETH, -9 * WAD, PerpOrderKind.MARKET, 9 * 3_020 * WAD, False)),
+        pytest.param(10_000 * WAD, 0, 0, PerpOrder(VETH, 7 * WAD, PerpOrderKind.MARKET, 7 * 3_010 * WAD, False), id="a dear purchase"),
+        pytest.param(
+            9_000 * WAD, 1_000 * WAD + 1, 0, PerpOrder(VETH, 7 * WAD, PerpOrderKind.MARKET, 7 * 2_990 * WAD, False), id="a profit"
+        ),
+        pytest.param(
+            9_000 * WAD, 0, -1_000 * WAD, PerpOrder(VBTC, WAD // 3, PerpOrderKind.MARKET, 20_100 * WAD, False), id="funding received"
+        ),
+        pytest.param(
+            11_000 * WAD, 0, 1_000 * WAD + 7, PerpOrder(VBTC, -WAD // 3, PerpOrderKind.MARKET, 19_900 * WAD, False), id="funding owed"
+        ),
+        pytest.param(
+            12_000 * WAD, -2_000 * WAD, 0, PerpOrder(VETH, -9 * WAD, PerpOrderKind.MARKET, 9 * 2_980 * WAD, False), id="a cheap turn"
+        ),
+        pytest.param(
+            12_000 * WAD, -2_000 * WAD, 0, PerpOrder(VETH, -9 * WAD, PerpOrderKind.MARKET, 9 * 3_020 * WAD, False), id="a dear turn"
+        ),
     ],
 )
-def test_leverage_counts_collateral_profit_funding_fee_and_the_worse_fill_to_the_base_unit(
-    collateral: int, realised: int, pending: int, order: PerpOrder
-) -> None:
+def test_leverage_counts_all_value_and_the_worse_fill(collateral: int, realised: int, pending: int, order: PerpOrder) -> None:
     """Worked out here in fractions; the limit is put on either side of what the order reaches."""
     position = Position(VETH, 2 * WAD, -5_900 * WAD, funding_pending_raw=pending)
     account = replace(ACCOUNT, collateral_raw=collateral, realised_raw=realised, positions=(position,))
     prices = {market.market: market.mark for market in account.markets}
-    fair = abs(order.size_raw) * prices[order.market]
+    mark_value = abs(order.size_raw) * prices[order.market]
     value = collateral + realised - 5_900 * WAD - pending + 2 * WAD * prices[VETH]
-    value -= max(0, order.bound_raw - fair if order.size_raw > 0 else fair - order.bound_raw)
-    value -= (max(fair, order.bound_raw) / 1_000).__ceil__()
+    value -= max(0, order.bound_raw - mark_value if order.size_raw > 0 else mark_value - order.bound_raw)
+    value -= (max(mark_value, order.bound_raw) / 1_000).__ceil__()
     sizes = {VETH: 2 * WAD}
     sizes[order.market] = sizes.get(order.market, 0) + order.size_raw
     gross = sum(abs(int(size * prices[name])) for name, size in sizes.items())
-    most_bps = (gross * 10_000 / value).__ceil__()
-    for limit_bps, is_within in ((most_bps, True), (most_bps - 1, False)):
-        rules = replace(FUTURES_RULES, futures=replace(FUTURES, max_leverage_bps=limit_bps))
-        if is_within:
-            assert signer(rules).sign(order_tx(order), futures_grant(order, account)).hash
-        else:
-            refused(order_tx(order), futures_grant(order, account), "leverage", rules)
+    reached_bps = (gross * BPS / value).__ceil__()
+
+    def rules_with(max_leverage_bps: int) -> SigningRules:
+        return replace(FUTURES_RULES, futures=replace(FUTURES, max_leverage_bps=max_leverage_bps))
+
+    assert_order_signed(order, account, rules_with(reached_bps))
+    assert_order_refused("leverage", order, account, rules_with(reached_bps - 1))
 
 
-def test_an_opening_order_on_an_account_worth_nothing_or_with_an_unknown_market_is_refused() -> None:
-    worthless = replace(ACCOUNT, collateral_raw=0, positions=())
-    refused(order_tx(BUY), futures_grant(BUY, worthless), "leverage")
-    mark_raw = int(BUY.size_raw * worthless.markets[0].mark)
-    cost_raw = max(0, BUY.bound_raw - mark_raw) + -(-max(mark_raw, BUY.bound_raw) * worthless.markets[0].fee_ppm // 1_000_000)
-    for collateral_raw, leverage in ((cost_raw, "unlimited"), (cost_raw + 1, "x")):  # worth exactly nothing after the fill, and one more
-        with pytest.raises(Refused) as caught:
-            signer(FUTURES_RULES).sign(order_tx(BUY), futures_grant(BUY, replace(worthless, collateral_raw=collateral_raw)))
-        assert str(caught.value.verdicts[0].measured_text).endswith(leverage)
-    blind = replace(ACCOUNT, markets=ACCOUNT.markets[:1], positions=(*ACCOUNT.positions, Position(VBTC, WAD, -WAD)))
-    refused(order_tx(BUY), futures_grant(BUY, blind), "market")
-
-
-@pytest.mark.parametrize("field", ["index", "mark"])
-def test_an_order_in_a_market_without_a_price_is_refused(field: str) -> None:
-    for price in (0, -1):
-        market = replace(ACCOUNT.markets[0], **{field: Fraction(price)})
-        account = replace(ACCOUNT, markets=(market, ACCOUNT.markets[1]))
-        refused(order_tx(REDUCE), futures_grant(REDUCE, account), "market")
-
-
-def test_calldata_of_an_unknown_function_is_not_decoded() -> None:
-    for data in (b"", b"\0" * 4, bytes.fromhex(encode_deposit(USDC, 1)[2:])[:3]):
-        with pytest.raises(futures.UndecodableCalldata, match="unknown function"):
-            futures.decode(data)
-
-
-def test_a_turned_position_is_held_to_the_leverage_limit() -> None:
+def test_leverage_limit_holds_a_turned_position() -> None:
     """Selling 12 of a long of 2 leaves a short of 10: 30,000 of notional on less than 10,000."""
-    order = PerpOrder(VETH, -12 * WAD, PerpOrderKind.MARKET, 12 * 2_990 * WAD, False)
-    refused(order_tx(order), futures_grant(order), "leverage")
-
-
-def test_losses_and_funding_count_in_the_leverage() -> None:
-    for poorer in (
-        replace(ACCOUNT, realised_raw=-6_000 * WAD),
-        replace(ACCOUNT, collateral_raw=4_000 * WAD),
-        replace(ACCOUNT, positions=(Position(VETH, 2 * WAD, -6_000 * WAD, 6_000 * WAD),)),
-        replace(ACCOUNT, positions=(Position(VETH, 2 * WAD, -12_000 * WAD),)),
-        replace(ACCOUNT, collateral_raw=0),
-    ):
-        refused(order_tx(BUY), futures_grant(BUY, poorer), "leverage")
-        assert is_signed(order_tx(REDUCE), futures_grant(REDUCE, poorer)), "a reduction is never held back by leverage"
-
-
-def test_an_order_trades_for_the_configured_account_only() -> None:
-    assert signer(DELEGATE_RULES).sign(DELEGATE_BUY, futures_grant(BUY)).hash
-    refused(order_tx(BUY), futures_grant(BUY), "trader", DELEGATE_RULES)
-    refused(DELEGATE_BUY, futures_grant(BUY), "trader")
-    refused(order_tx(BUY, replace(CONTRACTS, trader=STRANGER)), futures_grant(BUY), "trader", DELEGATE_RULES)
-
-
-@pytest.mark.parametrize("name", ["futures: deposit", "futures: withdraw", "futures: allow", "futures: end"])
-def test_a_delegate_touches_neither_margin_nor_delegates(name: str) -> None:
-    refused(*CALLS[name], "trader", DELEGATE_RULES)
-
-
-@pytest.mark.parametrize(("action", "encode"), [(DEPOSIT, encode_deposit), (TAKE_OUT, encode_withdrawal)])
-def test_margin_moves_are_exact_and_of_the_collateral(action: MarginDeposit | MarginWithdrawal, encode: object) -> None:
-    assert callable(encode)
-    for token, raw, rule in ((WBTC, action.raw, "tokens"), (USDC, action.raw + 1, "amount"), (USDC, action.raw - 1, "amount")):
-        refused(tx(VAULT, encode(token, raw)), futures_grant(action), rule)
-    refused(tx(VAULT, encode(USDC, 0)), futures_grant(replace(action, raw=0)), "amount")
-
-
-@pytest.mark.parametrize("is_allowed", [True, False])
-def test_only_the_configured_delegate_may_be_allowed_or_ended(is_allowed: bool) -> None:
-    for other in (STRANGER, NATIVE, WALLET, TRADER):
-        action = DelegateChange(other, is_allowed)
-        refused(tx(DELEGATES, encode_delegate(other, is_allowed=is_allowed)), futures_grant(action), "delegate")
-    action = ALLOW if is_allowed else END
-    refused(tx(DELEGATES, encode_delegate(DELEGATE, is_allowed=not is_allowed)), futures_grant(action), "delegate")
-    none = replace(RULES, futures=replace(FUTURES, delegate=None))
-    refused(tx(DELEGATES, encode_delegate(DELEGATE, is_allowed=is_allowed)), futures_grant(action), "delegate", none)
-
-
-@pytest.mark.parametrize("right", [0, 2, 3, 255, UINT256_MAX])
-def test_a_delegate_gets_the_right_to_trade_and_no_other(right: int) -> None:
-    """2 is the right to provide liquidity, 3 both."""
-    data = "0x" + (futures.APPROVE + abi_encode(["address", "uint256"], [DELEGATE, right])).hex()
-    refused(tx(DELEGATES, data), futures_grant(ALLOW), "call")
+    assert_order_refused("leverage", PerpOrder(VETH, -12 * WAD, PerpOrderKind.MARKET, 12 * 2_990 * WAD, False))
 
 
 @pytest.mark.parametrize(
-    ("position", "word"),
-    [(1, 0), (2, 0), (1, 2), (2, 2), (6, 1), (7, 1)],
-    ids=["not a sale", "not exact in", "side of two", "input of two", "price limit", "referral"],
+    "account_fields",
+    [
+        pytest.param({"realised_raw": -6_000 * WAD}, id="losses"),
+        pytest.param({"collateral_raw": 4_000 * WAD}, id="less collateral"),
+        pytest.param({"positions": (Position(VETH, 2 * WAD, -6_000 * WAD, 6_000 * WAD),)}, id="funding owed"),
+        pytest.param({"positions": (Position(VETH, 2 * WAD, -12_000 * WAD),)}, id="a position that lost"),
+        pytest.param({"collateral_raw": 0}, id="no collateral"),
+    ],
 )
-def test_each_other_field_of_an_order_has_one_value(position: int, word: int) -> None:
-    data = bytearray(calldata(order_tx(SHORT)))
-    at = 4 + 32 * position
-    data[at : at + 32] = word.to_bytes(32, "big")
-    refused(with_bytes(order_tx(SHORT), bytes(data)), futures_grant(SHORT), "call")
+def test_leverage_limit_holds_a_poorer_account_and_no_reduction(account_fields: dict[str, object]) -> None:
+    account = replace(ACCOUNT, **account_fields)  # type: ignore[arg-type]  # keywords are field names, checked by replace
+
+    assert_order_refused("leverage", BUY, account)
+    assert_order_signed(REDUCE, account)
 
 
-def test_the_vault_is_approved_for_exactly_the_deposit() -> None:
-    transaction, grant = FUTURES_ALLOWED["futures: approve vault"]
+# --- Margin, delegates and the vault's approval.
 
-    def approved(token: str, spender: str, raw: int) -> tuple[UnsignedTx, Grant]:
-        return tx(token, encode_approve(spender, raw)), replace(grant, approval_terms=(token, spender, raw))
 
-    assert is_signed(*approved(USDC, VAULT, 0))
-    refused(*approved(USDC, VAULT, DEPOSIT.raw + 1), "approval_amount")
-    refused(*approved(USDC, VAULT, UINT256_MAX), "approval_amount")
-    refused(*approved(USDC, ROUTER, DEPOSIT.raw), "spender")
-    refused(*approved(WETH, VAULT, DEPOSIT.raw), "contract")
-    assert grant.layer_grant is not None
-    refused(transaction, replace(grant, layer_grant=replace(grant.layer_grant, action=TAKE_OUT)), "approval")
-    refused(transaction, replace(grant, layer_grant=None), "spender")
+@pytest.mark.parametrize("name", ["futures: deposit", "futures: withdraw", "futures: allow", "futures: end"])
+def test_delegate_touches_neither_margin_nor_delegates(name: str) -> None:
+    assert_refused_by("trader", *CALLS[name], rules=DELEGATE_RULES)
+
+
+@pytest.mark.parametrize(
+    ("rule", "data", "action"),
+    [
+        pytest.param("tokens", encode_deposit(WBTC, DEPOSIT.raw), DEPOSIT, id="deposit of another token"),
+        pytest.param("amount", encode_deposit(USDC, DEPOSIT.raw + 1), DEPOSIT, id="deposit of one unit more"),
+        pytest.param("amount", encode_deposit(USDC, DEPOSIT.raw - 1), DEPOSIT, id="deposit of one unit less"),
+        pytest.param("amount", encode_deposit(USDC, 0), MarginDeposit(0), id="deposit of nothing, as granted"),
+        pytest.param("tokens", encode_withdrawal(WBTC, TAKE_OUT.raw), TAKE_OUT, id="withdrawal of another token"),
+        pytest.param("amount", encode_withdrawal(USDC, TAKE_OUT.raw + 1), TAKE_OUT, id="withdrawal of one unit more"),
+        pytest.param("amount", encode_withdrawal(USDC, TAKE_OUT.raw - 1), TAKE_OUT, id="withdrawal of one unit less"),
+        pytest.param("amount", encode_withdrawal(USDC, 0), MarginWithdrawal(0), id="withdrawal of nothing, as granted"),
+    ],
+)
+def test_margin_move_is_exact_and_of_the_collateral(rule: str, data: str, action: MarginDeposit | MarginWithdrawal) -> None:
+    assert_refused_by(rule, tx(VAULT, data), futures_grant(action))
+
+
+@pytest.mark.parametrize("is_allowed", [True, False], ids=["allowed", "ended"])
+@pytest.mark.parametrize("delegate", [STRANGER, NATIVE, WALLET, TRADER])
+def test_delegate_is_the_configured_one_alone(delegate: str, is_allowed: bool) -> None:
+    data = encode_delegate(delegate, is_allowed=is_allowed)
+
+    assert_refused_by("delegate", tx(DELEGATES, data), futures_grant(DelegateChange(delegate, is_allowed)))
+
+
+@pytest.mark.parametrize(("granted", "is_allowed"), [(ALLOW, True), (END, False)], ids=["allow", "end"])
+def test_delegate_change_is_the_granted_one(granted: DelegateChange, is_allowed: bool) -> None:
+    no_delegate = replace(RULES, futures=replace(FUTURES, delegate=None))
+    transaction = tx(DELEGATES, encode_delegate(DELEGATE, is_allowed=is_allowed))
+    opposite = tx(DELEGATES, encode_delegate(DELEGATE, is_allowed=not is_allowed))
+
+    assert_refused_by("delegate", opposite, futures_grant(granted))
+    assert_refused_by("delegate", transaction, futures_grant(granted), rules=no_delegate)
+
+
+@pytest.mark.parametrize("right", [0, 2, 3, 255, UINT256_MAX])
+def test_delegate_gets_the_right_to_trade_and_no_other(right: int) -> None:
+    """2 is the right to provide liquidity, 3 both."""
+    data = "0x" + (futures.APPROVE + abi_encode(["address", "uint256"], [DELEGATE, right])).hex()
+
+    assert_refused_by("call", tx(DELEGATES, data), futures_grant(ALLOW))
+
+
+APPROVE_VAULT, VAULT_GRANT = FUTURES_ALLOWED["futures: approve vault"]
+
+
+def vault_approval(token: str, spender: str, raw: int) -> tuple[UnsignedTx, Grant]:
+    """Return an approval with the grant of the deposit that names it."""
+    return tx(token, encode_approve(spender, raw)), replace(VAULT_GRANT, approval_terms=(token, spender, raw))
+
+
+@pytest.mark.parametrize(
+    ("rule", "transaction", "grant"),
+    [
+        pytest.param("approval_amount", *vault_approval(USDC, VAULT, DEPOSIT.raw + 1), id="one unit more"),
+        pytest.param("approval_amount", *vault_approval(USDC, VAULT, DEPOSIT.raw - 1), id="one unit less"),
+        pytest.param("approval_amount", *vault_approval(USDC, VAULT, UINT256_MAX), id="unlimited"),
+        pytest.param("spender", *vault_approval(USDC, ROUTER, DEPOSIT.raw), id="the router"),
+        pytest.param("contract", *vault_approval(WETH, VAULT, DEPOSIT.raw), id="another token"),
+        pytest.param("approval", APPROVE_VAULT, replace(futures_grant(TAKE_OUT), kind=IntentKind.APPROVE,
+            approval_terms=VAULT_GRANT.approval_terms), id="for a withdrawal"),
+        pytest.param("spender", APPROVE_VAULT, replace(VAULT_GRANT, layer_grant=None), id="without an action"),
+    ],
+)  # fmt: skip
+def test_vault_is_approved_for_exactly_the_deposit(rule: str, transaction: UnsignedTx, grant: Grant) -> None:
+    assert_refused_by(rule, transaction, grant)
+
+
+def test_vault_approval_may_be_reset() -> None:
+    assert is_signed(*vault_approval(USDC, VAULT, 0))
 
 
 # --- Mutations.
 
 
 def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
-    """Only the deadline moved, and stayed within its window."""
-    before, after = futures.decode(calldata(original)), futures.decode(calldata(mutated))
-    if not isinstance(before, futures.OpenPosition) or not isinstance(after, futures.OpenPosition):
+    """Return whether only the deadline moved, and stayed within its window."""
+    original_call, mutated_call = futures.decode(calldata(original)), futures.decode(calldata(mutated))
+    if not isinstance(original_call, futures.OpenPosition) or not isinstance(mutated_call, futures.OpenPosition):
         return False
-    return replace(after, deadline_s=DEADLINE_S) == before and NOW_S < after.deadline_s <= NOW_S + 90
+    return replace(mutated_call, deadline_s=DEADLINE_S) == original_call and NOW_S < mutated_call.deadline_s <= NOW_S + 90
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -392,42 +536,22 @@ def test_no_random_overwriting_of_an_action_is_signed(name: str, edits: list[tup
 @examples(100)
 @given(
     size=st.integers(-20 * WAD, 20 * WAD).filter(bool),
-    slip=st.integers(-500, 500),
-    held=st.integers(-10 * WAD, 10 * WAD),
+    slippage_bps=st.integers(-500, 500),
+    position_raw=st.integers(-10 * WAD, 10 * WAD),
     collateral=st.integers(0, 20_000 * WAD),
     reduce_only=st.booleans(),
 )
-def test_no_signed_order_breaks_bound_or_leverage(size: int, slip: int, held: int, collateral: int, reduce_only: bool) -> None:
+def test_no_signed_order_breaks_bound_or_leverage(
+    size: int, slippage_bps: int, position_raw: int, collateral: int, reduce_only: bool
+) -> None:
     """Recomputed in one formula of its own, with the fill at the mark: less than the rule asks."""
-    bound = max(1, abs(size) * 3_000 * (10_000 + slip) // 10_000)
-    positions = (Position(VETH, held, -held * 3_000),) if held else ()
+    bound = max(1, abs(size) * 3_000 * (10_000 + slippage_bps) // 10_000)
+    positions = (Position(VETH, position_raw, -position_raw * 3_000),) if position_raw else ()
     account = replace(ACCOUNT, collateral_raw=collateral, positions=positions)
     order = PerpOrder(VETH, size, PerpOrderKind.MARKET, bound, reduce_only)
     if not is_signed(order_tx(order), futures_grant(order, account)):
         return
-    assert slip <= 100 if size > 0 else slip >= -100
-    if abs(held + size) > abs(held) or held * size >= 0 or held * (held + size) < 0:
+    assert slippage_bps <= 100 if size > 0 else slippage_bps >= -100
+    if abs(position_raw + size) > abs(position_raw) or position_raw * size >= 0 or position_raw * (position_raw + size) < 0:
         assert not reduce_only
-        assert 3_000 * abs(held + size) <= 3 * collateral
-
-
-def test_a_market_that_the_config_does_not_name_is_only_reduced() -> None:
-    """Someone else has opened a position there; an emergency or the owner closes it."""
-    terms = FUTURES_RULES.futures
-    assert terms is not None
-    elsewhere = replace(FUTURES_RULES, futures=replace(terms, markets=()))
-    for order, is_emergency in ((REDUCE, False), (ESCAPE, True)):
-        assert signer(elsewhere).sign(order_tx(order), futures_grant(order, is_emergency=is_emergency)).hash
-    for order in (BUY, SHORT):
-        refused(order_tx(order), futures_grant(order), "market", elsewhere)
-        disguised = replace(order, is_reduce_only=True)
-        refused(order_tx(disguised), futures_grant(disguised), "reduce_only", elsewhere)
-    larger = replace(REDUCE, size_raw=REDUCE.size_raw * 100, bound_raw=REDUCE.bound_raw * 100)
-    refused(order_tx(larger), futures_grant(larger), "reduce_only", elsewhere)
-
-
-def test_an_index_below_one_quote_unit_a_base_unit_is_a_price() -> None:
-    market = replace(ACCOUNT.markets[0], index=Fraction(1, 2), mark=Fraction(1, 2))
-    cheap = replace(ACCOUNT, markets=(market, ACCOUNT.markets[1]), positions=())
-    order = replace(BUY, bound_raw=abs(BUY.size_raw) // 2)
-    assert is_signed(order_tx(order), futures_grant(order, cheap))
+        assert 3_000 * abs(position_raw + size) <= 3 * collateral

@@ -47,7 +47,7 @@ AMOUNTS = st.integers(0, UINT256_MAX) | st.sampled_from([0, 1, 10**18, 2**128 - 
 PAIRS = st.tuples(AMOUNTS, AMOUNTS)
 
 
-def timeless(call: LiquidityCall) -> tuple[LiquidityCall, int]:
+def without_deadline(call: LiquidityCall) -> tuple[LiquidityCall, int]:
     """A call without its deadline, and the deadline."""
     if isinstance(call, CollectOwed):
         return call, NOW_S + 1
@@ -59,14 +59,16 @@ def timeless(call: LiquidityCall) -> tuple[LiquidityCall, int]:
 def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
     """Only the deadline moved, and stayed within its window: the one freedom that there is."""
     try:
-        (before, _), (after, deadline_s) = (timeless(decode(bytes.fromhex(one.data[2:]))) for one in (original, mutated))
+        (original_call, _), (mutated_call, deadline_s) = (
+            without_deadline(decode(bytes.fromhex(transaction_.data[2:]))) for transaction_ in (original, mutated)
+        )
     except UndecodableCalldata:
         return False
-    return replace(mutated, data=original.data) == original and before == after and NOW_S < deadline_s <= NOW_S + 90
+    return replace(mutated, data=original.data) == original and original_call == mutated_call and NOW_S < deadline_s <= NOW_S + 90
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_no_transaction_with_one_flipped_bit_of_calldata_is_signed(name: str) -> None:
+def test_no_call_with_one_flipped_bit_is_signed(name: str) -> None:
     transaction, grant = ALLOWED[name]
     assert is_signed(transaction, grant)
     for mutated in flipped_bits(transaction):
@@ -74,7 +76,7 @@ def test_no_transaction_with_one_flipped_bit_of_calldata_is_signed(name: str) ->
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_no_transaction_with_a_word_changed_dropped_doubled_or_inserted_is_signed(name: str) -> None:
+def test_no_call_with_an_edited_word_is_signed(name: str) -> None:
     transaction, grant = ALLOWED[name]
     for mutated in edited_words(transaction):
         assert not is_signed(mutated, grant) or harmless(transaction, mutated)
@@ -100,10 +102,10 @@ def test_no_random_overwriting_of_calldata_is_signed(name: str, edits: list[tupl
 
 @examples(140)
 @given(data=st.data())
-def test_no_call_that_differs_from_the_action_in_any_field_is_signed(data: st.DataObject) -> None:
+def test_no_call_that_differs_from_the_action_is_signed(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(ACTIONS)))
     action = ACTIONS[name]
-    provides = isinstance(action, Provide)
+    is_provision = isinstance(action, Provide)
     fields = {
         "token_id": st.integers(0, UINT256_MAX),
         "token0": ADDRESSES,
@@ -114,16 +116,16 @@ def test_no_call_that_differs_from_the_action_in_any_field_is_signed(data: st.Da
         "fee_pips": st.integers(0, 2**24 - 1),
         "ticks": st.tuples(st.integers(-(2**23), 2**23 - 1), st.integers(-(2**23), 2**23 - 1)),
     }
-    known = [
+    known_fields = [
         field
         for field in fields
-        if hasattr(action, field) and getattr(action, field) is not None and (field, provides) != ("liquidity", True)
+        if hasattr(action, field) and getattr(action, field) is not None and (field, is_provision) != ("liquidity", True)
     ]
-    field = data.draw(st.sampled_from(known))
-    changed = replace(action, **{field: data.draw(fields[field])})
+    field = data.draw(st.sampled_from(known_fields))
+    changed_action = replace(action, **{field: data.draw(fields[field])})
     wallet = data.draw(st.just(WALLET) | ADDRESSES)
     try:
-        mutated = action_tx(changed, wallet)
+        mutated = action_tx(changed_action, wallet)
     except Refused:
         return  # the encoder refuses it before the signer sees it
     original, grant = CHANGES[name]
@@ -132,26 +134,28 @@ def test_no_call_that_differs_from_the_action_in_any_field_is_signed(data: st.Da
 
 @examples(100)
 @given(name=st.sampled_from(sorted(APPROVALS)), token=ADDRESSES, spender=ADDRESSES, raw=AMOUNTS)
-def test_no_approval_of_another_token_spender_or_amount_is_signed(name: str, token: str, spender: str, raw: int) -> None:
+def test_no_approval_with_other_terms_is_signed(name: str, token: str, spender: str, raw: int) -> None:
     transaction, grant = APPROVALS[name]
     mutated = tx(token, encode_approve(spender, raw))
     assert mutated == transaction or not is_signed(mutated, grant)
 
 
 @examples(100)
-@given(name=st.sampled_from(sorted(ACTIONS)), approving=st.sampled_from(sorted(APPROVALS)), token=ADDRESSES, spender=ADDRESSES, raw=AMOUNTS)
-def test_an_approval_is_signed_only_for_what_its_action_takes(name: str, approving: str, token: str, spender: str, raw: int) -> None:
+@given(
+    name=st.sampled_from(sorted(ACTIONS)), approval_name=st.sampled_from(sorted(APPROVALS)), token=ADDRESSES, spender=ADDRESSES, raw=AMOUNTS
+)
+def test_approval_is_signed_only_for_what_its_action_takes(name: str, approval_name: str, token: str, spender: str, raw: int) -> None:
     """Even where the grant itself names the approval: a planner that was fooled lets nobody else spend."""
-    action, (original, _) = ACTIONS[name], APPROVALS[approving]
+    action, (original, _) = ACTIONS[name], APPROVALS[approval_name]
     token, raw = (original.to, int(original.data[-64:], 16)) if raw % 2 else (token, raw)
-    grant = replace(APPROVALS[approving][1], approval_terms=(token, spender, raw), layer_action=action)
+    grant = replace(APPROVALS[approval_name][1], approval_terms=(token, spender, raw), layer_action=action)
     if is_signed(tx(token, encode_approve(spender, raw)), grant):
         v2 = action.venue == "uniswap_v2"
-        taken = (
+        spent_raw_by_token = (
             dict(zip(TOKENS, action.desired_raw, strict=True)) if isinstance(action, Provide) else {PAIR: getattr(action, "liquidity", 0)}
         )
         assert spender == (V2_ROUTER if v2 else MANAGER)
-        assert raw in (0, taken[token])
+        assert raw in (0, spent_raw_by_token[token])
         assert isinstance(action, Provide) or v2
 
 
@@ -169,7 +173,7 @@ def test_no_transaction_with_a_field_outside_its_grant_is_signed(name: str, data
                 ("max_fee_wei", st.integers(grant.max_gas_wei // transaction.gas + 1, 2**200) | st.none()),
                 ("max_priority_fee_wei", st.integers(transaction.max_fee_wei + 1, 2**200) | st.none()),
                 ("gas_price_wei", st.integers(0, 2**200)),
-                ("data", st.sampled_from([other.data for other, _ in ALLOWED.values() if other.data != transaction.data])),
+                ("data", st.sampled_from([other_name.data for other_name, _ in ALLOWED.values() if other_name.data != transaction.data])),
             ]
         )
     )
@@ -177,10 +181,10 @@ def test_no_transaction_with_a_field_outside_its_grant_is_signed(name: str, data
 
 
 def test_no_transaction_is_signed_on_the_grant_of_another() -> None:
-    everything = ALLOWED | signing.ALLOWED
-    for name, (transaction, _) in everything.items():
-        for other, (_, grant) in everything.items():
-            assert is_signed(transaction, grant) == (name == other), (name, other)
+    all_allowed = ALLOWED | signing.ALLOWED
+    for name, (transaction, _) in all_allowed.items():
+        for other_name, (_, grant) in all_allowed.items():
+            assert is_signed(transaction, grant) == (name == other_name), (name, other_name)
 
 
 @examples(60)

@@ -1,4 +1,4 @@
-"""Approvals are signed to the unit that was granted, to pinned spenders, for known tokens."""
+"""Tests of agent/signing/rules.py for approvals: the granted amount to the unit, a pinned token, a pinned spender."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from eth_abi import encode as abi_encode
 
 from agent.chain.tokens import encode_approve
-from agent.model import LegPlace, UnsignedTx
+from agent.model import LegPlace, Plan, UnsignedTx
+from agent.ports import Grant
 from agent.signing.calldata import selector
 from agent.units import UINT256_MAX
 from tests.support.signing import (
@@ -25,74 +26,89 @@ from tests.support.signing import (
     USDT,
     WBTC,
     WETH,
+    assert_refused_by,
     leg,
     plan_of,
-    refused,
     signer,
     tx,
 )
+
+GRANTED_RAW = 500_000_000
+SPENT_WETH = 12 * 10**17
+"""What both legs of the plan that sell WETH spend."""
+
+
+def approve_tx(token: str, spender: str, raw: int) -> UnsignedTx:
+    return tx(token, encode_approve(spender, raw))
+
+
+def approval(token: str, spender: str, raw: int, plan: Plan | None = None) -> tuple[UnsignedTx, Grant]:
+    """Return an approval with the grant that names it."""
+    return approve_tx(token, spender, raw), replace(APPROVE_GRANT, plan=plan, approval_terms=(token, spender, raw))
+
+
+def call_of_usdt(signature: str, to: str) -> UnsignedTx:
+    return tx(USDT, "0x" + (selector(signature) + abi_encode(["address", "uint256"], [to, 1])).hex())
 
 
 @pytest.mark.parametrize(
     ("rule", "transaction"),
     [
-        ("spender", tx(USDT, encode_approve(STRANGER, 500_000_000))),
-        ("spender", tx(USDT, encode_approve(STRANGER, 0))),
-        ("approval_amount", tx(USDT, encode_approve(ROUTER, 500_000_001))),
-        ("approval_amount", tx(USDT, encode_approve(ROUTER, UINT256_MAX))),
-        ("approval_amount", tx(USDT, encode_approve(ROUTER, 0))),
-        ("contract", tx(USDC, encode_approve(ROUTER, 500_000_000))),
-        ("contract", tx(STRANGER, encode_approve(ROUTER, 500_000_000))),
-        ("contract", tx(ROUTER, encode_approve(ROUTER, 500_000_000))),
-        ("call", tx(USDT, encode_approve(ROUTER, 500_000_000) + "00")),
-        ("kind", tx(USDT, "0x" + (selector("transfer(address,uint256)") + abi_encode(["address", "uint256"], [STRANGER, 1])).hex())),
-        ("call", tx(USDT, "0x" + (selector("increaseAllowance(address,uint256)") + abi_encode(["address", "uint256"], [ROUTER, 1])).hex())),
-        ("kind", SWAP),
-        ("kind", CANCEL),
+        pytest.param("spender", approve_tx(USDT, STRANGER, GRANTED_RAW), id="a stranger"),
+        pytest.param("spender", approve_tx(USDT, STRANGER, 0), id="zero for a stranger"),
+        pytest.param("approval_amount", approve_tx(USDT, ROUTER, GRANTED_RAW + 1), id="one unit more"),
+        pytest.param("approval_amount", approve_tx(USDT, ROUTER, GRANTED_RAW - 1), id="one unit less"),
+        pytest.param("approval_amount", approve_tx(USDT, ROUTER, UINT256_MAX), id="unlimited"),
+        pytest.param("approval_amount", approve_tx(USDT, ROUTER, 0), id="zero"),
+        pytest.param("contract", approve_tx(USDC, ROUTER, GRANTED_RAW), id="another token"),
+        pytest.param("contract", approve_tx(STRANGER, ROUTER, GRANTED_RAW), id="a stranger's token"),
+        pytest.param("contract", approve_tx(ROUTER, ROUTER, GRANTED_RAW), id="the router itself"),
+        pytest.param("call", tx(USDT, APPROVE.data + "00"), id="one byte more"),
+        pytest.param("kind", call_of_usdt("transfer(address,uint256)", STRANGER), id="a transfer"),
+        pytest.param("call", call_of_usdt("increaseAllowance(address,uint256)", ROUTER), id="an increase"),
+        pytest.param("kind", SWAP, id="a swap"),
+        pytest.param("kind", CANCEL, id="a cancel"),
     ],
 )
-def test_an_approval_other_than_the_granted_one_is_refused(rule: str, transaction: UnsignedTx) -> None:
-    refused(transaction, APPROVE_GRANT, rule)
+def test_approval_other_than_the_granted_one_is_refused(rule: str, transaction: UnsignedTx) -> None:
+    assert_refused_by(rule, transaction, APPROVE_GRANT)
 
 
-def test_an_unlimited_approval_is_refused_even_if_granted() -> None:
-    grant = replace(APPROVE_GRANT, approval_terms=(USDT, ROUTER, UINT256_MAX))
-    refused(tx(USDT, encode_approve(ROUTER, UINT256_MAX)), grant, "approval_amount")
+HUB_PLAN = plan_of(
+    leg(WBTC, WETH, 800_000, 2 * 10**17, sink=LegPlace.ROUTER),
+    leg(WETH, USDT, 2 * 10**17, 590_000_000, source=LegPlace.ROUTER),
+)
+"""A plan in which the router spends its own WETH: an allowance for it would remain."""
 
 
-def test_an_approval_beyond_what_the_plan_spends_is_refused_even_if_granted() -> None:
-    assert signer().sign(APPROVE, replace(APPROVE_GRANT, plan=PLAN)).signed_bytes
-    grant = replace(APPROVE_GRANT, plan=PLAN, approval_terms=(USDT, ROUTER, 500_000_001))
-    refused(tx(USDT, encode_approve(ROUTER, 500_000_001)), grant, "approval_amount")
+@pytest.mark.parametrize(
+    ("rule", "approval_and_grant"),
+    [
+        pytest.param("approval_amount", approval(USDT, ROUTER, UINT256_MAX), id="unlimited"),
+        pytest.param("approval_amount", approval(USDT, ROUTER, GRANTED_RAW + 1, PLAN), id="one unit beyond the plan"),
+        pytest.param("approval_amount", approval(USDT, ROUTER, GRANTED_RAW - 1, PLAN), id="one unit less than the plan"),
+        pytest.param("approval_amount", approval(WETH, ROUTER, PLAN.legs[0].amount_in_raw, PLAN), id="the first of two legs"),
+        pytest.param("approval_amount", approval(WETH, ROUTER, 2 * 10**17, HUB_PLAN), id="what a leg hands to the next"),
+        pytest.param("spender", approval(USDT, STRANGER, 1), id="one unit for a stranger"),
+        pytest.param("contract", approval(STRANGER, ROUTER, 1), id="a token that is not pinned"),
+    ],
+)
+def test_approval_beyond_the_rules_is_refused_even_if_granted(rule: str, approval_and_grant: tuple[UnsignedTx, Grant]) -> None:
+    assert_refused_by(rule, *approval_and_grant)
 
 
-def test_no_approval_covers_what_one_leg_of_a_plan_hands_to_the_next() -> None:
-    """The router spends its own balance there; an allowance for it would remain."""
-    legs = (
-        leg(WBTC, WETH, 800_000, 2 * 10**17, sink=LegPlace.ROUTER),
-        leg(WETH, USDT, 2 * 10**17, 590_000_000, source=LegPlace.ROUTER),
-    )
-    grant = replace(APPROVE_GRANT, plan=plan_of(*legs), approval_terms=(WETH, ROUTER, 2 * 10**17))
-    refused(tx(WETH, encode_approve(ROUTER, 2 * 10**17)), grant, "approval_amount")
+@pytest.mark.parametrize(
+    "approval_and_grant",
+    [
+        pytest.param(approval(USDT, ROUTER, GRANTED_RAW, PLAN), id="what the plan spends"),
+        pytest.param(approval(WETH, ROUTER, SPENT_WETH, PLAN), id="what two legs spend"),
+        pytest.param((RESET, replace(RESET_GRANT, plan=PLAN)), id="a reset for the plan"),
+        pytest.param(approval(USDT, STRANGER, 0), id="a reset of a spender no longer pinned"),
+    ],
+)
+def test_approval_of_the_plan_or_of_zero_is_signed(approval_and_grant: tuple[UnsignedTx, Grant]) -> None:
+    assert signer().sign(*approval_and_grant).signed_bytes
 
 
-def test_a_spender_that_is_no_longer_pinned_can_only_be_set_to_zero() -> None:
-    grant = replace(RESET_GRANT, approval_terms=(USDT, STRANGER, 0))
-    assert signer().sign(tx(USDT, encode_approve(STRANGER, 0)), grant).signed_bytes
-    refused(tx(USDT, encode_approve(STRANGER, 5)), replace(grant, approval_terms=(USDT, STRANGER, 5)), "spender")
-    refused(RESET, replace(RESET_GRANT, approval_terms=(USDT, STRANGER, 0)), "spender")
-
-
-def test_an_approval_covers_every_leg_by_which_the_plan_spends_the_token() -> None:
-    both = sum(planned.amount_in_raw for planned in PLAN.legs if planned.token_in == WETH)
-    grant = replace(APPROVE_GRANT, plan=PLAN, approval_terms=(WETH, ROUTER, both))
-    assert signer().sign(tx(WETH, encode_approve(ROUTER, both)), grant).signed_bytes
-    first = PLAN.legs[0].amount_in_raw
-    refused(tx(WETH, encode_approve(ROUTER, first)), replace(grant, approval_terms=(WETH, ROUTER, first)), "approval_amount")
-
-
-def test_an_allowance_is_revoked_also_from_a_spender_that_is_no_longer_pinned() -> None:
-    revoked = replace(RESET_GRANT, approval_terms=(USDT, STRANGER, 0))
-    assert signer().sign(tx(USDT, encode_approve(STRANGER, 0)), revoked).signed_bytes
-    assert signer().sign(RESET, replace(RESET_GRANT, plan=PLAN)).signed_bytes
-    refused(tx(USDT, encode_approve(STRANGER, 1)), replace(RESET_GRANT, approval_terms=(USDT, STRANGER, 1)), "spender")
+def test_reset_of_another_spender_than_granted_is_refused() -> None:
+    assert_refused_by("spender", RESET, replace(RESET_GRANT, approval_terms=(USDT, STRANGER, 0)))

@@ -28,11 +28,11 @@ CASES = 5_000
 
 def test_each_allowed_transaction_is_signed_as_it_stands() -> None:
     """Else no mutation of it would prove anything; every row of the table and every kind is among them."""
-    for one in SIGNABLES.values():
-        assert LocalSigner(KEY, one.rules, lambda: NONCES).sign(one.tx, one.grant).hash
-        assert inside(one, one.tx)
-    assert {calldata(one.tx)[:4] for one in SIGNABLES.values()} == set(SIGNING_TABLE)
-    assert {one.grant.kind for one in SIGNABLES.values()} == {row.kind for row in SIGNING_TABLE.values()} <= set(IntentKind)
+    for signable in SIGNABLES.values():
+        assert LocalSigner(KEY, signable.rules, lambda: NONCES).sign(signable.tx, signable.grant).hash
+        assert inside(signable, signable.tx)
+    assert {calldata(signable.tx)[:4] for signable in SIGNABLES.values()} == set(SIGNING_TABLE)
+    assert {signable.grant.kind for signable in SIGNABLES.values()} == {row.kind for row in SIGNING_TABLE.values()} <= set(IntentKind)
 
 
 def test_no_mutation_outside_the_policy_is_signed() -> None:
@@ -43,20 +43,34 @@ def test_no_mutation_outside_the_policy_is_signed() -> None:
     assert len(score.refusals) >= 25, "the mutations reach too few of the rules"
 
 
-def test_the_judge_of_the_attacks_says_no_by_itself() -> None:
+def test_judge_of_the_attacks_says_no_by_itself() -> None:
     """It shares no rule and no decoder with the signer, and must see what it is there for."""
-    one = SIGNABLES["swap"]
-    late = with_bytes(one.tx, calldata(one.tx).replace(DEADLINE_S.to_bytes(32, "big"), (DEADLINE_S + 31).to_bytes(32, "big")))
-    soon = with_bytes(one.tx, calldata(one.tx).replace(DEADLINE_S.to_bytes(32, "big"), (DEADLINE_S + 30).to_bytes(32, "big")))
-    assert inside(one, soon)
-    assert inside(one, replace(one.tx, max_fee_wei=CEILING_WEI, max_priority_fee_wei=TIP_WEI))
-    wrong = [late, replace(one.tx, value_wei=1), replace(one.tx, to=WALLET), replace(one.tx, chain_id=1), replace(one.tx, gas=10**9)]
-    wrong += [replace(one.tx, gas_price_wei=1), replace(one.tx, max_priority_fee_wei=None), replace(one.tx, data=one.tx.data[:-2] + "01")]
-    wrong += [replace(one.tx, nonce=8), replace(one.tx, max_fee_wei=CEILING_WEI + 1), replace(one.tx, max_priority_fee_wei=TIP_WEI + 1)]
-    assert not any(inside(one, tx) for tx in wrong)
+    signable = SIGNABLES["swap"]
+    late_tx = with_bytes(signable.tx, calldata(signable.tx).replace(DEADLINE_S.to_bytes(32, "big"), (DEADLINE_S + 31).to_bytes(32, "big")))
+    early_tx = with_bytes(signable.tx, calldata(signable.tx).replace(DEADLINE_S.to_bytes(32, "big"), (DEADLINE_S + 30).to_bytes(32, "big")))
+    assert inside(signable, early_tx)
+    assert inside(signable, replace(signable.tx, max_fee_wei=CEILING_WEI, max_priority_fee_wei=TIP_WEI))
+    forbidden = [
+        late_tx,
+        replace(signable.tx, value_wei=1),
+        replace(signable.tx, to=WALLET),
+        replace(signable.tx, chain_id=1),
+        replace(signable.tx, gas=10**9),
+    ]
+    forbidden += [
+        replace(signable.tx, gas_price_wei=1),
+        replace(signable.tx, max_priority_fee_wei=None),
+        replace(signable.tx, data=signable.tx.data[:-2] + "01"),
+    ]
+    forbidden += [
+        replace(signable.tx, nonce=8),
+        replace(signable.tx, max_fee_wei=CEILING_WEI + 1),
+        replace(signable.tx, max_priority_fee_wei=TIP_WEI + 1),
+    ]
+    assert not any(inside(signable, tx) for tx in forbidden)
 
 
-def test_grant_of_a_batch__allows_its_trade_by_itself__but_that_of_a_trade_no_batch() -> None:
+def test_grant_of_a_batch_allows_its_trade_but_not_vice_versa() -> None:
     for trade, batch in ((SIGNABLES["swap"], SIGNABLES["batch"]), (SIGNABLES["rebalancer, hub"], SIGNABLES["batch, rebalancer"])):
         assert LocalSigner(KEY, batch.rules, lambda: NONCES).sign(trade.tx, batch.grant).hash
         assert trade in allowed_calls(batch)
@@ -69,36 +83,36 @@ def test_grant_of_a_batch__allows_its_trade_by_itself__but_that_of_a_trade_no_ba
 def test_typed_data_that_gives_money_away_is_refused(name: str, message: dict[str, object]) -> None:
     """Each is whole: eth-account would sign it."""
     assert len(encode_typed_data(full_message=message).body) == 32
-    for one in SIGNABLES.values():
-        with pytest.raises(Refused) as caught:
-            LocalSigner(KEY, one.rules, lambda: NONCES).refuse_typed(message, one.grant)
-        assert caught.value.verdicts[0].guard == "signer.typed_data"
+    for signable in SIGNABLES.values():
+        with pytest.raises(Refused) as refusal:
+            LocalSigner(KEY, signable.rules, lambda: NONCES).refuse_typed(message, signable.grant)
+        assert refusal.value.verdicts[0].guard == "signer.typed_data"
 
 
 @examples(100)
 @given(seed=st.integers(0, 2**64), number=st.integers(0, len(typed_messages(WALLET)) - 1))
 def test_no_mutated_typed_data_is_signed(seed: int, number: int) -> None:
     _, message = mutated_typed(random.Random(seed), *typed_messages(WALLET)[number])
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Refused) as refusal:
         LocalSigner(KEY, RULES, lambda: NONCES).refuse_typed(message, SIGNABLES["approve"].grant)
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 300
+    assert str(refusal.value).isprintable()
+    assert len(str(refusal.value)) < 300
 
 
-def test_only_transactions_approvals_of_agents_and_calls_of_a_safe_can_be_asked_of_signer_and_keys() -> None:
+def test_signer_and_keys_sign_nothing_else() -> None:
     """No way to sign a message, a bare hash or a delegation of the account (EIP-191, EIP-7702) exists to be mutated; the approval of an
     agent's key and the call of a Safe are typed data that the key builds itself (tests/unit/signing/test_agent_approval.py,
     tests/unit/signing/test_safe_tx.py)."""
-    public = {
+    public_names = {
         kind: {name for name, _ in inspect.getmembers(kind) if not name.startswith("_")} for kind in (LocalSigner, PrivateKey, RemoteKey)
     }
-    assert public == {
+    assert public_names == {
         LocalSigner: {"address", "sign", "refuse_typed"},
         PrivateKey: {"address", "reveal", "sign", "sign_agent_approval", "sign_safe_tx", "sign_transaction"},
         RemoteKey: {"sign_agent_approval", "sign_transaction"},
     }
 
 
-def test_the_same_seed_gives_the_same_attack() -> None:
-    first, second = run(7, 200), run(7, 200, Score())
-    assert first.document() == second.document()
+def test_same_seed_gives_the_same_attack() -> None:
+    first_score, second_score = run(7, 200), run(7, 200, Score())
+    assert first_score.document() == second_score.document()

@@ -50,18 +50,18 @@ AMOUNTS = st.integers(0, UINT256_MAX) | st.sampled_from([0, 1, 10**18, UINT256_M
 
 def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
     """Only the deadline moved, and stayed within its window: the one freedom that a swap has."""
-    before, after = decode(original.data), decode(mutated.data)
+    original_call, mutated_call = decode(original.data), decode(mutated.data)
     return (
         replace(mutated, data=original.data) == original
-        and isinstance(before, Multicall)
-        and isinstance(after, Multicall)
-        and before.calls == after.calls
-        and NOW_S < after.deadline_s <= NOW_S + 90
+        and isinstance(original_call, Multicall)
+        and isinstance(mutated_call, Multicall)
+        and original_call.calls == mutated_call.calls
+        and NOW_S < mutated_call.deadline_s <= NOW_S + 90
     )
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_no_transaction_with_one_flipped_bit_of_calldata_is_signed(name: str) -> None:
+def test_no_call_with_one_flipped_bit_is_signed(name: str) -> None:
     transaction, grant = CALLS[name]
     assert is_signed(transaction, grant)
     for mutated in flipped_bits(transaction):
@@ -69,7 +69,7 @@ def test_no_transaction_with_one_flipped_bit_of_calldata_is_signed(name: str) ->
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_no_transaction_with_a_word_changed_dropped_doubled_or_inserted_is_signed(name: str) -> None:
+def test_no_call_with_an_edited_word_is_signed(name: str) -> None:
     transaction, grant = CALLS[name]
     for mutated in edited_words(transaction):
         assert not is_signed(mutated, grant) or harmless(transaction, mutated)
@@ -103,7 +103,7 @@ def test_no_random_calldata_is_signed(data: bytes) -> None:
 
 @examples(100)
 @given(data=st.data())
-def test_no_multicall_that_differs_from_the_plan_in_any_field_is_signed(data: st.DataObject) -> None:
+def test_no_multicall_that_differs_from_the_plan_is_signed(data: st.DataObject) -> None:
     number = data.draw(st.integers(0, len(PLAN.legs) - 1))
     field, values = data.draw(
         st.sampled_from(
@@ -131,7 +131,7 @@ def test_no_multicall_that_differs_from_the_plan_in_any_field_is_signed(data: st
 
 @examples(60)
 @given(token=ADDRESSES, spender=ADDRESSES, raw=AMOUNTS)
-def test_no_approval_of_another_token_spender_or_amount_is_signed(token: str, spender: str, raw: int) -> None:
+def test_no_approval_with_other_terms_is_signed(token: str, spender: str, raw: int) -> None:
     transaction, grant = ALLOWED["approve"]
     mutated = tx(token, encode_approve(spender, raw))
     assert mutated == transaction or not is_signed(mutated, grant)
@@ -152,7 +152,7 @@ def test_no_transaction_with_a_field_outside_its_grant_is_signed(name: str, data
                 ("max_fee_wei", st.integers(MAX_FEE_WEI + 1, 2**200) | st.just(MAX_FEE_WEI + 1) | st.none()),
                 ("max_priority_fee_wei", st.integers(TIP_CAP_WEI + 1, 2**200) | st.just(TIP_CAP_WEI + 1) | st.none()),
                 ("gas_price_wei", st.integers(0, 2**200)),
-                ("data", st.sampled_from([other.data for key, (other, _) in ALLOWED.items() if key != name])),
+                ("data", st.sampled_from([other_name.data for key, (other_name, _) in ALLOWED.items() if key != name])),
             ]
         )
     )
@@ -161,5 +161,5 @@ def test_no_transaction_with_a_field_outside_its_grant_is_signed(name: str, data
 
 def test_no_transaction_is_signed_on_the_grant_of_another() -> None:
     for name, (transaction, _) in ALLOWED.items():
-        for other, (_, grant) in ALLOWED.items():
-            assert is_signed(transaction, grant) == (name == other)
+        for other_name, (_, grant) in ALLOWED.items():
+            assert is_signed(transaction, grant) == (name == other_name)

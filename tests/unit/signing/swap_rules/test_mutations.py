@@ -53,13 +53,13 @@ NAMES = st.sampled_from(sorted(PLANS))
 
 def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
     """Only the deadline moved, and stayed within its window: the one freedom that a rebalance has."""
-    before, after = decode(original.data), decode(mutated.data)
+    original_call, mutated_call = decode(original.data), decode(mutated.data)
     return (
         replace(mutated, data=original.data) == original
-        and isinstance(before, RebalanceCall)
-        and isinstance(after, RebalanceCall)
-        and replace(before, deadline_s=after.deadline_s) == after
-        and NOW_S < after.deadline_s <= NOW_S + 90
+        and isinstance(original_call, RebalanceCall)
+        and isinstance(mutated_call, RebalanceCall)
+        and replace(original_call, deadline_s=mutated_call.deadline_s) == mutated_call
+        and NOW_S < mutated_call.deadline_s <= NOW_S + 90
     )
 
 
@@ -72,14 +72,14 @@ def test_no_rebalance_with_one_flipped_bit_of_calldata_is_signed(name: str) -> N
 
 
 @pytest.mark.parametrize("name", REBALANCES)
-def test_no_rebalance_with_a_byte_changed_dropped_doubled_or_inserted_is_signed(name: str) -> None:
+def test_no_rebalance_with_an_edited_byte_is_signed(name: str) -> None:
     transaction, grant = REBALANCES[name]
     data = calldata(transaction)
-    for at in range(4, len(data)):
-        byte = data[at : at + 1]
+    for position in range(4, len(data)):
+        byte = data[position : position + 1]
         for other in (b"\x00", b"\xff", b"\x01", b"", byte + byte, b"\x00" + byte):
             if other != byte:
-                mutated = with_bytes(transaction, data[:at] + other + data[at + 1 :])
+                mutated = with_bytes(transaction, data[:position] + other + data[position + 1 :])
                 assert mutated.data == transaction.data or not is_signed(mutated, grant) or harmless(transaction, mutated)
 
 
@@ -115,8 +115,8 @@ def test_no_rebalance_with_its_parts_in_another_order_is_signed(name: str, swaps
         cuts += [cuts[-1] + part * (k + 1) for k in range(number)]
     parts = [program[a:b] for a, b in pairwise(cuts)]
     assert b"".join(parts) == program
-    for one, other in swaps:
-        a, b = one % len(parts), other % len(parts)
+    for first, other in swaps:
+        a, b = first % len(parts), other % len(parts)
         if len(parts[a]) == len(parts[b]):
             parts[a], parts[b] = parts[b], parts[a]
     mutated = with_bytes(transaction, data[:68] + b"".join(parts) + tail)
@@ -133,7 +133,7 @@ def test_no_random_program_is_signed(data: bytes) -> None:
 
 @examples(100)
 @given(name=NAMES, data=st.data())
-def test_no_rebalance_that_differs_from_the_plan_in_any_field_is_signed(name: str, data: st.DataObject) -> None:
+def test_no_rebalance_that_differs_from_the_plan_is_signed(name: str, data: st.DataObject) -> None:
     plan = PLANS[name]
     transaction, grant = REBALANCES[name]
     number = data.draw(st.integers(0, len(plan.legs) - 1))
@@ -176,12 +176,12 @@ def same_meaning(mutated: UnsignedTx, transaction: UnsignedTx) -> bool:
 @given(name=NAMES, data=st.data())
 def test_no_rebalance_under_other_conditions_is_signed(name: str, data: st.DataObject) -> None:
     plan, (transaction, grant) = PLANS[name], REBALANCES[name]
-    kept = conditions(plan)
-    token = data.draw(st.sampled_from(sorted(kept.prices)))
+    terms = conditions(plan)
+    token = data.draw(st.sampled_from(sorted(terms.prices)))
     price = data.draw(st.fractions(min_value=0, max_value=10**9))
-    floor_raw = data.draw(st.just(kept.min_value_change_raw) | st.integers(-(2**127), 2**127 - 1))
+    floor_raw = data.draw(st.just(terms.min_value_change_raw) | st.integers(-(2**127), 2**127 - 1))
     try:
-        mutated = replace(transaction, data=encode_program(plan, DEADLINE_S, RebalancerTerms({**kept.prices, token: price}, floor_raw)))
+        mutated = replace(transaction, data=encode_program(plan, DEADLINE_S, RebalancerTerms({**terms.prices, token: price}, floor_raw)))
     except Refused:
         return
     assert mutated.data == transaction.data or not is_signed(mutated, grant)

@@ -17,58 +17,72 @@ from agent.store.accounts.balances import MAX_OPEN_TRANSFERS
 from tests.support.ledgers import COIN, DAY_S, PRICE, at, looked, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
-from tests.support.records.transfers import NOW_S, transfer
-from tests.support.records.transfers import record_transfers as recorded
+from tests.support.records.transfers import NOW_S, record_transfers, transfer
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, new_store
 
-OUTSIDE = ExternalTransaction("0x0a", 1_001, NOW_S, Fraction(10), Fraction(3), 7, ((WETH.address, -5),), Fraction(2))
+OUTSIDE = ExternalTransaction("0x0a", 1_001, NOW_S, Fraction(10), Fraction(3), 7, ((WETH.address, -5),), 0, Fraction(2))
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = new_store("memory", tmp_path)
-    opened.steps.begin("s", START_S, "{}")
-    yield opened
-    opened.close()
+    store = new_store("memory", tmp_path)
+    store.steps.begin("s", START_S, "{}")
+    yield store
+    store.close()
 
 
 # --- Transactions of the wallet that the agent did not send.
 
 
-def test_an_external_transaction_counts_for_24_hours_and_its_loss_for_ever(store: Store) -> None:
+def test_external_transaction_counts_a_day_and_its_loss_forever(store: Store) -> None:
     store.balances.record_prior_day((OUTSIDE, replace(OUTSIDE, tx_hash="0x0b", loss=Fraction(-9))), 1)
+
     last, after = (store.budgets.history(NOW_S + age_s).budgets for age_s in (DAY_S - 1, DAY_S))
+
     assert (last.turnover_24h, last.loss_24h, last.gas_24h_wei, last.outflow_24h, last.loss_total) == (20, 3, 14, 4, 3)
     assert (after.turnover_24h, after.loss_24h, after.gas_24h_wei, after.outflow_24h, after.loss_total) == (0, 0, 0, 0, 3)
 
 
-def test_an_external_transaction_is_recorded_once_and_none_of_the_agents_own(store: Store) -> None:
+def test_external_transaction_is_recorded_once_and_never_ours(store: Store) -> None:
     moved(store, 0, 1_001)
     own = replace(OUTSIDE, tx_hash=f"0x{0:064x}")
     store.balances.record_prior_day((OUTSIDE, own, OUTSIDE), 1)
+
     store.balances.record_prior_day((OUTSIDE,), 1)
+
     assert store.budgets.history(NOW_S).budgets.gas_24h_wei == OUTSIDE.gas_wei
 
 
 @pytest.mark.parametrize(("block", "changes"), [(1_000, ()), (1_001, (OwnBalanceChange(WETH.address, -5, 1_001),))])
-def test_an_external_transaction_explains_changes_only_above_the_block_of_the_openings(
-    store: Store, block: int, changes: tuple[OwnBalanceChange, ...]
-) -> None:
+def test_external_transaction_explains_after_the_openings(store: Store, block: int, changes: tuple[OwnBalanceChange, ...]) -> None:
     looked(store, at(1_000))
+
     store.balances.record_prior_day((replace(OUTSIDE, block=block),), 1)
+
     assert store.balances.expected().own_changes == changes
 
 
-def test_external_transaction__explains_the_token_whose_opening_is_older(store: Store) -> None:
+def test_external_transaction_explains_an_older_opening(store: Store) -> None:
     looked(store, at(1_000))
     looked(store, at(1_010, unreadable_items=(UnreadableItem("balance of WETH", WETH.address, "no answer"),)))
     outside = replace(OUTSIDE, block=1_005, changes=((WETH.address, -5), (USDC.address, 7)))
+
     store.balances.record_prior_day((outside,), 1)
+
     assert store.balances.expected().own_changes == (OwnBalanceChange(WETH.address, -5, 1_005),)
 
 
-def test_the_prior_day_is_known_a_day_after_the_first_failed_query(store: Store) -> None:
+def test_external_transactions_of_one_block_are_in_order_of_nonce(store: Store) -> None:
+    looked(store, at(1_000))
+    first = replace(OUTSIDE, tx_hash="0x0b", nonce=0, changes=((USDC.address, 7),))
+
+    store.balances.record_prior_day((replace(OUTSIDE, nonce=1), first), 2)
+
+    assert [change.token for change in store.balances.expected().own_changes] == [USDC.address, WETH.address]
+
+
+def test_prior_day_is_known_a_day_after_the_first_failure(store: Store) -> None:
     assert not store.balances.is_prior_day_known(NOW_S + 2 * DAY_S)
     store.balances.mark_prior_day_failed(NOW_S)
     store.balances.mark_prior_day_failed(NOW_S + 500)
@@ -76,10 +90,12 @@ def test_the_prior_day_is_known_a_day_after_the_first_failed_query(store: Store)
     assert store.balances.is_prior_day_known(NOW_S + DAY_S)
 
 
-def test_an_adopted_nonce_forgets_the_prior_day_and_the_scan_unless_it_was_read_up_to_there(store: Store) -> None:
+def test_adoption_forgets_a_day_not_read_up_to_its_nonce(store: Store) -> None:
     store.positions.record_scan((), NOW_S)
     store.balances.record_prior_day((), 5)
+
     store.journal.adopt_nonce(5, NOW_S)
+
     assert store.balances.is_prior_day_known(NOW_S)
     assert store.positions.is_scanned()
     store.journal.adopt_nonce(6, NOW_S)
@@ -90,10 +106,10 @@ def test_an_adopted_nonce_forgets_the_prior_day_and_the_scan_unless_it_was_read_
 # --- Deposits that nobody explained.
 
 
-def test_an_accepted_deposit_is_listed_for_24_hours_or_until_its_owner_names_it(store: Store) -> None:
-    recorded(store, transfer(), transfer(2 * COIN))
+def test_accepted_deposit_is_listed_a_day_or_until_classified(store: Store) -> None:
+    record_transfers(store, transfer(), transfer(2 * COIN))
     first, second = store.balances.transfers()
-    recorded(store, *(replace(flow, kind=ExternalTransferKind.ACCEPTED) for flow in (first, second)), later_s=60)
+    record_transfers(store, *(replace(flow, kind=ExternalTransferKind.ACCEPTED) for flow in (first, second)), later_s=60)
     acceptance_time_s = NOW_S + 60
 
     def listed(now_s: int) -> list[int]:
@@ -105,11 +121,13 @@ def test_an_accepted_deposit_is_listed_for_24_hours_or_until_its_owner_names_it(
     assert listed(acceptance_time_s) == [second.id]
 
 
-def test_a_transfer_that_its_owner_named_is_not_accepted_afterwards(store: Store) -> None:
-    recorded(store, transfer())
+def test_classified_transfer_is_not_accepted_afterwards(store: Store) -> None:
+    record_transfers(store, transfer())
     (flow,) = store.balances.transfers()
     store.balances.classify(flow.id, ExternalTransferKind.GIFT, 5)
-    recorded(store, replace(flow, kind=ExternalTransferKind.ACCEPTED, value=Fraction(1)))
+
+    record_transfers(store, replace(flow, kind=ExternalTransferKind.ACCEPTED, value=Fraction(1)))
+
     assert store.balances.transfers() == (replace(flow, kind=ExternalTransferKind.GIFT),)
 
 
@@ -118,8 +136,10 @@ def test_a_transfer_that_its_owner_named_is_not_accepted_afterwards(store: Store
     [(1, 0), (ACCEPTANCE_WINDOW_S - 1, 0), (ACCEPTANCE_WINDOW_S, ACCEPTANCE_WINDOW_S), (-1, -1)],
 )
 def test_deposits_block_since_the_first_of_a_window(store: Store, later_s: int, since_s: int) -> None:
-    recorded(store, transfer(exceeds_jump_limit=True))
-    recorded(store, transfer(exceeds_jump_limit=True, chain_s=NOW_S + later_s))
+    record_transfers(store, transfer(exceeds_jump_limit=True))
+
+    record_transfers(store, transfer(exceeds_jump_limit=True, chain_s=NOW_S + later_s))
+
     assert store.budgets.history(NOW_S).cash_flows.first_increase_s == NOW_S + since_s
 
 
@@ -127,63 +147,76 @@ def test_deposits_block_since_the_first_of_a_window(store: Store, later_s: int, 
     "harmless",
     [transfer(), transfer(-COIN, exceeds_jump_limit=True), transfer(exceeds_jump_limit=True, kind=ExternalTransferKind.GAS_MONEY)],
 )
-def test_a_small_or_explained_deposit_or_a_decrease_begins_no_such_window(store: Store, harmless: ExternalTransfer) -> None:
-    recorded(store, harmless)
+def test_harmless_transfer_begins_no_window(store: Store, harmless: ExternalTransfer) -> None:
+    record_transfers(store, harmless)
+
     assert store.budgets.history(NOW_S).cash_flows.first_increase_s is None
 
 
-def test_deposits_up_to_the_exclusion_stay_excluded_until_they_are_classified(store: Store) -> None:
-    recorded(store, transfer(5), transfer(7), transfer(-3), transfer(11, token=USDC.address))
+def test_excluded_deposits_stay_so_until_classified(store: Store) -> None:
+    record_transfers(store, transfer(5), transfer(7), transfer(-3), transfer(11, token=USDC.address))
+
     assert store.budgets.history(NOW_S).cash_flows.excluded_increases_raw == ()
-    store.balances.exclude_unexplained_deposits()
-    recorded(store, transfer(100))
+    record_transfers(store, transfer(100))
+    store.balances.exclude_unexplained_deposits(4)
+    store.balances.exclude_unexplained_deposits(1)
     assert dict(store.budgets.history(NOW_S).cash_flows.excluded_increases_raw) == {WETH.address: 12, USDC.address: 11}
     store.balances.classify(1, None, 5)
     assert dict(store.budgets.history(NOW_S).cash_flows.excluded_increases_raw) == {WETH.address: 7, USDC.address: 11}
 
 
-def test_dust_hides_neither_a_halting_deposit_nor_a_loss_nor_part_of_the_sum(store: Store) -> None:
-    recorded(store, transfer(exceeds_jump_limit=True), transfer(-COIN), *[transfer(1)] * (MAX_OPEN_TRANSFERS + 3))
+def test_dust_hides_no_halting_deposit_loss_or_sum(store: Store) -> None:
+    record_transfers(store, transfer(exceeds_jump_limit=True), transfer(-COIN), *[transfer(1)] * (MAX_OPEN_TRANSFERS + 3))
+
     flows = store.budgets.history(NOW_S).cash_flows
+
     assert [flow.id for flow in flows.unexplained_transfers] == [1, 2, *range(6, MAX_OPEN_TRANSFERS + 6)]
     assert flows.unexplained_increases_raw == ((WETH.address, COIN + MAX_OPEN_TRANSFERS + 3),)
 
 
 def test_few_deposits_sum_up_without_the_decreases_between_them(store: Store) -> None:
-    recorded(store, transfer(5), transfer(-2), transfer(7))
+    record_transfers(store, transfer(5), transfer(-2), transfer(7))
+
     assert store.budgets.history(NOW_S).cash_flows.unexplained_increases_raw == ((WETH.address, 12),)
 
 
 # --- Decreases.
 
 
-def test_a_decrease_without_a_price_makes_the_day_unknown_for_24_hours(store: Store) -> None:
-    recorded(store, transfer(-COIN, value=None))
+def test_unpriced_decrease_makes_its_day_unknown(store: Store) -> None:
+    record_transfers(store, transfer(-COIN, value=None))
+
     assert store.budgets.history(NOW_S + DAY_S - 1).budgets.unknown_reason
     assert store.budgets.history(NOW_S + DAY_S).budgets.unknown_reason == ""
 
 
-def test_an_old_decrease_counts_in_the_total_loss_and_not_in_that_of_the_day(store: Store) -> None:
-    recorded(store, transfer(-COIN), transfer(-COIN, chain_s=NOW_S - DAY_S))
+def test_old_decrease_counts_in_the_total_loss_alone(store: Store) -> None:
+    record_transfers(store, transfer(-COIN), transfer(-COIN, chain_s=NOW_S - DAY_S))
+
     budgets = store.budgets.history(NOW_S).budgets
+
     assert (budgets.loss_24h, budgets.decrease_24h) == (PRICE, PRICE)
     assert (budgets.loss_total, budgets.decrease_total) == (2 * PRICE, 2 * PRICE)
 
 
-def test_a_restoring_increase_closes_the_decreases_that_nobody_has_named(store: Store) -> None:
-    recorded(store, transfer(-1), transfer(-2), transfer(-3))
+def test_restoring_increase_closes_unclassified_decreases(store: Store) -> None:
+    record_transfers(store, transfer(-1), transfer(-2), transfer(-3))
     store.balances.classify(2, ExternalTransferKind.LOSS, 5)
-    recorded(store, transfer(3, undone_ids=(1, 2), kind=ExternalTransferKind.UNDONE))
+    record_transfers(store, transfer(3, undone_ids=(1, 2), kind=ExternalTransferKind.UNDONE))
+
     kinds = [flow.kind for flow in store.balances.transfers()]
+
     assert kinds == [ExternalTransferKind.UNDONE, ExternalTransferKind.LOSS, None, ExternalTransferKind.UNDONE]
 
 
 # --- What the owner says.
 
 
-def test_without_a_kind_an_increase_is_a_deposit_and_a_decrease_a_withdrawal(store: Store) -> None:
-    recorded(store, transfer(1), transfer(-1))
+def test_classify_defaults_to_deposit_and_withdrawal(store: Store) -> None:
+    record_transfers(store, transfer(1), transfer(-1))
+
     classified = store.balances.classify(None, None, 5)
+
     assert [flow.kind for flow in classified] == [ExternalTransferKind.DEPOSIT, ExternalTransferKind.WITHDRAWAL]
     assert store.balances.transfers() == classified
     assert store.balances.classify(None, None, 5) == ()
@@ -198,16 +231,18 @@ def test_without_a_kind_an_increase_is_a_deposit_and_a_decrease_a_withdrawal(sto
         (2, ExternalTransferKind.DEPOSIT),
     ],
 )
-def test_a_kind_of_the_other_direction_is_refused_and_nothing_written(store: Store, flow_id: int, kind: ExternalTransferKind) -> None:
-    recorded(store, transfer(1), transfer(-1))
+def test_classify_refuses_a_kind_of_the_other_direction(store: Store, flow_id: int, kind: ExternalTransferKind) -> None:
+    record_transfers(store, transfer(1), transfer(-1))
+
     with pytest.raises(ConfigError, match="can only be a"):
         store.balances.classify(flow_id, kind, 5)
     assert [flow.kind for flow in store.balances.transfers()] == [None, None]
 
 
 def test_a_transfer_is_classified_once_and_must_exist(store: Store) -> None:
-    recorded(store, transfer(1))
+    record_transfers(store, transfer(1))
     store.balances.classify(1, ExternalTransferKind.GIFT, 5)
+
     with raises_code(ConfigError, "flow_confirmed"):
         store.balances.classify(1, ExternalTransferKind.DEPOSIT, 5)
     for flow_id in (2, 2**63 - 1, 2**80):
@@ -215,9 +250,11 @@ def test_a_transfer_is_classified_once_and_must_exist(store: Store) -> None:
             store.balances.classify(flow_id, None, 5)
 
 
-def test_a_payment_that_is_not_mined_is_no_change_of_the_wallets_own(store: Store) -> None:
+def test_unmined_payment_is_no_own_change(store: Store) -> None:
     looked(store, at(1_000))
+
     moved(store, 3, 1_001, value_wei=7)
+
     assert sum(change.delta_raw for change in store.balances.expected().own_changes) < 0
     (own,) = store.journal.open_intents()
     store.journal.advance(own.id, IntentState.BROADCAST, 2)
@@ -236,12 +273,13 @@ def openings_of(store: Store) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("is_overtaken", [False, True], ids=["alone", "another process wrote first"])
-def test_explained_balances_of_a_look_are_written_at_its_end_unless_overtaken(tmp_path: Path, is_overtaken: bool) -> None:
+def test_explained_balances_are_written_at_the_end_of_a_look(tmp_path: Path, is_overtaken: bool) -> None:
     url = f"sqlite:///{tmp_path}/books.db"
     store = open_store(url, CHAIN_ID, WALLET, WETH.address)
     store.balances.record_explained(at(1_000).snapshot, {WETH.address: COIN}, lambda _: True)
     with store.db.queueing():
         expected, is_explained = store.balances.record_explained(at(1_001).snapshot, {WETH.address: COIN}, lambda _: True)
+
     assert is_explained
     assert expected.openings == store.balances.expected().openings
     assert openings_of(store) == {WETH.address: (COIN, 1_000)}, "the stored ones explain as much until then"

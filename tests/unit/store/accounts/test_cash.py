@@ -15,8 +15,7 @@ from agent.units import NATIVE
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.ledgers import at, looked
-from tests.support.records.transfers import record_transfers as recorded
-from tests.support.records.transfers import transfer
+from tests.support.records.transfers import record_transfers, transfer
 from tests.support.transactions import OTHER, START_S, WALLET, grant, new_store, receipt, tx
 
 ACCOUNT = CashAccount(USDC.address, 100, 50, 10)
@@ -24,14 +23,14 @@ ACCOUNT = CashAccount(USDC.address, 100, 50, 10)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = new_store("memory", tmp_path)
-    opened.steps.begin("s", START_S, "{}")
-    yield opened
-    opened.close()
+    store = new_store("memory", tmp_path)
+    store.steps.begin("s", START_S, "{}")
+    yield store
+    store.close()
 
 
 def outside(number: int, block: int, *changes: tuple[str, int]) -> ExternalTransaction:
-    return ExternalTransaction(f"0x{number:02x}", block, START_S, Fraction(0), Fraction(0), 1, changes)
+    return ExternalTransaction(f"0x{number:02x}", block, START_S, Fraction(0), Fraction(0), 1, changes, number)
 
 
 def payout(store: Store, nonce: int) -> Intent:
@@ -41,16 +40,18 @@ def payout(store: Store, nonce: int) -> Intent:
     return store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
 
 
-def settled(store: Store, intent: Intent, raw: int, status: int = 1) -> None:
+def settle(store: Store, intent: Intent, raw: int, status: int = 1) -> None:
     moved = (Transfer(USDC.address, WALLET, OTHER, raw),) if status else ()
     mined = replace(receipt(str(intent.tx_hash), 5, "0x05", status), transfers=moved)
     store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=mined)
     store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
 
 
-def test_transfers_count_up_to_the_block_and_after_those_in_the_account(store: Store) -> None:
+def test_transfers_count_after_the_account_up_to_the_block(store: Store) -> None:
     own, later = transfer(5, token=USDC.address), transfer(-7, token=USDC.address, block=1_002)
-    recorded(store, own, later, transfer(9, token=WETH.address))
+
+    record_transfers(store, own, later, transfer(9, token=WETH.address))
+
     assert store.cash.record(ACCOUNT, 0)
     read = {block: store.cash.read(USDC.address, block) for block in (1_000, 1_001, 1_002)}
     assert {block: memory.changes for block, memory in read.items()} == {1_000: (), 1_001: (5,), 1_002: (5, -7)}
@@ -59,12 +60,14 @@ def test_transfers_count_up_to_the_block_and_after_those_in_the_account(store: S
     assert store.cash.read(USDC.address, 1_002).changes == (-7,)
 
 
-def test_a_payment_from_outside_counts_once_and_a_trade_from_outside_never(store: Store) -> None:
+def test_external_payment_counts_once_and_a_trade_never(store: Store) -> None:
     looked(store, at(1_000))
-    paid = outside(1, 1_002, (USDC.address, -5), (NATIVE, -1))
-    traded = outside(2, 1_001, (USDC.address, -3), (WETH.address, 4))
+    payment = outside(1, 1_002, (USDC.address, -5), (NATIVE, -1))
+    trade = outside(2, 1_001, (USDC.address, -3), (WETH.address, 4))
     later = outside(3, 1_003, (USDC.address, 8))
-    store.balances.record_prior_day((paid, traded, later), 1)
+
+    store.balances.record_prior_day((payment, trade, later), 1)
+
     assert store.cash.record(ACCOUNT, 0)
     memory = store.cash.read(USDC.address, 1_002)
     assert (memory.changes, memory.counted_tx_hashes) == ((-5,), ("0x02", "0x01"))
@@ -73,10 +76,20 @@ def test_a_payment_from_outside_counts_once_and_a_trade_from_outside_never(store
     assert store.cash.read(USDC.address, 1_003).changes == (8,)
 
 
+def test_external_transactions__of_one_block__count_in_order_of_nonce(store: Store) -> None:
+    looked(store, at(1_000))
+    later, first = outside(2, 1_002, (USDC.address, -5)), outside(1, 1_002, (USDC.address, 8))
+    store.balances.record_prior_day((later, first), 3)
+    assert store.cash.record(ACCOUNT, 0)
+    assert store.cash.read(USDC.address, 1_002).changes == (8, -5)
+
+
 def test_changes_are_in_the_order_of_their_blocks(store: Store) -> None:
     looked(store, at(1_000))
-    recorded(store, transfer(5, token=USDC.address, block=1_003))
+    record_transfers(store, transfer(5, token=USDC.address, block=1_003))
+
     store.balances.record_prior_day((outside(1, 1_002, (USDC.address, -7)),), 1)
+
     assert store.cash.record(ACCOUNT, 0)
     assert store.cash.read(USDC.address, 1_003).changes == (-7, 5)
 
@@ -84,26 +97,27 @@ def test_changes_are_in_the_order_of_their_blocks(store: Store) -> None:
 def test_final_payouts_count_up_to_the_first_that_is_open(store: Store) -> None:
     """A reorganisation may undo the others, and the account takes them in their order."""
     first, second, third, fourth = (payout(store, nonce) for nonce in range(4))
+
     assert store.cash.record(ACCOUNT, 0)
-    settled(store, first, 10)
-    settled(store, second, 20, status=0)
-    settled(store, fourth, 40)
+    settle(store, first, 10)
+    settle(store, second, 20, status=0)
+    settle(store, fourth, 40)
     memory = store.cash.read(USDC.address, 9)
     assert (memory.payouts_raw, memory.newest_intent_seq) == ((10,), 2)
-    settled(store, third, 30)
+    settle(store, third, 30)
     memory = store.cash.read(USDC.address, 9)
     assert (memory.payouts_raw, memory.newest_intent_seq) == ((10, 30, 40), 4)
     assert store.cash.record(replace(ACCOUNT, newest_intent_seq=1), 1)
     assert store.cash.read(USDC.address, 9).payouts_raw == (30, 40)
 
 
-def test_an_account_is_written_once_for_each_reading_and_opened_anew_for_another_token(store: Store) -> None:
+def test_account_is_written_once_for_each_reading(store: Store) -> None:
     assert store.cash.record(ACCOUNT, 0)
     assert not store.cash.record(replace(ACCOUNT, taken_raw=1), 0)
     memory = store.cash.read(USDC.address, 9)
     assert (memory.account, memory.version) == (ACCOUNT, 1)
     payout(store, 0)
-    recorded(store, transfer(5))
+    record_transfers(store, transfer(5))
     other = store.cash.read(WETH.address, 1_001)
     assert (other.account, other.changes, other.payouts_raw, other.newest_transfer_id, other.newest_intent_seq, other.version) == (
         None,
@@ -117,6 +131,7 @@ def test_an_account_is_written_once_for_each_reading_and_opened_anew_for_another
 
 def test_a_forgotten_account_lets_no_earlier_reading_write(store: Store) -> None:
     store.cash.forget()
+
     assert store.cash.record(ACCOUNT, 0)
     store.cash.forget()
     assert store.cash.read(USDC.address, 9).account is None

@@ -22,12 +22,12 @@ MIDNIGHT_S = NOON_S // DAY_S * DAY_S
 
 @pytest.fixture
 def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    opened = new_store(store_kind, tmp_path)
-    yield opened
-    opened.close()
+    store = new_store(store_kind, tmp_path)
+    yield store
+    store.close()
 
 
-def look(store: Store, step_id: str, at_s: int, outcome: OutcomeKind) -> None:
+def record_step(store: Store, step_id: str, at_s: int, outcome: OutcomeKind) -> None:
     store.steps.begin(step_id, at_s, "{}")
     store.steps.end(step_id, "rebalance", "", None, outcome.value)
 
@@ -40,12 +40,12 @@ def alerts(store: Store, first_s: int, end_s: int) -> int:
     return store.day_counts.count(CountedEvent.ALERT, first_s, end_s)
 
 
-def test_each_refused_look_counts_once_on_its_day_and_no_other_look_does(store: Store) -> None:
+def test_refused_step_counts_once_on_its_day(store: Store) -> None:
     assert OutcomeKind.REFUSED.value == REFUSED_OUTCOME
     for number, kind in enumerate(OutcomeKind):
-        look(store, f"s{number}", MIDNIGHT_S + number, kind)
-    look(store, "last of the day", MIDNIGHT_S + DAY_S - 1, OutcomeKind.REFUSED)
-    look(store, "next day", MIDNIGHT_S + DAY_S, OutcomeKind.REFUSED)
+        record_step(store, f"s{number}", MIDNIGHT_S + number, kind)
+    record_step(store, "last of the day", MIDNIGHT_S + DAY_S - 1, OutcomeKind.REFUSED)
+    record_step(store, "next day", MIDNIGHT_S + DAY_S, OutcomeKind.REFUSED)
     store.steps.end("next day", "rebalance", "written again", None, REFUSED_OUTCOME)
     assert refusals(store, MIDNIGHT_S, MIDNIGHT_S + DAY_S) == 2
     assert refusals(store, MIDNIGHT_S + DAY_S, MIDNIGHT_S + 2 * DAY_S) == 1
@@ -56,7 +56,8 @@ def test_each_refused_look_counts_once_on_its_day_and_no_other_look_does(store: 
 
 def test_refusals_stay_counted_once_their_steps_are_deleted(store: Store) -> None:
     for number in range(30):
-        look(store, f"s{number}", MIDNIGHT_S + number, OutcomeKind.REFUSED)
+        record_step(store, f"s{number}", MIDNIGHT_S + number, OutcomeKind.REFUSED)
+
     assert store.steps.prune(5) == 24
     assert refusals(store, MIDNIGHT_S, MIDNIGHT_S + DAY_S) == 30
 
@@ -64,7 +65,9 @@ def test_refusals_stay_counted_once_their_steps_are_deleted(store: Store) -> Non
 def test_an_alert_counts_once_whatever_the_number_of_its_targets(store: Store) -> None:
     subscriptions = [ChannelSubscription(AlertChannel(name, lambda *_: "", 1, "trimtab"), KINDS) for name in ("mail", "phone", "hook")]
     notifier = AlertNotifier(store.alerts, subscriptions, RULES, lambda _: None)
+
     notifier.process_cycle_alerts((DONE, HALT), KINDS, NOON_S)
+
     assert alerts(store, MIDNIGHT_S, MIDNIGHT_S + DAY_S) == 2
     notifier.process_cycle_alerts((HALT,), KINDS, NOON_S + 60)
     assert alerts(store, MIDNIGHT_S, MIDNIGHT_S + DAY_S) == 2, "it lasts, and is not sent again"
@@ -76,4 +79,5 @@ def test_an_alert_counts_once_whatever_the_number_of_its_targets(store: Store) -
 
 def test_without_a_target_nothing_is_sent_and_counted(store: Store) -> None:
     AlertNotifier(store.alerts, [], RULES, lambda _: None).process_cycle_alerts((DONE, HALT), KINDS, NOON_S)
+
     assert alerts(store, MIDNIGHT_S, MIDNIGHT_S + DAY_S) == 0

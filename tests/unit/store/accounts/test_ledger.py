@@ -13,7 +13,7 @@ from sqlalchemy import text
 from agent.accounting.entries import QUANTA_PER_UNIT
 from agent.execution import settlement
 from agent.execution.bookkeeping import audit_entries, update_ledger
-from agent.model import EntryKind, ExternalTransferKind, IntentState, StepInput, Transfer, Valuation
+from agent.model import EntryKind, ExternalTransaction, ExternalTransferKind, IntentState, StepInput, Transfer, Valuation
 from agent.policy.step_input import reconcile_ledger
 from agent.store import Store
 from agent.store.accounts.ledger_sums import HOUR_S, round_loss_up
@@ -22,34 +22,34 @@ from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.text import mentions
-from tests.support.transactions import OTHER, WALLET, new_store
+from tests.support.transactions import OTHER, START_S, WALLET, new_store
 
 
 @pytest.fixture
 def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    made = new_store(store_kind, tmp_path)
-    yield made
-    made.close()
+    store = new_store(store_kind, tmp_path)
+    yield store
+    store.close()
 
 
-def looked(store: Store, step: StepInput) -> str:
+def mismatch_of_look(store: Store, step: StepInput) -> str:
     """One look; what ledger and chain disagree in."""
-    told = reconcile_ledger(step, store.balances.expected(), store.ledger.balances(step.snapshot.head.number)).history.ledger_mismatch
+    mismatch = reconcile_ledger(step, store.balances.expected(), store.ledger.balances(step.snapshot.head.number)).history.ledger_mismatch
     update_ledger(store, step, settlement.settle_mined(store, step.snapshot, lambda: step))
-    return told
+    return mismatch
 
 
 def sums(store: Store, block: int) -> dict[str, int]:
-    return {one.token: one.raw for one in store.ledger.balances(block)}
+    return {balance.token: balance.raw for balance in store.ledger.balances(block)}
 
 
-def final(store: Store) -> None:
-    """What was mined is final."""
+def finalise(store: Store) -> None:
+    """Make what was mined final."""
     for intent in store.journal.open_intents():
         store.journal.advance(intent.id, IntentState.FINAL, 1)
 
 
-def sold(block: int, nonce: int = 0, store: Store | None = None) -> StepInput:
+def step_after_sale(block: int, nonce: int = 0, store: Store | None = None) -> StepInput:
     """One WETH went for 2,000 USDC at that block."""
     if store is not None:
         moved(store, nonce, block, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, 2_000 * DOLLAR))
@@ -57,32 +57,36 @@ def sold(block: int, nonce: int = 0, store: Store | None = None) -> StepInput:
 
 
 def test_a_book_opens_at_the_first_look_and_agrees_from_there_on(store: Store) -> None:
-    assert looked(store, at()) == ""
+    assert mismatch_of_look(store, at()) == ""
     assert sums(store, 1_000) == {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}
-    assert [one.kind for one in store.ledger.entries()] == [EntryKind.OPENING] * 3
+    assert [entry.kind for entry in store.ledger.entries()] == [EntryKind.OPENING] * 3
     assert len(store.valuations.between()) == 1
 
 
-def test_a_book_does_not_open_while_a_transaction_of_ours_is_on_its_way(store: Store) -> None:
-    step = sold(1_001, store=store)
-    looked(store, step)
+def test_book_does_not_open_beside_an_open_transaction(store: Store) -> None:
+    step = step_after_sale(1_001, store=store)
+
+    mismatch_of_look(store, step)
+
     assert store.ledger.entries() == ()
     assert store.valuations.between() == ()
-    final(store)
-    looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
+    finalise(store)
+    mismatch_of_look(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
     assert sums(store, 1_002)[WETH.address] == 9 * COIN
     assert len(store.ledger.entries()) == 3
 
 
-def test_what_is_mined_counts_before_it_is_final_and_enters_only_then(store: Store) -> None:
-    looked(store, at())
-    step = sold(1_001, store=store)
-    assert looked(store, step) == ""
+def test_mined_intent_counts_at_once_and_enters_once_final(store: Store) -> None:
+    mismatch_of_look(store, at())
+
+    step = step_after_sale(1_001, store=store)
+
+    assert mismatch_of_look(store, step) == ""
     assert sums(store, 1_001)[WETH.address] == 9 * COIN
     assert sums(store, 1_000)[WETH.address] == 10 * COIN
     assert len(store.ledger.entries()) == 3
-    final(store)
-    assert looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002)))) == ""
+    finalise(store)
+    assert mismatch_of_look(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002)))) == ""
     (entry,) = store.ledger.intent_entries()
     assert entry.kind is EntryKind.TRADE
     assert entry.block == 1_001
@@ -90,17 +94,20 @@ def test_what_is_mined_counts_before_it_is_final_and_enters_only_then(store: Sto
 
 
 def test_a_change_that_nobody_made_is_a_flow_and_no_disagreement(store: Store) -> None:
-    looked(store, at())
-    assert looked(store, at(1_001, usdc=20_005)) == ""
-    assert looked(store, at(1_002, usdc=20_005)) == ""
-    assert [one.kind for one in store.ledger.entries()][3:] == [EntryKind.UNEXPLAINED]
+    mismatch_of_look(store, at())
+
+    assert mismatch_of_look(store, at(1_001, usdc=20_005)) == ""
+    assert mismatch_of_look(store, at(1_002, usdc=20_005)) == ""
+    assert [entry.kind for entry in store.ledger.entries()][3:] == [EntryKind.UNEXPLAINED]
 
 
 def test_version__classification_of_an_accepted_deposit__rises(store: Store) -> None:
-    looked(store, at())
-    looked(store, at(1_001, usdc=20_005))
+    mismatch_of_look(store, at())
+    mismatch_of_look(store, at(1_001, usdc=20_005))
     (deposit,) = store.balances.transfers()
+
     accepted = replace(deposit, kind=ExternalTransferKind.ACCEPTED)
+
     assert store.balances.record(at(1_002).snapshot, {}, (accepted,), store.balances.expected().version)
     version = store.ledger.version()
     store.balances.classify(deposit.id, ExternalTransferKind.GIFT, 5)
@@ -108,36 +115,42 @@ def test_version__classification_of_an_accepted_deposit__rises(store: Store) -> 
     assert store.ledger.version() != version
 
 
-def test_a_ledger_that_says_something_else_is_named_with_both_figures(store: Store) -> None:
-    looked(store, at())
+def test_ledger_mismatch_names_both_figures(store: Store) -> None:
+    mismatch_of_look(store, at())
     with store.db.write("falsify") as db:
         db.execute(text("UPDATE running SET raw = '19999000000' WHERE token = :token"), {"token": USDC.address})
-    told = looked(store, at(1_001))
-    assert mentions(told, "USDC: 19999", "20000")
-    assert "trimtab books check" in told
-    assert "WETH" not in told
+
+    mismatch = mismatch_of_look(store, at(1_001))
+
+    assert mentions(mismatch, "USDC: 19999", "20000")
+    assert "trimtab books check" in mismatch
+    assert "WETH" not in mismatch
 
 
-def test_a_value_is_written_once_an_hour_and_after_each_change_that_was_not_the_markets(store: Store) -> None:
-    looked(store, at())
-    looked(store, at(1_001, later_s=60))
+def test_valuation_is_hourly_and_after_each_transfer(store: Store) -> None:
+    mismatch_of_look(store, at())
+
+    mismatch_of_look(store, at(1_001, later_s=60))
+
     assert len(store.valuations.between()) == 1
-    looked(store, at(1_002, later_s=3_700))
+    mismatch_of_look(store, at(1_002, later_s=3_700))
     assert len(store.valuations.between()) == 2
-    looked(store, at(1_003, usdc=21_000, later_s=3_760))
-    assert [one.block for one in store.valuations.between()] == [1_000, 1_002, 1_003]
-    assert [one.block for one in store.valuations.newest(2)] == [1_003, 1_002]
+    mismatch_of_look(store, at(1_003, usdc=21_000, later_s=3_760))
+    assert [valuation.block for valuation in store.valuations.between()] == [1_000, 1_002, 1_003]
+    assert [valuation.block for valuation in store.valuations.newest(2)] == [1_003, 1_002]
 
 
-def test_paper_keeps_books_of_its_own_and_going_live_opens_new_ones_at_the_balances(store: Store) -> None:
+def test_paper_has_its_own_book_and_live_opens_a_new_one(store: Store) -> None:
     store.db.store_kind = "paper"
-    looked(store, at())
-    looked(store, at(1_001, usdc=25_000))
+    mismatch_of_look(store, at())
+
+    mismatch_of_look(store, at(1_001, usdc=25_000))
+
     assert len(store.ledger.entries()) == 4
     store.db.store_kind = "live"
     assert store.ledger.entries() == ()
     assert store.ledger.current_book() is None
-    assert looked(store, at(1_002, usdc=25_000)) == ""
+    assert mismatch_of_look(store, at(1_002, usdc=25_000)) == ""
     book = store.ledger.current_book()
     assert book is not None
     assert (book.number, book.kind) == (2, "live")
@@ -146,13 +159,15 @@ def test_paper_keeps_books_of_its_own_and_going_live_opens_new_ones_at_the_balan
 
 
 def test_tokens_keep_their_names_when_they_leave_the_portfolio(store: Store) -> None:
-    looked(store, at())
+    mismatch_of_look(store, at())
     step = at(1_001)
     fewer = replace(step, portfolio=replace(step.portfolio, assets=tuple(a for a in step.portfolio.assets if a.token.symbol == "USDC")))
-    looked(store, fewer)
-    known = store.ledger.ledger_tokens()
-    assert known is not None
-    assert {token.symbol for token in known.tokens} >= {"WETH", "USDC"}
+    mismatch_of_look(store, fewer)
+
+    ledger_tokens = store.ledger.ledger_tokens()
+
+    assert ledger_tokens is not None
+    assert {token.symbol for token in ledger_tokens.tokens} >= {"WETH", "USDC"}
 
 
 def test_tokens__of_a_writer_in_between_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,9 +175,11 @@ def test_tokens__of_a_writer_in_between_are_kept(store: Store, monkeypatch: pyte
         patched.setattr(type(store.ledger), "ledger_tokens", lambda _: None)  # read before the other wrote
         store.ledger.record_ledger_tokens([WETH], USDC, WETH.address)
         store.ledger.record_ledger_tokens([USDC], USDC, WETH.address)
-    known = store.ledger.ledger_tokens()
-    assert known is not None
-    assert {token.symbol for token in known.tokens} == {"WETH", "USDC"}
+
+    ledger_tokens = store.ledger.ledger_tokens()
+
+    assert ledger_tokens is not None
+    assert {token.symbol for token in ledger_tokens.tokens} == {"WETH", "USDC"}
 
 
 @pytest.mark.parametrize(
@@ -177,12 +194,24 @@ def test_tokens__of_a_writer_in_between_are_kept(store: Store, monkeypatch: pyte
         (1_005, 0, False, (1_005,), True),
         (1_005, 0, False, (1_006,), False),
     ],
+    ids=[
+        "same block",
+        "one second before the hour",
+        "another hour",
+        "forced",
+        "change at the last block",
+        "change after it",
+        "change at this block",
+        "change beyond it",
+    ],
 )
-def test_a_valuation_is_due_in_a_later_block_of_another_hour_or_after_a_change(
+def test_valuation_is_due_in_another_hour_or_after_a_change(
     store: Store, block: int, later_s: int, forced: bool, changed: tuple[int, ...], is_due: bool
 ) -> None:
     hour_s = 1_700_000_000 // HOUR_S * HOUR_S
+
     first = Valuation(1_000, hour_s, Fraction(1), ())
+
     assert not store.valuations.record(first, is_forced=True), "there is no book"
     store.ledger.open_book(1, "")
     assert store.valuations.record(first, is_forced=False)
@@ -190,10 +219,11 @@ def test_a_valuation_is_due_in_a_later_block_of_another_hour_or_after_a_change(
     assert len(store.valuations.between()) == 1 + is_due
 
 
-def test_valuations_are_read_from_the_first_to_the_last_second_both_included(store: Store) -> None:
+def test_valuations_between_include_both_ends(store: Store) -> None:
     store.ledger.open_book(1, "")
     for number in range(3):
         assert store.valuations.record(Valuation(number, 100 + number, Fraction(number), ()), is_forced=True)
+
     assert [valuation.chain_s for valuation in store.valuations.between(101, 102)] == [101, 102]
     assert [valuation.chain_s for valuation in store.valuations.between(101, 101)] == [101]
     assert [valuation.value for valuation in store.valuations.newest(2)] == [2, 1]
@@ -213,12 +243,12 @@ def test_a_loss_is_summed_rounded_up_and_a_gain_as_nothing(loss: Fraction, quant
     assert round_loss_up(loss) == quanta
 
 
-def test_entries_are_found_by_their_transactions_in_the_current_book_alone(store: Store) -> None:
+def test_entries_of_are_those_of_the_current_book(store: Store) -> None:
     assert store.ledger.entries_of(["nothing"]) == ()
-    looked(store, at())
-    step = sold(1_001, store=store)
-    final(store)
-    looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
+    mismatch_of_look(store, at())
+    step = step_after_sale(1_001, store=store)
+    finalise(store)
+    mismatch_of_look(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
     (entry,) = store.ledger.intent_entries()
     assert store.ledger.entries_of([entry.id, "nothing"]) == (entry,)
     store.ledger.open_book(1, "anew")
@@ -226,37 +256,50 @@ def test_entries_are_found_by_their_transactions_in_the_current_book_alone(store
     assert store.ledger.intent_entries() == ()
 
 
-def test_a_transaction_from_before_the_book_is_neither_counted_nor_entered(store: Store) -> None:
-    sold(1_001, store=store)
+def test_intent_before_the_book_is_not_counted_or_entered(store: Store) -> None:
+    step_after_sale(1_001, store=store)
     (before,) = store.journal.open_intents()
-    final(store)
+
+    finalise(store)
+
     assert store.ledger.intents_without_entry() == ()
     assert store.ledger.counted_tokens(before.id) == frozenset()
-    looked(store, at(1_002))
+    mismatch_of_look(store, at(1_002))
     assert store.ledger.counted_tokens(before.id) == frozenset()
     assert store.ledger.intents_without_entry() == ()
     assert store.ledger.unsettled_intents() == ()
-    sold(1_003, 1, store)
+    step_after_sale(1_003, 1, store)
     (after,) = store.journal.open_intents()
     assert store.ledger.unsettled_intents() == (after,)
-    final(store)
+    finalise(store)
     assert store.ledger.counted_tokens(after.id) == {WETH.address, USDC.address, NATIVE}
     assert [intent.id for intent in store.ledger.intents_without_entry()] == [after.id]
     assert [intent.id for intent in store.ledger.enterable_intents()] == [after.id]
 
 
-def test_a_transaction_enters_once_and_not_with_a_receipt_that_has_changed(store: Store) -> None:
-    looked(store, at())
-    step = sold(1_001, store=store)
-    final(store)
-    looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
+def test_entries_of_external_transactions_of_one_block_go_by_nonce(store: Store) -> None:
+    mismatch_of_look(store, at())
+    first = ExternalTransaction("0x0b", 1_001, START_S, Fraction(0), Fraction(0), 0, ((WETH.address, -5),), 0)
+
+    store.balances.record_prior_day((replace(first, tx_hash="0x0a", nonce=1), first), 2)
+
+    assert [entry.id for entry in store.ledger.entries() if entry.kind is EntryKind.EXTERNAL] == ["0x0b", "0x0a"]
+
+
+def test_intent_enters_once_and_with_its_own_receipt(store: Store) -> None:
+    mismatch_of_look(store, at())
+    step = step_after_sale(1_001, store=store)
+    finalise(store)
+    mismatch_of_look(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
     (entry,) = store.ledger.intent_entries()
+
     (intent,) = store.ledger.enterable_intents()
+
     assert not store.ledger.record_entry(intent, entry), "it has an entry"
-    sold(1_003, 1, store)
+    step_after_sale(1_003, 1, store)
     (open_intent,) = store.journal.open_intents()
     assert not store.ledger.record_entry(open_intent, replace(entry, id=open_intent.id)), "it is not final"
-    final(store)
+    finalise(store)
     (waiting,) = store.ledger.intents_without_entry()
     assert waiting.receipt is not None
     stale = replace(waiting, receipt=replace(waiting.receipt, block_number=1_004))
@@ -264,12 +307,14 @@ def test_a_transaction_enters_once_and_not_with_a_receipt_that_has_changed(store
     assert store.ledger.record_entry(waiting, replace(entry, id=waiting.id))
 
 
-def test_a_reorganisation_takes_an_entry_out_of_the_balances_once(store: Store) -> None:
-    looked(store, at())
-    step = sold(1_001, store=store)
+def test_reorg_takes_an_entry_out_of_the_balances_once(store: Store) -> None:
+    mismatch_of_look(store, at())
+    step = step_after_sale(1_001, store=store)
     (sale,) = store.journal.open_intents()
-    final(store)
-    looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
+    finalise(store)
+
+    mismatch_of_look(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
+
     assert sums(store, 1_002)[WETH.address] == 9 * COIN
     store.journal.advance(sale.id, IntentState.BROADCAST, 2)
     assert sums(store, 1_002) == {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}

@@ -28,12 +28,12 @@ LATER = 100
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    made = opened(tmp_path / "trimtab.db")
-    yield made
-    made.close()
+    store = store_at(tmp_path / "trimtab.db")
+    yield store
+    store.close()
 
 
-def opened(path: Path) -> Store:
+def store_at(path: Path) -> Store:
     return open_store(f"sqlite:///{path}", CHAIN_ID, WALLET)
 
 
@@ -46,10 +46,10 @@ class Life:
         self.look()
 
     def step(self) -> StepInput:
-        made = at(self.block, later_s=self.block - 1_000)
+        step = at(self.block, later_s=self.block - 1_000)
         raws = {WETH.address: self.weth, USDC.address: self.usdc}
-        holdings = tuple(replace(one, raw=raws[one.token]) for one in made.snapshot.holdings)
-        return replace(made, snapshot=replace(made.snapshot, holdings=holdings, native_wei=self.native))
+        holdings = tuple(replace(holding, raw=raws[holding.token]) for holding in step.snapshot.holdings)
+        return replace(step, snapshot=replace(step.snapshot, holdings=holdings, native_wei=self.native))
 
     def look(self) -> None:
         """A block later: mined is booked, final is entered."""
@@ -76,15 +76,15 @@ class Life:
 
     def reorganise(self) -> None:
         """The newest sale loses its block, final or not, and is mined again in a later one."""
-        found = self._newest()
-        if found is None:
+        sale = self._newest()
+        if sale is None:
             return
-        self.store.journal.advance(found.id, IntentState.BROADCAST, 1)
+        self.store.journal.advance(sale.id, IntentState.BROADCAST, 1)
         self._changed(-1)
         self.look()
         self.block += 1
-        again = replace(receipt(str(found.tx_hash), self.block, f"0x{self.block:064x}"), transfers=found.receipt.transfers)
-        self.store.journal.advance(found.id, IntentState.MINED, 1, receipt=again)
+        again = replace(receipt(str(sale.tx_hash), self.block, f"0x{self.block:064x}"), transfers=sale.receipt.transfers)
+        self.store.journal.advance(sale.id, IntentState.MINED, 1, receipt=again)
         self._changed(1)
 
     def comes(self) -> None:
@@ -97,7 +97,7 @@ class Life:
         self.store.ledger.open_book(1, "anew")
 
     def _newest(self) -> Intent | None:
-        return next((one for one in self.store.journal.intents() if one.state in (IntentState.MINED, IntentState.FINAL)), None)
+        return next((intent for intent in self.store.journal.intents() if intent.state in (IntentState.MINED, IntentState.FINAL)), None)
 
     def _changed(self, sign: int) -> None:
         self.weth -= sign * COIN
@@ -115,7 +115,7 @@ ACTS: tuple[Callable[[Life], None], ...] = (
 def test_whatever_happens_the_sums_are_what_the_entries_come_to(
     tmp_path_factory: pytest.TempPathFactory, acts: list[Callable[[Life], None]]
 ) -> None:
-    store = opened(tmp_path_factory.mktemp("life") / "trimtab.db")
+    store = store_at(tmp_path_factory.mktemp("life") / "trimtab.db")
     try:
         life = Life(store)
         for act in acts:
@@ -127,7 +127,7 @@ def test_whatever_happens_the_sums_are_what_the_entries_come_to(
         assert store.ledger.find_misstatements() == ()
         assert store.ledger.intents_without_entry() == ()
         assert store.journal.unbooked_intents() == ()
-        stands = {one.token: one.raw for one in store.ledger.balances(life.block)}
+        stands = {balance.token: balance.raw for balance in store.ledger.balances(life.block)}
         assert stands == {WETH.address: life.weth, USDC.address: life.usdc, NATIVE: life.native}
         sums = entries.account_balances(store.ledger.entries())
         assert {token: sums[entries.WALLET, token] for token in stands} == stands
@@ -143,15 +143,21 @@ def test_a_look_reads_nothing_of_entries_that_are_long_final(store: Store) -> No
     before = store.ledger.balances(life.block)
     with store.db.write("wear out") as db:
         db.exec_driver_sql("UPDATE entries SET wallet_moves_json = 'worn out', entry_json = 'worn out'")
+
     assert store.ledger.balances(life.block) == before
 
 
-def test_an_entry_in_a_block_that_a_slower_endpoint_has_not_seen_counts_only_from_there_on(store: Store) -> None:
+def test_entry_counts_from_its_block_on(store: Store) -> None:
     life = Life(store)
     life.sell()
     life.finalise()
     life.look()
-    at_block = {block: {one.token: one.raw for one in store.ledger.balances(block)}[WETH.address] for block in (life.block - 2, life.block)}
+
+    at_block = {
+        block: {balance.token: balance.raw for balance in store.ledger.balances(block)}[WETH.address]
+        for block in (life.block - 2, life.block)
+    }
+
     assert at_block == {life.block - 2: 50 * COIN, life.block: 49 * COIN}
 
 
@@ -165,10 +171,12 @@ def test_sums_that_were_tampered_with_are_named_and_put_in_order(store: Store) -
         db.execute(text("UPDATE running SET raw = '1' WHERE token = :token"), {"token": WETH.address})
         db.exec_driver_sql("UPDATE meta SET value = '7' WHERE key = 'loss_total'")
         db.exec_driver_sql("UPDATE meta SET value = '900' WHERE key = 'settled_to'")
-    told = "; ".join(store.ledger.find_misstatements())
-    assert f"balance of {WETH.address}: stored 1," in told
-    assert "losses: stored 7," in told
-    assert "settled: stored up to transaction 900" in told
+
+    misstatements = "; ".join(store.ledger.find_misstatements())
+
+    assert f"balance of {WETH.address}: stored 1," in misstatements
+    assert "losses: stored 7," in misstatements
+    assert "settled: stored up to transaction 900" in misstatements
     store.ledger.rebuild_sums()
     assert store.ledger.find_misstatements() == ()
     assert (store.ledger.balances(life.block), store.budgets.history(2 * 10**9).budgets.loss_total) == whole

@@ -21,9 +21,9 @@ AGENT, OTHER_AGENT = "0x" + "Ab" * 20, "0x" + "Ab" * 15 + "cD" * 5
 
 @pytest.fixture
 def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    opened = new_store(store_kind, tmp_path)
-    yield opened
-    opened.close()
+    store = new_store(store_kind, tmp_path)
+    yield store
+    store.close()
 
 
 def test_the_end_of_an_approval_is_written_once_for_each_agent(store: Store) -> None:
@@ -58,8 +58,9 @@ def funding(at_s: int, market: str = "ETH", paid_raw: int = 5) -> Entry:
     return Entry(f"{market} {at_s}", EntryKind.FUTURES, 1_000, at_s, "", "", (), futures=futures)
 
 
-def test_funding_payments_enter_the_book_once_and_are_read_again_from_some_hours_back(store: Store) -> None:
+def test_funding_enters_once_and_is_read_again_hours_back(store: Store) -> None:
     store.ledger.record_offchain_entries([funding(START_S)])
+
     assert store.ledger.funding_since_s() is None
     assert store.ledger.entries() == (), "there is no book yet"
     store.ledger.open_book(START_S, "")
@@ -79,9 +80,11 @@ def test_funding_payments_enter_the_book_once_and_are_read_again_from_some_hours
 
 
 @pytest.mark.parametrize("nonce", [FIRST_VENUE_NONCE, FIRST_VENUE_NONCE + 5])
-def test_an_order_of_the_venue_moves_its_own_nonce_and_never_the_chains(store: Store, nonce: int) -> None:
+def test_venue_order_moves_its_own_nonce_alone(store: Store, nonce: int) -> None:
     store.steps.begin("s", START_S, "{}")
+
     store.journal.adopt_nonce(3, START_S)
+
     assert store.journal.newest_venue_nonce() == 0
     store.journal.add_intent("s", IntentKind.FUTURES, replace(tx(3), nonce=nonce), grant(), "order", START_S, None)
     assert (store.journal.expected_nonce(), store.journal.newest_venue_nonce()) == (3, nonce)

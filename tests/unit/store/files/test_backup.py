@@ -21,12 +21,12 @@ from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, tx
 
 
-def opened(path: Path) -> Store:
+def store_at(path: Path) -> Store:
     return open_store(f"sqlite:///{path}", CHAIN_ID, WALLET)
 
 
-def filled(path: Path, steps: int = 3) -> Store:
-    store = opened(path)
+def store_with_steps(path: Path, steps: int = 3) -> Store:
+    store = store_at(path)
     for number in range(steps):
         store.steps.begin(f"s{number}", START_S, "{}")
     return store
@@ -36,27 +36,28 @@ def put_back(source: Path, target: Path, force: bool = False) -> Path | None:
     return restore(source, target, WALLET, CHAIN_ID, REVISIONS, force)
 
 
-def test_a_backup_holds_all_that_was_committed_and_the_store_goes_on(tmp_path: Path) -> None:
-    store = filled(tmp_path / "a.db")
+def test_backup_holds_all_that_was_committed(tmp_path: Path) -> None:
+    store = store_with_steps(tmp_path / "a.db")
+
     assert (tmp_path / "a.db-wal").stat().st_size > 0
     backup(tmp_path / "a.db", tmp_path / "copy.db")
     store.steps.begin("later", START_S, "{}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "a.db-shm", "a.db-wal", "copy.db"]
-    copy = opened(tmp_path / "copy.db")
+    copy = store_at(tmp_path / "copy.db")
     assert [line.id for line in copy.steps.newest(9)] == ["s2", "s1", "s0"]
     assert store.pause_switch.read().paused is False
     copy.close()
     store.close()
 
 
-def test_a_backup_made_while_another_writes_is_a_moment_of_the_store(tmp_path: Path) -> None:
+def test_backup_beside_a_writer_is_one_moment_of_the_store(tmp_path: Path) -> None:
     """Rows of two tables are written in one transaction each time: a copy from in between would tell."""
-    store = filled(tmp_path / "a.db", 0)
-    done = threading.Event()
+    store = store_with_steps(tmp_path / "a.db", 0)
+    end = threading.Event()
 
     def write() -> None:
         number = 0
-        while not done.is_set():
+        while not end.is_set():
             number += 1
             with store.db.write("test") as db:  # both in one transaction
                 db.exec_driver_sql("INSERT INTO configs (config_hash, at_s, origin) VALUES (?, ?, 'confirmed')", (f"h{number}", number))
@@ -68,7 +69,7 @@ def test_a_backup_made_while_another_writes_is_a_moment_of_the_store(tmp_path: P
         for number in range(5):
             backup(tmp_path / "a.db", tmp_path / f"copy{number}.db")
     finally:
-        done.set()
+        end.set()
         writer.join()
     for number in range(5):
         with sqlite3.connect(tmp_path / f"copy{number}.db") as copy:
@@ -80,37 +81,40 @@ def test_a_backup_made_while_another_writes_is_a_moment_of_the_store(tmp_path: P
 
 
 def test_a_backup_is_the_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
-    filled(tmp_path / "a.db").close()
+    store_with_steps(tmp_path / "a.db").close()
     before = os.umask(0)
     try:
         backup(tmp_path / "a.db", tmp_path / "copy.db")
-        kept = put_back(tmp_path / "copy.db", tmp_path / "a.db", force=True)
+        old_path = put_back(tmp_path / "copy.db", tmp_path / "a.db", force=True)
     finally:
         os.umask(before)
-    assert kept is not None
-    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "copy.db", tmp_path / "a.db", kept)} == {0o600}
+
+    assert old_path is not None
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "copy.db", tmp_path / "a.db", old_path)} == {0o600}
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
-    filled(tmp_path / "a.db").close()
+    store_with_steps(tmp_path / "a.db").close()
     (tmp_path / "mine.txt").write_text("mine")
+
     with raises_code(ConfigError, "exists"):
         backup(tmp_path / "a.db", tmp_path / "mine.txt")
     backup(tmp_path / "a.db", tmp_path / "copy.db")
     with raises_code(ConfigError, "exists"):
         put_back(tmp_path / "copy.db", tmp_path / "a.db")
     assert (tmp_path / "mine.txt").read_text() == "mine"
-    assert opened(tmp_path / "a.db").pause_switch.read().paused is False
+    assert store_at(tmp_path / "a.db").pause_switch.read().paused is False
 
 
 def test_a_store_is_never_its_own_backup_nor_put_over_one_in_use(tmp_path: Path) -> None:
-    store, other = filled(tmp_path / "a.db"), filled(tmp_path / "b.db")
+    store, other = store_with_steps(tmp_path / "a.db"), store_with_steps(tmp_path / "b.db")
     (tmp_path / "link.db").symlink_to(tmp_path / "a.db")
     for path in (tmp_path / "a.db", tmp_path / "link.db"):
         with raises_code(ConfigError, "same_file"):
             backup(tmp_path / "a.db", path, force=True)
         with raises_code(ConfigError, "same_file"):
             put_back(path, tmp_path / "a.db", force=True)
+
     with raises_code(ConfigError, "in_use"):
         backup(tmp_path / "a.db", tmp_path / "b.db", force=True)
     assert store.pause_switch.read().paused is other.pause_switch.read().paused is False
@@ -118,33 +122,37 @@ def test_a_store_is_never_its_own_backup_nor_put_over_one_in_use(tmp_path: Path)
     other.close()
 
 
-def test_a_restored_store_replaces_a_newer_one_log_and_all_and_the_newer_is_kept(tmp_path: Path) -> None:
-    store = filled(tmp_path / "a.db")
+def test_restore_replaces_a_newer_store_and_keeps_it_aside(tmp_path: Path) -> None:
+    store = store_with_steps(tmp_path / "a.db")
     backup(tmp_path / "a.db", tmp_path / "copy.db")
     store.steps.begin("later", START_S, "{}")  # in the log beside the file, and still open
-    kept = put_back(tmp_path / "copy.db", tmp_path / "a.db", force=True)
+    old_path = put_back(tmp_path / "copy.db", tmp_path / "a.db", force=True)
+
     store.close()
-    assert kept is not None
-    assert [line.id for line in opened(tmp_path / "a.db").steps.newest(9)] == ["s2", "s1", "s0"]
-    assert [line.id for line in opened(kept).steps.newest(9)] == ["later", "s2", "s1", "s0"]
+
+    assert old_path is not None
+    assert [line.id for line in store_at(tmp_path / "a.db").steps.newest(9)] == ["s2", "s1", "s0"]
+    assert [line.id for line in store_at(old_path).steps.newest(9)] == ["later", "s2", "s1", "s0"]
 
 
-def test_each_restore_of_one_second_keeps_the_store_that_it_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(tmp_path / "a.db").close()
+def test_restores_of_one_second_each_keep_the_old_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store_with_steps(tmp_path / "a.db").close()
     backup(tmp_path / "a.db", tmp_path / "copy.db")
     monkeypatch.setattr("agent.store.files.backup._utc_now_text", lambda: "2026-01-01T00:00:00Z")
-    kept = [put_back(tmp_path / "copy.db", tmp_path / "a.db", force=True) for _ in range(3)]
-    assert len(set(kept)) == 3
-    assert all(path is not None and path.exists() for path in kept)
+
+    old_paths = [put_back(tmp_path / "copy.db", tmp_path / "a.db", force=True) for _ in range(3)]
+
+    assert len(set(old_paths)) == 3
+    assert all(path is not None and path.exists() for path in old_paths)
 
 
-def test_a_copy_sends_nothing_before_it_is_adopted_and_resuming_is_not_adopting(tmp_path: Path) -> None:
-    filled(tmp_path / "a.db").close()
+def test_copy_is_paused_until_adopted_and_not_by_resume(tmp_path: Path) -> None:
+    store_with_steps(tmp_path / "a.db").close()
     backup(tmp_path / "a.db", tmp_path / "copy.db")
     for path in (tmp_path / "copy.db", tmp_path / "elsewhere.db"):
         if not path.exists():
             put_back(tmp_path / "copy.db", path)
-        store = opened(path)
+        store = store_at(path)
         switch = KillSwitch(pause_file(path), store.pause_switch)
         switch.resume("go on", START_S)
         assert switch.is_paused() is True
@@ -158,13 +166,14 @@ def test_a_copy_sends_nothing_before_it_is_adopted_and_resuming_is_not_adopting(
 def test_a_backup_of_another_wallet_or_chain_is_not_restored(tmp_path: Path, wallet: str, chain_id: int) -> None:
     open_store(f"sqlite:///{tmp_path}/a.db", chain_id, wallet).close()
     backup(tmp_path / "a.db", tmp_path / "copy.db")
+
     with raises_code(OperatorNeeded, "store_owner"):
         put_back(tmp_path / "copy.db", tmp_path / "new.db")
     assert not (tmp_path / "new.db").exists()
 
 
-def test_a_damaged_or_foreign_file_is_neither_restored_nor_passed_as_a_backup(tmp_path: Path) -> None:
-    store = filled(tmp_path / "a.db", 50)
+def test_damaged_or_foreign_file_is_neither_restored_nor_copied(tmp_path: Path) -> None:
+    store = store_with_steps(tmp_path / "a.db", 50)
     intent = store.journal.add_intent("s0", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     store.close()
     backup(tmp_path / "a.db", tmp_path / "good.db")
@@ -181,6 +190,7 @@ def test_a_damaged_or_foreign_file_is_neither_restored_nor_passed_as_a_backup(tm
     with sqlite3.connect(tmp_path / "a.db") as odd:
         odd.execute("UPDATE intents SET state = 'final'")
     odd.close()
+
     with raises_code(OperatorNeeded, "damaged", str(intent.id), "final", "planned"):
         inspect_store_file(tmp_path / "a.db")
     with pytest.raises(OperatorNeeded):
@@ -189,45 +199,50 @@ def test_a_damaged_or_foreign_file_is_neither_restored_nor_passed_as_a_backup(tm
 
 
 def test_a_backup_by_a_newer_program_is_not_restored(tmp_path: Path) -> None:
-    filled(tmp_path / "a.db").close()
+    store_with_steps(tmp_path / "a.db").close()
     with sqlite3.connect(tmp_path / "a.db") as newer:
         newer.execute("UPDATE alembic_version SET version_num = '9999'")
     newer.close()
+
     with raises_code(OperatorNeeded, "store_version"):
         put_back(tmp_path / "a.db", tmp_path / "new.db")
 
 
 def test_an_older_store_is_copied_before_it_is_brought_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, older = tmp_path / "a.db", REVISIONS[-1]
-    filled(path).close()
+    store_with_steps(path).close()
     later = install_later_version(monkeypatch, tmp_path)
-    opened(path).close()
-    kept = tmp_path / f"a.db.before-{later}"
-    assert (inspect_store_file(path).version, inspect_store_file(kept).version) == (later, older)
-    assert len(opened(path).steps.newest(9)) == 3
+    store_at(path).close()
+
+    old_path = tmp_path / f"a.db.before-{later}"
+
+    assert (inspect_store_file(path).version, inspect_store_file(old_path).version) == (later, older)
+    assert len(store_at(path).steps.newest(9)) == 3
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT name FROM later ORDER BY name").fetchall() == [("s0",), ("s1",), ("s2",)]
-    kept.unlink()
-    opened(path).close()
-    assert not kept.exists()
+    old_path.unlink()
+    store_at(path).close()
+    assert not old_path.exists()
 
 
 def test_no_copy_holds_signed_bytes_or_a_part_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Store, log, backup, what a restore kept aside and what an upgrade did: bytes that anyone could send are in none (T8)."""
-    made = bench(tmp_path)
-    made.run(0)
-    backup(made.path, tmp_path / "while in use.db")
-    made.run(1)
-    made.store.close()
+    setup = bench(tmp_path)
+    setup.run(0)
+    backup(setup.path, tmp_path / "while in use.db")
+    setup.run(1)
+    setup.store.close()
     later = install_later_version(monkeypatch, tmp_path)
-    opened(made.path).close()
-    put_back(tmp_path / "while in use.db", made.path, force=True)
+    store_at(setup.path).close()
+    put_back(tmp_path / "while in use.db", setup.path, force=True)
+
     files = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
     assert {"trimtab.db", "while in use.db", f"trimtab.db.before-{later}"} <= set(files)
     assert any(name.startswith("trimtab.db.before-restore-") for name in files)
-    assert len(made.signer.signed) == 2
+    assert len(setup.signer.signed) == 2
     for name, data in files.items():
-        for signed in made.signer.signed:
+        for signed in setup.signer.signed:
             for part in (signed.signed_bytes[:24], signed.signed_bytes[-24:]):  # any page border leaves one of them whole
                 assert part not in data, name
                 assert part.hex().encode() not in data.lower(), name

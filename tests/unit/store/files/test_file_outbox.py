@@ -13,9 +13,11 @@ from agent.store.files.recorder import FileOutbox
 from tests.support.text import raises_code
 
 
-def test_a_proposal_is_written_for_its_owner_alone_and_taken_back(tmp_path: Path) -> None:
+def test_proposal_file_is_its_owner_s_alone_and_removed(tmp_path: Path) -> None:
     outbox = FileOutbox(tmp_path / "proposals")
+
     place = Path(outbox.write_proposal("abc", "{}\n"))
+
     assert place.read_text() == "{}\n"
     assert place.stat().st_mode & 0o777 == 0o600
     assert place.parent.stat().st_mode & 0o777 == 0o700
@@ -24,10 +26,12 @@ def test_a_proposal_is_written_for_its_owner_alone_and_taken_back(tmp_path: Path
     assert not list(place.parent.iterdir())
 
 
-def test_a_proposal_that_is_there_is_left_and_one_that_was_changed_is_put_right(tmp_path: Path) -> None:
+def test_proposal_file_is_left_or_restored(tmp_path: Path) -> None:
     outbox = FileOutbox(tmp_path)
     place = Path(outbox.write_proposal("abc", "{}\n"))
+
     before = place.stat().st_mtime_ns, place.stat().st_ino
+
     assert outbox.write_proposal("abc", "{}\n") == str(place)
     assert (place.stat().st_mtime_ns, place.stat().st_ino) == before
     for changed in (b'{"to": "a stranger"}', b"\xff\x00"):
@@ -43,6 +47,7 @@ def test_a_full_disk_leaves_no_half_of_a_proposal(tmp_path: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
+
     with raises_code(OperatorNeeded, "file", "No space left"):
         FileOutbox(tmp_path).write_proposal("abc", "{}\n")
     assert not list(tmp_path.iterdir())
@@ -50,5 +55,6 @@ def test_a_full_disk_leaves_no_half_of_a_proposal(tmp_path: Path, monkeypatch: p
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "proposals").write_text("a file")
+
     with raises_code(OperatorNeeded, "file", "be written"):
         FileOutbox(tmp_path / "proposals").write_proposal("abc", "{}\n")

@@ -85,20 +85,24 @@ def test_lock__is_free_after_an_error_of_its_holder(path: Path) -> None:
 def test_lock__pid_file_that_is_gone_does_not_keep_the_lock(path: Path) -> None:
     with wallet_lock(path, 1, WALLET):
         path.with_suffix(".pid").unlink()
+
     assert is_free(path)
 
 
-def test_lock__pid_file_that_cannot_be_removed_does_not_keep_the_lock(path: Path) -> None:
+def test_lock_is_free_though_its_pid_file_cannot_be_removed(path: Path) -> None:
     with wallet_lock(path, 1, WALLET):
         path.with_suffix(".pid").unlink()
         path.with_suffix(".pid").mkdir()
+
     path.with_suffix(".pid").rmdir()
+
     assert is_free(path)
 
 
 def test_second_lock__equal_to_the_first_is_taken_once(path: Path) -> None:
     with wallet_lock(path, 1, WALLET, path):
         assert not is_free(path)
+
     assert is_free(path)
 
 
@@ -112,6 +116,7 @@ def test_second_lock__both_are_held_and_then_free(path: Path, tmp_path: Path) ->
     beside = tmp_path / "t.db.lock"
     with wallet_lock(path, 1, WALLET, beside):
         assert (is_free(path), is_free(beside)) == (False, False)
+
     assert (is_free(path), is_free(beside)) == (True, True)
 
 
@@ -124,7 +129,7 @@ def test_second_lock__first_one_is_let_go_if_the_second_is_held(path: Path, tmp_
         assert not path.with_suffix(".pid").exists()
 
 
-def test_second_lock__holder_keeps_its_pid_file_when_another_is_refused(path: Path, tmp_path: Path) -> None:
+def test_second_lock_holder_keeps_its_pid_file(path: Path, tmp_path: Path) -> None:
     beside = tmp_path / "t.db.lock"
     with wallet_lock(beside, 1, WALLET):
         with pytest.raises(LockHeld), wallet_lock(path, 1, WALLET, beside):
@@ -147,16 +152,18 @@ def test_service_lock__both_are_held_and_neither_is_the_wallet_s(path: Path, tmp
         assert (is_free(path), is_free(beside)) == (True, True)
 
 
-def test_service_lock__one_beside_the_store_alone_keeps_a_second_run_out(path: Path, tmp_path: Path) -> None:
+def test_service_lock_beside_the_store_keeps_a_second_run_out(path: Path, tmp_path: Path) -> None:
     beside = tmp_path / "t.db.lock"
+
     with service_lock(beside, 1, WALLET), pytest.raises(LockHeld) as refusal, service_lock(path, 1, WALLET, beside):
         raise AssertionError("two runs served")
     assert refusal.value.code is ErrorCode.WALLET_SERVED
     assert str(tmp_path / "t.db.service.pid") in refusal.value.message
 
 
-def test_lock__error_of_a_folder_that_is_a_file_names_path_and_remedy(tmp_path: Path) -> None:
+def test_lock_in_a_file_for_a_folder_names_path_and_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+
     with pytest.raises(OperatorNeeded) as error, wallet_lock(tmp_path / "file" / "x.lock", 1, WALLET):
         raise AssertionError("held a lock that is not there")
     assert not isinstance(error.value, LockHeld)
@@ -179,6 +186,7 @@ def test_lock__folder_that_is_not_writable_asks_for_the_operator(tmp_path: Path)
     with wallet_lock(tmp_path / "first.lock", 1, WALLET):
         pass  # imports what locks, which nobody may not read
     tmp_path.chmod(0o500)
+
     with as_nobody(), pytest.raises(OperatorNeeded) as error, wallet_lock(tmp_path / "x.lock", 1, WALLET):
         raise AssertionError("held a lock that is not there")
     tmp_path.chmod(0o700)
@@ -188,6 +196,7 @@ def test_lock__folder_that_is_not_writable_asks_for_the_operator(tmp_path: Path)
 def test_lock__link_in_the_place_of_its_file_is_not_followed(path: Path, tmp_path: Path) -> None:
     path.parent.mkdir()
     path.symlink_to(tmp_path / "elsewhere")
+
     with pytest.raises(OperatorNeeded), wallet_lock(path, 1, WALLET):
         raise AssertionError("held another file")
     assert not (tmp_path / "elsewhere").exists()
@@ -247,6 +256,7 @@ def test_waiting__ends_as_soon_as_the_lock_is_free(path: Path) -> None:
         with wait_for_lock(path, 1, WALLET, patience_s=60, sleep=let_go, report_holder=lambda _: None):
             assert path.with_suffix(".pid").read_text() == OWN_PID
             assert not is_free(path)
+
     assert pauses == [0.25]
     assert is_free(path)
 
@@ -275,11 +285,11 @@ def test_lock_path__names_chain_and_wallet_in_lower_case() -> None:
     assert lock_path(10, WALLET, None, local_chain=False).name == f"10-{WALLET.lower()}.lock"
 
 
-def test_lock_path__local_chain_without_a_store_has_the_machine_s_lock() -> None:
+def test_lock_path_of_a_local_chain_without_a_store() -> None:
     assert lock_path(10, WALLET, None, local_chain=True) == lock_path(10, WALLET, None, local_chain=False)
 
 
-def test_lock_path__local_chain_with_a_store_has_the_store_s_lock(tmp_path: Path) -> None:
+def test_lock_path_of_a_local_chain_with_a_store(tmp_path: Path) -> None:
     assert lock_path(10, WALLET, tmp_path / "t.db", local_chain=True) == tmp_path / "t.db.lock"
 
 
@@ -293,7 +303,9 @@ def test_lock__another_thread_releases_it(path: Path) -> None:
     held_lock.__enter__()
     release = threading.Thread(target=held_lock.__exit__, args=(None, None, None))
     release.start()
+
     release.join()
+
     assert is_free(path)
 
 
@@ -304,7 +316,9 @@ def test_service__is_known_by_its_lock_and_not_by_a_number(path: Path, pid: str)
         pid_file.write_text(pid)  # as another container numbers it
         assert is_service_locked(path)
         assert pid_file.exists()
+
     pid_file.write_text(pid)  # as a killed run leaves it
+
     assert not is_service_locked(path)
     assert not pid_file.exists()
 
@@ -327,5 +341,6 @@ def test_service__without_a_pid_file_is_not_looked_for(path: Path) -> None:
 def test_service__whose_lock_cannot_be_opened_is_unknown(path: Path) -> None:
     service_lock_path(path).mkdir(parents=True)
     service_lock_path(path).with_suffix(".pid").touch()
+
     with pytest.raises(PassingFault, match="cannot lock"):
         is_service_locked(path)

@@ -54,6 +54,7 @@ def test_a_second_process_is_locked_out_and_told_by_whom(tmp_path: Path) -> None
         child.communicate()
     with wallet_lock(path, 1, WALLET):
         assert (tmp_path / "x.pid").read_text() == f"{os.getpid()}\n"
+
     assert not (tmp_path / "x.pid").exists()
 
 
@@ -79,30 +80,32 @@ for _ in range(25):
 """
 
 
-def test_processes_that_wait_for_one_another_have_it_one_at_a_time(tmp_path: Path) -> None:
+def test_waiting_processes_have_the_lock_one_at_a_time(tmp_path: Path) -> None:
     path, count = tmp_path / "x.lock", tmp_path / "x.count"
     count.write_text("0")
+
     children = [subprocess.Popen([sys.executable, "-c", CONTEND, str(path), WALLET]) for _ in range(3)]
+
     assert [child.wait(120) for child in children] == [0, 0, 0]
     assert count.read_text() == "75", "two read and wrote at once"
 
 
 def test_who_waits_in_vain_is_told_for_whom_and_what_to_do(tmp_path: Path) -> None:
-    path, told = tmp_path / "x.lock", []
+    path, reports = tmp_path / "x.lock", []
     child, slept = held_elsewhere(path), []
-    waits = {"patience_s": 1, "sleep": slept.append, "report_holder": told.append}
+    waits = {"patience_s": 1, "sleep": slept.append, "report_holder": reports.append}
     try:
-        with raises_code(LockHeld, "lock", "1 s") as found, wait_for_lock(path, 1, WALLET, **waits):
+        with raises_code(LockHeld, "lock", "1 s") as refusal, wait_for_lock(path, 1, WALLET, **waits):
             raise AssertionError("two held the lock")
-        assert mentions(found.value.remedy, "answer", "prompt")
-        assert len(set(told)) == 1
-        assert mentions(told[0], "wallet", f"process {child.pid}")
+        assert mentions(refusal.value.remedy, "answer", "prompt")
+        assert len(set(reports)) == 1
+        assert mentions(reports[0], "wallet", f"process {child.pid}")
         assert sum(slept) == 1
         service_lock_path(path).with_suffix(".pid").write_text(f"{child.pid}\n")  # the holder is a run
-        with pytest.raises(LockHeld) as found, wait_for_lock(path, 1, WALLET, **waits):
+        with pytest.raises(LockHeld) as refusal, wait_for_lock(path, 1, WALLET, **waits):
             raise AssertionError("two held the lock")
-        assert "middle of" in found.value.remedy
-        assert f"process {child.pid}" in told[-1]
+        assert "middle of" in refusal.value.remedy
+        assert f"process {child.pid}" in reports[-1]
     finally:
         child.communicate()
 
@@ -114,19 +117,20 @@ def test_a_wallet_has_one_run_beside_whom_others_act(tmp_path: Path) -> None:
             assert (tmp_path / "x.service.pid").read_text() == (tmp_path / "x.pid").read_text() == f"{os.getpid()}\n"
         with raises_code(LockHeld, "wallet_served", f"process {os.getpid()}"), service_lock(path, 1, WALLET):
             raise AssertionError("two served")
+
     assert not (tmp_path / "x.service.pid").exists()
     with service_lock(path, 1, WALLET):
         pass
 
 
-def test_processes_with_other_state_folders_meet_at_the_lock_beside_the_store(tmp_path: Path) -> None:
-    service, shell, beside, told = tmp_path / "service" / "x.lock", tmp_path / "shell" / "x.lock", tmp_path / "t.db.lock", []
-    waits = {"patience_s": 0.5, "sleep": lambda _: None, "report_holder": told.append}
+def test_lock_beside_the_store_joins_other_state_folders(tmp_path: Path) -> None:
+    service, shell, beside, reports = tmp_path / "service" / "x.lock", tmp_path / "shell" / "x.lock", tmp_path / "t.db.lock", []
+    waits = {"patience_s": 0.5, "sleep": lambda _: None, "report_holder": reports.append}
     with wallet_lock(service, 1, WALLET, beside):
         with raises_code(LockHeld, "lock", "/t.db.pid"), wait_for_lock(shell, 1, WALLET, beside, **waits):
             raise AssertionError("two held the wallet")
-        assert told
-        assert all(f"process {os.getpid()}" in line for line in told)
+        assert reports
+        assert all(f"process {os.getpid()}" in line for line in reports)
         with wallet_lock(shell, 1, WALLET, tmp_path / "other.db.lock"):
             pass  # what was taken before the lock that was missing is let go of
     with service_lock(service, 1, WALLET, beside):
@@ -134,6 +138,7 @@ def test_processes_with_other_state_folders_meet_at_the_lock_beside_the_store(tm
             raise AssertionError("two served")
         with wallet_lock(shell, 1, WALLET, beside):
             pass
+
     assert not [*tmp_path.rglob("*.pid")]
 
 
@@ -147,12 +152,14 @@ def test_a_pid_file_with_foreign_text_is_not_repeated(tmp_path: Path) -> None:
 
 def test_a_lock_that_cannot_be_taken_asks_for_the_operator(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+
     with raises_code(OperatorNeeded, "lock"), wallet_lock(tmp_path / "file" / "x.lock", 1, WALLET):
         raise AssertionError("held a lock that is not there")
 
 
-def test_one_wallet_has_one_lock_per_machine_except_on_local_chains(tmp_path: Path) -> None:
+def test_wallet_has_one_lock_a_machine_but_on_local_chains(tmp_path: Path) -> None:
     first, second = tmp_path / "a.db", tmp_path / "b.db"
+
     assert lock_path(1, WALLET, first, local_chain=False) == lock_path(1, WALLET.lower(), second, local_chain=False)
     assert lock_path(1, WALLET, None, local_chain=False) != lock_path(10, WALLET, None, local_chain=False)
     assert lock_path(31337, WALLET, first, local_chain=True) == tmp_path / "a.db.lock"
@@ -164,25 +171,30 @@ def test_nothing_paused_means_not_paused(switch: KillSwitch) -> None:
 
 def test_the_file_alone_pauses(switch: KillSwitch) -> None:
     switch.file.touch()
+
     assert switch.is_paused() is True
     assert str(switch.file) in switch.read().reason
 
 
 def test_a_dangling_link_in_the_files_place_pauses(switch: KillSwitch) -> None:
     switch.file.symlink_to("nowhere")
+
     assert switch.is_paused() is True
 
 
 def test_the_store_alone_pauses(switch: KillSwitch, tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
     store.pause_switch.pause("maintenance", START_S)
+
     store.close()
+
     assert switch.read().paused is True
     assert switch.read().reason == "maintenance"
 
 
 def test_pause_and_resume_turn_both(switch: KillSwitch) -> None:
     switch.pause("by hand", START_S)
+
     assert switch.file.exists()
     assert switch.is_paused() is True
     switch.resume("by hand", START_S)
@@ -192,7 +204,9 @@ def test_pause_and_resume_turn_both(switch: KillSwitch) -> None:
 
 def test_a_file_that_cannot_be_looked_at_counts_as_paused(tmp_path: Path, switch: KillSwitch) -> None:
     (tmp_path / "plain").write_text("")
+
     unreadable = KillSwitch(tmp_path / "plain" / "trimtab.db.paused", switch._store)
+
     assert unreadable.is_paused() is None
     assert "be read" in unreadable.read().reason
 
@@ -202,6 +216,7 @@ def test_a_store_that_cannot_be_read_counts_as_paused(tmp_path: Path) -> None:
     with store.db.engine.connect() as connection:
         connection.exec_driver_sql("DROP TABLE pauses")
         connection.commit()
+
     assert KillSwitch(tmp_path / "p", store.pause_switch).is_paused() is None
     store.close()
 
@@ -215,7 +230,9 @@ def test_a_pause_works_on_a_full_disk(tmp_path: Path) -> None:
 
     event.listen(store.db.engine, "before_cursor_execute", full)
     switch = KillSwitch(pause_file(tmp_path / "trimtab.db"), store.pause_switch)
+
     switch.pause("stop", START_S)
+
     assert switch.is_paused() is True
     with raises_code(OperatorNeeded, "pause", "cannot pause"):
         KillSwitch(tmp_path / "does not exist" / "p", store.pause_switch).pause("stop", START_S)

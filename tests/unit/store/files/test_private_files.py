@@ -43,7 +43,9 @@ def test_a_file_that_its_owner_alone_may_write_is_taken(file: Path, mode: int) -
 @pytest.mark.parametrize("mode", [0o602, 0o620, 0o622, 0o646, 0o664, 0o666, 0o777])
 def test_a_file_that_others_may_write_is_refused_with_its_chmod(file: Path, mode: int) -> None:
     file.chmod(mode)
+
     error = refused(file)
+
     assert f"(mode {mode:04o})" in error.message
     assert error.remedy == f"run: chmod go-w {shlex.quote(str(file))}"
     assert os.system(error.remedy.removeprefix("run: ")) == 0
@@ -51,18 +53,22 @@ def test_a_file_that_others_may_write_is_refused_with_its_chmod(file: Path, mode
 
 
 @pytest.mark.parametrize("mode", [0o702, 0o757, 0o777, 0o2777])
-def test_a_folder_that_everybody_may_write_is_refused_with_its_chmod(file: Path, mode: int) -> None:
+def test_folder_that_everybody_may_write_is_refused(file: Path, mode: int) -> None:
     file.parent.chmod(mode)
+
     error = refused(file)
+
     assert error.remedy == f"run: chmod go-w {shlex.quote(str(file.parent))}"
     assert os.system(error.remedy.removeprefix("run: ")) == 0
     require_trusted_writers(file, "config")
 
 
-def test_a_sticky_folder_is_taken_and_what_others_may_write_in_it_is_not(file: Path) -> None:
+def test_sticky_folder_is_taken_without_files_others_may_write(file: Path) -> None:
     file.parent.chmod(0o1777)
     require_trusted_writers(file, "config")
+
     file.chmod(0o666)
+
     assert str(file) in refused(file).message
 
 
@@ -87,14 +93,18 @@ def test_a_folder_of_a_group_with_others_in_it_is_refused(
 ) -> None:
     os.chown(file.parent, -1, pwd.getpwuid(os.geteuid()).pw_gid)
     file.parent.chmod(0o775)
+
     group_of(monkeypatch, members, also_primary)
+
     assert str(file.parent) in refused(file).message
 
 
-def test_a_folder_of_a_group_that_is_not_the_users_own_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_of_a_foreign_group_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.parent.chmod(0o775)
     me = pwd.getpwuid(os.geteuid())
+
     monkeypatch.setattr(pwd, "getpwuid", lambda _uid: pwd.struct_passwd((*me[:3], me.pw_gid + 1, *me[4:])))
+
     assert str(file.parent) in refused(file).message
 
 
@@ -103,7 +113,9 @@ def test_a_file_of_another_user_is_refused(file: Path, monkeypatch: pytest.Monke
         os.chown(file, 4242, -1)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: 4242)
+
     error = refused(file)
+
     assert "another user" in error.message
     assert "copy" in error.remedy
 
@@ -113,7 +125,9 @@ def test_the_folder_of_a_link_counts_like_that_of_its_file(file: Path, tmp_path:
     link.parent.mkdir()
     link.symlink_to(file)
     require_trusted_writers(link, "config")
+
     link.parent.chmod(0o777)
+
     assert str(link.parent) in refused(link).message
     link.parent.chmod(0o755)
     file.parent.chmod(0o777)
@@ -122,6 +136,7 @@ def test_the_folder_of_a_link_counts_like_that_of_its_file(file: Path, tmp_path:
 
 def test_a_config_that_others_may_write_is_not_read(file: Path) -> None:
     file.chmod(0o666)
+
     with raises_field("config"):
         load_config(file)
 
@@ -130,7 +145,9 @@ def test_a_config_that_others_may_write_is_not_read(file: Path) -> None:
 def test_a_config_that_others_may_read_is_made_private(tmp_path: Path, mode: int) -> None:
     path = agents.config(tmp_path)
     path.chmod(mode)
+
     load_config(path, checks_permissions=False)
+
     assert path.stat().st_mode & 0o777 == mode, "a pause changes nothing"
     load_config(path)
     assert path.stat().st_mode & 0o777 == mode & 0o700
@@ -142,6 +159,7 @@ def test_a_config_that_cannot_be_made_private_is_refused(file: Path, monkeypatch
 
     file.chmod(0o644)
     monkeypatch.setattr(Path, "chmod", refuse)
+
     with raises_field("config") as caught:
         load_config(file)
     assert caught.value.remedy == f"run: chmod go-rwx {shlex.quote(str(file))}"
@@ -149,23 +167,26 @@ def test_a_config_that_cannot_be_made_private_is_refused(file: Path, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["trimtab.db", "trimtab.db-wal", "trimtab.db-shm"])
-def test_a_store_that_others_may_read_is_made_private_with_what_sqlite_keeps_beside_it(tmp_path: Path, name: str) -> None:
+def test_store_that_others_may_read_is_made_private(tmp_path: Path, name: str) -> None:
     url = f"sqlite:///{tmp_path / 'trimtab.db'}"
     first = open_store(url, 31337, WALLET)
     first.steps.begin("s", 1, "{}")  # its log stays while the store is open
     (tmp_path / name).chmod(0o644)
+
     open_store(url, 31337, WALLET).close()
+
     assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
     first.close()
 
 
 @pytest.mark.parametrize("name", ["trimtab.db", "trimtab.db-wal", "trimtab.db-shm", "trimtab.db-journal"])
-def test_a_store_is_not_opened_while_others_may_write_what_sqlite_reads(tmp_path: Path, name: str) -> None:
+def test_store_that_others_may_write_is_not_opened(tmp_path: Path, name: str) -> None:
     url = f"sqlite:///{tmp_path / 'trimtab.db'}"
     open_store(url, 31337, WALLET).close()
     path = tmp_path / name
     path.touch()
     path.chmod(0o666)
+
     with raises_field("store") as caught:
         open_store(url, 31337, WALLET)
     assert caught.value.remedy == f"run: chmod go-w {shlex.quote(str(path))}"
@@ -173,6 +194,7 @@ def test_a_store_is_not_opened_while_others_may_write_what_sqlite_reads(tmp_path
 
 def test_no_store_is_made_in_a_folder_that_others_may_write(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
+
     with pytest.raises(ConfigError, match=r"folder.*store"):
         open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31337, WALLET)
     assert list(tmp_path.iterdir()) == []

@@ -33,36 +33,36 @@ def later(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 def older(tmp_path: Path) -> Path:
     """A store of this version with a transaction in it."""
     path = tmp_path / "older.db"
-    store = opened(path)
+    store = store_at(path)
     store.steps.begin("s", START_S, "{}")
-    made = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    store.journal.advance(made.id, IntentState.SIGNED, START_S, tx_hash="0xaa")
-    store.journal.advance(made.id, IntentState.BROADCAST, START_S)
-    store.journal.advance(made.id, IntentState.MINED, START_S, receipt=receipt("0xaa", 1, "0x01"))
+    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0xaa")
+    store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
+    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=receipt("0xaa", 1, "0x01"))
     store.close()
     return path
 
 
-def opened(path: Path) -> Store:
+def store_at(path: Path) -> Store:
     return open_store(f"sqlite:///{path}", CHAIN_ID, WALLET)
 
 
-def upgraded_by_one_that_dies(path: Path, statement: int) -> bool:
+def dies_while_upgrading(path: Path, statement: int) -> bool:
     """Upgrades in a process of its own that is killed before its SQL statement of that number; whether it was."""
     child = os.fork()
     if child == 0:
-        seen = 0
+        statement_count = 0
 
         def count(*_: object) -> None:
-            nonlocal seen
-            seen += 1
-            if seen == statement:
+            nonlocal statement_count
+            statement_count += 1
+            if statement_count == statement:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         event.listen(Engine, "before_cursor_execute", count)
         event.listen(Engine, "commit", count)
         try:
-            opened(path)
+            store_at(path)
         finally:
             os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -70,31 +70,34 @@ def upgraded_by_one_that_dies(path: Path, statement: int) -> bool:
 
 
 @pytest.mark.slow
-def test_killed_before_any_statement_the_store_is_of_before_or_of_after_and_whole(tmp_path: Path, older: Path, later: str) -> None:
-    found, killed, statement = set(), True, 0
-    while killed:
+def test_killed_upgrade_leaves_the_store_of_before_or_after(tmp_path: Path, older: Path, later: str) -> None:
+    versions, is_killed, statement = set(), True, 0
+    while is_killed:
         statement += 1
         path = tmp_path / f"{statement}.db"
         shutil.copy(older, path)
-        killed = upgraded_by_one_that_dies(path, statement)
+        is_killed = dies_while_upgrading(path, statement)
         version = inspect_store_file(path).version
         assert version in (OLDER, later)
-        found.add(version)
-        store = opened(path)  # the next command finishes it
+        versions.add(version)
+        store = store_at(path)  # the next command finishes it
         assert [intent.state for intent in store.journal.intents()] == [IntentState.MINED]
         assert store.budgets.history(START_S).budgets.loss_24h == 0
         store.close()
         assert inspect_store_file(path).version == later
+
     assert statement > 10
-    assert found == {OLDER, later}
+    assert versions == {OLDER, later}
 
 
-@pytest.mark.parametrize("left", ["", "torn"])
-def test_a_backup_that_an_upgrade_left_half_done_is_made_anew(older: Path, later: str, left: str) -> None:
-    kept = older.with_name(f"{older.name}.before-{later}")
-    kept.write_text(left)
-    opened(older).close()
-    assert inspect_store_file(kept).version == OLDER
+@pytest.mark.parametrize("old_text", ["", "torn"])
+def test_a_backup_that_an_upgrade_left_half_done_is_made_anew(older: Path, later: str, old_text: str) -> None:
+    backup_path = older.with_name(f"{older.name}.before-{later}")
+    backup_path.write_text(old_text)
+
+    store_at(older).close()
+
+    assert inspect_store_file(backup_path).version == OLDER
 
 
 def test_upgrade__by_two_at_once__keeps_the_store_of_before(older: Path, later: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,21 +109,23 @@ def test_upgrade__by_two_at_once__keeps_the_store_of_before(older: Path, later: 
         version = read_version(connection)
         readings.append(version)
         if len(readings) == 2:  # the first is the check at opening
-            opened(older).close()
+            store_at(older).close()
         return version
 
     monkeypatch.setattr(opening, "_read_version", read_version_slowly)
-    opened(older).close()
+
+    store_at(older).close()
+
     assert readings[:2] == [OLDER, OLDER]
     assert readings[-1] == inspect_store_file(older).version == later
     assert inspect_store_file(older.with_name(f"{older.name}.before-{later}")).version == OLDER
 
 
-def test_who_only_looks_leaves_a_store_of_another_version_as_it_is(older: Path, later: str) -> None:
+def test_reading_leaves_a_store_of_another_version_unchanged(older: Path, later: str) -> None:
     with pytest.raises(OperatorNeeded, match="is older"):
         open_store(f"sqlite:///{older}", CHAIN_ID, WALLET, checks_and_migrates=False)
     assert inspect_store_file(older).version == OLDER
     assert not list(older.parent.glob("*.before-*"))
-    opened(older).close()
+    store_at(older).close()
     assert inspect_store_file(older).version == later
     open_store(f"sqlite:///{older}", CHAIN_ID, WALLET, checks_and_migrates=False).close()

@@ -31,24 +31,28 @@ def schema(database: Database) -> list[tuple[str, str, str, str | None]]:
         return [tuple(row) for row in db.exec_driver_sql(SCHEMA)]
 
 
-def test_stores_in_files_and_in_memory_have_the_same_tables_indexes_and_triggers(tmp_path: Path) -> None:
+def test_file_and_memory_stores_have_one_schema(tmp_path: Path) -> None:
     file, memory = open_store(f"sqlite:///{tmp_path}/new.db", CHAIN_ID, WALLET), open_memory_store(CHAIN_ID, WALLET)
-    found = schema(file.db)
-    assert found == schema(memory.db)
-    assert len(found) > 60
-    assert {name for kind, name, *_ in found if kind == "trigger"} == GROWING
+
+    file_schema = schema(file.db)
+
+    assert file_schema == schema(memory.db)
+    assert len(file_schema) > 60
+    assert {name for kind, name, *_ in file_schema if kind == "trigger"} == GROWING
     file.close()
     memory.close()
 
 
 def test_a_new_store_needs_no_migrations(tmp_path: Path) -> None:
-    made = f"""
+    script = f"""
 import sys
 from agent.store import open_store
 open_store("sqlite:///{tmp_path}/new.db", {CHAIN_ID}, {WALLET!r}).close()
 assert "alembic" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", made], check=True)
+
+    subprocess.run([sys.executable, "-c", script], check=True)
+
     assert inspect_store_file(tmp_path / "new.db").version == REVISIONS[-1]
 
 
@@ -56,12 +60,12 @@ def killed_before(path: Path, statement: int) -> bool:
     """Create a store in a process of its own that is killed before its SQL statement or commit of that number; return whether it was."""
     child = os.fork()
     if child == 0:
-        left = statement
+        countdown = statement
 
         def count(*_: object) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
+            nonlocal countdown
+            countdown -= 1
+            if countdown == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         event.listen(Engine, "before_cursor_execute", count)
@@ -75,42 +79,43 @@ def killed_before(path: Path, statement: int) -> bool:
 
 
 @pytest.mark.slow
-def test_killed_before_any_statement_of_its_creation_a_store_is_empty_or_whole_and_the_next_command_opens_it(tmp_path: Path) -> None:
+def test_killed_creation_leaves_an_empty_or_whole_store(tmp_path: Path) -> None:
     open_store(f"sqlite:///{tmp_path}/whole.db", CHAIN_ID, WALLET).close()
     with closing(sqlite3.connect(tmp_path / "whole.db")) as file:
         whole = file.execute(SCHEMA).fetchall()
-    sizes, killed, statement = set(), True, 0
-    while killed:
+    sizes, is_killed, statement = set(), True, 0
+    while is_killed:
         statement += 1
         path = tmp_path / f"{statement}.db"
-        killed = killed_before(path, statement)
+        is_killed = killed_before(path, statement)
         with closing(sqlite3.connect(path)) as file:
-            found = file.execute(SCHEMA).fetchall()
-        assert found in ([], whole)
-        sizes.add(len(found))
+            rows = file.execute(SCHEMA).fetchall()
+        assert rows in ([], whole)
+        sizes.add(len(rows))
         store = open_store(f"sqlite:///{path}", CHAIN_ID, WALLET)
         store.steps.begin("s", 1, "{}")
         store.close()
         assert inspect_store_file(path).version == REVISIONS[-1]
         with closing(sqlite3.connect(path)) as file:
             assert file.execute(SCHEMA).fetchall() == whole
+
     assert statement > len(whole) // 2
     assert sizes == {0, len(whole)}
 
 
-def test_the_package_loads_the_store_on_its_first_use_and_has_no_other_names() -> None:
+def test_package_loads_the_store_on_its_first_use() -> None:
     assert agent.store.Store is Store
     with pytest.raises(AttributeError, match="open_strore"):
         agent.store.open_strore  # noqa: B018
 
 
-def test_answers_of_a_store_in_memory_are_kept_until_a_write_or_their_expiry() -> None:
+def test_query_until_keeps_answers_until_a_write_or_expiry() -> None:
     """An answer that began later is not one for an earlier time."""
     database = open_memory_store(CHAIN_ID, WALLET).db
-    asked: list[int] = []
+    queries_s: list[int] = []
 
     def ten_seconds_long(_db: Connection, time_s: int) -> tuple[int, float]:
-        asked.append(time_s)
+        queries_s.append(time_s)
         return time_s, time_s + 10
 
     def answers(*times_s: int) -> list[int]:
@@ -123,5 +128,5 @@ def test_answers_of_a_store_in_memory_are_kept_until_a_write_or_their_expiry() -
     with database.write("forget"):
         pass
     assert answers(30) == [30]
-    assert asked == [20, 30, 29, 30]
+    assert queries_s == [20, 30, 29, 30]
     database.close()

@@ -1,0 +1,44 @@
+"""What trading costs in a backtest, a search and a stress test."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+
+from agent.backtest.settings import SimulationSettings
+from agent.errors import ConfigError
+from agent.research.arguments import Number, by_argument, check_kinds, exact_amount
+from agent.units import PIPS
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """The market of a simulation: `fee` of every pool as a share, `depth` of one side of a pool in
+    the numeraire, and `latency`, the bars between sending and execution. Raises ConfigError.
+
+    >>> Costs(fee=0.003)
+    Costs(fee=0.003, depth=1000000000, latency=0)
+    """
+
+    fee: Number = 0.001
+    depth: Number = 10**9
+    latency: int = 0
+
+    def __post_init__(self) -> None:
+        check_kinds(asdict(self))
+        try:
+            self.settings(Fraction(1))
+        except ConfigError as error:
+            raise by_argument(error) from None
+
+    def settings(self, start_value: Fraction) -> SimulationSettings:
+        """Return the settings of a simulation that starts with this value."""
+        return SimulationSettings(
+            depth=exact_amount(self.depth, "depth"),
+            fee_pips=round(exact_amount(self.fee, "fee") * PIPS),
+            start_value=start_value,
+            latency_bars=self.latency,
+        )
+
+
+USUAL_COSTS = Costs()
