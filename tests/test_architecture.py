@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.syntax_trees import AGENT, ROOT, identifiers, imported, nodes, parsed
+from tests.support.syntax_trees import AGENT, ROOT, identifiers, imported_names, nodes, tree_of
 
 PURE = {
     "units",
@@ -174,11 +174,11 @@ def test_what_machines_calculate_differently_is_found(text: str) -> None:
 
 def test_only_the_wiring_names_adapters() -> None:
     others = [path for path in modules() if package(path) not in ADAPTER_NAMERS]
-    assert not named((path, imported(path) & ADAPTERS) for path in others)
+    assert not named((path, imported_names(path) & ADAPTERS) for path in others)
 
 
 def test_every_module_says_what_it_answers() -> None:
-    assert not named((path, ast.get_docstring(parsed(path)) is None) for path in modules())
+    assert not named((path, ast.get_docstring(tree_of(path)) is None) for path in modules())
 
 
 def is_packed(node: ast.AST) -> bool:
@@ -287,7 +287,7 @@ def test_a_layer_is_imported_by_the_registries_alone() -> None:
     layers = {path.parts[-2] for path in modules() if path.parent.parent == AGENT / "layers"}
     assert {"futures", "gradual", "liquidity", "signals", "strategies", "tax"} <= layers
     core = [path for path in modules() if package(path) not in NAME_FEATURES and path.parent != AGENT / "layers"]
-    assert not named((path, layers_of(imported(path)) & layers - {*path.relative_to(AGENT).parts[1:2]}) for path in core)
+    assert not named((path, layers_of(imported_names(path)) & layers - {*path.relative_to(AGENT).parts[1:2]}) for path in core)
 
 
 def layers_of(names: Iterable[str]) -> set[str]:
@@ -418,7 +418,7 @@ def test_identifiers_use_the_words_of_the_glossary() -> None:
     for path in modules():
         names = identifiers(nodes(path))
         words = set(re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", " ".join(names)).lower().replace("_", " ").split(" "))
-        if bad := (words & GONE) | (variables(parsed(path)) & NO_VARIABLE if names & NO_VARIABLE else set()):
+        if bad := (words & GONE) | (variables(tree_of(path)) & NO_VARIABLE if names & NO_VARIABLE else set()):
             old[str(path.relative_to(ROOT))] = bad
     assert not old
 

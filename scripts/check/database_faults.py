@@ -38,7 +38,7 @@ from agent.model import IntentKind, IntentState
 from agent.store import Store
 from agent.store.files.locks import LockHeld
 from agent.store.postgresql import fencing, session
-from tests.support.agents import ROOMY, again, fund, trusted, yes
+from tests.support.agents import ROOMY, fund, reopened_agent, trusted_config, yes
 from tests.support.postgresql import Server, running_server
 
 HELD = {"WETH": 50_000, "WBTC": 10_000, "USDC": 30_000}
@@ -96,7 +96,7 @@ def rebalance(
     database = f"run{seed}"
     changes = {**ROOMY, "store.url": server.new_database(database)}
     fund(chain, HELD)
-    loaded = trusted(chain, folder, changes)
+    loaded = trusted_config(chain, folder, changes)
     nonce_before = chain.w3.eth.get_transaction_count(chain.wallet.address)
     number = generator.randrange(1, USUAL_STATEMENTS)
     is_made = generator.random() < 0.5
@@ -104,7 +104,7 @@ def rebalance(
     count = [0]
     for look in range(MAX_LOOKS):
         try:
-            with again(chain, load_config(loaded.path)) as agent:
+            with reopened_agent(chain, load_config(loaded.path)) as agent:
                 if look == 0:
                     store = agent.context.store
                     strikes = {

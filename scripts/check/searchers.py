@@ -30,8 +30,8 @@ from tests.support.searchers import (
     Turn,
     UnseenMove,
     best_responses,
-    explored,
     searcher_on,
+    turns_by_size,
 )
 
 SIZES_USD = {
@@ -93,7 +93,7 @@ def run_searchers(rounds: int) -> list[dict[str, object]]:
                             Fraction(size)
                             for size in ((0,) if is_sizeless else SIZES_USD[scene.name])
                         ]
-                        turns = explored(lambda size: searcher.attack(tactic, size), sizes, rounds)  # noqa: B023 used at once
+                        turns = turns_by_size(lambda size: searcher.attack(tactic, size), sizes, rounds)  # noqa: B023 used at once
                         rows.append(summary_row(scene, router, tactic, turns))
                         print(json.dumps(rows[-1]), file=sys.stderr)
                 chain.revert(snapshot)

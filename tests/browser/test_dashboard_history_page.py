@@ -14,7 +14,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
-from tests.support.dashboards import golden
+from tests.support.dashboards import golden_document
 from tests.support.sites import Site
 from tests.support.worlds import missing
 
@@ -34,10 +34,10 @@ SHOWN = "[...document.querySelectorAll('[data-step]')].filter(row => row.checkVi
 
 
 def history() -> dict[str, Any]:
-    step = golden("26-history")["steps"][0]
+    step = golden_document("26-history")["steps"][0]
     sent = {"status": "final", "block": 1, "note": "", "hash": ""}
     return {
-        **golden("26-history"),
+        **golden_document("26-history"),
         "steps": [
             {
                 **step,

@@ -28,7 +28,7 @@ from agent.web.reach import Reach
 from agent.wiring.context import SystemClock
 from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, patient_context, violations
 from tests.support import lp_on_chain
-from tests.support.agents import again, fund, trusted, yes
+from tests.support.agents import fund, reopened_agent, trusted_config, yes
 from tests.support.dashboards import InProcessDocumentCache, Served
 from tests.support.lp_on_chain import EVEN
 from tests.support.on_chain.holdings import VALUED, paused_run
@@ -52,7 +52,7 @@ def at_the_page(
     access = Access(Reach(port=1), UsersPlace(str(users)))
     access.set_users({1: ("ann", False), 2: ("eve", True)})
     board = InProcessDocumentCache(str(loaded.path), wiring.store_file(loaded))
-    with again(chain, loaded, clock=SystemClock()) as agent, Served(access, board) as served:
+    with reopened_agent(chain, loaded, clock=SystemClock()) as agent, Served(access, board) as served:
         agent.context.kill_switch.pause("still", agent.context.clock.now_s())
         runner, address = ControlRunner(agent, transports=[chain.transport]), f"http://localhost:{served.port}"
         pages = []
@@ -109,7 +109,7 @@ def test_new_ledgers_and_who_gets_deposits(chromium: Any, anvil_chain: LocalChai
 def test_a_position_is_taken_and_forgotten(chromium: Any, anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, VALUED, EVEN)
+    loaded = trusted_config(chain, tmp_path, VALUED, EVEN)
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     with at_the_page(chromium, chain, loaded, WIDE) as (agent, page, reader, confirmed):
         reader.goto("/liquidity")

@@ -168,7 +168,7 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
     """Each page full of figures and of markup, the login, the controls and reviews too. Without the policy unescaped text would run.
     In every run axe looks at one page of three.
     """
-    from tests.support.dashboards import CONTROLS, HOSTILE, MARKUP, golden
+    from tests.support.dashboards import CONTROLS, HOSTILE, MARKUP, golden_document
     from tests.support.pages.reviews import edit_backtest, review
     from tests.support.sites import Site
 
@@ -181,11 +181,14 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
         ]
         documents["history"] |= {"steps": [{**steps[0], "reason": MARKUP}, *documents["history"]["steps"]]}
         documents["controls"] = CONTROLS
-        explained = {"explain": {**golden("27-explain"), "sentences": [MARKUP]}, "explorer": ""}
+        explained = {"explain": {**golden_document("27-explain"), "sentences": [MARKUP]}, "explorer": ""}
         monkeypatch.setattr(site.board, "read_stored", AsyncMock(return_value=explained))
         cookie = site.enter()
-        preview = {"plan_hash": "ab" * 32, "reason": "", "moves": [HOSTILE], "document": golden("04-plan")}
-        edit = {**preview, "document": {"changes": [MARKUP], "rebalance_count": 2, "warnings": [HOSTILE], "transition": golden("04-plan")}}
+        preview = {"plan_hash": "ab" * 32, "reason": "", "moves": [HOSTILE], "document": golden_document("04-plan")}
+        edit = {
+            **preview,
+            "document": {"changes": [MARKUP], "rebalance_count": 2, "warnings": [HOSTILE], "transition": golden_document("04-plan")},
+        }
         reviews = review(site, cookie, "rebalance", preview), review(site, cookie, "stop", preview), review(site, cookie, "edit", edit)
         session = site.access.find_session(cookie.partition("=")[2], touch=False)
         assert session is not None

@@ -21,7 +21,7 @@ from agent.web.controls import requested_review
 from agent.web.reading import AppProcess
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.support import agents
-from tests.support.dashboards import CONTROLS, golden
+from tests.support.dashboards import CONTROLS, golden_document
 from tests.support.pages.reviews import review
 from tests.support.pages.setup_keys import tab_to, type_into
 from tests.support.sites import Site
@@ -83,7 +83,7 @@ def test_sheet__keeps_the_focus_and_fits_the_screen(
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     monkeypatch.setitem(site.board.documents, "settings", settings_document(agents.config(tmp_path, targets="WETH=60% USDC=40%")))
-    monkeypatch.setitem(site.board.documents, "status", golden("25-status"))
+    monkeypatch.setitem(site.board.documents, "status", golden_document("25-status"))
     page.set_viewport_size({"width": size[0], "height": size[1]})
     page.reload()
     tab_to(page, f"[popovertarget={name}]")
@@ -144,7 +144,7 @@ def test_form__that_cannot_be_planned_is_corrected_by_keyboard(
     monkeypatch.setattr(web_controls, "AppProcess", RefusingProcess)
     document = settings_document(agents.config(tmp_path, targets="WETH=60% USDC=40%"))
     with Site(tmp_path / "trimtab.db.users") as site:
-        site.board.documents |= {"settings": document, "status": golden("25-status")}
+        site.board.documents |= {"settings": document, "status": golden_document("25-status")}
         cookie = site.enter()
         session = site.access.find_session(cookie.partition("=")[2], touch=False)
         assert session is not None
@@ -179,7 +179,7 @@ def test_form__that_cannot_be_planned_is_corrected_by_keyboard(
 def test_guards__are_counted_and_unfold_by_keyboard(site: Site, page: Any, size: tuple[int, int]) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
-    plan = golden("04-plan")
+    plan = golden_document("04-plan")
     cookie = "=".join(next((one["name"], one["value"]) for one in page.context.cookies() if one["name"] == "trimtab-1"))
     page.set_viewport_size({"width": size[0], "height": size[1]})
     page.goto(review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": plan}))

@@ -13,7 +13,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
-from tests.support.dashboards import ADDRESS, HOSTILE, golden
+from tests.support.dashboards import ADDRESS, HOSTILE, golden_document
 from tests.support.pages.reviews import review
 from tests.support.pages.setup_keys import tab_to
 from tests.support.sites import Site
@@ -24,10 +24,10 @@ PLAN_HASH = "ab" * 32
 
 def stop_document() -> dict[str, Any]:
     """A stop with two sales, a pending transaction, an open allowance and a payment."""
-    plan = golden("04-plan")
+    plan = golden_document("04-plan")
     second = {**plan, "turnover": "77.5", "worst_case": "8.5", "legs": [{**plan["legs"][0], "token_in": "LINK"}]}
     return {
-        **golden("72-stop"),
+        **golden_document("72-stop"),
         "to_stable": True,
         "to": ADDRESS,
         "cancel": [{"kind": "swap", "status": "broadcast", "block": None, "note": f"swap {HOSTILE}", "hash": ""}],
@@ -82,7 +82,7 @@ def test_stop__is_shown_whole_before_it_is_confirmed(chromium: Any, tmp_path: Pa
 def test_stop__without_a_sale_says_that_everything_stays(tmp_path: Path) -> None:
     with Site(tmp_path / "trimtab.db.users") as site:
         cookie = site.enter()
-        preview = {"plan_hash": PLAN_HASH, "reason": "", "moves": [], "document": golden("72-stop")}
+        preview = {"plan_hash": PLAN_HASH, "reason": "", "moves": [], "document": golden_document("72-stop")}
         text = site.ask(review(site, cookie, "stop", preview), Cookie=cookie)[2].decode()
     for part in ("Pending transactions: none", "Allowances: none", "Nothing is sold", "trimtab resume"):
         assert part in text

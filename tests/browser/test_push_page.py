@@ -60,7 +60,7 @@ CLICKED = """async address => {
 }"""
 
 
-def said(page: Any, words: str) -> None:
+def expect_words(page: Any, words: str) -> None:
     page.wait_for_selector(f"#device output:has-text({json.dumps(words)})")
 
 
@@ -78,9 +78,9 @@ def test_a_device_is_turned_on_and_off_and_shows_alerts_that_open_this_dashboard
         context.grant_permissions(["notifications"], origin=address)
         page = context.new_page()
         page.goto(f"{address}/alerts")
-        said(page, "Off.")
+        expect_words(page, "Off.")
         page.click("#device button")
-        said(page, "Not turned on: ")
+        expect_words(page, "Not turned on: ")
         assert not store.controls.has_queued()
 
         browser = context.new_cdp_session(page)
@@ -88,18 +88,18 @@ def test_a_device_is_turned_on_and_off_and_shows_alerts_that_open_this_dashboard
         permission = {"permission": {"name": "notifications"}, "origin": address, "browserContextId": own}
         browser.send("Browser.setPermission", {**permission, "setting": "denied"})
         page.reload()
-        said(page, "Blocked by the browser")
+        expect_words(page, "Blocked by the browser")
         assert page.is_hidden("#device button")
         browser.send("Browser.setPermission", {**permission, "setting": "granted"})
 
         page.add_init_script(SUBSCRIBED)
         page.reload()
-        said(page, "Off.")
+        expect_words(page, "Off.")
         page.evaluate(OTHER_KEY)
-        said(page, "Off.")
+        expect_words(page, "Off.")
         page.once("dialog", lambda dialog: dialog.dismiss())
         page.click("#device button:has-text('Turn on')")
-        said(page, "Not turned on: another key")
+        expect_words(page, "Not turned on: another key")
         assert not page.evaluate("window.ended"), "the alerts of the other portfolio go on"
         page.once("dialog", lambda dialog: dialog.accept())
         page.click("#device button:has-text('Turn on')")
@@ -113,7 +113,7 @@ def test_a_device_is_turned_on_and_off_and_shows_alerts_that_open_this_dashboard
             "devices": [{"id": device.id, "service": device.service_host, "user": "ann", "added": "2026-01-01"}],
         }
         page.goto(f"{address}/alerts")
-        said(page, "On.")
+        expect_words(page, "On.")
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         version = page.get_attribute("#shown", "data-version")

@@ -225,16 +225,16 @@ def test_everything_has_a_name_for_whoever_listens(long_page: OpenedPage) -> Non
         assert long_page.ask(every), every
 
 
-def made(kind: str) -> ReportPage:
+def report_page(kind: str) -> ReportPage:
     """A report of a backtest, a search or a stress test."""
     if kind == "backtest":
         return backtest_page(result_of(bars=400))
     pytest.importorskip("numba")
     if kind == "tune":
         from agent.backtest.tune.report import tune_page
-        from tests.support.backtests import search, tuned, walks
+        from tests.support.backtests import search, tune_result_of, walks
 
-        return tune_page(tuned(search(walks(9, 120), every="7d")))
+        return tune_page(tune_result_of(search(walks(9, 120), every="7d")))
     from agent.backtest.stress.run import run_stress_test, stress_page
     from tests.support.backtests import DEEP, halves, wish
     from tests.support.studies.stress_tables import TABLE
@@ -248,7 +248,7 @@ def test_no_report_has_a_violation_in_either_colour(open_page: Open, tmp_path: P
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     path = tmp_path / "report.html"
-    write_pages(made(kind), path)
+    write_pages(report_page(kind), path)
     opened = open_page(path, PHONE, bypass_csp=True)
     for scheme in ("light", "dark"):
         opened.page.emulate_media(color_scheme=scheme)

@@ -17,7 +17,7 @@ from agent.backtest.tune.report import tune_page
 from agent.backtest.tune.statistics import Objective
 from tests.browser.chromium import PHONE
 from tests.browser.conftest import OpenedPage
-from tests.support.backtests import search, tuned, walks
+from tests.support.backtests import search, tune_result_of, walks
 
 
 @pytest.mark.slow
@@ -25,7 +25,7 @@ from tests.support.backtests import search, tuned, walks
 def test_the_page_of_a_search_shows_its_verdict_its_map_and_its_walk(
     objective: Objective, open_page: Callable[..., OpenedPage], tmp_path: Path
 ) -> None:
-    tune_result = tuned(search(walks(9, 120), every="7d", tracking="normal,strict", objective=objective))
+    tune_result = tune_result_of(search(walks(9, 120), every="7d", tracking="normal,strict", objective=objective))
     path = tmp_path / "tune.html"
     write_pages(tune_page(tune_result), path)
     opened = open_page(path, PHONE)

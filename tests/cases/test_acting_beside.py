@@ -16,7 +16,7 @@ from agent.errors import ConfigError, Retryable
 from agent.localchain import LocalChain
 from agent.model import RequestState
 from agent.store.files.locks import LockHeld
-from tests.support.agents import ROOMY, again, allow, allowances, fund, purse, trusted, yes
+from tests.support.agents import ROOMY, allow, allowances, fund, purse, reopened_agent, trusted_config, yes
 from tests.support.fakes.clock import chain_clock
 from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS, accept
 from tests.support.text import mentions, raises_code
@@ -25,8 +25,8 @@ from tests.support.text import mentions, raises_code
 @contextmanager
 def bot(chain: LocalChain, folder: Path) -> Iterator[tuple[LoadedConfig, Agent]]:
     fund(chain, HELD)
-    loaded = trusted(chain, folder, {**ROOMY, **OPEN, "service": {"wallet_wait": "2s"}}, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, folder, {**ROOMY, **OPEN, "service": {"wallet_wait": "2s"}}, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         yield loaded, agent
 
 
@@ -44,7 +44,7 @@ def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and
 
         before = purse(chain)
         clock = chain_clock(chain, on_sleep=release)
-        with again(chain, loaded, clock=clock) as other, raises_code(ConfigError, "not_open"):
+        with reopened_agent(chain, loaded, clock=clock) as other, raises_code(ConfigError, "not_open"):
             transfers.resume_withdrawal(other, number, to=HOME, send=True, confirm=accept)
         assert (purse(chain), chain.balance("USDC", HOME)) == (before, 0)
 
@@ -72,7 +72,7 @@ def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalCh
         number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=accept).request_id
         assert number is not None
         requests: list[str] = []
-        step_transactors, other = wiring.open_transactor(agent.context, yes, lambda _: None), again(chain, loaded)
+        step_transactors, other = wiring.open_transactor(agent.context, yes, lambda _: None), reopened_agent(chain, loaded)
         with step_transactors, other as waits, raises_code(LockHeld, "lock", "waited 2 s"):
             transfers.release_withdrawal(waits, number, requests.append)
         assert len(set(requests)) == 1
@@ -115,7 +115,7 @@ def test_an_allowance_that_another_took_back_meanwhile_is_not_taken_back_again(a
 
 def test_a_look_of_a_run_that_cannot_have_the_wallet_is_told_and_the_next_one_tries_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path) as (loaded, agent), again(chain, loaded) as other:
+    with bot(chain, tmp_path) as (loaded, agent), reopened_agent(chain, loaded) as other:
         looks = agent.run(send=True, confirm=yes, every="10s")
         with wiring.open_transactor(other.context, yes, lambda _: None):
             busy = next(looks)
@@ -132,7 +132,7 @@ def test_a_look_of_a_run_that_cannot_have_the_wallet_is_told_and_the_next_one_tr
 
 def test_a_run_that_was_stopped_or_whose_config_was_edited_acts_no_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with bot(chain, tmp_path) as (loaded, agent), again(chain, loaded) as other:
+    with bot(chain, tmp_path) as (loaded, agent), reopened_agent(chain, loaded) as other:
         looks = agent.run(send=True, confirm=yes, every="1h")
         next(looks)
         assert shutdown.stop(other, send=True, confirm=lambda _: True).state == "stopped"

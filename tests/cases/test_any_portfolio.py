@@ -21,12 +21,12 @@ from tests.support.agents import (
     WalletBalances,
     agent_on,
     fund,
-    lost,
+    loss_usd,
     off_target,
     pool_prices,
     purse,
     require_exact,
-    said,
+    skipped_text,
     swap_of,
     yes,
 )
@@ -100,7 +100,7 @@ def require_kept_limits(chain: LocalChain, agent: Agent, outcome: StepOutcome, b
     plan, _, receipt = swap_of(outcome)
     limits = agent.context.limits
     assert limits.plan_cost_bps is not None
-    traded = lost(chain, before, chain.deployed_world.prices_usd, gas=False) * USD
+    traded = loss_usd(chain, before, chain.deployed_world.prices_usd, gas=False) * USD
     assert traded == plan.cost.total - plan.cost.gas
     assert plan.cost.total * BPS <= plan.turnover * limits.plan_cost_bps
     assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * (1 + GAS_SLACK), f"{plan.gas_units} planned, {receipt.gas_used} burnt"
@@ -122,7 +122,7 @@ def require_near_or_named(chain: LocalChain, outcome: StepOutcome, targets: dict
     for symbol, off in off_target(chain, targets).items():
         if off > NEAR_BPS:
             assert symbol in named or any("drift" in text for text in named), (
-                f"{symbol} is {float(off):.1f} bps off: {said(outcome.plan.skipped)}"
+                f"{symbol} is {float(off):.1f} bps off: {skipped_text(outcome.plan.skipped)}"
             )
 
 

@@ -18,7 +18,7 @@ TARGETS = {"WETH": "40%", "USDC": "30%", "USDT": "30%"}
 HELD = {"WETH": 20_000, "USDC": 20_000, "USDT": 50_000}
 
 
-def approved(intents: tuple[Intent, ...]) -> list[tuple[str, int]]:
+def decoded_approvals(intents: tuple[Intent, ...]) -> list[tuple[str, int]]:
     """(token, base units) of each approval, decoded from what was signed."""
     approvals = []
     for intent in intents:
@@ -39,7 +39,7 @@ def test_what_is_approved_is_what_is_spent(anvil_chain: LocalChain, tmp_path: Pa
         for leg in legs_of(outcome):
             if leg.source is LegPlace.WALLET:
                 spent[leg.token_in] = spent.get(leg.token_in, 0) + leg.amount_in_raw
-        assert dict(approved(outcome.transactions)) == spent
+        assert dict(decoded_approvals(outcome.transactions)) == spent
         assert set(spent) == {chain.tokens["USDC"].address, chain.tokens["USDT"].address}
         assert set(allowances(chain).values()) == {0}
         assert all(intent.receipt is not None and intent.receipt.status == 1 for intent in outcome.transactions)
@@ -54,7 +54,7 @@ def test_a_tether_that_has_some_allowance_is_set_to_zero_first(anvil_chain: Loca
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, outcome, before)
-        first, second = approved(outcome.transactions)
+        first, second = decoded_approvals(outcome.transactions)
         assert first == (usdt, 0)
         assert second[0] == usdt
         assert second[1] > 1
@@ -69,7 +69,7 @@ def test_an_allowance_that_is_large_enough_is_used_and_what_is_left_is_taken_bac
         outcome = agent.rebalance(send=True, confirm=yes)
         swap_of(outcome)
         assert outcome.transactions[0].kind is IntentKind.SWAP
-        assert approved(outcome.transactions) == [(chain.tokens["USDT"].address, 0)]
+        assert decoded_approvals(outcome.transactions) == [(chain.tokens["USDT"].address, 0)]
         assert set(allowances(chain).values()) == {0}
 
 
@@ -92,7 +92,7 @@ def test_prices_that_move_between_approval_and_swap_are_planned_with_and_approvi
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes, progress=when_approved(lambda: shift(chain, percent)))
         require_exact(chain, outcome, before)
-        (first, *rest) = approved(outcome.transactions)
+        (first, *rest) = decoded_approvals(outcome.transactions)
         assert first[0] == chain.tokens["WETH"].address
         assert all(raw == 0 for _, raw in rest)
         sold = sum(leg.amount_in_raw for leg in legs_of(outcome) if leg.source is LegPlace.WALLET)

@@ -13,7 +13,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import LegPlace
 from agent.units import BPS
-from tests.support.agents import ROOMY, USD, agent_on, at_send, fund, legs_of, lost, purse, swap_of, yes
+from tests.support.agents import ROOMY, USD, agent_on, at_send, fund, legs_of, loss_usd, purse, swap_of, yes
 from tests.support.markets.skewed_pools import ONLY_FLOORS, attack_outcomes, sizes
 
 ROUTERS = pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
@@ -61,7 +61,7 @@ def test_gifts_between_snapshot_and_block_stop_nothing_and_are_nobodys_profit_in
         for done in realised_legs(plan, receipt):
             assert done.leg.amount_in_raw <= done.in_raw <= done.leg.amount_in_raw + raw
             assert done.leg.amount_out_raw <= done.out_raw
-        loss = lost(chain, before, chain.deployed_world.prices_usd) * USD
+        loss = loss_usd(chain, before, chain.deployed_world.prices_usd) * USD
         assert loss <= PLAN_COST * plan.turnover
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD, "the gifts left nothing to do and nothing to halt at"
 
@@ -100,7 +100,7 @@ def test_a_push_of_every_pool_in_the_last_moment_costs_no_more_than_the_floors_o
         if end is OutcomeKind.FAILED:
             assert purse(chain).raw == before.raw
             return
-        traded = lost(chain, before, chain.deployed_world.prices_usd, gas=False) * USD
+        traded = loss_usd(chain, before, chain.deployed_world.prices_usd, gas=False) * USD
         assert traded > plan.cost.total - plan.cost.gas, "the push cost nothing, so nothing was shown"
         assert traded <= PLAN_COST * plan.turnover + SLIPPAGE * plan.gross_volume
         if router == "rebalancer":

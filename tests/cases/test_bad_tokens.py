@@ -12,7 +12,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.policy.quarantine import UNREADABLE_WAIT_S
-from tests.support.agents import FIVE, again, fund, purse, yes
+from tests.support.agents import FIVE, fund, purse, reopened_agent, yes
 from tests.support.on_chain.bad_tokens import FOUR, replace_token, with_guest
 from tests.support.text import mentions
 
@@ -24,7 +24,7 @@ def test_a_token_that_burns_gas_or_returns_a_megabyte_halts_and_is_named(anvil_c
     chain = anvil_chain
     fund(chain, dict.fromkeys(FOUR, 20_000))
     before = purse(chain)
-    with again(chain, with_guest(chain, tmp_path, replace_token(chain, "GUEST", contract))) as agent:
+    with reopened_agent(chain, with_guest(chain, tmp_path, replace_token(chain, "GUEST", contract))) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.HALT, outcome.reason
         assert mentions(outcome.reason, "GUEST", "quarantine")
@@ -42,12 +42,12 @@ def test_what_keeps_its_balance_to_itself_for_an_hour_is_left_alone_and_the_othe
     chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 10_000, "WBTC": 10_000, "DAI": 10_000})
     guest = with_guest(chain, tmp_path, replace_token(chain, "GUEST", "GasBurner"))
-    with again(chain, guest) as agent:
+    with reopened_agent(chain, guest) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HALT
         chain.warp(UNREADABLE_WAIT_S - 60)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HALT, "not yet an hour"
     chain.warp(120)
-    with again(chain, guest) as agent:
+    with reopened_agent(chain, guest) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert mentions(outcome.reason, "GUEST", "quarantine", "balances")
@@ -67,7 +67,7 @@ def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(anvil_chain: Loc
     for slot in ("0x0", "0x1"):  # name and symbol, as Solidity stores short strings
         chain.node.rpc("anvil_setStorageAt", evil, slot, "0x" + (name.ljust(31, b"\0") + bytes([2 * len(name)])).hex())
     assert chain.contract(evil, own_artifact("TestToken")).functions.symbol().call() == ESCAPES
-    with again(chain, with_guest(chain, tmp_path, evil)) as agent:
+    with reopened_agent(chain, with_guest(chain, tmp_path, evil)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert "GUEST" in outcome.reason
         shown_text = (
@@ -86,7 +86,7 @@ def test_a_token_that_keeps_a_part_of_each_transfer_never_passes_the_simulation(
     chain = anvil_chain
     taxed = replace_token(chain, "TAX", "FeeOnTransfer", "TAX", "TAX", 18, 500)
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "TAX": 40_000})
-    with again(chain, with_guest(chain, tmp_path, taxed, "TAX", router, screen="off")) as agent:
+    with reopened_agent(chain, with_guest(chain, tmp_path, taxed, "TAX", router, screen="off")) as agent:
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.REFUSED, outcome.reason

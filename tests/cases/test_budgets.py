@@ -10,7 +10,20 @@ from agent.app.documents.status import status_document
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, lost, purse, said, swap_of, trusted, yes
+from tests.support.agents import (
+    ROOMY,
+    USD,
+    agent_on,
+    explain_balances,
+    fund,
+    loss_usd,
+    purse,
+    reopened_agent,
+    skipped_text,
+    swap_of,
+    trusted_config,
+    yes,
+)
 from tests.support.constants import DAY_S
 from tests.support.plans import evidence
 from tests.support.text import causes, mentions
@@ -23,7 +36,7 @@ DOWN = {"WETH": 35_000, "USDC": 55_000}
 def step(chain: LocalChain, agent: Agent, holdings: dict[str, int]) -> StepOutcome:
     """The owner changed the holdings, and said so; then one step."""
     fund(chain, holdings)
-    explained(agent)
+    explain_balances(agent)
     return agent.rebalance(send=True, confirm=yes)
 
 
@@ -47,7 +60,7 @@ def test_the_turnover_of_a_day_is_shared_by_its_steps_and_comes_back_after_24_ho
         first, _, _ = swap_of(step(chain, agent, UP))
         second_outcome = step(chain, agent, DOWN)
         second, _, _ = swap_of(second_outcome)
-        assert "limits.daily_turnover" in said(second.skipped)
+        assert "limits.daily_turnover" in skipped_text(second.skipped)
         assert first.turnover + second.turnover <= day * USD
         assert first.turnover + second.turnover > (day - 50) * USD
         third = step(chain, agent, UP)
@@ -66,14 +79,14 @@ def test_what_the_day_has_lost_bounds_the_worst_case_of_each_trade(anvil_chain: 
         total, moved = Fraction(0), []
         for number in range(7):
             fund(chain, UP if number % 2 == 0 else DOWN)
-            explained(agent)
+            explain_balances(agent)
             before = purse(chain)
             outcome = agent.rebalance(send=True, confirm=yes)
             plan, _, _ = swap_of(outcome)
             judged = build_guard_case(outcome.step_input, plan, evidence(outcome.step_input, plan))
             assert outcome.step_input.history.budgets.loss_24h + judged.worst_cost() <= 54 * USD * Fraction(101, 100)
             moved.append(plan.turnover)
-            total += lost(chain, before, prices)
+            total += loss_usd(chain, before, prices)
             assert outcome.input_after is not None
             assert abs(outcome.input_after.history.budgets.loss_24h / USD - total) < Fraction(1, 100)
         assert total <= 54
@@ -98,10 +111,10 @@ def test_a_plan_that_could_lose_more_than_a_day_may_at_its_minimums_goes_in_part
 
 def test_budgets_outlive_the_process(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    loaded = trusted(chain, tmp_path, ROOMY | {"limits.daily_turnover": "15%"}, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, ROOMY | {"limits.daily_turnover": "15%"}, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         plan, _, _ = swap_of(step(chain, agent, UP))
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         history = agent.rebalance().step_input.history
         assert history.budgets.turnover_24h > plan.turnover * Fraction(999, 1000)
         assert history.budgets.gas_24h_wei > 0

@@ -15,7 +15,7 @@ from agent.app.money import shutdown, transfers
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS
-from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, yes
+from tests.support.agents import ROOMY, USD, agent_on, explain_balances, fund, purse, reopened_agent, swap_of, trusted_config, yes
 from tests.support.constants import HOME
 from tests.support.on_chain.gifts import give
 from tests.support.on_chain.strategies import books, strategies
@@ -96,12 +96,12 @@ def test_deposits_fill_what_may_be_used_and_the_rest_is_left_alone(anvil_chain: 
         agent.rebalance(send=True, confirm=yes)
         assert unused(agent) == 0
         give(chain, "USDC", 3_000)
-        explained(agent)
+        explain_balances(agent)
         agent.rebalance(send=True, confirm=yes)
         assert unused(agent) == 2_400 * USD
         assert near(managed(agent), 1_000)
         give(chain, "USDC", 100)
-        explained(agent)
+        explain_balances(agent)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert unused(agent) == 2_500 * USD
 
@@ -129,13 +129,13 @@ def test_the_account_outlives_a_restart_and_follows_the_setting(anvil_chain: Loc
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
         agent.rebalance(send=True, confirm=yes)
     for cash, rest_usd in (("2500", 2_500), ("2000", 3_000)):
-        with again(chain, trusted(chain, tmp_path, {**CAPPED, "portfolio.use_cash": cash}, HALVES)) as agent:
+        with reopened_agent(chain, trusted_config(chain, tmp_path, {**CAPPED, "portfolio.use_cash": cash}, HALVES)) as agent:
             assert unused(agent) == rest_usd * USD
             agent.rebalance(send=True, confirm=yes)
             assert unused(agent) == rest_usd * USD
             assert chain.balance("USDC") >= rest_usd * USD
     before = purse(chain).raw["USDC"]
-    with again(chain, trusted(chain, tmp_path, {**CAPPED, "portfolio.use_cash": "off"}, HALVES)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, {**CAPPED, "portfolio.use_cash": "off"}, HALVES)) as agent:
         assert agent.step_input().history.cash_flows.cash is None
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     assert chain.balance("USDC") < before
@@ -158,7 +158,7 @@ def test_neither_a_swap_by_hand_nor_an_exit_nor_an_edit_reaches_the_rest(anvil_c
         assert mentions(beyond.reason, "600 USDC", "portfolio.use_cash"), beyond.reason
         assert agent.swap("USDC", "WETH", "100", send=True, confirm=yes).kind is OutcomeKind.DONE
         assert unused(agent) == 4_000 * USD
-        explained(agent)
+        explain_balances(agent)
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(4, 5)})
         done = agent.rebalance(send=True, confirm=yes)
         assert done.kind is OutcomeKind.DONE, done.reason
@@ -180,7 +180,7 @@ def test_strategies_share_only_what_is_used(anvil_chain: LocalChain, tmp_path: P
             == chain.balance("USDC") - 4_000 * USD
         )
         give(chain, "USDC", 250)
-        explained(agent)
+        explain_balances(agent)
         agent.rebalance(send=True, confirm=yes)
         assert unused(agent) == 4_250 * USD
         assert (
@@ -193,13 +193,13 @@ def test_a_restored_store_counts_its_own_trades_as_such(anvil_chain: LocalChain,
     """The swap that the backup lacks is read from the chain: it moved the managed part and not the rest."""
     chain = anvil_chain
     fund(chain, {"USDC": 5_000})
-    loaded = trusted(chain, tmp_path / "a", CAPPED, HALVES, vouched=False)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path / "a", CAPPED, HALVES, vouched=False)
+    with reopened_agent(chain, loaded) as agent:
         agent.rebalance()  # opens the account and sends nothing
         api.backup_store(loaded.path, tmp_path / "backup.db")
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         agent.resync_nonce()
         assert unused(agent) == 4_000 * USD
         assert near(managed(agent), 1_000)

@@ -11,7 +11,7 @@ from agent.app.records import cycle_report
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Hold, OrderStage
-from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, weights, yes
+from tests.support.agents import ROOMY, USD, agent_on, explain_balances, fund, purse, reopened_agent, swap_of, trusted_config, weights, yes
 from tests.support.markets.spot_prices import POOL, push, spot_price_config
 from tests.support.text import blocked, causes, mentions
 
@@ -27,7 +27,7 @@ def stages(agent: Agent) -> dict[str, str]:
     return {f"{row['subject']} {row['kind']}": row["stage"] for row in api.standing_orders(agent)["orders"]}
 
 
-def settled(chain: LocalChain, prices: dict[str, int]) -> None:
+def settle_market(chain: LocalChain, prices: dict[str, int]) -> None:
     """The market is there, feeds say so, and blocks go by that confirm it."""
     chain.move_market(prices)
     chain.mine(BLOCKS + 1)
@@ -39,11 +39,11 @@ def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_unti
     chain = anvil_chain
     fund(chain, {"WETH": 50_000, "USDC": 50_000})
     chain.mine(BLOCKS + 1)
-    loaded = trusted(chain, tmp_path, CRASH, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, CRASH, TWO)
+    with reopened_agent(chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert stages(agent) == {"WETH stop_loss": "armed"}
-        settled(chain, {"WETH": 2_400})
+        settle_market(chain, {"WETH": 2_400})
         before = purse(chain)
         fired = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(fired)
@@ -58,15 +58,15 @@ def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_unti
         assert mentions(words, "stop_loss", "WETH")
         assert "sold" in words
     sold = purse(chain)
-    settled(chain, {"WETH": 3_200})
-    with again(chain, loaded) as agent:
+    settle_market(chain, {"WETH": 3_200})
+    with reopened_agent(chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert stages(agent) == {"WETH stop_loss": "done"}
         assert mentions(" ".join(api.standing_orders(agent)["target_reasons"]), "WETH", "since")
         assert purse(chain).raw == sold.raw
         armed_orders_document = api.arm_orders(agent, "WETH")
         assert armed_orders_document["reenabled"] == ["WETH"]
-    with again(chain, trusted(chain, tmp_path, {**STOP, **ROOMY, "limits.price_impact": "2%"}, TWO)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, {**STOP, **ROOMY, "limits.price_impact": "2%"}, TWO)) as agent:
         back = agent.rebalance(send=True, confirm=yes)
         assert back.kind is OutcomeKind.DONE, back.reason
         assert abs(weights(chain, TWO)["WETH"] - 5_000) < 30
@@ -81,10 +81,10 @@ def test_a_re_entry_that_is_armed_after_an_exit_is_not_held_by_its_turnover(anvi
     changes = {**STOP, "limits.price_impact": "2%", "limits.turnover": "60%", "limits.daily_turnover": "60%", "policy.cooldown": "0s"}
     with agent_on(chain, tmp_path, changes, TWO) as agent:
         agent.rebalance(send=True, confirm=yes)
-        settled(chain, {"WETH": 2_400})
+        settle_market(chain, {"WETH": 2_400})
         assert swap_of(agent.rebalance(send=True, confirm=yes))[0].is_exit
         assert agent.step_input().history.budgets.turnover_24h < 100 * USD
-        settled(chain, {"WETH": 3_200})
+        settle_market(chain, {"WETH": 3_200})
         api.arm_orders(agent, "WETH")
         back = agent.rebalance(send=True, confirm=yes)
         assert back.kind is OutcomeKind.DONE, back.reason
@@ -159,14 +159,14 @@ def test_a_portfolio_stop_counts_no_withdrawal_and_then_sells_everything(anvil_c
             chain.set_balance(symbol, chain.balance(symbol) // 2)  # half of everything is withdrawn
         chain.mine(BLOCKS + 1)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
-        explained(agent)
+        explain_balances(agent)
         orders_document = api.standing_orders(agent)
         assert orders_document["unit_worth"] == "1"
         assert orders_document["orders"][0]["stage"] == "armed"
-        settled(chain, {"WETH": 2_500, "WBTC": 50_000})  # a tenth of the whole: half of what the stop waits for
+        settle_market(chain, {"WETH": 2_500, "WBTC": 50_000})  # a tenth of the whole: half of what the stop waits for
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert stages(agent) == {"portfolio stop_loss": "armed"}
-        settled(chain, {"WETH": 2_000, "WBTC": 38_000})
+        settle_market(chain, {"WETH": 2_000, "WBTC": 38_000})
         fired = agent.rebalance(send=True, confirm=yes)
         assert fired.kind is OutcomeKind.DONE, fired.reason
         assert fired.plan is not None
@@ -180,18 +180,18 @@ def test_while_paused_a_stop_is_written_down_and_sold_once_the_owner_resumes(anv
     chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     chain.mine(BLOCKS + 1)
-    loaded = trusted(chain, tmp_path, CRASH, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, CRASH, TWO)
+    with reopened_agent(chain, loaded) as agent:
         agent.rebalance(send=True, confirm=yes)
         api.pause(loaded.path, "away")
-        settled(chain, {"WETH": 2_400})
+        settle_market(chain, {"WETH": 2_400})
         before = purse(chain)
         stopped = agent.rebalance(send=True, confirm=yes)
         assert stopped.kind is OutcomeKind.REFUSED
         assert causes(stopped) == ("kill_switch",)
         assert stages(agent) == {"WETH stop_loss": "fired"}
         assert purse(chain) == before
-        settled(chain, {"WETH": 3_000})  # what fired is sold, even if the price comes back before it could be
+        settle_market(chain, {"WETH": 3_000})  # what fired is sold, even if the price comes back before it could be
         api.resume(loaded.path, lambda _: True)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         assert chain.balance("WETH") * 3_000 < 10 * 10**18
@@ -206,10 +206,10 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
     chain.mine(BLOCKS + 1)
     weth, link = chain.deployed_world.prices_usd["WETH"], chain.deployed_world.prices_usd["LINK"]
     stop = {"portfolio.assets.1.stop_loss": "10%", "policy.confirm_blocks": BLOCKS, **ROOMY}
-    loaded = trusted(chain, tmp_path, {**stop, "limits.plan_cost": "0.2%"}, targets)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**stop, "limits.plan_cost": "0.2%"}, targets)
+    with reopened_agent(chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
-        settled(chain, {"WETH": int(weth * Fraction(5, 4)), "LINK": int(link * Fraction(4, 5))})
+        settle_market(chain, {"WETH": int(weth * Fraction(5, 4)), "LINK": int(link * Fraction(4, 5))})
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(done)
@@ -225,8 +225,8 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         assert again_held.kind is OutcomeKind.HOLD
         assert [blocked_exit.token for blocked_exit in again_held.decision_result.blocked_exits] == [chain.tokens["LINK"].address]
         assert agent.context.store.budgets.history(chain.clock.now_s()).reviews.last_rebalance_s is not None
-    loaded = trusted(chain, tmp_path, {**stop, "limits.plan_cost": "2%"}, targets)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**stop, "limits.plan_cost": "2%"}, targets)
+    with reopened_agent(chain, loaded) as agent:
         last = agent.context.store.budgets.history(0).reviews.last_rebalance_s
         sold = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(sold)
@@ -248,7 +248,7 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
     stop = {"portfolio.assets.1.stop_loss": "10%", "policy.confirm_blocks": BLOCKS, **ROOMY, **deviation, "limits.plan_cost": "2%"}
     with agent_on(chain, tmp_path, stop, targets) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
-        settled(chain, {"WETH": int(weth * Fraction(5, 4)), "LINK": int(link * Fraction(4, 5))})
+        settle_market(chain, {"WETH": int(weth * Fraction(5, 4)), "LINK": int(link * Fraction(4, 5))})
         before = purse(chain)
 
         outcomes: list[StepOutcome] = []

@@ -24,7 +24,7 @@ from tests.support.text import mentions
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 
 
-def held(agent: Agent) -> str:
+def hold_reason(agent: Agent) -> str:
     """Why it holds."""
     outcome = agent.rebalance(send=True, confirm=yes)
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
@@ -39,13 +39,13 @@ def test_a_push_that_stays_for_fewer_blocks_than_are_asked_for_fires_nothing(anv
     chain.mine(BLOCKS + 1)
     with agent_on(chain, tmp_path, spot_price_config(chain, POOL), TARGETS) as agent:
         before = purse(chain)
-        assert mentions(held(agent), "closest", "bands")
+        assert mentions(hold_reason(agent), "closest", "bands")
         received_raw = push(chain, 40_000_000)
         chain.mine(stays - 1)
         first = chain.w3.eth.block_number - stays
-        assert mentions(held(agent), f"{first}", "policy.confirm_blocks")
+        assert mentions(hold_reason(agent), f"{first}", "policy.confirm_blocks")
         chain.swap(POOL, "WETH", received_raw)
-        assert mentions(held(agent), "closest", "bands")
+        assert mentions(hold_reason(agent), "closest", "bands")
         assert purse(chain) == before
     with agent_on(chain, tmp_path / "trusting", spot_price_config(chain, POOL, blocks=0), TARGETS) as trusting:
         push(chain, 40_000_000)
@@ -60,12 +60,12 @@ def test_liquidity_of_a_single_block_fires_nothing_and_what_stays_does(anvil_cha
     chain.mine(BLOCKS + 1)
     with agent_on(chain, tmp_path, spot_price_config(chain, POOL, flash.name), TARGETS) as agent:
         before = purse(chain)
-        assert mentions(held(agent), "closest", "bands")
+        assert mentions(hold_reason(agent), "closest", "bands")
         mark = chain.snapshot()
         _flash(chain, flash.name)
-        assert "policy.confirm_blocks" in held(agent)
+        assert "policy.confirm_blocks" in hold_reason(agent)
         chain.mine(1)
-        assert "policy.confirm_blocks" in held(agent)
+        assert "policy.confirm_blocks" in hold_reason(agent)
         assert purse(chain) == before
         chain.mine(BLOCKS - 1)
         assert isinstance(agent.status().decision_result.decision, Rebalance)

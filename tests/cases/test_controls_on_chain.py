@@ -28,7 +28,7 @@ from agent.store.files.locks import service_lock
 from agent.store.tables import ControlRow
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
-from tests.support.agents import again, explained, fund, purse, trusted
+from tests.support.agents import explain_balances, fund, purse, reopened_agent, trusted_config
 from tests.support.fakes.clock import chain_clock
 from tests.support.fakes.transport import RecordingTransport
 from tests.support.on_chain.controls import CHANGES, DRIFTED, TARGETS, ControlledRun, controlled_run, die_in_cycle, result
@@ -126,14 +126,14 @@ def test_a_waiting_plan_that_changed_is_offered_anew_and_one_that_ended_not_at_a
         first = run.shown("confirm")
         confirm_document = run.ask("confirm", plan=first["plan_hash"])
         fund(chain, {"WETH": 7_500, "WBTC": 1_500, "USDC": 1_000})
-        explained(run.agent)
+        explain_balances(run.agent)
         before = purse(chain)
         record = run.ended(confirm_document)
         assert (record.state, record.code) == (ControlState.REFUSED, "plan_changed")
         assert purse(chain) == before
         assert run.shown("confirm")["plan_hash"] not in ("", first["plan_hash"])
         fund(chain, LEVEL)
-        explained(run.agent)
+        explain_balances(run.agent)
         run.look()
         assert run.store.controls.offered_plan() is None
 
@@ -344,8 +344,8 @@ def test_a_stop_that_cannot_be_carried_out_as_shown_stops_all_the_same(anvil_cha
         return preview
 
     fund(chain, LEVEL)
-    loaded = trusted(chain, tmp_path, CHANGES, TARGETS)
-    with again(chain, loaded, [RecordingTransport(chain.transport, "local", answer)]) as agent:
+    loaded = trusted_config(chain, tmp_path, CHANGES, TARGETS)
+    with reopened_agent(chain, loaded, [RecordingTransport(chain.transport, "local", answer)]) as agent:
         run = ControlledRun(chain, loaded, agent)
         stop_document = run.ask("stop", ("to-stable", "yes"))
         if why == "the chain cannot be read":
@@ -555,7 +555,7 @@ def test_a_killed_run_neither_loses_nor_repeats_a_control(
     with controlled_run(chain, tmp_path, LEVEL) as run:
         withdraw_document, loaded = run.ask("withdraw", ("amount", "100"), ("to", HOME)), run.loaded
     assert in_child(lambda: die_in_cycle(chain, loaded, moment)) == -signal.SIGKILL
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         run = ControlledRun(chain, loaded, agent)
         record = run.ended(withdraw_document)
         assert (record.state, record.code) == (state, code), record

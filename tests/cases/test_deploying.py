@@ -20,7 +20,7 @@ from agent.model import IntentKind, IntentState
 from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
 from agent.venues.deployment import rebalancer_address, rebalancer_code_hash, rebalancer_init_code
 from tests.faults.rig import in_child
-from tests.support.agents import ROOMY, again, agent_config, agent_on, purse, trusted
+from tests.support.agents import ROOMY, agent_config, agent_on, purse, reopened_agent, trusted_config
 from tests.support.markets.step_kills import every_run
 from tests.support.rollups import op_stack
 from tests.support.text import raises_code, raises_field
@@ -71,14 +71,14 @@ def test_it_is_deployed_once_for_a_config_that_already_names_it(
     assert (done["outcome"], done["deployed"], expected_hashes["outcome"]) == ("done", True, "planned")
     assert float(expected_hashes["most_gas_native"] or 0) * 10**18 >= sent["gas_used"] * int(sent["gas_price_wei"])
     assert float(expected_hashes["most_data_fee_native"] or 0) * 10**18 >= int(sent["data_fee_wei"]) > 0
-    loaded = trusted(chain, tmp_path, AT_REBALANCER)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, AT_REBALANCER)
+    with reopened_agent(chain, loaded) as agent:
         assert rebalancer_address() in agent.context.store.trust.pins()
 
 
 @pytest.mark.parametrize("moment", every_run(MOMENTS, {"after:send"}))
 def test_killed_at_any_moment_it_is_deployed_exactly_once(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
-    chain, loaded = anvil_chain, trusted(anvil_chain, tmp_path, ROOMY)
+    chain, loaded = anvil_chain, trusted_config(anvil_chain, tmp_path, ROOMY)
     before = purse(chain)
 
     def killed() -> None:
@@ -89,13 +89,13 @@ def test_killed_at_any_moment_it_is_deployed_exactly_once(anvil_chain: LocalChai
     chain.__dict__.pop("transport", None)
     outcome = deploy(chain, loaded)["outcome"]
     assert outcome == ("done" if moment in NEVER_SIGNED else "hold")
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         require_deployed_once(chain, agent, before.nonce, before.native_wei)
 
 
 def deploy(chain: LocalChain, loaded: LoadedConfig, progress: object = None) -> DeploymentDocument:
     """Deploy by a new agent, which looks at each moment of the transaction."""
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         return deploy_rebalancer(agent, confirm=agreed, progress=progress or str)  # type: ignore[arg-type]
 
 

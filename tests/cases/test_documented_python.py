@@ -23,7 +23,7 @@ from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
 from scripts.check.documented_python import PythonBlock, check_types, python_blocks
 from tests.support.agent_names import METHODS_BY_COMMAND
-from tests.support.agents import ROOMY, Changes, again, fund, purse, trusted, yes
+from tests.support.agents import ROOMY, Changes, fund, purse, reopened_agent, trusted_config, yes
 from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.records.key_services import KeyService
 from tests.support.studies.signal_views import view
@@ -44,7 +44,7 @@ def run(block: PythonBlock, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tu
 
 def configured(chain: LocalChain, folder: Path, changes: Changes | None = None) -> None:
     fund(chain, {"WETH": 10_000})
-    trusted(chain, folder, ROOMY | dict(changes or {}), TARGETS)
+    trusted_config(chain, folder, ROOMY | dict(changes or {}), TARGETS)
 
 
 def test_each_block_has_a_test_of_its_own() -> None:
@@ -217,7 +217,7 @@ def test_the_examples_of_an_agents_methods_run(anvil_chain: LocalChain, tmp_path
 
 def test_the_example_of_proposals_runs_for_a_safe(anvil_chain: LocalChain, tmp_path: Path) -> None:
     _, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         proposal(agent)
         run_examples(agent, ["proposals"])
 

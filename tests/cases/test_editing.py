@@ -24,7 +24,7 @@ from agent.errors import Refused, Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.store.store import ConfigChanged
-from tests.support.agents import again, yes
+from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.editing import EditedRun
 from tests.support.text import raises_code, raises_field
 
@@ -133,13 +133,13 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
     anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
-    with again(chain, bot.loaded) as agent:
+    with reopened_agent(chain, bot.loaded) as agent:
         assert config_versions.confirm_without_asking(agent.context)
         assert config_versions.unconfirmed_changes(bot.loaded, agent.context.store.configs) is None
     bot.file.write_text(bot.text.replace('slippage = "0.3%"', 'slippage = "3%"'))
     loaded = load_config(bot.file)
     lines = ('- limits.slippage = "0.3%"', '+ limits.slippage = "3%"')
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert config_versions.unconfirmed_changes(loaded, agent.context.store.configs) == lines
         live = Agent(
             replace(
@@ -236,7 +236,7 @@ def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChai
 
 def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
-    with again(chain, bot.loaded) as agent:
+    with reopened_agent(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="28d")
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         link = chain.tokens["LINK"].address
@@ -254,7 +254,7 @@ def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain,
 def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and has no key, waits for a run to read it again."""
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
-    with again(chain, bot.loaded) as agent:
+    with reopened_agent(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         bot.file.write_text(apply_changes(bot.text, weights(WETH="30%", WBTC="40%")).replace('slippage = "0.3%"', 'slippage = "1%"'))
@@ -268,7 +268,7 @@ def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChai
 
 def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
-    with again(chain, bot.loaded) as agent:
+    with reopened_agent(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         next(looks)
         bot.edit(ConfigChanges(key_settings=(("execution.deadline", "3m"), ("policy.cooldown", "2h"))))
@@ -280,7 +280,7 @@ def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
-    with again(chain, bot.loaded) as agent:
+    with reopened_agent(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         next(looks)
         bot.edit(weights(WETH="51%", WBTC="19%"))

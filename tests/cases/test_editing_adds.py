@@ -16,7 +16,7 @@ from agent.config.writing.edits import ConfigChanges
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Verdict
-from tests.support.agents import again, agent_config, yes
+from tests.support.agents import agent_config, reopened_agent, yes
 from tests.support.markets.venue_kinds import add_pool
 from tests.support.on_chain.bad_tokens import replace_token
 from tests.support.on_chain.editing import TARGETS, EditedRun
@@ -49,7 +49,7 @@ def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_cha
     priced, tried = done.new_tokens.notes
     assert mentions(priced, "LINK", "feed: round")
     assert mentions(tried, "LINK was")
-    with again(chain, load_config(bot.file)) as agent:
+    with reopened_agent(chain, load_config(bot.file)) as agent:
         planned = agent.plan()
         assert planned.kind is OutcomeKind.PLANNED, planned
         assert planned.plan is not None, planned
@@ -63,7 +63,7 @@ def test_an_added_token_without_feed_is_priced_by_means_of_its_pools(anvil_chain
     priced, _ = bot.edit(link(chain), pins_new=True).new_tokens.notes
     assert mentions(priced, "LINK", "twap", "1800 s")
     assert "v3 " in priced
-    with again(chain, load_config(bot.file)) as agent:
+    with reopened_agent(chain, load_config(bot.file)) as agent:
         assert agent.plan().kind is OutcomeKind.PLANNED
 
 

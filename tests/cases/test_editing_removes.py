@@ -11,7 +11,7 @@ from agent.config.load import load_config
 from agent.config.writing.edits import ConfigChanges, apply_changes, removals_as_sales
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.agents import again, yes
+from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.editing import EditedRun
 from tests.support.text import mentions
 
@@ -37,7 +37,7 @@ def test_a_removed_token_is_sold_to_the_last_base_unit_and_then_taken_away(anvil
     waits = remove(bot)
     assert waits.state == "unchanged"
     assert "next rebalance" in waits.warnings[0]
-    with again(chain, load_config(bot.file)) as agent:
+    with reopened_agent(chain, load_config(bot.file)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     assert chain.balance("WBTC") == 0
     assert remove(bot, ConfigChanges(removed_symbols=("WBTC",))).state == "written"
@@ -47,17 +47,17 @@ def test_a_removed_token_is_sold_to_the_last_base_unit_and_then_taken_away(anvil
 def test_dust_of_a_removed_token_is_named_and_halts_nothing_later(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     remove(bot)
-    with again(chain, load_config(bot.file)) as agent:
+    with reopened_agent(chain, load_config(bot.file)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     chain.set_balance("WBTC", 3)
     done = remove(bot, ConfigChanges(removed_symbols=("WBTC",)))
     assert done.state == "written"
     assert mentions(done.warnings[0], "0.00000003 WBTC", "gas")
-    with again(chain, load_config(bot.file)) as agent:
+    with reopened_agent(chain, load_config(bot.file)) as agent:
         assert agent.step_input().history.cash_flows.unexplained_transfers == ()
         assert agent.plan().kind is OutcomeKind.HOLD
     back = ConfigChanges(added_assets=(("WBTC", chain.tokens["WBTC"].address, "10%"),), targets=(("WETH", "60%"),))
     assert bot.edit(back, pins_new=True).state == "written"
-    with again(chain, load_config(bot.file)) as agent:
+    with reopened_agent(chain, load_config(bot.file)) as agent:
         assert not any(flow.exceeds_jump_limit for flow in agent.step_input().history.cash_flows.unexplained_transfers)
         assert agent.plan().kind is not OutcomeKind.HALT

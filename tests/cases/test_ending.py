@@ -22,7 +22,7 @@ from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState, RequestKind, RequestState
 from agent.store.store import ConfigChanged
 from agent.wiring import transactor
-from tests.support.agents import USD, again, agent_on, allow, allowances, fund, purse, trusted
+from tests.support.agents import USD, agent_on, allow, allowances, fund, purse, reopened_agent, trusted_config
 from tests.support.constants import HOME
 from tests.support.samples import slow
 from tests.support.stores import dying
@@ -125,9 +125,9 @@ def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalCha
 def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
-    loaded = trusted(chain, tmp_path, OPEN, TARGETS)
+    loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
     moments = 0
-    with again(chain, loaded) as agent, dying(agent, None) as progress:
+    with reopened_agent(chain, loaded) as agent, dying(agent, None) as progress:
 
         def sold(event: str) -> None:
             nonlocal moments
@@ -140,7 +140,7 @@ def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once
             shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure, progress=sold)
     assert chain.balance("USDC", HOME) == 0
     assert purse(chain).raw["WETH"] == 0
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert agent.plan().kind is OutcomeKind.HALT
         with raises_code(ConfigError, "stop_open"):
             shutdown.stop(agent, to_stable=True, send=True, confirm=sure)
@@ -211,8 +211,8 @@ def test_a_payout_beyond_the_day_waits_after_everything_was_sold_and_is_paid_on_
 ) -> None:
     chain = anvil_chain
     fund(chain, HELD)
-    loaded = trusted(chain, tmp_path, {**OPEN, "limits.payout_per_day": "6000"}, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**OPEN, "limits.payout_per_day": "6000"}, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         allow(chain, "WETH", raw=10**18)
         shutdown_report = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
         assert shutdown_report.state == "planned"
@@ -228,7 +228,7 @@ def test_a_payout_beyond_the_day_waits_after_everything_was_sold_and_is_paid_on_
             next(agent.run(send=True, confirm=lambda _: True, once=True))
         assert shutdown.stop(agent, send=True, confirm=sure).transactions == ()
     chain.warp(86_401)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         done = shutdown.stop(agent, send=True, confirm=sure)
         assert done.state == "stopped", done.reason
         assert purse(chain).raw["USDC"] == 0, done.reason
@@ -339,12 +339,12 @@ def test_a_withdrawal_killed_at_any_durable_write_or_send_of_its_payment_pays_ex
     """The writes: request, openings, step, planned, signed, broadcast; the send; mined, final and what is booked."""
     chain = anvil_chain
     fund(chain, HELD)
-    loaded = trusted(chain, tmp_path, OPEN, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         agent.plan()
-    with again(chain, loaded) as agent, dying(agent, moment) as progress, pytest.raises(Killed):
+    with reopened_agent(chain, loaded) as agent, dying(agent, moment) as progress, pytest.raises(Killed):
         transfers.withdraw(agent, transfers.WithdrawalRequest("500", to=HOME), send=True, confirm=lambda _: True, progress=progress)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         for request in agent.context.store.requests.newest(open_only=True):
             done = transfers.resume_withdrawal(agent, request.id, send=True, confirm=lambda _: True)
             assert done.state == "paid", done.reason

@@ -19,8 +19,8 @@ from agent.errors import Refused, Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import free_port
-from tests.support.agents import ROOMY, Changes, again, agent_config, fund, purse, require_exact, yes
-from tests.support.endpoints import Answerer, Reply, altered, methods, passing_on, serve
+from tests.support.agents import ROOMY, Changes, agent_config, fund, purse, reopened_agent, require_exact, yes
+from tests.support.endpoints import Answerer, Reply, altering_answerer, methods, passing_on, serve
 from tests.support.markets.endpoints import endpoint_of
 from tests.support.text import mentions, raises_code
 
@@ -33,7 +33,7 @@ Sick = Callable[[str], Answerer]
 
 
 def lying(alter: Callable[[str, list[Any], Any], Any]) -> Sick:
-    return lambda url: altered(url, alter)
+    return lambda url: altering_answerer(url, alter)
 
 
 def instead(reply: Callable[[], Reply]) -> Sick:
@@ -174,7 +174,7 @@ def drifted(anvil_chain: LocalChain) -> LocalChain:
 def require_done(chain: LocalChain, folder: Path, lines: Sequence[Transport], changes: Changes | None = None) -> dict[str, Any]:
     """One rebalance: done once, to the wei. The record of the first endpoint, with what was shown meanwhile under "shown"."""
     before, balances = purse(chain), list[str]()
-    with again(chain, two_must_agree(chain, folder, lines, changes), lines) as agent:
+    with reopened_agent(chain, two_must_agree(chain, folder, lines, changes), lines) as agent:
         outcome = agent.rebalance(send=True, confirm=yes, progress=balances.append)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         require_exact(chain, outcome, before)
@@ -256,7 +256,7 @@ def test_while_the_private_endpoint_is_down_nothing_goes_public_and_afterwards_e
         public = [stack.enter_context(serve(passing_on(drifted.url or ""))) for _ in range(2)]
         lines = [endpoint_of(server.url, operator) for server, operator in zip(public, ("a", "b"), strict=True)]
         loaded = two_must_agree(drifted, tmp_path, lines, {"execution.submit_url": relay.url})
-        with again(drifted, loaded, lines) as agent:
+        with reopened_agent(drifted, loaded, lines) as agent:
             with raises_code(Retryable, "not_mined"):
                 agent.rebalance(send=True, confirm=yes)
             assert purse(drifted) == before
@@ -280,7 +280,7 @@ def test_with_one_of_two_nothing_is_sent(drifted: LocalChain, tmp_path: Path, si
         )
         lines = [endpoint_of(url, "sick"), endpoint_of(honest.url, "alpha")]
         loaded = two_must_agree(drifted, tmp_path, lines)
-        with pytest.raises((Retryable, Refused), match=r"sick|1 of 2"), again(drifted, loaded, lines) as agent:
+        with pytest.raises((Retryable, Refused), match=r"sick|1 of 2"), reopened_agent(drifted, loaded, lines) as agent:
             agent.rebalance(send=True, confirm=yes)
         assert not any(SEND in methods(request) for request in honest.seen)
     assert purse(drifted) == before
@@ -288,7 +288,7 @@ def test_with_one_of_two_nothing_is_sent(drifted: LocalChain, tmp_path: Path, si
 
 def test_the_doctor_names_who_is_ill_and_fails_only_where_too_few_are_well(drifted: LocalChain, tmp_path: Path) -> None:
     drifted.node.mine_at(int(time.time()))  # the doctor goes by the machine's clock, and this chain may have rested for minutes
-    with serve(late(drifted.url or "")) as behind, serve(altered(drifted.url or "", every_call)) as liar:
+    with serve(late(drifted.url or "")) as behind, serve(altering_answerer(drifted.url or "", every_call)) as liar:
         lines = [endpoint_of(behind.url, "slow"), endpoint_of(liar.url, "liar"), *healthy(drifted)]
         loaded = two_must_agree(drifted, tmp_path, lines)
         doctor_document = doctor(loaded, lines, drifted.clock.now_s)
@@ -308,9 +308,9 @@ def test_the_doctor_names_who_is_ill_and_fails_only_where_too_few_are_well(drift
 
 
 def test_status_names_who_was_outvoted(drifted: LocalChain, tmp_path: Path) -> None:
-    with serve(altered(drifted.url or "", every_call)) as liar:
+    with serve(altering_answerer(drifted.url or "", every_call)) as liar:
         lines = [endpoint_of(liar.url, "liar"), *healthy(drifted)]
-        with again(drifted, two_must_agree(drifted, tmp_path, lines), lines) as agent:
+        with reopened_agent(drifted, two_must_agree(drifted, tmp_path, lines), lines) as agent:
             status = agent.status()
     assert [(item.subject, item.address) for item in status.step_input.snapshot.unreadable_items] == [("endpoint", "liar")]
     assert [(endpoint["operator"], bool(endpoint["why"])) for endpoint in status.endpoints] == [

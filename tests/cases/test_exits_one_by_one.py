@@ -10,7 +10,7 @@ from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, OrderStage
-from tests.support.agents import ROOMY, again, allowances, fund, trusted, yes
+from tests.support.agents import ROOMY, allowances, fund, reopened_agent, trusted_config, yes
 from tests.support.stores import dying
 from tests.support.transactions import Killed
 
@@ -27,7 +27,7 @@ KILLS = (20, 30, 36, 42, 52)
 """Durable writes and sends of the first exit and of the second."""
 
 
-def sold(chain: LocalChain, intents: tuple[Intent, ...]) -> list[str]:
+def sold_tokens(chain: LocalChain, intents: tuple[Intent, ...]) -> list[str]:
     """Tokens that left the wallet in swaps that succeeded, oldest first."""
     wallet, symbols = chain.wallet.address, {token.address: symbol for symbol, token in chain.tokens.items()}
     swaps = sorted(
@@ -41,22 +41,22 @@ def test_a_kill_between_two_exits_neither_loses_nor_repeats_one(anvil_chain: Loc
     chain = anvil_chain
     fund(chain, {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000})
     chain.mine(BLOCKS + 1)
-    loaded = trusted(chain, tmp_path, STOPS, THREE)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, STOPS, THREE)
+    with reopened_agent(chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         prices = chain.deployed_world.prices_usd
         chain.move_market({"WETH": prices["WETH"] * 8 / 10, "WBTC": prices["WBTC"] * 8 / 10})
         chain.mine(BLOCKS + 1)
-    with again(chain, loaded) as agent, dying(agent, moment) as progress, pytest.raises(Killed):
+    with reopened_agent(chain, loaded) as agent, dying(agent, moment) as progress, pytest.raises(Killed):
         agent.rebalance(send=True, confirm=yes, progress=progress)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         for _ in range(4):
             try:
                 if agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD:
                     break
             except Retryable:
                 chain.mine(1)
-        assert sold(chain, agent.context.store.journal.intents(limit=100)) == ["WETH", "WBTC"], "in the portfolio's order, each once"
+        assert sold_tokens(chain, agent.context.store.journal.intents(limit=100)) == ["WETH", "WBTC"], "in the portfolio's order, each once"
         assert chain.balance("WETH") == chain.balance("WBTC") == 0
         assert {state.stage for state in agent.step_input().history.orders.states} == {OrderStage.DONE}
         assert set(allowances(chain).values()) == {0}

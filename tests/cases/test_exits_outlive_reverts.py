@@ -15,7 +15,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import AlertKind
 from agent.policy import failures
-from tests.support.agents import ROOMY, again, failed, fund, purse, swap_of, trusted, yes
+from tests.support.agents import ROOMY, failed_verdicts, fund, purse, reopened_agent, swap_of, trusted_config, yes
 from tests.support.endpoints import passing_on, serve
 from tests.support.markets.moves import before_a_swap
 
@@ -24,7 +24,7 @@ BLOCKS, CRASH = 3, 2_400
 STOP = {"portfolio.assets.0.stop_loss": "2500", "policy.confirm_blocks": BLOCKS, "limits.price_impact": "2%", **ROOMY}
 
 
-def settled(chain: LocalChain, weth: int) -> None:
+def settle_market(chain: LocalChain, weth: int) -> None:
     """The market is there, feeds say so, and blocks go by that confirm it."""
     chain.move_market({"WETH": weth})
     chain.mine(BLOCKS + 1)
@@ -40,8 +40,8 @@ def griefed(chain: LocalChain, agent: Agent) -> StepOutcome:
     return outcome
 
 
-def waits(outcome: StepOutcome) -> bool:
-    return outcome.kind is OutcomeKind.REFUSED and [intent.guard for intent in failed(outcome)] == ["reverts_in_row"]
+def is_waiting(outcome: StepOutcome) -> bool:
+    return outcome.kind is OutcomeKind.REFUSED and [intent.guard for intent in failed_verdicts(outcome)] == ["reverts_in_row"]
 
 
 @pytest.mark.parametrize(
@@ -61,22 +61,22 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
     fund(chain, {"WETH": 17_150 if native else 20_000, "USDC": 20_000})
     chain.mine(BLOCKS + 1)
     coin = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH"} if native else {}
-    loaded = trusted(chain, tmp_path, {**STOP, **coin, "execution.router": router}, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**STOP, **coin, "execution.router": router}, TWO)
+    with reopened_agent(chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
-        settled(chain, CRASH)
+        settle_market(chain, CRASH)
         for _ in range(3):
             assert griefed(chain, agent).kind is OutcomeKind.FAILED
         next_outcome = agent.rebalance(send=True, confirm=yes)
-        assert waits(next_outcome)
-        assert "this exit is retried at" in failed(next_outcome)[0].measured_text
+        assert is_waiting(next_outcome)
+        assert "this exit is retried at" in failed_verdicts(next_outcome)[0].measured_text
         (text,) = [alert.text for alert in alerts(next_outcome, RunFacts(False, "", None)) if alert.kind is AlertKind.REFUSAL]
         assert "exits are" in text
     for wait_s in (60, 120):
         since_s = chain.now_s()
-        with again(chain, loaded) as agent:
+        with reopened_agent(chain, loaded) as agent:
             next_outcome = agent.rebalance(send=True, confirm=yes)
-            assert waits(next_outcome), "a restart shortens no wait"
+            assert is_waiting(next_outcome), "a restart shortens no wait"
             (own,) = next_outcome.step_input.history.failures.failed_exits
             assert failures.retry_wait_s(own) == wait_s
             assert since_s - 30 <= own.at_s <= since_s
@@ -95,20 +95,20 @@ def test_after_an_exit_that_succeeds_rebalances_wait_for_their_owner_all_the_sam
     three = {"WETH": "40%", "WBTC": "30%", "USDC": "30%"}
     fund(chain, {"WETH": 20_000, "WBTC": 15_000, "USDC": 15_000})
     chain.mine(BLOCKS + 1)
-    loaded = trusted(chain, tmp_path, STOP, three)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, STOP, three)
+    with reopened_agent(chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
-        settled(chain, CRASH)
+        settle_market(chain, CRASH)
         for _ in range(3):
             assert griefed(chain, agent).kind is OutcomeKind.FAILED
         chain.warp(60)
-        settled(chain, CRASH)
+        settle_market(chain, CRASH)
         assert swap_of(agent.rebalance(send=True, confirm=yes))[0].is_exit
         chain.move_market({"WBTC": chain.deployed_world.prices_usd["WBTC"] * 2})
         chain.mine(BLOCKS + 1)
         before = purse(chain)
         stopped = agent.rebalance(send=True, confirm=yes)
-        assert waits(stopped), stopped.reason
+        assert is_waiting(stopped), stopped.reason
         assert purse(chain).raw == before.raw
         api.resume(loaded.path, lambda _: True)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
@@ -121,14 +121,14 @@ def test_with_a_private_endpoint_every_try_of_an_exit_goes_there(anvil_chain: Lo
     chain.mine(BLOCKS + 1)
     with serve(passing_on(chain.url or "")) as relay:
         changes = {**STOP, "execution.submit_url": relay.url, "execution.submit_public_fallback": True}
-        with again(chain, trusted(chain, tmp_path, changes, TWO)) as agent:
+        with reopened_agent(chain, trusted_config(chain, tmp_path, changes, TWO)) as agent:
             assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
-            settled(chain, CRASH)
+            settle_market(chain, CRASH)
             for _ in range(3):
                 assert griefed(chain, agent).kind is OutcomeKind.FAILED
             before = len(relay.seen)
             chain.warp(60)
-            settled(chain, CRASH)
+            settle_market(chain, CRASH)
             sold = agent.rebalance(send=True, confirm=yes)
             assert swap_of(sold)[0].is_exit
             assert len(relay.seen) - before == len(sold.transactions)
@@ -141,10 +141,10 @@ def test_gas_of_reverts_uses_up_no_loss_that_an_exit_may_make(anvil_chain: Local
     chain.set_native(10**18)
     fund(chain, {"WETH": 10_000, "USDC": 10_000})
     chain.mine(BLOCKS + 1)
-    loaded = trusted(chain, tmp_path, {**STOP, "limits.gas_per_day": "1", "limits.daily_loss": "0.2%"}, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**STOP, "limits.gas_per_day": "1", "limits.daily_loss": "0.2%"}, TWO)
+    with reopened_agent(chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
-        settled(chain, CRASH)
+        settle_market(chain, CRASH)
         for wait_s in (0, 0, 0, 60, 120):
             chain.warp(wait_s)
             dear(chain)

@@ -17,7 +17,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.world import LiquidityRange
 from agent.model import IntentKind, ScreenSubject, TokenFinding
-from tests.support.agents import ROOMY, again, agent_config, allow, allowances, fund, legs_of, off_target, purse, yes
+from tests.support.agents import ROOMY, agent_config, allow, allowances, fund, legs_of, off_target, purse, reopened_agent, yes
 from tests.support.attacks import attack
 from tests.support.on_chain.bad_tokens import FOUR, replace_token, with_guest
 from tests.support.on_chain.refusing_tokens import forgetful_token, refusing_token
@@ -64,7 +64,7 @@ def test_a_rebalance_goes_beside_a_pool_that_cannot_pay(anvil_chain: LocalChain,
     pool = chain.address_by_pool[name]
     fund(chain, {"WETH": 80_000, "WBTC": 10_000, "USDC": 5_000, "USDT": 5_000})
     PAYING_FAULTS[fault](chain, call_usdc, pool)
-    with again(chain, pinned(chain, tmp_path)) as agent:
+    with reopened_agent(chain, pinned(chain, tmp_path)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert outcome.step_input.targets.quarantined_tokens == ()
@@ -83,7 +83,7 @@ def test_a_purchase_goes_beside_a_pool_that_cannot_receive(anvil_chain: LocalCha
     pool = chain.address_by_pool[DEEPEST]
     fund(chain, {"WETH": 10_000, "WBTC": 10_000, "USDC": 75_000, "USDT": 5_000})
     call_usdc("refuseTransfers", pool, 0, how)
-    with again(chain, pinned(chain, tmp_path)) as agent:
+    with reopened_agent(chain, pinned(chain, tmp_path)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert list(left_out(outcome)) == [pool]
@@ -97,7 +97,7 @@ def test_an_exit_tries_every_pool_of_the_numeraire(anvil_chain: LocalChain, tmp_
     call_usdc = refusing_token(chain, "USDC")
     fund(chain, {"WETH": 40_000, "WBTC": 20_000, "USDC": 25_000, "USDT": 15_000})
     loaded = pinned(chain, tmp_path, STOP)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         chain.move_market({"WETH": 2_500})
         chain.set_balance("USDC", 1, chain.address_by_pool[DEEPEST])
@@ -116,7 +116,7 @@ def test_a_stop_names_what_no_pool_pays_and_goes_on_later(anvil_chain: LocalChai
     pools = [pool.address for pool in chain.deployed_world.pool_by_name.values() if "USDC" in (pool.token0.symbol, pool.token1.symbol)]
     for pool in pools:
         call_usdc("refuseTransfers", pool, REVERTS, 0)
-    with again(chain, pinned(chain, tmp_path)) as agent:
+    with reopened_agent(chain, pinned(chain, tmp_path)) as agent:
         report = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert report.state == "unfinished", report.reason
         assert mentions(report.unsold_text, "WETH", "WBTC", "USDT")
@@ -134,7 +134,7 @@ def test_a_stop_of_too_many_plans_says_so_and_goes_on_later(
     chain = anvil_chain
     fund(chain, {"WETH": 40_000, "WBTC": 20_000, "USDC": 25_000, "USDT": 15_000})
     monkeypatch.setattr(shutdown, "MAX_SALES", 1)
-    with again(chain, pinned(chain, tmp_path)) as agent:
+    with reopened_agent(chain, pinned(chain, tmp_path)) as agent:
         report = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert report.state == "unfinished", report.reason
         assert mentions(report.reason, "not everything is sold after 1 plans")
@@ -160,7 +160,7 @@ def test_a_refused_account_is_named_and_the_others_trade(anvil_chain: LocalChain
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000 if sending else 0})
     token = chain.contract(address, attack("RefusingToken"))
     chain.send(token.functions.refuseTransfers(account_of(chain), sending, receiving))
-    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+    with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         (screened,) = outcome.step_input.targets.quarantined_tokens
@@ -179,7 +179,7 @@ def test_a_swap_by_hand_and_paper_go_beside_it_too(anvil_chain: LocalChain, tmp_
         traded = paper.rebalance(send=True, confirm=yes)
         assert traded.kind is OutcomeKind.DONE, traded.reason
         assert pool not in pools_of(traded)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         swapped = agent.swap("WETH", "USDC", "1", send=True, confirm=yes)
         assert swapped.kind is OutcomeKind.DONE, swapped.reason
         assert pool not in pools_of(swapped)
@@ -202,7 +202,7 @@ def test_a_token_that_refuses_a_reset_is_approved_directly(anvil_chain: LocalCha
     fund(chain, {"WETH": 30_000, "WBTC": 40_000, "USDC": 15_000, "USDT": 15_000})
     allow(chain, "WBTC", raw=5)
     call_wbtc("refuseApprovals", zero, 0)
-    with again(chain, pinned(chain, tmp_path)) as agent:
+    with reopened_agent(chain, pinned(chain, tmp_path)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert outcome.step_input.targets.quarantined_tokens == ()
@@ -226,7 +226,7 @@ def test_a_token_that_refuses_approvals_is_left_alone(
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": held_usd})
     allow(chain, "GUEST", "WETH", raw=5)
     chain.send(chain.contract(address, attack("RefusingToken")).functions.refuseApprovals(*refusals))
-    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+    with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert [screened.token for screened in outcome.step_input.targets.quarantined_tokens] == [address]
@@ -245,7 +245,7 @@ def test_a_token_that_ignores_approvals_is_left_out(anvil_chain: LocalChain, tmp
     forget = forgetful_token(chain, how)
     guest = chain.tokens["GUEST"].address
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
-    with again(chain, with_guest(chain, tmp_path, guest)) as agent:
+    with reopened_agent(chain, with_guest(chain, tmp_path, guest)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert [item.finding for item in outcome.step_input.targets.quarantined_tokens] == [TokenFinding.APPROVAL_IGNORED]
@@ -272,7 +272,7 @@ def test_a_token_that_ignores_approvals_delays_no_stop(anvil_chain: LocalChain, 
     forget = forgetful_token(chain, "ignores")
     guest = chain.tokens["GUEST"].address
     fund(chain, {**dict.fromkeys(FOUR, 1_250), "GUEST": 5_000})
-    with again(chain, with_guest(chain, tmp_path, guest)) as agent:
+    with reopened_agent(chain, with_guest(chain, tmp_path, guest)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         forget("as usual")
         funded_raw = chain.balance("GUEST")

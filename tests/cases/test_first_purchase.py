@@ -15,7 +15,7 @@ from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
 from agent.model import Hold, PurchaseKind
 from agent.planning.partial_plans import DAILY_LOSS_LIMIT
-from tests.support.agents import USD, again, agent_on, explained, fund, purse, said, swap_of, trusted, yes
+from tests.support.agents import USD, agent_on, explain_balances, fund, purse, reopened_agent, skipped_text, swap_of, trusted_config, yes
 from tests.support.on_chain.first_purchases import look
 from tests.support.plans import evidence
 from tests.support.text import mentions
@@ -50,7 +50,7 @@ def test_ten_thousand_dollars_are_the_whole_portfolio_after_one_transaction(anvi
         assert history.budgets.turnover_24h < 100 * USD, "the budget of drift is untouched"
         chain.warp(3_700)
         fund(chain, {"WETH": 6_500, "WBTC": 1_500, "USDC": 2_000})
-        explained(agent)
+        explain_balances(agent)
         drift, _, _ = swap_of(agent.rebalance(send=True, confirm=yes))
         assert not drift.decision.exempt_turnover
         assert drift.turnover <= 3_000 * USD
@@ -59,8 +59,8 @@ def test_ten_thousand_dollars_are_the_whole_portfolio_after_one_transaction(anvi
 def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"USDC": 2_000_000})
-    loaded = trusted(chain, tmp_path, BUYS | {"limits.price_impact": "25bps"}, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, BUYS | {"limits.price_impact": "25bps"}, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         first = look(agent)
         swap_of(first)
         chosen_weights = weights(agent)
@@ -68,7 +68,7 @@ def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(
         assert chosen_weights["WETH"] > 100, chosen_weights
         assert abs(chosen_weights["WETH"] * 3 - chosen_weights["WBTC"] * 5) < 400, chosen_weights
         assert mentions(first.reason, "first purchase", "part 1")
-    with again(chain, loaded) as agent:  # another process: what is left is in the store
+    with reopened_agent(chain, loaded) as agent:  # another process: what is left is in the store
         under = agent.step_input().history.cash_flows.purchase
         assert under is not None
         assert under.parts_done == 1
@@ -98,10 +98,10 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
         assert at_once.plan.turnover > 79_000 * USD, at_once.reason
         worst = build_guard_case(at_once.step_input, at_once.plan, evidence(at_once.step_input, at_once.plan)).worst_cost()
     limit = worst / (100_000 * USD) / Fraction(5, 2)
-    loaded = trusted(chain, tmp_path, tight | {"limits.daily_loss": f"{int(limit * 10_000)}bps"}, TARGETS)
+    loaded = trusted_config(chain, tmp_path, tight | {"limits.daily_loss": f"{int(limit * 10_000)}bps"}, TARGETS)
     began_s, parts, waited = chain.clock.now_s(), 0, 0
     for _ in range(3 * 24 // hours):
-        with again(chain, loaded) as agent:  # each look in a process of its own
+        with reopened_agent(chain, loaded) as agent:  # each look in a process of its own
             outcome = look(agent)
             if outcome.kind is OutcomeKind.DONE:
                 plan, _, _ = swap_of(outcome)
@@ -123,7 +123,7 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
     assert parts >= 3, (why, parts, waited)
     assert waited, (why, parts, waited)
     assert chain.clock.now_s() - began_s <= 3 * 86_400
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert all(abs(weights(agent)[symbol] - bps) <= 60 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000}.items()), weights(agent)
 
 
@@ -139,8 +139,8 @@ def test_a_top_up_larger_than_the_limits_of_turnover_is_invested_whole(anvil_cha
         assert done.outcome is not None, done.outcome
         assert done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert done.is_recorded, done.outcome
-        assert done.outcome.plan is not None, said(done.outcome.plan.skipped)
-        assert done.outcome.plan.turnover > 15_000 * USD, said(done.outcome.plan.skipped)
+        assert done.outcome.plan is not None, skipped_text(done.outcome.plan.skipped)
+        assert done.outcome.plan.turnover > 15_000 * USD, skipped_text(done.outcome.plan.skipped)
         assert agent.step_input().history.budgets.turnover_24h < 300 * USD
         assert done.open_top_up is None
         assert agent.step_input().history.cash_flows.purchase is None, "done is said of the whole alone"
@@ -149,8 +149,8 @@ def test_a_top_up_larger_than_the_limits_of_turnover_is_invested_whole(anvil_cha
 def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
-    loaded = trusted(chain, tmp_path, BUYS | {"limits.price_impact": "25bps"}, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, BUYS | {"limits.price_impact": "25bps"}, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         agent.status()
         transfers.invest(agent, send=True, confirm=sure)
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 2_000_000 * USD)
@@ -160,7 +160,7 @@ def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_cha
         assert part.open_top_up.parts_done == 1, part.outcome
         assert part.open_top_up.terms.part_count > 1, part.outcome
         assert part.open_top_up.terms.kind is PurchaseKind.TOP_UP
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 1_000 * USD)
         more = transfers.invest(agent, send=True, confirm=sure)
         assert more.open_top_up is not None
@@ -180,18 +180,18 @@ def test_two_deposits_a_crash_and_a_stop_loss_beside_an_open_top_up(anvil_chain:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
     changes = BUYS | {"limits.price_impact": "25bps", "policy.cooldown": "0s", "portfolio.assets.1.stop_loss": "20%"}
-    with again(chain, trusted(chain, tmp_path, changes, TARGETS)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, changes, TARGETS)) as agent:
         look(agent)
         for dollars in (2_000_000, 1_000):
             chain.set_balance("USDC", purse(chain).raw["USDC"] + dollars * USD)
             assert transfers.invest(agent, send=True, confirm=sure).open_top_up is not None
-    with again(chain, trusted(chain, tmp_path, changes | {"limits.plan_cost": "1bps"}, TARGETS)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, changes | {"limits.plan_cost": "1bps"}, TARGETS)) as agent:
         chain.warp(601)
         ended = agent.rebalance(send=True, confirm=yes)
         assert ended.kind is OutcomeKind.HOLD, ended.reason
         assert "the rest is not worth its cost" in ended.reason, ended.reason
         assert agent.step_input().history.cash_flows.purchase is None
-    with again(chain, trusted(chain, tmp_path, changes, TARGETS)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, changes, TARGETS)) as agent:
         chain.move_market({"WBTC": chain.deployed_world.prices_usd["WBTC"] * Fraction(7, 10)})
         chain.warp(60)
         fired = look(agent)
@@ -216,4 +216,4 @@ def test_a_gift_after_the_first_purchase_frees_no_turnover(anvil_chain: LocalCha
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 20_000 * USD)
         plan, _, _ = swap_of(agent.rebalance(send=True, confirm=yes))
         assert plan.turnover <= Fraction(30, 100) * 30_100 * USD
-        assert "limits.turnover" in said(plan.skipped)
+        assert "limits.turnover" in skipped_text(plan.skipped)

@@ -36,7 +36,7 @@ from tests.support.perpetuals.chain_faults import (
     step,
     value_at_index,
 )
-from tests.support.perps import later, read_now, scope_of
+from tests.support.perps import advance_time, read_now, scope_of
 
 __all__ = ["perps"]
 
@@ -135,7 +135,7 @@ def test_an_index_that_stopped_holds_no_reduction_of_another_market_back(
 def test_spot_feeds_that_stopped_hold_no_reduction_back(perps: LocalPerps, tmp_path: Path, seconds: int, is_known: bool) -> None:
     """At first the means of the pools contradict them; after ten days the means alone count."""
     before = crashed(perps)
-    later(perps, seconds)
+    advance_time(perps, seconds)
     outcome = reduced(perps, tmp_path, before, spot_multiple="10x")
     assert ("spot_multiple is not judged" in outcome.reason) is not is_known
 
@@ -179,8 +179,8 @@ def test_one_endpoint_fed_a_rich_account_stops_no_reduction_of_two_others(
     before, chain = crashed(perps), perps.chain
     lines = [EndpointProvider(chain.url or "", f"honest {number}", 10, attempts=1) for number in range(honest)]
     liar = RecordingTransport(EndpointProvider(chain.url or "", "liar", 10, attempts=1), "liar", change=frozen(perps))
-    loaded = agents.trusted(chain, tmp_path, futures_config_changes(perps, LONG), EVEN)
-    with agents.again(chain, loaded, [*lines, liar]) as agent:
+    loaded = agents.trusted_config(chain, tmp_path, futures_config_changes(perps, LONG), EVEN)
+    with agents.reopened_agent(chain, loaded, [*lines, liar]) as agent:
         if not acts:
             with pytest.raises(Exception, match="liar"):
                 agent.rebalance(send=True, confirm=agents.yes)
@@ -210,7 +210,7 @@ def test_a_mark_pushed_again_and_again_costs_one_reduction(
         for _ in range(times):
             for share in (push, Fraction(0)):
                 push_pool(perps, "WETH", share)
-                later(perps, 1_900)
+                advance_time(perps, 1_900)
                 perps.chain.refresh_feeds()
                 was = size(perps, "WETH")
                 agent.rebalance(send=True, confirm=agents.yes)
@@ -249,7 +249,7 @@ def test_a_gap_of_30_percent_and_back_reopens_nothing_within_the_cooldown(
         move_price(perps, "WETH", price / perps.chain.deployed_world.prices_usd["WETH"] - 1)
         opened = []
         for seconds in (60, 3_600, 86_400):
-            later(perps, seconds)
+            advance_time(perps, seconds)
             perps.chain.refresh_feeds()
             was = abs(size(perps, "WETH"))
             outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -264,7 +264,7 @@ def test_a_reduction_above_the_day_s_budget_closes_what_the_budget_leaves(perps:
     open_position(perps, "WETH", Fraction(294, 100))
     before, worth = size(perps, "WETH"), value_at_index(perps)
     push_pool(perps, "WETH", Fraction(-18, 1_000))
-    later(perps, 1_900)
+    advance_time(perps, 1_900)
     perps.chain.refresh_feeds()
     price = perps.chain.deployed_world.prices_usd["WETH"]
     with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, LONG, max_reduction_per_day="2%"), EVEN) as agent:
@@ -300,13 +300,13 @@ def test_a_pool_held_below_the_bound_of_an_emergency_liquidates_nobody_with_mone
     if spot_follows:
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"]})
     push_pool(perps, "WETH", Fraction(-8, 100))
-    later(perps, 1_900)
+    advance_time(perps, 1_900)
     chain.refresh_feeds()
     before = margin.account_value_raw(read_now(perps, wallet))
     with agents.agent_on(chain, tmp_path, futures_config_changes(perps, LONG, max_top_up_per_day=at_hand), EVEN) as agent:
         for _ in range(3):
             outcome = agent.rebalance(send=True, confirm=agents.yes)
-            later(perps, 120)
+            advance_time(perps, 120)
             chain.refresh_feeds()
     account = read_now(perps, wallet)
     assert margin.account_value_raw(account) - before > 1_000 * 10**18, outcome.reason
@@ -320,7 +320,7 @@ def behind(perps: LocalPerps, fall: Fraction, off: Fraction) -> None:
     move_price(perps, "WETH", fall)
     price = chain.deployed_world.prices_usd["WETH"] / (1 + off)
     chain.deployed_world = replace(chain.deployed_world, prices_usd={**chain.deployed_world.prices_usd, "WETH": price})
-    later(perps, 1_900)
+    advance_time(perps, 1_900)
     chain.refresh_feeds()
     market = read_now(perps, chain.wallet.address).market(perps.markets["WETH"].base_token)
     assert abs(market.mark / market.index - 1 - off) < Fraction(1, 100)
@@ -347,7 +347,7 @@ def test_a_mark_beyond_the_band_of_the_venue_sells_nothing_and_is_met_with_margi
         assert agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).top_up_value_24h > 0, outcome.reason
         assert not margin.is_liquidatable(read_now(perps, chain.wallet.address))
         push_pool(perps, "WETH", Fraction(0))
-        later(perps, 1_900)
+        advance_time(perps, 1_900)
         chain.refresh_feeds()
         agent.rebalance(send=True, confirm=agents.yes)
     assert leverage_at_index(perps) <= MOST
@@ -381,7 +381,7 @@ def test_a_pool_pushed_just_before_a_reduction_is_sent_costs_at_most_its_bound(p
     with agents.agent_on(chain, tmp_path, futures_config_changes(perps, LONG), EVEN) as agent:
         agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(1, sandwich))
         push_pool(perps, "WETH", Fraction(0))
-        later(perps, 60)
+        advance_time(perps, 60)
         chain.refresh_feeds()
         outcome = agent.rebalance(send=True, confirm=agents.yes)
     assert 0 < size(perps, "WETH") < before, outcome.reason
@@ -415,7 +415,7 @@ def test_funding_pushed_up_for_hours_trims_at_most_the_daily_budget(perps: Local
     with agents.agent_on(perps.chain, tmp_path, changes, EVEN) as agent:
         for share in (Fraction(4, 100), Fraction(0)) * times:
             push_pool(perps, "WETH", share)
-            later(perps, 1_900)
+            advance_time(perps, 1_900)
             perps.chain.refresh_feeds()
             was = size(perps, "WETH")
             agent.rebalance(send=True, confirm=agents.yes)

@@ -22,7 +22,7 @@ from agent.venues import perpetual_protocol as venue
 from tests.support import agents
 from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perpetuals.chain_faults import LONG, MARGIN_USD, MOST, perps, push_pool, size
-from tests.support.perps import WAD, contracts_of, later, read_now, send_data
+from tests.support.perps import WAD, advance_time, contracts_of, read_now, send_data
 
 __all__ = ["perps"]
 TICKS, COOLDOWN_S, SLIPPAGE = 22, 86_400, Fraction(2, 100)
@@ -49,7 +49,7 @@ class Attacker:
         elif doing == "steal" and not self.has_stolen:
             self.has_stolen = True
             self.steal(Fraction(self.chance.choice(THEFTS), 10))
-        later(self.perps, self.chance.choice([60, 1_900, 3_600]))
+        advance_time(self.perps, self.chance.choice([60, 1_900, 3_600]))
         self.perps.chain.refresh_feeds()
         return doing
 

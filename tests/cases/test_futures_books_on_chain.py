@@ -22,7 +22,7 @@ from agent.model.futures import MarginDeposit, MarginWithdrawal
 from tests.support import agents
 from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perpetuals.chain_orders import crash, open_by_hand
-from tests.support.perps import WAD, later
+from tests.support.perps import WAD, advance_time
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}
 E12 = 10**12
@@ -48,7 +48,7 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
         api.refresh_ledger(agent)
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         for _ in range(3):
-            later(perps, 3_600)
+            advance_time(perps, 3_600)
             api.refresh_ledger(agent)
         status = agent.status()
         store = agent.context.store
@@ -70,7 +70,7 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
     }
     with agents.agent_on(chain, tmp_path, lower, EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
-        later(perps, 600)
+        advance_time(perps, 600)
         api.refresh_ledger(agent)
         store = agent.context.store
         entries, valuations = store.ledger.entries(), store.valuations.between()

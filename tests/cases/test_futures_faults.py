@@ -30,7 +30,7 @@ from tests.support.perpetuals.chain_faults import (
     size,
     step,
 )
-from tests.support.perps import WAD, later, read_now, send_data
+from tests.support.perps import WAD, advance_time, read_now, send_data
 
 __all__ = ["perps"]
 
@@ -38,7 +38,7 @@ __all__ = ["perps"]
 def test_an_index_that_stands_still_while_the_mark_moves_opens_nothing(perps: LocalPerps, tmp_path: Path) -> None:
     """T12: a manipulated pool, or a feed that nobody feeds."""
     push_pool(perps, "WETH", Fraction(7, 100))
-    later(perps, 2_000)
+    advance_time(perps, 2_000)
     market = read_now(perps, perps.chain.wallet.address).market(perps.markets["WETH"].base_token)
     assert market.mark / market.index - 1 > Fraction(5, 100)
     outcome = step(perps, tmp_path, LONG)
@@ -51,10 +51,10 @@ def test_a_funding_spike_counts_before_it_is_settled(perps: LocalPerps, tmp_path
     open_position(perps, "WETH", Fraction(26, 10))
     before = size(perps, "WETH")
     push_pool(perps, "WETH", Fraction(9, 100))
-    later(perps, 3_600)
-    later(perps, 2 * 86_400)
+    advance_time(perps, 3_600)
+    advance_time(perps, 2 * 86_400)
     push_pool(perps, "WETH", Fraction(0))
-    later(perps, 2_000)
+    advance_time(perps, 2_000)
     perps.chain.refresh_feeds()
     account = read_now(perps, perps.chain.wallet.address)
     assert margin.funding_pending_raw(account) > 2_000 * WAD
@@ -143,7 +143,7 @@ def test_an_order_made_to_revert_holds_no_other_market_back(perps: LocalPerps, t
     open_position(perps, "WETH", 2)
     open_position(perps, "WBTC", Fraction(-1))
     move_price(perps, "WETH", Fraction(-25, 100))
-    later(perps, 2_000)
+    advance_time(perps, 2_000)
     perps.chain.refresh_feeds()
     before = {symbol: size(perps, symbol) for symbol in BOTH}
     closed = perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WETH"].base_token, 1)

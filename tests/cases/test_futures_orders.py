@@ -14,7 +14,7 @@ from agent.ports.perpetuals import futures_grant
 from tests.support import agents
 from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perpetuals.chain_orders import TWO, crash, open_by_hand, orders_of, perps
-from tests.support.perps import WAD, later, read_now
+from tests.support.perps import WAD, advance_time, read_now
 
 __all__ = ["perps"]
 
@@ -88,7 +88,7 @@ def test_a_stale_index_trades_nothing_and_says_why(perps: LocalPerps, tmp_path: 
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert (outcome.kind, outcome.transactions) == (OutcomeKind.HOLD, ()), outcome.reason
         assert "futures: no order, the index of WETH is" in outcome.reason
-    later(perps, 60)
+    advance_time(perps, 60)
 
 
 def test_a_declined_plan_changes_no_position(perps: LocalPerps, tmp_path: Path) -> None:

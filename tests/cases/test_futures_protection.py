@@ -91,7 +91,7 @@ def test_a_reduction_needs_account_and_prices_alone(
         assert anvil_chain.now_s() - began_s <= 10
     pass_time(anvil_chain, 61)
     crash(server, "-30/100", "ETH")
-    with agents.again(anvil_chain, agent.context.loaded_config) as restarted:
+    with agents.reopened_agent(anvil_chain, agent.context.loaded_config) as restarted:
         outcome = step(restarted)
         assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
 

@@ -16,7 +16,7 @@ from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from tests.support import agents
 from tests.support.futures import EVEN, futures_config_changes
-from tests.support.perps import later, read_now
+from tests.support.perps import advance_time, read_now
 
 MARGIN_USD = 10_000
 MOST = 4
@@ -59,7 +59,7 @@ def test_whole_steps_keep_the_book_through_a_crash_and_a_rally(perps: LocalPerps
             chain.node.mine_at(chain.now_s() + 15)
             perps.set_index("WETH", price)
             perps.move_pools({"WETH": price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds)))
-            later(perps, 3_600)
+            advance_time(perps, 3_600)
             chain.refresh_feeds()
             assert not margin.is_liquidatable(read_now(perps, wallet)), reasons
             outcome = agent.rebalance(send=True, confirm=agents.yes)

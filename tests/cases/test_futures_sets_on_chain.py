@@ -76,7 +76,7 @@ def test_set_on_paper__is_opened_whole_at_a_cost_that_is_too_much_for_one_leg(
 ) -> None:
     chain = perps.chain
     monkeypatch.setattr(chain, "perps", perps)
-    loaded = agents.trusted(chain, tmp_path, futures_config_changes(perps, TWO), EVEN)
+    loaded = agents.trusted_config(chain, tmp_path, futures_config_changes(perps, TWO), EVEN)
     start = PaperStart(amounts="WETH=10,USDC=30000", native="5", margin=str(MARGIN_USD))
     with open_paper(loaded, start, clock=chain.clock, transports=[chain.transport]) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -144,12 +144,12 @@ def test_set_on_chain__process_killed_between_the_legs_completes_it(
 ) -> None:
     """The goals of the set are in the journal, not only in the cycle."""
     chain = perps.chain
-    loaded = agents.trusted(chain, tmp_path, futures_config_changes(perps, TWO), EVEN)
-    with pytest.raises(Killed), agents.again(chain, loaded) as agent:
+    loaded = agents.trusted_config(chain, tmp_path, futures_config_changes(perps, TWO), EVEN)
+    with pytest.raises(Killed), agents.reopened_agent(chain, loaded) as agent:
         agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(number, kill))
     chain.clock.sleep(300)
     perps.chain.refresh_feeds()
-    with agents.again(chain, loaded) as agent:
+    with agents.reopened_agent(chain, loaded) as agent:
         if is_cycle_lost:
             agent.context.store.cycles.close("lost")
         outcome = agent.rebalance(send=True, confirm=agents.yes)

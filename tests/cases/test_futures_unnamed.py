@@ -27,7 +27,7 @@ from tests.support import agents
 from tests.support.builders import with_snapshot
 from tests.support.futures import EVEN, futures_config_changes
 from tests.support.perpetuals.chain_faults import LONG, MARGIN_USD, MOST, leverage, move_price, open_position, orders, perps, size
-from tests.support.perps import WAD, account_of, contracts_of, later, read_now, send_data
+from tests.support.perps import WAD, account_of, advance_time, contracts_of, read_now, send_data
 
 __all__ = ["perps"]
 STRANGE = "vWBTC"
@@ -160,7 +160,7 @@ def test_an_index_that_cannot_be_dated_is_not_traded_and_holds_nothing_else_back
     """A feed without an aggregator: the position counts, and the named market is reduced."""
     open_position(perps, "WETH", 2)
     stolen(perps, Fraction(3, 2))
-    later(perps, 60)
+    advance_time(perps, 60)
     with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, LONG), EVEN) as agent:
         outcome = agent.rebalance(send=False)
         step = outcome.step_input

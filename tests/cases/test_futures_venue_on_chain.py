@@ -40,13 +40,13 @@ def upgraded(chain: LocalChain, proxy: str, to: str) -> None:
 
 def test_the_doctor_compares_collateral_links_and_markets(perps: LocalPerps, tmp_path: Path) -> None:
     chain, at = perps.chain, perps.addresses
-    loaded = agents.trusted(chain, tmp_path / "sound", futures_config_changes(perps, TWO), EVEN)
+    loaded = agents.trusted_config(chain, tmp_path / "sound", futures_config_changes(perps, TWO), EVEN)
     results = checks(chain, loaded)
     assert results["futures collateral"] == ("ok", "10000 USDC in the vault, 50000 in the wallet, 6 decimals")
     assert results["futures contracts"][0] == results["futures market WETH"][0] == results["futures proxies"][0] == "ok"
     changed = {**futures_config_changes(perps, TWO), "portfolio.numeraire": "WETH"}
     changed["futures"] |= {"exchange": at.account_balance, "collateral": "WETH"}  # type: ignore[operator]
-    results = checks(chain, agents.trusted(chain, tmp_path / "wrong", changed, EVEN))
+    results = checks(chain, agents.trusted_config(chain, tmp_path / "wrong", changed, EVEN))
     assert results["futures contracts"][0] == "fail"
     assert at.exchange in results["futures contracts"][1]
     assert results["futures collateral"][0] == "fail"
@@ -54,7 +54,7 @@ def test_the_doctor_compares_collateral_links_and_markets(perps: LocalPerps, tmp
     swapped = futures_config_changes(perps, TWO)
     first, second = swapped["futures"]["markets"]  # type: ignore[index]
     first["aggregator"] = second["aggregator"]
-    results = checks(chain, agents.trusted(chain, tmp_path / "swapped", swapped, EVEN))
+    results = checks(chain, agents.trusted_config(chain, tmp_path / "swapped", swapped, EVEN))
     assert results["futures market WETH"][0] == "fail"
     assert "its index comes from" in results["futures market WETH"][1]
 
@@ -62,9 +62,9 @@ def test_the_doctor_compares_collateral_links_and_markets(perps: LocalPerps, tmp
 def test_an_upgraded_venue_is_refused_until_it_is_confirmed(perps: LocalPerps, tmp_path: Path) -> None:
     chain, house = perps.chain, perps.addresses.clearing_house
     upgraded(chain, house, perps.addresses.exchange)
-    loaded = agents.trusted(chain, tmp_path, futures_config_changes(perps, TWO), EVEN)
+    loaded = agents.trusted_config(chain, tmp_path, futures_config_changes(perps, TWO), EVEN)
     assert checks(chain, loaded)["proxy futures clearing house"][0] == "ok"
-    with agents.again(chain, loaded) as agent:
+    with agents.reopened_agent(chain, loaded) as agent:
         assert agent.rebalance(send=False).kind is OutcomeKind.PLANNED
         upgraded(chain, house, perps.addresses.vault)
         refused = agent.rebalance(send=True, confirm=agents.yes)
@@ -79,5 +79,5 @@ def test_an_upgraded_venue_is_refused_until_it_is_confirmed(perps: LocalPerps, t
     assert perps.addresses.exchange in text
     rows = {row["role"]: row["state"] for row in pin_all(loaded, [chain.transport])["contracts"]}
     assert rows["implementation of futures clearing house"] == "CHANGED"
-    with agents.again(chain, loaded) as agent:
+    with agents.reopened_agent(chain, loaded) as agent:
         assert agent.rebalance(send=False).kind is OutcomeKind.PLANNED

@@ -8,7 +8,7 @@ import pytest
 
 from agent.localchain import LocalChain
 from agent.model import LegPlace
-from tests.support.agents import ROOMY, agent_on, allowances, fund, off_target, purse, require_exact, said, swap_of, yes
+from tests.support.agents import ROOMY, agent_on, allowances, fund, off_target, purse, require_exact, skipped_text, swap_of, yes
 
 TARGETS = {"LINK": "10%", "WBTC": "10%", "USDT": "80%", "USDC": "0%", "WETH": "0%"}
 
@@ -27,6 +27,6 @@ def test_tokens_that_are_sold_through_a_hub_leave_it_together(anvil_chain: Local
         assert {chain.tokens["LINK"].address, chain.tokens["WBTC"].address} <= {leg.token_in for leg in into}
         assert len(out) < len(into), "they gather at the hub"
         assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * 11 // 10
-        assert max(off_target(chain, TARGETS).values()) <= 10, said(plan.skipped)
+        assert max(off_target(chain, TARGETS).values()) <= 10, skipped_text(plan.skipped)
         assert not any(chain.balance(symbol, swap.tx.to) for symbol in chain.tokens), "nothing stays in the router"
         assert not any(allowances(chain).values())

@@ -17,7 +17,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import AlertKind, ExternalTransferKind, StepInput
 from agent.planning.proposals import propose_rebalance
-from tests.support.agents import ROOMY, USD, again, agent_on, fund, purse, swap_of, trusted, weights
+from tests.support.agents import ROOMY, USD, agent_on, fund, purse, reopened_agent, swap_of, trusted_config, weights
 from tests.support.on_chain.gifts import BLOCKS, DAY_S, HOME, TWO, give, look
 from tests.support.text import causes, mentions, raises_code
 
@@ -25,7 +25,7 @@ STOP = {"portfolio.assets.0.stop_loss": "2500", "policy.confirm_blocks": BLOCKS,
 COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH"}
 
 
-def settled(chain: LocalChain, weth: int) -> None:
+def settle_market(chain: LocalChain, weth: int) -> None:
     """The market is there, feeds say so, and blocks go by that confirm it."""
     chain.move_market({"WETH": weth})
     chain.mine(BLOCKS + 1)
@@ -56,7 +56,7 @@ def test_a_gift_before_a_crash_does_not_hold_back_the_stop_loss(anvil_chain: Loc
         assert outcome.kind is OutcomeKind.HALT
         assert causes(outcome) == ("balance_jump",)
         assert mentions(outcome.reason, "ETH rose", "(4000 USDC)")
-        settled(chain, 2_400)
+        settle_market(chain, 2_400)
         fired = look(agent)
         plan, _, _ = swap_of(fired)
         assert plan.is_exit
@@ -74,7 +74,7 @@ def test_a_gift_that_lifts_the_portfolio_over_its_cap_stops_no_exit(anvil_chain:
     with agent_on(chain, tmp_path, {**STOP, "portfolio.max_live_value": "10050"}, TWO) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "USDC", 1_100)
-        settled(chain, 2_480)
+        settle_market(chain, 2_480)
         fired = look(agent)
         assert swap_of(fired)[0].is_exit, "10,230 are held, and 10,050 may be"
 
@@ -82,8 +82,8 @@ def test_a_gift_that_lifts_the_portfolio_over_its_cap_stops_no_exit(anvil_chain:
 def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, ROOMY, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, ROOMY, TWO)
+    with reopened_agent(chain, loaded) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 2_000)
         outcome = look(agent)
@@ -93,7 +93,7 @@ def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: Loc
         chain.warp(DAY_S - 3_600)
         assert look(agent).kind is OutcomeKind.HALT
     chain.warp(3_600)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         dry = agent.status()
         assert mentions(dry.decision_result.decision.reason, "accepted", "deposit"), "a look that writes nothing says the same"
         done = look(agent)
@@ -110,8 +110,8 @@ def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: Loc
 def test_a_deposit_within_the_share_is_traded_after_two_blocks_told_and_booked(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 53_000, "USDC": 47_000})
-    loaded = trusted(chain, tmp_path, {**ROOMY, "limits.deposit_auto": "10%", "portfolio.max_live_value": "200000"}, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**ROOMY, "limits.deposit_auto": "10%", "portfolio.max_live_value": "200000"}, TWO)
+    with reopened_agent(chain, loaded) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 9_000)
         assert causes(look(agent)) == ("balance_jump",)
@@ -147,7 +147,7 @@ def test_one_base_unit_while_its_price_is_missing_holds_nothing_once_the_price_i
         (flow,) = blind.step_input.history.cash_flows.unexplained_transfers
         assert (flow.value, flow.exceeds_jump_limit) == (None, False)
         assert "without a price" in api.list_transfers(agent)["flows"][0]["text"]
-        settled(chain, 2_400)
+        settle_market(chain, 2_400)
         fired = look(agent)
         assert swap_of(fired)[0].is_exit
         assert [flow.value is None for flow in agent.context.store.balances.transfers()] == [False], "valued once the price is back"
@@ -178,7 +178,7 @@ def test_a_fall_that_nobody_explains_stops_purchases_and_no_exit(anvil_chain: Lo
         assert outcome.kind is OutcomeKind.HALT
         assert causes(outcome) == ("balance_jump",)
         assert mentions(outcome.reason, "USDC", "3000")
-        settled(chain, 2_400)
+        settle_market(chain, 2_400)
         fired = look(agent)
         plan, _, _ = swap_of(fired)
         assert plan.is_exit
@@ -210,13 +210,13 @@ def test_while_a_gift_waits_what_was_there_before_can_be_withdrawn_and_no_more(a
 def test_a_gift_over_the_cap_is_left_alone_and_the_rest_rebalanced(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, {**ROOMY, "portfolio.max_live_value": "10050", "limits.price_impact": "2%"}, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**ROOMY, "portfolio.max_live_value": "10050", "limits.price_impact": "2%"}, TWO)
+    with reopened_agent(chain, loaded) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "USDC", 1_100)
         assert look(agent).kind is OutcomeKind.HALT
     chain.warp(DAY_S)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         quiet = look(agent)
         assert quiet.kind is OutcomeKind.HOLD, quiet.reason
         assert mentions(quiet.reason, "1100 USDC", "excluded"), quiet.reason
@@ -269,7 +269,7 @@ def test_a_gift_left_alone_goes_with_an_exit(anvil_chain: LocalChain, tmp_path: 
         assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 2_600)
         assert mentions(look(agent).reason, "WETH", "excluded")
-        settled(chain, 2_400)
+        settle_market(chain, 2_400)
         assert swap_of(look(agent))[0].is_exit
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "the gift too"
 
@@ -280,16 +280,16 @@ def test_what_an_exit_sold_of_a_gift_stops_no_rebalance_of_the_rest(anvil_chain:
     fund(chain, {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000})
     chain.mine(BLOCKS + 1)
     changes = {**ROOMY, **STOP, "portfolio.max_live_value": "10050"}
-    loaded = trusted(chain, tmp_path, changes, {"WETH": "40%", "WBTC": "30%", "USDC": "30%"})
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, changes, {"WETH": "40%", "WBTC": "30%", "USDC": "30%"})
+    with reopened_agent(chain, loaded) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 2_600)
         look(agent)
     chain.warp(DAY_S)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert mentions(look(agent).reason, "WETH", "excluded")
         gift = dict(agent.step_input().history.cash_flows.unexplained_increases_raw)[chain.tokens["WETH"].address]
-        settled(chain, 2_400)
+        settle_market(chain, 2_400)
         assert swap_of(look(agent))[0].is_exit
         chain.move_market({"WBTC": chain.deployed_world.prices_usd["WBTC"] * Fraction(7, 10)})
         chain.mine(BLOCKS + 1)

@@ -19,7 +19,7 @@ from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import ExternalTransferKind
-from tests.support.agents import ROOMY, USD, again, fund, swap_of, trusted
+from tests.support.agents import ROOMY, USD, fund, reopened_agent, swap_of, trusted_config
 from tests.support.on_chain.gifts import DAY_S, HOME, TWO, give, look
 from tests.support.on_chain.limit_orders import place
 from tests.support.on_chain.strategies import books, strategies
@@ -36,13 +36,13 @@ def sure(_: InvestmentReport) -> bool:
 def gifted(chain: LocalChain, folder: Path, changes: Mapping[str, object], ceiling: str = "10050", usd: int = 1_100) -> Iterator[Agent]:
     """10,000 dollars in two halves, and a gift above the ceiling that has waited for limits.balance_jump_wait."""
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, folder, {**CAP, **changes, "portfolio.max_live_value": ceiling}, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, folder, {**CAP, **changes, "portfolio.max_live_value": ceiling}, TWO)
+    with reopened_agent(chain, loaded) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "USDC", usd)
         look(agent)
     chain.warp(DAY_S)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert mentions(look(agent).reason, f"{usd} USDC", "excluded")
         yield agent
 
@@ -115,7 +115,7 @@ def test_prices_that_wobble_around_the_ceiling_trade_nothing_of_a_gift(anvil_cha
 def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "10050"}, TWO)
+    loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "10050"}, TWO)
 
     def told(agent: Agent) -> str:
         status = agent.status()
@@ -125,14 +125,14 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
         assert mentions(status.decision_result.decision.reason, "1100 USDC", "excluded")
         return type(status.decision_result.decision).__name__
 
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "USDC", 1_100)
         assert told(agent) == "Halt", "a dry look says it at once"
         look(agent)
         assert told(agent) == "Halt", "and while it holds purchases back"
     chain.warp(DAY_S)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         look(agent)
         assert told(agent) == "Hold"
         chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(8, 10)})
@@ -174,8 +174,8 @@ def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: Local
 def test_a_later_gift_takes_no_room_from_a_deposit_of_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
+    with reopened_agent(chain, loaded) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
         for usd in (600, 700):  # its owner's, then a stranger's
             chain.set_balance("USDC", chain.balance("USDC") + usd * USD)
@@ -190,8 +190,8 @@ def test_a_later_gift_takes_no_room_from_a_deposit_of_before(anvil_chain: LocalC
 def test_a_fresh_gift_that_holds_purchases_back_refuses_no_investment(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
+    with reopened_agent(chain, loaded) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 4_000)
         assert look(agent).kind is OutcomeKind.HALT
@@ -207,8 +207,8 @@ def test_a_fresh_gift_that_holds_purchases_back_refuses_no_investment(anvil_chai
 def test_an_investment_above_its_owners_own_ceiling_is_refused_before_anything(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
+    with reopened_agent(chain, loaded) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
         chain.set_balance("USDC", chain.balance("USDC") + 1_500 * USD)
         for send in (False, True):

@@ -16,7 +16,7 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import Halt, IntentKind, IntentState, UnreadableItem
 from agent.policy import decide
-from tests.support.agents import ROOMY, again, agent_on, allow, allowances, at_send, fund, purse, swap_of, trusted, yes
+from tests.support.agents import ROOMY, agent_on, allow, allowances, at_send, fund, purse, reopened_agent, swap_of, trusted_config, yes
 from tests.support.fakes.clock import waiting_clock
 from tests.support.text import mentions, raises_code
 
@@ -45,7 +45,7 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
     assert isinstance(node, AnvilNode)
     fund(chain, HELD)
     allow(chain, "WETH", "LINK")
-    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS | {"LINK": "0%"}), clock=clock) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, ROOMY, TARGETS | {"LINK": "0%"}), clock=clock) as agent:
         before = purse(chain)
         try:
             with raises_code(Retryable, "not_mined"):
@@ -146,7 +146,7 @@ def test_one_token_that_refuses_stops_no_other(anvil_chain: LocalChain, tmp_path
 def test_a_run_that_is_paused_hard_takes_back_at_once_and_trades_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain, clock = anvil_chain, waiting_clock(anvil_chain)
     fund(chain, HELD)
-    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=clock) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, ROOMY, TARGETS), clock=clock) as agent:
         allow(chain, "WETH")
         agent.context.kill_switch.pause("lunch", 1)
         looks = agent.run(send=True, confirm=yes, every="1h")

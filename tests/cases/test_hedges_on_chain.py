@@ -19,7 +19,7 @@ from agent.policy.decide import current_drifts
 from tests.support import agents
 from tests.support.constants import DAY_S
 from tests.support.futures import EVEN, futures_table
-from tests.support.perps import later, read_now
+from tests.support.perps import advance_time, read_now
 
 TAXED = {"horizon": "30d", "min_saving": "0.5%", "tax_rate": "25%", "capital_cost": "4%"}
 
@@ -51,7 +51,7 @@ def rise(perps: LocalPerps, share: Fraction) -> None:
     chain.move_market({"WETH": price})
     perps.set_index("WETH", price)
     perps.move_pools({"WETH": price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds) + 1))
-    later(perps, 1_000)
+    advance_time(perps, 1_000)
     chain.refresh_feeds()
 
 
@@ -160,9 +160,9 @@ def test_a_margin_account_that_runs_short_ends_its_hedge(perps_chain: LocalPerps
 def test_a_hedge_ends_at_its_horizon_and_the_asset_is_sold(perps: LocalPerps, tmp_path: Path) -> None:
     with agents.agent_on(perps.chain, tmp_path, changes(perps, horizon="2d"), EVEN) as agent:
         hedged(agent, perps)
-        later(perps, 2 * DAY_S)
+        advance_time(perps, 2 * DAY_S)
         perps.chain.warp(3_000)
-        later(perps, 60)
+        advance_time(perps, 60)
         ended = agent.rebalance(send=True, confirm=agents.yes)
         assert short_raw(perps) == 0, ended.reason
         rest = agent.rebalance(send=True, confirm=agents.yes)

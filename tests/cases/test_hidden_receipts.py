@@ -14,7 +14,7 @@ from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, agent_on, fund, purse, yes
-from tests.support.endpoints import SEND, Served, altered, methods, serve
+from tests.support.endpoints import SEND, Served, altering_answerer, methods, serve
 from tests.support.markets.endpoints import endpoint_of
 from tests.support.samples import slow
 from tests.support.scenes import scene_on
@@ -42,7 +42,7 @@ def hiding(url: str, hidden: tuple[str, ...], number: int = 1) -> Iterator[Recei
     def alter(method: str, params: list[Any], answer: Any) -> Any:
         return None if method in hidden and not endpoint.shows and endpoint.sent >= number else answer
 
-    with serve(altered(url, alter)) as server:
+    with serve(altering_answerer(url, alter)) as server:
         endpoint = ReceiptHidingNode(server)
         yield endpoint
 

@@ -9,7 +9,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.layers.holding.state import HoldingState
 from agent.localchain import LocalChain
 from agent.model import Plan
-from tests.support.agents import ROOMY, again, agent_on, fund, swap_of, trusted, yes
+from tests.support.agents import ROOMY, agent_on, fund, reopened_agent, swap_of, trusted_config, yes
 from tests.support.constants import DAY_S
 from tests.support.text import mentions
 
@@ -17,7 +17,7 @@ HALVES = {"WETH": "50%", "USDC": "50%"}
 HELD = {"holding": {"hours": "24h"}, **ROOMY}
 
 
-def sold(chain: LocalChain, plan: Plan) -> list[str]:
+def sold_symbols(chain: LocalChain, plan: Plan) -> list[str]:
     """Symbols of what a plan sells."""
     changes = plan.wallet_changes()
     return [symbol for symbol, token in chain.tokens.items() if changes.get(token.address, 0) < 0]
@@ -32,7 +32,7 @@ def test_what_a_rebalance_bought_is_sold_by_the_next_one_only_after_its_time(anv
     fund(chain, {"WETH": 3_000, "USDC": 7_000})
     with agent_on(chain, tmp_path, HELD, HALVES) as agent:
         plan, _, _ = swap_of(agent.rebalance(send=True, confirm=yes))
-        assert sold(chain, plan) == ["USDC"]
+        assert sold_symbols(chain, plan) == ["USDC"]
         raise_weth(chain, Fraction(3, 2))
         ((bought, at_s),) = agent.step_input().layer(HoldingState).bought_s_by_token
         assert bought == chain.tokens["WETH"].address
@@ -45,14 +45,14 @@ def test_what_a_rebalance_bought_is_sold_by_the_next_one_only_after_its_time(anv
         chain.clock.sleep(at_s + DAY_S - chain.now_s() + 1)
         raise_weth(chain, Fraction(1))
         plan, _, _ = swap_of(agent.rebalance(send=True, confirm=yes))
-        assert sold(chain, plan) == ["WETH"]
+        assert sold_symbols(chain, plan) == ["WETH"]
 
 
 def test_a_stop_sells_what_was_bought_just_now(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 3_000, "USDC": 7_000})
     stop = {"portfolio.assets.0.stop_loss": "10%", "limits.price_impact": "2%", **HELD}
-    with again(chain, trusted(chain, tmp_path, stop, HALVES)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, stop, HALVES)) as agent:
         swap_of(agent.rebalance(send=True, confirm=yes))
         raise_weth(chain, Fraction(4, 5))
         chain.mine(3)

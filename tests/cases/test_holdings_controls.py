@@ -20,7 +20,7 @@ from agent.localchain import LocalChain
 from agent.model import Control, ControlKind, ControlOrigin, ControlState, ControlSubmission, IntentKind
 from tests.faults.rig import in_child
 from tests.support import agents, lp_on_chain
-from tests.support.agents import USD, again, fund, purse, trusted
+from tests.support.agents import USD, fund, purse, reopened_agent, trusted_config
 from tests.support.lp_on_chain import EVEN, send
 from tests.support.on_chain.controls import ControlledRun, die_in_cycle
 from tests.support.on_chain.holdings import VALUED, paused_run
@@ -57,7 +57,7 @@ def test_a_position_is_taken_as_shown_and_forgotten_once_it_is_gone(anvil_chain:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.send(lp_on_chain.manager(chain).setApprovalForAll(chain.whale.address, True), chain.wallet.address)
-    with again(chain, trusted(chain, tmp_path, VALUED, EVEN)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, VALUED, EVEN)) as agent:
         run = paused(chain, agent)
         run.look()
         own, other, foreign = (lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500, owner) for owner in (None, None, chain.whale.address))
@@ -99,8 +99,8 @@ def test_a_control_forgets_nothing_that_a_target_or_an_exit_needs(anvil_chain: L
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     changes = config_with_targets(chain, V3) if why.startswith("its") else {**VALUED, "portfolio.assets.0.stop_loss": "50%"}
-    loaded = trusted(chain, tmp_path, changes, EVEN)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, changes, EVEN)
+    with reopened_agent(chain, loaded) as agent:
         run = paused(chain, agent)
         run.look()
         own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
@@ -118,8 +118,8 @@ def test_a_control_forgets_nothing_that_a_target_or_an_exit_needs(anvil_chain: L
 def test_a_position_whose_withdrawal_is_in_flight_is_neither_forgotten_nor_taken(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, config_with_targets(chain, V3, width="5%"), EVEN)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, config_with_targets(chain, V3, width="5%"), EVEN)
+    with reopened_agent(chain, loaded) as agent:
         assert send(agent, chain).kind is OutcomeKind.DONE
         [old] = agent.context.store.positions.changes()
     chain.move_market({"WETH": 3_300})
@@ -128,7 +128,7 @@ def test_a_position_whose_withdrawal_is_in_flight_is_neither_forgotten_nor_taken
         if event == "after:send" and any(intent.kind is IntentKind.LIQUIDITY for intent in agent.context.store.journal.open_intents()):
             raise Killed
 
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         with pytest.raises(Killed):
             agent.rebalance(send=True, confirm=agents.yes, progress=dies)
         run, number = ControlledRun(chain, loaded, agent), ("forget", str(old.token_id))
@@ -144,14 +144,14 @@ def test_a_position_whose_withdrawal_is_in_flight_is_neither_forgotten_nor_taken
 def test_a_run_killed_at_a_taken_position_has_written_its_cost_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, VALUED, EVEN)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, VALUED, EVEN)
+    with reopened_agent(chain, loaded) as agent:
         run = paused(chain, agent)
         run.look()
         own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
         holdings_document = run.ask("holdings", ("take", str(own.token_id)))
     assert in_child(lambda: die_in_cycle(chain, loaded, "after:write a liquidity position")) == -signal.SIGKILL
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         run = ControlledRun(chain, loaded, agent)
         assert ended(run, holdings_document) == (ControlState.FAILED, "interrupted")
         (taken,) = run.store.positions.changes()
@@ -170,7 +170,7 @@ def names(agent: Agent) -> list[str]:
 def test_ledgers_are_adopted_as_shown_and_not_once_the_wallet_changed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     loaded = paused_run(chain, tmp_path).loaded
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         run = paused(chain, agent)
         with raises_code(ConfigError, "not_open"):
             run.shown("holdings", ("deposits-to", "idle"))
@@ -199,7 +199,7 @@ def test_ledgers_are_adopted_as_shown_and_not_once_the_wallet_changed(anvil_chai
 def test_deposits_go_to_a_strategy_that_is_known_and_only_by_the_plan_that_was_shown(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     loaded = paused_run(chain, tmp_path, {}).loaded
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         run = paused(chain, agent)
         with raises_code(ConfigError, "unknown"):
             run.shown("holdings", ("deposits-to", "idle"))
@@ -228,10 +228,10 @@ def test_a_run_killed_at_new_ledgers_has_written_all_of_them_or_none(
 ) -> None:
     chain = anvil_chain
     loaded = paused_run(chain, tmp_path).loaded
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         holdings_document = paused(chain, agent).ask("holdings", APPLY)
     assert in_child(lambda: die_in_cycle(chain, loaded, moment)) == -signal.SIGKILL
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         run = ControlledRun(chain, loaded, agent)
         version = run.store.layer_repository(StrategyStore).ledger().record_version
         assert ended(run, holdings_document) == (state, "interrupted")
@@ -251,6 +251,6 @@ def test_a_run_killed_at_new_ledgers_has_written_all_of_them_or_none(
 @pytest.mark.parametrize("fields", [(), (APPLY, ("take", "1")), (("apply", "no"),), (("take", "x"),), (("forget", "0x12"),)])
 def test_a_request_that_is_no_change_is_refused_with_its_field(anvil_chain: LocalChain, tmp_path: Path, fields: Any) -> None:
     chain = anvil_chain
-    with again(chain, trusted(chain, tmp_path, VALUED, EVEN)) as agent, pytest.raises(TrimtabError) as refused:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, VALUED, EVEN)) as agent, pytest.raises(TrimtabError) as refused:
         ControlledRun(chain, agent.context.loaded_config, agent).shown("holdings", *fields)
     assert refused.value.remedy

@@ -50,7 +50,7 @@ def resting(server: HyperliquidServer) -> list[Order]:
     return [order for order in server.orders if order.user != HOUSE and order.status == "open" and order.trigger is None]
 
 
-def held(server: HyperliquidServer, chain: LocalChain, coin: str = "ETH") -> Fraction:
+def position_size(server: HyperliquidServer, chain: LocalChain, coin: str = "ETH") -> Fraction:
     return server.wallet(chain.wallet.address).held.get(coin, ServerPosition()).size
 
 
@@ -58,7 +58,7 @@ def step(agent: Agent) -> StepOutcome:
     return agent.rebalance(send=True, confirm=agents.yes)
 
 
-def sent(server: HyperliquidServer) -> list[dict[str, Any]]:
+def sent_actions(server: HyperliquidServer) -> list[dict[str, Any]]:
     return [body for body in server.bodies if body["action"]["type"] != "approveAgent"]
 
 
@@ -67,7 +67,7 @@ def bid(server: HyperliquidServer) -> None:
 
 
 def placed(server: HyperliquidServer) -> list[str]:
-    return [body["action"]["orders"][0]["t"]["limit"]["tif"] for body in sent(server) if body["action"]["type"] == "order"]
+    return [body["action"]["orders"][0]["t"]["limit"]["tif"] for body in sent_actions(server) if body["action"]["type"] == "order"]
 
 
 def orders(agent: Agent) -> list[Intent]:
@@ -81,7 +81,7 @@ def require_settled(agent: Agent, server: HyperliquidServer, chain: LocalChain) 
     fills = [fill for intent in journal.intents() if intent.receipt for fill in intent.receipt.fills]
     mine = {str(fill["tid"]): fill for fill in server.fills if fill["user"] == chain.wallet.address.lower()}
     assert sorted(fill.fill_id for fill in fills) == sorted(mine)
-    assert sum(fill.size_raw for fill in fills) == held(server, chain) * 10**4
+    assert sum(fill.size_raw for fill in fills) == position_size(server, chain) * 10**4
 
 
 def test_an_opening_rests_and_is_booked_fill_by_fill(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_an_opening_rests_and_is_booked_fill_by_fill(server: HyperliquidServer, 
         assert end_reasons(replace(waits, kind=OutcomeKind.HALT, reason="a depeg"), [str(intent.tx_hash)]) == {order.cloid: "a depeg"}
         exits = replace(waits.decision_result, exit_token="0x01")
         assert end_reasons(replace(waits, decision_result=exits), [str(intent.tx_hash)]) == {order.cloid: "an exit is due"}
-        assert (waits.kind, waits.transactions, len(sent(server))) == (OutcomeKind.HOLD, (), 1), waits.reason
+        assert (waits.kind, waits.transactions, len(sent_actions(server))) == (OutcomeKind.HOLD, (), 1), waits.reason
         losses = []
         for number in (1, 2):
             server.trade_through("ETH", "1.5")
@@ -116,7 +116,7 @@ def test_an_opening_rests_and_is_booked_fill_by_fill(server: HyperliquidServer, 
         assert losses[1] == 2 * losses[0]
         server.trade_through("ETH", str(float(order.left)))
         assert step(agent).transactions == ()
-        assert len(sent(server)) == 1
+        assert len(sent_actions(server)) == 1
         require_settled(agent, server, anvil_chain)
         [intent] = journal.intents()
         assert intent.state is IntentState.FINAL
@@ -162,7 +162,7 @@ def test_two_markets_rest_beside_each_other_within_the_limits(server: Hyperliqui
         gross = sum(order.size * order.price for order in resting(server))
         assert gross < 20_500, "the second counts the first as filled"
         assert step(agent).transactions == ()
-        assert len(sent(server)) == 2
+        assert len(sent_actions(server)) == 2
 
 
 def test_a_marketable_order_takes_what_is_there_and_its_rest_rests(
@@ -172,7 +172,7 @@ def test_a_marketable_order_takes_what_is_there_and_its_rest_rests(
     with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
         assert step(agent).kind is OutcomeKind.DONE
         [order] = resting(server)
-        assert held(server, anvil_chain) == 1 == order.size - order.left
+        assert position_size(server, anvil_chain) == 1 == order.size - order.left
         [intent] = agent.context.store.journal.open_intents()
         assert intent.receipt is not None
         assert [fill.size_raw for fill in intent.receipt.fills] == [10_000]
@@ -274,7 +274,7 @@ def test_a_reduction_by_the_owner_ends_resting_orders_and_is_a_market_order(
         assert closed.kind is OutcomeKind.DONE, closed.reason
         assert order.status == "canceled"
         assert placed(server) == ["Gtc", "Ioc"]
-        assert held(server, anvil_chain) == 0
+        assert position_size(server, anvil_chain) == 0
         assert agent.context.store.journal.open_intents() == ()
 
 
@@ -291,8 +291,8 @@ def test_an_emergency_ends_resting_orders_before_it_reduces(server: HyperliquidS
         assert "positions are reduced" in outcome.reason, outcome.reason
         assert placed(server)[1:]
         assert set(placed(server)[1:]) == {"Ioc"}
-        assert held(server, anvil_chain) < 3
-        kinds = [body["action"]["type"] for body in sent(server)]
+        assert position_size(server, anvil_chain) < 3
+        kinds = [body["action"]["type"] for body in sent_actions(server)]
         assert kinds[:3] == ["order", "cancelByCloid", "order"]
 
 
@@ -306,7 +306,7 @@ def test_a_cancel_that_is_lost_holds_up_no_emergency(server: HyperliquidServer, 
         server.faults = ["dropped"]
         outcome = step(agent)
         assert "Ioc" in placed(server), outcome.reason
-        assert held(server, anvil_chain) < 3, outcome.reason
+        assert position_size(server, anvil_chain) < 3, outcome.reason
         anvil_chain.node.mine_at(anvil_chain.now_s() + 1_000)
         step(agent)
         assert resting(server) == []
@@ -339,7 +339,7 @@ def test_a_post_only_order_rests_at_the_middle_of_the_book(server: HyperliquidSe
     with agents.agent_on(anvil_chain, tmp_path, limits(server, "post_only"), EVEN) as agent:
         assert step(agent).kind is OutcomeKind.DONE
         [order] = resting(server)
-        assert (order.tif, order.left, held(server, anvil_chain)) == ("Alo", order.size, 0)
+        assert (order.tif, order.left, position_size(server, anvil_chain)) == ("Alo", order.size, 0)
         assert order.price <= server.middle(server.coin("ETH"))
 
 
@@ -352,10 +352,10 @@ def test_a_post_only_order_that_would_cross_is_told_and_tried_by_the_next_step(
             outcome = step(agent)
             assert "Post only order would have immediately matched" in outcome.reason, outcome.reason
             assert outcome.kind is OutcomeKind.REFUSED
-            assert len(sent(server)) == tries, "once in a step"
+            assert len(sent_actions(server)) == tries, "once in a step"
         history = agent.context.store.budgets.history(anvil_chain.now_s())
         assert history.failures.reverts_in_row == 0
-        assert held(server, anvil_chain) == 0
+        assert position_size(server, anvil_chain) == 0
         server.move("ETH", "0")
         assert step(agent).kind is OutcomeKind.DONE
         assert len(resting(server)) == 1
@@ -458,7 +458,7 @@ def test_whatever_happens_each_fill_is_booked_once_and_no_market_has_two_orders(
     with agents.agent_on(anvil_chain, tmp_path, changes, EVEN) as agent:
         loaded = agent.context.loaded_config
     for _ in range(6):
-        with agents.again(anvil_chain, loaded) as agent:
+        with agents.reopened_agent(anvil_chain, loaded) as agent:
             for _ in range(4):
                 random_event(dice, agent, server, anvil_chain)
                 with contextlib.suppress(Retryable):
@@ -466,7 +466,7 @@ def test_whatever_happens_each_fill_is_booked_once_and_no_market_has_two_orders(
                 coins = [order.coin for order in resting(server)]
                 assert len(coins) == len(set(coins))
     server.faults, server.hides_orders = [], 0
-    with agents.again(anvil_chain, loaded) as agent:
+    with agents.reopened_agent(anvil_chain, loaded) as agent:
         agent.context.kill_switch.pause("by a test", anvil_chain.now_s())
         for _ in range(3):
             with contextlib.suppress(Retryable):
@@ -484,6 +484,6 @@ def test_whatever_happens_each_fill_is_booked_once_and_no_market_has_two_orders(
             booked = sum(
                 fill.size_raw for transaction in done if transaction.receipt for fill in transaction.receipt.fills if fill.market == coin
             )
-            assert booked == held(server, anvil_chain, coin) * unit
-        cloids = [body["action"]["orders"][0]["c"] for body in sent(server) if body["action"]["type"] == "order"]
+            assert booked == position_size(server, anvil_chain, coin) * unit
+        cloids = [body["action"]["orders"][0]["c"] for body in sent_actions(server) if body["action"]["type"] == "order"]
         assert len(cloids) == len(set(cloids))

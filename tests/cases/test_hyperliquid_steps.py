@@ -40,7 +40,7 @@ def server(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield server
 
 
-def held(server: HyperliquidServer, chain: LocalChain, coin: str) -> Fraction:
+def position_size(server: HyperliquidServer, chain: LocalChain, coin: str) -> Fraction:
     return server.wallet(chain.wallet.address).held.get(coin, ServerPosition()).size
 
 
@@ -58,7 +58,7 @@ def test_a_step_opens_to_its_targets_one_order_each(server: HyperliquidServer, a
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert len(orders_of(outcome)) == 2 == posted(server)
-        assert held(server, anvil_chain, "ETH") > 0 > held(server, anvil_chain, "BTC")
+        assert position_size(server, anvil_chain, "ETH") > 0 > position_size(server, anvil_chain, "BTC")
         nonces = [intent.tx.nonce for intent in outcome.transactions]
         assert sorted(set(nonces)) == nonces
         assert not any(nonce % 2 for nonce in nonces), "odd ones are those of cancels"
@@ -109,7 +109,7 @@ def test_an_order_found_late_is_settled_by_the_next_step(server: HyperliquidServ
         assert settled.state is IntentState.FINAL
         assert settled.receipt is not None
         [fill] = settled.receipt.fills
-        assert fill.size_raw == held(server, anvil_chain, "ETH") * 10**4
+        assert fill.size_raw == position_size(server, anvil_chain, "ETH") * 10**4
         assert agent.context.store.journal.unbooked_intents() == ()
 
 
@@ -158,7 +158,7 @@ def test_a_partial_fill_is_booked_exactly_and_the_rest_decided_anew(
         after = agent.rebalance(send=True, confirm=agents.yes)
         assert after.kind is OutcomeKind.DONE, after.reason
         fills = [fill for intent in agent.context.store.journal.intents() if intent.receipt for fill in intent.receipt.fills]
-        assert sum(fill.size_raw for fill in fills) == held(server, anvil_chain, "ETH") * 10**4
+        assert sum(fill.size_raw for fill in fills) == position_size(server, anvil_chain, "ETH") * 10**4
         assert sum(fill.quote_raw for fill in fills) == sum(
             -int(Fraction(fill["px"]) * Fraction(fill["sz"]) * 10**6) for fill in server.fills if fill["crossed"]
         )
@@ -250,10 +250,10 @@ def test_a_held_key_is_alerted_until_another_is_approved(server: HyperliquidServ
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         assert agent_alerts(agent.rebalance(send=False), facts) == []
         server.agents[0].until_ms = server.now_ms + 2 * DAY_MS
-        later(anvil_chain)
+        pass_minute(anvil_chain)
         [soon] = agent_alerts(agent.rebalance(send=False), facts)
         server.agents = []
-        later(anvil_chain)
+        pass_minute(anvil_chain)
         [held_up] = agent_alerts(agent.rebalance(send=False), facts)
         assert soon.is_lasting
         assert held_up.is_lasting
@@ -262,7 +262,7 @@ def test_a_held_key_is_alerted_until_another_is_approved(server: HyperliquidServ
         assert "trimtab delegate --send" in held_up.text
 
 
-def later(chain: LocalChain) -> None:
+def pass_minute(chain: LocalChain) -> None:
     """Let the minute pass for which the approved agents are kept."""
     chain.node.mine_at(chain.now_s() + 60)
 
@@ -275,7 +275,7 @@ def test_an_agent_approved_a_second_time_signs_nothing_more(server: HyperliquidS
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         server.agents = [replace(agent, until_ms=agent.until_ms + DAY_MS) for agent in server.agents]
-        later(anvil_chain)
+        pass_minute(anvil_chain)
         server.move("ETH", "-30/100")
         server.seed("ETH")
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -310,7 +310,7 @@ def test_a_key_ended_between_check_and_order_ends_no_run(
         assert posted(server) == 1, outcome.reason
         [intent] = agent.context.store.journal.intents()
         assert intent.state is IntentState.REVERTED
-        later(anvil_chain)
+        pass_minute(anvil_chain)
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.HOLD
         assert posted(server) == 1
 
@@ -374,7 +374,7 @@ def test_a_deleverage_reduces_and_closes_at_the_venue(server: HyperliquidServer,
         assert after <= 1
         closed = agent.adjust_futures(Deleverage(None, "BTC"), send=True, confirm=agents.yes)
         assert closed.kind is OutcomeKind.DONE, closed.reason
-        assert held(server, anvil_chain, "BTC") == 0 < held(server, anvil_chain, "ETH")
+        assert position_size(server, anvil_chain, "BTC") == 0 < position_size(server, anvil_chain, "ETH")
         refused = agent.adjust_futures(MarginAccountRequest(MarginDeposit(10**6)), send=True, confirm=agents.yes)
         assert refused.kind is OutcomeKind.REFUSED
         assert "off-chain" in refused.reason
@@ -392,15 +392,15 @@ def test_a_position_that_the_config_does_not_name_holds_no_reduction_back(
         size = Fraction(round(15_000 / btc, 3))
         wallet.held["BTC"] = ServerPosition(size, size * btc)
         wallet.usd -= size * btc
-        before = held(server, anvil_chain, "ETH")
+        before = position_size(server, anvil_chain, "ETH")
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         account = margin_account(outcome.step_input.snapshot)
         assert account is not None
         assert [market.is_configured for market in account.markets if market.market == "BTC"] == [False]
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert "the account has a position in BTC, which the config does not name" in outcome.reason
-        assert 0 < held(server, anvil_chain, "ETH") < before
-        assert held(server, anvil_chain, "BTC") == size
+        assert 0 < position_size(server, anvil_chain, "ETH") < before
+        assert position_size(server, anvil_chain, "BTC") == size
 
 
 def test_a_venue_that_renumbers_its_markets_is_unknown_and_nothing_is_signed(
@@ -424,8 +424,8 @@ def test_a_venue_that_renumbers_its_markets_is_unknown_and_nothing_is_signed(
 
 
 def test_a_market_without_a_pin_is_not_traded_until_trust(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
-    loaded = agents.trusted(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN)
-    with agents.again(anvil_chain, loaded) as agent:
+    loaded = agents.trusted_config(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN)
+    with agents.reopened_agent(anvil_chain, loaded) as agent:
         agent.context.store.trust.pin_markets("testnet", {"BTC": 0})
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert orders_of(outcome) == []
@@ -436,7 +436,7 @@ def test_a_market_without_a_pin_is_not_traded_until_trust(server: HyperliquidSer
         {"market": "ETH", "number": 1, "state": "new"},
         {"market": "DOGE", "number": 2, "state": "new"},
     ]
-    with agents.again(anvil_chain, loaded) as agent:
+    with agents.reopened_agent(anvil_chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
     server.coins.reverse()
     assert pin_all(loaded, [anvil_chain.transport])["markets"] == [
@@ -452,12 +452,12 @@ def test_a_safe_book_whose_account_becomes_unified_is_not_sold(
 ) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}, "1x"), EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
-        before = held(server, anvil_chain, "ETH")
+        before = position_size(server, anvil_chain, "ETH")
         server.wallet(anvil_chain.wallet.address).mode = mode
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert orders_of(outcome) == [], outcome.reason
         assert posted(server) == 1, outcome.reason
-        assert held(server, anvil_chain, "ETH") == before, outcome.reason
+        assert position_size(server, anvil_chain, "ETH") == before, outcome.reason
         unknown = agent.step_input().snapshot.layer(FuturesReading).unknown_reason
         assert mode in unknown
         assert "standard mode" in unknown
@@ -499,8 +499,8 @@ def test_positions_get_stops_that_are_kept_replaced_and_cancelled_with_them(
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         long, short = sorted(stops(server), key=lambda order: order.is_buy)
-        assert (long.coin, long.left, long.is_reduce_only) == ("ETH", held(server, anvil_chain, "ETH"), True)
-        assert (short.coin, short.left, short.is_reduce_only) == ("BTC", -held(server, anvil_chain, "BTC"), True)
+        assert (long.coin, long.left, long.is_reduce_only) == ("ETH", position_size(server, anvil_chain, "ETH"), True)
+        assert (short.coin, short.left, short.is_reduce_only) == ("BTC", -position_size(server, anvil_chain, "BTC"), True)
         assert long.trigger is not None
         assert long.price < long.trigger < server.coin("ETH").mark
         assert short.trigger is not None
@@ -517,7 +517,7 @@ def test_positions_get_stops_that_are_kept_replaced_and_cancelled_with_them(
         server.seed("ETH")
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         assert {(order.coin, order.left) for order in stops(server)} == {
-            (coin, abs(held(server, anvil_chain, coin))) for coin in ("ETH", "BTC")
+            (coin, abs(position_size(server, anvil_chain, coin))) for coin in ("ETH", "BTC")
         }
         assert len(stops(server)) == 2
         closed = agent.adjust_futures(Deleverage(None, "BTC"), send=True, confirm=agents.yes)
@@ -543,14 +543,14 @@ def test_a_stop_closes_the_position_of_a_dead_agent_before_its_liquidation(
     server.move("ETH", "-40/100")
     server.seed("ETH")
     assert server.fire("ETH") == []
-    assert held(server, anvil_chain, "ETH") > 0
+    assert position_size(server, anvil_chain, "ETH") > 0
     server.move("ETH", "-15/100")
     server.seed("ETH")
     value = Fraction(server.state(anvil_chain.wallet.address.lower())["marginSummary"]["accountValue"])
     assert value > 0
     assert server.fire("ETH") == [stop]
-    assert held(server, anvil_chain, "ETH") == 0
-    with agents.again(anvil_chain, agent.context.loaded_config) as restarted:
+    assert position_size(server, anvil_chain, "ETH") == 0
+    with agents.reopened_agent(anvil_chain, agent.context.loaded_config) as restarted:
         account = margin_account(restarted.step_input().snapshot)
         assert account is not None
         assert account.positions == ()
@@ -569,7 +569,7 @@ def test_a_stop_whose_answer_is_lost_rests_once(server: HyperliquidServer, anvil
         for _ in range(2):
             agent.rebalance(send=True, confirm=agents.yes)
         [stop] = stops(server)
-        assert stop.left == held(server, anvil_chain, "ETH")
+        assert stop.left == position_size(server, anvil_chain, "ETH")
         assert agent.context.store.journal.open_intents() == () == agent.context.store.journal.unbooked_intents()
 
 
@@ -595,7 +595,7 @@ def test_a_pause_leaves_stops_and_a_config_without_them_cancels_them(
         agent.context.kill_switch.resume("by a test", anvil_chain.now_s())
         server.place(anvil_chain.wallet.address.lower(), "ETH", False, Fraction(9_000), Fraction(1), "Gtc")
     off = agents.agent_config(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN)
-    with agents.again(anvil_chain, off) as agent:
+    with agents.reopened_agent(anvil_chain, off) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         assert stops(server) == []
         assert server.orders[-1].status == "open", "an order of the owner is left alone"
@@ -608,7 +608,7 @@ def test_a_position_below_ten_dollars_is_closed_whole(server: HyperliquidServer,
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         closed = agent.adjust_futures(Deleverage(None, "ETH"), send=True, confirm=agents.yes)
         assert closed.kind is OutcomeKind.DONE, closed.reason
-        assert held(server, anvil_chain, "ETH") == 0
+        assert position_size(server, anvil_chain, "ETH") == 0
         assert posted(server) == 1
         [intent] = closed.transactions
         assert intent.receipt is not None

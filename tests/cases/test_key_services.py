@@ -22,7 +22,7 @@ from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentKind, IntentState
 from agent.signing.remote_key import RemoteKey, address_from_public_key
-from tests.support.agents import ROOMY, Changes, fund, off_target, purse, require_exact, trusted, yes
+from tests.support.agents import ROOMY, Changes, fund, off_target, purse, require_exact, trusted_config, yes
 from tests.support.endpoints import Answerer, Reply, good, passing_on, serve
 from tests.support.records.key_services import KeyService
 from tests.support.text import raises_code
@@ -50,7 +50,7 @@ def signing_by(service: KeyService, chain: LocalChain, loaded: LoadedConfig) -> 
 def test_a_rebalance_is_signed_by_a_service(anvil_chain: LocalChain, tmp_path: Path, service: KeyService) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
-    with signing_by(service, chain, trusted(chain, tmp_path, KEYLESS, TWO)) as agent:
+    with signing_by(service, chain, trusted_config(chain, tmp_path, KEYLESS, TWO)) as agent:
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, outcome, before)
@@ -64,7 +64,7 @@ def test_a_killed_process_whose_signature_cannot_be_repeated_trades_once(
     """What never left is dropped, what may have left and is nowhere is cancelled at its nonce, what arrived is followed."""
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
-    loaded, nonce = trusted(chain, tmp_path, KEYLESS, TWO), purse(chain).nonce
+    loaded, nonce = trusted_config(chain, tmp_path, KEYLESS, TWO), purse(chain).nonce
 
     def die(event: str) -> None:
         if event == at:
@@ -87,12 +87,12 @@ def test_a_killed_process_whose_signature_cannot_be_repeated_trades_once(
 def test_a_key_that_is_handed_in_is_checked_like_any_other(anvil_chain: LocalChain, tmp_path: Path, service: KeyService) -> None:
     """Of another wallet it signs nothing, and on a fork only published test keys do: what is signed there is valid elsewhere."""
     chain = anvil_chain
-    loaded = trusted(chain, tmp_path, KEYLESS | {"wallet.address": accounts()[8].address}, TWO)
+    loaded = trusted_config(chain, tmp_path, KEYLESS | {"wallet.address": accounts()[8].address}, TWO)
     with signing_by(service, chain, loaded) as agent, pytest.raises(ConfigError, match="the key"):
         agent.resync_nonce()
     stranger = KeyService()
     try:
-        fork = trusted(chain, tmp_path / "fork", KEYLESS | {"chain.fork": True}, TWO)
+        fork = trusted_config(chain, tmp_path / "fork", KEYLESS | {"chain.fork": True}, TWO)
         with signing_by(stranger, chain, fork) as agent, pytest.raises(ConfigError, match="test key"):
             agent.resync_nonce()
     finally:
@@ -104,7 +104,7 @@ REMOTE: Changes = KEYLESS | {"wallet.signer_url_env": "TRIMTAB_SIGNER"}
 
 def open_remote(chain: LocalChain, folder: Path, changes: Changes = REMOTE) -> Agent:
     """An agent whose key is in the remote signer that the environment names."""
-    return open_agent(trusted(chain, folder, changes, TWO), transports=[chain.transport], clock=chain.clock)
+    return open_agent(trusted_config(chain, folder, changes, TWO), transports=[chain.transport], clock=chain.clock)
 
 
 def test_a_rebalance_is_signed_by_a_remote_signer(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,11 +163,11 @@ def test_doctor_and_wallet_address_ask_the_remote_signer_for_the_wallet(
 ) -> None:
     chain = anvil_chain
     monkeypatch.setenv("TRIMTAB_SIGNER", chain.url or "")
-    loaded = trusted(chain, tmp_path, REMOTE, TWO)
+    loaded = trusted_config(chain, tmp_path, REMOTE, TWO)
     key_checks = [check for check in doctor(loaded, [chain.transport])["checks"] if check["check"] == "key"]
     assert [(check["state"], check["finding"]) for check in key_checks] == [("ok", "the remote signer signs for the wallet")]
     assert wallet_address(None, None, loaded.path, PasswordSource(), None, verify=True)["verified"]
-    stranger = trusted(chain, tmp_path / "stranger", REMOTE | {"wallet.address": "0x" + "12" * 20}, TWO)
+    stranger = trusted_config(chain, tmp_path / "stranger", REMOTE | {"wallet.address": "0x" + "12" * 20}, TWO)
     key_checks = [check for check in doctor(stranger, [chain.transport])["checks"] if check["check"] == "key"]
     assert [check["state"] for check in key_checks] == ["fail"]
     with pytest.raises(ConfigError, match="no key of"):
@@ -190,7 +190,7 @@ def test_a_remote_signer_without_a_web_address_is_named(
     ids=lambda source: next(iter(source)),
 )
 def test_a_worker_has_no_key_in_its_environment(anvil_chain: LocalChain, tmp_path: Path, key_source: Changes) -> None:
-    loaded = trusted(anvil_chain, tmp_path, KEYLESS | key_source, TWO)
+    loaded = trusted_config(anvil_chain, tmp_path, KEYLESS | key_source, TWO)
     with pytest.raises(ConfigError, match="a worker has no keys"):
         wiring.require_key_outside_environment(loaded)
 
@@ -201,4 +201,4 @@ def test_a_worker_has_no_key_in_its_environment(anvil_chain: LocalChain, tmp_pat
     ids=["remote signer", "keyring", "test account", "external signer"],
 )
 def test_a_worker_takes_keys_that_are_elsewhere(anvil_chain: LocalChain, tmp_path: Path, key_source: Changes) -> None:
-    wiring.require_key_outside_environment(trusted(anvil_chain, tmp_path, KEYLESS | key_source, TWO))
+    wiring.require_key_outside_environment(trusted_config(anvil_chain, tmp_path, KEYLESS | key_source, TWO))

@@ -12,7 +12,21 @@ from agent.errors import ConfigError, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from tests.support.agents import ROOMY, again, agent_config, agent_on, allow, at_send, fund, legs_of, purse, said, swap_of, trusted, yes
+from tests.support.agents import (
+    ROOMY,
+    agent_config,
+    agent_on,
+    allow,
+    at_send,
+    fund,
+    legs_of,
+    purse,
+    reopened_agent,
+    skipped_text,
+    swap_of,
+    trusted_config,
+    yes,
+)
 from tests.support.fakes.clock import waiting_clock
 from tests.support.text import mentions
 
@@ -45,7 +59,7 @@ def test_a_transaction_that_is_mined_too_late_reverts_on_the_routers_deadline(an
     fund(chain, HELD)
     allow(chain, "WETH")
     clock = waiting_clock(chain, on_sleep=lambda: node.mine_at(chain.now_s() + 100))
-    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=clock) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, ROOMY, TARGETS), clock=clock) as agent:
         before = purse(chain)
         try:
             outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: node.rpc("evm_setAutomine", False)))
@@ -79,7 +93,7 @@ def test_what_the_turnover_limit_leaves_is_named_and_done_next_time(
     with agent_on(chain, tmp_path, ROOMY | {"limits.turnover": share}, TARGETS) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(outcome)
-        assert ("limits.turnover" in said(plan.skipped)) is skipped
+        assert ("limits.turnover" in skipped_text(plan.skipped)) is skipped
         assert plan.turnover <= Fraction(share.rstrip("%")) / 100 * 90_000 * 10**6
         assert agent.rebalance().kind is (OutcomeKind.PLANNED if skipped else OutcomeKind.HOLD)
 
@@ -131,5 +145,5 @@ def test_a_config_that_is_wrong_ends_before_any_chain_is_asked(
 
 def test_a_token_without_code_is_named_before_anything_else(local_chain: LocalChain, tmp_path: Path) -> None:
     loaded = agent_config(local_chain, tmp_path, {"portfolio.assets.0.address": local_chain.accounts[5].address})
-    with pytest.raises(TrimtabError, match=local_chain.accounts[5].address), again(local_chain, loaded):
+    with pytest.raises(TrimtabError, match=local_chain.accounts[5].address), reopened_agent(local_chain, loaded):
         pass

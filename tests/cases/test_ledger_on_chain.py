@@ -25,7 +25,7 @@ from agent.model import Entry, EntryKind, ExternalTransferKind, Halt
 from agent.store.prices import HOUR_S
 from agent.units import NATIVE
 from tests.support import agents
-from tests.support.agents import ROOMY, USD, fund, purse, trusted, yes
+from tests.support.agents import ROOMY, USD, fund, purse, trusted_config, yes
 from tests.support.lp_on_chain import EVEN
 from tests.support.on_chain.lp_actions import V3, config_with_targets, trade_both_ways
 from tests.support.text import mentions
@@ -48,7 +48,7 @@ class WalletLife:
         """Lets something happen, looks twice, and compares."""
         if changes is not None:
             self.loaded = agents.agent_config(self.chain, self.folder, changes, EVEN)
-        with agents.again(self.chain, self.loaded) as agent:
+        with agents.reopened_agent(self.chain, self.loaded) as agent:
             happens(agent)
             api.refresh_ledger(agent)
             self.require_equal(agent)
@@ -96,7 +96,7 @@ def kinds(entries: tuple[Entry, ...]) -> list[str]:
 @pytest.fixture
 def life(anvil_chain: LocalChain, tmp_path: Path) -> WalletLife:
     fund(anvil_chain, {"WETH": 6_000, "USDC": 4_000})
-    trusted(anvil_chain, tmp_path, WIDE | liquidity(anvil_chain), EVEN)
+    trusted_config(anvil_chain, tmp_path, WIDE | liquidity(anvil_chain), EVEN)
     return WalletLife(anvil_chain, tmp_path, agents.agent_config(anvil_chain, tmp_path, WIDE, EVEN))
 
 
@@ -137,7 +137,7 @@ def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(li
     late_s, depth = chain.now_s(), chain.w3.eth.block_number - done[-1].block + 1  # a slow machine makes blocks of its own
     chain.transport.call("anvil_reorg", [depth, []])
     chain.transport.call("evm_setNextBlockTimestamp", [late_s + 5])
-    with agents.again(chain, life.loaded) as agent:
+    with agents.reopened_agent(chain, life.loaded) as agent:
         reconcile(agent)
         assert "trade" not in kinds(agent.context.store.ledger.entries())
         step = agent.step_input()
@@ -155,7 +155,7 @@ def test_value_profit_and_lots_are_of_the_newest_cycle_without_gas_money(life: W
     life.step(trade)
     chain.warp(60)
     chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * Fraction(101, 100)})
-    with agents.again(chain, life.loaded) as agent:
+    with agents.reopened_agent(chain, life.loaded) as agent:
         recorded = agent.context.store.valuations.between()[-1]
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert agent.context.store.valuations.between()[-1] == recorded
@@ -218,7 +218,7 @@ def test_profit_and_loss_and_the_exports_say_what_happened(life: WalletLife) -> 
 def test_entries_that_were_tampered_with_are_found_and_rebuilt(life: WalletLife) -> None:
     life.step()
     life.step(trade)
-    with agents.again(life.chain, life.loaded) as agent, agent.context.store.db.write("tamper") as db:
+    with agents.reopened_agent(life.chain, life.loaded) as agent, agent.context.store.db.write("tamper") as db:
         for column in ("wallet_moves_json", "entry_json"):
             db.exec_driver_sql(f"UPDATE entries SET {column} = replace({column}, '\"-', '\"-1')")
     ledger_check_document = api.check_books(life.loaded.path)
@@ -236,7 +236,7 @@ def test_entries_that_were_tampered_with_are_found_and_rebuilt(life: WalletLife)
 def test_a_ledger_that_says_something_else_than_the_chain_halts_by_name_until_it_is_rebuilt(life: WalletLife) -> None:
     life.step()
     life.step(trade)
-    with agents.again(life.chain, life.loaded) as agent:
+    with agents.reopened_agent(life.chain, life.loaded) as agent:
         store = agent.context.store
         with store.db.write("tamper") as db:
             db.exec_driver_sql("UPDATE running SET raw = raw || '1'")

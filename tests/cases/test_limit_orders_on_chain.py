@@ -14,7 +14,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.gradual.store import GradualExecutionStore
 from agent.localchain import LocalChain
 from agent.model import IntentKind, LimitOrder
-from tests.support.agents import ROOMY, again, agent_on, allowances, at_send, fund, purse, trusted, yes
+from tests.support.agents import ROOMY, agent_on, allowances, at_send, fund, purse, reopened_agent, trusted_config, yes
 from tests.support.gradual_execution import LARGE, OFF, TARGETS
 from tests.support.on_chain.limit_orders import place
 from tests.support.text import mentions, raises_code, raises_field
@@ -41,13 +41,13 @@ def order_of(agent: Agent) -> LimitOrder:
 def test_an_order_survives_a_restart_and_is_filled_by_a_run_once_the_pools_pay_its_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
-    loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         before = purse(chain)
         order, outcome = place(agent, "3100")
         assert (order.state, outcome.kind) == ("open", OutcomeKind.HOLD)
         assert "price is 29" in outcome.reason
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert [outcome.kind for outcome in looks(agent, 2)] == [OutcomeKind.HOLD, OutcomeKind.HOLD]
         assert purse(chain).raw == before.raw
         chain.move_market({"WETH": Fraction(3_130)})
@@ -113,13 +113,13 @@ def test_while_paused_no_order_is_filled_and_an_old_one_is_never_filled_late(anv
 
 def test_an_order_is_cancelled_by_name_and_only_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     fund(anvil_chain, HELD)
-    loaded = trusted(anvil_chain, tmp_path, ROOMY, TARGETS)
-    with again(anvil_chain, loaded) as agent:
+    loaded = trusted_config(anvil_chain, tmp_path, ROOMY, TARGETS)
+    with reopened_agent(anvil_chain, loaded) as agent:
         order, _ = place(agent, "4000")
     assert api.cancel_order_or_execution(loaded.path, order.id) == {"cancelled": order.id}
     with raises_field("--cancel", "neither an open limit order nor"):
         api.cancel_order_or_execution(loaded.path, order.id)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         assert order_of(agent).state == "cancelled"
         anvil_chain.move_market({"WETH": Fraction(4_100)}, twap_follows=False)
         assert all(outcome.transactions == () or outcome.decision_result.filled_order_id == "" for outcome in looks(agent, 1))
@@ -174,7 +174,7 @@ def test_a_price_that_goes_while_an_order_is_approved_lets_nothing_else_be_done_
         requests.append(outcome.decision_result.filled_order_id)
         return outcome.decision_result.filled_order_id != ""
 
-    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, ROOMY, TARGETS)) as agent:
         order = agent.context.store.executions.add_limit_order(
             LimitOrder(
                 "",

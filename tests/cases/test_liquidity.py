@@ -146,7 +146,7 @@ def test_a_swap_beside_too_much_liquidity_is_refused_by_name_and_a_rebalance_tak
     with agents.agent_on(anvil_chain, tmp_path, config_with_positions(anvil_chain, own, **limit)) as agent:
         swap, plan = agent.swap("WETH", "USDC", "0.1"), agent.plan()
     assert swap.kind is OutcomeKind.REFUSED
-    assert [verdict.guard for verdict in agents.failed(swap)] == [guard]
+    assert [verdict.guard for verdict in agents.failed_verdicts(swap)] == [guard]
     assert plan.kind is OutcomeKind.PLANNED, plan.reason
     assert plan.plan is not None
     assert plan.plan.legs == ()
@@ -179,8 +179,8 @@ def test_a_gift_while_a_swap_is_approved_moves_no_liquidity_that_nobody_confirme
 def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
-    loaded = agents.trusted(chain, tmp_path, config_with_positions(chain, [own]))
-    with agents.again(chain, loaded) as agent:
+    loaded = agents.trusted_config(chain, tmp_path, config_with_positions(chain, [own]))
+    with agents.reopened_agent(chain, loaded) as agent:
         assert not isinstance(agent.status().decision_result.decision, Halt)
         move = lp_on_chain.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, own.token_id)
         chain.send(move, chain.wallet.address)
@@ -208,15 +208,15 @@ def test_a_burned_position_is_told_and_the_rest_goes_on(anvil_chain: LocalChain,
         assert mentions(status.warnings[0], own[0].name, "not exist", "portfolio.positions")
         assert not isinstance(status.decision_result.decision, Halt)
         assert value(agent) == pytest.approx(whole, rel=1e-4), "what was taken out is in the wallet now"
-    with agents.again(chain, agents.agent_config(chain, tmp_path, config_with_positions(chain, own))) as agent:
+    with agents.reopened_agent(chain, agents.agent_config(chain, tmp_path, config_with_positions(chain, own))) as agent:
         assert value(agent) == pytest.approx(whole, rel=1e-4), "and a new start finds the same"
 
 
 def test_a_new_position_manager_is_trusted_first(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    agents.trusted(chain, tmp_path)
+    agents.trusted_config(chain, tmp_path)
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
-    with agents.again(chain, agents.agent_config(chain, tmp_path, config_with_positions(chain, [own]))) as agent:
+    with agents.reopened_agent(chain, agents.agent_config(chain, tmp_path, config_with_positions(chain, [own]))) as agent:
         outcome = agent.plan()
     assert outcome.kind is OutcomeKind.REFUSED
     assert mentions(outcome.reason, f"{chain.addresses.position_manager}", "not pinned")
@@ -244,5 +244,5 @@ def test_a_position_that_the_config_tells_wrong_is_refused_by_name(anvil_chain: 
     ]
     for position, changes, reason in wrong:
         loaded = agents.agent_config(chain, tmp_path, {"portfolio.positions": [position], "limits.lp_max_weight": "90%", **changes})
-        with pytest.raises(ConfigError, match=reason), agents.again(chain, loaded):
+        with pytest.raises(ConfigError, match=reason), agents.reopened_agent(chain, loaded):
             pass

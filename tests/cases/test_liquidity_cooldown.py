@@ -30,7 +30,7 @@ def test_a_range_is_re_centred_in_one_step_and_then_everything_rests(anvil_chain
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ())
         chain.swap(V3, "USDC", 10**9)
     wants = config_with_targets(chain, V3, [own], share="40%")
-    with agents.again(chain, agents.agent_config(chain, tmp_path, {**wants, **HOUR}, EVEN)) as agent:
+    with agents.reopened_agent(chain, agents.agent_config(chain, tmp_path, {**wants, **HOUR}, EVEN)) as agent:
         resting = agent.rebalance(send=True, confirm=agents.yes)
         assert (resting.kind, resting.transactions) == (OutcomeKind.HOLD, ())
         assert "cooldown" in resting.reason
@@ -44,8 +44,8 @@ def test_an_exit_waits_for_no_cooldown_and_the_swaps_after_it_do(anvil_chain: Lo
         assert kinds(agent.rebalance(send=True, confirm=agents.yes))[-1] == "swap"
     agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
     tight = {**config_with_positions(chain, [own], **{"limits.lp_max_weight": "5%"}), **HOUR}
-    with agents.again(chain, agents.agent_config(chain, tmp_path, tight, EVEN)) as agent:
-        agents.explained(agent)
+    with agents.reopened_agent(chain, agents.agent_config(chain, tmp_path, tight, EVEN)) as agent:
+        agents.explain_balances(agent)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert kinds(outcome) == ["liquidity"], outcome.reason
         assert "cooldown" in outcome.reason
@@ -70,8 +70,8 @@ def test_a_gas_price_above_its_limit_keeps_liquidity_above_its_limit_where_it_is
     with agents.agent_on(chain, tmp_path, dear, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
-        assert [verdict.guard for verdict in agents.failed(outcome)] == ["gas_price"]
+        assert [verdict.guard for verdict in agents.failed_verdicts(outcome)] == ["gas_price"]
         assert outcome.transactions == ()
     cheap = config_with_positions(chain, [own], **{"limits.lp_max_weight": "5%"})
-    with agents.again(chain, agents.agent_config(chain, tmp_path, cheap, EVEN)) as agent:
+    with agents.reopened_agent(chain, agents.agent_config(chain, tmp_path, cheap, EVEN)) as agent:
         assert kinds(agent.rebalance(send=True, confirm=agents.yes))[0] == "liquidity"

@@ -21,7 +21,7 @@ from agent.chain.rpc import RpcCall, RpcFault
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.store.database import WRITE_FLAG
-from tests.support.agents import FIVE, again, agent_on, fund, trusted, yes
+from tests.support.agents import FIVE, agent_on, fund, reopened_agent, trusted_config, yes
 from tests.support.fakes.clock import chain_clock
 from tests.support.fakes.transport import RecordingTransport
 
@@ -91,7 +91,9 @@ def test_a_look_that_holds_commits_at_most_once(
     fund(anvil_chain, ON_TARGET)
     clock, commits = chain_clock(anvil_chain), CommitCounter()
     with (
-        again(anvil_chain, trusted(anvil_chain, tmp_path, changes, FIVE, vouched), [pruned_node(anvil_chain)], clock) as agent,
+        reopened_agent(
+            anvil_chain, trusted_config(anvil_chain, tmp_path, changes, FIVE, vouched), [pruned_node(anvil_chain)], clock
+        ) as agent,
         report_run(agent, clock, "1s") as service,  # type: ignore[arg-type]  # a clock that ticks by blocks
     ):
         store = agent.context.store

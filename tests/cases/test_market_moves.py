@@ -23,10 +23,10 @@ from tests.support.agents import (
     agent_on,
     allow,
     at_send,
-    failed,
+    failed_verdicts,
     fund,
     legs_of,
-    lost,
+    loss_usd,
     meanwhile,
     off_target,
     purse,
@@ -94,7 +94,9 @@ def test_a_whale_in_front_costs_at_most_the_slippage_or_nothing_is_exchanged(
         assert plan is not None
         if outcome.kind is OutcomeKind.DONE:
             assert usd <= 400_000
-            assert lost(chain, before, chain.deployed_world.prices_usd) * USD <= PLAN_COST * plan.turnover + SLIPPAGE * plan.gross_volume
+            assert (
+                loss_usd(chain, before, chain.deployed_world.prices_usd) * USD <= PLAN_COST * plan.turnover + SLIPPAGE * plan.gross_volume
+            )
             return
         assert usd >= 1_500_000
         if when == "while the owner confirms":
@@ -177,7 +179,7 @@ def test_a_sandwich_in_one_block_reverts_or_stays_within_the_floors(
         if end is OutcomeKind.DONE:
             assert swap.receipt.net_transfers(chain.wallet.address)[order[1]] < sum(leg.amount_out_raw for leg in outcome.plan.legs)
             most = PLAN_COST * outcome.plan.turnover + SLIPPAGE * outcome.plan.gross_volume
-            assert lost(chain, before, chain.deployed_world.prices_usd) * USD <= most
+            assert loss_usd(chain, before, chain.deployed_world.prices_usd) * USD <= most
         else:
             assert swap.state is IntentState.REVERTED
             assert only_gas(chain, before) > 0
@@ -202,7 +204,7 @@ def test_gas_of_a_revert_is_booked_as_loss_and_the_next_step_completes(anvil_cha
         assert history.budgets.gas_24h_wei == paid
         assert history.budgets.turnover_24h == 0
         done = agent.rebalance(send=True, confirm=yes)
-        assert lost(chain, before_next, mark) * USD <= PLAN_COST * swap_of(done)[0].turnover
+        assert loss_usd(chain, before_next, mark) * USD <= PLAN_COST * swap_of(done)[0].turnover
         assert done.input_after is not None
         assert done.input_after.history.failures.reverts_in_row == 0
         assert done.input_after.history.budgets.turnover_24h > 0
@@ -222,7 +224,7 @@ def test_three_reverts_in_a_row_stop_the_agent_until_a_person_looks(anvil_chain:
         for _ in range(2):
             stopped = agent.rebalance(send=True, confirm=yes)
             assert stopped.kind is OutcomeKind.REFUSED
-            assert [verdict.guard for verdict in failed(stopped)] == ["reverts_in_row"]
+            assert [verdict.guard for verdict in failed_verdicts(stopped)] == ["reverts_in_row"]
             assert swaps(stopped) == []
             chain.warp(86_500)
         assert spent > 0

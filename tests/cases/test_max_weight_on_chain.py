@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, agent_on, explained, failed, fund, purse, swap_of, weights, yes
+from tests.support.agents import ROOMY, agent_on, explain_balances, failed_verdicts, fund, purse, swap_of, weights, yes
 from tests.support.text import mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -20,7 +20,7 @@ def test_a_swap_by_hand_above_the_limit_is_refused_and_nothing_is_sent(anvil_cha
         before = purse(chain)
         refused = agent.swap("USDC", "WETH", "3000", send=True, confirm=yes)
         assert refused.kind is OutcomeKind.REFUSED
-        assert [verdict.guard for verdict in failed(refused)] == ["max_weight"]
+        assert [verdict.guard for verdict in failed_verdicts(refused)] == ["max_weight"]
         assert purse(chain) == before
 
 
@@ -28,7 +28,7 @@ def test_what_rose_above_the_limit_is_told_and_sold_before_its_band_is_left(anvi
     chain = anvil_chain
     fund(chain, {"WETH": 47_700, "USDC": 42_300})
     with agent_on(chain, tmp_path, LIMITED, TARGETS) as agent:
-        explained(agent)
+        explain_balances(agent)
         (warning,) = (warning for warning in agent.status().warnings if "max_weight" in warning)
         assert mentions(warning, "WETH", "53 %", "limits.max_weight", "52 %")
         swap_of(agent.rebalance(send=True, confirm=yes))
@@ -41,13 +41,13 @@ def test_under_a_schedule_that_waits_what_rose_above_the_limit_is_sold_too(anvil
     fund(chain, {"WETH": 47_000, "USDC": 43_000})
     timed = LIMITED | {"limits.max_weight": {"any": "60%"}, "policy.trigger": {"kind": "time", "every": "28d"}}
     with agent_on(chain, tmp_path, timed, TARGETS) as agent:
-        explained(agent)
+        explain_balances(agent)
         swap_of(agent.rebalance(send=True, confirm=yes))  # the first look of a store is due
         fund(chain, {"WETH": 53_000, "USDC": 37_000})
-        explained(agent)
+        explain_balances(agent)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD, "58.9 % is below the limit: the schedule decides"
         fund(chain, {"WETH": 58_000, "USDC": 32_000})
-        explained(agent)
+        explain_balances(agent)
         outcome = agent.rebalance(send=True, confirm=yes)
         swap_of(outcome)
         assert mentions(outcome.reason, "limits.max_weight", "60 %")

@@ -43,7 +43,7 @@ class PredictedStep:
         return self.outcome
 
 
-def watched(chain: LocalChain, folder: Path, sold: str, private: Answerer | None, fallback: bool = False) -> PredictedStep:
+def predicted_step(chain: LocalChain, folder: Path, sold: str, private: Answerer | None, fallback: bool = False) -> PredictedStep:
     """A rebalance that sells `sold`, with a private endpoint or without."""
     assert chain.url is not None
     fund(chain, HEAVY[sold])
@@ -60,7 +60,7 @@ def test_by_a_private_endpoint_both_directions_look_alike_in_the_mempool(anvil_c
     """Who sees the same whichever token is sold can only guess. What a mined approval tells the swap answers by a plan made anew."""
     requests_by_way = {}
     for sold in HEAVY:
-        watched_step = watched(anvil_chain, tmp_path / sold, sold, builder(anvil_chain.node))  # type: ignore[arg-type]  # anvil's node
+        watched_step = predicted_step(anvil_chain, tmp_path / sold, sold, builder(anvil_chain.node))  # type: ignore[arg-type]  # anvil's node
         kinds = [intent.kind for intent in watched_step.done.transactions]
         assert kinds[0] is IntentKind.APPROVE
         assert kinds[-1] is IntentKind.SWAP
@@ -79,7 +79,7 @@ def test_in_public_the_approval_tells_direction_and_amount_before_the_swap_is_se
     """The same predictor is right each time: it is not blind."""
     chain = anvil_chain
     for sold in HEAVY:
-        watched_step = watched(chain, tmp_path / sold, sold, private, fallback=private is not None)
+        watched_step = predicted_step(chain, tmp_path / sold, sold, private, fallback=private is not None)
         assert watched_step.done.plan is not None
         first, *_ = watched_step.predictor.approvals()
         swap = next(number for number, data in enumerate(watched_step.predictor.seen) if not data.startswith("0x095ea7b3"))
@@ -90,7 +90,7 @@ def test_in_public_the_approval_tells_direction_and_amount_before_the_swap_is_se
 
 
 def test_a_private_endpoint_that_fails_shows_nothing_where_public_was_not_permitted(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    watched_step = watched(anvil_chain, tmp_path, "WETH", broken)
+    watched_step = predicted_step(anvil_chain, tmp_path, "WETH", broken)
     assert watched_step.outcome is None, "its fate is unknown, and it is waited for"
     assert sends(watched_step.private) > 0
     assert sends(watched_step.public) == 0

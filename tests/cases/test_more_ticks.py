@@ -24,7 +24,7 @@ from agent.model import LimitOrder
 from agent.planning import proposals
 from agent.planning.planner import Quote
 from tests.support import lp_on_chain
-from tests.support.agents import ROOMY, agent_on, fund, purse, require_exact, trusted, yes
+from tests.support.agents import ROOMY, agent_on, fund, purse, require_exact, trusted_config, yes
 from tests.support.fakes.transport import RecordingTransport
 from tests.support.text import raises_code
 from tests.support.wallets import QUOTER_V2
@@ -45,7 +45,7 @@ def crowd(chain: LocalChain, each_side: int) -> None:
     chain.mint_positions(chain.deployed_world.pool_by_name[DENSE], [(low, high, thin) for low, high in pairwise(ends)])
 
 
-def paid(chain: LocalChain, pool: str, sold: str, amount_raw: int) -> int:
+def quoter_answer(chain: LocalChain, pool: str, sold: str, amount_raw: int) -> int:
     """What the deployed QuoterV2 says."""
     info = chain.deployed_world.pool_by_name[pool]
     token_in = chain.tokens[sold].address
@@ -54,7 +54,7 @@ def paid(chain: LocalChain, pool: str, sold: str, amount_raw: int) -> int:
     return int(quoter.quoteExactInputSingle((token_in, token_out, amount_raw, info.fee_pips, 0)).call()[0])
 
 
-def known(quote: tuple[Any, Quote], pool: str) -> tuple[int, int]:
+def known_ticks(quote: tuple[Any, Quote], pool: str) -> tuple[int, int]:
     """Ticks of the pool that a quote was made from."""
     state = next(pool_state for pool_state in quote[0].snapshot.pools if pool_state.address == pool)
     assert isinstance(state, V3Pool)
@@ -69,10 +69,12 @@ def test_a_quote_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalC
         two = step.snapshot.http_request_count
         for pool in (chain.address_by_pool[POOL], None):
             quote = agent.quote("LINK", "USDC", str(amount), pool)
-            assert quote[1].amount_out_raw == paid(chain, POOL, "LINK", amount * LINK)
+            assert quote[1].amount_out_raw == quoter_answer(chain, POOL, "LINK", amount * LINK)
             further = quote[0].snapshot.http_request_count - two
             assert further == (0 if quote[1].price_impact_bps < 200 else 1)
-            assert (known(quote, chain.address_by_pool[POOL]) == known((step, narrow), chain.address_by_pool[POOL])) == (further == 0)
+            assert (known_ticks(quote, chain.address_by_pool[POOL]) == known_ticks((step, narrow), chain.address_by_pool[POOL])) == (
+                further == 0
+            )
 
 
 @pytest.mark.parametrize("sold", ["WETH", pytest.param("USDC", marks=pytest.mark.slow)])
@@ -83,7 +85,7 @@ def test_a_quote_passes_hundreds_of_ticks_to_the_wei(anvil_chain: LocalChain, tm
     with agent_on(chain, tmp_path, ROOMY, {"WETH": "50%", "USDC": "50%"}) as agent:
         bought = "USDC" if sold == "WETH" else "WETH"
         step, quote = agent.quote(sold, bought, str(amount), chain.address_by_pool[DENSE])
-        assert quote.amount_out_raw == paid(chain, DENSE, sold, amount * 10 ** chain.tokens[sold].decimals)
+        assert quote.amount_out_raw == quoter_answer(chain, DENSE, sold, amount * 10 ** chain.tokens[sold].decimals)
         pool = next(pool for pool in step.snapshot.pools if pool.address == chain.address_by_pool[DENSE])
         assert isinstance(pool, V3Pool)
         assert len(pool.ticks) > 400
@@ -133,7 +135,7 @@ def test_a_swap_by_hand_goes_on_there_too_and_two_operators_agree_on_it(anvil_ch
 def test_paper_goes_on_there_too_and_is_filled_on_more_ticks(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"LINK": 300_000})
-    loaded = trusted(chain, tmp_path, ROOMY | THIN | NO_BOUND | {"chain.confirmations": 1}, TARGETS)
+    loaded = trusted_config(chain, tmp_path, ROOMY | THIN | NO_BOUND | {"chain.confirmations": 1}, TARGETS)
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
         outcome = paper.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -188,6 +190,6 @@ def test_where_one_of_two_lies_about_more_ticks_what_was_read_counts(anvil_chain
         with raises_code(KnownTicksExceeded, "known_ticks"):
             agent.quote("LINK", "USDC", "400000", chain.address_by_pool[POOL])
         telling = False
-        assert agent.quote("LINK", "USDC", "400000", chain.address_by_pool[POOL])[1].amount_out_raw == paid(
+        assert agent.quote("LINK", "USDC", "400000", chain.address_by_pool[POOL])[1].amount_out_raw == quoter_answer(
             chain, POOL, "LINK", 400_000 * LINK
         )

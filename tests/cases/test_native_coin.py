@@ -19,7 +19,7 @@ from agent.model import IntentKind, TopUp
 from agent.policy import native_coin
 from agent.store.store import Store
 from agent.units import BPS, NATIVE
-from tests.support.agents import ROOMY, USD, WalletBalances, agent_on, allowances, fund, lost, purse, require_exact, swap_of, yes
+from tests.support.agents import ROOMY, USD, WalletBalances, agent_on, allowances, fund, loss_usd, purse, require_exact, swap_of, yes
 from tests.support.constants import ETHER
 from tests.support.text import causes, mentions
 from tests.support.wallets import native_of
@@ -71,7 +71,7 @@ def require_as_planned(chain: LocalChain, outcome: StepOutcome, before: WalletBa
     assert set(allowances(chain).values()) == {0}
 
 
-def booked(store: Store, chain: LocalChain) -> Fraction:
+def booked_loss_usd(store: Store, chain: LocalChain) -> Fraction:
     """Loss of the last day in the books, in dollars."""
     return store.budgets.history(chain.now_s()).budgets.loss_24h / USD
 
@@ -96,7 +96,9 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: Lo
         assert before.raw["WETH"] == purse(chain).raw["WETH"] == 0
         assert max(off_target(chain, FLOOR).values()) <= NEAR_BPS
         # Wrapping is no loss: the books say what the wallet lost, gas included.
-        assert abs(booked(agent.context.store, chain) - lost(chain, before, chain.deployed_world.prices_usd)) < Fraction(1, 1000)
+        assert abs(booked_loss_usd(agent.context.store, chain) - loss_usd(chain, before, chain.deployed_world.prices_usd)) < Fraction(
+            1, 1000
+        )
         assert plan.turnover == agent.context.store.budgets.history(chain.now_s()).budgets.turnover_24h
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
@@ -157,7 +159,9 @@ def test_a_rebalance_refills_gas_money_in_the_same_transaction(
         assert purse(chain).native_wei == ETHER // 10 - gas_wei
         own = native_coin.floor_wei(outcome.step_input.limits) if changes is COIN else purse(chain).native_wei
         assert max(off_target(chain, own).values()) <= NEAR_BPS
-        assert abs(booked(agent.context.store, chain) - lost(chain, before, chain.deployed_world.prices_usd)) < Fraction(1, 1000)
+        assert abs(booked_loss_usd(agent.context.store, chain) - loss_usd(chain, before, chain.deployed_world.prices_usd)) < Fraction(
+            1, 1000
+        )
 
 
 @one_router
@@ -202,7 +206,9 @@ def test_too_little_for_the_steps_own_gas_is_refilled_by_a_transaction_of_its_ow
         history = agent.context.store.budgets.history(chain.now_s())
         assert history.budgets.turnover_24h == 0
         assert history.reviews.last_rebalance_s is None
-        assert abs(booked(agent.context.store, chain) - gas_wei * chain.deployed_world.prices_usd["WETH"] / ETHER) < Fraction(1, 1000)
+        assert abs(booked_loss_usd(agent.context.store, chain) - gas_wei * chain.deployed_world.prices_usd["WETH"] / ETHER) < Fraction(
+            1, 1000
+        )
         after = agent.rebalance(send=True, confirm=yes)
         assert after.kind is (OutcomeKind.DONE if drifted else OutcomeKind.HOLD), after.reason
 

@@ -12,7 +12,7 @@ from agent.config.networks import typical_fees
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
-from tests.support.agents import ROOMY, again, agent_on, allow, fund, trusted, yes
+from tests.support.agents import ROOMY, agent_on, allow, fund, reopened_agent, trusted_config, yes
 from tests.support.scenes import HOUR_S, scene_on
 from tests.support.tips import GWEI, NAMELESS, NO_METHOD, WORDINGS, DemandingNode, serving_demands
 
@@ -65,14 +65,14 @@ def test_a_stop_that_costs_many_times_its_plan_is_sent_within_the_ceiling(anvil_
 def test_a_rebalance_that_would_cost_many_times_its_plan_is_planned_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
     node = as_cheap_as_a_rollup(anvil_chain)
     allow(anvil_chain, "WETH")
-    loaded = trusted(anvil_chain, tmp_path, ROLLUP, TARGETS)
-    with again(anvil_chain, loaded, [node.transport]) as agent:
+    loaded = trusted_config(anvil_chain, tmp_path, ROLLUP, TARGETS)
+    with reopened_agent(anvil_chain, loaded, [node.transport]) as agent:
         first = agent.rebalance(send=True, confirm=yes)
         assert first.kind is OutcomeKind.FAILED, first.reason
         states = {intent.kind: intent.state for intent in agent.context.store.journal.intents()}
         assert states[IntentKind.SWAP] is IntentState.CANCELLED
         assert states[IntentKind.CANCEL] is IntentState.FINAL
-    with again(anvil_chain, loaded, [node.transport]) as agent:
+    with reopened_agent(anvil_chain, loaded, [node.transport]) as agent:
         done = agent.rebalance(send=True, confirm=yes)
         assert done.kind is OutcomeKind.DONE, done.reason
         assert done.step_input.snapshot.priority_fee_wei == GWEI
@@ -96,8 +96,8 @@ def test_with_a_least_tip_in_the_config_nothing_is_refused(anvil_chain: LocalCha
 def test_without_a_suggested_tip_the_usual_one_is_paid(anvil_chain: LocalChain, tmp_path: Path, suggested: object) -> None:
     node = DemandingNode(anvil_chain.transport, 1, suggested=suggested)
     fund(anvil_chain, HELD)
-    loaded = trusted(anvil_chain, tmp_path, ROOMY, TARGETS)
-    with again(anvil_chain, loaded, [node.transport]) as agent:
+    loaded = trusted_config(anvil_chain, tmp_path, ROOMY, TARGETS)
+    with reopened_agent(anvil_chain, loaded, [node.transport]) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert {intent.tx.tip_wei for intent in outcome.transactions} == {typical_fees(anvil_chain.chain_id).priority_fee_wei}

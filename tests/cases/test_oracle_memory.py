@@ -16,7 +16,7 @@ from agent.localchain import LocalChain
 from agent.localchain.chain import V3_POOL_ARTIFACT
 from agent.model import IntentKind, IntentState
 from agent.reference.prices import required_observations
-from tests.support.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
+from tests.support.agents import ROOMY, agent_on, fund, purse, reopened_agent, trusted_config, yes
 from tests.support.stores import unpin
 from tests.support.text import raises_code, raises_field
 
@@ -97,9 +97,9 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
 def test_a_no_a_pause_an_unpinned_pool_and_wrong_numbers_send_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     at = chain.address_by_pool["v3 WETH/USDC 500"]
-    loaded = trusted(chain, tmp_path, ROOMY, TWO)
+    loaded = trusted_config(chain, tmp_path, ROOMY, TWO)
     before = purse(chain)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert raise_observations(agent, at, 100, send=True)["outcome"] == "declined"
         for wrong, words in ((0, "not between 1"), (70_000, "not between 1"), (5_000, "raise it in steps: --to 564")):
             with pytest.raises(ConfigError, match=words):
@@ -111,7 +111,7 @@ def test_a_no_a_pause_an_unpinned_pool_and_wrong_numbers_send_nothing(anvil_chai
             raise_observations(agent, at, 100, send=True, confirm=agreed)
         agent.context.kill_switch.resume("looked", chain.now_s())
         unpin(agent.context.store, at)
-    with again(chain, loaded) as agent, raises_field("POOL", "V3 pool"):
+    with reopened_agent(chain, loaded) as agent, raises_field("POOL", "V3 pool"):
         raise_observations(agent, at, 100, send=True, confirm=agreed)
     assert purse(chain) == before
 

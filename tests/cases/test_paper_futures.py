@@ -24,7 +24,7 @@ from agent.paper.venue import PaperPerpetualProtocol, PaperVenueEffects
 from agent.venues.perpetual_protocol import decode_venue_call, encode_order
 from tests.support import agents
 from tests.support.futures import EVEN, futures_config_changes
-from tests.support.perps import WAD, contracts_of, later, read_now, send_data
+from tests.support.perps import WAD, advance_time, contracts_of, read_now, send_data
 
 TWO = {"WETH": "60%", "WBTC": "-40%"}
 
@@ -95,7 +95,7 @@ def test_fills_funding_and_margin_equal_the_contracts_to_the_wei(perps: LocalPer
         real = parse_receipt(chain.transport.call("eth_getTransactionReceipt", [tx_hash]), tx_hash)
         assert (done.fills, done.funding) == (real.fills, real.funding)
         paper_margin = done.margin
-        later(perps, 3_600)
+        advance_time(perps, 3_600)
         now = read_now(perps, wallet)
         assert figures(venue.account(now, paper_margin, head_of(perps))) == figures(now)
 
@@ -141,7 +141,7 @@ def opened(agent: Agent) -> dict[str, int]:
 
 def test_paper_opens_pays_funding_reduces_and_survives_a_restart(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
-    loaded = agents.trusted(chain, tmp_path, futures_config_changes(perps, TWO, max_leverage="3x", stress_move="off"), EVEN)
+    loaded = agents.trusted_config(chain, tmp_path, futures_config_changes(perps, TWO, max_leverage="3x", stress_move="off"), EVEN)
     before = agents.purse(chain)
     begin = PaperStart(amounts="WETH=15,USDC=30000", native="5", margin="15000")
     with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:

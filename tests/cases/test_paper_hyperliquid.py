@@ -74,7 +74,7 @@ def an_hour_later(chain: LocalChain, server: HyperliquidServer, *coins: str) -> 
 def test_fills_funding_and_margin_equal_the_live_account(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The same steps on paper and live, at the same book, prices and hours."""
     chain = anvil_chain
-    loaded = agents.trusted(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN)
+    loaded = agents.trusted_config(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN)
     paper = open_paper(loaded, PaperStart(), clock=chain.clock, transports=[chain.transport])
     with agents.agent_on(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN) as live, paper as agent:
         assert figures(account_of(agent)) == figures(account_of(live)) == (10_000 * 10**6, {})
@@ -124,7 +124,7 @@ def test_paper_needs_no_account_at_the_venue_no_agent_and_no_key(
     newcomer: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
     chain, server = anvil_chain, newcomer
-    loaded = agents.trusted(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN)
+    loaded = agents.trusted_config(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN)
     begin = PaperStart(margin="500")
     with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -149,7 +149,7 @@ def test_a_thin_book_fills_a_part_and_an_empty_one_nothing(newcomer: Hyperliquid
     server.move("ETH", "0")
     server.seed("ETH", ("0.1",), "0.001")
     changes = venue_changes(server, {"ETH": "100%"}) | {"futures.leverage_band": "2%"}
-    loaded = agents.trusted(chain, tmp_path, changes, EVEN)
+    loaded = agents.trusted_config(chain, tmp_path, changes, EVEN)
     begin = PaperStart(margin="500")
     with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
@@ -165,7 +165,7 @@ def test_a_process_that_dies_around_the_fill_neither_loses_nor_repeats_it(
     newcomer: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled: bool
 ) -> None:
     chain = anvil_chain
-    loaded = agents.trusted(chain, tmp_path, venue_changes(newcomer, {"ETH": "100%"}), EVEN)
+    loaded = agents.trusted_config(chain, tmp_path, venue_changes(newcomer, {"ETH": "100%"}), EVEN)
     begin = PaperStart(margin="500")
     post = PaperHyperliquid.post
 

@@ -13,7 +13,7 @@ from agent.app.paper import open_paper
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, Receipt
-from tests.support.agents import FIVE, Changes, again, explained, fund, purse, trusted, yes
+from tests.support.agents import FIVE, Changes, explain_balances, fund, purse, reopened_agent, trusted_config, yes
 
 HELD = {symbol: Fraction(share.rstrip("%")) * 900 for symbol, share in FIVE.items()}
 """On target, 90,000 dollars in all."""
@@ -21,7 +21,7 @@ ONE = {"chain.confirmations": 1}
 NATIVE = {"portfolio.assets.0.address": "native"}
 
 
-def moved(chain: LocalChain, symbol: str, factor: Fraction) -> None:
+def move_price_of(chain: LocalChain, symbol: str, factor: Fraction) -> None:
     """The price of one token changes, in pools and feeds."""
     chain.move_market({symbol: chain.deployed_world.prices_usd[symbol] * factor})
 
@@ -35,7 +35,7 @@ def swapped(outcome: StepOutcome) -> tuple[Plan, Receipt]:
     return outcome.plan, swap.receipt
 
 
-def told(outcome: StepOutcome) -> tuple[str, str]:
+def decision_and_reason(outcome: StepOutcome) -> tuple[str, str]:
     """What was decided, and why."""
     return type(outcome.decision).__name__, outcome.decision_result.decision.reason
 
@@ -45,20 +45,20 @@ def test_replay_gives_the_decisions_that_the_live_agent_took(anvil_chain: LocalC
     """Holds, three trades with their approvals, a halt, and what follows it."""
     chain = anvil_chain
     fund(chain, HELD)
-    loaded = trusted(chain, tmp_path, {**ONE, "record": {"dir": "steps"}, "limits.daily_turnover": "off", "policy.cooldown": "0s"})
+    loaded = trusted_config(chain, tmp_path, {**ONE, "record": {"dir": "steps"}, "limits.daily_turnover": "off", "policy.cooldown": "0s"})
     kinds = []
 
     def look(agent: Agent) -> None:
         kinds.append(agent.rebalance(send=True, confirm=yes).kind)
 
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         for symbol, factor in (("WBTC", Fraction(11, 8)), ("LINK", Fraction(3, 4)), ("WBTC", Fraction(3, 4))):
             look(agent)
-            moved(chain, symbol, factor)
+            move_price_of(chain, symbol, factor)
             look(agent)
         chain.set_balance("LINK", 2 * chain.balance("LINK"))
         look(agent)
-        explained(agent)
+        explain_balances(agent)
         look(agent)
         taken = [(line.id, line.decision, line.reason) for line in reversed(agent.context.store.steps.newest(100))]
     assert len(taken) >= 10
@@ -78,11 +78,11 @@ def test_paper_decides_as_the_live_agent_and_its_fills_are_what_the_contracts_pa
     fund(chain, HELD)
     chain.node.set_native(chain.wallet.address, (10 if changes else 1) * 10**18)
     chain.set_balance("WETH", 0 if changes else 9 * 10**18)
-    loaded = trusted(chain, tmp_path, {**ONE, **changes, "limits.native_floor": "0.5", "portfolio.max_live_value": "off"})
-    with again(chain, loaded) as live, open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
+    loaded = trusted_config(chain, tmp_path, {**ONE, **changes, "limits.native_floor": "0.5", "portfolio.max_live_value": "off"})
+    with reopened_agent(chain, loaded) as live, open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
         for symbol, factor in (("WBTC", Fraction(51, 50)), ("LINK", Fraction(49, 50)), ("WETH", Fraction(11, 8))):
-            assert told(paper.plan()) == told(live.plan())
-            moved(chain, symbol, factor)
+            assert decision_and_reason(paper.plan()) == decision_and_reason(live.plan())
+            move_price_of(chain, symbol, factor)
         before, mark = purse(chain), chain.snapshot()
         plan, receipt = swapped(live.rebalance(send=True, confirm=yes))
         had = purse(chain)
@@ -110,7 +110,7 @@ def test_a_killed_paper_process_fills_what_it_sent_once(anvil_chain: LocalChain,
     chain = anvil_chain
     fund(chain, {"WETH": 8_000, "USDC": 2_000})
     halves = {"WETH": "50%", "USDC": "50%"}
-    loaded = trusted(chain, tmp_path, ONE, halves)
+    loaded = trusted_config(chain, tmp_path, ONE, halves)
     event_count = 0
 
     def dies(event: str) -> None:

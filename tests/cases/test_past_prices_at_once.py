@@ -21,7 +21,7 @@ from agent.localchain import LocalChain
 from agent.model import Halt
 from agent.wiring import past_prices, price_windows
 from agent.wiring.price_windows import fill_price_windows, missing_prices, needed_windows
-from tests.support.agents import ROOMY, agent_config, agent_on, fund, trusted, yes
+from tests.support.agents import ROOMY, agent_config, agent_on, fund, trusted_config, yes
 from tests.support.constants import HOUR_S
 from tests.support.markets.past_prices import push_rounds
 from tests.support.on_chain.weights import SETTINGS
@@ -130,7 +130,7 @@ def test_trust__reads_them_once_the_contracts_are_pinned(
     anvil_chain: LocalChain, tmp_path: Path, changes: dict[str, object], labels: list[str]
 ) -> None:
     rounds(anvil_chain)
-    loaded = trusted(anvil_chain, tmp_path, changes, TARGETS)
+    loaded = trusted_config(anvil_chain, tmp_path, changes, TARGETS)
     lines = api.read_past_prices(loaded, transports=[anvil_chain.transport])
     assert [line.partition(":")[0] for line in lines] == labels, lines
 

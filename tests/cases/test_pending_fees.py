@@ -10,7 +10,7 @@ from agent.app.alerting import RunFacts, cycle_alerts
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import AlertKind, IntentKind, IntentState
-from tests.support.agents import ROOMY, USD, agent_on, fund, lost, purse, yes
+from tests.support.agents import ROOMY, USD, agent_on, fund, loss_usd, purse, yes
 from tests.support.markets.pending_fees import HELD, TARGETS, V3_ONLY, at_swap
 from tests.support.markets.switched_fees import FEE_BPS, ZERO, switch_on, switchable
 from tests.support.text import mentions
@@ -54,7 +54,7 @@ def test_a_fee_on_the_routers_own_transfer_ends_the_step_with_an_alert_and_the_t
         assert [intent.state for intent in outcome.transactions if intent.kind is IntentKind.SWAP] == [IntentState.FINAL]
         (alert,) = [alert for alert in cycle_alerts(outcome, RunFacts(False, "", None)) if alert.kind is AlertKind.ERROR]
         assert mentions(alert.text, "LINK", "minimum")
-        gone = lost(chain, before, chain.deployed_world.prices_usd)
+        gone = loss_usd(chain, before, chain.deployed_world.prices_usd)
         assert gone > HELD["WETH"] * FEE_BPS // 100_000, "half of a purchase of a tenth of the portfolio"
         switch_on(chain, payer=ZERO)
         after = agent.rebalance(send=True, confirm=yes)

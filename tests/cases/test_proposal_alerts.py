@@ -14,7 +14,7 @@ from agent.app.documents.past import step_history
 from agent.app.service import StoppableClock, report_run
 from agent.localchain import LocalChain
 from agent.units import format_time
-from tests.support.agents import again, fund, trusted, yes
+from tests.support.agents import fund, reopened_agent, trusted_config, yes
 from tests.support.alert_receivers import ReceivedMessages, webhook
 from tests.support.on_chain.proposals import PROPOSING, TWO, proposal, safe_of
 from tests.support.text import mentions
@@ -51,7 +51,7 @@ def execute(agent: Agent) -> None:
 def test_waiting_proposal__is_an_alert_once(anvil_chain: LocalChain, tmp_path: Path, box: ReceivedMessages) -> None:
     _, loaded = safe_of(anvil_chain, tmp_path, TARGET)
     with ExitStack() as stack:
-        agent = stack.enter_context(again(anvil_chain, loaded))
+        agent = stack.enter_context(reopened_agent(anvil_chain, loaded))
         cycle = opened_run(stack, agent)
         for _ in range(3):
             cycle()
@@ -73,7 +73,7 @@ def test_failing_proposal__is_an_alert_once_and_the_next_proposal_one_of_its_own
     _, loaded = safe_of(anvil_chain, tmp_path, TARGET)
     chain = anvil_chain
     with ExitStack() as stack:
-        agent = stack.enter_context(again(chain, loaded))
+        agent = stack.enter_context(reopened_agent(chain, loaded))
         proposal(agent)
         execute(agent)
         cycle = opened_run(stack, agent)
@@ -102,7 +102,7 @@ def test_failing_proposal__is_an_alert_once_and_the_next_proposal_one_of_its_own
 def test_executed_proposal__is_noted_once_and_done_in_the_history(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """While it waits, its step waits too, and is no error."""
     _, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
-    with again(anvil_chain, loaded) as agent, report_run(agent, StoppableClock(agent.context.clock), "1h") as service:
+    with reopened_agent(anvil_chain, loaded) as agent, report_run(agent, StoppableClock(agent.context.clock), "1h") as service:
 
         def notes_of_cycle() -> tuple[str, ...]:
             for result in agent.run(send=True, confirm=yes, once=True):
@@ -127,9 +127,9 @@ def test_executed_proposal__is_noted_once_and_done_in_the_history(anvil_chain: L
 
 def test_proposal_for_a_wallet__names_its_file(anvil_chain: LocalChain, tmp_path: Path, box: ReceivedMessages) -> None:
     fund(anvil_chain, {"WETH": 10_000})
-    loaded = trusted(anvil_chain, tmp_path, PROPOSING | dict([TARGET]), TWO)
+    loaded = trusted_config(anvil_chain, tmp_path, PROPOSING | dict([TARGET]), TWO)
     with ExitStack() as stack:
-        agent = stack.enter_context(again(anvil_chain, loaded))
+        agent = stack.enter_context(reopened_agent(anvil_chain, loaded))
         cycle = opened_run(stack, agent)
         cycle()
         box.until(1)

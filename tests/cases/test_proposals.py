@@ -26,7 +26,7 @@ from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentState, UnsignedTx
 from agent.signing.safe_tx import safe_tx_fields, safe_tx_hash, typed_data
 from agent.venues import composer
-from tests.support.agents import ROOMY, again, agent_config, fund, off_target, trusted, yes
+from tests.support.agents import ROOMY, agent_config, fund, off_target, reopened_agent, trusted_config, yes
 from tests.support.builders import address
 from tests.support.on_chain.proposals import PROPOSING, TWO, Signs, killer_at_event, proposal, rounds, safe_of
 from tests.support.samples import slow
@@ -65,8 +65,8 @@ def require_settled(agent: Agent, proposals: list[dict[str, Any]], folder: Path)
 def test_a_wallets_owner_signs_elsewhere_and_the_rebalance_is_settled_from_the_chain(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
-    loaded = trusted(chain, tmp_path, PROPOSING, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, PROPOSING, TWO)
+    with reopened_agent(chain, loaded) as agent:
         proposals = rounds(agent, by_owner(chain))
         require_settled(agent, proposals, tmp_path)
         assert max(off_target(chain, TWO).values()) < 50
@@ -79,7 +79,7 @@ def test_a_wallets_owner_signs_elsewhere_and_the_rebalance_is_settled_from_the_c
 def test_the_owners_of_a_safe_sign_and_anybody_executes(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The portfolio is the Safe's: real contracts, two signatures of three, executed by a stranger to it."""
     chain, safe, loaded = anvil_chain, *safe_of(anvil_chain, tmp_path)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         proposals = rounds(agent, safe.execute)
         require_settled(agent, proposals, tmp_path)
         assert safe.nonce() == 2
@@ -111,8 +111,8 @@ def test_the_hash_shown_is_the_one_that_the_safe_works_out(anvil_chain: LocalCha
 
 
 def test_an_address_that_is_no_safe_is_refused_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    loaded = trusted(anvil_chain, tmp_path, PROPOSING | {"wallet.safe": True}, TWO)
-    with again(anvil_chain, loaded) as agent, raises_field("wallet.safe", "Safe"):
+    loaded = trusted_config(anvil_chain, tmp_path, PROPOSING | {"wallet.safe": True}, TWO)
+    with reopened_agent(anvil_chain, loaded) as agent, raises_field("wallet.safe", "Safe"):
         agent.resync_nonce()
 
 
@@ -122,7 +122,7 @@ def test_init_and_doctor__name_a_safe_that_the_config_takes_for_a_key(
     words = "the wallet is a Safe of 2 of 3 owners"
     safe = deploy_safe(anvil_chain)
     fund(anvil_chain, {})
-    loaded = trusted(anvil_chain, tmp_path, PROPOSING | {"wallet.address": safe.address}, TWO, vouched=False)
+    loaded = trusted_config(anvil_chain, tmp_path, PROPOSING | {"wallet.address": safe.address}, TWO, vouched=False)
     (row,) = [check for check in doctor(loaded, [anvil_chain.transport])["checks"] if check["check"] == "wallet"]
     assert row["state"] == "fail"
     assert words in row["finding"]
@@ -141,8 +141,8 @@ def test_init_and_doctor__name_a_safe_that_the_config_takes_for_a_key(
 def test_a_proposal_waits_until_it_expires_and_is_then_given_up_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
-    loaded = trusted(chain, tmp_path, PROPOSING, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, PROPOSING, TWO)
+    with reopened_agent(chain, loaded) as agent:
         first = proposal(agent)
         assert proposal(agent) == first, "nothing new is proposed while one waits"
         path = tmp_path / "proposals" / f"{first['id']}.json"
@@ -165,7 +165,7 @@ def test_a_proposal_waits_until_it_expires_and_is_then_given_up_by_name(anvil_ch
 def test_an_expired_approval_that_was_sent_after_all_is_booked(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
-    with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
         late, store = proposal(agent), agent.context.store
         chain.warp(1_801)
         store.pause_switch.pause("so that nothing is proposed in its place", agent.context.clock.now_s())
@@ -181,7 +181,7 @@ def test_an_expired_approval_that_was_sent_after_all_is_booked(anvil_chain: Loca
 def test_another_transaction_in_the_place_of_a_proposal_is_named_with_both(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
-    with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
         shown_proposal = proposal(agent)
         other = by_owner(chain, to=OWNER.address, data="0x")(shown_proposal)
         with pytest.raises(OperatorNeeded) as caught:
@@ -195,7 +195,7 @@ def test_another_transaction_in_the_place_of_a_proposal_is_named_with_both(anvil
 
 def test_another_call_of_the_safe_in_the_place_of_a_proposal_is_told(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain, safe, loaded = anvil_chain, *safe_of(anvil_chain, tmp_path)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         shown_proposal = proposal(agent)
         tx = UnsignedTx(chain.chain_id, 0, OWNER.address, 0, "0x", 0, None, None, 1)
         safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
@@ -209,7 +209,7 @@ def test_a_safe_with_a_past_trades_once_its_owner_vouches_for_its_day(anvil_chai
     chain, safe, loaded = anvil_chain, *safe_of(anvil_chain, tmp_path)
     tx = UnsignedTx(chain.chain_id, 0, OWNER.address, 0, "0x", 0, None, None, 1)
     safe.execute({"safe_tx": safe_tx_fields(tx), "typed_data": typed_data(safe.address, tx)})
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         refused = agent.rebalance(send=True, confirm=yes)
         assert refused.kind in (OutcomeKind.REFUSED, OutcomeKind.HALT)
         assert "last 24 h are not known" in refused.reason
@@ -222,7 +222,7 @@ def test_what_a_signer_here_would_refuse_is_never_shown(anvil_chain: LocalChain,
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     real = composer.tokens.encode_approve
-    with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
         monkeypatch.setattr(composer.tokens, "encode_approve", lambda spender, raw: real(accounts()[8].address, raw))
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.REFUSED
@@ -234,7 +234,7 @@ def test_what_a_signer_here_would_refuse_is_never_shown(anvil_chain: LocalChain,
 def test_nothing_is_proposed_without_send_or_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
-    with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
         assert agent.rebalance().kind is OutcomeKind.PLANNED
         agent.context.store.pause_switch.pause("test", agent.context.clock.now_s())
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
@@ -245,10 +245,10 @@ def test_nothing_is_proposed_without_send_or_while_paused(anvil_chain: LocalChai
 def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
-    with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
         shown_proposal = proposal(agent)
     signing = agent_config(chain, tmp_path, ROOMY | {"execution.deadline": "30m"}, TWO)
-    with again(chain, signing) as agent:
+    with reopened_agent(chain, signing) as agent:
         for act in (
             lambda: agent.rebalance(send=True, confirm=yes),
             lambda: maintenance.reconcile(agent),
@@ -267,14 +267,14 @@ def test_a_process_that_ends_while_it_proposes_or_settles_goes_on_from_the_journ
     """Around the intent's first write, and around each move of its settling: signed, broadcast, mined."""
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
-    loaded = trusted(chain, tmp_path, PROPOSING, TWO)
-    with again(chain, loaded) as agent, pytest.raises((KeyboardInterrupt, AwaitingExternalSignature)):
+    loaded = trusted_config(chain, tmp_path, PROPOSING, TWO)
+    with reopened_agent(chain, loaded) as agent, pytest.raises((KeyboardInterrupt, AwaitingExternalSignature)):
         agent.rebalance(send=True, confirm=yes, progress=killer_at_event(number))
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         by_owner(chain)(proposal(agent))
         with pytest.raises(KeyboardInterrupt):
             agent.rebalance(send=True, confirm=yes, progress=killer_at_event(number))
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         proposals = rounds(agent, by_owner(chain))
         done = [intent for intent in agent.context.store.journal.intents() if intent.state is IntentState.FINAL]
         assert sorted(intent.kind.value for intent in done) == ["approve", "swap"]
@@ -286,7 +286,7 @@ def test_what_is_proposed_is_taken_back_on_request(anvil_chain: LocalChain, tmp_
     """By `trimtab cancel`; a hard pause does the same."""
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
-    with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
         for take_back in (lambda: maintenance.cancel(agent), lambda: abandoned(agent)):
             shown_proposal = proposal(agent)
             take_back()

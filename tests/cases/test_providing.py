@@ -59,8 +59,8 @@ def test_a_step_acts_only_so_often_and_the_next_goes_on(anvil_chain: LocalChain,
 def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = agents.trusted(chain, tmp_path, config_with_targets(chain, V3), EVEN)
-    with agents.again(chain, loaded) as agent:
+    loaded = agents.trusted_config(chain, tmp_path, config_with_targets(chain, V3), EVEN)
+    with agents.reopened_agent(chain, loaded) as agent:
         before = worth(agent)
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -74,7 +74,7 @@ def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_cha
         history = agent.context.store.budgets.history(chain.now_s())
         assert history.budgets.turnover_24h == 0
         assert 0 < history.budgets.loss_24h / USD < before / 1_000
-    with agents.again(chain, loaded) as agent:
+    with agents.reopened_agent(chain, loaded) as agent:
         step = agent.step_input()
         [position] = step.snapshot.positions
         assert isinstance(position, LpV3Position)
@@ -102,7 +102,7 @@ def test_a_pair_is_provided_and_taken_out_again(anvil_chain: LocalChain, tmp_pat
         assert move.liquidity_delta == lp_on_chain.pair_of(chain, V2).balanceOf(chain.wallet.address).call()
         assert positions(agent)[move.name].entry_raw == move.amounts_raw
         assert worth(agent) == pytest.approx(before, rel=2e-4)
-    with agents.again(chain, agents.agent_config(chain, tmp_path, config_with_targets(chain, V2, share="0%"), EVEN)) as agent:
+    with agents.reopened_agent(chain, agents.agent_config(chain, tmp_path, config_with_targets(chain, V2, share="0%"), EVEN)) as agent:
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Withdraw"]
@@ -119,7 +119,9 @@ def test_a_range_narrower_than_the_band_is_minted_and_taken_out_again(anvil_chai
         before = worth(agent)
         assert send(agent, chain).kind is OutcomeKind.DONE
         [move] = agent.context.store.positions.changes()
-    with agents.again(chain, agents.agent_config(chain, tmp_path, config_with_targets(chain, V3, width="0.5%", share="0%"), EVEN)) as agent:
+    with agents.reopened_agent(
+        chain, agents.agent_config(chain, tmp_path, config_with_targets(chain, V3, width="0.5%", share="0%"), EVEN)
+    ) as agent:
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         [intent] = [intent for intent in outcome.transactions if intent.kind is IntentKind.LIQUIDITY]
@@ -154,13 +156,13 @@ def test_a_range_that_the_price_left_is_re_centred(anvil_chain: LocalChain, tmp_
     """Taken out, swapped where the wallet lacks one of the tokens, and minted around the price of now."""
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = agents.trusted(chain, tmp_path, config_with_targets(chain, V3, width="5%"), EVEN)
-    with agents.again(chain, loaded) as agent:
+    loaded = agents.trusted_config(chain, tmp_path, config_with_targets(chain, V3, width="5%"), EVEN)
+    with agents.reopened_agent(chain, loaded) as agent:
         first = send(agent, chain)
         assert first.kind is OutcomeKind.DONE, first.reason
         [old] = agent.context.store.positions.changes()
     chain.move_market({"WETH": 3_300})
-    with agents.again(chain, loaded) as agent:
+    with agents.reopened_agent(chain, loaded) as agent:
         before = worth(agent)
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -182,11 +184,11 @@ def test_re_centring_goes_over_a_swap_where_the_wallet_lacks_a_token(anvil_chain
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     lively = {"policy.trigger": {"kind": "threshold", "absolute": "5%"}}
-    loaded = agents.trusted(chain, tmp_path, {**config_with_targets(chain, V3, width="5%", share="80%"), **lively}, EVEN)
-    with agents.again(chain, loaded) as agent:
+    loaded = agents.trusted_config(chain, tmp_path, {**config_with_targets(chain, V3, width="5%", share="80%"), **lively}, EVEN)
+    with agents.reopened_agent(chain, loaded) as agent:
         assert send(agent, chain).kind is OutcomeKind.DONE
     chain.move_market({"WETH": 3_300})
-    with agents.again(chain, loaded) as agent:
+    with agents.reopened_agent(chain, loaded) as agent:
         before = worth(agent)
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -238,7 +240,7 @@ def test_nothing_moves_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> 
         agent.context.kill_switch.pause("test", 1)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.REFUSED
-        assert [verdict.guard for verdict in agents.failed(outcome)] == ["kill_switch"]
+        assert [verdict.guard for verdict in agents.failed_verdicts(outcome)] == ["kill_switch"]
         assert agents.purse(chain) == before
 
 
@@ -253,7 +255,7 @@ def test_a_price_pushed_before_the_transaction_leaves_loses_nothing_but_gas(anvi
         outcome = agent.rebalance(send=True, confirm=agents.yes, progress=push)
         assert outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED, OutcomeKind.HOLD), outcome.reason
         assert agent.context.store.positions.changes() == ()
-        assert agents.lost(chain, before, prices, gas=False) == 0
+        assert agents.loss_usd(chain, before, prices, gas=False) == 0
         assert allowances(chain) == {0}
         if number == 3:
             assert outcome.kind is OutcomeKind.FAILED
@@ -278,15 +280,15 @@ def test_a_withdrawal_at_a_pushed_price_is_not_begun(anvil_chain: LocalChain, tm
 def test_the_owner_may_take_a_position_out_by_hand(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = agents.trusted(chain, tmp_path, config_with_targets(chain, V3), EVEN)
-    with agents.again(chain, loaded) as agent:
+    loaded = agents.trusted_config(chain, tmp_path, config_with_targets(chain, V3), EVEN)
+    with agents.reopened_agent(chain, loaded) as agent:
         before = worth(agent)
         assert send(agent, chain).kind is OutcomeKind.DONE
         [move] = agent.context.store.positions.changes()
         [own] = positions(agent).values()
     lp_on_chain.take_out(chain, own)
     chain.send(lp_on_chain.manager(chain).burn(move.token_id), chain.wallet.address)
-    with agents.again(chain, loaded) as agent:
+    with agents.reopened_agent(chain, loaded) as agent:
         status = agent.status()
         assert move.name in status.warnings[0]
         assert worth(agent) == pytest.approx(before, rel=3e-4)

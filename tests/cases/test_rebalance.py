@@ -12,7 +12,21 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, LegPlace, Plan
 from agent.units import BPS
-from tests.support.agents import FIVE, ROOMY, USD, agent_on, fund, lost, off_target, pool_prices, purse, require_exact, said, swap_of, yes
+from tests.support.agents import (
+    FIVE,
+    ROOMY,
+    USD,
+    agent_on,
+    fund,
+    loss_usd,
+    off_target,
+    pool_prices,
+    purse,
+    require_exact,
+    skipped_text,
+    swap_of,
+    yes,
+)
 from tests.support.samples import slow
 from tests.support.text import mentions
 
@@ -32,7 +46,7 @@ MIXED = {"WETH": 51_234, "WBTC": 333, "USDC": 0, "USDT": 21_000, "LINK": 17_433}
 def require_near(chain: LocalChain, plan: Plan) -> None:
     """Every weight, from balances and world prices, is within 10 bps of its target."""
     off = off_target(chain, FIVE)
-    assert max(off.values()) <= NEAR_BPS, f"{ {s: float(bps) for s, bps in off.items()} }; left out: {said(plan.skipped)}"
+    assert max(off.values()) <= NEAR_BPS, f"{ {s: float(bps) for s, bps in off.items()} }; left out: {skipped_text(plan.skipped)}"
 
 
 def drift(chain: LocalChain, market: str) -> None:
@@ -59,7 +73,7 @@ def test_the_part_of_a_drift_that_costs_more_than_the_limit_at_the_margin_stays_
         assert away == {"USDT", "LINK"}
         assert max(off.values()) < 80
         reasons = {item.subject: item.why for item in plan.skipped}
-        assert all("approved more" in reasons[symbol] for symbol in away), said(plan.skipped)
+        assert all("approved more" in reasons[symbol] for symbol in away), skipped_text(plan.skipped)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
@@ -75,7 +89,7 @@ def test_a_drifted_portfolio_is_back_on_target_under_the_template_limits(anvil_c
         require_near(chain, plan)
         assert mentions(swap.note, f"{len(plan.legs)} swaps")
         assert all(verdict.passed for verdict in plan.verdicts)
-        assert lost(chain, before, chain.deployed_world.prices_usd) * USD * BPS <= agent.context.limits.plan_cost_bps * plan.turnover
+        assert loss_usd(chain, before, chain.deployed_world.prices_usd) * USD * BPS <= agent.context.limits.plan_cost_bps * plan.turnover
         next_outcome = agent.rebalance(send=True, confirm=yes)
         assert next_outcome.kind is OutcomeKind.HOLD
         assert next_outcome.transactions == ()
@@ -121,7 +135,7 @@ def test_the_planned_cost_is_what_the_wallet_loses_but_for_the_gas_estimate(anvi
         spent_wei = before.native_wei - purse(chain).native_wei
         gas_usd = Fraction(spent_wei, 10**18) * chain.deployed_world.prices_usd["WETH"]
         traded = plan.cost.fees + plan.cost.impact + plan.cost.skew
-        assert lost(chain, before, chain.deployed_world.prices_usd) == traded / USD + gas_usd
+        assert loss_usd(chain, before, chain.deployed_world.prices_usd) == traded / USD + gas_usd
         assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * Fraction(11, 10)
 
 

@@ -18,17 +18,17 @@ from agent.venues.kinds import uniswap_v2, uniswap_v3
 from tests.support.agents import (
     FIVE,
     ROOMY,
-    again,
     agent_config,
     agent_on,
     allowances,
     fund,
     off_target,
     purse,
+    reopened_agent,
     require_exact,
-    said,
+    skipped_text,
     swap_of,
-    trusted,
+    trusted_config,
     yes,
 )
 from tests.support.text import mentions, raises_field
@@ -45,7 +45,7 @@ def test_a_lopsided_wallet_is_brought_on_target_by_one_call_of_the_rebalancer(an
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, swap, _ = swap_of(outcome)
         require_exact(chain, outcome, before)
-        assert max(off_target(chain, FIVE).values()) <= 10, said(plan.skipped)
+        assert max(off_target(chain, FIVE).values()) <= 10, skipped_text(plan.skipped)
         assert swap.tx.to == contract
         assert swap.tx.value_wei == 0
         assert {intent.tx.to for intent in outcome.transactions if intent is not swap} <= {t.address for t in chain.tokens.values()}
@@ -95,7 +95,7 @@ def test_an_unpinned_rebalancer_refuses_by_name(anvil_chain: LocalChain, tmp_pat
     with agent_on(chain, tmp_path, ROOMY) as agent:
         assert chain.addresses.rebalancer not in agent.context.store.trust.pins()
     loaded = agent_config(chain, tmp_path, ATOMIC)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.REFUSED
         refusing = {verdict.guard: verdict.measured_text for verdict in outcome.refusal_verdicts if not verdict.passed}
@@ -114,7 +114,7 @@ def test_code_that_is_not_our_rebalancer_is_named_before_it_could_be_pinned(anvi
     chain = anvil_chain
     for address in (chain.addresses.swap_router_02, chain.addresses.v3_factory, chain.wallet.address):
         with raises_field("execution.rebalancer", "Rebalancer"):
-            trusted(chain, tmp_path, ATOMIC | {"execution.rebalancer": address})
+            trusted_config(chain, tmp_path, ATOMIC | {"execution.rebalancer": address})
 
 
 def test_what_deploy_shows_puts_the_rebalancer_where_it_is_on_every_chain(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_what_deploy_shows_puts_the_rebalancer_where_it_is_on_every_chain(anvil_
     )
     assert chain.w3.eth.wait_for_transaction_receipt(sent)["status"] == 1
     assert rebalancer_deployment(loaded) == {**deployment_document, "deployed": True, "outcome": "hold"}
-    trusted(chain, tmp_path, ATOMIC | {"execution.rebalancer": deployment_document["address"]})
+    trusted_config(chain, tmp_path, ATOMIC | {"execution.rebalancer": deployment_document["address"]})
 
 
 def test_a_fork_with_another_init_code_hash_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ CONFIRMED = ROOMY | {"reference.kind": ["spot"], "policy.confirm_blocks": 2}
 POOL = "v3 WETH/USDC 500"
 
 
-def recorded(agent: Agent) -> list[Fraction]:
+def recorded_prices(agent: Agent) -> list[Fraction]:
     """Stored prices of WETH in dollars, oldest first."""
     portfolio = agent.portfolio
     weth = portfolio.assets[0].token
@@ -38,7 +38,7 @@ def test_a_pool_that_is_pushed_for_one_block_leaves_no_mark(anvil_chain: LocalCh
         chain.swap(POOL, "WETH", 600 * 10**18)
         outcome = agent.rebalance()
         spot = outcome.decision_result.references.reference_by_token[agent.portfolio.assets[0].token.address].price * 10**12
-        (spans,) = recorded(agent)
+        (spans,) = recorded_prices(agent)
         fair = chain.deployed_world.prices_usd["WETH"]
         assert spot < fair * Fraction(998, 1000), float(spot)  # the pool was pushed
         assert abs(spans / fair - 1) < Fraction(1, 10_000), float(spans)
@@ -51,15 +51,15 @@ def test_each_hour_has_one_price_however_often_the_agent_looks(anvil_chain: Loca
         chain.mine(3)
         for _ in range(3):
             agent.rebalance()
-        assert len(recorded(agent)) == 1
+        assert len(recorded_prices(agent)) == 1
         agent.plan()
         agent.status()
         chain.warp(3_600)
         chain.mine(3)
         agent.plan()
-        assert len(recorded(agent)) == 1, "a plan writes nothing"
+        assert len(recorded_prices(agent)) == 1, "a plan writes nothing"
         agent.rebalance()
-        assert len(recorded(agent)) == 2
+        assert len(recorded_prices(agent)) == 2
 
 
 @pytest.mark.parametrize("why", ["unanswered", "too few"])
@@ -85,6 +85,6 @@ def test_while_the_blocks_before_cannot_be_read_nothing_is_written_and_nothing_f
 
         poor: StepReaders = replace(readers, reader=Poor())
         record_hourly_prices(poor, step, agent.context.store.prices)
-        assert recorded(agent) == []
+        assert recorded_prices(agent) == []
         record_hourly_prices(readers, step, agent.context.store.prices)
-        assert len(recorded(agent)) == 1
+        assert len(recorded_prices(agent)) == 1

@@ -30,7 +30,7 @@ from tests.support.perpetuals.chain_faults import (
     size,
     value_at_index,
 )
-from tests.support.perps import WAD, later
+from tests.support.perps import WAD, advance_time
 from tests.support.samples import slow
 
 __all__ = ["perps"]
@@ -43,7 +43,7 @@ def fallen(perps: LocalPerps, share: Fraction, spot_follows: bool = True) -> int
     move_price(perps, "WETH", share)
     if spot_follows:
         perps.chain.move_market({"WETH": perps.chain.deployed_world.prices_usd["WETH"]})
-        later(perps, 60)
+        advance_time(perps, 60)
     perps.chain.refresh_feeds()
     assert leverage(perps) > MOST
     return size(perps, "WETH")
@@ -128,7 +128,7 @@ def test_emergency__above_the_day_s_budget__closes_more_than_it(perps: LocalPerp
     open_position(perps, "WETH", Fraction(29, 10))
     before = size(perps, "WETH")
     push_pool(perps, "WETH", Fraction(-8, 100))
-    later(perps, 1_900)
+    advance_time(perps, 1_900)
     perps.chain.refresh_feeds()
     assert leverage_at_index(perps) <= MOST
     worth = value_at_index(perps)

@@ -13,7 +13,7 @@ from agent.artifacts import own_artifact
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import AgentCycle
-from tests.support.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
+from tests.support.agents import ROOMY, agent_on, fund, purse, reopened_agent, trusted_config, yes
 from tests.support.attacks import attack
 from tests.support.text import mentions
 
@@ -23,7 +23,7 @@ TWO = {"WETH": "50%", "USDC": "50%"}
 
 def rows(chain: LocalChain, folder: Path, changes: dict[str, object] | None = None) -> dict[str, dict[str, Any]]:
     """What the doctor says, by check."""
-    loaded = trusted(chain, folder, changes)
+    loaded = trusted_config(chain, folder, changes)
     return {row["check"]: row for row in doctor(loaded, [chain.transport], chain.clock.now_s)["checks"]}
 
 
@@ -110,17 +110,17 @@ def test_a_dollar_that_leaves_its_peg_stops_trading_until_it_is_well_back(anvil_
     feed = chain.feed_contract("USDC").functions
     fund(chain, OFF_TARGET)
     before = purse(chain)
-    loaded = trusted(chain, tmp_path, {**ROOMY, "limits.oracle_deviation": "off"}, TWO)
+    loaded = trusted_config(chain, tmp_path, {**ROOMY, "limits.oracle_deviation": "off"}, TWO)
     ends = []
     for cents in ("97.9", "98.5", "98.9"):
         chain.send(feed.push(int(float(cents) * 10**6)))
-        with again(chain, loaded) as agent:  # a new process each time: what it knows of the peg lies in the store
+        with reopened_agent(chain, loaded) as agent:  # a new process each time: what it knows of the peg lies in the store
             ends.append(agent.rebalance(send=True, confirm=yes))
     assert [end.kind for end in ends] == [OutcomeKind.HALT] * 3
     assert all(mentions(end.reason, "USDC", "peg") for end in ends)
     assert purse(chain) == before
     chain.send(feed.push(10**8))
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert agent.status().decision_result.decision.reason.startswith("WETH at")
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         assert agent.context.store.budgets.history(chain.now_s()).depegged_tokens == ()

@@ -13,7 +13,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentState, Verdict
-from tests.support.agents import ROOMY, again, agent_config, agent_on, failed, fund, purse, swap_of, trusted, yes
+from tests.support.agents import ROOMY, agent_config, agent_on, failed_verdicts, fund, purse, reopened_agent, swap_of, trusted_config, yes
 from tests.support.fakes.clock import chain_clock
 from tests.support.fakes.transport import RecordingTransport
 from tests.support.stores import unpin
@@ -31,7 +31,7 @@ def require_refused(chain: LocalChain, agent: Agent, guard: str) -> Verdict:
     assert purse(chain) == before
     assert outcome.transactions == ()
     assert agent.context.store.journal.intents() == ()
-    (verdict,) = failed(outcome)
+    (verdict,) = failed_verdicts(outcome)
     assert verdict.guard == guard
     assert guard in outcome.reason
     return verdict
@@ -73,7 +73,7 @@ def test_a_base_fee_above_the_gas_price_limit_waits(anvil_chain: LocalChain, tmp
 def test_a_head_older_than_its_limit_is_not_traded_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
-    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), clock=chain_clock(chain, 91)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, ROOMY, TARGETS), clock=chain_clock(chain, 91)) as agent:
         verdict = require_refused(chain, agent, "head_age")
         assert (verdict.measured_text, verdict.limit) == ("91 s", "90 s")
 
@@ -113,7 +113,7 @@ def test_a_pause_that_comes_after_every_check_still_stops_the_send(anvil_chain: 
 def test_nothing_is_sent_before_contracts_are_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
-    with again(chain, agent_config(chain, tmp_path, ROOMY, TARGETS)) as agent:
+    with reopened_agent(chain, agent_config(chain, tmp_path, ROOMY, TARGETS)) as agent:
         verdict = require_refused(chain, agent, "allowlist")
         assert mentions(verdict.measured_text, f"{chain.addresses.swap_router_02}", "not pinned")
 

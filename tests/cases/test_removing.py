@@ -12,7 +12,7 @@ from agent.config.load import load_config
 from agent.config.writing.edits import ConfigChanges
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.agents import again, explained, yes
+from tests.support.agents import explain_balances, reopened_agent, yes
 from tests.support.on_chain.editing import EditedRun
 from tests.support.text import mentions
 
@@ -48,7 +48,7 @@ def test_one_command_sells_to_the_last_base_unit_and_takes_away(anvil_chain: Loc
     assert (edit_report.state, edit_report.reason, symbols(bot)) == ("removed", "", ["WETH", "USDC"])
     assert chain.balance("WBTC") == 0
     assert [transaction.succeeded for transaction in edit_report.transactions] == [True] * len(edit_report.transactions)
-    with again(chain, load_config(bot.file)) as agent:
+    with reopened_agent(chain, load_config(bot.file)) as agent:
         assert agent.context.store.configs.confirmed_digest() == load_config(bot.file).digest, "a run takes it up"
         assert agent.plan().kind is not OutcomeKind.HALT
 
@@ -91,8 +91,8 @@ def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalCha
     """It was seen by a look, so that the books asked what it was; the asset is gone, and so is the question."""
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     remove(bot, send=False)
-    with again(chain, load_config(bot.file)) as agent:
-        explained(agent)
+    with reopened_agent(chain, load_config(bot.file)) as agent:
+        explain_balances(agent)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         chain.set_balance("WBTC", 3)
         chain.mine()
@@ -102,6 +102,6 @@ def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalCha
     edit_report = remove(bot, ConfigChanges(removed_symbols=("WBTC",)))
     assert edit_report.state == "removed"
     assert any(mentions(warning, "0.00000003 WBTC", "gas") for warning in edit_report.warnings)
-    with again(chain, load_config(bot.file)) as agent:
+    with reopened_agent(chain, load_config(bot.file)) as agent:
         assert agent.step_input().history.cash_flows.unexplained_transfers == ()
         assert not [external_transfer for external_transfer in agent.context.store.balances.transfers() if external_transfer.is_open]

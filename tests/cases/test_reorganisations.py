@@ -16,7 +16,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
-from tests.support.agents import ROOMY, WalletBalances, again, allowances, fund, off_target, purse, trusted, yes
+from tests.support.agents import ROOMY, WalletBalances, allowances, fund, off_target, purse, reopened_agent, trusted_config, yes
 from tests.support.movements import movements
 from tests.support.text import raises_code
 
@@ -35,7 +35,7 @@ class FinalRebalance:
 
     def bury(self, depth: int) -> int:
         """The swap lies so many blocks deep, its own counted; a block more for each look that came before it was mined."""
-        with again(self.chain, self.loaded) as agent:
+        with reopened_agent(self.chain, self.loaded) as agent:
             (swap,) = [intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.SWAP]
         assert swap.receipt is not None
         lies = self.chain.w3.eth.block_number - swap.receipt.block_number + 1
@@ -52,7 +52,7 @@ class FinalRebalance:
     def require_once(self) -> None:
         """One swap is in the chain and final, the wallet has what its receipt says; limits and movements say the same."""
         chain, now = self.chain, purse(self.chain)
-        with again(chain, self.loaded) as agent:
+        with reopened_agent(chain, self.loaded) as agent:
             store = agent.context.store
             assert store.journal.open_intents() == ()
             assert store.journal.unbooked_intents() == ()
@@ -80,9 +80,9 @@ class FinalRebalance:
 @pytest.fixture
 def done(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[FinalRebalance]:
     fund(anvil_chain, HELD)
-    loaded = trusted(anvil_chain, tmp_path, ROOMY | {"chain.confirmations": 1}, TARGETS)
+    loaded = trusted_config(anvil_chain, tmp_path, ROOMY | {"chain.confirmations": 1}, TARGETS)
     before = purse(anvil_chain)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         spent_wei = sum(intent.receipt.gas_cost_wei for intent in agent.context.store.journal.intents() if intent.receipt is not None)
         earlier_wei = (
@@ -95,7 +95,7 @@ def done(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[FinalRebalance]:
 def test_a_rebalance_that_is_taken_back_is_brought_back_and_done_once(done: FinalRebalance, depth: int) -> None:
     done.reorganise(done.bury(depth))
     assert purse(done.chain).raw == done.before.raw
-    with again(done.chain, done.loaded) as agent:
+    with reopened_agent(done.chain, done.loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         hashes = {intent.tx_hash for intent in agent.context.store.journal.intents() if intent.state is IntentState.FINAL}
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
@@ -107,7 +107,7 @@ def test_a_rebalance_that_is_taken_back_is_brought_back_and_done_once(done: Fina
 def test_one_that_is_late_by_then_is_cancelled_and_done_anew(done: FinalRebalance, depth: int) -> None:
     done.reorganise(done.bury(depth))
     done.chain.warp(200)
-    with again(done.chain, done.loaded) as agent:
+    with reopened_agent(done.chain, done.loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         kinds = [(intent.kind, intent.state) for intent in agent.context.store.journal.intents()]
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -118,7 +118,7 @@ def test_one_that_is_late_by_then_is_cancelled_and_done_anew(done: FinalRebalanc
 
 def test_a_look_finds_it_corrects_the_books_and_sends_nothing(done: FinalRebalance) -> None:
     done.reorganise(done.bury(1))
-    with again(done.chain, done.loaded) as agent:
+    with reopened_agent(done.chain, done.loaded) as agent:
         nonce = purse(done.chain).nonce
         outcome = reconcile(agent)
         history = agent.context.store.budgets.history(done.chain.now_s())
@@ -132,12 +132,12 @@ def test_a_look_finds_it_corrects_the_books_and_sends_nothing(done: FinalRebalan
 def test_beyond_64_blocks_a_person_is_asked_and_nothing_is_sent_or_changed(done: FinalRebalance) -> None:
     done.bury(REORG_WATCH_BLOCKS + 1)
     done.reorganise(REORG_WATCH_BLOCKS + 1)
-    with again(done.chain, done.loaded) as agent:
+    with reopened_agent(done.chain, done.loaded) as agent:
         swap = next(intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.SWAP)
         with raises_code(OperatorNeeded, "deep_reorg", str(swap.tx_hash), "64 blocks"):
             agent.rebalance(send=True, confirm=yes)
         assert agent.context.store.journal.intents(limit=1)[0].state is IntentState.FINAL
         assert purse(done.chain).nonce == done.before.nonce + 1
         agent.resync_nonce()
-    with again(done.chain, done.loaded) as agent:
+    with reopened_agent(done.chain, done.loaded) as agent:
         assert agent.rebalance().kind in (OutcomeKind.PLANNED, OutcomeKind.HALT, OutcomeKind.REFUSED)

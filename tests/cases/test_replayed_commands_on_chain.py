@@ -18,13 +18,13 @@ from agent.config.loaded import LoadedConfig
 from agent.config.writing import edits
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.agents import USD, Changes, again, agent_on, fund, purse, trusted, yes
+from tests.support.agents import USD, Changes, agent_on, fund, purse, reopened_agent, trusted_config, yes
 from tests.support.attacks import attack
 from tests.support.constants import HOME
 from tests.support.on_chain.bad_tokens import FOUR, replace_token, with_guest
 from tests.support.on_chain.screened_tokens import listed_token
 from tests.support.on_chain.stops import FALL, with_stops
-from tests.support.stores import changed
+from tests.support.stores import edit_step_file
 
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_200, "WBTC": 1_900, "USDC": 2_900}
@@ -44,7 +44,7 @@ def recording(loaded: LoadedConfig) -> LoadedConfig:
     return load_config(loaded.path)
 
 
-def asked(document: Document) -> dict[str, set[tuple[str, str]]]:
+def outcomes_by_request(document: Document) -> dict[str, set[tuple[str, str]]]:
     """By what asked for them, (decision, outcome) of the steps of a replay, every one of which replays as it was."""
     different = [step for step in document["steps"] if step["result"] not in ("same", "manual")]
     assert (document["exit"], different) == (0, []), different
@@ -55,13 +55,13 @@ def asked(document: Document) -> dict[str, set[tuple[str, str]]]:
     return requested_by
 
 
-def altered(folder: Path, document: Document, *commands: str) -> None:
+def alter_plans(folder: Path, document: Document, *commands: str) -> None:
     """The plan of one step that each of the commands asked for, changed: the replay says so, and where."""
     for command in commands:
         requested_by = {folder / "steps" / step["file"]: step["requested_by"] for step in document["steps"]}
         file = next(file for file, by in requested_by.items() if by == command and json.loads(file.read_text())["plan"] is not None)
         legs = json.loads(file.read_text())["plan"]["legs"]
-        changed(file, plan__legs=[{**legs[0], "amount_in_raw": 7}, *legs[1:]])
+        edit_step_file(file, plan__legs=[{**legs[0], "amount_in_raw": 7}, *legs[1:]])
     again_found = api.replay(folder / "steps")
     assert (again_found["different"], again_found["exit"]) == (len(commands), 14)
     different = [step for step in again_found["steps"] if step["result"] == "different"]
@@ -91,7 +91,7 @@ def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain:
             transfers.withdraw(agent, transfers.WithdrawalRequest("4500", to=HOME), send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]
         shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
     document = api.replay(tmp_path / "steps")
-    requested_by = asked(document)
+    requested_by = outcomes_by_request(document)
     assert requested_by["invest"] == {("rebalance", "declined"), ("rebalance", "planned"), ("rebalance", "done"), ("hold", "hold")}
     assert requested_by["swap"] >= {("rebalance", "done")}
     assert any(outcome == "refused" for _, outcome in requested_by["swap"])
@@ -100,7 +100,7 @@ def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain:
     assert requested_by["payout"] == {("payout", "done")}
     assert requested_by["stop"] >= {("rebalance", "done"), ("hold", "hold")}
     assert requested_by["agent"] >= {("hold", "hold"), ("halt", "halt")}
-    altered(tmp_path, document, "invest", "swap", "swap --price", "withdraw", "stop")
+    alter_plans(tmp_path, document, "invest", "swap", "swap --price", "withdraw", "stop")
 
 
 @pytest.mark.slow
@@ -110,16 +110,16 @@ def test_a_token_in_quarantine_replays_as_it_was(anvil_chain: LocalChain, tmp_pa
     address, tell = listed_token(chain, "PausableToken")
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 10_000})
     tell("setPaused", True)
-    with again(chain, recording(with_guest(chain, tmp_path, address))) as agent:
+    with reopened_agent(chain, recording(with_guest(chain, tmp_path, address))) as agent:
         assert agent.swap("GUEST", "USDC", "100", send=True, confirm=yes).kind is OutcomeKind.REFUSED
         done = agent.rebalance(send=True, confirm=yes)
         assert done.kind is OutcomeKind.DONE
         assert done.step_input.targets.quarantined_tokens
     document = api.replay(tmp_path / "steps")
-    requested_by = asked(document)
+    requested_by = outcomes_by_request(document)
     assert {outcome for _, outcome in requested_by["swap"]} == {"refused"}
     assert ("rebalance", "done") in requested_by["agent"]
-    altered(tmp_path, document, "agent")
+    alter_plans(tmp_path, document, "agent")
 
 
 @pytest.mark.slow
@@ -128,14 +128,14 @@ def test_exits_that_the_chain_refuses_late_replay_as_they_were(anvil_chain: Loca
     chain = anvil_chain
     address = replace_token(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)
     fund(chain, {"WETH": 30_000, "WBTC": 25_000, "USDC": 20_000, "USDT": 15_000, "GUEST": 10_000})
-    with again(chain, recording(with_stops(chain, tmp_path, address))) as agent:
+    with reopened_agent(chain, recording(with_stops(chain, tmp_path, address))) as agent:
         agent.rebalance(send=True, confirm=yes)
         chain.move_market(FALL)
         chain.send(chain.contract(address, attack("BlocklistToken")).functions.setBlacklisted(agent.context.execution.router, True))
         assert address in agent.rebalance(send=True, confirm=yes).exits_tried
         agent.rebalance(send=True, confirm=yes)
         assert shutdown.stop(agent, to_stable=True, send=True, confirm=sure).state == "unfinished"
-    requested_by = asked(api.replay(tmp_path / "steps"))
+    requested_by = outcomes_by_request(api.replay(tmp_path / "steps"))
     assert ("rebalance", "refused") in requested_by["agent"]
     assert ("rebalance", "refused") in requested_by["stop"]
 
@@ -143,7 +143,7 @@ def test_exits_that_the_chain_refuses_late_replay_as_they_were(anvil_chain: Loca
 def test_an_asset_that_is_taken_away_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000})
-    loaded = trusted(chain, tmp_path, {"record": {"dir": "steps"}}, TARGETS)
+    loaded = trusted_config(chain, tmp_path, {"record": {"dir": "steps"}}, TARGETS)
     gone = edits.ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),))
 
     def agreed(*_: Any) -> bool:
@@ -154,8 +154,8 @@ def test_an_asset_that_is_taken_away_replays_as_it_was(anvil_chain: LocalChain, 
     )
     assert done.state == "removed"
     document = api.replay(tmp_path / "steps")
-    assert asked(document)["edit --remove"] >= {("rebalance", "done"), ("hold", "hold")}
-    altered(tmp_path, document, "edit --remove")
+    assert outcomes_by_request(document)["edit --remove"] >= {("rebalance", "done"), ("hold", "hold")}
+    alter_plans(tmp_path, document, "edit --remove")
 
 
 def test_native_coin_that_is_unwrapped_replays_as_it_was(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -165,4 +165,4 @@ def test_native_coin_that_is_unwrapped_replays_as_it_was(anvil_chain: LocalChain
     coin = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH"}
     with agent_on(chain, tmp_path, {**KEPT, **coin}, {"WETH": "50%", "USDC": "50%"}) as agent:
         assert transfers.withdraw(agent, transfers.WithdrawalRequest("1.5", "ETH", to=HOME), send=True, confirm=sure).state == "paid"
-    assert asked(api.replay(tmp_path / "steps")) == {"withdraw": {("topup", "done")}, "payout": {("payout", "done")}}
+    assert outcomes_by_request(api.replay(tmp_path / "steps")) == {"withdraw": {("topup", "done")}, "payout": {("payout", "done")}}

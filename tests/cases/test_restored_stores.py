@@ -17,7 +17,7 @@ from agent.layers.liquidity.state import LiquidityState
 from agent.localchain import LocalChain
 from agent.model import Halt
 from tests.support import agents, lp_on_chain
-from tests.support.agents import ROOMY, USD, again, explained, fund, lost, purse, trusted, yes
+from tests.support.agents import ROOMY, USD, explain_balances, fund, loss_usd, purse, reopened_agent, trusted_config, yes
 from tests.support.lp_on_chain import EVEN, send
 from tests.support.on_chain.lp_actions import V3, config_with_targets
 from tests.support.text import raises_code
@@ -28,14 +28,14 @@ UP, DOWN = {"WETH": 55_000, "USDC": 35_000}, {"WETH": 35_000, "USDC": 55_000}
 def step(chain: LocalChain, agent: Agent, holdings: dict[str, int]) -> StepOutcome:
     """The owner changed the holdings, and said so; then one step."""
     fund(chain, holdings)
-    explained(agent)
+    explain_balances(agent)
     return agent.rebalance(send=True, confirm=yes)
 
 
 def back_up_and_trade(chain: LocalChain, agent: Agent, backup: Path) -> None:
     """A backup, then a rebalance that it does not know."""
     fund(chain, UP)
-    explained(agent)
+    explain_balances(agent)
     api.backup_store(agent.context.loaded_config.path, backup)
     assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
 
@@ -51,14 +51,14 @@ def test_of_two_machines_with_one_backup_only_the_one_that_adopts_sends_and_all_
     anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
     chain = anvil_chain
-    loaded = trusted(chain, tmp_path / "old", ROOMY, EVEN)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path / "old", ROOMY, EVEN)
+    with reopened_agent(chain, loaded) as agent:
         assert step(chain, agent, UP).kind is OutcomeKind.DONE
         api.backup_store(loaded.path, tmp_path / "backup.db")  # while it is open
     first, second = (machine(chain, tmp_path / name, tmp_path / "backup.db", ROOMY) for name in ("first", "second"))
     fund(chain, DOWN)
-    with again(chain, first) as agent:
-        explained(agent)
+    with reopened_agent(chain, first) as agent:
+        explain_balances(agent)
         before = purse(chain)
         stopped = agent.rebalance(send=True, confirm=yes)
         assert stopped.kind is OutcomeKind.REFUSED
@@ -68,7 +68,7 @@ def test_of_two_machines_with_one_backup_only_the_one_that_adopts_sends_and_all_
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     sent = purse(chain)
     for behind in (loaded, second):
-        with again(chain, behind) as agent, raises_code(OperatorNeeded, "foreign_nonce"):
+        with reopened_agent(chain, behind) as agent, raises_code(OperatorNeeded, "foreign_nonce"):
             agent.rebalance(send=True, confirm=yes)
     assert purse(chain) == sent
 
@@ -81,7 +81,7 @@ def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChai
     with agents.agent_on(chain, tmp_path / "first", ROOMY, EVEN, vouched=False) as agent:
         before = purse(chain)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
-        bled = lost(chain, before, prices)
+        bled = loss_usd(chain, before, prices)
         known = agent.step_input().history
     with agents.agent_on(chain, tmp_path / "second", ROOMY, EVEN, vouched=False) as agent:
         history = agent.step_input().history
@@ -92,20 +92,20 @@ def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChai
     tight = ROOMY | {"limits.daily_loss": "1bps"}
     with agents.agent_on(chain, tmp_path / "third", tight, EVEN, vouched=False) as agent:
         fund(chain, {"WETH": 34_000, "USDC": 20_000})
-        explained(agent)
+        explain_balances(agent)
         refused = agent.rebalance(send=True, confirm=yes)
-        assert [verdict.guard for verdict in agents.failed(refused)] == ["daily_loss"]
+        assert [verdict.guard for verdict in agents.failed_verdicts(refused)] == ["daily_loss"]
 
 
 def test_a_restored_store_that_was_adopted_knows_what_happened_since_its_backup(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Balances and budgets: what the wallet itself did is told by the chain, and is no flow to be explained."""
     chain = anvil_chain
-    loaded = trusted(chain, tmp_path / "a", ROOMY, EVEN, vouched=False)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path / "a", ROOMY, EVEN, vouched=False)
+    with reopened_agent(chain, loaded) as agent:
         back_up_and_trade(chain, agent, tmp_path / "backup.db")
         known = agent.step_input().history
     api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         agent.resync_nonce()
         history = agent.step_input().history
         assert abs(history.budgets.loss_24h - known.budgets.loss_24h) < USD * Fraction(1, 100)
@@ -119,8 +119,8 @@ def test_an_owner_may_vouch_that_nothing_was_lost(anvil_chain: LocalChain, tmp_p
     fund(chain, UP)
     with agents.agent_on(chain, tmp_path / "first", ROOMY, EVEN) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
-    loaded = trusted(chain, tmp_path / "second", ROOMY, EVEN, vouched=False)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path / "second", ROOMY, EVEN, vouched=False)
+    with reopened_agent(chain, loaded) as agent:
         agent.resync_nonce(nothing_lost=True)
         assert agent.step_input().history.budgets.loss_24h == 0
 
@@ -129,14 +129,14 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
     """A store restored from before a mint, then adopted, halts by name until its owner takes the position over, or leaves it."""
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, config_with_targets(chain, V3), EVEN)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, config_with_targets(chain, V3), EVEN)
+    with reopened_agent(chain, loaded) as agent:
         agent.step_input()
         api.backup_store(loaded.path, tmp_path / "backup.db")
         assert send(agent, chain).kind is OutcomeKind.DONE
         (mint,) = agent.context.store.positions.changes()
     api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         agent.resync_nonce()
         halted = agent.rebalance(send=True, confirm=yes)
         assert halted.kind is OutcomeKind.HALT
@@ -146,7 +146,7 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
             api.adopt_position(agent, "987654")
         adopted_position_document = api.adopt_position(agent, str(mint.token_id))
         assert adopted_position_document["position"] == mint.name
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         (taken,) = agent.context.store.positions.changes()
         assert (taken.token_id, taken.liquidity_delta, taken.ticks, taken.pool) == (
             mint.token_id,
@@ -155,7 +155,7 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
             mint.pool,
         )
         assert taken.amounts_raw == pytest.approx(mint.amounts_raw, rel=1e-6)
-        explained(agent)
+        explain_balances(agent)
         next_outcome = agent.rebalance(send=True, confirm=yes)
         assert (next_outcome.kind, next_outcome.transactions) == (OutcomeKind.HOLD, ()), next_outcome.reason
         with raises_code(ConfigError, "exists"):
@@ -165,8 +165,8 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
 def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    loaded = trusted(chain, tmp_path, config_with_targets(chain, V3), EVEN)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, config_with_targets(chain, V3), EVEN)
+    with reopened_agent(chain, loaded) as agent:
         assert send(agent, chain).kind is OutcomeKind.DONE
         (mint,) = agent.context.store.positions.changes()
         chain.send(lp_on_chain.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, mint.token_id), chain.wallet.address)
@@ -175,7 +175,7 @@ def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(a
     with pytest.raises(ConfigError, match="is not a position that the agent opened or adopted"):
         api.forget_position(loaded.path, "987654")
     assert api.forget_position(loaded.path, str(mint.token_id))["position"] == mint.name
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert not own_changes.is_position_open(agent.context.store.positions.changes(), mint.name)
         assert not isinstance(agent.status().decision_result.decision, Halt)
     with pytest.raises(ConfigError, match="is not a position that the agent opened or adopted"):
@@ -194,17 +194,17 @@ def test_what_strangers_send_after_the_wallet_was_looked_through_halts_nothing(a
 def test_of_three_days_since_the_backup_only_the_last_counts_against_the_limits(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """docs/how-to.md, SECURITY.md: of what happened since a backup only the last 24 h are read from the chain."""
     chain = anvil_chain
-    loaded = trusted(chain, tmp_path / "a", ROOMY, EVEN, vouched=False)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path / "a", ROOMY, EVEN, vouched=False)
+    with reopened_agent(chain, loaded) as agent:
         back_up_and_trade(chain, agent, tmp_path / "backup.db")
         chain.warp(2 * 86_400)
         assert step(chain, agent, DOWN).kind is OutcomeKind.DONE
         known = agent.step_input().history.budgets
     api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         agent.resync_nonce()
         agent.step_input()
-        explained(agent)
+        explain_balances(agent)
         history = agent.step_input().history
         assert history.budgets.gas_24h_wei == known.gas_24h_wei > 0
         assert abs(history.budgets.loss_24h - known.loss_24h) < USD * Fraction(1, 100)

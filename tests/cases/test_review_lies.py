@@ -9,7 +9,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
 from agent.signing.calldata import Multicall, decode
-from tests.support.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
+from tests.support.agents import ROOMY, agent_on, fund, purse, reopened_agent, trusted_config, yes
 from tests.support.endpoints import every_header, newest
 from tests.support.fakes.transport import RecordingTransport, behind
 from tests.support.text import raises_code
@@ -57,12 +57,12 @@ def test_a_future_header_leaves_no_review_that_would_halt_every_later_step(anvil
     chain = anvil_chain
     fund(chain, {"WETH": 45_000, "USDC": 45_000})
     daily: dict[str, object] = {"policy.trigger": {"kind": "time", "every": "1d"}}
-    loaded = trusted(chain, tmp_path, ROOMY | daily, TWO)
+    loaded = trusted_config(chain, tmp_path, ROOMY | daily, TWO)
     liar = RecordingTransport(chain.transport, "liar", every_header(timestamp=lambda s: s + YEAR_S))
-    with again(chain, loaded, [liar]) as fooled:
+    with reopened_agent(chain, loaded, [liar]) as fooled:
         fooled.rebalance(send=True, confirm=yes)
     chain.warp(60)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert agent.plan().kind is not OutcomeKind.HALT, agent.plan().reason
 
 

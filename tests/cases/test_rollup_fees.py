@@ -14,7 +14,20 @@ from agent.localchain import LocalChain
 from agent.model import Halt, HaltCode, IntentKind
 from agent.model.rollups import MAX_FEE_RISE
 from agent.planning.approval_gas import legs_bytes
-from tests.support.agents import ROOMY, again, agent_on, allow, allowances, failed, fund, meanwhile, purse, require_exact, trusted, yes
+from tests.support.agents import (
+    ROOMY,
+    agent_on,
+    allow,
+    allowances,
+    failed_verdicts,
+    fund,
+    meanwhile,
+    purse,
+    reopened_agent,
+    require_exact,
+    trusted_config,
+    yes,
+)
 from tests.support.rollups import op_stack
 from tests.support.transactions import Killed
 
@@ -93,7 +106,7 @@ def test_a_data_fee_above_the_day_s_gas_is_refused(anvil_chain: LocalChain, tmp_
         node.spike(50_000)
         outcome = agent.plan()
         assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
-        assert "gas_per_day" in {verdict.guard for verdict in failed(outcome)}
+        assert "gas_per_day" in {verdict.guard for verdict in failed_verdicts(outcome)}
 
 
 def test_without_the_oracle_nothing_is_traded(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,12 +148,12 @@ def test_a_process_that_ends_after_sending_books_the_fee_once(
             raise Killed
 
     with op_stack(chain, monkeypatch) as node:
-        loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
+        loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
         before = purse(chain)
-        with again(chain, loaded, [node.transport]) as agent, pytest.raises(Killed):
+        with reopened_agent(chain, loaded, [node.transport]) as agent, pytest.raises(Killed):
             agent.rebalance(send=True, confirm=yes, progress=ends)
         assert len(node.paid) == 1
-        with again(chain, loaded, [node.transport]) as agent:
+        with reopened_agent(chain, loaded, [node.transport]) as agent:
             outcome = agent.rebalance(send=True, confirm=yes)
             assert outcome.kind is OutcomeKind.DONE, outcome.reason
             paid = [intent.receipt for intent in agent.context.store.journal.intents() if intent.receipt is not None]
@@ -154,7 +167,7 @@ def test_paper_pays_the_data_fee_of_its_bytes(anvil_chain: LocalChain, tmp_path:
     chain = anvil_chain
     fund(chain, OFF)
     with op_stack(chain, monkeypatch) as node:
-        loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
+        loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
         with open_paper(loaded, clock=chain.clock, transports=[node.transport]) as paper:
             before_wei = paper.step_input().snapshot.native_wei
             outcome = paper.rebalance(send=True, confirm=yes)

@@ -22,7 +22,7 @@ from agent.layers.gradual.store import GradualExecutionStore
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
 from tests.faults.rig import in_child
-from tests.support.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
+from tests.support.agents import allowances, fund, loss_usd, off_target, purse, reopened_agent, trusted_config, yes
 from tests.support.endpoints import passing_on, serve
 from tests.support.gradual_execution import LARGE, OFF, ROUNDS, TARGETS, TWAP, part_of_step, recovering_clock
 from tests.support.markets.mempools import HEAVY, MempoolReader, builder, sends, waiting_mempool
@@ -45,13 +45,13 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
     prices, before, mark = dict(chain.deployed_world.prices_usd), purse(chain), chain.snapshot()
     losses: dict[str, Fraction] = {}
     for name, changes in (("market", LARGE), ("rounds", ROUNDS)):
-        loaded = trusted(chain, tmp_path / name, changes, TARGETS)
-        with again(chain, loaded, clock=recovering_clock(chain)) as agent:
+        loaded = trusted_config(chain, tmp_path / name, changes, TARGETS)
+        with reopened_agent(chain, loaded, clock=recovering_clock(chain)) as agent:
             losses_by_way: list[str] = []
             outcome = agent.rebalance(send=True, confirm=yes, progress=losses_by_way.append)
             campaigns = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        losses[name] = lost(chain, before, prices)
+        losses[name] = loss_usd(chain, before, prices)
         assert max(off_target(chain, TARGETS).values()) <= 10
         if name == "market":
             assert campaigns == ()
@@ -84,7 +84,7 @@ def one_process(chain: LocalChain, loaded: LoadedConfig, die_after_rounds: int |
             os.kill(os.getpid(), signal.SIGKILL)
 
     chain.__dict__.pop("transport", None)  # a connection of its own
-    with again(chain, loaded, clock=recovering_clock(chain)) as agent:
+    with reopened_agent(chain, loaded, clock=recovering_clock(chain)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes, progress=progress)
         assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
 
@@ -93,15 +93,15 @@ def one_process(chain: LocalChain, loaded: LoadedConfig, die_after_rounds: int |
 def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    loaded = trusted(chain, tmp_path, ROUNDS, TARGETS)
+    loaded = trusted_config(chain, tmp_path, ROUNDS, TARGETS)
     assert in_child(lambda: one_process(chain, loaded, 2, moment)) == -signal.SIGKILL
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         (before,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         gradual_execution = status_document(agent.status())["gradual_execution"]
     assert before.state == "open"
     assert (gradual_execution["id"], gradual_execution["rounds_done"]) == (before.progress.id, before.progress.parts_done)
     assert in_child(lambda: one_process(chain, loaded, None)) == 0
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         store = agent.context.store
         (campaign,) = store.layer_repository(GradualExecutionStore).newest_executions()
         done = [intent for intent in store.journal.intents() if intent.kind is IntentKind.SWAP and intent.succeeded]
@@ -120,8 +120,8 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
 def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    loaded = trusted(chain, tmp_path, TWAP, TARGETS)
-    with again(chain, loaded, clock=recovering_clock(chain)) as agent:
+    loaded = trusted_config(chain, tmp_path, TWAP, TARGETS)
+    with reopened_agent(chain, loaded, clock=recovering_clock(chain)) as agent:
         outcomes: list[StepOutcome] = []
         for outcome in agent.run(send=True, confirm=yes, every="30s"):
             assert isinstance(outcome, StepOutcome), outcome
@@ -161,7 +161,9 @@ def falling(agent: Agent, chain: LocalChain) -> StepOutcome:
 def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    with again(chain, trusted(chain, tmp_path, ROUNDS | {"execution.budget": "0.7%"}, TARGETS), clock=recovering_clock(chain)) as agent:
+    with reopened_agent(
+        chain, trusted_config(chain, tmp_path, ROUNDS | {"execution.budget": "0.7%"}, TARGETS), clock=recovering_clock(chain)
+    ) as agent:
         outcome = falling(agent, chain)
         (campaign,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         resting = agent.rebalance(send=True, confirm=yes)
@@ -179,11 +181,11 @@ def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: L
 def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    loaded = trusted(chain, tmp_path / "one", ROUNDS, TARGETS)
+    loaded = trusted_config(chain, tmp_path / "one", ROUNDS, TARGETS)
     assert in_child(lambda: one_process(chain, loaded, 1)) == -signal.SIGKILL
     balances = purse(chain)
-    other = trusted(chain, tmp_path / "one", ROUNDS | {"execution.style": "market"}, {"WETH": "60%", "USDC": "40%"})
-    with again(chain, other) as agent:
+    other = trusted_config(chain, tmp_path / "one", ROUNDS | {"execution.style": "market"}, {"WETH": "60%", "USDC": "40%"})
+    with reopened_agent(chain, other) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         (campaign,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
     assert campaign.state == "ended"
@@ -201,8 +203,8 @@ def test_every_round_and_every_approval_goes_to_the_private_endpoint_alone(anvil
     with serve(passing_on(chain.url)) as public, serve(builder(chain.node)) as hidden:  # type: ignore[arg-type]  # anvil's node
         watcher = MempoolReader(EndpointProvider(public.url, "predictor"), chain.wallet.address, patience=10_000)
         changes = TWAP | {"execution.over": "48s", "execution.submit_url": hidden.url}
-        loaded = trusted(chain, tmp_path, changes, TARGETS)
-        with again(chain, loaded, [EndpointProvider(public.url, "public")]) as agent, waiting_mempool(chain):
+        loaded = trusted_config(chain, tmp_path, changes, TARGETS)
+        with reopened_agent(chain, loaded, [EndpointProvider(public.url, "public")]) as agent, waiting_mempool(chain):
             outcome = agent.rebalance(send=True, confirm=yes, progress=lambda moment: watcher.look(moment) if "send" in moment else None)
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
     kinds = [intent.kind for intent in outcome.transactions]

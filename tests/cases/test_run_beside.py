@@ -7,7 +7,7 @@ from pathlib import Path
 from agent.app import StoppableClock, report_run
 from agent.app.records.run_report import RunRecorder
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, again, fund, trusted
+from tests.support.agents import ROOMY, fund, reopened_agent, trusted_config
 from tests.support.records.listeners import listener
 
 
@@ -16,8 +16,8 @@ def test_a_dry_run_beside_one_that_sends_beats_for_itself_only_once_that_was_sto
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     clock = StoppableClock()
     with listener(200) as (address, beats):
-        loaded = trusted(chain, tmp_path, ROOMY | {"service": {"heartbeat_url": f"{address}/ping"}}, {"WETH": "50%", "USDC": "50%"})
-        with again(chain, loaded) as agent:
+        loaded = trusted_config(chain, tmp_path, ROOMY | {"service": {"heartbeat_url": f"{address}/ping"}}, {"WETH": "50%", "USDC": "50%"})
+        with reopened_agent(chain, loaded) as agent:
             live = RunRecorder(agent.context.store.run_reports, 600, sends=True)
             live.write()
             with report_run(agent, clock, "10m") as dry:

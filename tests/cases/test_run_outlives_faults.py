@@ -34,9 +34,9 @@ from agent.store import opening
 from agent.store.controls import ControlStore
 from agent.store.files.secret import ensure_secret
 from tests.cli.tools import ForkedCommand, blocks, forked_in, in_process
-from tests.support.agents import ROOMY, again, fund, legs_of, off_target, purse, trusted, yes
+from tests.support.agents import ROOMY, fund, legs_of, off_target, purse, reopened_agent, trusted_config, yes
 from tests.support.alert_receivers import ReceivedMessages, webhook
-from tests.support.endpoints import MOODS, SEND, Answerer, EndpointFaults, Reply, Served, altered, methods, passing_on, serve
+from tests.support.endpoints import MOODS, SEND, Answerer, EndpointFaults, Reply, Served, altering_answerer, methods, passing_on, serve
 from tests.support.fakes.clock import FakeClock, waiting_clock
 from tests.support.markets.endpoints import endpoint_of
 from tests.support.on_chain.bad_tokens import with_guest
@@ -45,7 +45,7 @@ from tests.support.on_chain.refusing_tokens import forgetful_token
 from tests.support.records.key_services import KeyService
 from tests.support.samples import slow
 from tests.support.scenes import without_tips
-from tests.support.stores import locked
+from tests.support.stores import store_lock
 from tests.support.text import mentions
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -81,9 +81,12 @@ SICK: dict[str, tuple[Callable[[str], Answerer], str]] = {
     "empty": (always(Reply(b"")), "not JSON"),
     "cut": (always(Reply(b'[{"jsonrpc": "2.0", "id"')), "not JSON"),
     "no answer": (always(Reply(b"", cut="reset")), "cannot be reached"),
-    "other chain": (lambda url: altered(url, other_chain), "is on chain 1"),
-    "used nonce": (lambda url: altered(url, one_nonce_more("latest", "pending")), "was used by a transaction that is not in this store"),
-    "pending nonce": (lambda url: altered(url, one_nonce_more("pending")), "has a pending transaction that is not in this store"),
+    "other chain": (lambda url: altering_answerer(url, other_chain), "is on chain 1"),
+    "used nonce": (
+        lambda url: altering_answerer(url, one_nonce_more("latest", "pending")),
+        "was used by a transaction that is not in this store",
+    ),
+    "pending nonce": (lambda url: altering_answerer(url, one_nonce_more("pending")), "has a pending transaction that is not in this store"),
 }
 """What an endpoint answers for a while, and words by which the failed look tells of it."""
 
@@ -159,7 +162,7 @@ QUICK = ("page", "used nonce")
 def test_run__endpoint_answers_otherwise_for_a_while__trades_later(level: LocalChain, tmp_path: Path, name: str) -> None:
     sick, words = SICK[name]
     clock = waiting_clock(level)
-    loaded = trusted(level, tmp_path, NARROW, TWO)
+    loaded = trusted_config(level, tmp_path, NARROW, TWO)
     with switched(level.url or "", sick(level.url or "")) as (server, is_ill):
 
         @contextmanager
@@ -180,7 +183,7 @@ def test_run__token_ignores_its_approvals__goes_on_without_it(anvil_chain: Local
     forget = forgetful_token(chain, how)
     guest = chain.tokens["GUEST"].address
     fund(chain, {"WETH": 15_000, "WBTC": 12_500, "USDC": 10_000, "USDT": 7_500, "GUEST": 5_000})
-    with again(chain, with_guest(chain, tmp_path, guest)) as agent:
+    with reopened_agent(chain, with_guest(chain, tmp_path, guest)) as agent:
         looks = agent.run(send=True, confirm=yes, every="12s")
         first = next(looks)
         assert isinstance(first, StepOutcome)
@@ -213,7 +216,7 @@ QUICK_LIES = ("a nonce too many", "nonsense")
 def test_run__only_endpoint_lies_for_a_while__goes_on(level: LocalChain, tmp_path: Path, mood: str) -> None:
     """Whatever it answers: no look raises, and the first ones after it act again."""
     faults = EndpointFaults(level.transport, "one")
-    with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[faults.transport], clock=waiting_clock(level)) as agent:
+    with open_agent(trusted_config(level, tmp_path, NARROW, TWO), transports=[faults.transport], clock=waiting_clock(level)) as agent:
         looks = agent.run(send=True, confirm=yes)
         assert isinstance(next(looks), StepOutcome)
         level.move_market({"WETH": 3_200})
@@ -232,7 +235,7 @@ def test_run__all_of_two_operators_show_a_page__trades_later(level: LocalChain, 
     rpc = [{"url": "http://127.0.0.1:1", "operator": operator} for operator in ("one", "two")]
     with ExitStack() as stack:
         servers = [stack.enter_context(switched(level.url or "", lambda request: Reply(PAGE, status=403))) for _ in rpc]
-        loaded = trusted(level, tmp_path, {**NARROW, "chain.rpc": rpc, "chain.quorum": 2}, TWO)
+        loaded = trusted_config(level, tmp_path, {**NARROW, "chain.rpc": rpc, "chain.quorum": 2}, TWO)
         lines = [endpoint_of(server.url, operator) for (server, _), operator in zip(servers, ("one", "two"), strict=True)]
 
         @contextmanager
@@ -259,7 +262,7 @@ def test_run__page_answers_the_broadcast_that_the_node_took__trades_once(level: 
         return Reply(PAGE) if is_ill[0] else reply
 
     with serve(answer) as server:
-        agent_context = open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[endpoint_of(server.url, "one")], clock=clock)
+        agent_context = open_agent(trusted_config(level, tmp_path, NARROW, TWO), transports=[endpoint_of(server.url, "one")], clock=clock)
         with agent_context as agent:
             looks = agent.run(send=True, confirm=yes)
             assert isinstance(next(looks), StepOutcome)
@@ -338,7 +341,7 @@ def quiet_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("hold", "words"),
     [
-        pytest.param(locked, "locked", id="locked"),
+        pytest.param(store_lock, "locked", id="locked"),
         pytest.param(full, "disk is full", id="full", marks=pytest.mark.slow),
         pytest.param(read_only, "readonly", id="read-only", marks=pytest.mark.slow),
         pytest.param(unreadable, "I/O error", id="unreadable", marks=pytest.mark.slow),
@@ -348,7 +351,7 @@ def test_run__store_cannot_be_used_for_a_while__trades_later(
     level: LocalChain, tmp_path: Path, hold: Callable[[Path], AbstractContextManager[None]], words: str
 ) -> None:
     clock = waiting_clock(level)
-    loaded = trusted(level, tmp_path, NARROW, TWO)
+    loaded = trusted_config(level, tmp_path, NARROW, TWO)
     with open_agent(loaded, transports=[level.transport], clock=clock) as agent:
         require_outlived(level, agent, clock, lambda: hold(wiring.store_file(loaded)), words)
 
@@ -358,7 +361,7 @@ def test_run__protection_stays_due__looks_soon_and_no_later_than_the_interval(
 ) -> None:
     monkeypatch.setattr(cycles, "needs_prompt_look", lambda _step: True)
     clock, pauses = waiting_clock(level), list[float]()
-    with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[level.transport], clock=clock) as agent:
+    with open_agent(trusted_config(level, tmp_path, NARROW, TWO), transports=[level.transport], clock=clock) as agent:
         looks = agent.run(send=True, confirm=yes, every="12s")
         for _ in range(5):
             clock.sleeps.clear()
@@ -375,7 +378,7 @@ def test_run__a_calm_look_in_between__pauses_begin_anew(
     due = [True] * count + [False] + [True] * 2
     monkeypatch.setattr(cycles, "needs_prompt_look", lambda _step: due.pop(0))
     clock, pauses = waiting_clock(level), list[float]()
-    with open_agent(trusted(level, tmp_path, NARROW, TWO), transports=[level.transport], clock=clock) as agent:
+    with open_agent(trusted_config(level, tmp_path, NARROW, TWO), transports=[level.transport], clock=clock) as agent:
         looks = agent.run(send=True, confirm=yes, every="10m")
         while due:
             clock.sleeps.clear()
@@ -415,7 +418,7 @@ def test_run__key_service_fails_for_a_while__trades_later(
     level: LocalChain, tmp_path: Path, spoil: Callable[[bytes], bytes], words: str
 ) -> None:
     clock, service = waiting_clock(level), KeyService(int(dev_accounts()[WALLET_INDEX].private_key, 16))
-    loaded = trusted(level, tmp_path, NARROW | {"wallet.test_account": None}, TWO)
+    loaded = trusted_config(level, tmp_path, NARROW | {"wallet.test_account": None}, TWO)
     key = RemoteKey(address_from_public_key(service.public_key()), service.sign)
 
     @contextmanager
@@ -433,7 +436,7 @@ def test_run__key_service_fails_for_a_while__trades_later(
 
 @pytest.mark.parametrize("when", ["first look", "one look"])
 def test_run__endpoint_shows_a_page_before_the_first_look__ends(level: LocalChain, tmp_path: Path, when: str) -> None:
-    loaded, clock = trusted(level, tmp_path, NARROW, TWO), waiting_clock(level)
+    loaded, clock = trusted_config(level, tmp_path, NARROW, TWO), waiting_clock(level)
     with ExitStack() as stack:
         server, is_ill = stack.enter_context(switched(level.url or "", lambda request: Reply(PAGE)))
         agent = stack.enter_context(open_agent(loaded, transports=[endpoint_of(server.url, "one")], clock=clock))
@@ -516,7 +519,7 @@ def test_scene__market_crashes_while_the_endpoint_shows_a_page__sells_later(
 
 
 @pytest.mark.usefixtures("quiet_store")
-@pytest.mark.parametrize("hold", [lambda _: nullcontext(), full, read_only, locked], ids=["works", "full", "read-only", "locked"])
+@pytest.mark.parametrize("hold", [lambda _: nullcontext(), full, read_only, store_lock], ids=["works", "full", "read-only", "locked"])
 def test_alert__looks_fail_for_five_minutes__is_sent_once(
     level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
@@ -526,7 +529,7 @@ def test_alert__looks_fail_for_five_minutes__is_sent_once(
     with ExitStack() as stack:
         monkeypatch.setenv("HOOK", stack.enter_context(webhook(box)))
         alerts = {"targets": [{"name": "hook", "url_env": "HOOK"}]}
-        loaded = trusted(level, tmp_path, {**NARROW, "alerts": alerts}, TWO)
+        loaded = trusted_config(level, tmp_path, {**NARROW, "alerts": alerts}, TWO)
         agent = stack.enter_context(open_agent(loaded, transports=[level.transport], clock=clock))
         service = stack.enter_context(report_run(agent, StoppableClock(clock), "1h"))
         service.on_cycle(agent.plan())
@@ -550,7 +553,7 @@ def test_alert__looks_fail_for_five_minutes__is_sent_once(
         clock.advance(10)
         service.on_cycle(down)
         assert len(box.texts) == 1, "a new fault counts anew"
-        if hold not in (read_only, locked):  # the store notes the first, and repeats it later
+        if hold not in (read_only, store_lock):  # the store notes the first, and repeats it later
             return
         fault.enter_context(hold(wiring.store_file(loaded)))
         clock.advance(FAULT_ALERT_AFTER_S)
@@ -563,7 +566,7 @@ def test_run__endpoint_contradicts_a_confirmed_config_for_a_while__adopts_it_lat
     level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its owner confirmed it after a check against the chain, so that "no such token" is the endpoint's fault."""
-    loaded = trusted(level, tmp_path, NARROW, TWO)
+    loaded = trusted_config(level, tmp_path, NARROW, TWO)
     with open_agent(loaded, transports=[level.transport], clock=waiting_clock(level)) as agent:
         looks = agent.run(send=True, confirm=yes)
         assert isinstance(next(looks), StepOutcome)
@@ -591,7 +594,7 @@ def no_token(*_: object) -> object:
 def test_control__store_fails_while_it_is_carried_out__ends_as_interrupted(level: LocalChain, tmp_path: Path) -> None:
     """It was taken, and its end could not be written: the next look ends it, and it is never repeated."""
     clock = waiting_clock(level)
-    loaded = trusted(level, tmp_path, NARROW, TWO)
+    loaded = trusted_config(level, tmp_path, NARROW, TWO)
     with open_agent(loaded, transports=[level.transport], clock=clock) as agent:
         runner = api.ControlRunner(agent)
         looks = agent.run(send=True, confirm=yes, controls=runner)

@@ -18,7 +18,7 @@ from agent.localchain import LocalChain
 from agent.localchain.safe import BATCH_ARTIFACT
 from agent.model import IntentKind, IntentState
 from agent.signing.batches import BATCH_CONTRACT, decode_batch
-from tests.support.agents import again, yes
+from tests.support.agents import reopened_agent, yes
 from tests.support.attacks import attack
 from tests.support.on_chain.bad_tokens import replace_token
 from tests.support.on_chain.proposals import killer_at_event, proposal, rounds, safe_of
@@ -32,7 +32,7 @@ from tests.support.wallets import SafeWallet
 def scene(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[tuple[Agent, SafeWallet]]:
     """An agent whose Safe, with two of three owners, makes batches and has a proposal that waits."""
     safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         proposal(agent)
         yield agent, safe
 
@@ -81,7 +81,7 @@ def test_batch__two_tokens_are_sold__both_approvals_are_in_it(anvil_chain: Local
     targets = {"WETH": "20%", "LINK": "20%", "USDC": "60%"}
     safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True, targets=targets)
     anvil_chain.set_balance("LINK", int(9_000 * 10**18 / anvil_chain.deployed_world.prices_usd["LINK"]), owner=safe.address)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         (document,) = rounds(agent, safe.execute)
         calls = decode_batch(document["safe_tx"]["data"])
         assert {call.to for call in calls[:-1]} == {anvil_chain.tokens[symbol].address for symbol in ("WETH", "LINK")}
@@ -109,7 +109,7 @@ def test_safe__a_token_ignores_approvals__is_approved_alone_and_left_out_alone(
     safe, loaded = safe_of(anvil_chain, tmp_path, ("execution.router", router), makes_batches=makes_batches, targets=targets)
     anvil_chain.send(token.functions.forget(safe.address, FORGETTING[how]))
     anvil_chain.set_balance("GUEST", int(9_000 * 10**18 / anvil_chain.deployed_world.prices_usd["GUEST"]), owner=safe.address)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         documents = rounds(agent, safe.execute)
         approvals = [document for document in documents if document["purpose"] == "approve"]
         approved = [document["safe_tx"]["to"] for document in approvals if document["description"].startswith("approve ")]
@@ -146,7 +146,7 @@ def test_batch__would_fail__its_call_and_reason_are_named(anvil_chain: LocalChai
 def test_safe__without_a_handler__proposes_the_approval_alone_and_says_why(anvil_chain: LocalChain, tmp_path: Path) -> None:
     safe, loaded = safe_of(anvil_chain, tmp_path)
     anvil_chain.node.ask([("anvil_setCode", [BATCH_CONTRACT, npm_artifact(BATCH_ARTIFACT).runtime_code])])
-    with again(anvil_chain, loaded) as agent, pytest.raises(AwaitingExternalSignature) as waiting:
+    with reopened_agent(anvil_chain, loaded) as agent, pytest.raises(AwaitingExternalSignature) as waiting:
         agent.rebalance(send=True, confirm=yes)
     assert (waiting.value.proposal["purpose"], waiting.value.proposal["safe_tx"]["operation"]) == ("approve", 0)
     assert "no fallback handler" in waiting.value.remedy
@@ -157,13 +157,13 @@ def test_safe__without_a_handler__proposes_the_approval_alone_and_says_why(anvil
 def test_batch__process_ends_while_it_is_proposed_or_settled__is_booked_once(anvil_chain: LocalChain, tmp_path: Path, number: int) -> None:
     """Around the intent's first write, and around each move of its settling."""
     safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
-    with again(anvil_chain, loaded) as agent, pytest.raises((KeyboardInterrupt, AwaitingExternalSignature)):
+    with reopened_agent(anvil_chain, loaded) as agent, pytest.raises((KeyboardInterrupt, AwaitingExternalSignature)):
         agent.rebalance(send=True, confirm=yes, progress=killer_at_event(number))
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         safe.execute(proposal(agent))
         with pytest.raises(KeyboardInterrupt):
             agent.rebalance(send=True, confirm=yes, progress=killer_at_event(number))
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         assert rounds(agent, safe.execute) == []
         (last,) = [intent for intent in agent.context.store.journal.intents() if intent.state is not IntentState.CANCELLED]
         assert (last.kind, last.state, safe.nonce()) == (IntentKind.SWAP, IntentState.FINAL, 1)

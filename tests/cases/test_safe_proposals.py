@@ -23,7 +23,7 @@ from agent.model import IntentState, SignedTx, UnsignedTx
 from agent.signing.calldata import Approve, decode
 from agent.signing.safe_tx import safe_tx_fields, typed_data
 from agent.signing.secret import PrivateKey
-from tests.support.agents import again, fund, trusted, yes
+from tests.support.agents import fund, reopened_agent, trusted_config, yes
 from tests.support.on_chain.proposals import PROPOSING, TWO, proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
 from tests.support.text import mentions, raises_field
@@ -36,7 +36,7 @@ STRANGER = {"test_account": 8}
 def scene(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[tuple[Agent, SafeWallet]]:
     """An agent whose Safe, with two of three owners, has a proposal that waits."""
     safe, loaded = safe_of(anvil_chain, tmp_path)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         proposal(agent)
         yield agent, safe
 
@@ -323,7 +323,7 @@ def test_a_process_that_ends_around_the_send_executes_once(
 ) -> None:
     safe, loaded = safe_of(anvil_chain, tmp_path)
     executor = accounts()[9].address
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         proposal(agent)
         sign_and_send(agent, FIRST, SECOND)
         nonce = anvil_chain.w3.eth.get_transaction_count(executor)
@@ -334,7 +334,7 @@ def test_a_process_that_ends_around_the_send_executes_once(
         recorded = agent.context.store.proposals.execution(open_proposal(agent)["id"])
         assert recorded is not None
         assert (recorded.executor, recorded.tx.nonce) == (executor, nonce)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         executed = api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)
         assert executed["outcome"] == "executed"
         assert executed["transaction"] == recorded.tx_hash, "the same nonce and fees, signed again to the same bytes"
@@ -398,7 +398,7 @@ def test_a_call_that_would_fail_is_named_and_not_executed(anvil_chain: LocalChai
 
 def test_a_wallet_that_is_no_safe_has_no_owners(anvil_chain: LocalChain, tmp_path: Path) -> None:
     fund(anvil_chain, {"WETH": 10_000})
-    with again(anvil_chain, trusted(anvil_chain, tmp_path, PROPOSING, TWO)) as agent:
+    with reopened_agent(anvil_chain, trusted_config(anvil_chain, tmp_path, PROPOSING, TWO)) as agent:
         proposal(agent)
         for act in (api.list_proposals, api.export_proposal, lambda path: api.collect_signatures(path, [])):
             with raises_field("wallet.safe", "no Safe"):
@@ -407,7 +407,7 @@ def test_a_wallet_that_is_no_safe_has_no_owners(anvil_chain: LocalChain, tmp_pat
 
 def test_without_a_proposal_there_is_nothing_to_sign(anvil_chain: LocalChain, tmp_path: Path) -> None:
     _, loaded = safe_of(anvil_chain, tmp_path)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         assert api.list_proposals(agent) == {"proposals": []}
         for act in (lambda: sign_and_send(agent, FIRST), lambda: api.export_proposal(agent), lambda: api.execute_proposal(agent, {})):
             with pytest.raises(Refused, match="no proposal waits"):

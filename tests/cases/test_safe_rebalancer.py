@@ -27,7 +27,7 @@ from agent.signing.calldata import Approve, RebalanceCall, data_bytes, decode
 from agent.units import floor_int
 from agent.venues import composer
 from agent.venues.drafts import TxDraft
-from tests.support.agents import FIVE, again, yes
+from tests.support.agents import FIVE, reopened_agent, yes
 from tests.support.on_chain.proposals import proposal, rounds, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, hand_signature, open_proposal, sign_and_send
 from tests.support.wallets import SafeWallet
@@ -48,7 +48,7 @@ def lopsided_safe(chain: LocalChain, folder: Path) -> tuple[SafeWallet, LoadedCo
 def scene(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[tuple[Agent, SafeWallet]]:
     """An agent whose Safe, with two of three owners, has a batch that waits."""
     safe, loaded = lopsided_safe(anvil_chain, tmp_path)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         proposal(agent)
         yield agent, safe
 
@@ -168,7 +168,7 @@ def test_batch__of_a_foreign_rebalancer_that_would_succeed__is_never_proposed(
         return batched(portfolio, contract, [replace(approval, spender=foreign) for approval in approvals], replace(trade, to=foreign))
 
     monkeypatch.setattr(composer, "_batched_draft", batched_for_foreign)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.REFUSED
         assert [verdict.guard for verdict in outcome.refusal_verdicts] == ["signer.spender"]
@@ -184,7 +184,7 @@ def test_batch__earlier_allowances__are_reset_or_used_first_and_revoked_after(an
     anvil_chain.node.ask([("anvil_impersonateAccount", [safe.address]), ("anvil_setBalance", [safe.address, hex(10**18)])])
     for symbol, raw in (("USDT", 1), ("WETH", 2**255)):
         anvil_chain.send(anvil_chain.token_contract(symbol).functions.approve(rebalancer, raw), safe.address, gas=100_000)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         usdt_reset, batch, weth_reset = rounds(agent, safe.execute)
         at = {symbol: token.address for symbol, token in anvil_chain.tokens.items()}
         assert usdt_reset["safe_tx"]["to"] == at["USDT"]

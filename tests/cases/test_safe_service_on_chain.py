@@ -16,7 +16,7 @@ from agent.errors import Retryable
 from agent.localchain import LocalChain
 from agent.localchain.world import dev_accounts as accounts
 from tests.cli.tools import in_process
-from tests.support.agents import again, yes
+from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal
 from tests.support.safe_service import KEY, FakeSafeService, serving
@@ -53,7 +53,7 @@ def meeting(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyP
         keys = ("wallet.safe_service", service.url), ("wallet.safe_service_token_env", "SAFE_KEY")
         safe, loaded = safe_of(anvil_chain, tmp_path, *keys)
         service.safe = safe.address
-        with again(anvil_chain, loaded) as agent:
+        with reopened_agent(anvil_chain, loaded) as agent:
             proposal(agent)
             yield SafeProposalScene(agent, safe, service)
 
@@ -119,7 +119,7 @@ def test_service__does_not_accept_a_signature__it_is_recorded_and_offered_again(
 def test_key_of_the_service__is_not_set__nothing_is_signed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     keys = ("wallet.safe_service", "http://127.0.0.1:9"), ("wallet.safe_service_token_env", "NOT_SET")
     _, loaded = safe_of(anvil_chain, tmp_path, *keys)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         proposal(agent)
         for act in (lambda: api.sign_proposal(agent, FIRST, None, yes), lambda: api.collect_from_service(agent)):
             with raises_field("wallet.safe_service_token_env", "NOT_SET"):
@@ -129,7 +129,7 @@ def test_key_of_the_service__is_not_set__nothing_is_signed(anvil_chain: LocalCha
 
 def test_collect__has_no_service_and_no_signature__names_both(anvil_chain: LocalChain, tmp_path: Path) -> None:
     _, loaded = safe_of(anvil_chain, tmp_path)
-    with again(anvil_chain, loaded) as agent, raises_field("wallet.safe_service", "give signatures"):
+    with reopened_agent(anvil_chain, loaded) as agent, raises_field("wallet.safe_service", "give signatures"):
         api.collect_from_service(agent)
 
 

@@ -125,7 +125,7 @@ def test_a_run_reduces_soon_after_a_venue_has_refused_for_minutes(
         assert leverage(server, anvil_chain) > Fraction(20), "liquidation is near"
         server.refusal = UPGRADE
         began_s = anvil_chain.now_s()
-        with agents.again(anvil_chain, load_config(scene.config)) as agent:
+        with agents.reopened_agent(anvil_chain, load_config(scene.config)) as agent:
             for now_s, _ in run_until(agent, anvil_chain, began_s + 1_000, "1h"):
                 anvil_chain.refresh_feeds()
                 if now_s - began_s >= refused_s:

@@ -15,7 +15,7 @@ from agent.chain.rpc import RpcFault
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, again, fund, off_target, purse, trusted, yes
+from tests.support.agents import ROOMY, fund, off_target, purse, reopened_agent, trusted_config, yes
 from tests.support.fakes.transport import RecordingTransport
 from tests.support.samples import slow
 
@@ -66,7 +66,9 @@ def test_a_fault_about_one_token_ends_the_step_without_quarantine(anvil_chain: L
     fund(chain, {"WETH": 60_000, "WBTC": 20_000, "USDC": 10_000, "USDT": 10_000})
     before = purse(chain)
     node_fault = FakeFault(chain.tokens["WETH"].address, FAULTS[fault], part, 10**6)
-    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), [RecordingTransport(chain.transport, "liar", node_fault)]) as agent:
+    with reopened_agent(
+        chain, trusted_config(chain, tmp_path, ROOMY, TARGETS), [RecordingTransport(chain.transport, "liar", node_fault)]
+    ) as agent:
         with pytest.raises(Retryable, match="token screen"):
             agent.rebalance(send=True, confirm=yes)
         assert purse(chain) == before
@@ -82,7 +84,9 @@ def test_a_rate_limit_ends_the_step_without_another_request(anvil_chain: LocalCh
     chain = anvil_chain
     fund(chain, {"WETH": 60_000, "WBTC": 20_000, "USDC": 10_000, "USDT": 10_000})
     node_fault = FakeFault(chain.tokens["WETH"].address, RATE_LIMIT, "trials", 1)
-    with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS), [RecordingTransport(chain.transport, "liar", node_fault)]) as agent:
+    with reopened_agent(
+        chain, trusted_config(chain, tmp_path, ROOMY, TARGETS), [RecordingTransport(chain.transport, "liar", node_fault)]
+    ) as agent:
         with pytest.raises(Retryable, match="rate limited"):
             agent.rebalance(send=True, confirm=yes)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE

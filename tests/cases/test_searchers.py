@@ -13,7 +13,7 @@ from agent.app.documents.past.step_history import explain, history
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import decimal_text
-from tests.support.searchers import EVERY_POOL, ONE_POOL, ROUTERS, TACTICS, Scene, Searcher, Turn, explored, searched, searcher_on
+from tests.support.searchers import EVERY_POOL, ONE_POOL, ROUTERS, TACTICS, Scene, Searcher, Turn, best_turns, searcher_on, turns_by_size
 
 BY_NAME = {tactic.name: tactic for tactic in TACTICS}
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check" / "searchers.py"
@@ -37,7 +37,7 @@ def test_whatever_size_a_searcher_tries_nobody_gains_or_loses_beyond_the_limits(
 ) -> None:
     """Each turn is held against limits and estimate; the best of them earned something, else nothing was shown."""
     with searcher_on(anvil_chain, tmp_path, scene, router) as searcher:
-        best, *others = searched(searcher, BY_NAME[name], sizes, rounds=int(router == ROUTERS[0]))
+        best, *others = best_turns(searcher, BY_NAME[name], sizes, rounds=int(router == ROUTERS[0]))
         assert best.kind is OutcomeKind.DONE
         assert best.profit > 0
         assert min(turn.profit for turn in others) < best.profit
@@ -98,7 +98,7 @@ def test_the_search_finds_the_best_size_between_those_of_its_grid() -> None:
     def attack(size: Fraction) -> Turn:
         return Turn(size, OutcomeKind.DONE, -((size - 37) ** 2), Fraction(0), Fraction(0), Fraction(0))
 
-    turns = explored(attack, [Fraction(size) for size in (1, 10, 100)], 12)
+    turns = turns_by_size(attack, [Fraction(size) for size in (1, 10, 100)], 12)
     assert abs(max(turns, key=lambda turn: turn.profit).size_usd - 37) < 1
     assert [turn.size_usd for turn in turns] == sorted(turn.size_usd for turn in turns)
 

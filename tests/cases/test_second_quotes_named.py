@@ -10,7 +10,7 @@ from agent.app.start.checks import doctor
 from agent.chain import second_quote
 from agent.chain.second_quote import UniswapPythonQuoter
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, again, fund, trusted
+from tests.support.agents import ROOMY, fund, reopened_agent, trusted_config
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 VENUES = {"uniswap_v2", "uniswap_v3"}
@@ -24,7 +24,7 @@ def rows(chain: LocalChain, folder: Path) -> dict[str, tuple[str, str]]:
 
 
 def planned(chain: LocalChain, folder: Path) -> str:
-    with again(chain, trusted(chain, folder, ROOMY, TARGETS)) as agent:
+    with reopened_agent(chain, trusted_config(chain, folder, ROOMY, TARGETS)) as agent:
         plan = agent.plan().plan
         assert plan is not None
         return next(verdict.measured_text for verdict in plan.verdicts if verdict.guard == "second_quote_deviation")
@@ -48,7 +48,7 @@ def test_a_quote_that_differs_and_one_that_fails_are_warnings(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fund(anvil_chain, {"WETH": 10_000})
-    trusted(anvil_chain, tmp_path, ROOMY, TARGETS)
+    trusted_config(anvil_chain, tmp_path, ROOMY, TARGETS)
     exact = second_quote.UnanimousQuoter.quote
     monkeypatch.setattr(second_quote.UnanimousQuoter, "quote", lambda self, *request: exact(self, *request) + 1)
     assert all(state == "warn" and "base units" in finding for state, finding in rows(anvil_chain, tmp_path).values())

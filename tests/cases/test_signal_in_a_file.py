@@ -15,7 +15,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.signals.worker import load_file
 from agent.units import BPS
-from tests.support.agents import ROOMY, again, agent_on, fund, trusted, weights, yes
+from tests.support.agents import ROOMY, agent_on, fund, reopened_agent, trusted_config, weights, yes
 from tests.support.on_chain.weights import closes
 from tests.support.text import mentions
 
@@ -80,7 +80,7 @@ def test_a_file_that_changes_after_its_answer_is_named_at_once(anvil_chain: Loca
     (folder / "best.py").write_text(SOURCE + "# edit\n")
     loaded = load_config(folder / "trimtab.toml")
     why = "its file best.py has the SHA-256"
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         next_outcome = agent.rebalance(send=True, confirm=yes)
     assert next_outcome.kind is OutcomeKind.HOLD
     assert mentions(next_outcome.step_input.targets.reasons[0], "signal best gives no new weights", why)
@@ -98,7 +98,7 @@ def test_an_edited_file_with_its_new_hash_waits_for_the_owner(anvil_chain: Local
     source = SOURCE.replace("max(", "min(")
     (folder / "best.py").write_text(source)
     signals = {"best": {"timeout": "10s", "file": "best.py:best", "sha256": hashlib.sha256(source.encode()).hexdigest()}}
-    with again(chain, trusted(chain, folder, CHANGES | {"signals": signals}, TARGETS)) as agent:
+    with reopened_agent(chain, trusted_config(chain, folder, CHANGES | {"signals": signals}, TARGETS)) as agent:
         waiting = agent.rebalance(send=True, confirm=yes)
         assert waiting.kind is OutcomeKind.HALT
         assert mentions(waiting.reason, "max_change of 20 %", "trimtab weights --accept")

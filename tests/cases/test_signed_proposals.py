@@ -26,7 +26,7 @@ from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch
 from agent.units import format_time
 from tests.cli.tools import in_process
-from tests.support.agents import again, yes
+from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, open_proposal, sign_and_send
 from tests.support.wallets import SafeWallet
@@ -36,7 +36,7 @@ from tests.support.wallets import SafeWallet
 def scene(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[tuple[Agent, SafeWallet, dict[str, Any]]]:
     """An agent whose Safe, with two of three owners, has a batch of an approval and a swap that waits."""
     safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         yield agent, safe, proposal(agent)
 
 

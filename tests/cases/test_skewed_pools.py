@@ -11,7 +11,7 @@ import pytest
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS
-from tests.support.agents import agent_on, fund, lost, purse, yes
+from tests.support.agents import agent_on, fund, loss_usd, purse, yes
 from tests.support.markets.skewed_pools import HELD, ONLY_FLOORS, attack_outcomes, heal_pools, most_lost, sizes, skew_pools, step
 from tests.support.samples import slow
 
@@ -84,7 +84,7 @@ def test_feeds_that_lag_within_the_oracle_limit_cost_no_more_than_the_lag(
         for sold, size in (("WETH", "0.001"), ("WETH", "0.01"), ("USDC", "0.01"), ("USDC", "0.001"))[::every]:
             with skew_pools(chain, ["v3 WETH/USDC 500"], sold, size):
                 outcome, before = step(chain, agent)
-            loss = lost(chain, before, chain.deployed_world.prices_usd)
+            loss = loss_usd(chain, before, chain.deployed_world.prices_usd)
             if outcome.kind is OutcomeKind.DONE:
                 assert loss <= most_lost(chain, outcome, lag)
                 done += 1

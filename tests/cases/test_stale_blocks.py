@@ -16,7 +16,7 @@ from agent.chain.rpc import HASHED_HEADER_FIELDS, header_verifies
 from agent.errors import EXIT_RETRYABLE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, again, agent_config, fund, meanwhile, purse, trusted, yes
+from tests.support.agents import ROOMY, agent_config, fund, meanwhile, purse, reopened_agent, trusted_config, yes
 from tests.support.endpoints import newest, newest_forged
 from tests.support.fakes.clock import chain_clock
 from tests.support.fakes.transport import RecordingTransport, freeze, thaw
@@ -71,9 +71,9 @@ def require_nothing_signed(agent: Agent) -> None:
 @beyond
 def test_nothing_is_signed_on_the_block_of_one_that_froze(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
     chain = anvil_chain
-    loaded = trusted(chain, tmp_path, rich(chain, wallet), TARGETS)
+    loaded = trusted_config(chain, tmp_path, rich(chain, wallet), TARGETS)
     frozen = RecordingTransport(chain.transport, "slow")
-    with again(chain, loaded, [chain.transport, frozen]) as agent:
+    with reopened_agent(chain, loaded, [chain.transport, frozen]) as agent:
         assert agent.plan().kind is OutcomeKind.PLANNED
         height = freeze(frozen)
         moves_on(chain, lag)
@@ -96,9 +96,9 @@ def test_nothing_is_signed_on_the_block_of_one_that_froze(anvil_chain: LocalChai
 @within
 def test_a_lag_within_its_limit_trades(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
     chain = anvil_chain
-    loaded = trusted(chain, tmp_path, rich(chain, wallet), TARGETS)
+    loaded = trusted_config(chain, tmp_path, rich(chain, wallet), TARGETS)
     frozen = RecordingTransport(chain.transport, "slow")
-    with again(chain, loaded, [chain.transport, frozen]) as agent:
+    with reopened_agent(chain, loaded, [chain.transport, frozen]) as agent:
         freeze(frozen)
         chain.mine(lag)
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -109,14 +109,14 @@ def test_a_lag_within_its_limit_trades(anvil_chain: LocalChain, tmp_path: Path, 
 @beyond
 def test_one_that_froze_after_the_snapshot_stops_the_signing(anvil_chain: LocalChain, tmp_path: Path, wallet: str, lag: int) -> None:
     chain = anvil_chain
-    loaded = trusted(chain, tmp_path, rich(chain, wallet), TARGETS)
+    loaded = trusted_config(chain, tmp_path, rich(chain, wallet), TARGETS)
     frozen = RecordingTransport(chain.transport, "slow")
 
     def happens() -> None:
         freeze(frozen)
         moves_on(chain, lag)
 
-    with again(chain, loaded, [chain.transport, frozen]) as agent:
+    with reopened_agent(chain, loaded, [chain.transport, frozen]) as agent:
         before = purse(chain)
         with raises_code(NoQuorum, "lag", "slow"):
             agent.rebalance(send=True, confirm=meanwhile(happens))
@@ -126,9 +126,9 @@ def test_one_that_froze_after_the_snapshot_stops_the_signing(anvil_chain: LocalC
 
 def test_one_of_three_that_froze_is_left_out_and_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
+    loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
     frozen, beta = RecordingTransport(chain.transport, "slow"), RecordingTransport(chain.transport, "beta")
-    with again(chain, loaded, [frozen, chain.transport, beta]) as agent:
+    with reopened_agent(chain, loaded, [frozen, chain.transport, beta]) as agent:
         freeze(frozen)
         chain.mine(50)
         outcome = agent.plan()
@@ -164,7 +164,7 @@ def test_one_that_froze_and_one_that_lies_are_no_majority_against_a_newer_header
 ) -> None:
     """Two of three show a block that is 20 blocks old, and the price has risen since; only one liar is needed for it (T32)."""
     chain = anvil_chain
-    loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
+    loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
     slow, liar = RecordingTransport(chain.transport, "slow"), RecordingTransport(chain.transport, "liar")
 
     def happens() -> None:
@@ -174,7 +174,7 @@ def test_one_that_froze_and_one_that_lies_are_no_majority_against_a_newer_header
 
     chain.node.rpc("anvil_setBlockTimestampInterval", 12)
     chain.mine(INTERVAL_BLOCKS)
-    with again(chain, loaded, [slow, chain.transport, liar]) as agent:
+    with reopened_agent(chain, loaded, [slow, chain.transport, liar]) as agent:
         if when == "before the snapshot":
             happens()
         before = purse(chain)
@@ -193,12 +193,12 @@ SKEWS = {"9 s slow": -9, "30 s slow": -30, "600 s slow": -600, "right": 0, "9 s 
 def test_a_wrong_clock_does_not_hide_a_newer_header(anvil_chain: LocalChain, tmp_path: Path, clock: str) -> None:
     """Two of three show a block that is 7 blocks of 2 s old; a clock 9 s slow would call that 5 s, and a block of 12 s is never old."""
     chain, lag = anvil_chain, 7
-    loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
+    loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
     slow, liar, lost_s = RecordingTransport(chain.transport, "slow"), RecordingTransport(chain.transport, "liar"), 0
     machine = chain_clock(chain, SKEWS[clock], monotonic_s=lambda: chain.now_s() - lost_s)
     chain.node.rpc("anvil_setBlockTimestampInterval", 2)
     chain.mine(INTERVAL_BLOCKS)
-    with again(chain, loaded, [slow, chain.transport, liar], clock=machine) as agent:
+    with reopened_agent(chain, loaded, [slow, chain.transport, liar], clock=machine) as agent:
         freeze(slow)
         freeze(liar)
         moves_on(chain, lag)
@@ -214,10 +214,10 @@ def test_a_wrong_clock_does_not_hide_a_newer_header(anvil_chain: LocalChain, tmp
 @pytest.mark.parametrize("ahead", [4, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(anvil_chain: LocalChain, tmp_path: Path, ahead: int) -> None:
     chain = anvil_chain
-    loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
+    loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
     lies: list[int] = [0]
     liar = RecordingTransport(chain.transport, "liar", newest(number=lambda height: height + lies[0]))
-    with again(chain, loaded, [chain.transport, liar]) as agent:
+    with reopened_agent(chain, loaded, [chain.transport, liar]) as agent:
         lies[0] = ahead
         with raises_code(NoQuorum, "lag", "local", "liar"):
             agent.rebalance(send=True, confirm=yes)
@@ -231,11 +231,11 @@ def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(anvil_chain: Loca
 def test_a_header_that_one_of_three_made_up_stops_nothing_while_the_others_are_fresh(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Its hash is that of its fields, so only the clock tells that no four blocks have been mined since the others' newest."""
     chain = anvil_chain
-    loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
+    loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
     liar, beta = RecordingTransport(chain.transport, "liar", newest_forged(4)), RecordingTransport(chain.transport, "beta")
     result = liar.call("eth_getBlockByNumber", ["latest", False])
     assert header_verifies(result, chain.w3.eth.block_number + 4)
-    with again(chain, loaded, [liar, chain.transport, beta]) as agent:
+    with reopened_agent(chain, loaded, [liar, chain.transport, beta]) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         assert "4 blocks ahead" in agent.endpoints()[0]["why"]
 
@@ -243,12 +243,12 @@ def test_a_header_that_one_of_three_made_up_stops_nothing_while_the_others_are_f
 @pytest.mark.parametrize("ahead", [pytest.param(4, marks=pytest.mark.slow), 1_000_000])
 def test_a_head_that_one_of_three_made_up_stops_nothing(anvil_chain: LocalChain, tmp_path: Path, ahead: int) -> None:
     chain = anvil_chain
-    loaded = trusted(chain, tmp_path, rich(chain, "erc20"), TARGETS)
+    loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
     liar, beta = (
         RecordingTransport(chain.transport, "liar", newest(number=lambda height: height + ahead)),
         RecordingTransport(chain.transport, "beta"),
     )
-    with again(chain, loaded, [liar, chain.transport, beta]) as agent:
+    with reopened_agent(chain, loaded, [liar, chain.transport, beta]) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         assert f"{ahead} blocks ahead" in agent.endpoints()[0]["why"]
 

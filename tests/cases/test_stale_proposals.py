@@ -18,7 +18,7 @@ from agent.errors import Refused
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from agent.model import Plan, PriceSource, StepInput, Verdict
-from tests.support.agents import again, yes
+from tests.support.agents import reopened_agent, yes
 from tests.support.on_chain.proposals import proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
 from tests.support.wallets import SafeWallet
@@ -28,7 +28,7 @@ from tests.support.wallets import SafeWallet
 def scene(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[tuple[Agent, SafeWallet]]:
     """An agent whose Safe, with two of three owners, has a batch of an approval and a swap that waits."""
     safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
-    with again(anvil_chain, loaded) as agent:
+    with reopened_agent(anvil_chain, loaded) as agent:
         proposal(agent)
         yield agent, safe
 

@@ -20,7 +20,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, StepInput
 from agent.planning import planner, proposals
 from agent.policy.decide import decide
-from tests.support.agents import ROOMY, again, allow, at_send, fund, swap_of, trusted, yes
+from tests.support.agents import ROOMY, allow, at_send, fund, reopened_agent, swap_of, trusted_config, yes
 from tests.support.fakes.transport import RecordingTransport
 from tests.support.movements import movements
 
@@ -74,7 +74,7 @@ WAYS: dict[OutcomeKind, Callable[[LocalChain, Agent], StepOutcome]] = {
 
 def remembered(loaded: LoadedConfig, chain: LocalChain, step_id: str) -> tuple[StepInput, Plan | None, str | None]:
     """Input, plan and outcome of a step as the store has them."""
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         record = agent.context.store.steps.get(step_id)
     assert record is not None
     plan = None if record.plan_json is None else codec.loads(Plan, record.plan_json)
@@ -86,8 +86,8 @@ def test_every_way_out_of_a_step_is_written_down_and_can_be_told(anvil_chain: Lo
     chain = anvil_chain
     fund(chain, DRIFTED)
     allow(chain, "WETH")
-    loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         outcome = WAYS[kind](chain, agent)
         assert outcome.kind is kind, outcome.reason
     step_input, plan, ended = remembered(loaded, chain, outcome.step_id)
@@ -109,8 +109,8 @@ def test_the_remembered_input_decides_and_plans_the_same(anvil_chain: LocalChain
     """The same verdicts too, from the evidence of the moment; and an input saved before an approval differs from the one after it."""
     chain = anvil_chain
     fund(chain, DRIFTED)
-    loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         sent, _, _ = swap_of(outcome)
         steps = agent.context.store.steps.newest(10)
@@ -134,8 +134,8 @@ def test_the_remembered_input_decides_and_plans_the_same(anvil_chain: LocalChain
 def test_every_move_of_a_transaction_is_on_record_in_order(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, DRIFTED)
-    loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         for intent in outcome.transactions:
             moves = [move.new_state for move in agent.context.store.journal.transitions(intent.id)]
@@ -156,7 +156,7 @@ def test_an_endpoint_that_goes_away_in_mid_step_is_told_and_the_transaction_is_f
     chain = anvil_chain
     fund(chain, DRIFTED)
     allow(chain, "WETH")
-    loaded = trusted(chain, tmp_path, ROOMY, TARGETS)
+    loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
     gone = False
 
     def unplug(_: int) -> None:
@@ -167,13 +167,13 @@ def test_an_endpoint_that_goes_away_in_mid_step_is_told_and_the_transaction_is_f
         nonlocal gone
         gone = gone or event == "after:send"
 
-    with again(chain, loaded, [RecordingTransport(chain.transport, "local", before=unplug)]) as agent:
+    with reopened_agent(chain, loaded, [RecordingTransport(chain.transport, "local", before=unplug)]) as agent:
         with pytest.raises(Retryable):
             agent.rebalance(send=True, confirm=yes, progress=progress)
         (swap,) = agent.context.store.journal.intents()
         assert swap.state is IntentState.BROADCAST
     assert {step["outcome"] for step in step_history.history(loaded.path)["steps"]} == {"error"}
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         next_outcome = agent.rebalance(send=True, confirm=yes)
         assert next_outcome.kind is OutcomeKind.HOLD
         swaps = [intent for intent in agent.context.store.journal.intents() if intent.kind is IntentKind.SWAP]

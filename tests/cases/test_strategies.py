@@ -21,7 +21,7 @@ from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.layers.strategies.state import CapitalSplit, StrategiesState, StrategyHealth
 from agent.localchain import LocalChain
 from agent.model import IntentKind
-from tests.support.agents import USD, again, explained, fund, purse, swap_of, trusted, yes
+from tests.support.agents import USD, explain_balances, fund, purse, reopened_agent, swap_of, trusted_config, yes
 from tests.support.constants import HOME
 from tests.support.on_chain.first_purchases import look
 from tests.support.on_chain.strategies import TWO, books, require_sum, strategies
@@ -43,8 +43,8 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
 ) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
-    loaded = trusted(chain, tmp_path, strategies("50%", "50%"), TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, strategies("50%", "50%"), TWO)
+    with reopened_agent(chain, loaded) as agent:
         before = purse(chain)
         dry = agent.plan()
         assert dry.kind is OutcomeKind.HOLD
@@ -58,7 +58,7 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR
         assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
         first = books(agent)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert books(agent) == first, "a restart changes nothing"
         assert "never in" not in agent.rebalance(send=True, confirm=yes).reason
         require_sum(chain, agent)
@@ -76,7 +76,7 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         # what is deposited belongs to all, by their capital
         held_before = books(agent)
         chain.set_balance("USDC", chain.balance("USDC") + 1_000 * USD)
-        explained(agent)
+        explain_balances(agent)
         require_sum(chain, agent)
         grown = {strategy_book.name: strategy_book.units for strategy_book in books(agent).strategy_books}
         assert all(grown[strategy_book.name] > strategy_book.units for strategy_book in held_before.strategy_books)
@@ -92,8 +92,8 @@ def test_strategies_by_the_tracking_rule__wait_within_their_ranges_and_trade_bac
     settings = strategies("60%", "40%")
     for strategy in settings["strategies"]:  # type: ignore[attr-defined]  # a list of tables
         del strategy["destination"]
-    loaded = trusted(chain, tmp_path, {**settings, **rule}, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**settings, **rule}, TWO)
+    with reopened_agent(chain, loaded) as agent:
         begun = agent.rebalance(send=True, confirm=yes)
         assert begun.kind is OutcomeKind.DONE, begun.reason
         require_sum(chain, agent)
@@ -101,7 +101,7 @@ def test_strategies_by_the_tracking_rule__wait_within_their_ranges_and_trade_bac
         assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
     price = chain.deployed_world.prices_usd["WETH"]
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         chain.move_market({"WETH": price * Fraction(101, 100)})
         chain.mine(2)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD, "a hundredth is within both ranges"
@@ -118,7 +118,7 @@ def test_strategies_by_the_tracking_rule__wait_within_their_ranges_and_trade_bac
 def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_step(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
-    loaded = trusted(chain, tmp_path, {**strategies("70%", "30%"), "policy.confirm_blocks": 2}, TWO)
+    loaded = trusted_config(chain, tmp_path, {**strategies("70%", "30%"), "policy.confirm_blocks": 2}, TWO)
 
     def dies(event: str) -> None:
         swaps = [intent for intent in agent.context.store.journal.open_intents() if intent.kind is IntentKind.SWAP]
@@ -126,13 +126,13 @@ def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_st
             chain.w3.eth.wait_for_transaction_receipt(HexStr(swaps[0].tx_hash or ""))
             raise Killed
 
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         usdc = chain.balance("USDC")
         with pytest.raises(Killed):
             agent.rebalance(send=True, confirm=yes, progress=dies)
     spent = usdc - chain.balance("USDC")
     assert abs(spent - 3_200 * USD) < 30 * USD, "5,600 are wanted by one and 2,400 sold by the other"
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         require_sum(chain, agent)
         assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR
@@ -148,8 +148,8 @@ def test_what_the_allocator_of_a_strategy_chose_is_written_down_and_stands(anvil
     equal = {"kind": "equal", "every": "7d", "keep": "30d", "churn": "1%", "until_chosen": "wait"}
     parts = changes["strategies"]
     assert isinstance(parts, list)
-    loaded = trusted(chain, tmp_path, {**changes, "strategies": [parts[0], {**parts[1], "allocator": equal}]}, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**changes, "strategies": [parts[0], {**parts[1], "allocator": equal}]}, TWO)
+    with reopened_agent(chain, loaded) as agent:
         assert agent.context.store.allocations.newest("down") is None
         outcome = agent.rebalance()
         netting = outcome.decision_result.layer(StrategiesResult).netting
@@ -188,8 +188,8 @@ def test_the_owner_accepts_a_jump_of_a_strategys_weights(anvil_chain: LocalChain
     equal = {"kind": "equal", "every": "7d", "keep": "30d", "churn": "1%", "until_chosen": "targets", "max_change": "5%"}
     parts = changes["strategies"]
     assert isinstance(parts, list)
-    loaded = trusted(chain, tmp_path, {**changes, "strategies": [parts[0], {**parts[1], "allocator": equal}]}, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**changes, "strategies": [parts[0], {**parts[1], "allocator": equal}]}, TWO)
+    with reopened_agent(chain, loaded) as agent:
         waiting = agent.rebalance()
         assert any(mentions(reason, "strategy down", "max_change of 5 %") for reason in waiting.step_input.targets.reasons)
         assert agent.context.store.allocations.newest("down") is None
@@ -209,7 +209,7 @@ def test_a_withdrawal_that_has_to_sell_first_is_borne_by_all_and_is_no_return(an
     chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     paying = {"wallet.payout_addresses": [HOME], "limits.payout_per_day": "off", "portfolio.max_live_value": "off"}
-    with again(chain, trusted(chain, tmp_path, {**strategies("60%", "40%"), **paying}, TWO)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, {**strategies("60%", "40%"), **paying}, TWO)) as agent:
         agent.rebalance(send=True, confirm=yes)
         before = {strategy_book.name: (strategy_book.units, dict(strategy_book.holdings)) for strategy_book in books(agent).strategy_books}
         done = transfers.withdraw(agent, transfers.WithdrawalRequest("24000", to=HOME), send=True, confirm=lambda _: True)
@@ -236,15 +236,15 @@ def test_a_first_purchase_beyond_the_pools_goes_in_parts_and_each_gets_what_it_w
     for strategy in strategies_config["strategies"]:  # type: ignore[attr-defined]  # a list of tables
         strategy["cooldown"] = "1d"
     tight = {"limits.turnover": "30%", "limits.daily_turnover": "60%", "limits.price_impact": "12bps", "limits.first_purchase": "10m"}
-    loaded = trusted(chain, tmp_path, strategies_config | tight | {"portfolio.max_live_value": "off"}, TWO)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, strategies_config | tight | {"portfolio.max_live_value": "off"}, TWO)
+    with reopened_agent(chain, loaded) as agent:
         first = look(agent)
         swap_of(first)
         assert mentions(first.reason, "first purchase", "part 1")
         require_sum(chain, agent)
         assert 0 < weight(chain, agent, "down") < weight(chain, agent, "up") < Fraction(7, 10)
     for _ in range(12):
-        with again(chain, loaded) as agent:  # another process: what is left is in the store
+        with reopened_agent(chain, loaded) as agent:  # another process: what is left is in the store
             chain.move_market(dict(chain.deployed_world.prices_usd))
             chain.warp(601)
             outcome = look(agent)
@@ -253,7 +253,7 @@ def test_a_first_purchase_beyond_the_pools_goes_in_parts_and_each_gets_what_it_w
             require_sum(chain, agent)
             ratio = weight(chain, agent, "up") / weight(chain, agent, "down")
             assert abs(ratio - Fraction(7, 3)) < Fraction(1, 10), "each part is shared by what each wants"
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert "done in" in agent.context.store.executions.purchases()[0].why
         assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < 3 * NEAR
         assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < 3 * NEAR
@@ -263,7 +263,7 @@ def test_a_first_purchase_beyond_the_pools_goes_in_parts_and_each_gets_what_it_w
 def test_status_names_each_paused_strategy(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
-    with again(chain, trusted(chain, tmp_path, strategies("50%", "50%"), TWO)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, strategies("50%", "50%"), TWO)) as agent:
         agent.rebalance(send=True, confirm=yes)
         assert not [text for text in agent.status().warnings if "paused" in text]
         step, strategy_books = agent.step_input(), books(agent)

@@ -10,7 +10,7 @@ from agent import app as api
 from agent.app.money import shutdown
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from tests.support.agents import again, allowances, fund, purse
+from tests.support.agents import allowances, fund, purse, reopened_agent
 from tests.support.attacks import attack
 from tests.support.on_chain.bad_tokens import replace_token
 from tests.support.on_chain.stops import FALL, with_stops
@@ -28,7 +28,7 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         asked_tokens.append(outcome.exits_tried)
         return True
 
-    with again(chain, with_stops(chain, tmp_path, address)) as agent:
+    with reopened_agent(chain, with_stops(chain, tmp_path, address)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is not OutcomeKind.REFUSED
         chain.move_market(FALL)
         token, router = chain.contract(address, attack("BlocklistToken")), agent.context.execution.router

@@ -21,7 +21,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, RequestState
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
-from tests.support.agents import USD, again, agent_config, fund, trusted, yes
+from tests.support.agents import USD, agent_config, fund, reopened_agent, trusted_config, yes
 from tests.support.constants import HOUR_S
 
 COLD = str(to_checksum_address("0x00000000000000000000000000000000000c01d0"))
@@ -65,15 +65,15 @@ def end_interval(chain: LocalChain, agent: Agent) -> None:
 def begin_sweeping(chain: LocalChain, folder: Path, changes: Mapping[str, object] | None = None) -> LoadedConfig:
     """Write a config that sweeps, and look once: the first interval begins."""
     fund(chain, HELD_USD)
-    loaded = trusted(chain, folder, {**SWEEPING, **(changes or {})}, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, folder, {**SWEEPING, **(changes or {})}, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         assert look(agent).kind is OutcomeKind.HOLD
     return loaded
 
 
 def test_profit_beyond_the_amount_is_paid_once_an_interval(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with again(chain, begin_sweeping(chain, tmp_path)) as agent:
+    with reopened_agent(chain, begin_sweeping(chain, tmp_path)) as agent:
         move_weth(chain, Fraction(11, 10))
         assert look(agent).kind is OutcomeKind.HOLD
         assert swept_usd(chain) == 0, "the interval has not ended"
@@ -98,13 +98,13 @@ def test_profit_beyond_the_amount_is_paid_once_an_interval(anvil_chain: LocalCha
 def test_a_new_book_sweeps_its_own_profit(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     loaded = begin_sweeping(chain, tmp_path)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         move_weth(chain, Fraction(11, 10))
         end_interval(chain, agent)
         assert look(agent).kind is OutcomeKind.DONE
     first_usd = swept_usd(chain)
     api.open_new_book(loaded.path, "a new year")
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         end_interval(chain, agent)
         assert look(agent).kind is OutcomeKind.HOLD
         assert swept_usd(chain) == first_usd, "the new book has no profit yet"
@@ -117,7 +117,7 @@ def test_a_new_book_sweeps_its_own_profit(anvil_chain: LocalChain, tmp_path: Pat
 def test_a_book_in_another_numeraire_is_not_swept(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     loaded = begin_sweeping(chain, tmp_path)
-    changed = trusted(
+    changed = trusted_config(
         chain,
         tmp_path,
         {
@@ -128,14 +128,14 @@ def test_a_book_in_another_numeraire_is_not_swept(anvil_chain: LocalChain, tmp_p
         },
         TARGETS,
     )
-    with again(chain, changed) as agent:
+    with reopened_agent(chain, changed) as agent:
         end_interval(chain, agent)
         waiting = look(agent)
         assert waiting.kind is OutcomeKind.HOLD, waiting.reason
         assert "trimtab books open" in waiting.reason
         assert chain.balance("WETH", COLD) == 0
     api.open_new_book(loaded.path, "in WETH")
-    with again(chain, changed) as agent:
+    with reopened_agent(chain, changed) as agent:
         for _ in range(2):
             assert look(agent).kind is OutcomeKind.HOLD, "the second look finds no profit, and an interval begins"
         move_weth(chain, Fraction(1, 2))
@@ -152,7 +152,7 @@ def test_a_book_in_another_numeraire_is_not_swept(anvil_chain: LocalChain, tmp_p
 )
 def test_profit_that_is_not_beyond_the_amount_stays(anvil_chain: LocalChain, tmp_path: Path, profit_usd: Fraction) -> None:
     chain = anvil_chain
-    with again(chain, begin_sweeping(chain, tmp_path)) as agent:
+    with reopened_agent(chain, begin_sweeping(chain, tmp_path)) as agent:
         move_weth(chain, 1 + profit_usd / HELD_USD["WETH"])
         end_interval(chain, agent)
         assert look(agent).kind is OutcomeKind.HOLD
@@ -164,7 +164,7 @@ def test_profit_that_is_not_beyond_the_amount_stays(anvil_chain: LocalChain, tmp
 
 def test_a_price_of_one_look_is_not_swept(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with again(chain, begin_sweeping(chain, tmp_path)) as agent:
+    with reopened_agent(chain, begin_sweeping(chain, tmp_path)) as agent:
         end_interval(chain, agent)
         move_weth(chain, Fraction(5, 4))
         assert look(agent).kind is OutcomeKind.HOLD
@@ -173,7 +173,7 @@ def test_a_price_of_one_look_is_not_swept(anvil_chain: LocalChain, tmp_path: Pat
 
 def test_a_deposit_is_no_profit(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with again(chain, begin_sweeping(chain, tmp_path, {"limits.balance_jump": "10%"})) as agent:
+    with reopened_agent(chain, begin_sweeping(chain, tmp_path, {"limits.balance_jump": "10%"})) as agent:
         chain.set_balances({"USDC": chain.balance("USDC") + 3_000 * USD})
         pass_time(chain)
         assert look(agent).kind is OutcomeKind.HALT
@@ -191,8 +191,8 @@ def test_a_deposit_is_no_profit(anvil_chain: LocalChain, tmp_path: Path) -> None
 def test_a_shortfall_of_the_numeraire_is_sold_first(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 9_990, "USDC": 10})
-    loaded = trusted(chain, tmp_path, {**SWEEPING, "policy.trigger.absolute": "30%"}, {"WETH": "95%", "USDC": "5%"})
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**SWEEPING, "policy.trigger.absolute": "30%"}, {"WETH": "95%", "USDC": "5%"})
+    with reopened_agent(chain, loaded) as agent:
         look(agent)
         move_weth(chain, Fraction(21, 20))
         end_interval(chain, agent)
@@ -204,7 +204,7 @@ def test_a_shortfall_of_the_numeraire_is_sold_first(anvil_chain: LocalChain, tmp
 
 def test_the_day_s_payouts_cut_a_sweep_and_then_hold_it_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with again(chain, begin_sweeping(chain, tmp_path, {"limits.payout_per_day": "120"})) as agent:
+    with reopened_agent(chain, begin_sweeping(chain, tmp_path, {"limits.payout_per_day": "120"})) as agent:
         move_weth(chain, Fraction(11, 10))
         end_interval(chain, agent)
         assert look(agent).kind is OutcomeKind.DONE
@@ -221,7 +221,7 @@ def test_the_day_s_payouts_cut_a_sweep_and_then_hold_it_back(anvil_chain: LocalC
 
 def test_a_pause_holds_a_sweep_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    with again(chain, begin_sweeping(chain, tmp_path)) as agent:
+    with reopened_agent(chain, begin_sweeping(chain, tmp_path)) as agent:
         move_weth(chain, Fraction(11, 10))
         end_interval(chain, agent)
         agent.context.kill_switch.pause("while it is due", 0)
@@ -241,7 +241,7 @@ def test_a_sweep_goes_only_to_an_address_that_was_confirmed(anvil_chain: LocalCh
         chain, tmp_path, {**SWEEPING, "wallet.payout_addresses": [stranger], "sweep": {**SWEEP, "to": stranger}}, TARGETS
     )
     assert changed.path == loaded.path
-    with again(chain, changed) as agent:
+    with reopened_agent(chain, changed) as agent:
         move_weth(chain, Fraction(11, 10))
         end_interval(chain, agent)
         waiting = look(agent)
@@ -253,10 +253,10 @@ def test_an_open_sweep_that_was_released_waits_for_the_next_interval(anvil_chain
     chain = anvil_chain
     loaded = begin_sweeping(chain, tmp_path)
     move_weth(chain, Fraction(11, 10))
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         end_interval(chain, agent)
     assert in_child(lambda: look_until(chain, loaded, "after:write a request")) == -signal.SIGKILL
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert transfers.release_withdrawal(agent, 1).state is RequestState.RELEASED
         pass_time(chain)
         assert look(agent).kind is OutcomeKind.HOLD
@@ -274,7 +274,7 @@ def look_until(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
         if passed_moment.startswith(moment):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with again(chain, loaded) as agent, heard(kill_at):
+    with reopened_agent(chain, loaded) as agent, heard(kill_at):
         look(agent)
 
 
@@ -295,10 +295,10 @@ def test_a_killed_sweep_is_paid_once(anvil_chain: LocalChain, tmp_path: Path, mo
     chain = anvil_chain
     loaded = begin_sweeping(chain, tmp_path)
     move_weth(chain, Fraction(11, 10))
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         end_interval(chain, agent)
     assert in_child(lambda: look_until(chain, loaded, moment)) == -signal.SIGKILL
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         for _ in range(3):
             look(agent)
         assert 299 < swept_usd(chain) <= 300

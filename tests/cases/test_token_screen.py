@@ -17,7 +17,7 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, StepInput, TokenFinding
 from agent.units import BPS
-from tests.support.agents import again, allowances, at_send, fund, legs_of, lost, purse, weights, yes
+from tests.support.agents import allowances, at_send, fund, legs_of, loss_usd, purse, reopened_agent, weights, yes
 from tests.support.attacks import attack
 from tests.support.on_chain.bad_tokens import FOUR, replace_token, with_guest
 from tests.support.on_chain.screened_tokens import listed_token
@@ -52,13 +52,13 @@ def rebalanced_without(chain: LocalChain, folder: Path, address: str, finding: T
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": usd})
     before = purse(chain)
     prices = dict(chain.deployed_world.prices_usd)
-    with again(chain, with_guest(chain, folder, address)) as agent:
+    with reopened_agent(chain, with_guest(chain, folder, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         shut_out(agent, outcome, finding)
         others_stand(chain)
         assert purse(chain).raw["GUEST"] == before.raw["GUEST"]
-        assert lost(chain, before, prices) < 200
+        assert loss_usd(chain, before, prices) < 200
         again_now = agent.rebalance(send=True, confirm=yes)
         assert again_now.transactions == (), "the others stand as they should: nothing more is traded for the guest's sake"
         return outcome.reason
@@ -97,7 +97,7 @@ def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, t
     at = {"wallet": chain.wallet.address, "router": chain.addresses.swap_router_02, "pool": pool}[who]
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     tell("setBlacklisted", at, True)
-    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+    with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         shut_out(agent, outcome, TokenFinding.BLOCKLISTED)
@@ -114,7 +114,7 @@ def test_a_token_that_stops_after_its_plan_was_confirmed_makes_no_other_plan_of_
     chain = anvil_chain
     address, tell = listed_token(chain, "PausableToken")
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
-    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+    with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: tell("setPaused", True)))
         assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
         assert mentions(outcome.reason, "GUEST", "quarantine")
@@ -143,7 +143,7 @@ def test_a_balance_that_changes_without_a_transfer_gives_a_token_away(anvil_chai
     assert isinstance(chain.node, AnvilNode)
     chain.node.rpc("anvil_mine", hex(BLOCKS_BACK))
     tell("setExtra", 10**18)
-    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+    with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         shut_out(agent, outcome, TokenFinding.REBASING)
@@ -154,7 +154,7 @@ def test_a_token_that_returns_nothing_is_traded(anvil_chain: LocalChain, tmp_pat
     chain = anvil_chain
     address = replace_token(chain, "GUEST", "TetherLike", "GUEST", "GUEST", 18)
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
-    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+    with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert outcome.step_input.targets.quarantined_tokens == ()
@@ -166,7 +166,7 @@ def test_a_swap_by_hand_of_such_a_token_is_refused_by_name_and_of_others_is_done
     address, tell = listed_token(chain, "PausableToken")
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 10_000})
     tell("setPaused", True)
-    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+    with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
         refused = agent.swap("GUEST", "USDC", "100", send=True, confirm=yes)
         assert refused.kind is OutcomeKind.REFUSED
         assert mentions(refused.reason, "GUEST", "quarantine", "paused()")
@@ -195,7 +195,7 @@ def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: Local
     chain.node.rpc("anvil_setStorageAt", address, SLOTS[kind], "0x" + (beacon or first)[2:].rjust(64, "0"))
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     loaded = with_guest(chain, tmp_path, address)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert agent.plan().step_input.targets.quarantined_tokens == ()
         if beacon is None:
             chain.node.rpc("anvil_setStorageAt", address, SLOTS[kind], "0x" + second[2:].rjust(64, "0"))
@@ -210,7 +210,7 @@ def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: Local
     document = pin_all(loaded, [chain.transport])
     (row,) = [row for row in document["contracts"] if row["role"] == "implementation of GUEST"]
     assert (row["address"], row["state"]) == (second, "CHANGED")
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert agent.plan().step_input.targets.quarantined_tokens == ()
 
 
@@ -223,7 +223,7 @@ def test_a_token_whose_code_changed_waits_for_trust(anvil_chain: LocalChain, tmp
     other = chain.deploy(own_artifact("TetherLike"), "GUEST", "GUEST", 18)
     chain.node.rpc("anvil_setCode", address, chain.node.rpc("eth_getCode", other, "latest"))
     chain.node.mine_at(chain.now_s() + 1)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         shut_out(agent, outcome, TokenFinding.CODE_CHANGED)

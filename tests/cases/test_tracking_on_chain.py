@@ -13,15 +13,15 @@ from agent.localchain import LocalChain
 from agent.policy.triggers.no_trade_zone import ZoneInterval
 from tests.support.agents import (
     USD,
-    again,
     agent_on,
-    explained,
+    explain_balances,
     fund,
     off_target,
     purse,
+    reopened_agent,
     require_exact,
     swap_of,
-    trusted,
+    trusted_config,
     weights,
     yes,
 )
@@ -50,7 +50,7 @@ def test_tracking__waits_trades_to_the_edge_and_waits_again(anvil_chain: LocalCh
 
         beyond_usd = moved_usd(weth, 1.02)
         fund(chain, {"WETH": ON_TARGET_USD + beyond_usd, "USDC": ON_TARGET_USD - beyond_usd})
-        explained(agent)
+        explain_balances(agent)
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, done, before)
@@ -73,7 +73,7 @@ def test_tracking__just_inside_its_trigger__holds(anvil_chain: LocalChain, tmp_p
         assert zone is not None
         inside_usd = moved_usd(zone.intervals[0], 0.97)
         fund(chain, {"WETH": ON_TARGET_USD - inside_usd, "USDC": ON_TARGET_USD + inside_usd})
-        explained(agent)
+        explain_balances(agent)
         next_outcome = agent.rebalance(send=True, confirm=yes)
         assert next_outcome.kind is OutcomeKind.HOLD
         assert mentions(next_outcome.reason, "closest is WETH")
@@ -106,7 +106,7 @@ def test_tracking__a_deposit_is_used_by_the_rule_and_a_withdrawal_is_made_good(a
 
         before = purse(chain)
         chain.set_balance("USDC", before.raw["USDC"] + 15_000 * USD)
-        explained(agent)
+        explain_balances(agent)
         by_run = agent.rebalance(send=True, confirm=yes)
         assert by_run.kind is OutcomeKind.DONE, by_run.reason
         assert all(purse(chain).raw[symbol] >= before.raw[symbol] for symbol in ("WETH", "WBTC"))
@@ -168,7 +168,7 @@ def test_tracking__rounds_go_on_until_the_range_is_reached(anvil_chain: LocalCha
     chain = anvil_chain
     fund(chain, OFF)
     changes = ROUNDS | tracking_policy("normal") | {"execution.waiting_cost": waiting_cost}
-    with again(chain, trusted(chain, tmp_path, changes, TARGETS), clock=recovering_clock(chain)) as agent:
+    with reopened_agent(chain, trusted_config(chain, tmp_path, changes, TARGETS), clock=recovering_clock(chain)) as agent:
         outcomes = [agent.rebalance(send=True, confirm=yes) for _ in range(4)]
     assert outcomes[0].kind is OutcomeKind.DONE
     assert mentions(outcomes[0].reason, "gradual execution", "done in")

@@ -14,7 +14,7 @@ from agent.app.research.whatif import WhatIfOptions, what_if
 from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, USD, again, agent_on, fund, off_target, purse, swap_of, trusted, yes
+from tests.support.agents import ROOMY, USD, agent_on, fund, off_target, purse, reopened_agent, swap_of, trusted_config, yes
 from tests.support.text import mentions
 
 HALVES = {"WETH": "50%", "USDC": "50%"}
@@ -23,7 +23,7 @@ DAY_S, HOUR_S = 86_400, 3_600
 
 
 def look(chain: LocalChain, loaded: LoadedConfig) -> StepOutcome:
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         return agent.rebalance(send=True, confirm=yes)
 
 
@@ -38,7 +38,7 @@ def test_reviews_report_and_executions_act_whoever_was_restarted_meanwhile(anvil
     chain = anvil_chain
     fund(chain, {"WETH": 6_000, "USDC": 4_000})
     trigger = {"kind": "review", "review_every": "1d", "execute_every": "3d"}
-    loaded = trusted(chain, tmp_path, ROOMY | {"policy.trigger": trigger}, HALVES)
+    loaded = trusted_config(chain, tmp_path, ROOMY | {"policy.trigger": trigger}, HALVES)
     first = look(chain, loaded)
     swap_of(first)
     assert first.reason.startswith("first execution")
@@ -85,7 +85,7 @@ def test_a_crash_fires_once_by_prices_that_earlier_runs_wrote_down(
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     trigger = {"kind": "drawdown", "fall": "20%", "within": "3h"}
-    loaded = trusted(chain, tmp_path, ROOMY | {"policy.trigger": trigger}, HALVES)
+    loaded = trusted_config(chain, tmp_path, ROOMY | {"policy.trigger": trigger}, HALVES)
     start = chain.deployed_world.prices_usd["WETH"]
     chain.move_market({"WETH": start * Fraction(7, 10)})
     assert mentions(look(chain, loaded).reason, "WETH", "no recorded price")
@@ -109,12 +109,12 @@ def test_a_crash_fires_once_by_prices_that_earlier_runs_wrote_down(
 def test_a_fall_from_an_imported_high_acts_at_the_first_look(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 4_000, "USDC": 6_000})
-    loaded = trusted(chain, tmp_path, ROOMY | {"policy.trigger": {"kind": "drawdown", "fall": "20%", "within": "7d"}}, HALVES)
+    loaded = trusted_config(chain, tmp_path, ROOMY | {"policy.trigger": {"kind": "drawdown", "fall": "20%", "within": "7d"}}, HALVES)
     price, now = chain.deployed_world.prices_usd["WETH"], datetime.fromtimestamp(chain.clock.now_s(), UTC)
     closes = tmp_path / "closes.csv"
     high, low = (now - timedelta(hours=30)).isoformat(), (now - timedelta(hours=1)).isoformat()
     closes.write_text(f"time,symbol,close\n{high},WETH,{float(price) * 1.3}\n{low},WETH,{float(price)}\n")
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         api.import_prices(agent, closes)
         first = agent.rebalance(send=True, confirm=yes)
     swap_of(first)

@@ -11,7 +11,7 @@ from agent.app.documents.status import StatusDocument, status_document
 from agent.app.start.checks import doctor
 from agent.localchain import LocalChain
 from tests.cli.documents import misfits
-from tests.support.agents import ROOMY, again, fund, trusted
+from tests.support.agents import ROOMY, fund, reopened_agent, trusted_config
 
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 FEEDS_ALONE = {"reference.kind": ["feed"], "reference.short_window": "off"}
@@ -24,10 +24,10 @@ WRONG = {"it reverts": REVERT, "it has no code": "0x", "it returns nothing": "0x
 def test_status_shows_every_balance_while_a_price_is_missing(anvil_chain: LocalChain, tmp_path: Path, fault: str, symbol: str) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000})
-    loaded = trusted(chain, tmp_path, ROOMY | FEEDS_ALONE, TARGETS)
+    loaded = trusted_config(chain, tmp_path, ROOMY | FEEDS_ALONE, TARGETS)
     feed = next(asset.feed for asset in loaded.config.portfolio.assets if asset.symbol == symbol)
     chain.transport.call("anvil_setCode", [feed, WRONG[fault]])
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         document = status_document(agent.status())
     checks = [row for row in doctor(loaded.path, [chain.transport])["checks"] if row["check"] == f"feed {symbol}"]
     assert [row["state"] for row in checks] == ["fail", "fail"], "its decimals and its round"

@@ -12,7 +12,7 @@ from agent.config.load import load_config
 from agent.execution.step_context import StepOutcome
 from agent.localchain import LocalChain
 from agent.store.store import ConfigChanged, Store
-from tests.support.agents import ROOMY, fund, trusted, yes
+from tests.support.agents import ROOMY, fund, trusted_config, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 NARROW = {**ROOMY, "policy.trigger": {"kind": "threshold", "absolute": "1%"}}
@@ -50,7 +50,7 @@ def test_run__edit_after_variables_changed__is_adopted(
     monkeypatch.delenv("TRIMTAB_KEYSTORE_PASSWORD", raising=False)
     fund(anvil_chain, {"WETH": 40_000, "USDC": 40_000})
     write_env(tmp_path, OLD_ENV)
-    loaded = trusted(anvil_chain, tmp_path, NARROW, TARGETS)
+    loaded = trusted_config(anvil_chain, tmp_path, NARROW, TARGETS)
     assert loaded.variables["TRIMTAB_KEYSTORE_PASSWORD"] == "old"
     with open_agent(loaded, transports=[anvil_chain.transport], clock=anvil_chain.clock) as agent:
         looks = agent.run(send=True, confirm=yes)
@@ -64,7 +64,7 @@ def test_run__edit_after_variables_changed__is_adopted(
 
 def test_run__edit_of_an_endpoint__needs_a_restart(anvil_chain: LocalChain, tmp_path: Path) -> None:
     fund(anvil_chain, {"WETH": 40_000, "USDC": 40_000})
-    loaded = trusted(anvil_chain, tmp_path, NARROW, TARGETS)
+    loaded = trusted_config(anvil_chain, tmp_path, NARROW, TARGETS)
     operator = loaded.config.chain.rpc[0].operator
     with open_agent(loaded, transports=[anvil_chain.transport], clock=anvil_chain.clock) as agent:
         looks = agent.run(send=True, confirm=yes)

@@ -15,7 +15,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import AllocationMethod, Halt, TokenSupply
 from agent.units import BPS
-from tests.support.agents import ROOMY, again, agent_on, fund, purse, require_exact, weights, yes
+from tests.support.agents import ROOMY, agent_on, fund, purse, reopened_agent, require_exact, weights, yes
 from tests.support.on_chain.weights import SETTINGS, TARGETS, VOLATILE, WEIGHED, closes
 from tests.support.planning_worlds import DAY_S
 from tests.support.stores import chosen_weights
@@ -24,7 +24,7 @@ from tests.support.text import causes, mentions, raises_field
 TARGETS_BPS = {"WETH": 3_000, "WBTC": 3_000, "LINK": 2_000, "USDC": 2_000}
 
 
-def held(chain: LocalChain) -> dict[str, float]:
+def usd_shares(chain: LocalChain) -> dict[str, float]:
     return {symbol: float(share) for symbol, share in weights(chain, TARGETS).items()}
 
 
@@ -63,13 +63,13 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         assert sum(chosen.values()) == BPS
         assert chosen["USDC"] == 2_000
         assert chosen["WETH"] > chosen["WBTC"] > chosen["LINK"]
-        assert all(abs(held(chain)[symbol] - bps) < 40 for symbol, bps in chosen.items())
+        assert all(abs(usd_shares(chain)[symbol] - bps) < 40 for symbol, bps in chosen.items())
         told_words = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["sentences"])
         assert mentions(told_words, "Targets", "inverse_volatility", "chosen")
         assert "volatilities" in told_words
         agent.context.store.prices.forget(agent.portfolio.numeraire.address, "import")
 
-    with again(chain, load_config(tmp_path / "trimtab.toml")) as agent:
+    with reopened_agent(chain, load_config(tmp_path / "trimtab.toml")) as agent:
         second_outcome = agent.rebalance(send=True, confirm=yes)
         assert second_outcome.kind is OutcomeKind.HOLD
         assert {asset.token.symbol: asset.target_bps for asset in second_outcome.step_input.effective_assets} == chosen
@@ -109,7 +109,7 @@ def test_tracking__trades_to_the_edges_around_chosen_weights(anvil_chain: LocalC
         assert zone is not None
         for interval in zone.intervals:
             symbol = agent.portfolio.token(interval.token).label
-            assert interval.trigger_low <= Fraction(held(chain)[symbol]) / BPS <= interval.trigger_high, symbol
+            assert interval.trigger_low <= Fraction(usd_shares(chain)[symbol]) / BPS <= interval.trigger_high, symbol
             assert interval.low < Fraction(chosen[symbol], BPS) < interval.high, "the range is around the chosen weight"
 
 

@@ -15,7 +15,7 @@ from agent.localchain import LocalChain
 from agent.model import ControlState, RequestState
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
-from tests.support.agents import USD, again, fund, trusted, yes
+from tests.support.agents import USD, fund, reopened_agent, trusted_config, yes
 from tests.support.on_chain.controls import ControlledRun, result
 from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS, accept, bot, ended_state
 from tests.support.samples import slow
@@ -71,7 +71,7 @@ def killed_in_withdrawal(chain: LocalChain, loaded: LoadedConfig, moment: str) -
         if passed.startswith(moment):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with again(chain, loaded) as agent, heard(hear):
+    with reopened_agent(chain, loaded) as agent, heard(hear):
         transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
 
 
@@ -88,9 +88,9 @@ def killed_in_withdrawal(chain: LocalChain, loaded: LoadedConfig, moment: str) -
 def test_a_killed_withdrawal_that_is_repeated_pays_once(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
     chain = anvil_chain
     fund(chain, HELD)
-    loaded = trusted(chain, tmp_path, OPEN, TARGETS)
+    loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
     assert in_child(lambda: killed_in_withdrawal(chain, loaded, moment)) == -signal.SIGKILL
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         with raises_code(Refused, REPEATED, "withdrawal 1 "):
             transfers.withdraw(agent, transfers.WithdrawalRequest("1000", to=HOME), send=True, confirm=accept)
         continued = transfers.resume_withdrawal(agent, 1, send=True, confirm=accept)
@@ -107,7 +107,7 @@ def look_until(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
         if passed.startswith(moment):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with again(chain, loaded) as agent, heard(hear):
+    with reopened_agent(chain, loaded) as agent, heard(hear):
         ControlledRun(chain, loaded, agent).look()
 
 
@@ -125,13 +125,13 @@ def test_an_interrupted_control_names_its_own_withdrawal_alone(
     """One was paid just before, another is set aside: neither is the control's."""
     chain = anvil_chain
     fund(chain, HELD)
-    loaded = trusted(chain, tmp_path, OPEN, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         assert transfers.withdraw(agent, transfers.WithdrawalRequest("50", to=HOME), send=True, confirm=accept).state == "paid"
         assert transfers.withdraw(agent, transfers.WithdrawalRequest("60"), send=True, confirm=accept).state == "reserved"
         control = ControlledRun(chain, loaded, agent).ask("withdraw", *arguments, ("to", HOME))
     assert in_child(lambda: look_until(chain, loaded, moment)) == -signal.SIGKILL
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         record = ControlledRun(chain, loaded, agent).ended(control)
         assert (record.state, record.code) == (ControlState.FAILED, "interrupted"), record
         assert result(record, "request") == own
@@ -141,8 +141,8 @@ def test_an_interrupted_control_names_its_own_withdrawal_alone(
 def test_a_control_repeats_a_withdrawal_only_with_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
-    loaded = trusted(chain, tmp_path, OPEN, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         run = ControlledRun(chain, loaded, agent)
         withdraw_document = run.ask("withdraw", ("amount", "100"), ("to", HOME))
         assert run.ended(withdraw_document).state is ControlState.DONE
@@ -157,8 +157,8 @@ def test_a_control_repeats_a_withdrawal_only_with_again(anvil_chain: LocalChain,
 def test_a_plan_shown_before_the_same_withdrawal_was_paid_confirms_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
-    loaded = trusted(chain, tmp_path, OPEN, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         run = ControlledRun(chain, loaded, agent)
         controls = [run.ask("withdraw", ("amount", "100"), ("to", HOME), *more) for more in ((), (("again", "yes"),))]
         assert transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=HOME), send=True, confirm=accept).state == "paid"

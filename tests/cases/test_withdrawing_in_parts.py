@@ -22,7 +22,7 @@ from agent.model import Halt, Hold, IntentKind, LegPlace, LimitOrder, Payment, R
 from agent.planning import proposals, requests
 from agent.policy.cash_flows import transfers as outflow
 from agent.policy.native_coin import held_balances
-from tests.support.agents import USD, again, fund, swap_of, trusted
+from tests.support.agents import USD, fund, reopened_agent, swap_of, trusted_config
 from tests.support.on_chain.gifts import give
 from tests.support.on_chain.withdrawing import HOME, TARGETS, accept, ended_state
 from tests.support.on_chain.withdrawing_in_parts import LARGE, PARTS, TEN_MINUTES, look, restore_pools
@@ -33,7 +33,7 @@ ASKED = "3000000"
 
 @contextmanager
 def rich(chain: LocalChain, loaded: LoadedConfig) -> Iterator[Agent]:
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         yield agent
 
 
@@ -44,8 +44,8 @@ def weth(step: StepInput) -> str:
 def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, LARGE)
-    loaded = trusted(chain, tmp_path, PARTS, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         preview = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=accept)
         assert preview.state == "planned", preview.reason
         assert preview.sale is not None, preview.reason
@@ -70,14 +70,14 @@ def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain
     parts, paid = 1, None
     while paid is None and parts < 40:
         restore_pools(chain, TEN_MINUTES)
-        with again(chain, loaded) as agent:  # a run that was ended in between goes on
+        with reopened_agent(chain, loaded) as agent:  # a run that was ended in between goes on
             outcome = look(agent)
             assert outcome.kind is OutcomeKind.DONE, outcome.reason
             parts += any(transaction.kind is IntentKind.SWAP for transaction in outcome.transactions)
             paid = next((transaction for transaction in outcome.transactions if transaction.kind is IntentKind.PAYOUT), None)
     assert parts > 2
     assert chain.balance("USDC", HOME) == 3_000_000 * USD
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         assert ended_state(agent, first.request_id) is RequestState.DONE
         assert agent.step_input().history.budgets.turnover_24h < 20 * USD, "no part is drift"
         look(agent)
@@ -89,9 +89,9 @@ def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp
     """The same part of everything sold 188,000 dollars of WETH first, and took 12 parts instead of 8."""
     chain = anvil_chain
     fund(chain, {"WETH": 2_500_000, "LINK": 1_000_000, "USDC": 1_500_000})
-    loaded = trusted(chain, tmp_path, PARTS, {"WETH": "50%", "LINK": "20%", "USDC": "30%"})
+    loaded = trusted_config(chain, tmp_path, PARTS, {"WETH": "50%", "LINK": "20%", "USDC": "30%"})
 
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         preview = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=accept)
         assert preview.sale is not None
         assert preview.sale.plan is not None
@@ -105,8 +105,8 @@ def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp
 def test_the_owner_goes_on_with_it_himself_or_takes_it_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, LARGE)
-    loaded = trusted(chain, tmp_path, PARTS, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         first = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept)
         number = first.request_id or 0
         with raises_code(Refused, "part_not_due", f"withdrawal {number}", "1 of about 5"):
@@ -127,11 +127,11 @@ def test_the_owner_goes_on_with_it_himself_or_takes_it_back(anvil_chain: LocalCh
 def test_a_withdrawal_in_parts_ends_after_its_time_and_waits_for_its_owner(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, LARGE)
-    loaded = trusted(chain, tmp_path, PARTS, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         first = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept)
     restore_pools(chain, 8 * 86_400)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         late = look(agent)
         assert late.kind is OutcomeKind.HALT, late.reason
         assert f"trimtab withdraw --resume {first.request_id}" in late.reason, late.reason
@@ -142,8 +142,8 @@ def test_a_withdrawal_in_parts_ends_after_its_time_and_waits_for_its_owner(anvil
 def test_where_parts_are_off_it_is_refused_whole_with_the_remedy(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, LARGE)
-    loaded = trusted(chain, tmp_path, {**PARTS, "limits.first_purchase": "off"}, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, {**PARTS, "limits.first_purchase": "off"}, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         refused = withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), confirm=accept)
         assert refused.state == "refused"
         assert "raised now" in refused.reason
@@ -155,8 +155,8 @@ def test_an_exit_goes_before_the_next_part(anvil_chain: LocalChain, tmp_path: Pa
     chain = anvil_chain
     fund(chain, LARGE)
     changes = {**PARTS, "portfolio.assets.0.stop_loss": "2500", "policy.confirm_blocks": 2}
-    loaded = trusted(chain, tmp_path, changes, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, changes, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
         restore_pools(chain, TEN_MINUTES)
         chain.move_market({"WETH": 2_400})
@@ -171,8 +171,8 @@ def test_an_exit_goes_before_the_next_part(anvil_chain: LocalChain, tmp_path: Pa
 def test_a_gift_that_holds_purchases_back_stops_no_part(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, LARGE)
-    loaded = trusted(chain, tmp_path, PARTS, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
         restore_pools(chain, TEN_MINUTES)
         give(chain, "WETH", 400_000)
@@ -187,7 +187,7 @@ def test_without_parts_a_sale_beyond_the_losses_of_a_day_is_refused_whole(anvil_
     chain = anvil_chain
     fund(chain, LARGE)
     bounds = {**PARTS, "limits.first_purchase": "off", "limits.price_impact": "300bps", "limits.plan_cost": "200bps"}
-    with rich(chain, trusted(chain, tmp_path, {**bounds, "limits.daily_loss": "0.05%"}, TARGETS)) as agent:
+    with rich(chain, trusted_config(chain, tmp_path, {**bounds, "limits.daily_loss": "0.05%"}, TARGETS)) as agent:
         preview = withdrawing.withdraw(agent, transfers.WithdrawalRequest("2500000", to=HOME), confirm=accept)
         assert preview.state == "refused", preview.reason
         assert "daily_loss" in preview.reason, preview.reason
@@ -201,7 +201,7 @@ def test_while_parts_follow_orders_edits_and_further_withdrawals_wait(anvil_chai
     """They would sell what raises the withdrawal, or raise its next part at once."""
     chain = anvil_chain
     fund(chain, LARGE)
-    with rich(chain, trusted(chain, tmp_path, PARTS, TARGETS)) as agent:
+    with rich(chain, trusted_config(chain, tmp_path, PARTS, TARGETS)) as agent:
         assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
         with raises_code(Refused, "withdrawal_open", "withdrawal 1", "1 of about"):
             withdrawing.withdraw(agent, transfers.WithdrawalRequest("100", to=HOME), send=True, confirm=accept)
@@ -216,7 +216,7 @@ def test_while_parts_follow_orders_edits_and_further_withdrawals_wait(anvil_chai
 def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, LARGE)
-    loaded = trusted(chain, tmp_path, PARTS, TARGETS)
+    loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
     with rich(chain, loaded) as agent:
         assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
         store = agent.context.store
@@ -240,7 +240,7 @@ def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: Lo
 def test_what_is_raised_is_paid_without_another_wait(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, LARGE)
-    with rich(chain, trusted(chain, tmp_path, {**PARTS, "limits.first_purchase": "1d"}, TARGETS)) as agent:
+    with rich(chain, trusted_config(chain, tmp_path, {**PARTS, "limits.first_purchase": "1d"}, TARGETS)) as agent:
         assert withdrawing.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
         step = agent.step_input()
         lacks = outflow.shortfall_raw(step.portfolio, step.limits, held_balances(step), chain.tokens["USDC"].address)

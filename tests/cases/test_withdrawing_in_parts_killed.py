@@ -17,7 +17,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, RequestState
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
-from tests.support.agents import USD, again, fund, trusted
+from tests.support.agents import USD, fund, reopened_agent, trusted_config
 from tests.support.on_chain.withdrawing import HOME, TARGETS, accept, ended_state
 from tests.support.on_chain.withdrawing_in_parts import LARGE, PARTS, TEN_MINUTES, look, restore_pools
 from tests.support.text import raises_code
@@ -26,7 +26,7 @@ from tests.support.text import raises_code
 def killed_in_part(chain: LocalChain, loaded: LoadedConfig, command: str, moment: str) -> None:
     """Raises the next part by this command, in a process that a SIGKILL ends at that moment of it."""
     chain.__dict__.pop("transport", None)  # a connection of its own
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         store = agent.context.store
         before = len([intent for intent in store.journal.intents(limit=100) if intent.kind is IntentKind.SWAP])
 
@@ -67,16 +67,16 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
     """Sold and mined, and the process ends before the part is written down: no other hand is needed, and nothing is sold at once again."""
     chain, raised = anvil_chain, 1
     fund(chain, LARGE)
-    loaded = trusted(chain, tmp_path, PARTS, TARGETS)
+    loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
     if command != "withdraw":
-        with again(chain, loaded) as agent:
+        with reopened_agent(chain, loaded) as agent:
             assert transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
         restore_pools(chain, TEN_MINUTES)
         raised = 2
     assert in_child(lambda: killed_in_part(chain, loaded, command, moment)) == -signal.SIGKILL
     weth_after = chain.balance("WETH")
 
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         early = look(agent)
         assert early.kind is OutcomeKind.HOLD, early.reason
         assert f"part {raised + 1}" in early.reason, early.reason
@@ -87,13 +87,13 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
 
     for part in range(raised + 1, 40):
         restore_pools(chain, TEN_MINUTES)
-        with again(chain, loaded) as agent:
+        with reopened_agent(chain, loaded) as agent:
             outcome = look(agent)
             assert outcome.kind is OutcomeKind.DONE, outcome.reason
             if any(transaction.kind is IntentKind.PAYOUT for transaction in outcome.transactions):
                 break
             assert f"part {part}" in outcome.reason, outcome.reason
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         look(agent)
         assert chain.balance("USDC", HOME) == 2_400_000 * USD, "paid once"
         assert ended_state(agent, 1) is RequestState.DONE
@@ -103,8 +103,8 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
 def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, LARGE)
-    loaded = trusted(chain, tmp_path, PARTS, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         assert transfers.withdraw(agent, transfers.WithdrawalRequest(ASKED, to=HOME), send=True, confirm=accept).state == "part"
         restore_pools(chain, TEN_MINUTES)
         before = agent.context.store.requests.newest()

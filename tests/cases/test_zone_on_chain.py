@@ -8,7 +8,7 @@ from agent.app.documents.past import step_history
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Hold
-from tests.support.agents import agent_on, explained, fund, purse, require_exact, swap_of, weights, yes
+from tests.support.agents import agent_on, explain_balances, fund, purse, require_exact, swap_of, weights, yes
 from tests.support.markets.zones import TARGETS, ZONE
 from tests.support.text import mentions
 
@@ -28,7 +28,7 @@ def test_a_zone_waits_trades_to_its_edge_and_waits_again(anvil_chain: LocalChain
         assert abs(edge - EDGE_BPS) < 10, "the pool stands within a basis point of the reference"
 
         fund(chain, {"WETH": 54_000, "USDC": 46_000})
-        explained(agent)
+        explain_balances(agent)
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, done, before)
@@ -67,5 +67,5 @@ def test_a_plan_that_is_not_worth_its_gas_is_a_hold_told_with_all_figures(anvil_
         assert mentions(text, "held", "zone")
         assert "A plan saved" in text
         fund(chain, {"WETH": 5_700, "USDC": 4_300})
-        explained(agent)
+        explain_balances(agent)
         assert agent.plan().kind is OutcomeKind.PLANNED

@@ -40,7 +40,7 @@ main()
 def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_nothing(desk: Desk, tmp_path: Any) -> None:
     desk.ask("rebalance", "--send", "--yes")
     stand_still(desk)
-    log_path, before = tmp_path / "said.txt", sent(desk)
+    log_path, before = tmp_path / "said.txt", sent_state(desk)
     secret_path(desk.config.with_name("trimtab.db")).unlink()
     files, files_before = files_of(desk), dict[str, Any]()
 
@@ -92,7 +92,7 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
         assert structured_content["notice"] == DATA_NOTICE
         assert SECRET not in text_of(files_before[name])
         assert without_latency(structured_content["document"]) == without_latency(document), name
-    assert sent(desk) == before
+    assert sent_state(desk) == before
 
 
 def files_of(desk: Desk) -> set[str]:
@@ -105,7 +105,7 @@ def stand_still(desk: Desk) -> None:
     desk.node.rpc("evm_setAutomine", False)
 
 
-def sent(desk: Desk) -> tuple[str, str]:
+def sent_state(desk: Desk) -> tuple[str, str]:
     """The newest block, and how many transactions the wallet has sent, those that wait included."""
     return desk.node.rpc("eth_blockNumber"), desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "pending")
 
@@ -116,7 +116,7 @@ def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or
     desk.ask("plan")
     monkeypatch.setattr(assistant, "AppProcess", InProcessAppProcess)
     stand_still(desk)
-    helper, before = Assistant(str(desk.config), allow_controls=True), sent(desk)
+    helper, before = Assistant(str(desk.config), allow_controls=True), sent_state(desk)
 
     def call(name: str, **arguments: Any) -> Any:
         return asyncio.run(helper.answer(name, arguments))["document"]
@@ -137,7 +137,7 @@ def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or
     assert call("request_control", kind="pause", key="34567890")["state"] == "done"
     assert desk.ask("status")["paused"]
     assert call("controls")["queued"] == 1
-    assert sent(desk) == before
+    assert sent_state(desk) == before
 
 
 @pytest.mark.slow

@@ -227,12 +227,12 @@ MOMENTS = (
 def until_it_came_so_far(desk: Desk, trace: Callable[[], list[tuple[str, int]]], command: ForkedCommand, question: str, than: int) -> None:
     """Waits until the command has the wallet, and the store answers with more than it did before."""
     end = time.monotonic() + 120
-    while ("takes", command.pid) not in trace() or (question != MOMENTS[0] and asked(desk, question) <= than):
+    while ("takes", command.pid) not in trace() or (question != MOMENTS[0] and pid_of_question(desk, question) <= than):
         assert time.monotonic() < end, command.err.read_text()
         time.sleep(0.001)
 
 
-def asked(desk: Desk, question: str) -> int:
+def pid_of_question(desk: Desk, question: str) -> int:
     with closing(sqlite3.connect(f"file:{desk.config.parent}/trimtab.db?mode=ro", uri=True)) as store:
         return int(store.execute(question).fetchone()[0])
 
@@ -244,7 +244,7 @@ def test_a_withdrawal_that_is_killed_anywhere_beside_a_run_is_paid_once_when_it_
     chain, before, killed = attach(home), nonce(home), set()
     with running(home) as child:
         for question in MOMENTS:
-            than = asked(home, question)
+            than = pid_of_question(home, question)
             command = forked(home, *PAY, "--json")
             until_it_came_so_far(home, trace, command, question, than)
             command.told(signal.SIGKILL)

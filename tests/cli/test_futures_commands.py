@@ -26,14 +26,14 @@ def config(futures_chain: tuple[Path, dict[str, Any]]) -> Path:
     return futures_chain[0]
 
 
-def asked(bare: Ask, config: Path, *args: str, want: int = 0) -> Any:
+def document_of(bare: Ask, config: Path, *args: str, want: int = 0) -> Any:
     result = bare(*args, "--config", str(config), "--json")
     assert result.code == want, result.why
     return result.json
 
 
 def test_positions_name_size_prices_profit_funding_and_liquidation(bare: Ask, config: Path) -> None:
-    document = asked(bare, config, "positions")
+    document = document_of(bare, config, "positions")
     rows = {row["symbol"]: row for row in document["positions"]}
     assert (document["unknown"], document["unit"]) == ("", "USD")
     assert {symbol: (row["side"], row["size"]) for symbol, row in rows.items()} == {"WETH": ("long", "0.4"), "WBTC": ("short", "-0.01")}
@@ -48,7 +48,7 @@ def test_positions_name_size_prices_profit_funding_and_liquidation(bare: Ask, co
 
 
 def test_margin_stands_beside_its_limits_with_the_plan(bare: Ask, config: Path) -> None:
-    document = asked(bare, config, "margin")
+    document = document_of(bare, config, "margin")
     figures = document["margin"]
     assert figures["collateral"] == "2000"
     assert Decimal(figures["gross"]) > 1_700
@@ -71,7 +71,7 @@ def test_margin_stands_beside_its_limits_with_the_plan(bare: Ask, config: Path) 
 
 
 def test_funding_is_expected_at_the_rate_of_today(bare: Ask, config: Path) -> None:
-    document = asked(bare, config, "funding")
+    document = document_of(bare, config, "funding")
     assert [row["symbol"] for row in document["markets"]] == ["WETH", "WBTC"]
     for row in document["markets"]:
         assert Decimal(row["daily"]) == pytest.approx(Decimal(row["daily_rate"]) * Decimal(row["notional"]), abs=Decimal("1e-6"))
@@ -88,7 +88,7 @@ def test_funding_is_expected_at_the_rate_of_today(bare: Ask, config: Path) -> No
 
 def test_status_and_plan_name_leverage_and_net_exposure(bare: Ask, config: Path) -> None:
     for command in ("status", "plan"):
-        futures = asked(bare, config, command)["futures"]
+        futures = document_of(bare, config, command)["futures"]
         assert (futures["max_leverage"], futures["broken"], futures["unknown"]) == ("4", [], "")
         for exposure in futures["exposures"]:
             assert Decimal(exposure["net"]) == pytest.approx(
@@ -100,7 +100,7 @@ def test_status_and_plan_name_leverage_and_net_exposure(bare: Ask, config: Path)
         assert futures["liquidation"]["symbol"] in ("WETH", "WBTC")
         result = bare(command, "--config", str(config))
         assert mentions(result.out, "Futures: leverage 0.9", "Net exposure in USDC", "utilisation", "nearest liquidation")
-    status = asked(bare, config, "status")
+    status = document_of(bare, config, "status")
     assert not [row for row in status["holdings"] if "margin_raw" in row]
     assert status["futures"]["margin_in_weights"] is False
     spot = sum(Decimal(row["value"]) for row in status["holdings"])
@@ -111,7 +111,7 @@ def test_status_and_plan_name_leverage_and_net_exposure(bare: Ask, config: Path)
     assert mentions(output, f"target {float(status['futures']['target_leverage']):.2f}x")
     counting = config.with_name("counting.toml")
     counting.write_text(config.read_text().replace("[futures]\n", "[futures]\nmargin_in_weights = true\n"))
-    counted = asked(bare, counting, "status")
+    counted = document_of(bare, counting, "status")
     margined = {row["symbol"]: row["margin_raw"] for row in counted["holdings"] if "margin_raw" in row}
     assert list(margined) == ["USDC"]
     assert 1_900 * 10**6 < int(margined["USDC"]) < 2_000 * 10**6
@@ -119,7 +119,7 @@ def test_status_and_plan_name_leverage_and_net_exposure(bare: Ask, config: Path)
 
 
 def test_the_config_passes_the_doctor_and_pins_the_venue(bare: Ask, config: Path) -> None:
-    document = asked(bare, config, "doctor")
+    document = document_of(bare, config, "doctor")
     assert not [row for row in document["checks"] if row["state"] == "fail"]
     assert "34 contracts pinned" in next(row["finding"] for row in document["checks"] if row["check"] == "trust")
 
@@ -131,21 +131,21 @@ def test_a_position_outside_the_config_is_shown_counted_and_named(bare: Ask, con
     changed = (text[:start_at] + text[end:]).replace('weight = "60%"', 'weight = "100%"').replace('"85%"', '"100%"')
     narrow = tmp_path / "trimtab.toml"
     narrow.write_text(changed.replace("sqlite:///local.db", f"sqlite:///{config.with_name('local.db')}"))
-    whole, positions_document = asked(bare, config, "positions"), asked(bare, narrow, "positions")
+    whole, positions_document = document_of(bare, config, "positions"), document_of(bare, narrow, "positions")
     [strange] = [position for position in positions_document["positions"] if position["symbol"] == "vWBTC"]
     [named] = [position for position in whole["positions"] if position["symbol"] == "WBTC"]
     assert (strange["market"], strange["size_raw"]) == (named["market"], named["size_raw"])
-    figures = asked(bare, narrow, "margin")
+    figures = document_of(bare, narrow, "margin")
     assert figures["unknown"] == ""
-    assert figures["margin"]["gross"] == asked(bare, config, "margin")["margin"]["gross"]
-    assert "vWBTC" in [market["symbol"] for market in asked(bare, narrow, "funding")["markets"]]
-    status = asked(bare, narrow, "status")
+    assert figures["margin"]["gross"] == document_of(bare, config, "margin")["margin"]["gross"]
+    assert "vWBTC" in [market["symbol"] for market in document_of(bare, narrow, "funding")["markets"]]
+    status = document_of(bare, narrow, "status")
     assert status["futures"]["unnamed"] == ["vWBTC"]
-    assert asked(bare, config, "status")["futures"]["unnamed"] == []
+    assert document_of(bare, config, "status")["futures"]["unnamed"] == []
     result = bare("status", "--config", str(narrow))
     assert result.code == 0
     assert "Positions that the config does not name: vWBTC" in " ".join(result.out.split())
-    plan = asked(bare, narrow, "plan")
+    plan = document_of(bare, narrow, "plan")
     assert "which the config does not name" in plan["decision"]["reason"]
 
 
@@ -169,7 +169,7 @@ def test_each_figure_of_the_dashboards_page_is_that_of_its_command(
         for _ in range(2):
             assert bare("run", "--once", "--config", str(config), "--json").code == 0
             node.mine_at(node.now_s() + 86_400)
-        documents = {command: asked(bare, config, command) for command in ("positions", "margin", "funding")}
+        documents = {command: document_of(bare, config, command) for command in ("positions", "margin", "funding")}
         with Served(board=InProcessDocumentCache(str(config), store)) as served:
             paths = served.compared("/futures", documents)
     finally:
@@ -200,6 +200,6 @@ def test_a_moved_market_moves_index_and_virtual_pool(bare: Ask, futures_chain: t
     config, about = futures_chain
     result = bare("localchain", "--port", about["url"].rpartition(":")[2], "--move", "WETH=+5%", "--json")
     assert result.code == 0, result.why
-    row = next(row for row in asked(bare, config, "positions")["positions"] if row["symbol"] == "WETH")
+    row = next(row for row in document_of(bare, config, "positions")["positions"] if row["symbol"] == "WETH")
     assert row["index"] == "3150"
     assert Decimal(row["unrealised"]) > 40

@@ -59,7 +59,7 @@ def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     lines = [text for _, text in [*ANSWERS, *CHANGE]]
-    assert answered(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
+    assert dialogue_document(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
     output = capfd.readouterr().err
     config = load_config(tmp_path / "trimtab.toml").config
     assert {asset.symbol: asset.target for asset in config.portfolio.assets} == {"WETH": 3_000, "WBTC": 3_000, "USDC": 4_000}
@@ -91,14 +91,14 @@ def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
 def test_who_ends_early_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: list[str]) -> None:
     answers = [text for _, text in ANSWERS[:8]]
     if last:
-        assert answered(monkeypatch, tmp_path / "trimtab.toml", [*answers, *last]) is None
+        assert dialogue_document(monkeypatch, tmp_path / "trimtab.toml", [*answers, *last]) is None
     else:
         with pytest.raises(KeyboardInterrupt):  # the end of input
-            answered(monkeypatch, tmp_path / "trimtab.toml", answers)
+            dialogue_document(monkeypatch, tmp_path / "trimtab.toml", answers)
     assert list(tmp_path.iterdir()) == []
 
 
-def answered(monkeypatch: pytest.MonkeyPatch, path: Path, lines: list[str]) -> InitDocument | None:
+def dialogue_document(monkeypatch: pytest.MonkeyPatch, path: Path, lines: list[str]) -> InitDocument | None:
     """The dialogue with these answers."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
     return guided_init(path, guide.InitAnswers())
@@ -132,7 +132,7 @@ def test_an_option_without_a_question_is_not_dropped_by_the_dialogue(
 def test_another_network_asks_for_its_endpoints_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endpoint answers for one chain."""
     lines = [*TO_CASH, "WETH=50% USDC=50%", "", "", "", "1", "base", "BASE_A=alpha BASE_B=beta", "1", "base", "yes"]
-    assert answered(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
+    assert dialogue_document(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
     chain = load_config(tmp_path / "trimtab.toml").config.chain
     assert (chain.chain_id, [endpoint.url_env for endpoint in chain.rpc]) == (8_453, ["BASE_A", "BASE_B"])
 
@@ -194,7 +194,7 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
 def test_it_ends_in_two_lines_on_trades_and_cost_of_a_year_or_not_worth_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], basket: str, cash: str, words: tuple[str, ...]
 ) -> None:
-    assert answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, basket, cash, "", "", "no"]) is None
+    assert dialogue_document(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, basket, cash, "", "", "no"]) is None
     text = " ".join(capfd.readouterr().err.split())
     assert all(word in text for word in words), text
     assert ("To make it worth it" in text) == ("With 6,000" not in text)
@@ -206,7 +206,7 @@ def test_it_ends_in_two_lines_on_trades_and_cost_of_a_year_or_not_worth_it(
 def test_the_ceiling_is_asked_and_follows_the_cash_with_the_payouts_of_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], cash: str, answer: str, ceiling: str
 ) -> None:
-    document = answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, "2", cash, answer, "", "yes"])
+    document = dialogue_document(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, "2", cash, answer, "", "yes"])
     text = " ".join(capfd.readouterr().err.split())
     assert "portfolio.max_live_value" in text
     assert document is not None
@@ -218,7 +218,7 @@ def test_the_ceiling_is_asked_and_follows_the_cash_with_the_payouts_of_a_day(
 def test_a_ceiling_below_the_cash_is_refused_with_the_amount_to_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], bare: Bare
 ) -> None:
-    assert answered(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, "2", "3000", "2000", "3000", "", "yes"]) is not None
+    assert dialogue_document(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, "2", "3000", "2000", "3000", "", "yes"]) is not None
     text = " ".join(capfd.readouterr().err.split())
     assert "2000 is below the 3000 of cash to use" in text
     assert "write 4500" in text
@@ -240,7 +240,7 @@ def test_a_ceiling_below_the_cash_is_refused_with_the_amount_to_write(
 
 def test_another_amount_of_cash_asks_for_the_ceiling_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [*TO_CASH, "2", "3000", "7000", "", "5", "5000", "", "5", "400", "", "yes"]
-    assert answered(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
+    assert dialogue_document(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
     assert load_config(tmp_path / "trimtab.toml").config.portfolio.max_live_value == "1000"
 
 
@@ -248,7 +248,7 @@ def test_an_empty_answer_is_told_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     lines = ["", "", WALLET, "", "RPC_A=alpha RPC_B=beta", "", "2", "", "", "", "yes"]
-    assert answered(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
+    assert dialogue_document(monkeypatch, tmp_path / "trimtab.toml", lines) is not None
     text = " ".join(capfd.readouterr().err.split())
     for name, needed in (("Wallet", "0x…"), ("Endpoints", "RPC_URL_1=alchemy"), ("Basket", "a number or a name of the list")):
         assert f"! {name}: nothing was entered" in text
@@ -257,7 +257,7 @@ def test_an_empty_answer_is_told_what_is_missing(
 
 def test_settings_are_named_where_the_warning_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, cash in (("a", "500"), ("b", "all")):
-        document = answered(monkeypatch, tmp_path / f"{name}.toml", [*TO_CASH, "WETH=50% USDC=50%", cash, "", "", "yes"])
+        document = dialogue_document(monkeypatch, tmp_path / f"{name}.toml", [*TO_CASH, "WETH=50% USDC=50%", cash, "", "", "yes"])
         assert document is not None
         (warning,) = document["warnings"]
         rows = [row for row in document["least_total"] if float(row["total"] or 0) > 1_000]
@@ -348,7 +348,7 @@ def test_the_config_of_a_local_chain_passes_doctor_and_leads_to_a_plan(
 ) -> None:
     source, about = served
     monkeypatch.setenv("TRIMTAB_LOCAL_RPC", about["url"])
-    assert answered(monkeypatch, tmp_path / "mine.toml", [str(source), about["wallet"], "", "60/40", "", "", "", "y"]) is not None
+    assert dialogue_document(monkeypatch, tmp_path / "mine.toml", [str(source), about["wallet"], "", "60/40", "", "", "", "y"]) is not None
     output = capfd.readouterr().err
     assert "Past: " not in output
     assert "From: minimum capital" in output

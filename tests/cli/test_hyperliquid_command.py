@@ -186,7 +186,7 @@ def test_an_order_that_rests_is_shown_listed_and_cancelled(
     with venue_for(anvil_chain) as server:
         server.move("ETH", "0")
         limits = {"futures.order_type": "gtc", "futures.order_time": "1h"}
-        agents.trusted(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}) | limits, EVEN)
+        agents.trusted_config(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}) | limits, EVEN)
         done = run("rebalance", "--send", "--yes")
         assert done.code == 0, (done.out, done.err)
         assert len(server.bodies) == 2, (done.out, done.err)

@@ -139,7 +139,7 @@ def planted(desk: Desk, folder: Path) -> LocalChain:
     return chain
 
 
-def found(text: str) -> list[str]:
+def harmful_marks(text: str) -> list[str]:
     return [mark for mark in MARKS if mark in text]
 
 
@@ -164,13 +164,13 @@ def test_foreign_text_reaches_no_output_no_log_no_document_and_no_store(
                 assert result.code in (0, 2, 10, 11, 12, 15), (words, result.why)
                 shown_texts.append((words, result.out + result.err))
     assert any("ODD" in text for _, text in shown_texts)
-    assert not [(words, found(text)) for words, text in shown_texts if found(text)]
-    assert not found(logs.getvalue())
+    assert not [(words, harmful_marks(text)) for words, text in shown_texts if harmful_marks(text)]
+    assert not harmful_marks(logs.getvalue())
     for path in tmp_path.rglob("*"):
         if path.is_file() and path.name != LIST:
-            assert not found(path.read_bytes().decode("latin-1")), path
+            assert not harmful_marks(path.read_bytes().decode("latin-1")), path
     with sqlite3.connect(tmp_path / "trimtab.db") as store:
         queries = ("SELECT input_z FROM steps", "SELECT plan_z FROM steps", "SELECT grant_z FROM intents")
         blobs = [row[0] for query in queries for row in store.execute(query)]
     assert len(blobs) > 3
-    assert not [found(text) for blob in blobs if blob and found(text := zlib.decompress(blob).decode())]
+    assert not [harmful_marks(text) for blob in blobs if blob and harmful_marks(text := zlib.decompress(blob).decode())]

@@ -67,7 +67,7 @@ def unit(text: str) -> configparser.ConfigParser:
     return parsed
 
 
-def shown(bare: Bare, path: Path, *args: str) -> dict[str, configparser.ConfigParser]:
+def units_of(bare: Bare, path: Path, *args: str) -> dict[str, configparser.ConfigParser]:
     result = bare("install", "--config", str(path), *args, "--json")
     assert result.code == 0, result.why
     return {Path(unit_document["path"]).name: unit(unit_document["text"]) for unit_document in result.json["units"]}
@@ -78,7 +78,7 @@ def test_the_units_are_hardened_and_start_again_only_what_that_helps(bare: Bare,
     os.chown(owned, 1, -1) if system and os.geteuid() == 0 else None
     if system and owned.owner() == "root":
         pytest.skip("only root gives files to another user")
-    unit_by_name = shown(bare, owned, *system, "--send", "--yes")
+    unit_by_name = units_of(bare, owned, *system, "--send", "--yes")
     assert set(unit_by_name) == {RUN, SERVE, BOT}
     for name, parsed in unit_by_name.items():
         service = parsed["Service"]

@@ -19,7 +19,7 @@ SWAP = ("swap", "--in", "WETH", "--out", "USDC", "--amount", "1")
 def test_a_plan_shows_what_each_number_of_rounds_costs_and_which_is_chosen(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
-    agents.trusted(anvil_chain, tmp_path, ROUNDS, TARGETS)
+    agents.trusted_config(anvil_chain, tmp_path, ROUNDS, TARGETS)
     agents.fund(anvil_chain, OFF)
     plan = run("plan", "--json").json
     costs = {option["rounds"]: float(option["total"]) for option in plan["pacing"]["options"]}
@@ -36,7 +36,7 @@ def test_a_plan_shows_what_each_number_of_rounds_costs_and_which_is_chosen(
 
 
 def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
-    agents.trusted(anvil_chain, tmp_path, {}, TARGETS)
+    agents.trusted_config(anvil_chain, tmp_path, {}, TARGETS)
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
     dry = run(*SWAP, "--price", "3100", "USDC/WETH", "--until", "4h", "--json")
     assert dry.code == 0, dry.why
@@ -68,7 +68,7 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
 def test_a_price_is_taken_in_either_direction(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult], price: tuple[str, str]
 ) -> None:
-    agents.trusted(anvil_chain, tmp_path, {}, TARGETS)
+    agents.trusted_config(anvil_chain, tmp_path, {}, TARGETS)
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
     result = run(*SWAP, "--price", *price, "--until", "4h")
     assert result.code == 0, result.why
@@ -78,7 +78,7 @@ def test_a_price_is_taken_in_either_direction(
 
 
 def test_a_price_for_buying_is_the_most_that_is_paid(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
-    agents.trusted(anvil_chain, tmp_path, {}, TARGETS)
+    agents.trusted_config(anvil_chain, tmp_path, {}, TARGETS)
     agents.fund(anvil_chain, {"WETH": 5_000, "USDC": 5_000})
     swap = ("swap", "--in", "USDC", "--out", "WETH", "--amount", "100", "--price")
     bought = (*swap, "2900", "USDC/WETH", "--until", "4h", "--send", "--yes")

@@ -27,7 +27,7 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
     return lambda *args: in_process(capfd, monkeypatch, *args, "--config", str(tmp_path / "trimtab.toml"))
 
 
-def told(run: Run, *args: str) -> Any:
+def lp_document(run: Run, *args: str) -> Any:
     result = run(*args, "--json")
     assert result.code == 0, result
     return result.json
@@ -39,7 +39,7 @@ def test_lp_tells_where_each_target_stands_and_what_it_asks_for(anvil_chain: Loc
     wants = dict(config_with_targets(chain, V3, own))
     pair = {"kind": "uniswap_v2", "pair": chain.address_by_pool[V2], "share": "3%"}
     agents.agent_config(chain, tmp_path, {**wants, "lp.targets": [*wants["lp.targets"], pair]})  # type: ignore[misc]  # a list of tables
-    document = told(run, "lp")
+    document = lp_document(run, "lp")
     ranged, paired = document["targets"]
     assert (ranged["pool"], ranged["share_bps"], ranged["width_bps"], ranged["compound_above"]) == (
         chain.address_by_pool[V3],
@@ -62,7 +62,7 @@ def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: Loca
     own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
     stray = lp_on_chain.provide_v3(chain, V3, -50, 50, 500)
     agents.agent_config(chain, tmp_path, config_with_positions(chain, own, **{"limits.impermanent_loss": "1bps"}))
-    document = told(run, "lp")
+    document = lp_document(run, "lp")
     pair, token = document["positions"]
     assert (pair["position"], pair["state"], token["state"]) == (own[0].name, "every price", "in range")
     assert float(pair["value"]) == pytest.approx(3_000, rel=1e-3)
@@ -89,7 +89,7 @@ def test_each_figure_of_the_dashboards_page_is_that_of_the_command(anvil_chain: 
     own = [lp_on_chain.provide_v2(chain, V2, 300), lp_on_chain.provide_v3(chain, V3, 20, 40, 1_500)]
     stray = lp_on_chain.provide_v3(chain, V3, -50, 50, 500)
     agents.agent_config(chain, tmp_path, {**config_with_targets(chain, V3, own), "limits.impermanent_loss": "1bps"})
-    document = told(run, "lp")
+    document = lp_document(run, "lp")
     with Served(board=InProcessDocumentCache(str(tmp_path / "trimtab.toml"), tmp_path / "trimtab.db")) as served:
         paths = served.compared("/liquidity", {"lp": document})
         text = served.ask("/liquidity")[2].decode()
@@ -117,7 +117,7 @@ def test_each_figure_of_the_dashboards_page_is_that_of_the_command(anvil_chain: 
 def test_status_counts_positions_and_says_so(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
     agents.agent_config(chain, tmp_path, config_with_positions(chain, [lp_on_chain.provide_v2(chain, V2, 3_000)]))
-    status = told(run, "status")
+    status = lp_document(run, "status")
     assert {item["symbol"] for item in status["holdings"] if item["lp_raw"] != "0"} == {"WETH", "USDC"}
     assert float(status["total_value"]) == pytest.approx(13_000, rel=1e-3)
     output = run("status").out
@@ -127,7 +127,7 @@ def test_status_counts_positions_and_says_so(anvil_chain: LocalChain, tmp_path: 
 
 def test_without_positions_lp_says_how_none_is_confirmed(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     agents.agent_config(anvil_chain, tmp_path)
-    document = told(run, "lp")
+    document = lp_document(run, "lp")
     assert (document["positions"], document["weight"]["share_bps"], document["weight"]["within"]) == ([], "0", True)
     assert "The config lists no liquidity positions." in run("lp").out
 
@@ -136,7 +136,7 @@ def test_a_position_of_another_owner_is_told_and_nothing_is_summed(anvil_chain: 
     chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500, owner=chain.whale.address)]
     agents.agent_config(chain, tmp_path, config_with_positions(chain, own))
-    document = told(run, "lp")
+    document = lp_document(run, "lp")
     assert [item["position"] for item in document["positions"]] == [own[0].name]
     assert f"{chain.whale.address}" in document["unreadable"][0]
     assert (document["portfolio_value"], document["weight"]["within"]) == (None, None)
@@ -149,7 +149,7 @@ def test_a_token_that_never_existed_is_told_as_gone(anvil_chain: LocalChain, tmp
     chain = anvil_chain
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     agents.agent_config(chain, tmp_path, {**config_with_positions(chain, [own]), "portfolio.positions.0.token_id": 10**6})
-    document = told(run, "lp")
+    document = lp_document(run, "lp")
     assert mentions(document["positions"][0]["state"], "burned", "minted")
     assert (document["positions"][0]["value"], document["weight"]["share_bps"]) == ("0", "0")
     assert "not exist" in document["warnings"][0]

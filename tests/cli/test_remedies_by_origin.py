@@ -20,7 +20,7 @@ SLIPPAGE = ("edit", "--set", "limits.slippage=0.2%")
 STOP = ("orders", "set", "WETH", "--stop-loss", "10%", "--yes")
 
 
-def refused(bare: Callable[..., CommandResult], config: Path, args: tuple[str, ...]) -> tuple[str, str]:
+def refusal_of(bare: Callable[..., CommandResult], config: Path, args: tuple[str, ...]) -> tuple[str, str]:
     """The message and the remedy of a command whose input is wrong, and which writes nothing."""
     text_before = config.read_text() if config.exists() else None
     answer = bare(*args, "--config", str(config), "--json")
@@ -33,7 +33,7 @@ def refused(bare: Callable[..., CommandResult], config: Path, args: tuple[str, .
 def test_option_of_a_new_config__is_corrected_as_an_option(
     bare: Callable[..., CommandResult], tmp_path: Path, args: tuple[str, ...]
 ) -> None:
-    message, remedy = refused(bare, tmp_path / "trimtab.toml", args)
+    message, remedy = refusal_of(bare, tmp_path / "trimtab.toml", args)
     assert message.startswith("the new config: portfolio.")
     assert remedy == UNSAVED_REMEDY
 
@@ -54,7 +54,7 @@ def test_option_of_an_edit__is_corrected_as_an_option(
 ) -> None:
     config = tmp_path / "trimtab.toml"
     assert bare(*INIT, *TWO, "--config", str(config)).code == 0
-    message, remedy = refused(bare, config, args)
+    message, remedy = refusal_of(bare, config, args)
     assert key in message
     assert remedy == UNSAVED_REMEDY
 
@@ -64,7 +64,7 @@ def test_mistake_of_the_file__is_corrected_in_the_file(bare: Callable[..., Comma
     config = tmp_path / "trimtab.toml"
     assert bare(*INIT, *TWO, "--config", str(config)).code == 0
     config.write_text(config.read_text().replace('"60%"', '"50%"', 1))
-    message, remedy = refused(bare, config, args)
+    message, remedy = refusal_of(bare, config, args)
     assert message == f"{config}: portfolio.assets: targets sum to 90%, not 100%; add 10%"
     assert remedy == FILE_REMEDY
 
@@ -75,7 +75,7 @@ def test_edit_that_adds_a_mistake_to_that_of_the_file__is_corrected_as_an_option
     config = tmp_path / "trimtab.toml"
     assert bare(*INIT, *TWO, "--config", str(config)).code == 0
     config.write_text(config.read_text().replace('"60%"', '"50%"', 1))
-    message, remedy = refused(bare, config, ("edit", "--set", "limits.nothing=1%"))
+    message, remedy = refusal_of(bare, config, ("edit", "--set", "limits.nothing=1%"))
     assert "limits.nothing" in message
     assert remedy == UNSAVED_REMEDY
 

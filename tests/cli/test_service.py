@@ -46,7 +46,7 @@ def with_service(desk: Desk, *lines: str) -> None:
     desk.config.write_text("\n".join((text, "", "[service]", *lines, "")))
 
 
-def shown(child: ForkedCommand) -> str:
+def stderr_so_far(child: ForkedCommand) -> str:
     """What stands on its stderr so far."""
     return child.err.read_text() if child.err.exists() else ""
 
@@ -54,14 +54,14 @@ def shown(child: ForkedCommand) -> str:
 def until(child: ForkedCommand, done: Callable[[], bool]) -> None:
     end = time.monotonic() + 200
     while not done():
-        assert time.monotonic() < end, shown(child)
-        assert '"hung"' not in shown(child), shown(child)
+        assert time.monotonic() < end, stderr_so_far(child)
+        assert '"hung"' not in stderr_so_far(child), stderr_so_far(child)
         time.sleep(0.02)
 
 
 def logged(child: ForkedCommand) -> list[dict[str, Any]]:
     """Log lines so far; the last one only once it is whole."""
-    return [json.loads(line) for line in shown(child).splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
+    return [json.loads(line) for line in stderr_so_far(child).splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
 
 
 def events(child: ForkedCommand) -> list[str]:

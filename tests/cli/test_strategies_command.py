@@ -26,7 +26,7 @@ def test_strategies_show_how_each_stands_and_what_never_reached_the_market(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
     chain = anvil_chain
-    agents.trusted(chain, tmp_path, strategies("60%", "40%"), TWO)
+    agents.trusted_config(chain, tmp_path, strategies("60%", "40%"), TWO)
     agents.fund(chain, {"WETH": 20_000, "USDC": 20_000})
     strategies_document = run("strategies", "--json").json
     assert [(strategy["name"], strategy["share_bps"], strategy["return_bps"]) for strategy in strategies_document["strategies"]] == [
@@ -63,7 +63,7 @@ def test_another_number_of_strategies_halts_until_the_owner_takes_the_books_over
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
     chain = anvil_chain
-    agents.trusted(chain, tmp_path, strategies("60%", "40%"), TWO)
+    agents.trusted_config(chain, tmp_path, strategies("60%", "40%"), TWO)
     agents.fund(chain, {"WETH": 20_000, "USDC": 20_000})
     assert run("rebalance", "--send", "--yes", "--json").code == 0
     assert run("strategies", "apply", "--yes").code == 2, "nothing to take over"
@@ -95,7 +95,7 @@ def test_strategies_of_75_to_25_are_brought_back_to_60_to_40(
     """W5, its strategies' part: one was given more, capital goes to the other in kind, and the market sees what is left of it."""
     chain = anvil_chain
     wide = {"limits.balance_jump": "off", "portfolio.max_live_value": "off", "split": {"relative": "20%"}}
-    agents.trusted(chain, tmp_path, {**strategies("60%", "40%"), **wide}, TWO)
+    agents.trusted_config(chain, tmp_path, {**strategies("60%", "40%"), **wide}, TWO)
     agents.fund(chain, {"WETH": 20_000, "USDC": 20_000})
     assert run("rebalance", "--send", "--yes", "--json").code == 0
     assert run("strategies", "deposits-to", "nobody").code == 2
@@ -119,7 +119,7 @@ def test_strategies_of_75_to_25_are_brought_back_to_60_to_40(
 
 
 def test_without_strategies_the_command_says_so(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
-    agents.trusted(anvil_chain, tmp_path, {}, TWO)
+    agents.trusted_config(anvil_chain, tmp_path, {}, TWO)
     result = run("strategies")
     assert result.code == 2
     assert "no [[strategies]]" in result.err

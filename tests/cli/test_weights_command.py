@@ -19,7 +19,7 @@ from tests.support.text import mentions
 def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_them(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
-    agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
+    agents.trusted_config(anvil_chain, tmp_path, WEIGHED, TARGETS)
     agents.fund(anvil_chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
     empty = run("weights", "--json").json
     assert empty["now"] is None
@@ -62,7 +62,7 @@ def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_th
 def test_a_wrong_price_moves_no_weight_before_the_owner_accepts(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
-    loaded = agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
+    loaded = agents.trusted_config(anvil_chain, tmp_path, WEIGHED, TARGETS)
     agents.fund(anvil_chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
     file = closes(anvil_chain, tmp_path / "closes.csv")
     rows = file.read_text().splitlines()
@@ -86,7 +86,7 @@ def test_a_wrong_price_moves_no_weight_before_the_owner_accepts(
     unanswered = run("weights", "--accept", "--json")
     assert unanswered.code == 2
     offered: list[Any] = []
-    with agents.again(anvil_chain, loaded) as agent:
+    with agents.reopened_agent(anvil_chain, loaded) as agent:
         declined = api.weights(agent, accept=lambda choice: bool(offered.append(choice)))
     assert declined["accepted"] is False
     assert run("weights", "--json").json["chosen"] is None
@@ -100,7 +100,7 @@ def test_paper_sees_prices_that_are_imported_after_its_first_start(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
     settings = {**SETTINGS, "until_chosen": "wait", "max_change": "20%"}
-    agents.trusted(anvil_chain, tmp_path, {**WEIGHED, "portfolio.weights": settings}, TARGETS)
+    agents.trusted_config(anvil_chain, tmp_path, {**WEIGHED, "portfolio.weights": settings}, TARGETS)
     halted = run("paper", "--once", "--start", "USDC=5000", "--json")
     assert mentions(halted.json["reason"], "no target weights", "min_history requires 30")
     run("prices", "import", str(closes(anvil_chain, tmp_path / "closes.csv")), "--json")
@@ -115,7 +115,7 @@ def test_paper_sees_prices_that_are_imported_after_its_first_start(
 
 
 def test_a_last_close_far_from_todays_price_is_refused(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
-    agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
+    agents.trusted_config(anvil_chain, tmp_path, WEIGHED, TARGETS)
     file = closes(anvil_chain, tmp_path / "closes.csv")
     cents = [f"{row.rsplit(',', 1)[0]},{float(row.rsplit(',', 1)[1]) * 100!r}" for row in file.read_text().splitlines()[1:]]
     file.write_text("\n".join(["time,symbol,close", *cents]) + "\n")
@@ -128,7 +128,7 @@ def test_published_prices_are_imported_by_their_name(anvil_chain: LocalChain, tm
     closes(anvil_chain, tmp_path / "closes.csv")
     (tmp_path / "caps.csv").write_text("symbol,market_cap,price\nWETH,360000000000,3000\n")
     data = {"daily": {"source": "closes.csv"}, "caps": {"source": "caps.csv", "kind": "supplies"}}
-    agents.trusted(anvil_chain, tmp_path, {**WEIGHED, "data": data}, TARGETS)
+    agents.trusted_config(anvil_chain, tmp_path, {**WEIGHED, "data": data}, TARGETS)
     document = run("prices", "import", "daily", "--json").json
     assert {item["symbol"] for item in document["prices"]} == set(VOLATILE)
     assert len(document["sha256"]) == 64
@@ -136,7 +136,7 @@ def test_published_prices_are_imported_by_their_name(anvil_chain: LocalChain, tm
 
 
 def test_prices_are_fetched_from_the_chain(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
-    agents.trusted(anvil_chain, tmp_path, WEIGHED, TARGETS)
+    agents.trusted_config(anvil_chain, tmp_path, WEIGHED, TARGETS)
     for _ in range(3):
         anvil_chain.warp(3_600)
     document = run("prices", "fetch", "--back", "2h", "--json").json

@@ -13,12 +13,12 @@ from tests.cli.tools import CommandResult
 Bare = Callable[..., CommandResult]
 
 
-def written(numbers: Mapping[str, object]) -> str:
+def option_text(numbers: Mapping[str, object]) -> str:
     return ",".join(f"{symbol}={number}" for symbol, number in numbers.items())
 
 
-def asked(bare: Bare, target: Mapping[str, object], value: Mapping[str, object], *more: str) -> Any:
-    result = bare("whatif", "--target", written(target), "--value", written(value), *more, "--json")
+def whatif_document(bare: Bare, target: Mapping[str, object], value: Mapping[str, object], *more: str) -> Any:
+    result = bare("whatif", "--target", option_text(target), "--value", option_text(value), *more, "--json")
     assert result.code == 0, result.why
     assert Fraction(result.json["total"]) == sum(Fraction(str(number)) for number in value.values())
     assert sum(result.json["weights_bps"].values()) == 10_000
@@ -26,7 +26,7 @@ def asked(bare: Bare, target: Mapping[str, object], value: Mapping[str, object],
 
 
 def test_w1_one_winner_is_sold_for_the_loser_and_a_little_of_each_of_the_others(bare: Bare) -> None:
-    document = asked(bare, dict.fromkeys("ABCD", 25), {"A": 325, "B": 200, "C": 250, "D": 250}, "--band", "5%abs")
+    document = whatif_document(bare, dict.fromkeys("ABCD", 25), {"A": 325, "B": 200, "C": 250, "D": 250}, "--band", "5%abs")
     assert document["total"] == "1025"
     assert document["trades"] == {"A": "-68.75", "B": "56.25", "C": "6.25", "D": "6.25"}
     assert document["triggered"] == ["A", "B"]
@@ -37,20 +37,20 @@ W2_NOW = {"BTC": 5_800, "ETH": 2_700, "USD": 1_500}
 
 
 def test_w2_800_are_sold_for_300_and_500_and_what_stands_on_its_edge_does_not_trigger(bare: Bare) -> None:
-    document = asked(bare, W2, W2_NOW, "--band", "10%rel")
+    document = whatif_document(bare, W2, W2_NOW, "--band", "10%rel")
     assert document["trades"] == {"BTC": "-800", "ETH": "300", "USD": "500"}
     assert document["triggered"] == ["BTC", "USD"]
     assert document["weights_bps"] == {"BTC": 5_800, "ETH": 2_700, "USD": 1_500}
     assert [asset["band_bps"] for asset in document["assets"]] == [[4_500, 5_500], [2_700, 3_300], [1_800, 2_200]]
     assert document["decision"]["kind"] == "rebalance"
-    alone = asked(bare, W2, {"BTC": 5_220, "ETH": 2_700, "USD": 2_080}, "--band", "10%rel")
+    alone = whatif_document(bare, W2, {"BTC": 5_220, "ETH": 2_700, "USD": 2_080}, "--band", "10%rel")
     assert (alone["triggered"], alone["decision"]["kind"]) == ([], "hold")
     assert set(alone["trades"].values()) == {"0"}
     assert alone["to_target"] == {"BTC": "-220", "ETH": "300", "USD": "-80"}
 
 
 def test_w3_the_spot_part_alts_that_doubled_are_sold_by_2400_for_1200_of_each(bare: Bare) -> None:
-    document = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}, "--band", "15%abs")
+    document = whatif_document(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}, "--band", "15%abs")
     assert document["total"] == "14000"
     assert document["weights_bps"]["ALTS"] == 5_714
     assert document["assets"][2]["drift_bps"] == 1_714
@@ -62,17 +62,17 @@ W3_FUTURES = ("--futures", "BTC=10500,ETH=10500,ALTS=14000,max-leverage=4x")
 
 
 def test_w3_leverage_falls_to_two_and_a_half_and_triggers_nothing(bare: Bare) -> None:
-    before = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 4_000}, *W3_FUTURES)["futures"]
-    after = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}, *W3_FUTURES)["futures"]
+    before = whatif_document(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 4_000}, *W3_FUTURES)["futures"]
+    after = whatif_document(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}, *W3_FUTURES)["futures"]
     assert (before["gross"], before["leverage"]) == ("35000", "3.5")
     assert (after["gross"], after["leverage"], after["triggers"], after["breaches"]) == ("35000", "2.5", [], [])
-    over = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 2_000}, *W3_FUTURES)["futures"]
+    over = whatif_document(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 2_000}, *W3_FUTURES)["futures"]
     assert (over["leverage"], over["triggers"], over["allowed_gross"]) == ("4.375", ["leverage"], "32000")
 
 
 def test_w3_half_of_the_excess_is_shorted_instead_of_sold(bare: Bare) -> None:
     values = {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}
-    document = asked(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, values, *W3_FUTURES, "--futures", "hedge=50%")
+    document = whatif_document(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, values, *W3_FUTURES, "--futures", "hedge=50%")
     futures = document["futures"]
     assert futures["hedges"] == [{"symbol": "ALTS", "excess": "2400", "sell": "1200", "short": "1200", "net_exposure": "5600"}]
     assert document["trades"] == {"BTC": "600", "ETH": "600", "ALTS": "-1200"}, "half of the sale pays for half of the purchases"
@@ -81,11 +81,13 @@ def test_w3_half_of_the_excess_is_shorted_instead_of_sold(bare: Bare) -> None:
 
 
 def test_a_hedge_needs_a_market_for_its_short(bare: Bare) -> None:
-    target, value = written({"ALTS": 40, "USD": 60}), written({"ALTS": 8_000, "USD": 6_000})
+    target, value = option_text({"ALTS": 40, "USD": 60}), option_text({"ALTS": 8_000, "USD": 6_000})
     alone = bare("whatif", "--target", target, "--value", value, "--futures", "hedge=50%", "--json")
     assert alone.code == 2
     assert "--futures: no market is named" in alone.why
-    [hedge] = asked(bare, {"ALTS": 40, "USD": 60}, {"ALTS": 8_000, "USD": 6_000}, "--futures", "BTC=0,hedge=50%")["futures"]["hedges"]
+    [hedge] = whatif_document(bare, {"ALTS": 40, "USD": 60}, {"ALTS": 8_000, "USD": 6_000}, "--futures", "BTC=0,hedge=50%")["futures"][
+        "hedges"
+    ]
     assert (hedge["sell"], hedge["short"], hedge["reason"]) == ("2400", "0", "it is sold: it has no futures market")
 
 
@@ -95,14 +97,14 @@ def test_a_hedge_needs_a_market_for_its_short(bare: Bare) -> None:
 )
 def test_a_leverage_away_from_its_target_triggers(bare: Bare, more: tuple[str, ...], triggers: list[str]) -> None:
     """6x held against 3x wanted."""
-    futures = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 500, "USD": 500}, "--futures", "BTC=6000,leverage=3x", *more)["futures"]
+    futures = whatif_document(bare, {"BTC": 50, "USD": 50}, {"BTC": 500, "USD": 500}, "--futures", "BTC=6000,leverage=3x", *more)["futures"]
     assert (futures["leverage"], futures["triggers"]) == ("6", triggers)
     assert futures["markets"][0]["order_notional"] == ("-3000" if triggers else "0")
 
 
 def test_a_position_above_its_maximum_is_trimmed_to_it(bare: Bare) -> None:
     book = ("--futures", "BTC=6000,ETH=2000,target=BTC=50,ETH=50,leverage-band=off")
-    futures = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 4_000, "USD": 4_000}, *book, "--futures", "max-position=60%")["futures"]
+    futures = whatif_document(bare, {"BTC": 50, "USD": 50}, {"BTC": 4_000, "USD": 4_000}, *book, "--futures", "max-position=60%")["futures"]
     assert futures["triggers"] == ["max_position"]
     assert [breach["limit"] for breach in futures["breaches"]] == ["max_position"]
     assert {market["symbol"]: market["order_notional"] for market in futures["markets"]} == {"BTC": "-1200", "ETH": "0"}
@@ -110,7 +112,7 @@ def test_a_position_above_its_maximum_is_trimmed_to_it(bare: Bare) -> None:
 
 def test_w7_sixty_thousand_of_futures_close_ten_thousand(bare: Bare) -> None:
     futures = ("--futures", "BTC=40000,ETH=-20000,spot-multiple=2.5x,margin=30000")
-    futures_document = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 10_000, "USD": 10_000}, *futures)["futures"]
+    futures_document = whatif_document(bare, {"BTC": 50, "USD": 50}, {"BTC": 10_000, "USD": 10_000}, *futures)["futures"]
     assert (futures_document["spot_multiple"], futures_document["triggers"], futures_document["allowed_gross"]) == (
         "3",
         ["spot_multiple"],
@@ -123,17 +125,17 @@ def test_w7_sixty_thousand_of_futures_close_ten_thousand(bare: Bare) -> None:
 
 
 def test_w4_one_asset_doubles_alone(bare: Bare) -> None:
-    document = asked(bare, {"BTC": 50, "ETH": 30, "X": 20}, {"BTC": 5_000, "ETH": 3_000, "X": 4_000}, "--band", "10%rel")
+    document = whatif_document(bare, {"BTC": 50, "ETH": 30, "X": 20}, {"BTC": 5_000, "ETH": 3_000, "X": 4_000}, "--band", "10%rel")
     assert document["weights_bps"] == {"BTC": 4_167, "ETH": 2_500, "X": 3_333}
     assert document["triggered"] == ["BTC", "ETH", "X"]
     assert document["trades"] == {"BTC": "1000", "ETH": "600", "X": "-1600"}
 
 
 def test_w5_the_spot_part_books_of_margin_by_asset_and_by_strategy(bare: Bare) -> None:
-    assets = asked(bare, {"BTC": 50, "ETH": 30, "SOL": 20}, {"BTC": 6_500, "ETH": 2_000, "SOL": 1_500}, "--band", "10%rel")
+    assets = whatif_document(bare, {"BTC": 50, "ETH": 30, "SOL": 20}, {"BTC": 6_500, "ETH": 2_000, "SOL": 1_500}, "--band", "10%rel")
     assert assets["triggered"] == ["BTC", "ETH", "SOL"]
     assert assets["trades"] == {"BTC": "-1500", "ETH": "1000", "SOL": "500"}
-    strategies = asked(bare, {"trend": 60, "reversion": 40}, {"trend": 7_500, "reversion": 2_500}, "--band", "10%rel")
+    strategies = whatif_document(bare, {"trend": 60, "reversion": 40}, {"trend": 7_500, "reversion": 2_500}, "--band", "10%rel")
     assert strategies["triggered"] == ["trend", "reversion"]
     assert strategies["trades"] == {"trend": "-1500", "reversion": "1500"}
 
@@ -141,7 +143,7 @@ def test_w5_the_spot_part_books_of_margin_by_asset_and_by_strategy(bare: Bare) -
 def test_w5_a_margin_book_is_brought_to_its_weights_in_whole_contracts(bare: Bare) -> None:
     book = ("--futures", "BTC=6500,ETH=2000,SOL=1500,target=BTC=50,ETH=30,SOL=20,band=5%")
     units = ("--futures", "margin=5000", "--price", "BTC=30000,USD=1", "--futures", "lot=BTC=0.001")
-    futures = asked(bare, {"BTC": 50, "USD": 50}, {"BTC": 5_000, "USD": 5_000}, *book, *units)["futures"]
+    futures = whatif_document(bare, {"BTC": 50, "USD": 50}, {"BTC": 5_000, "USD": 5_000}, *book, *units)["futures"]
     assert (futures["leverage"], futures["triggers"]) == ("2", ["drift"])
     assert [market["drift_bps"] for market in futures["markets"]] == [1_500, -1_000, -500]
     bitcoin, ether, solana = futures["markets"]
@@ -163,19 +165,19 @@ def test_options_of_futures_that_make_no_sense_name_themselves(bare: Bare) -> No
 
 
 def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_again(bare: Bare) -> None:
-    document = asked(bare, {"CRYPTO": 20, "STABLE": 80}, {"CRYPTO": 3_500, "STABLE": 6_500}, "--band", "5%abs")
+    document = whatif_document(bare, {"CRYPTO": 20, "STABLE": 80}, {"CRYPTO": 3_500, "STABLE": 6_500}, "--band", "5%abs")
     assert document["triggered"] == ["CRYPTO", "STABLE"]
     assert document["trades"] == {"CRYPTO": "-1500", "STABLE": "1500"}
 
 
 @pytest.mark.parametrize(("half", "acts"), [(4_499, True), (4_500, False), (5_000, False), (5_500, False), (5_501, True)])
 def test_w8_a_half_acts_below_4500_and_above_5500_of_10000(bare: Bare, half: int, acts: bool) -> None:
-    document = asked(bare, {"A": 50, "B": 50}, {"A": half, "B": 10_000 - half}, "--band", "10%rel")
+    document = whatif_document(bare, {"A": 50, "B": 50}, {"A": half, "B": 10_000 - half}, "--band", "10%rel")
     assert (document["decision"]["kind"] == "rebalance", bool(document["triggered"])) == (acts, acts)
 
 
 def test_w8_the_alert_prices_are_minus_18_2_and_plus_22_2_percent(bare: Bare) -> None:
-    document = asked(bare, {"A": 50, "B": 50}, {"A": 5_000, "B": 5_000}, "--band", "10%rel", "--price", "A=2000")
+    document = whatif_document(bare, {"A": 50, "B": 50}, {"A": 5_000, "B": 5_000}, "--band", "10%rel", "--price", "A=2000")
     alert = document["alert_prices"]["A"]
     assert (alert["low_change_percent"], alert["high_change_percent"]) == ("-18.18", "22.22")
     assert (alert["low"], alert["high"]) == ("1636.363636363636363636", "2444.444444444444444444")
@@ -184,18 +186,18 @@ def test_w8_the_alert_prices_are_minus_18_2_and_plus_22_2_percent(bare: Bare) ->
 
 
 def test_at_its_alert_price_an_asset_stands_on_the_edge_and_a_little_beyond_it_acts(bare: Bare) -> None:
-    alert = asked(bare, W2, {"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, "--band", "10%rel")["alert_prices"]["ETH"]
+    alert = whatif_document(bare, W2, {"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, "--band", "10%rel")["alert_prices"]["ETH"]
     for edge, away in ((alert["low"], -1), (alert["high"], 1)):
         on = round(Fraction(edge) * 3_000, 12)
         for nudge, acts in ((-away, False), (away, True)):
             eth = on + Fraction(nudge, 10**9)
-            moved = asked(bare, W2, {"BTC": 5_000, "ETH": f"{float(eth):.10f}", "USD": 2_000}, "--band", "10%rel")
+            moved = whatif_document(bare, W2, {"BTC": 5_000, "ETH": f"{float(eth):.10f}", "USD": 2_000}, "--band", "10%rel")
             assert ("ETH" in moved["triggered"]) is acts
 
 
 def test_without_a_band_the_least_total_names_the_drift_that_it_assumes(bare: Bare) -> None:
     shares = {"A": 50, "B": 50}
-    plain, banded = (asked(bare, shares, shares, *band)["least_total"][0]["text"] for band in ((), ("--band", "5%rel")))
+    plain, banded = (whatif_document(bare, shares, shares, *band)["least_total"][0]["text"] for band in ((), ("--band", "5%rel")))
     assert "a correction of A at a drift of 10 % of its target" in plain
     assert "its band" not in plain
     assert "a correction of A at its band" in banded
@@ -214,7 +216,7 @@ def test_without_a_band_the_least_total_names_the_drift_that_it_assumes(bare: Ba
 def test_an_alert_price_that_cannot_be_reached_is_null_with_the_reason(
     bare: Bare, target: Mapping[str, int], value: Mapping[str, int], band: str | None, symbol: str, why: str
 ) -> None:
-    alert = asked(bare, target, value, *(() if band is None else ("--band", band)))["alert_prices"][symbol]
+    alert = whatif_document(bare, target, value, *(() if band is None else ("--band", band)))["alert_prices"][symbol]
     missing = [side for side in ("low", "high") if alert[side] is None]
     assert missing
     assert all(why in alert[f"{side}_missing_reason"] for side in missing)
@@ -222,24 +224,24 @@ def test_an_alert_price_that_cannot_be_reached_is_null_with_the_reason(
 
 
 def test_values_are_exact_and_what_does_not_end_is_rounded_half_even_at_the_18th_place(bare: Bare) -> None:
-    document = asked(bare, {"A": "33.33", "B": "66.67"}, {"A": "0.000000000000000001", "B": "0.1"}, "--band", "1%abs")
+    document = whatif_document(bare, {"A": "33.33", "B": "66.67"}, {"A": "0.000000000000000001", "B": "0.1"}, "--band", "1%abs")
     assert document["total"] == "0.100000000000000001"
     assert document["trades"]["A"] == "0.033329999999999999"
     assert Fraction(document["trades"]["A"]) == -Fraction(document["trades"]["B"])
 
 
 def test_a_band_of_its_own_counts_for_one_asset_and_the_narrower_of_both_kinds(bare: Bare) -> None:
-    document = asked(bare, W2, W2_NOW, "--band", "10%rel,BTC=10%abs")
+    document = whatif_document(bare, W2, W2_NOW, "--band", "10%rel,BTC=10%abs")
     assert document["triggered"] == ["USD"]
-    narrow = asked(bare, W2, {"BTC": 5_000, "ETH": 3_250, "USD": 1_750}, "--band", "10%rel,2%abs")
+    narrow = whatif_document(bare, W2, {"BTC": 5_000, "ETH": 3_250, "USD": 1_750}, "--band", "10%rel,2%abs")
     assert [asset["band_bps"] for asset in narrow["assets"]] == [[4_800, 5_200], [2_800, 3_200], [1_800, 2_200]]
 
 
 def test_half_way_and_one_side_alone_are_told_too(bare: Bare) -> None:
-    half = asked(bare, W2, W2_NOW, "--band", "10%rel", "--destination", "halfway")
+    half = whatif_document(bare, W2, W2_NOW, "--band", "10%rel", "--destination", "halfway")
     assert half["trades"] == {"BTC": "-400", "ETH": "150", "USD": "250"}
     sides = {
-        side: asked(bare, W2, W2_NOW, "--band", "10%rel", "--only", side, "--numeraire", "USD")["trades"]
+        side: whatif_document(bare, W2, W2_NOW, "--band", "10%rel", "--only", side, "--numeraire", "USD")["trades"]
         for side in ("sell", "buy", "winners", "losers")
     }
     assert sides == {
@@ -251,7 +253,7 @@ def test_half_way_and_one_side_alone_are_told_too(bare: Bare) -> None:
 
 
 def test_what_people_see_names_the_total_the_trades_and_the_alert_prices(bare: Bare) -> None:
-    result = bare("whatif", "--target", written(W2), "--value", written(W2_NOW), "--band", "10%rel", "--price", "BTC=58000")
+    result = bare("whatif", "--target", option_text(W2), "--value", option_text(W2_NOW), "--band", "10%rel", "--price", "BTC=58000")
     assert result.code == 0
     for expected_text in ("Total 10,000.00", "-800.00", "+300.00", "+500.00", "45-55", "34,363.63", "-40.75 %", "only its asset"):
         assert expected_text in result.out

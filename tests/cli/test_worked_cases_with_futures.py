@@ -31,7 +31,7 @@ def asking(run: Run) -> Callable[..., Any]:
     return document
 
 
-def opened(perps: LocalPerps, margin_usd: int, notionals: Mapping[str, int]) -> None:
+def open_book(perps: LocalPerps, margin_usd: int, notionals: Mapping[str, int]) -> None:
     """The wallet deposits margin and trades by hand, at present prices."""
     chain = perps.chain
     perps.deposit(chain.wallet.address, margin_usd * 10**6)
@@ -48,7 +48,7 @@ def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(perps_cha
     """30/30/40 of 10,000 beside 14,000 of margin, which counts in no weight."""
     perps, chain, ask_perps = perps_chain, perps_chain.chain, asking(perps_run)
     agents.fund(chain, {"WBTC": 3_000, "WETH": 3_000, "LINK": 4_000})
-    opened(perps, 14_000, {"WETH": 17_500, "WBTC": 17_500})
+    open_book(perps, 14_000, {"WETH": 17_500, "WBTC": 17_500})
     changes = futures_config_changes(
         perps, {"WETH": "50%", "WBTC": "50%"}, "2.5x", max_leverage="4x", max_utilisation="95%", spot_multiple="4x"
     )
@@ -95,7 +95,7 @@ def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalC
     chain, ask_document = anvil_chain, asking(run)
     agents.fund(chain, {"WETH": 30_000, "USDC": 10_000})
     perps = perps_on(chain, (*MARKETS, PerpSpec("LINK", 4_000_000)))
-    opened(perps, 20_000, {"WBTC": 26_000, "WETH": 8_000, "LINK": 6_000})
+    open_book(perps, 20_000, {"WBTC": 26_000, "WETH": 8_000, "LINK": 6_000})
     weights = {"WBTC": "50%", "WETH": "30%", "LINK": "20%"}
     changes = futures_config_changes(perps, weights)
     changes["futures"] = {**futures_table(perps, weights), "band": "1%"}
@@ -120,7 +120,7 @@ def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalC
 def test_w7_sixty_thousand_of_futures_beside_twenty_thousand_close_ten(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
     perps, chain, ask_document = perps_chain, perps_chain.chain, asking(perps_run)
     agents.fund(chain, {"WETH": 10_000, "USDC": 10_000})
-    opened(perps, 30_000, {"WETH": 60_000})
+    open_book(perps, 30_000, {"WETH": 60_000})
     changes = futures_config_changes(perps, {"WETH": "100%"}, spot_multiple="2.5x", hysteresis="0%", max_leverage="4x")
     agents.agent_config(chain, tmp_path, changes, {"WETH": "20%", "USDC": "80%"})
     ask_document("trust", "--yes")

@@ -19,7 +19,7 @@ def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    agents.trusted(anvil_chain, tmp_path, ZONE, TARGETS)
+    agents.trusted_config(anvil_chain, tmp_path, ZONE, TARGETS)
     agents.fund(anvil_chain, {"WETH": 54_000, "USDC": 46_000})
     status = run("status", "--json").json
     assert status["decision"]["kind"] == "rebalance"
@@ -49,7 +49,7 @@ def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
 def test_a_zone_that_holds_shows_the_scales_all_the_same(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
-    agents.trusted(anvil_chain, tmp_path, ZONE, TARGETS)
+    agents.trusted_config(anvil_chain, tmp_path, ZONE, TARGETS)
     agents.fund(anvil_chain, {"WETH": 50_400, "USDC": 49_600})
     plan = run("plan", "--json").json
     assert (plan["outcome"], plan["zone"]["plan"], plan["legs"]) == ("hold", None, [])
@@ -65,7 +65,7 @@ def test_tracking__status_and_plan_say_what_correcting_costs_and_what_a_year_of_
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    agents.trusted(anvil_chain, tmp_path, tracking_policy("normal"), TARGETS)
+    agents.trusted_config(anvil_chain, tmp_path, tracking_policy("normal"), TARGETS)
     agents.fund(anvil_chain, {"WETH": 60_000, "USDC": 40_000})
     status = run("status", "--json").json
     weth, usdc = status["zone"]["assets"]

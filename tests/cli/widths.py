@@ -17,7 +17,7 @@ class MeasuringConsole(Console):
     """A console for that alone."""
 
 
-def drawn(table: FigureTable, width: int) -> str:
+def drawing_of(table: FigureTable, width: int) -> str:
     """The table as a terminal of that width shows it."""
     file = io.StringIO()
     MeasuringConsole(file=file, width=width, highlight=False).print(table)
@@ -28,7 +28,7 @@ def cut(table: FigureTable) -> list[str]:
     """What does not appear whole at some width: figures in one piece, of names and free text each word that a line has room for."""
     mistakes = []
     for width in WIDTHS:
-        drawing = drawn(table, width)
+        drawing = drawing_of(table, width)
         lines = drawing.splitlines()
         mistakes += [f"{width}: a line of {cell_len(line)}: {line}" for line in lines if cell_len(line) > width]
         texts = [

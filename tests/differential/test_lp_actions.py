@@ -30,7 +30,7 @@ def equal(chain: LocalChain, actions: Sequence[LpAction], after: tuple[tuple[str
     done = []
     for action in actions:
         movement = lp_on_chain.act(chain, action)
-        assert movement.moved == lp_on_chain.expected(action)
+        assert movement.moved == lp_on_chain.expected_receipt(action)
         if not isinstance(action, Collect):
             assert movement.liquidity == action.liquidity
         assert action.gas_units / 3 < movement.gas <= action.gas_units
@@ -51,7 +51,9 @@ def test_a_new_range_is_minted_as_planned(anvil_chain: LocalChain, tmp_path: Pat
     assert done.token_id is not None
     [position] = lp_on_chain.look(
         chain,
-        lp_on_chain.refs(chain, [lp_on_chain.confirmed(chain.deployed_world.pool_by_name[V3], action.contract, done.token_id, (1, 1))]),
+        lp_on_chain.refs(
+            chain, [lp_on_chain.confirmed_position(chain.deployed_world.pool_by_name[V3], action.contract, done.token_id, (1, 1))]
+        ),
     ).positions
     assert position.liquidity == action.liquidity  # type: ignore[union-attr]  # it was just minted
 
@@ -120,9 +122,9 @@ def test_a_pair_is_provided_and_taken_out_as_planned_with_and_without_its_protoc
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V2, [own])) as agent:
         equal(chain, planned(agent, Provide))
         trade_both_ways(chain, V2, 5)
-    with agents.again(chain, agents.agent_config(chain, tmp_path, config_with_targets(chain, V2, [own], share="5%"))) as agent:
+    with agents.reopened_agent(chain, agents.agent_config(chain, tmp_path, config_with_targets(chain, V2, [own], share="5%"))) as agent:
         equal(chain, planned(agent, Withdraw))
-    with agents.again(chain, agents.agent_config(chain, tmp_path, config_with_targets(chain, V2, [own], share="0%"))) as agent:
+    with agents.reopened_agent(chain, agents.agent_config(chain, tmp_path, config_with_targets(chain, V2, [own], share="0%"))) as agent:
         equal(chain, planned(agent, Withdraw))
     assert lp_on_chain.pair_of(chain, V2).balanceOf(chain.wallet.address).call() == 0
 

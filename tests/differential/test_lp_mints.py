@@ -27,7 +27,7 @@ def fund(chain: LocalChain, pool: str) -> None:
 
 def ranged(chain: LocalChain, pool: str, token_id: int) -> LpV3Position:
     lp_position = lp_on_chain.read(
-        chain, lp_on_chain.confirmed(chain.deployed_world.pool_by_name[pool], chain.addresses.position_manager, token_id, (1, 1))
+        chain, lp_on_chain.confirmed_position(chain.deployed_world.pool_by_name[pool], chain.addresses.position_manager, token_id, (1, 1))
     )
     assert isinstance(lp_position, LpV3Position)
     return lp_position
@@ -61,7 +61,7 @@ def test_any_range_and_amount_is_foretold_to_the_wei(anvil_chain: LocalChain, po
         if minting.liquidity == 0:
             continue
         done = lp_on_chain.act(chain, minting)
-        assert (done.moved, done.liquidity) == (lp_on_chain.expected(minting), minting.liquidity)
+        assert (done.moved, done.liquidity) == (lp_on_chain.expected_receipt(minting), minting.liquidity)
         assert done.token_id is not None
         trade_both_ways(chain, pool, seed, 500_000)
         before = ranged(chain, pool, done.token_id)
@@ -73,7 +73,7 @@ def test_any_range_and_amount_is_foretold_to_the_wei(anvil_chain: LocalChain, po
         )
         part = random.randrange(1, grown.liquidity + 1)
         out = taking(grown, part)
-        assert lp_on_chain.act(chain, out).moved == lp_on_chain.expected(out)
+        assert lp_on_chain.act(chain, out).moved == lp_on_chain.expected_receipt(out)
         position_left = ranged(chain, pool, done.token_id)
         assert position_left.liquidity == grown.liquidity - part
         assert positions.uncollected_fees(position_left) == (0, 0)
@@ -113,7 +113,7 @@ def test_any_amount_of_a_pair_is_foretold_to_the_wei(anvil_chain: LocalChain, fe
         tokens = pair.token0, pair.token1
         more = Provide("uniswap_v2", pair.pair, None, pair.pair, *tokens, 3_000, None, liquidity, desired, amounts, amounts, 0, "")
         done = lp_on_chain.act(chain, more)
-        assert (done.moved, done.liquidity) == (lp_on_chain.expected(more), liquidity)
+        assert (done.moved, done.liquidity) == (lp_on_chain.expected_receipt(more), liquidity)
         grown = lp_on_chain.read(chain, own)
         assert grown == position_changes.after_provision(pair, liquidity, amounts)
         assert isinstance(grown, LpV2Position)
@@ -121,5 +121,5 @@ def test_any_amount_of_a_pair_is_foretold_to_the_wei(anvil_chain: LocalChain, fe
         now = lp_on_chain.read(chain, own)
         assert isinstance(now, LpV2Position)
         out = taking(now, random.randrange(10**9, now.liquidity))
-        assert lp_on_chain.act(chain, out).moved == lp_on_chain.expected(out)
+        assert lp_on_chain.act(chain, out).moved == lp_on_chain.expected_receipt(out)
         assert lp_on_chain.read(chain, own) == position_changes.after_withdrawal(now, out.liquidity)

@@ -78,7 +78,9 @@ def test_liquidity_bought_in_a_sandwich_is_overpaid_by_no_more_than_slippage(
             went += 1
             chain.swap(pool, *back)
             place = (
-                own[0] if own else lp_on_chain.confirmed(chain.deployed_world.pool_by_name[pool], action.contract, done.token_id, (1, 1))
+                own[0]
+                if own
+                else lp_on_chain.confirmed_position(chain.deployed_world.pool_by_name[pool], action.contract, done.token_id, (1, 1))
             )
             overpaid = worth(positions.owned_amounts(lp_on_chain.read(chain, place), *at), at) - before
             paid = -worth(done.moved, at)

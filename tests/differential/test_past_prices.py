@@ -21,7 +21,7 @@ from tests.support.worlds import pool_contract
 TARGETS = {"WETH": "40%", "LINK": "30%", "USDC": "30%"}
 
 
-def recorded(agent: Agent, symbol: str) -> dict[int, Fraction]:
+def recorded_prices(agent: Agent, symbol: str) -> dict[int, Fraction]:
     """Stored prices in dollars by time."""
     portfolio = agent.portfolio
     token = next(asset.token for asset in portfolio.assets if asset.token.symbol == symbol)
@@ -50,7 +50,7 @@ def test_each_hour_gets_the_rounds_that_stood_at_its_end(anvil_chain: LocalChain
         fetched_prices_document = api.fetch_prices(agent, "feed", "3h")
         weth = next(item for item in fetched_prices_document["prices"] if item["symbol"] == "WETH")
         assert weth["new"] == weth["hours"] >= 3
-        for at_s, usd in recorded(agent, "WETH").items():
+        for at_s, usd in recorded_prices(agent, "WETH").items():
             assert (at_s + 1) % HOUR_S == 0
             standing = [round.answer for round in written if round.at_s <= at_s]
             assert usd == Fraction(standing[-1], 10**8)
@@ -64,7 +64,7 @@ def test_a_feed_that_had_not_spoken_for_too_long_tells_no_price(anvil_chain: Loc
         chain.warp(5 * HOUR_S, refresh_feeds=False)
         chain.refresh_feeds()
         api.fetch_prices(agent, "feed", "4h")
-        late = [at_s for at_s in recorded(agent, "WETH") if at_s > chain.now_s() - 3 * HOUR_S]
+        late = [at_s for at_s in recorded_prices(agent, "WETH") if at_s > chain.now_s() - 3 * HOUR_S]
         assert late == []
 
 
@@ -97,11 +97,11 @@ def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChai
         assert (link["source"], link["why"]) == ("pools", "")
         assert link["new"] == link["hours"] >= 3
         spot = float(chain.deployed_world.prices_usd["LINK"])
-        assert all(abs(float(usd) / spot - 1) < 0.2 for usd in recorded(agent, "LINK").values())
+        assert all(abs(float(usd) / spot - 1) < 0.2 for usd in recorded_prices(agent, "LINK").values())
         spans = {(price["symbol"], price["source"]) for price in api.recorded_price_spans(agent)["prices"]}
         assert ("LINK", "pools") in spans
         assert api.forget_prices(agent, "pools")["removed"] >= link["new"]
-        assert recorded(agent, "LINK") == {}
+        assert recorded_prices(agent, "LINK") == {}
 
 
 @pytest.mark.parametrize("source", ["feed", None])

@@ -13,7 +13,7 @@ from agent.chain.receipts import parse_receipt
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount
-from tests.support.perps import WAD, account_of, later
+from tests.support.perps import WAD, account_of, advance_time
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def test_every_figure_of_the_account_is_the_contracts_own(perps: LocalPerps) -> 
     for symbol, size in (("WETH", 3 * WAD + 11), ("WBTC", -(WAD // 9)), ("WETH", -WAD), ("WBTC", WAD // 30), ("WETH", -4 * WAD)):
         perps.trade(trader, symbol, size)
         assert_equal(perps, trader)
-    later(perps, 3_600)
+    advance_time(perps, 3_600)
     perps.trade(whale, "WETH", 60 * WAD)
-    later(perps, 3_600)
+    advance_time(perps, 3_600)
     account = assert_equal(perps, trader)
     assert margin.funding_pending_raw(account) != 0
 
@@ -101,7 +101,7 @@ def test_the_account_is_liquidated_when_the_mathematics_says_so(perps: LocalPerp
         perps.trade(whale, "WETH", -40 * WAD)
         books = perps.chain.deployed_world  # shared with other tests: replaced, never changed
         perps.chain.deployed_world = replace(books, prices_usd={**books.prices_usd, "WETH": books.prices_usd["WETH"] * Fraction(97, 100)})
-        later(perps, 600)
+        advance_time(perps, 600)
     assert margin.is_liquidatable(account)
     assert account.market(base).mark < expected
     perps.chain.send(liquidate, whale)

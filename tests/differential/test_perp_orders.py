@@ -17,7 +17,7 @@ from agent.margin.contract_sizes import index_bound_raw
 from agent.model.futures import FuturesLimits, FuturesPolicy, FuturesTarget, MarginAccount, PerpOrder, PerpOrderKind
 from agent.units import UINT256_MAX
 from agent.venues import perpetual_protocol as venue
-from tests.support.perps import WAD, contracts_of, later, read_now, send_data
+from tests.support.perps import WAD, advance_time, contracts_of, read_now, send_data
 
 LONG_AFTER_S = 3_600
 
@@ -43,7 +43,7 @@ def quoted(perps: LocalPerps, order: PerpOrder, who: str, sender: str | None = N
     return venue.quote_order(perps.chain.transport, order, contracts_of(perps, who), sender or who, deadline_s)
 
 
-def sent(perps: LocalPerps, order: PerpOrder, who: str, sender: str | None = None) -> None:
+def send_order(perps: LocalPerps, order: PerpOrder, who: str, sender: str | None = None) -> None:
     contracts = contracts_of(perps, who)
     data = venue.encode_order(order, contracts, sender or who, perps.chain.now_s() + LONG_AFTER_S)
     send_data(perps, contracts.clearing_house, data, sender or who)
@@ -55,7 +55,7 @@ def test_a_quote_is_what_the_transaction_exchanges(perps: LocalPerps, size_raw: 
     order = order_of(perps, who, size_raw)
     order = replace(order, bound_raw=max(1, order.bound_raw))
     quote, before = quoted(perps, order, who), perps.account_balance.functions.getTakerOpenNotional(who, order.market).call()
-    sent(perps, order, who)
+    send_order(perps, order, who)
     changed = abs(perps.account_balance.functions.getTakerOpenNotional(who, order.market).call() - before)
     fee = -(-quote.quote_raw * 1_000 // 999) - quote.quote_raw if size_raw < 0 else quote.quote_raw // 1_000
     assert abs(changed - quote.quote_raw) <= fee + 2
@@ -72,7 +72,7 @@ def test_an_order_beyond_its_bound_is_refused_before_it_is_sent(perps: LocalPerp
     with pytest.raises(Refused, match="bound"):
         quoted(perps, tight, who)
     with pytest.raises(RuntimeError, match="CH_T"):
-        sent(perps, tight, who)
+        send_order(perps, tight, who)
 
 
 def test_too_much_leverage_a_pause_and_a_passed_deadline_are_refused_in_words(perps: LocalPerps) -> None:
@@ -94,7 +94,7 @@ def test_a_delegate_trades_and_withdraws_nothing(perps: LocalPerps) -> None:
     with pytest.raises(Refused, match="not a delegate of the account"):
         quoted(perps, order, who, key)
     send_data(perps, contracts.delegate_approval, venue.encode_delegate(key, is_allowed=True), who)
-    sent(perps, order, who, key)
+    send_order(perps, order, who, key)
     assert read_now(perps, who).size_raw(order.market) == WAD
     withdrawal = venue.encode_withdrawal(perps.collateral_token.address, 10**6)
     with pytest.raises(RuntimeError, match="V_NEFC"):
@@ -112,7 +112,7 @@ def test_margin_is_deposited_and_withdrawn_up_to_what_is_free(perps: LocalPerps)
     perps.chain.send(usdc.mint(who, 500 * 10**6))
     perps.chain.send(usdc.approve(contracts.vault, 500 * 10**6), who)
     send_data(perps, contracts.vault, venue.encode_deposit(token, 500 * 10**6), who)
-    sent(perps, order_of(perps, who, 4 * WAD), who)
+    send_order(perps, order_of(perps, who, 4 * WAD), who)
     account = read_now(perps, who)
     free = margin.free_margin_raw(account) // account.collateral_unit_raw
     with pytest.raises(RuntimeError, match="V_NEFC"):
@@ -131,7 +131,7 @@ def ride(perps: LocalPerps, seed: int, agent: bool) -> tuple[bool, int]:
     chance, who, whale = random.Random(seed), funded(perps), perps.chain.whale.address
     base = perps.markets["WETH"].base_token
     policy = replace(POLICY, targets=(FuturesTarget(base, 10_000),))
-    sent(perps, order_of(perps, who, 14 * WAD, 500), who)
+    send_order(perps, order_of(perps, who, 14 * WAD, 500), who)
     over = longest = 0
     price = Fraction(3_000)
     for hours, factor in ((14, 0.6), (14, 1.6)):
@@ -141,7 +141,7 @@ def ride(perps: LocalPerps, seed: int, agent: bool) -> tuple[bool, int]:
                 perps.chain.deployed_world, prices_usd={**perps.chain.deployed_world.prices_usd, "WETH": price}
             )
             push_to(perps, whale, price)
-            later(perps, 3_600)
+            advance_time(perps, 3_600)
             account = read_now(perps, who)
             if margin.is_liquidatable(account):
                 return True, longest
@@ -169,7 +169,7 @@ def act(perps: LocalPerps, who: str, account: MarginAccount, policy: FuturesPoli
     plan = plan_futures(account, policy, Fraction(0), perps.chain.now_s())
     for order in plan.orders:
         try:
-            sent(perps, order, who)
+            send_order(perps, order, who)
         except RuntimeError:
             continue  # beyond its bound: the next hour plans anew
     return read_now(perps, who)

@@ -13,7 +13,7 @@ from agent.localchain.perpetuals import FAR_FUTURE_S, LocalPerps
 from agent.margin import account as margin
 from agent.model.futures import MarginAccount
 from agent.units import Token
-from tests.support.perps import WAD, account_of, later, scope_of
+from tests.support.perps import WAD, account_of, advance_time, scope_of
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def with_positions(perps: LocalPerps) -> str:
 
 def test_the_lens_reads_what_the_views_answer(perps: LocalPerps) -> None:
     who = with_positions(perps)
-    later(perps, 3_600)
+    advance_time(perps, 3_600)
     read = read_account(scope_of(perps, who), answers_of(perps, who))
     assert isinstance(read, MarginAccount)
     views = account_of(perps, who)

@@ -15,7 +15,7 @@ from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw
 from agent.model.futures import MarginAccount, PerpOrder, PerpOrderKind, Position
 from agent.venues import perpetual_protocol as venue
-from tests.support.perps import WAD, contracts_of, later, read_now, send_data
+from tests.support.perps import WAD, advance_time, contracts_of, read_now, send_data
 
 MARGIN_USD = 10_000
 SIDES = pytest.mark.parametrize("side", [1, -1], ids=["long", "short"])
@@ -39,13 +39,13 @@ def only(perps: LocalPerps) -> Position:
     return position
 
 
-def opened(perps: LocalPerps, size_raw: int) -> None:
+def open_position_of(perps: LocalPerps, size_raw: int) -> None:
     """The wallet trades, and the whale puts the pool back."""
     perps.trade(perps.chain.wallet.address, "WETH", size_raw)
     perps.trade(perps.chain.whale.address, "WETH", -size_raw)
 
 
-def moved(perps: LocalPerps, share: Fraction, index: bool = True) -> None:
+def move_prices(perps: LocalPerps, share: Fraction, index: bool = True) -> None:
     """Pool, and index if wanted, go to another price; the mark follows within the hour."""
     chain, books = perps.chain, perps.chain.deployed_world
     price = books.prices_usd["WETH"] * (1 + share)
@@ -54,12 +54,12 @@ def moved(perps: LocalPerps, share: Fraction, index: bool = True) -> None:
         chain.deployed_world = replace(books, prices_usd={**books.prices_usd, "WETH": price})
         perps.set_index("WETH", price)
     perps.move_pools({"WETH": price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds)))
-    later(perps, 3_600)
+    advance_time(perps, 3_600)
 
 
 @SIDES
 def test_a_size_is_positive_for_a_long_and_negative_for_a_short(perps: LocalPerps, side: int) -> None:
-    opened(perps, side * 2 * WAD)
+    open_position_of(perps, side * 2 * WAD)
     assert only(perps).size_raw == side * 2 * WAD
     assert only(perps).is_long is (side > 0)
 
@@ -82,24 +82,24 @@ def test_a_negative_order_sells_and_a_positive_one_buys(perps: LocalPerps, side:
 
 @SIDES
 def test_an_open_notional_is_what_opening_added_to_the_quote_balance(perps: LocalPerps, side: int) -> None:
-    opened(perps, side * 2 * WAD)
+    open_position_of(perps, side * 2 * WAD)
     assert only(perps).open_notional_raw * side < 0
     assert only(perps).entry_price > 0
 
 
 @SIDES
 def test_an_unrealised_profit_is_positive_when_the_mark_moved_with_the_position(perps: LocalPerps, side: int) -> None:
-    opened(perps, side * 2 * WAD)
-    moved(perps, Fraction(side * 4, 100))
+    open_position_of(perps, side * 2 * WAD)
+    move_prices(perps, Fraction(side * 4, 100))
     assert margin.unrealised_profit_raw(read(perps)) > 0
-    moved(perps, Fraction(-side * 8, 100))
+    move_prices(perps, Fraction(-side * 8, 100))
     assert margin.unrealised_profit_raw(read(perps)) < 0
 
 
 @SIDES
 def test_a_realised_profit_is_positive_for_a_gain(perps: LocalPerps, side: int) -> None:
-    opened(perps, side * 2 * WAD)
-    moved(perps, Fraction(side * 6, 100))
+    open_position_of(perps, side * 2 * WAD)
+    move_prices(perps, Fraction(side * 6, 100))
     value, size = margin.account_value_raw(read(perps)), only(perps).size_raw
     perps.trade(perps.chain.wallet.address, "WETH", -size)
     closed = read(perps)
@@ -111,9 +111,9 @@ def test_a_realised_profit_is_positive_for_a_gain(perps: LocalPerps, side: int) 
 @pytest.mark.parametrize("premium", [1, -1], ids=["mark above", "mark below"])
 def test_a_positive_daily_rate_has_longs_pay_shorts(perps: LocalPerps, side: int, premium: int) -> None:
     """And pending funding is positive for the side that pays: settling it takes collateral away."""
-    opened(perps, side * 2 * WAD)
-    moved(perps, Fraction(premium * 5, 100), index=False)
-    later(perps, 20_000)
+    open_position_of(perps, side * 2 * WAD)
+    move_prices(perps, Fraction(premium * 5, 100), index=False)
+    advance_time(perps, 20_000)
     account = read(perps)
     rate = account.market(perps.markets["WETH"].base_token).funding_daily
     assert rate * premium > 0
@@ -130,7 +130,7 @@ def test_a_positive_daily_rate_has_longs_pay_shorts(perps: LocalPerps, side: int
 
 @SIDES
 def test_a_long_is_liquidated_below_its_mark_and_a_short_above(perps: LocalPerps, side: int) -> None:
-    opened(perps, side * 20 * WAD)
+    open_position_of(perps, side * 20 * WAD)
     account, base = read(perps), perps.markets["WETH"].base_token
     distance, price = margin.liquidation_distance(account, base), margin.liquidation_price(account, base)
     assert distance is not None
@@ -141,8 +141,8 @@ def test_a_long_is_liquidated_below_its_mark_and_a_short_above(perps: LocalPerps
 
 @SIDES
 def test_a_liquidation_sells_a_long_and_buys_a_short_back(perps: LocalPerps, side: int) -> None:
-    opened(perps, side * 26 * WAD)
-    moved(perps, Fraction(-side * 8, 100))
+    open_position_of(perps, side * 26 * WAD)
+    move_prices(perps, Fraction(-side * 8, 100))
     chain, before = perps.chain, only(perps).size_raw
     assert margin.is_liquidatable(read(perps))
     liquidate = perps.clearing_house.get_function_by_signature("liquidate(address,address)")
@@ -158,6 +158,6 @@ def test_a_liquidation_sells_a_long_and_buys_a_short_back(perps: LocalPerps, sid
 
 @SIDES
 def test_a_net_notional_counts_longs_up_and_shorts_down(perps: LocalPerps, side: int) -> None:
-    opened(perps, side * 2 * WAD)
+    open_position_of(perps, side * 2 * WAD)
     account = read(perps)
     assert margin.net_notional_raw(account) == side * margin.gross_notional_raw(account) != 0

@@ -54,8 +54,11 @@ def test_a_whole_step_reads_two_pools_and_two_markets_in_two_round_trips(
     chain = perps.chain
     agents.fund(chain, {"WETH": weth_usd, "USDC": 17_500})  # with 12,345 of margin on its targets, or off them
     changes = futures_config_changes(perps, {"WETH": "60%", "WBTC": "-40%"}) | {"venues.uniswap_v2": None}
-    loaded = agents.trusted(chain, tmp_path, changes, EVEN)
-    with serve(passing_on(chain.url or "")) as server, agents.again(chain, loaded, [EndpointProvider(server.url, "counted", 10)]) as agent:
+    loaded = agents.trusted_config(chain, tmp_path, changes, EVEN)
+    with (
+        serve(passing_on(chain.url or "")) as server,
+        agents.reopened_agent(chain, loaded, [EndpointProvider(server.url, "counted", 10)]) as agent,
+    ):
         before = len(server.seen)
         outcome = agent.rebalance(send=False)
         snapshot = outcome.step_input.snapshot

@@ -15,7 +15,7 @@ from agent.units import NATIVE
 from tests.support.attacks import add_foreign, attack
 from tests.support.constants import ETHER
 from tests.support.programs import Condition, Flow, Program, ProgramLeg
-from tests.support.rebalancer import CALLBACKS, RebalancerAttack, unlocked
+from tests.support.rebalancer import CALLBACKS, RebalancerAttack, unlock_calldata
 from tests.support.venues import CONCENTRATED, LOWEST, Venue, VenuePool, Venues
 
 HERE, PAIR = Flow.HERE, Flow.PAIR
@@ -31,7 +31,7 @@ def callback(stall: RebalancerAttack, venue: Venue, payer: str, token: str, raw:
         return "0x" + (selector(CALLBACKS[venue]) + words).hex()
     other = stall.at("USDC" if token == stall.at("WETH") else "WETH")
     program = Program([ProgramLeg(stall.venues.rows[venue], token, other, raw, tier=3_000, spacing=60)], {}).encode()
-    return unlocked(program, payer)
+    return unlock_calldata(program, payer)
 
 
 def own_swap(pool: VenuePool, recipient: str, raw: int) -> str:
@@ -105,7 +105,7 @@ def test_a_malicious_token_forges_no_callback_while_its_genuine_pool_is_awaited(
     amounts = (leg.amount_raw, -1) if pool.token0 == stall.at(sold) else (-1, leg.amount_raw)
     awaited = [
         callback(stall, venue, stall.victim, stall.at(sold), leg.amount_raw, amounts),
-        unlocked(program.encode(), stall.victim),
+        unlock_calldata(program.encode(), stall.victim),
     ]
     others = [callback(stall, pool, stall.victim, stall.at(symbol), 10**6) for pool in CONCENTRATED for symbol in ("WETH", "USDC", "EVIL")]
     thief = stall.deploy("CallbackThief")
@@ -133,7 +133,7 @@ def test_a_hook_reenters_nothing_and_settles_nothing_for_itself(venues: Venues) 
     stall = RebalancerAttack(venues)
     pool = stall.hooked_pool("WETH", "USDC")
     program = stall.program(stall.leg(pool, stall.at("WETH")))
-    entries = [program.calldata, unlocked(program.encode(), stall.victim)]
+    entries = [program.calldata, unlock_calldata(program.encode(), stall.victim)]
     entries += [callback(stall, venue, stall.victim, stall.at("WETH"), 10**6) for venue in CONCENTRATED]
     for wait in (0, 1):
         mark = venues.chain.snapshot()

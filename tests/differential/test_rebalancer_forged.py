@@ -16,7 +16,7 @@ from agent.signing.calldata import selector
 from tests.support.attacks import attack
 from tests.support.constants import ETHER
 from tests.support.programs import Flow, Program, ProgramLeg, Row, RowKind, rebalance_calldata
-from tests.support.rebalancer import CALLBACKS, RebalancerAttack, unlocked
+from tests.support.rebalancer import CALLBACKS, RebalancerAttack, unlock_calldata
 from tests.support.venues import CONCENTRATED, Venue, Venues
 
 HERE, PAIR = Flow.HERE, Flow.PAIR
@@ -160,7 +160,7 @@ def test_a_forged_manager_that_calls_back_with_other_words_is_not_served(venues:
     stall = RebalancerAttack(venues)
     weth, usdc = stall.at("WETH"), stall.at("USDC")
     greedy = Program([ProgramLeg(venues.rows[Venue.V4], weth, usdc, 10 * ETHER, 1, 500, 10)], {}).encode()
-    words = bytes.fromhex(unlocked(greedy, stall.victim)[2 + 8 + 128 :])[: len(greedy) + 96]
+    words = bytes.fromhex(unlock_calldata(greedy, stall.victim)[2 + 8 + 128 :])[: len(greedy) + 96]
     forged = stall.deploy("ForgedManager", 1, 0, 10**12, words)
     leg = ProgramLeg(Row(RowKind.POOL_V4, forged.address), weth, usdc, ETHER // 10, 1, 500, 10)
     assert stall.would(Program([leg], {})) == "NotAwaited()"

@@ -15,7 +15,7 @@ from agent.chain.screening import TokenScreen
 from agent.chain.screening.moves import screening_moves
 from agent.localchain import LocalChain
 from agent.model import TokenFinding
-from tests.support.agents import FIVE, ROOMY, again, agent_on, fund
+from tests.support.agents import FIVE, ROOMY, agent_on, fund, reopened_agent
 from tests.support.attacks import attack
 from tests.support.fakes.transport import RecordingTransport
 from tests.support.on_chain.bad_tokens import replace_token, with_guest
@@ -47,7 +47,7 @@ def test_a_transfer_that_takes_all_gas_or_answers_a_megabyte_fails_alone(anvil_c
     fund(chain, dict.fromkeys(FIVE, 1_000))
     loaded = with_guest(chain, tmp_path, address)
     pin_all(loaded, [chain.transport])
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         step = agent.step_input()
         screened_token_by_token = {
             screened_token.token: screened_token for screened_token in agent.context.token_screen.screen(step, screening_moves(step))
@@ -67,7 +67,7 @@ def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: Lo
     fund(chain, dict.fromkeys(FIVE, 1_000))
     loaded = with_guest(chain, tmp_path, address)
     pin_all(loaded, [chain.transport])
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         step = agent.step_input()
         first = tuple(sorted(screening_moves(step), key=lambda move: move.token != address))
         screened_token_by_token = {
@@ -93,7 +93,7 @@ def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(an
 
     line = chain.transport
     liar, other = RecordingTransport(line, "liar", alter), RecordingTransport(line, "other", lambda method, params, answer: answer)
-    with again(chain, with_guest(chain, tmp_path, address)) as agent:
+    with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
         step = agent.step_input()
         moves = screening_moves(step)
         by_three = TokenScreen(QuorumProvider(EndpointPool([line, liar, other], 2)), agent.context.config.chain.wrapped_native)

@@ -134,7 +134,7 @@ def test_hooks_are_allowed_by_address_while_their_code_is_that_which_was_pinned(
         assert f"code at {hook} changed" in agent.plan().reason
         chain.node.rpc("anvil_setCode", hook, hook_code)
         chain.node.rpc("anvil_setStorageAt", hook, IMPLEMENTATION_SLOTS[0], "0x" + plain.pool_id.hex())
-        with raises_field("", hook, "is a proxy"), agents.again(chain, agent.context.loaded_config):
+        with raises_field("", hook, "is a proxy"), agents.reopened_agent(chain, agent.context.loaded_config):
             pass
         chain.node.rpc("anvil_setStorageAt", hook, IMPLEMENTATION_SLOTS[0], "0x" + 64 * "0")
         before = purse(chain)

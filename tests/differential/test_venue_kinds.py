@@ -20,7 +20,7 @@ from agent.model import Leg, LegPlace
 from agent.venues.discovery import discover_pools
 from agent.venues.kinds import VENUE_KINDS
 from agent.venues.kinds.venue import AmmVenue
-from tests.support.agents import FIVE, ROOMY, agent_on, fund, off_target, purse, require_exact, said, swap_of, yes
+from tests.support.agents import FIVE, ROOMY, agent_on, fund, off_target, purse, require_exact, skipped_text, swap_of, yes
 from tests.support.endpoints import tokens
 from tests.support.markets.venue_kinds import KINDS, NO_QUOTER, TIERS, add_pool, deployment, price, read_pools
 from tests.support.rebalancer import RebalancerAttack
@@ -140,7 +140,7 @@ def test_a_rebalance_over_five_kinds_is_one_transaction_as_planned(venues: Venue
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, swap, _ = swap_of(outcome)
         require_exact(chain, outcome, before)
-        assert {leg.venue for leg in plan.legs} == {venue.value for venue in Venue}, said(plan.skipped)
+        assert {leg.venue for leg in plan.legs} == {venue.value for venue in Venue}, skipped_text(plan.skipped)
         assert max(off_target(chain, FIVE).values()) < 60
         assert swap.tx.to == chain.addresses.rebalancer
 

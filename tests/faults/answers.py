@@ -157,7 +157,7 @@ def fields(method: str, params: list[Any], answer: Any, pages: LensPageLog, call
         yield f"{name}: result"
 
 
-def altered(field: str, draw: random.Random, pages: LensPageLog, called: Sequence[str]) -> Callable[[str, list[Any], Any], Any]:
+def altering(field: str, draw: random.Random, pages: LensPageLog, called: Sequence[str]) -> Callable[[str, list[Any], Any], Any]:
     """What gives another value in that field, whatever answer has it."""
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:

@@ -32,7 +32,7 @@ from agent.ports import Clock
 from agent.store.database import Database
 from tests.faults.rig import FORK
 from tests.faults.scene import Scene
-from tests.support.agents import again, yes
+from tests.support.agents import reopened_agent, yes
 
 SEND = "eth_sendRawTransaction"
 Hear = Callable[[str], None]
@@ -154,7 +154,7 @@ def _step(
     prepare()
     try:
         time = clock(AnvilNode(scene.chain.url or ""))
-        with heard(listen), again(scene.chain, scene.loaded, lines() if lines else scene.honest(), time) as agent:
+        with heard(listen), reopened_agent(scene.chain, scene.loaded, lines() if lines else scene.honest(), time) as agent:
             outcome = agent.rebalance(send=True, confirm=yes)
             end = f"{outcome.kind.value}: {outcome.reason}"
     except TrimtabError as error:

@@ -20,7 +20,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.model.futures import MarginAccount
-from tests.support.agents import ROOMY, Changes, WalletBalances, again, agent_config, fund, purse, yes
+from tests.support.agents import ROOMY, Changes, WalletBalances, agent_config, fund, purse, reopened_agent, yes
 from tests.support.constants import HOUR_S
 from tests.support.worlds import one_case
 
@@ -148,7 +148,7 @@ class Scene:
     def restart(self) -> str:
         """One healthy step of a new agent over the store; how it ended, as a word and a reason."""
         try:
-            with again(self.chain, self.loaded, self.honest()) as agent:
+            with reopened_agent(self.chain, self.loaded, self.honest()) as agent:
                 outcome = agent.rebalance(send=True, confirm=yes)
         except TrimtabError as error:
             return f"{type(error).__name__}: {error.message}"
@@ -172,7 +172,7 @@ class Scene:
         end = self.restart()
         if not end.startswith(FOREIGN_ENDS):
             raise AssertionError(f"a stranger used the wallet and the step ended {end}")
-        with again(self.chain, self.loaded, self.honest()) as agent:
+        with reopened_agent(self.chain, self.loaded, self.honest()) as agent:
             agent.resync_nonce()
 
     def has_expired(self, end: str) -> bool:
@@ -181,7 +181,7 @@ class Scene:
         """
         if not end.startswith(OutcomeKind.FAILED.value):
             return False
-        with again(self.chain, self.loaded, self.honest()) as agent:
+        with reopened_agent(self.chain, self.loaded, self.honest()) as agent:
             intents = agent.context.store.journal.intents()
         reverted = [intent for intent in intents if intent.receipt is not None and not intent.succeeded]
         blocks: list[Any] = [

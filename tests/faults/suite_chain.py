@@ -58,18 +58,18 @@ def once(at: int, happens: Callable[[], object]) -> Hear:
     return hear
 
 
-def told(scene: Scene, method: str, *params: object) -> Any:
+def node_answer(scene: Scene, method: str, *params: object) -> Any:
     """A word with the node on a connection of this process's own."""
     return line(scene.chain.url or "", "outside", PATIENCE_S).call(method, list(params))
 
 
 def reorganised(scene: Scene, depth: int) -> bool:
     """The newest blocks of the scene, at most so many, are replaced by empty ones, and one more comes; False where there are none."""
-    height = int(told(scene, "eth_blockNumber"), 16)
+    height = int(node_answer(scene, "eth_blockNumber"), 16)
     gone = min(depth, height - scene.first_block)
     if gone > 0:
-        told(scene, "anvil_reorg", gone, [])
-        told(scene, "evm_mine")
+        node_answer(scene, "anvil_reorg", gone, [])
+        node_answer(scene, "evm_mine")
     return gone > 0
 
 
@@ -82,7 +82,7 @@ def reorganisation(scene: Scene, at: int, draw: random.Random) -> str:
 def deep_reorganisation(scene: Scene, at: int, draw: random.Random) -> str:
     """The step is done and final, blocks come, and then many go with it."""
     end = process(scene).end
-    told(scene, "anvil_mine", hex(1 + at))
+    node_answer(scene, "anvil_mine", hex(1 + at))
     STRIKES.value += reorganised(scene, draw.randrange(2 + at, DEEPEST + 1))
     return end
 
@@ -91,18 +91,18 @@ def reorganised_away_and_back(scene: Scene, at: int, draw: random.Random) -> str
     """Blocks go, and what was in them is mined again in another block."""
 
     def happens() -> bool:
-        head = int(told(scene, "eth_blockNumber"), 16)
+        head = int(node_answer(scene, "eth_blockNumber"), 16)
         depth = min(draw.choice((1, 2, 4)), head - scene.first_block)
         if depth <= 0:
             return False
         wallet = scene.chain.wallet.address.lower()
-        blocks = [told(scene, "eth_getBlockByNumber", hex(number), True) for number in range(head - depth + 1, head + 1)]
+        blocks = [node_answer(scene, "eth_getBlockByNumber", hex(number), True) for number in range(head - depth + 1, head + 1)]
         ours = [transaction["hash"] for block in blocks for transaction in block["transactions"] if transaction["from"].lower() == wallet]
-        raw = [told(scene, "eth_getRawTransactionByHash", tx_hash) for tx_hash in ours]
-        told(scene, "anvil_reorg", depth, [])
+        raw = [node_answer(scene, "eth_getRawTransactionByHash", tx_hash) for tx_hash in ours]
+        node_answer(scene, "anvil_reorg", depth, [])
         for raw_tx in raw:
-            told(scene, "eth_sendRawTransaction", raw_tx)
-        told(scene, "evm_mine")
+            node_answer(scene, "eth_sendRawTransaction", raw_tx)
+        node_answer(scene, "evm_mine")
         return True
 
     return process(scene, once(at, happens)).end
@@ -113,12 +113,12 @@ def nonce_theft(scene: Scene, at: int, draw: random.Random) -> str:
 
     def happens() -> bool:
         wallet = scene.chain.wallet
-        nonce = int(told(scene, "eth_getTransactionCount", wallet.address, "latest"), 16)
+        nonce = int(node_answer(scene, "eth_getTransactionCount", wallet.address, "latest"), 16)
         fee = draw.choice((3, 20, 59)) * GWEI
         body = {"chainId": scene.chain.chain_id, "nonce": nonce, "to": wallet.address, "value": STRANGERS_WEI, "gas": 21_000}
         signed = Account.sign_transaction({**body, "maxFeePerGas": fee, "maxPriorityFeePerGas": fee, "type": 2}, wallet.private_key)
         try:
-            told(scene, "eth_sendRawTransaction", scene.chain.w3.to_hex(signed[0]))
+            node_answer(scene, "eth_sendRawTransaction", scene.chain.w3.to_hex(signed[0]))
         except Exception as error:  # ours is in the pool and pays more: the thief comes too late
             if "underpriced" not in str(error):
                 raise
@@ -131,25 +131,25 @@ def nonce_theft(scene: Scene, at: int, draw: random.Random) -> str:
 def gas_spike(scene: Scene, at: int, draw: random.Random) -> str:
     """The next block's base fee is far above every limit, and falls by an eighth with each empty block."""
     fee = draw.choice((61, 100, 1_000, 50_000)) * GWEI
-    return process(scene, once(at, lambda: told(scene, "anvil_setNextBlockBaseFeePerGas", hex(fee)))).end
+    return process(scene, once(at, lambda: node_answer(scene, "anvil_setNextBlockBaseFeePerGas", hex(fee)))).end
 
 
 def base_fee_jump(scene: Scene, at: int, draw: random.Random) -> str:
     """The base fee doubles or more between two blocks: what is pending pays too little for a while."""
     fee = draw.choice((3, 5, 12, 30)) * GWEI
-    return process(scene, once(at, lambda: told(scene, "anvil_setNextBlockBaseFeePerGas", hex(fee)))).end
+    return process(scene, once(at, lambda: node_answer(scene, "anvil_setNextBlockBaseFeePerGas", hex(fee)))).end
 
 
 def stuck_mempool(scene: Scene, at: int, draw: random.Random) -> str:
     """From some moment on no block comes at all; later the pool is mined, or lost, or everything is late."""
-    end = process(scene, once(at, lambda: told(scene, "evm_setAutomine", False)), clock=frozen_clock).end
+    end = process(scene, once(at, lambda: node_answer(scene, "evm_setAutomine", False)), clock=frozen_clock).end
     afterwards = draw.choice(("mined", "lost", "late"))
     if afterwards == "lost":
-        told(scene, "anvil_dropAllTransactions")
+        node_answer(scene, "anvil_dropAllTransactions")
     if afterwards == "late":  # too dear to be mined, until its deadline is over
-        told(scene, "anvil_setNextBlockBaseFeePerGas", hex(10**12))
+        node_answer(scene, "anvil_setNextBlockBaseFeePerGas", hex(10**12))
         scene.chain.node.mine_at(scene.chain.now_s() + 300)
-        told(scene, "anvil_setNextBlockBaseFeePerGas", hex(GWEI))
+        node_answer(scene, "anvil_setNextBlockBaseFeePerGas", hex(GWEI))
     return f"{end} ({afterwards})"
 
 

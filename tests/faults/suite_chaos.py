@@ -60,10 +60,10 @@ def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Sc
         for where in places(draw, fault):
             place = f"{seat} {where}"
             if wanted(fault, place):
-                yield one(chain, folders, Case(NAME, seed, fault, place), staged)
+                yield case_result(chain, folders, Case(NAME, seed, fault, place), staged)
 
 
-def one(chain: LocalChain, folders: Folders, case: Case, staged: SceneStager = scene) -> Result:
+def case_result(chain: LocalChain, folders: Folders, case: Case, staged: SceneStager = scene) -> Result:
     """One step through the sick endpoint, then healthy ones."""
     seat, _, place = case.where.rpartition(" ")
     draw = random.Random(str(case))

@@ -18,10 +18,10 @@ from agent.errors import TrimtabError
 from agent.localchain import LocalChain
 from agent.store import open_store
 from tests.faults import invariants
-from tests.faults.answers import SEND, LensPageLog, altered, fields
+from tests.faults.answers import SEND, LensPageLog, altering, fields
 from tests.faults.scene import Scene, SceneStager, scene
 from tests.faults.suite import Case, Folders, Only, Result
-from tests.support.agents import again, yes
+from tests.support.agents import reopened_agent, yes
 from tests.support.fakes.transport import RecordingTransport
 
 NAME = "lies"
@@ -57,10 +57,10 @@ class LieRecord:
         self.sent_after = 0
 
 
-def steps(staged_scene: Scene, field: str, operators: tuple[str, ...], draw: random.Random) -> tuple[LieRecord, str]:
+def lied_step(staged_scene: Scene, field: str, operators: tuple[str, ...], draw: random.Random) -> tuple[LieRecord, str]:
     """One step of which the first operator's endpoints lie in that field; how it ended."""
     lie_record, pages = LieRecord(), LensPageLog()
-    lie = altered(field, draw, pages, staged_scene.called)
+    lie = altering(field, draw, pages, staged_scene.called)
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:
         if method == SEND:
@@ -77,7 +77,7 @@ def steps(staged_scene: Scene, field: str, operators: tuple[str, ...], draw: ran
     lines: list[Transport] = [RecordingTransport(staged_scene.direct(who), who, alter if who == "sick" else watch) for who in operators]
     with pages.remembered():
         try:
-            with again(staged_scene.chain, staged_scene.loaded, lines) as agent:
+            with reopened_agent(staged_scene.chain, staged_scene.loaded, lines) as agent:
                 outcome = agent.rebalance(send=True, confirm=yes)
                 return lie_record, f"{outcome.kind.value}: {outcome.reason}"
         except TrimtabError as error:
@@ -95,7 +95,7 @@ def all_fields(staged_scene: Scene) -> list[str]:
 
     with (
         pages.remembered(),
-        again(staged_scene.chain, staged_scene.loaded, [RecordingTransport(staged_scene.direct(), "local", note)]) as agent,
+        reopened_agent(staged_scene.chain, staged_scene.loaded, [RecordingTransport(staged_scene.direct(), "local", note)]) as agent,
     ):
         agent.rebalance(send=True, confirm=yes)
     return list(found)
@@ -124,14 +124,14 @@ def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Sc
                 scene = stack.enter_context(staged(chain, folders(), seed, operators=tuple(dict.fromkeys(operators))))
                 clean = True
                 while wanted_fields and clean:
-                    result, clean = one(scene, Case(NAME, seed, wanted_fields.pop(0), seat), operators)
+                    result, clean = lie_result(scene, Case(NAME, seed, wanted_fields.pop(0), seat), operators)
                     yield result
 
 
-def one(staged_scene: Scene, case: Case, operators: tuple[str, ...]) -> tuple[Result, bool]:
+def lie_result(staged_scene: Scene, case: Case, operators: tuple[str, ...]) -> tuple[Result, bool]:
     """What came of one lie, and whether nothing was signed at all."""
     draw = random.Random(str(case))
-    problems, end = steps(staged_scene, case.fault, operators, draw)
+    problems, end = lied_step(staged_scene, case.fault, operators, draw)
     signed = signatures(staged_scene)
     wrong: list[str] = []
     if len(set(operators)) == 2 and problems.sent_after and harmless(case.fault, case.where) is None:

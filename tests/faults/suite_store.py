@@ -22,7 +22,7 @@ from tests.faults.probe import finished, process, started
 from tests.faults.scene import Scene, SceneStager, scene
 from tests.faults.suite import Case, Folders, Only, Result
 from tests.faults.suite_chain import once
-from tests.support.agents import again
+from tests.support.agents import reopened_agent
 
 NAME = "store"
 MOMENTS = 56
@@ -86,7 +86,7 @@ def two_machines(copying: Callable[[Scene, Scene], None]) -> Callable[[Scene, in
 def _turn(staged_scene: Scene, draw: random.Random) -> None:
     """One machine steps; where it wants the owner's word it sometimes gets it, and steps again."""
     if staged_scene.restart().startswith("OperatorNeeded") and draw.random() < 0.5:
-        with suppress(TrimtabError), again(staged_scene.chain, staged_scene.loaded, staged_scene.honest()) as agent:
+        with suppress(TrimtabError), reopened_agent(staged_scene.chain, staged_scene.loaded, staged_scene.honest()) as agent:
             agent.resync_nonce()
         staged_scene.restart()
 

@@ -23,7 +23,7 @@ from agent.localchain import LocalChain
 from agent.signing import keys
 from agent.venues.hyperliquid.connection import HyperliquidConnection
 from tests.faults.rig import in_child
-from tests.support.agents import again, fund, trusted, yes
+from tests.support.agents import fund, reopened_agent, trusted_config, yes
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import venue_changes, venue_for
 from tests.support.hyperliquid_server import HyperliquidServer
@@ -76,7 +76,7 @@ class Wallet:
                 return answer
 
             HyperliquidConnection.exchange = exchange  # type: ignore[method-assign]  # in a child
-        with again(self.chain, self.loaded) as agent:
+        with reopened_agent(self.chain, self.loaded) as agent:
             writing = False
 
             def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
@@ -116,7 +116,7 @@ def wallet(anvil_session: LocalChain, tmp_path: Path, monkeypatch: pytest.Monkey
         assert isinstance(futures, dict)
         del futures["agent_key_env"]
         futures["agent_keystore"] = "agent.json"
-        loaded = trusted(anvil_session, tmp_path / "made", changes, EVEN)
+        loaded = trusted_config(anvil_session, tmp_path / "made", changes, EVEN)
         yield Wallet(anvil_session, loaded, server, loaded.path.parent / "agent.json")
 
 
@@ -157,7 +157,7 @@ def test_an_approval_killed_at_any_moment_is_neither_lost_nor_repeated(wallet: W
     assert set(wallet.posted()) <= wallet.kept(), "no approved key is lost"
     password = api.PasswordSource("TRIMTAB_AGENT_PASSWORD")
     assert api.wallet_address(wallet.file, None, None, password, None, True)["address"] == done["agent"]
-    with again(wallet.chain, wallet.loaded) as agent:
+    with reopened_agent(wallet.chain, wallet.loaded) as agent:
         assert agent.context.store.trust.agent_expiry_ms(done["agent"]) == listed.until_ms
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     assert wallet.server.signers[-1] == listed.address

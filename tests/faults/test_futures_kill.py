@@ -12,7 +12,7 @@ from agent.localchain import LocalChain
 from agent.localchain.perpetuals import LocalPerps
 from agent.margin import account as margin
 from agent.model import IntentKind
-from tests.support.agents import again, fund, purse, trusted
+from tests.support.agents import fund, purse, reopened_agent, trusted_config
 from tests.support.futures import EVEN, futures_config_changes
 from tests.support.markets.step_kills import ENDS, StepWorld, every_run
 from tests.support.perps import perps_on, read_now
@@ -38,7 +38,7 @@ def layer(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactory) -
         fund(anvil_session, {"WETH": 50_000, "USDC": 50_000})
         perps = perps_on(anvil_session)
         perps.deposit(anvil_session.wallet.address, 10_000 * 10**6)
-        loaded = trusted(anvil_session, tmp_path_factory.mktemp("made"), futures_config_changes(perps, {"WETH": "100%"}), EVEN)
+        loaded = trusted_config(anvil_session, tmp_path_factory.mktemp("made"), futures_config_changes(perps, {"WETH": "100%"}), EVEN)
         yield Layer(StepWorld(anvil_session, loaded, purse(anvil_session)), perps)
 
 
@@ -49,7 +49,7 @@ def test_an_order_killed_at_any_moment_is_filled_exactly_once(layer: Layer, tmp_
         assert world.killed(moment), f"{moment} was never reached"
         world.restarted()
         world.restarted()
-        with again(world.chain, world.loaded) as agent:
+        with reopened_agent(world.chain, world.loaded) as agent:
             store = agent.context.store
             assert store.journal.open_intents() == () == store.journal.unbooked_intents()
             intents = store.journal.intents()

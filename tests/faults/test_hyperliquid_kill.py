@@ -13,7 +13,7 @@ import pytest
 from agent.errors import Retryable
 from agent.localchain import LocalChain
 from agent.model import IntentState
-from tests.support.agents import again, fund, purse, trusted
+from tests.support.agents import fund, purse, reopened_agent, trusted_config
 from tests.support.futures import EVEN
 from tests.support.hyperliquid import AGENT, AGENT_ENV, venue_changes, venue_for
 from tests.support.hyperliquid_server import HyperliquidServer, ServerPosition
@@ -40,7 +40,7 @@ def layer(anvil_session: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv(AGENT_ENV, AGENT.key.hex())
     with one_case(anvil_session), venue_for(anvil_session) as server:
         fund(anvil_session, {"WETH": 50_000, "USDC": 50_000})
-        loaded = trusted(anvil_session, tmp_path / "made", venue_changes(server, {"ETH": "100%"}), EVEN)
+        loaded = trusted_config(anvil_session, tmp_path / "made", venue_changes(server, {"ETH": "100%"}), EVEN)
         yield Layer(StepWorld(anvil_session, loaded, purse(anvil_session)), server)
 
 
@@ -51,13 +51,13 @@ STOP_MOMENTS = ["before:send 2", "after:send 2", *(f"write {number}" for number 
 def test_a_stop_killed_at_any_moment_rests_exactly_once(layer: Layer, moment: str, tmp_path: Path) -> None:
     world, server = layer.world, layer.server
     changes = venue_changes(server, {"ETH": "100%"}, resting_stop="2%")
-    world = replace(world, loaded=trusted(world.chain, tmp_path / "stops", changes, EVEN))
+    world = replace(world, loaded=trusted_config(world.chain, tmp_path / "stops", changes, EVEN))
     assert world.killed(moment), f"{moment} was never reached"
     for _ in range(3):
         with contextlib.suppress(Retryable):  # its fate is open until its end
             world.restarted()
         world.chain.node.mine_at(world.chain.now_s() + 1_000)
-    with again(world.chain, world.loaded) as agent:
+    with reopened_agent(world.chain, world.loaded) as agent:
         store = agent.context.store
         assert store.journal.open_intents() == () == store.journal.unbooked_intents()
         assert {intent.state for intent in store.journal.intents()} <= ENDS
@@ -77,12 +77,12 @@ def limit_world(layer: Layer, folder: Path) -> StepWorld:
     layer.server.move("ETH", "0")
     limits = {"futures.order_type": "gtc", "futures.order_time": "1h", "futures.leverage_band": "10%"}
     changes = venue_changes(layer.server, {"ETH": "100%"}) | limits
-    return replace(layer.world, loaded=trusted(layer.world.chain, folder, changes, EVEN))
+    return replace(layer.world, loaded=trusted_config(layer.world.chain, folder, changes, EVEN))
 
 
 def require_each_fill_once(world: StepWorld, server: HyperliquidServer) -> None:
     """Require that the journal has every fill of the venue once, and that nothing was posted twice."""
-    with again(world.chain, world.loaded) as agent:
+    with reopened_agent(world.chain, world.loaded) as agent:
         store = agent.context.store
         assert store.journal.unbooked_intents() == ()
         assert all(intent.is_resting for intent in store.journal.open_intents())
@@ -137,7 +137,7 @@ def test_an_order_killed_at_any_moment_is_filled_exactly_once(layer: Layer, mome
         world.chain.node.mine_at(world.chain.now_s() + 1_000)
         world.restarted()
     world.restarted()
-    with again(world.chain, world.loaded) as agent:
+    with reopened_agent(world.chain, world.loaded) as agent:
         store = agent.context.store
         assert store.journal.open_intents() == () == store.journal.unbooked_intents()
         intents = store.journal.intents()
@@ -162,7 +162,7 @@ TOGETHER_OFTEN = {"after:send 1", *(f"write {number}" for number in (11, 24))}
 
 def require_orders_filled_once(world: StepWorld, server: HyperliquidServer) -> None:
     """Require of every order of the wallet at the venue one intent, with the sum of its fills, and fills of no other intent."""
-    with again(world.chain, world.loaded) as agent:
+    with reopened_agent(world.chain, world.loaded) as agent:
         journal = agent.context.store.journal
         assert journal.open_intents() == () == journal.unbooked_intents()
         intents = journal.intents()
@@ -190,7 +190,7 @@ def require_orders_filled_once(world: StepWorld, server: HyperliquidServer) -> N
 def test_orders_of_one_action_killed_at_any_moment_are_each_filled_once(layer: Layer, moment: str, tmp_path: Path) -> None:
     world, server = layer.world, layer.server
     changes = venue_changes(server, {"ETH": "40%", "BTC": "30%", "DOGE": "30%"}, "2.5x")
-    world = replace(world, loaded=trusted(world.chain, tmp_path / "together", changes, EVEN))
+    world = replace(world, loaded=trusted_config(world.chain, tmp_path / "together", changes, EVEN))
     user = world.chain.wallet.address.lower()
     sizes = {"ETH": Fraction("3.3333"), "BTC": Fraction("0.125"), "DOGE": Fraction(60_753)}
     for coin, bound in (("ETH", "3100"), ("BTC", "61000"), ("DOGE", "0.126")):

@@ -15,7 +15,7 @@ from tests.faults.scene import Scene, scene
 from tests.faults.suite import Folders, Only, Result
 from tests.faults.suite_lies import HARMLESS, all_fields, harmless, run
 from tests.faults.suites import sample
-from tests.support.agents import again
+from tests.support.agents import reopened_agent
 from tests.support.samples import slow
 
 SEED = 0
@@ -92,7 +92,7 @@ def test_two_endpoints_of_one_operator_are_no_two_operators(anvil_session: Local
     with (
         scene(anvil_session, folders(), SEED, operators=("sick", "alpha")) as sick_scene,
         pytest.raises(ConfigError, match="1 operator"),
-        again(anvil_session, sick_scene.loaded, [sick_scene.direct("sick"), sick_scene.direct("sick")]),
+        reopened_agent(anvil_session, sick_scene.loaded, [sick_scene.direct("sick"), sick_scene.direct("sick")]),
     ):
         pass
 

@@ -10,7 +10,7 @@ import pytest
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, LpV3Position
 from tests.support import lp_on_chain
-from tests.support.agents import WalletBalances, again, fund, purse, trusted
+from tests.support.agents import WalletBalances, fund, purse, reopened_agent, trusted_config
 from tests.support.lp_on_chain import EVEN
 from tests.support.markets.step_kills import ENDS, StepWorld, every_run
 from tests.support.on_chain.lp_actions import V3, config_with_targets
@@ -29,7 +29,7 @@ def furnished(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactor
     """The wallet and its store, made once."""
     with one_case(anvil_session):
         fund(anvil_session, {"WETH": 5_000, "USDC": 5_000})
-        loaded = trusted(anvil_session, tmp_path_factory.mktemp("made"), config_with_targets(anvil_session, V3), EVEN)
+        loaded = trusted_config(anvil_session, tmp_path_factory.mktemp("made"), config_with_targets(anvil_session, V3), EVEN)
         yield StepWorld(anvil_session, loaded, purse(anvil_session))
 
 
@@ -46,7 +46,7 @@ def require_exactly_one_position(world: StepWorld) -> None:
     wallet, manager = chain.wallet.address, lp_on_chain.manager(chain)
     assert manager.balanceOf(wallet).call() == 1
     token_id = manager.tokenOfOwnerByIndex(wallet, 0).call()
-    with again(chain, world.loaded) as agent:
+    with reopened_agent(chain, world.loaded) as agent:
         store = agent.context.store
         assert store.journal.open_intents() == ()
         assert store.journal.unbooked_intents() == ()
@@ -62,7 +62,9 @@ def require_exactly_one_position(world: StepWorld) -> None:
     assert (move.token_id, move.liquidity_delta) == (token_id, manager.positions(token_id).call()[7])
     assert isinstance(position, LpV3Position)
     assert (position.token_id, position.liquidity) == (token_id, move.liquidity_delta)
-    assert moved(chain, before, after) == dict(zip((move.token0, move.token1), (-raw for raw in move.amounts_raw), strict=True))
+    assert balance_changes_of(chain, before, after) == dict(
+        zip((move.token0, move.token1), (-raw for raw in move.amounts_raw), strict=True)
+    )
     gas_wei = sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
     assert before.native_wei - after.native_wei == gas_wei == history.budgets.gas_24h_wei
     assert history.budgets.turnover_24h == 0
@@ -71,7 +73,7 @@ def require_exactly_one_position(world: StepWorld) -> None:
             assert chain.token_contract(symbol).functions.allowance(wallet, spender).call() == 0
 
 
-def moved(chain: LocalChain, before: WalletBalances, after: WalletBalances) -> dict[str, int]:
+def balance_changes_of(chain: LocalChain, before: WalletBalances, after: WalletBalances) -> dict[str, int]:
     """Change of each balance that changed, by address."""
     return {chain.tokens[symbol].address: raw - before.raw[symbol] for symbol, raw in after.raw.items() if raw != before.raw[symbol]}
 

@@ -15,7 +15,7 @@ from agent.localchain import LocalChain
 from agent.model import AlertKind, AlertState, IntentKind
 from agent.store.journal import StepStore
 from tests.faults.rig import in_child
-from tests.support.agents import ROOMY, again, fund, trusted, yes
+from tests.support.agents import ROOMY, fund, reopened_agent, trusted_config, yes
 from tests.support.markets.pending_fees import HELD, TARGETS, V3_ONLY, at_swap
 from tests.support.markets.switched_fees import ZERO, switch_on, switchable
 from tests.support.samples import slow
@@ -38,7 +38,7 @@ def run(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> None:
 
     if die_at == "outcome":
         StepStore.end = end  # type: ignore[method-assign]
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         fee_on = at_swap(agent, lambda: switch_on(chain, payer=chain.addresses.swap_router_02))
         sent: list[str] = []
 
@@ -58,12 +58,12 @@ def test_a_step_killed_before_its_shortfall_is_noted_ends_failed_with_an_alert(
     chain = anvil_chain
     switchable(chain)
     fund(chain, HELD)
-    loaded = trusted(chain, tmp_path, {**ROOMY, **V3_ONLY}, TARGETS)
+    loaded = trusted_config(chain, tmp_path, {**ROOMY, **V3_ONLY}, TARGETS)
     code = in_child(lambda: run(chain, loaded, die_at))
     assert code == (0 if die_at == "never" else -signal.SIGKILL)
     chain.__dict__.pop("transport", None)
     switch_on(chain, payer=ZERO)
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         store, now_s = agent.context.store, agent.context.clock.now_s()
         agent.rebalance(send=True, confirm=yes)
         (swap,) = [intent for intent in store.journal.intents() if intent.kind is IntentKind.SWAP]

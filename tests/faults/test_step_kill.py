@@ -12,7 +12,7 @@ from agent.execution.settlement import realised_legs
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, Plan, StepInput
-from tests.support.agents import ROOMY, again, allowances, fund, off_target, purse, trusted
+from tests.support.agents import ROOMY, allowances, fund, off_target, purse, reopened_agent, trusted_config
 from tests.support.markets.step_kills import ENDS, StepWorld, every_run
 from tests.support.worlds import one_case
 
@@ -32,7 +32,7 @@ def furnished(anvil_session: LocalChain, tmp_path_factory: pytest.TempPathFactor
     """The wallet and its store, made once."""
     with one_case(anvil_session):
         fund(anvil_session, HELD)
-        loaded = trusted(anvil_session, tmp_path_factory.mktemp("made"), ROOMY, TARGETS)
+        loaded = trusted_config(anvil_session, tmp_path_factory.mktemp("made"), ROOMY, TARGETS)
         yield StepWorld(anvil_session, loaded, purse(anvil_session))
 
 
@@ -46,7 +46,7 @@ def world(furnished: StepWorld, tmp_path: Path) -> Iterator[StepWorld]:
 def require_exactly_once(world: StepWorld) -> None:
     """One swap, as its own plan says to the wei; every intent at an end, every transaction known and booked, nothing approved."""
     chain, before, after = world.chain, world.before, purse(world.chain)
-    with again(chain, world.loaded) as agent:
+    with reopened_agent(chain, world.loaded) as agent:
         store = agent.context.store
         assert store.journal.open_intents() == ()
         assert store.journal.unbooked_intents() == ()

@@ -50,7 +50,7 @@ def folders(tmp_path: Path) -> Folders:
     return fresh
 
 
-def each(many: int) -> Only:
+def every_nth(many: int) -> Only:
     """The first case, and every one so many later."""
     numbers = itertools.count()
     return lambda _fault, _where: next(numbers) % many == 0
@@ -64,7 +64,7 @@ def test_after_every_fault_of_the_sample_the_rebalance_is_done_exactly_once(
     run, _ = SUITES[name]
     injected: Counter[str] = Counter()
     results: list[Result] = []
-    for result in run(anvil_session, folders, 1, each(ONE_OF[name] * part)):
+    for result in run(anvil_session, folders, 1, every_nth(ONE_OF[name] * part)):
         assert not result.violations, f"{result.case}: {result.violations} after {result.ends}"
         injected.update(result.injected)
         results.append(result)

@@ -139,7 +139,7 @@ QUESTIONS: dict[str, Question] = {
 """What is asked of nodes."""
 
 
-def asked(question: Question, at: Scene) -> Target:
+def question_target(question: Question, at: Scene) -> Target:
     """A question as a target."""
     return lambda data: question(ScriptedProvider(data.split(b"\n")), at)
 
@@ -151,7 +151,7 @@ def lens_page(at: Scene) -> Target:
     return lambda data: snapshot_parts(at.watch, decode_page(items, data))
 
 
-def written(kind: object) -> Target:
+def text_target(kind: object) -> Target:
     """A type of the model as text."""
     return lambda data: codec.loads(kind, data.decode("utf-8", errors="replace"))
 
@@ -182,11 +182,11 @@ def key_service(data: bytes) -> object:
 def targets(at: Scene) -> dict[str, Target]:
     """All of them, by name."""
     return {
-        **{name: asked(question, at) for name, question in QUESTIONS.items()},
+        **{name: question_target(question, at) for name, question in QUESTIONS.items()},
         "lens_page": lens_page(at),
-        "step_input": written(StepInput),
-        "plan": written(Plan),
-        "grant": written(Grant),
+        "step_input": text_target(StepInput),
+        "plan": text_target(Plan),
+        "grant": text_target(Grant),
         "calldata": calldata,
         "signed": signed,
         "key_service": key_service,

@@ -29,7 +29,7 @@ SEED = 7
 Read = Callable[[HyperliquidClient], object]
 
 
-def changed(seed: bytes, tries: int, draw: random.Random) -> Iterator[bytes]:
+def mutations_of(seed: bytes, tries: int, draw: random.Random) -> Iterator[bytes]:
     for _, mutation in zip(range(tries), mutations(seed, draw), strict=False):
         yield mutation
 
@@ -54,7 +54,7 @@ def test_no_answer_about_a_margin_account_brings_up_an_error_that_is_not_ours(pe
     at, offset = page.index(bytes.fromhex(scope.markets[0].base[2:])), bytearray(page)
     offset[at - 1] ^= 1  # a bit above the address of a market
     survives(read, bytes(offset))
-    for data in changed(page, tries, random.Random(SEED)):
+    for data in mutations_of(page, tries, random.Random(SEED)):
         survives(read, data)
 
 
@@ -101,7 +101,7 @@ def venue_with(connection: HyperliquidConnection, now_ms: int) -> HyperliquidCli
     return HyperliquidClient(connection, OWNER.address, COINS, lambda: now_ms, AgentKey(AGENT, is_mainnet=False), lambda: 0)
 
 
-def traded(server: HyperliquidServer, owner: LocalAccount) -> Callable[..., OrderTicket]:
+def ticket_issuer(server: HyperliquidServer, owner: LocalAccount) -> Callable[..., OrderTicket]:
     """Open two positions and pay funding; return what issues further tickets."""
     server.fund(owner.address, 10_000)
     connection = HyperliquidConnection(server.url, is_mainnet=False, timeout_s=60)
@@ -124,7 +124,7 @@ def traded(server: HyperliquidServer, owner: LocalAccount) -> Callable[..., Orde
 @pytest.mark.parametrize("tries", [300, *slow([5_000])])
 def test_no_answer_of_hyperliquid_brings_up_an_error_that_is_not_ours(tries: int) -> None:
     with hyperliquid() as server:
-        ticket = traded(server, OWNER)
+        ticket = ticket_issuer(server, OWNER)
         resting = ticket("ETH", 1_000, 2_000, PerpOrderKind.LIMIT)
         venue_with(HyperliquidConnection(server.url, is_mainnet=False, timeout_s=60), server.now_ms).submit(resting)
         venue_reads, bodies = reads(resting, ticket("ETH", 1_000, 3_100), server.now_ms), {}
@@ -135,13 +135,13 @@ def test_no_answer_of_hyperliquid_brings_up_an_error_that_is_not_ours(tries: int
     draw = random.Random(SEED)
     for name, read in venue_reads.items():
         survives(lambda data, read=read: read(venue_with(ScriptedConnection(data.split(b"\n")), server.now_ms)), bodies[name])
-        for data in changed(bodies[name], tries, draw):
+        for data in mutations_of(bodies[name], tries, draw):
             survives(lambda data, read=read: read(venue_with(ScriptedConnection(data.split(b"\n")), server.now_ms)), data)
 
 
 def test_the_name_of_a_market_is_a_text() -> None:
     with hyperliquid() as server:
-        traded(server, OWNER)
+        ticket_issuer(server, OWNER)
         line = RecordingConnection(server.url)
         venue_with(line, server.now_ms).read()
     for wrong in (b"[]", b"{}", b"null", b"1"):

@@ -29,7 +29,7 @@ from agent.store.files.secret import secret_path
 from agent.store.postgresql.copying import OWN_FACTS
 from agent.store.postgresql.session import WRITER_KEY_PREFIX
 from agent.store.tables import Base
-from tests.support.agents import ROOMY, again, fund, trusted, yes
+from tests.support.agents import ROOMY, fund, reopened_agent, trusted_config, yes
 from tests.support.fakes.clock import chain_clock
 from tests.support.postgresql import Server
 from tests.support.text import raises_code
@@ -50,19 +50,19 @@ def rows(config: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 def outcomes(chain: LocalChain, config: Path, count: int = 1) -> Sequence[OutcomeKind]:
-    with again(chain, load_config(config)) as agent:
+    with reopened_agent(chain, load_config(config)) as agent:
         return [agent.rebalance(send=True, confirm=yes).kind for _ in range(count)]
 
 
 def test_from_trust_to_history_on_the_server(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
-    loaded = trusted(anvil_chain, tmp_path, {**ROOMY, "store.url": url})
+    loaded = trusted_config(anvil_chain, tmp_path, {**ROOMY, "store.url": url})
     fund(anvil_chain, HELD)
     assert outcomes(anvil_chain, loaded.path, 2) == [OutcomeKind.DONE, OutcomeKind.HOLD]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["trimtab.store.lock", "trimtab.store.secret", "trimtab.toml"]
     history = app.history(loaded, 9)
     assert [step["outcome"] for step in history["steps"]] == ["hold", "done", "approved", "approved"]
     assert app.pause(loaded.path, "to look")["paused"]
-    with again(anvil_chain, load_config(loaded.path)) as agent:
+    with reopened_agent(anvil_chain, load_config(loaded.path)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is not OutcomeKind.DONE
     assert not app.resume(loaded.path, lambda _: True)["paused"]
     for refused in (lambda: app.backup_store(loaded.path, tmp_path / "b.db"), lambda: app.check_store(loaded.path)):
@@ -72,7 +72,7 @@ def test_from_trust_to_history_on_the_server(anvil_chain: LocalChain, tmp_path: 
 
 def test_a_look_that_holds_commits_at_most_once(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
     """Transactions that read alone have no number of their own."""
-    loaded = trusted(anvil_chain, tmp_path, {"store.url": url}, ON_TARGET)
+    loaded = trusted_config(anvil_chain, tmp_path, {"store.url": url}, ON_TARGET)
     fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
     numbers: list[int] = []
 
@@ -83,7 +83,7 @@ def test_a_look_that_holds_commits_at_most_once(anvil_chain: LocalChain, tmp_pat
 
     clock = chain_clock(anvil_chain)
     with (
-        again(anvil_chain, loaded, clock=clock) as agent,
+        reopened_agent(anvil_chain, loaded, clock=clock) as agent,
         report_run(agent, clock, "1s") as service,  # type: ignore[arg-type]  # a clock that ticks by blocks
     ):
         event.listen(agent.context.store.db.engine, "commit", note)
@@ -100,7 +100,7 @@ def test_a_look_that_holds_commits_at_most_once(anvil_chain: LocalChain, tmp_pat
 
 
 def test_a_store_moves_to_the_server_and_back_row_by_row(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
-    loaded = trusted(anvil_chain, tmp_path, ROOMY)
+    loaded = trusted_config(anvil_chain, tmp_path, ROOMY)
     config = loaded.path
     fund(anvil_chain, HELD)
     assert outcomes(anvil_chain, config) == [OutcomeKind.DONE]
@@ -130,7 +130,7 @@ def test_a_store_moves_to_the_server_and_back_row_by_row(anvil_chain: LocalChain
 
 
 def test_nothing_is_copied_over_a_store_or_beside_another_secret(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
-    loaded = trusted(anvil_chain, tmp_path, ROOMY)
+    loaded = trusted_config(anvil_chain, tmp_path, ROOMY)
     (tmp_path / "trimtab.store.secret").write_text("cd" * 32)
     (tmp_path / "trimtab.store.secret").chmod(0o600)
     with pytest.raises(Refused, match="another store"):
@@ -154,7 +154,7 @@ def test_nothing_is_copied_over_a_store_or_beside_another_secret(anvil_chain: Lo
 def test_a_row_that_reads_otherwise_ends_the_copy_and_nothing_is_there(
     anvil_chain: LocalChain, tmp_path: Path, url: str, server: Server
 ) -> None:
-    loaded = trusted(anvil_chain, tmp_path, ROOMY)
+    loaded = trusted_config(anvil_chain, tmp_path, ROOMY)
     target = with_store_url(loaded, url)
     with wiring.open_store_offline(target) as (store, _), store.db.write("falsify") as db:
         db.exec_driver_sql(
@@ -171,11 +171,11 @@ def test_a_row_that_reads_otherwise_ends_the_copy_and_nothing_is_there(
 
 def test_a_pause_reaches_the_database_or_at_least_this_machine(anvil_chain: LocalChain, tmp_path: Path, url: str, server: Server) -> None:
     """With the database away, or a config that cannot be read, the pause file counts on this machine."""
-    loaded = trusted(anvil_chain, tmp_path, {**ROOMY, "store.url": url})
+    loaded = trusted_config(anvil_chain, tmp_path, {**ROOMY, "store.url": url})
     other = tmp_path / "other"
     shutil.copytree(tmp_path, other)
     assert app.pause(loaded.path, "look")["reason"] == "look"
-    with again(anvil_chain, load_config(other / "trimtab.toml")) as agent:
+    with reopened_agent(anvil_chain, load_config(other / "trimtab.toml")) as agent:
         assert agent.context.kill_switch.is_paused() is True
     app.resume(loaded.path, lambda _: True)
     server.control("stop", "-m", "fast")
@@ -184,7 +184,7 @@ def test_a_pause_reaches_the_database_or_at_least_this_machine(anvil_chain: Loca
             app.pause(loaded.path, "look")
     finally:
         server.control("start")
-    with again(anvil_chain, load_config(loaded.path)) as agent:
+    with reopened_agent(anvil_chain, load_config(loaded.path)) as agent:
         assert agent.context.kill_switch.is_paused() is True
     (tmp_path / "trimtab.store.paused").unlink()
     sound = loaded.path.read_text()
@@ -198,7 +198,7 @@ def test_a_pause_reaches_the_database_or_at_least_this_machine(anvil_chain: Loca
 
 
 def test_controls_are_said_to_be_taken_wherever_the_run_is(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
-    loaded = trusted(anvil_chain, tmp_path, {**ROOMY, "store.url": url})
+    loaded = trusted_config(anvil_chain, tmp_path, {**ROOMY, "store.url": url})
     assert not app.list_controls(loaded)["served"]
     with wiring.open_store_offline(loaded) as (store, _), store.db.serving():
         assert store.db.is_served()
@@ -208,7 +208,9 @@ def test_controls_are_said_to_be_taken_wherever_the_run_is(anvil_chain: LocalCha
 @pytest.mark.slow
 def test_the_dashboard_shows_a_look_that_no_file_tells_of(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
     """Within seconds, as its store is read again and again."""
-    loaded = trusted(anvil_chain, tmp_path, {**ROOMY, "store.url": url, "chain.rpc": [{"url": anvil_chain.url, "operator": "local"}]})
+    loaded = trusted_config(
+        anvil_chain, tmp_path, {**ROOMY, "store.url": url, "chain.rpc": [{"url": anvil_chain.url, "operator": "local"}]}
+    )
     fund(anvil_chain, HELD)
     assert outcomes(anvil_chain, loaded.path) == [OutcomeKind.DONE]
     with socket.socket() as free:

@@ -68,7 +68,7 @@ def other_machine(url: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", OTHER_MACHINE, url, str(CHAIN_ID), WALLET, str(tmp_path / "trimtab.store")]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
     try:
-        assert said(process) == "acting"
+        assert next_line(process) == "acting"
         yield process
     finally:
         process.send_signal(signal.SIGCONT)
@@ -76,16 +76,16 @@ def other_machine(url: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def next_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
-def told(process: subprocess.Popen[str], line: str) -> str:
+def answer_to(process: subprocess.Popen[str], line: str) -> str:
     assert process.stdin is not None
     process.stdin.write(f"{line}\n")
     process.stdin.flush()
-    return said(process)
+    return next_line(process)
 
 
 def acting_soon(store: Store, wait_s: float) -> float:
@@ -111,7 +111,7 @@ def test_a_wallet_that_another_machine_serves_is_left_to_it(opened: Opener, url:
             pass
         with opened("0x" + "11" * 20).db.acting():
             pass
-        assert told(process, "alive") == "written"
+        assert answer_to(process, "alive") == "written"
 
 
 def test_a_killed_process_is_replaced_at_once(opened: Opener, url: str, tmp_path: Path) -> None:
@@ -127,12 +127,12 @@ def test_a_stopped_process_is_replaced_and_writes_nothing_when_it_wakes(
 ) -> None:
     store = opened()
     with other_machine(url, tmp_path) as process:
-        assert told(process, "before") == "written"
+        assert answer_to(process, "before") == "written"
         os.kill(process.pid, signal.SIGSTOP)
         assert 1 < acting_soon(store, 10) < 10
         time.sleep(wakes_after_s)
         os.kill(process.pid, signal.SIGCONT)
-        assert told(process, "late").startswith("LockHeld")
+        assert answer_to(process, "late").startswith("LockHeld")
         assert store.pause_switch.read().reason == "before"
 
 
@@ -282,11 +282,11 @@ def test_a_hung_look_leaves_its_wallet_to_another_machine_and_writes_nothing_whe
         assert time.monotonic() < deadline_s
         time.sleep(0.1)
     with other_machine(url, tmp_path) as process:
-        assert told(process, "by the other") == "written"
+        assert answer_to(process, "by the other") == "written"
         released.set()
         look.join(30)
         assert len(late_faults) == 2
-        assert told(process, "still by the other") == "written"
+        assert answer_to(process, "still by the other") == "written"
     assert store.pause_switch.read().reason == "still by the other"
 
 

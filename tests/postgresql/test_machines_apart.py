@@ -13,7 +13,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from agent.store.postgresql import session
-from tests.support.agents import ROOMY, again, fund, purse, trusted, yes
+from tests.support.agents import ROOMY, fund, purse, reopened_agent, trusted_config, yes
 from tests.support.constants import HOUR_S
 from tests.support.fakes.clock import chain_clock
 from tests.support.postgresql import Server, running_server, standby_of
@@ -26,11 +26,11 @@ HELD = {"WETH": 10_000}
 
 def cluster(chain: LocalChain, server: Server, folder: Path, database: str) -> LoadedConfig:
     """A config whose store is in a database of its own."""
-    return trusted(chain, folder, {**NARROW, "store.url": server.new_database(database)}, TARGETS)
+    return trusted_config(chain, folder, {**NARROW, "store.url": server.new_database(database)}, TARGETS)
 
 
 def swap_count(chain: LocalChain, loaded: LoadedConfig) -> int:
-    with again(chain, load_config(loaded.path)) as agent:
+    with reopened_agent(chain, load_config(loaded.path)) as agent:
         intents = agent.context.store.journal.intents()
     return sum(intent.kind is IntentKind.SWAP and intent.state is IntentState.FINAL for intent in intents)
 
@@ -43,9 +43,9 @@ def test_a_cluster_that_has_sent_stops_by_name_once_another_has_too(
     fund(chain, HELD)
     first = cluster(chain, server, tmp_path / "first", "first_cluster")
     second = cluster(chain, server, tmp_path / "second", "second_cluster")
-    with again(chain, first) as agent:
+    with reopened_agent(chain, first) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
-    with again(chain, second) as agent:
+    with reopened_agent(chain, second) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         chain.move_market({"WETH": 3_200})
         chain.mine()
@@ -53,7 +53,7 @@ def test_a_cluster_that_has_sent_stops_by_name_once_another_has_too(
     chain.move_market({"WETH": 2_500})
     chain.mine()
     nonce = purse(chain).nonce
-    with again(chain, first) as agent:
+    with reopened_agent(chain, first) as agent:
         for _ in range(2):
             with raises_code(OperatorNeeded, "foreign_nonce", "was used by a transaction that is not in this store"):
                 agent.rebalance(send=True, confirm=yes)
@@ -70,8 +70,8 @@ def test_after_a_fail_over_that_lost_a_swap_nothing_is_sent_until_it_is_adopted(
         primary.new_database("store")
         with standby_of(primary) as standby:
             url = f"{primary.url()}&host={standby.folder}&target_session_attrs=read-write"
-            loaded = trusted(chain, tmp_path, {**NARROW, "store.url": url}, TARGETS)
-            with again(chain, loaded) as agent:
+            loaded = trusted_config(chain, tmp_path, {**NARROW, "store.url": url}, TARGETS)
+            with reopened_agent(chain, loaded) as agent:
                 assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
             standby.run("ALTER SYSTEM SET primary_conninfo = ''")
             standby.run("SELECT pg_reload_conf()")
@@ -79,7 +79,7 @@ def test_after_a_fail_over_that_lost_a_swap_nothing_is_sent_until_it_is_adopted(
             primary.run("SELECT pg_reload_conf()")
             chain.move_market({"WETH": 3_200})
             chain.mine()
-            with again(chain, loaded) as agent:
+            with reopened_agent(chain, loaded) as agent:
                 assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
             assert swap_count(chain, loaded) == 2
             primary.control("stop", "-m", "immediate")
@@ -88,7 +88,7 @@ def test_after_a_fail_over_that_lost_a_swap_nothing_is_sent_until_it_is_adopted(
             chain.move_market({"WETH": 2_500})
             chain.mine()
             nonce = purse(chain).nonce
-            with again(chain, loaded) as agent:
+            with reopened_agent(chain, loaded) as agent:
                 for _ in range(2):
                     with raises_code(OperatorNeeded, "foreign_nonce", "was used by a transaction that is not in this store"):
                         agent.rebalance(send=True, confirm=yes)
@@ -111,11 +111,11 @@ def test_a_cluster_that_acts_while_another_asks_is_not_followed_by_a_second_swap
 
     def confirm(outcome: StepOutcome) -> bool:
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "machine"))
-        with again(chain, first) as other:
+        with reopened_agent(chain, first) as other:
             assert other.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         return True
 
-    with again(chain, second) as agent:
+    with reopened_agent(chain, second) as agent:
         with pytest.raises((OperatorNeeded, PassingFault, Retryable)):
             agent.rebalance(send=True, confirm=confirm)
         nonce = purse(chain).nonce
@@ -132,9 +132,9 @@ def test_workers_whose_clocks_differ_by_an_hour_swap_once(
 ) -> None:
     chain = anvil_chain
     fund(chain, HELD)
-    loaded = trusted(chain, tmp_path, {**NARROW, "store.url": url}, TARGETS)
+    loaded = trusted_config(chain, tmp_path, {**NARROW, "store.url": url}, TARGETS)
     for offset in (offset_s, 0, -offset_s, 0):
-        with again(chain, load_config(loaded.path), clock=chain_clock(chain, offset)) as agent:
+        with reopened_agent(chain, load_config(loaded.path), clock=chain_clock(chain, offset)) as agent:
             try:
                 outcome = agent.rebalance(send=True, confirm=yes)
             except (PassingFault, Retryable):

@@ -144,7 +144,7 @@ def test_a_standby_by_mistake_is_named_and_passes(opened: Opener, server: Server
 
 
 @contextmanager
-def held(store: Store):
+def busy_writer(store: Store):
     """Another process writes to the wallet's store, and does not end."""
     with store.db.write_transaction() as db:
         yield db
@@ -157,7 +157,7 @@ def test_writers_of_a_wallet_wait_for_one_another_and_others_do_not(opened: Open
         db.exec_driver_sql("SET LOCAL lock_timeout = '200ms'")
 
     event.listen(first.db.engine, "begin", hurry)
-    with held(first):
+    with busy_writer(first):
         third.pause_switch.pause("of another wallet", START_S)
         with pytest.raises(PassingFault, match="lock timeout") as fault:
             second.trust.pin({"0xaa": "0xbb"}, START_S)

@@ -413,13 +413,12 @@ def check_allocator() -> None:
     from agent.config.load import parse_config
     from agent.model import PRICE_ONLY_METHODS, AllocationMethod, StepInput
     from agent.policy.target_changes import apply_allocation
-    from tests.support.configs.weights import RETURNS, config_text, mistake, portfolio_of
-    from tests.support.configs.weights import allocator_config as built
+    from tests.support.configs.weights import RETURNS, allocator_config, config_text, mistake, portfolio_of
     from tests.support.planning_worlds import allocator, moves, recorded, weighed
 
     method = AllocationMethod("inverse_variance")
     written = RETURNS.replace('"hrp"', '"inverse_variance"')
-    assert built(written).method is method
+    assert allocator_config(written).method is method
     config = parse_config(config_text(written))
     assert binding_parameters(config, portfolio_of(config), "0x")["weights"].startswith(
         "inverse_variance, chosen every 7 d from returns of 1 d"

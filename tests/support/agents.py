@@ -147,7 +147,7 @@ def beyond(limits: Mapping[str, object]) -> list[str]:
     return [key for key, value in written.items() if value == "off" or parse_share_with_unit_bps(value, key) > CEILINGS[key]]
 
 
-def trusted(
+def trusted_config(
     chain: LocalChain, folder: Path, changes: Changes | None = None, targets: Mapping[str, str] | None = None, vouched: bool = True
 ) -> LoadedConfig:
     """Load a config as `agent_config` does, with all contracts pinned. With `vouched`, the wallet's set-up transactions do not count as a
@@ -198,12 +198,12 @@ def agent_on(
     vouched: bool = True,
 ) -> Iterator[Agent]:
     """Open an agent with a new store and all contracts pinned."""
-    with again(chain, trusted(chain, folder, changes, targets, vouched), transports) as agent:
+    with reopened_agent(chain, trusted_config(chain, folder, changes, targets, vouched), transports) as agent:
         yield agent
 
 
 @contextmanager
-def again(
+def reopened_agent(
     chain: LocalChain, loaded: LoadedConfig, transports: Sequence[Transport] | None = None, clock: Clock | None = None
 ) -> Iterator[Agent]:
     """Open an agent over the store of an earlier one."""
@@ -251,7 +251,7 @@ def fund(chain: LocalChain, usd: Mapping[str, int | Fraction]) -> None:
     chain.set_balances({symbol: floor_int(coins * 10 ** chain.tokens[symbol].decimals) for symbol, coins in worth.items()})
 
 
-def explained(agent: Agent) -> None:
+def explain_balances(agent: Agent) -> None:
     """Confirm every balance change as the owner's."""
     api.list_transfers(agent)
     agent.context.store.balances.classify(None, None, agent.context.clock.now_s())
@@ -279,7 +279,7 @@ def worth(chain: LocalChain, balances: WalletBalances, prices_usd: Mapping[str, 
     return tokens + balances.native_wei * prices_usd["WETH"] / 10**18
 
 
-def lost(chain: LocalChain, before: WalletBalances, prices_usd: Mapping[str, Fraction], gas: bool = True) -> Fraction:
+def loss_usd(chain: LocalChain, before: WalletBalances, prices_usd: Mapping[str, Fraction], gas: bool = True) -> Fraction:
     """Return the wallet's loss since `before` in dollars, at one set of prices; `gas` includes gas."""
     now = purse(chain)
     if not gas:
@@ -344,7 +344,7 @@ def pool_prices(chain: LocalChain) -> dict[str, Fraction]:
     return {name: price_now(chain, name) for name in chain.address_by_pool}
 
 
-def failed(outcome: StepOutcome) -> list[Verdict]:
+def failed_verdicts(outcome: StepOutcome) -> list[Verdict]:
     """Return the verdicts that refuse."""
     assert outcome.plan is not None, outcome.reason
     return [verdict for verdict in outcome.plan.verdicts if not verdict.passed]
@@ -356,6 +356,6 @@ def legs_of(outcome: StepOutcome) -> tuple[Leg, ...]:
     return outcome.plan.legs
 
 
-def said(skipped: Sequence[SkippedItem]) -> str:
+def skipped_text(skipped: Sequence[SkippedItem]) -> str:
     """Return all skipped items of a plan as one text."""
     return "; ".join(f"{item.subject}: {item.why}" for item in skipped)

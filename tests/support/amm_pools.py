@@ -72,7 +72,7 @@ def v2_pools(draw) -> V2Pool:
 pools = st.one_of(v2_pools(), v3_pools())
 
 
-def swapped(state: Pool, token_in: str, amount: int) -> SwapResult | None:
+def swap_result(state: Pool, token_in: str, amount: int) -> SwapResult | None:
     """The swap, or None where the contract reverts."""
     try:
         return state.swap(token_in, amount)

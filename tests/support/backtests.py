@@ -59,7 +59,7 @@ def halves(trigger: Trigger = BAND) -> BacktestSpec:
     return make_spec(HALVES, trigger, "USD")
 
 
-def simulated(table: PriceTable, spec: BacktestSpec | None = None, **changes: object) -> SimulationResult:
+def simulation_of(table: PriceTable, spec: BacktestSpec | None = None, **changes: object) -> SimulationResult:
     """Run a simulation in a deep market, with `changes` of its settings."""
     return simulate(spec or halves(), table, replace(DEEP, **changes))  # type: ignore[arg-type]  # field names, checked by replace
 
@@ -73,17 +73,17 @@ BEGINS, ENDS = 6, 12
 RISES_AT = BEGINS
 
 
-def risen() -> PriceTable:
+def risen_prices() -> PriceTable:
     """Return BTC at 100, and from the first bar of the middle third on at 130: 56.5 % instead of 50 %, beyond a band of five points."""
     return hourly(BTC=[100.0] * RISES_AT + [130.0] * (BARS - RISES_AT))
 
 
-def guarded(**limits: object) -> BacktestSpec:
+def guarded_spec(**limits: object) -> BacktestSpec:
     """Return a spec with half BTC, which pays the gas, half USD, and only these limits."""
     return replace(make_spec(HALVES, BAND, "USD", native="BTC"), limits=replace(PERMISSIVE_LIMITS, **limits))  # type: ignore[arg-type]  # checked by replace
 
 
-def under(
+def simulation_under(
     scenario: SpotScenario,
     spec: BacktestSpec,
     table: PriceTable,
@@ -151,7 +151,7 @@ def allowed(_job: TuneJob, _rest: Sequence[TuneChunk]) -> None:
     """Allow a search without a question."""
 
 
-def tuned(
+def tune_result_of(
     objective: TuneSpec, folder: Path | None = None, work: ChunkRunner | None = None, progress: Callable[[int, int], None] | None = None
 ) -> TuneResult:
     """Run a search in this process."""
@@ -378,7 +378,7 @@ def left_after(values: list[float], land: list[float], fee: list[float], depth: 
     return (low + high) / 2
 
 
-def plain(times: NDArray[np.int64], prices: NDArray[np.float64], setting: KernelSetting, patience: int | None = None) -> Plain:
+def plain_result(times: NDArray[np.int64], prices: NDArray[np.float64], setting: KernelSetting, patience: int | None = None) -> Plain:
     """Run one setting bar by bar."""
     bars, count = prices.shape
     band, every_s = parts(setting)

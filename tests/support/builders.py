@@ -446,7 +446,7 @@ def books_of(step: StepInput) -> StrategyBooks:
     return books
 
 
-def written(ledger: StrategyLedger, step: StepInput) -> StrategyLedger:
+def with_stored_bookings(ledger: StrategyLedger, step: StepInput) -> StrategyLedger:
     """Return the ledger after the step's bookings are written."""
     return replace(ledger, bookings=(*ledger.bookings, *books_of(step).unstored_bookings), record_version=ledger.record_version + 1)
 
@@ -460,7 +460,7 @@ def opening(holdings: Mapping[str, Mapping[str, Fraction | int | str]], block: i
     return StrategyLedger((StrategyBooking("open", StrategyBookingKind.OPEN, block, 1, tuple(changes)),))
 
 
-def of(step: StepInput, name: str, symbol: str) -> Fraction:
+def strategy_coins(step: StepInput, name: str, symbol: str) -> Fraction:
     """Return the whole coins that a strategy holds."""
     priced_token = token(symbol)
     return Fraction(books_of(step).by_name[name].balance_raw(priced_token.address), 10**priced_token.decimals)

@@ -35,14 +35,14 @@ PATIENCE_S = 90
 MARKUP = "\"'></data><script>alert(1)</script>"
 
 
-def golden(name: str) -> Any:
+def golden_document(name: str) -> Any:
     """Return a golden document, with 1 in place of values that differ between runs."""
     return json.loads((GOLDEN / f"{name}.json").read_text().replace('"ANY"', '"1"'))["document"]
 
 
 def documents() -> dict[str, Any]:
     """Return the documents of a portfolio whose token, reasons and terms are markup."""
-    status, history, profit = golden("25-status"), golden("26-history"), golden("28-pnl")
+    status, history, profit = golden_document("25-status"), golden_document("26-history"), golden_document("28-pnl")
     profit["periods"] = profit["periods"][-1:]
     status["holdings"][0]["symbol"] = HOSTILE
     status["decision"]["reason"] = status["trigger"]["text"] = MARKUP
@@ -51,7 +51,7 @@ def documents() -> dict[str, Any]:
     history["values"] = [
         {"time": f"2026-01-0{day} 00:00:00", "block": day, "value": "100.5", "weights_bps": {HOSTILE: 5_000, "B": 5_000}} for day in (2, 1)
     ]
-    alerts = golden("09-alerts")
+    alerts = golden_document("09-alerts")
     alerts["open"] = [{"key": "a", "event": "b", "text": MARKUP, "since": None, "sent": None, "pending": False}]
     return {
         "status": status,
@@ -60,11 +60,11 @@ def documents() -> dict[str, Any]:
         "series": SERIES,
         "lots": LOTS,
         "alerts": alerts,
-        "orders": golden("15-orders"),
-        "plan": golden("04-plan"),
+        "orders": golden_document("15-orders"),
+        "plan": golden_document("04-plan"),
         "settings": SETTINGS,
         "reports": {"folder": HOSTILE, "skipped": [MARKUP], "reports": [REPORT]},
-        "lp": {**golden("14-lp"), **LIQUIDITY},
+        "lp": {**golden_document("14-lp"), **LIQUIDITY},
         "strategies": STRATEGIES,
         **FUTURES,
     }

@@ -52,16 +52,16 @@ class Reply:
 Answerer = Callable[[Any], Reply]
 
 
-def answered(request: Any, result: Callable[[str, list[Any]], Any]) -> Any:
+def rpc_answer(request: Any, result: Callable[[str, list[Any]], Any]) -> Any:
     """Return a valid JSON-RPC answer to a request or batch, by a function of method and params."""
     if isinstance(request, list):
-        return [answered(call, result) for call in request]
+        return [rpc_answer(call, result) for call in request]
     return {"jsonrpc": "2.0", "id": request["id"], "result": result(request["method"], request["params"])}
 
 
 def good(result: Callable[[str, list[Any]], Any] = lambda method, params: "0x1") -> Answerer:
     """Return the answers of a server that answers every call."""
-    return lambda request: Reply(json.dumps(answered(request, result)).encode())
+    return lambda request: Reply(json.dumps(rpc_answer(request, result)).encode())
 
 
 @dataclass
@@ -150,7 +150,7 @@ def passing_on(url: str) -> Answerer:
     return lambda request: Reply(node.post(json.dumps(request).encode()))
 
 
-def altered(url: str, alter: Callable[[str, list[Any], Any], Any]) -> Answerer:
+def altering_answerer(url: str, alter: Callable[[str, list[Any], Any], Any]) -> Answerer:
     """Return the answers of the node at `url`, with each call's result changed by `alter`."""
     forward = passing_on(url)
 

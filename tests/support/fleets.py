@@ -26,7 +26,7 @@ from agent.localchain import LocalChain
 from agent.observe.logs import Redactor, configure
 from agent.signing.keys import TestAccountKey, load_key
 from agent.units import floor_int
-from tests.support.agents import ROOMY, trusted
+from tests.support.agents import ROOMY, trusted_config
 
 Result = StepOutcome | TrimtabError
 
@@ -52,7 +52,7 @@ def add_wallet_portfolio(
     chain.set_balances({symbol: floor_int(coins[symbol] * 10**token.decimals) for symbol, token in chain.tokens.items()}, wallet)
     own_folder = folder / name
     own_changes = {"wallet.address": wallet, "chain.rpc": [{"url": chain.url, "operator": "local"}]}
-    loaded = trusted(chain, own_folder, ROOMY | own_changes | dict(changes), {"WETH": "50%", "USDC": "50%"})
+    loaded = trusted_config(chain, own_folder, ROOMY | own_changes | dict(changes), {"WETH": "50%", "USDC": "50%"})
     path = own_folder / f"{name}.toml"
     loaded.path.rename(path)
     return path

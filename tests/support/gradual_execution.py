@@ -92,7 +92,7 @@ def roomy(step: StepInput, **limits: object) -> StepInput:
     return with_limits(step, **limit_fields | limits)
 
 
-def carried(step: StepInput, plan: Plan, seconds: int) -> StepInput:
+def step_after_plan(step: StepInput, plan: Plan, seconds: int) -> StepInput:
     """Return the step `seconds` after the plan was executed, with all pools and feeds back at the previous prices."""
     raw_by_token = dict(plan.holdings_after)
     head = step.snapshot.head
@@ -179,7 +179,7 @@ def run(step: StepInput, dice: random.Random, moves: Callable[[StepInput, int], 
         following = draw()
         next_s = step.snapshot.head.timestamp_s + slice_wait_s(campaign, following)
         under = ExecutionProgress("test", campaign, under.parts_done + 1, under.moved_value + plan.turnover, done.spent, next_s, following)
-        step = moves(carried(step, plan, 1), under.parts_done)
+        step = moves(step_after_plan(step, plan, 1), under.parts_done)
     raise AssertionError("a campaign that does not end")
 
 

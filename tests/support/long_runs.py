@@ -33,12 +33,12 @@ from agent.localchain import LocalChain
 from agent.localchain.chain import FEED_DECIMALS
 from agent.observe.metrics import metrics_text
 from agent.units import NATIVE
-from tests.support.agents import ROOMY, again, fund, purse, trusted, yes
+from tests.support.agents import ROOMY, fund, purse, reopened_agent, trusted_config, yes
 from tests.support.constants import HOME
 from tests.support.endpoints import Reply, Served, serve
 from tests.support.fakes.clock import chain_clock
 from tests.support.fakes.transport import RecordingTransport
-from tests.support.stores import locked
+from tests.support.stores import store_lock
 from tests.support.worlds import DATA
 
 RECORDED = DATA / "weekly_2021.csv"
@@ -161,7 +161,7 @@ class Year:
     @contextmanager
     def process(self) -> Iterator[Agent]:
         """Open an agent in a new session over the store."""
-        with again(self.chain, self.loaded) as agent:
+        with reopened_agent(self.chain, self.loaded) as agent:
             yield agent
 
 
@@ -170,7 +170,7 @@ def year(chain: LocalChain, folder: Path) -> Iterator[Year]:
     """Yield a year that begins at the first week's prices, with a funded wallet and an open ledger."""
     chain.move_market(weeks()[0][1])
     fund(chain, HELD_USD)
-    life = Year(chain, folder, trusted(chain, folder, SETTINGS, TARGETS))
+    life = Year(chain, folder, trusted_config(chain, folder, SETTINGS, TARGETS))
     with life.process() as agent:
         api.refresh_ledger(agent)
         life.since = life.value()
@@ -243,7 +243,7 @@ class Faults:
         if kind == "endpoint":
             self.endpoint.line = self._sick_line
         elif kind == "store":
-            self._lock.enter_context(locked(self._store_file))
+            self._lock.enter_context(store_lock(self._store_file))
         else:
             self.clock.time_s = self._random.choice((-1, 1)) * self._random.randint(1, MOST_OFF_S)
 
@@ -313,7 +313,7 @@ def soak_config(chain: LocalChain, folder: Path) -> LoadedConfig:
         "limits.gas_per_day": "off",
         "service": {"keep_steps": KEEP_STEPS},
     }
-    return trusted(chain, folder, changes, SOAK_TARGETS)
+    return trusted_config(chain, folder, changes, SOAK_TARGETS)
 
 
 def soak(
@@ -368,7 +368,7 @@ def running(chain: LocalChain, loaded: LoadedConfig, traced: bool, faults: Fault
     if traced:
         tracemalloc.start(1)
     try:
-        with again(chain, loaded, transports, clock) as agent, report_run(agent, clock, "1s") as service:  # type: ignore[arg-type]  # a clock that ticks by blocks
+        with reopened_agent(chain, loaded, transports, clock) as agent, report_run(agent, clock, "1s") as service:  # type: ignore[arg-type]  # a clock that ticks by blocks
             yield agent, service
     finally:
         tracemalloc.stop()

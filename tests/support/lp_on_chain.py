@@ -46,7 +46,7 @@ def provide_v2(chain: LocalChain, pool: str, usd: int, owner: str | None = None)
     router = chain.contract(chain.addresses.v2_router, npm_artifact(V2_ROUTER_ARTIFACT)).functions
     to = owner or chain.wallet.address
     chain.send(router.addLiquidity(info.token0.address, info.token1.address, *amounts, 0, 0, to, FAR_FUTURE_S))
-    return confirmed(info, info.address, None, (amounts[0], amounts[1]))
+    return confirmed_position(info, info.address, None, (amounts[0], amounts[1]))
 
 
 def provide_v3(
@@ -69,10 +69,10 @@ def provide_v3(
         .process_receipt(receipt, DISCARD)
     )
     token_id, entry = used["args"]["tokenId"], (used["args"]["amount0"], used["args"]["amount1"])
-    return confirmed(info, chain.addresses.position_manager, token_id, entry)
+    return confirmed_position(info, chain.addresses.position_manager, token_id, entry)
 
 
-def confirmed(info: LocalPool, contract: str, token_id: int | None, entry_raw: tuple[int, int]) -> ConfirmedPosition:
+def confirmed_position(info: LocalPool, contract: str, token_id: int | None, entry_raw: tuple[int, int]) -> ConfirmedPosition:
     """Return a position as the owner confirms it in the config."""
     venue = f"uniswap_v{info.version}"
     return ConfirmedPosition(venue, contract, token_id, info.token0.address, info.token1.address, entry_raw, None, 6_000, MONTH_S)
@@ -189,7 +189,7 @@ def act(chain: LocalChain, action: LpAction) -> LiquidityMove:
     return LiquidityMove((after[0] - before[0], after[1] - before[1]), liquidity, gas, token_id)
 
 
-def expected(action: LpAction) -> tuple[int, int]:
+def expected_receipt(action: LpAction) -> tuple[int, int]:
     """Return the amounts that the wallet receives by the action (negative: pays)."""
     match action:
         case Provide():
@@ -297,7 +297,7 @@ def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple
         assert action is not None
         assert intent.receipt is not None
         net = intent.receipt.net_transfers(chain.wallet.address)
-        assert (net.get(action.token0, 0), net.get(action.token1, 0)) == expected(action)
+        assert (net.get(action.token0, 0), net.get(action.token1, 0)) == expected_receipt(action)
         errors.append((type(action).__name__, action.name))
     return errors
 

@@ -194,7 +194,7 @@ def passes(step: StepInput) -> bool:
     return True
 
 
-def held(step: StepInput, *reason_parts: str) -> Decision:
+def assert_hold(step: StepInput, *reason_parts: str) -> Decision:
     """Assert that the decision is a hold whose reason contains these parts."""
     decision = decide(step).decision
     assert isinstance(decision, Hold), decision

@@ -50,7 +50,7 @@ KERNEL = "import numpy, threadpoolctl; print(*(one.get('architecture') for one i
 @cache
 def kernel(machine: str) -> str:
     """Return the name of OpenBLAS's kernel on that machine."""
-    return asked(machine, "-c", KERNEL)
+    return output_on(machine, "-c", KERNEL)
 
 
 @cache
@@ -72,7 +72,7 @@ def suite_runs(machine: str) -> bool:
     return kernel(machine) == subprocess.run([sys.executable, "-c", KERNEL], capture_output=True, text=True, check=True).stdout
 
 
-def begun(machine: str, *arguments: str | Path) -> subprocess.Popen[str]:
+def start_on(machine: str, *arguments: str | Path) -> subprocess.Popen[str]:
     """Start Python on that machine; sets have a different order on each."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
     env = variables | MACHINES[machine] | {"PYTHONHASHSEED": str(len(machine))}
@@ -82,16 +82,16 @@ def begun(machine: str, *arguments: str | Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def ended(process: subprocess.Popen[str]) -> str:
+def end_output(process: subprocess.Popen[str]) -> str:
     """Let a process end by sending it a line, and return its output. Fails if it failed."""
     out, err = process.communicate("\n")
     assert process.returncode == 0, f"{out[-4_000:]}\n{err[-4_000:]}"
     return out
 
 
-def asked(machine: str, *arguments: str | Path) -> str:
+def output_on(machine: str, *arguments: str | Path) -> str:
     """Return the output of Python on that machine."""
-    return ended(begun(machine, *arguments))
+    return end_output(start_on(machine, *arguments))
 
 
 def fingerprint(text: str) -> str:
@@ -99,7 +99,7 @@ def fingerprint(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def written(path: Path, steps: Iterable[StepInput]) -> Path:
+def write_steps(path: Path, steps: Iterable[StepInput]) -> Path:
     """Write these steps to the path by pickle, since building them again would compute with floats."""
     path.write_bytes(pickle.dumps(list(steps)))
     return path
@@ -116,7 +116,7 @@ def canaries() -> dict[str, str]:
     }
 
 
-def planned(step: StepInput) -> str:
+def plan_text_of(step: StepInput) -> str:
     """Return the plan to the step's targets, or the reason for none; and the decision of its own trigger."""
     try:
         plan_text = codec.dumps(plan(step, rebalance_to_targets(step)))
@@ -125,7 +125,7 @@ def planned(step: StepInput) -> str:
     return f"{plan_text} {codec.dumps(decide(step))}"
 
 
-def whole(step: StepInput) -> str:
+def step_text(step: StepInput) -> str:
     """Return the step's targets, decision with all details, and plan as text."""
     outcome = plan_step_input(step)
     plan_text = outcome.plan and codec.dumps(outcome.plan)
@@ -140,13 +140,13 @@ def main(role: str, plans: Path, steps: Path, folder: Path, *orders: str) -> int
     """
     here = [apply_effective_targets(step) if step.portfolio.allocator is not None else step for step in pickle.loads(steps.read_bytes())]
     if role == "record":
-        from tests.support.stores import recorded  # imports web3 and alembic, which the other roles do not need
+        from tests.support.stores import recorded_steps  # imports web3 and alembic, which the other roles do not need
 
-        recorded(folder, here)
+        recorded_steps(folder, here)
     document: dict[str, Any] = {
         "differs": canaries(),
-        "plans": [fingerprint(planned(step)) for step in pickle.loads(plans.read_bytes())],
-        "steps": [fingerprint(whole(step)) for step in here],
+        "plans": [fingerprint(plan_text_of(step)) for step in pickle.loads(plans.read_bytes())],
+        "steps": [fingerprint(step_text(step)) for step in here],
     }
     if orders:
         import pytest

@@ -26,7 +26,7 @@ def perps_on(chain: LocalChain, markets: Sequence[PerpSpec] = MARKETS) -> LocalP
         return LocalPerps(chain, "USDC", markets)
 
 
-def later(perps: LocalPerps, seconds: int) -> None:
+def advance_time(perps: LocalPerps, seconds: int) -> None:
     """Advance the time and update every index."""
     perps.chain.node.mine_at(perps.chain.now_s() + seconds)
     for symbol in perps.markets:

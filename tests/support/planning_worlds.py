@@ -287,7 +287,7 @@ def hubs_and_zeros(seed: int) -> StepInput:
     return _problem(dice, ("USDC", *FINE[: dice.randint(1, 6)]), HUBS[: dice.randint(1, 3)], dice.choice([20, 50, 50, 200, 1_000]))
 
 
-def uncapped(seed: int) -> StepInput:
+def uncapped_problem(seed: int) -> StepInput:
     """Return a problem with 0 to 3 hubs and a plan cost that is off, or above half of the value moved."""
     dice = random.Random(f"uncapped {seed}")
     symbols = ("USDC", *FINE[: dice.randint(1, 6)])
@@ -340,7 +340,7 @@ def coarse_units(seed: int) -> StepInput:
 
 KINDS: Mapping[str, Callable[[int], StepInput]] = {
     "hubs": hubs_and_zeros,
-    "uncapped": uncapped,
+    "uncapped": uncapped_problem,
     "coarse": coarse,
     "units": coarse_units,
 }

@@ -204,7 +204,7 @@ def deploy_rebalancer(venues: Venues) -> str:
     return rebalancer_address()
 
 
-def unlocked(program: bytes, payer: str) -> str:
+def unlock_calldata(program: bytes, payer: str) -> str:
     """Return calldata with which a manager has Rebalancer run all legs of a program."""
     counts = program[5:8]
     legs = 24 + counts[1] * 20 + counts[0] * 40 + counts[2] * 53

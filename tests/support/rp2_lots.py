@@ -26,7 +26,7 @@ KINDS = {"buy": "BUY", "sell": "SELL", "deposit": "GIFT", "withdraw": "GIFT"}
 START = datetime(2021, 1, 1, tzinfo=UTC)
 
 
-def taken(configuration: Configuration, method: str, events: list[tuple[str, int, int]]) -> list[tuple[int, int, str, str, str]]:
+def taken_lots(configuration: Configuration, method: str, events: list[tuple[str, int, int]]) -> list[tuple[int, int, str, str, str]]:
     kinds = {kind: TransactionSet(configuration, kind, "ETH", MIN_DATE, MAX_DATE) for kind in ("IN", "OUT", "INTRA")}
     for day, (kind, units, price) in enumerate(events):
         at = (START + timedelta(days=day)).isoformat()
@@ -52,4 +52,4 @@ def taken(configuration: Configuration, method: str, events: list[tuple[str, int
 
 if __name__ == "__main__":
     Path("rp2.ini").write_text(CONFIG)
-    json.dump([taken(Configuration("rp2.ini", US()), *transaction) for transaction in json.load(sys.stdin)], sys.stdout)
+    json.dump([taken_lots(Configuration("rp2.ini", US()), *transaction) for transaction in json.load(sys.stdin)], sys.stdout)

@@ -25,7 +25,7 @@ from agent.localchain.nodes import AnvilNode
 from agent.localchain.world import v2_input_to_reach
 from agent.model import IntentKind, LegPlace, Plan
 from agent.units import BPS, PIPS
-from tests.support.agents import ROOMY, USD, agent_on, explained, fund, lost, purse, yes
+from tests.support.agents import ROOMY, USD, agent_on, explain_balances, fund, loss_usd, purse, yes
 from tests.support.constants import GWEI
 from tests.support.worlds import price_now
 
@@ -109,7 +109,7 @@ class Searcher:
     def expected_pushes(self) -> list[Push]:
         """Return the pushes against the plan that the agent would make now, with fresh funds."""
         fund(self.chain, self.held)
-        explained(self.agent)
+        explain_balances(self.agent)
         planned = self.agent.plan().plan
         assert planned is not None, "without a plan there is nothing to attack"
         return self.pushes(planned)
@@ -121,7 +121,7 @@ class Searcher:
         chain = self.chain
         targets = self.expected_pushes() if expected is None else expected
         fund(chain, self.held)
-        explained(self.agent)
+        explain_balances(self.agent)
         had, before = self.wealth(), purse(chain)
         for pool, sold in targets:
             self.trade(pool, sold, tactic.skew * size_usd)
@@ -137,7 +137,7 @@ class Searcher:
             self.harvest(chain.deployed_world.pool_by_name[pool])
         profit = self.wealth() - had
         assert expected is not None or outcome.kind is not OutcomeKind.HALT, outcome.reason
-        turn = self.turn(outcome, size_usd, profit, lost(chain, before, chain.deployed_world.prices_usd))
+        turn = self.turn(outcome, size_usd, profit, loss_usd(chain, before, chain.deployed_world.prices_usd))
         if outcome.kind is OutcomeKind.FAILED:  # a success in between, since three reverts in a row would stop the agent
             assert self.agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         for name in chain.address_by_pool:
@@ -314,7 +314,7 @@ def searcher_on(chain: LocalChain, folder: Path, scene: Scene, router: str) -> I
         yield Searcher(chain, agent, scene.held)
 
 
-def searched(searcher: Searcher, tactic: Tactic, sizes: Sequence[int], rounds: int) -> list[Turn]:
+def best_turns(searcher: Searcher, tactic: Tactic, sizes: Sequence[int], rounds: int) -> list[Turn]:
     """Return the results of all sizes tried, the most profitable first: a grid, then in each round the middle of the larger gap beside
     the best.
     """
@@ -324,11 +324,11 @@ def searched(searcher: Searcher, tactic: Tactic, sizes: Sequence[int], rounds: i
         turn.require_bounded()
         return turn
 
-    turns = explored(attack, [Fraction(size) for size in sizes], rounds)
+    turns = turns_by_size(attack, [Fraction(size) for size in sizes], rounds)
     return sorted(turns, key=lambda turn: turn.profit, reverse=True)
 
 
-def explored(attack: Callable[[Fraction], Turn], sizes: Sequence[Fraction], rounds: int) -> list[Turn]:
+def turns_by_size(attack: Callable[[Fraction], Turn], sizes: Sequence[Fraction], rounds: int) -> list[Turn]:
     """Return the results by ascending size."""
     turns = {size: attack(size) for size in sizes}
     for _ in range(rounds):

@@ -58,7 +58,7 @@ STEPS = (builders.step_input(), builders.step_input(values=DRIFTED), builders.wi
 
 
 @contextmanager
-def locked(store_file: Path) -> Iterator[None]:
+def store_lock(store_file: Path) -> Iterator[None]:
     """Let another program hold the store's write lock."""
     other = sqlite3.connect(store_file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -68,7 +68,7 @@ def locked(store_file: Path) -> Iterator[None]:
         other.close()
 
 
-def recorded(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: RecorderLimits = ROOMY) -> Path:
+def recorded_steps(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: RecorderLimits = ROOMY) -> Path:
     """Record these steps, each under its own id, and return the folder of the files. A second call continues there."""
     store = open_store(f"sqlite:///{folder}/trimtab.db", 31_337, builders.OWNER)
     place = folder / "steps"
@@ -88,7 +88,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.json"))
 
 
-def changed(path: Path, **fields: Any) -> None:
+def edit_step_file(path: Path, **fields: Any) -> None:
     """Rewrite a file with other values under some keys; a__b is key b in a, and a value of None removes the key."""
     document = json.loads(path.read_text())
     for place, value in fields.items():

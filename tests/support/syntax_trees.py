@@ -12,17 +12,17 @@ AGENT = ROOT / "agent"
 
 
 @functools.cache
-def parsed(path: Path) -> ast.Module:
+def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
 @functools.cache
 def nodes(path: Path) -> tuple[ast.AST, ...]:
     """Every node of a file, its tree gone through once for all tests."""
-    return tuple(ast.walk(parsed(path)))
+    return tuple(ast.walk(tree_of(path)))
 
 
-def imported(path: Path) -> set[str]:
+def imported_names(path: Path) -> set[str]:
     guards = [node for node in nodes(path) if isinstance(node, ast.If) and "TYPE_CHECKING" in identifiers(ast.walk(node.test))]
     guarded = {id(node) for guard in guards for node in ast.walk(guard)}
     names: set[str] = set()

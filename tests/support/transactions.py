@@ -331,7 +331,7 @@ class Walk:
     def acts(self, world: World, *, whole: bool) -> Iterator[tuple[str, Callable[[World], None]]]:
         """Yield all possible next acts. `whole` adds a market move, which forces a cancel like a deadline, and more kills."""
         chain = world.chain
-        mined = held(chain)
+        mined = mined_at_nonce(chain)
         yield "look", self._look(None)
         for moment in KILLS if whole else KILLS[:3]:
             yield f"look, killed {moment}", self._look(moment)
@@ -345,11 +345,11 @@ class Walk:
         if mined is not None:
             yield "reorganisation forgets it", reorganising(False)
             yield "reorganisation leaves it pending", reorganising(True)
-            yield "reorganisation moves it", moving
+            yield "reorganisation moves it", move_mined
         if not world.late:
             yield "deadline passes", late
         if whole and not chain.simulation:
-            yield "market turns", turn
+            yield "market turns", turn_market
 
     def after(self, world: World, name: str, act: Callable[[World], None]) -> World:
         """Return a copy of the world after an act. Raises AssertionError if an invariant is broken."""
@@ -393,7 +393,7 @@ class Walk:
 
     def require_agreement(self, chain: ScriptedChain) -> None:
         """Assert, after a completed cycle, that chain and journal agree in state, budgets, movements and next nonce."""
-        mined, intents = held(chain), self.store.journal.intents()
+        mined, intents = mined_at_nonce(chain), self.store.journal.intents()
         consumed = [intent for intent in intents if intent.state in NONCE_USED_STATES]
         assert [intent.tx_hash for intent in consumed] == ([] if mined is None else [mined[0]])
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in consumed if intent.receipt is not None)
@@ -427,7 +427,7 @@ class Walk:
             if older is not None:
                 assert intent.tx.max_fee_wei * BUMP_DENOMINATOR >= (older.tx.max_fee_wei or 0) * BUMP_NUMERATOR
                 assert intent.kind in (older.kind, IntentKind.CANCEL)
-        if (mined := held(world.chain)) is not None:
+        if (mined := mined_at_nonce(world.chain)) is not None:
             self._require_in_reach(broadcast_intents, mined[0])
 
     def _require_in_reach(self, intents: list[Intent], tx_hash: str) -> None:
@@ -443,7 +443,7 @@ class Walk:
         for _ in range(4):
             calm_world = self.after(calm_world, "look", self._look(None))
             waiting = [str(intent.tx_hash) for intent in self.store.journal.intents() if intent.state is IntentState.BROADCAST]
-            if held(calm_world.chain) is None and waiting:
+            if mined_at_nonce(calm_world.chain) is None and waiting:
                 calm_world = self.after(calm_world, "block takes the newest", mining(waiting[0]))
             calm_world = self.after(calm_world, "bury", lambda world: world.chain.blocks.extend([{}, {}]))
         self.memory.connection.deserialize(calm_world.data)
@@ -456,7 +456,7 @@ class Walk:
         intents = list(reversed(self.store.journal.intents()))
         number = {intent.id: at for at, intent in enumerate(intents)}
         hashes = {str(intent.tx_hash): at for at, intent in enumerate(intents)}
-        chain, mined = world.chain, held(world.chain)
+        chain, mined = world.chain, mined_at_nonce(world.chain)
         booked = {movement.tx_hash for movement in movements(self.store)}
         rows = tuple(
             (
@@ -478,7 +478,7 @@ def is_open(intent: Intent) -> bool:
     return intent.state in (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED)
 
 
-def held(chain: ScriptedChain) -> tuple[str, int] | None:
+def mined_at_nonce(chain: ScriptedChain) -> tuple[str, int] | None:
     """Return the mined transaction of the nonce and the depth of its block, if any."""
     return next(((tx_hash, len(chain.blocks) - at) for at, block in enumerate(chain.blocks) for tx_hash in block), None)
 
@@ -503,7 +503,7 @@ def reorganising(pending: bool) -> Callable[[World], None]:
     """Return an act that removes its block; nodes forget the transaction, or have it pending again."""
 
     def reorganise(world: World) -> None:
-        tx_hash, depth = held(world.chain) or ("", 0)
+        tx_hash, depth = mined_at_nonce(world.chain) or ("", 0)
         world.chain.reorg(depth)
         if pending:
             world.chain.pool[tx_hash] = 0
@@ -511,11 +511,11 @@ def reorganising(pending: bool) -> Callable[[World], None]:
     return reorganise
 
 
-def moving(submitter_bench: World) -> None:
+def move_mined(world: World) -> None:
     """Move the transaction into another block."""
-    tx_hash, depth = held(submitter_bench.chain) or ("", 0)
-    submitter_bench.chain.reorg(depth)
-    submitter_bench.chain.blocks[-1] = {tx_hash: 0}
+    tx_hash, depth = mined_at_nonce(world.chain) or ("", 0)
+    world.chain.reorg(depth)
+    world.chain.blocks[-1] = {tx_hash: 0}
 
 
 def late(world: World) -> None:
@@ -523,7 +523,7 @@ def late(world: World) -> None:
     world.late, world.chain.timestamp_s = True, START_S + 1_000
 
 
-def turn(world: World) -> None:
+def turn_market(world: World) -> None:
     """Move the market so that the swap would fail."""
     world.chain.simulation = "Too little received"
 

@@ -21,7 +21,7 @@ from agent.localchain.nodes import AnvilNode
 from agent.store import open_store
 from agent.store.files.pause import KillSwitch, pause_file
 from agent.wiring import store_file
-from tests.support.agents import ROOMY, again, agent_config, allowances, off_target, trusted, weights, yes
+from tests.support.agents import ROOMY, agent_config, allowances, off_target, reopened_agent, trusted_config, weights, yes
 from tests.support.endpoints import MOODS, EndpointFaults, remembering
 from tests.support.fakes.clock import FakeClock
 from tests.support.ledgers import LedgerOfChain, outside_band
@@ -71,7 +71,7 @@ class WholeAgent(RuleBasedStateMachine):
         chain.set_balance("USDC", 45_000 * 10**6)
         for symbol in set(chain.tokens) - set(self.targets):
             chain.set_balance(symbol, 0)
-        self.loaded = trusted(chain, self.folder, self.changes, self.targets)
+        self.loaded = trusted_config(chain, self.folder, self.changes, self.targets)
         self.process = ExitStack()
         self.agent: Agent | None = None
         self.store = open_store(self.loaded.store_url, chain.chain_id, chain.wallet.address)
@@ -86,7 +86,7 @@ class WholeAgent(RuleBasedStateMachine):
         """Return the agent's process, started if necessary."""
         if self.agent is None:
             good = remembering(EndpointProvider(self.chain.url or "", "alpha", 30), "alpha", self.sent)
-            self.agent = self.process.enter_context(again(self.chain, self.loaded, [good, self.bad.transport], self.clock))
+            self.agent = self.process.enter_context(reopened_agent(self.chain, self.loaded, [good, self.bad.transport], self.clock))
         return self.agent
 
     def ends(self) -> None:

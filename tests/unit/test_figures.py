@@ -11,7 +11,7 @@ from agent.artifacts import WEB_FOLDER
 from agent.cli.display.tables import document_table, figure_cell
 from agent.figures import HUE_BY_TOKEN, Column, column, columns, field_label, relative_luminance, token_colour
 from agent.web.pages import column_at, columns_at, token_dot, weight_bar, weight_charts
-from tests.cli.widths import drawn
+from tests.cli.widths import drawing_of
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_column__documents_without_a_declared_type_have_none() -> None:
 def test_table__cells_have_the_declared_labels_and_formats() -> None:
     row = {"name": "up", "costs": "12.345", "return_bps": -150, "sharpe": None}
     table = document_table("", columns("StrategyDocument", "name", "costs", "return_bps", "sharpe"), [row])
-    assert drawn(table, 80).split() == ["strategy", "costs", "return", "sharpe", "─" * 32, "up", "12.34", "-1.50", "%", "–"]
+    assert drawing_of(table, 80).split() == ["strategy", "costs", "return", "sharpe", "─" * 32, "up", "12.34", "-1.50", "%", "–"]
 
 
 def test_table__a_field_of_an_absent_part_is_a_dash() -> None:

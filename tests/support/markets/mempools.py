@@ -13,7 +13,7 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.signing import calldata
 from agent.signing.calldata import Approve
-from tests.support.endpoints import Answerer, Reply, Served, answered, methods
+from tests.support.endpoints import Answerer, Reply, Served, methods, rpc_answer
 
 HEAVY = {"WETH": {"WETH": 60_000, "USDC": 30_000}, "USDC": {"WETH": 30_000, "USDC": 60_000}}
 """What is sold, and holdings of which it is too much."""
@@ -56,7 +56,7 @@ def builder(node: AnvilNode) -> Answerer:
         node.rpc("evm_mine")
         return sent
 
-    return lambda request: Reply(json.dumps(answered(request, include)).encode())
+    return lambda request: Reply(json.dumps(rpc_answer(request, include)).encode())
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.world import V2Spec, V3Spec
 from agent.units import BPS, PIPS
-from tests.support.agents import ROOMY, USD, WalletBalances, explained, fund, lost, purse, yes
+from tests.support.agents import ROOMY, USD, WalletBalances, explain_balances, fund, loss_usd, purse, yes
 
 ONLY_FLOORS = {**ROOMY, "limits.daily_loss": "off", "limits.gas_per_day": "off"}
 """Budgets over a day are off, so that nothing but the plan's own limits stands between the whale and the portfolio."""
@@ -51,7 +51,7 @@ def heal_pools(chain: LocalChain, pools: Sequence[str]) -> None:
 
 def step(chain: LocalChain, agent: Agent, holdings: Mapping[str, int] = HELD) -> tuple[StepOutcome, WalletBalances]:
     fund(chain, holdings)
-    explained(agent)
+    explain_balances(agent)
     before = purse(chain)
     return agent.rebalance(send=True, confirm=yes), before
 
@@ -87,7 +87,7 @@ def attack_outcomes(
     for size in sizes:
         with skew_pools(chain, pools, sold, size):
             outcome, before = step(chain, agent, holdings)
-        loss = lost(chain, before, chain.deployed_world.prices_usd)
+        loss = loss_usd(chain, before, chain.deployed_world.prices_usd)
         if outcome.kind is OutcomeKind.DONE:
             assert loss <= most_lost(chain, outcome), f"{size} of {pools} in {sold}"
             require_fair_floors(chain, outcome)

@@ -19,7 +19,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentState
 from tests.faults.rig import in_child
-from tests.support.agents import WalletBalances, again, yes
+from tests.support.agents import WalletBalances, reopened_agent, yes
 
 ENDS = {IntentState.FINAL, IntentState.CANCELLED}
 UNREACHED = "write 99"
@@ -70,7 +70,7 @@ def die_in_step(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> Outcome
         writing = False
 
     chain.__dict__.pop("transport", None)  # a connection of its own
-    with again(chain, loaded) as agent:
+    with reopened_agent(chain, loaded) as agent:
         database_event.listen(agent.context.store.db.engine, "before_cursor_execute", executed)
         database_event.listen(agent.context.store.db.engine, "commit", committed)
         outcome = agent.rebalance(send=True, confirm=yes, progress=passed)

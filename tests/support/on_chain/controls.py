@@ -22,7 +22,7 @@ from agent.model import Control, ControlKind, ControlOrigin, ControlRecord, Cont
 from agent.store.store import Store
 from tests.cli.documents import misfits
 from tests.faults.probe import heard
-from tests.support.agents import ROOMY, again, fund, trusted, yes
+from tests.support.agents import ROOMY, fund, reopened_agent, trusted_config, yes
 from tests.support.on_chain.withdrawing import HOME
 
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
@@ -79,8 +79,8 @@ def controlled_run(
 ) -> Iterator[ControlledRun]:
     fund(chain, holdings)
     named = {name.replace("__", "."): value for name, value in changes.items()}
-    loaded = trusted(chain, folder, {**CHANGES, **named}, TARGETS)
-    with again(chain, loaded) as agent:
+    loaded = trusted_config(chain, folder, {**CHANGES, **named}, TARGETS)
+    with reopened_agent(chain, loaded) as agent:
         yield ControlledRun(chain, loaded, agent, offers)
 
 
@@ -96,5 +96,5 @@ def die_in_cycle(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
         if passed.startswith(moment):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with again(chain, loaded) as agent, heard(hear):
+    with reopened_agent(chain, loaded) as agent, heard(hear):
         ControlledRun(chain, loaded, agent).look()

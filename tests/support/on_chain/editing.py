@@ -14,7 +14,7 @@ from agent.config.load import load_config
 from agent.config.writing.edits import ConfigChanges, apply_changes
 from agent.errors import Refused
 from agent.localchain import LocalChain
-from tests.support.agents import again, fund, trusted
+from tests.support.agents import fund, reopened_agent, trusted_config
 
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000}
@@ -26,7 +26,7 @@ class EditedRun:
     def __init__(self, chain: LocalChain, folder: Path, **limits: object) -> None:
         fund(chain, HELD)
         self.chain, self.file = chain, folder / "trimtab.toml"
-        self.loaded = trusted(chain, folder, {f"limits.{name}": value for name, value in limits.items()}, TARGETS)
+        self.loaded = trusted_config(chain, folder, {f"limits.{name}": value for name, value in limits.items()}, TARGETS)
         self.text = self.file.read_text()
 
     def edit(self, changes: ConfigChanges, answer: bool = True, **options: bool) -> EditReport:
@@ -43,7 +43,7 @@ class EditedRun:
         """Return the newest figures of the whole time, an hour later."""
         self.chain.warp(3_700)
         loaded = load_config(self.file)
-        with again(self.chain, loaded) as agent:
+        with reopened_agent(self.chain, loaded) as agent:
             refresh_ledger(agent)
         return next(iter(pnl(loaded)["periods"]), {})
 

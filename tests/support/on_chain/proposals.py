@@ -13,7 +13,7 @@ from agent.app.agent import Agent
 from agent.execution.executor import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, Changes, fund, trusted, yes
+from tests.support.agents import ROOMY, Changes, fund, trusted_config, yes
 from tests.support.wallets import SafeWallet, deploy_safe
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -57,7 +57,7 @@ def safe_of(
     fund(chain, {})
     chain.set_balance("WETH", 3 * 10**18, owner=safe.address)
     through: Changes = PROPOSING | {"wallet.address": safe.address, "wallet.safe": True, "limits.native_floor": "off"} | dict(changes)
-    return safe, trusted(chain, folder, through, targets, vouched=False)
+    return safe, trusted_config(chain, folder, through, targets, vouched=False)
 
 
 def killer_at_event(number: int) -> Callable[[str], None]:

@@ -9,7 +9,7 @@ from agent.margin import account as margin
 from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, MarginAccount
 from tests.support.perpetuals.accounts import E18, LIMITS, account, market
 
-NOW_S = 1_000
+PLAN_S = 1_000
 ROUGH = replace(LIMITS, stress_move_bps=1_000, slippage_bps=100)
 HALVES = (FuturesTarget("ETH", 5_000), FuturesTarget("BTC", -5_000))
 POLICY = FuturesPolicy(HALVES, 20_000, 500, ROUGH)
@@ -18,7 +18,7 @@ RICH = Fraction(10**7 * E18)
 
 def with_index_of_now(margin_account: MarginAccount) -> MarginAccount:
     """The same account with an index of now."""
-    return replace(margin_account, markets=tuple(replace(perp, index_s=NOW_S) for perp in margin_account.markets))
+    return replace(margin_account, markets=tuple(replace(perp, index_s=PLAN_S) for perp in margin_account.markets))
 
 
 def pair_book(collateral: int, eth: int = 0, btc: int = 0) -> MarginAccount:

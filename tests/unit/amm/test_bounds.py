@@ -15,7 +15,7 @@ from agent.amm.v3.math import MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_
 from agent.errors import Refused
 from agent.units import PIPS
 from tests.support import amm_pools
-from tests.support.amm_pools import POOL, TOKEN0, TOKEN1, flat, swapped, v3_pool
+from tests.support.amm_pools import POOL, TOKEN0, TOKEN1, flat, swap_result, v3_pool
 
 impacts = st.one_of(st.integers(0, 500), st.integers(0, 10_000))
 
@@ -41,10 +41,10 @@ def test_bounds_of_a_price_are_the_nearest_roots_on_their_side(numerator, denomi
 def test_max_in_is_the_last_input_within_the_impact_bound(state, token_in, impact_bps):
     most = state.max_in(token_in, impact_bps)
     assert most >= 0
-    if most and (done := swapped(state, token_in, most)):
+    if most and (done := swap_result(state, token_in, most)):
         assert done.amount_in_raw == most
         assert pools.price_move_bps(state, done.pool_after, token_in) <= impact_bps
-    more = swapped(state, token_in, most + 1)
+    more = swap_result(state, token_in, most + 1)
     if more:
         assert more.amount_in_raw <= most or pools.price_move_bps(state, more.pool_after, token_in) > impact_bps
 
@@ -98,7 +98,7 @@ def test_no_other_input_within_the_bound_gains_more_at_that_price_but_for_roundi
     assume(0 < other <= most)
 
     def gain_and_steps(amount: int) -> tuple[Fraction, int]:
-        done = swapped(state, token_in, amount) if amount else None
+        done = swap_result(state, token_in, amount) if amount else None
         return (done.amount_out_raw - price * done.amount_in_raw, done.stop_count) if done else (Fraction(0), 0)
 
     (best_gain, best_steps), (other_gain, other_steps) = gain_and_steps(best), gain_and_steps(other)

@@ -13,13 +13,13 @@ from agent.amm.v3.math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, MIN_TICK, Q96, get
 from agent.errors import ConfigError, Refused
 from agent.units import PIPS
 from tests.support import amm_pools
-from tests.support.amm_pools import POOL, TOKEN0, TOKEN1, flat, swapped, v3_pool
+from tests.support.amm_pools import POOL, TOKEN0, TOKEN1, flat, swap_result, v3_pool
 from tests.support.text import raises_code
 
 
 @given(amm_pools.pools, amm_pools.tokens, amm_pools.amounts, amm_pools.amounts)
 def test_more_in_never_pays_less_nor_moves_the_price_less(state, token_in, a, b):
-    small, large = swapped(state, token_in, min(a, b)), swapped(state, token_in, max(a, b))
+    small, large = swap_result(state, token_in, min(a, b)), swap_result(state, token_in, max(a, b))
     assume(small and large)
     assert small.amount_out_raw <= large.amount_out_raw
     assert pools.price_move_bps(state, small.pool_after, token_in) <= pools.price_move_bps(state, large.pool_after, token_in)
@@ -27,32 +27,32 @@ def test_more_in_never_pays_less_nor_moves_the_price_less(state, token_in, a, b)
 
 @given(amm_pools.pools, amm_pools.tokens, amm_pools.amounts)
 def test_there_and_back_never_ends_with_more(state, token_in, amount):
-    there = swapped(state, token_in, amount)
+    there = swap_result(state, token_in, amount)
     assume(there and there.amount_out_raw)
-    back = swapped(there.pool_after, pools.token_out(state, token_in), there.amount_out_raw)
+    back = swap_result(there.pool_after, pools.token_out(state, token_in), there.amount_out_raw)
     assert back is None or back.amount_out_raw <= there.amount_in_raw
 
 
 @given(amm_pools.pools, amm_pools.tokens, amm_pools.amounts, amm_pools.amounts)
 def test_two_swaps_never_pay_more_than_one_by_more_than_rounding(state, token_in, a, b):
-    whole = swapped(state, token_in, a + b)
-    first = swapped(state, token_in, a)
+    whole = swap_result(state, token_in, a + b)
+    first = swap_result(state, token_in, a)
     assume(whole and first)
-    second = swapped(first.pool_after, token_in, b)
+    second = swap_result(first.pool_after, token_in, b)
     assume(second)
     assert first.amount_out_raw + second.amount_out_raw <= whole.amount_out_raw + whole.stop_count + 1
 
 
 @given(amm_pools.pools, amm_pools.tokens, amm_pools.amounts)
 def test_the_quote_without_a_state_is_the_swaps_output(state, token_in, amount):
-    done = swapped(state, token_in, amount)
+    done = swap_result(state, token_in, amount)
     assume(done)
     assert state.quote(token_in, amount) == done.amount_out_raw
 
 
 @given(amm_pools.pools, amm_pools.tokens, amm_pools.amounts)
 def test_no_swap_pays_better_than_the_marginal_price_after_fee(state, token_in, amount):
-    done = swapped(state, token_in, amount)
+    done = swap_result(state, token_in, amount)
     assume(done)
     after_fee = pools.marginal_price(state, token_in) * Fraction(PIPS - state.fee_pips, PIPS)
     assert done.amount_out_raw <= done.amount_in_raw * after_fee
@@ -73,7 +73,7 @@ def test_a_price_limit_is_never_passed_and_what_is_not_filled_stops_at_it(state,
 
 @given(amm_pools.v3_pools(), amm_pools.tokens, amm_pools.amounts)
 def test_the_tick_after_a_swap_is_that_of_its_price_or_one_below_a_crossed_one(state, token_in, amount):
-    done = swapped(state, token_in, amount)
+    done = swap_result(state, token_in, amount)
     assume(done)
     tick, price = done.pool_after.tick, done.pool_after.sqrt_price_x96
     at_border = price == get_sqrt_ratio_at_tick(tick + 1)

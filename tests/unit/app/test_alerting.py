@@ -63,11 +63,11 @@ def outcome(step: StepInput, kind: OutcomeKind = OutcomeKind.HOLD, **more: objec
     return replace(StepOutcome(STEP, kind, decided.decision.reason, step, decided, None), **more)  # type: ignore[arg-type]  # fields of Outcome
 
 
-def told(alert_outcome: StepOutcome | TrimtabError, facts: RunFacts = CALM) -> dict[AlertKind, Alert]:
+def alerts_by_kind(alert_outcome: StepOutcome | TrimtabError, facts: RunFacts = CALM) -> dict[AlertKind, Alert]:
     return {alert.kind: alert for alert in alerts(alert_outcome, facts)}
 
 
-def sent(kind: IntentKind, status: int = 1, block: int = 7) -> Intent:
+def sent_intent(kind: IntentKind, status: int = 1, block: int = 7) -> Intent:
     receipt = Receipt("0x" + "ab" * 32, status, block, "0x" + "cd" * 32, 21_000, 1, ())
     return Intent("i", STEP, kind, IntentState.FINAL if status else IntentState.REVERTED, tx(0), "note", 0, None, receipt.tx_hash, receipt)
 
@@ -86,7 +86,7 @@ def test_w8_a_target_of_half_with_a_relative_band_of_a_tenth_is_left_at_minus_18
 def test_a_price_beyond_its_alert_price_is_told_and_one_before_it_is_not(move: str, side: str) -> None:
     price = 2_000 * (1 + Fraction(move))
     values = {"WETH": Fraction(5_000) * (1 + Fraction(move)), "USDC": Fraction(5_000)}
-    alert_texts = told(outcome(step_input({"WETH": 5_000, "USDC": 5_000}, values, {"WETH": price})))
+    alert_texts = alerts_by_kind(outcome(step_input({"WETH": 5_000, "USDC": 5_000}, values, {"WETH": price})))
     if side == "inside":
         assert AlertKind.PRICE not in alert_texts
         return
@@ -104,7 +104,7 @@ def test_a_price_beyond_its_alert_price_is_told_and_one_before_it_is_not(move: s
 
 def test_a_trigger_that_only_knows_time_has_no_band_to_leave() -> None:
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000}, trigger=Every(3_600))
-    assert AlertKind.PRICE not in told(outcome(step))
+    assert AlertKind.PRICE not in alerts_by_kind(outcome(step))
 
 
 # one message a cause
@@ -212,7 +212,7 @@ def test_a_refusal_or_a_rebalance_is_the_only_alert_of_its_cause() -> None:
     assert alert.kind is AlertKind.REFUSAL
     assert "would sell" in alert.text
     assert AlertKind.PRICE not in covered_kinds(refused), "the drift is not over"
-    done = replace(planned(), kind=OutcomeKind.DONE, transactions=(sent(IntentKind.SWAP),))
+    done = replace(planned(), kind=OutcomeKind.DONE, transactions=(sent_intent(IntentKind.SWAP),))
     (alert,) = alerts(done, CALM)
     assert alert.kind is AlertKind.REBALANCE
     assert "Planned: sold " in alert.text
@@ -237,16 +237,23 @@ def test_a_rebalance_that_time_asks_for_is_told_while_it_is_due() -> None:
 
 # ends of steps
 def test_a_rebalance_is_told_with_its_transactions_block_and_step() -> None:
-    alert_texts = told(outcome(step_input(), OutcomeKind.DONE, transactions=(sent(IntentKind.APPROVE), sent(IntentKind.SWAP, block=9))))
+    alert_texts = alerts_by_kind(
+        outcome(step_input(), OutcomeKind.DONE, transactions=(sent_intent(IntentKind.APPROVE), sent_intent(IntentKind.SWAP, block=9)))
+    )
     assert mentions(alert_texts[AlertKind.REBALANCE].text, "2 transactions", "block 9", f"trimtab explain {STEP}")
     assert not alert_texts[AlertKind.REBALANCE].is_lasting
-    both = (sent(IntentKind.SWAP, block=11), sent(IntentKind.LIQUIDITY, block=12))
-    assert mentions(told(outcome(step_input(), OutcomeKind.DONE, transactions=both))[AlertKind.REBALANCE].text, "block 12")
+    both = (sent_intent(IntentKind.SWAP, block=11), sent_intent(IntentKind.LIQUIDITY, block=12))
+    assert mentions(alerts_by_kind(outcome(step_input(), OutcomeKind.DONE, transactions=both))[AlertKind.REBALANCE].text, "block 12")
 
 
 def test_what_only_tidied_up_is_no_rebalance() -> None:
-    assert told(outcome(step_input(), OutcomeKind.DONE, transactions=(sent(IntentKind.APPROVE),))) == {}
-    assert told(outcome(step_input(), OutcomeKind.DONE, transactions=(sent(IntentKind.APPROVE), sent(IntentKind.SWAP, status=0)))) == {}
+    assert alerts_by_kind(outcome(step_input(), OutcomeKind.DONE, transactions=(sent_intent(IntentKind.APPROVE),))) == {}
+    assert (
+        alerts_by_kind(
+            outcome(step_input(), OutcomeKind.DONE, transactions=(sent_intent(IntentKind.APPROVE), sent_intent(IntentKind.SWAP, status=0)))
+        )
+        == {}
+    )
 
 
 @pytest.mark.parametrize("stage", OrderStage)
@@ -255,7 +262,7 @@ def test_an_order_is_told_from_when_it_fired_until_it_is_armed_anew(stage: Order
     weth = token("WETH")
     terms = OrderTerms(weth.address, OrderKind.STOP_LOSS, share_bps=1_000)
     order = ConditionalOrder(weth.address, OrderKind.STOP_LOSS, stage, terms, 5, event_price=unit_price(weth, 1_500, token("USDC")))
-    alert_texts = told(outcome(with_history(step, states=(order,))))
+    alert_texts = alerts_by_kind(outcome(with_history(step, states=(order,))))
     if stage not in (OrderStage.FIRED, OrderStage.DONE):
         assert AlertKind.ORDER not in alert_texts
         return
@@ -272,7 +279,7 @@ def test_a_refusal_names_its_guards_with_plain_figures_and_no_other_words() -> N
         Verdict("token_screen", "honeypot: EVIL says <b>no</b>", "clean", False),
         Verdict("slippage", "10 bps", "30 bps", True),
     )
-    refusal_text = told(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=verdicts))[AlertKind.REFUSAL]
+    refusal_text = alerts_by_kind(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=verdicts))[AlertKind.REFUSAL]
     assert refusal_text.text.endswith(f"price_impact (143 bps, limit 100 bps), token_screen. trimtab explain {STEP}")
     assert refusal_text.key == "refusal:price_impact,token_screen"
     assert refusal_text.is_lasting
@@ -281,32 +288,35 @@ def test_a_refusal_names_its_guards_with_plain_figures_and_no_other_words() -> N
 def test_a_pause_is_told_as_a_pause_and_not_as_a_refusal_or_a_halt_too() -> None:
     stopped = (Verdict("kill_switch", "paused", "running", False),)
     paused = replace(CALM, paused=True)
-    assert set(told(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=stopped), paused)) == {AlertKind.PAUSED}
-    assert set(told(outcome(step_input(), OutcomeKind.HALT), paused)) == {AlertKind.PAUSED}
+    assert set(alerts_by_kind(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=stopped), paused)) == {AlertKind.PAUSED}
+    assert set(alerts_by_kind(outcome(step_input(), OutcomeKind.HALT), paused)) == {AlertKind.PAUSED}
     both = (*stopped, Verdict("plan_cost", "80 bps", "50 bps", False))
-    assert set(told(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=both), paused)) == {AlertKind.PAUSED, AlertKind.REFUSAL}
+    assert set(alerts_by_kind(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=both), paused)) == {
+        AlertKind.PAUSED,
+        AlertKind.REFUSAL,
+    }
 
 
 def test_a_halt_says_why_in_the_words_of_the_decision() -> None:
     step = with_snapshot(step_input(), feeds=())
-    halt_text = told(outcome(replace(step, snapshot=replace(step.snapshot, pools=())), OutcomeKind.HALT))[AlertKind.HALT]
+    halt_text = alerts_by_kind(outcome(replace(step, snapshot=replace(step.snapshot, pools=())), OutcomeKind.HALT))[AlertKind.HALT]
     assert "reference price" in halt_text.text
     assert halt_text.is_lasting
 
 
 def test_gas_is_low_below_the_limit_and_not_at_it() -> None:
     step = with_snapshot(step_input(), native_wei=ETHER // 20)
-    assert told(outcome(step), replace(CALM, low_gas_wei=ETHER // 20)) == {}
-    gas_text = told(outcome(step), replace(CALM, low_gas_wei=ETHER // 20 + 1))[AlertKind.LOW_GAS]
+    assert alerts_by_kind(outcome(step), replace(CALM, low_gas_wei=ETHER // 20)) == {}
+    gas_text = alerts_by_kind(outcome(step), replace(CALM, low_gas_wei=ETHER // 20 + 1))[AlertKind.LOW_GAS]
     assert mentions(gas_text.text, "0.05")
-    assert AlertKind.LOW_GAS not in told(outcome(step))
+    assert AlertKind.LOW_GAS not in alerts_by_kind(outcome(step))
 
 
 def test_gas_is_judged_after_the_trades() -> None:
     rich, poor = with_snapshot(step_input(), native_wei=ETHER), with_snapshot(step_input(), native_wei=0)
     facts = replace(CALM, low_gas_wei=1)
-    assert AlertKind.LOW_GAS in told(outcome(rich, input_after=poor), facts)
-    assert AlertKind.LOW_GAS not in told(outcome(poor, input_after=rich), facts)
+    assert AlertKind.LOW_GAS in alerts_by_kind(outcome(rich, input_after=poor), facts)
+    assert AlertKind.LOW_GAS not in alerts_by_kind(outcome(poor, input_after=rich), facts)
 
 
 def test_a_shortfall_is_told_once_by_its_own_cycle_or_a_later_one() -> None:
@@ -327,7 +337,7 @@ def test_hard_pause__allowance_cannot_be_read__is_not_complete_and_names_it() ->
     unread = UnreadableItem("allowance of WETH to 0x1", "0x1", "reverted")
     step = with_snapshot(step_input(), unreadable_items=(unread,))
     stopped = outcome(step, OutcomeKind.FAILED, decision_result=halt_for(step, "hard pause"))
-    alert = told(stopped)[AlertKind.ERROR]
+    alert = alerts_by_kind(stopped)[AlertKind.ERROR]
     assert alert.text == (
         f"The hard pause is not complete. The allowance of WETH to 0x1 cannot be read, so it may be open. trimtab explain {STEP}"
     )
@@ -336,9 +346,9 @@ def test_hard_pause__allowance_cannot_be_read__is_not_complete_and_names_it() ->
 # looks that failed
 def test_a_network_that_fails_once_is_no_news_and_ends_nothing() -> None:
     error = Retryable("endpoint 'a': timed out")
-    assert told(error) == {}
+    assert alerts_by_kind(error) == {}
     assert covered_kinds(error) == {AlertKind.PAUSED, AlertKind.HEARTBEAT}
-    assert set(told(error, replace(CALM, heartbeat_fault="no good look for 4000 s"))) == {AlertKind.HEARTBEAT}
+    assert set(alerts_by_kind(error, replace(CALM, heartbeat_fault="no good look for 4000 s"))) == {AlertKind.HEARTBEAT}
 
 
 def test_proposal_without_a_deadline__is_reported_without_a_time() -> None:
@@ -373,8 +383,8 @@ def test_an_error_that_ends_the_run_is_told_without_its_words(error: TrimtabErro
 
 def test_a_refusal_that_was_raised_names_its_guards() -> None:
     error = Refused("EVIL", [Verdict("allowlist", "EVIL", "EVIL", False)])
-    assert mentions(told(error)[AlertKind.REFUSAL].text, "by allowlist", "trimtab doctor")
-    assert "EVIL" not in told(error)[AlertKind.REFUSAL].text
+    assert mentions(alerts_by_kind(error)[AlertKind.REFUSAL].text, "by allowlist", "trimtab doctor")
+    assert "EVIL" not in alerts_by_kind(error)[AlertKind.REFUSAL].text
     assert AlertKind.REFUSAL in covered_kinds(error)
 
 
@@ -391,7 +401,7 @@ def test_nothing_that_a_stranger_wrote_is_in_any_alert(text: str) -> None:
     all_alerts: list[Alert] = []
     for kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED, OutcomeKind.HOLD):
         all_alerts += alerts(outcome(step, kind, refusal_verdicts=verdicts, reason=text, step_id=text), facts)
-    all_alerts += alerts(outcome(step, OutcomeKind.DONE, step_id=text, transactions=(sent(IntentKind.SWAP),)), facts)
+    all_alerts += alerts(outcome(step, OutcomeKind.DONE, step_id=text, transactions=(sent_intent(IntentKind.SWAP),)), facts)
     all_alerts += alerts(outcome(with_snapshot(step, feeds=(), pools=()), OutcomeKind.HALT), facts)
     for error in (Refused(text, verdicts, text), OperatorNeeded(text, text), TrimtabError(text), ConfigError(text)):
         all_alerts += alerts(error, facts)

@@ -35,7 +35,7 @@ def watching(**changes: object) -> Bot:
     return bot
 
 
-def told(folder: Path, step: StepInput, now_s: int) -> list[str]:
+def cycle_messages(folder: Path, step: StepInput, now_s: int) -> list[str]:
     """The messages of a cycle, with a store that each call opens anew, as after a restart."""
     store = open_store(f"sqlite:///{folder / 'trimtab.db'}", 31_337, OWNER)
     result = decide(step)
@@ -59,7 +59,7 @@ def test_an_alert_is_sent_once_also_over_restarts_and_trades_nothing(tmp_path: P
         assert bot.step is not None
         assert (type(decision), bot.targets(), bot.coins) == (type(without), plain.targets(), plain.coins)
         assert bot.step.targets.reasons == (), "only an entry delays a purchase"
-        messages += told(tmp_path, bot.step, NOW_S + number * 86_400)
+        messages += cycle_messages(tmp_path, bot.step, NOW_S + number * 86_400)
     level = "2100" if kind is ABOVE else "1800"
     side = kind.value.removeprefix("alert_")
     assert [text.split(",")[0] for text in messages] == [f"WETH {side} {level} USDC: fired at {price} USDC"]
@@ -70,13 +70,13 @@ def test_a_new_level_is_a_new_alert_and_a_removed_one_is_gone(tmp_path: Path) ->
     bot = watching()
     bot.look({"WETH": 2_150})
     assert bot.step is not None
-    assert len(told(tmp_path, bot.step, NOW_S)) == 1
+    assert len(cycle_messages(tmp_path, bot.step, NOW_S)) == 1
     bot.book = OrdersConfig((terms("WETH", ABOVE, 2_300),))
     bot.look({"WETH": 2_150})
     assert bot.stages() == {"WETH alert_above": "armed"}
-    assert told(tmp_path, bot.step, NOW_S + 30) == []
+    assert cycle_messages(tmp_path, bot.step, NOW_S + 30) == []
     bot.look({"WETH": 2_300})
-    assert len(told(tmp_path, bot.step, NOW_S + 60)) == 1, "no cooldown after the first: it is another alert"
+    assert len(cycle_messages(tmp_path, bot.step, NOW_S + 60)) == 1, "no cooldown after the first: it is another alert"
     bot.book = OrdersConfig()
     bot.look({"WETH": 2_300})
     assert bot.stages() == {}

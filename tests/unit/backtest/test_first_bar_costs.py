@@ -14,7 +14,7 @@ from agent.backtest.report.series import growth_series
 from agent.backtest.result import RebalancingPremium, rebalancing_premium
 from agent.errors import ConfigError
 from agent.units import YEAR_S
-from tests.support.backtests import hourly, simulated, with_series
+from tests.support.backtests import hourly, simulation_of, with_series
 
 AGENT = Path(__file__).parents[3] / "agent"
 
@@ -40,7 +40,7 @@ def test_a_page_is_behind_holding_by_what_the_first_bar_took(monkeypatch: pytest
         return rebalancing_premium(*tables)
 
     monkeypatch.setattr(paths, "rebalancing_premium", seen)
-    simulation = simulated(hourly(BTC=[100.0, 101, 102]))
+    simulation = simulation_of(hourly(BTC=[100.0, 101, 102]))
     assert requests[0] == pytest.approx([0.5, 0.5])
     dear = growth_series(with_series(simulation, equity=simulation.equity * 0.99))
     assert float(dear.unit_growth[-1] / dear.hold_unit_growth[-1]) == pytest.approx(

@@ -17,7 +17,7 @@ from agent.backtest.settings import OwnerTransfer, apply_transfer, parse_owner_t
 from agent.backtest.simulate import SimulationRun
 from agent.errors import ConfigError
 from agent.model import ExternalTransferKind, Threshold
-from tests.support.backtests import COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated
+from tests.support.backtests import COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulation_of
 
 QUIET = [100.0, 100, 110, 110, 121]
 """52.4 % of BTC at 110: inside 45 to 55."""
@@ -28,7 +28,7 @@ def at(bar: int, amount: int) -> OwnerTransfer:
 
 
 def test_returns_are_told_without_what_came_and_went() -> None:
-    simulation = simulated(hourly(BTC=QUIET), flows=(at(2, 1_050),), transfer_mode="pro-rata")
+    simulation = simulation_of(hourly(BTC=QUIET), flows=(at(2, 1_050),), transfer_mode="pro-rata")
     # 50 BTC and 5,000 USD are 10,500 at 110; a tenth more of each is 55 and 5,500: at 121 that is 12,155.
     assert simulation.rebalances == ()
     assert float(simulation.final_value) / COIN == pytest.approx(12_155, rel=1e-12)
@@ -42,7 +42,7 @@ def test_returns_are_told_without_what_came_and_went() -> None:
 
 
 def test_what_comes_in_the_numeraire_is_bought_by_holding_too_without_its_cost() -> None:
-    simulation = simulated(hourly(BTC=[100.0, 100, 100, 120]), flows=(at(2, 5_000),))
+    simulation = simulation_of(hourly(BTC=[100.0, 100, 100, 120]), flows=(at(2, 5_000),))
     # 5,000 of 15,000 in BTC is below 45 %: 2,500 is bought. Holding buys the same: 9,000 and 7,500 in the end.
     assert [rebalance.bar for rebalance in simulation.rebalances] == [2]
     assert float(simulation.rebalances[0].turnover) / COIN == pytest.approx(2_500, rel=1e-3)
@@ -53,7 +53,7 @@ def test_what_comes_in_the_numeraire_is_bought_by_holding_too_without_its_cost()
 
 
 def test_a_withdrawal_takes_the_same_share_of_everything_from_holding() -> None:
-    simulation = simulated(hourly(BTC=[100.0, 100, 100, 200]), flows=(at(2, -2_000),))
+    simulation = simulation_of(hourly(BTC=[100.0, 100, 100, 200]), flows=(at(2, -2_000),))
     assert simulation.hold_value == (40 * 200 + 4_000) * COIN
 
 
@@ -105,7 +105,7 @@ def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_los
 
 def test_bars_with_flows_are_looked_at_and_the_others_change_nothing() -> None:
     table, flows = random_table(4, 40), (at(7, 3_000), at(19, -2_000), at(20, -100))
-    quick, whole = simulated(table, flows=flows), simulated(table, flows=flows, looks_at_all=True)
+    quick, whole = simulation_of(table, flows=flows), simulation_of(table, flows=flows, looks_at_all=True)
     assert quick.evaluated_bar_count < whole.evaluated_bar_count == 40
     assert quick.rebalances == whole.rebalances
     assert quick.config_hash == whole.config_hash
@@ -160,7 +160,7 @@ def test_growth_is_that_of_a_unit_however_many_transfers_a_bar_has(steps: list[i
             paid_in += amount
             amounts_by_bar.setdefault(bar, []).append(amount)
     flows = tuple(OwnerTransfer(START_S + HOUR_S * bar, Fraction(amount)) for bar, amounts in amounts_by_bar.items() for amount in amounts)
-    simulation = simulated(hourly(BTC=prices), halves(WIDE), flows=flows)
+    simulation = simulation_of(hourly(BTC=prices), halves(WIDE), flows=flows)
     growth = growth_series(simulation)
     for grown, twr, of_holding in (
         (growth.unit_growth, simulation.twr, False),
@@ -172,7 +172,7 @@ def test_growth_is_that_of_a_unit_however_many_transfers_a_bar_has(steps: list[i
 
 
 def test_while_a_swap_is_on_its_way_the_owner_takes_out_what_it_needs_and_it_reverts() -> None:
-    simulation = simulated(hourly(BTC=[100.0, 130, 130, 130, 130]), latency_bars=2, flows=(at(2, -11_000),))
+    simulation = simulation_of(hourly(BTC=[100.0, 130, 130, 130, 130]), latency_bars=2, flows=(at(2, -11_000),))
     # 750 of BTC is to be sold at bar 1; at bar 2 the owner leaves 500 of all: the swap of bar 3 has nothing to sell.
     first = simulation.rebalances[0]
     assert (first.bar, first.succeeded) == (3, False)

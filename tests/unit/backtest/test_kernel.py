@@ -15,7 +15,7 @@ from agent.backtest.kernel import value_after_costs
 from agent.backtest.sweep import KernelPrices, KernelSetting, TradingCosts, prepare_prices, run_kernel, sweep
 from agent.errors import ConfigError, Refused
 from agent.model import Cron, Destination, Every, HybridTrigger, Threshold, VolatilityJump
-from tests.support.backtests import SYMBOLS, VALUE, market, plain, settings_of
+from tests.support.backtests import SYMBOLS, VALUE, market, plain_result, settings_of
 from tests.support.samples import examples
 from tests.support.text import raises_code, raises_field
 
@@ -38,7 +38,7 @@ def assert_equal_to_the_plain_loop(seed: int, setting: KernelSetting, missing: b
     assets = len(setting.targets_bps)
     times, prices = market(seed, 200, assets, missing)
     ours = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices, patience), setting, VALUE, with_path=True)
-    theirs = plain(times, prices, setting, patience)
+    theirs = plain_result(times, prices, setting, patience)
     assert ours.rebalance_bars.tolist() == theirs.rebalanced
     assert ours.rebalance_count == len(theirs.rebalanced)
     assert ours.value_by_bar == pytest.approx(theirs.values, rel=CLOSE)

@@ -25,7 +25,7 @@ from agent.backtest.world import arbitrage_pool, read_pool
 from agent.errors import ConfigError
 from agent.model import Halt
 from agent.units import Token
-from tests.support.backtests import BAND, COIN, DEEP, HOUR_S, START_S, hourly, simulated
+from tests.support.backtests import BAND, COIN, DEEP, HOUR_S, START_S, hourly, simulation_of
 
 RECORDED = Path(__file__).parents[2] / "data" / "uniswap_v3_wbtc_weth_3000_block_24407242.json"
 PAIR = ("WBTC", "WETH")
@@ -74,7 +74,7 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
     assert float(done.turnover) / COIN == pytest.approx(100, rel=0.01)
     assert float(done.fees) / COIN == pytest.approx(0.3, rel=0.01)
     assert done.impact > 0
-    deep = simulated(table, spec, fee_pips=3_000, start_value=Fraction(1_000))
+    deep = simulation_of(table, spec, fee_pips=3_000, start_value=Fraction(1_000))
     assert done.impact > 100 * deep.impact
 
 
@@ -137,12 +137,12 @@ def test_gas_prices_are_those_of_the_bars_that_are_left_where_a_symbol_starts_la
     spec = make_spec({"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, BAND, "USD", native="ETH")
     none = float("nan")
     table = hourly(BTC=[100.0, 100, 100, 150], ETH=[none, none, 10, 10])
-    simulation = simulated(table, spec, gas_price_wei=(1, 2, 3, 10**10))
+    simulation = simulation_of(table, spec, gas_price_wei=(1, 2, 3, 10**10))
     assert [rebalance.bar for rebalance in simulation.rebalances] == [1]
     assert simulation.gas / simulation.rebalances[0].gas == 1
-    assert simulation.gas == simulated(table.select(["BTC", "ETH"]), spec, gas_price_wei=(3, 10**10)).gas
+    assert simulation.gas == simulation_of(table.select(["BTC", "ETH"]), spec, gas_price_wei=(3, 10**10)).gas
     with pytest.raises(ConfigError, match=r"2 bars.*4"):
-        simulated(table, spec, gas_price_wei=(1, 2))
+        simulation_of(table, spec, gas_price_wei=(1, 2))
 
 
 NONE = float("nan")
@@ -152,7 +152,7 @@ THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}
 
 
 def test_while_an_asset_has_no_price_any_more_the_step_halts_as_it_does_live() -> None:
-    simulation = simulated(DELISTED, make_spec(THREE, BAND, "USD"))
+    simulation = simulation_of(DELISTED, make_spec(THREE, BAND, "USD"))
     assert simulation.rebalances == ()
     assert simulation.halted_bar_count == 12 - 6
     assert mentions(simulation.notes, "ETH", "8 bars", f"{START_S + 3 * HOUR_S}")
@@ -161,7 +161,7 @@ def test_while_an_asset_has_no_price_any_more_the_step_halts_as_it_does_live() -
 
 def test_it_is_left_as_it_is_at_its_last_price_where_the_owner_says_so() -> None:
     spec = make_spec(THREE, BAND, "USD")
-    quick, whole = (simulated(DELISTED, spec, stale_asset_mode="leave", looks_at_all=every) for every in (False, True))
+    quick, whole = (simulation_of(DELISTED, spec, stale_asset_mode="leave", looks_at_all=every) for every in (False, True))
     # From bar 6 on BTC and USD are half and half of the rest: 6,000 beside 4,000 at bar 9, so that 1,000 moves. 200 ETH stay.
     (done,) = quick.rebalances
     assert (done.bar, quick.halted_bar_count) == (9, 0)
@@ -177,7 +177,7 @@ def test_it_is_left_as_it_is_at_its_last_price_where_the_owner_says_so() -> None
 def test_one_that_has_prices_again_is_traded_again() -> None:
     closes = DELISTED.closes.copy()
     closes[9:, 1] = 20
-    simulation = simulated(replace(DELISTED, closes=closes), make_spec(THREE, BAND, "USD"), stale_asset_mode="leave")
+    simulation = simulation_of(replace(DELISTED, closes=closes), make_spec(THREE, BAND, "USD"), stale_asset_mode="leave")
     assert [rebalance.bar for rebalance in simulation.rebalances] == [9]
     assert simulation.weights[-1].tolist() == pytest.approx([0.4, 0.2, 0.4], abs=1e-5)
 

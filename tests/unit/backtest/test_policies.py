@@ -12,7 +12,7 @@ from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, make_spec, 
 from agent.layers.strategies.state import CapitalSplit, Strategy
 from agent.model import AllocationMethod, AllocatorConfig, Destination, InitialWeights, OrderKind, OrdersConfig, OrderTerms, Threshold
 from agent.policy.triggers.no_trade_zone import build_tracking
-from tests.support.backtests import BAND, COIN, HALVES, HOUR_S, halves, hourly, random_table, simulated
+from tests.support.backtests import BAND, COIN, HALVES, HOUR_S, halves, hourly, random_table, simulation_of
 from tests.support.samples import slow
 
 THREE = {"BTC": 4_000, "ETH": 4_000, "USD": 2_000}
@@ -59,7 +59,7 @@ def strategies() -> BacktestSpec:
 
 
 def test_a_stop_loss_sells_all_of_it_at_the_first_bar_below_and_stays_out() -> None:
-    simulation = simulated(hourly(BTC=[100.0, 100, 95, 79, 70, 90]), with_orders((OrderKind.STOP_LOSS, 2_000)))
+    simulation = simulation_of(hourly(BTC=[100.0, 100, 95, 79, 70, 90]), with_orders((OrderKind.STOP_LOSS, 2_000)))
     # 50 BTC are sold at 79, and a thousandth of that is fee: 5,000 + 50 · 79 · 0.999.
     assert [rebalance.bar for rebalance in simulation.rebalances] == [3]
     assert float(simulation.final_value) / COIN == pytest.approx(5_000 + 50 * 79 * 0.999, rel=1e-5)
@@ -70,7 +70,8 @@ def test_a_stop_loss_sells_all_of_it_at_the_first_bar_below_and_stays_out() -> N
 def test_native_coin_lies_beside_the_portfolio_and_is_never_topped_up() -> None:
     table, topped = random_table(5, 40), replace(PERMISSIVE_LIMITS, native_top_up_wei=10**30)  # more than there is
     bare, first_run = (
-        simulated(table, simulated_spec(replace(make_spec(HALVES, BAND, "USD"), limits=limits))) for limits in (PERMISSIVE_LIMITS, topped)
+        simulation_of(table, simulated_spec(replace(make_spec(HALVES, BAND, "USD"), limits=limits)))
+        for limits in (PERMISSIVE_LIMITS, topped)
     )
     assert (first_run.evaluated_bar_count, first_run.balances, first_run.config_hash) == (
         bare.evaluated_bar_count,
@@ -82,7 +83,7 @@ def test_native_coin_lies_beside_the_portfolio_and_is_never_topped_up() -> None:
 
 def test_an_entry_buys_below_its_level_and_its_take_profit_sells_above() -> None:
     spec = with_orders((OrderKind.ENTRY, 1_000), (OrderKind.TAKE_PROFIT, 2_000))
-    simulation = simulated(hourly(BTC=[100.0, 100, 95, 89, 95, 109, 120]), spec)
+    simulation = simulation_of(hourly(BTC=[100.0, 100, 95, 89, 95, 109, 120]), spec)
     # It begins as 10,000 USD. Below 90 half is spent: 5,000 · 0.999 / 89 BTC, sold above 90 · 1.2, the level of its entry.
     assert [rebalance.bar for rebalance in simulation.rebalances] == [3, 5]
     assert simulation.hold_value == 10_000 * COIN
@@ -90,14 +91,14 @@ def test_an_entry_buys_below_its_level_and_its_take_profit_sells_above() -> None
 
 
 def test_a_trailing_stop_follows_the_highest_price_that_was() -> None:
-    simulation = simulated(hourly(BTC=[100.0, 105, 115, 105, 97, 90]), with_orders((OrderKind.TRAILING_STOP, 1_500)))
+    simulation = simulation_of(hourly(BTC=[100.0, 105, 115, 105, 97, 90]), with_orders((OrderKind.TRAILING_STOP, 1_500)))
     assert [rebalance.bar for rebalance in simulation.rebalances] == [4]  # 115 less 15 % is 97.75
     assert float(simulation.final_value) / COIN == pytest.approx(5_000 + 50 * 97 * 0.999, rel=1e-5)
 
 
 def test_an_allocator_chooses_from_what_was_recorded_until_then() -> None:
     table = random_table(3, 20)
-    simulation = simulated(table, with_allocator(AllocationMethod.INVERSE_VOLATILITY))
+    simulation = simulation_of(table, with_allocator(AllocationMethod.INVERSE_VOLATILITY))
     returns = table.closes[1:6] / table.closes[:5] - 1  # what was recorded before bar 6: six prices
     inverse = 1 / returns.std(axis=0, ddof=1)
     assert simulation.targets[5].tolist() == [0.4, 0.4, 0.2]
@@ -108,7 +109,7 @@ def test_an_allocator_chooses_from_what_was_recorded_until_then() -> None:
 
 
 def test_strategies_begin_at_their_weights_and_each_acts_by_its_own() -> None:
-    simulation = simulated(hourly(BTC=[100.0, 100, 130, 130], ETH=[10.0] * 4), strategies())
+    simulation = simulation_of(hourly(BTC=[100.0, 100, 130, 130], ETH=[10.0] * 4), strategies())
     # "trend" has 3,900 of 6,900 in BTC at 130, 56.5 %: it sells 450. "calm" is where it was.
     assert [rebalance.bar for rebalance in simulation.rebalances] == [2]
     assert float(simulation.rebalances[0].turnover) / COIN == pytest.approx(450, rel=1e-3)
@@ -129,7 +130,7 @@ def test_strategies_by_the_tracking_rule__trade_beyond_their_triggers_alone() ->
         limits=replace(PERMISSIVE_LIMITS, min_trade=Fraction(10 * COIN)),
     )
     table = hourly(BTC=[100.0, 100, 101, 130, 130, 130], ETH=[10.0] * 6)
-    simulation = simulated(table, ruled)
+    simulation = simulation_of(table, ruled)
     assert [rebalance.bar for rebalance in simulation.rebalances] == [3], "at the opening they exchange what they need"
     # "trend" has 3,900 of 6,900 in BTC at 130, and keeps what its edge allows above half.
     btc_of_trend = float(simulation.weights[-1][0]) * float(simulation.final_value) / COIN / 6_900
@@ -151,8 +152,8 @@ def test_whatever_the_policy_the_future_changes_nothing_in_the_past(policy: str)
     closes, later = table.closes.copy(), list(gas)
     closes[PAST:] *= np.linspace(2.5, 0.2, 6)[:, None]
     later[PAST:] = [10**12] * 6
-    first_run = simulated(table, LOOKING[policy], gas_price_wei=gas)
-    other = simulated(replace(table, closes=closes), LOOKING[policy], gas_price_wei=tuple(later))
+    first_run = simulation_of(table, LOOKING[policy], gas_price_wei=gas)
+    other = simulation_of(replace(table, closes=closes), LOOKING[policy], gas_price_wei=tuple(later))
     past = [rebalance for rebalance in first_run.rebalances if rebalance.bar < PAST]
     assert past
     assert past == [rebalance for rebalance in other.rebalances if rebalance.bar < PAST]

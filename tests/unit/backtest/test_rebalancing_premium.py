@@ -15,7 +15,7 @@ from agent.backtest.settings import make_spec
 from agent.errors import ConfigError
 from agent.model import Every
 from agent.units import YEAR_S
-from tests.support.backtests import BAND, HOUR_S, halves, hourly, random_table, simulated
+from tests.support.backtests import BAND, HOUR_S, halves, hourly, random_table, simulation_of
 from tests.support.constants import DAY_S
 
 
@@ -23,7 +23,7 @@ def days(bars: int) -> np.ndarray:
     return np.arange(bars, dtype=np.int64) * DAY_S
 
 
-def kept(prices: np.ndarray, weights: list[float], cost: float = 0.0) -> RebalancingPremium:
+def rebalanced_premium(prices: np.ndarray, weights: list[float], cost: float = 0.0) -> RebalancingPremium:
     """Of a portfolio that is back at its weights at every bar, which costs the same share each time."""
     bars = len(prices)
     costs = np.full(bars, cost)
@@ -31,7 +31,7 @@ def kept(prices: np.ndarray, weights: list[float], cost: float = 0.0) -> Rebalan
     return rebalancing_premium(prices, np.tile(weights, (bars, 1)), costs, days(bars))
 
 
-def held(prices: np.ndarray, weights: list[float]) -> RebalancingPremium:
+def untouched_premium(prices: np.ndarray, weights: list[float]) -> RebalancingPremium:
     """Of one that is never touched."""
     values = prices / prices[0] * weights
     return rebalancing_premium(prices, values / values.sum(axis=1, keepdims=True), np.zeros(len(prices)), days(len(prices)))
@@ -39,7 +39,7 @@ def held(prices: np.ndarray, weights: list[float]) -> RebalancingPremium:
 
 def test_shannons_demon_earns_an_eighth_of_a_coin_that_doubles_and_halves() -> None:
     coin = np.array([1.0, 2, 1, 2, 1, 2, 1])
-    earned = kept(np.column_stack([coin, np.ones(7)]), [0.5, 0.5])
+    earned = rebalanced_premium(np.column_stack([coin, np.ones(7)]), [0.5, 0.5])
     # Half of it doubles: 1.5. Half of that halves: 0.75. Six bars are three times 1.125, and who holds has what he had.
     assert earned.advantage == pytest.approx(3 * log(1.125), rel=1e-12)
     assert earned.excess_growth == pytest.approx(3 * log(1.125), rel=1e-12)
@@ -48,7 +48,7 @@ def test_shannons_demon_earns_an_eighth_of_a_coin_that_doubles_and_halves() -> N
 
 
 def test_a_coin_that_only_rises_is_better_held() -> None:
-    earned = kept(np.column_stack([2.0 ** np.arange(5), np.ones(5)]), [0.5, 0.5])
+    earned = rebalanced_premium(np.column_stack([2.0 ** np.arange(5), np.ones(5)]), [0.5, 0.5])
     assert earned.advantage == pytest.approx(4 * log(1.5) - log(8.5), rel=1e-12)
     assert earned.dispersion == pytest.approx(log(8.5) - 2 * log(2), rel=1e-12)
     assert earned.excess_growth == pytest.approx(4 * (log(1.5) - log(2) / 2), rel=1e-12)
@@ -57,7 +57,7 @@ def test_a_coin_that_only_rises_is_better_held() -> None:
 
 def test_who_never_trades_earns_nothing_and_what_he_grew_by_is_dispersion() -> None:
     prices = np.exp(np.cumsum(np.random.default_rng(4).normal(0, 0.05, (300, 3)), axis=0))
-    earned = held(prices, [0.2, 0.3, 0.5])
+    earned = untouched_premium(prices, [0.2, 0.3, 0.5])
     assert earned.advantage == pytest.approx(0, abs=1e-12)
     assert earned.dispersion > 0.01
     assert earned.excess_growth + earned.off_target == pytest.approx(earned.dispersion, rel=1e-9)
@@ -65,7 +65,7 @@ def test_who_never_trades_earns_nothing_and_what_he_grew_by_is_dispersion() -> N
 
 def test_costs_are_what_they_took_and_nothing_else_changes() -> None:
     prices = np.exp(np.cumsum(np.random.default_rng(5).normal(0, 0.05, (101, 2)), axis=0))
-    free, dear = kept(prices, [0.5, 0.5]), kept(prices, [0.5, 0.5], 0.001)
+    free, dear = rebalanced_premium(prices, [0.5, 0.5]), rebalanced_premium(prices, [0.5, 0.5], 0.001)
     assert dear.costs == pytest.approx(-100 * log(0.999), rel=1e-12)
     assert dear.advantage == pytest.approx(free.advantage - dear.costs, rel=1e-12)
     assert replace(dear, advantage=free.advantage, costs=0.0) == free
@@ -94,7 +94,7 @@ def test_the_rate_of_two_assets_is_the_closed_form() -> None:
 
 
 def test_what_is_expected_is_by_the_variance_of_a_sample_and_all_its_bars() -> None:
-    earned = kept(np.exp(np.array([[0.0, 0.0], [0.1, 0.0], [0.0, 0.0]])), [0.5, 0.5])
+    earned = rebalanced_premium(np.exp(np.array([[0.0, 0.0], [0.1, 0.0], [0.0, 0.0]])), [0.5, 0.5])
     # Moves of 0.1 and -0.1: their variance is 0.02, half of a quarter of it for each of two days.
     assert earned.expected_yearly == pytest.approx(0.02 / 8 * YEAR_S / DAY_S, rel=1e-12)
 
@@ -105,7 +105,7 @@ def test_random_walks_are_harvested_at_the_rate_of_their_covariance() -> None:
     yearly = np.array([[0.64, 0.20, 0.0], [0.20, 0.36, 0.05], [0.0, 0.05, 0.25]])
     steps = chance.multivariate_normal(np.zeros(3), yearly * DAY_S / YEAR_S, bars - 1)
     prices = np.exp(np.vstack([np.zeros(3), np.cumsum(steps, axis=0)]))
-    earned = kept(prices, weights.tolist())
+    earned = rebalanced_premium(prices, weights.tolist())
     rate = excess_growth_rate(weights, yearly)
     # A variance of n normal numbers is known to sqrt(2 / n): 1 %, three times of it here; bars of a day add their fourth moments.
     assert earned.expected_yearly == pytest.approx(rate, rel=0.03)
@@ -117,7 +117,7 @@ def test_random_walks_are_harvested_at_the_rate_of_their_covariance() -> None:
 def test_a_simulation_says_what_rebalancing_earned_after_its_costs() -> None:
     table = random_table(5, 60)
     for spec in (make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD"), halves(Every(6 * HOUR_S))):
-        simulation = simulated(table, spec)
+        simulation = simulation_of(table, spec)
         assert len(simulation.rebalances) >= 2
         assert simulation.premium is not None
         assert simulation.premium.advantage == pytest.approx(log(simulation.final_value / simulation.hold_value), rel=1e-9)
@@ -129,12 +129,14 @@ def test_a_simulation_says_what_rebalancing_earned_after_its_costs() -> None:
 def test_gas_counts_among_costs_and_a_numeraire_with_prices_divides() -> None:
     coin = [100.0, 100, 130, 130, 104]
     spec = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
-    free, paid = simulated(hourly(ETH=coin), spec), simulated(hourly(ETH=coin), spec, gas_price_wei=20 * 10**9)
+    free, paid = simulation_of(hourly(ETH=coin), spec), simulation_of(hourly(ETH=coin), spec, gas_price_wei=20 * 10**9)
     assert free.premium is not None
     assert paid.premium is not None
     assert paid.premium.costs - free.premium.costs == pytest.approx(float(paid.gas / paid.start_value), rel=0.2)
     assert paid.premium.advantage == pytest.approx(log(paid.final_value / paid.hold_value), rel=0.05)
-    divided = simulated(hourly(ETH=[close * price for close, price in zip(coin, [1, 2, 3, 2, 1], strict=True)], USD=[1, 2, 3, 2, 1]), spec)
+    divided = simulation_of(
+        hourly(ETH=[close * price for close, price in zip(coin, [1, 2, 3, 2, 1], strict=True)], USD=[1, 2, 3, 2, 1]), spec
+    )
     assert divided.premium is not None
     assert divided.premium.excess_growth == pytest.approx(free.premium.excess_growth, rel=1e-9)
 

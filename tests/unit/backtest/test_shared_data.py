@@ -19,7 +19,7 @@ from agent.backtest.settings import PERMISSIVE_LIMITS, SimulatedTokens, make_spe
 from agent.backtest.world import read_pool
 from agent.model import Destination, NoTradeZone, Threshold, TrackingRisk
 from agent.policy.triggers.no_trade_zone import build_tracking
-from tests.support.backtests import simulated
+from tests.support.backtests import simulation_of
 from tests.support.studies.shared_data import DATA, HOURLY, needs_data
 
 DAILY = DATA / "prices" / "daily_2017_2023.parquet"
@@ -37,7 +37,7 @@ def test_a_coin_that_is_delisted_three_months_before_the_end_halts_the_agent_and
     table = prices()
     spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USDC": 2_000, "USDT": 1_000}, WIDE, "USDT", native="ETH")
     gas = read_gas_prices(DATA / "gas" / "ethereum_daily.parquet", table.times_s)
-    simulation = simulated(table, spec, gas_price_wei=gas, start_value=Fraction(1_000_000))
+    simulation = simulation_of(table, spec, gas_price_wei=gas, start_value=Fraction(1_000_000))
     assert mentions(simulation.notes, "USDC", "2325 bars", f"{USDC_ENDS_S}")
     assert simulation.halted_bar_count == 2_325 - 2  # a price is fresh until three bars lack it
     assert 0 < len(simulation.rebalances) == sum(rebalance.succeeded for rebalance in simulation.rebalances)
@@ -62,8 +62,8 @@ def test_the_pool_of_mainnet_stands_at_every_price_of_two_years() -> None:
     tokens = {asset.token.symbol: asset.token for asset in spec.portfolio.assets}
     (path,) = (DATA / "pools").glob("uniswap_v3_wbtc_weth_*.json")
     pool = read_pool(path, tokens["WBTC"], tokens["WETH"])
-    real = simulated(table, spec, recorded_pools=(pool,), start_value=Fraction(100))
-    deep = simulated(table, spec, fee_pips=3_000, start_value=Fraction(100))
+    real = simulation_of(table, spec, recorded_pools=(pool,), start_value=Fraction(100))
+    deep = simulation_of(table, spec, fee_pips=3_000, start_value=Fraction(100))
     assert [rebalance.bar for rebalance in real.rebalances] == [rebalance.bar for rebalance in deep.rebalances]
     assert len(real.rebalances) >= 1
     assert real.impact > deep.impact  # 100 WETH are felt in it, and not in a pool of a billion
@@ -99,7 +99,7 @@ def test_two_years_of_days_cost_what_they_did(fee_pips: int, name: str) -> None:
     trigger, destination = TRIGGERS[name]
     limits = replace(PERMISSIVE_LIMITS, plan_cost_bps=100)
     spec = replace(make_spec(TARGETS, trigger, "USD", destination=destination, native="ETH"), limits=limits)
-    result = simulated(table, spec, depth=Fraction(20_000_000), fee_pips=fee_pips, start_value=Fraction(50_000), gas_price_wei=10**8)
+    result = simulation_of(table, spec, depth=Fraction(20_000_000), fee_pips=fee_pips, start_value=Fraction(50_000), gas_price_wei=10**8)
     costs = float(result.fees + result.impact + result.gas) / 10**result.decimals
     off_target = result.weights[:-1] - np.array(list(TARGETS.values())) / 10_000
     active_returns = (off_target * (result.prices[1:] / result.prices[:-1] - 1)).sum(axis=1)

@@ -25,7 +25,7 @@ from agent.execution import settlement
 from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, IntentKind, Rebalance, StepInput, Threshold, Trigger
 from agent.policy.decide import decide
 from agent.store import Store, open_store
-from tests.support.backtests import BAND, COIN, DEEP, HALVES, HOUR_S, START_S, halves, hourly, random_table, simulated
+from tests.support.backtests import BAND, COIN, DEEP, HALVES, HOUR_S, START_S, halves, hourly, random_table, simulation_of
 from tests.support.text import mentions, raises_field
 
 CROSSING = [100.0, 100, 130, 130, 104]
@@ -33,7 +33,7 @@ CROSSING = [100.0, 100, 130, 130, 104]
 
 
 def test_the_worked_example_is_what_a_hand_works_out() -> None:
-    simulation = simulated(hourly(BTC=CROSSING))
+    simulation = simulation_of(hourly(BTC=CROSSING))
     # 50 BTC and 5,000 USD. At 130 they are 6,500 and 5,000. Sold is v with 6,500 - v = 5,000 + v · 0.999, but for the impact.
     first, second = simulation.rebalances
     assert (first.bar, second.bar) == (2, 4)
@@ -60,10 +60,10 @@ def test_the_worked_example_is_what_a_hand_works_out() -> None:
 
 def test_both_kinds_of_pools_pay_the_same_at_the_same_depth() -> None:
     pair, ranged = (
-        simulated(hourly(BTC=CROSSING), depth=Fraction(50_000)),
-        simulated(hourly(BTC=CROSSING), depth=Fraction(50_000), pool_kind="v3"),
+        simulation_of(hourly(BTC=CROSSING), depth=Fraction(50_000)),
+        simulation_of(hourly(BTC=CROSSING), depth=Fraction(50_000), pool_kind="v3"),
     )
-    assert pair.impact > 10 * simulated(hourly(BTC=CROSSING)).impact
+    assert pair.impact > 10 * simulation_of(hourly(BTC=CROSSING)).impact
     assert float(pair.final_value) == pytest.approx(float(ranged.final_value), rel=1e-9)
     assert float(pair.impact) == pytest.approx(float(ranged.impact), rel=1e-6)
 
@@ -93,7 +93,7 @@ def test_bars_that_are_passed_over_are_those_at_which_the_step_holds() -> None:
     holes[36:, 1] = np.nan  # and an end
     table = replace(table, closes=holes)
     spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, Threshold(None, 1_000), "USD")
-    quick, whole = simulated(table, spec), simulated(table, spec, looks_at_all=True)
+    quick, whole = simulation_of(table, spec), simulation_of(table, spec, looks_at_all=True)
     assert same(quick, whole)
     assert len(quick.rebalances) >= 2
     assert quick.halted_bar_count == 4 + 2  # prices are fresh until they are three bars old
@@ -112,8 +112,8 @@ def test_bars_between_reviews_are_passed_over_and_nothing_else_changes(trigger: 
     spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, trigger, "USD")
     spec = replace(spec, policy=replace(spec.policy, cooldown_s=4 * HOUR_S))
     settings = {"flows": (OwnerTransfer(START_S + 15 * HOUR_S, Fraction(5_000)),)}
-    quick = simulated(replace(table, closes=holes), spec, **settings)
-    whole = simulated(replace(table, closes=holes), spec, looks_at_all=True, **settings)
+    quick = simulation_of(replace(table, closes=holes), spec, **settings)
+    whole = simulation_of(replace(table, closes=holes), spec, looks_at_all=True, **settings)
     assert same(quick, whole)
     assert quick.holds_by_setting == whole.holds_by_setting
     assert len(quick.rebalances) >= 2
@@ -154,7 +154,7 @@ def test_the_step_of_several_transactions_is_read_once(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(settlement, "codec", SimpleNamespace(loads=counted))
     settlement._parse_step.cache_clear()
-    simulated(hourly(BTC=CROSSING))
+    simulation_of(hourly(BTC=CROSSING))
     assert read
     assert len(read) == len(set(read))
 
@@ -165,7 +165,7 @@ def test_the_future_changes_nothing_in_the_past() -> None:
     closes[30:] *= np.linspace(0.3, 3, 30)[:, None]
     closes[40:, 1] = np.nan
     spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD")
-    first_run, other = simulated(table, spec), simulated(replace(table, closes=closes), spec)
+    first_run, other = simulation_of(table, spec), simulation_of(replace(table, closes=closes), spec)
     past = [rebalance for rebalance in first_run.rebalances if rebalance.bar < 30]
     assert past
     assert past == [rebalance for rebalance in other.rebalances if rebalance.bar < 30]
@@ -224,7 +224,7 @@ def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(s
 
 def test_a_swap_that_lands_later_gets_the_price_of_then() -> None:
     table = hourly(BTC=[100.0, 100, 130, 130, 120, 120, 120])
-    at_once, later = simulated(table), simulated(table, latency_bars=2)
+    at_once, later = simulation_of(table), simulation_of(table, latency_bars=2)
     assert [rebalance.bar for rebalance in at_once.rebalances] == [2]
     assert later.rebalances[0].bar == 4
     with SimulationRun(halves(), table, replace(DEEP, latency_bars=2)) as going:
@@ -241,7 +241,7 @@ def test_a_swap_that_lands_later_gets_the_price_of_then() -> None:
 
 
 def test_a_swap_that_the_data_end_before_is_told_and_not_counted() -> None:
-    simulation = simulated(hourly(BTC=[100.0, 100, 130]), latency_bars=3)
+    simulation = simulation_of(hourly(BTC=[100.0, 100, 130]), latency_bars=3)
     assert simulation.rebalances == ()
     assert mentions(simulation.notes[-1], "1 transaction")
     assert simulation.final_value == simulation.hold_value
@@ -249,11 +249,11 @@ def test_a_swap_that_the_data_end_before_is_told_and_not_counted() -> None:
 
 def test_gas_is_paid_beside_the_portfolio_and_taken_off_its_worth() -> None:
     spec = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
-    free = simulated(hourly(ETH=CROSSING), spec)
-    paid = simulated(hourly(ETH=CROSSING), spec, gas_price_wei=20 * 10**9)
+    free = simulation_of(hourly(ETH=CROSSING), spec)
+    paid = simulation_of(hourly(ETH=CROSSING), spec, gas_price_wei=20 * 10**9)
     assert paid.gas > 0 == free.gas
     assert paid.final_value + paid.gas == pytest.approx(float(free.final_value), rel=1e-4)
-    per_bar = simulated(hourly(ETH=CROSSING), spec, gas_price_wei=(0, 0, 20 * 10**9, 0, 0))
+    per_bar = simulation_of(hourly(ETH=CROSSING), spec, gas_price_wei=(0, 0, 20 * 10**9, 0, 0))
     assert per_bar.gas == paid.rebalances[0].gas
     assert per_bar.rebalances[1].gas == 0
 
@@ -261,20 +261,20 @@ def test_gas_is_paid_beside_the_portfolio_and_taken_off_its_worth() -> None:
 def test_a_transaction_mined_in_a_dear_bar_pays_no_more_than_it_was_sent_with() -> None:
     spec, gwei = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH"), 10**9
     table = hourly(ETH=[100.0, 100, 130, 130, 130, 130, 130])
-    calm, dear = (simulated(table, spec, latency_bars=2, gas_price_wei=(*[20 * gwei] * 3, *[later * gwei] * 4)) for later in (20, 900))
+    calm, dear = (simulation_of(table, spec, latency_bars=2, gas_price_wei=(*[20 * gwei] * 3, *[later * gwei] * 4)) for later in (20, 900))
     (paid,), (at_most,) = calm.rebalances, dear.rebalances
     assert 0 < paid.gas < at_most.gas <= 2 * paid.gas
 
 
 def test_a_schedule_acts_when_it_is_due() -> None:
-    simulation = simulated(random_table(3, 13, ["BTC"]), halves(Every(4 * HOUR_S)))
+    simulation = simulation_of(random_table(3, 13, ["BTC"]), halves(Every(4 * HOUR_S)))
     times = [rebalance.time_s - START_S for rebalance in simulation.rebalances]
     assert all(later - before >= 4 * HOUR_S for before, later in pairwise(times))
     assert len(times) == 3
 
 
 def test_a_portfolio_without_money_of_its_own_trades_through_a_hub() -> None:
-    simulation = simulated(hourly(BTC=CROSSING, ETH=[10.0] * 5), make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "USD"))
+    simulation = simulation_of(hourly(BTC=CROSSING, ETH=[10.0] * 5), make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "USD"))
     assert [rebalance.bar for rebalance in simulation.rebalances] == [2, 4]
     assert dict(simulation.balances)[halves().portfolio.numeraire.address] == 0
     assert simulation.weights[-1].tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
@@ -282,24 +282,24 @@ def test_a_portfolio_without_money_of_its_own_trades_through_a_hub() -> None:
 
 def test_a_numeraire_with_prices_of_its_own_divides_all_others() -> None:
     dear = [2.0, 2.0, 2.0, 2.0, 2.0]
-    plain, divided = simulated(hourly(BTC=CROSSING)), simulated(hourly(BTC=[2 * close for close in CROSSING], USD=dear))
+    plain, divided = simulation_of(hourly(BTC=CROSSING)), simulation_of(hourly(BTC=[2 * close for close in CROSSING], USD=dear))
     assert divided.final_value == plain.final_value
     assert divided.rebalances == plain.rebalances
 
 
 def test_the_same_again_gives_the_same_to_the_last_digit() -> None:
     table = random_table(9, 12)
-    first_run, other = simulated(table, seed=4), simulated(table, seed=4)
+    first_run, other = simulation_of(table, seed=4), simulation_of(table, seed=4)
     assert same(first_run, other)
     assert first_run.seed == 4
     assert {"trimtab", "numpy"} <= {name for name, _ in first_run.versions}
-    assert simulated(table, fee_pips=500).config_hash != first_run.config_hash
+    assert simulation_of(table, fee_pips=500).config_hash != first_run.config_hash
 
 
 def test_a_plan_that_a_limit_stops_is_counted_and_nothing_is_done() -> None:
     spec = halves()
     spec = replace(spec, limits=replace(spec.limits, max_live_value=Fraction(5_000 * COIN)))
-    simulation = simulated(hourly(BTC=CROSSING), spec)
+    simulation = simulation_of(hourly(BTC=CROSSING), spec)
     assert simulation.rebalances == ()
     assert simulation.refusal_counts == (("max_live_value", 2),)
     assert simulation.final_value == simulation.hold_value
@@ -311,12 +311,12 @@ def test_a_plan_that_a_limit_stops_is_counted_and_nothing_is_done() -> None:
 )
 def test_a_cap_that_refuses_from_the_start_or_later_is_noted_with_what_to_do(cap: int, reason: str) -> None:
     capped = replace(halves(), limits=replace(halves().limits, max_live_value=Fraction(cap * COIN)))
-    simulation = simulated(hourly(BTC=[100, 100, 200, 200, 200]), capped)
+    simulation = simulation_of(hourly(BTC=[100, 100, 200, 200, 200]), capped)
     assert simulation.refusal_counts[0][0] == "max_live_value"
     assert f"portfolio.max_live_value of {cap} USD {reason}" in simulation.notes[-1]
     assert "raise it in a copy of the config" in simulation.notes[-1]
     uncapped = replace(capped, limits=replace(capped.limits, max_live_value=Fraction(50_000 * COIN)))
-    assert not simulated(hourly(BTC=CROSSING), uncapped).notes
+    assert not simulation_of(hourly(BTC=CROSSING), uncapped).notes
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from agent.backtest.result import SimulationResult
 from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, OwnerTransfer, TaxRule, make_spec
 from agent.model import Destination
 from agent.policy.triggers.no_trade_zone import build_tracking
-from tests.support.backtests import COIN, HOUR_S, START_S, random_table, simulated
+from tests.support.backtests import COIN, HOUR_S, START_S, random_table, simulation_of
 
 THIRDS = {"BTC": 4_000, "ETH": 3_000, "USD": 3_000}
 FEW_TRADES = {"depth": Fraction(10**7), "fee_pips": 500, "start_value": Fraction(20_000)}
@@ -28,8 +28,8 @@ def tracking(targets: Mapping[str, int] = THIRDS, strictness: str = "normal") ->
 
 def assert_equal_results(table: PriceTable, spec: BacktestSpec, **market: object) -> SimulationResult:
     """Compare a simulation with one that evaluates each bar; return it."""
-    quick = simulated(table, spec, **{**FEW_TRADES, **market})
-    whole = simulated(table, spec, looks_at_all=True, **{**FEW_TRADES, **market})
+    quick = simulation_of(table, spec, **{**FEW_TRADES, **market})
+    whole = simulation_of(table, spec, looks_at_all=True, **{**FEW_TRADES, **market})
     assert whole.evaluated_bar_count == whole.bar_count
     for name in ("rebalances", "balances", "halted_bar_count", "refusal_counts", "holds_by_setting", "gas", "twr"):
         assert getattr(quick, name) == getattr(whole, name), name
@@ -68,7 +68,7 @@ def test_tax_of_realised_gains__is_no_reason_to_evaluate_a_bar_unless_the_rule_c
     taxed = replace(tracking(), tax=TaxRule(rate_bps=2_500))
     assert assert_equal_results(table, taxed).evaluated_bar_count < 50
     after_tax = replace(taxed, policy=replace(taxed.policy, trigger=build_tracking("normal", after_tax=True)))
-    assert simulated(table, after_tax, **FEW_TRADES).evaluated_bar_count == table.bar_count
+    assert simulation_of(table, after_tax, **FEW_TRADES).evaluated_bar_count == table.bar_count
 
 
 @pytest.mark.slow

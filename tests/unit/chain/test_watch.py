@@ -28,7 +28,7 @@ V2_POSITION = PositionRef(lp_worlds.confirmed_position(lp_worlds.v2()), address(
 V3_POSITION = PositionRef(lp_worlds.confirmed_position(lp_worlds.v3()), address("factory"), PositionRange(POOL.address, 3_000, -600, 1_200))
 
 
-def asked(scope: SnapshotScope) -> list[str]:
+def questions_of(scope: SnapshotScope) -> list[str]:
     return [question.name for question in snapshot_questions(scope)]
 
 
@@ -87,7 +87,7 @@ def test_short_mean__is_of_its_own_window() -> None:
 
 def test_lp_tokens__have_an_allowance_and_tokens_of_the_manager_none() -> None:
     scope = replace(SCOPE, positions=(V2_POSITION, V3_POSITION), pair_token_spender=SPENDER)
-    assert [name for name in asked(scope) if "allowance" in name] == [f"allowance of LP tokens to {SPENDER}"]
+    assert [name for name in questions_of(scope) if "allowance" in name] == [f"allowance of LP tokens to {SPENDER}"]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from agent.cli.display.terminal import format_stage
 from agent.cli.ledger import table_of_rows
 from agent.cli.main import app, declared_commands, main
 from agent.cli.options import Heading
-from tests.cli.widths import cut, drawn
+from tests.cli.widths import cut, drawing_of
 from tests.support.text import mentions
 
 NAMES = ("from", *(f"figure {number}" for number in range(9)))
@@ -113,6 +113,6 @@ def test_no_transactions_are_told_by_a_sentence_and_no_empty_table(capsys: pytes
 def test_profit_and_loss_is_stacked_on_a_narrow_terminal() -> None:
     figure_table = table_of_rows("Profit", NAMES, ROWS)
     assert cut(figure_table) == []
-    assert drawn(figure_table, 40).split().count("2026-01-01") == 1
-    assert "  figure 0  10,000.25" in drawn(figure_table, 40).splitlines()
-    assert len(drawn(figure_table, 200).splitlines()) == 6
+    assert drawing_of(figure_table, 40).split().count("2026-01-01") == 1
+    assert "  figure 0  10,000.25" in drawing_of(figure_table, 40).splitlines()
+    assert len(drawing_of(figure_table, 200).splitlines()) == 6

@@ -27,7 +27,7 @@ FEED, MEAN = 2_000, 2_020
 BOTH = (PriceSource.FEED, PriceSource.TWAP)
 
 
-def seen(mean: int = MEAN, spot: int = FEED, kinds: tuple[PriceSource, ...] = BOTH, cautious: bool = True) -> StepInput:
+def priced_step(mean: int = MEAN, spot: int = FEED, kinds: tuple[PriceSource, ...] = BOTH, cautious: bool = True) -> StepInput:
     """A feed at 2,000, and a pool with this mean and this price now."""
     step = step_input(values={"WETH": 60_000, "USDC": 40_000}, pools=[v3_pool(WETH, USDC, spot, twap_price=mean)], kinds=kinds)
     return replace(step, reference=replace(step.reference, uses_worse_source=cautious))
@@ -38,20 +38,20 @@ def dollars(price: Fraction) -> float:
 
 
 def test_a_token_has_the_lowest_and_the_highest_price_of_the_sources_that_agree() -> None:
-    low, high = map(dollars, price_ranges(seen())[WETH.address])
+    low, high = map(dollars, price_ranges(priced_step())[WETH.address])
     assert (low, high) == (FEED, pytest.approx(MEAN, rel=1e-4))
-    low, high = map(dollars, price_ranges(seen(mean=1_980))[WETH.address])
+    low, high = map(dollars, price_ranges(priced_step(mean=1_980))[WETH.address])
     assert (low, high) == (pytest.approx(1_980, rel=1e-4), FEED)
-    assert price_ranges(seen())[USDC.address] == (1, 1)
+    assert price_ranges(priced_step())[USDC.address] == (1, 1)
 
 
 def test_the_range_includes_a_reference_price_that_is_neither_feed_nor_mean() -> None:
-    low, high = map(dollars, price_ranges(seen(kinds=(PriceSource.SPOT, PriceSource.TWAP)))[WETH.address])
+    low, high = map(dollars, price_ranges(priced_step(kinds=(PriceSource.SPOT, PriceSource.TWAP)))[WETH.address])
     assert (low, high) == (pytest.approx(FEED, rel=1e-4), pytest.approx(MEAN, rel=1e-4))
 
 
 def test_a_source_at_the_limit_agrees() -> None:
-    step = seen()
+    step = priced_step()
     price = reference_prices(step).price_by_token[WETH.address]
     high = price_ranges(step)[WETH.address][1]
     for less, expected in ((0, high), (Fraction(1, 10**9), price)):
@@ -61,17 +61,17 @@ def test_a_source_at_the_limit_agrees() -> None:
 
 def test_native_coin_and_its_wrapped_token_lose_together() -> None:
     bought = {USDC.address: 2_000 * 10**6}
-    together = disagreement_loss(seen(), {NATIVE: -(10**18), WETH.address: -(10**18), **bought})
-    assert together == disagreement_loss(seen(), {WETH.address: -2 * 10**18, **bought})
+    together = disagreement_loss(priced_step(), {NATIVE: -(10**18), WETH.address: -(10**18), **bought})
+    assert together == disagreement_loss(priced_step(), {WETH.address: -2 * 10**18, **bought})
 
 
 @pytest.mark.parametrize(
     "step",
     [
-        seen(mean=2_040),
-        seen(kinds=(PriceSource.FEED,)),
-        seen(cautious=False),
-        with_limits(seen(), oracle_deviation_bps=None),
+        priced_step(mean=2_040),
+        priced_step(kinds=(PriceSource.FEED,)),
+        priced_step(cautious=False),
+        with_limits(priced_step(), oracle_deviation_bps=None),
     ],
     ids=["beyond the limit", "one source", "recorded before", "limit off"],
 )
@@ -83,14 +83,14 @@ def test_otherwise_the_reference_price_alone_counts(step: StepInput) -> None:
 
 def test_what_is_sold_counts_at_the_higher_and_what_is_bought_at_the_lower_price() -> None:
     sells, buys = {WETH.address: -(10**18), USDC.address: 2_000 * 10**6}, {WETH.address: 10**18, USDC.address: -2_000 * 10**6}
-    assert float(disagreement_loss(seen(), sells)) == pytest.approx(20 * 10**6, rel=1e-2)
-    assert disagreement_loss(seen(), buys) == 0
-    assert float(disagreement_loss(seen(mean=1_980), buys)) == pytest.approx(20 * 10**6, rel=1e-2)
-    assert disagreement_loss(seen(mean=1_980), sells) == 0
+    assert float(disagreement_loss(priced_step(), sells)) == pytest.approx(20 * 10**6, rel=1e-2)
+    assert disagreement_loss(priced_step(), buys) == 0
+    assert float(disagreement_loss(priced_step(mean=1_980), buys)) == pytest.approx(20 * 10**6, rel=1e-2)
+    assert disagreement_loss(priced_step(mean=1_980), sells) == 0
 
 
 def test_planner_guard_and_signer_require_the_better_price_of_the_two() -> None:
-    step = seen(spot=MEAN)
+    step = priced_step(spot=MEAN)
     sold = raw(1, WETH)
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, sold)])
     high = price_ranges(step)[WETH.address][1]
@@ -103,7 +103,7 @@ def test_planner_guard_and_signer_require_the_better_price_of_the_two() -> None:
 
 
 def test_a_purchase_requires_what_the_lower_price_gives() -> None:
-    step = seen(mean=1_980, spot=1_980)
+    step = priced_step(mean=1_980, spot=1_980)
     spent = raw(2_000, USDC)
     plan = plan_of(step, [Swap(step.snapshot.pools[0], USDC.address, spent)])
     low = price_ranges(step)[WETH.address][0]
@@ -116,23 +116,23 @@ def test_a_purchase_requires_what_the_lower_price_gives() -> None:
 @pytest.mark.parametrize(("spot", "passes"), [(MEAN, True), (FEED, False)])
 def test_a_pool_at_the_price_of_a_lagging_feed_costs_too_much_at_the_mean(spot: int, passes: bool) -> None:
     """The feed is 1 % behind: by it alone the pool at 2,000 costs only its fee."""
-    step = with_limits(seen(spot=spot), plan_cost_bps=50, slippage_bps=30)
+    step = with_limits(priced_step(spot=spot), plan_cost_bps=50, slippage_bps=30)
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
     assert verdict("plan_cost", step, plan).passed is passes
-    alone = with_limits(seen(spot=spot, kinds=(PriceSource.FEED,)), plan_cost_bps=50, slippage_bps=30)
+    alone = with_limits(priced_step(spot=spot, kinds=(PriceSource.FEED,)), plan_cost_bps=50, slippage_bps=30)
     assert verdict("plan_cost", alone, plan).passed
 
 
 def test_an_exit_is_not_held_to_its_cost_at_the_mean() -> None:
     """In a crash the mean is above the feed, and a due stop must not wait for it."""
-    step = with_limits(seen(), plan_cost_bps=50, slippage_bps=30)
+    step = with_limits(priced_step(), plan_cost_bps=50, slippage_bps=30)
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
     assert not verdict("plan_cost", step, plan).passed
     assert verdict("plan_cost", step, exit_plan(plan)).passed
 
 
 def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_seen_of_it() -> None:
-    step = with_limits(seen(), oracle_deviation_bps=150)
+    step = with_limits(priced_step(), oracle_deviation_bps=150)
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
     deltas = {WETH.address: -raw(1, WETH), USDC.address: plan.legs[0].amount_out_raw}
     assert deviation_loss(step, deltas) == 2_000 * 10**6 * Fraction(150, 10_000)
@@ -149,7 +149,7 @@ def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_
 
 def test_the_worst_case_counts_the_gas_of_approvals_once() -> None:
     """It is part of the gas that burns at the highest price."""
-    step = seen()
+    step = priced_step()
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
     with_approvals = replace(plan, cost=replace(plan.cost, approval_gas=Fraction(7 * 10**6)))
     assert with_approvals.cost.total == plan.cost.total + 7 * 10**6
@@ -158,7 +158,7 @@ def test_the_worst_case_counts_the_gas_of_approvals_once() -> None:
 
 def test_the_worst_case_of_a_plan_burns_all_gas_at_the_highest_price() -> None:
     """The cost counts the price of the newest block; within limits.gas_price the step may pay twice its base fee."""
-    step = seen()
+    step = priced_step()
     head = replace(step.snapshot.head, base_fee_wei=30 * 10**9)
     step = replace(step, snapshot=replace(step.snapshot, head=head, priority_fee_wei=10**9))
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])

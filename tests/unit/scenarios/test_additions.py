@@ -20,7 +20,7 @@ from agent.layers.config import TABLE_TEMPLATES, LayerTables
 from agent.layers.states import PARTS
 from tests.support import additions, deletions
 from tests.support.samples import slow
-from tests.support.stores import recorded
+from tests.support.stores import recorded_steps
 
 ROOT = Path(__file__).parents[3]
 LAYERS = sorted(path.parent.name for path in (ROOT / "agent" / "layers").glob("*/__init__.py"))
@@ -60,7 +60,7 @@ def subclass_paths(base: type[Any]) -> set[str]:
 @pytest.mark.parametrize("layer", ["holding", *slow((layer,) for layer in LAYERS if layer != "holding")])
 def test_a_layer_is_deleted_with_its_folder_and_its_registry_lines(layer: str, tmp_path: Path) -> None:
     """The core then imports and decides what does not use it as before."""
-    steps = recorded(tmp_path)
+    steps = recorded_steps(tmp_path)
     shutil.copytree(ROOT / "agent", tmp_path / "agent", ignore=shutil.ignore_patterns("*.pyc", "*.pyc.*"))
     deletions.delete_layer(tmp_path / "agent", layer)
     run_in_copy(f"from tests.support import deletions; deletions.check_recorded_steps({str(steps)!r})", tmp_path)

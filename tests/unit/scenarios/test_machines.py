@@ -14,7 +14,7 @@ from tests.support.builders import zoned
 from tests.support.decisions.exits import MARKET, OFF, step_with_stops
 from tests.support.decisions.tracking import balance_changes, tracking_step
 from tests.support.lp_worlds import ranged, wanted, world
-from tests.support.machines import MACHINES, ROOT, begun, ended, lacking, suite_runs, written
+from tests.support.machines import MACHINES, ROOT, end_output, lacking, start_on, suite_runs, write_steps
 from tests.support.planning_worlds import allocator, any_problem, any_problem_with_gas, limit, moves, recorded, weighed
 from tests.support.stores import STEPS
 
@@ -67,16 +67,16 @@ def test_plans_replays_and_orders_are_the_same_on_every_machine(tmp_path: Path, 
     if not whole:
         machines = [machines[0], machines[-1]]
     problems = [any_problem(number, *(() if whole or number < LARGE else SMALL)) for number in range(PLANS if whole else SAMPLE)]
-    paths = written(tmp_path / "plans", problems), written(tmp_path / "whole", steps(whole)), tmp_path
+    paths = write_steps(tmp_path / "plans", problems), write_steps(tmp_path / "whole", steps(whole)), tmp_path
     orders = [UNIT / f"{name}.py" for name in (BROKE if whole else BROKE[:1])]
     under_way = [
-        begun(
+        start_on(
             machine, "-m", "tests.support.machines", "replay" if number else "record", *paths,
             *(() if suite_runs(machine) else orders),
         )
         for number, machine in enumerate(machines)
     ]  # fmt: skip
-    documents = [json.loads(ended(process).splitlines()[-1]) for process in under_way]
+    documents = [json.loads(end_output(process).splitlines()[-1]) for process in under_way]
     for document, other in pairwise(documents):
         assert len(document["plans"]) == len(problems)
         assert document["plans"] == other["plans"]

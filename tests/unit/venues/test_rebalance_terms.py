@@ -15,11 +15,11 @@ from agent.reference import reference_prices
 from agent.units import NATIVE, floor_int
 from agent.venues.calldata import min_balance_changes
 from agent.venues.composer import prices_with_native, rebalancer_terms
+from tests.support import signing
 from tests.support.builders import step_input, token, v2_pool, v3_pool
 from tests.support.configs.samples import config_text
 from tests.support.plans import R, Swap, plan_of
 from tests.support.signing import PLAN, STRANGER, SWAP_GRANT, leg, rebalancing_grant_of
-from tests.support.signing import plan_of as bare_plan
 from tests.support.text import raises_code, raises_field
 
 TARGETS = {"USDC": 4_000, "WETH": 3_000, "WBTC": 3_000}
@@ -82,7 +82,7 @@ def test_the_native_coin_is_worth_its_wrapped_token() -> None:
 
 def test_a_token_without_reference_price_is_named() -> None:
     with raises_code(Refused, "reference_price", STRANGER):
-        rebalancer_terms(step(slippage_bps=30), bare_plan(leg(AT["WETH"], STRANGER, 10**18, 5)))
+        rebalancer_terms(step(slippage_bps=30), signing.plan_of(leg(AT["WETH"], STRANGER, 10**18, 5)))
 
 
 def test_a_grant_with_prices_survives_the_journal_and_one_from_before_has_none() -> None:

@@ -58,7 +58,7 @@ from tests.support.dashboards import (
     Served,
     StaticDocumentCache,
     figures,
-    golden,
+    golden_document,
     until,
 )
 from tests.support.pages.reviews import edit_backtest, review
@@ -95,7 +95,7 @@ def queued(config: Path) -> list[tuple[str, str, str]]:
         ]
 
 
-def shown(config: Path, kind: ControlKind, number: int, arguments: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
+def shown_document(config: Path, kind: ControlKind, number: int, arguments: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
     """The document of a plan that was shown, as its preview stores it."""
     plan = ShownPlan(kind, arguments, (("number", str(number)),), (), int(time.time()), "[[], {}]")
     plan = plan.sealed(ensure_secret(config.parent / "mine.db"))
@@ -262,7 +262,7 @@ def test_csrf_controls_need_session_token_and_origin(site: Site, config: Path, p
 def test_a_confirmed_plan_is_queued_with_its_hash_and_nothing_else_of_the_form(site: Site, config: Path) -> None:
     cookie = site.enter()
     arguments = (("amount", "5"),)
-    document = shown(config, ControlKind.WITHDRAW, 1, arguments)
+    document = shown_document(config, ControlKind.WITHDRAW, 1, arguments)
     path = review(site, cookie, "withdraw", document, arguments)
     assert document["plan_hash"] in site.ask(path, Cookie=cookie)[2].decode()
     fields = {"csrf": site.token(cookie), "plan_hash": document["plan_hash"], "amount": "5000", "to": "0x" + "11" * 20}
@@ -274,7 +274,7 @@ def test_a_confirmed_plan_is_queued_with_its_hash_and_nothing_else_of_the_form(s
 
 
 def test_review_of_a_withdrawal__says_what_is_paid_and_why_nothing_is(site: Site) -> None:
-    cookie, kept = site.enter(), golden("38-withdraw")
+    cookie, kept = site.enter(), golden_document("38-withdraw")
 
     def text(to: str | None, reason: str = "") -> str:
         plan_document = {"plan_hash": "" if reason else "ab" * 32, "reason": reason, "moves": [], "document": {**kept, "to": to}}
@@ -292,9 +292,10 @@ def test_review_of_a_withdrawal__says_what_is_paid_and_why_nothing_is(site: Site
 @pytest.mark.parametrize(
     ("kind", "document", "warns"),
     [
-        ("rebalance", golden("04-plan"), True), ("withdraw", golden("38-withdraw"), False), ("stop", golden("72-stop"), False),
-        ("withdraw", golden("38-withdraw") | {"sale": golden("04-plan")}, True),
-        ("edit", {"changes": ["WETH 30% to 40%"], "warnings": [], "transition": golden("04-plan")}, False),
+        ("rebalance", golden_document("04-plan"), True), ("withdraw", golden_document("38-withdraw"), False),
+        ("stop", golden_document("72-stop"), False),
+        ("withdraw", golden_document("38-withdraw") | {"sale": golden_document("04-plan")}, True),
+        ("edit", {"changes": ["WETH 30% to 40%"], "warnings": [], "transition": golden_document("04-plan")}, False),
         ("holdings", {"changes": [], "warnings": [], "strategies": None}, False),
     ],
     ids=["rebalance", "payment", "stop without a sale", "withdrawal with a sale", "edit", "holdings"],
@@ -322,7 +323,7 @@ def test_confirmed_control__is_on_the_page_before_the_list_has_it(site: Site, co
     note = "Under way: withdraw, requested. The run takes it within seconds"
     monkeypatch.setitem(site.board.documents, "controls", {"controls": [], "served": True, "waiting": None})
     assert note not in site.ask("/controls", Cookie=cookie)[2].decode()
-    document = shown(config, ControlKind.WITHDRAW, 9, (("amount", "9"),))
+    document = shown_document(config, ControlKind.WITHDRAW, 9, (("amount", "9"),))
     path = review(site, cookie, "withdraw", document, (("amount", "9"),))
     location = site.post(path, {"csrf": site.token(cookie), "plan_hash": document["plan_hash"]}, cookie)[1]["location"]
     for _ in range(2):
@@ -346,7 +347,7 @@ def test_result_of_a_test__stays_when_the_alerts_cannot_be_read(site: Site, monk
 def test_an_expired_or_changed_plan_cannot_be_confirmed(site: Site, config: Path) -> None:
     cookie, before = site.enter(), queued(config)
     token = site.token(cookie)
-    document = shown(config, ControlKind.REBALANCE, 2)
+    document = shown_document(config, ControlKind.REBALANCE, 2)
     path = review(site, cookie, "rebalance", document)
     assert site.post(path, {"csrf": token, "plan_hash": "0" * 64}, cookie)[0] == 409  # the form showed another
     session = site.access.find_session(cookie.partition("=")[2], touch=False)
@@ -371,7 +372,7 @@ def test_an_expired_or_changed_plan_cannot_be_confirmed(site: Site, config: Path
 @pytest.mark.parametrize("kind", [ControlKind.REBALANCE, ControlKind.CONFIRM])
 def test_of_two_confirmations_at_once_one_is_queued(site: Site, config: Path, kind: ControlKind) -> None:
     cookie = site.enter()
-    document = shown(config, kind, 3)
+    document = shown_document(config, kind, 3)
     path, token = review(site, cookie, kind.value, document), site.token(cookie)
     before, codes = len(queued(config)), []
 
@@ -389,7 +390,7 @@ def test_of_two_confirmations_at_once_one_is_queued(site: Site, config: Path, ki
 
 def test_a_stop_needs_the_second_yes(site: Site, config: Path) -> None:
     cookie, before = site.enter(), len(queued(config))
-    document = shown(config, ControlKind.STOP, 4)
+    document = shown_document(config, ControlKind.STOP, 4)
     path, fields = review(site, cookie, "stop", document), {"csrf": site.token(cookie), "plan_hash": document["plan_hash"]}
     assert site.post(path, fields, cookie)[0] == 409
     assert len(queued(config)) == before
@@ -399,7 +400,7 @@ def test_a_stop_needs_the_second_yes(site: Site, config: Path) -> None:
 
 def test_a_review_belongs_to_its_session(site: Site, config: Path) -> None:
     cookie, other = site.enter(), site.enter(2)
-    document = shown(config, ControlKind.REBALANCE, 5)
+    document = shown_document(config, ControlKind.REBALANCE, 5)
     path = review(site, cookie, "rebalance", document)
     assert site.ask(path, Cookie=other)[0] == 404
     assert site.post(path, {"csrf": site.token(other), "plan_hash": document["plan_hash"]}, other)[0] == 404
@@ -432,7 +433,7 @@ def test_new_ledgers_are_shown_as_text_and_only_where_they_are_confirmed(site: S
     base = "review.document.strategies.strategies"
     paths = site.compared(path, {**site.board.documents, "review": {"document": session_cookie}}, Cookie=cookie)
     assert paths >= {f"{base}.{number}.holdings.0.{key}" for number in range(2) for key in ("amount", "value", "weight_bps")}
-    plan = review(site, cookie, "rebalance", {**document, "document": {**golden("04-plan"), "strategies": {"acting": []}}})
+    plan = review(site, cookie, "rebalance", {**document, "document": {**golden_document("04-plan"), "strategies": {"acting": []}}})
     assert "Nothing is sent" not in site.ask(plan, Cookie=cookie)[2].decode()
 
 
@@ -448,7 +449,7 @@ def test_a_user_who_may_not_control_reads_what_to_type_for_ledgers_and_positions
 
 @pytest.mark.parametrize("name", ["", "plan", "sale", "transition"])
 def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> None:
-    plan, cookie = golden("04-plan"), site.enter()
+    plan, cookie = golden_document("04-plan"), site.enter()
     document = {name: plan} if name else plan
     path = review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
     base = f"review.document{'.' if name else ''}{name}"
@@ -461,7 +462,7 @@ def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> N
 
 
 def test_guards_are_folded_unless_one_refuses_which_then_comes_first(site: Site) -> None:
-    cookie, plan = site.enter(), golden("04-plan")
+    cookie, plan = site.enter(), golden_document("04-plan")
     off = sum(verdict["limit"] == "off" for verdict in plan["verdicts"])
     count = len(plan["verdicts"]) - off
     last = plan["verdicts"][-1]
@@ -482,7 +483,7 @@ def test_guards_are_folded_unless_one_refuses_which_then_comes_first(site: Site)
 
 
 def test_skipped_pools_are_named_and_no_address_is_shown_instead(site: Site) -> None:
-    plan, cookie = golden("04-plan"), site.enter()
+    plan, cookie = golden_document("04-plan"), site.enter()
     pool = "0x" + "ab" * 20
     plan = {**plan, "pools": {pool: f"WETH/USDC {MARKUP}"}, "skipped": [{"subject": f"pool {pool}", "why": "gas costs more than it saves"}]}
     path = review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": plan})
@@ -498,7 +499,7 @@ def test_skipped_pools_are_named_and_no_address_is_shown_instead(site: Site) -> 
      ("portfolio.assets.WETH.stop_loss", False), ("limits.turnover", False), ("policy.cooldown", False)],
 )  # fmt: skip
 def test_what_an_edit_of_targets_moves_and_costs_stands_before_its_button(site: Site, key: str, is_first: bool) -> None:
-    document = {"changes": [f"+ {key} = 1"], "rebalance_count": 1, "warnings": [], "transition": golden("04-plan")}
+    document = {"changes": [f"+ {key} = 1"], "rebalance_count": 1, "warnings": [], "transition": golden_document("04-plan")}
     preview = {"plan_hash": "ab" * 32, "reason": "", "moves": ["-1.123456789 WETH"], "document": document}
     cookie = site.enter()
     text = site.ask(review(site, cookie, "edit", preview, (("set", f"{key}=1"),)), Cookie=cookie)[2].decode()
@@ -510,7 +511,7 @@ def test_what_an_edit_of_targets_moves_and_costs_stands_before_its_button(site: 
 
 def test_an_edit_whose_weights_cause_no_swap_says_why(site: Site) -> None:
     cookie, pool = site.enter(), "0x" + "ab" * 20
-    transition = {**golden("04-plan"), "legs": [], "skipped": [], "verdicts": []}
+    transition = {**golden_document("04-plan"), "legs": [], "skipped": [], "verdicts": []}
     transition |= {"pools": {pool: f"WETH/USDC {MARKUP}"}, "reason": f"nothing to trade: pool {pool}: gas costs more than it saves"}
     document = {"changes": [], "rebalance_count": 1, "warnings": [], "transition": transition}
     path = review(site, cookie, "edit", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
@@ -521,7 +522,7 @@ def test_an_edit_whose_weights_cause_no_swap_says_why(site: Site) -> None:
 
 
 def test_every_sale_of_a_stop_is_shown_with_its_cost(site: Site) -> None:
-    plan, cookie = golden("04-plan"), site.enter()
+    plan, cookie = golden_document("04-plan"), site.enter()
     dear = {**plan, "turnover": "77.5", "cost": {**plan["cost"], "total": "9.25"}}
     document = {"sale": plan, "sales": [plan, dear]}
     path = review(site, cookie, "stop", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
@@ -687,7 +688,7 @@ def test_form_that_cannot_be_planned__is_shown_again_as_typed(
     limits = next(part for part in settings["sections"] if part["title"] == "Limits")
     limits["editable"] = ["limits.slippage"]
     monkeypatch.setitem(site.board.documents, "settings", settings)
-    monkeypatch.setitem(site.board.documents, "status", golden("25-status"))
+    monkeypatch.setitem(site.board.documents, "status", golden_document("25-status"))
     request = requested_review(kind, {name: [text] for name, text in typed.items()} | {"csrf": ["x"]})
     request.error = request.error or error_of(config, *request.arguments)  # type: ignore[misc]  # the variable has an error by itself
     assert request.marked_fields == marked

@@ -46,7 +46,7 @@ from agent.web.pages import PAGES, Renderer, figure_element, read_replay, unbrok
 from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
-from tests.support.dashboards import ADDRESS, HOSTILE, MARKUP, Served, StaticDocumentCache, figures, golden
+from tests.support.dashboards import ADDRESS, HOSTILE, MARKUP, Served, StaticDocumentCache, figures, golden_document
 from tests.support.transactions import CHAIN_ID, WALLET
 
 
@@ -193,7 +193,7 @@ def test_percentages__have_one_form_on_the_pages() -> None:
 
 
 def test_allocation_bars__have_one_scale(served: Served) -> None:
-    status = golden("25-status")
+    status = golden_document("25-status")
     text = Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "status": status}, {}, 1)
     places = [float(x) for x in re.findall(r'<rect class="target" x="([0-9.]+)"', text)]
     targets = [holding["target_bps"] for holding in status["holdings"]]
@@ -204,7 +204,7 @@ def test_allocation_bars__have_one_scale(served: Served) -> None:
 
 @pytest.mark.parametrize(("is_running", "says"), [(True, "under way"), (False, "unfinished")], ids=["running", "ended"])
 def test_last_rebalance__is_under_way_while_its_run_goes_on(served: Served, is_running: bool, says: str) -> None:
-    history = golden("26-history")
+    history = golden_document("26-history")
     history["steps"] = history["steps"][1:]
     history["steps"][0] |= {"outcome": "unfinished", "reason": "no outcome is stored"}
     run = {"ok": is_running, "state": "running", "cycles": 1, "paused": False, "sends": True, "reasons": []}
@@ -746,7 +746,7 @@ def test_transactions_of_the_chain_link_to_its_explorer(explorer: str) -> None:
 
     class StepBoard(StaticDocumentCache):
         async def read_stored(self, function: Callable[..., Any], *arguments: Any) -> Any:
-            return {"explain": {**golden("27-explain"), "transactions": sent}, "explorer": explorer}
+            return {"explain": {**golden_document("27-explain"), "transactions": sent}, "explorer": explorer}
 
     with Served(board=StepBoard("none.toml", Path("none.db"))) as served:
         text = served.ask("/history/abc")[2].decode()

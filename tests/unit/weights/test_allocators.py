@@ -27,7 +27,7 @@ def free(width: int) -> tuple[Floats, Floats]:
     return np.zeros(width), np.ones(width)
 
 
-def seen(days: int = 90, seed: int = 7) -> Returns:
+def sample_returns(days: int = 90, seed: int = 7) -> Returns:
     addresses = sorted(token(symbol).address for symbol in COINS)
     return compute_returns(allocator(AllocationMethod.HRP), addresses, NAMES, recorded(moves(days=days, seed=seed)), NOW_S)
 
@@ -157,7 +157,7 @@ def test_bounds_that_no_weights_fit_give_none(optimiser: allocators.Optimiser) -
 
 # what they all look at
 def test_volatilities_and_correlations_are_those_of_the_returns() -> None:
-    returns_seen, plain = seen(), moves()
+    returns_seen, plain = sample_returns(), moves()
     columns = [COINS.index(NAMES[address]) for address in returns_seen.tokens]
     assert np.abs(returns_seen.simple_returns - plain[:, columns]).max() < 1e-12
     assert np.abs(returns_seen.volatilities - plain[:, columns].std(axis=0, ddof=1) * np.sqrt(365)).max() < 1e-12
@@ -166,7 +166,7 @@ def test_volatilities_and_correlations_are_those_of_the_returns() -> None:
 
 @pytest.mark.parametrize("days", [30, 90])
 def test_correlations_are_shrunk_as_ledoit_and_wolf_say_and_volatilities_are_not(days: int) -> None:
-    returns_seen = seen(days)
+    returns_seen = sample_returns(days)
     scores = (returns_seen.simple_returns - returns_seen.simple_returns.mean(axis=0)) / returns_seen.simple_returns.std(axis=0)
     count, width = scores.shape
     sample = scores.T @ scores / count

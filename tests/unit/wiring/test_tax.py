@@ -46,14 +46,14 @@ def standing(keeper: TaxRunCache, store: Store, step: StepInput) -> TaxInputs:
     return tax_inputs
 
 
-def sold(store: Store, block: int, nonce: int, usd: int) -> None:
+def sell_coin(store: Store, block: int, nonce: int, usd: int) -> None:
     """One WETH, which had cost 2,000, went for that."""
     moved(
         store, nonce, block, Transfer(LEDGER_WETH.address, WALLET, OTHER, COIN), Transfer(LEDGER_USDC.address, OTHER, WALLET, usd * DOLLAR)
     )
 
 
-def held(tax_inputs: TaxInputs) -> int:
+def held_lots(tax_inputs: TaxInputs) -> int:
     return sum(lot.raw for lot in tax_inputs.lots if lot.token == LEDGER_WETH.address)
 
 
@@ -66,21 +66,21 @@ def test_a_sale_that_is_mined_has_realised_its_gain_before_it_is_final(store: St
     looked(store, at())
     before = standing(keeper, store, at())
     assert before.realised_gain == 0
-    assert held(before) == 11 * COIN, "the coin of the gas is one lot with its wrapped token"
-    sold(store, 1_001, 0, 2_800)
+    assert held_lots(before) == 11 * COIN, "the coin of the gas is one lot with its wrapped token"
+    sell_coin(store, 1_001, 0, 2_800)
     after = at(1_001, weth="9", usdc=22_800, native=COIN - GAS_WEI)
     mined = standing(keeper, store, after)
     assert mined.realised_gain > Fraction(799 * DOLLAR)
-    assert held(mined) == 10 * COIN - GAS_WEI
+    assert held_lots(mined) == 10 * COIN - GAS_WEI
     final(store)
     looked(store, replace(after, snapshot=replace(after.snapshot, head=replace(after.snapshot.head, number=1_002))))
     entered = standing(keeper, store, after)
-    assert (entered.realised_gain, held(entered)) == (mined.realised_gain, held(mined)), "and the same once it is in the ledger"
+    assert (entered.realised_gain, held_lots(entered)) == (mined.realised_gain, held_lots(mined)), "and the same once it is in the ledger"
 
 
 def test_a_loss_that_is_mined_makes_no_room_until_it_is_final(store: Store, keeper: TaxRunCache) -> None:
     looked(store, at())
-    sold(store, 1_001, 0, 1_500)
+    sell_coin(store, 1_001, 0, 1_500)
     after = at(1_001, weth="9", usdc=21_500, native=COIN - GAS_WEI)
     assert standing(keeper, store, after).realised_gain == 0
     final(store)
@@ -90,9 +90,9 @@ def test_a_loss_that_is_mined_makes_no_room_until_it_is_final(store: Store, keep
 
 def test_a_loss_on_its_way_makes_no_room_for_a_gain_on_its_way(store: Store, keeper: TaxRunCache) -> None:
     looked(store, at())
-    sold(store, 1_001, 0, 2_800)
+    sell_coin(store, 1_001, 0, 2_800)
     alone = standing(keeper, store, at(1_001, weth="9", usdc=22_800, native=COIN - GAS_WEI)).realised_gain
-    sold(store, 1_002, 1, 1_500)
+    sell_coin(store, 1_002, 1, 1_500)
     after = at(1_002, weth="8", usdc=24_300, native=COIN - 2 * GAS_WEI)
     assert standing(keeper, store, after).realised_gain == alone > 0
 
@@ -110,14 +110,14 @@ def test_what_was_sent_and_is_in_no_block_counts_as_planned_once_however_often_i
     once = standing(keeper, store, start)
     sold_raw = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == LEDGER_WETH.address)
     assert sold_raw > 0
-    assert held(once) == 11 * COIN - sold_raw
+    assert held_lots(once) == 11 * COIN - sold_raw
     store.journal.add_intent("s", IntentKind.SWAP, tx(0, max_fee_wei=10**11), changed_grant, "swap again", 1, None, replaces=first.id)
-    assert held(standing(keeper, store, start)) == held(once)
+    assert held_lots(standing(keeper, store, start)) == held_lots(once)
 
 
 def test_a_reorganisation_gives_the_gain_back(store: Store, keeper: TaxRunCache) -> None:
     looked(store, at())
-    sold(store, 1_001, 0, 2_800)
+    sell_coin(store, 1_001, 0, 2_800)
     (mined,) = store.journal.open_intents()
     store.journal.advance(mined.id, IntentState.BROADCAST, 1)
     assert standing(keeper, store, at(1_002)).realised_gain == 0

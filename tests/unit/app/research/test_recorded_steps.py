@@ -16,12 +16,12 @@ from agent.planning import proposals
 from agent.store import open_store
 from agent.store.files.recorder import RecorderLimits, StepRecorder
 from tests.support import builders
-from tests.support.stores import DIGEST, DRIFTED, ROOMY, STEPS, changed, files, recorded
+from tests.support.stores import DIGEST, DRIFTED, ROOMY, STEPS, edit_step_file, files, recorded_steps
 from tests.support.text import raises_field
 
 
 def test_each_step_is_one_canonical_file_of_its_owners_alone(tmp_path: Path) -> None:
-    paths = files(recorded(tmp_path))
+    paths = files(recorded_steps(tmp_path))
     assert [path.name for path in paths] == [f"step-{number:08d}-{number - 1:012x}.json" for number in (1, 2, 3)]
     for path in paths:
         document = json.loads(path.read_text())
@@ -34,34 +34,34 @@ def test_each_step_is_one_canonical_file_of_its_owners_alone(tmp_path: Path) -> 
 
 
 def test_recorded_steps_are_decided_again_as_they_were(tmp_path: Path) -> None:
-    replay_document = replay(recorded(tmp_path))
+    replay_document = replay(recorded_steps(tmp_path))
     assert [step["result"] for step in replay_document["steps"]] == ["same"] * 3
     assert (replay_document["same"], replay_document["different"], replay_document["unreadable"], replay_document["exit"]) == (3, 0, 0, 0)
 
 
 def test_the_newest_files_stay_as_many_as_both_bounds_allow_and_nothing_else_is_touched(tmp_path: Path) -> None:
-    place = recorded(tmp_path, STEPS, RecorderLimits(2, 10**9))
+    place = recorded_steps(tmp_path, STEPS, RecorderLimits(2, 10**9))
     assert [path.name[:13] for path in files(place)] == ["step-00000002", "step-00000003"]
     for name in ("notes.json", "step-1-ab.json", ".step-00000001-000000000000.json.aaaaaaaaaaaa.draft"):
         (place / name).write_text("mine")
     octets = sum(path.stat().st_size for path in files(place)) + 1_000
-    recorded(tmp_path, STEPS[:1], RecorderLimits(10, octets))
+    recorded_steps(tmp_path, STEPS[:1], RecorderLimits(10, octets))
     assert [path.name[:13] for path in files(place) if len(path.name) > 20] == ["step-00000003", "step-00000004"]
     assert {path.name for path in place.iterdir() if path.read_text() == "mine"} == {
         "notes.json",
         "step-1-ab.json",
         ".step-00000001-000000000000.json.aaaaaaaaaaaa.draft",
     }
-    recorded(tmp_path, STEPS[:1], RecorderLimits(10, 1))
+    recorded_steps(tmp_path, STEPS[:1], RecorderLimits(10, 1))
     assert [path.name[:13] for path in files(place) if len(path.name) > 20] == ["step-00000005"], "the newest stays, whatever its size"
 
 
 def test_what_a_dead_process_left_half_written_goes_after_an_hour(tmp_path: Path) -> None:
-    place = recorded(tmp_path, STEPS[:1])
+    place = recorded_steps(tmp_path, STEPS[:1])
     draft = place / ".step-00000009-00000000000a.json.aaaaaaaaaaaa.draft"
     draft.write_text("{")
     os.utime(draft, (0, 0))
-    recorded(tmp_path, STEPS[:1])
+    recorded_steps(tmp_path, STEPS[:1])
     assert not draft.exists()
     assert len(files(place)) == 2
 
@@ -73,7 +73,7 @@ def test_a_step_that_cannot_be_written_is_told_and_the_store_goes_on(tmp_path: P
     place.rmdir()
     store_folder = tmp_path / "other"
     store_folder.mkdir()
-    recorded(store_folder)
+    recorded_steps(store_folder)
     store = open_store(f"sqlite:///{store_folder}/trimtab.db", 31_337, builders.OWNER)
     store.steps.on_step_recorded = recorder.write_step
     store.steps.end("0" * 12, "hold", "again", None, "hold")
@@ -92,9 +92,9 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_done(tmp_
 
 def test_a_file_of_an_older_version_loads_without_the_fields_that_came_later(tmp_path: Path) -> None:
     """Everything with a default may lack: of the whole file, of history, of the snapshot, of the limits."""
-    place = recorded(tmp_path)
+    place = recorded_steps(tmp_path)
     for path in files(place):
-        changed(
+        edit_step_file(
             path,
             version="0.0.1",
             input__history__campaign=None,
@@ -106,18 +106,18 @@ def test_a_file_of_an_older_version_loads_without_the_fields_that_came_later(tmp
             input__wishes=None,
             input__acted=None,
         )
-    changed(files(place)[0], plan=None)
+    edit_step_file(files(place)[0], plan=None)
     assert {step["result"] for step in replay(place)["steps"]} == {"same"}
 
 
 def test_a_different_decision_reason_or_plan_is_told_with_both_and_its_own_exit_code(tmp_path: Path) -> None:
-    place = recorded(tmp_path)
+    place = recorded_steps(tmp_path)
     hold, rebalance, halt = files(place)
-    changed(hold, decision="rebalance")
+    edit_step_file(hold, decision="rebalance")
     leg = json.loads(rebalance.read_text())["plan"]["legs"][0]
     legs = [{**leg, "amount_in_raw": 12_345, "min_out_raw": 1}]
-    changed(rebalance, plan__legs=legs)
-    changed(halt, reason="no reason")
+    edit_step_file(rebalance, plan__legs=legs)
+    edit_step_file(halt, reason="no reason")
     replay_document = replay(place)
     assert (replay_document["exit"], replay_document["different"]) == (14, 3)
     (place / "zzz.json").write_text("{}")
@@ -130,11 +130,11 @@ def test_a_different_decision_reason_or_plan_is_told_with_both_and_its_own_exit_
 
 
 def test_a_cost_that_is_explained_in_other_words_is_the_same_decision(tmp_path: Path) -> None:
-    place = recorded(tmp_path)
+    place = recorded_steps(tmp_path)
     _, rebalance, _ = files(place)
     skipped = json.loads(rebalance.read_text())["plan"]["skipped"]
     if skipped:
-        changed(rebalance, plan__skipped=[{**step_document, "why": "trading it would cost more"} for step_document in skipped])
+        edit_step_file(rebalance, plan__skipped=[{**step_document, "why": "trading it would cost more"} for step_document in skipped])
     words = {"path": "reason", "recorded": "trading it would cost more than limits.plan_cost", "now": "limits.plan_cost allows at most 10"}
     assert _is_wording(words)
     assert not _is_wording({**words, "recorded": "no reason"})
@@ -145,9 +145,9 @@ def test_a_cost_that_is_explained_in_other_words_is_the_same_decision(tmp_path: 
 
 def test_another_bound_of_the_gap_is_no_other_plan_and_a_gap_lost_is_one(tmp_path: Path) -> None:
     """A later version may prove more, or mend its proof; what is traded is the same."""
-    place = recorded(tmp_path, [builders.step_input(values=DRIFTED)])
+    place = recorded_steps(tmp_path, [builders.step_input(values=DRIFTED)])
     (step,) = files(place)
-    changed(step, plan__gap_bps="1/3")
+    edit_step_file(step, plan__gap_bps="1/3")
     (other_bound,) = replay(place)["steps"]
     assert (other_bound["result"], [difference["path"] for difference in other_bound["differs"]]) == ("reworded", ["plan.gap_bps"])
     assert not _is_wording({"path": "plan.gap_bps", "recorded": "1/3", "now": None})
@@ -159,7 +159,7 @@ def test_what_was_decided_once_and_cannot_be_any_more_is_a_difference(tmp_path: 
     def broken(_: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    place = recorded(tmp_path)
+    place = recorded_steps(tmp_path)
     monkeypatch.setattr(proposals, "decide", broken)
     replay_document = replay(place)
     assert (replay_document["different"], replay_document["exit"]) == (3, 14)
@@ -167,28 +167,28 @@ def test_what_was_decided_once_and_cannot_be_any_more_is_a_difference(tmp_path: 
 
 
 def test_other_limits_in_the_file_show_as_another_plan(tmp_path: Path) -> None:
-    place = recorded(tmp_path, [builders.step_input(values=DRIFTED)])
-    changed(files(place)[0], input__limits__slippage_bps=500)
+    place = recorded_steps(tmp_path, [builders.step_input(values=DRIFTED)])
+    edit_step_file(files(place)[0], input__limits__slippage_bps=500)
     (step,) = replay(place)["steps"]
     assert step["result"] == "different"
     assert all("min_out_raw" in difference["path"] for difference in step["differs"])
 
 
 def test_what_a_person_asked_for_is_not_decided_again(tmp_path: Path) -> None:
-    place = recorded(tmp_path)
+    place = recorded_steps(tmp_path)
     hold, rebalance, halt = files(place)
-    changed(hold, decision="payout")
-    changed(rebalance, plan__decision__by_hand=True)
-    changed(halt, outcome="done", decision="retreat")
+    edit_step_file(hold, decision="payout")
+    edit_step_file(rebalance, plan__decision__by_hand=True)
+    edit_step_file(halt, outcome="done", decision="retreat")
     replay_document = replay(place)
     assert (replay_document["manual"], replay_document["exit"]) == (3, 0)
 
 
 def test_a_halt_that_went_wrong_is_decided_again_and_one_that_took_back_is_not(tmp_path: Path) -> None:
-    place = recorded(tmp_path)
+    place = recorded_steps(tmp_path)
     halt = files(place)[2]
     for outcome, by_hand in (("error", 0), ("done", 1)):
-        changed(halt, outcome=outcome)
+        edit_step_file(halt, outcome=outcome)
         assert replay(place)["manual"] == by_hand
 
 
@@ -223,7 +223,7 @@ def spoil(folder: Path) -> dict[str, str]:
 
 
 def test_whatever_else_lies_there_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
-    place = recorded(tmp_path)
+    place = recorded_steps(tmp_path)
     wrong = spoil(place)
     replay_document = replay(place)
     why_by_file = {step["file"]: step["why"] for step in replay_document["steps"] if step["result"] == "unreadable"}
@@ -237,7 +237,7 @@ def test_whatever_else_lies_there_is_named_and_the_rest_goes_on(tmp_path: Path) 
 def test_a_tick_spacing_that_no_pool_has_is_named_and_not_walked(tmp_path: Path, spacing: int) -> None:
     """Below zero a quote would walk the ticks away from where it stands, for ever."""
     pools = (builders.v3_pool(builders.token("WETH"), builders.token("USDC"), 2_000),)
-    place = recorded(tmp_path, [builders.step_input(values=DRIFTED, pools=pools)])
+    place = recorded_steps(tmp_path, [builders.step_input(values=DRIFTED, pools=pools)])
     (file,) = files(place)
     document = json.loads(file.read_text())
     document["input"]["snapshot"]["pools"][0]["tick_spacing"] = spacing
@@ -276,7 +276,7 @@ main()
 
 def test_a_replay_does_nothing_but_read(tmp_path: Path) -> None:
     """No write, no network, no program, no store, whatever the files say: told by the interpreter itself."""
-    place = recorded(tmp_path)
+    place = recorded_steps(tmp_path)
     spoil(place)
     before = {path.name: path.lstat().st_mtime_ns for path in place.iterdir()}
     done = subprocess.run([sys.executable, "-c", HOOK, str(place)], capture_output=True, text=True, timeout=120, check=False)

@@ -39,7 +39,7 @@ from tests.support.builders import NOW_S, OWNER, raw, step_input, with_limits
 from tests.support.decisions.exits import LINK, MARKET, SOUND, step_with_stops
 from tests.support.decisions.purchases import PassingEvidence
 from tests.support.refusal_worlds import World
-from tests.support.stores import DIGEST, ROOMY, changed, files
+from tests.support.stores import DIGEST, ROOMY, edit_step_file, files
 from tests.support.tokens import USDC, WBTC, WETH
 from tests.support.transactions import CHAIN_ID
 
@@ -67,7 +67,7 @@ CASES: Mapping[str, tuple[PlanRequest, StepInput, str, OutcomeKind]] = {
 }
 
 
-def kept(folder: Path, steps: Sequence[tuple[StepOutcome, StepRequest | None]]) -> Path:
+def step_folder(folder: Path, steps: Sequence[tuple[StepOutcome, StepRequest | None]]) -> Path:
     """The folder of files of these steps, written as the engine writes them."""
     place = folder / "steps"
     with closing(open_store(f"sqlite:///{folder}/trimtab.db", CHAIN_ID, OWNER)) as store:
@@ -87,29 +87,29 @@ def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name:
     case, step, command, kind = CASES[name]
     outcome = evaluation.evaluate_input(step, proposer(case), PassingEvidence())
     assert outcome.kind is kind, outcome.reason
-    place = kept(tmp_path, [(outcome, case)])
+    place = step_folder(tmp_path, [(outcome, case)])
     replay_document = replay(place)
     assert [(step["result"], step["requested_by"]) for step in replay_document["steps"]] == [("same", command)], replay_document
     (file,) = files(place)
     recorded = json.loads(file.read_text())
     if outcome.plan is None:
-        changed(file, reason="for no reason")
+        edit_step_file(file, reason="for no reason")
     else:
-        changed(file, plan__legs=[{**recorded["plan"]["legs"][0], "amount_in_raw": 7}])
+        edit_step_file(file, plan__legs=[{**recorded["plan"]["legs"][0], "amount_in_raw": 7}])
     altered = replay(place)
     assert (altered["different"], altered["exit"]) == (1, 14)
-    changed(file, request={"type": "ManualAction", "command": "payout"})
+    edit_step_file(file, request={"type": "ManualAction", "command": "payout"})
     assert [(step["result"], step["requested_by"]) for step in replay(place)["steps"]] == [("manual", "payout")]
 
 
 def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
     """Nothing asked but the agent: an older file cannot say more."""
     own, swap = (evaluation.evaluate_input(CASES[name][1], proposer(CASES[name][0]), PassingEvidence()) for name in ("own", "swap"))
-    place = kept(tmp_path, [(own, None), (swap, None)])
+    place = step_folder(tmp_path, [(own, None), (swap, None)])
     assert [(step["result"], step["requested_by"]) for step in replay(place)["steps"]] == [("same", None), ("manual", None)]
     for file in files(place):
         assert json.loads(file.read_text())["request"] is None
-        changed(file, request=None)  # the file lacks the key
+        edit_step_file(file, request=None)  # the file lacks the key
     assert (replay(place)["same"], replay(place)["manual"], replay(place)["exit"]) == (1, 1, 0)
 
 

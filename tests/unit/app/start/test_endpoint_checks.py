@@ -18,7 +18,7 @@ from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import HASHED_HEADER_FIELDS
 from agent.errors import EXIT_RETRYABLE
 from tests.support.configs.samples import config_text
-from tests.support.endpoints import Answerer, Reply, answered, forged_header, good, serve
+from tests.support.endpoints import Answerer, Reply, forged_header, good, rpc_answer, serve
 from tests.support.fakes.transport import HEAD_JSON
 
 HEAD_S = 0x64
@@ -35,7 +35,7 @@ def node(method: str, params: list[Any]) -> Any:
 
 
 def healthy(request: Any) -> Reply:
-    return Reply(json.dumps(answered(request, node)).encode())
+    return Reply(json.dumps(rpc_answer(request, node)).encode())
 
 
 def probed(answer: Answerer, now_s: float = HEAD_S, is_local: bool = False) -> EndpointProbe:

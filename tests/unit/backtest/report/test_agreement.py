@@ -16,7 +16,7 @@ from agent.backtest.result import SimulationResult
 from agent.backtest.settings import make_spec
 from agent.errors import Refused
 from agent.model import Every
-from tests.support.backtests import DAY_S, WALKING, result_of, simulated, walks
+from tests.support.backtests import DAY_S, WALKING, result_of, simulation_of, walks
 
 CONTRADICTIONS: dict[str, tuple[Callable[[SimulationResult], dict[str, Any]], str]] = {
     "return": (lambda result: {"twr": result.twr + 2e-6}, "growth and time-weighted return"),
@@ -47,6 +47,6 @@ def test_a_contradiction_is_refused_by_the_names_of_its_figures(
 
 
 def test_a_simulation_agrees_with_itself_to_far_less_than_it_has_to() -> None:
-    result = simulated(walks(3, 60), make_spec(WALKING, Every(7 * DAY_S), "USD"))
+    result = simulation_of(walks(3, 60), make_spec(WALKING, Every(7 * DAY_S), "USD"))
     assert float(result.final_value / result.start_value) - 1 == pytest.approx(result.twr, abs=1e-12)
     assert growth_series(result).unit_growth[-1] - 1 == pytest.approx(result.twr, abs=1e-12)

@@ -6,7 +6,7 @@ import pytest
 
 from agent.backtest.report.series import backtest_document
 from agent.backtest.settings import make_spec
-from tests.support.backtests import BAND, COIN, HOUR_S, START_S, hourly, simulated
+from tests.support.backtests import BAND, COIN, HOUR_S, START_S, hourly, simulation_of
 from tests.support.text import mentions
 
 GONE = [10.0, 10, 10, 11, *[float("nan")] * 5]
@@ -15,7 +15,7 @@ THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}
 
 @pytest.mark.parametrize("gone", ["leave", "halt"])
 def test_what_has_no_price_any_more_is_told_with_what_it_makes_of_the_final_value(gone: str) -> None:
-    simulation = simulated(hourly(BTC=[100.0] * 9, ETH=GONE), make_spec(THREE, BAND, "USD"), stale_asset_mode=gone)
+    simulation = simulation_of(hourly(BTC=[100.0] * 9, ETH=GONE), make_spec(THREE, BAND, "USD"), stale_asset_mode=gone)
     (delisted,) = backtest_document(simulation)["delisted"]
     # 200 ETH at 11 beside 40 BTC at 100 and 4,000 USD.
     assert delisted == {
@@ -31,5 +31,5 @@ def test_what_has_no_price_any_more_is_told_with_what_it_makes_of_the_final_valu
 
 
 def test_what_still_has_a_price_is_not_told() -> None:
-    simulation = simulated(hourly(BTC=[100.0] * 4, ETH=GONE[:4]), make_spec(THREE, BAND, "USD"), stale_asset_mode="leave")
+    simulation = simulation_of(hourly(BTC=[100.0] * 4, ETH=GONE[:4]), make_spec(THREE, BAND, "USD"), stale_asset_mode="leave")
     assert simulation.delisted_holdings == ()

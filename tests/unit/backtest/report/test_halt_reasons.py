@@ -14,25 +14,25 @@ from agent.backtest.report.series import backtest_document
 from agent.backtest.result import SimulationResult
 from agent.backtest.settings import HaltLog, make_spec
 from agent.backtest.stress.paths import SpotScenario
-from tests.support.backtests import BAND, guarded, hourly, risen, simulated, under
+from tests.support.backtests import BAND, guarded_spec, hourly, risen_prices, simulation_of, simulation_under
 
 FLAT = [100.0] * 12
 
 
 def one_asset() -> SimulationResult:
-    return simulated(hourly(BTC=FLAT), make_spec({"BTC": 10_000}, BAND, "USD"))
+    return simulation_of(hourly(BTC=FLAT), make_spec({"BTC": 10_000}, BAND, "USD"))
 
 
 def silent_feed() -> SimulationResult:
-    return under(SpotScenario.ORACLE, guarded(), risen())
+    return simulation_under(SpotScenario.ORACLE, guarded_spec(), risen_prices())
 
 
 def depeg() -> SimulationResult:
-    return under(SpotScenario.DEPEG, guarded(depeg_bps=200), risen())
+    return simulation_under(SpotScenario.DEPEG, guarded_spec(depeg_bps=200), risen_prices())
 
 
 def missing_prices() -> SimulationResult:
-    return simulated(hourly(BTC=[*FLAT, *[float("nan")] * 8, *FLAT]))
+    return simulation_of(hourly(BTC=[*FLAT, *[float("nan")] * 8, *FLAT]))
 
 
 @pytest.mark.parametrize(

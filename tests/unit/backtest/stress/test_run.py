@@ -39,7 +39,7 @@ from agent.backtest.stress.work import (
 from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, HybridTrigger, NoTradeZone, OrderKind, OrdersConfig, OrderTerms, Threshold
 from agent.policy.triggers.no_trade_zone import build_tracking
-from tests.support.backtests import BAND, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated, wish
+from tests.support.backtests import BAND, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulation_of, wish
 from tests.support.studies.stress_tables import TABLE
 from tests.support.text import mentions, raises_field
 
@@ -122,7 +122,7 @@ def test_the_kernel_follows_the_tracking_rule_as_the_live_step_does() -> None:
 
 def test_a_review_by_schedule_leaves_weights_outside_until_it_is_due() -> None:
     table = hourly(BTC=[100.0] * 5 + [130.0] * 15)
-    simulation = simulated(table, halves(HybridTrigger(BAND, Every(12 * HOUR_S))))
+    simulation = simulation_of(table, halves(HybridTrigger(BAND, Every(12 * HOUR_S))))
     assert [rebalance.bar for rebalance in simulation.rebalances] == [12]
     setting = kernel_setting_or_reason(halves(HybridTrigger(BAND, Every(12 * HOUR_S))), DEEP)
     assert not isinstance(setting, str)

@@ -13,27 +13,41 @@ from agent.backtest.simulate import simulate
 from agent.backtest.stress.paths import SpotScenario, SpotSeverity, apply_scenario, inapplicable_scenarios
 from agent.errors import ConfigError
 from agent.model import Every, OrderKind, OrdersConfig, OrderTerms
-from tests.support.backtests import BAND, BARS, BEGINS, COIN, DEEP, ENDS, HOUR_S, guarded, halves, hourly, risen, simulated, under
+from tests.support.backtests import (
+    BAND,
+    BARS,
+    BEGINS,
+    COIN,
+    DEEP,
+    ENDS,
+    HOUR_S,
+    guarded_spec,
+    halves,
+    hourly,
+    risen_prices,
+    simulation_of,
+    simulation_under,
+)
 
 
 def test_without_any_of_it_the_price_that_rose_is_sold_at_once() -> None:
-    stressed = under(SpotScenario.CALM, guarded(), risen())
+    stressed = simulation_under(SpotScenario.CALM, guarded_spec(), risen_prices())
     assert [rebalance.bar for rebalance in stressed.rebalances] == [BEGINS]
     assert stressed.halted_bar_count == 0
 
 
 def test_while_feeds_are_silent_it_halts_and_trades_nothing_and_goes_on_afterwards() -> None:
-    stressed = under(SpotScenario.ORACLE, guarded(), risen())
+    stressed = simulation_under(SpotScenario.ORACLE, guarded_spec(), risen_prices())
     # The last word is of bar 9. With three bars of age allowed, it still counts in bars 10 and 11, when it says that nothing moved.
     assert stressed.halted_bar_count == ENDS - BEGINS - 2
     assert [rebalance.bar for rebalance in stressed.rebalances] == [ENDS]
-    every = under(SpotScenario.ORACLE, guarded(), risen(), replace(DEEP, looks_at_all=True))
+    every = simulation_under(SpotScenario.ORACLE, guarded_spec(), risen_prices(), replace(DEEP, looks_at_all=True))
     assert (every.halted_bar_count, every.rebalances) == (stressed.halted_bar_count, stressed.rebalances)
 
 
 def test_a_schedule_waits_for_feeds_too() -> None:
     table = hourly(BTC=np.linspace(100, 130, BARS).tolist())
-    stressed = under(SpotScenario.ORACLE, halves(Every(2 * HOUR_S)), table)
+    stressed = simulation_under(SpotScenario.ORACLE, halves(Every(2 * HOUR_S)), table)
     # Until it is too old, the price of before is traded by; then nothing is until there is a new one.
     assert not [rebalance for rebalance in stressed.rebalances if BEGINS + 2 <= rebalance.bar < ENDS]
     assert stressed.rebalances[-1].bar >= ENDS
@@ -41,7 +55,7 @@ def test_a_schedule_waits_for_feeds_too() -> None:
 
 
 def test_a_dollar_off_its_peg_halts_by_the_depeg_limit_until_it_is_back() -> None:
-    stressed = under(SpotScenario.DEPEG, guarded(depeg_bps=200), risen())
+    stressed = simulation_under(SpotScenario.DEPEG, guarded_spec(depeg_bps=200), risen_prices())
     assert stressed.halted_bar_count == ENDS - BEGINS
     assert [rebalance.bar for rebalance in stressed.rebalances] == [ENDS]
 
@@ -52,13 +66,13 @@ def test_a_dollar_of_the_table_falls_as_the_numeraire_does() -> None:
     laid = apply_scenario(SpotScenario.DEPEG, spec, table, DEEP, SpotSeverity(depeg_bps=2_500))
     assert laid.table.closes[:, 1].tolist() == [1.0] * BEGINS + [0.75] * (ENDS - BEGINS) + [1.0] * (BARS - ENDS)
     assert (laid.numeraire_values == 1).all()
-    own = apply_scenario(SpotScenario.DEPEG, guarded(), risen(), DEEP, SpotSeverity(depeg_bps=2_500))
+    own = apply_scenario(SpotScenario.DEPEG, guarded_spec(), risen_prices(), DEEP, SpotSeverity(depeg_bps=2_500))
     assert own.table.symbols == ("BTC", "USD")
     assert own.numeraire_values.tolist() == own.table.closes[:, 1].tolist() == laid.table.closes[:, 1].tolist()
 
 
 def test_without_the_limit_a_fallen_dollar_is_bought() -> None:
-    stressed = under(SpotScenario.DEPEG, guarded(), risen(), severity=SpotSeverity(depeg_bps=2_500))
+    stressed = simulation_under(SpotScenario.DEPEG, guarded_spec(), risen_prices(), severity=SpotSeverity(depeg_bps=2_500))
     bought = [rebalance for rebalance in stressed.rebalances if BEGINS <= rebalance.bar < ENDS]
     assert bought
     assert stressed.halted_bar_count == 0
@@ -66,18 +80,18 @@ def test_without_the_limit_a_fallen_dollar_is_bought() -> None:
 
 def test_dear_gas_is_refused_by_its_limit_until_it_is_cheap_again() -> None:
     settings = replace(DEEP, gas_price_wei=10**9)
-    stressed = under(SpotScenario.GAS, guarded(gas_price_wei=60 * 10**9), risen(), settings)
+    stressed = simulation_under(SpotScenario.GAS, guarded_spec(gas_price_wei=60 * 10**9), risen_prices(), settings)
     assert [rebalance.bar for rebalance in stressed.rebalances] == [ENDS]
     assert stressed.refusal_counts == (("gas_price", ENDS - BEGINS),)
-    paid = under(SpotScenario.GAS, guarded(), risen(), settings)
+    paid = simulation_under(SpotScenario.GAS, guarded_spec(), risen_prices(), settings)
     assert [rebalance.bar for rebalance in paid.rebalances] == [BEGINS]
     assert float(paid.gas) == pytest.approx(500 * float(stressed.gas), rel=0.1)
 
 
 def test_in_thin_pools_no_more_is_traded_than_the_impact_limit_allows() -> None:
     severity = SpotSeverity(depth_part=Fraction(1, 50_000))  # 20,000 dollars on either side
-    stressed = under(SpotScenario.POOL, guarded(price_impact_bps=100), risen(), severity=severity)
-    calm = under(SpotScenario.CALM, guarded(price_impact_bps=100), risen())
+    stressed = simulation_under(SpotScenario.POOL, guarded_spec(price_impact_bps=100), risen_prices(), severity=severity)
+    calm = simulation_under(SpotScenario.CALM, guarded_spec(price_impact_bps=100), risen_prices())
     inside = [rebalance for rebalance in stressed.rebalances if BEGINS <= rebalance.bar < ENDS]
     # Moving a pair's price by 1 % takes half a percent of a side: 100 dollars, and they have to be 750.
     assert len(inside) >= 2
@@ -87,8 +101,8 @@ def test_in_thin_pools_no_more_is_traded_than_the_impact_limit_allows() -> None:
 
 def test_in_thin_pools_a_least_trade_that_the_impact_limit_does_not_allow_is_refused() -> None:
     severity = SpotSeverity(depth_part=Fraction(1, 50_000))
-    spec = guarded(price_impact_bps=100, min_trade=Fraction(200 * COIN))
-    stressed = under(SpotScenario.POOL, spec, risen(), severity=severity)
+    spec = guarded_spec(price_impact_bps=100, min_trade=Fraction(200 * COIN))
+    stressed = simulation_under(SpotScenario.POOL, spec, risen_prices(), severity=severity)
     assert [rebalance.bar for rebalance in stressed.rebalances] == [ENDS]
     assert sum(times for _, times in stressed.refusal_counts) == ENDS - BEGINS
 
@@ -97,13 +111,13 @@ def test_a_stop_loss_sells_all_of_it_once_in_a_crash_and_nothing_is_bought_back(
     table, spec = hourly(BTC=[100.0] * BARS), halves()
     coin = spec.portfolio.assets[0].token.address
     stopped = replace(spec.portfolio, orders=OrdersConfig((OrderTerms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
-    stressed = under(SpotScenario.CRASH, replace(spec, portfolio=stopped), table)
+    stressed = simulation_under(SpotScenario.CRASH, replace(spec, portfolio=stopped), table)
     assert len(stressed.rebalances) == 1
     # 50 % over three bars: 79.4, 63.0, 50. The first is below 80.
     assert stressed.rebalances[0].bar == BEGINS
     assert dict(stressed.balances)[coin] == 0
     assert stressed.equity[-1] == pytest.approx(5_000 + 5_000 * 0.5 ** (1 / 3), rel=2e-3)
-    without = under(SpotScenario.CRASH, spec, table)
+    without = simulation_under(SpotScenario.CRASH, spec, table)
     assert without.equity[-1] < stressed.equity[-1]
 
 
@@ -161,8 +175,8 @@ def test_what_a_portfolio_cannot_meet_is_named() -> None:
 
 
 def test_settings_without_anything_broken_are_as_they_were() -> None:
-    table = risen()
-    plain = simulated(table)
+    table = risen_prices()
+    plain = simulation_of(table)
     full = simulate(halves(), table, replace(DEEP, silent_feed_bars=(5, 5), thin_pool_bars=(5, 5, Fraction(1, 2))))
     assert (plain.final_value, plain.rebalances) == (full.final_value, full.rebalances)
     assert plain.config_hash != full.config_hash

@@ -35,7 +35,7 @@ from agent.errors import ConfigError
 from agent.model import Destination, Every, Threshold
 from agent.policy.triggers.tracking_rule import TrackingLoss
 from agent.units import BPS
-from tests.support.backtests import DECIMALS, FAIR, TERMS, WALKING, exact, grid_of, result_of, search, tuned, walks
+from tests.support.backtests import DECIMALS, FAIR, TERMS, WALKING, exact, grid_of, result_of, search, tune_result_of, walks
 from tests.support.text import mentions
 
 pytest.importorskip("numba")
@@ -44,7 +44,7 @@ GRID = {"band": "2%rel,10%rel,20%rel", "destination": "target,band", "tracking":
 
 
 def test_the_least_loss_wins_and_is_costs_and_half_of_lambda_times_the_squared_tracking_error() -> None:
-    tune_result = tuned(search(walks(1, 240, 0.02), **GRID))  # type: ignore[arg-type]  # fields of a search
+    tune_result = tune_result_of(search(walks(1, 240, 0.02), **GRID))  # type: ignore[arg-type]  # fields of a search
     losses = [tune_result.loss(index) for index in range(len(tune_result.choices))]
     assert tune_result.scores.tolist() == pytest.approx([-loss.total for loss in losses])
     assert tune_result.best_index == int(np.argmin([loss.total for loss in losses]))
@@ -66,7 +66,7 @@ def test_the_least_loss_wins_and_is_costs_and_half_of_lambda_times_the_squared_t
 
 def test_kernel_and_full_step_lose_the_same() -> None:
     tune_spec = search(walks(3, 48), band="8%rel", destination="target,halfway", tracking="normal", objective=Objective.TRACKING)
-    quick, whole = tuned(tune_spec), tuned(replace(tune_spec, uses_full_step=True))
+    quick, whole = tune_result_of(tune_spec), tune_result_of(replace(tune_spec, uses_full_step=True))
     assert dict(quick.run_counts_by_engine) == {"kernel": 4}
     assert dict(whole.run_counts_by_engine) == {"full": 4}
     for index in range(3):
@@ -94,7 +94,7 @@ def test_the_last_quarter_changes_no_choice_and_judges_it_against_the_rule() -> 
     table = walks(1, 240, 0.02)
     closes = table.closes.copy()
     closes[last_quarter_start(240) :] *= np.linspace(1, 2, 60)[:, None] ** np.array([1, -1])
-    first, second = (tuned(search(prices, **GRID)) for prices in (table, replace(table, closes=closes)))  # type: ignore[arg-type]  # fields
+    first, second = (tune_result_of(search(prices, **GRID)) for prices in (table, replace(table, closes=closes)))  # type: ignore[arg-type]  # fields
     assert first.scores.tolist() == second.scores.tolist()
     assert first.overfitting == second.overfitting
     (claim,) = first.claims
@@ -141,7 +141,7 @@ def test_the_rule_is_kept_unless_another_loses_less_by_more_than_its_noise(
 
 
 def test_the_document_names_the_rule_where_nothing_beats_it() -> None:
-    tune_result = tuned(search(walks(2, 240, 0.02), band="2%rel,4%rel", objective=Objective.TRACKING))
+    tune_result = tune_result_of(search(walks(2, 240, 0.02), band="2%rel,4%rel", objective=Objective.TRACKING))
     assert not tune_result.verdict.is_recommended
     document = tune_document(tune_result)
     assert document["recommendation"]["backtest_options"] == "--tracking normal"
@@ -155,7 +155,7 @@ def test_the_document_names_the_rule_where_nothing_beats_it() -> None:
 
 
 def test_the_map_shows_losses_beside_the_rule_and_its_neighbours_are_the_other_strictnesses() -> None:
-    tune_result = tuned(search(walks(1, 240, 0.02), **GRID))  # type: ignore[arg-type]  # fields of a search
+    tune_result = tune_result_of(search(walks(1, 240, 0.02), **GRID))  # type: ignore[arg-type]  # fields of a search
     rule_index = tune_result.choices.index(RULE)
     tune_result = replace(tune_result, best_index=rule_index)
     loss_map = heat_map(tune_result.choices, tune_result.scores, rule_index)
@@ -210,7 +210,7 @@ def test_tax_is_a_cost_of_the_period_that_owes_it() -> None:
 
 def test_a_search_for_the_least_loss_goes_on_where_it_stopped(tmp_path: Path) -> None:
     tune_spec = search(walks(1, 80), **GRID)  # type: ignore[arg-type]  # fields of a search
-    first, again = tuned(tune_spec, tmp_path), tuned(tune_spec, tmp_path)
+    first, again = tune_result_of(tune_spec, tmp_path), tune_result_of(tune_spec, tmp_path)
     assert again.resumed_run_count == len(first.choices) + 1
     assert again.scores.tolist() == first.scores.tolist()
     assert again.verdict == first.verdict
@@ -258,7 +258,7 @@ def test_zones_are_tried_by_the_full_step_of_a_portfolio_with_a_limit_of_cost() 
     tune_spec = search(walks(4, 16), band="5%rel", objective=Objective.TRACKING)
     limits = replace(tune_spec.backtest.limits, plan_cost_bps=100)
     grid = grid_of(tracking="normal", zone="1d,300d")
-    tune_result = tuned(replace(tune_spec, grid=grid, backtest=replace(tune_spec.backtest, limits=limits)))
+    tune_result = tune_result_of(replace(tune_spec, grid=grid, backtest=replace(tune_spec.backtest, limits=limits)))
     assert dict(tune_result.run_counts_by_engine) == {"full": 4}
     assert [choice.label for choice in tune_result.choices] == ["tracking normal", "zone 1 d", "zone 300 d"]
     short, long = (tune_result.run_results[index].rebalance_count for index in (1, 2))

@@ -19,7 +19,7 @@ from agent.backtest.tune.search import TuneSpec
 from agent.backtest.tune.statistics import Objective
 from agent.backtest.workers import run_locally
 from agent.errors import ConfigError, OperatorNeeded
-from tests.support.backtests import DAY_S, search, tuned, walks
+from tests.support.backtests import DAY_S, search, tune_result_of, walks
 from tests.support.text import mentions, raises_field
 
 pytest.importorskip("numba")
@@ -57,15 +57,15 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def test_a_search_goes_on_where_it_stopped(tune_spec: TuneSpec, tmp_path: Path) -> None:
-    whole = tuned(tune_spec)
+    whole = tune_result_of(tune_spec)
     first = InterruptedWork(until=4)
     with pytest.raises(PowerLost):
-        tuned(tune_spec, tmp_path, first)
+        tune_result_of(tune_spec, tmp_path, first)
     before = files(tmp_path)
     assert len(before) == 4
     (tmp_path / ".runs-0000012-0000015.parquet.x.draft").write_bytes(b"half a file")
     second = InterruptedWork()
-    tune_result = tuned(tune_spec, tmp_path, second)
+    tune_result = tune_result_of(tune_spec, tmp_path, second)
     assert sorted(first.done + second.done) == list(range(len(files(tmp_path))))  # each once
     assert {name: files(tmp_path)[name] for name in before} == before
     assert tune_result.resumed_run_count == 12
@@ -76,12 +76,12 @@ def test_a_search_goes_on_where_it_stopped(tune_spec: TuneSpec, tmp_path: Path) 
     )
     assert (whole.verdict, whole.claims) == (tune_result.verdict, tune_result.claims)
     third = InterruptedWork()
-    assert tuned(tune_spec, tmp_path, third).verdict == whole.verdict
+    assert tune_result_of(tune_spec, tmp_path, third).verdict == whole.verdict
     assert third.done == []
 
 
 def test_the_files_are_a_table_that_others_can_read(tune_spec: TuneSpec, tmp_path: Path) -> None:
-    tune_result = tuned(tune_spec, tmp_path)
+    tune_result = tune_result_of(tune_spec, tmp_path)
     frame = polars.read_parquet(tmp_path / "runs-*.parquet")
     assert frame["run_number"].sort().to_list() == list(range(len(tune_result.choices) + 1))  # and the calendar rule
     row = frame.filter(polars.col("run_number") == tune_result.best_index).to_dicts()[0]
@@ -91,7 +91,7 @@ def test_the_files_are_a_table_that_others_can_read(tune_spec: TuneSpec, tmp_pat
 
 
 def test_another_search_is_not_mixed_in(tune_spec: TuneSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tuned(tune_spec, tmp_path)
+    tune_result_of(tune_spec, tmp_path)
     closes = tune_spec.table.closes.copy()
     closes[-1, 0] += 0.01
     others = {
@@ -102,26 +102,26 @@ def test_another_search_is_not_mixed_in(tune_spec: TuneSpec, tmp_path: Path, mon
     }
     for named, other in others.items():
         with pytest.raises(ConfigError) as caught:
-            tuned(other, tmp_path)
+            tune_result_of(other, tmp_path)
         assert mentions(caught.value.message, "another search", f"{named}")
         assert "another folder" in caught.value.remedy
     monkeypatch.setattr(tune_module, "version", lambda _name: "9.9.9")
     with raises_field("--out", "of trimtab"):
-        tuned(tune_spec, tmp_path)
+        tune_result_of(tune_spec, tmp_path)
 
 
 def test_what_is_judged_otherwise_needs_no_run_again(tune_spec: TuneSpec, tmp_path: Path) -> None:
-    tuned(tune_spec, tmp_path)
+    tune_result_of(tune_spec, tmp_path)
     again = InterruptedWork()
-    tuned(replace(tune_spec, fold_count=2), tmp_path, again)
+    tune_result_of(replace(tune_spec, fold_count=2), tmp_path, again)
     assert again.done == []
 
 
 def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(tune_spec: TuneSpec, tmp_path: Path) -> None:
     tune_spec = replace(tune_spec, table=walks(7, 80))
-    first, again = tuned(tune_spec, tmp_path), tuned(tune_spec, tmp_path)
+    first, again = tune_result_of(tune_spec, tmp_path), tune_result_of(tune_spec, tmp_path)
     assert (first.judged_setting_count, first.verdict) == (1, again.verdict)
-    other = tuned(replace(tune_spec, objective=Objective.SHARPE), tmp_path)
+    other = tune_result_of(replace(tune_spec, objective=Objective.SHARPE), tmp_path)
     assert other.best_index != first.best_index
     assert (other.judged_setting_count, tune_document(other)["last_quarter"]["settings_judged"]) == (2, 2)
     assert any("2 settings" in sentence for sentence in other.verdict.sentences)
@@ -139,11 +139,11 @@ def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(tune_spec
 )
 def test_a_folder_that_was_harmed_is_refused(tune_spec: TuneSpec, tmp_path: Path, harm: object, named: str) -> None:
     with pytest.raises(PowerLost):
-        tuned(tune_spec, tmp_path, InterruptedWork(until=1))
+        tune_result_of(tune_spec, tmp_path, InterruptedWork(until=1))
     assert callable(harm)
     harm(tmp_path)
     with pytest.raises(ConfigError) as caught:
-        tuned(tune_spec, tmp_path)
+        tune_result_of(tune_spec, tmp_path)
     assert named in caught.value.message
     assert caught.value.remedy
 
@@ -154,9 +154,9 @@ def test_two_searches_never_write_into_one_folder(tune_spec: TuneSpec, tmp_path:
     def meanwhile(_done: int, _runs: int) -> None:
         if not searches:
             with pytest.raises(OperatorNeeded) as caught:
-                tuned(tune_spec, tmp_path)
+                tune_result_of(tune_spec, tmp_path)
             searches.append(caught.value.message)
 
-    tuned(tune_spec, tmp_path, progress=meanwhile)
+    tune_result_of(tune_spec, tmp_path, progress=meanwhile)
     assert "another search" in searches[0]
     assert json.loads((tmp_path / STAMP_FILE).read_text())["format"] == tune_module.FORMAT_VERSION

@@ -41,7 +41,7 @@ from agent.backtest.tune.statistics import (
 )
 from agent.errors import ConfigError
 from agent.model import AllocationMethod, Destination, Every, HybridTrigger, Threshold
-from tests.support.backtests import CALENDAR, DAY_S, FAIR, HOUR_S, TERMS, grid_of, hourly, search, swinging, tuned, walks
+from tests.support.backtests import CALENDAR, DAY_S, FAIR, HOUR_S, TERMS, grid_of, hourly, search, swinging, tune_result_of, walks
 from tests.support.text import mentions, raises_field
 
 pytest.importorskip("numba")
@@ -89,7 +89,7 @@ def test_the_last_quarter_changes_nothing_that_the_search_sees() -> None:
     table = walks(1, 240)
     closes = table.closes.copy()
     closes[last_quarter_start(240) :] *= np.linspace(1, 5, 60)[:, None] ** np.array([1, -1])
-    first_result, other = (tuned(search(prices, every="7d")) for prices in (table, replace(table, closes=closes)))
+    first_result, other = (tune_result_of(search(prices, every="7d")) for prices in (table, replace(table, closes=closes)))
     for name in ("scores", "excess_growths", "best_index", "deflated_sharpe", "overfitting", "neighbours", "fold_claims"):
         assert np.array_equal(getattr(first_result, name), getattr(other, name)), name
     assert [run_result.value_by_mark.tolist() for run_result in first_result.run_results] == [
@@ -100,7 +100,7 @@ def test_the_last_quarter_changes_nothing_that_the_search_sees() -> None:
 
 
 def test_an_edge_that_is_there_is_found_and_claimed_no_higher_than_its_interval() -> None:
-    tune_result = tuned(search(swinging(480), every="14d"))
+    tune_result = tune_result_of(search(swinging(480), every="14d"))
     assert tune_result.verdict.is_recommended, tune_result.verdict.sentences
     assert isinstance(tune_result.choices[tune_result.best_index].trigger, Threshold)
     for claim in tune_result.claims:
@@ -119,7 +119,7 @@ def test_an_edge_that_is_there_is_found_and_claimed_no_higher_than_its_interval(
 
 
 def test_noise_gets_no_recommendation_and_a_safe_default() -> None:
-    verdicts = [tuned(search(walks(seed, 240), every="7d")).verdict for seed in range(6)]
+    verdicts = [tune_result_of(search(walks(seed, 240), every="7d")).verdict for seed in range(6)]
     assert sum(verdict.is_recommended for verdict in verdicts) <= 1
     plain = next(verdict for verdict in verdicts if not verdict.is_recommended)
     assert "No edge" in plain.sentences[-1]
@@ -153,7 +153,7 @@ def test_a_recommendation_needs_both_intervals_above_zero_and_little_overfitting
 
 
 def test_the_calendar_rule_itself_never_beats_itself() -> None:
-    tune_result = tuned(search(swinging(480), band="", every="28d"))
+    tune_result = tune_result_of(search(swinging(480), band="", every="28d"))
     assert not tune_result.verdict.is_recommended
     assert tune_result.claims[1].interval is not None
     assert tune_result.claims[1].interval.high == 0.0
@@ -216,7 +216,7 @@ def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_n
 
 def test_kernel_and_full_step_find_the_same() -> None:
     tune_spec = search(walks(3, 24), band="8%rel", destination="target,halfway")
-    quick, whole = tuned(tune_spec), tuned(replace(tune_spec, uses_full_step=True))
+    quick, whole = tune_result_of(tune_spec), tune_result_of(replace(tune_spec, uses_full_step=True))
     assert dict(quick.run_counts_by_engine) == {"kernel": 3}
     assert dict(whole.run_counts_by_engine) == {"full": 3}
     assert sum(run_result.rebalance_count for run_result in quick.run_results) >= 2
@@ -234,9 +234,9 @@ def test_what_the_kernel_does_not_know_goes_through_the_full_step() -> None:
     tune_spec = search(
         walks(4, 14), band="25%rel", allocator="inverse_volatility", allocator_schedule=AllocatorSchedule(4 * DAY_S, 6 * DAY_S)
     )
-    tune_result = tuned(tune_spec)
+    tune_result = tune_result_of(tune_spec)
     assert dict(tune_result.run_counts_by_engine) == {"kernel": 1, "full": 1}
-    plain = tuned(search(tune_spec.table, band="25%rel"))
+    plain = tune_result_of(search(tune_spec.table, band="25%rel"))
     fixed, chosen = plain.run_results[0], tune_result.run_results[0]
     assert chosen.value_by_mark[2] == pytest.approx(fixed.value_by_mark[2], rel=1e-5)  # nothing is known yet: the targets count
     assert chosen.value_by_mark[-1] != pytest.approx(fixed.value_by_mark[-1], rel=1e-4)
@@ -279,7 +279,7 @@ def test_hold_begins_at_the_targets_and_pieces_carry_the_newest_price() -> None:
 
 def test_returns_are_daily_whatever_the_bars() -> None:
     closes = np.round(100 * np.exp(np.cumsum(np.random.default_rng(7).normal(0, 0.005, (24 * 60, 2)), axis=0)), 6)
-    tune_result: TuneResult = tuned(search(hourly(A=closes[:, 0], B=closes[:, 1])))
+    tune_result: TuneResult = tune_result_of(search(hourly(A=closes[:, 0], B=closes[:, 1])))
     assert tune_result.period_s == pytest.approx(24 * HOUR_S)
     assert len(tune_result.run_results[0].value_by_mark) == 45
     assert tune_document(tune_result)["last_quarter"]["excess_intervals"][0]["mean"] is None  # 14 days are no evidence
@@ -288,18 +288,18 @@ def test_returns_are_daily_whatever_the_bars() -> None:
 def test_final_values_of_the_last_quarter_are_of_the_same_bar() -> None:
     closes = np.round(100 * np.exp(np.cumsum(np.random.default_rng(11).normal(0, 0.002, (24 * 50 + 17, 2)), axis=0)), 6)
     closes[-1] *= 2  # sixteen hours after the last whole day
-    last_quarter = tune_document(tuned(search(hourly(A=closes[:, 0], B=closes[:, 1]), band="99%rel")))["last_quarter"]
+    last_quarter = tune_document(tune_result_of(search(hourly(A=closes[:, 0], B=closes[:, 1]), band="99%rel")))["last_quarter"]
     assert last_quarter["rebalances"] == 0  # so that it is a hold
     assert last_quarter["final_value"] == last_quarter["hold_value"]
 
 
 def test_too_little_data_is_refused() -> None:
     with raises_field("--prices", "the first three quarters of 10 bars are 8 periods"):
-        tuned(search(walks(8, 10)))
+        tune_result_of(search(walks(8, 10)))
 
 
 def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
-    tune_result = tuned(search(walks(9, 240), every="7d"))
+    tune_result = tune_result_of(search(walks(9, 240), every="7d"))
     report_page = tune_page(tune_result)
     assert report_page.summary == tune_result.verdict.sentences
     assert {fact.value for fact in report_page.provenance_facts} >= {
@@ -321,7 +321,11 @@ def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
 
 def test_the_same_search_gives_the_same_report_and_another_seed_other_intervals() -> None:
     tune_spec = search(walks(10, 200))
-    tune_result, same, other = tuned(tune_spec), tuned(tune_spec), tuned(replace(tune_spec, settings=replace(FAIR, seed=1)))
+    tune_result, same, other = (
+        tune_result_of(tune_spec),
+        tune_result_of(tune_spec),
+        tune_result_of(replace(tune_spec, settings=replace(FAIR, seed=1))),
+    )
     assert report(tune_page(tune_result)) == report(tune_page(same))
     assert tune_document(tune_result) == tune_document(same)
     means, lows = zip(

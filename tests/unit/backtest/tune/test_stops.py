@@ -17,7 +17,7 @@ from agent.backtest.tune.search import TuneSpec
 from agent.cli.research.trial_texts import parse_stops
 from agent.errors import ConfigError
 from agent.model import PORTFOLIO_SUBJECT, AllocationMethod, Every, OrderKind, OrdersConfig, OrderTerms
-from tests.support.backtests import DAY_S, TERMS, WALKING, daily, grid_of, search, tuned, walks
+from tests.support.backtests import DAY_S, TERMS, WALKING, daily, grid_of, search, tune_result_of, walks
 
 pytest.importorskip("numba")
 LOSS_20, TRAILING_20 = StopLevel(OrderKind.STOP_LOSS, 2_000), StopLevel(OrderKind.TRAILING_STOP, 2_000)
@@ -91,14 +91,14 @@ def test_run__stop_sells_its_asset_and_stays_out(stop: StopLevel, closes: list[f
 
 def test_search__without_stops_is_the_same_with_and_without_the_option() -> None:
     table = walks(7, 40)
-    plain, beside = tuned(search(table, "10%rel")), tuned(with_stops(table, "30%", "10%rel"))
+    plain, beside = tune_result_of(search(table, "10%rel")), tune_result_of(with_stops(table, "30%", "10%rel"))
     assert beside.run_results[0].value_by_mark == pytest.approx(plain.run_results[0].value_by_mark, rel=1e-12)
     assert plain.stamp["grid"] != beside.stamp["grid"]
 
 
 @pytest.mark.slow
 def test_search__counts_every_stop_as_a_trial() -> None:
-    result = tuned(with_stops(walks(8, 48), "15%,trailing:10%", "5%rel,20%rel"))
+    result = tune_result_of(with_stops(walks(8, 48), "15%,trailing:10%", "5%rel,20%rel"))
     assert len(result.choices) == 6
     assert result.deflated_sharpe is not None
     assert result.deflated_sharpe.trial_count == 6
@@ -114,7 +114,7 @@ def test_search__counts_every_stop_as_a_trial() -> None:
 
 @pytest.mark.slow
 def test_search__noise_recommends_no_stop() -> None:
-    verdicts = [tuned(with_stops(walks(seed, 40), "10%,25%,trailing:15%", "10%rel")).verdict for seed in (11, 12, 13)]
+    verdicts = [tune_result_of(with_stops(walks(seed, 40), "10%,25%,trailing:15%", "10%rel")).verdict for seed in (11, 12, 13)]
     assert not any(verdict.is_recommended for verdict in verdicts)
 
 
@@ -124,18 +124,18 @@ def test_search__future_prices_change_no_stop_of_the_past() -> None:
     later = table.closes.copy()
     later[36:] *= np.linspace(0.9, 0.2, 12)[:, None]
     stop = "15%,trailing:10%"
-    first_result, other = (tuned(with_stops(prices, stop, "10%rel")) for prices in (table, replace(table, closes=later)))
+    first_result, other = (tune_result_of(with_stops(prices, stop, "10%rel")) for prices in (table, replace(table, closes=later)))
     assert first_result.scores.tolist() == other.scores.tolist()
 
 
 def test_search__results_of_stops_are_resumed(tmp_path: Path) -> None:
     tune_spec = with_stops(walks(8, 40), "15%,trailing:10%", "10%rel")
-    first = tuned(tune_spec, tmp_path / "out")
-    again = tuned(tune_spec, tmp_path / "out")
+    first = tune_result_of(tune_spec, tmp_path / "out")
+    again = tune_result_of(tune_spec, tmp_path / "out")
     assert again.resumed_run_count == len(again.choices) + 1
     assert [run.stopped_asset_count for run in again.run_results] == [run.stopped_asset_count for run in first.run_results]
     with pytest.raises(ConfigError, match="the grid"):
-        tuned(with_stops(tune_spec.table, "15%", "10%rel"), tmp_path / "out")
+        tune_result_of(with_stops(tune_spec.table, "15%", "10%rel"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("stop", [NO_STOP, LOSS_20, TRAILING_20])

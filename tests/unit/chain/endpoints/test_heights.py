@@ -24,7 +24,7 @@ def at(*heights: tuple[str, int], minimum: int = 2) -> tuple[EndpointPool, dict[
     return panel, {endpoint: height for endpoint, (_, height) in zip(panel.endpoints, heights, strict=True)}
 
 
-def found(*heights: tuple[str, int], minimum: int = 2) -> tuple[int, bool, list[Circuit]]:
+def pool_state(*heights: tuple[str, int], minimum: int = 2) -> tuple[int, bool, list[Circuit]]:
     panel, newest = at(*heights, minimum=minimum)
     height = common_height(newest, minimum)
     return height, not check_heights(panel, newest, height, NOW_S), [endpoint.health.circuit for endpoint in panel.endpoints]
@@ -50,12 +50,12 @@ GOOD, LAGS = Circuit.CLOSED, Circuit.LAGGING
 def test_the_newest_block_near_which_enough_operators_are_counts(
     heights: tuple[tuple[str, int], ...], expected: tuple[int, bool, list[Circuit]]
 ) -> None:
-    assert found(*heights) == expected
+    assert pool_state(*heights) == expected
 
 
 def test_one_operator_alone_is_believed_only_where_its_endpoints_are_level() -> None:
-    assert found(("a", 100), ("a", 98), minimum=1) == (98, True, [GOOD, GOOD])
-    assert found(("a", 100), ("a", 50), minimum=1) == (50, False, [GOOD, LAGS])
+    assert pool_state(("a", 100), ("a", 98), minimum=1) == (98, True, [GOOD, GOOD])
+    assert pool_state(("a", 100), ("a", 50), minimum=1) == (50, False, [GOOD, LAGS])
 
 
 def test_all_are_named_with_their_blocks_and_told_once() -> None:
@@ -126,7 +126,7 @@ def test_without_a_known_interval_a_newer_header_counts_once_the_others_block_is
 def test_a_block_counts_only_where_a_majority_of_operators_is_near_it(heights: list[tuple[str, int]]) -> None:
     names = {name for name, _ in heights}
     minimum = min(2, len(names))
-    height, level, _ = found(*heights, minimum=minimum)
+    height, level, _ = pool_state(*heights, minimum=minimum)
     newest = {name: max(number for other, number in heights if other == name) for name in names}
     near = [name for name, number in newest.items() if abs(number - height) <= MOST]
     assert level == (len(near) >= quorum_size(len(names), minimum))

@@ -15,7 +15,7 @@ from agent.chain.providers.batches import smaller_batch
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import EndpointOverloaded, RpcCall, RpcFault
 from agent.errors import ErrorCode, PassingFault, Retryable
-from tests.support.endpoints import Answerer, Reply, answered, serve
+from tests.support.endpoints import Answerer, Reply, rpc_answer, serve
 
 CALLS: list[RpcCall] = [("eth_getBalance", ["0x" + "11" * 20, hex(number)]) for number in range(40)]
 
@@ -26,7 +26,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def right(request: Any) -> Reply:
-    return Reply(json.dumps(answered(request, lambda method, params: params[1])).encode())
+    return Reply(json.dumps(rpc_answer(request, lambda method, params: params[1])).encode())
 
 
 def whole(message: str, code: int = -32600, status: int = 200) -> Answerer:
@@ -51,7 +51,7 @@ def each_of_list(message: str, status: int = 200) -> Answerer:
 
 def answers_too_large(request: Any) -> Reply:
     """The answers of the first half, then geth's error for the rest."""
-    answers = answered(request, lambda method, params: params[1])
+    answers = rpc_answer(request, lambda method, params: params[1])
     for answer in answers[len(answers) // 2 :]:
         del answer["result"]
         answer["error"] = {"code": -32003, "message": "response too large"}
@@ -175,7 +175,7 @@ def test_batch__reverts_speak_of_batches__is_not_split() -> None:
 
 def test_batch__one_call_of_many_speaks_of_batches__is_not_split() -> None:
     def answer(request: Any) -> Reply:
-        answers = answered(request, lambda method, params: params[1])
+        answers = rpc_answer(request, lambda method, params: params[1])
         answers[0] = {"jsonrpc": "2.0", "id": request[0]["id"], "error": {"code": -32000, "message": "batch too large, max 1"}}
         return Reply(json.dumps(answers).encode())
 

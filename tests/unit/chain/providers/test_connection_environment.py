@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.chain.providers.endpoint import EndpointProvider
-from tests.support.endpoints import Reply, answered, good, serve
+from tests.support.endpoints import Reply, good, rpc_answer, serve
 
 
 def test_the_environments_proxy_is_used_as_it_was_when_opened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +27,9 @@ def test_each_request_has_its_own_length_and_the_newest_cookies() -> None:
 
     def answer(request: Any) -> Reply:
         cookie = next(turns)
-        return Reply(json.dumps(answered(request, lambda method, params: "0x1")).encode(), headers={"Set-Cookie": cookie} if cookie else {})
+        return Reply(
+            json.dumps(rpc_answer(request, lambda method, params: "0x1")).encode(), headers={"Set-Cookie": cookie} if cookie else {}
+        )
 
     with serve(answer) as server:
         line = EndpointProvider(server.url.replace("http://", "http://user:word@"), "alpha", 5.0, attempts=1)

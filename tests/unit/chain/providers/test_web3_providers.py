@@ -20,7 +20,7 @@ from agent.chain.rpc import CallFailed, RpcCall, RpcFault, block_ref_at_hash
 from agent.chain.sender import NodeSender
 from agent.errors import OperatorNeeded, Retryable, TrimtabError
 from agent.model import SignedTx
-from tests.support.endpoints import Answerer, Reply, answered, good, methods, serve
+from tests.support.endpoints import Answerer, Reply, good, methods, rpc_answer, serve
 from tests.support.fakes.transport import BLOCK, HEAD_JSON, ScriptedTransport
 from tests.support.text import raises_code
 
@@ -296,7 +296,7 @@ def test_a_read_is_repeated_and_its_values_are_those_of_the_answer() -> None:
     replies = iter([Reply(b"", status=503)])
 
     def answer(request: Any) -> Reply:
-        return next(replies, None) or Reply(json.dumps(answered(request, lambda method, params: "0x5")).encode())
+        return next(replies, None) or Reply(json.dumps(rpc_answer(request, lambda method, params: "0x5")).encode())
 
     with serve(answer) as server:
         assert open_web3(provider(server.url)).eth.get_balance(OWNER) == 5

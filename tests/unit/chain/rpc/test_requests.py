@@ -15,7 +15,7 @@ from agent.chain.providers.endpoint import EndpointProvider, retry_after_s
 from agent.chain.rpc import CallFailed, EndpointOverloaded, RpcFault, scrub
 from agent.errors import ConfigError, PassingFault, Retryable, TrimtabError
 from agent.localchain.nodes import free_port
-from tests.support.endpoints import Answerer, Reply, answered, good, serve
+from tests.support.endpoints import Answerer, Reply, good, rpc_answer, serve
 from tests.support.text import raises_code
 
 SECRET = "s3cr3t-api-key-0123456789"
@@ -43,7 +43,7 @@ def failure(answer: Answerer, **options: Any) -> TrimtabError:
 
 def test_a_batch_is_one_request_and_answers_are_matched_by_id_not_by_place() -> None:
     def shuffled(request: Any) -> Reply:
-        return Reply(json.dumps(answered(request, lambda method, params: params[0])[::-1]).encode())
+        return Reply(json.dumps(rpc_answer(request, lambda method, params: params[0])[::-1]).encode())
 
     with serve(shuffled) as server:
         line = transport(server.url)
@@ -68,7 +68,7 @@ def test_an_empty_batch_asks_nothing() -> None:
 
 def test_a_call_that_the_node_refuses_is_a_fault_in_its_place_and_the_others_are_answered() -> None:
     def second_fails(request: Any) -> Reply:
-        answers = answered(request, lambda method, params: method)
+        answers = rpc_answer(request, lambda method, params: method)
         del answers[1]["result"]
         answers[1]["error"] = {"code": 3, "message": "execution reverted: STF", "data": "0x08c379a0"}
         return Reply(json.dumps(answers).encode())
@@ -224,7 +224,7 @@ def test_an_endpoint_that_is_overloaded_is_worth_another_try(status: int) -> Non
     ],
 )
 def test_answers_that_do_not_fit_the_questions_are_not_used(change: Any) -> None:
-    error = failure(lambda request: Reply(json.dumps(change(answered(request, lambda method, params: "0x1"))).encode()))
+    error = failure(lambda request: Reply(json.dumps(change(rpc_answer(request, lambda method, params: "0x1"))).encode()))
     assert isinstance(error, Retryable)
 
 

@@ -29,7 +29,7 @@ SCREEN = own_artifact("TokenScreen").bytecode
 
 
 @dataclass
-class Node(ScriptedTransport):
+class FakeScreenNode(ScriptedTransport):
     """Finds every token clean, but for what `refuse` says of tries (by their number in one call) and of single calls (0); `empty_pool` has
     nothing to lend.
     """
@@ -59,40 +59,40 @@ class Node(ScriptedTransport):
         return "0x" + (bytes([lens.PAGE_FORMAT]) + bytes([lens.CallStatus.FAILED.value]) * items).hex()
 
 
-def found(refuse: Callable[[int], RpcFault | None]) -> list[TokenFinding]:
+def findings_of(refuse: Callable[[int], RpcFault | None]) -> list[TokenFinding]:
     step = step_input({"WETH": 5_000, "USDC": 5_000})
-    return [screened_token.finding for screened_token in TokenScreen(Node(refuse), "").screen(step, screening_moves(step))]
+    return [screened_token.finding for screened_token in TokenScreen(FakeScreenNode(refuse), "").screen(step, screening_moves(step))]
 
 
 def test_a_node_that_runs_everything_finds_them_clean() -> None:
-    assert found(lambda count: None) == [TokenFinding.CLEAN, TokenFinding.CLEAN]
+    assert findings_of(lambda count: None) == [TokenFinding.CLEAN, TokenFinding.CLEAN]
 
 
 @pytest.mark.parametrize("fault", [BUSY, BROKEN])
 def test_a_node_that_refuses_every_try_says_nothing_of_tokens(fault: RpcFault) -> None:
     with pytest.raises(Retryable, match="token screen"):
-        found(lambda count: fault if count else None)
+        findings_of(lambda count: fault if count else None)
 
 
 def test_a_try_that_is_refused_is_asked_once_more_and_then_ends_the_step() -> None:
     answers = [BROKEN, None, None]
-    assert found(lambda count: answers.pop(0) if count else None) == [TokenFinding.CLEAN, TokenFinding.CLEAN]
+    assert findings_of(lambda count: answers.pop(0) if count else None) == [TokenFinding.CLEAN, TokenFinding.CLEAN]
     answers = [BROKEN, None, BROKEN]
     with raises_code(Retryable, "token_screen", "internal error"):
-        found(lambda count: answers.pop(0) if count else None)
+        findings_of(lambda count: answers.pop(0) if count else None)
 
 
 @pytest.mark.parametrize("code", [-32005, 429])
 def test_a_single_call_beyond_the_nodes_limits_says_nothing_of_its_token(code: int) -> None:
     with raises_code(Retryable, "rate_limit", "limit exceeded"):
-        found(lambda count: None if count else RpcFault(code, "limit exceeded"))
+        findings_of(lambda count: None if count else RpcFault(code, "limit exceeded"))
 
 
 @pytest.mark.parametrize("answers", [[BUSY], [BROKEN, None, BUSY]], ids=["at first", "when repeated"])
 def test_a_node_beyond_its_limits_is_not_asked_again(answers: list[RpcFault | None]) -> None:
     remaining = [*answers]
     with raises_code(Retryable, "rate_limit", "limit exceeded"):
-        found(lambda count: remaining.pop(0) if count and remaining else None)
+        findings_of(lambda count: remaining.pop(0) if count and remaining else None)
 
 
 def sale_into_an_empty_pool() -> tuple[StepInput, tuple[TokenMove, ...]]:
@@ -108,13 +108,13 @@ def sale_into_an_empty_pool() -> tuple[StepInput, tuple[TokenMove, ...]]:
 def test_a_pool_in_quarantine_for_its_other_token_still_shows_that_this_one_moves() -> None:
     """The pool of the sale holds none of the token, so it alone cannot be tested by a loan."""
     step, sale = sale_into_an_empty_pool()
-    screened_tokens = TokenScreen(Node(lambda count: None, sale[0].pool.contract), "").screen(step, sale)
+    screened_tokens = TokenScreen(FakeScreenNode(lambda count: None, sale[0].pool.contract), "").screen(step, sale)
     assert screened_tokens[0] == ScreenedToken(sale[0].token, TokenFinding.CLEAN)
 
 
 def test_a_fault_of_the_calls_that_find_the_cause_says_nothing_of_the_token() -> None:
     step, sale = sale_into_an_empty_pool()
-    node = Node(lambda count: BROKEN if count == 0 and node.request_count > 1 else None, sale[0].pool.contract)
+    node = FakeScreenNode(lambda count: BROKEN if count == 0 and node.request_count > 1 else None, sale[0].pool.contract)
     with raises_code(Retryable, "token_screen", "internal error"):
         TokenScreen(node, "").screen(step, sale)
 
@@ -124,5 +124,5 @@ def test_a_pool_that_failed_is_not_asked_again_for_less() -> None:
     step, sale = sale_into_an_empty_pool()
     alone = with_snapshot(step, pools=step.snapshot.pools[:1])
     refusal = RpcFault(3, "execution reverted")
-    screened_tokens = TokenScreen(Node(lambda count: None if count else refusal), "").screen(alone, sale)
+    screened_tokens = TokenScreen(FakeScreenNode(lambda count: None if count else refusal), "").screen(alone, sale)
     assert [screened_token.finding.is_tradable for screened_token in screened_tokens] == [False, False]

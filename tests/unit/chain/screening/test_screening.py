@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from agent.artifacts import own_artifact
 from agent.chain.lens import PAGE_FORMAT, CallStatus, uint_word
-from agent.chain.rpc import RpcFault
+from agent.chain.rpc import RpcCall, RpcFault
 from agent.chain.screening.answers import (
     RECORD_BYTES,
     RECORD_FORMAT,
@@ -171,7 +172,7 @@ def trial(record: TrialRecord = FAIR, pool: object = POOL) -> PoolTrial:
     return PoolTrial(TokenMove(WETH.address, pool, 1_000), record)  # type: ignore[arg-type]  # a pool
 
 
-def judged(
+def screened_weth(
     trials: list[PoolTrial],
     calls: list[TestedCall],
     by_pool: TransferOutcome = T.TRUE,
@@ -190,7 +191,7 @@ def judged(
 @pytest.mark.parametrize("by_pool", [T.FAILED, T.SILENT, T.TRUE, T.FALSE, T.ODD])
 @pytest.mark.parametrize("by_wallet", [None, T.FAILED, T.SILENT, T.TRUE, T.FALSE, T.ODD])
 def test_a_token_that_its_only_pool_did_not_lend_is_named(by_pool: TransferOutcome, by_wallet: TransferOutcome | None) -> None:
-    screened = judged([trial(NOT_LENT)], [], by_pool, by_wallet)
+    screened = screened_weth([trial(NOT_LENT)], [], by_pool, by_wallet)
     if {by_pool, by_wallet} & {T.FALSE, T.ODD}:
         assert (screened.finding, screened.subject) == (F.FALSE_RETURNING, ScreenSubject.TOKEN)
     elif (by_pool, by_wallet) == (T.FAILED, T.FAILED):
@@ -233,7 +234,7 @@ def test_a_pool_that_fails_beside_one_that_works_is_left_out_alone(
     record: TrialRecord, calls: list[TestedCall], by_pool: TransferOutcome, why: str, place: str
 ) -> None:
     beside = [trial(pool=OTHER_POOL)] if place == "of-the-plan" else []
-    screened = judged([trial(record), *beside], calls, by_pool, others=() if beside else (FAIR,))
+    screened = screened_weth([trial(record), *beside], calls, by_pool, others=() if beside else (FAIR,))
     assert screened == ScreenedToken(WETH.address, F.CLEAN, "", POOL_SUBJECT, (FailedPool(POOL.contract, why),))
 
 
@@ -242,26 +243,26 @@ def test_a_pool_that_fails_beside_one_that_works_is_left_out_alone(
 def test_a_token_that_no_pool_moves_is_not_traded(
     record: TrialRecord, calls: list[TestedCall], by_pool: TransferOutcome, others: tuple[TrialRecord, ...]
 ) -> None:
-    screened = judged([trial(record)], calls, by_pool, others=others)
+    screened = screened_weth([trial(record)], calls, by_pool, others=others)
     assert not screened.finding.is_tradable
     assert screened.failed_pools == ()
 
 
 def test_the_wallet_is_not_blamed_for_what_no_pool_sends_either() -> None:
-    screened = judged([trial(NOT_LENT)], [checked(POOL, CallRole.WALLET, T.FAILED)], T.FAILED, T.FAILED)
+    screened = screened_weth([trial(NOT_LENT)], [checked(POOL, CallRole.WALLET, T.FAILED)], T.FAILED, T.FAILED)
     assert (screened.finding, screened.subject) == (F.PAUSED, ScreenSubject.TOKEN)
 
 
 def test_two_pools_of_three_that_fail_are_both_left_out() -> None:
     calls = [UNPAID, checked(OTHER_POOL, CallRole.PAYEE, T.FAILED)]
-    screened = judged([trial(NOT_LENT), trial(NOTHING_HELD, OTHER_POOL)], calls, T.FAILED, others=(FAIR,))
+    screened = screened_weth([trial(NOT_LENT), trial(NOTHING_HELD, OTHER_POOL)], calls, T.FAILED, others=(FAIR,))
     assert screened.finding.is_tradable
     assert [failed.pool for failed in screened.failed_pools] == [POOL.contract, OTHER_POOL.contract]
 
 
 def test_a_pool_that_only_receives_need_not_hold_the_token() -> None:
     sale = [checked(POOL, CallRole.WALLET, T.TRUE)]
-    assert judged([trial(NOTHING_HELD)], sale, T.FAILED, others=(FAIR,)) == ScreenedToken(WETH.address, F.CLEAN)
+    assert screened_weth([trial(NOTHING_HELD)], sale, T.FAILED, others=(FAIR,)) == ScreenedToken(WETH.address, F.CLEAN)
 
 
 WALLET = address("wallet")
@@ -295,59 +296,59 @@ ACCOUNT_FAULTS: dict[str, tuple[list[TestedCall], dict[str, object], ScreenSubje
 def test_an_account_that_fails_with_every_pool_is_named(
     calls: list[TestedCall], controls: dict[str, object], subject: ScreenSubject, detail: str
 ) -> None:
-    screened = judged([trial(), trial(pool=OTHER_POOL)], calls, **controls)  # type: ignore[arg-type]  # keywords of `judged`
+    screened = screened_weth([trial(), trial(pool=OTHER_POOL)], calls, **controls)  # type: ignore[arg-type]  # keywords of `judged`
     assert (screened.finding, screened.subject) == (F.BLOCKLISTED, subject)
     assert screened.detail.startswith(detail)
 
 
 @pytest.mark.parametrize("role", [CallRole.PAYEE, CallRole.SPENDER], ids=["payee", "spender"])
 def test_an_account_that_one_pool_alone_refuses_is_the_pools_fault(role: CallRole) -> None:
-    screened = judged([trial(), trial(pool=OTHER_POOL)], [checked(POOL, role, T.FAILED), checked(OTHER_POOL, role, T.TRUE)])
+    screened = screened_weth([trial(), trial(pool=OTHER_POOL)], [checked(POOL, role, T.FAILED), checked(OTHER_POOL, role, T.TRUE)])
     assert screened.finding.is_tradable
     assert screened.failed_pools == (FailedPool(POOL.contract, f"the pool cannot exchange it with {ROUTER}"),)
 
 
 def test_a_token_that_rejects_a_transfer_of_zero_is_not_blamed_for_it() -> None:
     calls = [checked(POOL, CallRole.SPENDER, T.FAILED)]
-    assert judged([trial()], calls, unlisted=T.FAILED) == ScreenedToken(WETH.address, F.CLEAN)
+    assert screened_weth([trial()], calls, unlisted=T.FAILED) == ScreenedToken(WETH.address, F.CLEAN)
 
 
 @pytest.mark.parametrize("by_wallet", [T.TRUE, T.FAILED, None])
 def test_a_listed_pool_is_named(by_wallet: TransferOutcome | None) -> None:
-    screened = judged([trial(NOT_LENT)], [UNPAID], T.FAILED, by_wallet, listed=(POOL.contract,))
+    screened = screened_weth([trial(NOT_LENT)], [UNPAID], T.FAILED, by_wallet, listed=(POOL.contract,))
     assert screened.detail == f"pool {POOL.contract} is on its blocklist"
     assert (screened.finding, screened.subject) == (F.BLOCKLISTED, POOL_SUBJECT)
 
 
 def test_a_token_that_two_pools_and_an_empty_wallet_cannot_send_is_paused() -> None:
-    screened = judged([trial(NOT_LENT)], [UNPAID], T.FAILED, None, others=(NOT_LENT,))
+    screened = screened_weth([trial(NOT_LENT)], [UNPAID], T.FAILED, None, others=(NOT_LENT,))
     assert (screened.finding, screened.subject, screened.detail) == (F.PAUSED, ScreenSubject.TOKEN, "pools cannot send it")
 
 
 def test_a_wallet_that_cannot_send_is_named_with_its_only_pool() -> None:
-    screened = judged([trial()], [checked(POOL, CallRole.WALLET, T.FAILED)], by_wallet=T.FAILED)
+    screened = screened_weth([trial()], [checked(POOL, CallRole.WALLET, T.FAILED)], by_wallet=T.FAILED)
     assert (screened.subject, screened.detail) == (ScreenSubject.WALLET, "the wallet cannot send it")
 
 
 def test_a_pool_that_receives_from_no_one_is_named_and_not_the_router() -> None:
     calls = [checked(POOL, CallRole.WALLET, T.FAILED), checked(POOL, CallRole.SPENDER, T.FAILED)]
-    screened = judged([trial(), trial(pool=OTHER_POOL)], calls)
+    screened = screened_weth([trial(), trial(pool=OTHER_POOL)], calls)
     assert screened.finding.is_tradable
     assert [failed.pool for failed in screened.failed_pools] == [POOL.contract]
 
 
 def test_a_pool_that_makes_one_of_two_payments_is_left_out() -> None:
     calls = [UNPAID, checked(POOL, CallRole.PAYEE, T.TRUE, WALLET)]
-    screened = judged([trial(), trial(pool=OTHER_POOL)], calls, T.FAILED)
+    screened = screened_weth([trial(), trial(pool=OTHER_POOL)], calls, T.FAILED)
     assert screened.failed_pools == (FailedPool(POOL.contract, "the pool cannot send 1000 base units of it"),)
 
 
 @pytest.mark.parametrize("record", [NOT_LENT, replace(FAIR, transfer_outcome=T.FAILED)], ids=["no-loan", "no-transfer"])
 def test_a_token_that_says_it_is_paused_is_believed_unless_a_pool_moves_it(record: TrialRecord) -> None:
     """paused() of some tokens is about minting."""
-    paused = judged([trial(record)], [UNPAID], T.FAILED, is_paused=True)
+    paused = screened_weth([trial(record)], [UNPAID], T.FAILED, is_paused=True)
     assert (paused.finding, paused.detail) == (F.PAUSED, "paused() returns true")
-    moved = judged([trial(record)], [UNPAID], T.FAILED, is_paused=True, others=(FAIR,))
+    moved = screened_weth([trial(record)], [UNPAID], T.FAILED, is_paused=True, others=(FAIR,))
     assert moved.finding is F.CLEAN
     assert [failed.pool for failed in moved.failed_pools] == [POOL.contract]
 
@@ -448,14 +449,14 @@ def test_transfers_are_summed_and_logs_that_are_none_are_no_sum() -> None:
         assert transferred_raw(other) is None
 
 
-def held(raw: int) -> StepInput:
+def step_holding(raw: int) -> StepInput:
     step = step_input()
     holdings = tuple(replace(holding, raw=raw) if holding.token == WETH.address else holding for holding in step.snapshot.holdings)
     return replace(step, snapshot=replace(step.snapshot, holdings=holdings))
 
 
 def test_single_calls_stay_within_the_balance_and_the_allowance() -> None:
-    step, move = held(400), replace(MOVE, payee=ROUTER, spender=ROUTER)
+    step, move = step_holding(400), replace(MOVE, payee=ROUTER, spender=ROUTER)
     allowances = (Allowance(WETH.address, ROUTER, 300), Allowance(USDC.address, ROUTER, 9), Allowance(WETH.address, address("x"), 8))
     step = replace(step, snapshot=replace(step.snapshot, allowances=allowances))
 
@@ -464,44 +465,47 @@ def test_single_calls_stay_within_the_balance_and_the_allowance() -> None:
 
     assert amounts(step) == [("payee", 1_000), ("wallet", 400), ("spender", 300)]
     assert amounts(replace(step, snapshot=replace(step.snapshot, allowances=())))[2] == ("spender", 0)
-    rich = replace(held(5_000), snapshot=replace(held(5_000).snapshot, allowances=(Allowance(WETH.address, ROUTER, 9_000),)))
+    rich = replace(
+        step_holding(5_000), snapshot=replace(step_holding(5_000).snapshot, allowances=(Allowance(WETH.address, ROUTER, 9_000),))
+    )
     assert amounts(rich) == [("payee", 1_000), ("wallet", 1_000), ("spender", 1_000)]
-    assert amounts(held(0)) == [("payee", 1_000)]
+    assert amounts(step_holding(0)) == [("payee", 1_000)]
     assert list(single_calls(step.snapshot, MOVE, "latest")) == []
 
 
-class Controlled:
+class FakeControlsNode(ScriptedTransport):
     """Answers every transfer with true, every trial as fair and every view with a failure; keeps the amount of each transfer by its
     sender, and the amounts of the trials of each request.
     """
 
-    name = "controlled"
-
     def __init__(self) -> None:
+        super().__init__("controlled", self.answer)
         self.raw_by_sender: dict[str, int] = {}
         self.lent_raw: list[list[int]] = []
 
-    def batch(self, calls: list[tuple[str, list[dict[str, str]]]]) -> list[object]:
-        views = bytes([PAGE_FORMAT]) + bytes([CallStatus.FAILED.value]) * 16  # paused(), and five for wallet, router and pool
-        trials = [call["data"].removeprefix(SCREEN) for _, (call, _) in calls if call["data"].startswith(SCREEN)]
-        if trials:
-            self.lent_raw.append([int.from_bytes(bytes.fromhex(loan)[106:122], "big") for loan in trials])
-            return ["0x" + page(FAIR).hex() for _ in trials]
-        answers = []
-        for _, (call, _) in calls:
-            if "from" in call:
-                self.raw_by_sender[call["from"]] = int(call["data"][-64:], 16)
-            answers.append(f"0x{1:064x}" if "from" in call else "0x" + views.hex())
-        return list(answers)
+    def batch(self, calls: Sequence[RpcCall]) -> list[object]:
+        loans = [call["data"].removeprefix(SCREEN) for _, (call, *_) in calls if call["data"].startswith(SCREEN)]
+        if loans:
+            self.lent_raw.append([int.from_bytes(bytes.fromhex(loan)[106:122], "big") for loan in loans])
+        return super().batch(calls)
+
+    def answer(self, _method: str, params: list[dict[str, str]]) -> str:
+        call = params[0]
+        if call["data"].startswith(SCREEN):
+            return "0x" + page(FAIR).hex()
+        if "from" in call:
+            self.raw_by_sender[call["from"]] = int(call["data"][-64:], 16)
+            return f"0x{1:064x}"
+        return "0x" + (bytes([PAGE_FORMAT]) + bytes([CallStatus.FAILED.value]) * 16).hex()  # paused(), and five for wallet, router and pool
 
 
 @pytest.mark.parametrize(("held_raw", "tried_raw"), [(1, 1), (999, 999), (1_000, 1_000), (1_001, 1_000)])
 def test_controls__wallet_sends_no_more_than_it_holds_or_the_pool(held_raw: int, tried_raw: int) -> None:
     """With more than it holds, or is asked for, a sound wallet would be named as the one that cannot send."""
-    step, node = held(held_raw), Controlled()
+    step, node = step_holding(held_raw), FakeControlsNode()
     step = replace(step, snapshot=replace(step.snapshot, pools=(POOL,)))
     tests = TokenTests(WETH.address, (PoolTrial(replace(MOVE, spender=ROUTER), FAIR),), ())
-    controls = read_controls(node, step.snapshot, tests, "latest")  # type: ignore[arg-type]  # only `batch` is used
+    controls = read_controls(node, step.snapshot, tests, "latest")
     assert node.raw_by_sender[step.snapshot.owner] == tried_raw
     assert node.raw_by_sender[POOL.contract] == MOVE.raw
     assert controls.wallet_outcome is T.TRUE
@@ -510,24 +514,24 @@ def test_controls__wallet_sends_no_more_than_it_holds_or_the_pool(held_raw: int,
     assert controls.other_results == ()
 
 
-def controls_of(node: Controlled, step: StepInput, *moves: TokenMove) -> Controls:
+def controls_of(node: FakeControlsNode, step: StepInput, *moves: TokenMove) -> Controls:
     tests = TokenTests(WETH.address, tuple(PoolTrial(move, FAIR) for move in moves), ())
-    return read_controls(node, step.snapshot, tests, "latest")  # type: ignore[arg-type]  # only `batch` is used
+    return read_controls(node, step.snapshot, tests, "latest")
 
 
 def test_controls__empty_wallet__has_no_outcome() -> None:
-    assert controls_of(Controlled(), held(0), replace(MOVE, spender=ROUTER)).wallet_outcome is None
+    assert controls_of(FakeControlsNode(), step_holding(0), replace(MOVE, spender=ROUTER)).wallet_outcome is None
 
 
 def test_controls__pool_pays_the_largest_of_its_payments() -> None:
-    node = Controlled()
+    node = FakeControlsNode()
     payments = [replace(MOVE, raw=raw, payee=ROUTER) for raw in (700, 900, 800)]
-    controls_of(node, held(400), replace(MOVE, raw=5_000, spender=ROUTER), *payments)
+    controls_of(node, step_holding(400), replace(MOVE, raw=5_000, spender=ROUTER), *payments)
     assert node.raw_by_sender[POOL.contract] == 900
 
 
 def test_controls__every_other_pool_is_tried_with_a_hundredth() -> None:
-    node, step = Controlled(), held(400)
+    node, step = FakeControlsNode(), step_holding(400)
     others = [v2_pool(WETH, USDC, 10, 50_000, name=f"other {number}") for number in range(21)]
     tiny = replace(others[0], reserve0=99, reserve1=99)
     step = replace(step, snapshot=replace(step.snapshot, pools=(POOL, tiny, *others[1:])))
@@ -550,7 +554,7 @@ def logs_of(received: list[int] | None, sent: list[int] | None) -> ScriptedTrans
 
 
 def rebased(logs: ScriptedTransport, now: int, earlier: int | None, number: int = 100) -> str:
-    step = held(now)
+    step = step_holding(now)
     step = replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=number)))
     finding = find_rebasing(logs, step.snapshot, WETH.address, earlier)
     return "" if finding is None else finding[1]

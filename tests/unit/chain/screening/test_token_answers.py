@@ -19,6 +19,7 @@ from agent.chain.screening.traits import BLOCKS_BACK
 from agent.model import Allowance, ScreenedToken, StepInput, TokenFinding
 from tests.support.builders import ROUTER, step_input, v2_pool, v3_pool, with_snapshot
 from tests.support.chain_reads.token_pages import FAIR, page
+from tests.support.fakes.transport import ScriptedTransport
 from tests.support.tokens import USDC, WETH
 
 DEEP = v2_pool(WETH, USDC, 2_000, 50_000, name="deep")
@@ -31,13 +32,10 @@ VIEWS_OF_CONTROLS = 16
 MOVES = (TokenMove(WETH.address, DEEP, 700), TokenMove(WETH.address, SMALL, 600), TokenMove(USDC.address, DEEP, 500))
 
 
-class FakeNode:
+class FakeNode(ScriptedTransport):
     """Runs trials with the record of their pool, refuses calls that begin with `refused`, and answers the traits and past balances of WETH
     and USDC.
     """
-
-    operator = "a"
-    name = "endpoint 'a'"
 
     def __init__(
         self,
@@ -46,6 +44,7 @@ class FakeNode:
         traits: Sequence[bool] = (False,) * 8,
         past_raw: Sequence[int] = (),
     ) -> None:
+        super().__init__("a", lambda method, params: [] if method == "eth_getLogs" else self.answer(*params))
         self.record_by_pool = record_by_pool or {}
         self.refused = refused
         self.traits = traits
@@ -54,7 +53,7 @@ class FakeNode:
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         self.requests.append(list(calls))
-        return [[] if method == "eth_getLogs" else self.answer(*params) for method, params in calls]
+        return super().batch(calls)
 
     def answer(self, call: dict[str, str], block: object) -> object:
         if "from" in call:
@@ -90,7 +89,7 @@ def screened(
     node: FakeNode, moves: Sequence[TokenMove] = MOVES, wrapped_native: str = "", step: StepInput | None = None
 ) -> tuple[ScreenedToken, ...]:
     step = step or step_input({"WETH": 5_000, "USDC": 5_000}, pools=[DEEP, SMALL])
-    return TokenScreen(node, wrapped_native).screen(step, tuple(moves))  # type: ignore[arg-type]  # only `batch` is used
+    return TokenScreen(node, wrapped_native).screen(step, tuple(moves))
 
 
 def findings(node: FakeNode, **changes: Any) -> list[TokenFinding]:

@@ -20,9 +20,9 @@ from agent.cli.history import _transactions_table as transaction_rows
 from agent.cli.history import gas_price_text, steps_table
 from agent.cli.portfolio import noting_waits
 from agent.model import Intent, IntentKind, IntentState
-from tests.cli.widths import WIDTHS, cut, drawn
+from tests.cli.widths import WIDTHS, cut, drawing_of
 from tests.support.samples import examples
-from tests.support.syntax_trees import AGENT, imported
+from tests.support.syntax_trees import AGENT, imported_names
 from tests.support.transactions import receipt, tx
 
 WORDS = st.text("abcdefgh", min_size=1, max_size=12)
@@ -45,27 +45,27 @@ def portfolio() -> FigureTable:
 def test_holdings_show_each_asset_and_figure_whole_at_every_width() -> None:
     assert cut(portfolio()) == []
     for width in WIDTHS:
-        drawing = drawn(portfolio(), width)
+        drawing = drawing_of(portfolio(), width)
         assert all(symbol in drawing for symbol, *_ in MARKET)
         assert drawing.count("123,456,789.10") == 3
 
 
 def test_a_narrow_terminal_stacks_rows_and_a_wide_one_has_bars() -> None:
-    assert "  weight  41.18 %" in drawn(portfolio(), 40)
-    assert "┃" in drawn(portfolio(), 120)
+    assert "  weight  41.18 %" in drawing_of(portfolio(), 40)
+    assert "┃" in drawing_of(portfolio(), 120)
 
 
 def test_bars_go_before_rows_are_stacked() -> None:
     figure_table = table("", ("token", ""), ("amount",), column_order=("token", "amount", ""))
     figure_table.add_row("WETH", "1,234,567.123456", WeightBar(10, 20, 30, False))
-    assert drawn(figure_table, 26).splitlines()[-2] == "WETH   1,234,567.123456"
-    assert "┃" in drawn(figure_table, 40)
+    assert drawing_of(figure_table, 26).splitlines()[-2] == "WETH   1,234,567.123456"
+    assert "┃" in drawing_of(figure_table, 40)
 
 
 def test_text_wraps_between_words_beside_whole_figures() -> None:
     figure_table = table("", ("what", "why"), ("value",))
     figure_table.add_row("pool", "gas costs more than it saves, in this block and in the one before it", "1,000.25")
-    lines = drawn(figure_table, 40).splitlines()
+    lines = drawing_of(figure_table, 40).splitlines()
     assert len(lines) > 4
     assert cut(figure_table) == []
     assert sum("1,000.25" in line for line in lines) == 1
@@ -82,7 +82,7 @@ def test_no_random_table_is_cut_at_any_width(rows: list[tuple[str, ...]], name: 
 
 @pytest.mark.parametrize("path", sorted((AGENT / "cli").rglob("*.py")), ids=lambda path: path.name)
 def test_all_tables_are_made_in_one_place(path: Path) -> None:
-    assert path.name == "tables.py" or "rich.table" not in imported(path)
+    assert path.name == "tables.py" or "rich.table" not in imported_names(path)
 
 
 @pytest.mark.parametrize(
@@ -130,14 +130,14 @@ usual volatilities of their classes: WETH 65 % (ether)"""
 
 
 def test_a_zone_says_where_assets_move_and_what_correcting_and_waiting_cost() -> None:
-    drawing = drawn(zone_table(ZONE, "USDC"), 80)
+    drawing = drawing_of(zone_table(ZONE, "USDC"), 80)
     assert [line.rstrip() for line in drawing.strip().splitlines()] == ZONE_TEXT.splitlines()
     assert cut(zone_table(ZONE, "USDC")) == []
 
 
 def test_a_zone_without_corrections_explains_none() -> None:
     calm = {**ZONE, "assets": [{**asset, "correction": None} for asset in ZONE["assets"]]}
-    drawing = drawn(zone_table(calm, "USDC"), 80)
+    drawing = drawing_of(zone_table(calm, "USDC"), 80)
     assert "correcting" not in drawing
     assert "Its range decides" not in drawing
 
@@ -182,7 +182,7 @@ def test_long_rows_of_history_and_transactions_are_whole_at_every_width() -> Non
     order = {"nonce": 1234, "kind": "futures", "status": "broadcast", "gas_price_wei": None, "max_fee_wei": str(10**9), "block": None}
     rows = transaction_rows({"transactions": [{**order, "note": note, "hash": "0x" + 64 * "a"}]})
     assert cut(rows) == []
-    assert drawn(rows, 80).splitlines()[1] == "nonce 1234"
+    assert drawing_of(rows, 80).splitlines()[1] == "nonce 1234"
 
 
 def test_a_wait_for_a_slice_is_noted_outside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

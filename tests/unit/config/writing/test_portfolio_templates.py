@@ -33,7 +33,7 @@ PROMISED = {
 }
 
 
-def made(folder: Path, template: str, stable: str | None = None) -> tuple[Config, str]:
+def template_config(folder: Path, template: str, stable: str | None = None) -> tuple[Config, str]:
     path = folder / "trimtab.toml"
     write_new_config(path, NewConfig("ethereum", WALLET, [], "USDC", RPC, template=template, stable_share=stable))
     return load_config(path).config, path.read_text()
@@ -41,7 +41,7 @@ def made(folder: Path, template: str, stable: str | None = None) -> tuple[Config
 
 @pytest.mark.parametrize("name", PORTFOLIO_TEMPLATES)
 def test_every_template_makes_a_config_that_loads_with_its_policy_and_limits_in_their_places(name: str, tmp_path: Path) -> None:
-    config, text = made(tmp_path, name)
+    config, text = template_config(tmp_path, name)
     written: dict[str, Any] = tomllib.loads(text)
     portfolio_template = PORTFOLIO_TEMPLATES[name]
     assert sum(asset.target for asset in config.portfolio.assets) == BPS
@@ -67,7 +67,7 @@ def test_every_template_makes_a_config_that_loads_with_its_policy_and_limits_in_
 @pytest.mark.parametrize("name", PROMISED)
 def test_profiles_have_the_shares_and_the_bound_on_futures_that_are_promised(name: str, tmp_path: Path) -> None:
     core, stable, beta, futures = PROMISED[name]
-    config, text = made(tmp_path, name)
+    config, text = template_config(tmp_path, name)
     shares = {asset.symbol: asset.target for asset in config.portfolio.listed_tokens}
     classes = {name: [symbols[0] for symbols in alternatives] for name, alternatives in TOKEN_CLASSES.items()}
     assert [sum(shares[symbol] for symbol in classes[kind]) for kind in ("core", "stable", "high-beta")] == [core, stable, beta]
@@ -115,7 +115,7 @@ def test_the_riskier_the_profile_the_wider_its_bands_and_limits(tmp_path: Path) 
     for name in PROMISED:
         folder = tmp_path / name
         folder.mkdir()
-        limits = made(folder, name)[0].limits
+        limits = template_config(folder, name)[0].limits
         order.append(
             (limits.turnover or 0, limits.daily_turnover or 0, limits.daily_loss or 0, limits.plan_cost or 0, limits.price_impact or 0)
         )
@@ -161,13 +161,13 @@ def weights_bps(proposal: Proposal) -> dict[str, int]:
 
 
 def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_again(tmp_path: Path) -> None:
-    config, _ = made(tmp_path, "stable-reserve", "80%")
+    config, _ = template_config(tmp_path, "stable-reserve", "80%")
     after = weights_bps(decided(config, {"WETH": 1_750, "WBTC": 1_750, "USDC": 6_500}))
     assert 7_500 < after["USDC"] < 8_000, "back to the edge of the rule"
     assert after["WETH"] == pytest.approx(after["WBTC"], abs=100)
 
 
 def test_w6_a_reserve_of_a_fifth_that_shrank_is_filled_again_and_one_that_holds_is_left(tmp_path: Path) -> None:
-    config, _ = made(tmp_path, "stable-reserve")
+    config, _ = template_config(tmp_path, "stable-reserve")
     assert 1_500 < weights_bps(decided(config, {"WETH": 4_400, "WBTC": 4_400, "USDC": 1_200}))["USDC"] < 2_000
     assert decided(config, {"WETH": 4_100, "WBTC": 4_100, "USDC": 1_800}).plan is None

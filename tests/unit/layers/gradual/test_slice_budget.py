@@ -18,7 +18,7 @@ from agent.model import ExecutionPace, ExecutionStyle, StepInput
 from agent.planning import proposals
 from tests.support.builders import step_input
 from tests.support.constants import USD
-from tests.support.gradual_execution import PACE, carried, later, market, paced, roomy
+from tests.support.gradual_execution import PACE, later, market, paced, roomy, step_after_plan
 
 TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, twap_duration_s=14_400, max_loss_bps=60)
 Moves = Callable[[StepInput, int], StepInput]
@@ -78,7 +78,7 @@ def wander(step: StepInput, dice: random.Random, moves: Moves, looks: int = 60) 
                 lost_value=under.lost_value + own,
             )
             under = replace(under, next_s=now_s + slice_wait_s(under.execution, draw), draw=draw)
-            step = carried(step, proposal.plan, 600)
+            step = step_after_plan(step, proposal.plan, 600)
         else:
             step = later(step, 600)
     return done

@@ -82,7 +82,7 @@ def drawn(seed: int, rounds: int) -> list[SliceDraw]:
     return journal.kept
 
 
-def seen(draws: Sequence[SliceDraw]) -> list[Seen]:
+def observed_bins(draws: Sequence[SliceDraw]) -> list[Seen]:
     """What a perfect observer makes of them: the bin of each size within its bounds, and of each wait."""
     jitter, late = Fraction(PACE.size_jitter_bps, 10_000), Fraction(PACE.time_jitter_bps, 10_000)
     mean_s = mean_interval_s(PACE, CAMPAIGN.rounds)
@@ -97,7 +97,7 @@ def seen(draws: Sequence[SliceDraw]) -> list[Seen]:
 @cache
 def ours() -> list[list[Seen]]:
     """Campaigns of the engine, as an observer sees them."""
-    return [seen(drawn(seed, ROUNDS)) for seed in range(CAMPAIGNS)]
+    return [observed_bins(drawn(seed, ROUNDS)) for seed in range(CAMPAIGNS)]
 
 
 def learned(history: Sequence[Sequence_], looks: Callable[[Sequence_], object], what: int) -> Predictor:

@@ -44,17 +44,17 @@ TOKEN_A, TOKEN_B = "0x" + "Aa" * 20, "0x" + "Bb" * 20
 def overweight(age_s: int | None, *tokens: str) -> StepInput:
     """WETH at 60 % of a target of 50 %; bought so many seconds ago, held for a day."""
     step = step_input(values={"WETH": 6_000, "USDC": 4_000})
-    return step if age_s is None else bought(step, age_s, *(tokens or (WETH,)))
+    return step if age_s is None else step_after_purchase(step, age_s, *(tokens or (WETH,)))
 
 
-def bought(step: StepInput, age_s: int, *tokens: str) -> StepInput:
+def step_after_purchase(step: StepInput, age_s: int, *tokens: str) -> StepInput:
     times_s = tuple((token, NOW_S - age_s) for token in sorted(tokens))
     return step.with_config(HoldingConfig(tokens, DAY_S)).with_layer(HoldingState(times_s))
 
 
 def three_assets(age_s: int) -> StepInput:
     """WETH and WBTC above their bands, WETH bought just now."""
-    return bought(step_input(THREE, {"WETH": 4_500, "WBTC": 4_500, "USDC": 1_000}), age_s, WETH)
+    return step_after_purchase(step_input(THREE, {"WETH": 4_500, "WBTC": 4_500, "USDC": 1_000}), age_s, WETH)
 
 
 def with_table(table: str) -> str:
@@ -142,7 +142,7 @@ def test_the_other_assets_are_sold_and_the_plan_names_the_one_that_is_kept() -> 
 
 
 def test_an_asset_that_is_held_is_still_bought() -> None:
-    step = bought(step_input(values={"WETH": 4_000, "USDC": 6_000}), 3_600, WETH)
+    step = step_after_purchase(step_input(values={"WETH": 4_000, "USDC": 6_000}), 3_600, WETH)
     plan = propose_rebalance(step).plan
     assert plan is not None
     assert plan.wallet_changes()[WETH] > 0
@@ -196,7 +196,7 @@ def test_the_guard_refuses_a_plan_that_sells_early_whatever_the_planner_says() -
 def test_an_exit_in_name_that_buys_another_asset_is_refused() -> None:
     weth, wbtc, usdc = token("WETH"), token("WBTC"), token("USDC")
     pools = (v2_pool(weth, usdc, 2_000), v2_pool(wbtc, usdc, 60_000), v2_pool(wbtc, weth, 30))
-    step = bought(step_input(THREE, {"WETH": 5_000, "WBTC": 1_700, "USDC": 3_300}, pools=pools), 3_600, WETH)
+    step = step_after_purchase(step_input(THREE, {"WETH": 5_000, "WBTC": 1_700, "USDC": 3_300}, pools=pools), 3_600, WETH)
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
     plan = planner.plan(step, decision)
@@ -220,14 +220,14 @@ def came(of: str) -> Transfer:
     return Transfer(of, OTHER, WALLET, 5)
 
 
-def left(of: str) -> Transfer:
+def outgoing_transfer(of: str) -> Transfer:
     return Transfer(of, WALLET, OTHER, 7)
 
 
 def test_the_last_swap_that_raised_a_token_is_its_purchase(store: Store) -> None:
-    book(store, 0, START_S, left(TOKEN_A), came(TOKEN_B))
-    book(store, 1, START_S + 10, left(TOKEN_A), came(TOKEN_B))
-    book(store, 2, START_S + 20, left(TOKEN_B), came(TOKEN_A))
+    book(store, 0, START_S, outgoing_transfer(TOKEN_A), came(TOKEN_B))
+    book(store, 1, START_S + 10, outgoing_transfer(TOKEN_A), came(TOKEN_B))
+    book(store, 2, START_S + 20, outgoing_transfer(TOKEN_B), came(TOKEN_A))
     purchases = store.layer_repository(HoldingStore)
     assert purchases.last_purchases_s(START_S - 1) == {TOKEN_B: START_S + 10, TOKEN_A: START_S + 20}
     assert purchases.last_purchases_s(START_S + 10) == {TOKEN_A: START_S + 20}
@@ -259,9 +259,9 @@ def test_holding__trade_whose_bought_token_is_unknown__holds_all(store: Store) -
 
 
 def test_a_step_reads_the_purchases_of_its_settings_alone_and_native_coin_as_its_wrapped_token(store: Store) -> None:
-    book(store, 0, NOW_S - 5, left(USDC), came(WETH))
-    book(store, 1, NOW_S - 4, left(USDC), came(WBTC))
-    book(store, 2, NOW_S - 3, left(WETH), came(NATIVE))
+    book(store, 0, NOW_S - 5, outgoing_transfer(USDC), came(WETH))
+    book(store, 1, NOW_S - 4, outgoing_transfer(USDC), came(WBTC))
+    book(store, 2, NOW_S - 3, outgoing_transfer(WETH), came(NATIVE))
     step = overweight(None)
     step = replace(step, portfolio=replace(step.portfolio, wrapped_native=WETH))
     assert read_memory(step, store) == HoldingState()

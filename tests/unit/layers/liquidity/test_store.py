@@ -31,25 +31,25 @@ def opened(folder: Path) -> Store:
 store = store_fixture(begins_step=True)
 
 
-def told(*added: LiquidityAdded, block: int = 16, status: int = 1, transfers: tuple[Transfer, ...] = ()) -> Receipt:
+def receipt_with(*added: LiquidityAdded, block: int = 16, status: int = 1, transfers: tuple[Transfer, ...] = ()) -> Receipt:
     return replace(receipt("0x01", block, "0xb", status), liquidity_added=added, transfers=transfers)
 
 
-def sent(store: Store, action: LpAction, nonce: int = 0) -> str:
+def sent_action(store: Store, action: LpAction, nonce: int = 0) -> str:
     intent = store.journal.add_intent("s", IntentKind.LIQUIDITY, tx(nonce), grant_of(action), "liquidity", START_S, START_S + 90)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x0{nonce + 1}")
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     return intent.id
 
 
-def mined(store: Store, action: LpAction, receipt: Receipt, nonce: int = 0) -> str:
-    intent_id = sent(store, action, nonce)
+def mined_action(store: Store, action: LpAction, receipt: Receipt, nonce: int = 0) -> str:
+    intent_id = sent_action(store, action, nonce)
     store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=replace(receipt, tx_hash=f"0x0{nonce + 1}"))
     return intent_id
 
 
 def test_a_minted_position_is_known_with_its_receipt_and_exactly_once(store: Store) -> None:
-    intent_id = mined(store, MINT, told(MINTED))
+    intent_id = mined_action(store, MINT, receipt_with(MINTED))
     expected = LpPositionChange("uniswap_v3", MANAGER, 42, POOL, *TOKENS, 3_000, (-6_000, 6_000), 10**20, 0, MINT.amounts_raw, 16)
     assert store.positions.changes() == (expected,)
     store.journal.advance(intent_id, IntentState.FINAL, START_S)
@@ -57,7 +57,7 @@ def test_a_minted_position_is_known_with_its_receipt_and_exactly_once(store: Sto
 
 
 def test_a_position_of_the_agent_that_was_forgotten_and_is_adopted_counts_once(store: Store) -> None:
-    mined(store, MINT, told(MINTED))
+    mined_action(store, MINT, receipt_with(MINTED))
     (own,) = store.positions.changes()
     store.positions.record_scan([own.name, "another"], START_S)
     assert store.positions.changes() == (own,), "it is not decided yet"
@@ -68,14 +68,14 @@ def test_a_position_of_the_agent_that_was_forgotten_and_is_adopted_counts_once(s
     adopted = replace(own, liquidity_delta=own.liquidity_delta // 2)
     store.positions.record_decision(own.name, adopted, START_S)
     assert store.positions.changes() == (adopted,), "as it is now, not beside what the agent did before"
-    mined(store, replace(MINT, token_id=42), told(MINTED), nonce=1)
+    mined_action(store, replace(MINT, token_id=42), receipt_with(MINTED), nonce=1)
     first, later = store.positions.changes()
     assert (first, later.name, later.liquidity_delta) == (adopted, own.name, own.liquidity_delta), "what it does from now on counts too"
 
 
 @pytest.mark.parametrize("store_kind", ["file"])
 def test_it_is_kept_over_a_restart_and_in_a_copy_of_the_file(store: Store, tmp_path: Path) -> None:
-    mined(store, MINT, told(MINTED))
+    mined_action(store, MINT, receipt_with(MINTED))
     before = store.positions.changes()
     with sqlite3.connect(tmp_path / "copy" if (tmp_path / "copy").mkdir() else tmp_path / "copy" / "trimtab.db") as copy:
         sqlite3.connect(tmp_path / "trimtab.db").backup(copy)
@@ -87,18 +87,18 @@ def test_it_is_kept_over_a_restart_and_in_a_copy_of_the_file(store: Store, tmp_p
 
 
 def test_a_reorganisation_takes_it_back_and_another_block_gives_it_another_number(store: Store) -> None:
-    intent_id = mined(store, MINT, told(MINTED))
+    intent_id = mined_action(store, MINT, receipt_with(MINTED))
     store.journal.advance(intent_id, IntentState.BROADCAST, START_S)
     assert store.positions.changes() == ()
-    store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=told(replace(MINTED, token_id=43), block=17))
-    store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=told(replace(MINTED, token_id=44), block=18))
+    store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=receipt_with(replace(MINTED, token_id=43), block=17))
+    store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=receipt_with(replace(MINTED, token_id=44), block=18))
     assert [(move.token_id, move.block_number) for move in store.positions.changes()] == [(44, 18)]
 
 
 def test_what_reverted_or_was_only_collected_changes_no_position(store: Store) -> None:
-    reverted = mined(store, MINT, told(status=0))
+    reverted = mined_action(store, MINT, receipt_with(status=0))
     store.journal.advance(reverted, IntentState.REVERTED, START_S)
-    mined(store, COLLECT, told(), nonce=1)
+    mined_action(store, COLLECT, receipt_with(), nonce=1)
     assert store.positions.changes() == ()
 
 
@@ -108,24 +108,24 @@ def test_what_reverted_or_was_only_collected_changes_no_position(store: Store) -
 )
 def test_a_receipt_that_hides_the_mint_is_not_written_down(store: Store, added: tuple[LiquidityAdded, ...]) -> None:
     """A position that nobody knows of would be missing from every total (T2)."""
-    intent_id = sent(store, MINT)
+    intent_id = sent_action(store, MINT)
     with raises_code(PassingFault, "receipt", "the liquidity"):
-        store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=told(*added))
+        store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=receipt_with(*added))
     assert [intent.state for intent in store.journal.open_intents()] == [IntentState.BROADCAST]
-    store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=told(MINTED))
+    store.journal.advance(intent_id, IntentState.MINED, START_S, receipt=receipt_with(MINTED))
     assert len(store.positions.changes()) == 1
 
 
 def test_of_several_mints_in_one_transaction_the_last_is_ours(store: Store) -> None:
     """A token that mints inside its own transfer is told of before the call that it interrupts."""
-    mined(store, MINT, told(replace(MINTED, token_id=41), MINTED))
+    mined_action(store, MINT, receipt_with(replace(MINTED, token_id=41), MINTED))
     assert [move.token_id for move in store.positions.changes()] == [42]
 
 
 def test_lp_tokens_that_came_and_what_went_for_them_are_known(store: Store) -> None:
     came = Transfer(PAIR, OTHER, WALLET, 777)
     went = (Transfer(TOKENS[0], WALLET, PAIR, 10**18), Transfer(TOKENS[1], WALLET, PAIR, 5))
-    mined(store, ADD, told(transfers=(*went, came)))
+    mined_action(store, ADD, receipt_with(transfers=(*went, came)))
     (move,) = store.positions.changes()
     assert (move.name, move.liquidity_delta, move.amounts_raw, move.ticks) == (f"uniswap_v2 {PAIR}", 777, (10**18, 5), None)
 
@@ -135,10 +135,10 @@ def test_a_liquidity_action_that_succeeds_ends_the_rows_of_approvals_and_reverts
         intent = store.journal.add_intent("s", kind, tx(nonce), grant_of(MINT), "", START_S, None)
         store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x1{nonce}")
         store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
-        store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=replace(told(status=1 - nonce), tx_hash=f"0x1{nonce}"))
+        store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=replace(receipt_with(status=1 - nonce), tx_hash=f"0x1{nonce}"))
     before = store.budgets.history(START_S)
     assert (before.failures.approval_cycles_in_row, before.failures.reverts_in_row) == (1, 1)
-    mined(store, MINT, told(MINTED), nonce=2)
+    mined_action(store, MINT, receipt_with(MINTED), nonce=2)
     after = store.budgets.history(START_S)
     assert (after.failures.approval_cycles_in_row, after.failures.reverts_in_row) == (0, 0)
 
@@ -158,38 +158,38 @@ def known(
 
 
 def test_what_the_agent_opened_counts_with_what_it_put_in() -> None:
-    (position,) = known((), moves((MINT, told(MINTED)), (INCREASE, told(GROWN, block=20))))
+    (position,) = known((), moves((MINT, receipt_with(MINTED)), (INCREASE, receipt_with(GROWN, block=20))))
     entry = (MINT.amounts_raw[0] + 10, MINT.amounts_raw[1] + 20)
     assert position == ConfirmedPosition("uniswap_v3", MANAGER, 42, *TOKENS, entry, 16, 6_000, MONTH_S)
 
 
 def test_what_was_taken_out_leaves_its_part_of_the_entry() -> None:
-    (position,) = known((CONFIRMED,), moves((WITHDRAWN, told()), (INCREASE, told(GROWN))))
+    (position,) = known((CONFIRMED,), moves((WITHDRAWN, receipt_with()), (INCREASE, receipt_with(GROWN))))
     assert position == replace(CONFIRMED, entry_raw=(750 + 10, 1_500 + 20))
 
 
 def test_a_position_that_the_agent_opened_and_took_out_wholly_counts_no_more() -> None:
     closed = replace(WITHDRAW_V3, liquidity=10**20, position_liquidity=10**20)
-    assert known((), moves((MINT, told(MINTED)), (closed, told()))) == ()
+    assert known((), moves((MINT, receipt_with(MINTED)), (closed, receipt_with()))) == ()
     bought = Transfer(PAIR, OTHER, WALLET, 10**20)
     sold = replace(WITHDRAW_V2, position_liquidity=10**20)
-    assert len(known((), moves((ADD, told(transfers=(bought,)))))) == 1
-    assert known((), moves((ADD, told(transfers=(bought,))), (sold, told()))) == ()
+    assert len(known((), moves((ADD, receipt_with(transfers=(bought,)))))) == 1
+    assert known((), moves((ADD, receipt_with(transfers=(bought,))), (sold, receipt_with()))) == ()
 
 
 def test_what_somebody_else_added_to_a_position_counts_until_all_of_it_is_taken_out() -> None:
     """Anybody may add to a position of the manager, and send LP tokens: then less is put in than is taken out, and some stays."""
     grown = 3 * 10**20
     for opening, part in (
-        ((MINT, told(MINTED)), replace(WITHDRAW_V3, liquidity=2 * 10**20, position_liquidity=grown)),
+        ((MINT, receipt_with(MINTED)), replace(WITHDRAW_V3, liquidity=2 * 10**20, position_liquidity=grown)),
         (
-            (ADD, told(transfers=(Transfer(PAIR, OTHER, WALLET, 10**20),))),
+            (ADD, receipt_with(transfers=(Transfer(PAIR, OTHER, WALLET, 10**20),))),
             replace(WITHDRAW_V2, liquidity=2 * 10**20, position_liquidity=grown),
         ),
     ):
         rest = replace(part, liquidity=10**20, position_liquidity=10**20)
-        assert len(known((), moves(opening, (part, told())))) == 1
-        assert known((), moves(opening, (part, told()), (rest, told()))) == ()
+        assert len(known((), moves(opening, (part, receipt_with())))) == 1
+        assert known((), moves(opening, (part, receipt_with()), (rest, receipt_with()))) == ()
 
 
 def test_a_pair_that_is_wanted_counts_from_the_start_and_a_pool_of_v3_does_not() -> None:
@@ -218,7 +218,7 @@ def test_a_wallet_counts_as_scanned_once_its_positions_are_recorded_even_if_ther
 def test_a_minted_position_is_in_the_books_although_other_places_were_opened_after_it(store: Store) -> None:
     token, head = TOKENS[0], at(10)
     assert store.ledger.open_places(head.snapshot, {("adopted", token): (5, None)}) == (("adopted", token),)
-    store.journal.advance(mined(store, MINT, told(MINTED)), IntentState.FINAL, START_S)
+    store.journal.advance(mined_action(store, MINT, receipt_with(MINTED)), IntentState.FINAL, START_S)
     [own] = store.positions.changes()
     assert store.ledger.open_places(at(20).snapshot, {("adopted later", token): (5, None)}) == (("adopted later", token),)
     places = [("adopted", token), ("adopted later", token), (own.name, token)]

@@ -62,12 +62,12 @@ until_chosen = "wait"
 """
 
 
-def asked(settings: SignalSettings = SETTINGS, **changes: object) -> StepInput:
+def signal_step(settings: SignalSettings = SETTINGS, **changes: object) -> StepInput:
     """A step of five assets whose weights, but for 20 % of USDC, a signal chooses."""
     return weighed(replace(allocator(AllocationMethod.SIGNAL, **changes), signal=settings), recorded(moves()))  # type: ignore[arg-type]
 
 
-def answered(text: str, step: StepInput) -> SignalAnswer:
+def signal_answer(text: str, step: StepInput) -> SignalAnswer:
     (request,) = signal_requests(step, {})
     return checked_answer(request, json.loads(text), "own-signals 1.0")
 
@@ -84,7 +84,7 @@ def host() -> Iterator[SignalHost]:
 
 
 def test_a_view_has_prices_weights_and_options_and_its_own_time() -> None:
-    (request,) = signal_requests(asked(), {})
+    (request,) = signal_requests(signal_step(), {})
     view = request.view
     assert (request.why, request.owner, dict(view.options), view.numeraire) == ("", "", {"fast": "5"}, "USDC")
     assert set(view.prices) == {"WETH", "WBTC", "LINK", "UNI"}
@@ -98,7 +98,7 @@ def test_a_view_has_prices_weights_and_options_and_its_own_time() -> None:
 @pytest.mark.parametrize("horizon_s", [None, 30 * 86_400])
 def test_a_signal_is_asked_before_the_risk_of_the_trigger_is_known(horizon_s: int | None) -> None:
     """The rule that init writes completes its risk for the targets, which come after the answers."""
-    step = asked()
+    step = signal_step()
     weighing = NoTradeZone(TrackingRisk(Fraction(1, 2), horizon_s, (), ()))
     (request,) = signal_requests(replace(step, policy=replace(step.policy, trigger=weighing)), {})
     (under_bands,) = signal_requests(step, {})
@@ -107,7 +107,7 @@ def test_a_signal_is_asked_before_the_risk_of_the_trigger_is_known(horizon_s: in
 
 def test_a_signal_is_not_asked_while_a_balance_is_unknown() -> None:
     weighing = NoTradeZone(TrackingRisk(Fraction(1, 2), None, (), ()))
-    step = replace(asked(), policy=replace(asked().policy, trigger=weighing))
+    step = replace(signal_step(), policy=replace(signal_step().policy, trigger=weighing))
     unread = with_snapshot(step, holdings=step.snapshot.holdings[1:])
     (request,) = signal_requests(unread, {})
     assert "some balances or prices are unknown" in request.why
@@ -115,7 +115,7 @@ def test_a_signal_is_not_asked_while_a_balance_is_unknown() -> None:
 
 def test_a_strategy_asks_with_the_weights_of_the_wallet() -> None:
     """Before its books are known: they come after the answers."""
-    step = asked()
+    step = signal_step()
     changed_strategy = replace(strategy("own", 6_000, {"USDC": 10_000}), allocator=step.portfolio.allocator)
     shared = replace(step, portfolio=replace(step.portfolio, allocator=None)).with_config(
         split(changed_strategy, strategy("rest", 4_000, {"USDC": 10_000}))
@@ -126,8 +126,8 @@ def test_a_strategy_asks_with_the_weights_of_the_wallet() -> None:
 
 
 def test_spot_weights_of_a_signal_are_the_targets() -> None:
-    step = asked()
-    step_with_targets = apply_effective_targets(with_answer(step, answered(HALF, step)))
+    step = signal_step()
+    step_with_targets = apply_effective_targets(with_answer(step, signal_answer(HALF, step)))
     assert bps_of(step_with_targets) == {"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "UNI": 0, "USDC": 2_000}
     assert isinstance(decide(step_with_targets).decision, Rebalance)
     chosen = step_with_targets.history.allocation
@@ -136,11 +136,11 @@ def test_spot_weights_of_a_signal_are_the_targets() -> None:
 
 
 def test_weights_off_by_the_last_bits_of_a_float_are_the_same_weights() -> None:
-    step = asked()
+    step = signal_step()
     sums = {}
     for weight in (0.1 + 0.2, 0.3, 0.3 - 2**-54):
         text = json.dumps({"spot": {"WETH": weight, "WBTC": 0.7}, "futures": None})
-        sums[weight] = answered(text, step).spot_ppm
+        sums[weight] = signal_answer(text, step).spot_ppm
     assert len(set(sums.values())) == 1
 
 
@@ -164,19 +164,19 @@ def test_weights_off_by_the_last_bits_of_a_float_are_the_same_weights() -> None:
     ],
 )
 def test_an_answer_that_is_none_is_refused_with_the_reason(text: str, why: str) -> None:
-    answer = answered(text, asked())
+    answer = signal_answer(text, signal_step())
     assert (answer.why, answer.spot_ppm, answer.market_ppm) == (why, None, None)
 
 
 @pytest.mark.parametrize(("rest", "is_valid"), [(0.5001, True), (0.500101, False), (0.4999, True), (0.499899, False)])
 def test_spot_weights__sum_may_be_a_hundredth_of_a_percent_off(rest: float, is_valid: bool) -> None:
-    answer = answered(json.dumps({"spot": {"WETH": 0.5, "WBTC": rest}}), asked())
+    answer = signal_answer(json.dumps({"spot": {"WETH": 0.5, "WBTC": rest}}), signal_step())
     assert (answer.why == "") is is_valid
 
 
 @pytest.mark.parametrize(("weight", "is_valid"), [(1, True), (1.000001, False), (0, True), (-0.000001, False)])
 def test_spot_weights__each_is_from_nothing_to_the_whole(weight: float, is_valid: bool) -> None:
-    answer = answered(json.dumps({"spot": {"WETH": weight, "WBTC": 1 - weight}}), asked())
+    answer = signal_answer(json.dumps({"spot": {"WETH": weight, "WBTC": 1 - weight}}), signal_step())
     assert (answer.why == "") is is_valid
 
 
@@ -185,25 +185,25 @@ def test_spot_weights__each_is_from_nothing_to_the_whole(weight: float, is_valid
     [({"ETH": 0.6}, ""), ({"ETH": -1}, ""), ({"ETH": 1.5}, "not from -1 to 1"), ({"BTC": 0.5}, "'BTC' is not a futures market")],
 )
 def test_futures_weights_stay_within_one_of_the_target_notional(weights: dict[str, float], why: str) -> None:
-    answer = answered(json.dumps({"futures": weights}), asked(WITH_MARKET))
+    answer = signal_answer(json.dumps({"futures": weights}), signal_step(WITH_MARKET))
     assert (why in answer.why) if why else (answer.why == "" and answer.market_ppm is not None)
 
 
 def test_a_market_that_a_signal_does_not_name_has_no_weight() -> None:
-    answer = answered(json.dumps({"futures": {}}), asked(WITH_MARKET))
+    answer = signal_answer(json.dumps({"futures": {}}), signal_step(WITH_MARKET))
     assert [weight for _, weight in answer.market_ppm or ()] == [0]
 
 
 def test_a_weight_beyond_its_limit_is_no_target() -> None:
-    step = asked(limits=(limit("WETH", 0, 3_900),), initial_weights=InitialWeights.WAIT)
-    decision = decide(apply_effective_targets(with_answer(step, answered(HALF, step)))).decision
+    step = signal_step(limits=(limit("WETH", 0, 3_900),), initial_weights=InitialWeights.WAIT)
+    decision = decide(apply_effective_targets(with_answer(step, signal_answer(HALF, step)))).decision
     assert isinstance(decision, Halt)
     assert "signal mine: WETH 40.00 % is not within 0 to 39 %" in decision.reason
 
 
 def test_a_failed_signal_keeps_the_last_weights_and_then_halts() -> None:
-    step = asked(initial_weights=InitialWeights.WAIT, every_s=86_400, max_overdue_s=2 * 86_400)
-    first = apply_effective_targets(with_answer(step, answered(HALF, step)))
+    step = signal_step(initial_weights=InitialWeights.WAIT, every_s=86_400, max_overdue_s=2 * 86_400)
+    first = apply_effective_targets(with_answer(step, signal_answer(HALF, step)))
     chosen = first.history.allocation
     assert chosen is not None
     failed = SignalAnswer("mine", "", why="it raised ValueError: no")
@@ -216,16 +216,16 @@ def test_a_failed_signal_keeps_the_last_weights_and_then_halts() -> None:
 
 
 def test_a_signal_that_never_answered_trades_nothing() -> None:
-    step = asked(initial_weights=InitialWeights.WAIT)
+    step = signal_step(initial_weights=InitialWeights.WAIT)
     step_with_targets = apply_effective_targets(with_answer(step, SignalAnswer("mine", "", why="it gave no answer within 2 s")))
     assert isinstance(decide(step_with_targets).decision, Halt)
     assert bps_of(step_with_targets) == PLAIN
 
 
 def futures_step(weights: dict[str, float]) -> StepInput:
-    step = asked(WITH_MARKET, initial_weights=InitialWeights.WAIT)
+    step = signal_step(WITH_MARKET, initial_weights=InitialWeights.WAIT)
     step = with_policy(with_snapshot(step, futures=EMPTY), replace(FUTURES_POLICY, leverage_band_bps=1_000))
-    return apply_effective_targets(with_answer(step, answered(json.dumps({"futures": weights}), step)))
+    return apply_effective_targets(with_answer(step, signal_answer(json.dumps({"futures": weights}), step)))
 
 
 def test_futures_weights_of_a_signal_are_the_targets_and_spot_stays() -> None:
@@ -249,12 +249,12 @@ def test_weights_that_sum_to_less_lower_the_leverage() -> None:
 
 
 def test_a_recorded_step_repeats_its_decision_without_the_signal() -> None:
-    step = asked()
-    step_with_targets = apply_effective_targets(with_answer(step, answered(HALF, step)))
+    step = signal_step()
+    step_with_targets = apply_effective_targets(with_answer(step, signal_answer(HALF, step)))
     again = codec.loads(StepInput, codec.dumps(step_with_targets))
     assert again.layer(SignalState) == step_with_targets.layer(SignalState)
     assert decide(again) == decide(step_with_targets)
-    bare = codec.loads(StepInput, codec.dumps(with_answer(step, answered(HALF, step))))
+    bare = codec.loads(StepInput, codec.dumps(with_answer(step, signal_answer(HALF, step))))
     assert apply_effective_targets(bare) == step_with_targets
 
 
@@ -269,9 +269,9 @@ def run(host: SignalHost, step: StepInput) -> SignalAnswer:
 
 def test_a_signal_runs_by_the_name_of_its_entry_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:
     install(monkeypatch, tmp_path, {"mine": "own_signals:targets"}, GOOD)
-    answer = run(host, asked())
+    answer = run(host, signal_step())
     assert (answer.why, answer.source, dict(answer.spot_ppm or ())[token("WETH").address]) == ("", "own-signals 1.0", 1_000_000)
-    assert run(host, asked()) == answer
+    assert run(host, signal_step()) == answer
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_a_mapping_leaves_the_rest_to_a_numeraire_that_is_free(
     why: str,
 ) -> None:
     install(monkeypatch, tmp_path, {"mine": "own_signals:targets"}, GOOD.replace("SignalTargets({'WETH': 1.0})", "{'WETH': 0.25}"))
-    answer = run(host, asked(**changes))
+    answer = run(host, signal_step(**changes))
     assert answer.why == why
     weighted = {address: ppm for address, ppm in answer.spot_ppm or () if ppm}
     assert weighted == {token(symbol).address: ppm for symbol, ppm in ppm_by_symbol.items()}
@@ -317,7 +317,7 @@ def test_a_signal_that_fails_gives_no_targets_and_the_reason(
 ) -> None:
     install(monkeypatch, tmp_path, {"mine": "own_signals:targets"}, GOOD.replace("return SignalTargets({'WETH': 1.0})", body))
     monkeypatch.setattr("agent.layers.signals.host.START_ALLOWANCE_S", 15 if "sleep" not in body else 4)
-    answer = run(host, asked(replace(SETTINGS, timeout_s=1)))
+    answer = run(host, signal_step(replace(SETTINGS, timeout_s=1)))
     assert (answer.why, answer.spot_ppm) == (why, None)
 
 
@@ -327,14 +327,14 @@ def test_a_signal_gets_no_secret_of_the_environment_and_prints_nowhere(
     body = "print('noise'); import os; assert 'TRIMTAB_SECRET' not in os.environ; return SignalTargets({'WETH': 1.0})"
     install(monkeypatch, tmp_path, {"mine": "own_signals:targets"}, GOOD.replace("return SignalTargets({'WETH': 1.0})", body))
     monkeypatch.setenv("TRIMTAB_SECRET", "a key")
-    assert run(host, asked()).why == ""
+    assert run(host, signal_step()).why == ""
 
 
 def test_a_signal_that_is_missing_or_installed_twice_is_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:
-    assert "no installed package has the entry point mine" in run(host, asked()).why
+    assert "no installed package has the entry point mine" in run(host, signal_step()).why
     install(monkeypatch, tmp_path / "a", {"mine": "own_signals:targets"}, GOOD)
     install(monkeypatch, tmp_path / "b", {"mine": "own_signals:targets"}, GOOD, name="other-signals")
-    assert "other-signals 1.0, own-signals 1.0 provide it" in run(host, asked()).why
+    assert "other-signals 1.0, own-signals 1.0 provide it" in run(host, signal_step()).why
 
 
 def test_a_signal_that_the_config_does_not_name_is_never_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:
@@ -342,7 +342,7 @@ def test_a_signal_that_the_config_does_not_name_is_never_loaded(monkeypatch: pyt
     install(monkeypatch, tmp_path / "a", {"mine": "own_signals:targets"}, GOOD)
     install(monkeypatch, tmp_path / "b", {"other": "evil:targets"}, name="evil-signals")
     (tmp_path / "b" / "evil.py").write_text(f"open({str(mark)!r}, 'w')\n")
-    assert run(host, asked()).why == ""
+    assert run(host, signal_step()).why == ""
     assert not mark.exists()
 
 
@@ -356,7 +356,7 @@ def answer_of_file(folder: Path, source: str, settings: SignalSettings) -> Signa
     (folder / "own.py").write_text(source)
     file_host = SignalHost(folder)
     try:
-        return run(file_host, asked(settings))
+        return run(file_host, signal_step(settings))
     finally:
         file_host.close()
 
@@ -392,7 +392,7 @@ def test_a_file_that_is_not_the_pinned_function_gives_the_reason(tmp_path: Path,
 def test_a_file_that_is_gone_or_changes_meanwhile(tmp_path: Path) -> None:
     """What was hashed goes on; what cannot be read gives the reason."""
     file_host = SignalHost(tmp_path)
-    step = asked(in_file(GOOD))
+    step = signal_step(in_file(GOOD))
     assert run(file_host, step).why == "its file own.py cannot be read: No such file or directory"
     (tmp_path / "own.py").write_text(GOOD)
     answer = run(file_host, step)
@@ -404,7 +404,7 @@ def test_a_file_that_is_gone_or_changes_meanwhile(tmp_path: Path) -> None:
 
 def test_a_file_that_changes_between_two_answers_is_named_at_once(tmp_path: Path) -> None:
     file_host = SignalHost(tmp_path)
-    step = asked(in_file(GOOD))
+    step = signal_step(in_file(GOOD))
     chosen = apply_effective_targets(with_answer(step, answer_of_file(tmp_path, GOOD, in_file(GOOD)))).history.allocation
     idle = replace(step, history=replace(step.history, allocation=chosen))
 
@@ -431,7 +431,7 @@ def test_a_file_that_changes_between_two_answers_is_named_at_once(tmp_path: Path
 
 
 def test_too_little_history_asks_no_signal(host: SignalHost) -> None:
-    step = asked()
+    step = signal_step()
     short = replace(step, history=replace(step.history, prices=step.history.prices[-8:]))
     why = run(host, short).why
     assert "min_history requires" in why
@@ -465,7 +465,7 @@ def test_a_mistake_in_signals_is_named(table: str, reason: str) -> None:
 
 
 def test_a_view_has_one_price_for_each_interval() -> None:
-    (request,) = signal_requests(asked(step_s=2 * 86_400, window_s=60 * 86_400), {})
+    (request,) = signal_requests(signal_step(step_s=2 * 86_400, window_s=60 * 86_400), {})
     times_s = [bar.at_s for bar in request.view.prices["WETH"]]
     assert len(times_s) > 1
     assert len({at_s // (2 * 86_400) for at_s in times_s}) == len(times_s)

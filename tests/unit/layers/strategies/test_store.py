@@ -42,15 +42,15 @@ from tests.support.builders import (
     balances,
     books_of,
     brought_up,
-    of,
     opening,
     raw,
     split,
     step_input,
     strategy,
+    strategy_coins,
     sums_to_the_wallet,
     token,
-    written,
+    with_stored_bookings,
 )
 from tests.support.ledgers import moved
 from tests.support.stores import store_fixture
@@ -93,8 +93,8 @@ def test_books_open_with_the_wallet_split_by_share_and_what_is_left_alone_is_nob
         ("up", 6 * 10**15),
         ("down", 4 * 10**15),
     ]
-    assert (of(step, "up", "WETH"), of(step, "down", "WETH")) == (Fraction(3, 2), 1)
-    assert (of(step, "up", "USDC"), of(step, "down", "USDC")) == (3_000, 2_000)
+    assert (strategy_coins(step, "up", "WETH"), strategy_coins(step, "down", "WETH")) == (Fraction(3, 2), 1)
+    assert (strategy_coins(step, "up", "USDC"), strategy_coins(step, "down", "USDC")) == (3_000, 2_000)
     assert sums_to_the_wallet(step)
 
 
@@ -110,15 +110,15 @@ def test_the_value_of_a_unit_follows_every_base_unit() -> None:
 
 def test_what_is_written_down_is_found_again() -> None:
     first = brought_up(shared())
-    again = brought_up(shared(), written(NEW, first))
+    again = brought_up(shared(), with_stored_bookings(NEW, first))
     assert books_of(again).strategy_books == books_of(first).strategy_books
     assert books_of(again).unstored_bookings == ()
 
 
 def test_a_deposit_is_shared_by_capital_and_is_no_return() -> None:
-    ledger = written(NEW, brought_up(shared()))
+    ledger = with_stored_bookings(NEW, brought_up(shared()))
     step = brought_up(balances(shared(), USDC=6_000), replace(ledger, transfers=(flow("USDC", 1_000),)))
-    assert (of(step, "up", "USDC"), of(step, "down", "USDC")) == (3_600, 2_400)
+    assert (strategy_coins(step, "up", "USDC"), strategy_coins(step, "down", "USDC")) == (3_600, 2_400)
     assert [strategy_book.units for strategy_book in books_of(step).strategy_books] == [66 * 10**14, 44 * 10**14]
     assert not books_of(step).fault
     assert sums_to_the_wallet(step)
@@ -129,25 +129,25 @@ def test_a_withdrawal_of_what_only_one_holds_is_paid_by_all_in_kind() -> None:
     step = brought_up(balances(shared(), WETH="1.5"), replace(ledger, transfers=(flow("WETH", -1),)))
     assert not books_of(step).fault
     assert sums_to_the_wallet(step)
-    capital = {name: of(step, name, "WETH") * 2_000 + of(step, name, "USDC") for name in ("up", "down")}
+    capital = {name: strategy_coins(step, name, "WETH") * 2_000 + strategy_coins(step, name, "USDC") for name in ("up", "down")}
     assert abs(capital["up"] - 4_800) < Fraction(1, 100)
     assert abs(capital["down"] - 3_200) < Fraction(1, 100)
 
 
 def test_flows_can_be_of_one_strategy() -> None:
-    ledger = replace(written(NEW, brought_up(shared())), transfer_strategy="down")
+    ledger = replace(with_stored_bookings(NEW, brought_up(shared())), transfer_strategy="down")
     step = brought_up(balances(shared(), USDC=6_000), replace(ledger, transfers=(flow("USDC", 1_000),)))
-    assert (of(step, "up", "USDC"), of(step, "down", "USDC")) == (3_000, 3_000)
+    assert (strategy_coins(step, "up", "USDC"), strategy_coins(step, "down", "USDC")) == (3_000, 3_000)
 
 
 def test_a_flow_that_nobody_has_written_down_yet_counts_too() -> None:
-    ledger = written(NEW, brought_up(shared()))
+    ledger = with_stored_bookings(NEW, brought_up(shared()))
     fresh = replace(flow("USDC", 1_000), id=0)
     assert sums_to_the_wallet(brought_up(balances(shared(), USDC=6_000), ledger, [fresh]))
 
 
 def test_a_trade_of_unknown_purpose_is_borne_by_capital() -> None:
-    ledger = written(NEW, brought_up(shared()))
+    ledger = with_stored_bookings(NEW, brought_up(shared()))
     traded = replace(ledger, unbooked_intents=(swap({"WETH": -1, "USDC": 1_990}),))
     step = brought_up(balances(shared(), WETH="1.5", USDC=6_990), traded)
     assert not books_of(step).fault
@@ -160,13 +160,13 @@ def test_a_trade_of_unknown_purpose_is_borne_by_capital() -> None:
 
 def test_a_trade_is_shared_out_by_the_wishes_of_its_own_step_and_an_exchange_inside_goes_with_it() -> None:
     own = brought_up(shared())
-    ledger = replace(written(NEW, own), unbooked_intents=(swap({"WETH": "0.29", "USDC": -600}),))
+    ledger = replace(with_stored_bookings(NEW, own), unbooked_intents=(swap({"WETH": "0.29", "USDC": -600}),))
     step = brought_up(balances(shared(), WETH="2.79", USDC=4_400), ledger, own=lambda _: own)
     assert not books_of(step).fault
     assert sums_to_the_wallet(step)
     up, down = books_of(step).strategy_books
     assert (up.total_cost, down.total_cost) == (20 * 10**6, 0), "all that the market filled was wished by one"
-    assert (of(step, "down", "WETH"), of(step, "down", "USDC")) == (Fraction(4, 10), 3_200)
+    assert (strategy_coins(step, "down", "WETH"), strategy_coins(step, "down", "USDC")) == (Fraction(4, 10), 3_200)
     assert up.last_rebalance_s == down.last_rebalance_s == step.snapshot.head.timestamp_s
     assert (
         netting.net_strategies(step, {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}).trigger_result.fired
@@ -175,7 +175,7 @@ def test_a_trade_is_shared_out_by_the_wishes_of_its_own_step_and_an_exchange_ins
 
 
 def test_a_payout_is_taken_from_all_like_a_withdrawal() -> None:
-    ledger = written(NEW, brought_up(shared()))
+    ledger = with_stored_bookings(NEW, brought_up(shared()))
     step = brought_up(balances(shared(), USDC=4_000), replace(ledger, unbooked_intents=(swap({"USDC": -1_000}, kind=IntentKind.PAYOUT),)))
     assert not books_of(step).fault
     assert sums_to_the_wallet(step)
@@ -187,7 +187,7 @@ def test_gas_of_the_native_asset_is_a_cost_of_all() -> None:
     native = shared()
     asset = replace(native.portfolio.assets[0], includes_native=True)
     native = replace(native, portfolio=replace(native.portfolio, assets=(asset, native.portfolio.assets[1])))
-    ledger = written(NEW, brought_up(native))
+    ledger = with_stored_bookings(NEW, brought_up(native))
     paid = replace(native.snapshot, native_wei=native.snapshot.native_wei - 10**15)
     gas = swap({}, kind=IntentKind.APPROVE, gas_wei=10**15)
     step = brought_up(replace(native, snapshot=paid), replace(ledger, unbooked_intents=(gas,)))
@@ -197,19 +197,19 @@ def test_gas_of_the_native_asset_is_a_cost_of_all() -> None:
 
 
 def test_a_reserve_that_grows_is_given_by_all_and_comes_back() -> None:
-    ledger = written(NEW, brought_up(shared()))
+    ledger = with_stored_bookings(NEW, brought_up(shared()))
     asset = replace(shared().portfolio.assets[1], reserve_raw=1_000 * 10**6)
     reserved_step = replace(shared(), portfolio=replace(shared().portfolio, assets=(shared().portfolio.assets[0], asset)))
     step = brought_up(reserved_step, ledger)
     assert sums_to_the_wallet(step)
-    assert [of(step, name, "USDC") for name in ("up", "down")] == [2_400, 1_600]
-    back = brought_up(shared(), written(ledger, step))
+    assert [strategy_coins(step, name, "USDC") for name in ("up", "down")] == [2_400, 1_600]
+    back = brought_up(shared(), with_stored_bookings(ledger, step))
     assert sums_to_the_wallet(back)
     assert [strategy_book.units for strategy_book in books_of(back).strategy_books] == [6 * 10**15, 4 * 10**15]
 
 
 def test_a_single_unit_that_nothing_explains_is_a_fault() -> None:
-    ledger = written(NEW, brought_up(shared()))
+    ledger = with_stored_bookings(NEW, brought_up(shared()))
     step = shared()
     holdings = tuple(replace(holding, raw=holding.raw - (holding.token == USDC.address)) for holding in step.snapshot.holdings)
     updated = brought_up(replace(step, snapshot=replace(step.snapshot, holdings=holdings)), ledger)
@@ -217,7 +217,7 @@ def test_a_single_unit_that_nothing_explains_is_a_fault() -> None:
 
 
 def test_the_owners_word_makes_books_agree_with_wallet_and_config() -> None:
-    ledger = written(NEW, brought_up(shared()))
+    ledger = with_stored_bookings(NEW, brought_up(shared()))
     three = split(strategy("up", 5_000, UP), strategy("new", 3_000, DOWN), strategy("third", 2_000, DOWN))
     step = balances(shared(), USDC=6_000).with_config(three)
     assert mentions(books_of(brought_up(shared().with_config(three), ledger)).fault, "down", "closed", "new", "third", "opened")
@@ -225,7 +225,9 @@ def test_the_owners_word_makes_books_agree_with_wallet_and_config() -> None:
     changed = step.with_layer(StrategiesState(strategy_books))
     assert not strategy_books.fault
     assert sums_to_the_wallet(changed)
-    capital = {name: of(changed, name, "WETH") * 2_000 + of(changed, name, "USDC") for name in ("up", "new", "third")}
+    capital = {
+        name: strategy_coins(changed, name, "WETH") * 2_000 + strategy_coins(changed, name, "USDC") for name in ("up", "new", "third")
+    }
     assert [round(capital[name]) for name in ("up", "new", "third")] == [5_500, 3_300, 2_200]
     again = brought_up(step, replace(ledger, bookings=(*ledger.bookings, *strategy_books.unstored_bookings)))
     assert books_of(again).strategy_books == strategy_books.strategy_books
@@ -240,7 +242,7 @@ EVENTS = st.lists(
 @given(EVENTS, st.sampled_from([None, "up", "down"]))
 def test_whatever_happens_in_whatever_order_the_sum_is_the_wallet(events: list[tuple[str, int, int]], to: str | None) -> None:
     step = shared(reserves={"USDC": 50})
-    ledger = replace(written(NEW, brought_up(step)), transfer_strategy=to)
+    ledger = replace(with_stored_bookings(NEW, brought_up(step)), transfer_strategy=to)
     coins_by_symbol = {"WETH": Fraction(5, 2), "USDC": Fraction(5_050)}
     for number, (kind, weth, usdc) in enumerate(events):
         moves = {"WETH": max(Fraction(weth, 37), -coins_by_symbol["WETH"]), "USDC": max(Fraction(usdc) * 41, -coins_by_symbol["USDC"])}
@@ -259,7 +261,7 @@ def test_whatever_happens_in_whatever_order_the_sum_is_the_wallet(events: list[t
         assert not books_of(now).fault
         assert sums_to_the_wallet(now)
         assert min(raw for strategy_book in books_of(now).strategy_books for _, raw in strategy_book.holdings) >= 0
-        ledger = written(ledger, now)
+        ledger = with_stored_bookings(ledger, now)
 
 
 store = store_fixture("file", wallet=OWNER)

@@ -19,7 +19,7 @@ from agent.model import Destination, Hold, LotMethod, NoTradeZone, OpenLot, Reba
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.triggers.no_trade_zone import build_tracking
-from tests.support.backtests import COIN, HOUR_S, START_S, hourly, simulated
+from tests.support.backtests import COIN, HOUR_S, START_S, hourly, simulation_of
 from tests.support.builders import token, with_snapshot
 from tests.support.decisions.tracking import balance_changes, interval, pools_of, tracking_step, weights_after
 from tests.support.text import mentions
@@ -172,7 +172,7 @@ def sold_after_purchases(method: LotMethod) -> tuple[SimulationResult, int]:
     deposits = tuple(
         OwnerTransfer(START_S + FLAT_BARS * number * HOUR_S, Fraction(amount)) for number, amount in ((1, 30_000), (2, 60_000))
     )
-    result = simulated(
+    result = simulation_of(
         hourly(BTC=closes()), replace(spec, tax=TaxRule(method, rate_bps=2_500)), flows=deposits, start_value=Fraction(10_000)
     )
     bars = [rebalance.bar for rebalance in result.rebalances]

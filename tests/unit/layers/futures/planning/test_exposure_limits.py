@@ -21,10 +21,10 @@ from agent.model.futures import FuturesPlan, FuturesPolicy, FuturesTarget, Hedge
 from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.units import BPS
-from tests.support.builders import NOW_S as STEP_S
+from tests.support.builders import NOW_S
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.books import LOT, wide_book
-from tests.support.perpetuals.plans import NOW_S, RICH, ROUGH, account_after_fills, pair_book
+from tests.support.perpetuals.plans import PLAN_S, RICH, ROUGH, account_after_fills, pair_book
 from tests.support.perpetuals.steps import step_of
 from tests.support.plans import evidence
 
@@ -53,11 +53,11 @@ def test_beside_a_paused_market_openings_stay_within_the_target_of_the_whole() -
     margin_account = pair_book(10_000, eth=4_300 * 10**15, btc=866 * 10**15)
     paused = with_market(margin_account, "BTC", is_paused=True)
     assert leverage(paused) > Fraction(34, 10)
-    plan = plan_futures(paused, TRIPLE, RICH, NOW_S)
+    plan = plan_futures(paused, TRIPLE, RICH, PLAN_S)
     assert [order for order in plan.orders if not order.is_reduce_only] == []
     assert "ETH is cut so that the notional stays at its target" in plan.refusal_texts
     low = with_market(pair_book(10_000, eth=E18, btc=866 * 10**15), "BTC", is_paused=True)
-    after = account_after_fills(low, plan_futures(low, TRIPLE, RICH, NOW_S))
+    after = account_after_fills(low, plan_futures(low, TRIPLE, RICH, PLAN_S))
     assert Fraction(29, 10) < leverage(after) <= Fraction(301, 100)
     assert after.size_raw("ETH") > E18
 
@@ -67,7 +67,8 @@ def test_cut_to_target__a_hedge_takes_no_room_of_the_targets() -> None:
     policy = replace(TRIPLE, hedges=(Hedge("SOL", "", -50_000 * LOT, 0, Fraction(0)),))
     bare, hedged = (with_market(wide_book(10_000, ETH=1_000, BTC=866, SOL=size), "BTC", is_paused=True) for size in (0, -50_000))
     sizes_after = [
-        account_after_fills(low, plan_futures(low, terms, RICH, NOW_S)).size_raw("ETH") for low, terms in ((bare, TRIPLE), (hedged, policy))
+        account_after_fills(low, plan_futures(low, terms, RICH, PLAN_S)).size_raw("ETH")
+        for low, terms in ((bare, TRIPLE), (hedged, policy))
     ]
     assert sizes_after[0] > E18
     assert sizes_after[1] == pytest.approx(sizes_after[0], rel=1e-3)
@@ -75,9 +76,9 @@ def test_cut_to_target__a_hedge_takes_no_room_of_the_targets() -> None:
 
 def test_a_reduction_that_backs_off_makes_no_room_for_an_opening() -> None:
     margin_account = pair_book(10_000, eth=4_300 * 10**15, btc=866 * 10**15)
-    plan = plan_futures(margin_account, TRIPLE, RICH, NOW_S, waiting_markets=["BTC"])
+    plan = plan_futures(margin_account, TRIPLE, RICH, PLAN_S, waiting_markets=["BTC"])
     assert [order.market for order in plan.orders] == ["BTC"], "the step itself skips it"
-    both = plan_futures(margin_account, TRIPLE, RICH, NOW_S)
+    both = plan_futures(margin_account, TRIPLE, RICH, PLAN_S)
     assert [(order.market, order.is_reduce_only) for order in both.orders] == [("BTC", True), ("ETH", False)]
 
 
@@ -88,7 +89,7 @@ def test_no_opening_lifts_the_notional_above_its_target(eth: int, btc: int, is_l
     paused = with_market(pair_book(20_000, eth * E18, btc * 10**15), "BTC", is_paused=True)
     if margin.account_value_raw(paused) <= 0:
         return
-    after = account_after_fills(paused, plan_futures(paused, policy, RICH, NOW_S))
+    after = account_after_fills(paused, plan_futures(paused, policy, RICH, PLAN_S))
     most = max(target_gross_notional(paused, policy), Fraction(margin.gross_notional_raw(paused)))
     dust = target_gross_notional(paused, policy) * policy.band_bps / BPS / DUST_DIVISOR
     assert margin.gross_notional_raw(after) <= most + dust
@@ -96,11 +97,11 @@ def test_no_opening_lifts_the_notional_above_its_target(eth: int, btc: int, is_l
 
 def test_an_opening_whose_mark_is_beyond_its_bound_is_named_and_not_sent() -> None:
     dear = with_market(pair_book(10_000), "ETH", mark=Fraction(2_030))
-    plan = plan_futures(dear, PAIR, RICH, NOW_S)
+    plan = plan_futures(dear, PAIR, RICH, PLAN_S)
     assert [order.market for order in plan.orders] == ["BTC"]
     assert plan.refusal_texts == ("the mark of ETH is 1.50 % off its index, beyond the bound of an order",)
     cheap = with_market(pair_book(10_000), "ETH", mark=Fraction(1_970))
-    assert {order.market for order in plan_futures(cheap, PAIR, RICH, NOW_S).orders} == {"ETH", "BTC"}
+    assert {order.market for order in plan_futures(cheap, PAIR, RICH, PLAN_S).orders} == {"ETH", "BTC"}
 
 
 # --- The largest position.
@@ -109,28 +110,28 @@ def test_an_opening_whose_mark_is_beyond_its_bound_is_named_and_not_sent() -> No
 def test_an_unopenable_market_does_not_refuse_the_other() -> None:
     """ETH alone would be the whole notional, but it is no more than 60 % of the target notional."""
     paused = with_market(pair_book(10_000), "BTC", is_paused=True)
-    plan = plan_futures(paused, PAIR, RICH, NOW_S)
+    plan = plan_futures(paused, PAIR, RICH, PLAN_S)
     assert [(order.market, order.size_raw) for order in plan.orders] == [("ETH", 6 * E18)]
     assert plan.refusal_texts == ("BTC is paused",)
-    assert plan_futures(account_after_fills(paused, plan), PAIR, RICH, NOW_S).trigger == "drift", "a position of its target is not trimmed"
+    assert plan_futures(account_after_fills(paused, plan), PAIR, RICH, PLAN_S).trigger == "drift", "a position of its target is not trimmed"
 
 
 def test_a_position_that_grew_above_its_maximum_is_trimmed_once() -> None:
     policy = replace(PAIR, band_bps=0)
     margin_account = pair_book(10_000, eth=8 * E18, btc=80 * 10**15)
-    plan = plan_futures(margin_account, policy, RICH, NOW_S)
+    plan = plan_futures(margin_account, policy, RICH, PLAN_S)
     assert (plan.trigger, plan.is_reducing) == ("max_position", True)
     assert [(order.market, order.is_reduce_only) for order in plan.orders] == [("ETH", True)]
     after = account_after_fills(margin_account, plan)
     assert max(margin.position_shares(after, policy.leverage_bps).values()) <= Fraction(7, 10)
     assert after.size_raw("ETH") * 2_000 >= Fraction(6, 10) * target_gross_notional(after, policy) - 2 * E18
-    assert plan_futures(after, policy, RICH, NOW_S).orders == ()
+    assert plan_futures(after, policy, RICH, PLAN_S).orders == ()
 
 
 def test_a_position_at_its_target_or_with_a_hedge_is_named_and_not_trimmed() -> None:
     heavy = replace(PAIR, targets=(FuturesTarget("ETH", 8_000), FuturesTarget("BTC", 2_000)), band_bps=0)
     margin_account = pair_book(10_000, eth=8 * E18, btc=133 * 10**15)
-    assert plan_futures(margin_account, heavy, RICH, NOW_S).orders == ()
+    assert plan_futures(margin_account, heavy, RICH, PLAN_S).orders == ()
     [note] = position_notes(margin_account, heavy)
     assert note.startswith("ETH is 80.0")
     assert note.endswith("above max_position of 70 %, and is not trimmed: it is at its target")
@@ -142,7 +143,7 @@ def test_a_position_at_its_target_or_with_a_hedge_is_named_and_not_trimmed() -> 
 
 def fresh_of(margin_account: MarginAccount) -> MarginAccount:
     """The account with indexes of the step's time."""
-    return replace(margin_account, markets=tuple(replace(market, index_s=STEP_S) for market in margin_account.markets))
+    return replace(margin_account, markets=tuple(replace(market, index_s=NOW_S) for market in margin_account.markets))
 
 
 def test_the_guard_passes_an_opening_beside_an_oversized_position_and_refuses_one_that_enlarges_it() -> None:

@@ -17,7 +17,7 @@ from agent.margin.state import after_action, after_fill_at_bound, breaches, marg
 from agent.model.futures import FuturesTarget, MarginAccount, MarginDeposit, PerpOrder, PerpOrderKind
 from agent.units import floor_int
 from tests.support.perpetuals.accounts import E18, account, market
-from tests.support.perpetuals.plans import NOW_S, POLICY, RICH, ROUGH, account_after_fills, pair_book, with_index_of_now
+from tests.support.perpetuals.plans import PLAN_S, POLICY, RICH, ROUGH, account_after_fills, pair_book, with_index_of_now
 from tests.support.samples import slow
 
 LONGS = replace(POLICY, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))
@@ -25,7 +25,7 @@ LONGS = replace(POLICY, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC
 
 
 def test_an_empty_account_goes_to_its_targets_in_one_step() -> None:
-    plan = plan_futures(pair_book(10_000), POLICY, RICH, NOW_S)
+    plan = plan_futures(pair_book(10_000), POLICY, RICH, PLAN_S)
     assert [(order.market, order.size_raw, order.is_reduce_only) for order in plan.orders] == [
         ("ETH", 5 * E18, False),
         ("BTC", -333 * 10**15, False),
@@ -33,13 +33,13 @@ def test_an_empty_account_goes_to_its_targets_in_one_step() -> None:
     assert plan.orders[0].bound_raw == 10_100 * E18
     assert plan.trigger == "drift"
     after = account_after_fills(pair_book(10_000), plan)
-    assert plan_futures(after, POLICY, RICH, NOW_S).orders == ()
+    assert plan_futures(after, POLICY, RICH, PLAN_S).orders == ()
 
 
 def test_beside_a_paused_market_the_others_are_cut_by_as_much_more() -> None:
     margin_account = pair_book(10_000, eth=9 * E18, btc=E18)
     closed = replace(margin_account, markets=(margin_account.markets[0], replace(margin_account.markets[1], is_paused=True)))
-    plans = [plan_futures(account, POLICY, RICH, NOW_S) for account in (closed, margin_account)]
+    plans = [plan_futures(account, POLICY, RICH, PLAN_S) for account in (closed, margin_account)]
     alone, both = (account_after_fills(account, plan) for account, plan in zip((closed, margin_account), plans, strict=True))
     assert [order.market for order in plans[0].orders] == ["ETH"]
     assert not breaches(margin_state(alone, ROUGH), ROUGH, RICH)
@@ -49,29 +49,29 @@ def test_beside_a_paused_market_the_others_are_cut_by_as_much_more() -> None:
 def test_plan_futures__index_of_a_market_not_held_is_old__reduces_the_other() -> None:
     margin_account = pair_book(1_000, eth=5 * E18)
     stale = replace(margin_account, markets=(margin_account.markets[0], replace(margin_account.markets[1], index_s=0)))
-    plan = plan_futures(stale, POLICY, RICH, NOW_S)
+    plan = plan_futures(stale, POLICY, RICH, PLAN_S)
     assert plan.is_emergency
     assert [order.market for order in plan.orders] == ["ETH"]
-    calm = plan_futures(replace(stale, collateral_raw=10_000 * E18), POLICY, RICH, NOW_S)
+    calm = plan_futures(replace(stale, collateral_raw=10_000 * E18), POLICY, RICH, PLAN_S)
     assert all(order.market != "BTC" for order in calm.orders)
 
 
 @pytest.mark.parametrize(("age_s", "acts"), [(0, True), (600, True), (601, False), (-1, False)])
 def test_a_stale_index_or_one_from_the_future_orders_nothing(age_s: int, acts: bool) -> None:
     margin_account = pair_book(1_000, eth=5 * E18)
-    margin_account = replace(margin_account, markets=tuple(replace(market, index_s=NOW_S - age_s) for market in margin_account.markets))
-    assert bool(plan_futures(margin_account, POLICY, RICH, NOW_S).orders) is acts
+    margin_account = replace(margin_account, markets=tuple(replace(market, index_s=PLAN_S - age_s) for market in margin_account.markets))
+    assert bool(plan_futures(margin_account, POLICY, RICH, PLAN_S).orders) is acts
 
 
 def test_plan_futures__mark_is_off_its_index__opens_nothing_and_reduces() -> None:
     margin_account = pair_book(10_000)
     off = replace(margin_account, markets=(replace(margin_account.markets[0], index=Fraction(1_800)), margin_account.markets[1]))
-    plan = plan_futures(off, LONGS, RICH, NOW_S)
+    plan = plan_futures(off, LONGS, RICH, PLAN_S)
     assert [order.market for order in plan.orders] == ["BTC"]
     assert plan.refusal_texts == ("the mark of ETH is 11.11 % off its index",)
     loaded = pair_book(1_000, eth=4 * E18)
     loaded = replace(loaded, markets=(replace(loaded.markets[0], index=Fraction(1_800)), loaded.markets[1]))
-    reduced = plan_futures(loaded, POLICY, RICH, NOW_S)
+    reduced = plan_futures(loaded, POLICY, RICH, PLAN_S)
     assert reduced.is_reducing
     assert reduced.orders[0].bound_raw == -(-(-reduced.orders[0].size_raw * 1_800 * 99) // 100)
 
@@ -79,13 +79,13 @@ def test_plan_futures__mark_is_off_its_index__opens_nothing_and_reduces() -> Non
 def test_collateral_at_hand_is_deposited_before_anything_is_reduced() -> None:
     limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000)
     margin_account, policy = pair_book(4_000, eth=10 * E18), replace(POLICY, limits=limits)
-    plan = plan_futures(margin_account, policy, RICH, NOW_S, depositable_raw=2_000 * E18)
+    plan = plan_futures(margin_account, policy, RICH, PLAN_S, depositable_raw=2_000 * E18)
     assert (plan.orders, plan.is_reducing, plan.trigger) == ((), True, "leverage")
     after = account_after_fills(margin_account, plan)
     leverage = margin.leverage(after)
     assert leverage is not None
     assert Fraction(38, 10) - Fraction(1, 10**9) < leverage <= Fraction(38, 10)
-    short = plan_futures(margin_account, policy, RICH, NOW_S, depositable_raw=plan.top_up_raw - 1)
+    short = plan_futures(margin_account, policy, RICH, PLAN_S, depositable_raw=plan.top_up_raw - 1)
     assert (short.top_up_raw, [order.is_reduce_only for order in short.orders]) == (0, [True])
 
 
@@ -124,14 +124,14 @@ def test_no_deposit_restores_a_limit_on_size_or_a_leverage_of_zero() -> None:
     assert top_up_raw(margin_account, none, RICH, 500) == 0
     assert top_up_raw(margin_account, large, RICH, 500) > 0
     assert top_up_raw(margin_account, large, Fraction(E18), 500) == 0, "the spot portfolio is too small for the position"
-    assert plan_futures(margin_account, none, RICH, NOW_S, depositable_raw=10**30).top_up_raw == 0
+    assert plan_futures(margin_account, none, RICH, PLAN_S, depositable_raw=10**30).top_up_raw == 0
 
 
 def test_liquidation_in_sight_closes_half_of_what_is_near_at_a_wider_bound() -> None:
     margin_account = pair_book(1_300, eth=10 * E18)
     margin_account = margin.with_moved_marks(margin_account, {"ETH": Fraction(0)})
     assert abs(margin.liquidation_distance(margin_account, "ETH") or 1) < Fraction(5, 100)
-    plan = plan_futures(margin_account, POLICY, RICH, NOW_S, depositable_raw=10**30)
+    plan = plan_futures(margin_account, POLICY, RICH, PLAN_S, depositable_raw=10**30)
     assert (plan.is_emergency, plan.top_up_raw, [order.size_raw for order in plan.orders]) == (True, 0, [-5 * E18])
     assert plan.orders[0].bound_raw == 5 * 2_000 * 97 * E18 // 100
 
@@ -140,22 +140,22 @@ def test_liquidation_in_sight_closes_half_of_what_is_near_at_a_wider_bound() -> 
 def test_a_target_below_one_lot_opens_nothing(collateral: int) -> None:
     """Half of 2x is less than one ETH of 2,000, and the position is never rounded up to its target."""
     lots = replace(pair_book(collateral), markets=tuple(replace(market, lot_raw=E18) for market in pair_book(collateral).markets))
-    plan = plan_futures(lots, POLICY, RICH, NOW_S)
+    plan = plan_futures(lots, POLICY, RICH, PLAN_S)
     assert plan.orders == ()
 
 
 def test_a_reduction_below_one_lot_closes_one_whole_lot() -> None:
     margin_account = pair_book(4_900, eth=10 * E18)
     margin_account = replace(margin_account, markets=tuple(replace(market, lot_raw=E18) for market in margin_account.markets))
-    [order] = plan_futures(margin_account, POLICY, RICH, NOW_S).orders
+    [order] = plan_futures(margin_account, POLICY, RICH, PLAN_S).orders
     assert (order.size_raw, order.is_reduce_only) == (-E18, True)
 
 
 def test_a_leverage_limit_of_zero_opens_nothing_and_closes_everything() -> None:
     """The config refuses it; the planner does not count on that."""
     none = replace(POLICY, limits=replace(ROUGH, max_leverage_bps=0))
-    assert plan_futures(pair_book(10_000), none, RICH, NOW_S).orders == ()
-    [order] = plan_futures(pair_book(10_000, eth=5 * E18), none, RICH, NOW_S).orders
+    assert plan_futures(pair_book(10_000), none, RICH, PLAN_S).orders == ()
+    [order] = plan_futures(pair_book(10_000, eth=5 * E18), none, RICH, PLAN_S).orders
     assert (order.size_raw, order.is_reduce_only) == (-5 * E18, True)
 
 
@@ -165,7 +165,7 @@ def test_an_emergency_order_is_one_that_the_venue_accepts(side: int) -> None:
     margin_account = moved(pair_book(1_700, eth=side * 10 * E18), Fraction(-side * 4, 100))
     assert margin.is_liquidatable(margin_account)
     assert not margin.is_reduction_accepted(after_fill_at_bound(margin_account, order_for(margin_account, -side * 5 * E18)))
-    [order] = plan_futures(margin_account, POLICY, RICH, NOW_S).orders
+    [order] = plan_futures(margin_account, POLICY, RICH, PLAN_S).orders
     assert 5 * E18 < abs(order.size_raw) <= 10 * E18
     assert order.size_raw * side < 0
     assert margin.is_reduction_accepted(after_fill_at_bound(margin_account, order))
@@ -173,7 +173,7 @@ def test_an_emergency_order_is_one_that_the_venue_accepts(side: int) -> None:
 
 def test_an_account_that_no_order_saves_is_closed_whole() -> None:
     margin_account = moved(pair_book(1_700, eth=10 * E18), Fraction(-8, 100))
-    [order] = plan_futures(margin_account, POLICY, RICH, NOW_S).orders
+    [order] = plan_futures(margin_account, POLICY, RICH, PLAN_S).orders
     assert order.size_raw == -10 * E18
 
 
@@ -195,7 +195,7 @@ def test_two_positions_that_fall_together_are_near_liquidation_together() -> Non
     """Neither position alone is 5 % from its liquidation; both together are."""
     margin_account = with_index_of_now(account(3_800, {"ETH": 10 * E18, "BTC": 666 * 10**15}, market("ETH"), market("BTC", 30_000)))
     assert all(abs(margin.liquidation_distance(margin_account, name) or 1) > Fraction(5, 100) for name in ("ETH", "BTC"))
-    plan = plan_futures(margin_account, POLICY, RICH, NOW_S)
+    plan = plan_futures(margin_account, POLICY, RICH, PLAN_S)
     assert plan.is_emergency
     assert {order.market: order.size_raw for order in plan.orders} == {"ETH": -5 * E18, "BTC": -333 * 10**15}
 
@@ -205,7 +205,7 @@ def test_two_positions_that_fall_together_are_near_liquidation_together() -> Non
 def test_a_reduction_filled_at_its_bound_still_ends_within_the_limit(slippage_bps: int, share: int) -> None:
     limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000, slippage_bps=slippage_bps)
     margin_account = pair_book(4_000, eth=share * 3 * E18, btc=share * 10**17)
-    plan = plan_futures(margin_account, replace(POLICY, limits=limits), RICH, NOW_S)
+    plan = plan_futures(margin_account, replace(POLICY, limits=limits), RICH, PLAN_S)
     assert plan.is_reducing
     assert plan.trigger == "leverage"
     at_bound = margin.with_adverse_move(margin_account, Fraction(slippage_bps, 10_000))
@@ -226,7 +226,7 @@ def test_a_reduction_for_the_stress_move_ends_where_the_side_of_the_position_req
     limits = replace(ROUGH, max_leverage_bps=60_000, max_utilisation_bps=10_000, stress_move_bps=2_000, slippage_bps=0)
     margin_account = pair_book(4_500, eth=side * 10 * E18)
     margin_account = replace(margin_account, markets=tuple(replace(market, fee_ppm=0) for market in margin_account.markets))
-    after = account_after_fills(margin_account, plan_futures(margin_account, replace(POLICY, limits=limits), RICH, NOW_S))
+    after = account_after_fills(margin_account, plan_futures(margin_account, replace(POLICY, limits=limits), RICH, PLAN_S))
     assert leverage - Fraction(1, 1_000) < (margin.leverage(after) or 0) <= leverage
 
 
@@ -237,14 +237,14 @@ def test_a_deposit_or_a_reduction_for_the_stress_move_is_enough(collateral: int,
     if margin.is_liquidatable(margin_account) or margin_state(margin_account, limits).survives_stress:
         return
     for at_hand in (0, 10**30):
-        after = account_after_fills(margin_account, plan_futures(margin_account, policy, RICH, NOW_S, depositable_raw=at_hand))
+        after = account_after_fills(margin_account, plan_futures(margin_account, policy, RICH, PLAN_S, depositable_raw=at_hand))
         assert margin_state(after, limits).survives_stress
 
 
 def test_a_paused_market_is_named_and_the_other_is_traded() -> None:
     margin_account = pair_book(10_000)
     paused = replace(margin_account, markets=(replace(margin_account.markets[0], is_paused=True), margin_account.markets[1]))
-    plan = plan_futures(paused, LONGS, RICH, NOW_S)
+    plan = plan_futures(paused, LONGS, RICH, PLAN_S)
     assert ([order.market for order in plan.orders], plan.refusal_texts) == (["BTC"], ("ETH is paused",))
 
 
@@ -257,7 +257,7 @@ def test_no_plan_leads_into_a_broken_limit(collateral: int, eth: int, btc: int, 
     """A plan leaves every limit kept, or all that it did was to make positions smaller."""
     policy = replace(POLICY, leverage_bps=leverage_bps)
     margin_account, value = pair_book(collateral, eth, btc), Fraction(spot * E18)
-    plan = plan_futures(margin_account, policy, value, NOW_S)
+    plan = plan_futures(margin_account, policy, value, PLAN_S)
     after = account_after_fills(margin_account, plan)
     if not plan.is_reducing and plan.orders:
         assert not breaches(margin_state(after, ROUGH), ROUGH, value)
@@ -265,7 +265,7 @@ def test_no_plan_leads_into_a_broken_limit(collateral: int, eth: int, btc: int, 
         before = margin_account.size_raw(order.market)
         assert order.is_reduce_only == (before * order.size_raw < 0 and abs(order.size_raw) <= abs(before))
         assert order.size_raw % margin_account.market(order.market).lot_raw == 0 or before % margin_account.market(order.market).lot_raw
-    assert plan_futures(margin_account, policy, value, NOW_S) == plan
+    assert plan_futures(margin_account, policy, value, PLAN_S) == plan
 
 
 @pytest.mark.parametrize(("per_mille", "fills"), [(8, 1), (20, 0), (60, 0)])
@@ -275,7 +275,7 @@ def test_a_mark_pushed_up_and_down_around_a_still_index_costs_one_reduction_at_m
     policy = replace(POLICY, targets=(FuturesTarget("ETH", 10_000),), band_bps=0)
     for turn in range(40):
         pushed = margin.with_moved_marks(margin_account, {"ETH": Fraction(per_mille if turn % 2 else -per_mille, 1_000)})
-        after = account_after_fills(pushed, plan_futures(pushed, policy, RICH, NOW_S))
+        after = account_after_fills(pushed, plan_futures(pushed, policy, RICH, PLAN_S))
         done += after.positions != margin_account.positions
         margin_account = replace(after, markets=tuple(replace(market, mark=market.index) for market in after.markets))
     assert done == fills
@@ -287,7 +287,7 @@ def ride(seed: int, agent: bool) -> tuple[bool, int]:
     over its leverage limit."""
     chance = random.Random(seed)
     policy = replace(POLICY, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=30_000)
-    margin_account = account_after_fills(pair_book(10_000), plan_futures(pair_book(10_000), policy, RICH, NOW_S))
+    margin_account = account_after_fills(pair_book(10_000), plan_futures(pair_book(10_000), policy, RICH, PLAN_S))
     over = longest = 0
     for hours, factor in ((48, 0.6), (72, 1.6)):
         step = factor ** (1 / hours)
@@ -298,7 +298,7 @@ def ride(seed: int, agent: bool) -> tuple[bool, int]:
             if margin.is_liquidatable(margin_account):
                 return True, longest
             if agent:
-                margin_account = account_after_fills(margin_account, plan_futures(margin_account, policy, RICH, NOW_S))
+                margin_account = account_after_fills(margin_account, plan_futures(margin_account, policy, RICH, PLAN_S))
             leverage = margin.leverage(margin_account)
             over = over + 1 if leverage is None or leverage > Fraction(ROUGH.max_leverage_bps, 10_000) else 0
             longest = max(longest, over)
@@ -323,33 +323,33 @@ def with_minimum(margin_account: MarginAccount, least: int) -> MarginAccount:
 def test_a_venue_beside_the_chain_gets_no_deposit() -> None:
     limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000)
     plan = plan_futures(
-        with_minimum(pair_book(4_000, eth=10 * E18), 0), replace(POLICY, limits=limits), RICH, NOW_S, depositable_raw=2_000 * E18
+        with_minimum(pair_book(4_000, eth=10 * E18), 0), replace(POLICY, limits=limits), RICH, PLAN_S, depositable_raw=2_000 * E18
     )
     assert plan.top_up_raw == 0
     assert [order.is_reduce_only for order in plan.orders] == [True]
 
 
 def test_an_opening_below_the_venues_minimum_is_left_out_and_named() -> None:
-    plan = plan_futures(with_minimum(pair_book(10_000), 10_091), LONGS, RICH, NOW_S)
+    plan = plan_futures(with_minimum(pair_book(10_000), 10_091), LONGS, RICH, PLAN_S)
     assert [order.market for order in plan.orders] == ["ETH"], "its bound is 1 % above the notional of 10,000, that of BTC above 9,990"
     assert plan.refusal_texts == ("BTC: the order is below the venue's minimum",)
 
 
 def test_a_reduction_below_the_venues_minimum_is_enlarged_to_it() -> None:
     margin_account = pair_book(4_000, eth=10 * E18)
-    small = plan_futures(margin_account, POLICY, RICH, NOW_S).orders[0]
-    enlarged = plan_futures(with_minimum(margin_account, 15_000), POLICY, RICH, NOW_S).orders[0]
+    small = plan_futures(margin_account, POLICY, RICH, PLAN_S).orders[0]
+    enlarged = plan_futures(with_minimum(margin_account, 15_000), POLICY, RICH, PLAN_S).orders[0]
     assert abs(small.size_raw) < abs(enlarged.size_raw) <= 10 * E18
     assert enlarged.bound_raw >= 15_000 * E18
 
 
 def test_a_position_below_the_venues_minimum_is_closed_whole() -> None:
-    plan = plan_futures(with_minimum(pair_book(4_000, eth=10 * E18), 30_000), POLICY, RICH, NOW_S)
+    plan = plan_futures(with_minimum(pair_book(4_000, eth=10 * E18), 30_000), POLICY, RICH, PLAN_S)
     assert [(order.size_raw, order.is_reduce_only) for order in plan.orders] == [(-10 * E18, True)]
     assert plan.refusal_texts == ()
 
 
 def test_a_target_of_nothing_closes_a_position_below_the_venues_minimum() -> None:
     flat = replace(POLICY, targets=(FuturesTarget("BTC", 10_000), FuturesTarget("ETH", 0)))
-    plan = plan_futures(with_minimum(pair_book(10_000, eth=E18), 5_000), flat, RICH, NOW_S)
+    plan = plan_futures(with_minimum(pair_book(10_000, eth=E18), 5_000), flat, RICH, PLAN_S)
     assert ("ETH", -E18, True) in [(order.market, order.size_raw, order.is_reduce_only) for order in plan.orders]

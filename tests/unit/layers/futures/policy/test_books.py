@@ -27,11 +27,10 @@ from agent.margin.state import largest_allowed_raw, margin_state, sizes_within_g
 from agent.model import AdjustFutures, ExitFailures, Plan, StepInput
 from agent.model.futures import FuturesTarget, Hedge, PerpOrder, PerpOrderKind
 from agent.policy.decide import current_drifts
-from tests.support.builders import NOW_S as STEP_S
-from tests.support.builders import with_history
+from tests.support.builders import NOW_S, with_history
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.books import LOT, THREE, TWO, WIDE, wide_book, with_index_at, with_market
-from tests.support.perpetuals.plans import NOW_S, RICH, account_after_fills
+from tests.support.perpetuals.plans import PLAN_S, RICH, account_after_fills
 from tests.support.perpetuals.steps import step_of
 from tests.support.plans import evidence
 
@@ -51,20 +50,20 @@ BLOCKED: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("change", BLOCKED.values(), ids=BLOCKED)
 def test_set__no_leg_of_a_book_is_opened_without_its_other_side(change: dict[str, object]) -> None:
     policy = replace(TWO, funding_horizon_s=30 * 86_400)
-    plan = plan_futures(with_market(wide_book(), "BTC", **change), policy, RICH, NOW_S)
+    plan = plan_futures(with_market(wide_book(), "BTC", **change), policy, RICH, PLAN_S)
     assert plan.orders == ()
     assert plan.refusal_texts[-1] == "ETH is not opened: without BTC the net exposure would be off target"
 
 
 @pytest.mark.parametrize("change", list(BLOCKED.values())[:2] + list(BLOCKED.values())[3:4], ids=list(BLOCKED)[:2] + list(BLOCKED)[3:4])
 def test_set__two_longs_do_not_need_each_other(change: dict[str, object]) -> None:
-    plan = plan_futures(with_market(wide_book(), "BTC", **change), LONGS, RICH, NOW_S)
+    plan = plan_futures(with_market(wide_book(), "BTC", **change), LONGS, RICH, PLAN_S)
     assert [order.market for order in plan.orders] == ["ETH"]
 
 
 def test_set__market_that_backs_off_holds_the_other_side_back_and_is_named() -> None:
-    failed = ExitFailures("BTC", 3, 0, STEP_S)
-    step = with_history(step_of(with_index_at(wide_book(), STEP_S), TWO), failed_exits=(failed,))
+    failed = ExitFailures("BTC", 3, 0, NOW_S)
+    step = with_history(step_of(with_index_at(wide_book(), NOW_S), TWO), failed_exits=(failed,))
     reason = plan_adjustment(step, AdjustFutures("", is_reducing=False), current_drifts(step))
     assert isinstance(reason, str)
     assert "ETH is not opened: without BTC" in reason
@@ -72,7 +71,7 @@ def test_set__market_that_backs_off_holds_the_other_side_back_and_is_named() -> 
 
 
 def test_set__one_of_three_legs_missing_opens_none() -> None:
-    plan = plan_futures(with_market(wide_book(), "SOL", is_paused=True), THREE, RICH, NOW_S)
+    plan = plan_futures(with_market(wide_book(), "SOL", is_paused=True), THREE, RICH, PLAN_S)
     assert plan.orders == ()
     assert plan.refusal_texts[-1] == "ETH, BTC is not opened: without SOL the net exposure would be off target"
 
@@ -80,34 +79,34 @@ def test_set__one_of_three_legs_missing_opens_none() -> None:
 @pytest.mark.parametrize(("weight_bps", "opens"), [(-500, True), (-501, False)])
 def test_set__leg_within_the_band_may_be_missing(weight_bps: int, opens: bool) -> None:
     targets = (FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000 - weight_bps), FuturesTarget("SOL", weight_bps))
-    plan = plan_futures(with_market(wide_book(), "SOL", is_paused=True), replace(TWO, targets=targets), RICH, NOW_S)
+    plan = plan_futures(with_market(wide_book(), "SOL", is_paused=True), replace(TWO, targets=targets), RICH, PLAN_S)
     assert bool(plan.orders) is opens
 
 
 def test_set__missing_legs_that_offset_each_other_hold_nothing_back() -> None:
     targets = (FuturesTarget("ETH", 3_000), FuturesTarget("BTC", -3_000), FuturesTarget("SOL", 4_000))
     quiet = with_market(with_market(wide_book(), "BTC", is_paused=True), "ETH", is_paused=True)
-    plan = plan_futures(quiet, replace(TWO, targets=targets), RICH, NOW_S)
+    plan = plan_futures(quiet, replace(TWO, targets=targets), RICH, PLAN_S)
     assert [order.market for order in plan.orders] == ["SOL"]
 
 
 def test_set__leg_that_lowers_the_net_exposure_needs_no_other() -> None:
     """ETH is open at 60 %; its enlargement is not possible, and the short that offsets it is."""
     before = with_market(wide_book(ETH=5_000), "ETH", is_paused=True)
-    plan = plan_futures(before, TWO, RICH, NOW_S)
+    plan = plan_futures(before, TWO, RICH, PLAN_S)
     assert [(order.market, order.size_raw) for order in plan.orders] == [("BTC", -266 * LOT)]
 
 
 def test_set__reduction_beside_a_missing_leg_is_sent() -> None:
     before = with_market(wide_book(ETH=8_000), "BTC", is_paused=True)
-    plan = plan_futures(before, TWO, RICH, NOW_S)
+    plan = plan_futures(before, TWO, RICH, PLAN_S)
     assert [(order.market, order.is_reduce_only) for order in plan.orders] == [("ETH", True)]
 
 
 def test_set__legs_are_cut_by_one_share() -> None:
     """ETH may be half of the target notional instead of 60 %, so BTC is cut by a sixth too."""
     policy = replace(TWO, limits=replace(WIDE, max_position_bps=5_000))
-    plan = plan_futures(wide_book(), policy, RICH, NOW_S)
+    plan = plan_futures(wide_book(), policy, RICH, PLAN_S)
     sizes = {order.market: order.size_raw for order in plan.orders}
     assert sizes == {"ETH": 4_902 * LOT, "BTC": -(266 * 4_902 // 6_000) * LOT}, "less the slippage of 1 % of both, which the limit counts"
     assert any(text.startswith("BTC is cut to the share of ETH") for text in plan.refusal_texts)
@@ -117,15 +116,15 @@ def test_set__legs_are_cut_by_one_share() -> None:
 def test_set__share_below_the_venues_minimum_opens_none() -> None:
     policy = replace(TWO, limits=replace(WIDE, max_position_bps=5_000))
     small = with_market(wide_book(), "BTC", min_notional_raw=7_000 * E18)
-    assert {order.market for order in plan_futures(small, TWO, RICH, NOW_S).orders} == {"ETH", "BTC"}
-    assert plan_futures(small, policy, RICH, NOW_S).orders == ()
+    assert {order.market for order in plan_futures(small, TWO, RICH, PLAN_S).orders} == {"ETH", "BTC"}
+    assert plan_futures(small, policy, RICH, PLAN_S).orders == ()
 
 
 def test_set__openings_beside_a_paused_position_keep_the_net_exposure_within_its_band() -> None:
     """ETH cannot be closed; closing the short of SOL that offsets it would leave the net exposure 2,594 of a band of 2,000."""
     targets = (FuturesTarget("ETH", 0), FuturesTarget("BTC", -5_000), FuturesTarget("SOL", 5_000))
     before = with_market(wide_book(20_000, ETH=1_297, SOL=-7_280), "ETH", is_paused=True)
-    plan = plan_futures(before, replace(TWO, targets=targets), RICH, NOW_S)
+    plan = plan_futures(before, replace(TWO, targets=targets), RICH, PLAN_S)
     exposure = net_exposure(account_after_fills(before, plan), TWO)
     assert {order.market for order in plan.orders} == {"BTC", "SOL"}
     assert exposure.band * 19 / 20 < abs(exposure.notional) <= exposure.band + 30 * E18, "and a lot of BTC"
@@ -154,7 +153,7 @@ def test_set__no_plan_opens_the_net_exposure_beyond_its_target(
     before = wide_book(20_000, ETH=lots[0], BTC=lots[1] // 15, SOL=lots[2] * 20)
     for name, is_paused in zip(names, paused, strict=True):
         before = with_market(before, name, is_paused=is_paused)
-    plan = plan_futures(before, policy, RICH, NOW_S)
+    plan = plan_futures(before, policy, RICH, PLAN_S)
     if margin.account_value_raw(before) <= 0 or plan.trigger not in ("drift", "leverage_drift"):
         return
     reduced = account_after_fills(before, replace(plan, orders=tuple(order for order in plan.orders if order.is_reduce_only)))
@@ -209,7 +208,7 @@ def test_stress__account_without_positions_survives_it() -> None:
 
 def cost_step(plan_cost_bps: int = 36, goals: tuple[tuple[str, int], ...] = (), **lots: int) -> StepInput:
     """Fees of 10 bps and 2.42 of gas an order: 34.4 bps of both legs, 41 of the short alone."""
-    step = step_of(with_index_at(wide_book(1_000, **lots), STEP_S), TWO)
+    step = step_of(with_index_at(wide_book(1_000, **lots), NOW_S), TWO)
     step = replace(step, limits=replace(step.limits, plan_cost_bps=plan_cost_bps))
     return step.with_layer(FuturesState(set_goals=goals))
 
@@ -279,7 +278,7 @@ def test_cost__reduction_beside_an_unfinished_set_does_not_wait_for_it() -> None
     plan = planned(step)
     assert orders_of(plan) == [("ETH", -300 * LOT), ("BTC", -26 * LOT)]
     assert cost_verdict(step, plan)
-    failed = ExitFailures("BTC", 3, 0, STEP_S)
+    failed = ExitFailures("BTC", 3, 0, NOW_S)
     assert orders_of(planned(with_history(step, failed_exits=(failed,)))) == [("ETH", -300 * LOT)]
 
 
@@ -380,9 +379,9 @@ def test_net_exposure__band_is_that_of_the_weights__else_that_of_the_leverage(
 def test_largest_share__enlargement_at_the_limit_ends_at_it_to_the_lot() -> None:
     """After a rise of ETH its target is 60 % of more: the order is cut by what would be above 60 %."""
     policy = replace(TWO, limits=replace(WIDE, max_position_bps=6_000, slippage_bps=10), leverage_band_bps=500)
-    opened = account_after_fills(wide_book(), plan_futures(wide_book(), policy, RICH, NOW_S))
+    opened = account_after_fills(wide_book(), plan_futures(wide_book(), policy, RICH, PLAN_S))
     risen = replace(opened, markets=tuple(replace(perp, mark=perp.mark * 5 / 4, index=perp.index * 5 / 4) for perp in opened.markets))
-    plan = plan_futures(replace(risen, collateral_raw=risen.collateral_raw * 3 // 2), policy, RICH, NOW_S)
+    plan = plan_futures(replace(risen, collateral_raw=risen.collateral_raw * 3 // 2), policy, RICH, PLAN_S)
     assert [order.market for order in plan.orders if order.size_raw > 0] == ["ETH"], plan
     after = account_after_fills(replace(risen, collateral_raw=risen.collateral_raw * 3 // 2), plan)
     share = margin.position_shares(after, policy.leverage_bps)["ETH"]
@@ -393,7 +392,7 @@ def test_largest_share__enlargement_at_the_limit_ends_at_it_to_the_lot() -> None
 def test_largest_share__part_below_the_venues_minimum_is_not_opened(minimum: int, orders: list[str]) -> None:
     """At most 70 % of a target of 20,000 less the fee can be opened."""
     policy = replace(LONGS, targets=(FuturesTarget("ETH", 10_000),), limits=replace(WIDE, max_position_bps=7_000))
-    plan = plan_futures(with_market(wide_book(), "ETH", min_notional_raw=minimum * E18), policy, RICH, NOW_S)
+    plan = plan_futures(with_market(wide_book(), "ETH", min_notional_raw=minimum * E18), policy, RICH, PLAN_S)
     assert [order.market for order in plan.orders] == orders
     assert plan.refusal_texts[0].startswith("ETH is cut" if orders else "ETH is not opened")
 

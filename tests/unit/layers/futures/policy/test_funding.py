@@ -15,7 +15,7 @@ from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, fu
 from agent.margin import account as margin
 from agent.model.futures import FuturesPolicy, FuturesTarget, MarginAccount
 from tests.support.constants import MONTH_S
-from tests.support.perpetuals.plans import NOW_S, POLICY, RICH, account_after_fills, pair_book
+from tests.support.perpetuals.plans import PLAN_S, POLICY, RICH, account_after_fills, pair_book
 from tests.support.samples import examples
 
 E18 = 10**18
@@ -75,7 +75,7 @@ def rated(margin_account: MarginAccount, rate: Fraction) -> MarginAccount:
 
 
 def test_a_funding_spike_trims_by_a_plan_of_its_own() -> None:
-    plan = plan_futures(at_rates(Fraction(5, 1_000)), LONG_AND_SHORT, RICH, NOW_S)
+    plan = plan_futures(at_rates(Fraction(5, 1_000)), LONG_AND_SHORT, RICH, PLAN_S)
     assert (plan.trigger, plan.reason, plan.is_reducing) == ("funding", "expected funding puts a position above its band", True)
     assert [(order.market, order.is_reduce_only) for order in plan.orders] == [("ETH", True)]
 
@@ -84,7 +84,7 @@ def test_a_share_above_its_band_without_funding_is_drift() -> None:
     """Two thirds in ETH, of a target of half: the little funding that it pays is not the cause."""
     margin_account = rated(pair_book(10_000, eth=10 * E18, btc=-333 * 10**15), Fraction(1, 10_000))
     assert funding_trims(margin_account, LONG_AND_SHORT) == {}
-    assert plan_futures(margin_account, LONG_AND_SHORT, RICH, NOW_S).reason == "a weight of the notional has left its band"
+    assert plan_futures(margin_account, LONG_AND_SHORT, RICH, PLAN_S).reason == "a weight of the notional has left its band"
 
 
 def test_a_limit_goes_before_a_funding_trim() -> None:
@@ -99,7 +99,7 @@ def test_a_market_with_dear_funding_is_not_opened_and_says_why() -> None:
     margin_account = rated(pair_book(10_000), Fraction(5, 1_000))
     assert (due_triggers(margin_account, ETH_ALONE, RICH), sizes_to_target(margin_account, ETH_ALONE)) == ((), {})
     two_longs = replace(LONG_AND_SHORT, targets=tuple(replace(target, weight_bps=5_000) for target in LONG_AND_SHORT.targets))
-    both = plan_futures(margin_account, two_longs, RICH, NOW_S)
+    both = plan_futures(margin_account, two_longs, RICH, PLAN_S)
     assert [order.market for order in both.orders] == ["BTC"]
     assert both.refusal_texts == ("ETH is not enlarged: it would pay 15.00 % of its notional in funding over 30 days",)
     cheap = rated(pair_book(10_000), Fraction(25, 30_000))
@@ -113,12 +113,12 @@ def test_a_market_with_dear_funding_is_not_opened_and_says_why() -> None:
 @examples(10)
 def test_funding_never_makes_positions_oscillate(policy: FuturesPolicy, rates_bps: list[int]) -> None:
     """At one rate a second plan is empty; a trim is taken back only after the funding fell by half of the band."""
-    margin_account = account_after_fills(pair_book(10_000), plan_futures(pair_book(10_000), policy, RICH, NOW_S))
+    margin_account = account_after_fills(pair_book(10_000), plan_futures(pair_book(10_000), policy, RICH, PLAN_S))
     weight, trimmed_at = Fraction(abs(policy.targets[0].weight_bps), 10_000), None
     for rate in (Fraction(bps, 10_000) for bps in rates_bps):
         margin_account = rated(margin_account, rate)
         before = margin_account.size_raw("ETH")
-        margin_account = account_after_fills(margin_account, plan_futures(margin_account, policy, RICH, NOW_S))
+        margin_account = account_after_fills(margin_account, plan_futures(margin_account, policy, RICH, PLAN_S))
         change = margin_account.size_raw("ETH") - before
         if change < 0:
             trimmed_at = rate
@@ -127,4 +127,4 @@ def test_funding_never_makes_positions_oscillate(policy: FuturesPolicy, rates_bp
             if trimmed_at is not None:
                 assert (trimmed_at - rate) * 30 * weight >= Fraction(policy.band_bps, 20_000)
             trimmed_at = None
-        assert plan_futures(margin_account, policy, RICH, NOW_S).orders == (), "a plan at the same rate follows its own"
+        assert plan_futures(margin_account, policy, RICH, PLAN_S).orders == (), "a plan at the same rate follows its own"

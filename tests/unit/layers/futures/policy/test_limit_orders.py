@@ -24,15 +24,14 @@ from agent.margin.state import after_resting_fills
 from agent.model import PerpFill, Receipt, StepInput
 from agent.model.futures import FuturesPlan, MarginAccount, PerpOrder, PerpOrderKind, Position, RestingOrder
 from agent.planning.proposals import propose_rebalance
-from tests.support.builders import NOW_S as STEP_S
-from tests.support.builders import with_snapshot
+from tests.support.builders import NOW_S, with_snapshot
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.plans import POLICY
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, step_of
 from tests.support.perpetuals.stops import ETH, book
 from tests.support.plans import evidence
 
-NOW_S = 1_790_000_000
+ORDER_S = 1_790_000_000
 LIMITS = replace(POLICY, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600, leverage_band_bps=1_000)
 POST_ONLY = replace(LIMITS, order_kind=PerpOrderKind.POST_ONLY)
 RICH = Fraction(10**13)
@@ -41,12 +40,12 @@ SLIPPAGE = LIMITS.limits.slippage_bps
 
 
 def fresh(account: MarginAccount) -> MarginAccount:
-    return replace(account, markets=tuple(replace(market, index_s=NOW_S) for market in account.markets))
+    return replace(account, markets=tuple(replace(market, index_s=ORDER_S) for market in account.markets))
 
 
 def rest(size: int, price: Fraction = ETH.index, *, age_s: int = 0) -> RestingOrder:
     """An order of ETH, in ten-thousandths of a coin; 10,000 at 3,000 are the target of 1x of 10,000 in each of two markets."""
-    return RestingOrder("ETH", size, size, price, NOW_S - age_s, "0x" + b"rest".hex() + "11" * 12)
+    return RestingOrder("ETH", size, size, price, ORDER_S - age_s, "0x" + b"rest".hex() + "11" * 12)
 
 
 def with_order(order: RestingOrder, **margin_account: int) -> MarginAccount:
@@ -54,7 +53,7 @@ def with_order(order: RestingOrder, **margin_account: int) -> MarginAccount:
 
 
 def reason(order: RestingOrder, account: MarginAccount | None = None) -> str:
-    return end_reason(account or with_order(order), LIMITS, order, NOW_S)
+    return end_reason(account or with_order(order), LIMITS, order, ORDER_S)
 
 
 def test_an_account_counts_its_resting_orders_as_filled() -> None:
@@ -78,10 +77,10 @@ def test_no_fill_leaves_less_than_the_account_as_if_filled(size: int, price: Fra
 
 def test_beside_a_resting_order_the_rest_of_the_target_is_planned_once() -> None:
     account = fresh(book())
-    [first, second] = plan_futures(account, LIMITS, RICH, NOW_S).orders
+    [first, second] = plan_futures(account, LIMITS, RICH, ORDER_S).orders
     order = rest(first.size_raw, Fraction(first.bound_raw, first.size_raw))
     resting = with_order(order)
-    plan_left = without_resting_markets(resting, plan_futures(after_resting_fills(resting), LIMITS, RICH, NOW_S))
+    plan_left = without_resting_markets(resting, plan_futures(after_resting_fills(resting), LIMITS, RICH, ORDER_S))
     assert (first.market, second.market) == ("ETH", "BTC")
     assert [order.market for order in plan_left.orders] == ["BTC"]
     assert abs(plan_left.orders[0].size_raw / second.size_raw - 1) < 0.02
@@ -141,7 +140,7 @@ def test_an_order_ends_with_its_time_its_price_or_its_target(order: RestingOrder
 
 def test_an_order_ends_in_a_market_that_opens_nothing_and_without_a_config() -> None:
     order = rest(30_000)
-    assert end_reason(with_order(order), POLICY, order, NOW_S) == "futures.order_type is ioc"
+    assert end_reason(with_order(order), POLICY, order, ORDER_S) == "futures.order_type is ioc"
     for changed, why in ((replace(ETH, is_paused=True), "is paused"), (replace(ETH, mark=ETH.mark * Fraction(6, 5)), "max_basis")):
         assert why in reason(order, replace(with_order(order), markets=(changed,)))
     unnamed = replace(order, market="DOGE")
@@ -159,7 +158,7 @@ def test_a_limit_order_keeps_its_bound() -> None:
 
 
 CLOID = "0x" + b"rest".hex() + "33" * 12
-ORDER = RestingOrder("ETH", 10 * E18, 10 * E18, Fraction(2_000), STEP_S - 60, CLOID)
+ORDER = RestingOrder("ETH", 10 * E18, 10 * E18, Fraction(2_000), NOW_S - 60, CLOID)
 RESTING = replace(EMPTY, resting_orders=(ORDER,))
 OPENING = replace(FUTURES_POLICY, order_kind=PerpOrderKind.LIMIT, order_time_s=3_600)
 
@@ -178,7 +177,7 @@ def test_an_order_ends_with_an_account_that_is_unknown_or_opens_nothing() -> Non
     unknown = with_snapshot(step_of(None, OPENING), futures_unknown="the venue is silent")
     assert ended(unknown) == "the venue is silent"
     cooling = replace(OPENING, limits=replace(OPENING.limits, emergency_cooldown_s=86_400))
-    assert "after an emergency" in ended(step_of(RESTING, cooling, last_emergency_s=STEP_S - 10))
+    assert "after an emergency" in ended(step_of(RESTING, cooling, last_emergency_s=NOW_S - 10))
     doge = replace(RESTING.markets[0], market="DOGE", symbol="DOGE", is_configured=False)
     stolen = replace(RESTING, markets=(*RESTING.markets, doge), positions=(Position("DOGE", E18 // 100, -20 * E18),))
     assert "DOGE" in ended(step_of(stolen, OPENING))

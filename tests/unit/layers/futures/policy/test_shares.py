@@ -27,7 +27,7 @@ from agent.layers.futures.policy.targets import (
 from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, MarginAccount, Position
 from tests.support.constants import MONTH_S
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.plans import NOW_S, RICH, pair_book
+from tests.support.perpetuals.plans import PLAN_S, RICH, pair_book
 from tests.support.perpetuals.steps import EMPTY, book, step_of
 from tests.support.perpetuals.triggers import LONGS, LOT, PLAIN, with_market_fields
 
@@ -37,7 +37,7 @@ ETH_ALONE = replace(LONGS, targets=(FuturesTarget("ETH", 10_000),), band_bps=0)
 
 
 def hedge(market: str, size: int) -> Hedge:
-    return Hedge(market, market, size, NOW_S, Fraction(1))
+    return Hedge(market, market, size, PLAN_S, Fraction(1))
 
 
 def paying(account: MarginAccount, share: Fraction) -> MarginAccount:
@@ -290,7 +290,7 @@ def test_index__is_current_from_its_second_to_its_age(index_s: int, now_s: int, 
 )
 def test_stale_indexes__held_markets_count_or_else_the_targets(eth: int, btc_weight_bps: int, stale: list[str]) -> None:
     policy = replace(LONGS, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", btc_weight_bps)))
-    assert list(stale_index_reasons(pair_book(10_000, eth), policy, NOW_S + 601)) == stale
+    assert list(stale_index_reasons(pair_book(10_000, eth), policy, PLAN_S + 601)) == stale
 
 
 @pytest.mark.parametrize(("eth", "is_named", "markets"), [(E18, False, ["ETH"]), (E18, True, []), (0, False, [])])

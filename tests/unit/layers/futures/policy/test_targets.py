@@ -22,7 +22,7 @@ from agent.model.futures import FuturesPolicy, FuturesTarget
 from agent.policy.decide import decide
 from tests.support.configs.futures import futures_error, with_futures
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.plans import HALVES, NOW_S, POLICY, RICH, ROUGH, pair_book
+from tests.support.perpetuals.plans import HALVES, PLAN_S, POLICY, RICH, ROUGH, pair_book
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, OVER, step_of
 from tests.support.perpetuals.targets import token_of
 
@@ -32,7 +32,7 @@ LEVERED = replace(POLICY, limits=CAPPED)
 
 def test_a_limit_on_the_notional_cuts_every_opening_by_the_same_share() -> None:
     """20,000 of notional wanted, 10,000 allowed: each half gets half, where the first market once took all."""
-    plan = plan_futures(pair_book(10_000), LEVERED, Fraction(4_000 * E18), NOW_S)
+    plan = plan_futures(pair_book(10_000), LEVERED, Fraction(4_000 * E18), PLAN_S)
     sizes = {order.market: order.size_raw for order in plan.orders}
     eth, btc = abs(sizes["ETH"]) * 2_000, abs(sizes["BTC"]) * 30_000
     assert 9_700 * E18 < eth + btc <= 10_000 * E18
@@ -56,7 +56,7 @@ def test_orders_cut_together_break_no_limit_and_none_grows(eth: int, btc: int, s
 def test_the_total_notional_has_a_band_of_its_own(eth: int, fires: bool) -> None:
     """One market is always 100 % of the notional, so that its weight never drifts."""
     policy = FuturesPolicy((FuturesTarget("ETH", 10_000),), 20_000, 500, ROUGH, leverage_band_bps=2_000)
-    plan = plan_futures(pair_book(10_000, eth * E18 // 1_000), policy, RICH, NOW_S)
+    plan = plan_futures(pair_book(10_000, eth * E18 // 1_000), policy, RICH, PLAN_S)
     assert (plan.trigger == "leverage_drift") is fires
     assert bool(plan.orders) is fires
 
@@ -64,15 +64,15 @@ def test_the_total_notional_has_a_band_of_its_own(eth: int, fires: bool) -> None
 def test_a_total_that_a_limit_holds_below_its_target_does_not_drift() -> None:
     policy = replace(LEVERED, targets=(FuturesTarget("ETH", 10_000),), leverage_band_bps=1_000)
     margin_account, spot = pair_book(10_000), Fraction(4_000 * E18)
-    first = plan_futures(margin_account, policy, spot, NOW_S)
+    first = plan_futures(margin_account, policy, spot, PLAN_S)
     size = sum(order.size_raw for order in first.orders)
     assert first.trigger == "drift"
     assert 4_900 * 10**15 <= size <= 5 * E18
-    assert plan_futures(pair_book(10_000, size), policy, spot, NOW_S).orders == ()
+    assert plan_futures(pair_book(10_000, size), policy, spot, PLAN_S).orders == ()
 
 
 def test_a_leverage_of_zero_closes_every_position() -> None:
-    plan = plan_futures(pair_book(10_000, eth=2 * E18), replace(POLICY, targets=(), leverage_bps=0), RICH, NOW_S)
+    plan = plan_futures(pair_book(10_000, eth=2 * E18), replace(POLICY, targets=(), leverage_bps=0), RICH, PLAN_S)
     assert [(order.size_raw, order.is_reduce_only) for order in plan.orders] == [(-2 * E18, True)]
 
 
@@ -97,7 +97,7 @@ def test_an_alert_carries_the_orders_that_wait_for_a_person() -> None:
 
 def test_a_liquidation_in_sight_waits_for_nobody() -> None:
     policy = replace(POLICY, manual_triggers=("leverage", "utilisation", "spot_multiple", "drift", "leverage_drift"))
-    plan = plan_futures(margin.with_moved_marks(pair_book(1_300, eth=10 * E18), {"ETH": Fraction(0)}), policy, RICH, NOW_S)
+    plan = plan_futures(margin.with_moved_marks(pair_book(1_300, eth=10 * E18), {"ETH": Fraction(0)}), policy, RICH, PLAN_S)
     assert plan.is_emergency
     assert plan.orders
 

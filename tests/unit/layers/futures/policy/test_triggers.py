@@ -24,7 +24,7 @@ from agent.layers.futures.policy.targets import (
 )
 from agent.model.futures import FuturesLimits, FuturesPlan, FuturesTarget, MarginDeposit
 from tests.support.perpetuals.accounts import E18
-from tests.support.perpetuals.plans import NOW_S, RICH, pair_book
+from tests.support.perpetuals.plans import PLAN_S, RICH, pair_book
 from tests.support.perpetuals.triggers import LONGS, LOT, PLAIN, with_market_fields
 
 # Triggers
@@ -216,7 +216,7 @@ def test_top_up__hysteresis_and_the_unit_of_the_collateral_round_up(limits: Futu
 @pytest.mark.parametrize(("less", "deposit"), [(0, 1_263_157_895), (1, 0)])
 def test_top_up__wallet_with_exactly_the_deposit_deposits_it(less: int, deposit: int) -> None:
     account = replace(pair_book(4_000, 10 * E18), collateral_unit_raw=10**12)
-    plan = plan_futures(account, LONGS, RICH, NOW_S, depositable_raw=1_263_157_895 - less)
+    plan = plan_futures(account, LONGS, RICH, PLAN_S, depositable_raw=1_263_157_895 - less)
     assert plan.top_up_raw == deposit
 
 
@@ -226,7 +226,7 @@ def test_top_up__wallet_with_exactly_the_deposit_deposits_it(less: int, deposit:
 )
 def test_top_up__approved_amount_is_deposited_if_it_restores_the_limit_and_is_at_hand(approved: int, at_hand: int, deposit: int) -> None:
     account = replace(pair_book(4_000, 10 * E18), collateral_unit_raw=10**12)
-    plan = plan_futures(account, LONGS, RICH, NOW_S, depositable_raw=at_hand * 10**6, approved_deposit_raw=approved * 10**6)
+    plan = plan_futures(account, LONGS, RICH, PLAN_S, depositable_raw=at_hand * 10**6, approved_deposit_raw=approved * 10**6)
     assert plan.account_actions == ((MarginDeposit(deposit),) if deposit else ())
 
 
@@ -236,40 +236,40 @@ def test_top_up__approved_amount_is_deposited_if_it_restores_the_limit_and_is_at
 @pytest.mark.parametrize(("eth", "markets"), [(4_950, ["BTC"]), (4_949, ["BTC", "ETH"])])
 def test_dust__change_of_a_tenth_of_the_band_is_no_order(eth: int, markets: list[str]) -> None:
     """100 of a target notional of 20,000 are dust."""
-    plan = plan_futures(pair_book(10_000, eth * LOT), LONGS, RICH, NOW_S)
+    plan = plan_futures(pair_book(10_000, eth * LOT), LONGS, RICH, PLAN_S)
     assert sorted(order.market for order in plan.orders) == markets
 
 
 @pytest.mark.parametrize(("mark", "opens"), [(Fraction(2_020), True), (Fraction(2_020_001, 1_000), False)])
 def test_opening__mark_on_the_bound_of_its_order_opens(mark: Fraction, opens: bool) -> None:
     policy = replace(LONGS, limits=replace(PLAIN, slippage_bps=100))
-    plan = plan_futures(with_market_fields(pair_book(10_000), "ETH", mark=mark), policy, RICH, NOW_S)
+    plan = plan_futures(with_market_fields(pair_book(10_000), "ETH", mark=mark), policy, RICH, PLAN_S)
     assert ("ETH" in [order.market for order in plan.orders]) is opens
 
 
 @pytest.mark.parametrize(("basis", "opens"), [(Fraction(105, 100), True), (Fraction(10_501, 10_000), False)])
 def test_opening__basis_that_equals_its_limit_opens(basis: Fraction, opens: bool) -> None:
     policy = replace(LONGS, limits=replace(PLAIN, slippage_bps=600, max_basis_bps=500))
-    plan = plan_futures(with_market_fields(pair_book(10_000), "ETH", mark=2_000 * basis), policy, RICH, NOW_S)
+    plan = plan_futures(with_market_fields(pair_book(10_000), "ETH", mark=2_000 * basis), policy, RICH, PLAN_S)
     assert ("ETH" in [order.market for order in plan.orders]) is opens
 
 
-@pytest.mark.parametrize(("opens_from_s", "opens"), [(NOW_S, True), (NOW_S + 1, False)])
+@pytest.mark.parametrize(("opens_from_s", "opens"), [(PLAN_S, True), (PLAN_S + 1, False)])
 def test_opening__cooldown_ends_at_its_second(opens_from_s: int, opens: bool) -> None:
-    assert bool(plan_futures(pair_book(10_000), LONGS, RICH, NOW_S, opens_from_s=opens_from_s).orders) is opens
+    assert bool(plan_futures(pair_book(10_000), LONGS, RICH, PLAN_S, opens_from_s=opens_from_s).orders) is opens
 
 
 @pytest.mark.parametrize(("least", "opens"), [(10_000, True), (10_001, False)])
 def test_opening__order_of_exactly_the_venues_minimum_is_sent(least: int, opens: bool) -> None:
     account = replace(with_market_fields(pair_book(10_000), "ETH", min_notional_raw=least * E18), is_on_chain=False)
-    plan = plan_futures(account, LONGS, RICH, NOW_S)
+    plan = plan_futures(account, LONGS, RICH, PLAN_S)
     assert ("ETH" in [order.market for order in plan.orders]) is opens
 
 
 def test_minimum__enlarged_reduction_is_the_smallest_that_the_venue_takes() -> None:
     """2.4 ETH are above the limit and 6,001 dollars the minimum: 3.001 lots of 2 dollars."""
     account = replace(with_market_fields(pair_book(4_000, 10 * E18), "ETH", min_notional_raw=6_001 * E18), is_on_chain=False)
-    assert [order.size_raw for order in plan_futures(account, LONGS, RICH, NOW_S).orders] == [-3_001 * LOT]
+    assert [order.size_raw for order in plan_futures(account, LONGS, RICH, PLAN_S).orders] == [-3_001 * LOT]
 
 
 @pytest.mark.parametrize(
@@ -279,20 +279,20 @@ def test_minimum__enlarged_reduction_is_the_smallest_that_the_venue_takes() -> N
 def test_opening__position_above_its_largest_share_is_cut_to_it(max_position_bps: int, orders: list[int]) -> None:
     """Of the target notional after the fee of 0.1 %: 9.97 ETH are 19,940 of 19,960.12, one lot more is above 99.9 %."""
     policy = replace(LONGS, targets=(FuturesTarget("ETH", 10_000),), limits=replace(PLAIN, max_position_bps=max_position_bps))
-    assert [order.size_raw for order in plan_futures(pair_book(10_000), policy, RICH, NOW_S).orders] == orders
+    assert [order.size_raw for order in plan_futures(pair_book(10_000), policy, RICH, PLAN_S).orders] == orders
 
 
 def test_opening__that_is_cut_leaves_a_note_and_the_other_market() -> None:
     policy = replace(
         LONGS, targets=(FuturesTarget("ETH", 8_000), FuturesTarget("BTC", 2_000)), limits=replace(PLAIN, max_position_bps=7_000)
     )
-    plan = plan_futures(pair_book(10_000), policy, RICH, NOW_S)
+    plan = plan_futures(pair_book(10_000), policy, RICH, PLAN_S)
     assert [order.market for order in plan.orders] == ["ETH", "BTC"]
     assert any(note.startswith("ETH is cut to max_position") for note in plan.refusal_texts)
 
 
 def test_reducing_plan__largest_notional_goes_first() -> None:
-    plan = plan_futures(pair_book(4_000, 2 * E18, 500 * LOT), LONGS, RICH, NOW_S)
+    plan = plan_futures(pair_book(4_000, 2 * E18, 500 * LOT), LONGS, RICH, PLAN_S)
     assert [order.market for order in plan.orders] == ["BTC", "ETH"]
 
 

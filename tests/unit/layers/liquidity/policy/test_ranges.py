@@ -15,7 +15,7 @@ from tests.support.lp_worlds import (
     RATIO,
     SPACING,
     USD,
-    held,
+    assert_hold,
     kinds,
     only_provide,
     paired,
@@ -69,12 +69,12 @@ def test_a_range_that_is_left_and_not_wanted_any_more_is_only_taken_out() -> Non
 
 def test_a_range_that_was_left_stays_where_it_is_not_worth_its_gas() -> None:
     step = world([ranged(30, 2_200, 2_600)], [wanted(30)])
-    held(step, "uniswap_v3 #42 stays out of range", "limits.plan_cost")
+    assert_hold(step, "uniswap_v3 #42 stays out of range", "limits.plan_cost")
 
 
 def test_without_a_target_in_its_pool_a_range_that_was_left_is_the_owners_business() -> None:
-    held(world([ranged(1_600, 2_200, 2_600)], [wanted(0, v2_at())], trigger=quiet()))
-    held(world([ranged(1_600, 2_200, 2_600)], trigger=quiet()))
+    assert_hold(world([ranged(1_600, 2_200, 2_600)], [wanted(0, v2_at())], trigger=quiet()))
+    assert_hold(world([ranged(1_600, 2_200, 2_600)], trigger=quiet()))
 
 
 # less of it
@@ -92,7 +92,7 @@ def test_a_share_of_nothing_takes_everything_out() -> None:
     assert all(isinstance(action, Withdraw) and action.liquidity == action.position_liquidity for action in actions)
     assert len(actions) == 2
     assert passes(step)
-    held(world([ranged(5, 1_800, 2_200)], [wanted(0)]), "5 USDC to move, limits.min_trade is 10")
+    assert_hold(world([ranged(5, 1_800, 2_200)], [wanted(0)]), "5 USDC to move, limits.min_trade is 10")
 
 
 def test_fees_above_their_threshold_are_collected_and_put_back() -> None:
@@ -113,10 +113,10 @@ def test_fees_go_back_as_far_as_the_share_lacks_them() -> None:
 
 
 def test_fees_stay_below_their_threshold_or_where_that_is_off_or_gas_is_dear() -> None:
-    held(earning_step(1_770, above=120))
-    held(earning_step(1_770, above=None))
+    assert_hold(earning_step(1_770, above=120))
+    assert_hold(earning_step(1_770, above=None))
     dear = earning_step(1_770)
-    held(with_limits(dear, plan_cost_bps=50), "fees of uniswap_v3 #42 are not collected: gas of")
+    assert_hold(with_limits(dear, plan_cost_bps=50), "fees of uniswap_v3 #42 are not collected: gas of")
 
 
 # strangers
@@ -153,7 +153,7 @@ def test_the_share_of_a_range_that_is_in_the_pool_counts_uncollected_fees() -> N
     fees = (800 * USD, 0)
     own = ranged(1_000, 1_800, 2_200, owed=fees, core_owed=fees)
     assert positions.uncollected_fees(own) == fees
-    held(world([own], [wanted(1_800)]))
+    assert_hold(world([own], [wanted(1_800)]))
 
 
 def test_the_decision_tells_every_move() -> None:

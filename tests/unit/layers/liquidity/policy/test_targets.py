@@ -27,8 +27,8 @@ from tests.support.lp_worlds import (
     USD,
     USDC,
     WETH,
+    assert_hold,
     book,
-    held,
     kinds,
     only_provide,
     paired,
@@ -88,14 +88,14 @@ def test_the_position_around_the_price_grows_and_no_second_one_opens() -> None:
 
 
 def test_a_difference_within_the_band_around_a_share_is_left() -> None:
-    assert isinstance(held(world([ranged(1_500, 1_800, 2_200)], [wanted(1_500)])), Hold)
-    assert isinstance(held(world([ranged(1_500, 1_800, 2_200)], [wanted(1_700)])), Hold)
+    assert isinstance(assert_hold(world([ranged(1_500, 1_800, 2_200)], [wanted(1_500)])), Hold)
+    assert isinstance(assert_hold(world([ranged(1_500, 1_800, 2_200)], [wanted(1_700)])), Hold)
     assert kinds(world([ranged(1_500, 1_800, 2_200)], [wanted(1_800)])) == [Provide]
 
 
 def test_what_a_step_has_begun_it_ends_within_the_band_too() -> None:
     step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_700)], bounds=roomy(plan_cost_bps=100))
-    held(step)
+    assert_hold(step)
     assert kinds(step.with_progress(LiquidityProgress(has_moved=True))) == [Provide]
 
 
@@ -149,14 +149,14 @@ def test_nothing_is_added_beyond_the_aim_of_budget_and_weight(limit: dict[str, o
 
 
 def test_without_any_room_nothing_is_added() -> None:
-    held(world(targets=[wanted(2_000)], bounds=roomy(impermanent_loss_bps=0)), "limits.impermanent_loss allows no more")
+    assert_hold(world(targets=[wanted(2_000)], bounds=roomy(impermanent_loss_bps=0)), "limits.impermanent_loss allows no more")
 
 
 def test_what_is_too_small_or_too_dear_in_gas_is_left() -> None:
-    held(world(targets=[wanted(10)]), "limits.min_trade is 10")
+    assert_hold(world(targets=[wanted(10)]), "limits.min_trade is 10")
     dear = world(targets=[wanted(100)])
     dear = with_snapshot(dear, head=replace(dear.snapshot.head, base_fee_wei=3 * 10**9))
-    held(dear, "gas of", "is above limits.plan_cost of 50 bps")
+    assert_hold(dear, "gas of", "is above limits.plan_cost of 50 bps")
     assert kinds(with_limits(dear, plan_cost_bps=None)) == [Provide]
 
 
@@ -164,24 +164,24 @@ def test_what_comes_to_no_liquidity_is_left() -> None:
     step = world(
         targets=[wanted(2_000)], values={"WETH": 8_000, "USDC": 0}, bounds=roomy(min_trade=None, plan_cost_bps=None), trigger=quiet()
     )
-    held(step, "the wallet has no spendable USDC left", "give no liquidity")
+    assert_hold(step, "the wallet has no spendable USDC left", "give no liquidity")
 
 
 def test_a_shallow_pool_gets_nothing() -> None:
     step = world(targets=[wanted(2_000)])
     shallow = replace(v3_at(depth=50_000), address=POOL)
-    held(with_snapshot(step, pools=(*step.snapshot.pools[:-1], shallow)), "holds less than limits.pool_min_value")
+    assert_hold(with_snapshot(step, pools=(*step.snapshot.pools[:-1], shallow)), "holds less than limits.pool_min_value")
 
 
 def test_while_something_is_unknown_nothing_moves() -> None:
     step = world(targets=[wanted(2_000)])
-    held(with_snapshot(step, pools=step.snapshot.pools[:-1]), "the pool was not read: trimtab trust pins it")
+    assert_hold(with_snapshot(step, pools=step.snapshot.pools[:-1]), "the pool was not read: trimtab trust pins it")
     failed_item = UnreadableItem("pool", step.snapshot.pools[-1].address, "USDC: the pool cannot send it")
-    held(with_snapshot(step, unreadable_items=(failed_item,)), "the pool is in quarantine: USDC: the pool cannot send it")
+    assert_hold(with_snapshot(step, unreadable_items=(failed_item,)), "the pool is in quarantine: USDC: the pool cannot send it")
     unread = with_snapshot(step, pools=step.snapshot.pools[:-1], unreadable_items=(replace(failed_item, why="no code"),))
-    held(unread, "the pool was not read: no code")
+    assert_hold(unread, "the pool was not read: no code")
     unpriced = replace(step, portfolio=replace(step.portfolio, wrapped_native=lp_worlds.MANAGER))
-    held(unpriced, "gas cannot be valued")
+    assert_hold(unpriced, "gas cannot be valued")
 
 
 # triggers and cooldown
@@ -195,7 +195,7 @@ def test_a_fired_trigger_comes_before_the_targets() -> None:
 )
 def test_targets_rest_for_the_cooldown_after_swaps_and_after_actions(last: str, reason: str) -> None:
     step = world(targets=[wanted(2_000)], past=history(**{last: NOW_S - 60}))
-    held(step, "1600 USDC provided", reason, "; no rebalance follows before ", "(cooldown 1 h)")
+    assert_hold(step, "1600 USDC provided", reason, "; no rebalance follows before ", "(cooldown 1 h)")
     assert kinds(world(targets=[wanted(2_000)], past=history(**{last: NOW_S - 3_600}))) == [Provide]
 
 
@@ -249,7 +249,7 @@ def test_nothing_is_provided_or_taken_while_the_pool_is_off_the_reference(place:
     at = place(pushed)  # type: ignore[operator]  # parametrize erases the type
     for share_bps in (2_000, 0):
         own = [paired(900, at)] if place is v2_at else [ranged(900, 1_800, 2_200, 1, at)]
-        held(world(own, [wanted(share_bps, at)], pushed=pushed), "bps off the reference, limits.oracle_deviation is 150 bps")
+        assert_hold(world(own, [wanted(share_bps, at)], pushed=pushed), "bps off the reference, limits.oracle_deviation is 150 bps")
 
 
 def test_a_push_that_makes_spot_leave_a_range_recentres_nothing() -> None:
@@ -257,13 +257,13 @@ def test_a_push_that_makes_spot_leave_a_range_recentres_nothing() -> None:
     at = v3_at(Fraction(1_014, 1_000))
     own = ranged(1_600, 1_985, 2_015, 1, at)
     assert not own.tick_lower <= own.tick < own.tick_upper
-    held(world([own], [wanted(1_700, at)], pushed=Fraction(1_014, 1_000)))
+    assert_hold(world([own], [wanted(1_700, at)], pushed=Fraction(1_014, 1_000)))
 
 
 def test_a_band_that_the_slippage_limit_makes_too_narrow_holds_providing_back() -> None:
     at = v3_at(Fraction(1_014, 1_000))
     step = world(targets=[wanted(2_000, at, width_bps=300)], pushed=Fraction(1_014, 1_000), bounds=roomy(slippage_bps=5))
-    held(step, "where limits.slippage no longer bounds the cost of liquidity")
+    assert_hold(step, "where limits.slippage no longer bounds the cost of liquidity")
 
 
 PUSHED = Fraction(1_010, 1_000)
@@ -313,4 +313,4 @@ def test_the_most_that_minimums_let_liquidity_cost_counts_in_the_loss_of_a_day()
 
 def test_a_pool_whose_push_makes_liquidity_dearer_than_plan_cost_gets_nothing() -> None:
     text = "a cost of 3.72 USDC, 2.42 USDC of it because the pool is off the reference, for 3200 USDC is above limits.plan_cost of 10 bps"
-    held(world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED, bounds=roomy(plan_cost_bps=10)), text)
+    assert_hold(world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED, bounds=roomy(plan_cost_bps=10)), text)

@@ -21,7 +21,19 @@ from agent.model import Destination, Every, Halt, HaltCode, Hold, Rebalance, Ste
 from agent.planning import proposals
 from agent.policy.decide import current_drifts, decide
 from agent.policy.decision import DecisionResult
-from tests.support.builders import NOW_S, balances, books_of, brought_up, of, opening, split, step_input, strategy, token, with_state
+from tests.support.builders import (
+    NOW_S,
+    balances,
+    books_of,
+    brought_up,
+    opening,
+    split,
+    step_input,
+    strategy,
+    strategy_coins,
+    token,
+    with_state,
+)
 from tests.support.text import mentions
 
 HALF = {"WETH": 5_000, "USDC": 5_000}
@@ -61,8 +73,8 @@ def test_wishes_that_cancel_are_never_traded_and_are_exchanged_inside() -> None:
     assert booking is not None
     assert set(booking.requesters) == {"up", "down"}
     after = brought_up(step, replace(StrategyLedger(), bookings=(*books_of(step).unstored_bookings, booking)))
-    assert (of(after, "up", "WETH"), of(after, "up", "USDC")) == (2, 1_000)
-    assert (of(after, "down", "WETH"), of(after, "down", "USDC")) == (Fraction(1, 2), 4_000)
+    assert (strategy_coins(after, "up", "WETH"), strategy_coins(after, "up", "USDC")) == (2, 1_000)
+    assert (strategy_coins(after, "down", "WETH"), strategy_coins(after, "down", "USDC")) == (Fraction(1, 2), 4_000)
     assert isinstance(decide(after).decision, Hold)
     assert not decide(after).layer(StrategiesResult).is_netting_only
 
