@@ -421,6 +421,26 @@ def test_overshoot_is_a_move_past_the_goal(sold_usd: int, bought_usd: int, reaso
 
 
 @pytest.mark.parametrize(
+    ("sold_usd", "bought_usd", "reason"),
+    [
+        pytest.param(525, 526, "", id="a twentieth more than drift and gain"),
+        pytest.param(540, 541, "turn over more than the drift", id="more than that"),
+        pytest.param(540, 540, "", id="without a gain"),
+        pytest.param(560, 640, "", id="gain that large"),
+    ],
+)
+def test_overshoot_within_bands_is_turnover_beyond_drift_and_gain(sold_usd: int, bought_usd: int, reason: str) -> None:
+    """WETH is 500 above its band, USDC in its own."""
+    step = two(6_500, 3_500)
+    problem = build_problem(step, reference_prices(step))
+    bands = {"WETH": ("0.4", "0.6"), "USDC": ("0.3", "0.6")}
+    objective = objective_for_goal(problem, rebalance_to_targets(step, bands).goal)
+    draft = PlanDraft(delta_raw={WETH.address: -sold_usd * 10**18 // 2_000, USDC.address: bought_usd * COIN})
+
+    assert overshoot_reason(problem, objective, draft) == reason
+
+
+@pytest.mark.parametrize(
     ("amount_out_raw", "cause"),
     [
         pytest.param(2_000 * COIN, "exchanges too few base units to hit a goal", id="at the reference"),
