@@ -341,6 +341,27 @@ def test_plan_refuses_where_nothing_can_be_traded(step: StepInput, code: str, fi
 
 
 @pytest.mark.parametrize(
+    ("step", "limit", "left_text"),
+    [
+        pytest.param(with_limits(two(9_600, 400), turnover_bps=5), "turnover", "5 USDC", id="limit of a plan"),
+        pytest.param(
+            replace(two(9_600, 400, min_trade=None), history=history(turnover_24h=Fraction(5_999_900_000))),
+            "daily_turnover",
+            "0.1 USDC",
+            id="rest of the day",
+        ),
+    ],
+)
+def test_refusal_names_the_limit_that_leaves_too_little(step: StepInput, limit: str, left_text: str) -> None:
+    with pytest.raises(planner.NothingPlanned) as raised:
+        planner.plan(step, rebalance_to_targets(step))
+
+    assert raised.value.remedy.startswith(f"raise limits.{limit}, or wait")
+    (verdict,) = raised.value.verdicts
+    assert (verdict.guard, verdict.measured_text, verdict.limit) == (limit, "4600 USDC to move", left_text)
+
+
+@pytest.mark.parametrize(
     ("weth_usd", "passed"), [pytest.param(5_010, True, id="at the limit"), pytest.param(5_004, False, id="below the limit")]
 )
 def test_refusal_compares_the_drift_with_min_trade(weth_usd: int, passed: bool) -> None:
