@@ -376,6 +376,31 @@ def test_refusal_compares_the_drift_with_min_trade(weth_usd: int, passed: bool) 
     assert verdict.limit == "10 USDC"
 
 
+OFF = v3_pool(WETH, USDC, 1_999, DEEP)
+"""Pays five bps less than the reference, with a fee of five bps."""
+DEAR = v3_pool(WETH, USDC, 2_000, DEEP, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("step", "rule"),
+    [
+        pytest.param(two(5_004, 4_996), "limits.min_trade", id="drift below min_trade"),
+        pytest.param(with_limits(two(5_004, 4_996), min_trade=None, plan_cost_bps=4), "limits.plan_cost", id="fee above plan_cost"),
+        pytest.param(with_snapshot(two(5_300, 4_700), priority_fee_wei=100 * GWEI), "limits.plan_cost", id="gas"),
+        pytest.param(without_gas(two(5_800, 4_200, plan_cost_bps=4)), "limits.plan_cost", id="fee above plan_cost, no gas"),
+        pytest.param(without_gas(two(5_800, 4_200, [OFF], plan_cost_bps=6)), "", id="pool off the reference"),
+        pytest.param(without_gas(two(5_800, 4_200, [DEAR], plan_cost_bps=6)), "limits.plan_cost", id="dear pool"),
+        pytest.param(without_gas(two(5_800, 4_200, [OFF, DEAR], plan_cost_bps=6)), "", id="pool off the reference beside a dear one"),
+        pytest.param(two(9_600, 400, turnover_bps=5), "", id="turnover limit"),
+    ],
+)
+def test_refusal_is_a_hold_only_where_cost_or_size_alone_blocks(step: StepInput, rule: str) -> None:
+    with pytest.raises(planner.NothingPlanned) as raised:
+        planner.plan(step, rebalance_to_targets(step))
+
+    assert raised.value.limiting_rule == rule
+
+
 def test_plan_between_given_tokens_uses_no_other_pool() -> None:
     step = five_asset_step(MIXED)
     allowed = {WETH.address, USDC.address}
