@@ -31,6 +31,7 @@ from agent.model import (
     TokenSupply,
     WeightLimit,
 )
+from agent.planning import planner
 from agent.weights.returns import Floats
 from tests.support.builders import (
     NOW_S,
@@ -270,6 +271,19 @@ def check_legs(step: StepInput, plan: Plan) -> None:
     for token_in, token_out in pairs:
         into.setdefault(token_out, set()).add(token_in)
     TopologicalSorter(into).prepare()  # raises CycleError if tokens return to their start
+
+
+def checked_plan(step: StepInput, weights: Mapping[str, tuple[Number, Number]] | None = None) -> Plan:
+    """Return the plan of a step to its targets, or to the intervals given by symbol, once its legs are checked."""
+    plan = planner.plan(step, rebalance_to_targets(step, weights))
+    check_legs(step, plan)
+    return plan
+
+
+def gap_of(plan: Plan) -> Fraction:
+    """Return the optimality gap of a plan that has one, in bps of its turnover."""
+    assert plan.gap_bps is not None
+    return plan.gap_bps
 
 
 # --- Special planner problems by number: coarse tokens, hubs, zero targets, a plan cost that is off or large.

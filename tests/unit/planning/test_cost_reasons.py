@@ -28,6 +28,9 @@ HOUR_S = 3_600
 COIN = 10**6
 AMPLE_RAW = 2**255
 DEEP_PAIR = v2_pool(WETH, USDC, 2_000, DEEP)
+SECOND_PAIR = v2_pool(WETH, USDC, 2_000, DEEP, "second")
+POOL = v3_pool(WETH, USDC, 2_000, 1_000_000)
+SHORT_OF_TICKS = replace(POOL, ticks=(), known_from_tick=POOL.tick - 1, known_to_tick=POOL.tick + 1)
 VALUE = Fraction(1_000 * COIN)
 """Value to move, a thousand USDC, of which plan_cost allows five."""
 
@@ -35,7 +38,7 @@ VALUE = Fraction(1_000 * COIN)
 def problem_with(*pools: Pool, approved: bool = True, gas_value: Fraction = Fraction(0)) -> Problem:
     """Return the problem of WETH, DAI and USDC at a plan_cost of 50 bps, in which a leg's gas is worth `gas_value`."""
     step = step_input({"WETH": 4_000, "DAI": 2_000, "USDC": 4_000}, pools=pools or (DEEP_PAIR,))
-    problem = build_problem(with_limits(step, plan_cost_bps=50), reference_prices(step))
+    problem = build_problem(with_limits(step, plan_cost_bps=50, pool_min_value=None), reference_prices(step))
     allowances = dict.fromkeys((WETH.address, DAI.address, USDC.address), AMPLE_RAW if approved else 0)
     return replace(problem, gas_unit_value=gas_value / LEG_GAS, gas_inputs=replace(problem.gas_inputs, allowances=allowances))
 
@@ -69,10 +72,10 @@ def test_route_runs_between_token_and_counterpart(is_sale: bool, counterparts: l
 @pytest.mark.parametrize(
     ("problem", "counterparts"),
     [
-        pytest.param(problem_with(), [WETH.address], id="only the token itself"),
+        pytest.param(problem_with(DEEP_PAIR, SECOND_PAIR), [WETH.address], id="only the token itself"),
         pytest.param(problem_with(), [DAI.address], id="no pool of the counterpart"),
         pytest.param(problem_with(), [], id="no counterpart"),
-        pytest.param(problem_with(replace(v3_pool(WETH, USDC, 2_000), liquidity=1, ticks=())), [USDC.address], id="pool too small"),
+        pytest.param(problem_with(SHORT_OF_TICKS), [USDC.address], id="ticks end before the amount"),
     ],
 )
 def test_route_is_none_where_nothing_joins_the_tokens(problem: Problem, counterparts: list[str]) -> None:
@@ -126,6 +129,10 @@ def test_route_counts_no_gain_of_a_pool_above_the_reference() -> None:
 
     assert route is not None
     assert route.impact == 0
+
+
+def test_route_passes_by_a_pool_whose_ticks_end() -> None:
+    assert weth_route(problem_with(SHORT_OF_TICKS, DEEP_PAIR)) == weth_route(problem_with(DEEP_PAIR))
 
 
 def test_route_is_the_cheapest_in_all() -> None:

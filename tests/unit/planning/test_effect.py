@@ -133,11 +133,17 @@ def test_effect_goes_by_the_goal_of_a_halfway_destination(weth_bps: int, is_held
     assert bool(reason_for(step, (8_000 - weth_bps, weth_bps, 2_000))) is is_held
 
 
-def test_effect_ignores_a_fall_inside_the_band() -> None:
-    """WBTC rises within its band: only what is outside counts."""
-    step = step_without_cheap_route(NEEDS_WETH)
+def test_effect_ignores_what_leaves_its_band_by_the_plan() -> None:
+    """WBTC is inside its band now and 1.2 points above it after the plan; of WETH a tenth of a point is left."""
+    assert reason_for(step_without_cheap_route(NEEDS_WETH), (5_620, 2_690, 2_000), skipped="WBTC WETH") == ""
 
-    assert reason_for(step, (5_900, 2_700, 1_400), skipped="WBTC WETH") == ""
+
+def test_effect_counts_only_the_fees_of_a_route() -> None:
+    """A pool of a low fee whose price is 2 % off the reference: it may return, and no rule of fees holds the plan."""
+    step = step_without_cheap_route(NEEDS_WETH)
+    skewed = v2_pool(token("WBTC"), token("WETH"), price_of("WBTC") / price_of("WETH") * Fraction(98, 100), 10**6, fee_pips=500)
+
+    assert reason_for(with_snapshot(step, pools=(*step.snapshot.pools, skewed)), (5_490, 2_500, 2_010)) == ""
 
 
 EXEMPT: dict[str, Callable[[StepInput, Rebalance], tuple[StepInput, Rebalance]]] = {

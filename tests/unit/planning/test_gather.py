@@ -14,7 +14,7 @@ from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route, merge_routes, merged_legs
 from agent.reference import reference_prices
 from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, rebalance_to_targets
+from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, checked_plan, gap_of, rebalance_to_targets
 from tests.support.signing import leg
 
 LINK, WBTC, UNI = token("LINK"), token("WBTC"), token("UNI")
@@ -69,12 +69,10 @@ def test_merged_legs_knows_dependents_along_the_chain() -> None:
 
 def test_plan_gathers_three_sales_into_a_single_leg() -> None:
     step = step_with_hub()
-    plan = planner.plan(step, rebalance_to_targets(step))
-    check_legs(step, plan)
+    plan = checked_plan(step)
     assert [(leg.token_out == WETH.address, leg.sink) for leg in plan.legs] == [(True, LegPlace.ROUTER)] * 3 + [(False, LegPlace.WALLET)]
     assert plan.legs[-1].amount_in_raw == sum(leg.amount_out_raw for leg in plan.legs[:-1])
-    assert plan.gap_bps is not None
-    assert plan.gap_bps < 1
+    assert gap_of(plan) < 1
 
 
 def test_gathered_legs_cost_less_gas_than_separate_chains() -> None:

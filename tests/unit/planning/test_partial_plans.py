@@ -193,6 +193,16 @@ def test_fits_daily_loss_up_to_the_limit(is_exit: bool, lost_beyond: Fraction, f
     assert partial_plans.fits_daily_loss(limited_step(loss_24h=DAILY_LOSS - loss + lost_beyond), plan) is fits
 
 
+@pytest.mark.parametrize("is_exit", [True, False])
+def test_fall_of_prices_bars_no_exit(is_exit: bool) -> None:
+    plan = sell_weth(limited_step())
+    assert isinstance(plan.decision, Rebalance)
+    plan = replace(plan, decision=replace(plan.decision, is_exit=is_exit))
+    fall = Fraction(2 * DAILY_LOSS)
+
+    assert partial_plans.fits_daily_loss(limited_step(loss_24h=fall, decrease_24h=fall), plan) is is_exit
+
+
 @pytest.mark.parametrize(("lost", "fits"), [(DAILY_LOSS, True), (DAILY_LOSS + 1, False)])
 def test_plan_that_gains_fits_only_where_the_limit_is_not_exceeded(lost: int, fits: bool) -> None:
     plan = sell_weth(limited_step())

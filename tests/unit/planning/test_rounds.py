@@ -17,7 +17,17 @@ from agent.planning.rounding import RouteSimulator, run_routes
 from agent.planning.routes import MAX_LEGS, Route
 from agent.reference import reference_prices
 from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits
-from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, any_problem_with_gas, check_legs, rebalance_to_targets, two, wide
+from tests.support.planning_worlds import (
+    DEEP,
+    PRICES,
+    USDC,
+    WETH,
+    any_problem_with_gas,
+    checked_plan,
+    rebalance_to_targets,
+    two,
+    wide,
+)
 
 ONE = 10**18
 
@@ -138,8 +148,7 @@ def test_overlong_chains_give_way_to_a_hub() -> None:
     targets = dict.fromkeys([t.symbol for t in line], 900) | {"AAVE": 1_000}
     values = dict.fromkeys([t.symbol for t in line], 8_000) | {"USDC": 26_000, "UNI": 0, "AAVE": 10_000}
     step = wide(step_input(targets, values, PRICES, pools=pools))
-    plan = planner.plan(step, rebalance_to_targets(step))
-    check_legs(step, plan)
+    plan = checked_plan(step)
     assert len(line) - 1 > MAX_LEGS
     into = [leg for leg in plan.legs if leg.token_out == token("UNI").address]
     assert into
@@ -149,8 +158,7 @@ def test_overlong_chains_give_way_to_a_hub() -> None:
 
 def test_spend_cap_bounds_the_legs_and_names_the_rest() -> None:
     step = replace(two(5_800, 4_200), progress=replace(two(5_800, 4_200).progress, spend_caps=((WETH.address, ONE // 5),)))
-    plan = planner.plan(step, rebalance_to_targets(step))
-    check_legs(step, plan)
+    plan = checked_plan(step)
     assert sum(leg.amount_in_raw for leg in plan.legs) == ONE // 5
     reason_by_subject = {item.subject: item.why for item in plan.skipped}
     assert "approved more" in reason_by_subject["WETH"]
@@ -168,8 +176,7 @@ def three_token_step(worth_weth: int) -> StepInput:
 def test_spend_cap_shortens_both_buyers_alike() -> None:
     """The market rose by 3 % after 8 WETH were approved: neither buyer is served before the other, and none too much."""
     step = replace(three_token_step(61_800), progress=replace(three_token_step(61_800).progress, spend_caps=((WETH.address, 8 * ONE),)))
-    plan = planner.plan(step, rebalance_to_targets(step))
-    check_legs(step, plan)
+    plan = checked_plan(step)
     assert sum(leg.amount_in_raw for leg in plan.legs) == 8 * ONE
     weight_by_token = dict(plan.weights_after_bps)
     assert abs(weight_by_token[USDC.address] - weight_by_token[token("DAI").address]) <= 1

@@ -8,7 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
-from agent.model import Asset, AssetDrift, Cron, Destination, Every, Goal, GoalWeight, HybridTrigger, Threshold, Trigger
+from agent.model import (
+    AnyOf,
+    Asset,
+    AssetDrift,
+    Cron,
+    Destination,
+    Every,
+    Goal,
+    GoalWeight,
+    HybridTrigger,
+    NoTradeZone,
+    Threshold,
+    Trigger,
+)
 from agent.policy.drift import (
     band,
     band_edge_prices,
@@ -17,11 +30,14 @@ from agent.policy.drift import (
     drifts_from_balances,
     ideal_trades,
     investable_total,
+    overweight_messages,
     rebalance_goal,
+    unreachable_reasons,
+    with_trigger_bands,
 )
 from agent.policy.triggers import bands
 from agent.units import BPS
-from tests.support.builders import address, step_input, token
+from tests.support.builders import address, step_input, token, tracking
 from tests.support.samples import examples
 from tests.support.text import raises_code
 
@@ -58,6 +74,90 @@ RELATIVE = Threshold(None, 1_000)
 )
 def test_band_has_exact_edges_of_the_narrower_width(trigger: Trigger, target_bps: int, low: object, high: object) -> None:
     assert band(trigger, target_bps) == (low, high)
+
+
+FIVE_POINTS = Threshold(500, None)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "own_band", "max_bps", "low", "high"),
+    [
+        pytest.param(FIVE_POINTS, Threshold(100, None), None, 4_900, 5_100, id="own band"),
+        pytest.param(Every(86_400), Threshold(100, None), None, 5_000, 5_000, id="own band without a band of the trigger"),
+        pytest.param(FIVE_POINTS, None, 5_200, 4_500, 5_200, id="max_weight inside the band"),
+        pytest.param(FIVE_POINTS, None, 5_501, 4_500, 5_500, id="max_weight beyond the band"),
+        pytest.param(FIVE_POINTS, None, 5_001, 4_500, 5_001, id="max_weight a bp above the target"),
+        pytest.param(FIVE_POINTS, None, 5_000, 4_500, 5_500, id="max_weight at the target"),
+        pytest.param(AnyOf((FIVE_POINTS, Threshold(300, None))), None, None, 4_700, 5_300, id="narrowest of several"),
+        pytest.param(NoTradeZone(tracking("WETH")), Threshold(100, None), 5_200, 0, 10_000, id="zone"),
+    ],
+)
+def test_band_goes_by_own_band_max_weight_and_trigger(
+    trigger: Trigger, own_band: Threshold | None, max_bps: int | None, low: int, high: int
+) -> None:
+    assert band(trigger, 5_000, own_band, max_bps) == (low, high)
+
+
+@pytest.mark.parametrize(
+    ("raws", "is_outside"),
+    [
+        pytest.param([5_500, 4_500], False, id="on the edge"),
+        pytest.param([5_501, 4_500], True, id="a base unit more"),
+        pytest.param([0, 0], False, id="empty wallet"),
+    ],
+)
+def test_drifts_take_the_bands_of_another_trigger(raws: list[int], is_outside: bool) -> None:
+    drifts = with_trigger_bands(drifts_of([5_000, 5_000], raws, Every(86_400)), RELATIVE)
+
+    assert [drift.is_outside_band for drift in drifts] == [is_outside, is_outside]
+    assert [(drift.band_low_bps, drift.band_high_bps) for drift in drifts] == [(4_500, 5_500)] * 2
+
+
+def test_overweight_message_begins_a_base_unit_above_the_limit() -> None:
+    def messages(raws: list[int]) -> tuple[str, ...]:
+        drifts = drifts_of([5_000, 5_000], raws, RELATIVE)
+        return overweight_messages([replace(drift, max_bps=6_000 if drift.symbol == "T0" else None) for drift in drifts])
+
+    assert messages([6_000, 4_000]) == ()
+    (message,) = messages([6_001, 4_000])
+    assert message.startswith("T0 is 60 % of the portfolio, above limits.max_weight of 60 %")
+
+
+@pytest.mark.parametrize(
+    ("targets_bps", "raws", "low_reason", "high_reason"),
+    [
+        pytest.param([5_000, 5_000], [5, 5], "", "", id="both reachable"),
+        pytest.param([5_000, 5_000], [0, 5], "holds none", "holds none", id="nothing in the wallet"),
+        pytest.param([5_000, 5_000], [5, 0], "no other asset", "no other asset", id="nothing else"),
+        pytest.param([500, 9_500], [5, 95], "down to 0 %", "", id="band down to zero"),
+        pytest.param([501, 9_499], [5, 95], "", "", id="a bp above zero"),
+        pytest.param([9_500, 500], [95, 5], "", "up to 100 %", id="band up to all"),
+    ],
+)
+def test_unreachable_reasons_say_why_no_price_leaves_the_band(
+    targets_bps: list[int], raws: list[int], low_reason: str, high_reason: str
+) -> None:
+    drifts = drifts_of(targets_bps, raws, FIVE_POINTS)
+
+    reasons = unreachable_reasons(drifts[0], drifts)
+
+    for reason, expected in zip(reasons, (low_reason, high_reason), strict=True):
+        assert expected in reason
+        assert bool(reason) is bool(expected)
+
+
+def test_amounts_outside_the_wallet_count_for_weights_and_edges() -> None:
+    assets = assets_of([5_000, 5_000])
+    first, second = (asset.token.address for asset in assets)
+    prices = {first: Fraction(1), second: Fraction(1)}
+
+    in_wallet = drifts_from_balances(assets, {first: 600, second: 400}, prices, RELATIVE)
+    outside = drifts_from_balances(assets, {first: 0, second: 400}, prices, RELATIVE, {"pool": {first: 600}})
+
+    assert outside[0].share == in_wallet[0].share == Fraction(6, 10)
+    assert outside[0].investable_raw == 0
+    assert band_edge_prices(outside) == band_edge_prices(in_wallet)
+    assert unreachable_reasons(outside[0], outside) == ("", "")
 
 
 def test_share_on_the_edge_is_inside_and_a_unit_more_outside() -> None:

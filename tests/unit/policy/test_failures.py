@@ -14,18 +14,35 @@ import pytest
 from agent import codec, guards
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.model import ExitFailures, Goal, History, Intent, IntentKind, Plan, Rebalance, StepInput, StepProgress, SubmissionRefusal, TopUp
+from agent.model import (
+    NATIVE_VENUE,
+    ExitFailures,
+    Goal,
+    History,
+    Intent,
+    IntentKind,
+    Leg,
+    LegPlace,
+    Plan,
+    Rebalance,
+    StepInput,
+    StepProgress,
+    SubmissionRefusal,
+    TopUp,
+)
 from agent.model.step import NO_PROGRESS
 from agent.planning import proposals
 from agent.policy import failures
 from agent.store import Store, open_store
 from agent.units import NATIVE, Token
+from tests.support import signing
 from tests.support.builders import ETHER, NOW_S, history, step_input, with_limits
 from tests.support.decisions.exits import LINK, MARKET, OFF, SOUND, USDC, WBTC, WETH, GuardEvidence, step_with_stops
 from tests.support.lp_worlds import planned, ranged, roomy, world
 from tests.support.plans import evidence, plan_of, sell_weth, verdict, with_leg
 from tests.support.records.intents import ended_intent
 from tests.support.records.mined import add_mined_intent
+from tests.support.signing import MINT, WITHDRAW_V3, leg
 from tests.support.transactions import CHAIN_ID, START_S, WALLET
 
 TWO = (*MARKET, SOUND)
@@ -60,9 +77,91 @@ def test_exit_waits_longer_after_each_failure_up_to_an_hour(reverts: int, approv
     assert not passes_guard(failed(10**6), is_exit=False), "a rebalance waits for its owner"
 
 
-@pytest.mark.parametrize(("reverts", "free", "wait_s"), [(3, 3, 60), (9, 9, 60), (9, 6, 60), (9, 5, 120), (9, 0, 3_600), (2, 2, 0)])
-def test_retry_wait_is_not_doubled_by_a_failure_without_gas(reverts: int, free: int, wait_s: int) -> None:
-    assert failures.retry_wait_s(ExitFailures("ETH", reverts, 0, NOW_S, free)) == wait_s
+@pytest.mark.parametrize(
+    ("reverts", "free", "approvals", "is_emergency", "wait_s"),
+    [
+        pytest.param(2, 0, 7, False, 0, id="a failure of each below the limit"),
+        pytest.param(3, 0, 0, False, 60, id="three reverts"),
+        pytest.param(4, 0, 0, False, 120, id="four reverts"),
+        pytest.param(3, 3, 0, False, 60, id="three reverts without gas"),
+        pytest.param(9, 9, 0, False, 60, id="nine reverts without gas"),
+        pytest.param(9, 6, 0, False, 60, id="three of nine cost gas"),
+        pytest.param(9, 5, 0, False, 120, id="four of nine cost gas"),
+        pytest.param(9, 0, 0, False, 3_600, id="an hour at most"),
+        pytest.param(2, 0, 8, False, 60, id="eight approvals"),
+        pytest.param(2, 0, 9, False, 120, id="nine approvals"),
+        pytest.param(3, 0, 20, False, 60, id="reverts count before approvals"),
+        pytest.param(9, 0, 0, True, 60, id="emergency"),
+        pytest.param(2, 0, 7, True, 0, id="emergency below the limit"),
+    ],
+)
+def test_retry_wait_doubles_with_each_failure_that_cost_gas(
+    reverts: int, free: int, approvals: int, is_emergency: bool, wait_s: int
+) -> None:
+    exit_failures = ExitFailures("ETH", reverts, approvals, NOW_S, free)
+
+    assert failures.retry_wait_s(exit_failures, is_emergency=is_emergency) == wait_s
+    assert failures.retry_at_s(exit_failures, is_emergency=is_emergency) == (NOW_S + wait_s if wait_s else 0)
+
+
+@pytest.mark.parametrize(
+    ("past", "is_stopped"),
+    [
+        pytest.param(history(reverts_in_row=2, approval_cycles_in_row=7), False, id="a failure of each below the limit"),
+        pytest.param(history(reverts_in_row=3), True, id="three reverts"),
+        pytest.param(history(approval_cycles_in_row=8), True, id="eight approvals"),
+        pytest.param(history(is_stopped=True), True, id="stopped before"),
+    ],
+)
+def test_rebalances_stop_at_the_limit_of_failures(past: History, is_stopped: bool) -> None:
+    assert failures.is_stopped(past) is is_stopped
+
+
+EXIT = Rebalance("a stop fired", Goal(()), is_exit=True)
+SALE = leg(WETH.address, USDC.address, 9, 9, pool="pool")
+
+
+@pytest.mark.parametrize(
+    ("legs", "name"),
+    [
+        pytest.param([SALE], WETH.address, id="sale"),
+        pytest.param(
+            [SALE, replace(SALE, token_in=LINK.address)], " ".join(sorted((WETH.address, LINK.address))), id="sale of two, sorted"
+        ),
+        pytest.param(
+            [replace(SALE, token_in=LINK.address), SALE], " ".join(sorted((WETH.address, LINK.address))), id="the same in another order"
+        ),
+        pytest.param([SALE, replace(SALE, token_in="hub", source=LegPlace.ROUTER)], WETH.address, id="leg from the router"),
+        pytest.param(
+            [replace(SALE, token_in=NATIVE, token_out=WETH.address, venue=NATIVE_VENUE), replace(SALE, source=LegPlace.ROUTER)],
+            WETH.address,
+            id="native coin is wrapped first",
+        ),
+        pytest.param([SALE, replace(SALE, token_in=LINK.address, token_out=NATIVE)], WETH.address, id="refill of gas"),
+    ],
+)
+def test_exit_name_is_the_token_that_the_wallet_sells(legs: list[Leg], name: str) -> None:
+    assert failures.exit_name(replace(signing.plan_of(*legs), decision=EXIT)) == name
+
+
+@pytest.mark.parametrize(
+    ("plan", "name"),
+    [
+        pytest.param(signing.plan_of(SALE), "", id="rebalance"),
+        pytest.param(replace(signing.plan_of(SALE), decision=TopUp("short of gas", 1)), NATIVE, id="top-up"),
+        pytest.param(replace(signing.plan_of(), layer_actions=(WITHDRAW_V3,)), WITHDRAW_V3.pool, id="withdrawal of liquidity"),
+        pytest.param(replace(signing.plan_of(), layer_actions=(WITHDRAW_V3, MINT)), "", id="withdrawal for a provision"),
+        pytest.param(replace(signing.plan_of(), layer_actions=(MINT,)), "", id="provision"),
+    ],
+)
+def test_exit_name_of_other_plans(plan: Plan, name: str) -> None:
+    assert failures.exit_name(plan) == name
+
+
+def test_no_refused_market_changes_nothing() -> None:
+    step = step_input()
+
+    assert failures.with_refused_markets(step, {}) is step
 
 
 @pytest.mark.parametrize("earlier_count", [1, 3, 9])

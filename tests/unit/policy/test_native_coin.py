@@ -9,19 +9,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import codec, guards
+from agent.errors import Refused
 from agent.execution.evaluation import evaluate_input
-from agent.model import Every, Hold, Leg, LegPlace, Plan, Rebalance, StepInput, TopUp, wallet_changes
+from agent.model import (
+    DataFeeQuote,
+    Every,
+    Goal,
+    Hold,
+    Leg,
+    LegPlace,
+    Plan,
+    Rebalance,
+    StepInput,
+    TopUp,
+    UnreadableItem,
+    UnsignedTx,
+    wallet_changes,
+)
+from agent.model.rollups import DATA_FEE_ITEM, MAX_FEE_RISE
 from agent.planning import proposals
 from agent.planning.gas import WrappedNative, with_payment_legs
 from agent.policy import native_coin
 from agent.policy.decide import decide
 from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices
-from agent.units import NATIVE
+from agent.units import NATIVE, UINT256_MAX
 from tests.support.builders import ETHER, GWEI, NOW_S, address, history, token, with_limits, with_snapshot
 from tests.support.decisions.native_coin import FLOOR, native_step, plan_of
 from tests.support.plans import evidence, verdict, with_leg
 from tests.support.signing import leg
+from tests.support.text import raises_code
 
 WETH, USDC = token("WETH").address, token("USDC").address
 W, R = LegPlace.WALLET, LegPlace.ROUTER
@@ -33,6 +50,118 @@ def refusing_guards(step: StepInput, plan: Plan) -> list[str]:
     plain = evidence(step, plan)
     quotes = tuple(quote for quote in plain.second_quotes if quote.leg_index in dict(swaps))
     return [f"{v.guard}: {v.measured_text}" for v in guards.judge(step, plan, replace(plain, second_quotes=quotes)) if not v.passed]
+
+
+@pytest.mark.parametrize(
+    ("base_fee_wei", "ceiling_wei", "price_wei"),
+    [
+        pytest.param(5, None, 12, id="two base fees and the tip"),
+        pytest.param(5, 11, 11, id="a wei below"),
+        pytest.param(5, 13, 12, id="ceiling above"),
+        pytest.param(None, None, 9, id="price of a node without base fee"),
+        pytest.param(None, 8, 8, id="ceiling of a legacy price"),
+    ],
+)
+def test_capped_gas_price_is_two_base_fees_and_the_tip(base_fee_wei: int | None, ceiling_wei: int | None, price_wei: int) -> None:
+    snapshot = native_step(ETHER, 0, 0).snapshot
+    snapshot = replace(snapshot, head=replace(snapshot.head, base_fee_wei=base_fee_wei), priority_fee_wei=2, gas_price_wei=9)
+
+    assert native_coin.capped_gas_price_wei(snapshot, ceiling_wei) == price_wei
+
+
+@pytest.mark.parametrize(
+    ("includes_native", "reserve_raw", "balance_raw", "reserved_raw", "full_reserve_raw"),
+    [
+        pytest.param(True, 7, ETHER, 7 + FLOOR, ETHER - FLOOR, id="native asset"),
+        pytest.param(False, 7, ETHER, 7, ETHER, id="wrapped token alone"),
+        pytest.param(True, ETHER, ETHER, ETHER + FLOOR, ETHER, id="reserve beyond the balance"),
+        pytest.param(False, 7, None, 7, UINT256_MAX, id="unknown balance"),
+    ],
+)
+def test_reserve_keeps_the_floor_only_of_a_native_asset(
+    includes_native: bool, reserve_raw: int, balance_raw: int | None, reserved_raw: int, full_reserve_raw: int
+) -> None:
+    step = native_step(ETHER, 0, 0, counts=includes_native, reserve_raw=reserve_raw)
+    asset = step.portfolio.assets[0]
+
+    assert native_coin.reserved_raw(step.limits, asset) == reserved_raw
+    assert native_coin.full_reserve_raw({} if balance_raw is None else {WETH: balance_raw}, step.limits, asset) == full_reserve_raw
+
+
+def test_balances_add_back_the_gas_that_this_step_spent() -> None:
+    step = native_step(ETHER, 2_000, 0)
+    step = replace(step, progress=replace(step.progress, spent_gas_wei=5))
+
+    assert native_coin.held_balances(step)[WETH] == 2 * ETHER + 5
+
+
+@pytest.mark.parametrize(
+    ("native_wei", "counts", "wrappable_wei"),
+    [
+        pytest.param(0, True, 0, id="at floor and gas"),
+        pytest.param(1, True, 1, id="a wei above"),
+        pytest.param(-1, True, 0, id="a wei below"),
+        pytest.param(1, False, 0, id="no native asset"),
+    ],
+)
+def test_wrappable_is_what_floor_and_gas_leave(native_wei: int, counts: bool, wrappable_wei: int) -> None:
+    """`native_wei` counts from floor and worst gas."""
+    step = native_step(ETHER, 0, 0, counts=counts)
+    kept_wei = FLOOR + native_coin.worst_gas_cost_wei(step.snapshot, step.limits)
+    snapshot = replace(step.snapshot, native_wei=kept_wei + native_wei)
+
+    assert native_coin.wrappable_wei(snapshot, step.portfolio, step.limits) == wrappable_wei
+
+
+def test_data_fee_cap_is_that_of_the_exact_transaction() -> None:
+    """Its calldata has three bytes."""
+    snapshot = replace(native_step(ETHER, 0, 0).snapshot, data_fee=DataFeeQuote(10**12, 10**15, 7, 7))
+    transaction = UnsignedTx(1, 0, WETH, 0, "0x010203", 100_000, GWEI, GWEI, None)
+
+    assert native_coin.data_fee_cap_wei(snapshot, transaction) == MAX_FEE_RISE * snapshot.max_data_fee_wei(100_000, 3)
+    assert native_coin.data_fee_cap_wei(replace(snapshot, data_fee=None), transaction) is None
+
+
+def test_unknown_data_fee_refuses_all_but_a_revocation() -> None:
+    unread = UnreadableItem(DATA_FEE_ITEM, WETH, "no answer")
+    snapshot = replace(native_step(ETHER, 0, 0).snapshot, unreadable_items=(unread,))
+    transaction = UnsignedTx(1, 0, WETH, 0, "0x", 100_000, GWEI, GWEI, None)
+
+    assert native_coin.data_fee_cap_wei(snapshot, transaction, revokes=True) is None
+    with raises_code(Refused, "data_fee", "data fee is unknown") as raised:
+        native_coin.data_fee_cap_wei(snapshot, transaction)
+    assert raised.value.verdicts[0].measured_text == "no answer"
+
+
+@pytest.mark.parametrize(
+    ("gas_price_limit_wei", "is_topped_up"),
+    [
+        pytest.param(GWEI + GWEI // 10, True, id="at the price of now"),
+        pytest.param(GWEI + GWEI // 10 - 1, False, id="a wei below it"),
+    ],
+)
+def test_top_up_of_a_hold_waits_while_gas_is_above_its_limit(gas_price_limit_wei: int, is_topped_up: bool) -> None:
+    step = with_limits(native_step(FLOOR - 1, 5_000, 5_000, counts=False), gas_price_wei=gas_price_limit_wei)
+
+    assert isinstance(native_coin.top_up(step, Hold("rests")), TopUp) is is_topped_up
+
+
+def test_top_up_of_a_rebalance_does_not_wait_for_cheaper_gas() -> None:
+    step = with_limits(native_step(GWEI * 10**5, 5_000, 5_000, counts=False), gas_price_wei=GWEI)
+
+    assert isinstance(native_coin.top_up(step, Rebalance("", Goal(()))), TopUp)
+
+
+@pytest.mark.parametrize(
+    ("weth_raw", "is_topped_up"), [pytest.param(0, True, id="four times its gas"), pytest.param(-1, False, id="a wei less")]
+)
+def test_top_up_unwraps_at_least_four_times_its_gas(weth_raw: int, is_topped_up: bool) -> None:
+    """`weth_raw` counts from four times the gas of an unwrapping."""
+    step = native_step(FLOOR - 1, 5_000, 5_000, counts=False)
+    least_raw = native_coin.MIN_UNWRAP_GAS_MULTIPLE * native_coin.unwrap_cost_wei(step.snapshot, step.limits)
+    holdings = tuple(replace(holding, raw=least_raw + weth_raw) if holding.token == WETH else holding for holding in step.snapshot.holdings)
+
+    assert isinstance(native_coin.top_up(with_snapshot(step, holdings=holdings), Hold("rests")), TopUp) is is_topped_up
 
 
 def test_both_forms_count_less_reserve_and_gas_floor() -> None:

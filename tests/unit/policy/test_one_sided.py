@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from agent import codec
 from agent.errors import Refused
-from agent.model import Destination, Hold, Plan, Rebalance, StepInput, Threshold, TradeSide, Trigger
+from agent.model import Destination, Goal, GoalWeight, Hold, Plan, Rebalance, StepInput, Threshold, TradeSide, Trigger
 from agent.planning import planner
 from agent.policy.decide import decide
 from agent.policy.drift import corrections, rebalance_goal
-from agent.policy.one_sided import restrict_to_side
+from agent.policy.one_sided import partial_goal, restrict_to_side
 from tests.support.builders import ETHER, step_input, token, with_limits, with_snapshot
 from tests.support.planning_worlds import any_problem, check_legs
 from tests.support.samples import slow
@@ -53,6 +53,53 @@ def goal_changes(step: StepInput) -> dict[str, Fraction]:
 )
 def test_trade_side_moves_only_that_side(only: TradeSide | None, expected: Mapping[str, Fraction | int]) -> None:
     assert goal_changes(step_of_side(only)) == expected
+
+
+def test_selling_keeps_an_excess_of_the_numeraire() -> None:
+    step = step_of_side(TradeSide.SELL, {"WETH": 5_200, "WBTC": 2_100, "LINK": 300, "USDC": 2_400})
+
+    assert goal_changes(step) == {"WETH": -1_200, "WBTC": -100, "USDC": 1_300}
+
+
+@pytest.mark.parametrize(
+    ("only", "sellable", "buyable"),
+    [
+        pytest.param(TradeSide.SELL, {"WETH", "WBTC"}, {"USDC"}, id="sell"),
+        pytest.param(TradeSide.BUY, {"USDC"}, {"WBTC", "LINK"}, id="buy"),
+    ],
+)
+def test_numeraire_moves_only_against_the_side(only: TradeSide, sellable: set[str], buyable: set[str]) -> None:
+    values = NOW if only is TradeSide.SELL else {"WETH": 4_100, "WBTC": 1_700, "LINK": 1_400, "USDC": 2_800}
+    step = step_of_side(only, values)
+    drifts = decide(step).drifts
+    symbols = {drift.token: drift.symbol for drift in drifts}
+
+    goal = restrict_to_side(drifts, rebalance_goal(drifts, Destination.TARGET), only, step.portfolio.numeraire.address)
+
+    assert {symbols[token] for token in symbols.keys() - set(goal.never_sold)} == sellable
+    assert {symbols[token] for token in symbols.keys() - set(goal.never_bought)} == buyable
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "part"),
+    [
+        pytest.param("0.32", "0.32", ("0.47", "0.47"), id="point below the weight"),
+        pytest.param("0.6", "0.6", ("0.54", "0.54"), id="point above the weight"),
+        pytest.param("0.3", "0.4", ("0.3", "0.49"), id="interval below the weight"),
+        pytest.param("0.6", "0.7", ("0.54", "0.7"), id="interval above the weight"),
+        pytest.param("0.4", "0.6", ("0.4", "0.6"), id="weight inside"),
+        pytest.param("0.52", "0.6", ("0.52", "0.6"), id="weight at the lower edge"),
+        pytest.param("0.4", "0.52", ("0.4", "0.52"), id="weight at the upper edge"),
+    ],
+)
+def test_partial_goal_goes_a_quarter_of_the_way_to_an_edge(low: str, high: str, part: tuple[str, str]) -> None:
+    """WETH is at 52 %."""
+    drift = replace(decide(step_of_side(None)).drifts[0], share=Fraction(52, 100))
+    goal = Goal((GoalWeight(drift.token, Fraction(low), Fraction(high)),))
+
+    (weight,) = partial_goal([drift], goal, Fraction(1, 4)).weights
+
+    assert (weight.low, weight.high) == tuple(map(Fraction, part))
 
 
 def test_losers_are_paid_for_by_all_overweight_in_proportion() -> None:

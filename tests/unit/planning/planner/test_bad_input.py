@@ -15,16 +15,20 @@ from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
 from agent.planning import planner
 from agent.units import Token
-from tests.support.builders import GWEI, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot
-from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, rebalance_to_targets, two, weights_bps, without_gas
+from tests.support.builders import GWEI, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot, without_feed
+from tests.support.planning_worlds import (
+    DEEP,
+    PRICES,
+    USDC,
+    WETH,
+    checked_plan,
+    gap_of,
+    rebalance_to_targets,
+    two,
+    weights_bps,
+    without_gas,
+)
 from tests.support.text import mentions, raises_code
-
-
-def checked_plan(step: StepInput) -> Plan:
-    plan = planner.plan(step, rebalance_to_targets(step))
-    check_legs(step, plan)
-    assert plan.gap_bps is not None
-    return plan
 
 
 def reason_by_subject(plan: Plan) -> dict[str, str]:
@@ -56,8 +60,7 @@ def test_plan_approaches_targets_that_its_limits_forbid(limits: dict[str, object
     assert 5_000 < weights_bps(step, plan)["WETH"] < 9_000
     assert reason in reason_by_subject(plan)["WETH"]
     assert reason in reason_by_subject(plan)["USDC"]
-    assert plan.gap_bps is not None
-    assert plan.gap_bps < Fraction(1, 100), "what the bounds forbid is no part of the gap"
+    assert gap_of(plan) < Fraction(1, 100), "what the bounds forbid is no part of the gap"
 
 
 # contradictory limits
@@ -80,7 +83,8 @@ def test_plan_refuses_where_slippage_and_impact_allow_nothing() -> None:
 # V3 ranges
 
 
-def test_plan_crosses_an_empty_part_to_the_next_range() -> None:
+@pytest.mark.parametrize("weth_usd", [5_800, 4_200], ids=["sells", "buys"])
+def test_plan_crosses_an_empty_part_to_the_next_range(weth_usd: int) -> None:
     """Nothing is active at the price; the next range begins 30 ticks down and 40 up."""
     deep = v3_pool(WETH, USDC, 2_000, 200_000_000, 500)
     base = deep.tick // 10 * 10
@@ -90,13 +94,13 @@ def test_plan_crosses_an_empty_part_to_the_next_range() -> None:
         (base - 600, base + 600),
     )
     assert gone.liquidity == 0
-    for weth, usdc in ((5_800, 4_200), (4_200, 5_800)):
-        step = without_gas(two(weth, usdc, [gone], pool_min_value=None))
-        plan = checked_plan(step)
-        assert weights_bps(step, plan) == {"WETH": 5_000, "USDC": 5_000}
-        assert plan.legs[0].impact_bps >= 30, "the price runs to the range before anything is exchanged"
-        assert plan.gap_bps is not None
-        assert plan.gap_bps < Fraction(1, 100)
+    step = without_gas(two(weth_usd, 10_000 - weth_usd, [gone], pool_min_value=None))
+
+    plan = checked_plan(step)
+
+    assert weights_bps(step, plan) == {"WETH": 5_000, "USDC": 5_000}
+    assert plan.legs[0].impact_bps >= 30, "the price runs to the range before anything is exchanged"
+    assert gap_of(plan) < Fraction(1, 100)
 
 
 def test_plan_takes_no_more_than_the_ranges_hold() -> None:
@@ -109,7 +113,8 @@ def test_plan_takes_no_more_than_the_ranges_hold() -> None:
     assert gone.address in reason_by_subject(plan)["WETH"]
 
 
-def test_plan_crosses_a_gap_without_liquidity() -> None:
+@pytest.mark.parametrize("weth_usd", [5_800, 4_200], ids=["sells", "buys"])
+def test_plan_crosses_a_gap_without_liquidity(weth_usd: int) -> None:
     """A little liquidity about the price, nothing for 20 ticks, then plenty: both ways."""
     deep = v3_pool(WETH, USDC, 2_000, 100_000_000, 500)
     base, little = deep.tick // 10 * 10, deep.liquidity // 10_000
@@ -122,12 +127,12 @@ def test_plan_crosses_a_gap_without_liquidity() -> None:
         (base - 600, base + 600),
     )  # fmt: skip
     assert holed.liquidity == little
-    for weth, usdc in ((5_800, 4_200), (4_200, 5_800)):
-        step = without_gas(two(weth, usdc, [holed], pool_min_value=None))
-        plan = checked_plan(step)
-        assert weights_bps(step, plan) == {"WETH": 5_000, "USDC": 5_000}
-        assert plan.gap_bps is not None
-        assert plan.gap_bps < Fraction(1, 100)
+    step = without_gas(two(weth_usd, 10_000 - weth_usd, [holed], pool_min_value=None))
+
+    plan = checked_plan(step)
+
+    assert weights_bps(step, plan) == {"WETH": 5_000, "USDC": 5_000}
+    assert gap_of(plan) < Fraction(1, 100)
 
 
 def test_plan_is_exact_in_a_pool_with_a_change_at_every_tick() -> None:
@@ -140,8 +145,7 @@ def test_plan_is_exact_in_a_pool_with_a_change_at_every_tick() -> None:
     step = without_gas(two(5_100, 4_900, [fine], pool_min_value=None))
     plan = checked_plan(step)
     assert weights_bps(step, plan) == {"WETH": 5_000, "USDC": 5_000}
-    assert plan.gap_bps is not None
-    assert plan.gap_bps < Fraction(1, 100)
+    assert gap_of(plan) < Fraction(1, 100)
 
 
 # amounts
@@ -193,28 +197,34 @@ def test_plan_ends_within_a_unit_of_tokens_of_any_decimals(decimals: int, versio
     plan = checked_plan(with_limits(step, min_trade=None))
     assert weights_bps(step, plan)["LINK"] == pytest.approx(5_000, abs=2), "a unit of the coarse token is worth one and a half"
     unit_bps = 15 * 10_000 / 8_000
-    assert plan.gap_bps is not None
-    assert plan.gap_bps < (unit_bps if decimals == 0 else Fraction(1, 1_000)), "a fee is rounded up to a unit"
+    assert gap_of(plan) < (unit_bps if decimals == 0 else Fraction(1, 1_000)), "a fee is rounded up to a unit"
 
 
 # references
 
 
-def test_plan_refuses_a_reference_price_that_is_not_positive() -> None:
-    step = two(5_800, 4_200, [v2_pool(WETH, USDC, 2_000, DEEP)])
-    for broken in (with_feed(step, "WETH", answer=0), with_feed(step, "WETH", answer=-1)):
-        with raises_code(Refused, "reference", "WETH") as refusal:
-            planner.plan(broken, rebalance_to_targets(broken))
-        assert "feed" in str(refusal.value)
-        assert [(verdict.guard, verdict.passed) for verdict in refusal.value.verdicts] == [("reference", False)]
+DEEP_STEP = two(5_800, 4_200, [v2_pool(WETH, USDC, 2_000, DEEP)])
 
 
-def test_plan_refuses_a_balance_that_was_not_read() -> None:
-    step = two(5_800, 4_200, [v2_pool(WETH, USDC, 2_000, DEEP)])
-    holdings = tuple(holding for holding in step.snapshot.holdings if holding.token != WETH.address)
-    with raises_code(Refused, "balance", "WETH") as refusal:
-        planner.plan(with_snapshot(step, holdings=holdings), rebalance_to_targets(step))
-    assert [(verdict.guard, verdict.passed) for verdict in refusal.value.verdicts] == [("balance", False)]
+@pytest.mark.parametrize(
+    ("step", "code", "figures"),
+    [
+        pytest.param(with_feed(DEEP_STEP, "WETH", answer=0), "reference", ("WETH", "feed"), id="price of zero"),
+        pytest.param(with_feed(DEEP_STEP, "WETH", answer=-1), "reference", ("WETH", "feed"), id="negative price"),
+        pytest.param(without_feed(DEEP_STEP, "WETH"), "reference", ("WETH", "feed"), id="no price at all"),
+        pytest.param(
+            with_snapshot(DEEP_STEP, holdings=tuple(holding for holding in DEEP_STEP.snapshot.holdings if holding.token != WETH.address)),
+            "balance",
+            ("WETH",),
+            id="balance that was not read",
+        ),
+    ],
+)
+def test_plan_refuses_an_unknown_price_or_balance_by_name(step: StepInput, code: str, figures: tuple[str, ...]) -> None:
+    with raises_code(Refused, code, *figures) as refusal:
+        planner.plan(step, rebalance_to_targets(step))
+
+    assert [(verdict.guard, verdict.passed) for verdict in refusal.value.verdicts] == [(code, False)]
 
 
 def test_plan_skips_a_pool_paying_over_125_percent() -> None:

@@ -19,7 +19,7 @@ from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import step_input, v2_pool, v3_pool, with_limits
 from tests.support.planning_peers import carry_out, pools_of
-from tests.support.planning_worlds import DAI, KINDS, USDC, WETH, any_problem, observed, rebalance_to_targets, without_gas
+from tests.support.planning_worlds import DAI, KINDS, USDC, WETH, any_problem, gap_of, observed, rebalance_to_targets, without_gas
 from tests.support.samples import slow
 
 GRID = 200
@@ -48,8 +48,7 @@ def test_hub_before_a_pool_at_its_bound_ends_empty(after: int, plan_cost_bps: in
     plan = replayed_plan(step_through_a_hub(after=after, plan_cost_bps=plan_cost_bps))
     assert [leg.token_out for leg in plan.legs] == [DAI.address, USDC.address]
     assert plan.legs[0].amount_out_raw == plan.legs[1].amount_in_raw
-    assert plan.gap_bps is not None
-    assert plan.gap_bps < Fraction(1, 10)
+    assert gap_of(plan) < Fraction(1, 10)
 
 
 def test_gap_counts_what_stays_in_a_hub() -> None:
@@ -91,8 +90,7 @@ def test_gap_bounds_every_split_on_a_grid(plan_cost_bps: int) -> None:
             best = max(best, worth(sum(amounts), out_raw))
     after = dict(plan.holdings_after)
     ours = worth(held_raw - after[WETH.address], after[USDC.address])
-    assert plan.gap_bps is not None
-    assert best - ours <= plan.gap_bps * plan.turnover / BPS
+    assert best - ours <= gap_of(plan) * plan.turnover / BPS
     assert plan.gap_bps < Fraction(1, 10)
 
 
@@ -118,8 +116,7 @@ def test_plan_leaves_no_hub_full_and_runs_in_no_circle(kind: str, seed: int) -> 
 def test_plan_does_not_sell_tokens_that_the_wallet_lacks(seed: int) -> None:
     """Pools above the reference: what was to be bought was sold short on paper, so that little or nothing could be carried out."""
     plan = replayed_plan(KINDS["hubs"](seed))
-    assert plan.gap_bps is not None
-    assert plan.gap_bps < Fraction(1, 10)
+    assert gap_of(plan) < Fraction(1, 10)
 
 
 @pytest.mark.parametrize("seed", [4, 7, 94, 104])

@@ -20,7 +20,7 @@ from tests.support.planning_worlds import (
     PRICES,
     USDC,
     WETH,
-    check_legs,
+    checked_plan,
     five_pools,
     rebalance_to_targets,
     two,
@@ -34,22 +34,19 @@ def test_pool_above_the_reference_carries_only_the_drift() -> None:
     bait = v3_pool(WETH, USDC, 2_028, 100_000_000, name="bait")
     pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, DEEP), bait]
     step = two(5_600, 4_400, pools)
-    plan = planner.plan(step, rebalance_to_targets(step))
-    check_legs(step, plan)
+    plan = checked_plan(step)
     assert [leg.pool for leg in plan.legs] == [bait.address]
     assert plan.turnover <= Fraction(600 * 10**6) * Fraction(105, 100)
     assert plan.cost.skew < 0 < plan.cost.fees
     other_way = two(4_400, 5_600, pools)
-    plan = planner.plan(other_way, rebalance_to_targets(other_way))
-    check_legs(other_way, plan)
+    plan = checked_plan(other_way)
     assert bait.address not in {leg.pool for leg in plan.legs}, "buying there would cost 1.4 %"
 
 
 def test_skewed_pool_is_a_cost_and_never_lowers_a_floor() -> None:
     skewed = v3_pool(WETH, USDC, Fraction(2_000 * 9_960, 10_000), DEEP, 500)
     step = with_limits(two(5_800, 4_200, [skewed]), plan_cost_bps=60)
-    plan = planner.plan(step, rebalance_to_targets(step))
-    check_legs(step, plan)
+    plan = checked_plan(step)
     assert plan.cost.skew / plan.turnover == pytest.approx(0.004, rel=0.02)
     leg = plan.legs[0]
     prices = Fraction(2_000 * 10**6, 10**18), Fraction(1)
@@ -75,8 +72,7 @@ def test_limits_that_are_off_keep_only_a_minimum_output() -> None:
         price_impact_bps=None, slippage_bps=None, plan_cost_bps=None, turnover_bps=None, daily_turnover_bps=None, min_trade=None,
         pool_min_value=None,
     )  # fmt: skip
-    plan = planner.plan(step, rebalance_to_targets(step))
-    check_legs(step, plan)
+    plan = checked_plan(step)
     assert plan.legs[0].impact_bps > 2_000
     assert plan.legs[0].min_out_raw >= 1
     assert weights_bps(step, plan)["WETH"] == pytest.approx(5_000, abs=2)
@@ -85,8 +81,7 @@ def test_limits_that_are_off_keep_only_a_minimum_output() -> None:
 def test_token_without_a_pool_stays_with_a_reason() -> None:
     step = step_input({"WETH": 4_000, "USDC": 4_000, "LINK": 2_000}, {"WETH": 5_000, "USDC": 3_500, "LINK": 1_500}, PRICES,
                       pools=[v3_pool(WETH, USDC, 2_000, DEEP)])  # fmt: skip
-    plan = planner.plan(step, rebalance_to_targets(step))
-    check_legs(step, plan)
+    plan = checked_plan(step)
     assert mentions({item.subject: item.why for item in plan.skipped}["LINK"], "usable pool")
 
 
@@ -107,8 +102,7 @@ def test_plan_refuses_tokens_that_no_route_joins() -> None:
 def test_hub_is_passed_through_and_ends_empty() -> None:
     pools: list[Pool] = [v3_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, hubs=("DAI",), pools=pools)
-    plan = planner.plan(step, rebalance_to_targets(step))
-    check_legs(step, plan)
+    plan = checked_plan(step)
     assert [(leg.token_out, leg.sink) for leg in plan.legs] == [(DAI.address, LegPlace.ROUTER), (USDC.address, LegPlace.WALLET)]
     assert weights_bps(step, plan) == {"WETH": 5_000, "USDC": 5_000}
     assert {at for at, _ in plan.holdings_after} == {WETH.address, USDC.address}
@@ -156,8 +150,7 @@ def test_one_sided_liquidity_serves_its_direction() -> None:
     sells = two(5_800, 4_200, [one_sided], pool_min_value=None)
     assert weights_bps(sells, planner.plan(sells, rebalance_to_targets(sells)))["WETH"] == 5_000
     buys = two(4_200, 5_800, [one_sided], pool_min_value=None, min_trade=None)
-    plan = planner.plan(buys, rebalance_to_targets(buys))
-    check_legs(buys, plan)
+    plan = checked_plan(buys)
     assert plan.turnover < Fraction(700 * 10**6), "of 800 wanted: three ticks are all there is"
     assert any(one_sided.address in item.why for item in plan.skipped)
 
@@ -202,7 +195,6 @@ def test_numeraire_without_a_target_may_be_passed_through() -> None:
     pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     step = step_input({"WETH": 5_000, "DAI": 5_000}, {"WETH": 5_800, "DAI": 4_200}, hubs=("USDC",), pools=pools)
     step = replace(step, reference=replace(step.reference, sources=(PriceSource.SPOT,)))
-    plan = planner.plan(step, rebalance_to_targets(step))
-    check_legs(step, plan)
+    plan = checked_plan(step)
     assert [leg.token_out for leg in plan.legs] == [USDC.address, DAI.address]
     assert weights_bps(step, plan) == {"WETH": 5_000, "DAI": 5_000}

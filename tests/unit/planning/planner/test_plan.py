@@ -20,7 +20,7 @@ from agent.planning.solver.fixed_point import FixedPoint
 from agent.planning.solver.utility import objective_for_goal
 from agent.reference import reference_prices
 from agent.units import BPS, Value
-from tests.support.builders import GWEI, Number, history, step_input, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.builders import GWEI, history, step_input, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.support.planning_worlds import (
     DAI,
     DEEP,
@@ -31,8 +31,10 @@ from tests.support.planning_worlds import (
     WBTC,
     WETH,
     check_legs,
+    checked_plan,
     five_pools,
     flow_value,
+    gap_of,
     rebalance_to_targets,
     two,
     weights_bps,
@@ -43,13 +45,6 @@ from tests.support.signing import leg
 from tests.support.text import mentions, raises_code
 
 COIN = 10**6
-
-
-def planned(step: StepInput, weights: Mapping[str, tuple[Number, Number]] | None = None) -> Plan:
-    """Return the checked plan of a step to its targets, or to these intervals."""
-    plan = planner.plan(step, rebalance_to_targets(step, weights))
-    check_legs(step, plan)
-    return plan
 
 
 def reason_by_subject(plan: Plan) -> dict[str, str]:
@@ -69,13 +64,12 @@ MIXED = {"WETH": 42_000, "USDC": 15_000, "WBTC": 26_000, "DAI": 7_000, "LINK": 1
 def test_plan_of_two_assets_meets_its_targets_after_costs() -> None:
     step = two(5_800, 4_200)
 
-    plan = planned(step)
+    plan = checked_plan(step)
 
     assert weights_bps(step, plan) == {"WETH": 5_000, "USDC": 5_000}
     assert plan.block == step.snapshot.head.number
     assert plan.expires_block == plan.block + step.execution.expire_blocks
-    assert plan.gap_bps is not None
-    assert plan.gap_bps < Fraction(1, 1_000)
+    assert gap_of(plan) < Fraction(1, 1_000)
     assert plan.verdicts == ()
     assert plan.skipped == ()
 
@@ -91,7 +85,7 @@ def test_plan_of_two_assets_meets_its_targets_after_costs() -> None:
 def test_plan_of_five_assets_ends_near_its_targets(values: dict[str, int], sold: set[object], most_off_bps: int) -> None:
     step = five_asset_step(values)
 
-    plan = planned(step)
+    plan = checked_plan(step)
 
     weights = weights_bps(step, plan)
     assert all(abs(weights[symbol] - FIVE[symbol]) <= most_off_bps for symbol in FIVE)
@@ -100,7 +94,7 @@ def test_plan_of_five_assets_ends_near_its_targets(values: dict[str, int], sold:
 
 def test_plan_reaches_a_token_through_a_hub() -> None:
     """WBTC and DAI become LINK by way of WETH alone."""
-    plan = planned(five_asset_step({"DAI": 50_000}))
+    plan = checked_plan(five_asset_step({"DAI": 50_000}))
 
     assert {leg.token_in for leg in plan.legs if leg.token_out == LINK.address} == {WETH.address}
     assert any(leg.source is LegPlace.ROUTER for leg in plan.legs)
@@ -118,7 +112,7 @@ def test_goal_is_a_point_or_the_nearest_edge(low: str, high: str, ends_bps: tupl
     step = two(5_800, 4_200)
     other = (1 - Fraction(high), 1 - Fraction(low))
 
-    plan = planned(step, {"WETH": (low, high), "USDC": other})
+    plan = checked_plan(step, {"WETH": (low, high), "USDC": other})
 
     assert ends_bps[0] <= weights_bps(step, plan)["WETH"] <= ends_bps[1]
 
@@ -137,7 +131,7 @@ def band_step(values: Mapping[str, int]) -> StepInput:
 def test_band_goal_moves_only_tokens_outside_to_their_edge() -> None:
     step = band_step({"WETH": 3_600, "USDC": 3_000, "WBTC": 1_900, "DAI": 1_500})
 
-    weights = weights_bps(step, planned(step, BANDS))
+    weights = weights_bps(step, checked_plan(step, BANDS))
 
     assert 3_295 <= weights["WETH"] <= 3_300
     assert 1_800 <= weights["DAI"] <= 1_805
@@ -148,7 +142,7 @@ def test_band_goal_moves_only_tokens_outside_to_their_edge() -> None:
 def test_band_goal_moves_no_more_than_a_token_lacks() -> None:
     step = band_step({"WETH": 3_200, "USDC": 3_200, "WBTC": 2_100, "DAI": 1_500})
 
-    plan = planned(step, BANDS)
+    plan = checked_plan(step, BANDS)
 
     assert 1_800 <= weights_bps(step, plan)["DAI"] <= 1_805
     assert plan.turnover < 302 * COIN
@@ -157,7 +151,7 @@ def test_band_goal_moves_no_more_than_a_token_lacks() -> None:
 def test_reserve_is_neither_spent_nor_counted() -> None:
     step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, reserves={"WETH": 1, "USDC": 100}, depth=DEEP)
 
-    plan = planned(step)
+    plan = checked_plan(step)
 
     assert weights_bps(step, plan) == {"WETH": 5_000, "USDC": 5_000}
     raw_after = dict(plan.holdings_after)
@@ -182,7 +176,7 @@ def test_exit_ignores_a_used_up_daily_turnover() -> None:
 def test_cost_parts_add_up_to_the_value_lost() -> None:
     step = five_asset_step(MIXED)
 
-    plan = planned(step)
+    plan = checked_plan(step)
 
     assert flow_value(step, plan) == -(plan.cost.fees + plan.cost.impact + plan.cost.skew)
     assert plan.cost.fees > 0
@@ -196,7 +190,7 @@ def test_cost_with_gas_stays_within_plan_cost() -> None:
     values = {"WETH": 1_300, "USDC": 500, "WBTC": 800, "DAI": 200, "LINK": 200}
     step = with_limits(five_asset_step(values), plan_cost_bps=60, min_trade=None, pool_min_value=None)
 
-    plan = planned(with_snapshot(step, priority_fee_wei=2 * GWEI))
+    plan = checked_plan(with_snapshot(step, priority_fee_wei=2 * GWEI))
 
     assert plan.cost.total * BPS <= 60 * plan.turnover
     assert any("gas" in item.why for item in plan.skipped)
@@ -207,7 +201,7 @@ def test_drift_stays_where_trading_costs_over_plan_cost() -> None:
     targets = {"WETH": 4_000, "USDC": 3_000, "LINK": 3_000}
     step = step_input(targets, {"WETH": 46_000, "USDC": 26_000, "LINK": 28_000}, PRICES, pools=[cheap, costly])
 
-    plan = planned(with_limits(step, plan_cost_bps=50))
+    plan = checked_plan(with_limits(step, plan_cost_bps=50))
 
     assert {leg.pool for leg in plan.legs} == {cheap.address}
     assert mentions(reason_by_subject(plan)["LINK"], "plan_cost allows", "fees")
@@ -224,13 +218,13 @@ TWINS = (v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(WETH, USDC, 2_000, DEEP, name
     ],
 )
 def test_second_pool_is_used_only_where_worth_its_gas(step: StepInput, leg_count: int) -> None:
-    assert len(planned(step).legs) == leg_count
+    assert len(checked_plan(step).legs) == leg_count
 
 
 def test_plan_splits_a_trade_so_that_last_units_pay_alike() -> None:
     pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, 1_000_000), v3_pool(WETH, USDC, 2_000, 3_000_000, 3_000)]
 
-    plan = planned(wide(two(45_000, 25_000, pools), pool_min_value=None))
+    plan = checked_plan(wide(two(45_000, 25_000, pools), pool_min_value=None))
 
     small, large = sorted(plan.legs, key=lambda leg: leg.amount_in_raw)
     assert Fraction(large.amount_in_raw, small.amount_in_raw) == pytest.approx(3, rel=0.05)
@@ -243,7 +237,7 @@ def test_plan_splits_a_trade_so_that_last_units_pay_alike() -> None:
 def test_plan_stops_at_price_impact_and_explains_the_rest() -> None:
     step = wide(two(90_000, 10_000, [v2_pool(WETH, USDC, 2_000, 1_000_000)]))
 
-    plan = planned(step)
+    plan = checked_plan(step)
 
     assert plan.legs[0].impact_bps == 100
     assert mentions(reason_by_subject(plan)["WETH"], "price_impact", plan.legs[0].pool)
@@ -254,7 +248,7 @@ def test_legs_through_one_pool_share_its_price_impact() -> None:
     pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, 5_000_000), v3_pool(DAI, USDC, 1, DEEP, 100), v3_pool(LINK, USDC, 15, DEEP)]
     targets = dict.fromkeys(("WETH", "USDC", "DAI", "LINK"), 2_500)
 
-    plan = planned(wide(step_input(targets, {"WETH": 55_000, "USDC": 18_000}, PRICES, pools=pools)))
+    plan = checked_plan(wide(step_input(targets, {"WETH": 55_000, "USDC": 18_000}, PRICES, pools=pools)))
 
     shared_legs = [leg for leg in plan.legs if leg.pool == pools[0].address]
     assert len(shared_legs) > 1
@@ -308,7 +302,7 @@ def test_dust_is_skipped_while_the_rest_is_traded() -> None:
     pools: list[Pool] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     step = step_input({"WETH": 4_000, "USDC": 3_000, "DAI": 3_000}, {"WETH": 4_300, "USDC": 2_704, "DAI": 2_996}, pools=pools)
 
-    plan = planned(step)
+    plan = checked_plan(step)
 
     assert {leg.token_out for leg in plan.legs} == {USDC.address}
     assert "min_trade" in reason_by_subject(plan)["DAI"]
@@ -324,7 +318,7 @@ def test_small_trade_goes_through_a_single_pool() -> None:
     values = {"WETH": 10_012, "USDC": 10_000, "LINK": 9_988}
     step = step_input({"WETH": 3_333, "USDC": 3_334, "LINK": 3_333}, values, PRICES, pools=pools)
 
-    plan = planned(wide(step, min_trade=Fraction(10 * COIN), plan_cost_bps=None))
+    plan = checked_plan(wide(step, min_trade=Fraction(10 * COIN), plan_cost_bps=None))
 
     assert [leg.token_out for leg in plan.legs] == [LINK.address]
 
@@ -347,6 +341,27 @@ def test_plan_refuses_where_nothing_can_be_traded(step: StepInput, code: str, fi
 
 
 @pytest.mark.parametrize(
+    ("step", "limit", "left_text"),
+    [
+        pytest.param(with_limits(two(9_600, 400), turnover_bps=5), "turnover", "5 USDC", id="limit of a plan"),
+        pytest.param(
+            replace(two(9_600, 400, min_trade=None), history=history(turnover_24h=Fraction(5_999_900_000))),
+            "daily_turnover",
+            "0.1 USDC",
+            id="rest of the day",
+        ),
+    ],
+)
+def test_refusal_names_the_limit_that_leaves_too_little(step: StepInput, limit: str, left_text: str) -> None:
+    with pytest.raises(planner.NothingPlanned) as raised:
+        planner.plan(step, rebalance_to_targets(step))
+
+    assert raised.value.remedy.startswith(f"raise limits.{limit}, or wait")
+    (verdict,) = raised.value.verdicts
+    assert (verdict.guard, verdict.measured_text, verdict.limit) == (limit, "4600 USDC to move", left_text)
+
+
+@pytest.mark.parametrize(
     ("weth_usd", "passed"), [pytest.param(5_010, True, id="at the limit"), pytest.param(5_004, False, id="below the limit")]
 )
 def test_refusal_compares_the_drift_with_min_trade(weth_usd: int, passed: bool) -> None:
@@ -359,6 +374,31 @@ def test_refusal_compares_the_drift_with_min_trade(weth_usd: int, passed: bool) 
     assert verdict.passed is passed
     assert verdict.measured_text == f"{weth_usd - 5_000} USDC to move"
     assert verdict.limit == "10 USDC"
+
+
+OFF = v3_pool(WETH, USDC, 1_999, DEEP)
+"""Pays five bps less than the reference, with a fee of five bps."""
+DEAR = v3_pool(WETH, USDC, 2_000, DEEP, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("step", "rule"),
+    [
+        pytest.param(two(5_004, 4_996), "limits.min_trade", id="drift below min_trade"),
+        pytest.param(with_limits(two(5_004, 4_996), min_trade=None, plan_cost_bps=4), "limits.plan_cost", id="fee above plan_cost"),
+        pytest.param(with_snapshot(two(5_300, 4_700), priority_fee_wei=100 * GWEI), "limits.plan_cost", id="gas"),
+        pytest.param(without_gas(two(5_800, 4_200, plan_cost_bps=4)), "limits.plan_cost", id="fee above plan_cost, no gas"),
+        pytest.param(without_gas(two(5_800, 4_200, [OFF], plan_cost_bps=6)), "", id="pool off the reference"),
+        pytest.param(without_gas(two(5_800, 4_200, [DEAR], plan_cost_bps=6)), "limits.plan_cost", id="dear pool"),
+        pytest.param(without_gas(two(5_800, 4_200, [OFF, DEAR], plan_cost_bps=6)), "", id="pool off the reference beside a dear one"),
+        pytest.param(two(9_600, 400, turnover_bps=5), "", id="turnover limit"),
+    ],
+)
+def test_refusal_is_a_hold_only_where_cost_or_size_alone_blocks(step: StepInput, rule: str) -> None:
+    with pytest.raises(planner.NothingPlanned) as raised:
+        planner.plan(step, rebalance_to_targets(step))
+
+    assert raised.value.limiting_rule == rule
 
 
 def test_plan_between_given_tokens_uses_no_other_pool() -> None:
@@ -427,6 +467,26 @@ def test_overshoot_is_a_move_past_the_goal(sold_usd: int, bought_usd: int, reaso
 
 
 @pytest.mark.parametrize(
+    ("sold_usd", "bought_usd", "reason"),
+    [
+        pytest.param(525, 526, "", id="a twentieth more than drift and gain"),
+        pytest.param(540, 541, "turn over more than the drift", id="more than that"),
+        pytest.param(540, 540, "", id="without a gain"),
+        pytest.param(560, 640, "", id="gain that large"),
+    ],
+)
+def test_overshoot_within_bands_is_turnover_beyond_drift_and_gain(sold_usd: int, bought_usd: int, reason: str) -> None:
+    """WETH is 500 above its band, USDC in its own."""
+    step = two(6_500, 3_500)
+    problem = build_problem(step, reference_prices(step))
+    bands = {"WETH": ("0.4", "0.6"), "USDC": ("0.3", "0.6")}
+    objective = objective_for_goal(problem, rebalance_to_targets(step, bands).goal)
+    draft = PlanDraft(delta_raw={WETH.address: -sold_usd * 10**18 // 2_000, USDC.address: bought_usd * COIN})
+
+    assert overshoot_reason(problem, objective, draft) == reason
+
+
+@pytest.mark.parametrize(
     ("amount_out_raw", "cause"),
     [
         pytest.param(2_000 * COIN, "exchanges too few base units to hit a goal", id="at the reference"),
@@ -450,7 +510,7 @@ def test_skipped_names_the_unmoved_counterpart() -> None:
     targets = {"WETH": 4_000, "USDC": 3_000, "DAI": 2_000, "WBTC": 1_000}
     pools = [v2_pool(WETH, USDC, 2_000, DEEP), v2_pool(WETH, DAI, 2_000, DEEP), v2_pool(WBTC, WETH, 30, 20_000)]
 
-    plan = planned(wide(step_input(targets, values, PRICES, pools=pools), min_trade=Fraction(400 * COIN)))
+    plan = checked_plan(wide(step_input(targets, values, PRICES, pools=pools), min_trade=Fraction(400 * COIN)))
 
     reasons = reason_by_subject(plan)
     assert "limits.min_trade" in reasons["USDC"]

@@ -41,7 +41,9 @@ from tests.support.planning_worlds import (
     any_problem,
     any_problem_with_gas,
     check_legs,
+    checked_plan,
     five_pools,
+    gap_of,
     random_pools,
     random_step,
     rebalance_to_targets,
@@ -213,13 +215,11 @@ def test_gap_counts_a_pool_dropped_wrongly_but_not_for_gas() -> None:
     step_with_gas = two(11_600, 8_400, pools)
     plan = planner.plan(step_with_gas, rebalance_to_targets(step_with_gas))
     assert len(plan.legs) == 1
-    assert plan.gap_bps is not None
-    assert plan.gap_bps < Fraction(1, 100)
+    assert gap_of(plan) < Fraction(1, 100)
     free = without_gas(step_with_gas)
     both = planner.plan(free, rebalance_to_targets(free))
     assert len(both.legs) == 2
-    assert both.gap_bps is not None
-    assert both.gap_bps < Fraction(1, 1_000)
+    assert gap_of(both) < Fraction(1, 1_000)
     market, state, budget = solved_parts(free)
     aim = objective_for_goal(market.problem, rebalance_to_targets(free).goal)
     worse = find_fixed_point(market, aim, budget, None, {pools[1].address: "left out"})
@@ -256,8 +256,7 @@ def test_gap_counts_the_turnover_limit() -> None:
     step = two(9_600, 400)
     plan = planner.plan(step, rebalance_to_targets(step))
     assert plan.turnover == pytest.approx(3_000 * 10**6, rel=1e-5)
-    assert plan.gap_bps is not None
-    assert plan.gap_bps < Fraction(1, 1_000)
+    assert gap_of(plan) < Fraction(1, 1_000)
 
 
 def test_gap_of_a_plan_to_the_edge_of_a_band_is_small() -> None:
@@ -266,32 +265,26 @@ def test_gap_of_a_plan_to_the_edge_of_a_band_is_small() -> None:
     bands = {"WETH": ("0.27", "0.33"), "USDC": ("0.27", "0.33"), "WBTC": ("0.18", "0.22"), "DAI": ("0.18", "0.22")}
     pools = [pool for pool in five_pools() if "LINK" not in (pool.token0, pool.token1)]
     step = without_gas(step_input(targets, values, PRICES, pools=pools))
-    plan = planner.plan(step, rebalance_to_targets(step, bands))
-    check_legs(step, plan)
-    assert plan.gap_bps is not None
-    assert plan.gap_bps < SMALL
+    plan = checked_plan(step, bands)
+    assert gap_of(plan) < SMALL
 
 
 def test_gap_is_small_for_the_better_of_two_skewed_pools() -> None:
     """Both pools pay more than the reference: the better one is used although both count as free, and no more is moved."""
     pools: list[Pool] = [v3_pool(WETH, USDC, 2_008, DEEP, name="good"), v3_pool(WETH, USDC, 2_016, DEEP, name="better")]
     step = without_gas(two(5_800, 4_200, pools))
-    plan = planner.plan(step, rebalance_to_targets(step))
-    check_legs(step, plan)
+    plan = checked_plan(step)
     assert {leg.pool for leg in plan.legs} == {pools[1].address}
-    assert plan.gap_bps is not None
-    assert plan.gap_bps < Fraction(1, 100)
+    assert gap_of(plan) < Fraction(1, 100)
     assert dict(plan.weights_after_bps)[WETH.address] == 5_000
 
 
 def test_circle_of_skewed_pools_is_not_used_and_no_gap() -> None:
     pools: list[Pool] = [v3_pool(WETH, USDC, 2_010, DEEP, name="high"), v3_pool(WETH, USDC, 1_990, DEEP, name="low")]
     step = without_gas(two(5_800, 4_200, pools))
-    plan = planner.plan(step, rebalance_to_targets(step))
-    check_legs(step, plan)
+    plan = checked_plan(step)
     assert [leg.pool for leg in plan.legs] == [pools[0].address]
-    assert plan.gap_bps is not None
-    assert plan.gap_bps < Fraction(1, 100)
+    assert gap_of(plan) < Fraction(1, 100)
     assert plan.turnover < 810 * 10**6
 
 
@@ -299,13 +292,11 @@ def test_plan_swap_has_its_gap() -> None:
     pools: list[Pool] = [v2_pool(WETH, USDC, 2_000, 4_000_000), v3_pool(WETH, USDC, 2_000, DEEP, 3_000)]
     step = without_gas(step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, pools=pools))
     plan = plan_swap(step, WETH.address, USDC.address, 50 * 10**18)
-    assert plan.gap_bps is not None
-    assert plan.gap_bps < Fraction(1, 1_000)
+    assert gap_of(plan) < Fraction(1, 1_000)
     step_with_gas = with_snapshot(step, priority_fee_wei=3_000 * 10**9)
     costly_plan = plan_swap(step_with_gas, WETH.address, USDC.address, 50 * 10**18)
     assert len(costly_plan.legs) == 1
-    assert costly_plan.gap_bps is not None
-    assert costly_plan.gap_bps > Fraction(1, 2)
+    assert gap_of(costly_plan) > Fraction(1, 2)
 
 
 def whole_sale_step(seed: int) -> StepInput:
