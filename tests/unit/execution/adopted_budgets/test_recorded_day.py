@@ -50,15 +50,16 @@ def step_of(store: Store, node: Node, later_s: int = 0) -> StepInput:
     return replace(step, snapshot=replace(step.snapshot, head=node.head, feeds=feeds), history=store.budgets.history(NOW_S + later_s))
 
 
-def recorded(
+def read_day(
     store: Store, node: Node, step: StepInput | None = None, *, is_contract: bool = False, pause: PriorDayPause | None = None
 ) -> StepInput:
+    """Read the day before the store if it is not known yet, and return the step with its history."""
     panel = EndpointPool([node], 1)
     return with_recorded_day(step or step_of(store, node), store.balances, store.budgets, panel, is_contract, pause)
 
 
 def budgets_after(store: Store, node: Node, step: StepInput | None = None, *, is_contract: bool = False) -> Budgets:
-    return recorded(store, node, step, is_contract=is_contract).history.budgets
+    return read_day(store, node, step, is_contract=is_contract).history.budgets
 
 
 # --- A day that is known.
@@ -66,10 +67,10 @@ def budgets_after(store: Store, node: Node, step: StepInput | None = None, *, is
 
 def test_new_store_reads_the_prior_day_once(store: Store) -> None:
     node = Node(sent={number: {"logs": SWAP} for number in RECENT})
-    first = recorded(store, node).history
+    first = read_day(store, node).history
     request_count = node.request_count
 
-    second = recorded(store, node).history
+    second = read_day(store, node).history
 
     assert (first.budgets.loss_24h, first.budgets.gas_24h_wei) == (len(RECENT) * (10 * DOLLAR + GAS_VALUE), len(RECENT) * GAS_WEI)
     assert second == first
@@ -119,7 +120,7 @@ def test_adoption_explains_what_the_wallet_did_meanwhile(store: Store) -> None:
     store.balances.record(at(18_500).snapshot, balances_raw, (), 0)
     store.journal.adopt_nonce(2, 1)
 
-    recorded(store, Node(sent={18_000: {"logs": SWAP}, 19_000: {"logs": SWAP}}))
+    read_day(store, Node(sent={18_000: {"logs": SWAP}, 19_000: {"logs": SWAP}}))
 
     own_change_by_token = {change.token: change.delta_raw for change in store.balances.expected().own_changes}
     assert own_change_by_token == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR, NATIVE: -GAS_WEI}
@@ -135,7 +136,7 @@ def test_adoption_explains_what_the_wallet_did_meanwhile(store: Store) -> None:
 )
 def test_prior_day_stays_unknown_until_the_store_covers_a_day(store: Store, later_s: int, is_known: bool) -> None:
     node = forgetful_node()
-    recorded(store, node)
+    read_day(store, node)
 
     unknown_reason = budgets_after(store, node, step_of(store, node, later_s)).unknown_reason
 
@@ -152,7 +153,7 @@ def test_unreadable_day_is_read_again_after_growing_pauses(store: Store) -> None
 
     for later_s in range(0, 12_000, 60):
         requests_before = node.request_count
-        step_after = recorded(store, node, step_of(store, node, later_s), pause=pause)
+        step_after = read_day(store, node, step_of(store, node, later_s), pause=pause)
         reasons.add(step_after.history.budgets.unknown_reason)
         if node.request_count > requests_before:
             reads_at_s.append(later_s)
@@ -164,10 +165,10 @@ def test_unreadable_day_is_read_again_after_growing_pauses(store: Store) -> None
 def test_day_that_can_be_read_again_is_known_after_the_pause(store: Store) -> None:
     node = forgetful_node()
     pause = PriorDayPause()
-    recorded(store, node, pause=pause)
+    read_day(store, node, pause=pause)
     node.states_from = 0
 
-    reasons = [recorded(store, node, step_of(store, node, later_s), pause=pause).history.budgets.unknown_reason for later_s in (59, 60)]
+    reasons = [read_day(store, node, step_of(store, node, later_s), pause=pause).history.budgets.unknown_reason for later_s in (59, 60)]
 
     assert mentions(reasons[0], "last 24 h", "--nothing-lost")
     assert reasons[1] == ""
@@ -178,7 +179,7 @@ def test_requests_for_the_day_are_those_of_the_step(store: Store, states_from: i
     node = Node(sent={19_990: {}}, states_from=states_from)
     step = step_of(store, node)
 
-    step_after = recorded(store, node, step)
+    step_after = read_day(store, node, step)
 
     assert node.request_count > 0
     assert step_after.snapshot.http_request_count - step.snapshot.http_request_count == node.request_count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import event, text
 
 from agent.errors import OperatorNeeded
-from agent.model import Intent, IntentKind, IntentState, NavPerShare, Reviews, Transfer
+from agent.model import Intent, IntentKind, IntentState, NavPerShare, Reviews, SubmissionRefusal, Transfer
 from agent.store import Store, open_store
-from agent.store.accounts.budgets import MAX_REVIEWS
+from agent.store.accounts.budgets import MAX_REVIEWS, BudgetStore
 from agent.units import NATIVE
 from tests.support.movements import Movement, movements
 from tests.support.records.intents import ended_intent
@@ -25,6 +25,7 @@ TOKEN_A, TOKEN_B = "0x" + "Aa" * 20, "0x" + "Bb" * 20
 MINED = 1
 REVERTED = 0
 """Statuses of a receipt."""
+Mark = Callable[[BudgetStore, tuple[SubmissionRefusal, ...]], None]
 SWAP, APPROVE, CANCEL, PAYOUT = IntentKind.SWAP, IntentKind.APPROVE, IntentKind.CANCEL, IntentKind.PAYOUT
 
 
@@ -347,6 +348,31 @@ def test_revert_after_a_resume_is_the_first_in_a_row(store: Store) -> None:
     book(store, ended_intent(store, 1, status=REVERTED))
 
     assert store.budgets.history(START_S).failures.reverts_in_row == 1
+
+
+@pytest.mark.parametrize(
+    ("token", "earlier_mark", "later_mark", "approval_cycles"),
+    [
+        pytest.param(TOKEN_A, None, None, 1, id="not refused"),
+        pytest.param(TOKEN_A, BudgetStore.mark_submission_refusals, None, 1, id="approved again since"),
+        pytest.param(TOKEN_A, None, BudgetStore.mark_submission_refusals, 0, id="refused at submission"),
+        pytest.param(TOKEN_A, None, BudgetStore.mark_ignored_approvals, 0, id="ignored"),
+        pytest.param(TOKEN_A, BudgetStore.mark_submission_refusals, BudgetStore.mark_ignored_approvals, 0, id="refused and ignored"),
+        pytest.param(TOKEN_A, BudgetStore.mark_ignored_approvals, BudgetStore.mark_submission_refusals, 0, id="ignored and refused"),
+        pytest.param(TOKEN_B, None, BudgetStore.mark_submission_refusals, 1, id="another token refused"),
+    ],
+)
+def test_approvals_up_to_a_refusal_of_their_token_do_not_count(
+    store: Store, token: str, earlier_mark: Mark | None, later_mark: Mark | None, approval_cycles: int
+) -> None:
+    refusals = (SubmissionRefusal(token, START_S, 1, "refused"),)
+
+    for nonce, mark in enumerate((earlier_mark, later_mark)):
+        ended_intent(store, nonce, kind=APPROVE, to=TOKEN_A)
+        if mark is not None:
+            mark(store.budgets, refusals)
+
+    assert store.budgets.history(START_S).failures.approval_cycles_in_row == approval_cycles
 
 
 # --- Reviews.
