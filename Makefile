@@ -82,7 +82,7 @@ PLAIN_TESTS := tests/unit/signing tests/unit/store tests/unit/execution $(wildca
   tests/cases/test_rebalance.py tests/cases/test_rebalance_atomic.py tests/cases/test_approvals.py tests/cases/test_key_services.py \
   tests/cli/test_sending.py tests/cli/test_commands.py
 STORE_TESTS := tests/unit/store $(wildcard tests/unit/layers/*/test_store.py) tests/unit/execution/test_bookkeeping.py \
-  tests/unit/execution/approvals/test_open_allowances.py tests/unit/execution/adopted_budgets/test_prior_day_usage.py
+  tests/unit/execution/approvals/test_open_allowances.py tests/unit/execution/adopted_budgets/test_recorded_day.py
 slow: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r locks/requirements-figures.lock \
 	  || echo 'quantstats is not installed: the comparison with it is SKIPPED'

@@ -20,12 +20,16 @@ def ended_intent(
     step_id: str = "s",
     to: str = OTHER,
     gas_used: int = 50_000,
+    is_final: bool = True,
 ) -> Intent:
+    """An intent whose transaction is in a block, and final if not said otherwise."""
     tx_hash = f"0x{nonce:064x}"
     unsigned, granted = replace(tx(nonce), to=to), replace(grant(kind), plan=plan)
     intent = store.journal.add_intent(step_id, kind, unsigned, granted, "swap", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     mined_receipt = replace(receipt(tx_hash, nonce, f"0x{nonce:02x}", status), transfers=transfers, gas_used=gas_used)
-    store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=mined_receipt)
+    mined_intent = store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=mined_receipt)
+    if not is_final:
+        return mined_intent
     return store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)

@@ -162,7 +162,7 @@ def test_wallet__events_of_a_reverted_transaction_do_not_count(store: Store) -> 
     assert (derived.kind, amounts(derived, WALLET_ACCOUNT)) == (EntryKind.GAS, {NATIVE: -GAS_WEI})
 
 
-def test_entry__has_block_and_hash_of_its_transaction_and_time_of_its_step(store: Store) -> None:
+def test_entry_has_block_and_hash_and_time_of_its_step(store: Store) -> None:
     derived = entry(store, current_step=step_later(blocks=5, seconds=60))
 
     assert (derived.block, derived.tx_hash) == (7, "0xaa")
@@ -186,7 +186,7 @@ def test_entry__trade_by_hand_is_marked(store: Store, by_hand: bool) -> None:
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
-def test_entry__transaction_without_a_plan_is_by_hand_if_its_step_is(store: Store, by_hand: bool) -> None:
+def test_entry_without_a_plan_is_by_hand_if_its_step_is(store: Store, by_hand: bool) -> None:
     """An approval has no plan of its own; its step has."""
     store.steps.end("s", "rebalance", "", codec.dumps(plan_by_hand(by_hand)), "done")
 

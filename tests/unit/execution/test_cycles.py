@@ -402,7 +402,13 @@ def test_repeated_command_reports_a_swap_mined_late(worlds: Worlds) -> None:
     assert world.store.cycles.find_open_cycle() is None
 
 
-@pytest.mark.parametrize("between", [AgentCycle(), Swap(LINK.address, USDC.address, 50 * 10**18)])
+@pytest.mark.parametrize(
+    "between",
+    [
+        pytest.param(AgentCycle(), id="next cycle"),
+        pytest.param(Swap(LINK.address, USDC.address, 50 * 10**18), id="another swap"),
+    ],
+)
 def test_killed_swap_is_reported_after_another_request(worlds: Worlds, between: PlanRequest) -> None:
     living = worlds(NO_STOP, lacks=(LINK.address,))
     living.begin(SWAP)

@@ -432,7 +432,7 @@ def test_nonce_refused_at_a_resend_is_ours_by_default(tmp_path: Path) -> None:
     assert intent.state is S.FINAL
 
 
-def test_nonce_refused_at_a_resend_is_foreign_if_a_block_has_another(tmp_path: Path) -> None:
+def test_nonce_refused_at_a_resend_is_foreign_if_mined(tmp_path: Path) -> None:
     setup = lost_in_broadcast(tmp_path)
     refuse_nonce_at_resend(setup)
     setup.chain.foreign[0] = FOREIGN
@@ -454,9 +454,7 @@ def add_data_fee(setup: Bench, data_fee_wei: int) -> None:
 
 @pytest.mark.parametrize("data_fee_wei", [1, 10**18])
 @pytest.mark.parametrize(("status", "state"), [(1, S.FINAL), (0, S.REVERTED)], ids=["success", "revert"])
-def test_data_fee_is_booked_and_not_compared_with_the_signed_cost(
-    tmp_path: Path, status: int, state: IntentState, data_fee_wei: int
-) -> None:
+def test_data_fee_is_booked_beside_the_signed_cost(tmp_path: Path, status: int, state: IntentState, data_fee_wei: int) -> None:
     setup = bench(tmp_path)
     killed_at(setup, "after:send")
     setup.chain.gas_used = 100_000

@@ -300,7 +300,7 @@ def test_book_intent_takes_the_receipt_without_balances(tmp_path: Path) -> None:
         pytest.param(15_001, 15_000, 5_000, id="events one unit better"),
     ],
 )
-def test_book_intent_takes_the_larger_loss_of_events_and_balances(tmp_path: Path, proceeds_raw: int, usdc_after: int, loss: int) -> None:
+def test_larger_loss_of_events_and_balances_is_booked(tmp_path: Path, proceeds_raw: int, usdc_after: int, loss: int) -> None:
     balances = ({WETH: 10, USDC: 0}, {WETH: 0, USDC: usdc_after})
 
     assert book(tmp_path, SALE, proceeds(proceeds_raw), balances=balances).loss == loss

@@ -204,7 +204,7 @@ def test_ignored_approval_delays_neither_exit_nor_owner(outcome: StepOutcome, is
     assert missing_tokens(outcome, is_by_owner=is_by_owner) == [LINK.address]
 
 
-def test_ignored_approval_quarantines_its_token_unless_its_stop_is_due() -> None:
+def test_ignored_approval_quarantines_unless_a_stop_is_due() -> None:
     due = after_ignored(REBALANCE, 0).step_input
     calm = replace(due, history=replace(due.history, orders=replace(due.history.orders, states=())))
 

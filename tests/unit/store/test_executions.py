@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from agent.errors import Refused
-from agent.model import ExecutionState, IntentState, LimitOrder, Purchase, PurchaseKind, PurchaseProgress
+from agent.model import ExecutionState, IntentKind, IntentState, LimitOrder, Purchase, PurchaseKind, PurchaseProgress
 from agent.store import Store
 from tests.support.builders import OWNER
+from tests.support.records.intents import ended_intent
 from tests.support.records.swaps import PRICE, USDC, WETH, swap
 from tests.support.text import raises_code
 from tests.support.transactions import new_store
 
 TERMS = Purchase(PurchaseKind.FIRST, Fraction(6_000 * 10**6), 3, 600, ((USDC, Fraction(1)), (WETH, PRICE)), 1_000, 9_000)
 COIN, DOLLAR = 10**18, 10**6
+LOSS = 10 * DOLLAR
+"""What a part loses that sells one WETH for 1,990 USDC."""
 GAS_WEI = 100_000 * 10**9
-"""Gas of a swap, 0.2 USDC at the arrival price."""
+GAS_VALUE = DOLLAR // 5
+"""Gas of a swap, and its value at the arrival price."""
+TRADED = 1
+REVERTED = 0
+"""Statuses of a receipt."""
 
 
 @pytest.fixture
@@ -35,62 +43,92 @@ def progress(store: Store) -> PurchaseProgress:
     return purchase
 
 
+def try_part(store: Store, execution_id: str, part_number: int, at_s: int, status: int = TRADED, usdc_raw: int = 1_990 * DOLLAR) -> str:
+    """Attempt a part that sells one WETH; return the id of its swap."""
+    step_id = f"step at {at_s}"
+    store.executions.begin_attempt(execution_id, part_number, step_id, at_s)
+    return swap(store, step_id, at_s, COIN, usdc_raw, status=status)
+
+
 def limit_order(number: int = 1) -> LimitOrder:
     return LimitOrder("", WETH, USDC, number, Fraction(1), 9_000, 1_000)
 
 
-def test_a_purchase_without_a_part_is_due_when_it_began(store: Store) -> None:
+# --- What a purchase has done.
+
+
+@pytest.mark.parametrize(
+    ("statuses", "parts_done", "next_s", "moved_value", "lost_value", "sold_raw_by_token"),
+    [
+        pytest.param((), 0, 1_000, 0, 0, (), id="not tried"),
+        pytest.param((TRADED,), 1, 1_700, 1_995 * DOLLAR, LOSS + GAS_VALUE, ((WETH, COIN + GAS_WEI),), id="traded"),
+        pytest.param((REVERTED,), 0, 1_000, 0, GAS_VALUE, (), id="reverted"),
+        pytest.param(
+            (TRADED, TRADED), 2, 2_400, 3_990 * DOLLAR, 2 * LOSS + 2 * GAS_VALUE, ((WETH, 2 * (COIN + GAS_WEI)),), id="traded twice"
+        ),
+        pytest.param((TRADED, REVERTED), 1, 1_700, 1_995 * DOLLAR, LOSS + 2 * GAS_VALUE, ((WETH, COIN + GAS_WEI),), id="second reverted"),
+        pytest.param((REVERTED, TRADED), 1, 2_400, 1_995 * DOLLAR, LOSS + 2 * GAS_VALUE, ((WETH, COIN + GAS_WEI),), id="first reverted"),
+    ],
+)
+def test_progress_is_of_the_parts_that_traded(
+    store: Store,
+    statuses: tuple[int, ...],
+    parts_done: int,
+    next_s: int,
+    moved_value: int,
+    lost_value: int,
+    sold_raw_by_token: tuple[tuple[str, int], ...],
+) -> None:
+    """Gas of an attempt that reverted is lost too, and counts neither as moved nor as sold."""
     execution_id = store.executions.begin_purchase(TERMS)
+
+    for number, status in enumerate(statuses):
+        try_part(store, execution_id, number + 1, 1_100 + 700 * number, status)
+
+    expected = PurchaseProgress(execution_id, TERMS, parts_done, Fraction(moved_value), Fraction(lost_value), next_s, sold_raw_by_token)
+    assert progress(store) == expected
+
+
+def test_part_that_is_tried_again_counts_once(store: Store) -> None:
+    execution_id = store.executions.begin_purchase(TERMS)
+
+    try_part(store, execution_id, 1, 1_100, REVERTED)
+    try_part(store, execution_id, 1, 1_200)
+
+    assert (progress(store).parts_done, progress(store).next_s) == (1, 1_800)
+
+
+def test_part_that_bought_sold_the_other_token(store: Store) -> None:
+    execution_id = store.executions.begin_purchase(TERMS)
+    store.executions.begin_attempt(execution_id, 1, "s1", 1_100)
+
+    swap(store, "s1", 0, -COIN, -2_000 * DOLLAR)
+
+    assert progress(store).sold_raw_by_token == ((USDC, 2_000 * DOLLAR),)
+
+
+def test_approval_alone_is_no_part(store: Store) -> None:
+    execution_id = store.executions.begin_purchase(TERMS)
+    store.executions.begin_attempt(execution_id, 1, "s1", 1_100)
+    store.steps.begin("s1", 1_000, "{}")
+
+    approval = ended_intent(store, 0, kind=IntentKind.APPROVE, step_id="s1")
+
+    assert approval.receipt is not None
+    assert progress(store).parts_done == 0
+    assert progress(store).lost_value == approval.receipt.gas_cost_wei * PRICE
+
+
+def test_reorganisation_takes_a_part_back(store: Store) -> None:
+    execution_id = store.executions.begin_purchase(TERMS)
+    intent_id = try_part(store, execution_id, 1, 1_100)
+
+    store.journal.advance(intent_id, IntentState.BROADCAST, 1_200)
 
     assert progress(store) == PurchaseProgress(execution_id, TERMS, 0, Fraction(0), Fraction(0), 1_000)
 
 
-def test_part_counts_what_it_moved_and_lost_with_its_gas(store: Store) -> None:
-    execution_id = store.executions.begin_purchase(TERMS)
-    store.executions.begin_attempt(execution_id, 1, "s1", 1_100)
-    swap(store, "s1", 0, COIN, 1_990 * DOLLAR)
-
-    first = progress(store)
-
-    assert (first.parts_done, first.next_s) == (1, 1_700)
-    assert first.moved_value == 1_995 * DOLLAR
-    assert first.lost_value == 10 * DOLLAR + DOLLAR // 5
-    assert first.sold_raw_by_token == ((WETH, COIN + GAS_WEI),)
-
-
-def test_a_reverted_attempt_costs_its_gas_and_is_no_part(store: Store) -> None:
-    execution_id = store.executions.begin_purchase(TERMS)
-    store.executions.begin_attempt(execution_id, 1, "s1", 1_100)
-    swap(store, "s1", 0, COIN, 1_990 * DOLLAR, status=0)
-
-    failed = progress(store)
-
-    assert (failed.parts_done, failed.next_s, failed.moved_value, failed.sold_raw_by_token) == (0, 1_000, 0, ())
-    assert failed.lost_value == DOLLAR // 5
-
-
-def test_the_next_part_waits_since_the_last_that_traded(store: Store) -> None:
-    execution_id = store.executions.begin_purchase(TERMS)
-    for number, (step_id, at_s, status) in enumerate((("s1", 1_100, 1), ("s2", 1_800, 1), ("s3", 2_500, 0))):
-        store.executions.begin_attempt(execution_id, number + 1, step_id, at_s)
-        swap(store, step_id, number, COIN, 2_000 * DOLLAR, status=status)
-
-    assert (progress(store).parts_done, progress(store).next_s) == (2, 2_400)
-    assert progress(store).moved_value == 4_000 * DOLLAR
-    assert progress(store).sold_raw_by_token == ((WETH, 2 * COIN + 2 * GAS_WEI),)
-
-
-def test_a_reorganisation_takes_a_part_back(store: Store) -> None:
-    execution_id = store.executions.begin_purchase(TERMS)
-    store.executions.begin_attempt(execution_id, 1, "s1", 1_100)
-    intent_id = swap(store, "s1", 0, COIN, 1_990 * DOLLAR)
-
-    store.journal.advance(intent_id, IntentState.BROADCAST, 1_004)
-
-    assert progress(store) == PurchaseProgress(execution_id, TERMS, 0, Fraction(0), Fraction(0), 1_000)
-
-
-def test_a_swap_of_another_step_is_no_part(store: Store) -> None:
+def test_swap_of_another_step_is_no_part(store: Store) -> None:
     store.executions.begin_purchase(TERMS)
 
     swap(store, "s1", 0, COIN, 1_990 * DOLLAR)
@@ -98,27 +136,92 @@ def test_a_swap_of_another_step_is_no_part(store: Store) -> None:
     assert (progress(store).parts_done, progress(store).lost_value) == (0, 0)
 
 
-def test_a_purchase_ends_the_one_before_it_and_no_limit_order(store: Store) -> None:
-    first = store.executions.begin_purchase(TERMS)
+def test_parts_of_an_earlier_purchase_are_no_parts_of_the_next(store: Store) -> None:
+    try_part(store, store.executions.begin_purchase(TERMS), 1, 1_100)
+
+    store.executions.begin_purchase(TERMS)
+
+    newest, earlier = store.executions.purchases()
+    assert (newest.progress.parts_done, earlier.progress.parts_done) == (0, 1)
+
+
+# --- What has ended.
+
+
+def test_purchase_ends_the_one_before_it_and_no_limit_order(store: Store) -> None:
+    first_id = store.executions.begin_purchase(TERMS)
     order = store.executions.add_limit_order(limit_order())
 
-    second = store.executions.begin_purchase(TERMS)
+    second_id = store.executions.begin_purchase(TERMS)
 
-    assert store.executions.open_execution_ids() == (order.id, second)
-    newest, ended = store.executions.purchases()
-    assert (newest.progress.id, newest.state) == (second, "open")
-    assert (ended.progress.id, ended.state) == (first, "ended")
-    with raises_code(Refused, "execution_ended"):
-        store.executions.begin_attempt(first, 1, "s1", 1_100)
+    assert store.executions.open_execution_ids() == (order.id, second_id)
+    newest, earlier = store.executions.purchases()
+    assert (newest.progress.id, newest.state, newest.why) == (second_id, ExecutionState.OPEN, "")
+    assert (earlier.progress.id, earlier.state, earlier.why) == (first_id, ExecutionState.ENDED, "a first purchase goes first")
     assert store.executions.purchases(limit=1) == (newest,)
+
+
+@pytest.mark.parametrize("execution_id", ["ended", "nothing"])
+def test_attempt_is_of_an_open_execution(store: Store, execution_id: str) -> None:
+    ended = store.executions.add_limit_order(limit_order())
+    store.executions.add_limit_order(limit_order())
+    store.executions.end(ended.id, ExecutionState.CANCELLED, "by its owner", 1_200)
+
+    with raises_code(Refused, "execution_ended"):
+        store.executions.begin_attempt(ended.id if execution_id == "ended" else execution_id, 1, "s1", 1_300)
 
 
 def test_execution_ends_once_and_alone(store: Store) -> None:
     first, second = (store.executions.add_limit_order(limit_order(number)) for number in (1, 2))
 
-    assert not store.executions.end("nothing", ExecutionState.CANCELLED, "by its owner", 1_200)
-    assert store.executions.end(first.id, ExecutionState.CANCELLED, "by its owner", 1_200)
-    assert not store.executions.end(first.id, ExecutionState.ENDED, "again", 1_201)
-    assert [(order.state, order.why) for order in store.executions.limit_orders()] == [("cancelled", "by its owner"), ("open", "")]
-    assert store.executions.limit_orders(limit=1) == (second,)
+    ends = [
+        store.executions.end("nothing", ExecutionState.CANCELLED, "by its owner", 1_200),
+        store.executions.end(first.id, ExecutionState.CANCELLED, "by its owner", 1_200),
+        store.executions.end(first.id, ExecutionState.ENDED, "again", 1_201),
+    ]
+
+    assert ends == [False, True, False]
+    assert store.executions.limit_orders() == (replace(first, state=ExecutionState.CANCELLED, why="by its owner"), second)
+
+
+def test_ended_purchase_is_no_longer_the_active_one(store: Store) -> None:
+    execution_id = store.executions.begin_purchase(TERMS)
+
+    store.executions.end(execution_id, ExecutionState.ENDED, "all parts are done", 1_200)
+
     assert store.budgets.history(2_000).cash_flows.purchase is None
+
+
+# --- Limit orders.
+
+
+def test_limit_orders_are_the_newest_and_oldest_first(store: Store) -> None:
+    _, second, third = (store.executions.add_limit_order(limit_order(number)) for number in (1, 2, 3))
+
+    orders = store.executions.limit_orders(limit=2)
+
+    assert orders == (second, third)
+    assert orders[0] == replace(limit_order(2), id=second.id)
+    assert store.budgets.history(2_000).cash_flows.purchase is None
+
+
+@pytest.mark.parametrize(
+    ("statuses", "filled_at_s"),
+    [
+        pytest.param((), None, id="not tried"),
+        pytest.param((REVERTED,), None, id="reverted"),
+        pytest.param((TRADED,), 1_100, id="traded"),
+        pytest.param((REVERTED, TRADED), 1_101, id="traded at the second try"),
+        pytest.param((TRADED, TRADED), 1_101, id="traded twice"),
+    ],
+)
+def test_limit_order_is_filled_by_its_newest_swap(store: Store, statuses: tuple[int, ...], filled_at_s: int | None) -> None:
+    order = store.executions.add_limit_order(limit_order())
+    store.executions.add_limit_order(limit_order(2))
+
+    for number, status in enumerate(statuses):
+        try_part(store, order.id, 1, 1_100 + number, status)
+
+    filled = replace(order, state=ExecutionState.FILLED, why=f"by 0x{filled_at_s or 0:064x}")
+    assert store.executions.limit_orders()[0] == (order if filled_at_s is None else filled)
+    assert store.executions.limit_orders()[1].state is ExecutionState.OPEN

@@ -267,9 +267,7 @@ def test_sent_intent_is_replaced_once(store: Store, state: IntentState, kind: In
         pytest.param(MINED, SWAP, CANCEL, id="mined, by a cancel"),
     ],
 )
-def test_intent_is_not_replaced_unless_sent_by_its_kind_or_cancel(
-    store: Store, state: IntentState, kind: IntentKind, new_kind: IntentKind
-) -> None:
+def test_unsent_intent_or_another_kind_is_not_replaced(store: Store, state: IntentState, kind: IntentKind, new_kind: IntentKind) -> None:
     intent = add_in(store, state, kind=kind)
 
     with raises_code(PassingFault, "open_transaction"):
@@ -331,7 +329,7 @@ def test_replaced_intents_are_lost_once_the_last_has_ended(store: Store, end: In
     assert [advance(store, intent, REPLACED).state for intent in (first, second)] == [REPLACED, REPLACED]
 
 
-def test_final_intent_of_an_earlier_use_of_the_nonce_replaces_none(store: Store) -> None:
+def test_final_intent_of_an_earlier_nonce_replaces_none(store: Store) -> None:
     """A reorganisation removed it long ago, and the operator has adopted the nonce since."""
     earlier = add_in(store, FINAL)
     store.journal.adopt_nonce(0, NOW_S)
@@ -342,7 +340,7 @@ def test_final_intent_of_an_earlier_use_of_the_nonce_replaces_none(store: Store)
     assert ids(store.journal.intents_at(0)) == [earlier.id, later.id]
 
 
-def test_reopenable_is_what_was_sent_and_lost_while_its_rival_is_open(store: Store) -> None:
+def test_reopenable_is_what_was_lost_while_its_rival_is_open(store: Store) -> None:
     swap = add_in(store, BROADCAST)
     cancel = add_in(store, FINAL, kind=CANCEL, replaces=swap)
     advance(store, swap, CANCELLED)
@@ -356,7 +354,7 @@ def test_reopenable_is_what_was_sent_and_lost_while_its_rival_is_open(store: Sto
     assert store.journal.reopenable_intents_at(0) == (), "the swap is open itself"
 
 
-def test_intent_never_sent_or_before_an_adoption_is_not_reopenable(store: Store) -> None:
+def test_intent_never_sent_or_before_adoption_stays_ended(store: Store) -> None:
     advance(store, add(store), CANCELLED)
     assert store.journal.reopenable_intents_at(0) == (), "no other intent"
 
@@ -435,7 +433,7 @@ def test_adoption_after_an_earlier_one_releases_withdrawals(store: Store) -> Non
 # --- Lists
 
 
-def test_intents_are_newest_first_and_those_of_a_step_oldest_first(store: Store) -> None:
+def test_intents_are_newest_first_and_of_a_step_oldest_first(store: Store) -> None:
     store.steps.begin("t", START_S, "{}")
     first = add(store)
     second = add(store, nonce=1)
@@ -473,7 +471,7 @@ def test_ended_in_block_excludes_venues_and_what_was_adopted(store: Store) -> No
         pytest.param(UNWRAP, FINAL, "failed", False, id="unwrap"),
     ],
 )
-def test_successful_trades_are_listed_by_the_outcome_of_their_step(
+def test_successful_trades_are_those_of_a_step_outcome(
     store: Store, kind: IntentKind, state: IntentState, outcome: str, is_listed: bool
 ) -> None:
     intent = add_in(store, state, kind=kind)

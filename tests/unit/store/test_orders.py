@@ -126,7 +126,10 @@ def test_replace_orders_refuses_another_reading(store: Store, read_version: int)
 def test_later_loss_is_never_written_with_the_nav(store: Store) -> None:
     assert store.orders.replace_orders((), replace(NAV, later_loss=Fraction(5)), 0)
 
+    assert store.orders.replace_orders((), replace(NAV, later_loss=Fraction(9)), 1), "is done, as the same NAV is there"
+
     assert nav_of(store) == NAV
+    assert store.orders.orders_and_version() == ((), 1)
 
 
 @pytest.mark.parametrize(

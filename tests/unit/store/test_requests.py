@@ -161,6 +161,7 @@ def test_only_an_open_withdrawal_changes_its_terms(store: Store, kind: RequestKi
     ("kind", "first", "second", "changes"),
     [
         pytest.param(RequestKind.STOP, DONE, RELEASED, True, id="a resumed stop"),
+        pytest.param(RequestKind.STOP, DONE, DONE, False, id="a stop, done twice"),
         pytest.param(RequestKind.STOP, RELEASED, DONE, False, id="a stop, resumed while it ended"),
         pytest.param(RequestKind.WITHDRAW, DONE, RELEASED, False, id="a paid withdrawal"),
         pytest.param(RequestKind.WITHDRAW, RELEASED, DONE, False, id="a released withdrawal"),

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from agent.model import Control, ControlKind, ControlOrigin, ControlState, IntentKind, IntentState
-from agent.store import Store
+from agent.store import Store, seals
 from agent.store.controls import ControlStateChange
 from agent.store.files.backup import backup
 from agent.store.files.secret import secret_path
+from agent.store.seals import SealReport
 from tests.support.transactions import START_S, grant, new_store, tx
 
 CENTURY_S = 4_102_444_800
@@ -63,20 +64,36 @@ def only_move(store: Store) -> list[IntentState]:
 
 
 @pytest.mark.parametrize(
-    "statement", [REPLACED_LINE, REPLACED_MOVE, *(text.replace("REPLACE", "INSERT OR REPLACE") for text in (REPLACED_LINE, REPLACED_MOVE))]
+    "statement",
+    [
+        pytest.param(REPLACED_LINE, id="line replaced"),
+        pytest.param(REPLACED_MOVE, id="transition replaced"),
+        pytest.param(REPLACED_LINE.replace("REPLACE", "INSERT OR REPLACE"), id="line inserted or replaced"),
+        pytest.param(REPLACED_MOVE.replace("REPLACE", "INSERT OR REPLACE"), id="transition inserted or replaced"),
+    ],
 )
-def test_a_row_of_a_log_is_not_replaced(store: Store, statement: str) -> None:
+def test_row_of_a_log_is_not_replaced(store: Store, statement: str) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="only"):
         alter(store, statement)
+
     assert [event.asked_by for event in store.controls.events()] == ["owner"]
     assert only_move(store) == [IntentState.PLANNED]
 
 
 @pytest.mark.parametrize("table", ["control_log", "transitions"])
-@pytest.mark.parametrize("verb", ["UPDATE OR REPLACE {} SET seq = 9", "UPDATE OR IGNORE {} SET seq = 9", "DELETE FROM {}"])
-def test_a_row_of_a_log_is_neither_changed_nor_deleted(store: Store, table: str, verb: str) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param("UPDATE OR REPLACE {} SET seq = 9", id="changed or replaced"),
+        pytest.param("UPDATE OR IGNORE {} SET seq = 9", id="changed or ignored"),
+        pytest.param("DELETE FROM {}", id="deleted"),
+    ],
+)
+def test_row_of_a_log_is_neither_changed_nor_deleted(store: Store, table: str, statement: str) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="only"):
-        alter(store, verb.format(table))
+        alter(store, statement.format(table))
+
+    assert [report.row_count for report in store.seal_reports()] == [1, 1]
 
 
 def test_unsealed_line_from_the_future_does_not_count(store: Store) -> None:
@@ -106,7 +123,7 @@ def test_forged_line_takes_no_queued_control(store: Store) -> None:
     assert not store.controls.take(1, START_S)
 
 
-def test_a_forged_transition_does_not_count(store: Store) -> None:
+def test_forged_transition_does_not_count(store: Store) -> None:
     alter(store, FORGED_MOVE)
     (intent,) = store.journal.intents()
 
@@ -116,7 +133,7 @@ def test_a_forged_transition_does_not_count(store: Store) -> None:
     assert store.journal.newest_transition_s() == START_S + 1
 
 
-def test_a_forged_transition_blocks_no_backup(store: Store, tmp_path: Path) -> None:
+def test_forged_transition_blocks_no_backup(store: Store, tmp_path: Path) -> None:
     alter(store, FORGED_MOVE)
 
     assert backup(tmp_path / "trimtab.db", tmp_path / "copy.db") > 0
@@ -133,47 +150,58 @@ def test_unsealed_transition_that_may_have_sent_counts(store: Store) -> None:
 # --- The chain.
 
 
-OTHERS = {
-    "seq": 7, "control_id": "x", "kind": "stop", "origin": "cli", "asked_by": "eve", "state": "done", "code": "x", "reason": "x", "at_s": 1,
-    "previous_seal": "ab", "seal": "ab",
-}  # fmt: skip
-"""Another value for each column."""
-
-
-def test_a_seal_covers_every_column_and_the_row_before(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("column", "other_value"),
+    [
+        ("seq", "7"),
+        ("control_id", "'x'"),
+        ("kind", "'stop'"),
+        ("origin", "'cli'"),
+        ("asked_by", "'eve'"),
+        ("state", "'done'"),
+        ("code", "'x'"),
+        ("reason", "'x'"),
+        ("at_s", "1"),
+        ("previous_seal", "'ab'"),
+        ("seal", "'ab'"),
+        pytest.param("reason", "x'00'", id="reason of another type"),
+        pytest.param("seal", "7.5", id="seal of another type"),
+        pytest.param("seal", "''", id="seal left out"),
+    ],
+)
+def test_seal_covers_every_column(store: Store, column: str, other_value: str) -> None:
     store.controls.take(1, START_S)
-    for column, value in OTHERS.items():
-        alter(store, "DROP TRIGGER control_log_no_update", "CREATE TABLE kept AS SELECT * FROM control_log")
-        alter(store, f"UPDATE control_log SET {column} = '{value}' WHERE seq = 2")
-        assert [event.state for event in store.controls.events()] == ["queued"], column
-        assert next((report.table, report.row_count, report.unsealed_count) for report in store.seal_reports()) == ("control_log", 2, 1)
-        alter(
-            store,
-            "DROP TRIGGER control_log_no_delete",
-            "DELETE FROM control_log",
-            "INSERT INTO control_log SELECT * FROM kept",
-            "DROP TABLE kept",
-        )
-        for verb in ("update", "delete"):
-            alter(store, f"CREATE TRIGGER control_log_no_{verb} BEFORE {verb} ON control_log BEGIN SELECT RAISE(ABORT, 'only'); END")
 
-    assert [event.state for event in store.controls.events()] == ["queued", "taken"]
+    alter(store, "DROP TRIGGER control_log_no_update", f"UPDATE control_log SET {column} = {other_value} WHERE seq = 2")
+
+    assert [event.state for event in store.controls.events()] == ["queued"]
+    assert store.seal_reports()[0] == SealReport("control_log", row_count=2, unsealed_count=1, gap_count=0)
 
 
-def test_a_genuine_line_does_not_count_a_second_time(store: Store) -> None:
+def test_genuine_line_does_not_count_a_second_time(store: Store) -> None:
     alter(store, "INSERT INTO control_log (control_id, kind, origin, asked_by, state, code, reason, at_s, previous_seal, seal)"
                  " SELECT control_id, kind, origin, asked_by, state, code, reason, at_s, previous_seal, seal FROM control_log")  # fmt: skip
 
     assert len(store.controls.events()) == 1
 
 
-def test_a_deleted_line_breaks_the_chain(store: Store) -> None:
-    for number in (2, 3):
+@pytest.mark.parametrize(
+    ("deleted", "gap_count"),
+    [
+        pytest.param("seq = 1", 1, id="oldest"),
+        pytest.param("seq = 2", 1, id="between"),
+        pytest.param("seq IN (1, 3)", 2, id="two apart"),
+        pytest.param("seq IN (2, 3)", 1, id="two in a row"),
+        pytest.param("seq = 9", 0, id="none"),
+    ],
+)
+def test_deleted_lines_leave_gaps_in_the_chain(store: Store, deleted: str, gap_count: int) -> None:
+    for number in (2, 3, 4):
         store.controls.queue(control(number))
 
-    assert [report.gap_count for report in store.seal_reports()] == [0, 0]
-    alter(store, "DROP TRIGGER control_log_no_delete", "DELETE FROM control_log WHERE seq = 2")
-    assert [report.gap_count for report in store.seal_reports()] == [1, 0]
+    alter(store, "DROP TRIGGER control_log_no_delete", f"DELETE FROM control_log WHERE {deleted}")
+
+    assert [report.gap_count for report in store.seal_reports()] == [gap_count, 0]
 
 
 def test_without_the_secret_nothing_that_was_sealed_counts(store: Store) -> None:
@@ -191,18 +219,21 @@ def test_without_the_secret_nothing_that_was_sealed_counts(store: Store) -> None
     assert [event.control_id for event in store.controls.events()] == [control().id]
 
 
-def test_a_secret_that_cannot_be_read_stops_no_write(store: Store) -> None:
+def test_secret_that_cannot_be_read_stops_no_write(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process knows its own lines, and no other process accepts them."""
     path = secret_path(Path(str(store.db.engine.url.database)))
     path.chmod(0o640)
 
     store.controls.queue(control(2))
 
-    assert [event.control_id for event in store.controls.events()] == [control(2).id], "this process knows its own lines"
+    assert [event.control_id for event in store.controls.events()] == [control(2).id]
+    monkeypatch.setattr(seals, "_PROCESS_KEY", b"of another process")
+    assert store.controls.events() == ()
     path.chmod(0o600)
     assert [event.control_id for event in store.controls.events()] == [control().id]
 
 
-def test_a_store_in_memory_seals_nothing_and_reads_everything() -> None:
+def test_store_in_memory_seals_nothing_and_reads_everything() -> None:
     store = new_store("memory", Path())
 
     store.controls.queue(replace(control(), id="1"))

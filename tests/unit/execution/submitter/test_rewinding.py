@@ -70,7 +70,7 @@ def test_reorged_swap_is_resent_and_unbooked(tmp_path: Path, depth: int) -> None
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_reorged_swap_past_its_deadline_is_cancelled_and_unbooked(tmp_path: Path, depth: int) -> None:
+def test_reorged_swap_past_its_deadline_is_cancelled(tmp_path: Path, depth: int) -> None:
     setup = bench(tmp_path)
     tx_hash = settle_and_reorg(setup, depth)
     setup.chain.timestamp_s += 90
