@@ -130,6 +130,7 @@ class LookMeter:
             self._members.add(member)
             self._look.late_s = max(0.0, time.monotonic() - member.due_s)
             self._look.commits = 0
+            self._look.has_written = False
             look(member)
 
         def counted_send(*arguments: Any, **options: Any) -> Any:
@@ -138,6 +139,7 @@ class LookMeter:
 
         FleetMember.look = timed_look  # type: ignore[method-assign]  # measured
         requests.adapters.HTTPAdapter.send = counted_send  # type: ignore[method-assign]  # measured
+        event.listen(Engine, "before_cursor_execute", self._on_statement)
         event.listen(Engine, "commit", self._on_commit)
         limit = threading.Timer(WARM_UP_LIMIT_S, self._end_if_cold)
         limit.daemon = True
@@ -148,15 +150,16 @@ class LookMeter:
             print(f"{WARM_UP_LIMIT_S} s passed before the portfolios were served", file=sys.stderr)
             os._exit(1)
 
+    def _on_statement(self, _: Connection, cursor: object, statement: str, *others: object) -> None:
+        del cursor, others
+        if statement.startswith(("INSERT", "UPDATE", "DELETE")):
+            self._look.has_written = True
+
     def _on_commit(self, db: Connection) -> None:
         if not hasattr(self._look, "commits"):
             return  # of no look
-        if db.dialect.name == "sqlite":
-            is_written = WRITE_FLAG in db.info
-        else:
-            transaction_id = db.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()").scalar()
-            is_written = transaction_id is not None
-        self._look.commits += is_written
+        self._look.commits += WRITE_FLAG in db.info or self._look.has_written
+        self._look.has_written = False
 
     def on_result(self, name: str, _: Agent, result: StepOutcome | TrimtabError) -> None:
         """Count a look that has ended."""

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from threading import Lock
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from agent.errors import ErrorCode
 from agent.store.database import database_errors
@@ -151,9 +151,7 @@ class LockSession:
                 return self._connection
             except SQLAlchemyError:
                 self._drop()
-        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        connection.detach()  # the pool gives it to nobody else
-        self._backend = int(connection.execute(_BACKEND).scalar() or 0)
+        connection = self._new_session()
         name = f"{socket.gethostname()} process {os.getpid()} {secrets.token_hex(2)}"
         connection.execute(_CLEAN)
         connection.execute(
@@ -165,6 +163,19 @@ class LockSession:
         threading.Thread(
             target=self._beat, args=(self._mark,), daemon=True, name="trimtab beat"
         ).start()
+        return connection
+
+    def _new_session(self) -> Connection:
+        for may_repeat in (True, False):
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            connection.detach()  # the pool gives it to nobody else
+            try:
+                self._backend = int(connection.execute(_BACKEND).scalar() or 0)
+                break
+            except DBAPIError as error:  # the pool's session may have ended just now
+                connection.close()
+                if not (may_repeat and error.connection_invalidated):
+                    raise
         return connection
 
     def _drop(self) -> None:

@@ -12,7 +12,8 @@ import secrets
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 from sqlalchemy import (
     URL,
     Connection,
+    Dialect,
     Engine,
     ExceptionContext,
     create_engine,
@@ -27,7 +29,9 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, PassingFault, TrimtabError
 from agent.store.database import (
@@ -38,6 +42,7 @@ from agent.store.database import (
     database_errors,
     delete_facts,
     find_fact,
+    read_facts,
     write_facts,
 )
 from agent.store.files.locks import LockHeld
@@ -94,6 +99,10 @@ CONNECT_ARGUMENTS = {
 }
 _RIGHTS_STATES = ("42501", "3F000")
 """SQLSTATE of a right that a role lacks, and of a schema that is hidden without one."""
+LONGEST_REST_S = 1.0
+"""Time after which a session that nobody has used is asked whether it still lives."""
+_USED_S = "trimtab_used_s"
+"""Key of the time of a session's last use, by the monotonic clock."""
 _engines: dict[str, Engine] = {}
 _engines_lock = Lock()
 
@@ -123,16 +132,38 @@ def _name_role(context: ExceptionContext) -> None:
         setattr(context.original_exception, ROLE_ATTRIBUTE, driver_connection.info.user)
 
 
+def _note_use(driver_connection: Any, pool_entry: ConnectionPoolEntry) -> None:
+    pool_entry.info[_USED_S] = time.monotonic()
+    if driver_connection is not None and not driver_connection.closed:
+        driver_connection.autocommit = False
+
+
+def _require_alive(
+    dialect: Dialect, driver_connection: DBAPIConnection, pool_entry: ConnectionPoolEntry, _: object
+) -> None:
+    """Let the pool open new sessions if one that has rested has ended. One that was used just now is
+    not asked, which would cost each transaction a round trip.
+    """
+    now_s = time.monotonic()
+    if now_s - pool_entry.info.get(_USED_S, now_s) < LONGEST_REST_S:
+        return
+    try:
+        dialect.do_ping(driver_connection)
+    except dialect.loaded_dbapi.Error:
+        raise InvalidatePoolError from None
+
+
 def _new_engine(database_url: URL) -> Engine:
     try:
         engine = create_engine(
             database_url,
             connect_args={**CONNECT_ARGUMENTS, "application_name": new_process_name()},
-            pool_pre_ping=True,
             pool_size=POOL_SIZE,
             max_overflow=MAX_CONNECTIONS - POOL_SIZE,
         )
         event.listen(engine, "handle_error", _name_role)
+        event.listen(engine, "checkin", _note_use)
+        event.listen(engine, "checkout", partial(_require_alive, engine.dialect))
         return engine
     except ModuleNotFoundError:
         raise ConfigError(
@@ -239,6 +270,7 @@ class ServerDatabase(Database):
     ) -> None:
         super().__init__(engine, wallet, wrapped_native, store_kind, secret_place)
         self.key = key
+        self._begin_reading, self._begin_writing = _begin_statements(key)
         self._sleep = sleep
         self._writing = RLock()
         self._write_count = 0
@@ -359,9 +391,26 @@ class ServerDatabase(Database):
     @contextmanager
     def read_transaction(self) -> Iterator[Connection]:
         """Yield a connection in a transaction that sees one state of the store, and cannot write."""
-        with self.engine.connect() as db, db.begin():
-            db.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            db.execute(_ENTER, {"key": self.key})
+        with self._begun(self._begin_reading) as db:
+            yield db
+            db.commit()
+
+    @contextmanager
+    def _begun(self, begin: str) -> Iterator[Connection]:
+        """Yield a connection in the transaction that a statement begins, on a new session if that
+        of the pool has ended; it is rolled back unless it is committed.
+        """
+        with ExitStack() as sessions:
+            for may_repeat in (True, False):
+                db = sessions.enter_context(self.engine.connect())
+                driver_connection: Any = db.connection.dbapi_connection
+                driver_connection.autocommit = True  # the driver sends no BEGIN of its own
+                try:
+                    db.exec_driver_sql(begin)
+                    break
+                except DBAPIError as error:
+                    if not (may_repeat and error.connection_invalidated):
+                        raise
             yield db
 
     @contextmanager
@@ -371,20 +420,14 @@ class ServerDatabase(Database):
         made.
         """
         mark = secrets.token_hex(8)
-        with self._writing, self.engine.connect() as db:  # one mark at a time
-            transaction = db.begin()
+        with self._writing, self._begun(self._begin_writing) as db:  # one mark at a time
+            if self._unsettled is not None:
+                raise _unsettled_error()
+            self._require_own_marks(db)
+            write_facts(db, {self._writer_key: mark})
+            yield db
             try:
-                db.execute(_ENTER_TO_WRITE, {"key": self.key})
-                if self._unsettled is not None:
-                    raise _unsettled_error()
-                self._require_own_marks(db)
-                write_facts(db, {self._writer_key: mark})
-                yield db
-            except BaseException:
-                transaction.rollback()
-                raise
-            try:
-                transaction.commit()
+                db.commit()
             except DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
@@ -401,9 +444,10 @@ class ServerDatabase(Database):
         """
         if self._is_given_up:
             raise _taken_over_error()
-        for own_mark, key in ((self._epoch_mark, EPOCH_KEY), (self._serving_mark, SERVING_KEY)):
-            if own_mark not in (None, find_fact(db, key)):
-                raise _taken_over_error()
+        marks = {EPOCH_KEY: self._epoch_mark, SERVING_KEY: self._serving_mark}
+        own_marks = {key: mark for key, mark in marks.items() if mark is not None}
+        if own_marks and read_facts(db, *own_marks) != own_marks:
+            raise _taken_over_error()
 
     def _was_committed(self, mark: str) -> bool | None:
         """Return whether the transaction that left a mark was committed; None if the server does not
@@ -412,8 +456,7 @@ class ServerDatabase(Database):
         end_s = time.monotonic() + SETTLING_S
         while True:
             try:
-                with self.engine.connect() as db, db.begin():
-                    db.execute(_ENTER_TO_WRITE, {"key": self.key})
+                with self._begun(self._begin_writing) as db:
                     return find_fact(db, self._writer_key) == mark
             except DBAPIError:
                 if time.monotonic() >= end_s:
@@ -443,7 +486,15 @@ _SELECT_SESSION = text(
     " rolsuper OR rolbypassrls AS is_exempt FROM pg_roles WHERE rolname = current_user"
 )
 _ENTER = text(f"SELECT set_config('{WALLET_SETTING}', :key, true)")
-_ENTER_TO_WRITE = text(
-    f"SELECT set_config('{WALLET_SETTING}', :key, true),"
-    " pg_advisory_xact_lock(hashtextextended(:key, 0))"
-)
+
+
+def _begin_statements(key: str) -> tuple[str, str]:
+    """Return what begins a transaction on the store of a key, to read or to write: several statements
+    in one round trip.
+    """
+    literal = "'" + key.replace("'", "''") + "'"
+    enter = f"SET LOCAL {WALLET_SETTING} = {literal}"
+    return (
+        f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {enter}",
+        f"BEGIN; {enter}; SELECT pg_advisory_xact_lock(hashtextextended({literal}, 0))",
+    )
