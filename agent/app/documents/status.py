@@ -530,10 +530,10 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
         return [
             *headroom_warnings,
             f"On a busy day, at {busy_day_minimum['gas_gwei']} gwei, corrections wait for cheaper gas: the minimum"
-            f" total is then {coins_text(Fraction(busy_day_minimum['total']))} {unit}, above {ceiling_text}.",
+            f" total is then {coins_text(Fraction(busy_day_minimum['total'] or 0))} {unit}, above {ceiling_text}.",
         ]
     gas_prices_text = " and ".join(
-        f"at {minimum_total['gas_gwei']} gwei ({coins_text(Fraction(minimum_total['total']))} {minimum_total['unit']})"
+        f"at {minimum_total['gas_gwei']} gwei ({coins_text(Fraction(minimum_total['total'] or 0))} {minimum_total['unit']})"
         for minimum_total in minimums_above_ceiling
     )
     if total is None:
