@@ -171,6 +171,8 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.start.past_prices import read_past_prices as read_past_prices
     from agent.app.start.past_results import OTHER_YEARS_BASIS as OTHER_YEARS_BASIS
     from agent.app.start.past_results import PAST_BASIS as PAST_BASIS
+    from agent.app.start.questions import QUESTION_BY_FIELD as QUESTION_BY_FIELD
+    from agent.app.start.questions import QUESTIONS as QUESTIONS
     from agent.app.start.setup import FuturesStart as FuturesStart
     from agent.app.start.setup import local_start as local_start
     from agent.app.start.templates import templates as templates

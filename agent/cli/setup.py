@@ -177,19 +177,19 @@ def init(
         is_safe=safe,
     )
     if missing_options and not unsupported_options and not yes and not as_json and is_interactive():
-        network_source = click.get_current_context().get_parameter_source("network")
-        answer_by_topic = {
-            "Network": network_source is ParameterSource.COMMANDLINE,
-            "Wallet": wallet,
-            "Endpoints": endpoints,
-            "Basket": targets or template,
-            "Cash": use_cash,
-            "Ceiling": ceiling,
-            "Alerts": alert_pair,
+        context = click.get_current_context()
+        given_options = {
+            option_name
+            for parameter in context.command.params
+            if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+            for option_name in parameter.opts
         }
-        _init_guided(
-            config, answers, {topic for topic, answer in answer_by_topic.items() if answer}
-        )
+        answered_fields = {
+            question.field
+            for question in api.QUESTIONS
+            if not given_options.isdisjoint(question.options)
+        }
+        _init_guided(config, answers, answered_fields)
         return
     if not answers.wallet and local_start is not None:
         answers = replace(answers, wallet=local_start.wallet)
@@ -207,7 +207,7 @@ def init(
     _finish_init(answers.write(config), as_json)
 
 
-def _init_guided(config: Path, answers: InitAnswers, answered_topics: set[str]) -> None:
+def _init_guided(config: Path, answers: InitAnswers, answered_fields: set[str]) -> None:
     from agent.cli.display.dialogue import guided_init
 
     if config.exists():
@@ -215,7 +215,7 @@ def _init_guided(config: Path, answers: InitAnswers, answered_topics: set[str]) 
             f"{config}: exists already; nothing was changed", "name another file with --config"
         )
     try:
-        document = guided_init(config, answers, answered_topics)
+        document = guided_init(config, answers, answered_fields)
     except KeyboardInterrupt:
         raise Interrupted("interrupted: nothing was written") from None
     if document is None:

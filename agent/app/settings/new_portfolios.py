@@ -15,8 +15,9 @@ from typing import Any
 
 from agent.app.settings.shown import portfolio_identity
 from agent.app.start.amounts import paper_capital
-from agent.app.start.guide import check_setup, error_text, parse_answers
+from agent.app.start.guide import InitAnswers, check_setup, error_text, parse_answers
 from agent.app.start.past_prices import needed_past_prices
+from agent.app.start.questions import question_texts
 from agent.config.load import UNSAVED_REMEDY, load_config, load_config_text
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.fields import parse_address
@@ -183,7 +184,7 @@ def _check_copy(folder: str, source: str, field_texts: Mapping[str, str]) -> dic
     portfolio = loaded_config.config.portfolio
     error_by_field = dict[str, str]()
     try:
-        parse_address(field_texts.get("wallet", ""), "wallet")
+        InitAnswers().with_wallet(field_texts.get("wallet", ""))
     except ConfigError as error:
         error_by_field["wallet"] = error_text(error)
     target_texts = (f"{asset.symbol} {asset.target / 100:g}%" for asset in portfolio.assets)
@@ -195,7 +196,12 @@ def _check_copy(folder: str, source: str, field_texts: Mapping[str, str]) -> dic
         "ceiling": f"{ceiling} {portfolio.numeraire}",
         "payouts to": ", ".join(loaded_config.config.wallet.payout_addresses) or "none",
     }
-    return {"errors": error_by_field, "answer_texts": answer_texts, "year_costs": []}
+    return {
+        "errors": error_by_field,
+        "answer_texts": answer_texts,
+        "year_costs": [],
+        "questions": question_texts(),
+    }
 
 
 def _text_from_basket(field_texts: Mapping[str, str]) -> str:

@@ -34,6 +34,7 @@ from agent.app.start.past_results import (
     small_money_lines,
     template_result,
 )
+from agent.app.start.questions import question_texts
 from agent.app.start.route_checks import usual_route_warnings
 from agent.app.start.setup import NewConfig, find_preset, local_start, write_new_config
 from agent.app.start.tracking_losses import config_loss_document, first_purchase_lines
@@ -321,7 +322,7 @@ OPTION_PREFIX_PATTERN = re.compile(r"^(--)?[a-z]+: ")
 def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
     """Return `errors` by field; `answer_texts`, the valid answers in words; `year_costs`, whether
     the amount is worth it; whether typed weights are the basket; `baskets` and `tokens` of the network, and the `basis` of past results
-    here and in other years. A field that is missing has its default.
+    here and in other years; names and hints of the `questions` by field. A field that is missing has its default.
     """
     answers, error_by_field, offered_baskets = parse_answers(field_texts)
     return {
@@ -339,6 +340,7 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
         "basis": PAST_BASIS,
         "other_years_basis": OTHER_YEARS_BASIS,
         "numeraire": NUMERAIRE,
+        "questions": question_texts(),
     }
 
 

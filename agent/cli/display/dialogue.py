@@ -25,23 +25,27 @@ MAX_COLUMNS = 78
 
 @dataclass(frozen=True, slots=True)
 class InitQuestion:
-    """One question: `explain` explains it, `default` answers an empty line (None: an answer is
-    needed, which `remedy` describes), `apply_answer` checks an answer. `field` is its key in
-    InitAnswers.texts.
+    """A question of api.QUESTIONS at the terminal: `default_answer` answers an empty line (None: an
+    answer is needed, which `remedy` describes), `apply_answer` checks an answer, `more` explains it
+    further.
     """
 
-    name: str
     field: str
-    explain: Callable[[InitAnswers], str]
     default_answer: Callable[[InitAnswers], str | None]
     apply_answer: Callable[[InitAnswers, str], InitAnswers]
     remedy: str = ""
+    more: Callable[[InitAnswers], str] = lambda _: ""
+
+    @property
+    def name(self) -> str:
+        """Return its name."""
+        return api.QUESTION_BY_FIELD[self.field].name
 
 
 def guided_init(
-    path: Path, answers: InitAnswers, answered_names: Collection[str] = ()
+    path: Path, answers: InitAnswers, answered_fields: Collection[str] = ()
 ) -> InitDocument | None:
-    """Ask every question except those in `answered_names`; the answers to these are only checked.
+    """Ask every question except those in `answered_fields`; the answers to these are only checked.
     Then show all answers, and write the config once the user confirms; otherwise return None.
     """
     questions = _questions()
@@ -49,7 +53,7 @@ def guided_init(
     _say("New config. Nothing is sent, and nothing is written before you confirm it.")
     _say("Ctrl-C ends without a trace; each answer can be changed at the end.")
     for question in questions:
-        if question.name in answered_names:
+        if question.field in answered_fields:
             option_text = question.default_answer(option_answers) or ""
             answers = _check_or_ask(question, answers, option_text)
         else:
@@ -71,9 +75,9 @@ def guided_init(
             answers = _ask(questions[int(reply) - 1], answers)
             if not answers.endpoints:  # a change of network clears the endpoints
                 answers = _ask(questions[2], answers)
-            if questions[int(reply) - 1].name == "Cash":
+            if questions[int(reply) - 1].field == "cash":
                 answers = _ask(
-                    next(question for question in questions if question.name == "Ceiling"), answers
+                    next(question for question in questions if question.field == "ceiling"), answers
                 )
 
 
@@ -88,7 +92,8 @@ def _check_or_ask(question: InitQuestion, answers: InitAnswers, option_text: str
 
 def _ask(question: InitQuestion, answers: InitAnswers) -> InitAnswers:
     _say("")
-    _say(f"{question.name}. {question.explain(answers)}")
+    hint = api.QUESTION_BY_FIELD[question.field].hint
+    _say(f"{question.name}. {hint}{question.more(answers)}")
     while True:
         default_answer = question.default_answer(answers)
         reply = _read_line(
@@ -107,9 +112,7 @@ def _questions() -> tuple[InitQuestion, ...]:
     from agent.config.networks.presets import PRESETS
 
     def basket_text(answers: InitAnswers) -> str:
-        lines = [
-            "What the portfolio holds: a number of this list, or your own, like WETH=50% USDC=50%"
-        ]
+        lines = [": a number of this list, or your own, like WETH=50% USDC=50%"]
         baskets = api.baskets(answers.network)
         for basket_number, basket in enumerate(baskets, 1):
             targets_text = " ".join(f"{symbol} {share}" for symbol, share in basket.targets)
@@ -133,10 +136,7 @@ def _questions() -> tuple[InitQuestion, ...]:
         return "\n".join(lines)
 
     def network_text(answers: InitAnswers) -> str:
-        lines = [
-            "A name of this list, or the config file of a running trimtab localchain. Minimum capital"
-            " of the baskets there, in USDC on an ordinary day:"
-        ]
+        lines = [" Minimum capital of the baskets there, in USDC on an ordinary day:"]
         for network in PRESETS:
             capital_texts = [
                 f"{basket.name} {basket.minimum_capitals[network]}"
@@ -145,76 +145,49 @@ def _questions() -> tuple[InitQuestion, ...]:
             lines.append(f"{network}: {', '.join(capital_texts)}")
         return "\n".join(lines)
 
-    def alerts_text(answers: InitAnswers) -> str:
-        return (
-            "The variable with the address to notify, in apprise's format (mailto, tgram, …;"
-            " docs/alerts.md), for example TRIMTAB_ALERTS; or none."
-        )
-
     return (
         InitQuestion(
-            "Network",
             "network",
-            network_text,
             lambda answers: answers.network,
             lambda answers, answer_text: answers.with_network(answer_text),
+            more=network_text,
         ),
         InitQuestion(
-            "Wallet",
             "wallet",
-            lambda _: "Its address, 0x…; trimtab wallet create makes a new one.",
             lambda answers: answers.wallet or None,
             lambda answers, answer_text: answers.with_wallet(answer_text),
             "write the address that holds the portfolio, 0x… with 40 digits",
         ),
         InitQuestion(
-            "Endpoints",
             "endpoints",
-            lambda answers: (
-                "VARIABLE=OPERATOR of each; the variables hold the URLs, which are secrets. Two"
-                " different operators must agree before money moves."
-            ),
             lambda answers: _pairs_text(answers.endpoints) or None,
             lambda answers, answer_text: answers.with_endpoints(answer_text),
             "for example RPC_URL_1=alchemy RPC_URL_2=infura",
         ),
         InitQuestion(
-            "Basket",
             "basket",
-            basket_text,
             lambda answers: answers.template or _pairs_text(answers.targets) or None,
             lambda answers, answer_text: answers.with_basket(
                 answer_text, api.baskets(answers.network)
             ),
             "write a number or a name of the list, or for example WETH=50% USDC=50%",
+            basket_text,
         ),
         InitQuestion(
-            "Cash",
             "cash",
-            lambda _: (
-                "How much of the wallet's USDC the agent may use, such as 1000 of 5,000; the rest"
-                " is left alone."
-            ),
             lambda answers: answers.use_cash or "all",
             lambda answers, answer_text: answers.with_cash(answer_text),
         ),
         InitQuestion(
-            "Ceiling",
             "ceiling",
-            lambda _: (
-                "The largest value in USDC that the agent manages (portfolio.max_live_value) and"
-                " pays out in a day. Above it every rebalance is refused; gains and tokens that the"
-                " wallet holds already count."
-            ),
             lambda answers: answers.ceiling,
             lambda answers, answer_text: answers.with_ceiling(answer_text),
         ),
         InitQuestion(
-            "Alerts",
             "alert",
-            alerts_text,
             lambda answers: answers.alert_target[1] if answers.alert_target else "none",
             lambda answers, answer_text: answers.with_alert(answer_text),
+            more=lambda _: " Or none.",
         ),
     )
 

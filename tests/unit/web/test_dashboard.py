@@ -202,6 +202,17 @@ def test_allocation_bars__have_one_scale(served: Served) -> None:
     assert 0 < scale < 100, "and the widest takes the whole bar"
 
 
+def test_overview__has_no_words_for_prices_that_are_not_there(served: Served) -> None:
+    status, alerts = golden("25-status"), golden("09-alerts")
+    for asset in alerts["assets"]:
+        asset |= {"alert_low": None, "to_low_bps": None, "alert_high": None, "to_high_bps": None}
+    texts = [
+        Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "status": status, "alerts": document}, {}, 1)
+        for document in (golden("09-alerts"), alerts)
+    ]
+    assert ["leaves its band </span>below" in text for text in texts] == [True, False]
+
+
 @pytest.mark.parametrize(("is_running", "says"), [(True, "under way"), (False, "unfinished")], ids=["running", "ended"])
 def test_last_rebalance__is_under_way_while_its_run_goes_on(served: Served, is_running: bool, says: str) -> None:
     history = golden_document("26-history")

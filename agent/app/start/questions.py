@@ -1,0 +1,78 @@
+"""The questions that make a new config: the options and the dialogue of `trimtab init`, the set-up
+page and New portfolio ask these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.app.start.amounts import NUMERAIRE
+from agent.config.networks.presets import PRESETS
+
+
+@dataclass(frozen=True, slots=True)
+class SetupQuestion:
+    """A question: the field of its answer, its name, what an answer says, and the options of
+    `trimtab init` that answer it.
+    """
+
+    field: str
+    name: str
+    hint: str
+    options: tuple[str, ...]
+
+
+QUESTIONS = (
+    SetupQuestion(
+        "network",
+        "Network",
+        f"The one on which the wallet has its money: {', '.join(PRESETS)}; or the config file of a"
+        " running trimtab localchain.",
+        ("--network",),
+    ),
+    SetupQuestion(
+        "wallet",
+        "Wallet",
+        "Its address, 0x…; trimtab wallet create makes a new one.",
+        ("--wallet",),
+    ),
+    SetupQuestion(
+        "endpoints",
+        "Endpoints",
+        "VARIABLE=OPERATOR of each, for example RPC_URL_1=alchemy RPC_URL_2=infura. The environment"
+        " variables hold the URLs, which are secrets. Two different operators must agree before"
+        " money moves.",
+        ("--rpc",),
+    ),
+    SetupQuestion("basket", "Basket", "What the portfolio holds", ("--template", "--target")),
+    SetupQuestion(
+        "cash",
+        "Cash",
+        f"How much of the wallet's {NUMERAIRE} the agent may use, such as 1000 of 5,000; the rest is"
+        " left alone.",
+        ("--use-cash",),
+    ),
+    SetupQuestion(
+        "ceiling",
+        "Ceiling",
+        f"The largest value in {NUMERAIRE} that the agent manages (portfolio.max_live_value) and"
+        " pays out in a day. Above it every rebalance is refused; gains and tokens that the wallet"
+        " holds already count.",
+        ("--ceiling",),
+    ),
+    SetupQuestion(
+        "alert",
+        "Alerts",
+        "The environment variable with the address to notify, in apprise's format (mailto, tgram,"
+        " …; docs/alerts.md), for example TRIMTAB_ALERTS.",
+        ("--alert",),
+    ),
+)
+QUESTION_BY_FIELD = {question.field: question for question in QUESTIONS}
+
+
+def question_texts() -> dict[str, dict[str, str]]:
+    """Return name and hint of each question, by field."""
+    return {
+        question.field: {"name": question.name, "hint": question.hint} for question in QUESTIONS
+    }
