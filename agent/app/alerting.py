@@ -448,6 +448,8 @@ def _signal_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         return
     for answer in outcome.step_input.layer(SignalState).faults:
         alert_text = f"Signal {answer.name} gives no new weights: {answer.why}. trimtab weights"
+        if answer == outcome.step_input.layer(SignalState).trigger:
+            alert_text = f"The trigger {answer.name} gives no answer: {answer.why}. trimtab doctor"
         yield Alert(AlertKind.HALT, f"signal:{answer.name}", alert_text, True)
 
 

@@ -14,7 +14,7 @@ from agent.config.tables.triggers import (
     is_tracking,
     is_zone,
 )
-from agent.model import NoTradeZone, RiskEstimationWindow, Trigger
+from agent.model import AnsweredTrigger, NoTradeZone, RiskEstimationWindow, Trigger
 from agent.policy import risk
 
 
@@ -152,4 +152,8 @@ def build_trigger_with_risk(config: Config, table: TriggerTable) -> Trigger:
     trigger = build_trigger(table, risky_address_by_symbol)
     if isinstance(trigger, NoTradeZone):
         return _with_risk(trigger, config.policy.risk, address_by_symbol)
+    if isinstance(trigger, AnsweredTrigger) and trigger.signal is not None:
+        name = trigger.signal.name
+        if (signal_table := config.signals.get(name)) is not None:  # require_signals names it
+            return replace(trigger, signal=signal_table.settings(name))
     return trigger

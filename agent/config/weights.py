@@ -387,8 +387,16 @@ def require_signals(config: Config) -> None:
     for signal_name in config.signals:
         if signal_name not in signal_by_field.values():
             raise ValueError(
-                f"signals.{signal_name}: unused; name it in an allocator of kind 'signal', or remove it"
+                f"signals.{signal_name}: unused; name it in an allocator of kind 'signal' or a trigger"
+                " of kind 'function', or remove it"
             )
+    is_trigger = signal_by_field.pop("policy.trigger.signal", None) is not None
+    if config.strategies and (
+        is_trigger or any(_trigger_signals(strategy.trigger) for strategy in config.strategies)
+    ):
+        raise ValueError(
+            "policy.trigger: a function is no trigger of strategies; choose another kind"
+        )
     futures = config.futures
     if signal_by_field and futures is not None and "leverage_band" not in futures.model_fields_set:
         raise ValueError(
@@ -398,7 +406,9 @@ def require_signals(config: Config) -> None:
 
 
 def _signals_by_field(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield (field, name) of each signal that an allocator names."""
+    """Yield (field, name) of each signal that an allocator or the trigger names."""
+    for trigger_signal in _trigger_signals(config.policy.trigger):
+        yield "policy.trigger.signal", trigger_signal
     table_by_field = {"portfolio.weights.signal": config.portfolio.weights}
     for strategy in config.strategies:
         if isinstance(strategy.allocator, AllocatorTable):
@@ -408,20 +418,16 @@ def _signals_by_field(config: Config) -> Iterator[tuple[str, str]]:
             yield field, table.signal
 
 
+def _trigger_signals(table: object) -> list[str]:
+    """Return the names of the functions in a trigger's table, or in a list of them."""
+    members = table if isinstance(table, list) else [table]
+    return [member.signal for member in members if hasattr(member, "signal")]
+
+
 def build_signals(config: Config) -> Mapping[str, SignalSettings]:
     """Build the settings of each signal by name."""
     markets = tuple(
         SignalMarket(market.symbol, market.venue_key, market.asset or "")
         for market in futures_markets(config)
     )
-    return {
-        name: SignalSettings(
-            name,
-            table.timeout,
-            tuple(sorted(table.options.items())),
-            markets,
-            table.file or "",
-            table.sha256 or "",
-        )
-        for name, table in config.signals.items()
-    }
+    return {name: table.settings(name, markets) for name, table in config.signals.items()}

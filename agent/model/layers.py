@@ -114,6 +114,11 @@ class LayerState(LayerPart):
         """Answers that choose the weights for an allocator."""
         return ()
 
+    @property
+    def trigger_answer(self) -> SignalAnswer | None:
+        """Answer of the function that is the trigger."""
+        return None
+
     def for_part(self, part_name: str) -> LayerState:
         """Return the state as it concerns this part of a divided wallet, by its name."""
         return self

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from agent.model.weights import SignalSettings
+
 # --- Risk of deviating from the targets, and the trade-off between risk and cost.
 
 
@@ -191,12 +193,15 @@ class VolatilityJump:
 
 @dataclass(frozen=True, slots=True)
 class AnsweredTrigger:
-    """Trigger that fires if `is_due`: the answer, at this step, of a function of the owner that gets
-    the prices of the last `window_s` seconds.
+    """Trigger that fires if a function of the owner, which gets the prices of the last `window_s`
+    seconds, one in each `step_s`, says that a rebalance is due. The answer is `is_due`, or that of
+    `signal`, which runs in a process of its own (LayerState.trigger_answer).
     """
 
     window_s: int
     is_due: bool = False
+    step_s: int = 3_600
+    signal: SignalSettings | None = None
 
 
 SingleTrigger = (

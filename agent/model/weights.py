@@ -100,9 +100,9 @@ class SignalSettings:
 @dataclass(frozen=True, slots=True)
 class SignalAnswer:
     """A signal's validated answer: millionths by token and by futures market (None: keep the
-    targets of the config). `owner` is the strategy that uses the signal ("": the portfolio),
-    `source` the distribution that provides it. `why` is the reason if there are no new targets,
-    otherwise empty.
+    targets of the config), or whether a rebalance is due, if it is the trigger. `owner` is the
+    strategy that uses the signal ("": the portfolio), `source` the distribution that provides it.
+    `why` is the reason if there are no new targets, otherwise empty.
     """
 
     name: str
@@ -111,6 +111,7 @@ class SignalAnswer:
     market_ppm: tuple[tuple[str, int], ...] | None = None
     source: str = ""
     why: str = ""
+    is_due: bool = False
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -121,7 +122,9 @@ class SignalAnswer:
 
 @dataclass(frozen=True, slots=True)
 class SignalRequest:
-    """A request to a signal. `why` is the reason if it cannot be run, otherwise empty."""
+    """A request to a signal. `why` is the reason if it cannot be run, otherwise empty. One that is
+    the trigger is asked whether a rebalance is due, in place of weights.
+    """
 
     settings: SignalSettings
     owner: str
@@ -129,6 +132,7 @@ class SignalRequest:
     address_by_symbol: tuple[tuple[str, str], ...]
     """Addresses of the assets that the signal may target, by symbol."""
     why: str = ""
+    is_trigger: bool = False
 
 
 class AllocationNeeds(Enum):

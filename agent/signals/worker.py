@@ -125,10 +125,13 @@ def answer_view(load: Callable[[], Signal], view_line: str) -> dict[str, Any]:
 
 
 def targets_document(returned: Any, view: SignalView) -> dict[str, Any]:
-    """Return what a signal has returned as JSON. Of a mapping, which is of spot weights, the numeraire
-    gets what they leave; for anything else than it or SignalTargets, the reason. Raises TypeError and
-    ValueError for weights that are no numbers.
+    """Return what a signal has returned as JSON. A boolean, also one of NumPy, is that of a trigger.
+    Of a mapping, which is of spot weights, the numeraire gets what they leave; for anything else
+    than it or SignalTargets, the reason. Raises TypeError and ValueError for weights that are no
+    numbers.
     """
+    if type(returned).__name__ in ("bool", "bool_"):
+        return {"is_due": bool(returned)}
     if isinstance(returned, Mapping):
         weights = _float_weights(returned)
         rest = 1.0 - sum(weights.values())

@@ -106,3 +106,59 @@ def test_an_edited_file_with_its_new_hash_waits_for_the_owner(anvil_chain: Local
         assert api.weights(agent, accept=lambda _: True)["accepted"]
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     assert weights(chain, TARGETS) != before
+
+
+CALM = '''"""Once a weight is five points off, while the prices of WETH are within a fifth."""
+
+
+def calm(view):
+    closes = [bar.close for bar in view.prices["WETH"]]
+    shares = {"WETH": 0.3, "WBTC": 0.3, "LINK": 0.2, "USDC": 0.2}
+    is_off = any(abs(view.weights[symbol] - share) > 0.05 for symbol, share in shares.items())
+    return is_off and max(closes) < 1.2 * min(closes)
+'''
+TRIGGER = ROOMY | {
+    "policy.trigger": {"kind": "function", "signal": "calm", "window": "30d", "step": "1d"},
+    "signals": {"calm": {"timeout": "10s", "file": "calm.py:calm", "sha256": hashlib.sha256(CALM.encode()).hexdigest()}},
+}
+
+
+def test_a_trigger_in_a_file_fires_as_it_was_backtested(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "calm.py").write_text(CALM)
+    with agent_on(chain, folder, TRIGGER, TARGETS) as agent:
+        fund(chain, {"WETH": 45_000, "WBTC": 25_000, "LINK": 15_000, "USDC": 15_000})
+        api.import_prices(agent, closes(chain, folder / "closes.csv"))
+        first = agent.rebalance(send=True, confirm=yes)
+        assert first.kind is OutcomeKind.DONE, first.reason
+        assert "the function calm asks for a rebalance" in first.decision_result.decision.reason
+        settled = agent.rebalance(send=True, confirm=yes)
+        assert settled.kind is OutcomeKind.HOLD
+        assert "the function calm asks for no rebalance" in settled.reason
+    shares = {symbol: int(share.removesuffix("%")) / 100 for symbol, share in TARGETS.items()}
+    for symbol, bps in weights(chain, TARGETS).items():
+        assert float(bps) / BPS == pytest.approx(shares[symbol], abs=0.01)
+    function = load_file(folder / "calm.py", "calm", hashlib.sha256(CALM.encode()).hexdigest())
+    tried = research.backtest(folder / "closes.csv", shares, research.trigger(function, window="30d"))
+    assert tried.summary.trades > 0
+
+
+def test_a_trigger_whose_file_was_changed_is_not_due_and_says_why(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    folder = tmp_path / "changed"
+    folder.mkdir()
+    (folder / "calm.py").write_text(CALM.replace("0.05", "0.01"))
+    with agent_on(chain, folder, TRIGGER, TARGETS) as agent:
+        fund(chain, {"WETH": 45_000, "WBTC": 25_000, "LINK": 15_000, "USDC": 15_000})
+        api.import_prices(agent, closes(chain, folder / "closes.csv"))
+        outcome = agent.rebalance(send=True, confirm=yes)
+        loaded = agent.context.loaded_config
+    why = "its file calm.py has the SHA-256"
+    assert outcome.kind is OutcomeKind.HOLD
+    assert mentions(outcome.reason, "the function calm gave no answer", why)
+    (alert,) = [alert for alert in cycle_alerts(outcome, RunFacts(False, "", None)) if alert.key == "signal:calm"]
+    assert mentions(alert.text, "The trigger calm gives no answer", why)
+    (check,) = [check for check in api.doctor(loaded, [chain.transport])["checks"] if check["check"] == "signal calm"]
+    assert (check["state"], why in check["finding"]) == ("warn", True)

@@ -21,7 +21,7 @@ from pydantic import (
 from agent.config.tables.fields import ConfigTable, Duration, Share, to_value_error, without_spaces
 from agent.config.tables.weights import require_sampling
 from agent.errors import ConfigError
-from agent.model import AnyOf, NoTradeZone, Threshold, Trigger
+from agent.model import AnsweredTrigger, AnyOf, NoTradeZone, Threshold, Trigger
 from agent.policy.triggers.bands import KeyUnit, TriggerNotation
 from agent.policy.triggers.rules import NOTATIONS
 from agent.units import BPS, parse_share_with_unit_bps, written_number
@@ -100,6 +100,7 @@ class RiskTable(ConfigTable):
 SINGLE = "single"
 SEVERAL = "several"
 TRACKING = "tracking"
+FUNCTION = "function"
 ZONE_KINDS = ("zone", TRACKING)
 _FIELD_TYPES: Mapping[KeyUnit, Any] = {
     KeyUnit.SHARE: Share,
@@ -128,6 +129,9 @@ _DESCRIPTIONS: Mapping[str, str] = {
     "after_tax": "true: the range counts the tax on the next unit sold, by tax.rate and tax.method; default: false",
     "tracking_error_cost": "what 1 % of tracking error costs a year",
     "horizon": "time over which risk and cost are compared",
+    "signal": "name in [signals] of the function that answers whether a rebalance is due",
+    "window": "time whose recorded prices it gets",
+    "step": "time of which it gets the last price, from 1h on",
 }
 
 
@@ -233,10 +237,10 @@ def build_trigger(table: TriggerTable, address_by_symbol: Mapping[str, str]) -> 
                 'policy.trigger: a list cannot contain a trigger of kind "either"',
                 "write its threshold and its time as two triggers in the list",
             )
-        if isinstance(trigger, NoTradeZone):
+        if isinstance(trigger, NoTradeZone | AnsweredTrigger):
             raise ConfigError(
-                "policy.trigger: a list cannot contain a zone",
-                "write the zone alone, or remove it",
+                f"policy.trigger: a list cannot contain a {trigger_table.kind}",
+                f"write the {trigger_table.kind} alone, or remove it",
             )
         triggers.append(trigger)
     return AnyOf(tuple(triggers))

@@ -15,6 +15,8 @@ from agent.hosts import LOOPBACK_HOSTS
 from agent.model import (
     AllocationMethod,
     AllocationNeeds,
+    SignalMarket,
+    SignalSettings,
 )
 from agent.units import BPS
 
@@ -318,6 +320,17 @@ class SignalTable(ConfigTable):
             key: str(option) if isinstance(option, int | float) else option
             for key, option in options.items()
         }
+
+    def settings(self, name: str, markets: tuple[SignalMarket, ...] = ()) -> SignalSettings:
+        """Return the settings of the signal, which may target these futures markets."""
+        return SignalSettings(
+            name,
+            self.timeout,
+            tuple(sorted(self.options.items())),
+            markets,
+            self.file or "",
+            self.sha256 or "",
+        )
 
     @model_validator(mode="after")
     def _check_hash(self) -> SignalTable:

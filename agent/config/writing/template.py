@@ -21,6 +21,7 @@ from agent.config.networks.presets import (
     starting_deviation_bps,
 )
 from agent.config.tables.limits import CEILINGS, LimitsTable, build_limits_from_table
+from agent.config.tables.triggers import FUNCTION
 from agent.config.writing.venues import venues_text
 from agent.errors import ConfigError
 from agent.foreign_text import read_toml
@@ -285,7 +286,7 @@ def _trigger_comments() -> str:
         else:
             lines.append(f"# {hint_text}")
     kinds_without_hint = [notation.kind for notation in NOTATIONS.values() if not notation.hint]
-    listed_kinds = [kind for kind in kinds_without_hint if kind != "zone"]
+    listed_kinds = [kind for kind in kinds_without_hint if kind not in ("zone", FUNCTION)]
     return "\n".join(
         [*lines[1:], f"# {', '.join(listed_kinds)}, several in a list: docs/triggers.md"]
     )

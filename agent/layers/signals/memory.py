@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.layers.signals.host import SignalRunner
-from agent.layers.signals.policy import idle_signals, signal_requests
+from agent.layers.signals.policy import idle_signals, signal_requests, trigger_request
 from agent.layers.signals.state import SignalState
 from agent.model import SignalAnswer, SignalSettings, StepInput, StepMemory
 
@@ -28,6 +28,7 @@ class SignalReader:
             for owner, settings in idle_signals(step, last_allocation_by_owner)
             if (why := self.fault_of(settings))
         )
-        return SignalState(
-            self.host.answers(signal_requests(step, last_allocation_by_owner)) + faults
-        )
+        answers = self.host.answers(signal_requests(step, last_allocation_by_owner))
+        request = trigger_request(step)
+        trigger = None if request is None else self.host.answers((request,))[0]
+        return SignalState(answers + faults, trigger)

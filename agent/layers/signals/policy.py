@@ -14,6 +14,7 @@ from agent.model import (
     Allocation,
     AllocationMethod,
     AllocatorConfig,
+    AnsweredTrigger,
     Asset,
     PriceBar,
     PricePoint,
@@ -133,6 +134,22 @@ def _signal_request(
     return SignalRequest(settings, owner, view, labelled_addresses, "; ".join(gap_reasons))
 
 
+def trigger_request(step: StepInput) -> SignalRequest | None:
+    """Return the request to the signal that is the trigger, or with the reason why its view is
+    incomplete; None without one.
+    """
+    trigger = step.policy.trigger
+    if not isinstance(trigger, AnsweredTrigger) or trigger.signal is None:
+        return None
+    view = replace(
+        trigger_view(step, trigger.window_s, trigger.step_s), options=dict(trigger.signal.options)
+    )
+    gap_reasons = [f"{symbol} has no prices" for symbol, bars in view.prices.items() if not bars]
+    if not any(view.weights.values()):
+        gap_reasons.append("some balances or prices are unknown")
+    return SignalRequest(trigger.signal, "", view, (), "; ".join(gap_reasons), is_trigger=True)
+
+
 def trigger_view(step: StepInput, window_s: int, step_s: int) -> SignalView:
     """Return the view of a function that is a trigger: prices of the last `window_s` seconds, one in
     each `step_s`, and the weights of the wallet.
@@ -216,6 +233,11 @@ def checked_answer(request: SignalRequest, reply: Any, source: str) -> SignalAns
         return replace(answer, source=source, why="its answer is not readable")
     if why := reply.get("why"):
         return replace(answer, source=source, why=str(why))
+    if request.is_trigger:
+        is_due = reply.get("is_due")
+        if isinstance(is_due, bool):
+            return replace(answer, source=source, is_due=is_due)
+        return replace(answer, source=source, why="it returned neither True nor False")
     spot_weights = reply.get("spot")
     futures_weights = reply.get("futures")
     market_by_symbol = {market.symbol: market.market for market in settings.markets}

@@ -45,6 +45,7 @@ NOTATIONS: Mapping[str, TriggerNotation] = {
         *schedule_triggers.NOTATIONS,
         *market_events.NOTATIONS,
         *no_trade_zone.NOTATIONS,
+        *answered.NOTATIONS,
     )
 }
 """Notations by kind, in the order in which errors of the config list them."""
