@@ -30,7 +30,7 @@ def moved(margin_account: MarginAccount, move: Fraction | int) -> MarginAccount:
 
 
 @pytest.mark.parametrize("sign", [1, -1], ids=["long", "short"])
-def test_profit_is_the_move_of_the_mark_in_the_direction_of_the_position(sign: int) -> None:
+def test_profit_is_the_move_of_the_mark_for_the_position(sign: int) -> None:
     account_after = moved(eth_account(sign * 10), Fraction(1, 10))
 
     assert margin.unrealised_profit_raw(account_after) == sign * 2_000 * E18
@@ -77,7 +77,7 @@ def test_settled_value_is_in_whole_units_of_the_collateral(realised_raw: int, se
 
 
 @given(sizes.filter(bool), sizes.filter(bool), st.integers(500, 8_000))
-def test_trade_at_the_mark_changes_no_value_and_closing_leaves_no_position(first_raw: int, second_raw: int, price: int) -> None:
+def test_trade_at_the_mark_changes_no_value(first_raw: int, second_raw: int, price: int) -> None:
     margin_account = moved(account(10_000, {"ETH": first_raw}, market("ETH")), Fraction(price, 2_000) - 1)
     fill_raw = -margin.position_value_raw(margin_account.market("ETH"), second_raw)
 
@@ -141,7 +141,7 @@ def test_margin_of_a_short_binds_its_debt(move: Fraction, value_usd: int, free_u
 
 @pytest.mark.parametrize("on_debt", [True, False], ids=["on debt", "on notional"])
 @pytest.mark.parametrize("sign", [1, -1], ids=["long", "short"])
-def test_utilisation_rises_as_a_position_loses_and_falls_as_it_gains(sign: int, on_debt: bool) -> None:
+def test_utilisation_rises_as_a_position_loses(sign: int, on_debt: bool) -> None:
     margin_account = replace(eth_account(sign * 10), initial_on_debt=on_debt)
 
     utilisations = [margin.utilisation(moved(margin_account, sign * Fraction(tenths, 10))) for tenths in (-3, -1, 0, 1, 5)]
@@ -274,5 +274,5 @@ def test_adverse_move_is_against_each_position() -> None:
 @pytest.mark.parametrize(
     ("collateral", "is_accepted"), [(1_250, True), (1_249, False)], ids=["at the maintenance margin", "one coin below"]
 )
-def test_reduction_is_accepted_with_the_maintenance_margin_of_the_debt(collateral: int, is_accepted: bool) -> None:
+def test_reduction_is_accepted_with_maintenance_of_the_debt(collateral: int, is_accepted: bool) -> None:
     assert margin.is_reduction_accepted(eth_account(-10, collateral)) is is_accepted

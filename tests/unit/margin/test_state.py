@@ -113,7 +113,7 @@ def test_reduction_makes_the_position_smaller(size_raw: int, expected: bool) -> 
 
 
 @given(st.integers(1, 10**20), st.integers(100, 10_000))
-def test_largest_allowed_order_breaks_no_limit_and_one_lot_more_does(size_raw: int, collateral: int) -> None:
+def test_largest_allowed_order_is_the_last_lot_within_limits(size_raw: int, collateral: int) -> None:
     eth_market = market("ETH")
     margin_account = account(collateral, {}, eth_market)
     lot_raw = eth_market.lot_raw

@@ -21,7 +21,7 @@ SPOT_VALUE = Fraction(3_000 * E18)
 
 
 @given(st.integers(1, 10**19), st.integers(1, 10**19), st.integers(300, 5_000), st.integers(0, 5_000))
-def test_reduction_ends_within_every_limit_and_triggers_no_second(eth_raw: int, btc_raw: int, collateral: int, stress_bps: int) -> None:
+def test_reduction_ends_within_limits_and_triggers_no_second(eth_raw: int, btc_raw: int, collateral: int, stress_bps: int) -> None:
     policy = FuturesPolicy((), 0, 0, replace(LIMITS, stress_move_bps=stress_bps))
     margin_account = account(collateral, {"ETH": eth_raw, "BTC": -btc_raw}, market("ETH"), market("BTC", 1_500))
 
