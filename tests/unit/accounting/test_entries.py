@@ -21,50 +21,50 @@ ETH = 10**18
 
 @examples(20)
 @given(histories())
-def test_every_entry_balances_token_by_token_and_the_ledger_is_the_plain_sum(wallet: Wallet) -> None:
-    assert not [one.id for one in wallet.entries if entries.unbalanced_tokens(one)]
-    found = entries.account_balances(wallet.entries)
-    assert {token: found.get((entries.WALLET, token), 0) for token in TOKENS} == wallet.held
-    assert {token: found.get((f"{entries.LP}:{POSITION}", token), 0) for token in wallet.lp} == wallet.lp
+def test_entry_balances_by_token_and_the_ledger_is_the_sum(wallet: Wallet) -> None:
+    assert not [entry.id for entry in wallet.entries if entries.unbalanced_tokens(entry)]
+    balances = entries.account_balances(wallet.entries)
+    assert {token: balances.get((entries.WALLET, token), 0) for token in TOKENS} == wallet.held
+    assert {token: balances.get((f"{entries.LP}:{POSITION}", token), 0) for token in wallet.lp} == wallet.lp
 
 
 @examples(20)
 @given(histories())
 @pytest.mark.parametrize("method", METHODS)
 def test_lots_consumed_and_left_are_the_lots_created(method: LotMethod, wallet: Wallet) -> None:
-    found = taxed(wallet, method)
-    left: dict[str, int] = {}
-    for lot in found.open_lots():
+    tax_lots = taxed(wallet, method)
+    open_raw_by_token: dict[str, int] = {}
+    for lot in tax_lots.open_lots():
         assert lot.raw > 0
-        left[lot.token] = left.get(lot.token, 0) + lot.raw
-    for token, raw in found.acquired_raw_by_token.items():
-        assert raw == found.disposed_raw_by_token.get(token, 0) + left.get(token, 0)
-    held = {token: raw + wallet.lp.get(token, 0) for token, raw in wallet.held.items()}
-    held[WETH] += held.pop(NATIVE)
-    assert {token: raw for token, raw in held.items() if raw} == left
-    assert found.lots.unmatched_raw_by_token() == {}
+        open_raw_by_token[lot.token] = open_raw_by_token.get(lot.token, 0) + lot.raw
+    for token, raw in tax_lots.acquired_raw_by_token.items():
+        assert raw == tax_lots.disposed_raw_by_token.get(token, 0) + open_raw_by_token.get(token, 0)
+    raw_by_token = {token: raw + wallet.lp.get(token, 0) for token, raw in wallet.held.items()}
+    raw_by_token[WETH] += raw_by_token.pop(NATIVE)
+    assert {token: raw for token, raw in raw_by_token.items() if raw} == open_raw_by_token
+    assert tax_lots.lots.unmatched_raw_by_token() == {}
 
 
 @examples(20)
 @given(histories())
 @pytest.mark.parametrize("method", METHODS)
-def test_realised_and_unrealised_gains_are_the_total_gain_by_every_method(method: LotMethod, wallet: Wallet) -> None:
+def test_gains_are_the_total_gain_by_every_method(method: LotMethod, wallet: Wallet) -> None:
     """What is there at the end, and what went, less what came: worked out without any lot."""
-    found = taxed(wallet, method)
+    tax_lots = taxed(wallet, method)
     worth = wallet.worth()
-    cost = sum((lot.cost for lot in found.open_lots()), Fraction(0))
+    cost = sum((lot.cost for lot in tax_lots.open_lots()), Fraction(0))
     assert (
-        found.realised_gain() + (worth - cost) + from_quanta(found.untaxed_quanta + found.income_quanta) - found.gas_cost
-        == worth + from_quanta(found.withdrawn_quanta) - found.deposits
+        tax_lots.realised_gain() + (worth - cost) + from_quanta(tax_lots.untaxed_quanta + tax_lots.income_quanta) - tax_lots.gas_cost
+        == worth + from_quanta(tax_lots.withdrawn_quanta) - tax_lots.deposits
     )
-    assert all(one.cost.denominator <= QUANTA_PER_UNIT for one in found.disposals)
+    assert all(part.cost.denominator <= QUANTA_PER_UNIT for part in tax_lots.disposals)
 
 
 @given(histories(8))
-def test_the_numeraire_itself_never_gains(wallet: Wallet) -> None:
-    found = taxed(wallet, LotMethod.FIFO)
-    bought_with = [one for one in found.disposals if one.token == USDC and one.proceeds > 0]
-    assert all(one.gain == 0 for one in bought_with if one.cost == one.raw)
+def test_numeraire_itself_never_gains(wallet: Wallet) -> None:
+    tax_lots = taxed(wallet, LotMethod.FIFO)
+    spent_disposals = [part for part in tax_lots.disposals if part.token == USDC and part.proceeds > 0]
+    assert all(part.gain == 0 for part in spent_disposals if part.cost == part.raw)
 
 
 def test_methods_take_the_lots_they_say() -> None:
@@ -73,42 +73,42 @@ def test_methods_take_the_lots_they_say() -> None:
         lots = Lots(method)
         for at_s, cost in ((1, 100), (2, 300), (3, 200)):
             lots.acquire(WETH, ETH, Fraction(cost), at_s)
-        (taken,) = lots.dispose(WETH, ETH, Fraction(0))
-        gains[method] = (250 - taken.cost, taken.acquired_s)
+        (disposed,) = lots.dispose(WETH, ETH, Fraction(0))
+        gains[method] = (250 - disposed.cost, disposed.acquired_s)
     assert gains == {LotMethod.FIFO: (150, 1), LotMethod.LIFO: (50, 3), LotMethod.HIFO: (-50, 2), LotMethod.AVERAGE: (50, 1)}
 
 
-def test_a_disposal_over_several_lots_says_what_each_had_cost_and_how_long_it_was_held() -> None:
+def test_disposal_over_several_lots_names_cost_and_time_of_each() -> None:
     lots = Lots(LotMethod.FIFO)
     lots.acquire(WETH, ETH, Fraction(1_000), 100)
     lots.acquire(WETH, ETH, Fraction(3_000), 200)
-    taken = lots.dispose(WETH, ETH * 3 // 2, Fraction(0))
-    assert [(one.raw, one.cost, one.acquired_s) for one in taken] == [(ETH, 1_000, 100), (ETH // 2, 1_500, 200)]
+    disposed = lots.dispose(WETH, ETH * 3 // 2, Fraction(0))
+    assert [(part.raw, part.cost, part.acquired_s) for part in disposed] == [(ETH, 1_000, 100), (ETH // 2, 1_500, 200)]
     assert [(lot.raw, lot.cost) for lot in lots.open_lots()] == [(ETH // 2, 1_500)]
 
 
-def test_what_went_before_it_was_known_to_have_come_gains_nothing_and_is_told() -> None:
+def test_disposal_without_a_lot_gains_nothing_and_is_named() -> None:
     lots = Lots(LotMethod.FIFO)
-    (taken,) = lots.dispose(WETH, ETH, Fraction(7))
-    assert (taken.cost, taken.acquired_s, lots.unmatched_raw_by_token()) == (7, None, {WETH: ETH})
+    (disposed,) = lots.dispose(WETH, ETH, Fraction(7))
+    assert (disposed.cost, disposed.acquired_s, lots.unmatched_raw_by_token()) == (7, None, {WETH: ETH})
     lots.acquire(WETH, 2 * ETH, Fraction(20), 5)
     assert lots.unmatched_raw_by_token() == {}
     assert [(lot.raw, lot.cost) for lot in lots.open_lots()] == [(ETH, 10)]
 
 
-def test_a_sale_for_the_numeraire_counts_what_was_paid_less_its_gas() -> None:
+def test_sale_for_the_numeraire_counts_proceeds_less_gas() -> None:
     wallet = Wallet()
     wallet.usd[WETH] = Fraction(3_000)
     change = wallet.change({WETH: -ETH, USDC: 2_990 * 10**6}, 10**15)
     wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {WETH: ETH * 3 // 1_000}))
-    found = taxed(wallet, LotMethod.FIFO)
-    sale, gas = found.disposals
+    tax_lots = taxed(wallet, LotMethod.FIFO)
+    sale, gas = tax_lots.disposals
     assert (sale.token, sale.proceeds, sale.cost) == (WETH, (2_990 - 3) * 10**6, 2_000 * 10**6)
     assert (gas.raw, gas.proceeds, gas.gain) == (10**15, 3 * 10**6, 10**6)
-    assert found.realised_gain() == (987 + 1) * 10**6
+    assert tax_lots.realised_gain() == (987 + 1) * 10**6
 
 
-def test_a_purchase_costs_what_was_paid_and_its_gas() -> None:
+def test_purchase_costs_what_was_paid_and_its_gas() -> None:
     wallet = Wallet()
     change = wallet.change({WBTC: 10**7, USDC: -6_030 * 10**6}, 10**15)
     wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {USDC: 18 * 10**6}))
@@ -116,25 +116,25 @@ def test_a_purchase_costs_what_was_paid_and_its_gas() -> None:
     assert (bought.raw, bought.cost) == (10**7, 6_032 * 10**6)
 
 
-def test_a_token_for_another_counts_at_the_reference_price_of_what_was_got() -> None:
+def test_token_for_another_counts_at_the_price_of_the_received() -> None:
     wallet = Wallet()
     change = wallet.change({WETH: -3 * ETH, WBTC: 98 * 10**5}, 0)
     wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {}))
-    found = taxed(wallet, LotMethod.FIFO)
-    assert [(one.token, one.proceeds) for one in found.disposals] == [(WETH, 5_880 * 10**6)]
-    assert [lot.cost for lot in found.open_lots() if lot.token == WBTC][-1] == 5_880 * 10**6
+    tax_lots = taxed(wallet, LotMethod.FIFO)
+    assert [(part.token, part.proceeds) for part in tax_lots.disposals] == [(WETH, 5_880 * 10**6)]
+    assert [lot.cost for lot in tax_lots.open_lots() if lot.token == WBTC][-1] == 5_880 * 10**6
 
 
 def test_wrapping_is_no_disposal_and_gas_alone_is_an_expense() -> None:
     wallet = Wallet()
     change = wallet.change({NATIVE: -(10**17), WETH: 10**17}, 10**15)
     wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {}))
-    found = taxed(wallet, LotMethod.LIFO)
-    assert [(one.token, one.raw) for one in found.disposals] == [(WETH, 10**15)]
-    assert found.gas_cost == 2 * 10**6
+    tax_lots = taxed(wallet, LotMethod.LIFO)
+    assert [(part.token, part.raw) for part in tax_lots.disposals] == [(WETH, 10**15)]
+    assert tax_lots.gas_cost == 2 * 10**6
 
 
-def test_fees_and_the_exchange_of_a_pool_are_told_apart_when_liquidity_comes_back() -> None:
+def test_withdrawal_of_liquidity_separates_fees_and_exchange() -> None:
     wallet = Wallet()
     wallet.provide(50)
     wallet.take_out(100, 20)
@@ -146,14 +146,14 @@ def test_fees_and_the_exchange_of_a_pool_are_told_apart_when_liquidity_comes_bac
     assert entries.account_balances(wallet.entries)[f"{entries.LP}:{POSITION}", WETH] == 0
 
 
-def test_a_rate_table_reports_in_another_currency() -> None:
+def test_rate_table_reports_in_another_currency() -> None:
     wallet = Wallet()
     wallet.usd[WETH] = Fraction(3_000)
     change = wallet.change({WETH: -ETH, USDC: 3_000 * 10**6}, 0)
     wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {}))
-    turned = wallet.entries[-1].chain_s
-    found = run_tax_lots(wallet.entries, LotMethod.FIFO, USDC, WETH, lambda at_s: Fraction(9, 10) if at_s < turned else Fraction(4, 5))
-    assert found.disposals[0].gain == (2_400 - 1_800) * 10**6
+    turned_s = wallet.entries[-1].chain_s
+    tax_lots = run_tax_lots(wallet.entries, LotMethod.FIFO, USDC, WETH, lambda at_s: Fraction(9, 10) if at_s < turned_s else Fraction(4, 5))
+    assert tax_lots.disposals[0].gain == (2_400 - 1_800) * 10**6
 
 
 def test_shares_of_a_value_sum_to_it() -> None:

@@ -40,7 +40,7 @@ DOCUMENTED_TRADES = "Location,Spend Currency,Receive Currency,Receive Amount,Spe
 DOCUMENTED_EVENTS = "Type,Location,Currency,Amount,Fee,Fee Currency,Description,Timestamp"
 
 
-def read(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[dict[str, str]]:
+def parsed_rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(csv_text(columns, rows))))
 
 
@@ -63,9 +63,9 @@ def test_every_column_that_rotkis_importers_ask_for_is_there() -> None:
 
 @examples(20)
 @given(histories())
-def test_every_cell_is_of_its_columns_kind_and_all_rows_sum_to_what_the_wallet_holds(wallet: Wallet) -> None:
-    trades = read(export.TRADE_COLUMNS, list(export.rotki_trades(wallet.entries, ASSETS)))
-    events = read(export.EVENT_COLUMNS, list(export.rotki_events(wallet.entries, ASSETS)))
+def test_rotki_rows_have_their_kinds_and_sum_to_the_wallet(wallet: Wallet) -> None:
+    trades = parsed_rows(export.TRADE_COLUMNS, list(export.rotki_trades(wallet.entries, ASSETS)))
+    events = parsed_rows(export.EVENT_COLUMNS, list(export.rotki_events(wallet.entries, ASSETS)))
     sums: dict[str, Fraction] = {}
 
     def add(name: str, amount: str, sign: int) -> None:
@@ -86,17 +86,17 @@ def test_every_cell_is_of_its_columns_kind_and_all_rows_sum_to_what_the_wallet_h
     for row in events:
         assert row["Type"] in EVENT_TYPES
         add(row["Currency"], row["Amount"], 1 if row["Type"] in ("Deposit", "Income") else -1)
-    held = {token: whole(token, raw + wallet.lp.get(token, 0)) for token, raw in wallet.held.items()}
-    assert {ASSETS.name(token): amount for token, amount in held.items()} == {
-        ASSETS.name(token): sums[ASSETS.name(token)] for token in held
+    holdings = {token: whole(token, raw + wallet.lp.get(token, 0)) for token, raw in wallet.held.items()}
+    assert {ASSETS.name(token): amount for token, amount in holdings.items()} == {
+        ASSETS.name(token): sums[ASSETS.name(token)] for token in holdings
     }
 
 
-def test_several_tokens_for_several_are_cut_into_few_pairs_that_sum_to_the_wei() -> None:
+def test_several_tokens_for_several_are_cut_into_exact_pairs() -> None:
     wallet = Wallet()
     moved = {WETH: -(10**18), USDC: -1_000_000_007, WBTC: 3_333_333, NATIVE: 500_000_000_000_000_003}
     entry = entries.trade_entry(wallet.change(moved, 10**15), wallet.prices(), COUNTED, {})
-    rows = read(export.TRADE_COLUMNS, list(export.rotki_trades([entry], ASSETS)))
+    rows = parsed_rows(export.TRADE_COLUMNS, list(export.rotki_trades([entry], ASSETS)))
     assert 2 <= len(rows) <= 3
     for token, raw in moved.items():
         side = ("Spend Currency", "Spend Amount") if raw < 0 else ("Receive Currency", "Receive Amount")
@@ -105,31 +105,34 @@ def test_several_tokens_for_several_are_cut_into_few_pairs_that_sum_to_the_wei()
     assert list(export.rotki_events([entry], ASSETS)) == []
 
 
-def test_a_piece_worth_less_than_a_base_unit_goes_with_its_tokens_neighbour() -> None:
+def test_piece_below_a_base_unit_goes_with_its_neighbour() -> None:
     """A millionth of a dollar beside half a WETH takes no base unit of what was got: it makes no row of nothing."""
     wallet = Wallet()
     moved = {USDC: -1, WETH: -(10**18) // 2, WBTC: 1_666_666}
     entry = entries.trade_entry(wallet.change(moved, 0), wallet.prices(), COUNTED, {})
-    rows, dust = read(export.TRADE_COLUMNS, list(export.rotki_trades([entry], ASSETS))), list(export.rotki_events([entry], ASSETS))
+    rows, dust = parsed_rows(export.TRADE_COLUMNS, list(export.rotki_trades([entry], ASSETS))), list(export.rotki_events([entry], ASSETS))
     assert [(row["Spend Amount"], row["Receive Amount"]) for row in rows] == [("0.5", "0.01666666")]
     assert [(row[0], row[2], row[3]) for row in dust] == [("Loss", ASSETS.name(USDC), "0.000001")]
 
 
 @given(st.lists(st.tuples(st.sampled_from((WETH, WBTC, USDC, NATIVE)), st.integers(-3, 3) | st.integers(-(10**6), 10**6)), max_size=4))
-def test_whatever_dust_is_exchanged_no_row_has_an_amount_of_zero_and_all_sum_to_the_wei(parts: list[tuple[str, int]]) -> None:
+def test_rows_of_dust_are_above_zero_and_sum_to_the_wei(parts: list[tuple[str, int]]) -> None:
     wallet = Wallet()
     moved = {token: raw for token, raw in parts if raw}
     entry = entries.trade_entry(SettledTransaction("i", 1, wallet.now_s, "0x1", "", moved, 0), wallet.prices(), COUNTED, {})
     sums: dict[str, Fraction] = {}
-    for spent, received, got, gave in (row[1:5] for row in export.rotki_trades([entry], ASSETS)):
-        assert Fraction(got) > 0
-        assert Fraction(gave) > 0
-        sums[spent], sums[received] = sums.get(spent, Fraction(0)) - Fraction(gave), sums.get(received, Fraction(0)) + Fraction(got)
+    for spent, received, received_amount, spent_amount in (row[1:5] for row in export.rotki_trades([entry], ASSETS)):
+        assert Fraction(received_amount) > 0
+        assert Fraction(spent_amount) > 0
+        sums[spent], sums[received] = (
+            sums.get(spent, Fraction(0)) - Fraction(spent_amount),
+            sums.get(received, Fraction(0)) + Fraction(received_amount),
+        )
     for word, _, name, amount, *_ in export.rotki_events([entry], ASSETS):
         assert Fraction(amount) > 0
         sums[name] = sums.get(name, Fraction(0)) + (1 if word == "Income" else -1) * Fraction(amount)
-    both = any(raw > 0 for raw in moved.values()) and any(raw < 0 for raw in moved.values())
-    assert sums == ({ASSETS.name(token): whole(token, raw) for token, raw in moved.items()} if both else {})
+    is_exchange = any(raw > 0 for raw in moved.values()) and any(raw < 0 for raw in moved.values())
+    assert sums == ({ASSETS.name(token): whole(token, raw) for token, raw in moved.items()} if is_exchange else {})
 
 
 def test_trades_alike_in_the_same_second_are_a_millisecond_apart() -> None:
@@ -158,7 +161,7 @@ def test_what_came_and_went_is_the_event_that_it_was(kind: ExternalTransferKind 
     assert row[3] == "500"
 
 
-def test_gas_that_belongs_to_no_exchange_is_spent_and_a_position_is_the_owners_still() -> None:
+def test_gas_of_no_exchange_is_spent_and_positions_are_owned() -> None:
     wallet = Wallet()
     wallet.entries.append(entries.trade_entry(wallet.change({}, 10**15), wallet.prices(), COUNTED, {}))
     assert [(row[0], row[2], row[3]) for row in export.rotki_events(wallet.entries[-1:], ASSETS)] == [("Spend", "ETH", "0.001")]
@@ -171,33 +174,36 @@ def test_gas_that_belongs_to_no_exchange_is_spent_and_a_position_is_the_owners_s
 @examples(10)
 @given(histories(10))
 def test_plain_tables_read_back_as_the_ledger_and_its_lots(wallet: Wallet) -> None:
-    found = run_tax_lots(wallet.entries, LotMethod.HIFO, USDC, WETH)
-    held = tuple(ValuedHolding(token, raw, 0, wallet.prices().of(token) or Fraction(0), 2_500) for token, raw in wallet.held.items())
+    tax_lots = run_tax_lots(wallet.entries, LotMethod.HIFO, USDC, WETH)
+    holdings = tuple(ValuedHolding(token, raw, 0, wallet.prices().of(token) or Fraction(0), 2_500) for token, raw in wallet.held.items())
     tables = {
-        sheet.name: sheet for sheet in export_tables(wallet.entries, found, [Valuation(9, 1_700_000_000, Fraction(0), held)], NAMES, "EUR")
+        sheet.name: sheet
+        for sheet in export_tables(wallet.entries, tax_lots, [Valuation(9, 1_700_000_000, Fraction(0), holdings)], NAMES, "EUR")
     }
-    ledger = read(tables["ledger"].columns, list(tables["ledger"].rows))
+    ledger = parsed_rows(tables["ledger"].columns, list(tables["ledger"].rows))
     for token, raw in wallet.held.items():
         rows = [row for row in ledger if (row["account"], row["address"]) == (entries.WALLET, token)]
         assert sum(int(row["raw"]) for row in rows) == raw
         assert sum(Fraction(row["amount"]) for row in rows) == whole(token, raw)
     assert {row["currency"] for row in ledger} == {"USDC"}
-    assert {row["currency"] for name in ("disposals", "lots") for row in read(tables[name].columns, list(tables[name].rows))} <= {"EUR"}
-    disposals = read(tables["disposals"].columns, list(tables["disposals"].rows))
-    assert len(disposals) == len(found.disposals)
+    assert {row["currency"] for name in ("disposals", "lots") for row in parsed_rows(tables[name].columns, list(tables[name].rows))} <= {
+        "EUR"
+    }
+    disposals = parsed_rows(tables["disposals"].columns, list(tables["disposals"].rows))
+    assert len(disposals) == len(tax_lots.disposals)
     assert sum(Fraction(row["gain"]) for row in disposals) == pytest.approx(
-        float(found.realised_gain() / 10**6), abs=1e-5 * (1 + len(disposals))
+        float(tax_lots.realised_gain() / 10**6), abs=1e-5 * (1 + len(disposals))
     )
-    assert sum(int(row["weight_bps"]) for row in read(tables["values"].columns, list(tables["values"].rows))) in (0, 10_000)
+    assert sum(int(row["weight_bps"]) for row in parsed_rows(tables["values"].columns, list(tables["values"].rows))) in (0, 10_000)
 
 
 @pytest.mark.parametrize("text", [*CORPUS.values(), "=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "|calc", "%x"])
 def test_no_foreign_text_becomes_a_formula_or_steers_a_reader(text: str) -> None:
-    found = escape_formula(text)
-    assert not found.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "|", "%"))
-    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in found)
-    ((back,),) = csv.reader(io.StringIO(csv_text(("x",), [(text,)]).split("\n", 1)[1]))
-    assert back == found
+    escaped = escape_formula(text)
+    assert not escaped.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "|", "%"))
+    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in escaped)
+    ((decoded,),) = csv.reader(io.StringIO(csv_text(("x",), [(text,)]).split("\n", 1)[1]))
+    assert decoded == escaped
 
 
 @pytest.mark.parametrize("number", ["-1.5", "0", "-12", "3.000001"])
@@ -213,7 +219,7 @@ def test_parquet_holds_the_same_rows_as_text(tmp_path: Path) -> None:
     (sheet, *_) = export_tables(wallet.entries, run_tax_lots(wallet.entries, LotMethod.FIFO, USDC, WETH), (), NAMES, "USDC")
     path = tmp_path / "ledger.parquet"
     path.write_bytes(_encode_parquet(sheet))
-    back = polars.read_parquet(path)
-    assert tuple(back.columns) == sheet.columns
-    assert set(back.dtypes) == {polars.String}
-    assert back.rows() == list(sheet.rows)
+    decoded = polars.read_parquet(path)
+    assert tuple(decoded.columns) == sheet.columns
+    assert set(decoded.dtypes) == {polars.String}
+    assert decoded.rows() == list(sheet.rows)

@@ -47,8 +47,8 @@ def reading(collateral: int = 0, realised: int = 0, unrealised: int = 0, pending
 
 
 def valued(number: int, margin: MarginReading | None, wallet: int = 1_000, at_s: int | None = None) -> Valuation:
-    held = ValuedHolding(USDC, wallet * E6, 0, Fraction(1), 10_000, 0, margin)
-    return Valuation(number, number * 3_600 if at_s is None else at_s, held.total_raw * held.price, (held,))
+    holding = ValuedHolding(USDC, wallet * E6, 0, Fraction(1), 10_000, 0, margin)
+    return Valuation(number, number * 3_600 if at_s is None else at_s, holding.total_raw * holding.price, (holding,))
 
 
 def change(number: int, moved: int = 0) -> SettledTransaction:
@@ -68,98 +68,105 @@ def deposit(number: int, coins: int) -> Entry:
     return margin_entry(change(number, -coins), PRICES, COUNTED, None)
 
 
-def only(found: tuple[FuturesChange, ...]) -> FuturesChange:
-    [one] = found
-    return one
+def only_change(sums: tuple[FuturesChange, ...]) -> FuturesChange:
+    [result] = sums
+    return result
 
 
-def test_a_deposit_is_a_move_inside_the_portfolio() -> None:
+def test_deposit_is_a_move_inside_the_portfolio() -> None:
     entry = deposit(2, 400)
-    assert {one.account: one.raw for one in entry.postings} == {book.WALLET: -400 * E6, book.MARGIN: 400 * E6}
+    assert {posting.account: posting.raw for posting in entry.postings} == {book.WALLET: -400 * E6, book.MARGIN: 400 * E6}
     assert book.unbalanced_tokens(entry) == ()
     valuations = (valued(1, reading(100)), valued(3, reading(500), wallet=600))
-    one = only(futures_changes([entry], valuations))
-    assert (one.deposited_value, one.transferred_value, one.profit) == (400 * E6, 0, 0)
-    whole = performance([entry], valuations, 0, 10**9, USDC, OPENING)
-    assert whole is not None
-    assert (whole.deposits, whole.withdrawals, whole.profit, whole.twr) == (0, 0, 0, 0)
+    result = only_change(futures_changes([entry], valuations))
+    assert (result.deposited_value, result.transferred_value, result.profit) == (400 * E6, 0, 0)
+    whole_period = performance([entry], valuations, 0, 10**9, USDC, OPENING)
+    assert whole_period is not None
+    assert (whole_period.deposits, whole_period.withdrawals, whole_period.profit, whole_period.twr) == (0, 0, 0, 0)
 
 
-def test_a_deposit_that_is_not_final_yet_is_no_flow() -> None:
+def test_deposit_that_is_not_final_yet_is_no_flow() -> None:
     for moved in (400, -400):
         valuations = (valued(1, reading(1_000, unrealised=5)), valued(3, reading(1_000 + moved, unrealised=8), wallet=1_000 - moved))
-        whole = performance([], valuations, 0, 10**9, USDC, OPENING)
-        assert whole is not None
-        assert whole.futures_profit is not None
-        assert (whole.deposits, whole.withdrawals, whole.profit, whole.futures_profit.transferred_value) == (0, 0, 3 * E6, 0)
+        whole_period = performance([], valuations, 0, 10**9, USDC, OPENING)
+        assert whole_period is not None
+        assert whole_period.futures_profit is not None
+        assert (whole_period.deposits, whole_period.withdrawals, whole_period.profit, whole_period.futures_profit.transferred_value) == (
+            0,
+            0,
+            3 * E6,
+            0,
+        )
 
 
 def test_price_fees_and_funding_are_the_profit_to_the_base_unit() -> None:
     before = valued(1, reading(1_000, size=1, unrealised=50, pending=3))
     after = valued(5, reading(1_000, realised=28, size=2, unrealised=90, pending=1))
     entries = [order(2, fee=2, size=2, funding=5), order(3, fee=1, size=-1, realised=33)]
-    one = only(futures_changes(entries, (before, after)))
-    assert (one.fees, one.funding, one.realised_profit) == (3 * E6, 3 * E6, 33 * E6)
-    assert one.price_result - one.fees - one.funding == after.value - before.value == 70 * E6
-    whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
-    assert whole is not None
-    assert whole.futures_profit is not None
-    assert whole.profit == whole.futures_profit.profit == 70 * E6
+    result = only_change(futures_changes(entries, (before, after)))
+    assert (result.fees, result.funding, result.realised_profit) == (3 * E6, 3 * E6, 33 * E6)
+    assert result.price_result - result.fees - result.funding == after.value - before.value == 70 * E6
+    whole_period = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
+    assert whole_period is not None
+    assert whole_period.futures_profit is not None
+    assert whole_period.profit == whole_period.futures_profit.profit == 70 * E6
 
 
 def test_money_sent_to_the_account_by_someone_else_is_no_profit() -> None:
     valuations = (valued(1, reading(1_000, unrealised=10)), valued(2, reading(1_600, unrealised=30)))
-    whole = performance([], valuations, 0, 10**9, USDC, OPENING)
-    assert whole is not None
-    assert whole.futures_profit is not None
-    assert (whole.deposits, whole.profit, whole.futures_profit.transferred_value) == (600 * E6, 20 * E6, 600 * E6)
+    whole_period = performance([], valuations, 0, 10**9, USDC, OPENING)
+    assert whole_period is not None
+    assert whole_period.futures_profit is not None
+    assert (whole_period.deposits, whole_period.profit, whole_period.futures_profit.transferred_value) == (600 * E6, 20 * E6, 600 * E6)
 
 
-def test_an_account_that_enters_the_books_is_no_profit() -> None:
+def test_account_that_enters_the_books_is_no_profit() -> None:
     valuations = (valued(1, None), valued(2, reading(1_600)), valued(3, None))
-    whole = performance([], valuations, 0, 10**9, USDC, OPENING)
-    assert whole is not None
-    assert (whole.deposits, whole.withdrawals, whole.profit) == (1_600 * E6, 1_600 * E6, 0)
+    whole_period = performance([], valuations, 0, 10**9, USDC, OPENING)
+    assert whole_period is not None
+    assert (whole_period.deposits, whole_period.withdrawals, whole_period.profit) == (1_600 * E6, 1_600 * E6, 0)
 
 
 def test_funding_that_someone_else_settled_stays_funding() -> None:
     before = valued(1, reading(1_000, size=1, pending=8))
     after = valued(2, reading(1_000, realised=-9, size=1, pending=0))
-    one = only(futures_changes([], (before, after)))
-    assert (one.funding, one.price_result, one.transferred_value) == (1 * E6, 0, 0), "8 were owed before, 9 were settled"
+    result = only_change(futures_changes([], (before, after)))
+    assert (result.funding, result.price_result, result.transferred_value) == (1 * E6, 0, 0), "8 were owed before, 9 were settled"
 
 
-def test_a_liquidation_is_a_loss_and_no_transfer() -> None:
+def test_liquidation_is_a_loss_and_no_transfer() -> None:
     before = valued(1, reading(1_000, size=2, unrealised=-100))
     after = valued(2, reading(1_000, realised=-160, size=1, unrealised=-55))
-    one = only(futures_changes([], (before, after)))
-    assert (one.transferred_value, one.funding, one.profit) == (0, 0, -115 * E6)
+    result = only_change(futures_changes([], (before, after)))
+    assert (result.transferred_value, result.funding, result.profit) == (0, 0, -115 * E6)
 
 
-def test_a_withdrawal_that_settles_profit_is_no_result() -> None:
+def test_withdrawal_that_settles_profit_is_no_result() -> None:
     before = valued(1, reading(1_000, realised=50))
     after = valued(3, reading(750), wallet=1_300)
     entry = margin_entry(change(2, 300), PRICES, COUNTED, None)
-    one = only(futures_changes([entry], (before, after)))
-    assert (one.deposited_value, one.transferred_value, one.profit) == (-300 * E6, 0, 0)
+    result = only_change(futures_changes([entry], (before, after)))
+    assert (result.deposited_value, result.transferred_value, result.profit) == (-300 * E6, 0, 0)
 
 
 cash = st.integers(-500, 500)
 
 
 @given(cash, cash, cash, st.integers(0, 20), cash, cash)
-def test_the_lines_sum_to_the_change_whatever_happens(
+def test_lines_sum_to_the_change_whatever_happens(
     collateral: int, realised: int, unrealised: int, fee: int, funding: int, pending: int
 ) -> None:
     before = valued(1, reading(5_000, 7, 9, 3, 1))
     after = valued(3, reading(5_000 + collateral, realised, unrealised, pending, 2))
     entries = [order(2, fee=fee, size=1, realised=realised, funding=funding)]
-    one = only(futures_changes(entries, (before, after)))
-    assert after.value - before.value == one.deposited_value + one.transferred_value + one.price_result - one.fees - one.funding
-    assert sum((value for _, value in one.funding_by_market), Fraction(0)) == one.funding
-    whole = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
-    assert whole is not None
-    assert whole.profit == one.profit == sum_changes([one]).profit
+    result = only_change(futures_changes(entries, (before, after)))
+    assert (
+        after.value - before.value == result.deposited_value + result.transferred_value + result.price_result - result.fees - result.funding
+    )
+    assert sum((value for _, value in result.funding_by_market), Fraction(0)) == result.funding
+    whole_period = performance(entries, (before, after), 0, 10**9, USDC, OPENING)
+    assert whole_period is not None
+    assert whole_period.profit == result.profit == sum_changes([result]).profit
 
 
 def test_funding_is_booked_by_market_and_day() -> None:
@@ -167,23 +174,23 @@ def test_funding_is_booked_by_market_and_day() -> None:
     second = valued(2, reading(1_000, size=1, pending=4, rate=3), at_s=10 * DAY_S + 3_600)
     third = valued(3, reading(1_000, size=1, pending=2, rate=-1), at_s=11 * DAY_S + 60)
     days = funding_days((first, second, third), futures_changes([], (first, second, third)))
-    assert [(one.day_s // DAY_S, one.symbol, one.paid / E6, one.daily_rate * 10_000, one.reading_count) for one in days] == [
+    assert [(result.day_s // DAY_S, result.symbol, result.paid / E6, result.daily_rate * 10_000, result.reading_count) for result in days] == [
         (10, "ETH", 4, 2, 2),
         (11, "ETH", -2, -1, 1),
     ]
 
 
-def test_readings_and_effects_are_read_back_where_they_are_and_where_not() -> None:
+def test_entries_decode_with_and_without_futures() -> None:
     plain, margined = valued(1, None), valued(1, reading(5, 1, 2, 3, 4, 5))
     assert codec.from_jsonable(ValuedHolding, codec.to_jsonable(plain.holdings[0])) == plain.holdings[0]
     assert codec.from_jsonable(ValuedHolding, codec.to_jsonable(margined.holdings[0])) == margined.holdings[0]
-    made = order(2, fee=1, size=1, funding=2)
-    assert codec.loads(Entry, codec.dumps(made)) == made
-    assert codec.loads(Entry, codec.dumps(replace(made, futures=None))) == replace(made, futures=None)
+    entry = order(2, fee=1, size=1, funding=2)
+    assert codec.loads(Entry, codec.dumps(entry)) == entry
+    assert codec.loads(Entry, codec.dumps(replace(entry, futures=None))) == replace(entry, futures=None)
     assert NATIVE in COUNTED
 
 
-def test_realised_futures_count_in_the_year_of_their_settlement_at_its_rate() -> None:
+def test_realised_futures_count_in_the_year_of_settlement() -> None:
     first, second = order(2, size=-1, realised=40, funding=-3), replace(order(3, size=-1, realised=-10), chain_s=366 * DAY_S)
     unpriced = replace(first, futures=replace(effect(realised=7, size=1), price=None))
     assert futures_profit_by_year([first, second, unpriced, deposit(1, 400)]) == {"1970": 43 * E6, "1971": -10 * E6}
@@ -196,7 +203,7 @@ def test_realised_futures_count_in_the_year_of_their_settlement_at_its_rate() ->
 NAMES = TokenNames({USDC: Token(USDC, "USDC", 6)}, Token(USDC, "USDC", 6))
 
 
-def test_the_export_names_each_fee_profit_payment_and_move() -> None:
+def test_export_names_each_fee_profit_payment_and_move() -> None:
     entries = [deposit(1, 400), order(2, fee=2, size=2), order(3, fee=1, size=-1, realised=33, funding=5)]
     rows = [dict(zip(futures_table(entries, NAMES).columns, row, strict=True)) for row in futures_table(entries, NAMES).rows]
     assert [(row["event"], row["amount"], row["value"]) for row in rows] == [
@@ -214,7 +221,7 @@ def test_the_export_names_each_fee_profit_payment_and_move() -> None:
     assert futures_table([], NAMES).rows == ()
 
 
-def test_effect__fill_of_another_market_has_a_size_of_no_known_decimals() -> None:
+def test_fill_of_another_market_has_a_size_without_decimals() -> None:
     """Market and quote differ in decimals, as at Hyperliquid: a size in those of the quote would be a hundredth."""
     eth = replace(market("ETH"), symbol="Ether", size_decimals=4)
     step = step_of(account(10_000, {}, eth))
@@ -235,7 +242,7 @@ def test_effect__fill_of_another_market_has_a_size_of_no_known_decimals() -> Non
     assert [(row["symbol"], row["size"]) for row in rows if row["event"] == "trading fee"] == [("Ether", "2"), ("DOGE", "")]
 
 
-def test_rotki_gets_results_as_income_and_loss_that_sum_to_a_base_unit() -> None:
+def test_rotki_results_are_income_and_loss_to_a_base_unit() -> None:
     half = replace(effect(size=-1), fills=(replace(effect(size=-1).fills[0], realised_raw=E12 * 5 // 2),))
     entries = [replace(order(number), futures=half) for number in range(1, 6)] + [order(9, funding=7), deposit(10, 100)]
     rows = [dict(zip(EVENT_COLUMNS, row, strict=True)) for row in rotki_events(entries, RotkiAssets(1, "ETH", NAMES.decimals))]
@@ -247,8 +254,8 @@ def test_rotki_gets_results_as_income_and_loss_that_sum_to_a_base_unit() -> None
     assert not [row for row in rows if row["Type"] in ("Deposit", "Withdrawal")], "a move into margin is no event"
 
 
-def test_the_lines_of_a_step_are_those_of_its_entries() -> None:
-    found = futures_sums([order(2, fee=2, size=2), order(3, fee=1, size=-1, realised=33, funding=-5), deposit(4, 10)])
-    assert found is not None
-    assert (found.fees, found.funding, found.realised) == (3 * E6, -5 * E6, 33 * E6)
+def test_lines_of_a_step_are_those_of_its_entries() -> None:
+    sums = futures_sums([order(2, fee=2, size=2), order(3, fee=1, size=-1, realised=33, funding=-5), deposit(4, 10)])
+    assert sums is not None
+    assert (sums.fees, sums.funding, sums.realised) == (3 * E6, -5 * E6, 33 * E6)
     assert futures_sums([deposit(4, 10)]) is None

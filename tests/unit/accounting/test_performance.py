@@ -36,7 +36,7 @@ from tests.support.text import raises_field
 OPENING = BuyAndHoldTokens(USDC, WETH)
 
 
-def at(block: int, weth: int, usdc: int, price: int) -> Valuation:
+def valuation_at(block: int, weth: int, usdc: int, price: int) -> Valuation:
     """Whole coins, each base unit a coin; half and half is wanted."""
     rows = (ValuedHolding(WETH, weth, 0, Fraction(price), 5_000), ValuedHolding(USDC, usdc, 0, Fraction(1), 5_000))
     return Valuation(block, block * DAY_S, Fraction(weth * price + usdc), rows)
@@ -46,26 +46,26 @@ def worth(block: int, value: int | Fraction) -> Valuation:
     return Valuation(block, block * DAY_S, Fraction(value), (ValuedHolding(USDC, int(value), 0, Fraction(1), 10_000),))
 
 
-def test_a_deposit_is_no_return_and_a_loss_after_it_counts_once() -> None:
+def test_deposit_is_no_return_and_a_loss_after_it_counts_once() -> None:
     parts = return_periods([worth(1, 100), worth(2, 160), worth(3, 144)], external_cash_flows([flow(2, 50)]))
     assert time_weighted_return(parts) == Fraction(11, 10) * Fraction(9, 10) - 1
 
 
-def test_a_withdrawal_is_no_loss() -> None:
+def test_withdrawal_is_no_loss() -> None:
     parts = return_periods([worth(1, 100), worth(2, 120), worth(3, 30), worth(4, 33)], external_cash_flows([flow(3, -90)]))
     assert time_weighted_return(parts) == Fraction(12, 10) * Fraction(11, 10) - 1
 
 
-def test_blocks_of_one_second_lose_nothing_that_happened_between_them() -> None:
+def test_blocks_of_one_second_lose_nothing_between_them() -> None:
     first, second, third = (replace(worth(block, 100), chain_s=DAY_S) for block in (1, 2, 3))
     trade = replace(flow(2, 50), kind=EntryKind.TRADE)
-    found = performance([trade], [first, second, replace(third, chain_s=2 * DAY_S)], DAY_S, 3 * DAY_S, USDC, OPENING)
-    assert found is not None
-    assert found.start == first
-    assert found.rebalance_count == 1
+    result = performance([trade], [first, second, replace(third, chain_s=2 * DAY_S)], DAY_S, 3 * DAY_S, USDC, OPENING)
+    assert result is not None
+    assert result.start == first
+    assert result.rebalance_count == 1
 
 
-def test_a_wallet_that_was_empty_meanwhile_goes_on_from_where_it_was() -> None:
+def test_wallet_empty_meanwhile_continues_its_return() -> None:
     parts = return_periods(
         [worth(1, 100), worth(2, 110), worth(3, 0), worth(4, 50), worth(5, 55)], external_cash_flows([flow(3, -110), flow(4, 50)])
     )
@@ -79,34 +79,34 @@ def changed_asset(between: list[Entry], *valuations: Valuation) -> Performance:
     return result
 
 
-def test_an_asset_that_leaves_with_its_balance_is_a_withdrawal_and_joins_again_as_a_deposit() -> None:
-    result = changed_asset([], at(1, 10, 100, 10), worth(2, 100), at(3, 10, 100, 12))
+def test_asset_that_leaves_is_withdrawn_and_joins_as_a_deposit() -> None:
+    result = changed_asset([], valuation_at(1, 10, 100, 10), worth(2, 100), valuation_at(3, 10, 100, 12))
     assert (result.withdrawals, result.deposits, result.profit, result.twr) == (100, 120, 0, 0)
 
 
 def test_what_is_sold_before_its_asset_leaves_is_no_withdrawal() -> None:
     """9 of 10 coins are sold for 89 before the asset goes: one dollar is lost, one coin leaves."""
     sale = entries.Posting(entries.WALLET, WETH, -9, Fraction(-90)), entries.Posting(entries.WALLET, USDC, 89, Fraction(89))
-    result = changed_asset([replace(trade_of(0), block=2, postings=sale)], at(1, 10, 100, 10), worth(2, 189))
+    result = changed_asset([replace(trade_of(0), block=2, postings=sale)], valuation_at(1, 10, 100, 10), worth(2, 189))
     assert (result.withdrawals, result.profit) == (10, -1)
 
 
-def test_the_first_entry_of_an_asset_is_counted_once() -> None:
+def test_first_entry_of_an_asset_is_counted_once() -> None:
     opening = entries.opening_entry(LedgerOpening("", WETH, 10, Fraction(100), 2, 2 * DAY_S))
-    result = changed_asset([opening], worth(1, 100), at(2, 10, 100, 10))
+    result = changed_asset([opening], worth(1, 100), valuation_at(2, 10, 100, 10))
     assert (result.deposits, result.profit, result.twr) == (100, 0, 0)
 
 
 @given(st.lists(st.tuples(st.integers(-40, 60), st.integers(-30, 80)), min_size=1, max_size=12))
-def test_whatever_comes_and_goes_the_time_weighted_return_is_the_product_of_the_markets(moves: list[tuple[int, int]]) -> None:
+def test_time_weighted_return_is_the_product_of_the_markets(moves: list[tuple[int, int]]) -> None:
     value, valuations, flows, expected = Fraction(1_000_000), [worth(0, 1_000_000)], [], Fraction(1)
     for block, (percent, paid_percent) in enumerate(moves, 1):
         grown = value * (100 + percent) / 100
-        paid = int(grown) * paid_percent // 100
+        paid_raw = int(grown) * paid_percent // 100
         expected *= Fraction(100 + percent, 100)
-        value = grown + paid
+        value = grown + paid_raw
         valuations.append(worth(block, value))
-        flows += [flow(block, paid)] if paid else []
+        flows += [flow(block, paid_raw)] if paid_raw else []
     assert time_weighted_return(return_periods(valuations, external_cash_flows(flows))) == expected - 1
 
 
@@ -124,18 +124,18 @@ def test_money_weighted_returns_match_closed_forms(crossed: list[tuple[int, int]
     assert money_weighted_return(0, 2 * YEAR_S, Fraction(100), Fraction(end), flows) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_money_weighted_return_of_hours_is_as_exact_as_one_of_years() -> None:
+def test_money_weighted_return_of_hours_is_exact() -> None:
     assert money_weighted_return(0, 7_200, Fraction(100), Fraction(231), [(3_600, Fraction(100))]) == pytest.approx(0.21, abs=1e-9)
 
 
-def test_a_wallet_that_was_empty_at_first_has_the_return_of_what_came() -> None:
+def test_wallet_empty_at_first_has_the_return_of_its_deposits() -> None:
     """100 come after three quarters of the period and grow by a tenth: 1.1 to the fourth over all of it, whatever the unit."""
     for unit in (1, 10**6, 10**40):
-        found = money_weighted_return(0, 100, Fraction(0), Fraction(110 * unit), [(75, Fraction(100 * unit))])
-        assert found == pytest.approx(1.1**4 - 1, abs=1e-9)
+        result = money_weighted_return(0, 100, Fraction(0), Fraction(110 * unit), [(75, Fraction(100 * unit))])
+        assert result == pytest.approx(1.1**4 - 1, abs=1e-9)
 
 
-def test_a_return_of_moments_is_not_stretched_over_years() -> None:
+def test_return_of_moments_is_not_stretched_over_years() -> None:
     """2 % in the last quarter of an hour of a year is no rate of a year."""
     for end in (98, 102, 110):
         assert money_weighted_return(0, YEAR_S, Fraction(0), Fraction(end), [(YEAR_S - 800, Fraction(100))]) is None
@@ -152,33 +152,33 @@ def test_no_rate_is_told_where_there_is_none() -> None:
 
 def test_holding_keeps_units_and_buys_deposits_at_the_targets() -> None:
     """1 WETH and 100 USDC at 100; WETH doubles, 60 come and buy 0.15 WETH and 30 USDC; WETH halves."""
-    valuations = [at(1, 1, 100, 100), at(2, 1, 160, 200), at(3, 1, 160, 100)]
+    valuations = [valuation_at(1, 1, 100, 100), valuation_at(2, 1, 160, 200), valuation_at(3, 1, 160, 100)]
     profit, twr = buy_and_hold(valuations, external_cash_flows([flow(2, 60)]))
     assert profit == Fraction(115 + 130) - 200 - 60
     assert twr == pytest.approx(Fraction(300, 200) * Fraction(245, 360) - 1)
     assert hold_values([flow(2, 60)], valuations, OPENING, {1, 2, 3}) == {1: 200, 2: 360, 3: 245}
 
 
-def test_opening_cash_buys_the_basket_so_that_the_first_purchase_gains_only_its_cost() -> None:
+def test_opening_cash_buys_the_basket_for_the_first_purchase() -> None:
     """200 USDC buy one WETH of 100 for 101; WETH rises to 300. The market made 200, the purchase cost 1."""
-    valuations = [at(1, 0, 200, 100), at(2, 1, 99, 100), at(3, 1, 99, 300)]
+    valuations = [valuation_at(1, 0, 200, 100), valuation_at(2, 1, 99, 100), valuation_at(3, 1, 99, 300)]
     bought = replace(trade_of(200), block=2, chain_s=2 * DAY_S)
-    found = performance([bought], valuations, 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.profit, found.hold_profit, found.rebalancing_premium, found.rebalance_count) == (199, 200, -1, 1)
+    result = performance([bought], valuations, 0, 10**9, USDC, OPENING)
+    assert result is not None
+    assert (result.profit, result.hold_profit, result.rebalancing_premium, result.rebalance_count) == (199, 200, -1, 1)
 
 
-def test_opening_cash_fills_what_is_below_target_and_tokens_are_kept() -> None:
-    fifth = at(1, 1, 400, 100)
+def test_opening_cash_fills_what_is_below_target() -> None:
+    fifth = valuation_at(1, 1, 400, 100)
     assert OPENING.basket(fifth) == {WETH: Fraction(5, 2), USDC: 250}
-    assert OPENING.basket(at(1, 4, 100, 100)) == {WETH: 4, USDC: 100}
+    assert OPENING.basket(valuation_at(1, 4, 100, 100)) == {WETH: 4, USDC: 100}
     margin = replace(fifth.holdings[1], margin=MarginReading(1, 300, 0, 0, ()))
     assert OPENING.basket(replace(fifth, holdings=(fifth.holdings[0], margin))) == {WETH: Fraction(5, 2), USDC: 550}
     empty = Valuation(1, DAY_S, Fraction(0), ())
     assert OPENING.basket(empty) == {}
 
 
-def test_native_coin_that_is_an_asset_counts_as_its_wrapped_token_when_cash_is_spread() -> None:
+def test_native_coin_as_an_asset_counts_when_cash_is_spread() -> None:
     """1 native coin of 100 is at its target of a third; 200 USDC buy one LINK of 100."""
     link, third = "0x" + "11" * 20, 3_333
     rows = (
@@ -190,30 +190,30 @@ def test_native_coin_that_is_an_asset_counts_as_its_wrapped_token_when_cash_is_s
     assert OPENING.basket(Valuation(1, DAY_S, Fraction(300), rows)) == {WETH: 0, link: 1, USDC: 100, NATIVE: 1}
 
 
-def test_after_the_first_trade_a_period_begins_with_what_is_held() -> None:
+def test_period_after_the_first_trade_begins_with_the_holdings() -> None:
     """The basket was bought on day 1 and the band holds since: no trade, so rebalancing made nothing."""
-    valuations = [at(1, 0, 200, 100), at(2, 1, 100, 80), at(3, 1, 100, 120)]
+    valuations = [valuation_at(1, 0, 200, 100), valuation_at(2, 1, 100, 80), valuation_at(3, 1, 100, 120)]
     bought = replace(trade_of(200), block=2, chain_s=2 * DAY_S)
-    found = performance([bought], valuations, 2 * DAY_S, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.rebalance_count, found.profit, found.rebalancing_premium) == (0, 40, 0)
+    result = performance([bought], valuations, 2 * DAY_S, 10**9, USDC, OPENING)
+    assert result is not None
+    assert (result.rebalance_count, result.profit, result.rebalancing_premium) == (0, 40, 0)
 
 
-def test_a_withdrawal_takes_its_share_of_everything_that_is_held() -> None:
-    valuations = [at(1, 1, 100, 100), at(2, 1, 50, 100), at(3, 1, 50, 200)]
+def test_withdrawal_takes_its_share_of_everything_that_is_held() -> None:
+    valuations = [valuation_at(1, 1, 100, 100), valuation_at(2, 1, 50, 100), valuation_at(3, 1, 50, 200)]
     profit, _ = buy_and_hold(valuations, external_cash_flows([flow(2, -50)]))
     assert profit == Fraction(75 * 2 + 75) - 200 + 50
 
 
-def test_a_swap_by_hand_is_no_part_of_the_strategys_return() -> None:
+def test_swap_by_hand_is_no_part_of_the_strategys_return() -> None:
     wallet = Wallet()
     entry = entries.trade_entry(wallet.change({WETH: -(10**18), USDC: 1_900 * 10**6}, 0), wallet.prices(), COUNTED, {})
     by_hand = replace(entry, by_hand=True, block=2)
     valuations = [worth(1, 10**10), worth(2, 10**10 - 100 * 10**6), worth(3, 10**10 - 100 * 10**6)]
-    found = performance([by_hand], valuations, 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.profit, found.manual_effect, found.twr) == (0, -100 * 10**6, 0)
-    assert (found.rebalance_count, found.manual_swap_count, found.costs.total) == (0, 1, 0)
+    result = performance([by_hand], valuations, 0, 10**9, USDC, OPENING)
+    assert result is not None
+    assert (result.profit, result.manual_effect, result.twr) == (0, -100 * 10**6, 0)
+    assert (result.rebalance_count, result.manual_swap_count, result.costs.total) == (0, 1, 0)
     own = performance([replace(by_hand, by_hand=False)], valuations, 0, 10**9, USDC, OPENING)
     assert own is not None
     assert own.profit == -100 * 10**6
@@ -224,9 +224,9 @@ def test_costs_are_told_apart_and_sum_to_what_was_lost() -> None:
     wallet = Wallet()
     before = wallet.worth()
     entry = entries.trade_entry(wallet.change({WETH: -(10**18), USDC: 1_990 * 10**6}, 10**15), wallet.prices(), COUNTED, {WETH: 3 * 10**15})
-    found = performance_costs([entry])
-    assert found == PerformanceCosts(Fraction(6 * 10**6), Fraction(4 * 10**6), Fraction(2 * 10**6))
-    assert found.total == before - wallet.worth()
+    result = performance_costs([entry])
+    assert result == PerformanceCosts(Fraction(6 * 10**6), Fraction(4 * 10**6), Fraction(2 * 10**6))
+    assert result.total == before - wallet.worth()
 
 
 @pytest.mark.parametrize(
@@ -238,14 +238,14 @@ def test_costs_are_told_apart_and_sum_to_what_was_lost() -> None:
     ],
     ids=["30 days", "29 days", "no value"],
 )
-def test_costs_a_year__are_a_share_of_the_mean_value(days: tuple[int, ...], values: tuple[int, ...], share: Fraction | None) -> None:
+def test_costs_a_year_are_a_share_of_the_mean_value(days: tuple[int, ...], values: tuple[int, ...], share: Fraction | None) -> None:
     """The mean counts each value for as long as it lasts: (100 · 10 + 400 · 20) / 30 = 300."""
     valuations = [worth(day, value) for day, value in zip(days, values, strict=True)]
     period = replace(_performance(0, 1), start=valuations[0], end=valuations[-1], periods=return_periods(valuations, ()))
     assert period.costs_year == share
 
 
-def test_a_fall_that_nobody_explained_is_a_loss_and_a_rise_is_none_of_the_strategys() -> None:
+def test_unexplained_fall_is_a_loss_and_a_rise_no_gain() -> None:
     def unexplained(raw: int) -> Entry:
         return entries.transfer_entry(ExternalTransfer(1, USDC, raw, Fraction(raw), 0, 2, 2 * DAY_S, False, None))
 
@@ -274,16 +274,16 @@ def test_gas_money_is_no_part_of_value_weights_and_returns() -> None:
     first, last = beside_gas(1, 400, 300), beside_gas(2, 600, 300)
     assert (first.managed_value, first.gas_money_value) == (800, 30_000)
     assert weights_bps(last) == {WETH: 4_000, USDC: 6_000}
-    found = performance([], [first, last], 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.profit, found.twr) == (200, Fraction(1, 4))
+    result = performance([], [first, last], 0, 10**9, USDC, OPENING)
+    assert result is not None
+    assert (result.profit, result.twr) == (200, Fraction(1, 4))
 
 
 def test_gas_is_a_cost_though_gas_money_pays_it() -> None:
     """Two coins of 100 are burned: the portfolio still has 800, and earned 200 less than nothing."""
-    found = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 298)], 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.profit, found.twr, found.gas_money_inflow, found.hold_profit, found.rebalancing_premium) == (
+    result = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 298)], 0, 10**9, USDC, OPENING)
+    assert result is not None
+    assert (result.profit, result.twr, result.gas_money_inflow, result.hold_profit, result.rebalancing_premium) == (
         -200,
         Fraction(-1, 4),
         200,
@@ -293,34 +293,34 @@ def test_gas_is_a_cost_though_gas_money_pays_it() -> None:
 
 
 def test_gas_money_that_comes_is_neither_a_deposit_nor_a_profit() -> None:
-    found = performance([gas_money(2, 5)], [beside_gas(1, 400, 300), beside_gas(2, 400, 305)], 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.deposits, found.profit, found.gas_money_inflow, found.hold_profit) == (0, 0, 0, 0)
+    result = performance([gas_money(2, 5)], [beside_gas(1, 400, 300), beside_gas(2, 400, 305)], 0, 10**9, USDC, OPENING)
+    assert result is not None
+    assert (result.deposits, result.profit, result.gas_money_inflow, result.hold_profit) == (0, 0, 0, 0)
 
 
-def test_wrapped_coin_that_refills_gas_money_leaves_without_a_loss() -> None:
+def test_wrapped_coin_that_refills_gas_is_no_loss() -> None:
     """Two WETH of 100 become gas money; what is held falls by 200 and nothing was lost, by holding neither."""
     after = beside_gas(2, 400, 302)
     after = replace(after, value=after.value - 200, holdings=(replace(after.holdings[0], wallet_raw=2), *after.holdings[1:]))
-    found = performance([], [beside_gas(1, 400, 300), after], 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.profit, found.twr, found.gas_money_inflow, found.hold_profit) == (0, 0, -200, 0)
+    result = performance([], [beside_gas(1, 400, 300), after], 0, 10**9, USDC, OPENING)
+    assert result is not None
+    assert (result.profit, result.twr, result.gas_money_inflow, result.hold_profit) == (0, 0, -200, 0)
 
 
-def test_a_new_reserve_is_no_loss() -> None:
-    found = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 300, weth_reserved=1)], 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.end.managed_value, found.end.reserved_value - found.end.gas_money_value) == (700, 100)
-    assert (found.profit, found.twr, found.hold_profit) == (0, 0, 0)
+def test_new_reserve_is_no_loss() -> None:
+    result = performance([], [beside_gas(1, 400, 300), beside_gas(2, 400, 300, weth_reserved=1)], 0, 10**9, USDC, OPENING)
+    assert result is not None
+    assert (result.end.managed_value, result.end.reserved_value - result.end.gas_money_value) == (700, 100)
+    assert (result.profit, result.twr, result.hold_profit) == (0, 0, 0)
 
 
 def test_values_of_older_stores_begin_no_loss() -> None:
     """They counted gas money: what is told apart later leaves the portfolio without a loss."""
     older = beside_gas(1, 400, 300)
-    older = replace(older, holdings=tuple(replace(one, reserved_raw=0) for one in older.holdings))
-    found = performance([], [older, beside_gas(2, 400, 300)], 0, 10**9, USDC, OPENING)
-    assert found is not None
-    assert (found.profit, found.twr) == (0, 0)
+    older = replace(older, holdings=tuple(replace(holding, reserved_raw=0) for holding in older.holdings))
+    result = performance([], [older, beside_gas(2, 400, 300)], 0, 10**9, USDC, OPENING)
+    assert result is not None
+    assert (result.profit, result.twr) == (0, 0)
 
 
 def test_periods_are_those_of_the_calendar() -> None:
@@ -336,17 +336,17 @@ def test_periods_are_those_of_the_calendar() -> None:
 
 
 @pytest.mark.parametrize(
-    ("effect", "paid", "word"), [(-20, 10, "gained nothing before costs"), (5, 10, "more than half"), (190, 10, "less than a tenth")]
+    ("effect", "paid_raw", "word"), [(-20, 10, "gained nothing before costs"), (5, 10, "more than half"), (190, 10, "less than a tenth")]
 )
-def test_the_hint_follows_its_rule(effect: int, paid: int, word: str) -> None:
-    assert word in _performance(effect, paid).hint
-    assert replace(_performance(effect, paid), rebalance_count=4).hint == ""
+def test_hint_follows_its_rule(effect: int, paid_raw: int, word: str) -> None:
+    assert word in _performance(effect, paid_raw).hint
+    assert replace(_performance(effect, paid_raw), rebalance_count=4).hint == ""
     assert _performance(30, 10).hint == ""
 
 
-def _performance(effect: int, paid: int) -> Performance:
+def _performance(effect: int, paid_raw: int) -> Performance:
     zero = Fraction(0)
-    spent = PerformanceCosts(Fraction(paid), zero, zero)
+    costs = PerformanceCosts(Fraction(paid_raw), zero, zero)
     return Performance(
-        worth(0, 1), worth(30, 1), zero, zero, zero, zero, zero, None, None, zero, None, None, Fraction(effect), 9, 0, zero, spent, ()
+        worth(0, 1), worth(30, 1), zero, zero, zero, zero, zero, None, None, zero, None, None, Fraction(effect), 9, 0, zero, costs, ()
     )  # fmt: skip

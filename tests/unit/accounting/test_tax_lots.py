@@ -44,9 +44,9 @@ def test_four_methods_by_hand(method: LotMethod, first: int, second: int) -> Non
     lots = Lots(method)
     for raw, cost, at_s in ((1, 100, 1), (2, 120, 2), (1, 180, 3)):
         lots.acquire(COIN, raw, Fraction(cost), at_s)
-    assert sum(taken.cost for taken in lots.dispose(COIN, 2, Fraction(0))) == first
+    assert sum(disposed.cost for disposed in lots.dispose(COIN, 2, Fraction(0))) == first
     assert sum(lot.cost for lot in lots.open_lots()) == 400 - first
-    assert sum(taken.cost for taken in lots.dispose(COIN, 2, Fraction(0))) == second
+    assert sum(disposed.cost for disposed in lots.dispose(COIN, 2, Fraction(0))) == second
     assert lots.open_lots() == ()
 
 
@@ -83,15 +83,15 @@ def test_random_books_take_what_a_search_through_all_lots_takes(method: LotMetho
 
 def test_random_books_take_the_lots_and_costs_that_rp2_takes(tmp_path: Path) -> None:
     histories = [(method, _history(random.Random(seed), TRADES)) for method in RP2_METHODS for seed in range(10)]
-    for (method, events), told in zip(histories, _rp2_lots(histories, tmp_path), strict=True):
-        lots, found = Lots(LotMethod(method)), []
+    for (method, events), rp2_disposals in zip(histories, _rp2_lots(histories, tmp_path), strict=True):
+        lots, disposals = Lots(LotMethod(method)), []
         for day, (kind, units, price) in enumerate(events):
             if kind == "buy":
                 lots.acquire(COIN, units, Fraction(units * price), day)
             else:
-                found += [[day, lot.acquired_s, lot.raw, lot.cost] for lot in lots.dispose(COIN, units, Fraction(0))]
-        assert sorted(found) == sorted([sold, bought, int(units), Fraction(cost)] for sold, bought, units, cost, _ in told)
-        assert len(found) > 50
+                disposals += [[day, lot.acquired_s, lot.raw, lot.cost] for lot in lots.dispose(COIN, units, Fraction(0))]
+        assert sorted(disposals) == sorted([sold, bought, int(units), Fraction(cost)] for sold, bought, units, cost, _ in rp2_disposals)
+        assert len(disposals) > 50
 
 
 @pytest.mark.parametrize("first_seed", slow(range(0, 500, 50)))
@@ -155,7 +155,7 @@ def _ledger(events: Sequence[Event]) -> list[Entry]:
 
 
 @pytest.mark.parametrize("method", list(LotMethod))
-def test_a_disposal_does_not_go_through_all_lots(method: LotMethod) -> None:
+def test_disposal_does_not_go_through_all_lots(method: LotMethod) -> None:
     """Four times the books is hardly more than four times the calls, not sixteen times."""
     assert _calls(method, 800) < 6 * _calls(method, 200)
 
@@ -164,11 +164,11 @@ def _calls(method: LotMethod, count: int) -> int:
     lots = Lots(method)
     for at_s in range(count):
         lots.acquire(COIN, 10, Fraction(at_s * 7 % 31), at_s)
-    found = 0
+    disposals = 0
 
     def called(*_: object) -> None:
-        nonlocal found
-        found += 1
+        nonlocal disposals
+        disposals += 1
 
     sys.setprofile(called)
     try:
@@ -176,7 +176,7 @@ def _calls(method: LotMethod, count: int) -> int:
             lots.dispose(COIN, 7, Fraction(0))
     finally:
         sys.setprofile(None)
-    return found
+    return disposals
 
 
 class _Slow:
@@ -192,19 +192,19 @@ class _Slow:
         self.paid += lot.cost
 
     def take(self, raw: int) -> list[LotPortion]:
-        found = []
+        disposals = []
         while raw:
             lot = self._next()
             units = min(raw, lot.raw)
             whole, of_raw = (self.cost(), sum(one.raw for one in self.lots)) if self.method is LotMethod.AVERAGE else (lot.cost, lot.raw)
             cost = prorated_value(whole, units, of_raw)
             self.taken += cost
-            found.append(LotPortion(units, cost, lot.acquired_s))
+            disposals.append(LotPortion(units, cost, lot.acquired_s))
             place = self.lots.index(lot)
             rest = OpenLot(lot.token, lot.raw - units, lot.cost - (0 if self.method is LotMethod.AVERAGE else cost), lot.acquired_s)
             self.lots[place : place + 1] = [rest] if rest.raw else []
             raw -= units
-        return found
+        return disposals
 
     def cost(self) -> Fraction:
         """What all lots that are left had cost: with average cost all that was paid less all that was taken."""
