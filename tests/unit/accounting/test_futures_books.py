@@ -34,7 +34,9 @@ from tests.support.ledgers import COUNTED, USDC, WETH
 from tests.support.perpetuals.accounts import USD, account, market
 from tests.support.perpetuals.steps import POLICY, step_of
 
-E6, E12, E18 = 10**6, 10**12, 10**18
+E6 = 10**6
+E12 = 10**12
+E18 = 10**18
 DAY_S = 86_400
 OPENING = BuyAndHoldTokens(USDC, WETH)
 PRICES = EntryPrices({USDC: Fraction(1), WETH: Fraction(2_000, E12)}, WETH)
@@ -68,8 +70,8 @@ def deposit(number: int, coins: int) -> Entry:
     return margin_entry(change(number, -coins), PRICES, COUNTED, None)
 
 
-def only_change(sums: tuple[FuturesChange, ...]) -> FuturesChange:
-    [result] = sums
+def only_change(changes: tuple[FuturesChange, ...]) -> FuturesChange:
+    (result,) = changes
     return result
 
 
@@ -174,7 +176,7 @@ def test_funding_is_booked_by_market_and_day() -> None:
     second = valued(2, reading(1_000, size=1, pending=4, rate=3), at_s=10 * DAY_S + 3_600)
     third = valued(3, reading(1_000, size=1, pending=2, rate=-1), at_s=11 * DAY_S + 60)
     days = funding_days((first, second, third), futures_changes([], (first, second, third)))
-    assert [(result.day_s // DAY_S, result.symbol, result.paid / E6, result.daily_rate * 10_000, result.reading_count) for result in days] == [
+    assert [(day.day_s // DAY_S, day.symbol, day.paid / E6, day.daily_rate * 10_000, day.reading_count) for day in days] == [
         (10, "ETH", 4, 2, 2),
         (11, "ETH", -2, -1, 1),
     ]

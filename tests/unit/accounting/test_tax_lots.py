@@ -196,7 +196,7 @@ class _Slow:
         while raw:
             lot = self._next()
             units = min(raw, lot.raw)
-            whole, of_raw = (self.cost(), sum(one.raw for one in self.lots)) if self.method is LotMethod.AVERAGE else (lot.cost, lot.raw)
+            whole, of_raw = (self.cost(), sum(lot_.raw for lot_ in self.lots)) if self.method is LotMethod.AVERAGE else (lot.cost, lot.raw)
             cost = prorated_value(whole, units, of_raw)
             self.taken += cost
             disposals.append(LotPortion(units, cost, lot.acquired_s))

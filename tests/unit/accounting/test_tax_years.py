@@ -52,29 +52,33 @@ class Trade:
 
 def year_of_trades() -> list[Trade]:
     """A walk of prices, with sells, buys, and one coin for the other, over the turn of a year."""
-    draw, found = random.Random(11), []
-    usd, held = {WETH: 2_000.0, WBTC: 60_000.0}, {WETH: 20 * 10**18, WBTC: 10**8, USDC: 30_000 * DOLLAR}
+    draw = random.Random(11)
+    trades: list[Trade] = []
+    usd = {WETH: 2_000.0, WBTC: 60_000.0}
+    raw_by_token = {WETH: 20 * 10**18, WBTC: 10**8, USDC: 30_000 * DOLLAR}
     for number in range(150):
         usd = {token: round(price * draw.uniform(0.93, 1.075), 2) for token, price in usd.items()}
         sold, bought = draw.choice(((WETH, USDC), (USDC, WETH), (WBTC, USDC), (USDC, WBTC), (WETH, WBTC), (WBTC, WETH)))
-        gave = held[sold] * draw.randint(3, 25) // 100
+        gave = raw_by_token[sold] * draw.randint(3, 25) // 100
         dollars = gave / 10 ** TOKENS[sold].decimals * usd.get(sold, 1.0) * 0.996
         got = int(dollars / usd.get(bought, 1.0) * 10 ** TOKENS[bought].decimals)
-        held[sold], held[bought] = held[sold] - gave, held[bought] + got
-        found.append(Trade(START_S + number * 4 * 86_400, sold, gave, bought, got, draw.randint(1, 9) * 10**14, usd))
-    return found
+        raw_by_token[sold] -= gave
+        raw_by_token[bought] += got
+        trades.append(Trade(START_S + number * 4 * 86_400, sold, gave, bought, got, draw.randint(1, 9) * 10**14, usd))
+    return trades
 
 
 def entries(trades: list[Trade]) -> tuple[Entry, ...]:
     """The same as the ledger has it."""
     start = _prices({WETH: 2_000.0, WBTC: 60_000.0})
     opened = [(WETH, 20 * 10**18), (WBTC, 10**8), (USDC, 30_000 * DOLLAR), (NATIVE, 10**18)]
-    found = [book.opening_entry(LedgerOpening("", token, raw, raw * (start.of(token) or 0), 1, START_S - 1)) for token, raw in opened]
-    for number, one in enumerate(trades):
-        moved, fee = {one.sold: -one.gave, one.bought: one.got}, {one.sold: one.gave * 3 // 1_000}
-        change = SettledTransaction(f"t{number}", number + 2, one.at_s, f"0x{number:x}", "", moved, one.gas_wei)
-        found.append(book.trade_entry(change, _prices(one.usd), COUNTED, fee))
-    return tuple(found)
+    booked = [book.opening_entry(LedgerOpening("", token, raw, raw * (start.of(token) or 0), 1, START_S - 1)) for token, raw in opened]
+    for number, trade in enumerate(trades):
+        moved = {trade.sold: -trade.gave, trade.bought: trade.got}
+        fee = {trade.sold: trade.gave * 3 // 1_000}
+        change = SettledTransaction(f"t{number}", number + 2, trade.at_s, f"0x{number:x}", "", moved, trade.gas_wei)
+        booked.append(book.trade_entry(change, _prices(trade.usd), COUNTED, fee))
+    return tuple(booked)
 
 
 def _prices(usd: dict[str, float]) -> EntryPrices:
@@ -85,7 +89,7 @@ def _prices(usd: dict[str, float]) -> EntryPrices:
 def independent(
     trades: list[Trade], method: str, rate: Any = lambda _: 1.0, numeraire_gains: bool = False, left: Any = None
 ) -> dict[int, float]:
-    """Gain of each year in whole coins, in floating point, by lists of [amount, cost of one, number] that are sorted anew each time.
+    """Gain of each year in whole coins, in floating point, by lists of [amount, cost of a coin, number] that are sorted anew each time.
 
     Written from docs/ledger.md: a sale brings what was got less gas; a purchase for dollars costs them and gas; between coins what was
     got counts at its price; gas is a sale of the coin at its price. `rate` is euros per dollar, and dollars then gain too. `left` gets
@@ -105,17 +109,19 @@ def independent(
             return
         pile = lots[token]
         if method == "average":
-            whole = sum(one[0] for one in pile)
-            mean = sum(one[0] * one[1] for one in pile) / whole
+            whole = sum(lot[0] for lot in pile)
+            mean = sum(lot[0] * lot[1] for lot in pile) / whole
             pile[:] = [[whole - amount, mean, 0]]
             cost = amount * mean
         else:
-            pile.sort(key={"fifo": lambda one: one[2], "lifo": lambda one: -one[2], "hifo": lambda one: (-one[1], one[2])}[method])
-            left, cost = amount, 0.0
-            while left > 1e-15 and pile:
-                taken = min(left, pile[0][0])
-                cost += taken * pile[0][1]
-                pile[0][0], left = pile[0][0] - taken, left - taken
+            pile.sort(key={"fifo": lambda lot: lot[2], "lifo": lambda lot: -lot[2], "hifo": lambda lot: (-lot[1], lot[2])}[method])
+            rest = amount
+            cost = 0.0
+            while rest > 1e-15 and pile:
+                amount_taken = min(rest, pile[0][0])
+                cost += amount_taken * pile[0][1]
+                pile[0][0] -= amount_taken
+                rest -= amount_taken
                 if pile[0][0] <= 1e-12:
                     pile.pop(0)
         year = datetime.fromtimestamp(at_s, UTC).year
@@ -124,20 +130,21 @@ def independent(
     first = rate(START_S)
     for token, amount, price in ((WETH, 20.0, 2_000.0), (WBTC, 1.0, 60_000.0), (USDC, 30_000.0, 1.0), (WETH, 1.0, 2_000.0)):
         buy(token, amount, amount * price * first)
-    for one in trades:
-        euros = rate(one.at_s)
-        gave, got = one.gave / 10 ** TOKENS[one.sold].decimals, one.got / 10 ** TOKENS[one.bought].decimals
-        gas = one.gas_wei / 10**18 * one.usd[WETH] * euros
-        if one.sold == USDC:
-            sell(USDC, gave, gave * euros, one.at_s)
-            buy(one.bought, got, gave * euros + gas)
+    for trade in trades:
+        euros = rate(trade.at_s)
+        gave = trade.gave / 10 ** TOKENS[trade.sold].decimals
+        got = trade.got / 10 ** TOKENS[trade.bought].decimals
+        gas = trade.gas_wei / 10**18 * trade.usd[WETH] * euros
+        if trade.sold == USDC:
+            sell(USDC, gave, gave * euros, trade.at_s)
+            buy(trade.bought, got, gave * euros + gas)
         else:
-            worth = got * one.usd.get(one.bought, 1.0) * euros
-            sell(one.sold, gave, worth - gas, one.at_s)
-            buy(one.bought, got, worth)
-        sell(WETH, one.gas_wei / 10**18, gas, one.at_s)
+            worth = got * trade.usd.get(trade.bought, 1.0) * euros
+            sell(trade.sold, gave, worth - gas, trade.at_s)
+            buy(trade.bought, got, worth)
+        sell(WETH, trade.gas_wei / 10**18, gas, trade.at_s)
     if left is not None:
-        left |= {token: (sum(one[0] for one in pile), sum(one[0] * one[1] for one in pile)) for token, pile in lots.items()}
+        left |= {token: (sum(lot[0] for lot in pile), sum(lot[0] * lot[1] for lot in pile)) for token, pile in lots.items()}
     return years
 
 
@@ -148,20 +155,20 @@ WRITTEN = entries(TRADES)
 @pytest.mark.parametrize("method", LotMethod)
 def test_each_year_realises_what_an_independent_calculation_says(method: LotMethod) -> None:
     expected = independent(TRADES, method.value)
-    found = run_tax_lots(WRITTEN, method, USDC, WETH)
+    tax_lots = run_tax_lots(WRITTEN, method, USDC, WETH)
     assert set(expected) == {2025, 2026}
     assert all(abs(gain) > 500 for gain in expected.values())
-    assert float(found.realised_gain(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-4)
-    assert float(found.realised_gain(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-4)
-    assert found.lots.unmatched_raw_by_token() == {}
+    assert float(tax_lots.realised_gain(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-4)
+    assert float(tax_lots.realised_gain(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-4)
+    assert tax_lots.lots.unmatched_raw_by_token() == {}
 
 
 @pytest.mark.parametrize("method", [LotMethod.FIFO, LotMethod.HIFO])
 def test_in_another_currency_dollars_gain_too_as_the_rate_moves(method: LotMethod) -> None:
     expected = independent(TRADES, method.value, lambda at_s: float(RATES.at(at_s)), numeraire_gains=True)
-    found = run_tax_lots(WRITTEN, method, USDC, WETH, RATES.at)
-    assert float(found.realised_gain(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-3)
-    assert float(found.realised_gain(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-3)
+    tax_lots = run_tax_lots(WRITTEN, method, USDC, WETH, RATES.at)
+    assert float(tax_lots.realised_gain(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-3)
+    assert float(tax_lots.realised_gain(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-3)
 
 
 @pytest.mark.parametrize(("content", "words"), [(None, "No such file or directory"), (b"\xff\xfe", "it is not plain text")])
@@ -179,15 +186,15 @@ def test_rate_table_that_ended_before_the_last_trade_is_named(tmp_path: Path) ->
     tax = SimpleNamespace(method="fifo", currency="EUR", rates="eur.csv", year_limit=None)
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=tax), path=tmp_path / "trimtab.toml")
     store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled_intents=tuple))
-    found = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, (), NAMES)
+    ledger_data = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, (), NAMES)
     path.write_text(f"time,rate\n{START_S - 1},0.9\n{NEW_YEAR_S},0.8\n")
-    told = ledger._tax_years(found)
-    assert told is not None
-    assert mentions(told["rate_warning"], "tax.rates eur.csv", "2025-12-29", "360 days")
+    document = ledger._tax_years(ledger_data)
+    assert document is not None
+    assert mentions(document["rate_warning"], "tax.rates eur.csv", "2025-12-29", "360 days")
     path.write_text("time,rate\n" + "".join(f"{START_S - 1 + day * 86_400},0.9\n" for day in range(0, 900, 20)))
-    told = ledger._tax_years(found)
-    assert told is not None
-    assert told["rate_warning"] == ""
+    document = ledger._tax_years(ledger_data)
+    assert document is not None
+    assert document["rate_warning"] == ""
 
 
 @pytest.mark.parametrize("method", LotMethod)
@@ -200,29 +207,31 @@ def test_open_lots_match_an_independent_calculation(tmp_path: Path, method: LotM
     )
     tax = SimpleNamespace(method="fifo", currency="EUR", rates="eur.csv", year_limit=None)
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=tax), path=tmp_path / "trimtab.toml")
-    held = tuple(
+    holdings = tuple(
         ValuedHolding(token, 1, 0, Fraction(price), 5_000) for token, price in ((NATIVE, Fraction(3_000, 10**12)), (USDC, 1), (WBTC, 0))
     )
     store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled_intents=tuple))
-    found = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, (Valuation(999, TRADES[-1].at_s + 60, Fraction(1), held),), NAMES)
-    told = lots_document(found, method)
-    assert misfits(LotsDocument, told) == []
-    assert (told["method"], told["currency"], told["year"]) == (method.value, "EUR", "2026")
-    assert float(told["realised"]) == pytest.approx(expected[2026], abs=1e-3)
-    assert [one["symbol"] for one in told["assets"]] == ["USDC", "WBTC", "WETH"]
-    for one in told["assets"]:
-        amount, cost = left[one["address"]]
-        assert float(one["amount"]) == pytest.approx(amount)
-        assert float(one["cost"]) == pytest.approx(cost)
-        assert float(one["entry_price"] or 0) == pytest.approx(cost / amount)
-        assert sum(float(lot["amount"]) for lot in one["lots"]) == pytest.approx(amount)
-        assert all(float(lot["entry_price"]) == pytest.approx(float(lot["cost"]) / float(lot["amount"]), rel=1e-3) for lot in one["lots"])
-        worth = {"WETH": 3_000, "USDC": 1, "WBTC": None}[one["symbol"]]
+    ledger_data = ledger.LedgerData(
+        loaded, store, TOKENS[USDC], WETH, WRITTEN, (Valuation(999, TRADES[-1].at_s + 60, Fraction(1), holdings),), NAMES
+    )
+    document = lots_document(ledger_data, method)
+    assert misfits(LotsDocument, document) == []
+    assert (document["method"], document["currency"], document["year"]) == (method.value, "EUR", "2026")
+    assert float(document["realised"]) == pytest.approx(expected[2026], abs=1e-3)
+    assert [asset["symbol"] for asset in document["assets"]] == ["USDC", "WBTC", "WETH"]
+    for asset in document["assets"]:
+        amount, cost = left[asset["address"]]
+        assert float(asset["amount"]) == pytest.approx(amount)
+        assert float(asset["cost"]) == pytest.approx(cost)
+        assert float(asset["entry_price"] or 0) == pytest.approx(cost / amount)
+        assert sum(float(lot["amount"]) for lot in asset["lots"]) == pytest.approx(amount)
+        assert all(float(lot["entry_price"]) == pytest.approx(float(lot["cost"]) / float(lot["amount"]), rel=1e-3) for lot in asset["lots"])
+        worth = {"WETH": 3_000, "USDC": 1, "WBTC": None}[asset["symbol"]]
         if worth is None:
-            assert (one["price"], one["value"], one["unrealised"]) == (None, None, None)
+            assert (asset["price"], asset["value"], asset["unrealised"]) == (None, None, None)
         else:
-            assert float(one["unrealised"] or 0) == pytest.approx(amount * worth * 0.8 - cost, abs=0.01)
-    assert sum(float(one["realised"]) for one in told["assets"]) == pytest.approx(expected[2026], abs=1e-3)
+            assert float(asset["unrealised"] or 0) == pytest.approx(amount * worth * 0.8 - cost, abs=0.01)
+    assert sum(float(asset["realised"]) for asset in document["assets"]) == pytest.approx(expected[2026], abs=1e-3)
 
 
 @pytest.mark.parametrize("method", LotMethod)
@@ -232,18 +241,18 @@ def test_pnl_and_exported_disposals_agree_on_each_year(monkeypatch: pytest.Monke
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=tax))
     day_counts = SimpleNamespace(count=lambda *_: 0)
     store: Any = SimpleNamespace(ledger=SimpleNamespace(unsettled_intents=tuple), day_counts=day_counts)
-    held = (ValuedHolding(WETH, 10**18, 0, Fraction(2_000 * DOLLAR, 10**18), 10_000),)
-    values = tuple(Valuation(block, START_S + block * 86_400, Fraction(2_000 * DOLLAR), held) for block in (1, 200))
-    found = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, values, NAMES)
+    holdings = (ValuedHolding(WETH, 10**18, 0, Fraction(2_000 * DOLLAR, 10**18), 10_000),)
+    values = tuple(Valuation(block, START_S + block * 86_400, Fraction(2_000 * DOLLAR), holdings) for block in (1, 200))
+    ledger_data = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, values, NAMES)
 
     @contextmanager
     def opened(_: Path | str) -> Iterator[ledger.LedgerData]:
-        yield found
+        yield ledger_data
 
     monkeypatch.setattr(ledger, "open_ledger_data", opened)
-    told = ledger.pnl("trimtab.toml")["tax"]
-    assert {int(year): float(gain) for year, gain in told["years"].items()} == pytest.approx(expected, abs=1e-4)
-    table = next(one for one in export_tables(WRITTEN, found.lot_run(), values, NAMES, "USDC") if one.name == "disposals")
+    document = ledger.pnl("trimtab.toml")["tax"]
+    assert {int(year): float(gain) for year, gain in document["years"].items()} == pytest.approx(expected, abs=1e-4)
+    table = next(table for table in export_tables(WRITTEN, ledger_data.lot_run(), values, NAMES, "USDC") if table.name == "disposals")
     at, gain = table.columns.index("time"), table.columns.index("gain")
     sums = {year: sum(float(row[gain]) for row in table.rows if row[at].startswith(str(year))) for year in expected}
     assert sums == pytest.approx(expected, abs=1e-6 * len(table.rows))
