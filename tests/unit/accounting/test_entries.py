@@ -67,15 +67,24 @@ def test_numeraire_itself_never_gains(wallet: Wallet) -> None:
     assert all(part.gain == 0 for part in spent_disposals if part.cost == part.raw)
 
 
-def test_methods_take_the_lots_they_say() -> None:
-    gains = {}
-    for method in METHODS:
-        lots = Lots(method)
-        for at_s, cost in ((1, 100), (2, 300), (3, 200)):
-            lots.acquire(WETH, ETH, Fraction(cost), at_s)
-        (disposed,) = lots.dispose(WETH, ETH, Fraction(0))
-        gains[method] = (250 - disposed.cost, disposed.acquired_s)
-    assert gains == {LotMethod.FIFO: (150, 1), LotMethod.LIFO: (50, 3), LotMethod.HIFO: (-50, 2), LotMethod.AVERAGE: (50, 1)}
+@pytest.mark.parametrize(
+    ("method", "cost", "acquired_s"),
+    [
+        pytest.param(LotMethod.FIFO, 100, 1, id="the oldest"),
+        pytest.param(LotMethod.LIFO, 200, 3, id="the newest"),
+        pytest.param(LotMethod.HIFO, 300, 2, id="the dearest"),
+        pytest.param(LotMethod.AVERAGE, 200, 1, id="the average"),
+    ],
+)
+def test_method_takes_its_lot(method: LotMethod, cost: int, acquired_s: int) -> None:
+    lots = Lots(method)
+    for at_s, lot_cost in ((1, 100), (2, 300), (3, 200)):
+        lots.acquire(WETH, ETH, Fraction(lot_cost), at_s)
+
+    (disposed,) = lots.dispose(WETH, ETH, Fraction(0))
+
+    assert disposed.cost == cost
+    assert disposed.acquired_s == acquired_s
 
 
 def test_disposal_over_several_lots_names_cost_and_time_of_each() -> None:
