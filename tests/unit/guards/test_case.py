@@ -90,7 +90,7 @@ def test_sale_for_the_numeraire_is_an_exit_if_its_decision_is() -> None:
         pytest.param([(WBTC_USDC, USDC.address, 300 * 10**6)], id="buys for the numeraire"),
     ],
 )
-def test_plan_that_buys_an_asset_is_no_exit_whatever_it_is_called(swaps: list[tuple[int, str, int]]) -> None:
+def test_plan_that_buys_an_asset_is_no_exit_by_its_name(swaps: list[tuple[int, str, int]]) -> None:
     step = exits_only_step()
 
     assert refusing_guards(step, with_exit(swaps_plan(step, *swaps))) >= EXIT_GUARDS
@@ -128,7 +128,7 @@ def case_of(step: StepInput, plan: Plan) -> GuardCase:
 
 
 @pytest.mark.parametrize("min_trade", [None, Fraction(10 * 10**6)], ids=["min_trade off", "min_trade of 10 USDC"])
-def test_purchase_of_a_shortfall_may_exceed_it_by_a_smallest_trade(min_trade: Fraction | None) -> None:
+def test_purchase_of_a_shortfall_may_exceed_it_by_min_trade(min_trade: Fraction | None) -> None:
     step = with_limits(with_shortfall(exits_only_step(), SHORTFALL_WBTC), min_trade=min_trade)
     largest_raw = int(transfers.gross_sale_value(step, WBTC.address) + (min_trade or 0))
 
@@ -139,7 +139,7 @@ def test_purchase_of_a_shortfall_may_exceed_it_by_a_smallest_trade(min_trade: Fr
     assert not case_of(step, purchase(largest_raw + 1)).is_sell_only()
 
 
-def test_small_purchase_of_an_asset_that_lacks_nothing_is_no_exit() -> None:
+def test_small_purchase_of_what_lacks_nothing_is_no_exit() -> None:
     step = with_limits(with_shortfall(exits_only_step(), SHORTFALL_WBTC), min_trade=Fraction(10 * 10**6))
 
     assert case_of(step, with_exit(swaps_plan(step, (WBTC_USDC, USDC.address, 15 * 10**6)))).is_sell_only()
@@ -235,7 +235,7 @@ def test_price_range_of_an_exit_is_the_reference_alone(is_exit: bool, highest_us
         pytest.param(3 * ETHER, -11 * ETHER // 20, 0, id="below its reserve"),
     ],
 )
-def test_spendable_coin_counts_both_forms_above_floor_and_reserve(reserve_raw: int, spendable_raw: int, investable_raw: int) -> None:
+def test_spendable_coin_is_above_floor_and_reserve(reserve_raw: int, spendable_raw: int, investable_raw: int) -> None:
     step = with_snapshot(step_input(values={"WETH": 4_000, "USDC": 4_000}), native_wei=ETHER // 2)
     weth_asset, usdc_asset = step.portfolio.assets
     weth_asset = replace(weth_asset, includes_native=True, reserve_raw=reserve_raw)

@@ -71,7 +71,7 @@ def test_limit_guard_formats_its_limit_by_the_unit_of_its_key(key: str, value: o
         pytest.param(Fraction(100, BPS) + Fraction(1, 10**12), "100.01 bps", id="least above it"),
     ],
 )
-def test_ratio_rounds_up_so_that_a_breach_never_reads_as_the_limit(share: Fraction, text: str) -> None:
+def test_ratio_above_a_limit_never_reads_as_the_limit(share: Fraction, text: str) -> None:
     assert format_ratio(share) == text
 
 

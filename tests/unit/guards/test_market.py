@@ -141,7 +141,7 @@ def test_slippage_rounds_up_to_whole_basis_points(min_out_change_raw: int, measu
 
 
 @given(sold_raw=st.integers(10**15, 4 * 10**18), limit_bps=st.integers(0, 500))
-def test_slippage_refuses_a_minimum_one_base_unit_below_the_limit(sold_raw: int, limit_bps: int) -> None:
+def test_slippage_refuses_a_minimum_one_unit_below_the_limit(sold_raw: int, limit_bps: int) -> None:
     step = two_pools(slippage_bps=limit_bps)
     plan = weth_sales(step, (V2, sold_raw))
     lowest_raw = plan.legs[0].amount_out_raw * (BPS - limit_bps) // BPS
@@ -236,7 +236,7 @@ def test_fair_floor_takes_the_fee_of_the_direction(sold: Token, sold_coins: int,
     assert_refused(verdict("fair_floor", step, with_leg(plan, 0, min_out_raw=floor_raw - 1)), "reference requires")
 
 
-def test_fair_floor_does_not_follow_a_pool_skewed_before_the_snapshot() -> None:
+def test_fair_floor_does_not_follow_a_skewed_pool() -> None:
     step = step_input(pools=[v2_pool(WETH, USDC, 1_900)])
     plan = sell_weth(step, Fraction(1, 10))
     plan = with_leg(plan, 0, min_out_raw=plan.legs[0].amount_out_raw * 9_970 // BPS)
@@ -291,7 +291,7 @@ def test_pool_min_value_measures_the_shallowest_pool(pool_indices: list[int], li
 
 
 @given(limit_bps=st.integers(0, 300), sign=st.sampled_from([-1, 1]))
-def test_second_quote_refuses_one_base_unit_beyond_the_limit_either_way(limit_bps: int, sign: int) -> None:
+def test_second_quote_refuses_one_unit_beyond_the_limit(limit_bps: int, sign: int) -> None:
     step = two_pools(second_quote_deviation_bps=limit_bps)
     plan = one_weth_in(step, V2)
     out_raw = plan.legs[0].amount_out_raw
@@ -343,7 +343,7 @@ def test_quote_source_text_counts_the_swaps_of_each_source(sources_by_leg: list[
 
 
 @given(deviation_bps=st.integers(-200, 200).filter(bool))
-def test_oracle_deviation_compares_spot_with_the_reference_either_way(deviation_bps: int) -> None:
+def test_oracle_deviation_compares_spot_with_the_reference(deviation_bps: int) -> None:
     step = step_input(pools=[v2_pool(WETH, USDC, 2_000 * (1 + Fraction(deviation_bps, BPS)))])
     plan = sell_weth(step, Fraction(1, 10))
 
@@ -366,7 +366,7 @@ def test_oracle_deviation_passes_exactly_at_the_limit(usdc_answer: int, measured
     assert (judged.measured_text, judged.passed) == (measured, passed)
 
 
-def test_oracle_deviation_sees_a_skewed_pool_of_the_plan_beside_a_deep_one() -> None:
+def test_oracle_deviation_sees_a_skewed_pool_beside_a_deep_one() -> None:
     deep_pool = v2_pool(WETH, USDC, 2_000, depth=100_000_000)
     skewed_pool = v2_pool(WETH, USDC, 2_060, depth=206_000, name="small")
     step = step_input(pools=[deep_pool, skewed_pool])
@@ -382,7 +382,7 @@ def test_oracle_deviation_sees_a_skewed_pool_of_the_plan_beside_a_deep_one() -> 
         pytest.param([], ["unknown", "spot", "LINK"], id="no pool"),
     ],
 )
-def test_oracle_deviation_judges_assets_that_the_plan_does_not_touch(link_pools: list[Pool], reasons: list[str]) -> None:
+def test_oracle_deviation_judges_assets_that_are_not_traded(link_pools: list[Pool], reasons: list[str]) -> None:
     step = step_input(THREE_ASSETS, pools=[v2_pool(WETH, USDC, 2_000), *link_pools])
 
     assert_refused(verdict("oracle_deviation", step, sell_weth(step)), *reasons)
@@ -471,7 +471,7 @@ def short_mean_step(*symbols: str) -> StepInput:
         pytest.param("WETH", True, True, id="of an exit"),
     ],
 )
-def test_oracle_deviation_compares_the_short_means_of_traded_tokens(symbol: str, is_exit: bool, passed: bool) -> None:
+def test_oracle_deviation_compares_short_means_of_the_plan(symbol: str, is_exit: bool, passed: bool) -> None:
     step = short_mean_step(symbol)
     plan = sell_weth(step)
 
@@ -513,7 +513,7 @@ def test_feed_health_refuses_a_round_that_does_not_count(weth_round: dict[str, i
     assert_refused(verdict("feed_health", with_feed(step_input(), "WETH", **weth_round), sell_weth(step_input())), reason)
 
 
-def test_feed_health_refuses_a_round_lower_than_one_of_an_earlier_block() -> None:
+def test_feed_health_refuses_a_round_that_fell() -> None:
     step = step_input()
     earlier_head = replace(step.snapshot.head, number=step.snapshot.head.number - 1)
     step = with_snapshot(step, past_prices=(PastPrices(earlier_head, (feed_round("WETH", 2_000, round_id=8),), ()),))
@@ -546,7 +546,7 @@ def test_feed_health_passes_where_no_feed_is_in_use(step: StepInput) -> None:
     assert verdict("feed_health", step, sell_weth(step_input())).passed
 
 
-def test_feed_health_refuses_a_stale_feed_though_the_twap_replaces_it() -> None:
+def test_feed_health_refuses_a_stale_feed_despite_a_twap() -> None:
     step = with_feed(twap_at(2_000, FEED, TWAP), "WETH", updated_at_s=NOW_S - 3_601)
 
     assert verdict("oracle_deviation", step, sell_weth(step)).passed
@@ -685,7 +685,7 @@ def test_depeg_prices_a_dollar_without_feed_by_its_spot(dai_spot: Fraction | int
     assert judged.passed is passed
 
 
-def test_depeg_prices_a_dollar_without_feed_through_the_numeraire() -> None:
+def test_depeg_prices_a_dollar_without_feed_by_the_numeraire() -> None:
     step = with_feed(dai_without_feed(1), "USDC", answer=97 * FEED_DOLLAR // 100)
 
     (peg,) = dollar_pegs(step, reference_prices(step), 200, {DAI.address})

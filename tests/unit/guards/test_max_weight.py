@@ -78,7 +78,7 @@ def test_max_weight_is_off_without_a_limit() -> None:
     assert verdict("max_weight", step_with_max_weights({}, OVERWEIGHT), buy_weth(step_input(values=OVERWEIGHT), 20)).limit == "off"
 
 
-def test_max_weight_of_the_numeraire_holds_no_exit_and_no_sale_by_hand_back() -> None:
+def test_max_weight_of_the_numeraire_holds_no_exit_back() -> None:
     step = step_with_max_weights({"USDC": 5_500})
     plan = sell_weth(step, 1)
 

@@ -319,7 +319,7 @@ def loss_step(guard: str, loss: Fraction, decrease: Fraction = Fraction(0), gas_
 
 
 @pytest.mark.parametrize("guard", LOSS_FIELDS)
-def test_loss_of_an_exit_is_its_predicted_cost_and_losses_of_trades(guard: str) -> None:
+def test_loss_of_an_exit_is_of_trades_and_its_predicted_cost(guard: str) -> None:
     plan = exit_plan(sell_weth(overweight_step()))
     decrease_value = Fraction(500 * USDC_COIN)
     gas_value = 200 * USDC_COIN  # 0.1 ETH
@@ -396,7 +396,7 @@ def test_daily_turnover_passes_an_exit_on_an_unknown_day() -> None:
     assert verdict("daily_turnover", step, exit_plan(sell_weth(step))).passed
 
 
-def test_daily_loss_passes_an_exit_on_a_day_with_unpriced_decreases() -> None:
+def test_daily_loss_passes_an_exit_on_unpriced_decreases() -> None:
     reason = "a decrease of LINK has no price"
     step = with_past_costs(overweight_step(), unknown_reason=reason, unpriced_falls_reason=reason)
 
@@ -560,7 +560,7 @@ def test_max_live_value_counts_the_total_without_reserves(limit_raw: int, is_exi
 
 
 @pytest.mark.parametrize("guard", ["plan_cost", "turnover", "daily_loss", "min_trade"])
-def test_guards_of_value_ignore_the_output_that_the_plan_predicts(guard: str) -> None:
+def test_guards_of_value_ignore_the_predicted_output(guard: str) -> None:
     step = overweight_step()
     plan = sell_weth(step)
 

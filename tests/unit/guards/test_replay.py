@@ -151,7 +151,7 @@ def test_replay_converts_only_native_and_wrapped_coin(leg_fields: dict[str, obje
     assert "does not convert" in fault
 
 
-def test_replay_of_a_conversion_changes_balances_and_sells_nothing() -> None:
+def test_replay_of_a_conversion_sells_nothing() -> None:
     step = two_pools()
 
     replay = replay_of(step, with_conversion(weth_sales(step, V2)))

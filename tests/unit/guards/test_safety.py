@@ -234,7 +234,7 @@ def test_balance_keeps_native_and_wrapped_coin_apart(wrapped_wei: int, sold_raw:
 
 
 @pytest.mark.parametrize(("wrapped_wei", "passed"), [(ETHER, True), (ETHER + 1, False)], ids=["above the reserve", "one wei of it"])
-def test_balance_counts_coin_that_is_wrapped_into_the_router_as_spent(wrapped_wei: int, passed: bool) -> None:
+def test_balance_counts_coin_wrapped_into_the_router_as_spent(wrapped_wei: int, passed: bool) -> None:
     """A reserve of 3.5 ETH leaves one of the 4.5 in both forms."""
     step = native_asset_step(2 * ETHER + FLOOR_WEI)
     assets = tuple(replace(asset, reserve_raw=7 * ETHER // 2 if asset.token == WETH else 0) for asset in step.portfolio.assets)
@@ -390,7 +390,7 @@ def v4_step() -> StepInput:
     return step_input(pools=[V4Pool(**pool_fields, manager=MANAGER)])
 
 
-def test_allowlist_pins_the_contract_of_a_pool_not_its_identifier() -> None:
+def test_allowlist_pins_the_contract_of_a_pool_not_its_id() -> None:
     step = v4_step()
     plan = sell_weth(step)
 
@@ -433,7 +433,7 @@ def test_token_screen_refuses_a_token_that_keeps_a_fee() -> None:
     assert screened(step, plan, ScreenedToken(LINK.address, TokenFinding.FEE_ON_TRANSFER)), "not of the plan"
 
 
-def test_token_screen_refuses_a_token_in_quarantine_though_it_is_clean_now() -> None:
+def test_token_screen_refuses_a_clean_token_in_quarantine() -> None:
     step = step_input()
     quarantined = ScreenedToken(USDC.address, TokenFinding.PAUSED)
     step = replace(step, targets=replace(step.targets, quarantined_tokens=(quarantined,)))
@@ -652,7 +652,7 @@ def test_gas_per_day_counts_at_most_the_gas_price_limit(gas_price_wei: int | Non
     assert verdict("gas_per_day", step, sell_weth(step)).passed is passed
 
 
-def test_gas_per_day_refuses_an_unknown_day_and_passes_an_exit_on_unpriced_decreases() -> None:
+def test_gas_per_day_of_an_unknown_day_holds_rebalances_back() -> None:
     unread_step = with_history(step_input(), unknown_reason="block 7 cannot be read")
     unpriced_step = with_history(step_input(), unknown_reason="LINK has no price", unpriced_falls_reason="LINK has no price")
     plan = sell_weth(step_input())

@@ -132,7 +132,7 @@ EXACT_LEG = replace(LOOSE_LEG, min_out_raw=3_000 * USDC_COIN)
         pytest.param(plan_of(replace(LOOSE_LEG, sink=LegPlace.ROUTER), EXACT_LEG), 0, id="into the router"),
     ],
 )
-def test_sandwich_loss_is_what_swaps_predict_above_their_minimums(plan: Plan, loss_usdc: int) -> None:
+def test_sandwich_loss_is_what_swaps_predict_above_minimums(plan: Plan, loss_usdc: int) -> None:
     assert plan_sandwich_loss(reference_prices(step_input()), plan) == loss_usdc * USDC_COIN
 
 
@@ -156,7 +156,7 @@ def cost_of(fees: int, impact: int, skew: int, gas: int, approval_gas: int = 0) 
     return PlanCost(*map(Fraction, (fees, impact, skew, gas, approval_gas)))
 
 
-def test_worst_case_adds_swap_cost_all_gas_minimums_and_deviation() -> None:
+def test_worst_case_adds_all_gas_minimums_and_deviation() -> None:
     step = cautious_step()
     plan = replace(sell_weth(step, 1), cost=cost_of(5, 7, -2, 100, 50))
     sandwich_loss = plan.legs[0].amount_out_raw - plan.legs[0].min_out_raw

@@ -85,7 +85,7 @@ def test_every_limit_can_be_off_and_fixed_guards_cannot() -> None:
     assert "balance" in refusals(verdicts)
 
 
-def test_plan_that_cannot_be_simulated_is_refused_by_every_guard_of_legs() -> None:
+def test_unsimulated_plan_is_refused_by_every_guard_of_legs() -> None:
     step = step_input()
     refused_texts = refusals(verdicts_of(step, with_leg(sell_weth(step), 0, pool=address("nowhere"))))
 
@@ -93,7 +93,7 @@ def test_plan_that_cannot_be_simulated_is_refused_by_every_guard_of_legs() -> No
     assert all("the snapshot" in refused_texts[name] for name in REPLAY_GUARDS)
 
 
-def test_asset_without_a_price_is_refused_by_every_guard_of_values() -> None:
+def test_unpriced_asset_is_refused_by_every_guard_of_values() -> None:
     step = step_input()
     plan = sell_weth(step)
     refused_texts = refusals(verdicts_of(with_snapshot(step, feeds=()), plan))

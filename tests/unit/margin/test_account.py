@@ -1,4 +1,4 @@
-"""The margin account: values, liquidation prices, fills and limits, held against their definitions."""
+"""Tests of agent/margin/account.py: value, margin, leverage and liquidation prices, held against their definitions."""
 
 from __future__ import annotations
 
@@ -9,252 +9,270 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.layers.futures.policy.hedges import short_costs, with_choice
-from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, reduction_sizes, sizes_to_target
 from agent.margin import account as margin
-from agent.margin.contract_sizes import index_bound_raw, size_for_notional_raw
-from agent.margin.state import after_fill_at_bound, breaches, largest_allowed_raw, largest_allowed_sizes, margin_state, scaled_size_raw
-from agent.model.futures import (
-    FuturesPolicy,
-    FuturesTarget,
-    HedgeComparison,
-    MarginTier,
-    PerpOrder,
-    PerpOrderKind,
-)
-from tests.support.perpetuals.accounts import E18, LIMITS, ONE_TIER, account, market, sizes
+from agent.model.futures import MarginAccount, MarginTier, PerpMarket
+from tests.support.perpetuals.accounts import E18, ONE_TIER, account, market, sizes
 
 TIERS = (MarginTier(0, 50_000, 25_000), MarginTier(20_000 * E18, 100_000, 50_000), MarginTier(100_000 * E18, 200_000, 100_000))
 
 
-def test_a_long_gains_and_a_short_loses_when_the_mark_rises() -> None:
-    for sign in (1, -1):
-        margin_account = account(10_000, {"ETH": sign * 10 * E18}, market("ETH"))
-        after = margin.with_moved_marks(margin_account, {"ETH": Fraction(1, 10)})
-        assert margin.unrealised_profit_raw(after) == sign * 2_000 * E18
-        assert margin.net_notional_raw(after) == sign * 22_000 * E18
-        assert margin_account.positions[0].entry_price == 2_000
+def eth_account(coins: int, collateral: int = 10_000, eth_market: PerpMarket | None = None) -> MarginAccount:
+    """Return an account with a position of so many ETH, opened at 2,000."""
+    return account(collateral, {"ETH": coins * E18} if coins else {}, eth_market or market("ETH"))
+
+
+def moved(margin_account: MarginAccount, move: Fraction | int) -> MarginAccount:
+    """Return the account after the mark of ETH moved by this share."""
+    return margin.with_moved_marks(margin_account, {"ETH": Fraction(move)})
+
+
+# --- Value.
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["long", "short"])
+def test_profit_is_the_move_of_the_mark_for_the_position(sign: int) -> None:
+    account_after = moved(eth_account(sign * 10), Fraction(1, 10))
+
+    assert margin.unrealised_profit_raw(account_after) == sign * 2_000 * E18
+    assert margin.net_notional_raw(account_after) == sign * 22_000 * E18
+    assert margin.gross_notional_raw(account_after) == 22_000 * E18
+    assert account_after.positions[0].entry_price == 2_000
 
 
 def test_pending_funding_is_owed_when_positive() -> None:
-    margin_account = account(10_000, {"ETH": E18}, market("ETH"))
-    owing = replace(margin_account, positions=(replace(margin_account.positions[0], funding_pending_raw=7 * E18),))
-    assert margin.account_value_raw(owing) == margin.account_value_raw(margin_account) - 7 * E18
-    closed = margin.with_trade(owing, "ETH", -E18, 2_000 * E18)
-    assert margin.account_value_raw(closed) == margin.account_value_raw(owing)
+    margin_account = eth_account(1)
+    position = replace(margin_account.positions[0], funding_pending_raw=7 * E18)
+    owing_account = replace(margin_account, positions=(position,))
+
+    assert margin.account_value_raw(owing_account) == margin.account_value_raw(margin_account) - 7 * E18
+
+
+def test_trade_settles_pending_funding() -> None:
+    margin_account = eth_account(1)
+    position = replace(margin_account.positions[0], funding_pending_raw=7 * E18)
+    owing_account = replace(margin_account, positions=(position,))
+
+    closed_account = margin.with_trade(owing_account, "ETH", -E18, 2_000 * E18)
+
+    assert margin.account_value_raw(closed_account) == margin.account_value_raw(owing_account)
 
 
 @pytest.mark.parametrize(
-    ("size", "bound", "mark", "pays"),
-    [(1, 2_040, 2_000, 2_040), (1, 2_040, 2_100, 2_100), (-1, 1_960, 2_000, -1_960), (-1, 1_960, 1_900, -1_900)],
+    ("realised_raw", "settled_raw", "collateral_raw"),
+    [
+        pytest.param(0, 10_000 * E18, 10_000 * 10**6, id="whole units"),
+        pytest.param(10**12 - 1, 10_000 * E18, 10_000 * 10**6, id="a part of a unit more"),
+        pytest.param(-1, 10_000 * E18 - 10**12, 10_000 * 10**6 - 1, id="a part of a unit less"),
+        pytest.param(-10_001 * E18, -E18, 0, id="in debt"),
+    ],
 )
-def test_the_worst_fill_is_at_the_bound_or_at_a_worse_mark(size: int, bound: int, mark: int, pays: int) -> None:
-    """Of a fee of 1 ‰ the larger of the two values counts."""
-    changed_account = replace(account(10_000, {}, market("ETH")), markets=(replace(market("ETH"), mark=Fraction(mark)),))
-    after = after_fill_at_bound(changed_account, PerpOrder("ETH", size * E18, PerpOrderKind.MARKET, bound * E18, is_reduce_only=False))
-    fee = max(bound, mark) * E18 // 1_000
-    assert margin.account_value_raw(after) - margin.account_value_raw(changed_account) == (size * mark - pays) * E18 - fee
+def test_settled_value_is_in_whole_units_of_the_collateral(realised_raw: int, settled_raw: int, collateral_raw: int) -> None:
+    margin_account = replace(eth_account(0), collateral_unit_raw=10**12, realised_raw=realised_raw)
+
+    assert margin.settled_value_raw(margin_account) == settled_raw
+    assert margin.value_in_collateral_raw(margin_account) == collateral_raw
+
+
+# --- Trades.
+
+
+@given(sizes.filter(bool), sizes.filter(bool), st.integers(500, 8_000))
+def test_trade_at_the_mark_changes_no_value(first_raw: int, second_raw: int, price: int) -> None:
+    margin_account = moved(account(10_000, {"ETH": first_raw}, market("ETH")), Fraction(price, 2_000) - 1)
+    fill_raw = -margin.position_value_raw(margin_account.market("ETH"), second_raw)
+
+    account_after = margin.with_trade(margin_account, "ETH", second_raw, fill_raw)
+    rest_raw = account_after.size_raw("ETH")
+    closed_account = margin.with_trade(account_after, "ETH", -rest_raw, margin.position_value_raw(account_after.market("ETH"), rest_raw))
+
+    assert abs(margin.account_value_raw(account_after) - margin.account_value_raw(margin_account)) <= 2
+    assert closed_account.positions == ()
+    assert abs(margin.account_value_raw(closed_account) - margin.account_value_raw(margin_account)) <= 4
+
+
+def test_share_of_a_reduction_is_truncated_at_18_decimals() -> None:
+    """As the exchange does."""
+    account_after = margin.with_trade(eth_account(3), "ETH", -E18, 2_100 * E18)
+    closed_notional_raw = 6_000 * E18 * 333333333333333333 // E18
+
+    assert account_after.realised_raw == 2_100 * E18 - closed_notional_raw
+    assert account_after.positions[0].open_notional_raw == -6_000 * E18 + closed_notional_raw
+
+
+def test_trade_through_zero_realises_the_whole_position() -> None:
+    account_after = margin.with_trade(eth_account(1), "ETH", -2 * E18, 4_200 * E18)
+
+    assert account_after.realised_raw == 100 * E18
+    assert account_after.positions[0].size_raw == -E18
+    assert account_after.positions[0].open_notional_raw == 2_100 * E18
+
+
+# --- Margin, leverage and utilisation.
+
+
+@pytest.mark.parametrize(
+    ("notional", "is_initial", "margin_usd"),
+    [
+        pytest.param(120_000, False, 500 + 4_000 + 2_000, id="maintenance of three tiers"),
+        pytest.param(20_000, True, 1_000, id="initial at the end of the first tier"),
+        pytest.param(20_010, True, 1_001, id="initial ten beyond it"),
+        pytest.param(0, True, 0, id="nothing"),
+    ],
+)
+def test_tiers_charge_each_part_its_own_rate(notional: int, is_initial: bool, margin_usd: int) -> None:
+    assert margin.tiered_margin_raw(TIERS, notional * E18, is_initial=is_initial) == margin_usd * E18
+
+
+@pytest.mark.parametrize(
+    ("move", "value_usd", "free_usd", "utilisation"),
+    [
+        pytest.param(Fraction(0), 10_000, 8_000, Fraction(2_000, 10_000), id="at the entry"),
+        pytest.param(Fraction(-1, 2), 20_000, 9_000, Fraction(1_000, 20_000), id="a gain frees nothing"),
+        pytest.param(Fraction(1, 4), 5_000, 2_500, Fraction(2_500, 5_000), id="a loss"),
+    ],
+)
+def test_margin_of_a_short_binds_its_debt(move: Fraction, value_usd: int, free_usd: int, utilisation: Fraction) -> None:
+    margin_account = moved(eth_account(-10), move)
+
+    assert margin.account_value_raw(margin_account) == value_usd * E18
+    assert margin.free_margin_raw(margin_account) == free_usd * E18
+    assert margin.utilisation(margin_account) == utilisation
+
+
+@pytest.mark.parametrize("on_debt", [True, False], ids=["on debt", "on notional"])
+@pytest.mark.parametrize("sign", [1, -1], ids=["long", "short"])
+def test_utilisation_rises_as_a_position_loses(sign: int, on_debt: bool) -> None:
+    margin_account = replace(eth_account(sign * 10), initial_on_debt=on_debt)
+
+    utilisations = [margin.utilisation(moved(margin_account, sign * Fraction(tenths, 10))) for tenths in (-3, -1, 0, 1, 5)]
+
+    assert None not in utilisations
+    assert utilisations == sorted(set(utilisations), reverse=True)  # type: ignore[type-var]  # none is None
+    assert utilisations[2] == Fraction(2, 10), "initial margin of 2,000 over an account value of 10,000"
+
+
+@pytest.mark.parametrize(
+    ("coins", "collateral", "move", "leverage"),
+    [
+        pytest.param(0, 0, 0, Fraction(0), id="no position"),
+        pytest.param(10, 10_000, 0, Fraction(2), id="twice"),
+        pytest.param(10, 10_000, Fraction(-1, 10), Fraction(18_000, 8_000), id="after a loss"),
+        pytest.param(10, 10_000, Fraction(-1, 2), None, id="worth nothing"),
+    ],
+)
+def test_leverage_is_gross_notional_over_value(coins: int, collateral: int, move: Fraction | int, leverage: Fraction | None) -> None:
+    assert margin.leverage(moved(eth_account(coins, collateral), move)) == leverage
+
+
+@pytest.mark.parametrize(
+    ("target_leverage_bps", "eth_share"),
+    [
+        pytest.param(0, Fraction(2, 3), id="of the gross notional"),
+        pytest.param(60_000, Fraction(4_000, 60_000), id="of a larger target"),
+        pytest.param(1_000, Fraction(2, 3), id="a smaller target does not count"),
+    ],
+)
+def test_position_share_is_of_notional_or_target(target_leverage_bps: int, eth_share: Fraction) -> None:
+    margin_account = account(10_000, {"ETH": 2 * E18, "BTC": -(10**17)}, market("ETH"), market("BTC", 20_000))
+
+    assert margin.position_shares(margin_account, target_leverage_bps)["ETH"] == eth_share
+
+
+# --- Liquidation.
+
+
+@pytest.mark.parametrize(
+    ("collateral", "is_liquidatable"),
+    [(1_250, False), (1_249, True)],
+    ids=["at the maintenance margin", "below it"],
+)
+def test_account_below_its_maintenance_margin_is_liquidated(collateral: int, is_liquidatable: bool) -> None:
+    """Ten ETH at 2,000 need 6.25 % of 20,000."""
+    assert margin.is_liquidatable(eth_account(10, collateral)) is is_liquidatable
+
+
+@pytest.mark.parametrize(
+    ("coins", "collateral", "closable"),
+    [
+        pytest.param(10, 1_250, 0, id="above maintenance"),
+        pytest.param(10, 1_000, 5, id="half of the notional"),
+        pytest.param(-10, 1_000, -5, id="half of a short"),
+        pytest.param(10, 625, 5, id="at half of the maintenance"),
+        pytest.param(10, 624, 10, id="below half of the maintenance"),
+    ],
+)
+def test_liquidator_closes_half_or_all(coins: int, collateral: int, closable: int) -> None:
+    assert margin.liquidatable_size_raw(eth_account(coins, collateral), "ETH") == closable * E18
+
+
+def test_liquidator_closes_the_whole_of_a_small_position() -> None:
+    margin_account = eth_account(1, 5, market("ETH", 100))
+    larger_account = eth_account(1, 5, market("ETH", 101))
+
+    assert margin.liquidatable_size_raw(margin_account, "ETH") == E18
+    assert margin.liquidatable_size_raw(larger_account, "ETH") == E18 // 2
 
 
 @given(st.sampled_from([ONE_TIER, TIERS]), sizes.filter(bool), sizes, st.integers(1, 10**6))
-def test_the_account_is_liquidated_at_its_liquidation_price_and_not_before(
-    tiers: tuple[MarginTier, ...], first: int, second: int, collateral: int
-) -> None:
-    margin_account = account(
-        collateral, {"ETH": first, "BTC": second} if second else {"ETH": first}, market("ETH", 2_000, tiers), market("BTC", 30_000, tiers)
-    )
+def test_account_is_liquidated_at_its_liquidation_price(tiers: tuple[MarginTier, ...], eth_raw: int, btc_raw: int, collateral: int) -> None:
+    position_sizes = {"ETH": eth_raw} | ({"BTC": btc_raw} if btc_raw else {})
+    margin_account = account(collateral, position_sizes, market("ETH", 2_000, tiers), market("BTC", 30_000, tiers))
     if margin.is_liquidatable(margin_account):
         return
     price = margin.liquidation_price(margin_account, "ETH")
     if price is None:
-        assert not margin.is_liquidatable(margin.with_moved_marks(margin_account, {"ETH": Fraction(-1) if first > 0 else Fraction(0)}))
+        assert not margin.is_liquidatable(moved(margin_account, -1 if eth_raw > 0 else 0))
         return
-    slip = Fraction(1, 10**6)
-    toward, away = (1 - slip, 1 + slip) if first > 0 else (1 + slip, 1 - slip)
-    at = {name: price * factor / 2_000 - 1 for name, factor in (("beyond", toward), ("before", away))}
-    assert margin.is_liquidatable(margin.with_moved_marks(margin_account, {"ETH": at["beyond"]}))
-    assert not margin.is_liquidatable(margin.with_moved_marks(margin_account, {"ETH": at["before"]}))
+    losing_side = -1 if eth_raw > 0 else 1
+
+    def at_price(offset: Fraction) -> MarginAccount:
+        return moved(margin_account, price * (1 + losing_side * offset) / 2_000 - 1)
+
+    assert margin.is_liquidatable(at_price(Fraction(1, 10**6)))
+    assert not margin.is_liquidatable(at_price(-Fraction(1, 10**6)))
 
 
-@given(sizes.filter(bool), sizes.filter(bool), st.integers(500, 8_000))
-def test_a_fill_at_the_mark_changes_no_value_and_closing_leaves_no_position(first: int, second: int, price: int) -> None:
-    margin_account = margin.with_moved_marks(account(10_000, {"ETH": first}, market("ETH")), {"ETH": Fraction(price, 2_000) - 1})
-    fill = -margin.position_value_raw(margin_account.market("ETH"), second)
-    after = margin.with_trade(margin_account, "ETH", second, fill)
-    assert abs(margin.account_value_raw(after) - margin.account_value_raw(margin_account)) <= 2
-    closed = margin.with_trade(after, "ETH", -after.size_raw("ETH"), margin.position_value_raw(after.market("ETH"), after.size_raw("ETH")))
-    assert closed.positions == ()
-    assert abs(margin.account_value_raw(closed) - margin.account_value_raw(margin_account)) <= 4
+def test_nearest_liquidation_is_that_of_the_smallest_move() -> None:
+    margin_account = account(4_000, {"ETH": 10 * E18, "BTC": -(10**17)}, market("ETH"), market("BTC", 30_000))
+    nearest = margin.nearest_liquidation(margin_account)
+
+    assert nearest is not None
+    nearest_market, distance = nearest
+    assert nearest_market.market == "ETH"
+    assert distance == margin.liquidation_distance(margin_account, "ETH")
+    assert distance is not None
+    assert distance < 0
+    assert margin.nearest_liquidation(eth_account(0)) is None
 
 
-def test_a_share_of_a_reduction_is_truncated_at_18_decimals_as_the_exchange_does() -> None:
-    margin_account = account(10_000, {"ETH": 3 * E18}, market("ETH"))
-    after = margin.with_trade(margin_account, "ETH", -E18, 2_100 * E18)
-    assert after.realised_raw == 2_100 * E18 - 6_000 * E18 * 333333333333333333 // E18
-    assert after.positions[0].open_notional_raw == -6_000 * E18 + 6_000 * E18 * 333333333333333333 // E18
-
-
-def test_margin_binds_the_debt_and_unrealised_profit_frees_nothing() -> None:
-    margin_account = account(10_000, {"ETH": -10 * E18}, market("ETH"))
-    assert margin.initial_margin_raw(margin_account) == 2_000 * E18
-    assert margin.free_margin_raw(margin_account) == 8_000 * E18
-    gained = margin.with_moved_marks(margin_account, {"ETH": Fraction(-1, 2)})
-    assert (margin.account_value_raw(gained), margin.free_margin_raw(gained)) == (20_000 * E18, 9_000 * E18)
-    assert margin.utilisation(gained) == Fraction(1, 20)
-
-
-@pytest.mark.parametrize("on_debt", [True, False])
-@pytest.mark.parametrize("sign", [1, -1])
-def test_utilisation_rises_as_a_position_loses_and_falls_as_it_gains(sign: int, on_debt: bool) -> None:
-    changed_account = replace(account(10_000, {"ETH": sign * 10 * E18}, market("ETH")), initial_on_debt=on_debt)
-    used = [margin.utilisation(margin.with_moved_marks(changed_account, {"ETH": sign * Fraction(move, 10)})) for move in (-3, -1, 0, 1, 5)]
-    assert None not in used
-    assert used == sorted(used, reverse=True)
-    assert len(set(used)) == len(used)
-    assert used[2] == Fraction(2, 10), "initial margin of 2,000 over an account value of 10,000"
-
-
-def test_tiers_charge_each_part_its_own_rate() -> None:
-    assert margin.tiered_margin_raw(TIERS, 120_000 * E18, is_initial=False) == (500 + 4_000 + 2_000) * E18
-    assert margin.tiered_margin_raw(TIERS, 20_000 * E18, is_initial=True) == 1_000 * E18
-
-
-def test_a_worthless_account_has_no_leverage_and_breaks_every_limit() -> None:
-    ruined = margin.with_moved_marks(account(100, {"ETH": E18}, market("ETH")), {"ETH": Fraction(-1, 2)})
-    state = margin_state(ruined, LIMITS)
-    assert (state.leverage, state.utilisation, state.survives_stress) == (None, None, False)
-    assert {"max_leverage", "max_utilisation"} <= {breach.limit_name for breach in breaches(state, LIMITS, Fraction(10**24))}
-
-
-@pytest.mark.parametrize("size", [2 * E18, 2 * E18 + 1, 2 * E18 + 10**15])
-def test_a_breach_is_not_shown_as_its_limit(size: int) -> None:
-    """1,000 a coin and 1,000 of collateral: two coins are the limits of twice and of 20 %."""
-    limits = replace(LIMITS, max_leverage_bps=20_000, max_utilisation_bps=2_000, spot_multiple_bps=20_000)
-    state = margin_state(account(1_000, {"ETH": size}, replace(market("ETH", 1_000), fee_ppm=0)), limits)
-    broken = {check.limit_name: (check.measured_text, check.limit_text) for check in breaches(state, limits, Fraction(1_000 * E18))}
-    broken.pop("stress_move", None)
-    if size == 2 * E18:
-        assert broken == {}
-    else:
-        assert broken["max_leverage"] == broken["spot_multiple"] == ("2.01x", "2x")
-        assert broken["max_utilisation"] == ("20.01 %", "20.00 %")
-
-
-def test_sizes_round_toward_zero_and_bounds_count_from_the_index() -> None:
-    perp = market("ETH")
-    assert size_for_notional_raw(perp, Fraction(-(5 * E18 + 1))) == -2 * 10**15
-    pushed = replace(perp, mark=Fraction(4_000))
-    assert index_bound_raw(pushed, E18, 50) == 2_010 * E18
-    assert index_bound_raw(pushed, -E18, 50) == 1_990 * E18
-
-
-@given(st.integers(1, 10**20), st.integers(100, 10_000))
-def test_the_largest_allowed_order_breaks_no_limit_and_one_lot_more_does(size_raw: int, collateral: int) -> None:
-    margin_account = account(collateral, {}, market("ETH"))
-    spot = Fraction(10**6 * E18)
-    allowed = largest_allowed_raw(margin_account, "ETH", size_raw, LIMITS, spot)
-    lot = margin_account.markets[0].lot_raw
-
-    def broken(order_raw: int) -> bool:
-        value = margin.position_value_raw(margin_account.markets[0], order_raw)
-        paid = max(value, value * (10_000 + LIMITS.slippage_bps) // 10_000)
-        after = margin.with_trade(margin_account, "ETH", order_raw, -paid - -(-paid // 1_000)) if order_raw else margin_account
-        return bool(breaches(margin_state(after, LIMITS), LIMITS, spot))
-
-    assert allowed % lot == 0
-    assert not broken(allowed)
-    assert allowed == size_raw // lot * lot or broken(allowed + lot)
+# --- Marks.
 
 
 @pytest.mark.parametrize(
-    ("position", "order", "collateral", "allowed"),
+    ("coins", "doubtful_markets", "mark"),
     [
-        pytest.param(10, -30, 1_000, -12, id="a long that flips too far"),
-        pytest.param(-10, 30, 1_000, 12, id="a short that flips too far"),
-        pytest.param(10, -12, 1_000, -12, id="a flip within the limit"),
-        pytest.param(10, -7, 1_000, 0, id="a reduction that stays too large"),
-        pytest.param(10, -30, 0, -10, id="a flat position alone is allowed"),
-        pytest.param(2, 30, 1_000, 0, id="more of a position at its limit"),
+        pytest.param(10, (), 1_900, id="the index"),
+        pytest.param(10, ("ETH",), 2_000, id="the better for a long"),
+        pytest.param(-10, ("ETH",), 1_900, id="the better for a short"),
     ],
 )
-def test_an_order_through_zero_is_cut_to_what_the_limit_allows_beyond_it(position: int, order: int, collateral: int, allowed: int) -> None:
-    """At 1,000 a coin and without costs, twice 1,000 of collateral is a position of 2."""
-    no_fee = replace(market("ETH", 1_000), fee_ppm=0)
-    limits = replace(LIMITS, max_leverage_bps=20_000, max_utilisation_bps=10_000, slippage_bps=0, stress_move_bps=0)
-    flipped_account = account(collateral, {"ETH": position * E18}, no_fee)
-    assert largest_allowed_raw(flipped_account, "ETH", order * E18, limits, Fraction(10**6 * E18)) == allowed * E18
+def test_index_marks_take_the_better_price_in_doubtful_markets(coins: int, doubtful_markets: tuple[str, ...], mark: int) -> None:
+    margin_account = eth_account(coins, eth_market=replace(market("ETH"), index=Fraction(1_900)))
+
+    assert margin.with_index_marks(margin_account, doubtful_markets).market("ETH").mark == mark
 
 
-@pytest.mark.parametrize(("eth", "btc", "collateral"), [(10, 10, 2_000), (10, -10, 2_000), (10, 5, 3_000)])
-def test_orders_through_zero_are_cut_together_to_what_the_limit_allows_beyond_it(eth: int, btc: int, collateral: int) -> None:
-    """Every share of 10,000 is tried: none beyond the largest fits, and that one does."""
-    limits = replace(LIMITS, max_leverage_bps=20_000, max_utilisation_bps=10_000, slippage_bps=0, stress_move_bps=0)
-    spot = Fraction(10**6 * E18)
-    markets = tuple(replace(market(name, 1_000), fee_ppm=0) for name in ("ETH", "BTC"))
-    margin_account = account(collateral, {"ETH": eth * E18, "BTC": btc * E18}, *markets)
-    orders = {"ETH": -50 * E18, "BTC": (-50 if btc > 0 else 50) * E18}
+def test_adverse_move_is_against_each_position() -> None:
+    margin_account = account(10_000, {"ETH": E18, "BTC": -(10**17)}, market("ETH"), market("BTC", 30_000))
 
-    def fits(numerator: int) -> bool:
-        after = margin_account
-        for name, size_raw in orders.items():
-            part = scaled_size_raw(margin_account.market(name), size_raw, Fraction(numerator, 10_000))
-            after = margin.with_trade(after, name, part, -margin.position_value_raw(margin_account.market(name), part)) if part else after
-        return not breaches(margin_state(after, limits), limits, spot)
+    stressed_account = margin.with_adverse_move(margin_account, Fraction(1, 10))
 
-    largest = next((numerator for numerator in range(10_000, 0, -100) if fits(numerator)), 0)
-    sizes = largest_allowed_sizes(margin_account, orders, limits, spot)
-    assert abs(sizes["ETH"]) >= abs(orders["ETH"]) * largest // 10_000 > 0
-    assert not fits(10_000 * abs(sizes["ETH"]) // abs(orders["ETH"]) + 2)
-
-
-@pytest.mark.parametrize("names", [("ETH",), ("ETH", "BTC")], ids=["one order", "orders cut together"])
-def test_orders_that_fit_uncut_are_whole_lots_too(names: tuple[str, ...]) -> None:
-    markets = tuple(replace(market(name, 1_000), lot_raw=10) for name in names)
-    sizes = largest_allowed_sizes(account(10_000, {}, *markets), dict.fromkeys(names, 15), LIMITS, Fraction(10**6 * E18))
-    assert sizes == dict.fromkeys(names, 10)
-
-
-@given(st.integers(1, 10**19), st.integers(1, 10**19), st.integers(300, 5_000), st.integers(0, 5_000))
-def test_a_reduction_ends_within_every_limit_and_triggers_no_second_one(eth: int, btc: int, collateral: int, stress: int) -> None:
-    limits = replace(LIMITS, stress_move_bps=stress)
-    policy = FuturesPolicy((), 0, 0, limits)
-    margin_account = account(collateral, {"ETH": eth, "BTC": -btc}, market("ETH"), market("BTC", 1_500))
-    spot = Fraction(3_000 * E18)
-    orders = reduction_sizes(margin_account, policy, spot)
-    for name, size_raw in orders.items():
-        assert margin_account.size_raw(name) * size_raw < 0
-        assert abs(size_raw) <= abs(margin_account.size_raw(name))
-        margin_account = margin.with_trade(
-            margin_account, name, size_raw, -margin.position_value_raw(margin_account.market(name), size_raw)
-        )
-    assert not due_triggers(margin_account, policy, spot)
-    assert not reduction_sizes(margin_account, policy, spot)
-
-
-def test_targets_are_reached_from_below() -> None:
-    policy = FuturesPolicy((FuturesTarget("ETH", 6_000), FuturesTarget("BTC", -4_000)), 20_000, 500, LIMITS)
-    margin_account = account(10_000, {"ETH": 10 * E18}, market("ETH"), market("BTC", 30_000))
-    assert due_triggers(margin_account, policy, Fraction(10**6 * E18)) == (FuturesTrigger.DRIFT,)
-    orders = sizes_to_target(margin_account, policy)
-    assert orders == {"ETH": -4 * E18, "BTC": -266 * 10**15}
+    assert stressed_account.market("ETH").mark == 1_800
+    assert stressed_account.market("BTC").mark == 33_000
 
 
 @pytest.mark.parametrize(
-    ("funding_daily", "tax", "is_hedged"),
-    [
-        (Fraction(0), 0, False),
-        (Fraction(0), 50, True),
-        (Fraction(-1, 100), 50, False),
-        (Fraction(1, 100), 0, True),
-    ],
+    ("collateral", "is_accepted"), [(1_250, True), (1_249, False)], ids=["at the maintenance margin", "one coin below"]
 )
-def test_a_hedge_is_chosen_where_tax_outweighs_fees_and_funding(funding_daily: Fraction, tax: int, is_hedged: bool) -> None:
-    """Of 2,400 above target half may be shorted: 1,200 cost 1.80 to sell, and 2.40 to short."""
-    changed_market, hedged = replace(market("ETH"), funding_daily=funding_daily), Fraction(1_200)
-    fees, funding, tied, _ = short_costs(changed_market, hedged, 30 * 86_400, Fraction(1, 10), 0)
-    none = Fraction(0)
-    hedge_comparison = HedgeComparison(
-        "", 2 * hedged, hedged, hedged * 15 / 10_000, none, Fraction(tax), fees, funding, none, tied, 30 * 86_400
-    )
-    assert (fees, tied) == (Fraction(24, 10), 120)
-    assert with_choice(hedge_comparison, Fraction(0), counts_income=True).is_hedged is is_hedged
+def test_reduction_is_accepted_with_maintenance_of_the_debt(collateral: int, is_accepted: bool) -> None:
+    assert margin.is_reduction_accepted(eth_account(-10, collateral)) is is_accepted

@@ -116,7 +116,7 @@ def test_payout_without_confirmed_addresses_is_refused() -> None:
 
 
 @pytest.mark.parametrize("to", [WALLET, USDC, WETH, ROUTER, NATIVE])
-def test_payout_to_wallet_token_router_or_nobody_is_refused_if_confirmed(to: str) -> None:
+def test_payout_to_wallet_or_nobody_is_refused_if_confirmed(to: str) -> None:
     assert rules_that_refuse_payouts_to(to, replace(PAYOUT_RULES, payout_addresses=(HOME, to))) == {"recipient"}
 
 

@@ -125,7 +125,8 @@ def test_encoding_of_two_integers_is_read_and_no_other_bytes_are(r: int, s: int,
     """The encoder is the library's; an integer of 256 bits takes 33 bytes."""
     der = encode_dss_signature(r, s)
     assert remote_key._parse_der(der) == (r, s)
-    position, bit = data.draw(st.integers(0, len(der) - 1)), data.draw(st.integers(0, 7))
+    position = data.draw(st.integers(0, len(der) - 1))
+    bit = data.draw(st.integers(0, 7))
     flipped_bytes = bytearray(der)
     flipped_bytes[position] ^= 1 << bit
     for other_bytes in (bytes(flipped_bytes), der[:position], der + b"\0", der[:-1], b"\x30\x00"):

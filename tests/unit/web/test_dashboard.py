@@ -203,12 +203,12 @@ def test_allocation_bars__have_one_scale(served: Served) -> None:
 
 
 def test_overview__has_no_words_for_prices_that_are_not_there(served: Served) -> None:
-    status, alerts = golden("25-status"), golden("09-alerts")
+    status, alerts = golden_document("25-status"), golden_document("09-alerts")
     for asset in alerts["assets"]:
         asset |= {"alert_low": None, "to_low_bps": None, "alert_high": None, "to_high_bps": None}
     texts = [
         Renderer(Reach()).render_page(PAGES[0], {**served.board.documents, "status": status, "alerts": document}, {}, 1)
-        for document in (golden("09-alerts"), alerts)
+        for document in (golden_document("09-alerts"), alerts)
     ]
     assert ["leaves its band </span>below" in text for text in texts] == [True, False]
 

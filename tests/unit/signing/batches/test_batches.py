@@ -74,45 +74,55 @@ def test_batch_may_leave_out_an_approval_that_is_there() -> None:
     assert signer(BATCH.rules).sign(batch_of_calls(APPROVE_WETH, TRADE), BATCH.grant).hash
 
 
-SHAPES: dict[str, tuple[UnsignedTx, str]] = {
-    "delegate call inside": (batch_of(packed_call(*APPROVE_WETH, operation=1), packed_call(*TRADE)), "call"),
-    "delegate call of the trade": (batch_of(packed_call(*APPROVE_WETH), packed_call(*TRADE, operation=1)), "call"),
-    "value of an approval": (batch_of(packed_call(*APPROVE_WETH, value_wei=1), packed_call(*TRADE)), "call"),
-    "value of the trade": (batch_of(packed_call(*APPROVE_WETH), packed_call(*TRADE, value_wei=1)), "call"),
-    "value of the batch": (replace(BATCH.tx, value_wei=1), "value"),
-    "byte after the calls": (batch_of(packed_call(*APPROVE_WETH), packed_call(*TRADE), b"\0"), "call"),
-    "call cut short": (batch_of(packed_call(*APPROVE_WETH), packed_call(*TRADE)[:-1]), "call"),
-    "nothing": (batch_of(), "call"),
-    "token that is not pinned": (batch_of_calls((STRANGER, encode_approve(ROUTER, SPENT_WETH)), TRADE), "contract"),
-    "token that the plan does not spend": (batch_of_calls((USDC, encode_approve(ROUTER, 1)), TRADE), "contract"),
-    "trade of a stranger": (batch_of_calls((WETH, encode_approve(STRANGER, SPENT_WETH)), (STRANGER, SWAP.data)), "spender"),
-    "trade of a stranger after good approvals": (batch_of_calls(APPROVE_WETH, (STRANGER, SWAP.data)), "spender"),
-    "spender": (batch_of_calls((WETH, encode_approve(STRANGER, SPENT_WETH)), TRADE), "spender"),
-    "one unit more": (batch_of_calls((WETH, encode_approve(ROUTER, SPENT_WETH + 1)), TRADE), "approval_amount"),
-    "unlimited": (batch_of_calls((WETH, encode_approve(ROUTER, UINT256_MAX)), TRADE), "approval_amount"),
-    "reset": (batch_of_calls((WETH, encode_approve(ROUTER, 0)), TRADE), "approval_amount"),
-    "approval twice": (batch_of_calls(APPROVE_WETH, APPROVE_WETH, TRADE), "batch"),
-    "no approval": (batch_of_calls(TRADE), "batch"),
-    "no trade": (batch_of_calls(APPROVE_WETH, APPROVE_USDT), "spender"),
-    "trade before its approval": (batch_of_calls(TRADE, APPROVE_WETH), "call"),
-    "trade twice": (batch_of_calls(APPROVE_WETH, TRADE, TRADE), "call"),
-    "transfer in place of an approval": (batch_of_calls((WETH, TRANSFER), TRADE), "call"),
-    "transfer after the approvals": (batch_of_calls(APPROVE_WETH, (ROUTER, TRANSFER)), "call"),
-    "swaps paid to a stranger": (
-        batch_of_calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(PLAN, STRANGER, DEADLINE_S))),
-        "recipient",
-    ),
-    "swaps of less": (batch_of_calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(OTHER_PLAN, WALLET, DEADLINE_S))), "amount_in"),
-    "swaps without a deadline": (batch_of_calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(PLAN, WALLET, 2**32))), "deadline"),
-    "batch in a batch": (batch_of_calls(APPROVE_WETH, (ROUTER, BATCH.tx.data)), "call"),
-    "approval in place of the trade": (batch_of_calls(APPROVE_WETH, (ROUTER, APPROVE_USDT[1])), "call"),
-    "another contract": (replace(BATCH.tx, to=ROUTER), "contract"),
-}
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_batch_that_is_not_approvals_and_the_trade_is_refused(name: str) -> None:
-    transaction, rule = SHAPES[name]
+@pytest.mark.parametrize(
+    ("rule", "transaction"),
+    [
+        pytest.param("call", batch_of(packed_call(*APPROVE_WETH, operation=1), packed_call(*TRADE)), id="delegate call inside"),
+        pytest.param("call", batch_of(packed_call(*APPROVE_WETH), packed_call(*TRADE, operation=1)), id="delegate call of the trade"),
+        pytest.param("call", batch_of(packed_call(*APPROVE_WETH, value_wei=1), packed_call(*TRADE)), id="value of an approval"),
+        pytest.param("call", batch_of(packed_call(*APPROVE_WETH), packed_call(*TRADE, value_wei=1)), id="value of the trade"),
+        pytest.param("value", replace(BATCH.tx, value_wei=1), id="value of the batch"),
+        pytest.param("call", batch_of(packed_call(*APPROVE_WETH), packed_call(*TRADE), b"\0"), id="byte after the calls"),
+        pytest.param("call", batch_of(packed_call(*APPROVE_WETH), packed_call(*TRADE)[:-1]), id="call cut short"),
+        pytest.param("call", batch_of(), id="nothing"),
+        pytest.param("contract", batch_of_calls((STRANGER, encode_approve(ROUTER, SPENT_WETH)), TRADE), id="token that is not pinned"),
+        pytest.param("contract", batch_of_calls((USDC, encode_approve(ROUTER, 1)), TRADE), id="token that the plan does not spend"),
+        pytest.param(
+            "spender", batch_of_calls((WETH, encode_approve(STRANGER, SPENT_WETH)), (STRANGER, SWAP.data)), id="trade of a stranger"
+        ),
+        pytest.param("spender", batch_of_calls(APPROVE_WETH, (STRANGER, SWAP.data)), id="trade of a stranger after good approvals"),
+        pytest.param("spender", batch_of_calls((WETH, encode_approve(STRANGER, SPENT_WETH)), TRADE), id="spender"),
+        pytest.param("approval_amount", batch_of_calls((WETH, encode_approve(ROUTER, SPENT_WETH + 1)), TRADE), id="one unit more"),
+        pytest.param("approval_amount", batch_of_calls((WETH, encode_approve(ROUTER, UINT256_MAX)), TRADE), id="unlimited"),
+        pytest.param("approval_amount", batch_of_calls((WETH, encode_approve(ROUTER, 0)), TRADE), id="reset"),
+        pytest.param("batch", batch_of_calls(APPROVE_WETH, APPROVE_WETH, TRADE), id="approval twice"),
+        pytest.param("batch", batch_of_calls(TRADE), id="no approval"),
+        pytest.param("spender", batch_of_calls(APPROVE_WETH, APPROVE_USDT), id="no trade"),
+        pytest.param("call", batch_of_calls(TRADE, APPROVE_WETH), id="trade before its approval"),
+        pytest.param("call", batch_of_calls(APPROVE_WETH, TRADE, TRADE), id="trade twice"),
+        pytest.param("call", batch_of_calls((WETH, TRANSFER), TRADE), id="transfer in place of an approval"),
+        pytest.param("call", batch_of_calls(APPROVE_WETH, (ROUTER, TRANSFER)), id="transfer after the approvals"),
+        pytest.param(
+            "recipient",
+            batch_of_calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(PLAN, STRANGER, DEADLINE_S))),
+            id="swaps paid to a stranger",
+        ),
+        pytest.param(
+            "amount_in",
+            batch_of_calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(OTHER_PLAN, WALLET, DEADLINE_S))),
+            id="swaps of less",
+        ),
+        pytest.param(
+            "deadline",
+            batch_of_calls(APPROVE_WETH, APPROVE_USDT, (ROUTER, encode_multicall(PLAN, WALLET, 2**32))),
+            id="swaps without a deadline",
+        ),
+        pytest.param("call", batch_of_calls(APPROVE_WETH, (ROUTER, BATCH.tx.data)), id="batch in a batch"),
+        pytest.param("call", batch_of_calls(APPROVE_WETH, (ROUTER, APPROVE_USDT[1])), id="approval in place of the trade"),
+        pytest.param("contract", replace(BATCH.tx, to=ROUTER), id="another contract"),
+    ],
+)
+def test_batch_that_is_not_approvals_and_the_trade_is_refused(rule: str, transaction: UnsignedTx) -> None:
     assert_refused_by(rule, transaction, BATCH.grant, BATCH.rules)
 
 

@@ -50,6 +50,7 @@ def test_plan_without_a_deadline_is_not_encoded() -> None:
         pytest.param("0x 095ea7b3", id="a space"),
         pytest.param("0x095ea7b3", id="no arguments"),
         pytest.param("0x095ea7b3" + "00" * 64 + "zz", id="no hex at the end"),
+        pytest.param("0x095ea7b3" + f"{1 << 160:064x}" + "00" * 32, id="an address of 161 bits"),
     ],
 )
 def test_what_is_no_calldata_is_not_decoded(data: str) -> None:

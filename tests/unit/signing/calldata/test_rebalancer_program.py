@@ -1,10 +1,11 @@
-"""Programs of the Rebalancer: what is packed is what is read back, and what cannot run is not packed."""
+"""Tests of agent/signing/calldata.py for programs of the Rebalancer: the plan comes back, and what cannot run is not encoded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from eth_abi import encode as abi_encode
@@ -42,6 +43,9 @@ from tests.support.signing import (
 from tests.support.text import raises_code
 
 R = LegPlace.ROUTER
+OWN = FundsLocation.WALLET
+HERE = FundsLocation.REBALANCER
+IN_PAIR = FundsLocation.PAIR
 
 
 def decoded(plan: Plan, terms: RebalancerTerms | None = None) -> RebalanceCall:
@@ -50,76 +54,75 @@ def decoded(plan: Plan, terms: RebalancerTerms | None = None) -> RebalanceCall:
     return call
 
 
-def funds_locations(plan: Plan) -> list[tuple[FundsLocation, FundsLocation]]:
-    return [(leg_.source, leg_.sink) for leg_ in decoded(plan).legs]
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_program_decodes_to_its_plan(plan: Plan) -> None:
+    call = decoded(plan)
 
-
-@pytest.mark.parametrize("name", PLANS)
-def test_program_reads_back_as_its_plan(name: str) -> None:
-    plan, call = PLANS[name], decoded(PLANS[name])
     assert call.deadline_s == DEADLINE_S
     assert call.min_value_change_raw == conditions(plan).min_value_change_raw
     assert {entry.token: entry.min_change_raw for entry in call.watched_balances} == min_balance_changes(plan.legs)
     assert all(entry.price_x128 == int(PRICES[entry.token] * 2**128) for entry in call.watched_balances)
-    for swap, leg_ in zip(call.legs, plan.legs, strict=True):
-        assert (swap.token_in, swap.token_out, swap.min_out_raw) == (leg_.token_in, leg_.token_out, leg_.min_out_raw)
-        assert swap.amount_raw == (leg_.amount_in_raw if leg_.source is LegPlace.WALLET else 0)
-        assert swap.tier == leg_.fee_pips
-        assert swap.maker == MAKERS[leg_.venue]
+    for program_leg, planned in zip(call.legs, plan.legs, strict=True):
+        assert program_leg.token_in == planned.token_in
+        assert program_leg.token_out == planned.token_out
+        assert program_leg.min_out_raw == planned.min_out_raw
+        assert program_leg.amount_raw == (planned.amount_in_raw if planned.source is LegPlace.WALLET else 0)
+        assert program_leg.tier == planned.fee_pips
+        assert program_leg.maker == MAKERS[planned.venue]
 
 
-def test_hub_amount_goes_into_a_v2_pair_or_the_contract() -> None:
-    wallet = FundsLocation.WALLET
-    assert funds_locations(PLAN) == [(wallet, wallet), (wallet, wallet), (wallet, FundsLocation.PAIR), (FundsLocation.PAIR, wallet)]
+HUB_LEG, PAIR_LEG = PLAN.legs[2:]
+SAME_PAIR_LEG = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=PAIR_LEG.pool)
+
+
+@pytest.mark.parametrize(
+    ("plan", "locations"),
+    [
+        pytest.param(PLAN, [(OWN, OWN), (OWN, OWN), (OWN, IN_PAIR), (IN_PAIR, OWN)], id="straight into a V2 pair"),
+        pytest.param(HUB, [(OWN, OWN), (OWN, HERE), (OWN, HERE), (HERE, OWN)], id="through the contract"),
+        pytest.param(COIN, [(OWN, IN_PAIR), (IN_PAIR, OWN), (OWN, HERE), (HERE, OWN)], id="wrapped coin into a pair"),
+        pytest.param(
+            plan_of(HUB_LEG, SAME_PAIR_LEG, PAIR_LEG), [(OWN, HERE), (OWN, OWN), (HERE, OWN)], id="another leg uses the pair in between"
+        ),
+        pytest.param(plan_of(replace(SAME_PAIR_LEG, sink=R), PAIR_LEG), [(OWN, HERE), (HERE, OWN)], id="from the pair itself"),
+    ],
+)
+def test_hub_amount_goes_into_a_v2_pair_or_the_contract(plan: Plan, locations: list[tuple[FundsLocation, FundsLocation]]) -> None:
+    assert [(program_leg.source, program_leg.sink) for program_leg in decoded(plan).legs] == locations
+
+
+def test_leg_into_a_pair_names_its_next_token() -> None:
     assert decoded(PLAN).legs[2].next_pair_token == WBTC
-    assert funds_locations(HUB) == [
-        (wallet, wallet),
-        (wallet, FundsLocation.REBALANCER),
-        (wallet, FundsLocation.REBALANCER),
-        (FundsLocation.REBALANCER, wallet),
-    ]
-    assert funds_locations(COIN) == [
-        (wallet, FundsLocation.PAIR),
-        (FundsLocation.PAIR, wallet),
-        (wallet, FundsLocation.REBALANCER),
-        (FundsLocation.REBALANCER, wallet),
-    ]
-
-
-def test_pair_that_a_leg_uses_in_between_is_not_paid_early() -> None:
-    hub_leg, pair_leg = PLAN.legs[2], PLAN.legs[3]
-    between = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=pair_leg.pool)
-    assert funds_locations(plan_of(hub_leg, between, pair_leg)) == [
-        (FundsLocation.WALLET, FundsLocation.REBALANCER),
-        (FundsLocation.WALLET, FundsLocation.WALLET),
-        (FundsLocation.REBALANCER, FundsLocation.WALLET),
-    ]
-    same_pair_leg = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=pair_leg.pool, sink=R)
-    assert funds_locations(plan_of(same_pair_leg, pair_leg)) == [
-        (FundsLocation.WALLET, FundsLocation.REBALANCER),
-        (FundsLocation.REBALANCER, FundsLocation.WALLET),
-    ]
 
 
 def test_hubs_are_listed_and_not_watched() -> None:
     call = decoded(plan_of(leg(WETH, USDC, 10**18, 3_000_000_000, sink=R), leg(USDC, WBTC, 3_000_000_000, 5_000_000, source=R)))
+
     assert [entry.token for entry in call.watched_balances] == [WETH, WBTC]
     assert call.unwatched_tokens == (USDC,)
 
 
-def test_what_is_both_given_and_got_is_bounded_by_its_sum() -> None:
-    both_plan = plan_of(leg(WETH, USDC, 10**18, 3_000_000_000), leg(USDC, WBTC, 1_000_000_000, 1_600_000))
-    assert min_balance_changes(both_plan.legs) == {
+def test_bound_of_what_is_given_and_received_is_the_sum() -> None:
+    sale = leg(WETH, USDC, 10**18, 3_000_000_000)
+    purchase = leg(USDC, WBTC, 1_000_000_000, 1_600_000)
+
+    assert min_balance_changes((sale, purchase)) == {
         WETH: -(10**18),
-        USDC: both_plan.legs[0].min_out_raw - 1_000_000_000,
-        WBTC: both_plan.legs[1].min_out_raw,
+        USDC: sale.min_out_raw - 1_000_000_000,
+        WBTC: purchase.min_out_raw,
     }
 
 
-def test_native_coin_is_brought_along_as_value() -> None:
-    assert wrapped_native_wei(COIN) == 10**18
-    assert wrapped_native_wei(PLAN) == wrapped_native_wei(HUB) == 0
+@pytest.mark.parametrize(("plan", "value_wei"), [(COIN, 10**18), (PLAN, 0), (HUB, 0)], ids=["coin", "pairs", "hub"])
+def test_native_coin_is_brought_along_as_value(plan: Plan, value_wei: int) -> None:
+    assert wrapped_native_wei(plan) == value_wei
+
+
+def test_native_coin_is_bounded_by_what_is_wrapped_and_unwrapped() -> None:
     assert min_balance_changes(COIN.legs)[NATIVE] == 2 * 10**17 - 10**18
+
+
+# --- What is not encoded.
 
 
 @given(price=st.fractions(min_value=0, max_value=2**63))
@@ -134,28 +137,33 @@ def test_prices_lose_less_than_two_to_the_minus_128(price: Fraction) -> None:
 @pytest.mark.parametrize(
     ("plan", "code", "figure"),
     [
-        (plan_of(), "no_legs", ""),
-        (plan_of(leg(WETH, USDC, 1, 0)), "amount", "must be above zero"),
-        (plan_of(leg(WETH, USDC, 0, 5)), "amount", "must be above zero"),
-        (plan_of(leg(WETH, USDC, 5, 500, venue="curve")), "venue", "'curve'"),
-        (plan_of(leg(WETH, USDC, 5, 500, sink=R)), "router_balance", "leaves"),
-        (plan_of(leg(WETH, USDC, 5, 500, source=R)), "router_balance", "no earlier leg"),
-        (plan_of(leg(WETH, USDC, 5, 500, sink=R), leg(WBTC, USDC, 5, 500, source=R)), "router_balance", "no earlier leg"),
-        (plan_of(leg(WETH, USDC, 2**128, 500)), "range", "bits"),
-        (plan_of(leg(WETH, USDC, 5, 2**129)), "range", "bits"),
-        (plan_of(leg(WETH, STRANGER, 5, 500)), "reference_price", STRANGER),
+        pytest.param(plan_of(), "no_legs", "", id="no legs"),
+        pytest.param(plan_of(leg(WETH, USDC, 1, 0)), "amount", "must be above zero", id="buys nothing"),
+        pytest.param(plan_of(leg(WETH, USDC, 0, 5)), "amount", "must be above zero", id="sells nothing"),
+        pytest.param(plan_of(leg(WETH, USDC, 5, 500, venue="curve")), "venue", "'curve'", id="another venue"),
+        pytest.param(plan_of(leg(WETH, USDC, 5, 500, sink=R)), "router_balance", "leaves", id="left in the contract"),
+        pytest.param(plan_of(leg(WETH, USDC, 5, 500, source=R)), "router_balance", "no earlier leg", id="not in the contract"),
+        pytest.param(
+            plan_of(leg(WETH, USDC, 5, 500, sink=R), leg(WBTC, USDC, 5, 500, source=R)), "router_balance", "no earlier leg",
+            id="another token in the contract",
+        ),
+        pytest.param(plan_of(leg(WETH, USDC, 2**128, 500)), "range", "bits", id="input of 129 bits"),
+        pytest.param(plan_of(leg(WETH, USDC, 5, 2**129)), "range", "bits", id="output of 130 bits"),
+        pytest.param(plan_of(leg(WETH, STRANGER, 5, 500)), "reference_price", STRANGER, id="a token without a price"),
     ],
-)
+)  # fmt: skip
 def test_plan_that_cannot_run_in_the_rebalancer_is_not_encoded(plan: Plan, code: str, figure: str) -> None:
-    terms = RebalancerTerms(PRICES, -1)
     with raises_code(Refused, code, figure):
-        encode_program(plan, DEADLINE_S, terms)
+        encode_program(plan, DEADLINE_S, RebalancerTerms(PRICES, -1))
 
 
-def test_deadline_or_floor_that_does_not_fit_is_not_encoded() -> None:
-    for deadline_s in (0, -1, 2**40):
-        with raises_code(Refused, "deadline"):
-            encode_program(PLAN, deadline_s, conditions(PLAN))
+@pytest.mark.parametrize("deadline_s", [0, -1, 2**40], ids=["none", "negative", "41 bits"])
+def test_deadline_that_does_not_fit_is_not_encoded(deadline_s: int) -> None:
+    with raises_code(Refused, "deadline"):
+        encode_program(PLAN, deadline_s, conditions(PLAN))
+
+
+def test_value_floor_that_does_not_fit_is_not_encoded() -> None:
     with raises_code(Refused, "range", "value floor"):
         encode_program(PLAN, DEADLINE_S, replace(conditions(PLAN), min_value_change_raw=-(2**127) - 1))
 
@@ -163,8 +171,12 @@ def test_deadline_or_floor_that_does_not_fit_is_not_encoded() -> None:
 def test_more_tokens_than_a_byte_counts_are_not_encoded() -> None:
     tokens = ["0x" + f"{number:040x}" for number in range(1, 302)]
     legs = [leg(tokens[number], tokens[number + 1], 5, 500) for number in range(300)]
+
     with raises_code(Refused, "tokens", "at most 255"):
         encode_program(plan_of(*legs), DEADLINE_S, RebalancerTerms(dict.fromkeys(tokens, Fraction(1)), 0))
+
+
+# --- What is not decoded.
 
 
 def rebalance_data(program: bytes) -> str:
@@ -193,7 +205,7 @@ def raw_program(
     return header + tokens + terms + b"".join(rows) + leg_bytes
 
 
-def test_plain_program_of_these_tests_is_understood() -> None:
+def test_plain_program_of_these_tests_is_decoded() -> None:
     call = decode(rebalance_data(raw_program()))
     assert isinstance(call, RebalanceCall)
     assert call.legs[0].style is SwapStyle.V3
@@ -202,41 +214,46 @@ def test_plain_program_of_these_tests_is_understood() -> None:
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
-        (b"", "ends too early"),
-        (raw_program()[:40], "ends too early"),
-        (raw_program()[:-1], "not whole"),
-        (raw_program()[:-44], "not whole"),
-        (raw_program() + b"\x00", "not whole"),
-        (raw_program(watched=3, count=2), "watches more tokens"),
-        (raw_program(count=3), "does not trade it"),
-        (raw_program(rows=(b"\x03" + V3_ROW[1:], V2_ROW), flow=2 << 2, numbers=b"\x00\x00\x01\x00\x01"), "V4 pays ahead"),
-        (raw_program(rows=(b"\x05" + V3_ROW[1:],)), "5 is no known swap style"),
-        (raw_program(rows=(WRAPPED_ROW[:-1] + b"\x01",)), "does not use"),
-        (raw_program(rows=(WRAPPED_ROW,), tiers=b"\x00\x00\x01\x00\x00\x00"), "does not use"),
-        (raw_program(tiers=b"\x00\x00\x00\x00\x00\x01"), "does not use"),
-        (raw_program(rows=()), "row that is not listed"),
-        (raw_program(rows=(V3_ROW, V3_ROW)), "in the order of their legs"),
-        (raw_program(rows=(V2_ROW, V3_ROW)), "in the order of their legs"),
-        (raw_program(rows=(V2_ROW, V3_ROW), numbers=b"\x01\x00\x01\x00\x00"), "in the order of their legs"),
-        (raw_program(flow=3), "3 is no known funds location"),
-        (raw_program(flow=3 << 2), "3 is no known funds location"),
-        (raw_program(flow=1 << 4), "4 is no known funds location"),
-        (raw_program(numbers=b"\x00\x00\x02\x00\x00"), "token that is not listed"),
-        (raw_program(numbers=b"\x01\x00\x01\x00\x00"), "row that is not listed"),
-        (raw_program(numbers=b"\x00\x00\x01\x01\x00"), "next pair"),
-        (raw_program(numbers=b"\x00\x00\x01\x00\x01", rows=(V3_ROW, V2_ROW)), "next pair"),
-        (raw_program(flow=2 << 2), "not a pair"),
-        (raw_program(flow=1), "does not pay"),
-        (raw_program().replace(bytes.fromhex(USDC[2:]), bytes.fromhex(WETH[2:])), "twice"),
+        pytest.param(b"", "ends too early", id="nothing"),
+        pytest.param(raw_program()[:40], "ends too early", id="a header alone"),
+        pytest.param(raw_program()[:-1], "not whole", id="a byte short"),
+        pytest.param(raw_program()[:-44], "not whole", id="no leg"),
+        pytest.param(raw_program() + b"\x00", "not whole", id="a byte more"),
+        pytest.param(raw_program(watched=3, count=2), "watches more tokens", id="more watched than listed"),
+        pytest.param(raw_program(count=3), "does not trade it", id="a token without use"),
+        pytest.param(raw_program().replace(bytes.fromhex(USDC[2:]), bytes.fromhex(WETH[2:])), "twice", id="a token twice"),
+        pytest.param(
+            raw_program(rows=(b"\x03" + V3_ROW[1:], V2_ROW), flow=2 << 2, numbers=b"\x00\x00\x01\x00\x01"), "V4 pays ahead",
+            id="V4 into a pair",
+        ),
+        pytest.param(raw_program(rows=(b"\x05" + V3_ROW[1:],)), "5 is no known swap style", id="unknown style"),
+        pytest.param(raw_program(rows=(WRAPPED_ROW[:-1] + b"\x01",)), "does not use", id="code of a conversion"),
+        pytest.param(raw_program(rows=(WRAPPED_ROW,), tiers=b"\x00\x00\x01\x00\x00\x00"), "does not use", id="tier of a conversion"),
+        pytest.param(raw_program(tiers=b"\x00\x00\x00\x00\x00\x01"), "does not use", id="spacing of V3"),
+        pytest.param(raw_program(rows=()), "row that is not listed", id="no rows"),
+        pytest.param(raw_program(rows=(V3_ROW, V3_ROW)), "in the order of their legs", id="a row twice"),
+        pytest.param(raw_program(rows=(V2_ROW, V3_ROW)), "in the order of their legs", id="a row without use"),
+        pytest.param(
+            raw_program(rows=(V2_ROW, V3_ROW), numbers=b"\x01\x00\x01\x00\x00"), "in the order of their legs", id="rows in another order"
+        ),
+        pytest.param(raw_program(flow=3), "3 is no known funds location", id="unknown payer"),
+        pytest.param(raw_program(flow=3 << 2), "3 is no known funds location", id="unknown recipient"),
+        pytest.param(raw_program(flow=1 << 4), "4 is no known funds location", id="a bit above"),
+        pytest.param(raw_program(numbers=b"\x00\x00\x02\x00\x00"), "token that is not listed", id="token not listed"),
+        pytest.param(raw_program(numbers=b"\x01\x00\x01\x00\x00"), "row that is not listed", id="row not listed"),
+        pytest.param(raw_program(numbers=b"\x00\x00\x01\x01\x00"), "next pair", id="next token without a pair"),
+        pytest.param(raw_program(numbers=b"\x00\x00\x01\x00\x01", rows=(V3_ROW, V2_ROW)), "next pair", id="next row without a pair"),
+        pytest.param(raw_program(flow=2 << 2), "not a pair", id="ahead to a V3 pool"),
+        pytest.param(raw_program(flow=1), "does not pay", id="an amount of the contract"),
     ],
-)
-def test_program_that_is_not_canonical_is_not_understood(program: bytes, reason: str) -> None:
+)  # fmt: skip
+def test_program_that_is_not_canonical_is_not_decoded(program: bytes, reason: str) -> None:
     with pytest.raises(UndecodableCalldata, match=reason):
         decode(rebalance_data(program))
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_make_the_reader_fail(data: bytes) -> None:
+def test_no_bytes_make_the_decoder_fail(data: bytes) -> None:
     try:
         decode(rebalance_data(data))
     except UndecodableCalldata:
@@ -249,21 +266,24 @@ def test_selector_is_that_of_the_contract() -> None:
     assert all(leg_.data.startswith("0x" + REBALANCE.hex()) for leg_, _ in REBALANCES.values())
 
 
-def test_every_error_of_the_contract_has_words() -> None:
-    errors = [entry for entry in own_artifact("Rebalancer").abi if entry["type"] == "error"]
-    assert len(errors) == 13
-    for entry in errors:
-        types = [value["type"] for value in entry["inputs"]]
-        error_selector = selector(f"{entry['name']}({','.join(types)})")
-        assert error_selector in CUSTOM_ERRORS, entry["name"]
-        reason_text = revert_reason(
-            RpcFault(3, "execution reverted", "0x" + (error_selector + abi_encode(types, [_example(t) for t in types])).hex())
-        )
-        assert reason_text.endswith(f"({entry['name']})")
-        assert "{" not in reason_text
-        assert all(str(_example(t)) in reason_text for t in types)
-        assert revert_reason(RpcFault(3, "x", "0x" + error_selector.hex())).endswith(f"({entry['name']})")
+REBALANCER_ERRORS = [entry for entry in own_artifact("Rebalancer").abi if entry["type"] == "error"]
+EXAMPLES: dict[str, str | int] = {"address": STRANGER, "uint256": 7, "int256": -7}
 
 
-def _example(kind: str) -> str | int:
-    return {"address": STRANGER, "uint256": 7, "int256": -7}[kind]
+def test_contract_has_thirteen_errors() -> None:
+    assert len(REBALANCER_ERRORS) == 13
+
+
+@pytest.mark.parametrize("error", REBALANCER_ERRORS, ids=lambda error: error["name"])
+def test_every_error_of_the_contract_has_words(error: dict[str, Any]) -> None:
+    types = [parameter["type"] for parameter in error["inputs"]]
+    error_selector = selector(f"{error['name']}({','.join(types)})")
+    examples = [EXAMPLES[abi_type] for abi_type in types]
+
+    reason = revert_reason(RpcFault(3, "execution reverted", "0x" + (error_selector + abi_encode(types, examples)).hex()))
+
+    assert error_selector in CUSTOM_ERRORS
+    assert reason.endswith(f"({error['name']})")
+    assert "{" not in reason
+    assert all(str(example) in reason for example in examples)
+    assert revert_reason(RpcFault(3, "x", "0x" + error_selector.hex())).endswith(f"({error['name']})")

@@ -91,6 +91,7 @@ HUB_PLAN = plan_of(
         pytest.param("approval_amount", approval(WETH, ROUTER, 2 * 10**17, HUB_PLAN), id="what a leg hands to the next"),
         pytest.param("spender", approval(USDT, STRANGER, 1), id="one unit for a stranger"),
         pytest.param("contract", approval(STRANGER, ROUTER, 1), id="a token that is not pinned"),
+        pytest.param("contract", approval(STRANGER, ROUTER, 0), id="a reset of a token that is not pinned"),
     ],
 )
 def test_approval_beyond_the_rules_is_refused_even_if_granted(rule: str, approval_and_grant: tuple[UnsignedTx, Grant]) -> None:

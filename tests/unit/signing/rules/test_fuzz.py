@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
-from agent.model import IntentKind
+from agent.model import IntentKind, UnsignedTx
 from agent.signing.remote_key import RemoteKey
 from agent.signing.rules import SIGNING_TABLE, LocalSigner
 from agent.signing.secret import PrivateKey
 from tests.fuzz.signer import CEILING_WEI, TIP_WEI, Score, allowed_calls, inside, run
 from tests.fuzz.typed_data import mutated_typed, typed_messages
 from tests.support.samples import examples
-from tests.support.signables import SIGNABLES, calldata, with_bytes
+from tests.support.signables import SIGNABLES, Signable, calldata, with_bytes
 from tests.support.signing import DEADLINE_S, KEY, NONCES, RULES, WALLET
 
 CASES = 5_000
@@ -43,40 +43,59 @@ def test_no_mutation_outside_the_policy_is_signed() -> None:
     assert len(score.refusals) >= 25, "the mutations reach too few of the rules"
 
 
-def test_judge_of_the_attacks_says_no_by_itself() -> None:
+SWAP_SIGNABLE = SIGNABLES["swap"]
+
+
+def with_deadline(deadline_s: int) -> UnsignedTx:
+    data = calldata(SWAP_SIGNABLE.tx).replace(DEADLINE_S.to_bytes(32, "big"), deadline_s.to_bytes(32, "big"))
+    return with_bytes(SWAP_SIGNABLE.tx, data)
+
+
+@pytest.mark.parametrize(
+    "transaction",
+    [
+        pytest.param(with_deadline(DEADLINE_S + 30), id="the latest deadline"),
+        pytest.param(replace(SWAP_SIGNABLE.tx, max_fee_wei=CEILING_WEI, max_priority_fee_wei=TIP_WEI), id="the highest fees"),
+    ],
+)
+def test_judge_of_the_attacks_lets_the_edge_pass(transaction: UnsignedTx) -> None:
+    assert inside(SWAP_SIGNABLE, transaction)
+
+
+@pytest.mark.parametrize(
+    "transaction",
+    [
+        pytest.param(with_deadline(DEADLINE_S + 31), id="a second too late"),
+        pytest.param(replace(SWAP_SIGNABLE.tx, value_wei=1), id="one wei sent"),
+        pytest.param(replace(SWAP_SIGNABLE.tx, to=WALLET), id="another contract"),
+        pytest.param(replace(SWAP_SIGNABLE.tx, chain_id=1), id="another chain"),
+        pytest.param(replace(SWAP_SIGNABLE.tx, gas=10**9), id="too much gas"),
+        pytest.param(replace(SWAP_SIGNABLE.tx, gas_price_wei=1), id="all fee fields"),
+        pytest.param(replace(SWAP_SIGNABLE.tx, max_priority_fee_wei=None), id="no tip"),
+        pytest.param(replace(SWAP_SIGNABLE.tx, data=SWAP_SIGNABLE.tx.data[:-2] + "01"), id="another byte"),
+        pytest.param(replace(SWAP_SIGNABLE.tx, nonce=8), id="another nonce"),
+        pytest.param(replace(SWAP_SIGNABLE.tx, max_fee_wei=CEILING_WEI + 1), id="one wei above the ceiling"),
+        pytest.param(replace(SWAP_SIGNABLE.tx, max_priority_fee_wei=TIP_WEI + 1), id="one wei above the tip"),
+    ],
+)
+def test_judge_of_the_attacks_says_no_by_itself(transaction: UnsignedTx) -> None:
     """It shares no rule and no decoder with the signer, and must see what it is there for."""
-    signable = SIGNABLES["swap"]
-    late_tx = with_bytes(signable.tx, calldata(signable.tx).replace(DEADLINE_S.to_bytes(32, "big"), (DEADLINE_S + 31).to_bytes(32, "big")))
-    early_tx = with_bytes(signable.tx, calldata(signable.tx).replace(DEADLINE_S.to_bytes(32, "big"), (DEADLINE_S + 30).to_bytes(32, "big")))
-    assert inside(signable, early_tx)
-    assert inside(signable, replace(signable.tx, max_fee_wei=CEILING_WEI, max_priority_fee_wei=TIP_WEI))
-    forbidden = [
-        late_tx,
-        replace(signable.tx, value_wei=1),
-        replace(signable.tx, to=WALLET),
-        replace(signable.tx, chain_id=1),
-        replace(signable.tx, gas=10**9),
-    ]
-    forbidden += [
-        replace(signable.tx, gas_price_wei=1),
-        replace(signable.tx, max_priority_fee_wei=None),
-        replace(signable.tx, data=signable.tx.data[:-2] + "01"),
-    ]
-    forbidden += [
-        replace(signable.tx, nonce=8),
-        replace(signable.tx, max_fee_wei=CEILING_WEI + 1),
-        replace(signable.tx, max_priority_fee_wei=TIP_WEI + 1),
-    ]
-    assert not any(inside(signable, tx) for tx in forbidden)
+    assert not inside(SWAP_SIGNABLE, transaction)
 
 
-def test_grant_of_a_batch_allows_its_trade_but_not_vice_versa() -> None:
-    for trade, batch in ((SIGNABLES["swap"], SIGNABLES["batch"]), (SIGNABLES["rebalancer, hub"], SIGNABLES["batch, rebalancer"])):
-        assert LocalSigner(KEY, batch.rules, lambda: NONCES).sign(trade.tx, batch.grant).hash
-        assert trade in allowed_calls(batch)
-        assert batch not in allowed_calls(trade)
-        with pytest.raises(Refused):
-            LocalSigner(KEY, trade.rules, lambda: NONCES).sign(batch.tx, trade.grant)
+@pytest.mark.parametrize(
+    ("trade", "batch"),
+    [
+        pytest.param(SIGNABLES["swap"], SIGNABLES["batch"], id="router"),
+        pytest.param(SIGNABLES["rebalancer, hub"], SIGNABLES["batch, rebalancer"], id="Rebalancer"),
+    ],
+)
+def test_grant_of_a_batch_allows_its_trade_but_not_vice_versa(trade: Signable, batch: Signable) -> None:
+    assert LocalSigner(KEY, batch.rules, lambda: NONCES).sign(trade.tx, batch.grant).hash
+    assert trade in allowed_calls(batch)
+    assert batch not in allowed_calls(trade)
+    with pytest.raises(Refused):
+        LocalSigner(KEY, trade.rules, lambda: NONCES).sign(batch.tx, trade.grant)
 
 
 @pytest.mark.parametrize(("name", "message"), typed_messages(WALLET), ids=[name for name, _ in typed_messages(WALLET)])
@@ -114,5 +133,4 @@ def test_signer_and_keys_sign_nothing_else() -> None:
 
 
 def test_same_seed_gives_the_same_attack() -> None:
-    first_score, second_score = run(7, 200), run(7, 200, Score())
-    assert first_score.document() == second_score.document()
+    assert run(7, 200).document() == run(7, 200, Score()).document()

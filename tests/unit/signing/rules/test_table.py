@@ -17,9 +17,13 @@ from tests.support.signing import (
     APPROVE_GRANT,
     CANCEL,
     CANCEL_GRANT,
+    ESCAPE,
+    FUTURES_ALLOWED,
+    FUTURES_RULES,
     GWEI,
     MAX_GAS_WEI,
     NONCE,
+    REDUCE,
     ROUTER,
     RULES,
     STRANGER,
@@ -28,6 +32,7 @@ from tests.support.signing import (
     WALLET,
     WETH,
     assert_refused_by,
+    futures_grant,
     refusing_rule,
     signer,
 )
@@ -139,6 +144,22 @@ def test_tip_of_a_replacement_may_be_an_eighth_above_the_signed(signed_tip_wei: 
     replacement = replace(CANCEL, max_fee_wei=15 * GWEI, max_priority_fee_wei=tip_wei)
 
     assert (refusing_rule(replacement, CANCEL_GRANT, nonces={NONCE: signed_tip_wei}) is None) is passed
+
+
+@pytest.mark.parametrize(
+    ("is_emergency", "highest_wei"),
+    [
+        pytest.param(False, 15 * GWEI, id="limits.gas_price"),
+        pytest.param(True, 30 * GWEI, id="the ceiling of emergencies"),
+    ],
+)
+def test_gas_price_of_an_emergency_has_its_own_ceiling(is_emergency: bool, highest_wei: int) -> None:
+    transaction, _ = FUTURES_ALLOWED["futures: escape" if is_emergency else "futures: reduce"]
+    grant = futures_grant(ESCAPE if is_emergency else REDUCE, is_emergency=is_emergency)
+    grant = replace(grant, max_gas_wei=10**18)
+
+    assert signer(FUTURES_RULES).sign(replace(transaction, max_fee_wei=highest_wei), grant).signed_bytes
+    assert_refused_by("gas_price", replace(transaction, max_fee_wei=highest_wei + 1), grant, FUTURES_RULES)
 
 
 @pytest.mark.parametrize(

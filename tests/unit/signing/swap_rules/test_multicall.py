@@ -211,7 +211,7 @@ def sweeps_of(plan: Plan) -> list[tuple[int, MulticallItem]]:
     return [(place, item) for place, item in enumerate(call.calls) if isinstance(item, SweepToken)]
 
 
-def test_sweep_of_a_token_stands_before_and_after_its_use_as_a_hub() -> None:
+def test_sweep_stands_before_and_after_the_use_as_a_hub() -> None:
     """Legs 1 and 5 buy USDC, which legs 3 and 4 use as a hub."""
     legs = (*PLAN.legs, OTHER_WETH_TO_USDC)
 

@@ -53,7 +53,8 @@ NAMES = st.sampled_from(sorted(PLANS))
 
 def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
     """Only the deadline moved, and stayed within its window: the one freedom that a rebalance has."""
-    original_call, mutated_call = decode(original.data), decode(mutated.data)
+    original_call = decode(original.data)
+    mutated_call = decode(mutated.data)
     return (
         replace(mutated, data=original.data) == original
         and isinstance(original_call, RebalanceCall)
@@ -108,7 +109,8 @@ def test_no_rebalance_with_its_parts_in_another_order_is_signed(name: str, swaps
     transaction, grant = REBALANCES[name]
     data = calldata(transaction)
     length = int.from_bytes(data[36:68], "big")
-    program, tail = data[68 : 68 + length], data[68 + length :]
+    program = data[68 : 68 + length]
+    tail = data[68 + length :]
     watched, count, rows = program[5:8]
     cuts = [0, 24]
     for part, number in ((20, count), (40, watched), (53, rows), (44, len(PLANS[name].legs))):
@@ -116,7 +118,8 @@ def test_no_rebalance_with_its_parts_in_another_order_is_signed(name: str, swaps
     parts = [program[a:b] for a, b in pairwise(cuts)]
     assert b"".join(parts) == program
     for first, other in swaps:
-        a, b = first % len(parts), other % len(parts)
+        a = first % len(parts)
+        b = other % len(parts)
         if len(parts[a]) == len(parts[b]):
             parts[a], parts[b] = parts[b], parts[a]
     mutated = with_bytes(transaction, data[:68] + b"".join(parts) + tail)
@@ -175,7 +178,8 @@ def same_meaning(mutated: UnsignedTx, transaction: UnsignedTx) -> bool:
 @examples(60)
 @given(name=NAMES, data=st.data())
 def test_no_rebalance_under_other_conditions_is_signed(name: str, data: st.DataObject) -> None:
-    plan, (transaction, grant) = PLANS[name], REBALANCES[name]
+    plan = PLANS[name]
+    transaction, grant = REBALANCES[name]
     terms = conditions(plan)
     token = data.draw(st.sampled_from(sorted(terms.prices)))
     price = data.draw(st.fractions(min_value=0, max_value=10**9))

@@ -238,7 +238,7 @@ def test_leg_between_the_only_two_pinned_tokens_is_signed() -> None:
 
 
 @pytest.mark.parametrize("bought", [STRANGER, WETH], ids=["a token that is not pinned", "the token sold"])
-def test_leg_of_an_unpinned_or_of_one_token_is_refused_even_when_granted(bought: str) -> None:
+def test_leg_of_an_unpinned_or_one_token_is_refused(bought: str) -> None:
     plan = plan_of(leg(WETH, bought, 10**18, 500))
     terms = RebalancerTerms({WETH: PRICES[WETH]} | ({STRANGER: Fraction(1)} if bought == STRANGER else {}), -(10**10))
     grant = replace(
@@ -451,7 +451,7 @@ def test_native_coin_is_exchanged_for_its_wrapping_alone() -> None:
     assert_refused_by("tokens", tx(REBALANCER, data, value_wei=10**9), grant)
 
 
-def test_native_coin_without_a_wrapped_token_in_the_rules_is_refused() -> None:
+def test_native_coin_without_a_wrapped_token_is_refused() -> None:
     assert_refused_by("tokens", *REBALANCES["coin"], rules=replace(REBALANCER_RULES, wrapped_native=None))
 
 
@@ -538,5 +538,5 @@ def test_output_goes_to_the_pair_of_its_tokens_from_v3() -> None:
     assert_signed(transaction, rebalancing_grant_of(V3_ROUND_TRIP))
 
 
-def test_hub_reaches_a_pair_that_a_leg_uses_in_between_through_the_contract() -> None:
+def test_hub_reaches_a_pair_in_use_through_the_contract() -> None:
     assert_signed(rebalance_tx(HUB_INTO_PAIR), rebalancing_grant_of(HUB_INTO_PAIR))
