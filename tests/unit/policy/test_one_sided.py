@@ -132,6 +132,8 @@ def test_trade_side_with_nothing_to_do_holds(only: TradeSide, values: Mapping[st
 def test_trade_side_goes_by_the_destination() -> None:
     half = step_of_side(TradeSide.SELL, destination=Destination.HALFWAY)
     assert goal_changes(half) == {"WETH": -600, "WBTC": -50, "USDC": 650}
+    bought = step_of_side(TradeSide.BUY, {"WETH": 3_500, "WBTC": 2_000, "LINK": 2_000, "USDC": 2_500}, destination=Destination.BAND)
+    assert goal_changes(bought) == {"WETH": 100, "USDC": -100}
     edge = step_of_side(TradeSide.WINNERS, destination=Destination.BAND)
     assert goal_changes(edge) == {"WETH": -800, "LINK": Fraction(5_600, 13), "USDC": Fraction(4_800, 13)}
 
