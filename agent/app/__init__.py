@@ -163,7 +163,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.settings.users import record_token_added as record_token_added
     from agent.app.settings.users import remove_user as remove_user
     from agent.app.settings.users import user_log as user_log
-    from agent.app.start.checks import doctor as doctor
+    from agent.app.start.doctor.checks import doctor as doctor
     from agent.app.start.guide import InitAnswers as InitAnswers
     from agent.app.start.guide import baskets as baskets
     from agent.app.start.past_prices import needed_past_prices as needed_past_prices

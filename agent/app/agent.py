@@ -29,7 +29,7 @@ from agent.app.documents import fill, plans
 from agent.app.documents.past.frames import AgentHistory
 from agent.app.documents.past.step_history import store_history
 from agent.app.documents.status import PortfolioStatus
-from agent.app.start.endpoint_checks import endpoint_records
+from agent.app.start.doctor.endpoint_checks import endpoint_records
 from agent.chain.rpc import Transport
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig

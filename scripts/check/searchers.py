@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -93,7 +94,7 @@ def run_searchers(rounds: int) -> list[dict[str, object]]:
                             Fraction(size)
                             for size in ((0,) if is_sizeless else SIZES_USD[scene.name])
                         ]
-                        turns = turns_by_size(lambda size: searcher.attack(tactic, size), sizes, rounds)  # noqa: B023 used at once
+                        turns = turns_by_size(partial(searcher.attack, tactic), sizes, rounds)
                         rows.append(summary_row(scene, router, tactic, turns))
                         print(json.dumps(rows[-1]), file=sys.stderr)
                 chain.revert(snapshot)

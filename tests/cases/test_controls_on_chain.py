@@ -16,7 +16,7 @@ from sqlalchemy import update
 from agent import wiring
 from agent.app.controls import queue
 from agent.app.controls.runner import MAX_CONTROLS_PER_CYCLE, ControlRunner
-from agent.app.start.checks import doctor
+from agent.app.start.doctor.checks import doctor
 from agent.config.load import load_config
 from agent.errors import ConfigError, PassingFault, Refused, Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome

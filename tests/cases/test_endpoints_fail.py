@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.app.start.checks import doctor
+from agent.app.start.doctor.checks import doctor
 from agent.app.start.trust import pin_all
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import Transport

@@ -12,7 +12,7 @@ import pytest
 
 from agent import wiring
 from agent.app.agent import Agent, open_agent
-from agent.app.start.checks import doctor
+from agent.app.start.doctor.checks import doctor
 from agent.app.start.wallet import PasswordSource, wallet_address
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, PassingFault, Retryable

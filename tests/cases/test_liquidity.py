@@ -10,7 +10,7 @@ import pytest
 from agent.amm.lp import positions
 from agent.app.agent import Agent
 from agent.app.positions.holdings import LiquidityReport, read_liquidity_report
-from agent.app.start.checks import doctor
+from agent.app.start.doctor.checks import doctor
 from agent.artifacts import npm_artifact
 from agent.chain.pools import own_positions
 from agent.errors import ConfigError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.money import shutdown
-from agent.app.start.checks import doctor as api_doctor
+from agent.app.start.doctor.checks import doctor as api_doctor
 from agent.config.networks import typical_fees
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain

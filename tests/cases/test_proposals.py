@@ -14,7 +14,7 @@ from agent import wiring
 from agent.app.agent import Agent
 from agent.app.cycles import ignore_progress
 from agent.app.records import maintenance
-from agent.app.start.checks import doctor
+from agent.app.start.doctor.checks import doctor
 from agent.app.start.setup import NewConfig, write_new_config
 from agent.chain.safe import SafeContract
 from agent.errors import OperatorNeeded

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent import engine, wiring
 from agent.app.cycles import ignore_progress
-from agent.app.start.checks import doctor
+from agent.app.start.doctor.checks import doctor
 from agent.artifacts import own_artifact
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.start.checks import doctor
+from agent.app.start.doctor.checks import doctor
 from agent.localchain import LocalChain
 from tests.support.agents import fund
 from tests.support.scenes import scene_on

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.start.checks import doctor
+from agent.app.start.doctor.checks import doctor
 from agent.chain import second_quote
 from agent.chain.second_quote import UniswapPythonQuoter
 from agent.localchain import LocalChain

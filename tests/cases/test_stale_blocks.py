@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.agent import Agent
-from agent.app.start.checks import doctor
+from agent.app.start.doctor.checks import doctor
 from agent.app.start.trust import pin_all
 from agent.chain.quorum import INTERVAL_BLOCKS, NoQuorum
 from agent.chain.rpc import HASHED_HEADER_FIELDS, header_verifies

@@ -8,7 +8,7 @@ import pytest
 
 from agent.app.controls.messages import status_text
 from agent.app.documents.status import StatusDocument, status_document
-from agent.app.start.checks import doctor
+from agent.app.start.doctor.checks import doctor
 from agent.localchain import LocalChain
 from tests.cli.documents import misfits
 from tests.support.agents import ROOMY, fund, reopened_agent, trusted_config

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.start.checks import doctor
+from agent.app.start.doctor.checks import doctor
 from agent.artifacts import npm_artifact, own_artifact
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.tokens import read_tokens

@@ -11,7 +11,7 @@ import pytest
 from eth_utils.crypto import keccak
 
 from agent.amm.v3.slipstream import SlipstreamPool
-from agent.app.start.fee_modules import fee_module_checks
+from agent.app.start.doctor.fee_modules import fee_module_checks
 from agent.codec import dumps, loads
 from agent.venues.kinds.slipstream import INCLUSION_DELAY_S
 from tests.support.attacks import attack

@@ -12,7 +12,7 @@ from agent import wiring
 from agent.app.agent import Agent
 from agent.app.describe import pool_names
 from agent.app.start import trust
-from agent.app.start.checks import screen_tokens
+from agent.app.start.doctor.checks import screen_tokens
 from agent.chain.rpc import Transport
 from agent.config.loaded import LoadedConfig
 from agent.errors import Refused

@@ -26,6 +26,7 @@ from agent.app.start.capital import (
     minimum_capital,
     minimum_capitals,
 )
+from agent.app.start.doctor.route_checks import usual_route_warnings
 from agent.app.start.past_prices import needed_past_prices
 from agent.app.start.past_results import (
     OTHER_YEARS_BASIS,
@@ -35,7 +36,6 @@ from agent.app.start.past_results import (
     template_result,
 )
 from agent.app.start.questions import question_texts
-from agent.app.start.route_checks import usual_route_warnings
 from agent.app.start.setup import NewConfig, find_preset, local_start, write_new_config
 from agent.app.start.tracking_losses import config_loss_document, first_purchase_lines
 from agent.app.start.year_costs import year_cost_lines

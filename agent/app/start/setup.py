@@ -19,7 +19,7 @@ from agent.app.documents.owner import NewAssetDocument
 from agent.app.documents.status import ceiling_warnings, minimum_totals_of_config
 from agent.app.start import past_prices, past_results, tracking_losses
 from agent.app.start.amounts import NUMERAIRE, ceiling_of, with_amounts
-from agent.app.start.route_checks import usual_route_warnings
+from agent.app.start.doctor.route_checks import usual_route_warnings
 from agent.app.start.year_costs import year_cost_lines
 from agent.chain import watch
 from agent.chain.lens import query_lens

@@ -11,7 +11,7 @@ import pytest
 
 from agent.amm.v3.math import get_sqrt_ratio_at_tick
 from agent.amm.v3.slipstream import SlipstreamPool
-from agent.app.start import fee_modules
+from agent.app.start.doctor import fee_modules
 from agent.chain.lens import CallItem, CallStatus, LensAnswer, LensItem, V3Answer, address_word, uint_word
 from agent.chain.pools.observations import observe_calldata
 from agent.chain.pools.reading import PoolRef

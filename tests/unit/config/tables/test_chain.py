@@ -8,7 +8,7 @@ import pytest
 import tomlkit
 
 from agent.app.describe import EITHER_PATH, PRIVATE_PATH, PUBLIC_PATH, submission_text
-from agent.app.start.checks import doctor
+from agent.app.start.doctor.checks import doctor
 from agent.config import load
 from agent.config.networks.presets import ETHEREUM_PRESET, TemplateAsset
 from agent.config.schema import Config

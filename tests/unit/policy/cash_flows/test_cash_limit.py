@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.app.start.checks import cash_checks
+from agent.app.start.doctor.checks import cash_checks
 from agent.errors import Retryable
 from agent.execution.step_memory import record_cash
 from agent.model import CashAccount, CashMemory, CashState, ExpectedBalances, ExternalTransaction, OpeningBalance, StepInput

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tenacity import wait_none
 
-from agent.app.start.checks import doctor
-from agent.app.start.endpoint_checks import PROBED_CALLS, EndpointProbe, probe_endpoints
+from agent.app.start.doctor.checks import doctor
+from agent.app.start.doctor.endpoint_checks import PROBED_CALLS, EndpointProbe, probe_endpoints
 from agent.chain.endpoints import Endpoint
 from agent.chain.providers import endpoint as endpoint_provider
 from agent.chain.providers.endpoint import EndpointProvider

@@ -6,8 +6,8 @@ import pytest
 
 from agent.app.documents.owner import OK, WARN
 from agent.app.start.capital import draft_config
+from agent.app.start.doctor.route_checks import plan_cost_remedy, route_checks, usual_route_pips, usual_route_warnings
 from agent.app.start.guide import InitAnswers
-from agent.app.start.route_checks import plan_cost_remedy, route_checks, usual_route_pips, usual_route_warnings
 from agent.config.networks.presets import ETHEREUM_PRESET
 from agent.config.schema import Config
 from agent.model import Every, StepInput, Threshold

@@ -13,17 +13,17 @@ from agent.app.describe import HIDDEN_PATHS, submission_channel, submission_text
 from agent.app.documents import fill
 from agent.app.documents.owner import FAIL, OK, WARN, CheckDocument
 from agent.app.documents.status import current_minimum_total
-from agent.app.start.endpoint_checks import (
+from agent.app.start.doctor.endpoint_checks import (
     endpoint_records,
     has_enough_operators,
     outvoted_endpoints,
     probe_endpoints,
     probed_endpoint_documents,
 )
-from agent.app.start.fee_modules import fee_module_checks
-from agent.app.start.price_source_checks import price_checks
-from agent.app.start.quote_checks import quote_checks
-from agent.app.start.route_checks import route_checks
+from agent.app.start.doctor.fee_modules import fee_module_checks
+from agent.app.start.doctor.price_source_checks import price_checks
+from agent.app.start.doctor.quote_checks import quote_checks
+from agent.app.start.doctor.route_checks import route_checks
 from agent.app.start.tracking_losses import step_loss_document
 from agent.app.start.trust import EMPTY_CODE_HASH, NO_CODE_HASH
 from agent.app.start.venue import venue_checks

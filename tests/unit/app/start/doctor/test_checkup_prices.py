@@ -11,8 +11,8 @@ from eth_abi import encode
 
 from agent import wiring
 from agent.app.documents.owner import FAIL, OK, WARN
-from agent.app.start import price_source_checks
-from agent.app.start.price_source_checks import UNBOUNDED_ANSWER, format_answer_bounds, price_checks
+from agent.app.start.doctor import price_source_checks
+from agent.app.start.doctor.price_source_checks import UNBOUNDED_ANSWER, format_answer_bounds, price_checks
 from agent.config.networks import NETWORKS, Network
 from agent.model import (
     Cron,

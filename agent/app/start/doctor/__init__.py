@@ -1,0 +1,1 @@
+"""The checks of `trimtab doctor`."""
