@@ -31,8 +31,9 @@ def type_into(page: Any, selector: str, text: str) -> None:
 
 def require_fine(page: Any) -> None:
     """Raise unless the page has no violation, and neither it nor a table is wider than the screen."""
-    assert violations(page) == [], page.url
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.url
+    page_violations = violations(page)
+    assert page_violations == [], (page.url, page_violations)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{page.url} is wider than the screen"
     assert page.evaluate("[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth)"), page.url
 
 
