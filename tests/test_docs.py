@@ -109,7 +109,7 @@ def test_every_number_is_listed_exactly_once() -> None:
     assert not set(counted) - set(NUMBERS)
 
 
-def test_every_promise_names_where_it_is_kept_and_a_test_or_says_not_yet() -> None:
+def test_promise__names_its_place_and_a_test_or_not_yet() -> None:
     for cells in rows(REQUIREMENTS.read_text(encoding="utf-8")):
         if not re.fullmatch(r"[RWT]\d+(\.\d+)?", cells[0]):
             continue
@@ -299,7 +299,7 @@ def documented() -> list[tuple[str, str]]:
     return cells_found
 
 
-def test_dependencies_lists_every_direct_dependency_once_and_nothing_else() -> None:
+def test_dependencies_page__lists_each_direct_one_once() -> None:
     counted = Counter(name for name, _ in documented())
     assert not {name: count for name, count in counted.items() if count > 1}
     assert set(counted) == set(declared())

@@ -60,7 +60,7 @@ def live_page(chromium: Any, site: Site, size: tuple[int, int] = WIDE, path: str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
-def test_page__of_a_server_that_is_gone_says_so_and_takes_nothing(chromium: Any, site: Site, size: tuple[int, int], tmp_path: Path) -> None:
+def test_page__of_a_vanished_server_says_so_and_takes_nothing(chromium: Any, site: Site, size: tuple[int, int], tmp_path: Path) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     page = live_page(chromium, site, size)
@@ -116,7 +116,7 @@ def test_page__of_a_server_that_hangs_says_so_until_it_answers(chromium: Any, tm
         page.context.close()
 
 
-def test_page__of_an_ended_session_says_why_on_top_and_at_the_login(chromium: Any, site: Site) -> None:
+def test_page__of_an_ended_session_says_why(chromium: Any, site: Site) -> None:
     page = live_page(chromium, site, path="/alerts")
     cookie = next(cookie["value"] for cookie in page.context.cookies() if cookie["name"] == "trimtab-1")
     site.access.end_session(cookie)

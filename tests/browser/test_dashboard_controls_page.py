@@ -39,7 +39,7 @@ COUNT_CLICKS = "addEventListener('click', () => { sessionStorage.clicks = 1 + Nu
 """Counts the clicks of a tab, those that Enter makes of a button too."""
 
 
-def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
+def test_owner__logs_in_pauses_confirms_and_edits_weights(
     desk: Desk,  # noqa: F811
     chromium: Any,
     monkeypatch: pytest.MonkeyPatch,

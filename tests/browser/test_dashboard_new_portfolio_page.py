@@ -24,7 +24,7 @@ from tests.support.worlds import missing
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [PHONE, (1080, 900), WIDE], ids=["390", "1080", "1280"])
-def test_baskets__of_a_new_portfolio_are_cards_of_the_network_that_was_checked(
+def test_new_portfolio_baskets__are_cards_of_the_network(
     chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
     if not AXE.is_file():

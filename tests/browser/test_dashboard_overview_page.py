@@ -31,7 +31,7 @@ def alerts_of(status: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("size", [PHONE, (1080, 1140), WIDE], ids=["390", "1080", "1280"])
-def test_overview__says_where_an_asset_moves_and_what_waiting_costs(chromium: Any, tmp_path: Path, size: tuple[int, int]) -> None:
+def test_overview__says_where_an_asset_moves_and_what_waiting_is(chromium: Any, tmp_path: Path, size: tuple[int, int]) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     step = tracking_step(balance_changes(WETH=3_000))

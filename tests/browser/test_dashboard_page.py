@@ -162,7 +162,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
 
 
 @pytest.mark.parametrize("one_of", [3, pytest.param(1, marks=pytest.mark.slow)])
-def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
+def test_page__has_no_violation_foreign_text_or_overflow(
     chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_of: int
 ) -> None:
     """Each page full of figures and of markup, the login, the controls and reviews too. Without the policy unescaped text would run.
@@ -259,7 +259,7 @@ def test_a_change_during_a_read_of_the_page_is_shown_too(chromium: Any) -> None:
         page.context.close()
 
 
-def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromium: Any, tmp_path: Path) -> None:
+def test_pause__takes_two_clicks_and_choices_outlive_an_update(chromium: Any, tmp_path: Path) -> None:
     from tests.support.sites import Site
 
     context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]})
@@ -307,7 +307,7 @@ def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromiu
         context.close()
 
 
-def test_the_figures_are_painted_and_followed_before_the_charts_are_loaded(chromium: Any) -> None:
+def test_figures__are_painted_before_the_charts_are_loaded(chromium: Any) -> None:
     from tests.support.dashboards import Served, until
 
     page, held_page = patient_context(chromium).new_page(), list[Any]()
@@ -364,7 +364,7 @@ def test_many_tabs_leave_connections_to_the_one_in_use(chromium: Any, workers: s
 
 
 @pytest.mark.slow
-def test_a_page_whose_session_has_ended_says_so_and_leads_to_the_login(chromium: Any, tmp_path: Path) -> None:
+def test_page_of_an_ended_session__leads_to_the_login(chromium: Any, tmp_path: Path) -> None:
     from tests.support.sites import Site
 
     context = patient_context(chromium, bypass_csp=True)
@@ -382,7 +382,7 @@ def test_a_page_whose_session_has_ended_says_so_and_leads_to_the_login(chromium:
 
 
 @pytest.mark.slow
-def test_without_the_dashboard_a_page_says_how_old_the_figures_are_until_the_logout(chromium: Any, tmp_path: Path) -> None:
+def test_page_without_the_dashboard__says_how_old_its_figures_are(chromium: Any, tmp_path: Path) -> None:
     from tests.support.dashboards import until
     from tests.support.sites import Site
 

@@ -27,7 +27,7 @@ SIZE = {"width": PHONE[0], "height": PHONE[1]}
 
 
 @pytest.mark.slow
-def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config__is_written_by_keyboard_on_a_phone(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
@@ -84,7 +84,7 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
 
 
 @pytest.mark.slow
-def test_the_set_up_has_no_violation_and_is_no_wider_than_a_phone(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_set_up__has_no_violation_or_overflow_on_a_phone(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
@@ -129,7 +129,7 @@ def test_baskets__are_cards_that_unfold_by_keyboard(
 
 
 @pytest.mark.slow
-def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any, tmp_path: Path) -> None:
+def test_portfolio_list__has_no_violation_and_follows_them(chromium: Any, tmp_path: Path) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     with ServedPortfolios(tmp_path, ("a", "b", "gone"), users=1) as shelf:

@@ -64,7 +64,7 @@ def expect_words(page: Any, words: str) -> None:
     page.wait_for_selector(f"#device output:has-text({json.dumps(words)})")
 
 
-def test_a_device_is_turned_on_and_off_and_shows_alerts_that_open_this_dashboard_alone(chromium: Any, tmp_path: Path) -> None:
+def test_device__is_turned_on_and_off_and_alerts_open_this_page(chromium: Any, tmp_path: Path) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     config = agents.config(tmp_path)

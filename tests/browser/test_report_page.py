@@ -139,7 +139,7 @@ def test_a_symbol_that_is_markup_does_nothing(open_page: Open, tmp_path: Path) -
     assert opened.quiet
 
 
-def test_the_page_may_not_connect_anywhere_even_if_a_script_tried(short_page: OpenedPage) -> None:
+def test_page__may_not_connect_anywhere(short_page: OpenedPage) -> None:
     tried = short_page.ask(
         """Promise.all([
           fetch("https://evil.example/").then(() => "sent", () => "refused"),

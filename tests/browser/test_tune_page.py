@@ -22,9 +22,7 @@ from tests.support.backtests import search, tune_result_of, walks
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", [Objective.TRACKING, Objective.GROWTH])
-def test_the_page_of_a_search_shows_its_verdict_its_map_and_its_walk(
-    objective: Objective, open_page: Callable[..., OpenedPage], tmp_path: Path
-) -> None:
+def test_search_page__shows_its_verdict_map_and_walk(objective: Objective, open_page: Callable[..., OpenedPage], tmp_path: Path) -> None:
     tune_result = tune_result_of(search(walks(9, 120), every="7d", tracking="normal,strict", objective=objective))
     path = tmp_path / "tune.html"
     write_pages(tune_page(tune_result), path)

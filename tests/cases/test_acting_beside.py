@@ -30,7 +30,7 @@ def bot(chain: LocalChain, folder: Path) -> Iterator[tuple[LoadedConfig, Agent]]
         yield loaded, agent
 
 
-def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and_says_so(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_released_withdrawal__pays_nothing_when_its_resume_comes(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent), ExitStack() as exit_stack:
         number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=accept).request_id
@@ -49,7 +49,7 @@ def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and
         assert (purse(chain), chain.balance("USDC", HOME)) == (before, 0)
 
 
-def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_withdrawal_taken_back_midway__is_not_called_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (_, agent):
         number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=accept).request_id
@@ -98,7 +98,7 @@ def test_an_end_that_its_owner_takes_back_sells_and_pays_no_more(anvil_chain: Lo
         assert not any(allowances(chain).values())
 
 
-def test_an_allowance_that_another_took_back_meanwhile_is_not_taken_back_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_allowance_another_took_back__is_not_taken_back_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (_, agent):
         allow(chain, "WETH", raw=5)
@@ -113,7 +113,7 @@ def test_an_allowance_that_another_took_back_meanwhile_is_not_taken_back_again(a
         assert (done.state, done.transactions, purse(chain).nonce) == ("revoked", (), before + 1)
 
 
-def test_a_look_of_a_run_that_cannot_have_the_wallet_is_told_and_the_next_one_tries_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_look_without_the_wallet__is_reported_and_tried_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent), reopened_agent(chain, loaded) as other:
         looks = agent.run(send=True, confirm=yes, every="10s")
@@ -130,7 +130,7 @@ def test_a_look_of_a_run_that_cannot_have_the_wallet_is_told_and_the_next_one_tr
         looks.close()
 
 
-def test_a_run_that_was_stopped_or_whose_config_was_edited_acts_no_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_run_stopped_or_edited__acts_no_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent), reopened_agent(chain, loaded) as other:
         looks = agent.run(send=True, confirm=yes, every="1h")

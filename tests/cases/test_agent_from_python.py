@@ -14,7 +14,7 @@ from tests.support.agents import ROOMY, agent_on, fund, yes
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 
 
-def test_status_outcome_and_history_fit_a_line_and_history_is_a_frame(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_status_and_outcome__fit_a_line_and_history_is_a_frame(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS) as agent:
         fund(anvil_chain, {"WETH": 10_000})
         before = agent.status()

@@ -127,9 +127,7 @@ def require_near_or_named(chain: LocalChain, outcome: StepOutcome, targets: dict
 
 
 @pytest.mark.parametrize("worth", [300, 1_000, 3_000])
-def test_a_small_wallet_is_either_brought_on_target_or_told_what_its_gas_would_eat(
-    anvil_chain: LocalChain, tmp_path: Path, worth: int
-) -> None:
+def test_small_wallet__is_on_target_or_told_its_gas(anvil_chain: LocalChain, tmp_path: Path, worth: int) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": worth * 2 // 3, "USDC": worth // 3})
     with agent_on(chain, tmp_path, ROOMY, {"WETH": "50%", "USDC": "50%"}) as agent:

@@ -61,7 +61,7 @@ def test_a_tether_that_has_some_allowance_is_set_to_zero_first(anvil_chain: Loca
         assert allowances(chain)["USDT"] == 0
 
 
-def test_an_allowance_that_is_large_enough_is_used_and_what_is_left_is_taken_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_large_allowance__is_used_and_its_rest_taken_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     allow(chain, "USDT", raw=40_000 * 10**6)
@@ -82,9 +82,7 @@ def test_after_a_declined_or_refused_step_nothing_is_approved(anvil_chain: Local
 
 
 @pytest.mark.parametrize("percent", ["-3", *(pytest.param(drift, marks=pytest.mark.slow) for drift in ("-0.2", "3")), "0.2"])
-def test_prices_that_move_between_approval_and_swap_are_planned_with_and_approving_ends(
-    anvil_chain: LocalChain, tmp_path: Path, percent: str
-) -> None:
+def test_prices_moved_after_the_approval__are_planned_with(anvil_chain: LocalChain, tmp_path: Path, percent: str) -> None:
     """The new plan never spends more than was approved, so that one round of approvals is enough."""
     chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 15_000, "USDT": 15_000})

@@ -46,9 +46,7 @@ def gifts(chain: LocalChain, router: str, raw: int) -> Callable[[], object]:
 
 
 @ROUTERS
-def test_gifts_between_snapshot_and_block_stop_nothing_and_are_nobodys_profit_in_the_books(
-    anvil_chain: LocalChain, tmp_path: Path, router: str
-) -> None:
+def test_gifts_before_the_block__stop_nothing_and_are_no_profit(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
     """What lies in the router is swapped along: the hub's second leg trades more than planned, and the books say so."""
     chain, raw = anvil_chain, 10**6
     fund(chain, HELD)
@@ -75,7 +73,7 @@ def test_gifts_between_snapshot_and_block_stop_nothing_and_are_nobodys_profit_in
         ("rebalancer", 4_000_000, OutcomeKind.FAILED),
     ],
 )
-def test_a_push_of_every_pool_in_the_last_moment_costs_no_more_than_the_floors_or_nothing_but_gas(
+def test_late_push_of_every_pool__costs_the_floors_or_only_gas(
     anvil_chain: LocalChain, tmp_path: Path, router: str, usd: int, end: OutcomeKind
 ) -> None:
     """After all checks, and just before the bytes leave, a whale sells into each pool the token that the plan sells there."""
@@ -122,7 +120,7 @@ def usd_of(chain: LocalChain, address: str) -> Fraction:
         pytest.param(["v3 WETH/USDC 500"], "USDC", marks=pytest.mark.slow),
     ],
 )
-def test_a_whale_that_skews_pools_before_the_snapshot_and_unwinds_gains_as_little_on_the_rebalancer(
+def test_whale_before_the_snapshot__gains_as_little_on_rebalancer(
     anvil_chain: LocalChain, tmp_path: Path, pools: list[str], sold: str, sizes: Sequence[str]
 ) -> None:
     with agent_on(anvil_chain, tmp_path, {**ONLY_FLOORS, "execution.router": "rebalancer"}) as agent:

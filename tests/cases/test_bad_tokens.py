@@ -20,7 +20,7 @@ ESCAPES = "\x1b[31mUSDC\x1b[0m"
 
 
 @pytest.mark.parametrize("contract", ["GasBurner", "MegabyteToken"])
-def test_a_token_that_burns_gas_or_returns_a_megabyte_halts_and_is_named(anvil_chain: LocalChain, tmp_path: Path, contract: str) -> None:
+def test_token_that_burns_gas_or_floods__halts_and_is_named(anvil_chain: LocalChain, tmp_path: Path, contract: str) -> None:
     chain = anvil_chain
     fund(chain, dict.fromkeys(FOUR, 20_000))
     before = purse(chain)
@@ -37,7 +37,7 @@ def test_a_token_that_burns_gas_or_returns_a_megabyte_halts_and_is_named(anvil_c
         assert chain.w3.eth.get_transaction_count(chain.wallet.address) == before.nonce
 
 
-def test_what_keeps_its_balance_to_itself_for_an_hour_is_left_alone_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_token_frozen_for_an_hour__is_left_alone_and_others_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Nobody's token may keep an owner from his exits for good (T10)."""
     chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 10_000, "WBTC": 10_000, "DAI": 10_000})
@@ -79,9 +79,7 @@ def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(anvil_chain: Loc
 
 
 @pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])
-def test_a_token_that_keeps_a_part_of_each_transfer_never_passes_the_simulation(
-    anvil_chain: LocalChain, tmp_path: Path, router: str
-) -> None:
+def test_token_that_taxes_transfers__never_passes_the_simulation(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
     """Without the screen: the pools pay less than any quote of theirs says, nothing is sent, and nothing but an approval was."""
     chain = anvil_chain
     taxed = replace_token(chain, "TAX", "FeeOnTransfer", "TAX", "TAX", 18, 500)

@@ -40,7 +40,7 @@ def step(chain: LocalChain, agent: Agent, holdings: dict[str, int]) -> StepOutco
     return agent.rebalance(send=True, confirm=yes)
 
 
-def test_a_second_drift_within_the_cooldown_waits_until_it_is_over(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_second_drift_in_the_cooldown__waits_for_its_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY | {"policy.cooldown": "1h"}, TARGETS) as agent:
         swap_of(step(chain, agent, UP))
@@ -53,7 +53,7 @@ def test_a_second_drift_within_the_cooldown_waits_until_it_is_over(anvil_chain: 
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-def test_the_turnover_of_a_day_is_shared_by_its_steps_and_comes_back_after_24_hours(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_day_s_turnover__is_shared_and_back_after_24_hours(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     day = Fraction(15, 100) * 90_000
     with agent_on(chain, tmp_path, ROOMY | {"limits.daily_turnover": "15%"}, TARGETS) as agent:
@@ -71,7 +71,7 @@ def test_the_turnover_of_a_day_is_shared_by_its_steps_and_comes_back_after_24_ho
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-def test_what_the_day_has_lost_bounds_the_worst_case_of_each_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_day_s_loss__bounds_the_worst_case_of_each_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Each step costs about 6 dollars and may cost 36; 6 bps of 90,000 are 54: what was lost is what the wallet shows."""
     chain = anvil_chain
     prices = dict(chain.deployed_world.prices_usd)
@@ -97,7 +97,7 @@ def test_what_the_day_has_lost_bounds_the_worst_case_of_each_trade(anvil_chain: 
         assert whole.turnover > moved[0] * Fraction(99, 100), "a new day has room for all of it"
 
 
-def test_a_plan_that_could_lose_more_than_a_day_may_at_its_minimums_goes_in_part(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_plan_beyond_the_day_s_loss__goes_in_part(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """It costs about 6 dollars; its minimums would take 506 of the 450 that half a percent of 90,000 allows."""
     wide = ROOMY | {"limits.slippage": "5%", "limits.daily_loss": "0.5%"}
     with agent_on(anvil_chain, tmp_path, wide, TARGETS) as agent:
@@ -144,7 +144,7 @@ def changes_of_a_day(agent: Agent) -> dict[str, int | None]:
     return {holding["symbol"]: holding["day_bps"] for holding in status_document(agent.status())["holdings"]}
 
 
-def test_a_hybrid_trigger_looks_on_schedule_and_acts_only_beyond_the_band(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_hybrid_trigger__looks_on_schedule_and_acts_beyond_the_band(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     hybrid = {"policy.trigger": {"kind": "hybrid", "every": "1d", "relative": "10%"}}
     with agent_on(chain, tmp_path, ROOMY | hybrid, TARGETS) as agent:
@@ -154,7 +154,7 @@ def test_a_hybrid_trigger_looks_on_schedule_and_acts_only_beyond_the_band(anvil_
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-def test_a_destination_of_half_way_or_the_bands_edge_goes_no_further(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_halfway_or_edge_destination__goes_no_further(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     ends = {}
     for destination in ("halfway", "band"):

@@ -57,7 +57,7 @@ def test_a_thousand_of_five_is_invested_once_and_never_more(anvil_chain: LocalCh
         assert mentions(excluded["why"], "portfolio.use_cash")
 
 
-def test_a_deposit_above_the_limit_is_not_invested_from_other_cash_and_names_the_setting(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_deposit_above_the_limit__is_left_and_names_the_setting(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """All 1,000 are taken and WETH is underweight: 50 more buy nothing, also with the cash that is managed."""
     chain = anvil_chain
     fund(chain, {"USDC": 1_000})
@@ -75,7 +75,7 @@ def test_a_deposit_above_the_limit_is_not_invested_from_other_cash_and_names_the
         assert "portfolio.use_cash=1050" in transfers.investment_document(later, agent, is_sent=False)["reason"]
 
 
-def test_falling_prices_take_no_more_from_the_wallet_and_gains_stay_managed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_falling_prices__take_no_more_and_gains_stay_managed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"USDC": 5_000})
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
@@ -89,7 +89,7 @@ def test_falling_prices_take_no_more_from_the_wallet_and_gains_stay_managed(anvi
             assert abs(managed(agent) - before) * 50 <= before, "trades move no money in or out"
 
 
-def test_deposits_fill_what_may_be_used_and_the_rest_is_left_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_deposits__fill_the_ceiling_and_the_rest_is_left_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"USDC": 400})
     with agent_on(chain, tmp_path, CAPPED, HALVES) as agent:
@@ -141,7 +141,7 @@ def test_the_account_outlives_a_restart_and_follows_the_setting(anvil_chain: Loc
     assert chain.balance("USDC") < before
 
 
-def test_neither_a_swap_by_hand_nor_an_exit_nor_an_edit_reaches_the_rest(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_manual_swap_exit_or_edit__does_not_reach_the_rest(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"USDC": 5_000})
     stop = {

@@ -33,9 +33,7 @@ def settle_market(chain: LocalChain, prices: dict[str, int]) -> None:
     chain.mine(BLOCKS + 1)
 
 
-def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_until_it_is_armed(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_crash__sells_at_once_and_stays_out_until_armed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 50_000, "USDC": 50_000})
     chain.mine(BLOCKS + 1)
@@ -73,7 +71,7 @@ def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_unti
         assert stages(agent) == {"WETH stop_loss": "armed"}
 
 
-def test_a_re_entry_that_is_armed_after_an_exit_is_not_held_by_its_turnover(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_re_entry_after_an_exit__is_not_held_by_its_turnover(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The exit moves half of the portfolio, the re-entry the other half: together more than limits.daily_turnover."""
     chain = anvil_chain
     fund(chain, {"WETH": 50_000, "USDC": 50_000})
@@ -139,7 +137,7 @@ def test_liquidity_of_two_blocks_raises_no_highest_price(anvil_chain: LocalChain
         chain.swap(POOL, "WETH", received_raw)
 
 
-def test_a_portfolio_stop_counts_no_withdrawal_and_then_sells_everything(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_portfolio_stop__ignores_withdrawals_and_sells_everything(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     three = {"WETH": "40%", "WBTC": "30%", "USDC": "30%"}
     fund(chain, {"WETH": 40_000, "WBTC": 30_000, "USDC": 30_000})
@@ -176,7 +174,7 @@ def test_a_portfolio_stop_counts_no_withdrawal_and_then_sells_everything(anvil_c
         assert stages(agent) == {"portfolio stop_loss": "done"}
 
 
-def test_while_paused_a_stop_is_written_down_and_sold_once_the_owner_resumes(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_stop_while_paused__is_recorded_and_sold_on_resume(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     chain.mine(BLOCKS + 1)
@@ -197,9 +195,7 @@ def test_while_paused_a_stop_is_written_down_and_sold_once_the_owner_resumes(anv
         assert chain.balance("WETH") * 3_000 < 10 * 10**18
 
 
-def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes_once_it_may(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_too_dear_exit__waits_while_the_rest_is_rebalanced(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     targets = {"WETH": "40%", "LINK": "20%", "USDC": "40%"}
     fund(chain, {"WETH": 20_000, "LINK": 10_000, "USDC": 20_000})
@@ -236,7 +232,7 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         assert agent.context.store.budgets.history(0).reviews.last_rebalance_s == last, "an exit is no rebalance of the policy"
 
 
-def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_place(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_exit_stuck_after_confirmation__sends_nothing_else(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The owner confirms the sale of LINK. Its pools are pushed while it is approved: he is asked for the rebalance of WETH anew."""
     chain = anvil_chain
     targets = {"WETH": "40%", "LINK": "20%", "USDC": "40%"}

@@ -33,7 +33,7 @@ def hold_reason(agent: Agent) -> str:
 
 
 @pytest.mark.parametrize("stays", [*(pytest.param(blocks, marks=pytest.mark.slow) for blocks in (1, 2)), 3])
-def test_a_push_that_stays_for_fewer_blocks_than_are_asked_for_fires_nothing(anvil_chain: LocalChain, tmp_path: Path, stays: int) -> None:
+def test_push_for_too_few_blocks__fires_nothing(anvil_chain: LocalChain, tmp_path: Path, stays: int) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
@@ -52,7 +52,7 @@ def test_a_push_that_stays_for_fewer_blocks_than_are_asked_for_fires_nothing(anv
         assert isinstance(trusting.status().decision_result.decision, Rebalance)  # one block would have been enough
 
 
-def test_liquidity_of_a_single_block_fires_nothing_and_what_stays_does(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_liquidity_of_one_block__fires_nothing_and_lasting_does(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """An empty pool at twice the price is filled with ten times the depth of the true one: by depth the price nearly doubles."""
     chain = anvil_chain
     flash = chain.add_v3_pool("WETH", "USDC", 10_000, chain.pool_price(*_order(chain)) * _twice(chain))
@@ -111,7 +111,7 @@ def test_a_crash_that_stays_is_acted_on_once_it_is_confirmed(anvil_chain: LocalC
         assert max(off_target(chain, TARGETS).values()) <= 20
 
 
-def test_liquidity_of_two_blocks_gives_a_pinned_pool_no_weight_in_the_mean(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_liquidity_of_two_blocks__gives_no_weight_in_the_mean(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """By means alone and without confirmation: what a pool held over half an hour counts, not what it holds for 24 seconds."""
     chain = anvil_chain
     flash = chain.add_v3_pool("WETH", "USDC", 10_000, chain.pool_price(*_order(chain)) * _twice(chain))

@@ -41,7 +41,7 @@ LEVEL = {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000}
 # --- Each kind.
 
 
-def test_a_device_is_added_and_removed_and_one_of_no_push_service_refused(
+def test_device__is_added_and_removed_unless_of_no_push_service(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PUSH", f"webpush://me:{'5eed' * 16}@example.org")
@@ -119,7 +119,7 @@ def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChai
 
 
 @pytest.mark.slow
-def test_a_waiting_plan_that_changed_is_offered_anew_and_one_that_ended_not_at_all(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_changed_waiting_plan__is_offered_anew_and_ended_not(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with controlled_run(chain, tmp_path, offers=True) as run:
         run.look()
@@ -251,7 +251,7 @@ def test_alert_targets__are_edited_and_the_run_goes_on(anvil_chain: LocalChain, 
         assert load_config(run.loaded.path).config.alerts.targets == []
 
 
-def test_an_edit_that_changes_nothing_confirms_no_change_made_by_hand(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_edit_without_a_change__confirms_none_made_by_hand(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and may ask for controls, has no key and no terminal."""
     chain = anvil_chain
     with controlled_run(chain, tmp_path, LEVEL, offers=True, limits__payout_per_day="1000") as run:
@@ -265,7 +265,7 @@ def test_an_edit_that_changes_nothing_confirms_no_change_made_by_hand(anvil_chai
         assert run.store.configs.confirmed_digest() == confirmed
 
 
-def test_an_edit_that_permits_more_is_refused_when_shown_and_when_carried_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_edit_that_permits_more__is_refused_when_shown_and_done(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with controlled_run(chain, tmp_path, LEVEL, offers=True, limits__slippage="0.3%") as run:
         text = run.loaded.path.read_text()
@@ -281,7 +281,7 @@ def test_an_edit_that_permits_more_is_refused_when_shown_and_when_carried_out(an
         assert (record.state, record.code) == (ControlState.REFUSED, "widens"), record
 
 
-def test_a_stop_loss_fires_whatever_a_control_has_tightened_and_a_control_undoes_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_stop_loss__fires_whatever_a_control_has_tightened(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with controlled_run(chain, tmp_path, LEVEL, portfolio__assets__0__stop_loss="10%") as run:
         run.look()
@@ -314,7 +314,7 @@ def test_a_stop_ends_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
         assert run.store.requests.active_stop() is not None
 
 
-def test_a_stop_that_could_not_be_taken_is_carried_out_by_the_next_look(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_stop_that_could_not_be_taken__is_done_by_the_next_look(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The store is locked for a moment: a stop that was never begun is no repetition."""
 
     def is_locked(*_: object) -> bool:
@@ -334,7 +334,7 @@ def test_a_stop_that_could_not_be_taken_is_carried_out_by_the_next_look(anvil_ch
 
 
 @pytest.mark.parametrize("why", ["its sales differ from those shown", "the chain cannot be read"])
-def test_a_stop_that_cannot_be_carried_out_as_shown_stops_all_the_same(anvil_chain: LocalChain, tmp_path: Path, why: str) -> None:
+def test_stop_that_differs_from_its_plan__stops_all_the_same(anvil_chain: LocalChain, tmp_path: Path, why: str) -> None:
     """The owner wants no more trades, so the run neither sells another set of tokens nor trades on."""
     chain, is_down = anvil_chain, False
 
@@ -463,7 +463,7 @@ def test_a_clock_that_was_set_back_carries_out_nothing(anvil_chain: LocalChain, 
         assert (record.state, record.code) == (ControlState.REFUSED, "clock"), record
 
 
-def test_rows_from_the_future_that_another_program_wrote_block_no_control(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_rows_from_the_future__block_no_control(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
         run.look()
         with closing(sqlite3.connect(tmp_path / "trimtab.db", isolation_level=None)) as file:
@@ -497,7 +497,7 @@ def test_a_replayed_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_flood_of_forged_entries_neither_acts_nor_hides_a_genuine_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_flood_of_forged_entries__hides_no_genuine_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with controlled_run(chain, tmp_path, LEVEL) as run:
         rows = [
@@ -586,7 +586,7 @@ def test_a_single_cycle_takes_controls_unless_a_run_serves(anvil_chain: LocalCha
         assert record.state is ControlState.DONE
 
 
-def test_without_its_secret_a_run_goes_on_and_refuses_what_is_queued(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_run_without_its_secret__goes_on_and_refuses_controls(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with controlled_run(anvil_chain, tmp_path, LEVEL) as run:
         resume_document = run.ask("resume")
         (tmp_path / "trimtab.db.secret").chmod(0o644)
@@ -594,7 +594,7 @@ def test_without_its_secret_a_run_goes_on_and_refuses_what_is_queued(anvil_chain
         assert run.look().kind is OutcomeKind.HOLD
 
 
-def test_a_control_that_waits_for_the_wallet_beyond_its_time_confirms_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_control_that_waits_too_long__confirms_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with controlled_run(chain, tmp_path, LEVEL) as run:
         shown_plan_document = run.shown("withdraw", ("amount", "100"), ("to", HOME))

@@ -99,7 +99,7 @@ def deploy(chain: LocalChain, loaded: LoadedConfig, progress: object = None) -> 
         return deploy_rebalancer(agent, confirm=agreed, progress=progress or str)  # type: ignore[arg-type]
 
 
-def test_a_no_a_pause_other_code_and_a_missing_deployer_send_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_deployment__needs_yes_code_deployer_and_no_pause(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with agent_on(chain, tmp_path, ROOMY) as agent:
         before = purse(chain)
@@ -120,7 +120,7 @@ def test_a_no_a_pause_other_code_and_a_missing_deployer_send_nothing(anvil_chain
         assert purse(chain) == before
 
 
-def test_other_code_after_the_receipt_is_named_and_the_gas_of_a_day_binds_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_other_code_after_the_receipt__is_named_within_its_gas(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
 
     def forge(event: str) -> None:
@@ -145,9 +145,7 @@ def deploy_by_another(chain: LocalChain) -> None:
 @pytest.mark.parametrize(
     ("moment", "reason"), [("confirm", PRECEDED), ("after:signed", PRECEDED_AFTER_SENDING), ("before:send", PRECEDED_AFTER_SENDING)]
 )
-def test_a_deployment_that_another_account_precedes_loses_its_gas_at_most(
-    anvil_chain: LocalChain, tmp_path: Path, moment: str, reason: str
-) -> None:
+def test_preceded_deployment__loses_its_gas_at_most(anvil_chain: LocalChain, tmp_path: Path, moment: str, reason: str) -> None:
     chain = anvil_chain
 
     def precede(event: str) -> None:

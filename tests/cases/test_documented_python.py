@@ -86,7 +86,7 @@ def folder_of_prices(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_first_block_of_python_prints_a_result_and_writes_a_report(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_python_block__prints_a_result_and_writes_a_report(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     block = BLOCKS_BY_PAGE["python"][0]
     _, printed = run(block, folder_of_prices, monkeypatch)
     line = printed.splitlines()[0]

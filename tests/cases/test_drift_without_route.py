@@ -47,7 +47,7 @@ def ten_days(trigger: Trigger, destination: Destination, seed: int, fee_pips: in
         pytest.param(build_tracking("strict"), Destination.ZONE, id="tracking"),
     ],
 )
-def test_drift__that_no_route_within_plan_cost_corrects_is_not_traded(trigger: Trigger, destination: Destination, seed: int) -> None:
+def test_drift__without_a_route_within_plan_cost_is_not_traded(trigger: Trigger, destination: Destination, seed: int) -> None:
     """With pools of 30 bps the exchange costs 60. Before, the band traded 66 to 78 times and never corrected ETH."""
     result = ten_days(trigger, destination, seed, 3_000)
 

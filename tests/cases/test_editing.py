@@ -33,7 +33,7 @@ def weights(**shares: str) -> ConfigChanges:
     return ConfigChanges(targets=tuple(shares.items()))
 
 
-def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_versions(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_edit__shows_its_transition_and_keeps_backup_and_version(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = EditedRun(anvil_chain, tmp_path)
     edit_report = bot.edit(weights(WETH="30%", WBTC="40%"), answer=False)
     assert (edit_report.state, edit_report.rebalance_count, bot.file.read_text()) == ("declined", 1, bot.text)
@@ -57,7 +57,7 @@ def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_v
     assert bot.edit(weights(WETH="30%")).state == "unchanged"
 
 
-def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_in_rounds(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_transition_beyond_the_day_s_loss__may_go_in_rounds(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = EditedRun(anvil_chain, tmp_path, daily_loss="0.1%", turnover="10%")
     refusal = bot.refused(weights(WETH="10%", WBTC="60%"))
     assert [v.guard for v in refusal.verdicts] == ["daily_loss"]
@@ -70,7 +70,7 @@ def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_
     assert done.first_rebalance.kind is OutcomeKind.PLANNED
 
 
-def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_edit_that_would_halt_or_leave_behind__is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = EditedRun(anvil_chain, tmp_path)
     refusal = bot.refused(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)))
     assert "unmanaged" in refusal.message
@@ -100,7 +100,7 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
     assert any("WBTC stay" in warning for warning in done.warnings)
 
 
-def test_a_balance_that_leaves_the_portfolio_is_no_loss_and_comes_back_without_a_gain(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_balance_that_leaves__is_no_loss_and_comes_back_no_gain(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = EditedRun(anvil_chain, tmp_path)
     bot.value()
     bot.edit(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
@@ -129,9 +129,7 @@ def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: Loc
     assert link in {leg.token_out for leg in done.transition.plan.legs}
 
 
-def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a_machine_confirms_it(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_hand_edited_file__is_confirmed_live_by_no_machine(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     with reopened_agent(chain, bot.loaded) as agent:
         assert config_versions.confirm_without_asking(agent.context)
@@ -160,7 +158,7 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
-def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_file(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_edit__confirms_nothing_another_wrote_into_the_file(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and has no key, waits for the owner's next yes to something else."""
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     assert bot.edit(ConfigChanges(key_settings=(("policy.cooldown", "2h"),))).earlier_edits == ()
@@ -198,7 +196,7 @@ def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_f
     assert edit(machine).state == "unchanged"
 
 
-def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_machine(
+def test_address_another_wrote__is_confirmed_by_no_machine(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bot, thief = EditedRun(anvil_chain, tmp_path), "0x00000000000000000000000000000000000B0b00"
@@ -293,9 +291,7 @@ def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
         assert agent.context.loaded_config.digest == load_config(bot.file).digest
 
 
-def test_an_edit_while_an_imported_profile_is_tried_on_past_prices_is_kept(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_edit_during_a_profile_s_trial__is_kept(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bot, file = EditedRun(anvil_chain, tmp_path), tmp_path / "mine.profile"
     api.export_profile(bot.file, file)
 

@@ -31,7 +31,7 @@ def link(chain: LocalChain, **more: str) -> ConfigChanges:
     return ConfigChanges(added_assets=(("LINK", chain.tokens["LINK"].address, "10%"),), targets=(("WETH", "40%"),), key_settings=keys)
 
 
-def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_added_token__is_shown_priced_pinned_and_planned(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     with wiring.open_store_offline(bot.loaded) as (store, _):
         before = pins(store)
@@ -58,7 +58,7 @@ def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_cha
         assert chain.balance("LINK") > 0
 
 
-def test_an_added_token_without_feed_is_priced_by_means_of_its_pools(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_added_token_without_feed__is_priced_by_its_pools(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     priced, _ = bot.edit(link(chain), pins_new=True).new_tokens.notes
     assert mentions(priced, "LINK", "twap", "1800 s")
@@ -83,7 +83,7 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
         assert pins(store) == before
 
 
-def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_token_without_price_or_with_tax__is_not_added(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     unpriced = bot.refused(replace(link(chain), key_settings=(("reference.kind", '["feed"]'),)), pins_new=True)
     assert mentions(unpriced.message, "LINK", "feed", "has no")

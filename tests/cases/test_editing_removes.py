@@ -28,7 +28,7 @@ def remove(bot: EditedRun, changes: ConfigChanges = GONE) -> EditReport:
     )
 
 
-def test_a_removed_token_is_sold_to_the_last_base_unit_and_then_taken_away(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_removed_token__is_sold_to_the_last_unit_then_gone(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     first = remove(bot)
     assert first.state == "written"
@@ -44,7 +44,7 @@ def test_a_removed_token_is_sold_to_the_last_base_unit_and_then_taken_away(anvil
     assert [asset.symbol for asset in load_config(bot.file).config.portfolio.assets] == ["WETH", "USDC"]
 
 
-def test_dust_of_a_removed_token_is_named_and_halts_nothing_later(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_dust_of_a_removed_token__is_named_and_halts_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
     remove(bot)
     with reopened_agent(chain, load_config(bot.file)) as agent:

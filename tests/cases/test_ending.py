@@ -45,9 +45,7 @@ def bot(chain: LocalChain, folder: Path) -> Iterator[Agent]:
         yield agent
 
 
-def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_until_it_is_resumed(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_bot_kept__takes_back_what_it_may_and_trades_on_resume(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         allow(chain, "WETH", raw=10**18)
@@ -74,7 +72,7 @@ def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_unti
         assert agent.rebalance(send=True, confirm=lambda _: True).kind is OutcomeKind.DONE
 
 
-def test_a_run_ends_once_it_is_stopped_or_its_file_is_unconfirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_run__ends_once_stopped_or_its_file_is_unconfirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
         looks = agent.run(send=True, confirm=lambda _: False, every="28d")
         assert next(looks).kind is OutcomeKind.DECLINED  # type: ignore[union-attr]  # an outcome
@@ -122,7 +120,7 @@ def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalCha
         assert agent.step_input().history.budgets.outflow_24h == chain.balance("USDC", HOME)
 
 
-def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_stop_interrupted_before_payment__pays_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)
@@ -182,9 +180,7 @@ def test_a_stop_waits_until_what_it_sent_is_final(anvil_chain: LocalChain, tmp_p
         assert [intent.state for intent in done.transactions] == [IntentState.FINAL]
 
 
-def test_a_stop_resumed_while_it_waits_for_confirmations_stays_resumed(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stop_resumed_during_confirmations__stays_resumed(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = transactor.submission_settings
     reconcile = JournaledExecutor.reconcile
 
@@ -206,9 +202,7 @@ def test_a_stop_resumed_while_it_waits_for_confirmations_stays_resumed(
         assert agent.plan().kind is not OutcomeKind.HALT
 
 
-def test_a_payout_beyond_the_day_waits_after_everything_was_sold_and_is_paid_on_the_days_after(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_payout_beyond_the_day__is_paid_on_the_days_after(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, {**OPEN, "limits.payout_per_day": "6000"}, TARGETS)
@@ -289,7 +283,7 @@ def test_a_part_of_a_stop_that_is_refused_prevents_no_other(
         assert chain.balance("USDC", HOME) > 9_900 * USD
 
 
-def test_a_stop_names_what_is_not_worth_its_sale_and_why_before_and_after(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_stop__names_what_is_not_worth_its_sale_and_why(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The only LINK pools cost 0.3 % each way of two hops; 20 bps are allowed, and WETH costs five."""
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "LINK": 300, "USDC": 2_000})
@@ -333,9 +327,7 @@ KILLS = (7, 10, 13)
 
 
 @pytest.mark.parametrize("moment", [KILLS[0], *(pytest.param(kill, marks=pytest.mark.slow) for kill in KILLS[1:])])
-def test_a_withdrawal_killed_at_any_durable_write_or_send_of_its_payment_pays_exactly_once(
-    anvil_chain: LocalChain, tmp_path: Path, moment: int
-) -> None:
+def test_withdrawal_killed_at_any_write__pays_exactly_once(anvil_chain: LocalChain, tmp_path: Path, moment: int) -> None:
     """The writes: request, openings, step, planned, signed, broadcast; the send; mined, final and what is booked."""
     chain = anvil_chain
     fund(chain, HELD)

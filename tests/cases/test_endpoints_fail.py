@@ -204,7 +204,7 @@ ALIKE = (
 @pytest.mark.parametrize(
     "sickness", [pytest.param(sickness, marks=pytest.mark.slow) if sickness in ALIKE else sickness for sickness in SICK]
 )
-def test_a_rebalance_is_done_exactly_once_whatever_one_of_three_endpoints_does(drifted: LocalChain, tmp_path: Path, sickness: str) -> None:
+def test_rebalance__is_done_once_whatever_one_of_three_does(drifted: LocalChain, tmp_path: Path, sickness: str) -> None:
     sick, sick_answer = SICK[sickness]
     with serve(sick(drifted.url or "")) as server:
         timeout_s = TIMEOUT_S if sickness == "hangs" else 10.0
@@ -227,7 +227,7 @@ def test_it_does_not_matter_which_of_three_endpoints_is_dead(drifted: LocalChain
     require_done(drifted, tmp_path, lines)
 
 
-def test_a_transaction_of_which_no_endpoint_says_that_it_took_it_is_followed_and_not_repeated(drifted: LocalChain, tmp_path: Path) -> None:
+def test_unacknowledged_transaction__is_followed_and_not_repeated(drifted: LocalChain, tmp_path: Path) -> None:
     with ExitStack() as stack:
         servers = [stack.enter_context(serve(accepts_and_breaks_off(drifted.url or ""))) for _ in range(3)]
         lines = [endpoint_of(server.url, operator) for server, operator in zip(servers, ("a", "b", "c"), strict=True)]
@@ -236,7 +236,7 @@ def test_a_transaction_of_which_no_endpoint_says_that_it_took_it_is_followed_and
     assert all(count <= 2 for count in sent), "an approval and a swap, each once"
 
 
-def test_with_a_private_endpoint_no_public_one_sees_the_transaction(drifted: LocalChain, tmp_path: Path) -> None:
+def test_private_endpoint__hides_the_transaction_from_public_ones(drifted: LocalChain, tmp_path: Path) -> None:
     with ExitStack() as stack:
         relay, *public = (stack.enter_context(serve(passing_on(drifted.url or ""))) for _ in range(3))
         lines = [endpoint_of(server.url, operator) for server, operator in zip(public, ("a", "b"), strict=True)]
@@ -246,9 +246,7 @@ def test_with_a_private_endpoint_no_public_one_sees_the_transaction(drifted: Loc
 
 
 @pytest.mark.slow
-def test_while_the_private_endpoint_is_down_nothing_goes_public_and_afterwards_each_nonce_is_used_once(
-    drifted: LocalChain, tmp_path: Path
-) -> None:
+def test_private_endpoint_down__sends_nothing_public(drifted: LocalChain, tmp_path: Path) -> None:
     before, down = purse(drifted), True
     forward = passing_on(drifted.url or "")
     with ExitStack() as stack:
@@ -286,7 +284,7 @@ def test_with_one_of_two_nothing_is_sent(drifted: LocalChain, tmp_path: Path, si
     assert purse(drifted) == before
 
 
-def test_the_doctor_names_who_is_ill_and_fails_only_where_too_few_are_well(drifted: LocalChain, tmp_path: Path) -> None:
+def test_doctor__names_the_ill_and_fails_only_if_too_few_are_well(drifted: LocalChain, tmp_path: Path) -> None:
     drifted.node.mine_at(int(time.time()))  # the doctor goes by the machine's clock, and this chain may have rested for minutes
     with serve(late(drifted.url or "")) as behind, serve(altering_answerer(drifted.url or "", every_call)) as liar:
         lines = [endpoint_of(behind.url, "slow"), endpoint_of(liar.url, "liar"), *healthy(drifted)]

@@ -53,9 +53,7 @@ def is_waiting(outcome: StepOutcome) -> bool:
         ("swap_router_02", True),
     ],
 )
-def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
-    anvil_chain: LocalChain, tmp_path: Path, router: str, native: bool
-) -> None:
+def test_reverted_exit__is_tried_again_after_growing_waits(anvil_chain: LocalChain, tmp_path: Path, router: str, native: bool) -> None:
     chain = anvil_chain
     chain.set_native(10**18)
     fund(chain, {"WETH": 17_150 if native else 20_000, "USDC": 20_000})
@@ -90,7 +88,7 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
 
 
 @pytest.mark.slow
-def test_after_an_exit_that_succeeds_rebalances_wait_for_their_owner_all_the_same(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_successful_exit__leaves_rebalances_to_their_owner(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     three = {"WETH": "40%", "WBTC": "30%", "USDC": "30%"}
     fund(chain, {"WETH": 20_000, "WBTC": 15_000, "USDC": 15_000})

@@ -37,7 +37,7 @@ def ended_why(agent: Agent) -> str:
     return agent.context.store.executions.purchases()[0].why
 
 
-def test_ten_thousand_dollars_are_the_whole_portfolio_after_one_transaction(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_ten_thousand_dollars__are_invested_by_one_transaction(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"USDC": 10_000})
     with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
@@ -56,7 +56,7 @@ def test_ten_thousand_dollars_are_the_whole_portfolio_after_one_transaction(anvi
         assert drift.turnover <= 3_000 * USD
 
 
-def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_purchase_beyond_the_pools__goes_in_equal_parts(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"USDC": 2_000_000})
     loaded = trusted_config(chain, tmp_path, BUYS | {"limits.price_impact": "25bps"}, TARGETS)
@@ -127,7 +127,7 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
         assert all(abs(weights(agent)[symbol] - bps) <= 60 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000}.items()), weights(agent)
 
 
-def test_a_top_up_larger_than_the_limits_of_turnover_is_invested_whole(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_top_up_beyond_turnover_limits__is_invested_whole(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
     with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
@@ -146,7 +146,7 @@ def test_a_top_up_larger_than_the_limits_of_turnover_is_invested_whole(anvil_cha
         assert agent.step_input().history.cash_flows.purchase is None, "done is said of the whole alone"
 
 
-def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_top_up_beyond_the_pools__names_its_parts_and_goes_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
     loaded = trusted_config(chain, tmp_path, BUYS | {"limits.price_impact": "25bps"}, TARGETS)
@@ -175,7 +175,7 @@ def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_cha
 
 
 @pytest.mark.slow
-def test_two_deposits_a_crash_and_a_stop_loss_beside_an_open_top_up(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_two_deposits_crash_and_stop__beside_an_open_top_up(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Gas makes the rest of a top-up too dear: the command returns, the rest is drift, and the stop loss of a crash sells."""
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})

@@ -59,7 +59,7 @@ def test_each_portfolio_acts_for_its_own_wallet(anvil_chain: LocalChain, tmp_pat
     assert {line["wallet"] for line in fleet.lines("savings") if line["event"] == "started"} == {wallet_of(7, chain)}
 
 
-def test_a_config_with_a_mistake_waits_by_itself_and_looks_once_it_is_mended(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_mistaken_config__waits_alone_and_looks_once_mended(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     paths = [add_portfolio(chain, tmp_path, name, account, BALANCED) for name, account in (("good", 5), ("broken", 6))]
     sound = paths[1].read_text()
@@ -78,7 +78,7 @@ def test_a_config_with_a_mistake_waits_by_itself_and_looks_once_it_is_mended(anv
 
 
 @pytest.mark.slow
-def test_a_damaged_store_and_a_config_with_a_mistake_stop_none_of_the_other_48(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_damaged_store_and_config__stop_none_of_the_other_48(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     names = [f"p{number}" for number in range(50)]
     nobody = {"wallet.test_account": None, "wallet.keystore": "wallet.json"}
@@ -99,7 +99,7 @@ def test_a_damaged_store_and_a_config_with_a_mistake_stop_none_of_the_other_48(a
     assert max(map(len, failing.values())) <= 5, "each waits by itself, twice as long each time"
 
 
-def test_variables_endpoints_and_alerts_of_two_portfolios_do_not_cross(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_two_portfolios__share_no_variable_endpoint_or_alert(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     boxes = {"left": ReceivedMessages(), "right": ReceivedMessages()}
     with ExitStack() as stack:
@@ -152,7 +152,7 @@ def has_looked(count: int, fleet: Fleet) -> bool:
     return fleet.look_count >= count
 
 
-def test_the_file_of_metrics_counts_looks_and_names_the_one_that_cannot_be_opened(
+def test_metrics_file__counts_looks_and_names_what_cannot_open(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.fleet.metrics.WRITE_S", 0.2)
@@ -188,7 +188,7 @@ def test_of_two_configs_of_one_wallet_only_one_acts(anvil_chain: LocalChain, tmp
     assert fleet.failures == [f"wallet.address: {wallet_of(5, chain)} is served by the portfolio {served}"]
 
 
-def test_a_stop_by_its_owner_ends_one_portfolio_and_a_pause_holds_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_owner_s_stop__ends_one_portfolio_and_a_pause_holds_one(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     paths = {
         name: add_portfolio(chain, tmp_path, name, account, BALANCED) for account, name in enumerate(("stopped", "paused", "going"), 5)
@@ -210,7 +210,7 @@ def test_a_stop_by_its_owner_ends_one_portfolio_and_a_pause_holds_one(anvil_chai
     assert "2 of 3 portfolios run; stopped: stopped" in [line["status"] for line in fleet.lines() if line["event"] == "fleet"]
 
 
-def test_an_endpoint_that_never_answers_delays_only_its_own_portfolio(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_silent_endpoint__delays_its_own_portfolio_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -223,7 +223,7 @@ def test_an_endpoint_that_never_answers_delays_only_its_own_portfolio(anvil_chai
     assert "did not answer within 2 s" in fleet.failures[0]
 
 
-def test_a_signer_that_never_answers_delays_only_its_own_portfolio(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_silent_signer__delays_its_own_portfolio_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Each config names its own signer in its own .env; the wallet behind the silent one sends nothing."""
     chain = anvil_chain
     remote = {"wallet.test_account": None, "wallet.signer_url_env": "TRIMTAB_SIGNER"}
@@ -254,7 +254,7 @@ class FakeShare:
 
 
 @pytest.mark.parametrize(("sends", "is_refused"), [(True, True), (False, False)], ids=["with --send", "without"])
-def test_a_worker_leaves_out_a_portfolio_whose_key_is_in_its_environment(
+def test_worker__leaves_out_a_portfolio_with_an_environment_key(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sends: bool, is_refused: bool
 ) -> None:
     monkeypatch.setenv("CLIENT_KEY", "0x" + "42" * 32)

@@ -91,7 +91,7 @@ def test_a_gift_of_another_collateral_blinds_nobody(perps: LocalPerps, tmp_path:
     reduced(perps, tmp_path, before)
 
 
-def test_a_gift_of_margin_above_the_managed_value_stops_no_reduction(perps: LocalPerps, tmp_path: Path) -> None:
+def test_gift_of_margin__stops_no_reduction(perps: LocalPerps, tmp_path: Path) -> None:
     """portfolio.max_live_value holds back rebalances and openings alone."""
     before = crashed(perps, Fraction(-30, 100))
     chain, stranger = perps.chain, perps.chain.accounts[4].address
@@ -113,7 +113,7 @@ def test_a_gift_of_margin_above_the_managed_value_stops_no_reduction(perps: Loca
         (0, Fraction(-33, 100), True),
     ],
 )
-def test_an_index_that_stopped_holds_no_reduction_of_another_market_back(
+def test_stopped_index__holds_no_other_market_s_reduction_back(
     perps: LocalPerps, tmp_path: Path, other: int, fall: Fraction, is_emergency: bool
 ) -> None:
     """A crash of WETH while the index of WBTC is old, held or not: the daily budget does not hold back what the index of WETH requires."""
@@ -140,7 +140,7 @@ def test_spot_feeds_that_stopped_hold_no_reduction_back(perps: LocalPerps, tmp_p
     assert ("spot_multiple is not judged" in outcome.reason) is not is_known
 
 
-def test_a_spot_token_that_answers_nothing_holds_no_reduction_back(perps: LocalPerps, tmp_path: Path) -> None:
+def test_silent_spot_token__holds_no_reduction_back(perps: LocalPerps, tmp_path: Path) -> None:
     before = crashed(perps)
     changes = futures_config_changes(perps, LONG, spot_multiple="2x")
     with agents.agent_on(perps.chain, tmp_path, changes, {"WETH": "40%", "USDC": "40%", "WBTC": "20%"}) as agent:
@@ -172,9 +172,7 @@ def frozen(perps: LocalPerps) -> Callable[[str, list[Any], Any], Any]:
 
 
 @pytest.mark.parametrize(("honest", "acts"), [(1, False), (2, True)])
-def test_one_endpoint_fed_a_rich_account_stops_no_reduction_of_two_others(
-    perps: LocalPerps, tmp_path: Path, honest: int, acts: bool
-) -> None:
+def test_endpoint_with_a_rich_account__stops_no_reduction(perps: LocalPerps, tmp_path: Path, honest: int, acts: bool) -> None:
     """Two operators must agree; with two in all a lie holds everything back, and is named."""
     before, chain = crashed(perps), perps.chain
     lines = [EndpointProvider(chain.url or "", f"honest {number}", 10, attempts=1) for number in range(honest)]
@@ -232,7 +230,7 @@ def test_a_mark_pushed_again_and_again_costs_one_reduction(
         pytest.param(1, "off", [True, False, False], id="off", marks=pytest.mark.slow),
     ],
 )
-def test_a_gap_of_30_percent_and_back_reopens_nothing_within_the_cooldown(
+def test_gap_of_30_percent_and_back__reopens_nothing(
     perps: LocalPerps, tmp_path: Path, side: int, cooldown: str, opens: list[bool]
 ) -> None:
     open_position(perps, "WETH", side * Fraction(26, 10))
@@ -259,7 +257,7 @@ def test_a_gap_of_30_percent_and_back_reopens_nothing_within_the_cooldown(
     assert opened == opens
 
 
-def test_a_reduction_above_the_day_s_budget_closes_what_the_budget_leaves(perps: LocalPerps, tmp_path: Path) -> None:
+def test_reduction_above_the_day_s_budget__closes_its_rest(perps: LocalPerps, tmp_path: Path) -> None:
     """The mark is held 1.8 % below its index: of the 0.1x and more that the limit asks for, a budget of 0.02x is closed, once."""
     open_position(perps, "WETH", Fraction(294, 100))
     before, worth = size(perps, "WETH"), value_at_index(perps)
@@ -288,7 +286,7 @@ def test_a_reduction_above_the_day_s_budget_closes_what_the_budget_leaves(perps:
         pytest.param(Fraction(-24, 100), "4%", True, marks=pytest.mark.slow),
     ],
 )
-def test_a_pool_held_below_the_bound_of_an_emergency_liquidates_nobody_with_money_at_hand(
+def test_pool_held_below_the_bound__liquidates_nobody_with_cash(
     perps: LocalPerps, tmp_path: Path, fall: Fraction, at_hand: str, spot_follows: bool
 ) -> None:
     """The book is near its liquidation after a crash, and the pool is held 8 % below the index: no sale within the bound fills.
@@ -333,9 +331,7 @@ def behind(perps: LocalPerps, fall: Fraction, off: Fraction) -> None:
         pytest.param(Fraction(-305, 1_000), id="emergency"),
     ],
 )
-def test_a_mark_beyond_the_band_of_the_venue_sells_nothing_and_is_met_with_margin(
-    perps: LocalPerps, tmp_path: Path, fall: Fraction
-) -> None:
+def test_mark_beyond_the_band__is_met_with_margin(perps: LocalPerps, tmp_path: Path, fall: Fraction) -> None:
     """12 % off, the venue refuses every sale at any bound (EX_OPB): the wallet deposits what it may, and the rest waits for the pool."""
     behind(perps, fall, Fraction(-12, 100))
     chain, before = perps.chain, size(perps, "WETH")
@@ -354,7 +350,7 @@ def test_a_mark_beyond_the_band_of_the_venue_sells_nothing_and_is_met_with_margi
 
 
 @pytest.mark.slow
-def test_an_emergency_sells_below_the_index_as_far_as_its_stated_bound(perps: LocalPerps, tmp_path: Path) -> None:
+def test_emergency__sells_below_the_index_to_its_stated_bound(perps: LocalPerps, tmp_path: Path) -> None:
     """8 % off, within the bound of 10 % that the owner has stated for emergencies and beyond the 2 % of other reductions."""
     behind(perps, Fraction(-305, 1_000), Fraction(-8, 100))
     chain, before, worth = perps.chain, size(perps, "WETH"), value_at_index(perps)
@@ -369,7 +365,7 @@ def test_an_emergency_sells_below_the_index_as_far_as_its_stated_bound(perps: Lo
 
 
 @pytest.mark.parametrize("share", [Fraction(-2, 100), Fraction(-4, 100)])
-def test_a_pool_pushed_just_before_a_reduction_is_sent_costs_at_most_its_bound(perps: LocalPerps, tmp_path: Path, share: Fraction) -> None:
+def test_pool_pushed_before_a_reduction__costs_at_most_its_bound(perps: LocalPerps, tmp_path: Path, share: Fraction) -> None:
     """Searchers see the order and sell first: within the bound it fills, beyond it reverts, and the next one goes in time."""
     before = crashed(perps)
     chain, worth = perps.chain, value_at_index(perps)
@@ -390,7 +386,7 @@ def test_a_pool_pushed_just_before_a_reduction_is_sent_costs_at_most_its_bound(p
     assert worth - value_at_index(perps) <= closed * Fraction(25, 1_000), "2 % of bound, 0.1 % of fee, and rounding"
 
 
-def test_a_pool_pushed_just_before_an_opening_is_sent_opens_nothing_worse_than_its_bound(perps: LocalPerps, tmp_path: Path) -> None:
+def test_pool_pushed_before_an_opening__opens_within_its_bound(perps: LocalPerps, tmp_path: Path) -> None:
     chain, worth = perps.chain, value_at_index(perps)
 
     def front_run() -> None:
@@ -405,7 +401,7 @@ def test_a_pool_pushed_just_before_an_opening_is_sent_opens_nothing_worse_than_i
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(6, marks=pytest.mark.slow)])
-def test_funding_pushed_up_for_hours_trims_at_most_the_daily_budget(perps: LocalPerps, tmp_path: Path, times: int) -> None:
+def test_pushed_funding__trims_at_most_the_daily_budget(perps: LocalPerps, tmp_path: Path, times: int) -> None:
     """The pool is held above its index, so that longs pay; let go, the funding that is expected is gone."""
     open_position(perps, "WETH", 2)
     worth, price = value_at_index(perps), perps.chain.deployed_world.prices_usd["WETH"]

@@ -84,7 +84,7 @@ def ticks(attacker: Attacker, agent: Agent) -> Iterator[tuple[int, int, int | No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 25))
-def test_a_besieged_book_is_neither_liquidated_nor_reopened_nor_above_its_limit(perps: LocalPerps, tmp_path: Path, seed: int) -> None:
+def test_besieged_book__is_not_liquidated_or_reopened(perps: LocalPerps, tmp_path: Path, seed: int) -> None:
     chain, wallet, base = perps.chain, perps.chain.wallet.address, perps.markets["WETH"].base_token
     attacker = Attacker(perps, random.Random(seed), chain.accounts[3].address)
     send_data(perps, perps.addresses.delegate_approval, venue.encode_delegate(attacker.key, is_allowed=True), wallet)

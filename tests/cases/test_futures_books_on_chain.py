@@ -118,7 +118,7 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
     assert abs(fees + Fraction(lines["fees"])) < Fraction(1, 100)
 
 
-def test_money_sent_to_the_margin_account_from_outside_is_no_profit(perps: LocalPerps, tmp_path: Path) -> None:
+def test_margin_from_outside__is_no_profit(perps: LocalPerps, tmp_path: Path) -> None:
     with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
         api.refresh_ledger(agent)
         perps.chain.node.mine_at(perps.chain.now_s() + 60)
@@ -130,7 +130,7 @@ def test_money_sent_to_the_margin_account_from_outside_is_no_profit(perps: Local
     assert -1 < Fraction(period["profit"]) < 0, "gas of the deposit by hand"
 
 
-def test_margin_moved_by_the_agent_is_neither_a_flow_nor_a_result(perps: LocalPerps, tmp_path: Path) -> None:
+def test_margin_moved_by_the_agent__is_no_flow_or_result(perps: LocalPerps, tmp_path: Path) -> None:
     with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
         api.refresh_ledger(agent)
         before = agent.status().decision_result.drifts
@@ -181,7 +181,7 @@ def test_an_alert_after_a_crash_carries_what_would_be_closed(perps: LocalPerps, 
         assert "It would close " in alert.text or "It would deposit " in alert.text
 
 
-def test_the_value_per_share_follows_futures_and_ignores_a_deposit(perps: LocalPerps, tmp_path: Path) -> None:
+def test_value_per_share__follows_futures_and_no_deposit(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
     open_by_hand(perps, {"WETH": 8 * WAD})
     changes = futures_config_changes(perps, {"WETH": "100%"}, stress_move="off") | {"portfolio.orders": {"stop_loss": "20%"}}

@@ -35,7 +35,7 @@ from tests.support.perps import WAD, advance_time, read_now, send_data
 __all__ = ["perps"]
 
 
-def test_an_index_that_stands_still_while_the_mark_moves_opens_nothing(perps: LocalPerps, tmp_path: Path) -> None:
+def test_standing_index_beside_a_moving_mark__opens_nothing(perps: LocalPerps, tmp_path: Path) -> None:
     """T12: a manipulated pool, or a feed that nobody feeds."""
     push_pool(perps, "WETH", Fraction(7, 100))
     advance_time(perps, 2_000)
@@ -80,7 +80,7 @@ def test_a_paused_market_gets_no_order_and_the_other_does(perps: LocalPerps, tmp
     assert size(perps, "WETH") > 0
 
 
-def test_too_little_liquidity_refuses_the_order_before_it_is_sent(perps: LocalPerps, tmp_path: Path) -> None:
+def test_too_little_liquidity__refuses_before_sending(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
     nonce = agents.purse(chain).nonce
     drained(perps, "WETH")
@@ -120,7 +120,7 @@ def drained(perps: LocalPerps, symbol: str, percent: int = 99) -> None:
         chain.send(call, whale)
 
 
-def test_an_order_across_the_price_band_is_refused_before_it_is_sent(perps: LocalPerps, tmp_path: Path) -> None:
+def test_order_across_the_price_band__is_refused_before_sending(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
     chain.send(perps.exchange.functions.setMaxTickCrossedWithinBlock(perps.markets["WETH"].base_token, 1))
     nonce = agents.purse(chain).nonce
@@ -129,7 +129,7 @@ def test_an_order_across_the_price_band_is_refused_before_it_is_sent(perps: Loca
     assert agents.purse(chain).nonce == nonce
 
 
-def test_an_account_below_maintenance_at_the_start_is_reduced_at_once(perps: LocalPerps, tmp_path: Path) -> None:
+def test_account_below_maintenance__is_reduced_at_once(perps: LocalPerps, tmp_path: Path) -> None:
     open_position(perps, "WETH", 8)
     move_price(perps, "WETH", Fraction(-75, 1_000))
     assert margin.is_liquidatable(read_now(perps, perps.chain.wallet.address))
@@ -180,7 +180,7 @@ def test_a_position_liquidated_meanwhile_is_never_turned(perps: LocalPerps, tmp_
     assert leverage(perps) <= MOST
 
 
-def test_an_oracle_outage_leaves_the_account_unknown_and_never_empty(perps: LocalPerps, tmp_path: Path) -> None:
+def test_oracle_outage__leaves_the_account_unknown_not_empty(perps: LocalPerps, tmp_path: Path) -> None:
     open_position(perps, "WETH", 2)
     chain, base = perps.chain, perps.markets["WETH"].base_token
     feed = perps.contract(base, "BaseToken").functions.getPriceFeed().call()
@@ -190,7 +190,7 @@ def test_an_oracle_outage_leaves_the_account_unknown_and_never_empty(perps: Loca
     assert "futures: no order, profit could not be read" in outcome.reason
 
 
-def test_a_key_whose_right_to_trade_has_ended_sends_nothing_and_is_named(perps: LocalPerps, tmp_path: Path) -> None:
+def test_key_without_its_right__sends_nothing_and_is_named(perps: LocalPerps, tmp_path: Path) -> None:
     chain, owner = perps.chain, perps.chain.accounts[3].address
     perps.deposit(owner, MARGIN_USD * 10**6)
     send_data(perps, perps.addresses.delegate_approval, encode_delegate(chain.wallet.address, is_allowed=True), owner)

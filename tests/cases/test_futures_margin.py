@@ -102,7 +102,7 @@ def test_the_owner_deposits_withdraws_and_lets_a_delegate_trade(perps: LocalPerp
         assert (refused.kind, refused.transactions) == (OutcomeKind.REFUSED, ())
 
 
-def test_a_stolen_delegate_is_ended_after_it_opened_a_position_elsewhere(perps: LocalPerps, tmp_path: Path) -> None:
+def test_stolen_delegate__is_ended_after_its_position_elsewhere(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet, key = perps.chain, perps.chain.wallet.address, perps.chain.whale.address
     approval = perps.contract(perps.addresses.delegate_approval, "DelegateApproval").functions
     changes = futures_config_changes(perps, {"WETH": "100%"})
@@ -119,7 +119,7 @@ def test_a_stolen_delegate_is_ended_after_it_opened_a_position_elsewhere(perps: 
         assert agent.context.store.journal.unbooked_intents() == ()
 
 
-def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalPerps, tmp_path: Path) -> None:
+def test_step__escapes_liquidation_above_the_usual_gas_price(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
     open_by_hand(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(20, 100))
@@ -146,7 +146,7 @@ def test_a_step_escapes_a_liquidation_above_the_ordinary_gas_price(perps: LocalP
         assert store.journal.unbooked_intents() == () == store.journal.open_intents()
 
 
-def test_a_delegate_s_key_trades_for_the_account_and_moves_no_margin(perps: LocalPerps, tmp_path: Path) -> None:
+def test_delegate_s_key__trades_and_moves_no_margin(perps: LocalPerps, tmp_path: Path) -> None:
     chain, owner, key = perps.chain, perps.chain.accounts[3].address, perps.chain.wallet.address
     perps.deposit(owner, 10_000 * UNIT)
     changes = futures_config_changes(perps, {"WETH": "100%"}, max_top_up_per_day="off")
@@ -177,7 +177,7 @@ def test_a_delegate_s_key_trades_for_the_account_and_moves_no_margin(perps: Loca
         assert margin_account.collateral_raw <= before.collateral_raw
 
 
-def test_a_delegate_opens_nothing_while_the_spot_multiple_needs_the_owner_s_portfolio(perps: LocalPerps, tmp_path: Path) -> None:
+def test_delegate__opens_nothing_without_the_owner_s_portfolio(perps: LocalPerps, tmp_path: Path) -> None:
     """90,000 in the delegate's own wallet are not the owner's spot portfolio, of which nothing is known."""
     owner, key = perps.chain.accounts[3].address, perps.chain.wallet.address
     perps.deposit(owner, 10_000 * UNIT)
@@ -191,7 +191,7 @@ def test_a_delegate_opens_nothing_while_the_spot_multiple_needs_the_owner_s_port
     assert read_now(perps, owner).positions == ()
 
 
-def test_a_deposit_that_the_vault_refuses_is_followed_by_a_reduction(perps: LocalPerps, tmp_path: Path) -> None:
+def test_refused_deposit__is_followed_by_a_reduction(perps: LocalPerps, tmp_path: Path) -> None:
     chain, wallet = perps.chain, perps.chain.wallet.address
     open_by_hand(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))

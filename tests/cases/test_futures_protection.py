@@ -145,9 +145,7 @@ def test_an_open_order_that_cannot_be_read_holds_up_no_reduction(
         assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
 
 
-def test_an_old_list_of_agents_without_ours_holds_up_no_reduction(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_old_agent_list_without_ours__holds_up_no_reduction(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The key may have been approved since: the venue decides, which rejects a key that it does not know."""
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "80%", "BTC": "20%"}), EVEN) as agent:
         open_book(agent, anvil_chain)
@@ -164,9 +162,7 @@ def test_an_old_list_of_agents_without_ours_holds_up_no_reduction(
         assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
 
 
-def test_a_transfer_that_is_listed_after_its_cash_has_moved_is_no_loss(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_transfer_listed_after_its_cash__is_no_loss(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The venue's ledger of transfers may lag behind its account; the sum is read once more in the next look."""
     owner = anvil_chain.wallet.address.lower()
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
@@ -183,9 +179,7 @@ def test_a_transfer_that_is_listed_after_its_cash_has_moved_is_no_loss(
         assert result_raw() == before
 
 
-def test_a_look_that_fails_is_repeated_in_seconds_at_any_interval(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_failed_look__is_repeated_in_seconds_at_any_interval(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         open_book(agent, anvil_chain)
         crash(server, "-30/100", "ETH")
@@ -214,7 +208,7 @@ def test_a_look_that_fails_is_repeated_in_seconds_at_any_interval(
         pytest.param("1h", FOUR_MINUTES_S, marks=pytest.mark.slow),
     ],
 )
-def test_a_venue_that_refuses_for_minutes_delays_an_emergency_by_one_more(
+def test_refusing_venue__delays_an_emergency_by_one_minute_more(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, every: str, refused_s: int
 ) -> None:
     changes = venue_changes(server, {"ETH": "100%"}, "5x", max_leverage="5.5x", max_utilisation="100%", stress_move="5%")
@@ -240,7 +234,7 @@ def test_a_venue_that_refuses_for_minutes_delays_an_emergency_by_one_more(
 
 
 @pytest.mark.parametrize("weight", [500, *slow([1_200])])
-def test_a_crash_of_four_markets_is_reduced_within_a_minute_of_one_look(
+def test_crash_of_four_markets__is_reduced_within_a_minute(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, weight: int
 ) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
@@ -263,9 +257,7 @@ def test_a_crash_of_four_markets_is_reduced_within_a_minute_of_one_look(
             assert server.limited == 0
 
 
-def test_a_reduction_that_is_due_does_not_wait_for_the_budget_of_other_reads(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_due_reduction__waits_for_no_budget_of_other_reads(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
         open_book(agent, anvil_chain)
         crash(server, "-36/100", "ETH", "DOGE", "SOL")
@@ -368,9 +360,7 @@ def test_a_calm_look_costs_little_of_the_budget(server: HyperliquidServer, anvil
 # --- Several orders in one action.
 
 
-def test_each_order_of_an_action_that_is_refused_counts_as_a_failure_of_its_market(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_refused_order_of_an_action__counts_for_its_market(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
         open_book(agent, anvil_chain)
         crash(server, "-36/100", "ETH", "DOGE", "SOL")
@@ -384,7 +374,7 @@ def test_each_order_of_an_action_that_is_refused_counts_as_a_failure_of_its_mark
 
 
 @pytest.mark.parametrize("fault", ["lost", *slow(["late", "garbled"])])
-def test_each_order_of_an_action_without_answer_is_carried_out_once(
+def test_unanswered_order_of_an_action__is_carried_out_once(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str
 ) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
@@ -407,9 +397,7 @@ def test_each_order_of_an_action_without_answer_is_carried_out_once(
         assert len({intent.tx.nonce for intent in journal.intents()}) == len(journal.intents())
 
 
-def test_an_action_that_never_arrived_is_sent_again_once_it_is_dead(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_action_that_never_arrived__is_sent_again_once_dead(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
         open_book(agent, anvil_chain)
         crash(server, "-36/100", "ETH", "DOGE", "SOL")
@@ -448,9 +436,7 @@ def test_an_order_that_cannot_go_holds_up_no_other_of_its_action(
         assert leverage(server, anvil_chain) < before
 
 
-def test_an_order_left_out_of_a_deleverage_is_no_reason_to_reduce_another_twice(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_order_left_out__reduces_no_other_market_twice(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     """SOL has no bids, and is neither the first nor the last of the four."""
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, FOUR, "2.5x"), EVEN) as agent:
         open_book(agent, anvil_chain)
@@ -474,7 +460,7 @@ def isolate(server: HyperliquidServer, chain: LocalChain, coin: str, size: str, 
 
 
 @pytest.mark.parametrize("coin", ["BTC", "DOGE"])
-def test_a_market_set_to_isolated_margin_is_left_alone_and_the_others_go_on(
+def test_market_set_to_isolated__is_left_and_others_go_on(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, coin: str
 ) -> None:
     weights = {"ETH": "60%", "BTC": "20%", "DOGE": "20%"}
@@ -492,7 +478,7 @@ def test_a_market_set_to_isolated_margin_is_left_alone_and_the_others_go_on(
 
 
 @pytest.mark.parametrize(("coin", "size"), [("BTC", "0.01"), ("DOGE", "-2000"), ("SOL", "5")])
-def test_an_isolated_position_counts_as_lost_and_the_cross_part_is_reduced(
+def test_isolated_position__counts_as_lost_and_cross_is_reduced(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, coin: str, size: str
 ) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:

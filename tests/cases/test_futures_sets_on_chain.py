@@ -61,7 +61,7 @@ def require_on_target(perps: LocalPerps) -> None:
     assert Fraction(15, 100) < net_share < Fraction(25, 100)
 
 
-def test_set_on_chain__is_opened_whole_at_a_cost_that_is_too_much_for_one_leg(perps: LocalPerps, tmp_path: Path) -> None:
+def test_set_on_chain__opens_whole_at_a_cost_too_much_for_a_leg(perps: LocalPerps, tmp_path: Path) -> None:
     with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert (outcome.kind, len(orders_of(outcome))) == (OutcomeKind.DONE, 2), outcome.reason
@@ -71,9 +71,7 @@ def test_set_on_chain__is_opened_whole_at_a_cost_that_is_too_much_for_one_leg(pe
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
 
 
-def test_set_on_paper__is_opened_whole_at_a_cost_that_is_too_much_for_one_leg(
-    perps: LocalPerps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_set_on_paper__opens_whole_at_a_cost_too_much_for_a_leg(perps: LocalPerps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = perps.chain
     monkeypatch.setattr(chain, "perps", perps)
     loaded = agents.trusted_config(chain, tmp_path, futures_config_changes(perps, TWO), EVEN)
@@ -117,7 +115,7 @@ def test_set_on_chain__leg_that_the_venue_refuses_opens_no_other(perps: LocalPer
     require_on_target(perps)
 
 
-def test_set_on_chain__leg_that_reverts_is_completed_by_the_next_cycle(perps: LocalPerps, tmp_path: Path) -> None:
+def test_set_on_chain__reverted_leg_is_completed_next_cycle(perps: LocalPerps, tmp_path: Path) -> None:
     """The short would be too dear alone; while it lacks, an alert says so."""
     with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes, progress=agents.at_send(2, lambda: closed(perps, "WBTC")))
@@ -139,9 +137,7 @@ def kill() -> None:
 @pytest.mark.parametrize(
     ("number", "is_cycle_lost"), [(1, False), (2, False), (2, True)], ids=["at the long", "at the short", "cycle lost"]
 )
-def test_set_on_chain__process_killed_between_the_legs_completes_it(
-    perps: LocalPerps, tmp_path: Path, number: int, is_cycle_lost: bool
-) -> None:
+def test_set_on_chain__kill_between_the_legs_completes_it(perps: LocalPerps, tmp_path: Path, number: int, is_cycle_lost: bool) -> None:
     """The goals of the set are in the journal, not only in the cycle."""
     chain = perps.chain
     loaded = agents.trusted_config(chain, tmp_path, futures_config_changes(perps, TWO), EVEN)
@@ -199,7 +195,7 @@ LEG_FAULTS: dict[str, Callable[[HyperliquidServer], object]] = {
 
 
 @pytest.mark.parametrize("fault", LEG_FAULTS.values(), ids=LEG_FAULTS)
-def test_set_at_hyperliquid__leg_that_is_not_possible_opens_no_other(
+def test_set_at_hyperliquid__impossible_leg_opens_no_other(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: Callable[[HyperliquidServer], object]
 ) -> None:
     fault(server)
@@ -210,9 +206,7 @@ def test_set_at_hyperliquid__leg_that_is_not_possible_opens_no_other(
         assert "ETH is not opened: without BTC" in outcome.reason
 
 
-def test_set_at_hyperliquid__leg_rejected_after_the_other_filled_is_completed(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_set_at_hyperliquid__rejected_leg_is_completed(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The short goes first; the long is 40 bps above its index, 44.5 alone and 28.5 with the short."""
     server.coin("BTC").index, server.coin("ETH").index = None, server.coin("ETH").mark * Fraction(996, 1_000)
     changes = {**venue_changes(server, BOOK), "limits.plan_cost": "0.3%"}
@@ -227,9 +221,7 @@ def test_set_at_hyperliquid__leg_rejected_after_the_other_filled_is_completed(
         assert exposure_alerts(after) == []
 
 
-def test_set_at_hyperliquid__leg_below_the_minimum_order_opens_no_other(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_set_at_hyperliquid__leg_below_minimum_opens_no_other(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     """A book of 20 dollars: 8 of them short, below the venue's 10."""
     server.wallet(anvil_chain.wallet.address).usd = Fraction(10)
     server.transfers[-1]["delta"]["usdc"] = "10.0"

@@ -87,7 +87,7 @@ def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerp
 
 
 @pytest.mark.parametrize("top_up", [pytest.param("0%", marks=pytest.mark.slow), "off"])
-def test_a_reduction_of_the_named_market_goes_on_and_nothing_is_deposited(perps: LocalPerps, tmp_path: Path, top_up: str) -> None:
+def test_reduction_of_the_named_market__goes_on_without_deposit(perps: LocalPerps, tmp_path: Path, top_up: str) -> None:
     """The money of the wallet is not put beside a key that may be a thief's."""
     open_position(perps, "WETH", 2)
     stolen(perps, Fraction(3, 2))
@@ -104,7 +104,7 @@ def test_a_reduction_of_the_named_market_goes_on_and_nothing_is_deposited(perps:
 
 
 @pytest.mark.parametrize("own", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_limit_that_the_named_market_cannot_meet_reduces_it_too(perps: LocalPerps, tmp_path: Path, own: int) -> None:
+def test_limit_the_named_market_cannot_meet__reduces_it_too(perps: LocalPerps, tmp_path: Path, own: int) -> None:
     """A thief alone takes the account above its leverage limit: it is below at the end of the same step."""
     if own:
         open_position(perps, "WETH", Fraction(3, 10))
@@ -137,7 +137,7 @@ def test_an_emergency_closes_it_too(perps: LocalPerps, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_owner_ends_the_delegate_closes_the_position_and_goes_on(perps: LocalPerps, tmp_path: Path) -> None:
+def test_owner__ends_the_delegate_closes_and_goes_on(perps: LocalPerps, tmp_path: Path) -> None:
     stolen(perps, Fraction(1))
     changes = futures_config_changes(perps, LONG)
     changes["futures"] |= {"delegate": perps.chain.accounts[3].address}  # type: ignore[operator]
@@ -156,7 +156,7 @@ def test_the_owner_ends_the_delegate_closes_the_position_and_goes_on(perps: Loca
 
 
 @pytest.mark.slow
-def test_an_index_that_cannot_be_dated_is_not_traded_and_holds_nothing_else_back(perps: LocalPerps, tmp_path: Path) -> None:
+def test_undated_index__is_not_traded_and_holds_nothing_else(perps: LocalPerps, tmp_path: Path) -> None:
     """A feed without an aggregator: the position counts, and the named market is reduced."""
     open_position(perps, "WETH", 2)
     stolen(perps, Fraction(3, 2))

@@ -67,7 +67,7 @@ def test_a_gift_before_a_crash_does_not_hold_back_the_stop_loss(anvil_chain: Loc
         assert look(agent).kind is OutcomeKind.HALT
 
 
-def test_a_gift_that_lifts_the_portfolio_over_its_cap_stops_no_exit(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_gift_that_lifts_over_the_cap__stops_no_exit(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.mine(BLOCKS + 1)
@@ -107,7 +107,7 @@ def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: Loc
         assert [flow.kind for flow in renamed] == [ExternalTransferKind.GIFT], "its owner may still say what it was"
 
 
-def test_a_deposit_within_the_share_is_traded_after_two_blocks_told_and_booked(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_deposit_within_the_share__is_traded_after_two_blocks(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 53_000, "USDC": 47_000})
     loaded = trusted_config(chain, tmp_path, {**ROOMY, "limits.deposit_auto": "10%", "portfolio.max_live_value": "200000"}, TWO)
@@ -131,7 +131,7 @@ def test_a_deposit_within_the_share_is_traded_after_two_blocks_told_and_booked(a
     assert abs(float(period["profit"])) < 200, "18,000 came, and none of it is profit"
 
 
-def test_one_base_unit_while_its_price_is_missing_holds_nothing_once_the_price_is_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_base_unit_without_a_price__holds_nothing_once_it_is_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 50_000, "USDC": 50_000})
     chain.mine(BLOCKS + 1)
@@ -187,7 +187,7 @@ def test_a_fall_that_nobody_explains_stops_purchases_and_no_exit(anvil_chain: Lo
         assert look(agent).kind is OutcomeKind.HALT, "no time accepts a fall"
 
 
-def test_while_a_gift_waits_what_was_there_before_can_be_withdrawn_and_no_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_waiting_gift__lets_the_earlier_rest_be_withdrawn(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     changes = {**ROOMY, "wallet.payout_addresses": [HOME], "limits.payout_per_day": "off"}
@@ -207,7 +207,7 @@ def test_while_a_gift_waits_what_was_there_before_can_be_withdrawn_and_no_more(a
         assert look(agent).kind is OutcomeKind.HALT
 
 
-def test_a_gift_over_the_cap_is_left_alone_and_the_rest_rebalanced(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_gift_over_the_cap__is_left_and_the_rest_rebalanced(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, {**ROOMY, "portfolio.max_live_value": "10050", "limits.price_impact": "2%"}, TWO)
@@ -274,7 +274,7 @@ def test_a_gift_left_alone_goes_with_an_exit(anvil_chain: LocalChain, tmp_path: 
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "the gift too"
 
 
-def test_what_an_exit_sold_of_a_gift_stops_no_rebalance_of_the_rest(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_gift_sold_by_an_exit__stops_no_rebalance_of_the_rest(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """It is numeraire by then, above the ceiling as before, and still nobody's to manage."""
     chain = anvil_chain
     fund(chain, {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000})

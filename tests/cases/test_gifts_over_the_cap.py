@@ -72,7 +72,7 @@ def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalCha
         assert own["USDC"] == chain.balance("USDC"), "what its owner confirmed is theirs"
 
 
-def test_an_order_at_its_price_is_filled_beside_a_gift_above_the_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_order_at_its_price__is_filled_beside_a_gift_over_the_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with gifted(chain, tmp_path, {}) as agent:
         weth = chain.balance("WETH")
@@ -85,7 +85,7 @@ def test_an_order_at_its_price_is_filled_beside_a_gift_above_the_cap(anvil_chain
         assert limit_orders.state == "filled"
 
 
-def test_a_swap_by_hand_goes_on_beside_a_gift_above_the_cap_and_spends_none_of_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_manual_swap__goes_on_beside_a_gift_and_spends_none(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with gifted(chain, tmp_path, {}) as agent:
         done = agent.swap("WETH", "USDC", "0.05", send=True, confirm=lambda _: True)
@@ -96,7 +96,7 @@ def test_a_swap_by_hand_goes_on_beside_a_gift_above_the_cap_and_spends_none_of_i
         assert "excluded" in beyond.reason, "the gift is nobody's to spend"
 
 
-def test_prices_that_wobble_around_the_ceiling_trade_nothing_of_a_gift(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_wobble_around_the_ceiling__trades_nothing_of_a_gift(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Without memory each crossing bought with 600 of the 1,100 dollars, or sold for them."""
     chain = anvil_chain
     with gifted(chain, tmp_path, {}, ceiling="11050") as agent:
@@ -187,7 +187,7 @@ def test_a_later_gift_takes_no_room_from_a_deposit_of_before(anvil_chain: LocalC
         assert [flow.delta_raw for flow in done.uninvested_deposits] == [700 * USD]
 
 
-def test_a_fresh_gift_that_holds_purchases_back_refuses_no_investment(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_fresh_gift__refuses_no_investment(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)
@@ -204,7 +204,7 @@ def test_a_fresh_gift_that_holds_purchases_back_refuses_no_investment(anvil_chai
         assert look(agent).kind is OutcomeKind.HALT, "the gift still holds purchases back for its day"
 
 
-def test_an_investment_above_its_owners_own_ceiling_is_refused_before_anything(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_investment_above_the_owner_s_ceiling__is_refused_first(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, {**CAP, "portfolio.max_live_value": "11000"}, TWO)

@@ -40,7 +40,7 @@ def frozen(chain: LocalChain, symbol: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_hard_pause__cancels_what_waits_and_revokes_the_rest(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain, node, clock = anvil_chain, anvil_chain.node, waiting_clock(anvil_chain)
     assert isinstance(node, AnvilNode)
     fund(chain, HELD)
@@ -143,7 +143,7 @@ def test_one_token_that_refuses_stops_no_other(anvil_chain: LocalChain, tmp_path
         assert allowances_left["WETH"] > 0
 
 
-def test_a_run_that_is_paused_hard_takes_back_at_once_and_trades_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_run_paused_hard__takes_back_at_once_and_trades_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain, clock = anvil_chain, waiting_clock(anvil_chain)
     fund(chain, HELD)
     with reopened_agent(chain, trusted_config(chain, tmp_path, ROOMY, TARGETS), clock=clock) as agent:

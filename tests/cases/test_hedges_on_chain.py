@@ -100,7 +100,7 @@ def test_a_taxed_overweight_is_hedged_and_the_rest_sold(perps: LocalPerps, tmp_p
         assert agent.context.store.budgets.history(perps.chain.now_s()).layer(FuturesState).hedges[0].size_raw == 0
 
 
-def test_tracking__an_overweight_is_hedged_and_its_rest_sold_to_the_edge(perps: LocalPerps, tmp_path: Path) -> None:
+def test_tracking__overweight_is_hedged_and_its_rest_sold_to_edge(perps: LocalPerps, tmp_path: Path) -> None:
     """Both as far as the rule's plan goes; then it holds, with the hedge open."""
     tracking = {"policy.trigger": {"kind": "tracking"}, "policy.destination": "zone"}
     with agents.agent_on(perps.chain, tmp_path, changes(perps) | tracking, EVEN) as agent:
@@ -201,7 +201,7 @@ def test_record_and_position_agree_after_each_deleverage(perps: LocalPerps, tmp_
 
 
 @pytest.mark.slow
-def test_a_hedge_of_an_asset_whose_target_is_taken_away_is_closed_at_the_next_step(perps: LocalPerps, tmp_path: Path) -> None:
+def test_hedge_without_a_target__is_closed_at_the_next_step(perps: LocalPerps, tmp_path: Path) -> None:
     with agents.agent_on(perps.chain, tmp_path, changes(perps), EVEN) as agent:
         hedged(agent, perps)
     with agents.agent_on(perps.chain, tmp_path, changes(perps), {"WETH": "0%", "USDC": "100%"}) as agent:

@@ -54,7 +54,7 @@ def hiding(url: str, hidden: tuple[str, ...], number: int = 1) -> Iterator[Recei
         pytest.param(HIDDEN["receipt alone"], id="receipt alone", marks=pytest.mark.slow),
     ],
 )
-def test_from_init_on_a_hidden_receipt_is_waited_for_and_settled_once(
+def test_hidden_receipt_from_init_on__is_settled_once(
     anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, hidden: tuple[str, ...]
 ) -> None:
     chain = anvil_chain
@@ -83,7 +83,7 @@ def test_from_init_on_a_hidden_receipt_is_waited_for_and_settled_once(
 
 
 @pytest.mark.parametrize("operators", [1, *slow([2])])
-def test_a_run_waits_with_back_off_for_a_hidden_receipt_and_settles_it(anvil_chain: LocalChain, tmp_path: Path, operators: int) -> None:
+def test_run__waits_with_back_off_for_a_hidden_receipt(anvil_chain: LocalChain, tmp_path: Path, operators: int) -> None:
     """With two operators that must agree, it is enough that one hides it."""
     chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 30_000})

@@ -27,7 +27,7 @@ def raise_weth(chain: LocalChain, factor: Fraction) -> None:
     chain.move_market({"WETH": chain.deployed_world.prices_usd["WETH"] * factor})
 
 
-def test_what_a_rebalance_bought_is_sold_by_the_next_one_only_after_its_time(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_bought_asset__is_sold_by_the_next_only_after_its_time(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 3_000, "USDC": 7_000})
     with agent_on(chain, tmp_path, HELD, HALVES) as agent:

@@ -53,7 +53,7 @@ def give(chain: LocalChain, token_id: int | None) -> None:
 # --- Positions.
 
 
-def test_a_position_is_taken_as_shown_and_forgotten_once_it_is_gone(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_position__is_taken_as_shown_and_forgotten_once_gone(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     chain.send(lp_on_chain.manager(chain).setApprovalForAll(chain.whale.address, True), chain.wallet.address)
@@ -94,7 +94,7 @@ def test_a_position_is_taken_as_shown_and_forgotten_once_it_is_gone(anvil_chain:
 
 
 @pytest.mark.parametrize("why", ["its target would provide again", "exits would not withdraw it"])
-def test_a_control_forgets_nothing_that_a_target_or_an_exit_needs(anvil_chain: LocalChain, tmp_path: Path, why: str) -> None:
+def test_control__forgets_nothing_a_target_or_exit_needs(anvil_chain: LocalChain, tmp_path: Path, why: str) -> None:
     """The terminal does: a stolen session has none."""
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
@@ -115,7 +115,7 @@ def test_a_control_forgets_nothing_that_a_target_or_an_exit_needs(anvil_chain: L
     assert api.forget_position(loaded.path, str(own.token_id))["position"] == own.name
 
 
-def test_a_position_whose_withdrawal_is_in_flight_is_neither_forgotten_nor_taken(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_position_in_withdrawal__is_neither_forgotten_nor_taken(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, config_with_targets(chain, V3, width="5%"), EVEN)
@@ -141,7 +141,7 @@ def test_a_position_whose_withdrawal_is_in_flight_is_neither_forgotten_nor_taken
         assert agent.context.store.positions.changes()[0] == old
 
 
-def test_a_run_killed_at_a_taken_position_has_written_its_cost_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_run_killed_at_a_taken_position__has_its_cost_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, VALUED, EVEN)
@@ -167,7 +167,7 @@ def names(agent: Agent) -> list[str]:
     return [strategy_book.name for strategy_book in books.strategy_books]
 
 
-def test_ledgers_are_adopted_as_shown_and_not_once_the_wallet_changed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_ledgers__are_adopted_as_shown_and_not_once_changed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     loaded = paused_run(chain, tmp_path).loaded
     with reopened_agent(chain, loaded) as agent:
@@ -196,7 +196,7 @@ def test_ledgers_are_adopted_as_shown_and_not_once_the_wallet_changed(anvil_chai
             run.ask("holdings", APPLY, plan=holdings_document.plan_hash)
 
 
-def test_deposits_go_to_a_strategy_that_is_known_and_only_by_the_plan_that_was_shown(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_deposits__go_to_a_known_strategy_by_the_shown_plan(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     loaded = paused_run(chain, tmp_path, {}).loaded
     with reopened_agent(chain, loaded) as agent:
@@ -223,7 +223,7 @@ def test_deposits_go_to_a_strategy_that_is_known_and_only_by_the_plan_that_was_s
         ("after:write the books of strategies", ControlState.FAILED, True),
     ],
 )
-def test_a_run_killed_at_new_ledgers_has_written_all_of_them_or_none(
+def test_run_killed_at_new_ledgers__has_all_or_none(
     anvil_chain: LocalChain, tmp_path: Path, moment: str, state: ControlState, is_open: bool
 ) -> None:
     chain = anvil_chain

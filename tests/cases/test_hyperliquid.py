@@ -194,7 +194,7 @@ def test_markets_have_ticks_tiers_fees_and_funding_of_the_venue(world: World) ->
 
 
 @pytest.mark.parametrize("mode", ["unifiedAccount", "portfolioMargin", "dexAbstraction", "somethingNew"])
-def test_an_account_whose_margin_is_in_its_spot_balances_is_not_read_as_empty(world: World, mode: str) -> None:
+def test_margin_in_spot_balances__is_not_read_as_empty(world: World, mode: str) -> None:
     world.server.wallet(OWNER.address).mode = mode
     if mode == "unifiedAccount":
         assert world.server.state(OWNER.address.lower())["marginSummary"]["accountValue"] == "0.0", "10,000 are there"
@@ -230,7 +230,7 @@ class FakeAccountModeStore:
         self.modes.append(mode)
 
 
-def test_a_mode_that_cannot_be_recorded_now_makes_no_account_unknown(world: World) -> None:
+def test_mode_not_recorded_now__makes_no_account_unknown(world: World) -> None:
     record = FakeAccountModeStore()
     record.fault = PassingFault("the store cannot be written: the disk is full")
     client = world.venue.keeping(record)
@@ -252,7 +252,7 @@ def test_only_a_mode_with_margin_of_its_own_is_recorded(world: World) -> None:
     assert record.modes == ["default", ""]
 
 
-def test_figures_like_those_of_a_shared_balance_are_not_believed_without_the_mode(world: World) -> None:
+def test_shared_balance_figures__are_doubted_without_the_mode(world: World) -> None:
     client = world.venue.keeping(FakeAccountModeStore())
     client.read()
     world.server.read_faults["userAbstraction"] = 503
@@ -266,7 +266,7 @@ def test_figures_like_those_of_a_shared_balance_are_not_believed_without_the_mod
         client.read()
 
 
-def test_amounts_with_the_artefacts_of_floats_are_read_to_the_base_unit(world: World) -> None:
+def test_float_artefacts__are_read_to_the_base_unit(world: World) -> None:
     world.server.fund(OWNER.address, 1_061_327)
     world.venue.submit(world.ticket(order("ETH", 30_000, "3010")))
     exact = world.venue.read()
@@ -285,7 +285,7 @@ def test_a_size_or_a_price_with_too_many_places_is_not_rounded(world: World) -> 
         world.venue.read()
 
 
-def test_a_full_close_below_ten_dollars_is_sent_and_a_part_is_refused(world: World) -> None:
+def test_full_close_below_ten_dollars__is_sent_and_a_part_not(world: World) -> None:
     world.venue.submit(world.ticket(order("ETH", 40, "3010")))
     with pytest.raises(Refused, match="minimum value"):
         world.venue.submit(world.ticket(order("ETH", -30, "2990", reduce=True)))
@@ -297,7 +297,7 @@ def test_a_full_close_below_ten_dollars_is_sent_and_a_part_is_refused(world: Wor
     assert world.size("ETH") == 0
 
 
-def test_transfers_of_one_moment_at_the_end_of_a_page_are_each_counted_once(world: World) -> None:
+def test_transfers_of_one_moment_on_two_pages__count_once(world: World) -> None:
     for number in range(1_203):
         if number % 7 == 0:
             world.server.now_ms += 1
@@ -320,7 +320,7 @@ def test_funding_is_in_the_balance_once_it_is_paid(world: World) -> None:
 
 @pytest.mark.parametrize("figure", ["accountValue", "totalRawUsd", "crossMaintenanceMarginUsed", "positionValue"])
 @pytest.mark.parametrize("factor", ["1.0001", *(pytest.param(size, marks=pytest.mark.slow) for size in ("0.5", "10"))])
-def test_a_venue_that_lies_about_one_figure_of_margin_is_not_believed(world: World, figure: str, factor: str) -> None:
+def test_venue_that_lies_about_margin__is_not_believed(world: World, figure: str, factor: str) -> None:
     world.venue.submit(world.ticket(order("ETH", 30_000, "3010")))
     world.venue.read()
     world.server.lie = {figure: Fraction(factor)}
@@ -329,7 +329,7 @@ def test_a_venue_that_lies_about_one_figure_of_margin_is_not_believed(world: Wor
 
 
 @pytest.mark.parametrize("figure", ["accountValue", "totalRawUsd", "totalNtlPos", "totalMarginUsed"])
-def test_margin_beside_the_cross_margin_is_not_believed_without_an_isolated_position(world: World, figure: str) -> None:
+def test_other_margin__is_doubted_without_an_isolated_position(world: World, figure: str) -> None:
     state = world.server.state(OWNER.address.lower())
     state["marginSummary"][figure] = "9000.0"
     world.server.state = lambda user: state  # type: ignore[method-assign]
@@ -345,7 +345,7 @@ def test_a_mark_that_differs_between_two_answers_is_not_believed(world: World) -
         world.venue.read()
 
 
-def test_isolated_margin_pauses_its_market_and_missing_markets_stop_the_read(world: World) -> None:
+def test_isolated_margin__pauses_and_missing_markets_stop(world: World) -> None:
     world.server.wallet(OWNER.address).is_isolated.add("ETH")
     account = world.venue.read()
     assert [market.market for market in account.markets if market.is_paused] == ["ETH"]
@@ -373,7 +373,7 @@ def test_a_thin_book_fills_a_part_and_no_more(world: World) -> None:
         world.venue.submit(world.ticket(order("ETH", lots("ETH", "1"), "3004")))
 
 
-def test_limit_orders_rest_fill_by_price_then_time_and_are_cancelled(world: World) -> None:
+def test_limit_orders__rest_fill_by_price_then_time_and_end(world: World) -> None:
     ticket = world.ticket(order("ETH", lots("ETH", "1"), "2998.25", PerpOrderKind.LIMIT))
     assert world.venue.submit(ticket).stage is VenueOrderStage.OPEN
     assert world.server.orders[-1].price == Fraction("2998.2")  # a buy is rounded down to its tick
@@ -418,7 +418,7 @@ def test_orders_below_ten_dollars_reach_no_venue(world: World) -> None:
     assert world.posted() == before
 
 
-def test_too_little_margin_and_delisted_markets_are_refused_with_the_reason(world: World) -> None:
+def test_little_margin_and_delisted_markets__are_refused(world: World) -> None:
     with pytest.raises(Refused, match="Insufficient margin"):
         world.venue.submit(world.ticket(order("BTC", lots("BTC", "10"), "70000")))
     world.server.coin("BTC").is_delisted = True
@@ -438,7 +438,7 @@ def test_a_client_without_a_key_reads_and_sends_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("fault", ["lost", "late", "garbled", "slow"])
-def test_an_accepted_order_whose_answer_is_lost_is_found_and_not_repeated(world: World, fault: str) -> None:
+def test_accepted_order_of_a_lost_answer__is_not_repeated(world: World, fault: str) -> None:
     ticket = world.ticket(order("ETH", 10_000, "3010"))
     world.server.faults = [fault]
     world.connection._timeout_s = 4 if fault == "slow" else 60

@@ -165,7 +165,7 @@ def test_two_markets_rest_beside_each_other_within_the_limits(server: Hyperliqui
         assert len(sent_actions(server)) == 2
 
 
-def test_a_marketable_order_takes_what_is_there_and_its_rest_rests(
+def test_marketable_order__takes_what_is_there_and_its_rest_rests(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
     server.seed("ETH", ("1",))
@@ -262,7 +262,7 @@ def test_an_order_ends_although_the_agents_cannot_be_read(
         assert order.status == "canceled"
 
 
-def test_a_reduction_by_the_owner_ends_resting_orders_and_is_a_market_order(
+def test_owner_s_reduction__ends_resting_orders_as_a_market_order(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
     with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
@@ -313,9 +313,7 @@ def test_a_cancel_that_is_lost_holds_up_no_emergency(server: HyperliquidServer, 
         assert agent.context.store.journal.open_intents() == ()
 
 
-def test_a_cancel_that_is_lost_is_sent_again_once_it_can_no_longer_arrive(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_lost_cancel__is_sent_again_once_it_cannot_arrive(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     def cancels() -> int:
         return sum(body["action"]["type"] == "cancelByCloid" for body in server.bodies)
 
@@ -343,9 +341,7 @@ def test_a_post_only_order_rests_at_the_middle_of_the_book(server: HyperliquidSe
         assert order.price <= server.middle(server.coin("ETH"))
 
 
-def test_a_post_only_order_that_would_cross_is_told_and_tried_by_the_next_step(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_crossing_post_only_order__is_tried_by_the_next_step(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, limits(server, "post_only"), EVEN) as agent:
         server.place(HOUSE, "ETH", False, Fraction(2_990), Fraction(1), "Gtc")
         for tries in (1, 2, 3, 4):
@@ -450,7 +446,7 @@ def random_event(dice: random.Random, agent: Agent, server: HyperliquidServer, c
 
 
 @pytest.mark.parametrize("seed", [1, *slow(range(2, 12))])
-def test_whatever_happens_each_fill_is_booked_once_and_no_market_has_two_orders(
+def test_fills__are_booked_once_and_no_market_has_two_orders(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, seed: int
 ) -> None:
     dice = random.Random(seed)

@@ -87,7 +87,7 @@ def require_reported(agent: Agent, outcome: StepOutcome, reason: str) -> None:
 
 
 @pytest.mark.parametrize("words", ["<b>now</b>", "[now](here)", "for 0x00aa; see below"])
-def test_rejection__text_that_is_no_plain_sentence_is_in_no_alert(
+def test_rejection__text_that_is_no_sentence_is_in_no_alert(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, words: str
 ) -> None:
     refused = f"Order rejected {words}"
@@ -98,9 +98,7 @@ def test_rejection__text_that_is_no_plain_sentence_is_in_no_alert(
         assert "Order rejected" not in alert_texts(outcome)
 
 
-def test_rejection__of_a_stop_names_its_reason_and_that_it_backs_off(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_rejection__of_a_stop_names_its_reason_and_back_off(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     server.takes_stops = False
     with agents.agent_on(anvil_chain, tmp_path, changes_of(server, "ioc", resting_stop="1%"), EVEN) as agent:
         outcomes = [agent.rebalance(send=True, confirm=agents.yes) for _ in range(5)]
@@ -110,7 +108,7 @@ def test_rejection__of_a_stop_names_its_reason_and_that_it_backs_off(
         assert "the resting stop of ETH: its orders failed or were refused; tried again at" in outcomes[-1].reason
 
 
-def test_rejection__found_after_a_lost_answer_names_the_venues_status(
+def test_rejection__after_a_lost_answer_names_the_venue_s_status(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
     def fault() -> None:
@@ -163,7 +161,7 @@ def test_fills__those_beyond_the_first_page_are_read(
 
 
 @pytest.mark.parametrize("kind", ["ioc", "gtc"])
-def test_fills__lacking_for_minutes_of_an_order_called_filled_are_an_alert(
+def test_fills__missing_for_minutes_of_a_filled_order_alert(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, kind: str
 ) -> None:
     server.move("ETH", "0")
@@ -243,9 +241,7 @@ def test_clock__server_that_lags_is_not_this_machines_clock(
 
 
 @pytest.mark.parametrize("leverage", [1, 2, 20])
-def test_leverage__set_low_at_the_venue_is_named_where_it_holds_a_target_back(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, leverage: int
-) -> None:
+def test_leverage__too_low_at_the_venue_is_named(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, leverage: int) -> None:
     """Of 2x at most 90 % of margin: 1x allows 0.9x, 2x allows 1.8x."""
     server.wallet(anvil_chain.wallet.address).leverages["ETH"] = leverage
     with agents.agent_on(anvil_chain, tmp_path, changes_of(server, "ioc"), EVEN) as agent:

@@ -114,7 +114,7 @@ def test_an_order_found_late_is_settled_by_the_next_step(server: HyperliquidServ
 
 
 @pytest.mark.parametrize("fault", ["dropped", pytest.param("down", marks=pytest.mark.slow)])
-def test_an_order_never_seen_ends_with_its_time_and_is_decided_anew(
+def test_order_never_seen__ends_with_its_time_and_is_redecided(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str
 ) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
@@ -135,9 +135,7 @@ def test_an_order_never_seen_ends_with_its_time_and_is_decided_anew(
         assert "expired" in replayed["response"], "what was dropped can never happen"
 
 
-def test_a_partial_fill_is_booked_exactly_and_the_rest_decided_anew(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_partial_fill__is_booked_exactly_and_the_rest_redecided(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     server.move("ETH", "0")
     server.seed("ETH", ("1", "1"))
     changes = venue_changes(server, {"ETH": "100%"}) | {"futures.leverage_band": "10%"}
@@ -221,7 +219,7 @@ def another_key(server: HyperliquidServer, chain: LocalChain) -> None:
 @pytest.mark.parametrize(
     "change", [unapproved, *(pytest.param(approval, marks=pytest.mark.slow) for approval in (expired, renamed, of_another)), another_key]
 )
-def test_an_agent_that_may_not_trade_holds_futures_and_spot_goes_on(
+def test_agent_that_may_not_trade__holds_futures_and_not_spot(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, change: Callable[[HyperliquidServer, LocalChain], None]
 ) -> None:
     agents.fund(anvil_chain, {"WETH": 70_000, "USDC": 30_000})
@@ -381,9 +379,7 @@ def test_a_deleverage_reduces_and_closes_at_the_venue(server: HyperliquidServer,
         assert agent.context.store.journal.open_intents() == ()
 
 
-def test_a_position_that_the_config_does_not_name_holds_no_reduction_back(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_position_not_in_the_config__holds_no_reduction_back(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The agent key was stolen and bought BTC; ETH alone is named."""
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
@@ -403,9 +399,7 @@ def test_a_position_that_the_config_does_not_name_holds_no_reduction_back(
         assert position_size(server, anvil_chain, "BTC") == size
 
 
-def test_a_venue_that_renumbers_its_markets_is_unknown_and_nothing_is_signed(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_venue_that_renumbers_markets__is_unknown_and_unsigned(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         server.move("ETH", "-30/100")
@@ -463,9 +457,7 @@ def test_a_safe_book_whose_account_becomes_unified_is_not_sold(
         assert "standard mode" in unknown
 
 
-def test_an_account_that_becomes_unified_after_it_was_read_gets_no_opening(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_account_unified_after_reading__gets_no_opening(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     wallet = server.wallet(anvil_chain.wallet.address)
 
     def unify(_: StepOutcome) -> bool:
@@ -492,9 +484,7 @@ def with_stops(server: HyperliquidServer, weights: Mapping[str, str], leverage: 
     return venue_changes(server, weights, leverage, resting_stop="2%") | {"futures.leverage_band": "10%"}
 
 
-def test_positions_get_stops_that_are_kept_replaced_and_cancelled_with_them(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_stops__are_kept_replaced_and_cancelled_with_positions(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, with_stops(server, ETH_AND_BTC), EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -534,7 +524,7 @@ def test_a_stop_is_placed_although_the_agents_cannot_be_read(server: Hyperliquid
         assert [stop.coin for stop in stops(server)] == ["ETH"], outcome.reason
 
 
-def test_a_stop_closes_the_position_of_a_dead_agent_before_its_liquidation(
+def test_stop__closes_a_dead_agent_s_position_before_liquidation(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
     with agents.agent_on(anvil_chain, tmp_path, with_stops(server, {"ETH": "100%"}), EVEN) as agent:
@@ -584,9 +574,7 @@ def test_a_venue_that_rejects_stops_holds_up_nothing_else(server: HyperliquidSer
         assert 1 < posted(server) <= 1 + failures.MAX_REVERTS_IN_ROW
 
 
-def test_a_pause_leaves_stops_and_a_config_without_them_cancels_them(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_pause__leaves_stops_and_a_config_without_cancels_them(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, with_stops(server, {"ETH": "100%"}), EVEN) as agent:
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
         agent.context.kill_switch.pause("by a test", anvil_chain.now_s(), hard=True)
@@ -615,7 +603,7 @@ def test_a_position_below_ten_dollars_is_closed_whole(server: HyperliquidServer,
         assert [fill.size_raw for fill in intent.receipt.fills] == [-20]
 
 
-def test_a_vault_deposit_is_a_transfer_and_an_unknown_row_makes_the_profit_uncertain(
+def test_vault_deposit__is_a_transfer_and_an_unknown_row_is_unsure(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
     owner = anvil_chain.wallet.address.lower()

@@ -47,7 +47,7 @@ def test_a_deposit_is_told_and_spread_and_nothing_else_is_sold(anvil_chain: Loca
         assert agent.plan().kind is OutcomeKind.HOLD
 
 
-def test_in_kind_what_is_above_its_own_target_is_sold_and_dust_is_a_deposit_that_waits(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_in_kind_excess__is_sold_and_dust_is_a_waiting_deposit(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:

@@ -58,7 +58,7 @@ def test_a_rebalance_is_signed_by_a_service(anvil_chain: LocalChain, tmp_path: P
 
 
 @pytest.mark.parametrize("at", ["after:signed", "before:send", "after:send"])
-def test_a_killed_process_whose_signature_cannot_be_repeated_trades_once(
+def test_killed_process_of_an_unrepeatable_signature__trades_once(
     anvil_chain: LocalChain, tmp_path: Path, service: KeyService, at: str
 ) -> None:
     """What never left is dropped, what may have left and is nowhere is cancelled at its nonce, what arrived is followed."""
@@ -135,7 +135,7 @@ def denied(request: dict[str, Any]) -> Reply:
         pytest.param(lambda request: Reply(b"", delay_s=11), Retryable, "key_service", id="hangs", marks=pytest.mark.slow),
     ],
 )
-def test_a_remote_signer_that_does_not_sign_sends_nothing_and_is_asked_again(
+def test_remote_signer_that_refuses__sends_nothing_and_is_retried(
     anvil_chain: LocalChain,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -158,7 +158,7 @@ def test_a_remote_signer_that_does_not_sign_sends_nothing_and_is_asked_again(
             require_exact(chain, agent.rebalance(send=True, confirm=yes), before)
 
 
-def test_doctor_and_wallet_address_ask_the_remote_signer_for_the_wallet(
+def test_doctor_and_wallet__ask_the_remote_signer_for_the_wallet(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain = anvil_chain

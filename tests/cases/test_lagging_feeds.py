@@ -51,7 +51,7 @@ def lags(chain: LocalChain, symbol: str, share: Fraction) -> None:
         pytest.param(3_000_000, BOTH, "rebalancer", OutcomeKind.REFUSED, marks=pytest.mark.slow),
     ],
 )
-def test_a_mean_beside_a_lagging_feed_bounds_what_a_pushed_pool_takes(
+def test_mean_beside_a_lagging_feed__bounds_a_pushed_pool(
     anvil_chain: LocalChain, tmp_path: Path, size: int, tactic: Tactic, router: str, end: OutcomeKind | None
 ) -> None:
     """By the feed alone 170 bps of the turnover were lost."""

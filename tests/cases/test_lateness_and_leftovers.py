@@ -52,7 +52,7 @@ def test_a_transaction_that_comes_too_late_is_not_sent(anvil_chain: LocalChain, 
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-def test_a_transaction_that_is_mined_too_late_reverts_on_the_routers_deadline(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_transaction_mined_too_late__reverts_on_its_deadline(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     node = chain.node
     assert isinstance(node, AnvilNode)
@@ -85,9 +85,7 @@ def test_moves_below_min_trade_are_left_and_named(anvil_chain: LocalChain, tmp_p
     ("share", "skipped"),
     [("1%", True), ("30%", False)],
 )
-def test_what_the_turnover_limit_leaves_is_named_and_done_next_time(
-    anvil_chain: LocalChain, tmp_path: Path, share: str, skipped: bool
-) -> None:
+def test_turnover_limit_s_rest__is_named_and_done_next_time(anvil_chain: LocalChain, tmp_path: Path, share: str, skipped: bool) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY | {"limits.turnover": share}, TARGETS) as agent:

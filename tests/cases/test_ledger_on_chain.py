@@ -129,7 +129,7 @@ def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: WalletLif
     assert kinds(life.step(life.paid_in("USDC", 7 * USD, ExternalTransferKind.GIFT)))[-1] == "gift"
 
 
-def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(life: WalletLife) -> None:
+def test_reorganised_entry__leaves_the_ledger_and_comes_back(life: WalletLife) -> None:
     chain = life.chain
     before = life.step()
     done = life.step(trade)
@@ -148,7 +148,7 @@ def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(li
     assert [entry for entry in back if entry.kind is EntryKind.OPENING] == list(before)
 
 
-def test_value_profit_and_lots_are_of_the_newest_cycle_without_gas_money(life: WalletLife) -> None:
+def test_value_profit_and_lots__are_of_the_newest_cycle(life: WalletLife) -> None:
     """Valuations are recorded once an hour; a price moves between two of them, and no gain of gas money is shown."""
     chain = life.chain
     chain.warp(HOUR_S - chain.now_s() % HOUR_S)  # all of this within one hour of the clock
@@ -233,7 +233,7 @@ def test_entries_that_were_tampered_with_are_found_and_rebuilt(life: WalletLife)
     life.step()
 
 
-def test_a_ledger_that_says_something_else_than_the_chain_halts_by_name_until_it_is_rebuilt(life: WalletLife) -> None:
+def test_ledger_that_contradicts_the_chain__halts_until_rebuilt(life: WalletLife) -> None:
     life.step()
     life.step(trade)
     with agents.reopened_agent(life.chain, life.loaded) as agent:

@@ -38,7 +38,7 @@ def order_of(agent: Agent) -> LimitOrder:
     return order
 
 
-def test_an_order_survives_a_restart_and_is_filled_by_a_run_once_the_pools_pay_its_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_order__survives_a_restart_and_is_filled_at_its_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, ROOMY, TARGETS)
@@ -67,7 +67,7 @@ def test_an_order_survives_a_restart_and_is_filled_by_a_run_once_the_pools_pay_i
     assert mentions(listed[0]["note"], "sell 0.05 WETH", "3100 USDC")
 
 
-def test_it_is_filled_at_once_at_its_price_and_who_waits_sees_it_filled_or_expired(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_order_at_its_price__is_filled_at_once_or_expires(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     moved: list[str] = []
@@ -93,7 +93,7 @@ def test_it_is_filled_at_once_at_its_price_and_who_waits_sees_it_filled_or_expir
         assert purse(chain).raw == before.raw
 
 
-def test_while_paused_no_order_is_filled_and_an_old_one_is_never_filled_late(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_pause__fills_no_order_and_no_old_one_late(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
@@ -140,7 +140,7 @@ def test_a_price_or_a_time_that_is_none_is_named(anvil_chain: LocalChain, tmp_pa
                 place(agent, price, until, send=False)
 
 
-def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_there(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_rebalance_for_a_better_price__waits_and_is_done(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF)
     with agent_on(chain, tmp_path, LIMIT, TARGETS) as agent:
@@ -165,7 +165,7 @@ def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_ther
     assert (after.raw["USDC"] - before.raw["USDC"]) * 10**18 >= sold * 3_000 * 10**6 * Fraction(101, 100)
 
 
-def test_a_price_that_goes_while_an_order_is_approved_lets_nothing_else_be_done_on_its_yes(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_price_gone_during_an_approval__lets_nothing_else_pass(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 6_500, "USDC": 3_500})
     requests: list[str] = []

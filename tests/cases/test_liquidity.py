@@ -64,7 +64,7 @@ def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, 
     )
 
 
-def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_strangers_tokens__change_no_total_and_are_ignored(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T11: LP tokens, tokens of the position manager, unknown coins, gifts to our own pair and pool."""
     chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
@@ -85,7 +85,7 @@ def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(anvil_cha
     assert [report.confirmed.name for report in liquidity_report.position_reports] == [position.name for position in own]
 
 
-def test_thousands_of_tokens_from_strangers_are_counted_and_not_all_looked_at(
+def test_thousands_of_tokens__are_counted_and_not_all_looked_at(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_positions, "MAX_CHECKED_TOKENS", 2)
@@ -117,7 +117,7 @@ def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalCha
     assert share(pushed) == pytest.approx(share(calm), rel=2e-3)
 
 
-def test_a_rebalance_brings_wallet_and_positions_together_on_target(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_rebalance__brings_wallet_and_positions_on_target(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 2_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 800)]
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
@@ -139,7 +139,7 @@ def test_a_rebalance_brings_wallet_and_positions_together_on_target(anvil_chain:
 @pytest.mark.parametrize(
     ("limit", "guard"), [({"limits.lp_max_weight": "10%"}, "lp_max_weight"), ({"limits.impermanent_loss": "1bps"}, "impermanent_loss")]
 )
-def test_a_swap_beside_too_much_liquidity_is_refused_by_name_and_a_rebalance_takes_it_out_first(
+def test_swap_beside_too_much_liquidity__is_refused_by_name(
     anvil_chain: LocalChain, tmp_path: Path, limit: dict[str, object], guard: str
 ) -> None:
     own = [lp_on_chain.provide_v2(anvil_chain, V2, 4_000)]
@@ -153,7 +153,7 @@ def test_a_swap_beside_too_much_liquidity_is_refused_by_name_and_a_rebalance_tak
     assert [action.name for action in plan.plan.layer_actions] == [own[0].name]
 
 
-def test_a_gift_while_a_swap_is_approved_moves_no_liquidity_that_nobody_confirmed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_gift_during_an_approval__moves_no_unconfirmed_liquidity(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """A stranger's LP tokens raise liquidity above its limit after the owner said yes to a swap: he is asked anew for what goes then."""
     chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 4_000)]
@@ -222,7 +222,7 @@ def test_a_new_position_manager_is_trusted_first(anvil_chain: LocalChain, tmp_pa
     assert mentions(outcome.reason, f"{chain.addresses.position_manager}", "not pinned")
 
 
-def test_a_position_that_the_config_tells_wrong_is_refused_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_misdescribed_position__is_refused_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     token = table(chain, lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500))
     pair = table(chain, lp_on_chain.provide_v2(chain, V2, 1_000))

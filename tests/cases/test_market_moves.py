@@ -61,7 +61,7 @@ def swaps(outcome: StepOutcome) -> list[IntentState]:
     return [intent.state for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
 
 
-def test_a_market_that_moves_while_the_owner_confirms_is_planned_anew(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_market_moved_during_the_question__is_planned_anew(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
@@ -77,9 +77,7 @@ def test_a_market_that_moves_while_the_owner_confirms_is_planned_anew(anvil_chai
 
 @pytest.mark.parametrize("when", ["while the owner confirms", "after the last check"])
 @pytest.mark.parametrize("usd", [40_000, *(pytest.param(usd, marks=pytest.mark.slow) for usd in (400_000, 1_500_000)), 10_000_000])
-def test_a_whale_in_front_costs_at_most_the_slippage_or_nothing_is_exchanged(
-    anvil_chain: LocalChain, tmp_path: Path, usd: int, when: str
-) -> None:
+def test_whale_in_front__costs_at_most_the_slippage(anvil_chain: LocalChain, tmp_path: Path, usd: int, when: str) -> None:
     """The allowance is there, so that the plan of the snapshot is the one that is sent."""
     chain = anvil_chain
     fund(chain, HELD)
@@ -124,7 +122,7 @@ def drain(chain: LocalChain) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize("when", ["while the owner confirms", "after the last check"])
-def test_a_pool_that_is_drained_between_snapshot_and_block_takes_nothing(anvil_chain: LocalChain, tmp_path: Path, when: str) -> None:
+def test_pool_drained_before_the_block__takes_nothing(anvil_chain: LocalChain, tmp_path: Path, when: str) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     allow(chain, "WETH")
@@ -145,7 +143,7 @@ def test_a_pool_that_is_drained_between_snapshot_and_block_takes_nothing(anvil_c
 
 
 @pytest.mark.parametrize(("weth", "end"), [(100, OutcomeKind.DONE), (1_000, OutcomeKind.FAILED)])
-def test_a_sandwich_in_one_block_reverts_or_stays_within_the_floors(
+def test_sandwich_in_one_block__reverts_or_stays_within_floors(
     anvil_chain: LocalChain, tmp_path: Path, weth: int, end: OutcomeKind
 ) -> None:
     """The whale sees our transaction in the mempool, pays more, and is first in the same block."""
@@ -185,7 +183,7 @@ def test_a_sandwich_in_one_block_reverts_or_stays_within_the_floors(
             assert only_gas(chain, before) > 0
 
 
-def test_gas_of_a_revert_is_booked_as_loss_and_the_next_step_completes(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_gas_of_a_revert__is_a_loss_and_the_next_step_completes(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
@@ -210,7 +208,7 @@ def test_gas_of_a_revert_is_booked_as_loss_and_the_next_step_completes(anvil_cha
         assert done.input_after.history.budgets.turnover_24h > 0
 
 
-def test_three_reverts_in_a_row_stop_the_agent_until_a_person_looks(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_three_reverts_in_a_row__stop_the_agent_for_a_person(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY | ONE_POOL, TARGETS) as agent:

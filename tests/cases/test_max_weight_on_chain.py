@@ -13,7 +13,7 @@ TARGETS = {"WETH": "50%", "USDC": "50%"}
 LIMITED = ROOMY | {"limits.max_weight": {"any": "52%"}}
 
 
-def test_a_swap_by_hand_above_the_limit_is_refused_and_nothing_is_sent(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_manual_swap_above_the_limit__is_refused_unsent(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 45_000, "USDC": 45_000})
     with agent_on(chain, tmp_path, LIMITED, TARGETS) as agent:
@@ -24,7 +24,7 @@ def test_a_swap_by_hand_above_the_limit_is_refused_and_nothing_is_sent(anvil_cha
         assert purse(chain) == before
 
 
-def test_what_rose_above_the_limit_is_told_and_sold_before_its_band_is_left(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_asset_risen_above_the_limit__is_sold_before_its_band(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 47_700, "USDC": 42_300})
     with agent_on(chain, tmp_path, LIMITED, TARGETS) as agent:
@@ -36,7 +36,7 @@ def test_what_rose_above_the_limit_is_told_and_sold_before_its_band_is_left(anvi
         assert not [warning for warning in agent.status().warnings if "max_weight" in warning]
 
 
-def test_under_a_schedule_that_waits_what_rose_above_the_limit_is_sold_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_asset_above_the_limit__is_sold_though_a_schedule_waits(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 47_000, "USDC": 43_000})
     timed = LIMITED | {"limits.max_weight": {"any": "60%"}, "policy.trigger": {"kind": "time", "every": "28d"}}

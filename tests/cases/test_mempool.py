@@ -56,7 +56,7 @@ def predicted_step(chain: LocalChain, folder: Path, sold: str, private: Answerer
         return watched_step
 
 
-def test_by_a_private_endpoint_both_directions_look_alike_in_the_mempool(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_private_directions__look_alike_in_the_mempool(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who sees the same whichever token is sold can only guess. What a mined approval tells the swap answers by a plan made anew."""
     requests_by_way = {}
     for sold in HEAVY:
@@ -73,9 +73,7 @@ def test_by_a_private_endpoint_both_directions_look_alike_in_the_mempool(anvil_c
 
 
 @pytest.mark.parametrize("private", [None, broken], ids=["no private endpoint", "a private one that fails, public permitted by name"])
-def test_in_public_the_approval_tells_direction_and_amount_before_the_swap_is_sent(
-    anvil_chain: LocalChain, tmp_path: Path, private: Answerer | None
-) -> None:
+def test_public_approval__tells_direction_and_amount_first(anvil_chain: LocalChain, tmp_path: Path, private: Answerer | None) -> None:
     """The same predictor is right each time: it is not blind."""
     chain = anvil_chain
     for sold in HEAVY:
@@ -89,7 +87,7 @@ def test_in_public_the_approval_tells_direction_and_amount_before_the_swap_is_se
         assert sends(watched_step.public) == len(watched_step.done.transactions)
 
 
-def test_a_private_endpoint_that_fails_shows_nothing_where_public_was_not_permitted(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_failing_private_endpoint__shows_nothing_unpermitted(anvil_chain: LocalChain, tmp_path: Path) -> None:
     watched_step = predicted_step(anvil_chain, tmp_path, "WETH", broken)
     assert watched_step.outcome is None, "its fate is unknown, and it is waited for"
     assert sends(watched_step.private) > 0

@@ -71,7 +71,7 @@ UNREADABLE_MARKETS: dict[str, Callable[[dict[str, Any], list[Any]], list[Any]]] 
         for name, changed in UNREADABLE_MARKETS.items()
     ],
 )
-def test_a_market_without_position_that_cannot_be_read_opens_nothing_and_the_others_are_reduced(
+def test_unreadable_market_without_position__opens_nothing(
     server: HyperliquidServer,
     anvil_chain: LocalChain,
     tmp_path: Path,
@@ -88,7 +88,7 @@ def test_a_market_without_position_that_cannot_be_read_opens_nothing_and_the_oth
         assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
 
 
-def test_a_position_in_a_market_that_cannot_be_read_makes_the_account_unknown(
+def test_unreadable_market_with_a_position__is_an_unknown_account(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, BOOK), EVEN) as agent:
@@ -99,9 +99,7 @@ def test_a_position_in_a_market_that_cannot_be_read_makes_the_account_unknown(
         assert "the index of SOL" in reading.unknown_reason
 
 
-def test_a_configured_market_that_the_venue_lacks_opens_nothing_and_reduces_the_others(
-    server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_configured_market_the_venue_lacks__opens_nothing(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, BOOK | {"ETH": "100%", "SOL": "0%"}), EVEN) as agent:
         open_book(agent, anvil_chain)
         unlist(server, "SOL")
@@ -119,7 +117,7 @@ def test_a_configured_market_that_the_venue_lacks_opens_nothing_and_reduces_the_
         assert leverage(server, anvil_chain) <= MAX_LEVERAGE, outcome.reason
 
 
-def test_a_position_that_the_venue_no_longer_lists_counts_and_the_others_are_reduced(
+def test_position_no_longer_listed__counts_and_others_are_reduced(
     server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, BOOK), EVEN) as agent:

@@ -120,7 +120,7 @@ def test_a_plan_goes_on_where_the_ticks_of_the_snapshot_end(anvil_chain: LocalCh
         assert max(abs(share - 5_000) for token, share in outcome.plan.weights_after_bps if share) <= 10
 
 
-def test_a_swap_by_hand_goes_on_there_too_and_two_operators_agree_on_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_manual_swap__goes_on_there_and_two_operators_agree(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"LINK": 300_000})
     lines = [EndpointProvider(chain.url or "", operator, 30) for operator in ("alpha", "beta")]
@@ -173,7 +173,7 @@ def test_a_plan_within_the_ticks_of_the_snapshot_reads_no_more(anvil_chain: Loca
 
 
 @pytest.mark.parametrize("how", ["lies", "refuses"])
-def test_where_one_of_two_lies_about_more_ticks_what_was_read_counts(anvil_chain: LocalChain, tmp_path: Path, how: str) -> None:
+def test_lie_about_more_ticks__leaves_what_was_read(anvil_chain: LocalChain, tmp_path: Path, how: str) -> None:
     chain = anvil_chain
     telling = False
 

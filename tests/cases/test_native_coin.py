@@ -119,7 +119,7 @@ def test_where_neither_form_suffices_the_rest_is_wrapped_first(anvil_chain: Loca
 
 
 @other_router
-def test_what_is_bought_stays_wrapped_and_wrapped_coin_is_sold_first(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
+def test_bought_coin__stays_wrapped_and_wrapped_is_sold_first(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
     chain = anvil_chain
     with opened(chain, tmp_path, router, ETHER, {"USDC": 40_000}, COIN) as (agent, before):
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -165,9 +165,7 @@ def test_a_rebalance_refills_gas_money_in_the_same_transaction(
 
 
 @one_router
-def test_without_wrapped_coin_what_is_bought_refills_gas_money_and_needs_no_approval(
-    anvil_chain: LocalChain, tmp_path: Path, router: str
-) -> None:
+def test_bought_coin_without_wrapped__refills_gas_unapproved(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
     chain = anvil_chain
     with opened(chain, tmp_path, router, FLOOR + 10**15, {"USDC": 40_000, "WETH": 400}, COIN) as (agent, before):
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -182,9 +180,7 @@ def test_without_wrapped_coin_what_is_bought_refills_gas_money_and_needs_no_appr
 
 @other_router
 @pytest.mark.parametrize("drifted", [False, True])
-def test_too_little_for_the_steps_own_gas_is_refilled_by_a_transaction_of_its_own(
-    anvil_chain: LocalChain, tmp_path: Path, router: str, drifted: bool
-) -> None:
+def test_too_little_gas_for_the_step__is_refilled_first(anvil_chain: LocalChain, tmp_path: Path, router: str, drifted: bool) -> None:
     chain = anvil_chain
     shares = {"WETH": 30_000, "USDC": 5_000, "LINK": 5_000} if drifted else {"WETH": 16_000, "USDC": 16_000, "LINK": 8_000}
     with opened(chain, tmp_path, router, 10**15, dict(shares), PLAIN) as (agent, before):
@@ -213,7 +209,7 @@ def test_too_little_for_the_steps_own_gas_is_refilled_by_a_transaction_of_its_ow
         assert after.kind is (OutcomeKind.DONE if drifted else OutcomeKind.HOLD), after.reason
 
 
-def test_without_gas_for_one_transaction_or_with_top_up_off_it_says_so_and_does_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_no_gas_or_top_up_off__says_so_and_does_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     shares: dict[str, int | Fraction] = {"WETH": 30_000, "USDC": 5_000, "LINK": 5_000}
     for name, native_wei, changes in (("empty", 10**11, PLAIN), ("off", 10**15, {"limits.native_top_up": "off"})):
@@ -224,7 +220,7 @@ def test_without_gas_for_one_transaction_or_with_top_up_off_it_says_so_and_does_
             assert purse(chain) == before
 
 
-def test_a_swap_by_hand_spends_native_coin_too_but_not_what_is_kept_for_gas(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_manual_swap__spends_native_coin_but_not_gas_money(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with opened(chain, tmp_path, ROUTERS[0], 2 * ETHER, {"USDC": 3_000}, COIN) as (agent, before):
         refused = agent.swap("ETH", "USDC", "1.96", send=True, confirm=yes)

@@ -50,7 +50,7 @@ def as_cheap_as_a_rollup(chain: LocalChain) -> DemandingNode:
 
 
 @pytest.mark.parametrize("refused", ["approval", "swap"])
-def test_a_stop_that_costs_many_times_its_plan_is_sent_within_the_ceiling(anvil_chain: LocalChain, tmp_path: Path, refused: str) -> None:
+def test_stop_of_many_times_its_plan__is_sent_within_the_ceiling(anvil_chain: LocalChain, tmp_path: Path, refused: str) -> None:
     node = as_cheap_as_a_rollup(anvil_chain)
     if refused == "swap":
         allow(anvil_chain, "WETH")
@@ -62,7 +62,7 @@ def test_a_stop_that_costs_many_times_its_plan_is_sent_within_the_ceiling(anvil_
     assert anvil_chain.balance("WETH") < 1_000
 
 
-def test_a_rebalance_that_would_cost_many_times_its_plan_is_planned_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_rebalance_of_many_times_its_plan__is_planned_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
     node = as_cheap_as_a_rollup(anvil_chain)
     allow(anvil_chain, "WETH")
     loaded = trusted_config(anvil_chain, tmp_path, ROLLUP, TARGETS)

@@ -43,7 +43,7 @@ def trade(chain: LocalChain, pool: str, after_s: int) -> None:
     chain.swap(pool, "LINK", 50 * 10**18)
 
 
-def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_forgetful_pool__gives_no_mean_until_made_to_remember(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     pool, changes = forgetful(chain)
     fund(chain, {"LINK": 5_000, "USDC": 5_000})
@@ -94,7 +94,7 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
         assert (again_asked["outcome"], again_asked["transactions"]) == ("hold", [])
 
 
-def test_a_no_a_pause_an_unpinned_pool_and_wrong_numbers_send_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_oracle__no_pause_unpinned_pool_or_wrong_number_sends(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     at = chain.address_by_pool["v3 WETH/USDC 500"]
     loaded = trusted_config(chain, tmp_path, ROOMY, TWO)

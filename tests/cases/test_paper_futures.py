@@ -100,7 +100,7 @@ def test_fills_funding_and_margin_equal_the_contracts_to_the_wei(perps: LocalPer
         assert figures(venue.account(now, paper_margin, head_of(perps))) == figures(now)
 
 
-def test_an_order_beyond_bound_margin_or_deadline_reverts_with_its_code(perps: LocalPerps) -> None:
+def test_order_beyond_bound_margin_or_deadline__reverts_by_code(perps: LocalPerps) -> None:
     wallet, venue = perps.chain.wallet.address, venue_of(perps)
     paper_margin = venue.opening_margin(read_now(perps, wallet), head_of(perps), None)
     buy = order(perps, "WETH", WAD)
@@ -113,7 +113,7 @@ def test_an_order_beyond_bound_margin_or_deadline_reverts_with_its_code(perps: L
         on_paper(perps, venue, poor, buy)
 
 
-def test_reads__block_of_another_hash_at_the_same_height_is_refused(perps: LocalPerps) -> None:
+def test_reads__block_of_another_hash_at_its_height_is_refused(perps: LocalPerps) -> None:
     """A reorganisation between snapshot and quote must not price a fill of the other block."""
     venue = venue_of(perps)
     wallet = perps.chain.wallet.address

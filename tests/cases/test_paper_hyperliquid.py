@@ -161,7 +161,7 @@ def test_a_thin_book_fills_a_part_and_an_empty_one_nothing(newcomer: Hyperliquid
 
 
 @pytest.mark.parametrize("filled", [False, True])
-def test_a_process_that_dies_around_the_fill_neither_loses_nor_repeats_it(
+def test_process_dead_around_the_fill__loses_and_repeats_none(
     newcomer: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled: bool
 ) -> None:
     chain = anvil_chain

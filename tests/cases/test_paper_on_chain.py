@@ -70,9 +70,7 @@ def test_replay_gives_the_decisions_that_the_live_agent_took(anvil_chain: LocalC
 
 
 @pytest.mark.parametrize("changes", [pytest.param({}, id="tokens", marks=pytest.mark.slow), pytest.param(NATIVE, id="native coin")])
-def test_paper_decides_as_the_live_agent_and_its_fills_are_what_the_contracts_pay_to_the_wei(
-    anvil_chain: LocalChain, tmp_path: Path, changes: Changes
-) -> None:
+def test_paper__decides_as_live_and_fills_as_the_contracts_pay(anvil_chain: LocalChain, tmp_path: Path, changes: Changes) -> None:
     """Both see the same blocks; then the live one trades, the blocks are taken back, and paper trades on the same pools."""
     chain = anvil_chain
     fund(chain, HELD)

@@ -155,7 +155,7 @@ def test_new_config__reads_them_before_its_contracts_are_pinned(
 
 @pytest.mark.parametrize("until_chosen", ["targets", "wait"])
 @pytest.mark.parametrize("fault", ["operators disagree", *slow(["the endpoint timed out"])])
-def test_endpoint_that_fails__trades_nothing_until_the_window_is_read(
+def test_failing_endpoint__trades_nothing_until_the_window_is_read(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until_chosen: str, fault: str
 ) -> None:
     with agent_on(anvil_chain, tmp_path, weighed(until_chosen=until_chosen), TARGETS) as agent:
@@ -178,7 +178,7 @@ def test_endpoint_that_fails__trades_nothing_until_the_window_is_read(
         assert len(chosen_weights(agent.context.store)) == 1
 
 
-def test_lasting_run__acts_before_it_asks_an_endpoint_for_past_prices_again(
+def test_lasting_run__acts_before_it_reads_past_prices_again(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the first cycle waits for them; a stop that is due later does not."""
@@ -205,7 +205,7 @@ def test_lasting_run__acts_before_it_asks_an_endpoint_for_past_prices_again(
     assert [name for name, _ in groupby(order)] == ["past prices", "cycle", "past prices", "cycle", "past prices"]
 
 
-def test_feed_that_is_too_young__names_what_is_missing_and_is_asked_again_a_day_later(
+def test_young_feed__names_what_is_missing_and_is_read_in_a_day(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with agent_on(anvil_chain, tmp_path, weighed(window="60d", min_history="30d", step="1d", max_age="2d"), TARGETS) as agent:

@@ -20,7 +20,7 @@ DAILY_LOSS_BPS = 100
 
 @pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("holdings", [HELD, pytest.param({"WETH": 40_000, "USDC": 30_000, "LINK": 30_000}, marks=pytest.mark.slow)])
-def test_a_fee_that_is_switched_on_while_the_swap_is_pending_costs_the_gas_of_a_revert(
+def test_fee_switched_on_while_pending__costs_a_revert_s_gas(
     anvil_chain: LocalChain, tmp_path: Path, holdings: dict[str, int], router: str
 ) -> None:
     chain = anvil_chain
@@ -37,9 +37,7 @@ def test_a_fee_that_is_switched_on_while_the_swap_is_pending_costs_the_gas_of_a_
         assert before.native_wei - purse(chain).native_wei == gas
 
 
-def test_a_fee_on_the_routers_own_transfer_ends_the_step_with_an_alert_and_the_token_is_left_alone(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_fee_on_the_router_s_transfer__ends_the_step_with_an_alert(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """No minimum of SwapRouter02 covers its last transfer: the loss is found on the wallet's balance, booked and told."""
     chain = anvil_chain
     switchable(chain)

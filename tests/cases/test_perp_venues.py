@@ -117,7 +117,7 @@ def test_an_order_that_cannot_keep_its_bound_is_refused(desk: Desk, notional: in
         desk.venue.quote(account, order_of(market, notional, account, slippage_bps=-500))
 
 
-def test_a_draft_ends_soon_and_takes_limit_orders_only_where_they_can_rest(desk: Desk) -> None:
+def test_draft__ends_soon_and_takes_limits_where_they_can_rest(desk: Desk) -> None:
     step, account = desk.step(), desk.account()
     [market] = account.markets
     now_s = step.snapshot.head.timestamp_s

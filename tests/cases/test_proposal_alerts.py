@@ -67,9 +67,7 @@ def test_waiting_proposal__is_an_alert_once(anvil_chain: LocalChain, tmp_path: P
     )
 
 
-def test_failing_proposal__is_an_alert_once_and_the_next_proposal_one_of_its_own(
-    anvil_chain: LocalChain, tmp_path: Path, box: ReceivedMessages
-) -> None:
+def test_failing_proposal__alerts_once_and_the_next_by_itself(anvil_chain: LocalChain, tmp_path: Path, box: ReceivedMessages) -> None:
     _, loaded = safe_of(anvil_chain, tmp_path, TARGET)
     chain = anvil_chain
     with ExitStack() as stack:
@@ -99,7 +97,7 @@ def test_failing_proposal__is_an_alert_once_and_the_next_proposal_one_of_its_own
     assert len(box.items) == 3
 
 
-def test_executed_proposal__is_noted_once_and_done_in_the_history(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_executed_proposal__is_noted_once_and_in_the_history(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """While it waits, its step waits too, and is no error."""
     _, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
     with reopened_agent(anvil_chain, loaded) as agent, report_run(agent, StoppableClock(agent.context.clock), "1h") as service:

@@ -62,7 +62,7 @@ def require_settled(agent: Agent, proposals: list[dict[str, Any]], folder: Path)
     assert agent.context.store.budgets.history(agent.context.clock.now_s()).budgets.turnover_24h > 0
 
 
-def test_a_wallets_owner_signs_elsewhere_and_the_rebalance_is_settled_from_the_chain(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_owner_signing_elsewhere__is_settled_from_the_chain(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     loaded = trusted_config(chain, tmp_path, PROPOSING, TWO)
@@ -116,9 +116,7 @@ def test_an_address_that_is_no_safe_is_refused_by_name(anvil_chain: LocalChain, 
         agent.resync_nonce()
 
 
-def test_init_and_doctor__name_a_safe_that_the_config_takes_for_a_key(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_init_and_doctor__name_a_safe_taken_for_a_key(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "the wallet is a Safe of 2 of 3 owners"
     safe = deploy_safe(anvil_chain)
     fund(anvil_chain, {})
@@ -138,7 +136,7 @@ def test_init_and_doctor__name_a_safe_that_the_config_takes_for_a_key(
     assert not [text for text in known["warnings"] if words in text]
 
 
-def test_a_proposal_waits_until_it_expires_and_is_then_given_up_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_proposal__waits_until_it_expires_and_is_given_up(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     loaded = trusted_config(chain, tmp_path, PROPOSING, TWO)
@@ -178,7 +176,7 @@ def test_an_expired_approval_that_was_sent_after_all_is_booked(anvil_chain: Loca
         assert store.journal.unbooked_intents() == ()
 
 
-def test_another_transaction_in_the_place_of_a_proposal_is_named_with_both(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_other_transaction_in_its_place__is_named_with_both(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
@@ -193,7 +191,7 @@ def test_another_transaction_in_the_place_of_a_proposal_is_named_with_both(anvil
         assert proposal(agent)["id"] != shown_proposal["id"]
 
 
-def test_another_call_of_the_safe_in_the_place_of_a_proposal_is_told(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_other_safe_call_in_its_place__is_reported(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain, safe, loaded = anvil_chain, *safe_of(anvil_chain, tmp_path)
     with reopened_agent(chain, loaded) as agent:
         shown_proposal = proposal(agent)
@@ -204,7 +202,7 @@ def test_another_call_of_the_safe_in_the_place_of_a_proposal_is_told(anvil_chain
         assert shown_proposal["id"] in str(caught.value)
 
 
-def test_a_safe_with_a_past_trades_once_its_owner_vouches_for_its_day(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_safe_with_a_past__trades_once_its_owner_vouches(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """What its owners had it do today is told by no nonce of its account: no limit of a day begins empty."""
     chain, safe, loaded = anvil_chain, *safe_of(anvil_chain, tmp_path)
     tx = UnsignedTx(chain.chain_id, 0, OWNER.address, 0, "0x", 0, None, None, 1)
@@ -242,7 +240,7 @@ def test_nothing_is_proposed_without_send_or_while_paused(anvil_chain: LocalChai
         assert not (tmp_path / "proposals").exists()
 
 
-def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_local_signing__waits_for_what_is_proposed_elsewhere(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
@@ -261,9 +259,7 @@ def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_cha
 
 
 @pytest.mark.parametrize("number", [1, *slow([4]), 6])
-def test_a_process_that_ends_while_it_proposes_or_settles_goes_on_from_the_journal(
-    anvil_chain: LocalChain, tmp_path: Path, number: int
-) -> None:
+def test_process_ended_in_a_proposal__goes_on_from_the_journal(anvil_chain: LocalChain, tmp_path: Path, number: int) -> None:
     """Around the intent's first write, and around each move of its settling: signed, broadcast, mined."""
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})

@@ -20,7 +20,7 @@ from tests.support.on_chain.lp_actions import V2, V3, config_with_targets, trade
 
 
 @pytest.mark.parametrize("router", ["swap_router_02", pytest.param("rebalancer", marks=pytest.mark.slow)])
-def test_liquidity_over_its_weight_is_taken_out_and_then_swapped_on_target(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
+def test_liquidity_over_its_weight__is_taken_out_then_swapped(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
     own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
@@ -56,7 +56,7 @@ def test_a_step_acts_only_so_often_and_the_next_goes_on(anvil_chain: LocalChain,
         assert read_liquidity_report(agent).weight.is_within_limit
 
 
-def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_range__is_minted_remembered_and_known_to_a_new_start(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = agents.trusted_config(chain, tmp_path, config_with_targets(chain, V3), EVEN)
@@ -111,7 +111,7 @@ def test_a_pair_is_provided_and_taken_out_again(anvil_chain: LocalChain, tmp_pat
         assert agent.context.store.budgets.history(chain.now_s()).budgets.loss_24h / USD < before / 1_000
 
 
-def test_a_range_narrower_than_the_band_is_minted_and_taken_out_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_range_narrower_than_the_band__is_minted_and_taken_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Within the band it could be of either token alone, so that the reference bounds neither: a unit of each is asked for."""
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
@@ -179,7 +179,7 @@ def test_a_range_that_the_price_left_is_re_centred(anvil_chain: LocalChain, tmp_
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
 
 
-def test_re_centring_goes_over_a_swap_where_the_wallet_lacks_a_token(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_re_centring__goes_over_a_swap_for_a_missing_token(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """All of the range has become USDC: taken out, half of it sold for WETH, and both minted around the price of now, in one step."""
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
@@ -245,7 +245,7 @@ def test_nothing_moves_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("number", [1, 3])
-def test_a_price_pushed_before_the_transaction_leaves_loses_nothing_but_gas(anvil_chain: LocalChain, tmp_path: Path, number: int) -> None:
+def test_price_pushed_before_sending__loses_only_gas(anvil_chain: LocalChain, tmp_path: Path, number: int) -> None:
     """T11: pushed before the first approval, or between the last look and the mint: refused or reverted, and nothing lost."""
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})

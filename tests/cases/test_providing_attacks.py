@@ -42,9 +42,7 @@ def require_refused(agent: Agent, step: StepInput, plan: Plan, rule: str) -> Non
 
 
 @pytest.mark.parametrize("minimums", [(1, 1), (0, 1)])
-def test_a_mint_that_accepts_less_than_the_reference_allows_is_not_signed(
-    anvil_chain: LocalChain, tmp_path: Path, minimums: tuple[int, int]
-) -> None:
+def test_mint_below_the_reference__is_not_signed(anvil_chain: LocalChain, tmp_path: Path, minimums: tuple[int, int]) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
@@ -61,7 +59,7 @@ def test_a_mint_that_accepts_less_than_the_reference_allows_is_not_signed(
         assert agents.purse(chain) == before
 
 
-def test_a_withdrawal_that_accepts_less_than_the_reference_allows_is_not_signed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_withdrawal_below_the_reference__is_not_signed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 3_000)
@@ -74,7 +72,7 @@ def test_a_withdrawal_that_accepts_less_than_the_reference_allows_is_not_signed(
         assert agents.purse(chain) == before
 
 
-def test_a_position_that_is_not_ours_is_neither_grown_nor_taken_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_foreign_position__is_neither_grown_nor_taken_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Its floors cannot be told: nothing is composed, whatever the plan says."""
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})

@@ -57,9 +57,7 @@ def drift(chain: LocalChain, market: str) -> None:
     assert max(off_target(chain, FIVE).values()) > 300
 
 
-def test_the_part_of_a_drift_that_costs_more_than_the_limit_at_the_margin_stays_and_is_named(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_drift_too_dear_at_the_margin__stays_and_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The last 280 dollars of USDT for LINK would pay without the gas of an approval; the step keeps to what it has approved."""
     chain = anvil_chain
     drift(chain, "everything moves")
@@ -78,7 +76,7 @@ def test_the_part_of_a_drift_that_costs_more_than_the_limit_at_the_margin_stays_
 
 
 @pytest.mark.parametrize("market", [*slow(["one loser", "one winner"]), "everything moves"])
-def test_a_drifted_portfolio_is_back_on_target_under_the_template_limits(anvil_chain: LocalChain, tmp_path: Path, market: str) -> None:
+def test_drifted_portfolio__is_back_on_target_by_the_template(anvil_chain: LocalChain, tmp_path: Path, market: str) -> None:
     chain = anvil_chain
     drift(chain, market)
     with agent_on(chain, tmp_path, DEARER.get(market)) as agent:
@@ -96,7 +94,7 @@ def test_a_drifted_portfolio_is_back_on_target_under_the_template_limits(anvil_c
 
 
 @pytest.mark.parametrize("only", ["USDT", *slow(symbol for symbol in FIVE if symbol != "USDT")])
-def test_all_value_in_one_token_is_spread_over_five_in_one_transaction(anvil_chain: LocalChain, tmp_path: Path, only: str) -> None:
+def test_one_token__is_spread_over_five_in_one_transaction(anvil_chain: LocalChain, tmp_path: Path, only: str) -> None:
     chain = anvil_chain
     fund(chain, {only: WORTH})
     with agent_on(chain, tmp_path, ROOMY | {"limits.plan_cost": "1%"}) as agent:
@@ -109,7 +107,7 @@ def test_all_value_in_one_token_is_spread_over_five_in_one_transaction(anvil_cha
         assert [intent.kind for intent in outcome.transactions] == [IntentKind.APPROVE, IntentKind.SWAP]
 
 
-def test_a_lopsided_wallet_is_brought_on_target_through_its_pools_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_lopsided_wallet__is_on_target_through_its_pools_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """On eth-tester the same step is the demo's: tests/cli/test_localchain_command.py."""
     chain = anvil_chain
     fund(chain, MIXED)
@@ -124,7 +122,7 @@ def test_a_lopsided_wallet_is_brought_on_target_through_its_pools_alone(anvil_ch
         assert {chain.address_by_pool[name] for name in chain.address_by_pool if now[name] != prices[name]} == used
 
 
-def test_the_planned_cost_is_what_the_wallet_loses_but_for_the_gas_estimate(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_planned_cost__is_what_the_wallet_loses_but_gas(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Fees, impact and skew to the base unit; gas is a model, never below what was burnt and at most a tenth above."""
     chain = anvil_chain
     fund(chain, MIXED)
@@ -139,7 +137,7 @@ def test_the_planned_cost_is_what_the_wallet_loses_but_for_the_gas_estimate(anvi
         assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * Fraction(11, 10)
 
 
-def test_the_first_of_two_steps_pays_for_approvals_and_none_is_left(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_first_of_two_steps__pays_for_approvals_and_leaves_none(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 30_000})
     with agent_on(chain, tmp_path, ROOMY) as agent:

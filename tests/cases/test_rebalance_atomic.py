@@ -37,7 +37,7 @@ ATOMIC = ROOMY | {"execution.router": "rebalancer"}
 MIXED = {"WETH": 51_234, "WBTC": 333, "USDC": 0, "USDT": 21_000, "LINK": 17_433}
 
 
-def test_a_lopsided_wallet_is_brought_on_target_by_one_call_of_the_rebalancer(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_lopsided_wallet__is_on_target_by_one_rebalancer_call(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain, contract = anvil_chain, anvil_chain.addresses.rebalancer
     fund(chain, MIXED)
     with agent_on(chain, tmp_path, ATOMIC) as agent:
@@ -110,14 +110,14 @@ def test_a_rebalancer_without_address_is_named(anvil_chain: LocalChain, tmp_path
         pass
 
 
-def test_code_that_is_not_our_rebalancer_is_named_before_it_could_be_pinned(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_code_not_our_rebalancer__is_named_before_pinning(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     for address in (chain.addresses.swap_router_02, chain.addresses.v3_factory, chain.wallet.address):
         with raises_field("execution.rebalancer", "Rebalancer"):
             trusted_config(chain, tmp_path, ATOMIC | {"execution.rebalancer": address})
 
 
-def test_what_deploy_shows_puts_the_rebalancer_where_it_is_on_every_chain(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_deploy__puts_the_rebalancer_where_it_is_everywhere(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain, loaded = anvil_chain, agent_config(anvil_chain, tmp_path)
     deployment_document = rebalancer_deployment(loaded)
     assert (deployment_document["chain_id"], deployment_document["deployed"], deployment_document["value_wei"]) == (
@@ -139,7 +139,7 @@ def test_a_fork_with_another_init_code_hash_is_named(anvil_chain: LocalChain, tm
         pass
 
 
-def test_the_known_init_code_hashes_are_those_of_the_npm_packages() -> None:
+def test_init_code_hashes__are_those_of_the_npm_packages() -> None:
     hashes = ["0x" + keccak(hexstr=npm_artifact(path).bytecode).hex() for path in (V2_PAIR_ARTIFACT, V3_POOL_ARTIFACT)]
     assert hashes == [uniswap_v2.INIT_CODE_HASH, uniswap_v3.INIT_CODE_HASH]
 

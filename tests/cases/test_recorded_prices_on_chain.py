@@ -63,9 +63,7 @@ def test_each_hour_has_one_price_however_often_the_agent_looks(anvil_chain: Loca
 
 
 @pytest.mark.parametrize("why", ["unanswered", "too few"])
-def test_while_the_blocks_before_cannot_be_read_nothing_is_written_and_nothing_fails(
-    anvil_chain: LocalChain, tmp_path: Path, why: str
-) -> None:
+def test_unreadable_earlier_blocks__write_nothing_and_fail_nothing(anvil_chain: LocalChain, tmp_path: Path, why: str) -> None:
     chain = anvil_chain
     with agent_on(chain, tmp_path, CONFIRMED, TARGETS) as agent:
         fund(chain, {"WETH": 5_000, "USDC": 5_000})

@@ -27,7 +27,7 @@ def rows(chain: LocalChain, folder: Path, changes: dict[str, object] | None = No
     return {row["check"]: row for row in doctor(loaded, [chain.transport], chain.clock.now_s)["checks"]}
 
 
-def test_an_aggregator_that_stands_at_its_bound_stops_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_aggregator_at_its_bound__stops_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     proxy = chain.deploy(attack("FeedProxy"), chain.feed_addresses["WETH"])
     fund(chain, OFF_TARGET)
@@ -43,7 +43,7 @@ def test_an_aggregator_that_stands_at_its_bound_stops_everything_by_name(anvil_c
     assert purse(chain) == before
 
 
-def test_a_missing_feed_and_one_of_another_asset_stop_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_missing_or_foreign_feed__stops_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF_TARGET)
     before = purse(chain)
@@ -65,7 +65,7 @@ def test_a_missing_feed_and_one_of_another_asset_stop_everything_by_name(anvil_c
     assert purse(chain) == before
 
 
-def test_a_sequencer_that_was_down_is_waited_for_until_its_grace_is_over(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_sequencer_that_was_down__is_waited_for_in_its_grace(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     uptime = chain.deploy(own_artifact("PriceFeed"), "L2 Sequencer Uptime Status Feed", 0)
     contract = chain.contract(uptime, own_artifact("PriceFeed")).functions
@@ -105,7 +105,7 @@ def test_the_doctor_says_whose_feed_a_feed_is_and_what_bounds_it(anvil_chain: Lo
     assert rows(chain, tmp_path / "broken")["feed LINK"]["finding"] == "it answers -5"
 
 
-def test_a_dollar_that_leaves_its_peg_stops_trading_until_it_is_well_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_dollar_off_its_peg__stops_trading_until_well_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     feed = chain.feed_contract("USDC").functions
     fund(chain, OFF_TARGET)

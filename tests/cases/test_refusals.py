@@ -91,7 +91,7 @@ def test_a_paused_agent_sends_nothing_until_it_is_resumed(anvil_chain: LocalChai
         swap_of(agent.rebalance(send=True, confirm=yes))
 
 
-def test_a_pause_that_comes_after_every_check_still_stops_the_send(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_pause_after_every_check__still_stops_the_send(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
@@ -175,7 +175,7 @@ def test_second_quotes_that_differ_from_each_other_refuse(anvil_chain: LocalChai
         assert "second quotes" in verdict.measured_text
 
 
-def test_a_wallet_without_gas_money_is_told_so_and_nothing_is_sent(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_wallet_without_gas_money__is_told_and_sends_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     chain.set_native(10**12)

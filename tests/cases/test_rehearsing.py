@@ -20,7 +20,7 @@ def sure(_: object) -> bool:
     return True
 
 
-def test_the_smallest_trade_goes_there_and_back_as_predicted_and_is_by_hand(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_smallest_trade__goes_there_and_back_as_predicted(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
@@ -51,7 +51,7 @@ def test_the_smallest_trade_goes_there_and_back_as_predicted_and_is_by_hand(anvi
             rehearsal.rehearse_trade(agent, "USDC", confirm=sure)
 
 
-def test_every_allowance_to_a_known_contract_is_shown_and_set_to_zero(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_allowance_to_a_known_contract__is_shown_and_zeroed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     at = chain.addresses

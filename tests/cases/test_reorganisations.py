@@ -92,7 +92,7 @@ def done(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[FinalRebalance]:
 
 
 @pytest.mark.parametrize("depth", [1, *(pytest.param(blocks, marks=pytest.mark.slow) for blocks in (2, 30)), REORG_WATCH_BLOCKS])
-def test_a_rebalance_that_is_taken_back_is_brought_back_and_done_once(done: FinalRebalance, depth: int) -> None:
+def test_rebalance_taken_back__is_brought_back_and_done_once(done: FinalRebalance, depth: int) -> None:
     done.reorganise(done.bury(depth))
     assert purse(done.chain).raw == done.before.raw
     with reopened_agent(done.chain, done.loaded) as agent:
@@ -129,7 +129,7 @@ def test_a_look_finds_it_corrects_the_books_and_sends_nothing(done: FinalRebalan
     assert history.budgets.gas_24h_wei > done.gas_before_wei  # of the approval, whose block is still there
 
 
-def test_beyond_64_blocks_a_person_is_asked_and_nothing_is_sent_or_changed(done: FinalRebalance) -> None:
+def test_reorg_beyond_64_blocks__asks_a_person_and_sends_nothing(done: FinalRebalance) -> None:
     done.bury(REORG_WATCH_BLOCKS + 1)
     done.reorganise(REORG_WATCH_BLOCKS + 1)
     with reopened_agent(done.chain, done.loaded) as agent:

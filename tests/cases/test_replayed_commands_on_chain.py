@@ -70,7 +70,7 @@ def alter_plans(folder: Path, document: Document, *commands: str) -> None:
 
 
 @pytest.mark.slow
-def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_swaps_deposits_and_withdrawals__replay_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, {**KEPT, "policy.cooldown": "0s"}, TARGETS) as agent:

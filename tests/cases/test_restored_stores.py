@@ -47,9 +47,7 @@ def machine(chain: LocalChain, folder: Path, backup: Path, changes: agents.Chang
     return loaded
 
 
-def test_of_two_machines_with_one_backup_only_the_one_that_adopts_sends_and_all_others_notice(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_two_machines_of_one_backup__only_the_adopter_sends(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     loaded = trusted_config(chain, tmp_path / "old", ROOMY, EVEN)
     with reopened_agent(chain, loaded) as agent:
@@ -97,7 +95,7 @@ def test_a_new_store_knows_what_the_wallet_lost_before_it(anvil_chain: LocalChai
         assert [verdict.guard for verdict in agents.failed_verdicts(refused)] == ["daily_loss"]
 
 
-def test_a_restored_store_that_was_adopted_knows_what_happened_since_its_backup(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_adopted_restored_store__knows_what_happened_since(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Balances and budgets: what the wallet itself did is told by the chain, and is no flow to be explained."""
     chain = anvil_chain
     loaded = trusted_config(chain, tmp_path / "a", ROOMY, EVEN, vouched=False)
@@ -162,7 +160,7 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
             api.adopt_position(agent, str(mint.token_id))
 
 
-def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_position_opened_and_given_away__is_forgotten(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     loaded = trusted_config(chain, tmp_path, config_with_targets(chain, V3), EVEN)
@@ -182,7 +180,7 @@ def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(a
         api.forget_position(loaded.path, str(mint.token_id))
 
 
-def test_what_strangers_send_after_the_wallet_was_looked_through_halts_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_tokens_sent_after_the_scan__halt_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
@@ -191,7 +189,7 @@ def test_what_strangers_send_after_the_wallet_was_looked_through_halts_nothing(a
         assert agent.step_input().layer(LiquidityState).undecided_positions == ()
 
 
-def test_of_three_days_since_the_backup_only_the_last_counts_against_the_limits(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_days_since_the_backup__only_the_last_counts_in_limits(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """docs/how-to.md, SECURITY.md: of what happened since a backup only the last 24 h are read from the chain."""
     chain = anvil_chain
     loaded = trusted_config(chain, tmp_path / "a", ROOMY, EVEN, vouched=False)

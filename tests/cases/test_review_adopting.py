@@ -13,7 +13,7 @@ from tests.support.agents import ROOMY, agent_on, fund, yes
 from tests.support.text import raises_code
 
 
-def test_a_foreign_transaction_stops_the_agent_until_its_owner_adopts_the_nonce(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_foreign_transaction__stops_until_the_nonce_is_adopted(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 60_000, "USDC": 30_000})
     with agent_on(chain, tmp_path, ROOMY, {"WETH": "50%", "USDC": "50%"}) as agent:
@@ -27,7 +27,7 @@ def test_a_foreign_transaction_stops_the_agent_until_its_owner_adopts_the_nonce(
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
-def test_an_adopted_nonce_closes_the_open_cycle_of_an_ended_process(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_adopted_nonce__closes_an_ended_process_s_cycle(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """What that cycle confirmed was meant for a wallet of which the store knew every transaction."""
     with agent_on(anvil_chain, tmp_path) as agent:
         cycles = agent.context.store.cycles

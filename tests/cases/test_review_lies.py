@@ -53,7 +53,7 @@ def test_fees_follow_the_header_that_the_quorum_agreed_on(anvil_chain: LocalChai
             assert intent.tx.max_fee_wei <= 3 * agreed.head.base_fee_wei + agreed.priority_fee_wei
 
 
-def test_a_future_header_leaves_no_review_that_would_halt_every_later_step(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_future_header__leaves_no_review_that_halts_later_steps(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 45_000, "USDC": 45_000})
     daily: dict[str, object] = {"policy.trigger": {"kind": "time", "every": "1d"}}
@@ -66,7 +66,7 @@ def test_a_future_header_leaves_no_review_that_would_halt_every_later_step(anvil
         assert agent.plan().kind is not OutcomeKind.HALT, agent.plan().reason
 
 
-def test_a_quorum_that_has_not_seen_our_last_transaction_is_waited_for(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_quorum_without_our_last_transaction__is_waited_for(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """A snapshot from before our own approval would approve again, and again."""
     chain = anvil_chain
     drifted(chain)
@@ -76,7 +76,7 @@ def test_a_quorum_that_has_not_seen_our_last_transaction_is_waited_for(anvil_cha
         assert [intent.kind for intent in agent.context.store.journal.intents()] == [IntentKind.SWAP, IntentKind.APPROVE]
 
 
-def test_a_quorum_that_stays_behind_our_last_transaction_sends_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_quorum_that_stays_behind__sends_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     drifted(chain)
     slow = RecordingTransport(chain.transport, "slow")

@@ -43,7 +43,7 @@ def test_a_reverted_swap_leaves_no_allowance(anvil_chain: LocalChain, tmp_path: 
         assert [intent.kind for intent in outcome.transactions] == [IntentKind.APPROVE, IntentKind.SWAP, IntentKind.APPROVE]
 
 
-def test_a_reverted_swap_that_is_not_final_yet_is_not_told_as_done(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_reverted_unfinal_swap__is_not_reported_as_done(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     drifted(chain)
     with agent_on(chain, tmp_path, targets=TWO, changes=ROOMY | {"chain.confirmations": 64}) as agent:
@@ -91,7 +91,7 @@ def test_an_approval_whose_swap_was_refused_is_taken_back(anvil_chain: LocalChai
         assert set(allowances(chain).values()) == {0}
 
 
-def test_an_allowance_found_at_rest_is_taken_back_and_never_while_paused(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_allowance_found_at_rest__is_taken_back_unless_paused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 45_000, "USDC": 45_000})
     router = chain.addresses.swap_router_02

@@ -39,7 +39,7 @@ def sold(intent: Intent, chain: LocalChain) -> int:
 
 
 @pytest.mark.slow
-def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_rounds_on_recovering_pools__lose_less_than_one_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF)
     prices, before, mark = dict(chain.deployed_world.prices_usd), purse(chain), chain.snapshot()
@@ -90,7 +90,7 @@ def one_process(chain: LocalChain, loaded: LoadedConfig, die_after_rounds: int |
 
 
 @pytest.mark.parametrize("moment", [pytest.param("", id="waiting", marks=pytest.mark.slow), pytest.param("after:send", id="sent")])
-def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
+def test_rounds_killed_midway__are_neither_lost_nor_repeated(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
     chain = anvil_chain
     fund(chain, OFF)
     loaded = trusted_config(chain, tmp_path, ROUNDS, TARGETS)
@@ -158,7 +158,7 @@ def falling(agent: Agent, chain: LocalChain) -> StepOutcome:
     return agent.rebalance(send=True, confirm=confirm, progress=progress)
 
 
-def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_budget_against_the_start__ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF)
     with reopened_agent(
@@ -178,7 +178,7 @@ def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: L
     assert causes(resting) == ("policy.cooldown",)
 
 
-def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_changed_config__ends_it_and_carries_nothing_stale_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF)
     loaded = trusted_config(chain, tmp_path / "one", ROUNDS, TARGETS)
@@ -195,7 +195,7 @@ def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: L
 
 
 @pytest.mark.slow
-def test_every_round_and_every_approval_goes_to_the_private_endpoint_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_round_and_approval__go_to_the_private_endpoint_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T15: the mempool shows nothing of a round before it is done; what it shows after is no help (test_slices_unforeseen.py)."""
     chain = anvil_chain
     assert chain.url is not None

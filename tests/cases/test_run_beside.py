@@ -11,7 +11,7 @@ from tests.support.agents import ROOMY, fund, reopened_agent, trusted_config
 from tests.support.records.listeners import listener
 
 
-def test_a_dry_run_beside_one_that_sends_beats_for_itself_only_once_that_was_stopped(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_dry_run__beats_for_itself_once_the_sender_stopped(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     clock = StoppableClock()

@@ -159,7 +159,7 @@ QUICK = ("page", "used nonce")
 
 
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SICK])
-def test_run__endpoint_answers_otherwise_for_a_while__trades_later(level: LocalChain, tmp_path: Path, name: str) -> None:
+def test_run__endpoint_answers_otherwise_a_while__trades_later(level: LocalChain, tmp_path: Path, name: str) -> None:
     sick, words = SICK[name]
     clock = waiting_clock(level)
     loaded = trusted_config(level, tmp_path, NARROW, TWO)
@@ -249,7 +249,7 @@ def test_run__all_of_two_operators_show_a_page__trades_later(level: LocalChain, 
             require_outlived(level, agent, clock, fault, "0 of 2 operators answered")
 
 
-def test_run__page_answers_the_broadcast_that_the_node_took__trades_once(level: LocalChain, tmp_path: Path) -> None:
+def test_run__page_answers_an_accepted_broadcast__trades_once(level: LocalChain, tmp_path: Path) -> None:
     """From the first broadcast on there are pages: the transaction is on its way, and nobody says so."""
     clock, forward, is_ill, broadcasts = waiting_clock(level), passing_on(level.url or ""), [False], list[str]()
 
@@ -356,9 +356,7 @@ def test_run__store_cannot_be_used_for_a_while__trades_later(
         require_outlived(level, agent, clock, lambda: hold(wiring.store_file(loaded)), words)
 
 
-def test_run__protection_stays_due__looks_soon_and_no_later_than_the_interval(
-    level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run__protection_stays_due__looks_soon(level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cycles, "needs_prompt_look", lambda _step: True)
     clock, pauses = waiting_clock(level), list[float]()
     with open_agent(trusted_config(level, tmp_path, NARROW, TWO), transports=[level.transport], clock=clock) as agent:
@@ -470,7 +468,7 @@ def until(child: ForkedCommand, has_happened: Callable[[], bool], within_s: floa
 
 
 @pytest.mark.parametrize(("status", "failed_looks"), [(200, 2), *slow([(403, 4)])])
-def test_scene__market_crashes_while_the_endpoint_shows_a_page__sells_later(
+def test_scene__crash_while_the_endpoint_shows_a_page__sells_later(
     anvil_chain: LocalChain,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
@@ -562,9 +560,7 @@ def test_alert__looks_fail_for_five_minutes__is_sent_once(
     assert len(box.texts) == 2, "and is told of like the first"
 
 
-def test_run__endpoint_contradicts_a_confirmed_config_for_a_while__adopts_it_later(
-    level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run__endpoint_contradicts_the_config__adopts_it_later(level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its owner confirmed it after a check against the chain, so that "no such token" is the endpoint's fault."""
     loaded = trusted_config(level, tmp_path, NARROW, TWO)
     with open_agent(loaded, transports=[level.transport], clock=waiting_clock(level)) as agent:
@@ -591,7 +587,7 @@ def no_token(*_: object) -> object:
 
 
 @pytest.mark.usefixtures("quiet_store")
-def test_control__store_fails_while_it_is_carried_out__ends_as_interrupted(level: LocalChain, tmp_path: Path) -> None:
+def test_control__store_fails_during_it__ends_as_interrupted(level: LocalChain, tmp_path: Path) -> None:
     """It was taken, and its end could not be written: the next look ends it, and it is never repeated."""
     clock = waiting_clock(level)
     loaded = trusted_config(level, tmp_path, NARROW, TWO)

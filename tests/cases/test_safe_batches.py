@@ -50,7 +50,7 @@ def require_settled(agent: Agent, safe: SafeWallet, symbols: tuple[str, ...]) ->
     assert not list(agent.context.loaded_config.proposals_path.iterdir())
 
 
-def test_batch__two_owners_sign__approval_and_swap_execute_together(scene: tuple[Agent, SafeWallet]) -> None:
+def test_batch__two_owners_sign__approval_and_swap_execute(scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
     (intent,) = agent.context.store.journal.open_intents()
     approval, trade = decode_batch(intent.tx.data)
@@ -98,7 +98,7 @@ def test_batch__two_tokens_are_sold__both_approvals_are_in_it(anvil_chain: Local
     ],
     ids=["batches", "single calls", "batches with the Rebalancer", "half of them, batches with the Rebalancer"],
 )
-def test_safe__a_token_ignores_approvals__is_approved_alone_and_left_out_alone(
+def test_safe__token_ignores_approvals__is_left_out_alone(
     anvil_chain: LocalChain, tmp_path: Path, router: str, makes_batches: bool, how: str
 ) -> None:
     """Before, the simulation of the batch failed at each look, and single approvals were proposed without end."""
@@ -143,7 +143,7 @@ def test_batch__would_fail__its_call_and_reason_are_named(anvil_chain: LocalChai
     assert safe.nonce() == 0
 
 
-def test_safe__without_a_handler__proposes_the_approval_alone_and_says_why(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_safe__without_a_handler__proposes_the_approval_alone(anvil_chain: LocalChain, tmp_path: Path) -> None:
     safe, loaded = safe_of(anvil_chain, tmp_path)
     anvil_chain.node.ask([("anvil_setCode", [BATCH_CONTRACT, npm_artifact(BATCH_ARTIFACT).runtime_code])])
     with reopened_agent(anvil_chain, loaded) as agent, pytest.raises(AwaitingExternalSignature) as waiting:
@@ -154,7 +154,7 @@ def test_safe__without_a_handler__proposes_the_approval_alone_and_says_why(anvil
 
 
 @pytest.mark.parametrize("number", [2, *slow([4]), 6])
-def test_batch__process_ends_while_it_is_proposed_or_settled__is_booked_once(anvil_chain: LocalChain, tmp_path: Path, number: int) -> None:
+def test_batch__process_ends_meanwhile__is_booked_once(anvil_chain: LocalChain, tmp_path: Path, number: int) -> None:
     """Around the intent's first write, and around each move of its settling."""
     safe, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
     with reopened_agent(anvil_chain, loaded) as agent, pytest.raises((KeyboardInterrupt, AwaitingExternalSignature)):

@@ -41,7 +41,7 @@ def scene(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[tuple[Agent, Safe
         yield agent, safe
 
 
-def test_owners_sign_and_an_executor_pays_until_the_rebalance_is_done(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+def test_owners__sign_and_an_executor_pays_until_it_is_done(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
     purposes = []
     executor = accounts()[9].address
@@ -86,7 +86,7 @@ def test_the_list_says_the_call_with_its_addresses(scene: tuple[Agent, SafeWalle
     assert (document["to"], document["spender"], document["recipients"]) == (call.spender, None, [safe.address])
 
 
-def test_what_waits__names_the_signatures_that_are_missing_and_a_pause(scene: tuple[Agent, SafeWallet]) -> None:
+def test_waiting_proposal__names_missing_signatures_and_a_pause(scene: tuple[Agent, SafeWallet]) -> None:
     agent, _ = scene
 
     def waiting() -> AwaitingExternalSignature:
@@ -148,7 +148,7 @@ def test_a_signature_comes_from_a_file_too(scene: tuple[Agent, SafeWallet], tmp_
     ]
 
 
-def test_what_is_not_an_owner_s_signature_of_this_call_is_refused_whole(scene: tuple[Agent, SafeWallet], tmp_path: Path) -> None:
+def test_foreign_signature__is_refused_whole(scene: tuple[Agent, SafeWallet], tmp_path: Path) -> None:
     agent, _ = scene
     good = hand_signature(agent, 6)
     other = tmp_path / "other.json"
@@ -200,7 +200,7 @@ def test_nothing_is_signed_or_executed_while_paused(scene: tuple[Agent, SafeWall
     assert safe.nonce() == 0
 
 
-def test_a_proposal_past_its_deadline_is_neither_signed_nor_executed(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+def test_proposal_past_its_deadline__is_not_signed_or_executed(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
     sign_and_send(agent, FIRST, SECOND)
     anvil_chain.warp(1_801)
@@ -244,7 +244,7 @@ def test_a_file_alone_shows_its_call_and_hash_and_no_other(scene: tuple[Agent, S
             api.read_proposal_file(path)
 
 
-def test_a_file_that_says_another_call_than_the_journal_stops_the_signing(scene: tuple[Agent, SafeWallet]) -> None:
+def test_file_that_says_another_call__stops_the_signing(scene: tuple[Agent, SafeWallet]) -> None:
     agent, _ = scene
     (path,) = agent.context.loaded_config.proposals_path.iterdir()
     document = json.loads(path.read_text())
@@ -298,9 +298,7 @@ def test_an_unconfirmed_execution_records_and_sends_nothing(scene: tuple[Agent, 
     assert safe.nonce() == 0
 
 
-def test_a_pause_that_is_stored_while_an_execution_is_signed_stops_it(
-    scene: tuple[Agent, SafeWallet], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pause_stored_during_the_signing__stops_an_execution(scene: tuple[Agent, SafeWallet], monkeypatch: pytest.MonkeyPatch) -> None:
     """Another machine confirms it after all checks, before the write that precedes the send."""
     agent, safe = scene
     sign_and_send(agent, FIRST, SECOND)
@@ -355,7 +353,7 @@ def dying(moment: str) -> Callable[[Any, Any], None]:
     return send
 
 
-def test_the_file_of_the_transaction_builder_is_the_proposed_call(scene: tuple[Agent, SafeWallet]) -> None:
+def test_transaction_builder_file__is_the_proposed_call(scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
     (intent,) = agent.context.store.journal.open_intents()
     document = api.export_proposal(agent)

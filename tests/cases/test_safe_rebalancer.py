@@ -73,7 +73,7 @@ def spent_by(plan: Plan) -> dict[str, int]:
     return spent
 
 
-def test_batch__five_assets__two_owners_sign__balances_are_as_planned(scene: tuple[Agent, SafeWallet]) -> None:
+def test_batch__five_assets__two_owners__balances_are_as_planned(scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
     rebalancer = safe.chain.addresses.rebalancer
     journal = agent.context.store.journal
@@ -124,7 +124,7 @@ def judge(agent: Agent, calls: Sequence[BatchedCall]) -> str | None:
     return None
 
 
-def test_batch__of_another_contract_or_spender__is_refused_by_the_signer(scene: tuple[Agent, SafeWallet]) -> None:
+def test_batch__of_another_contract_or_spender__is_refused(scene: tuple[Agent, SafeWallet]) -> None:
     """The other contract is a second Rebalancer of the same code."""
     agent, safe = scene
     (intent,) = agent.context.store.journal.open_intents()
@@ -157,7 +157,7 @@ def call_raw(approval: BatchedCall) -> int:
     return call.raw
 
 
-def test_batch__of_a_foreign_rebalancer_that_would_succeed__is_never_proposed(
+def test_batch__of_a_foreign_rebalancer__is_never_proposed(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     safe, loaded = lopsided_safe(anvil_chain, tmp_path)
@@ -177,7 +177,7 @@ def test_batch__of_a_foreign_rebalancer_that_would_succeed__is_never_proposed(
         assert safe.nonce() == 0
 
 
-def test_batch__earlier_allowances__are_reset_or_used_first_and_revoked_after(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_batch__earlier_allowances__are_reset_or_used_and_revoked(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """USDT has one unit left, too little, which it must not change; WETH has more than enough."""
     safe, loaded = lopsided_safe(anvil_chain, tmp_path)
     rebalancer = anvil_chain.addresses.rebalancer

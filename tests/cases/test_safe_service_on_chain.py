@@ -58,7 +58,7 @@ def meeting(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyP
             yield SafeProposalScene(agent, safe, service)
 
 
-def test_owners__sign_here_and_at_the_service__the_call_is_executed(meeting: SafeProposalScene) -> None:
+def test_owners__sign_here_and_there__the_call_is_executed(meeting: SafeProposalScene) -> None:
     assert api.collect_from_service(meeting.agent)["added"] == []
     api.sign_proposal(meeting.agent, FIRST, None, yes)
     assert meeting.service.signers(meeting.call_hash) == [OWNERS[0]]
@@ -70,7 +70,7 @@ def test_owners__sign_here_and_at_the_service__the_call_is_executed(meeting: Saf
     assert meeting.safe.nonce() == 1
 
 
-def test_service__lists_what_is_no_owners_signature__only_owners_count(meeting: SafeProposalScene, tmp_path: Path) -> None:
+def test_service__lists_foreign_signatures__only_owners_count(meeting: SafeProposalScene, tmp_path: Path) -> None:
     """A stranger's, one of another call, one by a contract, a file of this machine; between them an owner's."""
     agent = meeting.agent
     api.sign_proposal(agent, FIRST, None, yes)
@@ -89,7 +89,7 @@ def test_service__lists_what_is_no_owners_signature__only_owners_count(meeting: 
     assert {owner: "0x" + signature.hex() for owner, signature in stored.items()} == {OWNERS[0]: hand_signature(agent, 5), OWNERS[1]: good}
 
 
-def test_service__changes_the_call__the_proposal_stays_that_of_the_journal(meeting: SafeProposalScene) -> None:
+def test_service__changes_the_call__the_journal_s_stays(meeting: SafeProposalScene) -> None:
     api.sign_proposal(meeting.agent, FIRST, None, yes)
     call = meeting.service.calls[meeting.call_hash]
     call |= {"to": accounts()[8].address, "data": "0xdead", "value": "1", "operation": 1}
@@ -103,7 +103,7 @@ def test_service__changes_the_call__the_proposal_stays_that_of_the_journal(meeti
     assert allowance.call() == int(intent.tx.data[-64:], 16), "the approval of the journal"
 
 
-def test_service__does_not_accept_a_signature__it_is_recorded_and_offered_again(meeting: SafeProposalScene) -> None:
+def test_service__refuses_a_signature__it_is_offered_again(meeting: SafeProposalScene) -> None:
     agent = meeting.agent
     meeting.service.answers = [(404, {}), (422, {})]
     with pytest.raises(Retryable, match="HTTP 422"):

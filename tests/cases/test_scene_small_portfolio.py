@@ -15,7 +15,7 @@ ON_TARGET = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
 
 
 @pytest.mark.slow
-def test_a_small_portfolio_trades_where_it_is_worth_it_and_comes_back_after_a_stop(
+def test_small_portfolio__trades_where_worth_it_also_after_a_stop(
     anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain = anvil_chain

@@ -73,7 +73,7 @@ def book(
 
 
 @pytest.mark.parametrize("weight", [1_200, pytest.param(500, marks=pytest.mark.slow)])
-def test_a_crash_of_four_markets_is_reduced_while_the_venue_limits_requests(
+def test_crash_of_four_markets__is_reduced_under_request_limits(
     server: HyperliquidServer,
     anvil_chain: LocalChain,
     tmp_path: Path,
@@ -103,7 +103,7 @@ def test_a_crash_of_four_markets_is_reduced_while_the_venue_limits_requests(
 
 
 @pytest.mark.parametrize("refused_s", [FOUR_MINUTES_S, *slow([TEN_MINUTES_S])])
-def test_a_run_reduces_soon_after_a_venue_has_refused_for_minutes(
+def test_run__reduces_soon_after_a_venue_refused_for_minutes(
     server: HyperliquidServer,
     anvil_chain: LocalChain,
     tmp_path: Path,

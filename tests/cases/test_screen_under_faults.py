@@ -61,7 +61,7 @@ RARELY.remove(("no-data", "single-calls"))  # what tokens without return values 
 
 
 @pytest.mark.parametrize(("fault", "part"), [*OFTEN, *slow(RARELY)])
-def test_a_fault_about_one_token_ends_the_step_without_quarantine(anvil_chain: LocalChain, tmp_path: Path, fault: str, part: str) -> None:
+def test_fault_about_one_token__ends_the_step_unquarantined(anvil_chain: LocalChain, tmp_path: Path, fault: str, part: str) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 60_000, "WBTC": 20_000, "USDC": 10_000, "USDT": 10_000})
     before = purse(chain)

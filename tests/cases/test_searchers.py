@@ -32,7 +32,7 @@ SANDWICH, SKEW, ALL = "front-run and back-run", "skew, unwind later", "skew, fro
     ],
     ids=lambda value: value.name if isinstance(value, Scene) else None,
 )
-def test_whatever_size_a_searcher_tries_nobody_gains_or_loses_beyond_the_limits(
+def test_searcher_of_any_size__moves_nobody_beyond_the_limits(
     anvil_chain: LocalChain, tmp_path: Path, scene: Scene, router: str, name: str, sizes: tuple[int, ...]
 ) -> None:
     """Each turn is held against limits and estimate; the best of them earned something, else nothing was shown."""
@@ -94,7 +94,7 @@ def require_told(searcher: Searcher, turn: Turn) -> None:
     assert execution["difference_bps"] == pytest.approx(-float(turn.short / turn.turnover) * 10_000, rel=0.02, abs=0.02)
 
 
-def test_the_search_finds_the_best_size_between_those_of_its_grid() -> None:
+def test_search__finds_the_best_size_between_its_grid() -> None:
     def attack(size: Fraction) -> Turn:
         return Turn(size, OutcomeKind.DONE, -((size - 37) ** 2), Fraction(0), Fraction(0), Fraction(0))
 
@@ -116,7 +116,7 @@ def test_a_turn_beyond_a_limit_or_an_estimate_is_found_out() -> None:
             wrong.require_bounded()
 
 
-def test_the_report_tells_the_best_turn_and_the_worst_loss_of_all_and_counts_what_broke_a_limit() -> None:
+def test_report__tells_the_best_turn_and_the_worst_loss() -> None:
     spec = importlib.util.spec_from_file_location("searchers_script", SCRIPT)
     assert spec is not None
     assert spec.loader is not None

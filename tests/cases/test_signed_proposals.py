@@ -53,7 +53,7 @@ def resume(agent: Agent) -> None:
     api.resume(agent.context.loaded_config.path, lambda _: True)
 
 
-def test_hard_pause__enough_signatures__says_so_and_proposes_the_rejection(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+def test_hard_pause__enough_signatures__proposes_the_rejection(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
     agent, safe, swap = scene
     sign_and_send(agent, FIRST, SECOND)
     until = f"until {format_time(swap['expires_s'])}"
@@ -115,7 +115,7 @@ def test_dropped__executed_by_others_all_the_same__is_booked(scene: tuple[Agent,
     assert states(agent) == [("swap", "final")]
 
 
-def test_run__under_a_hard_pause__proposes_the_rejection_and_goes_on(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+def test_run__under_a_hard_pause__proposes_the_rejection(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
     agent, _, swap = scene
     sign_and_send(agent, FIRST, SECOND)
     agent.context.store.pause_switch.pause("test", agent.context.clock.now_s(), hard=True)
@@ -126,7 +126,7 @@ def test_run__under_a_hard_pause__proposes_the_rejection_and_goes_on(scene: tupl
     assert states(agent) == [("swap", "planned"), ("cancel", "planned")]
 
 
-def test_cancel__process_ends_before_the_rejection_is_proposed__proposes_the_same(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+def test_cancel__process_ends_before__proposes_the_same(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
     agent, _, swap = scene
     sign_and_send(agent, FIRST, SECOND)
     with pytest.raises(KeyboardInterrupt):
@@ -157,7 +157,7 @@ def test_rejection__expires_with_what_it_rejects(anvil_chain: LocalChain, scene:
     assert safe.nonce() == 0
 
 
-def test_rejection__with_any_field_changed__is_refused_by_the_signer(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
+def test_rejection__any_field_changed__is_refused_by_the_signer(scene: tuple[Agent, SafeWallet, dict[str, Any]]) -> None:
     agent, safe, _ = scene
     sign_and_send(agent, FIRST, SECOND)
     with pytest.raises(AwaitingExternalSignature):
@@ -208,7 +208,7 @@ def test_pause__with_signatures__says_what_they_still_allow(scene: tuple[Agent, 
     assert open_proposal(agent)["state"] == "waiting"
 
 
-def test_command_line__names_the_signatures_at_a_pause_and_the_empty_call(
+def test_command_line__names_the_signatures_and_the_empty_call(
     scene: tuple[Agent, SafeWallet, dict[str, Any]], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent, safe, swap = scene

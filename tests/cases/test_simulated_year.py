@@ -29,9 +29,7 @@ EDITS = {
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("apart", [4, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_year_of_recorded_returns_ends_with_books_that_are_the_chain_and_the_return_that_an_observer_counts(
-    anvil_chain: LocalChain, tmp_path: Path, apart: int
-) -> None:
+def test_year_of_recorded_returns__ends_with_the_chain_s_books(anvil_chain: LocalChain, tmp_path: Path, apart: int) -> None:
     """The agent looks every so many weeks."""
     with year(anvil_chain, tmp_path) as life:
         months: dict[str, list[dict[str, Fraction]]] = {}

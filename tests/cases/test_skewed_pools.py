@@ -36,7 +36,7 @@ def test_a_whale_that_skews_one_pool_of_many_and_unwinds(
 
 @sizes
 @pytest.mark.parametrize("sold", ["WETH", pytest.param("USDC", marks=pytest.mark.slow)])
-def test_a_whale_that_skews_the_only_pool_meets_floors_and_plan_cost_without_any_oracle(
+def test_whale_in_the_only_pool__meets_floors_and_plan_cost(
     anvil_chain: LocalChain, tmp_path: Path, sold: str, sizes: Sequence[str]
 ) -> None:
     """The wallet's WETH above target must be sold through this pool or not at all."""
@@ -70,7 +70,7 @@ def test_a_whale_that_skews_several_pools_at_once_and_unwinds(
     ],
     ids=str,
 )
-def test_feeds_that_lag_within_the_oracle_limit_cost_no_more_than_the_lag(
+def test_feeds_that_lag_within_the_limit__cost_only_the_lag(
     anvil_chain: LocalChain, tmp_path: Path, moves: Mapping[str, str], every: int
 ) -> None:
     """The market moved by up to 1.5 % and no feed said so; a whale skews a pool on top, against us either way."""
@@ -95,7 +95,7 @@ def test_feeds_that_lag_within_the_oracle_limit_cost_no_more_than_the_lag(
         assert done > 0, "not one step was taken, so nothing was shown"
 
 
-def test_a_real_move_that_feeds_and_means_have_not_followed_waits(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_real_move_ahead_of_feeds_and_means__waits(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Spot moved by 5 %, feeds not: nothing is traded at prices that may be false; once feeds and means follow, it is."""
     chain = anvil_chain
     with agent_on(chain, tmp_path, ONLY_FLOORS) as agent:

@@ -39,7 +39,7 @@ def test_many_looks_leave_memory_and_store_as_they_were(anvil_chain: LocalChain,
 
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
-def test_two_weeks_from_init__under_faults__grow_by_at_most_a_kilobyte_a_look(
+def test_two_weeks_from_init__grow_by_a_kilobyte_a_look(
     anvil_chain: LocalChain, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look every ten minutes with a move of the market each seventeen hours, and now and then a fault of endpoint, store or clock.

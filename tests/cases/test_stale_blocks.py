@@ -141,7 +141,7 @@ def test_one_of_three_that_froze_is_left_out_and_named(anvil_chain: LocalChain, 
         assert agent.endpoints()[0]["state"] == "in service"
 
 
-def test_a_header_verifies_as_it_was_mined_and_with_no_field_altered(anvil_chain: LocalChain) -> None:
+def test_header__verifies_as_mined_with_no_field_altered(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
     chain.swap(POOL, "USDC", 10**6)
     height = chain.w3.eth.block_number
@@ -159,9 +159,7 @@ def test_a_header_verifies_as_it_was_mined_and_with_no_field_altered(anvil_chain
 
 
 @pytest.mark.parametrize("when", ["before the snapshot", pytest.param("after the snapshot", marks=pytest.mark.slow)])
-def test_one_that_froze_and_one_that_lies_are_no_majority_against_a_newer_header(
-    anvil_chain: LocalChain, tmp_path: Path, when: str
-) -> None:
+def test_frozen_and_lying_endpoint__are_no_majority(anvil_chain: LocalChain, tmp_path: Path, when: str) -> None:
     """Two of three show a block that is 20 blocks old, and the price has risen since; only one liar is needed for it (T32)."""
     chain = anvil_chain
     loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
@@ -228,7 +226,7 @@ def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(anvil_chain: Loca
         }
 
 
-def test_a_header_that_one_of_three_made_up_stops_nothing_while_the_others_are_fresh(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_header_one_of_three_made_up__stops_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Its hash is that of its fields, so only the clock tells that no four blocks have been mined since the others' newest."""
     chain = anvil_chain
     loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)

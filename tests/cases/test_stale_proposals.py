@@ -63,7 +63,7 @@ def require_refused(agent: Agent, safe: SafeWallet, *words: str) -> None:
     assert safe.nonce() == 0
 
 
-def test_stale__price_19_percent_higher__is_refused_by_name_with_numbers(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+def test_stale__price_19_percent_higher__is_refused_with_numbers(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
     sign_and_send(agent, FIRST)
     move_weth(anvil_chain, 19)
@@ -117,7 +117,7 @@ def test_stale__prices_unreadable__is_refused_and_says_why(
     require_refused(agent, safe, "unknown: no reference price of", "trimtab cancel proposes its rejection")
 
 
-def test_failing__is_neither_signed_nor_exported_and_says_what_to_do(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+def test_failing__is_not_signed_or_exported_and_says_what_to_do(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
     sign_and_send(agent, FIRST)
     move_weth(anvil_chain, -10)
@@ -125,7 +125,7 @@ def test_failing__is_neither_signed_nor_exported_and_says_what_to_do(anvil_chain
     require_refused(agent, safe, "would fail now", "Too little received", "wait until", "trimtab cancel")
 
 
-def test_paused__is_neither_signed_exported_nor_called_executable(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+def test_paused__is_not_signed_exported_or_called_executable(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
     agent, safe = scene
     sign_and_send(agent, FIRST)
     api.collect_signatures(agent, [hand_signature(agent, 6)])

@@ -150,9 +150,7 @@ def test_every_move_of_a_transaction_is_on_record_in_order(anvil_chain: LocalCha
         assert all(deltas[token] == raw for token, raw in receipt.net_transfers(chain.wallet.address).items() if raw)
 
 
-def test_an_endpoint_that_goes_away_in_mid_step_is_told_and_the_transaction_is_followed_later(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_endpoint_gone_in_mid_step__is_followed_later(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, DRIFTED)
     allow(chain, "WETH")

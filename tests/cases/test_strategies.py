@@ -38,9 +38,7 @@ def weight(chain: LocalChain, agent: Agent, name: str) -> Fraction:
     return weth / (weth + Fraction(book.balance_raw(chain.tokens["USDC"].address), USD))
 
 
-def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_where_they_do_not(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_opposite_strategies__cancel_and_send_one_net_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     loaded = trusted_config(chain, tmp_path, strategies("50%", "50%"), TWO)
@@ -82,9 +80,7 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         assert all(grown[strategy_book.name] > strategy_book.units for strategy_book in held_before.strategy_books)
 
 
-def test_strategies_by_the_tracking_rule__wait_within_their_ranges_and_trade_back_to_their_edges(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_strategies_by_tracking__wait_and_trade_back_to_edges(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Both go by the one trigger of [policy]. What one sells and the other buys stays inside, and the market sees the rest."""
     chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
@@ -115,7 +111,7 @@ def test_strategies_by_the_tracking_rule__wait_within_their_ranges_and_trade_bac
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
-def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_step(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_strategy_killed_after_its_swap__is_shared_by_its_wishes(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     loaded = trusted_config(chain, tmp_path, {**strategies("70%", "30%"), "policy.confirm_blocks": 2}, TWO)
@@ -141,7 +137,7 @@ def test_what_died_after_its_swap_was_sent_is_shared_out_by_the_wishes_of_its_st
         assert costs["down"] == 0 < costs["up"], "whose wish was filled inside pays nothing of the trade"
 
 
-def test_what_the_allocator_of_a_strategy_chose_is_written_down_and_stands(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_allocator_s_choice_of_a_strategy__is_recorded(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     changes = strategies("50%", "50%")
@@ -205,7 +201,7 @@ def test_the_owner_accepts_a_jump_of_a_strategys_weights(anvil_chain: LocalChain
         assert {bps for _, bps in split_part.weights_bps} == {5_000}
 
 
-def test_a_withdrawal_that_has_to_sell_first_is_borne_by_all_and_is_no_return(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_withdrawal_that_sells_first__is_borne_by_all(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 20_000, "USDC": 20_000})
     paying = {"wallet.payout_addresses": [HOME], "limits.payout_per_day": "off", "portfolio.max_live_value": "off"}
@@ -228,7 +224,7 @@ def test_a_withdrawal_that_has_to_sell_first_is_borne_by_all_and_is_no_return(an
             assert abs((now / strategy_book.units) / (was / units) - 1) < Fraction(1, 200), "its unit lost what selling cost, and no more"
 
 
-def test_a_first_purchase_beyond_the_pools_goes_in_parts_and_each_gets_what_it_wants(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_first_purchase_beyond_the_pools__goes_in_parts(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Both rest for a day after a rebalance of their own; the parts of their first purchase are one."""
     chain = anvil_chain
     fund(chain, {"USDC": 1_000_000})

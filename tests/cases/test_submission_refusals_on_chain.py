@@ -18,7 +18,7 @@ from tests.support.text import blocked, mentions
 
 
 @pytest.mark.slow
-def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_token_that_refuses_the_router__leaves_the_other_stop(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     address = replace_token(chain, "GUEST", attack("BlocklistToken"), "GUEST", "GUEST", 18)
     fund(chain, {"WETH": 30_000, "WBTC": 25_000, "USDC": 20_000, "USDT": 15_000, "GUEST": 10_000})

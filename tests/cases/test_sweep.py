@@ -249,7 +249,7 @@ def test_a_sweep_goes_only_to_an_address_that_was_confirmed(anvil_chain: LocalCh
         assert chain.balance("USDC", stranger) == 0
 
 
-def test_an_open_sweep_that_was_released_waits_for_the_next_interval(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_released_sweep__waits_for_the_next_interval(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     loaded = begin_sweeping(chain, tmp_path)
     move_weth(chain, Fraction(11, 10))

@@ -75,7 +75,7 @@ HABITS: dict[str, tuple[str, tuple[tuple[object, ...], ...], TokenFinding]] = {
 
 
 @pytest.mark.parametrize("habit", ["false", *slow(["callback", "rebasing", "paused"])])
-def test_a_token_with_a_bad_habit_is_left_alone_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path, habit: str) -> None:
+def test_bad_token__is_left_alone_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path, habit: str) -> None:
     contract, calls, finding = HABITS[habit]
     address, tell = listed_token(anvil_chain, contract)
     for name, *arguments in calls:
@@ -83,7 +83,7 @@ def test_a_token_with_a_bad_habit_is_left_alone_and_the_others_trade(anvil_chain
     rebalanced_without(anvil_chain, tmp_path, address, finding)
 
 
-def test_a_token_that_keeps_a_part_of_each_transfer_is_left_alone_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_taxing_token__is_left_alone_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
     address = replace_token(anvil_chain, "GUEST", "FeeOnTransfer", "GUEST", "GUEST", 18, 500)
     assert "500 bps less" in rebalanced_without(anvil_chain, tmp_path, address, TokenFinding.FEE_ON_TRANSFER)
 
@@ -109,7 +109,7 @@ def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, t
         assert healed.step_input.targets.quarantined_tokens == (), "what is tried out again and moves is traded again"
 
 
-def test_a_token_that_stops_after_its_plan_was_confirmed_makes_no_other_plan_of_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_token_stopped_after_confirmation__makes_no_other_plan(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Whoever can stop a token must not have the others traded by a plan that its owner never saw."""
     chain = anvil_chain
     address, tell = listed_token(chain, "PausableToken")
@@ -124,7 +124,7 @@ def test_a_token_that_stops_after_its_plan_was_confirmed_makes_no_other_plan_of_
 
 
 @pytest.mark.slow
-def test_a_token_that_can_be_bought_and_sold_in_crumbs_only_is_never_bought(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_token_sold_in_crumbs_only__is_never_bought(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """What a pool pays out goes, and one whole coin goes back: only the amount of the plan shows the trap."""
     chain = anvil_chain
     address, tell = listed_token(chain, "HoneypotToken")
@@ -134,7 +134,7 @@ def test_a_token_that_can_be_bought_and_sold_in_crumbs_only_is_never_bought(anvi
     assert chain.balance("GUEST") == 0
 
 
-def test_a_balance_that_changes_without_a_transfer_gives_a_token_away(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_balance_changed_without_a_transfer__betrays_a_token(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Its index doubled: single transfers are exact, balances between blocks are not."""
     chain = anvil_chain
     address, tell = listed_token(chain, "RebasingToken")
@@ -161,7 +161,7 @@ def test_a_token_that_returns_nothing_is_traded(anvil_chain: LocalChain, tmp_pat
         assert any(leg.token_in == address for leg in legs_of(outcome))
 
 
-def test_a_swap_by_hand_of_such_a_token_is_refused_by_name_and_of_others_is_done(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_manual_swap_of_such_a_token__is_refused_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     address, tell = listed_token(chain, "PausableToken")
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 10_000})

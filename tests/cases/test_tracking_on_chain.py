@@ -82,7 +82,7 @@ def test_tracking__just_inside_its_trigger__holds(anvil_chain: LocalChain, tmp_p
 SPREAD = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 
 
-def test_tracking__a_deposit_is_used_by_the_rule_and_a_withdrawal_is_made_good(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_tracking__deposit_is_used_and_withdrawal_made_good(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Small deposits wait, larger ones buy, at once by `invest` and by themselves in a run; nothing else is sold for them."""
     chain = anvil_chain
     with agent_on(chain, tmp_path, tracking_policy("normal") | {"wallet.payout_addresses": [HOME]}, SPREAD) as agent:
@@ -121,7 +121,7 @@ def test_tracking__a_deposit_is_used_by_the_rule_and_a_withdrawal_is_made_good(a
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
-def test_tracking__a_stop_loss_sells_all_and_the_rest_keeps_its_ranges(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_tracking__stop_loss_sells_all_and_the_rest_keeps_ranges(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     stop = {"portfolio.assets.0.stop_loss": "1800", "limits.price_impact": "2%"}
     with agent_on(chain, tmp_path, tracking_policy("normal") | stop, SPREAD) as agent:
@@ -138,9 +138,7 @@ def test_tracking__a_stop_loss_sells_all_and_the_rest_keeps_its_ranges(anvil_cha
 
 
 @pytest.mark.parametrize(("side", "excess_usd"), [("sell", -8_000), ("buy", 8_000)])
-def test_tracking__one_side__holds_what_only_the_other_side_would_trade(
-    anvil_chain: LocalChain, tmp_path: Path, side: str, excess_usd: int
-) -> None:
+def test_tracking__one_side__holds_what_the_other_would_trade(anvil_chain: LocalChain, tmp_path: Path, side: str, excess_usd: int) -> None:
     chain = anvil_chain
     with agent_on(chain, tmp_path, tracking_policy("normal") | {"policy.only": side}, TARGETS) as agent:
         fund(chain, {"WETH": ON_TARGET_USD + excess_usd, "USDC": ON_TARGET_USD - excess_usd})

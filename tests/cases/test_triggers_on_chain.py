@@ -34,7 +34,7 @@ def drift_to(chain: LocalChain, usd: Mapping[str, int]) -> None:
     chain.move_market({"WETH": start * usd["WETH"] / weth_usd})
 
 
-def test_reviews_report_and_executions_act_whoever_was_restarted_meanwhile(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_reviews_and_executions__act_whoever_was_restarted(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 6_000, "USDC": 4_000})
     trigger = {"kind": "review", "review_every": "1d", "execute_every": "3d"}
@@ -60,7 +60,7 @@ def test_reviews_report_and_executions_act_whoever_was_restarted_meanwhile(anvil
     assert max(off_target(chain, HALVES).values()) <= 10
 
 
-def test_selling_alone_leaves_the_proceeds_in_the_numeraire_and_buys_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_selling_alone__leaves_the_proceeds_in_the_numeraire(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WBTC": 5_800, "WETH": 2_400, "USDC": 1_800})
     with agent_on(chain, tmp_path, ROOMY | {"policy.only": "sell"}, W2) as agent:
@@ -77,9 +77,7 @@ def test_selling_alone_leaves_the_proceeds_in_the_numeraire_and_buys_nothing(anv
         assert purse(chain).raw == after.raw
 
 
-def test_a_crash_fires_once_by_prices_that_earlier_runs_wrote_down(
-    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crash__fires_once_by_prices_of_earlier_runs(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without past rounds of the feeds (tests/cases/test_past_prices_at_once.py has them)."""
     monkeypatch.setattr("agent.app.agent.fill_price_windows", lambda *_: ())
     chain = anvil_chain

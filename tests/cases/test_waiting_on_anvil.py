@@ -83,7 +83,7 @@ def late(trade: Trade) -> None:
     trade.context.sender.send(trade.context.signer.sign(trade.tx, trade.grant))
 
 
-def test_a_swap_that_waits_is_sent_again_for_more_and_the_node_mines_that_one(trade: Trade) -> None:
+def test_waiting_swap__is_sent_again_for_more_and_mined(trade: Trade) -> None:
     before, nonce, store = trade.context.balances(), trade.context.sender.nonces(trade.context.wallet)[0], trade.new_store()
     ended = run(trade, store, once_sent(store, 2, lambda: mine(trade)))
     original, bump = reversed(store.journal.intents())
@@ -99,7 +99,7 @@ def test_a_swap_that_waits_is_sent_again_for_more_and_the_node_mines_that_one(tr
     store.close()
 
 
-def test_the_original_wins_where_its_miner_never_heard_of_the_bump(trade: Trade) -> None:
+def test_original__wins_where_its_miner_never_heard_of_the_bump(trade: Trade) -> None:
     store, signed = trade.new_store(), trade.context.signer.sign(trade.tx, trade.grant)
 
     def the_first_one() -> None:
@@ -113,7 +113,7 @@ def test_the_original_wins_where_its_miner_never_heard_of_the_bump(trade: Trade)
     store.close()
 
 
-def test_a_swap_that_waits_past_its_deadline_is_cancelled_and_moves_nothing(trade: Trade) -> None:
+def test_swap_past_its_deadline__is_cancelled_and_moves_nothing(trade: Trade) -> None:
     before, store = trade.context.balances(), trade.new_store()
     acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 2, lambda: mine(trade))]
     ended = run(trade, store, lambda: [act() for act in acts] and None)
@@ -124,7 +124,7 @@ def test_a_swap_that_waits_past_its_deadline_is_cancelled_and_moves_nothing(trad
     store.close()
 
 
-def test_a_swap_whose_floor_no_longer_holds_is_cancelled_though_its_deadline_is_not_over(trade: Trade) -> None:
+def test_swap_whose_floor_fails__is_cancelled_before_its_deadline(trade: Trade) -> None:
     """Sent again as it is, it would be a free option: mined only once the market has come back beyond its floor."""
     store, chain = trade.new_store(), trade.context.chain
 
@@ -151,7 +151,7 @@ def test_a_cancel_that_waits_is_sent_again_for_more(trade: Trade) -> None:
     store.close()
 
 
-def test_a_bump_that_a_dropping_node_forgets_is_found_missing_and_sent_again(trade: Trade) -> None:
+def test_bump_forgotten_by_its_node__is_sent_again(trade: Trade) -> None:
     store = trade.new_store()
     with pytest.raises(Retryable):
         store.steps.begin("s", 0, "{}")
@@ -190,7 +190,7 @@ def test_a_stranger_on_our_nonce_is_named_with_both_hashes(trade: Trade, mined: 
     store.close()
 
 
-def test_a_cancelled_swap_that_is_mined_after_all_once_a_reorganisation_took_its_cancel_is_seen(trade: Trade) -> None:
+def test_cancelled_swap_mined_after_a_reorg__is_seen(trade: Trade) -> None:
     before, store = trade.context.balances(), trade.new_store()
     acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 2, lambda: mine(trade))]
     assert run(trade, store, lambda: [act() for act in acts] and None).state is S.CANCELLED

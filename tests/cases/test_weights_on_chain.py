@@ -34,9 +34,7 @@ def chosen_bps(agent: Agent) -> dict[str, int]:
     return {agent.portfolio.token(token).label: bps for token, bps in allocations.weights_bps}
 
 
-def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_when_they_are_too_old(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_weights_from_prices__survive_a_restart_and_halt_when_old(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with agent_on(chain, tmp_path, WEIGHED, TARGETS) as agent:
         fund(chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
@@ -113,7 +111,7 @@ def test_tracking__trades_to_the_edges_around_chosen_weights(anvil_chain: LocalC
             assert interval.low < Fraction(chosen[symbol], BPS) < interval.high, "the range is around the chosen weight"
 
 
-def test_tracking__waits_with_the_weights_where_a_change_has_to_be_accepted(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_tracking__waits_with_the_weights_until_accepted(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     settings: dict[str, object] = {"portfolio.weights": SETTINGS | {"max_change": "5%"}}
     with agent_on(chain, tmp_path, ROOMY | TRACKING | settings, TARGETS) as agent:
@@ -141,7 +139,7 @@ def capped(folder: Path, supplies: str) -> dict[str, object]:
     }
 
 
-def test_market_caps_are_supplies_of_the_same_block_times_price_with_a_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_market_caps__are_supplies_of_the_block_times_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     changes = capped(tmp_path, "symbol,supply,as_of\nWBTC,19850000,2026-11-01\n")
     with agent_on(chain, tmp_path, changes, TARGETS) as agent:
@@ -161,7 +159,7 @@ def test_market_caps_are_supplies_of_the_same_block_times_price_with_a_cap(anvil
         assert agent.context.store.allocations.newest() is None, "a plan writes nothing"
 
 
-def test_a_market_cap_of_zero_halts_by_name_and_nothing_is_traded(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_market_cap_of_zero__halts_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agent_on(anvil_chain, tmp_path, capped(tmp_path, "symbol,supply\nLINK,0\n"), TARGETS) as agent:
         fund(anvil_chain, {"WETH": 60_000, "USDC": 40_000})
         outcome = agent.rebalance(send=True, confirm=yes)
@@ -171,7 +169,7 @@ def test_a_market_cap_of_zero_halts_by_name_and_nothing_is_traded(anvil_chain: L
         assert mentions(api.weights(agent)["fault"], "LINK", "zero")
 
 
-def test_the_document_of_weights_is_one_json_with_data_volatilities_and_correlations(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_weights_document__is_one_json_with_its_data(anvil_chain: LocalChain, tmp_path: Path) -> None:
     settings = SETTINGS | {"kind": "hrp"}
     with agent_on(anvil_chain, tmp_path, ROOMY | {"portfolio.weights": settings}, TARGETS) as agent:
         api.import_prices(agent, closes(anvil_chain, tmp_path / "closes.csv"))

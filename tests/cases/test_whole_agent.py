@@ -18,7 +18,7 @@ STEPS = int(os.environ.get("TRIMTAB_STATEFUL_STEPS", "25"))
 
 
 @pytest.mark.parametrize("runs", [RUNS, *slow([7])])
-def test_whatever_happens_in_whatever_order_the_agent_keeps_its_promises(anvil_chain: LocalChain, tmp_path: Path, runs: int) -> None:
+def test_events_in_any_order__keep_the_agent_s_promises(anvil_chain: LocalChain, tmp_path: Path, runs: int) -> None:
     """`make fuzz` does the same for longer."""
     run_state_machine_as_test(
         lambda: WholeAgent(anvil_chain, tmp_path),

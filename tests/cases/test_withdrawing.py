@@ -19,7 +19,7 @@ from tests.support.on_chain.withdrawing import HELD, HOME, OPEN, TARGETS, accept
 from tests.support.text import raises_code
 
 
-def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_withdrawal_at_hand__is_paid_to_the_wei_and_is_no_loss(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
@@ -39,7 +39,7 @@ def test_what_lies_there_is_paid_to_the_wei_without_a_trade_and_is_no_loss(anvil
         assert [m.kind for m in movements(agent.context.store) if m.delta_raw == -1_234_567_891] == ["payout"]
 
 
-def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_that_is_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_withdrawal_not_at_hand__is_raised_from_the_overweight(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, limits__turnover="5%") as agent:
         before = purse(chain)
@@ -59,7 +59,7 @@ def test_what_is_not_there_is_raised_from_what_is_most_overweight_and_exactly_th
         assert agent.step_input().history.cash_flows.unexplained_transfers == ()
 
 
-def test_another_asset_than_the_numeraire_is_raised_beside_the_limits_of_turnover(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_other_asset__is_raised_beside_the_turnover_limits(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, limits__turnover="2%", limits__daily_turnover="2%") as agent:
         before = purse(chain)
@@ -70,7 +70,7 @@ def test_another_asset_than_the_numeraire_is_raised_beside_the_limits_of_turnove
         assert agent.step_input().history.budgets.turnover_24h == 0
 
 
-def test_the_same_part_of_everything_goes_to_the_wei_and_nothing_is_sold(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_same_part_of_everything__goes_to_the_wei_unsold(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         before = purse(chain)
@@ -84,9 +84,7 @@ def test_the_same_part_of_everything_goes_to_the_wei_and_nothing_is_sold(anvil_c
             assert purse(chain).raw[symbol] + chain.balance(symbol, HOME) == before.raw[symbol]
 
 
-def test_without_an_address_it_is_set_aside_and_the_targets_do_not_touch_it_until_it_is_paid(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_withdrawal_without_address__is_set_aside_until_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, **{"policy__cooldown": "0s"}) as agent:
         withdrawal = transfers.withdraw(agent, transfers.WithdrawalRequest("2000"), send=True, confirm=accept)
@@ -134,9 +132,7 @@ def test_more_than_there_is_is_refused_with_both_numbers(anvil_chain: LocalChain
         assert agent.context.store.requests.newest() == ()
 
 
-def test_an_address_that_nobody_confirmed_and_more_than_a_day_may_pay_are_refused_before_anything_is_sold(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
+def test_unconfirmed_address_or_excess__is_refused_before_sales(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path, limits__payout_per_day="1500") as agent:
         before = purse(chain)
@@ -177,7 +173,7 @@ def test_a_no_and_a_pause_send_nothing(anvil_chain: LocalChain, tmp_path: Path) 
         assert agent.context.store.requests.newest() == ()
 
 
-def test_a_withdrawal_that_is_declined_or_refused_lowers_no_recorded_value(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_declined_or_refused_withdrawal__lowers_no_recorded_value(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
         valuations = agent.context.store.valuations
 
@@ -201,7 +197,7 @@ def test_a_withdrawal_that_is_declined_or_refused_lowers_no_recorded_value(anvil
             assert managed > 9_700 * USD
 
 
-def test_what_was_set_aside_before_stays_so_when_a_sale_for_it_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_earlier_reserve__stays_when_a_sale_for_it_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
         before = purse(chain)

@@ -154,7 +154,7 @@ def test_a_control_repeats_a_withdrawal_only_with_again(anvil_chain: LocalChain,
         assert chain.balance("USDC", HOME) == 200 * USD
 
 
-def test_a_plan_shown_before_the_same_withdrawal_was_paid_confirms_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_plan_shown_before_an_equal_payment__confirms_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     loaded = trusted_config(chain, tmp_path, OPEN, TARGETS)

@@ -15,7 +15,7 @@ TARGETS = {"WETH": "50%", "USDC": "50%"}
 COIN = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH", "wallet.payout_addresses": [HOME]}
 
 
-def test_native_coin_is_unwrapped_and_paid_to_the_wei_and_the_rest_at_the_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_native_coin__is_unwrapped_and_paid_to_the_wei(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 6_000, "USDC": 9_000})
     chain.set_native(ETHER)

@@ -41,7 +41,7 @@ def weth(step: StepInput) -> str:
     return next(asset.token.address for asset in step.portfolio.assets if asset.token.symbol == "WETH")
 
 
-def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_sixty_percent__is_raised_over_looks_and_paid_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, LARGE)
     loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
@@ -124,7 +124,7 @@ def test_the_owner_goes_on_with_it_himself_or_takes_it_back(anvil_chain: LocalCh
 
 
 @pytest.mark.slow
-def test_a_withdrawal_in_parts_ends_after_its_time_and_waits_for_its_owner(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_withdrawal_in_parts__ends_after_its_time(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, LARGE)
     loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
@@ -182,7 +182,7 @@ def test_a_gift_that_holds_purchases_back_stops_no_part(anvil_chain: LocalChain,
         assert [flow.blocks_trading for flow in agent.step_input().history.cash_flows.unexplained_transfers] == [True]
 
 
-def test_without_parts_a_sale_beyond_the_losses_of_a_day_is_refused_whole(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_sale_beyond_the_day_s_loss__is_refused_whole(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Else a part would be sold, nothing paid, and the rest would halt the agent."""
     chain = anvil_chain
     fund(chain, LARGE)
@@ -197,7 +197,7 @@ def test_without_parts_a_sale_beyond_the_losses_of_a_day_is_refused_whole(anvil_
         assert agent.context.store.requests.newest(10, open_only=True) == ()
 
 
-def test_while_parts_follow_orders_edits_and_further_withdrawals_wait(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_orders_edits_and_withdrawals__wait_while_parts_follow(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """They would sell what raises the withdrawal, or raise its next part at once."""
     chain = anvil_chain
     fund(chain, LARGE)

@@ -61,9 +61,7 @@ BOOKED = "before:write a part of a withdrawal"
         pytest.param("resume", BOOKED, marks=pytest.mark.slow),
     ],
 )
-def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
-    anvil_chain: LocalChain, tmp_path: Path, command: str, moment: str
-) -> None:
+def test_part_mined_before_a_kill__is_counted_once(anvil_chain: LocalChain, tmp_path: Path, command: str, moment: str) -> None:
     """Sold and mined, and the process ends before the part is written down: no other hand is needed, and nothing is sold at once again."""
     chain, raised = anvil_chain, 1
     fund(chain, LARGE)

@@ -24,7 +24,7 @@ def _outside(step: StepInput) -> list[str]:
     return [d.symbol for d in decide(step).drifts if d.is_outside_band]
 
 
-def test_w1_one_winner_is_sold_for_the_loser_and_a_little_of_each_of_the_others() -> None:
+def test_w1__one_winner_is_sold_for_the_loser_and_the_others() -> None:
     quarter = dict.fromkeys(("WETH", "WBTC", "ARB", "USDC"), 2_500)
     step = step_input(
         quarter,
@@ -44,7 +44,7 @@ def _w2(**values: int) -> StepInput:
     return step_input({"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000}, values, {"WBTC": 58_000, "WETH": 2_700}, trigger=TENTH)
 
 
-def test_w2_one_plan_sells_the_overweight_and_buys_the_rest_including_what_did_not_trigger() -> None:
+def test_w2__one_plan_sells_the_overweight_and_buys_the_rest() -> None:
     step = _w2(WBTC=5_800, WETH=2_700, USDC=1_500)
     decided = decide(step)
     assert isinstance(decided.decision, Rebalance)
@@ -55,7 +55,7 @@ def test_w2_one_plan_sells_the_overweight_and_buys_the_rest_including_what_did_n
     assert [w.low for w in decided.decision.goal.weights] == [Fraction(1, 2), Fraction(3, 10), Fraction(1, 5)]
 
 
-def test_w2_a_share_on_the_edge_of_its_band_does_not_trigger_alone() -> None:
+def test_w2__share_on_the_edge_of_its_band_does_not_trigger() -> None:
     step = _w2(WBTC=5_220, WETH=2_700, USDC=2_080)
     decided = decide(step)
     assert [d.share for d in decided.drifts] == [Fraction(522, 1_000), Fraction(27, 100), Fraction(208, 1_000)]
@@ -84,7 +84,7 @@ def test_w8_a_half_acts_below_4500_and_above_5500_of_10000() -> None:
         assert isinstance(decision, Rebalance) is acts
 
 
-def test_w8_alert_prices_are_minus_18_2_and_plus_22_2_percent_and_hold_exactly() -> None:
+def test_w8__alert_prices_are_minus_18_2_and_plus_22_2_percent() -> None:
     step = step_input(trigger=TENTH)
     weth = decide(step).drifts[0]
     low, high = band_edge_prices(decide(step).drifts)[weth.token]

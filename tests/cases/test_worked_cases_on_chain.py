@@ -35,7 +35,7 @@ NO_DOLLARS = {
 
 
 @pytest.mark.parametrize(("scale", "limits"), [(1, ANY_COST), (80, {})], ids=["dollar for dollar", "under the template limits"])
-def test_w1_one_winner_pays_for_the_loser_and_a_little_of_each_of_the_others(
+def test_w1__one_winner_pays_for_the_loser_and_the_others(
     anvil_chain: LocalChain, tmp_path: Path, scale: int, limits: Mapping[str, object]
 ) -> None:
     chain = anvil_chain
@@ -52,7 +52,7 @@ def test_w1_one_winner_pays_for_the_loser_and_a_little_of_each_of_the_others(
         assert max(off_target(chain, QUARTERS).values()) <= 10
 
 
-def test_w2_800_of_the_overweight_buys_300_and_500_in_one_transaction(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_w2__800_of_the_overweight_buys_300_and_500_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WBTC": 5_800, "WETH": 2_700, "USDC": 1_500})
     with agent_on(chain, tmp_path, targets=W2_TARGETS) as agent:
@@ -81,7 +81,7 @@ def test_w3_the_spot_part_alts_that_doubled_pay_for_both_others(anvil_chain: Loc
         assert max(off_target(chain, W3_TARGETS).values()) <= 10
 
 
-def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_w6__grown_crypto_fills_the_stable_reserve_again(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 3_500, "USDC": 6_500})
     with agent_on(chain, tmp_path, targets={"WETH": "20%", "USDC": "80%"}) as agent:
@@ -106,7 +106,7 @@ def test_w4_one_asset_that_doubled_alone_is_sold_for_both_others(anvil_chain: Lo
         assert max(off_target(chain, W4_TARGETS).values()) <= 10
 
 
-def test_w8_the_band_is_left_at_minus_18_2_and_plus_22_2_percent_and_not_at_10(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_w8__band_is_left_at_minus_18_2_and_plus_22_2_percent(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     start = chain.deployed_world.prices_usd["WETH"]

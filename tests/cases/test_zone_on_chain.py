@@ -48,7 +48,7 @@ def test_a_zone_waits_trades_to_its_edge_and_waits_again(anvil_chain: LocalChain
         assert mentions(text, "WETH", "traded to")
 
 
-def test_a_plan_that_is_not_worth_its_gas_is_a_hold_told_with_all_figures(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_plan_not_worth_its_gas__is_a_hold_with_all_figures(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Of 10,000 a deviation of 5.2 points would pay its swap, and not the transaction around it and its approval."""
     chain = anvil_chain
     with agent_on(chain, tmp_path, ZONE, TARGETS) as agent:

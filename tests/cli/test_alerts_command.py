@@ -50,7 +50,7 @@ def date_books_yesterday(desk: Desk) -> None:
         )
 
 
-def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run__reports_what_it_did_and_a_second_repeats_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     hook, mail = ReceivedMessages(), ReceivedMessages()
     with webhook(hook, CANARY) as hook_url, mailbox(mail) as mail_url:
         monkeypatch.setenv("ALERT_HOOK", hook_url)
@@ -97,7 +97,7 @@ def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk,
     assert all(asset["side"] == "inside" for asset in after["assets"])
 
 
-def test_a_paused_run_goes_on_reading_booking_and_alerting_and_sends_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paused_run__goes_on_reading_booking_and_alerting(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     hook = ReceivedMessages()
     with webhook(hook, CANARY) as hook_url:
         monkeypatch.setenv("ALERT_HOOK", hook_url)
@@ -150,7 +150,7 @@ def test_a_price_alert_is_sent_once_and_shown_until_it_is_off(desk: Desk, monkey
     assert desk.ask("orders")["orders"] == []
 
 
-def test_alert_prices_are_those_of_the_bands_and_stand_around_the_price(desk: Desk) -> None:
+def test_alert_prices__are_those_of_the_bands(desk: Desk) -> None:
     document = desk.ask("alerts")
     holding_by_symbol = {item["symbol"]: item for item in desk.ask("status")["holdings"]}
     for asset in document["assets"]:
@@ -185,7 +185,7 @@ def test_a_test_reaches_each_target_or_names_the_one_it_did_not(desk: Desk, monk
     assert [item["title"] for item in hook.items] == ["mine: test"] * 4
 
 
-def test_without_a_target_or_its_variable_a_test_says_what_to_write(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_without_a_target_or_variable__says_what_to_write(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "alerts.targets" in desk.ask("alerts", "test", want=2)["error"]["message"]
     with_targets(desk)
     monkeypatch.delenv("ALERT_HOOK", raising=False)

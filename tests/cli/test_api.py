@@ -98,7 +98,7 @@ def examine(server: Client, examples: int) -> int:
 
 
 @pytest.mark.usefixtures("unlimited", "traded")
-def test_each_document_is_that_of_its_command_and_of_the_openapi_document(desk: Desk, server: Client) -> None:
+def test_document__is_that_of_its_command_and_of_openapi(desk: Desk, server: Client) -> None:
     commands: dict[str, tuple[str, ...]] = {
         "/status": ("status",), "/plan": ("plan",), "/history?limit=2": ("history", "--limit", "2"), "/explain": ("explain",),
         "/pnl?period=day&benchmark=WETH&last=3": ("pnl", "--period", "day", "--benchmark", "WETH", "--limit", "3"),
@@ -122,7 +122,7 @@ def test_each_document_is_that_of_its_command_and_of_the_openapi_document(desk: 
     assert events == [("token_revoked", "test", ""), ("token_added", "test", "read plan control")]
 
 
-def test_a_control_is_queued_once_whatever_is_repeated_and_binds_the_shown_plan(desk: Desk, server: Client) -> None:
+def test_control__is_queued_once_and_binds_the_shown_plan(desk: Desk, server: Client) -> None:
     server.token = desk.ask("token", "add", "steers", "--scope", "control", "--scope", "read")["token"]
     assert server.ask(f"{API_PREFIX}/controls", "POST", '{"kind": "pause"}').code == "parameter", "it needs an Idempotency-Key"
     unshown = server.ask(f"{API_PREFIX}/controls", "POST", json.dumps({"kind": "rebalance", "plan_hash": "0" * 64}), Idempotency_Key="a")
@@ -154,7 +154,7 @@ def test_a_control_is_queued_once_whatever_is_repeated_and_binds_the_shown_plan(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unlimited", "traded")
-def test_schemathesis_finds_no_answer_that_the_openapi_document_denies(server: Client) -> None:
+def test_schemathesis__finds_no_answer_that_openapi_denies(server: Client) -> None:
     assert examine(server, 300) >= 1_000
 
 

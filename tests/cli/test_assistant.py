@@ -37,7 +37,7 @@ main()
 """`trimtab`, which says at its end what it has loaded of all that signs."""
 
 
-def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_nothing(desk: Desk, tmp_path: Any) -> None:
+def test_assistant__gets_documents_as_data_and_changes_nothing(desk: Desk, tmp_path: Any) -> None:
     desk.ask("rebalance", "--send", "--yes")
     stand_still(desk)
     log_path, before = tmp_path / "said.txt", sent_state(desk)
@@ -110,9 +110,7 @@ def sent_state(desk: Desk) -> tuple[str, str]:
     return desk.node.rpc("eth_blockNumber"), desk.node.rpc("eth_getTransactionCount", desk.about["wallet"], "pending")
 
 
-def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or_widens(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_permitted_assistant__queues_a_shown_plan_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.ask("plan")
     monkeypatch.setattr(assistant, "AppProcess", InProcessAppProcess)
     stand_still(desk)
@@ -170,7 +168,7 @@ def text_of(result: CallToolResult) -> str:
         ("\U000e0049\U000e0067", "\\U000e0049\\U000e0067"),
     ],
 )
-def test_what_an_eye_does_not_see_is_escaped_for_an_assistant_too(hostile: str, text: str) -> None:
+def test_invisible_text__is_escaped_for_an_assistant_too(hostile: str, text: str) -> None:
     assert escape_texts({hostile: [{"reason": hostile, "raw": "1", "count": 2, "none": None}]}) == {
         text: [{"reason": text, "raw": "1", "count": 2, "none": None}]
     }

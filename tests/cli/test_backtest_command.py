@@ -119,7 +119,7 @@ def test_transfers_of_one_day_are_no_profit(bare: Bare, tmp_path: Path, amounts:
         assert [float(figures[figure]) for figure in ("cagr", "volatility", "max_drawdown")] == [0, 0, 0]
 
 
-def test_a_report_whose_figures_contradict_each_other_refuses_itself(bare: Bare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_report_with_contradicting_figures__refuses_itself(bare: Bare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(simulate, "time_weighted_returns", lambda *_: (0.25, 0.0))
     for options in (("--json",), ("--html", str(tmp_path / "report.html")), ()):
         result = bare("backtest", "--prices", str(WEEKLY), *HALVES, *options)
@@ -158,7 +158,7 @@ def funded(folder: Path, *lines: str) -> tuple[str, ...]:
     return ("backtest", *files, "--target", "WBTC=50,USD=50", "--band", "10%abs", "--as", "BTC=WBTC,BTCUSDT=WBTC")
 
 
-def test_funding_tells_what_a_full_hedge_would_have_carried_beside_the_rest(bare: Bare, tmp_path: Path) -> None:
+def test_funding__tells_what_a_full_hedge_would_have_carried(bare: Bare, tmp_path: Path) -> None:
     arguments = funded(tmp_path, *FUNDED)
     result = bare(*arguments, "--json")
     assert result.code == 0, result.why
@@ -252,7 +252,7 @@ def test_a_mistake_is_named_by_its_option(bare: Bare, more: tuple[str, ...], nam
     assert named in result.json["error"]["message"]
 
 
-def test_the_return_against_holding_is_that_of_the_values_and_its_parts_add_up_to_it() -> None:
+def test_return_against_holding__is_the_values_and_its_parts_add() -> None:
     earned = {
         "advantage": "-0.134586",
         "excess_growth": "0.117028",

@@ -61,7 +61,7 @@ def prices(folder: Path, *closes: float) -> Path:
 ONLY_HEDGES = {'leverage = "2x"': 'leverage = "0x"', 'weight = "100%"': 'weight = "0%"', "[futures.limits]": HEDGE + "[futures.limits]"}
 
 
-def test_hedges_and_futures_of_a_config_are_in_document_terminal_and_report(bare: Bare, tmp_path: Path) -> None:
+def test_hedges_and_futures__are_in_document_terminal_and_report(bare: Bare, tmp_path: Path) -> None:
     config, page = config_of(tmp_path, **ONLY_HEDGES), tmp_path / "page.html"
     arguments = (
         "backtest",

@@ -62,7 +62,7 @@ def test_a_config_with_an_invalid_key_still_pauses(desk: Desk) -> None:
     assert not desk.ask("status")["paused"]
 
 
-def test_a_config_without_a_readable_store_names_the_file_that_pauses(desk: Desk) -> None:
+def test_config_without_a_store__names_the_file_that_pauses(desk: Desk) -> None:
     good, folder = desk.config.read_text(), desk.config.parent
     for old, new, name in (
         ("[chain]", "[chain", "trimtab.db"),
@@ -259,7 +259,7 @@ def test_a_tick_spacing_that_no_pool_has_is_refused_at_once(desk: Desk, saved: P
 
 
 @pytest.mark.parametrize("nth", [29, pytest.param(10, marks=pytest.mark.slow)])
-def test_an_input_whose_parts_contradict_each_other_never_ends_in_a_defect(desk: Desk, saved: Path, tmp_path: Path, nth: int) -> None:
+def test_contradicting_input__never_ends_in_a_defect(desk: Desk, saved: Path, tmp_path: Path, nth: int) -> None:
     """Every so many-th number of the file in turn is zero, negative or enormous; the command decides or refuses, and never breaks."""
     document = json.loads(saved.read_text())
     changed = tmp_path / "changed.json"

@@ -121,7 +121,7 @@ def descendants(pid: int) -> set[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("fastapi") is None and not os.environ.get("CI"), reason="needs the extra dashboard")
-def test_of_a_dashboard_whose_clients_read_nothing_that_hangs_or_dies_the_run_notices_nothing(home: Desk) -> None:
+def test_dashboard_that_hangs_or_dies__is_unnoticed_by_the_run(home: Desk) -> None:
     process, readers = start("serve", "--port", "0", "--json", "--config", str(home.config)), set[int]()
     try:
         with running(home) as run:
@@ -168,7 +168,7 @@ def test_of_a_dashboard_whose_clients_read_nothing_that_hangs_or_dies_the_run_no
     assert home.ask("books", "check")["sound"]
 
 
-def test_money_is_put_in_taken_out_traded_and_rehearsed_while_a_run_goes_on(home: Desk, trace: Callable[[], list[tuple[str, int]]]) -> None:
+def test_money_commands__work_while_a_run_goes_on(home: Desk, trace: Callable[[], list[tuple[str, int]]]) -> None:
     chain, before = attach(home), nonce(home)
     with running(home) as child:
         paid = home.ask(*PAY)
@@ -192,7 +192,7 @@ def test_money_is_put_in_taken_out_traded_and_rehearsed_while_a_run_goes_on(home
 
 
 @pytest.mark.slow
-def test_a_run_takes_up_an_edit_after_its_transaction_and_goes_on(desk: Desk) -> None:
+def test_run__takes_up_an_edit_after_its_transaction(desk: Desk) -> None:
     before = nonce(desk)
     desk.node.rpc("evm_setAutomine", False)
     child = forked(desk, "run", "--every", "1s", "--send", "--yes", "--json")
@@ -238,9 +238,7 @@ def pid_of_question(desk: Desk, question: str) -> int:
 
 
 @pytest.mark.slow
-def test_a_withdrawal_that_is_killed_anywhere_beside_a_run_is_paid_once_when_it_is_gone_on_with(
-    home: Desk, trace: Callable[[], list[tuple[str, int]]]
-) -> None:
+def test_withdrawal_killed_beside_a_run__is_paid_once(home: Desk, trace: Callable[[], list[tuple[str, int]]]) -> None:
     chain, before, killed = attach(home), nonce(home), set()
     with running(home) as child:
         for question in MOMENTS:
@@ -265,9 +263,7 @@ def test_a_withdrawal_that_is_killed_anywhere_beside_a_run_is_paid_once_when_it_
 
 
 @pytest.mark.slow
-def test_a_run_follows_the_payment_of_a_killed_command_before_it_does_anything_else(
-    home: Desk, trace: Callable[[], list[tuple[str, int]]]
-) -> None:
+def test_run__follows_a_killed_command_s_payment_first(home: Desk, trace: Callable[[], list[tuple[str, int]]]) -> None:
     chain, before = attach(home), nonce(home)
     with running(home, every="5s") as child:
         child.told(signal.SIGSTOP)  # in the rest after a look
@@ -299,7 +295,7 @@ def test_a_run_follows_the_payment_of_a_killed_command_before_it_does_anything_e
 
 
 @pytest.mark.slow
-def test_a_run_waits_for_a_command_that_asks_and_goes_on_after_it(home: Desk) -> None:
+def test_run__waits_for_a_command_that_asks(home: Desk) -> None:
     home.edit(("[store]", '[service]\nwallet_wait = "1s"\n\n[store]'))
     home.run("edit", "--confirm", "--yes")
     with running(home) as child, process_with_lock(home) as pid:
@@ -313,7 +309,7 @@ def test_a_run_waits_for_a_command_that_asks_and_goes_on_after_it(home: Desk) ->
     assert home.ask(*PAY)["state"] == "paid"
 
 
-def test_a_run_ends_before_it_acts_again_once_it_was_stopped_and_nothing_is_sent_after(home: Desk) -> None:
+def test_stopped_run__ends_before_it_acts_again(home: Desk) -> None:
     child = forked(home, "run", "--every", "1h", "--send", "--yes", "--json")
     looked(child, 1)
     stopped = home.ask("stop", "--send", "--yes")

@@ -11,7 +11,7 @@ from tests.support.commands.native_coin import ETHER, change_native_coin
 from tests.support.text import mentions
 
 
-def test_what_went_is_told_stops_the_agent_and_is_explained_by_its_owner(desk: Desk) -> None:
+def test_missing_balance__stops_the_agent_until_explained(desk: Desk) -> None:
     nothing = desk.ask("flows")
     assert nothing["flows"] == []
     assert "explained" in desk.run("flows").out.lower()
@@ -57,7 +57,7 @@ def test_a_flow_that_is_none_is_wrong_input(desk: Desk, args: tuple[str, ...], p
     assert part in desk.ask("flows", *args, want=2)["error"]["message"]
 
 
-def test_the_store_is_copied_checked_put_back_and_adopted_by_command(desk: Desk, tmp_path: Path) -> None:
+def test_store__is_copied_checked_put_back_and_adopted(desk: Desk, tmp_path: Path) -> None:
     desk.ask("flows")
     db_document = desk.ask("db", "backup", str(tmp_path / "copy.db"))
     assert (tmp_path / "copy.db").stat().st_size == db_document["bytes"]
@@ -90,7 +90,7 @@ def test_a_file_that_is_no_backup_changes_nothing(desk: Desk, tmp_path: Path) ->
     assert desk.ask("db", "check") == before
 
 
-def test_a_position_that_nobody_knows_is_neither_taken_nor_forgotten(desk: Desk) -> None:
+def test_unknown_position__is_neither_taken_nor_forgotten(desk: Desk) -> None:
     assert mentions(desk.ask("lp", "take", "123456", want=2)["error"]["message"], "no such")
     error = desk.ask("lp", "forget", "123456", want=2)["error"]
     assert "uniswap_v3 #123456 is not a position that the agent opened or adopted" in error["message"]

@@ -24,7 +24,7 @@ def home(desk: Desk) -> Desk:
     return desk
 
 
-def test_a_withdrawal_is_dry_then_paid_only_where_trust_has_confirmed_the_address(home: Desk) -> None:
+def test_withdrawal__is_dry_then_paid_to_a_confirmed_address(home: Desk) -> None:
     chain, before = attach(home), home.holdings()
     refused = home.ask("withdraw", "250.5", "--to", HOME, want=10)
     assert [v["guard"] for v in refused["verdicts"] if not v["passed"]] == ["payout_address"]
@@ -74,9 +74,7 @@ def test_bad_withdrawals_are_refused_by_name_and_a_no_is_a_no(home: Desk) -> Non
     assert home.ask("withdraw")["withdrawals"] == []
 
 
-def test_a_payment_that_waits_for_confirmations_is_a_success_and_its_repetition_is_asked_for(
-    home: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_payment_awaiting_confirmations__is_a_success(home: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script that repeats a command until its exit code is 0 pays once. No command waits for blocks that do not come."""
     settings = transactor.submission_settings
     monkeypatch.setattr(transactor, "submission_settings", lambda *args: replace(settings(*args), final_timeout_s=0))
@@ -114,7 +112,7 @@ def test_a_deposit_is_shown_then_invested(desk: Desk) -> None:
     assert desk.ask("flows")["halts"] == ""
 
 
-def test_an_edit_is_shown_where_nobody_is_asked_written_on_a_yes_and_listed(desk: Desk) -> None:
+def test_edit__is_shown_unasked_written_on_a_yes_and_listed(desk: Desk) -> None:
     text_before = desk.config.read_text()
     edit_document = desk.ask("edit", "--set", "policy.cooldown=2h")
     assert (edit_document["state"], edit_document["changes"]) == ("planned", ['- policy.cooldown = "10s"', '+ policy.cooldown = "2h"'])
@@ -153,7 +151,7 @@ def test_an_edit_tells_that_a_run_must_be_started_again(desk: Desk) -> None:
 
 
 @pytest.mark.slow
-def test_an_asset_leaves_by_one_command_and_comes_back_at_a_question(desk: Desk) -> None:
+def test_asset__leaves_by_one_command_and_returns_at_a_question(desk: Desk) -> None:
     """What a yes to --add would price and pin stands above its question."""
     link = desk.about["tokens"]["LINK"]
     out, back = ("edit", "--remove", "LINK", "--target", "WETH=40%"), ("edit", "--add", f"LINK={link}:10%", "--target", "WETH=30%")
@@ -190,9 +188,7 @@ def test_a_level_is_set_by_a_number_and_its_meaning_is_told(desk: Desk) -> None:
 
 
 @pytest.mark.slow
-def test_an_editor_that_makes_a_mistake_changes_nothing_and_a_change_by_hand_is_told_and_confirmed(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mistaken_editor__changes_nothing_and_a_hand_edit_asks(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITOR", "sed -i s/cooldown/cooldwon/")
     code, screen = at_terminal(desk, "y\n", "edit")
     assert code == 2
@@ -217,7 +213,7 @@ def test_profit_knows_a_withdrawal_as_soon_as_it_is_paid(home: Desk) -> None:
 
 
 @pytest.mark.slow
-def test_resume_after_a_sale_of_everything_asks_nobody_without_a_terminal(home: Desk) -> None:
+def test_resume_after_a_full_sale__asks_nobody_unattended(home: Desk) -> None:
     home.run("trust", "--yes")
     home.edit(('max_live_value = "100000"', 'max_live_value = "off"'))
     assert home.ask("stop", "--to-stable", "--send", "--yes")["state"] == "stopped"
@@ -248,7 +244,7 @@ def test_a_bot_is_stopped_sold_paid_out_and_resumed(home: Desk) -> None:
     assert home.ask("status")["decision"]["reason"].find("stopped") == -1
 
 
-def test_a_stop_that_leaves_something_unsold_says_so_by_its_exit_code(desk: Desk) -> None:
+def test_stop_that_leaves_an_asset__says_so_by_its_exit_code(desk: Desk) -> None:
     desk.run("trust", "--yes")
     (plan_cost,) = [line for line in desk.config.read_text().splitlines() if line.startswith("plan_cost =")]
     desk.edit(('max_live_value = "100000"', 'max_live_value = "off"'), (plan_cost, 'plan_cost = "1bps"'))
@@ -257,7 +253,7 @@ def test_a_stop_that_leaves_something_unsold_says_so_by_its_exit_code(desk: Desk
     assert mentions(stopped["unsold"], "WETH stays", "plan_cost")
 
 
-def test_a_stop_that_leaves_an_allowance_open_says_so_by_its_exit_code(desk: Desk) -> None:
+def test_stop_that_leaves_an_allowance__says_so_by_its_exit_code(desk: Desk) -> None:
     chain = attach(desk)
     call_weth = refusing_token(chain, "WETH")
     allow(chain, "WETH", raw=5)
@@ -293,7 +289,7 @@ def test_revoke__allowances_that_cannot_be_read__are_not_clear(desk: Desk, monke
     assert "No open allowances" not in desk.run("revoke", "USDC").out
 
 
-def test_revoke__allowance_that_cannot_be_read_after_sending__is_a_failure(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_revoke__allowance_unread_after_sending__is_a_failure(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = attach(desk)
     chain.send(chain.token_contract("WETH").functions.approve(chain.addresses.swap_router_02, 5), chain.wallet.address, gas=100_000)
     desk.run("adopt", "--yes")

@@ -158,7 +158,7 @@ def failure(desk: Desk) -> BaseException:
     raise AssertionError("nothing failed")
 
 
-def test_a_process_with_a_key_writes_no_core_and_lets_nobody_read_its_memory(planted: Desk) -> None:
+def test_process_with_a_key__writes_no_core_and_hides_its_memory(planted: Desk) -> None:
     with api.open_agent(planted.config) as agent, wiring.open_transactor(agent.context, lambda _: True, ignore_progress):
         assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
         assert ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0
@@ -186,7 +186,7 @@ def test_wallet_commands_write_a_key_nowhere_but_locked(planted: Desk, tmp_path:
     assert not files_with(tmp_path, SECRETS, [planted.config])
 
 
-def test_a_phrase_that_is_wrong_by_one_word_is_in_no_message_of_the_library(tmp_path: Path) -> None:
+def test_phrase_wrong_by_one_word__is_in_no_message(tmp_path: Path) -> None:
     wrong = PHRASE.replace("yellow", "zebra")
     caught = None
     with all_logs() as logs:

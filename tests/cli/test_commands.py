@@ -72,7 +72,7 @@ READING_CHAIN = [
 
 
 @pytest.mark.parametrize(("command", "word"), READING_CHAIN, ids=lambda p: p[0] if isinstance(p, tuple) else "")
-def test_a_reading_command_prints_its_document_and_its_words_and_moves_nothing(desk: Desk, command: tuple[str, ...], word: str) -> None:
+def test_reading_command__prints_document_and_words_only(desk: Desk, command: tuple[str, ...], word: str) -> None:
     chain = attach(desk)
 
     def state() -> tuple[Any, ...]:
@@ -254,14 +254,14 @@ def test_help_imports_neither_the_agent_nor_its_libraries() -> None:
 
 
 @pytest.mark.slow  # the shorter command of tests/cli/test_pipes.py goes the same way
-def test_a_reader_that_had_enough_ends_the_command_without_a_traceback(desk: Desk) -> None:
+def test_sated_reader__ends_the_command_without_a_traceback(desk: Desk) -> None:
     line = " ".join(f"'{part}'" for part in (*TRIMTAB, "status", "--config", str(desk.config), "--json"))
     done = subprocess.run(["bash", "-c", f"{line} | true; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, check=False)
     assert done.stdout.strip() in ("0", "1")
     assert done.stderr == ""
 
 
-def test_removing_the_last_user_tells_that_the_dashboard_is_to_be_restarted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removing_the_last_user__asks_for_a_dashboard_restart(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PW", "correct-horse-battery-staple-9")
     for name in ("ann", "eve"):
         desk.ask("user", "add", name, "--password-env", "PW")
@@ -271,7 +271,7 @@ def test_removing_the_last_user_tells_that_the_dashboard_is_to_be_restarted(desk
     assert mentions(" ".join(desk.run("user", "remove", "ann").out.split()), "No users are left", "trimtab serve", "restart it")
 
 
-def test_secrets_to_be_copied_are_on_one_line_of_a_narrow_terminal(desk: Desk) -> None:
+def test_secrets_to_copy__are_on_one_line_of_a_narrow_terminal(desk: Desk) -> None:
     narrow = {"COLUMNS": "40", "NO_COLOR": "1"}
     replies = [("New password", "correct-horse-battery-staple-9"), ("Again", "correct-horse-battery-staple-9")]
     user = typed(replies, "user", "add", "ann", "--config", str(desk.config), cwd=desk.config.parent, env=narrow)

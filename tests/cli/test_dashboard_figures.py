@@ -59,7 +59,7 @@ def compared(desk: Desk, page: str, documents: dict[str, Any]) -> tuple[set[str]
         return paths, unescape(served.ask(page, Cookie=cookie)[2].decode())
 
 
-def test_a_plan_with_trades_its_worst_case_its_tax_and_its_verdicts(desk: Desk) -> None:
+def test_plan__with_trades_worst_case_tax_and_verdicts(desk: Desk) -> None:
     desk.config.write_text(desk.config.read_text() + TAX + OPINIONS)
     desk.ask("run", "--once")
     stand_still(desk)
@@ -87,7 +87,7 @@ def test_a_plan_with_trades_its_worst_case_its_tax_and_its_verdicts(desk: Desk) 
 
 
 @pytest.mark.slow
-def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk: Desk) -> None:
+def test_pages__of_a_traded_portfolio_with_their_charts(desk: Desk) -> None:
     desk.ask("rebalance", "--send", "--yes")
     desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "20%", "--take-profit", "9000")
     desk.ask("orders", "set", "--yes", "LINK", "--entry", "12")
@@ -185,7 +185,7 @@ def require_charts(overview: str, assets: str, documents: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("answers", [False, *slow([True])])
-def test_no_page_and_no_answer_of_the_api_has_the_secret_of_an_endpoint(desk: Desk, answers: bool) -> None:
+def test_page_or_api_answer__has_no_endpoint_secret(desk: Desk, answers: bool) -> None:
     desk.ask("run", "--once")
     token = desk.ask("token", "add", "all", "--scope", "read", "--scope", "plan")["token"]
     assert SECRET in desk.config.read_text()

@@ -31,7 +31,7 @@ from tests.support.text import mentions
 reference = pytest.importorskip("scripts.make.docs_reference", reason="mkdocs is not installed")
 
 
-def test_the_site_is_served_on_this_machine_alone_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_site__is_served_on_this_machine_alone(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("the site")
     (tmp_path / "secret").write_text("beside it")
@@ -86,7 +86,7 @@ def test_an_entry_is_printed_where_no_site_is_built(
     assert bare("docs").code == 2
 
 
-def test_the_catalogue_has_the_anchor_of_every_error_guard_and_alert() -> None:
+def test_catalogue__anchors_every_error_guard_and_alert() -> None:
     anchors = set(re.findall(r"^### (\S+)$", reference.refusals_page(), re.MULTILINE))
     errors = [
         OperatorNeeded("a"),
@@ -99,7 +99,7 @@ def test_the_catalogue_has_the_anchor_of_every_error_guard_and_alert() -> None:
     assert {f"alert-{kind.value}" for kind in AlertKind} <= anchors
 
 
-def test_the_reference_has_every_key_with_its_default_bounds_guard_and_ceiling() -> None:
+def test_reference__has_every_key_with_default_and_bounds() -> None:
     page = reference.config_page()
     for name in Config.model_fields:
         assert f"| `{name}` |" in page
@@ -116,7 +116,7 @@ def test_the_reference_has_every_key_with_its_default_bounds_guard_and_ceiling()
         assert row in page, [line for line in page.splitlines() if line.startswith(row[:12])]
 
 
-def test_no_key_of_the_reference_lacks_a_unit_a_default_or_a_meaning() -> None:
+def test_reference_key__lacks_no_unit_default_or_meaning() -> None:
     rows = [line.split(" | ") for line in reference.config_page().splitlines() if line.startswith("| `")]
     assert len(rows) > 250
     blank = [row[0] for row in rows if len(row) != 6 or not row[1].strip() or not row[2].strip() or not row[5].strip(" |")]
@@ -129,7 +129,7 @@ def test_a_page_with_the_rules_of_a_table_leads_to_its_keys() -> None:
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
-def test_each_network_has_a_page_with_its_tokens_feeds_venues_and_small_money(network: Network) -> None:
+def test_network_page__has_tokens_feeds_venues_and_small_money(network: Network) -> None:
     page = reference.PAGES[f"network-{network.name}.md"]()
     assert f"network-{network.name}.md" in (Path(reference.ROOT) / "mkdocs.yml").read_text()
     for token in network.tokens:

@@ -33,7 +33,7 @@ def test_ctrl_c_while_the_commands_load_ends_without_a_traceback(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after_s", [0.1, 0.2, 0.3])
-def test_ctrl_c_in_the_first_moments_of_a_command_ends_without_a_traceback(after_s: float) -> None:
+def test_ctrl_c_in_the_first_moments__ends_without_a_traceback(after_s: float) -> None:
     process = subprocess.Popen([*ENTRY, "status"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)

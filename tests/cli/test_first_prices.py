@@ -32,7 +32,7 @@ def by_volatility(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("by_volatility")
 @pytest.mark.parametrize("endpoint", ["none", "closed", "silent"])
-def test_new_config_without_an_endpoint__names_what_is_needed_and_how_to_read_it(
+def test_new_config_without_an_endpoint__names_what_is_needed(
     bare: Callable[..., CommandResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str
 ) -> None:
     monkeypatch.setattr(past_prices, "NEW_CONFIG_TIMEOUT_S", 0.2)
@@ -54,7 +54,7 @@ def test_new_config_without_an_endpoint__names_what_is_needed_and_how_to_read_it
     assert f"trimtab trust --config {config} reads them (not read yet: " in line
 
 
-def test_new_config_without_a_rule_on_past_prices__asks_no_endpoint(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
+def test_new_config_without_past_prices__asks_no_endpoint(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     answer = init(bare, tmp_path / "trimtab.toml", "--template", "60/40")
     assert answer.code == 0
     assert "past_prices" not in answer.json

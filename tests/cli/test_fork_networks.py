@@ -29,7 +29,7 @@ Bare = Callable[..., CommandResult]
 @pytest.mark.parametrize(
     "network", [pytest.param(network, id=network.name, marks=() if network.name in OFTEN else pytest.mark.slow) for network in NETWORKS]
 )
-def test_a_fork_of_each_network_pays_its_tip_and_counts_its_data_fee(
+def test_fork_of_each_network__pays_tip_and_data_fee(
     bare: Bare, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, network: Network
 ) -> None:
     _, tip_wei = FEES_WEI.get(network.name, ROLLUP_FEES_WEI)

@@ -32,7 +32,7 @@ def document_of(bare: Ask, config: Path, *args: str, want: int = 0) -> Any:
     return result.json
 
 
-def test_positions_name_size_prices_profit_funding_and_liquidation(bare: Ask, config: Path) -> None:
+def test_positions__name_size_prices_profit_and_liquidation(bare: Ask, config: Path) -> None:
     document = document_of(bare, config, "positions")
     rows = {row["symbol"]: row for row in document["positions"]}
     assert (document["unknown"], document["unit"]) == ("", "USD")
@@ -125,7 +125,7 @@ def test_the_config_passes_the_doctor_and_pins_the_venue(bare: Ask, config: Path
 
 
 @pytest.mark.slow
-def test_a_position_outside_the_config_is_shown_counted_and_named(bare: Ask, config: Path, tmp_path: Path) -> None:
+def test_position_outside_the_config__is_shown_and_counted(bare: Ask, config: Path, tmp_path: Path) -> None:
     text = config.read_text()
     start_at, end = text.index('[[futures.markets]]\nsymbol = "WBTC"'), text.index("[futures.limits]")
     changed = (text[:start_at] + text[end:]).replace('weight = "60%"', 'weight = "100%"').replace('"85%"', '"100%"')
@@ -150,7 +150,7 @@ def test_a_position_outside_the_config_is_shown_counted_and_named(bare: Ask, con
 
 
 @pytest.mark.skipif(find_spec("fastapi") is None and not os.environ.get("CI"), reason="needs the extra dashboard")
-def test_each_figure_of_the_dashboards_page_is_that_of_its_command(
+def test_dashboard_figure__is_that_of_its_command(
     bare: Ask, futures_chain: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from agent.web.pages import value_at

@@ -55,7 +55,7 @@ def test_it_asks_at_a_terminal_of_eighty_columns_without_colour(tmp_path: Path) 
     assert max(map(len, dialogue.splitlines())) <= 80
 
 
-def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(
+def test_answer__is_checked_and_changeable_before_the_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     lines = [text for _, text in [*ANSWERS, *CHANGE]]
@@ -104,7 +104,7 @@ def dialogue_document(monkeypatch: pytest.MonkeyPatch, path: Path, lines: list[s
     return guided_init(path, guide.InitAnswers())
 
 
-def test_a_network_given_as_an_option_is_checked_and_not_asked_again(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_option__is_checked_and_not_asked_again(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "is_interactive", lambda: True)
     for name, lines in (("ethereum", []), ("mainnet", ["ethereum"])):
         path = tmp_path / f"{name}.toml"
@@ -118,7 +118,7 @@ def test_a_network_given_as_an_option_is_checked_and_not_asked_again(bare: Bare,
 @pytest.mark.parametrize(
     "option", [("--futures", "moderate"), ("--numeraire", "WETH"), ("--price", "3000"), ("--token-list", "tokens.json")]
 )
-def test_an_option_without_a_question_is_not_dropped_by_the_dialogue(
+def test_option_without_a_question__is_not_dropped(
     bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: tuple[str, str]
 ) -> None:
     monkeypatch.setattr(setup, "is_interactive", lambda: True)
@@ -137,7 +137,7 @@ def test_another_network_asks_for_its_endpoints_again(tmp_path: Path, monkeypatc
     assert (chain.chain_id, [endpoint.url_env for endpoint in chain.rpc]) == (8_453, ["BASE_A", "BASE_B"])
 
 
-def test_endpoints_of_options_are_those_of_the_network_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoints_of_options__are_those_of_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("base\nyes\n"))
     path = tmp_path / "trimtab.toml"
     answers = guide.InitAnswers(wallet=WALLET, endpoints=(("BASE_A", "alpha"), ("BASE_B", "beta")), template="60/40")
@@ -191,7 +191,7 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
         ("WETH=50% USDC=50%", "all", ("1,000 is the ceiling", "With 1,000 USDC: not worth it here at 1 gwei")),
     ],
 )
-def test_it_ends_in_two_lines_on_trades_and_cost_of_a_year_or_not_worth_it(
+def test_dialogue__ends_in_two_lines_on_a_year_or_not_worth_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], basket: str, cash: str, words: tuple[str, ...]
 ) -> None:
     assert dialogue_document(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, basket, cash, "", "", "no"]) is None
@@ -203,7 +203,7 @@ def test_it_ends_in_two_lines_on_trades_and_cost_of_a_year_or_not_worth_it(
 @pytest.mark.parametrize(
     ("cash", "answer", "ceiling"), [("3000", "", "4500"), ("3000", "5,000", "5000"), ("all", "", "1000"), *slow([("600", "", "1000")])]
 )
-def test_the_ceiling_is_asked_and_follows_the_cash_with_the_payouts_of_a_day(
+def test_ceiling__is_asked_and_follows_the_cash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], cash: str, answer: str, ceiling: str
 ) -> None:
     document = dialogue_document(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, "2", cash, answer, "", "yes"])
@@ -215,7 +215,7 @@ def test_the_ceiling_is_asked_and_follows_the_cash_with_the_payouts_of_a_day(
     assert not any("is never rebalanced" in warning for warning in document["warnings"])
 
 
-def test_a_ceiling_below_the_cash_is_refused_with_the_amount_to_write(
+def test_ceiling_below_the_cash__is_refused_with_the_amount(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], bare: Bare
 ) -> None:
     assert dialogue_document(monkeypatch, tmp_path / "trimtab.toml", [*TO_CASH, "2", "3000", "2000", "3000", "", "yes"]) is not None
@@ -268,7 +268,7 @@ def test_settings_are_named_where_the_warning_says_so(tmp_path: Path, monkeypatc
             assert "Raise max_live_value, or, for 1 gwei, take limits.plan_cost" in warning
 
 
-def test_without_a_terminal_the_missing_options_are_named_and_the_others_work_as_before(bare: Bare, tmp_path: Path) -> None:
+def test_missing_options__are_named_without_a_terminal(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
     result = bare("init", "--rpc", "RPC_A=alpha", "--config", str(config), "--json")
     assert result.code == 2
@@ -320,7 +320,7 @@ def test_a_wrong_answer_is_refused_and_no_secret_repeated(answer: str, text: str
         ("WETH=60% WBTC=40%", "lack USDC, the unit of account"),
     ],
 )
-def test_own_shares_that_make_no_basket_are_refused_with_the_reason(basket: str, fault: str) -> None:
+def test_own_shares_that_make_no_basket__are_refused(basket: str, fault: str) -> None:
     with pytest.raises(ConfigError) as caught:
         guide.InitAnswers().with_basket(basket, [])
     assert f"basket: the shares {fault}" in caught.value.message
@@ -339,7 +339,7 @@ def test_every_template_has_a_past_result_and_a_least_capital() -> None:
     )
 
 
-def test_the_config_of_a_local_chain_passes_doctor_and_leads_to_a_plan(
+def test_local_chain_config__passes_doctor_and_leads_to_a_plan(
     served: tuple[Path, dict[str, Any]],
     bare: Bare,
     tmp_path: Path,
@@ -360,7 +360,7 @@ def test_the_config_of_a_local_chain_passes_doctor_and_leads_to_a_plan(
 
 
 @pytest.mark.parametrize("options", [(), ("--safe",)], ids=["without --safe", "with --safe"])
-def test_the_config_of_a_local_safe_gives_the_safe_and_its_endpoint(
+def test_local_safe_config__gives_the_safe_and_its_endpoint(
     served: tuple[Path, dict[str, Any]], bare: Bare, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     source, about = served
@@ -374,9 +374,7 @@ def test_the_config_of_a_local_safe_gives_the_safe_and_its_endpoint(
     assert [endpoint.read_url() for endpoint in loaded.chain.rpc] == [about["url"]]
 
 
-def test_a_local_chains_config_gives_its_wallet_and_endpoint_and_a_real_ones_gives_neither(
-    served: tuple[Path, dict[str, Any]], bare: Bare, tmp_path: Path
-) -> None:
+def test_local_config__gives_wallet_and_endpoint_and_a_real_none(served: tuple[Path, dict[str, Any]], bare: Bare, tmp_path: Path) -> None:
     source, about = served
     config = tmp_path / "own.toml"
     result = bare("init", "--network", str(source), "--template", "small", "--config", str(config), "--json")

@@ -135,7 +135,7 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         assert run("books", "check").code == 0
 
 
-def test_a_run_with_an_expired_agent_key_starts_holds_futures_and_trades_spot(
+def test_run_with_an_expired_key__holds_futures_and_trades_spot(
     anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain = anvil_chain
@@ -222,9 +222,7 @@ def unapproved(anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: p
         yield server
 
 
-def test_delegate_creates_stores_and_approves_an_agent_key_that_then_trades(
-    unapproved: HyperliquidServer, tmp_path: Path, run: Run
-) -> None:
+def test_delegate__creates_and_approves_a_key_that_trades(unapproved: HyperliquidServer, tmp_path: Path, run: Run) -> None:
     server, file = unapproved, tmp_path / "agent.json"
     without = run("rebalance", "--send", "--yes", "--json")
     assert without.code == 0
@@ -312,7 +310,7 @@ def test_what_the_venue_or_the_owner_refuses_leaves_no_key(
     assert list(tmp_path.glob("agent.json*")) == []
 
 
-def test_a_usdc_of_other_decimals_than_the_venues_is_refused_by_every_command(
+def test_usdc_of_other_decimals__is_refused_by_every_command(
     unapproved: HyperliquidServer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on BNB Smart Chain, where USDC has 18."""
@@ -339,7 +337,7 @@ def test_a_usdc_of_other_decimals_than_the_venues_is_refused_by_every_command(
     assert unapproved.bodies == []
 
 
-def test_init_doctor_trust_and_paper_lead_from_nothing_to_a_dry_run(
+def test_init_doctor_trust_and_paper__lead_to_a_dry_run(
     anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No deposit, no agent, no key: the config of `init`, at the local venue and chain."""

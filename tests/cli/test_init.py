@@ -21,7 +21,7 @@ from tests.support.text import mentions
 from tests.support.worlds import missing
 
 
-def test_it_writes_a_commented_config_that_loads_and_shows_every_address(bare: Bare, tmp_path: Path) -> None:
+def test_init__writes_a_commented_config_that_loads(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
     result = init(bare, config, *TWO)
     assert result.code == 0
@@ -74,7 +74,7 @@ def test_a_single_operator_is_warned_of(bare: Bare, tmp_path: Path, endpoints: t
     assert [mentions(line, f"Only {operators} is named", 'single_operator = "alpha"') for line in single] == [True] * bool(operators)
 
 
-def test_an_ordinary_portfolio_on_base_is_told_what_waits_on_a_busy_day_and_which_year_is_measured(bare: Bare, tmp_path: Path) -> None:
+def test_base_portfolio__is_told_what_waits_on_a_busy_day(bare: Bare, tmp_path: Path) -> None:
     document = init(bare, tmp_path / "trimtab.toml", "--network", "base", "--template", "small", "--use-cash", "500").json
     assert document["warnings"] == [
         "On a busy day, at 0.3 gwei, corrections wait for cheaper gas: the minimum total is then 1,045 USDC,"
@@ -86,7 +86,7 @@ def test_an_ordinary_portfolio_on_base_is_told_what_waits_on_a_busy_day_and_whic
     assert "The estimate has the volatilities and pool fees that it names, the measured year its own" in measured
 
 
-def test_the_loss_behind_a_perfect_tracker_is_said_beside_that_of_other_triggers(bare: Bare, tmp_path: Path) -> None:
+def test_tracking_loss__is_said_beside_other_triggers(bare: Bare, tmp_path: Path) -> None:
     targets = ("--target", "WETH=40%", "--target", "cbBTC=30%", "--target", "USDC=30%")
     options = ("--network", "base", *targets, "--use-cash", "50000")
     document = init(bare, tmp_path / "trimtab.toml", *options).json
@@ -170,7 +170,7 @@ def test_an_existing_file_is_left_alone(bare: Bare, tmp_path: Path) -> None:
     assert config.read_text() == "mine"
 
 
-def test_the_native_coin_is_an_asset_by_name_and_counts_its_wrapped_token(bare: Bare, tmp_path: Path) -> None:
+def test_native_coin__is_an_asset_by_name_with_its_wrapped_token(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
     result = init(bare, config, "--target", "native=60%", "--target", "USDC=40%")
     assert result.code == 0
@@ -185,7 +185,7 @@ def test_the_native_coin_is_an_asset_by_name_and_counts_its_wrapped_token(bare: 
     assert "remove WETH" in both.error["message"]
 
 
-def test_the_wrapped_native_coin_becomes_a_hub_where_it_is_not_held(bare: Bare, tmp_path: Path) -> None:
+def test_wrapped_native_coin__becomes_a_hub_where_not_held(bare: Bare, tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
     assert init(bare, config, "--target", "WBTC=50%", "--target", "USDC=50%").code == 0
     hubs = load_config(config).config.portfolio.hubs
@@ -219,7 +219,7 @@ def test_a_mistake_is_named_and_nothing_is_written(bare: Bare, tmp_path: Path, a
     assert not config.exists()
 
 
-def test_a_url_or_a_key_given_in_the_place_of_a_name_is_refused_and_not_repeated(bare: Bare, tmp_path: Path) -> None:
+def test_url_or_key_in_place_of_a_name__is_refused_unrepeated(bare: Bare, tmp_path: Path) -> None:
     for rpc in ("https://node.example/canary", "https://node.example/?key=canary", f"{'ab' * 32}=alpha", "RPC_A=al pha"):
         result = init(bare, tmp_path / "x.toml", *TWO, rpc=("--rpc", rpc))
         assert result.code == 2
@@ -248,7 +248,7 @@ def test_symbols_are_resolved_by_a_token_list(bare: Bare, tmp_path: Path) -> Non
     assert tomllib.loads(config.read_text())["portfolio"]["assets"][0]["decimals"] == 18
 
 
-def test_an_ambiguous_symbol_is_refused_with_all_its_addresses_and_an_address_decides(bare: Bare, tmp_path: Path) -> None:
+def test_ambiguous_symbol__is_refused_and_an_address_decides(bare: Bare, tmp_path: Path) -> None:
     listed = token_list(tmp_path / "list.json", {"symbol": "UNI", "address": UNI}, {"symbol": "UNI", "address": OTHER})
     config = tmp_path / "trimtab.toml"
     args = ("--target", "USDC=50%", "--token-list", str(listed))
@@ -271,7 +271,7 @@ def test_a_lists_own_usdc_does_not_pass_for_the_known_one(bare: Bare, tmp_path: 
     assert OTHER in result.error["message"]
 
 
-def test_deceptive_symbols_of_a_list_are_left_out_and_a_broken_list_is_named(bare: Bare, tmp_path: Path) -> None:
+def test_deceptive_symbols__are_left_out_and_a_broken_list_named(bare: Bare, tmp_path: Path) -> None:
     listed = token_list(tmp_path / "list.json", {"symbol": "UN\u0406", "address": UNI}, {"symbol": "\x1b[31mU", "address": OTHER})
     result = init(bare, tmp_path / "a.toml", "--target", f"{UNI}=50%", "--target", "USDC=50%", "--token-list", str(listed))
     assert result.json["assets"][0]["symbol"] == "T1f9840"
@@ -303,9 +303,7 @@ def test_a_safe_s_owners_sign_by_proposals(bare: Bare, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("version", "code"), [("1.3.0", 0), ("1.4.1", 0), ("1.2.0", 2), ("1.5.0", 2), ("", 2)])
-def test_an_address_that_is_no_safe_where_an_endpoint_answers_is_refused(
-    bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, code: int
-) -> None:
+def test_address_that_is_no_safe__is_refused(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, code: int) -> None:
     answer = "0x" + abi_encode(["string"], [version]).hex()
     monkeypatch.setattr("agent.app.start.setup._open_endpoint", lambda *_: ScriptedTransport(eth_chainId="0x1", eth_call=answer))
     result = init(bare, tmp_path / "trimtab.toml", *TWO, "--safe")

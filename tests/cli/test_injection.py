@@ -148,9 +148,7 @@ def test_every_command_has_its_row() -> None:
 
 
 @pytest.mark.slow
-def test_foreign_text_reaches_no_output_no_log_no_document_and_no_store(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_foreign_text__reaches_no_output_log_document_or_store(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     planted(desk, tmp_path)
     shown_texts: list[tuple[tuple[str, ...], str]] = []

@@ -74,7 +74,7 @@ def units_of(bare: Bare, path: Path, *args: str) -> dict[str, configparser.Confi
 
 
 @pytest.mark.parametrize("system", [(), ("--system",)])
-def test_the_units_are_hardened_and_start_again_only_what_that_helps(bare: Bare, owned: Path, system: tuple[str, ...]) -> None:
+def test_units__are_hardened_and_restart_only_what_that_helps(bare: Bare, owned: Path, system: tuple[str, ...]) -> None:
     os.chown(owned, 1, -1) if system and os.geteuid() == 0 else None
     if system and owned.owner() == "root":
         pytest.skip("only root gives files to another user")
@@ -115,7 +115,7 @@ def test_systemd_finds_no_fault_with_written_units(bare: Bare, owned: Path, monk
     assert len(written) == 3
 
 
-def test_units_are_written_started_and_removed_and_another_config_keeps_its_own(bare: Bare, owned: Path) -> None:
+def test_units__are_written_started_and_removed_apart(bare: Bare, owned: Path) -> None:
     folder, env_file = owned.parent / "settings" / "systemd" / "user", owned.parent / "environment"
     env_file.write_text("RPC_A=x\n")
     env_file.chmod(0o644)

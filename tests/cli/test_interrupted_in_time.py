@@ -125,7 +125,7 @@ def test_ctrl_c_while_an_endpoint_is_silent_ends_it(desk: Desk, silent: str) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["status", "plan", "doctor"])
-def test_reading_command_is_interrupted_while_an_endpoint_is_silent(desk: Desk, silent: str, command: str) -> None:
+def test_reading_command__is_interrupted_at_a_silent_endpoint(desk: Desk, silent: str, command: str) -> None:
     url = desk.about["url"]
     desk.edit((url, silent))
     child = forked(desk, command, "--json")
@@ -160,7 +160,7 @@ def test_a_second_ctrl_c_ends_it_on_the_spot(desk: Desk) -> None:
 
 @pytest.mark.parametrize(("presses", "within_s"), [(2, HASTE_S + SOON_S), pytest.param(3, SOON_S, marks=pytest.mark.slow)])
 @pytest.mark.slow
-def test_a_run_that_cannot_end_ends_after_the_second_or_third_ctrl_c(desk: Desk, presses: int, within_s: float) -> None:
+def test_stuck_run__ends_after_the_second_or_third_ctrl_c(desk: Desk, presses: int, within_s: float) -> None:
     child = forked(desk, "run", "--send", "--yes", first=leaking_at_once)
     began()
     child.told(signal.SIGINT)
@@ -194,7 +194,7 @@ def test_a_run_still_ends_after_its_step_at_the_first_ctrl_c(desk: Desk) -> None
 
 
 @pytest.mark.parametrize("first", [pytest.param(watch, marks=pytest.mark.slow) for watch in (SLOW_WATCH, "")], ids=["busy", ""])
-def test_threads_that_the_interpreter_would_wait_for_hold_no_end_back(desk: Desk, first: str) -> None:
+def test_threads__hold_no_end_back(desk: Desk, first: str) -> None:
     command = [sys.executable, "-c", first + TWO_THREADS, "rebalance", "--config", str(desk.config), "--send", "--yes", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         desk.node.rpc("evm_setAutomine", False)

@@ -15,7 +15,7 @@ from tests.support.commands.interruption import require_sound, until_something_w
 from tests.support.commands.sending import nonce
 
 
-def test_ctrl_c_while_a_transaction_waits_leaves_it_to_the_next_run(desk: Desk) -> None:
+def test_ctrl_c_at_a_waiting_transaction__leaves_it_to_the_next(desk: Desk) -> None:
     before = nonce(desk)
     desk.node.rpc("evm_setAutomine", False)
     child = forked(desk, "rebalance", "--send", "--yes")
@@ -68,7 +68,7 @@ main.main()
 @pytest.mark.parametrize(
     ("words", "code"), [(["pressed", "--send"], 12), (["finalized", "--send"], 12), (["pressed"], 130), (["--send"], 1)]
 )
-def test_machine_code_that_drops_the_interrupt_is_an_interruption(words: list[str], code: int) -> None:
+def test_dropped_interrupt__is_an_interruption(words: list[str], code: int) -> None:
     completed = subprocess.run([sys.executable, "-c", LOSES_THE_INTERRUPT, *words], capture_output=True, text=True, timeout=60, check=False)
     assert completed.returncode == code, completed.stderr
     assert ("Traceback" in completed.stderr) == (code == 1)
@@ -87,13 +87,13 @@ def test_machine_code_that_drops_the_interrupt_is_an_interruption(words: list[st
         (["run", "--send", "--yes"], 12, "interrupted. Sent transactions are in the journal; the next run settles them"),
     ],
 )
-def test_interrupted_commands_speak_of_sent_transactions_only_with_send(arguments: list[str], exit_code: int, message: str) -> None:
+def test_interrupted_command__speaks_of_sending_only_with_send(arguments: list[str], exit_code: int, message: str) -> None:
     error = terminal.command_exit(arguments).error
     assert (error.exit_code, error.message) == (exit_code, message)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_run_that_is_told_to_stop_while_a_transaction_waits_ends_well(desk: Desk, number: int) -> None:
+def test_run_told_to_stop_at_a_waiting_transaction__ends_well(desk: Desk, number: int) -> None:
     before = nonce(desk)
     desk.node.rpc("evm_setAutomine", False)
     child = forked(desk, "run", "--send", "--yes")
@@ -122,7 +122,7 @@ def test_a_run_ends_between_two_looks(desk: Desk, number: int) -> None:
     assert "journal" not in output.err
 
 
-def test_a_run_looks_again_and_again_and_prints_a_line_for_each_look(desk: Desk) -> None:
+def test_run__prints_a_line_for_each_look(desk: Desk) -> None:
     child = forked(desk, "run", "--every", "1s", "--send", "--yes", "--json")
     end = time.monotonic() + 60
     while not child.out.exists() or child.out.read_text().count("\n") < 2:

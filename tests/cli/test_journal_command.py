@@ -71,7 +71,7 @@ def test_cancel_takes_the_nonce_back(desk: Desk) -> None:
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
 
 
-def test_reconcile_settles_what_was_mined_meanwhile_without_a_key(desk: Desk) -> None:
+def test_reconcile__settles_what_was_mined_without_a_key(desk: Desk) -> None:
     before = something_waits(desk)
     desk.node.rpc("evm_setAutomine", True)
     desk.node.mine(2)

@@ -45,7 +45,7 @@ def test_a_hard_pause_cancels_what_waits(desk: Desk) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_holds_the_wallet_takes_back_instead_of_the_command(desk: Desk) -> None:
+def test_run_with_the_wallet__takes_back_instead_of_the_command(desk: Desk) -> None:
     child = forked(desk, "run", "--every", "1h", "--send", "--yes", "--json")
     end = time.monotonic() + 60
     while not child.out.exists() or child.out.read_text().count("\n") < 1:
@@ -60,7 +60,7 @@ def test_a_run_that_holds_the_wallet_takes_back_instead_of_the_command(desk: Des
 
 
 @pytest.mark.slow
-def test_it_asks_while_already_paused_and_after_a_no_it_stays_soft(desk: Desk) -> None:
+def test_hard_pause_question__stays_soft_after_a_no(desk: Desk) -> None:
     before = something_waits(desk)
     code, screen = at_terminal(desk, "n\n", "pause", "--hard", "--send")
     assert code == 10

@@ -143,7 +143,7 @@ def test_what_the_books_cannot_do_is_said(desk: Desk, words: tuple[str, ...], wh
     assert why in result.err
 
 
-def test_books_with_a_single_value_say_why_there_is_no_profit_yet(desk: Desk) -> None:
+def test_single_value_books__say_why_there_is_no_profit_yet(desk: Desk) -> None:
     pnl_document = desk.ask("pnl", "--now")
     assert pnl_document["periods"] == []
     assert "one valuation" in pnl_document["why_empty"]
@@ -174,7 +174,7 @@ def test_a_wrong_tax_table_is_named(desk: Desk, table: str, why: str) -> None:
     assert why in result.err
 
 
-def test_a_rate_table_that_cannot_be_read_is_named_where_a_limit_depends_on_it(desk: Desk) -> None:
+def test_unreadable_rate_table__is_named_where_a_limit_needs_it(desk: Desk) -> None:
     more = '\n[tax]\nmethod = "fifo"\nyear_limit = "100"\ncurrency = "EUR"\nrates = "none.csv"\n'
     desk.config.write_text(desk.config.read_text() + more)
     result = desk.run("plan")

@@ -16,9 +16,7 @@ from tests.support.text import mentions
 SWAP = ("swap", "--in", "WETH", "--out", "USDC", "--amount", "1")
 
 
-def test_a_plan_shows_what_each_number_of_rounds_costs_and_which_is_chosen(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
-) -> None:
+def test_plan__shows_what_each_number_of_rounds_costs(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     agents.trusted_config(anvil_chain, tmp_path, ROUNDS, TARGETS)
     agents.fund(anvil_chain, OFF)
     plan = run("plan", "--json").json

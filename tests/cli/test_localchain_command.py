@@ -55,7 +55,7 @@ def test_the_config_it_writes_passes_the_doctor(desk: Desk) -> None:
     require_passed(desk.ask("doctor"), warnings=("minimum total",))
 
 
-def test_the_wallet_starts_drifted_so_that_the_first_rebalance_has_something_to_do(desk: Desk) -> None:
+def test_wallet__starts_drifted_for_the_first_rebalance(desk: Desk) -> None:
     assert desk.ask("status")["decision"]["kind"] == "rebalance"
 
 
@@ -138,7 +138,7 @@ def test_a_config_or_store_of_somebody_else_is_never_overwritten(bare: Callable[
     assert "not exist" in result.error["message"]
 
 
-def test_the_config_of_a_chain_that_still_runs_is_not_replaced_by_another(
+def test_config_of_a_running_chain__is_not_replaced(
     served: tuple[Path, dict[str, Any]], bare: Callable[..., CommandResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, about = served
@@ -260,9 +260,7 @@ def test_a_long_reason_is_cut_at_a_terminal_and_whole_in_a_pipe(terminal: bool, 
     assert max(len(line) for line in lines) <= 80
 
 
-def test_the_demo_on_base_pays_the_data_fee_and_tells_the_cost_of_a_year(
-    bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_base_demo__pays_the_data_fee_and_tells_a_year_s_cost(bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch) -> None:
     """500 dollars on the real GasPriceOracle; the year is the stored measurement of scripts/make/past_results.py."""
     result = bare("demo", "--network", "base", "--json")
     assert result.code == 0, result.why
@@ -357,9 +355,7 @@ def test_the_futures_demo_says_how_its_contracts_are_installed(bare: Callable[..
     assert (result.code, result.error["remedy"]) == (2, "in the checkout: .venv/bin/python scripts/make/npm_install.py --dev")
 
 
-def test_the_demo_in_the_browser_names_what_it_lacks_before_it_starts(
-    bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_browser_demo__names_what_it_lacks_first(bare: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -380,7 +376,7 @@ def test_the_demo_in_the_browser_names_what_it_lacks_before_it_starts(
     assert "trimtab[dashboard]" in result.error["remedy"]
 
 
-def test_the_demo_in_the_browser_replays_recorded_prices_a_week_at_a_time() -> None:
+def test_browser_demo__replays_recorded_prices_by_the_week() -> None:
     days = recorded_days()
     assert len(days) == 53
     assert (days[0].date, days[1].date, days[-1].date) == ("2021-01-01", "2021-01-08", "2021-12-31")
@@ -390,7 +386,7 @@ def test_the_demo_in_the_browser_replays_recorded_prices_a_week_at_a_time() -> N
 
 
 @pytest.mark.slow
-def test_the_demo_in_the_browser_rebalances_and_leaves_nothing_behind() -> None:
+def test_browser_demo__rebalances_and_leaves_nothing_behind() -> None:
     process = start("demo", "--serve", "--port", "0", "--json")
     try:
         about = first_document(process)

@@ -82,7 +82,7 @@ def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: Loca
 
 
 @pytest.mark.skipif(find_spec("fastapi") is None and not os.environ.get("CI"), reason="needs the extra dashboard")
-def test_each_figure_of_the_dashboards_page_is_that_of_the_command(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
+def test_dashboard_figure__is_that_of_the_command(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     from tests.support.dashboards import InProcessDocumentCache, Served
 
     chain = anvil_chain
@@ -132,7 +132,7 @@ def test_without_positions_lp_says_how_none_is_confirmed(anvil_chain: LocalChain
     assert "The config lists no liquidity positions." in run("lp").out
 
 
-def test_a_position_of_another_owner_is_told_and_nothing_is_summed(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
+def test_other_owner_s_position__is_named_and_not_summed(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500, owner=chain.whale.address)]
     agents.agent_config(chain, tmp_path, config_with_positions(chain, own))

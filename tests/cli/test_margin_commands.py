@@ -148,7 +148,7 @@ def test_wrong_options_are_named(run: Run) -> None:
         assert why in result.err, result
 
 
-def test_positions_margin_and_funding_show_the_paper_account_on_demand(perps: LocalPerps, run: Run) -> None:
+def test_positions_margin_and_funding__show_the_paper_account(perps: LocalPerps, run: Run) -> None:
     for words in (("positions",), ("margin",), ("funding",)):
         missing = run(*words, "--paper", "--json")
         assert missing.code == 2

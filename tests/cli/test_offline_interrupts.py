@@ -106,7 +106,7 @@ def test_docs_end_without_a_word_at_ctrl_c(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
-def test_a_dashboard_that_is_terminated_while_it_starts_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_dashboard_terminated_at_its_start__leaves_nothing(tmp_path: Path) -> None:
     command = [*TRIMTAB[:2], INTERRUPTED, "serve", "--port", "0", "--config", str(tmp_path / "trimtab.toml")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     end = time.monotonic() + 120

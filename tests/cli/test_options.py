@@ -52,7 +52,7 @@ def test_grouped_option__sets_fields_by_name(texts: list[str] | None, values: di
         (NAMED, ["30bps"], "--named: '30bps'"),
     ],
 )
-def test_grouped_option__refuses_what_it_cannot_read_with_its_names(option: GroupedOption, texts: list[str], named: str) -> None:
+def test_grouped_option__refuses_the_unreadable_with_its_names(option: GroupedOption, texts: list[str], named: str) -> None:
     with pytest.raises(ConfigError) as caught:
         option.parse(texts)
     assert caught.value.message == named
@@ -69,7 +69,7 @@ def test_grouped_option__refuses_what_it_cannot_read_with_its_names(option: Grou
         (("whatif", "--hedge", "50%"), "write --futures hedge=VALUE"),
     ],
 )
-def test_name_of_a_grouped_option__written_as_an_option__ends_with_its_spelling(bare: Bare, words: tuple[str, ...], remedy: str) -> None:
+def test_grouped_name_written_as_an_option__ends_with_its_spelling(bare: Bare, words: tuple[str, ...], remedy: str) -> None:
     result = bare(*words, "--json")
     assert result.code == 2
     assert result.json["error"]["message"] == f"{words[1]}: no option of {words[0]}"

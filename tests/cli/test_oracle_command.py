@@ -33,7 +33,7 @@ def test_the_cost_is_shown_and_nothing_leaves_without_send(desk: Desk) -> None:
     assert desk.ask("oracle")["pools"][0]["observations_next"] == 64
 
 
-def test_with_send_and_a_yes_it_is_sent_once_and_stands_in_the_history(desk: Desk) -> None:
+def test_oracle__is_sent_once_with_a_yes_and_is_in_the_history(desk: Desk) -> None:
     pool = first(desk)
     done = desk.ask("oracle", pool, "--to", "80", "--send", "--yes")
     (sent,) = done["transactions"]
@@ -63,5 +63,5 @@ def test_a_mistake_is_named_with_its_remedy(desk: Desk, args: tuple[str, ...], w
     assert error["remedy"]
 
 
-def test_without_a_terminal_and_yes_nothing_is_asked_and_nothing_sent(desk: Desk) -> None:
+def test_oracle_without_a_terminal__asks_and_sends_nothing(desk: Desk) -> None:
     assert "confirmation" in desk.ask("oracle", first(desk), "--to", "80", "--send", want=2)["error"]["message"]

@@ -42,7 +42,7 @@ def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
     assert {row["stage"] for row in desk.ask("orders")["orders"]} == {"armed"}
 
 
-def test_orders_on_paper_are_listed_with_their_own_stages_and_changed_nowhere(desk: Desk) -> None:
+def test_paper_orders__are_listed_with_their_own_stages(desk: Desk) -> None:
     desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "12%")
     desk.ask("paper", "--once", "--value", "5000")
     live, paper = desk.ask("orders"), desk.ask("orders", "--paper")
@@ -55,7 +55,7 @@ def test_orders_on_paper_are_listed_with_their_own_stages_and_changed_nowhere(de
 
 
 @pytest.mark.slow
-def test_an_order_is_shown_as_armed_only_once_a_cycle_has_stored_it(desk: Desk) -> None:
+def test_order__is_shown_as_armed_once_a_cycle_stored_it(desk: Desk) -> None:
     desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "12%", "--take-profit", "9000")
     price = Fraction(desk.ask("orders")["orders"][0]["price"])
     desk.ask("plan")
@@ -78,7 +78,7 @@ def test_an_order_is_shown_as_armed_only_once_a_cycle_has_stored_it(desk: Desk) 
     assert (crossed["stage"], crossed["next_stage"], crossed["level"]) == ("armed", "fired", armed["level"])
 
 
-def test_a_stop_above_the_price_halts_and_cannot_be_armed_and_is_named(desk: Desk) -> None:
+def test_stop_above_the_price__halts_and_is_named(desk: Desk) -> None:
     desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "9000")
     refused = desk.ask("orders", "arm", "WETH", "--yes", want=10)
     assert mentions(refused["error"]["message"], "stop_loss", "WETH", "armed")
@@ -91,7 +91,7 @@ def test_a_stop_above_the_price_halts_and_cannot_be_armed_and_is_named(desk: Des
     assert mentions(halted["reason"], "stop_loss", "WETH", "contradicts")
 
 
-def test_a_level_without_a_unit_is_told_as_a_price_and_asked_about_far_from_the_present_one(desk: Desk) -> None:
+def test_level_without_a_unit__is_a_price_and_asked_about_if_far(desk: Desk) -> None:
     before = desk.config.read_text()
     for args in (
         ("WETH", "--stop-loss", "12"),
@@ -120,7 +120,7 @@ def test_a_level_without_a_unit_is_told_as_a_price_and_asked_about_far_from_the_
     assert desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "12%")["notes"] == [], "a share needs no note, and no chain"
 
 
-def test_without_a_chain_a_price_is_written_and_its_distance_is_said_to_be_unknown(desk: Desk) -> None:
+def test_price_without_a_chain__is_written_at_unknown_distance(desk: Desk) -> None:
     desk.edit((desk.about["url"], "http://127.0.0.1:1"))
     done = desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "2400")
     assert mentions(" ".join(done["notes"]), "a price in USDC", "distance is unknown", "could not be read")
@@ -144,7 +144,7 @@ def test_mistakes_are_named_with_what_to_do(desk: Desk) -> None:
     assert desk.config.read_text() == before
 
 
-def test_a_level_that_is_set_by_command_is_a_version_unless_the_file_was_changed_by_hand_before(desk: Desk) -> None:
+def test_level_set_by_command__is_a_version_unless_hand_edited(desk: Desk) -> None:
     assert desk.ask("edit", "--set", "policy.cooldown=2h", "--yes")["state"] == "written"
     desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "2000")
     listed = desk.ask("history", "--configs")

@@ -47,9 +47,7 @@ def keyless(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
     return desk
 
 
-def test_it_trades_without_a_key_and_nothing_of_it_reaches_the_chain_or_the_live_store(
-    keyless: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paper__trades_without_a_key_outside_chain_and_store(keyless: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     methods: set[str] = set()
     batch = EndpointProvider.batch
 
@@ -93,7 +91,7 @@ def test_it_trades_without_a_key_and_nothing_of_it_reaches_the_chain_or_the_live
         assert keyless.ask("paper", "--once")["outcome"] == "hold"
 
 
-def test_a_wallet_that_somebody_else_signs_for_trades_on_paper_and_nothing_is_proposed_to_him(desk: Desk) -> None:
+def test_wallet_signed_elsewhere__trades_on_paper_unproposed(desk: Desk) -> None:
     desk.edit(("test_account = 0", 'mode = "propose"'))
     with blocks(desk.about["url"]):
         assert desk.ask("paper", "--once")["outcome"] == "done"
@@ -125,7 +123,7 @@ def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> 
     assert mentions(detailed.out, "price_impact", "oracle_deviation"), "guards that passed are shown"
 
 
-def test_an_empty_wallet_starts_no_paper_books_and_is_told_to_give_a_balance(keyless: Desk) -> None:
+def test_empty_wallet__starts_no_paper_books(keyless: Desk) -> None:
     keyless.edit((keyless.about["wallet"], "0x000000000000000000000000000000000000c0Fe"))
     refused = keyless.ask("paper", "--once", want=2)["error"]
     assert refused["message"] == "the wallet holds none of the portfolio's assets"
@@ -146,7 +144,7 @@ def test_a_live_agent_and_paper_hold_each_other_up_in_nothing(desk: Desk) -> Non
         assert "already acts" in desk.ask("paper", "--once", want=12)["error"]["message"]
 
 
-def test_going_live_opens_new_books_at_the_chains_balances_and_never_the_paper_ones(desk: Desk) -> None:
+def test_going_live__opens_new_books_and_never_the_paper_ones(desk: Desk) -> None:
     desk.ask("paper", "--once", "--value", "777")
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
     live, paper = desk.ask("pnl"), desk.ask("pnl", "--paper")
@@ -165,7 +163,7 @@ def test_going_live_opens_new_books_at_the_chains_balances_and_never_the_paper_o
         assert "paper data" in desk.ask(*words, want=12)["error"]["message"]
 
 
-def test_a_single_step_says_outside_a_terminal_which_block_it_waits_for(desk: Desk) -> None:
+def test_single_paper_step__says_which_block_it_waits_for(desk: Desk) -> None:
     run, end = forked(desk, "paper", "--once", "--json"), time.monotonic() + 60
     while ": waiting to be mined\n" not in (run.err.read_text() if run.err.exists() else ""):
         assert time.monotonic() < end, run.err.read_text()
@@ -177,7 +175,7 @@ def test_a_single_step_says_outside_a_terminal_which_block_it_waits_for(desk: De
     assert len(set(waits)) == len(waits) <= len(output.json["transactions"]), output.err
 
 
-def test_a_control_ends_a_paper_run_and_nothing_else_is_taken_by_it(desk: Desk) -> None:
+def test_paper_control__ends_the_run_and_takes_nothing_else(desk: Desk) -> None:
     users = desk.config.with_name("users")
     open_user_file(users).add("ann", "hash", "A" * 32, False, 1)
 
@@ -210,7 +208,7 @@ def test_a_control_ends_a_paper_run_and_nothing_else_is_taken_by_it(desk: Desk) 
     assert desk.ask("paper", "--once")["outcome"] == "hold"
 
 
-def test_a_live_store_is_refused_as_paper_books_and_its_name_as_a_live_one(desk: Desk) -> None:
+def test_live_store__is_refused_as_paper_books_and_the_reverse(desk: Desk) -> None:
     folder = desk.config.parent
     desk.ask("history")
     shutil.copy(folder / "trimtab.db", folder / "paper.db")

@@ -67,7 +67,7 @@ def test_begin_on_paper__pins_for_paper_alone_and_begins_once(untrusted: Desk) -
         assert (store.trust.pins(), store.paper.wallet()) == (pins, wallet)
 
 
-def test_run_on_paper__takes_the_controls_of_the_pages_and_no_others(untrusted: Desk) -> None:
+def test_paper_run__takes_the_pages_controls_and_no_others(untrusted: Desk) -> None:
     paper = PaperConfig(str(untrusted.config))
     paper_run.begin_on_paper(paper.path)
     place = paper_run.paper_books(paper.path)[1]._replace(owner="ann")

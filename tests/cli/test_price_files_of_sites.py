@@ -23,7 +23,7 @@ PORTFOLIO = ("--target", "BTC=50,USD=50", "--numeraire", "USD")
 
 
 @pytest.mark.parametrize("name", ["BTCUSDT-1d.csv", "BTC-USD.csv", "XBTUSD_1440.csv", "btc-usd-max.csv", "Bitcoin.csv"])
-def test_a_refusal_names_the_option_that_a_file_of_one_symbol_needs(name: str, tmp_path: Path, bare: Bare) -> None:
+def test_refusal__names_the_option_a_one_symbol_file_needs(name: str, tmp_path: Path, bare: Bare) -> None:
     path = save(tmp_path, name, lines("date,close", [f"{bar.at()},{bar.close}" for bar in candles(1, 30)]))
     words = ("backtest", "--prices", str(path), *PORTFOLIO, "--band", "10%rel", "--json")
     refused = bare(*words)

@@ -33,7 +33,7 @@ def shares(desk: Desk) -> dict[str, str]:
     return {asset["symbol"]: asset["target"] for asset in tomllib.loads(desk.config.read_text())["portfolio"]["assets"]}
 
 
-def test_a_profile_is_shown_with_its_transition_and_written_with_a_yes(desk: Desk, tmp_path: Path) -> None:
+def test_profile__is_shown_and_written_with_a_yes(desk: Desk, tmp_path: Path) -> None:
     desk.ask("plan")
     desk.ask("run", "--once")
     file = exported(desk, tmp_path)
@@ -54,7 +54,7 @@ def test_a_profile_is_shown_with_its_transition_and_written_with_a_yes(desk: Des
     assert desk.ask("plan")["decision"]["kind"] in ("hold", "rebalance")
 
 
-def test_at_a_terminal_it_shows_addresses_and_limits_and_a_no_writes_nothing(desk: Desk, tmp_path: Path) -> None:
+def test_profile_at_a_terminal__writes_nothing_after_a_no(desk: Desk, tmp_path: Path) -> None:
     symbol = desk.ask("status")["holdings"][0]["symbol"]
     address = desk.about["tokens"][symbol]
     other = "0x" + "11" * 20
@@ -87,7 +87,7 @@ def test_a_profile_is_shown_with_the_backtest_of_what_it_makes(bare: Callable[..
 
 
 @pytest.mark.slow
-def test_a_profile_is_shown_with_what_it_returned_in_each_year_of_a_file(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
+def test_profile__is_shown_with_its_return_of_each_year(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     pytest.importorskip("polars")
     config, file, prices = agents.config(tmp_path), agents.profile(tmp_path), tmp_path / "mine.csv"
     prices.write_bytes(sample_files()[0].read_bytes())

@@ -69,9 +69,7 @@ def test_mistake_of_the_file__is_corrected_in_the_file(bare: Callable[..., Comma
     assert remedy == FILE_REMEDY
 
 
-def test_edit_that_adds_a_mistake_to_that_of_the_file__is_corrected_as_an_option(
-    bare: Callable[..., CommandResult], tmp_path: Path
-) -> None:
+def test_edit_that_adds_a_mistake__is_corrected_as_an_option(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     config = tmp_path / "trimtab.toml"
     assert bare(*INIT, *TWO, "--config", str(config)).code == 0
     config.write_text(config.read_text().replace('"60%"', '"50%"', 1))
@@ -100,7 +98,7 @@ FORM = {
         ("wallet", "0x12", "Write 0x and 40 hex digits."),
     ],
 )
-def test_answer_in_the_form_of_a_new_portfolio__is_corrected_in_its_field(
+def test_new_portfolio_answer__is_corrected_in_its_field(
     bare: Callable[..., CommandResult], tmp_path: Path, field: str, answer: str, remedy: str
 ) -> None:
     source = tmp_path / "mine.toml"

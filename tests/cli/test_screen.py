@@ -30,7 +30,7 @@ def test_the_plan_and_its_question_fit_one_screen(desk: Desk) -> None:
         assert part in " ".join(lines), part
 
 
-def test_a_refused_plan_names_the_guard_that_failed_on_one_screen(desk: Desk) -> None:
+def test_refused_plan__names_the_failed_guard_on_one_screen(desk: Desk) -> None:
     desk.edit(('gas_price = "', 'gas_price = "0.0000001 gwei" # '))
     code, screen_text = at_terminal(desk, "", "plan", columns=80)
     assert code == 10

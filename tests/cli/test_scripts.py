@@ -58,7 +58,7 @@ def test_a_single_swap_says_which_guard_refused(desk: Desk, capfd: pytest.Captur
     assert "NOSUCH" in wrong.err
 
 
-def test_single_swap_stays_under_sixty_lines_and_on_the_public_surface() -> None:
+def test_single_swap__stays_short_and_on_the_public_surface() -> None:
     text = (SCRIPTS / "single_swap.py").read_text()
     assert len(text.splitlines()) < 60
     imports = {line.split()[1] for line in text.splitlines() if line.startswith("from agent")}
@@ -86,7 +86,7 @@ def parent(desk: Desk) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("document", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["document", "words"])
-def test_a_fork_run_rebalances_on_a_copy_and_leaves_the_parent_alone(
+def test_fork_run__rebalances_a_copy_and_leaves_the_parent(
     desk: Desk, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, document: bool
 ) -> None:
     with parent(desk):
@@ -110,7 +110,7 @@ def test_a_fork_run_rebalances_on_a_copy_and_leaves_the_parent_alone(
         assert not (desk.config.parent / "owner.db").exists()
 
 
-def test_a_fork_keeps_its_parents_chain_id_and_takes_test_keys_only(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fork__keeps_its_parent_s_chain_id_and_takes_test_keys(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     with parent(desk), run_anvil(flags=["--fork-url", desk.about["url"]]) as url:
         fork = AnvilNode(url)
         assert int(fork.rpc("eth_chainId"), 16) == PARENT_ID

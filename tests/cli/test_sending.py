@@ -15,7 +15,7 @@ from tests.support.commands.sending import PASSWORD, WALLET_KEY, nonce, process_
 from tests.support.text import mentions
 
 
-def test_a_rebalance_sends_approvals_first_and_then_everything_in_one_transaction(desk: Desk) -> None:
+def test_rebalance__sends_approvals_then_one_transaction(desk: Desk) -> None:
     """By the config as `trimtab localchain` writes it."""
     desk.edit(AT_ONCE[::-1])
     before = nonce(desk)
@@ -178,7 +178,7 @@ def test_a_second_process_may_look_and_may_not_send(desk: Desk) -> None:
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
 
 
-def test_a_wallet_used_by_something_else_needs_a_person_who_adopts_it(desk: Desk) -> None:
+def test_wallet_used_elsewhere__needs_a_person_who_adopts_it(desk: Desk) -> None:
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
     wallet = desk.about["wallet"]
     desk.node.w3.eth.wait_for_transaction_receipt(desk.node.rpc("eth_sendTransaction", {"from": wallet, "to": wallet}), poll_latency=0.01)
@@ -245,7 +245,7 @@ def test_without_a_key_everything_works_but_sending(desk: Desk) -> None:
     assert "key source" in desk.ask("rebalance", "--send", "--yes", want=2)["error"]["message"]
 
 
-def test_the_question_shows_the_plan_and_every_parameter_and_no_is_no(desk: Desk) -> None:
+def test_question__shows_plan_and_parameters_and_no_is_no(desk: Desk) -> None:
     before = nonce(desk)
     code, screen = at_terminal(desk, "n\n", "rebalance", "--send", "--verbose")
     assert code == 10

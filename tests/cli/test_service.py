@@ -87,7 +87,7 @@ def stalling(desk: Desk) -> Iterator[threading.Event]:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.slow
-def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk: Desk, stalling: threading.Event) -> None:
+def test_hanging_look__is_named_and_ends_with_its_own_code(desk: Desk, stalling: threading.Event) -> None:
     before = nonce(desk)
     with_service(desk, 'hang_after = "6s"', 'log_format = "json"')
     child = forked(desk, "run", "--every", "1s", "--send", "--yes")
@@ -108,7 +108,7 @@ def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
-def test_a_broadcast_that_takes_longer_than_the_bound_is_not_cut_off(desk: Desk) -> None:
+def test_slow_broadcast__is_not_cut_off(desk: Desk) -> None:
     before = nonce(desk)
     passed, slow = passing_on(desk.about["url"]), iter([8])
 
@@ -130,7 +130,7 @@ def test_a_broadcast_that_takes_longer_than_the_bound_is_not_cut_off(desk: Desk)
         require_sound(desk, before)
 
 
-def test_sigterm_while_the_chain_is_read_ends_the_run_after_the_look(desk: Desk, stalling: threading.Event) -> None:
+def test_sigterm_during_a_read__ends_the_run_after_the_look(desk: Desk, stalling: threading.Event) -> None:
     before = nonce(desk)
     with_service(desk, 'log_format = "json"')
     child = forked(desk, "run", "--every", "1s", "--send", "--yes")
@@ -188,7 +188,7 @@ def scraped(probes: Client) -> dict[tuple[str, ...], float]:
     return {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
 
 
-def test_a_run_tells_of_itself_opens_no_port_and_keeps_its_secrets(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_run__reports_itself_opens_no_port_and_keeps_secrets(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hearts, address = HeartbeatListener(), str(tmp_path / "notify")
     desk.ask("plan")
     assert desk.ask("health", want=15)["state"] == "none"
@@ -244,9 +244,7 @@ def require_equal_figures(desk: Desk, probes: Client) -> None:
     assert figures[("trimtab_worst_drift_bps",)] == max(map(abs, drifts.values()))
 
 
-def test_a_killed_run_is_dead_at_once_and_where_its_process_is_unseen_when_its_time_is_over(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_run__is_dead_at_once_or_after_its_time_if_unseen(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     child = forked(desk, "run", "--every", "1s", "--log-format", "json")
     with probing(desk, monkeypatch) as probes:
         until(child, lambda: probes.ask("/health").json["last_good_cycle_s"] is not None)
@@ -310,7 +308,7 @@ def test_a_single_cycle_and_paper_leave_no_report(desk: Desk) -> None:
 
 
 @pytest.mark.slow
-def test_health_turns_red_while_the_endpoint_is_away_and_no_heartbeat_goes_out(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health__turns_red_without_the_endpoint_or_heartbeat(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     away = threading.Event()
     passed = passing_on(desk.about["url"])
     hearts = HeartbeatListener()

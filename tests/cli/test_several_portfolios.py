@@ -69,7 +69,7 @@ def test_status_of_a_folder_is_that_of_each_wallet(bare: Bare, anvil_chain: Loca
     assert (answer.code, sound["decision"]["kind"], broken["error"]["kind"]) == (2, "hold", "ConfigError")
 
 
-def test_one_file_has_a_document_of_its_own_and_a_folder_of_one_a_list(bare: Bare, folder: Path) -> None:
+def test_single_file__has_its_document_and_a_folder_a_list(bare: Bare, folder: Path) -> None:
     (folder / "ada.toml").unlink()
     assert bare("pause", "--config", str(folder / "bob.toml"), "--json").json["paused"] is True
     assert [portfolio["portfolio"] for portfolio in bare("pause", "--config", str(folder), "--json").json["portfolios"]] == ["bob"]

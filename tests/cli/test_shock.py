@@ -51,7 +51,7 @@ def test_values_drift_and_trades_are_those_after_the_shock(
     assert {key: shocked.json[key] for key in typed} == typed, "as if the values after it were typed"
 
 
-def test_prices_move_with_their_asset_and_the_words_name_the_shock(bare: Bare) -> None:
+def test_prices__move_with_their_asset_and_words_name_the_shock(bare: Bare) -> None:
     printed = bare(*THREE, "--price", "BTC=60000,ALT=4", "--shock", "ALT=-50%")
     assert printed.code == 0, printed.why
     assert "After the shock ALT -50 %: total 9,000.00, before 10,000.00." in printed.out
@@ -101,7 +101,7 @@ NO_SHOCKS = [
 
 
 @pytest.mark.parametrize(("shock", "named", "remedy"), NO_SHOCKS, ids=[row[0] for row in NO_SHOCKS])
-def test_a_name_that_is_no_asset_or_a_move_that_is_none_is_refused(bare: Bare, shock: str, named: str, remedy: str) -> None:
+def test_unknown_asset_or_move__is_refused(bare: Bare, shock: str, named: str, remedy: str) -> None:
     printed = bare(*THREE, "--shock", shock, "--json")
     assert printed.code == 2
     assert named in printed.json["error"]["message"]
@@ -112,7 +112,7 @@ def test_a_name_that_is_no_asset_or_a_move_that_is_none_is_refused(bare: Bare, s
     assert named.replace("ALT", "LINK").replace("alt", "link") in stressed.json["error"]["message"]
 
 
-def test_the_unit_of_all_values_and_a_margin_that_is_gone_are_refused(bare: Bare) -> None:
+def test_unit_of_values_and_lost_margin__are_refused(bare: Bare) -> None:
     printed = bare("whatif", "--target", "BTC=50,USD=50", "--value", "BTC=5,USD=5", "--numeraire", "USD", "--shock", "USD=-5%", "--json")
     assert (printed.code, "unit of all values" in printed.json["error"]["message"]) == (2, True)
     gone = bare(*THREE, "--futures", "BTC=30000,margin=5000", "--shock", "BTC=-20%", "--json")
@@ -120,7 +120,7 @@ def test_the_unit_of_all_values_and_a_margin_that_is_gone_are_refused(bare: Bare
     assert "the positions lose 6000, all of the margin of 5000" in gone.json["error"]["message"].replace(",000", "000").replace(".00", "")
 
 
-def test_stress_runs_a_shock_beside_the_scenarios_and_moves_that_coin_alone(bare: Bare) -> None:
+def test_stress__runs_a_shock_beside_the_scenarios(bare: Bare) -> None:
     result = bare(*STRESSED, *POLICY, "--scenarios", "shock=LINK=-50%", "--json")
     assert result.code == 0, result.why
     cases = {case["name"]: float(case["loss"]["worst"]) for case in result.json["cases"]}

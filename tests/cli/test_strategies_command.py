@@ -22,7 +22,7 @@ def require_the_wallet(chain: LocalChain, document: dict[str, Any]) -> None:
         assert sum(raws) == chain.balance(symbol)
 
 
-def test_strategies_show_how_each_stands_and_what_never_reached_the_market(
+def test_strategies__show_how_each_stands_and_what_was_internal(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
     chain = anvil_chain
@@ -59,7 +59,7 @@ def test_strategies_show_how_each_stands_and_what_never_reached_the_market(
     assert "pool fees" in words
 
 
-def test_another_number_of_strategies_halts_until_the_owner_takes_the_books_over(
+def test_other_number_of_strategies__halts_until_taken_over(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
 ) -> None:
     chain = anvil_chain
@@ -126,7 +126,7 @@ def test_without_strategies_the_command_says_so(anvil_chain: LocalChain, tmp_pat
     assert run("status", "--json").json["strategies"] is None
 
 
-def test_without_strategies_nothing_is_asked_and_it_is_said_that_there_are_none(desk: Desk) -> None:
+def test_missing_strategies__are_said_and_nothing_is_asked(desk: Desk) -> None:
     for command in (("strategies",), ("strategies", "apply"), ("strategies", "apply", "--yes")):
         error = desk.ask(*command, want=2)["error"]
         assert "[[strategies]]" in error["message"], command

@@ -33,7 +33,7 @@ def configured(folder: Path, api: BotApi) -> Path:
 
 
 @pytest.mark.slow
-def test_killed_and_restarted_a_pause_is_not_repeated_and_no_token_is_shown(tmp_path: Path) -> None:
+def test_restarted_pause__is_not_repeated_and_shows_no_token(tmp_path: Path) -> None:
     with bot_api() as api:
         path = configured(tmp_path, api)
         api.write(ME, "/pause")

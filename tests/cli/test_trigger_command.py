@@ -6,7 +6,7 @@ from tests.cli.tools import Desk
 from tests.support.text import mentions
 
 
-def test_status_tells_the_trigger_its_bands_and_its_side_and_a_review_when_it_is_next(desk: Desk) -> None:
+def test_status__tells_the_trigger_its_bands_side_and_review(desk: Desk) -> None:
     plain = desk.ask("status")
     assert mentions(plain["trigger"]["text"], "threshold", "10%")
     assert (plain["trigger"]["only"], plain["trigger"]["bands"], plain["trigger"]["next_s"]) == (None, "", None)
@@ -29,7 +29,7 @@ def test_status_tells_the_trigger_its_bands_and_its_side_and_a_review_when_it_is
     assert f"next {trigger['next']}" in words
 
 
-def test_a_trigger_that_cannot_work_is_refused_by_every_command_with_its_remedy(desk: Desk) -> None:
+def test_impossible_trigger__is_refused_by_every_command(desk: Desk) -> None:
     line = next(line for line in desk.config.read_text().splitlines() if line.startswith("trigger = "))
     for written, named in (
         ('{ kind = "time", every = "29m" }', "policy.trigger.every: 1740 s"),

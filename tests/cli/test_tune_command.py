@@ -81,7 +81,7 @@ def test_the_sample_gives_a_document_that_says_what_it_claims(bare: Bare, tmp_pa
     assert reports["figures"]
 
 
-def test_by_default_it_looks_for_the_least_loss_and_keeps_the_rule(bare: Bare, tmp_path: Path) -> None:
+def test_tune_by_default__looks_for_the_least_loss(bare: Bare, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     words = ("tune", "--sample", "--target", "BTC=50,ETH=30,USD=20")
     result = bare(*words, "--html", str(page), "--json")
@@ -229,7 +229,7 @@ def until(what: Callable[[], Any], why: str, seconds: float = 120) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_with_nothing_lost_and_nothing_done_twice(bare: Bare, prices: Path, tmp_path: Path) -> None:
+def test_killed_search__goes_on_with_nothing_lost_or_repeated(bare: Bare, prices: Path, tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--run", "full", "--yes", "--json", "--out", str(folder))
     process = subprocess.Popen([*TRIMTAB, *line, "--run", "cores=2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -290,7 +290,7 @@ def clusters() -> Iterator[Callable[[int], AbstractContextManager[int]]]:
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next(
+def test_dead_scheduler__is_named_and_the_next_goes_on(
     prices: Path, tmp_path: Path, clusters: Callable[[int], AbstractContextManager[int]]
 ) -> None:
     folder, port = tmp_path / "kept", free_port()

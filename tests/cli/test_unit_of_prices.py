@@ -146,7 +146,7 @@ def test_closes_in_the_currency_of_the_unit_are_taken(tmp_path: Path, numeraire:
     assert options.spec(table).portfolio.numeraire.symbol == numeraire
 
 
-def test_the_unit_of_closes_in_euros_is_the_euro_if_nothing_else_is_cash(tmp_path: Path) -> None:
+def test_closes_in_euros__are_in_euro_if_nothing_else_is_cash(tmp_path: Path) -> None:
     options = PortfolioOptions(target="BTC=70,ETH=30", band="10%rel")
     table = options.load_prices(file_in_euros(tmp_path, "column"))
     assert options.spec(table).portfolio.numeraire.symbol == "EUR"

@@ -26,7 +26,7 @@ SWAP = ("--in", "USDC", "--out", "WETH", "--amount", "300")
 LOCAL_CHAIN, WALLET = 31_337, "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 
 
-def test_the_oldest_store_is_brought_forward_to_the_tables_of_today_and_loses_nothing(tmp_path: Path) -> None:
+def test_oldest_store__is_brought_forward_and_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "trimtab.db"
     with closing(sqlite3.connect(path)) as file:
         file.executescript(lzma.decompress(OLDEST.read_bytes()).decode())
@@ -45,9 +45,7 @@ def test_the_oldest_store_is_brought_forward_to_the_tables_of_today_and_loses_no
 
 
 @pytest.mark.slow
-def test_an_update_and_the_way_back_count_every_trade_and_send_nothing_before_adopt(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_update_and_way_back__send_nothing_before_adopt(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backup, steps, store = str(tmp_path / "before.db"), str(tmp_path / "steps"), desk.config.with_name("trimtab.db")
     assert desk.ask("run", "--once", "--send", "--yes", "--record", steps)["outcome"] == "done"
     desk.ask("db", "backup", backup)

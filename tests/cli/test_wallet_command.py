@@ -25,7 +25,7 @@ def _cheap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_key_and_a_password_are_typed_unseen_and_are_in_no_list_of_processes(tmp_path: Path) -> None:
+def test_key_and_password__are_typed_unseen_and_not_listed(tmp_path: Path) -> None:
     """The whole way by hand, with the work factor of real wallets."""
     replies = [("recovery phrase: ", KEY), ("New password: ", GOOD), ("Again: ", GOOD)]
     import_result = typed(replies, "wallet", "import", cwd=tmp_path, program=subprocess.Popen)
@@ -51,7 +51,7 @@ def test_a_new_wallet_by_a_named_variable(bare: Bare, monkeypatch: pytest.Monkey
     assert "exists already" in again.error["message"]
 
 
-def test_a_key_comes_on_standard_input_where_there_is_no_terminal(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key__comes_on_standard_input_without_a_terminal(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PW", GOOD)
     reader, writer = os.pipe()
     os.write(writer, f"0x{KEY}\n".encode())
@@ -112,7 +112,7 @@ def test_without_a_terminal_and_a_named_password_nothing_is_made(bare: Bare, tmp
     ],
 )
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["people", "json"])
-def test_a_secret_given_as_an_argument_is_refused_and_not_repeated(bare: Bare, args: tuple[str, ...], form: tuple[str, ...]) -> None:
+def test_secret_as_an_argument__is_refused_and_not_repeated(bare: Bare, args: tuple[str, ...], form: tuple[str, ...]) -> None:
     result = bare(*args, *form)
     assert result.code == 2
     for secret in (KEY, GOOD, "canary canary"):

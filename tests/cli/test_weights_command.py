@@ -16,9 +16,7 @@ from tests.support.on_chain.weights import SETTINGS, TARGETS, VOLATILE, WEIGHED,
 from tests.support.text import mentions
 
 
-def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_them(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
-) -> None:
+def test_imported_prices__lead_to_explained_weights(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     agents.trusted_config(anvil_chain, tmp_path, WEIGHED, TARGETS)
     agents.fund(anvil_chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
     empty = run("weights", "--json").json
@@ -96,9 +94,7 @@ def test_a_wrong_price_moves_no_weight_before_the_owner_accepts(
     assert mentions(run("rebalance", "--json").json["target_reasons"][0], "inverse_volatility", "chosen")
 
 
-def test_paper_sees_prices_that_are_imported_after_its_first_start(
-    anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]
-) -> None:
+def test_paper__sees_prices_imported_after_its_start(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult]) -> None:
     settings = {**SETTINGS, "until_chosen": "wait", "max_change": "20%"}
     agents.trusted_config(anvil_chain, tmp_path, {**WEIGHED, "portfolio.weights": settings}, TARGETS)
     halted = run("paper", "--once", "--start", "USDC=5000", "--json")

@@ -25,7 +25,7 @@ def whatif_document(bare: Bare, target: Mapping[str, object], value: Mapping[str
     return result.json
 
 
-def test_w1_one_winner_is_sold_for_the_loser_and_a_little_of_each_of_the_others(bare: Bare) -> None:
+def test_w1__one_winner_is_sold_for_the_loser_and_the_others(bare: Bare) -> None:
     document = whatif_document(bare, dict.fromkeys("ABCD", 25), {"A": 325, "B": 200, "C": 250, "D": 250}, "--band", "5%abs")
     assert document["total"] == "1025"
     assert document["trades"] == {"A": "-68.75", "B": "56.25", "C": "6.25", "D": "6.25"}
@@ -36,7 +36,7 @@ W2 = {"BTC": 50, "ETH": 30, "USD": 20}
 W2_NOW = {"BTC": 5_800, "ETH": 2_700, "USD": 1_500}
 
 
-def test_w2_800_are_sold_for_300_and_500_and_what_stands_on_its_edge_does_not_trigger(bare: Bare) -> None:
+def test_w2__800_are_sold_for_300_and_500_and_an_edge_is_quiet(bare: Bare) -> None:
     document = whatif_document(bare, W2, W2_NOW, "--band", "10%rel")
     assert document["trades"] == {"BTC": "-800", "ETH": "300", "USD": "500"}
     assert document["triggered"] == ["BTC", "USD"]
@@ -49,7 +49,7 @@ def test_w2_800_are_sold_for_300_and_500_and_what_stands_on_its_edge_does_not_tr
     assert alone["to_target"] == {"BTC": "-220", "ETH": "300", "USD": "-80"}
 
 
-def test_w3_the_spot_part_alts_that_doubled_are_sold_by_2400_for_1200_of_each(bare: Bare) -> None:
+def test_w3__doubled_alts_are_sold_by_2400_for_1200_of_each(bare: Bare) -> None:
     document = whatif_document(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}, "--band", "15%abs")
     assert document["total"] == "14000"
     assert document["weights_bps"]["ALTS"] == 5_714
@@ -61,7 +61,7 @@ def test_w3_the_spot_part_alts_that_doubled_are_sold_by_2400_for_1200_of_each(ba
 W3_FUTURES = ("--futures", "BTC=10500,ETH=10500,ALTS=14000,max-leverage=4x")
 
 
-def test_w3_leverage_falls_to_two_and_a_half_and_triggers_nothing(bare: Bare) -> None:
+def test_w3__leverage_falls_to_two_and_a_half_untriggered(bare: Bare) -> None:
     before = whatif_document(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 4_000}, *W3_FUTURES)["futures"]
     after = whatif_document(bare, {"BTC": 30, "ETH": 30, "ALTS": 40}, {"BTC": 3_000, "ETH": 3_000, "ALTS": 8_000}, *W3_FUTURES)["futures"]
     assert (before["gross"], before["leverage"]) == ("35000", "3.5")
@@ -131,7 +131,7 @@ def test_w4_one_asset_doubles_alone(bare: Bare) -> None:
     assert document["trades"] == {"BTC": "1000", "ETH": "600", "X": "-1600"}
 
 
-def test_w5_the_spot_part_books_of_margin_by_asset_and_by_strategy(bare: Bare) -> None:
+def test_w5__margin_books_by_asset_and_by_strategy(bare: Bare) -> None:
     assets = whatif_document(bare, {"BTC": 50, "ETH": 30, "SOL": 20}, {"BTC": 6_500, "ETH": 2_000, "SOL": 1_500}, "--band", "10%rel")
     assert assets["triggered"] == ["BTC", "ETH", "SOL"]
     assert assets["trades"] == {"BTC": "-1500", "ETH": "1000", "SOL": "500"}
@@ -140,7 +140,7 @@ def test_w5_the_spot_part_books_of_margin_by_asset_and_by_strategy(bare: Bare) -
     assert strategies["trades"] == {"trend": "-1500", "reversion": "1500"}
 
 
-def test_w5_a_margin_book_is_brought_to_its_weights_in_whole_contracts(bare: Bare) -> None:
+def test_w5__margin_book_is_brought_to_whole_contracts(bare: Bare) -> None:
     book = ("--futures", "BTC=6500,ETH=2000,SOL=1500,target=BTC=50,ETH=30,SOL=20,band=5%")
     units = ("--futures", "margin=5000", "--price", "BTC=30000,USD=1", "--futures", "lot=BTC=0.001")
     futures = whatif_document(bare, {"BTC": 50, "USD": 50}, {"BTC": 5_000, "USD": 5_000}, *book, *units)["futures"]
@@ -164,7 +164,7 @@ def test_options_of_futures_that_make_no_sense_name_themselves(bare: Bare) -> No
         assert field in result.why
 
 
-def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_again(bare: Bare) -> None:
+def test_w6__grown_crypto_fills_the_stable_reserve_again(bare: Bare) -> None:
     document = whatif_document(bare, {"CRYPTO": 20, "STABLE": 80}, {"CRYPTO": 3_500, "STABLE": 6_500}, "--band", "5%abs")
     assert document["triggered"] == ["CRYPTO", "STABLE"]
     assert document["trades"] == {"CRYPTO": "-1500", "STABLE": "1500"}
@@ -176,7 +176,7 @@ def test_w8_a_half_acts_below_4500_and_above_5500_of_10000(bare: Bare, half: int
     assert (document["decision"]["kind"] == "rebalance", bool(document["triggered"])) == (acts, acts)
 
 
-def test_w8_the_alert_prices_are_minus_18_2_and_plus_22_2_percent(bare: Bare) -> None:
+def test_w8__alert_prices_are_minus_18_2_and_plus_22_2_percent(bare: Bare) -> None:
     document = whatif_document(bare, {"A": 50, "B": 50}, {"A": 5_000, "B": 5_000}, "--band", "10%rel", "--price", "A=2000")
     alert = document["alert_prices"]["A"]
     assert (alert["low_change_percent"], alert["high_change_percent"]) == ("-18.18", "22.22")
@@ -185,7 +185,7 @@ def test_w8_the_alert_prices_are_minus_18_2_and_plus_22_2_percent(bare: Bare) ->
     assert "only its asset's price moves" in document["alert_note"]
 
 
-def test_at_its_alert_price_an_asset_stands_on_the_edge_and_a_little_beyond_it_acts(bare: Bare) -> None:
+def test_asset_at_its_alert_price__is_on_the_edge_and_then_acts(bare: Bare) -> None:
     alert = whatif_document(bare, W2, {"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, "--band", "10%rel")["alert_prices"]["ETH"]
     for edge, away in ((alert["low"], -1), (alert["high"], 1)):
         on = round(Fraction(edge) * 3_000, 12)
@@ -195,7 +195,7 @@ def test_at_its_alert_price_an_asset_stands_on_the_edge_and_a_little_beyond_it_a
             assert ("ETH" in moved["triggered"]) is acts
 
 
-def test_without_a_band_the_least_total_names_the_drift_that_it_assumes(bare: Bare) -> None:
+def test_least_total_without_a_band__names_the_drift_it_assumes(bare: Bare) -> None:
     shares = {"A": 50, "B": 50}
     plain, banded = (whatif_document(bare, shares, shares, *band)["least_total"][0]["text"] for band in ((), ("--band", "5%rel")))
     assert "a correction of A at a drift of 10 % of its target" in plain
@@ -213,7 +213,7 @@ def test_without_a_band_the_least_total_names_the_drift_that_it_assumes(bare: Ba
         ({"A": 5, "B": 95}, {"A": 5, "B": 95}, None, "A", "no band was given"),
     ],
 )
-def test_an_alert_price_that_cannot_be_reached_is_null_with_the_reason(
+def test_unreachable_alert_price__is_null_with_the_reason(
     bare: Bare, target: Mapping[str, int], value: Mapping[str, int], band: str | None, symbol: str, why: str
 ) -> None:
     alert = whatif_document(bare, target, value, *(() if band is None else ("--band", band)))["alert_prices"][symbol]
@@ -223,14 +223,14 @@ def test_an_alert_price_that_cannot_be_reached_is_null_with_the_reason(
     assert all(alert[f"{side}_missing_reason"] == "" for side in ("low", "high") if side not in missing)
 
 
-def test_values_are_exact_and_what_does_not_end_is_rounded_half_even_at_the_18th_place(bare: Bare) -> None:
+def test_values__are_exact_or_rounded_half_even_at_the_18th(bare: Bare) -> None:
     document = whatif_document(bare, {"A": "33.33", "B": "66.67"}, {"A": "0.000000000000000001", "B": "0.1"}, "--band", "1%abs")
     assert document["total"] == "0.100000000000000001"
     assert document["trades"]["A"] == "0.033329999999999999"
     assert Fraction(document["trades"]["A"]) == -Fraction(document["trades"]["B"])
 
 
-def test_a_band_of_its_own_counts_for_one_asset_and_the_narrower_of_both_kinds(bare: Bare) -> None:
+def test_own_band__counts_for_one_asset_and_the_narrower_kind(bare: Bare) -> None:
     document = whatif_document(bare, W2, W2_NOW, "--band", "10%rel,BTC=10%abs")
     assert document["triggered"] == ["USD"]
     narrow = whatif_document(bare, W2, {"BTC": 5_000, "ETH": 3_250, "USD": 1_750}, "--band", "10%rel,2%abs")
@@ -252,7 +252,7 @@ def test_half_way_and_one_side_alone_are_told_too(bare: Bare) -> None:
     }
 
 
-def test_what_people_see_names_the_total_the_trades_and_the_alert_prices(bare: Bare) -> None:
+def test_text__names_total_trades_and_alert_prices(bare: Bare) -> None:
     result = bare("whatif", "--target", option_text(W2), "--value", option_text(W2_NOW), "--band", "10%rel", "--price", "BTC=58000")
     assert result.code == 0
     for expected_text in ("Total 10,000.00", "-800.00", "+300.00", "+500.00", "45-55", "34,363.63", "-40.75 %", "only its asset"):

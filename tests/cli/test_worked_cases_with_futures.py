@@ -44,7 +44,7 @@ def futures_sent(document: Any) -> list[str]:
     return [transaction["kind"] for transaction in document["transactions"] if transaction["kind"] == "futures"]
 
 
-def test_w3_alts_that_doubled_are_sold_while_leverage_triggers_nothing(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
+def test_w3__doubled_alts_are_sold_while_leverage_is_quiet(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
     """30/30/40 of 10,000 beside 14,000 of margin, which counts in no weight."""
     perps, chain, ask_perps = perps_chain, perps_chain.chain, asking(perps_run)
     agents.fund(chain, {"WBTC": 3_000, "WETH": 3_000, "LINK": 4_000})
@@ -117,7 +117,7 @@ def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalC
     assert float(ask_document("margin")["margin"]["leverage"]) == pytest.approx(2, abs=0.05)
 
 
-def test_w7_sixty_thousand_of_futures_beside_twenty_thousand_close_ten(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
+def test_w7__60000_of_futures_beside_20000_close_ten(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
     perps, chain, ask_document = perps_chain, perps_chain.chain, asking(perps_run)
     agents.fund(chain, {"WETH": 10_000, "USDC": 10_000})
     open_book(perps, 30_000, {"WETH": 60_000})

@@ -64,7 +64,7 @@ def test_a_pause_works_whoever_may_write(desk: Desk, what: str) -> None:
     assert desk.ask("rebalance", "--send", "--yes", want=10)["outcome"] == "refused"
 
 
-def test_a_hard_pause_stops_and_sends_nothing_by_a_config_of_others(desk: Desk) -> None:
+def test_hard_pause_by_others_config__stops_and_sends_nothing(desk: Desk) -> None:
     desk.config.chmod(0o666)
     assert "error" in desk.ask("pause", "--hard", want=2)
     desk.config.chmod(0o600)

@@ -15,7 +15,7 @@ from tests.support.markets.tracking import tracking_policy
 from tests.support.markets.zones import TARGETS, ZONE
 
 
-def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
+def test_status_plan_and_explain__show_saved_risk_and_bands(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
@@ -61,7 +61,7 @@ def test_a_zone_that_holds_shows_the_scales_all_the_same(
     assert run("status", "--json").json["zone"] is None
 
 
-def test_tracking__status_and_plan_say_what_correcting_costs_and_what_a_year_of_waiting(
+def test_tracking__status_and_plan_say_what_waiting_costs(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")

@@ -213,7 +213,7 @@ def check_quoter(chain: LocalChain, state: V3Pool, number: int) -> int:
     return sum(theirs != answer for theirs, answer in zip(simpler, answers, strict=True))
 
 
-def test_the_recorded_mainnet_pool_quotes_and_swaps_as_ours_and_needs_its_word_borders(anvil_chain):
+def test_recorded_mainnet_pool__quotes_and_swaps_as_ours(anvil_chain):
     info = worlds.mint_mainnet_pool(anvil_chain)
     state = worlds.read_v3(anvil_chain, info)
     recorded = worlds.recorded_pool()

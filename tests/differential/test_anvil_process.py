@@ -86,7 +86,7 @@ def test_anvil_does_not_survive_a_killed_parent(number: signal.Signals) -> None:
         assert within(20, lambda: not listens(port))
 
 
-def test_a_taken_port_is_refused_and_its_owner_is_not_mistaken_for_ours() -> None:
+def test_taken_port__is_refused_and_its_owner_not_ours() -> None:
     with run_anvil() as url, pytest.raises(ConfigError, match="Address already in use"), run_anvil(port_of(url)):
         pytest.fail("a second anvil on the same port")
 
@@ -135,9 +135,7 @@ def require_unexpired(transport: EndpointProvider) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_serve_writes_a_working_config_keeps_its_head_fresh_and_stops_when_told(
-    served: tuple[subprocess.Popen[str], int, Path], number: signal.Signals
-) -> None:
+def test_serve__writes_a_config_keeps_its_head_and_stops(served: tuple[subprocess.Popen[str], int, Path], number: signal.Signals) -> None:
     """Agents take a head of the age that an idle chain's gets."""
     process, port, path = served
     assert within(60, path.exists)
@@ -153,7 +151,7 @@ def test_serve_writes_a_working_config_keeps_its_head_fresh_and_stops_when_told(
     assert within(20, lambda: not listens(port))
 
 
-def test_serve_stopped_while_it_deploys_leaves_neither_anvil_nor_config(served: tuple[subprocess.Popen[str], int, Path]) -> None:
+def test_serve_stopped_in_deployment__leaves_nothing(served: tuple[subprocess.Popen[str], int, Path]) -> None:
     process, port, path = served
     assert within(60, lambda: listens(port))
     process.send_signal(signal.SIGTERM)

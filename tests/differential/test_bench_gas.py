@@ -11,7 +11,7 @@ from scripts.bench import bench_gas
 
 
 @pytest.mark.slow
-def test_a_rebalance_of_four_swaps_costs_less_gas_than_any_other_way(
+def test_rebalance_of_four_swaps__costs_the_least_gas(
     anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert anvil_chain.url, "the benchmark opens an anvil of its own"

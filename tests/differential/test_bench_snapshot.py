@@ -11,7 +11,7 @@ from scripts.bench import bench_snapshot
 
 
 @pytest.mark.slow
-def test_a_snapshot_is_two_requests_where_single_calls_are_hundreds(
+def test_snapshot__is_two_requests_where_calls_are_hundreds(
     anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["bench_snapshot.py", "--json", "--rounds", "1"])

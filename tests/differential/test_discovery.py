@@ -26,7 +26,7 @@ V3_FACTORY = "@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV
 V2_FACTORY = "@uniswap/v2-core/build/UniswapV2Factory.json"
 
 
-def test_every_pool_of_the_chain_is_found_with_its_tokens_fee_and_spacing(local_chain: LocalChain) -> None:
+def test_pool_of_the_chain__is_found_with_fee_and_spacing(local_chain: LocalChain) -> None:
     pool_ref_by_address = {pool.address: pool for pool in pools(local_chain)}
     assert set(pool_ref_by_address) == set(local_chain.address_by_pool.values())
     spacing = {100: 1, 500: 10, 3000: 60, 10_000: 200}
@@ -44,7 +44,7 @@ def test_discovery_takes_two_requests(anvil_chain: LocalChain) -> None:
     assert line.request_count == 2
 
 
-def test_hubs_are_searched_too_and_a_hub_without_pools_is_no_error(anvil_chain: LocalChain) -> None:
+def test_hubs__are_searched_too_and_one_without_pools_is_no_error(anvil_chain: LocalChain) -> None:
     by_symbol = anvil_chain.tokens
     lonely = anvil_chain.add_token("HUB", 18, 1)
     pool_refs = discover_pools(
@@ -110,7 +110,7 @@ def test_a_factory_that_is_none_is_refused(anvil_chain: LocalChain) -> None:
             discover_pools(anvil_chain.transport, (UniswapV2("uniswap_v2", wrong),), tokens(anvil_chain), ())
 
 
-def test_a_factory_that_is_not_the_routers_is_named_before_it_is_pinned(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_factory_not_the_router_s__is_named_before_pinning(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     require_router_factories(chain.transport, chain.addresses.swap_router_02, venues(chain))
     others = {
@@ -126,7 +126,7 @@ def test_a_factory_that_is_not_the_routers_is_named_before_it_is_pinned(anvil_ch
     assert mentions(row["finding"], "venues.uniswap_v2.factory", chain.addresses.v2_factory)
 
 
-def test_a_found_pool_without_price_is_left_out_and_a_named_one_is_refused(anvil_chain: LocalChain) -> None:
+def test_found_pool_without_price__is_left_out_and_a_named_refused(anvil_chain: LocalChain) -> None:
     before = pools(anvil_chain)
     factory = anvil_chain.contract(anvil_chain.addresses.v3_factory, npm_artifact(V3_FACTORY))
     pair = [anvil_chain.tokens["WBTC"].address, anvil_chain.tokens["USDC"].address]
@@ -170,7 +170,7 @@ def deployed(chain: LocalChain, code: str) -> str:
     return str(chain.w3.eth.wait_for_transaction_receipt(sent)["contractAddress"])
 
 
-def test_a_contract_that_answers_anything_with_too_many_decimals_is_no_token(anvil_chain: LocalChain) -> None:
+def test_contract_with_too_many_decimals__is_no_token(anvil_chain: LocalChain) -> None:
     address = deployed(anvil_chain, returning((37).to_bytes(32, "big")))
     with raises_field("token", "37 decimals"):
         read_tokens(anvil_chain.transport, [address])
@@ -179,7 +179,7 @@ def test_a_contract_that_answers_anything_with_too_many_decimals_is_no_token(anv
         read_tokens(anvil_chain.transport, [text])
 
 
-def test_an_address_without_code_and_a_contract_without_decimals_are_no_tokens(anvil_chain: LocalChain) -> None:
+def test_address_without_code_or_decimals__is_no_token(anvil_chain: LocalChain) -> None:
     for address, why in ((anvil_chain.wallet.address, "no contract"), (anvil_chain.addresses.v3_factory, "reverted")):
         with pytest.raises(ConfigError, match=why) as caught:
             read_tokens(anvil_chain.transport, [address])

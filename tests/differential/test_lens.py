@@ -60,7 +60,7 @@ def test_an_allowance_that_was_given_is_seen(anvil_chain: LocalChain) -> None:
     assert raw_by_allowance == {(anvil_chain.tokens["USDT"].address, spender): 123_456}
 
 
-def test_pools_equal_what_the_contracts_say_within_the_known_window(local_chain: LocalChain) -> None:
+def test_pools__equal_the_contracts_within_the_window(local_chain: LocalChain) -> None:
     snapshot = reader(local_chain, impact_bps=2_500).snapshot()
     assert len(snapshot.pools) == len(local_chain.address_by_pool)
     # Asking eth-tester tick by tick takes seconds per pool, so there every third one.
@@ -94,7 +94,7 @@ def test_the_twap_equals_observe_and_consult(local_chain: LocalChain) -> None:
     assert moved == 1
 
 
-def test_a_pool_without_old_observations_has_no_twap_and_is_read_all_the_same(anvil_chain: LocalChain) -> None:
+def test_pool_without_observations__is_read_without_a_twap(anvil_chain: LocalChain) -> None:
     snapshot = reader(anvil_chain, twap_window_s=86_400).snapshot()
     pools = [p for p in snapshot.pools if isinstance(p, V3Pool)]
     assert pools
@@ -122,7 +122,7 @@ def test_feeds_equal_direct_calls_negative_answers_included(anvil_chain: LocalCh
     assert -5 in [feed.answer for feed in snapshot.feeds]
 
 
-def test_bounds_are_those_of_the_aggregator_that_a_proxy_names_and_unknown_where_it_names_none(anvil_chain: LocalChain) -> None:
+def test_bounds__are_the_aggregator_s_or_unknown(anvil_chain: LocalChain) -> None:
     first, second = (anvil_chain.deploy(own_artifact("PriceFeed"), "X / USD", 8) for _ in range(2))
     for feed, least in ((first, -7), (second, 11)):
         functions = anvil_chain.contract(feed, own_artifact("PriceFeed")).functions
@@ -164,7 +164,7 @@ def test_the_observations_that_a_pool_keeps_are_read(anvil_chain: LocalChain) ->
     assert pool_read.observation_counts[1] == 71
 
 
-def test_code_hashes_equal_the_hash_of_the_code_and_are_zero_without_code(anvil_chain: LocalChain) -> None:
+def test_code_hash__is_that_of_the_code_or_zero(anvil_chain: LocalChain) -> None:
     addresses = (anvil_chain.addresses.swap_router_02, anvil_chain.tokens["WETH"].address, anvil_chain.wallet.address, "0x" + "99" * 20)
     snapshot = reader(anvil_chain, code_addresses=addresses).snapshot()
     for code_hash in snapshot.code_hashes:
@@ -173,7 +173,7 @@ def test_code_hashes_equal_the_hash_of_the_code_and_are_zero_without_code(anvil_
     assert [code_hash.address for code_hash in snapshot.code_hashes] == list(addresses)
 
 
-def test_a_token_that_burns_gas_and_one_that_returns_a_megabyte_harm_only_themselves(anvil_chain: LocalChain) -> None:
+def test_gas_burning_or_flooding_token__harms_itself_alone(anvil_chain: LocalChain) -> None:
     healthy = reader(anvil_chain).snapshot()
     bad = [Token(anvil_chain.deploy(own_artifact(name)), name, 18) for name in ("GasBurner", "MegabyteToken")]
     all_tokens = (bad[0], *watch(anvil_chain).tokens[:2], bad[1], *watch(anvil_chain).tokens[2:])
@@ -223,7 +223,7 @@ def pool_item(chain: LocalChain, name: str, window: int, most: int) -> V3Item:
 
 
 @pytest.mark.parametrize("most", [2, 4, 6, 10])
-def test_more_ticks_than_allowed_end_the_known_window_earlier_and_nothing_in_it_is_missing(anvil_chain: LocalChain, most: int) -> None:
+def test_too_many_ticks__end_the_window_earlier_without_a_gap(anvil_chain: LocalChain, most: int) -> None:
     name = "v3 USDC/USDT 100"
     everything = {t.index: t.liquidity_net for t in _v3(anvil_chain, name).ticks}
     answer = query_lens(anvil_chain.transport, [pool_item(anvil_chain, name, 5_000, most)])[0]
@@ -240,7 +240,7 @@ def _v3(chain: LocalChain, name: str) -> V3Pool:
     return state
 
 
-def test_the_recorded_mainnet_pool_is_read_like_direct_calls_at_any_width(anvil_chain: LocalChain) -> None:
+def test_recorded_mainnet_pool__is_read_like_direct_calls(anvil_chain: LocalChain) -> None:
     pool = mint_mainnet_pool(anvil_chain)
     direct = read_v3(anvil_chain, pool)
     for window in (0, 1, 59, 60, 1_000, 20_000, 887_272):
@@ -256,7 +256,7 @@ def test_the_recorded_mainnet_pool_is_read_like_direct_calls_at_any_width(anvil_
             assert (answer.known_from_tick, answer.known_to_tick) == (low, high)
 
 
-def test_a_pool_without_price_and_an_address_without_pool_are_told_apart(anvil_chain: LocalChain) -> None:
+def test_pool_without_price__differs_from_an_address_without_pool(anvil_chain: LocalChain) -> None:
     anvil_chain.add_token("NEW", 18, 5)
     factory = anvil_chain.contract(
         anvil_chain.addresses.v3_factory, npm_artifact("@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json")

@@ -74,7 +74,7 @@ def test_the_newest_block_is_of_now_and_the_pools_have_a_past(local_chain: Local
     assert -3600 < local_chain.now_s() - time.time() < 60
 
 
-def test_a_time_weighted_price_over_30_minutes_can_be_read_everywhere(local_chain: LocalChain) -> None:
+def test_time_weighted_price__is_readable_everywhere(local_chain: LocalChain) -> None:
     for name, pool in local_chain.deployed_world.pool_by_name.items():
         if pool.version == 3:
             contract = pool_contract(local_chain, pool).functions
@@ -94,7 +94,7 @@ def test_feeds_answer_as_chainlink_does(local_chain: LocalChain) -> None:
         assert feed.getRoundData(round_id).call() == feed.latestRoundData().call()
 
 
-def test_moving_the_market_moves_every_pool_feeds_and_the_average(local_chain: LocalChain) -> None:
+def test_moving_the_market__moves_pools_feeds_and_averages(local_chain: LocalChain) -> None:
     local_chain.move_market({"WETH": "3456.78", "LINK": 11})
     for name, pool in local_chain.deployed_world.pool_by_name.items():
         assert _distance(local_chain, name) < Fraction(pool.fee_pips, PIPS), name
@@ -131,7 +131,7 @@ def test_an_unknown_token_cannot_be_moved(tester_chain: LocalChain) -> None:
         tester_chain.move_market({"WETH": 0})
 
 
-def test_balances_become_exact_without_a_transaction_of_the_wallet(local_chain: LocalChain) -> None:
+def test_balances__become_exact_without_a_wallet_transaction(local_chain: LocalChain) -> None:
     nonce = local_chain.w3.eth.get_transaction_count(local_chain.wallet.address)
     for raw in (0, 123_456_789, 5):
         for symbol in local_chain.tokens:
@@ -244,13 +244,13 @@ def test_the_recorded_mainnet_pool_stands_on_the_local_chain(anvil_chain: LocalC
     }
 
 
-def test_positions_of_the_seeded_pools_are_held_by_the_real_position_manager(anvil_chain: LocalChain) -> None:
+def test_seeded_positions__are_held_by_the_real_manager(anvil_chain: LocalChain) -> None:
     manager = anvil_chain.contract(anvil_chain.addresses.position_manager, npm_artifact(POSITION_MANAGER_ARTIFACT)).functions
     ranges = sum(len(pool.ranges) for pool in DEFAULT_WORLD.pools if hasattr(pool, "ranges"))
     assert manager.balanceOf(anvil_chain.whale.address).call() == ranges
 
 
-def test_a_revert_waits_until_mined_transactions_have_left_the_pool(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_revert__waits_until_the_pool_of_transactions_is_empty(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
     node, wallet = anvil_chain.node, anvil_chain.wallet.address
     assert isinstance(node, AnvilNode)
     mark, snapshot_id, rpc = node.snapshot(), [], node.rpc

@@ -59,7 +59,7 @@ def test_a_new_range_is_minted_as_planned(anvil_chain: LocalChain, tmp_path: Pat
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_position_below_its_share_grows_as_planned_and_keeps_its_fees(anvil_chain: LocalChain, tmp_path: Path, seed: int) -> None:
+def test_position_below_its_share__grows_and_keeps_its_fees(anvil_chain: LocalChain, tmp_path: Path, seed: int) -> None:
     chain = anvil_chain
     own = lp_on_chain.provide_v3(chain, V3, -30 - seed, 30, 400)
     trade_both_ways(chain, V3, seed)
@@ -85,7 +85,7 @@ def test_everything_is_taken_out_of_a_target_of_nothing(anvil_chain: LocalChain,
     assert lp_on_chain.manager(chain).positions(own.token_id).call()[7] == 0
 
 
-def test_a_range_that_the_price_left_is_taken_out_and_a_new_one_minted_as_planned(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_range_left_by_the_price__is_minted_anew_as_planned(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     own = lp_on_chain.provide_v3(chain, V3, -3, 3, 900)
     chain.move_market({"WETH": 3_300})
@@ -110,9 +110,7 @@ def test_fees_are_collected_and_put_back_as_planned(anvil_chain: LocalChain, tmp
 
 
 @pytest.mark.parametrize("fee", [False, True])
-def test_a_pair_is_provided_and_taken_out_as_planned_with_and_without_its_protocols_fee(
-    anvil_chain: LocalChain, tmp_path: Path, fee: bool
-) -> None:
+def test_pair__is_provided_and_taken_out_as_planned(anvil_chain: LocalChain, tmp_path: Path, fee: bool) -> None:
     chain = anvil_chain
     if fee:
         lp_on_chain.set_fee_to(chain, chain.accounts[5].address)

@@ -64,7 +64,7 @@ def test_every_byte_that_is_told_of_a_position_counts(anvil_chain: LocalChain, s
 
 
 @pytest.mark.parametrize("field", [2, 4, 5, 6], ids=["token0", "fee", "lower tick", "upper tick"])
-def test_a_lie_when_the_agent_starts_is_found_out_by_the_first_snapshot(anvil_chain: LocalChain, field: int) -> None:
+def test_lie_at_the_start__is_found_out_by_the_first_snapshot(anvil_chain: LocalChain, field: int) -> None:
     """The place of a token is asked of one endpoint; each snapshot holds it against what the quorum says."""
     chain = anvil_chain
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
@@ -87,7 +87,7 @@ def test_a_lie_when_the_agent_starts_is_found_out_by_the_first_snapshot(anvil_ch
     assert "since the agent started" in bad.why
 
 
-def test_a_token_that_an_endpoint_hides_when_the_agent_starts_is_not_taken_for_gone(anvil_chain: LocalChain) -> None:
+def test_token_hidden_at_the_start__is_not_taken_for_gone(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
     own = lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)
     start = FORMAT_BYTES + 2 * (STATUS_BYTES + LENGTH_BYTES + WORD)

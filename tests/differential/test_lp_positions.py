@@ -52,7 +52,7 @@ def test_lp_tokens_pay_what_a_burn_pays(anvil_chain: LocalChain, fee: str) -> No
     assert all(raw > 0 for raw in equal(chain, own))
 
 
-def test_tokens_sent_to_the_pair_are_paid_to_whoever_burns_but_do_not_count(anvil_chain: LocalChain) -> None:
+def test_tokens_sent_to_the_pair__do_not_count(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
     own = lp_on_chain.provide_v2(chain, V2, 5_000)
     ratio = price_now(chain, V2)
@@ -70,7 +70,7 @@ def test_a_position_pays_what_decreasing_and_collecting_pay(anvil_chain: LocalCh
 
 
 @pytest.mark.parametrize("up", [True, False])
-def test_a_position_that_the_price_left_is_one_token_and_its_fees(anvil_chain: LocalChain, up: bool) -> None:
+def test_position_left_by_the_price__is_one_token_and_fees(anvil_chain: LocalChain, up: bool) -> None:
     chain = anvil_chain
     own = lp_on_chain.provide_v3(chain, V3, -3, 3, 4_000)
     chain.move_market({"WETH": 3_300 if up else 2_700})
@@ -82,7 +82,7 @@ def test_a_position_that_the_price_left_is_one_token_and_its_fees(anvil_chain: L
     assert min(equal(chain, own)) == 0
 
 
-def test_a_position_that_the_price_left_and_came_back_to_keeps_its_fees(anvil_chain: LocalChain) -> None:
+def test_position_left_and_reached_again__keeps_its_fees(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
     own = lp_on_chain.provide_v3(chain, V3, -3, 3, 4_000)
     for price in (3_300, 2_700, 3_000):
@@ -119,7 +119,7 @@ def test_a_position_half_taken_out_and_owed_pays_both_halves(anvil_chain: LocalC
     equal(chain, own)
 
 
-def test_a_position_without_liquidity_holds_what_it_is_still_owed_and_then_nothing(anvil_chain: LocalChain) -> None:
+def test_position_without_liquidity__holds_what_it_is_owed(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
     own = lp_on_chain.provide_v3(chain, V3, -20, 20, 4_000)
     position = lp_on_chain.read(chain, own)
@@ -130,7 +130,7 @@ def test_a_position_without_liquidity_holds_what_it_is_still_owed_and_then_nothi
     assert positions.redeemable_amounts(lp_on_chain.read(chain, own)) == (0, 0)
 
 
-def test_a_burned_token_is_gone_before_and_after_the_agent_starts(anvil_chain: LocalChain) -> None:
+def test_burned_token__is_gone_before_and_after_the_start(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
     own = lp_on_chain.provide_v3(chain, V3, -20, 20, 4_000)
     before = lp_on_chain.refs(chain, [own])
@@ -180,7 +180,7 @@ def unsolicited(chain: LocalChain, *own: ConfirmedPosition, manager: bool = True
     return find_unsolicited_positions(chain.transport, chain.wallet.address, contract, pools(chain), own, "latest")
 
 
-def test_positions_that_nobody_confirmed_are_listed_with_what_the_contracts_say(anvil_chain: LocalChain) -> None:
+def test_unconfirmed_positions__are_listed_by_the_contracts(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
     pair, other = lp_on_chain.provide_v2(chain, V2, 5_000), lp_on_chain.provide_v2(chain, "v2 WBTC/WETH", 5_000)
     tokens = [lp_on_chain.provide_v3(chain, V3, -n, n, 500) for n in (1, 2, 3)]

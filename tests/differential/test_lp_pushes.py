@@ -59,7 +59,7 @@ def acts(chain: LocalChain, action: LpAction) -> lp_on_chain.LiquidityMove | Non
 
 @pytest.mark.parametrize(("pool", "sizes"), [(V3, (100, 2_000, 4_000, 9_000)), (V2, (5, 40, 80, 300))])
 @pytest.mark.parametrize("up", [1, -1])
-def test_liquidity_bought_in_a_sandwich_is_overpaid_by_no_more_than_slippage(
+def test_liquidity_bought_in_a_sandwich__is_within_slippage(
     anvil_chain: LocalChain, tmp_path: Path, pool: str, sizes: tuple[int, ...], up: int
 ) -> None:
     chain = anvil_chain
@@ -92,7 +92,7 @@ def test_liquidity_bought_in_a_sandwich_is_overpaid_by_no_more_than_slippage(
 
 @pytest.mark.parametrize(("pool", "sizes"), [(V3, (100, 2_000, 9_000)), (V2, (5, 80, 300))])
 @pytest.mark.parametrize("up", [1, -1])
-def test_liquidity_taken_out_in_a_sandwich_pays_what_it_is_worth_or_stays(
+def test_liquidity_taken_in_a_sandwich__pays_its_worth_or_stays(
     anvil_chain: LocalChain, tmp_path: Path, pool: str, sizes: tuple[int, ...], up: int
 ) -> None:
     chain = anvil_chain

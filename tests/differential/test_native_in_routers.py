@@ -50,7 +50,7 @@ def run_exactly(desk: Desk, plan: Plan) -> Receipt:
 
 
 @both_routers
-def test_swaps_paid_in_native_coin_need_no_approval_and_leave_wrapped_coin_alone(anvil_chain: LocalChain, router: str) -> None:
+def test_swaps_paid_in_native_coin__need_no_approval(anvil_chain: LocalChain, router: str) -> None:
     desk = DESKS[router](anvil_chain)
     hub = desk.leg("v3 LINK/WETH 3000", "LINK", ETHER, sink=R)
     plan = plan_of(
@@ -85,7 +85,7 @@ def test_what_wrapped_coin_lacks_is_wrapped_to_the_wallet_first(anvil_chain: Loc
 
 
 @both_routers
-def test_wrapped_coin_is_unwrapped_after_the_swaps_from_the_wallet(anvil_chain: LocalChain, router: str) -> None:
+def test_wrapped_coin__is_unwrapped_after_swaps_from_the_wallet(anvil_chain: LocalChain, router: str) -> None:
     desk = DESKS[router](anvil_chain)
     weth = desk.at("WETH")
     plan = plan_of(desk.leg("v3 WETH/USDC 500", "WETH", 10**17), build_unwrap_leg(weth, 5 * 10**16))
@@ -96,7 +96,7 @@ def test_wrapped_coin_is_unwrapped_after_the_swaps_from_the_wallet(anvil_chain: 
 
 @both_routers
 @pytest.mark.parametrize("pool", ["v3 WETH/USDC 500", "v2 WETH/USDC"])
-def test_what_a_swap_buys_is_unwrapped_without_approval_of_wrapped_coin(anvil_chain: LocalChain, router: str, pool: str) -> None:
+def test_bought_wrapped_coin__is_unwrapped_without_approval(anvil_chain: LocalChain, router: str, pool: str) -> None:
     desk = DESKS[router](anvil_chain)
     bought = desk.leg(pool, "USDC", 400 * 10**6, sink=R)
     plan = plan_of(bought, build_unwrap_leg(desk.at("WETH"), bought.amount_out_raw, R, bought.min_out_raw))
@@ -118,7 +118,7 @@ def test_the_wallet_unwraps_by_itself(anvil_chain: LocalChain) -> None:
     assert native_of(desk.chain, desk.wallet) == native + raw - receipt.gas_cost_wei
 
 
-def test_wrapped_coin_spent_before_native_coin_is_what_the_router_confuses_and_neither_encoder_nor_signer_lets_pass(
+def test_wrapped_before_native__passes_neither_encoder_nor_signer(
     anvil_chain: LocalChain,
 ) -> None:
     desk = Desk(anvil_chain)

@@ -75,7 +75,7 @@ def test_the_expected_fee_of_a_swap_is_near_the_true_one(anvil_chain: LocalChain
     assert all(0.8 <= ratio <= 1.4 for ratios_of_kind in ratios.values() for ratio in ratios_of_kind)
 
 
-def test_the_expected_fee_of_an_approval_is_at_least_the_true_one(anvil_chain: LocalChain) -> None:
+def test_expected_approval_fee__is_at_least_the_true_one(anvil_chain: LocalChain) -> None:
     line, random = anvil_chain.transport, Random(7)
     install(line)
     set_prices(line, *PRICES[0])
@@ -84,7 +84,7 @@ def test_the_expected_fee_of_an_approval_is_at_least_the_true_one(anvil_chain: L
     assert fee <= quote(line).expected_data_fee_wei(APPROVAL_BYTES) <= 1.2 * fee
 
 
-def test_a_quote_from_one_fee_has_the_proportions_of_the_contract(anvil_chain: LocalChain) -> None:
+def test_quote_from_one_fee__has_the_contract_s_proportions(anvil_chain: LocalChain) -> None:
     line = anvil_chain.transport
     install(line)
     set_prices(line, *PRICES[1])

@@ -38,7 +38,7 @@ def test_each_block_says_what_a_snapshot_said_there(anvil_chain: LocalChain) -> 
     assert now.past_prices(snapshots[0].head, 0) == ()
 
 
-def test_a_chain_that_is_younger_than_the_blocks_asked_for_gives_what_it_has(anvil_chain: LocalChain) -> None:
+def test_young_chain__gives_the_blocks_it_has(anvil_chain: LocalChain) -> None:
     head = reader(anvil_chain).snapshot().head
     early = anvil_chain.w3.eth.get_block(2)
     young = replace(head, number=2, hash="0x" + bytes(early["hash"]).hex(), timestamp_s=int(early["timestamp"]))

@@ -75,7 +75,7 @@ def test_an_order_beyond_its_bound_is_refused_before_it_is_sent(perps: LocalPerp
         send_order(perps, tight, who)
 
 
-def test_too_much_leverage_a_pause_and_a_passed_deadline_are_refused_in_words(perps: LocalPerps) -> None:
+def test_leverage_pause_and_deadline__are_refused_in_words(perps: LocalPerps) -> None:
     who = funded(perps)
     with pytest.raises(Refused, match="not enough free margin"):
         quoted(perps, order_of(perps, who, 60 * WAD, 2_000), who)

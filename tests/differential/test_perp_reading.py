@@ -90,7 +90,7 @@ def test_a_position_in_another_market_makes_the_account_unknown(perps: LocalPerp
 
 
 @pytest.mark.parametrize("name", ["markets held", "other collateral"])
-def test_what_is_no_address_is_no_market_and_makes_the_account_unknown(perps: LocalPerps, name: str) -> None:
+def test_non_address__is_no_market_and_makes_all_unknown(perps: LocalPerps, name: str) -> None:
     """A lying endpoint may set a bit above an address, which no contract can answer."""
     who = with_positions(perps)
     scope, answers = scope_of(perps, who), answers_of(perps, who)
@@ -101,7 +101,7 @@ def test_what_is_no_address_is_no_market_and_makes_the_account_unknown(perps: Lo
     assert read_account(scope, answers) == f"{name} could not be read: {CallStatus.MALFORMED.why}"
 
 
-def test_margin_in_another_token_than_the_vault_settles_in_makes_the_account_unknown(perps: LocalPerps) -> None:
+def test_foreign_margin_token__makes_the_account_unknown(perps: LocalPerps) -> None:
     """A euro coin of as many decimals would count its margin in euros."""
     who = with_positions(perps)
     scope = scope_of(perps, who)

@@ -81,14 +81,14 @@ def test_a_negative_order_sells_and_a_positive_one_buys(perps: LocalPerps, side:
 
 
 @SIDES
-def test_an_open_notional_is_what_opening_added_to_the_quote_balance(perps: LocalPerps, side: int) -> None:
+def test_open_notional__is_what_opening_added_to_the_quote(perps: LocalPerps, side: int) -> None:
     open_position_of(perps, side * 2 * WAD)
     assert only(perps).open_notional_raw * side < 0
     assert only(perps).entry_price > 0
 
 
 @SIDES
-def test_an_unrealised_profit_is_positive_when_the_mark_moved_with_the_position(perps: LocalPerps, side: int) -> None:
+def test_unrealised_profit__is_positive_with_the_position(perps: LocalPerps, side: int) -> None:
     open_position_of(perps, side * 2 * WAD)
     move_prices(perps, Fraction(side * 4, 100))
     assert margin.unrealised_profit_raw(read(perps)) > 0

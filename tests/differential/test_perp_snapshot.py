@@ -34,7 +34,7 @@ def perps(perps_chain: LocalPerps) -> LocalPerps:
     return perps_chain
 
 
-def test_two_pools_and_two_perpetual_markets_take_two_round_trips(perps: LocalPerps) -> None:
+def test_two_pools_and_two_markets__take_two_round_trips(perps: LocalPerps) -> None:
     chain = perps.chain
     who = chain.wallet.address
     snapshot = reader(chain, pools=pools(chain)[:2], layer_scopes=(scope_of(perps, who),)).snapshot()
@@ -47,9 +47,7 @@ def test_two_pools_and_two_perpetual_markets_take_two_round_trips(perps: LocalPe
 
 
 @pytest.mark.parametrize(("weth_usd", "kind"), [(30_000, OutcomeKind.HOLD), (45_000, OutcomeKind.PLANNED)])
-def test_a_whole_step_reads_two_pools_and_two_markets_in_two_round_trips(
-    perps: LocalPerps, tmp_path: Path, weth_usd: int, kind: OutcomeKind
-) -> None:
+def test_whole_step__reads_pools_and_markets_in_two_trips(perps: LocalPerps, tmp_path: Path, weth_usd: int, kind: OutcomeKind) -> None:
     """From the config to the decision, counted by a server in between; only the guards of a plan ask more."""
     chain = perps.chain
     agents.fund(chain, {"WETH": weth_usd, "USDC": 17_500})  # with 12,345 of margin on its targets, or off them
@@ -74,7 +72,7 @@ def test_a_snapshot_without_a_margin_account_has_no_futures(perps: LocalPerps) -
     assert (margin_account(snapshot), snapshot.layer(FuturesReading).unknown_reason) == (None, "")
 
 
-def test_an_unknown_margin_account_is_quarantined_and_never_empty(perps: LocalPerps) -> None:
+def test_unknown_margin__is_quarantined_and_never_empty(perps: LocalPerps) -> None:
     """The whale provides liquidity, whose value is not counted."""
     chain = perps.chain
     scope = scope_of(perps, chain.whale.address)
@@ -84,7 +82,7 @@ def test_an_unknown_margin_account_is_quarantined_and_never_empty(perps: LocalPe
     assert UnreadableItem(MARGIN_ACCOUNT_ITEM, scope.trader, why) in snapshot.unreadable_items
 
 
-def test_a_market_that_the_config_does_not_name_is_read_at_once_and_from_then_on_in_two_round_trips(perps: LocalPerps) -> None:
+def test_unnamed_market__is_read_at_once_then_in_two_trips(perps: LocalPerps) -> None:
     chain = perps.chain
     scope = scope_of(perps, chain.wallet.address)
     alone = reader(chain, layer_scopes=(replace(scope, markets=scope.markets[:1]),))
@@ -101,7 +99,7 @@ def test_a_market_that_the_config_does_not_name_is_read_at_once_and_from_then_on
     assert (second.http_request_count, margin_account(second)) == (2, margin_account(first))
 
 
-def test_while_an_unnamed_market_cannot_be_read_the_account_is_unknown(perps: LocalPerps) -> None:
+def test_unreadable_unnamed_market__leaves_the_account_unknown(perps: LocalPerps) -> None:
     chain = perps.chain
     scope = scope_of(perps, chain.wallet.address)
     narrow = replace(scope, markets=scope.markets[:1])

@@ -28,9 +28,7 @@ MIXES = (
 
 
 @pytest.mark.parametrize("values", [*slow(MIXES[:1]), *MIXES[1:]])
-def test_five_assets_reach_their_targets_in_one_transaction_equal_to_the_plan_to_the_wei(
-    anvil_chain: LocalChain, values: dict[str, int]
-) -> None:
+def test_five_assets__reach_their_targets_to_the_wei(anvil_chain: LocalChain, values: dict[str, int]) -> None:
     hold(anvil_chain, values)
     step, desk = step_of(anvil_chain, TARGETS), Desk(anvil_chain)
     swap_plan = plan(step, rebalance_to_targets(step))
@@ -46,7 +44,7 @@ def test_five_assets_reach_their_targets_in_one_transaction_equal_to_the_plan_to
     assert Fraction(4, 5) <= Fraction(receipt.gas_used, swap_plan.gas_units) <= Fraction(5, 4)
 
 
-def test_a_plan_moves_no_real_pool_beyond_its_bound_and_names_what_stays(anvil_chain: LocalChain) -> None:
+def test_plan__moves_no_real_pool_beyond_its_bound(anvil_chain: LocalChain) -> None:
     hold(anvil_chain, {"WETH": 100_000, "WBTC": 100_000, "USDC": 100_000, "USDT": 100_000, "LINK": 2_000_000})
     step, desk = step_of(anvil_chain, TARGETS), Desk(anvil_chain)
     swap_plan = plan(step, rebalance_to_targets(step))
@@ -76,7 +74,7 @@ def test_a_swap_by_hand_pays_what_plan_and_quote_said(anvil_chain: LocalChain) -
 
 
 @pytest.mark.parametrize("seed", [3, 8, 10])
-def test_a_random_plan_ends_where_it_said_or_names_the_bound_that_stopped_it(anvil_chain: LocalChain, seed: int) -> None:
+def test_random_plan__ends_as_said_or_names_its_bound(anvil_chain: LocalChain, seed: int) -> None:
     """A hundred of these, with tokens of 0 and 24 decimals, is `make plans`."""
     outcome = execute(anvil_chain, seed)
     assert outcome.plan is not None

@@ -28,7 +28,7 @@ def local(chain: LocalChain, operator: str) -> EndpointProvider:
     return EndpointProvider(chain.url or "", operator, 10, attempts=1)
 
 
-def test_a_snapshot_takes_two_http_requests_whatever_the_number_of_tokens_and_pools(anvil_chain: LocalChain) -> None:
+def test_snapshot__takes_two_requests_for_any_number_of_pools(anvil_chain: LocalChain) -> None:
     few, many = pools(anvil_chain)[:1], pools(anvil_chain) * 3
     with serve(passing_on(anvil_chain.url or "")) as server:
         for number, used in enumerate((few, many), start=1):
@@ -76,7 +76,7 @@ def test_a_pending_transaction_shows_in_the_pending_nonce_only(anvil_chain: Loca
         anvil_chain.node.rpc("evm_setAutomine", True)  # type: ignore[attr-defined]  # anvil's node only
 
 
-def test_an_endpoint_on_another_chain_needs_the_operator_unless_a_majority_outvotes_it(anvil_chain: LocalChain) -> None:
+def test_endpoint_on_another_chain__needs_a_person_if_not_outvoted(anvil_chain: LocalChain) -> None:
     with raises_code(OperatorNeeded, "chain", "31337") as caught:
         reader(anvil_chain, chain_id=1).snapshot()
     assert "chain.chain_id is" in str(caught.value)
@@ -109,7 +109,7 @@ def test_a_reorganisation_between_the_two_trips_is_noticed(local_chain: LocalCha
     assert 77 in [holding.raw for holding in snapshot.holdings]
 
 
-def test_a_block_that_comes_between_the_two_trips_changes_nothing(anvil_chain: LocalChain) -> None:
+def test_block_between_the_trips__changes_nothing(anvil_chain: LocalChain) -> None:
     """Neither tokens, nor native coin, nor the used nonce are read at a later block than prices."""
     expected = reader(anvil_chain).snapshot()
 
@@ -139,14 +139,14 @@ def test_what_did_not_fit_costs_a_third_trip_that_is_counted(anvil_chain: LocalC
     assert replace(snapshot, http_request_count=2) == expected
 
 
-def test_a_page_that_the_node_refuses_is_asked_again_in_smaller_ones(anvil_chain: LocalChain) -> None:
+def test_refused_page__is_read_again_in_smaller_ones(anvil_chain: LocalChain) -> None:
     expected = reader(anvil_chain).snapshot()
     snapshot = reader(anvil_chain, RecordingTransport(anvil_chain.transport, "local", **stingy(60_000))).snapshot()
     assert snapshot.http_request_count == 3
     assert replace(snapshot, http_request_count=2) == expected
 
 
-def test_a_node_that_never_runs_the_lens_is_worth_another_try_and_named(anvil_chain: LocalChain) -> None:
+def test_node_that_runs_no_lens__is_tried_again_and_named(anvil_chain: LocalChain) -> None:
     refuse = RecordingTransport(
         local(anvil_chain, "alpha"), "alpha", change=lambda method, _, answer: RpcFault(-1, "not here") if method == "eth_call" else answer
     )
@@ -154,7 +154,7 @@ def test_a_node_that_never_runs_the_lens_is_worth_another_try_and_named(anvil_ch
         reader(anvil_chain, refuse).snapshot()
 
 
-def test_an_endpoint_that_is_down_is_named_and_the_others_go_on_if_they_are_enough(anvil_chain: LocalChain) -> None:
+def test_endpoint_down__is_named_and_enough_others_go_on(anvil_chain: LocalChain) -> None:
     alpha, beta = local(anvil_chain, "alpha"), local(anvil_chain, "beta")
     down = EndpointProvider(f"http://127.0.0.1:{free_port()}", "gamma", 1, attempts=1)
     snapshot = reader(anvil_chain, alpha, down, beta, min_operators=2).snapshot()

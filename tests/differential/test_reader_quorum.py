@@ -110,7 +110,7 @@ def test_a_lie_about_the_hash_is_no_quorum(anvil_chain: LocalChain) -> None:
         reader(anvil_chain, honest(anvil_chain, "alpha"), liar, min_operators=2).snapshot()
 
 
-def test_an_endpoint_that_is_a_block_behind_is_waited_for_by_reading_the_block_that_both_have(anvil_chain: LocalChain) -> None:
+def test_endpoint_a_block_behind__is_read_at_the_common_block(anvil_chain: LocalChain) -> None:
     anvil_chain.mine(2)
     line = honest(anvil_chain, "slow")
     head = int(line.call("eth_blockNumber", []), 16)
@@ -138,7 +138,7 @@ def test_one_endpoint_far_behind_does_not_hold_back_two_others(anvil_chain: Loca
     assert [(q.subject, q.address, "behind" in q.why) for q in snapshot.unreadable_items] == [("endpoint", "stuck", True)]
 
 
-def test_pending_transactions_that_any_endpoint_knows_count_and_the_lowest_fees_do(anvil_chain: LocalChain) -> None:
+def test_pending_transactions_and_lowest_fees__count(anvil_chain: LocalChain) -> None:
     def knows_more(method: str, params: list[Any], answer: Any) -> Any:
         if method == "eth_getTransactionCount" and params[1] == "pending":
             return hex(int(answer, 16) + 2)
@@ -185,7 +185,7 @@ def test_a_block_that_nobody_else_has_is_not_read(anvil_chain: LocalChain, lie: 
     assert snapshot.head.hash == anvil_chain.transport.call("eth_getBlockByNumber", [hex(snapshot.head.number), False])["hash"]
 
 
-def test_of_three_the_suggested_fee_and_the_pending_nonce_of_one_alone_do_not_count(anvil_chain: LocalChain) -> None:
+def test_fee_and_nonce_of_one_of_three__do_not_count(anvil_chain: LocalChain) -> None:
     def alone(method: str, params: list[Any], answer: Any) -> Any:
         if method == "eth_getTransactionCount" and params[1] == "pending":
             return hex(int(answer, 16) + 2)
@@ -206,7 +206,7 @@ def test_of_three_the_suggested_fee_and_the_pending_nonce_of_one_alone_do_not_co
 
 
 @pytest.mark.parametrize("lifted", ["alpha again", "beta"])
-def test_the_suggested_fee_of_one_operator_counts_by_its_lowest_endpoint(anvil_chain: LocalChain, lifted: str) -> None:
+def test_suggested_fee_of_one_operator__is_its_lowest(anvil_chain: LocalChain, lifted: str) -> None:
     """Neither one operator nor one of two endpoints of an operator raises tip and gas price."""
 
     def dear(method: str, params: list[Any], answer: Any) -> Any:

@@ -61,7 +61,7 @@ def test_nobody_makes_an_idle_rebalancer_pay(venues: Venues, venue: Venue) -> No
 
 
 @pytest.mark.parametrize("venue", list(Venue))
-def test_another_accounts_allowance_is_not_spent_by_the_victims_own_calldata(venues: Venues, venue: Venue) -> None:
+def test_foreign_allowance__is_not_spent_by_the_victim_s_calldata(venues: Venues, venue: Venue) -> None:
     stall = RebalancerAttack(venues)
     program = stall.program(stall.leg(stall.pool(venue, "WETH", "USDC"), stall.at("WETH")))
     assert stall.would(program) == "", "the same call is good when the victim sends it"
@@ -70,7 +70,7 @@ def test_another_accounts_allowance_is_not_spent_by_the_victims_own_calldata(ven
 
 
 @every_callback
-def test_a_thief_who_buys_in_a_genuine_pool_does_not_pay_with_the_victims_allowance(venues: Venues, venue: Venue) -> None:
+def test_thief_in_a_genuine_pool__spends_no_victim_allowance(venues: Venues, venue: Venue) -> None:
     """The genuine pool, or the genuine manager, calls the thief back, and the thief calls Rebalancer."""
     stall = RebalancerAttack(venues)
     thief, pool = stall.deploy("CallbackThief"), stall.pool(venue, "WETH", "USDC")
@@ -81,7 +81,7 @@ def test_a_thief_who_buys_in_a_genuine_pool_does_not_pay_with_the_victims_allowa
 
 
 @every_callback
-def test_reserves_that_are_stale_in_the_pools_own_callback_buy_nothing(venues: Venues, venue: Venue) -> None:
+def test_reserves_stale_in_a_callback__buy_nothing(venues: Venues, venue: Venue) -> None:
     """Read-only re-entrancy: the pool is called from inside its own swap, and Rebalancer with it."""
     stall = RebalancerAttack(venues)
     caller, pool = stall.deploy("CallbackThief"), stall.pool(venue, "WETH", "USDC")
@@ -95,7 +95,7 @@ def test_reserves_that_are_stale_in_the_pools_own_callback_buy_nothing(venues: V
 
 @pytest.mark.parametrize("sells_evil", [True, False])
 @every_callback
-def test_a_malicious_token_forges_no_callback_while_its_genuine_pool_is_awaited(venues: Venues, venue: Venue, sells_evil: bool) -> None:
+def test_malicious_token__forges_no_callback(venues: Venues, venue: Venue, sells_evil: bool) -> None:
     """Bought, the token runs while the pool is awaited; sold, just after it was served. It sends the very data that is awaited."""
     stall = RebalancerAttack(venues, evil=True)
     sold = "EVIL" if sells_evil else "WETH"
@@ -147,7 +147,7 @@ def test_a_hook_reenters_nothing_and_settles_nothing_for_itself(venues: Venues) 
 
 @pytest.mark.parametrize("wait", [0, 1])
 @pytest.mark.parametrize("dirt", ["take", "mint", "settleFor", "sync"])
-def test_dirty_deltas_of_a_hook_undo_the_whole_transaction_or_nothing(venues: Venues, dirt: str, wait: int) -> None:
+def test_dirty_deltas_of_a_hook__undo_all_or_nothing(venues: Venues, dirt: str, wait: int) -> None:
     """What is taken must be paid by whom took it; what is given to Rebalancer unasked cannot be left there."""
     stall = RebalancerAttack(venues)
     pool = stall.hooked_pool("WETH", "USDC")
@@ -174,7 +174,7 @@ def test_dirty_deltas_of_a_hook_undo_the_whole_transaction_or_nothing(venues: Ve
     assert stall.loot()["WETH"] == ETHER
 
 
-def test_a_token_that_settles_the_victims_payment_for_itself_undoes_the_transaction(venues: Venues) -> None:
+def test_token_that_settles_for_itself__undoes_the_transaction(venues: Venues) -> None:
     """The tokens lie in the manager already, and Rebalancer has not yet said so: an accomplice says it first."""
     stall = RebalancerAttack(venues, evil=True)
     pool = stall.pool(Venue.V4, "EVIL", "WETH")
@@ -188,7 +188,7 @@ def test_a_token_that_settles_the_victims_payment_for_itself_undoes_the_transact
 
 
 @pytest.mark.parametrize("short", [1, 10**6])
-def test_a_hook_that_keeps_a_part_of_what_is_bought_is_refused_by_the_leg(venues: Venues, short: int) -> None:
+def test_hook_that_keeps_a_part__is_refused_by_the_leg(venues: Venues, short: int) -> None:
     stall = RebalancerAttack(venues)
     pool = stall.hooked_pool("WETH", "USDC", share=short)
     quoted = stall.leg(pool, stall.at("WETH"))
@@ -199,7 +199,7 @@ def test_a_hook_that_keeps_a_part_of_what_is_bought_is_refused_by_the_leg(venues
 
 @pytest.mark.parametrize("grab", ["skim", "sync"])
 @every_pool_callback
-def test_a_malicious_token_cannot_grab_what_waits_in_a_pair_for_the_next_leg(venues: Venues, venue: Venue, grab: str) -> None:
+def test_malicious_token__grabs_nothing_between_legs(venues: Venues, venue: Venue, grab: str) -> None:
     """The genuine pool has sent WETH ahead into the pair and is being paid with EVIL: now the pair is skimmed."""
     stall = RebalancerAttack(venues, evil=True)
     pair = stall.pool(Venue.V2, "WETH", "USDC")
@@ -216,7 +216,7 @@ def test_a_malicious_token_cannot_grab_what_waits_in_a_pair_for_the_next_leg(ven
 
 
 @pytest.mark.parametrize("venue", list(Venue))
-def test_a_token_that_answers_a_megabyte_or_refuses_costs_only_its_own_swap(venues: Venues, venue: Venue) -> None:
+def test_flooding_or_refusing_token__costs_only_its_swap(venues: Venues, venue: Venue) -> None:
     """Nobody copies the megabyte, else the gas would not suffice. FALSE says no by its answer alone; its pool holds only USDC."""
     stall, chain = RebalancerAttack(venues), venues.chain
     mega = chain.deploy(own_artifact("MegabyteToken"))

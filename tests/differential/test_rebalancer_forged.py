@@ -38,7 +38,7 @@ def fork(stall: RebalancerAttack, venue: Venue, tier: int) -> tuple[Row, Any]:
 
 
 @every_pool_callback
-def test_a_fork_with_other_init_code_is_never_reached_and_never_served(venues: Venues, venue: Venue) -> None:
+def test_fork_with_other_init_code__is_never_served(venues: Venues, venue: Venue) -> None:
     stall = RebalancerAttack(venues)
     genuine = stall.pool(venue, "WETH", "USDC")
     _, pool = fork(stall, venue, genuine.tier)
@@ -99,7 +99,7 @@ def test_a_row_of_another_kind_reaches_no_pool(venues: Venues, venue: Venue) -> 
     ],
 )
 @every_pool_callback
-def test_a_forged_factory_in_the_victims_own_program_is_asked_once_for_no_more_and_robs_nobody(
+def test_forged_factory__is_asked_once_and_robs_nobody(
     venues: Venues, venue: Venue, asks: int, extra: int, claims: int, words: str
 ) -> None:
     """Such a pool asks twice, for more, or pays nothing of what it says."""
@@ -156,7 +156,7 @@ def test_a_forged_manager_in_the_victims_own_program_robs_nobody(venues: Venues,
     assert stall.would(stall.program(leg)).startswith(words)
 
 
-def test_a_forged_manager_that_calls_back_with_other_words_is_not_served(venues: Venues) -> None:
+def test_forged_manager_with_other_words__is_not_served(venues: Venues) -> None:
     stall = RebalancerAttack(venues)
     weth, usdc = stall.at("WETH"), stall.at("USDC")
     greedy = Program([ProgramLeg(venues.rows[Venue.V4], weth, usdc, 10 * ETHER, 1, 500, 10)], {}).encode()
@@ -166,7 +166,7 @@ def test_a_forged_manager_that_calls_back_with_other_words_is_not_served(venues:
     assert stall.would(Program([leg], {})) == "NotAwaited()"
 
 
-def test_tokens_sent_to_where_no_leg_waits_or_by_a_wrong_way_are_refused(venues: Venues) -> None:
+def test_tokens_sent_nowhere_or_a_wrong_way__are_refused(venues: Venues) -> None:
     stall = RebalancerAttack(venues)
     weth, usdt = stall.at("WETH"), stall.at("USDT")
     for venue in Venue:
@@ -183,7 +183,7 @@ def test_tokens_sent_to_where_no_leg_waits_or_by_a_wrong_way_are_refused(venues:
 
 
 @every_callback
-def test_a_program_is_not_run_after_its_deadline_nor_when_it_is_torn(venues: Venues, venue: Venue) -> None:
+def test_program__is_not_run_after_its_deadline_or_when_torn(venues: Venues, venue: Venue) -> None:
     stall, now_s = RebalancerAttack(venues), venues.chain.now_s()
     program = stall.program(stall.leg(stall.pool(venue, "WETH", "USDC"), stall.at("WETH")))
     assert stall.would(replace(program, deadline_s=now_s - 1)) == "Expired()"

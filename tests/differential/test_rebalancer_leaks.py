@@ -75,7 +75,7 @@ def test_without_a_deposit_the_balances_tell_of_the_same_robbery(venues: Venues,
 
 
 @every_kind_with_callback
-def test_the_value_floor_believes_no_pool_that_is_skewed_in_mid_flight(venues: Venues, venue: Venue) -> None:
+def test_value_floor__believes_no_pool_skewed_in_mid_flight(venues: Venues, venue: Venue) -> None:
     """The victim buys EVIL at twice its price, while the accomplice makes another genuine pool say that it is worth that."""
     stall, chain = RebalancerAttack(venues, evil=True), venues.chain
     weth, evil, usdc = (stall.at(symbol) for symbol in ("WETH", "EVIL", "USDC"))
@@ -137,7 +137,7 @@ def test_a_wallet_that_takes_no_native_coin_gets_everything_back(venues: Venues,
 
 @pytest.mark.parametrize("hub", [False, True])
 @every_kind_with_callback
-def test_a_pool_that_takes_only_a_part_is_refused_so_that_no_rest_stays(venues: Venues, venue: Venue, hub: bool) -> None:
+def test_pool_that_takes_a_part__is_refused_so_no_rest_stays(venues: Venues, venue: Venue, hub: bool) -> None:
     """Its liquidity ends before the whole amount is sold."""
     stall = RebalancerAttack(venues)
     pool, usdt, usdc = stall.pool(venue, "LINK", "USDT", usd=0), stall.at("USDT"), stall.at("USDC")
@@ -205,7 +205,7 @@ def random_program(stall: RebalancerAttack, pools: list[VenuePool], data: st.Dat
     )
 
 
-def test_random_programs_through_all_kinds_are_realised_to_the_wei(venues: Venues) -> None:
+def test_random_programs_of_all_kinds__are_exact_to_the_wei(venues: Venues) -> None:
     stall = RebalancerAttack(venues)
     pools = [
         stall.pool(venue, *pair, **({"tier": (500, 10)} if venue is Venue.V3 and "USDT" in pair else {}))

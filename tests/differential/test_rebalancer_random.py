@@ -183,7 +183,7 @@ def test_random_legs_on_eth_tester_are_realised_to_the_wei(tester_chain: LocalCh
 
 
 @pytest.mark.parametrize("between", [False, True])
-def test_a_pair_used_between_its_feeder_and_its_spender_still_pays_to_the_wei(anvil_chain: LocalChain, between: bool) -> None:
+def test_pair_between_feeder_and_spender__pays_to_the_wei(anvil_chain: LocalChain, between: bool) -> None:
     desk = rich(anvil_chain)
     builder = Builder(desk)
     assert builder.swap("v3 LINK/WETH 3000", desk.at("LINK"), 10**20, W, R)

@@ -82,7 +82,7 @@ def head_hash(chain: LocalChain) -> str:
     return "0x" + bytes(chain.w3.eth.get_block("latest")["hash"]).hex()
 
 
-def test_contracts_and_library_agree_to_the_wei_on_every_pool_size_and_direction(anvil_chain: LocalChain) -> None:
+def test_contracts_and_library__agree_to_the_wei(anvil_chain: LocalChain) -> None:
     states = [read_pool(anvil_chain, name) for name in anvil_chain.address_by_pool]
     assert {type(state).__name__ for state in states} == {"V2Pool", "V3Pool"}
     ask, block = both(anvil_chain), head_hash(anvil_chain)
@@ -110,7 +110,7 @@ def test_a_second_leg_in_a_pool_is_quoted_on_top_of_the_first(tester_chain: Loca
     assert abs(quotes[1].amount_out_raw - second.amount_out_raw) <= second.amount_out_raw * fee_kept / 50 + rounding
 
 
-def test_the_quote_is_of_the_snapshot_s_block_even_when_the_market_moved_since(local_chain: LocalChain) -> None:
+def test_quote__is_of_the_snapshot_s_block_after_a_move(local_chain: LocalChain) -> None:
     state = read_pool(local_chain, "v3 WETH/USDC 3000")
     token_in = local_chain.tokens["USDC"].address
     ours, _ = leg(state, token_in, 10**9)
@@ -124,7 +124,7 @@ def test_the_quote_is_of_the_snapshot_s_block_even_when_the_market_moved_since(l
 
 
 @pytest.mark.parametrize("quoter", QUOTERS)
-def test_a_pool_that_the_factory_does_not_name_has_no_second_quote(tester_chain: LocalChain, quoter: Ask) -> None:
+def test_pool_the_factory_does_not_name__has_no_second_quote(tester_chain: LocalChain, quoter: Ask) -> None:
     v3, v2 = (read_pool(tester_chain, name) for name in ("v3 WETH/USDC 500", "v2 WETH/USDC"))
     for state in (v3, v2):
         ours, _ = leg(state, state.token0, 10**9)
@@ -135,7 +135,7 @@ def test_a_pool_that_the_factory_does_not_name_has_no_second_quote(tester_chain:
 
 
 @pytest.mark.parametrize("quoter", QUOTERS)
-def test_an_amount_that_the_contract_refuses_and_an_unknown_block_are_named_errors(tester_chain: LocalChain, quoter: Ask) -> None:
+def test_refused_amount_or_unknown_block__is_a_named_error(tester_chain: LocalChain, quoter: Ask) -> None:
     state = read_pool(tester_chain, "v2 WETH/USDC")
     ours, _ = leg(state, state.token0, 10**9)
     ask = quoter(tester_chain)

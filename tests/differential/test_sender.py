@@ -57,7 +57,7 @@ def test_a_hash_that_nobody_knows_is_unknown(local_chain: LocalChain) -> None:
     assert (status.state, status.receipt) == ("unknown", None)
 
 
-def test_sending_the_same_bytes_again_is_success_and_sends_nothing_more(local_chain: LocalChain) -> None:
+def test_same_bytes_sent_again__are_a_success_sending_nothing(local_chain: LocalChain) -> None:
     desk = Desk(local_chain)
     once = signed(desk, cancel(desk))
     desk.sender.send(once)
@@ -68,7 +68,7 @@ def test_sending_the_same_bytes_again_is_success_and_sends_nothing_more(local_ch
     assert desk.sender.status_of(once.hash).state == "mined"
 
 
-def test_a_nonce_that_another_transaction_used_needs_the_operator(local_chain: LocalChain) -> None:
+def test_nonce_another_used__needs_the_operator(local_chain: LocalChain) -> None:
     desk = Desk(local_chain)
     tx = cancel(desk)
     first = signed(desk, tx)
@@ -80,7 +80,7 @@ def test_a_nonce_that_another_transaction_used_needs_the_operator(local_chain: L
     assert desk.sender.status_of(other.hash).state == "unknown"
 
 
-def test_a_wallet_without_gas_money_is_told_before_and_at_sending(local_chain: LocalChain) -> None:
+def test_wallet_without_gas_money__is_told_before_and_at_sending(local_chain: LocalChain) -> None:
     desk = Desk(local_chain)
     tx = cancel(desk)
     desk.chain.set_native(10**12)

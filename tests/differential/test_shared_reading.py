@@ -53,7 +53,7 @@ def test_each_of_three_wallets_gets_what_it_would_read_alone(anvil_chain: LocalC
     assert [snapshot.owner for snapshot in shared] == [scope.owner for scope in scopes]
 
 
-def test_fifty_wallets_take_two_requests_and_only_their_own_items_more(anvil_chain: LocalChain) -> None:
+def test_fifty_wallets__take_two_requests_and_their_own_items(anvil_chain: LocalChain) -> None:
     requests: list[tuple[str, list[Any]]] = []
 
     def note(method: str, params: list[Any]) -> tuple[str, list[Any]]:
@@ -92,7 +92,7 @@ def test_a_lie_about_one_wallet_is_outvoted_and_named(anvil_chain: LocalChain) -
     assert any(item.address == "liar" for item in shared[1].unreadable_items)
 
 
-def test_two_operators_that_differ_about_one_wallet_give_no_snapshot(anvil_chain: LocalChain) -> None:
+def test_operators_that_differ_about_a_wallet__give_no_snapshot(anvil_chain: LocalChain) -> None:
     def lie(method: str, params: list[Any], answer: Any) -> Any:
         return hex(7) if method == "eth_getTransactionCount" and params[0] == EMPTY_WALLET and params[1] != "pending" else answer
 
@@ -101,7 +101,7 @@ def test_two_operators_that_differ_about_one_wallet_give_no_snapshot(anvil_chain
         block_reader(anvil_chain, *lines, min_operators=2).read(scopes_of_three(anvil_chain))
 
 
-def test_a_wallet_that_pools_may_answer_differently_is_left_out_of_the_shared_read(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_wallet_answered_differently__is_left_out_of_shared_reads(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """As with pools of Slipstream: it asks by itself, from its own account."""
     senders: list[str] = []
 

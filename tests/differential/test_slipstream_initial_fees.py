@@ -98,7 +98,7 @@ def test_small_swaps_that_move_no_tick_pay_the_initial_fee_each(market: InitialM
     assert moved.swap(weth, 10**9).pool_after.fee_pips == moved.fee_pips
 
 
-def test_after_another_traders_swap_of_the_block_the_minimum_holds(market: InitialMarket) -> None:
+def test_minimum__holds_after_another_trader_s_swap_of_the_block(market: InitialMarket) -> None:
     """Both outcomes: a revert by name, or at least the minimum."""
     stall = stall_of(market)
     (pool,) = market.read(caller=stall.victim)
@@ -197,7 +197,7 @@ def fee_module_row(market: InitialMarket) -> tuple[str, str]:
     return state, finding
 
 
-def test_doctor_names_a_module_whose_rule_is_unknown_with_its_code(venues: Venues) -> None:
+def test_doctor__names_a_module_of_unknown_rule_with_its_code(venues: Venues) -> None:
     market = InitialMarket(venues)
     module = market.factory.swapFeeModule().call()
     code_hash = "0x" + keccak(bytes(market.chain.w3.eth.get_code(module))).hex()

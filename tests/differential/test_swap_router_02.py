@@ -29,7 +29,7 @@ def received(receipt: Receipt, wallet: str) -> Counter[str]:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_multicall_over_v3_v2_and_a_hub_pays_what_the_quoters_said(anvil_chain: LocalChain, legacy: bool) -> None:
+def test_multicall_over_v3_v2_and_a_hub__pays_as_quoted(anvil_chain: LocalChain, legacy: bool) -> None:
     desk = Desk(anvil_chain)
     plan = three_way_plan(desk)
     desk.approve_for(plan)
@@ -130,7 +130,7 @@ def test_our_selectors_are_those_of_the_deployed_router(tester_chain: LocalChain
     assert selector("multicall(bytes[])") != MULTICALL
 
 
-def test_a_tether_like_allowance_that_is_too_small_is_reset_to_zero_first(anvil_chain: LocalChain) -> None:
+def test_tether_like_allowance_too_small__is_zeroed_first(anvil_chain: LocalChain) -> None:
     desk = Desk(anvil_chain)
     tether = desk.at("USDT")
     assert desk.approve(tether, 5).status == 1
@@ -142,7 +142,7 @@ def test_a_tether_like_allowance_that_is_too_small_is_reset_to_zero_first(anvil_
     assert desk.allowance("USDT") == 0
 
 
-def test_a_market_that_moved_between_plan_and_send_costs_nothing_but_gas(anvil_chain: LocalChain) -> None:
+def test_market_moved_before_sending__costs_only_gas(anvil_chain: LocalChain) -> None:
     desk = Desk(anvil_chain)
     plan = three_way_plan(desk)
     desk.approve_for(plan)

@@ -38,7 +38,7 @@ ROUTES = {
 
 
 @pytest.mark.parametrize("router", DESKS)
-def test_a_fee_that_is_switched_on_before_the_swap_is_mined_reverts_it_on_every_route(anvil_chain: LocalChain, router: str) -> None:
+def test_fee_switched_on_before_mining__reverts_on_every_route(anvil_chain: LocalChain, router: str) -> None:
     switchable(anvil_chain)
     for name, route in ROUTES.items():
         mark = anvil_chain.snapshot()
@@ -54,7 +54,7 @@ def test_a_fee_that_is_switched_on_before_the_swap_is_mined_reverts_it_on_every_
 
 
 @pytest.mark.parametrize("router", DESKS)
-def test_a_fee_of_half_a_percent_does_not_pass_a_minimum_of_the_quoted_output(anvil_chain: LocalChain, router: str) -> None:
+def test_fee_of_half_a_percent__fails_the_quoted_minimum(anvil_chain: LocalChain, router: str) -> None:
     """A minimum that is the quote itself is missed by any fee, however small."""
     switchable(anvil_chain)
     desk = DESKS[router](anvil_chain)
@@ -64,7 +64,7 @@ def test_a_fee_of_half_a_percent_does_not_pass_a_minimum_of_the_quoted_output(an
     assert desk.swap(plan, gas=1_000_000).status == 0
 
 
-def test_only_the_rebalancer_sees_a_fee_on_the_last_transfer_alone(anvil_chain: LocalChain) -> None:
+def test_fee_on_the_last_transfer__is_seen_by_the_rebalancer(anvil_chain: LocalChain) -> None:
     """SwapRouter02 has no check of the wallet's balance after a V3 leg; a V2 leg pays the wallet and is checked there."""
     switchable(anvil_chain)
     chain = anvil_chain

@@ -57,7 +57,7 @@ def test_a_batch_counts_as_one_request(tester_chain: LocalChain) -> None:
     assert tester_chain.transport.request_count == before + 1
 
 
-def test_a_block_hash_that_is_unknown_or_no_longer_canonical_is_a_fault(tester_chain: LocalChain) -> None:
+def test_block_hash_unknown_or_not_canonical__is_a_fault(tester_chain: LocalChain) -> None:
     mark = tester_chain.snapshot()
     tester_chain.set_balance("LINK", 1)
     gone = head(tester_chain)["hash"]
@@ -112,7 +112,7 @@ def test_calls_do_not_need_money_in_the_wallet(tester_chain: LocalChain) -> None
     assert int(tester_chain.transport.call("eth_call", [call, "latest"]), 16) == 42
 
 
-def test_a_gas_estimate_suffices_and_is_hardly_more_than_what_does(tester_chain: LocalChain) -> None:
+def test_gas_estimate__suffices_and_is_hardly_more(tester_chain: LocalChain) -> None:
     """Where a pool calls back and the tokens are called from there, each call keeps back a 64th of the gas (EIP-150)."""
     desk = Desk(tester_chain)
     three_way = three_way_plan(desk)

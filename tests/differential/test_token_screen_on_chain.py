@@ -23,7 +23,7 @@ from tests.support.worlds import ANVIL_OFTEN
 
 
 @ANVIL_OFTEN
-def test_the_tokens_of_the_world_move_what_they_are_told_to_in_one_request(local_chain: LocalChain, tmp_path: Path) -> None:
+def test_world_tokens__move_what_they_are_told_in_one_request(local_chain: LocalChain, tmp_path: Path) -> None:
     chain = local_chain
     fund(chain, dict.fromkeys(FIVE, 0))
     with agent_on(chain, tmp_path, ROOMY, FIVE) as agent:
@@ -39,7 +39,7 @@ def test_the_tokens_of_the_world_move_what_they_are_told_to_in_one_request(local
 
 
 @pytest.mark.parametrize("wordy", [False, True])
-def test_a_transfer_that_takes_all_gas_or_answers_a_megabyte_fails_alone(anvil_chain: LocalChain, tmp_path: Path, wordy: bool) -> None:
+def test_transfer_that_burns_or_floods__fails_alone(anvil_chain: LocalChain, tmp_path: Path, wordy: bool) -> None:
     """T10: the other three of the same call, and all the others, are tried as if it were not there."""
     chain = anvil_chain
     address = replace_token(chain, "GUEST", attack("GreedyToken"), "GUEST", "GUEST", 18)
@@ -80,7 +80,7 @@ def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: Lo
         }
 
 
-def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_liar_about_a_token_s_moves__is_outvoted_or_unknown(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """T2: the liar tells of a good token what a paused one answers, and the other way round."""
     chain = anvil_chain
     address = replace_token(chain, "GUEST", attack("PausableToken"), "GUEST", "GUEST", 18)

@@ -109,7 +109,7 @@ def hook_at(stall: RebalancerAttack, address: str) -> str:
     return str(hook.address)
 
 
-def test_hooks_are_allowed_by_address_while_their_code_is_that_which_was_pinned(venues: Venues, tmp_path: Path) -> None:
+def test_hooks__are_allowed_by_address_while_their_code_is_pinned(venues: Venues, tmp_path: Path) -> None:
     """A pool with hooks is no pool of the entry without, whose key differs in nothing else; its own entry trades it while its code is
     that which was pinned. Every swap has V4Quoter's quote.
     """
@@ -144,7 +144,7 @@ def test_hooks_are_allowed_by_address_while_their_code_is_that_which_was_pinned(
         assert {leg.pool for leg in plan.legs} >= {"0x" + plain.pool_id.hex(), "0x" + hooked.pool_id.hex()}
 
 
-def test_pools_of_the_native_coin_trade_its_wrapped_form_as_planned(venues: Venues, tmp_path: Path) -> None:
+def test_native_coin_pools__trade_its_wrapped_form_as_planned(venues: Venues, tmp_path: Path) -> None:
     """WETH is sold and bought, both as V4Quoter says; the wallet's native coin changes by gas alone."""
     stall = RebalancerAttack(venues)
     chain = venues.chain
@@ -169,7 +169,7 @@ def test_pools_of_the_native_coin_trade_its_wrapped_form_as_planned(venues: Venu
         assert "unexplained" not in native_plan.reason
 
 
-def test_wrapped_coin_is_sold_for_native_where_no_other_pool_has_money(venues: Venues, tmp_path: Path) -> None:
+def test_wrapped_coin__is_sold_for_native_where_no_pool_has_money(venues: Venues, tmp_path: Path) -> None:
     """The only pool that lends WETH to its test is left out, because it cannot pay USDC."""
     stall = RebalancerAttack(venues)
     chain = venues.chain

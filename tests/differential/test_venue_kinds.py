@@ -63,7 +63,7 @@ def test_two_thousand_quotes_equal_what_the_pools_own_swap_gives(venues: Venues,
     swaps_equal(venues, venue, 2, 2_000)
 
 
-def test_slipstreams_quoter_agrees_and_its_fee_is_read_with_the_state(venues: Venues) -> None:
+def test_slipstream_quoter__agrees_and_its_fee_is_read_along(venues: Venues) -> None:
     pool = add_pool(venues, Venue.SLIPSTREAM, ("WETH", "USDC"), 1_000_000)
     kind = deployment(venues, Venue.SLIPSTREAM)
     (state,) = read_pools(venues, kind)
@@ -118,7 +118,7 @@ def table_of(kind: AmmVenue) -> Mapping[str, Any]:
     }
 
 
-def test_a_rebalance_over_five_kinds_is_one_transaction_as_planned(venues: Venues, tmp_path: Path) -> None:
+def test_rebalance_over_five_kinds__is_one_transaction(venues: Venues, tmp_path: Path) -> None:
     chain, kinds = venues.chain, [*KINDS, Venue.V4]
     for venue in kinds:
         for symbols in (("WETH", "USDC"), ("WBTC", "USDC"), ("LINK", "WETH")):
@@ -174,7 +174,7 @@ def test_a_rebalance_goes_beside_failing_pools_of_five_kinds(venues: Venues, tmp
 
 
 @pytest.mark.slow
-def test_random_rebalances_over_all_kinds_are_exact_or_refused_by_name(venues: Venues, tmp_path: Path) -> None:
+def test_random_rebalances_of_all_kinds__are_exact_or_refused(venues: Venues, tmp_path: Path) -> None:
     """With pools of V4's native coin too, each of a random depth; what is sent does what its plan says, to the wei."""
     random, chain, used = Random(3), venues.chain, Counter[str]()
     stall, pairs = RebalancerAttack(venues), (("WETH", "USDC"), ("WBTC", "USDC"), ("LINK", "WETH"), ("LINK", "USDC"), ("WETH", "USDT"))

@@ -138,7 +138,7 @@ def test_the_moments_are_all_of_them(wallet: Wallet, tmp_path: Path, is_renewal:
         for moment in moments
     ],
 )
-def test_an_approval_killed_at_any_moment_is_neither_lost_nor_repeated(wallet: Wallet, is_renewal: bool, moment: str) -> None:
+def test_approval_killed_anywhere__is_neither_lost_nor_repeated(wallet: Wallet, is_renewal: bool, moment: str) -> None:
     if is_renewal:
         wallet.delegate()
     before = wallet.posted()

@@ -109,7 +109,7 @@ def test_a_limit_order_killed_at_any_moment_rests_exactly_once(layer: Layer, mom
 
 
 @pytest.mark.parametrize("moment", every_run(END_MOMENTS, {"write 3", "after:send 1"}))
-def test_the_end_of_a_limit_order_killed_at_any_moment_opens_nothing_twice(layer: Layer, moment: str, tmp_path: Path) -> None:
+def test_limit_order_s_end_killed_anywhere__opens_nothing_twice(layer: Layer, moment: str, tmp_path: Path) -> None:
     world, server = limit_world(layer, tmp_path / "limits"), layer.server
     world.restarted()
     server.trade_through("ETH", "1")
@@ -187,7 +187,7 @@ def require_orders_filled_once(world: StepWorld, server: HyperliquidServer) -> N
 
 
 @pytest.mark.parametrize("moment", every_run(TOGETHER_MOMENTS, TOGETHER_OFTEN))
-def test_orders_of_one_action_killed_at_any_moment_are_each_filled_once(layer: Layer, moment: str, tmp_path: Path) -> None:
+def test_orders_of_one_action_killed_anywhere__are_filled_once(layer: Layer, moment: str, tmp_path: Path) -> None:
     world, server = layer.world, layer.server
     changes = venue_changes(server, {"ETH": "40%", "BTC": "30%", "DOGE": "30%"}, "2.5x")
     world = replace(world, loaded=trusted_config(world.chain, tmp_path / "together", changes, EVEN))

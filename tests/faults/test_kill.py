@@ -78,7 +78,7 @@ def require_no_signed_bytes(trade: Trade) -> None:
 
 
 @pytest.mark.parametrize("at", every_run(EVENTS, OFTEN))
-def test_a_process_killed_between_journal_states_trades_exactly_once(trade: Trade, at: str) -> None:
+def test_process_killed_between_states__trades_exactly_once(trade: Trade, at: str) -> None:
     before = WalletBefore(trade)
     killed_at(trade, at)
     require_no_signed_bytes(trade)
@@ -133,7 +133,7 @@ def test_a_transaction_left_in_the_mempool_is_waited_for(trade: Trade) -> None:
     before.require_exactly_one_swap()
 
 
-def test_a_transaction_that_the_mempool_forgot_is_sent_again_with_the_same_hash(trade: Trade) -> None:
+def test_forgotten_transaction__is_sent_again_with_its_hash(trade: Trade) -> None:
     before = WalletBefore(trade)
     call(trade, "evm_setAutomine", False)
     killed_at(trade, "after:send")
@@ -144,7 +144,7 @@ def test_a_transaction_that_the_mempool_forgot_is_sent_again_with_the_same_hash(
     assert trade.context.sender.status_of(trade.context.signer.sign(trade.tx, trade.grant).hash).state == "mined"
 
 
-def test_a_pending_transaction_past_its_deadline_loses_to_its_cancel(trade: Trade) -> None:
+def test_pending_transaction_past_its_deadline__loses_to_a_cancel(trade: Trade) -> None:
     before = WalletBefore(trade)
     call(trade, "evm_setAutomine", False)
     killed_at(trade, "after:send")
@@ -172,7 +172,7 @@ def late_by(trade: Trade, seconds: int) -> None:
     call(trade, "evm_mine")
 
 
-def test_a_swap_mined_after_its_deadline_reverts_and_its_gas_is_booked_as_loss(trade: Trade) -> None:
+def test_swap_mined_after_its_deadline__reverts_at_a_loss_of_gas(trade: Trade) -> None:
     before = WalletBefore(trade)
     call(trade, "evm_setAutomine", False)
     store = trade.new_store()

@@ -52,7 +52,7 @@ def results(chain: LocalChain, folders: Folders, seat: str, only: Only) -> list[
     return lie_results
 
 
-def test_every_answer_that_a_step_reads_is_among_those_that_are_falsified(honest: Scene) -> None:
+def test_answers_a_step_reads__are_all_falsified(honest: Scene) -> None:
     fields = all_fields(honest)
     assert {f"lens: {part}" for part in READ_OF_THE_LENS} <= {field.replace("pool tick ", "tick ") for field in fields} | set(fields)
     kinds = {field.split(":")[0] for field in fields}
@@ -66,9 +66,7 @@ def test_every_answer_that_a_step_reads_is_among_those_that_are_falsified(honest
 
 
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_lie_in_any_field_alone_gets_nothing_signed_while_one_of_two_is_honest(
-    anvil_session: LocalChain, folders: Folders, whole: bool
-) -> None:
+def test_lie_in_any_field__gets_nothing_signed_beside_an_honest(anvil_session: LocalChain, folders: Folders, whole: bool) -> None:
     """Every field that could hurt; in every run without those that frame a value, and without further words of a text or a slot."""
     lie_results = results(
         anvil_session, folders, "one of two", lambda field, at: harmless(field) is None and (whole or not re.search(FURTHER, field))
@@ -77,7 +75,7 @@ def test_a_lie_in_any_field_alone_gets_nothing_signed_while_one_of_two_is_honest
 
 
 @pytest.mark.parametrize("one_of", [6, pytest.param(3, marks=pytest.mark.slow)])
-def test_a_lie_that_gets_something_signed_costs_no_more_than_the_limits(anvil_session: LocalChain, folders: Folders, one_of: int) -> None:
+def test_lie_that_gets_a_signature__costs_at_most_the_limits(anvil_session: LocalChain, folders: Folders, one_of: int) -> None:
     """A sample of the fields that cannot hurt, by name."""
     sampled = sample(SEED, one_of)
     results(anvil_session, folders, "one of two", lambda field, at: harmless(field) is not None and sampled(field, at))
@@ -105,5 +103,5 @@ def test_one_liar_of_three_is_outvoted(anvil_session: LocalChain, folders: Folde
 
 
 @pytest.mark.parametrize("one_of", [96, *slow([48, 24])])
-def test_the_only_endpoint_gets_nothing_signed_outside_the_policy(anvil_session: LocalChain, folders: Folders, one_of: int) -> None:
+def test_only_endpoint__gets_nothing_signed_outside_the_policy(anvil_session: LocalChain, folders: Folders, one_of: int) -> None:
     results(anvil_session, folders, "alone", sample(SEED, one_of))

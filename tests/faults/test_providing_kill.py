@@ -79,7 +79,7 @@ def balance_changes_of(chain: LocalChain, before: WalletBalances, after: WalletB
 
 
 @pytest.mark.parametrize("moment", every_run(MOMENTS, OFTEN))
-def test_a_mint_killed_at_any_moment_happens_exactly_once_after_a_restart(world: StepWorld, moment: str) -> None:
+def test_mint_killed_anywhere__happens_once_after_a_restart(world: StepWorld, moment: str) -> None:
     assert world.killed(moment), f"{moment} was never reached"
     world.restarted()
     world.restarted()

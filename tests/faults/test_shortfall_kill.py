@@ -52,9 +52,7 @@ def run(chain: LocalChain, loaded: LoadedConfig, die_at: str) -> None:
 
 
 @pytest.mark.parametrize("die_at", ["sent", *slow(["outcome", "never"])])
-def test_a_step_killed_before_its_shortfall_is_noted_ends_failed_with_an_alert(
-    anvil_chain: LocalChain, tmp_path: Path, die_at: str
-) -> None:
+def test_step_killed_before_its_shortfall__fails_with_an_alert(anvil_chain: LocalChain, tmp_path: Path, die_at: str) -> None:
     chain = anvil_chain
     switchable(chain)
     fund(chain, HELD)

@@ -75,7 +75,7 @@ def require_exactly_once(world: StepWorld) -> None:
 
 
 @pytest.mark.parametrize("moment", every_run([*SENDS, *WRITES], OFTEN))
-def test_a_step_killed_at_any_moment_trades_exactly_once_after_a_restart(world: StepWorld, moment: str) -> None:
+def test_step_killed_anywhere__trades_once_after_a_restart(world: StepWorld, moment: str) -> None:
     assert world.killed(moment), f"{moment} was never reached"
     world.restarted()
     assert world.restarted() is OutcomeKind.HOLD

@@ -58,7 +58,7 @@ def every_nth(many: int) -> Only:
 
 @pytest.mark.parametrize("part", [2, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", sampled(ONE_OF, "chaos"))
-def test_after_every_fault_of_the_sample_the_rebalance_is_done_exactly_once(
+def test_every_sampled_fault__ends_with_one_rebalance(
     anvil_session: LocalChain, folders: Folders, name: str, part: int, record_property: Callable[[str, object], None]
 ) -> None:
     run, _ = SUITES[name]
@@ -81,7 +81,7 @@ def venue(perps_chain: LocalPerps) -> LocalChain:
 
 
 @pytest.mark.parametrize("name", sampled(FUTURES_CASES, "futures-chaos", "futures-lies"))
-def test_after_a_fault_every_futures_order_is_filled_once_or_not_at_all(venue: LocalChain, folders: Folders, name: str) -> None:
+def test_faults__fill_every_futures_order_once_or_never(venue: LocalChain, folders: Folders, name: str) -> None:
     (seed, number), numbers = FUTURES_CASES[name], itertools.count()
     run, _ = SUITES[name]
     [case_results] = run(venue, folders, seed, lambda _fault, _where: next(numbers) == number)
@@ -148,7 +148,7 @@ def test_a_transaction_that_no_journal_knows_is_a_violation(done: Scene) -> None
     assert any("wei" in problem for problem in problems), "its gas is not in the books"
 
 
-def test_a_second_trade_a_lost_value_and_an_open_allowance_are_violations(done: Scene) -> None:
+def test_second_trade_lost_value_or_allowance__is_a_violation(done: Scene) -> None:
     symbol = min(done.drawn.targets)
     done.chain.set_balance(symbol, done.chain.balance(symbol) * 9 // 10)
     chain, wallet = done.chain, done.chain.wallet.address

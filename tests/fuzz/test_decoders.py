@@ -18,7 +18,7 @@ SEED = 7
 
 
 @pytest.mark.parametrize("tries", [15, pytest.param(40, marks=pytest.mark.slow)])
-def test_no_answer_no_file_and_no_calldata_brings_up_an_error_that_is_not_ours(anvil_chain: LocalChain, tmp_path: Path, tries: int) -> None:
+def test_answer_file_or_calldata__raises_only_our_errors(anvil_chain: LocalChain, tmp_path: Path, tries: int) -> None:
     """Real answers, what once broke a decoder, and seeded mutations of both; `make fuzz` goes on with atheris."""
     scene, seeds = record(anvil_chain, tmp_path)
     scene = pickle.loads(pickle.dumps(scene))

@@ -35,7 +35,7 @@ def mutations_of(seed: bytes, tries: int, draw: random.Random) -> Iterator[bytes
 
 
 @pytest.mark.parametrize("tries", [3_000, *slow([200_000])])
-def test_no_answer_about_a_margin_account_brings_up_an_error_that_is_not_ours(perps_chain: LocalPerps, tries: int) -> None:
+def test_margin_account_answer__raises_only_our_errors(perps_chain: LocalPerps, tries: int) -> None:
     who = perps_chain.chain.accounts[3].address
     perps_chain.deposit(who, 10_000 * 10**6)
     perps_chain.trade(who, "WETH", 3 * WAD)
@@ -122,7 +122,7 @@ def ticket_issuer(server: HyperliquidServer, owner: LocalAccount) -> Callable[..
 
 
 @pytest.mark.parametrize("tries", [300, *slow([5_000])])
-def test_no_answer_of_hyperliquid_brings_up_an_error_that_is_not_ours(tries: int) -> None:
+def test_hyperliquid_answer__raises_only_our_errors(tries: int) -> None:
     with hyperliquid() as server:
         ticket = ticket_issuer(server, OWNER)
         resting = ticket("ETH", 1_000, 2_000, PerpOrderKind.LIMIT)

@@ -151,9 +151,7 @@ def test_nothing_is_copied_over_a_store_or_beside_another_secret(anvil_chain: Lo
         app.copy_store(loaded.path, "sqlite:///trimtab.db")
 
 
-def test_a_row_that_reads_otherwise_ends_the_copy_and_nothing_is_there(
-    anvil_chain: LocalChain, tmp_path: Path, url: str, server: Server
-) -> None:
+def test_row_that_reads_otherwise__ends_the_copy_with_nothing(anvil_chain: LocalChain, tmp_path: Path, url: str, server: Server) -> None:
     loaded = trusted_config(anvil_chain, tmp_path, ROOMY)
     target = with_store_url(loaded, url)
     with wiring.open_store_offline(target) as (store, _), store.db.write("falsify") as db:

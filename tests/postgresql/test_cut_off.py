@@ -39,7 +39,7 @@ def folders(chain: LocalChain, tmp_path: Path, url: str, database_host: str) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("written_at_cut", [1, 2, 4])
-def test_a_worker_cut_off_from_its_database_sends_nothing_and_is_replaced(
+def test_worker_cut_off_from_its_database__sends_nothing(
     anvil_chain: LocalChain, tmp_path: Path, server: Server, url: str, written_at_cut: int
 ) -> None:
     chain = anvil_chain

@@ -91,7 +91,7 @@ def sessions_ended_before(store: Store, number: int, server: Server) -> Iterator
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITES)
-def test_each_statement__its_session_is_ended__is_repeated_or_passes(opened: Opener, server: Server, name: str) -> None:
+def test_statement__its_session_is_ended__is_repeated_or_passes(opened: Opener, server: Server, name: str) -> None:
     write = WRITES[name]
     earlier_writes = list(WRITES.values())[: list(WRITES).index(name)]
     facts_after: set[str] = set()

@@ -122,9 +122,7 @@ def test_a_killed_process_is_replaced_at_once(opened: Opener, url: str, tmp_path
 
 
 @pytest.mark.parametrize("wakes_after_s", [0, 3])
-def test_a_stopped_process_is_replaced_and_writes_nothing_when_it_wakes(
-    opened: Opener, url: str, tmp_path: Path, wakes_after_s: float
-) -> None:
+def test_stopped_process__is_replaced_and_writes_nothing_awake(opened: Opener, url: str, tmp_path: Path, wakes_after_s: float) -> None:
     store = opened()
     with other_machine(url, tmp_path) as process:
         assert answer_to(process, "before") == "written"
@@ -158,7 +156,7 @@ def test_a_process_that_lost_its_lock_neither_sends_nor_writes(opened: Opener, s
 
 
 @pytest.mark.parametrize("moment", ["head", "before:broadcast"])
-def test_a_pause_of_another_machine_is_seen_until_the_last_write_before_a_send(
+def test_pause_elsewhere__is_seen_until_the_last_write(
     opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """It is confirmed while the head is read, or between the look at the switch and the write that precedes the send."""
@@ -187,7 +185,7 @@ def test_a_pause_of_another_machine_is_seen_until_the_last_write_before_a_send(
     assert setup.chain.sent == []
 
 
-def test_a_pause_of_another_machine_is_seen_in_the_write_that_precedes_an_execution(opened: Opener) -> None:
+def test_pause_elsewhere__is_seen_in_an_execution_s_write(opened: Opener) -> None:
     """Of a Safe's proposal, which another account sends."""
     store, other = opened(), opened()
     execution = ProposalExecution(WALLET, tx(0), "0x" + "ab" * 32)
@@ -249,7 +247,7 @@ def test_two_parts_of_a_process_do_not_act_at_once(opened: Opener) -> None:
         pass
 
 
-def test_a_hung_look_leaves_its_wallet_to_another_machine_and_writes_nothing_when_it_goes_on(
+def test_hung_look__leaves_its_wallet_and_writes_nothing_later(
     opened: Opener, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = opened()

@@ -35,9 +35,7 @@ def swap_count(chain: LocalChain, loaded: LoadedConfig) -> int:
     return sum(intent.kind is IntentKind.SWAP and intent.state is IntentState.FINAL for intent in intents)
 
 
-def test_a_cluster_that_has_sent_stops_by_name_once_another_has_too(
-    anvil_chain: LocalChain, tmp_path: Path, server: Server, url: str
-) -> None:
+def test_cluster_that_has_sent__stops_once_another_has_too(anvil_chain: LocalChain, tmp_path: Path, server: Server, url: str) -> None:
     """A new store takes the chain's nonce as its beginning; one that has sent knows that the next was not its own."""
     chain = anvil_chain
     fund(chain, HELD)
@@ -62,7 +60,7 @@ def test_a_cluster_that_has_sent_stops_by_name_once_another_has_too(
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
 
 
-def test_after_a_fail_over_that_lost_a_swap_nothing_is_sent_until_it_is_adopted(anvil_chain: LocalChain, tmp_path: Path) -> None:
+def test_fail_over_that_lost_a_swap__sends_nothing_until_adopted(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """The standby is asynchronous and cut off before the swap, which the primary records and the chain mines."""
     chain = anvil_chain
     fund(chain, HELD)
@@ -100,7 +98,7 @@ def test_after_a_fail_over_that_lost_a_swap_nothing_is_sent_until_it_is_adopted(
                 session._engines.pop(address).dispose()
 
 
-def test_a_cluster_that_acts_while_another_asks_is_not_followed_by_a_second_swap(
+def test_cluster_acting_while_another_asks__is_not_doubled(
     anvil_chain: LocalChain, tmp_path: Path, server: Server, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second has planned and waits for its confirmation; the first rebalances meanwhile, on another machine."""

@@ -27,9 +27,7 @@ def opening(url: str, folder: Path) -> Store:
     return open_store(url, CHAIN_ID, OTHER_WALLET, secret_place=folder / "trimtab.store")
 
 
-def test_each_missing_right_is_named_with_the_grant_that_gives_it(
-    opened: Opener, url: str, server: Server, other_role: str, tmp_path: Path
-) -> None:
+def test_missing_right__is_named_with_its_grant(opened: Opener, url: str, server: Server, other_role: str, tmp_path: Path) -> None:
     """Until the second role can do all that the first does; the log's rows stay as they are."""
     opened()
     database = url.partition("@/")[2].partition("?")[0]
@@ -60,7 +58,7 @@ def test_each_missing_right_is_named_with_the_grant_that_gives_it(
     assert changed == ""
 
 
-def test_a_wrong_password_and_a_missing_database_need_a_correction(server: Server, url: str, tmp_path: Path) -> None:
+def test_wrong_password_or_missing_database__needs_a_correction(server: Server, url: str, tmp_path: Path) -> None:
     access = server.folder / "data" / "pg_hba.conf"
     former = access.read_text()
     server.run("CREATE ROLE guarded LOGIN PASSWORD 'right'")

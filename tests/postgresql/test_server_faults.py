@@ -44,7 +44,7 @@ def add(store: Store, note: str = "i", nonce: int = 7) -> None:
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_a_session_ended_before_any_statement_leaves_nothing_half_done(opened: Opener, server: Server, number: int) -> None:
+def test_session_ended_before_a_statement__leaves_nothing_half(opened: Opener, server: Server, number: int) -> None:
     store = opened()
     store.steps.begin("s", START_S, "{}")
     before_statement(store, number, server.end_sessions)
@@ -72,7 +72,7 @@ def lost_answer(store: Store, monkeypatch: pytest.MonkeyPatch, *, is_made: bool,
     monkeypatch.setattr(store.db.engine.dialect, "do_commit", broken)
 
 
-def test_a_commit_whose_answer_is_lost_counts_as_made_if_the_server_says_so(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commit_of_a_lost_answer__counts_if_the_server_says_so(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened()
     store.steps.begin("s", START_S, "{}")
     lost_answer(store, monkeypatch, is_made=True)
@@ -150,7 +150,7 @@ def busy_writer(store: Store):
         yield db
 
 
-def test_writers_of_a_wallet_wait_for_one_another_and_others_do_not(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writers_of_a_wallet__wait_for_one_another_alone(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, third = opened(), opened(), opened("0x" + "11" * 20)
 
     def hurry(db: Connection, *_: object) -> None:
@@ -274,7 +274,7 @@ def test_a_damaged_table_is_the_operators(opened: Opener) -> None:
     assert not isinstance(fault.value, PassingFault)
 
 
-def test_a_url_that_names_a_standby_is_named_at_every_write_and_passes(tmp_path: Path) -> None:
+def test_url_of_a_standby__is_named_at_every_write_and_passes(tmp_path: Path) -> None:
     """A real one, which refuses what leaves marks of processes and locks too; once it is promoted all goes on."""
     with running_server() as primary:
         primary.new_database("store")
@@ -329,7 +329,7 @@ def small_disk() -> Iterator[Path]:
             subprocess.run(["umount", name], check=True)
 
 
-def test_a_full_disk_of_the_server_passes_and_what_was_written_before_is_there(small_disk: Path, tmp_path: Path) -> None:
+def test_full_server_disk__passes_and_keeps_what_was_written(small_disk: Path, tmp_path: Path) -> None:
     with running_server(small_disk) as server:
         url = server.new_database("small")
         with closing(open_store(url, CHAIN_ID, WALLET, secret_place=tmp_path / "trimtab.store")) as store:

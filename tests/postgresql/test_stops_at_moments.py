@@ -24,9 +24,7 @@ LATE_S = 6.0
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["inside:write that a transaction is sent#1", "before:send#1", "after:send#1"])
-def test_a_worker_stopped_at_a_moment_is_replaced_and_sends_nothing_twice(
-    anvil_chain: LocalChain, tmp_path: Path, url: str, moment: str
-) -> None:
+def test_worker_stopped_at_a_moment__sends_nothing_twice(anvil_chain: LocalChain, tmp_path: Path, url: str, moment: str) -> None:
     """What it was about to send, or has sent without hearing so, is its successor's."""
     folder = folder_of(anvil_chain, tmp_path, url, TOO_MUCH_WETH)
     former = sent_counts(anvil_chain)
@@ -41,9 +39,7 @@ def test_a_worker_stopped_at_a_moment_is_replaced_and_sends_nothing_twice(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("offset_s", [3_600, -3_600])
-def test_a_worker_whose_clock_is_wrong_keeps_to_its_part_and_sends_nothing_twice(
-    anvil_chain: LocalChain, tmp_path: Path, url: str, offset_s: int
-) -> None:
+def test_worker_of_a_wrong_clock__sends_nothing_twice(anvil_chain: LocalChain, tmp_path: Path, url: str, offset_s: int) -> None:
     """Leases go by the clock of the database: neither worker counts the other as gone, until one is."""
     folder = folder_of(anvil_chain, tmp_path, url, TOO_MUCH_WETH)
     former = sent_counts(anvil_chain)

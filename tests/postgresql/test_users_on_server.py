@@ -84,7 +84,7 @@ def test_a_login_needs_a_code_that_no_machine_has_used(place: UsersPlace, user_s
     assert kinds == [UserEventKind.FAILED, UserEventKind.FAILED, UserEventKind.LOGIN]
 
 
-def test_guesses_from_many_machines_at_once_are_counted_one_by_one(user_store: UserStore) -> None:
+def test_guesses_from_many_machines__are_counted_one_by_one(user_store: UserStore) -> None:
     def guess(number: int) -> int:
         return user_store.count_attempt("ann", f"192.0.2.{number}", START_S)
 
@@ -122,7 +122,7 @@ def test_users_of_one_wallet_are_no_users_of_another(url: str, place: UsersPlace
     assert len(users.known_users(place)) == 2
 
 
-def test_the_process_that_serves_pages_is_not_told_the_address_of_the_database(config: Path, url: str) -> None:
+def test_page_server__does_not_learn_the_database_s_address(config: Path, url: str) -> None:
     place = users.users_place(config)
     assert place == UsersPlace("", str(config))
     assert url not in str(place)

@@ -100,9 +100,7 @@ def test_a_removal_waits_for_processes_of_older_versions(
     newer_process.close()
 
 
-def test_a_killed_process_of_an_older_version_holds_up_no_removal(
-    server: Server, opened: Opener, url: str, become: Callable[..., None]
-) -> None:
+def test_killed_older_process__holds_up_no_removal(server: Server, opened: Opener, url: str, become: Callable[..., None]) -> None:
     opened()
     fencing.LockSession(session.server_engine(session.make_url(url))).join("workers")
     become(NEXT, REMOVAL, NEXT)

@@ -24,7 +24,7 @@ from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, grant, tx
 
 
-def test_two_wallets_have_the_same_ids_and_numbers_and_see_nothing_of_each_other(opened: Opener) -> None:
+def test_two_wallets__share_ids_and_see_nothing_of_each_other(opened: Opener) -> None:
     first, second = opened(), opened(OTHER)
     for store, reason in ((first, "mine"), (second, "yours")):
         store.steps.begin("s", START_S, f'"{reason}"')
@@ -46,7 +46,7 @@ def test_paper_books_lie_beside_the_live_ones_of_a_wallet(opened: Opener) -> Non
 
 
 @pytest.mark.parametrize("statement", ["SELECT count(*) FROM steps", "DELETE FROM pins", "INSERT INTO pins VALUES ('w', 'a', 'c', 1)"])
-def test_a_transaction_that_names_no_wallet_fails_instead_of_finding_nothing(opened: Opener, statement: str) -> None:
+def test_transaction_without_a_wallet__fails_and_finds_nothing(opened: Opener, statement: str) -> None:
     store = opened()
     store.trust.pin({"0xaa": "0xbb"}, START_S)
     with store.db.engine.connect() as db, pytest.raises(DBAPIError, match=r"names no wallet|row-level security"):
@@ -63,7 +63,7 @@ def test_no_wallet_writes_a_row_of_another(opened: Opener) -> None:
         assert db.execute(text("UPDATE meta SET value = 'x' WHERE wallet = :key"), {"key": key}).rowcount == 0
 
 
-def test_every_table_is_kept_by_wallet_and_a_superuser_is_refused(opened: Opener, server: Server, url: str, tmp_path: Path) -> None:
+def test_table__is_kept_by_wallet_and_a_superuser_is_refused(opened: Opener, server: Server, url: str, tmp_path: Path) -> None:
     opened()
     database = url.partition("/store")[2].partition("?")[0]
     forced = server.run("SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relrowsecurity AND relforcerowsecurity", f"store{database}")
@@ -112,7 +112,7 @@ def test_a_second_process_is_told_that_another_serves_the_wallet(opened: Opener)
     assert [intent.note for intent in second.journal.intents()] == ["i"]
 
 
-def test_a_second_open_cycle_is_refused_as_that_of_another_process(opened: Opener) -> None:
+def test_second_open_cycle__is_refused_as_another_process_s(opened: Opener) -> None:
     store = opened()
     store.cycles.write(Cycle("first", AgentCycle(), START_S))
     row = {**dict(first_row_of(store, "cycles")), "id": "other"}
@@ -156,7 +156,7 @@ def test_a_pooler_that_loses_the_session_is_refused_by_name(url: str) -> None:
         ("postgresql+psycopg://trimtab:hunter2@/missing?host=FOLDER", "user, password and database"),
     ],
 )
-def test_an_address_that_cannot_be_used_is_refused_without_its_password(server: Server, tmp_path: Path, address: str, words: str) -> None:
+def test_unusable_address__is_refused_without_its_password(server: Server, tmp_path: Path, address: str, words: str) -> None:
     with pytest.raises((ConfigError, OperatorNeeded)) as refused:
         open_store(address.replace("FOLDER", str(server.folder)), CHAIN_ID, WALLET, secret_place=tmp_path / "x.store")
     text = f"{refused.value.message} {refused.value.remedy}"
@@ -164,7 +164,7 @@ def test_an_address_that_cannot_be_used_is_refused_without_its_password(server: 
     assert "hunter2" not in text
 
 
-def test_the_database_of_the_compose_file_is_one_that_stores_may_use(server: Server, tmp_path: Path) -> None:
+def test_compose_file_s_database__is_one_that_stores_may_use(server: Server, tmp_path: Path) -> None:
     script = Path(__file__).parent.parent.parent / "deploy" / "database.sh"
     variables = {
         "PATH": f"{server.programs}:{os.environ['PATH']}",

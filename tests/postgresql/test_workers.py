@@ -25,7 +25,7 @@ TAKEN_OVER_S = 20.0
 
 
 @pytest.mark.slow
-def test_two_workers_share_the_portfolios_and_the_rest_is_taken_over(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
+def test_two_workers__share_portfolios_and_take_the_rest_over(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
     folder = folder_of(anvil_chain, tmp_path, url, BALANCED)
     with worker(folder, tmp_path / "first.log") as first:
         until(lambda: list(counts_of_accounts(url).values()) == [4], 60)
@@ -40,7 +40,7 @@ def test_two_workers_share_the_portfolios_and_the_rest_is_taken_over(anvil_chain
 
 
 @pytest.mark.slow
-def test_a_worker_that_stands_still_is_replaced_and_sends_nothing_twice(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
+def test_worker_that_stands_still__is_replaced_without_a_double(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
     """All four need a rebalance; the first worker stands still in the middle of it and goes on once the second has acted."""
     folder = folder_of(anvil_chain, tmp_path, url, TOO_MUCH_WETH)
     nonces = {name: anvil_chain.w3.eth.get_transaction_count(wallet_of(account, anvil_chain)) for name, account in ACCOUNTS.items()}  # type: ignore[arg-type]
@@ -65,9 +65,7 @@ def states(folder: Path) -> set[IntentState]:
 
 
 @pytest.mark.slow
-def test_a_worker_terminated_in_a_rebalance_ends_at_a_safe_point_and_another_goes_on(
-    anvil_chain: LocalChain, tmp_path: Path, url: str
-) -> None:
+def test_worker_terminated_in_a_rebalance__ends_at_a_safe_point(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
     """What it has sent waits for its block while it ends; nothing is left that may or may not have been sent. Each wallet swaps once."""
     folder = folder_of(anvil_chain, tmp_path, url, TOO_MUCH_WETH)
     nonces = {name: anvil_chain.w3.eth.get_transaction_count(wallet_of(account, anvil_chain)) for name, account in ACCOUNTS.items()}  # type: ignore[arg-type]
@@ -90,9 +88,7 @@ def test_a_worker_terminated_in_a_rebalance_ends_at_a_safe_point_and_another_goe
 
 
 @pytest.mark.slow
-def test_a_stopped_worker_is_replaced_and_portfolios_that_a_living_one_leaves_are_taken(
-    anvil_chain: LocalChain, tmp_path: Path, url: str
-) -> None:
+def test_stopped_worker__is_replaced_and_left_portfolios_taken(anvil_chain: LocalChain, tmp_path: Path, url: str) -> None:
     """Within 20 s of a stop; and beside a worker of the group that serves nothing, some time after nobody has, until a third one asks."""
     folder = folder_of(anvil_chain, tmp_path, url, BALANCED)
     with worker(folder, tmp_path / "first.log") as first, worker(folder, tmp_path / "second.log") as second:

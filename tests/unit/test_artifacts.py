@@ -145,7 +145,7 @@ def test_finding_artifacts_loads_no_web3() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_contracts_and_artifacts_are_those_of_the_last_compilation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_contracts_and_artifacts__are_of_the_last_compilation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No source, import, setting, compiler or artifact is another: each change is noticed by its contract."""
     assert compile_contracts.outdated_contracts() == []
     everything = sorted(compile_contracts.find_sources(None))

@@ -73,7 +73,7 @@ def test_every_plan_survives_the_round_trip(value: Plan) -> None:
 
 @ANY_SIZE
 @given(st.deferred(lambda: st.from_type(DecisionResult)))
-def test_every_decision_with_its_evidence_survives_the_round_trip(value: DecisionResult) -> None:
+def test_decision__survives_the_round_trip_with_its_evidence(value: DecisionResult) -> None:
     _written_and_read(DecisionResult, value)
 
 
@@ -102,7 +102,7 @@ def test_all_evidence_survives_the_round_trip(value: Evidence) -> None:
         (Pool, v3_pool(token("WETH"), token("USDC"), 2_000)),
     ],
 )
-def test_a_member_of_a_union_is_read_back_both_as_itself_and_as_one_of_the_union(union: Any, value: object) -> None:
+def test_union_member__is_read_back_as_itself_and_as_the_union(union: Any, value: object) -> None:
     assert codec.loads(union, codec.dumps(value)) == value
     assert codec.loads(type(value), codec.dumps(value)) == value
 
@@ -112,7 +112,7 @@ def test_a_decided_step_reads_back_from_text() -> None:
     assert codec.loads(DecisionResult, codec.dumps(decided)) == decided
 
 
-def test_canonical_text_has_sorted_keys_exact_fractions_and_strings_for_integers_that_json_readers_round() -> None:
+def test_canonical_text__has_sorted_keys_and_exact_numbers() -> None:
     head = Head(chain_id=1, number=2**53, hash="0x", timestamp_s=2**53 - 1, base_fee_wei=-(2**53))
     assert codec.dumps(head) == (
         '{"base_fee_wei":"-9007199254740992","chain_id":1,"hash":"0x","number":"9007199254740992","timestamp_s":9007199254740991}'
@@ -226,7 +226,7 @@ def test_broken_text_is_a_config_error(text: str, said: str) -> None:
         codec.loads(Decision, text)
 
 
-def test_every_field_is_written_so_that_another_default_changes_no_record() -> None:
+def test_field__is_always_written_so_defaults_change_no_record() -> None:
     written = codec.to_jsonable(step_input())
     assert written["layer_configs"] == []
     assert written.keys() == {field.name for field in fields(StepInput)}

@@ -27,7 +27,7 @@ print(b"canary" + b"-of" in b"".join(shown), os.environ["KEPT"], os.getpid() == 
 """
 
 
-def test_a_process_that_needs_no_key_is_started_anew_without_them(tmp_path: Path) -> None:
+def test_process_that_needs_no_key__is_started_without_them(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('[wallet]\nkey_env = "MY_KEY"\n[futures]\nagent_key_env = "AGENT"\n')
     variables = {"MY_KEY": KEY, "AGENT": KEY, "TRIMTAB_KEYSTORE_PASSWORD": PASSWORD, "TRIMTAB_AGENT_PASSWORD": PASSWORD, "KEPT": "yes"}
     script = f'export SHELL_PID=$$; exec "{sys.executable}" -c "$PROGRAM" "{tmp_path}/a.toml" "two words"'
@@ -38,7 +38,7 @@ def test_a_process_that_needs_no_key_is_started_anew_without_them(tmp_path: Path
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the environment of a process is not shown")
-def test_the_server_of_the_dashboard_and_its_children_hold_no_password(tmp_path: Path) -> None:
+def test_dashboard_server_and_children__hold_no_password(tmp_path: Path) -> None:
     path = agents.config(tmp_path)
     loaded = load_config(path)
     open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
@@ -68,7 +68,7 @@ def test_a_program_that_calls_the_command_keeps_its_environment(argv: list[str],
     assert os.environ["TRIMTAB_KEYSTORE_PASSWORD"] == PASSWORD
 
 
-def test_its_children_read_no_key_from_the_file_beside_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children__read_no_key_from_the_file_by_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = agents.config(tmp_path)
     (tmp_path / ".env").write_text(f"TRIMTAB_KEYSTORE_PASSWORD={PASSWORD}\nTRIMTAB_OTHER=kept\n")
     (tmp_path / ".env").chmod(0o600)

@@ -21,7 +21,7 @@ ETH = 10**18
 
 @examples(20)
 @given(histories())
-def test_every_entry_balances_token_by_token_and_the_ledger_is_the_plain_sum(wallet: Wallet) -> None:
+def test_entry__balances_token_by_token(wallet: Wallet) -> None:
     assert not [entry.id for entry in wallet.entries if entries.unbalanced_tokens(entry)]
     account_balances = entries.account_balances(wallet.entries)
     assert {token: account_balances.get((entries.WALLET, token), 0) for token in TOKENS} == wallet.held
@@ -48,7 +48,7 @@ def test_lots_consumed_and_left_are_the_lots_created(method: LotMethod, wallet: 
 @examples(20)
 @given(histories())
 @pytest.mark.parametrize("method", METHODS)
-def test_realised_and_unrealised_gains_are_the_total_gain_by_every_method(method: LotMethod, wallet: Wallet) -> None:
+def test_realised_and_unrealised_gains__are_the_total(method: LotMethod, wallet: Wallet) -> None:
     """What is there at the end, and what went, less what came: worked out without any lot."""
     tax_run = taxed(wallet, method)
     worth = wallet.worth()
@@ -78,7 +78,7 @@ def test_methods_take_the_lots_they_say() -> None:
     assert gains == {LotMethod.FIFO: (150, 1), LotMethod.LIFO: (50, 3), LotMethod.HIFO: (-50, 2), LotMethod.AVERAGE: (50, 1)}
 
 
-def test_a_disposal_over_several_lots_says_what_each_had_cost_and_how_long_it_was_held() -> None:
+def test_disposal_over_several_lots__says_their_costs_and_ages() -> None:
     lots = Lots(LotMethod.FIFO)
     lots.acquire(WETH, ETH, Fraction(1_000), 100)
     lots.acquire(WETH, ETH, Fraction(3_000), 200)
@@ -87,7 +87,7 @@ def test_a_disposal_over_several_lots_says_what_each_had_cost_and_how_long_it_wa
     assert [(lot.raw, lot.cost) for lot in lots.open_lots()] == [(ETH // 2, 1_500)]
 
 
-def test_what_went_before_it_was_known_to_have_come_gains_nothing_and_is_told() -> None:
+def test_token_gone_before_it_came__gains_nothing_and_is_named() -> None:
     lots = Lots(LotMethod.FIFO)
     (taken,) = lots.dispose(WETH, ETH, Fraction(7))
     assert (taken.cost, taken.acquired_s, lots.unmatched_raw_by_token()) == (7, None, {WETH: ETH})
@@ -96,7 +96,7 @@ def test_what_went_before_it_was_known_to_have_come_gains_nothing_and_is_told() 
     assert [(lot.raw, lot.cost) for lot in lots.open_lots()] == [(ETH, 10)]
 
 
-def test_a_sale_for_the_numeraire_counts_what_was_paid_less_its_gas() -> None:
+def test_sale_for_the_numeraire__counts_what_was_paid_less_gas() -> None:
     wallet = Wallet()
     wallet.usd[WETH] = Fraction(3_000)
     change = wallet.change({WETH: -ETH, USDC: 2_990 * 10**6}, 10**15)
@@ -116,7 +116,7 @@ def test_a_purchase_costs_what_was_paid_and_its_gas() -> None:
     assert (bought.raw, bought.cost) == (10**7, 6_032 * 10**6)
 
 
-def test_a_token_for_another_counts_at_the_reference_price_of_what_was_got() -> None:
+def test_token_for_another__counts_at_the_price_of_what_was_got() -> None:
     wallet = Wallet()
     change = wallet.change({WETH: -3 * ETH, WBTC: 98 * 10**5}, 0)
     wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {}))
@@ -134,7 +134,7 @@ def test_wrapping_is_no_disposal_and_gas_alone_is_an_expense() -> None:
     assert tax_run.gas_cost == 2 * 10**6
 
 
-def test_fees_and_the_exchange_of_a_pool_are_told_apart_when_liquidity_comes_back() -> None:
+def test_pool_fees_and_exchange__are_apart_when_liquidity_returns() -> None:
     wallet = Wallet()
     wallet.provide(50)
     wallet.take_out(100, 20)

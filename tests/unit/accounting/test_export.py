@@ -63,7 +63,7 @@ def test_every_column_that_rotkis_importers_ask_for_is_there() -> None:
 
 @examples(20)
 @given(histories())
-def test_every_cell_is_of_its_columns_kind_and_all_rows_sum_to_what_the_wallet_holds(wallet: Wallet) -> None:
+def test_cells__are_of_their_kind_and_rows_sum_to_the_wallet(wallet: Wallet) -> None:
     trades = read(export.TRADE_COLUMNS, list(export.rotki_trades(wallet.entries, ASSETS)))
     events = read(export.EVENT_COLUMNS, list(export.rotki_events(wallet.entries, ASSETS)))
     sums: dict[str, Fraction] = {}
@@ -92,7 +92,7 @@ def test_every_cell_is_of_its_columns_kind_and_all_rows_sum_to_what_the_wallet_h
     }
 
 
-def test_several_tokens_for_several_are_cut_into_few_pairs_that_sum_to_the_wei() -> None:
+def test_several_for_several__are_cut_into_few_exact_pairs() -> None:
     wallet = Wallet()
     moved = {WETH: -(10**18), USDC: -1_000_000_007, WBTC: 3_333_333, NATIVE: 500_000_000_000_000_003}
     entry = entries.trade_entry(wallet.change(moved, 10**15), wallet.prices(), COUNTED, {})
@@ -105,7 +105,7 @@ def test_several_tokens_for_several_are_cut_into_few_pairs_that_sum_to_the_wei()
     assert list(export.rotki_events([entry], ASSETS)) == []
 
 
-def test_a_piece_worth_less_than_a_base_unit_goes_with_its_tokens_neighbour() -> None:
+def test_piece_below_a_unit__goes_with_its_token_s_neighbour() -> None:
     """A millionth of a dollar beside half a WETH takes no base unit of what was got: it makes no row of nothing."""
     wallet = Wallet()
     moved = {USDC: -1, WETH: -(10**18) // 2, WBTC: 1_666_666}
@@ -116,7 +116,7 @@ def test_a_piece_worth_less_than_a_base_unit_goes_with_its_tokens_neighbour() ->
 
 
 @given(st.lists(st.tuples(st.sampled_from((WETH, WBTC, USDC, NATIVE)), st.integers(-3, 3) | st.integers(-(10**6), 10**6)), max_size=4))
-def test_whatever_dust_is_exchanged_no_row_has_an_amount_of_zero_and_all_sum_to_the_wei(parts: list[tuple[str, int]]) -> None:
+def test_exchanged_dust__leaves_no_row_of_zero(parts: list[tuple[str, int]]) -> None:
     wallet = Wallet()
     moved = {token: raw for token, raw in parts if raw}
     entry = entries.trade_entry(SettledTransaction("i", 1, wallet.now_s, "0x1", "", moved, 0), wallet.prices(), COUNTED, {})
@@ -158,7 +158,7 @@ def test_what_came_and_went_is_the_event_that_it_was(kind: ExternalTransferKind 
     assert row[3] == "500"
 
 
-def test_gas_that_belongs_to_no_exchange_is_spent_and_a_position_is_the_owners_still() -> None:
+def test_gas_of_no_exchange__is_spent_and_a_position_is_kept() -> None:
     wallet = Wallet()
     wallet.entries.append(entries.trade_entry(wallet.change({}, 10**15), wallet.prices(), COUNTED, {}))
     assert [(row[0], row[2], row[3]) for row in export.rotki_events(wallet.entries[-1:], ASSETS)] == [("Spend", "ETH", "0.001")]

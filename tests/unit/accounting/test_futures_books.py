@@ -175,7 +175,7 @@ def test_funding_is_booked_by_market_and_day() -> None:
     ]
 
 
-def test_readings_and_effects_are_read_back_where_they_are_and_where_not() -> None:
+def test_readings_and_effects__are_read_back_where_they_are() -> None:
     plain, margined = valued(1, None), valued(1, reading(5, 1, 2, 3, 4, 5))
     assert codec.from_jsonable(ValuedHolding, codec.to_jsonable(plain.holdings[0])) == plain.holdings[0]
     assert codec.from_jsonable(ValuedHolding, codec.to_jsonable(margined.holdings[0])) == margined.holdings[0]
@@ -185,7 +185,7 @@ def test_readings_and_effects_are_read_back_where_they_are_and_where_not() -> No
     assert NATIVE in COUNTED
 
 
-def test_realised_futures_count_in_the_year_of_their_settlement_at_its_rate() -> None:
+def test_realised_futures__count_in_their_settlement_s_year() -> None:
     first, second = order(2, size=-1, realised=40, funding=-3), replace(order(3, size=-1, realised=-10), chain_s=366 * DAY_S)
     unpriced = replace(first, futures=replace(effect(realised=7, size=1), price=None))
     assert futures_profit_by_year([first, second, unpriced, deposit(1, 400)]) == {"1970": 43 * E6, "1971": -10 * E6}
@@ -216,7 +216,7 @@ def test_the_export_names_each_fee_profit_payment_and_move() -> None:
     assert futures_table([], NAMES).rows == ()
 
 
-def test_effect__fill_of_another_market_has_a_size_of_no_known_decimals() -> None:
+def test_effect__other_market_s_fill_has_unknown_decimals() -> None:
     """Market and quote differ in decimals, as at Hyperliquid: a size in those of the quote would be a hundredth."""
     eth = replace(market("ETH"), symbol="Ether", size_decimals=4)
     step = step_of(account(10_000, {}, eth))
@@ -237,7 +237,7 @@ def test_effect__fill_of_another_market_has_a_size_of_no_known_decimals() -> Non
     assert [(row["symbol"], row["size"]) for row in rows if row["event"] == "trading fee"] == [("Ether", "2"), ("DOGE", "")]
 
 
-def test_rotki_gets_results_as_income_and_loss_that_sum_to_a_base_unit() -> None:
+def test_rotki__gets_income_and_loss_that_sum_to_a_unit() -> None:
     half = replace(effect(size=-1), fills=(replace(effect(size=-1).fills[0], realised_raw=E12 * 5 // 2),))
     entries = [replace(order(number), futures=half) for number in range(1, 6)] + [order(9, funding=7), deposit(10, 100)]
     rows = [dict(zip(EVENT_COLUMNS, row, strict=True)) for row in rotki_events(entries, RotkiAssets(1, "ETH", NAMES.decimals))]

@@ -56,7 +56,7 @@ def test_a_withdrawal_is_no_loss() -> None:
     assert time_weighted_return(parts) == Fraction(12, 10) * Fraction(11, 10) - 1
 
 
-def test_blocks_of_one_second_lose_nothing_that_happened_between_them() -> None:
+def test_blocks_of_one_second__lose_nothing_between_them() -> None:
     first, second, third = (replace(worth(block, 100), chain_s=DAY_S) for block in (1, 2, 3))
     trade = replace(flow(2, 50), kind=EntryKind.TRADE)
     measured = performance([trade], [first, second, replace(third, chain_s=2 * DAY_S)], DAY_S, 3 * DAY_S, USDC, OPENING)
@@ -65,7 +65,7 @@ def test_blocks_of_one_second_lose_nothing_that_happened_between_them() -> None:
     assert measured.rebalance_count == 1
 
 
-def test_a_wallet_that_was_empty_meanwhile_goes_on_from_where_it_was() -> None:
+def test_wallet_empty_meanwhile__goes_on_from_where_it_was() -> None:
     parts = return_periods(
         [worth(1, 100), worth(2, 110), worth(3, 0), worth(4, 50), worth(5, 55)], external_cash_flows([flow(3, -110), flow(4, 50)])
     )
@@ -79,7 +79,7 @@ def changed_asset(between: list[Entry], *valuations: Valuation) -> Performance:
     return result
 
 
-def test_an_asset_that_leaves_with_its_balance_is_a_withdrawal_and_joins_again_as_a_deposit() -> None:
+def test_asset_leaving_with_its_balance__is_a_withdrawal() -> None:
     result = changed_asset([], at(1, 10, 100, 10), worth(2, 100), at(3, 10, 100, 12))
     assert (result.withdrawals, result.deposits, result.profit, result.twr) == (100, 120, 0, 0)
 
@@ -98,7 +98,7 @@ def test_the_first_entry_of_an_asset_is_counted_once() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(-40, 60), st.integers(-30, 80)), min_size=1, max_size=12))
-def test_whatever_comes_and_goes_the_time_weighted_return_is_the_product_of_the_markets(moves: list[tuple[int, int]]) -> None:
+def test_time_weighted_return__is_the_markets_product(moves: list[tuple[int, int]]) -> None:
     value, valuations, flows, expected = Fraction(1_000_000), [worth(0, 1_000_000)], [], Fraction(1)
     for block, (percent, paid_percent) in enumerate(moves, 1):
         grown = value * (100 + percent) / 100
@@ -124,11 +124,11 @@ def test_money_weighted_returns_match_closed_forms(crossed: list[tuple[int, int]
     assert money_weighted_return(0, 2 * YEAR_S, Fraction(100), Fraction(end), flows) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_money_weighted_return_of_hours_is_as_exact_as_one_of_years() -> None:
+def test_money_weighted_return_of_hours__is_exact() -> None:
     assert money_weighted_return(0, 7_200, Fraction(100), Fraction(231), [(3_600, Fraction(100))]) == pytest.approx(0.21, abs=1e-9)
 
 
-def test_a_wallet_that_was_empty_at_first_has_the_return_of_what_came() -> None:
+def test_wallet_empty_at_first__has_the_return_of_what_came() -> None:
     """100 come after three quarters of the period and grow by a tenth: 1.1 to the fourth over all of it, whatever the unit."""
     for unit in (1, 10**6, 10**40):
         rate = money_weighted_return(0, 100, Fraction(0), Fraction(110 * unit), [(75, Fraction(100 * unit))])
@@ -159,7 +159,7 @@ def test_holding_keeps_units_and_buys_deposits_at_the_targets() -> None:
     assert hold_values([flow(2, 60)], valuations, OPENING, {1, 2, 3}) == {1: 200, 2: 360, 3: 245}
 
 
-def test_opening_cash_buys_the_basket_so_that_the_first_purchase_gains_only_its_cost() -> None:
+def test_opening_cash__buys_the_basket_at_its_cost_alone() -> None:
     """200 USDC buy one WETH of 100 for 101; WETH rises to 300. The market made 200, the purchase cost 1."""
     valuations = [at(1, 0, 200, 100), at(2, 1, 99, 100), at(3, 1, 99, 300)]
     bought = replace(trade_of(200), block=2, chain_s=2 * DAY_S)
@@ -168,7 +168,7 @@ def test_opening_cash_buys_the_basket_so_that_the_first_purchase_gains_only_its_
     assert (measured.profit, measured.hold_profit, measured.rebalancing_premium, measured.rebalance_count) == (199, 200, -1, 1)
 
 
-def test_opening_cash_fills_what_is_below_target_and_tokens_are_kept() -> None:
+def test_opening_cash__fills_what_is_below_target() -> None:
     fifth = at(1, 1, 400, 100)
     assert OPENING.basket(fifth) == {WETH: Fraction(5, 2), USDC: 250}
     assert OPENING.basket(at(1, 4, 100, 100)) == {WETH: 4, USDC: 100}
@@ -178,7 +178,7 @@ def test_opening_cash_fills_what_is_below_target_and_tokens_are_kept() -> None:
     assert OPENING.basket(empty) == {}
 
 
-def test_native_coin_that_is_an_asset_counts_as_its_wrapped_token_when_cash_is_spread() -> None:
+def test_native_coin_asset__counts_as_its_wrapped_token() -> None:
     """1 native coin of 100 is at its target of a third; 200 USDC buy one LINK of 100."""
     link, third = "0x" + "11" * 20, 3_333
     rows = (
@@ -245,7 +245,7 @@ def test_costs_a_year__are_a_share_of_the_mean_value(days: tuple[int, ...], valu
     assert period.costs_year == share
 
 
-def test_a_fall_that_nobody_explained_is_a_loss_and_a_rise_is_none_of_the_strategys() -> None:
+def test_unexplained_fall__is_a_loss_and_a_rise_no_gain() -> None:
     def unexplained(raw: int) -> Entry:
         return entries.transfer_entry(ExternalTransfer(1, USDC, raw, Fraction(raw), 0, 2, 2 * DAY_S, False, None))
 
@@ -298,7 +298,7 @@ def test_gas_money_that_comes_is_neither_a_deposit_nor_a_profit() -> None:
     assert (measured.deposits, measured.profit, measured.gas_money_inflow, measured.hold_profit) == (0, 0, 0, 0)
 
 
-def test_wrapped_coin_that_refills_gas_money_leaves_without_a_loss() -> None:
+def test_wrapped_coin_for_gas__leaves_without_a_loss() -> None:
     """Two WETH of 100 become gas money; what is held falls by 200 and nothing was lost, by holding neither."""
     after = beside_gas(2, 400, 302)
     after = replace(after, value=after.value - 200, holdings=(replace(after.holdings[0], wallet_raw=2), *after.holdings[1:]))

@@ -165,7 +165,7 @@ def test_in_another_currency_dollars_gain_too_as_the_rate_moves(method: LotMetho
 
 
 @pytest.mark.parametrize(("content", "words"), [(None, "No such file or directory"), (b"\xff\xfe", "it is not plain text")])
-def test_a_rate_table_that_cannot_be_read_is_named_in_plain_words(tmp_path: Path, content: bytes | None, words: str) -> None:
+def test_unreadable_rate_table__is_named_in_plain_words(tmp_path: Path, content: bytes | None, words: str) -> None:
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=SimpleNamespace(rates="eur.csv")), path=tmp_path / "trimtab.toml")
     if content is not None:
         (tmp_path / "eur.csv").write_bytes(content)
@@ -173,7 +173,7 @@ def test_a_rate_table_that_cannot_be_read_is_named_in_plain_words(tmp_path: Path
         read_rates(loaded)
 
 
-def test_a_rate_table_that_ended_long_before_the_last_trade_is_named(tmp_path: Path) -> None:
+def test_rate_table_that_ended_early__is_named(tmp_path: Path) -> None:
     """It goes on counting, since tables of yearly means are used too, but not without a word."""
     path = tmp_path / "eur.csv"
     tax = SimpleNamespace(method="fifo", currency="EUR", rates="eur.csv", year_limit=None)
@@ -191,7 +191,7 @@ def test_a_rate_table_that_ended_long_before_the_last_trade_is_named(tmp_path: P
 
 
 @pytest.mark.parametrize("method", LotMethod)
-def test_open_lots_have_the_entry_prices_and_gains_of_an_independent_calculation(tmp_path: Path, method: LotMethod) -> None:
+def test_open_lots__have_independent_entry_prices_and_gains(tmp_path: Path, method: LotMethod) -> None:
     """In euros, with the method of the command instead of that of the config; of WBTC no price is known at the newest valuation."""
     lots_left: dict[str, tuple[float, float]] = {}
     expected = independent(TRADES, method.value, lambda at_s: float(RATES.at(at_s)), numeraire_gains=True, left=lots_left)
@@ -228,7 +228,7 @@ def test_open_lots_have_the_entry_prices_and_gains_of_an_independent_calculation
 
 
 @pytest.mark.parametrize("method", LotMethod)
-def test_pnl_and_the_exported_disposals_say_the_same_of_each_year(monkeypatch: pytest.MonkeyPatch, method: LotMethod) -> None:
+def test_pnl_and_exported_disposals__agree_on_each_year(monkeypatch: pytest.MonkeyPatch, method: LotMethod) -> None:
     expected = independent(TRADES, method.value)
     tax = SimpleNamespace(method=method.value, currency=None, rates=None, year_limit=None)
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=tax))

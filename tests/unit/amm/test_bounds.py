@@ -74,7 +74,7 @@ def last_unit_rate(state, token_in, amount) -> Fraction:
 
 
 @given(amm_pools.pools, amm_pools.tokens, impacts, st.fractions(Fraction(1, 2), Fraction(11, 10), max_denominator=10**6))
-def test_best_response_is_the_last_input_that_still_pays_the_price(state, token_in, impact_bps, share):
+def test_best_response__is_the_last_input_that_pays_the_price(state, token_in, impact_bps, share):
     price = pools.marginal_price(state, token_in) * share
     best, most = state.best_amount_in(token_in, price, impact_bps), state.max_in(token_in, impact_bps)
     assert 0 <= best <= most
@@ -92,7 +92,7 @@ def test_best_response_is_the_last_input_that_still_pays_the_price(state, token_
     st.fractions(Fraction(8, 10), 1, max_denominator=10**4),
     amm_pools.amounts,
 )
-def test_no_other_input_within_the_bound_gains_more_at_that_price_but_for_rounding(state, token_in, share, other):
+def test_input_within_the_bound__gains_no_more_but_for_rounding(state, token_in, share, other):
     price = pools.marginal_price(state, token_in) * share
     best, most = state.best_amount_in(token_in, price, 3000), state.max_in(token_in, 3000)
     assume(0 < other <= most)
@@ -106,7 +106,7 @@ def test_no_other_input_within_the_bound_gains_more_at_that_price_but_for_roundi
 
 
 @given(amm_pools.v3_pools(), amm_pools.tokens, amm_pools.amounts, st.data())
-def test_a_quote_beyond_the_known_ticks_refuses_with_the_largest_that_it_can_quote(full, token_in, amount, data):
+def test_quote_beyond_known_ticks__refuses_with_the_largest(full, token_in, amount, data):
     reach = st.integers(0, 500 * full.tick_spacing)
     window = (max(MIN_TICK, full.tick - data.draw(reach)), min(MAX_TICK, full.tick + data.draw(reach)))
     known = tuple(t for t in full.ticks if window[0] <= t.index <= window[1])
@@ -130,7 +130,7 @@ def test_a_quote_beyond_the_known_ticks_refuses_with_the_largest_that_it_can_quo
         state.swap(token_in, largest + 1)
 
 
-def test_bounds_hold_where_the_contract_leaves_its_precise_formula():
+def test_bounds__hold_where_the_contract_leaves_its_formula():
     """A fall by a factor of 2^32 within one range takes products of more than 256 bits."""
     spacing = 16_383
     high = get_sqrt_ratio_at_tick(52 * spacing)
@@ -156,7 +156,7 @@ def test_a_free_price_is_answered_up_to_the_impact_bound():
         assert state.best_amount_in(TOKEN0, Fraction(0), 50) == state.max_in(TOKEN0, 50) > 0
 
 
-def test_without_an_impact_bound_a_pool_takes_what_its_contract_can_hold():
+def test_unbounded_pool__takes_what_its_contract_can_hold():
     pair = V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10**18)
     assert pair.max_in(TOKEN0, 10_000) == 2**112 - 1 - 10**18
     for impact_bps in (50, 10_000):
@@ -166,7 +166,7 @@ def test_without_an_impact_bound_a_pool_takes_what_its_contract_can_hold():
     assert flat().max_in(TOKEN1, 10_000) == flat().swap(TOKEN1, 2**200).amount_in_raw
 
 
-def test_depth_is_the_reserve_of_a_pair_and_what_a_v3_pool_holds_within_two_percent():
+def test_depth__is_a_pair_s_reserve_or_two_percent_of_v3():
     pair = V2Pool(POOL, "v2", TOKEN0, TOKEN1, 7, 9)
     assert (pair.depth(TOKEN0), pair.depth(TOKEN1)) == (7, 9)
     state = flat()
@@ -181,7 +181,7 @@ def test_depth_is_the_reserve_of_a_pair_and_what_a_v3_pool_holds_within_two_perc
 @pytest.mark.parametrize(
     ("known", "impact_bps", "ends"), [((-100, 100), 99, False), ((-100, 100), 100, True), ((MIN_TICK, MAX_TICK), 9_999, False)]
 )
-def test_the_ticks_read_end_where_the_impact_bound_lies_beyond_them(known, impact_bps, ends):
+def test_ticks_read__end_where_the_impact_bound_is_beyond_them(known, impact_bps, ends):
     """1.0001 ** 100 is 1.01005: the price of what is sold falls by 99.5 bps until there, whichever way."""
     state = flat(known_from_tick=known[0], known_to_tick=known[1], ticks=())
     assert [state.exceeds_known_ticks(token, impact_bps) for token in (TOKEN0, TOKEN1)] == [ends, ends]

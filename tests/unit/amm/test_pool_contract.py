@@ -156,13 +156,13 @@ def test_best_response_beats_every_other_amount(form: str, data: st.DataObject, 
 
 @forms
 @given(data=st.data(), impact=impacts, share=st.floats(0.001, 1))
-def test_curve_is_concave_and_promises_no_less_than_the_pool_pays(form: str, data: st.DataObject, impact: int, share: float) -> None:
+def test_curve__is_concave_and_promises_no_less_than_paid(form: str, data: st.DataObject, impact: int, share: float) -> None:
     require_generous_curve(data.draw(drawn(form)), impact, share)
 
 
 @forms
 @pytest.mark.parametrize("impact", [1, 30, 100, 1_000])
-def test_the_curve_of_a_balanced_pool_promises_no_less_up_to_its_end(form: str, impact: int) -> None:
+def test_balanced_pool_s_curve__promises_no_less_to_its_end(form: str, impact: int) -> None:
     """There a stable curve is flattest: its price falls with the third power of the amount."""
     tokens, reserve = (Token(f"0x{1:040x}", "A", 6), Token(f"0x{2:040x}", "B", 6)), 10**10
     pool = POOL_KINDS[form].simulated(ADDRESS, tokens, Fraction(1), (reserve, reserve), 100)

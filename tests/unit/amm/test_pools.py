@@ -60,7 +60,7 @@ def test_no_swap_pays_better_than_the_marginal_price_after_fee(state, token_in, 
 
 
 @given(amm_pools.v3_pools(), amm_pools.tokens, amm_pools.amounts, st.integers(1, 2**64))
-def test_a_price_limit_is_never_passed_and_what_is_not_filled_stops_at_it(state, token_in, amount, distance):
+def test_price_limit__is_never_passed_and_the_rest_stops_there(state, token_in, amount, distance):
     down = token_in == TOKEN0
     limit = state.sqrt_price_x96 - distance if down else state.sqrt_price_x96 + distance
     assume(MIN_SQRT_RATIO < limit < MAX_SQRT_RATIO)
@@ -72,7 +72,7 @@ def test_a_price_limit_is_never_passed_and_what_is_not_filled_stops_at_it(state,
 
 
 @given(amm_pools.v3_pools(), amm_pools.tokens, amm_pools.amounts)
-def test_the_tick_after_a_swap_is_that_of_its_price_or_one_below_a_crossed_one(state, token_in, amount):
+def test_tick_after_a_swap__is_its_price_s_or_one_below_a_crossed(state, token_in, amount):
     done = swap_result(state, token_in, amount)
     assume(done)
     tick, price = done.pool_after.tick, done.pool_after.sqrt_price_x96
@@ -100,7 +100,7 @@ def test_a_gap_without_liquidity_is_crossed_for_nothing():
     assert done.pool_after.liquidity == 10**18
 
 
-def test_a_swap_that_empties_the_pool_fills_in_part_at_the_end_of_the_price_range():
+def test_emptying_swap__fills_in_part_at_the_range_s_end():
     done = flat().swap(TOKEN0, 10**30)
     assert done.amount_in_raw < 10**19
     assert (done.pool_after.sqrt_price_x96, done.pool_after.tick, done.pool_after.liquidity) == (MIN_SQRT_RATIO + 1, MIN_TICK, 0)
@@ -148,7 +148,7 @@ def test_a_v2_pair_takes_no_price_limit():
         pair.swap(TOKEN0, 10**10, Q96)
 
 
-def test_a_move_is_rounded_up_so_that_only_an_unmoved_pool_reads_zero():
+def test_move__is_rounded_up_so_only_an_unmoved_pool_is_zero():
     state = flat()
     assert pools.price_move_bps(state, state, TOKEN0) == 0
     moved = state.swap(TOKEN0, 10).pool_after

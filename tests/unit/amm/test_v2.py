@@ -68,7 +68,7 @@ def test_overflow_is_judged_in_the_scale_of_the_deployed_library(reserve_out, la
         get_amount_out(largest + 1, 1, reserve_out)
 
 
-def test_a_reserve_may_be_the_largest_number_that_the_pair_stores_and_no_more():
+def test_reserve__may_be_the_pair_s_largest_number_at_most():
     """UniswapV2Pair._update: balance <= uint112(-1)."""
     amount = 10**30
     pool = V2Pool("pair", "uniswap_v2", "0x01", "0x02", 2**112 - 1 - amount, 10**33)

@@ -198,7 +198,7 @@ def test_flush__store_fails__ends_only_a_run_of_one_cycle(world: ScriptedAgent, 
     monkeypatch.undo()
 
 
-def test_pause_after_errors__doubles_and_begins_anew_after_a_good_cycle(world: ScriptedAgent) -> None:
+def test_pause_after_errors__doubles_until_a_good_cycle(world: ScriptedAgent) -> None:
     no_answer = Retryable("no answer")
     world.script = [
         no_answer,
@@ -230,7 +230,7 @@ def test_protection__is_judged_after_the_trades(world: ScriptedAgent) -> None:
     assert run.urgent_pause_s is None
 
 
-def test_protection_due__is_looked_after_no_later_than_the_interval(world: ScriptedAgent) -> None:
+def test_protection_due__is_looked_after_within_the_interval(world: ScriptedAgent) -> None:
     run = world.run(interval_s=12)
     pauses_s = []
     for _ in range(4):
@@ -241,7 +241,7 @@ def test_protection_due__is_looked_after_no_later_than_the_interval(world: Scrip
 
 
 @pytest.mark.parametrize("obstacle", ["no wallet", "paused", "unreadable switch"])
-def test_protection_due__that_nothing_can_be_sent_for__does_not_hurry(
+def test_protection_due__that_nothing_can_be_sent_for__no_hurry(
     world: ScriptedAgent, monkeypatch: pytest.MonkeyPatch, obstacle: str
 ) -> None:
     run = world.run(sends=obstacle != "no wallet")
@@ -268,7 +268,7 @@ def test_wait__hard_pause_begins__ends_until_a_cycle_has_seen_it(world: Scripted
     assert not world.run().ends_wait(), "a run that begins under a hard pause undoes at its first cycle"
 
 
-def test_hard_pause__undoes_instead_of_trading__but_a_dry_run_goes_on(world: ScriptedAgent) -> None:
+def test_hard_pause__undoes_instead_of_trading_but_in_a_dry_run(world: ScriptedAgent) -> None:
     world.switch.pause("stolen key", START_S, hard=True)
     world.run().cycle()
     assert (world.revoked_for, world.transactors) == (["stolen key"], [])
@@ -286,13 +286,13 @@ def test_wait__ends_for_a_stop_of_a_run_that_sends(world: ScriptedAgent) -> None
     assert isinstance(dry_run.cycle(), StepOutcome)
 
 
-def test_stop__while_a_cycle_waits_for_the_wallet__sends_nothing_more(world: ScriptedAgent) -> None:
+def test_stop__while_a_cycle_waits_for_the_wallet__sends_no_more(world: ScriptedAgent) -> None:
     world.before_lock = world.stop
     assert world.run().cycle() is None
     assert world.transactors == []
 
 
-def test_controls__end_the_wait_or_the_run__and_know_who_holds_the_service_lock(world: ScriptedAgent) -> None:
+def test_controls__end_the_wait_or_run_and_know_the_lock_holder(world: ScriptedAgent) -> None:
     controls = FakeControls()
     run = world.run(controls=controls)
     run.cycle()
@@ -316,7 +316,7 @@ def test_controls__of_a_run_that_sends_nothing__are_not_taken(world: ScriptedAge
     assert controls.service_locks == []
 
 
-def test_config__confirmed_meanwhile__ends_the_wait_and_is_adopted(world: ScriptedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config__confirmed_meanwhile__is_adopted(world: ScriptedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     run = world.run()
     run.cycle()
     world.store.configs.record(OTHER, START_S)
@@ -356,7 +356,7 @@ def test_wait__store_cannot_be_read__goes_on(world: ScriptedAgent, monkeypatch: 
     assert not run.ends_wait()
 
 
-def test_past_prices__are_read_before_the_first_cycle_and_after_later_ones(world: ScriptedAgent) -> None:
+def test_past_prices__are_read_before_the_first_cycle(world: ScriptedAgent) -> None:
     reads_before_cycles: list[int] = []
 
     def count_reads() -> StepOutcome:

@@ -100,7 +100,7 @@ def test_low_gas__too_many_decimals_are_named_by_their_own_key(table: str, key: 
         alert_channels.low_gas_wei(SimpleNamespace(config=parse_config(tomlkit.dumps(document))))  # type: ignore[arg-type]  # of a LoadedConfig
 
 
-def test_low_gas_is_told_below_its_own_limit_and_without_one_below_the_floor() -> None:
+def test_low_gas__is_reported_below_its_limit_or_the_floor() -> None:
     document = tomlkit.parse(config_text())
     document["limits"]["native_floor"] = "0.01"  # type: ignore[index]  # a table
     assert alert_channels.low_gas_wei(SimpleNamespace(config=parse_config(tomlkit.dumps(document)))) == 10**16  # type: ignore[arg-type]  # of a LoadedConfig
@@ -190,7 +190,7 @@ def test_test_of_an_unknown_target__names_it_and_those_there_are(tmp_path: Path)
 
 
 @pytest.mark.parametrize("attempts", [1, 6, 10])
-def test_test_of_a_target_that_refuses__says_so_whatever_attempts_a_delivery_has(tmp_path: Path, attempts: int) -> None:
+def test_test_of_a_refusing_target__says_so(tmp_path: Path, attempts: int) -> None:
     file = agents.config(tmp_path)
     document = tomlkit.parse(file.read_text())
     document["alerts"] |= {"timeout": "1s", "attempts": attempts, "targets": [{"name": "mail", "url_env": "A"}]}  # type: ignore[operator]  # a table

@@ -73,7 +73,7 @@ def sent_intent(kind: IntentKind, status: int = 1, block: int = 7) -> Intent:
 
 
 # alert prices
-def test_w8_a_target_of_half_with_a_relative_band_of_a_tenth_is_left_at_minus_18_and_plus_22_percent() -> None:
+def test_w8__half_with_a_tenth_s_band_is_left_at_minus_18_plus_22() -> None:
     drifts = decide(step_input({"WETH": 5_000, "USDC": 5_000})).drifts
     weth = asset_bands(drifts)[0]
     assert (weth.alert_low_price, weth.alert_high_price) == band_edge_prices(drifts)[weth.drift.token]
@@ -83,7 +83,7 @@ def test_w8_a_target_of_half_with_a_relative_band_of_a_tenth_is_left_at_minus_18
 
 
 @pytest.mark.parametrize(("move", "side"), [("-0.1819", "below"), ("-0.1818", "inside"), ("0.2222", "inside"), ("0.2223", "above")])
-def test_a_price_beyond_its_alert_price_is_told_and_one_before_it_is_not(move: str, side: str) -> None:
+def test_price_beyond_its_alert_price__is_reported(move: str, side: str) -> None:
     price = 2_000 * (1 + Fraction(move))
     values = {"WETH": Fraction(5_000) * (1 + Fraction(move)), "USDC": Fraction(5_000)}
     alert_texts = alerts_by_kind(outcome(step_input({"WETH": 5_000, "USDC": 5_000}, values, {"WETH": price})))
@@ -175,7 +175,7 @@ def planned() -> StepOutcome:
     return StepOutcome(STEP, OutcomeKind.PLANNED, decided.decision.reason, step, decided, swap_plan)
 
 
-def test_a_due_rebalance_says_what_it_would_trade_what_it_costs_and_how() -> None:
+def test_due_rebalance__says_trades_costs_and_how() -> None:
     planned_outcome = planned()
     assert planned_outcome.plan is not None
     (alert,) = prices(planned_outcome)
@@ -184,7 +184,7 @@ def test_a_due_rebalance_says_what_it_would_trade_what_it_costs_and_how() -> Non
     assert alert.text.endswith("trimtab rebalance --send")
 
 
-def test_a_due_rebalance_says_its_worst_case_and_its_taxable_gain() -> None:
+def test_due_rebalance__says_its_worst_case_and_taxable_gain() -> None:
     planned_outcome = planned()
     assert planned_outcome.plan is not None
     worst = plan_worst_case(planned_outcome.step_input, planned_outcome.plan)
@@ -236,7 +236,7 @@ def test_a_rebalance_that_time_asks_for_is_told_while_it_is_due() -> None:
 
 
 # ends of steps
-def test_a_rebalance_is_told_with_its_transactions_block_and_step() -> None:
+def test_rebalance__is_reported_with_block_and_step() -> None:
     alert_texts = alerts_by_kind(
         outcome(step_input(), OutcomeKind.DONE, transactions=(sent_intent(IntentKind.APPROVE), sent_intent(IntentKind.SWAP, block=9)))
     )
@@ -257,7 +257,7 @@ def test_what_only_tidied_up_is_no_rebalance() -> None:
 
 
 @pytest.mark.parametrize("stage", OrderStage)
-def test_an_order_is_told_from_when_it_fired_until_it_is_armed_anew(stage: OrderStage) -> None:
+def test_order__is_reported_from_its_firing_until_armed_anew(stage: OrderStage) -> None:
     step = step_input()
     weth = token("WETH")
     terms = OrderTerms(weth.address, OrderKind.STOP_LOSS, share_bps=1_000)
@@ -273,7 +273,7 @@ def test_an_order_is_told_from_when_it_fired_until_it_is_armed_anew(stage: Order
     assert AlertKind.ORDER in covered_kinds(outcome(step))
 
 
-def test_a_refusal_names_its_guards_with_plain_figures_and_no_other_words() -> None:
+def test_refusal__names_its_guards_with_plain_figures() -> None:
     verdicts = (
         Verdict("price_impact", "143 bps", "100 bps", False),
         Verdict("token_screen", "honeypot: EVIL says <b>no</b>", "clean", False),
@@ -285,7 +285,7 @@ def test_a_refusal_names_its_guards_with_plain_figures_and_no_other_words() -> N
     assert refusal_text.is_lasting
 
 
-def test_a_pause_is_told_as_a_pause_and_not_as_a_refusal_or_a_halt_too() -> None:
+def test_pause__is_reported_as_no_refusal_or_halt() -> None:
     stopped = (Verdict("kill_switch", "paused", "running", False),)
     paused = replace(CALM, paused=True)
     assert set(alerts_by_kind(outcome(step_input(), OutcomeKind.REFUSED, refusal_verdicts=stopped), paused)) == {AlertKind.PAUSED}
@@ -319,7 +319,7 @@ def test_gas_is_judged_after_the_trades() -> None:
     assert AlertKind.LOW_GAS not in alerts_by_kind(outcome(poor, input_after=rich), facts)
 
 
-def test_a_shortfall_is_told_once_by_its_own_cycle_or_a_later_one() -> None:
+def test_shortfall__is_reported_once_by_its_or_a_later_cycle() -> None:
     facts = replace(CALM, shortfalls=((STEP, ("WETH",)), ("5e", ("WBTC",))))
     weth = token("WETH").address
     failed = [alert.key for alert in alerts(outcome(step_input(), OutcomeKind.FAILED, shortfall_tokens=(weth,)), facts)]

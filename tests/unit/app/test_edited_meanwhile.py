@@ -44,7 +44,7 @@ def wallet(desk: Any) -> WalletSession:
     return WalletSession(desk, never_confirm, ignore_progress, None, None)
 
 
-def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(desk: Any) -> None:
+def test_wallet_after_an_edit__serves_no_earlier_version(desk: Any) -> None:
     with wallet(desk).open_transactor() as transactor:
         assert str(transactor) == "hands"
     desk.store.configs.record(OTHER, 2)
@@ -57,7 +57,7 @@ def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(de
         pass
 
 
-def test_a_yes_to_a_question_that_an_edit_overtook_confirms_neither_version(desk: Any) -> None:
+def test_yes_overtaken_by_an_edit__confirms_neither_version(desk: Any) -> None:
     def edited_meanwhile(_: tuple[str, ...]) -> bool:
         desk.store.configs.record(OTHER, 2)
         return True
@@ -68,7 +68,7 @@ def test_a_yes_to_a_question_that_an_edit_overtook_confirms_neither_version(desk
     assert config_versions.confirm_changes(desk, lambda _: True), "asked again, with what is different shown, it is an answer"
 
 
-def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(desk: Any) -> None:
+def test_rounds_of_a_command__end_with_an_edit(desk: Any) -> None:
     sent: Any = SimpleNamespace(kind="swap")
     execution = SimpleNamespace(parts_done=1, next_s=1_060, terms=SimpleNamespace(part_count=3, style="rounds"))
     desk.store.budgets = SimpleNamespace(execution=lambda _: execution)

@@ -39,7 +39,7 @@ def order(*, is_venue_order: bool = True, **changes: Any) -> Any:
         pytest.param(order(), None, True, id="overdue, and the venue was not read"),
     ],
 )
-def test_futures_order__without_an_outcome__is_reported_after_its_time(
+def test_futures_order__without_an_outcome__is_reported_in_time(
     monkeypatch: pytest.MonkeyPatch, intent: Any, resting_cloids: Sequence[str] | None, is_reported: bool
 ) -> None:
     account = SimpleNamespace(resting_orders=[SimpleNamespace(cloid=cloid) for cloid in resting_cloids or ()])

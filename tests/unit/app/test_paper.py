@@ -44,7 +44,7 @@ def opened_store(folder: Path, name: str, books: str) -> Store:
     return open_store(f"sqlite:///{folder}/{name}", 1, builders.OWNER, store_kind=books)
 
 
-def test_on_a_live_chain_paper_has_a_store_and_a_lock_of_its_own_beside_the_live_ones(tmp_path: Path) -> None:
+def test_live_chain_s_paper__has_its_own_store_and_lock(tmp_path: Path) -> None:
     live = loaded(tmp_path)
     paper = replace(live, is_paper=True)
     assert live.config.chain.chain_id == 1
@@ -69,7 +69,7 @@ def test_a_live_store_may_not_have_the_name_of_paper_books(tmp_path: Path) -> No
         _ = loaded(tmp_path, ("sqlite:///trimtab.db", "sqlite:///paper.db")).store_url
 
 
-def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(tmp_path: Path) -> None:
+def test_paper__trusts_what_the_live_store_trusts_at_its_start(tmp_path: Path) -> None:
     live, paper = opened_store(tmp_path, "trimtab.db", "live"), opened_store(tmp_path, "paper.db", "paper")
     live.trust.pin({TOKEN: HASH}, 5, [(TOKEN, builders.address("behind"), HASH)])
     paper.trust.pin({builders.address("stranger"): HASH}, 1)
@@ -85,7 +85,7 @@ def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(t
     paper.close()
 
 
-def test_a_live_store_of_another_version_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_live_store_of_another_version__is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     """A newer one has more columns, an older one lacks tables; neither is changed."""
     live, paper = opened_store(tmp_path, "trimtab.db", "live"), opened_store(tmp_path, "paper.db", "paper")
     live.trust.pin({TOKEN: HASH}, 5)
@@ -102,7 +102,7 @@ def test_a_live_store_of_another_version_is_read_as_far_as_it_goes(tmp_path: Pat
     paper.close()
 
 
-def test_recorded_prices_are_taken_over_and_a_second_time_changes_nothing(tmp_path: Path) -> None:
+def test_recorded_prices__are_taken_over_once(tmp_path: Path) -> None:
     live, paper = opened_store(tmp_path, "trimtab.db", "live"), opened_store(tmp_path, "paper.db", "paper")
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
         raw.execute("INSERT INTO prices VALUES (?, ?, 1, 3600, '2/1', 'look')", (builders.OWNER, TOKEN))
@@ -114,7 +114,7 @@ def test_recorded_prices_are_taken_over_and_a_second_time_changes_nothing(tmp_pa
     paper.close()
 
 
-def test_imported_prices_follow_the_live_store_and_its_own_looks_stay(tmp_path: Path) -> None:
+def test_imported_prices__follow_the_live_store(tmp_path: Path) -> None:
     live, paper = opened_store(tmp_path, "trimtab.db", "live"), opened_store(tmp_path, "paper.db", "paper")
 
     def points(*hours: int, price: int = 2) -> list[PricePoint]:
@@ -161,7 +161,7 @@ def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", [PaperStart(native="5"), PaperStart(native="abc"), PaperStart(native="5", margin="500")])
-def test_native_coins_beside_a_copy_of_the_real_wallet_are_refused(tmp_path: Path, start: PaperStart) -> None:
+def test_native_coins_beside_a_wallet_copy__are_refused(tmp_path: Path, start: PaperStart) -> None:
     with raises_field("--native"), open_paper(loaded(tmp_path), start):
         pass
     assert not (tmp_path / "paper.db").exists()
@@ -185,7 +185,7 @@ def test_a_missing_store_is_named_by_where_it_would_be(
     assert (str(tmp_path / "trimtab.") in error.value.message, "PostgreSQL" in error.value.message) == (is_in_file, not is_in_file)
 
 
-def test_a_backup_of_paper_books_is_not_put_in_the_place_of_live_ones(tmp_path: Path) -> None:
+def test_paper_backup__is_not_put_in_place_of_live_books(tmp_path: Path) -> None:
     open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, store_kind="paper").close()
     backup.backup(tmp_path / "paper.db", tmp_path / "backup.db")
     with raises_code(OperatorNeeded, "paper", "paper data"):

@@ -48,7 +48,7 @@ def cycle_messages(folder: Path, step: StepInput, now_s: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("price", "kind"), [(2_150, ABOVE), (1_750, BELOW)])
-def test_an_alert_is_sent_once_also_over_restarts_and_trades_nothing(tmp_path: Path, price: int, kind: OrderKind) -> None:
+def test_alert__is_sent_once_over_restarts_and_trades_nothing(tmp_path: Path, price: int, kind: OrderKind) -> None:
     bot = watching()
     assert set(bot.stages().values()) == {"armed"}
     plain = two()
@@ -111,7 +111,7 @@ def test_a_stale_or_unconfirmed_price_fires_nothing() -> None:
     assert bot.order("WETH", ABOVE).stage is OrderStage.FIRED
 
 
-def test_a_level_already_reached_fires_at_once_and_contradicts_no_price() -> None:
+def test_level_already_reached__fires_at_once() -> None:
     bot = two(terms("WETH", ABOVE, 1_500), terms("WETH", BELOW, 1_990))
     assert isinstance(bot.look({"WETH": 2_000}), Hold)
     assert bot.stages() == {"WETH alert_above": "fired", "WETH alert_below": "armed"}

@@ -136,7 +136,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     new_world.store.close()
 
 
-def test_failing_cycles__are_alerted_after_their_time__counted_from_the_first(world: World) -> None:
+def test_failing_cycles__are_alerted_after_their_time(world: World) -> None:
     world.cycle(NO_ANSWER)
     world.cycle(NO_ANSWER, FAULT_ALERT_AFTER_S - 1)
     assert world.texts(AlertKind.HEARTBEAT) == []
@@ -238,7 +238,7 @@ def test_controls__are_each_reported_once(world: World) -> None:
     assert len(world.texts(AlertKind.CONTROL)) == len(control_alerts(world.store.controls.events()))
 
 
-def test_digest__is_asked_for_once_and_not_repeated_by_the_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digest__is_asked_for_once_over_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     digests: list[int] = []
 
     def digest(_config: object, _period: str, now_s: int) -> Iterator[Alert]:
@@ -268,7 +268,7 @@ def edit_targets(world: World, notifier: FakeNotifier | TrimtabError) -> None:
     world.handler.open_notifier = open_notifier
 
 
-def test_edited_targets__are_taken_up__after_those_before_got_the_report_of_the_edit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edited_targets__are_taken_up_after_the_old_got_a_report(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_service, "secrets_of", lambda _: ["json://secret.example/path"])
     control = Control("1" * 32, ControlKind.EDIT, (), "", "ann", ControlOrigin.DASHBOARD, START_S, START_S + 60)
     world.store.controls.record_done(control)
@@ -284,7 +284,7 @@ def test_edited_targets__are_taken_up__after_those_before_got_the_report_of_the_
     assert (len(world.notifier.last_alerts), len(new_notifier.last_alerts)) == (0, 1)
 
 
-def test_edited_targets__that_cannot_be_opened__leave_those_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edited_targets__that_cannot_open__leave_the_old(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_service, "secrets_of", lambda _: [])
     edit_targets(world, ConfigError("alerts.targets.url_env: environment variable P is not set"))
     world.cycle(CALM)
@@ -322,7 +322,7 @@ def test_hang__is_reported_and_alerted_before_the_process_ends(world: World, mon
     assert [alert.key for alert in world.notifier.sent_at_once] == ["hung"]
 
 
-def test_signal__the_second_interrupts_at_once__so_does_one_during_a_prompt() -> None:
+def test_signal__second_or_one_during_a_prompt_interrupts_at_once() -> None:
     clock = StoppableClock()
     with clock.interruptible(), pytest.raises(StopRequested):
         clock._on_signal(signal.SIGTERM, None)

@@ -59,7 +59,7 @@ def test_next_slice__is_awaited_for_a_second_at_least(monkeypatch: pytest.Monkey
     assert command.slept_s == waits_s
 
 
-def test_last_slice__holds__the_trades_of_all_are_reported_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_slice__holds__trades_of_all_are_reported_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
     command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.DONE, "second", "b"), outcome(OutcomeKind.HOLD, "in band"))
     report = continue_execution(command.wallet, outcome(OutcomeKind.DONE, "first", "a"))
     assert (report.kind, report.step_id, report.reason) == (OutcomeKind.DONE, "second", "in band")
@@ -72,7 +72,7 @@ def test_slice__fails__nothing_follows_and_its_kind_is_reported(monkeypatch: pyt
     assert (report.kind, report.transactions) == (OutcomeKind.FAILED, ("a", "b"))
 
 
-def test_config__changes_after_the_second_slice__what_was_sent_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config__changes_after_a_slice__what_was_sent_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     command = ScriptedCommand(monkeypatch, outcome(OutcomeKind.DONE, "second", "b"), ConfigChanged("the config was changed", ()))
     report = continue_execution(command.wallet, outcome(OutcomeKind.DONE, "first", "a"))
     assert (report.kind, report.transactions) == (OutcomeKind.REFUSED, ("a", "b"))
@@ -94,7 +94,7 @@ def test_limit_order__is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param([True, False], [(), ("WETH",)], 2, id="and may be declined"),
     ],
 )
-def test_confirmation__covers_all_slices__unless_declined_or_after_an_exit(
+def test_confirmation__covers_all_slices_unless_declined(
     answers: list[bool], exits_tried: list[tuple[str, ...]], confirmation: int
 ) -> None:
     questions: list[StepOutcome] = []

@@ -135,7 +135,7 @@ def test_a_broken_file_is_told_in_our_words(tmp_path: Path, name: str, data: byt
     assert not re.search("Error|polars|dtype|Float|String", str(caught.value))
 
 
-def test_what_is_missing_is_told_and_the_newest_price_before_stands_in() -> None:
+def test_missing_price__is_reported_and_the_one_before_stands_in() -> None:
     none = float("nan")
     times = [0, 10, 20, 30, 50, 60]
     table = make_price_table(times, {"A": [none, 1, none, 3, 4, 5], "B": [1, none, 2, 3, none, none]}).select(["A", "B"])
@@ -168,13 +168,13 @@ def test_symbols_without_a_common_time_are_refused() -> None:
         (["DOGE"], "its symbols are BTC, ETH, USD"),
     ],
 )
-def test_a_wrapped_asset_that_is_missing_gets_the_symbol_of_the_file_that_fits(symbols: list[str], remedy: str) -> None:
+def test_missing_wrapped_asset__gets_the_fitting_symbol_of_the_file(symbols: list[str], remedy: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make_price_table([0, 10], {"BTC": [1, 1], "ETH": [1, 1], "USD": [1, 1]}).select(symbols)
     assert caught.value.remedy == remedy
 
 
-def test_a_coin_of_the_file_under_another_name_is_no_numeraire_unless_it_is_given() -> None:
+def test_coin_under_another_name__is_no_numeraire_unless_given() -> None:
     table = make_price_table([0, 10], {"BTC": [1, 1], "USDC": [1, 1]})
     with pytest.raises(ConfigError) as caught:
         targets_of(table, "WBTC=50,USDC=50", "")

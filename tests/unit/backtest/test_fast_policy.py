@@ -97,7 +97,7 @@ def by_policy(times: list[int], prices: np.ndarray, setting: KernelSetting) -> t
 
 
 @given(st.data(), st.integers(0, 10**6), st.integers(2, 4))
-def test_a_run_trades_when_the_policy_would_and_ends_where_it_does(data: st.DataObject, seed: int, assets: int) -> None:
+def test_run__trades_when_the_policy_would_and_ends_alike(data: st.DataObject, seed: int, assets: int) -> None:
     setting = replace(data.draw(settings_of(assets)), costs=TradingCosts.for_pools(0, inf, assets))
     times, prices = market(seed, 60, assets)
     kernel_result = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices), setting, VALUE, with_path=True)

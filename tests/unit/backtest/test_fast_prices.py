@@ -36,7 +36,7 @@ def test_bad_prices_are_refused_by_name_and_place(times: list[float], prices: li
         prepare_prices(["A"], times, prices)
 
 
-def test_an_asset_with_two_columns_and_a_negative_patience_are_refused() -> None:
+def test_two_columns_or_negative_patience__is_refused() -> None:
     with raises_field("prices", "two columns"):
         prepare_prices(["A", "B", "A"], hours(2), np.ones((2, 3)))
     with raises_field("patience_bars", "-1"):
@@ -53,7 +53,7 @@ def test_a_whole_table_has_nothing_to_say_and_is_not_changed() -> None:
     assert kernel_prices.trade_prices[0, 0] == 1.0
 
 
-def test_what_is_missing_is_said_and_waits_or_is_left_out_after_the_patience() -> None:
+def test_missing_price__waits_or_is_left_out_after_the_patience() -> None:
     prices = np.array([[1, NAN], [2, NAN], [3, 7], [NAN, 8], [5, 9], [6, NAN], [7, NAN], [8, NAN]])
     waits = prepare_prices(["OLD", "NEW"], [*hours(7), MARKET_START_S + 12 * MARKET_HOUR_S], prices)
     assert waits.bar_states.tolist() == [

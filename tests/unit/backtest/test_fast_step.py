@@ -76,7 +76,7 @@ def test_in_any_market_within_a_hundred_thousandth(seed: int, trigger: Trigger, 
     assert_the_same(seed, trigger, Destination.TARGET, bars=10, depth=Fraction(depth), fee_pips=fee_pips, pool_kind=pool)
 
 
-def test_a_schedule_that_is_a_multiple_of_the_bars_is_kept_to_the_bar() -> None:
+def test_schedule_of_whole_bars__is_kept_to_the_bar() -> None:
     table = random_table(3, 13, ["BTC"])
     spec = replace(make_spec({"BTC": 5_000, "USD": 5_000}, Every(4 * HOUR_S), "USD"), limits=DUST)
     assert [rebalance.bar for rebalance in simulate(spec, table, DEEP).rebalances] == [4, 8, 12]

@@ -19,7 +19,7 @@ from tests.support.backtests import hourly, simulation_of, with_series
 AGENT = Path(__file__).parents[3] / "agent"
 
 
-def test_the_parts_add_up_to_what_was_lost_where_the_first_bar_traded_too() -> None:
+def test_cost_parts__add_up_where_the_first_bar_traded_too() -> None:
     prices = np.array([[1.0, 1.0], [1.5, 1.0], [1.2, 1.0]])
     bought, after, cost = np.array([0.5, 0.5]), np.array([0.8, 0.2]), 0.02
     weights, costs = np.vstack([after, after, after]), np.array([cost, 0.0, 0.0])

@@ -41,7 +41,7 @@ def test_returns_are_told_without_what_came_and_went() -> None:
     assert simulation.hold_equity.tolist() == pytest.approx(simulation.equity.tolist())
 
 
-def test_what_comes_in_the_numeraire_is_bought_by_holding_too_without_its_cost() -> None:
+def test_deposit_in_the_numeraire__is_bought_by_holding_at_no_cost() -> None:
     simulation = simulation_of(hourly(BTC=[100.0, 100, 100, 120]), flows=(at(2, 5_000),))
     # 5,000 of 15,000 in BTC is below 45 %: 2,500 is bought. Holding buys the same: 9,000 and 7,500 in the end.
     assert [rebalance.bar for rebalance in simulation.rebalances] == [2]
@@ -52,12 +52,12 @@ def test_what_comes_in_the_numeraire_is_bought_by_holding_too_without_its_cost()
     assert simulation.hold_twr == pytest.approx(16_500 / 15_000 - 1, rel=1e-12)
 
 
-def test_a_withdrawal_takes_the_same_share_of_everything_from_holding() -> None:
+def test_withdrawal__takes_one_share_of_everything_from_holding() -> None:
     simulation = simulation_of(hourly(BTC=[100.0, 100, 100, 200]), flows=(at(2, -2_000),))
     assert simulation.hold_value == (40 * 200 + 4_000) * COIN
 
 
-def test_a_withdrawal_takes_the_numeraire_first_and_then_of_all_else_in_proportion() -> None:
+def test_withdrawal__takes_the_numeraire_first_then_in_proportion() -> None:
     prices = {"BTC": Fraction(100), "ETH": Fraction(10), "USD": Fraction(1)}
     amount_by_symbol = {"BTC": 30, "ETH": 100, "USD": 2_000}
     holdings_after = apply_transfer(amount_by_symbol, prices, Fraction(-4_000), "numeraire", "USD", amount_by_symbol)
@@ -82,7 +82,7 @@ def test_a_withdrawal_takes_the_numeraire_first_and_then_of_all_else_in_proporti
         apply_transfer(amount_by_symbol, prices, Fraction(-6_000), "numeraire", "USD", amount_by_symbol)
 
 
-def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_losses_count_it() -> None:
+def test_books__have_each_flow_as_the_owner_s_outside_all_limits() -> None:
     spec = halves()
     spec = replace(spec, limits=replace(spec.limits, balance_jump_bps=200, daily_loss_bps=100, slippage_bps=30))
     deep_settings = replace(DEEP, flows=(at(1, 4_000), at(3, -6_000)), looks_at_all=True)
@@ -103,7 +103,7 @@ def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_los
     assert float(simulation.final_value) / COIN == pytest.approx(8_000, rel=1e-3)
 
 
-def test_bars_with_flows_are_looked_at_and_the_others_change_nothing() -> None:
+def test_bars_with_flows__are_looked_at_and_change_nothing_else() -> None:
     table, flows = random_table(4, 40), (at(7, 3_000), at(19, -2_000), at(20, -100))
     quick, whole = simulation_of(table, flows=flows), simulation_of(table, flows=flows, looks_at_all=True)
     assert quick.evaluated_bar_count < whole.evaluated_bar_count == 40
@@ -148,7 +148,7 @@ def unit_values(prices: list[float], amounts_by_bar: dict[int, list[float]], of_
     st.lists(st.integers(-15, 15), min_size=4, max_size=9),
     st.lists(st.lists(AMOUNTS, max_size=5), min_size=8, max_size=8),
 )
-def test_growth_is_that_of_a_unit_however_many_transfers_a_bar_has(steps: list[int], percents: list[list[int]]) -> None:
+def test_growth__is_that_of_a_unit_for_any_transfers_of_a_bar(steps: list[int], percents: list[list[int]]) -> None:
     prices = [100.0]
     for step in steps:
         prices.append(round(prices[-1] * (1 + step / 100), 4))
@@ -171,12 +171,12 @@ def test_growth_is_that_of_a_unit_however_many_transfers_a_bar_has(steps: list[i
         assert twr == pytest.approx(values[-1] / values[0] - 1, abs=1e-9)
 
 
-def test_while_a_swap_is_on_its_way_the_owner_takes_out_what_it_needs_and_it_reverts() -> None:
+def test_swap_under_way__reverts_if_the_owner_takes_its_input() -> None:
     simulation = simulation_of(hourly(BTC=[100.0, 130, 130, 130, 130]), latency_bars=2, flows=(at(2, -11_000),))
     # 750 of BTC is to be sold at bar 1; at bar 2 the owner leaves 500 of all: the swap of bar 3 has nothing to sell.
     first = simulation.rebalances[0]
     assert (first.bar, first.succeeded) == (3, False)
 
 
-def test_owner_transfer__a_time_with_a_zone_is_the_same_moment_in_utc() -> None:
+def test_owner_transfer__time_with_a_zone_is_its_moment_in_utc() -> None:
     assert parse_owner_transfer("2021-01-03T12:00+02:00=1").time_s == parse_owner_transfer("2021-01-03T10:00=1").time_s

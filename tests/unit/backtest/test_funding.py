@@ -72,7 +72,7 @@ def test_the_worked_example_is_what_a_hand_works_out() -> None:
     assert carry.yearly_rate == pytest.approx(float(carry.total) / float(sum(carry.notionals)) * 365 * 48)
 
 
-def test_rates_that_come_sooner_than_usual_are_for_a_shorter_time() -> None:
+def test_rates_sooner_than_usual__are_for_a_shorter_time() -> None:
     bars_s = np.array([START_S, START_S + 20 * HOUR_S])
     carry = funding_carry(series("BTC", {1: 0.1, 4: 0.1, 8: 0.1, 12: 0.1, 20: 0.1}), bars_s, lambda bar: Fraction(7))
     assert carry.durations_s == (14_400, 10_800, 14_400, 14_400, 14_400)
@@ -81,7 +81,7 @@ def test_rates_that_come_sooner_than_usual_are_for_a_shorter_time() -> None:
     )  # for how long one rate is, nobody said
 
 
-def test_what_was_not_held_counts_zero_and_so_do_rates_outside_the_bars() -> None:
+def test_unheld_asset_and_rates_outside_the_bars__count_zero() -> None:
     table = hourly(BTC=[100.0] * 5, ETH=[10.0] * 5)
     bitcoin = series("BTC", {-8: 0.5, -1: 0.5, 0: 0.001, 1: 0.001, 4.001: 0.5, 9: 0.5})
     funded = run(table, bitcoin, series("ETH", {0: 0.001, 1: 0.001}))
@@ -98,7 +98,7 @@ def test_each_payment_is_rounded_down_against_the_holder() -> None:
     assert paid.payments == (1, -2)
 
 
-def test_decimals_and_a_numeraire_with_prices_of_its_own_are_counted() -> None:
+def test_decimals_and_a_priced_numeraire__are_counted() -> None:
     table = hourly(WBTC=[100.0] * 3, USDC=[0.5] * 3)  # closes in a third unit: a WBTC is 200 USDC
     spec = make_spec({"WBTC": 5_000, "USDC": 5_000}, BAND, "USDC", tokens=SimulatedTokens(decimals_by_symbol={"WBTC": 8, "USDC": 6}))
     carry, money = found_in(run(table, series("WBTC", {1: 0.01}), series("USDC", {1: 0.01}), wanted=spec)).carries
@@ -154,7 +154,7 @@ def test_carry_is_linear_in_what_is_held(millionths: list[int], first: list[Frac
     assert all(-1 <= there + back <= 0 for there, back in zip(paid(first), turned, strict=True))
 
 
-def test_the_sum_is_that_of_the_assets_and_a_year_is_weighed_by_what_was_held_how_long() -> None:
+def test_sum__is_that_of_assets_and_a_year_is_weighed_by_holding() -> None:
     table = hourly(BTC=[100.0] * 9, ETH=[10.0] * 9)
     spec = make_spec({"BTC": 6_000, "ETH": 2_000, "USD": 2_000}, BAND, "USD")
     funding_summary = found_in(
@@ -192,7 +192,7 @@ def test_what_is_missing_or_strange_is_told(hours: Sequence[float], rate: float,
     assert funding_notes(series("BTC", dict.fromkeys(hours, rate)), bars_s) == [f"funding: BTC {note}" for note in notes]
 
 
-def test_a_price_that_stood_in_and_holdings_without_rates_are_told() -> None:
+def test_stand_in_price_and_holdings_without_rates__are_named() -> None:
     table = hourly(BTC=[100.0, 100, float("nan"), 100, 100], ETH=[10.0] * 5)
     spec = make_spec({"BTC": 5_000, "ETH": 2_500, "USD": 2_500}, BAND, "USD")
     notes = run(table, series("BTC", {1: 0.0001, 2: 0.0001, 2.5: 0.0001, 3: 0.0001}), wanted=spec).notes
@@ -211,23 +211,21 @@ def test_a_price_that_stood_in_and_holdings_without_rates_are_told() -> None:
         (series("ETH", {5: 0.0001}), "the rates of ETH, from .*, are outside the simulation"),
     ],
 )
-def test_rates_without_prices_are_refused_before_a_bar_is_looked_at(
-    rates: FundingRateSeries, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rates_without_prices__are_refused_before_any_bar(rates: FundingRateSeries, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.backtest.simulate.SimulationRun.evaluate_next_bar", lambda self: pytest.fail("a bar was looked at"))
     with pytest.raises(ConfigError, match=reason) as refused:
         run(hourly(BTC=CROSSING, ETH=[10.0] * 5), rates)
     assert "rows" in (refused.value.remedy or "")
 
 
-def test_an_asset_that_starts_late_leaves_no_room_for_rates_before_the_simulation() -> None:
+def test_late_asset__leaves_no_room_for_rates_before_its_start() -> None:
     table = hourly(BTC=[100.0] * 5, ETH=[float("nan"), float("nan"), float("nan"), 10.0, 10.0])
     spec = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "USD")
     with raises_field("--funding", "BTC", "2023-11-15 01:00"):
         run(table, series("BTC", {0: 0.0001, 1: 0.0001}), wanted=spec)
 
 
-def test_names_are_those_of_the_portfolio_and_two_never_become_one() -> None:
+def test_names__are_the_portfolio_s_and_two_never_become_one() -> None:
     both = (series("BTCUSDT", {1: 0.0001}), series("BTC", {1: 0.0002}))
     assert [funding_rates.symbol for funding_rates in rename_funding_symbols(both, {"BTC": "WBTC", "ETH": "WETH"})] == ["BTCUSDT", "WBTC"]
     require_prices(rename_funding_symbols(both[:1], {"BTCUSDT": "WBTC"}), ["WBTC"], np.array([START_S, START_S + HOUR_S]))
@@ -295,7 +293,7 @@ def test_a_column_that_lacks_is_named(tmp_path: Path, head: str) -> None:
 
 
 @needs_data
-def test_a_bitcoin_held_through_2021_is_hedged_for_what_a_plain_sum_says() -> None:
+def test_bitcoin_through_2021__is_hedged_for_a_plain_sum() -> None:
     table = read_table(DATA / "prices" / "daily_2017_2023.parquet")
     bitcoin = next(
         funding_rates for funding_rates in read_funding(DATA / "funding" / "binance_8h.parquet") if funding_rates.symbol == "BTC"

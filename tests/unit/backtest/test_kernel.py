@@ -70,7 +70,7 @@ def test_with_missing_prices_too(data: st.DataObject, seed: int, assets: int, pa
         TradingCosts.for_pools(30, 1e6, 4, numeraire_index=0),
     ],
 )
-def test_each_trigger_and_destination_trades_and_equals_a_plain_loop(
+def test_each_trigger_and_destination__equals_a_plain_loop(
     trigger: Threshold | Every | HybridTrigger, destination: Destination, costs: TradingCosts
 ) -> None:
     setting = replace(EVEN, trigger=trigger, destination=destination, costs=costs)
@@ -91,7 +91,7 @@ def test_what_is_held_is_told_and_is_what_the_values_count(data: st.DataObject, 
 
 
 @given(st.data(), st.integers(0, 10**6), st.integers(3, 5), st.booleans())
-def test_costs_are_never_negative_and_without_any_not_a_cent_is_lost(data: st.DataObject, seed: int, assets: int, missing: bool) -> None:
+def test_costs__are_never_negative_and_without_any_nothing_is_lost(data: st.DataObject, seed: int, assets: int, missing: bool) -> None:
     setting = data.draw(settings_of(assets))
     bars = table(seed, 200, assets, missing, 3)
     assert run_kernel(bars, setting, VALUE).costs >= 0
@@ -110,7 +110,7 @@ def test_costs_are_never_negative_and_without_any_not_a_cent_is_lost(data: st.Da
 @given(
     st.lists(st.tuples(st.floats(1.0, 1e6), st.floats(0.0, 1.0), st.floats(0.0, 0.05), st.floats(3.0, 9.0)), min_size=2, max_size=6),
 )
-def test_what_sales_bring_is_what_purchases_take_and_pools_pay_as_the_contract(assets: list[tuple[float, float, float, float]]) -> None:
+def test_sales__bring_what_purchases_take_as_the_contract_pays(assets: list[tuple[float, float, float, float]]) -> None:
     values, raw, fee, powers = (np.array(column) for column in zip(*assets, strict=True))
     land = (raw + 0.01) / (raw + 0.01).sum()
     pips = np.round(fee * 1e6)
@@ -183,7 +183,7 @@ def test_other_prices_in_the_future_never_change_the_past(data: st.DataObject, s
         assert [bar for bar in kernel_result.rebalance_bars if bar < now] == [bar for bar in other.rebalance_bars if bar < now]
 
 
-def test_a_delisted_asset_counts_at_its_last_price_and_the_others_trade_on_after_the_patience() -> None:
+def test_delisted_asset__counts_at_its_last_price_and_others_go_on() -> None:
     times, prices = market(11, 400, 4)
     prices[100:, 3] = np.nan
     waits = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), EVEN, VALUE, with_path=True)

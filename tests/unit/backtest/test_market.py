@@ -43,7 +43,7 @@ def real_pool(spec: BacktestSpec) -> V3Pool:
     return read_pool(RECORDED, tokens["WBTC"], tokens["WETH"])
 
 
-def test_a_real_pool_is_traded_to_a_price_over_its_ticks_and_back_to_where_it_was() -> None:
+def test_real_pool__is_traded_over_its_ticks_and_back() -> None:
     pool = real_pool(pair())
     assert len(pool.ticks) == 458
     expected_price = marginal_price(pool, pool.token0)
@@ -133,7 +133,7 @@ def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
             read_gas_prices(path, np.array([first]))
 
 
-def test_gas_prices_are_those_of_the_bars_that_are_left_where_a_symbol_starts_late() -> None:
+def test_gas_prices__are_those_of_the_bars_after_a_late_start() -> None:
     spec = make_spec({"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, BAND, "USD", native="ETH")
     none = float("nan")
     table = hourly(BTC=[100.0, 100, 100, 150], ETH=[none, none, 10, 10])
@@ -151,7 +151,7 @@ DELISTED = hourly(BTC=[100.0] * 9 + [150, 150, 150], ETH=[10.0, 10, 10, 11, *[NO
 THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}
 
 
-def test_while_an_asset_has_no_price_any_more_the_step_halts_as_it_does_live() -> None:
+def test_asset_without_a_price__halts_the_step_as_live() -> None:
     simulation = simulation_of(DELISTED, make_spec(THREE, BAND, "USD"))
     assert simulation.rebalances == ()
     assert simulation.halted_bar_count == 12 - 6
@@ -159,7 +159,7 @@ def test_while_an_asset_has_no_price_any_more_the_step_halts_as_it_does_live() -
     assert float(simulation.final_value) / COIN == pytest.approx(40 * 150 + 200 * 11 + 4_000)  # ETH counts at its last price
 
 
-def test_it_is_left_as_it_is_at_its_last_price_where_the_owner_says_so() -> None:
+def test_ended_asset__stays_at_its_last_price_by_the_owner_s_word() -> None:
     spec = make_spec(THREE, BAND, "USD")
     quick, whole = (simulation_of(DELISTED, spec, stale_asset_mode="leave", looks_at_all=every) for every in (False, True))
     # From bar 6 on BTC and USD are half and half of the rest: 6,000 beside 4,000 at bar 9, so that 1,000 moves. 200 ETH stay.
@@ -182,7 +182,7 @@ def test_one_that_has_prices_again_is_traded_again() -> None:
     assert simulation.weights[-1].tolist() == pytest.approx([0.4, 0.2, 0.4], abs=1e-5)
 
 
-def test_without_the_numeraire_s_price_nothing_is_left_to_go_on_with() -> None:
+def test_missing_numeraire_price__leaves_nothing_to_go_on_with() -> None:
     table = hourly(BTC=[100.0] * 9, USD=[1.0, 1, *[NONE] * 7])
     with SimulationRun(
         make_spec({"BTC": 5_000, "USD": 5_000}, BAND, "USD"), table, replace(DEEP, stale_asset_mode="leave", looks_at_all=True)
@@ -194,7 +194,7 @@ def test_without_the_numeraire_s_price_nothing_is_left_to_go_on_with() -> None:
         assert going.finish().halted_bar_count == 9 - 4
 
 
-def test_the_sample_that_is_shipped_can_be_read_and_names_its_licence() -> None:
+def test_shipped_sample__is_read_and_names_its_licence() -> None:
     prices, gas = sample_files()
     table = read_table(prices)
     assert (table.bar_count, table.interval_s, table.symbols) == (365, 86_400, ("BTC", "ETH", "LINK", "SOL", "UNI", "USDC", "AAVE"))

@@ -58,7 +58,7 @@ def strategies() -> BacktestSpec:
     return replace(spec, layers=(CapitalSplit(both, Threshold(None, 2_000)),))
 
 
-def test_a_stop_loss_sells_all_of_it_at_the_first_bar_below_and_stays_out() -> None:
+def test_stop_loss__sells_all_at_the_first_bar_below_for_good() -> None:
     simulation = simulation_of(hourly(BTC=[100.0, 100, 95, 79, 70, 90]), with_orders((OrderKind.STOP_LOSS, 2_000)))
     # 50 BTC are sold at 79, and a thousandth of that is fee: 5,000 + 50 · 79 · 0.999.
     assert [rebalance.bar for rebalance in simulation.rebalances] == [3]
@@ -67,7 +67,7 @@ def test_a_stop_loss_sells_all_of_it_at_the_first_bar_below_and_stays_out() -> N
     assert simulation.targets[:, 0].tolist() == [0.5, 0.5, 0.5, 0, 0, 0]
 
 
-def test_native_coin_lies_beside_the_portfolio_and_is_never_topped_up() -> None:
+def test_native_coin__lies_beside_the_portfolio_without_a_top_up() -> None:
     table, topped = random_table(5, 40), replace(PERMISSIVE_LIMITS, native_top_up_wei=10**30)  # more than there is
     bare, first_run = (
         simulation_of(table, simulated_spec(replace(make_spec(HALVES, BAND, "USD"), limits=limits)))
@@ -81,7 +81,7 @@ def test_native_coin_lies_beside_the_portfolio_and_is_never_topped_up() -> None:
     assert first_run.evaluated_bar_count < first_run.bar_count
 
 
-def test_an_entry_buys_below_its_level_and_its_take_profit_sells_above() -> None:
+def test_entry__buys_below_its_level_and_take_profit_sells_above() -> None:
     spec = with_orders((OrderKind.ENTRY, 1_000), (OrderKind.TAKE_PROFIT, 2_000))
     simulation = simulation_of(hourly(BTC=[100.0, 100, 95, 89, 95, 109, 120]), spec)
     # It begins as 10,000 USD. Below 90 half is spent: 5,000 · 0.999 / 89 BTC, sold above 90 · 1.2, the level of its entry.
@@ -108,7 +108,7 @@ def test_an_allocator_chooses_from_what_was_recorded_until_then() -> None:
     assert simulation.bands[6, 2].tolist() == pytest.approx([0.15, 0.25])
 
 
-def test_strategies_begin_at_their_weights_and_each_acts_by_its_own() -> None:
+def test_strategies__begin_at_their_weights_and_act_by_their_own() -> None:
     simulation = simulation_of(hourly(BTC=[100.0, 100, 130, 130], ETH=[10.0] * 4), strategies())
     # "trend" has 3,900 of 6,900 in BTC at 130, 56.5 %: it sells 450. "calm" is where it was.
     assert [rebalance.bar for rebalance in simulation.rebalances] == [2]
@@ -117,7 +117,7 @@ def test_strategies_begin_at_their_weights_and_each_acts_by_its_own() -> None:
     assert simulation.weights[-1].tolist() == pytest.approx([3_450 / 10_900, 3_000 / 10_900, 4_450 / 10_900], rel=1e-3)
 
 
-def test_strategies_by_the_tracking_rule__trade_beyond_their_triggers_alone() -> None:
+def test_strategies_by_tracking__trade_beyond_triggers_alone() -> None:
     rule = build_tracking("normal")
     banded = strategies()
     (split,) = banded.layers
@@ -147,7 +147,7 @@ LOOKING = {
 
 
 @pytest.mark.parametrize("policy", ["inverse volatility, trailing stop", *slow(["strategies"])])
-def test_whatever_the_policy_the_future_changes_nothing_in_the_past(policy: str) -> None:
+def test_future__changes_nothing_in_the_past_for_any_policy(policy: str) -> None:
     table, gas = random_table(13, 20), tuple(10**10 + bar * 10**8 for bar in range(20))
     closes, later = table.closes.copy(), list(gas)
     closes[PAST:] *= np.linspace(2.5, 0.2, 6)[:, None]

@@ -37,7 +37,7 @@ def untouched_premium(prices: np.ndarray, weights: list[float]) -> RebalancingPr
     return rebalancing_premium(prices, values / values.sum(axis=1, keepdims=True), np.zeros(len(prices)), days(len(prices)))
 
 
-def test_shannons_demon_earns_an_eighth_of_a_coin_that_doubles_and_halves() -> None:
+def test_shannons_demon__earns_an_eighth() -> None:
     coin = np.array([1.0, 2, 1, 2, 1, 2, 1])
     earned = rebalanced_premium(np.column_stack([coin, np.ones(7)]), [0.5, 0.5])
     # Half of it doubles: 1.5. Half of that halves: 0.75. Six bars are three times 1.125, and who holds has what he had.
@@ -55,7 +55,7 @@ def test_a_coin_that_only_rises_is_better_held() -> None:
     assert earned.advantage < 0 < earned.excess_growth
 
 
-def test_who_never_trades_earns_nothing_and_what_he_grew_by_is_dispersion() -> None:
+def test_holding__earns_nothing_and_its_growth_is_dispersion() -> None:
     prices = np.exp(np.cumsum(np.random.default_rng(4).normal(0, 0.05, (300, 3)), axis=0))
     earned = untouched_premium(prices, [0.2, 0.3, 0.5])
     assert earned.advantage == pytest.approx(0, abs=1e-12)
@@ -93,13 +93,13 @@ def test_the_rate_of_two_assets_is_the_closed_form() -> None:
     assert excess_growth_rate(np.array([1.0, 0.0]), covariance) == pytest.approx(0, abs=1e-15)
 
 
-def test_what_is_expected_is_by_the_variance_of_a_sample_and_all_its_bars() -> None:
+def test_expectation__uses_the_sample_variance_and_all_bars() -> None:
     earned = rebalanced_premium(np.exp(np.array([[0.0, 0.0], [0.1, 0.0], [0.0, 0.0]])), [0.5, 0.5])
     # Moves of 0.1 and -0.1: their variance is 0.02, half of a quarter of it for each of two days.
     assert earned.expected_yearly == pytest.approx(0.02 / 8 * YEAR_S / DAY_S, rel=1e-12)
 
 
-def test_random_walks_are_harvested_at_the_rate_of_their_covariance() -> None:
+def test_random_walks__are_harvested_at_their_covariance() -> None:
     chance = np.random.default_rng(7)
     weights, bars = np.array([0.5, 0.3, 0.2]), 20_001
     yearly = np.array([[0.64, 0.20, 0.0], [0.20, 0.36, 0.05], [0.0, 0.05, 0.25]])
@@ -114,7 +114,7 @@ def test_random_walks_are_harvested_at_the_rate_of_their_covariance() -> None:
 
 
 @pytest.mark.slow
-def test_a_simulation_says_what_rebalancing_earned_after_its_costs() -> None:
+def test_simulation__says_what_rebalancing_earned_after_costs() -> None:
     table = random_table(5, 60)
     for spec in (make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD"), halves(Every(6 * HOUR_S))):
         simulation = simulation_of(table, spec)
@@ -126,7 +126,7 @@ def test_a_simulation_says_what_rebalancing_earned_after_its_costs() -> None:
         assert simulation.premium.excess_growth > 0
 
 
-def test_gas_counts_among_costs_and_a_numeraire_with_prices_divides() -> None:
+def test_gas__counts_among_costs_and_a_priced_numeraire_divides() -> None:
     coin = [100.0, 100, 130, 130, 104]
     spec = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
     free, paid = simulation_of(hourly(ETH=coin), spec), simulation_of(hourly(ETH=coin), spec, gas_price_wei=20 * 10**9)

@@ -33,7 +33,7 @@ def prices() -> PriceTable:
 
 @pytest.mark.slow
 @needs_data
-def test_a_coin_that_is_delisted_three_months_before_the_end_halts_the_agent_and_is_named() -> None:
+def test_coin_delisted_before_the_end__halts_and_is_named() -> None:
     table = prices()
     spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USDC": 2_000, "USDT": 1_000}, WIDE, "USDT", native="ETH")
     gas = read_gas_prices(DATA / "gas" / "ethereum_daily.parquet", table.times_s)

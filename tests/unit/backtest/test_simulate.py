@@ -86,7 +86,7 @@ def same(simulation: SimulationResult, other: SimulationResult) -> bool:
     return paths and all(getattr(simulation, name) == getattr(other, name) for name in fields)
 
 
-def test_bars_that_are_passed_over_are_those_at_which_the_step_holds() -> None:
+def test_passed_bars__are_those_at_which_the_step_holds() -> None:
     table = random_table(2, 40)
     holes = table.closes.copy()
     holes[20:26, 0] = np.nan  # a gap longer than prices stay fresh
@@ -105,7 +105,7 @@ def test_bars_that_are_passed_over_are_those_at_which_the_step_holds() -> None:
     [Every(5 * HOUR_S), Cron("30 */6 * * *", "UTC"), HybridTrigger(Threshold(200, None), Every(3 * HOUR_S))],
     ids=["every", "cron", "hybrid"],
 )
-def test_bars_between_reviews_are_passed_over_and_nothing_else_changes(trigger: Trigger) -> None:
+def test_bars_between_reviews__are_passed_and_change_nothing(trigger: Trigger) -> None:
     table = random_table(6, 20)
     holes = table.closes.copy()
     holes[8:13, 0] = np.nan  # reviews fall due while a price is stale
@@ -120,9 +120,7 @@ def test_bars_between_reviews_are_passed_over_and_nothing_else_changes(trigger: 
     assert quick.evaluated_bar_count <= 15 < whole.evaluated_bar_count == 20
 
 
-def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is_always_asked_does(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_cached_store__answers_as_one_that_is_always_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, AnyOf((BAND, Drawdown(800, 10 * HOUR_S))), "USD", native="ETH")
     deep_settings = replace(DEEP, gas_price_wei=10**10, latency_bars=1, flows=(OwnerTransfer(START_S + 9 * HOUR_S, Fraction(-2_000)),))
 
@@ -197,7 +195,7 @@ def test_stored_steps_decide_anew_what_they_decided() -> None:
     pool=st.sampled_from(sorted(POOL_KIND_BY_CURVE_NAME)),
 )
 @settings(max_examples=6, deadline=None, derandomize=True)
-def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(seed: int, gas_gwei: int, depth: int, pool: str) -> None:
+def test_value__is_lost_to_fees_impact_and_gas_alone(seed: int, gas_gwei: int, depth: int, pool: str) -> None:
     spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
     simulation_settings = SimulationSettings(Fraction(depth), 3_000, Fraction(10_000), pool, gas_gwei * 10**9, looks_at_all=True)
     with SimulationRun(spec, random_table(seed, 8, volatility=0.1), simulation_settings) as going:
@@ -247,7 +245,7 @@ def test_a_swap_that_the_data_end_before_is_told_and_not_counted() -> None:
     assert simulation.final_value == simulation.hold_value
 
 
-def test_gas_is_paid_beside_the_portfolio_and_taken_off_its_worth() -> None:
+def test_gas__is_paid_beside_the_portfolio_and_lowers_its_worth() -> None:
     spec = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
     free = simulation_of(hourly(ETH=CROSSING), spec)
     paid = simulation_of(hourly(ETH=CROSSING), spec, gas_price_wei=20 * 10**9)
@@ -258,7 +256,7 @@ def test_gas_is_paid_beside_the_portfolio_and_taken_off_its_worth() -> None:
     assert per_bar.rebalances[1].gas == 0
 
 
-def test_a_transaction_mined_in_a_dear_bar_pays_no_more_than_it_was_sent_with() -> None:
+def test_dear_bar__charges_no_more_than_the_transaction_s_fee() -> None:
     spec, gwei = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH"), 10**9
     table = hourly(ETH=[100.0, 100, 130, 130, 130, 130, 130])
     calm, dear = (simulation_of(table, spec, latency_bars=2, gas_price_wei=(*[20 * gwei] * 3, *[later * gwei] * 4)) for later in (20, 900))
@@ -273,7 +271,7 @@ def test_a_schedule_acts_when_it_is_due() -> None:
     assert len(times) == 3
 
 
-def test_a_portfolio_without_money_of_its_own_trades_through_a_hub() -> None:
+def test_portfolio_without_money__trades_through_a_hub() -> None:
     simulation = simulation_of(hourly(BTC=CROSSING, ETH=[10.0] * 5), make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "USD"))
     assert [rebalance.bar for rebalance in simulation.rebalances] == [2, 4]
     assert dict(simulation.balances)[halves().portfolio.numeraire.address] == 0
@@ -296,7 +294,7 @@ def test_the_same_again_gives_the_same_to_the_last_digit() -> None:
     assert simulation_of(table, fee_pips=500).config_hash != first_run.config_hash
 
 
-def test_a_plan_that_a_limit_stops_is_counted_and_nothing_is_done() -> None:
+def test_limited_plan__is_counted_and_not_done() -> None:
     spec = halves()
     spec = replace(spec, limits=replace(spec.limits, max_live_value=Fraction(5_000 * COIN)))
     simulation = simulation_of(hourly(BTC=CROSSING), spec)
@@ -309,7 +307,7 @@ def test_a_plan_that_a_limit_stops_is_counted_and_nothing_is_done() -> None:
     ("cap", "reason"),
     [(5_000, "is below the start value of 10000, so every"), (10_500, "refused rebalances 3 times, while the portfolio was worth more:")],
 )
-def test_a_cap_that_refuses_from_the_start_or_later_is_noted_with_what_to_do(cap: int, reason: str) -> None:
+def test_refusing_cap__is_noted_with_what_to_do(cap: int, reason: str) -> None:
     capped = replace(halves(), limits=replace(halves().limits, max_live_value=Fraction(cap * COIN)))
     simulation = simulation_of(hourly(BTC=[100, 100, 200, 200, 200]), capped)
     assert simulation.refusal_counts[0][0] == "max_live_value"

@@ -39,7 +39,7 @@ def assert_equal_results(table: PriceTable, spec: BacktestSpec, **market: object
     return quick
 
 
-def test_only_bars_near_a_trigger_are_evaluated_and_nothing_changes() -> None:
+def test_evaluated_bars__are_those_near_a_trigger_alone() -> None:
     result = assert_equal_results(random_table(4, 150, volatility=0.03), tracking(), gas_price_wei=10**10)
     assert len(result.rebalances) >= 3
     assert result.evaluated_bar_count <= 2 * len(result.rebalances)
@@ -63,7 +63,7 @@ def test_bars_without_prices_and_deposits_are_evaluated() -> None:
     assert result.evaluated_bar_count < 40
 
 
-def test_tax_of_realised_gains__is_no_reason_to_evaluate_a_bar_unless_the_rule_counts_it() -> None:
+def test_realised_tax__evaluates_a_bar_only_if_the_rule_counts_it() -> None:
     table = random_table(4, 100, volatility=0.01)
     taxed = replace(tracking(), tax=TaxRule(rate_bps=2_500))
     assert assert_equal_results(table, taxed).evaluated_bar_count < 50
@@ -94,7 +94,7 @@ def test_in_any_market_nothing_changes(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("lowest", "passes_bars"), [(0.985, True), (0.97, False)], ids=["near-its-peg", "depegged"])
-def test_a_dollar_token__bars_are_passed_only_while_it_stays_within_its_depeg_limit(lowest: float, passes_bars: bool) -> None:
+def test_dollar_token__bars_are_passed_within_its_depeg_limit(lowest: float, passes_bars: bool) -> None:
     table = random_table(4, 100, ("ETH", "USDC"), volatility=0.02)
     closes = table.closes.copy()
     closes[:, 1] = np.linspace(1, lowest, 100)

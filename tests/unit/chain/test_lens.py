@@ -52,7 +52,7 @@ def portfolio(number_of_tokens: int, number_of_pools: int) -> SnapshotScope:
     return SnapshotScope(OWNER, tokens, (ADDRESS,), refs, tuple(t.address for t in tokens), (ADDRESS,) * 60, 1800, 100)
 
 
-def test_twelve_tokens_and_forty_pools_need_few_pages_and_each_page_fits() -> None:
+def test_twelve_tokens_and_forty_pools__need_few_fitting_pages() -> None:
     items: list[LensItem] = [question.item for question in snapshot_questions(portfolio(12, 40))]
     sized = split_into_pages(items)
     assert len(sized) <= 3
@@ -128,7 +128,7 @@ def test_a_tick_twice_or_outside_the_known_window_is_malformed() -> None:
     assert answer(-101) == [CallStatus.MALFORMED]
 
 
-def test_numbers_that_do_not_fit_are_malformed_and_failures_stay_failures() -> None:
+def test_numbers_that_do_not_fit__are_malformed() -> None:
     assert answer_uint((255).to_bytes(32, "big"), 8) == 255
     assert answer_uint((256).to_bytes(32, "big"), 8) is CallStatus.MALFORMED
     assert answer_uint(b"\0" * 31) is CallStatus.MALFORMED
@@ -143,7 +143,7 @@ def test_the_window_is_rounded_up_and_one_more(impact_bps: int, ticks: int) -> N
 
 
 @given(st.integers(0, 9_999))
-def test_the_window_reaches_as_far_as_the_impact_moves_the_price_either_way(impact_bps: int) -> None:
+def test_window__reaches_as_far_as_the_impact_moves_the_price(impact_bps: int) -> None:
     ticks = window_ticks(impact_bps)
     factor = Fraction(10_001, 10_000) ** min(ticks, 3_000)
     if ticks <= 3_000:

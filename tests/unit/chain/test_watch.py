@@ -85,7 +85,7 @@ def test_short_mean__is_of_its_own_window() -> None:
     assert pool.short_mean == TickMean(300, 1, 300 * (2**160 - 1) // 2**96)
 
 
-def test_lp_tokens__have_an_allowance_and_tokens_of_the_manager_none() -> None:
+def test_lp_tokens__have_an_allowance_unlike_the_manager_s() -> None:
     scope = replace(SCOPE, positions=(V2_POSITION, V3_POSITION), pair_token_spender=SPENDER)
     assert [name for name in questions_of(scope) if "allowance" in name] == [f"allowance of LP tokens to {SPENDER}"]
 

@@ -105,7 +105,7 @@ def test_what_is_waited_for_is_told_in_words() -> None:
     assert stages_text == ["recording: signed", "sending", "sent", "recorded: mined", "nonce 4: waiting 3 s to be mined"]
 
 
-def test_no_transactions_are_told_by_a_sentence_and_no_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_transactions__are_a_sentence_and_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     history._show_transactions({"transactions": [], "waiting": 0, "confirming": 0})
     assert mentions(capsys.readouterr().out, "No transaction")
 

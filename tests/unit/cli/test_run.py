@@ -43,9 +43,7 @@ def test_a_run_whose_owner_stopped_the_bot_says_so_and_ends_well(
     assert ("(trimtab stop)" in capsys.readouterr().err) is not once
 
 
-def test_each_cycle_has_its_time_and_one_that_comes_to_the_same_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cycle__has_its_time_and_equal_ones_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     printed: list[str] = []
     monkeypatch.setattr(run, "show_outcome", lambda outcome, *_args, **_more: printed.append(outcome.reason))
     step = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})

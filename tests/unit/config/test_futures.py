@@ -207,7 +207,7 @@ def test_hyperliquid_becomes_a_policy_without_contracts() -> None:
 @pytest.mark.parametrize(
     ("order_type", "kind"), [("ioc", PerpOrderKind.MARKET), ("gtc", PerpOrderKind.LIMIT), ("post_only", PerpOrderKind.POST_ONLY)]
 )
-def test_an_order_type_of_hyperliquid_becomes_the_kind_of_openings(order_type: str, kind: PerpOrderKind) -> None:
+def test_hyperliquid_order_type__becomes_the_kind_of_openings(order_type: str, kind: PerpOrderKind) -> None:
     keys = f'band = "5%"\norder_type = "{order_type}"\norder_time = "1h"\n'
     config = parse_config(config_text() + HYPERLIQUID.replace('band = "5%"\n', keys))
     portfolio = build_portfolio(config, tokens())
@@ -216,7 +216,7 @@ def test_an_order_type_of_hyperliquid_becomes_the_kind_of_openings(order_type: s
     assert (policy.order_kind, policy.order_time_s) == (kind, 3_600)
 
 
-def test_an_order_type_without_resting_orders_or_a_time_is_refused() -> None:
+def test_order_type_without_resting_or_a_time__is_refused() -> None:
     key = 'band = "5%"\norder_type = "gtc"\n'
     assert 'futures.order_type: "gtc"; only Hyperliquid has resting orders: write "ioc"' in futures_error(('band = "5%"\n', key))
     missing = refusal(config_text() + HYPERLIQUID.replace('band = "5%"\n', key))

@@ -22,7 +22,7 @@ def mistake(*positions: str, changes: tuple[tuple[str, str], ...] = ()) -> str:
     return str(caught.value)
 
 
-def test_confirmed_positions_reach_the_portfolio_with_entry_and_risk() -> None:
+def test_confirmed_positions__reach_the_portfolio() -> None:
     config = parse_config(with_positions(V3, V2))
     first, second = build_portfolio(config, tokens()).positions
     token0, token1 = sorted((WETH_PRESET.address, USDC_PRESET.address), key=lambda address: int(address, 16))
@@ -34,7 +34,7 @@ def test_confirmed_positions_reach_the_portfolio_with_entry_and_risk() -> None:
     assert (first.name, second.name) == ("uniswap_v3 #42", f"uniswap_v2 {PAIR}")
 
 
-def test_the_template_has_no_position_and_a_limit_on_their_weight() -> None:
+def test_template__has_no_position_and_a_limit_on_their_weight() -> None:
     config = parse_config(config_text())
     assert build_portfolio(config, tokens()).positions == ()
     assert build_limits(config, Token(USDC_PRESET.address, "USDC", 6)).lp_max_weight_bps == 2_500
@@ -47,7 +47,7 @@ def without(of: str, head: str, lines: int) -> str:
     return "".join(kept[:start] + kept[start + lines :])
 
 
-def test_without_positions_neither_their_risk_nor_their_limit_is_needed() -> None:
+def test_missing_positions__need_no_risk_or_limit() -> None:
     assert parse_config(without(config_text(('lp_max_weight = "25%"', "")), "[lp]", 3)).lp is None
 
 
@@ -93,7 +93,7 @@ def test_a_position_is_confirmed_once(position: str) -> None:
     assert "given twice" in mistake(position, position)
 
 
-def test_an_entry_finer_than_the_smallest_unit_is_refused_by_name() -> None:
+def test_entry_finer_than_a_unit__is_refused_by_name() -> None:
     config = parse_config(with_positions(V3.replace('"4500"', '"0.0000001"')))
     with raises_field("portfolio.positions.42.entry.USDC", "6 decimal"):
         build_portfolio(config, tokens())

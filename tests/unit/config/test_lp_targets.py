@@ -27,7 +27,7 @@ def built(*targets: str, refs: tuple[PoolRef, ...] = REFS) -> tuple[LpTarget, ..
     return build_targets(config, build_portfolio(config, tokens()), refs)
 
 
-def test_targets_reach_the_portfolio_with_what_the_chain_says_of_their_pools() -> None:
+def test_targets__reach_the_portfolio_with_their_pools() -> None:
     first, second = built(V3_TARGET, V2_TARGET)
     manager = ETHEREUM_PRESET.venues[1]["position_manager"]
     above = Fraction(25_500_000)
@@ -35,7 +35,7 @@ def test_targets_reach_the_portfolio_with_what_the_chain_says_of_their_pools() -
     assert second == LpTarget("uniswap_v2", PAIR, PAIR, *TWO, 3_000, None, 500, None, None, 7_000, MONTH_S)
 
 
-def test_fees_stay_where_compounding_is_off_and_a_share_of_nothing_is_a_target() -> None:
+def test_fees__stay_if_compounding_is_off_and_none_is_a_target() -> None:
     [target] = built(V3_TARGET.replace('"25.5"', '"off"').replace("10%", "0%"))
     assert (target.compound_above, target.share_bps) == (None, 0)
 
@@ -90,12 +90,12 @@ def test_a_pool_with_a_token_that_is_no_asset_is_refused_by_name() -> None:
         build_targets(config, with_hub, (PoolRef(POOL, "uniswap_v3", V3Reader(), USDC_PRESET.address, hub, 3_000, 60),))
 
 
-def test_a_threshold_finer_than_the_smallest_unit_is_refused_by_name() -> None:
+def test_threshold_finer_than_a_unit__is_refused_by_name() -> None:
     with raises_field(f"lp.targets.{POOL}.compound_above", "6 decimal"):
         built(V3_TARGET.replace('"25.5"', '"0.0000001"'))
 
 
-def test_a_venue_that_the_agent_has_liquidity_in_stays_in_the_config() -> None:
+def test_venue_with_liquidity__stays_in_the_config() -> None:
     whole, without = parse_config(config_with_targets(V2_TARGET)), parse_config(without_v3(config_with_targets(V2_TARGET)))
     mint = LpPositionChange("uniswap_v3", ETHEREUM_PRESET.venues[1]["position_manager"], 7, POOL, *TWO, 3_000, (-60, 60), 100, 0, (1, 1), 5)
     gone = replace(mint, ticks=None, liquidity_delta=-100, liquidity_before=100)

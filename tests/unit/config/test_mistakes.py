@@ -74,7 +74,7 @@ def test_a_misspelt_key_is_told_what_was_meant(change: tuple[str, str], reason: 
         (('symbol = "WETH"', 'symbol = "a b"'), "portfolio.assets.0.symbol: write 1 to 16 letters, digits, . _ or - (got 'a b')"),
     ],
 )
-def test_a_wrong_value_is_told_by_the_name_of_its_asset_and_what_to_write(change: tuple[str, str], reason: str) -> None:
+def test_wrong_value__is_named_by_its_asset_with_what_to_write(change: tuple[str, str], reason: str) -> None:
     assert reason in error(change)
 
 
@@ -114,7 +114,7 @@ def test_pydantic_s_own_wording_is_never_shown(where: tuple[dict[str, Any], tupl
 
 
 @pytest.mark.parametrize("base", range(len(BASES)))
-def test_no_wrong_value_anywhere_speaks_of_an_asset_by_its_number(base: int) -> None:
+def test_wrong_value__never_names_an_asset_by_its_number(base: int) -> None:
     for symbol in ("WETH", "USDC"):
         changed = deepcopy(BASES[base])
         asset = next(asset for asset in changed["portfolio"]["assets"] if asset["symbol"] == symbol)

@@ -56,7 +56,7 @@ def test_both_forms_at_once_are_refused_since_they_are_one_asset(twin: str) -> N
             parse_config(text(COIN, DOLLAR, hubs=(wrapped,)))
 
 
-def test_only_an_asset_may_be_the_native_coin_and_the_mark_is_not_written_by_hand() -> None:
+def test_native_coin__is_an_asset_and_its_mark_not_written_by_hand() -> None:
     with raises_field("portfolio.hubs.ETH.address", "native coin"):
         parse_config(
             text(TemplateAsset("WETH", WETH.address, "60%", WETH.feed, 18), DOLLAR, hubs=(TemplateAsset("ETH", "native", "", None),))

@@ -64,7 +64,7 @@ def test_prices_and_shares_are_read_in_exact_units() -> None:
     )
 
 
-def test_a_level_without_quotes_is_what_it_is_with_them_and_its_meaning_is_told() -> None:
+def test_level_without_quotes__means_the_same_and_is_explained() -> None:
     bare = {"entry": 1500.5, "stop_loss": 15, "trailing_stop": 300, "take_profit": "50%"}
     assert read(bare) == read({key: str(value) for key, value in bare.items()})
     assert price_level_notes(parse_config(text(bare)).portfolio) == {
@@ -80,7 +80,7 @@ def test_an_alert_is_no_order_of_a_simulation_and_off_is_none() -> None:
     assert [term.kind for term in levels.without_alerts.terms] == [OrderKind.ENTRY]
 
 
-def test_without_orders_there_are_none_and_what_is_out_would_wait_as_cash() -> None:
+def test_missing_orders__are_none_and_what_is_out_waits_as_cash() -> None:
     assert read() == OrdersConfig((), WeightReallocation.CASH, 100, False)
 
 
@@ -123,7 +123,7 @@ def test_the_numeraire_has_no_orders(kind: str) -> None:
         parse_config(text(numeraire={kind: "10%"}))
 
 
-def test_a_new_level_is_written_inside_its_asset_s_table_before_the_comments_of_the_next(tmp_path: Path) -> None:
+def test_new_level__is_written_in_its_table_before_comments(tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
     path.write_text(text().replace("[[portfolio.assets]]", "# Comments of the next section.\n\n[[portfolio.assets]]"))
     new, _ = edit_order_levels(path, "WETH", {"stop_loss": "10%", "take_profit": "50%"})
@@ -132,7 +132,7 @@ def test_a_new_level_is_written_inside_its_asset_s_table_before_the_comments_of_
     assert 'stop_loss = "10%"\ntake_profit = "50%"\n' in table
 
 
-def test_an_edit_changes_one_level_and_leaves_the_rest_as_its_owner_wrote_it(tmp_path: Path) -> None:
+def test_edit__changes_one_level_and_leaves_the_rest_as_written(tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
     path.write_text(text({"stop_loss": "1200"}))
     path.chmod(0o640)

@@ -22,7 +22,7 @@ def written(keys: dict[str, str]) -> str:
     return head + "[execution]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items()) + tail
 
 
-def test_the_template_trades_at_the_market_and_tells_every_other_key() -> None:
+def test_template__trades_at_the_market_and_names_other_keys() -> None:
     config = parse_config(config_text())
     assert build_pace(config) == ExecutionPace()
     assert pace_text(config) == "market"

@@ -131,7 +131,7 @@ def test_any_text_at_all_is_refused_in_words(document: str) -> None:
 
 
 @given(st.data())
-def test_a_template_with_some_characters_changed_loads_or_is_refused(data: st.DataObject) -> None:
+def test_changed_template__loads_or_is_refused(data: st.DataObject) -> None:
     whole = config_text()
     at = data.draw(st.integers(0, len(whole)))
     attempt(whole[:at] + data.draw(TEXT) + whole[data.draw(st.integers(at, min(len(whole), at + 40))) :])

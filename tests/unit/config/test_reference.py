@@ -44,7 +44,7 @@ def test_the_template_of_a_rollup_watches_its_sequencer(chain_id: int) -> None:
     assert reference.uptime_feeds == (SEQUENCER_FEEDS[chain_id],)
 
 
-def test_on_a_rollup_the_sequencer_is_left_unwatched_by_name_or_not_at_all() -> None:
+def test_rollup_sequencer__is_left_unwatched_by_name_alone() -> None:
     message = refused(10, ("^sequencer_feed.*\n", ""))
     assert "reference.sequencer_feed: missing" in message
     assert SEQUENCER_FEEDS[10] in message
@@ -54,7 +54,7 @@ def test_on_a_rollup_the_sequencer_is_left_unwatched_by_name_or_not_at_all() -> 
     assert "sequencer_feed" not in text(1)
 
 
-def test_a_chain_with_unknown_fees_is_refused_by_name_or_read_only() -> None:
+def test_chain_with_unknown_fees__is_refused_or_read_only() -> None:
     assert mentions(refused(534352), "chain.chain_id", "Scroll")
     for chain_id in (1, 10, 8453):
         require_sendable(parse_config(text(chain_id)))

@@ -85,7 +85,7 @@ ALLOCATOR = (
 )
 
 
-def test_an_allocator_of_a_strategy_is_that_of_a_portfolio_with_its_weights() -> None:
+def test_strategy_allocator__is_the_portfolio_s_with_its_weights() -> None:
     equal = '{ kind = "equal", every = "7d", keep = "30d", churn = "1%", until_chosen = "targets" }'
     config = parse_config(config_with_strategies(TREND | {"allocator": equal}, CARRY))
     portfolio = build_portfolio(config, tokens())
@@ -160,20 +160,20 @@ def _paced(config: str, keys: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize(("changed", "reason", "remedy"), WHOLE.values(), ids=WHOLE)
-def test_what_decides_for_the_whole_wallet_does_not_go_with_strategies(changed: Callable[[str], str], reason: str, remedy: str) -> None:
+def test_wallet_wide_deciders__do_not_go_with_strategies(changed: Callable[[str], str], reason: str, remedy: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(changed(config_with_strategies(TREND, CARRY)))
     assert reason in str(caught.value)
     assert remedy in str(caught.value)
 
 
-def test_a_zone_with_a_horizon__or_a_rule_that_counts_tax__is_no_trigger_of_a_strategy() -> None:
+def test_zone_with_a_horizon_or_tax__is_no_strategy_trigger() -> None:
     assert mentions(error(TREND | {"trigger": ZONE}, CARRY), "strategies.trend.trigger", "a zone with a horizon", "tracking")
     taxed = '{ kind = "tracking", after_tax = true }'
     assert mentions(error(TREND | {"trigger": taxed}, CARRY), "strategies.trend.trigger", "after_tax", "lots")
 
 
-def test_tracking_of_one_strategy_or_of_the_policy_has_its_destination_and_the_risk_of_the_config() -> None:
+def test_tracking_of_a_strategy_or_policy__has_the_config_s_risk() -> None:
     def destinations(config: str) -> dict[str, Destination]:
         split = build_split(parse_config(file_text))
         assert split is not None
@@ -198,7 +198,7 @@ def test_tracking_of_one_strategy_or_of_the_policy_has_its_destination_and_the_r
         parse_config(config_with_strategies(strict, CARRY).replace(TRIGGER, f"{TRIGGER}\n{RISK.replace('WETH', 'DOGE')}", 1))
 
 
-def test_what_binds_each_strategy_is_told_before_anything_is_sent() -> None:
+def test_bounds_of_each_strategy__are_named_before_any_send() -> None:
     config = parse_config(config_with_strategies(TREND, CARRY | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"'}))
     text_by_name = binding_parameters(config, build_portfolio(config, tokens()), "0xrouter")
     assert mentions(text_by_name["strategy trend"], "60%", "10%", "WETH 70%, USDC 30%")

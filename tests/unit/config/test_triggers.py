@@ -89,7 +89,7 @@ def test_a_trigger_is_read_and_told_in_words(written: str, expected: Trigger, wo
     assert (parameters["trigger"], parameters["only"], parameters["bands of single assets"]) == (words, "both sides", "none")
 
 
-def test_an_asset_may_have_its_own_band_and_the_owner_confirms_it() -> None:
+def test_asset_s_own_band__is_confirmed_by_the_owner() -> None:
     config = parse_config(text('{ kind = "threshold", relative = "10%" }', (BAND, 'band = "2.5%abs" '), (BAND, 'band = "20% rel" ')))
     tokens = {WETH.address: Token(WETH.address, "weth", 18), USDC.address: Token(USDC.address, "usdc", 6)}
     portfolio = build_portfolio(config, tokens)

@@ -27,7 +27,7 @@ def table(**keys: Any) -> tuple[str, str]:
 FORK = {"kind": "uniswap_v2", "label": "sushi", "factory": SUSHI, "router": SUSHI_ROUTER, "init_code_hash": HASH}
 
 
-def test_several_deployments_of_a_kind_have_labels_and_names_of_their_own() -> None:
+def test_deployments_of_a_kind__have_their_own_labels() -> None:
     config = parse_config(config_text(table(**FORK), ATOMIC))
     assert [venue.name for venue in config.venues] == ["uniswap_v2", "uniswap_v3", "uniswap_v2/sushi"]
     assert config.venues[2].fee_pips == 0
@@ -85,7 +85,7 @@ def test_pools_of_v4_are_named_by_static_fees_and_neutral_hooks(tiers: list[list
     assert words in str(caught.value)
 
 
-def test_pools_of_the_native_coin_are_beside_its_wrapped_form_alone() -> None:
+def test_pools_of_the_native_coin__go_with_its_wrapped_form_alone() -> None:
     before, after = table(**V4 | {"kind": "uniswap_v4_native"})
     native = (before, after.replace("\n\n[policy]", "\ntiers = [[500, 10]]\n\n[policy]"))
     assert parse_config(config_text(native, ATOMIC)).venues[2].name == "uniswap_v4_native"

@@ -19,7 +19,7 @@ from tests.support.constants import DAY_S
 from tests.support.text import mentions
 
 
-def test_an_allocator_reaches_the_model_with_everything_by_address() -> None:
+def test_allocator__reaches_the_model_by_address() -> None:
     assert allocator_config(RETURNS) == AllocatorConfig(
         method=AllocationMethod.HRP,
         every_s=7 * DAY_S,
@@ -71,7 +71,7 @@ def test_a_simulation_has_no_owner_to_wait_for(tmp_path: Path) -> None:
     assert (allocator.method, allocator.max_change_bps) == (AllocationMethod.HRP, None)
 
 
-def test_without_the_table_targets_are_those_of_the_assets_as_ever() -> None:
+def test_missing_table__leaves_targets_to_the_assets() -> None:
     config = parse_config(config_text('kind = "fixed"\n').replace('[portfolio.weights]\nkind = "fixed"\n', ""))
     assert build_allocator(config.portfolio.weights, portfolio_of(config), Path(), chain_id=config.chain.chain_id) is None
     assert allocator_config('kind = "fixed"\n').method is AllocationMethod.FIXED
@@ -112,13 +112,13 @@ def test_what_does_not_fit_is_refused_with_the_remedy(weights: str, changes: lis
     assert reason in mistake(weights, *changes)
 
 
-def test_the_numeraire_may_be_free_where_no_volatility_is_asked_for() -> None:
+def test_numeraire__may_be_free_where_no_volatility_is_needed() -> None:
     allocator = allocator_config('kind = "equal"\nevery = "7d"\nkeep = "7d"\nchurn = "0%"\nuntil_chosen = "wait"\n')
     assert allocator.fixed_tokens == ()
     assert [(limit.low_bps, limit.high_bps) for limit in allocator.limits] == [(0, 10_000)] * 3
 
 
-def test_supplies_come_from_a_file_beside_the_config_and_only_the_others_are_asked_of_the_chain(tmp_path: Path) -> None:
+def test_supplies__come_from_a_file_and_others_from_the_chain(tmp_path: Path) -> None:
     (tmp_path / "supplies.csv").write_text("symbol,supply,as_of\nWBTC,19850000.5,2026-11-01\n")
     allocator = allocator_config(CAPS, tmp_path)
     assert allocator.supplies == (
@@ -143,7 +143,7 @@ def test_supplies_come_from_a_file_beside_the_config_and_only_the_others_are_ask
         (None, "cannot be read"),
     ],
 )
-def test_a_file_of_supplies_that_cannot_be_used_is_refused_by_line(tmp_path: Path, content: str | None, reason: str) -> None:
+def test_unusable_supplies_file__is_refused_by_line(tmp_path: Path, content: str | None, reason: str) -> None:
     if content is not None:
         (tmp_path / "supplies.csv").write_text(content)
     with pytest.raises(ConfigError) as caught:
@@ -151,7 +151,7 @@ def test_a_file_of_supplies_that_cannot_be_used_is_refused_by_line(tmp_path: Pat
     assert reason in str(caught.value)
 
 
-def test_the_owner_confirms_the_allocator_with_the_other_parameters() -> None:
+def test_owner__confirms_the_allocator_with_other_parameters() -> None:
     config = parse_config(config_text(RETURNS))
     weights = binding_parameters(config, portfolio_of(config), "0xrouter")["weights"]
     assert mentions(weights, "hrp", "7 d", "1 d", "90 d")

@@ -92,7 +92,7 @@ def test_the_owner_confirms_the_risk_with_the_other_parameters() -> None:
         (TRIGGER.replace(" }", ', relative = "5%" }'), "policy.trigger.relative: unknown key"),
     ],
 )
-def test_what_tracking_error_is_worth_and_how_long_it_lasts_make_sense(written: str, expected: str) -> None:
+def test_tracking_error_cost_and_horizon__make_sense(written: str, expected: str) -> None:
     assert expected in mistake(trigger=written)
 
 
@@ -166,7 +166,7 @@ def test_tracking__after_tax__reaches_the_model_and_the_owner(after_tax: str, ex
     assert trigger_text == f"tracking: strictness normal{', after tax' if expected else ''}"
 
 
-def test_tracking__after_tax_without_a_rate__is_refused_with_what_to_write() -> None:
+def test_tracking__after_tax_without_a_rate__is_refused() -> None:
     message = mistake(risk="", trigger=AFTER_TAX)
     assert mentions(message, "policy.trigger.after_tax", "tax.rate is missing", 'rate = "25%"', "remove after_tax")
     assert isinstance(
@@ -214,7 +214,7 @@ def test_correlations_that_contradict_each_other_are_refused(correlations: str, 
         parse_config(three(f"{THREE}correlations = {correlations}\n"))
 
 
-def test_a_zone_needs_a_cost_limit_and_its_own_destination_and_nothing_else_has_it() -> None:
+def test_zone__needs_a_cost_limit_and_its_own_destination() -> None:
     assert mentions(mistake(changes=(('plan_cost = "0.5%"', 'plan_cost = "off"'),)), "limits.plan_cost", "off", "zone")
     for destination in ("target", "band", "halfway"):
         expected = f'policy.destination: {destination}, but the trigger is a zone (write destination = "zone")'

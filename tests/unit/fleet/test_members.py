@@ -126,7 +126,7 @@ def test_what_an_owner_writes_during_a_look_is_seen_after_it(monkeypatch: pytest
     assert looked == [1]
 
 
-def test_a_wait_that_nothing_ends_makes_no_look_when_a_file_changes(monkeypatch: pytest.MonkeyPatch, member: FleetMember) -> None:
+def test_endless_wait__makes_no_look_when_a_file_changes(monkeypatch: pytest.MonkeyPatch, member: FleetMember) -> None:
     looked: list[int] = []
     opened_with(monkeypatch, lambda _: FakeRun(lambda: looked.append(1) or DONE))  # type: ignore[func-returns-value]  # notes the look
     look(member)
@@ -241,7 +241,7 @@ def test_a_failure_while_closing_leaves_it_waiting(monkeypatch: pytest.MonkeyPat
     assert "closing failed" in log.getvalue()
 
 
-def test_a_stopped_portfolio_asks_each_minute_whether_its_owner_resumed_it(monkeypatch: pytest.MonkeyPatch, member: FleetMember) -> None:
+def test_stopped_portfolio__looks_each_minute_for_a_resume(monkeypatch: pytest.MonkeyPatch, member: FleetMember) -> None:
     opened_with(monkeypatch, lambda _: FakeRun(lambda: None))
     look(member)
     assert member.state is MemberState.STOPPED

@@ -115,7 +115,7 @@ def test_each_metric_of_a_run_has_the_name_of_its_portfolio(file: Path) -> None:
     assert samples["trimtab_healthy", (("portfolio", "a"),)] == 1
 
 
-def test_what_another_worker_serves_is_in_no_metric_of_a_portfolio(file: Path) -> None:
+def test_portfolio_metrics__leave_out_what_another_worker_serves(file: Path) -> None:
     samples = written(file, [FakeMember("a"), FakeMember("b", state=MemberState.STANDING_BY, is_served=False)])
     assert worst_names(samples) == {"a"}
     assert samples["trimtab_fleet_portfolios", (("state", "standing by"),)] == 1
@@ -126,7 +126,7 @@ def test_a_file_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -
         FleetMetrics(tmp_path / "no folder" / "trimtab.prom")
 
 
-def test_a_folder_that_is_gone_later_is_told_once_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vanished_folder__is_reported_once_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()
     metrics = FleetMetrics(folder / "trimtab.prom")

@@ -129,7 +129,7 @@ def test_two_hung_looks_are_given_up_and_the_others_go_on(exit_codes: list[int])
     released.set()
 
 
-def test_the_third_hung_look_ends_the_process_for_its_service_manager(exit_codes: list[int]) -> None:
+def test_third_hung_look__ends_the_process_for_its_manager(exit_codes: list[int]) -> None:
     released = threading.Event()
     members = hung(3, released)
     with pytest.raises(ProcessExited):
@@ -214,7 +214,7 @@ def test_looks_do_not_wait_for_a_shared_read_that_does_not_end(exit_codes: list[
     assert [member.look_count for member in members] == [1, 1, 1]
 
 
-def test_a_look_due_during_a_shared_read_waits_for_the_next_unless_it_is_urgent(exit_codes: list[int]) -> None:
+def test_look_due_in_a_shared_read__waits_unless_urgent(exit_codes: list[int]) -> None:
     released = threading.Event()
     chain = FakeChain(lambda: released.wait(WAIT_S))
     assert chain.begin_read()
@@ -270,7 +270,7 @@ class SharingMember(FleetMember):
         self._run = Mock(cycle=cycle, urgent_pause_s=None, ends_wait=lambda: False)
 
 
-def test_fifty_go_on_being_read_together_and_first_looks_are_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fifty_wallets__stay_read_together_and_starts_are_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred and fifty that look each minute, for a quarter of an hour; looks last up to five seconds."""
     clock = FakeClock(1_000)
     for module in (fleet_run, fleet_members, fleet_chains):

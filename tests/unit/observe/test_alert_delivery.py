@@ -72,7 +72,7 @@ def settled(store: Store, telling: AlertNotifier) -> None:
     assert store.alerts.pending_messages() == ()
 
 
-def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) -> None:
+def test_mail_and_webhook__get_every_alert_in_order(store: Store) -> None:
     hook, mail = ReceivedMessages(), ReceivedMessages()
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
         telling = announcer(store, channel(apprise_sender(hook_url, "H", 15)), channel(apprise_sender(mail_url, "M", 15), "mail"))
@@ -115,7 +115,7 @@ def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> 
     assert failures == []
 
 
-def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried(store: Store) -> None:
+def test_undelivered_alert__is_given_up_and_the_next_is_tried(store: Store) -> None:
     hook, failures = ReceivedMessages(failing=3), list[Delivery]()
     with webhook(hook) as url:
         telling = announcer(store, channel(apprise_sender(url, "H", 15), attempts=3), failed=failures.append)
@@ -130,7 +130,7 @@ def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried
     assert target.failed_s is not None
 
 
-def test_a_target_that_cannot_be_reached_counts_its_failures_in_a_row(store: Store) -> None:
+def test_unreachable_target__counts_its_failures_in_a_row(store: Store) -> None:
     with silent() as gone:
         pass
     telling = announcer(store, channel(apprise_sender(gone, "G", 5), attempts=2))
@@ -140,7 +140,7 @@ def test_a_target_that_cannot_be_reached_counts_its_failures_in_a_row(store: Sto
     assert (target.failures, target.why, target.delivered_s) == (2, "not accepted", None)
 
 
-def test_a_target_that_never_answers_delays_no_look_and_no_other_target(store: Store) -> None:
+def test_silent_target__delays_no_look_and_no_other_target(store: Store) -> None:
     """A look hands over while the silent one's thread stands in its request: the other target has all of them meanwhile."""
     entered, over, hook = threading.Event(), threading.Event(), ReceivedMessages()
 
@@ -172,7 +172,7 @@ def test_a_run_that_ends_waits_for_a_silent_target_once(store: Store) -> None:
     over.set()
 
 
-def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(store: Store) -> None:
+def test_silent_socket__is_given_up_after_its_timeout(store: Store) -> None:
     with silent() as url:
         telling = announcer(store, channel(apprise_sender(url, "S", 0.2), attempts=2))
         telling.process_cycle_alerts([happened(1)], KINDS, NOON)
@@ -181,7 +181,7 @@ def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(st
     assert (target.failures, target.why) == (1, UNANSWERED_REASON)
 
 
-def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) -> None:
+def test_restart__repeats_no_alert_and_delivers_the_rest(store: Store) -> None:
     hook, over = ReceivedMessages(), threading.Event()
     with webhook(hook) as url:
         first = announcer(store, channel(apprise_sender(url, "H", 15)), channel(stuck(over), "slow"))

@@ -44,7 +44,7 @@ def test_what_lasts_is_told_again_after_repeat_and_not_before() -> None:
     assert teller.look(NOON + 25 * HOUR, HALT) == []
 
 
-def test_what_comes_and_goes_is_told_again_only_after_its_cooldown_and_only_if_it_is_on_then() -> None:
+def test_returning_condition__alerts_after_its_cooldown_if_on_then() -> None:
     teller = AlertTeller()
     assert teller.look(NOON, HALT) == ["halted"]
     assert teller.look(NOON + HOUR) == []
@@ -57,7 +57,7 @@ def test_what_comes_and_goes_is_told_again_only_after_its_cooldown_and_only_if_i
     assert teller.look(NOON + 99 * HOUR) == [], "it was over before it could be told"
 
 
-def test_what_happens_within_its_cooldown_is_held_counted_and_told_when_it_is_over() -> None:
+def test_events_within_the_cooldown__are_counted_and_sent_after() -> None:
     teller = AlertTeller()
     assert teller.look(NOON, DONE) == ["done"]
     for hour in (1, 2, 3):
@@ -67,7 +67,7 @@ def test_what_happens_within_its_cooldown_is_held_counted_and_told_when_it_is_ov
     assert teller.look(NOON + 7 * HOUR) == []
 
 
-def test_keys_have_cooldowns_of_their_own_and_an_event_may_have_another() -> None:
+def test_keys__have_their_own_cooldowns_and_events_another() -> None:
     teller = AlertTeller(replace(RULES, cooldown_s_by_kind={AlertKind.REBALANCE: 0}))
     for minute in range(3):
         assert teller.look(NOON + minute, DONE) == ["done"]
@@ -75,7 +75,7 @@ def test_keys_have_cooldowns_of_their_own_and_an_event_may_have_another() -> Non
     assert teller.look(NOON + 4, DONE, HALT) == ["done"]
 
 
-def test_what_was_raised_first_is_told_first_however_long_it_was_held() -> None:
+def test_alerts__go_out_in_the_order_raised() -> None:
     rules = replace(RULES, quiet_hours=QuietHours(12 * 60, 13 * 60, ZoneInfo("UTC")))
     teller = AlertTeller(rules)
     events = [replace(DONE, key=f"k{number}", text=f"event {number}") for number in range(5)]
@@ -114,7 +114,7 @@ def test_kinds_that_nobody_wants_are_not_remembered() -> None:
     assert set(teller.states) == {"halt"}
 
 
-def test_a_clock_that_was_set_back_silences_nothing_beyond_its_cooldown() -> None:
+def test_clock_set_back__silences_nothing_beyond_its_cooldown() -> None:
     teller = AlertTeller()
     assert teller.look(NOON + 1_000 * HOUR, HALT) == ["halted"]
     teller.look(NOON, judged=KINDS)
@@ -125,7 +125,7 @@ def test_a_clock_that_was_set_back_silences_nothing_beyond_its_cooldown() -> Non
 
 
 @given(st.lists(st.tuples(st.integers(1, 3 * HOUR), st.booleans(), st.booleans()), max_size=60))
-def test_however_it_goes_no_key_is_told_twice_within_its_cooldown_nor_in_quiet_hours(looks: list[tuple[int, bool, bool]]) -> None:
+def test_key__alerts_never_twice_in_its_cooldown_or_in_quiet_hours(looks: list[tuple[int, bool, bool]]) -> None:
     quiet = QuietHours(22 * 60, 7 * 60, ZoneInfo("Europe/Berlin"))
     teller, at_s, last = AlertTeller(replace(RULES, quiet_hours=quiet)), NOON, dict[str, int]()
     for after_s, halted, done in looks:
@@ -155,7 +155,7 @@ BERLIN = QuietHours(22 * 60, 7 * 60, ZoneInfo("Europe/Berlin"))
         ((2026, 10, 24, 23, 0), (2026, 10, 25, 7)),  # and back
     ],
 )
-def test_quiet_hours_are_those_of_the_zone_over_midnight_and_daylight_saving(local: tuple[int, ...], until: tuple[int, ...] | None) -> None:
+def test_quiet_hours__are_of_the_zone_over_midnight(local: tuple[int, ...], until: tuple[int, ...] | None) -> None:
     zone = ZoneInfo("Europe/Berlin")
     at_s = int(datetime(*local, tzinfo=zone).timestamp())  # type: ignore[arg-type]  # five numbers
     until_s = None if until is None else int(datetime(*until, tzinfo=zone).timestamp())  # type: ignore[arg-type]  # four numbers

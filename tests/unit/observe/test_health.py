@@ -57,7 +57,7 @@ def test_trouble_hang_and_pause_are_named_and_a_pause_is_healthy() -> None:
     assert paused.obstacles == ("paused: lunch",)
 
 
-def test_a_stopped_run_is_told_from_one_that_failed_and_one_that_died() -> None:
+def test_stopped_run__differs_from_a_failed_and_a_dead_one() -> None:
     stopped = judge_health(replace(GOOD, ended_s=START_S), START_S, is_process_alive=False)
     assert (stopped.state, stopped.reasons) == ("stopped", ("stopped at 2027-01-15 08:00:00 UTC",))
     assert not stopped.is_ready
@@ -98,7 +98,7 @@ def test_a_dry_run_is_named_and_never_ready() -> None:
 
 
 # the process
-def test_a_process_is_alive_until_it_dies_and_its_number_alone_is_not_it() -> None:
+def test_process__is_alive_until_it_dies_whatever_its_number() -> None:
     ours = process_identity()
     assert is_alive(ours) is True
     place, _, started = ours.rpartition("/")
@@ -131,7 +131,7 @@ def always(_: RunReport) -> bool:
     return True
 
 
-def test_a_report_comes_back_as_it_was_written_and_replaces_the_last(store: Store) -> None:
+def test_report__comes_back_as_written_and_replaces_the_last(store: Store) -> None:
     assert store.run_reports.newest() is None
     figures = RunFigures(1_500, 1, "1000.500000", (("USDC", 30), ("WETH", -30)), START_S, 10**20, "-1.5", "50", (("a", 500_000),))
     full = replace(GOOD, figures=figures, outcomes=(("done", 1),), transactions=(("swap final", 2),), trouble="«ä»\n")
@@ -196,7 +196,7 @@ def test_a_run_reports_its_start_each_cycle_and_its_end(store: Store) -> None:
     assert run.health().state == "failed"
 
 
-def test_a_hang_is_written_and_a_store_that_fails_delays_it_no_further(store: Store) -> None:
+def test_hang__is_written_and_a_failing_store_delays_it_no_more(store: Store) -> None:
     run = recorder(store, FakeClock(START_S))
     run.on_hang("the disk")
     run_report = store.run_reports.newest()
@@ -211,7 +211,7 @@ def test_a_hang_is_written_and_a_store_that_fails_delays_it_no_further(store: St
         holder.execute("ROLLBACK")
 
 
-def test_a_dry_run_leaves_the_report_of_one_that_sends_until_that_is_dead(store: Store) -> None:
+def test_dry_run__leaves_a_sender_s_report_until_it_is_dead(store: Store) -> None:
     clock = FakeClock(START_S)
     live, dry = recorder(store, clock), recorder(store, clock, sends=False)
     dry.write()
@@ -241,7 +241,7 @@ def test_a_dry_run_leaves_the_report_of_one_that_sends_until_that_is_dead(store:
     assert store.run_reports.newest() == later.report, "stopped"
 
 
-def test_a_second_run_that_sends_gives_way_to_the_one_that_is_alive(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_sending_run__gives_way_to_the_live_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock(START_S)
     first, second = recorder(store, clock), recorder(store, clock)
     first.write()

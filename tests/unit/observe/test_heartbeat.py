@@ -16,7 +16,7 @@ from tests.support.records.listeners import listener
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize(("answer", "failures"), [(200, 0), (204, 0), (302, 1), (404, 1), (500, 1)])
-def test_a_heartbeat_asks_once_follows_nothing_and_tells_failures_without_its_url(method: HttpMethod, answer: int, failures: int) -> None:
+def test_heartbeat__asks_once_and_names_failures_without_its_url(method: HttpMethod, answer: int, failures: int) -> None:
     warnings: list[str] = []
     with listener(answer) as (address, heard):
         heart = Heartbeat(f"{address}/ping/canary7f3a", method, warnings.append, timeout_s=60)
@@ -30,7 +30,7 @@ def test_a_heartbeat_asks_once_follows_nothing_and_tells_failures_without_its_ur
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:9/canary7f3a", "http://nowhere.invalid/canary7f3a", "http://[/canary7f3a", "http://\ud800/canary7f3a"]
 )
-def test_an_address_that_nobody_answers_is_told_and_harms_nothing(url: str) -> None:
+def test_unanswered_address__is_reported_and_harms_nothing(url: str) -> None:
     warnings: list[str] = []
     heart = Heartbeat(url, "GET", warnings.append)
     heart.beat()
@@ -75,7 +75,7 @@ def test_mistakes_are_refused(keys: dict[str, object]) -> None:
         table(**keys)
 
 
-def test_the_heartbeats_url_comes_from_the_environment_and_is_never_repeated() -> None:
+def test_heartbeat_url__is_from_the_environment_and_unrepeated() -> None:
     def with_heartbeat(url: str) -> ServiceTable:
         return ServiceTable.model_validate({"heartbeat_url_env": "HEARTBEAT"}, context={VARIABLES_KEY: Variables(HEARTBEAT=url)})
 

@@ -20,7 +20,7 @@ def stream() -> Iterator[io.StringIO]:
     configure(None)
 
 
-def test_json_lines_are_documents_with_time_level_event_and_fields(stream: io.StringIO) -> None:
+def test_json_lines__are_documents_with_time_level_and_event(stream: io.StringIO) -> None:
     configure("json", stream=stream).info("look", outcome="hold", block=7)
     document = json.loads(stream.getvalue())
     assert {"level": "info", "event": "look", "outcome": "hold", "block": 7}.items() <= document.items()
@@ -33,7 +33,7 @@ def test_text_lines_hold_the_same(stream: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize("style", ["text", "json"])
-def test_foreign_text_neither_splits_a_line_nor_steers_a_terminal(stream: io.StringIO, style: str) -> None:
+def test_foreign_text__splits_no_line_and_steers_no_terminal(stream: io.StringIO, style: str) -> None:
     configure(style, stream=stream).info("look\x1b[2J", reason="a\nb\x1b[31m\u202e\u2028")  # type: ignore[arg-type]  # one of the two
     line = stream.getvalue()
     assert line.count("\n") == 1
@@ -86,15 +86,13 @@ class FullStream(io.StringIO):
         raise OSError("no space left")
 
 
-def test_a_line_that_cannot_be_written_ends_nothing_and_is_shown_nowhere_else(
-    stream: io.StringIO, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unwritable_line__ends_nothing_and_shows_nowhere_else(stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
     del stream
     configure("json", Redactor([URL]), FullStream()).info("x", why=URL)
     assert capsys.readouterr() == ("", "")
 
 
-def test_lines_of_a_portfolio_name_it_and_a_secret_added_later_is_hidden(stream: io.StringIO) -> None:
+def test_portfolio_lines__name_it_and_hide_a_later_secret(stream: io.StringIO) -> None:
     redactor = Redactor()
     configure("json", redactor, stream)
     log = Log(portfolio="savings")

@@ -151,7 +151,7 @@ def test_a_message_is_encrypted_as_in_the_example_of_rfc_8291() -> None:
     )
 
 
-def test_each_device_gets_each_alert_once_and_one_that_is_gone_is_removed(store: Store, service: PushService) -> None:
+def test_device__gets_each_alert_once_and_goes_when_gone(store: Store, service: PushService) -> None:
     jwt = pytest.importorskip("jwt")
     browsers = {path: Browser(path) for path in ("/busy", "/good", "/gone")}
     for browser in browsers.values():
@@ -175,7 +175,7 @@ def test_each_device_gets_each_alert_once_and_one_that_is_gone_is_removed(store:
     assert len({body[:86] for body in bodies}) == len(bodies), "no salt and no key is used twice"
 
 
-def test_one_that_never_accepts_is_reported_without_its_address_and_a_redirect_is_not_followed(store: Store, service: PushService) -> None:
+def test_refusing_device__is_reported_without_its_address(store: Store, service: PushService) -> None:
     store.alerts.add_device(Browser("/secret-moved").device(service.host))
     store.alerts.add_device(Browser("/good").device(service.host))
     service.statuses = {"/secret-moved": [307] * 3}
@@ -220,7 +220,7 @@ def test_the_last_word_of_a_process_needs_no_store(store: Store, service: PushSe
     assert [browser.read(body)["text"] for _, body in service.got["/a"]] == ["hung"]
 
 
-def test_nothing_is_sent_to_a_device_of_another_service_whatever_the_store_says(store: Store, service: PushService) -> None:
+def test_foreign_service_s_device__is_sent_nothing(store: Store, service: PushService) -> None:
     store.alerts.add_device(Browser("/inside").device(service.host))
     other = replace(service, host="localhost:1")
     with notifier(store, other) as (opened, failures):
@@ -268,7 +268,7 @@ def table(**url_by_variable: str) -> AlertsTable:
     return AlertsTable.model_validate({"targets": targets}, context={VARIABLES_KEY: Variables(url_by_variable)})
 
 
-def test_a_run_offers_its_public_key_and_another_key_ends_the_devices_of_the_old_one(store: Store) -> None:
+def test_run__offers_its_public_key_and_another_ends_old_devices(store: Store) -> None:
     assert devices_document(table(PUSH=""), store.alerts) == {"key": "", "devices": []}
     device = Browser("/a").device("web.push.apple.com")
     for _ in range(2):
@@ -301,7 +301,7 @@ def test_devices_are_bounded_replaced_and_removed(store: Store) -> None:
 
 
 @pytest.mark.parametrize("damage", ['[{"endpoint": 1}]', "[", "[1]", "{}{}"])
-def test_devices__damaged_row_needs_an_operator_and_is_not_overwritten(store: Store, damage: str) -> None:
+def test_devices__damaged_row_needs_an_operator_and_stays(store: Store, damage: str) -> None:
     with store.db.write("damage a row") as db:
         write_facts(db, {PUSH_DEVICES: damage})
     attempts: list[Callable[[], object]] = [

@@ -132,7 +132,7 @@ def test_heartbeat__body_of_a_redirect_never_ends__fails_at_once() -> None:
     assert time.monotonic() - started_s < 10
 
 
-def test_push__body_of_a_redirect_never_ends__keeps_no_device_waiting(certificate: PublicOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push__endless_redirect_body__keeps_no_device_waiting(certificate: PublicOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.tls_cert))
     outcomes: list[int | str] = []
     with redirecting("/", 307, certificate, is_endless=True) as host:

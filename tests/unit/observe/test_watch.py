@@ -49,7 +49,7 @@ def test_a_person_may_think_as_long_as_he_likes() -> None:
     assert watch.hang_text() is not None
 
 
-def test_the_thread_feeds_as_long_as_nothing_hangs_and_then_tells_once_where_it_stands() -> None:
+def test_watch_thread__feeds_until_a_hang_then_reports_once() -> None:
     clock, reasons, fed, heard = FakeClock(0), list[str](), threading.Event(), threading.Event()
 
     def hung(why: str) -> None:

@@ -127,7 +127,7 @@ def approve(world: World, nonce: int = 7) -> None:
     assert world.chain.nonces(builders.OWNER) == (nonce + 1, nonce + 1)
 
 
-def test_a_swap_is_filled_at_the_pools_of_the_block_after_and_not_at_those_it_was_sent_at(world: World) -> None:
+def test_swap__is_filled_at_the_pools_of_the_next_block(world: World) -> None:
     approve(world)
     pool_seen = world.blocks.next()
     sent = world.send(builders.ROUTER, sale(pool_seen), 8)
@@ -147,7 +147,7 @@ def test_a_swap_is_filled_at_the_pools_of_the_block_after_and_not_at_those_it_wa
     assert world.blocks.now.pools == (moved,), "what it did to the pool is gone with its block"
 
 
-def test_gas_is_paid_at_the_headers_fees_and_what_reverts_pays_too(world: World) -> None:
+def test_gas__is_paid_at_the_header_s_fees_also_by_reverts(world: World) -> None:
     approve(world)
     native_wei = world.chain.wallet().native_wei
     assert 10**18 - native_wei == 46_000 * (GWEI + GWEI // 10)
@@ -161,7 +161,7 @@ def test_gas_is_paid_at_the_headers_fees_and_what_reverts_pays_too(world: World)
     assert (world.held("WETH"), world.chain.wallet().nonce) == (5 * SOLD, 9)
 
 
-def test_two_swaps_of_one_block_meet_each_other_and_one_sent_at_that_block_waits(world: World) -> None:
+def test_two_swaps_of_a_block__meet_and_a_later_one_waits(world: World) -> None:
     approve(world)
     pool = world.blocks.next()
     sent = [world.send(builders.ROUTER, sale(pool), nonce) for nonce in (8, 9)]
@@ -175,7 +175,7 @@ def test_two_swaps_of_one_block_meet_each_other_and_one_sent_at_that_block_waits
 
 
 @pytest.mark.parametrize("short", ["gas", "coin"])
-def test_a_swap_without_enough_gas_or_coin_for_it_changes_nothing_and_pays_what_there_is(world: World, short: str) -> None:
+def test_swap_without_gas_or_coin__changes_nothing_and_pays(world: World, short: str) -> None:
     approve(world)
     pool = world.blocks.next()
     if short == "coin":
@@ -190,7 +190,7 @@ def test_a_swap_without_enough_gas_or_coin_for_it_changes_nothing_and_pays_what_
     assert world.chain.wallet().native_wei == max(0, native_wei - receipt.gas_cost_wei)
 
 
-def test_what_pays_too_little_for_the_block_waits_and_makes_way_for_another_at_its_nonce(world: World) -> None:
+def test_underpaid_swap__waits_and_makes_way_at_its_nonce(world: World) -> None:
     first = world.send(WETH.address, encode_approve(builders.ROUTER, 1), max_fee_wei=2 * GWEI)
     world.blocks.next(base_fee_wei=5 * GWEI)
     assert world.chain.status_of(first).state == "pending"
@@ -204,7 +204,7 @@ def test_what_pays_too_little_for_the_block_waits_and_makes_way_for_another_at_i
     assert world.chain.wallet().allowances == ()
 
 
-def test_a_swap_needs_the_allowance_and_the_deadline_that_the_contracts_ask_for(world: World) -> None:
+def test_swap__needs_its_allowance_and_deadline(world: World) -> None:
     pool = world.blocks.next()
     tx = UnsignedTx(31_337, 7, builders.ROUTER, 0, sale(pool), 300_000, 3 * GWEI, GWEI, None)
     assert world.chain.simulate(tx, builders.OWNER).reason == "STF"
@@ -215,7 +215,7 @@ def test_a_swap_needs_the_allowance_and_the_deadline_that_the_contracts_ask_for(
     assert world.chain.simulate(tx, builders.OWNER).reason == "Transaction too old"
 
 
-def test_after_a_restart_what_waits_still_waits_and_what_was_filled_stays_filled_once(world: World, tmp_path: Path) -> None:
+def test_restart__keeps_waiting_swaps_and_fills_once(world: World, tmp_path: Path) -> None:
     approve(world)
     pool = world.blocks.next()
     sent = world.send(builders.ROUTER, sale(pool), 8)
@@ -249,7 +249,7 @@ def test_reading_shows_the_paper_wallet_and_carries_nothing_out(world: World) ->
     assert world.chain.wallet().pending_txs, "only the one that acts carries out"
 
 
-def test_tokens_are_tried_out_with_what_the_real_wallet_holds_and_allows(world: World) -> None:
+def test_tokens__are_tried_with_the_real_wallet_s_holdings(world: World) -> None:
     steps: list[StepInput] = []
 
     @dataclass
@@ -295,7 +295,7 @@ class FakePaperPerpetualProtocol:
     """A venue whose paper account is never computed."""
 
 
-def test_a_wallet_that_began_without_margin_does_not_show_the_real_account(world: World) -> None:
+def test_wallet_without_margin__does_not_show_the_real_account(world: World) -> None:
     """Futures that a config got later would trade on collateral that the paper wallet does not have."""
     real = builders.step_input().snapshot.with_layer(FuturesReading(book(5_000)))
     chain = PaperChain(world.store.paper, world.blocks, world.blocks.head, PLACE, FakePaperPerpetualProtocol())  # type: ignore[arg-type]  # never called

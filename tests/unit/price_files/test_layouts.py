@@ -59,7 +59,7 @@ def test_bars_are_told_from_moments(tmp_path: Path) -> None:
     assert not moments & {"Alpha Vantage, dollars", "Bybit, header", "Hyperliquid, service", "Deribit, service", "Nasdaq", "Gate"}
 
 
-def test_several_tickers_and_files_of_many_assets_keep_their_columns(tmp_path: Path) -> None:
+def test_tickers_and_files_of_many_assets__keep_their_columns(tmp_path: Path) -> None:
     btc, eth = candles(1, 20), candles(2, 20, Decimal(700))
     rows = [f"{b.at()},{b.close},{e.close},{b.high},{e.high}" for b, e in zip(btc, eth, strict=True)]
     header = "Price,Close,Close,High,High\nTicker,BTC-USD,ETH-USD,BTC-USD,ETH-USD\nDate,,,,"
@@ -150,7 +150,7 @@ def dated(*days: str) -> str:
         ("a.csv", dated("2024-01-01", "2024-01-01"), "row 2: a has a repeated time", "without duplicates"),
     ],
 )  # fmt: skip
-def test_what_has_two_readings_or_none_is_refused_with_the_change(
+def test_two_readings_or_none__are_refused_with_the_change(
     name: str, content: str | bytes, problem: str, change: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -364,7 +364,7 @@ def test_a_folder_that_contradicts_itself_is_refused(name: str, content: str, pr
 
 
 @pytest.mark.parametrize("symbol", ["BTC-EUR", "BTCGBP", "XBT/JPY"])
-def test_an_import_of_another_currency_is_refused_unless_the_file_converts_it(symbol: str, tmp_path: Path) -> None:
+def test_import_in_another_currency__is_refused_unless_converted(symbol: str, tmp_path: Path) -> None:
     portfolio = step_input(targets_bps={"WBTC": 5_000, "USDC": 5_000}).portfolio
     rows = [f"{b.at()},{symbol},{b.close}" for b in candles(1, 10)]
     path = save(tmp_path, "closes.csv", lines("time,symbol,close", rows))

@@ -49,13 +49,13 @@ def confirming(blocks: int) -> StepInput:
     return replace(step, policy=replace(step.policy, confirm_blocks=blocks))
 
 
-def test_without_blocks_to_confirm_the_reference_price_is_written_down_and_the_numeraire_is_not() -> None:
+def test_reference_price__is_recorded_and_the_numeraire_s_not() -> None:
     step = step_input()
     (price_point,) = confirmed_prices(step, (), NOW_S)
     assert price_point == PricePoint(WETH.address, NOW_S, reference_prices(step).reference_by_token[WETH.address].price)
 
 
-def test_a_price_that_one_block_alone_shows_is_not_the_one_that_is_written_down() -> None:
+def test_price_of_one_block_alone__is_not_recorded() -> None:
     pushed = confirming(2)
     pushed = replace(pushed, snapshot=replace(pushed.snapshot, feeds=answers(pushed, Fraction(3))))
     (price_point,) = confirmed_prices(pushed, before(step_input(), [Fraction(1), Fraction(1)]), NOW_S)
@@ -63,7 +63,7 @@ def test_a_price_that_one_block_alone_shows_is_not_the_one_that_is_written_down(
 
 
 @pytest.mark.parametrize("gap", ["none", "too few", "another block"])
-def test_while_the_blocks_before_are_not_known_nothing_is_written_down(gap: str) -> None:
+def test_unknown_earlier_blocks__record_nothing(gap: str) -> None:
     step = confirming(2)
     past = before(step, [Fraction(1)] * 2)
     if gap == "another block":
@@ -81,7 +81,7 @@ def test_while_the_sequencer_is_down_no_price_is_recorded() -> None:
 
 
 @pytest.mark.parametrize(("mean", "count"), [(2_000, 1), (2_500, 0)])
-def test_while_sources_contradict_each_other_no_price_is_recorded(mean: int, count: int) -> None:
+def test_contradicting_sources__record_no_price(mean: int, count: int) -> None:
     step = step_input(pools=[v2_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 2_000, twap_price=mean)])
     assert len(confirmed_prices(step, (), NOW_S)) == count
 
@@ -105,7 +105,7 @@ def test_blocks_before_those_that_confirm_do_not_count() -> None:
     assert recorded.price == usual
 
 
-def test_a_token_without_a_price_in_one_of_the_blocks_is_left_out() -> None:
+def test_token_without_a_price_in_one_block__is_left_out() -> None:
     step = confirming(1)
     silent = replace(before(step, [Fraction(1)])[0], feeds=())
     assert confirmed_prices(step, (silent,), NOW_S) == ()
@@ -134,7 +134,7 @@ def test_prices_of_another_numeraire_are_other_prices(store: Store) -> None:
     assert store.prices.record(WBTC.address, [point(NOW_S, 1)]) == 1
 
 
-def test_prices_are_kept_for_a_bounded_time_by_the_agents_own_looks(store: Store) -> None:
+def test_prices__are_kept_for_a_bounded_time(store: Store) -> None:
     store.prices.record(USDC.address, [point(NOW_S - RETENTION_S), point(NOW_S - RETENTION_S + 2 * DAY_S)])
     store.prices.record(USDC.address, [point(NOW_S + DAY_S)])
     assert [price_point.at_s for price_point in store.prices.prices_between(USDC.address, 0, NOW_S + DAY_S)] == [
@@ -153,7 +153,7 @@ def test_a_coarser_look_takes_the_last_price_of_each_interval(store: Store) -> N
     assert daily == (point(start + 23 * HOUR_S, 2_023), point(start + 47 * HOUR_S, 2_047))
 
 
-def test_what_one_source_told_can_be_forgotten_and_is_shown_by_source(store: Store) -> None:
+def test_source_s_prices__can_be_forgotten_and_are_shown_apart(store: Store) -> None:
     store.prices.record(USDC.address, [point(NOW_S)])
     store.prices.record(USDC.address, [point(NOW_S - DAY_S), point(NOW_S)], "import")
     spans = {
@@ -173,7 +173,7 @@ def test_a_damaged_price_is_for_the_operator(store: Store, text: str) -> None:
         store.prices.prices_between(USDC.address, 0, NOW_S)
 
 
-def test_a_stored_step_of_before_has_no_prices_and_one_of_now_keeps_them() -> None:
+def test_old_stored_step__has_no_prices_and_a_new_one_keeps_them() -> None:
     step = step_input()
     step = replace(step, history=replace(step.history, prices=(point(NOW_S),)))
     assert codec.loads(StepInput, codec.dumps(step)) == step
@@ -185,14 +185,14 @@ def test_a_price_as_old_as_prices_are_kept_is_not_recorded(store: Store) -> None
     assert [price.at_s for price in store.prices.prices_between(USDC.address, 0, NOW_S)] == [NOW_S - RETENTION_S + 1, NOW_S]
 
 
-def test_prices_are_read_from_the_first_to_the_last_second_both_included(store: Store) -> None:
+def test_prices__are_read_with_both_ends_included(store: Store) -> None:
     first, last = NOW_S // HOUR_S * HOUR_S + 1_000, NOW_S // HOUR_S * HOUR_S + HOUR_S + 1_000
     store.prices.record(USDC.address, [point(first), point(last)])
     assert [price.at_s for price in store.prices.prices_between(USDC.address, first, last)] == [first, last]
     assert store.prices.prices_between(USDC.address, first + 1, last - 1) == ()
 
 
-def test_an_imported_price_is_no_cycle_of_the_agent_and_is_forgotten_alone(store: Store) -> None:
+def test_imported_price__is_no_cycle_and_is_forgotten_alone(store: Store) -> None:
     assert store.prices.record(USDC.address, [point(NOW_S)], "file") == 1
     assert not store.prices.has_cycle_prices(USDC.address, NOW_S)
     assert store.prices.record(USDC.address, [point(NOW_S + HOUR_S)]) == 1
@@ -231,7 +231,7 @@ def hourly(store: Store, step: StepInput, reader: PastReader) -> tuple[PricePoin
 FAIR = [Fraction(1), Fraction(1)]
 
 
-def test_hourly__first_cycle_of_an_hour_records_the_confirmed_price(store: Store) -> None:
+def test_hourly__first_cycle_of_an_hour_records_the_price(store: Store) -> None:
     step = confirming(2)
     assert hourly(store, step, PastReader(before(step, FAIR))) == confirmed_prices(step, before(step, FAIR), NOW_S)
 
@@ -244,12 +244,12 @@ def test_hourly__blocks_before_are_read_once_an_hour(store: Store) -> None:
 
 
 @pytest.mark.parametrize(("known", "counts"), [(1, [2]), (2, []), (3, [])])
-def test_hourly__blocks_before_that_the_step_knows_are_not_read_again(store: Store, known: int, counts: list[int]) -> None:
+def test_hourly__known_earlier_blocks_are_not_read_again(store: Store, known: int, counts: list[int]) -> None:
     step, reader = confirming(2), PastReader(before(confirming(2), FAIR))
     hourly(store, with_snapshot(step, past_prices=before(step, [Fraction(1)] * known)), reader)
     assert reader.counts == counts
 
 
 @pytest.mark.parametrize("error", [Retryable("no answer"), Refused("no majority")])
-def test_hourly__blocks_before_that_cannot_be_read_leave_no_price(store: Store, error: Exception) -> None:
+def test_hourly__unreadable_earlier_blocks_leave_no_price(store: Store, error: Exception) -> None:
     assert hourly(store, confirming(2), PastReader(error=error)) == ()

@@ -61,7 +61,7 @@ def off(step: StepInput) -> tuple[str, ...]:
         (0.01, False, True),
     ],
 )
-def test_it_leaves_beyond_the_limit_and_is_back_within_half_of_it(cents: float, is_outside: bool, halts: bool) -> None:
+def test_depeg__begins_beyond_the_limit_and_ends_within_half(cents: float, is_outside: bool, halts: bool) -> None:
     step = at(cents, is_outside)
     decision = decide(step).decision
     assert isinstance(decision, Halt if halts else Rebalance)
@@ -74,7 +74,7 @@ def test_it_leaves_beyond_the_limit_and_is_back_within_half_of_it(cents: float, 
 
 
 @given(st.lists(st.floats(95, 105), min_size=1, max_size=12))
-def test_going_to_and_fro_around_the_limit_it_neither_trades_nor_halts_in_turns(cents: list[float]) -> None:
+def test_depeg__at_the_limit_neither_trades_nor_halts_in_turns(cents: list[float]) -> None:
     """Once off it is traded again only after it was within half of the limit."""
     is_outside = False
     for price in cents:
@@ -86,7 +86,7 @@ def test_going_to_and_fro_around_the_limit_it_neither_trades_nor_halts_in_turns(
         assert is_outside or distance <= 2.0001
 
 
-def test_another_dollar_than_the_numeraire_halts_too_and_a_token_that_is_no_dollar_does_not() -> None:
+def test_depeg__of_another_dollar_halts_and_of_no_dollar_not() -> None:
     for symbol, halts in (("DAI", True), ("LINK", False)):
         step = step_input(
             {"WETH": 4_000, symbol: 3_000, "USDC": 3_000}, prices={symbol: 1, "WETH": 2_000, "USDC": 1}, kinds=[PriceSource.FEED]
@@ -113,7 +113,7 @@ def test_of_those_who_left_only_the_tokens_asked_for_are_named() -> None:
     assert depegged_tokens(unknown, reference_prices(unknown), {DAI.address}) == (DAI.address,)
 
 
-def test_a_dollar_that_is_not_back_refuses_beside_one_that_is_farther_off() -> None:
+def test_dollar_not_back__refuses_beside_one_farther_off() -> None:
     """DAI left and is 1.2 % off, beyond half of the limit; USDC never left and is 1.5 % off, within all of it."""
     step = step_input({"WETH": 4_000, "DAI": 3_000, "USDC": 3_000}, past=history(depegged_tokens=(DAI.address,)))
     step = with_feed(with_feed(step, "USDC", answer=round(98.5 * CENT)), "DAI", answer=round(98.8 * CENT))
@@ -128,7 +128,7 @@ def test_price_fault__lost_peg__is_named() -> None:
     assert price_fault(step, reference_prices(step), {WETH.address}) == ""
 
 
-def test_with_the_limit_off_nothing_halts_and_nothing_is_remembered() -> None:
+def test_limit_off__halts_and_remembers_nothing() -> None:
     step = with_limits(at(50, left=True), depeg_bps=None)
     assert off(step) == ()
     assert isinstance(decide(step).decision, Rebalance)
@@ -198,7 +198,7 @@ def test_late_mean__excuses_no_other_token() -> None:
     assert "the mean of LINK" in source_conflict(beyond, of_exit=True)
 
 
-def test_one_source_alone_contradicts_nobody_and_the_limit_can_be_off() -> None:
+def test_lone_source__contradicts_nobody_and_the_limit_may_be_off() -> None:
     assert source_conflict(mean_at(3_000, PriceSource.FEED)) == ""
     assert source_conflict(with_limits(mean_at(3_000), oracle_deviation_bps=None)) == ""
     stale = with_feed(mean_at(3_000), "WETH", updated_at_s=NOW_S - 3_601)

@@ -36,9 +36,7 @@ def why(step: StepInput) -> str:
         (10**30, (None, None), ""),
     ],
 )
-def test_an_answer_at_or_beyond_a_bound_of_its_aggregator_is_no_price(
-    answer: int, bounds: tuple[int | None, int | None], reason: str
-) -> None:
+def test_answer_at_or_beyond_its_bound__is_no_price(answer: int, bounds: tuple[int | None, int | None], reason: str) -> None:
     step = with_feed(step_input(kinds=FEED), "WETH", answer=answer, min_answer=bounds[0], max_answer=bounds[1])
     assert (reason in why(step)) if reason else why(step) == ""
     judged = verdict("feed_health", step, sell_weth(step_input()))
@@ -74,12 +72,12 @@ def test_rounds_of_a_later_block_are_no_past_of_an_earlier_one() -> None:
     assert WETH.address in prices_from(inputs.at_block(then)).reference_by_token
 
 
-def test_the_age_of_a_price_is_that_of_the_older_of_its_two_rounds() -> None:
+def test_price_age__is_that_of_the_older_round() -> None:
     step = with_feed(with_feed(step_input(kinds=FEED), "WETH", updated_at_s=NOW_S - 100), "USDC", updated_at_s=NOW_S - 500)
     assert "500 s old" in reference_prices(step).reference_by_token[WETH.address].detail
 
 
-def test_the_price_of_an_earlier_block_is_that_of_its_own_rounds_at_its_own_time() -> None:
+def test_earlier_block_s_price__is_of_its_own_rounds_and_time() -> None:
     step = step_input(kinds=FEED)
     then = past(step, 2, feed_round("WETH", 1_000, updated_at_s=NOW_S - 30), feed_round("USDC", 1, updated_at_s=NOW_S - 30))
     assert (
@@ -127,7 +125,7 @@ def uptime(answer: int, since_s: int) -> FeedRound:
         (replace(uptime(0, 10_000), started_at_s=0), "no round yet"),
     ],
 )
-def test_while_the_sequencer_is_down_or_was_a_moment_ago_nothing_is_traded_and_it_is_said(feed_round: FeedRound, reason: str) -> None:
+def test_sequencer_down_or_just_back__trades_nothing_and_says_so(feed_round: FeedRound, reason: str) -> None:
     step = rollup(feed_round)
     decision = decide(step).decision
     assert isinstance(decision, Halt) is bool(reason)
@@ -137,7 +135,7 @@ def test_while_the_sequencer_is_down_or_was_a_moment_ago_nothing_is_traded_and_i
     assert reason in judged.measured_text
 
 
-def test_an_uptime_feed_that_was_not_read_halts_and_none_at_all_does_not() -> None:
+def test_unread_uptime_feed__halts_and_none_at_all_does_not() -> None:
     silent = rollup()
     assert mentions(sequencer_fault(silent.snapshot, silent.reference), "uptime feed")
     named = with_snapshot(silent, unreadable_items=(UnreadableItem("round of feed", UPTIME, "the call reverted"),))

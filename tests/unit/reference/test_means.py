@@ -32,21 +32,21 @@ def usd(step: StepInput) -> float | None:
     return None if reference is None else float(reference.price) * 10**12
 
 
-def test_a_pool_that_was_not_pinned_has_no_weight_however_deep_it_is() -> None:
+def test_unpinned_pool__has_no_weight_however_deep() -> None:
     step = by_means(TRUE, FALSE)
     pinned = by_means(TRUE, FALSE, pins=(code_of(step, TRUE),))
     assert usd(step) == pytest.approx(4_000, rel=1e-2)  # nothing says which count: the deep one decides
     assert usd(pinned) == pytest.approx(2_000, rel=1e-3)
 
 
-def test_with_nothing_pinned_no_mean_counts_and_the_remedy_is_said() -> None:
+def test_nothing_pinned__counts_no_mean_and_says_the_remedy() -> None:
     step = by_means(TRUE, pins=())
     assert usd(step) is None
     (gap,) = [gap for gap in reference_prices(step).unpriced if gap.token == WETH.address]
     assert mentions(gap.why, f"{TRUE.address}", "not pinned", "trimtab trust")
 
 
-def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> None:
+def test_pool_of_other_code_than_pinned__does_not_count() -> None:
     step = by_means(TRUE, pins=(CodeHash(TRUE.address, "0x" + "ab" * 32),))
     assert usd(step) is None
     assert "differs from the pinned code" in prices.twap_rejection(step.snapshot, step.reference, TRUE)
@@ -61,7 +61,7 @@ def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> No
         (None, "less than 1800 s old"),
     ],
 )
-def test_a_pool_whose_memory_is_too_short_is_named_with_what_would_help(span_s: tuple[int, int] | None, reason: str) -> None:
+def test_pool_of_short_memory__is_named_with_what_would_help(span_s: tuple[int, int] | None, reason: str) -> None:
     short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observation_counts=span_s)
     step = by_means(short)
     why = prices.twap_rejection(step.snapshot, step.reference, short)
@@ -76,7 +76,7 @@ def test_on_a_chain_of_slow_blocks_fewer_observations_are_enough() -> None:
     assert "--to 151" in prices.twap_rejection(mainnet.snapshot, mainnet.reference, short)
 
 
-def test_a_pool_of_v4_has_no_mean_and_names_the_feed_that_is_needed() -> None:
+def test_v4_pool__has_no_mean_and_names_the_feed_needed() -> None:
     v4 = V4Pool(**{field.name: getattr(TRUE, field.name) for field in fields(TRUE)})
     (gap,) = [gap for gap in reference_prices(by_means(v4)).unpriced if gap.token == WETH.address]
     assert mentions(gap.why, v4.address, "records no observations", "give the token a price feed")

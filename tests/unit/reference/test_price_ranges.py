@@ -37,7 +37,7 @@ def dollars(price: Fraction) -> float:
     return float(price * 10**18 / 10**6)
 
 
-def test_a_token_has_the_lowest_and_the_highest_price_of_the_sources_that_agree() -> None:
+def test_price_range__is_of_the_sources_that_agree() -> None:
     low, high = map(dollars, price_ranges(priced_step())[WETH.address])
     assert (low, high) == (FEED, pytest.approx(MEAN, rel=1e-4))
     low, high = map(dollars, price_ranges(priced_step(mean=1_980))[WETH.address])
@@ -45,7 +45,7 @@ def test_a_token_has_the_lowest_and_the_highest_price_of_the_sources_that_agree(
     assert price_ranges(priced_step())[USDC.address] == (1, 1)
 
 
-def test_the_range_includes_a_reference_price_that_is_neither_feed_nor_mean() -> None:
+def test_price_range__includes_another_reference_price() -> None:
     low, high = map(dollars, price_ranges(priced_step(kinds=(PriceSource.SPOT, PriceSource.TWAP)))[WETH.address])
     assert (low, high) == (pytest.approx(FEED, rel=1e-4), pytest.approx(MEAN, rel=1e-4))
 
@@ -81,7 +81,7 @@ def test_otherwise_the_reference_price_alone_counts(step: StepInput) -> None:
     assert disagreement_loss(step, {WETH.address: -(10**18), USDC.address: 2_000 * 10**6}) == 0
 
 
-def test_what_is_sold_counts_at_the_higher_and_what_is_bought_at_the_lower_price() -> None:
+def test_sold_counts_at_the_higher_and_bought_at_the_lower_price() -> None:
     sells, buys = {WETH.address: -(10**18), USDC.address: 2_000 * 10**6}, {WETH.address: 10**18, USDC.address: -2_000 * 10**6}
     assert float(disagreement_loss(priced_step(), sells)) == pytest.approx(20 * 10**6, rel=1e-2)
     assert disagreement_loss(priced_step(), buys) == 0
@@ -89,7 +89,7 @@ def test_what_is_sold_counts_at_the_higher_and_what_is_bought_at_the_lower_price
     assert disagreement_loss(priced_step(mean=1_980), sells) == 0
 
 
-def test_planner_guard_and_signer_require_the_better_price_of_the_two() -> None:
+def test_planner_guard_and_signer__require_the_better_price() -> None:
     step = priced_step(spot=MEAN)
     sold = raw(1, WETH)
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, sold)])
@@ -114,7 +114,7 @@ def test_a_purchase_requires_what_the_lower_price_gives() -> None:
 
 
 @pytest.mark.parametrize(("spot", "passes"), [(MEAN, True), (FEED, False)])
-def test_a_pool_at_the_price_of_a_lagging_feed_costs_too_much_at_the_mean(spot: int, passes: bool) -> None:
+def test_pool_at_a_lagging_feed_s_price__is_too_dear_at_the_mean(spot: int, passes: bool) -> None:
     """The feed is 1 % behind: by it alone the pool at 2,000 costs only its fee."""
     step = with_limits(priced_step(spot=spot), plan_cost_bps=50, slippage_bps=30)
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
@@ -131,7 +131,7 @@ def test_an_exit_is_not_held_to_its_cost_at_the_mean() -> None:
     assert verdict("plan_cost", step, exit_plan(plan)).passed
 
 
-def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_seen_of_it() -> None:
+def test_worst_case__includes_the_deviation() -> None:
     step = with_limits(priced_step(), oracle_deviation_bps=150)
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
     deltas = {WETH.address: -raw(1, WETH), USDC.address: plan.legs[0].amount_out_raw}
@@ -156,7 +156,7 @@ def test_the_worst_case_counts_the_gas_of_approvals_once() -> None:
     assert plan_worst_case(step, with_approvals) == plan_worst_case(step, plan)
 
 
-def test_the_worst_case_of_a_plan_burns_all_gas_at_the_highest_price() -> None:
+def test_worst_case__burns_all_gas_at_the_highest_price() -> None:
     """The cost counts the price of the newest block; within limits.gas_price the step may pay twice its base fee."""
     step = priced_step()
     head = replace(step.snapshot.head, base_fee_wei=30 * 10**9)
@@ -173,7 +173,7 @@ def test_the_worst_case_of_a_plan_burns_all_gas_at_the_highest_price() -> None:
     assert capped - free == units * 40 * Fraction(2_000 * 10**6, 10**9)
 
 
-def test_the_limit_of_a_new_config_follows_the_thresholds_of_its_feeds() -> None:
+def test_new_config_s_limit__follows_its_feeds_thresholds() -> None:
     feeds = {known.symbol: known.feed for known in ETHEREUM_PRESET.tokens}
     assert set(feeds.values()) - {feeds["cbBTC"]} == set(FEED_THRESHOLDS_BPS)
     assert starting_deviation_bps([feeds["WETH"], feeds["WBTC"]], feeds["USDC"]) == 100

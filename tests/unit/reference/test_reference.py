@@ -43,7 +43,7 @@ def _near(price: Fraction, of: Token, coins: float, tolerance: float = 2e-4) -> 
     return float(price / unit_price(of, 1, USDC)) == pytest.approx(coins, rel=tolerance)
 
 
-def test_a_feed_prices_a_token_in_units_of_the_numeraire_whatever_the_decimals() -> None:
+def test_feed__prices_in_the_numeraire_whatever_the_decimals() -> None:
     step = step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, kinds=[FEED])
     step = with_snapshot(
         step,
@@ -61,7 +61,7 @@ def test_a_feed_prices_a_token_in_units_of_the_numeraire_whatever_the_decimals()
     assert prices.unpriced == ()
 
 
-def test_the_numeraire_is_worth_exactly_one_even_if_its_feed_says_otherwise_or_nothing() -> None:
+def test_numeraire__is_worth_one_whatever_its_feed_says() -> None:
     step = with_feed(step_input(), "USDC", answer=90_000_000)
     assert reference_prices(step).reference_by_token[USDC.address].price == 1
     assert reference_prices(without_feed(step, "USDC")).reference_by_token[USDC.address].price == 1
@@ -79,21 +79,19 @@ def test_the_numeraire_is_worth_exactly_one_even_if_its_feed_says_otherwise_or_n
     ],
 )
 @pytest.mark.parametrize("symbol", ["WETH", "USDC"])
-def test_an_unfit_round_of_the_token_or_of_the_numeraire_leaves_the_token_without_a_price(
-    symbol: str, fault: dict[str, int], reason: str
-) -> None:
+def test_unfit_round__leaves_the_token_without_a_price(symbol: str, fault: dict[str, int], reason: str) -> None:
     step = with_feed(step_input(kinds=[FEED]), symbol, **fault)
     assert _found(step) is None
     assert mentions(_why(step), "feed: ", f"{symbol}", f"{reason}")
 
 
 @pytest.mark.parametrize("symbol", ["WETH", "USDC"])
-def test_a_round_of_exactly_the_greatest_age_or_of_this_block_or_answered_later_counts(symbol: str) -> None:
+def test_round_of_the_greatest_age_or_this_block__counts(symbol: str) -> None:
     for fine in ({"updated_at_s": NOW_S - 3_600}, {"updated_at_s": NOW_S}, {"answered_in_round": 8}):
         assert _found(with_feed(step_input(kinds=[FEED]), symbol, **fine)) is not None
 
 
-def test_the_age_of_a_round_goes_by_block_time_and_not_by_the_clock() -> None:
+def test_round_age__goes_by_block_time_and_not_the_clock() -> None:
     step = with_snapshot(step_input(kinds=[FEED]), now_s=NOW_S + 100_000)
     assert _found(step) is not None
 
@@ -114,7 +112,7 @@ def test_a_quarantined_feed_is_named_with_its_reason() -> None:
     assert mentions(_why(step), "feed: ", "WETH", "reverted")
 
 
-def test_a_stale_feed_gives_way_to_the_mean_price_if_that_is_configured() -> None:
+def test_stale_feed__gives_way_to_a_configured_mean() -> None:
     pool = v3_pool(WETH, USDC, 2_500, twap_price=2_100)
     stale = {"updated_at_s": NOW_S - 4_000}
     with_mean = with_feed(step_input(pools=[pool], kinds=[FEED, TWAP]), "WETH", **stale)
@@ -146,7 +144,7 @@ def test_the_configured_order_of_sources_counts() -> None:
     ],
     ids=["no observations", "a second short", "window unknown", "no liquidity", "liquidity unknown", "V2", "another pair"],
 )
-def test_a_pool_without_a_mean_over_the_whole_window_with_the_numeraire_says_nothing(unfit: V3Pool) -> None:
+def test_pool_without_the_whole_window__says_nothing(unfit: V3Pool) -> None:
     step = step_input(pools=[unfit], kinds=[TWAP])
     assert _found(step) is None
     assert mentions(_why(step), "twap: no", "WETH", "1800 s")
@@ -156,7 +154,7 @@ def test_a_pool_without_a_mean_over_the_whole_window_with_the_numeraire_says_not
     assert both.price == fit.mean_price(WETH.address)
 
 
-def test_pools_of_one_pair_are_weighted_by_the_depth_of_the_window_not_of_the_moment() -> None:
+def test_pools_of_a_pair__are_weighted_by_the_window_s_depth() -> None:
     deep = v3_pool(WETH, USDC, 2_000, depth=3_000_000, name="deep")
     flash = v3_pool(WETH, USDC, 2_400, depth=1_000_000, fee_pips=3000, name="flash")
     weight_deep, weight_flash = 3_000_000 / 2_000, 1_000_000 / 2_400
@@ -168,7 +166,7 @@ def test_pools_of_one_pair_are_weighted_by_the_depth_of_the_window_not_of_the_mo
     assert _found(step_input(pools=[deep, swollen], kinds=[TWAP])) == reference_price
 
 
-def test_a_token_that_only_trades_against_a_hub_is_priced_through_it() -> None:
+def test_token_traded_against_a_hub__is_priced_through_it() -> None:
     pools = [v3_pool(ARB, WETH, "0.001"), v3_pool(WETH, USDC, 2_000)]
     targets = {"ARB": 5_000, "USDC": 5_000}
     reference_price = _found(step_input(targets, pools=pools, kinds=[TWAP], hubs=["WETH"]), ARB)
@@ -206,7 +204,7 @@ def test_spot_prices_count_only_where_they_are_configured() -> None:
     assert reference_price.price == unit_price(WETH, 2_000, USDC)
 
 
-def test_spot_weighs_v2_and_v3_pools_alike_and_passes_over_empty_ones() -> None:
+def test_spot__weighs_v2_and_v3_alike_and_skips_empty_pools() -> None:
     v2, v3 = v2_pool(WETH, USDC, 2_000, depth=1_000_000), v3_pool(WETH, USDC, 3_000, depth=1_500_000)
     empty: list[Pool] = [
         replace(v2_pool(WETH, USDC, 9_000, name="empty"), reserve0=0),
@@ -220,7 +218,7 @@ def test_spot_weighs_v2_and_v3_pools_alike_and_passes_over_empty_ones() -> None:
     assert "of WETH" in _why(step_input(pools=empty, kinds=[SPOT]))
 
 
-def test_hubs_and_wrapped_native_are_priced_too_and_their_lack_is_named() -> None:
+def test_hubs_and_wrapped_native__are_priced_and_named_if_not() -> None:
     step = step_input({"WBTC": 5_000, "USDC": 5_000}, hubs=["DAI"], kinds=[FEED, SPOT], pools=[v2_pool(WETH, USDC, 2_000)])
     prices = reference_prices(step)
     assert prices.reference_by_token[WETH.address].source is SPOT
@@ -260,7 +258,7 @@ def test_a_symbol_with_terminal_escapes_never_shows() -> None:
     assert "\x1b" not in gap.why
 
 
-def test_spot_prices_say_what_pools_say_now_whatever_the_reference_is() -> None:
+def test_spot_prices__are_the_pools_whatever_the_reference() -> None:
     step = step_input({"WETH": 5_000, "USDC": 4_000, "DAI": 1_000}, pools=[v2_pool(WETH, USDC, 2_500)])
     assert spot_prices(price_inputs(step)) == {WETH.address: unit_price(WETH, 2_500, USDC), USDC.address: Fraction(1)}
 
@@ -271,7 +269,7 @@ def test_pools_of_strangers_do_not_count() -> None:
     assert _found(step) is None
 
 
-def test_prices_are_worked_out_once_for_a_snapshot_and_its_sources() -> None:
+def test_prices__are_worked_out_once_a_snapshot_and_sources() -> None:
     step = with_snapshot(step_input({"WETH": 5_000, "USDC": 5_000}, kinds=[FEED]), feeds=(feed_round("WETH", 2_000), feed_round("USDC", 1)))
     prices, text = reference_prices(step), codec.dumps(step)
     assert reference_prices(replace(step, progress=replace(step.progress, spent_gas_wei=1))) is prices

@@ -36,7 +36,7 @@ def test_returns_of_the_window_choose_the_weights() -> None:
     assert usd == pytest.approx(0.3, abs=0.02)
 
 
-def test_allocator_is_that_of_the_config_whose_choices_wait_for_nobody() -> None:
+def test_allocator__is_the_config_s_and_waits_for_nobody() -> None:
     table = AllocatorTable.model_validate({"kind": "risk_parity"} | RISK)
     spec = read_inputs(PRICES, TARGETS, BAND, {}).spec
     of_the_config = build_allocator(table, spec.portfolio, Path(), chain_id=1)

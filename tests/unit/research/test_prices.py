@@ -160,7 +160,7 @@ def test_frame_is_refused_with_the_change_to_make(make: Callable[[], object], wo
     ],
     ids=["small letters", "small letters in targets", "joined", "a market as target", "two markets", "bars of one symbol", "a list"],
 )
-def test_targets_without_prices_are_named_with_the_change_to_make(prices: Any, targets: Any, words: str) -> None:
+def test_targets_without_prices__are_named_with_the_change(prices: Any, targets: Any, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         research.backtest(prices, targets, research.band(0.1))
     assert words in f"{caught.value.message} ({caught.value.remedy})"

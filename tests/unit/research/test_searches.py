@@ -43,7 +43,7 @@ def test_stress_test_is_that_of_the_command() -> None:
     assert result.document == expected
 
 
-def test_search_has_a_frame_a_picture_a_report_and_a_best_trigger(tmp_path: Path) -> None:
+def test_search__has_a_frame_picture_report_and_best_trigger(tmp_path: Path) -> None:
     progress: list[tuple[int, int]] = []
     result = research.tune(
         pl.read_csv(PRICES, infer_schema_length=None).select("time", "BTC", "ETH"),

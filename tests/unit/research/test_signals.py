@@ -26,7 +26,7 @@ class Recorder:
         return {"BTC": 0.5, "ETH": 0.2}
 
 
-def test_view_has_the_closes_before_the_bar_and_the_weights_at_it() -> None:
+def test_view__has_closes_before_the_bar_and_weights_at_it() -> None:
     recorder = Recorder()
     research.backtest(PRICES, TARGETS, BAND, signal=research.signal(recorder, window="5d"))
     for view in recorder.views:

@@ -46,7 +46,7 @@ def test_function_is_asked_once_a_bar_from_the_first_price_on() -> None:
         assert result.summary.trades == 4 * is_due
 
 
-def test_view_has_the_closes_before_the_bar_and_the_weights_at_it() -> None:
+def test_view__has_closes_before_the_bar_and_weights_at_it() -> None:
     recorder = Recorder(False)
     research.backtest(PRICES, TARGETS, research.trigger(recorder, window="5d"))
     for view in recorder.views:

@@ -58,7 +58,7 @@ def subclass_paths(base: type[Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("layer", ["holding", *slow((layer,) for layer in LAYERS if layer != "holding")])
-def test_a_layer_is_deleted_with_its_folder_and_its_registry_lines(layer: str, tmp_path: Path) -> None:
+def test_layer__is_deleted_with_its_folder_and_registry_lines(layer: str, tmp_path: Path) -> None:
     """The core then imports and decides what does not use it as before."""
     steps = recorded_steps(tmp_path)
     shutil.copytree(ROOT / "agent", tmp_path / "agent", ignore=shutil.ignore_patterns("*.pyc", "*.pyc.*"))

@@ -39,7 +39,7 @@ def moving_growth(scale: float) -> np.ndarray:
 
 
 @STEADY
-def test_a_steady_series_has_a_volatility_of_zero_and_no_sharpe_ratio(rate: float) -> None:
+def test_steady_series__has_no_volatility_and_no_sharpe_ratio(rate: float) -> None:
     growth = growth_series_of_units(np.arange(DAYS) * DAY_S, steady_growth(rate), moving_growth(0.01))
     steady, moving = performance(growth)
     assert (steady.volatility, math.isnan(steady.sharpe)) == (0.0, True)
@@ -58,7 +58,7 @@ def test_small_returns_that_move_keep_their_ratio(scale: float) -> None:
     assert column_dispersions(np.column_stack([returns, np.full(len(returns), 0.1)])).tolist() == [dispersion(returns), 0.0]
 
 
-def test_the_floor_is_a_share_of_the_largest_return_and_at_least_its_rounding() -> None:
+def test_floor__is_a_share_of_the_largest_return_or_rounding() -> None:
     assert dispersion_floor(2.0, 1e-14) == 2e-9
     assert dispersion_floor(1e-7, 1e-14) == 1e-14
     assert dispersion_floor(Fraction(10**12), Fraction(100)) == 1_000

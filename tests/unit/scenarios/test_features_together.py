@@ -56,7 +56,7 @@ def claiming(step: StepInput, symbol: str, coins: Fraction | int) -> StepInput:
 
 
 # withdrawals
-def test_what_is_set_aside_of_an_asset_that_a_stop_has_sold_lacks_nothing_and_can_be_paid() -> None:
+def test_reserve_of_a_stopped_asset__lacks_nothing_and_is_payable() -> None:
     step = step_input(TARGETS, {"WETH": 1_000, "WBTC": 3_000, "USDC": 6_000})
     step = apply_orders(
         transfers.reserve_withdrawals(claiming(with_order(step, "WETH", STOP, OrderStage.DONE, 2_500), "WETH", Fraction(1, 2)))
@@ -69,7 +69,7 @@ def test_what_is_set_aside_of_an_asset_that_a_stop_has_sold_lacks_nothing_and_ca
     assert balance.passed, balance
 
 
-def test_what_is_set_aside_of_a_token_in_quarantine_lacks_nothing_and_stops_no_other_asset() -> None:
+def test_reserve_in_quarantine__lacks_nothing_and_stops_no_other() -> None:
     step = step_input(TARGETS, {"WETH": 7_000, "WBTC": 2_000, "USDC": 1_000})
     step = transfers.reserve_withdrawals(claiming(step, "WBTC", Fraction(1, 100)))
     step = quarantine_tokens(step, [ScreenedToken(WBTC.address, TokenFinding.CODE_CHANGED)])
@@ -90,7 +90,7 @@ def due_round() -> StepInput:
     return step
 
 
-def test_what_the_owner_does_by_hand_is_no_round_of_a_correction_that_is_due() -> None:
+def test_owner_s_own_trade__is_no_round_of_a_due_correction() -> None:
     step = transfers.reserve_claims(due_round(), (PendingPayment(0, Payment(USDC.address, raw(310_000, USDC))),))
     for outcome in (
         requests.raise_money_proposer(USDC.address)(step),
@@ -106,7 +106,7 @@ def test_what_the_owner_does_by_hand_is_no_round_of_a_correction_that_is_due() -
         ) == (None, "", "")
 
 
-def test_a_small_asset_that_a_stop_took_out_ends_a_correction_that_would_buy_it_back() -> None:
+def test_stopped_small_asset__ends_a_correction_that_rebuys_it() -> None:
     step = due_round()
     assert step.layer(GradualState).progress is not None
     small = tuple(replace(asset, target_bps=20 if asset.token == WETH else 9_980) for asset in step.portfolio.assets)
@@ -120,7 +120,7 @@ def test_a_small_asset_that_a_stop_took_out_ends_a_correction_that_would_buy_it_
     assert mentions(decide(replace(step, portfolio=replace(step.portfolio, assets=out))).layer(GradualResult).end_reason, "changed")
 
 
-def test_a_correction_whose_first_round_prices_do_not_confirm_is_not_sent_all_at_once() -> None:
+def test_unconfirmed_correction__is_not_sent_all_at_once() -> None:
     step = roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None)
     step = paced(step, recovery_s=1)
     step = replace(step, policy=replace(step.policy, confirm_blocks=3))
@@ -134,7 +134,7 @@ def test_a_correction_whose_first_round_prices_do_not_confirm_is_not_sent_all_at
 
 
 # orders by hand
-def test_an_exit_comes_before_an_order_by_hand_whose_price_is_there() -> None:
+def test_exit__comes_before_a_manual_order_at_its_price() -> None:
     step = with_order(step_input(TARGETS, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}), "WETH", STOP, OrderStage.FIRED, 2_500)
     step = apply_orders(step)
     buys = LimitOrder("o1", USDC.address, WETH.address, raw(500, USDC), Fraction(1), 2_000_000_000, 0)
@@ -166,7 +166,7 @@ def test_an_order_by_hand_buys_nothing_that_an_exit_sold() -> None:
 
 
 # the portfolio's own orders
-def test_while_one_asset_has_no_price_the_unit_s_worth_is_not_known_and_no_order_of_the_portfolio_fires() -> None:
+def test_missing_price__leaves_unit_worth_unknown_and_fires_none() -> None:
     bot = three(terms("", STOP, None, 2_000), terms("", OrderKind.TRAILING_STOP, None, 2_000))
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     moved = {"WETH": 2_800, "WBTC": 20_000}  # as a whole worth what it was, without WETH two fifths less
@@ -180,7 +180,7 @@ def test_while_one_asset_has_no_price_the_unit_s_worth_is_not_known_and_no_order
 
 
 # strategies
-def test_an_entry_that_waits_keeps_strategies_from_buying_more_of_what_there_is() -> None:
+def test_waiting_entry__keeps_strategies_from_buying_more() -> None:
     half = {"WETH": 5_000, "USDC": 5_000}
     changed_config = step_input(None, {"WETH": 2_000, "USDC": 8_000}).with_config(
         split(strategy("a", 5_000, half), strategy("b", 5_000, half))

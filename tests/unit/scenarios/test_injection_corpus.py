@@ -46,7 +46,7 @@ def test_a_symbol_from_the_chain_is_shown_as_the_address(text: str) -> None:
 
 
 @ALL
-def test_what_a_node_says_of_an_error_is_reduced_to_harmless_characters(text: str) -> None:
+def test_node_s_error__is_reduced_to_harmless_characters(text: str) -> None:
     for error_data in (text, {"code": text, "message": text, "data": text}, {"message": {"x": text}}, [text]):
         fault = parse_fault(error_data)
         assert harmless(fault.message)
@@ -58,7 +58,7 @@ def test_what_a_node_says_of_an_error_is_reduced_to_harmless_characters(text: st
 
 
 @ALL
-def test_an_error_carries_nothing_that_steers_and_no_endless_word(text: str) -> None:
+def test_error__carries_nothing_that_steers_or_never_ends(text: str) -> None:
     for error in (TrimtabError(text, text), ConfigError(f"--x: {text!r}"), Retryable(text)):
         for text_shown in (error.message, error.remedy, str(error), *map(str, error.args)):
             assert all(harmless(line) for line in text_shown.split("\n"))
@@ -104,7 +104,7 @@ def test_nothing_of_it_names_a_target_or_an_operator(text: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", LOOK_ALIKES, ids=ascii)
-def test_a_look_alike_is_refused_by_name_whether_a_list_has_it_or_not(name: str, tmp_path: Path) -> None:
+def test_look_alike__is_refused_by_name_in_a_list_or_not(name: str, tmp_path: Path) -> None:
     for path in (None, listed(tmp_path, name, "GOOD")):
         with raises_field("--target", "looks like"):
             write_new_config(tmp_path / "trimtab.toml", NewConfig("ethereum", WALLET, [("WETH", "50%"), (name, "50%")], "WETH", RPC, path))

@@ -87,7 +87,7 @@ def test_a_switch_that_cannot_be_read_was_turned_on_meanwhile(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
-def test_a_pause_that_only_its_file_took__is_one_on_this_machine_alone(tmp_path: Path, is_shared: bool) -> None:
+def test_pause_in_its_file_alone__is_of_this_machine_alone(tmp_path: Path, is_shared: bool) -> None:
     """A soft one is whole by its file, unless other machines share the database."""
     switch = failing(tmp_path / "paused", SharedPauseFault("store: no answer") if is_shared else FULL_DISK)
     with raises_code(PassingFault, "pause", "this machine alone") if is_shared else nullcontext():
@@ -141,7 +141,7 @@ def test_a_switch_that_cannot_be_read_is_paused_and_not_hard(switch: KillSwitch,
     assert (switch.is_paused(), switch.is_hard()) == (None, False)
 
 
-def test_a_hard_pause_without_its_store_is_told_and_pauses_all_the_same(switch: KillSwitch, store: Store) -> None:
+def test_hard_pause_without_its_store__is_reported_and_pauses(switch: KillSwitch, store: Store) -> None:
     with store.db.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE pauses")
     with raises_code(OperatorNeeded, "hard_pause"):
@@ -160,7 +160,7 @@ def test_only_cancels_and_allowances_of_zero_take_back(kind: IntentKind) -> None
     assert only_undoes(replace(grant(kind), approval_terms=("0xToken", "0xSpender", 1))) is (kind is IntentKind.CANCEL)
 
 
-def test_at_hard_a_trade_is_refused_and_an_allowance_of_zero_goes(tmp_path: Path) -> None:
+def test_hard_pause__refuses_a_trade_and_allows_a_revocation(tmp_path: Path) -> None:
     submitter_bench = bench(tmp_path)
     submitter_bench.paused, submitter_bench.hard = True, True
     submitter_bench.store.steps.begin("s", START_S, "{}")
@@ -200,7 +200,7 @@ def states(submitter_bench: Bench) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("make", [waiting, lost_in_broadcast])
-def test_what_waits_is_cancelled_at_hard_whether_a_node_knows_it_or_not(tmp_path: Path, make: Callable[[Path], Bench]) -> None:
+def test_hard_pause__cancels_what_waits_known_or_not(tmp_path: Path, make: Callable[[Path], Bench]) -> None:
     switch_bench = make(tmp_path)
     mines_cancels(switch_bench)
     switch_bench.paused, switch_bench.hard = True, True
@@ -230,7 +230,7 @@ def test_what_is_mined_stays_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("paused", [True, None])
-def test_abandoning_sends_nothing_while_the_switch_is_soft_or_unreadable(tmp_path: Path, paused: bool | None) -> None:
+def test_abandoning__sends_nothing_while_soft_or_unreadable(tmp_path: Path, paused: bool | None) -> None:
     switch_bench = waiting(tmp_path)
     switch_bench.paused = paused
     with raises_code(Refused, "kill_switch"):
@@ -264,7 +264,7 @@ def calls_of(name: str) -> set[tuple[str, str, str]]:
     return {(file, function, ast.unparse(method.value)) for file, function, method in calls() if method.attr == name}
 
 
-def test_signed_bytes_leave_through_one_method_that_is_called_where_the_switch_was_read() -> None:
+def test_signed_bytes__leave_by_one_method_after_the_switch() -> None:
     """Who adds a way to broadcast adds it here, to the ways below, and reads the switch first."""
     sends = {tested_call for tested_call in calls_of("send") if tested_call[0].startswith("execution/")}
     assert {send for send in sends if send[2].endswith("sender")} == {("execution/submitter.py", "send", "self.sender")}
@@ -334,7 +334,7 @@ def hurries(folder: Path) -> tuple[Bench, Callable[[], object]]:
 
 @pytest.mark.parametrize("way", [swaps, resends, sends_what_was_signed, cancels_late, cancels_lost, hurries, abandons])
 @pytest.mark.parametrize("paused", [True, None])
-def test_a_pause_at_any_moment_before_the_last_durable_write_stops_every_way_to_a_broadcast(
+def test_pause_before_the_last_write__stops_every_broadcast(
     tmp_path: Path, way: Callable[[Path], tuple[Bench, Callable[[], object]]], paused: bool | None
 ) -> None:
     """The switch is turned at the first, second, third … moment; from then on nothing leaves that was not yet written as sent."""

@@ -157,7 +157,7 @@ def test_store__no_connection_in_time__may_pass() -> None:
         'duplicate key value violates unique constraint "one_open_cancel_per_intent"',
     ],
 )
-def test_store__place_taken_by_another_process__is_a_matter_of_locks(message: str) -> None:
+def test_store__place_of_another_process__is_a_matter_of_locks(message: str) -> None:
     with raises_code(OperatorNeeded, "lock", "another process serves this wallet"), database_errors("write"):
         raise sqlite3.IntegrityError(message)
 
@@ -169,5 +169,5 @@ def test_store__file_is_no_database__needs_a_person(tmp_path: Path) -> None:
     assert not isinstance(caught.value, PassingFault)
 
 
-def test_page_of_faults__says_from_which_depth_a_reorg_needs_a_person() -> None:
+def test_page_of_faults__names_the_depth_that_needs_a_person() -> None:
     assert f"reorg deeper than {REORG_WATCH_BLOCKS} blocks" in (ROOT / "docs" / "endpoints.md").read_text()

@@ -42,7 +42,7 @@ from tests.support.text import raises_field
         lambda: parse_band("5", "--value"),
     ],
 )
-def test_a_number_that_is_none_is_told_with_its_field_and_what_to_write(typed: Callable[[], object]) -> None:
+def test_number_that_is_none__is_named_with_field_and_remedy(typed: Callable[[], object]) -> None:
     with pytest.raises(ConfigError) as caught:
         typed()
     assert caught.value.message.startswith("--value: ")
@@ -89,9 +89,7 @@ PORTFOLIO = api.PortfolioOptions(target="BTC=40,ETH=40,USD=20")
         ("--destination: band", {}, {"band": "", "every": "7d", "destination": "band"}),
     ],
 )
-def test_a_mistake_of_a_backtest_is_told_with_its_option_its_value_and_what_to_write(
-    named: str, market: dict[str, Any], wishes: dict[str, Any]
-) -> None:
+def test_backtest_mistake__is_named_with_option_value_and_remedy(named: str, market: dict[str, Any], wishes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         api.backtest(PRICES, replace(api.MarketOptions(), **market), api.PortfolioOptions(**WISHES | wishes))
     assert caught.value.message.startswith(named)
@@ -137,9 +135,7 @@ def test_prices_that_are_none_are_told_with_what_to_give(tmp_path: Path, name: s
         ("--every: '7x'", "7x", "", {}),
     ],
 )
-def test_a_mistake_of_a_search_is_told_with_its_option_and_what_to_write(
-    named: str, every: str, allocator: str, texts: dict[str, str]
-) -> None:
+def test_search_mistake__is_named_with_its_option_and_remedy(named: str, every: str, allocator: str, texts: dict[str, str]) -> None:
     with pytest.raises(ConfigError) as caught:
         options = tune_options(parse_grid("", every, allocator=allocator), texts)
         api.prepare_tune(PRICES, api.MarketOptions(), options, PORTFOLIO)
@@ -147,7 +143,7 @@ def test_a_mistake_of_a_search_is_told_with_its_option_and_what_to_write(
     assert caught.value.remedy
 
 
-def test_folders_and_addresses_that_cannot_be_are_refused_by_name(tmp_path: Path) -> None:
+def test_impossible_folders_and_addresses__are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none")):
         with raises_field("--out", "be written") as caught, ResultStore(folder, {}).opened():
@@ -164,7 +160,7 @@ def test_folders_and_addresses_that_cannot_be_are_refused_by_name(tmp_path: Path
     check_scheduler_address("tcp://127.0.0.1:8786")
 
 
-def test_a_scenario_that_cannot_be_met_is_refused_before_any_path_is_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_scenario__is_refused_before_any_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "StressWork", None)
     for more, named in (
         ({"scenarios": (SpotScenario.GAS,)}, "gas-spike: the native coin has no price"),

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
 
 
-def test_the_metrics_are_those_that_are_registered_with_their_labels() -> None:
+def test_metrics__are_those_registered_with_their_labels() -> None:
     listed = {cells[0].strip("`"): tuple(re.findall(r"`(\w+)`", cells[1])) for cells in rows(PAGE) if cells[0].startswith("`trimtab_")}
     figures = RunFigures(drifts_bps=(("WETH", 1),), endpoint_scores_ppm=(("a", 1),))
     report = RunReport("a", "", True, 600, 1, 1, transactions=(("swap final", 1),), figures=figures)
@@ -27,7 +27,7 @@ def test_the_metrics_are_those_that_are_registered_with_their_labels() -> None:
     assert listed == {sample.name: tuple(sample.labels) for sample in samples}
 
 
-def test_the_metrics_of_many_wallets_are_those_of_the_file_with_their_labels(tmp_path: Path) -> None:
+def test_wallet_metrics__are_those_of_the_file_with_labels(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "many-wallets.md").read_text(encoding="utf-8")
     listed = {cells[0].strip("`"): set(re.findall(r"`(\w+)`", cells[1])) for cells in rows(page) if cells[0].startswith("`trimtab_")}
     metrics = FleetMetrics(tmp_path / "trimtab.prom")

@@ -53,7 +53,7 @@ def test_the_container_runs_trimtab_itself_and_not_as_root() -> None:
     assert words[words.index("--config") + 1] in json.loads(last["CMD"]), "the config of the run beside it"
 
 
-def test_what_the_container_copies_is_there_and_no_secret_is_built_in() -> None:
+def test_container__copies_what_is_there_and_no_secret() -> None:
     sent = [line[1:] for line in CONTAINER.with_name("Containerfile.dockerignore").read_text().splitlines() if line.startswith("!")]
     for name, value in instructions():
         if name == "COPY" and not value.startswith("--from"):
@@ -65,7 +65,7 @@ def test_what_the_container_copies_is_there_and_no_secret_is_built_in() -> None:
     assert any("--require-hashes" in value for _, value in instructions())
 
 
-def test_each_service_of_the_compose_file_is_confined_and_only_the_run_gets_keys() -> None:
+def test_compose_service__is_confined_and_only_the_run_has_keys() -> None:
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     assert set(services) == {"run", "serve", "telegram", "proxy"}
     for name, service in services.items():
@@ -87,7 +87,7 @@ def test_each_service_of_the_compose_file_is_confined_and_only_the_run_gets_keys
     assert "{env.TRIMTAB_PROXY_SECRET}" in (ROOT / "deploy" / "Caddyfile").read_text()
 
 
-def test_each_service_of_many_wallets_is_confined_and_none_gets_keys() -> None:
+def test_wallets_service__is_confined_and_none_has_keys() -> None:
     services = yaml.safe_load(FLEET.read_text())["services"]
     assert set(services) == {"database", "worker-1", "worker-2", "serve", "node-exporter"}
     files_of_metrics = set()

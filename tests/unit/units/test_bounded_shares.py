@@ -24,7 +24,7 @@ def bounded(draw: st.DrawFn) -> Case:
 
 
 @given(bounded())
-def test_shares_sum_keep_their_bounds_and_are_in_proportion_where_none_binds(
+def test_shares__sum_keep_bounds_and_are_in_proportion(
     case: Case,
 ) -> None:
     parts, low, high, total = case
@@ -39,7 +39,7 @@ def test_shares_sum_keep_their_bounds_and_are_in_proportion_where_none_binds(
 
 
 @given(bounded())
-def test_whole_basis_points_sum_exactly_and_are_within_one_of_the_share(case: Case) -> None:
+def test_basis_points__sum_exactly_within_one_of_the_share(case: Case) -> None:
     parts, low, high, total = case
     shares = proportional_shares(parts, low, high, total)
     bps_shares = bounded_bps(shares, low, high, total)

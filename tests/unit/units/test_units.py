@@ -41,7 +41,7 @@ def test_a_weight_is_read_as_percent_share_or_basis_points(text: object, bps: in
 
 
 @pytest.mark.parametrize("text", [40, "40", 1.01, "-1%", "0.00001", "1.005%", "x%", "", "NaN", True, None, "infinity"])
-def test_a_bare_number_above_one_and_what_is_no_share_are_refused_by_field(text: object) -> None:
+def test_bare_number_above_one__is_refused_by_field(text: object) -> None:
     with raises_field("target"):
         parse_bps(text, "target")
 
@@ -52,7 +52,7 @@ def test_what_is_no_plain_amount_is_refused_by_field(text: str) -> None:
         parse_raw(text, 6, "amount")
 
 
-def test_an_amount_of_more_digits_than_any_token_has_is_named_with_the_most() -> None:
+def test_amount_of_too_many_digits__is_named_with_the_most() -> None:
     with pytest.raises(ConfigError, match=r"portfolio\.max_live_value: 111111111111… has 44 digits") as caught:
         parse_raw("1" * 44, 6, "portfolio.max_live_value")
     assert caught.value.remedy == f"write at most {MAX_DIGITS}"
@@ -84,7 +84,7 @@ def test_rounding_does_what_its_name_says(a: int, b: int, d: int) -> None:
 
 
 @given(st.lists(st.fractions(0, 10**30), min_size=1, max_size=12).filter(lambda shares: sum(shares) > 0))
-def test_the_largest_remainder_sums_to_the_whole_and_stays_within_one(shares: list[Fraction]) -> None:
+def test_largest_remainder__sums_to_the_whole_within_one(shares: list[Fraction]) -> None:
     rounded = largest_remainder(shares)
     whole = sum(shares)
     assert sum(rounded) == 10_000

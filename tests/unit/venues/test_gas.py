@@ -20,7 +20,7 @@ DEAR_DATA = DataFeeQuote(10**14, 10**16, is_charged_as_gas=True)
 """Data fee that is charged as gas while the base chain is congested."""
 
 
-def test_an_estimate_of_a_second_in_which_a_pair_was_traded_does_not_starve_the_swap() -> None:
+def test_second_s_estimate__does_not_starve_the_swap() -> None:
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
     plan = proposals.propose_rebalance(step).plan
     assert plan is not None
@@ -31,7 +31,7 @@ def test_an_estimate_of_a_second_in_which_a_pair_was_traded_does_not_starve_the_
     assert composed.tx.gas == int(plan.gas_units * GAS_MARGIN)
 
 
-def test_an_approval_that_burns_gas_is_refused_before_it_eats_the_days_gas() -> None:
+def test_gas_burning_approval__is_refused_before_it_costs() -> None:
     class Burns(ScriptedChain):
         gas = 60_000
 
@@ -54,7 +54,7 @@ def test_an_approval_that_burns_gas_is_refused_before_it_eats_the_days_gas() -> 
 
 
 @pytest.mark.parametrize("exit_", [False, True])
-def test_an_exit_whose_token_burns_gas_is_refused_before_it_eats_the_days_gas(exit_: bool) -> None:
+def test_gas_burning_exit__is_refused_before_it_costs(exit_: bool) -> None:
     class Burns(ScriptedChain):
         gas = 0
 
@@ -106,7 +106,7 @@ def test_the_data_fee_is_taken_off_what_the_day_leaves_for_gas(spent_wei: int, m
 
 
 @pytest.mark.parametrize(("missing_wei", "ok"), [(0, True), (1, False)])
-def test_the_data_fee_is_taken_off_what_stays_above_the_native_floor(missing_wei: int, ok: bool) -> None:
+def test_data_fee__is_taken_off_what_exceeds_the_native_floor(missing_wei: int, ok: bool) -> None:
     step = with_snapshot(step_input(values={"WETH": 7_000, "USDC": 3_000}), data_fee=DATA)
     grant = composed_swap(step).grant
     assert step.limits.native_floor_wei is not None
@@ -120,7 +120,7 @@ def test_the_data_fee_is_taken_off_what_stays_above_the_native_floor(missing_wei
 
 
 @pytest.mark.parametrize("change", [-1, 1, 7])
-def test_a_next_nonce_that_is_not_the_snapshots_composes_no_trade(change: int) -> None:
+def test_nonce_other_than_the_snapshot_s__composes_no_trade(change: int) -> None:
     """Above it another transaction was mined since, and the plan's balances are old; below it the endpoint lags."""
     step = with_snapshot(step_input(values={"WETH": 7_000, "USDC": 3_000}), nonce_latest=5, nonce_pending=5)
     assert composed_swap(step).tx.nonce == 5

@@ -41,7 +41,7 @@ def value(step: StepInput, changes: dict[str, int]) -> Fraction:
 CHAIN = [Swap(WETH_USDC, AT["WETH"], 10**18, sink=R), Swap(WBTC_USDC, AT["USDC"], source=R)]
 
 
-def test_prices_are_the_reference_and_cover_what_the_wallet_gives_and_gets_alone() -> None:
+def test_prices__are_the_reference_for_what_the_wallet_trades() -> None:
     priced_step = step(slippage_bps=30)
     terms = rebalancer_terms(priced_step, plan_of(priced_step, CHAIN))
     assert terms.prices == {
@@ -50,7 +50,7 @@ def test_prices_are_the_reference_and_cover_what_the_wallet_gives_and_gets_alone
     assert terms.prices[AT["WETH"]] == Fraction(2_000 * 10**6, 10**18)
 
 
-def test_a_plan_may_not_cost_in_the_end_what_it_may_not_cost_by_prediction() -> None:
+def test_plan__may_not_cost_in_the_end_more_than_predicted() -> None:
     priced_step = step(slippage_bps=300, plan_cost_bps=90)
     plan = plan_of(priced_step, CHAIN)
     sold = value(priced_step, {AT["WETH"]: 10**18})
@@ -85,7 +85,7 @@ def test_a_token_without_reference_price_is_named() -> None:
         rebalancer_terms(step(slippage_bps=30), signing.plan_of(leg(AT["WETH"], STRANGER, 10**18, 5)))
 
 
-def test_a_grant_with_prices_survives_the_journal_and_one_from_before_has_none() -> None:
+def test_grant_with_prices__survives_the_journal() -> None:
     grant = rebalancing_grant_of(PLAN)
     assert codec.loads(Grant, codec.dumps(grant)) == grant
     old = {key: part for key, part in codec.to_jsonable(SWAP_GRANT).items() if key not in ("prices", "min_value_change_raw")}

@@ -52,9 +52,7 @@ def log_in(access: Access) -> LoginResult:
     return asyncio.run(access.log_in("ann", "password", "123456", "127.0.0.1"))
 
 
-def test_watch__goes_on_after_an_unexpected_error_without_sessions(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_watch__goes_on_after_an_error_without_sessions(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     process = FakeLoginProcess(USERS)
     process.error = ValueError("unexpected")
     access = access_with(process, monkeypatch)
@@ -187,7 +185,7 @@ def test_begin_session__has_the_role_of_its_user(monkeypatch: pytest.MonkeyPatch
     assert [(session.name, session.read_only) for session in roles if session] == [("ann", False), ("ben", True)]
 
 
-def test_begin_session__ends_the_oldest_of_its_user_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_begin_session__ends_the_user_s_oldest_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     access = access_with(FakeLoginProcess(USERS), monkeypatch)
     other = access.begin_session(2)
     sessions = [access.begin_session(1) for _ in range(MAX_SESSIONS)]

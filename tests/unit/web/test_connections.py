@@ -101,7 +101,7 @@ def is_closed(link: socket.socket) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_files")
-def test_1500_connections_that_ask_for_nothing_leave_the_remote_pause_reachable(tmp_path: Path) -> None:
+def test_1500_idle_connections__leave_the_pause_reachable(tmp_path: Path) -> None:
     config = agents.config(tmp_path)
     with Site(tmp_path / "mine.db.users", config=str(config)) as site:
         cookie = site.enter()
@@ -181,7 +181,7 @@ class Large(Served):
 
 
 @pytest.mark.slow
-def test_a_client_that_reads_no_answer_is_closed_and_one_that_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_that_reads_nothing__is_closed_and_a_slow_one_not(monkeypatch: pytest.MonkeyPatch) -> None:
     request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with Large() as served, opened(served, request) as slow, opened(served, request):
         until(lambda: served.requests == 2)
@@ -210,7 +210,7 @@ def test_the_oldest_connection_without_a_request_makes_room(bound: str, monkeypa
 
 
 @pytest.mark.parametrize("bound", ["MAX_CONNECTIONS_PER_NETWORK", "MAX_CONNECTIONS"])
-def test_among_connections_that_are_answered_the_new_one_is_refused(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answered_connections__refuse_the_new_one(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, bound, 3)
     with ExitStack() as ended, Served() as served:
         streams = [ended.enter_context(served.stream()) for _ in range(3)]

@@ -147,7 +147,7 @@ def test_each_page_of_a_user_follows_the_queue(site: Site, monkeypatch: pytest.M
         followed.clear()
 
 
-def test_a_stop_of_the_paper_run_is_queued_for_it_alone_and_only_while_one_goes_on(site: Site, config: Path) -> None:
+def test_paper_stop__is_queued_for_a_going_paper_run_alone(site: Site, config: Path) -> None:
     cookie, paper, before = site.enter(), replace(load_config(config), is_paper=True), queued(config)
     site.board.documents["controls"] = list_controls(config)
     form = {"csrf": site.token(cookie), "paper": "yes", "amount": "5"}
@@ -198,7 +198,7 @@ def test_every_page_says_that_a_plan_waits_and_leads_to_it(site: Site) -> None:
     assert b"Review it" not in site.ask("/", Cookie=cookie)[2]
 
 
-def test_the_page_of_alerts_offers_this_device_once_a_run_has_its_key(site: Site, config: Path) -> None:
+def test_alerts_page__offers_this_device_once_a_run_has_its_key(site: Site, config: Path) -> None:
     cookie = site.enter()
     site.board.documents["controls"] = {"controls": [], "served": True, "waiting": None}
     site.board.documents["devices"] = {"key": "", "devices": []}
@@ -233,7 +233,7 @@ def test_a_stolen_read_only_session_shows_and_controls_nothing(site: Site, confi
     assert queued(config) == before
 
 
-def test_a_user_who_lost_the_role_is_refused_whatever_the_page_knows(site: Site, config: Path) -> None:
+def test_user_without_the_role__is_refused_whatever_the_page_has(site: Site, config: Path) -> None:
     """The page learns of it within two seconds; the process that submits reads the role each time."""
     resume = ControlSubmission(ControlKind.RESUME, (), "ann", ControlOrigin.DASHBOARD)
     for user in (READ_ONLY, 99):
@@ -259,7 +259,7 @@ def test_csrf_controls_need_session_token_and_origin(site: Site, config: Path, p
     assert queued(config) == before
 
 
-def test_a_confirmed_plan_is_queued_with_its_hash_and_nothing_else_of_the_form(site: Site, config: Path) -> None:
+def test_confirmed_plan__is_queued_with_its_hash_alone(site: Site, config: Path) -> None:
     cookie = site.enter()
     arguments = (("amount", "5"),)
     document = shown_document(config, ControlKind.WITHDRAW, 1, arguments)
@@ -273,7 +273,7 @@ def test_a_confirmed_plan_is_queued_with_its_hash_and_nothing_else_of_the_form(s
     assert last_event(site) == ("control", "ann", f"withdraw {document['plan_hash'][:16]}")
 
 
-def test_review_of_a_withdrawal__says_what_is_paid_and_why_nothing_is(site: Site) -> None:
+def test_withdrawal_review__says_what_is_paid_or_why_nothing(site: Site) -> None:
     cookie, kept = site.enter(), golden_document("38-withdraw")
 
     def text(to: str | None, reason: str = "") -> str:
@@ -318,7 +318,7 @@ def test_review_of_a_rebalance__is_no_error_if_nothing_is_to_do(site: Site, outc
     assert ("No rebalance now: " in text) is (outcome == "hold")
 
 
-def test_confirmed_control__is_on_the_page_before_the_list_has_it(site: Site, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_confirmed_control__is_on_the_page_before_the_list(site: Site, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cookie = site.enter()
     note = "Under way: withdraw, requested. The run takes it within seconds"
     monkeypatch.setitem(site.board.documents, "controls", {"controls": [], "served": True, "waiting": None})
@@ -422,7 +422,7 @@ def test_xss_what_a_review_shows_is_text(site: Site) -> None:
     assert text.count("&lt;script&gt;") == 3
 
 
-def test_new_ledgers_are_shown_as_text_and_only_where_they_are_confirmed(site: Site) -> None:
+def test_new_ledgers__are_shown_where_they_are_confirmed(site: Site) -> None:
     cookie, session_cookie = site.enter(), {"changes": [MARKUP], "warnings": [HOSTILE], "strategies": STRATEGIES}
     document = {"plan_hash": "ab" * 32, "reason": "", "moves": [HOSTILE], "document": session_cookie}
     path = review(site, cookie, "holdings", document, (("apply", "yes"),))
@@ -437,7 +437,7 @@ def test_new_ledgers_are_shown_as_text_and_only_where_they_are_confirmed(site: S
     assert "Nothing is sent" not in site.ask(plan, Cookie=cookie)[2].decode()
 
 
-def test_a_user_who_may_not_control_reads_what_to_type_for_ledgers_and_positions(site: Site) -> None:
+def test_user_without_control__reads_what_to_type(site: Site) -> None:
     for page, commands in (
         ("/strategies", ("strategies apply", "strategies deposits-to all")), ("/liquidity", ("lp take 2", "lp forget 1")),
     ):  # fmt: skip
@@ -461,7 +461,7 @@ def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> N
     }
 
 
-def test_guards_are_folded_unless_one_refuses_which_then_comes_first(site: Site) -> None:
+def test_guards__are_folded_unless_one_refuses(site: Site) -> None:
     cookie, plan = site.enter(), golden_document("04-plan")
     off = sum(verdict["limit"] == "off" for verdict in plan["verdicts"])
     count = len(plan["verdicts"]) - off
@@ -498,7 +498,7 @@ def test_skipped_pools_are_named_and_no_address_is_shown_instead(site: Site) -> 
     [("strategies.trend.share", True), ("lp.targets.0.share", True), ("portfolio.assets.WETH.target", True),
      ("portfolio.assets.WETH.stop_loss", False), ("limits.turnover", False), ("policy.cooldown", False)],
 )  # fmt: skip
-def test_what_an_edit_of_targets_moves_and_costs_stands_before_its_button(site: Site, key: str, is_first: bool) -> None:
+def test_edit_of_targets__shows_its_moves_and_costs_first(site: Site, key: str, is_first: bool) -> None:
     document = {"changes": [f"+ {key} = 1"], "rebalance_count": 1, "warnings": [], "transition": golden_document("04-plan")}
     preview = {"plan_hash": "ab" * 32, "reason": "", "moves": ["-1.123456789 WETH"], "document": document}
     cookie = site.enter()
@@ -531,7 +531,7 @@ def test_every_sale_of_a_stop_is_shown_with_its_cost(site: Site) -> None:
     assert "9.25" in site.ask(path, Cookie=cookie)[2].decode()
 
 
-def test_a_back_test_stands_beside_the_plan_of_an_edit_and_never_waits(site: Site) -> None:
+def test_back_test__stands_beside_an_edit_s_plan_and_never_waits(site: Site) -> None:
     cookie = site.enter()
     path = review(site, cookie, "edit", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": {}})
     session = site.access.find_session(cookie.partition("=")[2], touch=False)
@@ -562,9 +562,7 @@ def test_a_back_test_stands_beside_the_plan_of_an_edit_and_never_waits(site: Sit
 
 
 @pytest.mark.slow
-def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
-    config: Path, site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_back_test__is_ended_and_one_too_many_refused(config: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene() -> list[str]:
         pages = ControlPages(site.access, StaticDocumentCache(str(config), config), Renderer(Reach()))
         reviews = [PlanReview("edit", (("target", "NONE=1%"),)) for _ in range(MAX_BACKTESTS + 1)]
@@ -584,7 +582,7 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
     assert all("NONE" in why for why in others)
 
 
-def test_a_flood_of_requests_is_planned_no_further_than_they_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flood_of_requests__is_planned_only_as_far_as_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned, go = list[str](), threading.Event()
 
     class Planner(AppProcess):
@@ -718,7 +716,7 @@ def test_secret_that_was_typed__is_not_in_the_form_again(site: Site) -> None:
     assert requested_review("edit", {"form": ["profile"], "profile": ["a" * 64]}).form_fields["profile"] == ["a" * 64]
 
 
-def test_request_that_is_refused_or_too_old__shows_its_form_until_it_is_queued() -> None:
+def test_refused_request__shows_its_form_until_it_is_queued() -> None:
     request = PlanReview("withdraw", (), form_fields={"form": ["withdraw"], "amount": ["50"]})
     assert not request.asks_again, "not planned yet"
     request.plan_document = {"plan_hash": "ab", "reason": ""}
@@ -734,7 +732,7 @@ def test_an_unknown_kind_is_refused(site: Site) -> None:
     assert site.post("/controls/adopt", {"csrf": site.token(cookie)}, cookie)[0] == 404
 
 
-def test_a_form_gives_what_is_filled_in_and_targets_that_were_changed() -> None:
+def test_form__gives_what_is_filled_in_and_changed_targets() -> None:
     assert form_arguments("pause", {"reason": [" smoke "], "hard": ["yes"], "csrf": ["x"]}) == (("reason", "smoke"), ("hard", "yes"))
     assert form_arguments("withdraw", {"amount": ["5"], "in": [""], "to": [" "]}) == (("amount", "5"),)
     fields = {"target:WETH": ["35 %"], "was:WETH": ["40.00"], "target:USDC": ["60.00"], "was:USDC": ["60.00"], "in-slices": ["yes"]}

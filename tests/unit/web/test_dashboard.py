@@ -73,11 +73,11 @@ def test_figures_are_cut_and_only_losses_are_rounded_up_in_size(value: Any, form
 
 
 @pytest.mark.parametrize("text", ["-93.681", "-0.001", "-5.5", "93.689", "0", "-1234567.891"])
-def test_a_gain_is_the_same_figure_on_the_page_and_in_the_terminal(text: str) -> None:
+def test_gain__is_the_same_on_page_and_terminal(text: str) -> None:
     assert format_figure(text, "money+").removeprefix("+").replace(MINUS, "-") == gain_or_loss(text)
 
 
-def test_pages_say_what_is_not_booked_yet_and_that_gains_include_gas_money(served: Served) -> None:
+def test_pages__say_what_is_not_booked_and_count_gas_money(served: Served) -> None:
     documents = served.board.documents
     documents["lots"] |= {"gas_money": documents["lots"]["assets"][0], "not_final": 2}
     documents["pnl"]["all"]["not_final"] = 2
@@ -100,7 +100,7 @@ def test_the_overview_shows_the_longest_period_that_has_figures(served: Served) 
     assert "Profit since the start</dt>" in served.ask("/")[2].decode()
 
 
-def test_the_overview_shows_value_and_profit_of_the_moment_of_its_table(served: Served) -> None:
+def test_overview__shows_value_and_profit_of_its_table_s_moment(served: Served) -> None:
     documents = served.board.documents
     assert "pnl.all.value" in {of for of, *_ in figures(served.ask("/")[2].decode())}, "before the chain is read"
     profit = documents["pnl"]["all"]
@@ -172,7 +172,7 @@ def test_overview__says_once_why_assets_outside_their_bands_stay(served: Served,
     assert POOLS[8] not in text
 
 
-def test_settings__of_each_section_are_folded_and_its_edit_is_not(served: Served) -> None:
+def test_settings__sections_are_folded_and_an_edit_is_not(served: Served) -> None:
     text = served.ask("/settings")[2].decode().split("<main")[1].split("</main>")[0]
     [(mark, title, content)] = re.findall(r'<details id="([a-z0-9-]+)"><summary><h2[^>]*>([^<]*)</h2></summary>(.*?)</details>', text, re.S)
     assert (mark, title) == ("d-s0", "Limits")
@@ -226,7 +226,7 @@ def test_last_rebalance__is_under_way_while_its_run_goes_on(served: Served, is_r
     assert ("no outcome is stored" in outcome) is not is_running
 
 
-def test_amounts_of_a_waiting_plan_are_cut_and_other_texts_are_not() -> None:
+def test_waiting_plan_s_amounts__are_cut_and_other_texts_not() -> None:
     assert format_move("-0.37343385941758046 WETH") == "−0.373433 WETH"
     assert format_move("1309.772945 USDC") == "+1,309.77 USDC"
     assert [format_move(move) for move in ("pay 50 USDC", "1.2.3 X", "")] == ["pay 50 USDC", "1.2.3 X", ""]
@@ -284,7 +284,7 @@ def test_replay__recorded_time_passes_evenly_between_its_dates(tmp_path: Path, c
     assert replay.recorded_s(chain_s) == datetime.fromisoformat(recorded).replace(tzinfo=UTC).timestamp()
 
 
-def test_replay__chart_and_banner_name_the_recorded_dates_and_nothing_is_today(served: Served, tmp_path: Path) -> None:
+def test_replay__chart_and_banner_name_recorded_dates(served: Served, tmp_path: Path) -> None:
     (tmp_path / "replay.csv").write_text(REPLAYED)
     overview = PAGES[0]
     texts = [
@@ -302,7 +302,7 @@ def test_replay__chart_and_banner_name_the_recorded_dates_and_nothing_is_today(s
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.title)
-def test_symbols_and_text_of_the_config_are_text_and_nothing_runs(served: Served, page: Any) -> None:
+def test_config_symbols_and_text__are_text_and_nothing_runs(served: Served, page: Any) -> None:
     code, headers, body = served.ask(page.path)
     text = body.decode()
     assert code == 200
@@ -359,7 +359,7 @@ def test_no_path_leads_out_of_the_served_files(served: Served, path: str) -> Non
     assert b"import" not in body
 
 
-def test_clients_that_read_nothing_hold_up_no_page_and_no_other_stream(served: Served) -> None:
+def test_clients_that_read_nothing__hold_up_no_page_or_stream(served: Served) -> None:
     lazy = [served.stream() for _ in range(20)]
     reader = served.stream()
     assert b"text/event-stream" in reader.recv(4096)
@@ -378,7 +378,7 @@ def test_clients_that_read_nothing_hold_up_no_page_and_no_other_stream(served: S
         link.close()
 
 
-def test_a_page_that_missed_a_change_before_it_connected_is_told_of_it(served: Served) -> None:
+def test_page_that_missed_a_change__is_told_on_connecting(served: Served) -> None:
     page = served.ask("/alerts")[2].decode()
     place = page.split('data-events="')[1].split('"')[0]
     served.loop.call_soon_threadsafe(served.board.announce_change)
@@ -389,7 +389,7 @@ def test_a_page_that_missed_a_change_before_it_connected_is_told_of_it(served: S
     link.close()
 
 
-def test_stream__says_that_the_server_is_alive_while_nothing_changes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stream__says_the_server_is_alive_while_idle(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document_cache, "PING_S", 0.01)
     link = served.stream(f"/events?seen={served.board.version}")
     stream_text = b""
@@ -484,7 +484,7 @@ def test_profit_of_the_last_read__later_reads_fail__gives_way_to_a_newer_one(sto
     asyncio.run(scene())
 
 
-def test_a_control_that_changes_during_a_read_of_the_controls_is_read_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_changed_during_a_read__is_read_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "trimtab.db"
     monkeypatch.setattr(document_cache, "POLL_S", 0.01)
 
@@ -575,7 +575,7 @@ def test_the_plan_is_made_anew_after_a_cycle_once_somebody_looks() -> None:
     asyncio.run(scene())
 
 
-def test_a_plan_is_valid_for_a_time_only_where_something_is_planned(served: Served) -> None:
+def test_plan__is_valid_for_a_time_only_with_something_planned(served: Served) -> None:
     plan = served.board.documents["plan"]
     plan["block"], plan["expires_block"] = 155, 160
     assert b"valid until block" in served.ask("/plan")[2]
@@ -584,7 +584,7 @@ def test_a_plan_is_valid_for_a_time_only_where_something_is_planned(served: Serv
     assert b"A dry run at block" in served.ask("/plan")[2]
 
 
-def test_amounts_of_a_leg_have_the_decimals_of_tokens_that_are_no_assets(served: Served) -> None:
+def test_leg_amounts__have_decimals_of_tokens_beyond_assets(served: Served) -> None:
     plan = served.board.documents["plan"]
     plan["legs"] = [{**plan["legs"][0], "token_in": "HUB", "decimals_in": 18, "amount_in_raw": "1500000000000000000"}]
     text_by_path = {of: text for of, _, _, text in figures(served.ask("/plan")[2].decode())}
@@ -617,7 +617,7 @@ def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
     assert ExportBoard.asked == [(exports.export_archive, "csv"), (exports.export_archive, "rotki")]
 
 
-def test_requests_at_once_share_a_read_and_none_outlives_a_change_of_the_store(tmp_path: Path) -> None:
+def test_requests_at_once__share_a_read_until_the_store_changes(tmp_path: Path) -> None:
     class Ledger(StaticDocumentCache):
         reads: ClassVar[list[str]] = []
 
@@ -671,7 +671,7 @@ def test_each_weight_over_time_is_drawn_against_its_present_band() -> None:
     assert drawn[0]["label"].endswith("from 30.00 to 40.00; its band now is 20.00 to 35.00, its target 27.50")
 
 
-def test_the_next_trigger_is_now_or_a_time_or_the_nearest_price_or_any_cycle(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_trigger__is_now_a_time_a_price_or_any_cycle(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     def shown() -> str:
         text = served.ask("/")[2].decode().split("<p>Next trigger: ")[1].split("</p>")[0]
         return " ".join(re.sub("<[^>]*>", "", text).split())
@@ -699,7 +699,7 @@ def test_the_next_trigger_is_now_or_a_time_or_the_nearest_price_or_any_cycle(ser
     assert shown() == "any cycle"
 
 
-def test_pages_of_features_that_the_config_lacks_are_not_in_the_menu(served: Served) -> None:
+def test_menu__leaves_out_features_that_the_config_lacks(served: Served) -> None:
     documents = dict(served.board.documents)
 
     def menu(*missing: str) -> list[str]:
@@ -820,7 +820,7 @@ def served_files(served: Served) -> list[str]:
     return [part.split('"')[0] for part in text.split("/static/")[1:]]
 
 
-def test_the_serving_process_loads_no_module_that_signs_or_reads_a_key() -> None:
+def test_serving_process__loads_no_signing_or_key_module() -> None:
     served = ("server", "app", "document_cache", "portfolios", "setup")
     code = f"import agent.cli.main, {', '.join(f'agent.web.{name}' for name in served)}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

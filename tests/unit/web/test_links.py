@@ -39,7 +39,7 @@ def link(until_s: int | None = None, key: bytes = KEY) -> str:
     return PlanLink(PLAN, int(time.time()) + 300 if until_s is None else until_s).query(key)
 
 
-def test_a_link_opens_the_login_page_and_leads_to_the_controls_after_a_login(site: Site) -> None:
+def test_link__leads_to_login_then_to_the_controls(site: Site) -> None:
     code, headers, body = site.ask(f"/login?to=/controls&{link()}")
     page = body.decode()
     assert code == 200
@@ -67,7 +67,7 @@ def test_a_link_opens_the_login_page_and_leads_to_the_controls_after_a_login(sit
         "next=https://example.org",
     ],
 )
-def test_an_altered_or_expired_link_is_a_plain_login_that_says_so(site: Site, query: str) -> None:
+def test_altered_or_expired_link__is_a_plain_login_that_says_so(site: Site, query: str) -> None:
     code, _, body = site.ask(f"/login?to=/controls&{query}")
     assert code == 200
     assert b'id="link"' not in body

@@ -105,7 +105,7 @@ def test_without_a_session_nothing_is_shown(site: Site, path: str) -> None:
         assert site.ask(path, Cookie=cookie)[0] in (303, 401)
 
 
-def test_login_with_a_code_opens_the_pages_and_logout_ends_it_on_the_server(site: Site) -> None:
+def test_login_with_a_code__opens_pages_until_the_logout(site: Site) -> None:
     code, headers, _ = site.log_in("ann")
     assert (code, headers["location"]) == (303, "/")
     line = next(cookie for cookie in headers["set-cookie"].split("\n") if "-form" not in cookie)
@@ -143,7 +143,7 @@ def test_the_code_for_a_phone_holds_the_address_and_nothing_else(site: Site, tmp
 
 
 @pytest.mark.parametrize(("address", "has_code"), [("https://dash.example.org/", True), ("http://127.0.0.1:8765/", False)])
-def test_a_terminal_shows_the_code_of_an_address_that_phones_reach(
+def test_terminal__shows_the_code_of_a_reachable_address(
     address: str, has_code: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("agent.web.server.serve_dashboard", lambda *values: values[3](address))
@@ -156,7 +156,7 @@ def test_a_terminal_shows_the_code_of_an_address_that_phones_reach(
     assert (written.getvalue().strip("\n") in output) is has_code
 
 
-def test_a_login_leads_back_to_a_page_of_ours_and_to_no_other_address(site: Site) -> None:
+def test_login__leads_back_to_our_pages_alone(site: Site) -> None:
     cookie = site.enter()
     for case, target in (
         ("/controls", "/controls"), ("/plan", "/plan"), ("https://evil.example/", "/"), ("//evil.example", "/"), ("/logout", "/"),
@@ -167,7 +167,7 @@ def test_a_login_leads_back_to_a_page_of_ours_and_to_no_other_address(site: Site
         assert f'action="/login{"" if target == "/" else "?to=" + target}"' in body
 
 
-def test_session_fixation_a_login_gets_a_new_id_and_a_planted_one_is_worth_nothing(site: Site) -> None:
+def test_session_fixation__login_gets_a_new_id(site: Site) -> None:
     planted = "trimtab-1=planted-by-an-attacker"
     code, headers, _ = site.log_in("bob", cookie=planted)
     assert code == 303
@@ -206,7 +206,7 @@ def test_csrf_a_form_without_the_token_of_its_session_is_refused(site: Site) -> 
         assert site.post("/login", {**fields, **case}, sent)[0] == 403
 
 
-def test_clickjacking_and_csp_no_page_may_be_framed_or_run_anything_inline(site: Site) -> None:
+def test_clickjacking_and_csp__no_page_is_framed_or_runs_inline(site: Site) -> None:
     cookie = site.enter()
     for path in ("/login", *(page.path for page in PAGES)):
         code, headers, body = site.ask(path, Cookie="" if path == "/login" else cookie)
@@ -223,7 +223,7 @@ def test_clickjacking_and_csp_no_page_may_be_framed_or_run_anything_inline(site:
         assert not [tag for tag, _ in tags.tags if tag in ("style", "iframe", "object", "embed")]
 
 
-def test_xss_symbols_and_text_of_the_config_are_text_after_the_login_too(site: Site) -> None:
+def test_xss__symbols_and_config_text_are_text_after_login(site: Site) -> None:
     cookie = site.enter()
     for page in PAGES:
         text = site.ask(page.path, Cookie=cookie)[2].decode()
@@ -235,7 +235,7 @@ def test_xss_symbols_and_text_of_the_config_are_text_after_the_login_too(site: S
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io", ""])
-def test_dns_rebinding_a_foreign_host_is_refused_with_a_session_and_for_forms(site: Site, host: str) -> None:
+def test_dns_rebinding__foreign_host_is_refused(site: Site, host: str) -> None:
     cookie = site.enter()
     assert site.ask("/", Host=host, Cookie=cookie)[0] == 421
     origin = f"http://{host}"
@@ -282,7 +282,7 @@ def test_a_stream_ends_with_its_session(site: Site) -> None:
     link.close()
 
 
-def test_a_removed_user_and_one_with_another_role_lose_their_sessions(tmp_path: Path) -> None:
+def test_removed_or_demoted_user__loses_the_sessions(tmp_path: Path) -> None:
     store = open_user_file(tmp_path / "a.users")
     store.add("ann", HASH, "A" * 32, False, 1)
 
@@ -382,7 +382,7 @@ def test_a_proxy_is_the_only_way_in_and_says_who_asks(tmp_path: Path) -> None:
         (["198.51.100.7, "], "127.0.0.1"),
     ],
 )  # fmt: skip
-def test_brute_force_no_sent_header_hides_the_address_that_the_proxy_saw(lines: list[str], address: str, tmp_path: Path) -> None:
+def test_brute_force__no_header_hides_the_proxy_s_address(lines: list[str], address: str, tmp_path: Path) -> None:
     checks = AccessMiddleware(None, Access(reach_of("127.0.0.1", 1, behind_proxy(tmp_path))))  # type: ignore[arg-type]
     genuine = (b"x-trimtab-proxy", PROXY_SECRET.encode())
     headers = [

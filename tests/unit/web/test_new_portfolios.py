@@ -62,7 +62,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedFo
         yield served_folder
 
 
-def test_a_copy_is_written_once_it_is_confirmed_and_served_once_it_has_a_store(folder: ServedFolder) -> None:
+def test_copy__is_written_once_confirmed_and_served_with_a_store(folder: ServedFolder) -> None:
     cookie, before = folder.enter(0), folder.files()
     listed = folder.ask("/", Cookie=cookie)[2].decode()
     assert f'action="{COPY}"' in listed
@@ -105,7 +105,7 @@ def test_a_copy_is_written_once_it_is_confirmed_and_served_once_it_has_a_store(f
     until(lambda: folder.ask("/p/variant/alerts")[0] == 200)
 
 
-def test_a_portfolio_from_a_basket_is_that_of_trimtab_init_in_its_own_folder(folder: ServedFolder) -> None:
+def test_basket_portfolio__is_that_of_init_in_its_own_folder(folder: ServedFolder) -> None:
     cookie = folder.enter(0)
     first = unescape(folder.ask(NEW, Cookie=cookie)[2].decode())
     assert "NOT_SET_A=one NOT_SET_B=two" in first
@@ -208,7 +208,7 @@ def test_what_changed_since_it_was_shown_is_not_written(folder: ServedFolder) ->
 
 
 @pytest.mark.parametrize("path", [COPY, NEW])
-def test_only_a_user_who_may_control_adds_one_by_the_form_of_the_session(folder: ServedFolder, path: str) -> None:
+def test_user_who_may_control__alone_adds_one_by_its_form(folder: ServedFolder, path: str) -> None:
     cookie, before = folder.enter(0), folder.files()
     reader = f"{cookie.partition('=')[0]}={folder.opened.begin_session(2)}"
     fields = {"name": "b", "wallet": OWN_WALLET}
@@ -276,7 +276,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(
     assert {path.name for path in source.parent.iterdir()} == {"mine.toml", "b.toml"}
 
 
-def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(source: Path) -> None:
+def test_unwritable_folder__is_named_with_the_remedy(source: Path) -> None:
     fields = {**BASKET, "name": "b"}
     document = check_portfolio("/proc", str(source), False, fields, [])
     with pytest.raises(ConfigError) as refused:
@@ -307,7 +307,7 @@ def test_a_config_that_its_reader_refuses_is_not_written(source: Path) -> None:
         check_portfolio(*copy_arguments(source, source.parent))
 
 
-def test_a_copy_has_no_key_no_positions_and_nothing_that_one_process_alone_may_use(source: Path) -> None:
+def test_copy__has_no_key_position_or_exclusive_setting(source: Path) -> None:
     document: Any = tomlkit.parse(source.read_text())
     address = document["wallet"]["address"]
     document["wallet"] |= {"mode": "propose", "safe": True, "proposals": "p", "key_env": "KEY"}
@@ -328,7 +328,7 @@ def test_a_copy_has_no_key_no_positions_and_nothing_that_one_process_alone_may_u
 
 
 @pytest.mark.slow
-def test_the_command_lists_a_folder_with_one_config_and_adds_a_copy(tmp_path: Path) -> None:
+def test_command__lists_a_folder_of_one_and_adds_a_copy(tmp_path: Path) -> None:
     import pyotp
 
     loaded, secret = load_config(agents.config(tmp_path)), pyotp.random_base32()

@@ -89,7 +89,7 @@ def test_resume__waits_for_the_run_that_serves_the_wallet(busy_site: Site, confi
         assert resumed(busy_site, config, 10) == ("queued", "", True)
 
 
-def test_resume__takes_effect_after_a_killed_run_whose_number_lives_on(busy_site: Site, config: Path) -> None:
+def test_resume__takes_effect_after_a_killed_run(busy_site: Site, config: Path) -> None:
     config.with_name("mine.db.service.pid").write_text(f"{os.getpid()}\n")
     assert resumed(busy_site, config, 10) == ("done", "", False)
 

@@ -53,7 +53,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPortfolios
 B = "/p/img-src-x-onerror-alert-1"
 
 
-def test_names_are_those_of_the_files_and_slugs_are_unique_and_plain(tmp_path: Path) -> None:
+def test_names__are_the_files_and_slugs_are_unique(tmp_path: Path) -> None:
     configs = [tmp_path / name for name in ("one/trimtab.toml", "two/trimtab.toml", "Über%2f..toml", "ü.toml", "One Trimtab.toml")]
     names = portfolio_names(configs)
     assert [name for name, _ in names] == ["one/trimtab", "two/trimtab", "Über%2f.", "ü", "One Trimtab"]
@@ -71,7 +71,7 @@ def test_a_folder_gives_its_configs_and_none_is_served_twice(tmp_path: Path) -> 
         assert refused.value.field == "--config"
 
 
-def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: ServedPortfolios) -> None:
+def test_list__shows_what_the_session_may_see(shelf: ServedPortfolios) -> None:
     stranger = shelf.ask("/")[2].decode()
     assert not figures(stranger)
     assert "the disk is gone" not in stranger
@@ -145,7 +145,7 @@ def test_coins_of_a_local_chain_are_in_a_sum_of_their_own(shelf: ServedPortfolio
         assert ("USDC of local chains" in text) is local
 
 
-def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: ServedPortfolios) -> None:
+def test_day_of_the_newest_valuation__has_no_profit_yet(shelf: ServedPortfolios) -> None:
     cache = shelf.parts[0].opened_parts.cache  # type: ignore[union-attr]  # it is open
     kept = cache.documents
     try:
@@ -186,7 +186,7 @@ def test_card__has_return_and_costs_a_year_or_why_not(
     assert re.findall("<small>(needs 30 days with value|no such rate exists)</small>", card) == reasons
 
 
-def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_comes_first(shelf: ServedPortfolios) -> None:
+def test_paper_books__have_a_card_and_a_person_s_needs_come_first(shelf: ServedPortfolios) -> None:
     first, second = (part.opened_parts.cache for part in shelf.parts[:2] if part.opened_parts is not None)
     both = f"{shelf.enter(0)}; {shelf.enter(1)}"
     kept = first.documents, second.documents
@@ -226,7 +226,7 @@ def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_
         first.documents, second.documents = kept
 
 
-def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: ServedPortfolios) -> None:
+def test_list__says_of_each_run_that_it_is_gone_or_stopped(shelf: ServedPortfolios) -> None:
     def shown(report: RunReport | None) -> str:
         opened = shelf.parts[0].opened_parts
         assert opened is not None
@@ -261,7 +261,7 @@ def test_the_list_is_sent_again_only_after_a_change(shelf: ServedPortfolios) -> 
     until(lambda: shelf.ask(again, Cookie=cookie, HX_Request="true")[0] == 200)
 
 
-def test_the_list_does_not_tell_a_stranger_when_a_portfolio_is_active(shelf: ServedPortfolios) -> None:
+def test_list__hides_from_strangers_when_a_portfolio_is_active(shelf: ServedPortfolios) -> None:
     again = shelf.ask("/")[2].decode().split('hx-get="')[1].split('"')[0]
     opened = shelf.parts[1].opened_parts
     assert opened is not None
@@ -282,7 +282,7 @@ def test_a_session_of_one_opens_no_page_and_no_stream_of_another(shelf: ServedPo
         assert shelf.ask(B + path, Cookie=sent, HX_Request="1")[1]["hx-redirect"] == f"{B}/login"
 
 
-def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: ServedPortfolios) -> None:
+def test_forms_and_logins_of_one__are_worth_nothing_at_another(shelf: ServedPortfolios) -> None:
     mine, other = shelf.enter(0), shelf.enter(1)
     token = shelf.csrf("/p/a/alerts", mine)
     kept = shelf.parts[0].opened_parts
@@ -420,7 +420,7 @@ def test_beyond_this_machine_no_portfolio_is_open_without_users(
 
 
 @pytest.mark.slow
-def test_the_command_serves_what_can_be_read_and_a_control_reaches_its_own_portfolio(tmp_path: Path, begun: Callable[[], Path]) -> None:
+def test_command__serves_the_readable_and_controls_the_right_one(tmp_path: Path, begun: Callable[[], Path]) -> None:
     import pyotp
 
     mine, other, secret = begun(), agents.config(tmp_path, "other"), pyotp.random_base32()

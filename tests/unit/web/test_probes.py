@@ -210,7 +210,7 @@ def test_many_probes_share_a_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert board.reads == 1
 
 
-def test_without_a_login_or_a_token_health_is_a_bit_and_metrics_are_refused(tmp_path: Path) -> None:
+def test_stranger__gets_health_as_a_bit_and_no_metrics(tmp_path: Path) -> None:
     now_s = int(time.time())
     with serving(tmp_path, report(trouble="https://rpc.example is away"), users=True) as (client, board):
         tokens = TokenFile(board.store_path)
@@ -281,7 +281,7 @@ def test_guesses_are_limited_and_slow_no_valid_token(tmp_path: Path, monkeypatch
         assert client.ask("/metrics").status == 200
 
 
-def test_a_report_that_grew_old_before_our_eyes_stays_old_when_the_clock_goes_back() -> None:
+def test_old_report__stays_old_when_the_clock_goes_back() -> None:
     young = replace(report(-30), process_identity="")
     assert SeenReport(young, time.monotonic()).health(time.time()).is_healthy
     assert not SeenReport(young, time.monotonic() - LATE_S - 1).health(time.time()).is_healthy
@@ -333,7 +333,7 @@ def test_the_death_of_a_run_is_announced_to_open_pages(tmp_path: Path, monkeypat
         until(lambda: shows("gone") and board.version == version + 1)
 
 
-def test_the_runs_of_all_portfolios_are_healthy_or_the_answer_is_red(tmp_path: Path) -> None:
+def test_runs__are_all_healthy_or_the_answer_is_red(tmp_path: Path) -> None:
     configs = [tmp_path / name / "trimtab.toml" for name in ("one", "two")]
     parts = create_portfolios(configs, portfolio_names(configs), Reach(port=1))
     kept = []

@@ -93,7 +93,7 @@ def test_host__is_known_in_lower_case() -> None:
     assert reach_of("Trim.Example.Org", 8765, PublicOptions()).host_names == {"trim.example.org"}
 
 
-def test_public_url__of_a_proxy_is_https_whoever_has_the_certificate(tmp_path: Path) -> None:
+def test_public_url__of_a_proxy_is_https(tmp_path: Path) -> None:
     options = PublicOptions(proxy="dash.example.org:8443", proxy_secret_file=secret_file(tmp_path))
     assert public_url("127.0.0.1", 8765, options, uses_tls=False) == "https://dash.example.org:8443/"
 

@@ -17,7 +17,7 @@ from agent.web import app_modules
 from agent.web.reading import AppProcess, _call
 
 
-def test_a_process_that_was_interrupted_while_it_began_is_stopped_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_interrupted_at_its_start__stops_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: process._ExecutorManagerThread) -> None:
         raise KeyboardInterrupt
 
@@ -75,6 +75,6 @@ def test_each_module_has_the_name_that_type_checkers_see() -> None:
     assert {name: module.__name__ for name, module in vars(app_modules).items() if isinstance(module, app_modules.AppModule)} == checked
 
 
-def test_a_function_cannot_be_called_by_the_process_that_serves_pages() -> None:
+def test_function__cannot_be_called_by_the_serving_process() -> None:
     with pytest.raises(TypeError):
         app_modules.queue.warm_up("")

@@ -58,7 +58,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SetupBrows
         yield setup_browser
 
 
-def test_the_config_is_that_of_trimtab_init_and_the_next_commands_follow(desk: SetupBrowser, tmp_path: Path) -> None:
+def test_config__is_that_of_init_and_next_commands_follow(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     path = desk.ask("/", Cookie=desk.cookie)[1]["location"]
     for page, fields in ANSWERS.items():
@@ -114,13 +114,13 @@ def test_the_export_of_a_local_chain_has_its_url(tmp_path: Path, monkeypatch: py
     assert document["next"][0] == "export RPC_A=http://127.0.0.1:8545  (endpoint of operator alpha)"
 
 
-def test_basket_with_the_holdings_of_another__says_what_tells_it_apart() -> None:
+def test_basket_with_another_s_holdings__says_the_difference() -> None:
     same_as = {basket["name"]: basket["same_as"] for basket in check_setup({"network": "ethereum"})["baskets"]}
     assert same_as["small"] == "Holds the same as 60/40; its limits: plan cost 0.5%, turnover 30%, daily turnover 30%"
     assert (same_as["60/40"], same_as["moderate"]) == ("", "")
 
 
-def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: SetupBrowser) -> None:
+def test_basket__is_shown_with_its_past_and_least_capital(desk: SetupBrowser) -> None:
     desk.enter()
     desk.post("/setup/wallet", ANSWERS["/setup/wallet"])
     text = desk.text("/setup/basket")
@@ -156,7 +156,7 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: S
     assert PAST_BASIS.replace(" %", "\u00a0%") in text
 
 
-def test_the_network_is_chosen_and_cards_and_review_say_what_is_held(desk: SetupBrowser) -> None:
+def test_network__is_chosen_and_cards_say_what_is_held(desk: SetupBrowser) -> None:
     desk.enter()
     assert 'name="network" list="networks" value=""' in desk.text("/setup/wallet")
     code, _, body = desk.post("/setup/wallet", ANSWERS["/setup/wallet"] | {"network": ""})
@@ -204,7 +204,7 @@ def test_own_weights_make_the_basket(desk: SetupBrowser, tmp_path: Path) -> None
     assert portfolio.use_cash is None
 
 
-def test_the_last_page_says_whether_the_amount_is_worth_it_and_the_ceiling_fits_the_cash(desk: SetupBrowser, tmp_path: Path) -> None:
+def test_last_page__says_whether_the_amount_is_worth_it(desk: SetupBrowser, tmp_path: Path) -> None:
     desk.enter()
     for path, fields in {**ANSWERS, "/setup/cash": {"cash": "3000"}}.items():
         desk.post(path, fields)
@@ -419,7 +419,7 @@ def test_a_local_chain_needs_no_endpoints_of_its_own() -> None:
     assert "trimtab localchain" in checks["errors"]["network"]
 
 
-def test_a_copy_of_a_live_chain_is_no_local_chain_whose_contracts_are_taken_over(tmp_path: Path) -> None:
+def test_copy_of_a_live_chain__lends_no_contracts(tmp_path: Path) -> None:
     """Its config would be one of the live chain, with the routers of whoever wrote the file."""
     answered().write(tmp_path / "a.toml")
     text = (tmp_path / "a.toml").read_text()
@@ -450,9 +450,7 @@ def paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     return calls
 
 
-def test_start_on_paper__comes_after_the_config_and_leads_to_the_overview(
-    desk: SetupBrowser, paper: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_start_on_paper__follows_the_config_to_the_overview(desk: SetupBrowser, paper: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     desk.enter()
     assert re.findall('<li><span class="soft">(.*?)</span>', desk.text("/setup/wallet")) == [
         "Basket and weights",

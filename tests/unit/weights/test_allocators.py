@@ -45,7 +45,7 @@ def test_least_variance_without_bounds_is_the_closed_form(width: int, seed: int)
 
 
 @pytest.mark.parametrize(("width", "low", "high", "seed"), [(4, 0.0, 1.0, 11), (4, 0.1, 0.4, 12), (8, 0.02, 0.25, 13), (12, 0.0, 0.2, 14)])
-def test_least_variance_within_bounds_is_what_another_solver_finds(width: int, low: float, high: float, seed: int) -> None:
+def test_least_variance__is_another_solver_s_within_bounds(width: int, low: float, high: float, seed: int) -> None:
     matrix = covariance_of(width, seed)
     scaled = matrix / np.diag(matrix).mean()
     cvxpy = pytest.importorskip("cvxpy")
@@ -72,7 +72,7 @@ def test_least_variance_within_bounds_is_what_another_solver_finds(width: int, l
 # risk parity
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("width", [2, 3, 6, 12])
-def test_risk_parity_gives_each_asset_the_same_part_of_the_variance(width: int, seed: int) -> None:
+def test_risk_parity__gives_equal_parts_of_the_variance(width: int, seed: int) -> None:
     matrix = covariance_of(width, seed)
     matrix[0] /= 300  # one quiet asset among wild ones
     matrix[:, 0] /= 300
@@ -83,14 +83,14 @@ def test_risk_parity_gives_each_asset_the_same_part_of_the_variance(width: int, 
 
 
 @pytest.mark.parametrize("correlation", [-0.6, 0.0, 0.9])
-def test_risk_parity_of_two_assets_is_the_closed_form_whatever_their_correlation(correlation: float) -> None:
+def test_risk_parity_of_two__is_the_closed_form(correlation: float) -> None:
     first_share, other = 0.8, 0.05
     matrix = np.array([[first_share**2, correlation * first_share * other], [correlation * first_share * other, other**2]])
     expected = np.array([1 / first_share, 1 / other]) / (1 / first_share + 1 / other)
     assert np.abs(allocators.risk_parity_weights(matrix, *free(2)) - expected).max() < NEAR
 
 
-def test_risk_parity_within_bounds_stays_within_them_and_keeps_the_others_at_equal_parts() -> None:
+def test_risk_parity_within_bounds__keeps_the_others_equal() -> None:
     matrix = covariance_of(4, 3)
     plain = allocators.risk_parity_weights(matrix, *free(4))
     cap = float(plain.max()) - 0.05
@@ -165,7 +165,7 @@ def test_volatilities_and_correlations_are_those_of_the_returns() -> None:
 
 
 @pytest.mark.parametrize("days", [30, 90])
-def test_correlations_are_shrunk_as_ledoit_and_wolf_say_and_volatilities_are_not(days: int) -> None:
+def test_correlations__are_shrunk_as_ledoit_and_wolf_say(days: int) -> None:
     returns_seen = sample_returns(days)
     scores = (returns_seen.simple_returns - returns_seen.simple_returns.mean(axis=0)) / returns_seen.simple_returns.std(axis=0)
     count, width = scores.shape
@@ -191,7 +191,7 @@ def test_inverse_volatility_is_the_closed_form() -> None:
     assert float(sum(unrounded_weights.shares_bps)) == 8_000
 
 
-def test_a_year_and_a_half_of_real_prices_gives_the_same_as_the_peers() -> None:
+def test_real_prices__give_the_same_as_the_peers() -> None:
     if not HOURLY.exists():
         pytest.skip(f"{HOURLY} is not on this machine")
     polars = pytest.importorskip("polars")

@@ -31,7 +31,7 @@ def test_correlation__in_a_stable_numeraire(first: str, second: str, bps: int) -
     ("first", "second", "bps"),
     [("WBTC", "USDC", 6_467), ("WBTC", "LINK", 3_506), ("wstETH", "USDC", 1_580), ("wstETH", "WBTC", 2_111)],
 )
-def test_correlation__in_a_coin__is_that_of_what_each_moves_against_it(first: str, second: str, bps: int) -> None:
+def test_correlation__in_a_coin_is_of_moves_against_it(first: str, second: str, bps: int) -> None:
     """Σᵢⱼ − Σᵢₙ − Σⱼₙ + Σₙₙ with 65 % for ether, 50 % for bitcoin, 90 % for LINK: (0 − 0.217750 − 0 + 0.4225) / (0.4868·0.6503)."""
     assert class_correlation_bps(first, second, "WETH") == class_correlation_bps(second, first, "WETH") == bps
 
@@ -54,7 +54,7 @@ def test_volatility__is_that_of_the_price_in_the_numeraire(symbol: str, numerair
     assert class_volatility_bps(symbol, numeraire) == bps
 
 
-def test_step_without_configured_risk__takes_the_classes_and_none_for_the_numeraire() -> None:
+def test_unconfigured_risk__takes_classes_but_for_the_numeraire() -> None:
     trigger = tracking_step().policy.trigger
     assert isinstance(trigger, NoTradeZone)
     bps_by_pair = {frozenset(pair): bps for *pair, bps in trigger.risk.correlations_bps}

@@ -62,7 +62,7 @@ def final(store: Store) -> None:
         store.journal.advance(intent.id, IntentState.FINAL, 1)
 
 
-def test_a_sale_that_is_mined_has_realised_its_gain_before_it_is_final(store: Store, keeper: TaxRunCache) -> None:
+def test_mined_sale__has_realised_its_gain_before_final(store: Store, keeper: TaxRunCache) -> None:
     looked(store, at())
     before = standing(keeper, store, at())
     assert before.realised_gain == 0
@@ -97,7 +97,7 @@ def test_a_loss_on_its_way_makes_no_room_for_a_gain_on_its_way(store: Store, kee
     assert standing(keeper, store, after).realised_gain == alone > 0
 
 
-def test_what_was_sent_and_is_in_no_block_counts_as_planned_once_however_often_it_was_sent(store: Store, keeper: TaxRunCache) -> None:
+def test_unmined_transaction__counts_as_planned_once(store: Store, keeper: TaxRunCache) -> None:
     start = at()
     looked(store, start)
     dear = replace(start, snapshot=replace(start.snapshot, owner=WALLET))

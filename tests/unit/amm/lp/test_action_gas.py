@@ -39,7 +39,7 @@ def test_leaving_a_range_for_good_pays_no_gas_of_a_mint() -> None:
         assert isinstance(decide(step).decision, AdjustLiquidity) is taken, decide(step).decision.reason
 
 
-def test_the_worst_case_counts_taking_back_what_the_pool_leaves_of_its_allowances() -> None:
+def test_worst_case_gas__takes_back_what_the_pool_leaves() -> None:
     step = world(targets=[wanted(2_000)])
     plan, action = planned(step), only_provide(step)
     one_sided = replace(plan, layer_actions=(replace(action, desired_raw=(0, action.desired_raw[1])),))

@@ -75,7 +75,7 @@ def test_a_loss_is_a_share_of_what_was_held(first_root: float, other_root: float
 
 
 @given(st.floats(1.01, 20), moves)
-def test_inside_the_range_the_loss_is_that_of_the_whole_curve_over_less_value(end: float, x: Fraction) -> None:
+def test_loss_inside_the_range__is_the_curve_s_over_less_value(end: float, x: Fraction) -> None:
     """H - V of a range is that of V2 while the price stays inside: only the value that bears it is smaller."""
     of = LiquidityCurve(1 / end, end)
     assume(of.low_sqrt_ratio**2 < x < of.high_sqrt_ratio**2)
@@ -83,7 +83,7 @@ def test_inside_the_range_the_loss_is_that_of_the_whole_curve_over_less_value(en
     assert lost == pytest.approx((math.sqrt(x) - 1) ** 2, abs=1e-9)
 
 
-def test_out_of_range_the_position_is_one_token_and_loses_nothing_until_the_price_comes_in() -> None:
+def test_position_out_of_range__is_one_token_and_loses_nothing() -> None:
     above = LiquidityCurve(2.0, 3.0)
     assert impermanent_loss_at(above, Fraction(3)) == 0
     assert impermanent_loss_at(above, Fraction(1, 3)) == 0
@@ -107,20 +107,20 @@ def test_the_mean_loss_of_a_range_is_the_closed_form(first_root: float, other_ro
 
 
 @pytest.mark.parametrize("of", [V2_CURVE, LiquidityCurve(0.9, 1.1), LiquidityCurve(0.5, 1.01)], ids=["pair", "narrow", "lopsided"])
-def test_over_a_short_time_the_mean_loss_is_the_loss_versus_rebalancing(of: LiquidityCurve) -> None:
+def test_mean_loss_of_a_short_time__is_that_versus_rebalancing(of: LiquidityCurve) -> None:
     """Milionis et al. 2022: the value lost per unit of time is LVR; impermanent loss has the same mean."""
     day = float(lvr_per_day(of, 6_000))
     minute = float(expected_loss(of, 6_000, 60))
     assert minute * DAY_S / 60 == pytest.approx(day, rel=1e-3)
 
 
-def test_the_daily_loss_versus_rebalancing_of_a_pair_is_an_eighth_of_the_variance() -> None:
+def test_daily_loss_of_a_pair__is_an_eighth_of_the_variance() -> None:
     assert float(lvr_per_day(V2_CURVE, 6_000)) == pytest.approx(0.36 / 8 / 365, abs=TIGHT)
     assert lvr_per_day(LiquidityCurve(1.5, 2.0), 6_000) == 0
     assert lvr_per_day(LiquidityCurve(0.5, 1.0), 6_000) == 0
 
 
-def test_without_volatility_or_time_nothing_is_expected_to_be_lost() -> None:
+def test_loss_without_volatility_or_time__is_nothing() -> None:
     assert expected_loss(V2_CURVE, 0, YEAR_S) == 0
     assert expected_loss(V2_CURVE, 6_000, 0) == 0
 

@@ -19,7 +19,7 @@ amounts = st.integers(0, 10**30)
 
 
 @given(ticks, st.integers(10, 100_000), spacings)
-def test_a_range_holds_the_price_reaches_as_far_as_asked_and_ends_on_the_spacing(tick: int, width_bps: int, spacing: int) -> None:
+def test_range__holds_the_price_and_ends_on_the_spacing(tick: int, width_bps: int, spacing: int) -> None:
     ratio = price_at(tick)
     lower, upper = minting.range_around(ratio, width_bps, spacing)
     assert lower % spacing == upper % spacing == 0
@@ -110,7 +110,7 @@ def earned() -> dict[str, object]:
     return {"growth_global_x128": grown, "liquidity": 2**128 // 1_000, "core_liquidity": 2**128 // 500}
 
 
-def test_what_was_collected_is_not_collected_again_and_liquidity_stays() -> None:
+def test_collected_fees__are_not_collected_again() -> None:
     before = v3(**earned())
     after = position_changes.after_collect(before)
     assert positions.uncollected_fees(before) == (6, 8)

@@ -57,7 +57,7 @@ def test_the_burn_never_pays_more_than_the_share(liquidity: int, reserve0: int, 
         assert raw <= Fraction(reserve * liquidity, 10**20)
 
 
-def test_a_position_holds_both_tokens_in_range_and_one_of_them_outside() -> None:
+def test_position__holds_both_tokens_in_range_and_one_outside() -> None:
     assert all(positions.principal(v3(tick=0)))
     below, above = positions.principal(v3(tick=-7_000)), positions.principal(v3(tick=7_000))
     assert below[0] > 0 == below[1]
@@ -66,7 +66,7 @@ def test_a_position_holds_both_tokens_in_range_and_one_of_them_outside() -> None
 
 
 @given(ticks, ticks, ticks, st.integers(1, 2**100))
-def test_what_two_parts_pay_is_what_the_whole_pays_but_for_a_unit(first_tick: int, other_tick: int, tick: int, liquidity: int) -> None:
+def test_two_parts__pay_the_whole_but_for_a_unit(first_tick: int, other_tick: int, tick: int, liquidity: int) -> None:
     lower, upper = min(first_tick, other_tick), max(first_tick, other_tick) + 60
     whole = positions.principal(v3(lower, upper, liquidity, tick))
     part = positions.principal(v3(lower, upper, liquidity, tick), liquidity // 3)
@@ -98,7 +98,7 @@ def test_fees_come_on_top_of_those_already_owed() -> None:
     assert positions.uncollected_fees(fees(0, owed=(10, 20), core_owed=(10, 20))) == (16, 28)
 
 
-def test_the_pool_pays_no_more_than_its_own_account_of_the_range_holds() -> None:
+def test_pool__pays_no_more_than_its_range_holds() -> None:
     """Two tokens of one range share the pool's account, whose roundings add up."""
     assert positions.uncollected_fees(fees(0, owed=(10, 20), core_owed=(9, 20))) == (15, 28)
 
@@ -111,9 +111,7 @@ def test_without_liquidity_only_what_is_owed_is_left() -> None:
 
 
 @given(ticks, st.integers(-6_500, 6_500), st.integers(10**10, 10**30))
-def test_at_the_pools_own_price_the_reference_changes_nothing_and_a_pushed_pool_does_not_change_it(
-    pushed: int, tick: int, liquidity: int
-) -> None:
+def test_reference__changes_nothing_at_the_pool_s_own_price(pushed: int, tick: int, liquidity: int) -> None:
     here, there = v3(liquidity=liquidity, tick=tick), v3(liquidity=liquidity, tick=pushed)
     assert positions.amounts_at_reference(here, price_at(tick), ONE) == positions.principal(here)
     assert positions.amounts_at_reference(there, price_at(tick), ONE) == positions.principal(here)
@@ -128,7 +126,7 @@ def test_a_pushed_pair_stands_for_what_it_stood_for_before(root: int, push: Frac
     assert positions.principal(pair) == (root * m * m, root * n * n)
 
 
-def test_tokens_sent_to_a_pair_are_paid_by_a_burn_but_do_not_count() -> None:
+def test_tokens_sent_to_a_pair__are_burnable_but_do_not_count() -> None:
     plain, gifted = v2(10**19), v2(10**19, balances=(2 * 10**22, 9 * 10**22))
     assert positions.principal(gifted) == (2 * 10**21, 9 * 10**21)
     assert positions.owned_amounts(gifted, ONE, ONE) == positions.owned_amounts(plain, ONE, ONE) == (isqrt(4 * 10**42),) * 2

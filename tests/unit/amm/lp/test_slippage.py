@@ -33,7 +33,7 @@ def placed(tick: int, width: int, skew: Fraction) -> tuple[int, int]:
 
 
 @given(ticks, widths, parts, bands, parts, st.integers(10**12, 10**30))
-def test_within_the_band_no_withdrawal_pays_less_than_its_minimums(
+def test_withdrawal_in_the_band__pays_its_minimums_at_least(
     tick: int, width: int, skew: Fraction, band_bps: int, part: Fraction, liquidity: int
 ) -> None:
     ratio, (lower, upper) = price_at(tick), placed(tick, width, skew)
@@ -44,9 +44,7 @@ def test_within_the_band_no_withdrawal_pays_less_than_its_minimums(
 
 
 @given(ticks, widths, parts, st.integers(-40_000, 40_000), st.integers(10**20, 10**30))
-def test_however_far_a_pool_is_pushed_a_withdrawal_pays_what_the_liquidity_is_worth_at_the_reference(
-    tick: int, width: int, skew: Fraction, push: int, liquidity: int
-) -> None:
+def test_withdrawal_from_a_pushed_pool__pays_its_reference_worth(tick: int, width: int, skew: Fraction, push: int, liquidity: int) -> None:
     ratio, (lower, upper) = price_at(tick), placed(tick, width, skew)
     unmoved = positions.principal(v3(lower, upper, liquidity, tick))
     moved = positions.principal(v3(lower, upper, liquidity, sqrt_price_x96=get_sqrt_ratio_at_tick(tick + push)))
@@ -69,9 +67,7 @@ def test_within_the_band_no_burn_pays_less_than_its_minimums(
 
 
 @given(ticks, st.integers(2, 300), bands, parts, st.integers(10**12, 10**24))
-def test_within_the_band_what_is_provided_uses_its_minimums_and_is_overpaid_by_no_more_than_said(
-    tick: int, width: int, band_bps: int, part: Fraction, amount: int
-) -> None:
+def test_provision_in_the_band__is_overpaid_no_more_than_said(tick: int, width: int, band_bps: int, part: Fraction, amount: int) -> None:
     ratio, within = price_at(tick), minting.sqrt_price_range(placed(tick, width, Fraction(0)))
     desired = minting.mint_amounts(positions.sqrt_price_x96(ratio), within, amount * 10**6)
     least = slippage.provision_minimums(within, desired, ratio, band_bps)
@@ -101,13 +97,13 @@ def test_within_the_band_a_pair_uses_the_minimums(ratio: Fraction, band_bps: int
     assert all(raw >= floor for raw, floor in zip(used, slippage.provision_minimums(None, desired, ratio, band_bps), strict=True))
 
 
-def test_a_pair_is_overpaid_by_an_eighth_of_the_square_of_the_push() -> None:
+def test_pair__is_overpaid_by_an_eighth_of_the_push_squared() -> None:
     """(1 + 1.02)/(2·√1.02) − 1 is 0.49 bps for 2 %."""
     assert float(slippage.max_overpayment(None, Fraction(1), 200)) == pytest.approx(2.02 / 2 / 1.02**0.5 - 1, rel=1e-9)
     assert float(slippage.max_overpayment(None, Fraction(1), 200)) == pytest.approx(0.02**2 / 8, rel=0.03)
 
 
-def test_a_range_is_overpaid_by_a_quarter_of_the_square_over_its_worth_per_liquidity() -> None:
+def test_range__is_overpaid_by_a_quarter_of_the_push_squared() -> None:
     """L·√P·d²/4 of a worth of L·√P·2·(1 − 1/√(1 + w)), about d²/(4·w)."""
     ratio = price_at(0)
     for width_bps in (500, 1_000, 2_000):
@@ -117,7 +113,7 @@ def test_a_range_is_overpaid_by_a_quarter_of_the_square_over_its_worth_per_liqui
 
 
 @given(ticks, st.integers(1, 300), st.integers(1, 1_000), st.integers(0, 100))
-def test_the_widest_band_keeps_what_is_overpaid_to_the_slippage_limit(tick: int, width: int, most_bps: int, slippage_bps: int) -> None:
+def test_widest_band__keeps_overpayment_to_the_slippage_limit(tick: int, width: int, most_bps: int, slippage_bps: int) -> None:
     ratio, within = price_at(tick), minting.sqrt_price_range(placed(tick, width + 2, Fraction(0)))
     band = slippage.widest_band_bps(within, ratio, most_bps, slippage_bps)
     assert slippage.max_overpayment(within, ratio, band) * BPS <= slippage_bps or band == 0

@@ -95,7 +95,7 @@ def encode_price_sqrt(reserve1: int, reserve0: int) -> int:
 
 
 # SqrtPriceMath.spec.ts of v3-core.
-def test_deltas_and_next_prices_are_those_of_the_contracts_own_tests():
+def test_deltas_and_next_prices__are_the_contract_s_own_tests():
     encoded_price, other = encode_price_sqrt(1, 1), encode_price_sqrt(121, 100)
     assert get_amount0_delta(encoded_price, other, COIN, True) == 90909090909090910
     assert get_amount0_delta(encoded_price, other, COIN, False) == 90909090909090909
@@ -123,7 +123,7 @@ def test_steps_are_those_of_the_contracts_own_tests(arguments, expected):
     assert compute_swap_step(*arguments) == expected
 
 
-def test_a_step_that_stops_short_spends_everything_and_takes_the_rest_as_fee():
+def test_short_step__spends_all_and_takes_the_rest_as_fee():
     price, target = encode_price_sqrt(1, 1), encode_price_sqrt(1000, 100)
     reached, amount_in, amount_out, fee = compute_swap_step(price, target, 2 * COIN, COIN, 600)
     assert (amount_in, amount_out, fee) == (999400000000000000, 666399946655997866, 600000000000000)

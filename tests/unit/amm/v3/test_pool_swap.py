@@ -23,7 +23,7 @@ def test_a_swap_ends_as_the_same_swap_by_steps(state, down, data):
         assert by_swap(state, down, amount, limit) == by_steps(state, down, amount, limit)
 
 
-def test_a_swap_that_is_used_up_before_a_gap_does_not_cross_it_for_nothing():
+def test_swap_used_up_before_a_gap__does_not_cross_it():
     state = v3_pool([(-120, 60, 10**18), (-120, 120, 10**18), (6000, 6060, 10**18)], Q96, 0)
     onto = swap_by_steps(state, False, 2**200, get_sqrt_ratio_at_tick(120))
     cost = 2**200 - onto.remaining
@@ -47,7 +47,7 @@ def test_swaps_one_after_another_end_as_the_same_swaps_by_steps(state, data):
             state = replace(state, sqrt_price_x96=end.price, tick=end.tick, liquidity=end.liquidity)
 
 
-def test_a_tick_whose_crossing_reverts_bounds_what_the_pool_takes():
+def test_tick_whose_crossing_reverts__bounds_the_pool():
     state = flat(liquidity=10**18, ticks=flat(liquidity=2 * 10**18).ticks)  # more is to be taken off at -6000 than there is
     most = state.max_in(TOKEN0, 9_999)
     assert state.swap(TOKEN0, most).pool_after.tick == -6000
@@ -55,7 +55,7 @@ def test_a_tick_whose_crossing_reverts_bounds_what_the_pool_takes():
         state.swap(TOKEN0, most + 1)
 
 
-def test_a_price_that_has_just_crossed_the_first_known_tick_can_come_back():
+def test_price_just_over_the_first_tick__can_come_back():
     state = v3_pool([(-60, 60, 10**18), (-6000, 6000, 10**18)], Q96, 0, window=(-60, 6000))
     low = state.swap(TOKEN0, 10**18, get_sqrt_ratio_at_tick(-60)).pool_after
     assert low.tick == -61

@@ -27,7 +27,7 @@ from tests.support.v3_by_steps import SwapEnd, by_steps, draw_amount, mainnet_po
 
 
 @given(some_pools, amm_pools.tokens, st.data())
-def test_a_quoter_says_what_the_swap_by_steps_pays_for_every_amount(state, token_in, data):
+def test_quoter__says_what_the_swap_by_steps_pays(state, token_in, data):
     down = token_in == TOKEN0
     assume(state.sqrt_price_x96 != price_limit(down))
     quote = state.quoter(token_in)
@@ -42,7 +42,7 @@ def test_a_quoter_says_what_the_swap_by_steps_pays_for_every_amount(state, token
 
 
 @given(amm_pools.v2_pools(), amm_pools.tokens, st.lists(st.one_of(amm_pools.amounts, st.integers(0, 2**256)), max_size=5))
-def test_a_quoter_of_a_pair_says_what_the_library_pays_and_refuses_what_it_refuses(state, token_in, amounts):
+def test_pair_quoter__says_what_the_library_pays_and_refuses(state, token_in, amounts):
     quote = state.quoter(token_in)
     for amount in amounts:
         try:
@@ -79,7 +79,7 @@ def test_a_quoter_refuses_what_a_swap_refuses_in_the_same_words(state, amount, t
 
 
 @pytest.mark.parametrize(("price", "token_in"), [(MIN_SQRT_RATIO + 1, TOKEN0), (MAX_SQRT_RATIO - 1, TOKEN1)])
-def test_a_quoter_at_the_end_of_the_price_range_refuses_what_a_swap_refuses(price, token_in):
+def test_quoter_at_the_range_s_end__refuses_as_a_swap_does(price, token_in):
     state = flat(sqrt_price_x96=price, tick=get_tick_at_sqrt_ratio(price), liquidity=0)
     assert "'SPL'" in refusal_of(lambda: state.quoter(token_in)(1))
 
@@ -91,13 +91,13 @@ def test_a_quoter_of_an_empty_pair_refuses_as_the_library():
     assert "INSUFFICIENT_INPUT_AMOUNT" in refusal_of(lambda: quote(0))
 
 
-def test_what_a_pool_takes_only_in_part_is_quoted_as_what_it_pays_for_that_part():
+def test_partly_taken_amount__is_quoted_as_that_part_pays():
     quote = flat().quoter(TOKEN0)
     assert quote(10**30) == flat().swap(TOKEN0, INT256_MAX).amount_out_raw == quote(10**40)
 
 
 @pytest.mark.parametrize("token_in", [TOKEN0, TOKEN1])
-def test_a_position_over_the_whole_range_is_quoted_to_the_last_price(token_in):
+def test_position_over_the_whole_range__is_quoted_to_the_end(token_in):
     state, down = v3_pool([(MIN_TICK, MAX_TICK, 10**32)], Q96, 0, 100, 1), token_in == TOKEN0
     quote = state.quoter(token_in)
     onto = 2**250 - swap(state, down, 2**250, price_limit(down)).amount_remaining
@@ -105,7 +105,7 @@ def test_a_position_over_the_whole_range_is_quoted_to_the_last_price(token_in):
         assert quote(amount) == swap_by_steps(state, down, amount, price_limit(down)).calculated
 
 
-def test_in_the_widest_word_of_a_pool_without_a_fault_the_contract_keeps_its_precise_formula():
+def test_widest_word__keeps_the_contract_s_precise_formula():
     for spacing, precise in ((WIDEST_SPACING, True), (1735, False)):
         word = 256 * spacing
         high, low = get_sqrt_ratio_at_tick(word // 2), get_sqrt_ratio_at_tick(-word // 2)
@@ -116,7 +116,7 @@ def test_in_the_widest_word_of_a_pool_without_a_fault_the_contract_keeps_its_pre
 @pytest.mark.parametrize(
     "state", [mainnet_pool(), v3_pool([(-60 * i, 60 * i, 10**5 + i) for i in range(1, 90)], Q96, 0)], ids=["real", "coarse"]
 )
-def test_amounts_that_lead_exactly_onto_a_stop_and_one_beside_are_exact(state):
+def test_amounts_exactly_onto_a_stop_or_beside__are_exact(state):
     for token_in in (TOKEN0, TOKEN1):
         quote, down = state.quoter(token_in), token_in == TOKEN0
         for tick in state.ticks[:: max(1, len(state.ticks) // 90)]:
@@ -126,7 +126,7 @@ def test_amounts_that_lead_exactly_onto_a_stop_and_one_beside_are_exact(state):
                     assert quote(amount) == swap_by_steps(state, down, amount, price_limit(down)).calculated
 
 
-def test_on_the_real_wbtc_weth_pool_every_quote_is_that_of_the_steps_and_without_word_borders_hundreds_are_wrong():
+def test_wbtc_weth_pool__quotes_as_the_steps_by_word_borders():
     """Even steps up to where the price has moved ten-thousandfold: near the price ticks lie so close that borders are ticks too."""
     state = mainnet_pool()
     without_borders = replace(state, tick_spacing=10**6)  # one word holds every tick

@@ -33,7 +33,7 @@ def test_a_fee_is_base_and_distance_up_to_the_cap() -> None:
 
 
 @pytest.mark.parametrize("token_in", [WETH, USDC], ids=["weth", "usdc"])
-def test_initial_fee__ends_with_a_swap_that_moves_the_tick_either_way(token_in: Token) -> None:
+def test_initial_fee__ends_with_a_swap_that_moves_the_tick(token_in: Token) -> None:
     pool = dynamic(100)
     assert pool.dynamic_fee is not None
     pool = replace(pool, fee_pips=3_000, dynamic_fee=replace(pool.dynamic_fee, initial_pips=3_000))

@@ -350,7 +350,7 @@ def test_a_device_is_queued_and_only_its_service_shown(config: Path) -> None:
     assert not any(DEVICE[name] in str(dashboard_controls) for name in ("endpoint", "key", "auth"))
 
 
-def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: Path) -> None:
+def test_plan__is_confirmed_only_for_its_own_request(config: Path) -> None:
     now_s, secret = int(time.time()), ensure_secret(config.parent / "mine.db")
     stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),), shown_at_s=now_s)
     store = opened(config)
@@ -466,7 +466,7 @@ def test_an_edit_may_neither_add_payees_tokens_nor_acceptances(tmp_path: Path) -
 # --- Alerts.
 
 
-def test_refused_and_failed_controls_are_alerted_once_per_reason_without_their_texts() -> None:
+def test_refused_and_failed_controls__alert_once_a_reason() -> None:
     def event(number: int, state: str, code: str) -> ControlEvent:
         return ControlEvent(number, "x", "evil", "api", "mallory", state, code, "buy http://evil", 5)
 
@@ -516,7 +516,7 @@ def with_plan(outcome: StepOutcome, **changes: object) -> StepOutcome:
     return replace(outcome, plan=replace(outcome.plan, **changes))  # type: ignore[arg-type]  # fields by name
 
 
-def test_amounts_are_those_of_the_wallet_with_a_twentieth_of_the_turnover_as_tolerance() -> None:
+def test_amounts__are_the_wallet_s_within_a_twentieth() -> None:
     outcome = planned()
     plan, prices = outcome.plan, reference_prices(outcome.step_input).price_by_token
     assert plan is not None
@@ -529,7 +529,7 @@ def test_amounts_are_those_of_the_wallet_with_a_twentieth_of_the_turnover_as_tol
 
 
 @pytest.mark.parametrize(("payout_address", "moves"), [("0xHome", ["pay 50 USDC"]), (None, ["set aside 50 USDC"])], ids=["paid", "kept"])
-def test_shown_withdrawal__says_pay_only_with_an_address_and_nothing_if_refused(payout_address: str | None, moves: list[str]) -> None:
+def test_shown_withdrawal__says_pay_only_with_an_address(payout_address: str | None, moves: list[str]) -> None:
     step = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})
     payment = Payment(step.portfolio.numeraire.address, 50 * 10**6)
     plan = shown_withdrawal((), WithdrawalReport(step, (payment,), payout_address, None, (), WithdrawalState.PLANNED, ""))
@@ -538,7 +538,7 @@ def test_shown_withdrawal__says_pay_only_with_an_address_and_nothing_if_refused(
     assert shown_plan_document(plan, {}, texts, "limits.payout_per_day")["moves"] == []
 
 
-def test_liquidity_futures_and_delegates_that_were_not_shown_are_differences() -> None:
+def test_unseen_liquidity_futures_and_delegates__are_differences() -> None:
     outcome = planned()
     shown_plan = shown_step(ControlKind.REBALANCE, outcome)
     collect = Collect("uniswap_v3", "0xManager", 7, "0xPool", "0xA", "0xB", (1_000, 2_000), 90_000, "fees")

@@ -93,7 +93,7 @@ def test_a_control_undoes_what_a_control_did(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [LIQUIDITY, WITH_EXIT])
-def test_no_share_of_liquidity_rises_beside_an_exit_that_a_control_sets(before: str) -> None:
+def test_liquidity_share__rises_not_beside_a_control_s_exit(before: str) -> None:
     """The owner confirmed no exit, so that compared with their config alone the share might rise."""
     after = applied(WITH_EXIT, (("set", "lp.targets.0.share=12%"),))
     with pytest.raises(Refused, match=r"lp\.targets\.0\.share"):
@@ -106,7 +106,7 @@ def test_a_sum_above_the_limit_of_liquidity_is_no_config() -> None:
 
 
 @pytest.mark.parametrize(("text", "section", "count"), [(STRATEGIES, "Strategies", 4), (LIQUIDITY, "Liquidity", 2)])
-def test_the_page_offers_what_may_change_and_its_form_changes_that(tmp_path: Path, text: str, section: str, count: int) -> None:
+def test_page__offers_what_may_change_and_its_form_does(tmp_path: Path, text: str, section: str, count: int) -> None:
     path = tmp_path / "trimtab.toml"
     path.write_text(text)
     path.chmod(0o600)
@@ -171,7 +171,7 @@ def test_what_a_control_cannot_import_is_left_to_the_terminal(tmp_path: Path, ch
     assert reason in refused.value.message
 
 
-def test_an_asset_that_the_profile_lacks_is_sold_and_a_band_that_it_lacks_is_not_dropped_silently(tmp_path: Path) -> None:
+def test_asset_the_profile_lacks__is_sold_and_a_band_not_dropped(tmp_path: Path) -> None:
     mine = agents.config(tmp_path, targets="WETH=50% USDC=30% LINK=20%")
     text = agents.profile(tmp_path).read_text()
     assert ("target", "LINK=0%") in profile_arguments(mine, text)

@@ -92,7 +92,7 @@ def test_the_bot_says_that_it_started_only_after_its_checks(api: BotApi, tmp_pat
     assert started == []
 
 
-def test_a_plan_is_confirmed_by_its_code_once_and_bound_to_its_hash(api: BotApi, tmp_path: Path) -> None:
+def test_plan__is_confirmed_by_its_code_once_for_its_hash(api: BotApi, tmp_path: Path) -> None:
     desk = FakeControlQueue()
     with running(configured(tmp_path, api), desk, desk.go.set):
         api.write(ME, "/plan")
@@ -109,7 +109,7 @@ def test_a_plan_is_confirmed_by_its_code_once_and_bound_to_its_hash(api: BotApi,
         assert mentions(api.sent[2][1], "not done")
 
 
-def test_a_message_about_a_plan_has_a_signed_link_to_the_dashboard(api: BotApi, tmp_path: Path) -> None:
+def test_plan_message__has_a_signed_link_to_the_dashboard(api: BotApi, tmp_path: Path) -> None:
     path = configured(tmp_path, api).path
     path.write_text(path.read_text() + 'dashboard = "https://trimtab.example.org"\n')
     desk = FakeControlQueue()
@@ -122,7 +122,7 @@ def test_a_message_about_a_plan_has_a_signed_link_to_the_dashboard(api: BotApi, 
     assert PlanLink(plan, int(until)).is_genuine(link_key(path), signature, time.time())
 
 
-def test_codes_expire_belong_to_their_chat_and_end_after_wrong_answers(api: BotApi, tmp_path: Path) -> None:
+def test_codes__expire_belong_to_a_chat_and_end_after_mistakes(api: BotApi, tmp_path: Path) -> None:
     loaded = configured(tmp_path, api)
     with wiring.open_store_offline(loaded) as (store, _):
         phone, code = store.telegram_bot, PhoneCode(ME, "right", "rebalance", HASH, 1_000)
@@ -139,7 +139,7 @@ def test_codes_expire_belong_to_their_chat_and_end_after_wrong_answers(api: BotA
         assert phone.use_code(ME, "right", 900) is None
 
 
-def test_pause_is_at_once_even_while_the_chain_is_read_and_resume_needs_a_code(api: BotApi, tmp_path: Path) -> None:
+def test_pause__is_at_once_and_resume_needs_a_code(api: BotApi, tmp_path: Path) -> None:
     desk = FakeControlQueue()
     desk.go.clear()
     with running(configured(tmp_path, api), desk, desk.go.set):
@@ -162,7 +162,7 @@ def test_pause_is_at_once_even_while_the_chain_is_read_and_resume_needs_a_code(a
         assert desk.asked[1:] == [("resume", "", f"telegram {ME}")]
 
 
-def test_strangers_and_groups_are_ignored_and_the_owner_is_told_once(api: BotApi, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_strangers_and_groups__are_ignored_and_reported_once(api: BotApi, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     desk = FakeControlQueue()
     with running(configured(tmp_path, api), desk, desk.go.set):
         for _ in range(3):
@@ -230,7 +230,7 @@ def test_updates_of_another_kind_are_no_commands(api: BotApi, tmp_path: Path, pl
 
 
 @pytest.mark.parametrize("age_s", [-90, -86_400 * 365, 86_400 * 365])
-def test_a_message_from_the_future_or_long_past_is_not_carried_out(api: BotApi, tmp_path: Path, age_s: int) -> None:
+def test_message_from_the_future_or_long_past__is_not_done(api: BotApi, tmp_path: Path, age_s: int) -> None:
     desk = FakeControlQueue()
     with running(configured(tmp_path, api), desk, desk.go.set):
         api.write(ME, "/pause", age_s=age_s)
@@ -270,7 +270,7 @@ def test_a_new_sequence_of_numbers_after_a_quiet_week_is_taken(api: BotApi, tmp_
         assert store.telegram_bot.last_update_number(1_001 + MAX_UPDATE_GAP_S) == 5
 
 
-def test_a_clock_that_was_far_ahead_for_a_moment_makes_no_deaf_bot(api: BotApi, tmp_path: Path) -> None:
+def test_clock_far_ahead_for_a_moment__makes_no_deaf_bot(api: BotApi, tmp_path: Path) -> None:
     with wiring.open_store_offline(configured(tmp_path, api)) as (store, _):
         assert store.telegram_bot.mark_update_handled(900, 10**9 + 365 * 86_400)
         assert store.telegram_bot.mark_update_handled(5, 10**9)
@@ -278,9 +278,7 @@ def test_a_clock_that_was_far_ahead_for_a_moment_makes_no_deaf_bot(api: BotApi, 
 
 
 @pytest.mark.slow
-def test_failures_of_the_bot_api_are_waited_out_and_no_token_is_shown(
-    api: BotApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bot_api_failures__are_waited_out_and_show_no_token(api: BotApi, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, "trimtab")  # a command of an earlier test in this process may have silenced it
     api.failures += [

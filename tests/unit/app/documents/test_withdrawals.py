@@ -16,7 +16,7 @@ def test_a_payment_that_is_set_aside_names_its_withdrawal() -> None:
     assert document == {"withdrawal": 7, "symbol": "USDC", "raw": "700"}
 
 
-def test_a_withdrawal_in_parts_shows_how_many_are_raised_and_when_the_next_is() -> None:
+def test_withdrawal_in_parts__shows_how_many_and_the_next() -> None:
     request = OwnerRequest(7, RequestKind.WITHDRAW, (PAYMENT,), None, False, RequestState.OPEN, 90, WithdrawalProgress(3, 1, 1_000, 9_000))
     document = fill(WithdrawalRequestDocument, request, step_input(values={"WETH": 5_000, "USDC": 5_000}).portfolio, payments=[])
     parts = document["parts"]

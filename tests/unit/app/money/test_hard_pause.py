@@ -24,7 +24,7 @@ def test_nobody_is_said_to_take_back_what_only_a_run_would() -> None:
     assert mentions(document["message"], "process 7", "without a run")
 
 
-def test_allowance_that_cannot_be_read__leaves_a_hard_pause_unknown() -> None:
+def test_unreadable_allowance__leaves_a_hard_pause_unknown() -> None:
     unread = UnreadableItem("allowance of WETH to 0x1", "0x1", "timeout")
     open_items = PendingAndAllowances(builders.with_snapshot(STEP, unreadable_items=(unread,)), (), ())
     document = hard_pause_document(HardPauseReport("stop", True, open_items), send=False)

@@ -79,9 +79,7 @@ def test_call_that_the_service_lacks__has_no_signatures(fake: FakeSafeService) -
         (200, b" " * (MAX_ANSWER_BYTES + 1), "too long"),
     ],
 )
-def test_answer__is_no_list_of_signatures__is_an_error_without_its_words(
-    fake: FakeSafeService, status: int, answer: object, reason: str
-) -> None:
+def test_answer__that_lists_no_signatures__is_an_error(fake: FakeSafeService, status: int, answer: object, reason: str) -> None:
     fake.answers = [(status, answer)]
     with pytest.raises(Retryable, match=reason) as caught:
         SafeService(fake.url, KEY).signatures(HASH)

@@ -57,7 +57,7 @@ def test_an_alert_carries_what_a_broken_limit_would_close() -> None:
     assert alerts(step_with_margin(EMPTY)) == []
 
 
-def test_net_exposure__is_judged_after_what_was_done_once_it_is_read() -> None:
+def test_net_exposure__is_judged_after_what_was_done_once_read() -> None:
     off_target, done = step_with_margin(EMPTY), outcome(step_with_margin(EMPTY), OutcomeKind.DONE)
     assert list(net_exposure_alerts(done)) == [], "not read since"
     assert list(net_exposure_alerts(outcome(off_target, OutcomeKind.PLANNED))) == [], "the plan is shown"
@@ -84,7 +84,7 @@ def test_a_refused_reduction_and_a_sent_one_name_their_orders() -> None:
     assert "It would close " in texts[0]
 
 
-def test_the_summary_names_utilisation_and_the_nearest_liquidation() -> None:
+def test_summary__names_utilisation_and_nearest_liquidation() -> None:
     step = step_with_margin(OVER)
     assert futures_policy(step) is not None
     limits = replace(futures_policy(step).limits, top_up_per_day_bps=None)
@@ -138,7 +138,7 @@ def test_the_nearest_liquidation_is_the_smallest_move() -> None:
 
 
 @pytest.mark.parametrize(("daily_bps", "raised"), [(5, False), (50, False), (51, True), (200, True), (-200, False)])
-def test_expected_funding_above_a_share_of_the_account_is_an_alert(daily_bps: int, raised: bool) -> None:
+def test_funding_above_a_share_of_the_account__is_an_alert(daily_bps: int, raised: bool) -> None:
     """A long of 20,000 on 10,000 of margin pays more than 1 % of it in a day from 0.5 % of notional on."""
     margin_account = book(10_000, 10 * E18, funding_daily=Fraction(daily_bps, 10_000))
     step = step_with_margin(margin_account)

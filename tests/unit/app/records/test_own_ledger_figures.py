@@ -172,13 +172,13 @@ def own_daily_returns(fund: Fund, growth: Sequence[float]) -> list[float]:
 
 
 @pytest.mark.parametrize("first_seed", [0, *slow(range(100, 500, 100))])
-def test_returns_of_five_hundred_ledgers_are_those_of_plain_loops(first_seed: int) -> None:
+def test_returns_of_500_ledgers__are_those_of_plain_loops(first_seed: int) -> None:
     for seed in range(first_seed, first_seed + 100):
         require_equal_returns(seed)
 
 
 @pytest.mark.slow
-def test_statistics_of_five_hundred_ledgers_are_those_of_quantstats() -> None:
+def test_statistics_of_500_ledgers__are_those_of_quantstats() -> None:
     for seed in range(500):
         ledger = Fund(seed).performance()
         returns = daily_returns(ledger.periods)

@@ -29,7 +29,7 @@ from tests.support.tokens import USDC, WETH
 COIN, DOLLAR = 10**18, 10**6
 
 
-def test_each_month_realises_what_it_sold_and_the_ledger_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_month__realises_what_it_sold_from_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """2 WETH at 100. One is sold at 150 in January, one at 80 in March; nothing in February."""
     sold = [_sold("a", 2, _at(1, 10), 150), _sold("b", 4, _at(3, 10), 80)]
     months = [_worth(1, _at(1, 1), 2, 0, 100), _worth(3, _at(1, 31), 1, 150, 150), _worth(3, _at(2, 27), 1, 150, 90)]
@@ -91,7 +91,7 @@ def test_a_digest_counts_the_refusals_and_alerts_of_its_day(monkeypatch: pytest.
     assert f"trades: 1, refusals: {refusals}, alerts: {alerts}. trimtab pnl --period day" in alert.text
 
 
-def test_gas_money_is_a_row_of_its_own_and_in_no_total_when_its_price_falls() -> None:
+def test_gas_money__is_its_own_row_and_in_no_total() -> None:
     """1,000 coins pay for gas and 2 WETH are held, all at 100; one more is bought at 80, and the price falls to 50."""
     bought = _exchanged("a", 2, _at(1, 10), COIN, -80 * DOLLAR)
     ledger_document = _ledger((_opened(1_000), bought), (_with_gas(1, _at(1, 1), 2, 200, 100), _with_gas(2, _at(1, 10), 3, 120, 50)))
@@ -107,7 +107,7 @@ def test_gas_money_is_a_row_of_its_own_and_in_no_total_when_its_price_falls() ->
     assert (profit["unrealised"], profit["gas_money"], profit["value"]) == ("-130", "50000", "270")
 
 
-def test_gas_paid_by_transactions_that_are_not_booked_yet_is_no_lot_of_the_wrapped_coin() -> None:
+def test_unbooked_gas__is_no_lot_of_the_wrapped_coin() -> None:
     """1,000 coins pay for gas. Of a transaction before the valuation 3 are paid, so that 997 are left; another follows it."""
     entries, valued = (_opened(1_000),), _with_gas(5, _at(1, 1), 2, 200, 100)
     gas = replace(valued.holdings[-1], wallet_raw=997 * COIN, reserved_raw=997 * COIN)
@@ -129,7 +129,7 @@ def test_a_coin_that_only_pays_for_gas_is_no_asset_of_the_lots() -> None:
     assert lots_document["gas_money"]["amount"] == "1000"
 
 
-def test_a_sale_that_takes_the_lots_of_gas_money_is_explained_beside_its_gain(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sale_of_gas_money_s_lots__is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     """2 WETH at 100 and 1,000 coins of gas money; 1 more at 80. All 3 are sold at 50: the lots sold cost 100 each, so 20 more are lost
     than the portfolio lost, and gas money keeps the lot at 80.
     """
@@ -205,7 +205,7 @@ def _exchanged(name: str, block: int, at_s: int, weth: int, usdc: int) -> Entry:
     return entry
 
 
-def test_from_a_start_in_cash_rebalancing_makes_what_it_cost_and_holding_the_market() -> None:
+def test_cash_start__makes_rebalancing_its_cost() -> None:
     """200 dollars at targets of 50/50. 1 WETH at 100 is bought for 101, and its price rises to 150."""
     bought = _exchanged("a", 2, _at(1, 10), COIN, -101 * DOLLAR)
     ledger_document = _ledger((_in_cash(200), bought), (_worth(1, _at(1, 1), 0, 200, 100), _worth(2, _at(1, 31), 1, 99, 150)))

@@ -69,7 +69,7 @@ def test_a_wrong_first_or_last_close_is_an_edge(factor: float) -> None:
 
 
 @pytest.mark.parametrize(("factor", "is_jump"), [(5.3, True), (4.7, False), (1 / 5.3, True), (1 / 4.7, False)])
-def test_two_wrong_closes_at_an_end__are_an_edge_from_a_factor_of_five(factor: float, is_jump: bool) -> None:
+def test_two_wrong_closes_at_an_end__are_an_edge_from_factor_five(factor: float, is_jump: bool) -> None:
     prices = [100 + index % 3 / 10 for index in range(60)]
     first = [price * factor if index < 2 else price for index, price in enumerate(prices)]
     last = [price * factor if index >= 58 else price for index, price in enumerate(prices)]
@@ -126,7 +126,7 @@ def imported(folder: Path, prices: Sequence[float], check: JumpCheck | None = No
     return read_prices(path, PORTFOLIO, {}, None, START_S + 10**7, check)
 
 
-def test_an_import_refuses_a_wrong_close_with_row_value_and_neighbours(tmp_path: Path) -> None:
+def test_import__refuses_a_wrong_close_with_row_and_neighbours(tmp_path: Path) -> None:
     prices = walk(1)
     before, after = prices[59], prices[61]
     for wrong in (prices[60] * 100, 1.0, prices[60] / 1_000):
@@ -141,7 +141,7 @@ def test_an_import_refuses_a_wrong_close_with_row_value_and_neighbours(tmp_path:
 
 
 @pytest.mark.parametrize("wrong", [0.0, -30_000.0])
-def test_a_close_of_zero_or_less_is_refused_even_if_jumps_are_accepted(wrong: float, tmp_path: Path) -> None:
+def test_close_of_zero_or_less__is_refused_even_with_jumps(wrong: float, tmp_path: Path) -> None:
     prices = walk(1)
     prices[60] = wrong
     with pytest.raises(ConfigError, match=r"row 61: .* is not a price of WBTC"):
@@ -172,7 +172,7 @@ def test_the_last_close_is_compared_with_todays_reference(factor: float, tmp_pat
     assert not imported(tmp_path, prices, check_against(prices[-1] * 1.1)).remarks
 
 
-def test_a_last_close_is_confirmed_by_todays_reference_or_refused(tmp_path: Path) -> None:
+def test_last_close__is_confirmed_by_today_s_reference(tmp_path: Path) -> None:
     crashed = [*walk(2)[:-1], 300.0]
     with pytest.raises(ConfigError, match="no other close confirms it"):
         imported(tmp_path, crashed)

@@ -89,13 +89,13 @@ def test_a_parquet_file_says_the_same(tmp_path: Path) -> None:
     assert read(path).series == (series,)
 
 
-def test_symbols_of_the_file_are_given_those_of_the_config_and_strangers_are_left_out(tmp_path: Path) -> None:
+def test_file_symbols__become_the_config_s_and_strangers_go(tmp_path: Path) -> None:
     prices = read(written(tmp_path, f"{START_S},BTC,60000", f"{START_S},DOGE,1"), names={"BTC": "WBTC"})
     assert [series.symbol for series in prices.series] == ["WBTC"]
     assert prices.skipped_symbols == ("DOGE",)
 
 
-def test_closes_of_the_numeraire_divide_the_others_and_times_without_one_are_left_out(tmp_path: Path) -> None:
+def test_numeraire_closes__divide_the_others(tmp_path: Path) -> None:
     rows = (f"{START_S},USDC,0.5", f"{START_S},WETH,1000", f"{START_S + HOUR_S},WETH,1000")
     (series,) = read(written(tmp_path, *rows)).series
     assert [(point.at_s, point.price) for point in series.points] == [(START_S, unit_price(WETH, 2_000, USDC))]
@@ -132,7 +132,7 @@ def test_import__pair_in_small_letters_of_another_currency__is_refused(tmp_path:
     assert "closes in EUR" in mistake(tmp_path, f"{START_S},btceur,1", names={"btceur": "WBTC"})
 
 
-def test_import__reference_price_that_cannot_be_read__is_named_with_the_reason(tmp_path: Path) -> None:
+def test_import__unreadable_reference_is_named_with_the_reason(tmp_path: Path) -> None:
     check = JumpCheck({}, START_S, unread_reason="no endpoint answers")
     prices = read_prices(written(tmp_path, f"{START_S},WETH,1"), PORTFOLIO, {}, None, START_S, check)
     assert [remark.text for remark in prices.remarks if "today's is not known (no endpoint answers)" in remark.text]

@@ -76,7 +76,7 @@ def test_a_file_is_downloaded_once_and_kept(site: FakeSite, tmp_path: Path) -> N
     assert first.path.stat().st_mode & 0o777 == 0o600
 
 
-def test_another_content_than_the_pinned_one_is_refused_when_downloaded_and_when_kept(site: FakeSite, tmp_path: Path) -> None:
+def test_content_other_than_pinned__is_refused_whenever_read(site: FakeSite, tmp_path: Path) -> None:
     pinned = named(tmp_path, f"{site.url}/closes.csv", sha256="ab" * 32)
     with raises_field("data.daily.sha256", "ab" * 32):
         fetch_published_file(pinned, "daily")
@@ -104,7 +104,7 @@ def test_a_file_too_large_or_a_server_that_is_away_keeps_nothing(site: FakeSite,
     assert not (tmp_path / "data").exists()
 
 
-def test_a_file_beside_the_config_needs_no_download_and_an_unknown_name_is_refused(tmp_path: Path) -> None:
+def test_file_by_the_config__needs_no_download(tmp_path: Path) -> None:
     (tmp_path / "closes.csv").write_bytes(CLOSES)
     assert fetch_published_file(named(tmp_path, "closes.csv"), "daily").path == tmp_path / "closes.csv"
     with pytest.raises(ConfigError) as caught:

@@ -17,7 +17,7 @@ PRICES, GAS = api.sample_files()
 FREE = api.MarketOptions()
 
 
-def test_gas_is_not_priced_by_a_numeraire_that_nobody_called_the_native_coin() -> None:
+def test_gas__is_not_priced_by_an_unnamed_native_coin() -> None:
     with raises_field("--market", "gas", "native coin") as caught:
         api.backtest(
             PRICES, replace(FREE, gas_price_text="100 gwei"), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")
@@ -35,7 +35,7 @@ def test_gas_is_not_priced_by_a_numeraire_that_nobody_called_the_native_coin() -
         assert ("gas-spike" in left_out) is not known
 
 
-def test_a_data_fee_is_refused_without_a_native_coin_and_as_no_amount() -> None:
+def test_data_fee__is_refused_without_a_coin_or_amount() -> None:
     with raises_field("--market", "data-fee", "native coin"):
         api.backtest(
             PRICES, replace(FREE, data_fee="300 gwei"), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")

@@ -86,7 +86,7 @@ def test_edited_and_present_settings_against_holding(tmp_path: Path, monkeypatch
     assert edit_backtest(str(path), changes) == edit_backtest_document
 
 
-def test_prices_of_the_config_come_before_recorded_ones_and_those_before_the_packaged_ones(tmp_path: Path) -> None:
+def test_config_prices__come_first_then_recorded_then_packaged(tmp_path: Path) -> None:
     published = with_data(tmp_path, SWING, '[data.far]\nsource = "https://x.example/far.csv"\n')
     loaded = load_config(published)
     name, table, notes = _price_history(loaded, loaded)
@@ -114,7 +114,7 @@ def test_an_asset_without_prices_is_named_and_nothing_is_stated(tmp_path: Path) 
     assert "trimtab prices import" in refused.value.remedy
 
 
-def test_settings_around_an_edit_stay_within_a_policy_and_sum_to_a_whole() -> None:
+def test_settings_around_an_edit__sum_to_a_whole() -> None:
     band, day_s = Threshold(None, 1_000), 86_400
     before, after = (
         make_spec({"A": share, "USD": 10_000 - share}, trigger, "USD") for share, trigger in ((4_000, band), (5_000, Every(28 * day_s)))

@@ -69,7 +69,7 @@ def test_a_report_without_a_free_name_in_its_second_is_refused(config: Path, mon
         new_report_path(config, "backtest")
 
 
-def test_two_runs_of_a_second_get_two_paths_and_neither_is_listed_before_it_is_written(config: Path) -> None:
+def test_two_runs_of_a_second__get_two_paths_listed_once_written(config: Path) -> None:
     first = new_report_path(config, "backtest")
     second = new_report_path(config, "backtest")
     assert first != second
@@ -87,7 +87,7 @@ def test_reports_of_a_second_are_listed_by_their_numbers(config: Path, tmp_path:
 
 
 @pytest.mark.parametrize("stamp", ["20261399-000000", "20260229-000000", "20261122-250000", "00000000-000000"])
-def test_a_report_of_a_time_that_does_not_exist_is_skipped_and_the_others_listed(config: Path, tmp_path: Path, stamp: str) -> None:
+def test_report_of_an_impossible_time__is_skipped(config: Path, tmp_path: Path, stamp: str) -> None:
     folder = tmp_path / "mine.db.reports"
     keep(folder)
     keep(folder, f"{stamp}-backtest.html")
@@ -103,7 +103,7 @@ def test_figures_are_those_of_the_reports_own_folder(tmp_path: Path) -> None:
         assert list_reports(agents.config(tmp_path, name))["reports"][0]["title"] == name
 
 
-def test_links_pipes_other_files_and_too_large_ones_are_no_reports(config: Path, tmp_path: Path) -> None:
+def test_links_pipes_and_large_files__are_no_reports(config: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine.db.reports"
     keep(folder)
     keep(tmp_path, "secret.html")

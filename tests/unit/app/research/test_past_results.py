@@ -34,7 +34,7 @@ from tests.support.text import mentions
 from tests.support.transactions import WALLET
 
 
-def test_every_template_has_a_stored_result_on_the_networks_whose_tokens_have_packaged_prices() -> None:
+def test_template__has_a_stored_result_where_prices_are_packaged() -> None:
     results = stored_results()
     assert list(results) == list(PRESETS)
     assert list(results["base"]) == ["60/40", "stable-reserve", "small"], "the packaged prices lack AERO"
@@ -48,7 +48,7 @@ def test_every_template_has_a_stored_result_on_the_networks_whose_tokens_have_pa
 
 
 @pytest.mark.parametrize("network", PRESETS)
-def test_what_holding_a_basket_returned_follows_from_the_packaged_prices_alone(network: str) -> None:
+def test_held_basket_s_return__follows_from_packaged_prices(network: str) -> None:
     """An own calculation: shares of the first day at the prices of the last, and of the last days of two months."""
     days = list(csv.DictReader(sample_files()[0].open()))
     coins = {"WETH": "ETH", "WBTC": "BTC", "cbBTC": "BTC", "BTCB": "BTC"}
@@ -89,7 +89,7 @@ def opens_at_midnight(day: str) -> dict[str, float]:
     return prices
 
 
-def test_every_template_has_the_years_in_which_each_of_its_coins_had_a_price() -> None:
+def test_template__has_the_years_in_which_its_coins_had_prices() -> None:
     stored = stored_other_year_results()
     assert list(stored) == list(PRESETS)
     all_years, one_year = ["2018", "2019", "2020", "2022", "2023"], ["2022"]
@@ -106,7 +106,7 @@ def test_every_template_has_the_years_in_which_each_of_its_coins_had_a_price() -
 
 @BINANCE
 @pytest.mark.parametrize("network", PRESETS)
-def test_what_holding_a_basket_returned_in_other_years_follows_from_the_first_and_last_prices(network: str) -> None:
+def test_held_basket_s_other_years__follow_from_end_prices(network: str) -> None:
     coins = {"WETH": "ETH", "WBTC": "BTC", "cbBTC": "BTC", "BTCB": "BTC"}
     for name, results in stored_other_year_results()[network].items():
         targets = [(coins.get(symbol, symbol), share) for symbol, share in template_targets(PORTFOLIO_TEMPLATES[name], PRESETS[network])]
@@ -181,7 +181,7 @@ def test_a_basket_is_backtested_on_each_whole_year_of_a_file(tmp_path: Path) -> 
     assert results == [{**packaged, **own, "basis": packaged["basis"].replace("of 2021", "of mine.csv")}]
 
 
-def test_a_year_in_which_a_coin_has_no_price_on_a_day_has_no_result(tmp_path: Path) -> None:
+def test_year_with_a_day_without_a_price__has_no_result(tmp_path: Path) -> None:
     loaded = load_config(config(tmp_path, targets="WETH=50% USDC=50%"))
     file = written_years(tmp_path / "mine.csv", "USDC", (2019,))
     lines = file.read_text().splitlines()
@@ -194,7 +194,7 @@ def test_a_year_in_which_a_coin_has_no_price_on_a_day_has_no_result(tmp_path: Pa
             assert year_results(loaded, file) == ([], ["2019: no past result: WETH has prices on 364 of 365 days (UTC)"])
 
 
-def test_a_coin_without_a_price_at_midnight_has_its_first_of_the_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coin_without_a_midnight_price__has_the_day_s_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_config(config(tmp_path, targets="WETH=50% USDC=50%"))
     monkeypatch.setattr(past_results, "past_result", lambda _, table, basis: (table.times_s.tolist(), table.closes.tolist()))
     file = written_years(tmp_path / "mine.csv", "USDC", (2019,))
@@ -233,7 +233,7 @@ def test_each_token_that_stands_for_a_coin_has_its_prices(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_numeraire_that_the_file_names_as_a_coin_has_its_prices(tmp_path: Path) -> None:
+def test_numeraire_named_as_a_coin__has_its_prices(tmp_path: Path) -> None:
     path = tmp_path / "trimtab.toml"
     endpoints = [("RPC_A", "one"), ("RPC_B", "two")]
     write_new_config(path, NewConfig("ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "WETH", endpoints, numeraire_price="2000"))
@@ -256,7 +256,7 @@ def test_a_year_in_which_a_hub_has_every_price_has_a_result(tmp_path: Path) -> N
     assert year_results(basket_with_a_hub(tmp_path), sample_files()[0])[1] == []
 
 
-def test_a_year_in_which_a_hub_has_no_price_on_a_day_has_no_result(tmp_path: Path) -> None:
+def test_year_with_a_hub_without_a_price__has_no_result(tmp_path: Path) -> None:
     loaded = basket_with_a_hub(tmp_path)
     lines = sample_files()[0].read_text().splitlines()
     at, file = lines[0].split(",").index("ETH"), tmp_path / "late.csv"

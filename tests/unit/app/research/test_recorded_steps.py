@@ -39,7 +39,7 @@ def test_recorded_steps_are_decided_again_as_they_were(tmp_path: Path) -> None:
     assert (replay_document["same"], replay_document["different"], replay_document["unreadable"], replay_document["exit"]) == (3, 0, 0, 0)
 
 
-def test_the_newest_files_stay_as_many_as_both_bounds_allow_and_nothing_else_is_touched(tmp_path: Path) -> None:
+def test_newest_files__stay_within_both_bounds(tmp_path: Path) -> None:
     place = recorded_steps(tmp_path, STEPS, RecorderLimits(2, 10**9))
     assert [path.name[:13] for path in files(place)] == ["step-00000002", "step-00000003"]
     for name in ("notes.json", "step-1-ab.json", ".step-00000001-000000000000.json.aaaaaaaaaaaa.draft"):
@@ -56,7 +56,7 @@ def test_the_newest_files_stay_as_many_as_both_bounds_allow_and_nothing_else_is_
     assert [path.name[:13] for path in files(place) if len(path.name) > 20] == ["step-00000005"], "the newest stays, whatever its size"
 
 
-def test_what_a_dead_process_left_half_written_goes_after_an_hour(tmp_path: Path) -> None:
+def test_half_written_file_of_a_dead_process__goes_in_an_hour(tmp_path: Path) -> None:
     place = recorded_steps(tmp_path, STEPS[:1])
     draft = place / ".step-00000009-00000000000a.json.aaaaaaaaaaaa.draft"
     draft.write_text("{")
@@ -66,7 +66,7 @@ def test_what_a_dead_process_left_half_written_goes_after_an_hour(tmp_path: Path
     assert len(files(place)) == 2
 
 
-def test_a_step_that_cannot_be_written_is_told_and_the_store_goes_on(tmp_path: Path) -> None:
+def test_unwritable_step__is_reported_and_the_store_goes_on(tmp_path: Path) -> None:
     place, heard = tmp_path / "steps", []
     recorder = StepRecorder(place, DIGEST, "live", ROOMY)
     recorder.report_failure = heard.append
@@ -83,14 +83,14 @@ def test_a_step_that_cannot_be_written_is_told_and_the_store_goes_on(tmp_path: P
     store.close()
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+def test_unwritable_folder__is_refused_first(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "missing" / "steps"):
         with raises_field("record.dir"):
             StepRecorder(place, DIGEST, "live", ROOMY)
 
 
-def test_a_file_of_an_older_version_loads_without_the_fields_that_came_later(tmp_path: Path) -> None:
+def test_older_version_s_file__loads_without_later_fields(tmp_path: Path) -> None:
     """Everything with a default may lack: of the whole file, of history, of the snapshot, of the limits."""
     place = recorded_steps(tmp_path)
     for path in files(place):
@@ -110,7 +110,7 @@ def test_a_file_of_an_older_version_loads_without_the_fields_that_came_later(tmp
     assert {step["result"] for step in replay(place)["steps"]} == {"same"}
 
 
-def test_a_different_decision_reason_or_plan_is_told_with_both_and_its_own_exit_code(tmp_path: Path) -> None:
+def test_other_decision_reason_or_plan__is_shown_with_both(tmp_path: Path) -> None:
     place = recorded_steps(tmp_path)
     hold, rebalance, halt = files(place)
     edit_step_file(hold, decision="rebalance")
@@ -129,7 +129,7 @@ def test_a_different_decision_reason_or_plan_is_told_with_both_and_its_own_exit_
     assert differs[2] == [("reason", "no reason")]
 
 
-def test_a_cost_that_is_explained_in_other_words_is_the_same_decision(tmp_path: Path) -> None:
+def test_cost_in_other_words__is_the_same_decision(tmp_path: Path) -> None:
     place = recorded_steps(tmp_path)
     _, rebalance, _ = files(place)
     skipped = json.loads(rebalance.read_text())["plan"]["skipped"]
@@ -143,7 +143,7 @@ def test_a_cost_that_is_explained_in_other_words_is_the_same_decision(tmp_path: 
     assert (replay_document["same"] + replay_document["reworded"], replay_document["different"], replay_document["exit"]) == (3, 0, 0)
 
 
-def test_another_bound_of_the_gap_is_no_other_plan_and_a_gap_lost_is_one(tmp_path: Path) -> None:
+def test_other_gap_bound__is_no_other_plan_but_a_lost_gap_is(tmp_path: Path) -> None:
     """A later version may prove more, or mend its proof; what is traded is the same."""
     place = recorded_steps(tmp_path, [builders.step_input(values=DRIFTED)])
     (step,) = files(place)
@@ -153,7 +153,7 @@ def test_another_bound_of_the_gap_is_no_other_plan_and_a_gap_lost_is_one(tmp_pat
     assert not _is_wording({"path": "plan.gap_bps", "recorded": "1/3", "now": None})
 
 
-def test_what_was_decided_once_and_cannot_be_any_more_is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decision_that_is_impossible_now__is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect of a later version must not pass for a bad file."""
 
     def broken(_: object) -> None:
@@ -184,7 +184,7 @@ def test_what_a_person_asked_for_is_not_decided_again(tmp_path: Path) -> None:
     assert (replay_document["manual"], replay_document["exit"]) == (3, 0)
 
 
-def test_a_halt_that_went_wrong_is_decided_again_and_one_that_took_back_is_not(tmp_path: Path) -> None:
+def test_halt_that_went_wrong__is_decided_again(tmp_path: Path) -> None:
     place = recorded_steps(tmp_path)
     halt = files(place)[2]
     for outcome, by_hand in (("error", 0), ("done", 1)):

@@ -50,7 +50,7 @@ def site(certificate: PublicOptions, tmp_path: Path, monkeypatch: pytest.MonkeyP
     server.server_close()
 
 
-def test_a_profile_is_read_from_an_https_address_whose_hash_is_pinned(site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profile__is_read_from_an_https_address_of_pinned_hash(site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, file = config(tmp_path), profile(tmp_path)
     before = path.read_bytes()
     digest = hashlib.sha256(file.read_bytes()).hexdigest()

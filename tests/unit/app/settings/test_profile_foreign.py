@@ -53,7 +53,7 @@ def test_the_keys_of_the_config_are_all_tried() -> None:
 
 
 @pytest.mark.parametrize("place", FOREIGN)
-def test_every_key_of_the_config_that_is_none_of_a_profile_is_refused_by_name(place: str, tmp_path: Path) -> None:
+def test_config_key_of_no_profile__is_refused_by_name(place: str, tmp_path: Path) -> None:
     path = config(tmp_path)
     before = path.read_bytes()
     table: Any = "https://evil.example/x"
@@ -77,7 +77,7 @@ def test_every_key_of_the_config_that_is_none_of_a_profile_is_refused_by_name(pl
         *(("profile", key) for key in ("router", "url", "wallet")),
     ],
 )
-def test_a_foreign_key_inside_a_table_of_a_profile_is_refused_by_name(table: str, key: str, tmp_path: Path) -> None:
+def test_foreign_key_in_a_profile_table__is_refused_by_name(table: str, key: str, tmp_path: Path) -> None:
     path = config(tmp_path)
     raw = tomllib.loads(profile(tmp_path).read_text())
     raw.setdefault(table, {"kind": "fixed"})
@@ -86,7 +86,7 @@ def test_a_foreign_key_inside_a_table_of_a_profile_is_refused_by_name(table: str
         taken_over(path, profile(tmp_path, **raw))
 
 
-def test_a_foreign_key_inside_a_trigger_or_its_risk_is_refused_by_name(tmp_path: Path) -> None:
+def test_foreign_key_in_a_trigger_or_its_risk__is_refused_by_name(tmp_path: Path) -> None:
     policy = {"trigger": {"kind": "threshold", "absolute": "5%", "router": OTHER}, "destination": "target", "cooldown": "2h"}
     with raises_field("policy.trigger.router", "unknown key"):
         taken_over(config(tmp_path), profile(tmp_path, policy=policy))

@@ -29,7 +29,7 @@ def sample(key: str) -> tuple[str, str]:
     return next(pair for known, pair in metadata.values() if known == field.metadata)
 
 
-def test_every_limit_has_its_direction_and_no_direction_is_of_a_limit_that_is_gone() -> None:
+def test_limit__has_its_direction_and_none_is_left_over() -> None:
     assert set(LIMITS) == set(LimitsTable.model_fields) - {"i_accept", "max_weight", "futures_notional"}
 
 

@@ -68,7 +68,7 @@ def test_an_allocator_comes_goes_and_keeps_its_own_files(mine: str, theirs: str,
     assert (kept is not None and kept.supplies == PACKAGE) is (theirs == "market-cap")
 
 
-def test_triggers_of_every_form_are_carried_with_the_risk_of_a_zone(tmp_path: Path) -> None:
+def test_triggers_of_every_form__are_carried_with_zone_risk(tmp_path: Path) -> None:
     several = [{"kind": "threshold", "relative": "10%"}, {"kind": "time", "cron": "0 9 * * mon", "timezone": "Europe/Berlin"}]
     zone = {"kind": "zone", "tracking_error_cost": "0.5bps", "horizon": "30d"}
     risk = {"volatilities": {"WETH": "80%", "USDC": "0.5%"}, "correlation": "0%"}
@@ -104,7 +104,7 @@ def test_a_profile_holds_nothing_but_what_it_may(tmp_path: Path) -> None:
         api.export_profile(path, file)
 
 
-def test_everything_else_in_the_config_stays_as_its_owner_wrote_it(tmp_path: Path) -> None:
+def test_other_settings__stay_as_the_owner_wrote_them(tmp_path: Path) -> None:
     path = config(tmp_path)
     path.write_text(path.read_text().replace('reserve = "0" ', 'reserve = "1.5"  # mine ', 1))
     before = path.read_text()
@@ -148,7 +148,7 @@ def test_an_edit_during_the_confirmation_is_kept(tmp_path: Path) -> None:
     assert path.read_text().endswith("# of another\n")
 
 
-def test_a_config_that_was_in_use_is_not_changed_without_its_chain(tmp_path: Path) -> None:
+def test_config_in_use__is_not_changed_without_its_chain(tmp_path: Path) -> None:
     path = config(tmp_path)
     with wiring.open_store_offline(load_config(path)):
         pass
@@ -159,7 +159,7 @@ def test_a_config_that_was_in_use_is_not_changed_without_its_chain(tmp_path: Pat
 
 
 # what is held
-def test_what_the_profile_does_not_hold_is_left_alone_or_sold_by_word(tmp_path: Path) -> None:
+def test_asset_the_profile_lacks__is_left_or_sold_by_word(tmp_path: Path) -> None:
     mine = "WBTC=40% LINK=30% USDC=30%"
     other_config = config(tmp_path, "left", targets=mine)
     document = taken_over(other_config, profile(tmp_path))
@@ -173,7 +173,7 @@ def test_what_the_profile_does_not_hold_is_left_alone_or_sold_by_word(tmp_path: 
     }
 
 
-def test_the_numeraire_stays_and_the_wrapped_coin_becomes_a_hub_and_back(tmp_path: Path) -> None:
+def test_numeraire__stays_and_the_wrapped_coin_becomes_a_hub(tmp_path: Path) -> None:
     path = config(tmp_path)
     file = profile(tmp_path, assets=[{"symbol": "WBTC", "target": "70%"}, {"symbol": "DAI", "target": "30%"}])
     document = taken_over(path, file)
@@ -195,7 +195,7 @@ def test_the_native_coin_is_found_by_its_name(tmp_path: Path) -> None:
 
 
 # addresses
-def test_an_address_of_a_profile_is_compared_shown_and_never_used(tmp_path: Path) -> None:
+def test_profile_address__is_compared_shown_and_never_used(tmp_path: Path) -> None:
     path = config(tmp_path)
     file = profile(
         tmp_path,
@@ -221,7 +221,7 @@ def test_a_symbol_of_our_own_config_means_our_own_token(tmp_path: Path) -> None:
     assert load_config(path).config.portfolio.assets[0].address == OTHER
 
 
-def test_a_token_list_finds_what_the_network_does_not_and_an_ambiguous_name_is_refused(tmp_path: Path) -> None:
+def test_token_list__finds_what_the_network_lacks(tmp_path: Path) -> None:
     path, listed = config(tmp_path), tmp_path / "list.json"
     file = profile(tmp_path, assets=[{"symbol": "GOLD", "target": "60%"}, {"symbol": "USDC", "target": "40%"}])
     with raises_field("symbol", "'GOLD'"):
@@ -238,7 +238,7 @@ def test_a_token_list_finds_what_the_network_does_not_and_an_ambiguous_name_is_r
 
 
 @pytest.mark.parametrize("name", LOOK_ALIKES, ids=ascii)
-def test_a_look_alike_is_refused_whether_ours_is_in_the_config_or_the_network(name: str, tmp_path: Path) -> None:
+def test_look_alike__is_refused_whosever_ours_is(name: str, tmp_path: Path) -> None:
     for number, targets in enumerate(("WETH=50% USDC=50%", "WBTC=30% DAI=30% LINK=40%")):
         path = config(tmp_path, f"mine{number}", targets=targets, numeraire=targets.split("=")[0])
         before = path.read_bytes()

@@ -55,7 +55,7 @@ def test_identity__names_network_and_wallet(tmp_path: Path, chain_id: int, netwo
     assert pickle.loads(pickle.dumps(portfolio_identity(path))) == portfolio_identity(path)  # the dashboard reads it in a process
 
 
-def test_targets_bands_limits_and_network_are_those_of_the_config(tmp_path: Path) -> None:
+def test_targets_bands_limits_and_network__are_the_config_s(tmp_path: Path) -> None:
     path = agents.config(tmp_path, targets="WETH=60% USDC=40%")
     path.write_text(path.read_text().replace('target = "60%"', 'target = "60%"\nstop_loss = "20%"'))
     shown_settings = settings_document(path)

@@ -131,7 +131,7 @@ def test_attempts_at_the_same_time_share_no_guess(user_store: UserStore) -> None
     assert [user_store.count_attempt("ann", f"192.0.2.{n}", START_S) for n in range(6)] == [0] * 5 + [FIRST_LOCK_S]
 
 
-def test_a_success_takes_back_its_own_count_of_the_address_and_no_other(place: UsersPlace, clock: FakeClock, user_store: UserStore) -> None:
+def test_success__takes_back_its_own_address_count_alone(place: UsersPlace, clock: FakeClock, user_store: UserStore) -> None:
     for number in range(FAILURES_BEFORE_LOCK["address"] - 2):
         user_store.count_attempt(f"name{number}", HERE, clock.now_s())
     assert users.login(place, "ann", PASSWORD, code_at(clock), HERE)["user"] == 1
@@ -219,7 +219,7 @@ def test_a_missing_file_has_no_users_and_is_not_created(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path) -> None:
+def test_users__are_added_listed_and_removed(tmp_path: Path) -> None:
     config = agents.config(tmp_path)
 
     def typed(*answers: str) -> Callable[[str], str]:
@@ -262,7 +262,7 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
         (ControlOrigin.API, users.end_token_access, "its token was revoked"),
     ],
 )
-def test_what_a_removed_user_or_a_revoked_token_has_queued_is_refused(
+def test_removed_user_s_or_token_s_queue__is_refused(
     tmp_path: Path, origin: ControlOrigin, end: Callable[[Path, str], object], reason: str
 ) -> None:
     config = agents.config(tmp_path)
@@ -284,7 +284,7 @@ def test_what_a_removed_user_or_a_revoked_token_has_queued_is_refused(
         (ControlOrigin.API, users.end_token_access),
     ],
 )
-def test_only_the_devices_of_a_removed_user_or_a_revoked_token_get_no_more_alerts(
+def test_removed_user_s_devices_alone__get_no_more_alerts(
     tmp_path: Path, origin: ControlOrigin, end: Callable[[Path, str], object]
 ) -> None:
     config = agents.config(tmp_path)
@@ -302,9 +302,7 @@ def test_only_the_devices_of_a_removed_user_or_a_revoked_token_get_no_more_alert
 
 
 @pytest.mark.parametrize("remains", ["controls", "devices"])
-def test_a_removal_that_failed_after_the_user_was_gone_can_be_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remains: str
-) -> None:
+def test_failed_removal__can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remains: str) -> None:
     config = agents.config(tmp_path)
     open_user_file(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
     with wiring.open_store_offline(load_config(config)) as (store, _):

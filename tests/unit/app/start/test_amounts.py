@@ -33,7 +33,7 @@ def test_paper_capital__is_an_amount_of_the_numeraire(ceiling: str) -> None:
     assert 0 < parse_raw(paper_capital(None, ceiling), 6, "cash") < int(ceiling) * 10**6
 
 
-def test_ceiling__of_coins_with_eight_decimals_is_an_amount_of_them() -> None:
+def test_ceiling__of_eight_decimal_coins_is_an_amount_of_them() -> None:
     assert ceiling_of("1.23456789", Fraction(60_000)) == "1.851852"
 
 

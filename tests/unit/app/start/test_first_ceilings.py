@@ -58,7 +58,7 @@ def test_without_a_price_a_config_in_a_coin_is_not_written(tmp_path: Path, monke
     assert not (tmp_path / "trimtab.toml").exists()
 
 
-def test_the_feed_says_what_a_coin_is_worth_where_an_endpoint_is_set(anvil_chain: LocalChain) -> None:
+def test_feed__says_a_coin_s_worth_where_an_endpoint_is_set(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
     variables = Variables(RPC_A=chain.url or "", RPC_B="http://127.0.0.1:9/nobody")
     weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feed_addresses["WETH"])

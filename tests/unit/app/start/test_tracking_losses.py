@@ -107,7 +107,7 @@ def test_costs_and_drift_add_up_and_the_same_is_estimated_again() -> None:
 
 
 @pytest.mark.parametrize("trigger", [RULE, Threshold(None, 1_000)])
-def test_a_wild_year_loses_more_about_with_the_square_of_its_volatility(trigger: Trigger) -> None:
+def test_wild_year__loses_about_the_square_of_its_volatility(trigger: Trigger) -> None:
     """Drift and trades grow with the variance, 1.6² of it is 2.56."""
     document = loss_document(loss_portfolio(), policy(trigger))
     assert document["own"] is not None
@@ -118,7 +118,7 @@ def test_a_wild_year_loses_more_about_with_the_square_of_its_volatility(trigger:
     )
 
 
-def test_the_rule_is_compared_with_a_band_and_a_band_with_the_rule() -> None:
+def test_rule__is_compared_with_a_band_and_a_band_with_the_rule() -> None:
     of_rule = loss_document(loss_portfolio(), policy(with_correlations(RULE)))["lines"]
     assert (
         of_rule[0] == "About 4 bps a year behind a perfect tracker (2 costs, 2 drift), 19 of 50,000 USDC; relative 10 % would lose more: 8."
@@ -161,7 +161,7 @@ def test_schedules_zones_and_both_widths_are_estimated(trigger: Trigger, name: s
     assert 2 < float(own["loss_bps"]) < 40
 
 
-def test_a_hybrid_reviews_more_seldom_than_its_band_and_trades_less_than_its_schedule() -> None:
+def test_hybrid__reviews_less_than_its_band_and_trades_less() -> None:
     band = Threshold(None, 2_000)
     trades = [
         float(own["trades_a_year"])
@@ -336,7 +336,7 @@ def test_the_rule_is_where_costs_and_drift_together_are_least() -> None:
     assert own.width_factor == pytest.approx(1.5 * (band.width_factor or 0))
 
 
-def test_marks_of_one_trigger__are_two_where_the_cooldown_holds_trades_back() -> None:
+def test_marks_of_one_trigger__are_two_where_the_cooldown_holds() -> None:
     own = replace(policy(), cooldown_s=30 * 86_400)
     rule, waiting, band = loss_curve(loss_portfolio(), own).marks
     assert (rule.name, waiting.name, band.name) == ("tracking", "tracking, cooldown 30 d", "relative 10 %")
@@ -344,13 +344,13 @@ def test_marks_of_one_trigger__are_two_where_the_cooldown_holds_trades_back() ->
     assert len(loss_curve(loss_portfolio(), replace(own, cooldown_s=10)).marks) == 2
 
 
-def test_a_schedule_has_no_width_and_what_has_no_estimate_no_mark() -> None:
+def test_schedule__has_no_width_and_no_estimate_no_mark() -> None:
     by_schedule = loss_curve(loss_portfolio(), policy(Every(7 * 86_400)))
     assert [(mark.name, mark.width_factor is None) for mark in by_schedule.marks][1] == ("every 7 d", True)
     assert len(loss_curve(loss_portfolio(), policy(side=TradeSide.SELL)).marks) == 2
 
 
-def test_the_picture_of_the_documentation_is_that_of_the_simulation() -> None:
+def test_documentation_picture__is_that_of_the_simulation() -> None:
     assert svg(curve()) == PICTURE.read_text(encoding="utf-8"), "run scripts/make/loss_picture.py"
 
 
@@ -376,7 +376,7 @@ def test_a_report_has_the_picture_of_its_own_fees_and_band() -> None:
     assert loss_curve(cheaper.portfolio, cheaper.policy).marks[0].loss.total < loss_curve(loss.portfolio, loss.policy).marks[0].loss.total
 
 
-def test_report_of_a_taxed_backtest__has_loss_and_tax_of_each_policy() -> None:
+def test_taxed_backtest_report__has_loss_and_tax_of_each_policy() -> None:
     targets = {"BTC": 5_000, "ETH": 3_000, "USD": 2_000}
     spec = replace(make_spec(targets, Threshold(None, 2_000), "USD", native="ETH"), tax=TAXED)
     settings = SimulationSettings(depth=Fraction(10**8), fee_pips=500, start_value=Fraction(50_000), gas_price_wei=10**9)
@@ -405,7 +405,7 @@ def test_a_report_of_recorded_pools_has_no_picture() -> None:
     assert loss_section(backtest_loss(spec, recorded, {})) is None
 
 
-def test_a_portfolio_without_the_numeraire_is_not_traded_for_its_own_sake() -> None:
+def test_portfolio_without_the_numeraire__is_not_traded_for_it() -> None:
     """All targets beside it sum to one, so that its share of zero is no band."""
     whole = loss_portfolio(targets={"WETH": 6_000, "WBTC": 4_000})
     own = loss_document(whole, policy(Threshold(None, 1_000)))["own"]

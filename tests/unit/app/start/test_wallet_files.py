@@ -25,7 +25,7 @@ def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "SCRYPT_N", 2**4)
 
 
-def test_a_new_wallet_is_a_private_version_3_file_that_its_password_opens(tmp_path: Path) -> None:
+def test_new_wallet__is_a_private_version_3_file(tmp_path: Path) -> None:
     path = tmp_path / "wallet.json"
     new_key_document = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
     assert address_in_file(path, GOOD) == new_key_document["address"]
@@ -63,7 +63,7 @@ def test_a_recovery_phrase_gives_the_account_of_its_number(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("text", ["", "0x", KEY[:-1], KEY + "0", "00" * 32, "ff" * 32, "test " * 12, TEST_MNEMONIC + "s", "zoo " * 24])
-def test_what_is_neither_key_nor_phrase_is_refused_and_writes_nothing(tmp_path: Path, text: str) -> None:
+def test_neither_key_nor_phrase__is_refused_and_writes_nothing(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         api.import_wallet(tmp_path / "w.json", None, api.PasswordSource(), typist(text, GOOD, GOOD))
     assert caught.value.remedy
@@ -184,7 +184,7 @@ def test_a_changed_password_opens_and_the_old_one_does_not(tmp_path: Path) -> No
     assert [file.name for file in tmp_path.iterdir()] == ["w.json"]
 
 
-def test_a_link_to_a_keystore_stays_a_link_when_its_password_changes(tmp_path: Path) -> None:
+def test_keystore_link__stays_a_link_when_its_password_changes(tmp_path: Path) -> None:
     real, link = tmp_path / "real.json", tmp_path / "link.json"
     api.create_wallet(real, None, api.PasswordSource(), typist(GOOD, GOOD))
     link.symlink_to(real)
@@ -194,7 +194,7 @@ def test_a_link_to_a_keystore_stays_a_link_when_its_password_changes(tmp_path: P
 
 
 @pytest.mark.parametrize("typed", [("wrong " + GOOD, OTHER, OTHER), (GOOD, OTHER, OTHER + "."), (GOOD, "short"), (GOOD, GOOD, GOOD)])
-def test_a_password_that_cannot_be_changed_leaves_the_file_as_it_was(tmp_path: Path, typed: tuple[str, ...]) -> None:
+def test_unchangeable_password__leaves_the_file_as_it_was(tmp_path: Path, typed: tuple[str, ...]) -> None:
     path = tmp_path / "w.json"
     api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
     before = path.read_bytes()
@@ -204,7 +204,7 @@ def test_a_password_that_cannot_be_changed_leaves_the_file_as_it_was(tmp_path: P
     assert [file.name for file in tmp_path.iterdir()] == ["w.json"]
 
 
-def test_no_key_is_encrypted_anew_with_a_weak_password_whoever_asks(tmp_path: Path) -> None:
+def test_key__is_never_encrypted_with_a_weak_password(tmp_path: Path) -> None:
     path = tmp_path / "w.json"
     api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
     with pytest.raises(ConfigError, match="password"):
@@ -212,7 +212,7 @@ def test_no_key_is_encrypted_anew_with_a_weak_password_whoever_asks(tmp_path: Pa
     assert address_in_file(path, GOOD)
 
 
-def test_a_crash_before_the_new_file_is_in_place_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crash_before_the_new_file__leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "w.json"
     api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
     before = path.read_bytes()
@@ -258,7 +258,7 @@ def test_a_password_that_cannot_be_had_is_told_by_its_option(tmp_path: Path, pas
     assert not list(tmp_path.iterdir())
 
 
-def test_an_address_is_read_without_the_password_and_proven_with_it(tmp_path: Path) -> None:
+def test_address__is_read_without_the_password_and_proven_with_it(tmp_path: Path) -> None:
     path = tmp_path / "w.json"
     address = api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))["address"]
     assert api.wallet_address(path, None, None, api.PasswordSource(), None, False) == {

@@ -86,7 +86,7 @@ def test_an_entry_that_is_no_key_is_told_without_showing_it(entry_text: str) -> 
     assert not entry_text or entry_text not in error_texts(caught.value.with_traceback(None))
 
 
-def test_the_error_of_an_entry_that_is_no_key_keeps_no_frame_with_what_was_read() -> None:
+def test_entry_error__keeps_no_frame_with_what_was_read() -> None:
     backend = MemoryKeyring()
     backend.kept["trimtab", "main"] = KEY[:-1]
     with using(backend), pytest.raises(ConfigError) as caught:

@@ -26,7 +26,7 @@ def config_of(trigger_line: str, *changes: tuple[str, str]) -> Config:
 
 @pytest.mark.parametrize("trigger_line", [TRACKING, BAND_LINES, EVERY], ids=["tracking", "bands", "every"])
 @pytest.mark.parametrize("value", [10_000, 1_000_000])
-def test_estimated_trigger__year_has_trades_and_costs_of_the_estimated_loss(trigger_line: str, value: int) -> None:
+def test_estimated_trigger__year_has_the_loss_s_trades_and_costs(trigger_line: str, value: int) -> None:
     config = config_of(trigger_line)
     loss = config_loss_document(config, Fraction(1), Fraction(value))
     assert loss is not None
@@ -61,6 +61,6 @@ def test_fee_above_plan_cost__no_total_is_worth_it() -> None:
     assert "With 10,000 USDC: not worth it here at 1 gwei and a pool fee of 0.3 %, whatever the total." in lines
 
 
-def test_trigger_without_estimate__above_the_minimum_total_nothing_is_said_of_it() -> None:
+def test_unestimated_trigger__above_the_minimum_says_nothing() -> None:
     (other_days,) = year_cost_lines(config_of(CRON), Fraction(1), Fraction(100_000))
     assert other_days.startswith("Not worth it here at 30 gwei")

@@ -42,7 +42,7 @@ def table_of(path: FuturesPath) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_value_leverage_and_the_bar_of_the_liquidation_are_what_numpy_works_out(seed: int) -> None:
+def test_value_leverage_and_liquidation_bar__are_numpy_s(seed: int) -> None:
     """A held book of a long and a short: price + funding − fees up to the first bar whose value is below 6.25 % of the notional."""
     policy = replace(SETTINGS.policy, targets=(FuturesTarget("BTC", 6_000), FuturesTarget("ETH", -4_000)), leverage_bps=38_000)
     path = random_path(seed, 80, 0.05)

@@ -96,7 +96,7 @@ def test_guards_judge_futures_in_a_backtest_as_live() -> None:
     assert dict(book_of(lossy).agent_book.refusal_counts) == {"daily_loss": 2}, "the first order has used up the day's loss"
 
 
-def test_margin_above_the_weight_of_its_collateral_holds_spot_alone() -> None:
+def test_margin_above_its_weight__holds_spot_alone() -> None:
     """The margin outgrows the whole weight of its collateral, which swaps cannot spend: futures go on."""
     in_steps = run([100.0, 100, 100, 110, 115, 120], replace(LONG, leverage_bps=30_000), margin=20_000)
     assert in_steps.refusal_counts == ()
@@ -114,7 +114,7 @@ def test_margin_is_topped_up_from_the_wallet_before_a_reduction() -> None:
     assert usd < 4_000 * E18
 
 
-def test_a_crash_is_reduced_by_the_step_and_liquidates_the_held_book() -> None:
+def test_crash__is_reduced_by_the_step_and_liquidates_the_held() -> None:
     policy = replace(LONG, leverage_bps=30_000, limits=replace(LONG.limits, top_up_per_day_bps=0))
     futures_result = book_of(run([100.0, 100, 92, 85, 78, 72, 66, 60], policy))
     assert not futures_result.agent_book.liquidations
@@ -195,7 +195,7 @@ def test_repeated_reductions_keep_the_weights() -> None:
         assert share == pytest.approx(start, abs=1e-4), bar
 
 
-def test_refusals_that_differ_in_amounts_alone_are_counted_together() -> None:
+def test_refusals_that_differ_in_amounts__are_counted_together() -> None:
     """No pool accepts anything; each bar's drift is another amount, and the pool's address stays whole."""
     closed = spec_of(limits=replace(PERMISSIVE_LIMITS, price_impact_bps=0))
     in_steps = run([100.0, 200, 210, 220, 230, 240], replace(LONG, leverage_bps=100), spec=closed)
@@ -208,7 +208,7 @@ def test_refusals_that_differ_in_amounts_alone_are_counted_together() -> None:
 APART = replace(LONG, margin_in_weights=False, leverage_bps=0, targets=(), leverage_band_bps=0)
 
 
-def test_margin_beside_the_weights_leaves_the_trades_of_the_spot_portfolio_as_they_are() -> None:
+def test_margin_beside_the_weights__leaves_spot_trades_alone() -> None:
     """BTC doubles: alone or beside 50,000 of margin the spot portfolio sells the same part of it."""
     prices = [100.0, 110, 130, 160, 200, 200]
     run_by_margin = {margin: run(prices, APART, margin=margin) for margin in (1, 50_000)}

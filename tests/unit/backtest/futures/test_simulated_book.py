@@ -39,7 +39,7 @@ def test_positive_funding_is_paid_by_longs_to_shorts() -> None:
     assert simulate_book(path, short).agent_book.profit.funding_raw == -200 * E18
 
 
-def test_a_plan_is_filled_at_its_bars_price_or_that_of_the_latency_with_fee_and_slippage() -> None:
+def test_plan__is_filled_at_its_bar_s_or_the_latency_s_price() -> None:
     priced = replace(long_btc(), venue=VENUE)
     for latency, price in enumerate((100, 102, 103)):
         futures_result = simulate_book(moves(100, 102, 103), replace(priced, latency_bars=latency))
@@ -57,7 +57,7 @@ def test_an_order_beyond_its_bound_is_not_filled() -> None:
     assert times == 1
 
 
-def test_nothing_is_filled_or_liquidated_while_the_venue_is_paused() -> None:
+def test_paused_venue__fills_and_liquidates_nothing() -> None:
     path = moves(100, 100, 60, 60, 60)
     futures_result = simulate_book(replace(path, paused_bars=frozenset({2, 3})), long_btc(30_000))
     assert [liquidation.bar for liquidation in futures_result.held_book.liquidations][:1] == [4]
@@ -76,7 +76,7 @@ def test_the_venue_liquidates_below_maintenance_with_its_penalty() -> None:
     assert gone.profit.insured_raw == (5_000 + 375) * E18
 
 
-def test_after_an_emergency_the_book_is_judged_again_in_the_same_bar() -> None:
+def test_emergency__is_followed_by_a_judgement_in_the_same_bar() -> None:
     """A gap of 20 % takes 3.6x to 9.5x: half is closed, and then what the limit still asks."""
     agent_book = simulate_book(moves(100, 100, 92, 74.5, 74.5), long_btc(30_000)).agent_book
     assert [fill.trigger for fill in agent_book.fills if fill.bar == 3] == ["liquidation", "leverage"]
@@ -95,7 +95,7 @@ def test_a_liquidator_may_close_what_the_contract_allows() -> None:
     assert margin.liquidatable_size_raw(far, "ETH") == 10 * E18
 
 
-def test_collateral_in_reserve_is_deposited_before_anything_is_reduced() -> None:
+def test_reserve_collateral__is_deposited_before_reductions() -> None:
     topped = replace(long_btc(30_000), reserve_raw=10_000 * E18)
     futures_result = simulate_book(moves(100, 100, 88, 88), topped)
     assert futures_result.agent_book.deposited_raw > 0
@@ -104,7 +104,7 @@ def test_collateral_in_reserve_is_deposited_before_anything_is_reduced() -> None
     assert futures_result.agent_book.final_value_raw == futures_result.held_book.final_value_raw == 16_400 * E18
 
 
-def test_a_missing_price_plans_and_fills_nothing_until_it_returns() -> None:
+def test_missing_price__plans_and_fills_nothing_until_it_returns() -> None:
     gap = float("nan")
     futures_result = simulate_book(moves(100, gap, gap, gap, gap, 80, 80), long_btc(30_000))
     assert {fill.bar for fill in futures_result.agent_book.fills} == {0, 5}

@@ -45,7 +45,7 @@ def reviewed_trades_a_year(reviews: int) -> float:
     return trades / (reviews * REVIEW_YEARS)
 
 
-def test_schedule_whose_swap_is_too_dear__waits_for_its_next_review() -> None:
+def test_schedule_too_dear_to_trade__waits_for_its_next_review() -> None:
     (loss,) = simulate_losses(MARKET, (EVERY_28_DAYS,))
     assert loss.trades == pytest.approx(reviewed_trades_a_year(50_000), rel=0.05)
 

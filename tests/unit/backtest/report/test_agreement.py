@@ -46,7 +46,7 @@ def test_a_contradiction_is_refused_by_the_names_of_its_figures(
     assert name in refusal.value.guards
 
 
-def test_a_simulation_agrees_with_itself_to_far_less_than_it_has_to() -> None:
+def test_simulation__agrees_with_itself_more_than_it_has_to() -> None:
     result = simulation_of(walks(3, 60), make_spec(WALKING, Every(7 * DAY_S), "USD"))
     assert float(result.final_value / result.start_value) - 1 == pytest.approx(result.twr, abs=1e-12)
     assert growth_series(result).unit_growth[-1] - 1 == pytest.approx(result.twr, abs=1e-12)

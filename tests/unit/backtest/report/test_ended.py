@@ -14,7 +14,7 @@ THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}
 
 
 @pytest.mark.parametrize("gone", ["leave", "halt"])
-def test_what_has_no_price_any_more_is_told_with_what_it_makes_of_the_final_value(gone: str) -> None:
+def test_ended_asset__is_named_with_its_part_of_the_final_value(gone: str) -> None:
     simulation = simulation_of(hourly(BTC=[100.0] * 9, ETH=GONE), make_spec(THREE, BAND, "USD"), stale_asset_mode=gone)
     (delisted,) = backtest_document(simulation)["delisted"]
     # 200 ETH at 11 beside 40 BTC at 100 and 4,000 USD.

@@ -38,7 +38,7 @@ def test_without_rates_there_is_no_such_section() -> None:
     assert "funding hash" not in [fact["name"] for fact in page["origin"]]
 
 
-def test_lines_end_at_the_sums_of_the_table_and_change_where_something_was_paid() -> None:
+def test_lines__end_at_the_table_s_sums_and_change_where_paid() -> None:
     hourly, eighth = carry("BTC", HOUR_S, np.full(17, SCALE)), carry("ETH", 8 * HOUR_S, np.array([-5, 2, -1]) * SCALE)
     page = report_document(backtest_page(with_funding(hourly, eighth)))
     (section,) = (section for section in page["sections"] if section["title"] == TITLE)
@@ -53,14 +53,14 @@ def test_lines_end_at_the_sums_of_the_table_and_change_where_something_was_paid(
     assert next(fact["value"] for fact in page["origin"] if fact["name"] == "funding hash") == "f0" * 32
 
 
-def test_one_asset_alone_is_one_line_and_what_was_not_held_has_no_yearly_share() -> None:
+def test_lone_asset__is_one_line_and_unheld_has_no_yearly_share() -> None:
     nothing = replace(carry("LINK", HOUR_S, np.zeros(3)), notionals=(0, 0, 0))
     (section,) = (section for section in report_document(backtest_page(with_funding(nothing)))["sections"] if section["title"] == TITLE)
     assert [line["name"] for line in section["figures"][0]["data"]] == ["all"]
     assert section["tables"][0]["rows"][0][1:4] == ["0.00", "—", "0.00"]
 
 
-def test_two_years_of_hours_of_many_assets_are_drawn_in_a_bounded_number_of_points() -> None:
+def test_two_years_of_hours__are_drawn_in_bounded_points() -> None:
     walks = np.random.default_rng(1).normal(0, SCALE, (12, 17_520))
     result = with_funding(*(carry(f"A{at}", HOUR_S, walk) for at, walk in enumerate(walks)))
     (section,) = (section for section in backtest_page(result).sections if section.title == TITLE)

@@ -154,14 +154,14 @@ def test_each_figure_is_that_of_plain_loops(seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first_seed", range(100, 600, 50))
-def test_each_figure_of_five_hundred_histories_is_that_of_plain_loops(first_seed: int) -> None:
+def test_figures__of_500_histories_are_those_of_plain_loops(first_seed: int) -> None:
     for seed in range(first_seed, first_seed + 50):
         require_equal_figures(seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first_seed", range(100, 600, 50))
-def test_each_figure_of_five_hundred_histories_is_that_of_quantstats(first_seed: int) -> None:
+def test_figures__of_500_histories_are_those_of_quantstats(first_seed: int) -> None:
     for seed in range(first_seed, first_seed + 50):
         result, _, _ = simulated_history(seed)
         growth = growth_series(result)

@@ -37,7 +37,7 @@ PAGE = ReportPage("One", (ReportFact("value", "1.00"),), (), ("It ended.",))
 
 # Series
 @pytest.mark.parametrize("seed", range(5))
-def test_thinning_keeps_both_ends_and_every_extreme_of_each_series(seed: int) -> None:
+def test_thinning__keeps_both_ends_and_every_extreme(seed: int) -> None:
     columns = list(np.random.default_rng(seed).normal(0, 1, (3, 20_000)).cumsum(axis=1))
     columns[1][777] = 1e6
     columns[2][12_345] = -1e6
@@ -51,7 +51,7 @@ def test_thinning_keeps_both_ends_and_every_extreme_of_each_series(seed: int) ->
         assert column[indices].max() == column.max()
 
 
-def test_what_is_short_is_not_thinned_and_what_is_unknown_breaks_nothing() -> None:
+def test_short_series__is_not_thinned_and_unknown_breaks_nothing() -> None:
     assert downsample_indices([np.arange(10.0)], 10).tolist() == list(range(10))
     column = np.full(5_000, np.nan)
     column[4_321] = 1.0
@@ -79,7 +79,7 @@ def test_falls_are_measured_from_the_highest_before() -> None:
 
 
 @pytest.mark.slow
-def test_days_are_sampled_at_their_last_bar_and_windows_know_nothing_later() -> None:
+def test_days__are_sampled_at_their_last_bar_without_later_ones() -> None:
     long = result_of(bars=24 * 200, every=200)
     short = result_of(bars=24 * 150, every=200)
     assert growth_series(long).sample_bars.tolist()[:2] == [23, 47]
@@ -189,7 +189,7 @@ def test_what_rebalancing_earned_adds_up_to_what_it_was_ahead_by() -> None:
     assert "gas money" in [row[0] for row in section.tables[0].rows]
 
 
-def test_what_flows_did_to_the_difference_is_not_called_gas_money() -> None:
+def test_flows__are_not_called_gas_money_in_the_difference() -> None:
     simulation = result_of(bars=24 * 60, every=24, seed=3, flows=((500, 20_000.0),))
     hold_equity = simulation.hold_equity.copy()
     hold_equity[600:] *= 0.98  # what was held met the market at weights of its own
@@ -258,7 +258,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.html", "one.json", "two.html", "two.json"]
 
 
-def test_the_document_beside_it_holds_the_same_texts_figures_and_tables(tmp_path: Path) -> None:
+def test_document__holds_the_same_texts_figures_and_tables(tmp_path: Path) -> None:
     path, beside = write_report(replace(result_of(bars=50, every=20), notes=(HOSTILE,)), tmp_path / "report.html")
     document = json.loads(beside.read_text())
     assert document["title"] == "BTC, ETH and USD"
@@ -292,7 +292,7 @@ def test_without_plotly_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.M
     assert caught.value.remedy == "pip install 'trimtab[analysis]'"
 
 
-def test_the_python_package_s_bundle_draws_where_there_is_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_bundle__draws_where_there_is_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page._plotly_script.cache_clear()
     monkeypatch.setattr(artifacts, "_REPO", tmp_path)
     monkeypatch.setattr(artifacts, "_PACKAGE", tmp_path)

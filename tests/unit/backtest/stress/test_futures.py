@@ -74,7 +74,7 @@ def test_a_funding_spike_is_paid_by_long_and_short() -> None:
 
 
 @pytest.mark.parametrize("seeds", [3, pytest.param(50, marks=pytest.mark.slow)])
-def test_a_crash_and_rally_liquidate_the_held_book_and_never_the_agents(seeds: int) -> None:
+def test_crash_and_rally__liquidate_the_held_book_never_the_agent_s(seeds: int) -> None:
     """Orders are filled in the hour of their plan, at its end the leverage limit holds."""
     table = random_table(1, 40, ("BTC",))
     policy = replace(long_btc().policy, limits=replace(SETTINGS.policy.limits, stress_move_bps=1_000))
@@ -88,7 +88,7 @@ def test_a_crash_and_rally_liquidate_the_held_book_and_never_the_agents(seeds: i
     assert ride.agent_book.mean_loss < ride.held_book.mean_loss
 
 
-def test_a_crash_falls_by_two_fifths_and_the_rally_rises_by_three() -> None:
+def test_crash__falls_by_two_fifths_and_the_rally_rises_by_three() -> None:
     table = random_table(2, 40, ("BTC",))
     falls, rises = [], []
     for seed in range(200):
@@ -100,7 +100,7 @@ def test_a_crash_falls_by_two_fifths_and_the_rally_rises_by_three() -> None:
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_cases_and_another_seed_others() -> None:
+def test_seed__gives_its_own_cases_and_the_same_again() -> None:
     table, settings = random_table(3, 40, ("BTC",)), replace(long_btc(), seed=4)
     spec = FuturesStressSpec(table, settings, SEVERITY, 12, 1, 1)
     first = run_futures_stress(spec)

@@ -36,7 +36,7 @@ def past(count: int = 200) -> ReturnHistory:
     return return_history(random_table(3, count + 1))
 
 
-def test_a_resampled_path_begins_at_the_newest_prices_and_makes_only_moves_that_were() -> None:
+def test_resampled_path__begins_at_the_newest_with_past_moves_only() -> None:
     was = past()
     path = bootstrap_path(was, 500, 8, chance())
     assert path.symbols == was.symbols
@@ -56,7 +56,7 @@ def test_blocks_go_on_where_they_are_and_are_as_long_as_said() -> None:
         assert set(rows.tolist()) == set(range(1_000))  # the newest move as well
 
 
-def test_the_same_generator_makes_the_same_path_and_another_another() -> None:
+def test_generator__makes_its_own_path_and_the_same_again() -> None:
     was = past()
     model = fit_jump_diffusion(was)
     for make_path in (
@@ -67,7 +67,7 @@ def test_the_same_generator_makes_the_same_path_and_another_another() -> None:
         assert not np.array_equal(make_path(1).closes, make_path(2).closes)
 
 
-def test_a_walk_with_jumps_has_the_moments_of_its_model_and_is_found_again() -> None:
+def test_jump_walk__has_its_model_s_moments_and_is_found_again() -> None:
     walk = np.array([[1.0, 0.4], [0.4, 0.5]]) * 1e-4
     sizes = np.array([[9.0, 5.0], [5.0, 4.0]]) * 1e-3
     model = JumpDiffusion(np.array([2e-4, -1e-4]), walk, 0.01, np.array([-0.10, -0.06]), sizes)
@@ -84,7 +84,7 @@ def test_a_walk_with_jumps_has_the_moments_of_its_model_and_is_found_again() -> 
     assert again.jump_mean == pytest.approx(model.jump_mean, rel=0.35)
 
 
-def test_where_nothing_jumps_there_are_no_jumps_and_the_covariance_is_the_data_s() -> None:
+def test_data_without_jumps__gives_none_and_its_own_covariance() -> None:
     steps = 0.01 * np.sin(np.arange(300) * np.array([[1.0], [1.7]])).T
     table = make_price_table([START_S + HOUR_S * bar for bar in range(301)], dict(zip("AB", _prices(steps).T.tolist(), strict=True)))
     jump_diffusion = fit_jump_diffusion(return_history(table))
@@ -102,7 +102,7 @@ def test_one_asset_whose_price_never_moves_has_paths_too() -> None:
     assert (bootstrap_path(was, 20, mean_block_length(was), chance()).closes == 3).all()
 
 
-def test_moves_at_which_a_price_is_missing_are_left_out_and_counted() -> None:
+def test_moves_with_a_missing_price__are_left_out_and_counted() -> None:
     table = random_table(3, 101)
     closes = table.closes.copy()
     closes[40:45, 0] = NAN
@@ -120,7 +120,7 @@ def test_without_drift_prices_go_nowhere_on_average() -> None:
     assert np.abs(return_history(table).returns.mean(axis=0)).max() > 1e-4
 
 
-def test_moves_that_cluster_ask_for_longer_blocks_than_those_that_do_not() -> None:
+def test_clustered_moves__need_longer_blocks() -> None:
     steps = chance(2).normal(0, 0.01, (2_000, 1))
     calm = return_history(PriceTable(("A",), START_S + HOUR_S * np.arange(2_001), _prices(steps)))
     loud = np.repeat(np.where(np.arange(40) % 2, 3.0, 0.3), 50)[:, None]

@@ -67,7 +67,7 @@ def test_all_that_was_asked_for_is_there_and_fits_together(tested_stress: Stress
     assert {name for name, _ in tested_stress.versions} >= {"trimtab", "numpy", "numba"}
 
 
-def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(tested_stress: StressResult, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces__of_any_size_and_order_find_the_same(tested_stress: StressResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.backtest.stress.work.KERNEL_PIECE_PATHS", 7)
     sizes = []
 
@@ -80,7 +80,7 @@ def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(tested_str
     assert sizes == [7, 7, 6, 7, 7, 6, 1, 1]
 
 
-def test_the_same_seed_finds_the_same_and_more_paths_begin_with_the_same(tested_stress: StressResult) -> None:
+def test_seed__finds_the_same_and_more_paths_begin_alike(tested_stress: StressResult) -> None:
     stress_spec = wish(paths=10)
     stress_result, other = (
         run_stress_test(WANTED, TABLE, DEEP, stress_spec),
@@ -108,7 +108,7 @@ def test_the_kernel_measures_what_the_live_step_measures() -> None:
         assert mine.outside_share == share_outside_bands(step.weights, band_edges(spec))
 
 
-def test_the_kernel_follows_the_tracking_rule_as_the_live_step_does() -> None:
+def test_kernel__follows_the_tracking_rule_as_the_live_step() -> None:
     """The kernel exchanges one asset after the other, so that amounts differ in the third digit."""
     spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, build_tracking("normal"), "USD", destination=Destination.ZONE)
     table = random_table(7, 60, volatility=0.05)
@@ -120,7 +120,7 @@ def test_the_kernel_follows_the_tracking_rule_as_the_live_step_does() -> None:
     assert by_kernel.turnover == pytest.approx(float(step.turnover_ratio), rel=0.03)
 
 
-def test_a_review_by_schedule_leaves_weights_outside_until_it_is_due() -> None:
+def test_scheduled_review__leaves_weights_outside_until_due() -> None:
     table = hourly(BTC=[100.0] * 5 + [130.0] * 15)
     simulation = simulation_of(table, halves(HybridTrigger(BAND, Every(12 * HOUR_S))))
     assert [rebalance.bar for rebalance in simulation.rebalances] == [12]
@@ -130,7 +130,7 @@ def test_a_review_by_schedule_leaves_weights_outside_until_it_is_due() -> None:
     assert isnan(measure_by_kernel(halves(Every(HOUR_S)), replace(setting, trigger=Every(HOUR_S)), table, 1e4).outside_share)
 
 
-def test_a_policy_that_the_kernel_does_not_know_goes_through_the_live_step() -> None:
+def test_policy_unknown_to_the_kernel__takes_the_live_step() -> None:
     spec = halves(HybridTrigger(BAND, Cron("0 9 * * *", "UTC")))
     stress_result = run_stress_test(spec, TABLE, DEEP, wish(bars=5))
     assert [(case.name, case.engine) for case in stress_result.cases] == [(BLOCKS_NAME, "step"), (JUMPS_NAME, "step"), ("calm", "step")]
@@ -155,7 +155,7 @@ def test_a_policy_that_the_kernel_does_not_know_goes_through_the_live_step() -> 
     )
 
 
-def test_scenarios_that_do_not_fit_are_left_out_and_told_or_refused_where_they_were_named() -> None:
+def test_unfit_scenarios__are_left_out_or_refused_where_named() -> None:
     cash = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")
     stress_result = run_stress_test(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(SpotScenario.DEPEG,)))
     assert "a dollar" in dict(stress_result.skipped_cases)["depeg"]
@@ -188,7 +188,7 @@ def test_figures_of_a_case_are_those_of_its_paths(tested_stress: StressResult) -
     assert measure_statistics(timed)["outside_bands"] is None
 
 
-def test_results_are_returns_and_end_values_whose_worst_is_the_least(tested_stress: StressResult) -> None:
+def test_results__are_returns_and_end_values_with_their_worst(tested_stress: StressResult) -> None:
     case: StressCase = tested_stress.cases[0]
     distribution, losses = outcome_distributions(case.metric_values("loss"), 2_000), case.metric_values("loss")
     assert float(distribution["return"]["worst"]) == pytest.approx(-losses.max(), abs=1e-6)
@@ -199,7 +199,7 @@ def test_results_are_returns_and_end_values_whose_worst_is_the_least(tested_stre
     assert "end value 50%" in str(report_document(stress_page(tested_stress)))
 
 
-def test_the_report_shows_every_case_and_by_what_it_can_be_repeated(tested_stress: StressResult) -> None:
+def test_report__shows_every_case_and_how_to_repeat_it(tested_stress: StressResult) -> None:
     report_text = report_document(stress_page(tested_stress))
     text = str(report_text)
     for case in tested_stress.cases:
@@ -240,12 +240,12 @@ def test_how_long_it_takes_is_known_before_it_begins() -> None:
         ({"paths": 10**6, "bars": 10**5}, "would take days"),
     ],
 )
-def test_numbers_of_none_or_far_too_much_are_refused_before_anything_is_done(changes: dict[str, int], named: str) -> None:
+def test_numbers_of_none_or_too_much__are_refused_first(changes: dict[str, int], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         wish(**changes)
 
 
-def test_paths_longer_than_the_file_a_block_longer_than_it_and_a_seed_below_zero_are_named() -> None:
+def test_paths_and_blocks_too_long_or_negative_seed__are_named() -> None:
     with raises_field("--paths", "bars", "201, but the file has 200"):
         run_stress_test(WANTED, TABLE, DEEP, wish(paths=1, bars=201))
     with raises_field("--paths", "block", "300", "199"):
@@ -256,7 +256,7 @@ def test_paths_longer_than_the_file_a_block_longer_than_it_and_a_seed_below_zero
         run_stress_test(WANTED, random_table(1, 20), DEEP, wish(bars=5))
 
 
-def test_the_recorded_path_ends_where_an_asset_has_its_last_price() -> None:
+def test_recorded_path__ends_at_an_asset_s_last_price() -> None:
     closes = TABLE.closes.copy()
     closes[150:, 1] = np.nan
     stress_result = run_stress_test(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=30))

@@ -36,7 +36,7 @@ def test_without_any_of_it_the_price_that_rose_is_sold_at_once() -> None:
     assert stressed.halted_bar_count == 0
 
 
-def test_while_feeds_are_silent_it_halts_and_trades_nothing_and_goes_on_afterwards() -> None:
+def test_silent_feeds__halt_all_trades_until_they_speak() -> None:
     stressed = simulation_under(SpotScenario.ORACLE, guarded_spec(), risen_prices())
     # The last word is of bar 9. With three bars of age allowed, it still counts in bars 10 and 11, when it says that nothing moved.
     assert stressed.halted_bar_count == ENDS - BEGINS - 2
@@ -54,7 +54,7 @@ def test_a_schedule_waits_for_feeds_too() -> None:
     assert stressed.halted_bar_count == ENDS - BEGINS - 2
 
 
-def test_a_dollar_off_its_peg_halts_by_the_depeg_limit_until_it_is_back() -> None:
+def test_dollar_off_its_peg__halts_until_it_is_back() -> None:
     stressed = simulation_under(SpotScenario.DEPEG, guarded_spec(depeg_bps=200), risen_prices())
     assert stressed.halted_bar_count == ENDS - BEGINS
     assert [rebalance.bar for rebalance in stressed.rebalances] == [ENDS]
@@ -78,7 +78,7 @@ def test_without_the_limit_a_fallen_dollar_is_bought() -> None:
     assert stressed.halted_bar_count == 0
 
 
-def test_dear_gas_is_refused_by_its_limit_until_it_is_cheap_again() -> None:
+def test_dear_gas__is_refused_by_its_limit_until_cheap() -> None:
     settings = replace(DEEP, gas_price_wei=10**9)
     stressed = simulation_under(SpotScenario.GAS, guarded_spec(gas_price_wei=60 * 10**9), risen_prices(), settings)
     assert [rebalance.bar for rebalance in stressed.rebalances] == [ENDS]
@@ -88,7 +88,7 @@ def test_dear_gas_is_refused_by_its_limit_until_it_is_cheap_again() -> None:
     assert float(paid.gas) == pytest.approx(500 * float(stressed.gas), rel=0.1)
 
 
-def test_in_thin_pools_no_more_is_traded_than_the_impact_limit_allows() -> None:
+def test_thin_pools__trade_no_more_than_the_impact_limit_allows() -> None:
     severity = SpotSeverity(depth_part=Fraction(1, 50_000))  # 20,000 dollars on either side
     stressed = simulation_under(SpotScenario.POOL, guarded_spec(price_impact_bps=100), risen_prices(), severity=severity)
     calm = simulation_under(SpotScenario.CALM, guarded_spec(price_impact_bps=100), risen_prices())
@@ -99,7 +99,7 @@ def test_in_thin_pools_no_more_is_traded_than_the_impact_limit_allows() -> None:
     assert float(calm.rebalances[0].turnover) / COIN == pytest.approx(750, rel=1e-2)
 
 
-def test_in_thin_pools_a_least_trade_that_the_impact_limit_does_not_allow_is_refused() -> None:
+def test_thin_pools__refuse_a_least_trade_beyond_the_impact_limit() -> None:
     severity = SpotSeverity(depth_part=Fraction(1, 50_000))
     spec = guarded_spec(price_impact_bps=100, min_trade=Fraction(200 * COIN))
     stressed = simulation_under(SpotScenario.POOL, spec, risen_prices(), severity=severity)
@@ -107,7 +107,7 @@ def test_in_thin_pools_a_least_trade_that_the_impact_limit_does_not_allow_is_ref
     assert sum(times for _, times in stressed.refusal_counts) == ENDS - BEGINS
 
 
-def test_a_stop_loss_sells_all_of_it_once_in_a_crash_and_nothing_is_bought_back() -> None:
+def test_stop_loss__sells_all_once_in_a_crash_and_buys_nothing_back() -> None:
     table, spec = hourly(BTC=[100.0] * BARS), halves()
     coin = spec.portfolio.assets[0].token.address
     stopped = replace(spec.portfolio, orders=OrdersConfig((OrderTerms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))

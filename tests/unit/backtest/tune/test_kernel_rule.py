@@ -121,7 +121,7 @@ def test_assets_without_a_price_stay() -> None:
 
 @examples(30)
 @given(st.data(), st.integers(0, 10**6))
-def test_losses_are_the_costs_and_the_active_returns_of_what_was_held(data: st.DataObject, seed: int) -> None:
+def test_losses__are_costs_and_active_returns_of_holdings(data: st.DataObject, seed: int) -> None:
     times, prices = market(seed, 120, 4)
     setting = data.draw(settings_of(4))
     bars = prepare_prices(SYMBOLS[:4], times, prices)

@@ -43,7 +43,7 @@ pytest.importorskip("numba")
 GRID = {"band": "2%rel,10%rel,20%rel", "destination": "target,band", "tracking": "relaxed,normal,strict", "objective": Objective.TRACKING}
 
 
-def test_the_least_loss_wins_and_is_costs_and_half_of_lambda_times_the_squared_tracking_error() -> None:
+def test_least_loss__wins_by_costs_and_tracking_error() -> None:
     tune_result = tune_result_of(search(walks(1, 240, 0.02), **GRID))  # type: ignore[arg-type]  # fields of a search
     losses = [tune_result.loss(index) for index in range(len(tune_result.choices))]
     assert tune_result.scores.tolist() == pytest.approx([-loss.total for loss in losses])
@@ -76,7 +76,7 @@ def test_kernel_and_full_step_lose_the_same() -> None:
     assert quick.best_index == whole.best_index
 
 
-def test_gas_a_leaving_asset_and_a_limit_take_the_rule_through_the_full_step() -> None:
+def test_gas_leaving_asset_or_limit__takes_the_full_step() -> None:
     def engines(**changes: object) -> set[RunEngine]:
         tune_spec = search(walks(5, 40), tracking="normal", **changes)  # type: ignore[arg-type]  # fields of a search
         job = TuneJob(tune_spec.table, tune_spec.backtest, tune_spec.settings, (RULE,), (0, 1), TERMS)
@@ -90,7 +90,7 @@ def test_gas_a_leaving_asset_and_a_limit_take_the_rule_through_the_full_step() -
     assert engines(backtest=replace(limited, limits=replace(limited.limits, plan_cost_bps=50))) == {RunEngine.FULL}
 
 
-def test_the_last_quarter_changes_no_choice_and_judges_it_against_the_rule() -> None:
+def test_last_quarter__judges_a_choice_and_changes_none() -> None:
     table = walks(1, 240, 0.02)
     closes = table.closes.copy()
     closes[last_quarter_start(240) :] *= np.linspace(1, 2, 60)[:, None] ** np.array([1, -1])
@@ -127,7 +127,7 @@ LOSSES = (TrackingLoss(2e-4, 1e-4), TrackingLoss(3e-4, 2e-4))
         (RULE, Excess("the rule", ConfidenceInterval(0.0, 0.0, 0.0, 100, 3.0), is_loss=True), 0.1, False, "the same in every period"),
     ],
 )
-def test_the_rule_is_kept_unless_another_loses_less_by_more_than_its_noise(
+def test_rule__is_kept_unless_another_loses_less_beyond_noise(
     choice: PolicyChoice, claim: Excess, chance: float | None, recommended: bool, reason: str
 ) -> None:
     risk = None if chance is None else OverfittingEstimate(chance, 70, 8)
@@ -154,7 +154,7 @@ def test_the_document_names_the_rule_where_nothing_beats_it() -> None:
         assert float(fold["out_of_sample"]) == pytest.approx(-float(result.returns.mean()) * 365 * BPS, abs=1e-5)
 
 
-def test_the_map_shows_losses_beside_the_rule_and_its_neighbours_are_the_other_strictnesses() -> None:
+def test_map__shows_losses_beside_the_rule_and_its_strictnesses() -> None:
     tune_result = tune_result_of(search(walks(1, 240, 0.02), **GRID))  # type: ignore[arg-type]  # fields of a search
     rule_index = tune_result.choices.index(RULE)
     tune_result = replace(tune_result, best_index=rule_index)
@@ -175,7 +175,7 @@ def test_the_map_shows_losses_beside_the_rule_and_its_neighbours_are_the_other_s
     assert page.sections[0].charts[0]["title"] == "Loss in the last quarter"
 
 
-def test_active_returns_are_against_the_targets_in_force_and_without_reserves() -> None:
+def test_active_returns__are_against_targets_without_reserves() -> None:
     result = result_of(bars=120, every=30)
     targets = result.targets.copy()
     targets[60:] = [0.6, 0.3, 0.1]
@@ -216,7 +216,7 @@ def test_a_search_for_the_least_loss_goes_on_where_it_stopped(tmp_path: Path) ->
     assert again.verdict == first.verdict
 
 
-def test_without_a_grid_it_has_the_rule_beside_usual_bands_and_intervals() -> None:
+def test_usual_search__has_the_rule_beside_bands_and_intervals() -> None:
     choices = searched_grid(parse_grid(), Objective.TRACKING).choices()
     assert RULE in choices
     assert PolicyChoice(Threshold(None, 1_000), Destination.TARGET) in choices
@@ -254,7 +254,7 @@ def test_every_setting_is_what_its_options_and_its_config_say() -> None:
         assert keys.get("destination", choice.destination.value) == choice.destination.value
 
 
-def test_zones_are_tried_by_the_full_step_of_a_portfolio_with_a_limit_of_cost() -> None:
+def test_zones__are_tried_by_the_full_step_with_a_cost_limit() -> None:
     tune_spec = search(walks(4, 16), band="5%rel", objective=Objective.TRACKING)
     limits = replace(tune_spec.backtest.limits, plan_cost_bps=100)
     grid = grid_of(tracking="normal", zone="1d,300d")
@@ -269,7 +269,7 @@ def test_zones_are_tried_by_the_full_step_of_a_portfolio_with_a_limit_of_cost() 
     assert build_trigger(read, {}) == tune_result.choices[1].trigger
 
 
-def test_the_rule_without_a_numeraire_among_the_targets_is_refused_with_what_to_add() -> None:
+def test_rule_without_a_target_numeraire__is_refused() -> None:
     with pytest.raises(ConfigError, match="tracking trades against USD") as caught:
         PortfolioOptions(target="A=60,B=40").spec(walks(1, 20))
     assert "USD=0" in caught.value.remedy

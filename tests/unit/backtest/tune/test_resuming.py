@@ -117,7 +117,7 @@ def test_what_is_judged_otherwise_needs_no_run_again(tune_spec: TuneSpec, tmp_pa
     assert again.done == []
 
 
-def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(tune_spec: TuneSpec, tmp_path: Path) -> None:
+def test_last_quarter_seen_for_another_setting__is_reported(tune_spec: TuneSpec, tmp_path: Path) -> None:
     tune_spec = replace(tune_spec, table=walks(7, 80))
     first, again = tune_result_of(tune_spec, tmp_path), tune_result_of(tune_spec, tmp_path)
     assert (first.judged_setting_count, first.verdict) == (1, again.verdict)

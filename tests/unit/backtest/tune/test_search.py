@@ -99,7 +99,7 @@ def test_the_last_quarter_changes_nothing_that_the_search_sees() -> None:
     assert first_result.last_quarter_start_s == table.times_s[180]
 
 
-def test_an_edge_that_is_there_is_found_and_claimed_no_higher_than_its_interval() -> None:
+def test_real_edge__is_found_and_claimed_within_its_interval() -> None:
     tune_result = tune_result_of(search(swinging(480), every="14d"))
     assert tune_result.verdict.is_recommended, tune_result.verdict.sentences
     assert isinstance(tune_result.choices[tune_result.best_index].trigger, Threshold)
@@ -143,7 +143,7 @@ def claim(low: float, rival: str = "hold") -> Excess:
         ((claim(0.01), claim(0.02, "the calendar")), 0.5, "below the median in the other in 50%"),
     ],
 )
-def test_a_recommendation_needs_both_intervals_above_zero_and_little_overfitting(
+def test_recommendation__needs_both_intervals_and_little_overfit(
     claims: tuple[Excess, ...], chance: float | None, reason: str | None
 ) -> None:
     risk = None if chance is None else OverfittingEstimate(chance, 70, 8)
@@ -183,7 +183,7 @@ def test_folds_judge_only_what_comes_after_they_chose() -> None:
     )  # of equals the first
 
 
-def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_neighbours() -> None:
+def test_heat_map__has_each_setting_and_its_fall_to_neighbours() -> None:
     choices = grid_of("1%rel..5%rel:5,5%abs", "1d,7d", destination="target,halfway").choices()
     value = {choice: float(i % 7) for i, choice in enumerate(choices)}
     best = next(i for i, choice in enumerate(choices) if choice == PolicyChoice(HybridTrigger(Threshold(None, 300), Every(7 * DAY_S))))
@@ -230,7 +230,7 @@ def test_kernel_and_full_step_find_the_same() -> None:
     assert whole.best_index == quick.best_index
 
 
-def test_what_the_kernel_does_not_know_goes_through_the_full_step() -> None:
+def test_setting_unknown_to_the_kernel__takes_the_full_step() -> None:
     tune_spec = search(
         walks(4, 14), band="25%rel", allocator="inverse_volatility", allocator_schedule=AllocatorSchedule(4 * DAY_S, 6 * DAY_S)
     )
@@ -263,7 +263,7 @@ def tuned_engines(market: object) -> set[RunEngine]:
     return {job.engine(choice) for choice in job.choices}
 
 
-def test_hold_begins_at_the_targets_and_pieces_carry_the_newest_price() -> None:
+def test_hold__begins_at_targets_and_pieces_carry_prices() -> None:
     table = walks(6, 20)
     closes = table.closes.copy()
     closes[9:12, 1] = np.nan
@@ -298,7 +298,7 @@ def test_too_little_data_is_refused() -> None:
         tune_result_of(search(walks(8, 10)))
 
 
-def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
+def test_report__says_the_verdict_and_draws_each_setting() -> None:
     tune_result = tune_result_of(search(walks(9, 240), every="7d"))
     report_page = tune_page(tune_result)
     assert report_page.summary == tune_result.verdict.sentences
@@ -319,7 +319,7 @@ def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
     assert len(next(section for section in report_page.sections if section.title == "Walk-forward").tables[0].rows) == 4
 
 
-def test_the_same_search_gives_the_same_report_and_another_seed_other_intervals() -> None:
+def test_search__repeats_its_report_and_another_seed_differs() -> None:
     tune_spec = search(walks(10, 200))
     tune_result, same, other = (
         tune_result_of(tune_spec),

@@ -57,7 +57,7 @@ def test_luck_is_deflated_away_and_skill_is_not() -> None:
     assert deflated_sharpe(np.zeros((50, 3)), 0) is None
 
 
-def test_the_moments_of_a_deflated_ratio_are_those_of_its_own_returns() -> None:
+def test_deflated_ratio__has_the_moments_of_its_own_returns() -> None:
     from scipy.stats import norm  # slow to import
 
     returns = np.random.default_rng(10).exponential(0.01, (60, 4)) - 0.0095
@@ -96,7 +96,7 @@ def test_overfitting_is_what_the_papers_steps_give(objective: Objective, setting
     assert overfitting_estimate.probability == pytest.approx(plain_overfitting(returns, 8, objective is Objective.SHARPE))
 
 
-def test_overfitting_leaves_out_the_oldest_and_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overfitting__leaves_out_the_oldest_and_is_alike_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     returns = np.random.default_rng(12).normal(0, 0.01, (48, 6))
     whole = overfitting_probability(returns, Objective.GROWTH, 8)
     oldest = np.zeros((7, 6))
@@ -106,7 +106,7 @@ def test_overfitting_leaves_out_the_oldest_and_is_the_same_in_parts(monkeypatch:
     assert overfitting_probability(returns, Objective.GROWTH, 8) == whole
 
 
-def test_overfitting_is_a_half_on_noise_and_none_where_one_setting_dominates() -> None:
+def test_overfitting__is_half_on_noise_and_none_if_one_dominates() -> None:
     noise = np.random.default_rng(3).normal(0, 0.01, (60, 160, 20))
     overfitting_estimates = [overfitting_probability(column, Objective.SHARPE, 8) for column in noise]
     assert np.mean([estimate.probability for estimate in overfitting_estimates if estimate]) == pytest.approx(0.5, abs=0.05)
@@ -117,7 +117,7 @@ def test_overfitting_is_a_half_on_noise_and_none_where_one_setting_dominates() -
     assert (dominated.probability, dominated.split_count, dominated.block_count) == (0.0, 12_870, 16)
 
 
-def test_settings_that_are_alike_are_neither_above_nor_below_the_median() -> None:
+def test_equal_settings__are_neither_above_nor_below_the_median() -> None:
     column = np.random.default_rng(4).normal(0, 0.01, (64, 1))
     overfitting_estimate = overfitting_probability(np.repeat(column, 5, axis=1), Objective.GROWTH)
     assert overfitting_estimate is not None
@@ -151,7 +151,7 @@ def test_the_block_length_is_near_the_one_that_theory_gives(rho: float) -> None:
     assert block_length(np.ones(100)) == 1.0
 
 
-def test_a_correlation_after_some_lags_without_any_counts_in_the_block_length() -> None:
+def test_later_correlation__counts_in_the_block_length() -> None:
     chance, n = np.random.default_rng(13), 4_000
     steps = [chance.normal(0, 1, n + 4) for _ in range(15)]
     # R(0) = 2 and R(4) = 1 alone: Σ|k|R = 8, ΣR = 4.
@@ -210,7 +210,7 @@ def over_hold(chance: np.random.Generator, days: int, runs: int) -> np.ndarray:
     return np.log(grown @ shares) - np.diff(log_growth, axis=1, prepend=0.0)
 
 
-def test_a_lower_end_over_hold_is_above_the_truth_as_often_as_the_documentation_says() -> None:
+def test_lower_end_over_hold__exceeds_the_truth_as_documented() -> None:
     # Without drift and costs neither is ahead, to a tenth of a percent a year.
     confidence_intervals = [
         bootstrap_interval(sample, seed, resample_count=200) for seed, sample in enumerate(over_hold(np.random.default_rng(11), 120, 200))

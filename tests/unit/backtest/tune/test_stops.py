@@ -41,7 +41,7 @@ def with_stops(table: PriceTable, stop: str, band: str = "15%rel", **changes: ob
         ("20%,trailing:10%..30%:3", [NO_STOP, LOSS_20, *(StopLevel(OrderKind.TRAILING_STOP, bps) for bps in (1_000, 2_000, 3_000))]),
     ],
 )
-def test_grid__stops_multiply_the_settings_and_none_is_always_one(stop: str, levels: list[StopLevel | None]) -> None:
+def test_grid__stops_multiply_settings_and_none_is_one(stop: str, levels: list[StopLevel | None]) -> None:
     grid = grid_of("5%rel,10%rel", "7d", destination="target,halfway", stop=stop)
     assert list(grid.stops) == levels
     plain: PolicyGrid = replace(grid, stops=(None,))
@@ -89,7 +89,7 @@ def test_run__stop_sells_its_asset_and_stays_out(stop: StopLevel, closes: list[f
         assert result.value_by_mark[2] == pytest.approx(result.value_by_mark[1], rel=1e-9)
 
 
-def test_search__without_stops_is_the_same_with_and_without_the_option() -> None:
+def test_search__without_stops_is_the_same_with_the_option() -> None:
     table = walks(7, 40)
     plain, beside = tune_result_of(search(table, "10%rel")), tune_result_of(with_stops(table, "30%", "10%rel"))
     assert beside.run_results[0].value_by_mark == pytest.approx(plain.run_results[0].value_by_mark, rel=1e-12)

@@ -108,7 +108,7 @@ def test_search__judges_the_last_quarter_net_of_tax() -> None:
     assert net.scores[0] < gross.scores[0]
 
 
-def test_search__resumes_with_its_taxes_and_not_with_another_rate(tmp_path: Path) -> None:
+def test_search__resumes_with_its_taxes_alone(tmp_path: Path) -> None:
     tune_spec = taxed(search(walks(22, 40), "5%rel"), 2_500)
     first, again = tune_result_of(tune_spec, tmp_path / "out"), tune_result_of(tune_spec, tmp_path / "out")
     assert again.scores.tolist() == first.scores.tolist()

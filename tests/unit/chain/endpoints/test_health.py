@@ -16,12 +16,12 @@ def clock() -> FakeClock:
     return FakeClock(1_000)
 
 
-def test_an_endpoint_of_which_nothing_is_known_is_thought_well_of(clock: FakeClock) -> None:
+def test_unknown_endpoint__is_thought_well_of(clock: FakeClock) -> None:
     health = EndpointHealth(clock)
     assert (health.score, health.circuit, health.state.latency_s) == (1.0, Circuit.CLOSED, None)
 
 
-def test_failures_lower_the_score_and_time_forgets_them_by_halves(clock: FakeClock) -> None:
+def test_failures__lower_the_score_and_fade_by_halves(clock: FakeClock) -> None:
     health = EndpointHealth(clock)
     health.record_success(0.0)
     health.record_failure("down")
@@ -41,7 +41,7 @@ def test_of_two_that_always_answer_the_faster_scores_more(clock: FakeClock) -> N
     assert slow.state.latency_s == pytest.approx(2.0)
 
 
-def test_repeated_failures_rest_it_and_one_good_trial_brings_it_back(clock: FakeClock) -> None:
+def test_repeated_failures__rest_it_until_one_good_trial(clock: FakeClock) -> None:
     health = EndpointHealth(clock)
     for _ in range(FAILURES_BEFORE_REST - 1):
         health.record_failure("down")
@@ -95,7 +95,7 @@ def test_a_success_does_not_shorten_a_wait_that_was_asked_for(clock: FakeClock) 
     assert health.circuit is Circuit.RATE_LIMITED
 
 
-def test_one_that_was_outvoted_comes_last_and_is_asked_all_the_same(clock: FakeClock) -> None:
+def test_outvoted_endpoint__comes_last_and_is_used_all_the_same(clock: FakeClock) -> None:
     liar, honest = EndpointHealth(clock), EndpointHealth(clock)
     for health in (liar, honest):
         health.record_success(0.1)

@@ -53,7 +53,7 @@ def test_the_newest_block_near_which_enough_operators_are_counts(
     assert pool_state(*heights) == expected
 
 
-def test_one_operator_alone_is_believed_only_where_its_endpoints_are_level() -> None:
+def test_lone_operator__is_believed_only_if_its_endpoints_agree() -> None:
     assert pool_state(("a", 100), ("a", 98), minimum=1) == (98, True, [GOOD, GOOD])
     assert pool_state(("a", 100), ("a", 50), minimum=1) == (50, False, [GOOD, LAGS])
 
@@ -111,7 +111,7 @@ def test_a_newer_header_counts_only_if_there_was_time_to_mine_it(age_s: int, ahe
     assert (check_heights(panel, newest, height, NOW_S - age_s) == "") == level
 
 
-def test_without_a_known_interval_a_newer_header_counts_once_the_others_block_is_old() -> None:
+def test_newer_header__counts_once_the_others_block_is_old() -> None:
     def block(name: str) -> Callable[[list[object]], dict[str, object]]:
         return lambda params: forged_header({**HEADER, "timestamp": hex(ord(name)), "number": str(params[0])}, 0)
 
@@ -123,7 +123,7 @@ def test_without_a_known_interval_a_newer_header_counts_once_the_others_block_is
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 40)), min_size=1, max_size=6))
-def test_a_block_counts_only_where_a_majority_of_operators_is_near_it(heights: list[tuple[str, int]]) -> None:
+def test_block__counts_where_a_majority_of_operators_is_near(heights: list[tuple[str, int]]) -> None:
     names = {name for name, _ in heights}
     minimum = min(2, len(names))
     height, level, _ = pool_state(*heights, minimum=minimum)

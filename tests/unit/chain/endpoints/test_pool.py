@@ -37,7 +37,7 @@ def release() -> Iterator[threading.Event]:
     event.set()
 
 
-def test_all_are_asked_at_the_same_time_and_failures_are_handed_back() -> None:
+def test_calls__go_out_at_once_and_failures_are_returned() -> None:
     meet = threading.Barrier(3, timeout=5)
 
     def together(params: list[object]) -> str:
@@ -78,7 +78,7 @@ def test_without_a_grace_period_nothing_more_is_waited_for(release: threading.Ev
     assert (heard.operators, list(heard.failures)) == ({"a"}, [slow])
 
 
-def test_one_that_keeps_failing_rests_is_named_and_is_tried_again() -> None:
+def test_failing_endpoint__rests_is_named_and_is_tried_again() -> None:
     clock = FakeClock(0)
     answers: list[object] = [DOWN] * FAILURES_BEFORE_REST + ["0x1"]
     sick = node("sick", lambda params: answers.pop(0), clock)
@@ -94,7 +94,7 @@ def test_one_that_keeps_failing_rests_is_named_and_is_tried_again() -> None:
     assert sick.health.circuit is Circuit.CLOSED
 
 
-def test_where_resting_leaves_too_few_the_sick_are_tried_all_the_same() -> None:
+def test_resting_endpoints__are_tried_where_too_few_are_left() -> None:
     clock = FakeClock(0)
     answers: list[object] = [DOWN] * FAILURES_BEFORE_REST + ["0x1"]
     sick = node("sick", lambda params: answers.pop(0), clock)
@@ -105,7 +105,7 @@ def test_where_resting_leaves_too_few_the_sick_are_tried_all_the_same() -> None:
     assert panel.ask(price).operators == {"sick", "a"}
 
 
-def test_one_that_asked_us_to_wait_is_left_alone_even_where_it_is_needed() -> None:
+def test_endpoint_that_told_us_to_wait__is_left_alone() -> None:
     clock = FakeClock(0)
     answers: list[object] = [EndpointOverloaded("too many requests", retry_after_s=30), "0x1"]
     busy = node("busy", lambda params: answers.pop(0), clock)
@@ -120,7 +120,7 @@ def test_one_that_asked_us_to_wait_is_left_alone_even_where_it_is_needed() -> No
     assert panel.ask(price).operators == {"busy", "a"}
 
 
-def test_too_few_answers_are_raised_with_every_reason_and_a_remedy() -> None:
+def test_too_few_answers__raise_every_reason_and_a_remedy() -> None:
     panel = EndpointPool([node("a"), node("b", Retryable("b is down", "check it")), node("c", OperatorNeeded("c refuses"))], 2)
     with raises_code(Retryable, "operators", "1 of 2", "b is down", "c refuses") as caught:
         panel.require_quorum(panel.ask(price))
@@ -130,7 +130,7 @@ def test_too_few_answers_are_raised_with_every_reason_and_a_remedy() -> None:
         refusing.require_quorum(refusing.ask(price))
 
 
-def test_two_endpoints_of_one_operator_are_one_operator_and_stand_in_for_each_other() -> None:
+def test_endpoints_of_one_operator__count_once_and_stand_in() -> None:
     panel = EndpointPool([node("a"), node("a"), node("b", DOWN)], 2)
     heard = panel.ask(price)
     assert operators_of(heard.answers) == {"a"}
@@ -176,7 +176,7 @@ def test_nobody_alone_says_why_a_call_failed() -> None:
         assert reply.code == 3
 
 
-def test_an_error_counts_like_any_other_answer_whatever_its_words() -> None:
+def test_error__counts_like_any_answer_whatever_its_words() -> None:
     line = agreed(RpcFault(3, "execution reverted"), RpcFault(-32000, "VM error"), "0xaa")
     assert isinstance(line.batch([("eth_call", CALL)])[0], RpcFault)
 
@@ -193,7 +193,7 @@ def test_a_dead_first_endpoint_does_not_matter() -> None:
     assert agreed(DOWN, "0xaa", "0xaa").call("eth_call", CALL) == "0xaa"
 
 
-def test_a_block_far_behind_what_another_has_is_no_block_to_read_at() -> None:
+def test_block_far_behind__is_no_block_to_read_at() -> None:
     """One that lies about the newest block's height would else have contracts looked for before they were deployed."""
 
     def ahead(params: list[object]) -> object:

@@ -50,7 +50,7 @@ def test_op_stack__fee_that_falls_with_size_is_malformed(fees: tuple[int, int, i
 
 
 @pytest.mark.parametrize("position", [1, 3])
-def test_op_stack__fee_of_128_bits_is_read_and_one_of_129_is_malformed(position: int) -> None:
+def test_op_stack__fee_of_128_bits_is_read_and_129_malformed(position: int) -> None:
     fees = [1, 2, 3, 4]
     fees[position] = LARGEST
     assert read(*fees) == DataFeeQuote(*fees)
@@ -78,7 +78,7 @@ def test_op_stack__first_of_two_failures_is_the_answer() -> None:
 
 
 @pytest.mark.parametrize("data_fee", OP_STACKS)
-def test_op_stack__data_and_operator_fee_are_asked_for_nothing_and_for_the_size(data_fee: DataFeeKind) -> None:
+def test_op_stack__fees_are_read_for_nothing_and_for_the_size(data_fee: DataFeeKind) -> None:
     """Selectors of getL1FeeUpperBound(uint256) and getOperatorFee(uint256), then of getL1Fee(bytes) with two typical swaps."""
     calls = [("f1c7a58b", 0), ("f1c7a58b", MAX_TX_BYTES), ("275aedd2", 0), ("275aedd2", OPERATOR_SAMPLE_GAS)]
     assert [(item.target, item.calldata.hex()) for item in fee_items(data_fee)] == [

@@ -109,14 +109,14 @@ def test_no_fee_is_read_on_other_chains() -> None:
 
 
 @given(least=st.integers(1, 10**18), more=st.integers(0, 10**18), empty=st.integers(0, 10**18), size=st.integers(0, 100_000))
-def test_the_expected_fee_is_between_that_of_nothing_and_the_bound(least: int, more: int, empty: int, size: int) -> None:
+def test_expected_fee__is_between_that_of_nothing_and_the_bound(least: int, more: int, empty: int, size: int) -> None:
     quote = DataFeeQuote(empty, empty + 10**18, 3, 3 + OPERATOR_SAMPLE_GAS, least, least + more)
     assert empty <= quote.expected_data_fee_wei(size) <= quote.max_data_fee_wei(size)
     assert quote.expected_data_fee_wei(size) <= quote.expected_data_fee_wei(size + 512)
     assert quote.expected_fee_wei(1_000, size, size) == 2 * quote.expected_data_fee_wei(size) + 2 * 3 + 1_000
 
 
-def test_the_expected_fee_of_swaps_is_on_the_line_through_the_typical_ones() -> None:
+def test_expected_swap_fee__is_on_the_line_of_typical_ones() -> None:
     quote = DataFeeQuote(100, 10**9, one_swap_wei=200, four_swaps_wei=500)
     fees = [quote.expected_data_fee_wei(legs_bytes(legs)) for legs in ([None] * number for number in (1, 2, 4, 8))]
     assert fees == [200, 300, 500, 900]
@@ -174,7 +174,7 @@ def test_cost_and_caps_contain_the_fee() -> None:
 
 
 @pytest.mark.parametrize(("allowed_raw", "approvals"), [(10**30, 0), (0, 1), (1, 2)])
-def test_a_plan_pays_for_the_data_of_its_swap_and_of_each_approval(allowed_raw: int, approvals: int) -> None:
+def test_plan__pays_for_the_data_of_swap_and_approvals(allowed_raw: int, approvals: int) -> None:
     """In wei, valued by the native coin's price; an allowance that is too small is reset first."""
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
     allowances = tuple(Allowance(asset.token.address, ROUTER, allowed_raw) for asset in step.portfolio.assets)
@@ -283,7 +283,7 @@ def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
         assert "data fee" in simulated.data_fee_unknown_reason
 
 
-def test_a_fee_above_the_granted_one_is_refused_and_revocations_are_not() -> None:
+def test_fee_above_the_granted__is_refused_but_for_revocations() -> None:
     grant = Grant(IntentKind.SWAP, 0, 1, 0, max_data_fee_wei=10)
     head = step_input().snapshot.head
     _require_granted_data_fee(Simulation(True, "", 1, head, data_fee_wei=10), grant)

@@ -137,7 +137,7 @@ def test_the_transaction_that_waits_at_the_demanded_tip_is_named(tmp_path: Path)
     assert "not accepted" not in caught.value.message, "the refused one was replaced"
 
 
-def test_a_nameless_demand_doubles_the_tip_a_bounded_number_of_times(tmp_path: Path) -> None:
+def test_nameless_demand__doubles_the_tip_a_few_times(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     tips = demanding(setup, TIP_CAP_WEI, named=False)
     setup.settings = replace(setup.settings, usual_tip_wei=GWEI // 4)
@@ -155,7 +155,7 @@ def test_nodes_that_refuse_every_tip_end_the_attempt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", ["before:send", "before:planned", "after:planned", "after:signed"])
-def test_a_process_killed_between_refusal_and_replacement_pays_the_tip_after_all(tmp_path: Path, at: str) -> None:
+def test_killed_process__pays_the_demanded_tip_after_all(tmp_path: Path, at: str) -> None:
     setup = bench(tmp_path)
     needed = 3 * TIP
     seen: list[str] = []
@@ -176,7 +176,7 @@ def test_a_process_killed_between_refusal_and_replacement_pays_the_tip_after_all
     assert setup.store.journal.open_intents() == ()
 
 
-def test_the_demand_is_stored_before_more_is_paid_and_holds_for_a_day(tmp_path: Path) -> None:
+def test_demand__is_stored_before_payment_and_holds_for_a_day(tmp_path: Path) -> None:
     setup = bench(tmp_path)
     demanding(setup, 3 * TIP)
     setup.on_event = lambda event: demanded.append(setup.store.budgets.demanded_tip_wei(START_S)) if event.name == "before:send" else None
@@ -190,7 +190,7 @@ def test_the_demand_is_stored_before_more_is_paid_and_holds_for_a_day(tmp_path: 
     assert [setup.store.budgets.demanded_tip_wei(at_s) for at_s in times_s] == [3 * TIP, 3 * TIP, 0]
 
 
-def test_a_demand_below_the_paid_tip_is_a_refusal_and_nothing_more(tmp_path: Path) -> None:
+def test_demand_below_the_paid_tip__is_a_mere_refusal(tmp_path: Path) -> None:
     setup = bench(tmp_path)
 
     def contradicts(_signed) -> None:
@@ -202,7 +202,7 @@ def test_a_demand_below_the_paid_tip_is_a_refusal_and_nothing_more(tmp_path: Pat
     assert setup.store.budgets.demanded_tip_wei(setup.clock.now_s()) == 0
 
 
-def test_a_demand_beside_an_unknown_outcome_is_paid_once_the_transaction_waits_too_long(tmp_path: Path) -> None:
+def test_demand_beside_an_unknown_outcome__is_paid_when_late(tmp_path: Path) -> None:
     setup = patient(tmp_path)
     tips = demanding(setup, 3 * TIP)
     send = setup.chain.send
@@ -238,7 +238,7 @@ def test_of_several_demands_the_least_counts(named: tuple[int | None, int | None
 
 
 @pytest.mark.parametrize(("is_emergency", "end_state"), [(True, S.FINAL), (False, S.CANCELLED)])
-def test_a_demand_of_many_times_the_granted_gas_is_paid_by_an_emergency(tmp_path: Path, is_emergency: bool, end_state: IntentState) -> None:
+def test_demand_far_above_the_grant__is_paid_by_an_emergency(tmp_path: Path, is_emergency: bool, end_state: IntentState) -> None:
     setup = bench(tmp_path)
     setup.settings = replace(setup.settings, emergency_gas_ceilings=(100 * GWEI, None))
     demanding(setup, 4 * GWEI)
@@ -255,7 +255,7 @@ def test_a_demand_of_many_times_the_granted_gas_is_paid_by_an_emergency(tmp_path
 HEAD = Head(1, 1, "0x" + "00" * 32, START_S, 10 * GWEI)
 
 
-def test_a_demanded_tip_raises_the_maximum_fee_within_both_limits() -> None:
+def test_demanded_tip__raises_the_maximum_fee_within_limits() -> None:
     def fees(limit: int | None, soft: int | None = None) -> tuple[int | None, int | None]:
         raised = with_demanded_tip(tx(0), HEAD, 3 * GWEI, limit, soft)
         return raised.max_fee_wei, raised.max_priority_fee_wei

@@ -19,13 +19,13 @@ from tests.support.transactions import WALLET
 DAY_BLOCKS = DAY_S // SPACING_S
 
 
-def test_a_round_of_exactly_the_asked_second_is_no_round_before_it() -> None:
+def test_round_of_the_exact_second__is_no_earlier_round() -> None:
     rounds, reaches_back = past_rounds(FeedProxy([(100, 1), (200, 2), (300, 3)]), FEED, HEAD, 200)
     assert rounds == (PastRound(100, 1), PastRound(200, 2), PastRound(300, 3))
     assert reaches_back
 
 
-def test_rounds_that_begin_with_the_asked_second_do_not_reach_back_before_it() -> None:
+def test_rounds_from_the_second__do_not_reach_back() -> None:
     rounds, reaches_back = past_rounds(FeedProxy([(200, 2), (300, 3)]), FEED, HEAD, 200)
     assert rounds == (PastRound(200, 2), PastRound(300, 3))
     assert not reaches_back
@@ -66,7 +66,7 @@ def test_a_chain_younger_than_a_day_is_read_from_its_first_block(height: int) ->
     assert told(Node(height=height, sent={height: {}})).since_block == 0
 
 
-def test_a_genesis_block_of_exactly_a_day_ago_is_not_of_the_last_day() -> None:
+def test_genesis_a_day_ago__is_not_of_the_last_day() -> None:
     assert told(Node(height=DAY_BLOCKS, sent={DAY_BLOCKS: {}})).since_block == 1
 
 
@@ -128,7 +128,7 @@ def mean(ticks: tuple[int, int], seconds_x128: tuple[int, int], window_s: int = 
     ("before", "after", "tick"),
     [(0, 100, 1), (0, 99, 0), (0, -100, -1), (0, -101, -2), (0, -1, -1), (-500, -800, -3), (700, -300, -10), (-200, 300, 5)],
 )
-def test_a_mean_tick_is_the_difference_over_the_window_rounded_down(before: int, after: int, tick: int) -> None:
+def test_mean_tick__is_the_difference_rounded_down(before: int, after: int, tick: int) -> None:
     assert mean((before, after), (0, 2**64)).twap_tick == tick
 
 
@@ -154,7 +154,7 @@ def test_a_mean_keeps_its_window() -> None:
     assert mean((0, 100), (0, 2**64)).twap_window_s == 100
 
 
-def test_both_ends_of_a_window_are_asked_in_seconds_before_the_block() -> None:
+def test_window_ends__are_read_in_seconds_before_the_block() -> None:
     line = observing(observed((0, 100), (0, 2**64)))
     past_twaps(line, [POOL], AT, [9_000], 100)
     assert line.calls[0][1][0]["data"] == "0x883bdbfd" + "".join(f"{word:064x}" for word in (32, 2, 1_100, 1_000))
@@ -167,7 +167,7 @@ def test_no_window_that_ends_after_the_block_is_asked_about(end_s: int, request_
     assert len(line.calls) == request_count
 
 
-def test_windows_before_the_first_observation_are_not_asked_about() -> None:
+def test_windows_before_the_first_observation__are_not_read() -> None:
     line = observing(RpcFault(3, "OLD"))
     past_twaps(line, [POOL], AT, list(range(9_900, 0, -100)), 100)
     assert len(line.calls) == 48

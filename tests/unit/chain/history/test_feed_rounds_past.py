@@ -17,7 +17,7 @@ def test_rounds_are_read_back_over_the_phases_of_the_proxy() -> None:
     assert past_rounds(proxy, FEED, HEAD, 450)[0] == (PastRound(400, 4), PastRound(500, 5), PastRound(600, 6))
 
 
-def test_rounds_without_an_answer_from_the_future_or_out_of_order_are_left_out() -> None:
+def test_rounds_missing_from_the_future_or_unordered__are_left_out() -> None:
     proxy = FeedProxy([(100, 1), (200, 0), (300, -5), (HEAD.timestamp_s + 1, 7), (50, 8), (400, 9)])
     rounds, whole = past_rounds(proxy, FEED, HEAD, 10)
     assert rounds == (PastRound(100, 1), PastRound(400, 9))

@@ -15,7 +15,7 @@ from tests.support.text import raises_code
 from tests.support.transactions import WALLET
 
 
-def test_every_transaction_of_the_last_day_is_found_and_none_of_before() -> None:
+def test_transactions__of_the_last_day_alone_are_found() -> None:
     node = Node(sent={OLD: {}, **{number: {"logs": SWAP} for number in RECENT}})
     day = told(node)
     assert day.since_block == 20_000 - DAY_BLOCKS + 1
@@ -45,7 +45,7 @@ def test_a_node_that_forgets_old_states_cannot_tell() -> None:
         told(Node(sent={OLD: {}, 19_999: {}}, states_from=19_872))
 
 
-def test_a_young_chain_is_read_block_by_block_where_states_are_forgotten() -> None:
+def test_young_chain_without_states__is_read_block_by_block() -> None:
     node = Node(height=MAX_SCANNED_BLOCKS - 2, sent={3: {}, 200: {}}, states_from=MAX_SCANNED_BLOCKS - 3)
     assert [transaction.receipt.block_number for transaction in told(node).transactions] == [3, 200]
 

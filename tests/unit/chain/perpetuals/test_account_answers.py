@@ -126,7 +126,7 @@ def test_a_market_that_is_closed_or_lets_no_price_move_is_paused(change: dict[st
         ("mean_index_of_WETH", (0,)),
     ],
 )
-def test_an_account_that_is_off_by_one_or_not_wholly_known_is_unreadable(name: str, answer: tuple[int, ...]) -> None:
+def test_account_off_by_one_or_partly_known__is_unreadable(name: str, answer: tuple[int, ...]) -> None:
     assert isinstance(read(**{name: answer}), str)
 
 
@@ -148,7 +148,7 @@ def test_a_market_without_a_position_stays_and_has_none() -> None:
     assert [market.market for market in read_flat.markets] == [MARKET.base]
 
 
-def test_the_mean_index_is_over_the_window_of_funding_and_the_index_of_now() -> None:
+def test_mean_index__is_over_the_funding_window() -> None:
     items = {question.name: question.item.calldata for question in perp_questions(SCOPE)}
     assert items["index of WETH"][-32:] == uint_word(0)
     assert items["mean index of WETH"][-32:] == uint_word(900)

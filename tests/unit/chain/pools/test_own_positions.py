@@ -89,7 +89,7 @@ def test_manager__token_without_liquidity_is_listed_too() -> None:
     assert names(listed(lens_of(words(1), words(42), [position(0)]), POOL)) == [(MANAGER, 0)]
 
 
-def test_manager__number_or_position_that_cannot_be_read_is_left_out() -> None:
+def test_manager__unreadable_number_or_position_is_left_out() -> None:
     lens = lens_of(words(4), words(41, None, 43, 44), [position(1), FAILED, position(3)[:-1]])
     assert names(listed(lens, POOL)) == [(MANAGER, 1)]
 
@@ -101,7 +101,7 @@ def test_manager__wallet_without_its_tokens_is_asked_once() -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1, 5])
-def test_manager__tokens_beyond_the_most_are_counted_and_not_looked_at(more: int) -> None:
+def test_manager__tokens_beyond_the_most_are_only_counted(more: int) -> None:
     lens = lens_of(words(MAX_CHECKED_TOKENS + more), [FAILED] * MAX_CHECKED_TOKENS)
     assert listed(lens, POOL) == UnsolicitedPositions((), more)
 

@@ -108,11 +108,11 @@ def test_oracle__mean_liquidity_is_rounded_down() -> None:
     assert oracle(0, (10 << 128) // 3 + 1, 10)[1] == 2
 
 
-def test_oracle__largest_possible_mean_liquidity_is_capped_at_128_bits() -> None:
+def test_oracle__mean_liquidity_is_capped_at_128_bits() -> None:
     assert oracle(0, 1)[1] == 2**128 - 1
 
 
-def test_oracle__cap_is_met_from_the_delta_that_equals_the_window() -> None:
+def test_oracle__cap_is_met_from_the_delta_of_the_window() -> None:
     """With a delta equal to the window the quotient is (2^160 - 1) >> 32, the largest uint128 itself."""
     assert oracle(0, WINDOW_S)[1] == 2**128 - 1
     assert oracle(0, WINDOW_S + 1)[1] == WINDOW_S * UINT160_MAX // ((WINDOW_S + 1) << 32) < 2**128 - 1

@@ -112,7 +112,7 @@ def other_word(position: int, value: bytes) -> Callable[[bytes], bytes]:
         (8, other_word(4, uint_word(2**128)), CallStatus.MALFORMED.why),
     ],
 )
-def test_an_answer_that_contradicts_what_is_known_is_not_believed(number: int, change: Callable[[bytes], bytes], reason: str) -> None:
+def test_answer_that_contradicts_what_is_known__is_not_believed(number: int, change: Callable[[bytes], bytes], reason: str) -> None:
     position = read_position(V3, OWNER, altered(number, change))
     assert isinstance(position, str)
     assert reason in position
@@ -129,7 +129,7 @@ def test_a_pair_that_the_factory_does_not_know_is_not_counted() -> None:
     assert read_position(V2, OWNER, answers) == CallStatus.MALFORMED.why
 
 
-def test_a_token_is_gone_only_when_owner_and_position_both_revert() -> None:
+def test_token__is_gone_only_if_owner_and_position_revert() -> None:
     answers = v3_answers()
     answers[0] = answers[1] = CallStatus.FAILED
     assert read_position(V3, OWNER, answers) == LpMissingPosition("uniswap_v3", lp_worlds.MANAGER, 42, *lp_worlds.TOKENS)
@@ -147,7 +147,7 @@ def test_a_token_that_came_into_being_later_asks_for_a_new_start() -> None:
     assert "start the" in position
 
 
-def test_an_unreadable_position_is_quarantined_by_name_and_the_others_stay() -> None:
+def test_unreadable_position__is_quarantined_by_name_alone() -> None:
     watch = SnapshotScope(OWNER, (), (), (), (), (), 0, 100, (V2, V3))
     assert [question.name.split(":")[0] for question in all_questions(watch)] == [f"uniswap_v2 {lp_worlds.PAIR}"] * 8 + [
         "uniswap_v3 #42"
@@ -182,6 +182,6 @@ def test_a_token_of_the_manager_that_was_burned_needs_no_pool() -> None:
 
 
 @pytest.mark.parametrize("pool", [0, None, CallStatus.FAILED])
-def test_a_range_without_a_pool_of_the_factory_is_a_mistake_of_the_config(pool: int | CallStatus | None) -> None:
+def test_range_without_a_pool__is_a_mistake_of_the_config(pool: int | CallStatus | None) -> None:
     with pytest.raises(ConfigError, match="has no pool"):
         _with_range(PositionRef(V3.confirmed_position, FACTORY), (3_000, -600, 1_200), pool)

@@ -99,7 +99,7 @@ def test_short_mean__of_a_pool_that_is_not_pinned_does_not_count() -> None:
     assert off_bps(pinned)[1] == pytest.approx(20, abs=1.1)
 
 
-def test_short_mean__of_a_thin_pool_hardly_counts_beside_a_deep_one() -> None:
+def test_short_mean__of_a_thin_pool_hardly_counts_by_a_deep_one() -> None:
     deep, thin = v3_pool(WETH, USDC, PRICE, depth=20_000_000), v3_pool(WETH, USDC, PRICE, depth=20_000, name="thin")
     assert off_bps(priced_step(with_short_mean(deep, 0), with_short_mean(thin, 2_000)))[1] < 4
 
@@ -168,7 +168,7 @@ def test_short_mean__beyond_the_limit_refuses_what_is_no_exit(short_bps: int, pa
     assert verdict("oracle_deviation", step, with_exit(sell_weth(step))).passed, "an exit acts"
 
 
-def test_short_mean__of_a_token_that_is_not_traded_refuses_nothing() -> None:
+def test_short_mean__of_a_token_not_traded_refuses_nothing() -> None:
     """Who pushes the only pool of another asset for minutes holds back that asset alone."""
     other = v3_pool(WBTC, USDC, 60_000)
     pools = [v2_pool(WETH, USDC, PRICE), with_short_mean(other, 400, base=WBTC)]
@@ -179,7 +179,7 @@ def test_short_mean__of_a_token_that_is_not_traded_refuses_nothing() -> None:
     assert not verdict("oracle_deviation", step, sells_wbtc).passed
 
 
-def test_short_mean__survives_a_swap_and_the_codec_and_old_steps_lack_it() -> None:
+def test_short_mean__survives_swap_and_codec_unlike_old_steps() -> None:
     pool = with_short_mean(v3_pool(WETH, USDC, PRICE), 100)
     assert pool.swap(WETH.address, 10**18).pool_after.short_mean == pool.short_mean
     step = priced_step(pool)

@@ -95,7 +95,7 @@ def test_fee__larger_than_any__is_no_fee() -> None:
     assert read(100_001) is CallStatus.MALFORMED
 
 
-def test_fee__zero_by_its_module__does_not_grow_with_the_distance() -> None:
+def test_fee__zero_by_its_module__does_not_grow() -> None:
     pool = read(0, config=(420, 20_000, 10**7))
     assert isinstance(pool, SlipstreamPool)
     assert pool.dynamic_fee is not None

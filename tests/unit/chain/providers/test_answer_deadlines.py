@@ -87,7 +87,7 @@ def test_heartbeat__headers_never_end__is_one_failure(answer: tuple[bytes, bytes
 
 
 @pytest.mark.timeout(20)
-def test_session__headers_never_end_behind_a_proxy__is_a_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_session__endless_headers_behind_a_proxy__time_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with unending_server(*UNENDING["header"]) as proxy_url:
         monkeypatch.setenv("http_proxy", proxy_url)
         session = open_session("http://node.example/")

@@ -148,7 +148,7 @@ def test_batch__refused_for_its_rate__is_not_split(message: str, code: int) -> N
         assert provider.max_batch is None
 
 
-def test_batch__refused_at_any_size__is_the_providers_error_and_nothing_is_remembered() -> None:
+def test_batch__refused_at_any_size__is_the_provider_s_error() -> None:
     with serve(whole("batch size too large, max 10", status=413)) as server:
         provider = line(server.url)
         with pytest.raises((Retryable, PassingFault), match="batch size too large"):

@@ -43,7 +43,7 @@ def test_the_turns_before_a_request_are_those_taken_and_not_over() -> None:
 @pytest.mark.parametrize(
     ("turns_before_s", "expected_s"), [(0.0, 0.0), (BURST_S, 0.0), (BURST_S + 0.5, 0.5), (BURST_S + LONGEST_WAIT_S + 9, LONGEST_WAIT_S)]
 )
-def test_a_request_waits_for_what_is_beyond_the_burst_and_not_for_ever(turns_before_s: float, expected_s: float) -> None:
+def test_request_beyond_the_burst__waits_but_not_for_ever(turns_before_s: float, expected_s: float) -> None:
     assert waiting_time_s(turns_before_s) == pytest.approx(expected_s)
 
 

@@ -184,7 +184,7 @@ def test_two_calls_are_two_requests() -> None:
 @pytest.mark.parametrize(
     "reply", [Reply(b"", status=503), Reply(b"", cut="reset"), Reply(b"", cut="close")], ids=["503", "reset", "closed"]
 )
-def test_a_signed_transaction_is_sent_once_whatever_the_endpoint_does(reply: Reply) -> None:
+def test_signed_transaction__is_sent_once_whatever_happens(reply: Reply) -> None:
     with serve(lambda request: reply) as server:
         with raises_code(Retryable, "unknown_if_sent") as caught:
             NodeSender(provider(server.url)).send(SIGNED)
@@ -203,7 +203,7 @@ def test_web3_itself_can_send_nothing() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_no_redirect_is_followed_with_a_signed_transaction_or_a_read(status: int) -> None:
+def test_redirect__is_followed_by_no_transaction_or_read(status: int) -> None:
     with serve(good()) as elsewhere, serve(lambda request: Reply(b"", status=status, headers={"Location": elsewhere.url})) as server:
         with pytest.raises(TrimtabError):
             NodeSender(provider(server.url)).send(SIGNED)
@@ -280,7 +280,7 @@ def test_a_quorum_asks_every_operator_and_names_the_liar() -> None:
         open_web3(alone).eth.get_balance(OWNER, at)
 
 
-def test_blocks_that_differ_in_fields_that_are_not_read_are_the_same_block() -> None:
+def test_blocks_that_differ_in_unread_fields__are_the_same() -> None:
     nodes = [ScriptedTransport(name, eth_getBlockByNumber={**HEAD_JSON, "totalDifficulty": name}) for name in ("alpha", "beta")]
     assert open_web3(QuorumProvider(EndpointPool(nodes, 2))).eth.get_block("latest")["hash"].to_0x_hex() == BLOCK
 
@@ -292,7 +292,7 @@ def test_a_refused_call_is_our_error_and_not_web3s() -> None:
     assert caught.value.fault.revert_data == "0x1234"
 
 
-def test_a_read_is_repeated_and_its_values_are_those_of_the_answer() -> None:
+def test_read__is_repeated_with_the_answer_s_values() -> None:
     replies = iter([Reply(b"", status=503)])
 
     def answer(request: Any) -> Reply:

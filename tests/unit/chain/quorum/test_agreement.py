@@ -41,7 +41,7 @@ def test_two_operators_that_say_the_same_agree() -> None:
 
 
 @pytest.mark.parametrize(("lie", "what"), LIES)
-def test_a_single_field_that_differs_ends_the_agreement_of_two_and_is_named(lie: dict[str, Any], what: str) -> None:
+def test_differing_field__ends_the_agreement_and_is_named(lie: dict[str, Any], what: str) -> None:
     with pytest.raises(Refused) as caught:
         find_quorum([says("alpha"), says("beta", **lie)], NAMES, 2)
     assert what in str(caught.value)
@@ -52,7 +52,7 @@ def test_a_single_field_that_differs_ends_the_agreement_of_two_and_is_named(lie:
 
 @pytest.mark.parametrize("min_operators", [1, 2])
 @pytest.mark.parametrize(("lie", "what"), LIES)
-def test_the_one_of_three_that_differs_is_named_and_does_not_count(lie: dict[str, Any], what: str, min_operators: int) -> None:
+def test_differing_one_of_three__is_named_and_does_not_count(lie: dict[str, Any], what: str, min_operators: int) -> None:
     agreed = find_quorum([says("liar", **lie), says("alpha"), says("beta")], NAMES, min_operators)
     assert agreed.agreeing_operators == ("alpha", "beta")
     assert agreed.endpoint_answer.compared_values == TRUTH.compared_values
@@ -65,7 +65,7 @@ def test_two_endpoints_of_one_operator_count_once() -> None:
     assert find_quorum([says("alpha"), says("alpha")], NAMES, 1).agreeing_operators == ("alpha",)
 
 
-def test_many_endpoints_of_one_operator_do_not_outvote_another_operator() -> None:
+def test_endpoints_of_one_operator__do_not_outvote_another() -> None:
     with pytest.raises(Refused):
         find_quorum([says("liar", block_values=(9, *VALUES[1:]))] * 5 + [says("alpha")], NAMES, 1)
 

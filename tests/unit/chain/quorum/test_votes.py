@@ -20,7 +20,7 @@ from tests.support.text import raises_code
 @pytest.mark.parametrize(
     ("operators", "minimum", "enough"), [(1, 1, 1), (2, 1, 2), (2, 2, 2), (3, 2, 2), (4, 2, 3), (5, 2, 3), (1, 2, 2), (3, 3, 3)]
 )
-def test_a_majority_of_those_who_answer_and_never_fewer_than_the_config_wants(operators: int, minimum: int, enough: int) -> None:
+def test_majority__is_of_the_answers_and_no_fewer_than_configured(operators: int, minimum: int, enough: int) -> None:
     assert quorum_size(operators, minimum) == enough
 
 
@@ -57,14 +57,14 @@ def test_an_operator_that_contradicts_itself_is_behind_nothing() -> None:
 
 
 @given(truth=st.integers(10, 1000), lies=st.lists(st.integers(0, 10**9), max_size=2), honest=st.integers(3, 5))
-def test_a_minority_of_liars_moves_neither_a_height_nor_an_amount(truth: int, lies: list[int], honest: int) -> None:
+def test_minority_of_liars__moves_no_height_or_amount(truth: int, lies: list[int], honest: int) -> None:
     answer_by_operator = {f"honest{n}": truth for n in range(honest)} | {f"liar{n}": lie for n, lie in enumerate(lies)}
     enough = quorum_size(len(answer_by_operator), 2)
     assert highest_confirmed_number(answer_by_operator, enough) == lowest_sufficient_number(answer_by_operator, enough) == truth
 
 
 @given(answers=st.lists(st.integers(0, 50), min_size=1, max_size=7))
-def test_as_many_as_needed_vouch_for_a_height_and_accept_an_amount(answers: list[int]) -> None:
+def test_needed_votes__vouch_for_a_height_and_an_amount(answers: list[int]) -> None:
     values = {str(n): value for n, value in enumerate(answers)}
     enough = quorum_size(len(values), 1)
     assert sum(value >= highest_confirmed_number(values, enough) for value in answers) >= enough

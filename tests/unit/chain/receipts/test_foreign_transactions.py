@@ -52,7 +52,7 @@ FOUND = TxAtNonce(HASH, MINED_AT, ROUTER, 5, "0x1234")
 
 @pytest.mark.parametrize("since", [0, 1, MINED_AT - 1, MINED_AT])
 @pytest.mark.parametrize("head", [MINED_AT, MINED_AT + 1, MINED_AT + 120, MINED_AT + 121, HEAD])
-def test_the_wallets_transaction_is_found_by_its_nonce_wherever_it_is(since: int, head: int) -> None:
+def test_wallet_transaction__is_found_by_its_nonce(since: int, head: int) -> None:
     assert find_tx_by_nonce(panel(chain("a"), chain("b")), WALLET, NONCE, since, head) == FOUND
 
 
@@ -63,7 +63,7 @@ def test_what_is_not_there_is_not_found(nonce: int, since: int, head: int) -> No
 
 @pytest.mark.parametrize(("first_kept", "age"), [(248, 153), (200, 150), (127, 100), (120, 119), (63, 31), (7, 3), (1, 0)])
 @pytest.mark.parametrize("since", [0, 10])
-def test_what_was_mined_lately_is_found_on_nodes_that_keep_no_old_states(first_kept: int, age: int, since: int) -> None:
+def test_recent_transaction__is_found_on_nodes_without_old_states(first_kept: int, age: int, since: int) -> None:
     """A proposal may have waited for its signers for longer than a node remembers."""
     mined_at = HEAD - age
 
@@ -97,7 +97,7 @@ def test_the_hash_of_a_used_nonce_is_found_however_old(mined_at: int) -> None:
     assert find_mined_hash(panel(chain("a", mined_at), chain("b", mined_at)), WALLET, NONCE, HEAD) == HASH
 
 
-def test_one_that_lies_about_the_transaction_is_outvoted_and_two_that_differ_decide_nothing() -> None:
+def test_liar__is_outvoted_and_two_that_differ_decide_nothing() -> None:
     for lie in ({"hash": OTHER}, {"to": STRANGER}, {"input": "0x12"}, {"value": "0x6"}):
         assert find_tx_by_nonce(panel(chain("a"), chain("liar", **lie), chain("b")), WALLET, NONCE, 0, HEAD) == FOUND
         with pytest.raises(NoQuorum):
@@ -141,7 +141,7 @@ def test_conflicting_hash__is_that_of_a_pending_transaction() -> None:
     assert nonces_asked == ["pending"]
 
 
-def test_a_block_that_does_not_show_how_the_nonce_was_used_says_nothing() -> None:
+def test_block_that_hides_the_nonce_s_use__says_nothing() -> None:
     hiding = chain("hiding", **{"from": STRANGER})
     with raises_code(Retryable, "answer", "hiding", "nonce 7", "block 137"):
         find_tx_by_nonce(panel(hiding, minimum=1), WALLET, NONCE, 0, HEAD)
@@ -207,7 +207,7 @@ def test_safe_execution__is_found_at_both_ends_of_each_request(block_number: int
     assert safe_execution == SafeExecution(HASH, block_number, SAFE_TX)
 
 
-def test_safe_execution__is_found_in_the_newest_blocks_of_a_long_range() -> None:
+def test_safe_execution__is_found_in_a_long_range_s_newest_blocks() -> None:
     head_block = 2 * MAX_REQUESTS * BLOCKS_PER_REQUEST
     block_number = head_block - (MAX_REQUESTS - 1) * BLOCKS_PER_REQUEST
     execution = event(blockNumber=hex(block_number))
@@ -215,7 +215,7 @@ def test_safe_execution__is_found_in_the_newest_blocks_of_a_long_range() -> None
     assert safe_execution == SafeExecution(HASH, block_number, SAFE_TX)
 
 
-def test_an_execution_that_one_endpoint_alone_has_seen_is_not_known() -> None:
+def test_execution_seen_by_one_endpoint__is_not_known() -> None:
     assert find_safe_execution(panel(logs("a"), logs("liar", event()), logs("b")), WALLET, SAFE_TX, 0, HEAD) is None
     with pytest.raises(NoQuorum):
         find_safe_execution(panel(logs("a"), logs("liar", event())), WALLET, SAFE_TX, 0, HEAD)

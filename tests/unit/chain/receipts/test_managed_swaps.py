@@ -82,7 +82,5 @@ UNWRAPPED = (to_checksum_address(WALLET), NATIVE, SOLD)
     ],
     ids=["no swap", "wrapped before a swap", "unwrapped after the swap", "an event of another contract", "two swaps"],
 )
-def test_wrap_transfers__go_from_or_to_no_one_unless_a_later_swap_takes_them(
-    logs: list[dict[str, Any]], wraps: list[tuple[str, str, int]]
-) -> None:
+def test_wrap_transfers__have_no_partner_but_a_later_swap(logs: list[dict[str, Any]], wraps: list[tuple[str, str, int]]) -> None:
     assert wraps_of(*logs) == wraps

@@ -41,7 +41,7 @@ def failure(answer: Answerer, **options: Any) -> TrimtabError:
     return caught.value
 
 
-def test_a_batch_is_one_request_and_answers_are_matched_by_id_not_by_place() -> None:
+def test_batch__is_one_request_matched_by_id() -> None:
     def shuffled(request: Any) -> Reply:
         return Reply(json.dumps(rpc_answer(request, lambda method, params: params[0])[::-1]).encode())
 
@@ -66,7 +66,7 @@ def test_an_empty_batch_asks_nothing() -> None:
     assert line.request_count == 0
 
 
-def test_a_call_that_the_node_refuses_is_a_fault_in_its_place_and_the_others_are_answered() -> None:
+def test_refused_call__is_a_fault_in_its_place_alone() -> None:
     def second_fails(request: Any) -> Reply:
         answers = rpc_answer(request, lambda method, params: method)
         del answers[1]["result"]
@@ -239,7 +239,7 @@ def flaky(failures: int) -> Answerer:
     return lambda request: Reply(b"", status=429) if next(failures_left, None) is not None else good()(request)
 
 
-def test_reads_are_tried_again_after_a_pause_that_grows_and_varies() -> None:
+def test_reads__are_tried_again_after_growing_varied_pauses() -> None:
     pauses: list[float] = []
     with serve(flaky(2)) as server:
         line = transport(server.url, attempts=3, sleep=pauses.append)
@@ -268,7 +268,7 @@ def test_a_short_wait_that_is_asked_for_is_waited_for(status: int) -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("patience", ["30", "Thu, 01 Jan 1970 00:17:10 GMT"])
-def test_a_longer_one_leaves_the_endpoint_alone_and_says_for_how_long(status: int, patience: str) -> None:
+def test_longer_pause__leaves_the_endpoint_alone_and_says_how_long(status: int, patience: str) -> None:
     with serve(lambda request: Reply(b"", status=status, headers={"Retry-After": patience})) as server:
         line = transport(server.url, attempts=3, wall_clock=lambda: 1_000.0)
         with pytest.raises(EndpointOverloaded) as caught:
@@ -307,7 +307,7 @@ def test_what_is_not_known_to_be_a_read_is_asked_once(method: str) -> None:
         assert len(server.seen) == 1
 
 
-def test_the_words_of_a_node_are_made_harmless_and_hold_no_secret() -> None:
+def test_node_s_words__are_made_harmless_without_secrets() -> None:
     words = f"\x1b[31mbad\x1b[0m <b>[red]</b> =cmd| see https://node.example/{SECRET} or {SECRET}\nnext" + "x" * 500
 
     def rude(request: Any) -> Reply:
@@ -350,7 +350,7 @@ def test_a_url_that_is_none_is_refused_without_showing_it(url: str) -> None:
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-def test_the_name_of_an_endpoint_on_this_machine_has_its_port_and_no_secret() -> None:
+def test_local_endpoint_s_name__has_its_port_and_no_secret() -> None:
     for url, named in (
         ("http://user:word@127.0.0.1:8545/secret?key=1", "127.0.0.1:8545"), ("http://localhost:1", "localhost:1"),
         ("http://[::1]:8545", "[::1]:8545"), ("http://127.0.0.1", "127.0.0.1"), ("https://node.example:8545/secret", "node.example"),

@@ -33,12 +33,12 @@ def test_data_is_read_back(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 7, "", "ab", "0xa", "0xzz", b"\1", "0x" + "11" * 31, "0x" + "11" * 33])
-def test_what_is_not_data_of_that_length_is_an_error_that_names_it(value: Any) -> None:
+def test_data_of_another_length__is_an_error_that_names_it(value: Any) -> None:
     with raises_code(Retryable, "answer", "block hash"):
         parse_bytes(value, "block hash", 32)
 
 
-def test_a_recipient_is_an_address_or_none_where_a_contract_is_made() -> None:
+def test_recipient__is_an_address_or_none_for_a_creation() -> None:
     assert parse_recipient("0xd8da6bf26964af9d7eed9e03e53415d37aa96045") == "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
     assert parse_recipient(None) == parse_recipient("") == ""
 

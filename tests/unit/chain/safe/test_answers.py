@@ -35,7 +35,7 @@ def test_a_nonce_is_read() -> None:
     assert SafeContract(ScriptedTransport(eth_call=WORD), WALLET).nonce() == 5
 
 
-def test_a_wallet_that_reads_numbers_to_53_bits_signs_what_is_shown() -> None:
+def test_wallet_of_53_bit_numbers__signs_what_is_shown() -> None:
     """Wallets are JavaScript: a whole number of JSON beyond that is rounded, and its hash is another."""
     call = replace(tx(WALLET, "0x"), value_wei=1_234_567_890_123_456_789)
     node = ScriptedTransport()

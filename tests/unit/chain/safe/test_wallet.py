@@ -266,7 +266,7 @@ def owner(node: ScriptedTransport) -> WalletOwnerSigner:
         ({"input": "0x"}, False),
     ],
 )
-def test_owner__transaction_of_the_nonce_matches_by_recipient_value_and_data(fields: dict[str, Any], matches: bool) -> None:
+def test_owner__nonce_s_transaction_matches_by_its_call(fields: dict[str, Any], matches: bool) -> None:
     assert owner(chain_with(**fields)).mined_at_nonce(CALL_TX, 0) == MinedTransaction(HASH, MINED_AT, matches)
 
 
@@ -304,7 +304,7 @@ OTHER_CALL = safe_tx_hash(WALLET, replace(CALL_TX, value_wei=6))
 
 @pytest.mark.parametrize("topic", [EXECUTION_SUCCESS_TOPIC, EXECUTION_FAILURE_TOPIC], ids=["success", "failure"])
 @pytest.mark.parametrize("since", [0, MINED_AT - 1])
-def test_owners__execution_of_another_call_is_none_of_the_proposal(topic: str, since: int) -> None:
+def test_owners__execution_of_another_call_is_not_the_proposal(topic: str, since: int) -> None:
     other = owners(executed(OTHER_CALL, topic)).mined_at_nonce(CALL_TX, since)
     assert other == MinedTransaction(HASH, MINED_AT, False)
 
@@ -315,7 +315,7 @@ def test_owners__execution_before_the_proposal_shows_nothing() -> None:
 
 
 @pytest.mark.parametrize("topic", [EXECUTION_SUCCESS_TOPIC, EXECUTION_FAILURE_TOPIC], ids=["success", "failure"])
-def test_owners__event_that_only_the_second_search_shows_is_the_proposals(topic: str) -> None:
+def test_owners__event_of_the_second_search_is_the_proposal_s(topic: str) -> None:
     """The index of events catches up between the two searches; a failure is no success, and ours all the same."""
     node = executed(safe_tx_hash(WALLET, CALL_TX), topic)
     events = node.answers["eth_getLogs"]
@@ -451,7 +451,7 @@ def with_another_contract() -> ScriptedTransport:
     ],
     ids=["version", "no contract", "another contract", "guard", "no handler", "another handler"],
 )
-def test_safe__that_cannot_make_or_simulate_batches__signs_none_and_says_why(node: ScriptedTransport, reason: str) -> None:
+def test_safe__that_cannot_make_batches__signs_none_and_says_why(node: ScriptedTransport, reason: str) -> None:
     signer, safe_sender = signer_of(node, is_safe=True)
     assert isinstance(signer, SafeOwnersSigner)
     assert isinstance(safe_sender, SafeSender)
@@ -486,13 +486,13 @@ SUCCEEDED = {"status": "0x1", "returnData": "0x"}
         (None, ()),
     ],
 )
-def test_batch__that_reverts__its_failing_call_is_named_if_a_node_says_it(answer: object, words: tuple[str, ...]) -> None:
+def test_reverting_batch__names_its_failing_call_if_a_node_does(answer: object, words: tuple[str, ...]) -> None:
     calls = [BatchedCall(USDT, b""), BatchedCall(ROUTER, b"")]
     reason = failure_in_batch(ScriptedTransport(eth_simulateV1=answer), WALLET, calls, HEAD)
     assert bool(reason) == bool(words)
     assert all(word in reason for word in words)
 
 
-def test_foreign_signer__wallet_that_is_no_safe_is_refused_as_one() -> None:
+def test_foreign_signer__wallet_that_is_no_safe_is_refused() -> None:
     with pytest.raises(ConfigError):
         signer_of(ScriptedTransport(eth_call="0x"), is_safe=True)

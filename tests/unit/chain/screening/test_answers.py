@@ -57,7 +57,7 @@ def test_a_try_has_one_finding(changes: dict[str, object], finding: TokenFinding
 
 
 @given(st.lists(st.integers(0, 2**256 - 1), min_size=12, max_size=12), st.integers(0, 255))
-def test_no_answer_of_a_node_ends_in_anything_but_a_finding_or_retryable(words: list[int], status: int) -> None:
+def test_node_answer__ends_in_a_finding_or_retryable(words: list[int], status: int) -> None:
     page = bytes([1, status]) + b"".join(word.to_bytes(32, "big") for word in words)
     try:
         record = decode_record(page)
@@ -95,11 +95,11 @@ def test_bytes_that_are_no_answer_are_refused(page: bytes) -> None:
         (RpcFault(-32000, "unknown account"), None),
     ],
 )
-def test_an_answer_to_a_single_call_is_told_apart_from_a_node_that_cannot_run_it(answer: object, means: TransferOutcome | None) -> None:
+def test_single_call_s_answer__differs_from_a_node_that_cannot(answer: object, means: TransferOutcome | None) -> None:
     assert transfer_outcome(answer) is means
 
 
-def test_every_finding_that_shuts_a_token_out_says_what_can_be_done() -> None:
+def test_finding_that_shuts_a_token_out__says_what_to_do() -> None:
     for finding in TokenFinding:
         assert finding.description
         assert bool(finding.remedy) != finding.is_tradable

@@ -74,7 +74,7 @@ def test_a_node_that_refuses_every_try_says_nothing_of_tokens(fault: RpcFault) -
         findings_of(lambda count: fault if count else None)
 
 
-def test_a_try_that_is_refused_is_asked_once_more_and_then_ends_the_step() -> None:
+def test_refused_try__is_repeated_once_then_ends_the_step() -> None:
     answers = [BROKEN, None, None]
     assert findings_of(lambda count: answers.pop(0) if count else None) == [TokenFinding.CLEAN, TokenFinding.CLEAN]
     answers = [BROKEN, None, BROKEN]
@@ -83,7 +83,7 @@ def test_a_try_that_is_refused_is_asked_once_more_and_then_ends_the_step() -> No
 
 
 @pytest.mark.parametrize("code", [-32005, 429])
-def test_a_single_call_beyond_the_nodes_limits_says_nothing_of_its_token(code: int) -> None:
+def test_call_beyond_the_node_s_limits__says_nothing_of_its_token(code: int) -> None:
     with raises_code(Retryable, "rate_limit", "limit exceeded"):
         findings_of(lambda count: None if count else RpcFault(code, "limit exceeded"))
 
@@ -105,14 +105,14 @@ def sale_into_an_empty_pool() -> tuple[StepInput, tuple[TokenMove, ...]]:
     return quarantine_pools(step, [failed]), sale
 
 
-def test_a_pool_in_quarantine_for_its_other_token_still_shows_that_this_one_moves() -> None:
+def test_pool_in_quarantine_for_the_other__shows_this_one_moves() -> None:
     """The pool of the sale holds none of the token, so it alone cannot be tested by a loan."""
     step, sale = sale_into_an_empty_pool()
     screened_tokens = TokenScreen(FakeScreenNode(lambda count: None, sale[0].pool.contract), "").screen(step, sale)
     assert screened_tokens[0] == ScreenedToken(sale[0].token, TokenFinding.CLEAN)
 
 
-def test_a_fault_of_the_calls_that_find_the_cause_says_nothing_of_the_token() -> None:
+def test_fault_of_the_search_for_a_cause__says_nothing_of_a_token() -> None:
     step, sale = sale_into_an_empty_pool()
     node = FakeScreenNode(lambda count: BROKEN if count == 0 and node.request_count > 1 else None, sale[0].pool.contract)
     with raises_code(Retryable, "token_screen", "internal error"):

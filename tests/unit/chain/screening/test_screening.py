@@ -230,7 +230,7 @@ POOL_FAULTS: dict[str, tuple[TrialRecord, list[TestedCall], TransferOutcome, str
 
 @pytest.mark.parametrize(("record", "calls", "by_pool", "why"), POOL_FAULTS.values(), ids=POOL_FAULTS)
 @pytest.mark.parametrize("place", ["of-the-plan", "elsewhere"])
-def test_a_pool_that_fails_beside_one_that_works_is_left_out_alone(
+def test_failing_pool_beside_a_working_one__is_left_out_alone(
     record: TrialRecord, calls: list[TestedCall], by_pool: TransferOutcome, why: str, place: str
 ) -> None:
     beside = [trial(pool=OTHER_POOL)] if place == "of-the-plan" else []
@@ -302,13 +302,13 @@ def test_an_account_that_fails_with_every_pool_is_named(
 
 
 @pytest.mark.parametrize("role", [CallRole.PAYEE, CallRole.SPENDER], ids=["payee", "spender"])
-def test_an_account_that_one_pool_alone_refuses_is_the_pools_fault(role: CallRole) -> None:
+def test_account_refused_by_one_pool__is_the_pool_s_fault(role: CallRole) -> None:
     screened = screened_weth([trial(), trial(pool=OTHER_POOL)], [checked(POOL, role, T.FAILED), checked(OTHER_POOL, role, T.TRUE)])
     assert screened.finding.is_tradable
     assert screened.failed_pools == (FailedPool(POOL.contract, f"the pool cannot exchange it with {ROUTER}"),)
 
 
-def test_a_token_that_rejects_a_transfer_of_zero_is_not_blamed_for_it() -> None:
+def test_token_that_rejects_zero__is_not_blamed_for_it() -> None:
     calls = [checked(POOL, CallRole.SPENDER, T.FAILED)]
     assert screened_weth([trial()], calls, unlisted=T.FAILED) == ScreenedToken(WETH.address, F.CLEAN)
 
@@ -320,7 +320,7 @@ def test_a_listed_pool_is_named(by_wallet: TransferOutcome | None) -> None:
     assert (screened.finding, screened.subject) == (F.BLOCKLISTED, POOL_SUBJECT)
 
 
-def test_a_token_that_two_pools_and_an_empty_wallet_cannot_send_is_paused() -> None:
+def test_token_stuck_in_two_pools_and_the_wallet__is_paused() -> None:
     screened = screened_weth([trial(NOT_LENT)], [UNPAID], T.FAILED, None, others=(NOT_LENT,))
     assert (screened.finding, screened.subject, screened.detail) == (F.PAUSED, ScreenSubject.TOKEN, "pools cannot send it")
 
@@ -330,7 +330,7 @@ def test_a_wallet_that_cannot_send_is_named_with_its_only_pool() -> None:
     assert (screened.subject, screened.detail) == (ScreenSubject.WALLET, "the wallet cannot send it")
 
 
-def test_a_pool_that_receives_from_no_one_is_named_and_not_the_router() -> None:
+def test_pool_that_receives_from_no_one__is_named() -> None:
     calls = [checked(POOL, CallRole.WALLET, T.FAILED), checked(POOL, CallRole.SPENDER, T.FAILED)]
     screened = screened_weth([trial(), trial(pool=OTHER_POOL)], calls)
     assert screened.finding.is_tradable
@@ -344,7 +344,7 @@ def test_a_pool_that_makes_one_of_two_payments_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("record", [NOT_LENT, replace(FAIR, transfer_outcome=T.FAILED)], ids=["no-loan", "no-transfer"])
-def test_a_token_that_says_it_is_paused_is_believed_unless_a_pool_moves_it(record: TrialRecord) -> None:
+def test_token_that_says_paused__is_believed_unless_a_pool_moves_it(record: TrialRecord) -> None:
     """paused() of some tokens is about minting."""
     paused = screened_weth([trial(record)], [UNPAID], T.FAILED, is_paused=True)
     assert (paused.finding, paused.detail) == (F.PAUSED, "paused() returns true")
@@ -353,7 +353,7 @@ def test_a_token_that_says_it_is_paused_is_believed_unless_a_pool_moves_it(recor
     assert [failed.pool for failed in moved.failed_pools] == [POOL.contract]
 
 
-def test_a_trap_in_one_of_two_pools_fails_although_each_transfer_works() -> None:
+def test_trap_in_one_of_two_pools__fails_though_transfers_work() -> None:
     trap = replace(FAIR, transfer_from_outcome=T.FAILED)
     assert TokenTests(WETH.address, (trial(), trial(pool=OTHER_POOL)), (PAID,)).all_passed
     assert not TokenTests(WETH.address, (trial(), trial(trap, OTHER_POOL)), (PAID,)).all_passed
@@ -430,7 +430,7 @@ def test_traits_are_asked_by_their_selectors() -> None:
     assert {item.target for item in items} == {WETH.address}
 
 
-def test_views_that_only_share_based_or_calling_tokens_have_are_named() -> None:
+def test_views_of_share_based_or_calling_tokens__are_named() -> None:
     none = [CallStatus.FAILED] * 4
     assert judge_traits(none) is None
     for number, name in enumerate(("sharesOf", "scaledBalanceOf", "gonsForBalance")):
@@ -500,7 +500,7 @@ class FakeControlsNode(ScriptedTransport):
 
 
 @pytest.mark.parametrize(("held_raw", "tried_raw"), [(1, 1), (999, 999), (1_000, 1_000), (1_001, 1_000)])
-def test_controls__wallet_sends_no_more_than_it_holds_or_the_pool(held_raw: int, tried_raw: int) -> None:
+def test_controls__wallet_sends_what_it_or_the_pool_holds(held_raw: int, tried_raw: int) -> None:
     """With more than it holds, or is asked for, a sound wallet would be named as the one that cannot send."""
     step, node = step_holding(held_raw), FakeControlsNode()
     step = replace(step, snapshot=replace(step.snapshot, pools=(POOL,)))
@@ -588,7 +588,7 @@ def test_a_balance_one_base_unit_off_its_transfers_is_rebased(now: int, change: 
     assert f"changed by {change} base units" in rebased(logs_of([5, 7], [2]), now, earlier=100)
 
 
-def test_a_balance_that_is_the_same_or_was_not_read_asks_for_no_transfers() -> None:
+def test_unchanged_or_unread_balance__needs_no_transfers() -> None:
     logs = logs_of([], [])
     assert rebased(logs, now=100, earlier=100) == ""
     assert rebased(logs, now=100, earlier=None) == ""
@@ -596,7 +596,7 @@ def test_a_balance_that_is_the_same_or_was_not_read_asks_for_no_transfers() -> N
 
 
 @pytest.mark.parametrize(("number", "first"), [(100, 37), (64, 1), (10, 1)])
-def test_transfers_are_read_from_the_block_after_the_earlier_balance(number: int, first: int) -> None:
+def test_transfers__are_read_from_the_block_after_the_balance(number: int, first: int) -> None:
     logs = logs_of([], [])
     rebased(logs, now=110, earlier=100, number=number)
     assert [(span["fromBlock"], span["toBlock"]) for span in (params[0] for _, params in logs.calls)] == [(hex(first), hex(number))] * 2

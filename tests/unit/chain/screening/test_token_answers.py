@@ -117,7 +117,7 @@ def test_screen__each_pool_of_a_token_lends_it_once() -> None:
     assert node.trials == [(move.token.lower(), move.pool.contract.lower(), flag, 700) for move, flag in zip(moves, flags, strict=True)]
 
 
-def test_screen__everything_but_the_past_balance_is_read_at_the_block() -> None:
+def test_screen__reads_all_but_the_past_balance_at_the_block() -> None:
     node, step = FakeNode(), step_input({"WETH": 5_000, "USDC": 5_000})
     step = with_snapshot(step, head=replace(step.snapshot.head, number=1_000))
     screened(node, step=step)

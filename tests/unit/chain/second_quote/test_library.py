@@ -62,7 +62,7 @@ def test_each_leg_is_asked_at_the_plan_s_block() -> None:
 
 
 @given(first=st.integers(10**15, 10**19), second=st.integers(10**15, 10**19))
-def test_a_second_leg_in_a_pool_is_quoted_after_the_first_within_fee_times_depth_used(first: int, second: int) -> None:
+def test_second_leg_in_a_pool__is_quoted_after_the_first(first: int, second: int) -> None:
     quotes = second_quotes(plan(leg(first), leg(second)), "0x", ExactPair())
     out_first = get_amount_out(first, *RESERVES)
     really = get_amount_out(second, RESERVES[0] + first, RESERVES[1] - out_first)
@@ -121,7 +121,7 @@ def test_whatever_goes_wrong_is_said_in_words(answer: object, leg: Leg, code: st
         UniswapPythonQuoter(answering(answer), (V2, V3)).quote(leg, 5, "0xabc")
 
 
-def test_the_library_reaches_the_node_by_contract_calls_at_the_block_only() -> None:
+def test_library__reaches_the_node_by_calls_at_the_block_alone() -> None:
     wire = answering(word(address("deep")))
     UniswapPythonQuoter(wire, (V3,)).quote(leg(5, venue="v3"), 5, "0xabc")
     assert {method for method, _ in wire.calls} == {"eth_call"}
@@ -183,7 +183,7 @@ def test_pins_that_cannot_be_read_stop_the_step() -> None:
         EvidenceGatherer(**{**GATHER, "read_pins": raising(OperatorNeeded("store is corrupt"))}).gather(step_input(), plan())
 
 
-def test_a_missing_second_source_is_an_error_per_leg_and_no_question_when_the_guard_is_off() -> None:
+def test_missing_second_source__is_an_error_a_leg_if_guarded() -> None:
     gatherer = EvidenceGatherer(**GATHER)
     on = gatherer.gather(step_input(), plan(leg(1), leg(2)))
     assert ["second source" in (quote.error or "") for quote in on.second_quotes] == [True, True]

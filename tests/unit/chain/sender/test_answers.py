@@ -71,7 +71,7 @@ def test_an_unknown_fate_is_said_and_nothing_is_sent_again(answer: object) -> No
     assert node.asked == ["eth_sendRawTransaction"]
 
 
-def test_a_nonce_too_low_is_success_when_our_own_hash_is_on_the_chain() -> None:
+def test_nonce_too_low__is_success_with_our_hash_on_chain() -> None:
     sender, _ = sending(RpcFault(-32000, "nonce too low: next nonce 8, tx nonce 7"), body={"hash": HASH, "blockNumber": None})
     sender.send(SIGNED)
 
@@ -112,7 +112,7 @@ def test_a_receipt_tells_the_erc20_transfers_and_no_other_event() -> None:
     assert (status.receipt.block_number, status.receipt.gas_used, status.receipt.effective_gas_price_wei) == (16, 21_000, GWEI)
 
 
-def test_a_receipt_tells_which_positions_were_minted_and_which_grew() -> None:
+def test_receipt__says_which_positions_were_minted_and_grew() -> None:
     manager, word = "0x" + "22" * 20, "0x" + bytes(12).hex()
     minted = {"address": manager, "topics": [TRANSFER_TOPIC, word + "00" * 20, word + WALLET[2:], f"0x{7:064x}"], "data": "0x"}
     moved = {"address": manager, "topics": [TRANSFER_TOPIC, word + ROUTER[2:], word + WALLET[2:], f"0x{8:064x}"], "data": "0x"}
@@ -143,7 +143,7 @@ def test_a_receipt_without_block_is_not_mined_yet() -> None:
         "receipt",
     ],
 )
-def test_a_receipt_that_makes_no_sense_is_an_error_and_not_an_answer(receipt: object) -> None:
+def test_receipt_without_sense__is_an_error_not_an_answer(receipt: object) -> None:
     with pytest.raises(Retryable):
         sending(None, receipt, {"hash": HASH})[0].status_of(HASH)
 
@@ -152,7 +152,7 @@ def simulating(call: object, gas: object, **changes: object) -> NodeSender:
     return NodeSender(ScriptedTransport(eth_call=call, eth_estimateGas=gas, **changes))
 
 
-def test_a_simulation_that_the_node_cannot_make_is_retryable_and_no_verdict() -> None:
+def test_impossible_simulation__is_retryable_and_no_verdict() -> None:
     for fault in (RpcFault(-32005, "limit exceeded"), RpcFault(-32601, "method not found"), RpcFault(-32000, "already known")):
         with pytest.raises(Retryable):
             simulating(fault, "0x5208").simulate(CANCEL, WALLET)
@@ -162,7 +162,7 @@ def test_a_simulation_that_the_node_cannot_make_is_retryable_and_no_verdict() ->
         simulating("0x", "0x5208", eth_getBlockByNumber=RpcFault(-32000, "no")).simulate(CANCEL, WALLET)
 
 
-def test_a_token_that_answers_false_to_an_approval_fails_the_simulation() -> None:
+def test_token_that_answers_false__fails_the_simulation() -> None:
     approve = replace(CANCEL, to=USDT, data=encode_approve(ROUTER, 5))
     for number in (0, 2):  # two is not true
         simulation = simulating("0x" + number.to_bytes(32, "big").hex(), "0x5208").simulate(approve, WALLET)
@@ -172,7 +172,7 @@ def test_a_token_that_answers_false_to_an_approval_fails_the_simulation() -> Non
         assert simulating(fine, "0x5208").simulate(approve, WALLET).ok
 
 
-def test_a_simulation_after_a_block_asks_everything_at_that_block() -> None:
+def test_simulation_after_a_block__reads_everything_at_it() -> None:
     """Calls and gas of different blocks would not belong together."""
     blocks: dict[str, object] = {}
 
@@ -186,7 +186,7 @@ def test_a_simulation_after_a_block_asks_everything_at_that_block() -> None:
         assert blocks == dict.fromkeys(answers, tag)
 
 
-def test_a_fee_below_the_base_fee_fails_the_simulation_whatever_the_node_says() -> None:
+def test_fee_below_the_base_fee__fails_the_simulation() -> None:
     simulated = simulating("0x", "0x5208").simulate(replace(CANCEL, max_fee_wei=6, max_priority_fee_wei=0), WALLET)
     assert not simulated.ok
     assert "7 wei" in simulated.reason

@@ -56,7 +56,7 @@ def test_without_a_gas_limit_no_fee_is_sent_with_it() -> None:
 
 
 @pytest.mark.parametrize(("gas", "reverted"), [(0, True), (50_000, False)])
-def test_gas_that_is_exceeded_is_a_revert_only_where_the_node_chose_it(gas: int, reverted: bool) -> None:
+def test_exceeded_gas__is_a_revert_only_if_the_node_chose_it(gas: int, reverted: bool) -> None:
     burning = ScriptedTransport(eth_call="0x", eth_estimateGas=RpcFault(-32000, "gas required exceeds allowance (30000000)"))
     assert NodeSender(burning).simulate(replace(TX, gas=gas), WALLET).reverted is reverted
 
@@ -74,7 +74,7 @@ def test_a_lack_of_funds_is_no_revert() -> None:
 
 
 @pytest.mark.parametrize(("limit", "estimate"), [(50_000, 40_000), (0, 50_000)])
-def test_the_operator_fee_is_that_of_the_larger_of_limit_and_estimate(limit: int, estimate: int) -> None:
+def test_operator_fee__is_that_of_the_larger_gas(limit: int, estimate: int) -> None:
     def call(params: list[Any]) -> str:
         data = params[0]["data"]
         return "0x" if params[0]["to"] == TX.to else "0x" + uint_word(0 if data.startswith("0xf1c7a58b") else int(data[10:], 16)).hex()
@@ -92,11 +92,11 @@ def nonces(*answers: tuple[str, int, int], minimum: int = 1) -> tuple[int, int]:
     return sender(*(node(name, eth_getTransactionCount=counts(*pair)) for name, *pair in answers), minimum=minimum).nonces(WALLET)
 
 
-def test_of_one_operator_s_endpoints_the_lowest_used_nonce_counts() -> None:
+def test_one_operator__counts_by_its_lowest_used_nonce() -> None:
     assert nonces(("a", 5, 5), ("a", 7, 7)) == (5, 5)
 
 
-def test_of_one_operator_s_endpoints_the_highest_pending_nonce_counts() -> None:
+def test_one_operator__counts_by_its_highest_pending_nonce() -> None:
     assert nonces(("a", 5, 6), ("a", 5, 8), ("a", 5, 5)) == (5, 8)
 
 
@@ -126,7 +126,7 @@ def test_a_majority_of_refusals_with_one_revert_is_no_revert() -> None:
     assert (simulation.ok, simulation.reverted) == (False, False)
 
 
-def test_gas_is_the_lowest_estimate_that_enough_operators_call_sufficient() -> None:
+def test_gas__is_the_lowest_estimate_that_enough_accept() -> None:
     nodes = [node(name, eth_estimateGas=hex(gas)) for name, gas in (("a", 30_000), ("b", 40_000), ("c", 90_000))]
     assert sender(*nodes, minimum=3).simulate(TX, WALLET).gas == 90_000
 
@@ -143,13 +143,13 @@ def test_a_block_that_one_of_two_does_not_have_is_undecided() -> None:
         sender(node("a"), node("b", eth_getBlockByNumber=None)).block_hash(16)
 
 
-def test_where_every_endpoint_needs_its_operator_the_reason_is_raised() -> None:
+def test_reason__is_raised_where_every_endpoint_needs_its_operator() -> None:
     error = OperatorNeeded("the key is refused", "renew it")
     with pytest.raises(OperatorNeeded, match="the key is refused"):
         sender(node("a", eth_sendRawTransaction=error), node("b", eth_sendRawTransaction=error)).send(SIGNED)
 
 
-def test_where_one_endpoint_alone_needs_its_operator_the_outcome_is_unknown() -> None:
+def test_outcome__is_unknown_where_one_endpoint_needs_its_operator() -> None:
     broken = node("a", eth_sendRawTransaction=OperatorNeeded("the key is refused", "renew it"))
     with raises_code(Retryable, "unknown_if_sent"):
         sender(broken, node("b", eth_sendRawTransaction=Retryable("down"))).send(SIGNED)

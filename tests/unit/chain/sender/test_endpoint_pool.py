@@ -43,7 +43,7 @@ def test_one_liar_moves_no_nonce(lie: str) -> None:
     assert ("nonce" in why(panel)) == (int(lie, 16) > 5)
 
 
-def test_of_two_the_lower_used_and_the_higher_pending_nonce_counts() -> None:
+def test_nonces__are_the_lower_used_and_the_higher_pending() -> None:
     def counts(latest: str, pending: str) -> Any:
         return lambda params: latest if params[1] == "latest" else pending
 
@@ -83,7 +83,7 @@ def level(number: int) -> Any:
     return block
 
 
-def test_endpoints_that_are_not_level_are_asked_about_the_block_that_enough_of_them_have() -> None:
+def test_uneven_endpoints__are_read_at_the_block_that_enough_have() -> None:
     blocks = [node(f"n{height}", eth_getBlockByNumber=level(height)) for height in (101, 100)]
     assert sender(*blocks).head().number == 100
     third = [*blocks, node("late", eth_getBlockByNumber=level(60))]
@@ -126,7 +126,7 @@ def test_one_liar_does_not_make_a_revert_a_success() -> None:
     assert "STF" in simulation.reason
 
 
-def test_two_that_disagree_on_a_simulation_send_nothing_and_are_named() -> None:
+def test_disagreement_on_a_simulation__sends_nothing_and_is_named() -> None:
     simulation = sender(node("a"), node("b", eth_call=RpcFault(3, "execution reverted: STF"))).simulate(CANCEL, WALLET)
     assert not simulation.ok
     assert "disagree (b: " in simulation.reason
@@ -157,7 +157,7 @@ def test_one_liar_falsifies_no_receipt(lie: dict[str, str]) -> None:
     assert mentions(why(panel), "a receipt")
 
 
-def test_a_receipt_that_one_alone_shows_is_a_transaction_on_its_way() -> None:
+def test_receipt_that_one_alone_shows__is_still_on_its_way() -> None:
     alone = sender(node("liar"), *(node(n, eth_getTransactionReceipt=None, eth_getTransactionByHash=None) for n in "ab"))
     assert (alone.status_of(HASH).state, alone.status_of(HASH).receipt) == ("pending", None)
 
@@ -191,7 +191,7 @@ def test_a_simulation_says_that_its_endpoints_are_not_level() -> None:
 
 
 # sending
-def test_the_bytes_go_to_every_public_endpoint_and_one_that_takes_them_is_enough() -> None:
+def test_bytes__go_to_every_public_endpoint_and_one_suffices() -> None:
     nodes = [node("a"), node("b", eth_sendRawTransaction=RpcFault(-32000, "already known")), node("c", eth_sendRawTransaction=DOWN)]
     sender(*nodes).send(SIGNED)
     assert all(node.asked == ["eth_sendRawTransaction"] for node in nodes)
@@ -223,7 +223,7 @@ def test_what_all_refuse_is_refused() -> None:
         sender(*(node(n, eth_sendRawTransaction=OperatorNeeded("no access")) for n in "ab")).send(SIGNED)
 
 
-def test_a_nonce_that_is_used_is_ours_when_our_receipt_is_there_and_a_strangers_when_it_is_not() -> None:
+def test_used_nonce__is_ours_with_our_receipt_else_a_stranger_s() -> None:
     sender(*(node(n, eth_sendRawTransaction=LOW) for n in "ab")).send(SIGNED)
     blank: dict[str, object] = {"eth_sendRawTransaction": LOW, "eth_getTransactionReceipt": None, "eth_getTransactionByHash": None}
     with pytest.raises(NonceUsed):
@@ -242,7 +242,7 @@ def test_with_a_private_endpoint_the_public_ones_get_nothing() -> None:
     assert not any(endpoint.asked for endpoint in public)
 
 
-def test_only_by_permission_do_the_public_ones_get_what_the_private_one_does_not_take() -> None:
+def test_public_endpoints__get_a_private_refusal_by_permission() -> None:
     public = [node("a"), node("b")]
     sender(*public, submit=node("relay", eth_sendRawTransaction=DOWN), fallback=True).send(SIGNED)
     until(lambda: all(endpoint.asked for endpoint in public))  # one that accepts suffices: the other may be asked later
@@ -252,5 +252,5 @@ def test_only_by_permission_do_the_public_ones_get_what_the_private_one_does_not
     assert not any(endpoint.asked for endpoint in untouched)
 
 
-def test_a_private_endpoint_that_says_used_is_checked_against_the_public_ones() -> None:
+def test_private_endpoint_that_says_used__is_checked() -> None:
     sender(node("a"), node("b"), submit=node("relay", eth_sendRawTransaction=LOW)).send(SIGNED)

@@ -62,7 +62,7 @@ def test_each_call_has_its_name_for_the_quorums_report() -> None:
 
 
 @given(st.one_of(st.none(), st.text(), st.integers(), st.binary(), st.lists(st.integers()), st.dictionaries(st.text(), st.text())))
-def test_nothing_that_a_node_says_is_anything_but_a_word_or_a_failure(word_answer: object) -> None:
+def test_node_s_answer__is_a_word_or_a_failure(word_answer: object) -> None:
     (lens_answer,) = proxy_answers([word_answer])
     assert lens_answer is CallStatus.FAILED or (isinstance(lens_answer, bytes) and len(lens_answer) == 32)
 

@@ -21,7 +21,7 @@ HEDGE: Document = {"size": "-2", "symbol": "ETH", "opened": 1_700_000_000, "clos
     ],
     ids=["both", "unfilled", "left out"],
 )
-def test_book_events__unfilled_orders_and_those_left_out_are_counted_apart(
+def test_book_events__unfilled_and_left_out_orders_count_apart(
     capsys: pytest.CaptureFixture[str], unfilled: dict[str, int], refused: dict[str, int], lines: list[str]
 ) -> None:
     show_book_events("agent", {**BOOK, "unfilled": unfilled, "refused": refused})

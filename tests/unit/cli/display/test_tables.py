@@ -42,7 +42,7 @@ def portfolio() -> FigureTable:
     )
 
 
-def test_holdings_show_each_asset_and_figure_whole_at_every_width() -> None:
+def test_holdings__show_each_figure_whole_at_every_width() -> None:
     assert cut(portfolio()) == []
     for width in WIDTHS:
         drawing = drawing_of(portfolio(), width)
@@ -129,7 +129,7 @@ move it on or back, and each trade pays its gas again
 usual volatilities of their classes: WETH 65 % (ether)"""
 
 
-def test_a_zone_says_where_assets_move_and_what_correcting_and_waiting_cost() -> None:
+def test_zone__says_where_assets_move_and_what_waiting_costs() -> None:
     drawing = drawing_of(zone_table(ZONE, "USDC"), 80)
     assert [line.rstrip() for line in drawing.strip().splitlines()] == ZONE_TEXT.splitlines()
     assert cut(zone_table(ZONE, "USDC")) == []
@@ -168,7 +168,7 @@ def test_gas_price_of_a_transaction_excludes_the_data_fee(paid_wei: int | None, 
     assert gas_price_text(transaction) == gwei
 
 
-def test_long_rows_of_history_and_transactions_are_whole_at_every_width() -> None:
+def test_long_rows__are_whole_at_every_width() -> None:
     sent = [{"kind": "futures", "status": "final"}, {"kind": "approve", "status": "final"}]
     row = {
         "step": "e271837f19ed",

@@ -33,7 +33,7 @@ def test_only_yes_is_a_yes(typed: int, answer: str, said: bool) -> None:
     assert ask("Sign and send this?") is said
 
 
-def test_an_interrupt_that_comes_just_before_the_read_blocks_is_heard(typed: int) -> None:
+def test_interrupt_just_before_the_read_blocks__is_heard(typed: int) -> None:
     """Python notes such a signal without the system call ending early: one that reads without looking up waits for an answer."""
     answers = threading.Timer(60, lambda: os.write(typed, b"n\n"))
     answers.daemon = True

@@ -66,13 +66,13 @@ def test_a_wrapped_native_coin_that_is_not_listed_is_refused() -> None:
 
 
 @pytest.mark.parametrize("coin", COIN_SUPPLIES)
-def test_a_figure_is_valid_while_it_is_off_by_at_most_a_twentieth(coin: str) -> None:
+def test_figure__is_valid_while_off_by_a_twentieth_at_most(coin: str) -> None:
     supply = COIN_SUPPLIES[coin]
     assert (1 + MOST_YEARLY_ISSUANCE[coin]) ** supply.valid_years <= 1.05
 
 
 @pytest.mark.parametrize(("years", "is_chosen"), [(0, True), (2.9, True), (3.1, False)])
-def test_weights_say_the_source_and_its_age_and_hold_after_its_time(years: float, is_chosen: bool) -> None:
+def test_weights__say_source_and_age_and_hold_after_its_time(years: float, is_chosen: bool) -> None:
     wbtc = token("WBTC")
     (listed,) = tokens_of("ethereum", "WBTC")
     (supply,) = package_supplies([listed], "0x", 1)

@@ -134,7 +134,7 @@ def test_the_page_states_how_many_values_two_packages_agree_on() -> None:
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
-def test_the_page_has_a_row_for_each_network_and_every_disputed_value(network: Network) -> None:
+def test_page__has_each_network_and_every_disputed_value(network: Network) -> None:
     text = PAGE.read_text(encoding="utf-8")
     row = next(line for line in text.splitlines() if line.startswith(f"| {network.name} |"))
     assert f"| {network.block_ms / 1000:g} s | {network.finality} |" in row
@@ -177,7 +177,7 @@ def test_names_and_chain_ids_are_single() -> None:
     assert len(BY_NAME) == len({network.chain_id for network in NETWORKS}) == len(NETWORKS)
 
 
-def test_a_preset_has_the_venues_that_can_be_traded_and_those_that_need_our_contract_apart() -> None:
+def test_preset__has_tradable_venues_and_ours_apart() -> None:
     kinds = {
         name: tuple([venue["kind"] for venue in venues] for venues in (preset.venues, preset.untraded_venues))
         for name, preset in PRESETS.items()
@@ -198,7 +198,7 @@ def test_a_preset_has_the_venues_that_can_be_traded_and_those_that_need_our_cont
     ("name", "window_s", "observations"),
     [("ethereum", 1800, 151), ("base", 1800, 901), ("arbitrum", 1800, 1801), ("bnb", 1800, 1801), ("unichain", 1, 2), ("ethereum", 13, 3)],
 )
-def test_a_twap_needs_an_observation_for_each_block_or_second_of_its_window(name: str, window_s: int, observations: int) -> None:
+def test_twap__needs_an_observation_a_block_or_second(name: str, window_s: int, observations: int) -> None:
     assert required_observations(BY_NAME[name].chain_id, window_s) == observations
 
 

@@ -74,7 +74,7 @@ def test_a_dollar_sign_in_a_password_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o660, 0o602])
-def test_a_file_that_others_can_read_or_change_is_refused_with_the_command_that_mends_it(tmp_path: Path, mode: int) -> None:
+def test_file_others_can_read_or_change__is_refused_with_the_fix(tmp_path: Path, mode: int) -> None:
     path = beside(tmp_path, f"RPC_A=https://a.example/{CANARY}\n", mode)
     with pytest.raises(ConfigError, match=f"mode {mode:04o}") as caught:
         load_config(path)
@@ -97,13 +97,13 @@ def test_the_file_of_another_program_is_nothing_to_us(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["RPC_A", "= x", "A B", f"{CANARY} {CANARY}"])
-def test_a_line_that_is_no_assignment_is_named_by_its_number_and_not_repeated(tmp_path: Path, line: str) -> None:
+def test_line_that_is_no_assignment__is_named_by_number(tmp_path: Path, line: str) -> None:
     with pytest.raises(ConfigError, match=r"\.env.*line 2.*NAME=VALUE") as caught:
         load_config(beside(tmp_path, f"# first\n{line}\n"))
     assert CANARY not in str(caught.value)
 
 
-def test_without_the_file_nothing_happens_and_what_is_no_text_is_named(tmp_path: Path) -> None:
+def test_missing_file__does_nothing_and_non_text_is_named(tmp_path: Path) -> None:
     read_variables(tmp_path, ["RPC_A"])
     read_variables(tmp_path / "nowhere", ["RPC_A"])
     file_in_place_of_a_folder = tmp_path / "file"
@@ -215,7 +215,7 @@ def test_two_configs_share_no_venue_and_no_password(tmp_path: Path, agent_source
             assert load_key(source, 1, ask=None).address == Account.from_key(key).address
 
 
-def test_a_new_portfolio_names_the_endpoints_that_neither_environment_nor_file_has(tmp_path: Path) -> None:
+def test_new_portfolio__names_endpoints_found_nowhere(tmp_path: Path) -> None:
     path = beside(tmp_path, "RPC_A=https://a.example\n")
     assert [line for line in next_commands(str(path))["next"] if line.startswith("export")] == ["export RPC_B=…"]
 

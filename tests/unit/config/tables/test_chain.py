@@ -35,7 +35,7 @@ def parsed(chain: dict[str, object] | None = None, execution: dict[str, object] 
     return load.parse_config(tomlkit.dumps(document))
 
 
-def test_two_operators_must_agree_unless_one_is_named_or_more_are_asked_for() -> None:
+def test_two_operators__must_agree_unless_configured() -> None:
     assert parsed().chain.min_operators == 2
     assert parsed({"quorum": 3}).chain.min_operators == 3
     assert parsed({"single_operator": "a"}, operators="a").chain.min_operators == 1
@@ -82,7 +82,7 @@ def test_the_template_never_goes_public_by_itself() -> None:
     assert parsed(execution={"submit_url": "https://relay.example"}).execution.submit_public_fallback is False
 
 
-def test_on_a_live_chain_the_owner_confirms_what_a_public_transaction_could_cost() -> None:
+def test_public_transaction_s_cost__is_confirmed_on_a_live_chain() -> None:
     relay: dict[str, object] = {"submit_url": "https://relay.example"}
     assert mentions(submission_text(parsed()), "public mempool", "1.8%")
     assert submission_text(parsed(execution=relay)) == PRIVATE_PATH
@@ -94,7 +94,7 @@ def test_on_a_live_chain_the_owner_confirms_what_a_public_transaction_could_cost
     assert submission_text(parsed({"fork": True})) == PUBLIC_PATH, "on a fork nobody else is there"
 
 
-def test_the_doctor_warns_before_public_submission_and_not_of_a_private_one(tmp_path: Path) -> None:
+def test_doctor__warns_before_public_submission_alone(tmp_path: Path) -> None:
     def row(execution: dict[str, object] | None = None) -> dict[str, str]:
         config = parsed({"single_operator": "a"}, execution, operators="a")
         (tmp_path / "trimtab.toml").write_text("")

@@ -23,7 +23,7 @@ def changed(key: str, value: str, accept: str = "") -> str:
 
 
 @pytest.mark.parametrize(("key", "most_bps"), CEILINGS.items())
-def test_a_limit_at_its_ceiling_needs_no_word_and_a_basis_point_more_does(key: str, most_bps: int) -> None:
+def test_limit__needs_a_word_from_one_bp_above_its_ceiling(key: str, most_bps: int) -> None:
     parse_config(changed(key, f"{most_bps}bps"))
     for value in (f"{most_bps + 1}bps", "off"):
         with pytest.raises(ConfigError) as caught:
@@ -53,7 +53,7 @@ def test_a_name_that_is_no_limit_with_a_ceiling_is_refused() -> None:
             parse_config(changed("slippage", "0.3%", f'i_accept = ["{name}"]\n'))
 
 
-def test_a_name_whose_limit_is_within_its_ceiling_is_told_as_needless() -> None:
+def test_name_within_its_ceiling__is_reported_as_needless() -> None:
     limits = parse_config(changed("slippage", "0.3%", 'i_accept = ["slippage"]\n')).limits
     assert needless_acceptances(limits) == ["slippage"]
     assert accepted_limit_texts(limits) == []
@@ -73,7 +73,7 @@ def test_a_profile_brings_no_acceptance_and_exports_none(tmp_path: Path) -> None
         read_profile(file.read_bytes(), str(file), loaded)
 
 
-def test_the_question_before_sending_shows_a_switch_as_a_switch_and_what_is_accepted() -> None:
+def test_question_before_sending__shows_switches_and_acceptance() -> None:
     assert [limit_text("token_screen", is_on, "USDC") for is_on in (True, False, None)] == ["on", "off", "off"]
     assert limit_text("head_age", 90, "USDC") == "1 min 30 s"
     assert limit_text("i_accept", ["slippage", "plan_cost"], "USDC") == "slippage, plan_cost"

@@ -65,7 +65,7 @@ def annotation(key: str) -> Any:
     return field.annotation, field.metadata
 
 
-def test_every_guard_has_its_row_and_no_row_is_of_a_guard_that_is_gone() -> None:
+def test_guard__has_its_row_and_no_row_is_left_over() -> None:
     assert sorted(row[0] for row in rows(5)) == sorted(guard.name for guard in GUARDS_OF_EVERY_PLAN)
 
 
@@ -98,7 +98,7 @@ def test_limit_in_coins__initial_off_is_written_off(monkeypatch: pytest.MonkeyPa
     assert template()["limits"]["min_trade"] == "off"
 
 
-def test_units_and_start_values_of_the_page_are_those_of_the_rows() -> None:
+def test_page_units_and_start_values__are_those_of_the_rows() -> None:
     page = {row[1]: (row[2], row[3]) for row in LIMIT_ROWS if "." not in row[1]}
     assert page == {key: (limit.unit.value, limit.initial_value) for key, limit in LIMITS.items()}
 

@@ -36,7 +36,7 @@ def comments(text: str) -> list[str]:
     return [line[line.index("#") :] for line in text.splitlines() if "#" in line]
 
 
-def test_parameters_weights_and_tokens_change_and_every_comment_stays() -> None:
+def test_parameters_weights_and_tokens__change_and_comments_stay() -> None:
     text = edited(
         sets=["policy.cooldown=2h", "policy.trigger.relative=15%", "limits.turnover=off", "portfolio.assets.WETH.reserve=1.5"],
         targets=["WETH=40%", "USDC=25%"],
@@ -183,7 +183,7 @@ def test_a_symbol_or_name_with_a_dot_is_one_name() -> None:
     assert document["strategies"] == [{"name": "a.b", "share": "9%", "weights": {"WETH": "50%", "USDC.e": "1%"}}]
 
 
-def test_an_address_with_a_wrong_checksum_is_shown_with_the_right_one() -> None:
+def test_wrong_checksum__is_shown_with_the_right_one() -> None:
     wrong = LINK.address[:-1] + LINK.address[-1].swapcase()
     with pytest.raises(ConfigError, match=rf"{wrong}.*checksum.*{LINK.address}"):
         parse_changes([], [], [f"LINK={wrong}:10%"], [])
@@ -207,7 +207,7 @@ def test_an_address_that_is_set_stays_a_text() -> None:
     "arguments",
     ["chain.rpc.0.url=https://rpc.example/v1/canary7f3a", f"wallet.key_env={KEY}", "execution.submit_url=x", f"wallet.keystore={PHRASE}"],
 )
-def test_a_secret_on_the_command_line_is_refused_and_not_repeated(arguments: str) -> None:
+def test_secret_on_the_command_line__is_refused_unrepeated(arguments: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_changes([arguments], [], [], [])
     message = refused.value.message + refused.value.remedy

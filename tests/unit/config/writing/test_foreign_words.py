@@ -34,7 +34,7 @@ def test_a_config_with_a_byte_order_mark_is_loaded_and_edited(tmp_path: Path) ->
     assert load_config_text(changed, path, "edited").config.policy.cooldown == 3 * 3_600
 
 
-def test_a_profile_and_a_token_list_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+def test_profile_and_list_with_a_byte_order_mark__are_read(tmp_path: Path) -> None:
     loaded = load_config(config(tmp_path))
     assert read_profile(MARK + profile(tmp_path).read_bytes(), "theirs", loaded).table.assets
     assert read_token_list(token_list(tmp_path, entry(), start=MARK), 1).tokens[0].symbol == "UNI"
@@ -96,7 +96,7 @@ def test_one_bad_entry_is_left_out_and_named(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("symbol", ["UN\u0406", "\x1b[31mU", "U" * 17, ""], ids=ascii)
-def test_a_token_with_an_unsafe_symbol_is_left_out_and_its_entry_named(tmp_path: Path, symbol: str) -> None:
+def test_token_with_an_unsafe_symbol__is_left_out_and_named(tmp_path: Path, symbol: str) -> None:
     listed = read_token_list(token_list(tmp_path, entry(symbol=symbol), entry()), 1)
     assert [token.symbol for token in listed.tokens] == ["UNI"]
     (warning,) = listed.warnings
@@ -165,7 +165,7 @@ def test_another_name_is_refused_with_an_example(name: str) -> None:
 # --- Remedies of what no file holds.
 
 
-def test_the_remedy_of_a_config_that_was_not_written_names_no_file_to_correct(tmp_path: Path) -> None:
+def test_remedy_of_an_unwritten_config__names_no_file(tmp_path: Path) -> None:
     path = config(tmp_path)
     wrong = path.read_text().replace("50%", "40%")
     with pytest.raises(ConfigError) as unsaved:

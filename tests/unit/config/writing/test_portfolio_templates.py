@@ -40,7 +40,7 @@ def template_config(folder: Path, template: str, stable: str | None = None) -> t
 
 
 @pytest.mark.parametrize("name", PORTFOLIO_TEMPLATES)
-def test_every_template_makes_a_config_that_loads_with_its_policy_and_limits_in_their_places(name: str, tmp_path: Path) -> None:
+def test_template__makes_a_config_that_loads_in_its_places(name: str, tmp_path: Path) -> None:
     config, text = template_config(tmp_path, name)
     written: dict[str, Any] = tomllib.loads(text)
     portfolio_template = PORTFOLIO_TEMPLATES[name]
@@ -65,7 +65,7 @@ def test_every_template_makes_a_config_that_loads_with_its_policy_and_limits_in_
 
 
 @pytest.mark.parametrize("name", PROMISED)
-def test_profiles_have_the_shares_and_the_bound_on_futures_that_are_promised(name: str, tmp_path: Path) -> None:
+def test_profiles__have_the_promised_shares_and_futures_bound(name: str, tmp_path: Path) -> None:
     core, stable, beta, futures = PROMISED[name]
     config, text = template_config(tmp_path, name)
     shares = {asset.symbol: asset.target for asset in config.portfolio.listed_tokens}
@@ -160,14 +160,14 @@ def weights_bps(proposal: Proposal) -> dict[str, int]:
     return {symbol_by_address[address]: bps for address, bps in proposal.plan.weights_after_bps}
 
 
-def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_again(tmp_path: Path) -> None:
+def test_w6_grown_crypto__fills_the_stable_reserve_again(tmp_path: Path) -> None:
     config, _ = template_config(tmp_path, "stable-reserve", "80%")
     after = weights_bps(decided(config, {"WETH": 1_750, "WBTC": 1_750, "USDC": 6_500}))
     assert 7_500 < after["USDC"] < 8_000, "back to the edge of the rule"
     assert after["WETH"] == pytest.approx(after["WBTC"], abs=100)
 
 
-def test_w6_a_reserve_of_a_fifth_that_shrank_is_filled_again_and_one_that_holds_is_left(tmp_path: Path) -> None:
+def test_w6_shrunk_reserve__is_filled_and_one_that_holds_is_left(tmp_path: Path) -> None:
     config, _ = template_config(tmp_path, "stable-reserve")
     assert 1_500 < weights_bps(decided(config, {"WETH": 4_400, "WBTC": 4_400, "USDC": 1_200}))["USDC"] < 2_000
     assert decided(config, {"WETH": 4_100, "WBTC": 4_100, "USDC": 1_800}).plan is None

@@ -63,7 +63,7 @@ def closed(step: StepInput, plan: Plan) -> Fraction:
 
 
 @pytest.mark.parametrize("used", [19_000, 15_000, 13_000])
-def test_a_reduction_above_the_day_s_budget_is_cut_to_what_the_budget_leaves(used: int) -> None:
+def test_reduction_above_the_day_s_budget__is_cut_to_its_rest(used: int) -> None:
     whole = step_of(PUSHED)
     assert closed(whole, planned(whole)) > 20_000 - used
     step = step_of(PUSHED, **spent(used))
@@ -73,7 +73,7 @@ def test_a_reduction_above_the_day_s_budget_is_cut_to_what_the_budget_leaves(use
     assert any("max_reduction_per_day" in why for why in planned_futures(plan).refusal_texts)
 
 
-def test_a_cut_reduction_keeps_the_shares_of_its_markets_and_its_goals() -> None:
+def test_cut_reduction__keeps_shares_of_markets_and_goals() -> None:
     step = step_of(both(), HALVES, **spent(14_000))
     plan = planned(step)
     assert planned_futures(plan) is not None

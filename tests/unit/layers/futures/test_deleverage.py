@@ -44,7 +44,7 @@ def orders_of(step: StepInput, deleverage: Deleverage) -> Sequence[PerpOrder]:
     return () if plan is None or planned_futures(plan) is None else planned_futures(plan).orders
 
 
-def test_every_position_is_reduced_by_the_same_share_to_at_most_the_leverage() -> None:
+def test_deleverage__cuts_every_position_by_the_same_share() -> None:
     orders = {order.market: order for order in orders_of(step_of(HELD, TWO), Deleverage(20_000))}
     shares = {name: Fraction(-order.size_raw, HELD.size_raw(name)) for name, order in orders.items()}
     assert shares["ETH"] == pytest.approx(shares["BTC"], abs=0.003)
@@ -116,7 +116,7 @@ def test_nothing_is_reduced_below_the_leverage_or_without_prices() -> None:
         proposer(Deleverage(None, "DOGE"))(step_of(HELD, TWO))
 
 
-def test_the_owner_s_reduction_is_not_held_back_by_the_day_s_budget() -> None:
+def test_owner_s_reduction__ignores_the_day_s_budget() -> None:
     step = step_of(HELD, TWO, reduced_notional_24h=Fraction(10**12), turnover_24h=Fraction(10**12), reverts_in_row=5)
     plan = proposer(Deleverage(10_000))(step).plan
     assert plan is not None
@@ -135,7 +135,7 @@ def test_a_request_is_written_and_named() -> None:
     assert requester_name(deleverage) == "deleverage"
 
 
-def test_a_purchase_takes_the_hedge_of_its_market_and_a_sale_leaves_it() -> None:
+def test_purchase__takes_its_market_s_hedge_and_a_sale_leaves_it() -> None:
     hedge = Hedge("BTC", "0x" + "2" * 40, -150 * 10**15, NOW_S, Fraction(1))
     step = step_of(HELD, replace(TWO, hedges=(hedge,)), hedges=(hedge,))
     for symbol, size_left in (("ETH", hedge.size_raw), ("BTC", 0)):

@@ -65,7 +65,7 @@ def with_futures_limits(step: StepInput, **changes: Any) -> StepInput:
 
 
 @pytest.mark.parametrize(("margin_account", "first"), [(NEAR, AdjustFutures), (OVER, Rebalance)])
-def test_an_emergency_goes_before_exits_and_a_reduction_after_them(margin_account: Any, first: type) -> None:
+def test_emergency__precedes_exits_and_a_reduction_follows_them(margin_account: Any, first: type) -> None:
     step = with_policy(with_snapshot(step_with_equal_stops(["T0"]), futures=margin_account), FUTURES_POLICY)
     decided = decide(step)
     assert isinstance(decided.decision, first)
@@ -191,7 +191,7 @@ def test_the_daily_budget_of_reductions_holds_no_emergency_back() -> None:
     assert not {verdict.guard: verdict for verdict in guards.judge(step, ordinary, evidence(step, ordinary))}["reduction_per_day"].passed
 
 
-def test_an_emergency_may_use_the_native_floor_and_tops_up_only_below_its_own_gas() -> None:
+def test_emergency__may_use_the_native_floor_for_its_own_gas() -> None:
     floor = {"native_floor_wei": E18}
     assert "native_floor" in refusing(with_limits(at_gas(step_of(OVER), 1, E18), **floor))
     near = with_limits(at_gas(step_of(NEAR), 1, E18 // 100), **floor, native_top_up_wei=2 * E18)
@@ -264,7 +264,7 @@ def test_a_resend_of_an_emergency_has_its_own_ceilings(tmp_path: Path) -> None:
     assert settings.gas_ceilings_of(calm) == (settings.max_fee_wei, settings.gas_per_day_wei)
 
 
-def test_a_pending_emergency_is_cancelled_above_the_ordinary_ceiling(tmp_path: Path) -> None:
+def test_pending_emergency__is_cancelled_above_the_usual_ceiling(tmp_path: Path) -> None:
     submitter_bench = patient(tmp_path)
     submitter_bench.settings = replace(submitter_bench.settings, max_fee_wei=60 * GWEI, emergency_gas_ceilings=(300 * GWEI, None))
     submitter_bench.store.steps.begin("escape", submitter_bench.clock.now_s(), "{}")
@@ -286,7 +286,7 @@ def test_a_pending_emergency_is_cancelled_above_the_ordinary_ceiling(tmp_path: P
 
 
 @pytest.mark.parametrize("is_emergency", [True, False])
-def test_a_bump_of_an_emergency_uses_the_gas_budget_of_emergencies(tmp_path: Path, is_emergency: bool) -> None:
+def test_bumped_emergency__uses_the_gas_budget_of_emergencies(tmp_path: Path, is_emergency: bool) -> None:
     """What an ordinary swap burnt of its own budget leaves the budget of emergencies whole."""
     submitter_bench = patient(tmp_path, gas_per_day_wei=100_000 * 12 * GWEI, mined_timeout_s=40)
     submitter_bench.settings = replace(

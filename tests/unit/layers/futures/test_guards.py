@@ -54,7 +54,7 @@ def two_markets(eth: int = 0, btc: int = 0, eth_age_s: int = 0, btc_age_s: int =
 
 
 @pytest.mark.parametrize("limit", ["daily_loss", "total_loss"])
-def test_loss_limits__what_lowers_risk_waits_for_no_limit_of_losses_and_an_opening_does(limit: str) -> None:
+def test_loss_limits__hold_an_opening_and_not_what_lowers_risk(limit: str) -> None:
     step = with_limits(step_of(two_markets(eth=2)), **{f"{limit}_bps": 1})
     step = with_history(step, loss_24h=Fraction(10**12), loss_total=Fraction(10**12))
     assert verdict(limit, step, plan_with(step, SELL)).passed
@@ -65,7 +65,7 @@ def test_loss_limits__what_lowers_risk_waits_for_no_limit_of_losses_and_an_openi
 
 
 @pytest.mark.parametrize(("age_s", "passes"), [(600, True), (601, False)])
-def test_index_age__index_as_old_as_its_limit_passes_and_an_older_one_is_refused(age_s: int, passes: bool) -> None:
+def test_index_age__at_its_limit_passes_and_older_is_refused(age_s: int, passes: bool) -> None:
     step = step_of(book(10_000, index_s=NOW_S - age_s))
     assert verdict("index_age", step, plan_with(step, BUY)).passed is passes
 
@@ -75,7 +75,7 @@ def test_index_age__opening_needs_the_index_of_every_position() -> None:
     assert not verdict("index_age", step, plan_with(step, BUY)).passed
 
 
-def test_index_age__reduction_needs_the_index_of_its_own_market_alone() -> None:
+def test_index_age__reduction_needs_its_own_market_s_alone() -> None:
     step = step_of(two_markets(eth=2, btc=100, btc_age_s=601))
     assert verdict("index_age", step, plan_with(step, SELL)).passed
 
@@ -94,14 +94,14 @@ def test_index_age__oldest_index_counts() -> None:
 
 
 @pytest.mark.parametrize(("bound", "passes"), [(19_400 * E18, True), (19_400 * E18 - 1, False)])
-def test_order_bound__emergency_sale_may_go_to_its_own_slippage_and_no_further(bound: int, passes: bool) -> None:
+def test_order_bound__emergency_sale_may_reach_its_own_slippage(bound: int, passes: bool) -> None:
     """3 % below the index of 2,000, for 10 ETH."""
     step = step_of(book(1_300, 10 * E18))
     closing = PerpOrder("ETH", -10 * E18, PerpOrderKind.MARKET, bound, is_reduce_only=True)
     assert verdict("order_bound", step, plan_with(step, closing, is_emergency=True)).passed is passes
 
 
-def test_order_bound__sale_with_the_bound_of_an_emergency_is_refused_outside_of_one() -> None:
+def test_order_bound__emergency_bound_is_refused_outside_of_one() -> None:
     step = step_of(OVER)
     assert not verdict("order_bound", step, plan_with(step, replace(SELL, bound_raw=1_980 * E18 - 1))).passed
 
@@ -135,7 +135,7 @@ AT_MARK = 40_000 * E18
         (0, replace(LONG_STOP, size_raw=0), False),
     ],
 )
-def test_order_bound__stop_closes_the_whole_position_beyond_the_mark_within_its_slippage(size: int, stop: StopOrder, passes: bool) -> None:
+def test_order_bound__stop_closes_all_within_its_slippage(size: int, stop: StopOrder, passes: bool) -> None:
     step = step_of(replace(book(10_000, size * E18), is_on_chain=False))
     assert verdict("order_bound", step, plan_with(step, resting_actions=(stop,))).passed is passes
 
@@ -152,7 +152,7 @@ def test_order_bound__cancel_beside_a_stop_is_judged_as_no_stop() -> None:
     ("mark", "passes"),
     [(Fraction(2_100), True), (Fraction(2_100_001, 1_000), False), (Fraction(1_900), True), (Fraction(1_899_999, 1_000), False)],
 )
-def test_basis__mark_as_far_from_the_index_as_the_limit_passes_and_one_further_is_refused(mark: Fraction, passes: bool) -> None:
+def test_basis__mark_at_the_limit_passes_and_beyond_is_refused(mark: Fraction, passes: bool) -> None:
     step = step_of(book(10_000, mark=mark))
     assert verdict("basis", step, plan_with(step, BUY)).passed is passes
 
@@ -169,7 +169,7 @@ def test_basis__widest_of_the_markets_counts() -> None:
 
 
 @pytest.mark.parametrize(("since_s", "passes"), [(600, True), (599, False)])
-def test_reopening__position_is_opened_from_the_end_of_the_cooldown_on(since_s: int, passes: bool) -> None:
+def test_reopening__is_allowed_from_the_end_of_the_cooldown(since_s: int, passes: bool) -> None:
     policy = replace(FUTURES_POLICY, limits=replace(LIMITS, emergency_cooldown_s=600))
     step = step_of(EMPTY, policy).with_layer(FuturesState(last_emergency_s=NOW_S - since_s))
     assert verdict("reopening", step, plan_with(step, BUY)).passed is passes
@@ -193,7 +193,7 @@ def margin_step(top_up_bps: int | None = None, sizes: int = 0, topped_up: int = 
 
 
 @pytest.mark.parametrize(("raw", "passes"), [(5_000 * UNIT, True), (5_000 * UNIT + 1, False), (0, False)])
-def test_margin_move__deposit_is_at_most_the_balance_and_more_than_nothing(raw: int, passes: bool) -> None:
+def test_margin_move__deposit_is_positive_and_within_the_balance(raw: int, passes: bool) -> None:
     step = margin_step()
     assert verdict("margin_move", step, plan_with(step, account_actions=(MarginDeposit(raw),))).passed is passes
 
@@ -213,21 +213,21 @@ def test_margin_move__every_move_of_a_plan_is_judged() -> None:
 
 
 @pytest.mark.parametrize(("raw", "passes"), [(1_000 * UNIT, True), (1_000 * UNIT + 1, False)])
-def test_top_up__deposits_of_a_day_are_at_most_their_share_of_the_spot_portfolio(raw: int, passes: bool) -> None:
+def test_top_up__day_s_deposits_are_at_most_their_spot_share(raw: int, passes: bool) -> None:
     """30 % of 10,000 without the margin account, of which 2,000 are used."""
     step = margin_step(3_000, topped_up=2_000)
     assert verdict("top_up_per_day", step, plan_with(step, account_actions=(MarginDeposit(raw),))).passed is passes
 
 
 @pytest.mark.parametrize(("raw", "passes"), [(1_500 * UNIT, True), (1_500 * UNIT + 1, False)])
-def test_top_up__beside_targets_that_are_no_whole_only_the_collateral_of_the_wallet_counts(raw: int, passes: bool) -> None:
+def test_top_up__without_whole_targets_counts_the_collateral_alone(raw: int, passes: bool) -> None:
     """30 % of 5,000."""
     step = without_whole_targets(margin_step(3_000))
     assert verdict("top_up_per_day", step, plan_with(step, account_actions=(MarginDeposit(raw),))).passed is passes
 
 
 @pytest.mark.parametrize(("reduced", "passes"), [(16_000, True), (16_001, False)])
-def test_reduction_budget__reductions_of_a_day_at_the_index_are_at_most_their_share_of_the_account(reduced: int, passes: bool) -> None:
+def test_reduction_budget__is_the_day_s_share_of_the_account(reduced: int, passes: bool) -> None:
     """2x of a value of 10,000: 4,000 are closed at the index, 3,600 at the mark."""
     pushed = book(10_000, 10 * E18, mark=Fraction(1_800))
     pushed = replace(pushed, collateral_raw=pushed.collateral_raw + 10_000 * E18 - margin.account_value_raw(pushed))
@@ -256,19 +256,17 @@ def over_spot_multiple(multiple_bps: int) -> StepInput:
 
 
 @pytest.mark.parametrize(("multiple_bps", "passes"), [(19_999, True), (20_000, False)])
-def test_reduction_budget__notional_above_its_multiple_of_the_spot_portfolio_may_be_reduced_beyond_it(
-    multiple_bps: int, passes: bool
-) -> None:
+def test_reduction_budget__excess_over_the_spot_multiple_is_free(multiple_bps: int, passes: bool) -> None:
     step = over_spot_multiple(multiple_bps)
     assert verdict("reduction_per_day", step, plan_with(step, SELL)).passed is passes
 
 
-def test_reduction_budget__targets_that_are_no_whole_require_no_reduction() -> None:
+def test_reduction_budget__unwhole_targets_require_no_reduction() -> None:
     step = without_whole_targets(over_spot_multiple(19_999))
     assert not verdict("reduction_per_day", step, plan_with(step, SELL)).passed
 
 
-def test_reduction_budget__wallet_of_a_delegate_is_no_spot_portfolio() -> None:
+def test_reduction_budget__delegate_s_wallet_is_no_spot_value() -> None:
     step = for_another(over_spot_multiple(19_999))
     assert not verdict("reduction_per_day", step, plan_with(step, SELL)).passed
 
@@ -277,7 +275,7 @@ def test_reduction_budget__wallet_of_a_delegate_is_no_spot_portfolio() -> None:
 
 
 @pytest.mark.parametrize(("more_raw", "passes"), [(0, True), (1, False)])
-def test_reduction_budget__account_of_no_value_may_reduce_and_one_of_a_base_unit_has_a_budget(more_raw: int, passes: bool) -> None:
+def test_reduction_budget__account_of_no_value_has_none(more_raw: int, passes: bool) -> None:
     """The mark is at half of the index: 10 ETH have lost the collateral of 10,000."""
     pushed = book(10_000, 10 * E18, mark=Fraction(1_000))
     pushed = replace(pushed, collateral_raw=pushed.collateral_raw + more_raw)
@@ -293,7 +291,7 @@ def test_reduction_budget__unknown_day_refuses_a_reduction() -> None:
 
 
 @pytest.mark.parametrize(("more", "passes"), [(0, True), (1, False)])
-def test_hedge__short_is_at_most_the_value_of_its_asset_at_the_index(more: int, passes: bool) -> None:
+def test_hedge__short_is_at_most_its_asset_s_value_at_the_index(more: int, passes: bool) -> None:
     """The wallet holds 2.5 WETH at 2,000."""
     step = step_of(book(10_000, asset=WETH))
     hedge = Hedge("ETH", WETH, -(25 * 10**17 + more), NOW_S, Fraction(0))
@@ -319,11 +317,11 @@ def cost_of(margin_account: MarginAccount, *orders: PerpOrder, at_bound: bool) -
     return cost / UNIT, notional / UNIT
 
 
-def test_cost__purchase_above_the_index_costs_the_distance_and_the_fee_of_its_fill() -> None:
+def test_cost__purchase_above_the_index_is_its_distance_and_fee() -> None:
     assert cost_of(book(10_000, mark=Fraction(2_010)), BUY, at_bound=False) == (10 + Fraction(201, 100), 2_000)
 
 
-def test_cost__sale_below_the_index_costs_the_distance_and_the_fee_of_its_fill() -> None:
+def test_cost__sale_below_the_index_is_its_distance_and_fee() -> None:
     assert cost_of(book(10_000, E18, mark=Fraction(1_990)), SELL, at_bound=False) == (10 + Fraction(199, 100), 2_000)
 
 
@@ -332,7 +330,7 @@ def test_cost__fill_better_than_the_index_costs_its_fee_alone(order: PerpOrder, 
     assert cost_of(book(10_000, E18, mark=Fraction(mark)), order, at_bound=False) == (Fraction(mark, 1_000), 2_000)
 
 
-def test_cost__fill_at_the_bound_costs_the_slippage_and_the_fee_of_the_bound() -> None:
+def test_cost__fill_at_the_bound_is_its_slippage_and_fee() -> None:
     assert cost_of(book(10_000), BUY, at_bound=True) == (20 + Fraction(202, 100), 2_000)
 
 
@@ -347,7 +345,7 @@ def test_cost__worst_cost_is_that_at_the_bounds() -> None:
 
 
 @pytest.mark.parametrize(("fee_ppm", "passes"), [(3_000, True), (3_001, False)])
-def test_plan_cost__fees_and_gas_that_equal_the_limit_pass_and_more_is_refused(fee_ppm: int, passes: bool) -> None:
+def test_plan_cost__fees_and_gas_may_equal_the_limit(fee_ppm: int, passes: bool) -> None:
     """30 bps of 20,000 are fees; the limit leaves exactly the gas beside them."""
     large = replace(BUY, size_raw=10 * E18, bound_raw=20_200 * E18)
     probe = step_of(book(10_000))
@@ -367,7 +365,7 @@ def state_policy(**changes: int) -> FuturesPolicy:
 
 
 @pytest.mark.parametrize(("more", "passes"), [(0, True), (1, False)])
-def test_futures_state__leverage_after_the_worst_fill_is_at_most_the_limit(more: int, passes: bool) -> None:
+def test_futures_state__leverage_after_the_worst_fill_is_limited(more: int, passes: bool) -> None:
     """3x of 10,000 without a fee."""
     step = with_policy(step_of(book(10_000, fee_ppm=0)), state_policy())
     order = replace(BUY, size_raw=15 * E18 + more * 10**3, bound_raw=30_000 * E18 + more * 2_000 * 10**3)
@@ -375,14 +373,14 @@ def test_futures_state__leverage_after_the_worst_fill_is_at_most_the_limit(more:
 
 
 @pytest.mark.parametrize(("more", "passes"), [(0, True), (1, False)])
-def test_futures_state__notional_is_at_most_its_multiple_of_the_spot_portfolio(more: int, passes: bool) -> None:
+def test_futures_state__notional_is_at_most_its_spot_multiple(more: int, passes: bool) -> None:
     """A fifth of 10,000, of one ETH."""
     step = with_policy(step_of(book(10_000, fee_ppm=0)), state_policy(spot_multiple_bps=2_000))
     order = replace(BUY, size_raw=E18 + more, bound_raw=2_000 * (E18 + more))
     assert verdict("futures_state", step, plan_with(step, order)).passed is passes
 
 
-def test_futures_state__delegate_whose_owners_portfolio_is_not_read_opens_nothing_under_a_spot_multiple() -> None:
+def test_futures_state__delegate_without_owner_s_value_opens_none() -> None:
     step = for_another(with_policy(step_of(book(10_000, fee_ppm=0)), state_policy(spot_multiple_bps=2_000)))
     order = replace(BUY, bound_raw=2_000 * E18)
     assert not verdict("futures_state", step, plan_with(step, order)).passed
@@ -399,7 +397,7 @@ def test_futures_state__plan_without_an_action_is_refused() -> None:
     assert not verdict("futures_state", step, plan_with(step)).passed
 
 
-def test_futures_guards__market_that_is_not_in_the_snapshot_is_refused_by_every_guard_of_orders() -> None:
+def test_futures_guards__market_not_in_the_snapshot_is_refused() -> None:
     step = step_of(EMPTY)
     plan = plan_with(step, replace(BUY, market="DOGE"))
     assert not any(verdict(name, step, plan).passed for name in ("index_age", "order_bound", "basis", "futures_state", "margin_move"))

@@ -222,7 +222,7 @@ def test_a_delegate_says_that_it_moves_no_margin() -> None:
     assert "margin_move" in refusing(step, proposer(MarginAccountRequest(MarginWithdrawal(UNIT)))(step).plan)
 
 
-def test_the_margin_of_another_account_counts_in_its_owners_portfolio_alone() -> None:
+def test_other_account_s_margin__counts_in_its_owner_alone() -> None:
     """A delegate trades for the account; whose money it is, of that portfolio it is a part."""
     own, foreign = step_of(CALM, policy()), step_of(CALM, policy(account=OTHER))
     mine, theirs = (drift.raw_at(MARGIN_PLACE) for step in (own, foreign) for drift in decide(step).drifts if drift.token == USDC)
@@ -245,7 +245,7 @@ FAILING = {"failed_exits": (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, 
 
 
 @pytest.mark.parametrize("margin_account", [OVER, in_usdc(book(1_300, 10 * E18))], ids=["limit", "emergency"])
-def test_where_no_reduction_is_possible_the_wallet_deposits_what_it_may(margin_account: MarginAccount) -> None:
+def test_deposit__is_made_where_no_reduction_is_possible(margin_account: MarginAccount) -> None:
     """5 % of 10,000 in the wallet are not enough to restore the limit, and are more than nothing."""
     step = step_of(margin_account, policy(500), **FAILING)
     [deposit] = futures_of(step).actions
@@ -271,7 +271,7 @@ def test_where_no_reduction_is_possible_the_wallet_deposits_what_it_may(margin_a
     ],
     ids=["budget used", "dust", "no budget", "no limit broken", "beside the chain", "delegate", "stale index"],
 )
-def test_the_last_deposit_keeps_its_budget_and_needs_a_broken_limit(step: StepInput) -> None:
+def test_last_deposit__keeps_its_budget_and_needs_a_broken_limit(step: StepInput) -> None:
     plan = propose_rebalance(step).plan
     assert plan is None or planned_futures(plan) is None or not planned_futures(plan).account_actions
 
@@ -283,7 +283,7 @@ def contradictory(step: StepInput) -> StepInput:
 
 @pytest.mark.parametrize("blind", [contradictory, lambda step: without_feed(step, "WETH")], ids=["contradictory", "missing"])
 @pytest.mark.parametrize(("top_up", "deposits"), [(None, 4_035), (BPS, 4_035), (9_000, 4_035), (8_000, 0)])
-def test_without_spot_prices_the_budget_of_deposits_counts_the_wallets_collateral_alone(
+def test_deposit_budget__without_prices_counts_the_collateral(
     blind: Callable[[StepInput], StepInput], top_up: int | None, deposits: int
 ) -> None:
     """4,035.1 restore the limit: 81 % of the 5,000 USDC in the wallet, 41 % of a portfolio whose other half has no price."""
@@ -301,9 +301,7 @@ def test_without_spot_prices_the_budget_of_deposits_counts_the_wallets_collatera
 
 @pytest.mark.parametrize("blind", [contradictory, lambda step: without_feed(step, "WETH")], ids=["contradictory", "missing"])
 @pytest.mark.parametrize("margin_account", [OVER, in_usdc(book(1_300, 10 * E18))], ids=["limit", "emergency"])
-def test_the_last_deposit_without_spot_prices_is_one_that_the_guard_passes(
-    margin_account: MarginAccount, blind: Callable[[StepInput], StepInput]
-) -> None:
+def test_last_deposit_without_prices__passes_its_guard(margin_account: MarginAccount, blind: Callable[[StepInput], StepInput]) -> None:
     """5 % of the 5,000 USDC in the wallet; 5 % of the whole would be refused, and nothing deposited."""
     step = blind(step_of(margin_account, policy(500), **FAILING))
     plan = propose_rebalance(step).plan
@@ -330,7 +328,7 @@ def test_collateral_of_an_unknown_balance_is_not_deposited(change: str) -> None:
 
 
 @pytest.mark.parametrize("multiple_bps", [20_000, 100])
-def test_a_delegate_s_own_wallet_is_not_the_spot_value_of_the_account(multiple_bps: int) -> None:
+def test_delegate_s_wallet__is_not_the_account_s_spot_value(multiple_bps: int) -> None:
     """The owner's portfolio is not read: the multiple is unknown, triggers no reduction, and nothing is opened."""
     terms = replace(policy(account=OTHER), limits=replace(LIMITS, spot_multiple_bps=multiple_bps))
     opening = propose_rebalance(step_of(EMPTY, policy(account=OTHER))).plan

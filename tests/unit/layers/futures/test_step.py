@@ -54,7 +54,7 @@ def test_a_stopped_agent_reduces_nothing() -> None:
     assert not isinstance(decide(step_of(OVER, stop_reason="by the owner")).decision, AdjustFutures)
 
 
-def test_a_reduction_goes_before_a_rebalance_and_an_opening_after_it() -> None:
+def test_reduction__precedes_a_rebalance_and_an_opening_follows() -> None:
     skewed = step_input(values={"WETH": 8_000, "USDC": 2_000})
     for margin_account, first in ((OVER, AdjustFutures), (EMPTY, Rebalance)):
         step = with_policy(with_snapshot(skewed, futures=margin_account), FUTURES_POLICY)
@@ -62,7 +62,7 @@ def test_a_reduction_goes_before_a_rebalance_and_an_opening_after_it() -> None:
     assert isinstance(decide(step_of(EMPTY)).decision, AdjustFutures)
 
 
-def test_tracking__a_plan_that_saves_too_little_keeps_no_futures_from_their_targets() -> None:
+def test_tracking__plan_that_saves_too_little_holds_no_futures() -> None:
     """WETH is beyond its range, and no swap keeps within plan_cost."""
     drifted = step_input(values={"WETH": 6_900, "USDC": 3_100})
     policy = replace(drifted.policy, trigger=build_tracking("normal"), destination=Destination.ZONE)
@@ -77,7 +77,7 @@ def test_tracking__a_plan_that_saves_too_little_keeps_no_futures_from_their_targ
     assert planned_futures(proposal.plan) is not None
 
 
-def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -> None:
+def test_spot_drift_not_worth_its_cost__holds_no_futures() -> None:
     drifted = step_input(values={"WETH": 5_600, "USDC": 4_400})
     drifted = replace(drifted, limits=replace(drifted.limits, plan_cost_bps=15))
     alone = propose_rebalance(drifted)
@@ -101,7 +101,7 @@ class Unquoted:
         return replace(evidence(step, plan), second_quotes=())
 
 
-def test_a_refused_spot_plan_keeps_no_futures_from_their_targets_and_stays_the_outcome_without_them() -> None:
+def test_refused_spot_plan__holds_no_futures_and_stays_the_outcome() -> None:
     skewed = step_input(values={"WETH": 8_000, "USDC": 2_000})
     skewed = replace(skewed, limits=replace(skewed.limits, daily_loss_bps=None))
     opens, stays = (
@@ -115,7 +115,7 @@ def test_a_refused_spot_plan_keeps_no_futures_from_their_targets_and_stays_the_o
     assert [refusal_verdict.guard for refusal_verdict in stays.refusal_verdicts if not refusal_verdict.passed] == ["second_quote_deviation"]
 
 
-def test_an_opening_not_worth_its_cost_holds_and_a_reduction_does_not() -> None:
+def test_opening_not_worth_its_cost__holds_unlike_a_reduction() -> None:
     """Small margin: each order of the way to the targets would be refused at every block."""
     dear = step_of(EMPTY)
     dear = replace(dear, limits=replace(dear.limits, plan_cost_bps=5))
@@ -144,7 +144,7 @@ def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
         assert ("Nothing of this is sent: " in printed and "Orders that wait" in printed) == bool(why), printed
 
 
-def test_orders_of_a_market_that_backs_off_are_not_among_those_of_the_margin_document() -> None:
+def test_margin_document__leaves_out_a_market_that_backs_off() -> None:
     failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
     step = step_of(OVER, failed_exits=failed)
     document = margin_document(build_futures_report(step, FUTURES_POLICY, current_drifts(step)))
@@ -166,7 +166,7 @@ def test_an_opening_waits_while_failures_stop_rebalances(history: dict[str, obje
     assert isinstance(decide(step_of(EMPTY, **history)).decision, Hold)
 
 
-def test_an_account_or_an_index_that_is_not_known_orders_nothing_and_says_why() -> None:
+def test_unknown_account_or_index__orders_nothing_and_says_why() -> None:
     stale = decide(step_of(book(10_000, 20 * E18, index_s=NOW_S - 10_000))).decision
     assert isinstance(stale, Hold)
     assert "futures: no order, the index of ETH is" in stale.reason
@@ -245,7 +245,7 @@ def test_each_limit_of_futures_orders_refuses_by_its_guard(step: StepInput, chan
     assert guard in refusing
 
 
-def test_the_daily_budget_never_holds_back_what_the_index_demands() -> None:
+def test_daily_budget__never_holds_what_the_index_demands() -> None:
     """A crash of the index takes more reductions in a day than a pushed mark may (T12)."""
     step = step_of(OVER, reduced_notional_24h=Fraction(90_000 * 10**6))
     plan = propose_rebalance(step).plan
@@ -280,7 +280,7 @@ def test_an_index_may_be_as_new_as_the_block_and_no_newer(ahead_s: int, is_refus
     assert verdict.passed is not is_refused, verdict
 
 
-def test_two_reductions_of_one_market_that_together_turn_it_are_refused() -> None:
+def test_two_reductions_that_turn_one_market__are_refused() -> None:
     """Each alone is smaller than the position of 20."""
     step = step_of(OVER)
     plan = planned(step, lambda order: replace(order, size_raw=-15 * E18, bound_raw=15 * 2_000 * E18))
@@ -329,7 +329,7 @@ def test_orders_to_targets_leave_no_goals() -> None:
     assert reduction_goals(step.snapshot, planned_futures(plan)) == ()
 
 
-def test_the_note_of_an_order_has_six_places_and_never_promises_more_than_the_bound() -> None:
+def test_order_note__has_six_places_and_stays_within_the_bound() -> None:
     step = step_of(EMPTY)
     size, bound = E18 + 1_234_567_890_123, 3_000 * E18 + 1
     buy = PerpOrder("ETH", size, PerpOrderKind.MARKET, bound, is_reduce_only=False)

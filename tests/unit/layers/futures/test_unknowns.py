@@ -64,7 +64,7 @@ def test_a_stale_index_holds_no_emergency_of_another_market_back(btc: int) -> No
     assert any("the index of BTC is" in why for why in planned_futures(plan).refusal_texts)
 
 
-def test_the_emergency_counts_the_market_of_the_stale_index_at_its_mark() -> None:
+def test_emergency__counts_the_stale_market_at_its_mark() -> None:
     """ETH alone is far from its liquidation; the loss in BTC, by the venue's own mark, brings it near."""
     calm = step_of(two_market_account(6_000, 5 * E18, E18), HALVES)
     assert "liquidation is near" not in decide(calm).decision.reason
@@ -77,7 +77,7 @@ def test_the_emergency_counts_the_market_of_the_stale_index_at_its_mark() -> Non
     assert [order.market for order in planned_futures(plan).orders] == ["ETH"]
 
 
-def test_an_emergency_goes_on_until_the_markets_of_fresh_indexes_are_closed() -> None:
+def test_emergency__goes_on_until_fresh_markets_are_closed() -> None:
     account_now, ticks = two_market_account(2_900, 5 * E18, E18), 0
     while account_now.size_raw("ETH") and ticks < 20:
         plan = propose_rebalance(step_of(account_now, HALVES)).plan
@@ -105,7 +105,7 @@ def test_without_any_fresh_index_nothing_is_ordered(fresh_s: int) -> None:
         assert "futures: no order, the " in proposal.decision_result.decision.reason
 
 
-def test_a_limit_cuts_the_markets_of_fresh_indexes_by_as_much_more() -> None:
+def test_limit__cuts_fresh_markets_by_as_much_more() -> None:
     margin_account = two_market_account(10_000, 15 * E18, E18 // 2)
     plan = planned(step_of(margin_account, HALVES))
     assert planned_futures(plan) is not None
@@ -118,7 +118,7 @@ def test_a_limit_cuts_the_markets_of_fresh_indexes_by_as_much_more() -> None:
     assert (margin.leverage(after) or 99) <= 3
 
 
-def test_beside_a_stale_index_nothing_is_opened_and_no_margin_deposited() -> None:
+def test_stale_index__opens_nothing_and_deposits_no_margin() -> None:
     opening = step_of(two_market_account(10_000, 2 * E18, E18 // 10), HALVES)
     assert propose_rebalance(opening).plan is None
     usdc = token("USDC").address
@@ -129,7 +129,7 @@ def test_beside_a_stale_index_nothing_is_opened_and_no_margin_deposited() -> Non
     assert planned_futures(planned(step_of(fresh, policy))).account_actions  # type: ignore[union-attr]
 
 
-def test_an_order_in_the_market_of_a_stale_index_is_refused_by_its_guard() -> None:
+def test_order_of_a_stale_index__is_refused_by_its_guard() -> None:
     fresh = step_of(two_market_account(1_300, 7 * E18, E18 // 4, btc_s=NOW_S - 60), HALVES)
     plan = planned(fresh)
     assert planned_futures(plan) is not None
@@ -200,7 +200,7 @@ def test_a_missing_spot_price_holds_no_reduction_back(name: str, spent: int) -> 
 
 
 @pytest.mark.parametrize("name", BLINDED)
-def test_without_a_spot_price_the_spot_multiple_is_held_and_nothing_opened(name: str) -> None:
+def test_missing_spot_price__holds_the_multiple_and_opens_nothing(name: str) -> None:
     calm = with_policy(with_snapshot(BLINDED[name], futures=book(10_000, 10 * E18)), MULTIPLE)
     decision = propose_rebalance(calm).decision_result.decision
     assert isinstance(decision, Halt)
@@ -209,7 +209,7 @@ def test_without_a_spot_price_the_spot_multiple_is_held_and_nothing_opened(name:
     assert propose_rebalance(empty).plan is None
 
 
-def test_an_exit_still_goes_before_a_reduction_beside_a_missing_price() -> None:
+def test_exit__precedes_a_reduction_beside_a_missing_price() -> None:
     step = without_feed(with_policy(with_snapshot(step_with_equal_stops(["T0", "T1"]), futures=OVER), FUTURES_POLICY), "T1")
     step = with_snapshot(step, pools=tuple(pool for pool in step.snapshot.pools if token("T1").address not in (pool.token0, pool.token1)))
     assert propose_rebalance(step).decision_result.exit_token == token("T0").address
@@ -230,7 +230,7 @@ def test_a_contradictory_spot_price_enlarges_no_reduction(source: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["sequencer", "store ahead"])
-def test_a_fault_of_the_chain_itself_still_holds_a_reduction_back(code: str) -> None:
+def test_chain_fault__still_holds_a_reduction_back(code: str) -> None:
     step = step_of(OVER)
     if code == "store ahead":
         step = with_history(step, last_rebalance_s=NOW_S + 10_000)
@@ -245,7 +245,7 @@ def test_a_fault_of_the_chain_itself_still_holds_a_reduction_back(code: str) -> 
 
 
 @pytest.mark.parametrize("name", BLINDED)
-def test_alert_and_margin_show_the_reduction_that_is_due_without_prices(name: str) -> None:
+def test_alert_and_margin__show_the_reduction_due_without_prices(name: str) -> None:
     step = with_policy(BLINDED[name], replace(FUTURES_POLICY, limits=replace(LIMITS, spot_multiple_bps=50_000)))
     proposal = propose_rebalance(step)
     refused = StepOutcome("0123456789ab", OutcomeKind.REFUSED, "", step, proposal.decision_result, None)
@@ -265,7 +265,7 @@ def shut(step: StepInput, symbol: str = "WBTC") -> StepInput:
     return quarantine_tokens(step, [ScreenedToken(token(symbol).address, TokenFinding.CODE_CHANGED)])
 
 
-def test_a_quarantined_asset_triggers_no_reduction_for_the_spot_multiple() -> None:
+def test_quarantined_asset__reduces_nothing_for_the_spot_multiple() -> None:
     """8,000 of futures on 10,000 of spot, of which 5,000 cannot be valued."""
     step = with_wbtc(book(10_000, 4 * E18), replace(MULTIPLE, leverage_bps=8_000))
     assert isinstance(decide(step).decision, Hold)
@@ -279,7 +279,7 @@ def test_a_quarantined_asset_triggers_no_reduction_for_the_spot_multiple() -> No
     assert not report.plan.orders
 
 
-def test_a_quarantined_asset_that_is_not_held_leaves_the_spot_value_known() -> None:
+def test_quarantined_asset_not_held__leaves_the_spot_value_known() -> None:
     step = step_input({"WETH": 5_000, "USDC": 4_000, "WBTC": 1_000}, values={"WETH": 5_000, "USDC": 5_000, "WBTC": 0})
     step = shut(with_policy(with_snapshot(step, futures=book(10_000, 10 * E18)), MULTIPLE))
     assert spot_value_in_quote(step, current_drifts(step)) == 10_000 * E18
@@ -288,12 +288,12 @@ def test_a_quarantined_asset_that_is_not_held_leaves_the_spot_value_known() -> N
     assert "spot_multiple is above its limit" in decision.reason
 
 
-def test_a_quarantined_asset_holds_no_other_reduction_back_and_enlarges_none() -> None:
+def test_quarantined_asset__holds_and_enlarges_no_other_reduction() -> None:
     step = shut(with_wbtc(OVER, replace(FUTURES_POLICY, limits=replace(LIMITS, spot_multiple_bps=30_000))))
     assert planned_futures(planned(step)).orders == planned_futures(planned(step_of(OVER))).orders  # type: ignore[union-attr]
 
 
-def test_beside_a_quarantined_asset_nothing_is_opened_on_an_unknown_multiple() -> None:
+def test_quarantined_asset__opens_nothing_on_an_unknown_multiple() -> None:
     for policy, opens in ((replace(MULTIPLE, leverage_bps=4_000), False), (replace(FUTURES_POLICY, leverage_bps=4_000), True)):
         proposal = propose_rebalance(shut(with_wbtc(book(10_000), policy)))
         assert bool(proposal.plan) is opens, proposal.decision_result.decision.reason
@@ -312,7 +312,7 @@ def budget(step: StepInput) -> bool:
 
 
 @pytest.mark.parametrize(("off", "passes"), [(0, True), (1, False)])
-def test_the_daily_budget_counts_orders_at_the_index_to_the_base_unit(off: int, passes: bool) -> None:
+def test_daily_budget__counts_orders_at_the_index_exactly(off: int, passes: bool) -> None:
     """At the mark, 5 % lower, another 0.1x would fit."""
     plan = planned(step_of(PUSHED))
     account_before = margin_account(step_of(PUSHED).snapshot)
@@ -324,7 +324,7 @@ def test_the_daily_budget_counts_orders_at_the_index_to_the_base_unit(off: int, 
     assert budget(step_of(PUSHED, reduced_notional_24h=spent)) is passes
 
 
-def test_the_daily_budget_is_not_waived_by_a_stale_index_of_another_market() -> None:
+def test_daily_budget__is_not_waived_by_another_s_stale_index() -> None:
     """At the old index of BTC the leverage is above its limit, at its mark a pushed ETH alone breaks it."""
     margin_account = two_market_account(10_000, 7 * E18, E18 // 2)
     markets = tuple(
@@ -341,7 +341,7 @@ def test_the_daily_budget_is_not_waived_by_a_stale_index_of_another_market() -> 
 
 
 @pytest.mark.parametrize("btc", [E18 // 4, -E18 // 4])
-def test_the_daily_budget_is_waived_by_a_crash_beside_a_stale_index(btc: int) -> None:
+def test_daily_budget__is_waived_by_a_crash_beside_a_stale_index(btc: int) -> None:
     """The market of the stale index counts at the better of its two prices, which no push makes worse."""
     margin_account = margin.with_moved_marks(two_market_account(12_000, 15 * E18, btc), {"ETH": Fraction(-1, 10), "BTC": Fraction(-1, 10)})
     fallen = replace(
@@ -359,7 +359,7 @@ def test_the_daily_budget_is_not_waived_by_an_unknown_spot_value() -> None:
 
 
 @pytest.mark.parametrize(("margin_account", "passes"), [(OVER, True), (PUSHED, False)])
-def test_an_unknown_day_holds_back_only_what_the_index_does_not_demand(margin_account: MarginAccount, passes: bool) -> None:
+def test_unknown_day__holds_only_what_the_index_does_not_demand(margin_account: MarginAccount, passes: bool) -> None:
     assert budget(step_of(margin_account, unknown_reason="the ledger was restored")) is passes
 
 
@@ -408,7 +408,7 @@ def test_a_gain_deposits_nothing_and_sells_nothing(move: Fraction, initial_ppm: 
     assert not plan.account_actions
 
 
-def test_utilisation_above_its_limit_reduces_a_book_at_its_target() -> None:
+def test_utilisation_above_its_limit__reduces_a_book_at_target() -> None:
     priced = replace(FEELESS, tiers=(MarginTier(0, 500_000, 62_500),))
     changed_account = replace(account(10_000, {"ETH": 10 * E18}, priced), initial_on_debt=False)
     limits = replace(LIMITS, max_leverage_bps=40_000, max_utilisation_bps=6_000, stress_move_bps=2_000)
@@ -425,7 +425,7 @@ def with_old_part(step: StepInput, kind: StaleReadKind) -> StepInput:
 
 
 @pytest.mark.parametrize("kind", StaleReadKind)
-def test_beside_an_old_part_planner_and_guards_refuse_an_opening_and_pass_a_reduction(kind: StaleReadKind) -> None:
+def test_old_part__refuses_an_opening_and_passes_a_reduction(kind: StaleReadKind) -> None:
     opening = step_of(book(4_000, 0))
     reduction = step_of(OVER)
     plan = propose_rebalance(opening).plan
@@ -438,7 +438,7 @@ def test_beside_an_old_part_planner_and_guards_refuse_an_opening_and_pass_a_redu
 
 
 @pytest.mark.parametrize("kind", StaleReadKind)
-def test_the_margin_is_unknown_while_transfers_or_funding_may_be_missing(kind: StaleReadKind) -> None:
+def test_margin__is_unknown_while_transfers_or_funding_may_miss(kind: StaleReadKind) -> None:
     step = with_old_part(step_of(OVER), kind)
     fault = margin_fault(step.snapshot, futures_policy(step))
     assert bool(fault) is (kind in (StaleReadKind.TRANSFERS, StaleReadKind.FUNDING))

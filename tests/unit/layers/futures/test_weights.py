@@ -58,7 +58,7 @@ def chosen(weights: AllocatorConfig, seed: int = 7) -> tuple[dict[str, int], lis
     return dict(unrounded_weights.market_bps), [float(volatility) for volatility in unrounded_weights.returns.volatilities]
 
 
-def test_weights_are_in_inverse_proportion_to_volatility_with_the_sides_of_the_config() -> None:
+def test_weights__are_inverse_to_volatility_with_config_s_sides() -> None:
     weights, volatility = chosen(by_risk(replace(RISK, stress_loss_bps=BPS)))
     inverse = [1 / market for market in volatility]
     assert [abs(bps) for bps in weights.values()] == pytest.approx([BPS * market / sum(inverse) for market in inverse], abs=1)
@@ -67,9 +67,7 @@ def test_weights_are_in_inverse_proportion_to_volatility_with_the_sides_of_the_c
 
 
 @given(st.integers(1, 50), st.integers(1_000, 60_000), st.integers(100, 5_000), st.integers(100, BPS))
-def test_no_market_loses_more_than_its_stress_loss_and_all_reach_the_leverage_where_they_can(
-    seed: int, leverage_bps: int, move_bps: int, loss_bps: int
-) -> None:
+def test_stress_loss__bounds_each_market_while_all_reach_leverage(seed: int, leverage_bps: int, move_bps: int, loss_bps: int) -> None:
     risk = replace(RISK, leverage_bps=leverage_bps, stress_move_bps=move_bps, stress_loss_bps=loss_bps)
     weights, _ = chosen(by_risk(risk), seed)
     losses = [Fraction(abs(bps) * leverage_bps * move_bps, BPS**3) for bps in weights.values()]
@@ -78,7 +76,7 @@ def test_no_market_loses_more_than_its_stress_loss_and_all_reach_the_leverage_wh
     assert gross == min(BPS, 3 * risk.max_weight_bps)
 
 
-def test_the_step_targets_them_lowers_the_leverage_where_the_loss_is_bounded_and_keeps_the_spot_targets() -> None:
+def test_step__lowers_leverage_where_the_stress_loss_bounds_it() -> None:
     tight = replace(RISK, stress_loss_bps=1_000)
     step = weighed(by_risk(tight), recorded(moves()))
     step = with_policy(with_snapshot(step, futures=pair_book(10_000)), FUTURES_POLICY)

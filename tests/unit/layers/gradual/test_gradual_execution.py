@@ -91,7 +91,7 @@ def ended(step: StepInput) -> str:
 
 
 # rounds
-def test_the_first_round_is_shown_as_it_will_be_decided_once_the_campaign_is_written_down() -> None:
+def test_first_round__is_shown_as_it_will_be_decided() -> None:
     step = drifted()
     step = step.with_layer(replace(step.layer(GradualState), draw=SliceDraw(123_456, 654_321)))
     proposal = proposals.propose_rebalance(step)
@@ -113,7 +113,7 @@ def test_the_first_round_is_shown_as_it_will_be_decided_once_the_campaign_is_wri
     assert again.decision_result.layer(GradualResult).due_slice == proposal.decision_result.layer(GradualResult).due_slice
 
 
-def test_a_campaign_waits_for_its_time_and_is_due_from_it_on_whatever_the_cooldown_and_the_band_say() -> None:
+def test_campaign__is_due_from_its_time_despite_cooldown_and_band() -> None:
     step = with_progress(begun(drifted()), parts_done=1, next_s=drifted().snapshot.head.timestamp_s + 300)
     waits = decide(step)
     assert isinstance(waits.decision, Hold)
@@ -125,7 +125,7 @@ def test_a_campaign_waits_for_its_time_and_is_due_from_it_on_whatever_the_cooldo
     assert due.layer(GradualResult).due_slice.number == 2
 
 
-def test_a_stored_step_with_a_campaign_decides_the_same_after_it_was_read_back() -> None:
+def test_stored_step_with_a_campaign__decides_the_same() -> None:
     step = later(with_progress(begun(drifted()), parts_done=2), 1_000)
     back = codec.loads(StepInput, codec.dumps(step))
     assert back == step
@@ -138,7 +138,7 @@ def test_a_step_stored_before_there_were_campaigns_still_loads() -> None:
     assert codec.from_jsonable(StepInput, text) == step_input()
 
 
-def test_a_part_of_a_goal_moves_every_edge_by_that_part_and_leaves_what_is_inside() -> None:
+def test_part_of_a_goal__moves_every_edge_by_that_part() -> None:
     step = roomy(step_input({"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, {"WETH": 700, "WBTC": 290, "USDC": 10}))
     for destination in (Destination.TARGET, Destination.BAND):
         changed_step = replace(step, policy=replace(step.policy, destination=destination))
@@ -151,7 +151,7 @@ def test_a_part_of_a_goal_moves_every_edge_by_that_part_and_leaves_what_is_insid
 
 
 # ways to end
-def test_what_the_owner_changed_ends_it_and_the_same_look_decides_anew() -> None:
+def test_owner_s_change__ends_it_and_the_same_look_decides_anew() -> None:
     step = later(begun(drifted()), 1_000)
     other = [replace(asset, target_bps=bps) for asset, bps in zip(step.portfolio.assets, (6_000, 4_000), strict=True)]
     changed = replace(step, portfolio=replace(step.portfolio, assets=tuple(other)))
@@ -173,7 +173,7 @@ def test_what_the_owner_changed_ends_it_and_the_same_look_decides_anew() -> None
     assert proposals.propose_rebalance(rested).decision_result.layer(GradualResult).new_execution is not None
 
 
-def test_assets_in_another_order_end_it_since_a_goal_goes_by_their_order() -> None:
+def test_other_order_of_assets__ends_it() -> None:
     step = later(begun(drifted()), 1_000)
     turned = replace(step, portfolio=replace(step.portfolio, assets=step.portfolio.assets[::-1]))
     assert mentions(decide(turned).layer(GradualResult).end_reason, "changed")
@@ -213,7 +213,7 @@ def test_its_time_ends_it_however_long_it_was_paused() -> None:
     assert "200000 USDC" in why
 
 
-def test_a_budget_that_is_spent_ends_it_and_so_does_a_round_that_would_exceed_it_at_worst() -> None:
+def test_spent_budget__ends_it_as_does_a_round_that_may_exceed_it() -> None:
     step = begun(drifted(max_loss_bps=50))
     assert step.layer(GradualState).progress is not None
     budget = step.layer(GradualState).progress.execution.max_loss
@@ -276,7 +276,7 @@ def test_rounds_are_of_random_size_and_together_the_wish(seed: int, jitter: int,
 
 @given(seed=st.integers(0, 10**6), budget=st.integers(20, 120), drop=st.integers(-60, 60))
 @settings(max_examples=8)
-def test_what_is_lost_against_the_prices_of_the_start_is_never_above_the_budget(seed: int, budget: int, drop: int) -> None:
+def test_loss_against_the_start__is_never_above_the_budget(seed: int, budget: int, drop: int) -> None:
     """The market moves after each round, pools and feeds alike: what is sold brings less, and at some point no more is sold."""
 
     def moves(step: StepInput, number: int) -> StepInput:
@@ -324,7 +324,7 @@ def test_what_was_approved_in_this_step_is_traded_at_once() -> None:
     [(3_000, 2_000, {WETH: -1, WBTC: 1, USDC: -1}), (5_000, 1_000, {WETH: -1, WBTC: 1, USDC: 1})],
     ids=["a sale turned into a purchase", "a purchase turned into a sale"],
 )
-def test_what_is_left_counts_the_larger_side_in_the_first_direction_alone(weth: int, wbtc: int, sides: dict[Token, int]) -> None:
+def test_remainder__counts_the_larger_side_in_the_first_direction(weth: int, wbtc: int, sides: dict[Token, int]) -> None:
     """4,000, 3,000 and 3,000 are wanted: 2,000 are left in both, though 1,000 turned."""
     target_by_token = {WETH: 4_000, WBTC: 3_000, USDC: 3_000}
     step = step_input(
@@ -352,7 +352,7 @@ def test_a_slice_that_is_tried_out_uses_up_balance_and_allowance() -> None:
     assert [holding.raw for holding in after.holdings if holding.token == WETH.address] == [owned - leg.amount_in_raw]
 
 
-def test_without_a_limit_of_cost_what_no_count_moves_costs_what_the_dearest_pays() -> None:
+def test_uncounted_part__costs_the_dearest_without_a_cost_limit() -> None:
     step = drifted()
     capped = replace(step, limits=replace(step.limits, plan_cost_bps=None))
     plan = proposals.propose_rebalance(capped).plan
@@ -378,7 +378,7 @@ def test_an_exit_is_never_spread() -> None:
 
 
 @pytest.mark.parametrize(("ppm", "share"), [(0, Fraction(-1)), (MILLION - 1, Fraction(1))])
-def test_the_size_of_a_slice_and_the_wait_after_it_vary_by_their_own_jitter_both_ways(ppm: int, share: Fraction) -> None:
+def test_slice_and_wait__vary_by_their_own_jitter_both_ways(ppm: int, share: Fraction) -> None:
     pace = replace(PACE, size_jitter_bps=2_000, time_jitter_bps=5_000)
     campaign = begun(drifted()).layer(GradualState).progress
     assert campaign is not None

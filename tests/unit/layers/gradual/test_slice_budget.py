@@ -96,7 +96,7 @@ def largest(done: Wander) -> Fraction:
 
 @given(seed=st.integers(0, 10**6), far=st.integers(30, 900), fall=st.integers(0, 30))
 @settings(max_examples=5, deadline=None)
-def test_targets_that_wander_at_every_look_do_not_spend_more_than_one_budget(seed: int, far: int, fall: int) -> None:
+def test_wandering_targets__spend_no_more_than_one_budget(seed: int, far: int, fall: int) -> None:
     """The market falls a little with every look, and every look has other targets: without one budget each would start anew."""
     dice = random.Random(seed)
 
@@ -109,7 +109,7 @@ def test_targets_that_wander_at_every_look_do_not_spend_more_than_one_budget(see
     assert done.lost <= largest(done)
 
 
-def test_a_falling_market_stops_a_correction_that_is_re_aimed_at_every_look_too() -> None:
+def test_falling_market__stops_a_re_aimed_correction_too() -> None:
     def moves(step: StepInput, look: int) -> StepInput:
         return aimed(market(step, Fraction(2_000) * (1 - Fraction(look, 400))), 5_000 - 40 * (look % 2))
 
@@ -130,7 +130,7 @@ def test_targets_that_go_to_and_fro_spend_one_budget_and_stop() -> None:
     assert done.lost <= largest(done)
 
 
-def test_what_is_left_of_a_budget_scales_with_what_is_left_to_move() -> None:
+def test_budget_left__scales_with_what_is_left_to_move() -> None:
     pace = replace(TWAP, max_loss_bps=100)
     before = BudgetCarryover(9_999, Fraction(1_000), Fraction(4))
     assert budget_left(pace, Fraction(1_000), None) == 10
@@ -163,7 +163,7 @@ def test_gains_make_no_room_and_the_time_is_that_of_the_first() -> None:
     )
 
 
-def test_once_the_time_of_the_first_is_over_the_next_has_a_budget_of_its_own() -> None:
+def test_next_execution__has_its_own_budget_after_the_first_s_time() -> None:
     step = drifted()
     now_s = step.snapshot.head.timestamp_s
     for until_s, fresh in ((now_s + 1, False), (now_s, True)):
@@ -174,7 +174,7 @@ def test_once_the_time_of_the_first_is_over_the_next_has_a_budget_of_its_own() -
 
 
 @pytest.mark.parametrize("style", [ExecutionStyle.ROUNDS, ExecutionStyle.TWAP])
-def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: ExecutionStyle) -> None:
+def test_move_at_once__is_a_round_of_the_same_budget(style: ExecutionStyle) -> None:
     step = drifted(replace(PACE, style=style, twap_duration_s=3_600, max_loss_bps=60, recovery_s=10**6, max_rounds=2))
     least = replace(step, limits=replace(step.limits, min_trade=Fraction(150_000 * USD)))
     assert proposals.propose_rebalance(least).decision_result.layer(GradualResult).due_slice is None, "one round, without a budget"
@@ -186,7 +186,7 @@ def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: Executi
 
 
 @pytest.mark.parametrize("style", [ExecutionStyle.ROUNDS, ExecutionStyle.TWAP])
-def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_the_budget(style: ExecutionStyle) -> None:
+def test_targets_moved_before_a_round__do_not_evade_the_budget(style: ExecutionStyle) -> None:
     step = drifted(replace(PACE, style=style, twap_duration_s=3_600, max_loss_bps=60))
     first = proposals.propose_rebalance(step).decision_result.layer(GradualResult).new_execution
     assert first is not None
@@ -201,7 +201,7 @@ def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_
     assert "shared until" in proposal.decision_result.decision.reason
 
 
-def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> None:
+def test_approved_round__keeps_its_price_though_targets_moved() -> None:
     step = drifted(ExecutionPace(ExecutionStyle.LIMIT, limit_bps=-100, patience_s=14_400))
     waits = proposals.propose_rebalance(step)
     assert waits.plan is None
@@ -223,7 +223,7 @@ def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> Non
     assert "its price" in proposal.decision_result.decision.reason
 
 
-def test_an_execution_without_one_before_it_is_read_without_that_field() -> None:
+def test_execution_without_one_before_it__is_read_without_the_field() -> None:
     step = drifted()
     begun = proposals.propose_rebalance(step).decision_result.layer(GradualResult).new_execution
     written = codec.to_jsonable(begun)

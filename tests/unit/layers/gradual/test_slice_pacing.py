@@ -59,7 +59,7 @@ EVEN = replace(PACE, size_jitter_bps=0)
 
 
 @pytest.mark.parametrize(("remaining", "fraction"), [(1_000, Fraction(1, 4)), (251, Fraction(250, 251)), (250, 1), (100, 1)])
-def test_slice__is_its_value_of_the_remainder_and_all_of_a_smaller_one(remaining: int, fraction: Fraction) -> None:
+def test_slice__is_its_part_of_the_remainder_or_all_of_a_small_one(remaining: int, fraction: Fraction) -> None:
     assert slice_fraction(execution(EVEN), MEAN, Fraction(remaining)) == fraction
 
 
@@ -88,7 +88,7 @@ def test_max_slices__smallest_slice_is_no_smaller_than_min_trade(min_trade: int 
         (BudgetCarryover(9, Fraction(1_000), Fraction(11)), 0),
     ],
 )
-def test_budget__executions_that_share_one_lose_no_more_than_the_largest_alone(before: BudgetCarryover | None, budget: int) -> None:
+def test_budget__shared_by_executions_is_at_most_the_largest_alone(before: BudgetCarryover | None, budget: int) -> None:
     """1 % of 1,000."""
     assert budget_left(PACE, Fraction(1_000), before) == budget
 
@@ -126,7 +126,7 @@ def test_carryover__ends_at_its_second(until_s: int, is_shared: bool) -> None:
 @pytest.mark.parametrize(
     ("seconds", "half_life_s", "impact_left"), [(600, 600, Fraction(1, 2)), (1_200, 600, Fraction(1, 4)), (0, 600, Fraction(1))]
 )
-def test_remaining_impact__halves_with_each_half_life_and_is_rounded_up(seconds: int, half_life_s: int, impact_left: Fraction) -> None:
+def test_remaining_impact__halves_each_half_life_rounded_up(seconds: int, half_life_s: int, impact_left: Fraction) -> None:
     assert remaining_impact(seconds, half_life_s) - impact_left in (0, Fraction(1, 10**12))
 
 

@@ -135,7 +135,7 @@ def gain(campaigns: Sequence[Sequence_], looks: Callable[[Sequence_], object], w
 
 @pytest.mark.parametrize("what", [0, 1], ids=["size", "time"])
 @pytest.mark.parametrize("looks", LOOKS.values(), ids=LOOKS)
-def test_nobody_who_watches_guesses_the_next_round_better_than_chance(looks: Callable[[Sequence_], object], what: int) -> None:
+def test_next_round__is_guessed_no_better_than_by_chance(looks: Callable[[Sequence_], object], what: int) -> None:
     assert gain(ours(), looks, what) < SIGMAS
 
 
@@ -148,7 +148,7 @@ def test_every_size_and_every_wait_comes_as_often_as_any_other(what: int) -> Non
 
 
 # what the same predictors would see through
-def test_equal_rounds_rounds_that_even_out_and_rounds_that_lean_are_seen_through() -> None:
+def test_equal_evened_and_leaning_rounds__are_seen_through() -> None:
     dice = random.Random(7)
     equal = [[(2, 2)] * ROUNDS for _ in range(CAMPAIGNS)]
     assert gain(equal, LOOKS["nothing"], 0) > 50
@@ -163,7 +163,7 @@ def test_equal_rounds_rounds_that_even_out_and_rounds_that_lean_are_seen_through
     assert gain(leaning, LOOKS["nothing"], 0) > SIGMAS
 
 
-def test_another_seed_draws_another_sequence_and_the_same_the_same() -> None:
+def test_seed__draws_its_own_sequence_and_the_same_again() -> None:
     assert drawn(1, ROUNDS) == drawn(1, ROUNDS)
     assert drawn(1, ROUNDS) != drawn(2, ROUNDS)
     assert len({draw.size_ppm for draw in drawn(3, 200)}) > 190

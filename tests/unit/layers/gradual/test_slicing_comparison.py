@@ -70,7 +70,7 @@ def test_the_number_of_rounds_is_that_of_a_closed_form(depth: int, gwei: int, wa
         assert own == pytest.approx(costs[option.slice_count], rel=5e-3), option.slice_count
 
 
-def test_without_waiting_the_optimum_is_the_root_of_impact_over_gas() -> None:
+def test_slices_without_waiting__are_the_root_of_impact_over_gas() -> None:
     """n* = sqrt(W² / (R · gas)), by cost(n) = W²/(n·R) + n·gas."""
     slicing_comparison = pacing(large(20_000_000, 2_400, max_rounds=12, recovery_s=1, waiting_bps_hour=Fraction(0)))
     gas = float(slicing_comparison.options[0].gas) / USD
@@ -131,7 +131,7 @@ def test_what_no_round_moves_costs_its_share_and_waits_for_none(plan_cost_bps: i
     assert abs(unmoved + option.turnover - 300_000 * USD) < 1_000 * USD
 
 
-def test_one_round_is_the_plan_itself_and_the_chosen_one_costs_least() -> None:
+def test_one_round__is_the_plan_itself_and_the_chosen_costs_least() -> None:
     for seed in range(2):
         step = roomy(random_step(seed, tokens=4, pools=8, depth=400_000, worth=60_000), max_live_value=None)
         proposal = proposals.propose_rebalance(paced(step, max_rounds=4))
@@ -207,7 +207,7 @@ def test_ranges_that_were_crossed_are_crossed_back() -> None:
     assert abs(back.quote(WETH.address, 10**18) - pool.quote(WETH.address, 10**18)) <= 10
 
 
-def test_the_comparison_is_made_at_the_prices_of_now_whatever_the_imagined_pools_say() -> None:
+def test_comparison__is_made_at_present_prices() -> None:
     """With spot prices alone the reference would move with pools that are only imagined."""
     step = large(recovery_s=1)
     spot = replace(step, reference=replace(step.reference, sources=(PriceSource.SPOT,)))

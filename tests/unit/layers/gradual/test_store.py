@@ -50,7 +50,7 @@ def under(store: Store) -> ExecutionProgress:
     return progress
 
 
-def test_a_campaign_is_read_back_as_it_was_written_and_there_is_one_at_a_time(store: Store) -> None:
+def test_campaign__is_read_back_as_written_and_is_one_at_a_time(store: Store) -> None:
     assert store.budgets.history(2_000).layer(GradualState).progress is None
     execution = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
     assert under(store) == ExecutionProgress(execution, CAMPAIGN, 0, Fraction(0), Fraction(0), 1_000, SliceDraw(1, 2))
@@ -67,7 +67,7 @@ def test_a_campaign_is_read_back_as_it_was_written_and_there_is_one_at_a_time(st
     assert "done in 0" in past.why
 
 
-def test_the_first_draw_is_kept_until_a_campaign_uses_it_and_never_drawn_twice(store: Store) -> None:
+def test_first_draw__is_kept_until_used_and_never_drawn_twice(store: Store) -> None:
     store.layer_repository(GradualExecutionStore).store_next_draw(SliceDraw(11, 22))
     store.layer_repository(GradualExecutionStore).store_next_draw(SliceDraw(33, 44))
     assert store.budgets.history(2_000).layer(GradualState).draw == SliceDraw(11, 22)
@@ -75,7 +75,7 @@ def test_the_first_draw_is_kept_until_a_campaign_uses_it_and_never_drawn_twice(s
     assert store.budgets.history(2_000).layer(GradualState).draw is None
 
 
-def test_a_round_counts_once_its_swap_is_in_a_block_with_what_it_lost_at_the_prices_of_the_start(store: Store) -> None:
+def test_round__counts_once_in_a_block_with_its_loss_at_the_start(store: Store) -> None:
     execution = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
     store.layer_repository(GradualExecutionStore).begin_slice(execution, 1, "s1", 1_100, SliceDraw(500_000, 250_000))
     assert under(store).parts_done == 0
@@ -88,7 +88,7 @@ def test_a_round_counts_once_its_swap_is_in_a_block_with_what_it_lost_at_the_pri
     assert now.next_s == 1_100 + slice_wait_s(CAMPAIGN, now.draw)
 
 
-def test_a_try_that_reverted_is_no_round_its_gas_counts_and_the_next_try_keeps_the_draw(store: Store) -> None:
+def test_reverted_try__is_no_round_but_its_gas_counts(store: Store) -> None:
     execution = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
     store.layer_repository(GradualExecutionStore).begin_slice(execution, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     swap(store, "s1", 0, 0, 0, status=0)
@@ -120,7 +120,7 @@ def test_a_store_that_is_opened_again_knows_all_of_it(store: Store, tmp_path: Pa
     assert under(again) == before
 
 
-def test_an_order_is_open_until_its_swap_is_in_a_block_or_it_is_ended_by_name(store: Store) -> None:
+def test_order__is_open_until_its_swap_is_in_a_block_or_ended(store: Store) -> None:
     first = store.executions.add_limit_order(LimitOrder("", WETH, USDC, 10**18, Fraction(1, 3), 9_000, 1_000, note="sell 1 WETH"))
     second = store.executions.add_limit_order(LimitOrder("", WETH, USDC, 10**18, Fraction(1, 2), 9_000, 1_001, note="sell 1 more"))
     assert [order.id for order in store.executions.limit_orders()] == [first.id, second.id]
@@ -142,7 +142,7 @@ def test_a_damaged_draw_needs_the_operator(store: Store) -> None:
         store.budgets.history(2_000)
 
 
-def test_what_the_last_one_lost_is_told_to_the_next_by_receipts_for_as_long_as_the_first_had_time(store: Store) -> None:
+def test_last_execution_s_loss__is_passed_on_while_its_time_lasts(store: Store) -> None:
     """A restart between two corrections gives out no second budget."""
     execution = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
     store.layer_repository(GradualExecutionStore).begin_slice(execution, 1, "s1", 1_000, SliceDraw(3, 4))
@@ -171,7 +171,7 @@ def test_what_the_last_one_lost_is_told_to_the_next_by_receipts_for_as_long_as_t
 
 
 @pytest.mark.parametrize(("kind", "is_open"), [(OutcomeKind.HOLD, True), (OutcomeKind.PLANNED, False)])
-def test_records__execution_that_waits_for_its_price_begins_with_the_decision(store: Store, kind: OutcomeKind, is_open: bool) -> None:
+def test_records__execution_waiting_for_its_price_begins_decided(store: Store, kind: OutcomeKind, is_open: bool) -> None:
     """One whose first slice is planned begins as that is sent."""
     step = step_input()
     decided = decide(step).with_layer(GradualResult(new_execution=CAMPAIGN))
@@ -189,7 +189,7 @@ def test_records__execution_that_ended_is_closed_with_its_reason(store: Store) -
 
 
 @pytest.mark.parametrize(("chain_now_s", "is_carried"), [(CAMPAIGN.expires_s - 1, True), (CAMPAIGN.expires_s, False)])
-def test_carried_budget__ends_with_the_time_of_its_first_execution(store: Store, chain_now_s: int, is_carried: bool) -> None:
+def test_carried_budget__ends_with_its_first_execution_s_time(store: Store, chain_now_s: int, is_carried: bool) -> None:
     execution_id = store.layer_repository(GradualExecutionStore).begin(CAMPAIGN)
     store.executions.end(execution_id, ExecutionState.ENDED, TARGETS_CHANGED_REASON, 3_000)
     assert (store.budgets.history(chain_now_s).layer(GradualState).carryover is not None) is is_carried

@@ -108,7 +108,7 @@ def test_a_mistake_in_the_table_is_named_with_its_remedy(table: str, words: tupl
     assert mentions(caught.value, *words), caught.value
 
 
-def test_an_asset_that_was_just_bought_is_not_sold_and_the_hold_says_until_when() -> None:
+def test_asset_just_bought__is_not_sold_and_the_hold_says_how_long() -> None:
     proposal = propose_rebalance(overweight(3_600))
     hold = proposal.decision_result.decision
     assert proposal.plan is None
@@ -120,12 +120,12 @@ def test_an_asset_that_was_just_bought_is_not_sold_and_the_hold_says_until_when(
 
 
 @pytest.mark.parametrize(("age_s", "sells"), [(DAY_S - 1, False), (DAY_S, True), (DAY_S + 1, True), (-60, False)])
-def test_an_asset_is_sold_from_the_second_at_which_its_time_is_over(age_s: int, sells: bool) -> None:
+def test_asset__is_sold_from_the_second_its_time_is_over(age_s: int, sells: bool) -> None:
     """A purchase after the head, by a block time that went back, is held too."""
     assert (propose_rebalance(overweight(age_s)).plan is not None) is sells
 
 
-def test_while_the_layer_is_off_or_nothing_was_bought_a_plan_is_what_it_was() -> None:
+def test_layer_off_or_nothing_bought__leaves_a_plan_as_it_was() -> None:
     off = propose_rebalance(overweight(None))
     nothing_bought = overweight(None).with_config(HoldingConfig((WETH,), DAY_S))
     assert propose_rebalance(nothing_bought).plan == off.plan is not None
@@ -133,7 +133,7 @@ def test_while_the_layer_is_off_or_nothing_was_bought_a_plan_is_what_it_was() ->
     assert propose_rebalance(not_listed.with_config(HoldingConfig((WBTC,), DAY_S))).plan == off.plan
 
 
-def test_the_other_assets_are_sold_and_the_plan_names_the_one_that_is_kept() -> None:
+def test_other_assets__are_sold_and_the_kept_one_is_named() -> None:
     plan = propose_rebalance(three_assets(3_600)).plan
     assert plan is not None
     assert set(plan.wallet_changes()) == {WBTC, USDC}
@@ -149,7 +149,7 @@ def test_an_asset_that_is_held_is_still_bought() -> None:
     assert verdict("holding", step, plan).passed
 
 
-def test_the_limit_of_a_year_s_gain_and_the_holding_time_bind_together() -> None:
+def test_year_limit_and_holding_time__bind_together() -> None:
     """A second limit plans again from the decision that the first has narrowed."""
     step = three_assets(3_600)
     lots = tuple(OpenLot(address, raw, Fraction(1, 10**20), 0) for address, raw in ((WETH, 10**19), (WBTC, 10**9)))
@@ -182,7 +182,7 @@ def test_exits_stops_and_manual_swaps_do_not_wait() -> None:
     assert "holding.hours" not in everything.decision.reason
 
 
-def test_the_guard_refuses_a_plan_that_sells_early_whatever_the_planner_says() -> None:
+def test_guard__refuses_a_plan_that_sells_early() -> None:
     step, free = overweight(3_600), overweight(DAY_S)
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
@@ -203,7 +203,7 @@ def test_an_exit_in_name_that_buys_another_asset_is_refused() -> None:
     assert not verdict("holding", step, replace(plan, decision=replace(decision, is_exit=True))).passed
 
 
-def test_settings_and_purchases_survive_the_codec_and_the_default_is_not_stored() -> None:
+def test_settings_and_purchases__survive_the_codec() -> None:
     step = overweight(3_600)
     assert codec.loads(StepInput, codec.dumps(step)) == step
     assert "Holding" not in codec.dumps(overweight(None).with_config(HoldingConfig()).with_layer(HoldingState()))
@@ -258,7 +258,7 @@ def test_holding__trade_whose_bought_token_is_unknown__holds_all(store: Store) -
     assert read_memory(step, store).bought_s_by_token == tuple(sorted(((WETH, START_S), (WBTC, START_S))))
 
 
-def test_a_step_reads_the_purchases_of_its_settings_alone_and_native_coin_as_its_wrapped_token(store: Store) -> None:
+def test_step__reads_purchases_of_its_settings_and_native_coin(store: Store) -> None:
     book(store, 0, NOW_S - 5, outgoing_transfer(USDC), came(WETH))
     book(store, 1, NOW_S - 4, outgoing_transfer(USDC), came(WBTC))
     book(store, 2, NOW_S - 3, outgoing_transfer(WETH), came(NATIVE))

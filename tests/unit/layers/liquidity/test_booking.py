@@ -123,7 +123,7 @@ def test_a_withdrawal_that_pays_less_than_it_stood_for_is_a_loss(store: Store) -
     assert loss - gas_value(step) == pytest.approx(missing * prices(step)[1], rel=1e-6)
 
 
-def test_a_mint_at_the_reference_costs_its_gas_and_one_bought_too_dear_what_is_paid_too_much(store: Store) -> None:
+def test_mint__costs_its_gas_and_what_is_paid_above_the_reference(store: Store) -> None:
     step = step_with()
     position = at_reference(step)
     amounts = tuple(raw + 1 for raw in exact.principal(position))
@@ -145,7 +145,7 @@ def test_fees_that_are_collected_are_no_gain_and_no_loss(store: Store) -> None:
     assert booked(store, step)[0] == gas_value(step)
 
 
-def test_liquidity_that_is_added_to_a_position_keeps_the_fees_it_had(store: Store) -> None:
+def test_liquidity_added__keeps_the_position_s_fees(store: Store) -> None:
     step = step_with(position := at_reference(step_with()))
     half = position.liquidity // 2
     amounts = tuple(raw + 1 for raw in exact.principal(position, half))
@@ -156,7 +156,7 @@ def test_liquidity_that_is_added_to_a_position_keeps_the_fees_it_had(store: Stor
 
 
 @pytest.mark.parametrize(("part", "unread"), [(1, False), (1, True), (2, False), (2, True)])
-def test_what_both_snapshots_say_counts_where_it_is_worse_than_the_receipt(store: Store, part: int, unread: bool) -> None:
+def test_snapshots__count_where_worse_than_the_receipt(store: Store, part: int, unread: bool) -> None:
     """A token that lies in its events hides no loss; a position that could not be read proves none, except that one taken out
     wholly is read no more and is nothing.
     """
@@ -179,7 +179,7 @@ def test_an_action_that_reverted_costs_its_gas(store: Store) -> None:
     assert booked(store, step) == (gas_value(step), 0, GAS_WEI)
 
 
-def test_without_the_step_it_was_planned_in_only_gas_is_known_to_be_lost(store: Store) -> None:
+def test_missing_plan_step__leaves_only_gas_as_known_loss(store: Store) -> None:
     step = step_with(position := at_reference(step_with()))
     action = withdraw(position, position.liquidity)
     store.steps.begin("s", START_S, "{}")

@@ -55,7 +55,7 @@ def test_a_figure_that_is_off_by_one_is_refused(kind: str, field: str, guard: st
 
 
 @pytest.mark.parametrize("kind", [PROVIDE, WITHDRAW])
-def test_a_minimum_above_what_the_contracts_move_could_only_revert(kind: str) -> None:
+def test_minimum_above_what_contracts_move__is_refused(kind: str) -> None:
     step, plan = passing_plan_starting_with(kind)
     action = plan.layer_actions[0]
     assert not isinstance(action, Collect)
@@ -114,7 +114,7 @@ def test_what_grows_has_its_own_range() -> None:
     assert mentions(verdict("prediction", step, changed).measured_text, "not have", "range")
 
 
-def test_what_is_provided_stays_within_reserves_and_what_surely_came() -> None:
+def test_provision__stays_within_reserves_and_sure_receipts() -> None:
     step, plan = passing_plan_starting_with(PROVIDE)
     action = plan.layer_actions[0]
     assert isinstance(action, Provide)
@@ -138,7 +138,7 @@ def test_what_is_wanted_without_a_pin_is_refused() -> None:
 
 @pytest.mark.parametrize("pushed", [Fraction(97, 100), Fraction(104, 100)])
 @pytest.mark.parametrize("kind", [PROVIDE, WITHDRAW, COLLECT])
-def test_a_pool_that_is_off_the_reference_refuses_what_was_planned_before(kind: str, pushed: Fraction) -> None:
+def test_pool_off_the_reference__refuses_what_was_planned_before(kind: str, pushed: Fraction) -> None:
     """T11: the pool moves between plan and judgement; each touched pool is held against the reference by itself."""
     step, plan = passing_plan_starting_with(kind)
     at = v3_at(pushed)
@@ -148,7 +148,7 @@ def test_a_pool_that_is_off_the_reference_refuses_what_was_planned_before(kind: 
     assert f"pool {at.address}" in pool_verdict.measured_text
 
 
-def test_what_would_exceed_budget_or_weight_is_refused_by_what_it_leaves() -> None:
+def test_budget_or_weight_excess__is_refused_by_what_it_leaves() -> None:
     step, plan = passing_plan_starting_with(PROVIDE)
     over = with_limits(step, lp_max_weight_bps=1_999)
     assert refusing(over, plan) == {"lp_max_weight"}
@@ -157,7 +157,7 @@ def test_what_would_exceed_budget_or_weight_is_refused_by_what_it_leaves() -> No
     assert verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=2_000), plan).passed
 
 
-def test_a_withdrawal_that_lowers_what_is_exceeded_passes_though_it_does_not_cure_it() -> None:
+def test_withdrawal_that_lowers_an_excess__passes_without_curing_it() -> None:
     step, plan = passing_plan_starting_with(WITHDRAW)
     tight = with_limits(step, lp_max_weight_bps=100, impermanent_loss_bps=1)
     assert refusing(tight, plan) == set()
@@ -165,14 +165,14 @@ def test_a_withdrawal_that_lowers_what_is_exceeded_passes_though_it_does_not_cur
         assert "lowered from" in verdict(guard, tight, plan).measured_text
 
 
-def test_collecting_lowers_the_weight_and_excuses_no_expected_loss() -> None:
+def test_collecting__lowers_the_weight_and_excuses_no_loss() -> None:
     step, plan = passing_plan_starting_with(COLLECT)
     alone = replace(plan, layer_actions=plan.layer_actions[:1])
     assert "lowered from" in verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=1_000), alone).measured_text
     assert "impermanent_loss" in refusing(with_limits(step, impermanent_loss_bps=1), alone)
 
 
-def test_what_has_pool_positions_above_a_limit_is_refused_though_it_takes_out_more() -> None:
+def test_more_positions_than_the_limit__are_refused_on_exit_too() -> None:
     step, leaving = passing_plan_starting_with(WITHDRAW)
     adding = planned(world([ranged(500, 1_800, 2_200)], [wanted(900)]))
     assert isinstance(adding.layer_actions[0], Provide)
@@ -182,7 +182,7 @@ def test_what_has_pool_positions_above_a_limit_is_refused_though_it_takes_out_mo
     assert not verdict("lp_max_weight", tight, both).passed
 
 
-def test_gas_is_held_against_what_is_moved_and_an_exit_goes_at_any_cost() -> None:
+def test_gas__is_held_against_what_moves_and_an_exit_always_goes() -> None:
     step, plan = passing_plan_starting_with(WITHDRAW)
     dear = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=20 * GWEI))
     assert refusing(dear, plan) == {"plan_cost"}
@@ -192,7 +192,7 @@ def test_gas_is_held_against_what_is_moved_and_an_exit_goes_at_any_cost() -> Non
     assert "not applied to liquidity above its limit" in verdict("plan_cost", exit_, plan).measured_text
 
 
-def test_what_is_provided_above_a_limit_is_no_exit_whatever_goes_out_beside_it() -> None:
+def test_provision_above_a_limit__is_no_exit() -> None:
     """Cost and size of liquidity hold it back also where a limit is exceeded already."""
     step, plan = passing_plan_starting_with(PROVIDE)
     _, leaving = passing_plan_starting_with(WITHDRAW)
@@ -211,7 +211,7 @@ def test_small_actions_are_refused_and_small_exits_pass() -> None:
     assert refusing(with_limits(small, lp_max_weight_bps=1_500), plan) == set()
 
 
-def test_a_shallow_pool_refuses_what_is_provided_and_lets_out_what_is_taken() -> None:
+def test_shallow_pool__refuses_provision_and_lets_withdrawals_out() -> None:
     for kind, expected in ((PROVIDE, {"pool_min_value"}), (WITHDRAW, set())):
         step, plan = passing_plan_starting_with(kind)
         assert refusing(with_limits(step, pool_min_value=Fraction(10**9 * USD)), plan) == expected
@@ -223,7 +223,7 @@ def test_with_both_price_limits_off_nothing_is_signed() -> None:
         assert "fair_floor" in refusing(with_limits(step, oracle_deviation_bps=None, slippage_bps=None), plan)
 
 
-def test_what_a_minimum_lets_liquidity_cost_is_held_against_slippage() -> None:
+def test_cost_that_a_minimum_allows__is_held_against_slippage() -> None:
     step, plan = passing_plan_starting_with(PROVIDE)
     assert verdict("slippage", step, plan).measured_text.endswith("bps")
     assert Fraction(verdict("slippage", step, plan).measured_text.removesuffix(" bps")) <= 30

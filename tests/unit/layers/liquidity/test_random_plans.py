@@ -92,7 +92,7 @@ def test_every_guard_lets_every_plan_pass_but_for_gas_money(case: PlannedCase) -
 
 
 @given(anything())
-def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(case: PlannedCase) -> None:
+def test_limits__hold_after_a_plan_or_all_that_could_go_has_gone(case: PlannedCase) -> None:
     if case.plan is None:
         return
     before, layer = book(case.step).exposure(), build_guard_case(case.step, case.plan, evidence(case.step, case.plan)).layer_answers
@@ -171,7 +171,7 @@ def acted_once(step: StepInput, plan: Plan, number: int) -> StepInput:
 
 
 @given(anything())
-def test_actions_one_by_one_come_to_an_end_that_asks_for_nothing_more(case: PlannedCase) -> None:
+def test_actions_one_by_one__come_to_an_end(case: PlannedCase) -> None:
     """As the engine does it: the first action of each plan, then everything anew; and then a step of its own, which must rest."""
     step, plan, count = case.step, case.plan, 0
     while plan is not None:

@@ -48,7 +48,7 @@ def mined_action(store: Store, action: LpAction, receipt: Receipt, nonce: int = 
     return intent_id
 
 
-def test_a_minted_position_is_known_with_its_receipt_and_exactly_once(store: Store) -> None:
+def test_minted_position__is_known_exactly_once_by_its_receipt(store: Store) -> None:
     intent_id = mined_action(store, MINT, receipt_with(MINTED))
     expected = LpPositionChange("uniswap_v3", MANAGER, 42, POOL, *TOKENS, 3_000, (-6_000, 6_000), 10**20, 0, MINT.amounts_raw, 16)
     assert store.positions.changes() == (expected,)
@@ -56,7 +56,7 @@ def test_a_minted_position_is_known_with_its_receipt_and_exactly_once(store: Sto
     assert store.positions.changes() == (expected,)
 
 
-def test_a_position_of_the_agent_that_was_forgotten_and_is_adopted_counts_once(store: Store) -> None:
+def test_forgotten_and_adopted_position__counts_once(store: Store) -> None:
     mined_action(store, MINT, receipt_with(MINTED))
     (own,) = store.positions.changes()
     store.positions.record_scan([own.name, "another"], START_S)
@@ -86,7 +86,7 @@ def test_it_is_kept_over_a_restart_and_in_a_copy_of_the_file(store: Store, tmp_p
         again.close()
 
 
-def test_a_reorganisation_takes_it_back_and_another_block_gives_it_another_number(store: Store) -> None:
+def test_reorganisation__takes_it_back_and_renumbers_it(store: Store) -> None:
     intent_id = mined_action(store, MINT, receipt_with(MINTED))
     store.journal.advance(intent_id, IntentState.BROADCAST, START_S)
     assert store.positions.changes() == ()
@@ -130,7 +130,7 @@ def test_lp_tokens_that_came_and_what_went_for_them_are_known(store: Store) -> N
     assert (move.name, move.liquidity_delta, move.amounts_raw, move.ticks) == (f"uniswap_v2 {PAIR}", 777, (10**18, 5), None)
 
 
-def test_a_liquidity_action_that_succeeds_ends_the_rows_of_approvals_and_reverts(store: Store) -> None:
+def test_successful_action__ends_rows_of_approvals_and_reverts(store: Store) -> None:
     for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.SWAP)):
         intent = store.journal.add_intent("s", kind, tx(nonce), grant_of(MINT), "", START_S, None)
         store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x1{nonce}")
@@ -168,7 +168,7 @@ def test_what_was_taken_out_leaves_its_part_of_the_entry() -> None:
     assert position == replace(CONFIRMED, entry_raw=(750 + 10, 1_500 + 20))
 
 
-def test_a_position_that_the_agent_opened_and_took_out_wholly_counts_no_more() -> None:
+def test_position_wholly_taken_out__counts_no_more() -> None:
     closed = replace(WITHDRAW_V3, liquidity=10**20, position_liquidity=10**20)
     assert known((), moves((MINT, receipt_with(MINTED)), (closed, receipt_with()))) == ()
     bought = Transfer(PAIR, OTHER, WALLET, 10**20)
@@ -177,7 +177,7 @@ def test_a_position_that_the_agent_opened_and_took_out_wholly_counts_no_more() -
     assert known((), moves((ADD, receipt_with(transfers=(bought,))), (sold, receipt_with()))) == ()
 
 
-def test_what_somebody_else_added_to_a_position_counts_until_all_of_it_is_taken_out() -> None:
+def test_stranger_s_addition__counts_until_all_is_taken_out() -> None:
     """Anybody may add to a position of the manager, and send LP tokens: then less is put in than is taken out, and some stays."""
     grown = 3 * 10**20
     for opening, part in (
@@ -192,7 +192,7 @@ def test_what_somebody_else_added_to_a_position_counts_until_all_of_it_is_taken_
         assert known((), moves(opening, (part, receipt_with()), (rest, receipt_with()))) == ()
 
 
-def test_a_pair_that_is_wanted_counts_from_the_start_and_a_pool_of_v3_does_not() -> None:
+def test_wanted_pair__counts_from_the_start_unlike_a_v3_pool() -> None:
     pair = LpTarget("uniswap_v2", PAIR, PAIR, *TOKENS, 3_000, None, 1_000, None, None, 4_000, 86_400)
     pool = LpTarget("uniswap_v3", MANAGER, POOL, *TOKENS, 3_000, 60, 1_000, 2_000, None, 4_000, 86_400)
     (position,) = known((), (), pair, pool)
@@ -201,7 +201,7 @@ def test_a_pair_that_is_wanted_counts_from_the_start_and_a_pool_of_v3_does_not()
     assert known((config,), (), pair) == (config,)
 
 
-def test_positions_that_a_scan_names_wait_for_the_owner_until_decided(store: Store) -> None:
+def test_scanned_positions__wait_for_the_owner(store: Store) -> None:
     store.positions.record_scan(["position 7", "position 8", "position 7"], 1)
     store.positions.record_scan(["position 8"], 2)
     assert store.budgets.history(1).layer(LiquidityState).undecided_positions == ("position 7", "position 8")
@@ -209,13 +209,13 @@ def test_positions_that_a_scan_names_wait_for_the_owner_until_decided(store: Sto
     assert store.budgets.history(1).layer(LiquidityState).undecided_positions == ("position 8",)
 
 
-def test_a_wallet_counts_as_scanned_once_its_positions_are_recorded_even_if_there_are_none(store: Store) -> None:
+def test_wallet__counts_as_scanned_once_recorded_even_if_empty(store: Store) -> None:
     assert not store.positions.is_scanned()
     store.positions.record_scan([], START_S)
     assert store.positions.is_scanned()
 
 
-def test_a_minted_position_is_in_the_books_although_other_places_were_opened_after_it(store: Store) -> None:
+def test_minted_position__is_booked_though_others_opened_after_it(store: Store) -> None:
     token, head = TOKENS[0], at(10)
     assert store.ledger.open_places(head.snapshot, {("adopted", token): (5, None)}) == (("adopted", token),)
     store.journal.advance(mined_action(store, MINT, receipt_with(MINTED)), IntentState.FINAL, START_S)

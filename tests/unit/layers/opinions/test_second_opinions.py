@@ -143,7 +143,7 @@ def why(name: str = "kyberswap") -> int | str:
     return ask_services([name], KEY, BASE, [SALE])[0][name]
 
 
-def test_each_service_says_how_much_more_it_would_pay_and_no_wallet_is_told(aggregators: Aggregators) -> None:
+def test_service__says_how_much_more_it_pays_without_the_wallet(aggregators: Aggregators) -> None:
     outcome = planned()
     assert outcome.plan is not None
     ((spent, bought),) = trades_of(outcome.plan, outcome.step_input.portfolio).values()
@@ -210,9 +210,7 @@ def test_redirects_errors_and_pairs_without_a_route_are_one_line(aggregators: Ag
     assert KEY not in str(ask_services(["0x"], f"{KEY}\n", BASE, [SALE]))
 
 
-def test_a_server_that_sends_a_byte_now_and_then_is_waited_for_no_longer_than_the_limit(
-    aggregators: Aggregators, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_server__is_waited_for_no_longer_than_the_limit(aggregators: Aggregators, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "TIMEOUT_S", 0.3)
     aggregators.paid, aggregators.pause_s = {"kyberswap": 1, "cow": 1}, 0.05
     start_s = time.monotonic()
@@ -222,7 +220,7 @@ def test_a_server_that_sends_a_byte_now_and_then_is_waited_for_no_longer_than_th
     assert later == dict.fromkeys(("kyberswap", "cow"), "no answer within 0.3 s")
 
 
-def test_what_routes_collect_in_the_router_is_counted_for_the_token_that_it_buys() -> None:
+def test_collected_routes__count_for_the_token_bought() -> None:
     wbtc, dai = token("WBTC"), token("DAI")
     pools = [v2_pool(WETH, USDC, 3_000), v2_pool(wbtc, USDC, 60_000), v2_pool(USDC, dai, 1)]
     step = step_input({"WETH": 2_500, "WBTC": 2_500, "USDC": 2_500, "DAI": 2_500}, pools=pools)

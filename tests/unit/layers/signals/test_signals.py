@@ -96,7 +96,7 @@ def test_a_view_has_prices_weights_and_options_and_its_own_time() -> None:
 
 
 @pytest.mark.parametrize("horizon_s", [None, 30 * 86_400])
-def test_a_signal_is_asked_before_the_risk_of_the_trigger_is_known(horizon_s: int | None) -> None:
+def test_signal__is_read_before_the_trigger_s_risk_is_known(horizon_s: int | None) -> None:
     """The rule that init writes completes its risk for the targets, which come after the answers."""
     step = signal_step()
     weighing = NoTradeZone(TrackingRisk(Fraction(1, 2), horizon_s, (), ()))
@@ -135,7 +135,7 @@ def test_spot_weights_of_a_signal_are_the_targets() -> None:
     assert (chosen.why, chosen.sample_text) == ("spot weights of the signal mine", "own-signals 1.0")
 
 
-def test_weights_off_by_the_last_bits_of_a_float_are_the_same_weights() -> None:
+def test_weights_off_by_a_float_s_last_bits__are_the_same() -> None:
     step = signal_step()
     sums = {}
     for weight in (0.1 + 0.2, 0.3, 0.3 - 2**-54):
@@ -228,7 +228,7 @@ def futures_step(weights: dict[str, float]) -> StepInput:
     return apply_effective_targets(with_answer(step, signal_answer(json.dumps({"futures": weights}), step)))
 
 
-def test_futures_weights_of_a_signal_are_the_targets_and_spot_stays() -> None:
+def test_futures_weights_of_a_signal__are_targets_and_spot_stays() -> None:
     step = futures_step({"ETH": -0.5})
     assert futures_policy(step) is not None
     assert (futures_policy(step).targets, futures_policy(step).leverage_bps) == ((FuturesTarget("ETH", -10_000),), 10_000)
@@ -321,9 +321,7 @@ def test_a_signal_that_fails_gives_no_targets_and_the_reason(
     assert (answer.why, answer.spot_ppm) == (why, None)
 
 
-def test_a_signal_gets_no_secret_of_the_environment_and_prints_nowhere(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost
-) -> None:
+def test_signal__gets_no_secret_and_prints_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:
     body = "print('noise'); import os; assert 'TRIMTAB_SECRET' not in os.environ; return SignalTargets({'WETH': 1.0})"
     install(monkeypatch, tmp_path, {"mine": "own_signals:targets"}, GOOD.replace("return SignalTargets({'WETH': 1.0})", body))
     monkeypatch.setenv("TRIMTAB_SECRET", "a key")
@@ -402,7 +400,7 @@ def test_a_file_that_is_gone_or_changes_meanwhile(tmp_path: Path) -> None:
     file_host.close()
 
 
-def test_a_file_that_changes_between_two_answers_is_named_at_once(tmp_path: Path) -> None:
+def test_file_that_changes_between_answers__is_named_at_once(tmp_path: Path) -> None:
     file_host = SignalHost(tmp_path)
     step = signal_step(in_file(GOOD))
     chosen = apply_effective_targets(with_answer(step, answer_of_file(tmp_path, GOOD, in_file(GOOD)))).history.allocation

@@ -66,7 +66,7 @@ def state(step: StepInput, name: str = "trend") -> StrategyHealth:
     return books_of(step).by_name[name].state.health
 
 
-def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_would_do_well(tmp_path: Path) -> None:
+def test_failing_strategy__is_cut_to_its_floor_and_let_back(tmp_path: Path) -> None:
     months = MonthlyWallet(tmp_path)
     lasted, cut = months.days(-0.004, lambda step: state(step) is StrategyHealth.PAUSED, 75)
     assert lasted == 61, "thirty days of window, and thirty below"
@@ -86,7 +86,7 @@ def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_wou
     months.store.close()
 
 
-def test_units_are_noted_once_an_hour_and_by_the_look_that_was_first(tmp_path: Path) -> None:
+def test_units__are_noted_once_an_hour_by_the_first_look(tmp_path: Path) -> None:
     months = MonthlyWallet(tmp_path)
     for at_s in (START_S, START_S + 600, START_S + 3_599, START_S + 3_600, START_S + 9_000):
         months.look(at_s)

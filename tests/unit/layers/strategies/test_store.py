@@ -87,7 +87,7 @@ def swap(changes: dict[str, Fraction | int | str], name: str = "t1", kind: Inten
     return Intent(name, "s1", kind, IntentState.FINAL, tx, "", 0, None, f"0x{name}", receipt)
 
 
-def test_books_open_with_the_wallet_split_by_share_and_what_is_left_alone_is_nobodys() -> None:
+def test_books__open_by_share_and_leave_the_rest_to_nobody() -> None:
     step = brought_up(shared(reserves={"USDC": 100}))
     assert [(strategy_book.name, strategy_book.units) for strategy_book in books_of(step).strategy_books] == [
         ("up", 6 * 10**15),
@@ -124,7 +124,7 @@ def test_a_deposit_is_shared_by_capital_and_is_no_return() -> None:
     assert sums_to_the_wallet(step)
 
 
-def test_a_withdrawal_of_what_only_one_holds_is_paid_by_all_in_kind() -> None:
+def test_withdrawal_of_one_s_holding__is_paid_by_all_in_kind() -> None:
     ledger = opening({"up": {"WETH": "2.5", "USDC": 1_000}, "down": {"WETH": 0, "USDC": 4_000}})
     step = brought_up(balances(shared(), WETH="1.5"), replace(ledger, transfers=(flow("WETH", -1),)))
     assert not books_of(step).fault
@@ -158,7 +158,7 @@ def test_a_trade_of_unknown_purpose_is_borne_by_capital() -> None:
     )
 
 
-def test_a_trade_is_shared_out_by_the_wishes_of_its_own_step_and_an_exchange_inside_goes_with_it() -> None:
+def test_trade__is_shared_by_the_wishes_of_its_own_step() -> None:
     own = brought_up(shared())
     ledger = replace(with_stored_bookings(NEW, own), unbooked_intents=(swap({"WETH": "0.29", "USDC": -600}),))
     step = brought_up(balances(shared(), WETH="2.79", USDC=4_400), ledger, own=lambda _: own)
@@ -216,7 +216,7 @@ def test_a_single_unit_that_nothing_explains_is_a_fault() -> None:
     assert mentions(books_of(updated).fault, "USDC: 5000", "4999.999999")
 
 
-def test_the_owners_word_makes_books_agree_with_wallet_and_config() -> None:
+def test_owner_s_word__makes_books_agree_with_wallet_and_config() -> None:
     ledger = with_stored_bookings(NEW, brought_up(shared()))
     three = split(strategy("up", 5_000, UP), strategy("new", 3_000, DOWN), strategy("third", 2_000, DOWN))
     step = balances(shared(), USDC=6_000).with_config(three)
@@ -240,7 +240,7 @@ EVENTS = st.lists(
 
 
 @given(EVENTS, st.sampled_from([None, "up", "down"]))
-def test_whatever_happens_in_whatever_order_the_sum_is_the_wallet(events: list[tuple[str, int, int]], to: str | None) -> None:
+def test_any_events_in_any_order__sum_to_the_wallet(events: list[tuple[str, int, int]], to: str | None) -> None:
     step = shared(reserves={"USDC": 50})
     ledger = replace(with_stored_bookings(NEW, brought_up(step)), transfer_strategy=to)
     coins_by_symbol = {"WETH": Fraction(5, 2), "USDC": Fraction(5_050)}
@@ -267,7 +267,7 @@ def test_whatever_happens_in_whatever_order_the_sum_is_the_wallet(events: list[t
 store = store_fixture("file", wallet=OWNER)
 
 
-def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_another(store: Store) -> None:
+def test_store__returns_what_it_got_and_is_never_overwritten(store: Store) -> None:
     pending = books_of(brought_up(shared())).unstored_bookings
     assert store.layer_repository(StrategyStore).ledger() == StrategyLedger()
     assert store.layer_repository(StrategyStore).record_bookings(pending, 0)
@@ -301,7 +301,7 @@ def test_ledger__external_transactions_of_one_block__are_in_order_of_nonce(store
     assert [tx_hash for tx_hash, *_ in strategies.ledger().external_transactions] == ["0x0b", "0x0a"]
 
 
-def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store: Store) -> None:
+def test_flows__before_the_books_are_in_them_and_later_wait_once(store: Store) -> None:
     def note(delta: int) -> None:
         deposit = {
             "token": USDC.address,
@@ -323,7 +323,7 @@ def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store:
     assert store.layer_repository(StrategyStore).ledger().transfers == ()
 
 
-def test_ledger__booking_of_an_unrecorded_transfer_has_no_transfer_id(store: Store) -> None:
+def test_ledger__unrecorded_transfer_s_booking_has_no_id(store: Store) -> None:
     strategy_store = store.layer_repository(StrategyStore)
     strategy_store.record_bookings(books_of(brought_up(shared())).unstored_bookings, 0)
     unrecorded = StrategyBooking("flow without a record 0", StrategyBookingKind.FLOW, 2, 3, ())
@@ -331,7 +331,7 @@ def test_ledger__booking_of_an_unrecorded_transfer_has_no_transfer_id(store: Sto
     assert strategy_store.ledger().bookings[-1] == unrecorded
 
 
-def test_a_reorganisation_takes_the_booking_with_the_receipt_and_the_next_block_brings_another(store: Store) -> None:
+def test_reorganisation__takes_the_booking_and_the_next_brings_one(store: Store) -> None:
     opened = books_of(brought_up(shared())).unstored_bookings
     store.layer_repository(StrategyStore).record_bookings(opened, 0)
     moved(store, 0, 2_000, Transfer(USDC.address, OWNER, POOL, 7))

@@ -72,12 +72,12 @@ def test_the_years_limit_trims_what_gains_and_says_so() -> None:
     assert plan.decision == free.decision
 
 
-def test_the_first_try_plans_for_a_thousandth_less_than_the_year_has_left() -> None:
+def test_first_try__plans_for_a_thousandth_less_than_is_left() -> None:
     """One WETH gains 1,000; in millionths of a WETH."""
     assert round(-planned(overweight(300)).wallet_changes()[WETH] / 10**12) == 299_700
 
 
-def test_a_pool_above_the_reference_takes_one_more_thousandth_off_with_each_try() -> None:
+def test_pool_above_the_reference__takes_a_thousandth_off_each_try() -> None:
     """A WETH gains nearly 1,003 there, so that the first two tries gain more than 300; in millionths of a WETH."""
     step = overweight(300)
     step = builders.with_snapshot(step, pools=(builders.v2_pool(builders.token("WETH"), builders.token("USDC"), 2_010, 1_000_000),))
@@ -85,7 +85,7 @@ def test_a_pool_above_the_reference_takes_one_more_thousandth_off_with_each_try(
 
 
 @pytest.mark.parametrize(("less", "is_trimmed"), [(Fraction(0), False), (Fraction(1, 10**9), True)])
-def test_a_plan_that_gains_exactly_what_the_year_has_left_is_not_trimmed(less: Fraction, is_trimmed: bool) -> None:
+def test_plan_that_gains_exactly_the_rest__is_not_trimmed(less: Fraction, is_trimmed: bool) -> None:
     step = overweight(None, realised=200)
     plan, tax = planned(step), step.layer(TaxState).inputs
     assert tax is not None
@@ -114,7 +114,7 @@ def judged(step: StepInput, plan: Plan) -> Verdict:
     return next(verdict for verdict in guards.judge(step, plan, evidence(step, plan)) if verdict.guard == "year_limit")
 
 
-def test_a_guard_refuses_a_plan_that_gains_more_than_the_year_has_left_by_then() -> None:
+def test_guard__refuses_a_plan_above_the_year_s_rest_by_then() -> None:
     step = overweight(300)
     plan = planned(step)
     assert judged(step, plan).passed
@@ -130,7 +130,7 @@ def test_a_guard_refuses_a_plan_that_gains_more_than_the_year_has_left_by_then()
 
 @pytest.mark.parametrize(("less", "passes"), [(Fraction(0), True), (Fraction(1, 10**9), False)])
 @pytest.mark.parametrize("realised", [0, 200, -200])
-def test_year_limit__gain_that_equals_what_the_year_has_left_passes(realised: int, less: Fraction, passes: bool) -> None:
+def test_year_limit__gain_equal_to_the_rest_passes(realised: int, less: Fraction, passes: bool) -> None:
     step = overweight(None, realised)
     plan = planned(step)
     tax = step.layer(TaxState).inputs
@@ -190,7 +190,7 @@ def test_year_limit__is_unknown_where_gas_cannot_be_valued(changes: dict[str, bo
 
 
 @pytest.mark.parametrize("proposer", [requests.rebalance_to_targets, requests.invest_proposer({})], ids=["edit", "invest"])
-def test_what_an_owner_asks_of_the_strategy_keeps_to_the_year_too(proposer: Proposer) -> None:
+def test_owner_s_trade_of_a_strategy__keeps_to_the_year_too(proposer: Proposer) -> None:
     """An edit onto the targets sells what gains within what is left, and nothing where nothing is."""
     free, used = proposer(overweight(None)).plan, proposer(overweight(300, realised=300)).plan
     trimmed = proposer(overweight(300)).plan
@@ -207,7 +207,7 @@ def test_losses_go_whatever_the_year_realised() -> None:
     assert planned(step).wallet_changes() == planned(overweight(None, cost=2_500)).wallet_changes()
 
 
-def test_highest_cost_first_leaves_room_that_oldest_first_has_used() -> None:
+def test_highest_cost_first__leaves_room_oldest_first_has_used() -> None:
     lots = tuple(OpenLot(WETH, ETH, Fraction(cost * DOLLAR), at_s) for at_s, cost in ((1, 500), (2, 1_995), (3, 1_990)))
     step = approved(overweight(100))
     known = step.layer(TaxState).inputs
@@ -228,7 +228,7 @@ def test_an_exit_is_never_held_back() -> None:
     assert plan.wallet_changes()[WETH] < 0
 
 
-def test_the_standing_is_part_of_the_step_and_gives_the_same_plan_again() -> None:
+def test_standing__is_part_of_the_step_and_repeats_the_plan() -> None:
     step = overweight(300)
     assert planned(codec.loads(StepInput, codec.dumps(step))) == planned(step)
 
@@ -246,9 +246,7 @@ def test_a_ledger_that_disagrees_with_the_chain_halts_by_name() -> None:
     st.integers(0, 3_000),
     st.sampled_from(LotMethod),
 )
-def test_what_may_be_sold_gains_no_more_than_its_room_and_one_unit_more_would(
-    parts: list[tuple[int, int]], room: int, method: LotMethod
-) -> None:
+def test_sellable__gains_at_most_its_room_and_one_unit_more_not(parts: list[tuple[int, int]], room: int, method: LotMethod) -> None:
     lots = [OpenLot(WETH, raw, Fraction(cost), number) for number, (raw, cost) in enumerate(parts)]
     total, price = sum(lot.raw for lot in lots), Fraction(100)
 
@@ -284,9 +282,7 @@ def slow(lots: list[OpenLot], method: LotMethod, price: Fraction, gain: Fraction
     st.integers(0, 100),
     st.sampled_from(LotMethod),
 )
-def test_what_may_be_sold_is_found_in_one_pass_as_the_slow_definition_finds_it(
-    parts: list[tuple[int, int]], room: int, less: int, method: LotMethod
-) -> None:
+def test_sellable__is_found_in_one_pass_as_by_definition(parts: list[tuple[int, int]], room: int, less: int, method: LotMethod) -> None:
     lots = [OpenLot(WETH, raw, Fraction(cost), number) for number, (raw, cost) in enumerate(parts)]
     most = max(0, sum(lot.raw for lot in lots) - less)
     assert max_sellable_raw(lots, method, WETH, Fraction(100), Fraction(room), most) == slow(
@@ -305,7 +301,7 @@ def test_lots_are_gone_through_once_however_many_there_are(monkeypatch: pytest.M
 RATES = ["time,rate", "2026-01-01,0.92", "2026-02-01T12:00:00+00:00,0.90", "1780000000,0.85"]
 
 
-def test_a_day_written_without_hyphens_is_that_day_and_no_second_of_1970() -> None:
+def test_day_without_hyphens__is_that_day() -> None:
     table = parse_rates("tax.rates eur.csv", ["time,rate", "20260131,0.92", "1782000000,0.9"])
     assert table.times_s == (int(datetime(2026, 1, 31, tzinfo=UTC).timestamp()), 1_782_000_000)
     with raises_field("tax.rates", "line 2"):

@@ -81,7 +81,7 @@ def test_range__without_a_rate__is_that_without_tax() -> None:
     assert half_width(taxed(one_coin(), 1_000, rate_bps=0)) == half_width(one_coin())
 
 
-def test_range__while_losses_exceed_the_gains_of_the_year__is_that_without_tax() -> None:
+def test_range__while_losses_exceed_gains__is_that_without_tax() -> None:
     assert half_width(taxed(one_coin(), 1_000, realised=-1)) == half_width(one_coin())
 
 
@@ -128,7 +128,7 @@ def test_correction__names_the_whole_tax_of_a_sale() -> None:
     assert float(correction.cost) / 10**6 == pytest.approx(50_000 * 0.2396 * (0.0005 + 0.05), rel=1e-3)
 
 
-def test_several_coins__the_taxed_one_waits_and_the_others_do_not() -> None:
+def test_several_coins__taxed_one_waits_and_others_do_not() -> None:
     usual = interval(tracking_step(), "WETH")
     dollars = round(float(usual.trigger_high - usual.trigger_low) / 2 * 50_000 * 1.05)
     assert isinstance(decide(taxed(tracking_step(balance_changes(WETH=dollars)), 1_000)).decision, Hold)
@@ -182,7 +182,7 @@ def sold_after_purchases(method: LotMethod) -> tuple[SimulationResult, int]:
 
 
 @pytest.mark.parametrize(("method", "cost"), [(LotMethod.FIFO, 100), (LotMethod.LIFO, 110), (LotMethod.HIFO, 150)])
-def test_backtest__sells_where_the_gain_of_the_next_lot_puts_the_edge(method: LotMethod, cost: float) -> None:
+def test_backtest__sells_where_the_next_lot_s_gain_puts_the_edge(method: LotMethod, cost: float) -> None:
     result, bar = sold_after_purchases(method)
     weights = result.weights[:, 0]
     gain_share = 1 - cost / closes()[bar - 1]

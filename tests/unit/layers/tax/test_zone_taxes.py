@@ -46,7 +46,7 @@ def test_unit__owes_the_tax_of_the_lot_that_is_next(method: LotMethod, unit_cost
     assert sale_taxes(taxed(zone_step(), method=method, rate_bps=rate_bps), PRICES) == ({WETH.address: tax} if tax else {})
 
 
-def test_unit__owes_nothing_without_lots_and_while_losses_exceed_the_gains_of_the_year() -> None:
+def test_unit__owes_nothing_without_lots_or_beside_larger_losses() -> None:
     assert sale_taxes(zone_step(), PRICES) == {}
     assert sale_taxes(taxed(zone_step(), realised=-1), PRICES) == {}
     no_lots = zone_step().with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), None, 2_500)))
@@ -54,7 +54,7 @@ def test_unit__owes_nothing_without_lots_and_while_losses_exceed_the_gains_of_th
 
 
 @pytest.mark.parametrize("rate_bps", [10, 50, 100])
-def test_zone__is_wider_where_a_sale_is_taxed_and_equal_where_it_is_not(rate_bps: int) -> None:
+def test_zone__is_wider_only_where_a_sale_is_taxed(rate_bps: int) -> None:
     """Half of the price of the next lot is gain, so a sale costs half of the rate besides the fee."""
     step = taxed(zone_step(), rate_bps=rate_bps)
     fee = FEE + 0.5 * rate_bps / BPS

@@ -37,7 +37,7 @@ def run_alone(_monkeypatch: pytest.MonkeyPatch, _capsys: pytest.CaptureFixture[s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("run", [run_here, run_alone])
-def test_it_prints_one_json_document_and_says_which_library_is_missing(monkeypatch, capsys, run):
+def test_bench__prints_one_json_and_names_a_missing_library(monkeypatch, capsys, run):
     options = "--settings", "3", "--bars", "1800", "--json", "--peers", "bt", "vectorbt", "--peers-python", sys.executable
     printed = json.loads(run(monkeypatch, capsys, *options))
     assert set(printed) == {"machine", "ours", "peers", "ratios"}
@@ -51,7 +51,7 @@ def test_it_prints_one_json_document_and_says_which_library_is_missing(monkeypat
     assert printed["ratios"] == {}
 
 
-def test_the_kernel_is_equal_to_the_loop_and_a_wrong_loop_is_noticed(monkeypatch: pytest.MonkeyPatch):
+def test_kernel__equals_the_loop_and_a_wrong_loop_is_noticed(monkeypatch: pytest.MonkeyPatch):
     times, table = random_prices(3_000)
     ready = prepare_prices(SYMBOLS, times, table)
     ours, figures = measure_kernel(ready, table, 2)

@@ -30,7 +30,7 @@ def printed_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 @pytest.mark.slow
 @pytest.mark.parametrize("with_solvers", [False, True])
-def test_the_benchmark_prints_one_json_document_and_says_which_solver_is_missing_without_a_network(monkeypatch, capsys, with_solvers):
+def test_bench__prints_one_json_and_names_a_missing_solver(monkeypatch, capsys, with_solvers):
     printed = json.loads(run("--json", "--peers", PIP_NO_INDEX="1") if with_solvers else printed_here(monkeypatch, capsys, "--json"))
     assert set(printed) == {"machine", "ours", "peers", "ratios"}
     gaps, times = {"gap_bps", "gap_with_gas_bps", "gap_coarse_units_bps"}, {"continuous_ms", "plan_ms", "mixed_plan_ms"}
@@ -58,7 +58,7 @@ def test_the_benchmark_prints_a_line_per_figure_for_people(monkeypatch: pytest.M
     ]  # fmt: skip
 
 
-def test_slsqp_is_given_the_same_problem_and_finds_no_better_flows():
+def test_slsqp__gets_the_same_problem_and_finds_no_better():
     for seed in range(3):
         problem = planner_peers.continuous_problem(seed)
         ours, theirs = planner_peers.solve_ours(problem), planner_peers.solve_by_slsqp(problem)

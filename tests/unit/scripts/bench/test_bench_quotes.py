@@ -28,7 +28,7 @@ def printed_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
-def test_the_benchmark_prints_one_json_document_with_a_figure_per_case(monkeypatch, capsys):
+def test_bench__prints_one_json_with_a_figure_a_case(monkeypatch, capsys):
     printed = json.loads(printed_here(monkeypatch, capsys, "--json"))
     assert set(printed) == {"machine", "amounts", "ours", "peers"}
     assert set(printed["ours"]) == {"warm", "first"}
@@ -44,7 +44,7 @@ def test_the_benchmark_prints_a_line_per_case_for_people(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_without_a_network_the_benchmark_says_which_peers_are_missing_and_why(tmp_path):
+def test_bench_without_a_network__names_missing_peers(tmp_path):
     printed = json.loads(run("--json", "--peers", PIP_NO_INDEX="1", npm_config_offline="true", npm_config_cache=str(tmp_path)))
     assert set(printed["peers"]) == {peer.name for peer in quote_peers.PEERS}
     for peer in printed["peers"].values():
@@ -73,7 +73,7 @@ def no_peer(folder: Path) -> Worker:
 
 
 @pytest.mark.slow
-def test_a_peer_is_held_against_the_contract_and_measured_in_the_same_rounds():
+def test_peer__is_held_against_the_contract_in_the_same_rounds():
     command, folder = [sys.executable, quote_peers.__file__, "trimtab"], quote_peers.ROOT
     gone = [sys.executable, "-c", ""]
     peers = [

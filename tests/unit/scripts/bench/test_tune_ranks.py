@@ -14,7 +14,7 @@ DATA = Path(__file__).parents[5] / "shared" / "data" / "prices"
 
 
 @pytest.mark.slow
-def test_each_two_years_rank_losses_alike_and_more_so_than_growth() -> None:
+def test_two_years__rank_losses_more_alike_than_growth() -> None:
     if not all((DATA / name).is_file() for name in PORTFOLIOS):
         pytest.skip(f"no prices in {DATA}: they are kept beside the project")
     rows = rank_rows(DATA)

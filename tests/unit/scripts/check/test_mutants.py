@@ -69,7 +69,7 @@ name = mapped_column(String(40))
 """
 
 
-def test_texts_declarations_and_numbers_that_are_a_choice_are_no_places_of_mistakes(tmp_path: Path) -> None:
+def test_texts_declarations_and_chosen_numbers__are_no_mistakes(tmp_path: Path) -> None:
     (tmp_path / "read.py").write_text(PLAIN)
     changes = {make_mutant(tmp_path, *place).change.split(" -> ")[0] for place in possible_mistakes(tmp_path, "read.py")}
     assert changes == {

@@ -43,7 +43,7 @@ def test_a_live_agent_has_no_tools_and_few_packages() -> None:
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-demo.lock"])
-def test_the_third_quote_is_locked_with_web3_7_for_developers_and_the_demo(name: str) -> None:
+def test_third_quote__is_locked_with_web3_7(name: str) -> None:
     assert {version.split(".")[0] for package, version in pins(name) if package == "web3"} == {"7"}
     assert {"uniswap-python", "lru-dict"} <= {package for package, _ in pins(name)}
 

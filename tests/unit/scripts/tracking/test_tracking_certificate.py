@@ -19,7 +19,7 @@ def test_no_other_plan_is_worth_more_than_plan_and_gap(first: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [172, 682, 1098])
-def test_a_plan_that_plan_cost_cuts_is_compared_with_all_that_plan_cost_allows(seed: int) -> None:
+def test_plan_cut_by_plan_cost__is_compared_with_all_allowed(seed: int) -> None:
     """Other plans within plan_cost were worth 16 to 129 bps more than plan and gap: the bound was one on what the cut had left."""
     (certificate,) = certificates([seed])
     assert certificate.missing_bps == 0
@@ -34,7 +34,7 @@ def test_gas_costs_no_more_in_the_bound_than_in_a_plan(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("seed", "gap_bps"), [(172, 3), (781, 11), (1018, 0.1), (1098, 12), (1312, 1)])
-def test_a_plan_that_plan_cost_binds_is_the_best_of_several_ways_to_keep_within_it(seed: int, gap_bps: float) -> None:
+def test_plan_bound_by_plan_cost__is_the_best_of_several_ways(seed: int, gap_bps: float) -> None:
     """Only tightening the cost of a unit left 72 to 137 bps of the turnover."""
     (certificate,) = certificates([seed])
     assert certificate.missing_bps == 0

@@ -121,7 +121,7 @@ def test_unlisted_market__has_mark_and_leverage_of_its_position(leverage: int, t
 @pytest.mark.parametrize(
     "change", [{"szi": "0"}, {"szi": "0.0"}, {"szi": "1.0000001"}, {"maxLeverage": None}, {"positionValue": "x"}], ids=str
 )
-def test_unlisted_market__without_a_size_or_leverage_is_not_believed(change: dict[str, object]) -> None:
+def test_unlisted_market__without_size_or_leverage_is_doubted(change: dict[str, object]) -> None:
     with pytest.raises(Retryable):
         unlisted_markets(lone(**change), {})
 
@@ -162,7 +162,7 @@ def test_account__all_margin_is_cross_margin_but_for_rounding(figure: str, off: 
         parsed(answer | {"marginSummary": changed})
 
 
-def test_account__isolated_position_is_no_part_of_the_cross_figures() -> None:
+def test_account__isolated_position_is_no_cross_figure() -> None:
     answer = account_state(10_000, ETH=1, BTC=1)
     cross = account_state(10_000, ETH=1)
     answer["assetPositions"][1]["position"]["leverage"]["type"] = "isolated"
@@ -198,7 +198,7 @@ def test_mark__may_move_by_a_hundredth_between_two_answers(move_raw: int, believ
     ("off", "is_listed", "believed"),
     [(2_002, True, True), (-2_002, True, True), (2_003, True, False), (-2_003, True, False), (2_003, False, True)],
 )
-def test_maintenance__may_be_rounded_by_a_millionth_of_each_value(off: int, is_listed: bool, believed: bool) -> None:
+def test_maintenance__may_be_rounded_by_a_millionth_of_values(off: int, is_listed: bool, believed: bool) -> None:
     with is_believed(believed):
         built_at(Fraction(2_000), off, is_listed=is_listed)
 

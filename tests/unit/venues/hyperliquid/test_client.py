@@ -165,7 +165,7 @@ def world() -> World:
 # What a look reads
 
 
-def test_read__only_account_markets_and_a_first_mode_may_hold_it_up(world: World) -> None:
+def test_read__only_account_markets_and_a_first_mode_delay_it(world: World) -> None:
     world.read()
     kinds = dict(world.connection.calls)
     assert {name for name, kind in kinds.items() if kind == "info"} == {STATE, MARKETS, MODE}
@@ -203,7 +203,7 @@ CASH = {
 
 @pytest.mark.parametrize("change", CASH)
 @pytest.mark.parametrize("name", [ORDERS, MODE, TRANSFERS, FUNDING])
-def test_read__what_moves_with_the_cash_is_read_again_once_it_changes(world: World, name: str, change: str) -> None:
+def test_read__what_moves_with_cash_is_read_again_on_change(world: World, name: str, change: str) -> None:
     world.read()
     world.read()
     world.read(**{STATE: CASH[change]})
@@ -211,7 +211,7 @@ def test_read__what_moves_with_the_cash_is_read_again_once_it_changes(world: Wor
     assert world.connection.count(FEES) == 0
 
 
-def test_read__transfers_are_read_twice_after_a_change_of_the_cash(world: World) -> None:
+def test_read__transfers_are_read_twice_after_a_cash_change(world: World) -> None:
     counts = []
     for usd in (10_000, 10_000, 9_000, 9_000, 9_000):
         world.read(**{STATE: account_state(usd)})
@@ -228,7 +228,7 @@ def test_read__funding_is_read_again_once_the_ledger_has_more(world: World) -> N
     assert (world.read().unbooked_payments, world.connection.count(FUNDING)) == ((), 0)
 
 
-def test_read__order_that_fills_meanwhile_is_counted_in_the_account(world: World) -> None:
+def test_read__order_filled_meanwhile_is_in_the_account(world: World) -> None:
     world.connection.after = {ORDERS: {STATE: account_state(10_000, ETH=1)}}
     assert world.read().size_raw("ETH") == 10_000
     assert world.connection.count(STATE) == 2
@@ -237,7 +237,7 @@ def test_read__order_that_fills_meanwhile_is_counted_in_the_account(world: World
     assert world.connection.count(STATE) == 1
 
 
-def test_read__orders_are_told_by_their_ids_and_read_in_any_market(world: World) -> None:
+def test_read__orders_are_known_by_id_in_any_market(world: World) -> None:
     rows = [open_order(STOP), open_order(LIMIT, "DOGE"), open_order("0x" + "ff" * 16), open_order("0xff" + LIMIT[2:])]
     account = world.read(**{ORDERS: rows})
     assert [(stop.market, stop.size_raw) for stop in account.resting_stops] == [("ETH", 10_000)]
@@ -319,7 +319,7 @@ UNREADABLE: dict[str, object] = {"szDecimals": 9}
 
 
 @pytest.mark.parametrize(("position", "is_read"), [({}, True), ({"BTC": 1}, True), ({"DOGE": 1}, False)], ids=str)
-def test_market_that_cannot_be_read__matters_only_with_a_position(position: dict[str, int], is_read: bool) -> None:
+def test_unreadable_market__matters_only_with_a_position(position: dict[str, int], is_read: bool) -> None:
     world = World()
     world.client._token_by_coin = {"ETH": "0xweth", "DOGE": ""}
     answers = {STATE: account_state(10_000, **position), MARKETS: markets("ETH", "BTC", "DOGE", DOGE=UNREADABLE)}
@@ -445,7 +445,7 @@ def test_funding_rates__are_those_up_to_their_time(world: World) -> None:
     assert [time_ms for time_ms, _ in world.client.funding_rates("ETH", 0, 2)] == [1, 2]
 
 
-def test_price_before__is_the_close_of_the_last_candle_that_ended(world: World) -> None:
+def test_price_before__is_the_last_ended_candle_s_close(world: World) -> None:
     world.connection.answers["candleSnapshot"] = [{"T": end_ms, "c": str(end_ms)} for end_ms in (8, 9, 10)]
     assert world.client.price_before("ETH", 10) == 9
 
@@ -481,7 +481,7 @@ def test_order__open_ones_are_read_again_after_a_post(world: World) -> None:
     [("User or API Wallet 0x1 does not exist.", True), ("Invalid nonce: duplicate nonce", False)],
     ids=["unknown signer", "used nonce"],
 )
-def test_order__action_that_was_not_judged_may_have_been_carried_out(world: World, answer: str, is_known: bool) -> None:
+def test_order__unjudged_action_may_have_been_carried_out(world: World, answer: str, is_known: bool) -> None:
     world.connection.answers["exchange"] = {"status": "err", "response": answer}
     if is_known:
         assert world.client.post_once({}) == answer

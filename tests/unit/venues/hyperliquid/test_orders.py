@@ -103,7 +103,7 @@ def test_an_action_is_that_of_the_library_for_the_same_order(lots: int, ticks: i
     assert signing.action_hash(order_action(ticket, ETH, 1), None, 1, 2) == signing.action_hash(expected, None, 1, 2)
 
 
-def test_a_client_order_id_is_the_same_after_a_restart_and_other_for_another_order() -> None:
+def test_client_order_id__is_stable_and_differs_between_orders() -> None:
     base = order(10, 3_100_000)
     assert cloid_of("step", 0, base) == cloid_of("step", 0, replace(base))
     others = [replace(base, size_raw=11), replace(base, bound_raw=1), replace(base, is_reduce_only=True), replace(base, market="BTC")]
@@ -124,7 +124,7 @@ def test_a_client_order_id_is_the_same_after_a_restart_and_other_for_another_ord
         (order(10**9, 10**3), "below one tick"),
     ],
 )
-def test_orders_that_the_venue_would_turn_down_are_refused_before_it(wrong: PerpOrder, words: str) -> None:
+def test_orders_the_venue_would_refuse__are_refused_before(wrong: PerpOrder, words: str) -> None:
     (ticket,) = issue_tickets("step", [wrong], 1_000, 5_000)
     with pytest.raises(Refused, match=words):
         order_action(ticket, ETH, 1)
@@ -146,7 +146,7 @@ def status(word: str, **changes: object) -> dict[str, object]:
     return {"status": "order", "order": {"order": {**RECORD, **changes}, "status": word}}
 
 
-def test_fills_of_an_order_add_up_signed_and_with_the_fee_rounded_up() -> None:
+def test_fills__add_up_signed_with_the_fee_rounded_up() -> None:
     record = parse_order_status(status("canceled"), "0x" + "ab" * 16)
     assert record is not None
     state = order_state(record, [FILL, {**FILL, "oid": 8}], 4)
@@ -178,7 +178,7 @@ def test_fill__part_of_a_base_unit_of_its_fee_is_paid(fee: str, fee_raw: int) ->
 
 
 @pytest.mark.parametrize("word", ["open", "canceled"])
-def test_a_partly_filled_order_whose_fills_are_not_all_listed_is_asked_again(word: str) -> None:
+def test_partly_listed_fills__are_read_again(word: str) -> None:
     record = parse_order_status(status(word), "0x" + "ab" * 16)
     assert record is not None
     for fills in ([], [{**FILL, "sz": "0.5"}], [{**FILL, "tid": None}]):
@@ -189,7 +189,7 @@ def test_a_partly_filled_order_whose_fills_are_not_all_listed_is_asked_again(wor
     assert order_state(untold, [FILL], 4).filled_raw == -6_000
 
 
-def test_an_order_called_filled_whose_fills_are_missing_is_asked_again() -> None:
+def test_filled_order_without_fills__is_read_again() -> None:
     record = parse_order_status(status("filled"), "0x" + "ab" * 16)
     assert record is not None
     for fills in ([FILL], [], [FILL, FILL], [{**FILL, "sz": "x"}], "none"):
@@ -326,9 +326,7 @@ def test_markets_in_another_form_are_read_again(answer: object) -> None:
     ("entry", "context", "is_paused"),
     [({}, {}, False), ({"isDelisted": True}, {}, True), ({"onlyIsolated": True}, {}, True), ({}, {"markPx": None}, True)],
 )
-def test_a_market_that_is_delisted_or_isolated_or_has_no_mark_is_paused(
-    entry: dict[str, bool], context: dict[str, None], is_paused: bool
-) -> None:
+def test_delisted_isolated_or_markless_market__is_paused(entry: dict[str, bool], context: dict[str, None], is_paused: bool) -> None:
     answer = [{**META, "universe": [META["universe"][0] | entry]}, [CONTEXT | context]]
     assert parse_ether(answer).is_paused is is_paused
 

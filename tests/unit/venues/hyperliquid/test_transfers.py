@@ -51,7 +51,7 @@ def sent(user: str, to: str, source: str, target: str, **changes: str) -> dict[s
         (sent(OWNER, OTHER, "", "", feeToken="HYPE"), -25_000_000),
     ],
 )  # fmt: skip
-def test_a_row_moves_its_amount_and_pays_its_fee_and_spot_rows_move_nothing(delta: dict[str, Any], moved_raw: int) -> None:
+def test_row__moves_its_amount_and_fee_and_spot_rows_nothing(delta: dict[str, Any], moved_raw: int) -> None:
     rows = [{"time": 5, "delta": delta}, {"time": 3, "delta": {"type": "deposit", "usdc": "1"}}]
     assert parse_transfers(rows, OWNER) == (moved_raw + 1_000_000, ())
 
@@ -72,7 +72,7 @@ def test_a_kind_that_is_not_known_is_named_and_moves_nothing(delta: dict[str, An
     assert parse_transfers([*rows, *rows], OWNER) == (2_000_000, (kind,))
 
 
-def test_the_profit_of_an_account_with_an_unknown_kind_is_uncertain() -> None:
+def test_unknown_kind__makes_the_account_s_profit_uncertain() -> None:
     account = replace(UNREAD_ACCOUNT, unknown_row_kinds=("rewardsClaim", "somethingNew"))
     assert "rewardsClaim, somethingNew" in uncertain_profit_reason(account)
     assert not uncertain_profit_reason(UNREAD_ACCOUNT)

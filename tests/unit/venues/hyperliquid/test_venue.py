@@ -138,7 +138,7 @@ def world() -> World:
 
 
 @pytest.mark.parametrize("late_s", [0, -1, -MAX_CLOCK_SKEW_S, MAX_CLOCK_SKEW_S])
-def test_index__has_the_time_of_the_chain_less_the_age_of_the_answer(late_s: int) -> None:
+def test_index__has_chain_time_less_the_answer_s_age(late_s: int) -> None:
     account = with_chain_times(dated(NOW_S + late_s), SNAPSHOT)
     assert {perp.index_s for perp in account.markets} == {HEAD_S + min(0, late_s)}
 
@@ -449,7 +449,7 @@ class FakeConnection:
     [("missing", (), True), ("missing", (AGENT.address.lower(),), False), ("agent", (), False), (None, (), False)],
     ids=["new", "former", "known", "no answer"],
 )
-def test_approval__key_must_be_new_to_the_venue_and_to_our_records(role: object, former: tuple[str, ...], is_fresh: bool) -> None:
+def test_approval__key_must_be_new_to_venue_and_records(role: object, former: tuple[str, ...], is_fresh: bool) -> None:
     agent = replace(AGENT, valid_until_ms=1)
     if is_fresh:
         assert new_approval(cast(Any, FakeConnection(role)), OWNER, agent, 0, former).agent_address == AGENT.address

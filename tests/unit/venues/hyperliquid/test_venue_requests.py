@@ -45,7 +45,7 @@ def test_weight__rows_of_an_answer_add_to_it(kind: str, rows: int, weight: int) 
 
 
 @pytest.mark.parametrize(("weight", "waited_s"), [(200, 0), (201, WINDOW_S)])
-def test_budget__a_request_that_does_not_fit_waits_for_the_oldest(weight: int, waited_s: int) -> None:
+def test_budget__request_that_does_not_fit_waits_for_the_oldest(weight: int, waited_s: int) -> None:
     clock = FakeClock()
     budget = RequestBudget(clock)
     began_s = clock.now_s()
@@ -109,14 +109,14 @@ CHANGES: dict[str, Callable[[KeptReads], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_kept_value__is_read_again_once_what_it_depends_on_changes(change: Callable[[KeptReads], object]) -> None:
+def test_kept_value__is_read_again_once_its_source_changes(change: Callable[[KeptReads], object]) -> None:
     _, reads, answer = fee_reads()
     reads.read("fees", answer, 60, "cash")
     assert reads.read("fees", answer, 60, "cash").value == 1
     assert reads.read("fees", answer, 60, change(reads)).value == 2
 
 
-def test_kept_value__is_read_in_each_look_unless_values_are_kept_fresh() -> None:
+def test_kept_value__is_read_in_each_look_unless_kept_fresh() -> None:
     _, reads, answer = fee_reads(keeps_fresh=False)
     assert [reads.read("fees", answer, 60).value for _ in range(3)] == [1, 2, 3]
 
@@ -156,7 +156,7 @@ def test_refusals__each_order_gets_its_own(answer: object, expected: list[str]) 
 
 
 @pytest.mark.parametrize("answer", [statuses({"filled": {}}), statuses(*["success"] * 2), statuses(7, 7, 7), {}, None])
-def test_refusals__an_answer_for_another_number_of_orders_is_not_believed(answer: object) -> None:
+def test_refusals__answer_for_another_count_is_not_believed(answer: object) -> None:
     with pytest.raises(Retryable):
         parse_refusals(answer, 3)
 
@@ -171,7 +171,7 @@ def test_refusals__an_answer_for_another_number_of_orders_is_not_believed(answer
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_unknown_account__is_looked_at_again_in_seconds_if_its_fault_passes(error: TrimtabError, is_passing: bool) -> None:
+def test_unknown_account__is_looked_at_in_seconds_if_it_passes(error: TrimtabError, is_passing: bool) -> None:
     assert unknown_reading(error).is_passing is is_passing
 
 
@@ -193,7 +193,7 @@ class FakeAgentExpiryStore:
 
 
 @pytest.mark.parametrize(("recorded_ms", "is_approved"), [(0, True), (100_000, False), (100_001, True)])
-def test_approval__recorded_one_is_enough_for_a_reduction_until_it_ends(recorded_ms: int, is_approved: bool) -> None:
+def test_approval__recorded_one_allows_a_reduction_until_it_ends(recorded_ms: int, is_approved: bool) -> None:
     client: Any = FakeAgentlessClient()
     record: Any = FakeAgentExpiryStore(recorded_ms)
     venue = HyperliquidPerps(client, FakeClock(), 90, lambda: 0, "trimtab", record, no_key_reason="")
@@ -222,7 +222,7 @@ def test_action_of_several_orders__has_one_reduction_a_market(actions: list[dict
 @pytest.mark.parametrize(
     ("weight_left", "is_held_back"), [(RESERVED_WEIGHT - 1, True), (RESERVED_WEIGHT, False), (RESERVED_WEIGHT + 1, False)]
 )
-def test_side_reads__leave_the_reserve_to_account_prices_and_orders(weight_left: int, is_held_back: bool) -> None:
+def test_side_reads__leave_the_reserve_to_account_and_orders(weight_left: int, is_held_back: bool) -> None:
     budget = RequestBudget(FakeClock())
     budget.spend(WEIGHT_PER_MINUTE - weight_left)
     connection = HyperliquidConnection("http://127.0.0.1:1", is_mainnet=False, timeout_s=1, budget=budget)
@@ -342,7 +342,7 @@ def test_side_reads__left_out_ones_are_remembered(monkeypatch: pytest.MonkeyPatc
     ("statuses", "posts", "waited_s"),
     [((), 1, 0), ((429,) * 6, 7, 61), ((429,) * 7, 7, 61), ((503,), 1, 0), ((400,), 1, 0), ((302,), 1, 0)],
 )
-def test_action__same_bytes_are_posted_again_only_if_it_was_not_taken(
+def test_action__same_bytes_are_reposted_only_if_not_taken(
     monkeypatch: pytest.MonkeyPatch, statuses: tuple[int, ...], posts: int, waited_s: int
 ) -> None:
     connection, made_posts, clock = connected(monkeypatch, *statuses)

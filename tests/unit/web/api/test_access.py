@@ -97,7 +97,7 @@ def test_only_a_hash_is_kept_in_a_private_file(tmp_path: Path) -> None:
     assert TokenFile(tmp_path / "a.db").tokens()[0].revoked_s == NOW_S + 1
 
 
-def test_a_revocation_can_be_repeated_since_what_follows_it_may_fail(tmp_path: Path) -> None:
+def test_revocation__can_be_repeated(tmp_path: Path) -> None:
     tokens = TokenFile(tmp_path / "a.db")
     tokens.add("ci", ["read"], DAY_S, NOW_S)
     tokens.add("old", ["read"], DAY_S, NOW_S)
@@ -124,7 +124,7 @@ def test_a_token_out_of_range_is_not_added(tmp_path: Path, name: str, scopes: li
     assert len(tokens.tokens()) == 1
 
 
-def test_a_full_file_drops_the_oldest_ended_tokens_and_never_an_active_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_file__drops_the_oldest_ended_tokens_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.web.api.tokens.MAX_TOKENS", 4)
     tokens = TokenFile(tmp_path / "a.db")
     lifetimes = {"oldest": 90 * DAY_S, "expired": 1, "revoked": 90 * DAY_S, "late": 1}
@@ -192,7 +192,7 @@ def test_invalid_network_of_a_token_is_refused(tmp_path: Path, network: str) -> 
 
 
 @pytest.mark.parametrize(("network", "status"), [("127.0.0.0/8", 200), ("127.0.0.1", 200), ("10.0.0.0/8", 403), ("127.0.0.2", 403)])
-def test_call_from_an_address_outside_the_tokens_networks_is_refused(server: Client, network: str, status: int) -> None:
+def test_call_from_outside_the_token_s_networks__is_refused(server: Client, network: str, status: int) -> None:
     tokens = TokenFile(server.served.board.store_path)
     _, token_text = tokens.add(f"t{time.monotonic_ns()}", ["read"], DAY_S, int(time.time()), [network])
     answer = server.ask(API_PREFIX + "/status", Authorization=bearer(token_text))
@@ -226,7 +226,7 @@ def test_what_is_no_token_opens_nothing(server: Client, header: str) -> None:
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-def test_expired_and_revoked_tokens_are_refused_from_the_next_call_on(server: Client) -> None:
+def test_expired_and_revoked_tokens__are_refused_at_once(server: Client) -> None:
     assert server.ask(f"{API_PREFIX}/status", Authorization=bearer(token(server, "read", at_s=NOW_S // 2))).code == "token_expired"
     tokens = TokenFile(server.served.board.store_path)
     entry, text = tokens.add("leaked", ["read"], DAY_S, int(time.time()))
@@ -243,7 +243,7 @@ def test_a_token_in_the_address_is_refused_and_not_repeated(server: Client) -> N
         assert text.encode() not in answer.body
 
 
-def test_a_file_that_others_may_read_or_that_is_damaged_opens_nothing(server: Client) -> None:
+def test_readable_or_damaged_file__opens_nothing(server: Client) -> None:
     text = token(server, "read")
     path = server.served.board.store_path.with_name(server.served.board.store_path.name + FILE_SUFFIX)
     kept = path.read_bytes()
@@ -258,7 +258,7 @@ def test_a_file_that_others_may_read_or_that_is_damaged_opens_nothing(server: Cl
     assert server.ask(f"{API_PREFIX}/status", Authorization=bearer(text)).status == 200
 
 
-def test_the_limit_of_one_token_is_not_that_of_another_and_wrong_tokens_slow_down_none(server: Client) -> None:
+def test_token_limits__are_apart_and_wrong_tokens_slow_none(server: Client) -> None:
     path, first_question, other = f"{API_PREFIX}/status", bearer(token(server, "read")), bearer(token(server, "read"))
     documents = [server.ask(path, Authorization=first_question) for _ in range(gate.BURST + 2)]
     assert {answer.status for answer in documents[: gate.BURST]} == {200}
@@ -300,7 +300,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(server: Client, monkeypat
         assert link.recv(100).startswith(b"HTTP/1.1 408")
 
 
-def test_a_body_that_drips_is_not_waited_for_with_or_without_a_token(server: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dripping_body__is_not_waited_for(server: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "BODY_TIMEOUT_S", 0.2)
     with socket.create_connection(("127.0.0.1", server.served.port), timeout=0.05) as link:
         link.sendall(f"POST {API_PREFIX}/openapi.json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60\r\n\r\n".encode())
@@ -357,7 +357,7 @@ def test_failures_carry_their_code_and_remedy(server: Client) -> None:
     assert (missing.status, missing.code) == (404, "not_configured")
 
 
-def test_the_specification_needs_no_token_and_is_that_of_the_routes(server: Client) -> None:
+def test_specification__needs_no_token_and_is_the_routes(server: Client) -> None:
     from scripts.make.openapi import openapi_text
 
     assert server.ask(f"{API_PREFIX}/openapi.json").body == specification()
@@ -402,7 +402,7 @@ def test_a_session_opens_no_call_and_a_token_no_page(server: Client) -> None:
 
 
 @pytest.mark.parametrize(("scope", "loads"), [("read", False), ("control", True)])
-def test_what_queues_a_pause_is_loaded_at_the_start_if_a_token_may(tmp_path: Path, scope: str, loads: bool) -> None:
+def test_pause_queue__is_loaded_at_the_start_if_a_token_may(tmp_path: Path, scope: str, loads: bool) -> None:
     loaded: list[CacheProcess] = []
 
     class WatchedBoard(GivenBoard):

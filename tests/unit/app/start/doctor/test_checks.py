@@ -59,9 +59,7 @@ def gas_context(now_s: int = NOW_S, top_up_wei: int | None = 5, floor_wei: int |
     [(101, 0, None, OK), (100, 1, 5, WARN), (1, 1, 5, WARN), (0, 1, 5, FAIL), (100, 0, 5, FAIL), (100, 1, None, FAIL)],
     ids=["above the floor", "at the floor", "one wei", "nothing for the top-up's gas", "nothing to unwrap", "no top-up"],
 )
-def test_gas_money__below_its_floor_fails_unless_it_can_be_unwrapped(
-    native_wei: int, wrapped_raw: int, top_up_wei: int | None, state: str
-) -> None:
+def test_gas_money__below_its_floor_fails_unless_unwrappable(native_wei: int, wrapped_raw: int, top_up_wei: int | None, state: str) -> None:
     balances = snapshot([Holding(WRAPPED, wrapped_raw)], native_wei=native_wei)
     (row,) = _gas_and_head_checks(gas_context(top_up_wei=top_up_wei), balances)
     assert row.state == state

@@ -48,7 +48,7 @@ def step_of(trigger: Trigger, confirm_blocks: int = 0, jitter_bps: int = 0) -> S
     return replace(step, policy=replace(step.policy, trigger=trigger, confirm_blocks=confirm_blocks, jitter_bps=jitter_bps))
 
 
-def test_triggers_that_one_block_fires_are_warned_of_where_strangers_trade() -> None:
+def test_trigger_of_one_block__is_warned_of_where_strangers_trade() -> None:
     status, why, remedy = rows(step_of(BAND))["triggers"]
     assert status is WARN
     assert "single block" in why
@@ -84,7 +84,7 @@ def test_the_data_fee_has_a_row_on_rollups() -> None:
     assert rows(with_snapshot(step, unreadable_items=(unread,)))["data_fee"][0] == FAIL
 
 
-def test_the_bounds_of_a_feed_are_told_and_a_bound_that_bounds_nothing_is_none() -> None:
+def test_feed_bounds__are_shown_and_a_boundless_is_none() -> None:
     feed_round = FeedRound(address("feed"), 8, 1, 10**8, NOW_S, NOW_S, 1)
     assert mentions(format_answer_bounds(feed_round), "no bounds")
     assert format_answer_bounds(replace(feed_round, min_answer=10**6, max_answer=10**11)) == "from 0.01 to 1000"
@@ -95,7 +95,7 @@ def test_the_bounds_of_a_feed_are_told_and_a_bound_that_bounds_nothing_is_none()
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
-def test_the_feeds_of_a_network_are_known_by_the_names_that_they_have(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_feeds__are_known_by_their_names(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """WPOL has MATIC / USD, BTCB BTC / USD, USDT0 USDT / USD; a feed of another coin, or not in dollars, is warned of."""
     tokens = {token.address: token for token in network.tokens if token.priced_as is not None}
     assets = [SimpleNamespace(token=SimpleNamespace(address=token.address, label=token.symbol)) for token in tokens.values()]

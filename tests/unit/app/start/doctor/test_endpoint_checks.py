@@ -67,7 +67,7 @@ def test_doctor__machines_clock_is_wrong__warns(skew_s: int, warning: str) -> No
     assert (warning in texts[0]) if warning else texts == []
 
 
-def test_doctor__two_of_three_endpoints_stand_still__names_both_and_not_the_third() -> None:
+def test_doctor__two_of_three_endpoints_stand_still__names_both() -> None:
     """By the time of the block that two agree on, the third may well have the newest one."""
     stale_s = 600
     chain: Any = SimpleNamespace(chain_id=CHAIN_ID, is_local=False, min_operators=2, max_lag_blocks=3)
@@ -96,7 +96,7 @@ def test_doctor__clock_31_s_slow__uses_no_endpoint(is_local: bool) -> None:
 
 
 @pytest.mark.parametrize("skew_s", [600, -5, -30], ids=["rests", "is mined fast", "is mined as fast as may be"])
-def test_doctor__local_chain_has_a_time_of_its_own__does_not_warn(skew_s: int) -> None:
+def test_doctor__local_chain_s_own_time__does_not_warn(skew_s: int) -> None:
     probe = probed(healthy, HEAD_S + skew_s, is_local=True)
     assert probe.head_number == 0x10
     assert probe.warnings == ()
@@ -138,7 +138,7 @@ def test_doctor__endpoint_limits_calls__names_the_limit(limit: int) -> None:
     assert remedy
 
 
-def test_doctor__endpoint_takes_as_many_calls_as_asked__does_not_warn() -> None:
+def test_doctor__endpoint_takes_the_calls_asked__does_not_warn() -> None:
     sizes: list[int] = []
 
     def answer(request: Any) -> Reply:
@@ -149,7 +149,7 @@ def test_doctor__endpoint_takes_as_many_calls_as_asked__does_not_warn() -> None:
     assert sizes == [1, 1, 1, PROBED_CALLS]
 
 
-def test_doctor__endpoint_refuses_many_calls_for_another_reason__warns() -> None:
+def test_doctor__endpoint_refuses_for_another_reason__warns() -> None:
     def answer(request: Any) -> Reply:
         return Reply(b"", status=503) if isinstance(request, list) else healthy(request)
 

@@ -71,7 +71,7 @@ def config_of(targets: tuple[tuple[str, str], ...] = ALTCOINS, plan_cost_bps: in
     return config.model_copy(update={"limits": config.limits.model_copy(update={"plan_cost": plan_cost_bps})})
 
 
-def test_usual_routes__two_legs_dearer_than_plan_cost__names_pair_cost_limit_and_remedy() -> None:
+def test_usual_routes__two_legs_above_plan_cost__name_the_pair() -> None:
     """30 + 30 > 50. LINK and WETH have a pool of their own, at 30."""
     assert usual_route_warnings(config_of()) == [
         "LINK and AAVE: the cheapest route usually costs 60 bps, limits.plan_cost allows 50: a drift between the two is not corrected;"
@@ -101,7 +101,7 @@ def test_usual_route__costs_what_the_cheapest_does(pair: tuple[str, str], pips: 
     assert usual_route_pips(1, *pair, "USDC") == usual_route_pips(1, *reversed(pair), "USDC") == pips
 
 
-def test_remedy__of_a_rule_that_weighs_costs__is_the_limit_and_of_bands_the_trigger() -> None:
+def test_remedy__of_a_cost_weighing_rule_is_the_limit() -> None:
     assert plan_cost_remedy(build_tracking("normal")).startswith("raise limits.plan_cost")
     for trigger in (Threshold(None, 1_000), Every(86_400)):
         assert plan_cost_remedy(trigger).startswith("take tracking as trigger, or widen the bands")

@@ -55,13 +55,13 @@ def test_a_partial_or_missing_fill_counts_as_filled_at_its_bound(fills: tuple[Pe
     assert lost(*fills) == 160 + Fraction(816, 100)
 
 
-def test_only_a_part_in_the_order_s_direction_is_its_fill_and_only_those_of_a_limit_order_are_added_up() -> None:
+def test_fill__counts_only_the_part_in_the_order_s_direction() -> None:
     against = replace(HALF, size_raw=-SIZE // 2)
     assert [order_fill(ORDER, receipt(fill), may_be_partial=True) for fill in (HALF, against)] == [HALF, None]
     assert order_fill(ORDER, receipt(HALF, HALF), may_be_partial=False) is None
 
 
-def test_a_limit_order_costs_the_sum_of_its_fills_and_nothing_without_one() -> None:
+def test_limit_order__costs_the_sum_of_its_fills() -> None:
     limit, quarter = (
         replace(ORDER, kind=PerpOrderKind.LIMIT),
         replace(HALF, size_raw=SIZE // 4, quote_raw=-2_010 * E18, fee_raw=2 * E18, fill_id="2"),
@@ -81,9 +81,7 @@ def test_a_limit_order_costs_the_sum_of_its_fills_and_nothing_without_one() -> N
 
 
 @pytest.mark.parametrize(("is_emergency", "is_budgeted", "counted"), [(False, True, 8_000), (True, True, 0), (False, False, 0)])
-def test_a_reduction_counts_against_the_day_s_budget_unless_it_is_an_emergency_or_the_owner_s(
-    is_emergency: bool, is_budgeted: bool, counted: int
-) -> None:
+def test_reduction__uses_the_day_s_budget_unless_emergency_or_owner(is_emergency: bool, is_budgeted: bool, counted: int) -> None:
     reduction = replace(ORDER, is_reduce_only=True)
     grant = SimpleNamespace(layer_grant=FuturesGrant(reduction, EMPTY, is_emergency, is_budgeted=is_budgeted))
     booked: list[Fraction] = []
@@ -94,7 +92,7 @@ def test_a_reduction_counts_against_the_day_s_budget_unless_it_is_an_emergency_o
     assert booked == [counted * 10**6]
 
 
-def test_a_market_that_fills_a_part_is_refused_before_the_order_is_sent() -> None:
+def test_partial_fill_market__is_refused_before_the_order_is_sent() -> None:
     answer = "0x" + abi_encode(["uint256", "uint256"], [SIZE // 2, 4_020 * E18]).hex()
     transport: Any = SimpleNamespace(call=lambda *_question: answer)
     order = PerpOrder("0x" + "1" * 40, SIZE, PerpOrderKind.MARKET, 8_160 * E18, False)
@@ -120,7 +118,7 @@ SALE = replace(ORDER, size_raw=-SIZE, bound_raw=7_840 * E18, is_reduce_only=True
 
 
 @pytest.mark.parametrize(("paid", "loss"), [(7_960, 48), (8_000, 8), (8_040, 8)])
-def test_booking__sale_below_the_index_loses_the_distance_and_a_better_one_its_fee_alone(paid: int, loss: int) -> None:
+def test_booking__sale_loses_its_distance_below_the_index_or_its_fee(paid: int, loss: int) -> None:
     fill = replace(WHOLE, size_raw=-SIZE, quote_raw=paid * E18)
     assert booked(FuturesGrant(SALE, EMPTY), receipt(fill))[1] == loss
 
@@ -145,7 +143,7 @@ def test_booking__gas_adds_to_the_cost_of_the_order() -> None:
         (MarginWithdrawal(500 * 10**6), 496, (0, 4)),
     ],
 )
-def test_booking__collateral_that_the_wallet_lacks_after_a_move_is_lost(
+def test_booking__collateral_missing_after_a_move_is_lost(
     action: MarginDeposit | MarginWithdrawal, received: int, row: tuple[int, int]
 ) -> None:
     usdc = token("USDC").address
@@ -156,7 +154,7 @@ def test_booking__collateral_that_the_wallet_lacks_after_a_move_is_lost(
     assert booked(grant, mined, step=step) == row
 
 
-def test_booking__limit_order_without_a_fill_costs_nothing_and_uses_no_budget() -> None:
+def test_booking__limit_order_without_a_fill_costs_nothing() -> None:
     resting = replace(SALE, kind=PerpOrderKind.LIMIT)
     assert booked(FuturesGrant(resting, EMPTY), receipt()) == (0, 0)
 

@@ -101,7 +101,7 @@ def recorded(ports: StepPorts, outcome: StepOutcome) -> str | None:
     return record.summary.outcome
 
 
-def test_a_reduction_that_reverts_in_simulation_is_tried_in_smaller_parts_and_then_skipped(ports: StepPorts) -> None:
+def test_reverting_reduction__is_tried_in_smaller_parts_then_skipped(ports: StepPorts) -> None:
     outcome, own = planned(ports), FuturesCycle()
     market, parts, cycle = market_of(outcome), [], BEGUN
     while market not in own.refusal_time_by_exit:
@@ -125,7 +125,7 @@ def test_an_order_that_reverted_is_not_counted_as_done() -> None:
     assert FuturesCycle(action_count=1, reverted_count=1).notes() == []
 
 
-def test_a_part_of_an_opening_is_named_because_it_may_not_be_worth_its_cost(ports: StepPorts) -> None:
+def test_part_of_an_opening__is_named_as_perhaps_too_dear(ports: StepPorts) -> None:
     outcome = planned(ports, EMPTY)
     cycle, own = refused(ports, BEGUN, outcome)
     assert own.refused_action_notes == (StepEnd(outcome.step_id, str(REVERTED)),)
@@ -144,7 +144,7 @@ def test_an_off_chain_venue_fills_parts_itself(ports: StepPorts) -> None:
     assert (own.order_divisors, list(own.refusal_time_by_exit)) == ((), [market_of(outcome)])
 
 
-def test_a_key_that_may_not_trade_holds_all_futures_of_the_cycle_once(ports: StepPorts) -> None:
+def test_key_that_may_not_trade__holds_the_cycle_s_futures_once(ports: StepPorts) -> None:
     outcome = planned(ports)
     cycle, own = refused(ports, BEGUN, outcome, NO_KEY)
     assert (own.hold_reason, len(own.refused_action_notes), own.refused_s_by_market) == (f"futures: {NO_KEY}", 1, ())
@@ -153,7 +153,7 @@ def test_a_key_that_may_not_trade_holds_all_futures_of_the_cycle_once(ports: Ste
     assert again.kind is OutcomeKind.REFUSED
 
 
-def test_any_other_refusal_and_every_one_of_an_order_of_the_owner_ends_the_cycle(ports: StepPorts) -> None:
+def test_other_refusal__ends_the_cycle_as_any_of_the_owner_s_orders(ports: StepPorts) -> None:
     outcome = planned(ports)
     decision = outcome.decision
     assert isinstance(decision, AdjustFutures)
@@ -168,7 +168,7 @@ def test_any_other_refusal_and_every_one_of_an_order_of_the_owner_ends_the_cycle
 
 
 @pytest.mark.parametrize("kind", ["a stop alone", "a deposit and then an order"])
-def test_a_refused_plan_that_does_not_begin_with_an_order_skips_no_market(ports: StepPorts, kind: str) -> None:
+def test_refused_plan_without_a_first_order__skips_no_market(ports: StepPorts, kind: str) -> None:
     outcome = planned(ports, EMPTY)
     assert outcome.plan is not None
     futures = planned_futures(outcome.plan)
@@ -180,7 +180,7 @@ def test_a_refused_plan_that_does_not_begin_with_an_order_skips_no_market(ports:
     assert result.cycle.layers == ()
 
 
-def test_a_refusal_of_the_signer_skips_the_market_only_where_futures_rules_alone_refuse(ports: StepPorts) -> None:
+def test_signer_refusal__skips_the_market_for_futures_rules_alone(ports: StepPorts) -> None:
     outcome = planned(ports)
     failed = [Verdict(guard, "1", "0", False) for guard in sorted(FUTURES_SIGNER_RULES)[:2]]
     other = Verdict("signer.nonce", "7", "6", False)
@@ -190,7 +190,7 @@ def test_a_refusal_of_the_signer_skips_the_market_only_where_futures_rules_alone
         ended(ports, BEGUN, outcome, Refused("no", verdicts))
 
 
-def test_only_a_refused_reduction_or_hedge_is_left_out_of_the_plan_once() -> None:
+def test_refused_reduction_or_hedge__is_left_out_of_the_plan_once() -> None:
     step = step_of(OVER, EVEN)
     decision = decide(step).decision
     assert isinstance(decision, AdjustFutures)
@@ -211,7 +211,7 @@ def sent(status: int | None = 0) -> Intent:
     return Intent("i", "s", IntentKind.FUTURES, state, tx(0), "order", NOW_S, None, "0x1", mined, None)
 
 
-def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(ports: StepPorts) -> None:
+def test_reverted_reduction__only_its_market_is_left(ports: StepPorts) -> None:
     outcome = replace(planned(ports), kind=OutcomeKind.FAILED)
     assert outcome.plan is not None
     cycle = FUTURES_SENDER.after_sent(BEGUN.with_transaction(sent()), outcome, outcome.plan, sent())
@@ -225,7 +225,7 @@ def test_the_market_of_a_reverted_reduction_is_left_and_no_other_order_is(ports:
 
 
 @pytest.mark.parametrize("statuses", [(1, 0), (0, 1), (1, 1), (0, 0)])
-def test_sent_together__each_order_counts_and_only_failed_ones_wait(ports: StepPorts, statuses: tuple[int, int]) -> None:
+def test_sent_together__each_order_counts_and_failed_ones_wait(ports: StepPorts, statuses: tuple[int, int]) -> None:
     over = with_index_at(wide_book(10_000, ETH=25_000, BTC=-500), NOW_S)
     outcome = outcome_of(with_policy(step_of(over, EVEN), TWO))
     assert outcome.plan is not None
@@ -272,7 +272,7 @@ def test_the_cycle_ends_after_any_other_reverted_order(ports: StepPorts, case: s
         (OutcomeKind.REFUSED, True, OutcomeKind.REFUSED),
     ],
 )
-def test_refused_and_failed_orders_are_in_the_outcome_of_the_cycle(
+def test_refused_and_failed_orders__are_in_the_cycle_s_outcome(
     ports: StepPorts, kind: OutcomeKind, failed: bool, after: OutcomeKind
 ) -> None:
     outcome = planned(ports)
@@ -285,7 +285,7 @@ def test_refused_and_failed_orders_are_in_the_outcome_of_the_cycle(
     assert whole.refusal_verdicts == (REVERTED.verdicts if after is OutcomeKind.REFUSED and kind is OutcomeKind.HOLD else ())
 
 
-def test_an_exit_that_is_planned_again_without_a_hub_and_a_pool_that_is_left_begin_new_plans(ports: StepPorts) -> None:
+def test_replanned_exit_without_a_hub_or_pool__begins_new_plans(ports: StepPorts) -> None:
     """Neither the owner's confirmation nor the approvals of the first plan cover the second."""
     outcome = planned(ports)
     assert outcome.plan is not None

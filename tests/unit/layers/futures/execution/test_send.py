@@ -138,7 +138,7 @@ def test_draft__only_an_emergency_has_its_own_limits_of_gas(is_emergency: bool, 
     ],
     ids=["agent", "owner", "hedge"],
 )
-def test_grant__reduction_of_the_owner_or_of_a_hedge_uses_no_budget(decision: AdjustFutures, is_budgeted: bool) -> None:
+def test_grant__owner_s_or_hedge_s_reduction_uses_no_budget(decision: AdjustFutures, is_budgeted: bool) -> None:
     step = step_of(LONG)
     plan = replace(plan_of(FuturesPlan((SELL,), "leverage", "", set_goals=(("ETH", 1),))), decision=decision)
     draft = FuturesComposer(cast(Any, FakeVenue(nonce=None))).compose(step, plan, step.snapshot.head)
@@ -202,7 +202,7 @@ def ports(store: Store, composer: FakeComposer) -> StepPorts:
 BEGUN = new_cycle(AgentCycle(), NOW_S)
 
 
-def test_set__leg_that_cannot_be_sent_is_left_before_the_first_is(store: Store) -> None:
+def test_set__leg_that_cannot_be_sent_is_left_out_first(store: Store) -> None:
     outcome = set_of_two(store)
     result = skip_unsendable_set(ports(store, FakeComposer("BTC")), BEGUN, outcome)
     assert result is not None
@@ -218,7 +218,7 @@ def test_set__first_leg_is_composed_when_it_is_sent(store: Store) -> None:
     assert composer.markets == ["BTC"]
 
 
-def test_set__every_later_leg_is_composed_before_the_first_is_sent(store: Store) -> None:
+def test_set__later_legs_are_composed_before_the_first_is_sent(store: Store) -> None:
     composer = FakeComposer("SOL")
     assert skip_unsendable_set(ports(store, composer), BEGUN, written_set(store, THREE)) is not None
     assert composer.markets == ["BTC", "SOL"]
@@ -278,7 +278,7 @@ STOP = StopOrder("ETH", -1, 1, 1)
     ],
     ids=["reduction", "reduction before an opening", "opening", "opening after a reduction", "deposit", "stop"],
 )
-def test_after_sent__nothing_is_opened_after_a_reduction_or_a_deposit(layer_plan: FuturesPlan, earlier: bool, has_reduced: bool) -> None:
+def test_after_sent__reduction_or_deposit_lets_nothing_open(layer_plan: FuturesPlan, earlier: bool, has_reduced: bool) -> None:
     assert after_sent(layer_plan, FuturesCycle(has_reduced=earlier)).layer(FuturesCycle).has_reduced is has_reduced
 
 

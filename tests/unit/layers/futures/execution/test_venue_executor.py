@@ -108,7 +108,7 @@ def names(world: Bench) -> list[str]:
     return [event.name for event in world.events]
 
 
-def test_a_filled_order_is_final_in_the_newest_block_after_each_move_was_written(world: Bench) -> None:
+def test_filled_order__is_final_in_the_newest_block(world: Bench) -> None:
     venue = ScriptedVenue([FILLED])
     states: list[tuple[str, str, int]] = []
 
@@ -131,7 +131,7 @@ def test_a_filled_order_is_final_in_the_newest_block_after_each_move_was_written
     assert [signed.hash for signed in venue.posted] == [ended.tx_hash]
 
 
-def test_an_order_that_filled_nothing_or_was_rejected_is_reverted_with_the_reason(world: Bench) -> None:
+def test_unfilled_or_rejected_order__is_reverted_with_its_reason(world: Bench) -> None:
     nothing = run(world, ScriptedVenue([replace(FILLED, status=0)]))
     assert nothing.state is S.REVERTED
     rejected = run(world, ScriptedVenue([OPEN], reply="not enough margin"), 1)
@@ -153,7 +153,7 @@ def test_a_transaction_of_the_chain_goes_to_the_chain(world: Bench) -> None:
     assert venue.queries == 0
 
 
-def test_an_outcome_is_asked_for_a_few_times_with_a_pause_and_then_left_open(world: Bench) -> None:
+def test_outcome__is_asked_for_a_few_times_then_left_open(world: Bench) -> None:
     venue, begin = ScriptedVenue([OPEN]), world.clock.now_s()
     with raises_code(Retryable, ErrorCode.NOT_MINED):
         run(world, venue)
@@ -169,7 +169,7 @@ def test_an_outcome_is_asked_for_a_few_times_with_a_pause_and_then_left_open(wor
     assert slow.posted == []
 
 
-def test_no_order_follows_one_whose_outcome_is_open_and_other_work_is_told(world: Bench) -> None:
+def test_open_outcome__lets_no_order_follow_and_is_reported(world: Bench) -> None:
     venue = ScriptedVenue([OPEN])
     with pytest.raises(Retryable):
         run(world, venue)
@@ -185,7 +185,7 @@ def test_no_order_follows_one_whose_outcome_is_open_and_other_work_is_told(world
     assert run(world, known, 1).state is S.FINAL
 
 
-def test_no_order_follows_an_open_one_whose_grant_names_no_action(world: Bench) -> None:
+def test_open_order_without_a_named_action__lets_no_order_follow(world: Bench) -> None:
     venue = ScriptedVenue([OPEN])
     with raises_code(Retryable, ErrorCode.NOT_MINED):
         run(world, venue, futures=None)
@@ -195,7 +195,7 @@ def test_no_order_follows_an_open_one_whose_grant_names_no_action(world: Bench) 
     assert len(world.store.journal.intents()) == 1
 
 
-def test_beside_a_resting_order_no_other_limit_order_of_its_market_is_posted(world: Bench) -> None:
+def test_resting_order__no_other_limit_order_of_its_market_is_posted(world: Bench) -> None:
     """Together they could open twice what is planned."""
     limit = replace(BOUGHT, action=replace(BUY, kind=PerpOrderKind.LIMIT))
     other = replace(limit, action=replace(limit.action, market="BTC"))
@@ -208,7 +208,7 @@ def test_beside_a_resting_order_no_other_limit_order_of_its_market_is_posted(wor
     assert len(venue.posted) == 2
 
 
-def test_beside_a_resting_order_whose_grant_names_no_market_no_limit_order_is_posted(world: Bench) -> None:
+def test_resting_order_without_a_market__no_limit_order_is_posted(world: Bench) -> None:
     venue = ScriptedVenue([replace(FILLED, is_open=True)])
     assert run(world, venue, futures=None).is_resting
     with pytest.raises(UnsendableTransaction, match="an order of ETH still rests"):
@@ -216,7 +216,7 @@ def test_beside_a_resting_order_whose_grant_names_no_market_no_limit_order_is_po
     assert len(venue.posted) == 1
 
 
-def test_cancel_of_a_resting_order__one_may_still_arrive__posts_no_second(world: Bench) -> None:
+def test_cancelled_resting_order__may_still_arrive__no_second_posted(world: Bench) -> None:
     limit = replace(BOUGHT, action=replace(BUY, kind=PerpOrderKind.LIMIT))
     venue = ScriptedVenue([replace(FILLED, is_open=True)])
     resting = run(world, venue, 0, limit)
@@ -233,7 +233,7 @@ def test_cancel_of_a_resting_order__one_may_still_arrive__posts_no_second(world:
     assert run(world, ScriptedVenue([FILLED]), 1, replace(BOUGHT, action=sale)).state is S.FINAL, "a cancel changes no position"
 
 
-def test_cancel_of_a_resting_order__returns_the_order_that_has_ended(world: Bench) -> None:
+def test_cancelled_resting_order__is_returned_once_it_has_ended(world: Bench) -> None:
     venue = ScriptedVenue([RESTS])
     resting = run(world, venue, futures=LIMIT)
     venue.outcomes = [FILLED]
@@ -255,7 +255,7 @@ RESTS = replace(FILLED, is_open=True)
     ],
     ids=["opening", "reduction", "stop", "cancel"],
 )
-def test_key__last_known_approval_is_enough_for_what_opens_nothing(world: Bench, action: FuturesAction, is_reduction: bool) -> None:
+def test_key__last_known_approval_allows_what_opens_nothing(world: Bench, action: FuturesAction, is_reduction: bool) -> None:
     venue = ScriptedVenue([FILLED])
     run(world, venue, futures=replace(BOUGHT, action=action))
     assert venue.are_reductions == [is_reduction]
@@ -275,7 +275,7 @@ def test_kill_switch__cancels_orders_that_rest(world: Bench, paused: bool | None
     assert venue.are_reductions[1:] == [True] * cancels
 
 
-def test_cancel_of_a_resting_order__refused_key_delays_nothing_else(world: Bench) -> None:
+def test_cancelled_resting_order__refused_key_delays_nothing_else(world: Bench) -> None:
     venue = ScriptedVenue([RESTS])
     resting = run(world, venue, futures=LIMIT)
     venue.agent = Refused("the key may not trade")
@@ -292,7 +292,7 @@ def test_resting_order__is_asked_for_once_and_lets_others_be_sent(world: Bench) 
     assert executor(world, venue).may_send()
 
 
-def test_resting_order__reduction_of_its_market_is_posted_beside_it(world: Bench) -> None:
+def test_resting_order__reduction_of_its_market_is_posted_too(world: Bench) -> None:
     venue = ScriptedVenue([RESTS])
     assert run(world, venue, futures=LIMIT).is_resting
     venue.outcomes = [FILLED]
@@ -315,7 +315,7 @@ def fill(number: int) -> PerpFill:
     ],
     ids=["another fill", "nothing new", "lacks a fill", "ended, lacks a fill", "ended"],
 )
-def test_resting_order__answer_without_a_known_fill_changes_nothing(
+def test_resting_order__answer_without_a_fill_changes_nothing(
     world: Bench, outcome: Receipt, state: IntentState, fill_count: int, moved: int
 ) -> None:
     assert run(world, ScriptedVenue([replace(RESTS, fills=(fill(1),))]), futures=LIMIT).is_resting
@@ -335,13 +335,13 @@ def test_resting_order__answer_without_a_known_fill_changes_nothing(
     ],
     ids=["status alone", "answer and status", "answer alone", "filled all the same"],
 )
-def test_rejected_order__keeps_the_reason_of_its_answer_or_status(world: Bench, outcome: Receipt | None, reply: str, reason: str) -> None:
+def test_rejected_order__keeps_the_reason_of_answer_or_status(world: Bench, outcome: Receipt | None, reply: str, reason: str) -> None:
     ended = run(world, ScriptedVenue([outcome], reply=reply))
     assert ended.failure_reason == reason
     assert (ended.state is S.REVERTED) is bool(reason)
 
 
-def test_a_venue_that_does_not_answer_leaves_the_order_open_and_is_told(world: Bench) -> None:
+def test_silent_venue__leaves_the_order_open_and_is_reported(world: Bench) -> None:
     venue = ScriptedVenue([DOWN], reply=DOWN)
     with raises_code(Retryable, ErrorCode.NOT_MINED):
         run(world, venue)
@@ -351,11 +351,11 @@ def test_a_venue_that_does_not_answer_leaves_the_order_open_and_is_told(world: B
     assert intent.state is S.FINAL, "a post without an answer may have been filled"
 
 
-def test_an_answer_to_a_post_that_was_lost_is_found_in_the_same_run(world: Bench) -> None:
+def test_lost_answer_to_a_post__is_found_in_the_same_run(world: Bench) -> None:
     assert run(world, ScriptedVenue([FILLED], reply=DOWN)).state is S.FINAL
 
 
-def test_nothing_is_planned_for_a_key_that_may_not_trade_or_while_paused(world: Bench) -> None:
+def test_key_that_may_not_trade_or_pause__plans_nothing(world: Bench) -> None:
     with pytest.raises(Refused, match="may not trade"):
         run(world, ScriptedVenue([FILLED], agent=Refused("the key may not trade")))
     world.paused = True
@@ -373,9 +373,7 @@ def expire(world: Bench) -> None:
 
 
 @pytest.mark.parametrize(("change", "guard"), [(stop, "kill_switch"), (expire, "deadline")])
-def test_an_order_is_dropped_if_trading_stops_or_its_time_ends_after_signing(
-    world: Bench, change: Callable[[Bench], None], guard: str
-) -> None:
+def test_signed_order__is_dropped_if_trading_stops_or_its_time_ends(world: Bench, change: Callable[[Bench], None], guard: str) -> None:
     venue = ScriptedVenue([FILLED])
     world.on_event = lambda event: change(world) if event.name == "after:signed" else None
     with pytest.raises(Refused) as caught:
@@ -397,9 +395,7 @@ class OneActionSigner(ScriptedSigner):
 
 
 @pytest.mark.parametrize(("change", "guard"), [(stop, "kill_switch"), (expire, "deadline"), (None, "")])
-def test_orders_of_one_action_are_all_dropped_if_trading_stops_or_their_time_ends_after_signing(
-    world: Bench, change: Callable[[Bench], None] | None, guard: str
-) -> None:
+def test_orders_of_one_action__are_dropped_together_after_signing(world: Bench, change: Callable[[Bench], None] | None, guard: str) -> None:
     venue = ScriptedVenue([FILLED])
     world.signer = OneActionSigner(world.chain)
     granted = replace(grant(IntentKind.FUTURES, deadline_s=world.clock.now_s() + 90), layer_grant=BOUGHT)
@@ -417,7 +413,7 @@ def test_orders_of_one_action_are_all_dropped_if_trading_stops_or_their_time_end
 
 
 @pytest.mark.parametrize("order_number", [0, 2])
-def test_sent_together__none_is_sent_if_a_pause_is_stored_before_the_write_that_sends_them(world: Bench, order_number: int) -> None:
+def test_sent_together__stored_pause_before_the_write_sends_none(world: Bench, order_number: int) -> None:
     """Another machine confirms it at the first or the last order: none is then said to be sent."""
     venue = ScriptedVenue([OPEN])
     world.signer = OneActionSigner(world.chain)
@@ -459,7 +455,7 @@ def states(world: Bench) -> list[IntentState]:
     return [intent.state for intent in reversed(world.store.journal.intents())]
 
 
-def test_sent_together__companion_that_may_not_be_signed_is_left_out(world: Bench) -> None:
+def test_sent_together__companion_that_is_not_signed_is_left_out(world: Bench) -> None:
     venue = ScriptedVenue([FILLED])
     world.signer = ChoosySigner(world, 2)
     assert [intent.state for intent in run_together(world, venue)] == [S.FINAL] * 2
@@ -467,7 +463,7 @@ def test_sent_together__companion_that_may_not_be_signed_is_left_out(world: Benc
     assert venue.are_reductions == [True]
 
 
-def test_sent_together__none_is_posted_if_the_first_may_not_be_signed(world: Bench) -> None:
+def test_sent_together__none_is_posted_if_the_first_is_not_signed(world: Bench) -> None:
     venue = ScriptedVenue([FILLED])
     world.signer = ChoosySigner(world, 0)
     with pytest.raises(Refused, match="above its bound"):
@@ -522,7 +518,7 @@ def test_an_order_that_the_signer_refuses_is_dropped(world: Bench) -> None:
         ("after:mined", OPEN, S.FINAL),
     ],
 )
-def test_a_restart_resolves_an_order_by_the_venues_answer_and_never_posts_again(
+def test_restart__resolves_an_order_by_the_answer_without_posting(
     world: Bench, moment: str, outcome: Receipt | None, state: IntentState
 ) -> None:
     """A signed order that the venue knows was sent by a copy of this store."""

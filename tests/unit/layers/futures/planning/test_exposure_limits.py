@@ -48,7 +48,7 @@ def leverage(margin_account: MarginAccount) -> Fraction:
 # --- The total notional beside a paused market.
 
 
-def test_beside_a_paused_market_openings_stay_within_the_target_of_the_whole() -> None:
+def test_paused_market__openings_beside_it_stay_within_the_total() -> None:
     """BTC, paused, is 2.6x of 3x and above its half; ETH is 0.86x. It is raised by 0.4x to 3x in all, not to its own half."""
     margin_account = pair_book(10_000, eth=4_300 * 10**15, btc=866 * 10**15)
     paused = with_market(margin_account, "BTC", is_paused=True)
@@ -95,7 +95,7 @@ def test_no_opening_lifts_the_notional_above_its_target(eth: int, btc: int, is_l
     assert margin.gross_notional_raw(after) <= most + dust
 
 
-def test_an_opening_whose_mark_is_beyond_its_bound_is_named_and_not_sent() -> None:
+def test_opening__mark_beyond_its_bound_is_named_and_not_sent() -> None:
     dear = with_market(pair_book(10_000), "ETH", mark=Fraction(2_030))
     plan = plan_futures(dear, PAIR, RICH, PLAN_S)
     assert [order.market for order in plan.orders] == ["BTC"]
@@ -128,7 +128,7 @@ def test_a_position_that_grew_above_its_maximum_is_trimmed_once() -> None:
     assert plan_futures(after, policy, RICH, PLAN_S).orders == ()
 
 
-def test_a_position_at_its_target_or_with_a_hedge_is_named_and_not_trimmed() -> None:
+def test_position_at_target_or_with_a_hedge__is_not_trimmed() -> None:
     heavy = replace(PAIR, targets=(FuturesTarget("ETH", 8_000), FuturesTarget("BTC", 2_000)), band_bps=0)
     margin_account = pair_book(10_000, eth=8 * E18, btc=133 * 10**15)
     assert plan_futures(margin_account, heavy, RICH, PLAN_S).orders == ()
@@ -146,7 +146,7 @@ def fresh_of(margin_account: MarginAccount) -> MarginAccount:
     return replace(margin_account, markets=tuple(replace(market, index_s=NOW_S) for market in margin_account.markets))
 
 
-def test_the_guard_passes_an_opening_beside_an_oversized_position_and_refuses_one_that_enlarges_it() -> None:
+def test_exposure_guard__passes_an_opening_unless_it_enlarges_excess() -> None:
     margin_account = with_market(fresh_of(pair_book(10_000, eth=8 * E18)), "ETH", is_paused=True)
     wide = replace(PAIR.limits, spot_multiple_bps=0, stress_move_bps=0)
     policy = replace(PAIR, limits=wide, leverage_bps=10_000, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)))

@@ -36,7 +36,7 @@ def test_an_empty_account_goes_to_its_targets_in_one_step() -> None:
     assert plan_futures(after, POLICY, RICH, PLAN_S).orders == ()
 
 
-def test_beside_a_paused_market_the_others_are_cut_by_as_much_more() -> None:
+def test_paused_market__others_are_cut_by_as_much_more() -> None:
     margin_account = pair_book(10_000, eth=9 * E18, btc=E18)
     closed = replace(margin_account, markets=(margin_account.markets[0], replace(margin_account.markets[1], is_paused=True)))
     plans = [plan_futures(account, POLICY, RICH, PLAN_S) for account in (closed, margin_account)]
@@ -46,7 +46,7 @@ def test_beside_a_paused_market_the_others_are_cut_by_as_much_more() -> None:
     assert abs(margin.gross_notional_raw(alone) - margin.gross_notional_raw(both)) < 100 * E18
 
 
-def test_plan_futures__index_of_a_market_not_held_is_old__reduces_the_other() -> None:
+def test_plan_futures__old_index_of_a_market_not_held__reduces_other() -> None:
     margin_account = pair_book(1_000, eth=5 * E18)
     stale = replace(margin_account, markets=(margin_account.markets[0], replace(margin_account.markets[1], index_s=0)))
     plan = plan_futures(stale, POLICY, RICH, PLAN_S)
@@ -63,7 +63,7 @@ def test_a_stale_index_or_one_from_the_future_orders_nothing(age_s: int, acts: b
     assert bool(plan_futures(margin_account, POLICY, RICH, PLAN_S).orders) is acts
 
 
-def test_plan_futures__mark_is_off_its_index__opens_nothing_and_reduces() -> None:
+def test_plan_futures__mark_is_off_its_index__only_reduces() -> None:
     margin_account = pair_book(10_000)
     off = replace(margin_account, markets=(replace(margin_account.markets[0], index=Fraction(1_800)), margin_account.markets[1]))
     plan = plan_futures(off, LONGS, RICH, PLAN_S)
@@ -76,7 +76,7 @@ def test_plan_futures__mark_is_off_its_index__opens_nothing_and_reduces() -> Non
     assert reduced.orders[0].bound_raw == -(-(-reduced.orders[0].size_raw * 1_800 * 99) // 100)
 
 
-def test_collateral_at_hand_is_deposited_before_anything_is_reduced() -> None:
+def test_collateral_at_hand__is_deposited_before_any_reduction() -> None:
     limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000)
     margin_account, policy = pair_book(4_000, eth=10 * E18), replace(POLICY, limits=limits)
     plan = plan_futures(margin_account, policy, RICH, PLAN_S, depositable_raw=2_000 * E18)
@@ -90,7 +90,7 @@ def test_collateral_at_hand_is_deposited_before_anything_is_reduced() -> None:
 
 
 @pytest.mark.parametrize("mark", [2_000, 2_600, 1_800])
-def test_a_deposit_brings_utilisation_within_its_limit_also_beside_profit_that_is_not_realised(mark: int) -> None:
+def test_deposit__restores_utilisation_also_beside_unrealised_profit(mark: int) -> None:
     """Profit of open positions is value, and no free margin before it is settled."""
     margin_account = pair_book(12_000, eth=10 * E18)
     margin_account = replace(
@@ -113,7 +113,7 @@ def test_a_deposit_brings_utilisation_within_its_limit_also_beside_profit_that_i
     assert broken(deposit * 99 // 100) == ["max_utilisation"]
 
 
-def test_no_deposit_restores_a_limit_on_size_or_a_leverage_of_zero() -> None:
+def test_deposit__restores_no_size_limit_or_leverage_of_zero() -> None:
     margin_account = pair_book(4_000, eth=10 * E18)
     none = replace(POLICY, limits=replace(ROUGH, max_leverage_bps=0, stress_move_bps=5_000))
     assert {limit_check.limit_name for limit_check in breaches(margin_state(margin_account, none.limits), none.limits, RICH)} >= {
@@ -127,7 +127,7 @@ def test_no_deposit_restores_a_limit_on_size_or_a_leverage_of_zero() -> None:
     assert plan_futures(margin_account, none, RICH, PLAN_S, depositable_raw=10**30).top_up_raw == 0
 
 
-def test_liquidation_in_sight_closes_half_of_what_is_near_at_a_wider_bound() -> None:
+def test_near_liquidation__half_is_closed_at_a_wider_bound() -> None:
     margin_account = pair_book(1_300, eth=10 * E18)
     margin_account = margin.with_moved_marks(margin_account, {"ETH": Fraction(0)})
     assert abs(margin.liquidation_distance(margin_account, "ETH") or 1) < Fraction(5, 100)
@@ -151,7 +151,7 @@ def test_a_reduction_below_one_lot_closes_one_whole_lot() -> None:
     assert (order.size_raw, order.is_reduce_only) == (-E18, True)
 
 
-def test_a_leverage_limit_of_zero_opens_nothing_and_closes_everything() -> None:
+def test_leverage_limit_of_zero__opens_nothing_and_closes_all() -> None:
     """The config refuses it; the planner does not count on that."""
     none = replace(POLICY, limits=replace(ROUGH, max_leverage_bps=0))
     assert plan_futures(pair_book(10_000), none, RICH, PLAN_S).orders == ()
@@ -191,7 +191,7 @@ def order_for(margin_account: MarginAccount, size_raw: int) -> PerpOrder:
     return PerpOrder(market.market, size_raw, PerpOrderKind.MARKET, bound, True)
 
 
-def test_two_positions_that_fall_together_are_near_liquidation_together() -> None:
+def test_two_positions_that_fall_together__are_near_it_together() -> None:
     """Neither position alone is 5 % from its liquidation; both together are."""
     margin_account = with_index_of_now(account(3_800, {"ETH": 10 * E18, "BTC": 666 * 10**15}, market("ETH"), market("BTC", 30_000)))
     assert all(abs(margin.liquidation_distance(margin_account, name) or 1) > Fraction(5, 100) for name in ("ETH", "BTC"))
@@ -202,7 +202,7 @@ def test_two_positions_that_fall_together_are_near_liquidation_together() -> Non
 
 @pytest.mark.parametrize("slippage_bps", [0, 50, 500])
 @pytest.mark.parametrize("share", [3, -3])
-def test_a_reduction_filled_at_its_bound_still_ends_within_the_limit(slippage_bps: int, share: int) -> None:
+def test_reduction_filled_at_its_bound__ends_within_the_limit(slippage_bps: int, share: int) -> None:
     limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000, slippage_bps=slippage_bps)
     margin_account = pair_book(4_000, eth=share * 3 * E18, btc=share * 10**17)
     plan = plan_futures(margin_account, replace(POLICY, limits=limits), RICH, PLAN_S)
@@ -219,7 +219,7 @@ def test_a_reduction_filled_at_its_bound_still_ends_within_the_limit(slippage_bp
 
 
 @pytest.mark.parametrize(("side", "leverage"), [(1, Fraction(38, 10)), (-1, Fraction(95, 100) / Fraction(275, 1_000))])
-def test_a_reduction_for_the_stress_move_ends_where_the_side_of_the_position_requires(side: int, leverage: Fraction) -> None:
+def test_stress_reduction__ends_where_the_position_s_side_requires(side: int, leverage: Fraction) -> None:
     """After a fall of 20 % a long is worth less and needs less maintenance margin: 4.0x survives, less the hysteresis 3.8x. A
     short is worth more: 3.64x survives, less the hysteresis 3.45x.
     """
@@ -269,7 +269,7 @@ def test_no_plan_leads_into_a_broken_limit(collateral: int, eth: int, btc: int, 
 
 
 @pytest.mark.parametrize(("per_mille", "fills"), [(8, 1), (20, 0), (60, 0)])
-def test_a_mark_pushed_up_and_down_around_a_still_index_costs_one_reduction_at_most(per_mille: int, fills: int) -> None:
+def test_mark_pushed_around_a_still_index__costs_one_reduction(per_mille: int, fills: int) -> None:
     """T12: the hysteresis keeps a small push from a second reduction; a larger one finds the bound, which counts from the index."""
     margin_account, done = pair_book(5_050, eth=10 * E18), 0
     policy = replace(POLICY, targets=(FuturesTarget("ETH", 10_000),), band_bps=0)
@@ -306,7 +306,7 @@ def ride(seed: int, agent: bool) -> tuple[bool, int]:
 
 
 @pytest.mark.parametrize("seeds", [15, *slow([50])])
-def test_a_crash_and_a_rally_liquidate_the_book_without_the_agent_and_never_with_it(seeds: int) -> None:
+def test_crash_and_rally__liquidate_the_book_only_without_the_agent(seeds: int) -> None:
     assert [ride(seed, True) for seed in range(seeds)] == [(False, 0)] * seeds
     assert sum(ride(seed, False)[0] for seed in range(seeds)) > seeds // 2
 
@@ -329,7 +329,7 @@ def test_a_venue_beside_the_chain_gets_no_deposit() -> None:
     assert [order.is_reduce_only for order in plan.orders] == [True]
 
 
-def test_an_opening_below_the_venues_minimum_is_left_out_and_named() -> None:
+def test_opening_below_the_minimum__is_left_out_and_named() -> None:
     plan = plan_futures(with_minimum(pair_book(10_000), 10_091), LONGS, RICH, PLAN_S)
     assert [order.market for order in plan.orders] == ["ETH"], "its bound is 1 % above the notional of 10,000, that of BTC above 9,990"
     assert plan.refusal_texts == ("BTC: the order is below the venue's minimum",)
@@ -349,7 +349,7 @@ def test_a_position_below_the_venues_minimum_is_closed_whole() -> None:
     assert plan.refusal_texts == ()
 
 
-def test_a_target_of_nothing_closes_a_position_below_the_venues_minimum() -> None:
+def test_target_of_nothing__closes_a_position_below_the_minimum() -> None:
     flat = replace(POLICY, targets=(FuturesTarget("BTC", 10_000), FuturesTarget("ETH", 0)))
     plan = plan_futures(with_minimum(pair_book(10_000, eth=E18), 5_000), flat, RICH, PLAN_S)
     assert ("ETH", -E18, True) in [(order.market, order.size_raw, order.is_reduce_only) for order in plan.orders]

@@ -61,7 +61,7 @@ def test_set__two_longs_do_not_need_each_other(change: dict[str, object]) -> Non
     assert [order.market for order in plan.orders] == ["ETH"]
 
 
-def test_set__market_that_backs_off_holds_the_other_side_back_and_is_named() -> None:
+def test_set__market_that_backs_off_holds_the_other_side_back() -> None:
     failed = ExitFailures("BTC", 3, 0, NOW_S)
     step = with_history(step_of(with_index_at(wide_book(), NOW_S), TWO), failed_exits=(failed,))
     reason = plan_adjustment(step, AdjustFutures("", is_reducing=False), current_drifts(step))
@@ -83,7 +83,7 @@ def test_set__leg_within_the_band_may_be_missing(weight_bps: int, opens: bool) -
     assert bool(plan.orders) is opens
 
 
-def test_set__missing_legs_that_offset_each_other_hold_nothing_back() -> None:
+def test_set__missing_legs_that_offset_hold_nothing_back() -> None:
     targets = (FuturesTarget("ETH", 3_000), FuturesTarget("BTC", -3_000), FuturesTarget("SOL", 4_000))
     quiet = with_market(with_market(wide_book(), "BTC", is_paused=True), "ETH", is_paused=True)
     plan = plan_futures(quiet, replace(TWO, targets=targets), RICH, PLAN_S)
@@ -120,7 +120,7 @@ def test_set__share_below_the_venues_minimum_opens_none() -> None:
     assert plan_futures(small, policy, RICH, PLAN_S).orders == ()
 
 
-def test_set__openings_beside_a_paused_position_keep_the_net_exposure_within_its_band() -> None:
+def test_set__openings_keep_net_exposure_beside_a_paused_position() -> None:
     """ETH cannot be closed; closing the short of SOL that offsets it would leave the net exposure 2,594 of a band of 2,000."""
     targets = (FuturesTarget("ETH", 0), FuturesTarget("BTC", -5_000), FuturesTarget("SOL", 5_000))
     before = with_market(wide_book(20_000, ETH=1_297, SOL=-7_280), "ETH", is_paused=True)
@@ -243,7 +243,7 @@ def test_cost__both_legs_are_judged_together(plan_cost_bps: int, opens: bool) ->
         assert (layer_plan.set_goals, layer_plan.completes_set) == (GOALS, False)
 
 
-def test_cost__short_whose_long_is_open_is_too_dear_alone_and_completes_its_set() -> None:
+def test_cost__short_too_dear_alone_completes_an_open_long_s_set() -> None:
     alone = planned(cost_step(ETH=600))
     assert isinstance(alone, str)
     assert "above limits.plan_cost of 36 bps" in alone
@@ -271,7 +271,7 @@ def test_cost__completing_order_ends_at_its_goal() -> None:
     assert orders_of(plan) == [("BTC", -20 * LOT)]
 
 
-def test_cost__reduction_beside_an_unfinished_set_does_not_wait_for_it() -> None:
+def test_cost__reduction_waits_for_no_unfinished_set() -> None:
     """The short of the set backs off; the long is above its target of today."""
     goals = (("ETH", 900 * LOT), ("BTC", -26 * LOT))
     step = cost_step(goals=goals, ETH=900)
@@ -309,7 +309,7 @@ def test_parts__long_and_short_are_divided_alike() -> None:
     assert orders_of(planned(step)) == [("ETH", 150 * LOT), ("BTC", -6 * LOT)]
 
 
-def test_parts__of_two_longs_only_the_one_in_the_thin_pool_is_divided() -> None:
+def test_parts__of_two_longs_the_thin_pool_s_is_divided() -> None:
     step = with_policy(cost_step(10_000), LONGS).with_progress(FuturesProgress(order_divisors=(("BTC", 4),)))
     assert orders_of(planned(step)) == [("ETH", 600 * LOT), ("BTC", 6 * LOT)]
 
@@ -344,7 +344,7 @@ def test_goals__orders_lead_to_them_and_not_beyond(lots: int, sizes: dict[str, i
     [(95, 100, 0), (94, 100, 6), (-189, -200, 11), (-192, -200, 0), (1, 0, 1), (0, 1, 1)],
     ids=["a twentieth", "more", "more of a short", "less of a short", "of a close", "of one lot"],
 )
-def test_goals__what_fills_and_lots_leave_of_one__is_no_part_of_the_set(margin_account: int, goal: int, missing: int) -> None:
+def test_goals__rest_left_by_fills_and_lots_is_no_part_of_the_set(margin_account: int, goal: int, missing: int) -> None:
     """The rest of an old set, some dollars, would take each later drift past plan_cost with it."""
     before = wide_book(ETH=margin_account)
     orders = [buy("ETH", goal - margin_account)]
@@ -366,9 +366,7 @@ def test_net_exposure__is_off_target_beyond_the_band(btc: int, is_off: bool) -> 
 
 
 @pytest.mark.parametrize(("band_bps", "leverage_band_bps", "share_bps"), [(500, 1_000, 500), (1_000, 500, 1_000), (0, 700, 700), (0, 0, 0)])
-def test_net_exposure__band_is_that_of_the_weights__else_that_of_the_leverage(
-    band_bps: int, leverage_band_bps: int, share_bps: int
-) -> None:
+def test_net_exposure__band_is_that_of_weights_else_of_leverage(band_bps: int, leverage_band_bps: int, share_bps: int) -> None:
     policy = replace(TWO, band_bps=band_bps, leverage_band_bps=leverage_band_bps)
     assert net_exposure(wide_book(), policy).band == target_gross_notional(wide_book(), policy) * share_bps / 10_000
 
@@ -376,7 +374,7 @@ def test_net_exposure__band_is_that_of_the_weights__else_that_of_the_leverage(
 # What a limit allows of an opening
 
 
-def test_largest_share__enlargement_at_the_limit_ends_at_it_to_the_lot() -> None:
+def test_largest_share__enlargement_ends_at_the_limit_to_the_lot() -> None:
     """After a rise of ETH its target is 60 % of more: the order is cut by what would be above 60 %."""
     policy = replace(TWO, limits=replace(WIDE, max_position_bps=6_000, slippage_bps=10), leverage_band_bps=500)
     opened = account_after_fills(wide_book(), plan_futures(wide_book(), policy, RICH, PLAN_S))
@@ -389,7 +387,7 @@ def test_largest_share__enlargement_at_the_limit_ends_at_it_to_the_lot() -> None
 
 
 @pytest.mark.parametrize(("minimum", "orders"), [(13_900, ["ETH"]), (14_000, [])])
-def test_largest_share__part_below_the_venues_minimum_is_not_opened(minimum: int, orders: list[str]) -> None:
+def test_largest_share__part_below_the_minimum_is_not_opened(minimum: int, orders: list[str]) -> None:
     """At most 70 % of a target of 20,000 less the fee can be opened."""
     policy = replace(LONGS, targets=(FuturesTarget("ETH", 10_000),), limits=replace(WIDE, max_position_bps=7_000))
     plan = plan_futures(with_market(wide_book(), "ETH", min_notional_raw=minimum * E18), policy, RICH, PLAN_S)
@@ -407,7 +405,7 @@ def test_free_margin__opening_is_cut_to_what_the_venue_takes() -> None:
     assert largest_allowed_raw(off_chain, "ETH", 5 * E18, WIDE, RICH) == 5 * E18, "there a profit is margin"
 
 
-def test_hedge_size__position_of_another_market_above_its_largest_share_forbids_none() -> None:
+def test_hedge_size__other_market_above_its_share_forbids_none() -> None:
     before = wide_book(10_000, SOL=180_000)
     limits = replace(WIDE, max_position_bps=6_000)
     assert margin.position_shares(before, 20_000)["SOL"] > Fraction(6, 10)

@@ -60,7 +60,7 @@ LOOKS = {
 
 
 @pytest.mark.parametrize(("step", "is_due", "is_prompt"), LOOKS.values(), ids=LOOKS)
-def test_look__next_one_is_prompt_for_a_reduction_or_a_passing_fault(step: StepInput, is_due: bool, is_prompt: bool) -> None:
+def test_look__next_is_prompt_for_a_reduction_or_passing_fault(step: StepInput, is_due: bool, is_prompt: bool) -> None:
     assert is_reduction_due(step.snapshot, futures_policy(step)) is is_due
     assert needs_prompt_look(step) is is_prompt
 
@@ -141,7 +141,7 @@ def resting(account: MarginAccount, size_raw: int = E18) -> MarginAccount:
     ],
     ids=["calm", "limit", "emergency", "unfinished reduction", "finished reduction"],
 )
-def test_resting_order__counts_as_filled_unless_a_reduction_is_due(
+def test_resting_order__counts_as_filled_unless_reduction_is_due(
     account: MarginAccount, policy_of_step: FuturesPolicy, goals: tuple[tuple[str, int], ...], is_filled: bool
 ) -> None:
     step = step_of(resting(account), policy_of_step).with_progress(FuturesProgress(reduction_goals=goals))
@@ -168,13 +168,13 @@ def test_stop__waits_for_its_own_failures_and_its_index(failed: str, index_s: in
 @pytest.mark.parametrize(
     ("trader", "unknown_reason", "coins"), [(OWNER, "", 5_000), ("0x" + "9" * 40, "", 0), (OWNER, "the ledger was restored", 0)]
 )
-def test_depositable__nothing_for_a_delegate_or_in_an_unknown_day(trader: str, unknown_reason: str, coins: int) -> None:
+def test_depositable__nothing_for_a_delegate_or_an_unknown_day(trader: str, unknown_reason: str, coins: int) -> None:
     step = step_of(in_usdc(OVER), replace(policy(), trader=trader), unknown_reason=unknown_reason)
     assert depositable_raw(step, current_drifts(step)) == coins * 10**6
 
 
 @pytest.mark.parametrize(("blocked_reason", "waits"), [("", True), ("no agent", False)])
-def test_manual_trigger__waits_for_no_one_while_orders_are_blocked(blocked_reason: str, waits: bool) -> None:
+def test_manual_trigger__waits_for_no_one_while_orders_block(blocked_reason: str, waits: bool) -> None:
     step = step_of(EMPTY, replace(FUTURES_POLICY, leverage_band_bps=500, manual_triggers=("leverage_drift",)))
     step = read_as(step, account=EMPTY, blocked_reason=blocked_reason)
     assert bool(waiting_triggers(step, current_drifts(step))) is waits
@@ -186,7 +186,7 @@ def test_blocked_orders__hold_nothing_without_futures() -> None:
     assert hold_blocked_futures(step) is step
 
 
-def test_stop__is_placed_although_the_budget_of_reductions_is_used_up() -> None:
+def test_stop__is_placed_with_the_budget_of_reductions_used_up() -> None:
     step = step_of(replace(PUSHED, is_on_chain=False), STOPS, reduced_notional_24h=Fraction(10**12))
     plan = plan_adjustment(step, AdjustFutures("", is_reducing=True), current_drifts(step))
     assert isinstance(plan, Plan)

@@ -39,7 +39,7 @@ ACCOUNT = MarginAccount(
 )
 
 
-def test_a_long_adds_to_its_asset_and_a_market_alone_has_its_own_line() -> None:
+def test_long__adds_to_its_asset_and_a_lone_market_has_a_line() -> None:
     exposure_by_asset = {
         price_exposure.symbol or price_exposure.token: (price_exposure.spot, price_exposure.futures, price_exposure.net)
         for price_exposure in exposures(ACCOUNT, POLICY, DRIFTS)

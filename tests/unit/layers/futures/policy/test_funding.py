@@ -30,14 +30,14 @@ def at_rates(eth: Fraction, btc: Fraction = Fraction(0)) -> MarginAccount:
     return replace(margin_account, markets=tuple(replace(market, funding_daily=rates[market.market]) for market in margin_account.markets))
 
 
-def test_expected_funding_is_a_cost_of_longs_and_an_income_of_shorts() -> None:
+def test_expected_funding__is_a_cost_of_longs_and_income_of_shorts() -> None:
     """0.1 % a day for 30 days: the long pays 300, the short gets 299.70."""
     assert expected_funding_of_all(at_rates(Fraction(1, 1_000)), MONTH_S) == 300 * E18
     assert expected_funding_of_all(at_rates(Fraction(0), Fraction(1, 1_000)), MONTH_S) == Fraction(-2_997 * E18, 10)
     assert expected_funding_of_all(at_rates(Fraction(1, 1_000)), 2 * MONTH_S) == 600 * E18
 
 
-def test_a_position_that_pays_counts_as_overweight_and_is_trimmed() -> None:
+def test_paying_position__counts_as_overweight_and_is_trimmed() -> None:
     """0.5 % a day for 30 days is 15 %: half of the notional counts as 57.5 %, beyond the band of 5, and goes to 10,000 / 1.15."""
     margin_account = at_rates(Fraction(5, 1_000))
     drift, _ = notional_drifts(margin_account, LONG_AND_SHORT)

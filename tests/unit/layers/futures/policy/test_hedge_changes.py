@@ -66,14 +66,14 @@ def test_choice__income_counts_only_where_it_is_said_to(counts_income: bool, is_
     assert with_choice(paid, Fraction(50), counts_income=counts_income).is_hedged is is_hedged
 
 
-def test_costs_of_a_short__fees_twice_funding_and_the_capital_of_its_margin() -> None:
+def test_cost_of_a_short__is_fees_twice_funding_and_capital() -> None:
     """10,000 for a fifth of a year: 1 ‰ twice, 0.1 % a day received, and 4 % a year on a quarter."""
     paying = replace(market("ETH"), funding_daily=Fraction(1, 1_000))
     assert short_costs(paying, Fraction(10_000), 73 * DAY_S, Fraction(1, 4), 400) == (20, -730, 2_500, 20)
 
 
 @pytest.mark.parametrize(("max_leverage_bps", "share"), [(30_000, Fraction(1, 3)), (200_000, Fraction(1, 10))])
-def test_margin_of_a_short__is_the_larger_of_initial_margin_and_leverage(max_leverage_bps: int, share: Fraction) -> None:
+def test_margin_of_a_short__is_the_larger_of_initial_and_leverage(max_leverage_bps: int, share: Fraction) -> None:
     assert margin_share(market("ETH"), replace(HEDGING, limits=replace(LIMITS, max_leverage_bps=max_leverage_bps))) == share
 
 
@@ -99,7 +99,7 @@ def test_order__hedge_that_it_opens_is_added() -> None:
     assert after_order(-1, closes=False, opened=opened) == (EARLY, opened)
 
 
-def test_order__closed_hedge_of_a_token_goes_once_another_is_opened() -> None:
+def test_order__closed_hedge_goes_once_another_is_opened() -> None:
     closed = (replace(EARLY, size_raw=0), Hedge("BTC", WBTC, 0, NOW_S, Fraction(1)))
     hedges = hedges_after_order(step_of(EMPTY).snapshot, HEDGING, FuturesState(hedges=closed), "ETH", -E18, EARLY)
     assert hedges == (closed[1], EARLY)
@@ -132,7 +132,7 @@ def test_partial_fill__hedge_of_another_market_stays() -> None:
 
 
 @pytest.mark.parametrize(("since_s", "is_late"), [(TERMS.horizon_s - 1, True), (TERMS.horizon_s, False)])
-def test_closed_hedge__token_is_not_hedged_again_within_one_horizon(since_s: int, is_late: bool) -> None:
+def test_closed_hedge__is_not_opened_again_within_one_horizon(since_s: int, is_late: bool) -> None:
     closed = replace(OPEN, size_raw=0, at_s=NOW_S - since_s)
     assert is_hedge_closed_lately(step_of(EMPTY).snapshot, HEDGING, FuturesState(hedges=(closed,)), WETH) is is_late
 
@@ -157,7 +157,7 @@ def test_open_hedge__is_closed_at_the_second_of_its_horizon(early_s: int, passed
 
 
 @pytest.mark.parametrize(("pending", "closes"), [(2_500, False), (2_501, True)])
-def test_open_hedge__funding_that_equals_the_cost_of_the_sale_is_paid(pending: int, closes: bool) -> None:
+def test_open_hedge__pays_funding_equal_to_the_cost_of_the_sale(pending: int, closes: bool) -> None:
     owing = replace(SHORT, positions=(replace(SHORT.positions[0], funding_pending_raw=pending * E18),))
     step = overweight_step(owing, hedges=(OPEN,), weth=70_000)
     assert ("funding" in unwind_reason(step, current_drifts(step), OPEN)) is closes
@@ -182,14 +182,14 @@ def test_open_hedge__asset_on_the_edge_of_its_band_is_back_in_it(weth: int, clos
 
 
 @pytest.mark.parametrize(("eth", "pending", "closes"), [(-10, 5_000, False), (-10, 5_002, True), (-4, 2_500, False), (-4, 2_501, True)])
-def test_open_hedge__bears_its_part_of_the_funding_of_its_position_and_no_more_than_all(eth: int, pending: int, closes: bool) -> None:
+def test_open_hedge__bears_its_part_of_its_position_s_funding(eth: int, pending: int, closes: bool) -> None:
     short = hedge_account(10_000, eth * E18)
     owing = replace(short, positions=(replace(short.positions[0], funding_pending_raw=pending * E18),))
     assert ("funding" in unwinding(owing)) is closes
 
 
 @pytest.mark.parametrize("eth", [10, -10])
-def test_open_hedge__funding_of_a_long_or_in_favour_of_a_short_is_no_cost(eth: int) -> None:
+def test_open_hedge__funding_in_its_favour_is_no_cost(eth: int) -> None:
     position = hedge_account(10_000, eth * E18)
     pending_raw = 9_000 * E18 if eth > 0 else -9_000 * E18
     owing = replace(position, positions=(replace(position.positions[0], funding_pending_raw=pending_raw),))
@@ -197,20 +197,20 @@ def test_open_hedge__funding_of_a_long_or_in_favour_of_a_short_is_no_cost(eth: i
 
 
 @pytest.mark.parametrize(("since_s", "closes"), [(5 * DAY_S, False), (5 * DAY_S - 1, True)])
-def test_open_hedge__funding_until_its_horizon_may_equal_the_cost_of_the_sale(since_s: int, closes: bool) -> None:
+def test_open_hedge__funding_of_its_horizon_may_equal_the_sale(since_s: int, closes: bool) -> None:
     """A hundredth of 10,000 a day for 25 days."""
     paying = hedge_account(10_000, -5 * E18, funding_daily=Fraction(-1, 100))
     assert ("funding" in unwinding(paying, hedge=replace(OPEN, at_s=NOW_S - since_s))) is closes
 
 
-def test_open_hedge__income_that_is_expected_pays_no_funding_that_is_owed() -> None:
+def test_open_hedge__expected_income_pays_no_owed_funding() -> None:
     short = hedge_account(10_000, -5 * E18, funding_daily=Fraction(1, 100))
     owing = replace(short, positions=(replace(short.positions[0], funding_pending_raw=2_501 * E18),))
     assert "funding" in unwinding(owing)
 
 
 @pytest.mark.parametrize("policy", [None, HEDGING])
-def test_open_hedge__without_account_or_policy_there_is_no_reason_to_close(policy: FuturesPolicy | None) -> None:
+def test_open_hedge__without_account_or_policy_is_not_closed(policy: FuturesPolicy | None) -> None:
     step = with_policy(hedge_step_after(TERMS.horizon_s), policy)
     step = step if policy is None else replace(step, snapshot=with_snapshot(step, futures=None).snapshot)
     assert unwind_reason(step, current_drifts(step), OPEN) == ""

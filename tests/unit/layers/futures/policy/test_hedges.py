@@ -240,7 +240,7 @@ def test_missing_margin_is_deposited_from_the_wallet_first() -> None:
     assert -opened.orders[0].size_raw >= 49 * 10**17
 
 
-def test_a_deposit_that_makes_no_larger_short_possible_is_not_made() -> None:
+def test_deposit_that_allows_no_larger_short__is_not_made() -> None:
     """The short is cut to a share of the spot portfolio, which margin does not change."""
     limits = replace(LIMITS, top_up_per_day_bps=None, spot_multiple_bps=500)
     _, futures = ordered(overweight_step(policy=replace(HEDGING, limits=limits, vault="0x" + "0" * 40)))
@@ -248,7 +248,7 @@ def test_a_deposit_that_makes_no_larger_short_possible_is_not_made() -> None:
     assert 0 < -futures.orders[0].size_raw < 4 * E18
 
 
-def test_a_short_pays_for_a_mark_below_the_index_and_gains_nothing_from_one_above() -> None:
+def test_short__pays_for_a_mark_below_the_index_and_gains_nothing() -> None:
     """Sold at the mark and closed at the index. Besides, it pays 1 ‰ twice and gas."""
     worlds = (with_limits(overweight_step(hedge_account(10_000, mark=Fraction(mark))), plan_cost_bps=300) for mark in (2_000, 1_980, 2_020))
     level, below, above = (ordered(world)[0].layer(HedgeChoices).comparisons[0] for world in worlds)
@@ -298,7 +298,7 @@ def test_a_hedge_is_closed_by_its_rule(step: StepInput, why: str) -> None:
 
 
 @pytest.mark.parametrize(("weth", "why"), [(62_000, ""), (60_000, "WETH is back in its band")])
-def test_a_hedge_of_most_of_the_excess_stays_open_while_its_asset_is_above_its_band(weth: int, why: str) -> None:
+def test_hedge_of_most_of_the_excess__stays_while_above_its_band(weth: int, why: str) -> None:
     """At 62,000 of 110,000 the excess is less than half of the hedge, and the share 56 %, above its band of 45 to 55."""
     large = replace(OPEN, size_raw=-8 * E18)
     step = overweight_step(hedge_account(10_000, -8 * E18), hedges=(large,), weth=weth, usdc=100_000 - weth)
@@ -336,7 +336,7 @@ UNTARGETED = {"WETH": 0, "WBTC": 5_000, "USDC": 5_000}
         (apply_hedges(hedging(SHORT, UNTARGETED, OPEN)), "WETH has no target"),
     ],
 )
-def test_a_hedge_whose_asset_leaves_the_portfolio_is_closed_at_the_next_step(step: StepInput, why: str) -> None:
+def test_hedge__is_closed_once_its_asset_leaves_the_portfolio(step: StepInput, why: str) -> None:
     plan, futures = ordered(step)
     assert isinstance(plan.decision, AdjustFutures), plan.decision.reason
     assert why in plan.decision.reason, plan.decision.reason
@@ -357,7 +357,7 @@ def test_an_asset_without_a_target_is_sold_and_not_hedged() -> None:
     assert "its target is 0 %" in plan.layer(HedgeChoices).comparisons[0].reason
 
 
-def test_a_hedge_keeps_its_asset_s_target_beside_an_asset_in_quarantine() -> None:
+def test_hedge__keeps_its_asset_s_target_beside_a_quarantine() -> None:
     """35,000 of WBTC and 30,000 of WETH, of which 10,000 are hedged; USDC counts with its margin."""
     step = hedging(SHORT, THIRDS | {"WETH": 4_000, "WBTC": 2_000}, OPEN)
     step_after = apply_hedges(quarantine_tokens(step, [ScreenedToken(token("WBTC").address, TokenFinding.PAUSED)]))
@@ -372,7 +372,7 @@ def test_an_unread_balance_beside_a_hedge_leaves_the_targets() -> None:
     assert isinstance(propose_rebalance(apply_hedges(unread)).decision_result.decision, Halt)
 
 
-def test_a_hedge_is_closed_in_its_band_also_where_every_asset_is_hedged() -> None:
+def test_hedge__is_closed_in_its_band_where_all_are_hedged() -> None:
     """Targets that cannot make room for the hedged values stay as they are."""
     other = Hedge("USD", USDC, -1_000 * 10**6, NOW_S, Fraction(10**12))
     market = replace(hedge_account(1).markets[0], market="USD", symbol="USD", asset=USDC, size_decimals=6, lot_raw=1)
@@ -385,7 +385,7 @@ def test_a_hedge_is_closed_in_its_band_also_where_every_asset_is_hedged() -> Non
     assert "WETH is back in its band" in plan.decision.reason
 
 
-def test_a_hedge_beside_a_larger_long_is_closed_whatever_it_costs() -> None:
+def test_hedge_beside_a_larger_long__is_closed_at_any_cost() -> None:
     """Buying it back enlarges the long, so that every limit is judged but plan_cost, which counted at its opening."""
     policy = replace(HEDGING, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=20_000)
     margin_account = hedge_account(10_000, 5 * E18)
@@ -409,7 +409,7 @@ def test_pending_funding_counts_against_a_hedge() -> None:
     assert "its funding exceeds" in need.reason
 
 
-def test_a_hedge_is_closed_whole_although_the_day_s_budget_of_reductions_is_used() -> None:
+def test_hedge__is_closed_whole_with_the_day_s_budget_used_up() -> None:
     step = hedge_step_after(30 * DAY_S, reduced_notional_24h=Fraction(10**12))
     plan, futures = ordered(step)
     assert (futures.trigger, [order.size_raw for order in futures.orders]) == ("close_hedge", [5 * E18])
@@ -428,7 +428,7 @@ def test_a_broken_limit_closes_the_hedge_before_other_positions() -> None:
     assert plan.decision.reason == "futures: leverage is above its limit"
 
 
-def test_a_hedge_that_was_closed_is_not_opened_again_within_its_horizon() -> None:
+def test_closed_hedge__is_not_reopened_within_its_horizon() -> None:
     closed = replace(OPEN, size_raw=0)
     for age_s, hedged in ((30 * DAY_S - 1, False), (30 * DAY_S, True)):
         plan = propose_rebalance(overweight_step(hedges=(replace(closed, at_s=NOW_S - age_s),))).plan
@@ -461,7 +461,7 @@ def test_a_liquidated_short_is_no_hedge_any_more() -> None:
     assert [hedge.size_raw for hedge in half] == [-25 * 10**17]
 
 
-def test_a_hedge_beside_a_targeted_position_leaves_the_target_alone() -> None:
+def test_hedge_beside_a_targeted_position__leaves_its_target_alone() -> None:
     policy = replace(HEDGING, targets=(FuturesTarget("ETH", 10_000),), leverage_bps=20_000, hedges=(OPEN,))
     (drift,) = notional_drifts(hedge_account(10_000, 5 * E18), policy)
     assert drift.notional == 20_000 * E18, "five coins net are ten targeted less five hedged"
@@ -470,7 +470,7 @@ def test_a_hedge_beside_a_targeted_position_leaves_the_target_alone() -> None:
 @pytest.mark.parametrize(
     ("sizes", "ends"), [((5,), True), ((4,), True), ((6,), False), ((-5,), False), ((0,), False), ((5, -1), False), ((), False)], ids=str
 )
-def test_only_a_plan_that_buys_back_no_more_than_open_hedges_ends_them(sizes: tuple[int, ...], ends: bool) -> None:
+def test_hedges__end_only_by_a_plan_that_buys_back_no_more(sizes: tuple[int, ...], ends: bool) -> None:
     step = hedge_step_after(0)
     plan, futures = ordered(hedge_step_after(30 * DAY_S))
     orders = tuple(replace(futures.orders[0], size_raw=size * E18) for size in sizes)
@@ -513,7 +513,7 @@ def test_the_owner_opens_and_closes_a_hedge_whatever_it_costs() -> None:
         (overweight_step(hedge_account(10_000, index_s=NOW_S - 601)), "the index of ETH is 601 s old"),
     ],
 )
-def test_a_hedge_that_the_owner_cannot_have_is_refused_with_the_reason(step: StepInput, why: str) -> None:
+def test_hedge_the_owner_cannot_have__is_refused_with_its_reason(step: StepInput, why: str) -> None:
     with pytest.raises(Refused, match=why.replace("[", r"\[").replace("]", r"\]")):
         owner_hedge_plan(step, decide(step), WETH, 5_000)
 
@@ -557,7 +557,7 @@ def test_tracking__a_hedge_is_closed_at_half_of_its_value(weth: int, is_closed: 
 
 
 @pytest.mark.parametrize("tax_rate_bps", [0, 2_500])
-def test_tracking__a_sale_whose_tax_outweighs_the_risk_is_held_and_not_hedged(tax_rate_bps: int) -> None:
+def test_tracking__sale_whose_tax_outweighs_risk_is_not_hedged(tax_rate_bps: int) -> None:
     step = tracked(overweight_step())
     taxes = step.layer(TaxState).inputs
     assert taxes is not None

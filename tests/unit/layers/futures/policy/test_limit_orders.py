@@ -75,7 +75,7 @@ def test_no_fill_leaves_less_than_the_account_as_if_filled(size: int, price: Fra
     assert margin.account_value_raw(after_resting_fills(account)) <= margin.account_value_raw(filled) + 1
 
 
-def test_beside_a_resting_order_the_rest_of_the_target_is_planned_once() -> None:
+def test_resting_order__the_rest_of_the_target_is_planned_once() -> None:
     account = fresh(book())
     [first, second] = plan_futures(account, LIMITS, RICH, ORDER_S).orders
     order = rest(first.size_raw, Fraction(first.bound_raw, first.size_raw))
@@ -88,7 +88,7 @@ def test_beside_a_resting_order_the_rest_of_the_target_is_planned_once() -> None
 
 
 @pytest.mark.parametrize("trigger", LIMIT_TRIGGERS)
-def test_a_limit_that_only_resting_orders_would_breach_reduces_nothing(trigger: FuturesTrigger) -> None:
+def test_limit__breached_by_resting_orders_alone_reduces_nothing(trigger: FuturesTrigger) -> None:
     """The order ends first; a reduction of what is not filled yet would open the other side."""
     reduction = FuturesPlan((market_order(ETH, -5_000, SLIPPAGE, is_reduce_only=True),), trigger.value, is_reducing=True)
     plan_left = without_resting_markets(with_order(rest(5_000)), reduction)
@@ -108,7 +108,7 @@ def test_only_openings_to_the_targets_of_an_off_chain_venue_rest() -> None:
 
 @pytest.mark.parametrize("size", [5_000, -5_000])
 @pytest.mark.parametrize("away", ["-0.02", "-0.001", "0", "0.001", "0.02"])
-def test_a_post_only_order_is_at_the_middle_but_never_beyond_the_bound(size: int, away: str) -> None:
+def test_post_only_order__is_at_the_middle_within_its_bound(size: int, away: str) -> None:
     middle = ETH.index * (1 + Fraction(away))
     account = replace(fresh(book()), markets=(replace(ETH, mid=middle),))
     [order] = as_limit_orders(account, POST_ONLY, DRIFT, (market_order(ETH, size, SLIPPAGE, is_reduce_only=False),))
@@ -138,7 +138,7 @@ def test_an_order_ends_with_its_time_its_price_or_its_target(order: RestingOrder
     assert why in reason(order, with_order(order, eth=margin_account))
 
 
-def test_an_order_ends_in_a_market_that_opens_nothing_and_without_a_config() -> None:
+def test_order__ends_where_nothing_opens_or_without_a_config() -> None:
     order = rest(30_000)
     assert end_reason(with_order(order), POLICY, order, ORDER_S) == "futures.order_type is ioc"
     for changed, why in ((replace(ETH, is_paused=True), "is paused"), (replace(ETH, mark=ETH.mark * Fraction(6, 5)), "max_basis")):
@@ -173,7 +173,7 @@ def test_a_step_lets_an_order_rest_and_ends_no_other() -> None:
     assert order_end_reasons(step.snapshot, futures_policy(step), futures_state(step), ["0x00"]) == {}
 
 
-def test_an_order_ends_with_an_account_that_is_unknown_or_opens_nothing() -> None:
+def test_order__ends_with_an_unknown_account_or_one_that_opens_none() -> None:
     unknown = with_snapshot(step_of(None, OPENING), futures_unknown="the venue is silent")
     assert ended(unknown) == "the venue is silent"
     cooling = replace(OPENING, limits=replace(OPENING.limits, emergency_cooldown_s=86_400))
@@ -197,7 +197,7 @@ def test_an_order_ends_if_its_fill_would_breach_a_limit() -> None:
         ("", True, "positions are reduced"),
     ],
 )
-def test_only_a_reduction_that_does_more_than_follow_the_targets_ends_what_rests(trigger: str, reduces: bool, why: str) -> None:
+def test_resting_order__ends_by_a_reduction_beyond_its_targets_alone(trigger: str, reduces: bool, why: str) -> None:
     step, proposal = step_of(RESTING, OPENING), propose_rebalance(step_of(EMPTY))
     assert proposal.plan is not None
     plan = proposal.plan.with_layer(replace(proposal.plan.layer(FuturesPlan), trigger=trigger, is_reducing=reduces))
@@ -217,7 +217,7 @@ def test_the_guard_of_the_account_counts_resting_orders() -> None:
         assert verdict.passed is passes, verdict
 
 
-def test_a_receipt_with_fewer_fills_than_are_known_changes_nothing() -> None:
+def test_receipt_with_fewer_fills_than_known__changes_nothing() -> None:
     fill, two = (PerpFill("", "", "ETH", 1, -1, 0, fill_id=number) for number in "12")
     known = Receipt(CLOID, 1, 7, "0x07", 0, 0, (), fills=(fill,), is_open=True)
     assert not _is_newer(replace(known, fills=(), is_open=False), known)
@@ -230,26 +230,26 @@ def test_a_receipt_with_fewer_fills_than_are_known_changes_nothing() -> None:
     ("size", "away", "ends"),
     [(30_000, 1, False), (30_000, Fraction(3, 2), True), (-30_000, -1, False), (-30_000, Fraction(-3, 2), True)],
 )
-def test_end_reason__value_one_unit_beyond_the_bound_is_rounding_and_more_ends_the_order(size: int, away: Fraction, ends: bool) -> None:
+def test_end_reason__one_unit_beyond_the_bound_is_rounding(size: int, away: Fraction, ends: bool) -> None:
     price = Fraction(index_bound_raw(ETH, size, SLIPPAGE) + away) / abs(size)
     assert ("beyond the bound" in reason(rest(size, price))) is ends
 
 
 @pytest.mark.parametrize(("age_s", "rests"), [(3_599, True), (3_600, False)])
-def test_end_reason__order_rests_until_the_second_in_which_its_time_has_passed(age_s: int, rests: bool) -> None:
+def test_end_reason__order_rests_until_the_second_its_time_passed(age_s: int, rests: bool) -> None:
     assert (reason(rest(30_000, age_s=age_s)) == "") is rests
 
 
 @pytest.mark.parametrize("side", [1, -1])
 @pytest.mark.parametrize(("more", "ends"), [(0, False), (Fraction(1, 10**9), True)])
-def test_end_reason__mark_as_far_from_the_index_as_max_basis_ends_no_order(side: int, more: Fraction, ends: bool) -> None:
+def test_end_reason__mark_at_max_basis_ends_no_order(side: int, more: Fraction, ends: bool) -> None:
     far = replace(ETH, mark=ETH.index * (1 + side * (Fraction(LIMITS.limits.max_basis_bps, 10_000) + more)))
     order = rest(30_000)
     assert ("max_basis" in reason(order, replace(with_order(order), markets=(far,)))) is ends
 
 
 @pytest.mark.parametrize(("margin_account", "rests"), [(6_319, True), (6_320, False)])
-def test_end_reason__fill_may_exceed_the_target_by_a_tenth_of_the_order(margin_account: int, rests: bool) -> None:
+def test_end_reason__fill_may_exceed_the_target_by_a_tenth(margin_account: int, rests: bool) -> None:
     """The fee of the order leaves 9,995.95 of 10,000, a target of 33,319."""
     order = rest(30_000)
     assert (reason(order, with_order(order, eth=margin_account)) == "") is rests

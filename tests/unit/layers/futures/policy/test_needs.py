@@ -77,7 +77,7 @@ def test_depositable__is_what_the_wallet_and_the_day_leave(top_up_bps: int | Non
     assert depositable(step) == coins * UNIT
 
 
-def test_depositable__without_prices_the_budget_is_a_share_of_the_collateral_alone() -> None:
+def test_depositable__without_prices_is_a_share_of_the_collateral() -> None:
     step = step_of(in_usdc(OVER), policy(3_000), top_up_value_24h=Fraction(500 * UNIT))
     assert depositable(step, has_prices=False) == 1_000 * UNIT
 
@@ -106,7 +106,7 @@ def test_collateral__reserve_above_the_balance_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize(("allowed", "approved"), [(700, 700), (699, 0), (701, 0)])
-def test_approved_deposit__counts_only_while_the_vault_has_exactly_that_allowance(allowed: int, approved: int) -> None:
+def test_approved_deposit__counts_while_the_vault_has_its_allowance(allowed: int, approved: int) -> None:
     step = with_snapshot(step_of(in_usdc(OVER), policy()), allowances=(Allowance(USDC, VAULT, allowed),))
     assert vault_approval_raw(step.snapshot, ((USDC, 700),), policy()) == approved
 
@@ -131,12 +131,12 @@ def test_reduction_budget__unknown_day_is_judged_by_the_guard() -> None:
     assert budget_left(0, unknown_reason="a gap") is None
 
 
-def test_reduction_budget__reduction_that_the_index_requires_has_none() -> None:
+def test_reduction_budget__reduction_the_index_requires_has_none() -> None:
     step = step_of(OVER)
     assert reduction_budget_left(step, spot_value_in_quote(step, current_drifts(step))) is None
 
 
-def test_required_by_index__mark_that_alone_is_pushed_requires_nothing() -> None:
+def test_required_by_index__pushed_mark_alone_requires_nothing() -> None:
     step = step_of(PUSHED)
     assert not index_requires_reduction(step.snapshot, FUTURES_POLICY, None)
 
@@ -183,7 +183,7 @@ def test_gas_of_emergencies__own_limit_replaces_the_general_one() -> None:
 # Spot and futures together
 
 
-def test_expected_funding__is_the_rate_of_the_days_of_the_horizon() -> None:
+def test_expected_funding__is_the_rate_of_the_horizon_s_days() -> None:
     paying = replace(market("ETH"), funding_daily=Fraction(1, 1_000))
     assert exposure.expected_funding(paying, Fraction(-3_000), 10 * exposure.DAY_S) == -30
 
@@ -206,7 +206,7 @@ def test_market_growth__margin_is_its_part_of_all_capital() -> None:
     assert growth.margin_share == Fraction(1, 4)
 
 
-def test_exposures__long_adds_to_its_asset_and_the_margin_to_the_collateral() -> None:
+def test_exposures__long_adds_to_its_asset_margin_to_collateral() -> None:
     weth = token("WETH").address
     step = step_of(in_usdc(book(10_000, -2 * E18, asset=weth)), policy())
     margin_account = in_usdc(book(10_000, -2 * E18, asset=weth))
@@ -232,7 +232,7 @@ def test_funding__orders_pay_by_their_signed_size() -> None:
     assert funding_raw(margin_account, [BUY, double], 5 * exposure.DAY_S) == -20 * E18
 
 
-def test_moved_collateral__deposit_leaves_the_wallet_and_withdrawal_enters_it() -> None:
+def test_moved_collateral__deposit_leaves_and_withdrawal_enters() -> None:
     moved = [
         collateral_change_raw(action)
         for action in (MarginDeposit(5), MarginWithdrawal(7), BUY, StopOrder("ETH", 1, 1, 1), OrderCancel("ETH", "1"))
@@ -267,7 +267,7 @@ def test_uneconomic__cost_that_equals_the_limit_is_paid(fee_ppm: int, waits: boo
     assert bool(uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, margin_account)) is waits
 
 
-def test_uneconomic__mark_on_the_wrong_side_of_the_index_is_a_cost() -> None:
+def test_uneconomic__mark_on_the_wrong_side_of_the_index_costs() -> None:
     step = step_of(EMPTY)
     plan = propose_rebalance(step).plan
     assert plan is not None
@@ -300,7 +300,7 @@ def test_uneconomic__gain_of_the_basis_pays_no_fee(mark: int) -> None:
         (1, Fraction(0), 2_000 * E18),
     ],
 )
-def test_post_only__price_is_the_middle_of_the_book_within_the_bound(size: int, mid: Fraction, bound: int) -> None:
+def test_post_only__price_is_the_book_s_middle_within_the_bound(size: int, mid: Fraction, bound: int) -> None:
     changed_book = replace(book(10_000, mid=mid), is_on_chain=False)
     order = replace(BUY if size > 0 else SELL, is_reduce_only=False)
     resting = replace(FUTURES_POLICY, order_kind=PerpOrderKind.POST_ONLY)
@@ -333,7 +333,7 @@ def test_limit_orders__reduction_is_sent_at_once(sale: PerpOrder) -> None:
     assert order == sale
 
 
-def test_beside_resting__market_with_a_resting_order_gets_no_second_one() -> None:
+def test_beside_resting__market_with_an_order_gets_no_second() -> None:
     margin_account = account(10_000, {}, market("ETH"), market("BTC", 30_000))
     margin_account = replace(
         margin_account, is_on_chain=False, resting_orders=(RestingOrder("ETH", E18, E18, Fraction(1_990), NOW_S, "1"),)
@@ -354,7 +354,7 @@ def test_cycle__actions_that_reverted_are_not_done() -> None:
     assert FuturesCycle(action_count=5, reverted_count=2).notes() == ["3 futures actions done"]
 
 
-def test_gas__emergency_fee_ceiling_is_a_multiple_of_the_general_one() -> None:
+def test_gas__emergency_ceiling_is_a_multiple_of_the_general() -> None:
     step = with_limits(step_of(EMPTY), gas_price_wei=20 * GWEI)
     assert emergency_gas_price_limit_wei(LIMITS, step.limits) == 100 * GWEI
 
@@ -430,7 +430,7 @@ OPENING = replace(BUY, market="BTC")
     ],
     ids=["reductions", "beside a hedge", "hedge that ends", "hedge that begins", "an opening last", "an opening first"],
 )
-def test_composer__reductions_alone_and_without_hedges_go_in_one_action(
+def test_composer__only_reductions_without_hedges_share_an_action(
     orders: tuple[PerpOrder, ...], before: tuple[Hedge, ...], after: tuple[Hedge, ...], companions: list[str]
 ) -> None:
     margin_account = account(10_000, {"ETH": 2 * E18, "BTC": E18}, market("ETH"), market("BTC", 30_000))

@@ -49,7 +49,7 @@ def test_each_position_gets_one_stop_ahead_of_its_liquidation(account: MarginAcc
 
 
 @given(st.integers(-80_000, 80_000).filter(lambda lots: abs(lots) > 100), st.integers(-4_000, 4_000), st.integers(-5, 5))
-def test_a_stop_that_rests_is_kept_while_it_is_near_and_nothing_is_placed_twice(eth: int, btc: int, percent: int) -> None:
+def test_resting_stop__is_kept_while_near_and_not_placed_twice(eth: int, btc: int, percent: int) -> None:
     account = rested(book(eth, btc, value=40_000))
     moved = margin.with_moved_marks(account, {"ETH": Fraction(percent, 1_000)})
     for change in stop_changes(moved, STOPS):
@@ -70,7 +70,7 @@ def test_a_stop_of_another_size_is_replaced_and_then_cancelled() -> None:
 
 
 @pytest.mark.parametrize("account", [book(), replace(book(eth=60_000), is_on_chain=True), book(eth=1_000), book(eth=60_000, value=200_000)])
-def test_no_stop_is_placed_without_a_liquidation_a_position_or_a_venue_for_it(account: MarginAccount) -> None:
+def test_stop__is_placed_only_with_liquidation_position_and_venue(account: MarginAccount) -> None:
     assert stop_changes(account, STOPS) == ()
 
 
@@ -108,13 +108,13 @@ def test_in_a_paused_market_the_stops_that_rest_stay(eth: int, moved: Fraction) 
     ],
     ids=["long", "short", "short that survives a move of 100 %"],
 )
-def test_stop_trigger__lies_ahead_of_the_nearer_of_both_liquidation_prices(eth: int, value: int, trigger: Fraction) -> None:
+def test_stop_trigger__is_ahead_of_the_nearer_liquidation_price(eth: int, value: int, trigger: Fraction) -> None:
     """18,000 on 10,000 survive 54.41 % down and 51.76 % up, to the basis point; on 20,000 the short is liquidated at 38,000 / 6.15."""
     account = book(eth=eth, value=value)
     assert stop_trigger(account, account.positions[0], NEAR) == trigger
 
 
-def test_stop_trigger__position_without_a_liquidation_price_has_none() -> None:
+def test_stop_trigger__none_without_a_liquidation_price() -> None:
     account = book(eth=60_000, value=200_000)
     assert stop_trigger(account, account.positions[0], NEAR) is None
 
@@ -148,6 +148,6 @@ def test_stop__second_one_of_a_position_is_cancelled() -> None:
 
 
 @pytest.mark.parametrize(("value", "placed"), [(14_561, True), (14_563, False)])
-def test_stop__trigger_four_fifths_from_the_mark_is_placed_and_one_further_is_not(value: int, placed: bool) -> None:
+def test_stop__is_placed_up_to_four_fifths_from_the_mark(value: int, placed: bool) -> None:
     """The account survives a fall of 80.40 or 80.41 %; 2 % ahead of the first is exactly 80 %."""
     assert bool(stop_changes(book(eth=60_000, value=value), STOPS)) is placed

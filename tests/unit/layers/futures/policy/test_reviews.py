@@ -51,7 +51,7 @@ def scheduled(account: MarginAccount | None, schedule: Schedule = WEEKLY, review
         (WEEKLY, NOW_S - 7 * DAY_S, {"manual_triggers": ("schedule",)}, False),
     ],
 )
-def test_review__brings_positions_inside_their_bands_to_the_target(
+def test_review__brings_positions_in_their_bands_to_target(
     schedule: Schedule, reviewed_s: int | None, policy: dict[str, object], orders: bool
 ) -> None:
     decision = decide(scheduled(OFF_TARGET, schedule, reviewed_s, **policy)).decision

@@ -52,7 +52,7 @@ def paying(account: MarginAccount, share: Fraction) -> MarginAccount:
     ("size", "hedged", "rest"),
     [(-5, -5, ()), (-5, -4, (Position("ETH", -1, 0),)), (2, -3, (Position("ETH", 5, 0),)), (0, -3, (Position("ETH", 3, 0),))],
 )
-def test_without_hedges__rest_of_a_position_is_what_no_hedge_holds(size: int, hedged: int, rest: tuple[Position, ...]) -> None:
+def test_without_hedges__position_s_rest_is_what_no_hedge_holds(size: int, hedged: int, rest: tuple[Position, ...]) -> None:
     account = replace(pair_book(10_000), positions=(Position("ETH", size, 7, 9),) if size else ())
     assert without_hedges(account, replace(LONGS, hedges=(hedge("ETH", hedged),))).positions == rest
 
@@ -92,7 +92,7 @@ def test_drifts__market_without_target_and_position_is_left_out() -> None:
     assert [drift.market for drift in notional_drifts(pair_book(10_000), ETH_ALONE)] == ["ETH"]
 
 
-def test_drifts__market_with_a_position_alone_has_a_target_of_nothing() -> None:
+def test_drifts__market_with_a_position_alone_has_no_target() -> None:
     (_, btc) = notional_drifts(pair_book(30_000, 15 * E18, E18), ETH_ALONE)
     assert (btc.market, btc.notional, btc.target_notional, btc.share, btc.target_share) == ("BTC", 30_000 * E18, 0, Fraction(1, 2), 0)
 
@@ -102,15 +102,15 @@ def test_drifts__without_leverage_every_target_is_nothing() -> None:
     assert [(drift.target_notional, drift.target_share) for drift in drifts] == [(0, 0), (0, 0)]
 
 
-def test_drifts__empty_account_is_below_every_target_by_its_weight() -> None:
+def test_drifts__empty_account_is_below_each_target_by_its_weight() -> None:
     assert [drift.share_drift for drift in notional_drifts(pair_book(10_000), LONGS)] == [Fraction(-1, 2)] * 2
 
 
-def test_drifts__account_without_value_and_positions_has_shares_of_nothing() -> None:
+def test_drifts__account_without_value_has_shares_of_nothing() -> None:
     assert [drift.share for drift in notional_drifts(pair_book(0), LONGS)] == [0, 0]
 
 
-def test_drifts__funding_of_the_horizon_enlarges_the_share_and_lowers_the_target() -> None:
+def test_drifts__funding_enlarges_the_share_and_lowers_the_target() -> None:
     (eth, btc) = notional_drifts(paying(pair_book(30_000, 15 * E18, E18), Fraction(1, 4)), MONTHLY)
     assert (eth.funding_share, eth.funded_share_drift, eth.funded_target_notional) == (Fraction(1, 4), Fraction(1, 8), 24_000 * E18)
     assert (btc.funding_share, btc.funded_share_drift, btc.funded_target_notional) == (0, 0, 30_000 * E18)
@@ -142,18 +142,18 @@ def test_leverage_drift__target_is_at_most_the_multiple_of_spot(lots: int, spot:
     assert leverage_drifts(pair_book(10_000, lots * LOT), policy, Fraction(spot * E18)) is fires
 
 
-def test_leverage_drift__unknown_spot_value_with_a_multiple_waits() -> None:
+def test_leverage_drift__unknown_spot_value_and_multiple_waits() -> None:
     policy = replace(ETH_ALONE, limits=replace(PLAIN, spot_multiple_bps=10_000))
     assert not leverage_drifts(pair_book(10_000, 5 * E18), policy, None)
 
 
-def test_leverage_drift__unknown_spot_value_without_a_multiple_fires() -> None:
+def test_leverage_drift__unknown_spot_value_alone_fires() -> None:
     policy = replace(ETH_ALONE, limits=replace(PLAIN, spot_multiple_bps=0))
     assert leverage_drifts(pair_book(10_000, 5 * E18), policy, None)
 
 
 @pytest.mark.parametrize(("lots", "fires"), [(8_800, False), (8_801, True)])
-def test_leverage_drift__target_is_lower_by_the_funding_of_its_horizon(lots: int, fires: bool) -> None:
+def test_leverage_drift__target_is_lowered_by_its_funding(lots: int, fires: bool) -> None:
     """A quarter of funding lowers 20,000 to 16,000."""
     account = paying(pair_book(10_000, lots * LOT), Fraction(1, 4))
     assert leverage_drifts(account, replace(ETH_ALONE, funding_horizon_s=MONTH_S)) is fires
@@ -169,7 +169,7 @@ def test_triggers__that_wait_for_the_user_are_not_due() -> None:
 
 
 @pytest.mark.parametrize(("funding", "orders"), [(Fraction(1, 20), {"ETH": 2_285 * LOT}), (Fraction(1, 19), {})])
-def test_funding__position_is_enlarged_while_its_funding_is_at_most_half_of_the_band(funding: Fraction, orders: dict[str, int]) -> None:
+def test_funding__position_grows_while_it_is_half_the_band_at_most(funding: Fraction, orders: dict[str, int]) -> None:
     """Of a target of 30,000 funding leaves 28,571."""
     assert sizes_to_target(paying(pair_book(30_000, 12 * E18, E18), funding), MONTHLY) == orders
 
@@ -194,21 +194,21 @@ def test_funding_note__without_a_band_there_is_none() -> None:
 
 
 @pytest.mark.parametrize(("eth", "orders"), [(16_500, {"ETH": -2_864 * LOT}), (16_501, {})])
-def test_funding_trim__share_on_the_edge_of_its_band_is_trimmed_and_one_beyond_is_drift(eth: int, orders: dict[str, int]) -> None:
+def test_funding_trim__share_on_its_edge_is_trimmed_beyond_is_drift(eth: int, orders: dict[str, int]) -> None:
     """33,000 of ETH beside 27,000 of BTC; a tenth of funding leaves 27,272 of 30,000."""
     account = paying(pair_book(30_000, eth * LOT, 900 * LOT), Fraction(1, 10))
     assert funding_trims(account, MONTHLY) == orders
 
 
 @pytest.mark.parametrize(("funding", "orders"), [(Fraction(7, 15), {}), (Fraction(1, 2), {"ETH": -1_667 * LOT})])
-def test_funding_trim__notional_with_its_funding_on_the_edge_of_the_target_s_band_stays(funding: Fraction, orders: dict[str, int]) -> None:
+def test_funding_trim__notional_on_the_edge_of_the_target_stays(funding: Fraction, orders: dict[str, int]) -> None:
     """Of a target of 40,000 with a band of 4,000, 30,000 with seven fifteenths are 44,000; a half leaves 26,666."""
     account = paying(pair_book(40_000, 15 * E18, E18), funding)
     assert funding_trims(account, MONTHLY) == orders
 
 
 @pytest.mark.parametrize(("funding", "trimmed"), [(Fraction(1, 10), False), (Fraction(1, 9), True)])
-def test_funding_trim__share_with_its_funding_on_the_edge_of_its_band_stays(funding: Fraction, trimmed: bool) -> None:
+def test_funding_trim__share_with_funding_on_the_edge_stays(funding: Fraction, trimmed: bool) -> None:
     """Half of a notional that is above its target of 40,000: a tenth of funding are 5 points."""
     assert bool(funding_trims(paying(pair_book(20_000, 15 * E18, E18), funding), MONTHLY)) is trimmed
 
@@ -221,7 +221,7 @@ def test_funding_trim__position_without_a_target_is_closed() -> None:
 
 
 @pytest.mark.parametrize(("funding", "orders"), [(Fraction(-1, 10), {}), (Fraction(-1, 4), {"ETH": 3_000 * LOT})])
-def test_funding_trim__short_that_pays_is_bought_back_to_its_target(funding: Fraction, orders: dict[str, int]) -> None:
+def test_funding_trim__paying_short_is_bought_back_to_target(funding: Fraction, orders: dict[str, int]) -> None:
     policy = replace(MONTHLY, targets=(FuturesTarget("ETH", -5_000), FuturesTarget("BTC", -5_000)))
     assert funding_trims(paying(pair_book(30_000, -15 * E18, -E18), funding), policy) == orders
 
@@ -256,7 +256,7 @@ def test_position_trim__position_with_a_hedge_is_left_and_named() -> None:
     assert note.endswith("it includes a hedge")
 
 
-def test_position_note__position_at_its_target_is_named_with_share_and_limit() -> None:
+def test_position_note__names_share_and_limit_at_the_target() -> None:
     (note,) = position_notes(*large(8_000))
     assert note == "ETH is 80.00 % of the notional, above max_position of 70 %, and is not trimmed: it is at its target"
 
@@ -298,11 +298,11 @@ def test_unnamed__market_counts_while_it_has_a_position(eth: int, is_named: bool
     assert list(unnamed_market_reasons(with_market_fields(pair_book(10_000, eth), "ETH", is_configured=is_named))) == markets
 
 
-def test_unnamed__market_counts_while_it_has_an_isolated_position() -> None:
+def test_unnamed__market_counts_with_an_isolated_position() -> None:
     unnamed = with_market_fields(pair_book(10_000, 0), "ETH", is_configured=False)
     assert list(unnamed_market_reasons(replace(unnamed, isolated_markets=("ETH",)))) == ["ETH"]
 
 
-def test_profit__is_uncertain_with_transfers_of_unknown_kinds_alone() -> None:
+def test_profit__is_uncertain_with_unknown_transfers_alone() -> None:
     assert uncertain_profit_reason(pair_book(10_000)) == ""
     assert "(gift, loan)" in uncertain_profit_reason(replace(pair_book(10_000), unknown_row_kinds=("gift", "loan")))

@@ -30,7 +30,7 @@ CAPPED = replace(ROUGH, spot_multiple_bps=25_000)
 LEVERED = replace(POLICY, limits=CAPPED)
 
 
-def test_a_limit_on_the_notional_cuts_every_opening_by_the_same_share() -> None:
+def test_notional_limit__cuts_every_opening_by_one_share() -> None:
     """20,000 of notional wanted, 10,000 allowed: each half gets half, where the first market once took all."""
     plan = plan_futures(pair_book(10_000), LEVERED, Fraction(4_000 * E18), PLAN_S)
     sizes = {order.market: order.size_raw for order in plan.orders}
@@ -61,7 +61,7 @@ def test_the_total_notional_has_a_band_of_its_own(eth: int, fires: bool) -> None
     assert bool(plan.orders) is fires
 
 
-def test_a_total_that_a_limit_holds_below_its_target_does_not_drift() -> None:
+def test_total_held_below_its_target_by_a_limit__does_not_drift() -> None:
     policy = replace(LEVERED, targets=(FuturesTarget("ETH", 10_000),), leverage_band_bps=1_000)
     margin_account, spot = pair_book(10_000), Fraction(4_000 * E18)
     first = plan_futures(margin_account, policy, spot, PLAN_S)
@@ -76,7 +76,7 @@ def test_a_leverage_of_zero_closes_every_position() -> None:
     assert [(order.size_raw, order.is_reduce_only) for order in plan.orders] == [(-2 * E18, True)]
 
 
-def test_a_trigger_that_waits_for_a_person_orders_nothing_and_says_so() -> None:
+def test_trigger_that_waits_for_a_person__orders_nothing() -> None:
     changed_futures_policy = replace(FUTURES_POLICY, manual_triggers=("leverage",))
     decision = decide(step_of(OVER, changed_futures_policy)).decision
     assert isinstance(decision, Hold)
@@ -102,14 +102,14 @@ def test_a_liquidation_in_sight_waits_for_nobody() -> None:
     assert plan.orders
 
 
-def test_a_policy_is_read_back_with_and_without_its_optional_keys() -> None:
+def test_policy__is_read_back_with_and_without_optional_keys() -> None:
     plain = codec.dumps(FuturesPolicy(HALVES, 20_000, 500, ROUGH))
     full = FuturesPolicy(HALVES, 20_000, 500, ROUGH, leverage_band_bps=2_000, manual_triggers=("drift",))
     assert codec.loads(FuturesPolicy, codec.dumps(full)) == full
     assert codec.loads(FuturesPolicy, plain) == FuturesPolicy(HALVES, 20_000, 500, ROUGH)
 
 
-def test_the_config_names_band_of_the_total_and_triggers_that_ask() -> None:
+def test_config__names_band_of_the_total_and_asking_triggers() -> None:
     config = parse_config(with_futures(('band = "5%"', 'band = "5%"\nleverage_band = "20%"\nask = ["leverage", "drift"]')))
     policy = build_futures(config, {asset.symbol: token_of(asset.symbol) for asset in config.portfolio.assets})
     assert policy is not None

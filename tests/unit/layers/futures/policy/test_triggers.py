@@ -41,7 +41,7 @@ def test_drift__weight_on_the_edge_of_its_band_waits(side: int, band_bps: int, f
 
 
 @pytest.mark.parametrize(("leverage_bps", "fires"), [(20_000, True), (20_001, False)])
-def test_utilisation__counts_unless_the_leverage_is_below_its_target(leverage_bps: int, fires: bool) -> None:
+def test_utilisation__counts_unless_leverage_is_below_target(leverage_bps: int, fires: bool) -> None:
     """2x with 20 % used of 10 %; the stress move of 10 % is survived."""
     limits = replace(PLAIN, max_utilisation_bps=1_000, stress_move_bps=1_000)
     policy = replace(LONGS, limits=limits, leverage_bps=leverage_bps)
@@ -56,7 +56,7 @@ def test_drift__without_leverage_every_position_is_off_target(leverage_bps: int,
     assert (FuturesTrigger.DRIFT in fired_triggers(account, policy, RICH)) is fires
 
 
-def test_utilisation__counts_below_the_target_where_no_stress_move_is_required() -> None:
+def test_utilisation__counts_below_target_without_a_stress_move() -> None:
     policy = replace(LONGS, limits=replace(PLAIN, max_utilisation_bps=1_000), leverage_bps=30_000)
     assert FuturesTrigger.UTILISATION in fired_triggers(pair_book(10_000, 10 * E18), policy, RICH)
 
@@ -79,7 +79,7 @@ def test_spot_multiple__unknown_spot_value_breaches_nothing() -> None:
 
 
 @pytest.mark.parametrize(("rate", "trimmed"), [(Fraction(1, 300), False), (Fraction(1, 299), True)])
-def test_funding__position_on_the_edge_of_its_band_with_its_funding_is_not_trimmed(rate: Fraction, trimmed: bool) -> None:
+def test_funding__position_on_its_band_s_edge_is_not_trimmed(rate: Fraction, trimmed: bool) -> None:
     """30,000 each of ETH and BTC; 10 % of funding in 30 days count as 5 points of weight."""
     account = with_market_fields(pair_book(30_000, 15 * E18, E18), "ETH", funding_daily=rate)
     assert bool(funding_trims(account, replace(LONGS, funding_horizon_s=30 * 86_400))) is trimmed
@@ -96,9 +96,7 @@ def test_target_gross__account_in_debt_has_a_target_of_nothing() -> None:
     ("waiting", "orders"),
     [((), {"ETH": -1_000 * LOT, "BTC": -60 * LOT}), (("BTC",), {"ETH": -1_900 * LOT, "BTC": -114 * LOT})],
 )
-def test_reduction__positions_are_cut_by_one_share_to_the_limit_less_its_hysteresis(
-    waiting: tuple[str, ...], orders: dict[str, int]
-) -> None:
+def test_reduction__cuts_by_one_share_to_the_limit_less_hysteresis(waiting: tuple[str, ...], orders: dict[str, int]) -> None:
     """19,000 of notional on 4,000 at 4x less 5 %: 3,800 go, all of them from ETH if BTC waits."""
     assert reduction_sizes(pair_book(4_000, 5 * E18, 300 * LOT), LONGS, RICH, waiting) == orders
 
@@ -113,13 +111,13 @@ def test_reduction__part_of_a_lot_is_rounded_up() -> None:
     assert reduction_sizes(account, LONGS, RICH) == {"ETH": -3 * E18}, "2.4 are above the limit"
 
 
-def test_reduction__utilisation_ends_below_its_limit_by_the_hysteresis() -> None:
+def test_reduction__utilisation_ends_below_by_the_hysteresis() -> None:
     """20 % used where 10 % may be: half of 10 ETH less 5 %."""
     policy = replace(LONGS, limits=replace(PLAIN, max_utilisation_bps=1_000), leverage_bps=0)
     assert reduction_sizes(pair_book(10_000, 10 * E18), policy, RICH) == {"ETH": -5_250 * LOT}
 
 
-def test_reduction__spot_multiple_ends_below_its_limit_by_the_hysteresis() -> None:
+def test_reduction__spot_multiple_ends_below_by_the_hysteresis() -> None:
     policy = replace(LONGS, limits=replace(PLAIN, spot_multiple_bps=25_000))
     assert reduction_sizes(pair_book(10_000, 10 * E18), policy, Fraction(4_000 * E18)) == {"ETH": -5_250 * LOT}
 
@@ -134,7 +132,7 @@ def test_reduction__short_is_bought_back() -> None:
 
 
 @pytest.mark.parametrize(("eth", "suffices"), [(7_600, True), (7_601, False)])
-def test_closing__what_waits_may_be_as_large_as_the_allowed_notional(eth: int, suffices: bool) -> None:
+def test_closing__what_waits_may_equal_the_allowed_notional(eth: int, suffices: bool) -> None:
     """15,200 are allowed on 4,000."""
     account = pair_book(4_000, eth * LOT, 160 * LOT)
     assert closing_suffices(account, LONGS, RICH, ["ETH"]) is suffices
@@ -144,12 +142,12 @@ def test_closing__what_waits_may_be_as_large_as_the_allowed_notional(eth: int, s
     ("size", "goal", "order"),
     [(12, 10, -2), (12, 0, -12), (10, 10, 0), (9, 10, 0), (12, -10, 0), (-12, -10, 2), (-12, 0, 12), (0, 0, 0)],
 )
-def test_unfinished__position_beyond_its_goal_goes_to_it_and_never_through_zero(size: int, goal: int, order: int) -> None:
+def test_unfinished__position_beyond_its_goal_never_crosses_zero(size: int, goal: int, order: int) -> None:
     assert unfinished_sizes(pair_book(10_000, size * E18), [("ETH", goal * E18)]) == ({"ETH": order * E18} if order else {})
 
 
 @pytest.mark.parametrize(("less", "closes"), [(0, False), (1, True)])
-def test_emergency__position_exactly_at_the_distance_is_not_closed(less: int, closes: bool) -> None:
+def test_emergency__position_exactly_at_the_distance_stays_open(less: int, closes: bool) -> None:
     """10 ETH on 2,187.5 are liquidated at 1,900, 5 % below the mark."""
     account = replace(pair_book(0, 10 * E18), collateral_raw=21_875 * 10**17 - less)
     assert bool(emergency_sizes(account, LONGS)) is closes
@@ -160,7 +158,7 @@ def test_emergency__position_exactly_at_the_distance_is_not_closed(less: int, cl
     [(1, 20_000, -1_350), (-1, 20_000, 1_350), (1, 5_000, -5_618)],
     ids=["of the target notional", "short", "of the notional"],
 )
-def test_position_trim__position_goes_to_its_largest_share_less_the_hysteresis(side: int, leverage_bps: int, order: int) -> None:
+def test_position_trim__ends_at_the_largest_share_less_hysteresis(side: int, leverage_bps: int, order: int) -> None:
     """66.5 % of a target of 20,000, or of what 2,400 of BTC leave: 2,400 · 0.665 / 0.335."""
     targets = (FuturesTarget("ETH", side * 6_000), FuturesTarget("BTC", side * 4_000))
     policy = replace(LONGS, targets=targets, leverage_bps=leverage_bps, limits=replace(PLAIN, max_position_bps=7_000))
@@ -208,7 +206,7 @@ def test_top_up__deposit_just_restores_the_limit(limits: object, deposit: int) -
     ],
     ids=["leverage", "utilisation", "stress"],
 )
-def test_top_up__hysteresis_and_the_unit_of_the_collateral_round_up(limits: FuturesLimits) -> None:
+def test_top_up__hysteresis_and_the_collateral_s_unit_round_up(limits: FuturesLimits) -> None:
     account = replace(pair_book(4_000, 10 * E18), collateral_unit_raw=10**12)
     assert top_up_raw(account, replace(LONGS, limits=limits), RICH, 500) == 1_263_157_895
 
@@ -224,7 +222,7 @@ def test_top_up__wallet_with_exactly_the_deposit_deposits_it(less: int, deposit:
     ("approved", "at_hand", "deposit"),
     [(1_000, 2_000, 1_000_000_000), (999, 2_000, 1_263_157_895), (1_100, 1_100, 1_100_000_000), (1_100, 1_099, 0)],
 )
-def test_top_up__approved_amount_is_deposited_if_it_restores_the_limit_and_is_at_hand(approved: int, at_hand: int, deposit: int) -> None:
+def test_top_up__approved_amount_is_deposited_if_it_restores(approved: int, at_hand: int, deposit: int) -> None:
     account = replace(pair_book(4_000, 10 * E18), collateral_unit_raw=10**12)
     plan = plan_futures(account, LONGS, RICH, PLAN_S, depositable_raw=at_hand * 10**6, approved_deposit_raw=approved * 10**6)
     assert plan.account_actions == ((MarginDeposit(deposit),) if deposit else ())
@@ -266,7 +264,7 @@ def test_opening__order_of_exactly_the_venues_minimum_is_sent(least: int, opens:
     assert ("ETH" in [order.market for order in plan.orders]) is opens
 
 
-def test_minimum__enlarged_reduction_is_the_smallest_that_the_venue_takes() -> None:
+def test_minimum__enlarged_reduction_is_the_smallest_accepted() -> None:
     """2.4 ETH are above the limit and 6,001 dollars the minimum: 3.001 lots of 2 dollars."""
     account = replace(with_market_fields(pair_book(4_000, 10 * E18), "ETH", min_notional_raw=6_001 * E18), is_on_chain=False)
     assert [order.size_raw for order in plan_futures(account, LONGS, RICH, PLAN_S).orders] == [-3_001 * LOT]
@@ -300,14 +298,14 @@ def test_reducing_plan__largest_notional_goes_first() -> None:
     ("size", "divisor", "part"),
     [(-10, 4, -2), (10, 4, 2), (-3, 4, -1), (-10, 1, -10), (-12, 4, -3)],
 )
-def test_smaller_orders__order_is_divided_into_whole_lots_and_at_least_one(size: int, divisor: int, part: int) -> None:
+def test_smaller_orders__are_whole_lots_and_at_least_one(size: int, divisor: int, part: int) -> None:
     account = pair_book(10_000, E18)
     order = market_order(account.market("ETH"), size * LOT, 0, is_reduce_only=True)
     [smaller] = smaller_orders(account, FuturesPlan((order,), "", ""), PLAIN, {"ETH": divisor})
     assert smaller.size_raw == part * LOT
 
 
-def test_smaller_orders__part_of_an_emergency_keeps_its_wider_bound() -> None:
+def test_smaller_orders__emergency_s_part_keeps_its_wider_bound() -> None:
     account = pair_book(10_000, E18)
     order = market_order(account.market("ETH"), -10 * LOT, 300, is_reduce_only=True)
     [smaller] = smaller_orders(account, FuturesPlan((order,), "", "", is_emergency=True), PLAIN, {"ETH": 5})
@@ -317,25 +315,25 @@ def test_smaller_orders__part_of_an_emergency_keeps_its_wider_bound() -> None:
 @pytest.mark.parametrize(
     ("size", "share", "sizes"), [(-5, Fraction(1, 2), [-2]), (5, Fraction(1, 2), [2]), (-5, Fraction(1, 6), []), (-6, Fraction(1, 6), [-1])]
 )
-def test_cut_reductions__share_of_an_order_is_rounded_down_to_whole_lots(size: int, share: Fraction, sizes: list[int]) -> None:
+def test_cut_reductions__share_is_rounded_down_to_whole_lots(size: int, share: Fraction, sizes: list[int]) -> None:
     account = pair_book(10_000, -size * E18)
     order = market_order(account.market("ETH"), size * LOT, 0, is_reduce_only=True)
     assert [cut.size_raw for cut in cut_reductions(account, [order], PLAIN, share)] == [lots * LOT for lots in sizes]
 
 
-def test_cut_reductions__purchase_of_one_base_unit_stays_a_purchase() -> None:
+def test_cut_reductions__purchase_of_one_unit_stays_a_purchase() -> None:
     account = with_market_fields(pair_book(10_000, -1), "ETH", lot_raw=1)
     order = market_order(account.market("ETH"), 1, 0, is_reduce_only=True)
     assert [cut.size_raw for cut in cut_reductions(account, [order], PLAIN, Fraction(1))] == [1]
 
 
-def test_cut_reductions__order_below_the_venues_minimum_is_left_out() -> None:
+def test_cut_reductions__order_below_the_minimum_is_left_out() -> None:
     account = with_market_fields(pair_book(10_000, E18), "ETH", min_notional_raw=4 * E18 + 1)
     order = market_order(account.market("ETH"), -4 * LOT, 0, is_reduce_only=True)
     assert cut_reductions(account, [order], PLAIN, Fraction(1, 2)) == []
 
 
-def test_cut_reductions__whole_position_below_the_venues_minimum_is_closed() -> None:
+def test_cut_reductions__whole_position_below_minimum_is_closed() -> None:
     account = with_market_fields(pair_book(10_000, LOT), "ETH", min_notional_raw=4 * E18)
     order = market_order(account.market("ETH"), -LOT, 0, is_reduce_only=True)
     assert [cut.size_raw for cut in cut_reductions(account, [order], PLAIN, Fraction(1))] == [-LOT]

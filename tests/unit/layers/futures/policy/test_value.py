@@ -91,7 +91,7 @@ def apart(step: StepInput) -> StepInput:
     return with_policy(step, replace(futures_policy(step), margin_in_weights=False))
 
 
-def test_margin_beside_the_weights_changes_no_weight_and_no_trade() -> None:
+def test_margin_beside_the_weights__changes_no_weight_or_trade() -> None:
     skewed = {"WETH": 8_000, "USDC": 2_000}
     alone, beside = step_with_margin(book(0), skewed), apart(step_with_margin(book(6_000), skewed))
     assert [asset_drift.share for asset_drift in current_drifts(beside)] == [asset_drift.share for asset_drift in current_drifts(alone)]
@@ -105,7 +105,7 @@ def test_margin_beside_the_weights_changes_no_weight_and_no_trade() -> None:
     assert counted.legs == (), "margin as the stable asset hides the drift"
 
 
-def test_margin_beside_the_weights_counts_in_the_total_the_exposure_and_the_value_per_share() -> None:
+def test_margin_beside_the_weights__counts_in_total_and_exposure() -> None:
     margin_book = book(2_500, E18)
     step = apart(step_with_margin(margin_book))
     drifts = current_drifts(step)
@@ -120,7 +120,7 @@ def test_margin_beside_the_weights_counts_in_the_total_the_exposure_and_the_valu
     assert (first.nav, fallen.nav) == (1, Fraction(115, 125))
 
 
-def test_the_cap_on_managed_value_counts_margin_beside_the_weights() -> None:
+def test_managed_value_cap__counts_margin_beside_the_weights() -> None:
     step = apart(step_with_margin(book(2_500), {"WETH": 8_000, "USDC": 2_000}))
     for cap, refused in ((12_500, False), (12_499, True)):
         capped = with_limits(step, max_live_value=Fraction(cap * E6))
@@ -191,7 +191,7 @@ def nav(step: StepInput, nav_per_share: NavPerShare | None = None) -> NavPerShar
     return updated_nav_record(step, reference_prices(step).price_by_token, current_drifts(step))
 
 
-def test_the_value_per_share_falls_with_futures_and_not_with_deposits() -> None:
+def test_value_per_share__falls_with_futures_not_with_deposits() -> None:
     margin_account = book(2_500, E18)
     first = nav(step_with_margin(margin_account))
     fallen = nav(step_with_margin(margin.with_moved_marks(margin_account, {"ETH": Fraction(-1, 2)})), first)
@@ -209,7 +209,7 @@ def test_an_unknown_account_leaves_the_value_per_share_as_it_was() -> None:
     assert nav(step_input(values=EVEN)).margin is None
 
 
-def test_a_deposit_waits_to_be_invested_while_the_account_is_unknown() -> None:
+def test_deposit__waits_while_the_account_is_unknown() -> None:
     with pytest.raises(Refused, match="the margin account is unknown: not read"):
         goal_to_invest(step_with_margin(None, futures_unknown="not read"), {USDC: 100 * E6})
     assert goal_to_invest(step_with_margin(book(0), {"WETH": 4_000, "USDC": 6_000}), {USDC: 500 * E6}).weights

@@ -27,7 +27,7 @@ def doubt(unsure: Mapping[str, int]) -> tuple[int, int]:
     return unsure.get(PAIR[0], 0), unsure.get(PAIR[1], 0)
 
 
-def test_what_is_taken_out_comes_with_all_fees_and_its_minimums_are_sure() -> None:
+def test_taken_out_liquidity__brings_all_fees_and_sure_minimums() -> None:
     start = opened()
     ((position_state, position),) = start.position_states
     assert isinstance(position, LpV3Position)

@@ -51,7 +51,7 @@ def test_too_much_weight_is_taken_back_to_the_aim_and_no_further() -> None:
     assert isinstance(decide(step_after_plan(step)).decision, Hold)
 
 
-def test_too_much_expected_loss_is_taken_back_in_words_with_numbers() -> None:
+def test_exit__names_the_expected_loss_in_numbers() -> None:
     """A range of 10 % each way loses several times what a pair does."""
     step = world([ranged(2_000, 1_800, 2_200)], bounds=roomy(impermanent_loss_bps=30))
     decision = decide(step).decision
@@ -62,7 +62,7 @@ def test_too_much_expected_loss_is_taken_back_in_words_with_numbers() -> None:
     assert load.loss <= load.portfolio_value * Fraction(30, 10_000) * LIMIT_GOAL_SHARE
 
 
-def test_what_loses_most_per_cost_goes_first_and_only_as_much_of_the_last_as_is_needed() -> None:
+def test_exits__take_the_most_loss_per_cost_first_and_no_more() -> None:
     """The narrow range loses more for what it is worth than the wide one; one out of range earns nothing and can only lose."""
     narrow, wide, beside = ranged(800, 1_900, 2_100, 1), ranged(800, 1_000, 4_000, 2), ranged(800, 2_050, 2_150, 3)
     step = world([wide, narrow, beside], bounds=roomy(impermanent_loss_bps=15))
@@ -104,7 +104,7 @@ def test_what_an_empty_position_is_still_owed_is_collected() -> None:
     assert book(step_after_plan(step)).exposure().value == 0
 
 
-def test_dust_that_an_empty_position_is_owed_is_not_worth_its_gas_though_a_limit_is_exceeded() -> None:
+def test_dust_owed_to_an_empty_position__is_not_worth_its_gas() -> None:
     """What is above the limit lies in a pool that is off: then nothing goes, rather than dust at the price of gas."""
     pool, pushed = v3_at(Fraction(102, 100)), Fraction(102, 100)
     dust = ranged(1, 1_800, 2_200, 7, pool, liquidity=0, owed=(1, 1), core_owed=(1, 1))
@@ -114,7 +114,7 @@ def test_dust_that_an_empty_position_is_owed_is_not_worth_its_gas_though_a_limit
 
 
 @pytest.mark.parametrize(("liquidity", "kind"), [(1, Collect), (10**9, Withdraw)])
-def test_what_is_owed_leaves_though_hardly_any_liquidity_stands_behind_it(liquidity: int, kind: type) -> None:
+def test_owed_fees__leave_though_hardly_any_liquidity_is_left(liquidity: int, kind: type) -> None:
     """Anybody may add a unit to an empty position: no action goes out whose minimums are both nothing."""
     owed = (2_000 * USD, 10**18)
     here = ranged(1, 1_500, 1_900, liquidity=liquidity, owed=owed, core_owed=owed)
@@ -147,7 +147,7 @@ def test_at_least_min_trade_is_taken() -> None:
     assert float(taken(step)[0][1]) == pytest.approx(0.25, abs=1e-6)
 
 
-def test_an_exit_waits_for_no_cooldown_trigger_or_price_of_gas_worth_it() -> None:
+def test_exit__waits_for_no_cooldown_trigger_or_gas_price() -> None:
     past = history(last_rebalance_s=NOW_S - 60)
     step = world([paired(2_000)], values={"WETH": 6_000, "USDC": 2_000}, bounds=roomy(lp_max_weight_bps=1_500), past=past)
     calm = with_limits(step, lp_max_weight_bps=5_000)
@@ -166,7 +166,7 @@ def test_a_fired_trigger_comes_after_the_exit() -> None:
 
 
 @pytest.mark.parametrize("pushed", [Fraction(9, 10), Fraction(11, 10), Fraction(102, 100)])
-def test_nothing_is_taken_out_while_the_pool_is_off_the_reference(pushed: Fraction) -> None:
+def test_pool_off_the_reference__lets_nothing_be_taken_out(pushed: Fraction) -> None:
     """T11: beyond limits.oracle_deviation the step refuses, and says how far the pool is off."""
     step = world([paired(2_000, v2_at(pushed))], bounds=roomy(lp_max_weight_bps=1_500), pushed=pushed)
     decision = decide(step).decision
@@ -175,7 +175,7 @@ def test_nothing_is_taken_out_while_the_pool_is_off_the_reference(pushed: Fracti
         plan_liquidity(step, decision)
 
 
-def test_what_stands_elsewhere_is_taken_out_while_one_pool_is_off() -> None:
+def test_other_positions__are_taken_out_while_one_pool_is_off() -> None:
     off = ranged(1_000, 1_800, 2_200, 1, v3_at(Fraction(11, 10)))
     step = world([off, paired(1_000)], bounds=roomy(lp_max_weight_bps=1_500))
     step = with_snapshot(step, pools=(*step.snapshot.pools[:-1], v3_at(Fraction(11, 10))))
@@ -184,7 +184,7 @@ def test_what_stands_elsewhere_is_taken_out_while_one_pool_is_off() -> None:
     assert "uniswap_v3 #1" in {item.subject for item in plan.skipped}
 
 
-def test_a_push_within_the_limit_changes_what_goes_out_by_nothing_worth_telling() -> None:
+def test_push_within_the_limit__hardly_changes_what_goes_out() -> None:
     """T3: budget and weight go by the reference; the pool's own price decides the mix that is paid alone."""
     unmoved = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500))
     moved = world([paired(2_000, v2_at(Fraction(101, 100)))], bounds=roomy(lp_max_weight_bps=1_500), pushed=Fraction(101, 100))
@@ -200,7 +200,7 @@ def test_with_both_price_limits_off_nothing_is_taken_out() -> None:
         plan_liquidity(step, decision)
 
 
-def test_what_strangers_sent_is_never_taken_out_nor_does_it_trip_the_budget() -> None:
+def test_stranger_s_liquidity__is_never_taken_out_or_counted() -> None:
     """T11: positions that the owner did not confirm are read by nobody's wish, whatever they are worth."""
     gift = ranged(900_000, 1_900, 2_100, 77)
     mine = paired(1_000)
@@ -210,7 +210,7 @@ def test_what_strangers_sent_is_never_taken_out_nor_does_it_trip_the_budget() ->
     assert [name for name, _ in taken(tight)] == [f"uniswap_v2 {mine.pair}"]
 
 
-def test_lp_tokens_are_taken_out_up_to_what_the_step_has_approved() -> None:
+def test_lp_tokens__are_taken_out_up_to_the_step_s_allowance() -> None:
     mine = paired(2_000)
     step = replace(
         world([mine], bounds=roomy(lp_max_weight_bps=1_000)),
@@ -223,7 +223,7 @@ def test_lp_tokens_are_taken_out_up_to_what_the_step_has_approved() -> None:
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_liquidity_above_its_limit_goes_whatever_came_or_went_unexplained(sign: int) -> None:
+def test_liquidity_above_its_limit__goes_despite_unexplained_flows(sign: int) -> None:
     step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500, balance_jump_bps=200))
     flow = ExternalTransfer(1, step.portfolio.numeraire.address, sign, Fraction(sign * 500 * USD), 1, 2, NOW_S, True, None)
     changed_step = replace(step, history=history(unexplained_transfers=(flow,)))
@@ -234,7 +234,7 @@ def test_liquidity_above_its_limit_goes_whatever_came_or_went_unexplained(sign: 
     assert isinstance(decide(replace(step_after_plan(step), history=changed_step.history)).decision, Halt), "and then everything else waits"
 
 
-def test_after_failures_in_a_row_targets_move_no_liquidity_and_limits_still_take_it_out() -> None:
+def test_failures_in_a_row__stop_targets_and_not_limits() -> None:
     step = world([paired(2_000)], targets=[wanted(500)])
     assert isinstance(decide(step).decision, AdjustLiquidity)
     failed = history(is_stopped=True)

@@ -91,7 +91,7 @@ def test_band__is_the_sum_of_both_limits(oracle_bps: int | None, slippage_bps: i
 # Spendable balances
 
 
-def test_spendable__is_the_balance_less_its_reserve_and_what_is_uncertain() -> None:
+def test_spendable__is_the_balance_less_reserve_and_uncertain() -> None:
     """4,000 USDC besides a reserve of 500, 300 of them not certain."""
     opened = book(world(reserves={"USDC": 500}))
     assert replace(opened, uncertain_raw_by_token={USDC.address: 300 * USD}).spendable_raw(USDC.address) == 3_700 * USD
@@ -127,12 +127,12 @@ def native_world(coin_wei: int) -> StepInput:
     ("coin_wei", "spendable"),
     [(FLOOR_WEI, 2 * ETHER), (FLOOR_WEI + 1, 2 * ETHER), (FLOOR_WEI - 1, 2 * ETHER - 1), (0, 2 * ETHER - FLOOR_WEI)],
 )
-def test_spendable__of_the_coin_s_wrapped_token_the_floor_is_taken_from_the_coin_first(coin_wei: int, spendable: int) -> None:
+def test_spendable__native_floor_is_taken_from_the_coin_first(coin_wei: int, spendable: int) -> None:
     """What is unwrapped cannot be provided."""
     assert book(native_world(coin_wei)).spendable_raw(WETH.address) == spendable
 
 
-def test_counted__coin_counts_with_its_wrapped_token_less_the_floor() -> None:
+def test_counted__coin_counts_with_its_wrapped_token_less_floor() -> None:
     opened = book(native_world(ETHER))
     assert [opened.counted_raw(asset) for asset in opened.step.portfolio.assets if asset.includes_native] == [3 * ETHER - FLOOR_WEI]
 
@@ -146,7 +146,7 @@ def test_exposure__balance_below_its_reserve_counts_as_nothing(usdc: int, total:
 
 
 @pytest.mark.parametrize("uncertain_raw", [0, 1])
-def test_spendable__what_is_uncertain_is_taken_before_what_is_approved(uncertain_raw: int) -> None:
+def test_spendable__uncertain_is_taken_before_approved(uncertain_raw: int) -> None:
     step = world()
     step = replace(step, progress=replace(step.progress, spend_caps=((USDC.address, 4_000 * USD),)))
     assert (
@@ -169,12 +169,12 @@ def test_gas__is_valued_at_the_price_of_this_block(base_fee_wei: int | None, pri
     assert value == price_wei * Fraction(2_000 * USD, ETHER)
 
 
-def test_gas__without_a_price_of_native_coin_is_worth_nothing_where_no_limit_needs_it() -> None:
+def test_gas__without_a_coin_price_is_nothing_where_no_limit_asks() -> None:
     step = world()
     assert gas_unit_value(step.snapshot, step.portfolio, step.limits, {}, is_needed=False) == 0
 
 
-def test_gas__without_a_price_of_native_coin_is_refused_where_a_limit_needs_it() -> None:
+def test_gas__without_a_coin_price_is_refused_where_a_limit_asks() -> None:
     step = world()
     with pytest.raises(Refused, match="gas cannot be valued"):
         gas_unit_value(step.snapshot, step.portfolio, step.limits, {}, is_needed=True)
@@ -262,14 +262,14 @@ def test_slippage__overpayment_that_equals_the_limit_passes(less: Fraction, pass
 
 @pytest.mark.parametrize(("guard", "limit"), [("lp_max_weight", "lp_max_weight_bps"), ("impermanent_loss", "impermanent_loss_bps")])
 @pytest.mark.parametrize(("less", "passes"), [(Fraction(0), True), (JUST, False)])
-def test_limits_of_liquidity__share_after_the_plan_may_equal_the_limit(guard: str, limit: str, less: Fraction, passes: bool) -> None:
+def test_limits_of_liquidity__share_after_the_plan_may_equal_limit(guard: str, limit: str, less: Fraction, passes: bool) -> None:
     step, plan = providing()
     after = case_of(step, plan)[1].exposures()[1]
     share = (after.value if guard == "lp_max_weight" else after.loss) * 10_000 / after.portfolio_value
     assert verdict(guard, with_limits(step, **{limit: share - less}), plan).passed is passes
 
 
-def test_worst_cost__provision_may_be_overpaid_by_all_that_its_minimums_allow() -> None:
+def test_worst_cost__provision_may_be_overpaid_by_its_minimums() -> None:
     step, plan = providing()
     _, layer = case_of(step, plan)
     [run] = layer.simulated_actions()
@@ -290,7 +290,7 @@ def test_without_positions__guard_names_that_there_are_none() -> None:
     assert measured == ["no liquidity position"] * 2
 
 
-def test_overpayment__liquidity_gained_for_less_than_its_value_costs_nothing() -> None:
+def test_overpayment__liquidity_gained_below_value_costs_nothing() -> None:
     opened = book(world([paired(2_000)]))
     ((confirmed, _),) = opened.position_states
     grown = opened.after_provision(confirmed, 10**15, (1, 1))
@@ -304,7 +304,7 @@ def test_value__is_both_amounts_at_their_prices() -> None:
     assert opened.pair_value(target, (amounts[0], amounts[1])) == 2_005 * USD
 
 
-def test_moved_tokens__are_those_provided_and_not_those_withdrawn() -> None:
+def test_moved_tokens__are_those_provided_and_not_withdrawn() -> None:
     assert set(moved_tokens(providing()[1])) == {WETH.address, USDC.address}
     assert moved_tokens(withdrawing()[1]) == ()
 
@@ -320,7 +320,7 @@ def test_pool_min_value__counts_the_pool_that_is_provided_to(more: Fraction, pas
     assert verdict("pool_min_value", with_limits(step, pool_min_value=depth + more), plan).passed is passes
 
 
-def test_worst_cost__counts_each_provision_at_the_worse_of_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worst_cost__counts_each_provision_s_worse_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """One costs 5 as simulated and nothing by its minimums, the other the reverse: together 10."""
 
     def provision(overpayment: int, worst: int) -> SimpleNamespace:

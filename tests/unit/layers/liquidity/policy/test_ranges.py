@@ -36,7 +36,7 @@ POOL, PAIR = v3_at().address, v2_at().address
 
 
 # ranges that the price left
-def test_a_range_that_the_reference_left_is_taken_out_and_a_new_one_minted_around_it() -> None:
+def test_range_left_by_the_reference__is_taken_out_and_minted_anew() -> None:
     own = ranged(1_600, 2_200, 2_600)
     step = world([own], [wanted(1_700)], trigger=quiet())
     out, new = planned(step).layer_actions
@@ -63,16 +63,16 @@ def test_only_what_is_sure_to_come_of_a_withdrawal_is_counted_on() -> None:
     assert passes(step)
 
 
-def test_a_range_that_is_left_and_not_wanted_any_more_is_only_taken_out() -> None:
+def test_range_left_and_not_wanted__is_only_taken_out() -> None:
     assert kinds(world([ranged(1_600, 2_200, 2_600)], [wanted(0)], trigger=quiet())) == [Withdraw]
 
 
-def test_a_range_that_was_left_stays_where_it_is_not_worth_its_gas() -> None:
+def test_range_left__stays_where_it_is_not_worth_its_gas() -> None:
     step = world([ranged(30, 2_200, 2_600)], [wanted(30)])
     assert_hold(step, "uniswap_v3 #42 stays out of range", "limits.plan_cost")
 
 
-def test_without_a_target_in_its_pool_a_range_that_was_left_is_the_owners_business() -> None:
+def test_range_left_without_a_target__is_the_owner_s() -> None:
     assert_hold(world([ranged(1_600, 2_200, 2_600)], [wanted(0, v2_at())], trigger=quiet()))
     assert_hold(world([ranged(1_600, 2_200, 2_600)], trigger=quiet()))
 
@@ -112,7 +112,7 @@ def test_fees_go_back_as_far_as_the_share_lacks_them() -> None:
     assert worth(earning_step(1_700), planned(earning_step(1_700)).layer_actions[1]) == pytest.approx(0.17 * 9_720 - 1_600, rel=0.02)  # type: ignore[arg-type]  # a Provide
 
 
-def test_fees_stay_below_their_threshold_or_where_that_is_off_or_gas_is_dear() -> None:
+def test_fees__stay_below_their_threshold_or_when_gas_is_dear() -> None:
     assert_hold(earning_step(1_770, above=120))
     assert_hold(earning_step(1_770, above=None))
     dear = earning_step(1_770)
@@ -120,7 +120,7 @@ def test_fees_stay_below_their_threshold_or_where_that_is_off_or_gas_is_dear() -
 
 
 # strangers
-def test_what_strangers_sent_counts_to_no_share_and_is_never_touched() -> None:
+def test_stranger_s_liquidity__counts_to_no_share() -> None:
     """T11: a position in our own pool that the owner did not confirm, out of range and with fees to collect."""
     gift = ranged(5_000, 2_200, 2_600, 99, owed=(10**12, 10**20), core_owed=(10**12, 10**20))
     step = world([gift], [wanted(2_000, compound_above=Fraction(1))], confirmed=[])
@@ -149,7 +149,7 @@ def test_several_targets_share_the_wallet_and_the_limits() -> None:
     assert total == pytest.approx(8_000 * 0.25 * 0.95, rel=1e-3)
 
 
-def test_the_share_of_a_range_that_is_in_the_pool_counts_uncollected_fees() -> None:
+def test_range_share_in_the_pool__counts_uncollected_fees() -> None:
     fees = (800 * USD, 0)
     own = ranged(1_000, 1_800, 2_200, owed=fees, core_owed=fees)
     assert positions.uncollected_fees(own) == fees

@@ -50,7 +50,7 @@ POOL, PAIR = v3_at().address, v2_at().address
 
 
 # providing
-def test_a_pool_below_its_share_gets_what_it_lacks_in_a_range_around_the_reference() -> None:
+def test_pool_below_its_share__gets_the_rest_around_the_reference() -> None:
     step = world(targets=[wanted(2_000)])
     action = only_provide(step)
     assert (action.token_id, action.pool, action.contract) == (None, POOL, lp_worlds.MANAGER)
@@ -60,7 +60,7 @@ def test_a_pool_below_its_share_gets_what_it_lacks_in_a_range_around_the_referen
     assert passes(step)
 
 
-def test_weights_and_total_stay_what_they_are_and_the_wallet_pays() -> None:
+def test_weights_and_total__stay_and_the_wallet_pays() -> None:
     step = world(targets=[wanted(2_000)])
     plan, action = planned(step), only_provide(step)
     assert dict(plan.weights_after_bps) == {WETH.address: 5_000, USDC.address: 5_000}
@@ -79,7 +79,7 @@ def test_a_pair_gets_what_it_lacks_on_top_of_what_is_there() -> None:
     assert passes(step)
 
 
-def test_the_position_around_the_price_grows_and_no_second_one_opens() -> None:
+def test_position_around_the_price__grows_and_no_second_opens() -> None:
     small, large = ranged(100, 1_800, 2_200, 1), ranged(500, 1_500, 2_600, 2)
     step = world([small, large], [wanted(2_000)])
     action = only_provide(step)
@@ -100,14 +100,14 @@ def test_what_a_step_has_begun_it_ends_within_the_band_too() -> None:
 
 
 @pytest.mark.parametrize(("action_count", "goes_on"), [(0, False), (1, True)])
-def test_a_withdrawal_that_reverted_begins_nothing_that_is_ended_within_the_band(action_count: int, goes_on: bool) -> None:
+def test_reverted_withdrawal__begins_nothing_within_the_band(action_count: int, goes_on: bool) -> None:
     step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_700)], bounds=roomy(plan_cost_bps=100))
     cycle = LiquidityCycle(action_count, has_sent_action=True, failed_withdrawal_pools=(PAIR,))
     assert isinstance(decide(cycle.with_progress(step)).decision, AdjustLiquidity if goes_on else Hold)
 
 
 @pytest.mark.parametrize(("has", "more"), [(1_590, True), (1_599, False)])
-def test_what_rounding_leaves_of_a_share_is_not_provided_though_every_limit_of_size_and_cost_is_off(has: int, more: bool) -> None:
+def test_rounding_left_of_a_share__is_not_provided(has: int, more: bool) -> None:
     own, rest = ranged(has, 1_900, 2_100), Fraction(8_000 - has, 2)
     off = roomy(min_trade=None, plan_cost_bps=None)
     step = world([own], [wanted(2_000)], values={"WETH": rest, "USDC": rest}, bounds=off)
@@ -193,18 +193,18 @@ def test_a_fired_trigger_comes_before_the_targets() -> None:
 @pytest.mark.parametrize(
     ("last", "reason"), [("last_rebalance_s", "the last rebalance was"), ("last_liquidity_s", "the last liquidity action")]
 )
-def test_targets_rest_for_the_cooldown_after_swaps_and_after_actions(last: str, reason: str) -> None:
+def test_targets__rest_for_the_cooldown_after_swaps_and_actions(last: str, reason: str) -> None:
     step = world(targets=[wanted(2_000)], past=history(**{last: NOW_S - 60}))
     assert_hold(step, "1600 USDC provided", reason, "; no rebalance follows before ", "(cooldown 1 h)")
     assert kinds(world(targets=[wanted(2_000)], past=history(**{last: NOW_S - 3_600}))) == [Provide]
 
 
-def test_a_rebalance_does_not_rest_for_what_was_done_with_liquidity() -> None:
+def test_rebalance__does_not_rest_for_liquidity_actions() -> None:
     step = world(values={"WETH": 5_000, "USDC": 3_000}, past=history(last_liquidity_s=NOW_S - 60))
     assert isinstance(decide(step).decision, Rebalance)
 
 
-def test_a_range_that_was_left_goes_before_swaps_and_rests_like_any_other_action() -> None:
+def test_range_left__precedes_swaps_and_rests_like_other_actions() -> None:
     """Prices that go to and fro over the ends of narrow ranges move liquidity once per cooldown, whatever triggers fire."""
     values_left, uneven = ranged(1_600, 2_100, 2_400, 1), {"WETH": 5_000, "USDC": 3_000}
     for past_s, kind in ((60, Rebalance), (3_600, AdjustLiquidity)):
@@ -233,9 +233,7 @@ def test_targets_come_where_a_zone_finds_no_swap_worth_its_gas() -> None:
         pytest.param({"WETH": 5_000, "USDC": 3_000}, Rebalance, id="beyond the trigger"),
     ],
 )
-def test_liquidity_target__under_the_tracking_rule__follows_the_swaps_that_are_due(
-    values: dict[str, int], decision_type: type[Decision]
-) -> None:
+def test_liquidity_target__under_tracking__follows_due_swaps(values: dict[str, int], decision_type: type[Decision]) -> None:
     step = world(targets=[wanted(2_000)], values=values, trigger=build_tracking("normal"), destination=Destination.ZONE)
 
     assert isinstance(propose_rebalance(complete_risk(step)).decision_result.decision, decision_type)
@@ -244,7 +242,7 @@ def test_liquidity_target__under_the_tracking_rule__follows_the_swaps_that_are_d
 # spot
 @pytest.mark.parametrize("pushed", [Fraction(8, 10), Fraction(102, 100), Fraction(12, 10)])
 @pytest.mark.parametrize("place", [v3_at, v2_at])
-def test_nothing_is_provided_or_taken_while_the_pool_is_off_the_reference(place: object, pushed: Fraction) -> None:
+def test_pool_off_the_reference__provides_and_takes_nothing(place: object, pushed: Fraction) -> None:
     """T3 and T11: at a pushed price liquidity is bought too dear and sold in the wrong mix."""
     at = place(pushed)  # type: ignore[operator]  # parametrize erases the type
     for share_bps in (2_000, 0):
@@ -260,7 +258,7 @@ def test_a_push_that_makes_spot_leave_a_range_recentres_nothing() -> None:
     assert_hold(world([own], [wanted(1_700, at)], pushed=Fraction(1_014, 1_000)))
 
 
-def test_a_band_that_the_slippage_limit_makes_too_narrow_holds_providing_back() -> None:
+def test_band_too_narrow_by_slippage__holds_providing_back() -> None:
     at = v3_at(Fraction(1_014, 1_000))
     step = world(targets=[wanted(2_000, at, width_bps=300)], pushed=Fraction(1_014, 1_000), bounds=roomy(slippage_bps=5))
     assert_hold(step, "where limits.slippage no longer bounds the cost of liquidity")
@@ -289,7 +287,7 @@ def refused(step: StepInput, plan: Plan, **limits: int) -> list[str]:
     return [verdict.guard for verdict in guards.judge(tight, plan, evidence(tight, plan)) if not verdict.passed]
 
 
-def test_what_liquidity_is_overpaid_by_counts_in_the_limit_of_cost() -> None:
+def test_overpaid_liquidity__counts_in_the_cost_limit() -> None:
     step = world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED)
     plan = planned(step)
     of = worth(step, only_provide(step))
@@ -300,7 +298,7 @@ def test_what_liquidity_is_overpaid_by_counts_in_the_limit_of_cost() -> None:
     assert refused(step, plan, plan_cost_bps=int(cost_bps) + 1) == []
 
 
-def test_the_most_that_minimums_let_liquidity_cost_counts_in_the_loss_of_a_day() -> None:
+def test_most_that_minimums_cost__counts_in_the_day_s_loss() -> None:
     step = world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED)
     plan = planned(step)
     case = build_guard_case(step, plan, evidence(step, plan))
@@ -311,6 +309,6 @@ def test_the_most_that_minimums_let_liquidity_cost_counts_in_the_loss_of_a_day()
     assert refused(step, plan, daily_loss_bps=worst_bps + 1) == []
 
 
-def test_a_pool_whose_push_makes_liquidity_dearer_than_plan_cost_gets_nothing() -> None:
+def test_pushed_pool_dearer_than_plan_cost__gets_nothing() -> None:
     text = "a cost of 3.72 USDC, 2.42 USDC of it because the pool is off the reference, for 3200 USDC is above limits.plan_cost of 10 bps"
     assert_hold(world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED, bounds=roomy(plan_cost_bps=10)), text)

@@ -49,7 +49,7 @@ def holding(position: LpV2Position, values: dict[str, int | Fraction] | None = N
     return replace(with_snapshot(step, positions=(position,)), portfolio=mine)
 
 
-def test_a_position_counts_in_weights_and_only_the_wallet_can_be_spent() -> None:
+def test_position__counts_in_weights_but_cannot_be_spent() -> None:
     drifts = {d.symbol: d for d in compute_drifts(holding(share(2_000), {"WETH": 3_000, "USDC": 5_000}), PRICES)}
     assert investable_total(tuple(drifts.values())) == 10_000 * USD
     assert (drifts["WETH"].weight_bps, drifts["USDC"].weight_bps) == (4_000, 6_000)
@@ -61,7 +61,7 @@ def test_a_position_counts_in_weights_and_only_the_wallet_can_be_spent() -> None
     assert (drifts["USDC"].raw, drifts["USDC"].raw_at(POSITIONS_PLACE)) == (5_000 * USD, 1_000 * USD)
 
 
-def test_a_position_is_a_place_of_both_its_tokens_each_with_its_own_amount() -> None:
+def test_position__is_a_place_of_each_of_its_tokens() -> None:
     own = share(2_000)
     places = valuation.holdings_by_place(holding(own), PRICES)
     assert places == {(own.name, token): raw for token, raw in zip(lp_worlds.TOKENS, raw(Fraction(1, 2), 1_000), strict=True)}
@@ -77,7 +77,7 @@ def test_uncollected_fees_count_too() -> None:
 
 
 @pytest.mark.parametrize("pushed", [Fraction(1, 4), Fraction(4), Fraction(121, 100)])
-def test_a_pushed_pool_moves_neither_weights_nor_totals_nor_forecasts(pushed: Fraction) -> None:
+def test_pushed_pool__moves_no_weight_total_or_forecast(pushed: Fraction) -> None:
     unmoved, moved = holding(share(2_000)), holding(share(2_000, pushed))
     assert positions.redeemable_amounts(moved.snapshot.positions[0]) != positions.redeemable_amounts(unmoved.snapshot.positions[0])
     for before, after in zip(compute_drifts(unmoved, PRICES), compute_drifts(moved, PRICES), strict=True):
@@ -90,7 +90,7 @@ def test_a_pushed_pool_moves_neither_weights_nor_totals_nor_forecasts(pushed: Fr
     ) < Fraction(1, 10**5)
 
 
-def test_what_was_read_beside_the_confirmed_positions_does_not_count() -> None:
+def test_reading_beside_confirmed_positions__does_not_count() -> None:
     step = holding(share(2_000))
     gift = replace(share(10**9), pair=address("another pair"))
     gifted = with_snapshot(step, positions=(gift, *step.snapshot.positions, lp_worlds.v3(owed=raw(9, 9), core_owed=raw(9, 9))))
@@ -120,7 +120,7 @@ def test_alert_prices_count_what_lies_in_positions() -> None:
         ),
     ],
 )
-def test_a_position_that_is_unknown_halts_by_name_and_is_never_zero(change: dict[str, object], reason: str) -> None:
+def test_unknown_position__halts_by_name_and_is_never_zero(change: dict[str, object], reason: str) -> None:
     step = with_snapshot(holding(share(2_000)), **change)
     decision = decide(step).decision
     assert isinstance(decision, Halt)
@@ -150,7 +150,7 @@ def test_a_burned_position_counts_nothing_and_is_told() -> None:
     guards.require_all_passed(plan, guards.judge(step, plan, evidence(step, plan)))
 
 
-def test_warnings__unread_position__does_not_hide_that_another_is_burned() -> None:
+def test_warnings__unread_position_hides_no_burned_one() -> None:
     mine = replace(
         step_input().portfolio, positions=(lp_worlds.confirmed_position(share(2_000)), lp_worlds.confirmed_position(lp_worlds.gone()))
     )
@@ -205,7 +205,7 @@ def test_what_lies_in_positions_is_never_sold_and_said_to_stay() -> None:
     assert isinstance(decide(tight).decision, AdjustLiquidity), "what is too much is taken out first"
 
 
-def test_nothing_is_planned_when_all_of_the_drift_lies_in_positions() -> None:
+def test_drift_that_lies_in_positions__plans_nothing() -> None:
     step = holding(share(6_000), {"WETH": 0, "USDC": 1_000}, targets_bps={"WETH": 1_000, "USDC": 9_000}, bounds=roomy())
     decided = decide(step)
     assert isinstance(decided.decision, Rebalance)
@@ -214,7 +214,7 @@ def test_nothing_is_planned_when_all_of_the_drift_lies_in_positions() -> None:
 
 
 # guards
-def test_the_expected_loss_over_the_portfolio_is_held_against_its_budget() -> None:
+def test_expected_loss_of_the_portfolio__is_held_to_its_budget() -> None:
     """A pair of 2,000 in 10,000 at 60 % a year for 30 days: 1 - exp(-0.36·30/365/8) of it, 7.39 bps of the portfolio."""
     step = holding(share(2_000))
     plan = sell_weth(step)
@@ -225,7 +225,7 @@ def test_the_expected_loss_over_the_portfolio_is_held_against_its_budget() -> No
     assert loss_verdict.limit == "7 bps"
 
 
-def test_the_weight_of_positions_at_the_limit_passes_and_a_basis_point_less_fails() -> None:
+def test_position_weight__passes_at_the_limit_and_fails_one_bp_on() -> None:
     step = holding(share(2_000))
     plan = replace(sell_weth(step), legs=())
     assert verdict("lp_max_weight", with_limits(step, lp_max_weight_bps=2_000), plan).passed
@@ -247,7 +247,7 @@ def test_an_unknown_position_refuses_what_needs_it(guard: str) -> None:
     assert "position uniswap_v2" in unknown_verdict.measured_text
 
 
-def test_without_positions_both_guards_pass_and_off_they_are_not_measured() -> None:
+def test_guards_without_positions__pass_and_are_off_unmeasured() -> None:
     step = with_limits(step_input(), lp_max_weight_bps=0, impermanent_loss_bps=0)
     for guard in ("impermanent_loss", "lp_max_weight"):
         assert mentions(verdict(guard, step, sell_weth(step)).measured_text, "liquidity position")
@@ -306,7 +306,7 @@ def test_a_pool_off_the_reference_is_told() -> None:
         (lp_worlds.gone(), valuation.RangeState.GONE),
     ],
 )
-def test_a_report_says_where_the_reference_price_stands_to_the_range(position: object, state: valuation.RangeState) -> None:
+def test_report__says_where_the_reference_is_in_the_range(position: object, state: valuation.RangeState) -> None:
     step = step_input()
     mine = replace(step.portfolio, positions=(lp_worlds.confirmed_position(position),))  # type: ignore[arg-type]  # parametrize erases the type
     position_report = report(replace(with_snapshot(step, positions=(position,)), portfolio=mine))

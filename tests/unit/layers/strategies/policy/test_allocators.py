@@ -38,7 +38,7 @@ def test_a_strategy_chooses_what_a_portfolio_would() -> None:
     assert abs(bps_of(shared_step)["WETH"] - (whole["WETH"] + PLAIN["WETH"]) / 2) <= 1
 
 
-def test_a_strategy_keeps_its_weights_while_a_jump_waits_for_the_owner() -> None:
+def test_strategy__keeps_its_weights_while_a_jump_waits() -> None:
     prices = recorded(moves())
     limited = replace(VOLATILITY, max_change_bps=500)
     parts = (by(limited), strategy("fixed", 5_000, PLAIN))
@@ -64,7 +64,7 @@ def test_a_strategy_without_weights_halts_by_name() -> None:
     assert mentions(decision_result.decision.reason, "parity", "inverse_volatility")
 
 
-def test_prices_are_asked_for_as_far_back_as_a_choice_that_is_due_needs() -> None:
+def test_prices__are_read_back_as_far_as_a_due_choice_needs() -> None:
     step = replace(step_input(targets_bps=PLAIN), history=replace(step_input().history, prices=recorded(moves())))
     shared_step = shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step)
     assert shared_step.divides_wallet

@@ -40,7 +40,7 @@ def wishes(draw: st.DrawFn, strategy_holdings: capital.StrategyHoldings, prices:
 
 
 @given(st.data(), HELD, PRICES)
-def test_wishes_that_are_crossed_move_no_token_in_or_out_and_no_value_from_anybody(
+def test_crossed_wishes__move_no_token_or_value(
     data: st.DataObject, holdings: capital.StrategyHoldings, prices: dict[str, Fraction]
 ) -> None:
     after, costs = capital.settle_trade(holdings, data.draw(wishes(holdings, prices)), {}, prices, TOKENS)
@@ -53,7 +53,7 @@ def test_wishes_that_are_crossed_move_no_token_in_or_out_and_no_value_from_anybo
 
 
 @given(st.data(), HELD, PRICES)
-def test_a_trade_is_shared_out_to_the_last_unit_and_its_cost_by_what_each_asked_of_the_market(
+def test_trade__is_shared_to_the_last_unit_and_its_cost_by_demand(
     data: st.DataObject, holdings: capital.StrategyHoldings, prices: dict[str, Fraction]
 ) -> None:
     wish_by_strategy = data.draw(wishes(holdings, prices))
@@ -89,7 +89,7 @@ def test_the_market_sees_no_more_than_the_net_of_all_wishes(
 
 
 @given(st.data(), HELD, PRICES, st.sampled_from(TOKENS), st.sampled_from([None, *NAMES]))
-def test_what_comes_or_goes_is_borne_by_share_of_capital_or_by_the_one_that_is_named(
+def test_flow__is_borne_by_capital_or_by_the_named_strategy(
     data: st.DataObject, holdings: capital.StrategyHoldings, prices: dict[str, Fraction], token: str, only: str | None
 ) -> None:
     raw = data.draw(st.integers(-total(holdings, token), 10**12))
@@ -117,7 +117,7 @@ def test_capital_goes_from_one_to_another_in_kind(
     assert all(abs(value - due[name]) <= dust(prices) for name, value in capital.strategy_capital(after, prices).items())
 
 
-def test_opposite_wishes_of_two_cancel_and_each_has_what_it_wanted() -> None:
+def test_opposite_wishes__cancel_and_both_get_theirs() -> None:
     holdings = {"up": {"A": 0, "B": 1_000}, "down": {"A": 500, "B": 0}}
     prices = {"A": Fraction(2), "B": Fraction(1)}
     wish_by_strategy = {"up": {"A": Fraction(600), "B": Fraction(-600)}, "down": {"A": Fraction(-600), "B": Fraction(600)}}
@@ -127,7 +127,7 @@ def test_opposite_wishes_of_two_cancel_and_each_has_what_it_wanted() -> None:
     assert costs == {"up": 0, "down": 0}
 
 
-def test_who_gets_more_of_a_trade_than_its_share_pays_the_others_from_what_it_did_not_want() -> None:
+def test_surplus_share_of_a_trade__is_paid_to_the_others() -> None:
     """One sells C for A, the other A for B: A is exchanged inside, C is sold and B bought outside, at a cost that both asked for."""
     holdings = {"one": {"A": 0, "B": 0, "C": 100}, "two": {"A": 100, "B": 0, "C": 0}}
     prices = dict.fromkeys(TOKENS, Fraction(1))
@@ -143,7 +143,7 @@ def test_nothing_is_made_up_where_more_went_than_there_is() -> None:
         capital.take_pro_rata(11, "A", {"one": {"A": 4}, "two": {"A": 6}})
 
 
-def test_a_trade_that_none_of_them_wished_is_borne_by_all_in_proportion_to_capital() -> None:
+def test_unwished_trade__is_borne_by_all_by_capital() -> None:
     """As a swap by hand: one has all that is sold, and ends with all that was bought but the others' part of the cost."""
     holdings = {"one": {"A": 300, "B": 0}, "two": {"A": 0, "B": 100}}
     prices = {"A": Fraction(1), "B": Fraction(1)}

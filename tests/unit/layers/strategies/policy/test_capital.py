@@ -61,7 +61,7 @@ def test_take__more_than_all_strategies_hold_is_refused(raw: int) -> None:
 # Transfers between strategies
 
 
-def test_transfer__first_tokens_go_first_and_the_rest_in_kind_rounded_down() -> None:
+def test_transfer__first_tokens_go_first_then_the_rest_in_kind() -> None:
     """Of 12, 5 of B and 3 of A go first; a third of the rest of both is 2 and 1."""
     holdings: Holdings = {"a": {"A": 10, "B": 10}, "b": {}}
     moved = capital.transfer_value(holdings, "a", "b", Fraction(12), ONE, {"A": Fraction(3), "B": Fraction(5)})
@@ -92,7 +92,7 @@ def test_transfer__amount_of_a_token_is_its_value_by_its_price() -> None:
     assert holdings == {"a": {"A": 8}, "b": {"A": 2}}
 
 
-def test_restore__excess_pays_the_shortfall_and_equal_shares_pay_nothing() -> None:
+def test_restore__excess_pays_the_shortfall_and_equal_pays_nothing() -> None:
     holdings: Holdings = {"a": {"A": 100}, "b": {"A": 20}, "c": {"A": 30}}
     due = {"a": Fraction(70), "b": Fraction(50), "c": Fraction(30)}
     assert capital.restore_capital_shares(holdings, due, ONE) == {("a", "b"): 30}
@@ -105,7 +105,7 @@ def test_restore__excess_of_one_goes_to_each_shortfall() -> None:
     assert capital.restore_capital_shares(holdings, due, ONE) == {("a", "b"): 20, ("a", "c"): 30}
 
 
-def test_restore__payer_gives_first_what_it_holds_beyond_its_wishes() -> None:
+def test_restore__payer_first_gives_what_it_does_not_wish() -> None:
     holdings: Holdings = {"a": {"A": 50, "B": 50}, "b": {"A": 0, "B": 0}}
     wish_by_strategy = {"a": {"A": Fraction(50), "B": Fraction(20)}, "b": {"A": Fraction(20)}}
     capital.restore_capital_shares(holdings, {"a": Fraction(80), "b": Fraction(20)}, ONE, wish_by_strategy)
@@ -130,14 +130,14 @@ def test_remainder__heavier_side_shares_what_the_market_fills(side: int) -> None
     assert capital.market_remainder(wishes, netted) == {"a": side * 42, "b": side * 28, "c": 0}
 
 
-def test_net_internally__seller_gives_what_is_bought_at_the_reference_price() -> None:
+def test_net_internally__seller_gives_at_the_reference_price() -> None:
     """10 of value are offered and 6 bought: 3 units at a price of 2."""
     holdings: Holdings = {"a": {"A": 5}, "b": {"A": 0}, "c": {"A": 5}}
     capital.net_internally(holdings, {"a": {"A": Fraction(-10)}, "b": {"A": Fraction(6)}, "c": {}}, {"A": Fraction(2)}, ["A"])
     assert holdings == {"a": {"A": 2}, "b": {"A": 3}, "c": {"A": 5}}
 
 
-def test_settle__sale_beyond_the_seller_s_holding_is_taken_from_all_holders() -> None:
+def test_settle__sale_beyond_the_holding_is_taken_from_all() -> None:
     holdings = {"a": {"A": 2}, "b": {"A": 10}}
     after, costs = capital.settle_trade(holdings, {"a": {"A": Fraction(-8)}, "b": {}}, {"A": -8}, ONE, ["A"])
     assert (after, costs) == ({"a": {"A": 0}, "b": {"A": 4}}, {"a": 8, "b": 0})
@@ -153,7 +153,7 @@ def test_settle__purchase_goes_to_the_buyer_who_bears_its_cost() -> None:
 # Deposits and withdrawals
 
 
-def test_settle__strategy_whose_fill_was_better_pays_for_the_cost_that_both_share() -> None:
+def test_settle__better_fill_pays_for_the_shared_cost() -> None:
     """Each sells 10 of A; the market gives 10 of B for one and 6 of C for the other, a cost of 2 each."""
     prices = dict.fromkeys("ABC", Fraction(1))
     adjustments = {"a": {"A": Fraction(-10), "B": Fraction(10)}, "b": {"A": Fraction(-10), "C": Fraction(10)}}
@@ -163,12 +163,12 @@ def test_settle__strategy_whose_fill_was_better_pays_for_the_cost_that_both_shar
     assert capital.strategy_capital(after, prices) == {"a": 8, "b": 8}
 
 
-def test_settle__gain_of_strategies_without_capital_is_shared_equally() -> None:
+def test_settle__gain_of_strategies_without_capital_is_equal() -> None:
     after, costs = capital.settle_trade({"a": {}, "b": {}}, {}, {"A": 10}, ONE, "A")
     assert (after, costs) == ({"a": {"A": 5}, "b": {"A": 5}}, {"a": -5, "b": -5})
 
 
-def test_settle__gain_without_adjustments_is_shared_by_capital_down_to_one_base_unit() -> None:
+def test_settle__gain_is_shared_by_capital_to_one_base_unit() -> None:
     after, costs = capital.settle_trade({"a": {"A": 1}, "b": {}}, {}, {"A": 9}, ONE, "A")
     assert (after["a"], costs) == ({"A": 10}, {"a": -9, "b": 0})
 
@@ -178,9 +178,7 @@ def test_settle__gain_without_adjustments_is_shared_by_capital_down_to_one_base_
     [((20, 48, 16), -36, (0, 36, 12)), ((20, 12, 4), -28, (0, 6, 2)), ((20, 12, 4), -20, (0, 12, 4)), ((20, 12, 4), -36, (0, 0, 0))],
     ids=["by capital", "also a capital of one", "exactly its own", "all there is"],
 )
-def test_transfer_of_the_wallet__others_bear_by_capital_what_the_strategy_has_not(
-    before: tuple[int, ...], raw: int, after: tuple[int, ...]
-) -> None:
+def test_wallet_transfer__others_bear_by_capital_what_it_has_not(before: tuple[int, ...], raw: int, after: tuple[int, ...]) -> None:
     """Four base units are worth one; the first strategy withdraws."""
     holdings = {name: {"A": amount} for name, amount in zip("abc", before, strict=True)}
     result = capital.apply_transfer(holdings, "A", raw, {"A": Fraction(1, 4)}, "a")
@@ -199,7 +197,7 @@ def test_transfer_of_the_wallet__others_bear_by_capital_what_the_strategy_has_no
         (0, None, {"a": {"A": 30}, "b": {"B": 10}}),
     ],
 )
-def test_transfer_of_the_wallet__each_strategy_bears_its_share_of_the_value(raw: int, only: str | None, after: Holdings) -> None:
+def test_wallet_transfer__each_strategy_bears_its_share(raw: int, only: str | None, after: Holdings) -> None:
     """A holds 30 of A, B 10 of B; who has none of A pays the holder in kind."""
     settled = capital.apply_transfer({"a": {"A": 30}, "b": {"B": 10}}, "A", raw, ONE, only)
     assert {
@@ -208,7 +206,7 @@ def test_transfer_of_the_wallet__each_strategy_bears_its_share_of_the_value(raw:
     } == after
 
 
-def test_capital_shares__paused_strategy_keeps_its_floor_and_the_others_share_the_rest() -> None:
+def test_capital_shares__paused_one_keeps_its_floor() -> None:
     parts = split(strategy("a", 6_000, {"USDC": 10_000}, floor_bps=1_000), strategy("b", 3_000, {}), strategy("c", 1_000, {}))
     health = {"a": StrategyHealth.PAUSED, "b": StrategyHealth.ACTIVE, "c": StrategyHealth.ACTIVE}
     books = {name: StrategyBook(name, (), 0, StrategyState(name, state, 0)) for name, state in health.items()}
@@ -242,7 +240,7 @@ def test_capital_band__share_on_its_edge_is_left(first: int, is_paused: bool, si
     ("units", "before", "after", "issued"),
     [(100, 3, 4, 33), (100, 3, 2, -34), (100, 3, 3, 0), (0, 0, 5, 5_000_000), (7, 0, 5, 4_999_993), (0, 3, 5, 5_000_000)],
 )
-def test_units__are_issued_and_burnt_at_their_value_before_rounded_down(units: int, before: int, after: int, issued: int) -> None:
+def test_units__are_issued_and_burnt_at_the_value_before(units: int, before: int, after: int, issued: int) -> None:
     assert accounting.units_to_issue(units, Fraction(before), Fraction(after)) == issued
 
 

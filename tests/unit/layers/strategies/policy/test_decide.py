@@ -57,7 +57,7 @@ def shares(goal: netting.Goal) -> dict[str, Fraction]:
     return {weight.token: weight.low for weight in goal.weights}
 
 
-def test_wishes_that_cancel_are_never_traded_and_are_exchanged_inside() -> None:
+def test_cancelling_wishes__are_exchanged_inside_and_not_traded() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
     decision_result = decide(step)
     assert isinstance(decision_result.decision, Hold), decision_result.decision
@@ -79,7 +79,7 @@ def test_wishes_that_cancel_are_never_traded_and_are_exchanged_inside() -> None:
     assert not decide(after).layer(StrategiesResult).is_netting_only
 
 
-def test_the_market_sees_what_is_left_and_the_goal_is_that_of_all() -> None:
+def test_market__sees_the_rest_and_the_goal_is_that_of_all() -> None:
     step = shared(strategy("up", 7_000, UP), strategy("down", 3_000, DOWN), depth=100_000_000)
     proposal = proposals.propose_rebalance(step)
     assert isinstance(proposal.decision_result.decision, Rebalance)
@@ -168,7 +168,7 @@ def test_the_band_of_the_split_ends_at_a_fifth_of_each_share() -> None:
     assert signals(step, 600_001, 399_999) == {("too much capital", "bad"), ("too little capital", "good")}
 
 
-def test_a_paused_strategy_signals_only_what_it_has_above_its_floor() -> None:
+def test_paused_strategy__signals_only_what_exceeds_its_floor() -> None:
     parts = (strategy("bad", 5_000, UP, floor_bps=1_000), strategy("good", 5_000, HALF))
     step = with_state(shared(*parts), StrategyState("bad", StrategyHealth.PAUSED, NOW_S))
     assert signals(step, 100_100, 899_900) == frozenset(), "a hundredth of a percent is rounding"
@@ -180,7 +180,7 @@ def test_strategies_that_are_worth_nothing_signal_nothing() -> None:
     assert signals(shared(strategy("bad", 5_000, UP), strategy("good", 5_000, HALF)), 0, 0) == frozenset()
 
 
-def test_a_paused_strategy_waits_in_the_numeraire_with_its_floor_alone() -> None:
+def test_paused_strategy__waits_in_the_numeraire_with_its_floor() -> None:
     parts = (strategy("bad", 5_000, UP, floor_bps=1_000), strategy("good", 5_000, HALF))
     step = with_state(shared(*parts), StrategyState("bad", StrategyHealth.PAUSED, NOW_S))
     decision_result = decide(step)
@@ -199,7 +199,7 @@ def test_a_strategy_holds_nothing_of_what_it_does_not_have() -> None:
     assert [(drift.token, drift.raw, drift.value) for drift in drifts] == [(WETH, 0, 0), (USDC, 7, 7)]
 
 
-def test_strategies_that_work_share_what_a_paused_one_leaves_by_their_shares() -> None:
+def test_working_strategies__share_what_a_paused_one_leaves() -> None:
     parts = split(strategy("bad", 5_000, UP, floor_bps=1_000), strategy("half", 3_000, HALF), strategy("down", 2_000, DOWN))
     books = books_of(brought_up(step_input().with_config(parts))).by_name
     assert target_capital_shares(parts, books) == {"bad": Fraction(1, 2), "half": Fraction(3, 10), "down": Fraction(1, 5)}
@@ -212,7 +212,7 @@ def test_strategies_that_work_share_what_a_paused_one_leaves_by_their_shares() -
     assert target_capital_shares(parts, paused) == target_capital_shares(parts, books), "with nobody at work each keeps what it has"
 
 
-def test_what_an_order_keeps_out_waits_in_the_numeraire_in_every_strategy() -> None:
+def test_asset_kept_out_by_an_order__waits_in_the_numeraire() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("half", 5_000, HALF))
     out = tuple((asset.token.address, 0 if asset.token.address == WETH else 10_000) for asset in step.portfolio.assets)
     decision_result = decide(replace(step, targets=replace(step.targets, effective_bps=out)))
@@ -220,7 +220,7 @@ def test_what_an_order_keeps_out_waits_in_the_numeraire_in_every_strategy() -> N
     assert shares(decision_result.decision.goal) == {WETH: 0, USDC: 1}
 
 
-def test_targets_of_the_portfolio_are_those_of_all_strategies_together() -> None:
+def test_portfolio_targets__are_those_of_all_strategies() -> None:
     step = apply_effective_targets(step_input().with_config(split(strategy("up", 6_000, UP), strategy("down", 4_000, DOWN))))
     assert [asset.target_bps for asset in step.effective_assets] == [5_600, 4_400]
     assert "up 60 %, down 40 %" in step.targets.reasons[-1]
@@ -281,7 +281,7 @@ def test_a_paused_strategy_is_told_for_as_long_as_it_is() -> None:
     ],
     ids=["too little within the bands", "too much within the bands", "within all bands"],
 )
-def test_band_destination__gap_is_shared_by_the_room_that_the_bands_leave(
+def test_band_destination__gap_is_shared_by_the_bands_room(
     values: tuple[int, int, int], shares_after: tuple[Fraction, Fraction, Fraction]
 ) -> None:
     """Bands of 45 to 55, 27 to 33 and 18 to 22 %: after each asset goes to its nearer edge, 3 % are missing or too much."""

@@ -57,7 +57,7 @@ def apply_shares(step: StepInput) -> StepInput:
     return with_market_weights(step, target_market_shares(step.config(CapitalSplit), step.layer(StrategiesState)), "the strategies")
 
 
-def test_strategies_count_by_their_share_and_opposite_weights_offset() -> None:
+def test_strategies__count_by_share_and_opposite_weights_offset() -> None:
     shares = strategy_market_shares(split(LONG, SHORT), books())
     assert shares == {"ETH": Fraction(4, 10), "BTC": Fraction(2, 10)}
     step = step_of(book(10_000), FUTURES_POLICY)
@@ -74,7 +74,7 @@ def test_a_paused_strategy_holds_no_futures() -> None:
     assert strategy_market_shares(split(LONG, SHORT), books("long", "short")) == {"ETH": Fraction(0), "BTC": Fraction(0)}
 
 
-def test_strategies_without_futures_leave_the_targets_of_the_config() -> None:
+def test_strategies_without_futures__leave_the_config_s_targets() -> None:
     step = step_of(book(10_000), FUTURES_POLICY).with_config(split(PLAIN, replace(PLAIN, name="other", share_bps=6_000)))
     assert apply_shares(step) == step
 
@@ -114,7 +114,7 @@ def test_funding_lowers_the_health_of_what_pays_it() -> None:
     assert updated(first, LONG, {}, START_S + DAY_S, growth).index == ONE * 998 // 1_000
 
 
-def test_fall_of_the_markets_beyond_the_margin__takes_no_more_than_all_of_it() -> None:
+def test_fall_beyond_the_margin__takes_no_more_than_all_of_it() -> None:
     """At three times the capital a fall of 40 % between two readings would leave less than nothing of the margin's half."""
     state = StrategyState("long", StrategyHealth.ACTIVE, START_S)
     for hour, price in enumerate((100, 60)):
@@ -123,7 +123,7 @@ def test_fall_of_the_markets_beyond_the_margin__takes_no_more_than_all_of_it() -
     assert state.index == ONE // 2
 
 
-def test_what_markets_do_while_the_account_is_unknown_counts_at_the_next_reading() -> None:
+def test_markets_during_an_unknown_account__count_at_next_reading() -> None:
     """100, unknown for two hours, 50: half, less the funding of the three hours."""
     state = StrategyState("long", StrategyHealth.ACTIVE, START_S)
     for hour, price in enumerate((100, None, None, 50)):

@@ -140,7 +140,7 @@ def test_a_window_with_many_days_missing_says_nothing() -> None:
     assert health.sharpe_milli(holes, MONTH, table[-1].at_s) is None
 
 
-def test_a_bad_strategy_is_cut_once_it_was_bad_for_the_whole_period_and_not_a_day_before() -> None:
+def test_bad_strategy__is_cut_after_the_whole_period_exactly() -> None:
     states = judged_daily(ACTIVE, points(walk(-0.004, 70)))
     assert [state.health for state in states[:60]] == [StrategyHealth.ACTIVE] * 60, "30 days of window, then 30 days below"
     assert states[60].health is StrategyHealth.PAUSED
@@ -161,7 +161,7 @@ def test_one_good_day_begins_the_period_anew() -> None:
     assert health.update_health(almost, RULE, 499, START_S + RULE.period_s).health is StrategyHealth.PAUSED
 
 
-def test_it_comes_back_at_the_higher_limit_alone_and_after_its_own_period() -> None:
+def test_cut_strategy__returns_at_its_higher_limit_and_period() -> None:
     paused = StrategyState("trend", StrategyHealth.PAUSED, START_S)
     between = health.update_health(paused, RULE, 799, START_S + DAY_S)
     assert (between.health, between.opposite_since_s) == (StrategyHealth.PAUSED, None), (
@@ -174,7 +174,7 @@ def test_it_comes_back_at_the_higher_limit_alone_and_after_its_own_period() -> N
     assert "above 0.8" in back.reason
 
 
-def test_while_paused_it_is_judged_by_what_its_weights_would_have_made() -> None:
+def test_paused_strategy__is_judged_by_its_hypothetical_weights() -> None:
     weth, usdc = token("WETH").address, token("USDC").address
     trend = strategy("trend", 5_000, {"WETH": 6_000, "USDC": 4_000}, health=RULE)
     prices = {weth: Fraction(2_000), usdc: Fraction(1)}

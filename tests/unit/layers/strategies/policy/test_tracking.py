@@ -132,7 +132,7 @@ def trigger(step: StepInput) -> Fraction:
 
 
 @pytest.mark.parametrize("side", [1, -1], ids=["above", "below"])
-def test_one_asset_of_one_strategy_beyond_its_trigger__goes_back_to_its_edge_for_cash(side: int) -> None:
+def test_asset_beyond_its_trigger__goes_back_to_its_edge_for_cash(side: int) -> None:
     usual = two_strategies(ON_TARGET)
     inside = two_strategies(values_with(WETH=side * trigger(usual) * SHARE * 99 / 100))
     assert isinstance(decide(inside).decision, Hold)
@@ -157,7 +157,7 @@ def test_the_first_trade_of_a_strategy__goes_to_its_targets() -> None:
     assert dict(adjustment(step).target_values)[WETH] == adjustment(step).capital * Fraction(TARGETS["WETH"], BPS)
 
 
-def test_opposite_corrections__are_exchanged_between_strategies_and_not_in_the_market() -> None:
+def test_opposite_corrections__are_exchanged_between_strategies() -> None:
     dollars = 2 * trigger(two_strategies(ON_TARGET)) * SHARE
     step = two_strategies(values_with(WETH=dollars), values_with(WETH=-dollars))
     decision_result = decide(step)
@@ -166,7 +166,7 @@ def test_opposite_corrections__are_exchanged_between_strategies_and_not_in_the_m
     assert [adjustment(step, name).acts for name in ("first", "second")] == [True, True]
 
 
-def test_a_smaller_strategy__waits_longer_because_gas_is_a_larger_share_of_it() -> None:
+def test_smaller_strategy__waits_longer_for_its_gas() -> None:
     small = {symbol: value / 50 for symbol, value in ON_TARGET.items()}
     usual = two_strategies(ON_TARGET)
     assert trigger(two_strategies(small)) > trigger(usual)
@@ -182,13 +182,13 @@ def test_an_asset_that_no_pool_trades__stays_and_is_named() -> None:
     assert adjustment(step).values_to_trade[token("LINK").address] == 0
 
 
-def test_a_paused_strategy__sells_everything_whatever_its_rule_says() -> None:
+def test_paused_strategy__sells_everything_despite_its_rule() -> None:
     paused = with_state(two_strategies(ON_TARGET), StrategyState("first", StrategyHealth.PAUSED, NOW_S))
     assert adjustment(paused).acts
     assert all(value == 0 for address, value in adjustment(paused).target_values if address != USDC)
 
 
-def test_prices_of_one_block__fire_a_strategy_only_if_the_block_before_confirms_them() -> None:
+def test_one_block_s_prices__fire_only_if_confirmed_before() -> None:
     step = two_strategies(values_with(WETH=2 * trigger(two_strategies(ON_TARGET)) * SHARE))
     step = replace(step, policy=replace(step.policy, confirm_blocks=1))
     head = step.snapshot.head
@@ -204,7 +204,7 @@ def test_prices_of_one_block__fire_a_strategy_only_if_the_block_before_confirms_
     assert "confirm_blocks" in waiting.reason
 
 
-def test_volatilities__are_completed_for_each_strategy_and_their_prices_are_asked_for() -> None:
+def test_volatilities__are_completed_for_each_strategy() -> None:
     window = RiskEstimationWindow(90 * 86_400, 86_400, 30, 2 * 86_400)
     measuring = NoTradeZone(replace(RULE.risk, estimation_window=window))
     step = two_strategies(ON_TARGET, rule=measuring)
@@ -225,7 +225,7 @@ coin_dollars = st.fractions(0, 20_000, max_denominator=1_000)
 
 
 @given(coin_dollars, coin_dollars, coin_dollars, coin_dollars, st.sampled_from([None, *TradeSide]))
-def test_shares_at_edges__sum_to_one_and_move_no_asset_past_its_edge(
+def test_shares_at_edges__sum_to_one_and_pass_no_edge(
     weth: Fraction, wbtc: Fraction, link: Fraction, usdc: Fraction, side: TradeSide | None
 ) -> None:
     step = two_strategies({"WETH": weth, "WBTC": wbtc, "LINK": link, "USDC": usdc + 1})
