@@ -67,10 +67,10 @@ def test_gifts_before_the_block__stop_nothing_and_are_no_profit(anvil_chain: Loc
 @pytest.mark.parametrize(
     ("router", "usd", "end"),
     [
-        ("swap_router_02", 20_000, OutcomeKind.DONE),
-        pytest.param("swap_router_02", 4_000_000, OutcomeKind.FAILED, marks=pytest.mark.slow),
-        pytest.param("rebalancer", 20_000, OutcomeKind.DONE, marks=pytest.mark.slow),
-        ("rebalancer", 4_000_000, OutcomeKind.FAILED),
+        pytest.param("swap_router_02", 20_000, OutcomeKind.DONE, id="router small pool"),
+        pytest.param("swap_router_02", 4_000_000, OutcomeKind.FAILED, marks=pytest.mark.slow, id="router deep push"),
+        pytest.param("rebalancer", 20_000, OutcomeKind.DONE, marks=pytest.mark.slow, id="rebalancer small pool"),
+        pytest.param("rebalancer", 4_000_000, OutcomeKind.FAILED, id="rebalancer deep push"),
     ],
 )
 def test_late_push_of_every_pool__costs_the_floors_or_only_gas(

@@ -538,14 +538,14 @@ def test_many_controls_leave_room_for_cycles(anvil_chain: LocalChain, tmp_path: 
 @pytest.mark.parametrize(
     ("moment", "state", "code"),
     [
-        pytest.param("before:take a control", ControlState.DONE, "", marks=pytest.mark.slow),
-        pytest.param("inside:take a control", ControlState.DONE, "", marks=pytest.mark.slow),
-        ("after:take a control", ControlState.FAILED, "interrupted"),
-        pytest.param("before:send", ControlState.FAILED, "interrupted", marks=pytest.mark.slow),
-        ("after:send", ControlState.FAILED, "interrupted"),
-        pytest.param("before:finish a control", ControlState.FAILED, "interrupted", marks=pytest.mark.slow),
-        pytest.param("inside:finish a control", ControlState.FAILED, "interrupted", marks=pytest.mark.slow),
-        pytest.param("after:finish a control", ControlState.DONE, "", marks=pytest.mark.slow),
+        pytest.param("before:take a control", ControlState.DONE, "", marks=pytest.mark.slow, id="before it is taken"),
+        pytest.param("inside:take a control", ControlState.DONE, "", marks=pytest.mark.slow, id="while it is taken"),
+        pytest.param("after:take a control", ControlState.FAILED, "interrupted", id="taken"),
+        pytest.param("before:send", ControlState.FAILED, "interrupted", marks=pytest.mark.slow, id="before the send"),
+        pytest.param("after:send", ControlState.FAILED, "interrupted", id="sent"),
+        pytest.param("before:finish a control", ControlState.FAILED, "interrupted", marks=pytest.mark.slow, id="before it is finished"),
+        pytest.param("inside:finish a control", ControlState.FAILED, "interrupted", marks=pytest.mark.slow, id="while it is finished"),
+        pytest.param("after:finish a control", ControlState.DONE, "", marks=pytest.mark.slow, id="finished"),
     ],
 )  # fmt: skip
 def test_a_killed_run_neither_loses_nor_repeats_a_control(

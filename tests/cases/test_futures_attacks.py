@@ -107,10 +107,10 @@ def test_gift_of_margin__stops_no_reduction(perps: LocalPerps, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("other", "fall", "is_emergency"),
     [
-        (-1, Fraction(-22, 100), False),
-        (-1, Fraction(-30, 100), True),
-        pytest.param(0, Fraction(-22, 100), False, marks=pytest.mark.slow),
-        (0, Fraction(-33, 100), True),
+        pytest.param(-1, Fraction(-22, 100), False, id="other index stopped, fall"),
+        pytest.param(-1, Fraction(-30, 100), True, id="other index stopped, emergency"),
+        pytest.param(0, Fraction(-22, 100), False, marks=pytest.mark.slow, id="own index, fall"),
+        pytest.param(0, Fraction(-33, 100), True, id="own index, emergency"),
     ],
 )
 def test_stopped_index__holds_no_other_market_s_reduction_back(
@@ -278,12 +278,12 @@ def test_reduction_above_the_day_s_budget__closes_its_rest(perps: LocalPerps, tm
 @pytest.mark.parametrize(
     ("fall", "at_hand", "spot_follows"),
     [
-        (Fraction(-20, 100), "5%", True),
-        (Fraction(-24, 100), "4%", False),
-        pytest.param(Fraction(-20, 100), "5%", False, marks=pytest.mark.slow),
-        pytest.param(Fraction(-24, 100), "5%", True, marks=pytest.mark.slow),
-        pytest.param(Fraction(-24, 100), "5%", False, marks=pytest.mark.slow),
-        pytest.param(Fraction(-24, 100), "4%", True, marks=pytest.mark.slow),
+        pytest.param(Fraction(-20, 100), "5%", True, id="five percent at hand, spot follows"),
+        pytest.param(Fraction(-24, 100), "4%", False, id="four percent at hand, spot stays"),
+        pytest.param(Fraction(-20, 100), "5%", False, marks=pytest.mark.slow, id="five percent at hand, spot stays"),
+        pytest.param(Fraction(-24, 100), "5%", True, marks=pytest.mark.slow, id="deep fall, five percent, spot follows"),
+        pytest.param(Fraction(-24, 100), "5%", False, marks=pytest.mark.slow, id="deep fall, five percent, spot stays"),
+        pytest.param(Fraction(-24, 100), "4%", True, marks=pytest.mark.slow, id="deep fall, four percent, spot follows"),
     ],
 )
 def test_pool_held_below_the_bound__liquidates_nobody_with_cash(

@@ -219,8 +219,8 @@ def test_deposits__go_to_a_known_strategy_by_the_shown_plan(anvil_chain: LocalCh
 @pytest.mark.parametrize(
     ("moment", "state", "is_open"),
     [
-        ("inside:write the books of strategies", ControlState.FAILED, False),
-        ("after:write the books of strategies", ControlState.FAILED, True),
+        pytest.param("inside:write the books of strategies", ControlState.FAILED, False, id="while books are written"),
+        pytest.param("after:write the books of strategies", ControlState.FAILED, True, id="books written"),
     ],
 )
 def test_run_killed_at_new_ledgers__has_all_or_none(

@@ -124,9 +124,9 @@ def test_mainnet_and_testnet_sign_other_bytes(world: World) -> None:
 @pytest.mark.parametrize(
     ("url", "is_mainnet", "words"),
     [
-        ("https://api.hyperliquid.xyz", False, "is not the testnet"),
-        ("https://api.hyperliquid-testnet.xyz", True, "is not the mainnet"),
-        ("ftp://api.hyperliquid.xyz", True, "not an http"),
+        pytest.param("https://api.hyperliquid.xyz", False, "is not the testnet", id="mainnet host for the testnet"),
+        pytest.param("https://api.hyperliquid-testnet.xyz", True, "is not the mainnet", id="testnet host for the mainnet"),
+        pytest.param("ftp://api.hyperliquid.xyz", True, "not an http", id="not http"),
     ],
 )
 def test_a_published_host_of_the_other_network_is_refused(url: str, is_mainnet: bool, words: str) -> None:

@@ -44,11 +44,11 @@ def lags(chain: LocalChain, symbol: str, share: Fraction) -> None:
 @pytest.mark.parametrize(
     ("size", "tactic", "router", "end"),
     [
-        (1_500_000, SKEW, "swap_router_02", OutcomeKind.DONE),
-        (4_000_000, SKEW, "swap_router_02", OutcomeKind.REFUSED),
-        pytest.param(2_000_000, BOTH, "swap_router_02", None, marks=pytest.mark.slow),
-        pytest.param(1_800_000, BOTH, "rebalancer", None, marks=pytest.mark.slow),
-        pytest.param(3_000_000, BOTH, "rebalancer", OutcomeKind.REFUSED, marks=pytest.mark.slow),
+        pytest.param(1_500_000, SKEW, "swap_router_02", OutcomeKind.DONE, id="skew within the limits"),
+        pytest.param(4_000_000, SKEW, "swap_router_02", OutcomeKind.REFUSED, id="skew beyond the limits"),
+        pytest.param(2_000_000, BOTH, "swap_router_02", None, marks=pytest.mark.slow, id="both tactics, router"),
+        pytest.param(1_800_000, BOTH, "rebalancer", None, marks=pytest.mark.slow, id="both tactics, rebalancer"),
+        pytest.param(3_000_000, BOTH, "rebalancer", OutcomeKind.REFUSED, marks=pytest.mark.slow, id="both tactics, beyond the limits"),
     ],
 )
 def test_mean_beside_a_lagging_feed__bounds_a_pushed_pool(

@@ -40,10 +40,10 @@ def require_refused(chain: LocalChain, agent: Agent, guard: str) -> Verdict:
 @pytest.mark.parametrize(
     ("guard", "changes", "measured", "limit"),
     [
-        ("native_floor", {"limits.native_floor": "10"}, "9.99", "at least 10 native"),
-        ("gas_per_day", {"limits.gas_per_day": "0.0000001"}, "native", "0.0000001 native"),
-        ("gas_price", {"limits.gas_price": "0.5 gwei"}, "gwei", "0.5 gwei"),
-        ("max_live_value", {"portfolio.max_live_value": "89999"}, "90000", "89999"),
+        pytest.param("native_floor", {"limits.native_floor": "10"}, "9.99", "at least 10 native", id="native floor"),
+        pytest.param("gas_per_day", {"limits.gas_per_day": "0.0000001"}, "native", "0.0000001 native", id="gas a day"),
+        pytest.param("gas_price", {"limits.gas_price": "0.5 gwei"}, "gwei", "0.5 gwei", id="gas price"),
+        pytest.param("max_live_value", {"portfolio.max_live_value": "89999"}, "90000", "89999", id="value ceiling"),
     ],
 )
 def test_a_limit_of_the_config_refuses_with_what_was_measured(

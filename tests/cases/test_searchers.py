@@ -47,9 +47,9 @@ def test_searcher_of_any_size__moves_nobody_beyond_the_limits(
 @pytest.mark.parametrize(
     ("router", "name", "size"),
     [
-        ("rebalancer", "back-run", 0),
-        ("swap_router_02", "front-run, unwind later", 600_000),
-        ("swap_router_02", "bait: skew in our favour, turned round in front", 200_000),
+        pytest.param("rebalancer", "back-run", 0, id="back-run"),
+        pytest.param("swap_router_02", "front-run, unwind later", 600_000, id="front-run"),
+        pytest.param("swap_router_02", "bait: skew in our favour, turned round in front", 200_000, id="bait"),
     ],
 )
 def test_the_other_tactics_keep_to_the_limits_too(anvil_chain: LocalChain, tmp_path: Path, router: str, name: str, size: int) -> None:

@@ -114,8 +114,8 @@ def look_until(chain: LocalChain, loaded: LoadedConfig, moment: str) -> None:
 @pytest.mark.parametrize(
     ("moment", "arguments", "own"),
     [
-        ("after:take a control", (("amount", "100"),), []),
-        ("after:send", (("amount", "100"),), ["3"]),
+        pytest.param("after:take a control", (("amount", "100"),), [], id="control taken"),
+        pytest.param("after:send", (("amount", "100"),), ["3"], id="payment sent"),
         *slow([("after:send", (("resume", "2"),), ["2"]), ("before:finish a control", (("amount", "100"),), ["3"])]),
     ],
 )

@@ -20,14 +20,14 @@ WHALE_ADDRESS = dev_accounts()[WHALE_INDEX].address
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("[store]", "[nonsense]\nx = 1\n[store]", ("nonsense", "unknown key")),
-        ('target = "30%"', 'target = "20%"', ("90%", "add 10%")),
-        ('target = "30%"', "target = 30", ("above 1 and has no unit",)),
-        ('slippage = "0.3%"\n', "", ("limits.slippage: missing",)),
-        ("test_account = 0", f'keyring = "{"ab" * 32}"', ("wallet.keyring", "service/name")),
-        ("test_account = 0", f'key_env = "{"ab" * 32}"', ("not the name of an environment variable",)),
-        ("chain_id = 31337", 'chain_id = "one"', ("chain.chain_id",)),
-        ("[chain]", "[chain", ("not valid TOML",)),
+        pytest.param("[store]", "[nonsense]\nx = 1\n[store]", ("nonsense", "unknown key"), id="unknown table"),
+        pytest.param('target = "30%"', 'target = "20%"', ("90%", "add 10%"), id="weights below a whole"),
+        pytest.param('target = "30%"', "target = 30", ("above 1 and has no unit",), id="target without unit"),
+        pytest.param('slippage = "0.3%"\n', "", ("limits.slippage: missing",), id="missing slippage"),
+        pytest.param("test_account = 0", f'keyring = "{"ab" * 32}"', ("wallet.keyring", "service/name"), id="key as a keyring"),
+        pytest.param("test_account = 0", f'key_env = "{"ab" * 32}"', ("not the name of an environment variable",), id="key as a variable"),
+        pytest.param("chain_id = 31337", 'chain_id = "one"', ("chain.chain_id",), id="chain id as text"),
+        pytest.param("[chain]", "[chain", ("not valid TOML",), id="broken TOML"),
     ],
 )
 def test_a_mistake_in_the_config_is_named_by_every_command(desk: Desk, old: str, new: str, words: tuple[str, ...]) -> None:

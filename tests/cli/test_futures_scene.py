@@ -58,14 +58,17 @@ def test_init_writes_the_futures_of_a_profile(name: str, venue: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("profile", "targets", "why"),
     [
-        ("bold", [], "--futures: 'bold' is not a profile"),
-        ("moderate", [("LINK", "100%")], "--futures-target: 'LINK' has no market"),
-        (
+        pytest.param("bold", [], "--futures: 'bold' is not a profile", id="unknown profile"),
+        pytest.param("moderate", [("LINK", "100%")], "--futures-target: 'LINK' has no market", id="target without a market"),
+        pytest.param(
             "moderate",
             [("WETH", "-60%"), ("WETH", "100%")],
             "--futures-target: 'WETH' has no market at the venue, or its market was already",
+            id="market without a mark",
         ),
-        ("moderate", [("WETH", "60%"), ("WBTC", "-30%")], "--futures-target: absolute weights sum to 90%"),
+        pytest.param(
+            "moderate", [("WETH", "60%"), ("WBTC", "-30%")], "--futures-target: absolute weights sum to 90%", id="weights below a whole"
+        ),
     ],
 )
 def test_a_mistake_about_futures_is_named_and_nothing_written(

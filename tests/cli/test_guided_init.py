@@ -87,7 +87,7 @@ def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], terminal_run.shown
 
 
-@pytest.mark.parametrize("last", [[], ["", "", "", "no"]])
+@pytest.mark.parametrize("last", [[], pytest.param(["", "", "", "no"], id="a no at the end")])
 def test_who_ends_early_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: list[str]) -> None:
     answers = [text for _, text in ANSWERS[:8]]
     if last:
@@ -169,12 +169,13 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
 @pytest.mark.parametrize(
     ("basket", "cash", "words"),
     [
-        (
+        pytest.param(
             "2",
             "500",
             ("With 500 USDC: not worth it here at 1 gwei and a pool fee of 0.3 %, only from 19,380 USDC.", "To make it worth it: "),
+            id="five coins, 500 dollars",
         ),
-        (
+        pytest.param(
             "WETH=50% USDC=50%",
             "500",
             (
@@ -182,11 +183,13 @@ TO_CASH = ["", WALLET, "RPC_A=alpha RPC_B=beta"]
                 "limits.plan_cost =",
                 "30 gwei and a pool fee of 0.3 %, only from 35,280",
             ),
+            id="two coins, 500 dollars",
         ),
-        (
+        pytest.param(
             "WETH=50% USDC=50%",
             "6000",
             ("With 6,000 USDC: about 3 trades and 2.0 USDC a year at 1 gwei.", "About 10 trades and 1.2 USDC a year at 0.05 gwei"),
+            id="two coins, 6,000 dollars",
         ),
         ("WETH=50% USDC=50%", "all", ("1,000 is the ceiling", "With 1,000 USDC: not worth it here at 1 gwei")),
     ],
@@ -201,7 +204,13 @@ def test_dialogue__ends_in_two_lines_on_a_year_or_not_worth_it(
 
 
 @pytest.mark.parametrize(
-    ("cash", "answer", "ceiling"), [("3000", "", "4500"), ("3000", "5,000", "5000"), ("all", "", "1000"), *slow([("600", "", "1000")])]
+    ("cash", "answer", "ceiling"),
+    [
+        pytest.param("3000", "", "4500", id="ceiling by default"),
+        pytest.param("3000", "5,000", "5000", id="own ceiling"),
+        pytest.param("all", "", "1000", id="all the cash"),
+        *slow([("600", "", "1000")]),
+    ],
 )
 def test_ceiling__is_asked_and_follows_the_cash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], cash: str, answer: str, ceiling: str

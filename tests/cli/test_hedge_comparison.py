@@ -15,10 +15,10 @@ OVERWEIGHT = ("whatif", "--target", "ETH=40,USD=60", "--value", "ETH=8000,USD=60
 @pytest.mark.parametrize(
     ("options", "sale", "short", "shorted"),
     [
-        (("--futures", "tax=ETH=60,funding=ETH=-0.03%"), "61.2", "13.2", "1200"),
-        (("--futures", "funding=ETH=0.01%"), "1.2", "-1.2", "1200"),
-        (("--futures", "tax=ETH=1,funding=ETH=-0.03%"), "2.2", "13.2", "0"),
-        ((), "1.2", "2.4", "0"),
+        pytest.param(("--futures", "tax=ETH=60,funding=ETH=-0.03%"), "61.2", "13.2", "1200", id="large tax"),
+        pytest.param(("--futures", "funding=ETH=0.01%"), "1.2", "-1.2", "1200", id="paid funding"),
+        pytest.param(("--futures", "tax=ETH=1,funding=ETH=-0.03%"), "2.2", "13.2", "0", id="small tax"),
+        pytest.param((), "1.2", "2.4", "0", id="no options"),
     ],
 )
 def test_the_cheaper_of_sale_and_short_is_taken(bare: Bare, options: tuple[str, ...], sale: str, short: str, shorted: str) -> None:

@@ -78,13 +78,23 @@ def test_dropped_interrupt__is_an_interruption(words: list[str], code: int) -> N
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
-        (["status", "--json"], 130, "interrupted; no transaction was sent"),
-        (["rebalance", "--config", "a.toml"], 130, "interrupted; no transaction was sent"),
-        (["orders", "set", "WETH"], 130, "interrupted; no transaction was sent"),
-        ([], 130, "interrupted; no transaction was sent"),
-        (["telegram"], 130, "the bot has stopped; requests that it queued stay in the queue"),
-        (["stop", "--to-stable", "--send"], 12, "interrupted. Sent transactions are in the journal; the next run settles them"),
-        (["run", "--send", "--yes"], 12, "interrupted. Sent transactions are in the journal; the next run settles them"),
+        pytest.param(["status", "--json"], 130, "interrupted; no transaction was sent", id="reading command"),
+        pytest.param(["rebalance", "--config", "a.toml"], 130, "interrupted; no transaction was sent", id="dry rebalance"),
+        pytest.param(["orders", "set", "WETH"], 130, "interrupted; no transaction was sent", id="orders"),
+        pytest.param([], 130, "interrupted; no transaction was sent", id="no command"),
+        pytest.param(["telegram"], 130, "the bot has stopped; requests that it queued stay in the queue", id="telegram bot"),
+        pytest.param(
+            ["stop", "--to-stable", "--send"],
+            12,
+            "interrupted. Sent transactions are in the journal; the next run settles them",
+            id="stop with send",
+        ),
+        pytest.param(
+            ["run", "--send", "--yes"],
+            12,
+            "interrupted. Sent transactions are in the journal; the next run settles them",
+            id="run with send",
+        ),
     ],
 )
 def test_interrupted_command__speaks_of_sending_only_with_send(arguments: list[str], exit_code: int, message: str) -> None:

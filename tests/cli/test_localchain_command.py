@@ -74,7 +74,9 @@ def test_a_taken_port_is_named_before_anything_is_deployed(
     assert "port" in result.error["remedy"]
 
 
-@pytest.mark.parametrize("option", [("--futures",), ("--network", "base"), ("--futures", "--network", "base")])
+@pytest.mark.parametrize(
+    "option", [("--futures",), ("--network", "base"), pytest.param(("--futures", "--network", "base"), id="futures beside a network")]
+)
 def test_a_safe_is_on_the_plain_chain_alone(bare: Callable[..., CommandResult], option: tuple[str, ...]) -> None:
     result = bare("localchain", "--safe", *option, "--json")
     assert result.code == 2

@@ -45,11 +45,11 @@ def test_grouped_option__sets_fields_by_name(texts: list[str] | None, values: di
 @pytest.mark.parametrize(
     ("option", "texts", "named"),
     [
-        (BOOK, ["latency=3"], "--book latency: '3'"),
-        (BOOK, ["latency=many"], "--book latency: 'many'"),
-        (BOOK, ["BTC=60", "lottt=1"], "--book: 'lottt=1' beside 'BTC=60'"),
-        (NAMED, ["price=1"], "--named: 'price=1'"),
-        (NAMED, ["30bps"], "--named: '30bps'"),
+        pytest.param(BOOK, ["latency=3"], "--book latency: '3'", id="number without a unit"),
+        pytest.param(BOOK, ["latency=many"], "--book latency: 'many'", id="not a number"),
+        pytest.param(BOOK, ["BTC=60", "lottt=1"], "--book: 'lottt=1' beside 'BTC=60'", id="unknown name beside a symbol"),
+        pytest.param(NAMED, ["price=1"], "--named: 'price=1'", id="foreign name"),
+        pytest.param(NAMED, ["30bps"], "--named: '30bps'", id="value without a name"),
     ],
 )
 def test_grouped_option__refuses_the_unreadable_with_its_names(option: GroupedOption, texts: list[str], named: str) -> None:

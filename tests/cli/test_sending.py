@@ -60,7 +60,9 @@ def test_run_once_sends_like_rebalance(desk: Desk) -> None:
     assert done["outcome"] == "done"
 
 
-@pytest.mark.parametrize("command", [("rebalance",), ("run", "--once"), ("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.25")])
+@pytest.mark.parametrize(
+    "command", [("rebalance",), ("run", "--once"), pytest.param(("swap", "--in", "WETH", "--out", "USDC", "--amount", "0.25"), id="swap")]
+)
 def test_sending_needs_a_yes_or_somebody_to_ask(desk: Desk, command: tuple[str, ...]) -> None:
     before = nonce(desk)
     error = desk.ask(*command, "--send", want=2)["error"]

@@ -32,10 +32,10 @@ POLICY = ("--target", "WBTC=50,LINK=20,USD=30", "--scenarios", "crash", "--limit
 @pytest.mark.parametrize(
     ("shocks", "values", "outside"),
     [
-        (("ALT=-50%",), {"BTC": "5000", "ETH": "3000", "ALT": "1000"}, ["BTC", "ETH", "ALT"]),
-        (("ETH=+40%",), {"BTC": "5000", "ETH": "4200", "ALT": "2000"}, ["BTC", "ETH", "ALT"]),
-        (("ALT=-50%", "BTC=-2500bps"), {"BTC": "3750", "ETH": "3000", "ALT": "1000"}, ["ETH", "ALT"]),
-        (("ALT=-0.01%",), {"BTC": "5000", "ETH": "3000", "ALT": "1999.8"}, []),
+        pytest.param(("ALT=-50%",), {"BTC": "5000", "ETH": "3000", "ALT": "1000"}, ["BTC", "ETH", "ALT"], id="one falls"),
+        pytest.param(("ETH=+40%",), {"BTC": "5000", "ETH": "4200", "ALT": "2000"}, ["BTC", "ETH", "ALT"], id="one rises"),
+        pytest.param(("ALT=-50%", "BTC=-2500bps"), {"BTC": "3750", "ETH": "3000", "ALT": "1000"}, ["ETH", "ALT"], id="two fall"),
+        pytest.param(("ALT=-0.01%",), {"BTC": "5000", "ETH": "3000", "ALT": "1999.8"}, [], id="within the band"),
     ],
 )
 def test_values_drift_and_trades_are_those_after_the_shock(

@@ -98,17 +98,17 @@ def test_without_a_terminal_and_a_named_password_nothing_is_made(bare: Bare, tmp
 @pytest.mark.parametrize(
     "args",
     [
-        ("wallet", "import", KEY),
-        ("wallet", "import", f"0x{KEY}", "more"),
-        ("wallet", "create", GOOD, KEY),
+        pytest.param(("wallet", "import", KEY), id="key"),
+        pytest.param(("wallet", "import", f"0x{KEY}", "more"), id="prefixed key and a word"),
+        pytest.param(("wallet", "create", GOOD, KEY), id="password and key"),
         ("wallet", KEY),
-        ("wallet", "import", "--index", KEY),
-        ("wallet", "import", f"--{KEY}"),
-        ("wallet", "import", "--password-env", KEY),
-        ("wallet", "import", "--password-fd", f"0x{KEY}"),
-        ("wallet", "import", "--keyring", KEY),
+        pytest.param(("wallet", "import", "--index", KEY), id="key as an index"),
+        pytest.param(("wallet", "import", f"--{KEY}"), id="key as an option"),
+        pytest.param(("wallet", "import", "--password-env", KEY), id="key as a variable"),
+        pytest.param(("wallet", "import", "--password-fd", f"0x{KEY}"), id="key as a descriptor"),
+        pytest.param(("wallet", "import", "--keyring", KEY), id="key as a keyring"),
         ("wallet", " ".join(["canary"] * 12)),
-        ("wallet", "import", *["canary"] * 12),
+        pytest.param(("wallet", "import", *["canary"] * 12), id="phrase"),
     ],
 )
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["people", "json"])

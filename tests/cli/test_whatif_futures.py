@@ -93,12 +93,17 @@ def test_markets_without_a_spot_asset_have_a_price_and_lots(bare: Bare, market: 
 @pytest.mark.parametrize(
     ("options", "message", "remedy"),
     [
-        (("--futures", "BTC=1", "--price", "ETH=300"), "--price: 'ETH' is not an asset, nor in --futures", "choose from BTC, USD"),
-        (("--futures", "ETH=1,lot=ETH=1"), "--futures lot: ETH has no price", "--price ETH="),
-        (("--futures", "leverage=15x"), "--futures: no market is named", "--futures BTC=0"),
-        (("--futures", "lot=BTC=1"), "--futures: no market is named", "--futures BTC=0"),
-        (("--futures", "stress=20%"), "--futures: no market is named", "--futures BTC=0"),
-        (("--network", "etherium"), "--network: 'etherium'", "choose from ethereum, base"),
+        pytest.param(
+            ("--futures", "BTC=1", "--price", "ETH=300"),
+            "--price: 'ETH' is not an asset, nor in --futures",
+            "choose from BTC, USD",
+            id="price of no asset",
+        ),
+        pytest.param(("--futures", "ETH=1,lot=ETH=1"), "--futures lot: ETH has no price", "--price ETH=", id="lot without a price"),
+        pytest.param(("--futures", "leverage=15x"), "--futures: no market is named", "--futures BTC=0", id="leverage without a market"),
+        pytest.param(("--futures", "lot=BTC=1"), "--futures: no market is named", "--futures BTC=0", id="lot without a market"),
+        pytest.param(("--futures", "stress=20%"), "--futures: no market is named", "--futures BTC=0", id="stress without a market"),
+        pytest.param(("--network", "etherium"), "--network: 'etherium'", "choose from ethereum, base", id="mistyped network"),
     ],
 )
 def test_what_it_cannot_use_is_refused(bare: Bare, options: tuple[str, ...], message: str, remedy: str) -> None:

@@ -206,11 +206,11 @@ def test_least_total_without_a_band__names_the_drift_it_assumes(bare: Bare) -> N
 @pytest.mark.parametrize(
     ("target", "value", "band", "symbol", "why"),
     [
-        ({"A": 50, "B": 50}, {"A": 0, "B": 10}, "10%rel", "A", "the portfolio holds none of it"),
-        ({"A": 50, "B": 50}, {"A": 0, "B": 10}, "10%rel", "B", "no other asset has value"),
-        ({"A": 5, "B": 95}, {"A": 5, "B": 95}, "5%abs", "A", "reaches down to 0 %"),
-        ({"A": 5, "B": 95}, {"A": 5, "B": 95}, "5%abs", "B", "reaches up to 100 %"),
-        ({"A": 5, "B": 95}, {"A": 5, "B": 95}, None, "A", "no band was given"),
+        pytest.param({"A": 50, "B": 50}, {"A": 0, "B": 10}, "10%rel", "A", "the portfolio holds none of it", id="asset not held"),
+        pytest.param({"A": 50, "B": 50}, {"A": 0, "B": 10}, "10%rel", "B", "no other asset has value", id="nothing else held"),
+        pytest.param({"A": 5, "B": 95}, {"A": 5, "B": 95}, "5%abs", "A", "reaches down to 0 %", id="band to nothing"),
+        pytest.param({"A": 5, "B": 95}, {"A": 5, "B": 95}, "5%abs", "B", "reaches up to 100 %", id="band to everything"),
+        pytest.param({"A": 5, "B": 95}, {"A": 5, "B": 95}, None, "A", "no band was given", id="no band"),
     ],
 )
 def test_unreachable_alert_price__is_null_with_the_reason(

@@ -97,7 +97,10 @@ def check_swaps(chain: LocalChain, random: Random, pairs: list[V2Pool], number: 
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("number", "quotes", "swaps"), [(12, 480, 240), pytest.param(24, 1_800, 1_100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("number", "quotes", "swaps"),
+    [pytest.param(12, 480, 240, id="twelve swaps"), pytest.param(24, 1_800, 1_100, marks=pytest.mark.slow, id="twenty-four swaps")],
+)
 def test_random_swaps_on_anvil_equal_the_contracts(anvil_chain, number, quotes, swaps):
     random = Random(2_000)
     pairs = random_pairs(anvil_chain, random, number)

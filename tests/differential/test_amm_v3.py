@@ -229,7 +229,12 @@ def test_recorded_mainnet_pool__quotes_and_swaps_as_ours(anvil_chain):
 
 @pytest.mark.parametrize(
     ("amount", "limit_from_price", "reason"),
-    [(0, None, "AS"), (1, 0, "SPL"), (1, 1, "SPL"), (2**255, None, "")],
+    [
+        pytest.param(0, None, "AS", id="nothing"),
+        pytest.param(1, 0, "SPL", id="price at the limit"),
+        pytest.param(1, 1, "SPL", id="limit on the wrong side"),
+        pytest.param(2**255, None, "", id="half of the numbers"),
+    ],
 )
 def test_what_we_refuse_the_pool_refuses_with_the_same_words(anvil_chain, amount, limit_from_price, reason):
     pair = pools_on_chain.new_pair(anvil_chain, "W")

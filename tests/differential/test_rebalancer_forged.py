@@ -89,13 +89,13 @@ def test_a_row_of_another_kind_reaches_no_pool(venues: Venues, venue: Venue) -> 
 @pytest.mark.parametrize(
     ("asks", "extra", "claims", "words"),
     [
-        (1, 0, 10**12, "BelowBound"),
-        (2, 0, 10**12, "NotAwaited"),
-        (1, 1, 10**12, "TooMuchAsked"),
-        (1, -(10**17), 10**12, "TooMuchAsked"),
-        (0, 0, 10**12, "NeverCalledBack"),
-        (1, 0, 0, "TooLittleOut"),
-        (1, 0, -1, "TooLittleOut"),
+        pytest.param(1, 0, 10**12, "BelowBound", id="one call, exact"),
+        pytest.param(2, 0, 10**12, "NotAwaited", id="two calls"),
+        pytest.param(1, 1, 10**12, "TooMuchAsked", id="a unit too much"),
+        pytest.param(1, -(10**17), 10**12, "TooMuchAsked", id="less than nothing"),
+        pytest.param(0, 0, 10**12, "NeverCalledBack", id="no call"),
+        pytest.param(1, 0, 0, "TooLittleOut", id="nothing claimed"),
+        pytest.param(1, 0, -1, "TooLittleOut", id="negative claim"),
     ],
 )
 @every_pool_callback
@@ -139,13 +139,13 @@ def test_a_pool_of_another_leg_is_not_served_in_this_legs_turn(venues: Venues, v
 @pytest.mark.parametrize(
     ("calls", "extra", "claims", "words"),
     [
-        (1, 0, 10**12, "BelowBound"),
-        (2, 0, 10**12, "NotAwaited"),
-        (0, 0, 10**12, "NeverCalledBack"),
-        (1, 1, 10**12, "FilledInPart"),
-        (1, -1, 10**12, "FilledInPart"),
-        (1, 0, 0, "TooLittleOut"),
-        (1, 0, -1, "TooLittleOut"),
+        pytest.param(1, 0, 10**12, "BelowBound", id="one call, exact"),
+        pytest.param(2, 0, 10**12, "NotAwaited", id="two calls"),
+        pytest.param(0, 0, 10**12, "NeverCalledBack", id="no call"),
+        pytest.param(1, 1, 10**12, "FilledInPart", id="a unit too much"),
+        pytest.param(1, -1, 10**12, "FilledInPart", id="a unit too little"),
+        pytest.param(1, 0, 0, "TooLittleOut", id="nothing claimed"),
+        pytest.param(1, 0, -1, "TooLittleOut", id="negative claim"),
     ],
 )
 def test_a_forged_manager_in_the_victims_own_program_robs_nobody(venues: Venues, calls: int, extra: int, claims: int, words: str) -> None:

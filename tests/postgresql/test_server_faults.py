@@ -255,10 +255,10 @@ def test_reads_of_one_transaction_see_one_state(opened: Opener) -> None:
             for state in ("08006", "53100", "53300", "57P01", "57P03", "57014", "58030", "25P03", "25006", "40001", "40P01", "55P03")
         ),
         *((state, "", False) for state in ("28P01", "3D000", "42501", "42P01", "22P02", "23505", "XX001", "57P04")),
-        (None, "connection refused", True),
-        (None, "server closed the connection unexpectedly", True),
-        (None, 'FATAL: password authentication failed for user "trimtab"', False),
-        (None, 'FATAL: unsupported startup parameter in options: "lock_timeout"', False),
+        pytest.param(None, "connection refused", True, id="refused"),
+        pytest.param(None, "server closed the connection unexpectedly", True, id="closed"),
+        pytest.param(None, 'FATAL: password authentication failed for user "trimtab"', False, id="wrong password"),
+        pytest.param(None, 'FATAL: unsupported startup parameter in options: "lock_timeout"', False, id="unsupported option"),
     ],
 )
 def test_what_passes_is_told_by_sqlstate(sqlstate: str | None, words: str, passes: bool) -> None:

@@ -127,7 +127,11 @@ def test_node_of_the_wheel_works_like_the_machines(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("system", "machine", "named"),
-    [("Plan9", "x86_64", "Plan9 x86_64"), ("Linux", "armv7l", "Linux armv7l"), ("Linux", "aarch64", "@foundry-rs/anvil-linux-arm64")],
+    [
+        pytest.param("Plan9", "x86_64", "Plan9 x86_64", id="other system"),
+        pytest.param("Linux", "armv7l", "Linux armv7l", id="other machine"),
+        pytest.param("Linux", "aarch64", "@foundry-rs/anvil-linux-arm64", id="package missing"),
+    ],
 )
 def test_anvil_where_it_is_not_built_or_not_installed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, system: str, machine: str, named: str

@@ -149,31 +149,32 @@ ALL_TRIGGERS = "is none of AnsweredTrigger, AnyOf, Cron, Drawdown, Every, Hybrid
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("snapshot.pools.0.reserve0", 1.5, "1.5 is not an integer @ $.snapshot.pools[0].reserve0"),
-        ("snapshot.pools.0.reserve0", True, "True is not an integer"),
-        ("snapshot.pools.0.reserve0", "1e6", "'1e6' is not an integer"),
-        ("snapshot.pools.0.reserve0", "9" * 5_000, "is not an integer"),
-        (
+        pytest.param("snapshot.pools.0.reserve0", 1.5, "1.5 is not an integer @ $.snapshot.pools[0].reserve0", id="float"),
+        pytest.param("snapshot.pools.0.reserve0", True, "True is not an integer", id="boolean"),
+        pytest.param("snapshot.pools.0.reserve0", "1e6", "'1e6' is not an integer", id="power of ten"),
+        pytest.param("snapshot.pools.0.reserve0", "9" * 5_000, "is not an integer", id="too many digits"),
+        pytest.param(
             "snapshot.pools.0.type",
             "V9Pool",
             "'V9Pool' is none of PancakeV3Pool, SlipstreamPool, V2Pool, V3Pool, V4NativePool, V4Pool @ $.snapshot.pools[0]",
+            id="unknown type",
         ),
-        ("snapshot.pools.0", 7, "7 is none of PancakeV3Pool, SlipstreamPool, V2Pool, V3Pool, V4NativePool, V4Pool"),
-        ("snapshot.owner", 7, "7 is not text @ $.snapshot.owner"),
-        ("snapshot.head", [], "[] is not an object @ $.snapshot.head"),
-        ("snapshot.holdings", "0xabc", "'0xabc' is not a list @ $.snapshot.holdings"),
-        ("snapshot.surprise", 1, "unknown field 'surprise' @ $.snapshot"),
-        ("policy.trigger.type", "Every", "@ $.policy.trigger"),
-        (
-            "policy.trigger.type",
-            ["Every"],
-            ALL_TRIGGERS,
+        pytest.param(
+            "snapshot.pools.0", 7, "7 is none of PancakeV3Pool, SlipstreamPool, V2Pool, V3Pool, V4NativePool, V4Pool", id="number as a pool"
         ),
-        ("policy.destination", "moon", "'moon' is not a valid Destination @ $.policy.destination"),
-        ("reference.sources", ["feed", "rumour"], "'rumour' is not a valid PriceSource @ $.reference.sources[1]"),
-        ("limits.min_trade", "1.5", "'1.5' is not a fraction such as 3/2 @ $.limits.min_trade"),
-        ("limits.min_trade", "1/0", "'1/0' is not a fraction"),
-        ("limits.min_trade", 1, "1 is not a fraction"),
+        pytest.param("snapshot.owner", 7, "7 is not text @ $.snapshot.owner", id="number as text"),
+        pytest.param("snapshot.head", [], "[] is not an object @ $.snapshot.head", id="list as an object"),
+        pytest.param("snapshot.holdings", "0xabc", "'0xabc' is not a list @ $.snapshot.holdings", id="text as a list"),
+        pytest.param("snapshot.surprise", 1, "unknown field 'surprise' @ $.snapshot", id="unknown field"),
+        pytest.param("policy.trigger.type", "Every", "@ $.policy.trigger", id="trigger without its fields"),
+        pytest.param("policy.trigger.type", ["Every"], ALL_TRIGGERS, id="list as a type"),
+        pytest.param("policy.destination", "moon", "'moon' is not a valid Destination @ $.policy.destination", id="unknown destination"),
+        pytest.param(
+            "reference.sources", ["feed", "rumour"], "'rumour' is not a valid PriceSource @ $.reference.sources[1]", id="unknown source"
+        ),
+        pytest.param("limits.min_trade", "1.5", "'1.5' is not a fraction such as 3/2 @ $.limits.min_trade", id="decimal as a fraction"),
+        pytest.param("limits.min_trade", "1/0", "'1/0' is not a fraction", id="division by zero"),
+        pytest.param("limits.min_trade", 1, "1 is not a fraction", id="number as a fraction"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_path(path: str, value: object, said: str) -> None:

@@ -17,17 +17,17 @@ from tests.cli.widths import drawing_of
 @pytest.mark.parametrize(
     ("document", "path", "label", "figure"),
     [
-        ("StatusDocument", "holdings.0.symbol", "asset", "text"),
-        ("StatusDocument", "holdings.0.weight_bps", "weight", "percent"),
-        ("StatusDocument", "holdings.0.band_bps.1", "band", "percent"),
-        ("StatusDocument", "holdings.0.day_bps", "24 h", "percent+"),
-        ("StatusDocument", "total_value", "total value", "money"),
-        ("LiquidityDocument", "positions.0.lvr_per_day", "LVR a day", "amount"),
-        ("LiquidityDocument", "positions.0.loss_bps", "loss, share", "percent+"),
-        ("HistoryDocument", "steps.3.cost.total", "cost", "amount"),
-        ("LotsDocument", "assets.0.lots.1.acquired", "acquired (UTC)", "time"),
-        ("LivePlanDocument", "weights_after_bps.USDC.e", "USDC.e", "percent"),
-        ("LivePlanDocument", "legs.0.amount_in_raw", "in", "number"),
+        pytest.param("StatusDocument", "holdings.0.symbol", "asset", "text", id="symbol"),
+        pytest.param("StatusDocument", "holdings.0.weight_bps", "weight", "percent", id="weight"),
+        pytest.param("StatusDocument", "holdings.0.band_bps.1", "band", "percent", id="band"),
+        pytest.param("StatusDocument", "holdings.0.day_bps", "24 h", "percent+", id="change of a day"),
+        pytest.param("StatusDocument", "total_value", "total value", "money", id="total value"),
+        pytest.param("LiquidityDocument", "positions.0.lvr_per_day", "LVR a day", "amount", id="loss a day"),
+        pytest.param("LiquidityDocument", "positions.0.loss_bps", "loss, share", "percent+", id="loss as a share"),
+        pytest.param("HistoryDocument", "steps.3.cost.total", "cost", "amount", id="cost"),
+        pytest.param("LotsDocument", "assets.0.lots.1.acquired", "acquired (UTC)", "time", id="time"),
+        pytest.param("LivePlanDocument", "weights_after_bps.USDC.e", "USDC.e", "percent", id="weight by symbol"),
+        pytest.param("LivePlanDocument", "legs.0.amount_in_raw", "in", "number", id="raw amount"),
     ],
 )
 def test_column__label_and_format_are_those_of_the_declaration(document: str, path: str, label: str, figure: str) -> None:

@@ -33,8 +33,16 @@ PLAIN = re.compile(r"[0-9]+(\.[0-9]+)?")
 LOCATIONS = {"external", "uniswap", "blockchain"}
 EVENT_TYPES = {"Deposit", "Withdrawal", "Income", "Loss", "Spend", "Staking"}
 READ_OF_TRADES = {
-    "Location", "Timestamp", "Spend Currency", "Spend Amount", "Receive Currency", "Receive Amount", "Fee", "Fee Currency", "Description",
-}  # fmt: skip
+    "Location",
+    "Timestamp",
+    "Spend Currency",
+    "Spend Amount",
+    "Receive Currency",
+    "Receive Amount",
+    "Fee",
+    "Fee Currency",
+    "Description",
+}
 READ_OF_EVENTS = {"Type", "Location", "Timestamp", "Currency", "Amount", "Fee", "Fee Currency", "Description"}
 DOCUMENTED_TRADES = "Location,Spend Currency,Receive Currency,Receive Amount,Spend Amount,Fee,Fee Currency,Description,Timestamp"
 DOCUMENTED_EVENTS = "Type,Location,Currency,Amount,Fee,Fee Currency,Description,Timestamp"
@@ -143,13 +151,16 @@ def test_trades_alike_in_the_same_second_are_a_millisecond_apart() -> None:
 @pytest.mark.parametrize(
     ("kind", "raw", "word"),
     [
-        (ExternalTransferKind.DEPOSIT, 5, "Deposit"), (ExternalTransferKind.WITHDRAWAL, -5, "Withdrawal"),
-        (ExternalTransferKind.GIFT, 5, "Income"),
-        (ExternalTransferKind.LOSS, -5, "Loss"),
-        (ExternalTransferKind.REBASE, 5, "Income"), (ExternalTransferKind.REBASE, -5, "Loss"),
-        (None, 5, "Deposit"), (None, -5, "Withdrawal"),
+        pytest.param(ExternalTransferKind.DEPOSIT, 5, "Deposit", id="deposit"),
+        pytest.param(ExternalTransferKind.WITHDRAWAL, -5, "Withdrawal", id="withdrawal"),
+        pytest.param(ExternalTransferKind.GIFT, 5, "Income", id="gift"),
+        pytest.param(ExternalTransferKind.LOSS, -5, "Loss", id="loss"),
+        pytest.param(ExternalTransferKind.REBASE, 5, "Income", id="rebase up"),
+        pytest.param(ExternalTransferKind.REBASE, -5, "Loss", id="rebase down"),
+        pytest.param(None, 5, "Deposit", id="unclassified deposit"),
+        pytest.param(None, -5, "Withdrawal", id="unclassified withdrawal"),
     ],
-)  # fmt: skip
+)
 def test_what_came_and_went_is_the_event_that_it_was(kind: ExternalTransferKind | None, raw: int, word: str) -> None:
     wallet = Wallet()
     wallet.flow(USDC, raw, kind)

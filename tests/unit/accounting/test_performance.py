@@ -113,10 +113,10 @@ def test_time_weighted_return__is_the_markets_product(moves: list[tuple[int, int
 @pytest.mark.parametrize(
     ("crossed", "end", "expected"),
     [
-        ([], 110, 0.1),
-        ([(YEAR_S, 100)], 231, 0.21),  # 10 % in each of two years
-        ([(YEAR_S, -110)], 0, 0.21),
-        ([(YEAR_S, -55)], Fraction(121, 2), 0.21),
+        pytest.param([], 110, 0.1, id="no flow"),
+        pytest.param([(YEAR_S, 100)], 231, 0.21, id="deposit after a year"),  # 10 % in each of two years
+        pytest.param([(YEAR_S, -110)], 0, 0.21, id="withdrawal of all"),
+        pytest.param([(YEAR_S, -55)], Fraction(121, 2), 0.21, id="withdrawal of half"),
     ],
 )
 def test_money_weighted_returns_match_closed_forms(crossed: list[tuple[int, int]], end: Fraction, expected: float) -> None:
@@ -336,7 +336,12 @@ def test_periods_are_those_of_the_calendar() -> None:
 
 
 @pytest.mark.parametrize(
-    ("effect", "paid", "word"), [(-20, 10, "gained nothing before costs"), (5, 10, "more than half"), (190, 10, "less than a tenth")]
+    ("effect", "paid", "word"),
+    [
+        pytest.param(-20, 10, "gained nothing before costs", id="a loss"),
+        pytest.param(5, 10, "more than half", id="half of the gain"),
+        pytest.param(190, 10, "less than a tenth", id="small part of the gain"),
+    ],
 )
 def test_the_hint_follows_its_rule(effect: int, paid: int, word: str) -> None:
     assert word in _performance(effect, paid).hint

@@ -33,10 +33,10 @@ ROOT = Path(__file__).parents[3]
 @pytest.mark.parametrize(
     ("method", "first", "second"),
     [
-        (LotMethod.FIFO, 100 + 60, 60 + 180),
-        (LotMethod.LIFO, 180 + 60, 60 + 100),
-        (LotMethod.HIFO, 180 + 100, 60 + 60),
-        (LotMethod.AVERAGE, 200, 200),
+        pytest.param(LotMethod.FIFO, 100 + 60, 60 + 180, id="first in first out"),
+        pytest.param(LotMethod.LIFO, 180 + 60, 60 + 100, id="last in first out"),
+        pytest.param(LotMethod.HIFO, 180 + 100, 60 + 60, id="highest cost first"),
+        pytest.param(LotMethod.AVERAGE, 200, 200, id="average cost"),
     ],
 )
 def test_four_methods_by_hand(method: LotMethod, first: int, second: int) -> None:

@@ -179,7 +179,12 @@ def test_depth__is_a_pair_s_reserve_or_two_percent_of_v3():
 
 
 @pytest.mark.parametrize(
-    ("known", "impact_bps", "ends"), [((-100, 100), 99, False), ((-100, 100), 100, True), ((MIN_TICK, MAX_TICK), 9_999, False)]
+    ("known", "impact_bps", "ends"),
+    [
+        pytest.param((-100, 100), 99, False, id="a tick before the bound"),
+        pytest.param((-100, 100), 100, True, id="at the bound"),
+        pytest.param((MIN_TICK, MAX_TICK), 9_999, False, id="whole range"),
+    ],
 )
 def test_ticks_read__end_where_the_impact_bound_is_beyond_them(known, impact_bps, ends):
     """1.0001 ** 100 is 1.01005: the price of what is sold falls by 99.5 bps until there, whichever way."""

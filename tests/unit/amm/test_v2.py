@@ -15,13 +15,13 @@ reserves = st.integers(1, UINT112_MAX)
 @pytest.mark.parametrize(
     ("amount_in", "reserve_in", "reserve_out", "amount_out"),
     [
-        (1, 5, 10, 1662497915624478906),
-        (1, 10, 5, 453305446940074565),
-        (2, 5, 10, 2851015155847869602),
-        (2, 10, 5, 831248957812239453),
-        (1, 10, 10, 906610893880149131),
-        (1, 100, 100, 987158034397061298),
-        (1, 1000, 1000, 996006981039903216),
+        pytest.param(1, 5, 10, 1662497915624478906, id="one of five to ten"),
+        pytest.param(1, 10, 5, 453305446940074565, id="one of ten to five"),
+        pytest.param(2, 5, 10, 2851015155847869602, id="two of five to ten"),
+        pytest.param(2, 10, 5, 831248957812239453, id="two of ten to five"),
+        pytest.param(1, 10, 10, 906610893880149131, id="even tens"),
+        pytest.param(1, 100, 100, 987158034397061298, id="even hundreds"),
+        pytest.param(1, 1000, 1000, 996006981039903216, id="even thousands"),
     ],
 )
 def test_amounts_out_are_those_of_the_contracts_own_tests(amount_in, reserve_in, reserve_out, amount_out):

@@ -82,7 +82,10 @@ def test_a_new_level_is_a_new_alert_and_a_removed_one_is_gone(tmp_path: Path) ->
     assert bot.stages() == {}
 
 
-@pytest.mark.parametrize(("kind", "level", "later"), [(ABOVE, 2_100, 2_300), (OrderKind.STOP_LOSS, 1_500, 1_600)])
+@pytest.mark.parametrize(
+    ("kind", "level", "later"),
+    [pytest.param(ABOVE, 2_100, 2_300, id="alert above"), pytest.param(OrderKind.STOP_LOSS, 1_500, 1_600, id="stop loss")],
+)
 def test_a_new_level_of_what_was_disarmed_is_armed(kind: OrderKind, level: int, later: int) -> None:
     bot = two(terms("WETH", kind, level))
     bot.look({"WETH": 2_000})

@@ -120,11 +120,11 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
-        ("a.csv", b"time,A\n2021-01-01,1,2\n", "a.csv has 3 cells in row 1, but 2 columns"),
-        ("b.csv", b"time,A\n2021-01-01,\xff\n", "b.csv is not UTF-8 text: byte 18 is 0xff"),
-        ("c.csv", b" \n", "c.csv is empty"),
-        ("d.parquet", b"PAR1....PAR1", "d.parquet is damaged"),
-        ("e.csv", b"time,A\n1.5,1\n", "e.csv, row 1: '1.5' is not a time"),
+        pytest.param("a.csv", b"time,A\n2021-01-01,1,2\n", "a.csv has 3 cells in row 1, but 2 columns", id="cells beyond columns"),
+        pytest.param("b.csv", b"time,A\n2021-01-01,\xff\n", "b.csv is not UTF-8 text: byte 18 is 0xff", id="not UTF-8"),
+        pytest.param("c.csv", b" \n", "c.csv is empty", id="empty"),
+        pytest.param("d.parquet", b"PAR1....PAR1", "d.parquet is damaged", id="damaged parquet"),
+        pytest.param("e.csv", b"time,A\n1.5,1\n", "e.csv, row 1: '1.5' is not a time", id="fraction as a time"),
     ],
 )
 def test_a_broken_file_is_told_in_our_words(tmp_path: Path, name: str, data: bytes, reason: str) -> None:

@@ -18,17 +18,17 @@ def hours(count: int) -> list[int]:
 @pytest.mark.parametrize(
     ("times", "prices", "words"),
     [
-        ([0, 3_600, 3_600], [[1.0]] * 3, "is repeated"),
-        ([0, 7_200, 3_600], [[1.0]] * 3, "follows 1970-01-01 02:00:00 UTC"),
-        ([0, 3_600], [[1.0], [0.0]], r"A is zero \(0\) at 1970-01-01 01:00:00 UTC \(row 1\)"),
-        ([0, 3_600], [[1.0], [-2.5]], r"A is negative \(-2.5\)"),
-        ([0, 3_600], [[1.0], [float("inf")]], "A is infinite"),
-        ([0, 3_600], [[1.0], [float("-inf")]], "A is infinite"),
-        ([0, 3_600], [[NAN], [NAN]], "A has none"),
-        ([0], [[1.0]], "1 bars"),
-        ([0.5, 1.5], [[1.0], [1.0]], "not unix seconds"),
-        ([0, 3_600], [[1.0, 2.0]] * 2, "a table of"),
-        ([0, 3_600], [1.0, 1.0], "a table of"),
+        pytest.param([0, 3_600, 3_600], [[1.0]] * 3, "is repeated", id="repeated time"),
+        pytest.param([0, 7_200, 3_600], [[1.0]] * 3, "follows 1970-01-01 02:00:00 UTC", id="time back"),
+        pytest.param([0, 3_600], [[1.0], [0.0]], r"A is zero \(0\) at 1970-01-01 01:00:00 UTC \(row 1\)", id="zero price"),
+        pytest.param([0, 3_600], [[1.0], [-2.5]], r"A is negative \(-2.5\)", id="negative price"),
+        pytest.param([0, 3_600], [[1.0], [float("inf")]], "A is infinite", id="infinite price"),
+        pytest.param([0, 3_600], [[1.0], [float("-inf")]], "A is infinite", id="minus infinity"),
+        pytest.param([0, 3_600], [[NAN], [NAN]], "A has none", id="no price"),
+        pytest.param([0], [[1.0]], "1 bars", id="one bar"),
+        pytest.param([0.5, 1.5], [[1.0], [1.0]], "not unix seconds", id="fractions of seconds"),
+        pytest.param([0, 3_600], [[1.0, 2.0]] * 2, "a table of", id="too wide"),
+        pytest.param([0, 3_600], [1.0, 1.0], "a table of", id="no table"),
     ],
 )
 def test_bad_prices_are_refused_by_name_and_place(times: list[float], prices: list[list[float]], words: str) -> None:

@@ -51,11 +51,11 @@ def assert_the_same(
 @pytest.mark.parametrize(
     ("trigger", "destination", "targets", "least"),
     [
-        (Threshold(500, None), Destination.TARGET, TARGETS, 2),
-        (Threshold(None, 1_500), Destination.HALFWAY, TARGETS, 2),
-        (Threshold(500, None), Destination.BAND, PAIR, 2),
-        (Every(4 * HOUR_S), Destination.TARGET, TARGETS, 3),
-        (HybridTrigger(Threshold(300, None), Every(3 * HOUR_S)), Destination.TARGET, TARGETS, 2),
+        pytest.param(Threshold(500, None), Destination.TARGET, TARGETS, 2, id="absolute band"),
+        pytest.param(Threshold(None, 1_500), Destination.HALFWAY, TARGETS, 2, id="halfway"),
+        pytest.param(Threshold(500, None), Destination.BAND, PAIR, 2, id="to the band"),
+        pytest.param(Every(4 * HOUR_S), Destination.TARGET, TARGETS, 3, id="every four hours"),
+        pytest.param(HybridTrigger(Threshold(300, None), Every(3 * HOUR_S)), Destination.TARGET, TARGETS, 2, id="hybrid"),
     ],
 )
 def test_every_kind_of_policy_ends_where_the_live_step_does(

@@ -173,18 +173,21 @@ def test_sum__is_that_of_assets_and_a_year_is_weighed_by_holding() -> None:
 @pytest.mark.parametrize(
     ("hours", "rate", "notes"),
     [
-        (range(20), 0.00001, []),
-        (range(3, 20), 0.00001, ["starts at 2023-11-15 01:00, after the simulation starts"]),
-        (range(18), 0.00001, ["ends at 2023-11-15 15:00, before the simulation ends"]),
-        (
+        pytest.param(range(20), 0.00001, [], id="complete"),
+        pytest.param(range(3, 20), 0.00001, ["starts at 2023-11-15 01:00, after the simulation starts"], id="late start"),
+        pytest.param(range(18), 0.00001, ["ends at 2023-11-15 15:00, before the simulation ends"], id="early end"),
+        pytest.param(
             (*range(9), 14, *range(15, 20)),
             0.00001,
             ["has 1 intervals longer than usual, at most 21600 s; missing rates count as zero"],
+            id="a gap",
         ),
-        ((*range(10), 9.5, *range(10, 20)), 0.00001, ["has 2 intervals shorter than usual, at least 1800 s"]),
-        ([at + (at + 1) % 2 / 3_600 for at in range(20)], 0.00001, []),  # venues miss the hour by moments
-        (range(25), 0.00001, ["has 5 rates outside the simulation, which are ignored"]),
-        (range(20), -0.001, ["has rates of 876% a year: they may be percent instead of shares"]),
+        pytest.param(
+            (*range(10), 9.5, *range(10, 20)), 0.00001, ["has 2 intervals shorter than usual, at least 1800 s"], id="half-hourly rate"
+        ),
+        pytest.param([at + (at + 1) % 2 / 3_600 for at in range(20)], 0.00001, [], id="seconds off"),  # venues miss the hour by moments
+        pytest.param(range(25), 0.00001, ["has 5 rates outside the simulation, which are ignored"], id="rates after the end"),
+        pytest.param(range(20), -0.001, ["has rates of 876% a year: they may be percent instead of shares"], id="percents"),
     ],
 )
 def test_what_is_missing_or_strange_is_told(hours: Sequence[float], rate: float, notes: list[str]) -> None:
@@ -255,23 +258,42 @@ def test_a_file_says_the_same_as_csv_and_as_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "reason", "remedy"),
     [
-        (("2021-01-01,A,0.1", "2021-01-01,B,0.1", "2021-01-01,A,0.1"), "row 3: 'A' has a repeated time", "without duplicates"),
-        (("2021-01-02,B,0.1", "2021-01-02,A,0.1", "2021-01-01,A,0.1"), "row 3: 'A' has an unordered time", "sort"),
-        (("2021-01-01,A,0.1", "2021-01-02,A,NaN"), "row 2: 'A' has a rate of nan", "or remove the row"),
-        (("2021-01-01,A,0.1", "2021-01-02,A,inf"), "row 2: 'A' has a rate of inf", "or remove the row"),
-        (("2021-01-01,A,0.1", "2021-01-02,A,-inf"), "row 2: 'A' has a rate of -inf", "or remove the row"),
-        (("2021-01-01,A,0.1", "2021-01-02,A,1.5"), "row 2: 'A' has a rate of 1.5, .* looks like percent", "0.0001 for 0.01%"),
-        (("2021-01-01,A,0.1", "2021-01-02,A,-2"), "row 2: 'A' has a rate of -2.0, .* looks like percent", "0.0001 for 0.01%"),
-        (("2021-01-01,A,0.1", "2021-01-02,A,"), "row 2: no rate", "remove rows"),
-        (("2021-01-01,A,0.1", "2021-01-02,,0.1"), "row 2: no symbol", "remove rows"),
-        (("2021-01-01,A,0.1", "2021-01-02,A,0.01%"), "column 'rate' holds no numbers", "plain decimals"),
-        (("2021-01-01T00:00:00Z,A,0.1", "2021-01-02T00:00:00+02:00,A,0.1"), "times in several time zones", "UTC"),
-        (("2021-01-01,A,0.1", "soon,A,0.1"), "row 2: 'soon' is not a time", "write times"),
-        (("2021-01-01,A,0.1", ",A,0.1"), "1 rows have no time", ""),
-        (("44197,A,0.1",), "'44197' is not a time: .*spreadsheet", ""),
-        (("01/02/2021,A,0.1",), "01/02/2021 may be 2021-01-02 or 2021-02-01", "write dates"),
-        (("2021-01-01,A B,0.1",), "a symbol is not a plain name", "letters, digits"),
-        ((), "--funding: funding.csv ", ""),
+        pytest.param(
+            ("2021-01-01,A,0.1", "2021-01-01,B,0.1", "2021-01-01,A,0.1"),
+            "row 3: 'A' has a repeated time",
+            "without duplicates",
+            id="repeated time",
+        ),
+        pytest.param(
+            ("2021-01-02,B,0.1", "2021-01-02,A,0.1", "2021-01-01,A,0.1"), "row 3: 'A' has an unordered time", "sort", id="unordered time"
+        ),
+        pytest.param(("2021-01-01,A,0.1", "2021-01-02,A,NaN"), "row 2: 'A' has a rate of nan", "or remove the row", id="NaN"),
+        pytest.param(("2021-01-01,A,0.1", "2021-01-02,A,inf"), "row 2: 'A' has a rate of inf", "or remove the row", id="infinity"),
+        pytest.param(("2021-01-01,A,0.1", "2021-01-02,A,-inf"), "row 2: 'A' has a rate of -inf", "or remove the row", id="minus infinity"),
+        pytest.param(
+            ("2021-01-01,A,0.1", "2021-01-02,A,1.5"),
+            "row 2: 'A' has a rate of 1.5, .* looks like percent",
+            "0.0001 for 0.01%",
+            id="percent",
+        ),
+        pytest.param(
+            ("2021-01-01,A,0.1", "2021-01-02,A,-2"),
+            "row 2: 'A' has a rate of -2.0, .* looks like percent",
+            "0.0001 for 0.01%",
+            id="negative percent",
+        ),
+        pytest.param(("2021-01-01,A,0.1", "2021-01-02,A,"), "row 2: no rate", "remove rows", id="missing rate"),
+        pytest.param(("2021-01-01,A,0.1", "2021-01-02,,0.1"), "row 2: no symbol", "remove rows", id="missing symbol"),
+        pytest.param(("2021-01-01,A,0.1", "2021-01-02,A,0.01%"), "column 'rate' holds no numbers", "plain decimals", id="percent sign"),
+        pytest.param(
+            ("2021-01-01T00:00:00Z,A,0.1", "2021-01-02T00:00:00+02:00,A,0.1"), "times in several time zones", "UTC", id="several zones"
+        ),
+        pytest.param(("2021-01-01,A,0.1", "soon,A,0.1"), "row 2: 'soon' is not a time", "write times", id="word as a time"),
+        pytest.param(("2021-01-01,A,0.1", ",A,0.1"), "1 rows have no time", "", id="missing time"),
+        pytest.param(("44197,A,0.1",), "'44197' is not a time: .*spreadsheet", "", id="days of a spreadsheet"),
+        pytest.param(("01/02/2021,A,0.1",), "01/02/2021 may be 2021-01-02 or 2021-02-01", "write dates", id="ambiguous date"),
+        pytest.param(("2021-01-01,A B,0.1",), "a symbol is not a plain name", "letters, digits", id="symbol with a space"),
+        pytest.param((), "--funding: funding.csv ", "", id="no rows"),
     ],
 )
 def test_a_mistake_in_a_file_is_named(tmp_path: Path, lines: tuple[str, ...], reason: str, remedy: str) -> None:

@@ -56,42 +56,70 @@ def test_every_limit_can_be_off() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("[store]", "[nonsense]\nx = 1\n[store]", ("nonsense", "unknown key")),
-        ('slippage = "0.3%"', 'slippige = "0.3%"', ("limits.slippige", "unknown key", "limits.slippage: missing")),
-        ('target = "50%"', 'target = "40%"', ("portfolio.assets", "90%", "add 10%")),
-        ('target = "50%"', "target = 50", ("portfolio.assets.WETH.target", "no unit", "50%")),
-        ('target = "50%"', 'target = "50.001%"', ("finer than one basis point",)),
-        ('target = "50%"', 'target = "half"', ("not a share", "'half'")),
-        (f'address = "{WETH_PRESET.address}', f'address = "{USDC_PRESET.address}', ("given twice", USDC_PRESET.address)),
-        ('symbol = "WETH"', 'symbol = "USDC"', ("symbol USDC is given twice",)),
-        (
+        pytest.param("[store]", "[nonsense]\nx = 1\n[store]", ("nonsense", "unknown key"), id="unknown table"),
+        pytest.param(
+            'slippage = "0.3%"', 'slippige = "0.3%"', ("limits.slippige", "unknown key", "limits.slippage: missing"), id="mistyped key"
+        ),
+        pytest.param('target = "50%"', 'target = "40%"', ("portfolio.assets", "90%", "add 10%"), id="weights below a whole"),
+        pytest.param('target = "50%"', "target = 50", ("portfolio.assets.WETH.target", "no unit", "50%"), id="target without unit"),
+        pytest.param('target = "50%"', 'target = "50.001%"', ("finer than one basis point",), id="finer than a basis point"),
+        pytest.param('target = "50%"', 'target = "half"', ("not a share", "'half'"), id="share as a word"),
+        pytest.param(
+            f'address = "{WETH_PRESET.address}',
+            f'address = "{USDC_PRESET.address}',
+            ("given twice", USDC_PRESET.address),
+            id="repeated address",
+        ),
+        pytest.param('symbol = "WETH"', 'symbol = "USDC"', ("symbol USDC is given twice",), id="repeated symbol"),
+        pytest.param(
             f'address = "{WETH_PRESET.address}',
             'address = "' + WETH_PRESET.address.replace("aaA39", "aAa39"),
             ("assets.WETH.address", "checksum"),
+            id="wrong checksum",
         ),
-        (WETH_PRESET.address, "0x1234", ("chain.wrapped_native", "not an address")),
-        ('symbol = "WETH"', 'symbol = "\\u001b[31mX"', ("portfolio.assets.0.symbol",)),
-        ('numeraire = "USDC"', 'numeraire = "EUR"', ("numeraire 'EUR'",)),
-        ('reserve = "0"', 'reserve = "-1"', ("not an amount",)),
-        ('kind = ["feed", "twap"]', 'kind = ["spot"]', ("spot", "allow_spot")),
-        ('keystore = "wallet.json"', "test_account = 0", ("test_account", "local chains only")),
-        ('keystore = "wallet.json"', 'keystore = "a"\nkey_env = "B"', ("more than one key source",)),
-        ('url_env = "RPC_A"', 'url_env = "RPC_A"\nurl = "http://secret"', ("exactly one of url and url_env",)),
-        ("confirmations = 2", "confirmations = 0", ("chain.confirmations", "got 0")),
-        ('cooldown = "1h"', 'cooldown = "soon"', ("policy.cooldown", "not a duration")),
-        ('balance_jump_wait = "24h"', 'balance_jump_wait = "31d"', ("limits.balance_jump_wait", "more than 30d")),
-        ('deposit_auto = "10%"', 'deposit_auto = "26%"', ("limits.deposit_auto", "26% is above 25%", "flows confirm")),
-        ('deposit_auto = "10%"', 'deposit_auto = "10"', ("limits.deposit_auto", "no unit")),
-        ('deposit_auto = "10%"', 'deposit_auto = "-1%"', ("limits.deposit_auto", "negative")),
-        ('gas_price = "60 gwei"', 'gas_price = "60"', ("limits.gas_price", "60 gwei")),
-        ('kind = "threshold", relative = "10%"', 'kind = "moon"', ("policy.trigger",)),
-        ('kind = "threshold", relative = "10%"', 'kind = "threshold"', ("needs absolute or relative",)),
-        ('kind = "threshold", relative = "10%"', 'kind = "time"', ("exactly one of every and cron",)),
-        ('kind = "threshold", relative = "10%"', 'kind = "time", cron = "0 9 * * *"', ("timezone",)),
-        ('kind = "threshold", relative = "10%"', 'kind = "time", every = "5m"', ("30m",)),
-        ("[chain]", "[chain", ("not valid TOML",)),
+        pytest.param(WETH_PRESET.address, "0x1234", ("chain.wrapped_native", "not an address"), id="short address"),
+        pytest.param('symbol = "WETH"', 'symbol = "\\u001b[31mX"', ("portfolio.assets.0.symbol",), id="symbol that steers"),
+        pytest.param('numeraire = "USDC"', 'numeraire = "EUR"', ("numeraire 'EUR'",), id="unknown numeraire"),
+        pytest.param('reserve = "0"', 'reserve = "-1"', ("not an amount",), id="negative reserve"),
+        pytest.param('kind = ["feed", "twap"]', 'kind = ["spot"]', ("spot", "allow_spot"), id="spot as a source"),
+        pytest.param(
+            'keystore = "wallet.json"', "test_account = 0", ("test_account", "local chains only"), id="test account on a live chain"
+        ),
+        pytest.param('keystore = "wallet.json"', 'keystore = "a"\nkey_env = "B"', ("more than one key source",), id="two key sources"),
+        pytest.param(
+            'url_env = "RPC_A"',
+            'url_env = "RPC_A"\nurl = "http://secret"',
+            ("exactly one of url and url_env",),
+            id="two addresses of an endpoint",
+        ),
+        pytest.param("confirmations = 2", "confirmations = 0", ("chain.confirmations", "got 0"), id="no confirmations"),
+        pytest.param('cooldown = "1h"', 'cooldown = "soon"', ("policy.cooldown", "not a duration"), id="cooldown as a word"),
+        pytest.param(
+            'balance_jump_wait = "24h"', 'balance_jump_wait = "31d"', ("limits.balance_jump_wait", "more than 30d"), id="wait too long"
+        ),
+        pytest.param(
+            'deposit_auto = "10%"',
+            'deposit_auto = "26%"',
+            ("limits.deposit_auto", "26% is above 25%", "flows confirm"),
+            id="automatic deposit above its limit",
+        ),
+        pytest.param(
+            'deposit_auto = "10%"', 'deposit_auto = "10"', ("limits.deposit_auto", "no unit"), id="automatic deposit without unit"
+        ),
+        pytest.param('deposit_auto = "10%"', 'deposit_auto = "-1%"', ("limits.deposit_auto", "negative"), id="negative automatic deposit"),
+        pytest.param('gas_price = "60 gwei"', 'gas_price = "60"', ("limits.gas_price", "60 gwei"), id="gas price without unit"),
+        pytest.param('kind = "threshold", relative = "10%"', 'kind = "moon"', ("policy.trigger",), id="unknown trigger"),
+        pytest.param(
+            'kind = "threshold", relative = "10%"', 'kind = "threshold"', ("needs absolute or relative",), id="threshold without band"
+        ),
+        pytest.param(
+            'kind = "threshold", relative = "10%"', 'kind = "time"', ("exactly one of every and cron",), id="time without schedule"
+        ),
+        pytest.param('kind = "threshold", relative = "10%"', 'kind = "time", cron = "0 9 * * *"', ("timezone",), id="two schedules"),
+        pytest.param('kind = "threshold", relative = "10%"', 'kind = "time", every = "5m"', ("30m",), id="interval too short"),
+        pytest.param("[chain]", "[chain", ("not valid TOML",), id="broken TOML"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_named_with_its_remedy(old: str, new: str, words: tuple[str, ...]) -> None:
     message = config_error((old, new))
     for word in words:

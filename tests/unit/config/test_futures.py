@@ -238,12 +238,19 @@ def test_hyperliquid_without_its_package_names_the_extra(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ('url = "http://127.0.0.1:1"\n', "", "futures: give exactly one of url and url_env"),
-        ('agent_keystore = "agent.json"', 'agent_keystore = "a"\nagent_key_env = "B"', "more than one source of the agent key"),
-        ('network = "testnet"', 'network = "both"', "futures.network: choose from 'mainnet' or 'testnet'"),
-        ('agent_name = "trimtab"\n', "", "futures.agent_name: missing"),
-        ('symbol = "BTC"', 'symbol = "ETH"', "futures.markets.ETH: given twice"),
-        ('network = "testnet"\n', 'network = "testnet"\nvault = "0x00"\n', "futures.vault: unknown key"),
+        pytest.param('url = "http://127.0.0.1:1"\n', "", "futures: give exactly one of url and url_env", id="no address"),
+        pytest.param(
+            'agent_keystore = "agent.json"',
+            'agent_keystore = "a"\nagent_key_env = "B"',
+            "more than one source of the agent key",
+            id="two key sources",
+        ),
+        pytest.param(
+            'network = "testnet"', 'network = "both"', "futures.network: choose from 'mainnet' or 'testnet'", id="unknown network"
+        ),
+        pytest.param('agent_name = "trimtab"\n', "", "futures.agent_name: missing", id="no agent name"),
+        pytest.param('symbol = "BTC"', 'symbol = "ETH"', "futures.markets.ETH: given twice", id="repeated market"),
+        pytest.param('network = "testnet"\n', 'network = "testnet"\nvault = "0x00"\n', "futures.vault: unknown key", id="unknown key"),
     ],
 )
 def test_each_mistake_in_hyperliquid_is_named(old: str, new: str, reason: str) -> None:

@@ -81,10 +81,15 @@ def test_wrong_value__is_named_by_its_asset_with_what_to_write(change: tuple[str
 @pytest.mark.parametrize(
     ("old", "new", "remedy"),
     [
-        ('target = "50%"', "target = 50%", 'put the value in quotes: "50%"'),
-        ('kind = "threshold", relative = "10%"', 'kind = "threshold", relative = 10%', 'put the value in quotes: "10%"'),
-        ('cooldown = "1h"', "cooldown = 1h", 'put the value in quotes: "1h"'),
-        ("confirmations = 2", "confirmations = 2 = 3", "correct it; trimtab init writes a valid config"),
+        pytest.param('target = "50%"', "target = 50%", 'put the value in quotes: "50%"', id="percentage"),
+        pytest.param(
+            'kind = "threshold", relative = "10%"',
+            'kind = "threshold", relative = 10%',
+            'put the value in quotes: "10%"',
+            id="percentage in a table",
+        ),
+        pytest.param('cooldown = "1h"', "cooldown = 1h", 'put the value in quotes: "1h"', id="duration"),
+        pytest.param("confirmations = 2", "confirmations = 2 = 3", "correct it; trimtab init writes a valid config", id="two equal signs"),
     ],
 )
 def test_a_bare_percentage_or_duration_is_to_be_quoted(old: str, new: str, remedy: str) -> None:

@@ -87,28 +87,57 @@ def test_missing_orders__are_none_and_what_is_out_waits_as_cash() -> None:
 @pytest.mark.parametrize(
     ("asset", "whole", "reason"),
     [
-        ({"stop_loss": 0.2}, None, "0.2 is ambiguous"),
-        ({"stop_loss": 0}, None, "0 is ambiguous"),
-        ({"stop_loss": True}, None, "True is not a level; write a price in the numeraire such as"),
-        ({"stop_loss": float("inf")}, None, "inf is not a level"),
-        ({"stop_loss": "-5%"}, None, "is not a level"),
-        ({"entry": "0"}, None, "'0': zero can never trigger"),
-        ({"entry": "0%"}, None, "zero can never trigger"),
-        ({"entry": "100%"}, None, "portfolio.assets.WETH.entry: 100% below is at or below zero, so it can never trigger"),
-        ({"stop_loss": "120%"}, None, "can never trigger; write less than 100%"),
-        ({"trailing_stop": "1%"}, None, "is within portfolio.orders.hysteresis of 1%, so it could never be armed"),
-        ({"take_profit": "0.5%"}, None, "could never be armed"),
-        ({"stop_loss": "0.001%"}, None, "finer than a basis point"),
-        ({"alert_below": "100%"}, None, "portfolio.assets.WETH.alert_below: 100% below is at or below zero"),
-        ({"alert_above": "never"}, None, "'never' is not a level"),
-        ({"stop_loss": "1600", "entry": "1500"}, None, "portfolio.assets.WETH.stop_loss: 1600 is not below entry 1500"),
-        ({"take_profit": "1400", "entry": "1500"}, None, "entry: 1500 is not below take_profit 1400"),
-        ({"take_profit": "1400", "stop_loss": "1400"}, None, "stop_loss: 1400 is not below take_profit 1400"),
-        (None, {"stop_loss": "8000"}, "portfolio.orders.stop_loss: deposits change the portfolio's value, so a price is not meaningful"),
-        (None, {"entry": "5%"}, "portfolio.orders.entry: unknown key"),
-        (None, {"alert_below": "5%"}, "portfolio.orders.alert_below: unknown key"),
-        (None, {"hysteresis": "30%"}, "portfolio.orders.hysteresis: more than 20%"),
-        (None, {"absent": "hold"}, "portfolio.orders.absent"),
+        pytest.param({"stop_loss": 0.2}, None, "0.2 is ambiguous", id="fraction"),
+        pytest.param({"stop_loss": 0}, None, "0 is ambiguous", id="nothing"),
+        pytest.param({"stop_loss": True}, None, "True is not a level; write a price in the numeraire such as", id="true"),
+        pytest.param({"stop_loss": float("inf")}, None, "inf is not a level", id="infinity"),
+        pytest.param({"stop_loss": "-5%"}, None, "is not a level", id="negative percentage"),
+        pytest.param({"entry": "0"}, None, "'0': zero can never trigger", id="price of nothing"),
+        pytest.param({"entry": "0%"}, None, "zero can never trigger", id="distance of nothing"),
+        pytest.param(
+            {"entry": "100%"},
+            None,
+            "portfolio.assets.WETH.entry: 100% below is at or below zero, so it can never trigger",
+            id="entry at zero",
+        ),
+        pytest.param({"stop_loss": "120%"}, None, "can never trigger; write less than 100%", id="stop below zero"),
+        pytest.param(
+            {"trailing_stop": "1%"},
+            None,
+            "is within portfolio.orders.hysteresis of 1%, so it could never be armed",
+            id="trailing stop within the hysteresis",
+        ),
+        pytest.param({"take_profit": "0.5%"}, None, "could never be armed", id="take profit within the hysteresis"),
+        pytest.param({"stop_loss": "0.001%"}, None, "finer than a basis point", id="finer than a basis point"),
+        pytest.param(
+            {"alert_below": "100%"}, None, "portfolio.assets.WETH.alert_below: 100% below is at or below zero", id="alert at zero"
+        ),
+        pytest.param({"alert_above": "never"}, None, "'never' is not a level", id="alert as a word"),
+        pytest.param(
+            {"stop_loss": "1600", "entry": "1500"},
+            None,
+            "portfolio.assets.WETH.stop_loss: 1600 is not below entry 1500",
+            id="stop above the entry",
+        ),
+        pytest.param(
+            {"take_profit": "1400", "entry": "1500"}, None, "entry: 1500 is not below take_profit 1400", id="entry above the take profit"
+        ),
+        pytest.param(
+            {"take_profit": "1400", "stop_loss": "1400"},
+            None,
+            "stop_loss: 1400 is not below take_profit 1400",
+            id="stop at the take profit",
+        ),
+        pytest.param(
+            None,
+            {"stop_loss": "8000"},
+            "portfolio.orders.stop_loss: deposits change the portfolio's value, so a price is not meaningful",
+            id="price of the portfolio",
+        ),
+        pytest.param(None, {"entry": "5%"}, "portfolio.orders.entry: unknown key", id="entry of the portfolio"),
+        pytest.param(None, {"alert_below": "5%"}, "portfolio.orders.alert_below: unknown key", id="alert of the portfolio"),
+        pytest.param(None, {"hysteresis": "30%"}, "portfolio.orders.hysteresis: more than 20%", id="hysteresis too large"),
+        pytest.param(None, {"absent": "hold"}, "portfolio.orders.absent", id="unknown absence"),
     ],
 )
 def test_what_could_never_act_is_refused_by_name(asset: dict[str, Any] | None, whole: dict[str, Any] | None, reason: str) -> None:
@@ -176,9 +205,9 @@ def test_the_owner_confirms_his_orders_in_words() -> None:
 @pytest.mark.parametrize(
     ("asset", "whole", "reason"),
     [
-        ({"entry": "1500"}, None, "portfolio.assets.WETH.entry: strategies do not support entries"),
-        ({"stop_loss": "10%"}, {"absent": "redistribute"}, "portfolio.orders.absent: strategies keep"),
-        ({"stop_loss": "10%"}, {"stop_loss": "20%"}, ""),
+        pytest.param({"entry": "1500"}, None, "portfolio.assets.WETH.entry: strategies do not support entries", id="entry"),
+        pytest.param({"stop_loss": "10%"}, {"absent": "redistribute"}, "portfolio.orders.absent: strategies keep", id="redistribution"),
+        pytest.param({"stop_loss": "10%"}, {"stop_loss": "20%"}, "", id="exits into cash"),
     ],
 )
 def test_strategies_know_exits_into_cash_alone(asset: dict[str, Any], whole: dict[str, Any] | None, reason: str) -> None:

@@ -41,43 +41,52 @@ def text(trigger: str, *changes: tuple[str, str]) -> str:
 @pytest.mark.parametrize(
     ("written", "expected", "words"),
     [
-        ('{ kind = "threshold", absolute = "1%" }', Threshold(100, None), "threshold: 1% of the portfolio"),
-        ('{ kind = "time", every = "30m" }', Every(1_800), "time: every 30 min"),
-        ('{ kind = "time", every = "28d" }', Every(2_419_200), "time: every 28 d"),
-        (
+        pytest.param(
+            '{ kind = "threshold", absolute = "1%" }', Threshold(100, None), "threshold: 1% of the portfolio", id="absolute threshold"
+        ),
+        pytest.param('{ kind = "time", every = "30m" }', Every(1_800), "time: every 30 min", id="half an hour"),
+        pytest.param('{ kind = "time", every = "28d" }', Every(2_419_200), "time: every 28 d", id="four weeks"),
+        pytest.param(
             '{ kind = "hybrid", relative = "10%", every = "1d" }',
             HybridTrigger(Threshold(None, 1_000), Every(86_400)),
             "hybrid: 10% of the target, every 1 d",
+            id="hybrid",
         ),
-        (
+        pytest.param(
             '{ kind = "either", absolute = "5%", cron = "0 9 1 * *", timezone = "Europe/Berlin" }',
             AnyOf((Threshold(500, None), MONTHLY)),
             "any of: threshold: 5% of the portfolio; time: 0 9 1 * * in Europe/Berlin",
+            id="either",
         ),
-        (
+        pytest.param(
             f"{{ {REVIEW} }}",
             StagedTrigger(MONTHLY, QUARTERLY),
             "review: 0 9 1 * * in Europe/Berlin, executed 0 9 1 1,4,7,10 * in Europe/Berlin",
+            id="review by cron",
         ),
-        (
+        pytest.param(
             '{ kind = "review", review_every = "7d", execute_every = "28d", relative = "10%", absolute = "5%" }',
             StagedTrigger(Every(604_800), Every(2_419_200), Threshold(500, 1_000)),
             "review: every 7 d, executed every 28 d, beyond 10% of the target, 5% of the portfolio",
+            id="review by intervals",
         ),
-        (
+        pytest.param(
             '{ kind = "drawdown", fall = "20%", within = "6h" }',
             Drawdown(2_000, 21_600, (WETH.address,)),
             "drawdown: 20% within 6 h of WETH",
+            id="drawdown",
         ),
-        (
+        pytest.param(
             '{ kind = "volatility_jump", short = "1d", long = "14d", jump = "200%", assets = ["WETH"] }',
             VolatilityJump(86_400, 1_209_600, 20_000, (WETH.address,)),
             "volatility_jump: 1 d above 200% of the 14 d before, of WETH",
+            id="volatility jump",
         ),
-        (
+        pytest.param(
             '[{ kind = "threshold", relative = "10%" }, { kind = "drawdown", fall = "15%", within = "1d" }]',
             AnyOf((Threshold(None, 1_000), Drawdown(1_500, 86_400, (WETH.address,)))),
             "any of: threshold: 10% of the target; drawdown: 15% within 1 d of WETH",
+            id="list",
         ),
     ],
 )
@@ -155,18 +164,38 @@ def test_a_trigger_that_cannot_work_is_named_with_its_remedy(written: str, named
 @pytest.mark.parametrize(
     ("written", "changes", "named"),
     [
-        ('{ kind = "time", every = "1d" }', [(BAND, 'band = "5%abs" ')], "portfolio.assets.WETH.band: the trigger has no bands"),
-        ('{ kind = "drawdown", fall = "9%", within = "1d" }', [(BAND, 'band = "5%abs" ')], "the trigger has no bands"),
-        (TEMPLATE[10:], [(BAND, 'band = "5%" ')], "portfolio.assets.WETH.band: '5%' is not a band; write 10%rel"),
-        (TEMPLATE[10:], [(BAND, 'band = "0%abs" ')], "portfolio.assets.WETH.band.absolute: 0 bps"),
-        (TEMPLATE[10:], [(BAND, 'band = "101%rel" ')], "portfolio.assets.WETH.band.relative: 10100 bps"),
-        (TEMPLATE[10:], [(BAND, "band = 5 ")], "portfolio.assets.WETH.band: 5 is not a band"),
-        (TEMPLATE[10:], [(ONLY, 'only = "some" ')], "policy.only"),
-        ('{ kind = "time", every = "1d" }', [(ONLY, 'only = "winners" ')], "policy.only: winners needs bands, but the trigger has none"),
-        (
+        pytest.param(
+            '{ kind = "time", every = "1d" }',
+            [(BAND, 'band = "5%abs" ')],
+            "portfolio.assets.WETH.band: the trigger has no bands",
+            id="band beside a schedule",
+        ),
+        pytest.param(
+            '{ kind = "drawdown", fall = "9%", within = "1d" }',
+            [(BAND, 'band = "5%abs" ')],
+            "the trigger has no bands",
+            id="band beside a drawdown",
+        ),
+        pytest.param(
+            TEMPLATE[10:], [(BAND, 'band = "5%" ')], "portfolio.assets.WETH.band: '5%' is not a band; write 10%rel", id="band without kind"
+        ),
+        pytest.param(TEMPLATE[10:], [(BAND, 'band = "0%abs" ')], "portfolio.assets.WETH.band.absolute: 0 bps", id="band of nothing"),
+        pytest.param(
+            TEMPLATE[10:], [(BAND, 'band = "101%rel" ')], "portfolio.assets.WETH.band.relative: 10100 bps", id="band above a whole"
+        ),
+        pytest.param(TEMPLATE[10:], [(BAND, "band = 5 ")], "portfolio.assets.WETH.band: 5 is not a band", id="band as a number"),
+        pytest.param(TEMPLATE[10:], [(ONLY, 'only = "some" ')], "policy.only", id="unknown side"),
+        pytest.param(
+            '{ kind = "time", every = "1d" }',
+            [(ONLY, 'only = "winners" ')],
+            "policy.only: winners needs bands, but the trigger has none",
+            id="side without bands",
+        ),
+        pytest.param(
             '{ kind = "drawdown", fall = "9%", within = "1d" }',
             [('destination = "target"', 'destination = "band"')],
             "policy.destination: band, but the trigger has no band",
+            id="destination without bands",
         ),
     ],
 )

@@ -69,13 +69,20 @@ V4 = {"kind": "uniswap_v4", "factory": SUSHI, "quoter": SUSHI_ROUTER}
 @pytest.mark.parametrize(
     ("tiers", "keys", "words"),
     [
-        ([[0x800000, 60]], {}, "[8388608, 60] has the flag of a dynamic fee"),
-        ([[100_001, 60]], {}, "[100001, 60] is not a fee of 0 to 100000 millionths"),
-        ([[3_000, 0]], {}, "[3000, 0] is not a fee"),
-        ([[3_000]], {}, "tiers"),
-        ([[3_000, 60]], {"hooks": "0x0000000000000000000000000000000000A000c4"}, "may take part of a swap's amounts"),
-        ([[3_000, 60]], {"hooks": "0x0000000000000000000000000000000000000000"}, "is the zero address"),
-        ([[3_000, 60]], {"state_view": SUSHI}, "state_view"),
+        pytest.param([[0x800000, 60]], {}, "[8388608, 60] has the flag of a dynamic fee", id="dynamic fee"),
+        pytest.param([[100_001, 60]], {}, "[100001, 60] is not a fee of 0 to 100000 millionths", id="fee too large"),
+        pytest.param([[3_000, 0]], {}, "[3000, 0] is not a fee", id="no tick spacing"),
+        pytest.param([[3_000]], {}, "tiers", id="no pair"),
+        pytest.param(
+            [[3_000, 60]],
+            {"hooks": "0x0000000000000000000000000000000000A000c4"},
+            "may take part of a swap's amounts",
+            id="hooks that take a part",
+        ),
+        pytest.param(
+            [[3_000, 60]], {"hooks": "0x0000000000000000000000000000000000000000"}, "is the zero address", id="zero address as hooks"
+        ),
+        pytest.param([[3_000, 60]], {"state_view": SUSHI}, "state_view", id="foreign state view"),
     ],
 )
 def test_pools_of_v4_are_named_by_static_fees_and_neutral_hooks(tiers: list[list[int]], keys: dict[str, str], words: str) -> None:

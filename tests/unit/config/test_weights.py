@@ -85,27 +85,37 @@ def test_what_decides_money_has_no_default(key: str) -> None:
 @pytest.mark.parametrize(
     ("weights", "changes", "reason"),
     [
-        (CAPS, [("window", '"90d"')], "window: not a key of kind market_cap"),
-        (RETURNS, [("supplies", '"a.csv"')], "supplies: not a key of kind hrp"),
-        ('kind = "fixed"\n', [("every", '"7d"')], "every: not a key of kind fixed"),
-        (RETURNS, [("kind", '"markowitz"')], "portfolio.weights.kind"),
-        (RETURNS, [("every", '"30m"')], "every: 1800 s is shorter than an hour"),
-        (RETURNS, [("step", '"30m"')], "step: 1800 s is shorter than an hour"),
-        (RETURNS, [("window", '"800d"')], "window: more than 730 days"),
-        (RETURNS, [("step", '"1h"'), ("window", '"42d"')], "window: more than 730 days or 1000 steps"),
-        (RETURNS, [("min_history", '"91d"')], "min_history: not between two steps and the window"),
-        (RETURNS, [("min_history", '"1d"')], "min_history: not between two steps and the window"),
-        (RETURNS, [("min_history", '"2d"')], "2 assets need at least 3 steps for a non-singular covariance"),
-        (RETURNS, [("max_age", '"12h"')], "max_age: shorter than a step"),
-        (RETURNS, [("fixed", "[]"), ("limits", "{}")], "USDC is the numeraire, whose price is always 1"),
-        (RETURNS, [("fixed", '["USDC", "LINK"]')], "weights.fixed: 'LINK' is not an asset"),
-        (RETURNS, [("fixed", '["USDC", "WBTC"]')], "leaves 1 assets to choose weights for"),
-        (RETURNS, [("limits", '{ LINK = { max = "10%" } }')], "weights.limits: 'LINK' is not an asset"),
-        (RETURNS, [("limits", '{ USDC = { max = "10%" } }')], "weights.limits: USDC is fixed at its target"),
-        (RETURNS, [("churn", '"20%"')], "max_change: 20% is not above churn"),
-        (RETURNS, [("churn", '"5%"'), ("max_change", '"5%"')], "max_change: 5% is not above churn"),
-        (RETURNS, [("cap", '"30%"'), ("limits", "{}")], "they allow 0% to 60% in total, but 80%"),
-        (RETURNS, [("limits", '{ WETH = { min = "90%" } }')], "they allow 90%"),
+        pytest.param(CAPS, [("window", '"90d"')], "window: not a key of kind market_cap", id="window of market caps"),
+        pytest.param(RETURNS, [("supplies", '"a.csv"')], "supplies: not a key of kind hrp", id="supplies of returns"),
+        pytest.param('kind = "fixed"\n', [("every", '"7d"')], "every: not a key of kind fixed", id="interval of fixed weights"),
+        pytest.param(RETURNS, [("kind", '"markowitz"')], "portfolio.weights.kind", id="unknown kind"),
+        pytest.param(RETURNS, [("every", '"30m"')], "every: 1800 s is shorter than an hour", id="interval too short"),
+        pytest.param(RETURNS, [("step", '"30m"')], "step: 1800 s is shorter than an hour", id="step too short"),
+        pytest.param(RETURNS, [("window", '"800d"')], "window: more than 730 days", id="window too long"),
+        pytest.param(RETURNS, [("step", '"1h"'), ("window", '"42d"')], "window: more than 730 days or 1000 steps", id="too many steps"),
+        pytest.param(
+            RETURNS, [("min_history", '"91d"')], "min_history: not between two steps and the window", id="history above the window"
+        ),
+        pytest.param(RETURNS, [("min_history", '"1d"')], "min_history: not between two steps and the window", id="history of one step"),
+        pytest.param(
+            RETURNS, [("min_history", '"2d"')], "2 assets need at least 3 steps for a non-singular covariance", id="singular covariance"
+        ),
+        pytest.param(RETURNS, [("max_age", '"12h"')], "max_age: shorter than a step", id="age below a step"),
+        pytest.param(RETURNS, [("fixed", "[]"), ("limits", "{}")], "USDC is the numeraire, whose price is always 1", id="free numeraire"),
+        pytest.param(RETURNS, [("fixed", '["USDC", "LINK"]')], "weights.fixed: 'LINK' is not an asset", id="unknown fixed asset"),
+        pytest.param(RETURNS, [("fixed", '["USDC", "WBTC"]')], "leaves 1 assets to choose weights for", id="one free asset"),
+        pytest.param(
+            RETURNS, [("limits", '{ LINK = { max = "10%" } }')], "weights.limits: 'LINK' is not an asset", id="limit of an unknown asset"
+        ),
+        pytest.param(
+            RETURNS, [("limits", '{ USDC = { max = "10%" } }')], "weights.limits: USDC is fixed at its target", id="limit of the numeraire"
+        ),
+        pytest.param(RETURNS, [("churn", '"20%"')], "max_change: 20% is not above churn", id="change at the churn"),
+        pytest.param(
+            RETURNS, [("churn", '"5%"'), ("max_change", '"5%"')], "max_change: 5% is not above churn", id="change equal to the churn"
+        ),
+        pytest.param(RETURNS, [("cap", '"30%"'), ("limits", "{}")], "they allow 0% to 60% in total, but 80%", id="caps below a whole"),
+        pytest.param(RETURNS, [("limits", '{ WETH = { min = "90%" } }')], "they allow 90%", id="least above a whole"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_remedy(weights: str, changes: list[tuple[str, str | None]], reason: str) -> None:

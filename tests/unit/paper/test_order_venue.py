@@ -39,7 +39,16 @@ def filled(position: int, coins: str, *, is_buy: bool, is_reduce_only: bool) -> 
     return fill.size_raw // E18, account_after.size_raw("ETH") // E18
 
 
-@pytest.mark.parametrize(("position", "coins", "size"), [(3, "2", -2), (3, "3", -3), (3, "4", -3), (3, "90", -3), (-3, "4", 3)])
+@pytest.mark.parametrize(
+    ("position", "coins", "size"),
+    [
+        pytest.param(3, "2", -2, id="part"),
+        pytest.param(3, "3", -3, id="all"),
+        pytest.param(3, "4", -3, id="more than all"),
+        pytest.param(3, "90", -3, id="far more than all"),
+        pytest.param(-3, "4", 3, id="short"),
+    ],
+)
 def test_paper_reduction__closes_the_position_at_most(position: int, coins: str, size: int) -> None:
     assert filled(position, coins, is_buy=position < 0, is_reduce_only=True) == (size, position + size)
 

@@ -98,58 +98,244 @@ def dated(*days: str) -> str:
 @pytest.mark.parametrize(
     ("name", "content", "problem", "change"),
     [
-        ("a.csv", dated("03/04/2024", "04/04/2024"), "03/04/2024 may be 2024-03-04 or 2024-04-03", "write dates as 2024-03-04"),
-        ("a.csv", dated("13/04/2024", "04/14/2024"), "fit neither month/day nor day/month", "write dates as"),
-        ("a.csv", dated("01.02.2024", "02.02.2024"), "01/02/2024 may be", "2024-01-02"),
-        ("a.csv", dated("1/31/21", "2/1/21"), "'1/31/21' is not a time", "four digits"),
-        ("a.csv", dated("45292", "45293"), "spreadsheet's count of days", "2021-04-04"),
-        ("a.csv", dated("2024-01-01 00:00 EST", "2024-01-02 00:00 EST"), "zone EST", "-05:00"),
-        ("a.csv", dated("01.01.2024 00:00:00.000 GMT+0100", "13.01.2024 00:00:00.000 GMT+0100"), "zone GMT+0100", "offset"),
-        ("a.csv", dated("2024-01-01 00:00:00-05:00", "2024-07-01 00:00:00-04:00"), "-04:00, -05:00", "UTC"),
-        ("a.csv", lines("date;close", ["2024-01-01;42280,1", "2024-01-02;42290,5"]), "'42280,1' has a decimal comma", "write 42280.1"),
-        ("a.csv", lines("date;close", ["2024-01-01;42.280,10"]), "has a decimal comma", "write 42280.10"),
-        ("a.csv", lines("date;close", ["2024-01-01;42.280", "2024-01-02;43.105"]), "'42.280' may be 42280 or 42.2800", "write 42280"),
-        ("a.csv", lines("date,close", ['2024-01-01,"1,234"', '2024-01-02,"1,250"']), "'1,234' may be 1234 or 1.234", "without commas"),
-        ("a.csv", lines("date,close", ['2024-01-01,"1,234"', "2024-01-02,987"]), "'1,234' may be 1234 or 1.234", "without commas"),
-        ("a.csv", lines("date,close", ["2024-01-01,$42280.10"]), "'$42280.10' is not a price", "write 42280.10, without '$'"),
-        ("a.csv", lines("date,close", ["2024-01-01,1.2K"]), "'1.2K' is not a price", "without 'K'"),
-        ("a.csv", lines("time,close,Close", ["2024-01-01,1,2"]), "columns 'close' and 'Close', which are one name", "rename all but one"),
-        ("a.csv", lines("time,BTC,BTC", ["2024-01-01,1,2"]), "2 columns named 'BTC'", "rename all but one"),
-        ("a.csv", lines("time,close_usd,close_eur", ["2024-01-01,1,2"]), "the closes close_usd and close_eur", "remove all but one"),
-        ("a.csv", lines("date,BTC,ETH,volume", ["2024-01-01,1,2,3"]), "has a column 'volume'", "remove 'volume', if the other columns are"),
-        ("a.csv", lines("unix,date,close", ["1704067200,2023-01-01,1"]), "'unix' and 'date' have other times in row 1", "remove the wrong"),
-        ("a.csv", lines("opentime,closetime,close", ["1704067200,1604067200000,1"]), "have other times in row 1", "remove the wrong"),
-        ("a.csv", lines("when,price", ["2024-01-01,1"]), "no column time; its header is: when, price", "time,symbol,close"),
-        ("a.csv", lines("date,open,high,low", ["2024-01-01,1,2,1"]), "its header is: date, open, high, low", "time,symbol,close"),
-        ("a.csv", lines("timestamp,symbol,side,size,price", ["1704067200.1,BTCUSDT,Buy,1,42000"]), "these are trades", "candles"),
-        ("a.csv", lines("", ["1704067200,42000,1.5", "1704067260,42001,2"]), "has no header, and 3 columns", "write a first line"),
-        ("a.csv", lines("", ["1704067200,5,5,5,5,9", "1704153600,6,6,6,6,9"]), "more than one order", "such as time,open,high"),
-        ("a.csv", lines("", ["1704067200,7,9,5,6,1", "1704153600,8,9,5,7,1"]), "no known order", "names the columns in the file's order"),
-        ("a.csv", lines("", ["1704153600,8,9,5,7", "1704067200,7,9,5,6"]), "no known order", "names the columns in the file's order"),
-        ("a.csv", lines("", ["2024-01-01,00:00,6,9,5,7", "2024-01-02,00:00,7,9,5,8"]), "no known order", "names the columns"),
-        ("a.csv", lines("", ["1704067200,5,9,1,7,9", "1704153600,6,7,8,9,9"]), "no known order", "time,open,high,low,close,volume"),
-        ("a.csv", lines("time,open,high,low,close", ["1704067200,5,1,9,7", "1704153600,5,1,9,7"]), "2 of 2 rows", "correct the names"),
-        ("a.csv", lines("date,close", ["2024-01-01,5", "Source: a site"]), "has 1 cells in row 2, but 2 columns", "notes below"),
-        ("a.csv", lines("date,close", ['2024-01-01,"5', "2024-01-02,6"]), "wrong quote", "close the quotes"),
-        ("a.csv", lines("date,close", ["2024-01-01,5"]).encode("utf-16"), "is UTF-16", "CSV UTF-8"),
-        ("a.csv", "date,close\n2024-01-01,5\xe9".encode("latin-1"), "byte 23 is 0xe9", "CSV UTF-8"),
-        ("a.xlsx", "x", "neither .csv nor .parquet nor .json", "CSV UTF-8"),
-        ("a.zip", "x", "neither .csv nor .parquet nor .json", "unpack it"),
-        ("a.json", '{"a": 1}', "not a list of candles", "[[time, open"),
-        ("a.json", '[{"time": 1704067200, "close": 1, "close": 2}]', "key 'close' appears twice", "one value for each key"),
-        ("a.json", '{"data": [[1704067200, 1]], "data": [[1704067200, 2]]}', "key 'data' appears twice", "one value for each key"),
-        ("a.json", '{"t": [1704067200], "c": [1], "t": [1704153600]}', "key 't' appears twice", "one value for each key"),
-        ("a.json", "[" * 100_000, "nested more than 32 deep", "at most 32 levels"),
-        ("a.json", '{"coins": {"a": {"prices": []}, "b": {"prices": []}}}', "not a list of candles of one symbol", "[[time, open"),
-        ("a.json", '{"t": [1704067200, 1704153600], "c": [1]}', "not a list of candles", "[[time, open"),
-        ("a.csv", lines("Time,Latest,%Change", ["2024-01-01,5,1%", "Downloaded from a site"]), "has 1 cells in row 2", "notes below"),
-        ("a.csv", lines("Date,Close/Last", ["01/13/2024,$5.50"]), "'$5.50' is not a price", "write 5.50, without '$'"),
-        ("a.csv", lines("time,close,latest,Latest", ["2024-01-01,5,5,6"]), "columns 'latest' and 'Latest'", "rename all but one"),
-        ("a.json", "[[1704067200, 1], [1704153600]]", "has 1 cells in row 2", "one cell for each column"),
-        ("a.csv", dated("2024-01-01", "2024-01-03", "2024-01-02"), "row 3: a has an unordered time", "sort the rows"),
-        ("a.csv", dated("2024-01-01", "2024-01-01"), "row 2: a has a repeated time", "without duplicates"),
+        pytest.param(
+            "a.csv",
+            dated("03/04/2024", "04/04/2024"),
+            "03/04/2024 may be 2024-03-04 or 2024-04-03",
+            "write dates as 2024-03-04",
+            id="ambiguous date",
+        ),
+        pytest.param(
+            "a.csv", dated("13/04/2024", "04/14/2024"), "fit neither month/day nor day/month", "write dates as", id="neither order"
+        ),
+        pytest.param("a.csv", dated("01.02.2024", "02.02.2024"), "01/02/2024 may be", "2024-01-02", id="ambiguous date with dots"),
+        pytest.param("a.csv", dated("1/31/21", "2/1/21"), "'1/31/21' is not a time", "four digits", id="two-digit year"),
+        pytest.param("a.csv", dated("45292", "45293"), "spreadsheet's count of days", "2021-04-04", id="days of a spreadsheet"),
+        pytest.param("a.csv", dated("2024-01-01 00:00 EST", "2024-01-02 00:00 EST"), "zone EST", "-05:00", id="zone by letters"),
+        pytest.param(
+            "a.csv",
+            dated("01.01.2024 00:00:00.000 GMT+0100", "13.01.2024 00:00:00.000 GMT+0100"),
+            "zone GMT+0100",
+            "offset",
+            id="zone by GMT",
+        ),
+        pytest.param(
+            "a.csv", dated("2024-01-01 00:00:00-05:00", "2024-07-01 00:00:00-04:00"), "-04:00, -05:00", "UTC", id="several offsets"
+        ),
+        pytest.param(
+            "a.csv",
+            lines("date;close", ["2024-01-01;42280,1", "2024-01-02;42290,5"]),
+            "'42280,1' has a decimal comma",
+            "write 42280.1",
+            id="decimal comma",
+        ),
+        pytest.param(
+            "a.csv", lines("date;close", ["2024-01-01;42.280,10"]), "has a decimal comma", "write 42280.10", id="decimal comma and dots"
+        ),
+        pytest.param(
+            "a.csv",
+            lines("date;close", ["2024-01-01;42.280", "2024-01-02;43.105"]),
+            "'42.280' may be 42280 or 42.2800",
+            "write 42280",
+            id="three decimals",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("date,close", ['2024-01-01,"1,234"', '2024-01-02,"1,250"']),
+            "'1,234' may be 1234 or 1.234",
+            "without commas",
+            id="thousands or decimals",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("date,close", ['2024-01-01,"1,234"', "2024-01-02,987"]),
+            "'1,234' may be 1234 or 1.234",
+            "without commas",
+            id="thousands beside none",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("date,close", ["2024-01-01,$42280.10"]),
+            "'$42280.10' is not a price",
+            "write 42280.10, without '$'",
+            id="dollar sign",
+        ),
+        pytest.param("a.csv", lines("date,close", ["2024-01-01,1.2K"]), "'1.2K' is not a price", "without 'K'", id="thousands by letter"),
+        pytest.param(
+            "a.csv",
+            lines("time,close,Close", ["2024-01-01,1,2"]),
+            "columns 'close' and 'Close', which are one name",
+            "rename all but one",
+            id="names that differ in case",
+        ),
+        pytest.param("a.csv", lines("time,BTC,BTC", ["2024-01-01,1,2"]), "2 columns named 'BTC'", "rename all but one", id="repeated name"),
+        pytest.param(
+            "a.csv",
+            lines("time,close_usd,close_eur", ["2024-01-01,1,2"]),
+            "the closes close_usd and close_eur",
+            "remove all but one",
+            id="two currencies",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("date,BTC,ETH,volume", ["2024-01-01,1,2,3"]),
+            "has a column 'volume'",
+            "remove 'volume', if the other columns are",
+            id="volume beside prices",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("unix,date,close", ["1704067200,2023-01-01,1"]),
+            "'unix' and 'date' have other times in row 1",
+            "remove the wrong",
+            id="two times that differ",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("opentime,closetime,close", ["1704067200,1604067200000,1"]),
+            "have other times in row 1",
+            "remove the wrong",
+            id="open and close times that differ",
+        ),
+        pytest.param(
+            "a.csv", lines("when,price", ["2024-01-01,1"]), "no column time; its header is: when, price", "time,symbol,close", id="no time"
+        ),
+        pytest.param(
+            "a.csv",
+            lines("date,open,high,low", ["2024-01-01,1,2,1"]),
+            "its header is: date, open, high, low",
+            "time,symbol,close",
+            id="no close",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("timestamp,symbol,side,size,price", ["1704067200.1,BTCUSDT,Buy,1,42000"]),
+            "these are trades",
+            "candles",
+            id="trades",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("", ["1704067200,42000,1.5", "1704067260,42001,2"]),
+            "has no header, and 3 columns",
+            "write a first line",
+            id="three columns without header",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("", ["1704067200,5,5,5,5,9", "1704153600,6,6,6,6,9"]),
+            "more than one order",
+            "such as time,open,high",
+            id="six equal columns",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("", ["1704067200,7,9,5,6,1", "1704153600,8,9,5,7,1"]),
+            "no known order",
+            "names the columns in the file's order",
+            id="close before high",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("", ["1704153600,8,9,5,7", "1704067200,7,9,5,6"]),
+            "no known order",
+            "names the columns in the file's order",
+            id="falling times",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("", ["2024-01-01,00:00,6,9,5,7", "2024-01-02,00:00,7,9,5,8"]),
+            "no known order",
+            "names the columns",
+            id="date and time apart",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("", ["1704067200,5,9,1,7,9", "1704153600,6,7,8,9,9"]),
+            "no known order",
+            "time,open,high,low,close,volume",
+            id="rows of several orders",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("time,open,high,low,close", ["1704067200,5,1,9,7", "1704153600,5,1,9,7"]),
+            "2 of 2 rows",
+            "correct the names",
+            id="high below low",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("date,close", ["2024-01-01,5", "Source: a site"]),
+            "has 1 cells in row 2, but 2 columns",
+            "notes below",
+            id="note after the rows",
+        ),
+        pytest.param("a.csv", lines("date,close", ['2024-01-01,"5', "2024-01-02,6"]), "wrong quote", "close the quotes", id="open quote"),
+        pytest.param("a.csv", lines("date,close", ["2024-01-01,5"]).encode("utf-16"), "is UTF-16", "CSV UTF-8", id="UTF-16"),
+        pytest.param("a.csv", "date,close\n2024-01-01,5\xe9".encode("latin-1"), "byte 23 is 0xe9", "CSV UTF-8", id="Latin-1"),
+        pytest.param("a.xlsx", "x", "neither .csv nor .parquet nor .json", "CSV UTF-8", id="spreadsheet"),
+        pytest.param("a.zip", "x", "neither .csv nor .parquet nor .json", "unpack it", id="archive"),
+        pytest.param("a.json", '{"a": 1}', "not a list of candles", "[[time, open", id="object"),
+        pytest.param(
+            "a.json",
+            '[{"time": 1704067200, "close": 1, "close": 2}]',
+            "key 'close' appears twice",
+            "one value for each key",
+            id="repeated key in a row",
+        ),
+        pytest.param(
+            "a.json",
+            '{"data": [[1704067200, 1]], "data": [[1704067200, 2]]}',
+            "key 'data' appears twice",
+            "one value for each key",
+            id="repeated data",
+        ),
+        pytest.param(
+            "a.json",
+            '{"t": [1704067200], "c": [1], "t": [1704153600]}',
+            "key 't' appears twice",
+            "one value for each key",
+            id="repeated times",
+        ),
+        pytest.param("a.json", "[" * 100_000, "nested more than 32 deep", "at most 32 levels", id="nested too deep"),
+        pytest.param(
+            "a.json",
+            '{"coins": {"a": {"prices": []}, "b": {"prices": []}}}',
+            "not a list of candles of one symbol",
+            "[[time, open",
+            id="several coins",
+        ),
+        pytest.param(
+            "a.json", '{"t": [1704067200, 1704153600], "c": [1]}', "not a list of candles", "[[time, open", id="lists of other lengths"
+        ),
+        pytest.param(
+            "a.csv",
+            lines("Time,Latest,%Change", ["2024-01-01,5,1%", "Downloaded from a site"]),
+            "has 1 cells in row 2",
+            "notes below",
+            id="note after site rows",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("Date,Close/Last", ["01/13/2024,$5.50"]),
+            "'$5.50' is not a price",
+            "write 5.50, without '$'",
+            id="dollars of a site",
+        ),
+        pytest.param(
+            "a.csv",
+            lines("time,close,latest,Latest", ["2024-01-01,5,5,6"]),
+            "columns 'latest' and 'Latest'",
+            "rename all but one",
+            id="names of a site that differ in case",
+        ),
+        pytest.param("a.json", "[[1704067200, 1], [1704153600]]", "has 1 cells in row 2", "one cell for each column", id="short row"),
+        pytest.param(
+            "a.csv", dated("2024-01-01", "2024-01-03", "2024-01-02"), "row 3: a has an unordered time", "sort the rows", id="unordered time"
+        ),
+        pytest.param("a.csv", dated("2024-01-01", "2024-01-01"), "row 2: a has a repeated time", "without duplicates", id="repeated time"),
     ],
-)  # fmt: skip
+)
 def test_two_readings_or_none__are_refused_with_the_change(
     name: str, content: str | bytes, problem: str, change: str, tmp_path: Path
 ) -> None:
@@ -348,10 +534,20 @@ def test_a_folder_of_files_is_read_as_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("BTCUSDT-copy.csv", binance(candles(1, 5), 1), "has two closes of BTCUSDT at 2021-01-01"),
-        ("eth.csv", lines("date,close", ["2021-01-01,1", "2021-01-02,1"]), "mixes bars (BTCUSDT-1d.csv) and prices of moments (eth.csv)"),
-        ("ETHEUR-1d.csv", binance(candles(2, 5), 1), "closes in several currencies: ETHEUR in EUR, BTCUSDT in USD"),
-        ("ETH.csv", "time,close\n1,2,3\n", "ETH.csv has 3 cells in row 1, but 2 columns"),
+        pytest.param("BTCUSDT-copy.csv", binance(candles(1, 5), 1), "has two closes of BTCUSDT at 2021-01-01", id="two closes of a day"),
+        pytest.param(
+            "eth.csv",
+            lines("date,close", ["2021-01-01,1", "2021-01-02,1"]),
+            "mixes bars (BTCUSDT-1d.csv) and prices of moments (eth.csv)",
+            id="bars and moments",
+        ),
+        pytest.param(
+            "ETHEUR-1d.csv",
+            binance(candles(2, 5), 1),
+            "closes in several currencies: ETHEUR in EUR, BTCUSDT in USD",
+            id="several currencies",
+        ),
+        pytest.param("ETH.csv", "time,close\n1,2,3\n", "ETH.csv has 3 cells in row 1, but 2 columns", id="broken file"),
     ],
 )
 def test_a_folder_that_contradicts_itself_is_refused(name: str, content: str, problem: str, tmp_path: Path) -> None:
@@ -409,11 +605,24 @@ CURRENCY_BESIDE_ROWS = {
     "pair of Bitfinex": ("BTC.json", json.dumps({"symbol": "tBTCEUR", "data": candle_lists()})),
     "channel of Huobi": ("BTC.json", json.dumps({"ch": "market.btceur.kline.1day", "data": candle_lists()})),
     "ticker of Polygon": ("BTC.json", json.dumps({"ticker": "X:BTCEUR", "results": [letters_of(bar) for bar in candles(1, 5)]})),
-    "currency of Yahoo": ("BTC.json", json.dumps({"chart": {"result": [{
-        "meta": {"currency": "EUR"}, "timestamp": [bar.start_s for bar in candles(1, 5)],
-        "indicators": {"quote": [column_lists(candles(1, 5))]}}]}})),
+    "currency of Yahoo": (
+        "BTC.json",
+        json.dumps(
+            {
+                "chart": {
+                    "result": [
+                        {
+                            "meta": {"currency": "EUR"},
+                            "timestamp": [bar.start_s for bar in candles(1, 5)],
+                            "indicators": {"quote": [column_lists(candles(1, 5))]},
+                        }
+                    ]
+                }
+            }
+        ),
+    ),
     "line above a header": ("BTC.csv", lines("# closes of BTC/EUR\ntime,close", [f"{b.at()},{b.close}" for b in candles(1, 5)])),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("place", CURRENCY_BESIDE_ROWS)
@@ -458,9 +667,9 @@ def test_asset_of_pair__coin_that_ends_in_a_currency__is_no_pair(symbol: str, as
 @pytest.mark.parametrize(
     ("file_symbols", "symbols", "pairs"),
     [
-        (["crvUSD", "CRV"], ["CRV", "crvUSD"], {"CRV": "CRV", "crvUSD": "crvUSD"}),
-        (["BTC", "BTCUSDT"], ["WBTC", "BTC"], {"BTC": "BTC", "BTCUSDT": "WBTC"}),
-        (["ETHUSDT", "BTC"], ["WETH", "WBTC"], {"ETHUSDT": "WETH", "BTC": "WBTC"}),
+        pytest.param(["crvUSD", "CRV"], ["CRV", "crvUSD"], {"CRV": "CRV", "crvUSD": "crvUSD"}, id="equal but for case"),
+        pytest.param(["BTC", "BTCUSDT"], ["WBTC", "BTC"], {"BTC": "BTC", "BTCUSDT": "WBTC"}, id="equal name first"),
+        pytest.param(["ETHUSDT", "BTC"], ["WETH", "WBTC"], {"ETHUSDT": "WETH", "BTC": "WBTC"}, id="wrapped names"),
         (["ethusdt", "btc"], ["WETH", "WBTC"], {"ethusdt": "WETH", "btc": "WBTC"}),
         (["crvusd"], ["CRV", "crvUSD"], {"crvusd": "crvUSD"}),
     ],

@@ -88,7 +88,15 @@ def test_contradicting_sources__record_no_price(mean: int, count: int) -> None:
 
 @pytest.mark.parametrize(
     ("now", "earlier", "median"),
-    [(1, [2], 1), (2, [1], 1), (1, [2, 3], 2), (3, [1, 2], 2), (1, [2, 3, 4], 2), (4, [3, 2, 1], 2), (5, [1, 4, 2, 3], 3)],
+    [
+        pytest.param(1, [2], 1, id="two rising"),
+        pytest.param(2, [1], 1, id="two falling"),
+        pytest.param(1, [2, 3], 2, id="three rising"),
+        pytest.param(3, [1, 2], 2, id="three falling"),
+        pytest.param(1, [2, 3, 4], 2, id="four rising"),
+        pytest.param(4, [3, 2, 1], 2, id="four falling"),
+        pytest.param(5, [1, 4, 2, 3], 3, id="five"),
+    ],
 )
 def test_the_recorded_price_is_the_lower_median_of_the_blocks(now: int, earlier: list[int], median: int) -> None:
     step = confirming(len(earlier))

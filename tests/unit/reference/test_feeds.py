@@ -27,13 +27,13 @@ def why(step: StepInput) -> str:
 @pytest.mark.parametrize(
     ("answer", "bounds", "reason"),
     [
-        (101, (100, None), ""),
-        (100, (100, None), "answers 100, its minimum answer is 100"),
-        (99, (100, 200), "answers 99, its minimum answer is 100"),
-        (199, (100, 200), ""),
-        (200, (100, 200), "answers 200, its maximum answer is 200"),
-        (201, (None, 200), "answers 201, its maximum answer is 200"),
-        (10**30, (None, None), ""),
+        pytest.param(101, (100, None), "", id="above the minimum"),
+        pytest.param(100, (100, None), "answers 100, its minimum answer is 100", id="at the minimum"),
+        pytest.param(99, (100, 200), "answers 99, its minimum answer is 100", id="below the minimum"),
+        pytest.param(199, (100, 200), "", id="below the maximum"),
+        pytest.param(200, (100, 200), "answers 200, its maximum answer is 200", id="at the maximum"),
+        pytest.param(201, (None, 200), "answers 201, its maximum answer is 200", id="above the maximum"),
+        pytest.param(10**30, (None, None), "", id="no bounds"),
     ],
 )
 def test_answer_at_or_beyond_its_bound__is_no_price(answer: int, bounds: tuple[int | None, int | None], reason: str) -> None:

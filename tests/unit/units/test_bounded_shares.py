@@ -71,7 +71,13 @@ def test_an_error_of_rounding_beyond_a_bound_is_cut_off() -> None:
     assert bounded_bps([Fraction(-1, 10**9), BPS + Fraction(1, 10**9)], [0, 0], [BPS, BPS], BPS) == [0, BPS]
 
 
-@pytest.mark.parametrize(("low", "high", "total"), [([5_000, 6_000], [BPS, BPS], BPS), ([0, 0], [4_000, 5_000], BPS)])
+@pytest.mark.parametrize(
+    ("low", "high", "total"),
+    [
+        pytest.param([5_000, 6_000], [BPS, BPS], BPS, id="least above a whole"),
+        pytest.param([0, 0], [4_000, 5_000], BPS, id="most below a whole"),
+    ],
+)
 def test_bounds_that_nothing_fits_are_refused(low: list[int], high: list[int], total: int) -> None:
     with pytest.raises(ValueError, match="no shares"):
         proportional_shares([Fraction(1), Fraction(1)], low, high, total)

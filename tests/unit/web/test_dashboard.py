@@ -59,15 +59,28 @@ def served() -> Iterator[Served]:
 @pytest.mark.parametrize(
     ("value", "form", "text"),
     [
-        ("12345.6789", "money", "12,345.67"), ("-0.001", "money+", "−0.01"), ("5", "money+", "+5.00"), ("-5.5", "money+", "−5.50"),
-        ("-93.681", "money+", "−93.69"), ("-0.001", "money", "0.00"),
-        ("0.000123456789", "amount", "0.000123456"), ("75000", "amount", "75,000"), (1234, "percent", "12.34 %"),
-        ("-0.03", "size", "0.03"), ("1234.5", "size", "1,234.5"), (118, "points+", "+1.18 points"),
-        (-1, "percent+", "−0.01 %"), ("0.5", "ratio", "50.00 %"), (None, "money", "–"), ("1500000", "coins:6", "1.5"),
-        (float("nan"), "percent", "–"), ("7", "number", "7"), ("-0.000123", "rate+", "−0.0123 %"),
-        ("2026-11-23T02:18:39Z", "time", "2026-11-23 02:18:39"),
+        pytest.param("12345.6789", "money", "12,345.67", id="money"),
+        pytest.param("-0.001", "money+", "−0.01", id="loss below a cent"),
+        pytest.param("5", "money+", "+5.00", id="gain"),
+        pytest.param("-5.5", "money+", "−5.50", id="loss"),
+        pytest.param("-93.681", "money+", "−93.69", id="loss rounded up"),
+        pytest.param("-0.001", "money", "0.00", id="value below a cent"),
+        pytest.param("0.000123456789", "amount", "0.000123456", id="amount"),
+        pytest.param("75000", "amount", "75,000", id="whole amount"),
+        pytest.param(1234, "percent", "12.34 %", id="percent"),
+        pytest.param("-0.03", "size", "0.03", id="size of a loss"),
+        pytest.param("1234.5", "size", "1,234.5", id="size"),
+        pytest.param(118, "points+", "+1.18 points", id="points"),
+        pytest.param(-1, "percent+", "−0.01 %", id="loss of a basis point"),
+        pytest.param("0.5", "ratio", "50.00 %", id="ratio"),
+        pytest.param(None, "money", "–", id="unknown"),
+        pytest.param("1500000", "coins:6", "1.5", id="coins of six decimals"),
+        pytest.param(float("nan"), "percent", "–", id="not a number"),
+        pytest.param("7", "number", "7", id="number"),
+        pytest.param("-0.000123", "rate+", "−0.0123 %", id="rate"),
+        pytest.param("2026-11-23T02:18:39Z", "time", "2026-11-23 02:18:39", id="time"),
     ],
-)  # fmt: skip
+)
 def test_figures_are_cut_and_only_losses_are_rounded_up_in_size(value: Any, form: str, text: str) -> None:
     assert format_figure(value, form) == text
 
@@ -272,11 +285,15 @@ REPLAYED = "1700000000,2021-01-01\n1700864000,2021-01-08\n1701728000,2021-03-05\
 @pytest.mark.parametrize(
     ("chain_s", "recorded"),
     [
-        (1_699_999_999, "2021-01-01"), (1_700_000_000, "2021-01-01"), (1_700_432_000, "2021-01-04T12:00:00"),
-        (1_700_864_000, "2021-01-08"), (1_701_728_000, "2021-03-05"), (1_801_728_000, "2021-03-05"),
+        (1_699_999_999, "2021-01-01"),
+        (1_700_000_000, "2021-01-01"),
+        (1_700_432_000, "2021-01-04T12:00:00"),
+        (1_700_864_000, "2021-01-08"),
+        (1_701_728_000, "2021-03-05"),
+        (1_801_728_000, "2021-03-05"),
     ],
     ids=["before", "first", "between", "second", "last", "after"],
-)  # fmt: skip
+)
 def test_replay__recorded_time_passes_evenly_between_its_dates(tmp_path: Path, chain_s: int, recorded: str) -> None:
     (tmp_path / "replay.csv").write_text(REPLAYED)
     replay = read_replay(tmp_path / "replay.csv")
@@ -349,9 +366,20 @@ def test_every_other_verb_is_405(served: Served, method: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static/vendor/../../app.py", "/static//etc/passwd",
-     "/static/report.js", "/static/dashboard.css%00", "/history/..%2f..%2ftrimtab.toml", "/history/%3Cscript%3E", "/docs", "/openapi.json"],
-)  # fmt: skip
+    [
+        "/static/../app.py",
+        "/static/%2e%2e/app.py",
+        "/static/..%2fapp.py",
+        "/static/vendor/../../app.py",
+        "/static//etc/passwd",
+        "/static/report.js",
+        "/static/dashboard.css%00",
+        "/history/..%2f..%2ftrimtab.toml",
+        "/history/%3Cscript%3E",
+        "/docs",
+        "/openapi.json",
+    ],
+)
 def test_no_path_leads_out_of_the_served_files(served: Served, path: str) -> None:
     code, _, body = served.ask(path)
     assert code == 404

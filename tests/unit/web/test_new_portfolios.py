@@ -130,7 +130,11 @@ def test_cards_are_of_the_network_that_was_checked(folder: ServedFolder) -> None
 
 
 @pytest.mark.parametrize(
-    ("field", "answer", "remedy"), [("cash", "1e9", "Write 1000, or all."), ("endpoints", "RPC_A=alpha", "For example RPC_URL_1=alchemy")]
+    ("field", "answer", "remedy"),
+    [
+        pytest.param("cash", "1e9", "Write 1000, or all.", id="cash too large"),
+        pytest.param("endpoints", "RPC_A=alpha", "For example RPC_URL_1=alchemy", id="endpoint without a number"),
+    ],
 )
 def test_a_wrong_answer_is_corrected_in_its_field(folder: ServedFolder, field: str, answer: str, remedy: str) -> None:
     cookie = folder.enter(0)

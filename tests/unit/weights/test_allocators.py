@@ -44,7 +44,15 @@ def test_least_variance_without_bounds_is_the_closed_form(width: int, seed: int)
     assert np.abs(allocators.minimum_variance_weights(matrix, *free(width)) - closed).max() < NEAR
 
 
-@pytest.mark.parametrize(("width", "low", "high", "seed"), [(4, 0.0, 1.0, 11), (4, 0.1, 0.4, 12), (8, 0.02, 0.25, 13), (12, 0.0, 0.2, 14)])
+@pytest.mark.parametrize(
+    ("width", "low", "high", "seed"),
+    [
+        pytest.param(4, 0.0, 1.0, 11, id="four, unbounded"),
+        pytest.param(4, 0.1, 0.4, 12, id="four"),
+        pytest.param(8, 0.02, 0.25, 13, id="eight"),
+        pytest.param(12, 0.0, 0.2, 14, id="twelve"),
+    ],
+)
 def test_least_variance__is_another_solver_s_within_bounds(width: int, low: float, high: float, seed: int) -> None:
     matrix = covariance_of(width, seed)
     scaled = matrix / np.diag(matrix).mean()

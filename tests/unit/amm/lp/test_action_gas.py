@@ -20,9 +20,9 @@ from tests.support.lp_worlds import PRICES, USD, WETH, only_provide, paired, pla
 @pytest.mark.parametrize(
     ("places", "target", "units"),
     [
-        ([], wanted(2_000), action_gas.V3_MINT_UNITS),
-        ([ranged(500, 1_800, 2_200)], wanted(2_000), action_gas.V3_INCREASE_UNITS),
-        ([paired(500)], wanted(2_000, v2_at()), action_gas.V2_ADD_UNITS),
+        pytest.param([], wanted(2_000), action_gas.V3_MINT_UNITS, id="mint"),
+        pytest.param([ranged(500, 1_800, 2_200)], wanted(2_000), action_gas.V3_INCREASE_UNITS, id="increase"),
+        pytest.param([paired(500)], wanted(2_000, v2_at()), action_gas.V2_ADD_UNITS, id="pair"),
     ],
 )
 def test_what_is_provided_counts_the_gas_of_its_own_call(places: list[LpPosition], target: LpTarget, units: int) -> None:

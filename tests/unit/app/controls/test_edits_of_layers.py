@@ -59,14 +59,14 @@ def test_shares_and_weights_may_change(text: str, sets: tuple[str, ...]) -> None
 @pytest.mark.parametrize(
     ("text", "sets", "key"),
     [
-        (STRATEGIES, (*SHARES, "strategies.trend.floor=0%"), "strategies.trend.floor"),
-        (STRATEGIES, ("strategies.trend.health=off",), ""),
-        (STRATEGIES, ("strategies.carry.name=other",), ""),
-        (STRATEGIES, ("split.relative=90%",), "split.relative"),
-        (LIQUIDITY, ("lp.targets.0.share=5%", "lp.targets.0.width=1%"), "lp.targets.0.width"),
-        (WITH_EXIT, ("lp.targets.0.share=1%", "lp.targets.1.share=6%"), "lp.targets.1.share"),
-        (LIQUIDITY, ("lp.volatility=1%",), "lp.volatility"),
-        (LIQUIDITY, ("lp.targets=[]",), ""),
+        pytest.param(STRATEGIES, (*SHARES, "strategies.trend.floor=0%"), "strategies.trend.floor", id="floor of a strategy"),
+        pytest.param(STRATEGIES, ("strategies.trend.health=off",), "", id="health off"),
+        pytest.param(STRATEGIES, ("strategies.carry.name=other",), "", id="another strategy"),
+        pytest.param(STRATEGIES, ("split.relative=90%",), "split.relative", id="band of the split"),
+        pytest.param(LIQUIDITY, ("lp.targets.0.share=5%", "lp.targets.0.width=1%"), "lp.targets.0.width", id="width of a range"),
+        pytest.param(WITH_EXIT, ("lp.targets.0.share=1%", "lp.targets.1.share=6%"), "lp.targets.1.share", id="another target's share"),
+        pytest.param(LIQUIDITY, ("lp.volatility=1%",), "lp.volatility", id="volatility"),
+        pytest.param(LIQUIDITY, ("lp.targets=[]",), "", id="no targets"),
     ],
 )
 def test_nothing_else_of_them_may(text: str, sets: tuple[str, ...], key: str) -> None:
@@ -105,7 +105,10 @@ def test_a_sum_above_the_limit_of_liquidity_is_no_config() -> None:
         parse_config(applied(LIQUIDITY, (("set", "lp.targets.0.share=99%"),)))
 
 
-@pytest.mark.parametrize(("text", "section", "count"), [(STRATEGIES, "Strategies", 4), (LIQUIDITY, "Liquidity", 2)])
+@pytest.mark.parametrize(
+    ("text", "section", "count"),
+    [pytest.param(STRATEGIES, "Strategies", 4, id="strategies"), pytest.param(LIQUIDITY, "Liquidity", 2, id="liquidity")],
+)
 def test_page__offers_what_may_change_and_its_form_does(tmp_path: Path, text: str, section: str, count: int) -> None:
     path = tmp_path / "trimtab.toml"
     path.write_text(text)

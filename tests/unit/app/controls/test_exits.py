@@ -148,10 +148,10 @@ def undone(file: Path, owner: LoadedConfig, present: LoadedConfig, after: Loaded
 
 @pytest.mark.parametrize(
     ("owner", "present", "back"),
-    [("limits.turnover=30%", "limits.turnover=5%", "limits.turnover=30%"),
-     ("limits.turnover=30%", "limits.turnover=5%", "limits.turnover=20%"),
-     ("portfolio.assets.WETH.reserve=2", "portfolio.assets.WETH.reserve=0", "portfolio.assets.WETH.reserve=2"),
-     ("portfolio.max_live_value=1000", "portfolio.max_live_value=10", "portfolio.max_live_value=1000")],
+    [pytest.param("limits.turnover=30%", "limits.turnover=5%", "limits.turnover=30%", id="back to the owner's"),
+     pytest.param("limits.turnover=30%", "limits.turnover=5%", "limits.turnover=20%", id="part of the way back"),
+     pytest.param("portfolio.assets.WETH.reserve=2", "portfolio.assets.WETH.reserve=0", "portfolio.assets.WETH.reserve=2", id="reserve"),
+     pytest.param("portfolio.max_live_value=1000", "portfolio.max_live_value=10", "portfolio.max_live_value=1000", id="value ceiling")],
 )  # fmt: skip
 def test_what_a_control_changed_a_control_may_change_back(file: Path, owner: str, present: str, back: str) -> None:
     undone(file, edited(file, owner), edited(file, present), edited(file, back))

@@ -67,16 +67,16 @@ def test_call_that_the_service_lacks__has_no_signatures(fake: FakeSafeService) -
 @pytest.mark.parametrize(
     ("status", "answer", "reason"),
     [
-        (500, {}, "HTTP 500"),
-        (308, {}, "HTTP 308"),
-        (404, b"<html>", "HTTP 404 without JSON"),
-        (200, b"<html>", "HTTP 200 without JSON"),
-        (200, {"safeTxHash": "0x" + "ab" * 32, "confirmations": []}, "another call"),
-        (200, {"confirmations": []}, "another call"),
-        (200, [], "another call"),
-        (200, {"safeTxHash": HASH}, "odd answer"),
-        (200, {"safeTxHash": HASH, "confirmations": [{}] * (MAX_CONFIRMATIONS + 1)}, "odd answer"),
-        (200, b" " * (MAX_ANSWER_BYTES + 1), "too long"),
+        pytest.param(500, {}, "HTTP 500", id="server error"),
+        pytest.param(308, {}, "HTTP 308", id="redirect"),
+        pytest.param(404, b"<html>", "HTTP 404 without JSON", id="page at 404"),
+        pytest.param(200, b"<html>", "HTTP 200 without JSON", id="page at 200"),
+        pytest.param(200, {"safeTxHash": "0x" + "ab" * 32, "confirmations": []}, "another call", id="other hash"),
+        pytest.param(200, {"confirmations": []}, "another call", id="no hash"),
+        pytest.param(200, [], "another call", id="list"),
+        pytest.param(200, {"safeTxHash": HASH}, "odd answer", id="no confirmations"),
+        pytest.param(200, {"safeTxHash": HASH, "confirmations": [{}] * (MAX_CONFIRMATIONS + 1)}, "odd answer", id="too many confirmations"),
+        pytest.param(200, b" " * (MAX_ANSWER_BYTES + 1), "too long", id="too long"),
     ],
 )
 def test_answer__that_lists_no_signatures__is_an_error(fake: FakeSafeService, status: int, answer: object, reason: str) -> None:

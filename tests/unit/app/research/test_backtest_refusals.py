@@ -57,7 +57,13 @@ def test_flows_beyond_any_time_or_amount_are_refused_by_name(flow: str, message:
         api.backtest(PRICES, replace(FREE, flows=(flow,)), api.PortfolioOptions(target="BTC=50,USD=50", band="10%rel"))
 
 
-@pytest.mark.parametrize(("value", "decimals", "reason"), [("0.000000000000000001", "", "1e-18"), ("10000", "BTC=0", "0 decimals")])
+@pytest.mark.parametrize(
+    ("value", "decimals", "reason"),
+    [
+        pytest.param("0.000000000000000001", "", "1e-18", id="value too small"),
+        pytest.param("10000", "BTC=0", "0 decimals", id="no decimals"),
+    ],
+)
 def test_a_start_that_buys_nothing_of_an_asset_is_refused(value: str, decimals: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=f"no BTC|{reason}"):
         api.backtest(

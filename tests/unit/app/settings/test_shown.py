@@ -46,7 +46,11 @@ allocator = "equal"
 
 @pytest.mark.parametrize(
     ("chain_id", "network", "is_local"),
-    [(1, "ethereum", False), (424_242, "chain 424242", False), (31_337, "local chain", True)],
+    [
+        pytest.param(1, "ethereum", False, id="known chain"),
+        pytest.param(424_242, "chain 424242", False, id="unknown chain"),
+        pytest.param(31_337, "local chain", True, id="local chain"),
+    ],
 )
 def test_identity__names_network_and_wallet(tmp_path: Path, chain_id: int, network: str, is_local: bool) -> None:
     path = agents.config(tmp_path)

@@ -258,8 +258,8 @@ def test_users__are_added_listed_and_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("origin", "end", "reason"),
     [
-        (ControlOrigin.DASHBOARD, users.remove_user, "its user was removed"),
-        (ControlOrigin.API, users.end_token_access, "its token was revoked"),
+        pytest.param(ControlOrigin.DASHBOARD, users.remove_user, "its user was removed", id="removed user"),
+        pytest.param(ControlOrigin.API, users.end_token_access, "its token was revoked", id="revoked token"),
     ],
 )
 def test_removed_user_s_or_token_s_queue__is_refused(

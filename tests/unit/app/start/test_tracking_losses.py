@@ -76,7 +76,15 @@ def test_estimate_is_near_the_simulation_of_the_benchmark(case: tuple[int, str, 
     assert list(estimates.values()) == pytest.approx(SIMULATED[case], rel=0.17)
 
 
-@pytest.mark.parametrize(("fee_bps", "gas", "value"), [(5, "0", 50_000), (5, "0.6", 50_000), (30, "0.03", 50_000), (100, "6", 500_000)])
+@pytest.mark.parametrize(
+    ("fee_bps", "gas", "value"),
+    [
+        pytest.param(5, "0", 50_000, id="5 bps without gas"),
+        pytest.param(5, "0.6", 50_000, id="5 bps with gas"),
+        pytest.param(30, "0.03", 50_000, id="30 bps"),
+        pytest.param(100, "6", 500_000, id="100 bps on Ethereum"),
+    ],
+)
 @pytest.mark.parametrize("targets", [{"WETH": 5_000}, {"WBTC": 4_000, "WETH": 3_000}, SYMBOLS])
 def test_estimate_of_the_rule_is_near_its_formula(fee_bps: int, gas: str, value: int, targets: dict[str, int]) -> None:
     symbols = [*targets]

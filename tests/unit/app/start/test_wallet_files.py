@@ -193,7 +193,15 @@ def test_keystore_link__stays_a_link_when_its_password_changes(tmp_path: Path) -
     assert address_in_file(real, OTHER)
 
 
-@pytest.mark.parametrize("typed", [("wrong " + GOOD, OTHER, OTHER), (GOOD, OTHER, OTHER + "."), (GOOD, "short"), (GOOD, GOOD, GOOD)])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        pytest.param(("wrong " + GOOD, OTHER, OTHER), id="wrong password"),
+        pytest.param((GOOD, OTHER, OTHER + "."), id="other repetition"),
+        (GOOD, "short"),
+        pytest.param((GOOD, GOOD, GOOD), id="same password"),
+    ],
+)
 def test_unchangeable_password__leaves_the_file_as_it_was(tmp_path: Path, typed: tuple[str, ...]) -> None:
     path = tmp_path / "w.json"
     api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))

@@ -112,9 +112,9 @@ def test_the_margin_call_stress_is_what_a_hand_works_out(flat: Path) -> None:
 @pytest.mark.parametrize(
     ("fall", "closed", "margin_left"),
     [
-        (0.28, None, 10_000 - 8_400),
-        (0.29, 21_300 / 2, 10_000 - 8_700 - 21_300 / 2 * PENALTY),
-        (0.32, 20_400, 10_000 - 9_600 - 20_400 * PENALTY),
+        pytest.param(0.28, None, 10_000 - 8_400, id="no liquidation"),
+        pytest.param(0.29, 21_300 / 2, 10_000 - 8_700 - 21_300 / 2 * PENALTY, id="half closed"),
+        pytest.param(0.32, 20_400, 10_000 - 9_600 - 20_400 * PENALTY, id="all closed"),
     ],
 )
 def test_a_liquidation_takes_what_the_venue_s_rule_says(tmp_path: Path, fall: float, closed: float | None, margin_left: float) -> None:

@@ -146,7 +146,13 @@ def test_value_is_conserved_to_the_base_unit(seed: int, leverage: int, volatilit
     conserved(seed, leverage, volatility, latency, reserve)
 
 
-@pytest.mark.parametrize(("seed", "leverage", "volatility", "latency", "reserve"), [(1, 30_000, 0.05, 0, 5_000), (2, 60_000, 0.15, 1, 0)])
+@pytest.mark.parametrize(
+    ("seed", "leverage", "volatility", "latency", "reserve"),
+    [
+        pytest.param(1, 30_000, 0.05, 0, 5_000, id="half the leverage"),
+        pytest.param(2, 60_000, 0.15, 1, 0, id="the full leverage and a bar late"),
+    ],
+)
 def test_value_is_conserved_in_two_books(seed: int, leverage: int, volatility: float, latency: int, reserve: int) -> None:
     conserved(seed, leverage, volatility, latency, reserve, 24)
 

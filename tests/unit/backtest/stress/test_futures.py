@@ -129,7 +129,12 @@ def test_a_gap_is_against_a_short_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bars", "paths", "named"), [(11, 1, "--paths bars: 11 of 40"), (41, 1, "--paths bars: 41 of 40"), (12, 0, "--paths step-paths")]
+    ("bars", "paths", "named"),
+    [
+        pytest.param(11, 1, "--paths bars: 11 of 40", id="a bar too few"),
+        pytest.param(41, 1, "--paths bars: 41 of 40", id="bars above the file"),
+        pytest.param(12, 0, "--paths step-paths", id="no paths"),
+    ],
 )
 def test_too_few_bars_or_paths_are_refused(bars: int, paths: int, named: str) -> None:
     with pytest.raises(ConfigError, match=named):

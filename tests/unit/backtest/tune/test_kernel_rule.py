@@ -58,7 +58,14 @@ def swept(spec: BacktestSpec, table: PriceTable, settings: SimulationSettings) -
     return sweep_result, active_variance(balanced, sweep_result.mark_values[0], sweep_result.cost_shares[0])
 
 
-@pytest.mark.parametrize(("strictness", "fee_pips", "depth"), [("normal", 500, 10**9), ("strict", 3_000, 10**6), ("relaxed", 3_000, 10**9)])
+@pytest.mark.parametrize(
+    ("strictness", "fee_pips", "depth"),
+    [
+        pytest.param("normal", 500, 10**9, id="normal"),
+        pytest.param("strict", 3_000, 10**6, id="strict in shallow pools"),
+        pytest.param("relaxed", 3_000, 10**9, id="relaxed"),
+    ],
+)
 def test_the_kernel_loses_what_the_live_step_loses(strictness: str, fee_pips: int, depth: int) -> None:
     table = days(90)
     spec = rule_spec(table, strictness)

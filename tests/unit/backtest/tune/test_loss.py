@@ -118,13 +118,20 @@ LOSSES = (TrackingLoss(2e-4, 1e-4), TrackingLoss(3e-4, 2e-4))
 @pytest.mark.parametrize(
     ("choice", "claim", "chance", "recommended", "reason"),
     [
-        (BAND, saved(1e-5), 0.1, True, "Recommended: band 10% rel, to band."),
-        (BAND, saved(1e-5), None, True, "Recommended: band 10% rel, to band."),
-        (BAND, saved(-1e-5), 0.1, False, "Recommended: tracking normal."),
-        (BAND, saved(1e-9), 0.1, False, "Recommended: tracking normal."),
-        (BAND, saved(1e-5), 0.5, False, "below the median in the other in 50%"),
-        (BAND, Excess("the rule", None, is_loss=True), 0.1, False, "fewer than 30 periods"),
-        (RULE, Excess("the rule", ConfidenceInterval(0.0, 0.0, 0.0, 100, 3.0), is_loss=True), 0.1, False, "the same in every period"),
+        pytest.param(BAND, saved(1e-5), 0.1, True, "Recommended: band 10% rel, to band.", id="saves more than its noise"),
+        pytest.param(BAND, saved(1e-5), None, True, "Recommended: band 10% rel, to band.", id="chance unknown"),
+        pytest.param(BAND, saved(-1e-5), 0.1, False, "Recommended: tracking normal.", id="loses more"),
+        pytest.param(BAND, saved(1e-9), 0.1, False, "Recommended: tracking normal.", id="saves too little"),
+        pytest.param(BAND, saved(1e-5), 0.5, False, "below the median in the other in 50%", id="overfitted"),
+        pytest.param(BAND, Excess("the rule", None, is_loss=True), 0.1, False, "fewer than 30 periods", id="too few periods"),
+        pytest.param(
+            RULE,
+            Excess("the rule", ConfidenceInterval(0.0, 0.0, 0.0, 100, 3.0), is_loss=True),
+            0.1,
+            False,
+            "the same in every period",
+            id="the rule itself",
+        ),
     ],
 )
 def test_rule__is_kept_unless_another_loses_less_beyond_noise(

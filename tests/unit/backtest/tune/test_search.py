@@ -67,16 +67,16 @@ def test_a_grid_is_every_combination_that_makes_sense() -> None:
 @pytest.mark.parametrize(
     ("band", "every", "destination", "named"),
     [
-        ("", "7d", "band", "the grid is empty"),
-        ("1%rel..30%rel:9999,1%abs..30%abs:9999", "1h..28d:9999", "target", "more than 1,000,000"),
-        ("1%rel..30%rel", "", "target", "has no number of values"),
-        ("30%rel..1%rel:3", "", "target", "is not ascending"),
-        ("1%rel..30%abs:3", "", "target", "mixes a relative and an absolute band"),
-        ("5", "", "target", "is not a band"),
-        ("0%rel", "", "target", "is not within 0 and 100 %"),
-        ("", "29d", "target", "is outside the valid intervals"),
-        ("", "0s", "target", "is outside the valid intervals"),
-        ("5%rel", "", "zone", "--grid destination: 'zone'"),
+        pytest.param("", "7d", "band", "the grid is empty", id="no band for a destination"),
+        pytest.param("1%rel..30%rel:9999,1%abs..30%abs:9999", "1h..28d:9999", "target", "more than 1,000,000", id="too many settings"),
+        pytest.param("1%rel..30%rel", "", "target", "has no number of values", id="range without a number"),
+        pytest.param("30%rel..1%rel:3", "", "target", "is not ascending", id="falling range"),
+        pytest.param("1%rel..30%abs:3", "", "target", "mixes a relative and an absolute band", id="mixed units"),
+        pytest.param("5", "", "target", "is not a band", id="band without unit"),
+        pytest.param("0%rel", "", "target", "is not within 0 and 100 %", id="band of nothing"),
+        pytest.param("", "29d", "target", "is outside the valid intervals", id="interval too long"),
+        pytest.param("", "0s", "target", "is outside the valid intervals", id="interval of nothing"),
+        pytest.param("5%rel", "", "zone", "--grid destination: 'zone'", id="zone"),
     ],
 )
 def test_a_grid_that_is_none_is_named(band: str, every: str, destination: str, named: str) -> None:
@@ -134,13 +134,13 @@ def claim(low: float, rival: str = "hold") -> Excess:
 @pytest.mark.parametrize(
     ("claims", "chance", "reason"),
     [
-        ((claim(0.01), claim(0.02, "the calendar")), 0.1, None),
-        ((claim(0.01), claim(0.02, "the calendar")), None, None),
-        ((claim(-0.001), claim(0.02, "the calendar")), 0.1, "No edge over hold was found"),
-        ((claim(0.01), claim(-0.02, "the calendar")), 0.1, "No edge over the calendar was found"),
-        ((claim(1e-12), claim(0.02, "the calendar")), 0.1, "No edge over hold was found"),
-        ((Excess("hold", None), claim(0.02, "the calendar")), 0.1, "fewer than 30 periods"),
-        ((claim(0.01), claim(0.02, "the calendar")), 0.5, "below the median in the other in 50%"),
+        pytest.param((claim(0.01), claim(0.02, "the calendar")), 0.1, None, id="both intervals above zero"),
+        pytest.param((claim(0.01), claim(0.02, "the calendar")), None, None, id="chance unknown"),
+        pytest.param((claim(-0.001), claim(0.02, "the calendar")), 0.1, "No edge over hold was found", id="hold not beaten"),
+        pytest.param((claim(0.01), claim(-0.02, "the calendar")), 0.1, "No edge over the calendar was found", id="calendar not beaten"),
+        pytest.param((claim(1e-12), claim(0.02, "the calendar")), 0.1, "No edge over hold was found", id="edge of rounding"),
+        pytest.param((Excess("hold", None), claim(0.02, "the calendar")), 0.1, "fewer than 30 periods", id="too few periods"),
+        pytest.param((claim(0.01), claim(0.02, "the calendar")), 0.5, "below the median in the other in 50%", id="overfitted"),
     ],
 )
 def test_recommendation__needs_both_intervals_and_little_overfit(

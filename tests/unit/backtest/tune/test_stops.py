@@ -68,12 +68,12 @@ STEADY = [50.0] * 24
 @pytest.mark.parametrize(
     ("stop", "closes", "stopped", "value"),
     [
-        (NO_STOP, FALLING, 0, None),
-        (LOSS_20, FALLING, 1, 9_000),
-        (TRAILING_20, FALLING, 1, 9_000),
-        (StopLevel(OrderKind.STOP_LOSS, 9_000), FALLING, 0, None),
-        (LOSS_20, RISING_FIRST, 0, None),
-        (TRAILING_20, RISING_FIRST, 1, None),
+        pytest.param(NO_STOP, FALLING, 0, None, id="no stop, fall"),
+        pytest.param(LOSS_20, FALLING, 1, 9_000, id="stop loss, fall"),
+        pytest.param(TRAILING_20, FALLING, 1, 9_000, id="trailing stop, fall"),
+        pytest.param(StopLevel(OrderKind.STOP_LOSS, 9_000), FALLING, 0, None, id="level never reached"),
+        pytest.param(LOSS_20, RISING_FIRST, 0, None, id="stop loss, rise first"),
+        pytest.param(TRAILING_20, RISING_FIRST, 1, None, id="trailing stop, rise first"),
     ],
 )
 def test_run__stop_sells_its_asset_and_stays_out(stop: StopLevel, closes: list[float], stopped: int, value: float | None) -> None:

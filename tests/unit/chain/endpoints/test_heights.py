@@ -82,17 +82,17 @@ def test_who_has_caught_up_is_in_service_again() -> None:
 @pytest.mark.parametrize(
     ("age_s", "ahead", "interval_s", "level"),
     [
-        (12, 4, 12, True),
-        (23, 4, 12, True),
-        (24, 4, 12, False),
-        (48, 4, 12, False),
-        (240, 20, 12, False),
-        (119, 20, 12, True),
-        (12, 4_000, 0, True),
-        (13, 4, 1, False),
-        (13, 4, 0, False),
-        (240, 10**9, 12, True),
-        (-30, 4, 12, True),
+        pytest.param(12, 4, 12, True, id="one block old"),
+        pytest.param(23, 4, 12, True, id="a second before two blocks"),
+        pytest.param(24, 4, 12, False, id="two blocks old"),
+        pytest.param(48, 4, 12, False, id="four blocks old"),
+        pytest.param(240, 20, 12, False, id="twenty blocks old"),
+        pytest.param(119, 20, 12, True, id="a second before ten blocks"),
+        pytest.param(12, 4_000, 0, True, id="unknown interval, one block"),
+        pytest.param(13, 4, 1, False, id="fast chain"),
+        pytest.param(13, 4, 0, False, id="unknown interval, too old"),
+        pytest.param(240, 10**9, 12, True, id="far ahead"),
+        pytest.param(-30, 4, 12, True, id="from the future"),
     ],
 )
 def test_a_newer_header_counts_only_if_there_was_time_to_mine_it(age_s: int, ahead: int, interval_s: int, level: bool) -> None:

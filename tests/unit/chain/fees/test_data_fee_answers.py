@@ -39,12 +39,12 @@ def test_op_stack__four_fees_are_in_their_places() -> None:
     assert read(1, 2, 3, 4) == DataFeeQuote(1, 2, 3, 4, is_charged_as_gas=False)
 
 
-@pytest.mark.parametrize("fees", [(5, 5, 7, 7), (0, 0, 0, 0)])
+@pytest.mark.parametrize("fees", [pytest.param((5, 5, 7, 7), id="both grow alike"), pytest.param((0, 0, 0, 0), id="no fees")])
 def test_op_stack__fee_that_does_not_grow_with_size_is_read(fees: tuple[int, int, int, int]) -> None:
     assert read(*fees) == DataFeeQuote(*fees)
 
 
-@pytest.mark.parametrize("fees", [(6, 5, 7, 7), (5, 5, 8, 7)])
+@pytest.mark.parametrize("fees", [pytest.param((6, 5, 7, 7), id="first falls"), pytest.param((5, 5, 8, 7), id="second falls")])
 def test_op_stack__fee_that_falls_with_size_is_malformed(fees: tuple[int, int, int, int]) -> None:
     assert read(*fees) is CallStatus.MALFORMED
 

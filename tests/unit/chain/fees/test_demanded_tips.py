@@ -330,7 +330,14 @@ def test_a_least_tip_is_at_most_what_is_signed_and_the_gas_price() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chain_id", "written", "gwei"), [(1, None, 0), (1, "2 gwei", 2), (137, None, 25), (137, "26 gwei", 26), (137, "1 gwei", 25)]
+    ("chain_id", "written", "gwei"),
+    [
+        pytest.param(1, None, 0, id="none"),
+        pytest.param(1, "2 gwei", 2, id="configured"),
+        pytest.param(137, None, 25, id="own minimum"),
+        pytest.param(137, "26 gwei", 26, id="above the minimum"),
+        pytest.param(137, "1 gwei", 25, id="below the minimum"),
+    ],
 )
 def test_a_chains_own_minimum_counts_in_every_plan(chain_id: int, written: str | None, gwei: int) -> None:
     config = parse_config(config_text())

@@ -126,7 +126,16 @@ def mean(ticks: tuple[int, int], seconds_x128: tuple[int, int], window_s: int = 
 
 @pytest.mark.parametrize(
     ("before", "after", "tick"),
-    [(0, 100, 1), (0, 99, 0), (0, -100, -1), (0, -101, -2), (0, -1, -1), (-500, -800, -3), (700, -300, -10), (-200, 300, 5)],
+    [
+        pytest.param(0, 100, 1, id="whole tick"),
+        pytest.param(0, 99, 0, id="part of a tick"),
+        pytest.param(0, -100, -1, id="whole tick down"),
+        pytest.param(0, -101, -2, id="part of a tick down"),
+        pytest.param(0, -1, -1, id="one down"),
+        pytest.param(-500, -800, -3, id="both negative"),
+        pytest.param(700, -300, -10, id="from positive to negative"),
+        pytest.param(-200, 300, 5, id="from negative to positive"),
+    ],
 )
 def test_mean_tick__is_the_difference_rounded_down(before: int, after: int, tick: int) -> None:
     assert mean((before, after), (0, 2**64)).twap_tick == tick

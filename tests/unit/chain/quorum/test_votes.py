@@ -18,7 +18,17 @@ from tests.support.text import raises_code
 
 
 @pytest.mark.parametrize(
-    ("operators", "minimum", "enough"), [(1, 1, 1), (2, 1, 2), (2, 2, 2), (3, 2, 2), (4, 2, 3), (5, 2, 3), (1, 2, 2), (3, 3, 3)]
+    ("operators", "minimum", "enough"),
+    [
+        pytest.param(1, 1, 1, id="one of one"),
+        pytest.param(2, 1, 2, id="two, one wanted"),
+        pytest.param(2, 2, 2, id="two"),
+        pytest.param(3, 2, 2, id="three"),
+        pytest.param(4, 2, 3, id="four"),
+        pytest.param(5, 2, 3, id="five"),
+        pytest.param(1, 2, 2, id="one, two wanted"),
+        pytest.param(3, 3, 3, id="three of three"),
+    ],
 )
 def test_majority__is_of_the_answers_and_no_fewer_than_configured(operators: int, minimum: int, enough: int) -> None:
     assert quorum_size(operators, minimum) == enough
@@ -36,8 +46,8 @@ def test_the_value_of_the_majority_counts() -> None:
         [("alpha", "a"), ("beta", "b")],
         [("alpha", "a")],
         [("alpha", "a"), ("alpha", "a")],
-        [("alpha", "a"), ("beta", "b"), ("gamma", "c")],
-        [("two-faced", "a"), ("two-faced", "b"), ("alpha", "a")],
+        pytest.param([("alpha", "a"), ("beta", "b"), ("gamma", "c")], id="all differ"),
+        pytest.param([("two-faced", "a"), ("two-faced", "b"), ("alpha", "a")], id="one operator with two voices"),
         [],
     ],
 )

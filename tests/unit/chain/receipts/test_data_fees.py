@@ -57,12 +57,22 @@ def test_the_operator_fee_follows_the_rules_of_its_upgrade(named: dict[str, str]
 @pytest.mark.parametrize(
     ("data_fee", "named", "reason"),
     [
-        (DataFeeKind.OP_STACK, {}, "lacks the data fee"),
-        (DataFeeKind.OP_STACK, {"l1Fee": "many"}, "l1Fee is not a number"),
-        (DataFeeKind.OP_STACK, {"l1Fee": "0x1", "operatorFeeScalar": "0x1"}, "operatorFeeConstant is not a number"),
-        (DataFeeKind.OP_STACK, {"l1Fee": "0x1", "operatorFeeConstant": "0x1"}, "operatorFeeScalar is not a number"),
-        (DataFeeKind.PLAIN, {"l1Fee": "0x1"}, "does not charge"),
-        (DataFeeKind.ARBITRUM, {"l1Fee": "0x1"}, "does not charge"),
+        pytest.param(DataFeeKind.OP_STACK, {}, "lacks the data fee", id="missing"),
+        pytest.param(DataFeeKind.OP_STACK, {"l1Fee": "many"}, "l1Fee is not a number", id="a word"),
+        pytest.param(
+            DataFeeKind.OP_STACK,
+            {"l1Fee": "0x1", "operatorFeeScalar": "0x1"},
+            "operatorFeeConstant is not a number",
+            id="operator without constant",
+        ),
+        pytest.param(
+            DataFeeKind.OP_STACK,
+            {"l1Fee": "0x1", "operatorFeeConstant": "0x1"},
+            "operatorFeeScalar is not a number",
+            id="operator without scalar",
+        ),
+        pytest.param(DataFeeKind.PLAIN, {"l1Fee": "0x1"}, "does not charge", id="on a plain chain"),
+        pytest.param(DataFeeKind.ARBITRUM, {"l1Fee": "0x1"}, "does not charge", id="on Arbitrum"),
     ],
 )
 def test_a_receipt_that_contradicts_its_chain_is_not_settled(data_fee: DataFeeKind, named: dict[str, str], reason: str) -> None:

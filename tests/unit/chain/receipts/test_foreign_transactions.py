@@ -56,7 +56,14 @@ def test_wallet_transaction__is_found_by_its_nonce(since: int, head: int) -> Non
     assert find_tx_by_nonce(panel(chain("a"), chain("b")), WALLET, NONCE, since, head) == FOUND
 
 
-@pytest.mark.parametrize(("nonce", "since", "head"), [(NONCE, 0, MINED_AT - 1), (NONCE + 1, 0, HEAD), (NONCE, MINED_AT + 2, HEAD)])
+@pytest.mark.parametrize(
+    ("nonce", "since", "head"),
+    [
+        pytest.param(NONCE, 0, MINED_AT - 1, id="not mined yet"),
+        pytest.param(NONCE + 1, 0, HEAD, id="later nonce"),
+        pytest.param(NONCE, MINED_AT + 2, HEAD, id="mined before"),
+    ],
+)
 def test_what_is_not_there_is_not_found(nonce: int, since: int, head: int) -> None:
     assert find_tx_by_nonce(panel(chain("a"), chain("b")), WALLET, nonce, since, head) is None
 

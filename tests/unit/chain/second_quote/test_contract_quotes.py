@@ -58,16 +58,16 @@ POOL = words(address("deep"))
 @pytest.mark.parametrize(
     ("answers", "leg", "code", "figure"),
     [
-        ((POOL, words(32, 2, 5, 7)), leg(5, venue="elsewhere"), "venue", "elsewhere"),
-        ((POOL, words(32, 2, 5, 7)), leg(5, fee_pips=2500), "fee", "3000 millionths"),
-        ((words(0), words(32, 2, 5, 7)), leg(5), "pool", ""),
-        ((words(2**255), words(1, 2, 3, 4)), leg(5, venue="v3"), "pool", ""),
-        ((POOL, words(64, 2, 5, 7)), leg(5), "answer", "two amounts"),
-        ((POOL, words(32, 2, 5)), leg(5), "no_answer", "128 bytes"),
-        ((POOL, words(1, 2, 3, 4) + "00"), leg(5, venue="v3"), "no_answer", "128 bytes"),
-        ((POOL, "0x"), leg(5, venue="v3"), "no_answer", "128 bytes"),
-        ((POOL, RpcFault(3, "execution reverted: SPL")), leg(5, venue="v3"), "quoter", "execution reverted: SPL"),
-        ((Retryable("endpoint is down"),), leg(5), "no_answer", "endpoint is down"),
+        pytest.param((POOL, words(32, 2, 5, 7)), leg(5, venue="elsewhere"), "venue", "elsewhere", id="foreign venue"),
+        pytest.param((POOL, words(32, 2, 5, 7)), leg(5, fee_pips=2500), "fee", "3000 millionths", id="other fee"),
+        pytest.param((words(0), words(32, 2, 5, 7)), leg(5), "pool", "", id="no pool"),
+        pytest.param((words(2**255), words(1, 2, 3, 4)), leg(5, venue="v3"), "pool", "", id="pool of high bits"),
+        pytest.param((POOL, words(64, 2, 5, 7)), leg(5), "answer", "two amounts", id="one amount too few"),
+        pytest.param((POOL, words(32, 2, 5)), leg(5), "no_answer", "128 bytes", id="short pair answer"),
+        pytest.param((POOL, words(1, 2, 3, 4) + "00"), leg(5, venue="v3"), "no_answer", "128 bytes", id="torn answer"),
+        pytest.param((POOL, "0x"), leg(5, venue="v3"), "no_answer", "128 bytes", id="no answer"),
+        pytest.param((POOL, RpcFault(3, "execution reverted: SPL")), leg(5, venue="v3"), "quoter", "execution reverted: SPL", id="revert"),
+        pytest.param((Retryable("endpoint is down"),), leg(5), "no_answer", "endpoint is down", id="endpoint down"),
     ],
 )
 def test_an_answer_that_is_no_quote_is_told_in_words(answers: tuple[object, ...], leg: Leg, code: str, figure: str) -> None:

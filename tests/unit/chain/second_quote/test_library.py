@@ -106,14 +106,14 @@ def word(value: int | str) -> str:
 @pytest.mark.parametrize(
     ("answer", "leg", "code", "figure"),
     [
-        (word(0), leg(5, venue="elsewhere"), "venue", "elsewhere"),
-        (word(0), leg(5, fee_pips=2500), "fee", "3000 millionths"),
-        (word(0), leg(5), "pool", ""),
-        (word(0), leg(5, venue="v3"), "pool", ""),
-        (CallFailed("no", RpcFault(3, "execution reverted: SPL")), leg(5), "quoter", "execution reverted: SPL"),
-        (Retryable("endpoint is down"), leg(5, venue="v3"), "no_answer", "endpoint is down"),
-        ("0x1234", leg(5), "library", ""),
-        ("0x", leg(5), "method", "eth_getCode"),
+        pytest.param(word(0), leg(5, venue="elsewhere"), "venue", "elsewhere", id="foreign venue"),
+        pytest.param(word(0), leg(5, fee_pips=2500), "fee", "3000 millionths", id="other fee"),
+        pytest.param(word(0), leg(5), "pool", "", id="no pool of a pair"),
+        pytest.param(word(0), leg(5, venue="v3"), "pool", "", id="no pool"),
+        pytest.param(CallFailed("no", RpcFault(3, "execution reverted: SPL")), leg(5), "quoter", "execution reverted: SPL", id="revert"),
+        pytest.param(Retryable("endpoint is down"), leg(5, venue="v3"), "no_answer", "endpoint is down", id="endpoint down"),
+        pytest.param("0x1234", leg(5), "library", "", id="torn answer"),
+        pytest.param("0x", leg(5), "method", "eth_getCode", id="no code"),
     ],
 )
 def test_whatever_goes_wrong_is_said_in_words(answer: object, leg: Leg, code: str, figure: str) -> None:

@@ -38,10 +38,10 @@ def supplies_of(network: str, *symbols: str) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("network", "symbols", "coins"),
     [
-        ("ethereum", ("WETH", "WBTC", "LINK"), {"WETH": 120_700_000, "WBTC": 19_950_000}),
-        ("base", ("WETH", "cbBTC", "AERO"), {"WETH": 120_700_000, "cbBTC": 19_950_000}),
-        ("bnb", ("ETH", "BTCB", "AAVE"), {"ETH": 120_700_000, "BTCB": 19_950_000, "AAVE": 15_330_000}),
-        ("polygon", ("WPOL", "WETH"), {"WPOL": 10_534_582_487, "WETH": 120_700_000}),
+        pytest.param("ethereum", ("WETH", "WBTC", "LINK"), {"WETH": 120_700_000, "WBTC": 19_950_000}, id="Ethereum"),
+        pytest.param("base", ("WETH", "cbBTC", "AERO"), {"WETH": 120_700_000, "cbBTC": 19_950_000}, id="Base"),
+        pytest.param("bnb", ("ETH", "BTCB", "AAVE"), {"ETH": 120_700_000, "BTCB": 19_950_000, "AAVE": 15_330_000}, id="BNB chain"),
+        pytest.param("polygon", ("WPOL", "WETH"), {"WPOL": 10_534_582_487, "WETH": 120_700_000}, id="Polygon"),
     ],
 )
 def test_a_token_has_the_supply_of_its_coin(network: str, symbols: tuple[str, ...], coins: dict[str, int]) -> None:

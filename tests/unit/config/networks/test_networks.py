@@ -196,7 +196,14 @@ def test_preset__has_tradable_venues_and_ours_apart() -> None:
 
 @pytest.mark.parametrize(
     ("name", "window_s", "observations"),
-    [("ethereum", 1800, 151), ("base", 1800, 901), ("arbitrum", 1800, 1801), ("bnb", 1800, 1801), ("unichain", 1, 2), ("ethereum", 13, 3)],
+    [
+        pytest.param("ethereum", 1800, 151, id="Ethereum"),
+        pytest.param("base", 1800, 901, id="Base"),
+        pytest.param("arbitrum", 1800, 1801, id="Arbitrum"),
+        pytest.param("bnb", 1800, 1801, id="BNB chain"),
+        pytest.param("unichain", 1, 2, id="one second"),
+        pytest.param("ethereum", 13, 3, id="part of a block"),
+    ],
 )
 def test_twap__needs_an_observation_a_block_or_second(name: str, window_s: int, observations: int) -> None:
     assert required_observations(BY_NAME[name].chain_id, window_s) == observations

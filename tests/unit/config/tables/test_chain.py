@@ -51,16 +51,18 @@ def test_an_explorer_is_an_address_with_or_without_a_path() -> None:
 @pytest.mark.parametrize(
     ("chain", "execution", "words"),
     [
-        ({"quorum": 1}, {}, ("quorum: 1", "single_operator")),
-        ({"quorum": 4}, {}, ("quorum: 4", "names 3", "add endpoints")),
-        ({"max_lag_blocks": -1}, {}, ("max_lag_blocks", "-1")),
-        ({"max_lag_blocks": 65}, {}, ("max_lag_blocks", "65")),
+        pytest.param({"quorum": 1}, {}, ("quorum: 1", "single_operator"), id="quorum of one"),
+        pytest.param({"quorum": 4}, {}, ("quorum: 4", "names 3", "add endpoints"), id="quorum above the endpoints"),
+        pytest.param({"max_lag_blocks": -1}, {}, ("max_lag_blocks", "-1"), id="negative lag"),
+        pytest.param({"max_lag_blocks": 65}, {}, ("max_lag_blocks", "65"), id="lag too large"),
         *(
             ({"explorer": bad}, {}, ("explorer", "https://NAME"))
             for bad in ("javascript:alert(1)", "https://a@b.example", "https://x/?a=", "//x", "https://x\n")
         ),
-        ({}, {"submit_public_fallback": True}, ("submit_public_fallback", "submit_url", "remove it")),
-        ({}, {"submit_url": SECRET}, ("submit_url", "https://")),
+        pytest.param(
+            {}, {"submit_public_fallback": True}, ("submit_public_fallback", "submit_url", "remove it"), id="public without private"
+        ),
+        pytest.param({}, {"submit_url": SECRET}, ("submit_url", "https://"), id="secret as an address"),
     ],
 )
 def test_a_mistake_names_the_field_and_what_to_do(chain: dict[str, object], execution: dict[str, object], words: tuple[str, ...]) -> None:

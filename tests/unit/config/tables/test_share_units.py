@@ -75,19 +75,42 @@ def test_every_share_key_needs_its_unit(key: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ('slippage = "0.3%"', 'slippage = "0.5"', 'limits.slippage: \'0.5\' has no unit; write "0.5%" or "50bps"'),
-        ('slippage = "0.3%"', "slippage = 0.5", 'limits.slippage: 0.5 has no unit; write "0.5%" or "50bps"'),
-        ('slippage = "0.3%"', 'slippage = "0,5"', 'limits.slippage: \'0,5\' has no unit; write "0.5%" or "50bps"'),
-        ('slippage = "0.3%"', 'slippage = "0,5%"', 'limits.slippage: \'0,5%\' is not a share; write "0.5%" or "50bps"'),
-        ('turnover = "30%"', 'turnover = "30 percent"', 'limits.turnover: \'30 percent\' is not a share; write "30%" or "3000bps"'),
-        (
+        pytest.param(
+            'slippage = "0.3%"',
+            'slippage = "0.5"',
+            'limits.slippage: \'0.5\' has no unit; write "0.5%" or "50bps"',
+            id="share as text without unit",
+        ),
+        pytest.param(
+            'slippage = "0.3%"', "slippage = 0.5", 'limits.slippage: 0.5 has no unit; write "0.5%" or "50bps"', id="share as a number"
+        ),
+        pytest.param(
+            'slippage = "0.3%"',
+            'slippage = "0,5"',
+            'limits.slippage: \'0,5\' has no unit; write "0.5%" or "50bps"',
+            id="decimal comma without unit",
+        ),
+        pytest.param(
+            'slippage = "0.3%"',
+            'slippage = "0,5%"',
+            'limits.slippage: \'0,5%\' is not a share; write "0.5%" or "50bps"',
+            id="decimal comma",
+        ),
+        pytest.param(
+            'turnover = "30%"',
+            'turnover = "30 percent"',
+            'limits.turnover: \'30 percent\' is not a share; write "30%" or "3000bps"',
+            id="percent as a word",
+        ),
+        pytest.param(
             'kind = "threshold", relative = "10%"',
             'kind = "threshold", relative = "0.1"',
             'policy.trigger.relative: \'0.1\' has no unit; write "0.1%" or "10bps"',
+            id="band without unit",
         ),
-        ('volatility = "60%"', 'volatility = "0.6"', "lp.volatility: '0.6' has no unit"),
-        ('jitter = "10%" ', "jitter = 0.1 ", "policy.jitter: 0.1 has no unit"),
-        ('reserve = "0" ', 'reserve = "0"\nband = "0.1rel" ', "band: '0.1' has no unit"),
+        pytest.param('volatility = "60%"', 'volatility = "0.6"', "lp.volatility: '0.6' has no unit", id="volatility without unit"),
+        pytest.param('jitter = "10%" ', "jitter = 0.1 ", "policy.jitter: 0.1 has no unit", id="jitter without unit"),
+        pytest.param('reserve = "0" ', 'reserve = "0"\nband = "0.1rel" ', "band: '0.1' has no unit", id="asset band without unit"),
     ],
 )
 def test_the_error_names_key_value_and_what_to_write(old: str, new: str, reason: str) -> None:

@@ -128,14 +128,14 @@ def test_what_is_no_list_is_named(tmp_path: Path, document: object) -> None:
 @pytest.mark.parametrize(
     ("symbol", "chain_id", "remedy"),
     [
-        ("MATIC", 137, "write WPOL, or native for the coin itself"),
-        ("POL", 137, "write WPOL, or native for the coin itself"),
-        ("ETH", 1, "write WETH, or native for the coin itself"),
-        ("ETH", 137, "write WETH"),
-        ("wbtc", 1, "write WBTC"),
-        ("BNB", 56, "write WBNB, or native for the coin itself"),
-        ("NOSUCH", 1, ""),
-        ("ETH", 999_999, ""),
+        pytest.param("MATIC", 137, "write WPOL, or native for the coin itself", id="former name of Polygon's coin"),
+        pytest.param("POL", 137, "write WPOL, or native for the coin itself", id="Polygon's coin"),
+        pytest.param("ETH", 1, "write WETH, or native for the coin itself", id="ether on Ethereum"),
+        pytest.param("ETH", 137, "write WETH", id="ether on Polygon"),
+        pytest.param("wbtc", 1, "write WBTC", id="small letters"),
+        pytest.param("BNB", 56, "write WBNB, or native for the coin itself", id="BNB"),
+        pytest.param("NOSUCH", 1, "", id="unknown symbol"),
+        pytest.param("ETH", 999_999, "", id="unknown chain"),
     ],
 )
 def test_a_coin_is_told_by_the_name_of_its_token(symbol: str, chain_id: int, remedy: str) -> None:

@@ -163,17 +163,17 @@ def test_guards_refuse_a_deposit_beyond_wallet_and_budget() -> None:
 @pytest.mark.parametrize(
     ("margin_account", "action", "guard"),
     [
-        (CALM, MarginDeposit(4_000 * UNIT), ""),
-        (CALM, MarginDeposit(5_001 * UNIT), "margin_move"),
-        (CALM, MarginWithdrawal(6_000 * UNIT), ""),
-        (CALM, MarginWithdrawal(7_000 * UNIT), "futures_state"),
-        (CALM, MarginWithdrawal(9_001 * UNIT), "margin_move"),
-        (OVER, MarginWithdrawal(UNIT), "futures_state"),
-        (EMPTY, MarginWithdrawal(10_000 * UNIT), ""),
-        (EMPTY, MarginWithdrawal(0), "margin_move"),
-        (CALM, DelegateChange(KEY, True), ""),
-        (CALM, DelegateChange(OTHER, False), ""),
-        (CALM, DelegateChange(OTHER, True), "margin_move"),
+        pytest.param(CALM, MarginDeposit(4_000 * UNIT), "", id="deposit"),
+        pytest.param(CALM, MarginDeposit(5_001 * UNIT), "margin_move", id="deposit above the balance"),
+        pytest.param(CALM, MarginWithdrawal(6_000 * UNIT), "", id="withdrawal"),
+        pytest.param(CALM, MarginWithdrawal(7_000 * UNIT), "futures_state", id="withdrawal into the margin"),
+        pytest.param(CALM, MarginWithdrawal(9_001 * UNIT), "margin_move", id="withdrawal above the margin"),
+        pytest.param(OVER, MarginWithdrawal(UNIT), "futures_state", id="withdrawal over the limits"),
+        pytest.param(EMPTY, MarginWithdrawal(10_000 * UNIT), "", id="withdrawal of all"),
+        pytest.param(EMPTY, MarginWithdrawal(0), "margin_move", id="withdrawal of nothing"),
+        pytest.param(CALM, DelegateChange(KEY, True), "", id="delegate allowed"),
+        pytest.param(CALM, DelegateChange(OTHER, False), "", id="foreign delegate ended"),
+        pytest.param(CALM, DelegateChange(OTHER, True), "margin_move", id="foreign delegate allowed"),
     ],
 )
 def test_the_owner_moves_margin_within_limits_and_free_margin(margin_account: MarginAccount, action: AccountAction, guard: str) -> None:

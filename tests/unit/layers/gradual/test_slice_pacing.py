@@ -36,7 +36,11 @@ def test_chance_spreads_evenly_around_one_and_never_beyond() -> None:
 
 @pytest.mark.parametrize(
     ("pace", "rounds", "length_s", "grace_s"),
-    [(PACE, 4, 2 * 4 * 600, 600), (TWAP, 8, 14_400, 1_800), (replace(PACE, style=ExecutionStyle.LIMIT, patience_s=7_200), 1, 7_200, 0)],
+    [
+        pytest.param(PACE, 4, 2 * 4 * 600, 600, id="rounds"),
+        pytest.param(TWAP, 8, 14_400, 1_800, id="fixed duration"),
+        pytest.param(replace(PACE, style=ExecutionStyle.LIMIT, patience_s=7_200), 1, 7_200, 0, id="limit order"),
+    ],
 )
 def test_how_long_a_campaign_may_take(pace: object, rounds: int, length_s: int, grace_s: int) -> None:
     assert execution_deadlines(pace, rounds, 1_000) == (1_000 + length_s, 1_000 + length_s + grace_s)  # type: ignore[arg-type]  # a Pace
@@ -63,7 +67,14 @@ def test_slice__is_its_part_of_the_remainder_or_all_of_a_small_one(remaining: in
     assert slice_fraction(execution(EVEN), MEAN, Fraction(remaining)) == fraction
 
 
-@pytest.mark.parametrize(("pace", "rounds", "interval_s"), [(PACE, 4, 600), (TWAP, 7, 2_057), (replace(TWAP, twap_duration_s=3), 8, 1)])
+@pytest.mark.parametrize(
+    ("pace", "rounds", "interval_s"),
+    [
+        pytest.param(PACE, 4, 600, id="configured"),
+        pytest.param(TWAP, 7, 2_057, id="part of the duration"),
+        pytest.param(replace(TWAP, twap_duration_s=3), 8, 1, id="a second at least"),
+    ],
+)
 def test_interval__is_the_config_s_or_the_part_of_the_whole_time(pace: ExecutionPace, rounds: int, interval_s: int) -> None:
     assert mean_interval_s(pace, rounds) == interval_s
 
@@ -100,11 +111,25 @@ def test_budget__none_is_without_a_limit() -> None:
 @pytest.mark.parametrize(
     ("spent", "why", "before", "carried"),
     [
-        (5, "done", None, BudgetCarryover(2, Fraction(1_000), Fraction(5))),
-        (-5, "done", None, BudgetCarryover(2, Fraction(1_000), Fraction(0))),
-        (5, TARGETS_CHANGED_REASON, None, BudgetCarryover(2, Fraction(1_000), Fraction(5), (("A", Fraction(3)),))),
-        (5, "done", BudgetCarryover(9, Fraction(4_000), Fraction(6)), BudgetCarryover(9, Fraction(4_000), Fraction(11))),
-        (-5, "done", BudgetCarryover(9, Fraction(400), Fraction(6)), BudgetCarryover(9, Fraction(1_000), Fraction(6))),
+        pytest.param(5, "done", None, BudgetCarryover(2, Fraction(1_000), Fraction(5)), id="loss"),
+        pytest.param(-5, "done", None, BudgetCarryover(2, Fraction(1_000), Fraction(0)), id="gain"),
+        pytest.param(
+            5, TARGETS_CHANGED_REASON, None, BudgetCarryover(2, Fraction(1_000), Fraction(5), (("A", Fraction(3)),)), id="targets changed"
+        ),
+        pytest.param(
+            5,
+            "done",
+            BudgetCarryover(9, Fraction(4_000), Fraction(6)),
+            BudgetCarryover(9, Fraction(4_000), Fraction(11)),
+            id="loss after a loss",
+        ),
+        pytest.param(
+            -5,
+            "done",
+            BudgetCarryover(9, Fraction(400), Fraction(6)),
+            BudgetCarryover(9, Fraction(1_000), Fraction(6)),
+            id="gain after a loss",
+        ),
     ],
 )
 def test_carryover__losses_add_up_and_gains_win_nothing_back(
@@ -124,7 +149,12 @@ def test_carryover__ends_at_its_second(until_s: int, is_shared: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "half_life_s", "impact_left"), [(600, 600, Fraction(1, 2)), (1_200, 600, Fraction(1, 4)), (0, 600, Fraction(1))]
+    ("seconds", "half_life_s", "impact_left"),
+    [
+        pytest.param(600, 600, Fraction(1, 2), id="one half-life"),
+        pytest.param(1_200, 600, Fraction(1, 4), id="two half-lives"),
+        pytest.param(0, 600, Fraction(1), id="at once"),
+    ],
 )
 def test_remaining_impact__halves_each_half_life_rounded_up(seconds: int, half_life_s: int, impact_left: Fraction) -> None:
     assert remaining_impact(seconds, half_life_s) - impact_left in (0, Fraction(1, 10**12))

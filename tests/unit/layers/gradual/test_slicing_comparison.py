@@ -41,7 +41,13 @@ def pacing(step: StepInput) -> SlicingComparison:
 
 
 @pytest.mark.parametrize(
-    ("depth", "gwei", "waiting"), [(20_000_000, 30, 0), (20_000_000, 1_000, 0), (60_000_000, 30, 20), (15_000_000, 400, 7)]
+    ("depth", "gwei", "waiting"),
+    [
+        pytest.param(20_000_000, 30, 0, id="usual gas"),
+        pytest.param(20_000_000, 1_000, 0, id="dear gas"),
+        pytest.param(60_000_000, 30, 20, id="with waiting"),
+        pytest.param(15_000_000, 400, 7, id="shallow pools"),
+    ],
 )
 def test_the_number_of_rounds_is_that_of_a_closed_form(depth: int, gwei: int, waiting: int) -> None:
     """A pair of reserves R on each side, wholly back between rounds, takes x - R·x/(R + x) in value of a round of x, fee aside.

@@ -36,13 +36,13 @@ def less(pair: tuple[int, int], by: int = 1) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("kind", "field", "guard"),
     [
-        (PROVIDE, "amounts_raw", "prediction"),
-        (PROVIDE, "liquidity", "prediction"),
-        (PROVIDE, "min_raw", "fair_floor"),
-        (WITHDRAW, "amounts_raw", "prediction"),
-        (WITHDRAW, "fees_raw", "prediction"),
-        (WITHDRAW, "min_raw", "fair_floor"),
-        (COLLECT, "fees_raw", "prediction"),
+        pytest.param(PROVIDE, "amounts_raw", "prediction", id="provided amounts"),
+        pytest.param(PROVIDE, "liquidity", "prediction", id="provided liquidity"),
+        pytest.param(PROVIDE, "min_raw", "fair_floor", id="provided minimum"),
+        pytest.param(WITHDRAW, "amounts_raw", "prediction", id="withdrawn amounts"),
+        pytest.param(WITHDRAW, "fees_raw", "prediction", id="withdrawn fees"),
+        pytest.param(WITHDRAW, "min_raw", "fair_floor", id="withdrawn minimum"),
+        pytest.param(COLLECT, "fees_raw", "prediction", id="collected fees"),
     ],
 )
 def test_a_figure_that_is_off_by_one_is_refused(kind: str, field: str, guard: str) -> None:

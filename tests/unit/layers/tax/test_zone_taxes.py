@@ -67,7 +67,12 @@ def test_zone__is_wider_only_where_a_sale_is_taxed(rate_bps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "method", "trades"), [("3/5", LotMethod.FIFO, False), ("3/5", LotMethod.HIFO, True), ("2/5", LotMethod.FIFO, True)]
+    ("share", "method", "trades"),
+    [
+        pytest.param("3/5", LotMethod.FIFO, False, id="first in first out, above"),
+        pytest.param("3/5", LotMethod.HIFO, True, id="highest cost first, above"),
+        pytest.param("2/5", LotMethod.FIFO, True, id="first in first out, below"),
+    ],
 )
 def test_trigger__waits_for_a_drift_that_is_worth_its_tax(share: str, method: LotMethod, trades: bool) -> None:
     """60 % of WETH is outside the zone; a tax of 12.5 % on the next unit is not worth it, and buying or a lot at a loss owes none."""

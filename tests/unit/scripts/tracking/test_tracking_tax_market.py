@@ -24,7 +24,16 @@ def test_sale__takes_its_lots_by_the_method(method: int, gain: float) -> None:
     assert counts[0] == 2
 
 
-@pytest.mark.parametrize(("gain", "year_gain", "tax"), [(100, 0, 25), (100, -60, 10), (-40, 100, -10), (-40, -5, 0), (40, -60, 0)])
+@pytest.mark.parametrize(
+    ("gain", "year_gain", "tax"),
+    [
+        pytest.param(100, 0, 25, id="gain"),
+        pytest.param(100, -60, 10, id="gain after a loss"),
+        pytest.param(-40, 100, -10, id="loss after a gain"),
+        pytest.param(-40, -5, 0, id="loss after a loss"),
+        pytest.param(40, -60, 0, id="gain below the losses"),
+    ],
+)
 def test_tax__is_that_of_the_year_less_its_losses(gain: float, year_gain: float, tax: float) -> None:
     assert tax_on(gain, year_gain, 0.25) == pytest.approx(tax)
 

@@ -196,7 +196,13 @@ def test_mark__may_move_by_a_hundredth_between_two_answers(move_raw: int, believ
 
 @pytest.mark.parametrize(
     ("off", "is_listed", "believed"),
-    [(2_002, True, True), (-2_002, True, True), (2_003, True, False), (-2_003, True, False), (2_003, False, True)],
+    [
+        pytest.param(2_002, True, True, id="a millionth above"),
+        pytest.param(-2_002, True, True, id="a millionth below"),
+        pytest.param(2_003, True, False, id="a unit beyond, above"),
+        pytest.param(-2_003, True, False, id="a unit beyond, below"),
+        pytest.param(2_003, False, True, id="not listed"),
+    ],
 )
 def test_maintenance__may_be_rounded_by_a_millionth_of_values(off: int, is_listed: bool, believed: bool) -> None:
     with is_believed(believed):

@@ -8,7 +8,15 @@ from agent.venues.hyperliquid.budget import WEIGHT_PER_MINUTE, WINDOW_S, Request
 from tests.support.fakes.clock import FakeClock
 
 
-@pytest.mark.parametrize(("spent", "weight", "waited_s"), [(0, 5_000, 0), (1_190, 10, 0), (1_190, 11, WINDOW_S), (1_200, 1, WINDOW_S)])
+@pytest.mark.parametrize(
+    ("spent", "weight", "waited_s"),
+    [
+        pytest.param(0, 5_000, 0, id="nothing spent"),
+        pytest.param(1_190, 10, 0, id="exactly the rest"),
+        pytest.param(1_190, 11, WINDOW_S, id="one beyond the rest"),
+        pytest.param(1_200, 1, WINDOW_S, id="all spent"),
+    ],
+)
 def test_request__waits_only_for_a_weight_above_what_is_left(spent: int, weight: int, waited_s: int) -> None:
     clock = FakeClock()
     began_s = clock.now_s()

@@ -490,7 +490,9 @@ def test_order__unjudged_action_may_have_been_carried_out(world: World, answer: 
         world.client.post_once({})
 
 
-@pytest.mark.parametrize(("may_wait", "kind", "begun_count"), [(True, "info", 0), (False, "side", 1)])
+@pytest.mark.parametrize(
+    ("may_wait", "kind", "begun_count"), [pytest.param(True, "info", 0, id="account read"), pytest.param(False, "side", 1, id="side read")]
+)
 def test_book__is_waited_for_only_if_it_may_be(world: World, may_wait: bool, kind: str, begun_count: int) -> None:
     bids: Sequence[object] = [{"px": "1999", "sz": "1"}]
     world.connection.answers["l2Book"] = {"levels": [bids, [{"px": "2001", "sz": "2"}]]}

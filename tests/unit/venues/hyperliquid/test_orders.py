@@ -324,7 +324,12 @@ def test_markets_in_another_form_are_read_again(answer: object) -> None:
 
 @pytest.mark.parametrize(
     ("entry", "context", "is_paused"),
-    [({}, {}, False), ({"isDelisted": True}, {}, True), ({"onlyIsolated": True}, {}, True), ({}, {"markPx": None}, True)],
+    [
+        pytest.param({}, {}, False, id="usual"),
+        pytest.param({"isDelisted": True}, {}, True, id="delisted"),
+        pytest.param({"onlyIsolated": True}, {}, True, id="isolated"),
+        pytest.param({}, {"markPx": None}, True, id="no mark"),
+    ],
 )
 def test_delisted_isolated_or_markless_market__is_paused(entry: dict[str, bool], context: dict[str, None], is_paused: bool) -> None:
     answer = [{**META, "universe": [META["universe"][0] | entry]}, [CONTEXT | context]]

@@ -146,10 +146,10 @@ def test_index__has_chain_time_less_the_answer_s_age(late_s: int) -> None:
 @pytest.mark.parametrize(
     ("venue_s", "head_s", "words"),
     [
-        (MAX_CLOCK_SKEW_S + 1, 0, "this machine's clock is 31 s behind"),
-        (-MAX_CLOCK_SKEW_S - 1, 0, "its server lags"),
-        (-MAX_CLOCK_SKEW_S - 1, -MAX_CLOCK_SKEW_S, "its server lags"),
-        (-MAX_CLOCK_SKEW_S - 1, -MAX_CLOCK_SKEW_S - 1, "by this machine's clock"),
+        pytest.param(MAX_CLOCK_SKEW_S + 1, 0, "this machine's clock is 31 s behind", id="clock behind"),
+        pytest.param(-MAX_CLOCK_SKEW_S - 1, 0, "its server lags", id="server behind"),
+        pytest.param(-MAX_CLOCK_SKEW_S - 1, -MAX_CLOCK_SKEW_S, "its server lags", id="server behind an old block"),
+        pytest.param(-MAX_CLOCK_SKEW_S - 1, -MAX_CLOCK_SKEW_S - 1, "by this machine's clock", id="clock ahead of an old block"),
     ],
 )
 def test_index__clock_that_differs_by_more_is_named(venue_s: int, head_s: int, words: str) -> None:

@@ -24,22 +24,29 @@ from tests.support.text import raises_code
 @pytest.mark.parametrize(
     ("path", "body", "weight"),
     [
-        ("info", {"type": "clearinghouseState"}, 2),
-        ("info", {"type": "l2Book"}, 2),
-        ("info", {"type": "orderStatus"}, 2),
-        ("info", {"type": "userRole"}, 60),
-        ("info", {"type": "userFees"}, 20),
-        ("info", {"type": "somethingNew"}, 20),
-        ("exchange", {"action": {"orders": [{}] * 39}}, 1),
-        ("exchange", {"action": {"orders": [{}] * 40}}, 2),
-        ("exchange", {"action": {"cancels": [{}]}}, 1),
+        pytest.param("info", {"type": "clearinghouseState"}, 2, id="account"),
+        pytest.param("info", {"type": "l2Book"}, 2, id="book"),
+        pytest.param("info", {"type": "orderStatus"}, 2, id="order"),
+        pytest.param("info", {"type": "userRole"}, 60, id="role"),
+        pytest.param("info", {"type": "userFees"}, 20, id="fees"),
+        pytest.param("info", {"type": "somethingNew"}, 20, id="unknown read"),
+        pytest.param("exchange", {"action": {"orders": [{}] * 39}}, 1, id="39 orders"),
+        pytest.param("exchange", {"action": {"orders": [{}] * 40}}, 2, id="40 orders"),
+        pytest.param("exchange", {"action": {"cancels": [{}]}}, 1, id="cancel"),
     ],
 )
 def test_weight__is_that_of_the_documentation(path: str, body: dict[str, object], weight: int) -> None:
     assert request_weight(path, body) == weight
 
 
-@pytest.mark.parametrize(("kind", "rows", "weight"), [("userFunding", 19, 0), ("userFunding", 500, 25), ("userFees", 500, 0)])
+@pytest.mark.parametrize(
+    ("kind", "rows", "weight"),
+    [
+        pytest.param("userFunding", 19, 0, id="few rows"),
+        pytest.param("userFunding", 500, 25, id="many rows"),
+        pytest.param("userFees", 500, 0, id="rows of another read"),
+    ],
+)
 def test_weight__rows_of_an_answer_add_to_it(kind: str, rows: int, weight: int) -> None:
     assert answer_weight({"type": kind}, [{}] * rows) == weight
 
@@ -340,7 +347,14 @@ def test_side_reads__left_out_ones_are_remembered(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     ("statuses", "posts", "waited_s"),
-    [((), 1, 0), ((429,) * 6, 7, 61), ((429,) * 7, 7, 61), ((503,), 1, 0), ((400,), 1, 0), ((302,), 1, 0)],
+    [
+        pytest.param((), 1, 0, id="taken"),
+        pytest.param((429,) * 6, 7, 61, id="limited six times"),
+        pytest.param((429,) * 7, 7, 61, id="limited for ever"),
+        pytest.param((503,), 1, 0, id="unavailable"),
+        pytest.param((400,), 1, 0, id="refused"),
+        pytest.param((302,), 1, 0, id="redirected"),
+    ],
 )
 def test_action__same_bytes_are_reposted_only_if_not_taken(
     monkeypatch: pytest.MonkeyPatch, statuses: tuple[int, ...], posts: int, waited_s: int

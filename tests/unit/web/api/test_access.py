@@ -56,9 +56,12 @@ class GivenBoard(StaticDocumentCache):
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     board = GivenBoard("none.toml", tmp_path_factory.mktemp("api") / "trimtab.db")
     board.documents = {
-        "status": {"value": "1.50", "endpoints": [{"operator": "a"}]}, "orders": {}, "alerts": {}, "plan": {"outcome": "hold"},
+        "status": {"value": "1.50", "endpoints": [{"operator": "a"}]},
+        "orders": {},
+        "alerts": {},
+        "plan": {"outcome": "hold"},
         "positions": {"error": "why", "raised": OperatorNeeded("positions: unknown", "look at the venue")},
-    }  # fmt: skip
+    }
     board.read_s_by_function = dict.fromkeys((dashboard.live_documents, dashboard.plan_document), time.monotonic())
     with Served(board=board) as server:
         yield Client(server)
@@ -112,9 +115,17 @@ def test_revocation__can_be_repeated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "scopes", "lifetime_s", "field"),
-    [("a b", ["read"], 9, "NAME"), ("", ["read"], 9, "NAME"), ("x" * 33, ["read"], 9, "NAME"), ("taken", ["read"], 9, "NAME"),
-     ("a", [], 9, "--scope"), ("a", ["admin"], 9, "--scope"), ("a", ["read"], 0, "--expires"), ("a", ["read"], 367 * DAY_S, "--expires")],
-)  # fmt: skip
+    [
+        pytest.param("a b", ["read"], 9, "NAME", id="space"),
+        pytest.param("", ["read"], 9, "NAME", id="no name"),
+        pytest.param("x" * 33, ["read"], 9, "NAME", id="too long"),
+        pytest.param("taken", ["read"], 9, "NAME", id="repeated name"),
+        pytest.param("a", [], 9, "--scope", id="no scope"),
+        pytest.param("a", ["admin"], 9, "--scope", id="unknown scope"),
+        pytest.param("a", ["read"], 0, "--expires", id="no lifetime"),
+        pytest.param("a", ["read"], 367 * DAY_S, "--expires", id="lifetime too long"),
+    ],
+)
 def test_a_token_out_of_range_is_not_added(tmp_path: Path, name: str, scopes: list[str], lifetime_s: int, field: str) -> None:
     tokens = TokenFile(tmp_path / "a.db")
     tokens.add("taken", ["read"], DAY_S, NOW_S)
@@ -164,15 +175,15 @@ def test_each_call_takes_its_own_scope_and_no_other(server: Client, method_path_
 @pytest.mark.parametrize(
     ("networks", "address", "is_served"),
     [
-        ((), "203.0.113.7", True),
-        (("203.0.113.7",), "203.0.113.7", True),
-        (("203.0.113.7",), "203.0.113.8", False),
-        (("10.0.0.0/8", "2001:db8::/32"), "10.255.255.255", True),
-        (("10.0.0.0/8", "2001:db8::/32"), "11.0.0.0", False),
-        (("10.0.0.0/8", "2001:db8::/32"), "2001:db8::1", True),
-        (("10.0.0.0/8", "2001:db8::/32"), "2001:db9::1", False),
-        (("0.0.0.0/0",), "", False),
-        (("0.0.0.0/0",), "localhost", False),
+        pytest.param((), "203.0.113.7", True, id="any network"),
+        pytest.param(("203.0.113.7",), "203.0.113.7", True, id="own address"),
+        pytest.param(("203.0.113.7",), "203.0.113.8", False, id="other address"),
+        pytest.param(("10.0.0.0/8", "2001:db8::/32"), "10.255.255.255", True, id="last of its network"),
+        pytest.param(("10.0.0.0/8", "2001:db8::/32"), "11.0.0.0", False, id="first beyond its network"),
+        pytest.param(("10.0.0.0/8", "2001:db8::/32"), "2001:db8::1", True, id="second network"),
+        pytest.param(("10.0.0.0/8", "2001:db8::/32"), "2001:db9::1", False, id="beyond the second network"),
+        pytest.param(("0.0.0.0/0",), "", False, id="no address"),
+        pytest.param(("0.0.0.0/0",), "localhost", False, id="name for an address"),
     ],
 )
 def test_token_serves_its_networks_alone(tmp_path: Path, networks: tuple[str, ...], address: str, *, is_served: bool) -> None:

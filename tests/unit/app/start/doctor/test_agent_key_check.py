@@ -22,11 +22,11 @@ def table(key: str) -> HyperliquidTable:
 @pytest.mark.parametrize(
     ("key", "mode", "state", "reason"),
     [
-        ("", None, "warn", "no order can be sent"),
-        ('agent_keyring = "trimtab/agent"', None, "ok", "from agent_keyring"),
-        ('agent_keystore = "agent.json"', None, "warn", "does not exist"),
-        ('agent_keystore = "agent.json"', 0o644, "fail", "readable by others (mode 0644)"),
-        ('agent_keystore = "agent.json"', 0o600, "ok", "keystore "),
+        pytest.param("", None, "warn", "no order can be sent", id="no key"),
+        pytest.param('agent_keyring = "trimtab/agent"', None, "ok", "from agent_keyring", id="keyring"),
+        pytest.param('agent_keystore = "agent.json"', None, "warn", "does not exist", id="missing keystore"),
+        pytest.param('agent_keystore = "agent.json"', 0o644, "fail", "readable by others (mode 0644)", id="readable keystore"),
+        pytest.param('agent_keystore = "agent.json"', 0o600, "ok", "keystore ", id="private keystore"),
     ],
 )
 def test_the_agent_key_is_found_without_opening_it(tmp_path: Path, key: str, mode: int | None, state: str, reason: str) -> None:

@@ -161,14 +161,16 @@ def test_doctor__endpoint_refuses_for_another_reason__warns() -> None:
 @pytest.mark.parametrize(
     ("code", "message", "reads"),
     [
-        (-32602, "invalid params", False),
-        (-32602, "too many arguments, want at most 1", False),
-        (-32000, "the block tag is not a string", False),
-        (-32000, "invalid argument 1: json: cannot unmarshal object into Go value of type string", False),
-        (-32000, "Invalid params: block tag is not a string", False),
-        (-32000, "header not found", True),
-        (-32000, "hash 0xcd is not currently canonical", True),
-        (-32603, "internal error", True),
+        pytest.param(-32602, "invalid params", False, id="invalid params"),
+        pytest.param(-32602, "too many arguments, want at most 1", False, id="too many arguments"),
+        pytest.param(-32000, "the block tag is not a string", False, id="tag is no string"),
+        pytest.param(
+            -32000, "invalid argument 1: json: cannot unmarshal object into Go value of type string", False, id="object for a string"
+        ),
+        pytest.param(-32000, "Invalid params: block tag is not a string", False, id="prefixed message"),
+        pytest.param(-32000, "header not found", True, id="header not found"),
+        pytest.param(-32000, "hash 0xcd is not currently canonical", True, id="not canonical"),
+        pytest.param(-32603, "internal error", True, id="internal error"),
     ],
 )
 def test_doctor__endpoint_refuses_a_blocks_hash__names_eip_1898(code: int, message: str, reads: bool) -> None:

@@ -27,7 +27,14 @@ def step_with(fee_pips: int, plan_cost_bps: int | None, symbols: tuple[str, ...]
 
 @pytest.mark.parametrize(
     ("fee_pips", "plan_cost_bps", "pairs"),
-    [(3_000, 50, 3), (3_000, 60, 0), (3_000, 59, 3), (500, 50, 0), (10_000, 99, 6), (10_000, None, 0)],
+    [
+        pytest.param(3_000, 50, 3, id="two legs above the limit"),
+        pytest.param(3_000, 60, 0, id="two legs at the limit"),
+        pytest.param(3_000, 59, 3, id="a basis point above"),
+        pytest.param(500, 50, 0, id="cheap pools"),
+        pytest.param(10_000, 99, 6, id="each pair above"),
+        pytest.param(10_000, None, 0, id="limit off"),
+    ],
 )
 def test_route_dearer_than_plan_cost__warns_of_each_pair(fee_pips: int, plan_cost_bps: int | None, pairs: int) -> None:
     """Two coins are exchanged through the numeraire, for the fees of two pools."""

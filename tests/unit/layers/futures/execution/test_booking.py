@@ -80,7 +80,14 @@ def test_limit_order__costs_the_sum_of_its_fills() -> None:
     assert (booked(), booked(HALF), booked(HALF, quarter)) == (0, 24, 36)
 
 
-@pytest.mark.parametrize(("is_emergency", "is_budgeted", "counted"), [(False, True, 8_000), (True, True, 0), (False, False, 0)])
+@pytest.mark.parametrize(
+    ("is_emergency", "is_budgeted", "counted"),
+    [
+        pytest.param(False, True, 8_000, id="ordinary"),
+        pytest.param(True, True, 0, id="emergency"),
+        pytest.param(False, False, 0, id="owner's"),
+    ],
+)
 def test_reduction__uses_the_day_s_budget_unless_emergency_or_owner(is_emergency: bool, is_budgeted: bool, counted: int) -> None:
     reduction = replace(ORDER, is_reduce_only=True)
     grant = SimpleNamespace(layer_grant=FuturesGrant(reduction, EMPTY, is_emergency, is_budgeted=is_budgeted))
@@ -136,11 +143,11 @@ def test_booking__gas_adds_to_the_cost_of_the_order() -> None:
 @pytest.mark.parametrize(
     ("action", "received", "row"),
     [
-        (MarginDeposit(500 * 10**6), -500, (500, 0)),
-        (MarginDeposit(500 * 10**6), -503, (500, 3)),
-        (MarginDeposit(500 * 10**6), -497, (500, 0)),
-        (MarginWithdrawal(500 * 10**6), 500, (0, 0)),
-        (MarginWithdrawal(500 * 10**6), 496, (0, 4)),
+        pytest.param(MarginDeposit(500 * 10**6), -500, (500, 0), id="deposit, exact"),
+        pytest.param(MarginDeposit(500 * 10**6), -503, (500, 3), id="deposit that lost"),
+        pytest.param(MarginDeposit(500 * 10**6), -497, (500, 0), id="deposit that gained"),
+        pytest.param(MarginWithdrawal(500 * 10**6), 500, (0, 0), id="withdrawal, exact"),
+        pytest.param(MarginWithdrawal(500 * 10**6), 496, (0, 4), id="withdrawal that lost"),
     ],
 )
 def test_booking__collateral_missing_after_a_move_is_lost(

@@ -263,13 +263,13 @@ def test_the_cycle_ends_after_any_other_reverted_order(ports: StepPorts, case: s
 @pytest.mark.parametrize(
     ("kind", "failed", "after"),
     [
-        (OutcomeKind.HOLD, False, OutcomeKind.REFUSED),
-        (OutcomeKind.HOLD, True, OutcomeKind.FAILED),
-        (OutcomeKind.HALT, False, OutcomeKind.HALT),
-        (OutcomeKind.HALT, True, OutcomeKind.FAILED),
-        (OutcomeKind.DONE, False, OutcomeKind.DONE),
-        (OutcomeKind.DONE, True, OutcomeKind.FAILED),
-        (OutcomeKind.REFUSED, True, OutcomeKind.REFUSED),
+        pytest.param(OutcomeKind.HOLD, False, OutcomeKind.REFUSED, id="hold, refused"),
+        pytest.param(OutcomeKind.HOLD, True, OutcomeKind.FAILED, id="hold, failed"),
+        pytest.param(OutcomeKind.HALT, False, OutcomeKind.HALT, id="halt, refused"),
+        pytest.param(OutcomeKind.HALT, True, OutcomeKind.FAILED, id="halt, failed"),
+        pytest.param(OutcomeKind.DONE, False, OutcomeKind.DONE, id="done, refused"),
+        pytest.param(OutcomeKind.DONE, True, OutcomeKind.FAILED, id="done, failed"),
+        pytest.param(OutcomeKind.REFUSED, True, OutcomeKind.REFUSED, id="refused, failed"),
     ],
 )
 def test_refused_and_failed_orders__are_in_the_cycle_s_outcome(

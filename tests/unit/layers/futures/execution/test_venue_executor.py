@@ -509,13 +509,13 @@ def test_an_order_that_the_signer_refuses_is_dropped(world: Bench) -> None:
 @pytest.mark.parametrize(
     ("moment", "outcome", "state"),
     [
-        ("after:planned", FILLED, S.CANCELLED),
-        ("after:signed", OPEN, S.CANCELLED),
-        ("after:signed", FILLED, S.FINAL),
-        ("before:send", FILLED, S.FINAL),
-        ("before:send", OPEN, S.BROADCAST),
-        ("after:send", replace(FILLED, status=0), S.REVERTED),
-        ("after:mined", OPEN, S.FINAL),
+        pytest.param("after:planned", FILLED, S.CANCELLED, id="planned"),
+        pytest.param("after:signed", OPEN, S.CANCELLED, id="signed, not seen"),
+        pytest.param("after:signed", FILLED, S.FINAL, id="signed, filled"),
+        pytest.param("before:send", FILLED, S.FINAL, id="before the send, filled"),
+        pytest.param("before:send", OPEN, S.BROADCAST, id="before the send, open"),
+        pytest.param("after:send", replace(FILLED, status=0), S.REVERTED, id="sent, rejected"),
+        pytest.param("after:mined", OPEN, S.FINAL, id="mined"),
     ],
 )
 def test_restart__resolves_an_order_by_the_answer_without_posting(

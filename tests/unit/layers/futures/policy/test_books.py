@@ -193,7 +193,11 @@ def test_two_sided__reduction_is_no_side() -> None:
 
 @pytest.mark.parametrize(
     ("margin_account", "size", "most", "size_kept"),
-    [(0, 1_000, 2_000, 1_000), (10_000, -1_000, 10_000, -1_000), (10_000, 1_000, 10_000, 0)],
+    [
+        pytest.param(0, 1_000, 2_000, 1_000, id="nothing held"),
+        pytest.param(10_000, -1_000, 10_000, -1_000, id="closing"),
+        pytest.param(10_000, 1_000, 10_000, 0, id="at the most"),
+    ],
 )
 def test_within_gross__order_that_does_not_raise_it_is_whole(margin_account: int, size: int, most: int, size_kept: int) -> None:
     assert sizes_within_gross(wide_book(100_000, ETH=margin_account), {"ETH": size * LOT}, Fraction(most * E18)) == {"ETH": size_kept * LOT}
@@ -365,7 +369,15 @@ def test_net_exposure__is_off_target_beyond_the_band(btc: int, is_off: bool) -> 
     assert exposure.is_off_target is is_off
 
 
-@pytest.mark.parametrize(("band_bps", "leverage_band_bps", "share_bps"), [(500, 1_000, 500), (1_000, 500, 1_000), (0, 700, 700), (0, 0, 0)])
+@pytest.mark.parametrize(
+    ("band_bps", "leverage_band_bps", "share_bps"),
+    [
+        pytest.param(500, 1_000, 500, id="wider leverage band"),
+        pytest.param(1_000, 500, 1_000, id="wider weight band"),
+        pytest.param(0, 700, 700, id="no weight band"),
+        pytest.param(0, 0, 0, id="no bands"),
+    ],
+)
 def test_net_exposure__band_is_that_of_weights_else_of_leverage(band_bps: int, leverage_band_bps: int, share_bps: int) -> None:
     policy = replace(TWO, band_bps=band_bps, leverage_band_bps=leverage_band_bps)
     assert net_exposure(wide_book(), policy).band == target_gross_notional(wide_book(), policy) * share_bps / 10_000

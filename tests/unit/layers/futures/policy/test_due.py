@@ -166,7 +166,12 @@ def test_stop__waits_for_its_own_failures_and_its_index(failed: str, index_s: in
 
 
 @pytest.mark.parametrize(
-    ("trader", "unknown_reason", "coins"), [(OWNER, "", 5_000), ("0x" + "9" * 40, "", 0), (OWNER, "the ledger was restored", 0)]
+    ("trader", "unknown_reason", "coins"),
+    [
+        pytest.param(OWNER, "", 5_000, id="own account"),
+        pytest.param("0x" + "9" * 40, "", 0, id="delegate"),
+        pytest.param(OWNER, "the ledger was restored", 0, id="unknown day"),
+    ],
 )
 def test_depositable__nothing_for_a_delegate_or_an_unknown_day(trader: str, unknown_reason: str, coins: int) -> None:
     step = step_of(in_usdc(OVER), replace(policy(), trader=trader), unknown_reason=unknown_reason)

@@ -181,7 +181,15 @@ def test_open_hedge__asset_on_the_edge_of_its_band_is_back_in_it(weth: int, clos
     assert ("back in its band" in unwinding(hedge_account(10_000, -8 * E18), weth, 90_000 - weth, large)) is closes
 
 
-@pytest.mark.parametrize(("eth", "pending", "closes"), [(-10, 5_000, False), (-10, 5_002, True), (-4, 2_500, False), (-4, 2_501, True)])
+@pytest.mark.parametrize(
+    ("eth", "pending", "closes"),
+    [
+        pytest.param(-10, 5_000, False, id="whole position, at the cost"),
+        pytest.param(-10, 5_002, True, id="whole position, above the cost"),
+        pytest.param(-4, 2_500, False, id="part, at its share"),
+        pytest.param(-4, 2_501, True, id="part, above its share"),
+    ],
+)
 def test_open_hedge__bears_its_part_of_its_position_s_funding(eth: int, pending: int, closes: bool) -> None:
     short = hedge_account(10_000, eth * E18)
     owing = replace(short, positions=(replace(short.positions[0], funding_pending_raw=pending * E18),))

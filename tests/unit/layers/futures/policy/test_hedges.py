@@ -439,12 +439,19 @@ def test_closed_hedge__is_not_reopened_within_its_horizon() -> None:
 @pytest.mark.parametrize(
     ("ordered_raw", "before", "after", "filled_raw", "hedges_left"),
     [
-        (-5, (), OPEN, -3, (replace(OPEN, size_raw=-3),)),
-        (-5, (), OPEN, -5, (OPEN,)),
-        (5, (OPEN,), replace(OPEN, size_raw=0, at_s=NOW_S + 9), 2, (replace(OPEN, size_raw=-3),)),
-        (5, (OPEN,), replace(OPEN, size_raw=0, at_s=NOW_S + 9), 5, (replace(OPEN, size_raw=0, at_s=NOW_S + 9),)),
-        (7, (OPEN,), replace(OPEN, size_raw=0, at_s=NOW_S + 9), 6, (replace(OPEN, size_raw=0, at_s=NOW_S + 9),)),
-        (2, (OPEN,), OPEN, 1, (OPEN,)),
+        pytest.param(-5, (), OPEN, -3, (replace(OPEN, size_raw=-3),), id="opened in part"),
+        pytest.param(-5, (), OPEN, -5, (OPEN,), id="opened"),
+        pytest.param(5, (OPEN,), replace(OPEN, size_raw=0, at_s=NOW_S + 9), 2, (replace(OPEN, size_raw=-3),), id="closed in part"),
+        pytest.param(5, (OPEN,), replace(OPEN, size_raw=0, at_s=NOW_S + 9), 5, (replace(OPEN, size_raw=0, at_s=NOW_S + 9),), id="closed"),
+        pytest.param(
+            7,
+            (OPEN,),
+            replace(OPEN, size_raw=0, at_s=NOW_S + 9),
+            6,
+            (replace(OPEN, size_raw=0, at_s=NOW_S + 9),),
+            id="closed beyond its size",
+        ),
+        pytest.param(2, (OPEN,), OPEN, 1, (OPEN,), id="order of another size"),
     ],
 )
 def test_a_partial_fill_opens_or_closes_a_part_of_a_hedge(

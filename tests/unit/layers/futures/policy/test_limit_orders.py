@@ -127,11 +127,11 @@ def test_an_order_rests_while_it_leads_to_the_target() -> None:
 @pytest.mark.parametrize(
     ("order", "margin_account", "why"),
     [
-        (rest(30_000, age_s=3_600), 0, "its time passed"),
-        (rest(30_000), 20_000, "no longer wants"),
-        (rest(-30_000), 0, "no longer wants"),
-        (rest(60_000), 0, "no longer wants"),
-        (rest(30_000, ETH.index * Fraction(106, 100)), 0, "beyond the bound"),
+        pytest.param(rest(30_000, age_s=3_600), 0, "its time passed", id="time passed"),
+        pytest.param(rest(30_000), 20_000, "no longer wants", id="target reached"),
+        pytest.param(rest(-30_000), 0, "no longer wants", id="other side"),
+        pytest.param(rest(60_000), 0, "no longer wants", id="too large"),
+        pytest.param(rest(30_000, ETH.index * Fraction(106, 100)), 0, "beyond the bound", id="price beyond the bound"),
     ],
 )
 def test_an_order_ends_with_its_time_its_price_or_its_target(order: RestingOrder, margin_account: int, why: str) -> None:
@@ -191,10 +191,10 @@ def test_an_order_ends_if_its_fill_would_breach_a_limit() -> None:
 @pytest.mark.parametrize(
     ("trigger", "reduces", "why"),
     [
-        (FuturesTrigger.LEVERAGE.value, True, "positions are reduced"),
-        (FuturesTrigger.LEVERAGE.value, False, ""),
-        (DRIFT, True, ""),
-        ("", True, "positions are reduced"),
+        pytest.param(FuturesTrigger.LEVERAGE.value, True, "positions are reduced", id="leverage reduces"),
+        pytest.param(FuturesTrigger.LEVERAGE.value, False, "", id="leverage without a reduction"),
+        pytest.param(DRIFT, True, "", id="drift"),
+        pytest.param("", True, "positions are reduced", id="no trigger"),
     ],
 )
 def test_resting_order__ends_by_a_reduction_beyond_its_targets_alone(trigger: str, reduces: bool, why: str) -> None:
@@ -228,7 +228,12 @@ def test_receipt_with_fewer_fills_than_known__changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("size", "away", "ends"),
-    [(30_000, 1, False), (30_000, Fraction(3, 2), True), (-30_000, -1, False), (-30_000, Fraction(-3, 2), True)],
+    [
+        pytest.param(30_000, 1, False, id="purchase, one unit"),
+        pytest.param(30_000, Fraction(3, 2), True, id="purchase, beyond rounding"),
+        pytest.param(-30_000, -1, False, id="sale, one unit"),
+        pytest.param(-30_000, Fraction(-3, 2), True, id="sale, beyond rounding"),
+    ],
 )
 def test_end_reason__one_unit_beyond_the_bound_is_rounding(size: int, away: Fraction, ends: bool) -> None:
     price = Fraction(index_bound_raw(ETH, size, SLIPPAGE) + away) / abs(size)

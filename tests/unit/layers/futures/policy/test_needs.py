@@ -70,7 +70,14 @@ def depositable(step: StepInput, *, has_prices: bool = True) -> int:
 
 @pytest.mark.parametrize(
     ("top_up_bps", "topped_up", "coins"),
-    [(None, 9_000, 5_000), (3_000, 0, 3_000), (3_000, 2_000, 1_000), (3_000, 3_000, 0), (3_000, 4_000, 0), (10_000, 0, 5_000)],
+    [
+        pytest.param(None, 9_000, 5_000, id="limit off"),
+        pytest.param(3_000, 0, 3_000, id="nothing deposited"),
+        pytest.param(3_000, 2_000, 1_000, id="part deposited"),
+        pytest.param(3_000, 3_000, 0, id="all deposited"),
+        pytest.param(3_000, 4_000, 0, id="more than all"),
+        pytest.param(10_000, 0, 5_000, id="more than at hand"),
+    ],
 )
 def test_depositable__is_what_the_wallet_and_the_day_leave(top_up_bps: int | None, topped_up: int, coins: int) -> None:
     step = step_of(in_usdc(OVER), policy(top_up_bps), top_up_value_24h=Fraction(topped_up * UNIT))
@@ -148,7 +155,11 @@ def test_cooldown__ends_at_its_second(now_s: int, waits: bool) -> None:
 
 @pytest.mark.parametrize(
     ("cooldown_s", "last_s", "from_s"),
-    [(600, 1_000, 1_600), (0, 1_000, 0), (600, None, 0)],
+    [
+        pytest.param(600, 1_000, 1_600, id="after an emergency"),
+        pytest.param(0, 1_000, 0, id="off"),
+        pytest.param(600, None, 0, id="no emergency"),
+    ],
 )
 def test_cooldown__begins_at_the_newest_emergency(cooldown_s: int, last_s: int | None, from_s: int) -> None:
     assert reopening_s(policy(emergency_cooldown_s=cooldown_s), FuturesState(last_emergency_s=last_s)) == from_s
@@ -293,11 +304,11 @@ def test_uneconomic__gain_of_the_basis_pays_no_fee(mark: int) -> None:
 @pytest.mark.parametrize(
     ("size", "mid", "bound"),
     [
-        (1, Fraction(19_991, 10), 1_999_100_000_000_000_000_000),
-        (1, Fraction(2_100), 2_020 * E18),
-        (-1, Fraction(20_011, 10), 2_001_100_000_000_000_000_000),
-        (-1, Fraction(1_900), 1_980 * E18),
-        (1, Fraction(0), 2_000 * E18),
+        pytest.param(1, Fraction(19_991, 10), 1_999_100_000_000_000_000_000, id="purchase within the bound"),
+        pytest.param(1, Fraction(2_100), 2_020 * E18, id="purchase at the bound"),
+        pytest.param(-1, Fraction(20_011, 10), 2_001_100_000_000_000_000_000, id="sale within the bound"),
+        pytest.param(-1, Fraction(1_900), 1_980 * E18, id="sale at the bound"),
+        pytest.param(1, Fraction(0), 2_000 * E18, id="no book"),
     ],
 )
 def test_post_only__price_is_the_book_s_middle_within_the_bound(size: int, mid: Fraction, bound: int) -> None:
@@ -310,7 +321,7 @@ def test_post_only__price_is_the_book_s_middle_within_the_bound(size: int, mid: 
 
 @pytest.mark.parametrize(
     ("size", "mid", "bound"),
-    [(3, Fraction(1, 2), 2), (-3, Fraction(1, 2), 1)],
+    [pytest.param(3, Fraction(1, 2), 2, id="purchase rounds up"), pytest.param(-3, Fraction(1, 2), 1, id="sale rounds down")],
 )
 def test_post_only__part_of_a_base_unit_favours_the_fill(size: int, mid: Fraction, bound: int) -> None:
     changed_book = replace(book(10_000, mid=mid), is_on_chain=False)

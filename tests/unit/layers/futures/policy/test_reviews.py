@@ -41,14 +41,14 @@ def scheduled(account: MarginAccount | None, schedule: Schedule = WEEKLY, review
 @pytest.mark.parametrize(
     ("schedule", "reviewed_s", "policy", "orders"),
     [
-        (WEEKLY, None, {}, True),
-        (WEEKLY, NOW_S - 7 * DAY_S, {}, True),
-        (WEEKLY, NOW_S - 7 * DAY_S + 1, {}, False),
-        (DAILY, NOW_S - DAY_S, {}, True),
-        (DAILY, NOW_S - 1, {}, False),
-        (WEEKLY, NOW_S - 7 * DAY_S, {"band_bps": 0}, True),
-        (WEEKLY, NOW_S - 7 * DAY_S, {"leverage_band_bps": 1_000}, True),
-        (WEEKLY, NOW_S - 7 * DAY_S, {"manual_triggers": ("schedule",)}, False),
+        pytest.param(WEEKLY, None, {}, True, id="never reviewed"),
+        pytest.param(WEEKLY, NOW_S - 7 * DAY_S, {}, True, id="a week ago"),
+        pytest.param(WEEKLY, NOW_S - 7 * DAY_S + 1, {}, False, id="a second less than a week ago"),
+        pytest.param(DAILY, NOW_S - DAY_S, {}, True, id="a day ago"),
+        pytest.param(DAILY, NOW_S - 1, {}, False, id="a second ago"),
+        pytest.param(WEEKLY, NOW_S - 7 * DAY_S, {"band_bps": 0}, True, id="no band"),
+        pytest.param(WEEKLY, NOW_S - 7 * DAY_S, {"leverage_band_bps": 1_000}, True, id="other leverage band"),
+        pytest.param(WEEKLY, NOW_S - 7 * DAY_S, {"manual_triggers": ("schedule",)}, False, id="waits for a person"),
     ],
 )
 def test_review__brings_positions_in_their_bands_to_target(

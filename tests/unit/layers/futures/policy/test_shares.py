@@ -50,7 +50,12 @@ def paying(account: MarginAccount, share: Fraction) -> MarginAccount:
 
 @pytest.mark.parametrize(
     ("size", "hedged", "rest"),
-    [(-5, -5, ()), (-5, -4, (Position("ETH", -1, 0),)), (2, -3, (Position("ETH", 5, 0),)), (0, -3, (Position("ETH", 3, 0),))],
+    [
+        pytest.param(-5, -5, (), id="all hedged"),
+        pytest.param(-5, -4, (Position("ETH", -1, 0),), id="one left"),
+        pytest.param(2, -3, (Position("ETH", 5, 0),), id="long beside a hedge"),
+        pytest.param(0, -3, (Position("ETH", 3, 0),), id="hedge without a position"),
+    ],
 )
 def test_without_hedges__position_s_rest_is_what_no_hedge_holds(size: int, hedged: int, rest: tuple[Position, ...]) -> None:
     account = replace(pair_book(10_000), positions=(Position("ETH", size, 7, 9),) if size else ())
@@ -135,7 +140,13 @@ def test_leverage_drift__without_a_band_there_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lots", "spot", "fires"), [(8_250, 15_000, False), (8_251, 15_000, True), (10_000, 30_000, False), (8_250, 30_000, True)]
+    ("lots", "spot", "fires"),
+    [
+        pytest.param(8_250, 15_000, False, id="at the target"),
+        pytest.param(8_251, 15_000, True, id="a lot above"),
+        pytest.param(10_000, 30_000, False, id="at the larger multiple"),
+        pytest.param(8_250, 30_000, True, id="below the larger multiple"),
+    ],
 )
 def test_leverage_drift__target_is_at_most_the_multiple_of_spot(lots: int, spot: int, fires: bool) -> None:
     policy = replace(ETH_ALONE, limits=replace(PLAIN, spot_multiple_bps=10_000))
@@ -271,11 +282,11 @@ def test_position_note__position_that_is_trimmed_has_none() -> None:
 @pytest.mark.parametrize(
     ("index_s", "now_s", "reason"),
     [
-        (1_000, 1_000, ""),
-        (1_000, 1_600, ""),
-        (1_000, 1_601, "the index of ETH is 601 s old"),
-        (1_000, 999, "the index of ETH is -1 s old"),
-        (0, 1_000, "the time of the index of ETH is unknown"),
+        pytest.param(1_000, 1_000, "", id="now"),
+        pytest.param(1_000, 1_600, "", id="at its age"),
+        pytest.param(1_000, 1_601, "the index of ETH is 601 s old", id="a second older"),
+        pytest.param(1_000, 999, "the index of ETH is -1 s old", id="from the future"),
+        pytest.param(0, 1_000, "the time of the index of ETH is unknown", id="unknown"),
     ],
 )
 def test_index__is_current_from_its_second_to_its_age(index_s: int, now_s: int, reason: str) -> None:
@@ -293,7 +304,14 @@ def test_stale_indexes__held_markets_count_or_else_the_targets(eth: int, btc_wei
     assert list(stale_index_reasons(pair_book(10_000, eth), policy, PLAN_S + 601)) == stale
 
 
-@pytest.mark.parametrize(("eth", "is_named", "markets"), [(E18, False, ["ETH"]), (E18, True, []), (0, False, [])])
+@pytest.mark.parametrize(
+    ("eth", "is_named", "markets"),
+    [
+        pytest.param(E18, False, ["ETH"], id="unnamed"),
+        pytest.param(E18, True, [], id="named"),
+        pytest.param(0, False, [], id="no position"),
+    ],
+)
 def test_unnamed__market_counts_while_it_has_a_position(eth: int, is_named: bool, markets: list[str]) -> None:
     assert list(unnamed_market_reasons(with_market_fields(pair_book(10_000, eth), "ETH", is_configured=is_named))) == markets
 

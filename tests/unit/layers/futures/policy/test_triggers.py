@@ -140,7 +140,16 @@ def test_closing__what_waits_may_equal_the_allowed_notional(eth: int, suffices: 
 
 @pytest.mark.parametrize(
     ("size", "goal", "order"),
-    [(12, 10, -2), (12, 0, -12), (10, 10, 0), (9, 10, 0), (12, -10, 0), (-12, -10, 2), (-12, 0, 12), (0, 0, 0)],
+    [
+        pytest.param(12, 10, -2, id="long above its goal"),
+        pytest.param(12, 0, -12, id="long to nothing"),
+        pytest.param(10, 10, 0, id="at its goal"),
+        pytest.param(9, 10, 0, id="below its goal"),
+        pytest.param(12, -10, 0, id="goal on the short side"),
+        pytest.param(-12, -10, 2, id="short to its goal"),
+        pytest.param(-12, 0, 12, id="short to nothing"),
+        pytest.param(0, 0, 0, id="nothing"),
+    ],
 )
 def test_unfinished__position_beyond_its_goal_never_crosses_zero(size: int, goal: int, order: int) -> None:
     assert unfinished_sizes(pair_book(10_000, size * E18), [("ETH", goal * E18)]) == ({"ETH": order * E18} if order else {})
@@ -220,7 +229,12 @@ def test_top_up__wallet_with_exactly_the_deposit_deposits_it(less: int, deposit:
 
 @pytest.mark.parametrize(
     ("approved", "at_hand", "deposit"),
-    [(1_000, 2_000, 1_000_000_000), (999, 2_000, 1_263_157_895), (1_100, 1_100, 1_100_000_000), (1_100, 1_099, 0)],
+    [
+        pytest.param(1_000, 2_000, 1_000_000_000, id="approved amount suffices"),
+        pytest.param(999, 2_000, 1_263_157_895, id="approved one too small"),
+        pytest.param(1_100, 1_100, 1_100_000_000, id="all at hand"),
+        pytest.param(1_100, 1_099, 0, id="a unit missing at hand"),
+    ],
 )
 def test_top_up__approved_amount_is_deposited_if_it_restores(approved: int, at_hand: int, deposit: int) -> None:
     account = replace(pair_book(4_000, 10 * E18), collateral_unit_raw=10**12)
@@ -296,7 +310,13 @@ def test_reducing_plan__largest_notional_goes_first() -> None:
 
 @pytest.mark.parametrize(
     ("size", "divisor", "part"),
-    [(-10, 4, -2), (10, 4, 2), (-3, 4, -1), (-10, 1, -10), (-12, 4, -3)],
+    [
+        pytest.param(-10, 4, -2, id="short"),
+        pytest.param(10, 4, 2, id="long"),
+        pytest.param(-3, 4, -1, id="one lot at least"),
+        pytest.param(-10, 1, -10, id="undivided"),
+        pytest.param(-12, 4, -3, id="whole quarters"),
+    ],
 )
 def test_smaller_orders__are_whole_lots_and_at_least_one(size: int, divisor: int, part: int) -> None:
     account = pair_book(10_000, E18)
@@ -313,7 +333,13 @@ def test_smaller_orders__emergency_s_part_keeps_its_wider_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "share", "sizes"), [(-5, Fraction(1, 2), [-2]), (5, Fraction(1, 2), [2]), (-5, Fraction(1, 6), []), (-6, Fraction(1, 6), [-1])]
+    ("size", "share", "sizes"),
+    [
+        pytest.param(-5, Fraction(1, 2), [-2], id="short, half"),
+        pytest.param(5, Fraction(1, 2), [2], id="long, half"),
+        pytest.param(-5, Fraction(1, 6), [], id="less than a lot"),
+        pytest.param(-6, Fraction(1, 6), [-1], id="one lot"),
+    ],
 )
 def test_cut_reductions__share_is_rounded_down_to_whole_lots(size: int, share: Fraction, sizes: list[int]) -> None:
     account = pair_book(10_000, -size * E18)
@@ -344,7 +370,12 @@ def test_cut_reductions__whole_position_below_minimum_is_closed() -> None:
 
 @pytest.mark.parametrize(
     ("eth", "slippage_bps", "order"),
-    [(10, 0, -5_006), (10, 2_000, -6_258), (-10, 0, 5_006), (-10, 2_000, 6_260)],
+    [
+        pytest.param(10, 0, -5_006, id="long without slippage"),
+        pytest.param(10, 2_000, -6_258, id="long with slippage"),
+        pytest.param(-10, 0, 5_006, id="short without slippage"),
+        pytest.param(-10, 2_000, 6_260, id="short with slippage"),
+    ],
 )
 def test_deleverage__reduction_pays_for_its_fee_and_slippage(eth: int, slippage_bps: int, order: int) -> None:
     """From 2x to 1x: 10,000 of 20,000 · (1 - cost), where the fee of 1 ‰ counts on the larger of value and bound."""

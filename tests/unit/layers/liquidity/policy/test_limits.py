@@ -61,17 +61,17 @@ def test_exposure__total_is_wallet_and_positions_together() -> None:
 @pytest.mark.parametrize(
     ("oracle_bps", "slippage_bps", "price", "is_kept"),
     [
-        (150, 30, Fraction(1_015, 1_000), True),
-        (150, 30, Fraction(1_015, 1_000) + JUST, False),
-        (150, 30, Fraction(985, 1_000), True),
-        (150, 30, Fraction(985, 1_000) - JUST, False),
-        (None, 30, Fraction(1_003, 1_000), True),
-        (None, 30, Fraction(1_003, 1_000) + JUST, False),
-        (None, 30, Fraction(1_000, 1_003), True),
-        (None, 30, Fraction(1_000, 1_003) - JUST, False),
-        (150, None, Fraction(1_015, 1_000), True),
-        (None, None, Fraction(1), False),
-        (150, 30, None, False),
+        pytest.param(150, 30, Fraction(1_015, 1_000), True, id="at the oracle limit"),
+        pytest.param(150, 30, Fraction(1_015, 1_000) + JUST, False, id="above the oracle limit"),
+        pytest.param(150, 30, Fraction(985, 1_000), True, id="at the lower oracle limit"),
+        pytest.param(150, 30, Fraction(985, 1_000) - JUST, False, id="below the oracle limit"),
+        pytest.param(None, 30, Fraction(1_003, 1_000), True, id="at the slippage"),
+        pytest.param(None, 30, Fraction(1_003, 1_000) + JUST, False, id="above the slippage"),
+        pytest.param(None, 30, Fraction(1_000, 1_003), True, id="at the lower slippage"),
+        pytest.param(None, 30, Fraction(1_000, 1_003) - JUST, False, id="below the slippage"),
+        pytest.param(150, None, Fraction(1_015, 1_000), True, id="slippage off"),
+        pytest.param(None, None, Fraction(1), False, id="both off"),
+        pytest.param(150, 30, None, False, id="no price"),
     ],
 )
 def test_pool_price__on_the_edge_of_its_band_may_be_used(
@@ -82,7 +82,14 @@ def test_pool_price__on_the_edge_of_its_band_may_be_used(
 
 
 @pytest.mark.parametrize(
-    ("oracle_bps", "slippage_bps", "band"), [(150, 30, 180), (None, 30, 30), (150, None, 150), (0, 0, 0), (None, None, None)]
+    ("oracle_bps", "slippage_bps", "band"),
+    [
+        pytest.param(150, 30, 180, id="both"),
+        pytest.param(None, 30, 30, id="slippage alone"),
+        pytest.param(150, None, 150, id="oracle alone"),
+        pytest.param(0, 0, 0, id="limits of nothing"),
+        pytest.param(None, None, None, id="both off"),
+    ],
 )
 def test_band__is_the_sum_of_both_limits(oracle_bps: int | None, slippage_bps: int | None, band: int | None) -> None:
     assert max_pool_deviation_bps(roomy(oracle_deviation_bps=oracle_bps, slippage_bps=slippage_bps)) == band

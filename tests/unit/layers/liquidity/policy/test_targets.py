@@ -269,7 +269,10 @@ PUSHED = Fraction(1_010, 1_000)
 
 @pytest.mark.parametrize(
     ("place", "own", "target", "per_million"),
-    [(v2_at, [paired(100, v2_at(PUSHED))], wanted(4_000, v2_at()), 12.4), (v3_at, [], wanted(4_000, v3_at(), width_bps=300), 755.7)],
+    [
+        pytest.param(v2_at, [paired(100, v2_at(PUSHED))], wanted(4_000, v2_at()), 12.4, id="pair"),
+        pytest.param(v3_at, [], wanted(4_000, v3_at(), width_bps=300), 755.7, id="range"),
+    ],
 )
 def test_what_a_pushed_pool_makes_liquidity_cost_is_skew(place: object, own: list[object], target: object, per_million: float) -> None:
     """T1: pushed before the snapshot and set back afterwards, liquidity is bought too dear by d²/8 in a pair, by more in a range."""

@@ -24,13 +24,13 @@ Holdings = dict[str, dict[str, int]]
 @pytest.mark.parametrize(
     ("raw", "shares", "parts"),
     [
-        (10, {"a": 1, "b": 2}, {"a": 3, "b": 7}),
-        (-10, {"a": 1, "b": 2}, {"a": -3, "b": -7}),
-        (4, {"a": 0, "b": 0}, {"a": 2, "b": 2}),
-        (-1, {"a": 0, "b": 2}, {"a": 0, "b": -1}),
-        (1, {"a": 0, "b": 2}, {"a": 0, "b": 1}),
-        (7, {"a": 0, "b": 3}, {"a": 0, "b": 7}),
-        (0, {"a": 1, "b": 2}, {"a": 0, "b": 0}),
+        pytest.param(10, {"a": 1, "b": 2}, {"a": 3, "b": 7}, id="positive"),
+        pytest.param(-10, {"a": 1, "b": 2}, {"a": -3, "b": -7}, id="negative"),
+        pytest.param(4, {"a": 0, "b": 0}, {"a": 2, "b": 2}, id="no shares"),
+        pytest.param(-1, {"a": 0, "b": 2}, {"a": 0, "b": -1}, id="one share, negative"),
+        pytest.param(1, {"a": 0, "b": 2}, {"a": 0, "b": 1}, id="one share, one unit"),
+        pytest.param(7, {"a": 0, "b": 3}, {"a": 0, "b": 7}, id="one share"),
+        pytest.param(0, {"a": 1, "b": 2}, {"a": 0, "b": 0}, id="nothing"),
     ],
 )
 def test_split__parts_follow_the_shares_and_sum_to_the_whole(raw: int, shares: dict[str, int], parts: dict[str, int]) -> None:
@@ -188,13 +188,13 @@ def test_wallet_transfer__others_bear_by_capital_what_it_has_not(before: tuple[i
 @pytest.mark.parametrize(
     ("raw", "only", "after"),
     [
-        (4, None, {"a": {"A": 33}, "b": {"A": 1, "B": 10}}),
-        (4, "b", {"a": {"A": 30}, "b": {"A": 4, "B": 10}}),
-        (-4, None, {"a": {"A": 26, "B": 1}, "b": {"B": 9}}),
-        (-4, "b", {"a": {"A": 26, "B": 4}, "b": {"B": 6}}),
-        (-4, "a", {"a": {"A": 26}, "b": {"B": 10}}),
-        (-12, "b", {"a": {"A": 18, "B": 10}, "b": {"B": 0}}),
-        (0, None, {"a": {"A": 30}, "b": {"B": 10}}),
+        pytest.param(4, None, {"a": {"A": 33}, "b": {"A": 1, "B": 10}}, id="deposit by value"),
+        pytest.param(4, "b", {"a": {"A": 30}, "b": {"A": 4, "B": 10}}, id="deposit to one"),
+        pytest.param(-4, None, {"a": {"A": 26, "B": 1}, "b": {"B": 9}}, id="withdrawal by value"),
+        pytest.param(-4, "b", {"a": {"A": 26, "B": 4}, "b": {"B": 6}}, id="withdrawal from one"),
+        pytest.param(-4, "a", {"a": {"A": 26}, "b": {"B": 10}}, id="withdrawal from the other"),
+        pytest.param(-12, "b", {"a": {"A": 18, "B": 10}, "b": {"B": 0}}, id="withdrawal beyond one"),
+        pytest.param(0, None, {"a": {"A": 30}, "b": {"B": 10}}, id="nothing"),
     ],
 )
 def test_wallet_transfer__each_strategy_bears_its_share(raw: int, only: str | None, after: Holdings) -> None:
@@ -216,12 +216,12 @@ def test_capital_shares__paused_one_keeps_its_floor() -> None:
 @pytest.mark.parametrize(
     ("first", "is_paused", "signals"),
     [
-        (6_000, False, set()),
-        (6_001, False, {("too much capital", "a"), ("too little capital", "b")}),
-        (4_000, False, set()),
-        (3_999, False, {("too little capital", "a"), ("too much capital", "b")}),
-        (1_001, True, set()),
-        (1_002, True, {("too much capital", "a")}),
+        pytest.param(6_000, False, set(), id="at the upper edge"),
+        pytest.param(6_001, False, {("too much capital", "a"), ("too little capital", "b")}, id="above the upper edge"),
+        pytest.param(4_000, False, set(), id="at the lower edge"),
+        pytest.param(3_999, False, {("too little capital", "a"), ("too much capital", "b")}, id="below the lower edge"),
+        pytest.param(1_001, True, set(), id="paused, at the edge"),
+        pytest.param(1_002, True, {("too much capital", "a")}, id="paused, above the edge"),
     ],
 )
 def test_capital_band__share_on_its_edge_is_left(first: int, is_paused: bool, signals: set[tuple[str, str]]) -> None:
@@ -238,13 +238,27 @@ def test_capital_band__share_on_its_edge_is_left(first: int, is_paused: bool, si
 
 @pytest.mark.parametrize(
     ("units", "before", "after", "issued"),
-    [(100, 3, 4, 33), (100, 3, 2, -34), (100, 3, 3, 0), (0, 0, 5, 5_000_000), (7, 0, 5, 4_999_993), (0, 3, 5, 5_000_000)],
+    [
+        pytest.param(100, 3, 4, 33, id="issued"),
+        pytest.param(100, 3, 2, -34, id="burnt"),
+        pytest.param(100, 3, 3, 0, id="unchanged"),
+        pytest.param(0, 0, 5, 5_000_000, id="first units"),
+        pytest.param(7, 0, 5, 4_999_993, id="units without a value"),
+        pytest.param(0, 3, 5, 5_000_000, id="value without units"),
+    ],
 )
 def test_units__are_issued_and_burnt_at_the_value_before(units: int, before: int, after: int, issued: int) -> None:
     assert accounting.units_to_issue(units, Fraction(before), Fraction(after)) == issued
 
 
-@pytest.mark.parametrize(("value", "units", "nav"), [(1, 10**6, 10**12), (2, 3, 2 * 10**18 // 3), (1, 0, None)])
+@pytest.mark.parametrize(
+    ("value", "units", "nav"),
+    [
+        pytest.param(1, 10**6, 10**12, id="a millionth"),
+        pytest.param(2, 3, 2 * 10**18 // 3, id="rounded down"),
+        pytest.param(1, 0, None, id="no units"),
+    ],
+)
 def test_nav__is_the_value_of_a_unit_rounded_down(value: int, units: int, nav: int | None) -> None:
     assert accounting.nav_per_unit(Fraction(value), units) == nav
 

@@ -180,10 +180,15 @@ def test_the_config_gives_a_strategy_futures_weights() -> None:
 @pytest.mark.parametrize(
     ("futures", "table", "reason"),
     [
-        ('{ WETH = "60%" }', "", "strategies.trend.futures: the config has no [futures]"),
-        ('{ DOGE = "60%" }', BANDED, "strategies.trend.futures: DOGE is not a futures market; choose from WETH, WBTC"),
-        ('{ WETH = "60%", WBTC = "-60%" }', BANDED, "trend: absolute futures weights sum to 120%"),
-        ('{ WETH = "60%" }', FUTURES, "futures.leverage_band: missing"),
+        pytest.param('{ WETH = "60%" }', "", "strategies.trend.futures: the config has no [futures]", id="no futures in the config"),
+        pytest.param(
+            '{ DOGE = "60%" }',
+            BANDED,
+            "strategies.trend.futures: DOGE is not a futures market; choose from WETH, WBTC",
+            id="unknown market",
+        ),
+        pytest.param('{ WETH = "60%", WBTC = "-60%" }', BANDED, "trend: absolute futures weights sum to 120%", id="weights above a whole"),
+        pytest.param('{ WETH = "60%" }', FUTURES, "futures.leverage_band: missing", id="missing leverage band"),
     ],
 )
 def test_a_mistake_in_futures_of_a_strategy_is_named(futures: str, table: str, reason: str) -> None:

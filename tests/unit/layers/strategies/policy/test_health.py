@@ -79,12 +79,12 @@ def test_the_ratio_is_rounded_down_to_the_thousandth(sign: int) -> None:
 @pytest.mark.parametrize(
     ("days", "window_s", "known"),
     [
-        ([0, 1, 2], 2 * DAY_S, True),
-        ([0, 2], 2 * DAY_S, False),
-        ([0, 2, 4, 6], 6 * DAY_S, True),
-        ([0, 3, 6], 6 * DAY_S, False),
-        ([0, 2, 4, 6], 6 * DAY_S + DAY_S // 2, True),
-        ([1, 2, 4, 6], 6 * DAY_S, False),
+        pytest.param([0, 1, 2], 2 * DAY_S, True, id="each day"),
+        pytest.param([0, 2], 2 * DAY_S, False, id="a day missing of three"),
+        pytest.param([0, 2, 4, 6], 6 * DAY_S, True, id="two thirds"),
+        pytest.param([0, 3, 6], 6 * DAY_S, False, id="half"),
+        pytest.param([0, 2, 4, 6], 6 * DAY_S + DAY_S // 2, True, id="window of half a day more"),
+        pytest.param([1, 2, 4, 6], 6 * DAY_S, False, id="first day missing"),
     ],
 )
 def test_two_thirds_of_the_days_and_three_values_are_enough(days: list[int], window_s: int, known: bool) -> None:
