@@ -64,7 +64,8 @@ def _imported_by_turns(config: pytest.Config, process: int, processes: int) -> N
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Ends a run of CI at once, in one line, where tests in the browser would each fail for want of Chromium."""
-    config, folder = session.config, Path(__file__).parent / "browser"
+    config = session.config
+    folder = Path(__file__).parent / "browser"
     if not os.environ.get("CI") or hasattr(config, "workerinput") or program() is not None:
         return
     named = [(config.invocation_params.dir / name.partition("::")[0]).resolve() for name in config.args]
@@ -168,7 +169,8 @@ class _Worlds(Generic[T]):
     """A fork of one world on anvil, which begins again after so many blocks. `furnished` adds to it what tests take, once."""
 
     def __init__(self, world: Origin, furnished: Callable[[LocalChain], T]) -> None:
-        self._world, self._furnished = world, furnished
+        self._world = world
+        self._furnished = furnished
         self._left = contextlib.ExitStack()
         self._open: tuple[LocalChain, T] | None = None
         self._mined = 0

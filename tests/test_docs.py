@@ -38,7 +38,8 @@ DOCUMENTS = [
 
 GROUPS = {1: 8, 2: 6, 3: 10, 4: 8, 5: 4, 6: 8, 7: 18, 8: 11, 9: 8, 10: 4, 14: 2}
 """How many promises each group has; R7 is one promise about guards and one for each guard."""
-CASES, THREATS = 8, 45
+CASES = 8
+THREATS = 45
 NUMBERS = [
     *(f"R{group}.{number}" for group, count in GROUPS.items() for number in range(1, count + 1)),
     "R7",

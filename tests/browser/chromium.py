@@ -20,7 +20,8 @@ OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", f"--disable-features={','.join(OFF)}",
 )  # fmt: skip
-WIDE, PHONE = (1280, 900), (390, 844)
+WIDE = (1280, 900)
+PHONE = (390, 844)
 PATIENCE_MS = 120_000
 REMEDY = "no Chromium: apt-get install -y --no-install-recommends chromium"
 

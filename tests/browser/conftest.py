@@ -25,10 +25,8 @@ def launched() -> Iterator[tuple[Any, asyncio.AbstractEventLoop]]:
     if program_path is None:
         missing(REMEDY)
     with sync_playwright() as playwright:
-        browser, loop = (
-            playwright.chromium.launch(executable_path=program_path, args=list(OPTIONS), timeout=PATIENCE_MS),
-            asyncio.get_running_loop(),
-        )
+        browser = playwright.chromium.launch(executable_path=program_path, args=list(OPTIONS), timeout=PATIENCE_MS)
+        loop = asyncio.get_running_loop()
         asyncio._set_running_loop(None)
         yield browser, loop
         asyncio._set_running_loop(loop)

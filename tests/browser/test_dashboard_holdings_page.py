@@ -54,7 +54,8 @@ def at_the_page(
     board = InProcessDocumentCache(str(loaded.path), wiring.store_file(loaded))
     with reopened_agent(chain, loaded, clock=SystemClock()) as agent, Served(access, board) as served:
         agent.context.kill_switch.pause("still", agent.context.clock.now_s())
-        runner, address = ControlRunner(agent, transports=[chain.transport]), f"http://localhost:{served.port}"
+        runner = ControlRunner(agent, transports=[chain.transport])
+        address = f"http://localhost:{served.port}"
         pages = []
         for user in (1, 2):
             context = patient_context(browser, viewport={"width": size[0], "height": size[1]}, bypass_csp=True, base_url=address)
@@ -83,7 +84,8 @@ def at_the_page(
 
 
 def test_new_ledgers_and_who_gets_deposits(chromium: Any, anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain, loaded = anvil_chain, paused_run(anvil_chain, tmp_path).loaded
+    chain = anvil_chain
+    loaded = paused_run(anvil_chain, tmp_path).loaded
     with at_the_page(chromium, chain, loaded, PHONE) as (agent, page, reader, confirmed):
         reader.goto("/strategies")
         reader.wait_for_selector("code:has-text('trimtab strategies apply')")

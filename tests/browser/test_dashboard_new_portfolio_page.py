@@ -57,13 +57,15 @@ def test_a_portfolio_is_made_copied_and_stopped_by_keyboard(
     for module in (access, new_portfolios):
         monkeypatch.setattr(module, "AppProcess", InProcessAppProcess)
     with ServedFolder(tmp_path) as folder:
-        home, viewport = f"http://localhost:{folder.port}", {"width": size[0], "height": size[1]}
+        home = f"http://localhost:{folder.port}"
+        viewport = {"width": size[0], "height": size[1]}
         name, _, value = folder.enter(0).partition("=")
         plain = patient_context(chromium, viewport=viewport)  # with the policy of the page, which forbids axe
         seen = patient_context(chromium, viewport=viewport, bypass_csp=True, color_scheme="dark")
         for context in (plain, seen):
             context.add_cookies([{"name": name, "value": value, "url": home}])
-        page, looked = plain.new_page(), seen.new_page()
+        page = plain.new_page()
+        looked = seen.new_page()
         complaints: list[str] = []
         page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
 

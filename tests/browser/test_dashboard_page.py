@@ -195,7 +195,8 @@ def test_page__has_no_violation_foreign_text_or_overflow(
         session.reviews[reviews[-1].rpartition("/")[2]].backtest = edit_backtest()
         pages = {page.path: "data" for page in PAGES} | {"/controls": "td data", "/history/abc": "data"} | dict.fromkeys(reviews, "data")
         context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
-        page, ran = context.new_page(), list[str]()
+        page = context.new_page()
+        ran = list[str]()
         page.on("dialog", lambda dialog: (ran.append(page.url), dialog.dismiss()))
         page.on("console", lambda message: ran.append(message.text) if message.type in ("error", "warning") else None)
         targets = "[...document.querySelectorAll('a, button, summary, select, textarea, input:not([type=hidden])')]"
@@ -266,7 +267,9 @@ def test_pause__takes_two_clicks_and_choices_outlive_an_update(chromium: Any, tm
     with Site(tmp_path / "trimtab.db.users") as site:
         name, _, session = site.enter().partition("=")
         context.add_cookies([{"name": name, "value": session, "url": f"http://localhost:{site.port}"}])
-        page, complaints, posted = context.new_page(), list[str](), list[str]()
+        page = context.new_page()
+        complaints = list[str]()
+        posted = list[str]()
         page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
         page.route("**/controls/pause", lambda route: (posted.append(route.request.post_data), route.fulfill(status=204)))
         liquidity = site.board.documents.pop("lp")
@@ -310,7 +313,8 @@ def test_pause__takes_two_clicks_and_choices_outlive_an_update(chromium: Any, tm
 def test_figures__are_painted_before_the_charts_are_loaded(chromium: Any) -> None:
     from tests.support.dashboards import Served, until
 
-    page, held_page = patient_context(chromium).new_page(), list[Any]()
+    page = patient_context(chromium).new_page()
+    held_page = list[Any]()
     for name in ("**/uplot*.css", "**/uplot*.js"):
         page.route(name, lambda route, _: held_page.append(route))
     with Served() as server:

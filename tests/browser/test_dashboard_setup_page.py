@@ -90,7 +90,8 @@ def test_set_up__has_no_violation_or_overflow_on_a_phone(chromium: Any, tmp_path
     monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
     with SetupBrowser(tmp_path / "trimtab.toml") as desk:
         context = patient_context(chromium, viewport=SIZE, bypass_csp=True)
-        page, home = context.new_page(), f"http://localhost:{desk.port}"
+        page = context.new_page()
+        home = f"http://localhost:{desk.port}"
         page.goto(home + desk.opening)
         require_fine(page)
         desk.enter()

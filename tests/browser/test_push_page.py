@@ -69,7 +69,8 @@ def test_device__is_turned_on_and_off_and_alerts_open_this_page(chromium: Any, t
         missing("no axe-core: make setup installs it")
     config = agents.config(tmp_path)
     with wiring.open_store_offline(load_config(config)) as (store, _), Site(tmp_path / "mine.db.users", config=str(config)) as site:
-        documents, address = site.board.documents, f"http://localhost:{site.port}"
+        documents = site.board.documents
+        address = f"http://localhost:{site.port}"
         documents["controls"] = {"controls": [], "served": True, "waiting": None}
         documents["devices"] = {"key": KEY, "devices": []}
         name, _, session = site.enter().partition("=")

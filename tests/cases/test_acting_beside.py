@@ -72,7 +72,8 @@ def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalCh
         number = transfers.withdraw(agent, transfers.WithdrawalRequest("100", to=None), send=True, confirm=accept).request_id
         assert number is not None
         requests: list[str] = []
-        step_transactors, other = wiring.open_transactor(agent.context, yes, lambda _: None), reopened_agent(chain, loaded)
+        step_transactors = wiring.open_transactor(agent.context, yes, lambda _: None)
+        other = reopened_agent(chain, loaded)
         with step_transactors, other as waits, raises_code(LockHeld, "lock", "waited 2 s"):
             transfers.release_withdrawal(waits, number, requests.append)
         assert len(set(requests)) == 1

@@ -75,7 +75,8 @@ def test_one_step_ends_on_target_or_names_the_bound(
             chain.move_market({symbol: usd[symbol] * (1 + Fraction(percent) / 100) for symbol, percent in moves.items()})
         targets = {symbol: f"{percent}%" for symbol, percent in percents.items()}
         with tempfile.TemporaryDirectory() as folder, agent_on(chain, Path(folder), ROOMY | bounds, targets) as agent:
-            before, prices = purse(chain), pool_prices(chain)
+            before = purse(chain)
+            prices = pool_prices(chain)
             outcome = agent.rebalance(send=True, confirm=yes)
             event(outcome.kind.value)
             if outcome.kind is OutcomeKind.DONE:

@@ -18,7 +18,8 @@ from tests.support.markets.skewed_pools import ONLY_FLOORS, attack_outcomes, siz
 
 ROUTERS = pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
 HELD = {"LINK": 30_000, "WETH": 31_000, "USDT": 30_000, "WBTC": 4_000, "USDC": 4_000}
-PLAN_COST, SLIPPAGE = Fraction(50, BPS), Fraction(30, BPS)
+PLAN_COST = Fraction(50, BPS)
+SLIPPAGE = Fraction(30, BPS)
 """The template's limits."""
 
 
@@ -48,7 +49,8 @@ def gifts(chain: LocalChain, router: str, raw: int) -> Callable[[], object]:
 @ROUTERS
 def test_gifts_before_the_block__stop_nothing_and_are_no_profit(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
     """What lies in the router is swapped along: the hub's second leg trades more than planned, and the books say so."""
-    chain, raw = anvil_chain, 10**6
+    chain = anvil_chain
+    raw = 10**6
     fund(chain, HELD)
     with agent_on(chain, tmp_path, {**ROOMY, "execution.router": router}) as agent:
         allow(chain, router)

@@ -76,7 +76,8 @@ def test_day_s_loss__bounds_the_worst_case_of_each_trade(anvil_chain: LocalChain
     chain = anvil_chain
     prices = dict(chain.deployed_world.prices_usd)
     with agent_on(chain, tmp_path, ROOMY | {"limits.daily_loss": "6bps"}, TARGETS) as agent:
-        total, moved = Fraction(0), []
+        total = Fraction(0)
+        moved = []
         for number in range(7):
             fund(chain, UP if number % 2 == 0 else DOWN)
             explain_balances(agent)

@@ -200,7 +200,8 @@ def test_too_dear_exit__waits_while_the_rest_is_rebalanced(anvil_chain: LocalCha
     targets = {"WETH": "40%", "LINK": "20%", "USDC": "40%"}
     fund(chain, {"WETH": 20_000, "LINK": 10_000, "USDC": 20_000})
     chain.mine(BLOCKS + 1)
-    weth, link = chain.deployed_world.prices_usd["WETH"], chain.deployed_world.prices_usd["LINK"]
+    weth = chain.deployed_world.prices_usd["WETH"]
+    link = chain.deployed_world.prices_usd["LINK"]
     stop = {"portfolio.assets.1.stop_loss": "10%", "policy.confirm_blocks": BLOCKS, **ROOMY}
     loaded = trusted_config(chain, tmp_path, {**stop, "limits.plan_cost": "0.2%"}, targets)
     with reopened_agent(chain, loaded) as agent:
@@ -238,7 +239,8 @@ def test_exit_stuck_after_confirmation__sends_nothing_else(anvil_chain: LocalCha
     targets = {"WETH": "40%", "LINK": "20%", "USDC": "40%"}
     fund(chain, {"WETH": 20_000, "LINK": 10_000, "USDC": 20_000})
     chain.mine(BLOCKS + 1)
-    weth, link = chain.deployed_world.prices_usd["WETH"], chain.deployed_world.prices_usd["LINK"]
+    weth = chain.deployed_world.prices_usd["WETH"]
+    link = chain.deployed_world.prices_usd["LINK"]
     # On a slow machine the mean of the pushed pools is off the feed by more than ROOMY allows.
     deviation = {"limits.oracle_deviation": "20%"}
     stop = {"portfolio.assets.1.stop_loss": "10%", "policy.confirm_blocks": BLOCKS, **ROOMY, **deviation, "limits.plan_cost": "2%"}

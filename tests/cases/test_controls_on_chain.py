@@ -155,7 +155,8 @@ def test_pause_holds_at_once_and_resume_ends_it(anvil_chain: LocalChain, tmp_pat
 def test_a_resume_lifts_no_pause_and_no_stop_that_came_after_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with controlled_run(chain, tmp_path) as run:
-        before, switch = purse(chain), run.agent.context.kill_switch
+        before = purse(chain)
+        switch = run.agent.context.kill_switch
         run.ask("pause")
         early = run.ask("resume")
         run.ask("pause", ("reason", "smoke"))
@@ -336,7 +337,8 @@ def test_stop_that_could_not_be_taken__is_done_by_the_next_look(anvil_chain: Loc
 @pytest.mark.parametrize("why", ["its sales differ from those shown", "the chain cannot be read"])
 def test_stop_that_differs_from_its_plan__stops_all_the_same(anvil_chain: LocalChain, tmp_path: Path, why: str) -> None:
     """The owner wants no more trades, so the run neither sells another set of tokens nor trades on."""
-    chain, is_down = anvil_chain, False
+    chain = anvil_chain
+    is_down = False
 
     def answer(method: str, params: list[object], preview: object) -> object:
         if is_down:
@@ -553,7 +555,8 @@ def test_a_killed_run_neither_loses_nor_repeats_a_control(
 ) -> None:
     chain = anvil_chain
     with controlled_run(chain, tmp_path, LEVEL) as run:
-        withdraw_document, loaded = run.ask("withdraw", ("amount", "100"), ("to", HOME)), run.loaded
+        withdraw_document = run.ask("withdraw", ("amount", "100"), ("to", HOME))
+        loaded = run.loaded
     assert in_child(lambda: die_in_cycle(chain, loaded, moment)) == -signal.SIGKILL
     with reopened_agent(chain, loaded) as agent:
         run = ControlledRun(chain, loaded, agent)

@@ -41,7 +41,8 @@ def code_at(chain: LocalChain) -> str:
 def require_deployed_once(chain: LocalChain, agent: Agent, nonce: int, native_wei: int) -> None:
     """One transaction of the wallet, final and booked; the code is this version's."""
     assert code_at(chain) == rebalancer_code_hash()
-    after, store = purse(chain), agent.context.store
+    after = purse(chain)
+    store = agent.context.store
     assert after.nonce == nonce + 1
     assert store.journal.open_intents() == ()
     assert store.journal.unbooked_intents() == ()
@@ -55,7 +56,8 @@ def require_deployed_once(chain: LocalChain, agent: Agent, nonce: int, native_we
 def test_it_is_deployed_once_for_a_config_that_already_names_it(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chain, loaded = anvil_chain, agent_config(anvil_chain, tmp_path, AT_REBALANCER)
+    chain = anvil_chain
+    loaded = agent_config(anvil_chain, tmp_path, AT_REBALANCER)
     assert (rebalancer_deployment(loaded)["outcome"], rebalancer_deployment(loaded)["deployed"]) == ("planned", False)
     deployment_documents: list[DeploymentDocument] = []
     with op_stack(chain, monkeypatch) as node:
@@ -67,7 +69,8 @@ def test_it_is_deployed_once_for_a_config_that_already_names_it(
             assert deploy_rebalancer(agent, confirm=pytest.fail)["outcome"] == "hold"
             (step,) = agent.context.store.steps.newest(5)
             assert (step.decision, step.outcome) == ("deploy", "done")
-    (expected_hashes,), (sent,) = deployment_documents, done["transactions"]
+    (expected_hashes,) = deployment_documents
+    (sent,) = done["transactions"]
     assert (done["outcome"], done["deployed"], expected_hashes["outcome"]) == ("done", True, "planned")
     assert float(expected_hashes["most_gas_native"] or 0) * 10**18 >= sent["gas_used"] * int(sent["gas_price_wei"])
     assert float(expected_hashes["most_data_fee_native"] or 0) * 10**18 >= int(sent["data_fee_wei"]) > 0
@@ -78,7 +81,8 @@ def test_it_is_deployed_once_for_a_config_that_already_names_it(
 
 @pytest.mark.parametrize("moment", every_run(MOMENTS, {"after:send"}))
 def test_killed_at_any_moment_it_is_deployed_exactly_once(anvil_chain: LocalChain, tmp_path: Path, moment: str) -> None:
-    chain, loaded = anvil_chain, trusted_config(anvil_chain, tmp_path, ROOMY)
+    chain = anvil_chain
+    loaded = trusted_config(anvil_chain, tmp_path, ROOMY)
     before = purse(chain)
 
     def killed() -> None:

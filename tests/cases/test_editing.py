@@ -113,7 +113,8 @@ def test_balance_that_leaves__is_no_loss_and_comes_back_no_gain(anvil_chain: Loc
 
 
 def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    bot = EditedRun(anvil_chain, tmp_path)
+    chain = anvil_chain
     link = chain.tokens["LINK"].address
     done = bot.edit(
         ConfigChanges(
@@ -130,7 +131,8 @@ def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: Loc
 
 
 def test_hand_edited_file__is_confirmed_live_by_no_machine(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    bot = EditedRun(anvil_chain, tmp_path)
+    chain = anvil_chain
     with reopened_agent(chain, bot.loaded) as agent:
         assert config_versions.confirm_without_asking(agent.context)
         assert config_versions.unconfirmed_changes(bot.loaded, agent.context.store.configs) is None
@@ -160,7 +162,8 @@ def test_hand_edited_file__is_confirmed_live_by_no_machine(anvil_chain: LocalCha
 
 def test_edit__confirms_nothing_another_wrote_into_the_file(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and has no key, waits for the owner's next yes to something else."""
-    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    bot = EditedRun(anvil_chain, tmp_path)
+    chain = anvil_chain
     assert bot.edit(ConfigChanges(key_settings=(("policy.cooldown", "2h"),))).earlier_edits == ()
     stolen = bot.file.read_text().replace('payout_per_day = "100000"', 'payout_per_day = "off"')
     assert stolen != bot.file.read_text()
@@ -199,10 +202,12 @@ def test_edit__confirms_nothing_another_wrote_into_the_file(anvil_chain: LocalCh
 def test_address_another_wrote__is_confirmed_by_no_machine(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bot, thief = EditedRun(anvil_chain, tmp_path), "0x00000000000000000000000000000000000B0b00"
+    bot = EditedRun(anvil_chain, tmp_path)
+    thief = "0x00000000000000000000000000000000000B0b00"
     bot.edit(ConfigChanges(key_settings=(("policy.cooldown", "2h"),)))
     bot.file.write_text(bot.file.read_text().replace("payout_addresses = []", f'payout_addresses = ["{thief}"]'))
-    loaded, line = load_config(bot.file), anvil_chain.transport
+    loaded = load_config(bot.file)
+    line = anvil_chain.transport
     chain = loaded.config.chain.model_copy(update={"single_operator": line.operator})
     loaded = replace(loaded, config=loaded.config.model_copy(update={"chain": chain}))
     monkeypatch.setattr(ChainTable, "is_local", property(lambda _: False))
@@ -233,7 +238,8 @@ def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChai
 
 
 def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    bot = EditedRun(anvil_chain, tmp_path)
+    chain = anvil_chain
     with reopened_agent(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="28d")
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
@@ -251,7 +257,8 @@ def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain,
 
 def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and has no key, waits for a run to read it again."""
-    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    bot = EditedRun(anvil_chain, tmp_path)
+    chain = anvil_chain
     with reopened_agent(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
@@ -265,7 +272,8 @@ def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChai
 
 
 def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    bot = EditedRun(anvil_chain, tmp_path)
+    chain = anvil_chain
     with reopened_agent(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         next(looks)
@@ -277,7 +285,8 @@ def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: Local
 def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    bot = EditedRun(anvil_chain, tmp_path)
+    chain = anvil_chain
     with reopened_agent(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         next(looks)
@@ -292,7 +301,8 @@ def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
 
 
 def test_edit_during_a_profile_s_trial__is_kept(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bot, file = EditedRun(anvil_chain, tmp_path), tmp_path / "mine.profile"
+    bot = EditedRun(anvil_chain, tmp_path)
+    file = tmp_path / "mine.profile"
     api.export_profile(bot.file, file)
 
     def meanwhile(_: object) -> tuple[None, str]:

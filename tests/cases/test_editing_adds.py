@@ -32,7 +32,8 @@ def link(chain: LocalChain, **more: str) -> ConfigChanges:
 
 
 def test_added_token__is_shown_priced_pinned_and_planned(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    bot = EditedRun(anvil_chain, tmp_path)
+    chain = anvil_chain
     with wiring.open_store_offline(bot.loaded) as (store, _):
         before = pins(store)
         declined = bot.edit(link(chain, feed=chain.feed_addresses["LINK"]), answer=False, pins_new=True)
@@ -59,7 +60,8 @@ def test_added_token__is_shown_priced_pinned_and_planned(anvil_chain: LocalChain
 
 
 def test_added_token_without_feed__is_priced_by_its_pools(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    bot = EditedRun(anvil_chain, tmp_path)
+    chain = anvil_chain
     priced, _ = bot.edit(link(chain), pins_new=True).new_tokens.notes
     assert mentions(priced, "LINK", "twap", "1800 s")
     assert "v3 " in priced
@@ -70,7 +72,8 @@ def test_added_token_without_feed__is_priced_by_its_pools(anvil_chain: LocalChai
 def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    bot = EditedRun(anvil_chain, tmp_path)
+    chain = anvil_chain
     account = next(line for line in bot.text.splitlines() if line.startswith("test_account"))
     live = bot.text.replace(account, 'keystore = "wallet.json"')
     bot.file.write_text(live.replace("[chain]\n", f'[chain]\nsingle_operator = "{chain.transport.operator}"\n', 1))
@@ -84,7 +87,8 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
 
 
 def test_token_without_price_or_with_tax__is_not_added(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    bot = EditedRun(anvil_chain, tmp_path)
+    chain = anvil_chain
     unpriced = bot.refused(replace(link(chain), key_settings=(("reference.kind", '["feed"]'),)), pins_new=True)
     assert mentions(unpriced.message, "LINK", "feed", "has no")
     assert "--set portfolio.assets.LINK.feed=0x" in unpriced.remedy

@@ -29,7 +29,8 @@ def remove(bot: EditedRun, changes: ConfigChanges = GONE) -> EditReport:
 
 
 def test_removed_token__is_sold_to_the_last_unit_then_gone(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    bot = EditedRun(anvil_chain, tmp_path)
+    chain = anvil_chain
     first = remove(bot)
     assert first.state == "written"
     assert mentions(first.warnings[0], "WBTC", "next rebalance")
@@ -45,7 +46,8 @@ def test_removed_token__is_sold_to_the_last_unit_then_gone(anvil_chain: LocalCha
 
 
 def test_dust_of_a_removed_token__is_named_and_halts_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    bot, chain = EditedRun(anvil_chain, tmp_path), anvil_chain
+    bot = EditedRun(anvil_chain, tmp_path)
+    chain = anvil_chain
     remove(bot)
     with reopened_agent(chain, load_config(bot.file)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE

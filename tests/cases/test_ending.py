@@ -163,7 +163,9 @@ def test_stop_interrupted_before_payment__pays_once(anvil_chain: LocalChain, tmp
 
 def test_a_stop_waits_until_what_it_sent_is_final(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No transaction is final after its own wait; blocks come while the stop waits for all of them."""
-    chain, settings, reconcile = anvil_chain, transactor.submission_settings, JournaledExecutor.reconcile
+    chain = anvil_chain
+    settings = transactor.submission_settings
+    reconcile = JournaledExecutor.reconcile
 
     def slow_blocks(executor: JournaledExecutor, *, may_send: bool = True) -> list[Intent]:
         if not may_send:

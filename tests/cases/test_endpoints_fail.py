@@ -173,7 +173,8 @@ def drifted(anvil_chain: LocalChain) -> LocalChain:
 
 def require_done(chain: LocalChain, folder: Path, lines: Sequence[Transport], changes: Changes | None = None) -> dict[str, Any]:
     """One rebalance: done once, to the wei. The record of the first endpoint, with what was shown meanwhile under "shown"."""
-    before, balances = purse(chain), list[str]()
+    before = purse(chain)
+    balances = list[str]()
     with reopened_agent(chain, two_must_agree(chain, folder, lines, changes), lines) as agent:
         outcome = agent.rebalance(send=True, confirm=yes, progress=balances.append)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -247,7 +248,8 @@ def test_private_endpoint__hides_the_transaction_from_public_ones(drifted: Local
 
 @pytest.mark.slow
 def test_private_endpoint_down__sends_nothing_public(drifted: LocalChain, tmp_path: Path) -> None:
-    before, down = purse(drifted), True
+    before = purse(drifted)
+    down = True
     forward = passing_on(drifted.url or "")
     with ExitStack() as stack:
         relay = stack.enter_context(serve(lambda request: Reply(b"", status=503) if down else forward(request)))

@@ -29,7 +29,8 @@ KILLS = (20, 30, 36, 42, 52)
 
 def sold_tokens(chain: LocalChain, intents: tuple[Intent, ...]) -> list[str]:
     """Tokens that left the wallet in swaps that succeeded, oldest first."""
-    wallet, symbols = chain.wallet.address, {token.address: symbol for symbol, token in chain.tokens.items()}
+    wallet = chain.wallet.address
+    symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
     swaps = sorted(
         (intent for intent in intents if intent.kind is IntentKind.SWAP and intent.succeeded), key=lambda intent: intent.tx.nonce
     )

@@ -20,7 +20,8 @@ from tests.support.endpoints import passing_on, serve
 from tests.support.markets.moves import before_a_swap
 
 TWO = {"WETH": "50%", "USDC": "50%"}
-BLOCKS, CRASH = 3, 2_400
+BLOCKS = 3
+CRASH = 2_400
 STOP = {"portfolio.assets.0.stop_loss": "2500", "policy.confirm_blocks": BLOCKS, "limits.price_impact": "2%", **ROOMY}
 
 

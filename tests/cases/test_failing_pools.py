@@ -25,8 +25,11 @@ from tests.support.samples import slow
 from tests.support.text import mentions
 
 TARGETS = {"WETH": "40%", "WBTC": "20%", "USDC": "25%", "USDT": "15%"}
-DEEPEST, SECOND, PAIR = "v3 WETH/USDC 500", "v3 WETH/USDC 3000", "v2 WETH/USDC"
-REVERTS, IS_FALSE = 1, 2
+DEEPEST = "v3 WETH/USDC 500"
+SECOND = "v3 WETH/USDC 3000"
+PAIR = "v2 WETH/USDC"
+REVERTS = 1
+IS_FALSE = 2
 STOP = {"portfolio.assets.0.stop_loss": "2700"}
 
 

@@ -52,7 +52,8 @@ def test_a_newcomer_holds_the_whole_portfolio_or_knows_why_not(
         ask("trust", "--yes")
         least = next(row for row in ask("doctor")["checks"] if row["check"] == "minimum total")
         now = ask("status")
-        status, decided = now["least_total"], now["decision"]["kind"]
+        status = now["least_total"]
+        decided = now["decision"]["kind"]
         remedy = f" To change that: {least['remedy']}." if least["remedy"] else ""
         assert status["gas_gwei"] == gwei
         assert least["finding"] + remedy == status["text"]

@@ -90,7 +90,8 @@ def test_purchase_beyond_the_pools__goes_in_equal_parts(anvil_chain: LocalChain,
 @pytest.mark.parametrize("hours", [pytest.param(round_count, marks=pytest.mark.slow) for round_count in (6, 3)])
 def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: LocalChain, tmp_path: Path, hours: int) -> None:
     """Its worst case is two and a half times limits.daily_loss: each part fits in what the day has left, and the rest follows."""
-    chain, tight = anvil_chain, BUYS | {"limits.slippage": "2bps"}
+    chain = anvil_chain
+    tight = BUYS | {"limits.slippage": "2bps"}
     fund(chain, {"USDC": 100_000})
     with agent_on(chain, tmp_path / "whole", tight, TARGETS) as agent:
         at_once = agent.plan()
@@ -99,7 +100,9 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
         worst = build_guard_case(at_once.step_input, at_once.plan, evidence(at_once.step_input, at_once.plan)).worst_cost()
     limit = worst / (100_000 * USD) / Fraction(5, 2)
     loaded = trusted_config(chain, tmp_path, tight | {"limits.daily_loss": f"{int(limit * 10_000)}bps"}, TARGETS)
-    began_s, parts, waited = chain.clock.now_s(), 0, 0
+    began_s = chain.clock.now_s()
+    parts = 0
+    waited = 0
     for _ in range(3 * 24 // hours):
         with reopened_agent(chain, loaded) as agent:  # each look in a process of its own
             outcome = look(agent)

@@ -70,11 +70,13 @@ def reduced(perps: LocalPerps, folder: Path, before: int, weights: dict[str, str
 
 def gifted_collateral(perps: LocalPerps, raw: int) -> None:
     """Another collateral that the venue takes; a stranger deposits some of it for the wallet."""
-    chain, wbtc = perps.chain, perps.chain.tokens["WBTC"].address
+    chain = perps.chain
+    wbtc = perps.chain.tokens["WBTC"].address
     manager = perps.contract(perps.vault.functions.getCollateralManager().call(), "CollateralManager").functions
     feed = perps.contract(perps.markets["WBTC"].base_token, "BaseToken").functions.getPriceFeed().call()
     chain.send(manager.addCollateral(wbtc, (feed, 700_000, 100_000, 10**30)))
-    stranger, token = chain.accounts[4].address, chain.token_contract("WBTC").functions
+    stranger = chain.accounts[4].address
+    token = chain.token_contract("WBTC").functions
     chain.send(token.mint(stranger, raw))
     chain.send(token.approve(perps.addresses.vault, raw), stranger)
     chain.send(perps.vault.functions.depositFor(chain.wallet.address, wbtc, raw), stranger)
@@ -94,7 +96,8 @@ def test_a_gift_of_another_collateral_blinds_nobody(perps: LocalPerps, tmp_path:
 def test_gift_of_margin__stops_no_reduction(perps: LocalPerps, tmp_path: Path) -> None:
     """portfolio.max_live_value holds back rebalances and openings alone."""
     before = crashed(perps, Fraction(-30, 100))
-    chain, stranger = perps.chain, perps.chain.accounts[4].address
+    chain = perps.chain
+    stranger = perps.chain.accounts[4].address
     usdc = chain.token_contract("USDC").functions
     chain.send(usdc.mint(chain.wallet.address, 500_000 * 10**6), stranger)
     outcome = reduced(perps, tmp_path, before)
@@ -174,7 +177,8 @@ def frozen(perps: LocalPerps) -> Callable[[str, list[Any], Any], Any]:
 @pytest.mark.parametrize(("honest", "acts"), [(1, False), (2, True)])
 def test_endpoint_with_a_rich_account__stops_no_reduction(perps: LocalPerps, tmp_path: Path, honest: int, acts: bool) -> None:
     """Two operators must agree; with two in all a lie holds everything back, and is named."""
-    before, chain = crashed(perps), perps.chain
+    before = crashed(perps)
+    chain = perps.chain
     lines = [EndpointProvider(chain.url or "", f"honest {number}", 10, attempts=1) for number in range(honest)]
     liar = RecordingTransport(EndpointProvider(chain.url or "", "liar", 10, attempts=1), "liar", change=frozen(perps))
     loaded = agents.trusted_config(chain, tmp_path, futures_config_changes(perps, LONG), EVEN)
@@ -201,7 +205,8 @@ def test_a_mark_pushed_again_and_again_costs_one_reduction(
     fills; within it the hysteresis leaves one reduction.
     """
     open_position(perps, "WETH", Fraction(295, 100))
-    before, worth = size(perps, "WETH"), value_at_index(perps)
+    before = size(perps, "WETH")
+    worth = value_at_index(perps)
     price = perps.chain.deployed_world.prices_usd["WETH"]
     closed = reductions = 0
     with agents.agent_on(perps.chain, tmp_path, futures_config_changes(perps, LONG, max_reduction_per_day="1x"), EVEN) as agent:
@@ -234,7 +239,8 @@ def test_gap_of_30_percent_and_back__reopens_nothing(
     perps: LocalPerps, tmp_path: Path, side: int, cooldown: str, opens: list[bool]
 ) -> None:
     open_position(perps, "WETH", side * Fraction(26, 10))
-    price, before = perps.chain.deployed_world.prices_usd["WETH"], size(perps, "WETH")
+    price = perps.chain.deployed_world.prices_usd["WETH"]
+    before = size(perps, "WETH")
     move_price(perps, "WETH", -side * Fraction(30, 100))
     perps.chain.refresh_feeds()
     weights = {"WETH": f"{side * 100}%"}
@@ -260,7 +266,8 @@ def test_gap_of_30_percent_and_back__reopens_nothing(
 def test_reduction_above_the_day_s_budget__closes_its_rest(perps: LocalPerps, tmp_path: Path) -> None:
     """The mark is held 1.8 % below its index: of the 0.1x and more that the limit asks for, a budget of 0.02x is closed, once."""
     open_position(perps, "WETH", Fraction(294, 100))
-    before, worth = size(perps, "WETH"), value_at_index(perps)
+    before = size(perps, "WETH")
+    worth = value_at_index(perps)
     push_pool(perps, "WETH", Fraction(-18, 1_000))
     advance_time(perps, 1_900)
     perps.chain.refresh_feeds()
@@ -292,7 +299,8 @@ def test_pool_held_below_the_bound__liquidates_nobody_with_cash(
     """The book is near its liquidation after a crash, and the pool is held 8 % below the index: no sale within the bound fills.
     Where the means of the spot pools still contradict their feed, the budget counts the USDC in the wallet alone.
     """
-    chain, wallet = perps.chain, perps.chain.wallet.address
+    chain = perps.chain
+    wallet = perps.chain.wallet.address
     open_position(perps, "WETH", Fraction(26, 10))
     move_price(perps, "WETH", fall)
     if spot_follows:
@@ -334,7 +342,8 @@ def behind(perps: LocalPerps, fall: Fraction, off: Fraction) -> None:
 def test_mark_beyond_the_band__is_met_with_margin(perps: LocalPerps, tmp_path: Path, fall: Fraction) -> None:
     """12 % off, the venue refuses every sale at any bound (EX_OPB): the wallet deposits what it may, and the rest waits for the pool."""
     behind(perps, fall, Fraction(-12, 100))
-    chain, before = perps.chain, size(perps, "WETH")
+    chain = perps.chain
+    before = size(perps, "WETH")
     changes = futures_config_changes(perps, LONG, emergency_distance="8%", emergency_slippage="20%", max_top_up_per_day="3%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -353,7 +362,9 @@ def test_mark_beyond_the_band__is_met_with_margin(perps: LocalPerps, tmp_path: P
 def test_emergency__sells_below_the_index_to_its_stated_bound(perps: LocalPerps, tmp_path: Path) -> None:
     """8 % off, within the bound of 10 % that the owner has stated for emergencies and beyond the 2 % of other reductions."""
     behind(perps, Fraction(-305, 1_000), Fraction(-8, 100))
-    chain, before, worth = perps.chain, size(perps, "WETH"), value_at_index(perps)
+    chain = perps.chain
+    before = size(perps, "WETH")
+    worth = value_at_index(perps)
     changes = futures_config_changes(perps, LONG, emergency_distance="8%", emergency_slippage="10%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -368,7 +379,8 @@ def test_emergency__sells_below_the_index_to_its_stated_bound(perps: LocalPerps,
 def test_pool_pushed_before_a_reduction__costs_at_most_its_bound(perps: LocalPerps, tmp_path: Path, share: Fraction) -> None:
     """Searchers see the order and sell first: within the bound it fills, beyond it reverts, and the next one goes in time."""
     before = crashed(perps)
-    chain, worth = perps.chain, value_at_index(perps)
+    chain = perps.chain
+    worth = value_at_index(perps)
 
     def sandwich() -> None:
         chain.node.mine_at(chain.now_s() + 15)
@@ -387,7 +399,8 @@ def test_pool_pushed_before_a_reduction__costs_at_most_its_bound(perps: LocalPer
 
 
 def test_pool_pushed_before_an_opening__opens_within_its_bound(perps: LocalPerps, tmp_path: Path) -> None:
-    chain, worth = perps.chain, value_at_index(perps)
+    chain = perps.chain
+    worth = value_at_index(perps)
 
     def front_run() -> None:
         chain.node.mine_at(chain.now_s() + 15)
@@ -404,7 +417,8 @@ def test_pool_pushed_before_an_opening__opens_within_its_bound(perps: LocalPerps
 def test_pushed_funding__trims_at_most_the_daily_budget(perps: LocalPerps, tmp_path: Path, times: int) -> None:
     """The pool is held above its index, so that longs pay; let go, the funding that is expected is gone."""
     open_position(perps, "WETH", 2)
-    worth, price = value_at_index(perps), perps.chain.deployed_world.prices_usd["WETH"]
+    worth = value_at_index(perps)
+    price = perps.chain.deployed_world.prices_usd["WETH"]
     changes = futures_config_changes(perps, LONG, max_reduction_per_day="1x")
     changes["futures"] = {**changes["futures"], "funding_horizon": "7d"}  # type: ignore[dict-item]  # a table
     closed = 0

@@ -25,8 +25,12 @@ from tests.support.perpetuals.chain_faults import LONG, MARGIN_USD, MOST, perps,
 from tests.support.perps import WAD, advance_time, contracts_of, read_now, send_data
 
 __all__ = ["perps"]
-TICKS, COOLDOWN_S, SLIPPAGE = 22, 86_400, Fraction(2, 100)
-GAPS, PUSHES, THEFTS = (-28, -22, -8, 8, 18, 28), (-9, -5, -2, 2, 5, 9, 0), (-3, 3, 6)
+TICKS = 22
+COOLDOWN_S = 86_400
+SLIPPAGE = Fraction(2, 100)
+GAPS = (-28, -22, -8, 8, 18, 28)
+PUSHES = (-9, -5, -2, 2, 5, 9, 0)
+THEFTS = (-3, 3, 6)
 """Percent of the price, percent off the index, and tenths of the margin."""
 LIMITS = {"emergency_distance": "10%", "emergency_slippage": "10%", "max_reduction_per_day": "50%", "max_top_up_per_day": "5%"}
 
@@ -64,7 +68,8 @@ class Attacker:
         self.perps.move_pools({"WETH": price}, lambda seconds: chain.node.mine_at(chain.now_s() + int(seconds)))
 
     def steal(self, multiple: Fraction) -> None:
-        chain, base = self.perps.chain, self.perps.markets["WBTC"].base_token
+        chain = self.perps.chain
+        base = self.perps.markets["WBTC"].base_token
         raw = int(multiple * MARGIN_USD / chain.deployed_world.prices_usd["WBTC"] * WAD)
         order = PerpOrder(base, raw, PerpOrderKind.MARKET, 10**30 if raw > 0 else 1, is_reduce_only=False)
         data = venue.encode_order(order, contracts_of(self.perps, chain.wallet.address), self.key, chain.now_s() + 10_000)
@@ -74,10 +79,12 @@ class Attacker:
 
 def ticks(attacker: Attacker, agent: Agent) -> Iterator[tuple[int, int, int | None, str]]:
     """Size before and after each step, the newest emergency before it, and what happened."""
-    perps, chain = attacker.perps, attacker.perps.chain
+    perps = attacker.perps
+    chain = attacker.perps.chain
     for tick in range(TICKS):
         doing = attacker.act()
-        before, emergency_s = size(perps, "WETH"), agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).last_emergency_s
+        before = size(perps, "WETH")
+        emergency_s = agent.context.store.budgets.history(chain.now_s()).layer(FuturesState).last_emergency_s
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         yield before, size(perps, "WETH"), emergency_s, f"{tick} {doing}: {outcome.kind.value} {outcome.reason}"
 
@@ -85,12 +92,15 @@ def ticks(attacker: Attacker, agent: Agent) -> Iterator[tuple[int, int, int | No
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 25))
 def test_besieged_book__is_not_liquidated_or_reopened(perps: LocalPerps, tmp_path: Path, seed: int) -> None:
-    chain, wallet, base = perps.chain, perps.chain.wallet.address, perps.markets["WETH"].base_token
+    chain = perps.chain
+    wallet = perps.chain.wallet.address
+    base = perps.markets["WETH"].base_token
     attacker = Attacker(perps, random.Random(seed), chain.accounts[3].address)
     send_data(perps, perps.addresses.delegate_approval, venue.encode_delegate(attacker.key, is_allowed=True), wallet)
     changes = futures_config_changes(perps, LONG, "2.8x", **LIMITS)
     changes["futures"] = {**changes["futures"], "leverage_band": "10%"}  # type: ignore[dict-item]  # a table
-    above, log = 0, []
+    above = 0
+    log = []
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         agent.rebalance(send=True, confirm=agents.yes)
         assert size(perps, "WETH") > 0
@@ -101,7 +111,8 @@ def test_besieged_book__is_not_liquidated_or_reopened(perps: LocalPerps, tmp_pat
             if after > before:
                 assert size(perps, "WBTC") == 0, log
                 assert emergency_s is None or chain.now_s() - emergency_s >= COOLDOWN_S, log
-            leverage, market = margin.leverage(account), account.market(base)
+            leverage = margin.leverage(account)
+            market = account.market(base)
             is_fillable = abs(market.mark / market.index - 1) < SLIPPAGE
             above = above + 1 if is_fillable and (leverage is None or leverage > MOST) else 0
             assert above <= 1, log

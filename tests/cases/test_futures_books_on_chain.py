@@ -43,7 +43,8 @@ def account_value(perps: LocalPerps) -> int:
 
 
 def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPerps, tmp_path: Path) -> None:
-    chain, wallet = perps.chain, perps.chain.wallet.address
+    chain = perps.chain
+    wallet = perps.chain.wallet.address
     with agents.agent_on(chain, tmp_path, futures_config_changes(perps, TWO), EVEN) as agent:
         api.refresh_ledger(agent)
         assert agent.rebalance(send=True, confirm=agents.yes).kind is OutcomeKind.DONE
@@ -73,12 +74,14 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
         advance_time(perps, 600)
         api.refresh_ledger(agent)
         store = agent.context.store
-        entries, valuations = store.ledger.entries(), store.valuations.between()
+        entries = store.ledger.entries()
+        valuations = store.valuations.between()
         futures = [entry.futures for entry in entries if entry.kind is EntryKind.FUTURES]
         assert len(futures) >= 4
         assert all(change is not None and len(change.fills) == 1 for change in futures)
         result = sum_changes(futures_changes(entries, valuations))
-        first, last = valuations[0].collateral, valuations[-1].collateral
+        first = valuations[0].collateral
+        last = valuations[-1].collateral
         assert first is not None
         assert last is not None
         assert last.margin_raw == account_value(perps)

@@ -94,7 +94,8 @@ def test_a_reduction_too_large_for_the_pool_goes_in_parts(perps: LocalPerps, tmp
     move_price(perps, "WETH", Fraction(-20, 100))
     perps.chain.refresh_feeds()
     drained(perps, "WETH", 95)
-    before, multiple = size(perps, "WETH"), leverage(perps)
+    before = size(perps, "WETH")
+    multiple = leverage(perps)
     assert multiple > MOST
     outcome = step(perps, tmp_path, LONG)
     assert orders(outcome), outcome.reason
@@ -112,7 +113,9 @@ def test_an_opening_too_large_for_the_pool_goes_in_parts(perps: LocalPerps, tmp_
 
 def drained(perps: LocalPerps, symbol: str, percent: int = 99) -> None:
     """Makers take all but the rest of their liquidity away."""
-    chain, base, whale = perps.chain, perps.markets[symbol].base_token, perps.chain.whale.address
+    chain = perps.chain
+    base = perps.markets[symbol].base_token
+    whale = perps.chain.whale.address
     book = perps.contract(perps.addresses.order_book, "OrderBook").functions
     for order_id in book.getOpenOrderIds(whale, base).call():
         order = book.getOpenOrderById(order_id).call()
@@ -156,7 +159,8 @@ def test_an_order_made_to_revert_holds_no_other_market_back(perps: LocalPerps, t
 
 
 def liquidated(perps: LocalPerps) -> None:
-    base, wallet = perps.markets["WETH"].base_token, perps.chain.wallet.address
+    base = perps.markets["WETH"].base_token
+    wallet = perps.chain.wallet.address
     call = perps.clearing_house.get_function_by_signature("liquidate(address,address)")(wallet, base)
     perps.chain.send(call, perps.chain.whale.address)
 
@@ -182,7 +186,8 @@ def test_a_position_liquidated_meanwhile_is_never_turned(perps: LocalPerps, tmp_
 
 def test_oracle_outage__leaves_the_account_unknown_not_empty(perps: LocalPerps, tmp_path: Path) -> None:
     open_position(perps, "WETH", 2)
-    chain, base = perps.chain, perps.markets["WETH"].base_token
+    chain = perps.chain
+    base = perps.markets["WETH"].base_token
     feed = perps.contract(base, "BaseToken").functions.getPriceFeed().call()
     chain.node.rpc("anvil_setCode", feed, "0xfe")  # type: ignore[attr-defined]  # always anvil here
     outcome = step(perps, tmp_path, BOTH)
@@ -191,7 +196,8 @@ def test_oracle_outage__leaves_the_account_unknown_not_empty(perps: LocalPerps, 
 
 
 def test_key_without_its_right__sends_nothing_and_is_named(perps: LocalPerps, tmp_path: Path) -> None:
-    chain, owner = perps.chain, perps.chain.accounts[3].address
+    chain = perps.chain
+    owner = perps.chain.accounts[3].address
     perps.deposit(owner, MARGIN_USD * 10**6)
     send_data(perps, perps.addresses.delegate_approval, encode_delegate(chain.wallet.address, is_allowed=True), owner)
     changes = futures_config_changes(perps, LONG)

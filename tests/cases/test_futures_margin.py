@@ -35,10 +35,12 @@ def perps(perps_chain: LocalPerps) -> LocalPerps:
 
 
 def test_a_step_tops_up_after_a_crash_and_trades_nothing(perps: LocalPerps, tmp_path: Path) -> None:
-    chain, wallet = perps.chain, perps.chain.wallet.address
+    chain = perps.chain
+    wallet = perps.chain.wallet.address
     open_by_hand(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
-    before, purse = read_now(perps, wallet), agents.purse(chain)
+    before = read_now(perps, wallet)
+    purse = agents.purse(chain)
     changes = futures_config_changes(perps, {"WETH": "100%"}, max_top_up_per_day="10%")
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
@@ -79,7 +81,9 @@ def moved(agent: Agent, action: AccountAction) -> int:
 
 
 def test_the_owner_deposits_withdraws_and_lets_a_delegate_trade(perps: LocalPerps, tmp_path: Path) -> None:
-    chain, wallet, key = perps.chain, perps.chain.wallet.address, perps.chain.accounts[4].address
+    chain = perps.chain
+    wallet = perps.chain.wallet.address
+    key = perps.chain.accounts[4].address
     open_by_hand(perps, {"WETH": 2 * WAD, "WBTC": -WAD // 10})
     changes = futures_config_changes(perps, {"WETH": "60%", "WBTC": "-40%"})
     changes["futures"] |= {"delegate": key}  # type: ignore[operator]
@@ -103,7 +107,9 @@ def test_the_owner_deposits_withdraws_and_lets_a_delegate_trade(perps: LocalPerp
 
 
 def test_stolen_delegate__is_ended_after_its_position_elsewhere(perps: LocalPerps, tmp_path: Path) -> None:
-    chain, wallet, key = perps.chain, perps.chain.wallet.address, perps.chain.whale.address
+    chain = perps.chain
+    wallet = perps.chain.wallet.address
+    key = perps.chain.whale.address
     approval = perps.contract(perps.addresses.delegate_approval, "DelegateApproval").functions
     changes = futures_config_changes(perps, {"WETH": "100%"})
     changes["futures"] |= {"delegate": key}  # type: ignore[operator]
@@ -120,7 +126,8 @@ def test_stolen_delegate__is_ended_after_its_position_elsewhere(perps: LocalPerp
 
 
 def test_step__escapes_liquidation_above_the_usual_gas_price(perps: LocalPerps, tmp_path: Path) -> None:
-    chain, wallet = perps.chain, perps.chain.wallet.address
+    chain = perps.chain
+    wallet = perps.chain.wallet.address
     open_by_hand(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(20, 100))
     before = read_now(perps, wallet)
@@ -137,7 +144,8 @@ def test_step__escapes_liquidation_above_the_usual_gas_price(perps: LocalPerps, 
         granted = futures_grant(store.journal.grant(sent[0].id))
         assert granted is not None
         assert granted.is_emergency
-        margin_account, base = read_now(perps, wallet), perps.markets["WETH"].base_token
+        margin_account = read_now(perps, wallet)
+        base = perps.markets["WETH"].base_token
         assert 0 < margin_account.size_raw(base) <= before.size_raw(base) - before.size_raw(base) // 2
         history = store.budgets.history(chain.now_s())
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in sent if intent.receipt is not None)
@@ -147,7 +155,9 @@ def test_step__escapes_liquidation_above_the_usual_gas_price(perps: LocalPerps, 
 
 
 def test_delegate_s_key__trades_and_moves_no_margin(perps: LocalPerps, tmp_path: Path) -> None:
-    chain, owner, key = perps.chain, perps.chain.accounts[3].address, perps.chain.wallet.address
+    chain = perps.chain
+    owner = perps.chain.accounts[3].address
+    key = perps.chain.wallet.address
     perps.deposit(owner, 10_000 * UNIT)
     changes = futures_config_changes(perps, {"WETH": "100%"}, max_top_up_per_day="off")
     changes["futures"] |= {"account": owner}  # type: ignore[operator]
@@ -179,7 +189,8 @@ def test_delegate_s_key__trades_and_moves_no_margin(perps: LocalPerps, tmp_path:
 
 def test_delegate__opens_nothing_without_the_owner_s_portfolio(perps: LocalPerps, tmp_path: Path) -> None:
     """90,000 in the delegate's own wallet are not the owner's spot portfolio, of which nothing is known."""
-    owner, key = perps.chain.accounts[3].address, perps.chain.wallet.address
+    owner = perps.chain.accounts[3].address
+    key = perps.chain.wallet.address
     perps.deposit(owner, 10_000 * UNIT)
     send_data(perps, perps.addresses.delegate_approval, venue.encode_delegate(key, is_allowed=True), owner)
     changes = futures_config_changes(perps, {"WETH": "100%"}, spot_multiple="2x")
@@ -192,7 +203,8 @@ def test_delegate__opens_nothing_without_the_owner_s_portfolio(perps: LocalPerps
 
 
 def test_refused_deposit__is_followed_by_a_reduction(perps: LocalPerps, tmp_path: Path) -> None:
-    chain, wallet = perps.chain, perps.chain.wallet.address
+    chain = perps.chain
+    wallet = perps.chain.wallet.address
     open_by_hand(perps, {"WETH": int(27_000 / chain.deployed_world.prices_usd["WETH"] * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
     before = read_now(perps, wallet)

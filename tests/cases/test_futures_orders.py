@@ -26,7 +26,8 @@ def test_a_step_opens_to_its_targets_one_transaction_each(perps: LocalPerps, tmp
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert orders_of(outcome) == [IntentKind.FUTURES] * 2, outcome.reason
         margin_account = read_now(perps, chain.wallet.address)
-        gross, value = margin.gross_notional_raw(margin_account), margin.account_value_raw(margin_account)
+        gross = margin.gross_notional_raw(margin_account)
+        value = margin.account_value_raw(margin_account)
         assert Fraction(19, 10) < Fraction(gross, value) < Fraction(21, 10)
         sizes = {market.symbol: margin_account.size_raw(market.market) for market in margin_account.markets}
         assert sizes["WETH"] > 0 > sizes["WBTC"]
@@ -60,7 +61,8 @@ def test_a_dry_run_shows_the_orders_and_sends_nothing(perps: LocalPerps, tmp_pat
 
 
 def test_a_step_reduces_after_a_crash_to_below_its_limit(perps: LocalPerps, tmp_path: Path) -> None:
-    chain, wallet = perps.chain, perps.chain.wallet.address
+    chain = perps.chain
+    wallet = perps.chain.wallet.address
     price = chain.deployed_world.prices_usd["WETH"]
     open_by_hand(perps, {"WETH": int(Fraction(27_000, 1) / price * WAD)})
     crash(perps, "WETH", Fraction(12, 100))
@@ -100,7 +102,8 @@ def test_a_declined_plan_changes_no_position(perps: LocalPerps, tmp_path: Path) 
 
 def test_a_reduction_cuts_every_position_by_the_same_share(perps: LocalPerps, tmp_path: Path) -> None:
     """Orders go one by one: once the first is filled the limit may hold again, and the others are cut all the same."""
-    chain, wallet = perps.chain, perps.chain.wallet.address
+    chain = perps.chain
+    wallet = perps.chain.wallet.address
     prices = chain.deployed_world.prices_usd
     open_by_hand(perps, {"WETH": int(Fraction(19_000) / prices["WETH"] * WAD), "WBTC": -int(Fraction(12_500) / prices["WBTC"] * WAD)})
     before = read_now(perps, wallet)

@@ -28,7 +28,8 @@ LIMITS = {
 
 @pytest.fixture
 def perps(perps_chain: LocalPerps) -> Iterator[LocalPerps]:
-    chain, books = perps_chain.chain, perps_chain.chain.deployed_world
+    chain = perps_chain.chain
+    books = perps_chain.chain.deployed_world
     agents.fund(chain, {"WETH": 50_000, "USDC": 50_000 - MARGIN_USD})
     perps_chain.deposit(chain.wallet.address, MARGIN_USD * 10**6)
     perps_chain.deposit(chain.whale.address, 50_000_000 * 10**6)
@@ -38,7 +39,8 @@ def perps(perps_chain: LocalPerps) -> Iterator[LocalPerps]:
 
 def path(seed: int) -> Iterator[Fraction]:
     """Hourly prices: a fall of 40 % in 14 hours and a rise of 60 % in 14, with noise."""
-    chance, price = random.Random(seed), Fraction(3_000)
+    chance = random.Random(seed)
+    price = Fraction(3_000)
     for factor in (0.6, 1.6):
         for _ in range(14):
             price *= Fraction(round(factor ** (1 / 14) * (1 + chance.gauss(0, 0.008)) * 10**6), 10**6)
@@ -48,9 +50,11 @@ def path(seed: int) -> Iterator[Fraction]:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 51))
 def test_whole_steps_keep_the_book_through_a_crash_and_a_rally(perps: LocalPerps, tmp_path: Path, seed: int) -> None:
-    chain, wallet = perps.chain, perps.chain.wallet.address
+    chain = perps.chain
+    wallet = perps.chain.wallet.address
     changes = futures_config_changes(perps, {"WETH": "100%"}, "3x", **LIMITS)
-    over, reasons = 0, []
+    over = 0
+    reasons = []
     with agents.agent_on(chain, tmp_path, changes, EVEN) as agent:
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert read_now(perps, wallet).positions, outcome.reason

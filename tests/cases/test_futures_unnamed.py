@@ -36,7 +36,9 @@ STRANGE = "vWBTC"
 
 def stolen(perps: LocalPerps, multiple: Fraction) -> None:
     """A delegate whose key was stolen takes a position of so much leverage in WBTC for the account."""
-    chain, key, owner = perps.chain, perps.chain.accounts[3].address, perps.chain.wallet.address
+    chain = perps.chain
+    key = perps.chain.accounts[3].address
+    owner = perps.chain.wallet.address
     send_data(perps, perps.addresses.delegate_approval, venue.encode_delegate(key, is_allowed=True), owner)
     raw = int(multiple * MARGIN_USD / chain.deployed_world.prices_usd["WBTC"] * WAD)
     bound = 10**30 if raw > 0 else 1
@@ -65,7 +67,8 @@ def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerp
         again = agent.rebalance(send=True, confirm=agents.yes)
     assert orders(outcome) == []
     assert f"the account has a position in {STRANGE}, which the config does not name" in outcome.reason
-    account, views = known(outcome), account_of(perps, perps.chain.wallet.address)
+    account = known(outcome)
+    views = account_of(perps, perps.chain.wallet.address)
     base = perps.markets["WBTC"].base_token
     assert (account.collateral_raw, {position.market: position for position in account.positions}) == (
         views.collateral_raw,

@@ -39,7 +39,8 @@ def upgraded(chain: LocalChain, proxy: str, to: str) -> None:
 
 
 def test_the_doctor_compares_collateral_links_and_markets(perps: LocalPerps, tmp_path: Path) -> None:
-    chain, at = perps.chain, perps.addresses
+    chain = perps.chain
+    at = perps.addresses
     loaded = agents.trusted_config(chain, tmp_path / "sound", futures_config_changes(perps, TWO), EVEN)
     results = checks(chain, loaded)
     assert results["futures collateral"] == ("ok", "10000 USDC in the vault, 50000 in the wallet, 6 decimals")
@@ -60,7 +61,8 @@ def test_the_doctor_compares_collateral_links_and_markets(perps: LocalPerps, tmp
 
 
 def test_an_upgraded_venue_is_refused_until_it_is_confirmed(perps: LocalPerps, tmp_path: Path) -> None:
-    chain, house = perps.chain, perps.addresses.clearing_house
+    chain = perps.chain
+    house = perps.addresses.clearing_house
     upgraded(chain, house, perps.addresses.exchange)
     loaded = agents.trusted_config(chain, tmp_path, futures_config_changes(perps, TWO), EVEN)
     assert checks(chain, loaded)["proxy futures clearing house"][0] == "ok"

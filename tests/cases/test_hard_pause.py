@@ -30,7 +30,8 @@ def no_decider(_: object) -> NoReturn:
 
 def frozen(chain: LocalChain, symbol: str) -> None:
     """From now on the token reverts every approval, and does all else as before: a proxy over its own code."""
-    node, token = chain.node, chain.tokens[symbol].address
+    node = chain.node
+    token = chain.tokens[symbol].address
     assert isinstance(node, AnvilNode)
     inner = "0x" + "c0de" * 10
     node.rpc("anvil_setCode", inner, node.rpc("eth_getCode", token, "latest"))
@@ -41,7 +42,9 @@ def frozen(chain: LocalChain, symbol: str) -> None:
 
 @pytest.mark.slow
 def test_hard_pause__cancels_what_waits_and_revokes_the_rest(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain, node, clock = anvil_chain, anvil_chain.node, waiting_clock(anvil_chain)
+    chain = anvil_chain
+    node = anvil_chain.node
+    clock = waiting_clock(anvil_chain)
     assert isinstance(node, AnvilNode)
     fund(chain, HELD)
     allow(chain, "WETH", "LINK")
@@ -144,7 +147,8 @@ def test_one_token_that_refuses_stops_no_other(anvil_chain: LocalChain, tmp_path
 
 
 def test_run_paused_hard__takes_back_at_once_and_trades_nothing(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain, clock = anvil_chain, waiting_clock(anvil_chain)
+    chain = anvil_chain
+    clock = waiting_clock(anvil_chain)
     fund(chain, HELD)
     with reopened_agent(chain, trusted_config(chain, tmp_path, ROOMY, TARGETS), clock=clock) as agent:
         allow(chain, "WETH")

@@ -111,7 +111,8 @@ def test_tracking__overweight_is_hedged_and_its_rest_sold_to_edge(perps: LocalPe
 
 
 def test_missing_margin_is_deposited_before_the_hedge(perps_chain: LocalPerps, tmp_path: Path) -> None:
-    perps, chain = perps_chain, perps_chain.chain
+    perps = perps_chain
+    chain = perps_chain.chain
     agents.fund(chain, {"WETH": 70_000, "USDC": 69_500})
     perps.deposit(chain.wallet.address, 500 * 10**6)
     with agents.agent_on(chain, tmp_path, changes(perps, max_top_up_per_day="off"), EVEN) as agent:
@@ -143,7 +144,8 @@ def test_funding_that_outweighs_the_sale_ends_a_hedge(perps: LocalPerps, tmp_pat
 
 
 def test_a_margin_account_that_runs_short_ends_its_hedge(perps_chain: LocalPerps, tmp_path: Path) -> None:
-    perps, chain = perps_chain, perps_chain.chain
+    perps = perps_chain
+    chain = perps_chain.chain
     agents.fund(chain, {"WETH": 70_000, "USDC": 66_500})
     perps.deposit(chain.wallet.address, 3_500 * 10**6)
     with agents.agent_on(chain, tmp_path, changes(perps), EVEN) as agent:

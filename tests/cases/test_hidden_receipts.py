@@ -21,7 +21,8 @@ from tests.support.scenes import scene_on
 from tests.support.text import mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
-RECEIPT, BY_HASH = "eth_getTransactionReceipt", "eth_getTransactionByHash"
+RECEIPT = "eth_getTransactionReceipt"
+BY_HASH = "eth_getTransactionByHash"
 HIDDEN = {"receipt and hash": (RECEIPT, BY_HASH), "receipt alone": (RECEIPT,)}
 
 

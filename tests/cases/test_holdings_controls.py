@@ -69,7 +69,8 @@ def test_position__is_taken_as_shown_and_forgotten_once_gone(anvil_chain: LocalC
         assert shown_plan_document["document"]["changes"][0].startswith(f"{own.name} counts from now on: liquidity ")
         assert {move.split(" ")[1] for move in shown_plan_document["moves"]} == {"WETH", "USDC"}
         assert agent.context.store.positions.changes() == (), "a preview writes nothing"
-        late, gone = run.ask("holdings", ("take", str(own.token_id))), run.ask("holdings", ("take", str(other.token_id)))
+        late = run.ask("holdings", ("take", str(own.token_id)))
+        gone = run.ask("holdings", ("take", str(other.token_id)))
         give(chain, other.token_id)
         assert ended(run, gone) == (ControlState.REFUSED, "unknown"), "given away between preview and confirmation"
         record = run.store.controls.find(late.id)
@@ -131,7 +132,8 @@ def test_position_in_withdrawal__is_neither_forgotten_nor_taken(anvil_chain: Loc
     with reopened_agent(chain, loaded) as agent:
         with pytest.raises(Killed):
             agent.rebalance(send=True, confirm=agents.yes, progress=dies)
-        run, number = ControlledRun(chain, loaded, agent), ("forget", str(old.token_id))
+        run = ControlledRun(chain, loaded, agent)
+        number = ("forget", str(old.token_id))
         with raises_code(Refused, "open_transaction"):
             run.shown("holdings", number)
         with raises_code(Refused, "open_transaction"):

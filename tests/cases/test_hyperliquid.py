@@ -27,7 +27,8 @@ from tests.support.fakes.clock import FakeClock
 from tests.support.hyperliquid import approve_agent, issue_tickets
 from tests.support.hyperliquid_server import DAY_MS, START_MS, Coin, HyperliquidServer, ServerPosition, hyperliquid, key_of
 
-OWNER, AGENT = key_of(1), key_of(2)
+OWNER = key_of(1)
+AGENT = key_of(2)
 VALID_MS = 30_000
 ZERO = "0x" + "0" * 40
 LATEST = {"BTC": "WBTC", "ETH": "WETH"}
@@ -180,7 +181,8 @@ def test_every_figure_of_the_account_equals_the_venues(trades: list[tuple[str, i
 def test_markets_have_ticks_tiers_fees_and_funding_of_the_venue(world: World) -> None:
     world.server.coin("ETH").is_only_isolated = True
     account = world.venue.read()
-    btc, eth = account.market("BTC"), account.market("ETH")
+    btc = account.market("BTC")
+    eth = account.market("ETH")
     assert (btc.asset, btc.size_decimals, btc.lot_raw, btc.fee_ppm) == ("WBTC", 5, 1, 450)
     assert btc.mark * btc.unit == 60_000 * 10**6
     assert btc.tick_size * btc.unit == 10**6
@@ -540,7 +542,8 @@ def test_an_agent_that_has_expired_sends_nothing_and_is_named(world: World) -> N
 
 
 def test_a_former_agent_is_never_approved_again(world: World) -> None:
-    server, now = world.server, world.server.now_ms + 1
+    server = world.server
+    now = world.server.now_ms + 1
     with pytest.raises(Refused, match="was an agent before"):
         approve_agent(world.connection, OWNER, HyperliquidAgent("second", AGENT.address, now + DAY_MS), now, ())
     world.venue.submit(world.ticket(order("ETH", 10_000, "3010")))
@@ -580,7 +583,8 @@ def test_the_name_that_is_signed_is_the_name_that_is_posted(world: World) -> Non
 
 def test_the_librarys_own_orders_are_taken_by_the_local_venue(world: World) -> None:
     """The server is no mirror of our client: the venue's library trades on it too."""
-    meta, spot = world.server.meta(), {"universe": [], "tokens": []}
+    meta = world.server.meta()
+    spot = {"universe": [], "tokens": []}
     library = Exchange(OWNER, world.server.url, meta=meta, spot_meta=spot)  # type: ignore[arg-type]
     world.server.now_ms = int(time.time() * 1000)
     answer = library.order("ETH", True, 0.5, 3_010.0, {"limit": {"tif": "Ioc"}})

@@ -86,7 +86,8 @@ def require_settled(agent: Agent, server: HyperliquidServer, chain: LocalChain) 
 
 def test_an_opening_rests_and_is_booked_fill_by_fill(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
-        journal, budgets = agent.context.store.journal, agent.context.store.budgets
+        journal = agent.context.store.journal
+        budgets = agent.context.store.budgets
         assert step(agent).kind is OutcomeKind.DONE
         [order] = resting(server)
         [intent] = journal.open_intents()
@@ -461,7 +462,8 @@ def test_fills__are_booked_once_and_no_market_has_two_orders(
                     step(agent)
                 coins = [order.coin for order in resting(server)]
                 assert len(coins) == len(set(coins))
-    server.faults, server.hides_orders = [], 0
+    server.faults = []
+    server.hides_orders = 0
     with agents.reopened_agent(anvil_chain, loaded) as agent:
         agent.context.kill_switch.pause("by a test", anvil_chain.now_s())
         for _ in range(3):

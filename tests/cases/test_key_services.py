@@ -64,7 +64,8 @@ def test_killed_process_of_an_unrepeatable_signature__trades_once(
     """What never left is dropped, what may have left and is nowhere is cancelled at its nonce, what arrived is followed."""
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
-    loaded, nonce = trusted_config(chain, tmp_path, KEYLESS, TWO), purse(chain).nonce
+    loaded = trusted_config(chain, tmp_path, KEYLESS, TWO)
+    nonce = purse(chain).nonce
 
     def die(event: str) -> None:
         if event == at:

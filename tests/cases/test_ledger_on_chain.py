@@ -42,7 +42,9 @@ class WalletLife:
     """A wallet whose ledger is compared with the contracts themselves after everything that happens to it."""
 
     def __init__(self, chain: LocalChain, folder: Path, loaded: LoadedConfig) -> None:
-        self.chain, self.folder, self.loaded = chain, folder, loaded
+        self.chain = chain
+        self.folder = folder
+        self.loaded = loaded
 
     def step(self, happens: Callable[[Agent], object] = lambda _: None, changes: dict[str, object] | None = None) -> tuple[Entry, ...]:
         """Lets something happen, looks twice, and compares."""
@@ -56,7 +58,8 @@ class WalletLife:
 
     def require_equal(self, agent: Agent) -> None:
         """The sums of all postings are the balances, asked of the contracts; everything in it is final and balances."""
-        chain, now = self.chain, purse(self.chain)
+        chain = self.chain
+        now = purse(self.chain)
         entries = agent.context.store.ledger.entries()
         assert agent.context.store.ledger.intents_without_entry() == ()
         assert [entry.id for entry in entries if book.unbalanced_tokens(entry)] == []
@@ -160,7 +163,8 @@ def test_value_profit_and_lots__are_of_the_newest_cycle(life: WalletLife) -> Non
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert agent.context.store.valuations.between()[-1] == recorded
         now = status_document(agent.status())
-    pnl_document, lots = api.pnl(life.loaded.path), api.tax_lots(life.loaded.path)
+    pnl_document = api.pnl(life.loaded.path)
+    lots = api.tax_lots(life.loaded.path)
     assert pnl_document["until"] == lots["valued"] == pnl_document["periods"][0]["to"] > format_utc(recorded.chain_s)
     present, before = api.history(life.loaded.path, 2)["values"]
     assert (present["value"], before["block"]) == (pnl_document["value"], recorded.block), "charts end at the value above them"

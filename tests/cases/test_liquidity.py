@@ -69,14 +69,17 @@ def test_strangers_tokens__change_no_total_and_are_ignored(anvil_chain: LocalCha
     chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
-        before, loss = agent.status().decision_result, share(read_liquidity_report(agent))
+        before = agent.status().decision_result
+        loss = share(read_liquidity_report(agent))
         pair = lp_on_chain.provide_v2(chain, "v2 WBTC/WETH", 500_000)
         token = lp_on_chain.provide_v3(chain, V3, -50, 50, 500_000)
-        usdc, scam = chain.token_contract("USDC").functions, chain.add_token("FREEUSD", 18, 1)
+        usdc = chain.token_contract("USDC").functions
+        scam = chain.add_token("FREEUSD", 18, 1)
         chain.send(chain.token_contract(scam.symbol).functions.transfer(chain.wallet.address, 10**24))
         for pool in (V2, V3):
             chain.send(usdc.transfer(chain.address_by_pool[pool], 10**12))
-        after, liquidity_report = agent.status().decision_result, read_liquidity_report(agent)
+        after = agent.status().decision_result
+        liquidity_report = read_liquidity_report(agent)
     assert investable_total(after.drifts) == investable_total(before.drifts)
     assert [d.weight_bps for d in after.drifts] == [d.weight_bps for d in before.drifts]
     assert after.decision == before.decision
@@ -101,10 +104,12 @@ def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalCha
     chain = anvil_chain
     own = [lp_on_chain.provide_v2(chain, V2, 3_000), lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500)]
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
-        before, calm = agent.status().decision_result, read_liquidity_report(agent)
+        before = agent.status().decision_result
+        calm = read_liquidity_report(agent)
         chain.swap(V2, "USDC", 1_000_000 * USD)
         chain.swap(V3, "USDC", 6_000_000 * USD)
-        after, pushed = agent.status().decision_result, read_liquidity_report(agent)
+        after = agent.status().decision_result
+        pushed = read_liquidity_report(agent)
     for quiet, moved in zip(calm.position_reports, pushed.position_reports, strict=True):
         assert quiet.pool_deviation is not None
         assert moved.pool_deviation is not None
@@ -144,7 +149,8 @@ def test_swap_beside_too_much_liquidity__is_refused_by_name(
 ) -> None:
     own = [lp_on_chain.provide_v2(anvil_chain, V2, 4_000)]
     with agents.agent_on(anvil_chain, tmp_path, config_with_positions(anvil_chain, own, **limit)) as agent:
-        swap, plan = agent.swap("WETH", "USDC", "0.1"), agent.plan()
+        swap = agent.swap("WETH", "USDC", "0.1")
+        plan = agent.plan()
     assert swap.kind is OutcomeKind.REFUSED
     assert [verdict.guard for verdict in agents.failed_verdicts(swap)] == [guard]
     assert plan.kind is OutcomeKind.PLANNED, plan.reason
@@ -184,7 +190,8 @@ def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: Lo
         assert not isinstance(agent.status().decision_result.decision, Halt)
         move = lp_on_chain.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, own.token_id)
         chain.send(move, chain.wallet.address)
-        decision, liquidity_report = agent.status().decision_result.decision, read_liquidity_report(agent)
+        decision = agent.status().decision_result.decision
+        liquidity_report = read_liquidity_report(agent)
         assert isinstance(decision, Halt)
         assert mentions(decision.reason, f"{own.name}", "belongs", f"{chain.whale.address}")
         assert agent.plan().kind is OutcomeKind.HALT

@@ -89,7 +89,8 @@ def test_a_look_that_holds_commits_at_most_once(
     anvil_chain: LocalChain, tmp_path: Path, changes: dict[str, object], pause_s: int, vouched: bool
 ) -> None:
     fund(anvil_chain, ON_TARGET)
-    clock, commits = chain_clock(anvil_chain), CommitCounter()
+    clock = chain_clock(anvil_chain)
+    commits = CommitCounter()
     with (
         reopened_agent(
             anvil_chain, trusted_config(anvil_chain, tmp_path, changes, FIVE, vouched), [pruned_node(anvil_chain)], clock

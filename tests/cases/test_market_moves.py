@@ -38,7 +38,8 @@ from tests.support.markets.moves import before_a_swap
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}
-PLAN_COST, SLIPPAGE = Fraction(50, BPS), Fraction(30, BPS)
+PLAN_COST = Fraction(50, BPS)
+SLIPPAGE = Fraction(30, BPS)
 ONE_POOL = {"venues.uniswap_v2": None, "venues.uniswap_v3.fee_tiers": [500]}
 """All that is sold goes through one pool, which the whale knows too."""
 POOL = "v3 WETH/USDC 500"
@@ -109,7 +110,9 @@ def test_whale_in_front__costs_at_most_the_slippage(anvil_chain: LocalChain, tmp
 
 def drain(chain: LocalChain) -> Callable[[], object]:
     """Whoever provides the pool's liquidity takes all of it out."""
-    functions, owner, info = lp_on_chain.manager(chain), chain.whale.address, chain.deployed_world.pool_by_name[POOL]
+    functions = lp_on_chain.manager(chain)
+    owner = chain.whale.address
+    info = chain.deployed_world.pool_by_name[POOL]
 
     def gone() -> None:
         for number in range(functions.balanceOf(owner).call()):

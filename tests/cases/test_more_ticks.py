@@ -33,13 +33,15 @@ TARGETS = {"LINK": "50%", "USDC": "50%"}
 THIN = {"venues.uniswap_v2": None, "venues.uniswap_v3.fee_tiers": [10_000], "limits.pool_min_value": "off"}
 """LINK trades in one pool of 400,000 dollars."""
 NO_BOUND = {f"limits.{name}": "off" for name in ("price_impact", "plan_cost", "daily_loss")} | {"portfolio.max_live_value": "1000000"}
-POOL, DENSE = "v3 LINK/USDC 10000", "v3 WETH/USDC 500"
+POOL = "v3 LINK/USDC 10000"
+DENSE = "v3 WETH/USDC 500"
 LINK = 10**18
 
 
 def crowd(chain: LocalChain, each_side: int) -> None:
     """Initialises as many neighbouring ticks on each side of the price of the dense pool."""
-    spacing, near = 10, lp_on_chain.tick(chain, DENSE) // 10
+    spacing = 10
+    near = lp_on_chain.tick(chain, DENSE) // 10
     thin = 10**12
     ends = [(near + number) * spacing for number in range(-each_side, each_side + 1)]
     chain.mint_positions(chain.deployed_world.pool_by_name[DENSE], [(low, high, thin) for low, high in pairwise(ends)])
@@ -139,7 +141,8 @@ def test_paper_goes_on_there_too_and_is_filled_on_more_ticks(anvil_chain: LocalC
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
         outcome = paper.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        plan, swap = outcome.plan, outcome.transactions[-1].receipt
+        plan = outcome.plan
+        swap = outcome.transactions[-1].receipt
         assert plan is not None
         assert swap is not None
         assert max(abs(share - 5_000) for _, share in plan.weights_after_bps if share) <= 10
@@ -150,7 +153,8 @@ def test_an_order_that_waits_goes_on_there_too(anvil_chain: LocalChain, tmp_path
     chain = anvil_chain
     fund(chain, {"LINK": 300_000})
     with agent_on(chain, tmp_path, ROOMY | THIN | NO_BOUND, TARGETS) as agent:
-        link, usdc = chain.tokens["LINK"].address, chain.tokens["USDC"].address
+        link = chain.tokens["LINK"].address
+        usdc = chain.tokens["USDC"].address
         step, quote = agent.quote("LINK", "USDC", "20000")
         price = Fraction(quote.amount_out_raw, 20_000 * LINK)
         order = LimitOrder("test", link, usdc, 20_000 * LINK, price, chain.clock.now_s() + 3_600, chain.clock.now_s())

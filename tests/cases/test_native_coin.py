@@ -195,7 +195,8 @@ def test_too_little_gas_for_the_step__is_refilled_first(anvil_chain: LocalChain,
         assert unwrapped.receipt is not None
         assert outcome.plan is not None
         assert all(verdict.passed for verdict in outcome.plan.verdicts)
-        now, gas_wei = purse(chain), unwrapped.receipt.gas_cost_wei
+        now = purse(chain)
+        gas_wei = unwrapped.receipt.gas_cost_wei
         assert now.native_wei == outcome.plan.native_after_wei - gas_wei >= FLOOR
         assert before.raw["WETH"] - now.raw["WETH"] == decided.raw
         assert unwrapped.receipt.gas_used <= outcome.plan.gas_units <= unwrapped.receipt.gas_used * Fraction(11, 10)

@@ -63,7 +63,8 @@ def venue_tx(perps: LocalPerps, perp_order: PerpOrder) -> UnsignedTx:
 
 def on_paper(perps: LocalPerps, venue: PaperPerpetualProtocol, paper_margin: PaperMargin, perp_order: PerpOrder) -> PaperVenueEffects:
     """The order on paper at the newest block."""
-    chain, head = perps.chain, head_of(perps)
+    chain = perps.chain
+    head = head_of(perps)
     wallet = chain.wallet.address
     tx = venue_tx(perps, perp_order)
     call = decode_venue_call(tx, venue.contracts)
@@ -81,10 +82,13 @@ def figures(account: MarginAccount) -> tuple[object, ...]:
 
 def test_fills_funding_and_margin_equal_the_contracts_to_the_wei(perps: LocalPerps) -> None:
     """The same orders on paper and for real, at the same second."""
-    chain, wallet, venue = perps.chain, perps.chain.wallet.address, venue_of(perps)
+    chain = perps.chain
+    wallet = perps.chain.wallet.address
+    venue = venue_of(perps)
     paper_margin = venue.opening_margin(read_now(perps, wallet), head_of(perps), None)
     for symbol, size in (("WETH", 3 * WAD), ("WBTC", -WAD // 20), ("WETH", 2 * WAD), ("WETH", -4 * WAD), ("WETH", -2 * WAD)):
-        expected_order, at_s = order(perps, symbol, size), chain.now_s() + 20
+        expected_order = order(perps, symbol, size)
+        at_s = chain.now_s() + 20
         mark = chain.snapshot()
         chain.node.mine_at(at_s)
         done = on_paper(perps, venue, paper_margin, expected_order)
@@ -101,7 +105,8 @@ def test_fills_funding_and_margin_equal_the_contracts_to_the_wei(perps: LocalPer
 
 
 def test_order_beyond_bound_margin_or_deadline__reverts_by_code(perps: LocalPerps) -> None:
-    wallet, venue = perps.chain.wallet.address, venue_of(perps)
+    wallet = perps.chain.wallet.address
+    venue = venue_of(perps)
     paper_margin = venue.opening_margin(read_now(perps, wallet), head_of(perps), None)
     buy = order(perps, "WETH", WAD)
     with pytest.raises(TransactionReverted, match="CH_TMRL"):
@@ -117,7 +122,8 @@ def test_reads__block_of_another_hash_at_its_height_is_refused(perps: LocalPerps
     """A reorganisation between snapshot and quote must not price a fill of the other block."""
     venue = venue_of(perps)
     wallet = perps.chain.wallet.address
-    real, head = read_now(perps, wallet), head_of(perps)
+    real = read_now(perps, wallet)
+    head = head_of(perps)
     position = PaperPosition(perps.markets["WETH"].base_token, WAD, -WAD, 0)
     margin_with_position = replace(venue.opening_margin(real, head, None), positions=(position,))
     orphan = replace(head, hash="0x" + 32 * "77")

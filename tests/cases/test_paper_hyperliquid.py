@@ -116,14 +116,16 @@ def newcomer(anvil_chain: LocalChain) -> Iterator[HyperliquidServer]:
     agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
     with venue_for(anvil_chain) as server:
         server.wallets.pop(anvil_chain.wallet.address.lower())
-        server.agents, server.transfers = [], []
+        server.agents = []
+        server.transfers = []
         yield server
 
 
 def test_paper_needs_no_account_at_the_venue_no_agent_and_no_key(
     newcomer: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
-    chain, server = anvil_chain, newcomer
+    chain = anvil_chain
+    server = newcomer
     loaded = agents.trusted_config(chain, tmp_path, venue_changes(server, ETH_AND_BTC), EVEN)
     begin = PaperStart(margin="500")
     with open_paper(loaded, begin, clock=chain.clock, transports=[chain.transport]) as agent:
@@ -145,7 +147,8 @@ def test_paper_needs_no_account_at_the_venue_no_agent_and_no_key(
 
 
 def test_a_thin_book_fills_a_part_and_an_empty_one_nothing(newcomer: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain, server = anvil_chain, newcomer
+    chain = anvil_chain
+    server = newcomer
     server.move("ETH", "0")
     server.seed("ETH", ("0.1",), "0.001")
     changes = venue_changes(server, {"ETH": "100%"}) | {"futures.leverage_band": "2%"}

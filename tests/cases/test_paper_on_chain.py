@@ -81,7 +81,8 @@ def test_paper__decides_as_live_and_fills_as_the_contracts_pay(anvil_chain: Loca
         for symbol, factor in (("WBTC", Fraction(51, 50)), ("LINK", Fraction(49, 50)), ("WETH", Fraction(11, 8))):
             assert decision_and_reason(paper.plan()) == decision_and_reason(live.plan())
             move_price_of(chain, symbol, factor)
-        before, mark = purse(chain), chain.snapshot()
+        before = purse(chain)
+        mark = chain.snapshot()
         plan, receipt = swapped(live.rebalance(send=True, confirm=yes))
         had = purse(chain)
         chain.revert(mark)

@@ -118,7 +118,8 @@ def test_an_order_that_cannot_keep_its_bound_is_refused(desk: Desk, notional: in
 
 
 def test_draft__ends_soon_and_takes_limits_where_they_can_rest(desk: Desk) -> None:
-    step, account = desk.step(), desk.account()
+    step = desk.step()
+    account = desk.account()
     [market] = account.markets
     now_s = step.snapshot.head.timestamp_s
     order = order_of(market, 1_000, account)

@@ -164,7 +164,8 @@ def test_an_expired_approval_that_was_sent_after_all_is_booked(anvil_chain: Loca
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     with reopened_agent(chain, trusted_config(chain, tmp_path, PROPOSING, TWO)) as agent:
-        late, store = proposal(agent), agent.context.store
+        late = proposal(agent)
+        store = agent.context.store
         chain.warp(1_801)
         store.pause_switch.pause("so that nothing is proposed in its place", agent.context.clock.now_s())
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED

@@ -48,7 +48,8 @@ def test_a_step_acts_only_so_often_and_the_next_goes_on(anvil_chain: LocalChain,
     own = [lp_on_chain.provide_v3(chain, V3, -30, 30, 1_500), lp_on_chain.provide_v3(chain, V3, -40, 40, 1_500)]
     monkeypatch.setattr(state, "MAX_ACTIONS", 1)
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own, **{"limits.lp_max_weight": "5%"}), EVEN) as agent:
-        first, second = send(agent, chain), send(agent, chain)
+        first = send(agent, chain)
+        second = send(agent, chain)
         assert [outcome.kind for outcome in (first, second)] == [OutcomeKind.DONE, OutcomeKind.DONE]
         actions = [exactly(chain, agent, outcome) for outcome in (first, second)]
         assert [len(part) for part in actions] == [1, 1]
@@ -250,7 +251,8 @@ def test_price_pushed_before_sending__loses_only_gas(anvil_chain: LocalChain, tm
     chain = anvil_chain
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
     with agents.agent_on(chain, tmp_path, config_with_targets(chain, V3), EVEN) as agent:
-        before, prices = agents.purse(chain), dict(chain.deployed_world.prices_usd)
+        before = agents.purse(chain)
+        prices = dict(chain.deployed_world.prices_usd)
         push = agents.at_send(number, lambda: chain.swap(V3, "USDC", 6_000_000 * USD))
         outcome = agent.rebalance(send=True, confirm=agents.yes, progress=push)
         assert outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED, OutcomeKind.HOLD), outcome.reason

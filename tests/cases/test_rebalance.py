@@ -112,7 +112,8 @@ def test_lopsided_wallet__is_on_target_through_its_pools_alone(anvil_chain: Loca
     chain = anvil_chain
     fund(chain, MIXED)
     with agent_on(chain, tmp_path, ROOMY) as agent:
-        before, prices = purse(chain), pool_prices(chain)
+        before = purse(chain)
+        prices = pool_prices(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(outcome)
         require_exact(chain, outcome, before)

@@ -38,7 +38,8 @@ MIXED = {"WETH": 51_234, "WBTC": 333, "USDC": 0, "USDT": 21_000, "LINK": 17_433}
 
 
 def test_lopsided_wallet__is_on_target_by_one_rebalancer_call(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain, contract = anvil_chain, anvil_chain.addresses.rebalancer
+    chain = anvil_chain
+    contract = anvil_chain.addresses.rebalancer
     fund(chain, MIXED)
     with agent_on(chain, tmp_path, ATOMIC) as agent:
         before = purse(chain)
@@ -118,7 +119,8 @@ def test_code_not_our_rebalancer__is_named_before_pinning(anvil_chain: LocalChai
 
 
 def test_deploy__puts_the_rebalancer_where_it_is_everywhere(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain, loaded = anvil_chain, agent_config(anvil_chain, tmp_path)
+    chain = anvil_chain
+    loaded = agent_config(anvil_chain, tmp_path)
     deployment_document = rebalancer_deployment(loaded)
     assert (deployment_document["chain_id"], deployment_document["deployed"], deployment_document["value_wei"]) == (
         chain.chain_id,

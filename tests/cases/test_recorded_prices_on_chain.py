@@ -68,7 +68,8 @@ def test_unreadable_earlier_blocks__write_nothing_and_fail_nothing(anvil_chain: 
     with agent_on(chain, tmp_path, CONFIRMED, TARGETS) as agent:
         fund(chain, {"WETH": 5_000, "USDC": 5_000})
         chain.mine(3)
-        step, readers = agent.step_input(), agent.context.readers
+        step = agent.step_input()
+        readers = agent.context.readers
 
         class Poor:
             """A reader that says too little of the past."""

@@ -94,7 +94,8 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "limit order": (order_waits, ""),
 }
 """What happens to the spot side, and words by which the step tells of it."""
-EMERGENCY, LIMIT = Fraction(-30, 100), Fraction(-20, 100)
+EMERGENCY = Fraction(-30, 100)
+LIMIT = Fraction(-20, 100)
 
 
 @pytest.mark.parametrize(

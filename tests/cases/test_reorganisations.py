@@ -51,7 +51,8 @@ class FinalRebalance:
 
     def require_once(self) -> None:
         """One swap is in the chain and final, the wallet has what its receipt says; limits and movements say the same."""
-        chain, now = self.chain, purse(self.chain)
+        chain = self.chain
+        now = purse(self.chain)
         with reopened_agent(chain, self.loaded) as agent:
             store = agent.context.store
             assert store.journal.open_intents() == ()

@@ -22,7 +22,8 @@ from tests.support.lp_on_chain import EVEN, send
 from tests.support.on_chain.lp_actions import V3, config_with_targets
 from tests.support.text import raises_code
 
-UP, DOWN = {"WETH": 55_000, "USDC": 35_000}, {"WETH": 35_000, "USDC": 55_000}
+UP = {"WETH": 55_000, "USDC": 35_000}
+DOWN = {"WETH": 35_000, "USDC": 55_000}
 
 
 def step(chain: LocalChain, agent: Agent, holdings: dict[str, int]) -> StepOutcome:

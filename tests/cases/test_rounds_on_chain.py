@@ -42,7 +42,9 @@ def sold(intent: Intent, chain: LocalChain) -> int:
 def test_rounds_on_recovering_pools__lose_less_than_one_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, OFF)
-    prices, before, mark = dict(chain.deployed_world.prices_usd), purse(chain), chain.snapshot()
+    prices = dict(chain.deployed_world.prices_usd)
+    before = purse(chain)
+    mark = chain.snapshot()
     losses: dict[str, Fraction] = {}
     for name, changes in (("market", LARGE), ("rounds", ROUNDS)):
         loaded = trusted_config(chain, tmp_path / name, changes, TARGETS)

@@ -94,7 +94,8 @@ SICK: dict[str, tuple[Callable[[str], Answerer], str]] = {
 @contextmanager
 def switched(url: str, sick: Answerer) -> Iterator[tuple[Served, list[bool]]]:
     """A server in front of the node that is ill while the list says so."""
-    is_ill, forward = [False], passing_on(url)
+    is_ill = [False]
+    forward = passing_on(url)
     with serve(lambda request: sick(request) if is_ill[0] else forward(request)) as server:
         yield server, is_ill
 
@@ -112,7 +113,8 @@ def require_outlived(
     assert first.kind is OutcomeKind.HOLD
     chain.move_market({"WETH": 3_200})
     chain.mine()
-    before, pauses = purse(chain), list[float]()
+    before = purse(chain)
+    pauses = list[float]()
     with fault():
         for _ in range(5):
             clock.sleeps.clear()
@@ -251,7 +253,10 @@ def test_run__all_of_two_operators_show_a_page__trades_later(level: LocalChain, 
 
 def test_run__page_answers_an_accepted_broadcast__trades_once(level: LocalChain, tmp_path: Path) -> None:
     """From the first broadcast on there are pages: the transaction is on its way, and nobody says so."""
-    clock, forward, is_ill, broadcasts = waiting_clock(level), passing_on(level.url or ""), [False], list[str]()
+    clock = waiting_clock(level)
+    forward = passing_on(level.url or "")
+    is_ill = [False]
+    broadcasts = list[str]()
 
     def answer(request: Any) -> Reply:
         reply = forward(request) if SEND in methods(request) or not is_ill[0] else Reply(PAGE)
@@ -358,7 +363,8 @@ def test_run__store_cannot_be_used_for_a_while__trades_later(
 
 def test_run__protection_stays_due__looks_soon(level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cycles, "needs_prompt_look", lambda _step: True)
-    clock, pauses = waiting_clock(level), list[float]()
+    clock = waiting_clock(level)
+    pauses = list[float]()
     with open_agent(trusted_config(level, tmp_path, NARROW, TWO), transports=[level.transport], clock=clock) as agent:
         looks = agent.run(send=True, confirm=yes, every="12s")
         for _ in range(5):
@@ -375,7 +381,8 @@ def test_run__a_calm_look_in_between__pauses_begin_anew(
 ) -> None:
     due = [True] * count + [False] + [True] * 2
     monkeypatch.setattr(cycles, "needs_prompt_look", lambda _step: due.pop(0))
-    clock, pauses = waiting_clock(level), list[float]()
+    clock = waiting_clock(level)
+    pauses = list[float]()
     with open_agent(trusted_config(level, tmp_path, NARROW, TWO), transports=[level.transport], clock=clock) as agent:
         looks = agent.run(send=True, confirm=yes, every="10m")
         while due:
@@ -415,7 +422,8 @@ def no_service(der: bytes) -> bytes:
 def test_run__key_service_fails_for_a_while__trades_later(
     level: LocalChain, tmp_path: Path, spoil: Callable[[bytes], bytes], words: str
 ) -> None:
-    clock, service = waiting_clock(level), KeyService(int(dev_accounts()[WALLET_INDEX].private_key, 16))
+    clock = waiting_clock(level)
+    service = KeyService(int(dev_accounts()[WALLET_INDEX].private_key, 16))
     loaded = trusted_config(level, tmp_path, NARROW | {"wallet.test_account": None}, TWO)
     key = RemoteKey(address_from_public_key(service.public_key()), service.sign)
 
@@ -434,7 +442,8 @@ def test_run__key_service_fails_for_a_while__trades_later(
 
 @pytest.mark.parametrize("when", ["first look", "one look"])
 def test_run__endpoint_shows_a_page_before_the_first_look__ends(level: LocalChain, tmp_path: Path, when: str) -> None:
-    loaded, clock = trusted_config(level, tmp_path, NARROW, TWO), waiting_clock(level)
+    loaded = trusted_config(level, tmp_path, NARROW, TWO)
+    clock = waiting_clock(level)
     with ExitStack() as stack:
         server, is_ill = stack.enter_context(switched(level.url or "", lambda request: Reply(PAGE)))
         agent = stack.enter_context(open_agent(loaded, transports=[endpoint_of(server.url, "one")], clock=clock))
@@ -522,7 +531,8 @@ def test_alert__looks_fail_for_five_minutes__is_sent_once(
     level: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
     """Also if the store, which would note it, is what fails."""
-    box, clock = ReceivedMessages(), FakeClock(level.now_s())
+    box = ReceivedMessages()
+    clock = FakeClock(level.now_s())
     down = Retryable("endpoint 'one' answers with a web page, not JSON-RPC", "check its url", code="not_json")
     with ExitStack() as stack:
         monkeypatch.setenv("HOOK", stack.enter_context(webhook(box)))

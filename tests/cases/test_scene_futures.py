@@ -24,7 +24,8 @@ def leverage(scene: Scene) -> float:
 def test_a_book_at_two_times_goes_through_a_rally_and_a_crash(
     perps_chain: LocalPerps, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    perps, chain = perps_chain, perps_chain.chain
+    perps = perps_chain
+    chain = perps_chain.chain
     monkeypatch.setattr(chain, "perps", perps)
     fund(chain, {"USDC": 10_000})
     with scene_on(chain, tmp_path, "1", capfd, monkeypatch) as scene:

@@ -18,7 +18,9 @@ from tests.support.searchers import EVERY_POOL, ONE_POOL, ROUTERS, TACTICS, Scen
 BY_NAME = {tactic.name: tactic for tactic in TACTICS}
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check" / "searchers.py"
 V3_SWAP = "0x" + keccak(text="Swap(address,address,int256,int256,uint160,uint128,int24)").hex()
-SANDWICH, SKEW, ALL = "front-run and back-run", "skew, unwind later", "skew, front-run and back-run"
+SANDWICH = "front-run and back-run"
+SKEW = "skew, unwind later"
+ALL = "skew, front-run and back-run"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,8 @@ def test_the_other_tactics_keep_to_the_limits_too(anvil_chain: LocalChain, tmp_p
 
 def require_told(searcher: Searcher, turn: Turn) -> None:
     """History and explanation of the attacked step tell each leg as the Swap events of the pools do, and the sum as the searcher's."""
-    chain, loaded = searcher.chain, searcher.agent.context.loaded_config
+    chain = searcher.chain
+    loaded = searcher.agent.context.loaded_config
     step = next(step for step in history(loaded)["steps"] if step["execution"])
     swap = next(transaction for transaction in step["transactions"] if transaction["kind"] == "swap")
     swaps = {}

@@ -55,7 +55,8 @@ def rich(chain: LocalChain, wallet: str) -> dict[str, object]:
 
 def moves_on(chain: LocalChain, blocks: int) -> None:
     """So many blocks; in the first WETH rises by more than 5 % in the pool."""
-    token1, before = chain.deployed_world.pool_by_name[POOL].token1, price_now(chain, POOL)
+    token1 = chain.deployed_world.pool_by_name[POOL].token1
+    before = price_now(chain, POOL)
     begin = chain.w3.eth.block_number
     chain.swap(POOL, "USDC", 12_500_000 * 10**6)
     rise = price_now(chain, POOL) / before if token1 == chain.tokens["USDC"].address else before / price_now(chain, POOL)
@@ -127,7 +128,8 @@ def test_one_that_froze_after_the_snapshot_stops_the_signing(anvil_chain: LocalC
 def test_one_of_three_that_froze_is_left_out_and_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
-    frozen, beta = RecordingTransport(chain.transport, "slow"), RecordingTransport(chain.transport, "beta")
+    frozen = RecordingTransport(chain.transport, "slow")
+    beta = RecordingTransport(chain.transport, "beta")
     with reopened_agent(chain, loaded, [frozen, chain.transport, beta]) as agent:
         freeze(frozen)
         chain.mine(50)
@@ -163,7 +165,8 @@ def test_frozen_and_lying_endpoint__are_no_majority(anvil_chain: LocalChain, tmp
     """Two of three show a block that is 20 blocks old, and the price has risen since; only one liar is needed for it (T32)."""
     chain = anvil_chain
     loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
-    slow, liar = RecordingTransport(chain.transport, "slow"), RecordingTransport(chain.transport, "liar")
+    slow = RecordingTransport(chain.transport, "slow")
+    liar = RecordingTransport(chain.transport, "liar")
 
     def happens() -> None:
         freeze(slow)
@@ -190,9 +193,12 @@ SKEWS = {"9 s slow": -9, "30 s slow": -30, "600 s slow": -600, "right": 0, "9 s 
 )
 def test_a_wrong_clock_does_not_hide_a_newer_header(anvil_chain: LocalChain, tmp_path: Path, clock: str) -> None:
     """Two of three show a block that is 7 blocks of 2 s old; a clock 9 s slow would call that 5 s, and a block of 12 s is never old."""
-    chain, lag = anvil_chain, 7
+    chain = anvil_chain
+    lag = 7
     loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
-    slow, liar, lost_s = RecordingTransport(chain.transport, "slow"), RecordingTransport(chain.transport, "liar"), 0
+    slow = RecordingTransport(chain.transport, "slow")
+    liar = RecordingTransport(chain.transport, "liar")
+    lost_s = 0
     machine = chain_clock(chain, SKEWS[clock], monotonic_s=lambda: chain.now_s() - lost_s)
     chain.node.rpc("anvil_setBlockTimestampInterval", 2)
     chain.mine(INTERVAL_BLOCKS)
@@ -230,7 +236,8 @@ def test_header_one_of_three_made_up__stops_nothing(anvil_chain: LocalChain, tmp
     """Its hash is that of its fields, so only the clock tells that no four blocks have been mined since the others' newest."""
     chain = anvil_chain
     loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
-    liar, beta = RecordingTransport(chain.transport, "liar", newest_forged(4)), RecordingTransport(chain.transport, "beta")
+    liar = RecordingTransport(chain.transport, "liar", newest_forged(4))
+    beta = RecordingTransport(chain.transport, "beta")
     result = liar.call("eth_getBlockByNumber", ["latest", False])
     assert header_verifies(result, chain.w3.eth.block_number + 4)
     with reopened_agent(chain, loaded, [liar, chain.transport, beta]) as agent:
@@ -242,10 +249,8 @@ def test_header_one_of_three_made_up__stops_nothing(anvil_chain: LocalChain, tmp
 def test_a_head_that_one_of_three_made_up_stops_nothing(anvil_chain: LocalChain, tmp_path: Path, ahead: int) -> None:
     chain = anvil_chain
     loaded = trusted_config(chain, tmp_path, rich(chain, "erc20"), TARGETS)
-    liar, beta = (
-        RecordingTransport(chain.transport, "liar", newest(number=lambda height: height + ahead)),
-        RecordingTransport(chain.transport, "beta"),
-    )
+    liar = RecordingTransport(chain.transport, "liar", newest(number=lambda height: height + ahead))
+    beta = RecordingTransport(chain.transport, "beta")
     with reopened_agent(chain, loaded, [liar, chain.transport, beta]) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         assert f"{ahead} blocks ahead" in agent.endpoints()[0]["why"]

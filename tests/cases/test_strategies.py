@@ -33,7 +33,8 @@ NEAR = Fraction(1, 500)
 
 def weight(chain: LocalChain, agent: Agent, name: str) -> Fraction:
     """Share of WETH that one strategy holds, at world prices."""
-    book, price = books(agent).by_name[name], chain.deployed_world.prices_usd["WETH"]
+    book = books(agent).by_name[name]
+    price = chain.deployed_world.prices_usd["WETH"]
     weth = book.balance_raw(chain.tokens["WETH"].address) * price / 10**18
     return weth / (weth + Fraction(book.balance_raw(chain.tokens["USDC"].address), USD))
 
@@ -262,7 +263,8 @@ def test_status_names_each_paused_strategy(anvil_chain: LocalChain, tmp_path: Pa
     with reopened_agent(chain, trusted_config(chain, tmp_path, strategies("50%", "50%"), TWO)) as agent:
         agent.rebalance(send=True, confirm=yes)
         assert not [text for text in agent.status().warnings if "paused" in text]
-        step, strategy_books = agent.step_input(), books(agent)
+        step = agent.step_input()
+        strategy_books = books(agent)
         why = "the Sharpe ratio was low"
         low = tuple(
             replace(strategy_book, state=replace(strategy_book.state, health=StrategyHealth.PAUSED, reason=why))

@@ -31,7 +31,8 @@ def test_token_that_refuses_the_router__leaves_the_other_stop(anvil_chain: Local
     with reopened_agent(chain, with_stops(chain, tmp_path, address)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is not OutcomeKind.REFUSED
         chain.move_market(FALL)
-        token, router = chain.contract(address, attack("BlocklistToken")), agent.context.execution.router
+        token = chain.contract(address, attack("BlocklistToken"))
+        router = agent.context.execution.router
         chain.send(token.functions.setBlacklisted(router, True))
         before = purse(chain)
         asked_tokens.clear()

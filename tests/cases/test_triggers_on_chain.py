@@ -19,7 +19,8 @@ from tests.support.text import mentions
 
 HALVES = {"WETH": "50%", "USDC": "50%"}
 W2 = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
-DAY_S, HOUR_S = 86_400, 3_600
+DAY_S = 86_400
+HOUR_S = 3_600
 
 
 def look(chain: LocalChain, loaded: LoadedConfig) -> StepOutcome:
@@ -108,9 +109,11 @@ def test_a_fall_from_an_imported_high_acts_at_the_first_look(anvil_chain: LocalC
     chain = anvil_chain
     fund(chain, {"WETH": 4_000, "USDC": 6_000})
     loaded = trusted_config(chain, tmp_path, ROOMY | {"policy.trigger": {"kind": "drawdown", "fall": "20%", "within": "7d"}}, HALVES)
-    price, now = chain.deployed_world.prices_usd["WETH"], datetime.fromtimestamp(chain.clock.now_s(), UTC)
+    price = chain.deployed_world.prices_usd["WETH"]
+    now = datetime.fromtimestamp(chain.clock.now_s(), UTC)
     closes = tmp_path / "closes.csv"
-    high, low = (now - timedelta(hours=30)).isoformat(), (now - timedelta(hours=1)).isoformat()
+    high = (now - timedelta(hours=30)).isoformat()
+    low = (now - timedelta(hours=1)).isoformat()
     closes.write_text(f"time,symbol,close\n{high},WETH,{float(price) * 1.3}\n{low},WETH,{float(price)}\n")
     with reopened_agent(chain, loaded) as agent:
         api.import_prices(agent, closes)

@@ -84,7 +84,9 @@ def late(trade: Trade) -> None:
 
 
 def test_waiting_swap__is_sent_again_for_more_and_mined(trade: Trade) -> None:
-    before, nonce, store = trade.context.balances(), trade.context.sender.nonces(trade.context.wallet)[0], trade.new_store()
+    before = trade.context.balances()
+    nonce = trade.context.sender.nonces(trade.context.wallet)[0]
+    store = trade.new_store()
     ended = run(trade, store, once_sent(store, 2, lambda: mine(trade)))
     original, bump = reversed(store.journal.intents())
     assert states(store) == [("swap", "replaced"), ("swap", "final")]
@@ -100,7 +102,8 @@ def test_waiting_swap__is_sent_again_for_more_and_mined(trade: Trade) -> None:
 
 
 def test_original__wins_where_its_miner_never_heard_of_the_bump(trade: Trade) -> None:
-    store, signed = trade.new_store(), trade.context.signer.sign(trade.tx, trade.grant)
+    store = trade.new_store()
+    signed = trade.context.signer.sign(trade.tx, trade.grant)
 
     def the_first_one() -> None:
         call(trade, "anvil_dropAllTransactions")
@@ -114,7 +117,8 @@ def test_original__wins_where_its_miner_never_heard_of_the_bump(trade: Trade) ->
 
 
 def test_swap_past_its_deadline__is_cancelled_and_moves_nothing(trade: Trade) -> None:
-    before, store = trade.context.balances(), trade.new_store()
+    before = trade.context.balances()
+    store = trade.new_store()
     acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 2, lambda: mine(trade))]
     ended = run(trade, store, lambda: [act() for act in acts] and None)
     assert (ended.kind, ended.state) == (IntentKind.SWAP, S.CANCELLED)
@@ -126,7 +130,8 @@ def test_swap_past_its_deadline__is_cancelled_and_moves_nothing(trade: Trade) ->
 
 def test_swap_whose_floor_fails__is_cancelled_before_its_deadline(trade: Trade) -> None:
     """Sent again as it is, it would be a free option: mined only once the market has come back beyond its floor."""
-    store, chain = trade.new_store(), trade.context.chain
+    store = trade.new_store()
+    chain = trade.context.chain
 
     def market_falls() -> None:
         call(trade, "anvil_dropAllTransactions")
@@ -166,7 +171,8 @@ def test_bump_forgotten_by_its_node__is_sent_again(trade: Trade) -> None:
 
 @pytest.mark.parametrize("mined", [True, False])
 def test_a_stranger_on_our_nonce_is_named_with_both_hashes(trade: Trade, mined: bool) -> None:
-    store, desk = trade.new_store(), trade.context
+    store = trade.new_store()
+    desk = trade.context
     with pytest.raises(Retryable):
         store.steps.begin("s", 0, "{}")
         executor(trade, store, settings=replace(PATIENT, mined_timeout_s=1)).run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
@@ -191,7 +197,8 @@ def test_a_stranger_on_our_nonce_is_named_with_both_hashes(trade: Trade, mined: 
 
 
 def test_cancelled_swap_mined_after_a_reorg__is_seen(trade: Trade) -> None:
-    before, store = trade.context.balances(), trade.new_store()
+    before = trade.context.balances()
+    store = trade.new_store()
     acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 2, lambda: mine(trade))]
     assert run(trade, store, lambda: [act() for act in acts] and None).state is S.CANCELLED
     (cancel,) = store.journal.unbooked_intents()

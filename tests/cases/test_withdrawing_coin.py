@@ -20,7 +20,8 @@ def test_native_coin__is_unwrapped_and_paid_to_the_wei(anvil_chain: LocalChain, 
     fund(chain, {"WETH": 6_000, "USDC": 9_000})
     chain.set_native(ETHER)
     with agent_on(chain, tmp_path, COIN, TARGETS) as agent:
-        before, there = purse(chain), native_of(chain, HOME)
+        before = purse(chain)
+        there = native_of(chain, HOME)
         done = transfers.withdraw(agent, transfers.WithdrawalRequest("1.5", "ETH", to=HOME), send=True, confirm=lambda _: True)
         after = purse(chain)
         assert (done.state, [transaction.kind for transaction in done.transactions]) == ("paid", [IntentKind.UNWRAP, IntentKind.PAYOUT]), (

@@ -67,7 +67,8 @@ def test_sixty_percent__is_raised_over_looks_and_paid_once(anvil_chain: LocalCha
         assert "next at" in early.reason, early.reason
         assert "part 2" in agent.status().decision_result.decision.reason
 
-    parts, paid = 1, None
+    parts = 1
+    paid = None
     while paid is None and parts < 40:
         restore_pools(chain, TEN_MINUTES)
         with reopened_agent(chain, loaded) as agent:  # a run that was ended in between goes on

@@ -63,7 +63,8 @@ BOOKED = "before:write a part of a withdrawal"
 )
 def test_part_mined_before_a_kill__is_counted_once(anvil_chain: LocalChain, tmp_path: Path, command: str, moment: str) -> None:
     """Sold and mined, and the process ends before the part is written down: no other hand is needed, and nothing is sold at once again."""
-    chain, raised = anvil_chain, 1
+    chain = anvil_chain
+    raised = 1
     fund(chain, LARGE)
     loaded = trusted_config(chain, tmp_path, PARTS, TARGETS)
     if command != "withdraw":

@@ -102,7 +102,8 @@ def test_w8__alert_prices_are_minus_18_2_and_plus_22_2_percent() -> None:
 
 
 def test_time_triggers_reach_the_same_trades_as_bands() -> None:
-    values, prices = {"WBTC": 5_800, "WETH": 2_700, "USDC": 1_500}, {"WBTC": 58_000, "WETH": 2_700}
+    values = {"WBTC": 5_800, "WETH": 2_700, "USDC": 1_500}
+    prices = {"WBTC": 58_000, "WETH": 2_700}
     timed = step_input({"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000}, values, prices, trigger=Every(86_400))
     assert isinstance(decide(timed).decision, Rebalance)
     assert _trades(timed) == _trades(_w2(**values))

@@ -27,7 +27,10 @@ def typed(replies: Sequence[tuple[str, str]], *args: str, within_s: float = 120,
     preloaded.
     """
     child, terminal = with_terminal(*args, **more)
-    screen, answered, end, remaining = b"", 0, time.monotonic() + within_s, list(replies)
+    screen = b""
+    answered = 0
+    end = time.monotonic() + within_s
+    remaining = list(replies)
     command_line = b""
     while time.monotonic() < end:
         if select.select([terminal], [], [], 0.2)[0]:

@@ -51,7 +51,8 @@ def date_books_yesterday(desk: Desk) -> None:
 
 
 def test_run__reports_what_it_did_and_a_second_repeats_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    hook, mail = ReceivedMessages(), ReceivedMessages()
+    hook = ReceivedMessages()
+    mail = ReceivedMessages()
     with webhook(hook, CANARY) as hook_url, mailbox(mail) as mail_url:
         monkeypatch.setenv("ALERT_HOOK", hook_url)
         monkeypatch.setenv("ALERT_MAIL", mail_url)

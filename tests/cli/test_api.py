@@ -69,7 +69,9 @@ def examine(server: Client, examples: int) -> int:
     schema = schemathesis.openapi.from_url(f"{home}{API_PREFIX}/openapi.json")
     schema.config.update(base_url=f"{home}{API_PREFIX}")
     schema.config.checks.negative_data_rejection.expected_statuses.append("413")  # too long for its schema, and for the server
-    called, calls, bearer = set[tuple[str, str]](), 0, {"Authorization": f"Bearer {server.token}"}
+    called = set[tuple[str, str]]()
+    calls = 0
+    bearer = {"Authorization": f"Bearer {server.token}"}
     for api_operation in schema.get_all_operations():
         operation = api_operation.ok()
         modes = [GenerationMode.POSITIVE]

@@ -40,9 +40,11 @@ main()
 def test_assistant__gets_documents_as_data_and_changes_nothing(desk: Desk, tmp_path: Any) -> None:
     desk.ask("rebalance", "--send", "--yes")
     stand_still(desk)
-    log_path, before = tmp_path / "said.txt", sent_state(desk)
+    log_path = tmp_path / "said.txt"
+    before = sent_state(desk)
     secret_path(desk.config.with_name("trimtab.db")).unlink()
-    files, files_before = files_of(desk), dict[str, Any]()
+    files = files_of(desk)
+    files_before = dict[str, Any]()
 
     async def talk() -> None:
         program = StdioServerParameters(
@@ -114,7 +116,8 @@ def test_permitted_assistant__queues_a_shown_plan_once(desk: Desk, monkeypatch: 
     desk.ask("plan")
     monkeypatch.setattr(assistant, "AppProcess", InProcessAppProcess)
     stand_still(desk)
-    helper, before = Assistant(str(desk.config), allow_controls=True), sent_state(desk)
+    helper = Assistant(str(desk.config), allow_controls=True)
+    before = sent_state(desk)
 
     def call(name: str, **arguments: Any) -> Any:
         return asyncio.run(helper.answer(name, arguments))["document"]

@@ -54,7 +54,8 @@ def found_ratio() -> float:
 
 def test_symbols_are_mapped_by_a_repeated_option_as_by_commas(bare: Bare) -> None:
     args = ("backtest", "--prices", str(WEEKLY), "--target", "BTC=30,Chainlink=20,USD=50", "--every", "4w", "--json")
-    repeated, together = bare(*args, "--as", "WBTC=BTC", "--as", "LINK=Chainlink"), bare(*args, "--as", "WBTC=BTC,LINK=Chainlink")
+    repeated = bare(*args, "--as", "WBTC=BTC", "--as", "LINK=Chainlink")
+    together = bare(*args, "--as", "WBTC=BTC,LINK=Chainlink")
     assert repeated.code == 0, repeated.why
     assert repeated.json == together.json
     unmapped = bare("backtest", "--sample", "--target", "WBTC=30,WETH=20,USD=50", "--every", "4w", "--json")
@@ -70,7 +71,8 @@ def test_its_words_name_what_came_of_it(bare: Bare) -> None:
 
 
 def test_the_config_of_a_live_agent_is_tried_out_with_its_limits(bare: Bare, tmp_path: Path) -> None:
-    weth, usdc = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
+    weth = ETHEREUM_PRESET.tokens[0]
+    usdc = ETHEREUM_PRESET.tokens[2]
     assets = [TemplateAsset("WETH", weth.address, "50%", weth.feed), TemplateAsset("USDC", usdc.address, "50%", usdc.feed)]
     text = with_bands(render_config(ETHEREUM_PRESET, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     config = tmp_path / "trimtab.toml"

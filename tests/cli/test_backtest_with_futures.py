@@ -62,7 +62,8 @@ ONLY_HEDGES = {'leverage = "2x"': 'leverage = "0x"', 'weight = "100%"': 'weight 
 
 
 def test_hedges_and_futures__are_in_document_terminal_and_report(bare: Bare, tmp_path: Path) -> None:
-    config, page = config_of(tmp_path, **ONLY_HEDGES), tmp_path / "page.html"
+    config = config_of(tmp_path, **ONLY_HEDGES)
+    page = tmp_path / "page.html"
     arguments = (
         "backtest",
         "--config",
@@ -95,7 +96,8 @@ def test_hedges_and_futures__are_in_document_terminal_and_report(bare: Bare, tmp
 
 @pytest.mark.slow
 def test_the_health_of_strategies_is_shown(bare: Bare, tmp_path: Path) -> None:
-    config, page = config_of(tmp_path, **{'band = "5%"': 'band = "5%"\nleverage_band = "20%"'}), tmp_path / "page.html"
+    config = config_of(tmp_path, **{'band = "5%"': 'band = "5%"\nleverage_band = "20%"'})
+    page = tmp_path / "page.html"
     config.write_text(
         config.read_text()
         + STRATEGIES

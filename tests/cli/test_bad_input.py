@@ -44,7 +44,8 @@ def test_a_mistake_in_the_config_is_named_by_every_command(desk: Desk, old: str,
 
 
 def test_a_config_with_an_invalid_key_still_pauses(desk: Desk) -> None:
-    good, file = desk.config.read_text(), desk.config.with_name("trimtab.db.paused")
+    good = desk.config.read_text()
+    file = desk.config.with_name("trimtab.db.paused")
     desk.ask("run", "--once")
     desk.config.write_text(good + '\n[nonsense]\nlisten = "127.0.0.1:9464"\n')
     paused = desk.ask("pause", "--reason", "an upgrade")
@@ -63,7 +64,8 @@ def test_a_config_with_an_invalid_key_still_pauses(desk: Desk) -> None:
 
 
 def test_config_without_a_store__names_the_file_that_pauses(desk: Desk) -> None:
-    good, folder = desk.config.read_text(), desk.config.parent
+    good = desk.config.read_text()
+    folder = desk.config.parent
     for old, new, name in (
         ("[chain]", "[chain", "trimtab.db"),
         ('"sqlite:///trimtab.db"', "7", "trimtab.db"),
@@ -78,7 +80,8 @@ def test_config_without_a_store__names_the_file_that_pauses(desk: Desk) -> None:
 
 
 def test_an_address_given_twice_or_mistyped_is_named(desk: Desk) -> None:
-    weth, usdc = desk.about["tokens"]["WETH"], desk.about["tokens"]["USDC"]
+    weth = desk.about["tokens"]["WETH"]
+    usdc = desk.about["tokens"]["USDC"]
     text = desk.config.read_text()
     desk.config.write_text(text.replace(f'symbol = "USDC"\naddress = "{usdc}"', f'symbol = "USDC"\naddress = "{weth}"'))
     assert mentions(desk.ask("status", want=2)["error"]["message"], f"{weth}", "twice")
@@ -121,7 +124,8 @@ def test_decimals_that_disagree_are_named(desk: Desk) -> None:
 
 
 def test_a_pool_of_foreign_tokens_is_refused(desk: Desk) -> None:
-    tokens, pool = desk.about["tokens"], desk.about["pools"]["v3 LINK/USDC 10000"]
+    tokens = desk.about["tokens"]
+    pool = desk.about["pools"]["v3 LINK/USDC 10000"]
     text = desk.config.read_text()
     start = text.index('[[portfolio.assets]]\nsymbol = "LINK"')
     end = text.index("[reference]")

@@ -122,7 +122,8 @@ def descendants(pid: int) -> set[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("fastapi") is None and not os.environ.get("CI"), reason="needs the extra dashboard")
 def test_dashboard_that_hangs_or_dies__is_unnoticed_by_the_run(home: Desk) -> None:
-    process, readers = start("serve", "--port", "0", "--json", "--config", str(home.config)), set[int]()
+    process = start("serve", "--port", "0", "--json", "--config", str(home.config))
+    readers = set[int]()
     try:
         with running(home) as run:
             address = first_document(process)["url"]
@@ -169,7 +170,8 @@ def test_dashboard_that_hangs_or_dies__is_unnoticed_by_the_run(home: Desk) -> No
 
 
 def test_money_commands__work_while_a_run_goes_on(home: Desk, trace: Callable[[], list[tuple[str, int]]]) -> None:
-    chain, before = attach(home), nonce(home)
+    chain = attach(home)
+    before = nonce(home)
     with running(home) as child:
         paid = home.ask(*PAY)
         assert (paid["state"], chain.balance("USDC", HOME)) == ("paid", 10_000_000)
@@ -239,7 +241,9 @@ def pid_of_question(desk: Desk, question: str) -> int:
 
 @pytest.mark.slow
 def test_withdrawal_killed_beside_a_run__is_paid_once(home: Desk, trace: Callable[[], list[tuple[str, int]]]) -> None:
-    chain, before, killed = attach(home), nonce(home), set()
+    chain = attach(home)
+    before = nonce(home)
+    killed = set()
     with running(home) as child:
         for question in MOMENTS:
             than = pid_of_question(home, question)
@@ -264,7 +268,8 @@ def test_withdrawal_killed_beside_a_run__is_paid_once(home: Desk, trace: Callabl
 
 @pytest.mark.slow
 def test_run__follows_a_killed_command_s_payment_first(home: Desk, trace: Callable[[], list[tuple[str, int]]]) -> None:
-    chain, before = attach(home), nonce(home)
+    chain = attach(home)
+    before = nonce(home)
     with running(home, every="5s") as child:
         child.told(signal.SIGSTOP)  # in the rest after a look
         chain.set_balance("WETH", 2 * chain.balance("WETH"))

@@ -25,7 +25,8 @@ def home(desk: Desk) -> Desk:
 
 
 def test_withdrawal__is_dry_then_paid_to_a_confirmed_address(home: Desk) -> None:
-    chain, before = attach(home), home.holdings()
+    chain = attach(home)
+    before = home.holdings()
     refused = home.ask("withdraw", "250.5", "--to", HOME, want=10)
     assert [v["guard"] for v in refused["verdicts"] if not v["passed"]] == ["payout_address"]
     assert mentions(home.run("withdraw", "250.5", "--to", HOME).out, "wallet.payout_addresses", "trimtab edit", "trimtab trust")
@@ -154,7 +155,8 @@ def test_an_edit_tells_that_a_run_must_be_started_again(desk: Desk) -> None:
 def test_asset__leaves_by_one_command_and_returns_at_a_question(desk: Desk) -> None:
     """What a yes to --add would price and pin stands above its question."""
     link = desk.about["tokens"]["LINK"]
-    out, back = ("edit", "--remove", "LINK", "--target", "WETH=40%"), ("edit", "--add", f"LINK={link}:10%", "--target", "WETH=30%")
+    out = ("edit", "--remove", "LINK", "--target", "WETH=40%")
+    back = ("edit", "--add", f"LINK={link}:10%", "--target", "WETH=30%")
     assert desk.ask(*out)["state"] == "planned"
     assert float(desk.holdings()["LINK"]) > 0
     assert mentions(desk.ask("edit", "--set", "policy.cooldown=2h", "--send", want=2)["error"]["message"], "--send", "--remove")

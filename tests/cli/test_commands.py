@@ -170,7 +170,8 @@ def test_piped_history_and_doctor_cut_nothing(desk: Desk) -> None:
     assert len(step["reason"]) > 100
     assert "…" not in output
     assert step["reason"].split()[-1] in output
-    checks, lines = desk.ask("doctor")["checks"], desk.run("doctor").out.splitlines()
+    checks = desk.ask("doctor")["checks"]
+    lines = desk.run("doctor").out.splitlines()
     assert len(lines) == len(checks)
     assert all(
         f"{row['check']}: {row['finding'].split()[0]}" in line and line == line.rstrip() for row, line in zip(checks, lines, strict=True)
@@ -179,7 +180,8 @@ def test_piped_history_and_doctor_cut_nothing(desk: Desk) -> None:
 
 def test_an_edit_shows_amounts_as_tables_do_and_pools_by_name(desk: Desk) -> None:
     changes = ("edit", "--target", "WETH=25%", "--target", "USDC=25%")
-    document, output = desk.ask(*changes), desk.run(*changes, "--verbose").out
+    document = desk.ask(*changes)
+    output = desk.run(*changes, "--verbose").out
     assert not any("pool 0x" in line for line in document["warnings"])
     assert any(" V2 0.3 %: " in line for line in document["warnings"])
     turnover = document["transition"]["turnover"]

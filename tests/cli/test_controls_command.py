@@ -16,7 +16,8 @@ from tests.support.commands.sending import nonce
 
 def waiting_run(desk: Desk, *options: str) -> ForkedCommand:
     """A run that waits for its next cycle, an hour away."""
-    run, end = forked(desk, "run", "--send", "--every", "1h", "--json", *options), time.monotonic() + 60
+    run = forked(desk, "run", "--send", "--every", "1h", "--json", *options)
+    end = time.monotonic() + 60
     while not (run.out.exists() and run.out.read_text().count("\n")):
         assert time.monotonic() < end, run.err.read_text()
         time.sleep(0.05)

@@ -51,7 +51,8 @@ def compared(desk: Desk, page: str, documents: dict[str, Any]) -> tuple[set[str]
     access.set_users({1: ("ann", False)})
     cookie = f"trimtab-1={access.begin_session(1)}"
     with Served(access, InProcessDocumentCache(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
-        end, names = time.monotonic() + PATIENCE_S, set[str]()
+        end = time.monotonic() + PATIENCE_S
+        names = set[str]()
         while not names | {"pnl"} >= documents.keys():  # each read of the page has ended; "now" takes the place of "pnl"
             assert time.monotonic() < end, names
             paths = served.compared(page, documents, Cookie=cookie)
@@ -156,8 +157,10 @@ def test_pages__of_a_traded_portfolio_with_their_charts(desk: Desk) -> None:
 def test_value_and_profit_of_now_are_of_the_moment_of_the_status(desk: Desk) -> None:
     desk.ask("run", "--once")
     desk.ask("localchain", "--port", desk.about["url"].rpartition(":")[2], "--move", "WETH=+2%")
-    documents, stored = live_documents(str(desk.config)), stored_documents(str(desk.config))
-    now, before = documents["now"]["pnl"]["all"], stored["pnl"]["all"]
+    documents = live_documents(str(desk.config))
+    stored = stored_documents(str(desk.config))
+    now = documents["now"]["pnl"]["all"]
+    before = stored["pnl"]["all"]
     assert now["value"] == documents["status"]["total_value"]
     assert now["until"] > before["until"]
     assert Fraction(now["value"]) > Fraction(before["value"])
@@ -170,7 +173,8 @@ def require_charts(overview: str, assets: str, documents: dict[str, Any]) -> Non
     """Compare value and holding over time, and weights with bands and targets, with the documents of the commands."""
     (value,) = (json.loads(chart_text) for chart_text in re.findall(r'data-value-chart="(\{.*?\})"', overview))
     weights = [json.loads(chart_text) for chart_text in re.findall(r'data-chart="(\{.*?\})"', assets)]
-    past, whole = documents["history"]["values"][::-1], documents["pnl"]["all"]["periods"][0]
+    past = documents["history"]["values"][::-1]
+    whole = documents["pnl"]["all"]["periods"][0]
     assert len(past) > 1
     assert [Fraction(point) for point in value["line"]] == [Fraction(point["value"]) for point in past]
     assert Fraction(value["hold"][-1]) == Fraction(whole["start_value"]) + Fraction(whole["hold_profit"])
@@ -192,10 +196,8 @@ def test_page_or_api_answer__has_no_endpoint_secret(desk: Desk, answers: bool) -
     if not answers:
         desk.edit((desk.about["url"], f"http://127.0.0.1:{free_port()}"))
     with Served(board=InProcessDocumentCache(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
-        client, paths = (
-            Client(served, token),
-            [f"{API_PREFIX}/{name}" for name in ("status", "plan", "alerts", "orders", "endpoints", "settings")],
-        )
+        client = Client(served, token)
+        paths = [f"{API_PREFIX}/{name}" for name in ("status", "plan", "alerts", "orders", "endpoints", "settings")]
         document_by_path = {path: client.ask(path) for path in paths}
         assert {answer.status for answer in document_by_path.values()} == ({200} if answers else {200, 503})
         pages = {page.path: served.ask(page.path) for page in PAGES}

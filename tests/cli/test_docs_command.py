@@ -35,7 +35,8 @@ def test_site__is_served_on_this_machine_alone(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("the site")
     (tmp_path / "secret").write_text("beside it")
-    ready, addresses = threading.Event(), list[str]()
+    ready = threading.Event()
+    addresses = list[str]()
 
     def take(address: str) -> None:
         addresses.append(address)

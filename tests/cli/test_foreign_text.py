@@ -40,7 +40,8 @@ def test_a_harmful_symbol_shows_up_in_no_command(desk: Desk, symbol: str) -> Non
     token = chain.add_token(symbol, 18, 15)
     chain.add_v2_pool(symbol, "USDC", 5_000_000)
     chain.set_balance(symbol, 80 * 10**18)
-    tokens, feeds = desk.about["tokens"], desk.about["feeds"]
+    tokens = desk.about["tokens"]
+    feeds = desk.about["feeds"]
     desk.edit((f'symbol = "LINK"\naddress = "{tokens["LINK"]}"', f'symbol = "ODD"\naddress = "{token.address}"'))
     desk.edit((feeds["LINK"], chain.feed_addresses[symbol]), ('kind = ["feed", "twap"]', 'kind = ["feed"]'))
     shown_texts = []

@@ -119,7 +119,8 @@ def test_a_leverage_limit_of_zero_opens_nothing(bare: Bare, tmp_path: Path) -> N
 )
 @pytest.mark.slow
 def test_hourly_prices_liquidate_the_held_book_alone(bare: Bare, tmp_path: Path, target: str, until: datetime | None) -> None:
-    funding, prices = DATA / "funding" / "binance_8h.parquet", HOURLY
+    funding = DATA / "funding" / "binance_8h.parquet"
+    prices = HOURLY
     if until is not None:
         prices = tmp_path / "cut.parquet"
         pl.read_parquet(HOURLY).filter(pl.col("time") < until).write_parquet(prices)

@@ -127,11 +127,13 @@ def test_the_config_passes_the_doctor_and_pins_the_venue(bare: Ask, config: Path
 @pytest.mark.slow
 def test_position_outside_the_config__is_shown_and_counted(bare: Ask, config: Path, tmp_path: Path) -> None:
     text = config.read_text()
-    start_at, end = text.index('[[futures.markets]]\nsymbol = "WBTC"'), text.index("[futures.limits]")
+    start_at = text.index('[[futures.markets]]\nsymbol = "WBTC"')
+    end = text.index("[futures.limits]")
     changed = (text[:start_at] + text[end:]).replace('weight = "60%"', 'weight = "100%"').replace('"85%"', '"100%"')
     narrow = tmp_path / "trimtab.toml"
     narrow.write_text(changed.replace("sqlite:///local.db", f"sqlite:///{config.with_name('local.db')}"))
-    whole, positions_document = document_of(bare, config, "positions"), document_of(bare, narrow, "positions")
+    whole = document_of(bare, config, "positions")
+    positions_document = document_of(bare, narrow, "positions")
     [strange] = [position for position in positions_document["positions"] if position["symbol"] == "vWBTC"]
     [named] = [position for position in whole["positions"] if position["symbol"] == "WBTC"]
     assert (strange["market"], strange["size_raw"]) == (named["market"], named["size_raw"])
@@ -157,7 +159,8 @@ def test_dashboard_figure__is_that_of_its_command(
     from tests.support.dashboards import InProcessDocumentCache, Served
 
     source, about = futures_chain
-    config, store = tmp_path / "trimtab.toml", tmp_path / "local.db"
+    config = tmp_path / "trimtab.toml"
+    store = tmp_path / "local.db"
     config.write_text(source.read_text())
     for ending in STORE_ENDINGS:
         if (file := source.with_name(f"local.db{ending}")).exists():

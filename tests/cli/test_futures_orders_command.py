@@ -14,7 +14,9 @@ Run = Callable[..., CommandResult]
 
 
 def test_futures_orders_are_shown_sent_and_told_like_swaps(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
-    perps, chain, run = perps_chain, perps_chain.chain, perps_run
+    perps = perps_chain
+    chain = perps_chain.chain
+    run = perps_run
     agents.fund(chain, {"WETH": 50_000, "USDC": 50_000})
     perps.deposit(chain.wallet.address, 10_000 * 10**6)
     agents.agent_config(chain, tmp_path, futures_config_changes(perps, {"WETH": "60%", "WBTC": "-40%"}), EVEN)

@@ -98,7 +98,8 @@ def test_a_short_and_a_broken_venue_file(venue: Path, tmp_path: Path) -> None:
 def test_init_takes_the_venue_from_the_config_of_a_local_chain(
     bare: Ask, futures_chain: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    network, path = futures_chain[0], tmp_path / "mine.toml"
+    network = futures_chain[0]
+    path = tmp_path / "mine.toml"
     result = bare(
         *("init", "--network", str(network), "--wallet", WALLET, "--rpc", "RPC_A=local", "--template", "moderate"),
         *("--futures", "moderate", "--config", str(path), "--json"),

@@ -147,10 +147,8 @@ def test_endpoints_of_options__are_those_of_the_network(tmp_path: Path, monkeypa
 
 def test_only_what_the_options_lack_is_asked(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "is_interactive", lambda: True)
-    path, arguments = (
-        tmp_path / "trimtab.toml",
-        ("--wallet", WALLET, "--template", "60/40", "--use-cash", "3000", "--alert", "mail=TRIMTAB_MAIL"),
-    )
+    path = tmp_path / "trimtab.toml"
+    arguments = ("--wallet", WALLET, "--template", "60/40", "--use-cash", "3000", "--alert", "mail=TRIMTAB_MAIL")
     monkeypatch.setattr(sys, "stdin", io.StringIO("\nRPC_A=alpha RPC_B=beta\n\nyes\n"))
     result = bare("init", *arguments, "--config", str(path))
     assert result.code == 0, result

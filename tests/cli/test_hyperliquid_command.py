@@ -216,14 +216,17 @@ def unapproved(anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: p
     monkeypatch.setattr(keys, "SCRYPT_N", 2**4)  # that of real keystores is tested in tests/unit/app/start/test_wallet_files.py
     agents.fund(anvil_chain, {"WETH": 50_000, "USDC": 50_000})
     with venue_for(anvil_chain) as server:
-        server.agents, server.bodies, server.nonces = [], [], {}
+        server.agents = []
+        server.bodies = []
+        server.nonces = {}
         keystore_agent(anvil_chain, server, tmp_path)
         assert run("trust", "--yes").code == 0
         yield server
 
 
 def test_delegate__creates_and_approves_a_key_that_trades(unapproved: HyperliquidServer, tmp_path: Path, run: Run) -> None:
-    server, file = unapproved, tmp_path / "agent.json"
+    server = unapproved
+    file = tmp_path / "agent.json"
     without = run("rebalance", "--send", "--yes", "--json")
     assert without.code == 0
     assert "trimtab delegate --send" in without.json["reason"], "spot needs no agent key"
@@ -341,11 +344,14 @@ def test_init_doctor_trust_and_paper__lead_to_a_dry_run(
     anvil_chain: LocalChain, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No deposit, no agent, no key: the config of `init`, at the local venue and chain."""
-    chain, venue = anvil_chain, tmp_path / "venue.toml"
+    chain = anvil_chain
+    venue = tmp_path / "venue.toml"
     wallet = chain.wallet.address
     with venue_for(chain) as server:
         server.wallets.pop(wallet.lower())
-        server.agents, server.transfers, server.bodies = [], [], []
+        server.agents = []
+        server.transfers = []
+        server.bodies = []
         venue.write_text(f'venue = "hyperliquid"\nurl = "{server.url}"\nnetwork = "testnet"\n[markets]\nWETH = "ETH"\n')
         result = run(
             *("init", "--wallet", wallet, "--target", "WETH=50%", "--target", "USDC=50%", "--rpc", "A=one", "--rpc", "B=two"),

@@ -127,7 +127,8 @@ def planted(desk: Desk, folder: Path) -> LocalChain:
     token = chain.add_token(NAME, 18, 15)
     chain.add_v2_pool(NAME, "USDC", 5_000_000)
     chain.set_balance(NAME, 80 * 10**18)
-    tokens, feeds = desk.about["tokens"], desk.about["feeds"]
+    tokens = desk.about["tokens"]
+    feeds = desk.about["feeds"]
     desk.edit((f'symbol = "LINK"\naddress = "{tokens["LINK"]}"', f'symbol = "ODD"\naddress = "{token.address}"'))
     desk.edit((feeds["LINK"], chain.feed_addresses[NAME]), ('kind = ["feed", "twap"]', 'kind = ["feed"]'))
     entries = [

@@ -32,7 +32,9 @@ HARDENED = {
     "LimitCORE": "0",
 }
 TELEGRAM = '[telegram]\ntoken_env = "TRIMTAB_TELEGRAM"\nchats = [1]\n'
-RUN, SERVE, BOT = "trimtab.service", "trimtab-serve.service", "trimtab-telegram.service"
+RUN = "trimtab.service"
+SERVE = "trimtab-serve.service"
+BOT = "trimtab-telegram.service"
 
 
 @pytest.fixture
@@ -116,7 +118,8 @@ def test_systemd_finds_no_fault_with_written_units(bare: Bare, owned: Path, monk
 
 
 def test_units__are_written_started_and_removed_apart(bare: Bare, owned: Path) -> None:
-    folder, env_file = owned.parent / "settings" / "systemd" / "user", owned.parent / "environment"
+    folder = owned.parent / "settings" / "systemd" / "user"
+    env_file = owned.parent / "environment"
     env_file.write_text("RPC_A=x\n")
     env_file.chmod(0o644)
     result = bare("install", "run", "--config", str(owned), "--env-file", str(env_file), "--write")

@@ -114,7 +114,8 @@ def require_told(result: CommandResult) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_while_an_endpoint_is_silent_ends_it(desk: Desk, silent: str) -> None:
-    before, url = nonce(desk), desk.about["url"]
+    before = nonce(desk)
+    url = desk.about["url"]
     desk.edit((url, silent))
     child = forked(desk, "rebalance", "--send", "--yes", "--json")
     began()
@@ -176,7 +177,8 @@ def test_a_run_still_ends_after_its_step_at_the_first_ctrl_c(desk: Desk) -> None
 
     def slow() -> None:
         hasty()
-        real, waits = Endpoint.batch, [2 * HASTE_S]
+        real = Endpoint.batch
+        waits = [2 * HASTE_S]
 
         def slowly(self: Endpoint, calls: Sequence[RpcCall]) -> list[Any]:
             time.sleep(waits.pop() if waits else 0)

@@ -56,7 +56,8 @@ def test_nobody_to_ask_is_a_usage_error_before_anything_is_done(desk: Desk) -> N
 def test_cancel_takes_the_nonce_back(desk: Desk) -> None:
     before = something_waits(desk)
     original = desk.ask("cancel")["transactions"][0]["hash"]
-    child, end = forked(desk, "cancel", "--send", "--yes", "--json"), time.monotonic() + 60
+    child = forked(desk, "cancel", "--send", "--yes", "--json")
+    end = time.monotonic() + 60
     while waiting_hashes(desk) <= {original}:
         assert time.monotonic() < end, child.err.read_text()
         time.sleep(0.01)

@@ -27,7 +27,8 @@ def test_a_hard_pause_cancels_what_waits(desk: Desk) -> None:
     assert (planned["outcome"], planned["hard"], len(planned["cancel"])) == ("planned", False, 1)
     assert nonce(desk) == before
     original = planned["cancel"][0]["hash"]
-    child, end = forked(desk, "pause", "--hard", "--send", "--yes", "--json"), time.monotonic() + 60
+    child = forked(desk, "pause", "--hard", "--send", "--yes", "--json")
+    end = time.monotonic() + 60
     while waiting_hashes(desk) <= {original}:
         assert time.monotonic() < end, child.err.read_text()
         time.sleep(0.01)

@@ -47,7 +47,8 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     assert checked["chain"]["disagreement"] == ""
     assert checked["entries"] > 2
     assert "the sum matches the chain" in " ".join(desk.run("books", "check").out.split())
-    holdings, lots = desk.holdings(), {asset["symbol"]: asset for asset in desk.ask("books", "lots")["assets"]}
+    holdings = desk.holdings()
+    lots = {asset["symbol"]: asset for asset in desk.ask("books", "lots")["assets"]}
     assert all(lots[symbol]["amount"] == decimal_text(int(holdings[symbol]), 8 if symbol == "WBTC" else 6) for symbol in ("WBTC", "USDC"))
     assert len(lots["WETH"]["lots"]) == 2
     assert float(lots["WETH"]["unrealised"]) != 0, "balance at first, and the swap by hand"

@@ -146,7 +146,8 @@ def test_config_of_a_running_chain__is_not_replaced(
     config, about = served
     began = list[int]()
     monkeypatch.setattr(local, "serve", lambda port, *_: began.append(port))
-    before, journal = config.read_text(), sorted(config.parent.iterdir())
+    before = config.read_text()
+    journal = sorted(config.parent.iterdir())
     result = bare("localchain", "--port", str(free_port()), "--write-config", str(config), "--json")
     used = about["url"].rpartition(":")[2]
     assert result.code == 2
@@ -272,7 +273,8 @@ def test_base_demo__pays_the_data_fee_and_tells_a_year_s_cost(bare: Callable[...
     assert {item["symbol"] for item in document["before"]["holdings"]} == {"WETH", "cbBTC", "USDC"}
     assert document["rebalance"]["outcome"] == "done", document["rebalance"]["reason"]
     assert all(item["planned_raw"] == item["realised_raw"] for item in document["rebalance"]["realised"])
-    cost, sent = document["plan"]["cost"], document["rebalance"]["transactions"]
+    cost = document["plan"]["cost"]
+    sent = document["rebalance"]["transactions"]
     assert 0 < float(cost["data_fee"]) < float(cost["gas"]) + float(cost["approvals"]) < float(cost["total"]) < 0.1
     swap = next(transaction for transaction in sent if transaction["kind"] == "swap")
     assert 0.5 < int(swap["data_fee_wei"]) / BASE.fees.data_fee_wei < 2
@@ -394,7 +396,8 @@ def test_browser_demo__rebalances_and_leaves_nothing_behind() -> None:
         about = first_document(process)
         require_declared(("demo",), about)
         chain = tomllib.loads(Path(about["config"]).read_text())["chain"]["rpc"][0]["url"]
-        until, page = time.monotonic() + 90, ""
+        until = time.monotonic() + 90
+        page = ""
         while ">swap<" not in page:
             assert time.monotonic() < until, page
             time.sleep(0.5)

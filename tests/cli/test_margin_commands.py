@@ -26,7 +26,8 @@ def run(perps_run: Run) -> Run:
 @pytest.fixture
 def perps(perps_chain: LocalPerps, tmp_path: Path, run: Run) -> LocalPerps:
     """A trusted config, 10,000 of margin, and a position in each of two markets."""
-    perps, chain = perps_chain, perps_chain.chain
+    perps = perps_chain
+    chain = perps_chain.chain
     agents.fund(chain, {"WETH": 30_000, "USDC": 30_000})
     perps.deposit(chain.wallet.address, 10_000 * 10**6)
     perps.trade(chain.wallet.address, "WETH", 4 * WAD)
@@ -112,7 +113,8 @@ def test_margin_is_deposited_and_withdrawn_by_command(perps: LocalPerps, run: Ru
     futures = run("stop", "--json").json["futures"]
     assert "margin" in futures
     assert not any(symbol in futures for symbol in symbols)
-    usdc, free_raw = perps.chain.balance("USDC", wallet), margin.free_margin_raw(read_now(perps, wallet))
+    usdc = perps.chain.balance("USDC", wallet)
+    free_raw = margin.free_margin_raw(read_now(perps, wallet))
     emptied = run("margin", "--withdraw", "all", "--send", "--yes", "--json")
     assert emptied.json["outcome"] == "done", emptied
     assert perps.chain.balance("USDC", wallet) - usdc == free_raw * 10**6 // WAD
@@ -156,7 +158,8 @@ def test_positions_margin_and_funding__show_the_paper_account(perps: LocalPerps,
     with blocks(str(perps.chain.url)):
         begun = run("paper", "--once", "--margin", "5000", "--value", "20000")
     assert begun.code in (0, 11), begun
-    live, paper = run("margin", "--json").json, run("margin", "--paper", "--json").json
+    live = run("margin", "--json").json
+    paper = run("margin", "--paper", "--json").json
     assert (paper["book_kind"], paper["margin"]["collateral"]) == ("paper", "5000")
     assert "book_kind" not in live
     assert float(live["margin"]["collateral"]) > 9_000

@@ -25,9 +25,11 @@ LONG = {
     "stress in many": ("stress", *TARGET, "--band", "5%rel", "--paths", "200000,cores=2", "--scenarios", "all", "--yes"),
     "tune": ("tune", *TARGET, "--band", "1%rel..20%rel:30", "--every", "1d,7d", "--run", "full,cores=2", "--yes"),
 }  # fmt: skip
-IMPORTS, WORKS = 0.7, 2.8
+IMPORTS = 0.7
+WORKS = 2.8
 """Processor seconds of all its processes after which it still imports, and after which it works, on a busy machine too."""
-FEW_WORK, MANY_WORK = 3.5, 4.8
+FEW_WORK = 3.5
+MANY_WORK = 4.8
 """The same where other processes first import what they need: the kernel alone, or the whole agent."""
 QUICK: tuple[tuple[str, bool, float], ...] = (("backtest", True, IMPORTS),)
 LONGER = (

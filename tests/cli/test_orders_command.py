@@ -24,7 +24,8 @@ def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
     listed = desk.ask("orders")
     row_by_level = {(row["subject"], row["kind"]): row for row in listed["orders"]}
     assert {row["stage"] for row in row_by_level.values()} == {"armed"}
-    stop, trail = row_by_level["WETH", "stop_loss"], row_by_level["WETH", "trailing_stop"]
+    stop = row_by_level["WETH", "stop_loss"]
+    trail = row_by_level["WETH", "trailing_stop"]
     assert (stop["terms"], stop["level"]) == ("2000", "2000")
     assert stop["distance_bps"] < 0
     assert abs(float(trail["level"]) - 0.9 * float(trail["highest"])) < 0.01
@@ -45,7 +46,8 @@ def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
 def test_paper_orders__are_listed_with_their_own_stages(desk: Desk) -> None:
     desk.ask("orders", "set", "--yes", "WETH", "--stop-loss", "12%")
     desk.ask("paper", "--once", "--value", "5000")
-    live, paper = desk.ask("orders"), desk.ask("orders", "--paper")
+    live = desk.ask("orders")
+    paper = desk.ask("orders", "--paper")
     assert [document["orders"][0]["stage"] for document in (live, paper)] == ["waiting", "armed"]
     assert (live.get("book_kind"), paper["book_kind"]) == (None, "paper")
     before = desk.config.read_bytes()

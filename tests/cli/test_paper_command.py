@@ -57,7 +57,9 @@ def test_paper__trades_without_a_key_outside_chain_and_store(keyless: Desk, monk
 
     monkeypatch.setattr(EndpointProvider, "batch", listened)
     keyless.ask("history")
-    before, nonce_before, live = nonce(keyless), keyless.holdings(), store_bytes(keyless)
+    before = nonce(keyless)
+    nonce_before = keyless.holdings()
+    live = store_bytes(keyless)
     with blocks(keyless.about["url"]):
         result = keyless.run("paper", "--once", "--json", "--record", str(keyless.config.parent / "steps"))
     assert result.code == 0, result.why
@@ -147,7 +149,8 @@ def test_a_live_agent_and_paper_hold_each_other_up_in_nothing(desk: Desk) -> Non
 def test_going_live__opens_new_books_and_never_the_paper_ones(desk: Desk) -> None:
     desk.ask("paper", "--once", "--value", "777")
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
-    live, paper = desk.ask("pnl"), desk.ask("pnl", "--paper")
+    live = desk.ask("pnl")
+    paper = desk.ask("pnl", "--paper")
     documents = stored_documents(desk.config)
     assert (documents["pnl"]["all"]["value"], documents["paper"]["pnl"]["all"]["value"]) == (live["value"], paper["value"])
     assert 10_100 < float(live["value"]) < 10_300, "what the wallet manages"
@@ -164,7 +167,8 @@ def test_going_live__opens_new_books_and_never_the_paper_ones(desk: Desk) -> Non
 
 
 def test_single_paper_step__says_which_block_it_waits_for(desk: Desk) -> None:
-    run, end = forked(desk, "paper", "--once", "--json"), time.monotonic() + 60
+    run = forked(desk, "paper", "--once", "--json")
+    end = time.monotonic() + 60
     while ": waiting to be mined\n" not in (run.err.read_text() if run.err.exists() else ""):
         assert time.monotonic() < end, run.err.read_text()
         time.sleep(0.05)
@@ -184,12 +188,14 @@ def test_paper_control__ends_the_run_and_takes_nothing_else(desk: Desk) -> None:
         return submit_for_user(str(desk.config), UsersPlace(str(users)), 1, request, "::1", on_paper=True)
 
     desk.ask("history")
-    live, run = store_bytes(desk), forked(desk, "paper", "--value", "5000", "--every", "1h", "--json")
+    live = store_bytes(desk)
+    run = forked(desk, "paper", "--value", "5000", "--every", "1h", "--json")
     assert run.document()["outcome"] == "hold"
     for kind, arguments in (("edit", (("set", "policy.cooldown=1h"),)), ("pause", (("hard", "yes"),)), ("stop", (("to-stable", "yes"),))):
         with pytest.raises(ConfigError, match="not on paper"):
             ask(kind, *arguments)
-    paper, now_s = api.paper_config(desk.config), int(time.time())
+    paper = api.paper_config(desk.config)
+    now_s = int(time.time())
     edit = Control("e" * 32, ControlKind.EDIT, (("set", "policy.cooldown=1h"),), "", "ann", ControlOrigin.API, now_s, now_s + 60)
     with wiring.open_store_offline(paper) as (store, _):  # as if the request had not been checked
         store.controls.queue(edit.sealed(ensure_secret(wiring.store_file(paper))))

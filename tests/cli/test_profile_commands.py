@@ -74,7 +74,8 @@ def test_a_profile_is_shown_with_the_backtest_of_what_it_makes(bare: Callable[..
     pytest.importorskip("polars")
     from agent.app.research.past_results import past_result_or_reason
 
-    config, file = agents.config(tmp_path), agents.profile(tmp_path)
+    config = agents.config(tmp_path)
+    file = agents.profile(tmp_path)
     words = ("import-profile", str(file), "--config", str(config))
     assert "not a forecast" not in bare(*words).out, "nobody asked for it"
     text = " ".join(bare(*words, "--past").out.split())
@@ -89,11 +90,14 @@ def test_a_profile_is_shown_with_the_backtest_of_what_it_makes(bare: Callable[..
 @pytest.mark.slow
 def test_profile__is_shown_with_its_return_of_each_year(bare: Callable[..., CommandResult], tmp_path: Path) -> None:
     pytest.importorskip("polars")
-    config, file, prices = agents.config(tmp_path), agents.profile(tmp_path), tmp_path / "mine.csv"
+    config = agents.config(tmp_path)
+    file = agents.profile(tmp_path)
+    prices = tmp_path / "mine.csv"
     prices.write_bytes(sample_files()[0].read_bytes())
     words = ("import-profile", str(file), "--config", str(config), "--past", "--prices", str(prices))
     document = bare(*words, "--json").json
-    packaged, (year,) = document["past"], document["other_years"]
+    packaged = document["past"]
+    (year,) = document["other_years"]
     assert year == {**packaged, "basis": packaged["basis"].replace("of 2021", "of mine.csv")}
     text = " ".join(bare(*words).out.split())
     assert f"2021 {float(year['return']) * 100:+.1f} % (held {float(year['return_of_holding']) * 100:+.1f} %); {year['basis']}" in text

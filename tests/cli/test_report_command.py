@@ -29,7 +29,8 @@ def test_a_real_run_is_written_as_a_page_and_as_data(bare: Bare, tmp_path: Path,
     result = bare(*RUN, "--market", "fee=30bps", "--html", str(path), "--json")
     assert result.code == 0, result.why
     assert result.json["report"] == [str(path), str(path.with_suffix(".json"))]
-    page, document = path.read_text(), json.loads(path.with_suffix(".json").read_text())
+    page = path.read_text()
+    document = json.loads(path.with_suffix(".json").read_text())
     final_value = f"{floor(Fraction(result.json['final_value']) * 100) / 100:,.2f}"
     for text in (f"{final_value} USD", result.json["config_hash"], result.json["data_hash"], "WBTC and USD"):
         assert text in page
@@ -86,7 +87,8 @@ def test_the_command_and_the_picture_of_the_readme_are_one_run(bare: Bare) -> No
 
 def test_gas_without_a_price_is_told_as_not_counted(bare: Bare) -> None:
     """Of the sample too: tests/cli/test_backtest_command.py."""
-    free, paid = bare(*RUN), bare(*RUN, "--market", "gas=20 gwei", "--native", "WBTC")
+    free = bare(*RUN)
+    paid = bare(*RUN, "--market", "gas=20 gwei", "--native", "WBTC")
     assert free.code == paid.code == 0, free.err + paid.err
     assert "cost: gas" in free.out
     assert "not counted" in free.out
@@ -96,7 +98,8 @@ def test_gas_without_a_price_is_told_as_not_counted(bare: Bare) -> None:
 
 
 def test_the_table_has_what_is_quoted_of_a_portfolio(bare: Bare) -> None:
-    result, figures = bare(*RUN), bare(*RUN, "--json").json["figures"]
+    result = bare(*RUN)
+    figures = bare(*RUN, "--json").json["figures"]
     for name in ("CAGR", "annual volatility", "Sharpe ratio", "maximum drawdown"):
         assert name in result.out
     for whose in ("rebalanced", "held"):

@@ -40,7 +40,8 @@ def test_refused_plan__names_the_failed_guard_on_one_screen(desk: Desk) -> None:
 
 
 def test_everything_else_of_a_plan_comes_with_verbose(desk: Desk) -> None:
-    short, whole = desk.run("plan"), desk.run("plan", "--verbose")
+    short = desk.run("plan")
+    whole = desk.run("plan", "--verbose")
     assert len(short.out.splitlines()) < 20 < 60 < len(whole.out.splitlines())
     assert not HEX.search(short.out)
     planned = desk.ask("plan")
@@ -62,7 +63,8 @@ def test_a_confirmation_with_verbose_shows_every_parameter(desk: Desk) -> None:
 def test_the_worst_case_is_the_cost_and_what_minimums_allow(desk: Desk) -> None:
     """And prices that are limits.oracle_deviation off, on what is traded besides the numeraire, and all gas that its limits allow."""
     planned = desk.ask("plan")
-    cost, most = planned["cost"], planned["sandwich"]
+    cost = planned["cost"]
+    most = planned["sandwich"]
     paid = float(cost["gas"]) + float(cost["approvals"])
     assert float(planned["worst_case"]) == pytest.approx(float(most["profit_at_most"]) + paid * float(GAS_MARGIN), abs=1e-4)
     assert float(planned["worst_case"]) > float(cost["total"]) + float(most["at_most"])

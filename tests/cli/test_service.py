@@ -71,7 +71,8 @@ def events(child: ForkedCommand) -> list[str]:
 @pytest.fixture
 def stalling(desk: Desk) -> Iterator[threading.Event]:
     """The desk's endpoint behind one that answers nothing as long as the event is set."""
-    stalled, over = threading.Event(), threading.Event()
+    stalled = threading.Event()
+    over = threading.Event()
     passed = passing_on(desk.about["url"])
 
     def answer(request: Any) -> Reply:
@@ -110,7 +111,8 @@ def test_hanging_look__is_named_and_ends_with_its_own_code(desk: Desk, stalling:
 @pytest.mark.usefixtures("quick")
 def test_slow_broadcast__is_not_cut_off(desk: Desk) -> None:
     before = nonce(desk)
-    passed, slow = passing_on(desk.about["url"]), iter([8])
+    passed = passing_on(desk.about["url"])
+    slow = iter([8])
 
     def answer(request: Any) -> Reply:
         reply = passed(request)
@@ -189,7 +191,8 @@ def scraped(probes: Client) -> dict[tuple[str, ...], float]:
 
 
 def test_run__reports_itself_opens_no_port_and_keeps_secrets(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    hearts, address = HeartbeatListener(), str(tmp_path / "notify")
+    hearts = HeartbeatListener()
+    address = str(tmp_path / "notify")
     desk.ask("plan")
     assert desk.ask("health", want=15)["state"] == "none"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -235,7 +238,8 @@ def test_run__reports_itself_opens_no_port_and_keeps_secrets(desk: Desk, monkeyp
 
 def require_equal_figures(desk: Desk, probes: Client) -> None:
     """Assert that /metrics has the figures of `trimtab status`."""
-    figures, status = scraped(probes), desk.ask("status")
+    figures = scraped(probes)
+    status = desk.ask("status")
     assert figures[("trimtab_looks_total", "done")] == 1
     assert figures[("trimtab_transactions_total", "swap", "final")] == 1
     assert figures[("trimtab_portfolio_value",)] == float(status["total_value"])

@@ -182,9 +182,11 @@ def test_somebody_at_a_terminal_is_asked_with_the_estimate(bare: Bare, prices: P
 
 
 def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -> None:
-    weth, usdc = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
+    weth = ETHEREUM_PRESET.tokens[0]
+    usdc = ETHEREUM_PRESET.tokens[2]
     assets = [TemplateAsset("WETH", weth.address, "50%", weth.feed), TemplateAsset("USDC", usdc.address, "50%", usdc.feed)]
-    config, prices = tmp_path / "trimtab.toml", tmp_path / "prices.csv"
+    config = tmp_path / "trimtab.toml"
+    prices = tmp_path / "prices.csv"
     config.write_text(render_config(ETHEREUM_PRESET, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     closes = [100, 101, 125, 125, 90, 90, 120, 120, 100, 100, 125, 125, 90, 90]
     prices.write_text("\n".join(["time,WETH", *(f"2021-01-{day:02},{close}" for day, close in enumerate(closes, 1))]) + "\n")
@@ -274,7 +276,8 @@ def clusters() -> Iterator[Callable[[int], AbstractContextManager[int]]]:
     with subprocess.Popen([sys.executable, "-c", CLUSTERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        stdin, heard = process.stdin, process.stdout
+        stdin = process.stdin
+        heard = process.stdout
 
         @contextmanager
         def cluster(port: int) -> Iterator[int]:
@@ -293,7 +296,8 @@ def clusters() -> Iterator[Callable[[int], AbstractContextManager[int]]]:
 def test_dead_scheduler__is_named_and_the_next_goes_on(
     prices: Path, tmp_path: Path, clusters: Callable[[int], AbstractContextManager[int]]
 ) -> None:
-    folder, port = tmp_path / "kept", free_port()
+    folder = tmp_path / "kept"
+    port = free_port()
     tune_spec = api.prepare_tune(
         prices,
         api.MarketOptions(),

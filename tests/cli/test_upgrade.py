@@ -23,7 +23,8 @@ from tests.support.stores import install_later_version
 OLDEST = Path(__file__).parents[1] / "data" / "store_0001.sql.xz"
 """A store by the first version: a rebalance on the local chain, a pause, a stop loss."""
 SWAP = ("--in", "USDC", "--out", "WETH", "--amount", "300")
-LOCAL_CHAIN, WALLET = 31_337, "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+LOCAL_CHAIN = 31_337
+WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 
 
 def test_oldest_store__is_brought_forward_and_loses_nothing(tmp_path: Path) -> None:
@@ -46,7 +47,9 @@ def test_oldest_store__is_brought_forward_and_loses_nothing(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_update_and_way_back__send_nothing_before_adopt(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    backup, steps, store = str(tmp_path / "before.db"), str(tmp_path / "steps"), desk.config.with_name("trimtab.db")
+    backup = str(tmp_path / "before.db")
+    steps = str(tmp_path / "steps")
+    store = desk.config.with_name("trimtab.db")
     assert desk.ask("run", "--once", "--send", "--yes", "--record", steps)["outcome"] == "done"
     desk.ask("db", "backup", backup)
     traded = desk.ask("txs")["transactions"]

@@ -197,7 +197,8 @@ def test_each_python_serves_pages_and_an_assistant(everything: WheelEnvironment,
         {"id": 3, "method": "tools/call", "params": {"name": "history", "arguments": {"limit": 1}}},
     ]
     assistant = everything.start("mcp", *config)
-    answer_by_id, pending_ids = {}, {1, 2, 3}
+    answer_by_id = {}
+    pending_ids = {1, 2, 3}
     assert assistant.stdin is not None
     assert assistant.stdout is not None
     try:

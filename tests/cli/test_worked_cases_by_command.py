@@ -81,7 +81,8 @@ def test_w3_half_of_the_excess_is_shorted_instead_of_sold(bare: Bare) -> None:
 
 
 def test_a_hedge_needs_a_market_for_its_short(bare: Bare) -> None:
-    target, value = option_text({"ALTS": 40, "USD": 60}), option_text({"ALTS": 8_000, "USD": 6_000})
+    target = option_text({"ALTS": 40, "USD": 60})
+    value = option_text({"ALTS": 8_000, "USD": 6_000})
     alone = bare("whatif", "--target", target, "--value", value, "--futures", "hedge=50%", "--json")
     assert alone.code == 2
     assert "--futures: no market is named" in alone.why

@@ -46,7 +46,9 @@ def futures_sent(document: Any) -> list[str]:
 
 def test_w3__doubled_alts_are_sold_while_leverage_is_quiet(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
     """30/30/40 of 10,000 beside 14,000 of margin, which counts in no weight."""
-    perps, chain, ask_perps = perps_chain, perps_chain.chain, asking(perps_run)
+    perps = perps_chain
+    chain = perps_chain.chain
+    ask_perps = asking(perps_run)
     agents.fund(chain, {"WBTC": 3_000, "WETH": 3_000, "LINK": 4_000})
     open_book(perps, 14_000, {"WETH": 17_500, "WBTC": 17_500})
     changes = futures_config_changes(
@@ -92,7 +94,8 @@ def shares(document: Any) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
-    chain, ask_document = anvil_chain, asking(run)
+    chain = anvil_chain
+    ask_document = asking(run)
     agents.fund(chain, {"WETH": 30_000, "USDC": 10_000})
     perps = perps_on(chain, (*MARKETS, PerpSpec("LINK", 4_000_000)))
     open_book(perps, 20_000, {"WBTC": 26_000, "WETH": 8_000, "LINK": 6_000})
@@ -118,7 +121,9 @@ def test_w5_a_margin_book_of_65_20_15_is_brought_to_50_30_20(anvil_chain: LocalC
 
 
 def test_w7__60000_of_futures_beside_20000_close_ten(perps_chain: LocalPerps, tmp_path: Path, perps_run: Run) -> None:
-    perps, chain, ask_document = perps_chain, perps_chain.chain, asking(perps_run)
+    perps = perps_chain
+    chain = perps_chain.chain
+    ask_document = asking(perps_run)
     agents.fund(chain, {"WETH": 10_000, "USDC": 10_000})
     open_book(perps, 30_000, {"WETH": 60_000})
     changes = futures_config_changes(perps, {"WETH": "100%"}, spot_multiple="2.5x", hysteresis="0%", max_leverage="4x")

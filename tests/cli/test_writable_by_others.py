@@ -28,7 +28,8 @@ def places(desk: Desk) -> dict[str, Path]:
 
 @pytest.mark.parametrize(("what", "mode"), [("config", 0o664), ("config", 0o646), ("folder", 0o777)])
 def test_every_command_refuses_with_the_chmod_that_mends_it(desk: Desk, what: str, mode: int) -> None:
-    place, before = places(desk)[what], nonce(desk)
+    place = places(desk)[what]
+    before = nonce(desk)
     place.chmod(mode)
     for command in COMMANDS:
         error = desk.ask(*command, want=2)["error"]

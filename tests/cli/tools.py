@@ -176,7 +176,8 @@ def blocks(url: str) -> Iterator[None]:
     """The chain goes on by itself meanwhile: blocks a second apart by its own clock, two a second until it leads by LEAD_S; further
     ahead of the machine's clock a long test would be refused for a head in the future.
     """
-    done, node = threading.Event(), AnvilNode(url)
+    done = threading.Event()
+    node = AnvilNode(url)
     offset_s = node.now_s() - time.monotonic()
 
     def mine() -> None:
@@ -195,7 +196,8 @@ def blocks(url: str) -> Iterator[None]:
 
 def attach(desk: Desk) -> LocalChain:
     """The served chain with the verbs that change it: tokens, pools, feeds and prices as they were served."""
-    chain, document = LocalChain(desk.node, DEFAULT_WORLD), tomllib.loads(desk.config.read_text())
+    chain = LocalChain(desk.node, DEFAULT_WORLD)
+    document = tomllib.loads(desk.config.read_text())
     v2, v3 = document["venues"]
     known = {
         "weth": document["chain"]["wrapped_native"],
@@ -265,7 +267,8 @@ def forked(desk: Desk, *args: str, first: Callable[[], None] = lambda: None) -> 
 def forked_in(folder: Path, *args: str, first: Callable[[], None] = lambda: None) -> ForkedCommand:
     """The same for a command with all its options; what it says is written in the folder."""
     place = folder / f"forked-{time.monotonic_ns()}"
-    out, err = place.with_suffix(".out"), place.with_suffix(".err")
+    out = place.with_suffix(".out")
+    err = place.with_suffix(".err")
     heard, begun = os.pipe()
     pid = os.fork()
     if pid:
@@ -291,7 +294,9 @@ def at_terminal(desk: Desk, answer: str, *args: str, within_s: float = 60, colum
     """
     watched = f"import faulthandler; faulthandler.dump_traceback_later({within_s - 5}, file=2)"
     child, terminal = with_terminal(*args, "--config", str(desk.config), first=watched, env={"COLUMNS": str(columns)})
-    screen, end, answered = b"", time.monotonic() + within_s, False
+    screen = b""
+    end = time.monotonic() + within_s
+    answered = False
     while time.monotonic() < end:
         if select.select([terminal], [], [], 0.2)[0]:
             try:
@@ -317,7 +322,8 @@ def with_terminal(
 ) -> tuple[subprocess.Popen[str], int]:
     """Start a command in a session of its own, whose terminal is stdin, stdout and stderr; return it and the other end of the terminal."""
     ours, theirs = pty.openpty()
-    command, environment = [*TRIMTAB[:-1], f"{first}{AT_ITS_TERMINAL}", *args], {**os.environ, "TERM": "xterm", "COLUMNS": "160", **env}
+    command = [*TRIMTAB[:-1], f"{first}{AT_ITS_TERMINAL}", *args]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "160", **env}
     child = program(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, **more)
     os.close(theirs)
     return child, ours

@@ -37,7 +37,9 @@ def calldata(signature: str, *arguments: object) -> str:
 
 
 def _types(signature: str) -> list[str]:
-    inner, parts, level = signature[signature.index("(") + 1 : -1], [""], 0
+    inner = signature[signature.index("(") + 1 : -1]
+    parts = [""]
+    level = 0
     for letter in inner:
         level += (letter == "(") - (letter == ")")
         if letter == "," and level == 0:
@@ -198,7 +200,8 @@ def random_positions(random: Random, spacing: int, tick: int, bits: tuple[int, i
     for _ in range(count):
         reach = random.choice((3, 40, 600, 2 * usable))
         edges = [max(-usable, min(usable, tick // spacing + random.randint(-reach, reach))) * spacing for _ in range(2)]
-        lower, upper = min(edges), max(edges)
+        lower = min(edges)
+        upper = max(edges)
         room = per_tick - max(gross.get(lower, 0), gross.get(upper, 0))
         liquidity = min(room, random.randint(1, 2 << random.randint(*bits)))
         if lower < upper and liquidity > 0:

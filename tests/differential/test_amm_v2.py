@@ -47,7 +47,8 @@ def random_amount(random: Random, reserve: int) -> int:
 
 def check_quotes(chain: LocalChain, random: Random, pairs: list[V2Pool], number: int) -> int:
     """Router02 answers, or reverts with the same reason; returns how many it answered."""
-    calls, ours = [], []
+    calls = []
+    ours = []
     for _ in range(number):
         pair = random.choice(pairs)
         token_in = random.choice((pair.token0, pair.token1))
@@ -74,7 +75,8 @@ def check_quotes(chain: LocalChain, random: Random, pairs: list[V2Pool], number:
 def check_swaps(chain: LocalChain, random: Random, pairs: list[V2Pool], number: int) -> None:
     """Real swaps one after the other leave exactly our reserves; what we refuse to swap reverts at that very state."""
     current = list(pairs)
-    calls, expected = [], []
+    calls = []
+    expected = []
     while len(calls) < number:
         i = random.randrange(len(current))
         pair = current[i]

@@ -157,7 +157,8 @@ def check_swaps(chain: LocalChain, random: Random, states: list[V3Pool], number:
         case = random_case(random, current[i])
         if case.ours is None or case.ours.stop_count > MOST_STEPS // 3 or case.ours.amount_in_raw == 0:
             continue
-        pool, other = case.pool, pools.token_out(case.pool, case.token_in)
+        pool = case.pool
+        other = pools.token_out(case.pool, case.token_in)
         arguments = (case.token_in, other, pool.fee_pips, chain.whale.address, case.amount, 0, case.limit_or_end)
         calls.append((chain.addresses.swap_router_02, pools_on_chain.calldata(f"exactInputSingle({SWAP})", arguments)))
         cases.append(case)
@@ -165,7 +166,8 @@ def check_swaps(chain: LocalChain, random: Random, states: list[V3Pool], number:
     for case, receipt in zip(cases, pools_on_chain.transact(chain, calls), strict=True):
         amount0, amount1, price, liquidity, tick = pools_on_chain.log_data(receipt, case.pool.address, pools_on_chain.SWAP_EVENT_TYPES)
         paid, moved = (amount0, -amount1) if case.token_in == case.pool.token0 else (amount1, -amount0)
-        ours, after = case.ours, case.ours.pool_after
+        ours = case.ours
+        after = case.ours.pool_after
         assert (paid, moved) == (ours.amount_in_raw, ours.amount_out_raw), case
         assert (price, tick, liquidity) == (after.sqrt_price_x96, after.tick, after.liquidity), case
     assert pools_on_chain.v3_on_chain(chain, current) == [(pool.sqrt_price_x96, pool.tick, pool.liquidity) for pool in current]
@@ -178,7 +180,8 @@ def test_random_swaps_on_anvil_equal_the_contracts(anvil_chain, hundreds):
     random = Random(20_24)
     states = random_pools(anvil_chain, random)
     assert max(state.liquidity for state in states) > 2**123
-    quotes, swaps = hundreds * 500 // 3, hundreds * 100
+    quotes = hundreds * 500 // 3
+    swaps = hundreds * 100
     assert check_quotes(anvil_chain, cases_of(random, states, quotes)) > quotes * 13 // 20
     done = check_swaps(anvil_chain, random, states, swaps)
     assert sum(swap.ticks_crossed > 0 for swap in done) > swaps // 12
@@ -198,9 +201,12 @@ def test_some_random_swaps_on_eth_tester_equal_the_contracts(tester_chain, quote
 def check_quoter(chain: LocalChain, state: V3Pool, number: int) -> int:
     """V3Pool.quoter says what QuoterV2 says, up to prices ten-thousandfold away; how often it would not without word borders."""
     without_borders = replace(state, tick_spacing=10**6)  # one word holds every tick
-    calls, ours, simpler = [], [], []
+    calls = []
+    ours = []
+    simpler = []
     for token_in in (state.token0, state.token1):
-        quote, simple = state.quoter(token_in), without_borders.quoter(token_in)
+        quote = state.quoter(token_in)
+        simple = without_borders.quoter(token_in)
         most = state.max_in(token_in, 9_999)
         for part in range(1, number + 1):
             amount = most * part // (number + 1) - part

@@ -106,7 +106,8 @@ def test_a_wrong_flag_is_refused_in_anvils_words() -> None:
 def test_a_second_anvil_forks_the_first(anvil_chain: LocalChain) -> None:
     assert anvil_chain.url is not None
     with run_anvil(flags=["--fork-url", anvil_chain.url]) as url:
-        fork, parent = EndpointProvider(url, "fork", 30), anvil_chain.transport
+        fork = EndpointProvider(url, "fork", 30)
+        parent = anvil_chain.transport
         weth = anvil_chain.addresses.weth
         assert fork.call("eth_chainId", []) == parent.call("eth_chainId", [])
         assert fork.call("eth_getCode", [weth, "latest"]) == parent.call("eth_getCode", [weth, "latest"]) != "0x"
@@ -114,7 +115,8 @@ def test_a_second_anvil_forks_the_first(anvil_chain: LocalChain) -> None:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int, Path]]:
-    port, path = free_port(), tmp_path / "trimtab.toml"
+    port = free_port()
+    path = tmp_path / "trimtab.toml"
     process = subprocess.Popen([sys.executable, "-c", SERVE, str(port), str(path)], cwd=REPO, stderr=subprocess.PIPE, text=True)
     yield process, port, path
     if process.poll() is None:

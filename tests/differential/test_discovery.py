@@ -63,8 +63,10 @@ def test_only_the_configured_tiers_and_venues_are_searched(anvil_chain: LocalCha
 
 
 def test_an_explicit_list_replaces_the_search(anvil_chain: LocalChain) -> None:
-    by_name, by_symbol = anvil_chain.address_by_pool, anvil_chain.tokens
-    v2, v3 = by_name["v2 WETH/USDC"], by_name["v3 WETH/USDC 500"]
+    by_name = anvil_chain.address_by_pool
+    by_symbol = anvil_chain.tokens
+    v2 = by_name["v2 WETH/USDC"]
+    v3 = by_name["v3 WETH/USDC 500"]
     pair = (by_symbol["WETH"], by_symbol["USDC"])
     pool_refs = discover_pools(anvil_chain.transport, venues(anvil_chain, [v2], [v3, v3]), pair, ())
     everywhere = {pool.address: pool for pool in pools(anvil_chain)}

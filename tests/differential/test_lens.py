@@ -41,7 +41,8 @@ UINT160_MAX = 2**160 - 1
 @ANVIL_OFTEN
 def test_balances_allowances_and_native_equal_direct_calls(local_chain: LocalChain) -> None:
     snapshot = reader(local_chain).snapshot()
-    owner, router = local_chain.wallet.address, local_chain.addresses.swap_router_02
+    owner = local_chain.wallet.address
+    router = local_chain.addresses.swap_router_02
     assert {h.token: h.raw for h in snapshot.holdings} == {t.address: local_chain.balance(s) for s, t in local_chain.tokens.items()}
     for allowance in snapshot.allowances:
         symbol = next(s for s, t in local_chain.tokens.items() if t.address == allowance.token)
@@ -198,7 +199,8 @@ def test_an_answer_longer_than_its_bound_fails_and_costs_little(anvil_chain: Loc
 
 def test_a_real_zero_needs_a_call_that_succeeded(anvil_chain: LocalChain) -> None:
     anvil_chain.set_balance("LINK", 0)
-    nobody, pool = Token("0x" + "99" * 20, "NONE", 18), Token(anvil_chain.addresses.v3_factory, "FACT", 18)
+    nobody = Token("0x" + "99" * 20, "NONE", 18)
+    pool = Token(anvil_chain.addresses.v3_factory, "FACT", 18)
     snapshot = reader(anvil_chain, tokens=(anvil_chain.tokens["LINK"], nobody, pool)).snapshot()
     assert [(h.token, h.raw) for h in snapshot.holdings] == [(anvil_chain.tokens["LINK"].address, 0)]
     assert {q.address: q.why for q in snapshot.unreadable_items} == {
@@ -246,7 +248,8 @@ def test_recorded_mainnet_pool__is_read_like_direct_calls(anvil_chain: LocalChai
     for window in (0, 1, 59, 60, 1_000, 20_000, 887_272):
         answer = query_lens(anvil_chain.transport, [V3Item(pool.address, direct.tick_spacing, window, 1_200, 0)])[0]
         assert isinstance(answer, V3Answer)
-        low, high = max(direct.tick - window, -887_272), min(direct.tick + window, 887_272)
+        low = max(direct.tick - window, -887_272)
+        high = min(direct.tick + window, 887_272)
         assert answer.known_from_tick >= low
         assert answer.known_to_tick <= high
         assert dict(answer.ticks) == {

@@ -144,7 +144,8 @@ def test_balances__become_exact_without_a_wallet_transaction(local_chain: LocalC
 
 def test_the_tether_like_token_wants_zero_between_two_approvals(local_chain: LocalChain) -> None:
     token = local_chain.token_contract("USDT").functions
-    spender, me = local_chain.addresses.swap_router_02, local_chain.wallet.address
+    spender = local_chain.addresses.swap_router_02
+    me = local_chain.wallet.address
     local_chain.send(token.approve(spender, 5), me, gas=200_000)
     with pytest.raises(RuntimeError, match="approve reverted"):
         local_chain.send(token.approve(spender, 7), me, gas=200_000)
@@ -182,7 +183,8 @@ def test_tokens_with_bad_habits_have_them(anvil_chain: LocalChain, name: str) ->
 
 
 def test_a_revert_undoes_chain_and_books(local_chain: LocalChain) -> None:
-    block, books = local_chain.w3.eth.block_number, local_chain.deployed_world
+    block = local_chain.w3.eth.block_number
+    books = local_chain.deployed_world
     mark = local_chain.snapshot()
     local_chain.add_token("NEW", 9, 7)
     local_chain.move_market({"WETH": 2_000})
@@ -226,7 +228,8 @@ def test_time_passes_and_feeds_stay_fresh_unless_told_otherwise(local_chain: Loc
     assert local_chain.now_s() - feed.latestRoundData().call()[3] < 60
     local_chain.warp(WEEK_S, refresh_feeds=False)
     assert local_chain.now_s() - feed.latestRoundData().call()[3] >= WEEK_S
-    block, before_s = local_chain.w3.eth.block_number, local_chain.now_s()
+    block = local_chain.w3.eth.block_number
+    before_s = local_chain.now_s()
     local_chain.mine(3)
     local_chain.clock.sleep(90)
     assert local_chain.w3.eth.block_number == block + 4
@@ -251,9 +254,12 @@ def test_seeded_positions__are_held_by_the_real_manager(anvil_chain: LocalChain)
 
 
 def test_revert__waits_until_the_pool_of_transactions_is_empty(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
-    node, wallet = anvil_chain.node, anvil_chain.wallet.address
+    node = anvil_chain.node
+    wallet = anvil_chain.wallet.address
     assert isinstance(node, AnvilNode)
-    mark, snapshot_id, rpc = node.snapshot(), [], node.rpc
+    mark = node.snapshot()
+    snapshot_id = []
+    rpc = node.rpc
     sent = node.w3.eth.send_transaction({"from": wallet, "to": wallet, "value": Wei(1)})
     node.w3.eth.wait_for_transaction_receipt(sent, poll_latency=0.005)
 
@@ -274,7 +280,8 @@ def test_web3_follows_no_offchain_lookup(local_chain: LocalChain) -> None:
 
 
 def test_a_call_through_web3_is_one_request(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
-    provider, web3_provider = anvil_chain.w3.provider, []
+    provider = anvil_chain.w3.provider
+    web3_provider = []
     make = provider.make_request
     monkeypatch.setattr(provider, "_request_func_cache", (None, None))
     monkeypatch.setattr(provider, "make_request", lambda method, params: (web3_provider.append(method), make(method, params))[1])

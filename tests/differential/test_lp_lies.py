@@ -17,8 +17,12 @@ from agent.model import ConfirmedPosition
 from tests.support import lp_on_chain
 from tests.support.fakes.transport import RecordingTransport
 
-V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
-FORMAT_BYTES, STATUS_BYTES, LENGTH_BYTES, WORD = 1, 1, 2, 32
+V2 = "v2 WETH/USDC"
+V3 = "v3 WETH/USDC 3000"
+FORMAT_BYTES = 1
+STATUS_BYTES = 1
+LENGTH_BYTES = 2
+WORD = 32
 
 
 def honest(chain: LocalChain, operator: str) -> EndpointProvider:

@@ -14,7 +14,9 @@ from tests.support import lp_on_chain
 from tests.support.lp_worlds import NO_FEES
 from tests.support.on_chain.lp_actions import trade_both_ways
 
-V2, V3, FINE = "v2 WETH/USDC", "v3 WETH/USDC 3000", "v3 WBTC/WETH 3000"
+V2 = "v2 WETH/USDC"
+V3 = "v3 WETH/USDC 3000"
+FINE = "v3 WBTC/WETH 3000"
 
 
 def fund(chain: LocalChain, pool: str) -> None:
@@ -49,9 +51,11 @@ def put(chain: LocalChain, pool: str, ticks: tuple[int, int], desired: tuple[int
     ("pool", "seed"), [(V3, 1), (FINE, 2), pytest.param(V3, 2, marks=pytest.mark.slow), pytest.param(FINE, 1, marks=pytest.mark.slow)]
 )
 def test_any_range_and_amount_is_foretold_to_the_wei(anvil_chain: LocalChain, pool: str, seed: int) -> None:
-    chain, random = anvil_chain, Random(seed)
+    chain = anvil_chain
+    random = Random(seed)
     fund(chain, pool)
-    info, near = chain.deployed_world.pool_by_name[pool], lp_on_chain.tick(chain, pool) // 60
+    info = chain.deployed_world.pool_by_name[pool]
+    near = lp_on_chain.tick(chain, pool) // 60
     most = [int(400_000 / chain.deployed_world.prices_usd[token.symbol] * 10**token.decimals) for token in (info.token0, info.token1)]
     for _ in range(5):
         lower = near + random.choice((-1, 0, 1, -random.randrange(1, 400), random.randrange(1, 50)))
@@ -99,7 +103,8 @@ def taking(position: LpV3Position | LpV2Position, liquidity: int) -> Withdraw:
 
 @pytest.mark.parametrize("fee", [False, True])
 def test_any_amount_of_a_pair_is_foretold_to_the_wei(anvil_chain: LocalChain, fee: bool) -> None:
-    chain, random = anvil_chain, Random(7)
+    chain = anvil_chain
+    random = Random(7)
     fund(chain, V2)
     if fee:
         lp_on_chain.set_fee_to(chain, chain.accounts[5].address)

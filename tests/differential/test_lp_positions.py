@@ -18,7 +18,8 @@ from tests.support.endpoints import pools
 from tests.support.text import mentions
 from tests.support.worlds import price_now
 
-V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
+V2 = "v2 WETH/USDC"
+V3 = "v3 WETH/USDC 3000"
 
 
 def equal(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
@@ -95,7 +96,8 @@ def test_fees_are_what_collect_alone_pays(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
     own = lp_on_chain.provide_v3(chain, V3, -20, 20, 4_000)
     busy(chain, V3)
-    amounts, before = positions.uncollected_fees(lp_on_chain.read(chain, own)), lp_on_chain.balances(chain, own)
+    amounts = positions.uncollected_fees(lp_on_chain.read(chain, own))
+    before = lp_on_chain.balances(chain, own)
     lp_on_chain.collect(chain, own.token_id or 0)
     after = lp_on_chain.balances(chain, own)
     assert amounts == (after[0] - before[0], after[1] - before[1])
@@ -145,8 +147,10 @@ def test_burned_token__is_gone_before_and_after_the_start(anvil_chain: LocalChai
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_tokens_of_one_range_share_the_pools_account_to_the_wei(anvil_chain: LocalChain, seed: int) -> None:
     """Others in the very same range trade, collect and leave: the pool's roundings are left to the last token."""
-    chain, random = anvil_chain, Random(seed)
-    info, whale = chain.deployed_world.pool_by_name[V3], chain.whale.address
+    chain = anvil_chain
+    random = Random(seed)
+    info = chain.deployed_world.pool_by_name[V3]
+    whale = chain.whale.address
     around = lp_on_chain.tick(chain, V3)
     own = lp_on_chain.provide_v3(chain, V3, -2, 3, 4_000, around=around)
     other = lp_on_chain.provide_v3(chain, V3, -2, 3, 7_777, owner=whale, around=around)
@@ -182,7 +186,8 @@ def unsolicited(chain: LocalChain, *own: ConfirmedPosition, manager: bool = True
 
 def test_unconfirmed_positions__are_listed_by_the_contracts(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
-    pair, other = lp_on_chain.provide_v2(chain, V2, 5_000), lp_on_chain.provide_v2(chain, "v2 WBTC/WETH", 5_000)
+    pair = lp_on_chain.provide_v2(chain, V2, 5_000)
+    other = lp_on_chain.provide_v2(chain, "v2 WBTC/WETH", 5_000)
     tokens = [lp_on_chain.provide_v3(chain, V3, -n, n, 500) for n in (1, 2, 3)]
     liquidity = [lp_on_chain.manager(chain).positions(token.token_id).call()[7] for token in tokens]
     raw = lp_on_chain.pair_of(chain, V2).balanceOf(chain.wallet.address).call()

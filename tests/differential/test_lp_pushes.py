@@ -66,7 +66,9 @@ def test_liquidity_bought_in_a_sandwich__is_within_slippage(
     own = [lp_on_chain.provide_v2(chain, V2, 100)] if pool == V2 else []
     action = planned(chain, tmp_path, pool, own)
     assert isinstance(action, Provide)
-    at, went, stopped = prices(chain, action), 0, 0
+    at = prices(chain, action)
+    went = 0
+    stopped = 0
     for thousands in sizes:
         mark = chain.snapshot()
         before = worth(positions.owned_amounts(lp_on_chain.read(chain, own[0]), *at), at) if own else Fraction(0)
@@ -98,7 +100,8 @@ def test_liquidity_taken_in_a_sandwich__pays_its_worth_or_stays(
     chain = anvil_chain
     own = lp_on_chain.provide_v2(chain, V2, 2_500) if pool == V2 else lp_on_chain.provide_v3(chain, V3, -30, 30, 2_500)
     action = planned(chain, tmp_path, pool, [own], share="0%")
-    at, stopped = prices(chain, action), 0
+    at = prices(chain, action)
+    stopped = 0
     fair = worth(positions.owned_amounts(lp_on_chain.read(chain, own), *at), at)
     for thousands in sizes:
         mark = chain.snapshot()

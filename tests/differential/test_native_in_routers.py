@@ -34,7 +34,8 @@ def by_value(leg: Leg) -> tuple[Leg, Leg]:
 def run_exactly(desk: Desk, plan: Plan) -> Receipt:
     """Approves what the plan asks for, runs it, and holds the wallet, the router and the events against the plan, to the wei."""
     desk.approve_for(plan)
-    tokens, native = desk.balances(), native_of(desk.chain, desk.wallet)
+    tokens = desk.balances()
+    native = native_of(desk.chain, desk.wallet)
     receipt = desk.swap(plan)
     assert receipt.status == 1
     moved = plan.wallet_changes()
@@ -106,10 +107,12 @@ def test_bought_wrapped_coin__is_unwrapped_without_approval(anvil_chain: LocalCh
 
 def test_the_wallet_unwraps_by_itself(anvil_chain: LocalChain) -> None:
     desk = Desk(anvil_chain)
-    weth, raw = desk.at("WETH"), 5 * 10**16
+    weth = desk.at("WETH")
+    raw = 5 * 10**16
     plan = plan_of(build_unwrap_leg(weth, raw))
     grant = desk.grant(IntentKind.UNWRAP, plan=plan, floors_raw=(raw,))
-    wrapped, native = desk.chain.balance("WETH"), native_of(desk.chain, desk.wallet)
+    wrapped = desk.chain.balance("WETH")
+    native = native_of(desk.chain, desk.wallet)
     receipt = desk.run(desk.tx(weth, "0x" + (WITHDRAW + raw.to_bytes(32, "big")).hex()), grant)
     assert receipt.status == 1
     assert receipt.net_transfers(desk.wallet) == {weth: -raw}

@@ -42,7 +42,8 @@ ROUTERS = ("swap_router_02", "rebalancer")
 
 @pytest.mark.parametrize("number", [120, *slow([10_000])])
 def test_no_transaction_pays_more_than_the_bound(anvil_chain: LocalChain, number: int) -> None:
-    line, random = anvil_chain.transport, Random(number)
+    line = anvil_chain.transport
+    random = Random(number)
     install(line)
     below = 0
     for prices in PRICES:
@@ -59,7 +60,8 @@ def test_no_transaction_pays_more_than_the_bound(anvil_chain: LocalChain, number
 @pytest.mark.parametrize("router", ROUTERS)
 def test_the_expected_fee_of_a_swap_is_near_the_true_one(anvil_chain: LocalChain, router: str) -> None:
     """At most 1.2 times it in the median, for every number of legs; the bound is at least three times it."""
-    line, random = anvil_chain.transport, Random(29)
+    line = anvil_chain.transport
+    random = Random(29)
     install(line)
     ratios: dict[int, list[float]] = defaultdict(list)
     for prices in PRICES:
@@ -76,7 +78,8 @@ def test_the_expected_fee_of_a_swap_is_near_the_true_one(anvil_chain: LocalChain
 
 
 def test_expected_approval_fee__is_at_least_the_true_one(anvil_chain: LocalChain) -> None:
-    line, random = anvil_chain.transport, Random(7)
+    line = anvil_chain.transport
+    random = Random(7)
     install(line)
     set_prices(line, *PRICES[0])
     data = "0x095ea7b3" + bytes(12).hex() + random.randbytes(20).hex() + f"{123_456_789_012_345_678_901:064x}"

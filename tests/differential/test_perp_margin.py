@@ -23,7 +23,8 @@ def perps(perps_chain: LocalPerps) -> LocalPerps:
 
 def assert_equal(perps: LocalPerps, who: str) -> MarginAccount:
     """Every figure of the account is the contracts' own."""
-    account, views = account_of(perps, who), perps.account_balance.functions
+    account = account_of(perps, who)
+    views = perps.account_balance.functions
     _, unrealised, _ = views.getPnlAndPendingFee(who).call()
     scale = 10 ** (18 - perps.collateral_token.decimals)
     assert margin.unrealised_profit_raw(account) == unrealised
@@ -37,7 +38,8 @@ def assert_equal(perps: LocalPerps, who: str) -> MarginAccount:
 
 
 def test_every_figure_of_the_account_is_the_contracts_own(perps: LocalPerps) -> None:
-    trader, whale = perps.chain.accounts[3].address, perps.chain.whale.address
+    trader = perps.chain.accounts[3].address
+    whale = perps.chain.whale.address
     perps.deposit(trader, 10_000 * 10**6 + 7)
     assert_equal(perps, trader)
     for symbol, size in (("WETH", 3 * WAD + 11), ("WBTC", -(WAD // 9)), ("WETH", -WAD), ("WBTC", WAD // 30), ("WETH", -4 * WAD)):
@@ -54,7 +56,8 @@ def test_a_fill_changes_the_account_as_computed(perps: LocalPerps) -> None:
     trader = perps.chain.accounts[3].address
     perps.deposit(trader, 10_000 * 10**6)
     for size in (2 * WAD, WAD // 3, -WAD, -3 * WAD, WAD):
-        before, base_token = account_of(perps, trader), perps.markets["WETH"].base_token
+        before = account_of(perps, trader)
+        base_token = perps.markets["WETH"].base_token
         settled, changed = _events(perps, perps.trade(trader, "WETH", size))
         due = [replace(position, funding_pending_raw=settled) for position in before.positions]
         computed = margin.with_trade(replace(before, positions=tuple(due)), base_token, size, changed)
@@ -85,7 +88,8 @@ def _open_notional(account: MarginAccount, market: str) -> int:
 
 
 def test_the_account_is_liquidated_when_the_mathematics_says_so(perps: LocalPerps) -> None:
-    trader, whale = perps.chain.accounts[3].address, perps.chain.whale.address
+    trader = perps.chain.accounts[3].address
+    whale = perps.chain.whale.address
     perps.deposit(trader, 2_000 * 10**6)
     perps.trade(trader, "WETH", 4 * WAD)
     base = perps.markets["WETH"].base_token

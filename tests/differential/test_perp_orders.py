@@ -54,7 +54,8 @@ def test_a_quote_is_what_the_transaction_exchanges(perps: LocalPerps, size_raw: 
     who = funded(perps)
     order = order_of(perps, who, size_raw)
     order = replace(order, bound_raw=max(1, order.bound_raw))
-    quote, before = quoted(perps, order, who), perps.account_balance.functions.getTakerOpenNotional(who, order.market).call()
+    quote = quoted(perps, order, who)
+    before = perps.account_balance.functions.getTakerOpenNotional(who, order.market).call()
     send_order(perps, order, who)
     changed = abs(perps.account_balance.functions.getTakerOpenNotional(who, order.market).call() - before)
     fee = -(-quote.quote_raw * 1_000 // 999) - quote.quote_raw if size_raw < 0 else quote.quote_raw // 1_000
@@ -89,8 +90,10 @@ def test_leverage_pause_and_deadline__are_refused_in_words(perps: LocalPerps) ->
 
 
 def test_a_delegate_trades_and_withdraws_nothing(perps: LocalPerps) -> None:
-    who, key = funded(perps), perps.chain.accounts[4].address
-    contracts, order = contracts_of(perps, who), order_of(perps, who, WAD)
+    who = funded(perps)
+    key = perps.chain.accounts[4].address
+    contracts = contracts_of(perps, who)
+    order = order_of(perps, who, WAD)
     with pytest.raises(Refused, match="not a delegate of the account"):
         quoted(perps, order, who, key)
     send_data(perps, contracts.delegate_approval, venue.encode_delegate(key, is_allowed=True), who)
@@ -107,7 +110,8 @@ def test_a_delegate_trades_and_withdraws_nothing(perps: LocalPerps) -> None:
 
 def test_margin_is_deposited_and_withdrawn_up_to_what_is_free(perps: LocalPerps) -> None:
     who = funded(perps)
-    contracts, token = contracts_of(perps, who), perps.collateral_token.address
+    contracts = contracts_of(perps, who)
+    token = perps.collateral_token.address
     usdc = perps.chain.token_contract("USDC").functions
     perps.chain.send(usdc.mint(who, 500 * 10**6))
     perps.chain.send(usdc.approve(contracts.vault, 500 * 10**6), who)
@@ -128,7 +132,9 @@ POLICY = FuturesPolicy((FuturesTarget("", 10_000),), 30_000, 1_000, LIMITS)
 def ride(perps: LocalPerps, seed: int, agent: bool) -> tuple[bool, int]:
     """Whether a book of 3x is liquidatable at any hour of a fall of 40 % and a rise of 60 %, which a whale trades, and for how many
     hours in a row its leverage is above the limit."""
-    chance, who, whale = random.Random(seed), funded(perps), perps.chain.whale.address
+    chance = random.Random(seed)
+    who = funded(perps)
+    whale = perps.chain.whale.address
     base = perps.markets["WETH"].base_token
     policy = replace(POLICY, targets=(FuturesTarget(base, 10_000),))
     send_order(perps, order_of(perps, who, 14 * WAD, 500), who)

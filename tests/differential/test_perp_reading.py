@@ -47,7 +47,8 @@ def test_the_lens_reads_what_the_views_answer(perps: LocalPerps) -> None:
 
 
 def test_funding_beyond_the_cap_of_the_venue_counts_at_the_cap(perps: LocalPerps) -> None:
-    who, scope = with_positions(perps), scope_of(perps, perps.chain.accounts[3].address)
+    who = with_positions(perps)
+    scope = scope_of(perps, perps.chain.accounts[3].address)
     answers = answers_of(perps, who)
     at = next(number for number, perp_question in enumerate(perp_questions(scope)) if perp_question.name == "mean index of WETH")
     answer = answers[at]
@@ -68,8 +69,10 @@ def test_an_empty_account_is_read_as_empty(perps: LocalPerps) -> None:
 
 def test_a_negative_balance_of_the_vault_is_a_debt(perps: LocalPerps) -> None:
     """Settled losses above the collateral (AccountBalance settles them into Vault's int256)."""
-    who, debt = perps.chain.accounts[5].address, uint_word(2**256 - 5 * 10**6)
-    scope, answers = scope_of(perps, who), answers_of(perps, who)
+    who = perps.chain.accounts[5].address
+    debt = uint_word(2**256 - 5 * 10**6)
+    scope = scope_of(perps, who)
+    answers = answers_of(perps, who)
     for number, perp_question in enumerate(perp_questions(scope)):
         if perp_question.name in ("collateral", "account value"):
             answers[number] = debt
@@ -81,7 +84,8 @@ def test_a_negative_balance_of_the_vault_is_a_debt(perps: LocalPerps) -> None:
 
 
 def test_a_position_in_another_market_makes_the_account_unknown(perps: LocalPerps) -> None:
-    who, scope = with_positions(perps), scope_of(perps, perps.chain.accounts[3].address)
+    who = with_positions(perps)
+    scope = scope_of(perps, perps.chain.accounts[3].address)
     narrow = replace(scope, markets=scope.markets[:1])
     items = [question.item for question in perp_questions(narrow)]
     read = read_account(narrow, list(query_lens(perps.chain.transport, items)))
@@ -93,7 +97,8 @@ def test_a_position_in_another_market_makes_the_account_unknown(perps: LocalPerp
 def test_non_address__is_no_market_and_makes_all_unknown(perps: LocalPerps, name: str) -> None:
     """A lying endpoint may set a bit above an address, which no contract can answer."""
     who = with_positions(perps)
-    scope, answers = scope_of(perps, who), answers_of(perps, who)
+    scope = scope_of(perps, who)
+    answers = answers_of(perps, who)
     at = next(number for number, perp_question in enumerate(perp_questions(scope)) if perp_question.name == name)
     base = int(scope.markets[0].base, 16)
     answers[at] = uint_word(32) + uint_word(2) + uint_word(base | 1 << 160) + uint_word(base)
@@ -124,7 +129,8 @@ def test_liquidity_of_its_own_makes_the_account_unknown(perps: LocalPerps) -> No
 def test_no_single_answer_can_be_falsified_or_missing_unnoticed(perps: LocalPerps) -> None:
     """A lie in any figure of the account contradicts the others; prices alone are checked elsewhere."""
     who = with_positions(perps)
-    scope, answers = scope_of(perps, who), answers_of(perps, who)
+    scope = scope_of(perps, who)
+    answers = answers_of(perps, who)
     questions = perp_questions(scope)
     prices = ("index", "mean", "fee of", "maximum ticks", "state", "maximum funding rate")
     for number, question in enumerate(questions):

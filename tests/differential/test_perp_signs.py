@@ -47,7 +47,8 @@ def open_position_of(perps: LocalPerps, size_raw: int) -> None:
 
 def move_prices(perps: LocalPerps, share: Fraction, index: bool = True) -> None:
     """Pool, and index if wanted, go to another price; the mark follows within the hour."""
-    chain, books = perps.chain, perps.chain.deployed_world
+    chain = perps.chain
+    books = perps.chain.deployed_world
     price = books.prices_usd["WETH"] * (1 + share)
     chain.node.mine_at(chain.now_s() + 15)
     if index:
@@ -66,7 +67,8 @@ def test_a_size_is_positive_for_a_long_and_negative_for_a_short(perps: LocalPerp
 
 @SIDES
 def test_a_negative_order_sells_and_a_positive_one_buys(perps: LocalPerps, side: int) -> None:
-    chain, market = perps.chain, read(perps).market(perps.markets["WETH"].base_token)
+    chain = perps.chain
+    market = read(perps).market(perps.markets["WETH"].base_token)
     order = PerpOrder(market.market, side * WAD, PerpOrderKind.MARKET, index_bound_raw(market, side * WAD, 200), False)
     contracts = contracts_of(perps, chain.wallet.address)
     sent = send_data(
@@ -100,7 +102,8 @@ def test_unrealised_profit__is_positive_with_the_position(perps: LocalPerps, sid
 def test_a_realised_profit_is_positive_for_a_gain(perps: LocalPerps, side: int) -> None:
     open_position_of(perps, side * 2 * WAD)
     move_prices(perps, Fraction(side * 6, 100))
-    value, size = margin.account_value_raw(read(perps)), only(perps).size_raw
+    value = margin.account_value_raw(read(perps))
+    size = only(perps).size_raw
     perps.trade(perps.chain.wallet.address, "WETH", -size)
     closed = read(perps)
     assert closed.realised_raw > 0 == len(closed.positions)
@@ -119,7 +122,8 @@ def test_a_positive_daily_rate_has_longs_pay_shorts(perps: LocalPerps, side: int
     assert rate * premium > 0
     assert margin.funding_pending_raw(account) * side * premium > 0
     assert expected_funding_of_all(account, 86_400) * side * premium > 0
-    before, pending = margin.collateral_value_raw(replace(account, positions=())), margin.funding_pending_raw(account)
+    before = margin.collateral_value_raw(replace(account, positions=()))
+    pending = margin.funding_pending_raw(account)
     perps.trade(perps.chain.wallet.address, "WETH", WAD // 10**6)  # settles what is pending
     settled = read(perps)
     after = margin.collateral_value_raw(replace(settled, positions=()))
@@ -131,8 +135,10 @@ def test_a_positive_daily_rate_has_longs_pay_shorts(perps: LocalPerps, side: int
 @SIDES
 def test_a_long_is_liquidated_below_its_mark_and_a_short_above(perps: LocalPerps, side: int) -> None:
     open_position_of(perps, side * 20 * WAD)
-    account, base = read(perps), perps.markets["WETH"].base_token
-    distance, price = margin.liquidation_distance(account, base), margin.liquidation_price(account, base)
+    account = read(perps)
+    base = perps.markets["WETH"].base_token
+    distance = margin.liquidation_distance(account, base)
+    price = margin.liquidation_price(account, base)
     assert distance is not None
     assert price is not None
     assert distance * side < 0
@@ -143,7 +149,8 @@ def test_a_long_is_liquidated_below_its_mark_and_a_short_above(perps: LocalPerps
 def test_a_liquidation_sells_a_long_and_buys_a_short_back(perps: LocalPerps, side: int) -> None:
     open_position_of(perps, side * 26 * WAD)
     move_prices(perps, Fraction(-side * 8, 100))
-    chain, before = perps.chain, only(perps).size_raw
+    chain = perps.chain
+    before = only(perps).size_raw
     assert margin.is_liquidatable(read(perps))
     liquidate = perps.clearing_house.get_function_by_signature("liquidate(address,address)")
     receipt = chain.w3.eth.get_transaction_receipt(

@@ -86,7 +86,8 @@ def test_unnamed_market__is_read_at_once_then_in_two_trips(perps: LocalPerps) ->
     chain = perps.chain
     scope = scope_of(perps, chain.wallet.address)
     alone = reader(chain, layer_scopes=(replace(scope, markets=scope.markets[:1]),))
-    first, second = alone.snapshot(), alone.snapshot()
+    first = alone.snapshot()
+    second = alone.snapshot()
     whole = margin_account(reader(chain, layer_scopes=(scope,)).snapshot())
     assert whole is not None
     assert margin_account(first) is not None
@@ -152,7 +153,8 @@ def test_a_lie_about_any_margin_figure_is_refused_and_named(perps: LocalPerps, f
     liar = RecordingTransport(honest(chain, "liar"), "liar", change=lie)
     with raises_code(Refused, "quorum", "liar"):
         reader(chain, honest(chain, "alpha"), liar, min_operators=2, layer_scopes=(scope,)).snapshot()
-    alpha, beta = honest(chain, "alpha"), honest(chain, "beta")
+    alpha = honest(chain, "alpha")
+    beta = honest(chain, "beta")
     snapshot = reader(chain, liar, alpha, beta, min_operators=2, layer_scopes=(scope,)).snapshot()
     assert snapshot.operators == ("alpha", "beta")
     assert margin_account(snapshot) is not None

@@ -30,7 +30,8 @@ MIXES = (
 @pytest.mark.parametrize("values", [*slow(MIXES[:1]), *MIXES[1:]])
 def test_five_assets__reach_their_targets_to_the_wei(anvil_chain: LocalChain, values: dict[str, int]) -> None:
     hold(anvil_chain, values)
-    step, desk = step_of(anvil_chain, TARGETS), Desk(anvil_chain)
+    step = step_of(anvil_chain, TARGETS)
+    desk = Desk(anvil_chain)
     swap_plan = plan(step, rebalance_to_targets(step))
     desk.approve_for(swap_plan)
     receipt = desk.swap(swap_plan)
@@ -46,7 +47,8 @@ def test_five_assets__reach_their_targets_to_the_wei(anvil_chain: LocalChain, va
 
 def test_plan__moves_no_real_pool_beyond_its_bound(anvil_chain: LocalChain) -> None:
     hold(anvil_chain, {"WETH": 100_000, "WBTC": 100_000, "USDC": 100_000, "USDT": 100_000, "LINK": 2_000_000})
-    step, desk = step_of(anvil_chain, TARGETS), Desk(anvil_chain)
+    step = step_of(anvil_chain, TARGETS)
+    desk = Desk(anvil_chain)
     swap_plan = plan(step, rebalance_to_targets(step))
     before = {name: price_now(anvil_chain, name) for name in anvil_chain.address_by_pool}
     desk.approve_for(swap_plan)
@@ -58,8 +60,10 @@ def test_plan__moves_no_real_pool_beyond_its_bound(anvil_chain: LocalChain) -> N
 
 def test_a_swap_by_hand_pays_what_plan_and_quote_said(anvil_chain: LocalChain) -> None:
     hold(anvil_chain, {"WETH": 300_000})
-    step, desk = step_of(anvil_chain, TARGETS), Desk(anvil_chain)
-    weth, usdt = desk.at("WETH"), desk.at("USDT")
+    step = step_of(anvil_chain, TARGETS)
+    desk = Desk(anvil_chain)
+    weth = desk.at("WETH")
+    usdt = desk.at("USDT")
     amount = 80 * 10**18
     plan = plan_swap(step, weth, usdt, amount)
     promised = quote(step, weth, usdt, amount).amount_out_raw

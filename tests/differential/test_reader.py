@@ -29,7 +29,8 @@ def local(chain: LocalChain, operator: str) -> EndpointProvider:
 
 
 def test_snapshot__takes_two_requests_for_any_number_of_pools(anvil_chain: LocalChain) -> None:
-    few, many = pools(anvil_chain)[:1], pools(anvil_chain) * 3
+    few = pools(anvil_chain)[:1]
+    many = pools(anvil_chain) * 3
     with serve(passing_on(anvil_chain.url or "")) as server:
         for number, used in enumerate((few, many), start=1):
             line = EndpointProvider(server.url, "counted", 10)
@@ -155,7 +156,8 @@ def test_node_that_runs_no_lens__is_tried_again_and_named(anvil_chain: LocalChai
 
 
 def test_endpoint_down__is_named_and_enough_others_go_on(anvil_chain: LocalChain) -> None:
-    alpha, beta = local(anvil_chain, "alpha"), local(anvil_chain, "beta")
+    alpha = local(anvil_chain, "alpha")
+    beta = local(anvil_chain, "beta")
     down = EndpointProvider(f"http://127.0.0.1:{free_port()}", "gamma", 1, attempts=1)
     snapshot = reader(anvil_chain, alpha, down, beta, min_operators=2).snapshot()
     assert snapshot.operators == ("alpha", "beta")

@@ -72,7 +72,8 @@ def test_a_lie_about_any_single_field_is_refused_and_named(anvil_chain: LocalCha
 
 @pytest.mark.parametrize("lie", FIELDS.values(), ids=FIELDS.keys())
 def test_a_liar_among_three_is_outvoted_and_named(anvil_chain: LocalChain, lie: Lie) -> None:
-    alpha, beta = honest(anvil_chain, "alpha"), honest(anvil_chain, "beta")
+    alpha = honest(anvil_chain, "alpha")
+    beta = honest(anvil_chain, "beta")
     truth = reader(anvil_chain, alpha, beta, min_operators=2).snapshot()
     snapshot = reader(
         anvil_chain, RecordingTransport(honest(anvil_chain, "liar"), "liar", change=lie), alpha, beta, min_operators=2

@@ -18,13 +18,15 @@ from tests.support.rebalancer import RebalancerAttack
 from tests.support.samples import slow
 from tests.support.venues import CONCENTRATED, POOL_MANAGER, V4_QUOTER, Venue, VenuePool, Venues
 
-HERE, PAIR = Flow.HERE, Flow.PAIR
+HERE = Flow.HERE
+PAIR = Flow.PAIR
 SOME_PAIRS = [(Venue.V4, Venue.V4), *pairwise((*Venue, next(iter(Venue))))]
 """Each kind as the first and as the second of two; a manager of V4 is unlocked once for both."""
 
 
 def test_the_deployer_gives_the_predicted_address_and_code(venues: Venues) -> None:
-    stall, eth = RebalancerAttack(venues), venues.chain.w3.eth
+    stall = RebalancerAttack(venues)
+    eth = venues.chain.w3.eth
     code = eth.get_code(stall.rebalancer)
     assert "0x" + keccak(code).hex() == deployment.rebalancer_code_hash()
     assert 0 < len(code) < 24_576
@@ -91,7 +93,8 @@ def test_an_output_goes_straight_into_the_next_pair(venues: Venues, first: Venue
 def test_v4_adds_its_credit_to_what_lies_here(venues: Venues) -> None:
     """USDC comes from V3 and, in the same unlocking, from V4; one V4 leg sells all of it."""
     stall = RebalancerAttack(venues)
-    weth, usdc = stall.at("WETH"), stall.at("USDC")
+    weth = stall.at("WETH")
+    usdc = stall.at("USDC")
     before = stall.leg(stall.pool(Venue.V3, "WETH", "USDC"), weth, sink=HERE)
     within = stall.leg(stall.pool(Venue.V4, "WETH", "USDC"), weth, sink=HERE)
     link = stall.pool(Venue.V4, "USDC", "LINK")
@@ -102,7 +105,8 @@ def test_v4_adds_its_credit_to_what_lies_here(venues: Venues) -> None:
 
 
 def test_pools_of_two_managers_are_unlocked_one_after_the_other(venues: Venues) -> None:
-    stall, chain = RebalancerAttack(venues), venues.chain
+    stall = RebalancerAttack(venues)
+    chain = venues.chain
     first = stall.pool(Venue.V4, "WETH", "USDC")
     manager = chain.deploy(npm_artifact(POOL_MANAGER), chain.whale.address)
     stall.venues = replace(
@@ -120,7 +124,8 @@ def test_pools_of_two_managers_are_unlocked_one_after_the_other(venues: Venues) 
 
 def test_native_coin_trades_in_v4_as_itself(venues: Venues) -> None:
     stall = RebalancerAttack(venues)
-    pool, usdc = stall.pool(Venue.V4, "ETH", "USDC"), stall.at("USDC")
+    pool = stall.pool(Venue.V4, "ETH", "USDC")
+    usdc = stall.at("USDC")
     sold = stall.leg(pool, NATIVE)
     assert stall.send(stall.program(sold)) == {"ETH": -sold.amount_raw, "USDC": sold.min_out_raw}
     bought = stall.leg(pool, usdc)
@@ -132,7 +137,8 @@ def test_coin_is_wrapped_and_unwrapped_between_pools(venues: Venues) -> None:
     """WETH is unwrapped for a native pool; what a native pool pays is wrapped for a pool of WETH."""
     stall = RebalancerAttack(venues)
     weth, usdc, usdt = (stall.at(symbol) for symbol in ("WETH", "USDC", "USDT"))
-    native, v3 = stall.pool(Venue.V4, "ETH", "USDC"), stall.pool(Venue.V3, "WETH", "USDT", tier=(500, 10))
+    native = stall.pool(Venue.V4, "ETH", "USDC")
+    v3 = stall.pool(Venue.V3, "WETH", "USDT", tier=(500, 10))
     coin = stall.raw(weth, 300)
     unwrap = replace(stall.leg(native, NATIVE, coin), row=stall.wrapped, token_in=weth, token_out=NATIVE, min_out_raw=coin, sink=HERE)
     sell = native.leg(NATIVE, 0, venues.quote(native, NATIVE, coin), source=HERE)

@@ -18,7 +18,8 @@ from tests.support.programs import Condition, Flow, Program, ProgramLeg
 from tests.support.rebalancer import CALLBACKS, RebalancerAttack, unlock_calldata
 from tests.support.venues import CONCENTRATED, LOWEST, Venue, VenuePool, Venues
 
-HERE, PAIR = Flow.HERE, Flow.PAIR
+HERE = Flow.HERE
+PAIR = Flow.PAIR
 every_callback = pytest.mark.parametrize("venue", CONCENTRATED)
 every_pool_callback = pytest.mark.parametrize("venue", [venue for venue in CONCENTRATED if venue is not Venue.V4])
 
@@ -46,7 +47,8 @@ def own_swap(pool: VenuePool, recipient: str, raw: int) -> str:
 def test_nobody_makes_an_idle_rebalancer_pay(venues: Venues, venue: Venue) -> None:
     """Forged callback, stolen allowance: the victim's allowance is open, and only its own call spends it."""
     stall = RebalancerAttack(venues)
-    pool, before = stall.pool(venue, "WETH", "USDC"), venues.chain.balances()
+    pool = stall.pool(venue, "WETH", "USDC")
+    before = venues.chain.balances()
     forged = [callback(stall, venue, stall.victim, stall.at(symbol), 10**6) for symbol in ("WETH", "USDC", "USDT")]
     forged += [callback(stall, venue, stall.victim, stall.at("WETH"), 0), callback(stall, venue, stall.rebalancer, stall.at("WETH"), 1)]
     broken = [forged[0][:-64], forged[0] + "00" * 32, "0x" + forged[0][2:10]]
@@ -73,7 +75,8 @@ def test_foreign_allowance__is_not_spent_by_the_victim_s_calldata(venues: Venues
 def test_thief_in_a_genuine_pool__spends_no_victim_allowance(venues: Venues, venue: Venue) -> None:
     """The genuine pool, or the genuine manager, calls the thief back, and the thief calls Rebalancer."""
     stall = RebalancerAttack(venues)
-    thief, pool = stall.deploy("CallbackThief"), stall.pool(venue, "WETH", "USDC")
+    thief = stall.deploy("CallbackThief")
+    pool = stall.pool(venue, "WETH", "USDC")
     for payer in (stall.victim, stall.rebalancer, thief.address):
         forged = callback(stall, venue, payer, pool.token0, 10**6)
         steal = stall.calldata(thief, "act", pool.address, own_swap(pool, thief.address, 10**6), stall.rebalancer, forged)
@@ -84,7 +87,8 @@ def test_thief_in_a_genuine_pool__spends_no_victim_allowance(venues: Venues, ven
 def test_reserves_stale_in_a_callback__buy_nothing(venues: Venues, venue: Venue) -> None:
     """Read-only re-entrancy: the pool is called from inside its own swap, and Rebalancer with it."""
     stall = RebalancerAttack(venues)
-    caller, pool = stall.deploy("CallbackThief"), stall.pool(venue, "WETH", "USDC")
+    caller = stall.deploy("CallbackThief")
+    pool = stall.pool(venue, "WETH", "USDC")
     venues.chain.set_balance("USDC", 10**9, owner=caller.address)
     approve = stall.calldata(venues.chain.token_contract("USDC"), "approve", stall.rebalancer, 2**200)
     venues.chain.send(caller.functions.act(stall.at("USDC"), approve, stall.at("USDC"), "0x"))
@@ -99,7 +103,8 @@ def test_malicious_token__forges_no_callback(venues: Venues, venue: Venue, sells
     """Bought, the token runs while the pool is awaited; sold, just after it was served. It sends the very data that is awaited."""
     stall = RebalancerAttack(venues, evil=True)
     sold = "EVIL" if sells_evil else "WETH"
-    pool, other = stall.pool(venue, "EVIL", "WETH"), stall.pool(venue, "USDC", "USDT")
+    pool = stall.pool(venue, "EVIL", "WETH")
+    other = stall.pool(venue, "USDC", "USDT")
     leg = stall.leg(pool, stall.at(sold))
     program = stall.program(leg, stall.leg(stall.pool(venue, "WETH", "USDC"), stall.at("WETH")))
     amounts = (leg.amount_raw, -1) if pool.token0 == stall.at(sold) else (-1, leg.amount_raw)
@@ -151,7 +156,8 @@ def test_dirty_deltas_of_a_hook__undo_all_or_nothing(venues: Venues, dirt: str, 
     """What is taken must be paid by whom took it; what is given to Rebalancer unasked cannot be left there."""
     stall = RebalancerAttack(venues)
     pool = stall.hooked_pool("WETH", "USDC")
-    manager, weth = venues.manager, stall.at("WETH")
+    manager = venues.manager
+    weth = stall.at("WETH")
     venues.chain.set_balance("WETH", ETHER, owner=stall.accomplice.address)
     calls = {
         "take": [(pool.address, stall.calldata(manager, "take", weth, stall.thief, 10**6))],
@@ -178,7 +184,8 @@ def test_token_that_settles_for_itself__undoes_the_transaction(venues: Venues) -
     """The tokens lie in the manager already, and Rebalancer has not yet said so: an accomplice says it first."""
     stall = RebalancerAttack(venues, evil=True)
     pool = stall.pool(Venue.V4, "EVIL", "WETH")
-    manager, evil = venues.manager, stall.at("EVIL")
+    manager = venues.manager
+    evil = stall.at("EVIL")
     leg = stall.leg(pool, evil)
     settle = (pool.address, stall.calldata(manager, "settle"))
     stall.prepare([settle, (pool.address, stall.calldata(manager, "take", evil, stall.thief, leg.amount_raw))])
@@ -218,12 +225,14 @@ def test_malicious_token__grabs_nothing_between_legs(venues: Venues, venue: Venu
 @pytest.mark.parametrize("venue", list(Venue))
 def test_flooding_or_refusing_token__costs_only_its_swap(venues: Venues, venue: Venue) -> None:
     """Nobody copies the megabyte, else the gas would not suffice. FALSE says no by its answer alone; its pool holds only USDC."""
-    stall, chain = RebalancerAttack(venues), venues.chain
+    stall = RebalancerAttack(venues)
+    chain = venues.chain
     mega = chain.deploy(own_artifact("MegabyteToken"))
     good = stall.program(stall.leg(stall.pool(venue, "WETH", "USDC"), stall.at("WETH")))
     assert stall.would(replace(good, conditions={**good.conditions, mega: Condition(Fraction(0), 0)})) == ""
     false = add_foreign(chain, "FALSE", attack("FalseToken"))
-    pool, usdc = stall.pool(venue, "FALSE", "USDC", usd=0), stall.at("USDC")
+    pool = stall.pool(venue, "FALSE", "USDC", usd=0)
+    usdc = stall.at("USDC")
     if venue is not Venue.V2:
         tick = round(log(stall.price(pool.token0) / stall.price(pool.token1), 1.0001)) // pool.spacing * pool.spacing
         side = (tick + 100 * pool.spacing, tick + 200 * pool.spacing) if pool.token0 == usdc else (tick - 200 * pool.spacing, tick)
@@ -236,7 +245,8 @@ def test_flooding_or_refusing_token__costs_only_its_swap(venues: Venues, venue: 
 @pytest.mark.parametrize("venue", list(Venue))
 def test_a_fee_on_transfer_loses_nobody_money(venues: Venues, venue: Venue, sells: bool) -> None:
     """Sold, it arrives short: a pool refuses it, and a pair counts what arrived. Bought, it reaches the wallet short of its bound."""
-    stall, chain = RebalancerAttack(venues), venues.chain
+    stall = RebalancerAttack(venues)
+    chain = venues.chain
     fee = add_foreign(chain, "FEE", attack("SwitchedFeeToken"))
     venues.fund(["FEE"])
     chain.set_balance("FEE", 1_000 * ETHER)

@@ -19,7 +19,8 @@ from tests.support.programs import Flow, Program, ProgramLeg, Row, RowKind, reba
 from tests.support.rebalancer import CALLBACKS, RebalancerAttack, unlock_calldata
 from tests.support.venues import CONCENTRATED, Venue, Venues
 
-HERE, PAIR = Flow.HERE, Flow.PAIR
+HERE = Flow.HERE
+PAIR = Flow.PAIR
 every_callback = pytest.mark.parametrize("venue", CONCENTRATED)
 every_pool_callback = pytest.mark.parametrize("venue", [venue for venue in CONCENTRATED if venue is not Venue.V4])
 
@@ -158,7 +159,8 @@ def test_a_forged_manager_in_the_victims_own_program_robs_nobody(venues: Venues,
 
 def test_forged_manager_with_other_words__is_not_served(venues: Venues) -> None:
     stall = RebalancerAttack(venues)
-    weth, usdc = stall.at("WETH"), stall.at("USDC")
+    weth = stall.at("WETH")
+    usdc = stall.at("USDC")
     greedy = Program([ProgramLeg(venues.rows[Venue.V4], weth, usdc, 10 * ETHER, 1, 500, 10)], {}).encode()
     words = bytes.fromhex(unlock_calldata(greedy, stall.victim)[2 + 8 + 128 :])[: len(greedy) + 96]
     forged = stall.deploy("ForgedManager", 1, 0, 10**12, words)
@@ -168,7 +170,8 @@ def test_forged_manager_with_other_words__is_not_served(venues: Venues) -> None:
 
 def test_tokens_sent_nowhere_or_a_wrong_way__are_refused(venues: Venues) -> None:
     stall = RebalancerAttack(venues)
-    weth, usdt = stall.at("WETH"), stall.at("USDT")
+    weth = stall.at("WETH")
+    usdt = stall.at("USDT")
     for venue in Venue:
         pool = stall.pool(venue, "WETH", "USDC")
         leg = stall.leg(pool, weth)
@@ -184,7 +187,8 @@ def test_tokens_sent_nowhere_or_a_wrong_way__are_refused(venues: Venues) -> None
 
 @every_callback
 def test_program__is_not_run_after_its_deadline_or_when_torn(venues: Venues, venue: Venue) -> None:
-    stall, now_s = RebalancerAttack(venues), venues.chain.now_s()
+    stall = RebalancerAttack(venues)
+    now_s = venues.chain.now_s()
     program = stall.program(stall.leg(stall.pool(venue, "WETH", "USDC"), stall.at("WETH")))
     assert stall.would(replace(program, deadline_s=now_s - 1)) == "Expired()"
     assert stall.would(replace(program, deadline_s=now_s + 600)) == ""

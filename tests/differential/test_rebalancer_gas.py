@@ -47,7 +47,8 @@ def swap_alone(pool: VenuePool, leg: ProgramLeg) -> str:
 @pytest.mark.parametrize("name", SWAPS)
 def test_four_swaps_in_one_unlocking_cost_less_than_one_by_one(venues: Venues, name: str) -> None:
     """Pools have traded before; allowances are exact and used up in each way."""
-    stall, chain = RebalancerAttack(venues), venues.chain
+    stall = RebalancerAttack(venues)
+    chain = venues.chain
     if "USDT" in str(SWAPS[name]):  # PoolSwapTest pays only with tokens that answer
         chain.add_token("DAI", 18, 1)
         venues.fund(["DAI"])
@@ -73,7 +74,8 @@ def test_four_swaps_in_one_unlocking_cost_less_than_one_by_one(venues: Venues, n
         "own calls": (stall.rebalancer, singles, [stall.program(leg).calldata for leg in singles]),
         "PoolSwapTest": (router.address, singles, [swap_alone(pool, leg) for pool, leg in zip(pools, singles, strict=True)]),
     }
-    used, balances = {}, []
+    used = {}
+    balances = []
     for way, (spender, legs, calls) in ways.items():
         mark = chain.snapshot()
         for token in {leg.token_in for leg in legs}:

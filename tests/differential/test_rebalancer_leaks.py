@@ -27,7 +27,8 @@ def robbed_in_between(stall: RebalancerAttack, venue: Venue, deposit: int) -> tu
 
     Returns the program with its least out, and what it would bring.
     """
-    chain, venues = stall.chain, stall.venues
+    chain = stall.chain
+    venues = stall.venues
     weth, evil, usdc = (stall.at(symbol) for symbol in ("WETH", "EVIL", "USDC"))
     last = stall.pool(Venue.V2, "EVIL", "USDC")
     first = stall.leg(stall.pool(venue, "EVIL", "WETH"), weth, ETHER // 10, sink=HERE)
@@ -77,7 +78,8 @@ def test_without_a_deposit_the_balances_tell_of_the_same_robbery(venues: Venues,
 @every_kind_with_callback
 def test_value_floor__believes_no_pool_skewed_in_mid_flight(venues: Venues, venue: Venue) -> None:
     """The victim buys EVIL at twice its price, while the accomplice makes another genuine pool say that it is worth that."""
-    stall, chain = RebalancerAttack(venues, evil=True), venues.chain
+    stall = RebalancerAttack(venues, evil=True)
+    chain = venues.chain
     weth, evil, usdc = (stall.at(symbol) for symbol in ("WETH", "EVIL", "USDC"))
     dear = stall.pool(venue, "EVIL", "WETH")
     venues.swap(dear, weth, stall.raw(weth, 700_000))
@@ -105,7 +107,8 @@ def force_coin(stall: RebalancerAttack, wei: int) -> None:
 @pytest.mark.parametrize("forced", [0, ETHER])
 def test_coin_sent_along_goes_home_and_forced_coin_is_nobodys(venues: Venues, forced: int) -> None:
     stall = RebalancerAttack(venues)
-    pool, weth = stall.pool(Venue.V4, "ETH", "USDC"), stall.at("WETH")
+    pool = stall.pool(Venue.V4, "ETH", "USDC")
+    weth = stall.at("WETH")
     if forced:
         force_coin(stall, forced)
     assert stall.would("0x", stall.thief, value_wei=1) == "NativeRefused()", "nobody leaves coin here by mistake"
@@ -121,7 +124,8 @@ def test_coin_sent_along_goes_home_and_forced_coin_is_nobodys(venues: Venues, fo
 
 @pytest.mark.parametrize("venue", [Venue.V2, Venue.V4])
 def test_a_wallet_that_takes_no_native_coin_gets_everything_back(venues: Venues, venue: Venue) -> None:
-    stall, weth = RebalancerAttack(venues), venues.chain.tokens["WETH"].address
+    stall = RebalancerAttack(venues)
+    weth = venues.chain.tokens["WETH"].address
     refuser = stall.deploy("CoinRefuser")
     venues.chain.send(venues.chain.token_contract("WETH").functions.transfer(refuser.address, ETHER))
     legs = [ProgramLeg(stall.wrapped, weth, NATIVE, ETHER, ETHER)]
@@ -140,7 +144,9 @@ def test_a_wallet_that_takes_no_native_coin_gets_everything_back(venues: Venues,
 def test_pool_that_takes_a_part__is_refused_so_no_rest_stays(venues: Venues, venue: Venue, hub: bool) -> None:
     """Its liquidity ends before the whole amount is sold."""
     stall = RebalancerAttack(venues)
-    pool, usdt, usdc = stall.pool(venue, "LINK", "USDT", usd=0), stall.at("USDT"), stall.at("USDC")
+    pool = stall.pool(venue, "LINK", "USDT", usd=0)
+    usdt = stall.at("USDT")
+    usdc = stall.at("USDC")
     tick = round(log(stall.price(pool.token0) / stall.price(pool.token1), 1.0001)) // pool.spacing * pool.spacing
     venues.provide(pool, 10**12, ticks=(tick - pool.spacing, tick + 2 * pool.spacing))
     legs = [pool.leg(usdt, 1_000 * USD, 0)]
@@ -153,13 +159,15 @@ def test_pool_that_takes_a_part__is_refused_so_no_rest_stays(venues: Venues, ven
 def test_two_programs_of_one_transaction_do_not_meet(venues: Venues) -> None:
     """Lock and marks are transient, so that they outlive the call: the second call begins as the first did."""
     stall = RebalancerAttack(venues)
-    chain, weth = venues.chain, stall.at("WETH")
+    chain = venues.chain
+    weth = stall.at("WETH")
     chain.set_balance("WETH", 10 * ETHER, owner=stall.accomplice.address)
     approve = stall.calldata(chain.token_contract("WETH"), "approve", stall.rebalancer, 2**200)
     bought = [
         stall.leg(stall.pool(venue, "WETH", symbol), weth, sink=HERE) for venue in (Venue.V3, Venue.V4) for symbol in ("USDC", "LINK")
     ]
-    first, second = Program([bought[0], bought[1]], {}), Program([bought[2]], {})
+    first = Program([bought[0], bought[1]], {})
+    second = Program([bought[2]], {})
     stall.prepare([(weth, approve), (stall.rebalancer, first.calldata), (stall.rebalancer, second.calldata)])
     chain.send(stall.accomplice.functions.strike())
     assert stall.outcome() == (3, []), "the second names fewer tokens: what the first left here is not looked for"
@@ -188,7 +196,8 @@ def random_program(stall: RebalancerAttack, pools: list[VenuePool], data: st.Dat
     for pool in data.draw(st.permutations(pools))[: data.draw(st.integers(1, 10))]:
         tokens = pool.token0, pool.token1
         token_in = data.draw(st.sampled_from([token for token in tokens if here[token]] or tokens))
-        source, sink = data.draw(st.sampled_from([WALLET, HERE])), data.draw(st.sampled_from([WALLET, HERE]))
+        source = data.draw(st.sampled_from([WALLET, HERE]))
+        sink = data.draw(st.sampled_from([WALLET, HERE]))
         if not here[token_in]:
             if token_in == NATIVE:
                 continue

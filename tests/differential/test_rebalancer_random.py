@@ -21,7 +21,8 @@ from tests.support.signing import native_leg, plan_of
 from tests.support.wallets import AtomicDesk
 from tests.support.worlds import read_pool
 
-W, R = LegPlace.WALLET, LegPlace.ROUTER
+W = LegPlace.WALLET
+R = LegPlace.ROUTER
 MOST_LEGS = 8
 WORTH_USD = 2_000_000
 Draw = Callable[[st.SearchStrategy[object]], object]
@@ -54,7 +55,8 @@ class Builder:
         if done.amount_in_raw != raw or done.amount_out_raw <= 0:
             return False
         self.states[pool] = done.pool_after
-        out, fee_pips = pools.token_out(before, token_in), before.fee_pips
+        out = pools.token_out(before, token_in)
+        fee_pips = before.fee_pips
         if source is R:
             del self.router[token_in]
         if sink is R:
@@ -87,7 +89,8 @@ class Builder:
 def build(desk: AtomicDesk, states: dict[str, Pool], data: st.DataObject) -> Plan:
     """Up to eight legs over any pools in any order, then what is left in the router goes home."""
     builder = Builder(desk, states)
-    sinks, cents = st.sampled_from([W, R, R]), st.integers(1, 3_000_000)
+    sinks = st.sampled_from([W, R, R])
+    cents = st.integers(1, 3_000_000)
     for _ in range(data.draw(st.integers(1, MOST_LEGS))):
         what = data.draw(st.sampled_from(["wallet", "wallet", "router", "router", "wrap", "unwrap"]))
         if what == "wrap":
@@ -134,11 +137,13 @@ def rich(chain: LocalChain) -> AtomicDesk:
 def check(desk: AtomicDesk, plan: Plan) -> set[FundsLocation]:
     """Sends the plan, holds wallet and contract against it, and says from where its legs were paid."""
     chain = desk.chain
-    before, native = desk.balances(), chain.w3.eth.get_balance(desk.wallet)
+    before = desk.balances()
+    native = chain.w3.eth.get_balance(desk.wallet)
     transaction = desk.swap_tx(plan)
     receipt = desk.swap(plan)
     assert receipt.status == 1
-    after, expected = desk.balances(), changes(plan)
+    after = desk.balances()
+    expected = changes(plan)
     assert {chain.tokens[s].address: after[s] - before[s] for s in after} == {t.address: expected[t.address] for t in chain.tokens.values()}
     paid = chain.w3.eth.get_balance(desk.wallet) - native + receipt.gas_used * receipt.effective_gas_price_wei
     assert paid == expected[NATIVE]
@@ -149,7 +154,8 @@ def check(desk: AtomicDesk, plan: Plan) -> set[FundsLocation]:
 
 @pytest.mark.parametrize("examples", [20, pytest.param(60, marks=pytest.mark.slow)])
 def test_random_legs_on_anvil_are_realised_to_the_wei(anvil_chain: LocalChain, examples: int) -> None:
-    desk, counter = rich(anvil_chain), Counter[object]()
+    desk = rich(anvil_chain)
+    counter = Counter[object]()
     known: dict[str, Pool] = {}
 
     @settings(max_examples=examples)

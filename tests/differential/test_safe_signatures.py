@@ -48,7 +48,9 @@ def transactions(chain_id: int) -> st.SearchStrategy[UnsignedTx]:
 
     def tx(is_batch: bool, to: str, value_wei: int, data: bytes, nonce: int) -> UnsignedTx:
         if is_batch:
-            to, value_wei, data = BATCH_CONTRACT, 0, MULTI_SEND + data
+            to = BATCH_CONTRACT
+            value_wei = 0
+            data = MULTI_SEND + data
         return UnsignedTx(chain_id, nonce, to, value_wei, "0x" + data.hex(), 0, None, None, 1)
 
     return st.builds(tx, st.booleans(), ADDRESSES, st.integers(0, 2**256 - 1), DATA, st.integers(0, 2**256 - 1))

@@ -85,7 +85,8 @@ def head_hash(chain: LocalChain) -> str:
 def test_contracts_and_library__agree_to_the_wei(anvil_chain: LocalChain) -> None:
     states = [read_pool(anvil_chain, name) for name in anvil_chain.address_by_pool]
     assert {type(state).__name__ for state in states} == {"V2Pool", "V3Pool"}
-    ask, block = both(anvil_chain), head_hash(anvil_chain)
+    ask = both(anvil_chain)
+    block = head_hash(anvil_chain)
     compared = 0
     for state in states:
         for token_in in (state.token0, state.token1):

@@ -30,7 +30,8 @@ def signed(desk: Desk, tx: UnsignedTx) -> SignedTx:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_cancel_is_simulated_signed_sent_and_mined(local_chain: LocalChain, legacy: bool) -> None:
     desk = Desk(local_chain)
-    head, nonce = desk.sender.head(), desk.sender.nonces(desk.wallet)[0]
+    head = desk.sender.head()
+    nonce = desk.sender.nonces(desk.wallet)[0]
     simulated = desk.simulate(desk.tx(desk.wallet, "0x", legacy))
     assert (simulated.ok, simulated.reason, simulated.gas, simulated.head) == (True, "", 21_000, head)
     receipt = desk.run(desk.tx(desk.wallet, "0x", legacy, gas=21_000), desk.grant(IntentKind.CANCEL))
@@ -46,7 +47,8 @@ def test_a_cancel_is_simulated_signed_sent_and_mined(local_chain: LocalChain, le
 
 def test_the_head_is_the_chains_newest_block(local_chain: LocalChain) -> None:
     desk = Desk(local_chain)
-    block, head = local_chain.w3.eth.get_block("latest"), desk.sender.head()
+    block = local_chain.w3.eth.get_block("latest")
+    head = desk.sender.head()
     assert (head.number, head.hash, head.timestamp_s) == (block["number"], "0x" + bytes(block["hash"]).hex(), block["timestamp"])
     assert (head.chain_id, head.base_fee_wei) == (local_chain.chain_id, block["baseFeePerGas"])
     assert desk.sender.block_hash(head.number + 10) is None
@@ -126,7 +128,8 @@ def test_a_custom_error_is_named_by_its_selector(local_chain: LocalChain) -> Non
 
 
 def test_a_pending_transaction_is_pending_until_it_is_mined(anvil_chain: LocalChain) -> None:
-    desk, node = Desk(anvil_chain), anvil_chain.node
+    desk = Desk(anvil_chain)
+    node = anvil_chain.node
     assert isinstance(node, AnvilNode)
     nonce = desk.sender.nonces(desk.wallet)[0]
     sent = signed(desk, cancel(desk))
@@ -147,7 +150,8 @@ def test_a_pending_transaction_is_pending_until_it_is_mined(anvil_chain: LocalCh
 
 
 def test_signed_bytes_go_to_the_private_endpoint_alone(anvil_chain: LocalChain, tester_chain: LocalChain) -> None:
-    desk, reading = Desk(anvil_chain), NodeSender(tester_chain.transport)
+    desk = Desk(anvil_chain)
+    reading = NodeSender(tester_chain.transport)
     sent = signed(desk, cancel(desk))
     NodeSender(tester_chain.transport, private_transport=anvil_chain.transport).send(sent)
     assert desk.mined(sent.hash).status == 1

@@ -24,7 +24,8 @@ ANSWERS_ITSELF_TWICE = "0x" + "30600052" + "30602052" + "60406000f3"
 
 def fees_equal(venues: Venues, seed: int, jumps: int, delays: int, dollar: str = "USDC") -> SlipstreamPool:
     """Compare the fee as read with that of the contract up to 300 seconds later, after random jumps; return the last pool read."""
-    market, random = DynamicFeeMarket(venues, dollar), Random(seed)
+    market = DynamicFeeMarket(venues, dollar)
+    random = Random(seed)
     fees = set()
     for _ in range(jumps):
         market.jump(random.randrange(1, 80), random.choice(("WETH", dollar)))
@@ -55,7 +56,8 @@ def test_two_thousand_fees_after_jumps_are_the_contracts(venues: Venues) -> None
 
 def two_legs(stall: RebalancerAttack, market: DynamicFeeMarket, pool: SlipstreamPool) -> tuple[Any, int]:
     """Return a program of two sales of WETH in the pool, with what they pay as their least, and the sum of that."""
-    sold, first = stall.at("WETH"), 8 * 10**18
+    sold = stall.at("WETH")
+    first = 8 * 10**18
     swapped = pool.swap(sold, first)
     second = swapped.pool_after.swap(sold, first)
     legs = [market.pool.leg(sold, first, result.amount_out_raw) for result in (swapped, second)]
@@ -63,7 +65,8 @@ def two_legs(stall: RebalancerAttack, market: DynamicFeeMarket, pool: Slipstream
 
 
 def test_each_swap_of_a_transaction_pays_the_fee_of_its_own_tick(venues: Venues) -> None:
-    market, stall = DynamicFeeMarket(venues), RebalancerAttack(venues)
+    market = DynamicFeeMarket(venues)
+    stall = RebalancerAttack(venues)
     stall.chain.set_balance("WETH", 100 * 10**18)
     market.jump(40)
     (pool,) = market.read(caller=stall.victim)
@@ -75,10 +78,12 @@ def test_each_swap_of_a_transaction_pays_the_fee_of_its_own_tick(venues: Venues)
 
 
 def test_a_discount_is_that_of_the_wallet_alone(venues: Venues) -> None:
-    market, stall = DynamicFeeMarket(venues), RebalancerAttack(venues)
+    market = DynamicFeeMarket(venues)
+    stall = RebalancerAttack(venues)
     stall.chain.set_balance("WETH", 100 * 10**18)
     market.manage(market.module.registerDiscounted(stall.victim, 300_000))
-    (own,), (others,) = market.read(caller=stall.victim), market.read((0,))
+    (own,) = market.read(caller=stall.victim)
+    (others,) = market.read((0,))
     assert own.fee_pips == others.fee_pips - -(-others.fee_pips * 3 // 10)
     sold = stall.at("WETH")
     leg = market.pool.leg(sold, 10**15, own.quote(sold, 10**15))
@@ -95,10 +100,12 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_fee_that_rises_beyond_the_minimum_reverts_by_name(venues: Venues, change: str) -> None:
-    market, stall = DynamicFeeMarket(venues), RebalancerAttack(venues)
+    market = DynamicFeeMarket(venues)
+    stall = RebalancerAttack(venues)
     market.wait(2 * WINDOW_S)
     (pool,) = market.read(caller=stall.victim)
-    sold, amount = stall.at("WETH"), 10**18
+    sold = stall.at("WETH")
+    amount = 10**18
     least = pool.quote(sold, amount) * 995 // 1000
     program = stall.program(market.pool.leg(sold, amount, least))
     assert stall.would(program) == ""
@@ -109,10 +116,12 @@ def test_a_fee_that_rises_beyond_the_minimum_reverts_by_name(venues: Venues, cha
 
 
 def test_another_module_or_gauge_within_the_minimum_pays_it(venues: Venues) -> None:
-    market, stall = DynamicFeeMarket(venues), RebalancerAttack(venues)
+    market = DynamicFeeMarket(venues)
+    stall = RebalancerAttack(venues)
     stall.chain.set_balance("WETH", 100 * 10**18)
     (pool,) = market.read(caller=stall.victim)
-    sold, amount = stall.at("WETH"), 10**18
+    sold = stall.at("WETH")
+    amount = 10**18
     least = pool.quote(sold, amount) * 995 // 1000
     replace_module(market, pool.fee_pips + 2_000)
     voter = market.factory.voter().call()

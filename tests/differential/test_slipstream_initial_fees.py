@@ -102,7 +102,8 @@ def test_minimum__holds_after_another_trader_s_swap_of_the_block(market: Initial
     """Both outcomes: a revert by name, or at least the minimum."""
     stall = stall_of(market)
     (pool,) = market.read(caller=stall.victim)
-    weth, amount = stall.at("WETH"), ETHER
+    weth = stall.at("WETH")
+    amount = ETHER
     planned = pool.quote(weth, amount)
     outcomes = set()
     for allowed_bps in (SLIPPAGE_BPS, 500):
@@ -163,14 +164,16 @@ def test_the_base_fee_of_the_spacing_stands_for_none_of_its_own(venues: Venues) 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_sales_after_random_jumps_receive_what_was_planned(venues: Venues, seed: int) -> None:
-    market, random = InitialMarket(venues), Random(seed)
+    market = InitialMarket(venues)
+    random = Random(seed)
     stall = stall_of(market)
     for _ in range(4):
         market.jump(random.randrange(1, 60), random.choice(("WETH", "USDC")))
         market.wait(random.choice((1, 2, 30, random.randrange(1, 700))))
         market.set(initial=random.choice((0, 420, 100, 3_000)), enabled=random.random() < 0.8)
         (pool,) = market.read(caller=stall.victim)
-        weth, amounts = stall.at("WETH"), [random.choice((10**9, ETHER, 6 * ETHER)) for _ in range(3)]
+        weth = stall.at("WETH")
+        amounts = [random.choice((10**9, ETHER, 6 * ETHER)) for _ in range(3)]
         paid = sold(pool, weth, amounts)
         legs = [market.pool.leg(weth, amount, out) for amount, out in zip(amounts, paid, strict=True)]
         market.at_inclusion()

@@ -151,7 +151,8 @@ def test_market_moved_before_sending__costs_only_gas(anvil_chain: LocalChain) ->
     assert not simulated.ok
     assert "market moved" in simulated.reason
     assert "Too little received" in simulated.reason
-    before, native = desk.balances(), native_of(desk.chain, desk.wallet)
+    before = desk.balances()
+    native = native_of(desk.chain, desk.wallet)
     receipt = desk.swap(plan, gas=1_000_000)
     assert receipt.status == 0
     assert receipt.transfers == ()

@@ -126,12 +126,14 @@ def test_gas_estimate__suffices_and_is_hardly_more(tester_chain: LocalChain) -> 
 
 def test_web3_reads_eth_tester_through_the_same_providers(tester_chain: LocalChain) -> None:
     """By the transport itself and by a quorum over it; header, balance and a contract call at a hash are one batch."""
-    truth, wallet = tester_chain.w3.eth.get_block("latest"), tester_chain.wallet.address
+    truth = tester_chain.w3.eth.get_block("latest")
+    wallet = tester_chain.wallet.address
     at: Any = block_ref_at_hash("0x" + bytes(truth["hash"]).hex())
     token = tester_chain.tokens["WETH"].address
     line = EthTesterTransport(cast("Any", tester_chain.node).provider)
     for provider in (line, QuorumProvider(EndpointPool([line], 1))):
-        before, w3 = line.request_count, open_web3(provider)
+        before = line.request_count
+        w3 = open_web3(provider)
         with w3.batch_requests() as batch:
             batch.add(w3.eth.get_block(truth["number"]))
             batch.add(w3.eth.get_balance(wallet, at))

@@ -27,7 +27,8 @@ def test_world_tokens__move_what_they_are_told_in_one_request(local_chain: Local
     chain = local_chain
     fund(chain, dict.fromkeys(FIVE, 0))
     with agent_on(chain, tmp_path, ROOMY, FIVE) as agent:
-        step, line = agent.step_input(), agent.context.transport
+        step = agent.step_input()
+        line = agent.context.transport
         before = line.request_count
         finding_by_token = {
             screened_token.token: screened_token.finding
@@ -92,7 +93,8 @@ def test_liar_about_a_token_s_moves__is_outvoted_or_unknown(anvil_chain: LocalCh
         return "0x" + "0" * 63 + "1" if moving else answer
 
     line = chain.transport
-    liar, other = RecordingTransport(line, "liar", alter), RecordingTransport(line, "other", lambda method, params, answer: answer)
+    liar = RecordingTransport(line, "liar", alter)
+    other = RecordingTransport(line, "other", lambda method, params, answer: answer)
     with reopened_agent(chain, with_guest(chain, tmp_path, address)) as agent:
         step = agent.step_input()
         moves = screening_moves(step)

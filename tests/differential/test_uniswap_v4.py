@@ -39,7 +39,8 @@ NEUTRAL_HOOK = "0x0000000000000000000000000000000000a000C0"
 
 def swaps_equal(venues: Venues, seed: int, count: int) -> None:
     """Compare random quotes with V4Quoter's, and states after swaps with the PoolManager's, in pools with ranges and protocol fees."""
-    random, chain = Random(seed), venues.chain
+    random = Random(seed)
+    chain = venues.chain
     pools = [add_pool(venues, Venue.V4, ("WETH", "USDC"), 1_000_000, tier) for tier in TIERS]
     chain.send(venues.manager.functions.setProtocolFeeController(chain.whale.address))
     for pool, protocol_fee in zip(pools, PROTOCOL_FEES, strict=True):
@@ -55,7 +56,8 @@ def swaps_equal(venues: Venues, seed: int, count: int) -> None:
             states = {state.address: state for state in read_pools(venues, kind)}
             assert set(states) == {"0x" + pool.pool_id.hex() for pool in pools}
         pool = random.choice(pools)
-        state, token_in = states["0x" + pool.pool_id.hex()], random.choice((pool.token0, pool.token1))
+        state = states["0x" + pool.pool_id.hex()]
+        token_in = random.choice((pool.token0, pool.token1))
         amount = max(1, int(10 ** random.uniform(-2, 5) / price(chain, token_in)))
         out = venues.quote(pool, token_in, amount)
         assert state.quote(token_in, amount) == state.quoter(token_in)(amount) == out, (pool, token_in, amount)
@@ -78,7 +80,8 @@ def test_two_thousand_quotes_equal_those_of_v4s_quoter(venues: Venues) -> None:
 def test_the_second_quote_is_v4s_own_and_of_the_same_manager(venues: Venues) -> None:
     pool = add_pool(venues, Venue.V4, ("WETH", "USDC"), 1_000_000)
     (state,) = read_pools(venues, deployment(venues, Venue.V4, tiers=TIERS))
-    amount, sold = 10**18, venues.chain.tokens["WETH"].address
+    amount = 10**18
+    sold = venues.chain.tokens["WETH"].address
     out = state.quote(sold, amount)
     leg = Leg(state.address, Venue.V4, sold, pool.other(sold), 3_000, amount, out, out, 0, 0, *[LegPlace.WALLET] * 2)
     head: Any = venues.chain.w3.eth.get_block("latest")
@@ -93,7 +96,8 @@ def test_more_ticks_of_a_pool_are_read_at_its_block(venues: Venues) -> None:
     pool = add_pool(venues, Venue.V4, ("WETH", "USDC"), 1_000_000, TIERS[1])
     venues.provide(pool, 10**14, ticks=(-400_000, 400_000))
     kind = deployment(venues, Venue.V4, tiers=TIERS)
-    (state,), (ref,) = read_pools(venues, kind), discover_pools(venues.chain.transport, [kind], (), tokens(venues.chain))
+    (state,) = read_pools(venues, kind)
+    (ref,) = discover_pools(venues.chain.transport, [kind], (), tokens(venues.chain))
     (answer,) = query_lens(venues.chain.transport, [deep_pool_item(ref)])
     deeper: Any = with_deeper_ticks(state, answer)
     assert [tick.index for tick in deeper.ticks] == [-887_270, -400_000, 400_000, 887_270]

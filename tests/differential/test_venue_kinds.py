@@ -119,7 +119,8 @@ def table_of(kind: AmmVenue) -> Mapping[str, Any]:
 
 
 def test_rebalance_over_five_kinds__is_one_transaction(venues: Venues, tmp_path: Path) -> None:
-    chain, kinds = venues.chain, [*KINDS, Venue.V4]
+    chain = venues.chain
+    kinds = [*KINDS, Venue.V4]
     for venue in kinds:
         for symbols in (("WETH", "USDC"), ("WBTC", "USDC"), ("LINK", "WETH")):
             add_pool(venues, venue, symbols, 1_500_000, TIERS[venue][1])
@@ -147,7 +148,8 @@ def test_rebalance_over_five_kinds__is_one_transaction(venues: Venues, tmp_path:
 
 def test_a_rebalance_goes_beside_failing_pools_of_five_kinds(venues: Venues, tmp_path: Path) -> None:
     """One pool of each kind has no numeraire left; that of V4 lies in the PoolManager, for all its pools."""
-    chain, kinds = venues.chain, [*KINDS, Venue.V4]
+    chain = venues.chain
+    kinds = [*KINDS, Venue.V4]
     drained = {chain.address_by_pool[name] for name in ("v2 WETH/USDC", "v3 WETH/USDC 500")}
     for own_pool in drained:
         chain.set_balance("USDC", 1, own_pool)
@@ -176,8 +178,11 @@ def test_a_rebalance_goes_beside_failing_pools_of_five_kinds(venues: Venues, tmp
 @pytest.mark.slow
 def test_random_rebalances_of_all_kinds__are_exact_or_refused(venues: Venues, tmp_path: Path) -> None:
     """With pools of V4's native coin too, each of a random depth; what is sent does what its plan says, to the wei."""
-    random, chain, used = Random(3), venues.chain, Counter[str]()
-    stall, pairs = RebalancerAttack(venues), (("WETH", "USDC"), ("WBTC", "USDC"), ("LINK", "WETH"), ("LINK", "USDC"), ("WETH", "USDT"))
+    random = Random(3)
+    chain = venues.chain
+    used = Counter[str]()
+    stall = RebalancerAttack(venues)
+    pairs = (("WETH", "USDC"), ("WBTC", "USDC"), ("LINK", "WETH"), ("LINK", "USDC"), ("WETH", "USDT"))
     kinds = [*KINDS, Venue.V4]
     only = {Venue.PANCAKE: {"fee_tiers": (500,)}, Venue.SLIPSTREAM: {"tick_spacings": (50,)}, Venue.V4: {"tiers": ((500, 10),)}}
     tables = [table_of(deployment(venues, venue, **only[venue])) for venue in kinds]

@@ -188,7 +188,8 @@ def altering(field: str, draw: random.Random, pages: LensPageLog, called: Sequen
 
 def _other(data: bytes, draw: random.Random) -> bytes:
     """Other bytes of the same length: one more, none, twice or half as much, or far more."""
-    size, value = len(data), int.from_bytes(data, "big")
+    size = len(data)
+    value = int.from_bytes(data, "big")
     top = 256**size
     candidates = [(value + 1) % top, 0, value * 2 % top, value // 2, value ^ top >> 4]
     return draw.choice([other for other in candidates if other != value]).to_bytes(size, "big")

@@ -51,7 +51,8 @@ class Proxy:
 def chaos(node_url: str, fault: Fault, where: FaultPlace, draw: random.Random) -> Iterator[Proxy]:
     """A server in front of the node that commits the fault where it is told to, and passes everything else on."""
     forward = passing_on(node_url)
-    proxy, counted = Proxy(), {"r": 0, "s": 0}
+    proxy = Proxy()
+    counted = {"r": 0, "s": 0}
 
     def ask(request: Any) -> bytes:
         return forward(request).body

@@ -47,7 +47,9 @@ def exchanged(layer: FuturesLayer, tx_hash: str) -> list[tuple[str, str, int, in
 
 def filled(layer: FuturesLayer, intents: Sequence[Intent], fills: Sequence[tuple[str, str, int, int]]) -> list[str]:
     """Each order is filled once or not at all: what the journal holds is what the chain exchanged, and that is all that changed."""
-    journal, chain, gross = Counter[str](), Counter[str](), Counter[str]()
+    journal = Counter[str]()
+    chain = Counter[str]()
+    gross = Counter[str]()
     problems = []
     for intent in intents:
         if intent.kind is not IntentKind.FUTURES or not intent.succeeded or intent.receipt is None:
@@ -65,7 +67,8 @@ def filled(layer: FuturesLayer, intents: Sequence[Intent], fills: Sequence[tuple
         gross[market] += abs(size)
     now = read_now(layer.perps, layer.trader)
     for market in now.markets:
-        name, symbol = market.market, market.symbol
+        name = market.market
+        symbol = market.symbol
         change = now.size_raw(name) - layer.before.size_raw(name)
         if not journal[name] == chain[name] == change:
             problems.append(f"{symbol}: the journal filled {journal[name]}, the chain {chain[name]}, the position changed by {change}")
@@ -102,7 +105,8 @@ def margin_usd(layer: FuturesLayer) -> Fraction:
 
 def reached(layer: FuturesLayer) -> list[str]:
     """Every weight is within its band of its target, and the leverage below its limit."""
-    now, account_now = read_now(layer.perps, layer.trader), []
+    now = read_now(layer.perps, layer.trader)
+    account_now = []
     gross = Fraction(margin.gross_notional_raw(now))
     for symbol, weight in layer.weights.items():
         market = layer.perps.markets[symbol].base_token
@@ -123,7 +127,8 @@ def leverage(layer: FuturesLayer, sent: Sequence[Any]) -> list[str]:
         if not exchanged(layer, transaction["hash"]):
             continue
         number = int(transaction["blockNumber"], 16)
-        (before, _), (after, gross) = _at(layer, number - 1), _at(layer, number)
+        before, _ = _at(layer, number - 1)
+        after, gross = _at(layer, number)
         if gross * BPS > layer.most_bps * after and _notional(layer, number) >= _notional(layer, number - 1):
             problems.append(
                 f"{transaction['hash']} took the leverage to {gross / after if after > 0 else 'unlimited'} of a value of {before}"
@@ -143,7 +148,8 @@ def _notional(layer: FuturesLayer, block: int) -> int:
 
 def value(layer: FuturesLayer, fills: Sequence[tuple[str, str, int, int]]) -> list[str]:
     """The account lost no more than slippage and fee of what it traded, and kept its collateral."""
-    now, account_now = read_now(layer.perps, layer.trader), []
+    now = read_now(layer.perps, layer.trader)
+    account_now = []
     traded = sum(abs(quote) for _, _, _, quote in fills)
     funding = sum(abs(position.funding_pending_raw) for position in now.positions)
     paid_in_raw = deposited_raw(layer) * layer.before.collateral_unit_raw

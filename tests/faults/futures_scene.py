@@ -92,8 +92,10 @@ def futures_scene(
     chain: LocalChain, folder: Path, seed: int, changes: Changes | None = None, operators: Sequence[str] = ("local",)
 ) -> Iterator[Scene]:
     """The wallet and margin account that a seed stands for; afterwards the chain is as it was."""
-    kind, draw = kind_of(seed), random.Random(f"margin {seed}")
-    perps, wallet = deployed(chain), chain.wallet.address
+    kind = kind_of(seed)
+    draw = random.Random(f"margin {seed}")
+    perps = deployed(chain)
+    wallet = chain.wallet.address
     with one_case(chain):
         trader = chain.accounts[OWNER_INDEX].address if kind.others else wallet
         usd = draw.randrange(8_000, 15_000)

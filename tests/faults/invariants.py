@@ -85,12 +85,15 @@ def known(scene: Scene, store: Store, sent: list[Any]) -> list[str]:
 
 def policy(scene: Scene, sent: list[Any]) -> list[str]:
     """What was signed stays inside the signer's policy: our router and tokens, our wallet, short deadlines, capped fees."""
-    at, addresses = scene.chain.addresses, []
-    wallet, tokens = scene.chain.wallet.address, {token.address for token in scene.chain.tokens.values()}
+    at = scene.chain.addresses
+    addresses = []
+    wallet = scene.chain.wallet.address
+    tokens = {token.address for token in scene.chain.tokens.values()}
     for transaction in sent:
         if transaction["hash"] in scene.foreign:
             continue
-        to, data = scene.chain.w3.to_checksum_address(transaction["to"]), transaction["input"]
+        to = scene.chain.w3.to_checksum_address(transaction["to"])
+        data = transaction["input"]
         if int(transaction.get("maxFeePerGas") or transaction["gasPrice"], 16) > MOST_FEE_WEI:
             addresses.append(f"{transaction['hash']} pays more than limits.gas_price")
         if to == wallet and data == "0x" and int(transaction["value"], 16) == 0:
@@ -121,18 +124,22 @@ def spenders(scene: Scene) -> tuple[str, ...]:
     return (scene.router,) if scene.futures is None else (scene.router, scene.futures.spender)
 
 
-_CALLER, _SELF = "0x0000000000000000000000000000000000000001", "0x0000000000000000000000000000000000000002"
+_CALLER = "0x0000000000000000000000000000000000000001"
+_SELF = "0x0000000000000000000000000000000000000002"
 """SwapRouter02's words for whoever calls it, and for itself."""
 
 
 def value(scene: Scene) -> list[str]:
     """The wallet lost no more than its limits allow for what it moved, and no more gas money than for a day."""
-    now, usd, tokens = purse(scene.chain), scene.prices_usd, scene.chain.tokens
+    now = purse(scene.chain)
+    usd = scene.prices_usd
+    tokens = scene.chain.tokens
     raws = dict(now.raw)
     if scene.futures is not None:  # what went into margin is not lost
         raws["USDC"] += futures_invariants.deposited_raw(scene.futures)
     changes = [(raws[s] - raw) * usd[s] / 10 ** tokens[s].decimals for s, raw in scene.before.raw.items()]
-    moved, lost = sum((abs(change) for change in changes), Fraction(0)) / 2, -sum(changes, Fraction(0))
+    moved = sum((abs(change) for change in changes), Fraction(0)) / 2
+    lost = -sum(changes, Fraction(0))
     gas_wei = scene.before.native_wei - now.native_wei
     problems = []
     if lost > moved * COST_BPS / BPS:
@@ -144,7 +151,8 @@ def value(scene: Scene) -> list[str]:
 
 def ledger(scene: Scene, store: Store, sent: list[Any]) -> list[str]:
     """What the books say was moved is what the chain says, to the wei; everything mined is booked."""
-    now, booked = purse(scene.chain), Counter[str]()
+    now = purse(scene.chain)
+    booked = Counter[str]()
     for movement in movements(store):
         booked[movement.token] += movement.delta_raw
     problems = [

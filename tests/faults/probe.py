@@ -46,7 +46,8 @@ def never(_moment: str) -> None:
 @contextmanager
 def heard(hear: Hear) -> Iterator[None]:
     """Every durable write and every send of this process is told to `hear` as it happens."""
-    write, once = Database.write, EndpointProvider._send_batch
+    write = Database.write
+    once = EndpointProvider._send_batch
     counts: Counter[str] = Counter()
 
     @contextmanager

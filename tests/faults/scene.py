@@ -156,7 +156,8 @@ class Scene:
 
     def robbed(self) -> bool:
         """Whether somebody else sent from the wallet: then a step has to stop by name, and the owner adopts the chain's nonce."""
-        wallet, news = self.chain.wallet.address.lower(), False
+        wallet = self.chain.wallet.address.lower()
+        news = False
         for number in range(self.first_block + 1, int(self.chain.w3.eth.block_number) + 1):
             block: Any = self.rpc("eth_getBlockByNumber", hex(number), True)
             for transaction in block["transactions"]:

@@ -16,7 +16,8 @@ from tests.faults.scene import Scene, SceneStager, line, scene
 from tests.faults.suite import Case, Folders, Only, Result
 
 NAME = "chaos"
-ALL, A_WHILE = 10_000, 12
+ALL = 10_000
+A_WHILE = 12
 SLOW = ("delay", "late delivery", "trickle")
 """Faults that are about time: they last a while, not for good, since each takes real time."""
 REQUESTS = 36
@@ -28,7 +29,8 @@ SEATS = ("alone", "of two", "of three")
 
 def places(draw: random.Random, fault: str) -> list[FaultPlace]:
     """Somewhere, for a short while and for long; and around the sends."""
-    first, lasting = draw.randrange(REQUESTS), A_WHILE if fault in SLOW else ALL
+    first = draw.randrange(REQUESTS)
+    lasting = A_WHILE if fault in SLOW else ALL
     return [
         FaultPlace(first, 1),
         FaultPlace(draw.randrange(REQUESTS), draw.randrange(2, 8)),

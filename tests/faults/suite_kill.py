@@ -52,7 +52,8 @@ MEANWHILE: tuple[Callable[[Scene, random.Random], dict[str, int]], ...] = (nothi
 def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: SceneStager = scene) -> Iterator[Result]:
     """Kills the step of this seed at each of its moments in turn."""
     with staged(chain, folders(), seed) as staged_scene:
-        hour, moments = staged_scene.hour, process(staged_scene).moments
+        hour = staged_scene.hour
+        moments = process(staged_scene).moments
     for moment in moments:
         if not wanted("SIGKILL", moment):
             continue
@@ -61,7 +62,8 @@ def run(chain: LocalChain, folders: Folders, seed: int, wanted: Only, staged: Sc
             died = process(staged_scene, dying(moment))
             if not died.killed and staged_scene.hour != hour:
                 continue
-            injected, signals = {"SIGKILL": 1}, list(died.wrong)
+            injected = {"SIGKILL": 1}
+            signals = list(died.wrong)
             if not died.killed:
                 signals.append(f"never reached: {died.end}")
             injected |= draw.choice(MEANWHILE)(staged_scene, draw)

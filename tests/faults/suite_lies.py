@@ -59,7 +59,8 @@ class LieRecord:
 
 def lied_step(staged_scene: Scene, field: str, operators: tuple[str, ...], draw: random.Random) -> tuple[LieRecord, str]:
     """One step of which the first operator's endpoints lie in that field; how it ended."""
-    lie_record, pages = LieRecord(), LensPageLog()
+    lie_record = LieRecord()
+    pages = LensPageLog()
     lie = altering(field, draw, pages, staged_scene.called)
 
     def alter(method: str, params: list[Any], answer: Any) -> Any:
@@ -86,7 +87,8 @@ def lied_step(staged_scene: Scene, field: str, operators: tuple[str, ...], draw:
 
 def all_fields(staged_scene: Scene) -> list[str]:
     """Every field that an honest step reads."""
-    pages, found = LensPageLog(), dict[str, None]()
+    pages = LensPageLog()
+    found = dict[str, None]()
 
     def note(method: str, params: list[Any], answer: Any) -> Any:
         if not isinstance(answer, RpcFault):  # a refused call has none

@@ -22,7 +22,8 @@ from tests.faults.scene import Scene, SceneStager, scene
 from tests.faults.suite import Case, Folders, Only, Result
 
 NAME = "power"
-HEADER_BYTES, FRAME_HEADER_BYTES = 32, 24
+HEADER_BYTES = 32
+FRAME_HEADER_BYTES = 24
 LOSSES = ("cut between frames", "cut inside a frame", "zeros from a point on", "garbage from a point on", "one page never written")
 
 

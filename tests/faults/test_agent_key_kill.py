@@ -109,7 +109,9 @@ def wallet(anvil_session: LocalChain, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(keys, "SCRYPT_N", 2**4)
     monkeypatch.setenv("TRIMTAB_AGENT_PASSWORD", "seven sober owls at dusk")
     with one_case(anvil_session), venue_for(anvil_session) as server:
-        server.agents, server.bodies, server.nonces = [], [], {}
+        server.agents = []
+        server.bodies = []
+        server.nonces = {}
         fund(anvil_session, {"WETH": 50_000, "USDC": 50_000})
         changes = venue_changes(server, {"ETH": "100%"})
         futures = changes["futures"]

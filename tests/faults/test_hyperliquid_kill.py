@@ -49,7 +49,8 @@ STOP_MOMENTS = ["before:send 2", "after:send 2", *(f"write {number}" for number 
 
 @pytest.mark.parametrize("moment", every_run(STOP_MOMENTS, {"before:send 2", "after:send 2"}))
 def test_a_stop_killed_at_any_moment_rests_exactly_once(layer: Layer, moment: str, tmp_path: Path) -> None:
-    world, server = layer.world, layer.server
+    world = layer.world
+    server = layer.server
     changes = venue_changes(server, {"ETH": "100%"}, resting_stop="2%")
     world = replace(world, loaded=trusted_config(world.chain, tmp_path / "stops", changes, EVEN))
     assert world.killed(moment), f"{moment} was never reached"
@@ -95,7 +96,8 @@ def require_each_fill_once(world: StepWorld, server: HyperliquidServer) -> None:
 
 @pytest.mark.parametrize("moment", every_run(LIMIT_MOMENTS, {"before:send 1", "after:send 1", "write 12"}))
 def test_a_limit_order_killed_at_any_moment_rests_exactly_once(layer: Layer, moment: str, tmp_path: Path) -> None:
-    world, server = limit_world(layer, tmp_path / "limits"), layer.server
+    world = limit_world(layer, tmp_path / "limits")
+    server = layer.server
     assert world.killed(moment), f"{moment} was never reached"
     for _ in range(3):
         with contextlib.suppress(Retryable):  # its fate is open until its end
@@ -110,7 +112,8 @@ def test_a_limit_order_killed_at_any_moment_rests_exactly_once(layer: Layer, mom
 
 @pytest.mark.parametrize("moment", every_run(END_MOMENTS, {"write 3", "after:send 1"}))
 def test_limit_order_s_end_killed_anywhere__opens_nothing_twice(layer: Layer, moment: str, tmp_path: Path) -> None:
-    world, server = limit_world(layer, tmp_path / "limits"), layer.server
+    world = limit_world(layer, tmp_path / "limits")
+    server = layer.server
     world.restarted()
     server.trade_through("ETH", "1")
     world.chain.node.mine_at(world.chain.now_s() + 3_601)
@@ -129,7 +132,8 @@ def test_limit_order_s_end_killed_anywhere__opens_nothing_twice(layer: Layer, mo
 
 @pytest.mark.parametrize("moment", every_run(MOMENTS, OFTEN))
 def test_an_order_killed_at_any_moment_is_filled_exactly_once(layer: Layer, moment: str) -> None:
-    world, server = layer.world, layer.server
+    world = layer.world
+    server = layer.server
     assert world.killed(moment), f"{moment} was never reached"
     try:
         world.restarted()
@@ -188,7 +192,8 @@ def require_orders_filled_once(world: StepWorld, server: HyperliquidServer) -> N
 
 @pytest.mark.parametrize("moment", every_run(TOGETHER_MOMENTS, TOGETHER_OFTEN))
 def test_orders_of_one_action_killed_anywhere__are_filled_once(layer: Layer, moment: str, tmp_path: Path) -> None:
-    world, server = layer.world, layer.server
+    world = layer.world
+    server = layer.server
     changes = venue_changes(server, {"ETH": "40%", "BTC": "30%", "DOGE": "30%"}, "2.5x")
     world = replace(world, loaded=trusted_config(world.chain, tmp_path / "together", changes, EVEN))
     user = world.chain.wallet.address.lower()

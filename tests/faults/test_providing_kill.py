@@ -42,8 +42,11 @@ def world(furnished: StepWorld, tmp_path: Path) -> Iterator[StepWorld]:
 
 def require_exactly_one_position(world: StepWorld) -> None:
     """One token of the manager, known to the store by its number and liquidity; every intent at an end, all gas booked."""
-    chain, before, after = world.chain, world.before, purse(world.chain)
-    wallet, manager = chain.wallet.address, lp_on_chain.manager(chain)
+    chain = world.chain
+    before = world.before
+    after = purse(world.chain)
+    wallet = chain.wallet.address
+    manager = lp_on_chain.manager(chain)
     assert manager.balanceOf(wallet).call() == 1
     token_id = manager.tokenOfOwnerByIndex(wallet, 0).call()
     with reopened_agent(chain, world.loaded) as agent:

@@ -62,7 +62,8 @@ def test_step_killed_before_its_shortfall__fails_with_an_alert(anvil_chain: Loca
     chain.__dict__.pop("transport", None)
     switch_on(chain, payer=ZERO)
     with reopened_agent(chain, loaded) as agent:
-        store, now_s = agent.context.store, agent.context.clock.now_s()
+        store = agent.context.store
+        now_s = agent.context.clock.now_s()
         agent.rebalance(send=True, confirm=yes)
         (swap,) = [intent for intent in store.journal.intents() if intent.kind is IntentKind.SWAP]
         record = store.steps.get(swap.step_id)

@@ -45,7 +45,9 @@ def world(furnished: StepWorld, tmp_path: Path) -> Iterator[StepWorld]:
 
 def require_exactly_once(world: StepWorld) -> None:
     """One swap, as its own plan says to the wei; every intent at an end, every transaction known and booked, nothing approved."""
-    chain, before, after = world.chain, world.before, purse(world.chain)
+    chain = world.chain
+    before = world.before
+    after = purse(world.chain)
     with reopened_agent(chain, world.loaded) as agent:
         store = agent.context.store
         assert store.journal.open_intents() == ()

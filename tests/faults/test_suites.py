@@ -82,7 +82,8 @@ def venue(perps_chain: LocalPerps) -> LocalChain:
 
 @pytest.mark.parametrize("name", sampled(FUTURES_CASES, "futures-chaos", "futures-lies"))
 def test_faults__fill_every_futures_order_once_or_never(venue: LocalChain, folders: Folders, name: str) -> None:
-    (seed, number), numbers = FUTURES_CASES[name], itertools.count()
+    seed, number = FUTURES_CASES[name]
+    numbers = itertools.count()
     run, _ = SUITES[name]
     [case_results] = run(venue, folders, seed, lambda _fault, _where: next(numbers) == number)
     assert not case_results.violations, f"{case_results.case}: {case_results.violations} after {case_results.ends}"
@@ -151,7 +152,8 @@ def test_a_transaction_that_no_journal_knows_is_a_violation(done: Scene) -> None
 def test_second_trade_lost_value_or_allowance__is_a_violation(done: Scene) -> None:
     symbol = min(done.drawn.targets)
     done.chain.set_balance(symbol, done.chain.balance(symbol) * 9 // 10)
-    chain, wallet = done.chain, done.chain.wallet.address
+    chain = done.chain
+    wallet = done.chain.wallet.address
     chain.send(chain.token_contract("USDC").functions.approve(done.router, 5), wallet, gas=100_000)
     text = "; ".join(violations(done))
     assert "lost" in text
@@ -163,6 +165,7 @@ def test_second_trade_lost_value_or_allowance__is_a_violation(done: Scene) -> No
 
 
 def test_what_is_signed_outside_the_policy_is_a_violation(done: Scene) -> None:
-    chain, thief = done.chain, done.chain.accounts[5].address
+    chain = done.chain
+    thief = done.chain.accounts[5].address
     chain.send(chain.token_contract("USDC").functions.approve(thief, 1), chain.wallet.address, gas=100_000)
     assert any("outside the" in violation for violation in violations(done))

@@ -51,7 +51,9 @@ class FuzzHunt:
 
 def plainly(target: Target, folder: Path, name: str, seconds: float) -> int:
     """Seeded mutations in this process; how many."""
-    hunt, tried, end = FuzzHunt(target, folder / FOUND / name), 0, time.monotonic() + seconds
+    hunt = FuzzHunt(target, folder / FOUND / name)
+    tried = 0
+    end = time.monotonic() + seconds
     streams = [mutations(path.read_bytes(), random.Random(number)) for number, path in enumerate(sorted((folder / name).iterdir()))]
     while time.monotonic() < end:
         for stream in streams:

@@ -231,7 +231,8 @@ def mutations(data: bytes, draw: random.Random) -> Iterator[bytes]:
     while True:
         raw = bytearray(data)
         for _ in range(draw.choice((1, 1, 2, 5))):
-            at, way = draw.randrange(len(raw) + 1), draw.randrange(6)
+            at = draw.randrange(len(raw) + 1)
+            way = draw.randrange(6)
             if way <= 1 and values:
                 start, end = draw.choice(values)
                 raw[start:end] = draw.choice(INTERESTING)

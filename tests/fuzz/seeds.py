@@ -56,9 +56,11 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.plan is not None
         (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
-        grant, watch = agent.context.store.journal.grant(swap.id), agent.context.position_reader.chain_reader.scope
+        grant = agent.context.store.journal.grant(swap.id)
+        watch = agent.context.position_reader.chain_reader.scope
         tokens = (*(asset.token for asset in agent.portfolio.assets), *agent.portfolio.hubs)
-    at, head = chain.addresses, NodeSender(chain.transport).head()
+    at = chain.addresses
+    head = NodeSender(chain.transport).head()
     pair = chain.deployed_world.pool_by_name[POOLS[1]]
     scene = Scene(
         chain_id=chain.chain_id,

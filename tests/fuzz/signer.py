@@ -27,7 +27,8 @@ from tests.support.signables import SIGNABLES, WORD, Signable, calldata, with_by
 from tests.support.signing import DEADLINE_S, KEY, NONCES, NOW_S, RULES, STRANGER, WALLET
 
 WINDOW_S = 90
-CEILING_WEI, TIP_WEI = 15 * 10**9, 5 * 10**9
+CEILING_WEI = 15 * 10**9
+TIP_WEI = 5 * 10**9
 """The ceiling of the rules, and the highest tip of a first transaction."""
 EMERGENCY_CEILING_WEI = 30 * 10**9
 """The ceiling of a reduction of futures ahead of liquidation."""
@@ -187,7 +188,8 @@ def carries(tx: UnsignedTx, signed: SignedTx) -> bool:
 def attack(dice: random.Random, name: str, score: Score) -> None:
     """One mutated transaction, on its own grant or on that of another."""
     signable = SIGNABLES[name]
-    tx, judged = signable.tx, signable
+    tx = signable.tx
+    judged = signable
     for _ in range(dice.choice([1, 1, 1, 2, 3])):
         if dice.random() < 0.7 and tx.data.startswith("0x"):
             with suppress(ValueError):  # an earlier change left no hex digits
@@ -230,7 +232,9 @@ def attack_typed(dice: random.Random, score: Score) -> None:
 
 def run(seed: int, cases: int, score: Score | None = None) -> Score:
     """So many cases, a tenth of them typed data; the same for the same seed."""
-    dice, score_kept, names = random.Random(seed), score or Score(), sorted(SIGNABLES)
+    dice = random.Random(seed)
+    score_kept = score or Score()
+    names = sorted(SIGNABLES)
     for number in range(cases):
         if number % 10 == 9:
             attack_typed(dice, score_kept)
@@ -245,7 +249,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    score, began, seed = Score(), time.monotonic(), args.seed
+    score = Score()
+    began = time.monotonic()
+    seed = args.seed
     while time.monotonic() - began < args.seconds and not score.wrong:
         run(seed, 2_000, score)
         seed += 1

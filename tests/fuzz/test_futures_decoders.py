@@ -23,7 +23,8 @@ from tests.support.hyperliquid_server import DAY_MS, HyperliquidServer, hyperliq
 from tests.support.perps import WAD, scope_of
 from tests.support.samples import slow
 
-OWNER, AGENT = key_of(1), key_of(2)
+OWNER = key_of(1)
+AGENT = key_of(2)
 COINS = {"BTC": "WBTC", "ETH": "WETH"}
 SEED = 7
 Read = Callable[[HyperliquidClient], object]
@@ -51,7 +52,8 @@ def test_margin_account_answer__raises_only_our_errors(perps_chain: LocalPerps, 
         return read_account(scope, answers)
 
     assert isinstance(read(page), MarginAccount)
-    at, offset = page.index(bytes.fromhex(scope.markets[0].base[2:])), bytearray(page)
+    at = page.index(bytes.fromhex(scope.markets[0].base[2:]))
+    offset = bytearray(page)
     offset[at - 1] ^= 1  # a bit above the address of a market
     survives(read, bytes(offset))
     for data in mutations_of(page, tries, random.Random(SEED)):
@@ -127,7 +129,8 @@ def test_hyperliquid_answer__raises_only_our_errors(tries: int) -> None:
         ticket = ticket_issuer(server, OWNER)
         resting = ticket("ETH", 1_000, 2_000, PerpOrderKind.LIMIT)
         venue_with(HyperliquidConnection(server.url, is_mainnet=False, timeout_s=60), server.now_ms).submit(resting)
-        venue_reads, bodies = reads(resting, ticket("ETH", 1_000, 3_100), server.now_ms), {}
+        venue_reads = reads(resting, ticket("ETH", 1_000, 3_100), server.now_ms)
+        bodies = {}
         for name, read in venue_reads.items():
             line = RecordingConnection(server.url)
             read(venue_with(line, server.now_ms))

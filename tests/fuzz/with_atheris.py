@@ -14,7 +14,9 @@ with atheris.instrument_imports(include=["agent"]):
 
 
 def main() -> None:
-    name, folder, seconds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    name = sys.argv[1]
+    folder = Path(sys.argv[2])
+    seconds = int(sys.argv[3])
     hunt = FuzzHunt(targets(pickle.loads((folder / SCENE).read_bytes()))[name], folder / FOUND / name)
     atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", "-timeout=60", "-rss_limit_mb=4096", str(folder / name)], hunt.one)
     atheris.Fuzz()

@@ -136,7 +136,8 @@ def test_stopped_process__is_replaced_and_writes_nothing_awake(opened: Opener, u
 
 def test_a_process_that_lost_its_lock_neither_sends_nor_writes(opened: Opener, server: Server, tmp_path: Path) -> None:
     """Its session was ended; another has taken over before it notices."""
-    first, second = opened(), opened()
+    first = opened()
+    second = opened()
     first.steps.begin("s", START_S, "{}")
     switch = KillSwitch(tmp_path / "paused", first.pause_switch)
     with first.db.acting():
@@ -160,7 +161,8 @@ def test_pause_elsewhere__is_seen_until_the_last_write(
     opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """It is confirmed while the head is read, or between the look at the switch and the write that precedes the send."""
-    store, other = opened(), opened()
+    store = opened()
+    other = opened()
     setup = bench(tmp_path)
     setup.store.close()
     setup.store = store
@@ -187,7 +189,8 @@ def test_pause_elsewhere__is_seen_until_the_last_write(
 
 def test_pause_elsewhere__is_seen_in_an_execution_s_write(opened: Opener) -> None:
     """Of a Safe's proposal, which another account sends."""
-    store, other = opened(), opened()
+    store = opened()
+    other = opened()
     execution = ProposalExecution(WALLET, tx(0), "0x" + "ab" * 32)
     other.pause_switch.pause("on another machine", START_S)
     with pytest.raises(Refused, match="kill switch"):
@@ -213,7 +216,8 @@ def test_a_process_that_acts_again_writes_no_epoch_anew(opened: Opener) -> None:
 
 def test_what_a_replaced_run_has_queued_is_not_written(opened: Opener, server: Server) -> None:
     """It served, was cut off, and another has served since: its queue holds what it saw before."""
-    first, second = opened(), opened()
+    first = opened()
+    second = opened()
     with first.db.serving():
         with first.db.queueing():
             first.steps.begin("s", START_S, "{}")
@@ -240,7 +244,8 @@ def test_a_run_whose_lock_fell_takes_it_again_if_nobody_else_did(opened: Opener,
 
 
 def test_two_parts_of_a_process_do_not_act_at_once(opened: Opener) -> None:
-    first, second = opened(), opened()
+    first = opened()
+    second = opened()
     with first.db.acting(), pytest.raises(LockHeld, match="another part of this process"), second.db.acting():
         pass
     with second.db.acting():
@@ -292,7 +297,8 @@ def test_hung_look__leaves_its_wallet_and_writes_nothing_later(
 
 def test_a_pause_waits_for_a_writer_that_stands_still(opened: Opener, tmp_path: Path) -> None:
     """The server ends such a session; the pause is in the database then, not in a file of this machine alone."""
-    first, second = opened(), opened()
+    first = opened()
+    second = opened()
     switch = KillSwitch(tmp_path / "paused", second.pause_switch)
     with pytest.raises(PassingFault, match="idle-in-transaction"), first.db.write("stand still") as db:
         db.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '6s'")

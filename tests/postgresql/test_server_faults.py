@@ -151,7 +151,9 @@ def busy_writer(store: Store):
 
 
 def test_writers_of_a_wallet__wait_for_one_another_alone(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second, third = opened(), opened(), opened("0x" + "11" * 20)
+    first = opened()
+    second = opened()
+    third = opened("0x" + "11" * 20)
 
     def hurry(db: Connection, *_: object) -> None:
         db.exec_driver_sql("SET LOCAL lock_timeout = '200ms'")
@@ -200,7 +202,8 @@ def write_fact(store: Store, value: str) -> None:
 
 def test_a_conflict_of_two_transactions_passes(opened: Opener, server: Server, url: str) -> None:
     """40001: the operator has made the database serialisable, and the state that a writer sees is older than the lock it waited for."""
-    first, second = opened(), opened()
+    first = opened()
+    second = opened()
     write_fact(first, "before")
     server.run(f"ALTER DATABASE {re.findall(r'/(store[0-9]+)', url)[0]} SET default_transaction_isolation = serializable")
     server.end_sessions()
@@ -238,7 +241,8 @@ def test_one_of_two_transactions_in_a_deadlock_passes(opened: Opener, server: Se
 
 
 def test_reads_of_one_transaction_see_one_state(opened: Opener) -> None:
-    store, other = opened(), opened()
+    store = opened()
+    other = opened()
     with store.db.read("read twice") as db:
         before = db.execute(text("SELECT count(*) FROM pauses")).scalar()
         other.pause_switch.pause("meanwhile", START_S)

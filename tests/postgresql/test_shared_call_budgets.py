@@ -18,7 +18,8 @@ def budget_of(url: str, operator: str = "a", rate: int = 10) -> SharedCallBudget
 
 def test_the_turns_of_two_workers_are_one_behind_the_other(opened: Opener, url: str) -> None:
     opened()
-    first, second = budget_of(url), budget_of(url)
+    first = budget_of(url)
+    second = budget_of(url)
     assert first.take(50) <= 0.05
     assert second.take(1) == pytest.approx(5.0, abs=0.5)
 

@@ -25,7 +25,8 @@ from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, grant, 
 
 
 def test_two_wallets__share_ids_and_see_nothing_of_each_other(opened: Opener) -> None:
-    first, second = opened(), opened(OTHER)
+    first = opened()
+    second = opened(OTHER)
     for store, reason in ((first, "mine"), (second, "yours")):
         store.steps.begin("s", START_S, f'"{reason}"')
         store.steps.end("s", "hold", reason, None, "hold")
@@ -39,7 +40,8 @@ def test_two_wallets__share_ids_and_see_nothing_of_each_other(opened: Opener) ->
 
 
 def test_paper_books_lie_beside_the_live_ones_of_a_wallet(opened: Opener) -> None:
-    live, paper = opened(), opened(kind="paper")
+    live = opened()
+    paper = opened(kind="paper")
     live.steps.begin("s", START_S, "{}")
     assert len(live.steps.newest(9)) == 1
     assert paper.steps.newest(9) == ()
@@ -103,7 +105,8 @@ def first_row_of(store: Store, table: str) -> dict[str, object]:
 
 def test_a_second_process_is_told_that_another_serves_the_wallet(opened: Opener) -> None:
     """Two open transactions on one nonce are two processes, not a damaged store."""
-    first, second = opened(), opened()
+    first = opened()
+    second = opened()
     first.steps.begin("s", START_S, "{}")
     first.journal.add_intent("s", IntentKind.SWAP, tx(7), grant(), "i", START_S, None)
     row = {**dict(first_row_of(first, "intents")), "id": "j"}

@@ -541,7 +541,8 @@ def check_layer() -> None:
     else:
         raise AssertionError("it is valid")
 
-    locked, free = step_until(NOW_S + 5 * 86_400), step_until(NOW_S - 5 * 86_400)
+    locked = step_until(NOW_S + 5 * 86_400)
+    free = step_until(NOW_S - 5 * 86_400)
     assert codec.loads(StepInput, codec.dumps(locked)) == locked
     decision = decide(locked).decision
     assert isinstance(decision, Rebalance)
@@ -549,7 +550,8 @@ def check_layer() -> None:
     hold = propose_rebalance(locked).decision_result.decision
     assert isinstance(hold, Hold)
     assert "a lock-up, which swaps cannot spend" in hold.reason
-    weth, usdc = token("WETH").address, token("USDC").address
+    weth = token("WETH").address
+    usdc = token("USDC").address
     try:
         swaps.plan_swap(locked, weth, usdc, 10**17)
     except Refused as refused:

@@ -44,7 +44,8 @@ def v3_pools(draw, windowed: bool = False, moderate: bool = False) -> V3Pool:
     spacing = TIERS[fee_pips]
     anywhere = st.integers(-20_000, 20_000) if moderate else st.integers(MIN_TICK + 1, MAX_TICK - 2)
     tick = draw(st.one_of(st.integers(-2000, 2000), anywhere))
-    low, high = get_sqrt_ratio_at_tick(tick), get_sqrt_ratio_at_tick(tick + 1)
+    low = get_sqrt_ratio_at_tick(tick)
+    high = get_sqrt_ratio_at_tick(tick + 1)
     price = draw(st.one_of(st.just(low), st.integers(low, high - 1)))
     usable = MAX_TICK // spacing
     middle = tick // spacing

@@ -68,7 +68,8 @@ def simulation_of(table: PriceTable, spec: BacktestSpec | None = None, **changes
 
 
 BARS = 18
-BEGINS, ENDS = 6, 12
+BEGINS = 6
+ENDS = 12
 """The middle third."""
 RISES_AT = BEGINS
 
@@ -194,14 +195,21 @@ def result_of(
     prices[:, -1] = 1.0
     units = START / count / prices[0]
     hold_units = units.copy()
-    equity, hold, weights = np.empty(bars), np.empty(bars), np.empty((bars, count))
-    done, paid, shares, came = [], 0.0, np.zeros(bars), dict(flows)
+    equity = np.empty(bars)
+    hold = np.empty(bars)
+    weights = np.empty((bars, count))
+    done = []
+    paid = 0.0
+    shares = np.zeros(bars)
+    came = dict(flows)
     transfers = []
     for bar in range(bars):
         if bar in came:
-            before, hold_before = units @ prices[bar], hold_units @ prices[bar]
+            before = units @ prices[bar]
+            hold_before = hold_units @ prices[bar]
             transfers.append(AppliedTransfer(bar, REPORT_START_S + bar * bar_s, exact(came[bar]), exact(before), exact(hold_before)))
-            units, hold_units = units * (1 + came[bar] / before), hold_units * (1 + came[bar] / hold_before)
+            units = units * (1 + came[bar] / before)
+            hold_units = hold_units * (1 + came[bar] / hold_before)
         whole = units @ prices[bar]
         if every and bar and bar % every == 0:
             moved = np.abs(units * prices[bar] - whole / count).sum() / 2
@@ -274,7 +282,8 @@ def exact(coins: float) -> Fraction:
     return Fraction(float(coins)) * SCALE
 
 
-MARKET_START_S, MARKET_HOUR_S = 1_600_000_000, 3_600
+MARKET_START_S = 1_600_000_000
+MARKET_HOUR_S = 3_600
 EDGE = 1e-12
 VALUE = 1e6
 SYMBOLS = ("A", "B", "C", "D", "E")
@@ -313,14 +322,17 @@ def settings_of(draw: st.DrawFn, assets: int) -> KernelSetting:
     cuts = sorted(draw(st.lists(st.integers(0, 10_000), min_size=assets - 1, max_size=assets - 1)))
     targets = tuple(b - a for a, b in zip([0, *cuts], [*cuts, 10_000], strict=True))
     absolute, relative = draw(st.sampled_from([(300, None), (800, None), (None, 1_000), (None, 2_500), (500, 2_000)]))
-    band, every = Threshold(absolute, relative), Every(draw(st.sampled_from([3_600, 18_000, 86_400, 250_000])))
+    band = Threshold(absolute, relative)
+    every = Every(draw(st.sampled_from([3_600, 18_000, 86_400, 250_000])))
     trigger = draw(st.sampled_from([band, every, HybridTrigger(band, every)]))
     destination = draw(st.sampled_from([Destination.TARGET, Destination.HALFWAY, Destination.BAND]))
     if isinstance(trigger, Every) and destination is Destination.BAND:
         destination = Destination.TARGET
-    fee, depth = draw(st.sampled_from([0.0, 10.0, 300.0])), draw(st.sampled_from([inf, 1e8, 3e5]))
+    fee = draw(st.sampled_from([0.0, 10.0, 300.0]))
+    depth = draw(st.sampled_from([inf, 1e8, 3e5]))
     numeraire = draw(st.sampled_from([None, 0]))
-    cooldown_s, least = draw(st.sampled_from([0, 0, 30_000])), draw(st.sampled_from([0.0, 0.0, 20_000.0]))
+    cooldown_s = draw(st.sampled_from([0, 0, 30_000]))
+    least = draw(st.sampled_from([0.0, 0.0, 20_000.0]))
     return KernelSetting(targets, trigger, destination, TradingCosts.for_pools(fee, depth, assets, numeraire), cooldown_s, least)
 
 
@@ -369,7 +381,8 @@ def left_after(values: list[float], land: list[float], fee: list[float], depth: 
                 surplus -= (excess if isinf(side) else side * excess / (side - excess)) / (1 - cost)
         return surplus
 
-    low, high = 0.0, sum(values)
+    low = 0.0
+    high = sum(values)
     if all(cost == 0 and isinf(side) for cost, side in zip(fee, depth, strict=True)):
         return high
     for _ in range(120):
@@ -382,9 +395,16 @@ def plain_result(times: NDArray[np.int64], prices: NDArray[np.float64], setting:
     """Run one setting bar by bar."""
     bars, count = prices.shape
     band, every_s = parts(setting)
-    fee, depth = [bps / 1e4 for bps in setting.costs.fees_bps], list(setting.costs.depths)
-    units, first, last, absent = [0.0] * count, [0.0] * count, [0.0] * count, [0] * count
-    begun, due_s, rested_s, result = False, 0, 0, Plain()
+    fee = [bps / 1e4 for bps in setting.costs.fees_bps]
+    depth = list(setting.costs.depths)
+    units = [0.0] * count
+    first = [0.0] * count
+    last = [0.0] * count
+    absent = [0] * count
+    begun = False
+    due_s = 0
+    rested_s = 0
+    result = Plain()
     for t in range(bars):
         known = [not np.isnan(price) for price in prices[t]]
         absent = [0 if here or price == 0 else gone + 1 for here, price, gone in zip(known, last, absent, strict=True)]

@@ -33,7 +33,8 @@ ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "branches"
 Place = int | tuple[int, int]
 """A line, or a branch from one line to another."""
-CALL, PLACE = "slipcover's call", "slipcover's place"
+CALL = "slipcover's call"
+PLACE = "slipcover's place"
 """Placeholders in kept code: for the called function, and, in a pair with a place, for its argument."""
 JUMP = dis.opmap["JUMP_FORWARD"]
 OVERWRITES = sys.version_info < (3, 12)
@@ -129,7 +130,8 @@ def _begun() -> Slipcover | None:
     how = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["slipcover"]
     if OVERWRITES:
         slipcover.probe = SimpleNamespace(signal=CALL, new=lambda _meter, _file, place, _threshold: (PLACE, place))
-        process, processes = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        process = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+        processes = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
         for path in sorted((ROOT / "agent").rglob("*.py"))[process::processes]:  # each process marks its share before it needs the others'
             marked(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path)
     meter = Slipcover(branch=how["branch"], source=how["source"], omit=how["omit"], exclude_also=how["exclude-also"])

@@ -42,7 +42,9 @@ def golden_document(name: str) -> Any:
 
 def documents() -> dict[str, Any]:
     """Return the documents of a portfolio whose token, reasons and terms are markup."""
-    status, history, profit = golden_document("25-status"), golden_document("26-history"), golden_document("28-pnl")
+    status = golden_document("25-status")
+    history = golden_document("26-history")
+    profit = golden_document("28-pnl")
     profit["periods"] = profit["periods"][-1:]
     status["holdings"][0]["symbol"] = HOSTILE
     status["decision"]["reason"] = status["trigger"]["text"] = MARKUP

@@ -104,7 +104,8 @@ def found_in(data: bytes, secrets: Iterable[str]) -> list[str]:
 
 def unpacked(data: bytes) -> bytes:
     """Return the contents of zlib streams in `data`, since the store compresses its rows."""
-    parts, at = [], data.find(b"x\x9c")
+    parts = []
+    at = data.find(b"x\x9c")
     while at != -1:
         with suppress(zlib.error):
             parts.append(zlib.decompressobj().decompress(data[at:]))
@@ -114,7 +115,8 @@ def unpacked(data: bytes) -> bytes:
 
 def files_with(folder: Path, secrets: Iterable[str], besides: Iterable[Path] = ()) -> dict[str, list[str]]:
     """Return the files below `folder` that contain a secret in any form, except `besides`."""
-    secrets, leaks = list(secrets), {}
+    secrets = list(secrets)
+    leaks = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path not in set(besides):
             data = path.read_bytes()
@@ -126,8 +128,10 @@ def files_with(folder: Path, secrets: Iterable[str], besides: Iterable[Path] = (
 @contextmanager
 def all_logs() -> Iterator[io.StringIO]:
     """Yield the log output of all libraries during the block, at level DEBUG."""
-    stream, root = io.StringIO(), logging.getLogger()
-    handler, level = logging.StreamHandler(stream), root.level
+    stream = io.StringIO()
+    root = logging.getLogger()
+    handler = logging.StreamHandler(stream)
+    level = root.level
     handler.setLevel(logging.NOTSET)
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
@@ -141,7 +145,8 @@ def all_logs() -> Iterator[io.StringIO]:
 def shown_of(error: BaseException) -> str:
     """Return the error as plain text, as logged, and as rich shows it with every local variable of every frame."""
     stream = io.StringIO()
-    handler, logger = logging.StreamHandler(stream), logging.getLogger("canary")
+    handler = logging.StreamHandler(stream)
+    logger = logging.getLogger("canary")
     logger.addHandler(handler)
     logger.error("failed: %r %s", error, error, exc_info=error)
     logger.removeHandler(handler)

@@ -53,7 +53,8 @@ def text(value: Fraction, places: int = 6) -> str:
     """Format a decimal as the venue does, rounded half to even."""
     scaled = round(value * 10**places)
     digits = str(abs(scaled)).rjust(places + 1, "0")
-    whole, part = digits[:-places], digits[-places:].rstrip("0") or "0"
+    whole = digits[:-places]
+    part = digits[-places:].rstrip("0") or "0"
     return f"{'-' if scaled < 0 else ''}{whole}.{part}"
 
 
@@ -79,7 +80,9 @@ class Coin:
 
     def margin(self, notional: Fraction, leverage: int | None) -> Fraction:
         """Return the maintenance margin by rate and deduction, as documented; with a leverage the initial margin, tier by tier."""
-        rate, deduction, before = Fraction(0), Fraction(0), Fraction(0)
+        rate = Fraction(0)
+        deduction = Fraction(0)
+        before = Fraction(0)
         for bound, most in self.tiers:
             if notional < Fraction(bound):
                 break
@@ -145,10 +148,12 @@ class HyperliquidServer:
     """State of the venue. Fields and methods are for tests; clients see it over HTTP only."""
 
     def __init__(self, *, is_mainnet: bool = False, nonces_kept: int = 100) -> None:
-        self.is_mainnet, self.nonces_kept = is_mainnet, nonces_kept
+        self.is_mainnet = is_mainnet
+        self.nonces_kept = nonces_kept
         self.clock: Callable[[], int] | None = None
         """The venue's time in milliseconds if it follows another clock; otherwise time stands still until a test moves it."""
-        self._now_ms, self.skew_ms = START_MS, 0
+        self._now_ms = START_MS
+        self.skew_ms = 0
         self.coins = [
             Coin("BTC", 5, Fraction(60_000), (("0.0", 40), ("10000.0", 25), ("50000.0", 10)), 51),
             Coin("ETH", 4, Fraction(3_000), TESTNET_ETH, 52),
@@ -285,7 +290,8 @@ class HyperliquidServer:
     # --- /exchange.
 
     def exchange(self, body: dict[str, Any]) -> Any:
-        action, nonce = body["action"], body["nonce"]
+        action = body["action"]
+        nonce = body["nonce"]
         try:
             signer = self.signer_of(body)
             self.signers.append(signer)
@@ -308,7 +314,8 @@ class HyperliquidServer:
         return {"status": "ok", "response": {"type": action["type"], "data": {"statuses": data}}}
 
     def signer_of(self, body: dict[str, Any]) -> str:
-        action, signature = body["action"], body["signature"]
+        action = body["action"]
+        signature = body["signature"]
         if action["type"] in USER_SIGNED:
             types, primary = USER_SIGNED[action["type"]]
             if action["nonce"] != body["nonce"] or action["hyperliquidChain"] != ("Mainnet" if self.is_mainnet else "Testnet"):
@@ -360,7 +367,8 @@ class HyperliquidServer:
 
     def order(self, account: str, wire: dict[str, Any]) -> Any:
         coin = self.coins[wire["a"]]
-        price, size = Fraction(wire["p"]), Fraction(wire["s"])
+        price = Fraction(wire["p"])
+        size = Fraction(wire["s"])
         if (size * 10**coin.size_decimals).denominator != 1 or size <= 0:
             return {"error": "Order has invalid size."}
         if "trigger" in wire["t"]:
@@ -375,22 +383,26 @@ class HyperliquidServer:
         order.trigger = trigger
         why = ""
         if not coin.tick_ok(price) or not coin.tick_ok(trigger):
-            why, order.status = "Price must be divisible by tick size.", "tickRejected"
+            why = "Price must be divisible by tick size."
+            order.status = "tickRejected"
         elif (
             not self.takes_stops
             or how["isMarket"] is not True
             or how["tpsl"] != "sl"
             or (trigger <= coin.mark if wire["b"] else trigger >= coin.mark)
         ):
-            why, order.status = "Invalid TP/SL price.", "badTriggerPxRejected"
+            why = "Invalid TP/SL price."
+            order.status = "badTriggerPxRejected"
         elif self.reducible(order) == 0:
-            why, order.status = "Reduce only order would increase position.", "reduceOnlyRejected"
+            why = "Reduce only order would increase position."
+            order.status = "reduceOnlyRejected"
         self.orders.append(order)
         return {"error": why} if why else {"resting": {"oid": order.oid, "cloid": order.cloid}}
 
     def fire(self, name: str) -> list[Order]:
         """Execute the stops whose trigger the mark has reached, against the book. Return them."""
-        mark, fired = self.coin(name).mark, []
+        mark = self.coin(name).mark
+        fired = []
         for stop in [order for order in self.orders if order.trigger is not None and (order.coin, order.status) == (name, "open")]:
             assert stop.trigger is not None
             if (mark >= stop.trigger) if stop.is_buy else (mark <= stop.trigger):
@@ -406,7 +418,8 @@ class HyperliquidServer:
         self, user: str, name: str, is_buy: bool, price: Fraction, size: Fraction, tif: str, reduce: bool = False, cloid: str | None = None
     ) -> Any:
         """Accept an order by the documented rules, and return the venue's answer."""
-        coin, wallet = self.coin(name), self.wallet(user)
+        coin = self.coin(name)
+        wallet = self.wallet(user)
         order = Order(user, name, is_buy, price, size, size, len(self.orders) + 1, cloid, reduce, tif, self.now_ms)
         position_size = wallet.held.get(name, ServerPosition()).size
         sign = 1 if is_buy else -1
@@ -415,19 +428,25 @@ class HyperliquidServer:
         if self.refusal and user != HOUSE:
             why, order.status = self.refusal, "rejected"
         elif coin.is_delisted:
-            why, order.status = "Asset is delisted.", "delistedRejected"
+            why = "Asset is delisted."
+            order.status = "delistedRejected"
         elif not coin.tick_ok(price):
-            why, order.status = "Price must be divisible by tick size.", "tickRejected"
+            why = "Price must be divisible by tick size."
+            order.status = "tickRejected"
         elif price * size < 10 and not (reduce and position_size == -sign * size):
-            why, order.status = "Order must have minimum value of $10.", "minTradeNtlRejected"
+            why = "Order must have minimum value of $10."
+            order.status = "minTradeNtlRejected"
         elif reduce and position_size * sign >= 0:
-            why, order.status = "Reduce only order would increase position.", "reduceOnlyRejected"
+            why = "Reduce only order would increase position."
+            order.status = "reduceOnlyRejected"
         elif tif == "Alo" and matches:
             why, order.status = f"Post only order would have immediately matched, bbo was {text(matches[0].price)}.", "badAloPxRejected"
         elif tif == "Ioc" and not matches:
-            why, order.status = "Order could not immediately match against any resting orders.", "iocCancelRejected"
+            why = "Order could not immediately match against any resting orders."
+            order.status = "iocCancelRejected"
         elif user != HOUSE and not reduce and not self.has_margin(wallet, coin, sign * size, price):
-            why, order.status = "Insufficient margin to place order.", "perpMarginRejected"
+            why = "Insufficient margin to place order."
+            order.status = "perpMarginRejected"
         self.orders.append(order)
         if why:
             return {"error": why}
@@ -479,7 +498,8 @@ class HyperliquidServer:
         return value - slip >= needed
 
     def fill(self, order: Order, price: Fraction, part: Fraction, *, is_taker: bool) -> None:
-        wallet, change = self.wallet(order.user), part if order.is_buy else -part
+        wallet = self.wallet(order.user)
+        change = part if order.is_buy else -part
         position = wallet.held.setdefault(order.coin, ServerPosition())
         closed = Fraction(0)
         if position.size * change < 0:
@@ -610,11 +630,17 @@ class HyperliquidServer:
         return {"type": "isolated" if coin in wallet.is_isolated else "cross", "value": wallet.leverages.get(coin, 20)}
 
     def state(self, user: str) -> dict[str, Any]:
-        wallet, amount = self.wallets.get(user, Wallet()), inexact if self.is_inexact else text
-        rows, gross, value, initial, maintenance = [], Fraction(0), wallet.usd, Fraction(0), Fraction(0)
+        wallet = self.wallets.get(user, Wallet())
+        amount = inexact if self.is_inexact else text
+        rows = []
+        gross = Fraction(0)
+        value = wallet.usd
+        initial = Fraction(0)
+        maintenance = Fraction(0)
         for name, coin_position in wallet.held.items():
             coin = self.coin(name)
-            worth, lev = abs(coin_position.size) * coin.mark, wallet.leverages.get(name, 20)
+            worth = abs(coin_position.size) * coin.mark
+            lev = wallet.leverages.get(name, 20)
             gross += worth
             value += coin_position.size * coin.mark
             initial += coin.margin(worth, lev)

@@ -29,7 +29,9 @@ from tests.support.transactions import GWEI, OTHER, WALLET, grant, receipt, tx
 # --- Random histories of a wallet for tests of the ledger: movements in any order, with the resulting balances.
 
 
-WETH, WBTC, USDC = address("token WETH"), address("token WBTC"), address("token USDC")
+WETH = address("token WETH")
+WBTC = address("token WBTC")
+USDC = address("token USDC")
 TOKENS = (WETH, WBTC, USDC, NATIVE)
 COUNTED = frozenset(TOKENS)
 START = {WETH: 10**19, WBTC: 10**8, USDC: 10**10, NATIVE: 10**18}
@@ -154,8 +156,11 @@ def histories(most: int = 25) -> st.SearchStrategy[Wallet]:
 # --- Cycles of an agent that compare balances over a real store, without a chain.
 
 
-LEDGER_WETH, LEDGER_USDC = builders.token("WETH"), builders.token("USDC")
-COIN, DOLLAR, DAY_S = 10**18, 10**6, 86_400
+LEDGER_WETH = builders.token("WETH")
+LEDGER_USDC = builders.token("USDC")
+COIN = 10**18
+DOLLAR = 10**6
+DAY_S = 86_400
 PRICE = 2_000 * DOLLAR
 
 
@@ -228,7 +233,8 @@ class LedgerOfChain:
     """Transactions of the wallet since this ledger was made; a reorganisation removes those of its blocks."""
 
     def __init__(self, chain: LocalChain, node: AnvilNode) -> None:
-        self._chain, self._node = chain, node
+        self._chain = chain
+        self._node = node
         self._wallet = chain.wallet.address.lower()
         height = int(chain.w3.eth.block_number)
         self._blocks = {height: self._hash(height)}

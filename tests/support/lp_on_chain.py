@@ -68,7 +68,8 @@ def provide_v3(
         .events.IncreaseLiquidity()
         .process_receipt(receipt, DISCARD)
     )
-    token_id, entry = used["args"]["tokenId"], (used["args"]["amount0"], used["args"]["amount1"])
+    token_id = used["args"]["tokenId"]
+    entry = (used["args"]["amount0"], used["args"]["amount1"])
     return confirmed_position(info, chain.addresses.position_manager, token_id, entry)
 
 
@@ -179,12 +180,18 @@ def act(chain: LocalChain, action: LpAction) -> LiquidityMove:
             call = router.removeLiquidity(
                 action.token0, action.token1, action.liquidity, *action.min_raw, chain.wallet.address, FAR_FUTURE_S
             )
-            liquidity, gas, token_id = action.liquidity, _send(chain, call), None
+            liquidity = action.liquidity
+            gas = _send(chain, call)
+            token_id = None
         case Withdraw():
             take = manager(chain).decreaseLiquidity((action.token_id, action.liquidity, *action.min_raw, FAR_FUTURE_S))
-            liquidity, gas, token_id = action.liquidity, _multicall(chain, [take, _all_of(chain, action.token_id)]), action.token_id
+            liquidity = action.liquidity
+            gas = _multicall(chain, [take, _all_of(chain, action.token_id)])
+            token_id = action.token_id
         case Collect():
-            liquidity, gas, token_id = 0, _multicall(chain, [_all_of(chain, action.token_id)]), action.token_id
+            liquidity = 0
+            gas = _multicall(chain, [_all_of(chain, action.token_id)])
+            token_id = action.token_id
     after = _balances(chain, tokens)
     return LiquidityMove((after[0] - before[0], after[1] - before[1]), liquidity, gas, token_id)
 
@@ -255,7 +262,8 @@ def kinds(outcome: StepOutcome) -> list[str]:
 
 def allowances(chain: LocalChain) -> set[int]:
     """Return all distinct allowances granted to the contracts that move liquidity, LP tokens of every pair included."""
-    at, wallet = chain.addresses, chain.wallet.address
+    at = chain.addresses
+    wallet = chain.wallet.address
     spenders = (at.swap_router_02, at.v2_router, at.position_manager)
     allowance_amounts = {
         int(chain.token_contract(symbol).functions.allowance(wallet, spender).call()) for symbol in chain.tokens for spender in spenders
@@ -269,7 +277,8 @@ def allowances(chain: LocalChain) -> set[int]:
 @contextmanager
 def stepping(agent: Agent, chain: LocalChain) -> Iterator[list[StepOutcome]]:
     """Check after the block that its effects are known, paid and booked, and that no allowance is left."""
-    before, done = agents.purse(chain), []
+    before = agents.purse(chain)
+    done = []
     yield done
     after = agents.purse(chain)
     mined = [intent for outcome in done for intent in outcome.transactions if intent.receipt is not None]

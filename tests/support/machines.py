@@ -60,7 +60,8 @@ def lacking(machine: str) -> str:
         return "kernels of x86 alone are known here"
     if machine == "AVX-512" and not AVX512:
         return "this processor has no AVX-512"
-    core_type, used = MACHINES[machine]["OPENBLAS_CORETYPE"], kernel(machine)
+    core_type = MACHINES[machine]["OPENBLAS_CORETYPE"]
+    used = kernel(machine)
     # OpenBLAS reports one name for Prescott and all older kernels
     fits = core_type in used or (core_type == "Prescott" and not {"Haswell", "Zen", "SkylakeX"} & set(used.split()))
     return "" if fits else f"NumPy's OpenBLAS has no kernel {core_type}"
@@ -108,7 +109,8 @@ def write_steps(path: Path, steps: Iterable[StepInput]) -> Path:
 def canaries() -> dict[str, str]:
     """Return results known to differ between machines; if they are equal, the environment had no effect."""
     dice = np.random.default_rng(1)
-    matrix, points = dice.normal(size=(40, 40)), np.linspace(0.1, 50, 10_001)
+    matrix = dice.normal(size=(40, 40))
+    points = np.linspace(0.1, 50, 10_001)
     return {
         "LAPACK": fingerprint(repr(np.linalg.solve(matrix, matrix[0]).tolist())),
         "NumPy": fingerprint(repr(np.exp(points).tolist())),

@@ -53,7 +53,8 @@ class StandIn(LocalChain):
 
     def __init__(self, node: AnvilNode, network: Network, world: LocalWorld) -> None:
         super().__init__(node, world)
-        self.network, self.wallet = network, OWNER
+        self.network = network
+        self.wallet = OWNER
 
     def deploy(self, artifact: Artifact, *arguments: object, sender: str | None = None) -> str:
         """Deploy a contract, at the address that the preset names for it, if any."""
@@ -87,7 +88,8 @@ class StandIn(LocalChain):
         return next(token for token in self.network.tokens if token.symbol == symbol)
 
     def _place(self, artifact: Artifact, arguments: tuple[object, ...]) -> str | None:
-        v2, v3 = self.venue("uniswap_v2"), self.venue("uniswap_v3")
+        v2 = self.venue("uniswap_v2")
+        v3 = self.venue("uniswap_v3")
         protocol = {
             WETH_ARTIFACT: self.network.wrapped_native,
             V2_FACTORY_ARTIFACT: v2.factory,

@@ -114,7 +114,8 @@ def unsigned_bytes(tx: UnsignedTx) -> bytes:
 
 def transaction(to: str, data: str, random: Random) -> UnsignedTx:
     """Return a transaction like those of an agent on Base: fees of some hundredths of a gwei."""
-    tip, base = random.randrange(10**5, 10**7), random.randrange(10**6, 10**8)
+    tip = random.randrange(10**5, 10**7)
+    base = random.randrange(10**6, 10**8)
     return UnsignedTx(8453, random.randrange(2_000), to, 0, data, random.randrange(150_000, 900_000), 2 * base + tip, tip, None)
 
 
@@ -125,13 +126,16 @@ def swap_program(random: Random, router_kind: str, leg_count: int) -> UnsignedTx
     for number in range(leg_count):
         (token_in, decimals_in), (token_out, decimals_out) = random.sample(tokens, 2)
         amount_in_raw, out_raw = (int(random.uniform(1, 5_000) * 10**decimals) for decimals in (decimals_in, decimals_out))
-        fee_pips, min_raw = random.choice((100, 500, 3_000, 10_000)), out_raw * random.randrange(9_900, 9_990) // 10_000
+        fee_pips = random.choice((100, 500, 3_000, 10_000))
+        min_raw = out_raw * random.randrange(9_900, 9_990) // 10_000
         venue = random.choice(("uniswap_v3", "uniswap_v3", "uniswap_v2"))
-        from_wallet, to_wallet = LegPlace.WALLET, LegPlace.WALLET
+        from_wallet = LegPlace.WALLET
+        to_wallet = LegPlace.WALLET
         legs.append(
             Leg(_address(random), venue, token_in, token_out, fee_pips, amount_in_raw, out_raw, min_raw, 0, number, from_wallet, to_wallet)
         )
-    plan, deadline_s = plan_of(*legs), random.randrange(1_700_000_000, 1_800_000_000)
+    plan = plan_of(*legs)
+    deadline_s = random.randrange(1_700_000_000, 1_800_000_000)
     if router_kind == "rebalancer":
         prices = {token: Fraction(random.randrange(1, 10**9), 10 ** (3 + decimals)) for token, decimals in tokens}
         data = encode_rebalance(plan, deadline_s, RebalancerTerms(prices, -random.randrange(10**9)), MAKERS, {})

@@ -147,7 +147,9 @@ def premium_parts(history: History, after: Sequence[Mapping[str, float]], start:
     steps = [{symbol: later[symbol] - earlier[symbol] for symbol in symbols} for earlier, later in pairwise(logs)]
     start_value = history.value(start, 0)
     first = {symbol: start[symbol] * history.prices[symbol][0] / start_value for symbol in symbols}
-    grown, mixed, off_target = [], [], []
+    grown = []
+    mixed = []
+    off_target = []
     for bar, step in enumerate(steps):
         total = history.value(after[bar], bar)
         weights = {symbol: after[bar][symbol] * history.prices[symbol][bar] / total for symbol in symbols}

@@ -35,10 +35,12 @@ def advance_time(perps: LocalPerps, seconds: int) -> None:
 
 def account_of(perps: LocalPerps, who: str) -> MarginAccount:
     """Read an account view by view, as input of the pure functions."""
-    accounts, exchange = perps.account_balance.functions, perps.exchange.functions
+    accounts = perps.account_balance.functions
+    exchange = perps.exchange.functions
     config = perps.contract(perps.addresses.clearing_house_config, "ClearingHouseConfig").functions
     tiers = (MarginTier(0, config.getImRatio().call(), config.getMmRatio().call()),)
-    markets, positions = [], []
+    markets = []
+    positions = []
     for symbol, market in perps.markets.items():
         base = perps.contract(market.base_token, "BaseToken").functions
         markets.append(

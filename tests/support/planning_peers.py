@@ -25,7 +25,9 @@ from tests.support.builders import price_of
 # --- Independent execution of a plan, without the planner or the library's pools: swaps by the contracts' formulas, in integers.
 
 
-Q96, PIPS, BPS = 2**96, 10**6, 10**4
+Q96 = 2**96
+PIPS = 10**6
+BPS = 10**4
 
 
 def _up(numerator: int, denominator: int) -> int:
@@ -66,7 +68,9 @@ class Ranges:
     spacing: int
 
     def swap(self, token_in: str, amount_in: int) -> int:
-        down, remaining, paid = token_in == self.token0, amount_in, 0
+        down = token_in == self.token0
+        remaining = amount_in
+        paid = 0
         while remaining:
             edge = self._next(down)
             goal = get_sqrt_ratio_at_tick(edge)
@@ -96,13 +100,15 @@ class Ranges:
         return min([*(tick for tick in self.net if tick > self.tick), end, self.known[1]])
 
     def _in(self, down: bool, start: int, end: int) -> int:
-        high, low = max(start, end), min(start, end)
+        high = max(start, end)
+        low = min(start, end)
         if down:
             return _up(_up((self.liquidity << 96) * (high - low), high), low)
         return _up(self.liquidity * (high - low), Q96)
 
     def _out(self, down: bool, start: int, end: int) -> int:
-        high, low = max(start, end), min(start, end)
+        high = max(start, end)
+        low = min(start, end)
         if down:
             return self.liquidity * (high - low) // Q96
         return (self.liquidity << 96) * (high - low) // high // low
@@ -153,7 +159,10 @@ def unit_price(step: StepInput, address: str, prices: dict[str, object]) -> Frac
 
 def carry_out(step: StepInput, plan: Plan, price: Callable[[str], Fraction]) -> PlanEffect:
     """Execute a plan as a router would: a wallet leg spends its amount, a router leg all of its token in the router."""
-    effect, now, router, limits = PlanEffect(), pools_of(step), dict[str, int](), step.limits
+    effect = PlanEffect()
+    now = pools_of(step)
+    router = dict[str, int]()
+    limits = step.limits
     start = pools_of(step)
     edges: dict[str, set[str]] = {}
     for leg in plan.legs:
@@ -182,7 +191,8 @@ def carry_out(step: StepInput, plan: Plan, price: Callable[[str], Fraction]) -> 
 
 
 def _check_wallet(step: StepInput, plan: Plan, effect: PlanEffect, price: Callable[[str], Fraction]) -> None:
-    raw_by_token, limits = {holding.token: holding.raw for holding in step.snapshot.holdings}, step.limits
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    limits = step.limits
     assets = {asset.token.address: asset for asset in step.effective_assets}
     effect.check(all(raw == 0 for at, raw in effect.moved.items() if at not in assets), "hub")
     after = {at: raw_by_token[at] + effect.moved.get(at, 0) for at in assets}
@@ -192,7 +202,8 @@ def _check_wallet(step: StepInput, plan: Plan, effect: PlanEffect, price: Callab
     effect.check(after == dict(plan.holdings_after), "holdings")
     effect.check(all(after[at] >= min(raw_by_token[at], asset.reserve_raw) for at, asset in assets.items()), "reserve")
     moves = {at: (after[at] - raw_by_token[at]) * price(at) for at in assets}
-    turnover, before = sum(map(abs, moves.values()), Fraction(0)) / 2, sum((raw_by_token[at] * price(at) for at in assets), Fraction(0))
+    turnover = sum(map(abs, moves.values()), Fraction(0)) / 2
+    before = sum((raw_by_token[at] * price(at) for at in assets), Fraction(0))
     effect.check(turnover == plan.turnover, "turnover told")
     if limits.turnover_bps is not None:
         effect.check(turnover * BPS <= before * limits.turnover_bps, "limits.turnover")
@@ -263,8 +274,10 @@ class Peer:
         return end in reached
 
     def _all_routes(self, source: int, target: int) -> Iterator[Hops]:
-        nodes, pools = self.problem.nodes, self.problem.pools.values()
-        start, end = nodes[source].address, nodes[target].address
+        nodes = self.problem.nodes
+        pools = self.problem.pools.values()
+        start = nodes[source].address
+        end = nodes[target].address
         for first in pools:
             if start not in (first.token0, first.token1):
                 continue
@@ -300,7 +313,8 @@ class Peer:
         if before is not None and all(state is other for state, other in zip(before[0], states, strict=True)):
             return before[1:]
         taken, paid = self.pays(hops, amount_raw)
-        start, end = hops[0][1], amm.token_out(states[-1], hops[-1][1])
+        start = hops[0][1]
+        end = amm.token_out(states[-1], hops[-1][1])
         rate = paid * self.problem.price(end) / (taken * self.problem.price(start)) if taken else Fraction(0)
         self.known[hops, amount_raw] = states, rate, taken
         return rate, taken

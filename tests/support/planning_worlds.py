@@ -79,7 +79,8 @@ def ranged(pool: V3Pool, dice: random.Random, ranges: int = 12) -> V3Pool:
     for k in range(1, ranges + 1):
         liquid[base - k * step] = int(liquid[base - (k - 1) * step] * math.exp(dice.gauss(-0.02, 0.3)))
         liquid[base + k * step] = int(liquid[base + (k - 1) * step] * math.exp(dice.gauss(-0.02, 0.3)))
-    ticks, before = [], 0
+    ticks = []
+    before = 0
     for index in sorted(liquid):
         ticks.append(TickLiquidity(index, liquid[index] - before))
         before = liquid[index]
@@ -103,7 +104,8 @@ def random_pools(
     pools: list[Pool] = []
     twos: set[frozenset[str]] = set()
     for number, (pair, other) in enumerate(pairs):
-        a, b = token(pair), token(other)
+        a = token(pair)
+        b = token(other)
         price = price_of(pair, prices) / price_of(other, prices) * Fraction(math.exp(dice.gauss(0, skew))).limit_denominator(10**9)
         deep = Fraction(depth * math.exp(dice.gauss(0, 1))).limit_denominator(1000) / price_of(other, prices)
         if dice.random() < 0.4 and frozenset((pair, other)) not in twos:
@@ -156,7 +158,8 @@ def any_problem(seed: int, most_tokens: int = 12, most_pools: int = 50) -> StepI
     rest not at all.
     """
     dice = random.Random(f"problem {seed}")
-    tokens, pools = dice.randint(2, most_tokens), dice.randint(3, most_pools)
+    tokens = dice.randint(2, most_tokens)
+    pools = dice.randint(3, most_pools)
     skew = dice.choice([0.0, 0.001, 0.001, 0.001, 0.003, 0.003])
     step = random_step(seed, tokens, pools, 10 ** dice.uniform(5, 8), 100_000, skew)
     return without_gas(
@@ -174,7 +177,8 @@ def any_problem(seed: int, most_tokens: int = 12, most_pools: int = 50) -> StepI
 
 def any_problem_with_gas(seed: int, most_tokens: int = 12, most_pools: int = 50) -> StepInput:
     """Return the problem of that number with a base fee between 0.1 and 50 gwei."""
-    step, dice = any_problem(seed, most_tokens, most_pools), random.Random(f"gas {seed}")
+    step = any_problem(seed, most_tokens, most_pools)
+    dice = random.Random(f"gas {seed}")
     return with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=int(10 ** dice.uniform(8, 10.7))))
 
 
@@ -324,10 +328,12 @@ def coarse_units(seed: int) -> StepInput:
     """
     dice = random.Random(f"units {seed}")
     rough = dice.sample(sorted(COARSE), dice.choice([1, 1, 2]))
-    fine, worth = ("USDC", *FINE[: dice.randint(1, 6)]), 100_000
+    fine = ("USDC", *FINE[: dice.randint(1, 6)])
+    worth = 100_000
     units = {symbol: Fraction(worth * 10 ** dice.uniform(-6, -2.7)).limit_denominator(100) for symbol in rough}
     prices = {**PRICES, **{symbol: unit * 10 ** token(symbol).decimals for symbol, unit in units.items()}}
-    depth, skew = 10 ** dice.uniform(5, 8), dice.choice([0.0, 0.001, 0.001, 0.003])
+    depth = 10 ** dice.uniform(5, 8)
+    skew = dice.choice([0.0, 0.001, 0.001, 0.003])
     pools = random_pools(dice, fine, dice.randint(len(fine) - 1, 4 * len(fine)), depth, skew, prices)
     for symbol in rough:
         for other in dice.sample(fine, dice.randint(1, len(fine))):
@@ -362,8 +368,10 @@ KINDS: Mapping[str, Callable[[int], StepInput]] = {
 
 def _problem(dice: random.Random, symbols: Sequence[str], hubs: Sequence[str], plan_cost_bps: int | None) -> StepInput:
     prices = {**PRICES, **COARSE}
-    worth, depth = int(10 ** dice.uniform(3, 6)), 10 ** dice.uniform(4, 7.5)
-    tokens, skew = (*symbols, *hubs), dice.choice([0.0, 0.0, 0.001, 0.003])
+    worth = int(10 ** dice.uniform(3, 6))
+    depth = 10 ** dice.uniform(4, 7.5)
+    tokens = (*symbols, *hubs)
+    skew = dice.choice([0.0, 0.0, 0.001, 0.003])
     pools = random_pools(dice, tokens, dice.randint(len(tokens), 4 * len(tokens)), depth, skew, prices)
     pools += [observed(hub, prices) for hub in hubs]
     step = step_input(_targets(dice, symbols), _values(dice, symbols, worth), prices, hubs=hubs, pools=pools)
@@ -440,7 +448,8 @@ def limit(symbol: str, low_bps: int, high_bps: int) -> WeightLimit:
 def covariance_of(width: int, seed: int = 7) -> Floats:
     """Return a covariance of coins that mostly move together: one common factor, and noise of each."""
     draw = np.random.default_rng(seed)
-    loads, noise = draw.uniform(0.3, 1.2, width), draw.uniform(0.2, 0.9, width)
+    loads = draw.uniform(0.3, 1.2, width)
+    noise = draw.uniform(0.2, 0.9, width)
     covariance: Floats = (np.outer(loads, loads) + np.diag(noise**2)) * 0.03**2
     return covariance
 
@@ -457,7 +466,8 @@ def recorded(returns: Floats, symbols: Sequence[str] = COINS, until_s: int = NOW
     price_points = []
     days = len(returns)
     for symbol, column in zip(symbols, returns.T, strict=True):
-        at, last = token(symbol), unit_price(token(symbol), price_of(symbol), PRICED_USDC)
+        at = token(symbol)
+        last = unit_price(token(symbol), price_of(symbol), PRICED_USDC)
         path = np.cumprod(np.concatenate(([1.0], 1 + column)))
         for day, level in enumerate(path):
             price = last * Fraction(float(level / path[-1])).limit_denominator(10**15)

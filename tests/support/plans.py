@@ -47,7 +47,8 @@ from tests.support.worlds import read_pool
 # --- Plans with exact predictions and evidence that passes every guard, so that tests of guards state only what differs.
 
 
-W, R = LegPlace.WALLET, LegPlace.ROUTER
+W = LegPlace.WALLET
+R = LegPlace.ROUTER
 GAS_UNITS = 200_000
 
 
@@ -94,7 +95,8 @@ def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) 
                 sink=swap.sink,
             )
         )
-    block, zero = step.snapshot.head.number, Fraction(0)
+    block = step.snapshot.head.number
+    zero = Fraction(0)
     return Plan(
         block=block,
         decision=Rebalance("test", Goal(())),
@@ -119,11 +121,13 @@ def approved(step: StepInput) -> StepInput:
 
 def floor_of(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int, out_raw: int) -> int:
     """Return the minimum output by the limits; without reference prices by slippage alone."""
-    prices, limits = reference_prices(step).reference_by_token, step.limits
+    prices = reference_prices(step).reference_by_token
+    limits = step.limits
     token_out = pools.token_out(pool, token_in)
     if token_in not in prices or token_out not in prices:
         return min_out(out_raw, 1, limits.slippage_bps)
-    slippage, impact = limits.slippage_bps or 0, limits.price_impact_bps or 0
+    slippage = limits.slippage_bps or 0
+    impact = limits.price_impact_bps or 0
     fair = fair_floor(amount_in_raw, prices[token_in].price, prices[token_out].price, pool.fee_pips, impact, slippage)
     return min_out(out_raw, fair, limits.slippage_bps)
 
@@ -252,7 +256,8 @@ def any_step(chain: LocalChain, seed: int) -> tuple[StepInput, Rebalance]:
     symbols = ["WETH", "USDC", *dice.sample(others, dice.randint(0, len(others)))]
     cuts = sorted(dice.sample(range(1, 20), len(symbols) - 1))
     shares = [500 * (b - a) for a, b in zip((0, *cuts), (*cuts, 20), strict=True)]
-    worth, parts = 10 ** dice.uniform(3.3, 6.3), [dice.gammavariate(1, 1) for _ in symbols]
+    worth = 10 ** dice.uniform(3.3, 6.3)
+    parts = [dice.gammavariate(1, 1) for _ in symbols]
     hold(chain, dict.fromkeys(chain.tokens, 0) | {s: Fraction(worth * p / sum(parts)) for s, p in zip(symbols, parts, strict=True)})
     for name in dice.sample(sorted(chain.address_by_pool), 3):
         push(chain, name, dice.uniform(0, 5_000), dice)

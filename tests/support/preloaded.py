@@ -105,7 +105,8 @@ class PreloadedProcess(subprocess.Popen[str]):
         }  # fmt: skip
         streams = [options[name] if options[name] >= 0 else number for number, name in enumerate(("p2cread", "c2pwrite", "errwrite"))]
         with STARTS:
-            prctl, (channel, _) = ctypes.CDLL(None).prctl, _loader()
+            prctl = ctypes.CDLL(None).prctl
+            channel, _ = _loader()
             prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             try:
                 socket.send_fds(channel, [json.dumps(message).encode()], streams)

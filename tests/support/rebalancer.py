@@ -158,7 +158,8 @@ class RebalancerAttack:
     def attempt(self, program: Program | str, value_wei: int | None = None) -> tuple[int, dict[str, int]]:
         """Send a call of the victim; return its status and what balances changed, as `send` does."""
         wei = value_wei if value_wei is not None else 0 if isinstance(program, str) else program.native_wei
-        eth, before = self.chain.w3.eth, self.chain.balances()
+        eth = self.chain.w3.eth
+        before = self.chain.balances()
         native = eth.get_balance(self.victim)
         data = program if isinstance(program, str) else program.calldata
         receipt = eth.wait_for_transaction_receipt(

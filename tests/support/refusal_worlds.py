@@ -65,7 +65,8 @@ class World:
     # --- Reader.
     def snapshot(self) -> Snapshot:
         """Return the step's snapshot after the mined transactions: a block later for each, with their changes and costs."""
-        snapshot, mined = self.step.snapshot, [intent.receipt for intent in self.store.journal.intents() if intent.receipt is not None]
+        snapshot = self.step.snapshot
+        mined = [intent.receipt for intent in self.store.journal.intents() if intent.receipt is not None]
         raw_by_token = {holding.token: holding.raw for holding in snapshot.holdings}
         for token_, raw in (change for tx_receipt in mined for change in tx_receipt.net_transfers(OWNER).items()):
             raw_by_token[token_] = max(0, raw_by_token[token_] + raw)

@@ -14,7 +14,8 @@ from agent.model.rollups import OP_STACK_CHAINS
 from agent.signing.calldata import selector
 from tests.support.fakes.transport import RecordingTransport
 
-BYTE_WEI, FLAT_WEI = 10**9, 10**10
+BYTE_WEI = 10**9
+FLAT_WEI = 10**10
 
 
 def _oracle_code() -> str:

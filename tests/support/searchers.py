@@ -29,9 +29,11 @@ from tests.support.agents import ROOMY, USD, agent_on, explain_balances, fund, l
 from tests.support.constants import GWEI
 from tests.support.worlds import price_now
 
-FIRST, LAST = 50 * GWEI, 0
+FIRST = 50 * GWEI
+LAST = 0
 """Tips of transactions in front of ours, and behind ours."""
-PLAN_COST, SLIPPAGE = Fraction(50, BPS), Fraction(30, BPS)
+PLAN_COST = Fraction(50, BPS)
+SLIPPAGE = Fraction(30, BPS)
 """The template's limits."""
 Push = tuple[str, str]
 """A pool by name, and the symbol of the token sold into it."""
@@ -122,7 +124,8 @@ class Searcher:
         targets = self.expected_pushes() if expected is None else expected
         fund(chain, self.held)
         explain_balances(self.agent)
-        had, before = self.wealth(), purse(chain)
+        had = self.wealth()
+        before = purse(chain)
         for pool, sold in targets:
             self.trade(pool, sold, tactic.skew * size_usd)
         touched = set(targets)
@@ -162,9 +165,11 @@ class Searcher:
         assert sandwich.max_loss is not None
         assert sandwich.max_profit is not None
         limit = (PLAN_COST + SLIPPAGE) * plan.turnover / USD + gas
-        most, worst = sandwich.max_loss / USD, plan_worst_case(outcome.step_input, plan)
+        most = sandwich.max_loss / USD
+        worst = plan_worst_case(outcome.step_input, plan)
         assert worst is not None
-        turnover, gained = plan.turnover / USD, sandwich.max_profit / USD
+        turnover = plan.turnover / USD
+        gained = sandwich.max_profit / USD
         return Turn(size_usd, outcome.kind, profit, lost_usd, limit, turnover, short, most, gained, worst / USD + gas)
 
     def at_swap(self, happens: Callable[[Plan], None]) -> Callable[[str], None]:
@@ -234,7 +239,8 @@ class Searcher:
 
     def harvest(self, info: LocalPool) -> None:
         """Trade a pool until no further profit is possible after its fee."""
-        now_x96, whale = sqrt_price_x96(price_now(self.chain, info.name)), self.chain.whale.address
+        now_x96 = sqrt_price_x96(price_now(self.chain, info.name))
+        whale = self.chain.whale.address
         for token_in, target, off in ((info.token0, self._kept(info, up=False), 1), (info.token1, self._kept(info, up=True), -1)):
             if (now_x96 - sqrt_price_x96(target)) * off <= 0:
                 continue
@@ -250,7 +256,8 @@ class Searcher:
 
     def _kept(self, info: LocalPool, up: bool) -> Fraction:
         """Return the price (token1 per token0) up to which buying token0, or down to which selling it, is profitable after the fee."""
-        fair, keeps = self.chain.pool_price(info.token0.symbol, info.token1.symbol), 1 - Fraction(info.fee_pips, PIPS)
+        fair = self.chain.pool_price(info.token0.symbol, info.token1.symbol)
+        keeps = 1 - Fraction(info.fee_pips, PIPS)
         return fair * keeps if up else fair / keeps
 
     def _swap(self, info: LocalPool, symbol_in: str, raw: int, limit_x96: int) -> Any:
@@ -376,7 +383,8 @@ def attacked_after(
     chain: LocalChain, folder: Path, scene: Scene, router: str, move: UnseenMove, tactic: Tactic, size_usd: Fraction
 ) -> Turn:
     """Return the result of one attack on a new agent so long after the move; the chain is as before it."""
-    snapshot, world = chain.snapshot(), chain.deployed_world
+    snapshot = chain.snapshot()
+    world = chain.deployed_world
     agent_folder = folder / f"agent-{len(list(folder.iterdir()))}"
     agent_folder.mkdir()
     try:
@@ -395,7 +403,8 @@ def best_responses(chain: LocalChain, folder: Path, scene: Scene, router: str, m
     """
     turns = []
     for tactic in LAG_TACTICS:
-        carried_out_usd, refused_usd = Fraction(0), Fraction(LARGEST_PUSH_USD)
+        carried_out_usd = Fraction(0)
+        refused_usd = Fraction(LARGEST_PUSH_USD)
         for _ in range(rounds):
             size_usd = (carried_out_usd + refused_usd) / 2
             turns.append(attacked_after(chain, folder, scene, router, move, tactic, size_usd))

@@ -23,7 +23,8 @@ from tests.support.builders import address
 from tests.support.records.native_legs import ONLY, PLANS
 from tests.support.signing import DEADLINE_S, MAX_GAS_WEI, NOW_S, ROUTER, RULES, STRANGER, WALLET, WETH, plan_of, tx
 
-POOL, HOME = address("v3 pool"), address("home")
+POOL = address("v3 pool")
+HOME = address("home")
 INIT_CODE = bytes.fromhex("600a600c600039600a6000f3602a60005260206000f3")
 """Creation code of a contract that returns 42."""
 INIT_CODE_HASH = "0x" + keccak(INIT_CODE).hex()
@@ -143,7 +144,10 @@ def flipped_bits(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
 def edited_words(transaction: UnsignedTx) -> Iterator[UnsignedTx]:
     """Yield the transaction with each word of the arguments replaced by critical values, removed, doubled, or shifted by another word."""
     data = calldata(transaction)
-    zero, one_word, two, most = bytes(WORD), (1).to_bytes(WORD, "big"), (2).to_bytes(WORD, "big"), b"\xff" * WORD
+    zero = bytes(WORD)
+    one_word = (1).to_bytes(WORD, "big")
+    two = (2).to_bytes(WORD, "big")
+    most = b"\xff" * WORD
     for at in range(4, len(data), WORD):
         word = data[at : at + WORD]
         for other in (zero, one_word, most, two, FOREIGN, b"", word + word, zero + word):

@@ -333,8 +333,10 @@ def order_tx(order: PerpOrder, contracts: PerpetualProtocolAddresses = CONTRACTS
     return tx(contracts.clearing_house, encode_order(order, contracts, WALLET, deadline_s))
 
 
-DEPOSIT, TAKE_OUT = MarginDeposit(500 * 10**6), MarginWithdrawal(200 * 10**6)
-ALLOW, END = DelegateChange(DELEGATE, True), DelegateChange(DELEGATE, False)
+DEPOSIT = MarginDeposit(500 * 10**6)
+TAKE_OUT = MarginWithdrawal(200 * 10**6)
+ALLOW = DelegateChange(DELEGATE, True)
+END = DelegateChange(DELEGATE, False)
 FUTURES_ALLOWED: dict[str, tuple[UnsignedTx, Grant]] = {
     "futures: buy": (order_tx(BUY), futures_grant(BUY)),
     "futures: short": (order_tx(SHORT), futures_grant(SHORT)),

@@ -21,7 +21,8 @@ PASSWORD = "correct horse battery"
 HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
 NAMES = ("ann", "bob", "cleo", "dan", "eve", "fay")
 PROXY_SECRET = "0123456789abcdef" * 4
-FULL, READ_ONLY = 1, 5
+FULL = 1
+READ_ONLY = 5
 """Ids of ann, who may control, and of eve, who is read-only."""
 
 

@@ -75,7 +75,8 @@ def recorded_steps(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: Rec
     store.steps.on_step_recorded = StepRecorder(place, DIGEST, "live", bounds).write_step
     known = len(store.steps.newest(1_000))
     for number, step in enumerate(steps, known):
-        name, outcome = f"{number:012x}", plan_step_input(step)
+        name = f"{number:012x}"
+        outcome = plan_step_input(step)
         store.steps.begin(name, step.snapshot.now_s, codec.dumps(step))
         plan = None if outcome.plan is None else codec.dumps(outcome.plan)
         store.steps.end(name, type(outcome.decision).__name__.lower(), outcome.reason, plan, outcome.kind.value)
@@ -139,7 +140,8 @@ def install_later_version(patch: pytest.MonkeyPatch, folder: Path) -> str:
 def dying(agent: Agent, die_at: int | None) -> Iterator[Callable[[str], None]]:
     """Yield a progress listener that ends the process at the moment with this number, if one is given."""
     engine = agent.context.store.db.engine
-    moments, writing = count(1), False
+    moments = count(1)
+    writing = False
 
     def passed() -> None:
         if next(moments) == die_at:

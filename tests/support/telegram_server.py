@@ -113,7 +113,8 @@ def bot_api() -> Iterator[BotApi]:
             if token == f"bot{TOKEN}":
                 status, body = api.answer(method, parameters)
             else:
-                status, body = 401, {"ok": False, "error_code": 401, "description": "Unauthorized"}
+                status = 401
+                body = {"ok": False, "error_code": 401, "description": "Unauthorized"}
             raw = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -139,14 +140,18 @@ def bot_api() -> Iterator[BotApi]:
 @contextmanager
 def running(loaded: LoadedConfig, actions: PhoneActions, before_end: Callable[[], object] = lambda: None) -> Iterator[TelegramBot]:
     """Run the bot in its own thread; it ends at any await, as if killed."""
-    ready, bots, ended = threading.Event(), list[TelegramBot](), list[BaseException]()
+    ready = threading.Event()
+    bots = list[TelegramBot]()
+    ended = list[BaseException]()
     ends: list[Callable[[], object]] = []
 
     def work() -> None:
         async def serve() -> None:
             with telegram.open_bot(loaded) as bot:
-                bot.actions, bot.watch_interval_s = actions, 0.05
-                task, loop = asyncio.create_task(bot.run()), asyncio.get_running_loop()
+                bot.actions = actions
+                bot.watch_interval_s = 0.05
+                task = asyncio.create_task(bot.run())
+                loop = asyncio.get_running_loop()
                 bots.append(bot)
                 ends.append(lambda: loop.call_soon_threadsafe(task.cancel))
                 ready.set()

@@ -41,7 +41,9 @@ class DemandingNode:
     """Refuses by `transport` a tip below `needed_wei` in the words of `wording`, and suggests `suggested`; `refused` has those tips."""
 
     def __init__(self, line: Transport, needed_wei: int, wording: str = "geth", suggested: object = hex(GWEI // 10)) -> None:
-        self.needed_wei, self.wording, self.suggested = needed_wei, wording, suggested
+        self.needed_wei = needed_wei
+        self.wording = wording
+        self.suggested = suggested
         self.refused: list[int] = []
         self.transport = RecordingTransport(line, "demanding", self._change, intercept=self._refuse)
 

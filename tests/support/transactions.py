@@ -124,7 +124,8 @@ class ScriptedChain:
         return Head(CHAIN_ID, len(self.blocks) - 1, self._hash(len(self.blocks) - 1), self.timestamp_s, self.base_fee_wei)
 
     def simulate(self, unsigned: UnsignedTx, _sender: str) -> Simulation:
-        cancels, head = unsigned.data == "0x", self.head()
+        cancels = unsigned.data == "0x"
+        head = self.head()
         if (unsigned.max_fee_wei or 0) < self.base_fee_wei:
             return Simulation(False, "its fee is below the base fee", 0, head)
         ok = cancels or not self.simulation
@@ -362,7 +363,8 @@ class Walk:
 
     def _look(self, kill: str | None) -> Callable[[World], None]:
         def look(world: World) -> None:
-            chain, before = world.chain, len(world.chain.sent)
+            chain = world.chain
+            before = len(world.chain.sent)
             try:
                 self._executor(chain, kill, START_S + 10_000).reconcile()
             except Killed:
@@ -393,7 +395,8 @@ class Walk:
 
     def require_agreement(self, chain: ScriptedChain) -> None:
         """Assert, after a completed cycle, that chain and journal agree in state, budgets, movements and next nonce."""
-        mined, intents = mined_at_nonce(chain), self.store.journal.intents()
+        mined = mined_at_nonce(chain)
+        intents = self.store.journal.intents()
         consumed = [intent for intent in intents if intent.state in NONCE_USED_STATES]
         assert [intent.tx_hash for intent in consumed] == ([] if mined is None else [mined[0]])
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in consumed if intent.receipt is not None)
@@ -456,7 +459,8 @@ class Walk:
         intents = list(reversed(self.store.journal.intents()))
         number = {intent.id: at for at, intent in enumerate(intents)}
         hashes = {str(intent.tx_hash): at for at, intent in enumerate(intents)}
-        chain, mined = world.chain, mined_at_nonce(world.chain)
+        chain = world.chain
+        mined = mined_at_nonce(world.chain)
         booked = {movement.tx_hash for movement in movements(self.store)}
         rows = tuple(
             (

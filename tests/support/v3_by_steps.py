@@ -45,10 +45,16 @@ class LeftKnownTicks(Exception):
 
 def swap_by_steps(pool: V3Pool, zero_for_one: bool, amount: int, limit: int) -> SwapEnd:
     """One turn of the loop per step of the contract. The caller sees to a sane amount and limit."""
-    price, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
+    price = pool.sqrt_price_x96
+    tick = pool.tick
+    liquidity = pool.liquidity
     net = {known.index: known.liquidity_net for known in pool.ticks}
     indices = tuple(net)
-    remaining, calculated, fees, crossed, steps = amount, 0, 0, 0, 0
+    remaining = amount
+    calculated = 0
+    fees = 0
+    crossed = 0
+    steps = 0
     if not pool.known_from_tick - 1 <= tick <= pool.known_to_tick:
         raise LeftKnownTicks
     while remaining and price != limit:

@@ -38,7 +38,8 @@ ANSWERS_ITSELF = "600960" + "0c" + "60003960096000f3" + "3060005260206000f3"
 """Creation code of a contract that answers each call with its own address: a voter with a registry, as CLFactory asks for."""
 ANSWERS_ZERO = "600a60" + "0c" + "600039600a6000f3" + "600060005260206000f3"
 """Creation code of one that answers with zero: an older factory without pools."""
-LOWEST, HIGHEST = 4295128740, 1461446703485210103287273052203988822378723970341
+LOWEST = 4295128740
+HIGHEST = 1461446703485210103287273052203988822378723970341
 """Limits of a swap's price that are no limits: TickMath.MIN_SQRT_RATIO + 1 and MAX_SQRT_RATIO - 1."""
 MAX_TICK = 887272
 KEY = "(address,address,uint24,int24,address)"
@@ -124,7 +125,8 @@ class Venues:
     ) -> VenuePool:
         """Create a pool of two tokens, by address, at a square root of token1 per token0 (base units) times 2^96, without liquidity."""
         token0, token1 = sorted((token_a, token_b), key=lambda token: int(token, 16))
-        tier, spacing = (TIERS[venue][0] if tier is None else tier), (TIERS[venue][1] if spacing is None else spacing)
+        tier = TIERS[venue][0] if tier is None else tier
+        spacing = TIERS[venue][1] if spacing is None else spacing
         row = self.rows[venue] if hooks == NATIVE else Row(RowKind.POOL_V4, self.manager.address, bytes(12) + bytes.fromhex(hooks[2:]))
         address = str(self.manager.address)
         if venue is Venue.V4:
@@ -218,7 +220,9 @@ class Venues:
 
 def deploy_venues(chain: LocalChain) -> Venues:
     """Deploy what the chain lacks of every kind, without pools, and fund the hands with the chain's tokens."""
-    at, slipstream, pancake_pool = chain.addresses, slipstream_artifacts(), npm_artifact(PANCAKE_POOL)
+    at = chain.addresses
+    slipstream = slipstream_artifacts()
+    pancake_pool = npm_artifact(PANCAKE_POOL)
     deployer = chain.deploy(attack("PancakeDeployer"), bytes.fromhex(pancake_pool.bytecode[2:]))
     implementation = chain.deploy(slipstream["CLPool"])
     voter, old_factory = (chain.deploy(Artifact([], code)) for code in (ANSWERS_ITSELF, ANSWERS_ZERO))

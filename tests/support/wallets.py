@@ -38,7 +38,8 @@ MAX_GAS_WEI = 10**18
 DEADLINE_S = 90
 QUOTER_V2 = "@uniswap/v3-periphery/artifacts/contracts/lens/QuoterV2.sol/QuoterV2.json"
 ROUTER_V2 = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
-W, R = LegPlace.WALLET, LegPlace.ROUTER
+W = LegPlace.WALLET
+R = LegPlace.ROUTER
 
 
 class Desk:
@@ -202,7 +203,8 @@ class AtomicDesk(Desk):
 
     def terms(self, legs: Sequence[Leg]) -> RebalancerTerms:
         """Return prices, and the value of the minimums."""
-        least, prices = min_balance_changes(legs), self.prices
+        least = min_balance_changes(legs)
+        prices = self.prices
         return RebalancerTerms(prices, floor_int(sum((raw * prices[token] for token, raw in least.items()), Fraction(0))) - 1)
 
     def swap_tx(self, plan: Plan, legacy: bool = False, terms: RebalancerTerms | None = None, **changes: object) -> UnsignedTx:
@@ -247,7 +249,8 @@ class SafeWallet:
 
     def execute(self, document: Mapping[str, Any]) -> str:
         """Execute the signed transaction from an account that is not an owner; return its hash."""
-        call, executor = document["safe_tx"], dev_accounts()[9].address
+        call = document["safe_tx"]
+        executor = dev_accounts()[9].address
         fields = [call["to"], int(call["value"]), call["data"], call["operation"], 0, 0, 0, call["gasToken"], call["refundReceiver"]]
         signed = self.contract.functions.execTransaction(*fields, self.signatures(document["typed_data"]))
         return self.chain.send(signed, executor)

@@ -43,7 +43,8 @@ MOMENTS = 40
 """More than the moments of one step at which a process may end: before each commit that changes the store, around each send, while
 waiting.
 """
-PATIENCE, TRIES = 60, 8
+PATIENCE = 60
+TRIES = 8
 """Moments after which the owner ends an endless step; number of healthy steps within which the agent must come to rest."""
 _TURNS = count()
 
@@ -100,7 +101,8 @@ class WholeAgent(RuleBasedStateMachine):
 
     def act(self, send: bool = True, die_at: int | None = None) -> StepOutcome | TrimtabError | None:
         """Run one step; None if the process ended in it. Only TrimtabError may be raised by it."""
-        mined, sent = self.ledger.count(), len(self.sent)
+        mined = self.ledger.count()
+        sent = len(self.sent)
         try:
             agent = self.running()
             with dying(agent, die_at) as progress:
@@ -192,7 +194,8 @@ class WholeAgent(RuleBasedStateMachine):
     @precondition(lambda self: not self.are_blocks_held)
     @rule()
     def a_step(self) -> None:
-        drifted, open_before = outside_band(self.chain, self.targets), len(self.store.journal.open_intents())
+        drifted = outside_band(self.chain, self.targets)
+        open_before = len(self.store.journal.open_intents())
         outcome = self.act(die_at=None if self.healthy() else PATIENCE)
         if not self.healthy() or open_before:
             return
@@ -235,7 +238,8 @@ class WholeAgent(RuleBasedStateMachine):
     @precondition(lambda self: not self.are_blocks_held and self.chain.w3.eth.block_number > self.world_block)
     @rule(depth=st.integers(1, CONFIRMATIONS - 1))
     def the_newest_blocks_are_reorganised_away(self, depth: int) -> None:
-        depth, now_s = min(depth, self.chain.w3.eth.block_number - self.world_block), self.chain.now_s()
+        depth = min(depth, self.chain.w3.eth.block_number - self.world_block)
+        now_s = self.chain.now_s()
         self.node.rpc("anvil_reorg", depth, [])
         self.node.mine_at(now_s + 1)  # time advances: other blocks replace the removed ones
         self.ledger.read()
@@ -272,7 +276,8 @@ class WholeAgent(RuleBasedStateMachine):
         assert [intent for intent in store.journal.open_intents() if intent.receipt is None] == []
         assert store.journal.unbooked_intents() == ()
         since_s = self.chain.now_s() - 86_400
-        booked, ours = store.budgets.history(self.chain.now_s()).budgets.gas_24h_wei, self.ledger.gas_wei(since_s)
+        booked = store.budgets.history(self.chain.now_s()).budgets.gas_24h_wei
+        ours = self.ledger.gas_wei(since_s)
         assert ours <= booked <= ours + self.ledger.others_gas_wei(since_s), "books of a new store may begin with the wallet's last day"
 
     def teardown(self) -> None:

@@ -160,7 +160,8 @@ def recorded_pool(path: Path = MAINNET_POOL) -> RecordedPool:
 
 def mint_ticks(chain: LocalChain, pool: LocalPool, net_by_tick: Mapping[int, int]) -> None:
     """Give an empty pool these ticks: one position per gap between neighbours, with the sum of the nets below it as liquidity."""
-    depth, positions = 0, []
+    depth = 0
+    positions = []
     for lower, upper in pairwise(sorted(net_by_tick)):
         depth += net_by_tick[lower]
         if depth > 0:
@@ -296,7 +297,8 @@ def _packed(state: dict[str, Any]) -> str:
 @contextmanager
 def one_case(chain: LocalChain) -> Iterator[None]:
     """Undo changes to a chain on anvil after the block; begin with a block of its own."""
-    mark, perps = chain.snapshot(), chain.perps
+    mark = chain.snapshot()
+    perps = chain.perps
     _rpc(chain, "anvil_setCoinbase", f"0x{next(_TURNS):040x}")  # identical blocks would be forgotten together
     base_fee_wei = chain.w3.eth.get_block("latest")["baseFeePerGas"]
     _rpc(chain, "anvil_setNextBlockBaseFeePerGas", hex(base_fee_wei))  # a revert keeps the fee that the last test left
@@ -368,7 +370,8 @@ def compiled_once() -> Iterator[None]:
 
 def _tables() -> list[list[Jacobian]]:
     """Return 16 multiples of secp256k1's generator for each four bits of a factor."""
-    tables, base = [], jacobian.to_jacobian(SECPK1_G)
+    tables = []
+    base = jacobian.to_jacobian(SECPK1_G)
     for _ in range(64):
         tables.append([NOTHING])
         for _ in range(15):
@@ -380,12 +383,16 @@ def _tables() -> list[list[Jacobian]]:
 @contextmanager
 def multiplied_by_tables() -> Iterator[None]:
     """During the block, compute signatures and public keys in a sixth of the time: 64 additions from tables instead of 256 doublings."""
-    plain, fast, tables, generator = ecdsa.jacobian_multiply, ecdsa.fast_multiply, _tables(), jacobian.to_jacobian(SECPK1_G)
+    plain = ecdsa.jacobian_multiply
+    fast = ecdsa.fast_multiply
+    tables = _tables()
+    generator = jacobian.to_jacobian(SECPK1_G)
 
     def multiplied(point: Jacobian, factor: int) -> Jacobian:
         if point != generator:
             return plain(point, factor)
-        product, rest = NOTHING, factor % SECPK1_N
+        product = NOTHING
+        rest = factor % SECPK1_N
         for multiples in tables:
             product = jacobian.jacobian_add(product, multiples[rest % 16])
             rest //= 16
@@ -396,7 +403,8 @@ def multiplied_by_tables() -> Iterator[None]:
     try:
         yield
     finally:
-        ecdsa.jacobian_multiply, ecdsa.fast_multiply = plain, fast
+        ecdsa.jacobian_multiply = plain
+        ecdsa.fast_multiply = fast
 
 
 @contextmanager
@@ -427,7 +435,8 @@ def opened_once() -> Iterator[None]:
     if not SHORTCUTS:
         yield
         return
-    make, opener = second_quote._open_library, threading.local()
+    make = second_quote._open_library
+    opener = threading.local()
 
     def opened(transport: Transport, block_hash: str, venue: QuotedVenue) -> Any:
         desks = vars(opener).setdefault("desks", {})

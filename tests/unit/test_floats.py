@@ -55,7 +55,8 @@ def test_sums_do_not_hang_on_their_order(pairs: list[tuple[float, float]]) -> No
 
 @given(ROWS)
 def test_products_sum_by_index(rows: list[list[float]]) -> None:
-    matrix, weights = np.array(rows), np.arange(1.0, len(rows) + 1)
+    matrix = np.array(rows)
+    weights = np.arange(1.0, len(rows) + 1)
     product = floats.matvec(matrix, weights)
     for i, row in enumerate(rows):
         so_far = 0.0

@@ -16,7 +16,8 @@ from agent.store import open_store
 from tests.cli.tools import first_document, start
 from tests.support import agents
 
-KEY, PASSWORD = "canary-of-a-key", "canary-of-a-password"
+KEY = "canary-of-a-key"
+PASSWORD = "canary-of-a-password"
 PROGRAM = """
 import os, subprocess, sys
 from pathlib import Path

@@ -29,14 +29,16 @@ class FeedProxy(ScriptedTransport):
         return super().batch(calls)
 
     def answer_of(self, to: str, data: bytes) -> Any:
-        selector, number = data[:4], int.from_bytes(data[4:36], "big")
+        selector = data[:4]
+        number = int.from_bytes(data[4:36], "big")
         if selector == history.LATEST_ROUND:
             aggregator = next(i for i in range(1, len(self.phases) + 1) if address(f"aggregator {i}") == to)
             return "0x" + uint_word(len(self.phases[aggregator - 1])).hex()
         if selector == history.PHASE_AGGREGATORS:
             return "0x" + address_word(address(f"aggregator {number}")).hex()
         if selector == history.GET_ROUND_DATA:
-            phase, round_number = number >> 64, number & (PHASE - 1)
+            phase = number >> 64
+            round_number = number & (PHASE - 1)
             price_round = self.phases[phase - 1][round_number - 1]
             return RpcFault(3, "No data present") if price_round is None else self._round(number, price_round)
         newest = len(self.phases)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from agent.model import Leg, LegPlace
 from tests.support.builders import address, token
 
-WETH, USDC = token("WETH").address, token("USDC").address
+WETH = token("WETH").address
+USDC = token("USDC").address
 
 
 def leg(

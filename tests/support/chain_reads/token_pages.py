@@ -6,7 +6,8 @@ from agent.chain.lens import uint_word
 from agent.chain.screening.answers import RECORD_FORMAT, TransferOutcome, TrialRecord
 from agent.model import TokenFinding
 
-F, T = TokenFinding, TransferOutcome
+F = TokenFinding
+T = TransferOutcome
 FAIR = TrialRecord(0, 1_000, 50_000, 1_000, 49_000, T.TRUE, 1_000, 0, T.TRUE, T.TRUE, 50_000, 0, 0)
 
 

@@ -12,7 +12,8 @@ from agent.units import Token
 from tests.support.bands import with_bands
 from tests.support.constants import WALLET
 
-WETH_PRESET, USDC_PRESET = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
+WETH_PRESET = ETHEREUM_PRESET.tokens[0]
+USDC_PRESET = ETHEREUM_PRESET.tokens[2]
 
 
 def config_text(*changes: tuple[str, str]) -> str:

@@ -15,7 +15,9 @@ from tests.support.plans import evidence
 from tests.support.standing_orders import price_of, terms
 from tests.support.tokens import LINK, USDC, WBTC, WETH
 
-STOP, DONE, FIRED = OrderKind.STOP_LOSS, OrderStage.DONE, OrderStage.FIRED
+STOP = OrderKind.STOP_LOSS
+DONE = OrderStage.DONE
+FIRED = OrderStage.FIRED
 TARGETS = {"WETH": 3_000, "WBTC": 3_000, "LINK": 2_000, "USDC": 2_000}
 PRICES = {"LINK": 10}
 HEAVY = {"WETH": 5_000, "WBTC": 3_000, "LINK": 2_000, "USDC": 0}

@@ -8,7 +8,9 @@ from tests.support.decisions.liquidity_ranges import earning_step
 from tests.support.lp_worlds import planned, ranged, wanted, world
 from tests.support.plans import evidence
 
-PROVIDE, WITHDRAW, COLLECT = "provide", "withdraw", "collect"
+PROVIDE = "provide"
+WITHDRAW = "withdraw"
+COLLECT = "collect"
 
 
 def passing_plan_starting_with(kind: str) -> tuple[StepInput, Plan]:

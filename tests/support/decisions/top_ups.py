@@ -23,6 +23,7 @@ def with_top_up(step: StepInput, came_usd: int, sold_usd: int, due_s: int = 0) -
         expires_s=NOW_S + 7 * 86_400,
         deposits=((home, came_usd * MILLION),),
     )
-    moved, sold = Fraction(sold_usd * MILLION), ((home, sold_usd * MILLION),)
+    moved = Fraction(sold_usd * MILLION)
+    sold = ((home, sold_usd * MILLION),)
     active = PurchaseProgress("7a", terms, 1, moved, Fraction(0), NOW_S + due_s, sold)
     return purchases.with_purchase(with_history(step, last_rebalance_s=1), active)

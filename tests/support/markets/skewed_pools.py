@@ -22,7 +22,9 @@ SIZES = ("0.001", "0.005", "0.02", "0.1", "1", "10")
 """Of the whole pool's value: from one that nobody notices to one that drains it."""
 FEW = ("0.001", "0.02", "10")
 sizes = pytest.mark.parametrize("sizes", [pytest.param(FEW, id="few"), pytest.param(SIZES, id="all", marks=pytest.mark.slow)])
-PLAN_COST, SLIPPAGE, IMPACT = Fraction(50, BPS), Fraction(30, BPS), Fraction(100, BPS)
+PLAN_COST = Fraction(50, BPS)
+SLIPPAGE = Fraction(30, BPS)
+IMPACT = Fraction(100, BPS)
 """The template's limits."""
 
 

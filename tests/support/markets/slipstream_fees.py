@@ -17,7 +17,8 @@ from tests.support.markets.venue_kinds import add_pool, deployment
 from tests.support.slipstream import slipstream_artifacts
 from tests.support.venues import Venue, Venues
 
-BASE_PIPS, CAP_PIPS = 500, 20_000
+BASE_PIPS = 500
+CAP_PIPS = 20_000
 SCALING = 10 * 10**6
 """Ten pips for each tick, as of Aerodrome's pools of volatile tokens."""
 WINDOW_S = 600

@@ -53,7 +53,8 @@ def deployment(venues: Venues, venue: Venue, **changes: Any) -> AmmVenue:
     if venue is Venue.V4:
         keys = {"factory": venues.manager.address, "quoter": venues.quoter.address, "tiers": tuple(TIERS[venue])}
         return UniswapV4(name=venue, **keys | changes)
-    chain, factory = venues.chain, venues.factories[venue]
+    chain = venues.chain
+    factory = venues.factories[venue]
     implementation = venues.contract(factory, venue, factory=True).functions.poolImplementation().call()
     quoter = chain.deploy(slipstream_artifacts()["QuoterV2"], factory, chain.addresses.weth)
     keys = {"pool_implementation": implementation, "quoter": quoter, "tick_spacings": tuple(tier for tier, _ in TIERS[venue])}

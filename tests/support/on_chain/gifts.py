@@ -10,7 +10,8 @@ from tests.support.agents import yes
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 HOME = "0x00000000000000000000000000000000000A11cE"
-BLOCKS, DAY_S = 3, 86_400
+BLOCKS = 3
+DAY_S = 86_400
 
 
 def give(chain: LocalChain, symbol: str, usd: int) -> None:

@@ -10,7 +10,9 @@ from agent.units import decimal_text
 from tests.support import agents
 from tests.support.agents import Changes
 
-V2, V3, OTHER = "v2 WETH/USDC", "v3 WETH/USDC 3000", "v3 WBTC/WETH 3000"
+V2 = "v2 WETH/USDC"
+V3 = "v3 WETH/USDC 3000"
+OTHER = "v3 WBTC/WETH 3000"
 
 
 def table(chain: LocalChain, own: ConfirmedPosition) -> dict[str, object]:

@@ -11,7 +11,8 @@ from tests.support import agents
 from tests.support.agents import Changes
 from tests.support.on_chain.liquidity import table
 
-V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
+V2 = "v2 WETH/USDC"
+V3 = "v3 WETH/USDC 3000"
 
 
 def config_with_targets(chain: LocalChain, pool: str, own: Sequence[ConfirmedPosition] = (), **wishes: str) -> Changes:
@@ -34,7 +35,8 @@ def config_with_targets(chain: LocalChain, pool: str, own: Sequence[ConfirmedPos
 
 def trade_both_ways(chain: LocalChain, pool: str, seed: int, usd: int = 300_000) -> None:
     """Somebody trades both ways, about as much, and leaves fees."""
-    random, info = Random(seed), chain.deployed_world.pool_by_name[pool]
+    random = Random(seed)
+    info = chain.deployed_world.pool_by_name[pool]
     for token in (info.token0, info.token1):
         chain.swap(
             pool, token.symbol, int(usd * random.uniform(0.97, 1.03) / chain.deployed_world.prices_usd[token.symbol] * 10**token.decimals)

@@ -22,7 +22,8 @@ def newcomer(chain: LocalChain, url: str, folder: Path, run: Ask) -> Path:
     )
     assert written.code == 0
     assert [limit["gas_gwei"] for limit in written.json["least_total"]] == ["0.05", "1", "30"]
-    init, local = tomlkit.parse(config_path.read_text()), tomlkit.parse(chain.config_text(targets=TARGETS))
+    init = tomlkit.parse(config_path.read_text())
+    local = tomlkit.parse(chain.config_text(targets=TARGETS))
     local["policy"], local["limits"] = init["policy"], init["limits"]
     local["portfolio"]["max_live_value"] = "200000"  # type: ignore[index]  # tomlkit's tables are typed as items
     local["chain"]["rpc"][0]["url"] = url  # type: ignore[index]  # the same

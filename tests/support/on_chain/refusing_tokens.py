@@ -12,7 +12,8 @@ from tests.support.on_chain.bad_tokens import replace_token
 
 def refusing_token(chain: LocalChain, symbol: str) -> Callable[..., None]:
     """Turn a token of the world into a RefusingToken, and return a function that sends it a call."""
-    token, artifact = chain.tokens[symbol], attack("RefusingToken")
+    token = chain.tokens[symbol]
+    artifact = attack("RefusingToken")
     assert isinstance(chain.node, AnvilNode)
     twin = chain.deploy(artifact, symbol, symbol, token.decimals)
     chain.node.rpc("anvil_setCode", token.address, chain.node.rpc("eth_getCode", twin, "latest"))

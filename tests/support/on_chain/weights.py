@@ -33,7 +33,8 @@ def closes(chain: LocalChain, path: Path, days: int = 60) -> Path:
     walk = moves(VOLATILE, days) * SCALES
     lines = ["time,symbol,close"]
     for symbol, column in zip(VOLATILE, walk.T, strict=True):
-        price, rows = float(chain.deployed_world.prices_usd[symbol]), []
+        price = float(chain.deployed_world.prices_usd[symbol])
+        rows = []
         for day in range(days + 1):
             rows.append((chain.now_s() - day * DAY_S, price))
             price /= 1 + (column[days - 1 - day] if day < days else 0)

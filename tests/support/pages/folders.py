@@ -22,7 +22,8 @@ from tests.support.pages.portfolios import ServedPortfolios
 from tests.support.sites import HASH
 
 OWN_WALLET = "0xABaBaBaBABabABabAbAbABAbABabababaBaBABaB"
-COPY, NEW = "/p/mine/portfolios/copy", "/p/mine/portfolios/new"
+COPY = "/p/mine/portfolios/copy"
+NEW = "/p/mine/portfolios/new"
 
 
 class ServedFolder(ServedPortfolios):

@@ -27,7 +27,8 @@ MOST = 3
 @pytest.fixture
 def perps(perps_chain: LocalPerps) -> Iterator[LocalPerps]:
     """A wallet on its spot targets with margin, and a whale that moves pools."""
-    chain, books = perps_chain.chain, perps_chain.chain.deployed_world
+    chain = perps_chain.chain
+    books = perps_chain.chain.deployed_world
     agents.fund(chain, {"WETH": 50_000, "USDC": 50_000})
     perps_chain.deposit(chain.wallet.address, MARGIN_USD * 10**6)
     perps_chain.deposit(chain.whale.address, 20_000_000 * 10**6)
@@ -44,7 +45,8 @@ def open_position(perps: LocalPerps, symbol: str, multiple: Fraction | int) -> N
 
 def move_price(perps: LocalPerps, symbol: str, share: Fraction) -> None:
     """Index and pool go to another price, and stay there for half an hour."""
-    chain, books = perps.chain, perps.chain.deployed_world
+    chain = perps.chain
+    books = perps.chain.deployed_world
     price = books.prices_usd[symbol] * (1 + share)
     chain.deployed_world = replace(books, prices_usd={**books.prices_usd, symbol: price})
     chain.node.mine_at(chain.now_s() + 15)

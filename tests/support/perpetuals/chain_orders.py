@@ -46,7 +46,8 @@ def pool_price(perps: LocalPerps, symbol: str) -> Fraction:
 
 def crash(perps: LocalPerps, symbol: str, share: Fraction) -> None:
     """The index falls, the whale sells until the pool follows, and half an hour passes."""
-    chain, whale = perps.chain, perps.chain.whale.address
+    chain = perps.chain
+    whale = perps.chain.whale.address
     price = chain.deployed_world.prices_usd[symbol] * (1 - share)
     perps.deposit(whale, 5_000_000 * 10**6)
     chain.node.mine_at(chain.now_s() + 30)

@@ -13,7 +13,9 @@ from agent.model.futures import FuturesPolicy, FuturesTarget, Hedge, HedgePolicy
 from tests.support.builders import NOW_S, step_input, token, with_history, with_snapshot
 from tests.support.perpetuals.steps import LIMITS, book
 
-E6, E18, DAY_S = 10**6, 10**18, 86_400
+E6 = 10**6
+E18 = 10**18
+DAY_S = 86_400
 USDC, WETH, WBTC = (token(symbol).address for symbol in ("USDC", "WETH", "WBTC"))
 TERMS = HedgePolicy(ratio_bps=5_000, horizon_s=30 * DAY_S, min_saving_bps=50, tax_rate_bps=2_500, capital_cost_bps=400)
 HEDGING = FuturesPolicy((FuturesTarget("ETH", 0),), 0, 500, LIMITS, USDC, hedge_policy=TERMS)

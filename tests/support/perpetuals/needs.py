@@ -9,7 +9,9 @@ from tests.support.builders import OWNER, token
 from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.steps import FUTURES_POLICY, LIMITS
 
-USDC, VAULT, UNIT = token("USDC").address, "0x" + "7" * 40, 10**6
+USDC = token("USDC").address
+VAULT = "0x" + "7" * 40
+UNIT = 10**6
 BUY = PerpOrder("ETH", E18, PerpOrderKind.MARKET, 2_020 * E18, is_reduce_only=False)
 SELL = PerpOrder("ETH", -E18, PerpOrderKind.MARKET, 1_980 * E18, is_reduce_only=True)
 

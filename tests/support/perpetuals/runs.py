@@ -15,7 +15,8 @@ from agent.model.futures import FuturesPolicy, FuturesTarget
 from tests.support.backtests import BAND, HOUR_S, START_S, hourly
 from tests.support.perpetuals.simulated import LIMITS, VENUE
 
-E18, DAY_S = 10**18, 86_400
+E18 = 10**18
+DAY_S = 86_400
 LONG = FuturesPolicy((FuturesTarget("BTC", 10_000),), 20_000, 500, replace(LIMITS, top_up_per_day_bps=None), leverage_band_bps=1_000)
 
 

@@ -15,7 +15,8 @@ def market(name: str, price: int) -> PerpMarket:
     return PerpMarket(name, name, "", 4, 1, Fraction(100), TIERS, 450, mark, mark, 0, Fraction(0), min_notional_raw=10**7)
 
 
-ETH, BTC = market("ETH", 3_000), market("BTC", 60_000)
+ETH = market("ETH", 3_000)
+BTC = market("BTC", 60_000)
 
 
 def book(eth: int = 0, btc: int = 0, value: int = 10_000) -> MarginAccount:

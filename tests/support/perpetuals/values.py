@@ -10,7 +10,8 @@ from agent.model.futures import MarginAccount
 from tests.support.builders import step_input, token, with_snapshot
 from tests.support.perpetuals.steps import EVEN, FUTURES_POLICY
 
-USDC, WETH = token("USDC").address, token("WETH").address
+USDC = token("USDC").address
+WETH = token("WETH").address
 OURS = replace(FUTURES_POLICY, collateral=USDC)
 
 

@@ -24,7 +24,8 @@ def ended_intent(
 ) -> Intent:
     """An intent whose transaction is in a block, and final if not said otherwise."""
     tx_hash = f"0x{nonce:064x}"
-    unsigned, granted = replace(tx(nonce), to=to), replace(grant(kind), plan=plan)
+    unsigned = replace(tx(nonce), to=to)
+    granted = replace(grant(kind), plan=plan)
     intent = store.journal.add_intent(step_id, kind, unsigned, granted, "swap", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)

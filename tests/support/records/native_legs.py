@@ -8,7 +8,8 @@ from agent.model import Leg, LegPlace
 from agent.planning.gas import build_unwrap_leg, build_wrap_leg
 from tests.support.signing import USDC, USDT, WBTC, WETH, leg, plan_of
 
-W, R = LegPlace.WALLET, LegPlace.ROUTER
+W = LegPlace.WALLET
+R = LegPlace.ROUTER
 SELL = leg(WETH, USDC, 10**18, 3_000_000_000)
 SELL_V2 = leg(WETH, USDT, 2 * 10**17, 590_000_000, venue="uniswap_v2")
 BUY = leg(USDC, WETH, 300_000_000, 10**17, sink=R)

@@ -10,7 +10,8 @@ from agent.ports import Grant
 from agent.store import Store
 from tests.support.builders import OWNER, address, token
 
-WETH, USDC = token("WETH").address, token("USDC").address
+WETH = token("WETH").address
+USDC = token("USDC").address
 PRICE = Fraction(2_000 * 10**6, 10**18)
 POOL = address("pool")
 TX = UnsignedTx(31337, 0, address("router"), 0, "0x", 100_000, 10**9, 10**9, None)

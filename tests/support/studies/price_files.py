@@ -32,7 +32,9 @@ class Bar:
 
 def candles(seed: int, count: int = 40, start: Decimal = Decimal(29_000)) -> list[Bar]:
     chance = random.Random(seed)
-    place, bars, opening = Decimal("0.01"), [], start
+    place = Decimal("0.01")
+    bars = []
+    opening = start
     for index in range(count):
         closing = (opening * Decimal(1 + chance.uniform(-0.05, 0.05))).quantize(place)
         high = (max(opening, closing) * Decimal(1 + chance.uniform(0.001, 0.02))).quantize(place)

@@ -118,7 +118,8 @@ def test_piece_below_a_unit__goes_with_its_token_s_neighbour() -> None:
     wallet = Wallet()
     moved = {USDC: -1, WETH: -(10**18) // 2, WBTC: 1_666_666}
     entry = entries.trade_entry(wallet.change(moved, 0), wallet.prices(), COUNTED, {})
-    rows, dust = read(export.TRADE_COLUMNS, list(export.rotki_trades([entry], ASSETS))), list(export.rotki_events([entry], ASSETS))
+    rows = read(export.TRADE_COLUMNS, list(export.rotki_trades([entry], ASSETS)))
+    dust = list(export.rotki_events([entry], ASSETS))
     assert [(row["Spend Amount"], row["Receive Amount"]) for row in rows] == [("0.5", "0.01666666")]
     assert [(row[0], row[2], row[3]) for row in dust] == [("Loss", ASSETS.name(USDC), "0.000001")]
 

@@ -35,7 +35,9 @@ from tests.support.ledgers import COUNTED, USDC, WETH
 from tests.support.perpetuals.accounts import USD, account, market
 from tests.support.perpetuals.steps import FUTURES_POLICY, step_of
 
-E6, E12, E18 = 10**6, 10**12, 10**18
+E6 = 10**6
+E12 = 10**12
+E18 = 10**18
 OPENING = BuyAndHoldTokens(USDC, WETH)
 PRICES = EntryPrices({USDC: Fraction(1), WETH: Fraction(2_000, E12)}, WETH)
 
@@ -176,7 +178,8 @@ def test_funding_is_booked_by_market_and_day() -> None:
 
 
 def test_readings_and_effects__are_read_back_where_they_are() -> None:
-    plain, margined = valued(1, None), valued(1, reading(5, 1, 2, 3, 4, 5))
+    plain = valued(1, None)
+    margined = valued(1, reading(5, 1, 2, 3, 4, 5))
     assert codec.from_jsonable(ValuedHolding, codec.to_jsonable(plain.holdings[0])) == plain.holdings[0]
     assert codec.from_jsonable(ValuedHolding, codec.to_jsonable(margined.holdings[0])) == margined.holdings[0]
     order_entry = order(2, fee=1, size=1, funding=2)
@@ -186,7 +189,8 @@ def test_readings_and_effects__are_read_back_where_they_are() -> None:
 
 
 def test_realised_futures__count_in_their_settlement_s_year() -> None:
-    first, second = order(2, size=-1, realised=40, funding=-3), replace(order(3, size=-1, realised=-10), chain_s=366 * DAY_S)
+    first = order(2, size=-1, realised=40, funding=-3)
+    second = replace(order(3, size=-1, realised=-10), chain_s=366 * DAY_S)
     unpriced = replace(first, futures=replace(effect(realised=7, size=1), price=None))
     assert futures_profit_by_year([first, second, unpriced, deposit(1, 400)]) == {"1970": 43 * E6, "1971": -10 * E6}
     assert futures_profit_by_year([first, second], lambda at_s: Fraction(1, 2) if at_s < DAY_S else Fraction(2)) == {

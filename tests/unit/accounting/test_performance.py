@@ -99,7 +99,10 @@ def test_the_first_entry_of_an_asset_is_counted_once() -> None:
 
 @given(st.lists(st.tuples(st.integers(-40, 60), st.integers(-30, 80)), min_size=1, max_size=12))
 def test_time_weighted_return__is_the_markets_product(moves: list[tuple[int, int]]) -> None:
-    value, valuations, flows, expected = Fraction(1_000_000), [worth(0, 1_000_000)], [], Fraction(1)
+    value = Fraction(1_000_000)
+    valuations = [worth(0, 1_000_000)]
+    flows = []
+    expected = Fraction(1)
     for block, (percent, paid_percent) in enumerate(moves, 1):
         grown = value * (100 + percent) / 100
         paid = int(grown) * paid_percent // 100
@@ -180,7 +183,8 @@ def test_opening_cash__fills_what_is_below_target() -> None:
 
 def test_native_coin_asset__counts_as_its_wrapped_token() -> None:
     """1 native coin of 100 is at its target of a third; 200 USDC buy one LINK of 100."""
-    link, third = "0x" + "11" * 20, 3_333
+    link = "0x" + "11" * 20
+    third = 3_333
     rows = (
         ValuedHolding(WETH, 0, 0, Fraction(100), third),
         ValuedHolding(link, 0, 0, Fraction(100), third),
@@ -271,7 +275,8 @@ def gas_money(block: int, coins: int) -> Entry:
 
 
 def test_gas_money_is_no_part_of_value_weights_and_returns() -> None:
-    first, last = beside_gas(1, 400, 300), beside_gas(2, 600, 300)
+    first = beside_gas(1, 400, 300)
+    last = beside_gas(2, 600, 300)
     assert (first.managed_value, first.gas_money_value) == (800, 30_000)
     assert weights_bps(last) == {WETH: 4_000, USDC: 6_000}
     measured = performance([], [first, last], 0, 10**9, USDC, OPENING)

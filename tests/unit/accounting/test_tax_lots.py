@@ -67,7 +67,8 @@ def test_random_books_take_what_a_search_through_all_lots_takes(method: LotMetho
     """Every lot that is taken, its cost to the grid, and what is left."""
     for seed in range(15):
         rng = random.Random(seed)
-        lots, slow = Lots(method), _PlainLots(method)
+        lots = Lots(method)
+        slow = _PlainLots(method)
         for at_s in range(60):
             raw = rng.randint(1, 50)
             if rng.random() < 0.5:
@@ -84,7 +85,8 @@ def test_random_books_take_what_a_search_through_all_lots_takes(method: LotMetho
 def test_random_books_take_the_lots_and_costs_that_rp2_takes(tmp_path: Path) -> None:
     histories = [(method, _history(random.Random(seed), TRADES)) for method in RP2_METHODS for seed in range(10)]
     for (method, events), rp2_lot in zip(histories, _rp2_lots(histories, tmp_path), strict=True):
-        lots, expected_lots = Lots(LotMethod(method)), []
+        lots = Lots(LotMethod(method))
+        expected_lots = []
         for day, (kind, units, price) in enumerate(events):
             if kind == "buy":
                 lots.acquire(COIN, units, Fraction(units * price), day)

@@ -52,8 +52,10 @@ class Trade:
 
 def year_of_trades() -> list[Trade]:
     """A walk of prices, with sells, buys, and one coin for the other, over the turn of a year."""
-    draw, dice = random.Random(11), []
-    usd, prices = {WETH: 2_000.0, WBTC: 60_000.0}, {WETH: 20 * 10**18, WBTC: 10**8, USDC: 30_000 * DOLLAR}
+    draw = random.Random(11)
+    dice = []
+    usd = {WETH: 2_000.0, WBTC: 60_000.0}
+    prices = {WETH: 20 * 10**18, WBTC: 10**8, USDC: 30_000 * DOLLAR}
     for number in range(150):
         usd = {token: round(price * draw.uniform(0.93, 1.075), 2) for token, price in usd.items()}
         sold, bought = draw.choice(((WETH, USDC), (USDC, WETH), (WBTC, USDC), (USDC, WBTC), (WETH, WBTC), (WBTC, WETH)))
@@ -71,7 +73,8 @@ def entries(trades: list[Trade]) -> tuple[Entry, ...]:
     opened = [(WETH, 20 * 10**18), (WBTC, 10**8), (USDC, 30_000 * DOLLAR), (NATIVE, 10**18)]
     entries = [book.opening_entry(LedgerOpening("", token, raw, raw * (start.of(token) or 0), 1, START_S - 1)) for token, raw in opened]
     for number, trade in enumerate(trades):
-        moved, fee = {trade.sold: -trade.gave, trade.bought: trade.got}, {trade.sold: trade.gave * 3 // 1_000}
+        moved = {trade.sold: -trade.gave, trade.bought: trade.got}
+        fee = {trade.sold: trade.gave * 3 // 1_000}
         change = SettledTransaction(f"t{number}", number + 2, trade.at_s, f"0x{number:x}", "", moved, trade.gas_wei)
         entries.append(book.trade_entry(change, _prices(trade.usd), COUNTED, fee))
     return tuple(entries)
@@ -111,7 +114,8 @@ def independent(
             cost = amount * mean
         else:
             pile.sort(key={"fifo": lambda lot: lot[2], "lifo": lambda lot: -lot[2], "hifo": lambda lot: (-lot[1], lot[2])}[method])
-            raw_left, cost = amount, 0.0
+            raw_left = amount
+            cost = 0.0
             while raw_left > 1e-15 and pile:
                 taken = min(raw_left, pile[0][0])
                 cost += taken * pile[0][1]
@@ -126,7 +130,8 @@ def independent(
         buy(token, amount, amount * price * first)
     for trade in trades:
         euros = rate(trade.at_s)
-        gave, gross = trade.gave / 10 ** TOKENS[trade.sold].decimals, trade.got / 10 ** TOKENS[trade.bought].decimals
+        gave = trade.gave / 10 ** TOKENS[trade.sold].decimals
+        gross = trade.got / 10 ** TOKENS[trade.bought].decimals
         gas = trade.gas_wei / 10**18 * trade.usd[WETH] * euros
         if trade.sold == USDC:
             sell(USDC, gave, gave * euros, trade.at_s)
@@ -250,6 +255,7 @@ def test_pnl_and_exported_disposals__agree_on_each_year(monkeypatch: pytest.Monk
         for export_table in export_tables(WRITTEN, ledger_data.lot_run(), values, NAMES, "USDC")
         if export_table.name == "disposals"
     )
-    at, gain = table.columns.index("time"), table.columns.index("gain")
+    at = table.columns.index("time")
+    gain = table.columns.index("gain")
     sums = {year: sum(float(row[gain]) for row in table.rows if row[at].startswith(str(year))) for year in expected}
     assert sums == pytest.approx(expected, abs=1e-6 * len(table.rows))

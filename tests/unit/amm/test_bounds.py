@@ -28,11 +28,9 @@ impacts = st.one_of(st.integers(0, 500), st.integers(0, 10_000))
 @example(1, 2**193)
 def test_bounds_of_a_price_are_the_nearest_roots_on_their_side(numerator, denominator):
     """Squares in units of 2^-192: the least root at or above the price, the greatest at or below it."""
-    price, least, greatest = (
-        numerator << 192,
-        pool_swap.min_sqrt_price_x96(numerator, denominator),
-        pool_swap.max_sqrt_price_x96(numerator, denominator),
-    )
+    price = numerator << 192
+    least = pool_swap.min_sqrt_price_x96(numerator, denominator)
+    greatest = pool_swap.max_sqrt_price_x96(numerator, denominator)
     assert (least - 1) ** 2 * denominator < price <= least**2 * denominator
     assert greatest**2 * denominator <= price < (greatest + 1) ** 2 * denominator
 
@@ -76,7 +74,8 @@ def last_unit_rate(state, token_in, amount) -> Fraction:
 @given(amm_pools.pools, amm_pools.tokens, impacts, st.fractions(Fraction(1, 2), Fraction(11, 10), max_denominator=10**6))
 def test_best_response__is_the_last_input_that_pays_the_price(state, token_in, impact_bps, share):
     price = pools.marginal_price(state, token_in) * share
-    best, most = state.best_amount_in(token_in, price, impact_bps), state.max_in(token_in, impact_bps)
+    best = state.best_amount_in(token_in, price, impact_bps)
+    most = state.max_in(token_in, impact_bps)
     assert 0 <= best <= most
     if best:
         assert last_unit_rate(state, token_in, best) >= price
@@ -94,14 +93,16 @@ def test_best_response__is_the_last_input_that_pays_the_price(state, token_in, i
 )
 def test_input_within_the_bound__gains_no_more_but_for_rounding(state, token_in, share, other):
     price = pools.marginal_price(state, token_in) * share
-    best, most = state.best_amount_in(token_in, price, 3000), state.max_in(token_in, 3000)
+    best = state.best_amount_in(token_in, price, 3000)
+    most = state.max_in(token_in, 3000)
     assume(0 < other <= most)
 
     def gain_and_steps(amount: int) -> tuple[Fraction, int]:
         done = swap_result(state, token_in, amount) if amount else None
         return (done.amount_out_raw - price * done.amount_in_raw, done.stop_count) if done else (Fraction(0), 0)
 
-    (best_gain, best_steps), (other_gain, other_steps) = gain_and_steps(best), gain_and_steps(other)
+    best_gain, best_steps = gain_and_steps(best)
+    other_gain, other_steps = gain_and_steps(other)
     assert other_gain <= best_gain + (best_steps + other_steps + 1) * (2 + 2 * price)
 
 
@@ -123,7 +124,8 @@ def test_quote_beyond_known_ticks__refuses_with_the_largest(full, token_in, amou
         assert refusal.verdicts[0].passed is False
     assert largest < amount
     if largest:
-        quoted, truth = state.swap(token_in, largest), full.swap(token_in, largest)
+        quoted = state.swap(token_in, largest)
+        truth = full.swap(token_in, largest)
         assert replace(truth, pool_after=quoted.pool_after) == quoted
         assert (quoted.pool_after.sqrt_price_x96, quoted.pool_after.tick) == (truth.pool_after.sqrt_price_x96, truth.pool_after.tick)
     with pytest.raises(BeyondKnownTicks):

@@ -164,7 +164,8 @@ def test_curve__is_concave_and_promises_no_less_than_paid(form: str, data: st.Da
 @pytest.mark.parametrize("impact", [1, 30, 100, 1_000])
 def test_balanced_pool_s_curve__promises_no_less_to_its_end(form: str, impact: int) -> None:
     """There a stable curve is flattest: its price falls with the third power of the amount."""
-    tokens, reserve = (Token(f"0x{1:040x}", "A", 6), Token(f"0x{2:040x}", "B", 6)), 10**10
+    tokens = (Token(f"0x{1:040x}", "A", 6), Token(f"0x{2:040x}", "B", 6))
+    reserve = 10**10
     pool = POOL_KINDS[form].simulated(ADDRESS, tokens, Fraction(1), (reserve, reserve), 100)
     for share in (0.01, 0.3, 0.999, 1.0):
         require_generous_curve(Drawn(pool, tokens[0].address), impact, share)
@@ -172,13 +173,15 @@ def test_balanced_pool_s_curve__promises_no_less_to_its_end(form: str, impact: i
 
 def require_generous_curve(sample: Drawn, impact: int, share: float) -> None:
     """The curve is concave, and pays for a share of the largest input no less than the pool and hardly more."""
-    pool, token_in = sample.pool, sample.token_in
+    pool = sample.pool
+    token_in = sample.token_in
     curve = pool.curve(token_in, impact)
     assert curve is not None
     assert len(curve.roots) == len(curve.liquidities) + 1
     assert all(high >= low > 0 for high, low in zip(curve.roots, curve.roots[1:], strict=False))
     assert all(depth >= 0 for depth in curve.liquidities)
-    price, most = marginal_price(pool, token_in), pool.max_in(token_in, impact)
+    price = marginal_price(pool, token_in)
+    most = pool.max_in(token_in, impact)
     scale = float(most)
     offer = build_trade_curves(pool, token_in, Fraction(1), 1 / price, scale, impact)
     assert offer is not None

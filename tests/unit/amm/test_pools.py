@@ -19,7 +19,8 @@ from tests.support.text import raises_code
 
 @given(amm_pools.pools, amm_pools.tokens, amm_pools.amounts, amm_pools.amounts)
 def test_more_in_never_pays_less_nor_moves_the_price_less(state, token_in, a, b):
-    small, large = swap_result(state, token_in, min(a, b)), swap_result(state, token_in, max(a, b))
+    small = swap_result(state, token_in, min(a, b))
+    large = swap_result(state, token_in, max(a, b))
     assume(small and large)
     assert small.amount_out_raw <= large.amount_out_raw
     assert pools.price_move_bps(state, small.pool_after, token_in) <= pools.price_move_bps(state, large.pool_after, token_in)
@@ -75,7 +76,8 @@ def test_price_limit__is_never_passed_and_the_rest_stops_there(state, token_in, 
 def test_tick_after_a_swap__is_its_price_s_or_one_below_a_crossed(state, token_in, amount):
     done = swap_result(state, token_in, amount)
     assume(done)
-    tick, price = done.pool_after.tick, done.pool_after.sqrt_price_x96
+    tick = done.pool_after.tick
+    price = done.pool_after.sqrt_price_x96
     at_border = price == get_sqrt_ratio_at_tick(tick + 1)
     assert at_border or get_sqrt_ratio_at_tick(tick) <= price < get_sqrt_ratio_at_tick(tick + 1)
     in_range = sum(t.liquidity_net for t in state.ticks if t.index <= tick)

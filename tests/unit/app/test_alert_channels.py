@@ -165,7 +165,8 @@ def test_targets_of_a_control__need_an_address_in_their_variable(tmp_path: Path,
 
 
 def test_test_of_one_target__is_sent_to_it_alone(tmp_path: Path) -> None:
-    box, other = ReceivedMessages(), ReceivedMessages()
+    box = ReceivedMessages()
+    other = ReceivedMessages()
     file = agents.config(tmp_path)
     document = tomlkit.parse(file.read_text())
     names = {"mail": "A", "phone": "B"}

@@ -313,7 +313,8 @@ def test_gas_is_low_below_the_limit_and_not_at_it() -> None:
 
 
 def test_gas_is_judged_after_the_trades() -> None:
-    rich, poor = with_snapshot(step_input(), native_wei=ETHER), with_snapshot(step_input(), native_wei=0)
+    rich = with_snapshot(step_input(), native_wei=ETHER)
+    poor = with_snapshot(step_input(), native_wei=0)
     facts = replace(CALM, low_gas_wei=1)
     assert AlertKind.LOW_GAS in alerts_by_kind(outcome(rich, input_after=poor), facts)
     assert AlertKind.LOW_GAS not in alerts_by_kind(outcome(poor, input_after=rich), facts)

@@ -32,7 +32,8 @@ from tests.support.configs.samples import config_text
 from tests.support.stores import pins, unpin
 from tests.support.text import raises_code, raises_field
 
-TOKEN, HASH = builders.address("token"), "0x" + "ab" * 32
+TOKEN = builders.address("token")
+HASH = "0x" + "ab" * 32
 
 
 def loaded(folder: Path, *changes: tuple[str, str]) -> LoadedConfig:
@@ -70,7 +71,8 @@ def test_a_live_store_may_not_have_the_name_of_paper_books(tmp_path: Path) -> No
 
 
 def test_paper__trusts_what_the_live_store_trusts_at_its_start(tmp_path: Path) -> None:
-    live, paper = opened_store(tmp_path, "trimtab.db", "live"), opened_store(tmp_path, "paper.db", "paper")
+    live = opened_store(tmp_path, "trimtab.db", "live")
+    paper = opened_store(tmp_path, "paper.db", "paper")
     live.trust.pin({TOKEN: HASH}, 5, [(TOKEN, builders.address("behind"), HASH)])
     paper.trust.pin({builders.address("stranger"): HASH}, 1)
     paper.paper.copy_pins(partial(rows_of_file, tmp_path / "trimtab.db"))
@@ -87,7 +89,8 @@ def test_paper__trusts_what_the_live_store_trusts_at_its_start(tmp_path: Path) -
 
 def test_live_store_of_another_version__is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     """A newer one has more columns, an older one lacks tables; neither is changed."""
-    live, paper = opened_store(tmp_path, "trimtab.db", "live"), opened_store(tmp_path, "paper.db", "paper")
+    live = opened_store(tmp_path, "trimtab.db", "live")
+    paper = opened_store(tmp_path, "paper.db", "paper")
     live.trust.pin({TOKEN: HASH}, 5)
     live.close()
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
@@ -103,7 +106,8 @@ def test_live_store_of_another_version__is_read_as_far_as_it_goes(tmp_path: Path
 
 
 def test_recorded_prices__are_taken_over_once(tmp_path: Path) -> None:
-    live, paper = opened_store(tmp_path, "trimtab.db", "live"), opened_store(tmp_path, "paper.db", "paper")
+    live = opened_store(tmp_path, "trimtab.db", "live")
+    paper = opened_store(tmp_path, "paper.db", "paper")
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
         raw.execute("INSERT INTO prices VALUES (?, ?, 1, 3600, '2/1', 'look')", (builders.OWNER, TOKEN))
         raw.commit()
@@ -115,7 +119,8 @@ def test_recorded_prices__are_taken_over_once(tmp_path: Path) -> None:
 
 
 def test_imported_prices__follow_the_live_store(tmp_path: Path) -> None:
-    live, paper = opened_store(tmp_path, "trimtab.db", "live"), opened_store(tmp_path, "paper.db", "paper")
+    live = opened_store(tmp_path, "trimtab.db", "live")
+    paper = opened_store(tmp_path, "paper.db", "paper")
 
     def points(*hours: int, price: int = 2) -> list[PricePoint]:
         return [PricePoint(TOKEN, hour * 3_600, Fraction(price)) for hour in hours]

@@ -23,7 +23,8 @@ from tests.support import agents
 from tests.support.builders import NOW_S, OWNER, feed_round, history
 from tests.support.standing_orders import Bot, price_of, terms, two
 
-ABOVE, BELOW = OrderKind.ALERT_ABOVE, OrderKind.ALERT_BELOW
+ABOVE = OrderKind.ALERT_ABOVE
+BELOW = OrderKind.ALERT_BELOW
 RULES = AlertRules(frozenset(AlertKind), cooldown_s=3_600, repeat_s=60)
 CALM = RunFacts(paused=False, heartbeat_fault="", low_gas_wei=None)
 
@@ -55,7 +56,8 @@ def test_alert__is_sent_once_over_restarts_and_trades_nothing(tmp_path: Path, pr
     plain.look({"WETH": 2_000})
     messages = []
     for number, now in enumerate((price, 2_000, price, price)):
-        decision, without = bot.look({"WETH": now}), plain.look({"WETH": now})
+        decision = bot.look({"WETH": now})
+        without = plain.look({"WETH": now})
         assert bot.step is not None
         assert (type(decision), bot.targets(), bot.coins) == (type(without), plain.targets(), plain.coins)
         assert bot.step.targets.reasons == (), "only an entry delays a purchase"

@@ -12,7 +12,8 @@ from tests.support.fakes.clock import FakeClock
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 0.999])
 def test_a_rest_is_the_interval_and_a_random_part_of_it(chance: float) -> None:
-    clock, looks = FakeClock(0), count()
+    clock = FakeClock(0)
+    looks = count()
     assert list(islice(run_periodically(lambda: next(looks), 600, clock, lambda: chance), 4)) == [0, 1, 2, 3]
     assert sum(clock.sleeps) == pytest.approx(3 * 600 * (1 + chance * JITTER))
     assert max(clock.sleeps) <= MAX_SLEEP_S

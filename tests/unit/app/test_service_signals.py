@@ -58,7 +58,9 @@ def test_signal_before_any_line_of_a_sleep_ends_it() -> None:
 
 
 def test_signal_ends_a_long_sleep_at_once() -> None:
-    clock, main, began_s = StoppableClock(), threading.main_thread().ident, time.monotonic()
+    clock = StoppableClock()
+    main = threading.main_thread().ident
+    began_s = time.monotonic()
     assert main is not None
     with clock.listening():
         timer = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGTERM))

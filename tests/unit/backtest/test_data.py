@@ -42,7 +42,8 @@ def test_a_file_is_read_by_its_name_whatever_signs_are_in_it(tmp_path: Path, nam
 def test_rows_and_columns_say_the_same(tmp_path: Path) -> None:
     long = rows("2021-01-01,A,10", "2021-01-01,B,1", "2021-01-02,A,11", "2021-01-02,B,2")
     wide = "time,A,B\n2021-01-01,10,1\n2021-01-02,11,2\n"
-    first, second = read_table(written(tmp_path, long)), read_table(written(tmp_path, wide, "wide.csv"))
+    first = read_table(written(tmp_path, long))
+    second = read_table(written(tmp_path, wide, "wide.csv"))
     assert first.symbols == second.symbols == ("A", "B")
     assert first.times_s.tolist() == [FIRST_S, FIRST_S + DAY_S]
     assert first.closes.tolist() == [[10, 1], [11, 2]]

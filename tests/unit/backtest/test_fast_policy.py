@@ -47,7 +47,9 @@ def test_one_step_decides_and_aims_as_the_policy_does(raw: list[int], widths: Th
         widths,
     )
     shares = np.array([float(drift.share) for drift in drifts])
-    target_shares, bands, land = np.zeros(len(targets)), np.zeros((4, len(targets))), np.zeros(len(targets))
+    target_shares = np.zeros(len(targets))
+    bands = np.zeros((4, len(targets)))
+    land = np.zeros(len(targets))
     absolute, relative = (np.nan if bps is None else bps / BPS for bps in (widths.absolute_bps, widths.relative_bps))
     assert set_bands(np.array(targets) / BPS, absolute, relative, np.ones(len(targets), dtype=bool), target_shares, bands)
     edges = [band(widths, bps) for bps in targets]
@@ -74,7 +76,9 @@ def by_policy(times: list[int], prices: np.ndarray, setting: KernelSetting) -> t
         at: int(Fraction(VALUE) * bps / BPS / Fraction(float(price)) * SCALE)
         for at, bps, price in zip(addresses, setting.targets_bps, prices[0], strict=True)
     }
-    history, rebalanced, worth = NEW_STORE_HISTORY, [], Fraction(0)
+    history = NEW_STORE_HISTORY
+    rebalanced = []
+    worth = Fraction(0)
     for bar, (now, row) in enumerate(zip(times, prices, strict=True)):
         known = {at: Fraction(float(price)) for at, price in zip(addresses, row, strict=True)}
         drifts = drifts_from_balances(assets, raw_by_token, known, setting.trigger)

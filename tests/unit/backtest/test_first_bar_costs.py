@@ -21,8 +21,11 @@ AGENT = Path(__file__).parents[3] / "agent"
 
 def test_cost_parts__add_up_where_the_first_bar_traded_too() -> None:
     prices = np.array([[1.0, 1.0], [1.5, 1.0], [1.2, 1.0]])
-    bought, after, cost = np.array([0.5, 0.5]), np.array([0.8, 0.2]), 0.02
-    weights, costs = np.vstack([after, after, after]), np.array([cost, 0.0, 0.0])
+    bought = np.array([0.5, 0.5])
+    after = np.array([0.8, 0.2])
+    cost = 0.02
+    weights = np.vstack([after, after, after])
+    costs = np.array([cost, 0.0, 0.0])
     premium = rebalancing_premium(prices, weights, costs, np.arange(3) * 3_600, bought)
     grown = (1 - cost) * (0.8 * 1.5 + 0.2) * (0.8 * 1.2 / 1.5 + 0.2)
     assert premium.advantage == pytest.approx(log(grown / (0.5 * 1.2 + 0.5)), rel=1e-12)

@@ -104,8 +104,10 @@ def test_books__have_each_flow_as_the_owner_s_outside_all_limits() -> None:
 
 
 def test_bars_with_flows__are_looked_at_and_change_nothing_else() -> None:
-    table, flows = random_table(4, 40), (at(7, 3_000), at(19, -2_000), at(20, -100))
-    quick, whole = simulation_of(table, flows=flows), simulation_of(table, flows=flows, looks_at_all=True)
+    table = random_table(4, 40)
+    flows = (at(7, 3_000), at(19, -2_000), at(20, -100))
+    quick = simulation_of(table, flows=flows)
+    whole = simulation_of(table, flows=flows, looks_at_all=True)
     assert quick.evaluated_bar_count < whole.evaluated_bar_count == 40
     assert quick.rebalances == whole.rebalances
     assert quick.config_hash == whole.config_hash
@@ -122,7 +124,9 @@ AMOUNTS = st.integers(-90, 300).filter(bool)
 
 def unit_values(prices: list[float], amounts_by_bar: dict[int, list[float]], of_holding: bool) -> list[float]:
     """Return the value of one unit after each bar, as a fund keeps it: who pays in buys units at their value of that moment."""
-    coins, cash, units = 5_000 / prices[0], 5_000.0, 10_000.0
+    coins = 5_000 / prices[0]
+    cash = 5_000.0
+    units = 10_000.0
     values = []
     for bar, price in enumerate(prices):
         for amount in amounts_by_bar.get(bar, []):

@@ -113,7 +113,8 @@ def test_a_deposit_is_hedged_from_its_bar_on() -> None:
 
 def test_funding_changes_nothing_else() -> None:
     table = hourly(BTC=CROSSING[:4])
-    bare, beside = run(table), run(table, series("BTC", {1: 0.5, 3: -0.5}))
+    bare = run(table)
+    beside = run(table, series("BTC", {1: 0.5, 3: -0.5}))
     assert bare.funding is None
     for name in ("final_value", "hold_value", "fees", "balances", "rebalances", "config_hash", "data_hash", "parameters", "twr", "premium"):
         assert getattr(bare, name) == getattr(beside, name), name
@@ -121,7 +122,8 @@ def test_funding_changes_nothing_else() -> None:
 
 
 def test_the_future_changes_no_earlier_payment() -> None:
-    table, cut = random_table(3, 14, ("BTC",)), 7
+    table = random_table(3, 14, ("BTC",))
+    cut = 7
     rates = series("BTC", {at / 2: 0.0001 * (at % 7 - 3) for at in range(26)})
     closes = np.where(np.arange(table.bar_count)[:, None] > cut, table.closes * 1.7, table.closes)
     later = rates.times_s >= table.times_s[cut + 1]
@@ -321,7 +323,8 @@ def test_bitcoin_through_2021__is_hedged_for_a_plain_sum() -> None:
         funding_rates for funding_rates in read_funding(DATA / "funding" / "binance_8h.parquet") if funding_rates.symbol == "BTC"
     )
     year = (table.times_s >= FIRST_S) & (table.times_s <= FIRST_S + 365 * 86_400)
-    bars_s, closes = table.times_s[year], table.closes[year, table.symbols.index("BTC")]
+    bars_s = table.times_s[year]
+    closes = table.closes[year, table.symbols.index("BTC")]
     carry = funding_carry(bitcoin, bars_s, lambda bar: Fraction(str(float(closes[bar]))) * COIN)
     plain = sum(
         float(closes[int(at - FIRST_S) // 86_400]) * rate

@@ -20,7 +20,8 @@ from tests.support.samples import examples
 from tests.support.text import raises_code, raises_field
 
 CLOSE = 1e-9
-BAND, DAILY = Threshold(500, None), Every(86_400)
+BAND = Threshold(500, None)
+DAILY = Every(86_400)
 EVEN = KernelSetting((2_500,) * 4, BAND, Destination.TARGET, TradingCosts.for_pools(10, inf, 4))
 KINDS = [
     (trigger, destination)
@@ -120,7 +121,8 @@ def test_sales__bring_what_purchases_take_as_the_contract_pays(assets: list[tupl
     scale = 10**18
     brought = taken = 0
     for value, share, fee_pips, side in zip(values, land, pips, depth, strict=True):
-        expected_sale, reserve = share * value_after - value, int(side * scale)
+        expected_sale = share * value_after - value
+        reserve = int(side * scale)
         if expected_sale < -1e-12:
             brought += get_amount_out(int(-expected_sale * scale), reserve, reserve, int(fee_pips))
         elif expected_sale > 1e-12:

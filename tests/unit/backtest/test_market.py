@@ -94,13 +94,15 @@ def test_a_file_that_is_no_whole_pool_is_refused(tmp_path: Path, change: object,
     change(data)
     path = tmp_path / "pool.json"
     path.write_text(json.dumps(data))
-    low, high = Token("0x" + "1" * 40, "WBTC", 8), Token("0x" + "2" * 40, "WETH", 18)
+    low = Token("0x" + "1" * 40, "WBTC", 8)
+    high = Token("0x" + "2" * 40, "WETH", 18)
     with pytest.raises(ConfigError, match=reason):
         read_pool(path, low, high)
 
 
 def test_a_pool_s_tokens_come_in_the_order_of_their_addresses() -> None:
-    low, high = Token("0x" + "1" * 40, "WETH", 18), Token("0x" + "2" * 40, "WBTC", 8)
+    low = Token("0x" + "1" * 40, "WETH", 18)
+    high = Token("0x" + "2" * 40, "WBTC", 8)
     with raises_field("--market", "pool-state", "WBTC", "WETH"):
         read_pool(RECORDED, high, low)
     for first, second in (PAIR, PAIR[::-1]):
@@ -118,7 +120,8 @@ def test_a_pool_s_tokens_come_in_the_order_of_their_addresses() -> None:
 def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
     path = tmp_path / "gas.csv"
     path.write_text("time,gas_price_wei\n2021-01-01,5\n2021-01-03,7\n")
-    day, first = 86_400, 1_609_459_200
+    day = 86_400
+    first = 1_609_459_200
     assert read_gas_prices(path, np.array([first, first + day, first + 2 * day - 1, first + 2 * day, first + 9 * day])) == (5, 5, 5, 7, 7)
     for text, reason in (
         ("time,gas_price_wei\n2021-01-02,5\n", "begins at 1609545600, after the first price"),

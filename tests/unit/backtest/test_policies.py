@@ -148,8 +148,10 @@ LOOKING = {
 
 @pytest.mark.parametrize("policy", ["inverse volatility, trailing stop", *slow(["strategies"])])
 def test_future__changes_nothing_in_the_past_for_any_policy(policy: str) -> None:
-    table, gas = random_table(13, 20), tuple(10**10 + bar * 10**8 for bar in range(20))
-    closes, later = table.closes.copy(), list(gas)
+    table = random_table(13, 20)
+    gas = tuple(10**10 + bar * 10**8 for bar in range(20))
+    closes = table.closes.copy()
+    later = list(gas)
     closes[PAST:] *= np.linspace(2.5, 0.2, 6)[:, None]
     later[PAST:] = [10**12] * 6
     first_run = simulation_of(table, LOOKING[policy], gas_price_wei=gas)

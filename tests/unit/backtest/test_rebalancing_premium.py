@@ -65,7 +65,8 @@ def test_holding__earns_nothing_and_its_growth_is_dispersion() -> None:
 
 def test_costs_are_what_they_took_and_nothing_else_changes() -> None:
     prices = np.exp(np.cumsum(np.random.default_rng(5).normal(0, 0.05, (101, 2)), axis=0))
-    free, dear = rebalanced_premium(prices, [0.5, 0.5]), rebalanced_premium(prices, [0.5, 0.5], 0.001)
+    free = rebalanced_premium(prices, [0.5, 0.5])
+    dear = rebalanced_premium(prices, [0.5, 0.5], 0.001)
     assert dear.costs == pytest.approx(-100 * log(0.999), rel=1e-12)
     assert dear.advantage == pytest.approx(free.advantage - dear.costs, rel=1e-12)
     assert replace(dear, advantage=free.advantage, costs=0.0) == free
@@ -84,7 +85,9 @@ def test_the_parts_are_the_whole_whatever_the_weights(seed: int, bars: int, asse
 
 
 def test_the_rate_of_two_assets_is_the_closed_form() -> None:
-    weights, other, together = 0.64, 0.25, 0.5
+    weights = 0.64
+    other = 0.25
+    together = 0.5
     between = together * sqrt(weights * other)
     covariance = np.array([[weights, between], [between, other]])
     # Of two: half of w (1 - w) times the variance of the difference.
@@ -101,7 +104,8 @@ def test_expectation__uses_the_sample_variance_and_all_bars() -> None:
 
 def test_random_walks__are_harvested_at_their_covariance() -> None:
     chance = np.random.default_rng(7)
-    weights, bars = np.array([0.5, 0.3, 0.2]), 20_001
+    weights = np.array([0.5, 0.3, 0.2])
+    bars = 20_001
     yearly = np.array([[0.64, 0.20, 0.0], [0.20, 0.36, 0.05], [0.0, 0.05, 0.25]])
     steps = chance.multivariate_normal(np.zeros(3), yearly * DAY_S / YEAR_S, bars - 1)
     prices = np.exp(np.vstack([np.zeros(3), np.cumsum(steps, axis=0)]))
@@ -129,7 +133,8 @@ def test_simulation__says_what_rebalancing_earned_after_costs() -> None:
 def test_gas__counts_among_costs_and_a_priced_numeraire_divides() -> None:
     coin = [100.0, 100, 130, 130, 104]
     spec = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
-    free, paid = simulation_of(hourly(ETH=coin), spec), simulation_of(hourly(ETH=coin), spec, gas_price_wei=20 * 10**9)
+    free = simulation_of(hourly(ETH=coin), spec)
+    paid = simulation_of(hourly(ETH=coin), spec, gas_price_wei=20 * 10**9)
     assert free.premium is not None
     assert paid.premium is not None
     assert paid.premium.costs - free.premium.costs == pytest.approx(float(paid.gas / paid.start_value), rel=0.2)

@@ -44,7 +44,8 @@ def test_the_worked_example_is_what_a_hand_works_out() -> None:
     value_sold = first.turnover + (first.fees + first.impact) / 2  # half of what left and of what came
     sold = round(value_sold / 130)
     out_raw = get_amount_out(sold, int(Fraction(depth, 130)), depth, 1_000)
-    btc, usd = 50 * COIN - sold, 5_000 * COIN + out_raw
+    btc = 50 * COIN - sold
+    usd = 5_000 * COIN + out_raw
     assert simulation.equity[2] * COIN == pytest.approx(float(btc * 130 + usd), rel=1e-12)
     assert simulation.weights[2].tolist() == pytest.approx([0.5, 0.5], abs=1e-7)
     assert float(first.fees + first.impact) / COIN == pytest.approx(11_500 - simulation.equity[2], rel=1e-9)
@@ -59,10 +60,8 @@ def test_the_worked_example_is_what_a_hand_works_out() -> None:
 
 
 def test_both_kinds_of_pools_pay_the_same_at_the_same_depth() -> None:
-    pair, ranged = (
-        simulation_of(hourly(BTC=CROSSING), depth=Fraction(50_000)),
-        simulation_of(hourly(BTC=CROSSING), depth=Fraction(50_000), pool_kind="v3"),
-    )
+    pair = simulation_of(hourly(BTC=CROSSING), depth=Fraction(50_000))
+    ranged = simulation_of(hourly(BTC=CROSSING), depth=Fraction(50_000), pool_kind="v3")
     assert pair.impact > 10 * simulation_of(hourly(BTC=CROSSING)).impact
     assert float(pair.final_value) == pytest.approx(float(ranged.final_value), rel=1e-9)
     assert float(pair.impact) == pytest.approx(float(ranged.impact), rel=1e-6)
@@ -93,7 +92,8 @@ def test_passed_bars__are_those_at_which_the_step_holds() -> None:
     holes[36:, 1] = np.nan  # and an end
     table = replace(table, closes=holes)
     spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, Threshold(None, 1_000), "USD")
-    quick, whole = simulation_of(table, spec), simulation_of(table, spec, looks_at_all=True)
+    quick = simulation_of(table, spec)
+    whole = simulation_of(table, spec, looks_at_all=True)
     assert same(quick, whole)
     assert len(quick.rebalances) >= 2
     assert quick.halted_bar_count == 4 + 2  # prices are fresh until they are three bars old
@@ -163,7 +163,8 @@ def test_the_future_changes_nothing_in_the_past() -> None:
     closes[30:] *= np.linspace(0.3, 3, 30)[:, None]
     closes[40:, 1] = np.nan
     spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD")
-    first_run, other = simulation_of(table, spec), simulation_of(replace(table, closes=closes), spec)
+    first_run = simulation_of(table, spec)
+    other = simulation_of(replace(table, closes=closes), spec)
     past = [rebalance for rebalance in first_run.rebalances if rebalance.bar < 30]
     assert past
     assert past == [rebalance for rebalance in other.rebalances if rebalance.bar < 30]
@@ -199,7 +200,8 @@ def test_value__is_lost_to_fees_impact_and_gas_alone(seed: int, gas_gwei: int, d
     spec = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
     simulation_settings = SimulationSettings(Fraction(depth), 3_000, Fraction(10_000), pool, gas_gwei * 10**9, looks_at_all=True)
     with SimulationRun(spec, random_table(seed, 8, volatility=0.1), simulation_settings) as going:
-        world, store = going.world, going.context.store
+        world = going.world
+        store = going.context.store
         before = dict(world.wallet.balances)
         while going.evaluate_next_bar():
             here = [fill for fill in world.transaction_costs if fill.bar == world.bar]
@@ -222,7 +224,8 @@ def test_value__is_lost_to_fees_impact_and_gas_alone(seed: int, gas_gwei: int, d
 
 def test_a_swap_that_lands_later_gets_the_price_of_then() -> None:
     table = hourly(BTC=[100.0, 100, 130, 130, 120, 120, 120])
-    at_once, later = simulation_of(table), simulation_of(table, latency_bars=2)
+    at_once = simulation_of(table)
+    later = simulation_of(table, latency_bars=2)
     assert [rebalance.bar for rebalance in at_once.rebalances] == [2]
     assert later.rebalances[0].bar == 4
     with SimulationRun(halves(), table, replace(DEEP, latency_bars=2)) as going:
@@ -257,10 +260,12 @@ def test_gas__is_paid_beside_the_portfolio_and_lowers_its_worth() -> None:
 
 
 def test_dear_bar__charges_no_more_than_the_transaction_s_fee() -> None:
-    spec, gwei = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH"), 10**9
+    spec = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
+    gwei = 10**9
     table = hourly(ETH=[100.0, 100, 130, 130, 130, 130, 130])
     calm, dear = (simulation_of(table, spec, latency_bars=2, gas_price_wei=(*[20 * gwei] * 3, *[later * gwei] * 4)) for later in (20, 900))
-    (paid,), (at_most,) = calm.rebalances, dear.rebalances
+    (paid,) = calm.rebalances
+    (at_most,) = dear.rebalances
     assert 0 < paid.gas < at_most.gas <= 2 * paid.gas
 
 
@@ -280,14 +285,16 @@ def test_portfolio_without_money__trades_through_a_hub() -> None:
 
 def test_a_numeraire_with_prices_of_its_own_divides_all_others() -> None:
     dear = [2.0, 2.0, 2.0, 2.0, 2.0]
-    plain, divided = simulation_of(hourly(BTC=CROSSING)), simulation_of(hourly(BTC=[2 * close for close in CROSSING], USD=dear))
+    plain = simulation_of(hourly(BTC=CROSSING))
+    divided = simulation_of(hourly(BTC=[2 * close for close in CROSSING], USD=dear))
     assert divided.final_value == plain.final_value
     assert divided.rebalances == plain.rebalances
 
 
 def test_the_same_again_gives_the_same_to_the_last_digit() -> None:
     table = random_table(9, 12)
-    first_run, other = simulation_of(table, seed=4), simulation_of(table, seed=4)
+    first_run = simulation_of(table, seed=4)
+    other = simulation_of(table, seed=4)
     assert same(first_run, other)
     assert first_run.seed == 4
     assert {"trimtab", "numpy"} <= {name for name, _ in first_run.versions}

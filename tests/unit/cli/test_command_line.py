@@ -50,7 +50,8 @@ def test_the_fifteen_commands_of_daily_use_fit_a_screen(words: tuple[str, ...]) 
 def test_help_all_lists_every_command_once_below_its_heading() -> None:
     lines = printed("help", "all").stdout.splitlines()
     assert [line for line in lines[3:-2] if not line.startswith(" ")] == [*(heading.value for heading in Heading), "Options"]
-    headings, heading = {}, ""
+    headings = {}
+    heading = ""
     for line in lines[3:-2]:
         if not line.startswith(" "):
             heading = line
@@ -66,7 +67,8 @@ def test_help_of_a_command_is_its_own(words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(("command", "old_name"), help.RENAMED_OPTIONS)
 def test_an_old_name_of_an_option_is_read_as_the_present_one(command: str, old_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    name, words = help.RENAMED_OPTIONS[command, old_name], command.split()
+    name = help.RENAMED_OPTIONS[command, old_name]
+    words = command.split()
     assert name in printed(*words, "--help").stdout
     assert old_name not in printed(*words, "--help").stdout
     assert help.with_present_names([*words, old_name, "1", f"{old_name}=2"]) == [*words, name, "1", f"{name}=2"]

@@ -45,7 +45,8 @@ def test_the_template_is_a_valid_config() -> None:
 def test_every_limit_can_be_off() -> None:
     off = re.sub(r'^(\w+) = "[^"]*"(.*)$', r'\1 = "off"\2', config_text().split("[limits]")[1].split("[execution]")[0], flags=re.M)
     accept = 'i_accept = ["slippage", "price_impact", "plan_cost", "daily_loss"]'
-    before, after = config_text().split("[limits]")[0], config_text().split("[execution]")[1]
+    before = config_text().split("[limits]")[0]
+    after = config_text().split("[execution]")[1]
     config = parse_config(
         before.replace('max_live_value = "1000"', 'max_live_value = "off"') + f"[limits]\n{accept}\n#" + off + "[execution]" + after
     )

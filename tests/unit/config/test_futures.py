@@ -51,7 +51,8 @@ def test_futures_become_a_policy_and_a_scope() -> None:
         vault=address(2),
         margin_in_weights=False,
     )
-    scope, contracts = perp_scope(config, portfolio), perp_addresses(config)
+    scope = perp_scope(config, portfolio)
+    contracts = perp_addresses(config)
     assert scope is not None
     assert contracts is not None
     assert (scope.trader, scope.collateral, scope.vault) == (WALLET, by_symbol["USDC"], address(2))
@@ -64,14 +65,16 @@ def test_futures_become_a_policy_and_a_scope() -> None:
 
 def test_another_account_may_be_the_trader() -> None:
     config = parse_config(with_futures(("collateral =", f'account = "{address(9)}"\ncollateral =')))
-    scope, contracts = perp_scope(config, build_portfolio(config, tokens())), perp_addresses(config)
+    scope = perp_scope(config, build_portfolio(config, tokens()))
+    contracts = perp_addresses(config)
     assert scope is not None
     assert contracts is not None
     assert (scope.trader, contracts.trader) == (address(9), address(9))
 
 
 def test_every_contract_of_the_venue_is_pinned() -> None:
-    plain, config = parse_config(config_text()), parse_config(with_futures())
+    plain = parse_config(config_text())
+    config = parse_config(with_futures())
     named = {address: name for address, name in contract_names(config).items() if address not in contract_names(plain)}
     assert named == {
         **{address(1 + number): f"futures {key.replace('_', ' ')}" for number, key in enumerate(KEYS)},

@@ -103,7 +103,8 @@ def test_threshold_finer_than_a_unit__is_refused_by_name() -> None:
 
 
 def test_venue_with_liquidity__stays_in_the_config() -> None:
-    whole, without = parse_config(config_with_targets(V2_TARGET)), parse_config(without_v3(config_with_targets(V2_TARGET)))
+    whole = parse_config(config_with_targets(V2_TARGET))
+    without = parse_config(without_v3(config_with_targets(V2_TARGET)))
     mint = LpPositionChange("uniswap_v3", ETHEREUM_PRESET.venues[1]["position_manager"], 7, POOL, *TWO, 3_000, (-60, 60), 100, 0, (1, 1), 5)
     gone = replace(mint, ticks=None, liquidity_delta=-100, liquidity_before=100)
     assert [confirmed_position.token_id for confirmed_position in counted_positions(whole, build_portfolio(whole, tokens()), (mint,))] == [

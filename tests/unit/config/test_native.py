@@ -19,7 +19,8 @@ from agent.units import Token
 from tests.support.constants import WALLET
 from tests.support.text import raises_field
 
-WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
+WETH = ETHEREUM_PRESET.tokens[0]
+USDC = ETHEREUM_PRESET.tokens[2]
 COIN = TemplateAsset("ETH", "native", "60%", WETH.feed, 18)
 DOLLAR = TemplateAsset("USDC", USDC.address, "40%", USDC.feed, 6)
 

@@ -26,7 +26,8 @@ from tests.support import agents
 from tests.support.bands import with_bands
 from tests.support.text import mentions
 
-WETH, USDC = ETHEREUM_PRESET.wrapped_native, "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"
+WETH = ETHEREUM_PRESET.wrapped_native
+USDC = "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"
 TOKENS = {WETH: Token(WETH, "WETH", 18), USDC: Token(USDC, "USDC", 6)}
 
 

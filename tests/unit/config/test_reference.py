@@ -18,7 +18,8 @@ from agent.wiring.transactor import require_sendable
 from tests.support.constants import WALLET
 from tests.support.text import mentions
 
-WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
+WETH = ETHEREUM_PRESET.tokens[0]
+USDC = ETHEREUM_PRESET.tokens[2]
 
 
 def text(chain_id: int = 1, *changes: tuple[str, str]) -> str:

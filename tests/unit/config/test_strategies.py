@@ -115,7 +115,8 @@ def test_a_split_says_beyond_what_it_is_restored() -> None:
 
 ZONE = '{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }'
 RISK = 'risk = { volatilities = { WETH = "80%", USDC = "1%" }, correlation = "0%" }'
-TRIGGER, DESTINATION = 'trigger = { kind = "threshold", relative = "10%" }', 'destination = "target"'
+TRIGGER = 'trigger = { kind = "threshold", relative = "10%" }'
+DESTINATION = 'destination = "target"'
 WHOLE = {
     "zone": (
         lambda config: config.replace(TRIGGER, f"trigger = {ZONE}\n{RISK}", 1).replace(DESTINATION, "", 1),

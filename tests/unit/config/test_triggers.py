@@ -21,11 +21,13 @@ from tests.support.bands import with_bands
 from tests.support.constants import WALLET
 from tests.support.text import mentions
 
-WETH, USDC = ETHEREUM_PRESET.tokens[0], ETHEREUM_PRESET.tokens[2]
+WETH = ETHEREUM_PRESET.tokens[0]
+USDC = ETHEREUM_PRESET.tokens[2]
 TEMPLATE = 'trigger = { kind = "threshold", relative = "10%" }'
 ONLY = '# only = "sell" '
 BAND = '# band = "5%abs" '
-MONTHLY, QUARTERLY = Cron("0 9 1 * *", "Europe/Berlin"), Cron("0 9 1 1,4,7,10 *", "Europe/Berlin")
+MONTHLY = Cron("0 9 1 * *", "Europe/Berlin")
+QUARTERLY = Cron("0 9 1 1,4,7,10 *", "Europe/Berlin")
 REVIEW = 'kind = "review", review_cron = "0 9 1 * *", execute_cron = "0 9 1 1,4,7,10 *", timezone = "Europe/Berlin"'
 
 

@@ -50,7 +50,8 @@ from tests.support.records.transfers import transfer
 from tests.support.signing import leg, plan_of
 from tests.support.transactions import OTHER, grant, new_store, receipt, tx
 
-WETH, USDC = token("WETH").address, token("USDC").address
+WETH = token("WETH").address
+USDC = token("USDC").address
 COUNTED = frozenset({WETH, USDC, NATIVE})
 STEP = step_input()
 GAS_WEI = receipt("0xaa", 7, "0x07").gas_cost_wei

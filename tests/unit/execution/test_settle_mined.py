@@ -20,9 +20,11 @@ from tests.support import builders
 from tests.support.decisions.exits import outcome_of, step_with_stops
 from tests.support.transactions import GWEI, OTHER, WALLET, grant, new_store, receipt, tx
 
-WETH, USDC = builders.token("WETH").address, builders.token("USDC").address
+WETH = builders.token("WETH").address
+USDC = builders.token("USDC").address
 STRANGER = builders.address("a foreign token")
-ETHER, DOLLAR = 10**18, 10**6
+ETHER = 10**18
+DOLLAR = 10**6
 DAY_S = 86_400
 ETHER_VALUE = builders.PRICES["WETH"] * DOLLAR
 WEI_VALUE = Fraction(ETHER_VALUE, ETHER)

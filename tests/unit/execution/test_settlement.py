@@ -41,7 +41,9 @@ from tests.support.builders import step_input
 from tests.support.text import raises_code
 from tests.support.transactions import OTHER, START_S, WALLET, grant, new_store, receipt, tx
 
-WETH, USDC, DAI = "0x" + "Aa" * 20, "0x" + "Bb" * 20, "0x" + "Cc" * 20
+WETH = "0x" + "Aa" * 20
+USDC = "0x" + "Bb" * 20
+DAI = "0x" + "Cc" * 20
 ROUTER = OTHER
 PRICES = {WETH: Fraction(2_000), USDC: Fraction(1)}
 POOL = "0x" + "11" * 20

@@ -29,7 +29,8 @@ MIN_USDC = SELL.min_out_raw
 HUB = plan_of(leg(USDT, USDC, 500, 499, sink=LegPlace.ROUTER), leg(USDC, WBTC, 499, 80, source=LegPlace.ROUTER))
 MIN_WBTC = HUB.legs[1].min_out_raw
 WITHDRAWAL: Plan = replace(plan_of(), layer_actions=(WITHDRAW_V3,))
-TOKEN_0, TOKEN_1 = WITHDRAW_V3.token0, WITHDRAW_V3.token1
+TOKEN_0 = WITHDRAW_V3.token0
+TOKEN_1 = WITHDRAW_V3.token1
 MIN_0, MIN_1 = WITHDRAW_V3.min_raw
 Moves = tuple[tuple[str, int], ...]
 """Tokens with the base units that the wallet gets; negative ones leave it."""

@@ -13,7 +13,8 @@ from agent.reference import reference_prices
 from agent.units import NATIVE
 from tests.support.builders import ETHER, step_input, token, with_snapshot, without_feed
 
-WETH, USDC = token("WETH").address, token("USDC").address
+WETH = token("WETH").address
+USDC = token("USDC").address
 USD = 10**6
 FLOOR_WEI = ETHER // 20
 """limits.native_floor."""

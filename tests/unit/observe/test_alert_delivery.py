@@ -73,7 +73,8 @@ def settled(store: Store, telling: AlertNotifier) -> None:
 
 
 def test_mail_and_webhook__get_every_alert_in_order(store: Store) -> None:
-    hook, mail = ReceivedMessages(), ReceivedMessages()
+    hook = ReceivedMessages()
+    mail = ReceivedMessages()
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
         telling = announcer(store, channel(apprise_sender(hook_url, "H", 15)), channel(apprise_sender(mail_url, "M", 15), "mail"))
         for number in range(5):
@@ -104,7 +105,9 @@ def test_a_text_message_has_title_and_text_of_the_alert(store: Store) -> None:
 
 
 def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> None:
-    hook, mail, failures = ReceivedMessages(failing=2), ReceivedMessages(failing=2), list[Delivery]()
+    hook = ReceivedMessages(failing=2)
+    mail = ReceivedMessages(failing=2)
+    failures = list[Delivery]()
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
         carriers = channel(apprise_sender(hook_url, "H", 15)), channel(apprise_sender(mail_url, "M", 15), "mail")
         telling = announcer(store, *carriers, failed=failures.append)
@@ -116,7 +119,8 @@ def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> 
 
 
 def test_undelivered_alert__is_given_up_and_the_next_is_tried(store: Store) -> None:
-    hook, failures = ReceivedMessages(failing=3), list[Delivery]()
+    hook = ReceivedMessages(failing=3)
+    failures = list[Delivery]()
     with webhook(hook) as url:
         telling = announcer(store, channel(apprise_sender(url, "H", 15), attempts=3), failed=failures.append)
         telling.process_cycle_alerts([happened(1)], KINDS, NOON)
@@ -142,7 +146,9 @@ def test_unreachable_target__counts_its_failures_in_a_row(store: Store) -> None:
 
 def test_silent_target__delays_no_look_and_no_other_target(store: Store) -> None:
     """A look hands over while the silent one's thread stands in its request: the other target has all of them meanwhile."""
-    entered, over, hook = threading.Event(), threading.Event(), ReceivedMessages()
+    entered = threading.Event()
+    over = threading.Event()
+    hook = ReceivedMessages()
 
     def never(title: str, text: str) -> str:
         entered.set()
@@ -182,7 +188,8 @@ def test_silent_socket__is_given_up_after_its_timeout(store: Store) -> None:
 
 
 def test_restart__repeats_no_alert_and_delivers_the_rest(store: Store) -> None:
-    hook, over = ReceivedMessages(), threading.Event()
+    hook = ReceivedMessages()
+    over = threading.Event()
     with webhook(hook) as url:
         first = announcer(store, channel(apprise_sender(url, "H", 15)), channel(stuck(over), "slow"))
         first.process_cycle_alerts([HALT, happened(1)], KINDS, NOON)
@@ -211,7 +218,8 @@ def test_what_waits_for_a_target_that_is_no_more_is_dropped(store: Store) -> Non
 
 
 def test_beyond_a_hundred_the_oldest_are_given_up_and_counted(store: Store) -> None:
-    over, entered = threading.Event(), threading.Event()
+    over = threading.Event()
+    entered = threading.Event()
 
     def slow(title: str, text: str) -> str:
         entered.set()
@@ -248,7 +256,8 @@ def test_ended_alerts_are_deleted_90_days_after_their_message(store: Store) -> N
 
 
 def test_a_target_hears_only_what_it_asked_for(store: Store) -> None:
-    all_of_it, halts = ReceivedMessages(), ReceivedMessages()
+    all_of_it = ReceivedMessages()
+    halts = ReceivedMessages()
     telling = AlertNotifier(
         store.alerts,
         [
@@ -285,7 +294,8 @@ def test_the_last_word_of_a_process_needs_no_store(store: Store) -> None:
 
 def test_what_apprise_makes_of_a_text_is_what_was_written() -> None:
     assert all(kind.title.replace(" ", "").isalnum() for kind in AlertKind)
-    hook, harmless = ReceivedMessages(), [sanitize_text(text) or "nothing" for text in CORPUS.values()]
+    hook = ReceivedMessages()
+    harmless = [sanitize_text(text) or "nothing" for text in CORPUS.values()]
     with webhook(hook) as url:
         send = apprise_sender(url, "H", 15)
         assert [send("t", text) for text in harmless] == [""] * len(harmless)

@@ -127,7 +127,9 @@ def test_clock_set_back__silences_nothing_beyond_its_cooldown() -> None:
 @given(st.lists(st.tuples(st.integers(1, 3 * HOUR), st.booleans(), st.booleans()), max_size=60))
 def test_key__alerts_never_twice_in_its_cooldown_or_in_quiet_hours(looks: list[tuple[int, bool, bool]]) -> None:
     quiet = QuietHours(22 * 60, 7 * 60, ZoneInfo("Europe/Berlin"))
-    teller, at_s, last = AlertTeller(replace(RULES, quiet_hours=quiet)), NOON, dict[str, int]()
+    teller = AlertTeller(replace(RULES, quiet_hours=quiet))
+    at_s = NOON
+    last = dict[str, int]()
     for after_s, halted, done in looks:
         at_s += after_s
         before = dict(teller.states)

@@ -213,7 +213,8 @@ def test_hang__is_written_and_a_failing_store_delays_it_no_more(store: Store) ->
 
 def test_dry_run__leaves_a_sender_s_report_until_it_is_dead(store: Store) -> None:
     clock = FakeClock(START_S)
-    live, dry = recorder(store, clock), recorder(store, clock, sends=False)
+    live = recorder(store, clock)
+    dry = recorder(store, clock, sends=False)
     dry.write()
     live.write()
     assert store.run_reports.newest() == live.report, "one that sends takes the place"
@@ -243,7 +244,8 @@ def test_dry_run__leaves_a_sender_s_report_until_it_is_dead(store: Store) -> Non
 
 def test_second_sending_run__gives_way_to_the_live_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock(START_S)
-    first, second = recorder(store, clock), recorder(store, clock)
+    first = recorder(store, clock)
+    second = recorder(store, clock)
     first.write()
     second.write()
     second.on_end("another process uses the wallet")

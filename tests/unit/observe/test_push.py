@@ -65,7 +65,10 @@ class Browser:
 
     def read(self, body: bytes) -> dict[str, str]:
         """Decrypt a message of one record (RFC 8188, RFC 8291)."""
-        salt, size, sender, record = body[:16], int.from_bytes(body[16:20], "big"), body[21 : 21 + body[20]], body[21 + body[20] :]
+        salt = body[:16]
+        size = int.from_bytes(body[16:20], "big")
+        sender = body[21 : 21 + body[20]]
+        record = body[21 + body[20] :]
         assert len(body) <= 4_096 == size
         shared = self.private_key.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), sender))
 
@@ -124,7 +127,8 @@ def service(certificate: PublicOptions, monkeypatch: pytest.MonkeyPatch) -> Iter
 @contextmanager
 def notifier(store: Store, service: PushService) -> Iterator[tuple[AlertNotifier, list[Delivery]]]:
     """A notifier with a target of web push, whose failures are kept."""
-    sender, failures = PushSender.from_url(f"{URL}?service={service.host}", "P"), list[Delivery]()
+    sender = PushSender.from_url(f"{URL}?service={service.host}", "P")
+    failures = list[Delivery]()
     channel = PushChannel("phone", sender, store.alerts, 15, 3, "mine", first_retry_s=0.01)
     opened = AlertNotifier(store.alerts, [ChannelSubscription(channel, KINDS)], RULES, failures.append)
     yield opened, failures
@@ -238,7 +242,8 @@ def test_foreign_service_s_device__is_sent_nothing(store: Store, service: PushSe
     ],
 )  # fmt: skip
 def test_only_push_services_are_accepted(service_host: str, is_known: bool) -> None:
-    sender, device = PushSender.from_url(f"{URL}?service=push.example.org", "P"), Browser("/a").device(service_host)
+    sender = PushSender.from_url(f"{URL}?service=push.example.org", "P")
+    device = Browser("/a").device(service_host)
     assert sender.accepts(device) is is_known
     if not is_known:
         with raises_field("endpoint", service_host):
@@ -338,7 +343,8 @@ def test_a_control_adds_and_removes_a_device(store: Store) -> None:
 
 
 def test_alerts_test_sends_to_each_device(service: PushService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    config, browser = agents.config(tmp_path), Browser("/a")
+    config = agents.config(tmp_path)
+    browser = Browser("/a")
     config.write_text(f"{config.read_text()}\n[[alerts.targets]]\nname = 'phone'\nurl_env = 'PUSH'\n")
     monkeypatch.setenv("PUSH", f"{URL}?service={service.host}")
     with wiring.open_store_offline(load_config(config)) as (store, _):

@@ -50,7 +50,10 @@ def test_a_person_may_think_as_long_as_he_likes() -> None:
 
 
 def test_watch_thread__feeds_until_a_hang_then_reports_once() -> None:
-    clock, reasons, fed, heard = FakeClock(0), list[str](), threading.Event(), threading.Event()
+    clock = FakeClock(0)
+    reasons = list[str]()
+    fed = threading.Event()
+    heard = threading.Event()
 
     def hung(why: str) -> None:
         reasons.append(why)

@@ -260,7 +260,8 @@ def test_tokens__are_tried_with_the_real_wallet_s_holdings(world: World) -> None
 
     allowed = (Allowance(WETH.address, builders.ROUTER, 5),)
     world.blocks.now = replace(world.blocks.now, allowances=allowed)
-    real, real_snapshot = world.blocks.now, PaperReader(world.blocks, world.chain).snapshot()
+    real = world.blocks.now
+    real_snapshot = PaperReader(world.blocks, world.chain).snapshot()
     assert (real_snapshot.holdings, real_snapshot.allowances) != (real.holdings, real.allowances)
     with pytest.raises(Retryable):
         step = replace(builders.step_input(), snapshot=real_snapshot)

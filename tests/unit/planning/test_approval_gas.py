@@ -31,7 +31,8 @@ from tests.support.builders import ETHER, GWEI, ROUTER, step_input, token, with_
 from tests.support.plans import evidence, sell_weth, verdict
 from tests.support.signing import MANAGER, MINT
 
-WETH, USDC = token("WETH"), token("USDC")
+WETH = token("WETH")
+USDC = token("USDC")
 HALF = Rebalance("test", Goal(tuple(GoalWeight(asset.address, Fraction(1, 2), Fraction(1, 2)) for asset in (WETH, USDC))))
 GAS_UNIT_VALUE = 2 * GWEI * 2_000 * Fraction(10**6, 10**18)
 """Worth of a unit of gas at 2 gwei, in base units of USDC."""

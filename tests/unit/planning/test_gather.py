@@ -17,7 +17,9 @@ from tests.support.builders import step_input, token, v2_pool, v3_pool, with_lim
 from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, checked_plan, gap_of, rebalance_to_targets
 from tests.support.signing import leg
 
-LINK, WBTC, UNI = token("LINK"), token("WBTC"), token("UNI")
+LINK = token("LINK")
+WBTC = token("WBTC")
+UNI = token("UNI")
 ONE = 10**18
 GWEI = 10**9
 
@@ -54,14 +56,20 @@ def test_merge_routes_shares_common_last_hops() -> None:
 
 def test_merged_legs_counts_legs_as_they_run() -> None:
     chains = [[("p", 0), ("q", 1)], [("r", 2), ("q", 1)], [("q", 1)], [("p", 0), ("s", 1)]]
-    p, q, r, s = ("p", 0), ("q", 1), ("r", 2), ("s", 1)
+    p = ("p", 0)
+    q = ("q", 1)
+    r = ("r", 2)
+    s = ("s", 1)
     legs = merged_legs(chains)
     assert legs.counts == {p: 2, q: 2, r: 1, s: 1}
     assert legs.dependents == {p: {s: 1}, q: {p: 1, r: 1}, s: {p: 1}}
 
 
 def test_merged_legs_knows_dependents_along_the_chain() -> None:
-    a, b, c, d = ("a", 0), ("b", 1), ("c", 2), ("d", 2)
+    a = ("a", 0)
+    b = ("b", 1)
+    c = ("c", 2)
+    d = ("d", 2)
     legs = merged_legs([[a, b, c], [a, b, d], [b, d]])
     assert legs.counts == {a: 2, b: 3, c: 1, d: 1}
     assert legs.dependents == {a: {b: 2, c: 1}, b: {a: 2, c: 1, d: 1}, c: {a: 1, b: 1}, d: {a: 1, b: 2}}

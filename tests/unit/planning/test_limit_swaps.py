@@ -20,7 +20,8 @@ from tests.support.gradual_execution import roomy
 from tests.support.plans import evidence
 from tests.support.signing import leg, plan_of
 
-WETH, USDC = token("WETH"), token("USDC")
+WETH = token("WETH")
+USDC = token("USDC")
 UNIT_PRICES = {USDC.address: Fraction(1)}
 
 

@@ -17,7 +17,8 @@ from tests.support.gradual_execution import PACE, later, market, paced, roomy
 from tests.support.planning_worlds import DEEP, two, wide
 from tests.support.text import mentions
 
-WETH, USDC = token("WETH"), token("USDC")
+WETH = token("WETH")
+USDC = token("USDC")
 LIMIT_PACE = replace(PACE, style=ExecutionStyle.LIMIT, limit_bps=20, patience_s=14_400)
 ANY_PRICE = Fraction(1, ETHER)
 

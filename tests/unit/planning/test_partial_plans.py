@@ -29,7 +29,9 @@ from tests.support.samples import examples
 from tests.support.signing import leg
 
 ROOMY = {"turnover_bps": None, "daily_turnover_bps": None}
-WETH, USDC, DAI = token("WETH"), token("USDC"), token("DAI")
+WETH = token("WETH")
+USDC = token("USDC")
+DAI = token("DAI")
 DAILY_LOSS = 100 * MILLION
 """limits.daily_loss of `limited_step`, one percent of 10,000 USDC."""
 

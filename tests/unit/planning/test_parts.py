@@ -15,7 +15,8 @@ from agent.planning.routes import MAX_LEGS, decompose_flows
 from agent.reference.floors import fair_floor, least_rate, min_out
 from tests.support.builders import snapshot, token, v2_pool, v3_pool
 
-WETH, USDC = token("WETH"), token("USDC")
+WETH = token("WETH")
+USDC = token("USDC")
 PRICES = {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}
 
 
@@ -52,9 +53,11 @@ def test_least_rate_keeps_a_leg_above_its_floor() -> None:
 
 
 def test_leg_gas_counts_ticks_and_stops_of_v3_only() -> None:
-    v2, v3 = v2_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 2_000)
+    v2 = v2_pool(WETH, USDC, 2_000)
+    v3 = v3_pool(WETH, USDC, 2_000)
     for name, router in gas.ROUTER_GAS.items():
-        pair, ranged = v2.gas, v3.gas
+        pair = v2.gas
+        ranged = v3.gas
         assert gas.leg_gas_units(v2, 0, router_gas=router) == pair.swap_units_by_router[name]
         assert gas.leg_gas_units(v3, 0, router_gas=router, writes_observation=False) == ranged.swap_units_by_router[name]
         assert gas.leg_gas_units(v3, 0, router_gas=router) == ranged.swap_units_by_router[name] + ranged.observation_gas
@@ -99,7 +102,8 @@ def test_decompose_flows_passes_through_an_empty_hub() -> None:
 
 
 def test_decompose_flows_ends_the_longest_routes_first() -> None:
-    first, third = deep_flow(0, 1, 5.0), deep_flow(3, 2, 4.0)
+    first = deep_flow(0, 1, 5.0)
+    third = deep_flow(3, 2, 4.0)
     flows = [first, deep_flow(1, 2, first.amount_out), third, deep_flow(2, 4, third.amount_out)]
     routes = decompose_flows(flows, [0, 1, 3, 2, 4], frozenset({0, 3}), frozenset({2, 4}))
     assert amount_by_path(routes.paths) == pytest.approx({(0, 1, 2): 5.0, (3, 2, 4): 4.0})
@@ -108,8 +112,10 @@ def test_decompose_flows_ends_the_longest_routes_first() -> None:
 def test_decompose_flows_keeps_the_flow_of_each_shared_pool() -> None:
     """Token 0 goes through 1, where 3 and 4 come in too, to 2 and on to 5: every pool takes what its flow takes, by its own rates."""
     first, beside, third = (steep_flow(a, 1, amount) for a, amount in ((0, 6.0), (3, 3.0), (4, 2.0)))
-    own, arrives = 1.0, first.amount_out + beside.amount_out + third.amount_out
-    shared, other = steep_flow(1, 2, 8.0), steep_flow(1, 6, arrives + own - 8.0)
+    own = 1.0
+    arrives = first.amount_out + beside.amount_out + third.amount_out
+    shared = steep_flow(1, 2, 8.0)
+    other = steep_flow(1, 6, arrives + own - 8.0)
     onward = steep_flow(2, 5, 5.0)
     flows = [first, beside, third, shared, other, onward]
     routes = decompose_flows(flows, [0, 3, 4, 1, 2, 6, 5], frozenset({0, 1, 3, 4}), frozenset({2, 5, 6}))

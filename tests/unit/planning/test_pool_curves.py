@@ -29,7 +29,8 @@ from agent.planning.solver.dual import PoolResponses
 from tests.support.builders import price_of, token, unit_price, v2_pool, v3_pool
 from tests.support.planning_worlds import ranged
 
-WETH, USDC = token("WETH"), token("USDC")
+WETH = token("WETH")
+USDC = token("USDC")
 PRICES = {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}
 SCALE = 10**9
 """1,000 USDC."""
@@ -58,7 +59,8 @@ def random_pool(seed: int, is_v2: bool, skew: float) -> Pool:
 
 @given(share=st.floats(0.0, 1.0), **MARKETS)
 def test_curve_answers_like_the_exact_pool(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
-    pool, token_in = random_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address
+    pool = random_pool(seed, is_v2, skew)
+    token_in = (WETH if sell_weth else USDC).address
     token_out = pools.token_out(pool, token_in)
     curve = trade_curves(pool, token_in).real_curve
     rate = curve.best_rate * (1 - 0.01 * share) * 0.999999
@@ -77,16 +79,23 @@ def test_curve_answers_like_the_exact_pool(seed: int, sell_weth: bool, is_v2: bo
 @given(parts=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=4), **MARKETS)
 def test_curve_bounds_every_sequence_of_swaps(seed: int, sell_weth: bool, is_v2: bool, skew: float, parts: list[float]) -> None:
     """The bound of the certificate rests on this: whatever is swapped within the bounds lies under the curve."""
-    pool, token_in = random_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address
+    pool = random_pool(seed, is_v2, skew)
+    token_in = (WETH if sell_weth else USDC).address
     token_out = pools.token_out(pool, token_in)
-    curve, state, spent_raw, paid_raw = trade_curves(pool, token_in).real_curve, pool, 0, 0
+    curve = trade_curves(pool, token_in).real_curve
+    state = pool
+    spent_raw = 0
+    paid_raw = 0
     for part in parts:
         amount = int(Fraction(part) / len(parts) * pool.max_in(token_in, 100))
         if amount * PRICES[token_in] < 1_000:
             continue  # buys less than one base unit
         swapped = state.swap(token_in, amount)
-        state, spent_raw, paid_raw = swapped.pool_after, spent_raw + swapped.amount_in_raw, paid_raw + swapped.amount_out_raw
-    value_in, value_out = float(spent_raw * PRICES[token_in] / SCALE), float(paid_raw * PRICES[token_out] / SCALE)
+        state = swapped.pool_after
+        spent_raw = spent_raw + swapped.amount_in_raw
+        paid_raw = paid_raw + swapped.amount_out_raw
+    value_in = float(spent_raw * PRICES[token_in] / SCALE)
+    value_out = float(paid_raw * PRICES[token_out] / SCALE)
     rounded_up = 2 * len(curve.roots) * len(parts)  # each range asks for its input and its fee rounded up, and pays nothing for that
     assert value_in <= curve.capacity * (1 + 1e-12) + float(rounded_up * PRICES[token_in] / SCALE)
     assert value_out <= curve.output_for(value_in) * (1 + 1e-12)
@@ -100,7 +109,9 @@ def test_curve_bounds_every_sequence_of_swaps(seed: int, sell_weth: bool, is_v2:
 )
 def test_whole_unit_curve_bounds_every_whole_amount(buys: str, coins: int, fee_pips: int, is_v2: bool) -> None:
     """The curve joined some of its corners by chords, which lay below what the units between them paid."""
-    sold, bought, coin = token("WHOLE"), token(buys), price_of(buys)
+    sold = token("WHOLE")
+    bought = token(buys)
+    coin = price_of(buys)
     prices = (unit_price(sold, 20, USDC), unit_price(bought, coin, USDC))
     depth = coins / coin
     pool = v2_pool(sold, bought, 20 / coin, depth) if is_v2 else v3_pool(sold, bought, 20 / coin, depth, fee_pips)
@@ -183,7 +194,8 @@ def test_curve_of_a_deep_pool_ends_at_max_input() -> None:
 
 def test_curve_is_none_without_liquidity() -> None:
     pool = v3_pool(WETH, USDC, 2_000, 100_000)
-    dry, empty = replace(pool, liquidity=0, ticks=()), replace(v2_pool(WETH, USDC, 2_000), reserve0=0)
+    dry = replace(pool, liquidity=0, ticks=())
+    empty = replace(v2_pool(WETH, USDC, 2_000), reserve0=0)
     for useless in (dry, empty, replace(pool, sqrt_price_x96=0)):
         assert build_trade_curves(useless, WETH.address, *PRICES.values(), SCALE, 100) is None
 
@@ -191,8 +203,10 @@ def test_curve_is_none_without_liquidity() -> None:
 def test_curve_jumps_over_a_gap_in_the_liquidity() -> None:
     """Between two ticks nothing is offered: the curve jumps there as the pool does."""
     pool = v3_pool(WETH, USDC, 2_000, 100_000)
-    low, high = pool.tick - 40, pool.tick - 20
-    near, far = pool.liquidity, pool.liquidity // 2
+    low = pool.tick - 40
+    high = pool.tick - 20
+    near = pool.liquidity
+    far = pool.liquidity // 2
     lower, upper = pool.ticks
     ticks = (lower, TickLiquidity(low, -far), TickLiquidity(high, near), upper)
     gapped = replace(pool, ticks=(TickLiquidity(lower.index, far), *ticks[1:]))
@@ -214,12 +228,15 @@ def test_curve_after_charge_pays_less_by_the_charge_at_most(
 ) -> None:
     """Small charges too, of one base unit in a flat pool: they neither end the plan with an error nor drop the pool."""
     rates = first - np.cumsum([0.0] + [10**width for width, _ in ranges])
-    curve, charge = _build_curve(keep, rates, np.array([10**depth for _, depth in ranges])), 10**charge_power
-    less, top = curve_after_charge(curve, charge), float(curve.surplus[-1])
+    curve = _build_curve(keep, rates, np.array([10**depth for _, depth in ranges]))
+    charge = 10**charge_power
+    less = curve_after_charge(curve, charge)
+    top = float(curve.surplus[-1])
     assert (less is None) <= (curve.outputs[-1] <= charge * (1 + BAND_WIDTH)), (charge, top)
     for share in (1e-9, 1e-6, 1e-3, 0.1, 0.5, 0.9, 1.0) if less is not None else ():
         taken = float(curve.net_inputs[-1]) / keep * share
-        pays, charged_paid = curve.output_for(taken), less.output_for(taken) if less is not None else 0.0
+        pays = curve.output_for(taken)
+        charged_paid = less.output_for(taken) if less is not None else 0.0
         assert pays - charge * (1 + BAND_WIDTH) <= charged_paid + BAND_WIDTH * pays
         assert charged_paid <= pays * (1 + BAND_WIDTH)
 

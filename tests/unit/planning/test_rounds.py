@@ -90,7 +90,8 @@ def test_amount_that_buys_nothing_is_not_spent() -> None:
 
 def test_chain_shrinks_to_its_narrowest_pool() -> None:
     dai = token("DAI")
-    first, narrow = v3_pool(WETH, dai, 2_000, DEEP), v2_pool(dai, USDC, 1, 100_000)
+    first = v3_pool(WETH, dai, 2_000, DEEP)
+    narrow = v2_pool(dai, USDC, 1, 100_000)
     step = step_input(None, {"WETH": 50_000, "USDC": 50_000}, hubs=("DAI",), pools=[first, narrow], kinds=(PriceSource.SPOT,))
     simulator = route_simulator(with_limits(step, pool_min_value=None))
     taken_raw_total = simulator.run(Route(((first.address, WETH.address), (narrow.address, dai.address))), [10 * ONE])[0]
@@ -101,7 +102,8 @@ def test_chain_shrinks_to_its_narrowest_pool() -> None:
 
 
 def test_remainder_goes_to_the_next_route_of_the_pair() -> None:
-    small, large = v2_pool(WETH, USDC, 2_000, 100_000), v3_pool(WETH, USDC, 2_000, DEEP)
+    small = v2_pool(WETH, USDC, 2_000, 100_000)
+    large = v3_pool(WETH, USDC, 2_000, DEEP)
     step = with_limits(two(100_000, 100_000, [small, large]), pool_min_value=None)
     routes = [Route(((pool.address, WETH.address),), 5 * ONE) for pool in (small, large)]
     draft = run_routes(build_problem(step, reference_prices(step)), routes, lambda draft: float(draft.sold_raw[WETH.address]))
@@ -111,7 +113,8 @@ def test_remainder_goes_to_the_next_route_of_the_pair() -> None:
 
 @pytest.mark.parametrize(("leaves", "held_usd", "is_whole"), [(True, 20_000, True), (True, 100_000, False), (False, 20_000, False)])
 def test_remainder_of_a_leaving_token_goes_to_an_earlier_route(leaves: bool, held_usd: int, is_whole: bool) -> None:
-    small, large = v2_pool(WETH, USDC, 2_000, 100_000), v3_pool(WETH, USDC, 2_000, DEEP)
+    small = v2_pool(WETH, USDC, 2_000, 100_000)
+    large = v3_pool(WETH, USDC, 2_000, DEEP)
     step = with_limits(two(held_usd, 100_000, [small, large]), pool_min_value=None)
     routes = [Route(((pool.address, WETH.address),), 5 * ONE) for pool in (large, small)]
     problem = replace(build_problem(step, reference_prices(step)), leaving_tokens=frozenset({WETH.address} if leaves else ()))

@@ -213,7 +213,8 @@ def test_quote_without_a_route_is_refused() -> None:
 
 @pytest.mark.parametrize("coins", [1, 20, 400])
 def test_quote_splits_as_well_as_a_fine_grid(coins: int) -> None:
-    first, second = v2_pool(WETH, USDC, 2_000, 10_000_000), v3_pool(WETH, USDC, 2_001, 20_000_000, 3_000)
+    first = v2_pool(WETH, USDC, 2_000, 10_000_000)
+    second = v3_pool(WETH, USDC, 2_001, 20_000_000, 3_000)
     amount_raw = coins * ETHER
 
     def paid_raw(pool: Pool, sold_raw: int) -> int:

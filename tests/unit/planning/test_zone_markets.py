@@ -75,7 +75,8 @@ def test_zone_plan_saves_more_than_its_cost_and_than_less_of_it(step: StepInput)
     if proposal.plan is None:
         assert isinstance(proposal.decision_result.decision, Hold)
         return
-    plan, saving = proposal.plan, proposal.plan.zone_tradeoff
+    plan = proposal.plan
+    saving = proposal.plan.zone_tradeoff
     assert saving is not None
     check_legs(step, plan)
     raw_by_token = {h.token: h.raw for h in step.snapshot.holdings}
@@ -120,7 +121,8 @@ def is_near_plan_cost(step: StepInput, plan: Plan) -> bool:
 def net_saving(proposal: Proposal) -> float:
     assert proposal.plan is not None
     assert proposal.plan.zone_tradeoff is not None
-    plan, saving = proposal.plan, proposal.plan.zone_tradeoff
+    plan = proposal.plan
+    saving = proposal.plan.zone_tradeoff
     return float(saving.saved_risk - plan.cost.total - saving.approval_gas) / COIN
 
 

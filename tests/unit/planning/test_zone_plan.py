@@ -21,7 +21,8 @@ from tests.support.decisions.zones import GAS_UNITS, V, pair_edge, pair_gap, zon
 from tests.support.samples import examples
 from tests.support.text import mentions
 
-WETH, USDC = token("WETH"), token("USDC")
+WETH = token("WETH")
+USDC = token("USDC")
 
 
 def gas_of(gwei: float) -> float:
@@ -62,7 +63,8 @@ def test_zone_plan_trades_to_the_edge_and_no_further() -> None:
 @pytest.mark.parametrize(("gwei", "cost_bps"), [(1, "1/2"), (16, "1/2"), (4, "2")])
 def test_zone_plan_fires_where_the_square_root_law_says(gwei: int, cost_bps: str) -> None:
     """The first share at which the whole engine trades, by bisection, against the formula at the gas that the plan really has."""
-    low, high = Fraction(1, 2), Fraction(9, 10)
+    low = Fraction(1, 2)
+    high = Fraction(9, 10)
     while high - low > Fraction(1, 20_000):
         middle = (low + high) / 2
         fires = propose_rebalance(deep_step(middle, gwei=gwei, risk={"cost_bps": Fraction(cost_bps)})).plan is not None
@@ -160,7 +162,8 @@ def test_zone_plan_is_the_best_amount_in_a_single_pool(share: int, depth: int, g
         price_impact_bps=2_000,
     )  # fmt: skip
     proposal = propose_rebalance(step)
-    pool, over = step.snapshot.pools[0], share > 5_000
+    pool = step.snapshot.pools[0]
+    over = share > 5_000
     sold = WETH if over else USDC
     raw_by_token = {h.token: h.raw for h in step.snapshot.holdings}
     gas = gas_of(gwei)
@@ -173,7 +176,8 @@ def test_zone_plan_is_the_best_amount_in_a_single_pool(share: int, depth: int, g
         out = pool.quote(sold.address, amount_raw)
         moved = {sold.address: -amount_raw, pools.token_out(pool, sold.address): out}
         ends = {at: float((raw + moved[at]) * unit_value(step, at)) / COIN for at, raw in raw_by_token.items()}
-        off, before = (ends[WETH.address] - ends[USDC.address]) / 2, (share / BPS - 0.5) * V
+        off = (ends[WETH.address] - ends[USDC.address]) / 2
+        before = (share / BPS - 0.5) * V
         return 0.5 * per_unit * (before**2 - off**2) - (V - sum(ends.values())) - gas
 
     most = min(raw_by_token[sold.address], pool.max_in(sold.address, 2_000))
@@ -194,7 +198,8 @@ def test_zone_plan_ends_where_the_last_unit_saves_its_fee() -> None:
     step = with_limits(deep_step("7/10", depth=10**7), plan_cost_bps=500)
     plan = propose_rebalance(step).plan
     assert plan is not None
-    leg, pool = plan.legs[0], step.snapshot.pools[0]
+    leg = plan.legs[0]
+    pool = step.snapshot.pools[0]
     after = pool.swap(leg.token_in, leg.amount_in_raw).pool_after
     rate = float(pools.marginal_price(after, WETH.address)) * 10**12 / 2_000 * (1 - pool.fee_pips / PIPS)
     ends = {at: float(raw * unit_value(step, at)) / COIN for at, raw in plan.holdings_after}
@@ -207,7 +212,8 @@ def test_zone_plan_pays_at_most_plan_cost_for_a_unit() -> None:
     step = with_limits(deep_step("7/10", risk={"cost_bps": 50}, depth=10**7), plan_cost_bps=40)
     plan = propose_rebalance(step).plan
     assert plan is not None
-    leg, pool = plan.legs[0], step.snapshot.pools[0]
+    leg = plan.legs[0]
+    pool = step.snapshot.pools[0]
     after = pool.swap(leg.token_in, leg.amount_in_raw).pool_after
     rate = float(pools.marginal_price(after, WETH.address)) * 10**12 / 2_000 * (1 - pool.fee_pips / PIPS)
     assert 0.00398 < 1 - rate <= 0.004 * (1 + 1e-3)

@@ -169,7 +169,8 @@ def test_header_from_the_future_sets_no_allocation_time() -> None:
 
 
 def test_allocation_is_recorded_once(tmp_path: Path) -> None:
-    step, store = weighed(allocator(AllocationMethod.EQUAL)), new_store("file", tmp_path)
+    step = weighed(allocator(AllocationMethod.EQUAL))
+    store = new_store("file", tmp_path)
     allocations = store.allocations
     record_allocation(step.history, allocations)
     assert allocations.newest() is None, "nothing is chosen yet"

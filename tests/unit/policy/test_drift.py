@@ -258,7 +258,8 @@ def test_destinations_lie_between_the_share_and_the_target(drifts: tuple[AssetDr
     assert all(w.low == w.high == Fraction(drift.target_bps, BPS) for w, drift in zip(on_target, drifts, strict=True))
     assert sum(w.low for w in half) == sum(w.high for w in half) == 1
     assert all(w.low == (drift.share + Fraction(drift.target_bps, BPS)) / 2 for w, drift in zip(half, drifts, strict=True))
-    lows, highs = sum(w.low for w in bands), sum(w.high for w in bands)
+    lows = sum(w.low for w in bands)
+    highs = sum(w.high for w in bands)
     for w, drift in zip(bands, drifts, strict=True):
         assert drift.band_low_bps <= w.low * BPS <= drift.target_bps <= w.high * BPS <= drift.band_high_bps
         assert lows - w.low <= 1 - w.high

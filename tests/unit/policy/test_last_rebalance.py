@@ -24,7 +24,8 @@ from tests.support.plans import plan_of
 from tests.support.standing_orders import price_of
 from tests.support.transactions import START_S, grant, new_store, receipt, tx
 
-WETH, USDC = token("WETH"), token("USDC")
+WETH = token("WETH")
+USDC = token("USDC")
 DAY_S = 86_400
 BESIDES = {
     "an exit or a withdrawal": {"is_exit": True},
@@ -46,7 +47,8 @@ def plan_of_kind(**kind: bool) -> Plan:
 
 def add_final_swap(store: Store, nonce: int, at_s: int, plan: Plan | None, is_granted: bool = True) -> None:
     """A swap of this plan is final and booked; the grant has it, or only what the step wrote down."""
-    step_id, tx_hash = f"s{nonce}", f"0x{nonce:064x}"
+    step_id = f"s{nonce}"
+    tx_hash = f"0x{nonce:064x}"
     store.steps.begin(step_id, at_s, "{}")
     store.steps.end(step_id, "rebalance", "why", None if plan is None else codec.dumps(plan), "done")
     granted = replace(grant(), plan=plan if is_granted else None)

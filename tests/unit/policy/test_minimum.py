@@ -79,7 +79,8 @@ def test_minimum_totals_of_config_take_the_fees_of_the_network() -> None:
         network_config = config.model_copy(update={"chain": config.chain.model_copy(update={"chain_id": network.chain_id})})
         for gas_price_wei, document in zip(network.fees.gas_prices_wei, minimum_totals_of_config(network_config, Fraction(1)), strict=True):
             dollars = (196_000 * gas_price_wei + network.fees.data_fee_wei) * network.fees.native_usd / 10**18
-            of_gas, of_trade = dollars / (Fraction(5, 100) * Fraction(2, 1000)), Fraction(10) / Fraction(5, 100)
+            of_gas = dollars / (Fraction(5, 100) * Fraction(2, 1000))
+            of_trade = Fraction(10) / Fraction(5, 100)
             assert Fraction(document["total"] or 0) == pytest.approx(max(of_gas, of_trade), rel=1e-5)
 
 

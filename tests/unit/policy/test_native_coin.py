@@ -40,8 +40,10 @@ from tests.support.plans import evidence, verdict, with_leg
 from tests.support.signing import leg
 from tests.support.text import raises_code
 
-WETH, USDC = token("WETH").address, token("USDC").address
-W, R = LegPlace.WALLET, LegPlace.ROUTER
+WETH = token("WETH").address
+USDC = token("USDC").address
+W = LegPlace.WALLET
+R = LegPlace.ROUTER
 
 
 def refusing_guards(step: StepInput, plan: Plan) -> list[str]:
@@ -215,7 +217,8 @@ def test_payment_legs_change_only_the_form_that_pays(wrapped: int, free: int, re
     if sum(sells) > (wrapped - refill + wrapped_native.wrappable_wei):
         return  # more than the plan's cap
     legs = with_payment_legs(wrapped_native, swaps)
-    moved, plain = wallet_changes(legs), wallet_changes(swaps)
+    moved = wallet_changes(legs)
+    plain = wallet_changes(swaps)
     both = moved.get(WETH, 0) + moved.get(NATIVE, 0)
     assert both == plain.get(WETH, 0)
     assert moved.get(USDC, 0) == plain[USDC]
@@ -291,10 +294,8 @@ def test_top_up_unwraps_where_gas_or_floor_is_short() -> None:
 def test_top_up_comes_first_and_leaves_the_review_due() -> None:
     """Only the swaps that follow are the review."""
     due_step = replace(native_step(ETHER, 9_000, 1_000), policy=replace(native_step(ETHER, 9_000, 1_000).policy, trigger=Every(3_600)))
-    funded, poor = (
-        decide(due_step),
-        decide(with_snapshot(due_step, native_wei=native_coin.worst_gas_cost_wei(due_step.snapshot, due_step.limits) - 1)),
-    )
+    funded = decide(due_step)
+    poor = decide(with_snapshot(due_step, native_wei=native_coin.worst_gas_cost_wei(due_step.snapshot, due_step.limits) - 1))
     assert isinstance(funded.decision, Rebalance)
     assert funded.is_reviewed
     assert funded.due_schedules

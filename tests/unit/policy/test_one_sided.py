@@ -156,7 +156,8 @@ def test_restricted_goal_sums_up_and_never_overshoots(values: list[int], only: T
     for drift in drifts:
         if drift.token == money and only is TradeSide.SELL:
             continue  # it takes what is sold, whatever its own target
-        change, target = changes.get(drift.token, Fraction(0)), Fraction(drift.target_bps, 10_000)
+        change = changes.get(drift.token, Fraction(0))
+        target = Fraction(drift.target_bps, 10_000)
         assert abs(change) <= abs(target - drift.share)
         assert change * (target - drift.share) >= 0
         if change < 0:

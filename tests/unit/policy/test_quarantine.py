@@ -148,7 +148,8 @@ class Screens:
 
 def test_token_that_fails_the_screen_is_planned_around() -> None:
     step = with_limits(step_input(SHARES, {**SHARES, "WBTC": 9_000, "LINK": 3_000}), plan_cost_bps=100)
-    wbtc, link = token("WBTC").address, token("LINK").address
+    wbtc = token("WBTC").address
+    link = token("LINK").address
     source = Screens((ScreenedToken(wbtc, TokenFinding.PAUSED),))
     quarantined_step, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
     assert [screen.token for screen in quarantined_step.targets.quarantined_tokens] == [wbtc]
@@ -164,7 +165,8 @@ def test_token_that_fails_the_screen_is_planned_around() -> None:
 
 @pytest.mark.parametrize("bad", [(), None], ids=["all are clean", "nothing is screened"])
 def test_plan_of_clean_tokens_is_the_first_plan(bad: tuple[ScreenedToken, ...] | None) -> None:
-    step, source = step_input(SHARES, {**SHARES, "WBTC": 9_000}), Screens(bad)
+    step = step_input(SHARES, {**SHARES, "WBTC": 9_000})
+    source = Screens(bad)
     same, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
     assert isinstance(proposal, proposals.Proposal)
     assert source.plans == [proposal.plan]
@@ -172,7 +174,8 @@ def test_plan_of_clean_tokens_is_the_first_plan(bad: tuple[ScreenedToken, ...] |
     assert gathered is not None
 
 
-MANAGER, FROZEN = address("manager"), "the pool cannot send 7 base units of it"
+MANAGER = address("manager")
+FROZEN = "the pool cannot send 7 base units of it"
 
 
 def kept_by_manager(kind: type[V4Pool], name: str, pool: V3Pool) -> V4Pool:
@@ -183,7 +186,9 @@ def kept_by_manager(kind: type[V4Pool], name: str, pool: V3Pool) -> V4Pool:
 
 def with_pools() -> StepInput:
     """WETH far above its target; with USDC it has a pool of V2, one of V3, and two of V4, which share a contract."""
-    weth, usdc, wbtc = token("WETH"), token("USDC"), token("WBTC")
+    weth = token("WETH")
+    usdc = token("USDC")
+    wbtc = token("WBTC")
     price = price_of("WETH")
     v3 = v3_pool(weth, usdc, price, 9_000_000)
     v4_pools = [
@@ -285,7 +290,9 @@ def test_screening_moves_test_each_contract_once() -> None:
 def test_pool_moves_test_the_largest_transfer() -> None:
     step = with_pools()
     v2, v3, *_ = step.snapshot.pools
-    small, large, other = TokenMove(USDC, v2, 10), TokenMove(USDC, v2, 30), TokenMove(USDC, v3, 20)
+    small = TokenMove(USDC, v2, 10)
+    large = TokenMove(USDC, v2, 30)
+    other = TokenMove(USDC, v3, 20)
     assert pool_moves((small, other, large), USDC) == [large, other]
 
 
@@ -313,7 +320,8 @@ def with_native_pool() -> tuple[StepInput, Plan]:
     """A step with a pool of V3 and one of native coin for WETH and WBTC, and one of USDC and WETH that shares the latter's contract; a sale
     of a WETH for native coin's WBTC.
     """
-    weth, wbtc = token("WETH"), token("WBTC")
+    weth = token("WETH")
+    wbtc = token("WBTC")
     v3 = v3_pool(weth, wbtc, price_of("WETH") / price_of("WBTC"), 100)
     native = kept_by_manager(V4NativePool, "native", v3)
     other = kept_by_manager(V4Pool, "other", v3_pool(weth, token("USDC"), price_of("WETH")))
@@ -367,7 +375,10 @@ def test_native_pool_borrows_at_most_half_of_a_pool() -> None:
         assert move.raw == min(amount_raw, move.pool.depth(WETH) // 2)
 
 
-CODE, OTHER, PLACE, ELSEWHERE = "0x" + "aa" * 32, "0x" + "bb" * 32, address("place"), address("elsewhere")
+CODE = "0x" + "aa" * 32
+OTHER = "0x" + "bb" * 32
+PLACE = address("place")
+ELSEWHERE = address("elsewhere")
 UNREAD = address("code that was not read")
 
 

@@ -86,7 +86,8 @@ def test_measured_risk_plans_like_the_same_risk_in_the_config() -> None:
     measured_step = step_with_returns(moves(THREE, 90))
     told_risk = replace(risk_of(measured_step), estimation_window=None, sample_text="")
     same = replace(measured_step, policy=replace(measured_step.policy, trigger=NoTradeZone(told_risk)))
-    first, second = propose_rebalance(measured_step), propose_rebalance(same)
+    first = propose_rebalance(measured_step)
+    second = propose_rebalance(same)
     assert isinstance(first.decision_result.decision, Rebalance)
     assert first.plan is not None
     assert second.plan is not None
@@ -140,7 +141,8 @@ def test_risk_of_the_config_goes_before_prices() -> None:
     pair = (WETH.address, WBTC.address, -2_000)
     told_risk = replace(BARE, volatilities_bps=((LINK.address, 12_345), (USDC.address, 50)), correlations_bps=(pair,))
     risk = risk_of(step_with_returns(moves(THREE, 90) * [1, 1, 0], told_risk))
-    volatility_by_token, pairs = dict(risk.volatilities_bps), {frozenset(pair_tokens): bps for *pair_tokens, bps in risk.correlations_bps}
+    volatility_by_token = dict(risk.volatilities_bps)
+    pairs = {frozenset(pair_tokens): bps for *pair_tokens, bps in risk.correlations_bps}
     assert (volatility_by_token[LINK.address], volatility_by_token[USDC.address]) == (12_345, 50), "also of one whose price does not move"
     assert pairs[frozenset(pair[:2])] == -2_000
     assert 0 < pairs[frozenset((LINK.address, WETH.address))] <= 6_700, "the usual, as far as it agrees with what was told"

@@ -60,7 +60,8 @@ def test_bars_are_told_from_moments(tmp_path: Path) -> None:
 
 
 def test_tickers_and_files_of_many_assets__keep_their_columns(tmp_path: Path) -> None:
-    btc, eth = candles(1, 20), candles(2, 20, Decimal(700))
+    btc = candles(1, 20)
+    eth = candles(2, 20, Decimal(700))
     rows = [f"{b.at()},{b.close},{e.close},{b.high},{e.high}" for b, e in zip(btc, eth, strict=True)]
     header = "Price,Close,Close,High,High\nTicker,BTC-USD,ETH-USD,BTC-USD,ETH-USD\nDate,,,,"
     prices = read_closes(save(tmp_path, "two.csv", lines(header, rows)))
@@ -400,7 +401,8 @@ HARMLESS = {"as it is", "byte order mark", "CR", "CR LF", "semicolons", "blank l
 
 def test_none_of_500_variants_is_read_wrong(tmp_path: Path) -> None:
     chance = random.Random(20_240_601)
-    read_count, refused_count = 0, 0
+    read_count = 0
+    refused_count = 0
     texts_of_csv = [layout for layout in LAYOUTS if layout[1].endswith(".csv")]
     for number in range(500):
         site, name, _, write = chance.choice(texts_of_csv)
@@ -492,7 +494,8 @@ def test_dates_are_read_in_the_order_that_the_file_proves(form: str, tmp_path: P
 def test_backtest_and_import_read_the_same_closes(tmp_path: Path) -> None:
     """Both commands take their closes from the one reader, whatever the site."""
     portfolio = step_input(targets_bps={"WBTC": 5_000, "USDC": 5_000}).portfolio
-    wbtc, usdc = token("WBTC"), token("USDC")
+    wbtc = token("WBTC")
+    usdc = token("USDC")
     for site, name, symbol, write in LAYOUTS:
         path = save(tmp_path, name, write(candles(7)))
         table = PortfolioOptions(symbol_mapping=(f"{symbol}=WBTC",)).load_prices(path)
@@ -519,7 +522,8 @@ def test_import_dates_closes_of_bars_at_their_end(tmp_path: Path) -> None:
 
 def test_a_folder_of_files_is_read_as_one(tmp_path: Path) -> None:
     """The months of data.binance.vision, and a file for each asset."""
-    btc, eth = candles(1, 60), candles(2, 60, Decimal(700))
+    btc = candles(1, 60)
+    eth = candles(2, 60, Decimal(700))
     for name, bars in (("BTCUSDT-1d-01.csv", btc[:30]), ("BTCUSDT-1d-02.csv", btc[30:]), ("ETHUSDT-1d.csv", eth)):
         save(tmp_path, name, binance(bars, 1000))
     save(tmp_path, "notes.txt", "not a price file")

@@ -194,7 +194,8 @@ def test_a_price_as_old_as_prices_are_kept_is_not_recorded(store: Store) -> None
 
 
 def test_prices__are_read_with_both_ends_included(store: Store) -> None:
-    first, last = NOW_S // HOUR_S * HOUR_S + 1_000, NOW_S // HOUR_S * HOUR_S + HOUR_S + 1_000
+    first = NOW_S // HOUR_S * HOUR_S + 1_000
+    last = NOW_S // HOUR_S * HOUR_S + HOUR_S + 1_000
     store.prices.record(USDC.address, [point(first), point(last)])
     assert [price.at_s for price in store.prices.prices_between(USDC.address, first, last)] == [first, last]
     assert store.prices.prices_between(USDC.address, first + 1, last - 1) == ()
@@ -217,7 +218,8 @@ class PastReader:
     """Reads the blocks before of a step, or fails with an error, and notes how many blocks it was asked for."""
 
     def __init__(self, past: tuple[PastPrices, ...] = (), error: Exception | None = None) -> None:
-        self.past, self.error = past, error
+        self.past = past
+        self.error = error
         self.counts: list[int] = []
 
     def past_prices(self, _head: Head, count: int) -> tuple[PastPrices, ...]:
@@ -245,7 +247,8 @@ def test_hourly__first_cycle_of_an_hour_records_the_price(store: Store) -> None:
 
 
 def test_hourly__blocks_before_are_read_once_an_hour(store: Store) -> None:
-    step, reader = confirming(2), PastReader(before(confirming(2), FAIR))
+    step = confirming(2)
+    reader = PastReader(before(confirming(2), FAIR))
     hourly(store, step, reader)
     hourly(store, step, reader)
     assert reader.counts == [2]
@@ -253,7 +256,8 @@ def test_hourly__blocks_before_are_read_once_an_hour(store: Store) -> None:
 
 @pytest.mark.parametrize(("known", "counts"), [(1, [2]), (2, []), (3, [])])
 def test_hourly__known_earlier_blocks_are_not_read_again(store: Store, known: int, counts: list[int]) -> None:
-    step, reader = confirming(2), PastReader(before(confirming(2), FAIR))
+    step = confirming(2)
+    reader = PastReader(before(confirming(2), FAIR))
     hourly(store, with_snapshot(step, past_prices=before(step, [Fraction(1)] * known)), reader)
     assert reader.counts == counts
 

@@ -27,7 +27,10 @@ from tests.support.builders import NOW_S, address, history, step_input, token, v
 from tests.support.plans import sell_weth, verdict
 from tests.support.text import mentions
 
-WETH, USDC, DAI, LINK = token("WETH"), token("USDC"), token("DAI"), token("LINK")
+WETH = token("WETH")
+USDC = token("USDC")
+DAI = token("DAI")
+LINK = token("LINK")
 CENT = 10**6
 """A hundredth of a dollar as a feed of eight decimals says it."""
 OFF_TARGET = {"WETH": 7_000, "USDC": 3_000}

@@ -14,7 +14,8 @@ from tests.support.builders import step_input, v3_pool
 from tests.support.text import mentions
 from tests.support.tokens import USDC, WETH
 
-TRUE, FALSE = v3_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 4_000, depth=900_000_000, name="of a stranger")
+TRUE = v3_pool(WETH, USDC, 2_000)
+FALSE = v3_pool(WETH, USDC, 4_000, depth=900_000_000, name="of a stranger")
 
 
 def by_means(*pools: V3Pool, pins: tuple[CodeHash, ...] | None = None) -> StepInput:

@@ -23,7 +23,8 @@ from tests.support.decisions.plan_costs import exit_plan
 from tests.support.plans import Swap, evidence, plan_of, verdict
 from tests.support.tokens import USDC, WETH
 
-FEED, MEAN = 2_000, 2_020
+FEED = 2_000
+MEAN = 2_020
 BOTH = (PriceSource.FEED, PriceSource.TWAP)
 
 
@@ -82,7 +83,8 @@ def test_otherwise_the_reference_price_alone_counts(step: StepInput) -> None:
 
 
 def test_sold_counts_at_the_higher_and_bought_at_the_lower_price() -> None:
-    sells, buys = {WETH.address: -(10**18), USDC.address: 2_000 * 10**6}, {WETH.address: 10**18, USDC.address: -2_000 * 10**6}
+    sells = {WETH.address: -(10**18), USDC.address: 2_000 * 10**6}
+    buys = {WETH.address: 10**18, USDC.address: -2_000 * 10**6}
     assert float(disagreement_loss(priced_step(), sells)) == pytest.approx(20 * 10**6, rel=1e-2)
     assert disagreement_loss(priced_step(), buys) == 0
     assert float(disagreement_loss(priced_step(mean=1_980), buys)) == pytest.approx(20 * 10**6, rel=1e-2)
@@ -136,7 +138,8 @@ def test_worst_case__includes_the_deviation() -> None:
     plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
     deltas = {WETH.address: -raw(1, WETH), USDC.address: plan.legs[0].amount_out_raw}
     assert deviation_loss(step, deltas) == 2_000 * 10**6 * Fraction(150, 10_000)
-    short, worst = plan_sandwich_loss(reference_prices(step), plan), plan_worst_case(step, plan)
+    short = plan_sandwich_loss(reference_prices(step), plan)
+    worst = plan_worst_case(step, plan)
     assert short is not None
     assert worst == plan.cost.total + short + deviation_loss(step, deltas) + worst_case_gas(step, plan)
     before = replace(step, reference=replace(step.reference, uses_worse_source=False))

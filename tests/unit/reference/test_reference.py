@@ -26,7 +26,9 @@ from tests.support.builders import (
 )
 from tests.support.text import mentions
 
-FEED, TWAP, SPOT = PriceSource.FEED, PriceSource.TWAP, PriceSource.SPOT
+FEED = PriceSource.FEED
+TWAP = PriceSource.TWAP
+SPOT = PriceSource.SPOT
 WETH, USDC, WBTC, DAI, ARB = (token(symbol) for symbol in ("WETH", "USDC", "WBTC", "DAI", "ARB"))
 
 
@@ -157,7 +159,8 @@ def test_pool_without_the_whole_window__says_nothing(unfit: V3Pool) -> None:
 def test_pools_of_a_pair__are_weighted_by_the_window_s_depth() -> None:
     deep = v3_pool(WETH, USDC, 2_000, depth=3_000_000, name="deep")
     flash = v3_pool(WETH, USDC, 2_400, depth=1_000_000, fee_pips=3000, name="flash")
-    weight_deep, weight_flash = 3_000_000 / 2_000, 1_000_000 / 2_400
+    weight_deep = 3_000_000 / 2_000
+    weight_flash = 1_000_000 / 2_400
     expected = (2_000 * weight_deep + 2_400 * weight_flash) / (weight_deep + weight_flash)
     reference_price = _found(step_input(pools=[deep, flash], kinds=[TWAP]))
     assert reference_price is not None
@@ -191,7 +194,8 @@ def test_a_route_weighs_as_much_as_its_thinner_half() -> None:
     targets = {"ARB": 5_000, "USDC": 5_000}
     reference_price = _found(step_input(targets, pools=[direct, first, second], kinds=[TWAP], hubs=["WETH"]), ARB)
     assert reference_price is not None
-    straight, around = 500_000, 250
+    straight = 500_000
+    around = 250
     assert _near(reference_price.price, ARB, (2 * straight + 4 * around) / (straight + around))
 
 
@@ -205,7 +209,8 @@ def test_spot_prices_count_only_where_they_are_configured() -> None:
 
 
 def test_spot__weighs_v2_and_v3_alike_and_skips_empty_pools() -> None:
-    v2, v3 = v2_pool(WETH, USDC, 2_000, depth=1_000_000), v3_pool(WETH, USDC, 3_000, depth=1_500_000)
+    v2 = v2_pool(WETH, USDC, 2_000, depth=1_000_000)
+    v3 = v3_pool(WETH, USDC, 3_000, depth=1_500_000)
     empty: list[Pool] = [
         replace(v2_pool(WETH, USDC, 9_000, name="empty"), reserve0=0),
         replace(v3_pool(WETH, USDC, 9_000, name="empty"), liquidity=0),
@@ -271,7 +276,8 @@ def test_pools_of_strangers_do_not_count() -> None:
 
 def test_prices__are_worked_out_once_a_snapshot_and_sources() -> None:
     step = with_snapshot(step_input({"WETH": 5_000, "USDC": 5_000}, kinds=[FEED]), feeds=(feed_round("WETH", 2_000), feed_round("USDC", 1)))
-    prices, text = reference_prices(step), codec.dumps(step)
+    prices = reference_prices(step)
+    text = codec.dumps(step)
     assert reference_prices(replace(step, progress=replace(step.progress, spent_gas_wei=1))) is prices
     assert codec.dumps(step) == text
     assert codec.loads(StepInput, text) == step

@@ -108,7 +108,8 @@ def test_a_ledger_of_a_steady_value_has_no_ratio(rate: float) -> None:
 
 @pytest.mark.parametrize("rate", [0.001, -0.002, 1 / 3e3, 0.0])
 def test_no_weight_is_chosen_by_the_volatility_of_rounding(rate: float) -> None:
-    steady, moving = steady_growth(rate), moving_growth(0.01)
+    steady = steady_growth(rate)
+    moving = moving_growth(0.01)
     prices = [
         PricePoint(token, day * DAY_S, Fraction(float(growth[day])))
         for token, growth in (("A", steady), ("B", moving))

@@ -9,7 +9,8 @@ from functools import cache
 from tests.support.pages_of_docs import ROOT
 
 AGENT = ROOT / "agent"
-PASSING, PERSON = "passing", "a person"
+PASSING = "passing"
+PERSON = "a person"
 ROWS: dict[str, tuple[str, ...]] = {
     "endpoint: web page": (
         "chain/endpoints.py::EndpointPool.require_quorum",

@@ -38,7 +38,8 @@ from tests.support.text import mentions
 from tests.support.tokens import USDC, WBTC, WETH
 
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
-STOP, ENTRY = OrderKind.STOP_LOSS, OrderKind.ENTRY
+STOP = OrderKind.STOP_LOSS
+ENTRY = OrderKind.ENTRY
 
 
 def with_order(step: StepInput, symbol: str, kind: OrderKind, stage: OrderStage, price: int) -> StepInput:

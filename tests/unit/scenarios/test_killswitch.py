@@ -104,8 +104,10 @@ def test_a_resume_that_the_store_does_not_take_leaves_the_file(tmp_path: Path) -
 
 
 def test_a_store_that_cannot_be_opened_is_paused_by_its_file(tmp_path: Path) -> None:
-    config, damaged = tmp_path / "trimtab.toml", tmp_path / "trimtab.db"
-    targets, endpoints = [("WETH", "60%"), ("USDC", "40%")], [("RPC_A", "alpha"), ("RPC_B", "beta")]
+    config = tmp_path / "trimtab.toml"
+    damaged = tmp_path / "trimtab.db"
+    targets = [("WETH", "60%"), ("USDC", "40%")]
+    endpoints = [("RPC_A", "alpha"), ("RPC_B", "beta")]
     write_new_config(config, NewConfig("ethereum", "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266", targets, "USDC", endpoints))
     damaged.write_bytes(b"no database " * 1_000)
     pause_document = api.pause(config, "3 a.m.")
@@ -162,7 +164,8 @@ def test_only_cancels_and_allowances_of_zero_take_back(kind: IntentKind) -> None
 
 def test_hard_pause__refuses_a_trade_and_allows_a_revocation(tmp_path: Path) -> None:
     submitter_bench = bench(tmp_path)
-    submitter_bench.paused, submitter_bench.hard = True, True
+    submitter_bench.paused = True
+    submitter_bench.hard = True
     submitter_bench.store.steps.begin("s", START_S, "{}")
     with raises_code(Refused, "kill_switch"):
         submitter_bench.run()
@@ -172,7 +175,8 @@ def test_hard_pause__refuses_a_trade_and_allows_a_revocation(tmp_path: Path) -> 
     assert submitter_bench.chain.sent == []
     done = submitter_bench.executor().run("s", IntentKind.APPROVE, tx(0), ZERO, "to zero")
     assert done.state is IntentState.FINAL
-    submitter_bench.paused, submitter_bench.hard = None, True
+    submitter_bench.paused = None
+    submitter_bench.hard = True
     with raises_code(Refused, "kill_switch") as caught:
         submitter_bench.executor().run("s", IntentKind.APPROVE, tx(1), replace(ZERO, approval_terms=("0xToken", "0xSpender", 1)), "approve")
     assert [verdict.measured_text for verdict in caught.value.verdicts] == ["cannot be read"]
@@ -203,7 +207,8 @@ def states(submitter_bench: Bench) -> list[tuple[str, str]]:
 def test_hard_pause__cancels_what_waits_known_or_not(tmp_path: Path, make: Callable[[Path], Bench]) -> None:
     switch_bench = make(tmp_path)
     mines_cancels(switch_bench)
-    switch_bench.paused, switch_bench.hard = True, True
+    switch_bench.paused = True
+    switch_bench.hard = True
     switch_bench.executor().cancel_pending(HARD)
     assert states(switch_bench) == [("swap", "cancelled"), ("cancel", "final")]
     assert HARD in switch_bench.store.journal.intents()[0].note
@@ -214,7 +219,8 @@ def test_hard_pause__cancels_what_waits_known_or_not(tmp_path: Path, make: Calla
 def test_what_never_left_is_dropped_and_nothing_is_sent(tmp_path: Path) -> None:
     submitter_bench = bench(tmp_path)
     killed_at(submitter_bench, "after:signed")
-    submitter_bench.paused, submitter_bench.hard = True, True
+    submitter_bench.paused = True
+    submitter_bench.hard = True
     submitter_bench.executor().cancel_pending(HARD)
     assert states(submitter_bench) == [("swap", "cancelled")]
     assert submitter_bench.chain.sent == []
@@ -223,7 +229,8 @@ def test_what_never_left_is_dropped_and_nothing_is_sent(tmp_path: Path) -> None:
 def test_what_is_mined_stays_as_it_is(tmp_path: Path) -> None:
     submitter_bench = bench(tmp_path)
     killed_at(submitter_bench, "after:mined")
-    submitter_bench.paused, submitter_bench.hard = True, True
+    submitter_bench.paused = True
+    submitter_bench.hard = True
     submitter_bench.executor().cancel_pending(HARD)
     assert states(submitter_bench) == [("swap", "final")]
     assert len(submitter_bench.chain.sent) == 1
@@ -320,7 +327,8 @@ def cancels_lost(folder: Path) -> tuple[Bench, Callable[[], object]]:
 
 def abandons(folder: Path) -> tuple[Bench, Callable[[], object]]:
     switch_bench = waiting(folder)
-    switch_bench.paused, switch_bench.hard = True, True
+    switch_bench.paused = True
+    switch_bench.hard = True
     mines_cancels(switch_bench)
     return switch_bench, lambda: switch_bench.executor().cancel_pending(HARD)
 
@@ -340,7 +348,8 @@ def test_pause_before_the_last_write__stops_every_broadcast(
     """The switch is turned at the first, second, third … moment; from then on nothing leaves that was not yet written as sent."""
     (tmp_path / "whole").mkdir()
     bench, act = way(tmp_path / "whole")
-    sent_before, told_before = len(bench.chain.sent), len(bench.events)
+    sent_before = len(bench.chain.sent)
+    told_before = len(bench.events)
     act()
     assert len(bench.chain.sent) > sent_before, "this way sends nothing"
     moments = [event.name for event in bench.events[told_before:]]
@@ -362,7 +371,8 @@ def pause_at(submitter_bench: Bench, moment: int, paused: bool | None) -> None:
 
     def turn(_event: object) -> None:
         if moments_left[0] == 0:
-            submitter_bench.paused, submitter_bench.hard = paused, False
+            submitter_bench.paused = paused
+            submitter_bench.hard = False
         moments_left[0] -= 1
 
     submitter_bench.on_event = turn

@@ -18,7 +18,10 @@ from tests.support.machines import MACHINES, ROOT, end_output, lacking, start_on
 from tests.support.planning_worlds import allocator, any_problem, any_problem_with_gas, limit, moves, recorded, weighed
 from tests.support.stores import STEPS
 
-PLANS, SAMPLE, LARGE, SMALL = 200, 24, 4, (4, 8)
+PLANS = 200
+SAMPLE = 24
+LARGE = 4
+SMALL = (4, 8)
 """Problems planned on each machine; where there is no time for all: how many, how many of these are of any size, and tokens and pools of
 the others."""
 UNIT = ROOT / "tests" / "unit"

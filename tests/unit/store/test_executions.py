@@ -19,7 +19,8 @@ from tests.support.text import raises_code
 from tests.support.transactions import new_store
 
 TERMS = Purchase(PurchaseKind.FIRST, Fraction(6_000 * 10**6), 3, 600, ((USDC, Fraction(1)), (WETH, PRICE)), 1_000, 9_000)
-COIN, DOLLAR = 10**18, 10**6
+COIN = 10**18
+DOLLAR = 10**6
 LOSS = 10 * DOLLAR
 """What a part loses that sells one WETH for 1,990 USDC."""
 GAS_WEI = 100_000 * 10**9

@@ -233,7 +233,8 @@ def test_an_event_that_leads_elsewhere_than_it_says_is_refused(store: Store) -> 
 
 
 # guards
-MINED_HERE, MINED_THERE = receipt(HASH, 1, "0x01"), receipt(HASH, 2, "0x02")
+MINED_HERE = receipt(HASH, 1, "0x01")
+MINED_THERE = receipt(HASH, 2, "0x02")
 FACTS = TransitionFacts(HASH, may_have_been_sent=True)
 PASS: dict[tuple[IntentState, IntentEvent], TransitionFacts] = {
     **dict.fromkeys([(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND), (S.CANCELLED, E.SIGN)], TransitionFacts(HASH)),

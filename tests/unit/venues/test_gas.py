@@ -24,7 +24,8 @@ def test_second_s_estimate__does_not_starve_the_swap() -> None:
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
     plan = proposals.propose_rebalance(step).plan
     assert plan is not None
-    chain, clock = ScriptedChain(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), FakeClock()
+    chain = ScriptedChain(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest)
+    clock = FakeClock()
     clock.time_s = NOW_S
     composed = RouterComposer(chain, OWNER, clock).swap_transaction(step, plan)
     assert chain.simulate(composed.tx, OWNER).gas < plan.gas_units
@@ -39,7 +40,8 @@ def test_gas_burning_approval__is_refused_before_it_costs() -> None:
             return replace(super().simulate(unsigned, sender), gas=self.gas)
 
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
-    chain, clock = Burns(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), FakeClock()
+    chain = Burns(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest)
+    clock = FakeClock()
     clock.time_s = NOW_S
     approval = Approval(step.portfolio.numeraire.address, step.execution.router, 5, "USDC", "router")
     assert RouterComposer(chain, OWNER, clock).approval_transaction(step, approval).tx.gas == 75_000
@@ -66,7 +68,8 @@ def test_gas_burning_exit__is_refused_before_it_costs(exit_: bool) -> None:
     assert plan is not None
     assert isinstance(plan.decision, Rebalance)
     plan = replace(plan, decision=replace(plan.decision, is_exit=exit_))
-    chain, clock = Burns(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), FakeClock()
+    chain = Burns(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest)
+    clock = FakeClock()
     clock.time_s, chain.gas = NOW_S, MAX_EXIT_GAS_MULTIPLE * plan.gas_units
     assert RouterComposer(chain, OWNER, clock).swap_transaction(step, plan).tx.gas == chain.gas * GAS_MARGIN
     chain.gas += 1
@@ -85,7 +88,8 @@ DATA = DataFeeQuote(10**14, 10**14)
 def composed_swap(step: StepInput, base_nonce: int | None = None) -> PreparedTransaction:
     plan = proposals.propose_rebalance(step).plan
     assert plan is not None
-    chain, clock = ScriptedChain(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), FakeClock()
+    chain = ScriptedChain(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest)
+    clock = FakeClock()
     chain.base_nonce += 0 if base_nonce is None else base_nonce
     clock.time_s = NOW_S
     return RouterComposer(chain, OWNER, clock).swap_transaction(step, plan)
@@ -96,7 +100,8 @@ def composed_swap(step: StepInput, base_nonce: int | None = None) -> PreparedTra
 def test_the_data_fee_is_taken_off_what_the_day_leaves_for_gas(spent_wei: int, missing_wei: int, granted_less_wei: int | None) -> None:
     step = with_snapshot(step_input(values={"WETH": 7_000, "USDC": 3_000}), data_fee=DATA)
     whole = composed_swap(with_limits(step, gas_per_day_wei=None))
-    gas_wei, data_fee_wei = whole.grant.max_gas_wei, whole.grant.max_data_fee_wei
+    gas_wei = whole.grant.max_gas_wei
+    data_fee_wei = whole.grant.max_data_fee_wei
     assert data_fee_wei is not None
     assert data_fee_wei > 0
     day_wei = max(0, spent_wei + gas_wei + data_fee_wei - missing_wei)

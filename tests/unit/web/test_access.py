@@ -18,7 +18,8 @@ from agent.web.reach import Reach
 from agent.web.sessions import MAX_IDLE_S
 from tests.support.fakes.clock import FakeClock
 
-ANN, BEN = (1, ("ann", False)), (2, ("ben", True))
+ANN = (1, ("ann", False))
+BEN = (2, ("ben", True))
 USERS: dict[int, tuple[str, bool]] = dict((ANN, BEN))
 
 

@@ -225,7 +225,8 @@ def test_answered_connections__refuse_the_new_one(bound: str, monkeypatch: pytes
 
 def test_streams_of_one_user_leave_room_for_the_owner(tmp_path: Path) -> None:
     with ExitStack() as ended, Site(tmp_path / "a.users") as site:
-        reader, owner = site.enter(READ_ONLY), site.enter()
+        reader = site.enter(READ_ONLY)
+        owner = site.enter()
         streams = [ended.enter_context(site.stream(cookie=reader)) for _ in range(MAX_STREAMS)]
         heads = [stream.recv(4_096).split(b"\r\n")[0] for stream in streams]
         assert (heads.count(b"HTTP/1.1 200 OK"), heads.count(b"HTTP/1.1 429 Too Many Requests")) == (MAX_USER_STREAMS, 80)

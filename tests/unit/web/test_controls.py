@@ -148,7 +148,9 @@ def test_each_page_of_a_user_follows_the_queue(site: Site, monkeypatch: pytest.M
 
 
 def test_paper_stop__is_queued_for_a_going_paper_run_alone(site: Site, config: Path) -> None:
-    cookie, paper, before = site.enter(), replace(load_config(config), is_paper=True), queued(config)
+    cookie = site.enter()
+    paper = replace(load_config(config), is_paper=True)
+    before = queued(config)
     site.board.documents["controls"] = list_controls(config)
     form = {"csrf": site.token(cookie), "paper": "yes", "amount": "5"}
 
@@ -221,7 +223,8 @@ def test_alerts_page__offers_this_device_once_a_run_has_its_key(site: Site, conf
 
 @pytest.mark.parametrize("kind", FIELDS_BY_KIND)
 def test_a_stolen_read_only_session_shows_and_controls_nothing(site: Site, config: Path, kind: str) -> None:
-    cookie, before = site.enter(READ_ONLY), queued(config)
+    cookie = site.enter(READ_ONLY)
+    before = queued(config)
     for page in ("/", "/controls", "/plan", "/settings", "/strategies", "/liquidity"):
         assert b'action="/controls' not in site.ask(page, Cookie=cookie)[2], page
     assert b"eve is read-only. Log in as another user" in site.ask("/", Cookie=cookie)[2]
@@ -245,7 +248,9 @@ def test_user_without_the_role__is_refused_whatever_the_page_has(site: Site, con
 
 @pytest.mark.parametrize("path", ["/controls/pause", "/controls/withdraw", "/controls/review/review"])
 def test_csrf_controls_need_session_token_and_origin(site: Site, config: Path, path: str) -> None:
-    cookie, other, before = site.enter(), site.enter(), queued(config)
+    cookie = site.enter()
+    other = site.enter()
+    before = queued(config)
     token = site.token(cookie)
     for fields, sent, headers in (
         ({}, cookie, {}), ({"csrf": site.token(other)}, cookie, {}), ({"csrf": token}, cookie, {"Origin": "https://evil.example"}),
@@ -274,7 +279,8 @@ def test_confirmed_plan__is_queued_with_its_hash_alone(site: Site, config: Path)
 
 
 def test_withdrawal_review__says_what_is_paid_or_why_nothing(site: Site) -> None:
-    cookie, kept = site.enter(), golden_document("38-withdraw")
+    cookie = site.enter()
+    kept = golden_document("38-withdraw")
 
     def text(to: str | None, reason: str = "") -> str:
         plan_document = {"plan_hash": "" if reason else "ab" * 32, "reason": reason, "moves": [], "document": {**kept, "to": to}}
@@ -345,7 +351,8 @@ def test_result_of_a_test__stays_when_the_alerts_cannot_be_read(site: Site, monk
 
 
 def test_an_expired_or_changed_plan_cannot_be_confirmed(site: Site, config: Path) -> None:
-    cookie, before = site.enter(), queued(config)
+    cookie = site.enter()
+    before = queued(config)
     token = site.token(cookie)
     document = shown_document(config, ControlKind.REBALANCE, 2)
     path = review(site, cookie, "rebalance", document)
@@ -373,8 +380,10 @@ def test_an_expired_or_changed_plan_cannot_be_confirmed(site: Site, config: Path
 def test_of_two_confirmations_at_once_one_is_queued(site: Site, config: Path, kind: ControlKind) -> None:
     cookie = site.enter()
     document = shown_document(config, kind, 3)
-    path, token = review(site, cookie, kind.value, document), site.token(cookie)
-    before, codes = len(queued(config)), []
+    path = review(site, cookie, kind.value, document)
+    token = site.token(cookie)
+    before = len(queued(config))
+    codes = []
 
     def send() -> None:
         codes.append(site.post(path, {"csrf": token, "plan_hash": document["plan_hash"]}, cookie)[0])
@@ -389,9 +398,11 @@ def test_of_two_confirmations_at_once_one_is_queued(site: Site, config: Path, ki
 
 
 def test_a_stop_needs_the_second_yes(site: Site, config: Path) -> None:
-    cookie, before = site.enter(), len(queued(config))
+    cookie = site.enter()
+    before = len(queued(config))
     document = shown_document(config, ControlKind.STOP, 4)
-    path, fields = review(site, cookie, "stop", document), {"csrf": site.token(cookie), "plan_hash": document["plan_hash"]}
+    path = review(site, cookie, "stop", document)
+    fields = {"csrf": site.token(cookie), "plan_hash": document["plan_hash"]}
     assert site.post(path, fields, cookie)[0] == 409
     assert len(queued(config)) == before
     assert site.post(path, {**fields, "yes": "yes"}, cookie)[0] == 303
@@ -399,7 +410,8 @@ def test_a_stop_needs_the_second_yes(site: Site, config: Path) -> None:
 
 
 def test_a_review_belongs_to_its_session(site: Site, config: Path) -> None:
-    cookie, other = site.enter(), site.enter(2)
+    cookie = site.enter()
+    other = site.enter(2)
     document = shown_document(config, ControlKind.REBALANCE, 5)
     path = review(site, cookie, "rebalance", document)
     assert site.ask(path, Cookie=other)[0] == 404
@@ -423,7 +435,8 @@ def test_xss_what_a_review_shows_is_text(site: Site) -> None:
 
 
 def test_new_ledgers__are_shown_where_they_are_confirmed(site: Site) -> None:
-    cookie, session_cookie = site.enter(), {"changes": [MARKUP], "warnings": [HOSTILE], "strategies": STRATEGIES}
+    cookie = site.enter()
+    session_cookie = {"changes": [MARKUP], "warnings": [HOSTILE], "strategies": STRATEGIES}
     document = {"plan_hash": "ab" * 32, "reason": "", "moves": [HOSTILE], "document": session_cookie}
     path = review(site, cookie, "holdings", document, (("apply", "yes"),))
     text = site.ask(path, Cookie=cookie)[2].decode()
@@ -449,7 +462,8 @@ def test_user_without_control__reads_what_to_type(site: Site) -> None:
 
 @pytest.mark.parametrize("name", ["", "plan", "sale", "transition"])
 def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> None:
-    plan, cookie = golden_document("04-plan"), site.enter()
+    plan = golden_document("04-plan")
+    cookie = site.enter()
     document = {name: plan} if name else plan
     path = review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
     base = f"review.document{'.' if name else ''}{name}"
@@ -462,7 +476,8 @@ def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> N
 
 
 def test_guards__are_folded_unless_one_refuses(site: Site) -> None:
-    cookie, plan = site.enter(), golden_document("04-plan")
+    cookie = site.enter()
+    plan = golden_document("04-plan")
     off = sum(verdict["limit"] == "off" for verdict in plan["verdicts"])
     count = len(plan["verdicts"]) - off
     last = plan["verdicts"][-1]
@@ -483,7 +498,8 @@ def test_guards__are_folded_unless_one_refuses(site: Site) -> None:
 
 
 def test_skipped_pools_are_named_and_no_address_is_shown_instead(site: Site) -> None:
-    plan, cookie = golden_document("04-plan"), site.enter()
+    plan = golden_document("04-plan")
+    cookie = site.enter()
     pool = "0x" + "ab" * 20
     plan = {**plan, "pools": {pool: f"WETH/USDC {MARKUP}"}, "skipped": [{"subject": f"pool {pool}", "why": "gas costs more than it saves"}]}
     path = review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": plan})
@@ -510,7 +526,8 @@ def test_edit_of_targets__shows_its_moves_and_costs_first(site: Site, key: str, 
 
 
 def test_an_edit_whose_weights_cause_no_swap_says_why(site: Site) -> None:
-    cookie, pool = site.enter(), "0x" + "ab" * 20
+    cookie = site.enter()
+    pool = "0x" + "ab" * 20
     transition = {**golden_document("04-plan"), "legs": [], "skipped": [], "verdicts": []}
     transition |= {"pools": {pool: f"WETH/USDC {MARKUP}"}, "reason": f"nothing to trade: pool {pool}: gas costs more than it saves"}
     document = {"changes": [], "rebalance_count": 1, "warnings": [], "transition": transition}
@@ -522,7 +539,8 @@ def test_an_edit_whose_weights_cause_no_swap_says_why(site: Site) -> None:
 
 
 def test_every_sale_of_a_stop_is_shown_with_its_cost(site: Site) -> None:
-    plan, cookie = golden_document("04-plan"), site.enter()
+    plan = golden_document("04-plan")
+    cookie = site.enter()
     dear = {**plan, "turnover": "77.5", "cost": {**plan["cost"], "total": "9.25"}}
     document = {"sale": plan, "sales": [plan, dear]}
     path = review(site, cookie, "stop", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
@@ -554,7 +572,8 @@ def test_back_test__stands_beside_an_edit_s_plan_and_never_waits(site: Site) -> 
     assert HOSTILE not in text
     kept.backtest = edit_backtest(neighbours=None)
     assert "over-fitting" not in site.ask(path, Cookie=cookie)[2].decode()
-    kept.backtest, kept.backtest_error = None, MARKUP
+    kept.backtest = None
+    kept.backtest_error = MARKUP
     text = site.ask(path, Cookie=cookie)[2].decode()
     assert "No backtest: " in text
     assert MARKUP not in text
@@ -583,7 +602,8 @@ def test_long_back_test__is_ended_and_one_too_many_refused(config: Path, site: S
 
 
 def test_flood_of_requests__is_planned_only_as_far_as_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    planned, go = list[str](), threading.Event()
+    planned = list[str]()
+    go = threading.Event()
 
     class Planner(AppProcess):
         async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -593,8 +613,10 @@ def test_flood_of_requests__is_planned_only_as_far_as_kept(tmp_path: Path, monke
 
     monkeypatch.setattr(web_controls, "AppProcess", Planner)
     with Site(tmp_path / "mine.db.users") as site:
-        cookie, other = site.enter(), site.enter(2)
-        csrf, last = site.token(cookie), site.token(other)
+        cookie = site.enter()
+        other = site.enter(2)
+        csrf = site.token(cookie)
+        last = site.token(other)
         for number in range(MAX_REVIEWS + 12):
             site.post("/controls/withdraw", {"csrf": csrf, "amount": str(number)}, cookie)
         page = site.post("/controls/withdraw", {"csrf": last, "amount": "mine"}, other)[1]["location"]
@@ -619,7 +641,8 @@ def test_without_users_there_are_no_controls() -> None:
 
 
 def test_each_form_has_the_fields_that_are_read_from_it(site: Site) -> None:
-    cookie, forms = site.enter(), dict[str, set[str]]()
+    cookie = site.enter()
+    forms = dict[str, set[str]]()
     site.board.documents["controls"] = {"controls": [], "served": True, "waiting": {"moves": []}}
     site.board.documents["devices"] = DEVICES
     for page, is_paused in (("/", False), ("/controls", False), ("/controls", True), ("/alerts", False), ("/settings", False),
@@ -757,7 +780,8 @@ def test_form__gives_what_is_filled_in_and_changed_targets() -> None:
 
 @pytest.mark.parametrize("typed", ["json://canary.example/hook", f"canary{'a' * 58}", "", "canary canary"])
 def test_address_in_place_of_a_variable__is_repeated_nowhere(site: Site, config: Path, typed: str) -> None:
-    cookie, before = site.enter(), queued(config)
+    cookie = site.enter()
+    before = queued(config)
     form = {"csrf": site.token(cookie), "alert-target": "phone", "url_env": typed}
     _, headers, _ = site.post("/controls/edit", form, cookie)
     text = site.ask(headers["location"], Cookie=cookie)[2].decode()

@@ -133,7 +133,8 @@ def test_overview__shows_value_and_profit_of_its_table_s_moment(served: Served) 
 
 
 def test_the_overview_names_the_paper_run_beside_the_config(served: Served) -> None:
-    documents, words = served.board.documents, "A paper run is beside this config"
+    documents = served.board.documents
+    words = "A paper run is beside this config"
     assert words not in served.ask("/")[2].decode()
     documents["paper"] = {"pnl": {"all": documents["pnl"]["all"] | {"value": "777.5"}}}
     text = served.ask("/")[2].decode()
@@ -216,7 +217,8 @@ def test_allocation_bars__have_one_scale(served: Served) -> None:
 
 
 def test_overview__has_no_words_for_prices_that_are_not_there(served: Served) -> None:
-    status, alerts = golden_document("25-status"), golden_document("09-alerts")
+    status = golden_document("25-status")
+    alerts = golden_document("09-alerts")
     for asset in alerts["assets"]:
         asset |= {"alert_low": None, "to_low_bps": None, "alert_high": None, "to_high_bps": None}
     texts = [
@@ -704,7 +706,8 @@ def test_next_trigger__is_now_a_time_a_price_or_any_cycle(served: Served, monkey
         text = served.ask("/")[2].decode().split("<p>Next trigger: ")[1].split("</p>")[0]
         return " ".join(re.sub("<[^>]*>", "", text).split())
 
-    status, alerts = served.board.documents["status"], served.board.documents["alerts"]
+    status = served.board.documents["status"]
+    alerts = served.board.documents["alerts"]
 
     def row(symbol: str, low: int | None, high: int | None, side: str = "inside") -> dict[str, Any]:
         return {**alerts["assets"][0], "symbol": symbol, "to_low_bps": low, "to_high_bps": high, "side": side, "alert_low": "8.5"}
@@ -743,7 +746,8 @@ def test_menu__leaves_out_features_that_the_config_lacks(served: Served) -> None
 
 
 def test_an_asset_outside_its_band_says_why_it_is_not_traded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    status, step = served.board.documents["status"], served.board.documents["history"]["steps"][0]
+    status = served.board.documents["status"]
+    step = served.board.documents["history"]["steps"][0]
 
     def reasons() -> list[str]:
         return [re.sub("<[^>]*>", "", row) for row in re.findall('<p class="note" id="outside">(.*?)</p>', served.ask("/")[2].decode())]

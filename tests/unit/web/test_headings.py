@@ -30,11 +30,13 @@ class Headings(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
         if tag == "table":
-            self._columns, self._term = [], ""
+            self._columns = []
+            self._term = ""
         elif tag == "tr":
             self._cell, self._row = -1, ""
         elif tag == "dt":
-            self._open, self._term = "term", ""
+            self._open = "term"
+            self._term = ""
         elif tag in ("td", "th"):
             self._cell += 1
             if attributes.get("scope") == "col":

@@ -131,7 +131,8 @@ def test_login_with_a_code__opens_pages_until_the_logout(site: Site) -> None:
 
 
 def test_the_code_for_a_phone_holds_the_address_and_nothing_else(site: Site, tmp_path: Path) -> None:
-    address, written = "https://dash.example.org:8443/p/core/", io.BytesIO()
+    address = "https://dash.example.org:8443/p/core/"
+    written = io.BytesIO()
     segno.make(address, micro=False).save(written, "svg", scale=5, light="white")
     with Site(tmp_path / "a.users", Reach(frozenset({"dash.example.org"}), True, port=1, prefix="/p/core")) as beyond:
         cookie = beyond.enter().replace("trimtab-1", beyond.access.reach.cookie_name)
@@ -195,7 +196,8 @@ def test_csrf_a_form_of_another_page_is_refused(site: Site, headers: dict[str, s
 
 
 def test_csrf_a_form_without_the_token_of_its_session_is_refused(site: Site) -> None:
-    cookie, other = site.enter(), site.enter()
+    cookie = site.enter()
+    other = site.enter()
     for fields in ({}, {"csrf": ""}, {"csrf": site.token(other)}, {"csrf": site.token(cookie)[:-1]}):
         assert site.post("/logout", fields, cookie)[0] == 403
     assert site.ask("/logout", Cookie=cookie)[0] == 405  # never by a link
@@ -260,7 +262,8 @@ def test_totp_replay_a_code_opens_one_session(site: Site) -> None:
 
 
 def test_session_expiry_idle_and_absolute(site: Site) -> None:
-    idle, busy = site.enter(), site.enter()
+    idle = site.enter()
+    busy = site.enter()
     began = site.clock.time_s
     while site.clock.time_s < began + MAX_SESSION_AGE_S - 1:
         assert site.ask("/", Cookie=busy)[0] == 200
@@ -363,7 +366,8 @@ def test_a_proxy_is_the_only_way_in_and_says_who_asks(tmp_path: Path) -> None:
         assert site.ask("/login", **{**through, "Host": "localhost"})[0] == 421
         assert site.ask("/login", **{**through, "X_Trimtab_Proxy": "x" * 64})[0] == 403
         assert site.ask("/login", Host="dash.example.org")[0] == 403
-        nonce, token = headers["set-cookie"].split(";")[0], re.findall(rb'name="csrf" value="([^"]+)"', site.ask("/login", **through)[2])[0]
+        nonce = headers["set-cookie"].split(";")[0]
+        token = re.findall(rb'name="csrf" value="([^"]+)"', site.ask("/login", **through)[2])[0]
         fields = {"csrf": token.decode(), "name": "ann", "password": "x", "code": "0"}
         origin = {"Origin": "https://dash.example.org"}
         assert site.post("/login", fields, nonce, **{**through, **origin})[0] == 403  # the token of another cookie
@@ -420,7 +424,8 @@ def test_over_tls_cookies_are_secure_and_of_this_host_alone(certificate: PublicO
 
 
 def test_beyond_this_machine_tls_or_a_proxy_and_users_are_needed(certificate: PublicOptions, tmp_path: Path) -> None:
-    cert, key = certificate.tls_cert, certificate.tls_key
+    cert = certificate.tls_cert
+    key = certificate.tls_key
     assert cert is not None
     assert key is not None
     refused = {

@@ -63,7 +63,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedFo
 
 
 def test_copy__is_written_once_confirmed_and_served_with_a_store(folder: ServedFolder) -> None:
-    cookie, before = folder.enter(0), folder.files()
+    cookie = folder.enter(0)
+    before = folder.files()
     listed = folder.ask("/", Cookie=cookie)[2].decode()
     assert f'action="{COPY}"' in listed
     assert f'action="{NEW}"' in listed
@@ -83,7 +84,8 @@ def test_copy__is_written_once_confirmed_and_served_with_a_store(folder: ServedF
     assert folder.files() == {*before, "variant.toml", "variant"}
     written = folder.folder / "variant.toml"
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
-    loaded, source = load_config(written), load_config(folder.folder / "mine.toml")
+    loaded = load_config(written)
+    source = load_config(folder.folder / "mine.toml")
     assert loaded.live_store_url == f"sqlite:///{folder.folder}/variant/trimtab.db"
     assert loaded.keystore_path == folder.folder / "variant" / "wallet.json"
     assert not list((folder.folder / "variant").iterdir()), "neither key nor store"
@@ -148,7 +150,8 @@ def test_a_wrong_answer_is_corrected_in_its_field(folder: ServedFolder, field: s
 
 
 def test_a_portfolio_with_the_wallet_of_another_gets_no_keystore(folder: ServedFolder) -> None:
-    cookie, wallet = folder.enter(0), load_config(folder.folder / "mine.toml").config.wallet.address
+    cookie = folder.enter(0)
+    wallet = load_config(folder.folder / "mine.toml").config.wallet.address
     _, _, page = folder.send(COPY, cookie, name="twin", wallet=wallet)
     assert "on paper only" in page
     assert folder.send(COPY, cookie, name="twin", wallet=wallet, sha256=shown_hash(page))[0] == 303
@@ -167,7 +170,8 @@ REFUSED_NAMES = [
 
 def test_a_name_that_is_not_plain_or_is_taken_is_refused(folder: ServedFolder) -> None:
     (folder.folder / "kept").mkdir()
-    cookie, before = folder.enter(0), folder.files()
+    cookie = folder.enter(0)
+    before = folder.files()
     forms = ((COPY, {"wallet": OWN_WALLET}), (NEW, BASKET))
     unread: dict[str, str] = {}
     read = {"sha256": "0" * 64}
@@ -196,7 +200,8 @@ def test_a_key_that_is_typed_is_not_repeated(folder: ServedFolder) -> None:
 
 
 def test_what_changed_since_it_was_shown_is_not_written(folder: ServedFolder) -> None:
-    cookie, before = folder.enter(0), folder.files()
+    cookie = folder.enter(0)
+    before = folder.files()
     _, _, page = folder.send(COPY, cookie, name="b", wallet=OWN_WALLET)
     source = folder.folder / "mine.toml"
     source.write_text(source.read_text().replace('cooldown = "1h"', 'cooldown = "2h"', 1))
@@ -213,7 +218,8 @@ def test_what_changed_since_it_was_shown_is_not_written(folder: ServedFolder) ->
 
 @pytest.mark.parametrize("path", [COPY, NEW])
 def test_user_who_may_control__alone_adds_one_by_its_form(folder: ServedFolder, path: str) -> None:
-    cookie, before = folder.enter(0), folder.files()
+    cookie = folder.enter(0)
+    before = folder.files()
     reader = f"{cookie.partition('=')[0]}={folder.opened.begin_session(2)}"
     fields = {"name": "b", "wallet": OWN_WALLET}
     token = folder.csrf(path, cookie)
@@ -266,7 +272,8 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(
 ) -> None:
     arguments = copy_arguments(source, source.parent)
     document = check_portfolio(*arguments)
-    path, before = source.with_name("b.toml"), asked.create_file
+    path = source.with_name("b.toml")
+    before = asked.create_file
 
     def create_late(target: Path, content: bytes) -> None:
         obstacle(target)
@@ -335,14 +342,16 @@ def test_copy__has_no_key_position_or_exclusive_setting(source: Path) -> None:
 def test_command__lists_a_folder_of_one_and_adds_a_copy(tmp_path: Path) -> None:
     import pyotp
 
-    loaded, secret = load_config(agents.config(tmp_path)), pyotp.random_base32()
+    loaded = load_config(agents.config(tmp_path))
+    secret = pyotp.random_base32()
     open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
     open_user_file(tmp_path / "mine.db.users").add("ann", HASH, secret, False, 1)
     process = start("serve", "--port", "0", "--json", "--config", str(tmp_path))
     try:
         document = first_document(process)
         assert [portfolio["name"] for portfolio in document["portfolios"]] == ["mine"]
-        browser, origin = build_opener(HTTPCookieProcessor()), document["url"].rstrip("/")
+        browser = build_opener(HTTPCookieProcessor())
+        origin = document["url"].rstrip("/")
 
         def send(path: str, **fields: str) -> str:
             csrf = re.findall('name="csrf" value="([^"]+)"', browser.open(origin + path).read().decode())[0]

@@ -135,7 +135,8 @@ def test_card__says_each_problem_once_and_counts_addresses(shelf: ServedPortfoli
 
 
 def test_coins_of_a_local_chain_are_in_a_sum_of_their_own(shelf: ServedPortfolios, monkeypatch: pytest.MonkeyPatch) -> None:
-    second, both = shelf.parts[1], f"{shelf.enter(0)}; {shelf.enter(1)}"
+    second = shelf.parts[1]
+    both = f"{shelf.enter(0)}; {shelf.enter(1)}"
     assert second.opened_parts is not None
     for local in (True, False):
         monkeypatch.setattr(second, "opened_parts", replace(second.opened_parts, identity=replace(ABOUT, is_local=local)))
@@ -283,7 +284,8 @@ def test_a_session_of_one_opens_no_page_and_no_stream_of_another(shelf: ServedPo
 
 
 def test_forms_and_logins_of_one__are_worth_nothing_at_another(shelf: ServedPortfolios) -> None:
-    mine, other = shelf.enter(0), shelf.enter(1)
+    mine = shelf.enter(0)
+    other = shelf.enter(1)
     token = shelf.csrf("/p/a/alerts", mine)
     kept = shelf.parts[0].opened_parts
     assert kept is not None
@@ -423,7 +425,9 @@ def test_beyond_this_machine_no_portfolio_is_open_without_users(
 def test_command__serves_the_readable_and_controls_the_right_one(tmp_path: Path, begun: Callable[[], Path]) -> None:
     import pyotp
 
-    mine, other, secret = begun(), agents.config(tmp_path, "other"), pyotp.random_base32()
+    mine = begun()
+    other = agents.config(tmp_path, "other")
+    secret = pyotp.random_base32()
     loaded = load_config(other)
     open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native).close()
     for store in ("mine.db", "other.db"):

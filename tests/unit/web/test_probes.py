@@ -63,7 +63,9 @@ class ReportBoard(StaticDocumentCache):
 
     def __init__(self, folder: Path, run_report: RunReport | TrimtabError | None) -> None:
         super().__init__("none.toml", folder / "trimtab.db")
-        self.found, self.reads, self.hangs = run_report, 0, False
+        self.found = run_report
+        self.reads = 0
+        self.hangs = False
         self.documents = documents()
 
     async def call(self, process: CacheProcess, function: Callable[..., Any], *arguments: Any) -> Any:

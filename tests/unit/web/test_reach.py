@@ -81,7 +81,8 @@ def test_name__beside_a_proxy_is_refused(tmp_path: Path) -> None:
 
 
 def test_key__that_the_group_may_read_is_refused(tmp_path: Path) -> None:
-    cert_path, key_path = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert_path = tmp_path / "cert.pem"
+    key_path = tmp_path / "key.pem"
     for path in (cert_path, key_path):
         path.touch(mode=0o600)
     key_path.chmod(0o640)

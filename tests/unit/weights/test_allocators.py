@@ -92,7 +92,8 @@ def test_risk_parity__gives_equal_parts_of_the_variance(width: int, seed: int) -
 
 @pytest.mark.parametrize("correlation", [-0.6, 0.0, 0.9])
 def test_risk_parity_of_two__is_the_closed_form(correlation: float) -> None:
-    first_share, other = 0.8, 0.05
+    first_share = 0.8
+    other = 0.05
     matrix = np.array([[first_share**2, correlation * first_share * other], [correlation * first_share * other, other**2]])
     expected = np.array([1 / first_share, 1 / other]) / (1 / first_share + 1 / other)
     assert np.abs(allocators.risk_parity_weights(matrix, *free(2)) - expected).max() < NEAR
@@ -165,7 +166,8 @@ def test_bounds_that_no_weights_fit_give_none(optimiser: allocators.Optimiser) -
 
 # what they all look at
 def test_volatilities_and_correlations_are_those_of_the_returns() -> None:
-    returns_seen, plain = sample_returns(), moves()
+    returns_seen = sample_returns()
+    plain = moves()
     columns = [COINS.index(NAMES[address]) for address in returns_seen.tokens]
     assert np.abs(returns_seen.simple_returns - plain[:, columns]).max() < 1e-12
     assert np.abs(returns_seen.volatilities - plain[:, columns].std(axis=0, ddof=1) * np.sqrt(365)).max() < 1e-12

@@ -41,7 +41,8 @@ def test_leaving_a_range_for_good_pays_no_gas_of_a_mint() -> None:
 
 def test_worst_case_gas__takes_back_what_the_pool_leaves() -> None:
     step = world(targets=[wanted(2_000)])
-    plan, action = planned(step), only_provide(step)
+    plan = planned(step)
+    action = only_provide(step)
     one_sided = replace(plan, layer_actions=(replace(action, desired_raw=(0, action.desired_raw[1])),))
     at_worst = worst_gas_price_wei(step.snapshot, step.limits) * Fraction(5, 4)
     assert min(action.desired_raw) > 0

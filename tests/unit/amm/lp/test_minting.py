@@ -54,7 +54,8 @@ def test_a_mint_never_takes_more_than_was_offered(tick: int, away: int, width: i
 
 @given(ticks, st.integers(1, 3_000), st.integers(1, 10**30))
 def test_what_was_minted_never_pays_more_than_it_took(tick: int, width: int, liquidity: int) -> None:
-    lower, upper = tick - width, tick + width
+    lower = tick - width
+    upper = tick + width
     taken = minting.mint_amounts(positions.sqrt_price_x96(price_at(tick)), minting.sqrt_price_range((lower, upper)), liquidity)
     paid = positions.principal(v3(lower, upper, liquidity, tick))
     assert all(0 <= more - less <= 1 for more, less in zip(taken, paid, strict=True))

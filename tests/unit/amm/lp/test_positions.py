@@ -59,7 +59,8 @@ def test_the_burn_never_pays_more_than_the_share(liquidity: int, reserve0: int, 
 
 def test_position__holds_both_tokens_in_range_and_one_outside() -> None:
     assert all(positions.principal(v3(tick=0)))
-    below, above = positions.principal(v3(tick=-7_000)), positions.principal(v3(tick=7_000))
+    below = positions.principal(v3(tick=-7_000))
+    above = positions.principal(v3(tick=7_000))
     assert below[0] > 0 == below[1]
     assert above[1] > 0 == above[0]
     assert positions.principal(v3(tick=-7_000)) == positions.principal(v3(tick=-6_001)) == positions.principal(v3(tick=-6_000))
@@ -67,7 +68,8 @@ def test_position__holds_both_tokens_in_range_and_one_outside() -> None:
 
 @given(ticks, ticks, ticks, st.integers(1, 2**100))
 def test_two_parts__pay_the_whole_but_for_a_unit(first_tick: int, other_tick: int, tick: int, liquidity: int) -> None:
-    lower, upper = min(first_tick, other_tick), max(first_tick, other_tick) + 60
+    lower = min(first_tick, other_tick)
+    upper = max(first_tick, other_tick) + 60
     whole = positions.principal(v3(lower, upper, liquidity, tick))
     part = positions.principal(v3(lower, upper, liquidity, tick), liquidity // 3)
     rest = positions.principal(v3(lower, upper, liquidity, tick), liquidity - liquidity // 3)
@@ -112,7 +114,8 @@ def test_without_liquidity_only_what_is_owed_is_left() -> None:
 
 @given(ticks, st.integers(-6_500, 6_500), st.integers(10**10, 10**30))
 def test_reference__changes_nothing_at_the_pool_s_own_price(pushed: int, tick: int, liquidity: int) -> None:
-    here, there = v3(liquidity=liquidity, tick=tick), v3(liquidity=liquidity, tick=pushed)
+    here = v3(liquidity=liquidity, tick=tick)
+    there = v3(liquidity=liquidity, tick=pushed)
     assert positions.amounts_at_reference(here, price_at(tick), ONE) == positions.principal(here)
     assert positions.amounts_at_reference(there, price_at(tick), ONE) == positions.principal(here)
 
@@ -120,14 +123,16 @@ def test_reference__changes_nothing_at_the_pool_s_own_price(pushed: int, tick: i
 @given(st.integers(10**9, 10**14), st.fractions(Fraction(1, 100), 100))
 def test_a_pushed_pair_stands_for_what_it_stood_for_before(root: int, push: Fraction) -> None:
     """Reserves (r·m², r·n²) of one product, whatever the push: at the reference the share holds r·m·n of both."""
-    m, n = push.numerator, push.denominator
+    m = push.numerator
+    n = push.denominator
     pair = v2(10**20, 10**20, (root * m * m, root * n * n), k_last=0)
     assert positions.amounts_at_reference(pair, ONE, ONE) == (root * m * n,) * 2
     assert positions.principal(pair) == (root * m * m, root * n * n)
 
 
 def test_tokens_sent_to_a_pair__are_burnable_but_do_not_count() -> None:
-    plain, gifted = v2(10**19), v2(10**19, balances=(2 * 10**22, 9 * 10**22))
+    plain = v2(10**19)
+    gifted = v2(10**19, balances=(2 * 10**22, 9 * 10**22))
     assert positions.principal(gifted) == (2 * 10**21, 9 * 10**21)
     assert positions.owned_amounts(gifted, ONE, ONE) == positions.owned_amounts(plain, ONE, ONE) == (isqrt(4 * 10**42),) * 2
 

@@ -36,7 +36,8 @@ def placed(tick: int, width: int, skew: Fraction) -> tuple[int, int]:
 def test_withdrawal_in_the_band__pays_its_minimums_at_least(
     tick: int, width: int, skew: Fraction, band_bps: int, part: Fraction, liquidity: int
 ) -> None:
-    ratio, (lower, upper) = price_at(tick), placed(tick, width, skew)
+    ratio = price_at(tick)
+    lower, upper = placed(tick, width, skew)
     here = positions.sqrt_price_x96(pushed(ratio, band_bps, part))
     position = v3(lower, upper, liquidity, sqrt_price_x96=here)
     least = slippage.withdrawal_minimums(position, liquidity, ratio, band_bps)
@@ -45,7 +46,8 @@ def test_withdrawal_in_the_band__pays_its_minimums_at_least(
 
 @given(ticks, widths, parts, st.integers(-40_000, 40_000), st.integers(10**20, 10**30))
 def test_withdrawal_from_a_pushed_pool__pays_its_reference_worth(tick: int, width: int, skew: Fraction, push: int, liquidity: int) -> None:
-    ratio, (lower, upper) = price_at(tick), placed(tick, width, skew)
+    ratio = price_at(tick)
+    lower, upper = placed(tick, width, skew)
     unmoved = positions.principal(v3(lower, upper, liquidity, tick))
     moved = positions.principal(v3(lower, upper, liquidity, sqrt_price_x96=get_sqrt_ratio_at_tick(tick + push)))
     rounding = ratio + 1
@@ -68,19 +70,22 @@ def test_within_the_band_no_burn_pays_less_than_its_minimums(
 
 @given(ticks, st.integers(2, 300), bands, parts, st.integers(10**12, 10**24))
 def test_provision_in_the_band__is_overpaid_no_more_than_said(tick: int, width: int, band_bps: int, part: Fraction, amount: int) -> None:
-    ratio, within = price_at(tick), minting.sqrt_price_range(placed(tick, width, Fraction(0)))
+    ratio = price_at(tick)
+    within = minting.sqrt_price_range(placed(tick, width, Fraction(0)))
     desired = minting.mint_amounts(positions.sqrt_price_x96(ratio), within, amount * 10**6)
     least = slippage.provision_minimums(within, desired, ratio, band_bps)
     liquidity, used = minting.provided_liquidity(None, positions.sqrt_price_x96(pushed(ratio, band_bps, part)), within, desired)
     assert all(floor <= raw <= most for floor, raw, most in zip(least, used, desired, strict=True))
     worth = minting.mint_amounts(positions.sqrt_price_x96(ratio), within, liquidity)
-    paid, fair = used[0] * ratio + used[1], worth[0] * ratio + worth[1]
+    paid = used[0] * ratio + used[1]
+    fair = worth[0] * ratio + worth[1]
     assert paid <= fair * (1 + slippage.max_overpayment(within, ratio, band_bps)) + 3 * (ratio + 1)
 
 
 @given(ticks, st.integers(20, 300), st.integers(10, 200), st.booleans())
 def test_beyond_the_band_one_of_the_minimums_fails(tick: int, width: int, band_bps: int, up: bool) -> None:
-    ratio, within = price_at(tick), minting.sqrt_price_range(placed(tick, width, Fraction(0)))
+    ratio = price_at(tick)
+    within = minting.sqrt_price_range(placed(tick, width, Fraction(0)))
     desired = minting.mint_amounts(positions.sqrt_price_x96(ratio), within, 10**30)
     least = slippage.provision_minimums(within, desired, ratio, band_bps)
     low, high = slippage.price_band(ratio, band_bps + 5)
@@ -114,7 +119,8 @@ def test_range__is_overpaid_by_a_quarter_of_the_push_squared() -> None:
 
 @given(ticks, st.integers(1, 300), st.integers(1, 1_000), st.integers(0, 100))
 def test_widest_band__keeps_overpayment_to_the_slippage_limit(tick: int, width: int, most_bps: int, slippage_bps: int) -> None:
-    ratio, within = price_at(tick), minting.sqrt_price_range(placed(tick, width + 2, Fraction(0)))
+    ratio = price_at(tick)
+    within = minting.sqrt_price_range(placed(tick, width + 2, Fraction(0)))
     band = slippage.widest_band_bps(within, ratio, most_bps, slippage_bps)
     assert slippage.max_overpayment(within, ratio, band) * BPS <= slippage_bps or band == 0
     assert band == most_bps or slippage.max_overpayment(within, ratio, band + 1) * BPS > slippage_bps

@@ -96,7 +96,8 @@ def encode_price_sqrt(reserve1: int, reserve0: int) -> int:
 
 # SqrtPriceMath.spec.ts of v3-core.
 def test_deltas_and_next_prices__are_the_contract_s_own_tests():
-    encoded_price, other = encode_price_sqrt(1, 1), encode_price_sqrt(121, 100)
+    encoded_price = encode_price_sqrt(1, 1)
+    other = encode_price_sqrt(121, 100)
     assert get_amount0_delta(encoded_price, other, COIN, True) == 90909090909090910
     assert get_amount0_delta(encoded_price, other, COIN, False) == 90909090909090909
     assert get_amount1_delta(encoded_price, other, COIN, True) == 100000000000000000
@@ -124,7 +125,8 @@ def test_steps_are_those_of_the_contracts_own_tests(arguments, expected):
 
 
 def test_short_step__spends_all_and_takes_the_rest_as_fee():
-    price, target = encode_price_sqrt(1, 1), encode_price_sqrt(1000, 100)
+    price = encode_price_sqrt(1, 1)
+    target = encode_price_sqrt(1000, 100)
     reached, amount_in, amount_out, fee = compute_swap_step(price, target, 2 * COIN, COIN, 600)
     assert (amount_in, amount_out, fee) == (999400000000000000, 666399946655997866, 600000000000000)
     assert amount_in + fee == COIN
@@ -152,7 +154,8 @@ def test_a_step_keeps_to_the_definitions_of_its_amounts(current, target, liquidi
 
 @given(prices, prices, liquidities)
 def test_deltas_are_the_real_amounts_rounded_to_the_side_asked(a, b, liquidity):
-    low, high = min(a, b), max(a, b)
+    low = min(a, b)
+    high = max(a, b)
     real0 = Fraction(liquidity * Q96 * (high - low), low * high)
     real1 = Fraction(liquidity * (high - low), Q96)
     assert get_amount0_delta(a, b, liquidity, False) <= real0 <= get_amount0_delta(a, b, liquidity, True) < real0 + 2

@@ -59,7 +59,8 @@ def test_price_just_over_the_first_tick__can_come_back():
     state = v3_pool([(-60, 60, 10**18), (-6000, 6000, 10**18)], Q96, 0, window=(-60, 6000))
     low = state.swap(TOKEN0, 10**18, get_sqrt_ratio_at_tick(-60)).pool_after
     assert low.tick == -61
-    amount, limit = 10**16, price_limit(False)
+    amount = 10**16
+    limit = price_limit(False)
     assert by_swap(low, False, amount, limit) == by_steps(low, False, amount, limit)
     assert low.swap(TOKEN1, amount).pool_after.tick > 0
     with pytest.raises(BeyondKnownTicks):

@@ -98,7 +98,8 @@ def test_partly_taken_amount__is_quoted_as_that_part_pays():
 
 @pytest.mark.parametrize("token_in", [TOKEN0, TOKEN1])
 def test_position_over_the_whole_range__is_quoted_to_the_end(token_in):
-    state, down = v3_pool([(MIN_TICK, MAX_TICK, 10**32)], Q96, 0, 100, 1), token_in == TOKEN0
+    state = v3_pool([(MIN_TICK, MAX_TICK, 10**32)], Q96, 0, 100, 1)
+    down = token_in == TOKEN0
     quote = state.quoter(token_in)
     onto = 2**250 - swap(state, down, 2**250, price_limit(down)).amount_remaining
     for amount in (onto * 999 // 1000, onto - 1, onto, onto + 1, onto * 1001 // 1000):
@@ -108,7 +109,8 @@ def test_position_over_the_whole_range__is_quoted_to_the_end(token_in):
 def test_widest_word__keeps_the_contract_s_precise_formula():
     for spacing, precise in ((WIDEST_SPACING, True), (1735, False)):
         word = 256 * spacing
-        high, low = get_sqrt_ratio_at_tick(word // 2), get_sqrt_ratio_at_tick(-word // 2)
+        high = get_sqrt_ratio_at_tick(word // 2)
+        low = get_sqrt_ratio_at_tick(-word // 2)
         most_in = ((2**128 - 1 << 96) * (high - low)) // high // low  # getAmount0Delta over the whole word, full of liquidity
         assert ((2**128 - 1 << 96) + most_in * high < 2**256) is precise
 
@@ -118,7 +120,8 @@ def test_widest_word__keeps_the_contract_s_precise_formula():
 )
 def test_amounts_exactly_onto_a_stop_or_beside__are_exact(state):
     for token_in in (TOKEN0, TOKEN1):
-        quote, down = state.quoter(token_in), token_in == TOKEN0
+        quote = state.quoter(token_in)
+        down = token_in == TOKEN0
         for tick in state.ticks[:: max(1, len(state.ticks) // 90)]:
             if (tick.index <= state.tick) is down:
                 onto = 2**200 - swap(state, down, 2**200, get_sqrt_ratio_at_tick(tick.index)).amount_remaining
@@ -132,7 +135,8 @@ def test_wbtc_weth_pool__quotes_as_the_steps_by_word_borders():
     without_borders = replace(state, tick_spacing=10**6)  # one word holds every tick
     wrong = question_count = 0
     for token_in in (TOKEN0, TOKEN1):
-        quote, down = state.quoter(token_in), token_in == TOKEN0
+        quote = state.quoter(token_in)
+        down = token_in == TOKEN0
         most = state.max_in(token_in, 9_999)
         for part in range(1, 400):
             amount = most * part // 400 - part

@@ -16,7 +16,8 @@ from agent.venues.kinds.slipstream import _mean_tick
 from tests.support.builders import raw, step_input, v3_pool, with_limits
 from tests.support.planning_worlds import USDC, WETH, rebalance_to_targets
 
-BASE_PIPS, CAP_PIPS = 500, 20_000
+BASE_PIPS = 500
+CAP_PIPS = 20_000
 
 
 def dynamic(ticks_away: int) -> SlipstreamPool:

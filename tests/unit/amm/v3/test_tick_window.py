@@ -24,7 +24,8 @@ impacts = st.sampled_from([1, 50, 200, 1_000, 5_000, UNBOUNDED_BPS])
 
 
 def narrowed(whole: V3Pool, below: int, above: int) -> V3Pool:
-    low, high = max(MIN_TICK, whole.tick - below), min(MAX_TICK, whole.tick + above)
+    low = max(MIN_TICK, whole.tick - below)
+    high = min(MAX_TICK, whole.tick + above)
     ticks = tuple(tick for tick in whole.ticks if low <= tick.index <= high)
     return replace(whole, ticks=ticks, known_from_tick=low, known_to_tick=high)
 

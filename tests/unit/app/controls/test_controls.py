@@ -351,7 +351,8 @@ def test_a_device_is_queued_and_only_its_service_shown(config: Path) -> None:
 
 
 def test_plan__is_confirmed_only_for_its_own_request(config: Path) -> None:
-    now_s, secret = int(time.time()), ensure_secret(config.parent / "mine.db")
+    now_s = int(time.time())
+    secret = ensure_secret(config.parent / "mine.db")
     stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),), shown_at_s=now_s)
     store = opened(config)
     old = replace(stop, shown_json="old", shown_at_s=now_s - MAX_SHOWN_AGE_S - 5).sealed(secret)
@@ -379,7 +380,8 @@ def test_plan__is_confirmed_only_for_its_own_request(config: Path) -> None:
 
 
 def test_a_shown_plan_is_confirmed_once_also_with_another_key(config: Path) -> None:
-    now_s, secret = int(time.time()), ensure_secret(config.parent / "mine.db")
+    now_s = int(time.time())
+    secret = ensure_secret(config.parent / "mine.db")
     store = opened(config)
     stop = replace(PLAN, kind=ControlKind.STOP, arguments=(("to-stable", "yes"),), shown_at_s=now_s).sealed(secret)
     store.controls.record_shown(stop)
@@ -406,7 +408,8 @@ def edited(folder: Path, changes: str) -> tuple[Config, Config]:
     """A config before and after an edit, in the notation of `trimtab edit`."""
     before = agents.config(folder, template="moderate", numeraire="USDC")
     before.write_text(with_bands(before.read_text()))
-    text, (key, _, value) = before.read_text(), changes.partition("=")
+    text = before.read_text()
+    key, _, value = changes.partition("=")
     after = apply_changes(text, ConfigChanges(key_settings=((key, value),)))
     return load_config_text(text, before, "a").config, load_config_text(after, before, "b").config
 
@@ -442,7 +445,8 @@ def test_an_edit_may_not_permit_more(tmp_path: Path, change: str) -> None:
 def test_an_edit_may_neither_add_payees_tokens_nor_acceptances(tmp_path: Path) -> None:
     file = agents.config(tmp_path)
     config = load_config(file).config
-    portfolio, wallet = config.portfolio, config.wallet
+    portfolio = config.portfolio
+    wallet = config.wallet
     capped = config.limits.model_copy(update={"max_weight": {"any": 5_000}})
     config = config.model_copy(update={"limits": capped})
     token = portfolio.assets[0].model_copy(update={"symbol": "DOGE"})
@@ -518,7 +522,8 @@ def with_plan(outcome: StepOutcome, **changes: object) -> StepOutcome:
 
 def test_amounts__are_the_wallet_s_within_a_twentieth() -> None:
     outcome = planned()
-    plan, prices = outcome.plan, reference_prices(outcome.step_input).price_by_token
+    plan = outcome.plan
+    prices = reference_prices(outcome.step_input).price_by_token
     assert plan is not None
     shown_plan = shown_step(ControlKind.REBALANCE, outcome)
     assert {name: raw for name, raw, _ in shown_plan.amounts} == plan.wallet_changes()

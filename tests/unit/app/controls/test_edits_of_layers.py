@@ -23,7 +23,8 @@ from tests.support.configs.lp_targets import V2_TARGET, V3_TARGET, config_with_t
 from tests.support.configs.strategies import CARRY, TREND, config_with_strategies
 from tests.support.text import raises_field
 
-STRATEGIES, LIQUIDITY = config_with_strategies(TREND, CARRY), config_with_targets(V3_TARGET, V2_TARGET)
+STRATEGIES = config_with_strategies(TREND, CARRY)
+LIQUIDITY = config_with_targets(V3_TARGET, V2_TARGET)
 WITH_EXIT = apply_changes(LIQUIDITY, parse_changes(["portfolio.assets.WETH.stop_loss=10%"], [], [], []))
 SHARES = ("strategies.trend.share=50%", "strategies.carry.share=50%")
 
@@ -80,7 +81,8 @@ def test_nothing_else_of_them_may(text: str, sets: tuple[str, ...], key: str) ->
 
 def test_a_control_undoes_what_a_control_did(tmp_path: Path) -> None:
     """T28: the share of liquidity rises up to what the owner confirmed, although an exit is set."""
-    path, store = tmp_path / "trimtab.toml", open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 1, OWNER)
+    path = tmp_path / "trimtab.toml"
+    store = open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 1, OWNER)
     lower = applied(WITH_EXIT, (("set", "lp.targets.0.share=1%"),))
     for text, origin in ((WITH_EXIT, config_versions.EDIT_ORIGIN), (lower, config_versions.CONTROL_ORIGIN)):
         loaded = load_config_text(text, path, "the config")
@@ -130,7 +132,9 @@ def test_page__offers_what_may_change_and_its_form_does(tmp_path: Path, text: st
 
 
 def test_a_profile_is_an_edit_that_a_control_may_make(tmp_path: Path) -> None:
-    theirs, mine, file = agents.config(tmp_path, "theirs", targets="WETH=70% USDC=30%"), agents.config(tmp_path), tmp_path / "p.toml"
+    theirs = agents.config(tmp_path, "theirs", targets="WETH=70% USDC=30%")
+    mine = agents.config(tmp_path)
+    file = tmp_path / "p.toml"
     theirs.write_text(
         theirs.read_text()
         .replace(
@@ -147,7 +151,8 @@ def test_a_profile_is_an_edit_that_a_control_may_make(tmp_path: Path) -> None:
     api.export_profile(theirs, file)
     arguments = profile_arguments(mine, file.read_text(), (("in-slices", "yes"),))
     assert arguments[0] == ("in-slices", "yes")
-    before, config = load_config(mine).config, load_config(theirs).config
+    before = load_config(mine).config
+    config = load_config(theirs).config
     after = parse_config(applied(mine.read_text(), arguments[1:]))
     require_no_widening(before, after)
     assert [(asset.target, asset.band) for asset in after.portfolio.assets] == [

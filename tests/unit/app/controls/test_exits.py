@@ -171,7 +171,8 @@ def test_a_control_changes_nothing_back_beyond_the_owner_s_value(file: Path) -> 
 
 
 def test_a_file_changed_by_hand_has_nothing_to_change_back(file: Path) -> None:
-    owner, present = edited(file, "limits.turnover=30%"), edited(file, "limits.turnover=5%")
+    owner = edited(file, "limits.turnover=30%")
+    present = edited(file, "limits.turnover=5%")
     versions = Versions((owner, "first"), (present, "noticed"))
     assert config_versions.owner_confirmed_config(present, versions) is None  # type: ignore[arg-type]  # a store's versions
 

@@ -26,7 +26,8 @@ from tests.support.agents import config
 from tests.support.telegram_server import TOKEN, BotApi, bot_api, code_in, failure, running
 from tests.support.text import mentions
 
-ME, OTHER = 4711, 666
+ME = 4711
+OTHER = 666
 HASH = "ab" * 32
 
 
@@ -41,7 +42,11 @@ def api(server: BotApi, monkeypatch: pytest.MonkeyPatch) -> BotApi:
     monkeypatch.setenv("TRIMTAB_TELEGRAM", TOKEN)
     monkeypatch.setattr(telegram, "FIRST_RETRY_S", 0.02)
     with server.changed:
-        server.pending, server.sent, server.failures, server.offsets, server.again = [], [], [], [], []
+        server.pending = []
+        server.sent = []
+        server.failures = []
+        server.offsets = []
+        server.again = []
         server.changed.notify_all()
     return server
 
@@ -84,7 +89,8 @@ def configured(folder: Path, api: BotApi) -> LoadedConfig:
 
 def test_the_bot_says_that_it_started_only_after_its_checks(api: BotApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIMTAB_TELEGRAM", "1:" + "a" * 35)
-    loaded, started = configured(tmp_path, api), list[str]()
+    loaded = configured(tmp_path, api)
+    started = list[str]()
     with pytest.raises(ConfigError, match="token"):
         telegram.serve_telegram(loaded, lambda: started.append("started"))
     with pytest.raises(ConfigError, match="telegram"):
@@ -125,7 +131,8 @@ def test_plan_message__has_a_signed_link_to_the_dashboard(api: BotApi, tmp_path:
 def test_codes__expire_belong_to_a_chat_and_end_after_mistakes(api: BotApi, tmp_path: Path) -> None:
     loaded = configured(tmp_path, api)
     with wiring.open_store_offline(loaded) as (store, _):
-        phone, code = store.telegram_bot, PhoneCode(ME, "right", "rebalance", HASH, 1_000)
+        phone = store.telegram_bot
+        code = PhoneCode(ME, "right", "rebalance", HASH, 1_000)
         phone.store_code(code, 900)
         assert phone.use_code(OTHER, "right", 900) is None
         assert phone.use_code(ME, "right", 1_000) is None
@@ -239,12 +246,14 @@ def test_message_from_the_future_or_long_past__is_not_done(api: BotApi, tmp_path
 
 
 def test_killed_and_restarted_it_does_nothing_twice(api: BotApi, tmp_path: Path) -> None:
-    desk, loaded = FakeControlQueue(), configured(tmp_path, api)
+    desk = FakeControlQueue()
+    loaded = configured(tmp_path, api)
     desk.go.clear()
     with running(loaded, desk, desk.go.set):
         api.write(ME, "/status")
         assert desk.entered.wait(90)  # killed in the middle of an answer
-    pending, before = list(api.pending), len(api.sent)
+    pending = list(api.pending)
+    before = len(api.sent)
     with running(loaded, desk, desk.go.set):
         with api.changed:
             api.write(ME, "/pause")
@@ -313,7 +322,8 @@ def test_a_refused_token_ends_the_bot_and_is_not_shown(api: BotApi, tmp_path: Pa
 
 
 def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, tmp_path: Path) -> None:
-    loaded, desk = configured(tmp_path, api), FakeControlQueue()
+    loaded = configured(tmp_path, api)
+    desk = FakeControlQueue()
     waiting = ShownPlan(ControlKind.CONFIRM, (), (("decision", "rebalance"),), (("WETH", -5, 1),), 10)
 
     def control(number: int, origin: ControlOrigin) -> Control:

@@ -7,8 +7,10 @@ import pytest
 from agent.app.money.repeated_withdrawals import RECENT_S, find_repeated, repeat_refusal
 from agent.model import OwnerRequest, Payment, RequestKind, RequestState
 
-USDC, WETH = "0x" + "a" * 40, "0x" + "b" * 40
-HOME, OTHER = "0x" + "1" * 40, "0x" + "2" * 40
+USDC = "0x" + "a" * 40
+WETH = "0x" + "b" * 40
+HOME = "0x" + "1" * 40
+OTHER = "0x" + "2" * 40
 NOW_S = 1_000_000
 PAID = (Payment(USDC, 500),)
 SHARES = (Payment(USDC, 10_000), Payment(WETH, 2_000))

@@ -58,7 +58,8 @@ def test_an_alert_carries_what_a_broken_limit_would_close() -> None:
 
 
 def test_net_exposure__is_judged_after_what_was_done_once_read() -> None:
-    off_target, done = step_with_margin(EMPTY), outcome(step_with_margin(EMPTY), OutcomeKind.DONE)
+    off_target = step_with_margin(EMPTY)
+    done = outcome(step_with_margin(EMPTY), OutcomeKind.DONE)
     assert list(net_exposure_alerts(done)) == [], "not read since"
     assert list(net_exposure_alerts(outcome(off_target, OutcomeKind.PLANNED))) == [], "the plan is shown"
     [alert] = net_exposure_alerts(replace(done, input_after=off_target))

@@ -37,7 +37,8 @@ class Fund:
     def __init__(self, seed: int) -> None:
         chance = random.Random(seed)
         price = 100
-        coins, cash = 50 * COIN, 5_000 * COIN
+        coins = 50 * COIN
+        cash = 5_000 * COIN
         self.times_s = [DAY_S]
         self.valuations = [valuation(1, DAY_S, coins, cash, price)]
         self.flows: list[list[int]] = [[]]
@@ -90,7 +91,8 @@ def internal_rate(times_s: Sequence[int], values: Sequence[float], flows: Sequen
     span_s = times_s[-1] - times_s[0]
     paid_in = [(1.0, values[0])]
     paid_in += [((times_s[-1] - at_s) / span_s, float(amount)) for at_s, amounts in zip(times_s, flows, strict=True) for amount in amounts]
-    low, high = -0.9, 9.0
+    low = -0.9
+    high = 9.0
     for _ in range(200):
         middle = (low + high) / 2
         if math.fsum(amount * (1 + middle) ** time_left for time_left, amount in paid_in) < values[-1]:
@@ -103,7 +105,8 @@ def internal_rate(times_s: Sequence[int], values: Sequence[float], flows: Sequen
 def held_values(fund: Fund) -> tuple[list[float], list[float]]:
     """Return what buy and hold is worth before and after the transfers of each valuation: the sum of a block buys half and half."""
     first, second = (float(holding.managed_raw) for holding in fund.valuations[0].holdings)
-    before, after = [], []
+    before = []
+    after = []
     for valuation, amounts in zip(fund.valuations, fund.flows, strict=True):
         price = float(valuation.holdings[0].price)
         before.append(first * price + second)

@@ -26,7 +26,8 @@ from agent.units import NATIVE
 from tests.cli.documents import misfits
 from tests.support.tokens import USDC, WETH
 
-COIN, DOLLAR = 10**18, 10**6
+COIN = 10**18
+DOLLAR = 10**6
 
 
 def test_month__realises_what_it_sold_from_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +110,8 @@ def test_gas_money__is_its_own_row_and_in_no_total() -> None:
 
 def test_unbooked_gas__is_no_lot_of_the_wrapped_coin() -> None:
     """1,000 coins pay for gas. Of a transaction before the valuation 3 are paid, so that 997 are left; another follows it."""
-    entries, valued = (_opened(1_000),), _with_gas(5, _at(1, 1), 2, 200, 100)
+    entries = (_opened(1_000),)
+    valued = _with_gas(5, _at(1, 1), 2, 200, 100)
     gas = replace(valued.holdings[-1], wallet_raw=997 * COIN, reserved_raw=997 * COIN)
     ledger_document = _ledger(entries, (replace(valued, holdings=(*valued.holdings[:-1], gas)),))
     paid = [SimpleNamespace(receipt=Receipt("0x", 1, block, "0x", 1, 3 * COIN, ())) for block in (5, 6)]
@@ -133,10 +135,12 @@ def test_sale_of_gas_money_s_lots__is_explained(capsys: pytest.CaptureFixture[st
     """2 WETH at 100 and 1,000 coins of gas money; 1 more at 80. All 3 are sold at 50: the lots sold cost 100 each, so 20 more are lost
     than the portfolio lost, and gas money keeps the lot at 80.
     """
-    bought, sold = _exchanged("a", 2, _at(1, 10), COIN, -80 * DOLLAR), _exchanged("b", 3, _at(2, 1), -3 * COIN, 150 * DOLLAR)
+    bought = _exchanged("a", 2, _at(1, 10), COIN, -80 * DOLLAR)
+    sold = _exchanged("b", 3, _at(2, 1), -3 * COIN, 150 * DOLLAR)
     valued = (_with_gas(1, _at(1, 1), 2, 200, 100), _with_gas(2, _at(1, 10), 3, 120, 80), _with_gas(3, _at(2, 1), 0, 270, 50))
     ledger_document = _ledger((_opened(1_000), bought, sold), valued)
-    profit, lots = ledger.newest_pnl(ledger_document, ("all",))["all"], ledger.lots_document(ledger_document)
+    profit = ledger.newest_pnl(ledger_document, ("all",))["all"]
+    lots = ledger.lots_document(ledger_document)
     (whole,) = profit["periods"]
     assert (whole["profit"], whole["realised"], profit["unrealised"]) == ("-130", "-150", "0")
     assert lots["gas_money"] is not None

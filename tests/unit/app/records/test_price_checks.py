@@ -61,7 +61,8 @@ def test_wrong_closes_in_a_row_are_one_jump(factor: float, count: int) -> None:
 @pytest.mark.parametrize("factor", [100, 1 / 100, 3, 1 / 30_000])
 def test_a_wrong_first_or_last_close_is_an_edge(factor: float) -> None:
     for seed in range(20):
-        first, last = walk(seed), walk(seed)
+        first = walk(seed)
+        last = walk(seed)
         first[0] *= factor
         last[-1] *= factor
         assert places(first) == [(0, 1, True)]
@@ -128,7 +129,8 @@ def imported(folder: Path, prices: Sequence[float], check: JumpCheck | None = No
 
 def test_import__refuses_a_wrong_close_with_row_and_neighbours(tmp_path: Path) -> None:
     prices = walk(1)
-    before, after = prices[59], prices[61]
+    before = prices[59]
+    after = prices[61]
     for wrong in (prices[60] * 100, 1.0, prices[60] / 1_000):
         prices[60] = wrong
         with pytest.raises(ConfigError) as caught:

@@ -68,7 +68,8 @@ def named(folder: Path, source: str, **keys: str) -> LoadedConfig:
 def test_a_file_is_downloaded_once_and_kept(site: FakeSite, tmp_path: Path) -> None:
     site.asked.clear()
     loaded = named(tmp_path, f"{site.url}/closes.csv")
-    first, second = fetch_published_file(loaded, "daily"), fetch_published_file(loaded, "daily")
+    first = fetch_published_file(loaded, "daily")
+    second = fetch_published_file(loaded, "daily")
     assert (first.is_new, second.is_new, site.asked) == (True, False, ["/closes.csv"])
     assert first.path == tmp_path / "data" / "daily.csv"
     assert first.path.read_bytes() == CLOSES

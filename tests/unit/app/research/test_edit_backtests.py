@@ -115,7 +115,8 @@ def test_an_asset_without_prices_is_named_and_nothing_is_stated(tmp_path: Path) 
 
 
 def test_settings_around_an_edit__sum_to_a_whole() -> None:
-    band, day_s = Threshold(None, 1_000), 86_400
+    band = Threshold(None, 1_000)
+    day_s = 86_400
     before, after = (
         make_spec({"A": share, "USD": 10_000 - share}, trigger, "USD") for share, trigger in ((4_000, band), (5_000, Every(28 * day_s)))
     )

@@ -83,7 +83,8 @@ def bars() -> list[Any]:
 @cache
 def opens_at_midnight(day: str) -> dict[str, float]:
     """Prices of coins at the beginning of a day, read without the script that wrote the results; daily bars come before hourly ones."""
-    midnight, prices = datetime.fromisoformat(f"{day}T00:00:00+00:00"), {"USDC": 1.0}
+    midnight = datetime.fromisoformat(f"{day}T00:00:00+00:00")
+    prices = {"USDC": 1.0}
     for bar in [bar for table in bars() for bar in table.filter(table["time"] == midnight).to_dicts()]:
         prices.setdefault(bar["symbol"], bar["open"])
     return prices
@@ -92,7 +93,8 @@ def opens_at_midnight(day: str) -> dict[str, float]:
 def test_template__has_the_years_in_which_its_coins_had_prices() -> None:
     stored = stored_other_year_results()
     assert list(stored) == list(PRESETS)
-    all_years, one_year = ["2018", "2019", "2020", "2022", "2023"], ["2022"]
+    all_years = ["2018", "2019", "2020", "2022", "2023"]
+    one_year = ["2022"]
     two_coins = ("60/40", "stable-reserve", "small")
     for network, of in stored.items():
         assert list(of) == list(stored_results()[network])
@@ -127,7 +129,8 @@ def test_a_stored_result_of_another_year_is_that_of_this_version() -> None:
 @BINANCE
 @pytest.mark.slow
 def test_the_years_of_a_file_are_those_of_the_catalogue(tmp_path: Path) -> None:
-    path, file = tmp_path / "trimtab.toml", tmp_path / "mine.csv"
+    path = tmp_path / "trimtab.toml"
+    file = tmp_path / "mine.csv"
     write_new_config(path, NewConfig("base", WALLET, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")], template="60/40"))
     rows = ["time,BTC,ETH"]
     for year in (2018, 2022):
@@ -259,7 +262,8 @@ def test_a_year_in_which_a_hub_has_every_price_has_a_result(tmp_path: Path) -> N
 def test_year_with_a_hub_without_a_price__has_no_result(tmp_path: Path) -> None:
     loaded = basket_with_a_hub(tmp_path)
     lines = sample_files()[0].read_text().splitlines()
-    at, file = lines[0].split(",").index("ETH"), tmp_path / "late.csv"
+    at = lines[0].split(",").index("ETH")
+    file = tmp_path / "late.csv"
     rows = [line.split(",") for line in lines[1:364]]
     file.write_text("\n".join([lines[0], *(",".join([*row[:at], "", *row[at + 1 :]]) for row in rows), *lines[364:]]))
     assert year_results(loaded, file) == ([], ["2021: no past result: WETH has prices on 2 of 365 days (UTC)"])

@@ -67,7 +67,8 @@ def test_half_written_file_of_a_dead_process__goes_in_an_hour(tmp_path: Path) ->
 
 
 def test_unwritable_step__is_reported_and_the_store_goes_on(tmp_path: Path) -> None:
-    place, heard = tmp_path / "steps", []
+    place = tmp_path / "steps"
+    heard = []
     recorder = StepRecorder(place, DIGEST, "live", ROOMY)
     recorder.report_failure = heard.append
     place.rmdir()

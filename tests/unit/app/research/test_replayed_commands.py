@@ -73,7 +73,8 @@ def step_folder(folder: Path, steps: Sequence[tuple[StepOutcome, StepRequest | N
     with closing(open_store(f"sqlite:///{folder}/trimtab.db", CHAIN_ID, OWNER)) as store:
         store.steps.on_step_recorded = StepRecorder(place, DIGEST, "live", ROOMY).write_step
         for number, (step_record, step_request) in enumerate(steps):
-            name, word = f"{number:012x}", type(step_record.decision).__name__.lower()
+            name = f"{number:012x}"
+            word = type(step_record.decision).__name__.lower()
             store.steps.begin(name, NOW_S, codec.dumps(step_record.step_input), None if step_request is None else codec.dumps(step_request))
             store.steps.begin(name, NOW_S, codec.dumps(step_record.step_input))  # once more, for a token that was shut out
             store.steps.end(

@@ -51,7 +51,8 @@ def site(certificate: PublicOptions, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_profile__is_read_from_an_https_address_of_pinned_hash(site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, file = config(tmp_path), profile(tmp_path)
+    path = config(tmp_path)
+    file = profile(tmp_path)
     before = path.read_bytes()
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     plain = site.replace("https", "http")

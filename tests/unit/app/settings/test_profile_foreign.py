@@ -100,7 +100,8 @@ def test_a_profile_of_another_chain_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_can_be_pinned_by_its_hash(tmp_path: Path) -> None:
-    path, file = config(tmp_path), profile(tmp_path)
+    path = config(tmp_path)
+    file = profile(tmp_path)
     digest = api.import_profile(path, api.ProfileSource(file), lambda *_: False)["sha256"]
     file.write_text(file.read_text() + "\n")
     for pinned, says in ((digest, "is pinned"), ("beef", "not a SHA-256")):

@@ -27,10 +27,13 @@ from tests.support.text import mentions, raises_code, raises_field
 # there and back
 @pytest.mark.parametrize("template", PORTFOLIO_TEMPLATES)
 def test_a_profile_makes_another_portfolio_the_same(template: str, tmp_path: Path) -> None:
-    theirs, mine, file = config(tmp_path, "theirs", template=template), config(tmp_path), tmp_path / "p.toml"
+    theirs = config(tmp_path, "theirs", template=template)
+    mine = config(tmp_path)
+    file = tmp_path / "p.toml"
     export_document = api.export_profile(theirs, file)
     document = taken_over(mine, file, sha256=export_document["sha256"])
-    made_config, their_config = load_config(mine).config, load_config(theirs).config
+    made_config = load_config(mine).config
+    their_config = load_config(theirs).config
     assert [(a.symbol, a.address, a.target, a.feed) for a in sorted(made_config.portfolio.assets, key=lambda a: a.symbol)] == [
         (a.symbol, a.address, a.target, a.feed) for a in sorted(their_config.portfolio.assets, key=lambda a: a.symbol)
     ]
@@ -55,12 +58,15 @@ def test_a_profile_makes_another_portfolio_the_same(template: str, tmp_path: Pat
 
 @pytest.mark.parametrize(("mine", "theirs"), [("equal", "moderate"), ("market-cap", "equal"), ("equal", "market-cap")])
 def test_an_allocator_comes_goes_and_keeps_its_own_files(mine: str, theirs: str, tmp_path: Path) -> None:
-    other, path, file = config(tmp_path, "theirs", template=theirs), config(tmp_path, template=mine), tmp_path / "p.toml"
+    other = config(tmp_path, "theirs", template=theirs)
+    path = config(tmp_path, template=mine)
+    file = tmp_path / "p.toml"
     left_out = api.export_profile(other, file)["skipped"]
     notes = taken_over(path, file)["notes"]
     foreign = {"moderate": ["limits.futures_notional"], "market-cap": ["portfolio.weights.supplies"]}
     assert (len(notes), left_out) == (theirs == "market-cap", foreign.get(theirs, []))
-    weights, made_weights = load_config(other).config.portfolio.weights, load_config(path).config.portfolio.weights
+    weights = load_config(other).config.portfolio.weights
+    made_weights = load_config(path).config.portfolio.weights
     assert made_weights == (None if weights is None else weights.model_copy(update={"supplies": None}) if weights.supplies else weights)
     again = config(tmp_path, "again", template="market-cap")
     taken_over(again, file)
@@ -90,7 +96,8 @@ def test_triggers_of_every_form__are_carried_with_zone_risk(tmp_path: Path) -> N
 
 
 def test_a_profile_holds_nothing_but_what_it_may(tmp_path: Path) -> None:
-    path, file = config(tmp_path, template="moderate"), tmp_path / "p.toml"
+    path = config(tmp_path, template="moderate")
+    file = tmp_path / "p.toml"
     api.export_profile(path, file)
     written = tomllib.loads(file.read_text())
     assert set(written) == {"profile", "assets", "policy", "limits"}
@@ -118,7 +125,8 @@ def test_other_settings__stay_as_the_owner_wrote_them(tmp_path: Path) -> None:
 
 def test_nothing_is_written_without_a_yes(tmp_path: Path) -> None:
     path = config(tmp_path)
-    before, content_before = path.read_bytes(), list[dict[str, Any]]()
+    before = path.read_bytes()
+    content_before = list[dict[str, Any]]()
 
     def no(report: dict[str, Any], edited: EditReport, agent: object) -> bool:
         content_before.append(report)
@@ -222,7 +230,8 @@ def test_a_symbol_of_our_own_config_means_our_own_token(tmp_path: Path) -> None:
 
 
 def test_token_list__finds_what_the_network_lacks(tmp_path: Path) -> None:
-    path, listed = config(tmp_path), tmp_path / "list.json"
+    path = config(tmp_path)
+    listed = tmp_path / "list.json"
     file = profile(tmp_path, assets=[{"symbol": "GOLD", "target": "60%"}, {"symbol": "USDC", "target": "40%"}])
     with raises_field("symbol", "'GOLD'"):
         taken_over(path, file)

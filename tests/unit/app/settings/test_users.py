@@ -85,7 +85,8 @@ def test_a_login_needs_name_password_and_code(place: UsersPlace, clock: FakeCloc
 
 
 def test_a_code_is_accepted_once_and_never_an_earlier_one(place: UsersPlace, clock: FakeClock) -> None:
-    earlier, code = str(pyotp.TOTP(SECRET).at(clock.now_s() - 30)), code_at(clock)
+    earlier = str(pyotp.TOTP(SECRET).at(clock.now_s() - 30))
+    code = code_at(clock)
     assert users.login(place, "ann", PASSWORD, code, HERE)["user"] == 1
     for replayed in (code, earlier):
         assert users.login(place, "ann", PASSWORD, replayed, HERE)["user"] is None
@@ -157,7 +158,8 @@ def test_an_unknown_name_takes_as_long_as_a_wrong_password(tmp_path: Path, clock
         users.login(UsersPlace(str(path)), name, "wrong", "000000", HERE)
         return time.process_time() - began
 
-    known, unknown = seconds("ann"), seconds("bob")
+    known = seconds("ann")
+    unknown = seconds("bob")
     assert 0.4 < unknown / known < 2.5
 
 

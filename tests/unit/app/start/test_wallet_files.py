@@ -185,7 +185,8 @@ def test_a_changed_password_opens_and_the_old_one_does_not(tmp_path: Path) -> No
 
 
 def test_keystore_link__stays_a_link_when_its_password_changes(tmp_path: Path) -> None:
-    real, link = tmp_path / "real.json", tmp_path / "link.json"
+    real = tmp_path / "real.json"
+    link = tmp_path / "link.json"
     api.create_wallet(real, None, api.PasswordSource(), typist(GOOD, GOOD))
     link.symlink_to(real)
     api.change_password(link, api.PasswordSource(), api.PasswordSource(), typist(GOOD, OTHER, OTHER))

@@ -27,7 +27,8 @@ from tests.support.samples import slow
 from tests.support.studies.shared_data import DATA, HOURLY, needs_data
 
 E18 = 10**18
-MAINTENANCE, PENALTY = 0.0625, 0.025
+MAINTENANCE = 0.0625
+PENALTY = 0.025
 FREE = {"fee": "0bps", "slippage": "0bps", "penalty": "2.5%"}
 
 
@@ -46,21 +47,28 @@ def test_value_leverage_and_liquidation_bar__are_numpy_s(seed: int) -> None:
     """A held book of a long and a short: price + funding − fees up to the first bar whose value is below 6.25 % of the notional."""
     policy = replace(SETTINGS.policy, targets=(FuturesTarget("BTC", 6_000), FuturesTarget("ETH", -4_000)), leverage_bps=38_000)
     path = random_path(seed, 80, 0.05)
-    book_result, (prices, rates) = held_book(path, replace(SETTINGS, policy=policy)), table_of(path)
-    sizes, cash = np.zeros(2), 10_000.0
-    values, leverages, broken = [], [], None
+    book_result = held_book(path, replace(SETTINGS, policy=policy))
+    prices, rates = table_of(path)
+    sizes = np.zeros(2)
+    cash = 10_000.0
+    values = []
+    leverages = []
+    broken = None
     for bar in range(path.bar_count):
         cash -= float((sizes * prices[bar] * rates[bar]).sum())
-        value, gross = cash + float((sizes * prices[bar]).sum()), float((np.abs(sizes) * prices[bar]).sum())
+        value = cash + float((sizes * prices[bar]).sum())
+        gross = float((np.abs(sizes) * prices[bar]).sum())
         if value < MAINTENANCE * gross:
             broken = bar
             break
         for fill in (fill for fill in book_result.fills if fill.bar == bar):
-            column, size = path.symbols.index(fill.symbol), fill.size_raw / E18
+            column = path.symbols.index(fill.symbol)
+            size = fill.size_raw / E18
             price = prices[bar, column] * (1.001 if size > 0 else 0.999)
             sizes[column] += size
             cash -= size * price + abs(size) * price * 0.001
-        value, gross = cash + float((sizes * prices[bar]).sum()), float((np.abs(sizes) * prices[bar]).sum())
+        value = cash + float((sizes * prices[bar]).sum())
+        gross = float((np.abs(sizes) * prices[bar]).sum())
         values.append(value)
         leverages.append(gross / value)
     assert book_result.fills
@@ -148,13 +156,15 @@ def test_two_recorded_years_of_funding_are_what_numpy_works_out(weight: int) -> 
     pl = pytest.importorskip("polars")
     times, closes = _hourly("BTC", pl.read_parquet)
     rates = pl.read_parquet(DATA / "funding" / "binance_8h.parquet").filter(symbol="BTC").sort("time")
-    paid_at, rate = rates["time"].dt.epoch("s").to_numpy(), rates["rate"].to_numpy()
+    paid_at = rates["time"].dt.epoch("s").to_numpy()
+    rate = rates["rate"].to_numpy()
     options = FuturesBookOptions("BTC=100" if weight > 0 else "BTC=-100", leverage="0.5x", max_leverage="10x", stress_move="1%")
     table, funded = futures_market(options, *PortfolioOptions().load_prices_and_funding(HOURLY, DATA / "funding" / "binance_8h.parquet"))
     book = held_book(futures_path(table, funded), options.settings(table.interval_s, MarketOptions()))
     (fill,) = book.fills
     assert fill.time_s == times[1]
-    size, price = fill.size_raw / E18, closes[1] * (1 + weight * 0.001)
+    size = fill.size_raw / E18
+    price = closes[1] * (1 + weight * 0.001)
     assert size == pytest.approx(weight * 5_000 / closes[0], abs=0.001)
     inside = (paid_at > times[1]) & (paid_at <= times[-1])
     newest = np.searchsorted(times, paid_at[inside], side="right") - 1

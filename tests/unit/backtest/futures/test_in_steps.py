@@ -31,9 +31,11 @@ def test_every_bar_is_what_numpy_works_out() -> None:
     book = book_of(simulation).agent_book
     (fill,) = book.fills
     assert (fill.bar, fill.symbol, fill.trigger) == (0, "BTC", "drift")
-    size, entry = float(Fraction(fill.size_raw, E18)), 100 * 1.001
+    size = float(Fraction(fill.size_raw, E18))
+    entry = 100 * 1.001
     assert float(Fraction(-fill.quote_raw, fill.size_raw)) == pytest.approx(entry, rel=1e-12), "10 bps of slippage"
-    closes, fee = np.array(prices), size * entry * 0.001
+    closes = np.array(prices)
+    fee = size * entry * 0.001
     paid = np.concatenate([[0.0], np.cumsum(size * closes[1:] * np.array(hourly_rates))])
     value = 5_000 + size * (closes - entry) - fee - paid
     assert book.equity == pytest.approx(value, abs=1e-9)
@@ -53,13 +55,17 @@ def test_realised_futures_are_a_figure_of_the_year_of_their_own() -> None:
     prices = [100.0] * 2 + [90.0] * 4 + [80.0] * 2
     policy = replace(LONG, limits=replace(LONG.limits, top_up_per_day_bps=0), leverage_bps=30_000)
     simulation = run(prices, policy, hours=24 * 20)
-    size, owed, by_year = 0.0, 0.0, dict[int, float]()
+    size = 0.0
+    owed = 0.0
+    by_year = dict[int, float]()
     for fill in book_of(simulation).agent_book.fills:
-        traded, quote = fill.size_raw / E18, (fill.quote_raw - fill.fee_raw) / E18
+        traded = fill.size_raw / E18
+        quote = (fill.quote_raw - fill.fee_raw) / E18
         year = int(str(np.datetime64(fill.time_s, "s").astype("datetime64[Y]")))
         share = max(0.0, -traded / size) if size else 0.0
         by_year[year] = by_year.get(year, 0.0) + (quote + owed * share if share else 0.0)
-        size, owed = size + traded, owed * (1 - share) + (0.0 if share else quote)
+        size = size + traded
+        owed = owed * (1 - share) + (0.0 if share else quote)
     assert {
         futures_yearly_gain.year: float(futures_yearly_gain.realised) / E18 for futures_yearly_gain in simulation.futures_yearly_gains
     } == pytest.approx(by_year, abs=1e-6)
@@ -83,9 +89,11 @@ def test_the_future_changes_nothing_in_the_past() -> None:
     table = random_table(5, 40, volatility=0.03)
     prices = table.closes[:, 0].tolist()
     policy = replace(LONG, hedge_policy=HEDGE, leverage_bps=25_000)
-    first_run, other = run(prices, policy), run([*prices[:25], *(3 * price for price in prices[25:])], policy)
+    first_run = run(prices, policy)
+    other = run([*prices[:25], *(3 * price for price in prices[25:])], policy)
     assert first_run.equity[:25].tolist() == other.equity[:25].tolist()
-    first_fills, other_fills = book_of(first_run).agent_book.fills, book_of(other).agent_book.fills
+    first_fills = book_of(first_run).agent_book.fills
+    other_fills = book_of(other).agent_book.fills
     assert [fill for fill in first_fills if fill.bar < 25] == [fill for fill in other_fills if fill.bar < 25]
 
 
@@ -132,7 +140,9 @@ def test_a_hedge_is_opened_closed_and_recorded() -> None:
     assert opened.size_raw == hedge.initial_size_raw < 0
     assert closed.size_raw == -opened.size_raw
     assert (hedge.opened_s, hedge.closed_s) == (opened.time_s, closed.time_s) == (START_S + 8 * HOUR_S, START_S + 16 * HOUR_S)
-    size, sold, bought = -hedge.initial_size_raw / E18, 200 * 0.999, 104 * 1.001
+    size = -hedge.initial_size_raw / E18
+    sold = 200 * 0.999
+    bought = 104 * 1.001
     assert hedge.profit_raw is not None
     assert hedge.profit_raw / E18 == pytest.approx(size * (sold - bought) - 0.001 * size * (sold + bought), rel=1e-9)
     assert "it is shorted" in hedge.open_reason
@@ -185,7 +195,8 @@ def test_repeated_reductions_keep_the_weights() -> None:
     book = book_of(simulate(spec, table, SimulationSettings(Fraction(10**9), 1_000, Fraction(10_000)), futures=setup)).agent_book
     reduced = {fill.bar for fill in book.fills if fill.trigger == "leverage"}
     assert len(reduced) >= 3
-    sizes, start = {"BTC": 0.0, "ETH": 0.0}, 0.0
+    sizes = {"BTC": 0.0, "ETH": 0.0}
+    start = 0.0
     for bar in range(len(closes)):
         for fill in (fill for fill in book.fills if fill.bar == bar):
             sizes[fill.symbol] += fill.size_raw / E18

@@ -198,7 +198,8 @@ def test_the_future_changes_nothing_in_the_past_of_a_book() -> None:
 
 
 def past_alone(seed: int, cut: int) -> None:
-    path, other = random_path(seed), random_path(seed + 1)
+    path = random_path(seed)
+    other = random_path(seed + 1)
     spliced = replace(
         path,
         index_prices=path.index_prices[:cut] + other.index_prices[cut:],

@@ -39,7 +39,8 @@ def test_without_rates_there_is_no_such_section() -> None:
 
 
 def test_lines__end_at_the_table_s_sums_and_change_where_paid() -> None:
-    hourly, eighth = carry("BTC", HOUR_S, np.full(17, SCALE)), carry("ETH", 8 * HOUR_S, np.array([-5, 2, -1]) * SCALE)
+    hourly = carry("BTC", HOUR_S, np.full(17, SCALE))
+    eighth = carry("ETH", 8 * HOUR_S, np.array([-5, 2, -1]) * SCALE)
     page = report_document(backtest_page(with_funding(hourly, eighth)))
     (section,) = (section for section in page["sections"] if section["title"] == TITLE)
     lines = {line["name"]: line for line in section["figures"][0]["data"]}

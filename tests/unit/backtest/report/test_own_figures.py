@@ -33,7 +33,8 @@ TRIGGERS: tuple[Trigger, ...] = (
     HybridTrigger(Threshold(1_000, None), Every(14 * DAY_S)),
 )
 """Few rebalances each: a step with one takes a tenth of a second."""
-WALLET, FEES = "assets:wallet", "expenses:fees"
+WALLET = "assets:wallet"
+FEES = "expenses:fees"
 
 
 def random_transfers(chance: random.Random, days: int) -> dict[int, list[int]]:

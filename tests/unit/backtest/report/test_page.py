@@ -51,7 +51,8 @@ def test_columns_of_numbers_stand_at_the_right_and_text_does_not() -> None:
 
 
 def test_markup_in_any_text_is_shown_as_text() -> None:
-    texts, fact = (HOSTILE, LINK), ReportFact(HOSTILE, LINK, HOSTILE)
+    texts = (HOSTILE, LINK)
+    fact = ReportFact(HOSTILE, LINK, HOSTILE)
     figure = {"title": HOSTILE, "says": LINK, "data": [{"name": HOSTILE}]}
     part = ReportSection(HOSTILE, texts, (figure,), (ReportTable(texts, (texts,), HOSTILE),))
     marked_texts: list[str] = []

@@ -59,7 +59,8 @@ def test_short_series__is_not_thinned_and_unknown_breaks_nothing() -> None:
 
 
 def test_flows_change_no_growth() -> None:
-    bare, moved = result_of(every=50), result_of(every=50, flows=((120, 5_000.0), (300, -2_000.0)))
+    bare = result_of(every=50)
+    moved = result_of(every=50, flows=((120, 5_000.0), (300, -2_000.0)))
     assert not np.allclose(bare.equity, moved.equity)
     assert np.allclose(growth_series(bare).unit_growth, growth_series(moved).unit_growth, rtol=1e-9)
     assert np.allclose(growth_series(bare).hold_unit_growth, growth_series(moved).hold_unit_growth, rtol=1e-9)
@@ -85,7 +86,8 @@ def test_days__are_sampled_at_their_last_bar_without_later_ones() -> None:
     assert growth_series(long).sample_bars.tolist()[:2] == [23, 47]
     assert growth_series(long).samples_per_year == 365
     window = growth_series(long).window_samples
-    long_metrics, two = risk_metrics(growth_series(long)), risk_metrics(growth_series(short))
+    long_metrics = risk_metrics(growth_series(long))
+    two = risk_metrics(growth_series(short))
     assert window == 50 - 1
     assert growth_series(short).window_samples == 37
     same = replace_window(short, 49)
@@ -121,7 +123,8 @@ def replace_window(short: object, window: int) -> np.ndarray:
 
 def test_risk_is_the_mean_over_the_spread_of_days() -> None:
     series = growth_series(result_of(bars=24 * 100, every=200))
-    metrics, returns = risk_metrics(series), series.returns
+    metrics = risk_metrics(series)
+    returns = series.returns
     assert metrics.sharpe == pytest.approx(returns.mean() / returns.std(ddof=1) * math.sqrt(365))
     beyond = np.log1p(series.returns) - np.log1p(series.hold_returns)
     assert metrics.mean_excess * series.years == pytest.approx(

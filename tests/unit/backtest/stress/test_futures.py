@@ -90,7 +90,8 @@ def test_crash_and_rally__liquidate_the_held_book_never_the_agent_s(seeds: int) 
 
 def test_crash__falls_by_two_fifths_and_the_rally_rises_by_three() -> None:
     table = random_table(2, 40, ("BTC",))
-    falls, rises = [], []
+    falls = []
+    rises = []
     for seed in range(200):
         prices = [float(row[0]) for row in crash_and_rally(table, seed).index_prices]
         falls.append(prices[50] / prices[2])
@@ -101,7 +102,8 @@ def test_crash__falls_by_two_fifths_and_the_rally_rises_by_three() -> None:
 
 @pytest.mark.slow
 def test_seed__gives_its_own_cases_and_the_same_again() -> None:
-    table, settings = random_table(3, 40, ("BTC",)), replace(long_btc(), seed=4)
+    table = random_table(3, 40, ("BTC",))
+    settings = replace(long_btc(), seed=4)
     spec = FuturesStressSpec(table, settings, SEVERITY, 12, 1, 1)
     first = run_futures_stress(spec)
     assert run_futures_stress(spec) == first
@@ -113,7 +115,8 @@ def test_every_plan_of_a_book_passes_the_guards_of_a_step(scenario: FuturesScena
     path = stressed_path(random_path(1, 30, 0.03), SETTINGS, scenario, FuturesSeverity())
     settings = SETTINGS
     if scenario is FuturesScenario.CRASH_RALLY:
-        path, settings = crash_and_rally(random_table(1, 40, ("BTC",)), 1), long_btc(30_000)
+        path = crash_and_rally(random_table(1, 40, ("BTC",)), 1)
+        settings = long_btc(30_000)
     agent = simulate_book(path, settings).agent_book
     assert agent.fills
     assert {why for why, _ in agent.refusal_counts} & {guard.name for guard in GUARDS} == set()

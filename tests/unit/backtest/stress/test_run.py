@@ -82,10 +82,8 @@ def test_pieces__of_any_size_and_order_find_the_same(tested_stress: StressResult
 
 def test_seed__finds_the_same_and_more_paths_begin_alike(tested_stress: StressResult) -> None:
     stress_spec = wish(paths=10)
-    stress_result, other = (
-        run_stress_test(WANTED, TABLE, DEEP, stress_spec),
-        run_stress_test(WANTED, TABLE, replace(DEEP, seed=1), stress_spec),
-    )
+    stress_result = run_stress_test(WANTED, TABLE, DEEP, stress_spec)
+    other = run_stress_test(WANTED, TABLE, replace(DEEP, seed=1), stress_spec)
     assert stress_result.cases[0].path_metrics == tested_stress.cases[0].path_metrics[:10]
     assert stress_result.cases[1].path_metrics == tested_stress.cases[1].path_metrics[:10]
     assert stress_result.cases[2] == tested_stress.cases[2]
@@ -99,7 +97,8 @@ def test_the_kernel_measures_what_the_live_step_measures() -> None:
         table = random_table(7, 30, volatility=0.05)
         setting = kernel_setting_or_reason(spec, DEEP)
         assert not isinstance(setting, str)
-        mine, step = measure_by_kernel(spec, setting, table, 10_000.0), simulate(spec, table, DEEP)
+        mine = measure_by_kernel(spec, setting, table, 10_000.0)
+        step = simulate(spec, table, DEEP)
         assert mine.rebalance_count == len(step.rebalances) >= 2
         assert mine.loss == pytest.approx(1 - step.equity[-1] / step.equity[0], abs=1e-6)
         assert mine.drawdown == pytest.approx(max_drawdown(step.equity), abs=1e-6)
@@ -114,7 +113,8 @@ def test_kernel__follows_the_tracking_rule_as_the_live_step() -> None:
     table = random_table(7, 60, volatility=0.05)
     setting = kernel_setting_or_reason(spec, DEEP)
     assert not isinstance(setting, str)
-    by_kernel, step = measure_by_kernel(spec, setting, table, 10_000.0), simulate(spec, table, DEEP)
+    by_kernel = measure_by_kernel(spec, setting, table, 10_000.0)
+    step = simulate(spec, table, DEEP)
     assert by_kernel.rebalance_count == len(step.rebalances) >= 5
     assert by_kernel.loss == pytest.approx(1 - step.equity[-1] / step.equity[0], abs=1e-4)
     assert by_kernel.turnover == pytest.approx(float(step.turnover_ratio), rel=0.03)
@@ -190,7 +190,8 @@ def test_figures_of_a_case_are_those_of_its_paths(tested_stress: StressResult) -
 
 def test_results__are_returns_and_end_values_with_their_worst(tested_stress: StressResult) -> None:
     case: StressCase = tested_stress.cases[0]
-    distribution, losses = outcome_distributions(case.metric_values("loss"), 2_000), case.metric_values("loss")
+    distribution = outcome_distributions(case.metric_values("loss"), 2_000)
+    losses = case.metric_values("loss")
     assert float(distribution["return"]["worst"]) == pytest.approx(-losses.max(), abs=1e-6)
     assert float(distribution["return"]["expected_shortfall"]) == pytest.approx(-expected_shortfall(losses), abs=1e-6)
     assert float(distribution["return"]["quantiles"]["5%"]) == pytest.approx(-np.quantile(losses, 0.95), abs=1e-6)
@@ -222,7 +223,8 @@ def test_report__shows_every_case_and_how_to_repeat_it(tested_stress: StressResu
 
 
 def test_how_long_it_takes_is_known_before_it_begins() -> None:
-    few, many = estimate_s(wish(), WANTED, DEEP), estimate_s(wish(paths=20_000, step_paths=100, bars=1_000), WANTED, DEEP)
+    few = estimate_s(wish(), WANTED, DEEP)
+    many = estimate_s(wish(paths=20_000, step_paths=100, bars=1_000), WANTED, DEEP)
     assert few < 2 < 100 < many
     timed = make_spec({"BTC": 5_000, "USD": 5_000}, Every(HOUR_S), "USD")
     assert estimate_s(wish(), timed, DEEP) > estimate_s(wish(), WANTED, DEEP)

@@ -108,7 +108,8 @@ def test_thin_pools__refuse_a_least_trade_beyond_the_impact_limit() -> None:
 
 
 def test_stop_loss__sells_all_once_in_a_crash_and_buys_nothing_back() -> None:
-    table, spec = hourly(BTC=[100.0] * BARS), halves()
+    table = hourly(BTC=[100.0] * BARS)
+    spec = halves()
     coin = spec.portfolio.assets[0].token.address
     stopped = replace(spec.portfolio, orders=OrdersConfig((OrderTerms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
     stressed = simulation_under(SpotScenario.CRASH, replace(spec, portfolio=stopped), table)

@@ -115,7 +115,8 @@ def test_no_other_amount_saves_more_after_its_cost(data: st.DataObject) -> None:
 
 
 def test_assets_without_a_price_stay() -> None:
-    shares, end_shares = np.array([0.5, 0.2, 0.3]), np.zeros(3)
+    shares = np.array([0.5, 0.2, 0.3])
+    end_shares = np.zeros(3)
     risk = np.diag([1.0, 1.0, 0.0])
     free = np.zeros(3)
     targets = np.array([0.3, 0.4, 0.3])
@@ -151,7 +152,8 @@ def test_losses__are_costs_and_active_returns_of_holdings(data: st.DataObject, s
 
 
 def test_later_prices_do_not_change_the_rule_before_them() -> None:
-    table, other = days(120), days(120, seed=2)
+    table = days(120)
+    other = days(120, seed=2)
     changed = replace(table, closes=np.vstack([table.closes[:60], other.closes[60:]]))
     spec = rule_spec(table)
     settings = SimulationSettings(Fraction(10**9), 1_000, Fraction(10_000))
@@ -186,7 +188,8 @@ def test_configured_volatilities_count_as_in_the_step() -> None:
     tokens = [asset.token.address for asset in spec.portfolio.assets]
     risky = replace(rule.risk, cost_bps=Fraction(3, 2), volatilities_bps=((tokens[0], 20_000),))
     own = replace(spec, policy=replace(spec.policy, trigger=NoTradeZone(risky)))
-    by_class, by_owner = kernel_rule(spec, rule, costs), kernel_rule(own, rule, costs)
+    by_class = kernel_rule(spec, rule, costs)
+    by_owner = kernel_rule(own, rule, costs)
     assert by_owner.triggers != by_class.triggers
     banded = replace(spec, policy=replace(spec.policy, trigger=Threshold(500, None)))
     assert by_owner == kernel_rule(banded, NoTradeZone(replace(risky, cost_bps=rule.risk.cost_bps)), costs)

@@ -48,7 +48,8 @@ def test_least_loss__wins_by_costs_and_tracking_error() -> None:
     losses = [tune_result.loss(index) for index in range(len(tune_result.choices))]
     assert tune_result.scores.tolist() == pytest.approx([-loss.total for loss in losses])
     assert tune_result.best_index == int(np.argmin([loss.total for loss in losses]))
-    run, years = tune_result.run_results[tune_result.best_index], tune_result.years
+    run = tune_result.run_results[tune_result.best_index]
+    years = tune_result.years
     tracking_error = np.sqrt(run.active_variance_by_mark[-1] / years)
     assert losses[tune_result.best_index].drift == pytest.approx(RISK_AVERSION / 2 * tracking_error**2)
     assert losses[tune_result.best_index].costs == pytest.approx(run.cost_share_by_mark[-1] / years)
@@ -66,7 +67,8 @@ def test_least_loss__wins_by_costs_and_tracking_error() -> None:
 
 def test_kernel_and_full_step_lose_the_same() -> None:
     tune_spec = search(walks(3, 48), band="8%rel", destination="target,halfway", tracking="normal", objective=Objective.TRACKING)
-    quick, whole = tune_result_of(tune_spec), tune_result_of(replace(tune_spec, uses_full_step=True))
+    quick = tune_result_of(tune_spec)
+    whole = tune_result_of(replace(tune_spec, uses_full_step=True))
     assert dict(quick.run_counts_by_engine) == {"kernel": 4}
     assert dict(whole.run_counts_by_engine) == {"full": 4}
     for index in range(3):
@@ -217,7 +219,8 @@ def test_tax_is_a_cost_of_the_period_that_owes_it() -> None:
 
 def test_a_search_for_the_least_loss_goes_on_where_it_stopped(tmp_path: Path) -> None:
     tune_spec = search(walks(1, 80), **GRID)  # type: ignore[arg-type]  # fields of a search
-    first, again = tune_result_of(tune_spec, tmp_path), tune_result_of(tune_spec, tmp_path)
+    first = tune_result_of(tune_spec, tmp_path)
+    again = tune_result_of(tune_spec, tmp_path)
     assert again.resumed_run_count == len(first.choices) + 1
     assert again.scores.tolist() == first.scores.tolist()
     assert again.verdict == first.verdict

@@ -119,7 +119,8 @@ def test_what_is_judged_otherwise_needs_no_run_again(tune_spec: TuneSpec, tmp_pa
 
 def test_last_quarter_seen_for_another_setting__is_reported(tune_spec: TuneSpec, tmp_path: Path) -> None:
     tune_spec = replace(tune_spec, table=walks(7, 80))
-    first, again = tune_result_of(tune_spec, tmp_path), tune_result_of(tune_spec, tmp_path)
+    first = tune_result_of(tune_spec, tmp_path)
+    again = tune_result_of(tune_spec, tmp_path)
     assert (first.judged_setting_count, first.verdict) == (1, again.verdict)
     other = tune_result_of(replace(tune_spec, objective=Objective.SHARPE), tmp_path)
     assert other.best_index != first.best_index

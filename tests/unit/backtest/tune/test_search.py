@@ -216,7 +216,8 @@ def test_heat_map__has_each_setting_and_its_fall_to_neighbours() -> None:
 
 def test_kernel_and_full_step_find_the_same() -> None:
     tune_spec = search(walks(3, 24), band="8%rel", destination="target,halfway")
-    quick, whole = tune_result_of(tune_spec), tune_result_of(replace(tune_spec, uses_full_step=True))
+    quick = tune_result_of(tune_spec)
+    whole = tune_result_of(replace(tune_spec, uses_full_step=True))
     assert dict(quick.run_counts_by_engine) == {"kernel": 3}
     assert dict(whole.run_counts_by_engine) == {"full": 3}
     assert sum(run_result.rebalance_count for run_result in quick.run_results) >= 2
@@ -237,7 +238,8 @@ def test_setting_unknown_to_the_kernel__takes_the_full_step() -> None:
     tune_result = tune_result_of(tune_spec)
     assert dict(tune_result.run_counts_by_engine) == {"kernel": 1, "full": 1}
     plain = tune_result_of(search(tune_spec.table, band="25%rel"))
-    fixed, chosen = plain.run_results[0], tune_result.run_results[0]
+    fixed = plain.run_results[0]
+    chosen = tune_result.run_results[0]
     assert chosen.value_by_mark[2] == pytest.approx(fixed.value_by_mark[2], rel=1e-5)  # nothing is known yet: the targets count
     assert chosen.value_by_mark[-1] != pytest.approx(fixed.value_by_mark[-1], rel=1e-4)
     last = tune_result.last_quarter_results[0].value_by_mark  # of three bars, after six more in which the allocator looked at prices
@@ -321,11 +323,9 @@ def test_report__says_the_verdict_and_draws_each_setting() -> None:
 
 def test_search__repeats_its_report_and_another_seed_differs() -> None:
     tune_spec = search(walks(10, 200))
-    tune_result, same, other = (
-        tune_result_of(tune_spec),
-        tune_result_of(tune_spec),
-        tune_result_of(replace(tune_spec, settings=replace(FAIR, seed=1))),
-    )
+    tune_result = tune_result_of(tune_spec)
+    same = tune_result_of(tune_spec)
+    other = tune_result_of(replace(tune_spec, settings=replace(FAIR, seed=1)))
     assert report(tune_page(tune_result)) == report(tune_page(same))
     assert tune_document(tune_result) == tune_document(same)
     means, lows = zip(

@@ -26,7 +26,8 @@ PER_YEAR = 250
 
 def test_the_deflated_sharpe_ratio_is_that_of_the_papers_example() -> None:
     # Bailey & López de Prado 2014, "A numerical example": annualised SR 2.5 over 1,250 days, the trials' annualised variance 1/2.
-    sharpe, variance = 2.5 / sqrt(PER_YEAR), 0.5 / PER_YEAR
+    sharpe = 2.5 / sqrt(PER_YEAR)
+    variance = 0.5 / PER_YEAR
     threshold = expected_maximum(variance, 100)
     assert threshold == pytest.approx(0.1132, abs=5e-5)
     assert probabilistic_sharpe(sharpe, threshold, 1_250, -3, 10) == pytest.approx(0.9004, abs=5e-5)
@@ -61,7 +62,8 @@ def test_deflated_ratio__has_the_moments_of_its_own_returns() -> None:
     from scipy.stats import norm  # slow to import
 
     returns = np.random.default_rng(10).exponential(0.01, (60, 4)) - 0.0095
-    scores, own = objective_scores(returns, Objective.SHARPE), (returns[:, 2] - returns[:, 2].mean()) / returns[:, 2].std()
+    scores = objective_scores(returns, Objective.SHARPE)
+    own = (returns[:, 2] - returns[:, 2].mean()) / returns[:, 2].std()
     deflated = deflated_sharpe(returns, 2)
     assert deflated is not None
     assert deflated.threshold == pytest.approx(expected_maximum(sum((scores - scores.mean()) ** 2) / 3, 4))
@@ -144,7 +146,8 @@ def chained(chance: np.random.Generator, n: int, rho: float) -> np.ndarray:
 
 @pytest.mark.parametrize("rho", [0.3, 0.6])
 def test_the_block_length_is_near_the_one_that_theory_gives(rho: float) -> None:
-    chance, n = np.random.default_rng(5), 4_000
+    chance = np.random.default_rng(5)
+    n = 4_000
     theory = (2 * rho / (1 - rho**2)) ** (2 / 3) * n ** (1 / 3)  # Σ|k|ρ^|k| = 2ρ/(1-ρ)², Σρ^|k| = (1+ρ)/(1-ρ)
     assert np.median([block_length(chained(chance, n, rho)) for _ in range(15)]) == pytest.approx(theory, rel=0.25)
     assert np.median([block_length(chance.normal(0, 1, n)) for _ in range(15)]) < theory / 2
@@ -152,7 +155,8 @@ def test_the_block_length_is_near_the_one_that_theory_gives(rho: float) -> None:
 
 
 def test_later_correlation__counts_in_the_block_length() -> None:
-    chance, n = np.random.default_rng(13), 4_000
+    chance = np.random.default_rng(13)
+    n = 4_000
     steps = [chance.normal(0, 1, n + 4) for _ in range(15)]
     # R(0) = 2 and R(4) = 1 alone: Σ|k|R = 8, ΣR = 4.
     assert np.median([block_length(step[4:] + step[:-4]) for step in steps]) == pytest.approx(
@@ -162,8 +166,10 @@ def test_later_correlation__counts_in_the_block_length() -> None:
 
 def test_resampled_means_spread_as_the_closed_form_says() -> None:
     # Politis & Romano 1994, lemma 1: var = (R(0) + 2 Σ b(i) R(i)) / n, b(i) = (1 - i/n)(1-p)^i + (i/n)(1-p)^(n-i).
-    values, block = chained(np.random.default_rng(6), 120, 0.5), 6.0
-    n, p = len(values), 1 / block
+    values = chained(np.random.default_rng(6), 120, 0.5)
+    block = 6.0
+    n = len(values)
+    p = 1 / block
     centred = values - values.mean()
     lag = [float(centred[: n - i] @ centred[i:]) / n for i in range(n)]
     shares_kept = [(1 - i / n) * (1 - p) ** i + i / n * (1 - p) ** (n - i) for i in range(n)]
@@ -186,7 +192,8 @@ def test_block_lengths_are_near_those_of_arch() -> None:
 def test_resampled_means_are_distributed_as_those_of_arch() -> None:
     from arch.bootstrap import StationaryBootstrap  # slow to import
 
-    values, ends = chained(np.random.default_rng(3), 500, 0.6), [0.01, 0.025, 0.5, 0.975, 0.99]
+    values = chained(np.random.default_rng(3), 500, 0.6)
+    ends = [0.01, 0.025, 0.5, 0.975, 0.99]
     peer = StationaryBootstrap(12, values, seed=2).apply(np.mean, 10_000)[:, 0]
     own = resampled_means(values, 12.0, 10_000, 1)
     assert own.std() == pytest.approx(peer.std(), rel=0.03)
@@ -204,7 +211,8 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
 
 def over_hold(chance: np.random.Generator, days: int, runs: int) -> np.ndarray:
     """Log returns of 40, 30 and 30 % brought back every day, less those of holding them, over walks of two prices that go nowhere."""
-    shares, drift = np.array([0.4, 0.3, 0.3]), -(0.04**2) / 2
+    shares = np.array([0.4, 0.3, 0.3])
+    drift = -(0.04**2) / 2
     grown = np.concatenate([np.exp(chance.normal(drift, 0.04, (runs, days, 2))), np.ones((runs, days, 1))], axis=2)
     log_growth = np.log(np.cumprod(grown, axis=1) @ shares)
     return np.log(grown @ shares) - np.diff(log_growth, axis=1, prepend=0.0)

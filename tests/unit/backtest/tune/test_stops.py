@@ -20,7 +20,8 @@ from agent.model import PORTFOLIO_SUBJECT, AllocationMethod, Every, OrderKind, O
 from tests.support.backtests import DAY_S, TERMS, WALKING, daily, grid_of, search, tune_result_of, walks
 
 pytest.importorskip("numba")
-LOSS_20, TRAILING_20 = StopLevel(OrderKind.STOP_LOSS, 2_000), StopLevel(OrderKind.TRAILING_STOP, 2_000)
+LOSS_20 = StopLevel(OrderKind.STOP_LOSS, 2_000)
+TRAILING_20 = StopLevel(OrderKind.TRAILING_STOP, 2_000)
 
 
 def with_stops(table: PriceTable, stop: str, band: str = "15%rel", **changes: object) -> TuneSpec:
@@ -91,7 +92,8 @@ def test_run__stop_sells_its_asset_and_stays_out(stop: StopLevel, closes: list[f
 
 def test_search__without_stops_is_the_same_with_the_option() -> None:
     table = walks(7, 40)
-    plain, beside = tune_result_of(search(table, "10%rel")), tune_result_of(with_stops(table, "30%", "10%rel"))
+    plain = tune_result_of(search(table, "10%rel"))
+    beside = tune_result_of(with_stops(table, "30%", "10%rel"))
     assert beside.run_results[0].value_by_mark == pytest.approx(plain.run_results[0].value_by_mark, rel=1e-12)
     assert plain.stamp["grid"] != beside.stamp["grid"]
 

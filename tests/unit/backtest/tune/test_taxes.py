@@ -84,7 +84,8 @@ def test_run__owes_the_tax_of_the_lots_of_its_ledger(method: LotMethod) -> None:
 def test_search__prefers_fewer_sales_when_they_are_taxed() -> None:
     """Swings of 30 % make a narrow band best before tax; half of each gain lost, it is dearer than a wide one."""
     tune_spec = search(swinging(48), "2%rel,60%rel")
-    gross, net = tune_result_of(taxed(tune_spec, 0)), tune_result_of(taxed(tune_spec, 9_900))
+    gross = tune_result_of(taxed(tune_spec, 0))
+    net = tune_result_of(taxed(tune_spec, 9_900))
     assert net.gross_scores.tolist() == pytest.approx(gross.scores.tolist(), abs=2e-2)
     assert (net.scores <= net.gross_scores + 1e-12).all()
     assert (net.scores < net.gross_scores).any()
@@ -101,7 +102,8 @@ def test_search__prefers_fewer_sales_when_they_are_taxed() -> None:
 @pytest.mark.slow
 def test_search__judges_the_last_quarter_net_of_tax() -> None:
     tune_spec = search(swinging(40), "5%rel")
-    gross, net = tune_result_of(replace(taxed(tune_spec, 0), uses_full_step=True)), tune_result_of(taxed(tune_spec, 5_000))
+    gross = tune_result_of(replace(taxed(tune_spec, 0), uses_full_step=True))
+    net = tune_result_of(taxed(tune_spec, 5_000))
     owed = net.last_quarter_results[0].tax_by_mark
     assert owed[-1] > 0
     assert gross.last_quarter_results[0].value_by_mark == pytest.approx(net.last_quarter_results[0].value_by_mark)
@@ -110,7 +112,8 @@ def test_search__judges_the_last_quarter_net_of_tax() -> None:
 
 def test_search__resumes_with_its_taxes_alone(tmp_path: Path) -> None:
     tune_spec = taxed(search(walks(22, 40), "5%rel"), 2_500)
-    first, again = tune_result_of(tune_spec, tmp_path / "out"), tune_result_of(tune_spec, tmp_path / "out")
+    first = tune_result_of(tune_spec, tmp_path / "out")
+    again = tune_result_of(tune_spec, tmp_path / "out")
     assert again.scores.tolist() == first.scores.tolist()
     assert again.run_results[0].tax_by_mark.tolist() == first.run_results[0].tax_by_mark.tolist()
     with pytest.raises(ConfigError, match="the portfolio or the market"):

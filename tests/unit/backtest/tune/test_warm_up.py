@@ -17,13 +17,15 @@ pytest.importorskip("numba")
 
 
 def test_all_figures_of_a_run_begin_with_its_first_mark() -> None:
-    table, choice = walks(3, 24), PolicyChoice(Every(7 * DAY_S))
+    table = walks(3, 24)
+    choice = PolicyChoice(Every(7 * DAY_S))
     spec = make_spec(WALKING, Every(7 * DAY_S), "USD", interval_s=table.interval_s)
     whole = simulate(spec_for_choice(spec, choice, TERMS, DAY_S), table, FAIR)
     assert [rebalance.bar for rebalance in whole.rebalances] == [1, 8, 15, 22]
     job = TuneJob(table, spec, FAIR, (choice,), tuple(range(8, 24)), TERMS, uses_full_step=True)
     warm = job.run(job.chunks()[0])[0]
-    grown, scale = float(whole.equity[-1] / whole.equity[8]), 10**whole.decimals
+    grown = float(whole.equity[-1] / whole.equity[8])
+    scale = 10**whole.decimals
     assert (warm.final_value, warm.value_by_mark[0]) == pytest.approx((10_000 * grown, 10_000))
     assert warm.value_by_mark[-1] == pytest.approx(warm.final_value)
     assert warm.rebalance_count == 2  # at 15 and 22: the first value is that after the trades of bar 8

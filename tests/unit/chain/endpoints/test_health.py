@@ -33,7 +33,8 @@ def test_failures__lower_the_score_and_fade_by_halves(clock: FakeClock) -> None:
 
 
 def test_of_two_that_always_answer_the_faster_scores_more(clock: FakeClock) -> None:
-    fast, slow = EndpointHealth(clock), EndpointHealth(clock)
+    fast = EndpointHealth(clock)
+    slow = EndpointHealth(clock)
     for _ in range(5):
         fast.record_success(0.05)
         slow.record_success(2.0)
@@ -96,7 +97,8 @@ def test_a_success_does_not_shorten_a_wait_that_was_asked_for(clock: FakeClock) 
 
 
 def test_outvoted_endpoint__comes_last_and_is_used_all_the_same(clock: FakeClock) -> None:
-    liar, honest = EndpointHealth(clock), EndpointHealth(clock)
+    liar = EndpointHealth(clock)
+    honest = EndpointHealth(clock)
     for health in (liar, honest):
         health.record_success(0.1)
     for _ in range(10):

@@ -30,7 +30,8 @@ def pool_state(*heights: tuple[str, int], minimum: int = 2) -> tuple[int, bool, 
     return height, not check_heights(panel, newest, height, NOW_S), [endpoint.health.circuit for endpoint in panel.endpoints]
 
 
-GOOD, LAGS = Circuit.CLOSED, Circuit.LAGGING
+GOOD = Circuit.CLOSED
+LAGS = Circuit.LAGGING
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,8 @@ def test_who_has_caught_up_is_in_service_again() -> None:
 )
 def test_a_newer_header_counts_only_if_there_was_time_to_mine_it(age_s: int, ahead: int, interval_s: int, level: bool) -> None:
     """One operator can make up a header and all before it; that the others' block is old, it cannot (T32)."""
-    height, window = 1_000, 32
+    height = 1_000
+    window = 32
 
     def block(params: list[object]) -> dict[str, object]:
         number = int(str(params[0]), 16)

@@ -146,7 +146,8 @@ def test_a_bug_is_no_trouble_of_an_endpoint() -> None:
 
 
 def test_the_healthiest_come_first() -> None:
-    good, liar = node("good"), node("liar")
+    good = node("good")
+    liar = node("liar")
     liar.health.blame("differs in a receipt")
     assert EndpointPool([liar, good], 1).ranked_endpoints == [good, liar]
 

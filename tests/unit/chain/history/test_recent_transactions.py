@@ -72,7 +72,8 @@ def test_a_node_that_leaves_a_transaction_out_cannot_tell() -> None:
 def test_operators_must_tell_the_same() -> None:
     honest = {number: {"logs": SWAP} for number in RECENT}
     lying = {**honest, RECENT[1]: {"logs": []}}
-    head, nonce = Node(sent=honest).head, len(honest)
+    head = Node(sent=honest).head
+    nonce = len(honest)
     both = EndpointPool([Node("a", sent=honest), Node("b", sent=honest)], 2)
     assert len(recent_transactions(both, WALLET, head, nonce).transactions) == len(RECENT)
     with raises_code(Retryable, "quorum"):

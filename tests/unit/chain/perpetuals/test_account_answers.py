@@ -12,7 +12,8 @@ from agent.chain.perpetuals import UNKNOWN_INDEX_S, PerpMarketRef, PerpScope, pe
 from agent.model.futures import MarginAccount
 from tests.support.builders import address, token
 
-WAD, USD = 10**18, 10**6
+WAD = 10**18
+USD = 10**6
 COLLATERAL = token("USDC", 6)
 MARKET = PerpMarketRef(address("base"), "WETH", address("weth"), address("aggregator"))
 SCOPE = PerpScope(

@@ -16,7 +16,8 @@ from agent.model import LpMissingPosition, LpV2Position, LpV3Position
 from tests.support import lp_worlds
 from tests.support.builders import OWNER, address
 
-FACTORY, POOL = address("factory"), address("pool")
+FACTORY = address("factory")
+POOL = address("pool")
 PLACE = PositionRange(POOL, 3_000, -600, 1_200)
 V2 = PositionRef(lp_worlds.confirmed_position(lp_worlds.v2()), FACTORY)
 V3 = PositionRef(lp_worlds.confirmed_position(lp_worlds.v3()), FACTORY, PLACE)

@@ -100,14 +100,16 @@ def test_short_mean__of_a_pool_that_is_not_pinned_does_not_count() -> None:
 
 
 def test_short_mean__of_a_thin_pool_hardly_counts_by_a_deep_one() -> None:
-    deep, thin = v3_pool(WETH, USDC, PRICE, depth=20_000_000), v3_pool(WETH, USDC, PRICE, depth=20_000, name="thin")
+    deep = v3_pool(WETH, USDC, PRICE, depth=20_000_000)
+    thin = v3_pool(WETH, USDC, PRICE, depth=20_000, name="thin")
     assert off_bps(priced_step(with_short_mean(deep, 0), with_short_mean(thin, 2_000)))[1] < 4
 
 
 def test_short_mean__counts_by_the_liquidity_of_its_own_window() -> None:
     """Liquidity that left ten minutes ago is still in the long mean."""
     pools = [v3_pool(WETH, USDC, PRICE, depth=20_000_000, name=name) for name in ("stays", "left")]
-    stays, pools_left = with_short_mean(pools[0], 0), with_short_mean(pools[1], 140)
+    stays = with_short_mean(pools[0], 0)
+    pools_left = with_short_mean(pools[1], 140)
     assert pools_left.short_mean is not None
     thin = replace(pools_left, short_mean=replace(pools_left.short_mean, liquidity=pools_left.liquidity // 1_000))
     assert off_bps(priced_step(stays, pools_left))[1] > 60
@@ -253,7 +255,8 @@ def test_short_mean__is_asked_of_pools_that_keep_observations(reader: V3Reader |
     state = pool_id if isinstance(reader, V4Reader) else address("pool")
     ref = PoolRef(state, "venue", reader, token0, token1, 500, 10)
     scope = SnapshotScope(address("wallet"), (), (), (ref,), (), (), 1_800, 100)
-    before, after = snapshot_questions(scope), snapshot_questions(replace(scope, short_window_s=WINDOW_S))
+    before = snapshot_questions(scope)
+    after = snapshot_questions(replace(scope, short_window_s=WINDOW_S))
     added = [question.item for question in after if question not in before]
     calldata = bytes.fromhex("883bdbfd") + b"".join(uint_word(word) for word in (32, 2, WINDOW_S, 0))
     assert [(item.target, item.calldata) for item in added if isinstance(item, CallItem)] == [(state, calldata)] * pool_state

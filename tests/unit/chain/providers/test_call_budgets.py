@@ -76,21 +76,24 @@ def provider_with(node: Served, budget: FakeBudget, slept: list[float]) -> Endpo
 
 
 def test_a_read_waits_and_counts_each_call_of_its_batch(node: Served) -> None:
-    budget, slept = FakeBudget(BURST_S + 0.25), list[float]()
+    budget = FakeBudget(BURST_S + 0.25)
+    slept = list[float]()
     provider_with(node, budget, slept).batch([("eth_blockNumber", [])] * 3)
     assert budget.taken == [3]
     assert slept == [pytest.approx(0.25)]
 
 
 def test_a_transaction_takes_its_turn_and_does_not_wait(node: Served) -> None:
-    budget, slept = FakeBudget(60.0), list[float]()
+    budget = FakeBudget(60.0)
+    slept = list[float]()
     provider_with(node, budget, slept).batch([("eth_sendRawTransaction", ["0x00"])])
     assert budget.taken == [1]
     assert slept == []
 
 
 def test_a_transaction_beside_a_read_does_not_wait(node: Served) -> None:
-    budget, slept = FakeBudget(60.0), list[float]()
+    budget = FakeBudget(60.0)
+    slept = list[float]()
     provider_with(node, budget, slept).batch([("eth_blockNumber", []), ("eth_sendRawTransaction", ["0x00"])])
     assert slept == []
 

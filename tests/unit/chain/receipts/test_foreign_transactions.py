@@ -29,7 +29,9 @@ from tests.support.signing import ROUTER, STRANGER, WALLET
 from tests.support.text import raises_code
 
 HASH, OTHER, SAFE_TX = ("0x" + pair * 32 for pair in ("ab", "cd", "5a"))
-MINED_AT, NONCE, HEAD = 137, 7, 1_000
+MINED_AT = 137
+NONCE = 7
+HEAD = 1_000
 
 
 def chain(operator: str, mined_at: int = MINED_AT, **changes: Any) -> ScriptedTransport:

@@ -12,7 +12,8 @@ from agent.units import NATIVE
 
 WALLET, REBALANCER, MANAGER, WETH, USDC, HOOK = ("0x" + byte * 20 for byte in ("11", "22", "33", "44", "55", "66"))
 TX_HASH = "0x" + "ab" * 32
-SOLD, BOUGHT = 10 * 10**18, 30_000 * 10**6
+SOLD = 10 * 10**18
+BOUGHT = 30_000 * 10**6
 
 
 def word(number: int) -> str:

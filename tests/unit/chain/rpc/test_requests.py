@@ -259,7 +259,8 @@ def test_reads_end_in_the_error_when_every_try_fails() -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_short_wait_that_is_asked_for_is_waited_for(status: int) -> None:
-    failures_left, pauses = iter(range(1)), list[float]()
+    failures_left = iter(range(1))
+    pauses = list[float]()
     busy = Reply(b"", status=status, headers={"Retry-After": "2"})
     with serve(lambda request: busy if next(failures_left, None) is not None else good()(request)) as server:
         assert transport(server.url, attempts=3, sleep=pauses.append).batch(BLOCK_NUMBER) == ["0x1"]

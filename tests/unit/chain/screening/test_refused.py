@@ -23,7 +23,8 @@ from tests.support.text import raises_code
 
 RAW = 10**18
 GOOD = b"".join(w.to_bytes(32, "big") for w in (RAW, 10 * RAW, RAW, 9 * RAW, 2, RAW, 0, 2, 2, 10 * RAW, 0, 0))
-BUSY, BROKEN = RpcFault(-32005, "limit exceeded"), RpcFault(-32000, "internal error")
+BUSY = RpcFault(-32005, "limit exceeded")
+BROKEN = RpcFault(-32000, "internal error")
 TRUE = f"0x{1:064x}"
 SCREEN = own_artifact("TokenScreen").bytecode
 
@@ -97,7 +98,8 @@ def test_a_node_beyond_its_limits_is_not_asked_again(answers: list[RpcFault | No
 
 def sale_into_an_empty_pool() -> tuple[StepInput, tuple[TokenMove, ...]]:
     """A step with two pools of WETH and USDC, one in quarantine for USDC, and the transfers of a sale of WETH in the other."""
-    weth, usdc = token("WETH"), token("USDC")
+    weth = token("WETH")
+    usdc = token("USDC")
     buyer, lender = (v2_pool(weth, usdc, 2_000, name=name) for name in ("buyer", "lender"))
     step = step_input({"WETH": 5_000, "USDC": 5_000}, pools=[buyer, lender])
     failed = ScreenedToken(usdc.address, TokenFinding.CLEAN, "", ScreenSubject.POOL, (FailedPool(lender.contract, "no money"),))

@@ -153,7 +153,8 @@ def test_a_call_failed_only_if_it_ran(answer: object, outcome: TransferOutcome |
     assert transfer_outcome(answer) is outcome
 
 
-NOT_LENT, NOTHING_HELD = replace(FAIR, status=1), replace(FAIR, status=2)
+NOT_LENT = replace(FAIR, status=1)
+NOTHING_HELD = replace(FAIR, status=2)
 OTHER_POOL = v2_pool(WETH, token("DAI"), 20, 50_000)
 POOL_SUBJECT = ScreenSubject.POOL
 
@@ -200,7 +201,8 @@ def test_a_token_that_its_only_pool_did_not_lend_is_named(by_pool: TransferOutco
         assert (screened.finding, screened.subject) == (F.BLOCKLISTED if by_pool is T.FAILED else F.UNKNOWN, POOL_SUBJECT)
 
 
-PAID, UNPAID = checked(POOL, CallRole.PAYEE, T.TRUE), checked(POOL, CallRole.PAYEE, T.FAILED)
+PAID = checked(POOL, CallRole.PAYEE, T.TRUE)
+UNPAID = checked(POOL, CallRole.PAYEE, T.FAILED)
 POOL_FAULTS: dict[str, tuple[TrialRecord, list[TestedCall], TransferOutcome, str]] = {
     "no-money": (NOTHING_HELD, [UNPAID], T.FAILED, "the pool cannot send 1000 base units of it"),
     "too-little-money": (FAIR, [UNPAID], T.FAILED, "the pool cannot send 1000 base units of it"),
@@ -367,7 +369,8 @@ def test_each_transfer_must_work(role: CallRole, outcome: TransferOutcome) -> No
     assert not TokenTests(WETH.address, (trial(),), (checked(POOL, role, outcome),)).all_passed
 
 
-R, A = CallRole.RESET, CallRole.APPROVAL
+R = CallRole.RESET
+A = CallRole.APPROVAL
 APPROVALS: dict[str, tuple[list[tuple[CallRole, TransferOutcome]], TokenFinding | None]] = {
     "none-needed": ([], None),
     "from-zero": ([(A, T.TRUE)], None),
@@ -456,7 +459,8 @@ def step_holding(raw: int) -> StepInput:
 
 
 def test_single_calls_stay_within_the_balance_and_the_allowance() -> None:
-    step, move = step_holding(400), replace(MOVE, payee=ROUTER, spender=ROUTER)
+    step = step_holding(400)
+    move = replace(MOVE, payee=ROUTER, spender=ROUTER)
     allowances = (Allowance(WETH.address, ROUTER, 300), Allowance(USDC.address, ROUTER, 9), Allowance(WETH.address, address("x"), 8))
     step = replace(step, snapshot=replace(step.snapshot, allowances=allowances))
 
@@ -502,7 +506,8 @@ class FakeControlsNode(ScriptedTransport):
 @pytest.mark.parametrize(("held_raw", "tried_raw"), [(1, 1), (999, 999), (1_000, 1_000), (1_001, 1_000)])
 def test_controls__wallet_sends_what_it_or_the_pool_holds(held_raw: int, tried_raw: int) -> None:
     """With more than it holds, or is asked for, a sound wallet would be named as the one that cannot send."""
-    step, node = step_holding(held_raw), FakeControlsNode()
+    step = step_holding(held_raw)
+    node = FakeControlsNode()
     step = replace(step, snapshot=replace(step.snapshot, pools=(POOL,)))
     tests = TokenTests(WETH.address, (PoolTrial(replace(MOVE, spender=ROUTER), FAIR),), ())
     controls = read_controls(node, step.snapshot, tests, "latest")
@@ -531,7 +536,8 @@ def test_controls__pool_pays_the_largest_of_its_payments() -> None:
 
 
 def test_controls__every_other_pool_is_tried_with_a_hundredth() -> None:
-    node, step = FakeControlsNode(), step_holding(400)
+    node = FakeControlsNode()
+    step = step_holding(400)
     others = [v2_pool(WETH, USDC, 10, 50_000, name=f"other {number}") for number in range(21)]
     tiny = replace(others[0], reserve0=99, reserve1=99)
     step = replace(step, snapshot=replace(step.snapshot, pools=(POOL, tiny, *others[1:])))

@@ -118,7 +118,8 @@ def test_screen__each_pool_of_a_token_lends_it_once() -> None:
 
 
 def test_screen__reads_all_but_the_past_balance_at_the_block() -> None:
-    node, step = FakeNode(), step_input({"WETH": 5_000, "USDC": 5_000})
+    node = FakeNode()
+    step = step_input({"WETH": 5_000, "USDC": 5_000})
     step = with_snapshot(step, head=replace(step.snapshot.head, number=1_000))
     screened(node, step=step)
     blocks = [params[1] for _, params in node.requests[0]]

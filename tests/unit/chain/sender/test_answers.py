@@ -113,7 +113,8 @@ def test_a_receipt_tells_the_erc20_transfers_and_no_other_event() -> None:
 
 
 def test_receipt__says_which_positions_were_minted_and_grew() -> None:
-    manager, word = "0x" + "22" * 20, "0x" + bytes(12).hex()
+    manager = "0x" + "22" * 20
+    word = "0x" + bytes(12).hex()
     minted = {"address": manager, "topics": [TRANSFER_TOPIC, word + "00" * 20, word + WALLET[2:], f"0x{7:064x}"], "data": "0x"}
     moved = {"address": manager, "topics": [TRANSFER_TOPIC, word + ROUTER[2:], word + WALLET[2:], f"0x{8:064x}"], "data": "0x"}
     data = "0x" + "".join(f"{number:064x}" for number in (10**20, 5, 6))

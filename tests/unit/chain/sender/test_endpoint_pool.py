@@ -231,7 +231,8 @@ def test_used_nonce__is_ours_with_our_receipt_else_a_stranger_s() -> None:
 
 
 def test_with_a_private_endpoint_the_public_ones_get_nothing() -> None:
-    public, private = [node("a"), node("b")], node("relay")
+    public = [node("a"), node("b")]
+    private = node("relay")
     sender(*public, submit=private).send(SIGNED)
     assert private.asked == ["eth_sendRawTransaction"]
     for failure in (DOWN, EndpointOverloaded("busy", retry_after_s=9), RpcFault(-32603, "internal")):

@@ -11,7 +11,8 @@ from agent.units import Token
 from tests.support.builders import address
 from tests.support.fakes.transport import ScriptedTransport
 
-A, B = address("a"), address("b")
+A = address("a")
+B = address("b")
 
 
 def symbol(text: str, *, offset: int = 32, length: int | None = None) -> bytes:

@@ -23,7 +23,10 @@ from agent.chain.tokens import (
 from tests.support.builders import address
 from tests.support.fakes.transport import ScriptedTransport
 
-TOKEN, PLACE, OTHER, BEACON = address("a proxy"), address("a place"), address("another"), address("a beacon")
+TOKEN = address("a proxy")
+PLACE = address("a place")
+OTHER = address("another")
+BEACON = address("a beacon")
 BY_SLOT = ProxyRef(TOKEN, IMPLEMENTATION_SLOTS[0], None, PLACE)
 BY_BEACON = ProxyRef(TOKEN, BEACON_SLOT, BEACON, PLACE)
 BY_ITSELF = ProxyRef(TOKEN, None, TOKEN, PLACE)

@@ -78,7 +78,8 @@ def values_of(network: Network) -> dict[str, str]:
 
 def faults(network: Network) -> list[str]:
     """Keys whose value no package states, or another one, beyond what is listed above."""
-    published, recorded_values = RECORD["values"][network.name], []
+    published = RECORD["values"][network.name]
+    recorded_values = []
     for key, value in values_of(network).items():
         if key not in CHOICES and set(published.get(key, {})) != {value} and (network.name, key) not in DISPUTED:
             recorded_values.append(f"{network.name} {key}: {value}, published {published.get(key)}")
@@ -129,7 +130,8 @@ def test_the_page_states_how_many_values_two_packages_agree_on() -> None:
             if key not in CHOICES:
                 sources = RECORD["values"][network.name].get(key, {}).get(value, [])
                 counts.append(sum(any(source.startswith(f"{package}/") for source in sources) for package in PACKAGES))
-    twice, never = sum(count > 1 for count in counts), counts.count(0)
+    twice = sum(count > 1 for count in counts)
+    never = counts.count(0)
     assert f"{len(counts)} values: {twice} by two packages or more, {never} by none" in PAGE.read_text(encoding="utf-8")
 
 
@@ -182,7 +184,8 @@ def test_preset__has_tradable_venues_and_ours_apart() -> None:
         name: tuple([venue["kind"] for venue in venues] for venues in (preset.venues, preset.untraded_venues))
         for name, preset in PRESETS.items()
     }
-    with_pairs, native = {"ethereum", "unichain"}, ["uniswap_v4", "uniswap_v4_native"]
+    with_pairs = {"ethereum", "unichain"}
+    native = ["uniswap_v4", "uniswap_v4_native"]
     assert kinds == {
         name: (["uniswap_v2", "uniswap_v3"], native)
         if name in with_pairs

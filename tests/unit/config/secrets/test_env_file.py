@@ -41,7 +41,8 @@ def _own_environment() -> Iterator[None]:
 
 def beside(folder: Path, content: str, mode: int = 0o600) -> Path:
     """A config with a .env beside it."""
-    path, env = folder / "trimtab.toml", folder / ".env"
+    path = folder / "trimtab.toml"
+    env = folder / ".env"
     path.write_text(config_text())
     path.chmod(0o600)
     env.write_text(content)
@@ -144,7 +145,8 @@ ALERTS = '[[alerts.targets]]\nname = "phone"\nurl_env = "HOOK"\n[alerts]'
 
 def values_of(loaded: LoadedConfig) -> dict[str, object]:
     """What the tables of a config give for each kind of variable; None for one that is not set."""
-    config, opinions = loaded.config, loaded.config.second_opinions
+    config = loaded.config
+    opinions = loaded.config.second_opinions
     assert opinions is not None
     readers: dict[str, Callable[[], object]] = {
         "endpoint": config.chain.rpc[0].read_url,

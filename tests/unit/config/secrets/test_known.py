@@ -61,7 +61,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def config_with(folder: Path, variable: str, secret: str, monkeypatch: pytest.MonkeyPatch, *, in_environment: bool) -> Path:
     """A config that names every kind of secret; one of them is set."""
-    path, env_file = folder / "trimtab.toml", folder / ".env"
+    path = folder / "trimtab.toml"
+    env_file = folder / ".env"
     futures_text = HYPERLIQUID.replace('url = "http://127.0.0.1:1"', 'url_env = "VENUE"')
     file_text = config_text(
         ('keystore = "wallet.json"', 'key_env = "MY_KEY"'),

@@ -118,7 +118,8 @@ def test_the_keys_declared_for_mypy_are_those_of_the_model() -> None:
 
 @pytest.mark.parametrize("guard", [guard for guard in GUARDS if guard.name in LIMITS], ids=lambda guard: guard.name)
 def test_a_guard_reads_the_limit_of_its_own_name(guard: Guard[Any]) -> None:
-    bare, own = with_limits(step_input(), **dict.fromkeys(Limits.__slots__)), LIMITS[guard.name].field_name
+    bare = with_limits(step_input(), **dict.fromkeys(Limits.__slots__))
+    own = LIMITS[guard.name].field_name
     assert guard.read_limit(bare) is None
     assert guard.read_limit(with_limits(bare, **{own: 1})) == 1
 

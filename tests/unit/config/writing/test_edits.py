@@ -138,7 +138,8 @@ def target_tables(*sets: str, text: str = TEXT) -> list[dict[str, object]]:
     return targets
 
 
-MAIL, PHONE = "alerts.targets.mail.url_env=TRIMTAB_MAIL", 'alerts.targets.my.phone.url_env="P"'
+MAIL = "alerts.targets.mail.url_env=TRIMTAB_MAIL"
+PHONE = 'alerts.targets.my.phone.url_env="P"'
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ GAS_VALUE = Fraction(GAS_WEI * 2_000 * DOLLAR, COIN)
 WEI_VALUE = Fraction(2_000 * DOLLAR, COIN)
 STRANGER = builders.address("a stranger's token")
 WBTC = builders.token("WBTC")
-WETH_FEED, USDC_FEED = builders.feed_address("WETH"), builders.feed_address("USDC")
+WETH_FEED = builders.feed_address("WETH")
+USDC_FEED = builders.feed_address("USDC")
 Log = dict[str, Any]
 
 

@@ -15,7 +15,9 @@ from agent.ports import Approval
 from agent.store.journal import IntentStore
 from tests.support.builders import address, step_input, token, with_history, with_snapshot
 
-LINK, WETH, ROUTER = token("LINK").address, token("WETH").address, address("router")
+LINK = token("LINK").address
+WETH = token("WETH").address
+ROUTER = address("router")
 TRADE = None
 """Terms of a transaction that is no approval."""
 Terms = tuple[str, str, int] | None

@@ -348,7 +348,8 @@ def test_set_to_zero__only_a_refusal_by_the_token_is_final(
     assert failure.is_by_token is is_by_token
 
 
-RESET, AMOUNT = BOTH[0], replace(BOTH[0], raw=7)
+RESET = BOTH[0]
+AMOUNT = replace(BOTH[0], raw=7)
 
 
 def test_reset__amount_is_approved_if_the_token_refuses_zero(worlds: Callable[[], StoppableWorld]) -> None:
@@ -396,7 +397,8 @@ def test_set_to_zero__all_that_succeed_are_no_failures(worlds: Callable[[], Stop
 
 
 def test_set_to_zero_deducts_its_gas_before_the_next(worlds: Callable[[], StoppableWorld]) -> None:
-    world, coins = worlds(), []
+    world = worlds()
+    coins = []
     approve = world.approval_transaction
 
     def approve_noted(step: StepInput, approval: Approval) -> PreparedTransaction:

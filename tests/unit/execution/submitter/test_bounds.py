@@ -106,7 +106,8 @@ def test_a_data_fee_one_wei_above_the_granted_one_is_refused(tmp_path: Path) -> 
 
 def mined_with(setup: Bench, gas_price_wei: int) -> Callable[[], object]:
     """Return a look for the mined transaction of a setup, whose receipt has this gas price."""
-    setup.chain.gas_used, setup.chain.gas_price_wei = 100_000, gas_price_wei
+    setup.chain.gas_used = 100_000
+    setup.chain.gas_price_wei = gas_price_wei
     return setup.run
 
 

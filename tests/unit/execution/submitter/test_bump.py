@@ -137,7 +137,8 @@ def test_bump_waits_while_paused(tmp_path: Path, paused: bool | None) -> None:
 
 def test_bump_that_a_node_refuses_is_bumped_again(tmp_path: Path) -> None:
     setup = patient(tmp_path)
-    send, refused = setup.chain.send, []
+    send = setup.chain.send
+    refused = []
 
     def underpriced(signed) -> None:
         if len(setup.chain.sent) == 1 and not refused:
@@ -204,7 +205,8 @@ def test_process_killed_while_replacing_ends_the_nonce_once(tmp_path: Path, turn
         if turn == "cancel":
             setup.chain.simulation = "Too little received"
 
-    setup.on_event, setup.clock.each = die, turned
+    setup.on_event = die
+    setup.clock.each = turned
 
     with pytest.raises(Killed):
         setup.run()

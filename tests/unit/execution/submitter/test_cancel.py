@@ -219,7 +219,8 @@ def test_forgotten_cancel_goes_out_again_at_a_hard_pause(tmp_path: Path, driftin
 
     assert states(setup) == [("swap", "broadcast"), ("cancel", "broadcast")]
     setup.chain.pool.clear()
-    setup.chain.automine, setup.signer.drifting = True, drifting
+    setup.chain.automine = True
+    setup.signer.drifting = drifting
     setup.hard = False
     setup.executor().cancel_pending("soft pause")
     assert len(setup.chain.sent) == 2

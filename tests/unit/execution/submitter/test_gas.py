@@ -30,7 +30,8 @@ def test_bumps_leave_room_for_a_cancel_below_the_ceiling(tmp_path: Path) -> None
         setup.run()
     intents = list(reversed(setup.store.journal.intents()))
     kinds = [intent.kind for intent in intents]
-    bumps, cancels = kinds.count(IntentKind.SWAP), kinds.count(IntentKind.CANCEL)
+    bumps = kinds.count(IntentKind.SWAP)
+    cancels = kinds.count(IntentKind.CANCEL)
     assert kinds == [IntentKind.SWAP] * bumps + [IntentKind.CANCEL] * cancels
     assert bumps > 2
     assert cancels >= RESERVED_BUMPS

@@ -21,7 +21,9 @@ CALMED = 1 if WHOLE else 10
 def test_nonce_ends_exactly_once_in_every_order_of_acts(tmp_path: Path, depth: int, least: int) -> None:
     walk = Walk(tmp_path)
     first = walk.start()
-    keys, edge, acts = {walk.key(first)}, [first], 0
+    keys = {walk.key(first)}
+    edge = [first]
+    acts = 0
     for _ in range(depth):
         next_edge: list[World] = []
         for world in edge:

@@ -149,7 +149,8 @@ def test_hard_pause_leaves_a_foreign_transaction_to_a_person(tmp_path: Path) -> 
 def test_proposal_mined_in_its_last_second_is_settled(tmp_path: Path) -> None:
     """The block that has it comes while the chain is asked; the next one is after the deadline."""
     setup, owner, executor = proposed(tmp_path)
-    head, nonces = setup.chain.head, setup.chain.nonces
+    head = setup.chain.head
+    nonces = setup.chain.nonces
     requests: list[str] = []
 
     def between() -> None:
@@ -167,7 +168,8 @@ def test_proposal_mined_in_its_last_second_is_settled(tmp_path: Path) -> None:
         requests.append("nonces")
         return nonces(of)
 
-    setup.chain.head, setup.chain.nonces = asking_head, asking_nonces
+    setup.chain.head = asking_head
+    setup.chain.nonces = asking_nonces
 
     (ended,) = executor.reconcile()
 

@@ -304,7 +304,8 @@ def test_repeated_receipt_moves_nothing(tmp_path: Path) -> None:
     setup = bench(tmp_path, confirmations=2)
 
     assert setup.run().state is S.MINED
-    block_hash, answers = setup.chain.block_hash, iter([None])
+    block_hash = setup.chain.block_hash
+    answers = iter([None])
     setup.chain.block_hash = lambda number: next(answers, block_hash(number))
     setup.clock.each = lambda: setup.chain.blocks.append({})
     (intent,) = setup.executor().reconcile()
@@ -353,7 +354,8 @@ def test_unknown_height_is_asked_for_again(tmp_path: Path) -> None:
     settle_swap(setup)
     bury(setup, 3)
     setup.chain.reorg(3)
-    block_hash, answers = setup.chain.block_hash, iter([None])
+    block_hash = setup.chain.block_hash
+    answers = iter([None])
     setup.chain.block_hash = lambda number: next(answers, block_hash(number))
     executor = setup.executor()
 

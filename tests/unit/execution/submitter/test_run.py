@@ -253,7 +253,8 @@ def test_run_after_a_reorged_nonce_ends_its_wait_early(tmp_path: Path) -> None:
     with raises_code(Retryable, "reorg", "nonce 1"):
         setup.run(1)
     assert len(setup.chain.blocks) < REORG_WATCH_BLOCKS
-    setup.on_event, setup.chain.automine = None, True
+    setup.on_event = None
+    setup.chain.automine = True
     setup.executor().reconcile()
     assert [(intent.tx.nonce, intent.state) for intent in setup.store.journal.intents()] == [(1, S.FINAL), (0, S.FINAL)]
     assert setup.chain.sent[0] == first == setup.chain.sent[2]

@@ -116,7 +116,8 @@ def test_a_used_budget_holds_futures_says_so_and_lets_spot_go_on(used: int) -> N
 
 @pytest.mark.parametrize("margin_account", [OVER, book(1_300, 10 * E18, index=Fraction(2_300))], ids=["required by the index", "emergency"])
 def test_what_the_index_or_an_emergency_demands_is_not_cut(margin_account: MarginAccount) -> None:
-    fresh, used = planned(step_of(margin_account)), planned(step_of(margin_account, **spent(10**6)))
+    fresh = planned(step_of(margin_account))
+    used = planned(step_of(margin_account, **spent(10**6)))
     assert planned_futures(fresh) is not None
     assert planned_futures(used) is not None
     assert planned_futures(used).orders == planned_futures(fresh).orders

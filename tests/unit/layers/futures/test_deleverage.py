@@ -60,7 +60,8 @@ def test_deleverage__cuts_every_position_by_the_same_share() -> None:
 
 @given(st.integers(1, 15_000), st.integers(-900, 900).filter(bool), st.integers(0, 60_000), st.integers(0, 500))
 def test_no_leverage_above_the_requested_is_left(eth: int, btc: int, bps: int, slippage_bps: int) -> None:
-    account_before, goal = book(eth, btc, 20_000), Fraction(bps, 10_000)
+    account_before = book(eth, btc, 20_000)
+    goal = Fraction(bps, 10_000)
     after = account_before
     for name, size in deleverage_sizes(account_before, goal, BOTH, slippage_bps).items():
         after = margin.with_trade(after, name, size, _worst_quote(after, name, size, slippage_bps))

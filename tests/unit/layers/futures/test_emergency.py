@@ -202,7 +202,8 @@ def test_emergency__may_use_the_native_floor_for_its_own_gas() -> None:
 
 MANY = failures.MAX_REVERTS_IN_ROW + 5
 MINUTE_S = failures.FIRST_WAIT_S
-COSTLY, FREE = 0, MANY
+COSTLY = 0
+FREE = MANY
 """Rejections among the failures that cost no gas."""
 
 
@@ -358,7 +359,8 @@ def test_the_record_of_a_hedge_follows_what_was_filled(tmp_path: Path) -> None:
 
 # --- Nothing is opened for a while after an emergency.
 
-HOUR_S, DAY_S = 3_600, 86_400
+HOUR_S = 3_600
+DAY_S = 86_400
 SAFE = book(10_000)
 """Closed, after the price came back."""
 
@@ -381,7 +383,8 @@ def test_nothing_is_opened_within_the_cooldown_of_an_emergency(since_s: int, ope
 def test_the_cooldown_of_an_emergency_holds_no_reduction_back() -> None:
     for margin_account in (OVER, NEAR):
         cooled = with_futures_limits(step_of(margin_account, last_emergency_s=NOW_S - 60), emergency_cooldown_s=DAY_S)
-        plan, free = propose_rebalance(cooled).plan, propose_rebalance(step_of(margin_account)).plan
+        plan = propose_rebalance(cooled).plan
+        free = propose_rebalance(step_of(margin_account)).plan
         assert plan is not None
         assert free is not None
         assert planned_futures(plan) is not None

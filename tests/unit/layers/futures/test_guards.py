@@ -31,7 +31,8 @@ from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY, LIMITS, OVER, 
 from tests.support.plans import evidence, verdict
 from tests.support.transactions import OTHER
 
-USDC, WETH = token("USDC").address, token("WETH").address
+USDC = token("USDC").address
+WETH = token("WETH").address
 UNIT = 10**6
 BUY = PerpOrder("ETH", E18, PerpOrderKind.MARKET, 2_020 * E18, is_reduce_only=False)
 """Opens 2,000 of ETH at its bound of 1 %."""

@@ -51,7 +51,10 @@ from tests.support.perpetuals.accounts import E18
 from tests.support.perpetuals.steps import FUTURES_POLICY, LIMITS, book, step_of
 from tests.support.plans import evidence
 
-USDC, VAULT, KEY, OTHER = token("USDC").address, "0x" + "7" * 40, "0x" + "6" * 40, "0x" + "5" * 40
+USDC = token("USDC").address
+VAULT = "0x" + "7" * 40
+KEY = "0x" + "6" * 40
+OTHER = "0x" + "5" * 40
 UNIT = 10**6
 DAY = {"top_up_value_24h": Fraction(3_000 * UNIT)}
 
@@ -61,7 +64,9 @@ def in_usdc(margin_account: MarginAccount) -> MarginAccount:
     return replace(margin_account, collateral_unit_raw=10**12)
 
 
-OVER, CALM, EMPTY = in_usdc(book(10_000, 20 * E18)), in_usdc(book(10_000, 5 * E18)), in_usdc(book(10_000))
+OVER = in_usdc(book(10_000, 20 * E18))
+CALM = in_usdc(book(10_000, 5 * E18))
+EMPTY = in_usdc(book(10_000))
 """4x, 1x and nothing, where 3x is allowed."""
 
 
@@ -224,7 +229,8 @@ def test_a_delegate_says_that_it_moves_no_margin() -> None:
 
 def test_other_account_s_margin__counts_in_its_owner_alone() -> None:
     """A delegate trades for the account; whose money it is, of that portfolio it is a part."""
-    own, foreign = step_of(CALM, policy()), step_of(CALM, policy(account=OTHER))
+    own = step_of(CALM, policy())
+    foreign = step_of(CALM, policy(account=OTHER))
     mine, theirs = (drift.raw_at(MARGIN_PLACE) for step in (own, foreign) for drift in decide(step).drifts if drift.token == USDC)
     assert mine == margin.value_in_collateral_raw(CALM) > 0 == theirs
     assert sum(drift.value for drift in decide(own).drifts) - sum(drift.value for drift in decide(foreign).drifts) == mine

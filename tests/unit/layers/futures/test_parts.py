@@ -83,7 +83,8 @@ def test_a_limit_of_the_whole_wallet_holds_back_both(margin_account: MarginAccou
 
 
 def test_without_futures_a_refusal_is_evaluated_once() -> None:
-    step, evaluated = narrow(with_policy(step_of(EMPTY, SKEWED), None)), list[StepInput]()
+    step = narrow(with_policy(step_of(EMPTY, SKEWED), None))
+    evaluated = list[StepInput]()
 
     def propose(step: StepInput) -> Proposal:
         evaluated.append(step)

@@ -200,7 +200,8 @@ def test_the_margin_document_plans_what_the_step_may_deposit(top_up_bps: int | N
 
 
 def test_collateral_of_an_uncertain_balance_is_not_deposited() -> None:
-    step, usdc = step_of(OVER), token("USDC").address
+    step = step_of(OVER)
+    usdc = token("USDC").address
     assert spendable_collateral_raw(step.snapshot, step.portfolio, step.limits, usdc) > 0
     doubtful = with_snapshot(step, unreadable_items=(UnreadableItem("balance", usdc, "differs"),))
     assert spendable_collateral_raw(doubtful.snapshot, doubtful.portfolio, doubtful.limits, usdc) == 0
@@ -331,7 +332,8 @@ def test_orders_to_targets_leave_no_goals() -> None:
 
 def test_order_note__has_six_places_and_stays_within_the_bound() -> None:
     step = step_of(EMPTY)
-    size, bound = E18 + 1_234_567_890_123, 3_000 * E18 + 1
+    size = E18 + 1_234_567_890_123
+    bound = 3_000 * E18 + 1
     buy = PerpOrder("ETH", size, PerpOrderKind.MARKET, bound, is_reduce_only=False)
     sell = PerpOrder("ETH", -size, PerpOrderKind.MARKET, bound, is_reduce_only=True)
     assert order_note(step.snapshot, buy).startswith("open futures: buy 1.000001 ETH for at most 3000.000001 ")

@@ -78,7 +78,8 @@ def test_emergency__counts_the_stale_market_at_its_mark() -> None:
 
 
 def test_emergency__goes_on_until_fresh_markets_are_closed() -> None:
-    account_now, ticks = two_market_account(2_900, 5 * E18, E18), 0
+    account_now = two_market_account(2_900, 5 * E18, E18)
+    ticks = 0
     while account_now.size_raw("ETH") and ticks < 20:
         plan = propose_rebalance(step_of(account_now, HALVES)).plan
         if plan is None or planned_futures(plan) is None:

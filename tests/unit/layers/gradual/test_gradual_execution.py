@@ -145,7 +145,8 @@ def test_part_of_a_goal__moves_every_edge_by_that_part() -> None:
         decision_result = decide(replace(changed_step, limits=replace(changed_step.limits, min_trade=None)))
         assert isinstance(decision_result.decision, Rebalance)
         third = partial_goal(decision_result.drifts, decision_result.decision.goal, Fraction(1, 3))
-        whole, part = corrections(decision_result.drifts, decision_result.decision.goal), corrections(decision_result.drifts, third)
+        whole = corrections(decision_result.drifts, decision_result.decision.goal)
+        part = corrections(decision_result.drifts, third)
         assert {token: lack / 3 for token, lack in whole.items()} == part
         assert partial_goal(decision_result.drifts, decision_result.decision.goal, Fraction(1)) == decision_result.decision.goal
 
@@ -344,7 +345,8 @@ def test_a_slice_that_is_tried_out_uses_up_balance_and_allowance() -> None:
     plan = proposals.propose_rebalance(step).plan
     assert plan is not None
     [leg] = plan.legs
-    router, allowed = step.execution.router, leg.amount_in_raw + 7
+    router = step.execution.router
+    allowed = leg.amount_in_raw + 7
     rows = ((WETH.address, router, allowed), (USDC.address, router, 9), (WETH.address, OWNER, allowed))
     allowances = tuple(Allowance(*row) for row in rows)
     after = _step_after_plan(with_snapshot(step, allowances=allowances), plan).snapshot
@@ -385,8 +387,10 @@ def test_slice_and_wait__vary_by_their_own_jitter_both_ways(ppm: int, share: Fra
     execution = replace(campaign.execution, pace=pace)
     assert jitter_factor(ppm, 2_000) == 1 + share / 5
     even = SliceDraw((MILLION - 1) // 2, (MILLION - 1) // 2)
-    sized, waited = replace(even, size_ppm=ppm), replace(even, wait_ppm=ppm)
-    mean, wait_s = mean_slice_value(execution), mean_interval_s(pace, execution.rounds)
+    sized = replace(even, size_ppm=ppm)
+    waited = replace(even, wait_ppm=ppm)
+    mean = mean_slice_value(execution)
+    wait_s = mean_interval_s(pace, execution.rounds)
     assert slice_value(execution, sized) == mean * (1 + share / 5)
     assert slice_wait_s(execution, waited) == wait_s * (2 + share) / 2
     assert abs(slice_value(execution, waited) / mean - 1) < Fraction(1, 10**6)

@@ -48,7 +48,9 @@ class Wander:
 
 def wander(step: StepInput, dice: random.Random, moves: Moves, looks: int = 60) -> Wander:
     """Looks every ten minutes at targets and a market that `moves` changes before each; remembers as the store does."""
-    done, under, spent = Wander(), None, None
+    done = Wander()
+    under = None
+    spent = None
     until_s = None
     for look in range(looks):
         step = moves(step, look)

@@ -68,10 +68,12 @@ CAMPAIGN = GradualExecution(
 def drawn(seed: int, rounds: int) -> list[SliceDraw]:
     """What the engine writes down for so many rounds."""
     chance = random.Random(seed).random
-    journal, readers = RecordingJournal([]), cast(StepReaders, SimpleNamespace(chance=chance))
+    journal = RecordingJournal([])
+    readers = cast(StepReaders, SimpleNamespace(chance=chance))
     for number in range(rounds):
         under = ExecutionProgress("c", CAMPAIGN, number, Fraction(0), Fraction(0), 0, SliceDraw(0, 0))
-        state, due = GradualState(under), GradualResult(ExecutionSlice(number + 1, Fraction(1), Fraction(1)))
+        state = GradualState(under)
+        due = GradualResult(ExecutionSlice(number + 1, Fraction(1), Fraction(1)))
         step = SimpleNamespace(layer=lambda _, state=state: state, snapshot=SimpleNamespace(head=SimpleNamespace(timestamp_s=0)))
         decided: Any = SimpleNamespace(order="", layer=lambda _, due=due: due)
         record_slice(
@@ -84,7 +86,8 @@ def drawn(seed: int, rounds: int) -> list[SliceDraw]:
 
 def observed_bins(draws: Sequence[SliceDraw]) -> list[Seen]:
     """What a perfect observer makes of them: the bin of each size within its bounds, and of each wait."""
-    jitter, late = Fraction(PACE.size_jitter_bps, 10_000), Fraction(PACE.time_jitter_bps, 10_000)
+    jitter = Fraction(PACE.size_jitter_bps, 10_000)
+    late = Fraction(PACE.time_jitter_bps, 10_000)
     mean_s = mean_interval_s(PACE, CAMPAIGN.rounds)
     values = []
     for draw in draws:

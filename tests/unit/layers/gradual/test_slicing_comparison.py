@@ -86,7 +86,8 @@ def test_slices_without_waiting__are_the_root_of_impact_over_gas() -> None:
 def test_a_pool_that_does_not_come_back_is_done_in_one_round() -> None:
     """The way there is the same in pieces, and each piece costs gas of its own."""
     slicing_comparison = pacing(large(recovery_s=28 * 86_400, waiting_bps_hour=Fraction(0)))
-    option, six = slicing_comparison.options[0], slicing_comparison.options[-1]
+    option = slicing_comparison.options[0]
+    six = slicing_comparison.options[-1]
     assert slicing_comparison.chosen_count == 1
     assert abs((six.impact + six.skew) - (option.impact + option.skew)) < option.impact / 50
     assert six.gas > 5 * option.gas
@@ -108,7 +109,8 @@ def chosen(**change: object) -> int:
     ],
 )
 def test_each_price_moves_the_number_of_rounds_its_own_way(change: dict[str, object], more: bool) -> None:
-    usual, other = chosen(), chosen(**change)
+    usual = chosen()
+    other = chosen(**change)
     assert 1 < usual < 8
     assert other > usual if more else other < usual
 

@@ -38,7 +38,8 @@ from tests.support.transactions import OTHER, START_S, WALLET
 
 WETH, WBTC, USDC = (token(symbol).address for symbol in ("WETH", "WBTC", "USDC"))
 THREE = {"WETH": 3_400, "WBTC": 3_300, "USDC": 3_300}
-TOKEN_A, TOKEN_B = "0x" + "Aa" * 20, "0x" + "Bb" * 20
+TOKEN_A = "0x" + "Aa" * 20
+TOKEN_B = "0x" + "Bb" * 20
 
 
 def overweight(age_s: int | None, *tokens: str) -> StepInput:
@@ -183,7 +184,8 @@ def test_exits_stops_and_manual_swaps_do_not_wait() -> None:
 
 
 def test_guard__refuses_a_plan_that_sells_early() -> None:
-    step, free = overweight(3_600), overweight(DAY_S)
+    step = overweight(3_600)
+    free = overweight(DAY_S)
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
     plan = planner.plan(step, decision)
@@ -194,7 +196,9 @@ def test_guard__refuses_a_plan_that_sells_early() -> None:
 
 
 def test_an_exit_in_name_that_buys_another_asset_is_refused() -> None:
-    weth, wbtc, usdc = token("WETH"), token("WBTC"), token("USDC")
+    weth = token("WETH")
+    wbtc = token("WBTC")
+    usdc = token("USDC")
     pools = (v2_pool(weth, usdc, 2_000), v2_pool(wbtc, usdc, 60_000), v2_pool(wbtc, weth, 30))
     step = step_after_purchase(step_input(THREE, {"WETH": 5_000, "WBTC": 1_700, "USDC": 3_300}, pools=pools), 3_600, WETH)
     decision = decide(step).decision

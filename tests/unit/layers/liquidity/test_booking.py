@@ -92,7 +92,8 @@ def gas_value(step: StepInput) -> Fraction:
 
 
 def withdraw(position: LpV3Position, liquidity: int) -> Withdraw:
-    amounts, fees = exact.principal(position, liquidity), exact.uncollected_fees(position)
+    amounts = exact.principal(position, liquidity)
+    fees = exact.uncollected_fees(position)
     return Withdraw(
         "uniswap_v3", position.manager, 42, POOL, TOKEN0, TOKEN1, liquidity, amounts, amounts, fees, 1, "test", position.liquidity
     )

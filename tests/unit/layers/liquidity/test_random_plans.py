@@ -40,7 +40,8 @@ class PlannedCase:
 @st.composite
 def anything(draw: st.DrawFn) -> PlannedCase:
     pushed = draw(pushes)
-    v3, v2 = v3_at(pushed), v2_at(pushed)
+    v3 = v3_at(pushed)
+    v2 = v2_at(pushed)
     places: list[LpV2Position | LpV3Position] = [paired(draw(st.sampled_from([0, 40, 700, 9_000])), v2)]
     for number in range(draw(st.integers(0, 2))):
         low = draw(st.integers(500, 4_000))
@@ -95,11 +96,13 @@ def test_every_guard_lets_every_plan_pass_but_for_gas_money(case: PlannedCase) -
 def test_limits__hold_after_a_plan_or_all_that_could_go_has_gone(case: PlannedCase) -> None:
     if case.plan is None:
         return
-    before, layer = book(case.step).exposure(), build_guard_case(case.step, case.plan, evidence(case.step, case.plan)).layer_answers
+    before = book(case.step).exposure()
+    layer = build_guard_case(case.step, case.plan, evidence(case.step, case.plan)).layer_answers
     assert isinstance(layer, LiquidityCase)
     lp = layer.replay
     assert lp.fault is None
-    limits, after = liquidity_limits(case.step.limits), lp.book_after.exposure()
+    limits = liquidity_limits(case.step.limits)
+    after = lp.book_after.exposure()
     if before.is_within(limits):
         assert after.is_within(limits)
         if after.loss > before.loss and limits.loss is not None:
@@ -143,7 +146,8 @@ def test_reserves_stay_and_minimums_are_ours_not_the_pools(case: PlannedCase) ->
         if isinstance(action, Provide):
             assert all(raw <= most for raw, most in zip(action.amounts_raw, action.desired_raw, strict=True))
             assert action.liquidity > 0
-        ratio, pool = now.reference_price(action), next(p for p in case.step.snapshot.pools if p.address == action.pool)
+        ratio = now.reference_price(action)
+        pool = next(p for p in case.step.snapshot.pools if p.address == action.pool)
         price = Fraction(pool.reserve1, pool.reserve0) if hasattr(pool, "reserve0") else Fraction(pool.sqrt_price_x96**2, 2**192)
         limit = case.step.limits.oracle_deviation_bps
         assert slippage.is_within_band(price, ratio, (limit or 0) + (case.step.limits.slippage_bps or 0))
@@ -173,7 +177,9 @@ def acted_once(step: StepInput, plan: Plan, number: int) -> StepInput:
 @given(anything())
 def test_actions_one_by_one__come_to_an_end(case: PlannedCase) -> None:
     """As the engine does it: the first action of each plan, then everything anew; and then a step of its own, which must rest."""
-    step, plan, count = case.step, case.plan, 0
+    step = case.step
+    plan = case.plan
+    count = 0
     while plan is not None:
         count += 1
         assert count <= 12, "it goes round in circles"

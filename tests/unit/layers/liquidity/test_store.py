@@ -216,7 +216,8 @@ def test_wallet__counts_as_scanned_once_recorded_even_if_empty(store: Store) -> 
 
 
 def test_minted_position__is_booked_though_others_opened_after_it(store: Store) -> None:
-    token, head = TOKENS[0], at(10)
+    token = TOKENS[0]
+    head = at(10)
     assert store.ledger.open_places(head.snapshot, {("adopted", token): (5, None)}) == (("adopted", token),)
     store.journal.advance(mined_action(store, MINT, receipt_with(MINTED)), IntentState.FINAL, START_S)
     [own] = store.positions.changes()

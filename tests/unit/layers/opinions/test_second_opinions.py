@@ -33,7 +33,8 @@ from tests.support.text import mentions
 from tests.support.tokens import USDC, WETH
 
 SALE = Sale(WETH.address, USDC.address, 10**18)
-BASE, KEY = 8453, "a secret key"
+BASE = 8453
+KEY = "a secret key"
 Lie = Callable[[dict[str, Any]], bytes | None]
 
 
@@ -43,7 +44,8 @@ class Aggregators:
     def __init__(self) -> None:
         self.paid: dict[str, int] = {}
         self.asked: list[tuple[str, dict[str, Any], dict[str, str]]] = []
-        self.status, self.pause_s = 200, 0.0
+        self.status = 200
+        self.pause_s = 0.0
         self.lie: Lie = lambda _: None
 
     def zero_x(self, ask: dict[str, Any]) -> dict[str, Any]:
@@ -221,10 +223,12 @@ def test_slow_server__is_waited_for_no_longer_than_the_limit(aggregators: Aggreg
 
 
 def test_collected_routes__count_for_the_token_bought() -> None:
-    wbtc, dai = token("WBTC"), token("DAI")
+    wbtc = token("WBTC")
+    dai = token("DAI")
     pools = [v2_pool(WETH, USDC, 3_000), v2_pool(wbtc, USDC, 60_000), v2_pool(USDC, dai, 1)]
     step = step_input({"WETH": 2_500, "WBTC": 2_500, "USDC": 2_500, "DAI": 2_500}, pools=pools)
-    sold_raw, tenth = raw(1, WETH), raw("0.1", wbtc)
+    sold_raw = raw(1, WETH)
+    tenth = raw("0.1", wbtc)
     plan = plan_of(
         step,
         [

@@ -92,7 +92,8 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
     for old, new in changes:
         futures = futures.replace(old, new, 1)
     config = config_file(tmp_path, "trend", futures)
-    market, file = api.MarketOptions("10bps", "1000000000", "10000"), first_days(tmp_path, 50)
+    market = api.MarketOptions("10bps", "1000000000", "10000")
+    file = first_days(tmp_path, 50)
     portfolio = api.PortfolioOptions(config, "", "", "", "", "", "", ("BTC=WBTC,ETH=WETH",), "")
     backtest_futures = api.backtest_futures(file, api.FuturesBookOptions("", margin="5000", config=config), market, portfolio)
     assert isinstance(backtest_futures, SimulationResult)
@@ -110,7 +111,8 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
 @pytest.mark.slow
 def test_an_example_runs_over_the_sample(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, runs: int) -> None:
     install_examples(monkeypatch, tmp_path / "installed")
-    config, file = config_file(tmp_path, name), first_days(tmp_path)
+    config = config_file(tmp_path, name)
+    file = first_days(tmp_path)
     portfolio = api.PortfolioOptions(config, "", "", "", "", "", "", ("BTC=WBTC,ETH=WETH",), "")
     documents = [api.backtest(file, api.MarketOptions("10bps", "1000000000", "10000"), portfolio) for _ in range(runs)]
     assert len(documents[0].rebalances) > 3

@@ -57,9 +57,11 @@ from tests.support.stores import store_fixture
 from tests.support.text import mentions
 from tests.support.tokens import USDC, WETH
 
-UP, DOWN = {"WETH": 8_000, "USDC": 2_000}, {"WETH": 2_000, "USDC": 8_000}
+UP = {"WETH": 8_000, "USDC": 2_000}
+DOWN = {"WETH": 2_000, "USDC": 8_000}
 TWO = split(strategy("up", 6_000, UP), strategy("down", 4_000, DOWN))
-POOL, HOME = address("some pool"), address("home")
+POOL = address("some pool")
+HOME = address("home")
 NEW = StrategyLedger()
 
 
@@ -79,7 +81,8 @@ def swap(changes: dict[str, Fraction | int | str], name: str = "t1", kind: Inten
     """A mined transaction that moved so many whole coins of each token into (+) or out of (-) the wallet."""
     moved = []
     for symbol, coins in changes.items():
-        coin, amount = token(symbol), Fraction(coins)
+        coin = token(symbol)
+        amount = Fraction(coins)
         ends = (POOL, OWNER) if amount > 0 else (OWNER, POOL)
         moved.append(Transfer(coin.address, *ends, raw(abs(amount), coin)))
     receipt = Receipt(f"0x{name}", 1, 1_000, "0xb", 1, gas_wei, tuple(moved))

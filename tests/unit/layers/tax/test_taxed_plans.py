@@ -28,8 +28,10 @@ from tests.support.gradual_execution import PACE
 from tests.support.plans import approved, evidence
 from tests.support.text import mentions, raises_code, raises_field
 
-WETH, USDC = builders.token("WETH").address, builders.token("USDC").address
-DOLLAR, ETH = 10**6, 10**18
+WETH = builders.token("WETH").address
+USDC = builders.token("USDC").address
+DOLLAR = 10**6
+ETH = 10**18
 
 
 def overweight(limit: int | None, realised: int = 0, cost: int = 1_000, method: LotMethod = LotMethod.FIFO) -> StepInput:
@@ -65,7 +67,8 @@ def test_a_plan_tells_what_it_realises() -> None:
 
 def test_the_years_limit_trims_what_gains_and_says_so() -> None:
     step = overweight(300)
-    plan, free = planned(step), planned(overweight(None))
+    plan = planned(step)
+    free = planned(overweight(None))
     assert 290 < gain(step, plan) <= 300
     assert -plan.wallet_changes()[WETH] < -free.wallet_changes()[WETH]
     assert any(item.subject == "WETH" and mentions(item.why, "tax.year_limit", "300 USDC") for item in plan.skipped)
@@ -87,7 +90,8 @@ def test_pool_above_the_reference__takes_a_thousandth_off_each_try() -> None:
 @pytest.mark.parametrize(("less", "is_trimmed"), [(Fraction(0), False), (Fraction(1, 10**9), True)])
 def test_plan_that_gains_exactly_the_rest__is_not_trimmed(less: Fraction, is_trimmed: bool) -> None:
     step = overweight(None, realised=200)
-    plan, tax = planned(step), step.layer(TaxState).inputs
+    plan = planned(step)
+    tax = step.layer(TaxState).inputs
     assert tax is not None
     limit = tax.realised_gain + gain(step, plan) * DOLLAR - less
     limited = planned(step.with_layer(TaxState(replace(tax, year_limit=limit))))
@@ -192,7 +196,8 @@ def test_year_limit__is_unknown_where_gas_cannot_be_valued(changes: dict[str, bo
 @pytest.mark.parametrize("proposer", [requests.rebalance_to_targets, requests.invest_proposer({})], ids=["edit", "invest"])
 def test_owner_s_trade_of_a_strategy__keeps_to_the_year_too(proposer: Proposer) -> None:
     """An edit onto the targets sells what gains within what is left, and nothing where nothing is."""
-    free, used = proposer(overweight(None)).plan, proposer(overweight(300, realised=300)).plan
+    free = proposer(overweight(None)).plan
+    used = proposer(overweight(300, realised=300)).plan
     trimmed = proposer(overweight(300)).plan
     assert used is None or gain(overweight(None), used) <= 0
     assert trimmed is None or gain(overweight(None), trimmed) <= 300
@@ -248,11 +253,13 @@ def test_a_ledger_that_disagrees_with_the_chain_halts_by_name() -> None:
 )
 def test_sellable__gains_at_most_its_room_and_one_unit_more_not(parts: list[tuple[int, int]], room: int, method: LotMethod) -> None:
     lots = [OpenLot(WETH, raw, Fraction(cost), number) for number, (raw, cost) in enumerate(parts)]
-    total, price = sum(lot.raw for lot in lots), Fraction(100)
+    total = sum(lot.raw for lot in lots)
+    price = Fraction(100)
 
     def gains(raw: int) -> list[Fraction]:
         taken = Lots(method, lots).dispose(WETH, raw, Fraction(0))
-        ends, total = [Fraction(0)], Fraction(0)
+        ends = [Fraction(0)]
+        total = Fraction(0)
         for lot in taken:
             total += lot.raw * price - lot.cost
             ends.append(total)
@@ -291,7 +298,8 @@ def test_sellable__is_found_in_one_pass_as_by_definition(parts: list[tuple[int, 
 
 
 def test_lots_are_gone_through_once_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    lots, taken = [OpenLot(WETH, ETH, Fraction(number), number) for number in range(300)], []
+    lots = [OpenLot(WETH, ETH, Fraction(number), number) for number in range(300)]
+    taken = []
     take = _TokenLots.take
     monkeypatch.setattr(_TokenLots, "take", lambda pile, most: taken.append(most) or take(pile, most))  # type: ignore[func-returns-value]  # None, then the lot
     max_sellable_raw(lots, LotMethod.HIFO, WETH, Fraction(1), Fraction(ETH) * 250, 300 * ETH)

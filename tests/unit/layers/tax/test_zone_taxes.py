@@ -59,7 +59,8 @@ def test_zone__is_wider_only_where_a_sale_is_taxed(rate_bps: int) -> None:
     step = taxed(zone_step(), rate_bps=rate_bps)
     fee = FEE + 0.5 * rate_bps / BPS
     assert edges(step) == pytest.approx((pair_edge(fee), pair_edge(fee) + pair_gap(NOW_GAS)), rel=1e-9)
-    plain, interval = decide(zone_step()).zone, decide(step).zone
+    plain = decide(zone_step()).zone
+    interval = decide(step).zone
     assert plain is not None
     assert interval is not None
     assert interval.intervals[0].low == plain.intervals[0].low, "a purchase is not taxed"
@@ -86,7 +87,8 @@ def test_plan__counts_its_tax_as_a_cost_and_says_so() -> None:
     lots = (OpenLot(WETH.address, E18 // 100, Fraction(30 * 10**6), 1), OpenLot(WETH.address, 60 * E18, Fraction(600 * 10**6), 2))
     free = deep_step("7/10")
     step = free.with_layer(TaxState(TaxInputs(LotMethod.FIFO, "", Fraction(1), lots, Fraction(0), None, 2_500)))
-    cheap, dear = propose_rebalance(free), propose_rebalance(step)
+    cheap = propose_rebalance(free)
+    dear = propose_rebalance(step)
     assert cheap.plan is not None
     assert isinstance(dear.decision_result.decision, Hold)
     assert mentions(dear.decision_result.decision.reason, "the whole plan would save", "tax")
@@ -102,7 +104,8 @@ def test_plan__counts_its_tax_as_a_cost_and_says_so() -> None:
 @pytest.mark.parametrize(("rate_bps", "realised"), [(0, 0), (2_500, -(10**12)), (2_500, -(10**11))])
 def test_plan__without_a_tax_to_pay_is_that_of_before(rate_bps: int, realised: int) -> None:
     free = deep_step("7/10")
-    cheap, same = propose_rebalance(free), propose_rebalance(taxed(free, rate_bps=rate_bps, realised=realised))
+    cheap = propose_rebalance(free)
+    same = propose_rebalance(taxed(free, rate_bps=rate_bps, realised=realised))
     assert cheap.plan is not None
     assert same.plan is not None
     assert same.plan.legs == cheap.plan.legs
@@ -110,7 +113,8 @@ def test_plan__without_a_tax_to_pay_is_that_of_before(rate_bps: int, realised: i
 
 def test_records__of_steps_without_tax_are_read_back() -> None:
     figures = tuple(Fraction(number) for number in range(7))
-    plain, withtax = RiskCostTradeoff(*figures), RiskCostTradeoff(*figures, Fraction(9))
+    plain = RiskCostTradeoff(*figures)
+    withtax = RiskCostTradeoff(*figures, Fraction(9))
     assert withtax.cost - plain.cost == 9
     for tradeoff in (plain, withtax):
         assert codec.loads(RiskCostTradeoff, codec.dumps(tradeoff)) == tradeoff

@@ -61,7 +61,8 @@ def with_momentary_liquidity(pool: Pool, times: int) -> Pool:
 
 def with_dust_ticks(pool: V3Pool, number: int) -> V3Pool:
     """A pool with so many initialised ticks on either side of its price, a unit of liquidity between every second two."""
-    start, spacing = pool.tick // pool.tick_spacing * pool.tick_spacing, pool.tick_spacing
+    start = pool.tick // pool.tick_spacing * pool.tick_spacing
+    spacing = pool.tick_spacing
     dust = {start + k * spacing: 1 if k % 2 else -1 for k in (*range(-number, 0), *range(1, number + 1))}
     net = {tick.index: tick.liquidity_net for tick in pool.ticks} | dust
     return replace(pool, ticks=tuple(TickLiquidity(index, raw) for index, raw in sorted(net.items())))
@@ -70,8 +71,10 @@ def with_dust_ticks(pool: V3Pool, number: int) -> V3Pool:
 def assert_within_limits(step: StepInput, plan: Plan) -> None:
     """Costs within plan_cost at fair prices, which is what is lost when the thief has set everything back; no churn, no bad floor."""
     check_legs(step, plan)
-    cost, values = plan.cost, values_of(step, plan)
-    before, after = sum(v[0] for v in values), sum(v[1] for v in values)
+    cost = plan.cost
+    values = values_of(step, plan)
+    before = sum(v[0] for v in values)
+    after = sum(v[1] for v in values)
     assert flow_value(step, plan) == after - before == -(cost.fees + cost.impact + cost.skew)
     if step.limits.plan_cost_bps is not None:
         assert cost.total * BPS <= plan.turnover * step.limits.plan_cost_bps
@@ -166,10 +169,12 @@ def test_chain_of_baits_carries_no_more_than_the_drift(plan_cost_bps: int) -> No
 
 def test_dust_ticks_cost_more_gas_than_their_pool_saves() -> None:
     """Where gas costs nothing, all that the bait pays more is taken, tick by tick; at 50 gwei the same gas would cost $300 for $25."""
-    fair, bait = v3_pool(WETH, USDC, 2_000, DEEP), with_dust_ticks(v3_pool(WETH, USDC, 2_024, 700_000, 100, name="dust"), 130)
+    fair = v3_pool(WETH, USDC, 2_000, DEEP)
+    bait = with_dust_ticks(v3_pool(WETH, USDC, 2_024, 700_000, 100, name="dust"), 130)
     step = two(60_000, 40_000, [fair, bait], turnover_bps=None, pool_min_value=None)
     free, dear = (with_gas_price(step, gwei) for gwei in (0, 50))
-    lured, wise = planner.plan(free, rebalance_to_targets(free)), planner.plan(dear, rebalance_to_targets(dear))
+    lured = planner.plan(free, rebalance_to_targets(free))
+    wise = planner.plan(dear, rebalance_to_targets(dear))
     for at, plan in ((free, lured), (dear, wise)):
         assert_within_limits(at, plan)
     assert {leg.pool for leg in lured.legs} == {fair.address, bait.address}

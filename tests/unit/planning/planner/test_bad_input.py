@@ -117,7 +117,8 @@ def test_plan_takes_no_more_than_the_ranges_hold() -> None:
 def test_plan_crosses_a_gap_without_liquidity(weth_usd: int) -> None:
     """A little liquidity about the price, nothing for 20 ticks, then plenty: both ways."""
     deep = v3_pool(WETH, USDC, 2_000, 100_000_000, 500)
-    base, little = deep.tick // 10 * 10, deep.liquidity // 10_000
+    base = deep.tick // 10 * 10
+    little = deep.liquidity // 10_000
     holed = with_ticks(
         deep,
         [
@@ -177,7 +178,8 @@ def test_plan_is_exact_for_amounts_near_two_to_the_128() -> None:
 
 def full_reserves(like: V3Pool, vast: Token) -> tuple[int, int]:
     """Reserves of a pair at the same price, the larger just below the 112 bits of a V2 reserve."""
-    most, other = 2**112 - 10**9, (2**112 - 10**9) * 10**6 // 10**34
+    most = 2**112 - 10**9
+    other = (2**112 - 10**9) * 10**6 // 10**34
     return (most, other) if like.token0 == vast.address else (other, most)
 
 

@@ -22,7 +22,8 @@ from tests.support.planning_worlds import COARSE, DAI, KINDS, PRICES, USDC, WETH
 from tests.support.samples import slow
 from tests.support.text import mentions
 
-WHOLE, GUSD = token("WHOLE"), token("GUSD")
+WHOLE = token("WHOLE")
+GUSD = token("GUSD")
 BOUNDS = {"turnover_bps": None, "daily_turnover_bps": None, "min_trade": None, "pool_min_value": None, "plan_cost_bps": 200}
 
 

@@ -56,7 +56,8 @@ def test_plan_keeps_to_every_limit(market: dict[str, float], limits: dict[str, o
     cost = plan.cost
     assert flow_value(step, plan) == -(cost.fees + cost.impact + cost.skew), "value is conserved but for what the plan says"
     asset_values = values_of(step, plan)
-    before, after = sum(v[0] for v in asset_values), sum(v[1] for v in asset_values)
+    before = sum(v[0] for v in asset_values)
+    after = sum(v[1] for v in asset_values)
     assert plan.turnover == sum(abs(b - a) for b, a, _ in asset_values) / 2
     if limits["turnover_bps"] is not None:
         assert plan.turnover * BPS <= before * step.limits.turnover_bps

@@ -70,7 +70,8 @@ def test_gap_bounds_every_split_on_a_grid(plan_cost_bps: int) -> None:
     direct = v2_pool(WETH, USDC, 2_000, 600_000)
     step = step_through_a_hub(direct, after=300_000, price_impact_bps=30, plan_cost_bps=plan_cost_bps)
     plan = replayed_plan(step)
-    price, held_raw = Fraction(2_000 * 10**6, 10**18), 5 * 10**18
+    price = Fraction(2_000 * 10**6, 10**18)
+    held_raw = 5 * 10**18
     share = Fraction(plan_cost_bps, BPS)
 
     def worth(sold: int, bought: int) -> Fraction:
@@ -80,7 +81,8 @@ def test_gap_bounds_every_split_on_a_grid(plan_cost_bps: int) -> None:
     hub_pools = [pool.address for pool in step.snapshot.pools[:2]]
     for straight in range(GRID + 1):
         for around in range(GRID + 1 - straight):
-            now, start = pools_of(step), pools_of(step)
+            now = pools_of(step)
+            start = pools_of(step)
             amounts = held_raw * straight // GRID, held_raw * around // GRID
             out_raw = now[direct.address].swap(WETH.address, amounts[0])
             out_raw += now[hub_pools[1]].swap(DAI.address, now[hub_pools[0]].swap(WETH.address, amounts[1])) if around else 0

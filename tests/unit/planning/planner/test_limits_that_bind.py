@@ -54,12 +54,14 @@ def test_refusal_names_turnover_that_leaves_too_little(seeds: Sequence[int], tur
 def test_skipped_names_turnover_only_where_it_binds(problems: int, least: int) -> None:
     named_count = 0
     for seed in range(problems):
-        step, free = step_with_turnover_limit(seed, 500), plan_without_turnover_limit(seed)
+        step = step_with_turnover_limit(seed, 500)
+        free = plan_without_turnover_limit(seed)
         plan = plan_or_refusal(step)
         if not isinstance(plan, Plan) or not isinstance(free, Plan):
             continue
         targets = {asset.token.label: asset.target_bps for asset in step.effective_assets}
-        now, then = weights_bps(step, plan), weights_bps(step, free)
+        now = weights_bps(step, plan)
+        then = weights_bps(step, free)
         for item in plan.skipped:
             if item.subject not in targets or abs(now[item.subject] - targets[item.subject]) <= 2:
                 continue

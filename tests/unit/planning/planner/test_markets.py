@@ -141,7 +141,8 @@ def test_pool_unreadable_shallow_or_empty_is_skipped_by_name() -> None:
 
 def test_one_sided_liquidity_serves_its_direction() -> None:
     pool = v3_pool(WETH, USDC, 2_000, 5_000_000, 100)
-    up, down = pool.tick + 3, pool.tick - 2
+    up = pool.tick + 3
+    down = pool.tick - 2
     if WETH.address == pool.token0:
         ticks = (pool.ticks[0], replace(pool.ticks[1], index=up))
     else:

@@ -197,7 +197,8 @@ def test_cost_with_gas_stays_within_plan_cost() -> None:
 
 
 def test_drift_stays_where_trading_costs_over_plan_cost() -> None:
-    cheap, costly = v3_pool(WETH, USDC, 2_000, DEEP, 500), v3_pool(LINK, USDC, 15, DEEP, 10_000)
+    cheap = v3_pool(WETH, USDC, 2_000, DEEP, 500)
+    costly = v3_pool(LINK, USDC, 15, DEEP, 10_000)
     targets = {"WETH": 4_000, "USDC": 3_000, "LINK": 3_000}
     step = step_input(targets, {"WETH": 46_000, "USDC": 26_000, "LINK": 28_000}, PRICES, pools=[cheap, costly])
 

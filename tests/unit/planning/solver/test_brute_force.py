@@ -64,7 +64,8 @@ class TinyProblem:
 
     def worth(self, parts: np.ndarray, acyclic: bool) -> float:
         """Worth of a plan; far below everything where it breaks a bound."""
-        ends, held_values = self.ends(parts), self.search.held_values
+        ends = self.ends(parts)
+        held_values = self.search.held_values
         if (ends < 0).any() or (self.budget is not None and np.abs(ends - held_values).sum() / 2 > self.budget):
             return -10.0
         if acyclic and (self.circles(parts) or self.passes(ends)):
@@ -78,7 +79,8 @@ class TinyProblem:
 
     def passes(self, ends: np.ndarray) -> bool:
         """Whether a token moves away from its goal or past it."""
-        goals, held_values = self.search.utility.low_shares * ends.sum(), self.search.held_values
+        goals = self.search.utility.low_shares * ends.sum()
+        held_values = self.search.held_values
         wrong = (ends - goals) * (held_values - self.search.utility.low_shares * held_values.sum()) < -1e-9
         return bool(wrong.any())
 

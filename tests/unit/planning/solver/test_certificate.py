@@ -110,17 +110,20 @@ def test_routes_stay_apart_where_gathering_ends_lower(seed: int) -> None:
 def test_plan_with_gas_is_as_good_as_its_peers(seed: int) -> None:
     """Some with routes that share a hub's pool, and some with pools of which each is worth its gas only without the other."""
     step = any_problem_with_gas(seed)
-    decision, problem = rebalance_to_targets(step), build_problem(step, reference_prices(step))
+    decision = rebalance_to_targets(step)
+    problem = build_problem(step, reference_prices(step))
     try:
         plan = planner.plan(step, decision)
     except Refused as refusal:
         assert isinstance(refusal, NothingPlanned)
-        plan_value, turnover = objective(step, decision, {}), problem.total / BPS
+        plan_value = objective(step, decision, {})
+        turnover = problem.total / BPS
     else:
         check_legs(step, plan)
         held_raw = {holding.token: holding.raw for holding in step.snapshot.holdings}
         delta = {at: raw - held_raw[at] for at, raw in plan.holdings_after}
-        plan_value, turnover = objective(step, decision, delta) - plan.cost.gas, plan.turnover
+        plan_value = objective(step, decision, delta) - plan.cost.gas
+        turnover = plan.turnover
     for peer in (sequential, grid):
         draft = peer(step, decision)
         peer_value = objective(step, decision, draft.delta_raw) - draft.cost(problem).gas

@@ -22,9 +22,11 @@ def optimizer_for(
 ) -> FlowOptimizer:
     """Goals of the final total, each `band` wide either way; tokens with no share must end empty."""
     goal_shares = np.array(shares)
-    low, high = np.where(goal_shares > 0, goal_shares - band, 0.0), np.where(goal_shares > 0, goal_shares + band, 0.0)
+    low = np.where(goal_shares > 0, goal_shares - band, 0.0)
+    high = np.where(goal_shares > 0, goal_shares + band, 0.0)
     now = np.array(held_values)
-    above, below = np.maximum(now - high * now.sum(), 0.0).sum(), np.maximum(low * now.sum() - now, 0.0).sum()
+    above = np.maximum(now - high * now.sum(), 0.0).sum()
+    below = np.maximum(low * now.sum() - now, 0.0).sum()
     tie_break = 0.5 if not band or above + below == 0 else above / (above + below)
     hubs = {number: 0.0 for number, share in enumerate(shares) if share == 0}
     size = len(held_values)
@@ -40,8 +42,10 @@ def test_box_minimum_has_no_way_further_down(seed: int, size: int) -> None:
     root = dice.normal(size=(dice.integers(1, size + 1), size)) * 10 ** dice.uniform(-2, 4)
     if dice.random() < 0.5:  # two multipliers of one token
         root[:, size // 2 : size // 2 * 2] = -root[:, : size // 2]
-    matrix, slope = root.T @ root, dice.normal(size=size)
-    low, high = -dice.uniform(0, 1, size) * (dice.random(size) > 0.2), dice.uniform(0, 1, size) * (dice.random(size) > 0.2)
+    matrix = root.T @ root
+    slope = dice.normal(size=size)
+    low = -dice.uniform(0, 1, size) * (dice.random(size) > 0.2)
+    high = dice.uniform(0, 1, size) * (dice.random(size) > 0.2)
     minimum, sides = box_minimum(matrix, slope, low, high)
     for near in (sides, dice.integers(-1, 2, size).tolist()):
         again, _ = box_minimum(matrix, slope, low, high, near)
@@ -57,7 +61,8 @@ def test_box_minimum_has_no_way_further_down(seed: int, size: int) -> None:
 
 
 def test_solve_meets_every_goal() -> None:
-    search, stack = optimizer_for([60.0, 30.0, 10.0], [0.5, 0.35, 0.15]), market(both_ways(0, 1), both_ways(0, 2), both_ways(1, 2))
+    search = optimizer_for([60.0, 30.0, 10.0], [0.5, 0.35, 0.15])
+    stack = market(both_ways(0, 1), both_ways(0, 2), both_ways(1, 2))
     solution = search.solve(stack)
     ends = search.final_values(stack, solution)
     assert ends / ends.sum() == pytest.approx([0.5, 0.35, 0.15], abs=1e-9)
@@ -68,18 +73,21 @@ def test_solve_meets_every_goal() -> None:
 
 def test_solve_skips_a_move_dearer_than_its_price() -> None:
     for fee_pips, moves in ((3_000, False), (1_000, True)):
-        search, stack = optimizer_for([60.0, 40.0], [0.5, 0.5], price=0.002), market(both_ways(0, 1, fee_pips=fee_pips))
+        search = optimizer_for([60.0, 40.0], [0.5, 0.5], price=0.002)
+        stack = market(both_ways(0, 1, fee_pips=fee_pips))
         assert bool(search.solve(stack).amount_in.sum() > 0) is moves
 
 
 def test_solve_splits_pools_so_that_last_units_pay_alike() -> None:
-    search, stack = optimizer_for([1.0, 0.0], [0.0001, 0.9999], price=0.1), market(both_ways(0, 1, 500.0), both_ways(0, 1, 1_500.0))
+    search = optimizer_for([1.0, 0.0], [0.0001, 0.9999], price=0.1)
+    stack = market(both_ways(0, 1, 500.0), both_ways(0, 1, 1_500.0))
     shallow, deep = sorted(search.solve(stack).amount_in[search.solve(stack).amount_in > 0])
     assert deep / shallow == pytest.approx(3.0, rel=1e-3)
 
 
 def test_solve_ends_at_the_edge_of_an_interval() -> None:
-    search, stack = optimizer_for([60.0, 40.0], [0.5, 0.5], band=0.05), market(both_ways(0, 1))
+    search = optimizer_for([60.0, 40.0], [0.5, 0.5], band=0.05)
+    stack = market(both_ways(0, 1))
     ends = search.final_values(stack, search.solve(stack))
     assert ends[0] / ends.sum() == pytest.approx(0.55, abs=1e-9)
     inside = optimizer_for([52.0, 48.0], [0.5, 0.5], band=0.05)
@@ -87,7 +95,8 @@ def test_solve_ends_at_the_edge_of_an_interval() -> None:
 
 
 def test_solve_without_pools_keeps_everything() -> None:
-    search, stack = optimizer_for([60.0, 40.0], [0.5, 0.5]), market()
+    search = optimizer_for([60.0, 40.0], [0.5, 0.5])
+    stack = market()
     assert search.solve(stack).bound == pytest.approx(search.utility.utility_of(np.array([60.0, 40.0])))
 
 
@@ -95,7 +104,8 @@ def test_bound_holds_where_a_unit_costs_more_than_its_worth() -> None:
     """Ten units must go at a price of two each, and the pool takes a twentieth of one: the price is less than nothing."""
     program = sell_program(np.array([10.0, 0.0]), {0: 0.0}, 2.0)
     stack = market(both_ways(0, 1, 10.0))
-    sold, paid = stack.flat_cells[3].max() / stack.fee_factor[0], stack.flat_cells[4].max()
+    sold = stack.flat_cells[3].max() / stack.fee_factor[0]
+    paid = stack.flat_cells[4].max()
     assert 0.02 < paid < sold < 0.1
     best = 10.0 - sold + paid - 2.0 * (10.0 - sold)
     solution = solve_dual(program, stack)
@@ -107,13 +117,15 @@ def test_bound_holds_where_a_unit_costs_more_than_its_worth() -> None:
 
 
 def test_solve_leaves_a_hub_empty() -> None:
-    search, stack = optimizer_for([60.0, 40.0, 0.0], [0.5, 0.5, 0.0]), market(both_ways(0, 2), both_ways(2, 1))
+    search = optimizer_for([60.0, 40.0, 0.0], [0.5, 0.5, 0.0])
+    stack = market(both_ways(0, 2), both_ways(2, 1))
     assert search.final_values(stack, search.solve(stack)) == pytest.approx([49.97, 49.97, 0.0], abs=0.01)
 
 
 def test_solve_under_turnover_takes_the_cheapest_moves_first() -> None:
     pairs = both_ways(0, 1, fee_pips=500), both_ways(0, 2, fee_pips=3_000)
-    search, stack = optimizer_for([60.0, 20.0, 20.0], [0.4, 0.3, 0.3], budget=8.0), market(*pairs)
+    search = optimizer_for([60.0, 20.0, 20.0], [0.4, 0.3, 0.3], budget=8.0)
+    stack = market(*pairs)
     solution = search.solve(stack)
     ends = search.final_values(stack, solution)
     assert search.turnover(stack, solution) == pytest.approx(8.0, abs=1e-7)
@@ -171,7 +183,8 @@ def random_changes(stack: CurveStack, best: np.ndarray, part: np.ndarray, dice: 
 
 def zone(held_values: list[float], shares: list[float], volatility: list[float], correlation: float, aversion: float) -> FlowOptimizer:
     size = len(held_values)
-    weights, now = np.array(shares), np.array(held_values)
+    weights = np.array(shares)
+    now = np.array(held_values)
     related = np.full((size, size), correlation) + np.eye(size) * (1 - correlation)
     risk = build_deviation_risk(np.array(volatility), related, aversion / now.sum())
     return FlowOptimizer(PlanUtility(weights, weights, 0.05, 0.5, {}, risk), now, now, np.full(size, -np.inf), np.full(size, np.inf), None)
@@ -207,7 +220,9 @@ def test_zone_trades_while_the_risk_saved_exceeds_the_cost(correlation: float) -
 
 def test_zone_values_a_unit_at_its_price_at_most() -> None:
     """Far out the marginal risk exceeds P; from there on it counts as P does."""
-    held_values, weights = np.array([90.0, 10.0]), np.array([0.5, 0.5])
+    held_values = np.array([90.0, 10.0])
+    weights = np.array([0.5, 0.5])
     wild = zone(held_values.tolist(), weights.tolist(), [3.0, 0.001], 0.0, 20.0)
-    near, far = wild.utility.utility_of(np.array([80.0, 20.0])), wild.utility.utility_of(held_values)
+    near = wild.utility.utility_of(np.array([80.0, 20.0]))
+    far = wild.utility.utility_of(held_values)
     assert near - far == pytest.approx(0.05 * 10, rel=1e-6)

@@ -85,7 +85,8 @@ def test_exchange_is_worth_its_saved_risk_up_to_the_price(seed: int) -> None:
 def test_solve_is_as_good_as_a_search_over_all_amounts(pinned: dict[int, float], budget: float | None, cost_pips: int) -> None:
     """A token that stays where it is keeps its risk: what it moves together with is held less."""
     related = np.array([[1.0, 0.8, 0.1], [0.8, 1.0, 0.2], [0.1, 0.2, 1.0]])
-    shares, held_values = np.array([0.4, 0.3, 0.3]), np.array([42.0, 30.0, 18.0])
+    shares = np.array([0.4, 0.3, 0.3])
+    held_values = np.array([42.0, 30.0, 18.0])
     risk = build_deviation_risk(np.array([0.9, 0.7, 0.01]), related, 0.004)
     free = np.full(3, np.inf)
     search = FlowOptimizer(PlanUtility(shares, shares, PRICE, 0.5, pinned, risk), held_values, held_values, -free, free, budget)
@@ -105,7 +106,8 @@ def test_solve_is_as_good_as_a_search_over_all_amounts(pinned: dict[int, float],
 
 def test_token_nearly_without_risk_is_not_sold_short() -> None:
     """Two stable tokens stand in for each other: the one of which there is none left costs next to no risk."""
-    shares, held_values = np.array([0.4, 0.3, 0.3]), np.array([25.0, 5.0, 70.0])
+    shares = np.array([0.4, 0.3, 0.3])
+    held_values = np.array([25.0, 5.0, 70.0])
     risk = build_deviation_risk(np.array([0.8, 0.005, 0.005]), np.eye(3), 0.01)
     search = FlowOptimizer(
         PlanUtility(shares, shares, PRICE, 0.5, {}, risk), held_values, held_values, np.zeros(3), np.full(3, np.inf), None
@@ -133,12 +135,15 @@ def best_utility_by_grid(search: FlowOptimizer, pools: list[list[tuple[int, int,
         within = search.max_turnover is None or np.abs(moved).sum() / 2 <= search.max_turnover
         return search.utility.utility_of(search.held_values + moved) if within and (not pinned or abs(moved[1]) < 1e-9) else -np.inf
 
-    middle, width, best = np.zeros(3), 8.0, search.utility.utility_of(search.held_values)
+    middle = np.zeros(3)
+    width = 8.0
+    best = search.utility.utility_of(search.held_values)
     sides = [np.linspace(-1, 1, 5)] * (2 if pinned else 3)
     while width > 1e-4:
         tries = [middle + width * np.array([*steps, *[0.0] * pinned]) for steps in product(*sides)]
         best_flows = max(tries, key=utility_of_flows)
         if utility_of_flows(best_flows) > best:
-            middle, best = best_flows, utility_of_flows(best_flows)
+            middle = best_flows
+            best = utility_of_flows(best_flows)
         width *= 0.6
     return best

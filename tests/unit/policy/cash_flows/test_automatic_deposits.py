@@ -94,9 +94,11 @@ def test_increase_beyond_the_share_waits_for_owner_or_day(store: Store, share_bp
 @pytest.mark.parametrize("amounts", [(2_000, 2_000, 900), (2_000, 1_200, 900)], ids=["far above", "above by a little"])
 def test_deposits_of_a_day_share_one_bound_and_raise_none(store: Store, amounts: tuple[int, ...]) -> None:
     looked(store, at())
-    block, usdc = 1_000, 20_000
+    block = 1_000
+    usdc = 20_000
     for amount in amounts:
-        block, usdc = block + 10, usdc + amount
+        block = block + 10
+        usdc = usdc + amount
         looked(store, at(block, usdc=usdc))
         looked(store, at(block + 5, usdc=usdc))
     assert kinds(store) == [ExternalTransferKind.AUTOMATIC] * 2 + [None], "4,900 and 4,100 of at most 4,000, whatever came before"
@@ -185,12 +187,14 @@ def test_a_gift_raises_no_limit_for_a_day(store: Store, gift: int) -> None:
     after = look(1_005, 20_000 + gift)
     assert not holds(after)
     total_before, total_after = (Fraction(dollars * DOLLAR) for dollars in (TOTAL, TOTAL + gift))
-    left_before, left_after = turnover_left(before, total_before)[0], turnover_left(after, total_after)[0]
+    left_before = turnover_left(before, total_before)[0]
+    left_after = turnover_left(after, total_after)[0]
     assert left_before is not None
     assert left_after is not None
     assert left_before * Fraction(999, 1_000) < left_after <= left_before
     assert daily_loss_left(after) == daily_loss_left(before) == 400 * DOLLAR
-    exits_before, exits_after = daily_loss_left_for_exits(before), daily_loss_left_for_exits(after)
+    exits_before = daily_loss_left_for_exits(before)
+    exits_after = daily_loss_left_for_exits(after)
     assert exits_before is not None
     assert exits_after is not None
     assert exits_after >= exits_before, "it tightens none for an exit"
@@ -200,7 +204,8 @@ def test_a_gift_raises_no_limit_for_a_day(store: Store, gift: int) -> None:
 
 def largest_passed_loss(step: StepInput, guard: str, sold: str, bought: str) -> int:
     """Return the largest loss of the day, in dollars, beside which the guard passes a swap by hand of 1,000 dollars."""
-    passed, refused = 0, 10_000
+    passed = 0
+    refused = 10_000
     while refused - passed > 1:
         dollars = (passed + refused) // 2
         loss = Fraction(dollars * DOLLAR)

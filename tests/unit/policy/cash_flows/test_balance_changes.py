@@ -252,7 +252,8 @@ def test_decrease_during_a_trade_is_counted_once(store: Store) -> None:
 
 def test_record_refuses_a_second_write_of_a_flow(store: Store) -> None:
     looked(store, at())
-    later, books = at(1_001, "10.1"), store.balances.expected()
+    later = at(1_001, "10.1")
+    books = store.balances.expected()
     transfers = balance_changes.unrecorded_changes(later, books)
     assert store.balances.record(later.snapshot, balance_changes.balances_of(later.snapshot), transfers, books.version)
     assert not store.balances.record(later.snapshot, balance_changes.balances_of(later.snapshot), transfers, books.version)

@@ -6,7 +6,8 @@ import pytest
 
 from agent.policy.cash_flows.buy_back import shortest_buy_back
 
-DAY_S, HOUR_S = 86_400, 3_600
+DAY_S = 86_400
+HOUR_S = 3_600
 
 
 @pytest.mark.parametrize(

@@ -149,19 +149,23 @@ def test_record_cash_refuses_a_stale_or_unexplained_account() -> None:
 
 
 def test_use_cash_refuses_a_rebasing_numeraire() -> None:
-    used, symbol = ('# use_cash = "1000"', 'use_cash = "1000"'), 'symbol = "USDC"'
+    used = ('# use_cash = "1000"', 'use_cash = "1000"')
+    symbol = 'symbol = "USDC"'
     assert mentions(config_error(used, (symbol, f'{symbol}\nrebasing = "1%"')), "use_cash", "USDC", "rebasing")
     assert mentions(config_error(('numeraire = "USDC"', 'numeraire = "USDC"\nuse_cash = "-5"')), "use_cash", "-5")
 
 
 def test_owner_payments_come_from_the_rest_and_swaps_do_not() -> None:
-    usdc, weth = USDC.address, token("WETH").address
+    usdc = USDC.address
+    weth = token("WETH").address
     with closing(open_memory_store(1, address("wallet"), weth)) as store:
         assert store.cash.record(CashAccount(usdc, 1_000, 1_000, 4_000), 0)
         opened = cash_step(5_000).snapshot
         assert store.balances.record(opened, {usdc: 5_000}, (), 0)
         block = opened.head.number
-        payment, swap, income = ((usdc, -3_500),), ((usdc, -200), (weth, 7)), ((usdc, 50), (NATIVE, -1))
+        payment = ((usdc, -3_500),)
+        swap = ((usdc, -200), (weth, 7))
+        income = ((usdc, 50), (NATIVE, -1))
         for number, changes in enumerate((payment, swap, income), 1):
             transaction = ExternalTransaction(f"0x{number}", block + number, number, Fraction(0), Fraction(0), 0, changes, number)
             store.balances.record_prior_day((transaction,), number)

@@ -114,9 +114,11 @@ def test_increase_never_halts_longer_than_its_wait(arrivals: list[tuple[int, boo
     with TemporaryDirectory() as folder:
         store = open_store(f"sqlite:///{folder}/books.db", CHAIN_ID, WALLET, WETH.address)
         looked(store, at())
-        usdc, later_s = 20_000, 0
+        usdc = 20_000
+        later_s = 0
         for number, (dollars, priced, passed_s) in enumerate(arrivals, 1):
-            usdc, later_s = usdc + dollars, later_s + passed_s
+            usdc = usdc + dollars
+            later_s = later_s + passed_s
             blind = {} if priced else {"feeds": (), "pools": ()}
             step = looked(store, at(1_000 + number, usdc=usdc, later_s=later_s, **blind))
             now_s = step.snapshot.head.timestamp_s
@@ -133,11 +135,15 @@ def test_increase_never_halts_longer_than_its_wait(arrivals: list[tuple[int, boo
 def test_gifts_in_a_row_halt_for_a_single_wait(store: Store, dollars: int, days: int) -> None:
     """Every four hours for some time, each above or below the limit alone: purchases are held back for a day of it."""
     looked(store, at())
-    held_s, usdc, last_s = 0, 20_000, 0
+    held_s = 0
+    usdc = 20_000
+    last_s = 0
     for number in range(1, days * 6):
-        usdc, now_s = usdc + dollars, number * 4 * 3_600
+        usdc = usdc + dollars
+        now_s = number * 4 * 3_600
         step = looked(store, at(1_000 + number, usdc=usdc, later_s=now_s))
-        held_s, last_s = held_s + (now_s - last_s) * isinstance(decide(step).decision, Halt), now_s
+        held_s = held_s + (now_s - last_s) * isinstance(decide(step).decision, Halt)
+        last_s = now_s
     assert 0 < held_s <= DAY_S
     later = looked(store, at(9_000, usdc=usdc + 100_000, later_s=40 * DAY_S))
     assert isinstance(decide(later).decision, Halt), "a month later one waits anew"

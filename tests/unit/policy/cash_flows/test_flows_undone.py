@@ -47,7 +47,8 @@ def test_restored_balance_keeps_its_tax_lots(store: Store) -> None:
     for step in (at(), at(1_001, "0"), at(1_002)):
         looked(store, step)
         update_ledger(store, step, is_forced=True)
-    entries, values = store.ledger.entries(), store.valuations.between()
+    entries = store.ledger.entries()
+    values = store.valuations.between()
     assert [entry.kind for entry in entries][3:] == [EntryKind.UNDONE] * 2
     result = performance(entries, values, 0, 2 * 10**9, USDC.address, BuyAndHoldTokens(USDC.address, WETH.address))
     assert result is not None

@@ -203,7 +203,8 @@ def test_command_waits_for_no_slice_while_paused(paused: bool | None) -> None:
 def test_manual_swap_is_no_part_of_a_due_purchase() -> None:
     step = step_with_purchase({"WETH": 4_000, "WBTC": 2_000, "USDC": 4_000}, 2_000, 400)
     assert outcome_of(step).decision_result.purchase_result.due_part is not None
-    usdc, weth = token("USDC").address, token("WETH").address
+    usdc = token("USDC").address
+    weth = token("WETH").address
     by_hand = proposals.manual_swap_proposer(usdc, weth, 50 * MILLION)(step)
     waiting = proposals.single_order_proposer(LimitOrder("1", usdc, weth, 50 * MILLION, Fraction(10**30), NOW_S + 60, NOW_S))(step)
     for proposal in (by_hand, waiting):

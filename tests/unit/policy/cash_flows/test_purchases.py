@@ -63,7 +63,9 @@ def test_turnover_guards_show_only_the_limit_for_drift() -> None:
 def test_shallowest_market_sets_the_part_of_every_asset(daily_loss_bps: int | None) -> None:
     """WBTC's pool takes a fraction of what is wanted: WETH, which could be bought whole, is bought in the same proportion."""
     targets = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
-    weth, wbtc, home = token("WETH"), token("WBTC"), token("USDC")
+    weth = token("WETH")
+    wbtc = token("WBTC")
+    home = token("USDC")
     pools = [v2_pool(weth, home, 2_000, DEEP), v2_pool(wbtc, home, 30_000, 200_000)]
     step = step_input(targets, {"WETH": 0, "WBTC": 0, "USDC": 10_000}, {"WBTC": 30_000}, pools=pools)
     step = with_limits(step, first_purchase_s=600, turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)

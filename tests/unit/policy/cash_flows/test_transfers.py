@@ -37,7 +37,9 @@ from tests.support.decisions import exits as stuck
 from tests.support.lp_worlds import ranged, wanted, world
 from tests.support.text import mentions, raises_code
 
-WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
+WETH = token("WETH")
+WBTC = token("WBTC")
+USDC = token("USDC")
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
 HOME = address("home")
 Coins = int | Fraction
@@ -109,7 +111,8 @@ def test_withdrawal_beyond_what_the_market_gives_is_refused() -> None:
 def test_proportional_amounts_are_rounded_down_alike(part: int) -> None:
     step = portfolio_step(WETH=4_321, WBTC=2_718, USDC=3_141)
     value = Fraction(raw(4_321 + 2_718 + 3_141, USDC) * part, 10_000)
-    balances, parts = transfers.investable_balances(step), transfers.proportional_amounts(step, value)
+    balances = transfers.investable_balances(step)
+    parts = transfers.proportional_amounts(step, value)
     whole = sum(
         balances[token_address] * (transfers.token_price(step.portfolio, reference_prices(step), token_address) or 0)
         for token_address in balances

@@ -32,7 +32,9 @@ from tests.support.builders import (
 )
 from tests.support.text import mentions, raises_code
 
-WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
+WETH = token("WETH")
+WBTC = token("WBTC")
+USDC = token("USDC")
 CEILING = 11_000
 
 

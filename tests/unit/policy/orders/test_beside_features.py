@@ -37,14 +37,20 @@ from tests.support.decisions.native_coin import FLOOR, native_step, plan_of
 from tests.support.standing_orders import Bot, price_of, terms, three, two
 from tests.support.text import mentions
 
-ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP
-WETH, USDC = token("WETH"), token("USDC")
+ENTRY = OrderKind.ENTRY
+STOP = OrderKind.STOP_LOSS
+PROFIT = OrderKind.TAKE_PROFIT
+TRAIL = OrderKind.TRAILING_STOP
+WETH = token("WETH")
+USDC = token("USDC")
 
 
 @pytest.mark.parametrize("pushed", [1, 2, 3])
 def test_order_waits_for_all_confirming_blocks(pushed: int) -> None:
     bot = two(terms("WETH", STOP, 1_500), terms("WETH", TRAIL, None, 5_000), confirm=3)
-    calm, low, high = {"WETH": 2_000}, {"WETH": 1_000}, {"WETH": 4_000}
+    calm = {"WETH": 2_000}
+    low = {"WETH": 1_000}
+    high = {"WETH": 4_000}
     bot.look(calm)
     for push in (low, high):
         bot.look(push, [push] * (pushed - 1) + [calm] * (4 - pushed))
@@ -218,7 +224,8 @@ def test_exit_of_native_coin_keeps_what_gas_needs() -> None:
 
 
 def test_exit_sells_the_holdings_of_all_strategies() -> None:
-    half, most = {"WETH": 5_000, "USDC": 5_000}, {"WETH": 9_000, "USDC": 1_000}
+    half = {"WETH": 5_000, "USDC": 5_000}
+    most = {"WETH": 9_000, "USDC": 1_000}
     base_step = step_input(depth=50_000_000).with_config(split(strategy("calm", 5_000, half), strategy("bold", 5_000, most)))
     stop = terms("WETH", STOP, 2_100)
     fired_order = ConditionalOrder(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))

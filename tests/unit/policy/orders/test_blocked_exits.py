@@ -131,7 +131,8 @@ def test_exit_without_a_market_leaves_its_turn_to_the_next() -> None:
 
 
 def test_exits_are_plans_of_their_own_in_portfolio_order() -> None:
-    step, sold = step_with_stops("LINK", "WBTC", "WETH", pools=(*MARKET, SOUND)), []
+    step = step_with_stops("LINK", "WBTC", "WETH", pools=(*MARKET, SOUND))
+    sold = []
     while (outcome := outcome_of(step)).plan is not None and outcome.plan.is_exit:
         assert sold_symbols(outcome.plan) == {outcome.decision_result.exit_token, USDC.address}
         assert not outcome.decision_result.blocked_exits
@@ -375,12 +376,9 @@ def step_in_a_fall(feed: int, spot: int, mean: int, before: tuple[int, ...] = ()
     step = with_limits(
         step_with_stops("WETH", pools=(pools[0], MARKET[1], SOUND)), oracle_deviation_bps=100, price_impact_bps=100, slippage_bps=30
     )
-    head, feeds = (
-        step.snapshot.head,
-        tuple(
-            replace(feed_round, answer=feed * 10**8) if feed_round.answer == 2_000 * 10**8 else feed_round
-            for feed_round in step.snapshot.feeds
-        ),
+    head = step.snapshot.head
+    feeds = tuple(
+        replace(feed_round, answer=feed * 10**8) if feed_round.answer == 2_000 * 10**8 else feed_round for feed_round in step.snapshot.feeds
     )
     past = tuple(PastPrices(replace(head, number=head.number - n), feeds, (pool,)) for n, pool in enumerate(pools[1:], 1))
     sources = replace(step.reference, sources=(PriceSource.FEED, PriceSource.TWAP), uses_worse_source=True)
@@ -492,7 +490,8 @@ def test_exit_is_not_refused_for_a_stale_feed_of_another_asset() -> None:
 
 
 def test_selling_everything_skips_only_assets_in_conflict() -> None:
-    step, sold = two_sources(pools=(SOUND, APART)), []
+    step = two_sources(pools=(SOUND, APART))
+    sold = []
     while (outcome := evaluation.evaluate_input(step, requests.propose_selling_everything, GuardEvidence(), "abc")).plan is not None:
         if outcome.kind is not OutcomeKind.PLANNED:
             break
@@ -582,7 +581,8 @@ def test_rebalance_halts_on_a_missing_price() -> None:
 
 
 def test_selling_everything_sells_what_has_a_price() -> None:
-    step, sold = step_with_unpriced_stop(), []
+    step = step_with_unpriced_stop()
+    sold = []
     while (
         outcome := evaluation.evaluate_input(step, requests.propose_selling_everything, GuardEvidence(), "abc")
     ).kind is OutcomeKind.PLANNED:
@@ -597,7 +597,8 @@ def test_selling_everything_sells_what_has_a_price() -> None:
 def test_exit_is_sold_beside_an_order_that_contradicts_its_price() -> None:
     """Neither the exit of another asset nor, once its stop has fired, that of its own."""
     for symbol, kind, level in (("WBTC", STOP, 70_000), ("LINK", OrderKind.TAKE_PROFIT, 5)):
-        step, wrong = step_with_stops("LINK", pools=(*MARKET, SOUND), values=HEAVY), terms(symbol, kind, level)
+        step = step_with_stops("LINK", pools=(*MARKET, SOUND), values=HEAVY)
+        wrong = terms(symbol, kind, level)
         waiting = ConditionalOrder(wrong.token, kind, OrderStage.WAITING, wrong, 1)
         book = OrdersConfig((*step.portfolio.orders.terms, wrong))
         orders = (*step.history.orders.states, waiting)

@@ -12,8 +12,12 @@ from tests.support.builders import history, token
 from tests.support.standing_orders import WIDE, Bot, price_of, terms, three, two
 from tests.support.text import mentions
 
-ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP
-WETH, USDC = token("WETH"), token("USDC")
+ENTRY = OrderKind.ENTRY
+STOP = OrderKind.STOP_LOSS
+PROFIT = OrderKind.TAKE_PROFIT
+TRAIL = OrderKind.TRAILING_STOP
+WETH = token("WETH")
+USDC = token("USDC")
 
 
 @pytest.mark.parametrize(

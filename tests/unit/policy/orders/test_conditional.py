@@ -14,7 +14,10 @@ from agent.policy.orders.conditional import trigger_price
 from tests.support.samples import examples
 from tests.support.standing_orders import Bot, price_of, terms, three, two
 
-ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP
+ENTRY = OrderKind.ENTRY
+STOP = OrderKind.STOP_LOSS
+PROFIT = OrderKind.TAKE_PROFIT
+TRAIL = OrderKind.TRAILING_STOP
 SOLD = (OrderStage.FIRED, OrderStage.DONE)
 PRICES = st.lists(st.integers(600, 4_000), min_size=2, max_size=9)
 FEW = examples(12)
@@ -33,7 +36,8 @@ def test_entry_never_buys_above_its_level(path: list[int]) -> None:
 @FEW
 @given(PRICES, st.sampled_from([(STOP, 1_400, None), (PROFIT, 2_900, None), (TRAIL, None, 2_000)]), st.integers(0, 3))
 def test_exit_leaves_less_than_the_smallest_trade(path: list[int], order: tuple[OrderKind, int | None, int | None], confirm: int) -> None:
-    bot, fired = two(terms("WETH", *order), confirm=confirm), False
+    bot = two(terms("WETH", *order), confirm=confirm)
+    fired = False
     bot.look({"WETH": 2_000})
     for price in path:
         decision = bot.look({"WETH": price})
@@ -49,7 +53,9 @@ def test_exit_leaves_less_than_the_smallest_trade(path: list[int], order: tuple[
 @FEW
 @given(st.lists(st.lists(st.integers(1_500, 4_000), min_size=4, max_size=4), min_size=1, max_size=9))
 def test_highest_price_only_rises_to_what_all_blocks_confirm(path: list[list[int]]) -> None:
-    bot, mark, confirmed = two(terms("WETH", TRAIL, None, 9_000), confirm=3), Fraction(0), price_of("WETH", 2_000)
+    bot = two(terms("WETH", TRAIL, None, 9_000), confirm=3)
+    mark = Fraction(0)
+    confirmed = price_of("WETH", 2_000)
     bot.look({"WETH": 2_000})
     for now, *before in path:
         bot.look({"WETH": now}, [{"WETH": price} for price in before])
@@ -65,7 +71,9 @@ def test_highest_price_only_rises_to_what_all_blocks_confirm(path: list[list[int
 @given(PRICES, st.lists(st.sampled_from([-4, -2, 0, 0, 2, 4]), min_size=9, max_size=9))
 def test_nav_per_share_follows_prices_and_not_cash_flows(path: list[int], flows: list[int]) -> None:
     """A quarter or half of all is withdrawn, or as much put in: the unit's worth is the product of what each span returned."""
-    bot, expected_nav, before = untraded_bot(), Fraction(1), 2_000
+    bot = untraded_bot()
+    expected_nav = Fraction(1)
+    before = 2_000
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     for price, flow in zip(path, flows, strict=False):
         coins_before = dict(bot.coins)

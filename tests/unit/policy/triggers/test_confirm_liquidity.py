@@ -12,7 +12,8 @@ from agent.policy.decide import decide
 from tests.support.builders import NOW_S, feed_round, token, v3_pool, zoned
 from tests.support.lp_worlds import paired, quiet, ranged, roomy, wanted, world
 
-WETH, USDC = token("WETH"), token("USDC")
+WETH = token("WETH")
+USDC = token("USDC")
 
 
 def step_after_blocks(step: StepInput, *weth_usd: int, pools: tuple[Pool, ...] | None = None) -> StepInput:

@@ -19,7 +19,8 @@ from tests.support.decisions.tracking import balance_changes as moved
 from tests.support.decisions.tracking import tracking_step as tracked
 
 USDC = 10**6
-COIN, CASH = 0, 1
+COIN = 0
+CASH = 1
 CALM_CASH = TrackingRisk(Fraction(1, 2), None, (("coin", 6_000), ("cash", 0)), (("coin", "cash", 0),))
 """λ of 1, and a coin whose price in cash has an annual variance of 0.36."""
 MOVING_CASH = replace(CALM_CASH, volatilities_bps=(("coin", 6_000), ("cash", 3_000)), correlations_bps=(("coin", "cash", 5_000),))

@@ -34,8 +34,10 @@ from agent.policy.triggers.rules import trigger_history_s
 from tests.support.builders import NOW_S, feed_round, history, step_input, token, unit_price
 from tests.support.text import mentions
 
-HOUR_S, DAY_S = 3_600, 86_400
-WETH, USDC = token("WETH"), token("USDC")
+HOUR_S = 3_600
+DAY_S = 86_400
+WETH = token("WETH")
+USDC = token("USDC")
 FALL = Drawdown(2_000, DAY_S, (WETH.address,))
 JUMP = VolatilityJump(DAY_S, 7 * DAY_S, 20_000, (WETH.address,))
 OFF = {"WETH": 5_200, "USDC": 4_800}
@@ -147,7 +149,8 @@ def test_drawdown_is_confirmed_by_past_blocks() -> None:
 
 def zigzag(percent: float, count: int, start: float = 2_000.0) -> list[str]:
     """Prices that go up and down by that much in turn."""
-    prices, price = [], start
+    prices = []
+    price = start
     for number in range(count):
         prices.append(f"{price:.9f}")
         price *= 1 + (percent if number % 2 == 0 else -percent) / 100
@@ -187,7 +190,8 @@ def test_volatility_jump_equals_a_calculation_from_logarithms(seed: int, wild: f
         ]
         return math.sqrt(sum(move**2 for _, move in moves) / sum(span for span, _ in moves))
 
-    border, oldest = NOW_S - DAY_S, NOW_S - 8 * DAY_S
+    border = NOW_S - DAY_S
+    oldest = NOW_S - 8 * DAY_S
     short = volatility(lambda start, _: start >= border)
     long = volatility(lambda start, end: oldest <= start and end <= border)
     # The price now is the newest one: the last minute adds its time and no move.

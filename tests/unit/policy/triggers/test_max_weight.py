@@ -38,7 +38,8 @@ from tests.support.decisions.max_weights import step_with_max_weights
 from tests.support.planning_worlds import DEEP
 from tests.support.text import mentions
 
-WETH, USDC = token("WETH").address, token("USDC").address
+WETH = token("WETH").address
+USDC = token("USDC").address
 DAY_S = 86_400
 UNDUE: Mapping[str, Trigger] = {
     "interval": Every(28 * DAY_S),
@@ -79,7 +80,8 @@ def test_max_weight_reduces_halfway_below_the_limit() -> None:
 
 
 def test_max_weight_reduces_in_a_zone() -> None:
-    targets, values = {"WETH": 5_000, "USDC": 5_000}, {"WETH": 6_400, "USDC": 3_600}
+    targets = {"WETH": 5_000, "USDC": 5_000}
+    values = {"WETH": 6_400, "USDC": 3_600}
     step = zoned(targets, values, depth=DEEP)
     assets = tuple(replace(asset, max_bps=6_000 if asset.token.address == WETH else None) for asset in step.portfolio.assets)
     step = replace(step, portfolio=replace(step.portfolio, assets=assets))

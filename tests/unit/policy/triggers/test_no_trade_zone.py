@@ -51,7 +51,8 @@ def test_zone_narrows_with_volatility_horizon_and_error_cost() -> None:
 
 
 def test_zone_goes_by_the_cheapest_pool_that_is_deep_enough() -> None:
-    cheap, bait = v3_pool(WETH, USDC, 2_000, 10**9, 500), v3_pool(WETH, USDC, 2_000, 10, 100)
+    cheap = v3_pool(WETH, USDC, 2_000, 10**9, 500)
+    bait = v3_pool(WETH, USDC, 2_000, 10, 100)
     pools = [v2_pool(WETH, USDC, 2_000, 10**9), bait]
     assert edges(zone_step(pools=pools))[0] == pytest.approx(pair_edge(), rel=1e-9)
     assert edges(zone_step(pools=[*pools, cheap]))[0] == pytest.approx(pair_edge(0.0005), rel=1e-6)

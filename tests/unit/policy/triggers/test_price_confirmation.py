@@ -36,7 +36,8 @@ from tests.support.decisions.top_ups import with_top_up
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import causes, mentions
 
-WETH, USDC = token("WETH"), token("USDC")
+WETH = token("WETH")
+USDC = token("USDC")
 FAIR = 2_000
 AWAY = 3_000
 """A WETH price at which half and half has become 60 to 40: outside a tenth of the target."""
@@ -114,7 +115,9 @@ def test_stop_that_waits_for_blocks_lets_nothing_be_bought(trigger: Trigger, cha
         portfolio = replace(step.portfolio, orders=OrdersConfig((order_terms,)))
         return decide(apply_orders(replace(with_history(step, states=(armed,)), portfolio=portfolio))).decision
 
-    waiting, fired, undisturbed = decision_beside_stop(1_450), decision_beside_stop(1_390), decision_beside_stop(1_450, level=1_000)
+    waiting = decision_beside_stop(1_450)
+    fired = decision_beside_stop(1_390)
+    undisturbed = decision_beside_stop(1_450, level=1_000)
     assert isinstance(waiting, Hold)
     assert mentions(waiting.reason, "stop_loss", "would be fired", "3 blocks do not confirm it")
     assert isinstance(fired, Rebalance)
@@ -172,7 +175,8 @@ def test_asset_outside_in_all_blocks_is_enough() -> None:
 
 def test_spot_prices_are_confirmed_by_pools_of_past_blocks() -> None:
     """The harshest source: whoever moves a pool for a block moves the reference."""
-    pushed, calm = v2_pool(WETH, USDC, AWAY), v2_pool(WETH, USDC, FAIR)
+    pushed = v2_pool(WETH, USDC, AWAY)
+    calm = v2_pool(WETH, USDC, FAIR)
     step = step_input(values={"WETH": 7_500, "USDC": 5_000}, prices={"WETH": AWAY, "USDC": 1}, kinds=[PriceSource.SPOT], pools=[pushed])
     step = replace(step, policy=replace(step.policy, confirm_blocks=2))
     for pools, kind in (([pushed, calm], Hold), ([pushed, pushed], Rebalance)):

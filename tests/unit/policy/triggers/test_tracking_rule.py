@@ -145,13 +145,15 @@ def test_widths_rise_with_cost_and_gas_and_fall_with_strictness(
     targets, covariance, costs = portfolio
     usual = rules_of(portfolio)
     if raised == "risk_aversion":
-        wider, narrower = usual, rules_of(portfolio, 2.0)
+        wider = usual
+        narrower = rules_of(portfolio, 2.0)
     else:
         dearer = [
             TradingCost(cost.unit_cost * (1 + (raised == "unit_cost")), cost.leg_cost + (raised == "leg_cost") * 1e-5, 0.0)
             for cost in costs
         ]
-        wider, narrower = rules_of((targets, covariance, dearer)), usual
+        wider = rules_of((targets, covariance, dearer))
+        narrower = usual
     for token, rule in narrower.items():
         assert wider[token].trigger >= rule.trigger * (1 - 1e-9)
 

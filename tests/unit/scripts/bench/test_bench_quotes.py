@@ -74,7 +74,8 @@ def no_peer(folder: Path) -> Worker:
 
 @pytest.mark.slow
 def test_peer__is_held_against_the_contract_in_the_same_rounds():
-    command, folder = [sys.executable, quote_peers.__file__, "trimtab"], quote_peers.ROOT
+    command = [sys.executable, quote_peers.__file__, "trimtab"]
+    folder = quote_peers.ROOT
     gone = [sys.executable, "-c", ""]
     peers = [
         Peer("ourselves", lambda _: our_worker()),

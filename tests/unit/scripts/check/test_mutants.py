@@ -144,7 +144,8 @@ def test_every_file_of_money_code_is_broken(package: str) -> None:
 @pytest.mark.parametrize("name", ["NEAR_TESTS", "PLAIN_TESTS"])
 def test_every_test_file_that_the_makefile_names_is_there(name: str) -> None:
     """make drops a name without a file silently."""
-    value, named = makefile_list(name), list[str]()
+    value = makefile_list(name)
+    named = list[str]()
     for prefix, stems in re.findall(r"addprefix (\S+?),([^)]*)\)", value):
         named += [prefix + stem for stem in stems.split()]
     if not named:

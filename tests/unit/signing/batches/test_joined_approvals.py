@@ -21,7 +21,8 @@ class LayerOfEverything:
         return True
 
 
-APPROVAL, RESET = Approval(WETH, ROUTER, 1, "WETH", "router"), Approval(USDT, ROUTER, 0, "USDT", "router")
+APPROVAL = Approval(WETH, ROUTER, 1, "WETH", "router")
+RESET = Approval(USDT, ROUTER, 0, "USDT", "router")
 
 
 @pytest.mark.parametrize(

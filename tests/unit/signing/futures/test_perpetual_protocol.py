@@ -508,7 +508,8 @@ def test_vault_approval_may_be_reset() -> None:
 
 def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
     """Return whether only the deadline moved, and stayed within its window."""
-    original_call, mutated_call = futures.decode(calldata(original)), futures.decode(calldata(mutated))
+    original_call = futures.decode(calldata(original))
+    mutated_call = futures.decode(calldata(mutated))
     if not isinstance(original_call, futures.OpenPosition) or not isinstance(mutated_call, futures.OpenPosition):
         return False
     return replace(mutated_call, deadline_s=DEADLINE_S) == original_call and NOW_S < mutated_call.deadline_s <= NOW_S + 90

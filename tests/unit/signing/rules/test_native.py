@@ -226,7 +226,8 @@ def unchecked_tx(plan: Plan) -> UnsignedTx:
 
 WRAP, PAID_SALE = by_value(SELL)
 SMALL_WRAP = replace(WRAP, amount_in_raw=10**17, amount_out_raw=10**17)
-BOUGHT_MORE, SOLD_LESS = replace(HUB[0], amount_out_raw=10**17), replace(HUB[1], amount_in_raw=10**17)
+BOUGHT_MORE = replace(HUB[0], amount_out_raw=10**17)
+SOLD_LESS = replace(HUB[1], amount_in_raw=10**17)
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,16 @@ from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, grant, new_store, tx
 
 DAY_S = 86_400
-TOKEN_A, TOKEN_B = "0x" + "Aa" * 20, "0x" + "Bb" * 20
+TOKEN_A = "0x" + "Aa" * 20
+TOKEN_B = "0x" + "Bb" * 20
 MINED = 1
 REVERTED = 0
 """Statuses of a receipt."""
 Mark = Callable[[BudgetStore, tuple[SubmissionRefusal, ...]], None]
-SWAP, APPROVE, CANCEL, PAYOUT = IntentKind.SWAP, IntentKind.APPROVE, IntentKind.CANCEL, IntentKind.PAYOUT
+SWAP = IntentKind.SWAP
+APPROVE = IntentKind.APPROVE
+CANCEL = IntentKind.CANCEL
+PAYOUT = IntentKind.PAYOUT
 
 
 @pytest.fixture
@@ -237,7 +241,8 @@ def test_changed_receipt_is_not_booked(store: Store) -> None:
 
 
 def test_what_is_mined_and_not_booked_is_listed_until_it_is(store: Store) -> None:
-    first, second = ended_intent(store, 0), ended_intent(store, 1, status=REVERTED)
+    first = ended_intent(store, 0)
+    second = ended_intent(store, 1, status=REVERTED)
     listed = [store.journal.unbooked_intents()]
 
     for intent in (first, second):

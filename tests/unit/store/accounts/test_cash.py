@@ -48,7 +48,8 @@ def settle(store: Store, intent: Intent, raw: int, status: int = 1) -> None:
 
 
 def test_transfers_count_after_the_account_up_to_the_block(store: Store) -> None:
-    own, later = transfer(5, token=USDC.address), transfer(-7, token=USDC.address, block=1_002)
+    own = transfer(5, token=USDC.address)
+    later = transfer(-7, token=USDC.address, block=1_002)
 
     record_transfers(store, own, later, transfer(9, token=WETH.address))
 
@@ -78,7 +79,8 @@ def test_external_payment_counts_once_and_a_trade_never(store: Store) -> None:
 
 def test_external_transactions__of_one_block__count_in_order_of_nonce(store: Store) -> None:
     looked(store, at(1_000))
-    later, first = outside(2, 1_002, (USDC.address, -5)), outside(1, 1_002, (USDC.address, 8))
+    later = outside(2, 1_002, (USDC.address, -5))
+    first = outside(1, 1_002, (USDC.address, 8))
     store.balances.record_prior_day((later, first), 3)
     assert store.cash.record(ACCOUNT, 0)
     assert store.cash.read(USDC.address, 1_002).changes == (8, -5)

@@ -41,7 +41,9 @@ class Life:
     """A wallet that sells one WETH for 2,000 USDC now and then, gets and loses coins, and whose blocks may be taken."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.block, self.nonce = store, 1_000, 0
+        self.store = store
+        self.block = 1_000
+        self.nonce = 0
         self.weth, self.usdc, self.native = 50 * COIN, 0, 10 * COIN
         self.look()
 

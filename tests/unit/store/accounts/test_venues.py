@@ -16,7 +16,8 @@ from agent.store import Store
 from agent.store.accounts.ledger import FUNDING_OVERLAP_S
 from tests.support.transactions import START_S, grant, new_store, tx
 
-AGENT, OTHER_AGENT = "0x" + "Ab" * 20, "0x" + "Ab" * 15 + "cD" * 5
+AGENT = "0x" + "Ab" * 20
+OTHER_AGENT = "0x" + "Ab" * 15 + "cD" * 5
 
 
 @pytest.fixture

@@ -107,7 +107,8 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
 
 
 def test_a_store_is_never_its_own_backup_nor_put_over_one_in_use(tmp_path: Path) -> None:
-    store, other = store_with_steps(tmp_path / "a.db"), store_with_steps(tmp_path / "b.db")
+    store = store_with_steps(tmp_path / "a.db")
+    other = store_with_steps(tmp_path / "b.db")
     (tmp_path / "link.db").symlink_to(tmp_path / "a.db")
     for path in (tmp_path / "a.db", tmp_path / "link.db"):
         with raises_code(ConfigError, "same_file"):
@@ -209,7 +210,8 @@ def test_a_backup_by_a_newer_program_is_not_restored(tmp_path: Path) -> None:
 
 
 def test_an_older_store_is_copied_before_it_is_brought_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, older = tmp_path / "a.db", REVISIONS[-1]
+    path = tmp_path / "a.db"
+    older = REVISIONS[-1]
     store_with_steps(path).close()
     later = install_later_version(monkeypatch, tmp_path)
     store_at(path).close()

@@ -81,7 +81,8 @@ for _ in range(25):
 
 
 def test_waiting_processes_have_the_lock_one_at_a_time(tmp_path: Path) -> None:
-    path, count = tmp_path / "x.lock", tmp_path / "x.count"
+    path = tmp_path / "x.lock"
+    count = tmp_path / "x.count"
     count.write_text("0")
 
     children = [subprocess.Popen([sys.executable, "-c", CONTEND, str(path), WALLET]) for _ in range(3)]
@@ -91,8 +92,10 @@ def test_waiting_processes_have_the_lock_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_who_waits_in_vain_is_told_for_whom_and_what_to_do(tmp_path: Path) -> None:
-    path, reports = tmp_path / "x.lock", []
-    child, slept = held_elsewhere(path), []
+    path = tmp_path / "x.lock"
+    reports = []
+    child = held_elsewhere(path)
+    slept = []
     waits = {"patience_s": 1, "sleep": slept.append, "report_holder": reports.append}
     try:
         with raises_code(LockHeld, "lock", "1 s") as refusal, wait_for_lock(path, 1, WALLET, **waits):
@@ -124,7 +127,10 @@ def test_a_wallet_has_one_run_beside_whom_others_act(tmp_path: Path) -> None:
 
 
 def test_lock_beside_the_store_joins_other_state_folders(tmp_path: Path) -> None:
-    service, shell, beside, reports = tmp_path / "service" / "x.lock", tmp_path / "shell" / "x.lock", tmp_path / "t.db.lock", []
+    service = tmp_path / "service" / "x.lock"
+    shell = tmp_path / "shell" / "x.lock"
+    beside = tmp_path / "t.db.lock"
+    reports = []
     waits = {"patience_s": 0.5, "sleep": lambda _: None, "report_holder": reports.append}
     with wallet_lock(service, 1, WALLET, beside):
         with raises_code(LockHeld, "lock", "/t.db.pid"), wait_for_lock(shell, 1, WALLET, beside, **waits):
@@ -158,7 +164,8 @@ def test_a_lock_that_cannot_be_taken_asks_for_the_operator(tmp_path: Path) -> No
 
 
 def test_wallet_has_one_lock_a_machine_but_on_local_chains(tmp_path: Path) -> None:
-    first, second = tmp_path / "a.db", tmp_path / "b.db"
+    first = tmp_path / "a.db"
+    second = tmp_path / "b.db"
 
     assert lock_path(1, WALLET, first, local_chain=False) == lock_path(1, WALLET.lower(), second, local_chain=False)
     assert lock_path(1, WALLET, None, local_chain=False) != lock_path(10, WALLET, None, local_chain=False)

@@ -71,7 +71,9 @@ def dies_while_upgrading(path: Path, statement: int) -> bool:
 
 @pytest.mark.slow
 def test_killed_upgrade_leaves_the_store_of_before_or_after(tmp_path: Path, older: Path, later: str) -> None:
-    versions, is_killed, statement = set(), True, 0
+    versions = set()
+    is_killed = True
+    statement = 0
     while is_killed:
         statement += 1
         path = tmp_path / f"{statement}.db"

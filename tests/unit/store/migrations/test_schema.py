@@ -32,7 +32,8 @@ def schema(database: Database) -> list[tuple[str, str, str, str | None]]:
 
 
 def test_file_and_memory_stores_have_one_schema(tmp_path: Path) -> None:
-    file, memory = open_store(f"sqlite:///{tmp_path}/new.db", CHAIN_ID, WALLET), open_memory_store(CHAIN_ID, WALLET)
+    file = open_store(f"sqlite:///{tmp_path}/new.db", CHAIN_ID, WALLET)
+    memory = open_memory_store(CHAIN_ID, WALLET)
 
     file_schema = schema(file.db)
 
@@ -83,7 +84,9 @@ def test_killed_creation_leaves_an_empty_or_whole_store(tmp_path: Path) -> None:
     open_store(f"sqlite:///{tmp_path}/whole.db", CHAIN_ID, WALLET).close()
     with closing(sqlite3.connect(tmp_path / "whole.db")) as file:
         whole = file.execute(SCHEMA).fetchall()
-    sizes, is_killed, statement = set(), True, 0
+    sizes = set()
+    is_killed = True
+    statement = 0
     while is_killed:
         statement += 1
         path = tmp_path / f"{statement}.db"

@@ -270,7 +270,9 @@ def test_readable_or_damaged_file__opens_nothing(server: Client) -> None:
 
 
 def test_token_limits__are_apart_and_wrong_tokens_slow_none(server: Client) -> None:
-    path, first_question, other = f"{API_PREFIX}/status", bearer(token(server, "read")), bearer(token(server, "read"))
+    path = f"{API_PREFIX}/status"
+    first_question = bearer(token(server, "read"))
+    other = bearer(token(server, "read"))
     documents = [server.ask(path, Authorization=first_question) for _ in range(gate.BURST + 2)]
     assert {answer.status for answer in documents[: gate.BURST]} == {200}
     assert (documents[-1].status, documents[-1].code) == (429, "rate_limit")

@@ -16,7 +16,8 @@ from agent.errors import EXIT_RETRYABLE, EXIT_USAGE
 from agent.model import CodeHash, Holding, UnreadableItem
 from tests.support.builders import NOW_S, OWNER, address, snapshot, token
 
-ROUTER, POOL = address("router"), address("pool")
+ROUTER = address("router")
+POOL = address("pool")
 CODE_HASH, OTHER_HASH = ("0x" + digit * 64 for digit in "12")
 WRAPPED = token("WETH").address
 

@@ -62,10 +62,8 @@ def test_fill__counts_only_the_part_in_the_order_s_direction() -> None:
 
 
 def test_limit_order__costs_the_sum_of_its_fills() -> None:
-    limit, quarter = (
-        replace(ORDER, kind=PerpOrderKind.LIMIT),
-        replace(HALF, size_raw=SIZE // 4, quote_raw=-2_010 * E18, fee_raw=2 * E18, fill_id="2"),
-    )
+    limit = replace(ORDER, kind=PerpOrderKind.LIMIT)
+    quarter = replace(HALF, size_raw=SIZE // 4, quote_raw=-2_010 * E18, fee_raw=2 * E18, fill_id="2")
     summed = order_fill(limit, receipt(replace(HALF, fill_id="1"), quarter), may_be_partial=True)
     assert summed == replace(HALF, size_raw=SIZE * 3 // 4, quote_raw=-6_030 * E18, fee_raw=6 * E18)
 
@@ -169,5 +167,6 @@ def test_booking__limit_order_without_a_fill_costs_nothing() -> None:
 def test_booking__fee_of_an_order_without_its_fill_is_rounded_up() -> None:
     """In quote base units, of which 10^18 are a dollar; the fee of a bound of 8,160 and one base unit."""
     order = replace(ORDER, bound_raw=8_160 * E18 + 1)
-    distance, fee = 160 * E18 + 1, 816 * E18 // 100 + 1
+    distance = 160 * E18 + 1
+    fee = 816 * E18 // 100 + 1
     assert booked(FuturesGrant(order, EMPTY), receipt())[1] * E18 == distance + fee

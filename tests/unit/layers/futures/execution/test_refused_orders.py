@@ -102,8 +102,11 @@ def recorded(ports: StepPorts, outcome: StepOutcome) -> str | None:
 
 
 def test_reverting_reduction__is_tried_in_smaller_parts_then_skipped(ports: StepPorts) -> None:
-    outcome, own = planned(ports), FuturesCycle()
-    market, parts, cycle = market_of(outcome), [], BEGUN
+    outcome = planned(ports)
+    own = FuturesCycle()
+    market = market_of(outcome)
+    parts = []
+    cycle = BEGUN
     while market not in own.refusal_time_by_exit:
         cycle, own = refused(ports, replace(cycle, spend_caps=(("0x", 5),), approval_attempts=(("0x", 2),)), outcome)
         assert recorded(ports, outcome) == "refused", "each part is written"
@@ -174,7 +177,8 @@ def test_refused_plan_without_a_first_order__skips_no_market(ports: StepPorts, k
     futures = planned_futures(outcome.plan)
     assert futures is not None
     stop = StopOrder(market_of(outcome), 1, 1, 1)
-    alone, deposit = replace(futures, orders=(), resting_actions=(stop,)), replace(futures, account_actions=(MarginDeposit(1),))
+    alone = replace(futures, orders=(), resting_actions=(stop,))
+    deposit = replace(futures, account_actions=(MarginDeposit(1),))
     changed = alone if kind == "a stop alone" else deposit
     result = ended(ports, BEGUN, replace(outcome, plan=outcome.plan.with_layer(changed)), REVERTED)
     assert result.cycle.layers == ()
@@ -247,7 +251,8 @@ def test_sent_together__each_order_counts_and_failed_ones_wait(ports: StepPorts,
 @pytest.mark.parametrize("case", ["opening", "not settled", "by the owner", "too many orders"])
 def test_the_cycle_ends_after_any_other_reverted_order(ports: StepPorts, case: str) -> None:
     outcome = replace(planned(ports, EMPTY if case == "opening" else OVER), kind=OutcomeKind.FAILED)
-    plan, decision = outcome.plan, outcome.decision
+    plan = outcome.plan
+    decision = outcome.decision
     assert plan is not None
     assert isinstance(decision, AdjustFutures)
     orders = MAX_ACTIONS - 1 if case == "too many orders" else MAX_ACTIONS - 2
@@ -291,7 +296,8 @@ def test_replanned_exit_without_a_hub_or_pool__begins_new_plans(ports: StepPorts
     assert outcome.plan is not None
     note = note_of(outcome, failed=True)
     before = replace(BEGUN, confirmation=confirmation_of(outcome, outcome.plan))
-    direct, cycle_after = before.take_direct_route("0xtoken"), skip_pool(before, "0xpool", note)
+    direct = before.take_direct_route("0xtoken")
+    cycle_after = skip_pool(before, "0xpool", note)
     for after in (direct, cycle_after):
         assert (after.confirmation, after.spend_caps, after.approval_attempts) == (None, (), ())
     own = cycle_after.layer(LiquidityCycle)

@@ -86,7 +86,8 @@ def executor(world: Bench, venue: ScriptedVenue) -> VenueExecutor:
         if callable(world.on_event):
             world.on_event(event)
 
-    store, sender = world.store, world.chain
+    store = world.store
+    sender = world.chain
     parts = (world.signer, sender, world.clock, world.settings, lambda: world.paused, tell, lambda: world.hard)
     return VenueExecutor(world.executor(), Submitter(store.journal, store.budgets, *parts), world.signer, venue)
 
@@ -154,7 +155,8 @@ def test_a_transaction_of_the_chain_goes_to_the_chain(world: Bench) -> None:
 
 
 def test_outcome__is_asked_for_a_few_times_then_left_open(world: Bench) -> None:
-    venue, begin = ScriptedVenue([OPEN]), world.clock.now_s()
+    venue = ScriptedVenue([OPEN])
+    begin = world.clock.now_s()
     with raises_code(Retryable, ErrorCode.NOT_MINED):
         run(world, venue)
     assert venue.queries == OUTCOME_POLLS

@@ -78,7 +78,8 @@ def test_plan_futures__mark_is_off_its_index__only_reduces() -> None:
 
 def test_collateral_at_hand__is_deposited_before_any_reduction() -> None:
     limits = replace(ROUGH, stress_move_bps=0, max_utilisation_bps=10_000)
-    margin_account, policy = pair_book(4_000, eth=10 * E18), replace(POLICY, limits=limits)
+    margin_account = pair_book(4_000, eth=10 * E18)
+    policy = replace(POLICY, limits=limits)
     plan = plan_futures(margin_account, policy, RICH, PLAN_S, depositable_raw=2_000 * E18)
     assert (plan.orders, plan.is_reducing, plan.trigger) == ((), True, "leverage")
     after = account_after_fills(margin_account, plan)
@@ -233,7 +234,8 @@ def test_stress_reduction__ends_where_the_position_s_side_requires(side: int, le
 @given(st.integers(500, 20_000), st.integers(-20, 20), st.integers(-1_000, 1_000), st.integers(0, 4_000))
 def test_a_deposit_or_a_reduction_for_the_stress_move_is_enough(collateral: int, eth: int, btc: int, move_bps: int) -> None:
     limits = replace(ROUGH, max_leverage_bps=10**6, max_utilisation_bps=10**6, stress_move_bps=move_bps, emergency_distance_bps=0)
-    margin_account, policy = pair_book(collateral, eth * E18, btc * 10**15), replace(POLICY, limits=limits, leverage_bps=0, band_bps=0)
+    margin_account = pair_book(collateral, eth * E18, btc * 10**15)
+    policy = replace(POLICY, limits=limits, leverage_bps=0, band_bps=0)
     if margin.is_liquidatable(margin_account) or margin_state(margin_account, limits).survives_stress:
         return
     for at_hand in (0, 10**30):
@@ -256,7 +258,8 @@ amounts = st.integers(-(2 * 10**19), 2 * 10**19)
 def test_no_plan_leads_into_a_broken_limit(collateral: int, eth: int, btc: int, leverage_bps: int, spot: int) -> None:
     """A plan leaves every limit kept, or all that it did was to make positions smaller."""
     policy = replace(POLICY, leverage_bps=leverage_bps)
-    margin_account, value = pair_book(collateral, eth, btc), Fraction(spot * E18)
+    margin_account = pair_book(collateral, eth, btc)
+    value = Fraction(spot * E18)
     plan = plan_futures(margin_account, policy, value, PLAN_S)
     after = account_after_fills(margin_account, plan)
     if not plan.is_reducing and plan.orders:
@@ -271,7 +274,8 @@ def test_no_plan_leads_into_a_broken_limit(collateral: int, eth: int, btc: int, 
 @pytest.mark.parametrize(("per_mille", "fills"), [(8, 1), (20, 0), (60, 0)])
 def test_mark_pushed_around_a_still_index__costs_one_reduction(per_mille: int, fills: int) -> None:
     """T12: the hysteresis keeps a small push from a second reduction; a larger one finds the bound, which counts from the index."""
-    margin_account, done = pair_book(5_050, eth=10 * E18), 0
+    margin_account = pair_book(5_050, eth=10 * E18)
+    done = 0
     policy = replace(POLICY, targets=(FuturesTarget("ETH", 10_000),), band_bps=0)
     for turn in range(40):
         pushed = margin.with_moved_marks(margin_account, {"ETH": Fraction(per_mille if turn % 2 else -per_mille, 1_000)})

@@ -11,7 +11,8 @@ from agent.model.futures import FuturesPolicy, MarginAccount, PerpMarket, Positi
 from agent.units import Token
 from tests.support.perpetuals.accounts import LIMITS
 
-USDC, WETH = "0xUSDC", "0xWETH"
+USDC = "0xUSDC"
+WETH = "0xWETH"
 WAD = 10**18
 
 

@@ -114,7 +114,8 @@ def test_a_market_with_dear_funding_is_not_opened_and_says_why() -> None:
 def test_funding_never_makes_positions_oscillate(policy: FuturesPolicy, rates_bps: list[int]) -> None:
     """At one rate a second plan is empty; a trim is taken back only after the funding fell by half of the band."""
     margin_account = account_after_fills(pair_book(10_000), plan_futures(pair_book(10_000), policy, RICH, PLAN_S))
-    weight, trimmed_at = Fraction(abs(policy.targets[0].weight_bps), 10_000), None
+    weight = Fraction(abs(policy.targets[0].weight_bps), 10_000)
+    trimmed_at = None
     for rate in (Fraction(bps, 10_000) for bps in rates_bps):
         margin_account = rated(margin_account, rate)
         before = margin_account.size_raw("ETH")

@@ -78,7 +78,8 @@ def test_margin_of_a_short__is_the_larger_of_initial_and_leverage(max_leverage_b
 
 
 def after_order(size: int, *, closes: bool, opened: Hedge | None = None) -> tuple[Hedge, ...]:
-    policy, state = replace(HEDGING, hedges=(EARLY,)), FuturesState(hedges=(EARLY,))
+    policy = replace(HEDGING, hedges=(EARLY,))
+    state = FuturesState(hedges=(EARLY,))
     return hedges_after_order(step_of(EMPTY).snapshot, policy, state, "ETH", size * E18, opened, closes=closes)
 
 

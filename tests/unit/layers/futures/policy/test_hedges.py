@@ -95,7 +95,8 @@ def ordered(step: StepInput) -> tuple[Plan, FuturesPlan]:
 def carried_out(step: StepInput, **history: object) -> StepInput:
     """The step after its futures order was filled at the mark."""
     _, futures = ordered(step)
-    order, account = futures.orders[0], margin_account(step.snapshot)
+    order = futures.orders[0]
+    account = margin_account(step.snapshot)
     assert account is not None
     quote = -margin.position_value_raw(account.market(order.market), order.size_raw)
     after = margin.with_trade(account, order.market, order.size_raw, quote)
@@ -124,7 +125,8 @@ def test_tax_makes_a_short_of_half_cheaper_than_the_sale() -> None:
 def test_the_example_in_the_docs_is_computed() -> None:
     """10 WETH above target at 2,000, bought at 1,000: half may be shorted."""
     market = hedge_account(10_000, funding_daily=Fraction(-2, 10_000)).market("ETH")
-    hedged, tax = Fraction(10_000), 5 * (2_000 - 1_000) * Fraction(TERMS.tax_rate_bps, 10_000)
+    hedged = Fraction(10_000)
+    tax = 5 * (2_000 - 1_000) * Fraction(TERMS.tax_rate_bps, 10_000)
     fees, funding, tied, capital = short_costs(market, hedged, TERMS.horizon_s, margin_share(market, HEDGING), TERMS.capital_cost_bps)
     hedge_comparison = HedgeComparison(
         WETH, 2 * hedged, hedged, hedged * Fraction(3, 1_000), Fraction(0), tax, fees, funding, capital, tied, TERMS.horizon_s
@@ -589,7 +591,9 @@ def test_a_recorded_hedge_is_read_and_planned_as_before() -> None:
 @examples(5)
 def test_hedges_never_oscillate_with_the_price(prices: list[int]) -> None:
     """On any path of prices within one horizon a hedge is opened at most once, and nothing follows at one price."""
-    margin_account, hedges, opened = hedge_account(10_000), (), 0
+    margin_account = hedge_account(10_000)
+    hedges = ()
+    opened = 0
     for price in prices:
         for turn in range(3):
             moved = replace(
@@ -611,5 +615,6 @@ def test_hedges_never_oscillate_with_the_price(prices: list[int]) -> None:
             order = planned_futures(plan).orders[0]
             opened += planned_futures(plan).trigger == "hedge"
             quote = -margin.position_value_raw(moved.market("ETH"), order.size_raw)
-            margin_account, hedges = margin.with_trade(moved, "ETH", order.size_raw, quote), planned_futures(plan).hedges
+            margin_account = margin.with_trade(moved, "ETH", order.size_raw, quote)
+            hedges = planned_futures(plan).hedges
     assert opened <= 1

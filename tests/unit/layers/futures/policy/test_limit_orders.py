@@ -198,7 +198,8 @@ def test_an_order_ends_if_its_fill_would_breach_a_limit() -> None:
     ],
 )
 def test_resting_order__ends_by_a_reduction_beyond_its_targets_alone(trigger: str, reduces: bool, why: str) -> None:
-    step, proposal = step_of(RESTING, OPENING), propose_rebalance(step_of(EMPTY))
+    step = step_of(RESTING, OPENING)
+    proposal = propose_rebalance(step_of(EMPTY))
     assert proposal.plan is not None
     plan = proposal.plan.with_layer(replace(proposal.plan.layer(FuturesPlan), trigger=trigger, is_reducing=reduces))
     outcome = StepOutcome("s", OutcomeKind.PLANNED, "", step, proposal.decision_result, plan)

@@ -39,7 +39,8 @@ def test_each_position_gets_one_stop_ahead_of_its_liquidation(account: MarginAcc
     ]
     for position, stop in zip(account.positions, changes, strict=True):
         assert isinstance(stop, StopOrder)
-        mark, trigger = account.market(position.market).mark, Fraction(stop.trigger_raw, abs(stop.size_raw))
+        mark = account.market(position.market).mark
+        trigger = Fraction(stop.trigger_raw, abs(stop.size_raw))
         at_trigger = margin.with_adverse_move(account, abs(trigger / mark - 1))
         assert (trigger < mark) is position.is_long
         assert not margin.is_liquidatable(at_trigger)

@@ -25,7 +25,8 @@ from tests.support.perpetuals.runs import LONG, book_of, run
 from tests.support.perpetuals.steps import FUTURES_POLICY, LIMITS, book, step_of
 from tests.support.perpetuals.targets import token_of
 
-WEEKLY, DAILY = Every(7 * DAY_S), Cron("0 0 * * *", "UTC")
+WEEKLY = Every(7 * DAY_S)
+DAILY = Cron("0 0 * * *", "UTC")
 OFF_TARGET = book(10_000, 98 * E18 // 10)
 """1.96x where 2x is the target: 2 % below it, inside every band."""
 ON_TARGET = book(10_000, 10 * E18)

@@ -34,7 +34,8 @@ def test_notional_limit__cuts_every_opening_by_one_share() -> None:
     """20,000 of notional wanted, 10,000 allowed: each half gets half, where the first market once took all."""
     plan = plan_futures(pair_book(10_000), LEVERED, Fraction(4_000 * E18), PLAN_S)
     sizes = {order.market: order.size_raw for order in plan.orders}
-    eth, btc = abs(sizes["ETH"]) * 2_000, abs(sizes["BTC"]) * 30_000
+    eth = abs(sizes["ETH"]) * 2_000
+    btc = abs(sizes["BTC"]) * 30_000
     assert 9_700 * E18 < eth + btc <= 10_000 * E18
     assert abs(eth - btc) <= 40 * E18
     assert plan.refusal_texts == ("ETH is cut to what the limits allow", "BTC is cut to what the limits allow")
@@ -43,7 +44,8 @@ def test_notional_limit__cuts_every_opening_by_one_share() -> None:
 @given(st.integers(-20, 20), st.integers(-1_000, 1_000), st.integers(0, 30_000))
 def test_orders_cut_together_break_no_limit_and_none_grows(eth: int, btc: int, spot: int) -> None:
     sizes = {name: size for name, size in (("ETH", eth * E18), ("BTC", btc * 10**15)) if size}
-    margin_account, value = pair_book(10_000), Fraction(spot * E18)
+    margin_account = pair_book(10_000)
+    value = Fraction(spot * E18)
     allowed_sizes = largest_allowed_sizes(margin_account, sizes, CAPPED, value)
     assert all(size * sizes[name] >= 0 and abs(size) <= abs(sizes[name]) for name, size in allowed_sizes.items())
     after = margin_account
@@ -63,7 +65,8 @@ def test_the_total_notional_has_a_band_of_its_own(eth: int, fires: bool) -> None
 
 def test_total_held_below_its_target_by_a_limit__does_not_drift() -> None:
     policy = replace(LEVERED, targets=(FuturesTarget("ETH", 10_000),), leverage_band_bps=1_000)
-    margin_account, spot = pair_book(10_000), Fraction(4_000 * E18)
+    margin_account = pair_book(10_000)
+    spot = Fraction(4_000 * E18)
     first = plan_futures(margin_account, policy, spot, PLAN_S)
     size = sum(order.size_raw for order in first.orders)
     assert first.trigger == "drift"

@@ -39,7 +39,8 @@ from tests.support.perpetuals.steps import EVEN, OVER, book
 from tests.support.perpetuals.values import OURS, USDC, step_with_margin
 from tests.support.plans import evidence
 
-E6, E18 = 10**6, 10**18
+E6 = 10**6
+E18 = 10**18
 
 
 def test_margin_counts_in_the_total_and_as_its_collateral() -> None:
@@ -93,7 +94,8 @@ def apart(step: StepInput) -> StepInput:
 
 def test_margin_beside_the_weights__changes_no_weight_or_trade() -> None:
     skewed = {"WETH": 8_000, "USDC": 2_000}
-    alone, beside = step_with_margin(book(0), skewed), apart(step_with_margin(book(6_000), skewed))
+    alone = step_with_margin(book(0), skewed)
+    beside = apart(step_with_margin(book(6_000), skewed))
     assert [asset_drift.share for asset_drift in current_drifts(beside)] == [asset_drift.share for asset_drift in current_drifts(alone)]
     plans = [propose_rebalance(with_limits(step, turnover_bps=None, daily_turnover_bps=None)).plan for step in (alone, beside)]
     assert plans[0] is not None
@@ -111,7 +113,8 @@ def test_margin_beside_the_weights__counts_in_total_and_exposure() -> None:
     drifts = current_drifts(step)
     assert (investable_total(drifts), portfolio_total(step, drifts)) == (10_000 * E6, 12_500 * E6)
     assert spot_value_in_quote(step, drifts) == 10_000 * E18
-    account, policy = margin_account(step.snapshot), futures_policy(step)
+    account = margin_account(step.snapshot)
+    policy = futures_policy(step)
     assert account is not None
     assert policy is not None
     assert [price_exposure.spot for price_exposure in exposures(account, policy, drifts)][:2] == [5_000 * E6, 7_500 * E6]

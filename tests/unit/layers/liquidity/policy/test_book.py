@@ -32,7 +32,8 @@ def test_taken_out_liquidity__brings_all_fees_and_sure_minimums() -> None:
     ((position_state, position),) = start.position_states
     assert isinstance(position, LpV3Position)
     half = position.liquidity // 2
-    paid, fees = positions.principal(position, half), positions.uncollected_fees(position)
+    paid = positions.principal(position, half)
+    fees = positions.uncollected_fees(position)
     assert min(*paid, *fees) > 0
     after = start.after_withdrawal(position_state, half, (paid[0] - 3, paid[1] - 5))
     assert moved(start, after) == (paid[0] + fees[0], paid[1] + fees[1])

@@ -64,7 +64,9 @@ def test_exit__names_the_expected_loss_in_numbers() -> None:
 
 def test_exits__take_the_most_loss_per_cost_first_and_no_more() -> None:
     """The narrow range loses more for what it is worth than the wide one; one out of range earns nothing and can only lose."""
-    narrow, wide, beside = ranged(800, 1_900, 2_100, 1), ranged(800, 1_000, 4_000, 2), ranged(800, 2_050, 2_150, 3)
+    narrow = ranged(800, 1_900, 2_100, 1)
+    wide = ranged(800, 1_000, 4_000, 2)
+    beside = ranged(800, 2_050, 2_150, 3)
     step = world([wide, narrow, beside], bounds=roomy(impermanent_loss_bps=15))
     names = [name for name, _ in taken(step)]
     assert names[0] == "uniswap_v3 #3"
@@ -106,7 +108,8 @@ def test_what_an_empty_position_is_still_owed_is_collected() -> None:
 
 def test_dust_owed_to_an_empty_position__is_not_worth_its_gas() -> None:
     """What is above the limit lies in a pool that is off: then nothing goes, rather than dust at the price of gas."""
-    pool, pushed = v3_at(Fraction(102, 100)), Fraction(102, 100)
+    pool = v3_at(Fraction(102, 100))
+    pushed = Fraction(102, 100)
     dust = ranged(1, 1_800, 2_200, 7, pool, liquidity=0, owed=(1, 1), core_owed=(1, 1))
     step = world([ranged(2_000, 1_800, 2_200, 42, pool), dust], bounds=roomy(lp_max_weight_bps=1_500), pushed=pushed)
     with raises_code(Refused, "impermanent_loss", "not withdrawn"):

@@ -32,7 +32,8 @@ from tests.support.lp_worlds import (
 )
 from tests.support.text import mentions
 
-POOL, PAIR = v3_at().address, v2_at().address
+POOL = v3_at().address
+PAIR = v2_at().address
 
 
 # ranges that the price left

@@ -46,7 +46,8 @@ from tests.support.lp_worlds import (
 from tests.support.plans import evidence
 from tests.support.text import mentions
 
-POOL, PAIR = v3_at().address, v2_at().address
+POOL = v3_at().address
+PAIR = v2_at().address
 
 
 # providing
@@ -62,7 +63,8 @@ def test_pool_below_its_share__gets_the_rest_around_the_reference() -> None:
 
 def test_weights_and_total__stay_and_the_wallet_pays() -> None:
     step = world(targets=[wanted(2_000)])
-    plan, action = planned(step), only_provide(step)
+    plan = planned(step)
+    action = only_provide(step)
     assert dict(plan.weights_after_bps) == {WETH.address: 5_000, USDC.address: 5_000}
     before = {holding.token: holding.raw for holding in step.snapshot.holdings}
     paid = dict(zip((action.token0, action.token1), action.amounts_raw, strict=True))
@@ -80,7 +82,8 @@ def test_a_pair_gets_what_it_lacks_on_top_of_what_is_there() -> None:
 
 
 def test_position_around_the_price__grows_and_no_second_opens() -> None:
-    small, large = ranged(100, 1_800, 2_200, 1), ranged(500, 1_500, 2_600, 2)
+    small = ranged(100, 1_800, 2_200, 1)
+    large = ranged(500, 1_500, 2_600, 2)
     step = world([small, large], [wanted(2_000)])
     action = only_provide(step)
     assert (action.token_id, action.ticks) == (2 if large.liquidity > small.liquidity else 1, (large.tick_lower, large.tick_upper))
@@ -108,7 +111,8 @@ def test_reverted_withdrawal__begins_nothing_within_the_band(action_count: int, 
 
 @pytest.mark.parametrize(("has", "more"), [(1_590, True), (1_599, False)])
 def test_rounding_left_of_a_share__is_not_provided(has: int, more: bool) -> None:
-    own, rest = ranged(has, 1_900, 2_100), Fraction(8_000 - has, 2)
+    own = ranged(has, 1_900, 2_100)
+    rest = Fraction(8_000 - has, 2)
     off = roomy(min_trade=None, plan_cost_bps=None)
     step = world([own], [wanted(2_000)], values={"WETH": rest, "USDC": rest}, bounds=off)
     assert isinstance(decide(step.with_progress(LiquidityProgress(has_moved=True))).decision, AdjustLiquidity if more else Hold)
@@ -116,7 +120,8 @@ def test_rounding_left_of_a_share__is_not_provided(has: int, more: bool) -> None
 
 def test_reserves_stay_in_the_wallet() -> None:
     step = world(targets=[wanted(4_000)], reserves={"WETH": 1}, values={"WETH": 1_000, "USDC": 7_000}, trigger=quiet())
-    action, plan = only_provide(step), planned(step)
+    action = only_provide(step)
+    plan = planned(step)
     assert dict(plan.holdings_after)[WETH.address] >= 10**18
     assert dict(zip((action.token0, action.token1), action.amounts_raw, strict=True))[WETH.address] == pytest.approx(5 * 10**17, rel=1e-6)
     assert any(mentions(item.why, "no spendable", "WETH") for item in plan.skipped)
@@ -206,7 +211,8 @@ def test_rebalance__does_not_rest_for_liquidity_actions() -> None:
 
 def test_range_left__precedes_swaps_and_rests_like_other_actions() -> None:
     """Prices that go to and fro over the ends of narrow ranges move liquidity once per cooldown, whatever triggers fire."""
-    values_left, uneven = ranged(1_600, 2_100, 2_400, 1), {"WETH": 5_000, "USDC": 3_000}
+    values_left = ranged(1_600, 2_100, 2_400, 1)
+    uneven = {"WETH": 5_000, "USDC": 3_000}
     for past_s, kind in ((60, Rebalance), (3_600, AdjustLiquidity)):
         step = world([values_left], [wanted(2_000)], values=uneven, past=history(last_liquidity_s=NOW_S - past_s))
         assert isinstance(decide(step).decision, kind)
@@ -305,7 +311,8 @@ def test_most_that_minimums_cost__counts_in_the_day_s_loss() -> None:
     step = world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED)
     plan = planned(step)
     case = build_guard_case(step, plan, evidence(step, plan))
-    worst, total = case.worst_cost(), case.portfolio_value()
+    worst = case.worst_cost()
+    total = case.portfolio_value()
     assert worst > case.cost() > plan.cost.gas
     worst_bps = int(worst * 10_000 / total)
     assert refused(step, plan, daily_loss_bps=worst_bps) == ["daily_loss"]

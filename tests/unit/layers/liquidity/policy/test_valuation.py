@@ -24,7 +24,8 @@ from tests.support.constants import USD
 from tests.support.plans import evidence, sell_weth, verdict
 from tests.support.text import mentions
 
-WETH, USDC = token("WETH").address, token("USDC").address
+WETH = token("WETH").address
+USDC = token("USDC").address
 PRICES = {WETH: Fraction(2_000 * USD, ETHER), USDC: Fraction(1)}
 
 
@@ -37,7 +38,8 @@ def raw(weth: Fraction | int, usd: Fraction | int) -> tuple[int, int]:
 
 def share(usd: int, pushed: Fraction = Fraction(1), **changes: object) -> LpV2Position:
     """A tenth of a pair, worth `usd` at 2,000 a WETH; `pushed` is how much dearer WETH is in the pair."""
-    weth, money = Fraction(usd, 4_000) * 10, Fraction(usd, 2) * 10
+    weth = Fraction(usd, 4_000) * 10
+    money = Fraction(usd, 2) * 10
     root = Fraction(isqrt(int(pushed * 10**12)), 10**6)
     return lp_worlds.v2(10**18, 10**19, raw(weth / root, money * root), k_last=0, **changes)
 
@@ -78,7 +80,8 @@ def test_uncollected_fees_count_too() -> None:
 
 @pytest.mark.parametrize("pushed", [Fraction(1, 4), Fraction(4), Fraction(121, 100)])
 def test_pushed_pool__moves_no_weight_total_or_forecast(pushed: Fraction) -> None:
-    unmoved, moved = holding(share(2_000)), holding(share(2_000, pushed))
+    unmoved = holding(share(2_000))
+    moved = holding(share(2_000, pushed))
     assert positions.redeemable_amounts(moved.snapshot.positions[0]) != positions.redeemable_amounts(unmoved.snapshot.positions[0])
     for before, after in zip(compute_drifts(unmoved, PRICES), compute_drifts(moved, PRICES), strict=True):
         assert abs(before.raw_at(POSITIONS_PLACE) - after.raw_at(POSITIONS_PLACE)) <= 2 + before.raw_at(POSITIONS_PLACE) // 10**5

@@ -97,7 +97,8 @@ def test_flow__is_borne_by_capital_or_by_the_named_strategy(
     assert total(after, token) == total(holdings, token) + raw
     assert all(total(after, other) == total(holdings, other) for other in TOKENS if other != token)
     assert min(part for tokens in after.values() for part in tokens.values()) >= 0
-    before, value = capital.strategy_capital(holdings, prices), raw * prices[token]
+    before = capital.strategy_capital(holdings, prices)
+    value = raw * prices[token]
     whole = sum(before.values(), Fraction(0))
     if whole == 0 or (only is not None and before[only] + value < 0):
         return
@@ -110,7 +111,8 @@ def test_flow__is_borne_by_capital_or_by_the_named_strategy(
 def test_capital_goes_from_one_to_another_in_kind(
     holdings: capital.StrategyHoldings, prices: dict[str, Fraction], parts: list[int]
 ) -> None:
-    after, whole = capital.copy_holdings(holdings), sum(capital.strategy_capital(holdings, prices).values(), Fraction(0))
+    after = capital.copy_holdings(holdings)
+    whole = sum(capital.strategy_capital(holdings, prices).values(), Fraction(0))
     due = {name: whole * part / sum(parts) for name, part in zip(NAMES, parts, strict=True)}
     capital.restore_capital_shares(after, due, prices)
     assert all(total(after, token) == total(holdings, token) for token in TOKENS)

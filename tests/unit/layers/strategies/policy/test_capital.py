@@ -14,7 +14,8 @@ from agent.model import Holding, StepInput
 from tests.support.builders import ETHER, NOW_S, opening, split, step_input, strategy, token, with_snapshot
 
 ONE = dict.fromkeys("AB", Fraction(1))
-USDC, WETH = token("USDC").address, token("WETH").address
+USDC = token("USDC").address
+WETH = token("WETH").address
 Holdings = dict[str, dict[str, int]]
 
 

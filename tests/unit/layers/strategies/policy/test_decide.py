@@ -37,8 +37,10 @@ from tests.support.builders import (
 from tests.support.text import mentions
 
 HALF = {"WETH": 5_000, "USDC": 5_000}
-UP, DOWN = {"WETH": 8_000, "USDC": 2_000}, {"WETH": 2_000, "USDC": 8_000}
-WETH, USDC = token("WETH").address, token("USDC").address
+UP = {"WETH": 8_000, "USDC": 2_000}
+DOWN = {"WETH": 2_000, "USDC": 8_000}
+WETH = token("WETH").address
+USDC = token("USDC").address
 
 
 def shared(*parts: object, ledger: StrategyLedger | None = None, **step: object) -> StepInput:
@@ -118,7 +120,8 @@ def test_each_goes_by_its_own_trigger_and_destination() -> None:
 
 
 def test_a_schedule_is_reviewed_by_each_strategy_for_itself() -> None:
-    timed, banded = strategy("timed", 5_000, UP, Every(86_400)), strategy("banded", 5_000, HALF)
+    timed = strategy("timed", 5_000, UP, Every(86_400))
+    banded = strategy("banded", 5_000, HALF)
     first = decide(shared(timed, banded))
     assert first.is_reviewed
     assert first.due_schedules == ("timed: review every 86400",)

@@ -88,7 +88,9 @@ def updated(
 
 def state_after(days: list[Fraction], strategy: Strategy, part: Fraction) -> tuple[StrategyState, list[NavPoint]]:
     """The state and unit values after these daily moves of ETH, at 2x and no funding."""
-    state, price, points = StrategyState(strategy.name, StrategyHealth.ACTIVE, START_S), Fraction(2_000), []
+    state = StrategyState(strategy.name, StrategyHealth.ACTIVE, START_S)
+    price = Fraction(2_000)
+    points = []
     for day, move in enumerate(days):
         price *= 1 + move
         growth = MarketGrowthInputs({"ETH": price}, {}, Fraction(2), part)

@@ -28,7 +28,9 @@ def points(values: list[float], step_s: int = DAY_S) -> list[NavPoint]:
 
 
 def walk(drift: float, days: int, seed: int = 7, noise: float = 0.01) -> list[float]:
-    chance, value, dice = random.Random(seed), 1.0, []
+    chance = random.Random(seed)
+    value = 1.0
+    dice = []
     for _ in range(days):
         value *= 1 + drift + chance.gauss(0, noise)
         dice.append(value)
@@ -109,7 +111,8 @@ def test_the_index_of_a_strategy_is_rounded_down() -> None:
 
 
 def test_a_new_strategy_begins_with_a_unit_and_an_index_of_one() -> None:
-    trend, usdc = strategy("trend", 5_000, {"USDC": 10_000}), token("USDC").address
+    trend = strategy("trend", 5_000, {"USDC": 10_000})
+    usdc = token("USDC").address
     first = health.update_unit_index(ACTIVE, trend, ONE, {usdc: Fraction(1)}, START_S)
     assert (first.unit_nav, first.index) == (ONE, ONE)
     assert health.update_unit_index(first, trend, 2 * ONE, {usdc: Fraction(1)}, START_S).index == 2 * ONE
@@ -175,7 +178,8 @@ def test_cut_strategy__returns_at_its_higher_limit_and_period() -> None:
 
 
 def test_paused_strategy__is_judged_by_its_hypothetical_weights() -> None:
-    weth, usdc = token("WETH").address, token("USDC").address
+    weth = token("WETH").address
+    usdc = token("USDC").address
     trend = strategy("trend", 5_000, {"WETH": 6_000, "USDC": 4_000}, health=RULE)
     prices = {weth: Fraction(2_000), usdc: Fraction(1)}
     first = health.update_unit_index(replace(ACTIVE, health=StrategyHealth.PAUSED), trend, ONE, prices, START_S)

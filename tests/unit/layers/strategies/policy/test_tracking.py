@@ -57,7 +57,8 @@ TARGETS = {"WETH": 2_500, "WBTC": 2_500, "LINK": 2_000, "USDC": 3_000}
 SHARE = 25_000
 """Dollars of each of two strategies."""
 ON_TARGET = {symbol: Fraction(SHARE * bps, BPS) for symbol, bps in TARGETS.items()}
-WETH, USDC = token("WETH").address, token("USDC").address
+WETH = token("WETH").address
+USDC = token("USDC").address
 RULE = build_tracking("normal")
 
 
