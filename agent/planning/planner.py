@@ -684,6 +684,8 @@ def _nothing_planned(
     )
     if binding_limit is not None:
         turnover_left_text = numeraire.money_text(binding_limit[1])
+        is_of_a_day = binding_limit[0] == "limits.daily_turnover"
+        wait_text = ", or wait until the last day's trades are 24 h old" if is_of_a_day else ""
         return NothingPlanned(
             f"nothing to trade of a drift of {drift_text}: {binding_limit[0]} leaves {turnover_left_text}, "
             f"which is too little for a trade; {reasons_text}",
@@ -695,7 +697,7 @@ def _nothing_planned(
                     False,
                 ),
             ),
-            f"raise {binding_limit[0]}, or wait until the last day's trades are 24 h old",
+            f"raise {binding_limit[0]}{wait_text}",
             drift_value=Fraction(round(drift_value)),
         )
     return NothingPlanned(

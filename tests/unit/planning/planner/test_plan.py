@@ -342,22 +342,23 @@ def test_plan_refuses_where_nothing_can_be_traded(step: StepInput, code: str, fi
 
 
 @pytest.mark.parametrize(
-    ("step", "limit", "left_text"),
+    ("step", "limit", "left_text", "wait_text"),
     [
-        pytest.param(with_limits(two(9_600, 400), turnover_bps=5), "turnover", "5 USDC", id="limit of a plan"),
+        pytest.param(with_limits(two(9_600, 400), turnover_bps=5), "turnover", "5 USDC", "", id="limit of a plan"),
         pytest.param(
             replace(two(9_600, 400, min_trade=None), history=history(turnover_24h=Fraction(5_999_900_000))),
             "daily_turnover",
             "0.1 USDC",
+            ", or wait until the last day's trades are 24 h old",
             id="rest of the day",
         ),
     ],
 )
-def test_refusal_names_the_limit_that_leaves_too_little(step: StepInput, limit: str, left_text: str) -> None:
+def test_refusal_names_the_limit_that_leaves_too_little(step: StepInput, limit: str, left_text: str, wait_text: str) -> None:
     with pytest.raises(planner.NothingPlanned) as raised:
         planner.plan(step, rebalance_to_targets(step))
 
-    assert raised.value.remedy.startswith(f"raise limits.{limit}, or wait")
+    assert raised.value.remedy == f"raise limits.{limit}{wait_text}"
     (verdict,) = raised.value.verdicts
     assert (verdict.guard, verdict.measured_text, verdict.limit) == (limit, "4600 USDC to move", left_text)
 
