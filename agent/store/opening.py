@@ -121,8 +121,7 @@ def open_server(database_url: URL, *, migrates: bool) -> Engine:
     from agent.store.postgresql import session  # loaded only for PostgreSQL
 
     engine = session.server_engine(database_url)
-    with engine.connect() as db:
-        session.require_fit_server(db)
+    session.require_fit_server(engine)
     _prepare_tables(engine, None, migrates=migrates)
     return engine
 

@@ -141,7 +141,7 @@ def test_endpoints_of_options__are_those_of_the_network(tmp_path: Path, monkeypa
     monkeypatch.setattr(sys, "stdin", io.StringIO("base\nyes\n"))
     path = tmp_path / "trimtab.toml"
     answers = guide.InitAnswers(wallet=WALLET, endpoints=(("BASE_A", "alpha"), ("BASE_B", "beta")), template="60/40")
-    assert guided_init(path, answers, ("Wallet", "Endpoints", "Basket", "Cash", "Ceiling", "Alerts")) is not None
+    assert guided_init(path, answers, ("wallet", "endpoints", "basket", "cash", "ceiling", "alert")) is not None
     assert [endpoint.url_env for endpoint in load_config(path).config.chain.rpc] == ["BASE_A", "BASE_B"]
 
 

@@ -146,8 +146,8 @@ def test_tables_are_created_once_by_whoever_comes_first(opened: Opener) -> None:
 
 def test_a_pooler_that_loses_the_session_is_refused_by_name(url: str) -> None:
     """As PgBouncer in transaction mode, where the settings of a start are not those of the session."""
-    with create_engine(url).connect() as db, raises_code(OperatorNeeded, "store", "PgBouncer"):
-        session.require_fit_server(db)
+    with raises_code(OperatorNeeded, "store", "PgBouncer"):
+        session.require_fit_server(create_engine(url))
 
 
 @pytest.mark.parametrize(

@@ -172,11 +172,19 @@ def _new_engine(database_url: URL) -> Engine:
         ) from None
 
 
-def require_fit_server(db: Connection) -> None:
+def require_fit_server(engine: Engine) -> None:
     """Raise OperatorNeeded if rows of other wallets could be seen, or the session's settings are
     lost: a superuser is exempt from row security, and a pooler gives each transaction another session.
+    A session of the pool that has ended just now is replaced.
     """
-    row = db.execute(_SELECT_SESSION, {"setting": _SESSION_SETTING}).one()
+    for may_repeat in (True, False):
+        try:
+            with engine.connect() as db:
+                row = db.execute(_SELECT_SESSION, {"setting": _SESSION_SETTING}).one()
+            break
+        except DBAPIError as error:
+            if not (may_repeat and error.connection_invalidated):
+                raise
     if row.session != "1":
         raise OperatorNeeded(
             "store.url: a pooler such as PgBouncer in transaction mode is between this process and"
