@@ -21,6 +21,7 @@ from agent.signing.rules import LocalSigner
 from agent.signing.secret import PrivateKey
 from agent.venues.hyperliquid.venue import approval_action, approval_message
 from tests.fuzz.typed_data import mutated_typed, typed_messages
+from tests.support.fakes.clock import FakeClock, forbid_sleep
 from tests.support.hyperliquid_server import AGENT_TYPES, DAY_MS
 from tests.support.signables import SIGNABLES
 from tests.support.signing import KEY, NONCES, WALLET
@@ -32,18 +33,11 @@ RULES = AgentApprovalRules(WALLET, WALLET, "trimtab", is_mainnet=False)
 PRIMARY = "HyperliquidTransaction:ApproveAgent"
 
 
-class At:
-    """A clock that stands still."""
-
-    def now_s(self) -> int:
-        return NOW_S
-
-    def sleep(self, seconds: float) -> None:
-        raise AssertionError(seconds)
+CLOCK = FakeClock(NOW_S, wait=forbid_sleep)
 
 
 def signer(rules: AgentApprovalRules = RULES) -> ApprovalSigner:
-    return ApprovalSigner(KEY, rules, At())
+    return ApprovalSigner(KEY, rules, CLOCK)
 
 
 def refusing_rule(typed_data: dict[str, Any], approval: AgentApproval = GRANTED, rules: AgentApprovalRules = RULES) -> str:
@@ -198,4 +192,4 @@ def test_signer_of_steps_signs_no_approval() -> None:
 
 def test_signer_for_another_wallet_is_not_built() -> None:
     with pytest.raises(ConfigError, match=r"wallet\.address"):
-        ApprovalSigner(PrivateKey(Account.create()), RULES, At())
+        ApprovalSigner(PrivateKey(Account.create()), RULES, CLOCK)

@@ -19,6 +19,7 @@ from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import MAX_DELAY_S, MILLION, jitter_delay_s
 from agent.units import BPS
 from tests.support.builders import NOW_S, history, step_input
+from tests.support.fakes.clock import FakeClock
 
 HALF_HOUR_S = 1_800
 CYCLE_S = 10
@@ -83,22 +84,9 @@ def test_delay_is_part_of_the_step_input(jitter_bps: int, delay_ppm: int, is_rev
     assert decide(step).is_reviewed is is_reviewed
 
 
-class Simulated:
-    """A clock whose sleep takes no time."""
-
-    def __init__(self) -> None:
-        self.at = float(NOW_S)
-
-    def now_s(self) -> int:
-        return int(self.at)
-
-    def sleep(self, seconds: float) -> None:
-        self.at += seconds
-
-
 def review_delays_s(jitter_bps: int, draw: Callable[[], float]) -> list[int]:
     """Return how late each review of a half-hourly schedule is in a run with a cycle every ten seconds."""
-    clock = Simulated()
+    clock = FakeClock(NOW_S)
     review_times_s = [NOW_S]
     past = history(last_review_s=NOW_S, delay_ppm=int(draw() * MILLION))
     drifts = decide(step_input()).drifts[:1]
