@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,8 @@ from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
 from tests.support.decisions.exits import outcome_of, step_with_stops
-from tests.support.transactions import GWEI, OTHER, WALLET, grant, new_store, receipt, tx
+from tests.support.stores import store_fixture
+from tests.support.transactions import GWEI, OTHER, WALLET, grant, receipt, tx
 
 WETH = builders.token("WETH").address
 USDC = builders.token("USDC").address
@@ -32,11 +32,7 @@ GAS_WEI = 50_000 * 2 * GWEI
 GAS_VALUE = GAS_WEI * WEI_VALUE
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = new_store("memory", tmp_path)
-    yield store
-    store.close()
+store = store_fixture("memory")
 
 
 def step_with(weth: int = 10, usdc: int = 20_000) -> StepInput:

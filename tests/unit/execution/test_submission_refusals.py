@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -37,8 +36,9 @@ from tests.support.decisions.exits import (
     sold_symbols,
     step_with_stops,
 )
+from tests.support.stores import store_fixture
 from tests.support.text import mentions, raises_code
-from tests.support.transactions import grant, new_store, receipt, tx
+from tests.support.transactions import grant, receipt, tx
 
 ALL = (*MARKET, SOUND)
 LINK_STOP = step_with_stops("LINK", pools=ALL)
@@ -301,11 +301,7 @@ def test_refusals_end_once_sold_or_without_an_order(sold_token: str, open_tokens
     assert [refusal.token for refusal in open_refusals] == open_tokens
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = new_store("memory", tmp_path)
-    yield store
-    store.close()
+store = store_fixture("memory")
 
 
 def approve(store: Store, nonce: int, token: str) -> None:

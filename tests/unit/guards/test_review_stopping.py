@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from agent.model import IntentKind
 from agent.store import Store
 from agent.store.files.pause import KillSwitch
 from tests.support.records.mined import add_mined_intent
-from tests.support.transactions import START_S, new_store
+from tests.support.stores import store_fixture
+from tests.support.transactions import START_S
 
-
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Store:
-    return new_store(store_kind, tmp_path)
+store = store_fixture()
 
 
 def reverts_in_row(store: Store) -> int:

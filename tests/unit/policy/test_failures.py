@@ -4,10 +4,8 @@ reverts does not use up what they may lose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -33,7 +31,7 @@ from agent.model import (
 from agent.model.step import NO_PROGRESS
 from agent.planning import proposals
 from agent.policy import failures
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.units import NATIVE, Token
 from tests.support import signing
 from tests.support.builders import ETHER, NOW_S, history, step_input, with_limits
@@ -43,6 +41,7 @@ from tests.support.plans import evidence, plan_of, sell_weth, verdict, with_leg
 from tests.support.records.intents import ended_intent
 from tests.support.records.mined import add_mined_intent
 from tests.support.signing import MINT, WITHDRAW_V3, leg
+from tests.support.stores import store_fixture
 from tests.support.transactions import CHAIN_ID, START_S, WALLET
 
 TWO = (*MARKET, SOUND)
@@ -188,12 +187,7 @@ def test_top_up_waits_only_after_failures_of_its_own(exit_name: str, waits: bool
         assert verdict("reverts_in_row", step, plan).passed is passed
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened_store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    opened_store.steps.begin("s", START_S, "{}")
-    yield opened_store
-    opened_store.close()
+store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID, begins_step=True)
 
 
 def add_booked_intent(store: Store, nonce: int, at_s: int, status: int = 0, kind: IntentKind = IntentKind.SWAP) -> Intent:

@@ -22,7 +22,8 @@ from agent.store import Store
 from tests.support.builders import NOW_S, history, step_input, token, with_limits
 from tests.support.plans import plan_of
 from tests.support.standing_orders import price_of
-from tests.support.transactions import START_S, grant, new_store, receipt, tx
+from tests.support.stores import store_fixture
+from tests.support.transactions import START_S, grant, receipt, tx
 
 WETH = token("WETH")
 USDC = token("USDC")
@@ -34,11 +35,7 @@ BESIDES = {
 }
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path):
-    opened_store = new_store(store_kind, tmp_path)
-    yield opened_store
-    opened_store.close()
+store = store_fixture()
 
 
 def plan_of_kind(**kind: bool) -> Plan:

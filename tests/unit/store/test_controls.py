@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -22,17 +20,14 @@ from agent.store.controls import (
     PhoneCode,
 )
 from agent.store.database import write_facts
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import START_S, new_store
+from tests.support.transactions import START_S
 
 PLAN = ShownPlan(ControlKind.REBALANCE, (), (), (), START_S, "{}")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = new_store("memory", tmp_path)
-    yield store
-    store.close()
+store = store_fixture("memory")
 
 
 def control(number: int, kind: ControlKind = ControlKind.RESUME, asked_s: int = START_S, plan_hash: str = "") -> Control:

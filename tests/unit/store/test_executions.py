@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +13,8 @@ from agent.store import Store
 from tests.support.builders import OWNER
 from tests.support.records.intents import ended_intent
 from tests.support.records.swaps import PRICE, USDC, WETH, swap
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import new_store
 
 TERMS = Purchase(PurchaseKind.FIRST, Fraction(6_000 * 10**6), 3, 600, ((USDC, Fraction(1)), (WETH, PRICE)), 1_000, 9_000)
 COIN = 10**18
@@ -31,11 +29,7 @@ REVERTED = 0
 """Statuses of a receipt."""
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = new_store("memory", tmp_path, OWNER, WETH)
-    yield store
-    store.close()
+store = store_fixture("memory", wallet=OWNER, wrapped_native=WETH)
 
 
 def progress(store: Store) -> PurchaseProgress:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,8 +31,9 @@ from agent.store import Store
 from agent.store.database import decode_json
 from tests.support.movements import movements
 from tests.support.signing import PLAN
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import OTHER, START_S, WALLET, grant, new_store, receipt, tx
+from tests.support.transactions import OTHER, START_S, WALLET, grant, receipt, tx
 
 NOW_S = START_S + 9
 APPROVE, CANCEL, LIQUIDITY, SWAP, UNWRAP = (
@@ -51,12 +51,7 @@ PATHS = {
 """States by which an intent usually comes to a state."""
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = new_store("file", tmp_path)
-    store.steps.begin("s", START_S, "{}")
-    yield store
-    store.close()
+store = store_fixture("file", begins_step=True)
 
 
 def hash_of(intent: Intent) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
@@ -27,8 +26,9 @@ from agent.store import Store
 from agent.store.database import Database
 from agent.store.requests import RequestStore
 from agent.units import NATIVE
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import OTHER, START_S, WALLET, grant, new_store, receipt, tx
+from tests.support.transactions import OTHER, START_S, WALLET, grant, receipt, tx
 
 USDC = "0x" + "Aa" * 20
 WETH = "0x" + "Bb" * 20
@@ -39,12 +39,7 @@ PARTS = WithdrawalProgress(3, 1, START_S + 60, START_S + 600, 5)
 OPEN, DONE, RELEASED = RequestState
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    store = new_store(store_kind, tmp_path)
-    store.steps.begin("s", START_S, "{}")
-    yield store
-    store.close()
+store = store_fixture(begins_step=True)
 
 
 def withdrawal(store: Store, payments: tuple[Payment, ...] = PAYMENTS) -> int:

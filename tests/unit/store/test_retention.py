@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 
 from agent.model import IntentKind
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.store.journal import MAX_PRUNED
+from tests.support.stores import store_fixture
 from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
+store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID)
 
 
 def record_steps(store: Store, first: int, count: int) -> None:

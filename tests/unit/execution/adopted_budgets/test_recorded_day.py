@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -15,13 +13,14 @@ from agent.errors import Retryable
 from agent.execution import adopted_budgets
 from agent.execution.adopted_budgets import PriorDayPause, with_recorded_day
 from agent.model import Budgets, IntentKind, IntentState, StepInput
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.old_chain import NOW_S, RECENT, SWAP, Node, event
+from tests.support.stores import store_fixture
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
 
@@ -30,11 +29,7 @@ DAY_S = 86_400
 GAS_VALUE = Fraction(GAS_WEI * 2_000 * DOLLAR, COIN)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
-    yield store
-    store.close()
+store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID, wrapped_native=WETH.address)
 
 
 def forgetful_node() -> Node:

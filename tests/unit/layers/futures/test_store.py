@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -24,7 +22,8 @@ from agent.model.futures import (
     StopOrder,
 )
 from agent.store import Store
-from tests.support.transactions import START_S, grant, new_store, receipt, tx
+from tests.support.stores import store_fixture
+from tests.support.transactions import START_S, grant, receipt, tx
 
 HEDGE = Hedge("ETH", "0x" + "Aa" * 20, -5, START_S, Fraction(1))
 OPENING = PerpOrder("ETH", 5, PerpOrderKind.MARKET, 1, is_reduce_only=False)
@@ -39,12 +38,7 @@ FAILED = 0
 """Statuses of a receipt."""
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    store = new_store(store_kind, tmp_path)
-    store.steps.begin("s", START_S, "{}")
-    yield store
-    store.close()
+store = store_fixture(begins_step=True)
 
 
 def grant_of(action: FuturesAction, **terms: object) -> FuturesGrant:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -17,13 +16,14 @@ from agent.planning.partial_plans import daily_loss_left, daily_loss_left_for_ex
 from agent.planning.solver.utility import turnover_left
 from agent.policy.cash_flows import balance_changes
 from agent.policy.cash_flows.automatic_deposits import CONFIRMING_BLOCKS, MAX_AUTOMATIC_DEPOSITS, MAX_OPEN_FLOWS
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
 from tests.support.ledgers import COIN, DAY_S, DOLLAR, at
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.plans import evidence
+from tests.support.stores import store_fixture
 from tests.support.transactions import CHAIN_ID, WALLET
 
 SHARE_BPS = 1_000
@@ -31,9 +31,7 @@ TOTAL = 40_000
 """Dollars in the portfolio of `at()`: 10 WETH at 2,000, and 20,000 USDC."""
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID, wrapped_native=WETH.address)
 
 
 def looked(store: Store, step: StepInput, share_bps: int | None = SHARE_BPS, max_dollars: int = 100_000) -> StepInput:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -12,20 +11,18 @@ from agent.execution.settlement import settle_mined
 from agent.model import ExternalTransferKind, Halt, HaltCode, IntentKind, IntentState, Transfer, UnreadableItem
 from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import decide
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
 from tests.support.ledgers import COIN, DAY_S, DOLLAR, GAS_WEI, PRICE, at, looked, moved, opened, remembered
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.movements import movements
+from tests.support.stores import store_fixture
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID, wrapped_native=WETH.address)
 
 
 # what is explained

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,7 @@ from agent.errors import ConfigError
 from agent.model import ExternalTransfer, ExternalTransferKind, Holding, Rebalance, Snapshot, StepInput
 from agent.planning import proposals
 from agent.policy.cash_flows import balance_changes
-from agent.store import Store, open_store
+from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
 from tests.support.builders import with_history
@@ -21,13 +20,11 @@ from tests.support.ledgers import COIN, DAY_S, DOLLAR, PRICE, at, looked, opened
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.plans import evidence
+from tests.support.stores import store_fixture
 from tests.support.text import mentions, raises_code, raises_field
 from tests.support.transactions import CHAIN_ID, WALLET
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID, wrapped_native=WETH.address)
 
 
 # tokens that change by themselves, and gas money

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from agent.accounting import export
 from agent.accounting.performance import BuyAndHoldTokens, performance
 from agent.accounting.tax_lots import run_tax_lots
 from agent.execution.bookkeeping import update_ledger
 from agent.model import EntryKind, ExternalTransferKind, Halt, LotMethod
 from agent.policy.decide import decide
-from agent.store import Store, open_store
+from agent.store import Store
 from tests.support.ledgers import COIN, GAS_WEI, PRICE, at, looked, moved, remembered
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.stores import store_fixture
 from tests.support.transactions import CHAIN_ID, WALLET
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened_store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    yield opened_store
-    opened_store.close()
+store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID)
 
 
 def kinds(store: Store) -> list[ExternalTransferKind | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,18 +17,14 @@ from tests.support.ledgers import COIN, DAY_S, PRICE, at, looked, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.records.transfers import NOW_S, record_transfers, transfer
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import CHAIN_ID, START_S, WALLET, new_store
+from tests.support.transactions import CHAIN_ID, WALLET
 
 OUTSIDE = ExternalTransaction("0x0a", 1_001, NOW_S, Fraction(10), Fraction(3), 7, ((WETH.address, -5),), 0, Fraction(2))
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = new_store("memory", tmp_path)
-    store.steps.begin("s", START_S, "{}")
-    yield store
-    store.close()
+store = store_fixture("memory", begins_step=True)
 
 
 # --- Transactions of the wallet that the agent did not send.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +17,9 @@ from agent.store.accounts.budgets import MAX_REVIEWS, BudgetStore
 from agent.units import NATIVE
 from tests.support.movements import Movement, movements
 from tests.support.records.intents import ended_intent
+from tests.support.stores import store_fixture
 from tests.support.text import raises_code
-from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, grant, new_store, tx
+from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, grant, tx
 
 DAY_S = 86_400
 TOKEN_A = "0x" + "Aa" * 20
@@ -33,12 +34,7 @@ CANCEL = IntentKind.CANCEL
 PAYOUT = IntentKind.PAYOUT
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    store = new_store(store_kind, tmp_path)
-    store.steps.begin("s", START_S, "{}")
-    yield store
-    store.close()
+store = store_fixture(begins_step=True)
 
 
 def book(

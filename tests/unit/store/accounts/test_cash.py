@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
-
-import pytest
 
 from agent.model import CashAccount, ExternalTransaction, Intent, IntentKind, IntentState, Transfer
 from agent.store import Store
@@ -16,17 +12,13 @@ from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.ledgers import at, looked
 from tests.support.records.transfers import record_transfers, transfer
-from tests.support.transactions import OTHER, START_S, WALLET, grant, new_store, receipt, tx
+from tests.support.stores import store_fixture
+from tests.support.transactions import OTHER, START_S, WALLET, grant, receipt, tx
 
 ACCOUNT = CashAccount(USDC.address, 100, 50, 10)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = new_store("memory", tmp_path)
-    store.steps.begin("s", START_S, "{}")
-    yield store
-    store.close()
+store = store_fixture("memory", begins_step=True)
 
 
 def outside(number: int, block: int, *changes: tuple[str, int]) -> ExternalTransaction:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from agent.execution.step_context import OutcomeKind
 from agent.model import Alert, AlertKind
 from agent.observe.notify import AlertChannel, AlertNotifier, ChannelSubscription
@@ -14,17 +9,13 @@ from agent.store.accounts.day_counts import DAY_S, CountedEvent
 from agent.store.journal import REFUSED_OUTCOME
 from agent.store.store import Store
 from tests.support.records.alerts import DONE, HALT, KINDS, NOON, RULES
-from tests.support.transactions import new_store
+from tests.support.stores import store_fixture
 
 NOON_S = NOON
 MIDNIGHT_S = NOON_S // DAY_S * DAY_S
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    store = new_store(store_kind, tmp_path)
-    yield store
-    store.close()
+store = store_fixture()
 
 
 def record_step(store: Store, step_id: str, at_s: int, outcome: OutcomeKind) -> None:

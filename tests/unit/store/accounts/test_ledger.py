@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -21,15 +19,11 @@ from agent.units import NATIVE
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.stores import store_fixture
 from tests.support.text import mentions
-from tests.support.transactions import OTHER, START_S, WALLET, new_store
+from tests.support.transactions import OTHER, START_S, WALLET
 
-
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    store = new_store(store_kind, tmp_path)
-    yield store
-    store.close()
+store = store_fixture()
 
 
 def mismatch_of_look(store: Store, step: StepInput) -> str:

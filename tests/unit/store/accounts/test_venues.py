@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,17 +12,14 @@ from agent.model.ledger import FuturesEntry, SettledFunding
 from agent.model.transactions import FIRST_VENUE_NONCE
 from agent.store import Store
 from agent.store.accounts.ledger import FUNDING_OVERLAP_S
-from tests.support.transactions import START_S, grant, new_store, tx
+from tests.support.stores import store_fixture
+from tests.support.transactions import START_S, grant, tx
 
 AGENT = "0x" + "Ab" * 20
 OTHER_AGENT = "0x" + "Ab" * 15 + "cD" * 5
 
 
-@pytest.fixture
-def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
-    store = new_store(store_kind, tmp_path)
-    yield store
-    store.close()
+store = store_fixture()
 
 
 def test_the_end_of_an_approval_is_written_once_for_each_agent(store: Store) -> None:
