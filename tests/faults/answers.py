@@ -15,6 +15,7 @@ from eth_utils.crypto import keccak
 
 from agent.chain import lens
 from agent.chain.lens import CallItem, CodeItem, LensItem, V3Item
+from agent.chain.providers import block_reading
 from agent.chain.rpc import RpcFault
 
 SEND = "eth_sendRawTransaction"
@@ -71,6 +72,7 @@ class LensPageLog:
             self._items[code] = items
             return code
 
+        block_reading._read_plan.cache_clear()  # pages that are kept make no code anew
         lens.creation_code = creation_code
         try:
             yield

@@ -30,8 +30,7 @@ from agent.units import Token
 from agent.venues.discovery import discover_pools
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
-from tests.support.fakes.transport import HEAD_JSON, AlterAnswer, RecordingTransport  # noqa: F401  # HEAD_JSON for tests/unit/execution
-from tests.support.fakes.transport import ScriptedTransport as Script  # noqa: F401  # the name in tests/unit/execution
+from tests.support.fakes.transport import AlterAnswer, RecordingTransport
 
 
 @dataclass

@@ -49,24 +49,6 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         self.time_s += seconds
 
-    @property
-    def now(self) -> float:
-        """Return `time_s` under the name that tests/unit/execution uses."""
-        return self.time_s
-
-    @now.setter
-    def now(self, time_s: float) -> None:
-        self.time_s = time_s
-
-    @property
-    def each(self) -> Callable[[], object]:
-        """Return `on_sleep` under the name that tests/unit/execution uses."""
-        return self.on_sleep
-
-    @each.setter
-    def each(self, on_sleep: Callable[[], object]) -> None:
-        self.on_sleep = on_sleep
-
     def sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)
         if self._watchdog is not None:

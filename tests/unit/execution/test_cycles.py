@@ -48,8 +48,7 @@ from tests.support.decisions.exits import LINK, MARKET, SOUND, USDC, WBTC, outco
 from tests.support.decisions.exits_of_a_step import HEAVIER, step_with_equal_stops
 from tests.support.refusal_worlds import World
 from tests.support.samples import slow
-from tests.support.stores import Killed
-from tests.support.transactions import CHAIN_ID, receipt
+from tests.support.transactions import CHAIN_ID, Killed, receipt
 
 ALL = (*MARKET, SOUND)
 LINK_STOP = step_with_stops("LINK", pools=ALL)

@@ -62,7 +62,7 @@ def test_sent_intent_is_followed_and_never_sent_again(tmp_path: Path, at: str) -
 def test_a_pending_transaction_is_waited_for(tmp_path: Path) -> None:
     setup = bench(tmp_path, automine=False)
     killed_at(setup, "after:send")
-    setup.clock.each = setup.chain.mine
+    setup.clock.on_sleep = setup.chain.mine
 
     (intent,) = setup.executor().reconcile()
 
@@ -194,12 +194,12 @@ def test_late_answer_of_an_endpoint_is_no_stranger(tmp_path: Path) -> None:
         return replace(status, state="unknown", receipt=None) if next(late_answers, None) else status
 
     setup.chain.status_of = late_status_of  # type: ignore[method-assign]
-    began_s = setup.clock.now
+    began_s = setup.clock.time_s
     (intent,) = setup.executor().reconcile()
 
     assert intent.state is S.FINAL
     assert len(setup.chain.sent) == 1
-    assert setup.clock.now - began_s >= 2 * setup.settings.poll_s, "it has time to catch up between two looks"
+    assert setup.clock.time_s - began_s >= 2 * setup.settings.poll_s, "it has time to catch up between two looks"
 
 
 def test_reorged_intent_is_sent_again_by_the_next_reconcile(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_reorged_intent_is_sent_again_by_the_next_reconcile(tmp_path: Path) -> N
     setup.chain.reorg(1)
     setup.executor().reconcile()
     assert states(setup) == [("swap", "broadcast")]
-    setup.clock.each = lambda: setup.chain.blocks.append({})
+    setup.clock.on_sleep = lambda: setup.chain.blocks.append({})
     setup.executor().reconcile()
     assert states(setup) == [("swap", "final")]
     assert setup.chain.sent == [setup.signer.signed[0].hash] * 2
@@ -263,11 +263,11 @@ def test_receipt_at_the_signed_cost_is_booked(tmp_path: Path) -> None:
 
 def test_refused_receipt_lets_nothing_be_bumped_or_cancelled(tmp_path: Path) -> None:
     setup = patient(tmp_path, mined_timeout_s=60)
-    setup.clock.each, setup.chain.gas_price_wei = setup.chain.mine, 10**24
+    setup.clock.on_sleep, setup.chain.gas_price_wei = setup.chain.mine, 10**24
 
     with raises_code(Retryable, "answer", "signed for at most"):
         setup.run()
-    assert setup.clock.now - START_S >= 60
+    assert setup.clock.time_s - START_S >= 60
     assert len(setup.chain.sent) == 1
     assert states(setup) == [("swap", "broadcast")]
 

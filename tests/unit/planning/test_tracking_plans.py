@@ -13,7 +13,7 @@ from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
-from tests.support import lp_worlds as lp
+from tests.support import lp_worlds
 from tests.support.builders import GWEI, history, with_limits, with_snapshot
 from tests.support.decisions.tracking import TARGETS, TRADED_S, balance_changes, interval, tracking_step, weights_after
 from tests.support.perpetuals.steps import book
@@ -48,9 +48,9 @@ def test_tracking_plan_trades_two_assets_near_their_edges(ether: int, bitcoin: i
 
 def with_fees(usdc: int, collected: bool = False) -> StepInput:
     """Half WETH, half USDC, 2,000 dollars of them in a position whose fees are this many USDC; on target without them."""
-    owed = lp.NO_FEES if collected else (usdc * lp.USD, 0)
-    step = lp.world(
-        [lp.ranged(2_000, 1_500, 2_666, owed=owed, core_owed=owed)],
+    owed = lp_worlds.NO_FEES if collected else (usdc * lp_worlds.USD, 0)
+    step = lp_worlds.world(
+        [lp_worlds.ranged(2_000, 1_500, 2_666, owed=owed, core_owed=owed)],
         values={"WETH": 24_000, "USDC": 24_000 + (usdc if collected else 0)},
         trigger=build_tracking("normal"),
         destination=Destination.ZONE,

@@ -13,9 +13,7 @@ from agent.execution.adopted_budgets import prior_day_usage
 from agent.model import ExternalTransaction, StepInput
 from agent.units import NATIVE
 from tests.support import builders
-from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at
 from tests.support.old_chain import NOW_S, ROUTER, SPACING_S, SWAP, Node, event, told
 from tests.support.transactions import OTHER, WALLET
 
@@ -37,8 +35,8 @@ def incoming(token: str, raw: int) -> Log:
     return event(token, OTHER, WALLET, raw)
 
 
-COIN_OUT = outgoing(WETH.address, COIN)
-WRAPPING = event(WETH.address, NATIVE, WALLET, COIN)
+COIN_OUT = outgoing(LEDGER_WETH.address, COIN)
+WRAPPING = event(LEDGER_WETH.address, NATIVE, WALLET, COIN)
 
 
 def usage(logs: list[Log], *, to: str = OTHER, wei: int = 0, status: int = 1, step: StepInput | None = None) -> ExternalTransaction:
@@ -54,7 +52,7 @@ def without_feed(step: StepInput, symbol: str) -> StepInput:
 
 
 def test_swap_is_recorded_whole() -> None:
-    changes = ((NATIVE, -GAS_WEI), (WETH.address, -COIN), (USDC.address, 1_990 * DOLLAR))
+    changes = ((NATIVE, -GAS_WEI), (LEDGER_WETH.address, -COIN), (LEDGER_USDC.address, 1_990 * DOLLAR))
 
     expected = ExternalTransaction(
         tx_hash=f"0x{BLOCK:064x}",
@@ -77,8 +75,10 @@ def test_swap_is_recorded_whole() -> None:
     ("logs", "status", "loss", "turnover"),
     [
         pytest.param(SWAP, 1, 10 * DOLLAR, 1_995 * DOLLAR, id="swap"),
-        pytest.param([COIN_OUT, incoming(USDC.address, 3_000 * DOLLAR)], 1, 0, 2_500 * DOLLAR, id="gain"),
-        pytest.param([COIN_OUT, incoming(USDC.address, 1)], 1, 2_000 * DOLLAR - 1, Fraction(2_000 * DOLLAR + 1, 2), id="a unit back"),
+        pytest.param([COIN_OUT, incoming(LEDGER_USDC.address, 3_000 * DOLLAR)], 1, 0, 2_500 * DOLLAR, id="gain"),
+        pytest.param(
+            [COIN_OUT, incoming(LEDGER_USDC.address, 1)], 1, 2_000 * DOLLAR - 1, Fraction(2_000 * DOLLAR + 1, 2), id="a unit back"
+        ),
         pytest.param([COIN_OUT], 1, 2_000 * DOLLAR, 1_000 * DOLLAR, id="nothing back"),
         pytest.param([], 0, 0, 0, id="revert"),
         pytest.param([outgoing(STRANGER, 10**30)], 1, 0, 0, id="event of a stranger"),
@@ -98,31 +98,33 @@ def test_trade_costs_its_loss_and_all_their_gas(logs: list[Log], status: int, lo
     ("logs", "loss", "turnover", "outflow"),
     [
         pytest.param(SWAP, 10 * DOLLAR, 1_995 * DOLLAR, 10 * DOLLAR, id="exchange"),
-        pytest.param([COIN_OUT, incoming(USDC.address, 2_000 * DOLLAR - 1)], 1, 2_000 * DOLLAR - Fraction(1, 2), 1, id="loss of a unit"),
-        pytest.param([COIN_OUT, incoming(USDC.address, 2_000 * DOLLAR)], 0, 2_000 * DOLLAR, 0, id="even"),
         pytest.param(
-            [COIN_OUT, incoming(USDC.address, 2_000 * DOLLAR + 1)], 0, 2_000 * DOLLAR + Fraction(1, 2), 0, id="gain below the gas"
+            [COIN_OUT, incoming(LEDGER_USDC.address, 2_000 * DOLLAR - 1)], 1, 2_000 * DOLLAR - Fraction(1, 2), 1, id="loss of a unit"
         ),
-        pytest.param([COIN_OUT, incoming(USDC.address, 2_001 * DOLLAR)], 0, Fraction(4_001 * DOLLAR, 2), 0, id="gain"),
+        pytest.param([COIN_OUT, incoming(LEDGER_USDC.address, 2_000 * DOLLAR)], 0, 2_000 * DOLLAR, 0, id="even"),
         pytest.param(
-            [COIN_OUT, incoming(USDC.address, 1)],
+            [COIN_OUT, incoming(LEDGER_USDC.address, 2_000 * DOLLAR + 1)], 0, 2_000 * DOLLAR + Fraction(1, 2), 0, id="gain below the gas"
+        ),
+        pytest.param([COIN_OUT, incoming(LEDGER_USDC.address, 2_001 * DOLLAR)], 0, Fraction(4_001 * DOLLAR, 2), 0, id="gain"),
+        pytest.param(
+            [COIN_OUT, incoming(LEDGER_USDC.address, 1)],
             2_000 * DOLLAR - 1,
             Fraction(2_000 * DOLLAR + 1, 2),
             2_000 * DOLLAR - 1,
             id="payment for a unit",
         ),
         pytest.param(
-            [outgoing(WETH.address, 1), incoming(USDC.address, 100 * DOLLAR)],
+            [outgoing(LEDGER_WETH.address, 1), incoming(LEDGER_USDC.address, 100 * DOLLAR)],
             0,
             (100 * DOLLAR + WEI_VALUE) / 2,
             0,
             id="claim for a unit",
         ),
         pytest.param([COIN_OUT], 0, 0, 2_000 * DOLLAR, id="payment"),
-        pytest.param([outgoing(USDC.address, 1)], 0, 0, 1, id="payment of a unit"),
-        pytest.param([COIN_OUT, outgoing(USDC.address, 5 * DOLLAR)], 0, 0, 2_005 * DOLLAR, id="payment of two tokens"),
-        pytest.param([incoming(USDC.address, 100 * DOLLAR)], 0, 0, 0, id="receipt"),
-        pytest.param([incoming(USDC.address, 1)], 0, 0, 0, id="receipt of a unit"),
+        pytest.param([outgoing(LEDGER_USDC.address, 1)], 0, 0, 1, id="payment of a unit"),
+        pytest.param([COIN_OUT, outgoing(LEDGER_USDC.address, 5 * DOLLAR)], 0, 0, 2_005 * DOLLAR, id="payment of two tokens"),
+        pytest.param([incoming(LEDGER_USDC.address, 100 * DOLLAR)], 0, 0, 0, id="receipt"),
+        pytest.param([incoming(LEDGER_USDC.address, 1)], 0, 0, 0, id="receipt of a unit"),
         pytest.param([incoming(STRANGER, 10**30)], 0, 0, 0, id="airdrop"),
         pytest.param([], 0, 0, 0, id="nothing moved"),
     ],
@@ -138,10 +140,10 @@ def test_transaction_elsewhere_pays_out_what_it_does_not_return(logs: list[Log],
     [
         pytest.param([], COIN, 0, 0, 2_000 * DOLLAR, id="payment"),
         pytest.param([COIN_OUT], 2 * COIN, 0, 0, 6_000 * DOLLAR, id="payment of both"),
-        pytest.param([incoming(USDC.address, 1_990 * DOLLAR)], COIN, 10 * DOLLAR, 1_995 * DOLLAR, 10 * DOLLAR, id="exchange"),
+        pytest.param([incoming(LEDGER_USDC.address, 1_990 * DOLLAR)], COIN, 10 * DOLLAR, 1_995 * DOLLAR, 10 * DOLLAR, id="exchange"),
         pytest.param([WRAPPING], COIN, 0, 0, 0, id="wrapping"),
-        pytest.param([WRAPPING, outgoing(USDC.address, 100 * DOLLAR)], COIN, 0, 0, 100 * DOLLAR, id="payment beside a wrapping"),
-        pytest.param([WRAPPING, incoming(USDC.address, 100 * DOLLAR)], COIN, 0, 0, 0, id="receipt beside a wrapping"),
+        pytest.param([WRAPPING, outgoing(LEDGER_USDC.address, 100 * DOLLAR)], COIN, 0, 0, 100 * DOLLAR, id="payment beside a wrapping"),
+        pytest.param([WRAPPING, incoming(LEDGER_USDC.address, 100 * DOLLAR)], COIN, 0, 0, 0, id="receipt beside a wrapping"),
     ],
 )
 def test_native_coin_counts_as_its_wrapped_token(logs: list[Log], wei: int, loss: int, turnover: int, outflow: int) -> None:

@@ -16,9 +16,7 @@ from agent.model import Budgets, IntentKind, IntentState, StepInput
 from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
-from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at
 from tests.support.old_chain import NOW_S, RECENT, SWAP, Node, event
 from tests.support.stores import store_fixture
 from tests.support.text import mentions
@@ -29,7 +27,7 @@ DAY_S = 86_400
 GAS_VALUE = Fraction(GAS_WEI * 2_000 * DOLLAR, COIN)
 
 
-store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID, wrapped_native=WETH.address)
+store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID, wrapped_native=LEDGER_WETH.address)
 
 
 def forgetful_node() -> Node:
@@ -74,7 +72,7 @@ def test_new_store_reads_the_prior_day_once(store: Store) -> None:
 
 
 def test_payouts_of_the_day_count_in_their_limit(store: Store) -> None:
-    node = Node(sent={BLOCK: {"logs": [event(USDC.address, WALLET, OTHER, 7 * DOLLAR)], "to": OTHER}})
+    node = Node(sent={BLOCK: {"logs": [event(LEDGER_USDC.address, WALLET, OTHER, 7 * DOLLAR)], "to": OTHER}})
 
     assert budgets_after(store, node).outflow_24h == 7 * DOLLAR
 
@@ -111,14 +109,14 @@ def test_own_transaction_is_not_counted_twice(store: Store) -> None:
 
 def test_adoption_explains_what_the_wallet_did_meanwhile(store: Store) -> None:
     """Balances that another machine moved with the same key are known, not flows; what came before the books is not counted again."""
-    balances_raw = {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}
+    balances_raw = {LEDGER_WETH.address: 10 * COIN, LEDGER_USDC.address: 20_000 * DOLLAR, NATIVE: COIN}
     store.balances.record(at(18_500).snapshot, balances_raw, (), 0)
     store.journal.adopt_nonce(2, 1)
 
     read_day(store, Node(sent={18_000: {"logs": SWAP}, 19_000: {"logs": SWAP}}))
 
     own_change_by_token = {change.token: change.delta_raw for change in store.balances.expected().own_changes}
-    assert own_change_by_token == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR, NATIVE: -GAS_WEI}
+    assert own_change_by_token == {LEDGER_WETH.address: -COIN, LEDGER_USDC.address: 1_990 * DOLLAR, NATIVE: -GAS_WEI}
     assert store.budgets.history(NOW_S).budgets.loss_24h == 2 * (10 * DOLLAR + GAS_VALUE)
 
 

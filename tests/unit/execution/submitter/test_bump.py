@@ -71,7 +71,7 @@ def test_swap_past_its_deadline_ends_cancelled(tmp_path: Path) -> None:
         if len(setup.chain.sent) == 2:
             setup.chain.mine(setup.chain.sent[1])
 
-    setup.clock.each = late
+    setup.clock.on_sleep = late
 
     ended = setup.run()
 
@@ -88,7 +88,7 @@ def test_swap_that_fails_at_the_head_is_cancelled(tmp_path: Path) -> None:
         if len(setup.chain.sent) == 2:
             setup.chain.mine(setup.chain.sent[1])
 
-    setup.clock.each = turned
+    setup.clock.on_sleep = turned
 
     assert setup.run().state is S.CANCELLED
     assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
@@ -113,7 +113,7 @@ def test_cancel_goes_out_while_endpoints_are_not_level(tmp_path: Path) -> None:
         if len(setup.chain.sent) == 2:
             setup.chain.mine(setup.chain.sent[1])
 
-    setup.clock.each = late
+    setup.clock.on_sleep = late
 
     assert setup.run().state is S.CANCELLED
     assert states(setup) == [("swap", "cancelled"), ("cancel", "final")]
@@ -126,7 +126,7 @@ def test_bump_waits_while_paused(tmp_path: Path, paused: bool | None) -> None:
     def pause() -> None:
         setup.paused = paused
 
-    setup.clock.each = pause
+    setup.clock.on_sleep = pause
 
     with pytest.raises(Retryable):
         setup.run()
@@ -206,7 +206,7 @@ def test_process_killed_while_replacing_ends_the_nonce_once(tmp_path: Path, turn
             setup.chain.simulation = "Too little received"
 
     setup.on_event = die
-    setup.clock.each = turned
+    setup.clock.on_sleep = turned
 
     with pytest.raises(Killed):
         setup.run()
@@ -215,7 +215,7 @@ def test_process_killed_while_replacing_ends_the_nonce_once(tmp_path: Path, turn
         setup.chain.pool.clear()
     stored_hashes = {intent.tx_hash for intent in setup.store.journal.intents() if intent.state is not S.CANCELLED}
     assert set(setup.chain.sent) <= stored_hashes
-    setup.clock.each = lambda: setup.chain.mine(setup.chain.sent[-1]) if setup.chain.sent[-1] in setup.chain.pool else None
+    setup.clock.on_sleep = lambda: setup.chain.mine(setup.chain.sent[-1]) if setup.chain.sent[-1] in setup.chain.pool else None
     setup.executor().reconcile()
     assert setup.store.journal.open_intents() == ()
     ended = [intent for intent in setup.store.journal.intents() if intent.state is S.FINAL]
@@ -226,13 +226,13 @@ def test_process_killed_while_replacing_ends_the_nonce_once(tmp_path: Path, turn
 def test_pending_swap_of_an_ended_process_is_bumped_at_once(tmp_path: Path) -> None:
     setup = patient(tmp_path, bump_after_s=30)
     killed_at(setup, "after:send")
-    setup.clock.now += 30
+    setup.clock.time_s += 30
     when_sent(setup, 2, lambda: setup.chain.mine(setup.chain.sent[1]))
 
     setup.executor().reconcile()
 
     assert states(setup) == [("swap", "replaced"), ("swap", "final")]
-    assert setup.clock.now < START_S + 40
+    assert setup.clock.time_s < START_S + 40
 
 
 def test_reconciliation_that_may_not_send_bumps_nothing(tmp_path: Path) -> None:

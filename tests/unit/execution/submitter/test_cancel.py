@@ -26,7 +26,7 @@ def test_pending_transaction_past_its_deadline_is_cancelled(tmp_path: Path) -> N
         if cancels:
             setup.chain.mine(*cancels)
 
-    setup.clock.each = mine_the_cancel
+    setup.clock.on_sleep = mine_the_cancel
 
     setup.executor().reconcile()
 

@@ -158,10 +158,10 @@ def test_block_lost_while_confirming_is_not_final(tmp_path: Path) -> None:
     setup = bench(tmp_path, confirmations=3)
 
     def reorganise() -> None:
-        setup.clock.each = lambda: None
+        setup.clock.on_sleep = lambda: None
         setup.chain.reorg(1)
 
-    setup.clock.each = reorganise
+    setup.clock.on_sleep = reorganise
 
     intent = setup.run()
 
@@ -174,12 +174,12 @@ def test_transaction_in_another_block_has_its_new_receipt(tmp_path: Path) -> Non
     setup = bench(tmp_path, confirmations=3)
 
     def reorganise() -> None:
-        setup.clock.each = lambda: setup.chain.blocks.append({})
+        setup.clock.on_sleep = lambda: setup.chain.blocks.append({})
         block = setup.chain.blocks[-1]
         setup.chain.reorg(1)
         setup.chain.blocks.append(block)
 
-    setup.clock.each = reorganise
+    setup.clock.on_sleep = reorganise
 
     intent = setup.run()
 

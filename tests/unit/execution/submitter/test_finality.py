@@ -17,8 +17,8 @@ from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.model import IntentState
 from agent.wiring.transactor import submission_settings
 from tests.support.builders import OWNER, step_input
-from tests.support.configs.samples import config_text as text
-from tests.support.endpoints import HEAD_JSON, Script
+from tests.support.configs.samples import config_text
+from tests.support.fakes.transport import HEAD_JSON, ScriptedTransport
 from tests.support.text import raises_code
 from tests.support.transactions import Bench, bench
 
@@ -123,7 +123,7 @@ def test_reorg_below_the_tag_beyond_the_watch_needs_operator(tmp_path: Path) -> 
 
 def height(*heights: tuple[str, int], minimum: int = 2) -> int:
     """Return what operators at these finalized blocks say together."""
-    nodes = [Script(name, eth_getBlockByNumber={**HEAD_JSON, "number": hex(number)}) for name, number in heights]
+    nodes = [ScriptedTransport(name, eth_getBlockByNumber={**HEAD_JSON, "number": hex(number)}) for name, number in heights]
     return QuorumSender(EndpointPool(nodes, minimum, grace_s=0.02), 31337).tagged_height("finalized")
 
 
@@ -140,7 +140,7 @@ def test_tagged_height_is_that_of_the_block_with_the_tag() -> None:
         tags.append(params[0])
         return HEAD_JSON
 
-    QuorumSender(EndpointPool([Script(eth_getBlockByNumber=block)], 1), 31337).tagged_height("safe")
+    QuorumSender(EndpointPool([ScriptedTransport(eth_getBlockByNumber=block)], 1), 31337).tagged_height("safe")
 
     assert tags == ["safe"]
 
@@ -148,7 +148,7 @@ def test_tagged_height_is_that_of_the_block_with_the_tag() -> None:
 @pytest.mark.parametrize("missing", [None, {}])
 def test_a_node_without_the_tag_is_no_answer(missing: object) -> None:
     with pytest.raises((Retryable, OperatorNeeded)):
-        QuorumSender(EndpointPool([Script(eth_getBlockByNumber=missing)], 1), 31337).tagged_height("safe")
+        QuorumSender(EndpointPool([ScriptedTransport(eth_getBlockByNumber=missing)], 1), 31337).tagged_height("safe")
 
 
 def chain(**values: object) -> ChainTable:
@@ -174,7 +174,7 @@ def test_finality_tag_of_rollups_is_finalized_by_default(values: dict[str, objec
 
 
 def test_submission_settings_have_the_tag_of_the_config() -> None:
-    config = parse_config(text(('finality = "finalized"', 'finality = "safe"')))
+    config = parse_config(config_text(('finality = "finalized"', 'finality = "safe"')))
 
     settings = submission_settings(config, step_input().limits)
 
@@ -183,7 +183,7 @@ def test_submission_settings_have_the_tag_of_the_config() -> None:
 
 def test_another_word_for_finality_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"chain\.finality"):
-        parse_config(text(('finality = "finalized"', 'finality = "soon"')))
+        parse_config(config_text(('finality = "finalized"', 'finality = "soon"')))
 
 
 def reorg(setup: Bench) -> None:

@@ -107,7 +107,7 @@ def test_a_base_fee_above_the_ceiling_is_waited_out(tmp_path: Path) -> None:
     def spike() -> None:
         setup.chain.base_fee_wei = 1000 * GWEI
 
-    setup.clock.each = spike
+    setup.clock.on_sleep = spike
 
     with pytest.raises(Retryable):
         setup.run()
@@ -126,7 +126,7 @@ def test_a_bump_goes_at_once_to_what_the_base_fee_asks_by_now(tmp_path: Path) ->
         if len(setup.chain.sent) == 2:
             setup.chain.mine(setup.chain.sent[1])
 
-    setup.clock.each = dear
+    setup.clock.on_sleep = dear
 
     assert setup.run().tx.max_fee_wei == 2 * 30 * GWEI + GWEI * BUMP_NUMERATOR // BUMP_DENOMINATOR
 
@@ -176,7 +176,7 @@ def test_a_bump_aims_no_higher_than_its_gas_money_allows(tmp_path: Path) -> None
         if len(setup.chain.sent) == 2:
             setup.chain.mine(setup.chain.sent[1])
 
-    setup.clock.each = dear
+    setup.clock.on_sleep = dear
 
     ended = setup.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_gas_wei=first_wei), "swap")
 

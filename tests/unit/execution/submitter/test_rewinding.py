@@ -168,7 +168,7 @@ def test_swap_pending_again_is_waited_for_and_not_sent(tmp_path: Path) -> None:
     swap = settle_swap(setup)
     setup.chain.reorg(1)
     setup.chain.pool[swap] = 0
-    setup.clock.each = lambda: setup.chain.mine(swap) if setup.chain.pool else None
+    setup.clock.on_sleep = lambda: setup.chain.mine(swap) if setup.chain.pool else None
 
     (intent,) = setup.executor().reconcile()
 
@@ -207,10 +207,10 @@ def test_cancelled_swap_reopens_once_its_cancel_is_reorged(tmp_path: Path, winne
         if len(setup.chain.sent) == 2:
             setup.chain.mine(setup.chain.sent[1])
 
-    setup.clock.each = pass_deadline
+    setup.clock.on_sleep = pass_deadline
     assert setup.run().state is S.CANCELLED
     setup.chain.reorg(1)
-    setup.clock.each = lambda: None
+    setup.clock.on_sleep = lambda: None
     setup.chain.mine(setup.chain.sent[winner_index])
     setup.executor().reconcile()
 
@@ -307,7 +307,7 @@ def test_repeated_receipt_moves_nothing(tmp_path: Path) -> None:
     block_hash = setup.chain.block_hash
     answers = iter([None])
     setup.chain.block_hash = lambda number: next(answers, block_hash(number))
-    setup.clock.each = lambda: setup.chain.blocks.append({})
+    setup.clock.on_sleep = lambda: setup.chain.blocks.append({})
     (intent,) = setup.executor().reconcile()
     assert intent.state is S.FINAL
     assert intent.receipt == receipt(str(intent.tx_hash), 1, setup.chain.block_hash(1) or "")

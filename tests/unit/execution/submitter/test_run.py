@@ -59,7 +59,7 @@ def test_run_writes_every_move_before_its_act(tmp_path: Path) -> None:
 def test_run_is_final_only_after_its_confirmations(tmp_path: Path) -> None:
     setup = bench(tmp_path, confirmations=3)
     mined_at = []
-    setup.clock.each = lambda: setup.chain.blocks.append({})
+    setup.clock.on_sleep = lambda: setup.chain.blocks.append({})
 
     intent = setup.run()
 
@@ -245,7 +245,7 @@ def test_run_after_a_reorged_nonce_ends_its_wait_early(tmp_path: Path) -> None:
         if event.name == "after:send":
             setup.chain.reorg(2)
             setup.chain.pool.clear()
-            setup.clock.each = lambda: setup.chain.blocks.append({})
+            setup.clock.on_sleep = lambda: setup.chain.blocks.append({})
 
     setup.on_event = gone
     setup.chain.automine = False

@@ -19,9 +19,7 @@ from agent.policy.cash_flows.automatic_deposits import CONFIRMING_BLOCKS, MAX_AU
 from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
-from tests.support.ledgers import COIN, DAY_S, DOLLAR, at
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, DAY_S, DOLLAR, LEDGER_USDC, LEDGER_WETH, at
 from tests.support.plans import evidence
 from tests.support.stores import store_fixture
 from tests.support.transactions import CHAIN_ID, WALLET
@@ -31,7 +29,7 @@ TOTAL = 40_000
 """Dollars in the portfolio of `at()`: 10 WETH at 2,000, and 20,000 USDC."""
 
 
-store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID, wrapped_native=WETH.address)
+store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID, wrapped_native=LEDGER_WETH.address)
 
 
 def looked(store: Store, step: StepInput, share_bps: int | None = SHARE_BPS, max_dollars: int = 100_000) -> StepInput:
@@ -143,7 +141,7 @@ def test_reorganised_transfer_is_no_deposit(store: Store) -> None:
 
 def test_a_token_that_rebases_or_has_no_price_waits(store: Store) -> None:
     def rebasing(step: StepInput) -> StepInput:
-        assets = tuple(replace(asset, max_rebase_bps=10 if asset.token == WETH else 0) for asset in step.portfolio.assets)
+        assets = tuple(replace(asset, max_rebase_bps=10 if asset.token == LEDGER_WETH else 0) for asset in step.portfolio.assets)
         return replace(step, portfolio=replace(step.portfolio, assets=assets))
 
     looked(store, rebasing(at()))
@@ -164,7 +162,7 @@ def test_dust_beside_it_leaves_the_increase_to_its_owner(store: Store) -> None:
 
 def test_native_coin_that_is_an_asset_counts_too(store: Store) -> None:
     def native(step: StepInput) -> StepInput:
-        assets = tuple(replace(asset, includes_native=asset.token == WETH) for asset in step.portfolio.assets)
+        assets = tuple(replace(asset, includes_native=asset.token == LEDGER_WETH) for asset in step.portfolio.assets)
         return replace(step, portfolio=replace(step.portfolio, assets=assets))
 
     looked(store, native(at()))
@@ -208,7 +206,7 @@ def largest_passed_loss(step: StepInput, guard: str, sold: str, bought: str) -> 
         dollars = (passed + refused) // 2
         loss = Fraction(dollars * DOLLAR)
         lost = builders.with_history(step, loss_24h=loss, loss_total=loss)
-        plan = proposals.manual_swap_proposer(sold, bought, COIN // 2 if sold == WETH.address else 1_000 * DOLLAR)(lost).plan
+        plan = proposals.manual_swap_proposer(sold, bought, COIN // 2 if sold == LEDGER_WETH.address else 1_000 * DOLLAR)(lost).plan
         assert plan is not None
         (verdict,) = [verdict for verdict in guards.judge(lost, plan, evidence(lost, plan)) if verdict.guard == guard]
         passed, refused = (dollars, refused) if verdict.passed else (passed, dollars)
@@ -220,16 +218,16 @@ def test_no_guard_on_losses_passes_more_for_a_gift(guard: str, limit: str, share
     """44,000 dollars, of which 4,000 came today: a purchase may lose a share of 40,000."""
     step = builders.with_limits(at(usdc=24_000), **{limit: share})
     gift = ExternalTransfer(
-        1, USDC.address, 4_000 * DOLLAR, Fraction(4_000 * DOLLAR), 1, 2, builders.NOW_S, True, ExternalTransferKind.AUTOMATIC
+        1, LEDGER_USDC.address, 4_000 * DOLLAR, Fraction(4_000 * DOLLAR), 1, 2, builders.NOW_S, True, ExternalTransferKind.AUTOMATIC
     )
     before, after = (
-        largest_passed_loss(builders.with_history(step, accepted_deposits=deposits), guard, USDC.address, WETH.address)
+        largest_passed_loss(builders.with_history(step, accepted_deposits=deposits), guard, LEDGER_USDC.address, LEDGER_WETH.address)
         for deposits in ((), (gift,))
     )
     assert before - after == 4_000 * share // 10_000
     own = replace(gift, kind=ExternalTransferKind.ACCEPTED)
     waited = builders.with_history(step, accepted_deposits=(own,))
-    assert largest_passed_loss(waited, guard, USDC.address, WETH.address) == before, "what waited a day counts"
+    assert largest_passed_loss(waited, guard, LEDGER_USDC.address, LEDGER_WETH.address) == before, "what waited a day counts"
 
 
 @pytest.mark.parametrize(("now_usd", "waits"), [(2_000, False), (1_500, True), (2_300, True)], ids=["unmoved", "fell", "rose"])

@@ -14,30 +14,35 @@ from agent.policy.decide import decide
 from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
-from tests.support.ledgers import COIN, DAY_S, DOLLAR, GAS_WEI, PRICE, at, looked, moved, opened, remembered
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, DAY_S, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, PRICE, at, looked, moved, opened, remembered
 from tests.support.movements import movements
 from tests.support.stores import store_fixture
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
 
-store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID, wrapped_native=WETH.address)
+store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID, wrapped_native=LEDGER_WETH.address)
 
 
 # what is explained
 def test_first_snapshot_opens_the_books(store: Store) -> None:
     assert opened(store, at()) == []
     assert {(o.token, o.raw) for o in store.balances.expected().openings} == {
-        (WETH.address, 10 * COIN),
-        (USDC.address, 20_000 * DOLLAR),
+        (LEDGER_WETH.address, 10 * COIN),
+        (LEDGER_USDC.address, 20_000 * DOLLAR),
         (NATIVE, COIN),
     }
 
 
 def test_own_transactions_are_explained_to_the_wei(store: Store) -> None:
     looked(store, at())
-    moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, 1_990 * DOLLAR), value_wei=7)
+    moved(
+        store,
+        3,
+        1_001,
+        Transfer(LEDGER_WETH.address, WALLET, OTHER, COIN),
+        Transfer(LEDGER_USDC.address, OTHER, WALLET, 1_990 * DOLLAR),
+        value_wei=7,
+    )
     after = at(1_002, "9", 21_990, native=COIN - GAS_WEI - 7)
     assert opened(store, after) == []
     assert opened(store, at(1_003, "9", 21_990, native=COIN - GAS_WEI - 8)) == [(NATIVE, -1, False)]
@@ -45,14 +50,14 @@ def test_own_transactions_are_explained_to_the_wei(store: Store) -> None:
 
 def test_transaction_above_the_snapshot_is_not_expected_yet(store: Store) -> None:
     looked(store, at())
-    moved(store, 3, 1_005, Transfer(WETH.address, WALLET, OTHER, COIN))
+    moved(store, 3, 1_005, Transfer(LEDGER_WETH.address, WALLET, OTHER, COIN))
     assert opened(store, at(1_004)) == []
     assert opened(store, at(1_005, "9", native=COIN - GAS_WEI)) == []
 
 
 def test_reorganised_transaction_is_no_flow(store: Store) -> None:
     looked(store, at())
-    moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
+    moved(store, 3, 1_001, Transfer(LEDGER_WETH.address, WALLET, OTHER, COIN))
     looked(store, at(1_002, "9", native=COIN - GAS_WEI))
     (intent,) = store.journal.open_intents()
     store.journal.advance(intent.id, IntentState.BROADCAST, 2)
@@ -61,18 +66,18 @@ def test_reorganised_transaction_is_no_flow(store: Store) -> None:
 
 def test_snapshot_with_a_missing_receipt_is_not_compared(store: Store) -> None:
     looked(store, at())
-    moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
+    moved(store, 3, 1_001, Transfer(LEDGER_WETH.address, WALLET, OTHER, COIN))
     (intent,) = store.journal.open_intents()
     store.journal.advance(intent.id, IntentState.BROADCAST, 2)
     assert opened(store, at(1_002, "9", nonce_latest=4)) == []
-    assert opened(store, at(1_002, "9", nonce_latest=3)) == [(WETH.address, -COIN, True)]
+    assert opened(store, at(1_002, "9", nonce_latest=3)) == [(LEDGER_WETH.address, -COIN, True)]
 
 
 def test_snapshot_from_before_the_books_is_not_compared(store: Store) -> None:
     looked(store, at(1_000))
     looked(store, at(1_001, "10.01"))
     before = store.balances.expected()
-    assert opened(store, at(1_000)) == [(WETH.address, COIN // 100, False)]
+    assert opened(store, at(1_000)) == [(LEDGER_WETH.address, COIN // 100, False)]
     assert store.balances.expected() == before
 
 
@@ -82,13 +87,13 @@ def test_false_height_keeps_no_later_snapshot_from_comparison(store: Store) -> N
     looked(store, at(10**9))
     old = at(1_001, "9", now_s=builders.NOW_S + 3_600)
     assert opened(store, old) == [], "a block of an hour ago may be from before the books"
-    assert opened(store, at(1_002, "9")) == [(WETH.address, -COIN, True)]
+    assert opened(store, at(1_002, "9")) == [(LEDGER_WETH.address, -COIN, True)]
     assert {opening.block for opening in store.balances.expected().openings} == {1_002}
 
 
 def test_unread_balance_keeps_its_books(store: Store) -> None:
     looked(store, at())
-    unread = at(1_001, "1", unreadable_items=(UnreadableItem("balance", WETH.address, "reverts"),))
+    unread = at(1_001, "1", unreadable_items=(UnreadableItem("balance", LEDGER_WETH.address, "reverts"),))
     assert opened(store, unread) == []
     assert opened(store, at(1_002)) == []
 
@@ -96,7 +101,7 @@ def test_unread_balance_keeps_its_books(store: Store) -> None:
 def test_old_final_transactions_join_the_opening(store: Store) -> None:
     looked(store, at())
     for nonce in range(3, 6):
-        moved(store, nonce, 998 + nonce, Transfer(WETH.address, WALLET, OTHER, COIN))
+        moved(store, nonce, 998 + nonce, Transfer(LEDGER_WETH.address, WALLET, OTHER, COIN))
         (intent,) = store.journal.open_intents()
         store.journal.advance(intent.id, IntentState.FINAL, 2)
     native = COIN - 3 * GAS_WEI
@@ -112,7 +117,7 @@ def test_old_final_transactions_join_the_opening(store: Store) -> None:
 @pytest.mark.parametrize("kind", [IntentKind.CANCEL, IntentKind.SWAP])
 def test_replacement_after_a_reorganisation_is_explained(store: Store, kind: IntentKind) -> None:
     looked(store, at())
-    moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
+    moved(store, 3, 1_001, Transfer(LEDGER_WETH.address, WALLET, OTHER, COIN))
     (swap,) = store.journal.open_intents()
     assert swap.receipt is not None
     store.journal.advance(swap.id, IntentState.BROADCAST, 2)
@@ -132,29 +137,29 @@ def test_replacement_after_a_reorganisation_is_explained(store: Store, kind: Int
 def test_opening_keeps_transactions_of_an_unread_balance(store: Store) -> None:
     """Else our own sale would be a loss, and our own purchase would hide one."""
     looked(store, at())
-    moved(store, 3, 1_001, Transfer(WETH.address, WALLET, OTHER, COIN))
+    moved(store, 3, 1_001, Transfer(LEDGER_WETH.address, WALLET, OTHER, COIN))
     native = COIN - GAS_WEI
     looked(store, at(1_002, "9", native=native))
     (intent,) = store.journal.open_intents()
     store.journal.advance(intent.id, IntentState.FINAL, 2)
-    looked(store, at(1_300, "9", native=native, unreadable_items=(UnreadableItem("balance", WETH.address, "reverts"),)))
+    looked(store, at(1_300, "9", native=native, unreadable_items=(UnreadableItem("balance", LEDGER_WETH.address, "reverts"),)))
     assert store.balances.expected().own_changes == ()
     assert opened(store, at(1_301, "9", native=native)) == []
-    assert opened(store, at(1_302, "8", native=native)) == [(WETH.address, -COIN, True)]
+    assert opened(store, at(1_302, "8", native=native)) == [(LEDGER_WETH.address, -COIN, True)]
 
 
 def test_only_the_configured_token_unwraps_native_coin(store: Store) -> None:
     """Any contract that a swap touches may emit a Withdrawal."""
     looked(store, at())
-    events = (Transfer(USDC.address, WALLET, NATIVE, 5), Transfer(WETH.address, WALLET, NATIVE, COIN))
-    moved(store, 3, 1_001, to=WETH.address, wrap_transfers=events)
+    events = (Transfer(LEDGER_USDC.address, WALLET, NATIVE, 5), Transfer(LEDGER_WETH.address, WALLET, NATIVE, COIN))
+    moved(store, 3, 1_001, to=LEDGER_WETH.address, wrap_transfers=events)
     (intent,) = store.journal.unbooked_intents()
     store.budgets.book_intent(intent, Fraction(0), Fraction(0), GAS_WEI, 5)
     assert {(m.token, m.delta_raw, m.kind) for m in movements(store) if m.token == NATIVE} == {
         (NATIVE, COIN, "swap"),
         (NATIVE, -GAS_WEI, "gas"),
     }
-    assert intent.balance_changes(WALLET, WETH.address)[NATIVE] == COIN - GAS_WEI
+    assert intent.balance_changes(WALLET, LEDGER_WETH.address)[NATIVE] == COIN - GAS_WEI
 
 
 # what is not
@@ -162,11 +167,11 @@ def test_small_deposit_halts_nothing(store: Store) -> None:
     looked(store, at())
     step = looked(store, at(1_005, "10.1"))
     (flow,) = step.history.cash_flows.unexplained_transfers
-    assert (flow.token, flow.delta_raw, flow.value) == (WETH.address, COIN // 10, PRICE // 10)
+    assert (flow.token, flow.delta_raw, flow.value) == (LEDGER_WETH.address, COIN // 10, PRICE // 10)
     assert (flow.since_block, flow.block, flow.exceeds_jump_limit, flow.id) == (1_000, 1_005, False, 1)
     assert not isinstance(decide(step).decision, Halt)
     assert step.history.budgets.loss_24h == 0
-    assert opened(store, at(1_006, "10.1")) == [(WETH.address, COIN // 10, False)]
+    assert opened(store, at(1_006, "10.1")) == [(LEDGER_WETH.address, COIN // 10, False)]
 
 
 def test_increase_beyond_the_limit_halts_until_explained(store: Store) -> None:

@@ -15,9 +15,7 @@ from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from tests.support import builders
-from tests.support.ledgers import DAY_S, DOLLAR, at, looked, remembered
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import DAY_S, DOLLAR, LEDGER_USDC, LEDGER_WETH, at, looked, remembered
 from tests.support.samples import examples, slow
 from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, WALLET
@@ -25,7 +23,7 @@ from tests.support.transactions import CHAIN_ID, WALLET
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
+    return open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, LEDGER_WETH.address)
 
 
 def test_unexplained_increase_becomes_a_deposit_after_its_wait(store: Store) -> None:
@@ -77,7 +75,7 @@ def test_dust_hides_no_increase_from_acceptance(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "11"))
     snapshot = at(1_002, "11").snapshot
-    dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
+    dust = ExternalTransfer(0, LEDGER_USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_100, store.balances.expected().version)
     assert not isinstance(decide(looked(store, at(1_003, "11", later_s=DAY_S))).decision, Halt)
 
@@ -87,8 +85,8 @@ def test_increase_makes_no_small_decrease_a_large_one(store: Store) -> None:
     looked(store, at())
     step = looked(store, at(1_001, "11", 19_990))
     assert {flow.token: flow.exceeds_jump_limit for flow in step.history.cash_flows.unexplained_transfers} == {
-        WETH.address: True,
-        USDC.address: False,
+        LEDGER_WETH.address: True,
+        LEDGER_USDC.address: False,
     }
     assert not isinstance(decide(looked(store, at(1_002, "11", 19_990, later_s=DAY_S))).decision, Halt)
 
@@ -112,7 +110,7 @@ def test_header_from_the_future_accepts_no_increase_early(store: Store) -> None:
 def test_increase_never_halts_longer_than_its_wait(arrivals: list[tuple[int, bool, int]]) -> None:
     """Each look: dollars that came since, whether there are prices, seconds since the look before."""
     with TemporaryDirectory() as folder:
-        store = open_store(f"sqlite:///{folder}/books.db", CHAIN_ID, WALLET, WETH.address)
+        store = open_store(f"sqlite:///{folder}/books.db", CHAIN_ID, WALLET, LEDGER_WETH.address)
         looked(store, at())
         usdc = 20_000
         later_s = 0

@@ -16,20 +16,18 @@ from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
 from tests.support.builders import with_history
-from tests.support.ledgers import COIN, DAY_S, DOLLAR, PRICE, at, looked, opened
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, DAY_S, DOLLAR, LEDGER_USDC, LEDGER_WETH, PRICE, at, looked, opened
 from tests.support.plans import evidence
 from tests.support.stores import store_fixture
 from tests.support.text import mentions, raises_code, raises_field
 from tests.support.transactions import CHAIN_ID, WALLET
 
-store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID, wrapped_native=WETH.address)
+store = store_fixture("file", wallet=WALLET, chain_id=CHAIN_ID, wrapped_native=LEDGER_WETH.address)
 
 
 # tokens that change by themselves, and gas money
 def rebasing(step: StepInput, bps: int) -> StepInput:
-    assets = tuple(replace(asset, max_rebase_bps=bps if asset.token == WETH else 0) for asset in step.portfolio.assets)
+    assets = tuple(replace(asset, max_rebase_bps=bps if asset.token == LEDGER_WETH else 0) for asset in step.portfolio.assets)
     return replace(step, portfolio=replace(step.portfolio, assets=assets))
 
 
@@ -60,7 +58,9 @@ def test_native_coin_that_is_an_asset_is_a_deposit(store: Store) -> None:
     def native(step: StepInput) -> StepInput:
         return replace(
             step,
-            portfolio=replace(step.portfolio, assets=tuple(replace(a, includes_native=a.token == WETH) for a in step.portfolio.assets)),
+            portfolio=replace(
+                step.portfolio, assets=tuple(replace(a, includes_native=a.token == LEDGER_WETH) for a in step.portfolio.assets)
+            ),
         )
 
     looked(store, native(at()))
@@ -123,18 +123,20 @@ def test_dust_halts_nothing_while_another_price_is_missing(store: Store) -> None
 
     def blind(block: int, usdc_raw: int) -> StepInput:
         step = at(block)
-        holdings = tuple(replace(holding, raw=usdc_raw) if holding.token == USDC.address else holding for holding in step.snapshot.holdings)
+        holdings = tuple(
+            replace(holding, raw=usdc_raw) if holding.token == LEDGER_USDC.address else holding for holding in step.snapshot.holdings
+        )
         feeds = tuple(feed_round for feed_round in step.snapshot.feeds if feed_round.feed != feed)
         return replace(step, snapshot=replace(step.snapshot, holdings=holdings, feeds=feeds, pools=()))
 
     looked(store, at())
-    assert opened(store, blind(1_001, 20_000 * DOLLAR + 1)) == [(USDC.address, 1, False)]
-    assert opened(store, blind(1_002, 22_000 * DOLLAR + 1))[1:] == [(USDC.address, 2_000 * DOLLAR, True)]
+    assert opened(store, blind(1_001, 20_000 * DOLLAR + 1)) == [(LEDGER_USDC.address, 1, False)]
+    assert opened(store, blind(1_002, 22_000 * DOLLAR + 1))[1:] == [(LEDGER_USDC.address, 2_000 * DOLLAR, True)]
 
 
 def swapping(step: StepInput) -> StepInput:
     return replace(step, snapshot=replace(step.snapshot, holdings=tuple(
-        Holding(h.token, h.raw * (13 if h.token == WETH.address else 10) // 10) for h in step.snapshot.holdings)))  # fmt: skip
+        Holding(h.token, h.raw * (13 if h.token == LEDGER_WETH.address else 10) // 10) for h in step.snapshot.holdings)))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -145,10 +147,10 @@ def test_balance_jump_guard_refuses_open_changes(value: int | None, blocks_tradi
     """A swap by hand asks no trigger and no decision: the guard stands in its way too. A rise without a price counts when it has one."""
     step = swapping(at())
     flow = ExternalTransfer(
-        1, WETH.address, 1, None if value is None else Fraction(value * DOLLAR), 1, 2, builders.NOW_S, blocks_trading, None
+        1, LEDGER_WETH.address, 1, None if value is None else Fraction(value * DOLLAR), 1, 2, builders.NOW_S, blocks_trading, None
     )
     step = with_history(step, unexplained_transfers=(flow,))
-    plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
+    plan = proposals.manual_swap_proposer(LEDGER_WETH.address, LEDGER_USDC.address, COIN // 10)(step).plan
     assert plan is not None
     (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
     assert verdict.passed is is_passed, verdict
@@ -178,7 +180,7 @@ def test_balance_jump_guard_adds_up_the_changes_of_a_day(changes: list[Change], 
     transfers = tuple(
         ExternalTransfer(
             number,
-            WETH.address,
+            LEDGER_WETH.address,
             sign,
             None if value is None else Fraction(value * DOLLAR),
             1,
@@ -190,7 +192,7 @@ def test_balance_jump_guard_adds_up_the_changes_of_a_day(changes: list[Change], 
         for number, (sign, value, age_s, blocks_trading) in enumerate(changes, 1)
     )
     step = with_history(step, unexplained_transfers=transfers)
-    plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
+    plan = proposals.manual_swap_proposer(LEDGER_WETH.address, LEDGER_USDC.address, COIN // 10)(step).plan
     assert plan is not None
     (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
     assert (verdict.passed, measured in verdict.measured_text) == (is_passed, True), verdict
@@ -198,7 +200,7 @@ def test_balance_jump_guard_adds_up_the_changes_of_a_day(changes: list[Change], 
 
 def test_halt_names_the_limit_and_at_most_five_changes() -> None:
     transfers = tuple(
-        ExternalTransfer(n, USDC.address, n * DOLLAR, Fraction(n * DOLLAR), 1, 2, builders.NOW_S, True, None) for n in range(1, 8)
+        ExternalTransfer(n, LEDGER_USDC.address, n * DOLLAR, Fraction(n * DOLLAR), 1, 2, builders.NOW_S, True, None) for n in range(1, 8)
     )
     step = with_history(at(), unexplained_transfers=transfers[:5])
     assert mentions(
@@ -220,13 +222,14 @@ def test_guards_hold_no_exit_for_unexplained_changes(is_exit: bool) -> None:
     """Half of everything fell, as much came, and the whole is above its cap: an exit answers for what trades lost alone."""
     step = builders.with_limits(swapping(at()), max_live_value=Fraction(DOLLAR), turnover_bps=None, total_loss_bps=1_000)
     transfers = (
-        ExternalTransfer(1, WETH.address, sign, Fraction(sign * 20_000 * DOLLAR), 1, 2, builders.NOW_S, True, None) for sign in (-1, 1)
+        ExternalTransfer(1, LEDGER_WETH.address, sign, Fraction(sign * 20_000 * DOLLAR), 1, 2, builders.NOW_S, True, None)
+        for sign in (-1, 1)
     )
     lost = Fraction(20_000 * DOLLAR)
     step = with_history(
         step, unexplained_transfers=tuple(transfers), loss_24h=lost, loss_total=lost, decrease_24h=lost, decrease_total=lost
     )
-    plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
+    plan = proposals.manual_swap_proposer(LEDGER_WETH.address, LEDGER_USDC.address, COIN // 10)(step).plan
     assert plan is not None
     assert isinstance(plan.decision, Rebalance)
     plan = replace(plan, decision=replace(plan.decision, is_exit=is_exit))
@@ -240,7 +243,7 @@ def test_guards_hold_no_exit_for_unexplained_changes(is_exit: bool) -> None:
 def test_unknown_day_refuses_every_daily_limit(store: Store) -> None:
     step = swapping(at())
     step = with_history(step, unknown_reason="nobody knows")
-    plan = proposals.manual_swap_proposer(WETH.address, USDC.address, COIN // 10)(step).plan
+    plan = proposals.manual_swap_proposer(LEDGER_WETH.address, LEDGER_USDC.address, COIN // 10)(step).plan
     assert plan is not None
     refused = {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed and "nobody knows" in v.measured_text}
     assert refused == {"daily_loss", "daily_turnover", "gas_per_day"}
@@ -250,7 +253,7 @@ def test_dust_sent_a_thousand_times_fills_no_step(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "11"))
     books = store.balances.expected()
-    dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
+    dust = ExternalTransfer(0, LEDGER_USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     snapshot = at(1_002, "11").snapshot
     assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_000, books.version)
     transfers = store.budgets.history(builders.NOW_S).cash_flows.unexplained_transfers
@@ -264,7 +267,7 @@ def test_dust_hides_no_loss(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9"))
     books = store.balances.expected()
-    dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
+    dust = ExternalTransfer(0, LEDGER_USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     snapshot = at(1_002, "9.9").snapshot
     assert store.balances.record(snapshot, balance_changes.balances_of(snapshot), [dust] * 100, books.version)
     transfers = store.budgets.history(builders.NOW_S).cash_flows.unexplained_transfers
@@ -296,5 +299,5 @@ def test_step_with_unexplained_changes_survives_its_codec(store: Store) -> None:
 
 def test_contradicting_balances_are_not_compared() -> None:
     contradicting = at().snapshot
-    twice: Snapshot = replace(contradicting, holdings=(*contradicting.holdings, Holding(WETH.address, 1)))
-    assert set(balance_changes.balances_of(twice)) == {USDC.address, NATIVE}
+    twice: Snapshot = replace(contradicting, holdings=(*contradicting.holdings, Holding(LEDGER_WETH.address, 1)))
+    assert set(balance_changes.balances_of(twice)) == {LEDGER_USDC.address, NATIVE}

@@ -9,9 +9,7 @@ from agent.execution.bookkeeping import update_ledger
 from agent.model import EntryKind, ExternalTransferKind, Halt, LotMethod
 from agent.policy.decide import decide
 from agent.store import Store
-from tests.support.ledgers import COIN, GAS_WEI, PRICE, at, looked, moved, remembered
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, GAS_WEI, LEDGER_USDC, LEDGER_WETH, PRICE, at, looked, moved, remembered
 from tests.support.stores import store_fixture
 from tests.support.transactions import CHAIN_ID, WALLET
 
@@ -41,14 +39,14 @@ def test_restored_balance_keeps_its_tax_lots(store: Store) -> None:
     entries = store.ledger.entries()
     values = store.valuations.between()
     assert [entry.kind for entry in entries][3:] == [EntryKind.UNDONE] * 2
-    result = performance(entries, values, 0, 2 * 10**9, USDC.address, BuyAndHoldTokens(USDC.address, WETH.address))
+    result = performance(entries, values, 0, 2 * 10**9, LEDGER_USDC.address, BuyAndHoldTokens(LEDGER_USDC.address, LEDGER_WETH.address))
     assert result is not None
     assert (result.profit, result.deposits, result.withdrawals) == (0, 0, 0)
     for method in LotMethod:
-        taxed = run_tax_lots(entries, method, USDC.address, WETH.address)
+        taxed = run_tax_lots(entries, method, LEDGER_USDC.address, LEDGER_WETH.address)
         assert taxed.disposals == []
         assert taxed.untaxed_quanta == 0
-        assert sum(lot.raw for lot in taxed.open_lots() if lot.token == WETH.address) == 11 * COIN
+        assert sum(lot.raw for lot in taxed.open_lots() if lot.token == LEDGER_WETH.address) == 11 * COIN
         assert {lot.acquired_s for lot in taxed.open_lots()} == {at().snapshot.head.timestamp_s}
     assets = export.RotkiAssets(1, "ETH", lambda _: 18)
     assert len(list(export.rotki_events(entries, assets))) == 3, "openings alone"

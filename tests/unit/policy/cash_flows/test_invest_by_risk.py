@@ -15,17 +15,15 @@ from agent.policy.cash_flows import purchases
 from agent.units import BPS
 from tests.support.builders import history, price_of, raw, token, with_limits
 from tests.support.decisions.top_ups import with_top_up
-from tests.support.decisions.tracking import DEPTH, ON_TARGET, pools_of
-from tests.support.decisions.tracking import balance_changes as moved
-from tests.support.decisions.tracking import tracking_step as tracked
+from tests.support.decisions.tracking import DEPTH, ON_TARGET, balance_changes, pools_of, tracking_step
 from tests.support.plans import evidence
 from tests.support.text import mentions
 
 
 def after_deposit(dollars: int, symbol: str = "USDC", fee_pips: int = 500, **moves: int) -> StepInput:
     """50,000 dollars off target by `moves`, and a deposit."""
-    values = moved(**moves) if moves else dict(ON_TARGET)
-    return tracked(values | {symbol: values[symbol] + dollars}, pools=pools_of(DEPTH, fee_pips))
+    values = balance_changes(**moves) if moves else dict(ON_TARGET)
+    return tracking_step(values | {symbol: values[symbol] + dollars}, pools=pools_of(DEPTH, fee_pips))
 
 
 def invested(step: StepInput, dollars: int, symbol: str = "USDC") -> Proposal:

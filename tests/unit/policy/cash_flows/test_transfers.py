@@ -33,7 +33,7 @@ from agent.policy.native_coin import held_balances
 from agent.reference import reference_prices
 from agent.units import NATIVE, UINT256_MAX
 from tests.support.builders import NOW_S, OWNER, address, history, raw, step_input, token, with_history, with_limits
-from tests.support.decisions import exits as stuck
+from tests.support.decisions import exits
 from tests.support.lp_worlds import ranged, wanted, world
 from tests.support.text import mentions, raises_code
 
@@ -239,11 +239,11 @@ def test_planned_withdrawal_says_what_it_is_short_of() -> None:
 
 
 def test_withdrawal_that_is_short_holds_no_exit_back() -> None:
-    step_with_stop = stuck.step_with_stops("WBTC", pools=(*stuck.MARKET, stuck.SOUND))
+    step_with_stop = exits.step_with_stops("WBTC", pools=(*exits.MARKET, exits.SOUND))
     claims = (PendingPayment(4, Payment(USDC.address, raw(2_500, USDC))),)
     step = transfers.reserve_withdrawals(with_history(step_with_stop, pending_payments=claims))
     assert "withdrawal 4 is short of 500 USDC" in transfers.open_withdrawal_reason(step)
-    outcome = stuck.outcome_of(step)
+    outcome = exits.outcome_of(step)
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
     assert outcome.decision_result.exit_token == WBTC.address, outcome.reason
     assert outcome.plan is not None

@@ -12,9 +12,7 @@ from agent.policy.cash_flows import transfers
 from agent.policy.native_coin import held_balances
 from agent.units import BPS
 from tests.support.builders import raw, token, with_limits
-from tests.support.decisions.tracking import DEPTH, pools_of
-from tests.support.decisions.tracking import balance_changes as moved
-from tests.support.decisions.tracking import tracking_step as tracked
+from tests.support.decisions.tracking import DEPTH, balance_changes, pools_of, tracking_step
 
 USDC = token("USDC")
 COST_BPS = 50
@@ -31,8 +29,8 @@ SLIPPAGE_BPS = 30
 )
 def test_withdrawal_sells_the_overweight_for_its_cash_alone(dollars: int, overweight: set[str]) -> None:
     """WBTC is far below its target, the cash of 16,000 is above its own."""
-    values = moved(WETH=3_000, WBTC=-6_000, LINK=2_000)
-    step = with_limits(tracked(values, pools=pools_of(DEPTH, 500)), plan_cost_bps=COST_BPS, slippage_bps=SLIPPAGE_BPS)
+    values = balance_changes(WETH=3_000, WBTC=-6_000, LINK=2_000)
+    step = with_limits(tracking_step(values, pools=pools_of(DEPTH, 500)), plan_cost_bps=COST_BPS, slippage_bps=SLIPPAGE_BPS)
     step = transfers.reserve_claims(step, (PendingPayment(0, Payment(USDC.address, raw(dollars, USDC))),))
     short_raw = transfers.shortfall_raw(step.portfolio, step.limits, held_balances(step), USDC.address)
     assert short_raw == raw(dollars - values["USDC"], USDC)

@@ -14,7 +14,7 @@ from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.reference import reference_prices
 from agent.units import Price
-from tests.support import lp_worlds as lp
+from tests.support import lp_worlds
 from tests.support.builders import history, token, v2_pool, with_limits, with_snapshot
 from tests.support.lp_worlds import USDC, WETH, planned, quiet, ranged, v3_at, wanted, world
 from tests.support.standing_orders import price_of, terms
@@ -80,7 +80,7 @@ def test_exit_withdraws_only_its_own_liquidity() -> None:
     """What is left of WETH is not worth its gas; that other liquidity is above its share is no reason to move it at every look."""
     wbtc = token("WBTC")
     pair = v2_pool(wbtc, USDC, 60_000, 1_000_000, "other")
-    position = lp.v2(
+    position = lp_worlds.v2(
         2 * 10**16, 10**18, (pair.reserve0, pair.reserve1), pair=pair.address, token0=pair.token0, token1=pair.token1, k_last=0
     )
     other = wanted(500, pair)

@@ -67,8 +67,7 @@ from tests.support.decisions.exits import (
     step_with_stops,
     step_with_unpriced_stop,
 )
-from tests.support.lp_worlds import quiet, ranged, world
-from tests.support.lp_worlds import wanted as wanted_liquidity
+from tests.support.lp_worlds import quiet, ranged, wanted, world
 from tests.support.plans import evidence
 from tests.support.standing_orders import price_of, terms
 from tests.support.text import blocked, mentions
@@ -174,7 +173,7 @@ def test_portfolio_stop_with_nothing_sellable_holds() -> None:
 
 
 def test_liquidity_is_withdrawn_while_the_wallet_part_is_blocked() -> None:
-    step = world([ranged(2_000, 1_600, 2_500)], [wanted_liquidity(2_000)], trigger=quiet())
+    step = world([ranged(2_000, 1_600, 2_500)], [wanted(2_000)], trigger=quiet())
     stop = terms("WETH", STOP, 2_100)
     gone = ConditionalOrder(stop.token, STOP, FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
     step = replace(with_history(step, states=(gone,)), portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))))

@@ -14,9 +14,7 @@ from agent.policy.risk import aversion, covariance
 from agent.policy.triggers.corrections import Correction, CorrectionTerms
 from agent.policy.triggers.no_trade_zone import ZoneInterval
 from tests.support.builders import step_input, token
-from tests.support.decisions.tracking import DEPTH, TARGETS, interval, zone_of
-from tests.support.decisions.tracking import balance_changes as moved
-from tests.support.decisions.tracking import tracking_step as tracked
+from tests.support.decisions.tracking import DEPTH, TARGETS, balance_changes, interval, tracking_step, zone_of
 
 USDC = 10**6
 COIN = 0
@@ -65,7 +63,7 @@ def test_correction_without_a_route_has_no_figure() -> None:
 
 def test_correction_prices_route_gas_and_class_of_the_coin() -> None:
     """WETH at 31 %, others on target: 65 % a year, pools of 0.3 %, 150,000 gas at a quarter of a gwei and 2,000 dollars."""
-    weth = interval(tracked(moved(WETH=3_000)), "WETH")
+    weth = interval(tracking_step(balance_changes(WETH=3_000)), "WETH")
     deviation = 0.06
     edge = float(weth.high) - 0.25
     cost = 0.003 * (deviation - edge) * 50_000 + 150_000 * 0.25e-9 * 2_000
@@ -75,13 +73,13 @@ def test_correction_prices_route_gas_and_class_of_the_coin() -> None:
 
 @pytest.mark.parametrize("points", [-6, 6], ids=["below", "above"])
 def test_assets_within_their_edges_have_no_correction(points: int) -> None:
-    zone = zone_of(tracked(moved(LINK=500 * points)))
+    zone = zone_of(tracking_step(balance_changes(LINK=500 * points)))
     corrected = [row.token for row in zone.intervals if row.correction is not None]
     assert corrected == [token("LINK").address]
 
 
 def test_costly_waiting_still_waits_for_its_trigger() -> None:
-    step = tracked(moved(WETH=2_700))
+    step = tracking_step(balance_changes(WETH=2_700))
     cost, waiting = dollars(interval(step, "WETH").correction)
     assert waiting > cost
     assert isinstance(decide(step).decision, Hold)
@@ -97,12 +95,12 @@ def shown(step: StepInput) -> dict[str, list[int] | None]:
     [(Destination.TARGET, [2_500, 2_500]), (Destination.BAND, [2_250, 2_750]), (Destination.HALFWAY, None)],
 )
 def test_band_names_what_its_destination_brings_back_to(destination: Destination, back_to_bps: list[int] | None) -> None:
-    step = step_input(TARGETS, moved(WETH=3_000), depth=DEPTH, trigger=Threshold(None, 1_000), destination=destination)
+    step = step_input(TARGETS, balance_changes(WETH=3_000), depth=DEPTH, trigger=Threshold(None, 1_000), destination=destination)
     assert shown(step)["WETH"] == back_to_bps
 
 
 def test_rule_without_an_interval_names_no_range() -> None:
-    step = tracked(moved(WETH=3_000))
+    step = tracking_step(balance_changes(WETH=3_000))
     decision_result = decide(step)
     others = tuple(row for row in zone_of(step).intervals if row.token != token("WETH").address)
     decision_result = replace(decision_result, zone=replace(zone_of(step), intervals=others))
@@ -111,7 +109,7 @@ def test_rule_without_an_interval_names_no_range() -> None:
 
 
 def test_rule_names_its_edges_and_none_for_the_numeraire() -> None:
-    step = tracked(moved(WETH=3_000))
+    step = tracking_step(balance_changes(WETH=3_000))
     weth: ZoneInterval = interval(step, "WETH")
     assert shown(step)["WETH"] == [round(weth.low * 10_000), round(weth.high * 10_000)]
     assert shown(step)["USDC"] == [0, 10_000]

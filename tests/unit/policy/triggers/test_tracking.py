@@ -17,29 +17,37 @@ from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
 from agent.policy.risk import covariance
 from tests.support.builders import GWEI, history, price_of, token, v2_pool, with_history, with_limits, with_snapshot
-from tests.support.decisions.tracking import DEPTH, ON_TARGET, TARGETS, interval, pools_of, weights_after, zone_of
-from tests.support.decisions.tracking import balance_changes as moved
-from tests.support.decisions.tracking import tracking_step as tracked
+from tests.support.decisions.tracking import (
+    DEPTH,
+    ON_TARGET,
+    TARGETS,
+    balance_changes,
+    interval,
+    pools_of,
+    tracking_step,
+    weights_after,
+    zone_of,
+)
 from tests.support.text import mentions
 
 
 @pytest.mark.parametrize("symbol", ["WETH", "WBTC", "LINK"])
 @pytest.mark.parametrize("side", [1, -1], ids=["above", "below"])
 def test_asset_fires_beyond_its_trigger_and_not_before(symbol: str, side: int) -> None:
-    usual = interval(tracked(), symbol)
+    usual = interval(tracking_step(), symbol)
     width = (usual.trigger_high - usual.trigger_low) / 2
     for share, fires in ((Fraction(99, 100), False), (Fraction(101, 100), True)):
         dollars = round(side * width * share * 50_000)
-        decision = decide(tracked(moved(**{symbol: dollars}))).decision
+        decision = decide(tracking_step(balance_changes(**{symbol: dollars}))).decision
         assert isinstance(decision, Rebalance if fires else Hold), decision.reason
         assert symbol in decision.reason
 
 
 @pytest.mark.parametrize("symbol", ["WETH", "WBTC", "LINK"])
 def test_asset_is_traded_back_to_its_edge(symbol: str) -> None:
-    usual = interval(tracked(), symbol)
+    usual = interval(tracking_step(), symbol)
     target = TARGETS[symbol] / 100
-    after = weights_after(tracked(moved(**{symbol: 6_000})))
+    after = weights_after(tracking_step(balance_changes(**{symbol: 6_000})))
     edge = float(usual.high) * 100 - target
     assert target + edge * 0.85 < after[symbol] < target + edge * 1.25, "the whole plan weighs all assets and its gas"
     assert all(after[other] == pytest.approx(TARGETS[other] / 100, abs=0.05) for other in TARGETS if other not in (symbol, "USDC"))
@@ -47,23 +55,23 @@ def test_asset_is_traded_back_to_its_edge(symbol: str) -> None:
 
 def test_correlated_assets_off_in_opposite_ways_fire_sooner() -> None:
     """A coin in place of another is less of a risk than the same coin in place of cash."""
-    together = tracked(moved(WETH=3_000, WBTC=3_000))
-    apart = tracked(moved(WETH=3_000, WBTC=-3_000))
+    together = tracking_step(balance_changes(WETH=3_000, WBTC=3_000))
+    apart = tracking_step(balance_changes(WETH=3_000, WBTC=-3_000))
     assert isinstance(decide(together).decision, Rebalance)
     assert isinstance(decide(apart).decision, Hold)
 
 
 @pytest.mark.parametrize(("strictness", "fires"), [("relaxed", False), ("normal", True), ("strict", True)])
 def test_strictness_decides_how_soon(strictness: str, fires: bool) -> None:
-    step = tracked(moved(WETH=3_300), strictness)
+    step = tracking_step(balance_changes(WETH=3_300), strictness)
     assert isinstance(decide(step).decision, Rebalance if fires else Hold)
 
 
 @pytest.mark.parametrize("fee_pips", [500, 10_000])
 def test_costlier_pools_make_wider_ranges(fee_pips: int) -> None:
     pools = pools_of(DEPTH, fee_pips)
-    usual = interval(tracked(), "WETH")
-    changed = interval(tracked(pools=pools), "WETH")
+    usual = interval(tracking_step(), "WETH")
+    changed = interval(tracking_step(pools=pools), "WETH")
     assert (changed.trigger_high - changed.trigger_low > usual.trigger_high - usual.trigger_low) is (fee_pips > 3_000)
 
 
@@ -72,7 +80,7 @@ def test_skewed_pool_counts_by_half_either_way() -> None:
     widths = []
     for skew in (Fraction(997, 1_000), Fraction(1), Fraction(1_003, 1_000)):
         ether = v2_pool(token("WETH"), token("USDC"), price_of("WETH") * skew, DEPTH)
-        row = interval(tracked(pools=[ether, *pools_of(DEPTH)[1:]]), "WETH")
+        row = interval(tracking_step(pools=[ether, *pools_of(DEPTH)[1:]]), "WETH")
         widths.append(float(row.high - row.low))
     below, level, above = widths
     assert below == pytest.approx(above, rel=1e-3)
@@ -84,7 +92,7 @@ def test_risk_of_a_pair_counts_over_the_shorter_horizon(ether_pips: int, link_pi
     """Qᵢᵢ/Σᵢᵢ are the horizons, and Qᵢⱼ = ¾·Σᵢⱼ·min(Hᵢ, Hⱼ)."""
     ether, bitcoin, link = pools_of(DEPTH)
     pools = [replace(ether, fee_pips=ether_pips), bitcoin, replace(link, fee_pips=link_pips)]
-    step = tracked(pools=pools)
+    step = tracking_step(pools=pools)
     trigger = step.policy.trigger
     assert isinstance(trigger, NoTradeZone)
     tokens = [token("WETH").address, token("LINK").address]
@@ -97,7 +105,7 @@ def test_risk_of_a_pair_counts_over_the_shorter_horizon(ether_pips: int, link_pi
 
 def test_asset_without_a_pool_never_fires_and_is_named() -> None:
     pools = pools_of(DEPTH)[:2]
-    step = tracked(moved(LINK=9_000), pools=pools)
+    step = tracking_step(balance_changes(LINK=9_000), pools=pools)
     decision = decide(step).decision
     assert mentions(decision.reason, "no usable pool trades LINK")
     assert (interval(step, "LINK").trigger_low, interval(step, "LINK").trigger_high) == (0, 1)
@@ -105,7 +113,7 @@ def test_asset_without_a_pool_never_fires_and_is_named() -> None:
 
 def test_coins_that_trade_only_with_each_other_hold() -> None:
     """No pool trades the numeraire, so no range is known; a year's saving is no substitute."""
-    step = tracked(moved(WETH=9_000, WBTC=-9_000), pools=[v2_pool(token("WETH"), token("WBTC"), "1/30", DEPTH)])
+    step = tracking_step(balance_changes(WETH=9_000, WBTC=-9_000), pools=[v2_pool(token("WETH"), token("WBTC"), "1/30", DEPTH)])
     assert zone_of(step).risk.widths == ()
     assert all((row.trigger_low, row.trigger_high) == (0, 1) for row in zone_of(step).intervals)
     assert propose_rebalance(step).plan is None
@@ -113,14 +121,14 @@ def test_coins_that_trade_only_with_each_other_hold() -> None:
 
 def test_asset_sold_out_is_not_closest_to_an_edge() -> None:
     targets = {"WETH": 0, "WBTC": 5_000, "LINK": 2_000, "USDC": 3_000}
-    step = tracked({"WBTC": 25_000, "LINK": 10_000, "USDC": 15_000}, targets=targets)
+    step = tracking_step({"WBTC": 25_000, "LINK": 10_000, "USDC": 15_000}, targets=targets)
     decision = decide(step).decision
     assert mentions(decision.reason, "closest is LINK")
 
 
 def test_target_of_zero_is_sold_to_the_last_unit() -> None:
     targets = {"WETH": 2_500, "WBTC": 2_500, "LINK": 0, "USDC": 5_000}
-    step = tracked(ON_TARGET, targets=targets)
+    step = tracking_step(ON_TARGET, targets=targets)
     after = weights_after(step)
     assert after["LINK"] == 0
     assert all(after[symbol] == pytest.approx(25, abs=0.1) for symbol in ("WETH", "WBTC"))
@@ -130,14 +138,14 @@ def test_target_of_zero_is_sold_to_the_last_unit() -> None:
 def test_target_of_zero_leaves_dust(dollars: int, min_trade: int) -> None:
     targets = {"WETH": 2_500, "WBTC": 2_500, "LINK": 0, "USDC": 5_000}
     values = {"WETH": 12_500, "WBTC": 12_500, "LINK": dollars, "USDC": 25_000 - dollars}
-    decision = decide(with_limits(tracked(values, targets=targets), min_trade=Fraction(min_trade * 10**6))).decision
+    decision = decide(with_limits(tracking_step(values, targets=targets), min_trade=Fraction(min_trade * 10**6))).decision
     assert isinstance(decision, Hold)
     assert decision.reason.startswith("all within their ranges")
 
 
 @pytest.mark.parametrize("side", [TradeSide.SELL, TradeSide.BUY])
 def test_tracking_trades_only_its_side(side: TradeSide) -> None:
-    step = tracked(moved(WETH=6_000, LINK=-9_000))
+    step = tracking_step(balance_changes(WETH=6_000, LINK=-9_000))
     step = replace(step, policy=replace(step.policy, trade_side=side))
     after = weights_after(step)
     before = {drift.symbol: float(drift.share) * 100 for drift in decide(step).drifts}
@@ -149,7 +157,7 @@ def test_tracking_trades_only_its_side(side: TradeSide) -> None:
 @pytest.mark.parametrize("is_leaving", [True, False], ids=["an asset that leaves", "one side"])
 def test_asset_without_a_pool_stays_beside_a_goal_without_risk(is_leaving: bool) -> None:
     targets = {"WETH": 0, "WBTC": 4_000, "LINK": 3_000, "USDC": 3_000} if is_leaving else TARGETS
-    step = tracked(moved(WETH=9_000, LINK=-3_000), targets=targets, pools=pools_of(DEPTH)[:2])
+    step = tracking_step(balance_changes(WETH=9_000, LINK=-3_000), targets=targets, pools=pools_of(DEPTH)[:2])
     if not is_leaving:
         step = replace(step, policy=replace(step.policy, trade_side=TradeSide.SELL))
     plan = propose_rebalance(step).plan
@@ -164,17 +172,17 @@ def test_asset_without_target_and_holdings_never_fires(dollars: int) -> None:
     """As after a stop loss: its range does not move with those of correlated assets."""
     targets = {"WETH": 3_500, "WBTC": 3_500, "LINK": 0, "USDC": 3_000}
     values = {"WETH": 17_500 + dollars, "WBTC": 17_500, "LINK": 0, "USDC": 15_000 - dollars}
-    step = tracked(values, targets=targets)
+    step = tracking_step(values, targets=targets)
     assert (interval(step, "LINK").trigger_low, interval(step, "LINK").high) == (0, 0)
     assert isinstance(decide(step).decision, Hold)
     assert "LINK" not in decide(step).decision.reason
-    leaving = tracked({**values, "LINK": 500, "USDC": values["USDC"] - 500}, targets=targets)
+    leaving = tracking_step({**values, "LINK": 500, "USDC": values["USDC"] - 500}, targets=targets)
     assert "LINK at 1 %, target 0 %, is beyond" in decide(leaving).decision.reason
     assert weights_after(leaving)["LINK"] == 0
 
 
 def test_first_purchase__goes_to_the_targets() -> None:
-    step = tracked({"USDC": 50_000})
+    step = tracking_step({"USDC": 50_000})
     step = with_limits(replace(step, history=history()), first_purchase_s=86_400)
     after = weights_after(step)
     assert all(after[symbol] == pytest.approx(TARGETS[symbol] / 100, abs=0.3) for symbol in ("WETH", "WBTC", "LINK"))
@@ -183,9 +191,9 @@ def test_first_purchase__goes_to_the_targets() -> None:
 @pytest.mark.parametrize(("past_price", "fires"), [(3_000, True), (2_000, False)])
 def test_tracking_holds_where_past_blocks_disagree(past_price: int, fires: bool) -> None:
     """The price jumped within a block: at the blocks before, nothing was beyond its trigger."""
-    step = tracked(moved(WETH=5_000), prices={"WETH": 3_000})
+    step = tracking_step(balance_changes(WETH=5_000), prices={"WETH": 3_000})
     head = step.snapshot.head
-    before = tracked(prices={"WETH": past_price}).snapshot
+    before = tracking_step(prices={"WETH": past_price}).snapshot
     past = tuple(
         PastPrices(replace(head, number=head.number - back, timestamp_s=head.timestamp_s - 12 * back), before.feeds, before.pools)
         for back in (1, 2)
@@ -198,7 +206,7 @@ def test_tracking_holds_where_past_blocks_disagree(past_price: int, fires: bool)
 
 @pytest.mark.parametrize("dollars", [0, 5_000, -9_000])
 def test_recorded_tracking_step_decides_the_same(dollars: int) -> None:
-    step = tracked(moved(WETH=dollars))
+    step = tracking_step(balance_changes(WETH=dollars))
     again = codec.loads(StepInput, codec.dumps(step))
     assert again == step
     assert decide(again) == decide(step)
@@ -206,9 +214,9 @@ def test_recorded_tracking_step_decides_the_same(dollars: int) -> None:
 
 def test_plan_whose_impact_takes_the_saving_is_smaller_or_none() -> None:
     """The trigger knows fees and gas; the planner knows the pools, and moves in parts."""
-    deep = propose_rebalance(tracked(moved(WETH=9_000))).plan
+    deep = propose_rebalance(tracking_step(balance_changes(WETH=9_000))).plan
     shallow_pools = pools_of(1_000_000)
-    shallow = propose_rebalance(tracked(moved(WETH=9_000), pools=shallow_pools)).plan
+    shallow = propose_rebalance(tracking_step(balance_changes(WETH=9_000), pools=shallow_pools)).plan
     assert deep is not None
     assert shallow is not None
     assert shallow.turnover < deep.turnover * Fraction(2, 3)
@@ -220,7 +228,7 @@ def test_plan_whose_impact_takes_the_saving_is_smaller_or_none() -> None:
 def small_in_shallow_pools(plan_cost_bps: int) -> StepInput:
     """13,000 dollars, WBTC beyond its trigger, pools of 500,000 dollars a side, gas of 43 cents a swap."""
     values = {"WETH": 3_250, "WBTC": 7_150, "LINK": 800, "USDC": 1_800}
-    step = tracked(values, pools=pools_of(1_000_000))
+    step = tracking_step(values, pools=pools_of(1_000_000))
     head = replace(step.snapshot.head, base_fee_wei=GWEI)
     return with_limits(with_snapshot(step, head=head), plan_cost_bps=plan_cost_bps)
 
@@ -244,7 +252,7 @@ def test_plan_whose_swaps_exceed_plan_cost_names_the_limit() -> None:
 
 @pytest.mark.parametrize("gwei", [20, 200])
 def test_plan__gas_rose__waits_longer(gwei: int) -> None:
-    step = tracked(moved(WETH=3_300))
+    step = tracking_step(balance_changes(WETH=3_300))
     head = replace(step.snapshot.head, base_fee_wei=gwei * GWEI)
     assert isinstance(decide(step).decision, Rebalance)
     decision = decide(with_snapshot(step, head=head)).decision
@@ -252,7 +260,7 @@ def test_plan__gas_rose__waits_longer(gwei: int) -> None:
 
 
 def test_first_purchase_names_no_range_that_it_does_not_end_at() -> None:
-    step = with_limits(replace(tracked({"USDC": 50_000}), history=history()), first_purchase_s=60)
+    step = with_limits(replace(tracking_step({"USDC": 50_000}), history=history()), first_purchase_s=60)
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
     assert decision.reason == "first purchase; WETH at 0 %, target 25 %; WBTC at 0 %, target 25 %; LINK at 0 %, target 20 %"
@@ -267,7 +275,7 @@ def test_first_purchase_names_no_range_that_it_does_not_end_at() -> None:
     ids=["one-left", "only-cash"],
 )
 def test_sold_asset_is_never_closest_to_its_range(targets: dict[str, int], closest: str) -> None:
-    reason = decide(tracked({symbol: 5 * bps for symbol, bps in targets.items()}, targets=targets)).decision.reason
+    reason = decide(tracking_step({symbol: 5 * bps for symbol, bps in targets.items()}, targets=targets)).decision.reason
     assert "WETH" not in reason
     assert closest in reason
 
@@ -277,7 +285,7 @@ def test_pools_below_their_floor_are_refused_as_with_bands(skew: Fraction, refus
     """A pool that lags or is pushed is a fault of the market, which alerts; a trade that is not worth it is a hold."""
     pools = [v2_pool(token("WETH"), token("USDC"), price_of("WETH") * skew, DEPTH)]
     halves = {"WETH": 5_000, "USDC": 5_000}
-    step = with_limits(tracked({"WETH": 40_000, "USDC": 10_000}, targets=halves, pools=pools), slippage_bps=30)
+    step = with_limits(tracking_step({"WETH": 40_000, "USDC": 10_000}, targets=halves, pools=pools), slippage_bps=30)
     if not refuses:
         assert propose_rebalance(step).plan is not None
         return
@@ -289,7 +297,7 @@ def test_pool_below_its_floor_matters_only_beyond_a_range() -> None:
     """WETH fires and is not worth its gas; LINK is off its target, and would not be traded anyway."""
     depth = 200_000
     lagging = v2_pool(token("LINK"), token("USDC"), price_of("LINK") * Fraction(9, 10), depth)
-    step = with_limits(tracked(moved(WETH=3_700, LINK=1_500), pools=[*pools_of(depth)[:2], lagging]), slippage_bps=30)
+    step = with_limits(tracking_step(balance_changes(WETH=3_700, LINK=1_500), pools=[*pools_of(depth)[:2], lagging]), slippage_bps=30)
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=GWEI))
     assert isinstance(decide(step).decision, Rebalance)
     decision = propose_rebalance(step).decision_result.decision
@@ -299,7 +307,7 @@ def test_pool_below_its_floor_matters_only_beyond_a_range() -> None:
 
 @pytest.mark.parametrize("is_first", [True, False])
 def test_first_purchase_goes_to_the_targets_and_says_so(is_first: bool) -> None:
-    step = with_limits(tracked({"WETH": 0, "WBTC": 0, "USDC": 10_000}), first_purchase_s=600)
+    step = with_limits(tracking_step({"WETH": 0, "WBTC": 0, "USDC": 10_000}), first_purchase_s=600)
     if is_first:
         step = with_history(step, last_rebalance_s=None)
     decision_result = decide(step)

@@ -20,9 +20,7 @@ from agent.policy.triggers.no_trade_zone import build_tracking
 from agent.policy.triggers.tracking import risk_at_costs
 from agent.policy.triggers.tracking_rule import TradingCost
 from tests.support.builders import token
-from tests.support.decisions.tracking import DEPTH, TARGETS, pools_of, weights_after, zone_of
-from tests.support.decisions.tracking import balance_changes as moved
-from tests.support.decisions.tracking import tracking_step as tracked
+from tests.support.decisions.tracking import DEPTH, TARGETS, balance_changes, pools_of, tracking_step, weights_after, zone_of
 
 CHEAP_PIPS = 500
 COINS = ("WETH", "WBTC", "LINK", "DAI")
@@ -30,7 +28,7 @@ COINS = ("WETH", "WBTC", "LINK", "DAI")
 
 def without_link_pool(link_dollars: int) -> StepInput:
     """A step in cheap pools, none of which trades LINK; WETH and WBTC are on target."""
-    return tracked(moved(LINK=link_dollars), pools=pools_of(DEPTH, CHEAP_PIPS)[:2])
+    return tracking_step(balance_changes(LINK=link_dollars), pools=pools_of(DEPTH, CHEAP_PIPS)[:2])
 
 
 @pytest.mark.parametrize("link_dollars", [-2_500, -1_500, 1_500, 2_500], ids=lambda dollars: f"{20 + dollars / 500:g} %")
@@ -59,7 +57,7 @@ def test_plan_is_made_where_every_pair_moves_together(symbol: str) -> None:
     values[symbol] += 8_000
     values["USDC"] -= 8_000
     volatilities = {"WETH": 6_500, "WBTC": 5_000, "LINK": 9_000, "DAI": 200, "USDC": 50}
-    step = tracked(values, targets=targets)
+    step = tracking_step(values, targets=targets)
     trigger = step.policy.trigger
     assert isinstance(trigger, NoTradeZone)
     risk = replace(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.policy.triggers.tracking_rule import MIN_COST, TokenRule, TradingCost, edge_and_trigger, expected_loss, token_rules
-from tests.support.decisions.tracking_rules import one_coin_rule as one_coin
+from tests.support.decisions.tracking_rules import one_coin_rule
 from tests.support.samples import examples
 
 terms = st.floats(1e-9, 1e-2)
@@ -58,7 +58,7 @@ def test_edge_is_the_target_without_cost(gas_term: float) -> None:
     ],
 )
 def test_single_coin_has_its_widths_in_points(target: float, fee_bps: float, gas: float, edge: float, trigger: float) -> None:
-    rule = one_coin(target, fee_bps, gas)
+    rule = one_coin_rule(target, fee_bps, gas)
     assert (round(rule.edge * 100, 2), round(rule.trigger * 100, 2)) == (edge, trigger)
 
 
@@ -74,13 +74,13 @@ def test_single_coin_has_its_widths_in_points(target: float, fee_bps: float, gas
 )
 def test_single_coin_counts_half_of_the_tax_as_cost(target: float, fee_bps: float, sale_tax: float, edge: float) -> None:
     """A 25 % target, 5 bps and a tax of 5 %: ∛(1.5 · (0.0005 + 0.025) · 0.1875²) = 0.1104; the last one is half the target."""
-    rule = one_coin(target, fee_bps, sale_tax=sale_tax)
+    rule = one_coin_rule(target, fee_bps, sale_tax=sale_tax)
     assert (round(rule.edge * 100, 2), round(rule.trigger * 100, 2)) == (edge, edge)
 
 
 @pytest.mark.parametrize("sale_tax", [0.0, 0.01, 0.2])
 def test_horizon_with_tax_is_where_the_planned_cost_pays(sale_tax: float) -> None:
-    rule = one_coin(0.25, 30, 1e-6, volatility=0.8, sale_tax=sale_tax)
+    rule = one_coin_rule(0.25, 30, 1e-6, volatility=0.8, sale_tax=sale_tax)
     assert rule.horizon_years is not None
     assert 0.64 * rule.horizon_years * rule.edge == pytest.approx(0.003)
 
@@ -88,22 +88,22 @@ def test_horizon_with_tax_is_where_the_planned_cost_pays(sale_tax: float) -> Non
 @pytest.mark.parametrize("gas", [6e-7, 1.2e-5, 1.2e-4])
 def test_trigger_with_tax_is_where_a_trade_saves_its_gas(gas: float) -> None:
     """Over the horizon a trade of x from the trigger saves c·x²/2a after its fee."""
-    rule = one_coin(0.25, 5, gas, sale_tax=0.1)
+    rule = one_coin_rule(0.25, 5, gas, sale_tax=0.1)
     traded = rule.trigger - rule.edge
     assert 0.0005 * traded**2 / (2 * rule.edge) >= gas * (1 - 1e-9)
 
 
 @pytest.mark.parametrize(("strictness", "share"), [("relaxed", 1.49), ("strict", 0.69)])
 def test_strictness_scales_widths_by_the_cube_root(strictness: str, share: float) -> None:
-    rule = one_coin(0.25, 5, risk_aversion=STRICTNESS[strictness])
-    assert round(rule.edge / one_coin(0.25, 5).edge, 2) == share
+    rule = one_coin_rule(0.25, 5, risk_aversion=STRICTNESS[strictness])
+    assert round(rule.edge / one_coin_rule(0.25, 5).edge, 2) == share
 
 
 @pytest.mark.parametrize("volatility", [0.01, 0.2, 2.0])
 def test_volatility_of_a_single_coin_does_not_count(volatility: float) -> None:
     """What is dearer to hold drifts faster."""
-    rule = one_coin(0.25, 30, 1e-5, volatility=volatility)
-    usual = one_coin(0.25, 30, 1e-5)
+    rule = one_coin_rule(0.25, 30, 1e-5, volatility=volatility)
+    usual = one_coin_rule(0.25, 30, 1e-5)
     assert (rule.edge, rule.trigger) == pytest.approx((usual.edge, usual.trigger), rel=1e-12)
 
 
@@ -186,7 +186,7 @@ def test_risk_over_shorter_horizons_is_not_negative(
 
 @pytest.mark.parametrize("target", [0.01, 0.02, 0.1])
 def test_trigger_is_at_most_half_the_target(target: float) -> None:
-    rule = one_coin(target, 100, 1e-3)
+    rule = one_coin_rule(target, 100, 1e-3)
     assert rule.trigger == pytest.approx(target / 2)
     uncapped_edge, uncapped_trigger = edge_and_trigger(1.5 * 1e-2 * spread(target), 0.75 * 1e-3 * spread(target))
     assert rule.edge / rule.trigger == pytest.approx(uncapped_edge / uncapped_trigger)
@@ -199,21 +199,21 @@ def spread(target: float) -> float:
 
 @pytest.mark.parametrize("min_trade", [0.0, 0.001, 0.2])
 def test_trigger_is_a_min_trade_beyond_the_edge(min_trade: float) -> None:
-    rule = one_coin(0.25, 5, min_trade=min_trade)
-    assert rule.trigger == pytest.approx(max(one_coin(0.25, 5).trigger, rule.edge + min_trade))
+    rule = one_coin_rule(0.25, 5, min_trade=min_trade)
+    assert rule.trigger == pytest.approx(max(one_coin_rule(0.25, 5).trigger, rule.edge + min_trade))
 
 
 def test_cost__below_a_basis_point__counts_as_one() -> None:
-    assert one_coin(0.25, 0.0) == one_coin(0.25, MIN_COST * 10_000)
+    assert one_coin_rule(0.25, 0.0) == one_coin_rule(0.25, MIN_COST * 10_000)
 
 
 def test_target__of_zero__leaves_nothing() -> None:
-    rule = one_coin(0.0, 5, min_trade=0.002)
+    rule = one_coin_rule(0.0, 5, min_trade=0.002)
     assert (rule.edge, rule.trigger, rule.horizon_years) == (0.0, 0.002, None)
 
 
 def test_target__of_all__still_has_a_width() -> None:
-    rule = one_coin(1.0, 5)
+    rule = one_coin_rule(1.0, 5)
     assert 0 < rule.edge <= rule.trigger < 0.5
 
 
@@ -226,7 +226,7 @@ def test_coin_that_moves_with_the_numeraire_has_no_rule(first: float, second: fl
 
 def test_horizon_is_where_the_last_unit_pays_at_the_edge() -> None:
     """λ·s·H·a = c."""
-    rule = one_coin(0.25, 30, 1e-5, risk_aversion=3.0, volatility=0.8)
+    rule = one_coin_rule(0.25, 30, 1e-5, risk_aversion=3.0, volatility=0.8)
     assert rule.horizon_years is not None
     assert 3.0 * 0.64 * rule.horizon_years * rule.edge == pytest.approx(0.003)
 
@@ -258,7 +258,7 @@ def neighbours() -> Sequence[tuple[float, float]]:
 @pytest.mark.parametrize(("fee_bps", "gas"), [(5, 0.0), (30, 1e-5), (1, 1e-4)])
 def test_expected_loss_of_a_coin_is_that_between_trades(fee_bps: float, gas: float) -> None:
     """λ = s = 1 and η² = (w(1 − w))²: costs and drift of a coin by the renewal between trades."""
-    rule = one_coin(0.25, fee_bps, gas, volatility=1.0)
+    rule = one_coin_rule(0.25, fee_bps, gas, volatility=1.0)
     loss = expected_loss({0: rule}, [[1.0, 0.0], [0.0, 0.0]], 1, 1.0)
     years = (rule.trigger**2 - rule.edge**2) / spread(0.25)
     if gas:

@@ -8,8 +8,8 @@ import pytest
 
 from agent.config.load import parse_config
 from agent.config.tables.triggers import is_zone
-from tests.support.configs.samples import config_text as text
-from tests.support.decisions.tracking_rules import one_coin_rule as one_coin
+from tests.support.configs.samples import config_text
+from tests.support.decisions.tracking_rules import one_coin_rule
 from tests.support.pages_of_docs import FENCE, rows
 
 PAGE = (Path(__file__).parents[4] / "docs" / "zone.md").read_text(encoding="utf-8")
@@ -18,9 +18,9 @@ TRACKING, RISK, ZONE = (block for language, block in FENCE.findall(PAGE) if lang
 
 def with_policy(policy: str) -> str:
     """A config with this in place of its [policy]."""
-    begin = text().index("[policy]")
-    end = text().index("[limits]")
-    return f"{text()[:begin]}{policy}\n{text()[end:]}"
+    begin = config_text().index("[policy]")
+    end = config_text().index("[limits]")
+    return f"{config_text()[:begin]}{policy}\n{config_text()[end:]}"
 
 
 @pytest.mark.parametrize("policy", [TRACKING, ZONE + 'cooldown = "1h"\nconfirm_blocks = 3\n'], ids=["tracking", "zone"])
@@ -45,6 +45,6 @@ def test_page_table_is_what_the_rule_says(row: list[str]) -> None:
     if gas_and_portfolio != "none":
         swap_gas, portfolio = gas_and_portfolio.replace(",", "").split(" of ")
         gas = float(swap_gas) / float(portfolio)
-    rule = one_coin(float(target.rstrip(" %")) / 100, float(fee.rstrip(" %")) * 100, gas)
+    rule = one_coin_rule(float(target.rstrip(" %")) / 100, float(fee.rstrip(" %")) * 100, gas)
     assert f"±{rule.edge * 100:.2f}" == edge
     assert f"±{rule.trigger * 100:.2f}" == trigger

@@ -27,6 +27,7 @@ from tests.support.signing import (
     MANAGER,
     NOW_S,
     PAIR,
+    PROVIDING_ALLOWED,
     ROUTER,
     STRANGER,
     TOKENS,
@@ -36,7 +37,6 @@ from tests.support.signing import (
     signer,
     tx,
 )
-from tests.support.signing import PROVIDING_ALLOWED as ALLOWED
 
 SIGNER = signer(LP_RULES)
 is_signed = partial(signs, SIGNER)
@@ -67,35 +67,35 @@ def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
     return replace(mutated, data=original.data) == original and original_call == mutated_call and NOW_S < deadline_s <= NOW_S + 90
 
 
-@pytest.mark.parametrize("name", ALLOWED)
+@pytest.mark.parametrize("name", PROVIDING_ALLOWED)
 def test_no_call_with_one_flipped_bit_is_signed(name: str) -> None:
-    transaction, grant = ALLOWED[name]
+    transaction, grant = PROVIDING_ALLOWED[name]
     assert is_signed(transaction, grant)
     for mutated in flipped_bits(transaction):
         assert not is_signed(mutated, grant) or harmless(transaction, mutated)
 
 
-@pytest.mark.parametrize("name", ALLOWED)
+@pytest.mark.parametrize("name", PROVIDING_ALLOWED)
 def test_no_call_with_an_edited_word_is_signed(name: str) -> None:
-    transaction, grant = ALLOWED[name]
+    transaction, grant = PROVIDING_ALLOWED[name]
     for mutated in edited_words(transaction):
         assert not is_signed(mutated, grant) or harmless(transaction, mutated)
 
 
-@pytest.mark.parametrize("name", ALLOWED)
+@pytest.mark.parametrize("name", PROVIDING_ALLOWED)
 def test_no_cut_or_lengthened_calldata_is_signed(name: str) -> None:
-    transaction, grant = ALLOWED[name]
+    transaction, grant = PROVIDING_ALLOWED[name]
     for mutated in cut_or_lengthened(transaction):
         assert not is_signed(mutated, grant)
 
 
 @examples(100)
 @given(
-    name=st.sampled_from(sorted(ALLOWED)),
+    name=st.sampled_from(sorted(PROVIDING_ALLOWED)),
     edits=st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size=40)), min_size=1, max_size=4),
 )
 def test_no_random_overwriting_of_calldata_is_signed(name: str, edits: list[tuple[int, bytes]]) -> None:
-    transaction, grant = ALLOWED[name]
+    transaction, grant = PROVIDING_ALLOWED[name]
     mutated = overwritten(transaction, edits)
     assert mutated.data == transaction.data or not is_signed(mutated, grant) or harmless(transaction, mutated)
 
@@ -161,9 +161,9 @@ def test_approval_is_signed_only_for_what_its_action_takes(name: str, approval_n
 
 
 @examples(100)
-@given(name=st.sampled_from(sorted(ALLOWED)), data=st.data())
+@given(name=st.sampled_from(sorted(PROVIDING_ALLOWED)), data=st.data())
 def test_no_transaction_with_a_field_outside_its_grant_is_signed(name: str, data: st.DataObject) -> None:
-    transaction, grant = ALLOWED[name]
+    transaction, grant = PROVIDING_ALLOWED[name]
     field, values = data.draw(
         st.sampled_from(
             [
@@ -174,14 +174,19 @@ def test_no_transaction_with_a_field_outside_its_grant_is_signed(name: str, data
                 ("max_fee_wei", st.integers(grant.max_gas_wei // transaction.gas + 1, 2**200) | st.none()),
                 ("max_priority_fee_wei", st.integers(transaction.max_fee_wei + 1, 2**200) | st.none()),
                 ("gas_price_wei", st.integers(0, 2**200)),
-                ("data", st.sampled_from([other_name.data for other_name, _ in ALLOWED.values() if other_name.data != transaction.data])),
+                (
+                    "data",
+                    st.sampled_from(
+                        [other_name.data for other_name, _ in PROVIDING_ALLOWED.values() if other_name.data != transaction.data]
+                    ),
+                ),
             ]
         )
     )
     assert not is_signed(replace(transaction, **{field: data.draw(values)}), grant)
 
 
-ALL_ALLOWED = ALLOWED | signing.ALLOWED
+ALL_ALLOWED = PROVIDING_ALLOWED | signing.ALLOWED
 
 
 @pytest.mark.parametrize("name", ALL_ALLOWED)
@@ -194,6 +199,6 @@ def test_transaction_is_signed_on_its_own_grant_alone(name: str) -> None:
 @examples(60)
 @given(data=st.binary(max_size=600))
 def test_no_random_calldata_is_signed(data: bytes) -> None:
-    for transaction, grant in ALLOWED.values():
+    for transaction, grant in PROVIDING_ALLOWED.values():
         mutated = with_bytes(transaction, data)
         assert mutated == transaction or not is_signed(mutated, grant)

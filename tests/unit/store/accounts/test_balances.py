@@ -13,15 +13,13 @@ from agent.model import ExternalTransaction, ExternalTransfer, ExternalTransferK
 from agent.policy.cash_flows.balance_changes import ACCEPTANCE_WINDOW_S
 from agent.store import Store, open_store
 from agent.store.accounts.balances import MAX_OPEN_TRANSFERS
-from tests.support.ledgers import COIN, DAY_S, PRICE, at, looked, moved
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, DAY_S, LEDGER_USDC, LEDGER_WETH, PRICE, at, looked, moved
 from tests.support.records.transfers import NOW_S, record_transfers, transfer
 from tests.support.stores import store_fixture
 from tests.support.text import raises_code
 from tests.support.transactions import CHAIN_ID, WALLET
 
-OUTSIDE = ExternalTransaction("0x0a", 1_001, NOW_S, Fraction(10), Fraction(3), 7, ((WETH.address, -5),), 0, Fraction(2))
+OUTSIDE = ExternalTransaction("0x0a", 1_001, NOW_S, Fraction(10), Fraction(3), 7, ((LEDGER_WETH.address, -5),), 0, Fraction(2))
 
 
 store = store_fixture("memory", begins_step=True)
@@ -49,7 +47,7 @@ def test_external_transaction_is_recorded_once_and_never_ours(store: Store) -> N
     assert store.budgets.history(NOW_S).budgets.gas_24h_wei == OUTSIDE.gas_wei
 
 
-@pytest.mark.parametrize(("block", "changes"), [(1_000, ()), (1_001, (OwnBalanceChange(WETH.address, -5, 1_001),))])
+@pytest.mark.parametrize(("block", "changes"), [(1_000, ()), (1_001, (OwnBalanceChange(LEDGER_WETH.address, -5, 1_001),))])
 def test_external_transaction_explains_after_the_openings(store: Store, block: int, changes: tuple[OwnBalanceChange, ...]) -> None:
     looked(store, at(1_000))
 
@@ -60,21 +58,21 @@ def test_external_transaction_explains_after_the_openings(store: Store, block: i
 
 def test_external_transaction_explains_an_older_opening(store: Store) -> None:
     looked(store, at(1_000))
-    looked(store, at(1_010, unreadable_items=(UnreadableItem("balance of WETH", WETH.address, "no answer"),)))
-    outside = replace(OUTSIDE, block=1_005, changes=((WETH.address, -5), (USDC.address, 7)))
+    looked(store, at(1_010, unreadable_items=(UnreadableItem("balance of WETH", LEDGER_WETH.address, "no answer"),)))
+    outside = replace(OUTSIDE, block=1_005, changes=((LEDGER_WETH.address, -5), (LEDGER_USDC.address, 7)))
 
     store.balances.record_prior_day((outside,), 1)
 
-    assert store.balances.expected().own_changes == (OwnBalanceChange(WETH.address, -5, 1_005),)
+    assert store.balances.expected().own_changes == (OwnBalanceChange(LEDGER_WETH.address, -5, 1_005),)
 
 
 def test_external_transactions_of_one_block_are_in_order_of_nonce(store: Store) -> None:
     looked(store, at(1_000))
-    first = replace(OUTSIDE, tx_hash="0x0b", nonce=0, changes=((USDC.address, 7),))
+    first = replace(OUTSIDE, tx_hash="0x0b", nonce=0, changes=((LEDGER_USDC.address, 7),))
 
     store.balances.record_prior_day((replace(OUTSIDE, nonce=1), first), 2)
 
-    assert [change.token for change in store.balances.expected().own_changes] == [USDC.address, WETH.address]
+    assert [change.token for change in store.balances.expected().own_changes] == [LEDGER_USDC.address, LEDGER_WETH.address]
 
 
 def test_prior_day_is_known_a_day_after_the_first_failure(store: Store) -> None:
@@ -149,15 +147,15 @@ def test_harmless_transfer_begins_no_window(store: Store, harmless: ExternalTran
 
 
 def test_excluded_deposits_stay_so_until_classified(store: Store) -> None:
-    record_transfers(store, transfer(5), transfer(7), transfer(-3), transfer(11, token=USDC.address))
+    record_transfers(store, transfer(5), transfer(7), transfer(-3), transfer(11, token=LEDGER_USDC.address))
 
     assert store.budgets.history(NOW_S).cash_flows.excluded_increases_raw == ()
     record_transfers(store, transfer(100))
     store.balances.exclude_unexplained_deposits(4)
     store.balances.exclude_unexplained_deposits(1)
-    assert dict(store.budgets.history(NOW_S).cash_flows.excluded_increases_raw) == {WETH.address: 12, USDC.address: 11}
+    assert dict(store.budgets.history(NOW_S).cash_flows.excluded_increases_raw) == {LEDGER_WETH.address: 12, LEDGER_USDC.address: 11}
     store.balances.classify(1, None, 5)
-    assert dict(store.budgets.history(NOW_S).cash_flows.excluded_increases_raw) == {WETH.address: 7, USDC.address: 11}
+    assert dict(store.budgets.history(NOW_S).cash_flows.excluded_increases_raw) == {LEDGER_WETH.address: 7, LEDGER_USDC.address: 11}
 
 
 def test_dust_hides_no_halting_deposit_loss_or_sum(store: Store) -> None:
@@ -166,13 +164,13 @@ def test_dust_hides_no_halting_deposit_loss_or_sum(store: Store) -> None:
     flows = store.budgets.history(NOW_S).cash_flows
 
     assert [flow.id for flow in flows.unexplained_transfers] == [1, 2, *range(6, MAX_OPEN_TRANSFERS + 6)]
-    assert flows.unexplained_increases_raw == ((WETH.address, COIN + MAX_OPEN_TRANSFERS + 3),)
+    assert flows.unexplained_increases_raw == ((LEDGER_WETH.address, COIN + MAX_OPEN_TRANSFERS + 3),)
 
 
 def test_few_deposits_sum_up_without_the_decreases_between_them(store: Store) -> None:
     record_transfers(store, transfer(5), transfer(-2), transfer(7))
 
-    assert store.budgets.history(NOW_S).cash_flows.unexplained_increases_raw == ((WETH.address, 12),)
+    assert store.budgets.history(NOW_S).cash_flows.unexplained_increases_raw == ((LEDGER_WETH.address, 12),)
 
 
 # --- Decreases.
@@ -270,23 +268,23 @@ def openings_of(store: Store) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("is_overtaken", [False, True], ids=["alone", "another process wrote first"])
 def test_explained_balances_are_written_at_the_end_of_a_look(tmp_path: Path, is_overtaken: bool) -> None:
     url = f"sqlite:///{tmp_path}/books.db"
-    store = open_store(url, CHAIN_ID, WALLET, WETH.address)
-    store.balances.record_explained(at(1_000).snapshot, {WETH.address: COIN}, lambda _: True)
+    store = open_store(url, CHAIN_ID, WALLET, LEDGER_WETH.address)
+    store.balances.record_explained(at(1_000).snapshot, {LEDGER_WETH.address: COIN}, lambda _: True)
     with store.db.queueing():
-        expected, is_explained = store.balances.record_explained(at(1_001).snapshot, {WETH.address: COIN}, lambda _: True)
+        expected, is_explained = store.balances.record_explained(at(1_001).snapshot, {LEDGER_WETH.address: COIN}, lambda _: True)
 
     assert is_explained
     assert expected.openings == store.balances.expected().openings
-    assert openings_of(store) == {WETH.address: (COIN, 1_000)}, "the stored ones explain as much until then"
+    assert openings_of(store) == {LEDGER_WETH.address: (COIN, 1_000)}, "the stored ones explain as much until then"
     if is_overtaken:
-        other = open_store(url, CHAIN_ID, WALLET, WETH.address)
-        assert other.balances.record(at(1_002).snapshot, {WETH.address: 5}, (), expected.version)
+        other = open_store(url, CHAIN_ID, WALLET, LEDGER_WETH.address)
+        assert other.balances.record(at(1_002).snapshot, {LEDGER_WETH.address: 5}, (), expected.version)
         other.close()
     store.db.flush()
-    assert openings_of(store) == {WETH.address: (5, 1_002) if is_overtaken else (COIN, 1_001)}
+    assert openings_of(store) == {LEDGER_WETH.address: (5, 1_002) if is_overtaken else (COIN, 1_001)}
     store.close()
 
 
 def test_balances_that_nothing_explains_are_not_written(store: Store) -> None:
-    assert not store.balances.record_explained(at(1_000).snapshot, {WETH.address: COIN}, lambda _: False)[1]
+    assert not store.balances.record_explained(at(1_000).snapshot, {LEDGER_WETH.address: COIN}, lambda _: False)[1]
     assert openings_of(store) == {}

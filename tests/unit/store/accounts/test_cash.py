@@ -8,14 +8,12 @@ from fractions import Fraction
 from agent.model import CashAccount, ExternalTransaction, Intent, IntentKind, IntentState, Transfer
 from agent.store import Store
 from agent.units import NATIVE
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
-from tests.support.ledgers import at, looked
+from tests.support.ledgers import LEDGER_USDC, LEDGER_WETH, at, looked
 from tests.support.records.transfers import record_transfers, transfer
 from tests.support.stores import store_fixture
 from tests.support.transactions import OTHER, START_S, WALLET, grant, receipt, tx
 
-ACCOUNT = CashAccount(USDC.address, 100, 50, 10)
+ACCOUNT = CashAccount(LEDGER_USDC.address, 100, 50, 10)
 
 
 store = store_fixture("memory", begins_step=True)
@@ -33,59 +31,59 @@ def payout(store: Store, nonce: int) -> Intent:
 
 
 def settle(store: Store, intent: Intent, raw: int, status: int = 1) -> None:
-    moved = (Transfer(USDC.address, WALLET, OTHER, raw),) if status else ()
+    moved = (Transfer(LEDGER_USDC.address, WALLET, OTHER, raw),) if status else ()
     mined = replace(receipt(str(intent.tx_hash), 5, "0x05", status), transfers=moved)
     store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=mined)
     store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
 
 
 def test_transfers_count_after_the_account_up_to_the_block(store: Store) -> None:
-    own = transfer(5, token=USDC.address)
-    later = transfer(-7, token=USDC.address, block=1_002)
+    own = transfer(5, token=LEDGER_USDC.address)
+    later = transfer(-7, token=LEDGER_USDC.address, block=1_002)
 
-    record_transfers(store, own, later, transfer(9, token=WETH.address))
+    record_transfers(store, own, later, transfer(9, token=LEDGER_WETH.address))
 
     assert store.cash.record(ACCOUNT, 0)
-    read = {block: store.cash.read(USDC.address, block) for block in (1_000, 1_001, 1_002)}
+    read = {block: store.cash.read(LEDGER_USDC.address, block) for block in (1_000, 1_001, 1_002)}
     assert {block: memory.changes for block, memory in read.items()} == {1_000: (), 1_001: (5,), 1_002: (5, -7)}
     assert {block: memory.newest_transfer_id for block, memory in read.items()} == {1_000: 0, 1_001: 3, 1_002: 3}
     assert store.cash.record(replace(ACCOUNT, newest_transfer_id=1), 1)
-    assert store.cash.read(USDC.address, 1_002).changes == (-7,)
+    assert store.cash.read(LEDGER_USDC.address, 1_002).changes == (-7,)
 
 
 def test_external_payment_counts_once_and_a_trade_never(store: Store) -> None:
     looked(store, at(1_000))
-    payment = outside(1, 1_002, (USDC.address, -5), (NATIVE, -1))
-    trade = outside(2, 1_001, (USDC.address, -3), (WETH.address, 4))
-    later = outside(3, 1_003, (USDC.address, 8))
+    payment = outside(1, 1_002, (LEDGER_USDC.address, -5), (NATIVE, -1))
+    trade = outside(2, 1_001, (LEDGER_USDC.address, -3), (LEDGER_WETH.address, 4))
+    later = outside(3, 1_003, (LEDGER_USDC.address, 8))
 
     store.balances.record_prior_day((payment, trade, later), 1)
 
     assert store.cash.record(ACCOUNT, 0)
-    memory = store.cash.read(USDC.address, 1_002)
+    memory = store.cash.read(LEDGER_USDC.address, 1_002)
     assert (memory.changes, memory.counted_tx_hashes) == ((-5,), ("0x02", "0x01"))
-    assert store.cash.read(USDC.address, 1_003).changes == (-5, 8)
+    assert store.cash.read(LEDGER_USDC.address, 1_003).changes == (-5, 8)
     assert store.cash.record(replace(ACCOUNT, counted_tx_hashes=memory.counted_tx_hashes), 1)
-    assert store.cash.read(USDC.address, 1_003).changes == (8,)
+    assert store.cash.read(LEDGER_USDC.address, 1_003).changes == (8,)
 
 
 def test_external_transactions__of_one_block__count_in_order_of_nonce(store: Store) -> None:
     looked(store, at(1_000))
-    later = outside(2, 1_002, (USDC.address, -5))
-    first = outside(1, 1_002, (USDC.address, 8))
+    later = outside(2, 1_002, (LEDGER_USDC.address, -5))
+    first = outside(1, 1_002, (LEDGER_USDC.address, 8))
     store.balances.record_prior_day((later, first), 3)
     assert store.cash.record(ACCOUNT, 0)
-    assert store.cash.read(USDC.address, 1_002).changes == (8, -5)
+    assert store.cash.read(LEDGER_USDC.address, 1_002).changes == (8, -5)
 
 
 def test_changes_are_in_the_order_of_their_blocks(store: Store) -> None:
     looked(store, at(1_000))
-    record_transfers(store, transfer(5, token=USDC.address, block=1_003))
+    record_transfers(store, transfer(5, token=LEDGER_USDC.address, block=1_003))
 
-    store.balances.record_prior_day((outside(1, 1_002, (USDC.address, -7)),), 1)
+    store.balances.record_prior_day((outside(1, 1_002, (LEDGER_USDC.address, -7)),), 1)
 
     assert store.cash.record(ACCOUNT, 0)
-    assert store.cash.read(USDC.address, 1_003).changes == (-7, 5)
+    assert store.cash.read(LEDGER_USDC.address, 1_003).changes == (-7, 5)
 
 
 def test_final_payouts_count_up_to_the_first_that_is_open(store: Store) -> None:
@@ -96,23 +94,23 @@ def test_final_payouts_count_up_to_the_first_that_is_open(store: Store) -> None:
     settle(store, first, 10)
     settle(store, second, 20, status=0)
     settle(store, fourth, 40)
-    memory = store.cash.read(USDC.address, 9)
+    memory = store.cash.read(LEDGER_USDC.address, 9)
     assert (memory.payouts_raw, memory.newest_intent_seq) == ((10,), 2)
     settle(store, third, 30)
-    memory = store.cash.read(USDC.address, 9)
+    memory = store.cash.read(LEDGER_USDC.address, 9)
     assert (memory.payouts_raw, memory.newest_intent_seq) == ((10, 30, 40), 4)
     assert store.cash.record(replace(ACCOUNT, newest_intent_seq=1), 1)
-    assert store.cash.read(USDC.address, 9).payouts_raw == (30, 40)
+    assert store.cash.read(LEDGER_USDC.address, 9).payouts_raw == (30, 40)
 
 
 def test_account_is_written_once_for_each_reading(store: Store) -> None:
     assert store.cash.record(ACCOUNT, 0)
     assert not store.cash.record(replace(ACCOUNT, taken_raw=1), 0)
-    memory = store.cash.read(USDC.address, 9)
+    memory = store.cash.read(LEDGER_USDC.address, 9)
     assert (memory.account, memory.version) == (ACCOUNT, 1)
     payout(store, 0)
     record_transfers(store, transfer(5))
-    other = store.cash.read(WETH.address, 1_001)
+    other = store.cash.read(LEDGER_WETH.address, 1_001)
     assert (other.account, other.changes, other.payouts_raw, other.newest_transfer_id, other.newest_intent_seq, other.version) == (
         None,
         (),
@@ -128,6 +126,6 @@ def test_a_forgotten_account_lets_no_earlier_reading_write(store: Store) -> None
 
     assert store.cash.record(ACCOUNT, 0)
     store.cash.forget()
-    assert store.cash.read(USDC.address, 9).account is None
+    assert store.cash.read(LEDGER_USDC.address, 9).account is None
     assert not store.cash.record(ACCOUNT, 1)
     assert store.cash.record(ACCOUNT, 2)

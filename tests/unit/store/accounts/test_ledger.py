@@ -16,9 +16,7 @@ from agent.policy.step_input import reconcile_ledger
 from agent.store import Store
 from agent.store.accounts.ledger_sums import HOUR_S, round_loss_up
 from agent.units import NATIVE
-from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at, moved
 from tests.support.stores import store_fixture
 from tests.support.text import mentions
 from tests.support.transactions import OTHER, START_S, WALLET
@@ -46,13 +44,19 @@ def finalise(store: Store) -> None:
 def step_after_sale(block: int, nonce: int = 0, store: Store | None = None) -> StepInput:
     """One WETH went for 2,000 USDC at that block."""
     if store is not None:
-        moved(store, nonce, block, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, 2_000 * DOLLAR))
+        moved(
+            store,
+            nonce,
+            block,
+            Transfer(LEDGER_WETH.address, WALLET, OTHER, COIN),
+            Transfer(LEDGER_USDC.address, OTHER, WALLET, 2_000 * DOLLAR),
+        )
     return at(block, weth="9", usdc=22_000, native=COIN - GAS_WEI)
 
 
 def test_a_book_opens_at_the_first_look_and_agrees_from_there_on(store: Store) -> None:
     assert mismatch_of_look(store, at()) == ""
-    assert sums(store, 1_000) == {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}
+    assert sums(store, 1_000) == {LEDGER_WETH.address: 10 * COIN, LEDGER_USDC.address: 20_000 * DOLLAR, NATIVE: COIN}
     assert [entry.kind for entry in store.ledger.entries()] == [EntryKind.OPENING] * 3
     assert len(store.valuations.between()) == 1
 
@@ -66,7 +70,7 @@ def test_book_does_not_open_beside_an_open_transaction(store: Store) -> None:
     assert store.valuations.between() == ()
     finalise(store)
     mismatch_of_look(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
-    assert sums(store, 1_002)[WETH.address] == 9 * COIN
+    assert sums(store, 1_002)[LEDGER_WETH.address] == 9 * COIN
     assert len(store.ledger.entries()) == 3
 
 
@@ -76,8 +80,8 @@ def test_mined_intent_counts_at_once_and_enters_once_final(store: Store) -> None
     step = step_after_sale(1_001, store=store)
 
     assert mismatch_of_look(store, step) == ""
-    assert sums(store, 1_001)[WETH.address] == 9 * COIN
-    assert sums(store, 1_000)[WETH.address] == 10 * COIN
+    assert sums(store, 1_001)[LEDGER_WETH.address] == 9 * COIN
+    assert sums(store, 1_000)[LEDGER_WETH.address] == 10 * COIN
     assert len(store.ledger.entries()) == 3
     finalise(store)
     assert mismatch_of_look(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002)))) == ""
@@ -112,7 +116,7 @@ def test_version__classification_of_an_accepted_deposit__rises(store: Store) -> 
 def test_ledger_mismatch_names_both_figures(store: Store) -> None:
     mismatch_of_look(store, at())
     with store.db.write("falsify") as db:
-        db.execute(text("UPDATE running SET raw = '19999000000' WHERE token = :token"), {"token": USDC.address})
+        db.execute(text("UPDATE running SET raw = '19999000000' WHERE token = :token"), {"token": LEDGER_USDC.address})
 
     mismatch = mismatch_of_look(store, at(1_001))
 
@@ -148,7 +152,7 @@ def test_paper_has_its_own_book_and_live_opens_a_new_one(store: Store) -> None:
     book = store.ledger.current_book()
     assert book is not None
     assert (book.number, book.kind) == (2, "live")
-    assert sums(store, 1_002)[USDC.address] == 25_000 * DOLLAR
+    assert sums(store, 1_002)[LEDGER_USDC.address] == 25_000 * DOLLAR
     assert len(store.ledger.entries()) == 3
 
 
@@ -167,8 +171,8 @@ def test_tokens_keep_their_names_when_they_leave_the_portfolio(store: Store) -> 
 def test_tokens__of_a_writer_in_between_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(type(store.ledger), "ledger_tokens", lambda _: None)  # read before the other wrote
-        store.ledger.record_ledger_tokens([WETH], USDC, WETH.address)
-        store.ledger.record_ledger_tokens([USDC], USDC, WETH.address)
+        store.ledger.record_ledger_tokens([LEDGER_WETH], LEDGER_USDC, LEDGER_WETH.address)
+        store.ledger.record_ledger_tokens([LEDGER_USDC], LEDGER_USDC, LEDGER_WETH.address)
 
     ledger_tokens = store.ledger.ledger_tokens()
 
@@ -266,14 +270,14 @@ def test_intent_before_the_book_is_not_counted_or_entered(store: Store) -> None:
     (after,) = store.journal.open_intents()
     assert store.ledger.unsettled_intents() == (after,)
     finalise(store)
-    assert store.ledger.counted_tokens(after.id) == {WETH.address, USDC.address, NATIVE}
+    assert store.ledger.counted_tokens(after.id) == {LEDGER_WETH.address, LEDGER_USDC.address, NATIVE}
     assert [intent.id for intent in store.ledger.intents_without_entry()] == [after.id]
     assert [intent.id for intent in store.ledger.enterable_intents()] == [after.id]
 
 
 def test_entries_of_external_transactions_of_one_block_go_by_nonce(store: Store) -> None:
     mismatch_of_look(store, at())
-    first = ExternalTransaction("0x0b", 1_001, START_S, Fraction(0), Fraction(0), 0, ((WETH.address, -5),), 0)
+    first = ExternalTransaction("0x0b", 1_001, START_S, Fraction(0), Fraction(0), 0, ((LEDGER_WETH.address, -5),), 0)
 
     store.balances.record_prior_day((replace(first, tx_hash="0x0a", nonce=1), first), 2)
 
@@ -309,8 +313,8 @@ def test_reorg_takes_an_entry_out_of_the_balances_once(store: Store) -> None:
 
     mismatch_of_look(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002))))
 
-    assert sums(store, 1_002)[WETH.address] == 9 * COIN
+    assert sums(store, 1_002)[LEDGER_WETH.address] == 9 * COIN
     store.journal.advance(sale.id, IntentState.BROADCAST, 2)
-    assert sums(store, 1_002) == {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}
+    assert sums(store, 1_002) == {LEDGER_WETH.address: 10 * COIN, LEDGER_USDC.address: 20_000 * DOLLAR, NATIVE: COIN}
     assert store.ledger.intent_entries() == ()
     assert store.ledger.find_misstatements() == ()

@@ -18,9 +18,7 @@ from agent.execution.bookkeeping import update_ledger
 from agent.model import Intent, IntentState, StepInput, Transfer
 from agent.store import Store, open_store
 from agent.units import NATIVE
-from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
-from tests.support.ledgers import LEDGER_USDC as USDC
-from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, LEDGER_USDC, LEDGER_WETH, at, moved
 from tests.support.transactions import CHAIN_ID, OTHER, WALLET, receipt
 
 LATER = 100
@@ -49,7 +47,7 @@ class Life:
 
     def step(self) -> StepInput:
         step = at(self.block, later_s=self.block - 1_000)
-        raws = {WETH.address: self.weth, USDC.address: self.usdc}
+        raws = {LEDGER_WETH.address: self.weth, LEDGER_USDC.address: self.usdc}
         holdings = tuple(replace(holding, raw=raws[holding.token]) for holding in step.snapshot.holdings)
         return replace(step, snapshot=replace(step.snapshot, holdings=holdings, native_wei=self.native))
 
@@ -67,7 +65,7 @@ class Life:
     def sell(self) -> None:
         self.finalise()  # the next nonce waits for the one before it
         self.block += 1
-        sold = (Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, 2_000 * DOLLAR))
+        sold = (Transfer(LEDGER_WETH.address, WALLET, OTHER, COIN), Transfer(LEDGER_USDC.address, OTHER, WALLET, 2_000 * DOLLAR))
         moved(self.store, self.nonce, self.block, *sold)
         self.nonce += 1
         self._changed(1)
@@ -130,7 +128,7 @@ def test_whatever_happens_the_sums_are_what_the_entries_come_to(
         assert store.ledger.intents_without_entry() == ()
         assert store.journal.unbooked_intents() == ()
         stands = {balance.token: balance.raw for balance in store.ledger.balances(life.block)}
-        assert stands == {WETH.address: life.weth, USDC.address: life.usdc, NATIVE: life.native}
+        assert stands == {LEDGER_WETH.address: life.weth, LEDGER_USDC.address: life.usdc, NATIVE: life.native}
         sums = entries.account_balances(store.ledger.entries())
         assert {token: sums[entries.WALLET, token] for token in stands} == stands
     finally:
@@ -156,7 +154,7 @@ def test_entry_counts_from_its_block_on(store: Store) -> None:
     life.look()
 
     at_block = {
-        block: {balance.token: balance.raw for balance in store.ledger.balances(block)}[WETH.address]
+        block: {balance.token: balance.raw for balance in store.ledger.balances(block)}[LEDGER_WETH.address]
         for block in (life.block - 2, life.block)
     }
 
@@ -170,13 +168,13 @@ def test_sums_that_were_tampered_with_are_named_and_put_in_order(store: Store) -
     life.look()
     whole = store.ledger.balances(life.block), store.budgets.history(2 * 10**9).budgets.loss_total
     with store.db.write("tamper") as db:
-        db.execute(text("UPDATE running SET raw = '1' WHERE token = :token"), {"token": WETH.address})
+        db.execute(text("UPDATE running SET raw = '1' WHERE token = :token"), {"token": LEDGER_WETH.address})
         db.exec_driver_sql("UPDATE meta SET value = '7' WHERE key = 'loss_total'")
         db.exec_driver_sql("UPDATE meta SET value = '900' WHERE key = 'settled_to'")
 
     misstatements = "; ".join(store.ledger.find_misstatements())
 
-    assert f"balance of {WETH.address}: stored 1," in misstatements
+    assert f"balance of {LEDGER_WETH.address}: stored 1," in misstatements
     assert "losses: stored 7," in misstatements
     assert "settled: stored up to transaction 900" in misstatements
     store.ledger.rebuild_sums()
