@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent.app import load_config as load_config
-    from agent.app import open_agent as open_agent
     from agent.app import plan as plan
     from agent.app import quote as quote
     from agent.app import snapshot as snapshot
     from agent.app import step as step
+    from agent.library import open_agent as open_agent
 
 # Must precede the import of numpy: BLAS threads slow down the planner's tiny linear systems.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -27,9 +27,11 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from `agent.app` on first use, so that importing a pure module does not
-    load web3.
-    """
+    """Load a public name on first use, so that importing a pure module does not load web3."""
+    if name == "open_agent":
+        from agent import library
+
+        return library.open_agent
     if name in __all__:
         from agent import app as api
 

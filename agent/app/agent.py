@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
-from agent import app as api
 from agent import engine, wiring
 from agent.amm.lp import own_changes
 from agent.amm.swap_errors import KnownTicksExceeded
@@ -72,10 +71,7 @@ from agent.wiring.price_windows import fill_price_windows
 from agent.wiring.waiting_proposals import waiting_proposals
 
 if TYPE_CHECKING:
-    from agent.app.documents.owner import DoctorDocument, PauseDocument
     from agent.app.documents.plans import EndpointDocument, LivePlanDocument, RealisedChangeDocument
-    from agent.app.documents.proposals import ProposalsDocument
-    from agent.app.documents.records import ExplanationDocument, ProfitDocument
 
 
 MIN_INTERVAL_S = 1
@@ -367,59 +363,6 @@ class Agent:
         ['time', 'step', 'decision']
         """
         return AgentHistory(store_history(self.context.store, limit))
-
-    def explain(self, step_id: str | None = None) -> ExplanationDocument:
-        """Explain a past step, by default the newest, in sentences.
-
-        >>> agent.explain()["sentences"][0]
-        'Step ...'
-        """
-        return api.explain(self.context.loaded_config, step_id)
-
-    def pnl(
-        self, period: str = "all", benchmark: str | None = None, period_count: int = 12
-    ) -> ProfitDocument:
-        """Return profit and loss of the last periods, newest last: "day", "week", "month", "year" or
-        "all". Raises ConfigError for an empty ledger.
-
-        >>> agent.pnl()["period"]
-        'all'
-        """
-        return api.pnl(self.context.loaded_config, period, benchmark, period_count)
-
-    def doctor(self) -> DoctorDocument:
-        """Check the whole setup, with a remedy for each problem.
-
-        >>> [check["name"] for check in agent.doctor()["checks"] if check["state"] == "fail"]
-        []
-        """
-        return api.doctor(self.context.loaded_config)
-
-    def pause(self, reason: str) -> PauseDocument:
-        """Stop all sending at once, of other processes too, until `resume`.
-
-        >>> agent.pause("a look at the pools first")["paused"]
-        True
-        """
-        return api.pause(self.context.loaded_config, reason)
-
-    def resume(self, confirm: Callable[[str], bool]) -> PauseDocument:
-        """End the pause and any stop; `confirm` is asked before the end of a stop that sells
-        everything.
-
-        >>> agent.resume(confirm=lambda warning: False)["paused"]
-        False
-        """
-        return api.resume(self.context.loaded_config, confirm)
-
-    def proposals(self) -> ProposalsDocument:
-        """Return the open proposals to the owners of a Safe, with their signatures. Raises
-        ConfigError unless the wallet is a Safe.
-
-        >>> [proposal["state"] for proposal in agent.proposals()["proposals"]]
-        ['waiting']
-        """
-        return api.list_proposals(self)
 
     def pending_and_allowances(self) -> PendingAndAllowances:
         """Return pending transactions and open allowances that a hard pause would cancel and revoke

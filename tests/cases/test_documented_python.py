@@ -16,8 +16,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from agent.app.agent import Agent, open_agent
+from agent.app.agent import Agent
 from agent.app.research.backtests import sample_files
+from agent.library import LibraryAgent, open_agent
 from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
@@ -196,12 +197,12 @@ def test_the_example_of_an_agent_plans(anvil_chain: LocalChain, tmp_path: Path, 
     assert doctest.DocTestRunner().run(example) == (0, 3)
 
 
-def run_examples(agent: Agent, names: Collection[str]) -> None:
+def run_examples(agent: LibraryAgent, names: Collection[str]) -> None:
     """Run the examples of these methods."""
     finder = doctest.DocTestFinder(recurse=False, exclude_empty=False)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     for name in names:
-        (example,) = finder.find(getattr(Agent, name), f"Agent.{name}", extraglobs={"agent": agent})
+        (example,) = finder.find(getattr(LibraryAgent, name), name, extraglobs={"agent": agent})
         assert example.examples, name
         runner.run(example)
     assert runner.summarize() == (0, runner.tries)
@@ -219,7 +220,7 @@ def test_the_example_of_proposals_runs_for_a_safe(anvil_chain: LocalChain, tmp_p
     _, loaded = safe_of(anvil_chain, tmp_path, makes_batches=True)
     with reopened_agent(anvil_chain, loaded) as agent:
         proposal(agent)
-        run_examples(agent, ["proposals"])
+        run_examples(LibraryAgent(agent.context), ["proposals"])
 
 
 @pytest.mark.slow

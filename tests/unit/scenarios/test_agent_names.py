@@ -8,6 +8,7 @@ import pytest
 
 from agent.app.agent import Agent
 from agent.cli.main import declared_commands
+from agent.library import LibraryAgent
 from tests.support.agent_names import METHODS_BY_COMMAND
 
 PARTS = {
@@ -37,12 +38,12 @@ PARTS = {
 def test_each_method_has_the_name_of_a_command_or_is_a_part_of_one() -> None:
     commands = {command.name for command in declared_commands()}
     assert METHODS_BY_COMMAND.keys() | set(PARTS.values()) <= commands
-    public = {name for name in vars(Agent) if not name.startswith("_")}
+    public = {name for name in (*vars(Agent), *vars(LibraryAgent)) if not name.startswith("_")}
     assert public == {*METHODS_BY_COMMAND.values(), *PARTS}
 
 
 @pytest.mark.parametrize("method", METHODS_BY_COMMAND.values())
 def test_each_of_them_is_typed_and_has_an_example(method: str) -> None:
-    function = getattr(Agent, method)
+    function = getattr(LibraryAgent, method)
     assert ">>> " in function.__doc__
     assert signature(function).return_annotation

@@ -16,7 +16,7 @@ import agent
 from agent import app, research
 
 ROOT = Path(__file__).parents[3]
-ON_A_CHAIN = {"agent.app.agent"}
+ON_A_CHAIN = {"agent.app.agent", "agent.library"}
 """Run by tests/cases/test_documented_python.py."""
 MODULES = [
     module
