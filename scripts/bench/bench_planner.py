@@ -6,7 +6,8 @@ and a router's grid of 5 % slices. Every problem is solved without gas, and with
 gwei as a cost; further problems have tokens whose base unit is worth basis points of the portfolio.
 Timed are one continuous solve and one whole plan, at a usual gas price, of 8 tokens and 20 pools,
 whole plans of 8 tokens and 40 pools of every kind, and of 20 and 40 tokens with 160 pools; with 8 tokens
-and 40 pools also the decision before the plan, under the tracking rule and under a band. `--peers` gives
+and 40 pools also the decision before the plan, under the tracking rule and under a band, and the rule
+itself. `--peers` gives
 the continuous problem to SLSQP, and to cvxpy with Clarabel, which pip installs into a temporary folder.
 Times are processor times, which other programs on the machine affect little.
 """
@@ -26,20 +27,21 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from time import process_time
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from agent.amm import POOL_KINDS
 from agent.amm.v3.pool import V3Pool
 from agent.errors import Refused
-from agent.model import Destination, Plan, Rebalance, StepInput, Threshold, Trigger
+from agent.model import Destination, NoTradeZone, Plan, Rebalance, StepInput, Threshold, Trigger
 from agent.planning.planner import plan
 from agent.planning.problem import build_problem
 from agent.planning.rounding import PlanDraft
 from agent.policy.decide import decide
+from agent.policy.drift import compute_drifts
 from agent.policy.risk_estimates import complete_risk
-from agent.policy.triggers.no_trade_zone import build_tracking
+from agent.policy.triggers.no_trade_zone import build_tracking, evaluate_zone
 from agent.reference import reference_prices
 from agent.units import BPS
 from scripts.bench import planner_peers
@@ -191,6 +193,34 @@ def measure_looks_ms(trigger: Trigger, destination: Destination, count: int) -> 
     return times_ms
 
 
+def measure_rule_ms(count: int) -> list[float]:
+    """Return the mean milliseconds of the tracking rule itself, with the costs of all routes, for each
+    of some portfolios of 8 tokens and 40 pools. A first evaluation is not counted.
+    """
+    times_ms = []
+    for seed in range(count):
+        step = mixed_problem(seed)
+        trigger = build_tracking("normal")
+        step = complete_risk(replace(step, policy=replace(step.policy, trigger=trigger)))
+        completed_trigger = cast(NoTradeZone, step.policy.trigger)
+        prices = reference_prices(step).price_by_token
+        evaluate = partial(
+            evaluate_zone,
+            step.snapshot,
+            step.portfolio,
+            step.limits,
+            completed_trigger.risk,
+            compute_drifts(step, prices),
+            prices,
+        )
+        evaluate()
+        began_s = process_time()
+        for _ in range(LOOKS):
+            evaluate()
+        times_ms.append((process_time() - began_s) * 1e3 / LOOKS)
+    return times_ms
+
+
 def time_solves(problems: Sequence[ContinuousProblem]) -> list[TimedSolution]:
     """Time our continuous solves; a first one is not counted."""
     planner_peers.solve_ours(problems[0])
@@ -303,6 +333,7 @@ def measure(count: int, with_solvers: bool) -> dict[str, Any]:
         "mixed_plan_ms": summarise(mixed_plan_times_ms),
         "rule_look_ms": summarise(rule_looks_ms),
         "band_look_ms": summarise(band_looks_ms),
+        "rule_ms": summarise(measure_rule_ms(looks_count)),
         "large_plan_ms": large_plan_times,
     }
     return {"machine": machine(), "ours": ours, "peers": peers, "ratios": ratios}
