@@ -29,8 +29,8 @@ UNEXPECTED = "unexpected error"
 BYTE_ORDER_MARK = "\ufeff"
 """First character of files that some Windows editors write."""
 
-_JSON_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
-# The closing quote is optional, so that no text makes the search start over.
+# Here and below closing quotes are optional, so that no text makes the search start over.
+_JSON_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 _TOML_TOKENS = re.compile(
     r'"""(?:[^\\]|\\.)*?(?:"""|\Z)'
     r"|'''.*?(?:'''|\Z)"
@@ -111,13 +111,28 @@ def read_json(json_text: str, number_type: type[str] | None = None) -> Any:
     Raises ValueError if it is invalid, nested too deep, or repeats a key.
     """
     json_text = json_text.removeprefix(BYTE_ORDER_MARK)
-    _require_shallow_json(json_text)
+    if is_nested_deeper(json_text, MAX_NESTING):
+        raise ValueError(f"nested more than {MAX_NESTING} deep")
     return json.loads(
         json_text,
         object_pairs_hook=_unique_keys,
         parse_float=number_type,
         parse_int=number_type,
     )
+
+
+def is_nested_deeper(json_text: str, max_depth: int) -> bool:
+    """Return whether lists and objects of JSON nest deeper than `max_depth`. The time grows with the
+    length, whatever the text.
+    """
+    if json_text.count("[") + json_text.count("{") <= max_depth:
+        return False
+    depth = 0
+    for json_token in _JSON_TOKENS.finditer(json_text):
+        depth += _DEPTH_CHANGES.get(json_token[0], 0)
+        if depth > max_depth:
+            return True
+    return False
 
 
 def read_toml(toml_text: str) -> dict[str, Any]:
@@ -153,17 +168,6 @@ def bounded_toml(toml_text: str) -> str:
             line = toml_text.count("\n", 0, toml_token.start()) + 1
             raise tomllib.TOMLDecodeError(f"{problem} (at line {line})")
     return toml_text
-
-
-def _require_shallow_json(json_text: str) -> None:
-    """Raise ValueError for deep nesting."""
-    if json_text.count("[") + json_text.count("{") <= MAX_NESTING:
-        return
-    depth = 0
-    for json_token in _JSON_TOKENS.finditer(json_text):
-        depth += _DEPTH_CHANGES.get(json_token[0], 0)
-        if depth > MAX_NESTING:
-            raise ValueError(f"nested more than {MAX_NESTING} deep")
 
 
 def _unique_keys(key_value_pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -37,13 +36,13 @@ from agent.chain.providers.sessions import open_session, read_body
 from agent.chain.rpc import EndpointOverloaded, RpcCall, RpcFault, parse_fault
 from agent.codec import json_field
 from agent.errors import ConfigError, ErrorCode, PassingFault, Retryable
+from agent.foreign_text import is_nested_deeper
 from agent.hosts import LOOPBACK_HOSTS
 
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 _MAX_HEADER_CHARS = 64
 _DAY_S = 86_400.0
 _MAX_DEPTH = 64
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _LONGEST_WAIT_S = 2.0
 """Longest Retry-After that is waited for. A longer one suspends the endpoint."""
 _BACKOFF = wait_random_exponential(multiplier=0.2, max=_LONGEST_WAIT_S)
@@ -347,10 +346,13 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
 
 
 def _parsed_json(json_bytes: bytes) -> object:
-    """Return the parsed JSON; None if it is not JSON, or nested too deeply."""
+    """Return the parsed JSON; None if it is not JSON, or nested deeper than any valid answer: the
+    parser recurses, and enough brackets would crash the process.
+    """
     with suppress(ValueError):
-        if not _is_too_deep(json_bytes):
-            parsed_body: object = json.loads(json_bytes)
+        json_text = json_bytes.decode("utf-8-sig")
+        if not is_nested_deeper(json_text, _MAX_DEPTH):
+            parsed_body: object = json.loads(json_text)
             return parsed_body
     return None
 
@@ -403,23 +405,6 @@ def _requested_pause_s(error: BaseException | None) -> float | None:
 def is_read(method: str) -> bool:
     """Return whether the method is known to be a read, so that it may be repeated."""
     return method in _READ_METHODS or method.startswith("eth_get")
-
-
-_DEPTH_CHANGES = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
-
-
-def _is_too_deep(json_bytes: bytes) -> bool:
-    """Return whether JSON nests deeper than any valid answer. The parser recurses, and enough
-    brackets would crash the process.
-    """
-    if json_bytes.count(b"[") + json_bytes.count(b"{") <= _MAX_DEPTH:
-        return False
-    depth = 0
-    for string_or_bracket in _STRING_OR_BRACKET.finditer(json_bytes):
-        depth += _DEPTH_CHANGES.get(string_or_bracket.group(), 0)
-        if depth > _MAX_DEPTH:
-            return True
-    return False
 
 
 def _host(url: str) -> str | None:

@@ -61,6 +61,13 @@ def test_no_text_makes_the_search_start_over(opening: str) -> None:
         bounded_toml(opening * (200_000 // len(opening)))
 
 
+@pytest.mark.parametrize("opening", ['\\"', '"\\"', "\\", '"', '"[', '"\\\\', "{"])
+def test_no_json_makes_the_search_for_brackets_start_over(opening: str) -> None:
+    text = "[" + "[]," * (MAX_NESTING + 1) + '"' + opening * (400_000 // len(opening))
+    with pytest.raises(ValueError, match=r".+"):
+        read_json(text)
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"a": 1, "b": 2, "a": 3}', "9" * 5_000, "", "\ufeff"])
 def test_json_beyond_the_bounds_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):

@@ -117,8 +117,16 @@ def test_an_answer_beyond_the_size_bound_is_not_read_to_its_end() -> None:
 
 @pytest.mark.parametrize(
     "sent",
-    [b"not json at all", b'[{"jsonrpc": "2.0", "id": 1, "resu', b"", b"\xff\xfe\x00", b"[" * 200_000, b'{"a":' * 200_000],
-    ids=["garbage", "truncated", "empty", "binary", "nested", "nested objects"],
+    [
+        b"not json at all",
+        b'[{"jsonrpc": "2.0", "id": 1, "resu',
+        b"",
+        b"\xff\xfe\x00",
+        b"[" * 200_000,
+        b'{"a":' * 200_000,
+        b"[" + b"[]," * 70 + b'"' + b'\\"' * 400_000,
+    ],
+    ids=["garbage", "truncated", "empty", "binary", "nested", "nested objects", "escaped quotes without end"],
 )
 def test_what_is_not_json_is_worth_another_try(sent: bytes) -> None:
     error = failure(body(sent))
