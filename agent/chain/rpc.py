@@ -17,7 +17,8 @@ from agent.model import Head
 
 _QUANTITY_PATTERN = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _UNSAFE_CHARACTER = re.compile(r"[^A-Za-z0-9 .,:;_/()'#+-]")
-_URL_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+_URL_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://\S+")
+"""The length of a scheme is bounded, so that a long word is not searched from each of its letters."""
 _MAX_MESSAGE_LENGTH = 200
 _MIN_SECRET_LENGTH = 6
 

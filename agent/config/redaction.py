@@ -10,9 +10,9 @@ from typing import Any
 from agent.foreign_text import read_toml
 
 REDACTED = "(secret)"
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.-]{0,30}://", re.IGNORECASE)
 _PRIVATE_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
-_RECOVERY_PHRASE = re.compile(r"([A-Za-z]+\s+){11,}[A-Za-z]+")
+_RECOVERY_PHRASE = re.compile(r"(?<![A-Za-z])(?:[A-Za-z]+\s+){11}[A-Za-z]")
 SQLITE_PREFIX = "sqlite:///"
 
 

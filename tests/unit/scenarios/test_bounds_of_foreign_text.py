@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.chain.rpc import scrub
 from agent.config.load import load_config
+from agent.config.redaction import is_secret
 from agent.config.writing import edits, futures_template, order_levels, token_lists
 from agent.config.writing.profile import read_profile
 from agent.errors import ConfigError
@@ -72,6 +74,30 @@ def test_no_json_makes_the_search_for_brackets_start_over(opening: str) -> None:
 def test_json_beyond_the_bounds_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         read_json(text)
+
+
+@pytest.mark.parametrize("word", ["z", "zZ", "z+", "z ", "1z", "z."])
+def test_no_long_text_makes_the_search_for_secrets_start_over(word: str) -> None:
+    text = word * (2_000_000 // len(word))
+    assert len(scrub(text)) == 200
+    assert is_secret(text) == (word == "z ")
+
+
+@pytest.mark.parametrize(
+    ("text", "has_secret"),
+    [
+        pytest.param("wss://h", True, id="a URL"),
+        pytest.param("1svn+ssh://h", True, id="a URL behind a digit"),
+        pytest.param("://h", False, id="no scheme"),
+        pytest.param("a" * 40 + "://h", True, id="a long scheme"),
+        pytest.param("a b c d e f g h i j k l", True, id="twelve words"),
+        pytest.param("1a b\n c d e f g h i j k l", True, id="twelve words behind a digit"),
+        pytest.param("a b c d e f g h i j k", False, id="eleven words"),
+        pytest.param("a b c d e f 1 g h i j k l", False, id="a number among words"),
+    ],
+)
+def test_secret__url_or_recovery_phrase__is_noticed(text: str, has_secret: bool) -> None:
+    assert is_secret(text) == has_secret
 
 
 def test_a_repeated_key_among_many_is_found() -> None:
