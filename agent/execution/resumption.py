@@ -6,7 +6,7 @@ import uuid
 from dataclasses import replace
 
 from agent import codec
-from agent.errors import ConfigError, TrimtabError
+from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 from agent.execution.progress import after_approval
 from agent.execution.senders import sender_of
 from agent.execution.sending import failed_outcome
@@ -56,7 +56,8 @@ def resume_cycle(ports: StepPorts, request: PlanRequest) -> StepResult | None:
 
     A cycle that its last transaction has ended is closed. It is returned, with the outcome, only if
     the request names an amount: the command that is repeated must not trade it twice, even if
-    another request was carried out in between.
+    another request was carried out in between. Raises OperatorNeeded, once, if it sent such a
+    request's transaction in a step that is unreadable.
     """
     store = ports.store
     if (cycle := _open_cycle(store, request)) is None:
@@ -67,7 +68,14 @@ def resume_cycle(ports: StepPorts, request: PlanRequest) -> StepResult | None:
     try:
         cycle, outcome = _with_last_transaction(ports, cycle)
     except TrimtabError as error:
-        store.cycles.close(f"its last step is unreadable: {error.message}")
+        reason = f"its last step is unreadable: {error.message}"
+        store.cycles.close(reason)
+        if names_amount(request) and _has_traded(store, cycle.sending_step_id):
+            raise OperatorNeeded(
+                f"the command that was interrupted sent a transaction (step {cycle.sending_step_id});"
+                f" {reason}",
+                "see trimtab history; the same command repeated trades its amount again",
+            ) from None
         return None
     if not cycle.is_open:
         store.cycles.close(cycle.end_state.value)
@@ -104,9 +112,18 @@ def _not_resumed_reason(cycle: Cycle, request: PlanRequest, now_s: int) -> str:
     max_age_s = MAX_AGE_OF_AMOUNT_S if names_amount(request) else MAX_AGE_S
     if not 0 <= now_s - cycle.began_s <= max_age_s:
         return f"not continued within {max_age_s} s of its start"
-    if cycle.restarts >= MAX_RESTARTS:
+    is_unreported = cycle.sending_step_id and names_amount(request)
+    if cycle.restarts >= MAX_RESTARTS and not is_unreported:
         return f"continued {MAX_RESTARTS} times"
     return ""
+
+
+def _has_traded(store: Store, step_id: str) -> bool:
+    """Return whether a transaction of the step was mined, approvals and cancels aside."""
+    return any(
+        intent.receipt is not None and intent.kind not in (IntentKind.APPROVE, IntentKind.CANCEL)
+        for intent in store.journal.intents(step_id)
+    )
 
 
 def _with_last_transaction(ports: StepPorts, cycle: Cycle) -> tuple[Cycle, StepOutcome | None]:

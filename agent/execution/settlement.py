@@ -258,7 +258,7 @@ def record_balance_changes(
         return (
             balance_changes.is_comparable(snapshot, expected_balances)
             and not balance_changes.balance_differences(snapshot, expected_balances)
-            and not balance_changes.open_transfer_may_change(expected_balances)
+            and not balance_changes.transfer_may_change(snapshot, expected_balances)
         )
 
     expected_before, is_recorded = balance_store.record_explained(

@@ -75,6 +75,7 @@ from agent.model.layers import LayerRequest as LayerRequest
 from agent.model.layers import LayerResult as LayerResult
 from agent.model.layers import LayerState as LayerState
 from agent.model.ledger import ACCEPTED_KINDS as ACCEPTED_KINDS
+from agent.model.ledger import NON_LOSS_KINDS as NON_LOSS_KINDS
 from agent.model.ledger import CashAccount as CashAccount
 from agent.model.ledger import CashMemory as CashMemory
 from agent.model.ledger import CashState as CashState

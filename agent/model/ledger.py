@@ -405,6 +405,11 @@ class ExternalTransfer:
         """
         return self.delta_raw < 0 and self.kind not in NON_LOSS_KINDS
 
+    @property
+    def awaits_price(self) -> bool:
+        """True while the first price of its token will value the change: it is open or a loss."""
+        return self.value is None and (self.is_open or self.is_loss)
+
 
 @dataclass(frozen=True, slots=True)
 class OpeningBalance:

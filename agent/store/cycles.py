@@ -8,7 +8,8 @@ from functools import cache
 from sqlalchemy import bindparam, select, update
 
 from agent import codec
-from agent.errors import ConfigError
+from agent.errors import ConfigError, OperatorNeeded
+from agent.foreign_text import read_json
 from agent.model import Cycle, PlanRequest
 from agent.store.database import Database, first_row, insert_rows
 from agent.store.tables import CycleRow
@@ -17,6 +18,8 @@ OPEN = "open"
 CLOSED = "closed"
 UNREPORTED = "unreported"
 """State of a cycle that gave way to another request while its own transaction was sent."""
+REPORTED_FIELDS = ("id", "request", "began_s", "restarts", "sending_step_id", "sent_kinds")
+"""Fields of a cycle from which its transaction is reported, whatever its row has besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,9 @@ class CycleStore:
 
     def find_open_cycle(self) -> Cycle | None:
         """Return the open cycle; None without one. If no other process runs, the one that began it
-        has ended. A row that this version cannot read is closed.
+        has ended. Of a row that this version cannot read, only REPORTED_FIELDS are, if its
+        transaction may be under way; any other is closed. Raises OperatorNeeded if these cannot be
+        read either.
         """
         with self.db.read("read the open cycle") as db:
             row = first_row(db, _select_open(), CycleRow)
@@ -51,7 +56,7 @@ class CycleStore:
 
     def reopen(self, request: PlanRequest) -> Cycle | None:
         """Open the oldest unreported cycle of this request again; None without one. No cycle may be
-        open. Rows that this version cannot read are closed.
+        open. Unreadable rows are treated as by `find_open_cycle`.
         """
         with self.db.read("read the unreported cycles") as db:
             cycle_rows = db.execute(_select_unreported()).all()
@@ -67,8 +72,27 @@ class CycleStore:
         try:
             return codec.loads(Cycle, cycle_json)
         except ConfigError as error:
-            self._set_state(cycle_id, CLOSED, f"unreadable: {error.message}")
-            return None
+            reason = f"unreadable: {error.message}"
+        step_id = ""
+        try:
+            cycle_values = read_json(cycle_json)
+            step_id = codec.json_field(cycle_values, "sending_step_id")
+            if step_id:
+                reported_values = {
+                    field_name: cycle_values[field_name]
+                    for field_name in REPORTED_FIELDS
+                    if field_name in cycle_values
+                }
+                return codec.from_jsonable(Cycle, reported_values)
+        except (ConfigError, ValueError):
+            self._set_state(cycle_id, CLOSED, reason)
+            raise OperatorNeeded(
+                f"cycle {cycle_id} of another version of trimtab may have sent a transaction"
+                f" (step {step_id or 'unknown'}), and is {reason}",
+                "see trimtab history; the same command repeated trades its amount again",
+            ) from None
+        self._set_state(cycle_id, CLOSED, reason)
+        return None
 
     def _set_state(self, cycle_id: str, state: str, reason: str | None) -> None:
         with self.db.write("set the state of a cycle", keeps_cache=True) as db:

@@ -145,6 +145,9 @@ def _judge_balances(trial_record: TrialRecord, is_silent: bool) -> ScreenResult:
     stage, sent_raw, received_raw = max(
         transfer_stages, key=lambda transfer_stage: transfer_stage[1] - transfer_stage[2]
     )
+    if received_raw < 0:
+        reason = f"its pool holds {-received_raw} base units less when {stage}"
+        return TokenFinding.FEE_ON_TRANSFER, reason
     if sent_raw - received_raw > SHARE_ROUNDING_RAW:
         lost_bps = -(-(sent_raw - received_raw) * BPS // sent_raw)
         reason = f"of {sent_raw} base units {received_raw} arrive when {stage}, {lost_bps} bps less"

@@ -120,9 +120,9 @@ def unrecorded_changes(
 def changes_to_record(
     step: StepInput, expected_balances: ExpectedBalances
 ) -> tuple[ExternalTransfer, ...]:
-    """Return every transfer to store in this cycle: new ones, and changed open ones by id.
+    """Return every transfer to store in this cycle: new ones, and changed ones by id.
 
-    A transfer without a price is valued once there is one. An increase that blocked purchases for
+    An open transfer or a loss without a price is valued once there is one. An increase that blocked purchases for
     limits.balance_jump_wait is accepted as a deposit; while portfolio.max_live_value is exceeded it
     stays unexplained but does not block.
     """
@@ -134,7 +134,7 @@ def changes_to_record(
         if token in asset_by_token or token == NATIVE
     }
     if not change_by_token and not (
-        open_transfer_may_change(expected_balances)
+        transfer_may_change(step.snapshot, expected_balances)
         and is_comparable(step.snapshot, expected_balances)
     ):
         return ()
@@ -174,15 +174,14 @@ def changes_to_record(
     revalued_flows = [
         revalued_flow
         for flow in recorded_flows
-        if flow.is_open
-        and flow.value is None
+        if flow.awaits_price
         and (revalued_flow := _with_value(step.portfolio, prices, flow)) != flow
     ]
     revalued_ids = {flow.id for flow in revalued_flows}
     judged_flows = _with_halts(
         step,
         prices,
-        (*new_flows, *revalued_flows),
+        (*new_flows, *(flow for flow in revalued_flows if flow.is_open)),
         [flow for flow in recorded_flows if flow.id not in revalued_ids],
         chain_s,
     )
@@ -212,15 +211,17 @@ def changes_to_record(
     return (
         *(flow for flow in judged_flows if flow.id == 0),
         *(updated_flow for flow, updated_flow in flow_pairs if updated_flow != flow),
+        *(flow for flow in revalued_flows if not flow.is_open),
     )
 
 
-def open_transfer_may_change(expected_balances: ExpectedBalances) -> bool:
-    """True if an open transfer may change without a balance change: it has no value yet, or blocks
-    purchases as an increase.
+def transfer_may_change(snapshot: Snapshot, expected_balances: ExpectedBalances) -> bool:
+    """True if a transfer may change without a balance change: it awaits a price of a token that is
+    read, or blocks purchases as an increase.
     """
+    tokens = {NATIVE, *(holding.token for holding in snapshot.holdings)}
     return any(
-        flow.is_open and (flow.value is None or (flow.exceeds_jump_limit and flow.delta_raw > 0))
+        (flow.awaits_price and flow.token in tokens) or (flow.blocks_trading and flow.delta_raw > 0)
         for flow in expected_balances.transfers
     )
 
@@ -401,12 +402,24 @@ def apply_balance_changes(step: StepInput, expected_balances: ExpectedBalances) 
     with decreases counted as losses.
     """
     changed_flows = changes_to_record(step, expected_balances)
-    if not changed_flows:
-        return step
-    history = step.history
     closed_ids = _closed_ids(changed_flows)
     updated_flow_by_id = {flow.id: flow for flow in changed_flows if flow.id}
+    new_flows = [flow for flow in changed_flows if flow.id == 0]
     day_start_s = step.snapshot.head.timestamp_s - DAY_S
+    unpriced_reason = "; ".join(
+        unpriced_loss_reason(flow, token_label(step.portfolio, flow.token))
+        for flow in (
+            *(updated_flow_by_id.get(flow.id, flow) for flow in expected_balances.transfers),
+            *new_flows,
+        )
+        if flow.is_loss
+        and flow.value is None
+        and flow.chain_s > day_start_s
+        and flow.id not in closed_ids
+    )
+    if not changed_flows and not unpriced_reason:
+        return step
+    history = step.history
     replaced_flows = [
         flow
         for flow in history.cash_flows.unexplained_transfers
@@ -421,7 +434,6 @@ def apply_balance_changes(step: StepInput, expected_balances: ExpectedBalances) 
         for flow in history.cash_flows.unexplained_transfers
         if flow.id not in closed_ids
     )
-    new_flows = [flow for flow in changed_flows if flow.id == 0]
     rises_raw = dict(history.cash_flows.unexplained_increases_raw)
     for flow, sign in (
         *(
@@ -433,20 +445,8 @@ def apply_balance_changes(step: StepInput, expected_balances: ExpectedBalances) 
     ):
         if flow.is_open and flow.delta_raw > 0:
             rises_raw[flow.token] = rises_raw.get(flow.token, 0) + sign * flow.delta_raw
-    unpriced_flows = [
-        flow
-        for flow in (*remaining_flows, *new_flows)
-        if flow.is_loss and flow.value is None and flow.chain_s > day_start_s
-    ]
-    unpriced_reason = history.budgets.unpriced_falls_reason
     other_reasons = history.budgets.unknown_reason.removeprefix(
         history.budgets.unpriced_falls_reason
-    )
-    if unpriced_reason in map(unpriced_loss_reason, replaced_flows):
-        unpriced_reason = ""
-    unpriced_reason = unpriced_reason or "; ".join(
-        f"{token_label(step.portfolio, flow.token)} fell and has no price"
-        for flow in unpriced_flows
     )
     return replace(
         step,
@@ -486,12 +486,14 @@ def bound_limits(step: StepInput) -> StepInput:
     return replace(step, limits=automatic_deposits.bound_limits(step, total_value))
 
 
-def unpriced_loss_reason(flow: ExternalTransfer) -> str:
+def unpriced_loss_reason(flow: ExternalTransfer, token_name: str) -> str:
     """Return why the losses of a day are unknown while a decrease has no price."""
-    return (
-        f"flow {flow.id}, a decrease of {flow.token}, has no price: "
-        "confirm its cause (trimtab flows)"
-    )
+    if not flow.id:
+        return f"{token_name} fell and has no price"
+    decrease_text = f"flow {flow.id}, a decrease of {token_name}"
+    if flow.kind is None:
+        return f"{decrease_text}, has no price: confirm its cause (trimtab flows)"
+    return f"{decrease_text} explained as {flow.kind.value}, has no price yet"
 
 
 def _loss_value(flows: Iterable[ExternalTransfer]) -> Value:

@@ -11,11 +11,12 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, literal_column, select, update
+from sqlalchemy import Connection, Select, bindparam, func, literal_column, select, update
 
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.model import (
     ACCEPTED_KINDS,
+    NON_LOSS_KINDS,
     ExpectedBalances,
     ExternalTransaction,
     ExternalTransfer,
@@ -156,7 +157,8 @@ def _expected_balances(
     )
     transfers = newest_transfers(db, MAX_RECENT_TRANSFERS)
     if len(transfers) == MAX_RECENT_TRANSFERS:
-        transfers = _merged_transfers((*transfers, *open_transfers(db)))
+        unpriced_losses = _transfers_oldest_first(db, _select_unpriced_losses(), MAX_OPEN_TRANSFERS)
+        transfers = _merged_transfers((*transfers, *unpriced_losses, *open_transfers(db)))
     own_changes = (
         change
         for row in stored_balances.intent_rows
@@ -182,7 +184,7 @@ def _record_transfer(db: Connection, transfer: ExternalTransfer, now_s: int) -> 
         if since_s is None or not since_s <= transfer.chain_s < since_s + ACCEPTANCE_WINDOW_S:
             database.write_facts(db, {BLOCKED_SINCE: transfer.chain_s})
     if transfer.id:
-        _update_open_transfer(db, transfer, now_s)
+        _update_transfer_row(db, transfer, now_s)
         return
     ledger_sums.add_transfer(db, transfer.token, transfer.delta_raw)
     row = {
@@ -258,13 +260,18 @@ def _sum_by_token(changes: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], 
     return tuple(sorted(sum_raw_by_token.items()))
 
 
-def _update_open_transfer(db: Connection, transfer: ExternalTransfer, now_s: int) -> None:
-    """Update value and acceptance of an open transfer, unless it was classified meanwhile."""
+def _update_transfer_row(db: Connection, transfer: ExternalTransfer, now_s: int) -> None:
+    """Update value and acceptance of an open transfer; of one that is explained, perhaps meanwhile,
+    only the value that it lacks.
+    """
     row = first_row(db, _select_transfer(), ExternalTransferRow, row_seq=transfer.id)
-    if row is None or row.kind is not None:
+    if row is None or (row.kind is not None and row.value is not None):
         return
     ledger_sums.add_transfer(db, transfer.token, 0)  # this changes the ledger's entries
     value_text = None if transfer.value is None else str(transfer.value)
+    if row.kind is not None:
+        db.execute(_update_transfer(), {"row_seq": transfer.id, "value": value_text})
+        return
     acceptance_columns: dict[str, object] = {}
     if transfer.kind in ACCEPTED_KINDS:
         acceptance_columns = {"kind": transfer.kind.value, "classified_s": now_s}
@@ -388,7 +395,8 @@ def lost_value(db: Connection, chain_now_s: int) -> LostValue:
         transfer = _transfer_from_row(row)
         is_recent = transfer.chain_s > chain_now_s - DAY_S
         if transfer.is_loss and transfer.value is None:
-            unknown_reason = unpriced_loss_reason(transfer) if is_recent else unknown_reason
+            if is_recent:
+                unknown_reason = unpriced_loss_reason(transfer, transfer.token)
         elif transfer.is_loss and transfer.value is not None:
             lost_total -= transfer.value
             lost_last_day -= transfer.value if is_recent else 0
@@ -461,6 +469,13 @@ _select_unexplained_halting = cache(
     lambda: _select_unexplained_transfers().where(ExternalTransferRow.blocks_trading)
 )
 _select_unexplained_decreases = cache(lambda: _select_unexplained_transfers().where(IS_DECREASE))
+_select_unpriced_losses = cache(
+    lambda: _select_newest_transfers().where(
+        IS_DECREASE,
+        ExternalTransferRow.value.is_(None),
+        func.coalesce(ExternalTransferRow.kind, "").not_in([kind.value for kind in NON_LOSS_KINDS]),
+    )
+)
 _select_decreases = cache(lambda: select(ExternalTransferRow).where(IS_DECREASE))
 
 

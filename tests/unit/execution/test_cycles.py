@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from agent import codec, engine
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
@@ -48,6 +50,7 @@ from tests.support.decisions.exits import LINK, MARKET, SOUND, USDC, WBTC, outco
 from tests.support.decisions.exits_of_a_step import HEAVIER, step_with_equal_stops
 from tests.support.refusal_worlds import World
 from tests.support.samples import slow
+from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, Killed, receipt
 
 ALL = (*MARKET, SOUND)
@@ -424,6 +427,76 @@ def test_killed_swap_is_reported_after_another_request(worlds: Worlds, between: 
         assert len(world.sold) == sold_between + 1, moment
         assert ("carried out before" in outcome.reason) == bool(was_sold), moment
         assert {state for state, _ in world.rows()} <= {"closed"}
+
+
+def after_its_swap(worlds: Worlds) -> MortalWorld:
+    """Return a world whose process ended right after its swap was mined."""
+    world = worlds(NO_STOP)
+    kill_at(world, 2, SWAP)
+    assert world.sold == LINK_SALE
+    return world
+
+
+def rewritten(world: MortalWorld, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the row of the cycle, as another version might have written it."""
+    with world.store.db.write("another version's row") as db:
+        ((cycle_id, cycle_json),) = db.execute(select(CycleRow.id, CycleRow.cycle_json)).all()
+        cycle_values = json.loads(cycle_json)
+        change(cycle_values)
+        db.execute(update(CycleRow).where(CycleRow.id == cycle_id).values(cycle_json=json.dumps(cycle_values)))
+
+
+CHANGES_OF_A_ROW = [
+    pytest.param(lambda values: values.update(later_field=[]), id="field of a later version"),
+    pytest.param(lambda values: values.update(layers=[{"type": "LaterLayer"}]), id="layer of a later version"),
+    pytest.param(lambda values: values.update(restarts=MAX_RESTARTS), id="continued often"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES_OF_A_ROW)
+@pytest.mark.parametrize("between", [None, AgentCycle()], ids=["at once", "after a cycle"])
+def test_sent_swap_is_reported_whatever_its_row_has_besides(
+    worlds: Worlds, change: Callable[[dict[str, Any]], object], between: PlanRequest | None
+) -> None:
+    world = after_its_swap(worlds)
+    rewritten(world, change)
+    if between is not None:
+        world.begin(between)
+    sold_before = [*world.sold]
+
+    outcome = world.begin(SWAP)
+
+    assert "carried out before" in outcome.reason
+    assert world.sold == sold_before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda world: rewritten(world, lambda values: values["request"].update(later_field=1)), id="request"),
+        pytest.param(lambda world: world.store.steps.begin(world.asked[0].step_id, NOW_S, "{}"), id="step"),
+    ],
+)
+def test_sent_swap_that_cannot_be_read_is_named_before_another_one(worlds: Worlds, damage: Callable[[MortalWorld], object]) -> None:
+    world = after_its_swap(worlds)
+    damage(world)
+
+    with pytest.raises(OperatorNeeded) as refused:
+        world.begin(SWAP)
+
+    assert mentions(str(refused.value), world.asked[0].step_id, "trimtab history")
+    assert world.sold == LINK_SALE
+    assert world.begin(SWAP).kind is OutcomeKind.DONE, "once it was reported, a further command is another swap"
+
+
+@pytest.mark.parametrize("change", CHANGES_OF_A_ROW)
+def test_unreadable_cycle_that_sent_nothing_hinders_none(worlds: Worlds, change: Callable[[dict[str, Any]], object]) -> None:
+    world = worlds(NO_STOP)
+    kill_at(world, 1, SWAP)
+    rewritten(world, lambda values: (change(values), values.update(sending_step_id="")))
+
+    assert world.begin(SWAP).kind is OutcomeKind.DONE
+    assert world.sold == LINK_SALE
 
 
 def test_swap_of_a_day_ago_is_another_swap(worlds: Worlds) -> None:

@@ -65,6 +65,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "execution/executor.py::require_no_open_proposals",
     ),
     "damaged or foreign store": (
+        "execution/resumption.py::resume_cycle",
         "execution/submitter.py::Submitter._follow_chain",
         "execution/submitter.py::_block_of",
         "layers/gradual/store.py::_parse_draw",
@@ -77,6 +78,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "store/accounts/budgets.py::_parse_reviews",
         "store/accounts/budgets.py::_refusals_and_seqs",
         "store/accounts/ledger.py::parse_wallet_moves",
+        "store/cycles.py::CycleStore._parse_or_close",
         "store/database.py::database_errors",
         "store/database.py::damaged_row_error",
         "store/database.py::parse_fact_number",

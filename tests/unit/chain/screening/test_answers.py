@@ -30,6 +30,9 @@ UNREAD = 2**256 - 1
         ),
         ({"forwarded_raw": RAW - 3, "pool_balance_after": 10 * RAW - 3}, TokenFinding.FEE_ON_TRANSFER),
         ({"pool_balance_after": 9 * RAW + RAW // 2}, TokenFinding.FEE_ON_TRANSFER),
+        ({"forwarded_raw": 0, "pool_balance_after": 7 * RAW}, TokenFinding.FEE_ON_TRANSFER),
+        ({"arrived_raw": 0, "forwarded_raw": 0, "pool_balance_after": 7 * RAW}, TokenFinding.FEE_ON_TRANSFER),
+        ({"pool_balance_after": 7 * RAW}, TokenFinding.FEE_ON_TRANSFER),
         ({"arrived_raw": RAW - 1, "forwarded_raw": RAW - 2, "pool_balance_after": 10 * RAW - 2}, TokenFinding.REBASING),
         ({"arrived_raw": RAW + 5, "forwarded_raw": RAW + 5, "pool_balance_after": 10 * RAW + 5}, TokenFinding.REBASING),
         ({"first_remainder": 1}, TokenFinding.REBASING),
@@ -56,7 +59,10 @@ def test_a_try_has_one_finding(changes: dict[str, object], finding: TokenFinding
     assert bool(detail) != judged.is_tradable
 
 
-@given(st.lists(st.integers(0, 2**256 - 1), min_size=12, max_size=12), st.integers(0, 255))
+WORDS = st.sampled_from((0, 1, 1_000)) | st.integers(0, 2**256 - 1)
+
+
+@given(st.lists(WORDS, min_size=12, max_size=12), st.integers(0, 255))
 def test_node_answer__ends_in_a_finding_or_retryable(words: list[int], status: int) -> None:
     page = bytes([1, status]) + b"".join(word.to_bytes(32, "big") for word in words)
     try:
@@ -67,6 +73,11 @@ def test_node_answer__ends_in_a_finding_or_retryable(words: list[int], status: i
     assert not finding.is_tradable or (
         record.arrived_raw == record.lent_raw == record.forwarded_raw and record.pool_balance_after == record.pool_balance_before
     )
+
+
+def test_loss_of_a_pool_that_a_sale_takes_from__is_named() -> None:
+    _, detail = judge_trial(replace(GOOD, forwarded_raw=0, pool_balance_after=7 * RAW))
+    assert detail == f"its pool holds {2 * RAW} base units less when it is sold to a pool"
 
 
 @given(st.binary(max_size=2 * RECORD_BYTES))

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
 from agent import codec, guards
 from agent.errors import ConfigError
-from agent.model import ExternalTransfer, ExternalTransferKind, Holding, Rebalance, Snapshot, StepInput
+from agent.model import ExpectedBalances, ExternalTransfer, ExternalTransferKind, Holding, Rebalance, Snapshot, StepInput
 from agent.planning import proposals
 from agent.policy.cash_flows import balance_changes
 from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
 from tests.support.builders import with_history
-from tests.support.ledgers import COIN, DAY_S, DOLLAR, LEDGER_USDC, LEDGER_WETH, PRICE, at, looked, opened
+from tests.support.ledgers import COIN, DAY_S, DOLLAR, LEDGER_USDC, LEDGER_WETH, PRICE, at, looked, opened, remembered
 from tests.support.plans import evidence
 from tests.support.stores import store_fixture
 from tests.support.text import mentions, raises_code, raises_field
@@ -96,6 +97,56 @@ def test_unpriced_decrease_halts_until_it_has_a_price(store: Store) -> None:
         assert (transfer.value, transfer.exceeds_jump_limit, step.history.budgets.unknown_reason) == (-PRICE // 1_000, False, "")
         assert step.history.budgets.unpriced_falls_reason == ""
         assert step.history.budgets.loss_24h == step.history.budgets.decrease_24h == step.history.budgets.loss_total == PRICE // 1_000
+
+
+@pytest.mark.parametrize(
+    ("fall", "max_rebase_bps", "cause", "lost_value"),
+    [
+        pytest.param({"weth": "9.95"}, 100, None, PRICE // 20, id="rebase"),
+        pytest.param({"weth": "9.95"}, 0, ExternalTransferKind.LOSS, PRICE // 20, id="loss by its owner"),
+        pytest.param({"native": COIN // 2}, 0, ExternalTransferKind.LOSS, PRICE // 2, id="native coin"),
+    ],
+)
+@pytest.mark.parametrize("later_s", [0, 2 * DAY_S], ids=["that day", "two days later"])
+def test_explained_loss_counts_once_it_has_a_price(
+    store: Store, fall: dict[str, Any], max_rebase_bps: int, cause: ExternalTransferKind | None, lost_value: int, later_s: int
+) -> None:
+    def fallen(block: int, later_s: int = 0, **changes: object) -> StepInput:
+        return rebasing(at(block, later_s=later_s, **fall, **changes), max_rebase_bps)
+
+    looked(store, rebasing(at(), max_rebase_bps))
+    looked(store, fallen(1_001, feeds=(), pools=()))
+    if cause is not None:
+        store.balances.classify(1, cause, builders.NOW_S)
+    blind = looked(store, fallen(1_002, feeds=(), pools=()))
+    assert mentions(blind.history.budgets.unknown_reason, "explained as", "has no price yet")
+    assert blind.history.budgets.unpriced_falls_reason == blind.history.budgets.unknown_reason
+
+    dry = remembered(store, fallen(1_003, later_s))
+    for step in (dry, looked(store, fallen(1_003, later_s)), looked(store, fallen(1_004, later_s))):
+        budgets = step.history.budgets
+        assert (budgets.unknown_reason, budgets.unpriced_falls_reason) == ("", "")
+        assert (budgets.loss_24h, budgets.loss_total) == (0 if later_s else lost_value, lost_value)
+    assert [(flow.value, flow.kind) for flow in store.balances.transfers()] == [(-lost_value, cause or ExternalTransferKind.REBASE)]
+
+
+def test_priced_fall_leaves_the_day_unknown_while_another_has_no_price() -> None:
+    link = builders.token("LINK")
+    step = builders.step_input({"WETH": 4_000, "LINK": 3_000, "USDC": 3_000})
+    feeds = tuple(feed_round for feed_round in step.snapshot.feeds if feed_round.feed != builders.feed_address("LINK"))
+    pools = tuple(pool for pool in step.snapshot.pools if link.address not in (pool.token0, pool.token1))
+    step = replace(step, snapshot=replace(step.snapshot, feeds=feeds, pools=pools))
+    falls = (
+        ExternalTransfer(1, link.address, -COIN, None, 1, 2, builders.NOW_S, False, ExternalTransferKind.REBASE),
+        ExternalTransfer(2, LEDGER_WETH.address, -COIN, None, 1, 2, builders.NOW_S, True, None),
+    )
+    reason = balance_changes.unpriced_loss_reason(falls[1], LEDGER_WETH.address)
+    step = with_history(step, unexplained_transfers=falls[1:], unknown_reason=reason, unpriced_falls_reason=reason)
+
+    budgets = balance_changes.apply_balance_changes(step, ExpectedBalances((), (), falls, None, 1)).history.budgets
+
+    assert budgets.unknown_reason == budgets.unpriced_falls_reason == "flow 1, a decrease of LINK explained as rebase, has no price yet"
+    assert budgets.loss_total == PRICE
 
 
 def test_unpriced_increase_is_judged_once_it_has_a_price(store: Store) -> None:

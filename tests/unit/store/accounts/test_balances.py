@@ -12,7 +12,7 @@ from agent.errors import ConfigError
 from agent.model import ExternalTransaction, ExternalTransfer, ExternalTransferKind, IntentState, OwnBalanceChange, UnreadableItem
 from agent.policy.cash_flows.balance_changes import ACCEPTANCE_WINDOW_S
 from agent.store import Store, open_store
-from agent.store.accounts.balances import MAX_OPEN_TRANSFERS
+from agent.store.accounts.balances import MAX_OPEN_TRANSFERS, MAX_RECENT_TRANSFERS
 from tests.support.ledgers import COIN, DAY_S, LEDGER_USDC, LEDGER_WETH, PRICE, at, looked, moved
 from tests.support.records.transfers import NOW_S, record_transfers, transfer
 from tests.support.stores import store_fixture
@@ -181,6 +181,27 @@ def test_unpriced_decrease_makes_its_day_unknown(store: Store) -> None:
 
     assert store.budgets.history(NOW_S + DAY_S - 1).budgets.unknown_reason
     assert store.budgets.history(NOW_S + DAY_S).budgets.unknown_reason == ""
+
+
+@pytest.mark.parametrize("value", [PRICE, None], ids=["valued", "without a price"])
+def test_explained_loss_is_valued_once_and_stays_explained(store: Store, value: int | None) -> None:
+    record_transfers(store, transfer(-COIN, value=value))
+    store.balances.classify(1, ExternalTransferKind.LOSS, 5)
+    (recorded,) = store.balances.transfers()
+
+    record_transfers(store, replace(recorded, value=Fraction(-7), kind=None, chain_s=NOW_S + 1))
+
+    (loss,) = store.balances.transfers()
+    assert loss == (recorded if value else replace(recorded, value=Fraction(-7)))
+
+
+def test_transfers_after_a_loss_without_a_price_do_not_hide_it(store: Store) -> None:
+    record_transfers(store, transfer(-COIN, value=None), transfer(-COIN, value=None))
+    store.balances.classify(1, ExternalTransferKind.LOSS, 5)
+    store.balances.classify(2, ExternalTransferKind.WITHDRAWAL, 5)
+    record_transfers(store, *[transfer(1)] * MAX_RECENT_TRANSFERS)
+
+    assert [flow.id for flow in store.balances.expected().transfers[:2]] == [1, 3]
 
 
 def test_old_decrease_counts_in_the_total_loss_alone(store: Store) -> None:
