@@ -12,6 +12,7 @@ from agent.chain.lens import LATEST_ROUND_DATA, to_signed, uint_word
 from agent.chain.pools.observations import OBSERVE_WORDS, mean_over, observe_calldata
 from agent.chain.quorum import confirmed_value
 from agent.chain.receipts import parse_receipt
+from agent.chain.refusals import is_revert
 from agent.chain.rpc import (
     RpcCall,
     RpcFault,
@@ -37,6 +38,7 @@ MAX_REQUESTS = 80
 """Maximum number of requests: 8,000 rounds, or eleven months of hourly rounds."""
 MAX_PHASES = 20
 _ROUND_BYTES = 160
+_FEED_CALL_NAME = "eth_call of a feed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +53,13 @@ def past_rounds(
     transport: Transport, feed: str, head: Head, since_s: int
 ) -> tuple[tuple[PastRound, ...], bool]:
     """Return the rounds since `since_s` and the one before, oldest first, and whether they reach
-    back that far. Rounds without an answer are skipped. If `transport` queries several operators,
-    only agreed answers count.
+    back that far. Rounds without an answer are skipped, and those before a phase that cannot be read
+    are not read. If `transport` queries several operators, only agreed answers count. Raises
+    Retryable for a call that a node cannot run.
     """
     block_ref: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
-    latest_round = _parse_round(
-        require_result(
-            transport.name,
-            "eth_call of a feed",
-            transport.batch([_feed_call(feed, LATEST_ROUND_DATA, block_ref)])[0],
-        )
-    )
+    (latest_answer,) = transport.batch([_feed_call(feed, LATEST_ROUND_DATA, block_ref)])
+    latest_round = _parse_round(require_result(transport.name, _FEED_CALL_NAME, latest_answer))
     round_by_id: dict[int, PastRound] = {}
     for request_count, round_ids in enumerate(
         _round_id_pages(transport, feed, latest_round[0], block_ref), 1
@@ -72,7 +70,7 @@ def past_rounds(
                 for round_id in round_ids
             ]
         ):
-            if isinstance(answer, RpcFault):
+            if _has_reverted(transport, answer, _FEED_CALL_NAME):
                 continue  # the aggregator skipped this round
             round_id, price, started_s, updated_s = _parse_round(answer)
             if price > 0 and started_s > 0 and 0 < updated_s <= head.timestamp_s:
@@ -87,8 +85,8 @@ def past_rounds(
 def _round_id_pages(
     transport: Transport, feed: str, latest_round_id: int, block_ref: dict[str, object]
 ) -> Iterator[Sequence[int]]:
-    """Yield pages of round ids, newest first, down to the first round of the first readable
-    phase.
+    """Yield pages of round ids, newest first, down to the first round of the proxy, or of the last
+    phase in a row that can be read.
     """
     phase = latest_round_id >> PHASE_BITS
     newest_round_number = latest_round_id & (2**PHASE_BITS - 1)
@@ -102,27 +100,44 @@ def _round_id_pages(
         phase -= 1
         if phase <= 0:
             return
-        newest_round_number = _last_round(transport, feed, phase, block_ref)
+        last_round = _last_round(transport, feed, phase, block_ref)
+        if last_round is None:
+            return
+        newest_round_number = last_round
 
 
-def _last_round(transport: Transport, feed: str, phase: int, block_ref: dict[str, object]) -> int:
-    """Return the last round of an aggregator that the feed's proxy replaced; 0 if it is unknown."""
-    aggregator_answer = transport.batch(
+def _last_round(
+    transport: Transport, feed: str, phase: int, block_ref: dict[str, object]
+) -> int | None:
+    """Return the last round of an aggregator that the feed's proxy replaced; None if contracts do
+    not say it.
+    """
+    (aggregator_answer,) = transport.batch(
         [_feed_call(feed, PHASE_AGGREGATORS + uint_word(phase), block_ref)]
-    )[0]
-    if isinstance(aggregator_answer, RpcFault):
-        return 0
+    )
+    if _has_reverted(transport, aggregator_answer, _FEED_CALL_NAME):
+        return None
     aggregator_number = int.from_bytes(parse_bytes(aggregator_answer, "an aggregator", 32), "big")
     if not 0 < aggregator_number < 2**160:
-        return 0
-    answer = transport.batch(
+        return None
+    (answer,) = transport.batch(
         [_feed_call(address_from_word(aggregator_number), LATEST_ROUND, block_ref)]
-    )[0]
-    if isinstance(answer, RpcFault):
-        return 0
+    )
+    if _has_reverted(transport, answer, _FEED_CALL_NAME):
+        return None
     round_id = int.from_bytes(parse_bytes(answer, "a round", 32), "big")
     last_round: int = round_id & (2**PHASE_BITS - 1)
     return last_round
+
+
+def _has_reverted(transport: Transport, answer: object, call_name: str) -> bool:
+    """Return whether a call reverted. Raises CallFailed if the node could not run it, which says
+    nothing about the contract.
+    """
+    if isinstance(answer, RpcFault) and is_revert(answer):
+        return True
+    require_result(transport.name, call_name, answer)
+    return False
 
 
 def _rounds_since(round_by_id: dict[int, PastRound], since_s: int) -> tuple[PastRound, ...]:
@@ -157,6 +172,7 @@ def _parse_round(answer: object) -> tuple[int, int, int, int]:
 
 
 TWAPS_PER_REQUEST = 48
+_OBSERVE_CALL_NAME = "eth_call of a pool's observations"
 MAX_TWAP_REQUESTS = 60
 """Maximum number of requests: four months of hours for all pools together. Most observations reach
 back days at most.
@@ -172,19 +188,18 @@ def past_twaps(
 ) -> Mapping[int, tuple[Pool, ...]]:
     """Return the V3 pools, keyed by each window's end time, with mean tick and harmonic mean
     liquidity (UniswapV3Pool.observe). `window_ends_s` are chain seconds, newest first; each window
-    has `window_s`. A pool is not queried beyond its observations.
+    has `window_s`. A pool is not queried beyond its observations, and no pool beyond
+    MAX_TWAP_REQUESTS of all. Raises Retryable for a call that a node cannot run.
     """
     block_ref: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
     pools_by_end: dict[int, list[V3Pool]] = {}
+    past_ends_s = [end_s for end_s in window_ends_s if end_s <= head.timestamp_s]
+    open_pools = [pool for pool in pools if isinstance(pool, V3Pool) and pool.keeps_observations]
     request_count = 0
-    for pool in [pool for pool in pools if isinstance(pool, V3Pool) and pool.keeps_observations]:
-        for first_index in range(0, len(window_ends_s), TWAPS_PER_REQUEST):
-            end_times_s = [
-                end_s
-                for end_s in window_ends_s[first_index : first_index + TWAPS_PER_REQUEST]
-                if end_s <= head.timestamp_s
-            ]
-            if not end_times_s or request_count == MAX_TWAP_REQUESTS:
+    for first_index in range(0, len(past_ends_s), TWAPS_PER_REQUEST):
+        end_times_s = past_ends_s[first_index : first_index + TWAPS_PER_REQUEST]
+        for pool in tuple(open_pools):
+            if request_count == MAX_TWAP_REQUESTS:
                 break
             request_count += 1
             answers = transport.batch(
@@ -193,14 +208,13 @@ def past_twaps(
                     for end_s in end_times_s
                 ]
             )
-            twaps = [
-                (end_s, _with_twap(pool, answer, window_s))
-                for end_s, answer in zip(end_times_s, answers, strict=True)
-            ]
-            for end_s, mean_pool in twaps:
+            has_reverted = False
+            for end_s, answer in zip(end_times_s, answers, strict=True):
+                has_reverted = _has_reverted(transport, answer, _OBSERVE_CALL_NAME)
+                mean_pool = None if has_reverted else _with_twap(pool, answer, window_s)
                 pools_by_end.setdefault(end_s, []).extend([] if mean_pool is None else [mean_pool])
-            if twaps[-1][1] is None:  # reverted with OLD, so earlier windows would too
-                break
+            if has_reverted:  # with OLD, so earlier windows would too
+                open_pools.remove(pool)
     return {end_s: tuple(mean_pools) for end_s, mean_pools in pools_by_end.items()}
 
 
@@ -212,8 +226,6 @@ def _twap_call(pool: str, ago_s: int, window_s: int, block_ref: dict[str, object
 
 def _with_twap(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
     """Return the pool with its mean over the window; None if it has none."""
-    if isinstance(answer, RpcFault):
-        return None
     answer_bytes = parse_bytes(answer, "observations of a pool", 32 * OBSERVE_WORDS)
     _, _, _, tick_before, tick_after, _, per_liquidity_before, per_liquidity_after = (
         int.from_bytes(answer_bytes[word_offset : word_offset + 32], "big")

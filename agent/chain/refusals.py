@@ -1,4 +1,6 @@
-"""Reasons for which nodes refuse transactions, by the text of their errors."""
+"""Reasons for which nodes refuse transactions, and whether a call reverted, by the text of their
+errors.
+"""
 
 from __future__ import annotations
 
@@ -146,6 +148,42 @@ def refusal_kind(fault: RpcFault) -> RefusalKind | None:
         if any(_words(phrase) in message_words for phrase in phrases):
             return kind
     return None
+
+
+_REVERTED_CODES = (3, -32015)
+"""Codes of a call that ran and failed: of geth, and of Parity, Nethermind and Gnosis."""
+_REVERT_PHRASES = (
+    "revert",
+    "invalid opcode",
+    "out of gas",
+    "outofgas",
+    "memoryoog",
+    "memorylimitoog",
+    "precompileoog",
+    "invalidoperandoog",
+    "invalid jump",
+    "stack underflow",
+    "stack limit",
+    "write protection",
+    "return data out of bounds",
+    "gas uint64 overflow",
+    "evm error",
+)
+"""Texts of geth (core/vm/errors.go) and of nodes on revm, "EVM error" and its name."""
+_DATABASE_PHRASE = "database"
+"""Word of revm's errors that are the node's own."""
+
+
+def is_revert(fault: RpcFault) -> bool:
+    """Return whether the call ran and failed. The texts differ between nodes."""
+    message = fault.message.lower()
+    return (
+        fault.code in _REVERTED_CODES
+        or fault.revert_data not in ("", "0x")
+        or (
+            any(phrase in message for phrase in _REVERT_PHRASES) and _DATABASE_PHRASE not in message
+        )
+    )
 
 
 def _words(text: str) -> str:

@@ -24,7 +24,7 @@ from agent.chain.receipts import (
     parse_receipt,
     revert_reason,
 )
-from agent.chain.refusals import REMEDIES, RefusalKind, refusal_kind
+from agent.chain.refusals import REMEDIES, RefusalKind, is_revert, refusal_kind
 from agent.chain.rpc import (
     CallFailed,
     RpcFault,
@@ -38,8 +38,6 @@ from agent.errors import ErrorCode, OperatorNeeded, PassingFault, Refused, Retry
 from agent.model import DataFeeKind, Head, SignedTx, UnsignedTx, Verdict
 from agent.ports import Simulation, TransactionStatus
 from agent.signing.calldata import APPROVE
-
-_REVERTED_CODE = 3
 
 
 class NonceUsed(OperatorNeeded):
@@ -325,7 +323,7 @@ def _object_or_none(answer: object, subject: str) -> Mapping[str, object] | None
 
 def _failure_reason(fault: RpcFault) -> str:
     """Return why a simulation failed. Raises Retryable if the node itself failed."""
-    if _is_revert(fault):
+    if is_revert(fault):
         return revert_reason(fault)
     kind = refusal_kind(fault)
     if kind is None or kind is RefusalKind.KNOWN:
@@ -338,14 +336,6 @@ def _failure_reason(fault: RpcFault) -> str:
     return f"{fault.message}; {remedy}" if remedy else fault.message
 
 
-def _is_revert(fault: RpcFault) -> bool:
-    return (
-        fault.code == _REVERTED_CODE
-        or fault.revert_data not in ("", "0x")
-        or "revert" in fault.message.lower()
-    )
-
-
 def _is_contract_failure(fault: RpcFault, tx: UnsignedTx) -> bool:
     """Return whether contracts reverted or burned all the gas.
 
@@ -353,7 +343,7 @@ def _is_contract_failure(fault: RpcFault, tx: UnsignedTx) -> bool:
     includes gas or a price.
     """
     is_gas_burned = tx.gas == 0 and refusal_kind(fault) is RefusalKind.BAD_GAS
-    return _is_revert(fault) or is_gas_burned or "out of gas" in fault.message.lower()
+    return is_revert(fault) or is_gas_burned
 
 
 def _is_not_true(return_data: bytes) -> bool:

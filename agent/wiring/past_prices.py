@@ -244,13 +244,15 @@ def _fetch_pool_twaps(
                     PricePoint(address, end_s, round_price(reference_price.price))
                 )
     missing_reason = fault or "no pool with the numeraire or a hub has an hour of observations"
-    return [
-        FetchedPrices(
-            token,
-            POOL_SOURCE,
-            tuple(points_by_token[token.address]),
-            "" if points_by_token[token.address] else missing_reason,
-            has_failed,
+    all_fetched_prices = []
+    for token in tokens:
+        points = points_by_token[token.address]
+        reason = missing_reason
+        if points and points[0].at_s == hour_ends_s[-1]:
+            reason = ""
+        elif points:
+            reason = f"the pools of {token.label} have no earlier observations, or too many for one fetch"
+        all_fetched_prices.append(
+            FetchedPrices(token, POOL_SOURCE, tuple(points), reason, has_failed)
         )
-        for token in tokens
-    ]
+    return all_fetched_prices

@@ -402,7 +402,7 @@ def test_action_that_never_arrived__is_sent_again_once_dead(server: HyperliquidS
         open_book(agent, anvil_chain)
         crash(server, "-36/100", "ETH", "DOGE", "SOL")
         server.faults = ["dropped"]
-        with pytest.raises(Retryable, match="does not know the order"):
+        with pytest.raises(Retryable, match="outcome of the order"):
             step(agent)
         sent = len(actions(server))
         with pytest.raises(Retryable, match="outcome of an earlier order"):

@@ -99,7 +99,7 @@ def test_a_lost_answer_is_resolved_and_the_order_not_sent_again(
 def test_an_order_found_late_is_settled_by_the_next_step(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         server.faults, server.hides_orders = ["lost"], 5
-        with pytest.raises(Retryable, match="does not know the order"):
+        with pytest.raises(Retryable, match="outcome of the order"):
             agent.rebalance(send=True, confirm=agents.yes)
         [waiting] = agent.context.store.journal.open_intents()
         assert waiting.state is IntentState.BROADCAST
@@ -119,7 +119,7 @@ def test_order_never_seen__ends_with_its_time_and_is_redecided(
 ) -> None:
     with agents.agent_on(anvil_chain, tmp_path, venue_changes(server, {"ETH": "100%"}), EVEN) as agent:
         server.faults = [fault]
-        with pytest.raises(Retryable, match="does not know the order"):
+        with pytest.raises(Retryable, match="outcome of the order"):
             agent.rebalance(send=True, confirm=agents.yes)
         with pytest.raises(Retryable, match="outcome of an earlier order"):
             agent.rebalance(send=True, confirm=agents.yes)

@@ -96,6 +96,9 @@ def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChai
         link = next(item for item in document["prices"] if item["symbol"] == "LINK")
         assert (link["source"], link["why"]) == ("pools", "")
         assert link["new"] == link["hours"] >= 3
+        [longer] = [item for item in api.fetch_prices(agent, lookback_text="16d")["prices"] if item["symbol"] == "LINK"]
+        assert 3 <= longer["hours"] < len(ends)
+        assert longer["why"] == "the pools of LINK have no earlier observations, or too many for one fetch"
         spot = float(chain.deployed_world.prices_usd["LINK"])
         assert all(abs(float(usd) / spot - 1) < 0.2 for usd in recorded_prices(agent, "LINK").values())
         spans = {(price["symbol"], price["source"]) for price in api.recorded_price_spans(agent)["prices"]}

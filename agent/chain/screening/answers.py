@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from agent.chain.refusals import is_revert
 from agent.chain.rpc import RpcCall, RpcFault, Transport, parse_bytes
 from agent.errors import ErrorCode, Retryable
 from agent.model import TokenFinding
@@ -175,7 +176,7 @@ def transfer_outcome(answer: object) -> TransferOutcome | None:
     the node could not run it, or its answer is not bytes.
     """
     if isinstance(answer, RpcFault):
-        return TransferOutcome.FAILED if _is_revert(answer) else None
+        return TransferOutcome.FAILED if is_revert(answer) else None
     try:
         return_data = parse_bytes(answer, "a call")
     except Retryable:
@@ -189,42 +190,6 @@ def transfer_outcome(answer: object) -> TransferOutcome | None:
             return TransferOutcome.FALSE
         case _:
             return TransferOutcome.ODD
-
-
-_REVERTED_CODES = (3, -32015)
-"""Codes of a call that ran and failed: of geth, and of Parity, Nethermind and Gnosis."""
-_REVERT_PHRASES = (
-    "revert",
-    "invalid opcode",
-    "out of gas",
-    "outofgas",
-    "memoryoog",
-    "memorylimitoog",
-    "precompileoog",
-    "invalidoperandoog",
-    "invalid jump",
-    "stack underflow",
-    "stack limit",
-    "write protection",
-    "return data out of bounds",
-    "gas uint64 overflow",
-    "evm error",
-)
-"""Texts of geth (core/vm/errors.go) and of nodes on revm, "EVM error" and its name."""
-_DATABASE_PHRASE = "database"
-"""Word of revm's errors that are the node's own."""
-
-
-def _is_revert(fault: RpcFault) -> bool:
-    """Return whether the call ran and failed. The texts differ between nodes."""
-    message = fault.message.lower()
-    return (
-        fault.code in _REVERTED_CODES
-        or fault.revert_data not in ("", "0x")
-        or (
-            any(phrase in message for phrase in _REVERT_PHRASES) and _DATABASE_PHRASE not in message
-        )
-    )
 
 
 _RATE_LIMIT_CODES = (-32005, 429)

@@ -149,7 +149,9 @@ def limits_beyond_ceiling(limits: LimitsTable) -> dict[str, str]:
         key: bps for key, bps in limit_by_key.items() if bps is None or bps > CEILINGS[key]
     }
     return {
-        key: f"limits.{key}: {_percent(bps)} is above the ceiling of {_percent(CEILINGS[key])}"
+        key: f"limits.{key}: off, and its ceiling is {_percent(CEILINGS[key])}"
+        if bps is None
+        else f"limits.{key}: {_percent(bps)} is above the ceiling of {_percent(CEILINGS[key])}"
         for key, bps in excessive_limits.items()
     }
 

@@ -248,6 +248,19 @@ def require_valid_allocator(
             f"weights.limits: they allow {sum(min_weights_bps) / 100:g}% to {sum(max_weights_bps) / 100:g}% in total, but"
             f" {rest_bps / 100:g}% must be allocated; widen them, or raise cap"
         )
+    for listed_symbol in allocator_table.limits:
+        _require_ordered_bounds(allocator_table, listed_symbol)
+
+
+def _require_ordered_bounds(allocator_table: AllocatorTable, symbol: str) -> None:
+    """Raise ValueError if the smallest weight of a limited asset is above its largest."""
+    min_bps, max_bps = weight_bounds(allocator_table, symbol)
+    if min_bps > max_bps:
+        max_key = "max" if "max" in allocator_table.limits[symbol].model_fields_set else "cap"
+        raise ValueError(
+            f"weights.limits.{symbol}: min {min_bps / 100:g}% is above {max_key} {max_bps / 100:g}%;"
+            f" lower min, or raise {max_key}"
+        )
 
 
 def weight_bounds(allocator_table: AllocatorTable, symbol: str) -> tuple[int, int]:

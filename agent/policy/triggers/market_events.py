@@ -3,7 +3,8 @@ volatility. Recorded prices are reference prices confirmed by the preceding bloc
 hour and token. Drawdown: 1 - p / max of the window. Volatility: realised variance per second, the
 sum of squared returns over the time they took (Andersen and Bollerslev, Answering the Skeptics,
 1998, eq. 6, per second since the points are not evenly spaced); returns are p'/p - 1 in integers of
-1/RETURN_UNIT. Prices before the last rebalance do not count, so an event fires only once.
+1/RETURN_UNIT. A rebalance ends an event: a drawdown counts from it, a jump pauses until the short
+window has passed. Until then an event fires in each step.
 """
 
 from __future__ import annotations
@@ -291,7 +292,8 @@ def _validate_jump(event: VolatilityJump) -> None:
         )
     if not BPS < factor_bps <= MAX_JUMP_BPS:
         raise ConfigError(
-            f"policy.trigger.jump: {factor_bps} bps is not above 100 %",
+            f"policy.trigger.jump: {factor_bps} bps is not above 100 % and at most"
+            f" {MAX_JUMP_BPS * 100 // BPS:,} %",
             'write for example "200%": twice the usual',
         )
 

@@ -61,11 +61,16 @@ def allocator_config(weights: str, folder: Path = Path()) -> AllocatorConfig:
     return allocator
 
 
-def mistake(weights: str, *changes: tuple[str, str | None]) -> str:
+def changed(weights: str, *changes: tuple[str, str | None]) -> str:
+    """Return the table with other values; None removes a key."""
     lines = weights.splitlines()
     for key, value in changes:
         lines = [line for line in lines if not line.startswith(f"{key} =")]
         lines += [] if value is None else [f"{key} = {value}"]
+    return "\n".join(lines)
+
+
+def mistake(weights: str, *changes: tuple[str, str | None]) -> str:
     with pytest.raises(ConfigError) as caught:
-        parse_config(config_text("\n".join(lines)))
+        parse_config(config_text(changed(weights, *changes)))
     return str(caught.value)

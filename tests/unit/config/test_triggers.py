@@ -143,6 +143,10 @@ SCHEDULE = '{{ kind = "time", {} }}'
         ('{ kind = "volatility_jump", short = "5h", long = "7d", jump = "200%" }', "policy.trigger: short 18000 s against long 604800 s"),
         ('{ kind = "volatility_jump", short = "5d", long = "7d", jump = "200%" }', "a long one of at least twice that"),
         ('{ kind = "volatility_jump", short = "1d", long = "7d", jump = "100%" }', "policy.trigger.jump: 10000 bps is not above 100 %"),
+        (
+            '{ kind = "volatility_jump", short = "1d", long = "7d", jump = "10000.01%" }',
+            "policy.trigger.jump: 1000001 bps is not above 100 % and at most 10,000 %",
+        ),
         ("[]", "policy.trigger: a list of 0"),
         ('[{ kind = "threshold", relative = "10%" }]', "policy.trigger: a list of 1"),
         ('[{ kind = "threshold", relative = "10%" }, { kind = "time", every = "1m" }]', "policy.trigger.every: 60 s"),

@@ -14,7 +14,7 @@ from agent.config.weights import allocator_sentences, build_allocator, supply_to
 from agent.errors import ConfigError
 from agent.model import AllocationMethod, AllocatorConfig, InitialWeights, TokenSupply, WeightLimit
 from tests.support.configs.samples import USDC_PRESET, WETH_PRESET
-from tests.support.configs.weights import CAPS, RETURNS, WBTC, allocator_config, config_text, mistake, portfolio_of
+from tests.support.configs.weights import CAPS, RETURNS, WBTC, allocator_config, changed, config_text, mistake, portfolio_of
 from tests.support.constants import DAY_S
 from tests.support.text import mentions
 
@@ -116,6 +116,24 @@ def test_what_decides_money_has_no_default(key: str) -> None:
         ),
         pytest.param(RETURNS, [("cap", '"30%"'), ("limits", "{}")], "they allow 0% to 60% in total, but 80%", id="caps below a whole"),
         pytest.param(RETURNS, [("limits", '{ WETH = { min = "90%" } }')], "they allow 90%", id="least above a whole"),
+        pytest.param(
+            RETURNS,
+            [("limits", '{ WETH = { min = "40.01%", max = "40%" } }')],
+            "weights.limits.WETH: min 40.01% is above max 40%; lower min, or raise max",
+            id="bounds that exclude each other",
+        ),
+        pytest.param(
+            RETURNS,
+            [("cap", '"50%"'), ("limits", '{ WETH = { min = "60%" } }')],
+            "weights.limits.WETH: min 60% is above cap 50%; lower min, or raise cap",
+            id="least above the cap of all",
+        ),
+        pytest.param(
+            CAPS,
+            [("cap", '"50%"'), ("limits", '{ WBTC = { max = "70%" }, WETH = { min = "60%" } }')],
+            "weights.limits.WETH: min 60% is above cap 50%",
+            id="least above the cap beside a larger most",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_remedy(weights: str, changes: list[tuple[str, str | None]], reason: str) -> None:
@@ -126,6 +144,20 @@ def test_numeraire__may_be_free_where_no_volatility_is_needed() -> None:
     allocator = allocator_config('kind = "equal"\nevery = "7d"\nkeep = "7d"\nchurn = "0%"\nuntil_chosen = "wait"\n')
     assert allocator.fixed_tokens == ()
     assert [(limit.low_bps, limit.high_bps) for limit in allocator.limits] == [(0, 10_000)] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "bounds"),
+    [
+        ([("limits", '{ WETH = { min = "40%", max = "40%" } }')], (4_000, 4_000)),
+        ([("cap", '"40%"'), ("limits", '{ WETH = { min = "40%" } }')], (4_000, 4_000)),
+        ([("cap", '"40%"'), ("limits", '{ WETH = { min = "60%", max = "70%" } }')], (6_000, 7_000)),
+    ],
+    ids=["one weight", "least at the cap", "most of its own above the cap"],
+)
+def test_bounds__may_meet_and_a_most_of_its_own_replaces_the_cap(changes: list[tuple[str, str | None]], bounds: tuple[int, int]) -> None:
+    limits = {limit.token: (limit.low_bps, limit.high_bps) for limit in allocator_config(changed(RETURNS, *changes)).limits}
+    assert limits[WETH_PRESET.address] == bounds
 
 
 def test_supplies__come_from_a_file_and_others_from_the_chain(tmp_path: Path) -> None:

@@ -5,10 +5,17 @@ change is recorded before the action.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from agent.errors import ErrorCode, Refused, Retryable, TrimtabError, UnsendableTransaction
+from agent.errors import (
+    ErrorCode,
+    PassingFault,
+    Refused,
+    Retryable,
+    TrimtabError,
+    UnsendableTransaction,
+)
 from agent.execution.executor import JournaledExecutor
 from agent.execution.submitter import (
     SubmissionEvent,
@@ -64,36 +71,34 @@ class VenueExecutor:
         self._venue = venue
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
-        """Resolve open transactions on the chain, then open orders at the venue.
+        """Resolve open transactions on the chain, then open orders at the venue, even if the chain's
+        executor raises: its error is raised once they are settled.
 
         An order is never posted again. If the venue does not answer, the chain continues: the order
         stays open, and no other order is sent. Resting limit orders get the receipt of their fills
         so far. While the kill switch is on they are cancelled, at any level, because they only
         open; a cancel that fails is sent again by the next call.
         """
-        reconciled_intents = [
-            *self._chain_executor.reconcile(may_send=may_send),
-            *self._resolve_all(),
-        ]
-        if not may_send or self._submitter.is_paused() is False:
-            return reconciled_intents
-        return [
-            *reconciled_intents,
-            *self.cancel_resting_orders(self._cancel_reasons("the kill switch is on")),
-        ]
+
+        def settle_orders() -> list[Intent]:
+            resolved_orders = self._resolve_all()
+            if not may_send or self._submitter.is_paused() is False:
+                return resolved_orders
+            return resolved_orders + self._cancel_all("the kill switch is on")
+
+        return _with_orders(
+            lambda: self._chain_executor.reconcile(may_send=may_send), settle_orders
+        )
 
     def cancel_pending(self, why: str) -> list[Intent]:
         """Cancel like the chain's executor: resting limit orders are cancelled, unsent orders
         dropped, all others resolved. Resting stops stay, because they only close positions ahead of
-        liquidation.
+        liquidation. An error of the chain's executor is raised once the orders are settled.
         """
-        cancelled_intents = self._chain_executor.cancel_pending(why)
-        resolved_orders = self._resolve_all()
-        return [
-            *cancelled_intents,
-            *resolved_orders,
-            *self.cancel_resting_orders(self._cancel_reasons(why)),
-        ]
+        return _with_orders(
+            lambda: self._chain_executor.cancel_pending(why),
+            lambda: self._resolve_all() + self._cancel_all(why),
+        )
 
     def cancel_resting_orders(
         self, reason_by_cloid: Mapping[str, str], step_id: str = ""
@@ -107,7 +112,7 @@ class VenueExecutor:
                 continue
             try:
                 self._cancel(intent, why, step_id or intent.step_id)
-            except (Refused, Retryable) as error:
+            except TrimtabError as error:
                 self._submitter.on_event(SubmissionEvent("fate-unknown", intent, error.message))
             resolved_orders.append(self._resolve(intent, ""))
         return resolved_orders
@@ -249,19 +254,21 @@ class VenueExecutor:
         if intent.state in (IntentState.FINAL, IntentState.REVERTED) or intent.is_resting:
             return
         raise Retryable(
-            f"{intent.note}: the venue does not know the order {intent.tx_hash} yet",
+            f"{intent.note}: the outcome of the order {intent.tx_hash} is not known yet",
             "run the command again: it first queries this order's outcome",
             code=ErrorCode.NOT_MINED,
         )
 
     def _cancel(self, order: Intent, why: str, step_id: str) -> None:
-        """Cancel a resting limit order by an action of its own, also while paused."""
+        """Cancel a resting limit order by an action of its own, also while paused. Reads no chain,
+        whose faults do not delay it.
+        """
         submitter = self._submitter
-        order_grant = futures_grant(self._submitter.journal.grant(order.id))
+        order_grant = futures_grant(submitter.journal.grant(order.id))
         if order_grant is None or not isinstance(order_grant.action, PerpOrder):
             raise ValueError(f"intent {order.id} is not an order")
         action = OrderCancel(order_grant.action.market, str(order.tx_hash))
-        now_s = submitter.sender.head().timestamp_s
+        now_s = submitter.clock.now_s()
         draft = self._venue.draft(UNREAD_ACCOUNT, action, now_s)
         if draft.nonce is None:
             raise ValueError("a cancel at a venue has the venue's nonce")
@@ -280,8 +287,10 @@ class VenueExecutor:
         )
         self._await_outcome(*self._post(intent, grant, while_paused=True))
 
-    def _cancel_reasons(self, why: str) -> dict[str, str]:
-        return {str(intent.tx_hash): why for intent in self._open_orders() if intent.is_resting}
+    def _cancel_all(self, why: str) -> list[Intent]:
+        return self.cancel_resting_orders(
+            {str(intent.tx_hash): why for intent in self._open_orders() if intent.is_resting}
+        )
 
     def _cloids_being_cancelled(self) -> set[str]:
         """Return the client order ids of the orders whose cancel may still arrive."""
@@ -361,7 +370,7 @@ class VenueExecutor:
             if receipt is None or not _is_newer(receipt, intent.receipt):
                 return intent
             head = submitter.sender.head()
-        except Retryable as error:
+        except (Retryable, PassingFault) as error:
             submitter.on_event(SubmissionEvent("fate-unknown", intent, error.message))
             return intent
         if intent.state is IntentState.SIGNED:  # sent by a copy of this store
@@ -410,6 +419,20 @@ class VenueExecutor:
             f"wait: it is resolved by the time it expires, {format_time(first_unresolved_order.deadline_s or 0)}",
             code=ErrorCode.OPEN_TRANSACTION,
         )
+
+
+def _with_orders(
+    settle_chain: Callable[[], list[Intent]], settle_orders: Callable[[], list[Intent]]
+) -> list[Intent]:
+    """Return the intents that the chain's executor and the venue settle. Raises the error of the
+    chain's executor once the orders are settled.
+    """
+    try:
+        chain_intents = settle_chain()
+    except TrimtabError:
+        settle_orders()
+        raise
+    return chain_intents + settle_orders()
 
 
 def _may_open_in(action: FuturesAction | None, market: str) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from agent.chain import history
 from agent.chain.history import DAY_S, PastRound, past_rounds, past_twaps, recent_transactions_from
 from agent.chain.lens import uint_word
 from agent.chain.rpc import RpcFault
+from agent.errors import Retryable
 from agent.model import Head, Pool
 from tests.support.builders import token, v3_pool
 from tests.support.chain_reads.feed_proxies import FEED, HEAD, PHASE, FeedProxy
@@ -180,3 +184,47 @@ def test_windows_before_the_first_observation__are_not_read() -> None:
     line = observing(RpcFault(3, "OLD"))
     past_twaps(line, [POOL], AT, list(range(9_900, 0, -100)), 100)
     assert len(line.calls) == 48
+
+
+MEAN = observed((0, 100), (0, 2**64))
+WINDOW_ENDS_S = list(range(9_900, 0, -100))
+OTHER_POOL: Pool = v3_pool(token("C"), token("D"), 2)
+
+
+def past_of(answer_of: Callable[[str, int], object], *pools: Pool) -> tuple[dict[str, int], int]:
+    """Return how many windows each pool has by a node that answers by pool and index of the window, and how many calls it got."""
+
+    def answer(params: list[Any]) -> object:
+        window_end_s = AT.timestamp_s - int(params[0]["data"][-64:], 16)
+        return answer_of(params[0]["to"], WINDOW_ENDS_S.index(window_end_s))
+
+    line = observing(answer)
+    means = past_twaps(line, pools, AT, WINDOW_ENDS_S, 100)
+    return Counter(mean_pool.address for mean_pools in means.values() for mean_pool in mean_pools), len(line.calls)
+
+
+@pytest.mark.parametrize("failing_window", [0, 46, 47, 48])
+def test_window_that_a_node_cannot_read__is_not_taken_for_old(failing_window: int) -> None:
+    limited = RpcFault(-32005, "limit exceeded")
+    with pytest.raises(Retryable, match="limit exceeded"):
+        past_of(lambda _, window: limited if window == failing_window else MEAN, POOL)
+
+
+def test_window_without_liquidity__does_not_end_the_pool() -> None:
+    without_mean = observed((0, 100), (7, 7))
+    counts, _ = past_of(lambda _, window: without_mean if window == 47 else MEAN, POOL)
+    assert counts == {POOL.address: len(WINDOW_ENDS_S) - 1}
+
+
+@pytest.mark.parametrize("old_from", [1, 47, 48, 60])
+def test_windows_older_than_the_observations__are_asked_to_the_end_of_their_page(old_from: int) -> None:
+    old = RpcFault(3, "execution reverted: OLD")
+    counts, call_count = past_of(lambda _, window: old if window >= old_from else MEAN, POOL)
+    assert counts == {POOL.address: old_from}
+    assert call_count == (48 if old_from < 48 else 96)
+
+
+def test_pools__share_the_bound_of_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MAX_TWAP_REQUESTS", 2)
+    counts, _ = past_of(lambda *_: MEAN, POOL, OTHER_POOL)
+    assert counts == {POOL.address: 48, OTHER_POOL.address: 48}

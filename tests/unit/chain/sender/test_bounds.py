@@ -63,7 +63,15 @@ def test_exceeded_gas__is_a_revert_only_if_the_node_chose_it(gas: int, reverted:
 
 @pytest.mark.parametrize(
     "fault",
-    [RpcFault(3, "odd"), RpcFault(-32000, "odd", "0x08c379a0"), RpcFault(-32000, "Execution Reverted"), RpcFault(-32000, "out of gas")],
+    [
+        RpcFault(3, "odd"),
+        RpcFault(-32000, "odd", "0x08c379a0"),
+        RpcFault(-32000, "Execution Reverted"),
+        RpcFault(-32000, "out of gas"),
+        RpcFault(-32015, "VM execution error"),
+        RpcFault(-32000, "invalid opcode: INVALID"),
+        RpcFault(-32003, "EVM error: StackUnderflow"),
+    ],
 )
 def test_each_sign_of_a_revert_counts(fault: RpcFault) -> None:
     assert NodeSender(ScriptedTransport(eth_call=fault, eth_estimateGas="0x5208")).simulate(TX, WALLET).reverted

@@ -37,6 +37,7 @@ def test_what_is_accepted_by_name_is_read_and_told(key: str) -> None:
     limits = parse_config(changed(key, "off", f'i_accept = ["{key}"]\n')).limits
     assert getattr(limits, key) is None
     (accepted,) = accepted_limit_texts(limits)
+    assert "above" not in accepted
     assert mentions(accepted, f"limits.{key}: off", f"{CEILINGS[key] / 100:g}%", "limits.i_accept")
     assert needless_acceptances(limits) == []
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import ErrorCode, Refused, Retryable, UnsendableTransaction
+from agent.errors import ErrorCode, OperatorNeeded, PassingFault, Refused, Retryable, TrimtabError, UnsendableTransaction
 from agent.execution import SubmissionEvent
 from agent.execution.submitter import Submitter
 from agent.layers.futures.execution.venue_executor import OUTCOME_POLLS, VenueExecutor, unfilled_receipt
-from agent.model import Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
+from agent.model import Head, Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
 from agent.model.futures import FuturesAction, FuturesGrant, MarginAccount, OrderCancel, PerpOrderKind, StopOrder
 from agent.model.transactions import FIRST_VENUE_NONCE, PerpFill
 from agent.ports import Grant, PreparedTransaction
@@ -285,6 +285,78 @@ def test_cancelled_resting_order__refused_key_delays_nothing_else(world: Bench) 
     assert after.is_resting
     assert names(world).count("fate-unknown") == 1
     assert len(venue.posted) == 1
+
+
+def restored_nonce(world: Bench) -> None:
+    """The owner has sent a transaction by hand."""
+    world.chain.base_nonce = 1
+
+
+def foreign_pending(world: Bench) -> None:
+    world.chain.pool["0x" + "ff" * 32] = 0
+
+
+def chain_down(world: Bench) -> None:
+    world.chain.offline = 1_000
+
+
+Act = Callable[[VenueExecutor], object]
+
+
+@pytest.mark.parametrize("act", [lambda it: it.reconcile(), lambda it: it.cancel_pending("stop")], ids=["reconcile", "cancel_pending"])
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [(restored_nonce, OperatorNeeded), (foreign_pending, PassingFault), (chain_down, Retryable)],
+    ids=["nonce used by hand", "foreign transaction pending", "chain down"],
+)
+def test_resting_order__is_cancelled_although_the_chain_has_a_fault(
+    world: Bench, act: Act, fault: Callable[[Bench], None], error: type[TrimtabError]
+) -> None:
+    venue = ScriptedVenue([RESTS])
+    world.store.journal.adopt_nonce(0, world.clock.now_s())
+    assert run(world, venue, futures=LIMIT).is_resting
+    world.paused = True
+    world.hard = True
+    fault(world)
+    with pytest.raises(error):
+        act(executor(world, venue))
+    assert len(venue.posted) == 2
+    cancel = world.store.journal.intents()[0]
+    assert "cancel an order that rests" in cancel.note
+
+
+def test_filled_order__is_settled_although_the_chain_has_a_fault(world: Bench) -> None:
+    world.store.journal.adopt_nonce(0, world.clock.now_s())
+    with pytest.raises(Retryable):
+        run(world, ScriptedVenue([OPEN]))
+    restored_nonce(world)
+    with pytest.raises(OperatorNeeded):
+        executor(world, ScriptedVenue([FILLED])).reconcile()
+    assert moves(world)[-1] == "final"
+
+
+WEB_PAGE = PassingFault("the endpoint answers with a web page")
+
+
+@pytest.mark.parametrize("error", [Refused("no key"), DOWN, WEB_PAGE, OperatorNeeded("the key expired")])
+def test_cancelled_resting_orders__failure_of_the_first_delays_no_other(world: Bench, error: TrimtabError) -> None:
+    venue = ScriptedVenue([RESTS])
+    limit_of_btc = replace(LIMIT, action=replace(LIMIT.action, market="BTC"))
+    orders = [run(world, venue, 0, LIMIT), run(world, venue, 1, limit_of_btc)]
+    venue.agent = error
+    assert len(executor(world, venue).cancel_resting_orders({str(order.tx_hash): "stop" for order in orders})) == 2
+    assert len(venue.are_reductions) == 4
+
+
+def test_outcome__is_left_open_while_the_endpoint_has_a_fault(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def head() -> Head:
+        raise WEB_PAGE
+
+    monkeypatch.setattr(world.chain, "head", head)
+    with raises_code(Retryable, ErrorCode.NOT_MINED):
+        run(world, ScriptedVenue([FILLED]))
+    assert moves(world) == ["planned", "signed", "broadcast"]
+    assert names(world).count("fate-unknown") == OUTCOME_POLLS
 
 
 def test_resting_order__is_asked_for_once_and_lets_others_be_sent(world: Bench) -> None:
