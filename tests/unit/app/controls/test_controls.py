@@ -25,7 +25,18 @@ from agent.config.schema import Config
 from agent.config.writing.edits import ConfigChanges, apply_changes
 from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
 from agent.execution.step_context import StepOutcome
-from agent.model import Control, ControlCode, ControlEvent, ControlKind, ControlOrigin, ControlState, ControlSubmission, Payment, ShownPlan
+from agent.model import (
+    Control,
+    ControlCode,
+    ControlEvent,
+    ControlKind,
+    ControlOrigin,
+    ControlState,
+    ControlSubmission,
+    Payment,
+    ShownPlan,
+    StepInput,
+)
 from agent.model.futures import DelegateChange, FuturesPlan, MarginDeposit, PerpOrder, PerpOrderKind
 from agent.model.liquidity import Collect
 from agent.reference import reference_prices
@@ -33,6 +44,7 @@ from agent.store import Store, open_store
 from agent.store.controls import MAX_QUEUED, MAX_SHOWN_PLANS, ControlStateChange
 from agent.store.files.secret import ensure_secret, secret_path
 from agent.store.tables import ControlRow
+from agent.units import NATIVE, decimal_text
 from tests.support import agents, builders
 from tests.support.bands import with_bands
 from tests.support.stores import store_fixture
@@ -531,6 +543,34 @@ def test_amounts__are_the_wallet_s_within_a_twentieth() -> None:
         assert tolerance <= plan.turnover / 20 / prices[name] < tolerance + 1
     assert shown_plan.difference(shown_step(ControlKind.REBALANCE, outcome)) == ""
     assert format_moves(shown_plan, outcome.step_input.portfolio)[0].split()[1] in ("WETH", "USDC")
+
+
+def native_steps() -> tuple[StepInput, StepInput]:
+    """Two steps of a wallet of native coin that sells some of it, at blocks with other prices."""
+    step = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})
+    weth = step.portfolio.asset(step.portfolio.wrapped_native)
+    portfolio = replace(step.portfolio, assets=tuple(replace(asset, includes_native=asset == weth) for asset in step.portfolio.assets))
+    holdings = tuple(replace(holding, raw=0) if holding.token == weth.token.address else holding for holding in step.snapshot.holdings)
+    (weth_raw,) = (holding.raw for holding in step.snapshot.holdings if holding.token == weth.token.address)
+    first, second = (
+        replace(step, portfolio=portfolio, snapshot=replace(step.snapshot, holdings=holdings, native_wei=weth_raw + more_wei))
+        for more_wei in (10**18, 10**18 + 10**15)
+    )
+    return first, second
+
+
+def test_sale_of_native_coin__is_shown_in_coins_and_binds_like_its_wrapped_token() -> None:
+    shown_plans = []
+    for step in native_steps():
+        outcome = plan_step_input(step)
+        assert outcome.plan is not None
+        shown_plans.append(shown_step(ControlKind.REBALANCE, outcome))
+    first, second = shown_plans
+    (native_raw, tolerance) = next((raw, tolerance) for name, raw, tolerance in first.amounts if name == NATIVE)
+    assert first.amounts != second.amounts
+    assert first.difference(second) == ""
+    assert 0 < tolerance <= abs(native_raw) // 20 + 1
+    assert f"{decimal_text(native_raw, 18)} native" in format_moves(first, step.portfolio)
 
 
 @pytest.mark.parametrize(("payout_address", "moves"), [("0xHome", ["pay 50 USDC"]), (None, ["set aside 50 USDC"])], ids=["paid", "kept"])
