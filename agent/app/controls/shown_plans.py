@@ -44,6 +44,7 @@ from agent.config.writing.edits import (
 from agent.errors import Refused, kind_words
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers import settings as layer_settings
+from agent.layers.futures.state import collateral_token, futures_policy
 from agent.model import (
     LIMITS,
     Collect,
@@ -449,7 +450,7 @@ def _plan_amounts(
         for amount_name, amount, tolerance in (
             *_swap_amounts(outcome.step_input, outcome.plan, tolerance_bps),
             *_liquidity_amounts(outcome.plan, tolerance_bps),
-            *_futures_amounts(outcome.plan, tolerance_bps),
+            *_futures_amounts(outcome.step_input, outcome.plan, tolerance_bps),
         ):
             earlier_amount, earlier_tolerance = totals_by_name.get(amount_name, (0, 0))
             totals_by_name[amount_name] = (
@@ -482,7 +483,8 @@ def _liquidity_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, i
     return named_amounts
 
 
-def _futures_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, int]]:
+def _futures_amounts(step: StepInput, plan: Plan, tolerance_bps: int) -> list[tuple[str, int, int]]:
+    collateral = collateral_token(futures_policy(step))
     named_amounts = []
     for action in plan.layer(FuturesPlan).actions:
         if isinstance(action, PerpOrder):
@@ -491,7 +493,7 @@ def _futures_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, int
                 (amount_name, action.size_raw, abs(action.size_raw) * tolerance_bps // BPS)
             )
         elif isinstance(action, MarginDeposit | MarginWithdrawal):
-            amount_name = kind_words(type(action))
+            amount_name = f"{kind_words(type(action))} {collateral}"
             named_amounts.append((amount_name, action.raw, action.raw * tolerance_bps // BPS))
     return named_amounts
 

@@ -25,6 +25,7 @@ from agent.config.schema import Config
 from agent.config.writing.edits import ConfigChanges, apply_changes
 from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
 from agent.execution.step_context import StepOutcome
+from agent.layers.futures.state import with_policy
 from agent.model import (
     Control,
     ControlCode,
@@ -37,7 +38,7 @@ from agent.model import (
     ShownPlan,
     StepInput,
 )
-from agent.model.futures import DelegateChange, FuturesPlan, MarginDeposit, PerpOrder, PerpOrderKind
+from agent.model.futures import DelegateChange, FuturesPlan, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind
 from agent.model.liquidity import Collect
 from agent.reference import reference_prices
 from agent.store import Store, open_store
@@ -47,6 +48,7 @@ from agent.store.tables import ControlRow
 from agent.units import NATIVE, decimal_text
 from tests.support import agents, builders
 from tests.support.bands import with_bands
+from tests.support.perpetuals.steps import FUTURES_POLICY
 from tests.support.stores import store_fixture
 from tests.support.transactions import new_store
 
@@ -581,6 +583,18 @@ def test_shown_withdrawal__says_pay_only_with_an_address(payout_address: str | N
     texts = format_moves(plan, step.portfolio)
     assert shown_plan_document(plan, {}, texts)["moves"] == moves
     assert shown_plan_document(plan, {}, texts, "limits.payout_per_day")["moves"] == []
+
+
+@pytest.mark.parametrize(
+    ("action", "move"),
+    [(MarginDeposit(50 * 10**6), "margin deposit 50 USDC"), (MarginWithdrawal(5 * 10**5), "margin withdrawal 0.5 USDC")],
+    ids=["deposit", "withdrawal"],
+)
+def test_margin__is_shown_in_coins_of_its_collateral(action: MarginDeposit | MarginWithdrawal, move: str) -> None:
+    outcome = planned()
+    step = with_policy(outcome.step_input, replace(FUTURES_POLICY, collateral=outcome.step_input.portfolio.numeraire.address))
+    deposit_outcome = replace(with_plan(outcome, layers=(FuturesPlan((), "drift", "", (action,)),)), step_input=step)
+    assert move in format_moves(shown_step(ControlKind.REBALANCE, deposit_outcome), step.portfolio)
 
 
 def test_unseen_liquidity_futures_and_delegates__are_differences() -> None:
