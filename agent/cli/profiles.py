@@ -366,18 +366,16 @@ def edit(
     _require_agreeing_options(changes, confirm=confirm, keep_holdings=keep_holdings, send=send)
     if send:
         require_answerable(yes)
-
-    def edit_text(config_text: str) -> str:
-        if confirm:
-            return config_text
-        return (
-            apply_changes(config_text, changes)
-            if changes.has_changes
-            else _edit_in_editor(config_text)
-        )
-
     is_answerable = yes or is_interactive()
     with show_spinner(READING_CHAIN_TEXT) as spinner:
+
+        def edit_text(config_text: str) -> str:
+            if confirm:
+                return config_text
+            if changes.has_changes:
+                return apply_changes(config_text, changes)
+            with spinner.hidden():
+                return _edit_in_editor(config_text)
 
         def confirm_report(report: EditReport, agent: Agent) -> bool:
             if yes:
