@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from agent.app.documents.owner import TemplateDocument
     from agent.app.settings.editing import EditReport
     from agent.cli.display.tables import FigureTable
+    from agent.config.writing.edits import ConfigChanges
     from agent.execution.step_context import StepOutcome
 
 
@@ -362,32 +363,19 @@ def edit(
     from agent.config.writing.edits import apply_changes, parse_changes
 
     changes = parse_changes(sets or (), targets or (), adds or (), removes or ())
-    if confirm and changes.has_changes:
-        raise ConfigError("--confirm takes no other option", "omit the others")
-    if not confirm and not changes.has_changes and not is_interactive():
-        raise ConfigError(
-            "no change given, and no terminal for an editor",
-            "use --set, --target, --add, --remove or --confirm",
-        )
-
-    if send and not changes.removed_symbols:
-        raise ConfigError(
-            "--send needs --remove", "omit --send; a run uses the edited config in its next cycle"
-        )
+    _require_agreeing_options(changes, confirm=confirm, keep_holdings=keep_holdings, send=send)
     if send:
         require_answerable(yes)
-
-    def edit_text(config_text: str) -> str:
-        if confirm:
-            return config_text
-        return (
-            apply_changes(config_text, changes)
-            if changes.has_changes
-            else _edit_in_editor(config_text)
-        )
-
     is_answerable = yes or is_interactive()
     with show_spinner(READING_CHAIN_TEXT) as spinner:
+
+        def edit_text(config_text: str) -> str:
+            if confirm:
+                return config_text
+            if changes.has_changes:
+                return apply_changes(config_text, changes)
+            with spinner.hidden():
+                return _edit_in_editor(config_text)
 
         def confirm_report(report: EditReport, agent: Agent) -> bool:
             if yes:
@@ -432,6 +420,31 @@ def edit(
                 lambda: show_editing(out, document, decimals_by_symbol, verbose=verbose),
             )
     raise typer.Exit(EXIT_REFUSED if document["state"] in ("declined", "unfinished") else 0)
+
+
+def _require_agreeing_options(
+    changes: ConfigChanges, *, confirm: bool, keep_holdings: bool, send: bool
+) -> None:
+    """Raise ConfigError for options of an edit that contradict each other, or change nothing."""
+    if confirm and (changes.has_changes or keep_holdings):
+        raise ConfigError(
+            "--confirm: takes the file as it is, and no option that changes it",
+            "omit --set, --target, --add, --remove and --keep-holdings",
+        )
+    if not confirm and not changes.has_changes and not is_interactive():
+        raise ConfigError(
+            "no change given, and no terminal for an editor",
+            "use --set, --target, --add, --remove or --confirm",
+        )
+    if send and not changes.removed_symbols:
+        raise ConfigError(
+            "--send needs --remove", "omit --send; a run uses the edited config in its next cycle"
+        )
+    if send and keep_holdings:
+        raise ConfigError(
+            "--send: sells the balance that --keep-holdings leaves in the wallet",
+            "omit one of them",
+        )
 
 
 def _edit_in_editor(config_text: str) -> str:

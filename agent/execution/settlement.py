@@ -199,12 +199,9 @@ def book_intent(
     gas_value = receipt.gas_cost_wei * prices.native_price
     change_by_token = {
         token: raw
-        for token, raw in receipt.net_transfers(wallet).items()
+        for token, raw in intent.traded_raw_by_token(wallet, wrapped_native).items()
         if token in price_by_token
     }
-    native_change_wei = intent.native_change_wei(wallet, wrapped_native)
-    if native_change_wei and wrapped_native in price_by_token:
-        change_by_token[wrapped_native] = change_by_token.get(wrapped_native, 0) + native_change_wei
     payout_raw_by_token = _payout_raw(receipt, purpose.payout, wrapped_native)
     outflow_value = Fraction(0)
     for token, raw in payout_raw_by_token.items():

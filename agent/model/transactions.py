@@ -344,6 +344,19 @@ class Intent:
             delta_raw_by_token[NATIVE] = native_delta_wei
         return delta_raw_by_token
 
+    def traded_raw_by_token(self, wallet: str, wrapped_native: str) -> dict[str, int]:
+        """Return the balance changes of `wallet` without gas, in base units by token; native coin
+        counts as its wrapped token.
+        """
+        if self.receipt is None:
+            return {}
+        delta_raw_by_token = self.receipt.net_transfers(wallet)
+        if native_change_wei := self.native_change_wei(wallet, wrapped_native):
+            delta_raw_by_token[wrapped_native] = (
+                delta_raw_by_token.get(wrapped_native, 0) + native_change_wei
+            )
+        return delta_raw_by_token
+
     def native_change_wei(self, wallet: str, wrapped_native: str) -> int:
         """Return the change of the wallet's native coin without gas, wei."""
         if self.receipt is None or self.receipt.status != 1:

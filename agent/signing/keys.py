@@ -51,6 +51,7 @@ MAX_KEYSTORE_BYTES = 64 * 1024
 SCRYPT_N = 2**18
 """Work factor of scrypt, as in geth: with r = 8 and p = 1 one password takes 256 MB and about a
 second."""
+SCRYPT_MEMORY_REMEDY = "scrypt needs 256 MB of free memory"
 MIN_PASSWORD_LENGTH = 12
 MIN_DISTINCT_CHARACTERS = 6
 """Minimum number of different characters in a password."""
@@ -117,11 +118,15 @@ def open_keystore(file_bytes: bytes, password: Secret, path: Path) -> PrivateKey
         # eth-keyfile 0.8 is typed for text, which it would encode as Latin-1.
         password_bytes: Any = password.reveal().encode()
         return PrivateKey(Account.from_key(decode_keyfile_json(keystore, password_bytes)))
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:
         if "MAC mismatch" in str(error):
             return ConfigError(
                 f"wallet.keystore: wrong password for {path}",
                 "type the password of this file",
+            )
+        if isinstance(error, MemoryError) or "while running scrypt" in str(error):
+            return ConfigError(
+                f"wallet.keystore: too little memory to decrypt {path}", SCRYPT_MEMORY_REMEDY
             )
     except Exception:  # noqa: S110 the library raises various errors for a malformed file; reported below without its frames
         pass
@@ -172,32 +177,13 @@ def _path_exists_error(path: Path) -> ConfigError:
     )
 
 
-@contextmanager
-def _removing_draft(draft: Path, path: Path) -> Iterator[None]:
-    """Remove the draft on exit, whether or not it was put in place at `path`. Raises ConfigError if
-    `path` cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be written ({error.strerror})",
-            "choose a folder that you may write to",
-            code=ErrorCode.FILE,
-        ) from None
-    finally:
-        with suppress(FileNotFoundError):
-            draft.unlink()
-
-
 def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
     """Write a new keystore at `path`, with mode 0600, atomically and never over an existing file,
     and verify it by decrypting it. Raises ConfigError.
     """
     require_strong_password(password)
     require_free_path(path)
-    draft = _write_draft(path, key, password)
-    with _removing_draft(draft, path):
+    with _verified_draft(path, key, password) as draft:
         try:
             _link_into_place(draft, path)
         except FileExistsError:
@@ -216,36 +202,46 @@ def change_password(path: Path, old_password: Secret, new_password: Secret) -> P
     if new_password.reveal() == old_password.reveal():
         raise ConfigError("the new password is the old one", "choose another password")
     real_path = path.resolve()  # keep a symbolic link as a link
-    draft = _write_draft(real_path, key, new_password)
-    with _removing_draft(draft, path):
+    with _verified_draft(real_path, key, new_password) as draft:
         draft.replace(real_path)
     sync_folder(real_path.parent)
     return key
 
 
-def _write_draft(path: Path, key: PrivateKey, password: Secret) -> Path:
-    """Write an encrypted draft beside `path`, sync it, and verify it by decrypting it."""
+@contextmanager
+def _verified_draft(path: Path, key: PrivateKey, password: Secret) -> Iterator[Path]:
+    """Yield an encrypted draft beside `path`, synced, and verified by decrypting it; remove it on
+    exit, unless it was moved. Raises ConfigError if `path` cannot be written privately.
+    """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
     encrypted_key = _encrypted_key(key, password)
     if isinstance(encrypted_key, ConfigError):
         raise encrypted_key
     try:
         _write_new_file(draft, encrypted_key)
+        if draft.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise ConfigError(
+                f"{path}: its file system lets other users read what only its owner may",
+                "choose a folder on a file system with permissions, such as ext4",
+                code=ErrorCode.FILE,
+            )
+        decrypted_key = open_keystore(read_private_file(draft), password, draft)
+        if isinstance(decrypted_key, ConfigError) or decrypted_key.address != key.address:
+            raise ConfigError(
+                f"{path}: the written file cannot be decrypted; nothing was changed",
+                "check this disk first",
+                code=ErrorCode.FILE,
+            )
+        yield draft
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be written ({error.strerror})",
             "choose a folder that you may write to",
             code=ErrorCode.FILE,
         ) from None
-    decrypted_key = open_keystore(read_private_file(draft), password, draft)
-    if isinstance(decrypted_key, ConfigError) or decrypted_key.address != key.address:
-        draft.unlink()
-        raise ConfigError(
-            f"{path}: the written file cannot be decrypted; nothing was changed",
-            "check this disk first",
-            code=ErrorCode.FILE,
-        )
-    return draft
+    finally:
+        with suppress(FileNotFoundError):
+            draft.unlink()
 
 
 def _encrypted_key(key: PrivateKey, password: Secret) -> bytes | ConfigError:
@@ -261,7 +257,7 @@ def _encrypted_key(key: PrivateKey, password: Secret) -> bytes | ConfigError:
     except Exception as error:  # the frames of any error hold the key
         return ConfigError(
             f"the key cannot be encrypted: {failure_words(error)}",
-            "scrypt needs 256 MB of free memory",
+            SCRYPT_MEMORY_REMEDY,
         )
     return (json.dumps(keystore, indent=1) + "\n").encode()
 

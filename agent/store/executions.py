@@ -80,15 +80,14 @@ class ExecutionAttempts:
         step_ids = {intent.step_id for intent in self.successful_swaps}
         return [intent for intent in self.mined_intents if intent.step_id in step_ids]
 
-    def moved_value(self, wallet: str, prices: Mapping[str, Fraction]) -> Fraction:
-        """Return the value moved at these prices by token."""
-        net_changes_raw = (
-            {} if intent.receipt is None else intent.receipt.net_transfers(wallet)
-            for intent in self._trading_step_intents
-        )
+    def moved_value(
+        self, wallet: str, wrapped_native: str, prices: Mapping[str, Fraction]
+    ) -> Fraction:
+        """Return the value moved at these prices by token, without gas: half of all changes."""
         moved_values = (
-            _value_at({token: abs(raw) for token, raw in change_raw_by_token.items()}, prices)
-            for change_raw_by_token in net_changes_raw
+            abs(raw) * prices.get(token, Fraction(0))
+            for intent in self._trading_step_intents
+            for token, raw in intent.traded_raw_by_token(wallet, wrapped_native).items()
         )
         return sum(moved_values, Fraction(0)) / 2
 
@@ -215,7 +214,7 @@ def _purchase_from_row(
         id=row.id,
         terms=terms,
         parts_done=len(attempts.trading_attempt_by_part),
-        moved_value=attempts.moved_value(wallet, arrival_price_by_token),
+        moved_value=attempts.moved_value(wallet, wrapped_native, arrival_price_by_token),
         lost_value=attempts.lost_value(wallet, wrapped_native, arrival_price_by_token),
         next_s=terms.began_s
         if attempts.newest_trading_attempt is None

@@ -33,7 +33,9 @@ MAX_OPEN_FILES = 4_096
 
 @dataclass(eq=False, slots=True)
 class _Connection:
-    """An open connection. `is_busy` from a whole request to the end of its answer."""
+    """An open connection. `is_busy` from a whole request to the end of its answer; `is_write_paused`
+    while more waits to be read than its buffer holds.
+    """
 
     client_socket: _ClientSocket
     network: str
@@ -41,6 +43,7 @@ class _Connection:
     transport: asyncio.Transport | None = None
     unsent_bytes: int = 0
     is_busy: bool = False
+    is_write_paused: bool = False
     is_ending: bool = False
 
 
@@ -59,7 +62,8 @@ class _ClientSocket(socket.socket):
 
 class BoundedListener(socket.socket):
     """A listening socket for asyncio that bounds its connections. If one too many arrives, the
-    oldest without a whole request is closed; without such a one, the new one.
+    oldest without a whole request, or whose client does not read its answer, is closed; without such
+    a one, the new one.
     """
 
     def __init__(self, family: int, kind: int, protocol: int = 0) -> None:
@@ -114,6 +118,20 @@ class BoundedListener(socket.socket):
         """Note that a request has arrived whole."""
         if (connection := self._connection_by_peer.get(peer)) is not None:
             connection.is_busy = True
+            self._time_reading(connection)
+
+    def note_writing(self, peer: Any, *, is_paused: bool) -> None:
+        """Note whether answers wait until the client has read a part of them."""
+        if (connection := self._connection_by_peer.get(peer)) is not None:
+            connection.is_write_paused = is_paused
+            if connection.is_busy:
+                self._time_reading(connection)
+
+    def _time_reading(self, connection: _Connection) -> None:
+        """Bound the time in which a busy connection's client reads, not that of its answer."""
+        if connection.is_write_paused:
+            self._start_timer(connection, ANSWER_TIMEOUT_S, _unsent_bytes(connection))
+        else:
             _stop_timer(connection)
 
     def _start_timer(
@@ -125,10 +143,8 @@ class BoundedListener(socket.socket):
         connection.timer = loop.call_later(timeout_s, self._expire, connection)
 
     def _expire(self, connection: _Connection) -> None:
-        """Close a connection, unless the answer before is still being read."""
-        unsent_bytes = (
-            0 if connection.transport is None else connection.transport.get_write_buffer_size()
-        )
+        """Close a connection, unless an answer is still being read."""
+        unsent_bytes = _unsent_bytes(connection)
         if unsent_bytes and (not connection.unsent_bytes or unsent_bytes < connection.unsent_bytes):
             self._start_timer(connection, ANSWER_TIMEOUT_S, unsent_bytes)
         else:
@@ -150,7 +166,12 @@ class BoundedListener(socket.socket):
 
     def _end_oldest(self, open_connections: list[_Connection]) -> bool:
         oldest_connection = next(
-            (connection for connection in open_connections if not connection.is_busy), None
+            (
+                connection
+                for connection in open_connections
+                if not connection.is_busy or connection.is_write_paused
+            ),
+            None,
         )
         if oldest_connection is not None:
             self._end_connection(oldest_connection)
@@ -199,6 +220,16 @@ class BoundedProtocol(H11Protocol):
         if self.cycle is not None and not (self.cycle.more_body or self.cycle.response_complete):
             self._listener.complete_request(self._peer)
 
+    def pause_writing(self) -> None:
+        """Wait until the client has read a part of what was written."""
+        super().pause_writing()
+        self._listener.note_writing(self._peer, is_paused=True)
+
+    def resume_writing(self) -> None:
+        """Write again."""
+        super().resume_writing()
+        self._listener.note_writing(self._peer, is_paused=False)
+
     def on_response_complete(self) -> None:
         """End an answer, and begin a request that arrived meanwhile."""
         self._is_idle = True
@@ -214,6 +245,17 @@ def raise_file_limit() -> None:
     )
     if soft_limit != resource.RLIM_INFINITY and soft_limit < new_limit:
         resource.setrlimit(resource.RLIMIT_NOFILE, (new_limit, hard_limit))
+
+
+def _unsent_bytes(connection: _Connection) -> int:
+    """Return how much waits to be sent. The transport of TLS counts what it has not encrypted; the
+    rest is in that below it, which asyncio does not publish.
+    """
+    transport = connection.transport
+    lower_transport = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    return sum(
+        layer.get_write_buffer_size() for layer in (transport, lower_transport) if layer is not None
+    )
 
 
 def _stop_timer(connection: _Connection) -> None:

@@ -43,6 +43,24 @@ def test_a_mistake_in_the_config_is_named_by_every_command(desk: Desk, old: str,
     assert result.err.startswith("Wrong input")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        pytest.param(
+            ("--remove", "WBTC", "--target", "WETH=70%", "--keep-holdings", "--send"), ("--send", "--keep-holdings"), id="keep and sell"
+        ),
+        pytest.param(("--confirm", "--keep-holdings"), ("--confirm", "--keep-holdings"), id="confirm and keep"),
+        pytest.param(("--confirm", "--remove", "WBTC"), ("--confirm", "--remove"), id="confirm and remove"),
+        pytest.param(("--set", "policy.cooldown=2h", "--send"), ("--send needs --remove",), id="nothing to sell"),
+    ],
+)
+def test_edit__refuses_options_that_contradict_each_other(desk: Desk, options: tuple[str, ...], words: tuple[str, ...]) -> None:
+    before = desk.config.read_text()
+    error = desk.ask("edit", *options, "--yes", want=2)["error"]
+    assert all(word in f"{error['message']} {error['remedy']}" for word in words)
+    assert desk.config.read_text() == before
+
+
 def test_a_config_with_an_invalid_key_still_pauses(desk: Desk) -> None:
     good = desk.config.read_text()
     file = desk.config.with_name("trimtab.db.paused")

@@ -204,6 +204,18 @@ def test_mistaken_editor__changes_nothing_and_a_hand_edit_asks(desk: Desk, monke
     assert [config["how"] for config in desk.ask("history", "--configs")["configs"]] == ["confirmed", "edit", "first"]
 
 
+@pytest.mark.slow
+def test_editor__has_the_terminal_to_itself(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor = desk.config.parent / "editor"
+    editor.write_text("#!/bin/sh\necho opened\nsleep 1\necho closed\n")
+    editor.chmod(0o700)
+    monkeypatch.setenv("EDITOR", str(editor))
+    code, screen = at_terminal(desk, "", "edit")
+    assert code == 0, screen
+    assert screen.split("opened")[1].split("closed")[0].strip() == ""
+    assert "Nothing changes." in screen
+
+
 def test_profit_knows_a_withdrawal_as_soon_as_it_is_paid(home: Desk) -> None:
     home.run("trust", "--yes")
     assert home.ask("rebalance", "--send", "--yes")["outcome"] == "done"

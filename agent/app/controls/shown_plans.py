@@ -44,6 +44,7 @@ from agent.config.writing.edits import (
 from agent.errors import Refused, kind_words
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers import settings as layer_settings
+from agent.layers.futures.state import collateral_token, futures_policy
 from agent.model import (
     LIMITS,
     Collect,
@@ -59,12 +60,13 @@ from agent.model import (
     Plan,
     Portfolio,
     ShownPlan,
+    StepInput,
     Verdict,
     as_lp_action,
 )
 from agent.reference import reference_prices
 from agent.store.files.secret import ensure_secret
-from agent.units import BPS, Price, decimal_text, floor_int
+from agent.units import BPS, decimal_text, floor_int
 
 if TYPE_CHECKING:
     from agent.app.money.shutdown import ShutdownReport
@@ -134,14 +136,12 @@ def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:
     """Return the amounts of a plan as text: "-0.5 WETH", "pay 500 USDC", "set aside 5 USDC"; in base
     units if the token is unknown.
     """
-    token_by_address = {
-        token.address: token
-        for token in (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
-    }
     moves = []
     for amount_name, raw, _ in plan.amounts:
         verb, _, address = amount_name.rpartition(" ")
-        if (token := token_by_address.get(address)) is None:
+        try:
+            token = portfolio.token(address)
+        except KeyError:
             moves.append(f"{amount_name} {raw}")
             continue
         amount_text = decimal_text(raw, token.decimals)
@@ -448,11 +448,9 @@ def _plan_amounts(
         if outcome.plan is None:
             continue
         for amount_name, amount, tolerance in (
-            *_swap_amounts(
-                reference_prices(outcome.step_input).price_by_token, outcome.plan, tolerance_bps
-            ),
+            *_swap_amounts(outcome.step_input, outcome.plan, tolerance_bps),
             *_liquidity_amounts(outcome.plan, tolerance_bps),
-            *_futures_amounts(outcome.plan, tolerance_bps),
+            *_futures_amounts(outcome.step_input, outcome.plan, tolerance_bps),
         ):
             earlier_amount, earlier_tolerance = totals_by_name.get(amount_name, (0, 0))
             totals_by_name[amount_name] = (
@@ -464,14 +462,13 @@ def _plan_amounts(
     )
 
 
-def _swap_amounts(
-    price_by_token: Mapping[str, Price], plan: Plan, tolerance_bps: int
-) -> list[tuple[str, int, int]]:
+def _swap_amounts(step: StepInput, plan: Plan, tolerance_bps: int) -> list[tuple[str, int, int]]:
     """Return the changes of the wallet by token, each with the tolerance in that token."""
+    price_by_token = reference_prices(step).price_by_token
     tolerance_value = plan.turnover * tolerance_bps / BPS
     named_amounts = []
     for token, raw in plan.wallet_changes().items():
-        price = price_by_token.get(token)
+        price = price_by_token.get(step.portfolio.pricing_token(token))
         named_amounts.append((token, raw, floor_int(tolerance_value / price) if price else 0))
     return named_amounts
 
@@ -486,7 +483,8 @@ def _liquidity_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, i
     return named_amounts
 
 
-def _futures_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, int]]:
+def _futures_amounts(step: StepInput, plan: Plan, tolerance_bps: int) -> list[tuple[str, int, int]]:
+    collateral = collateral_token(futures_policy(step))
     named_amounts = []
     for action in plan.layer(FuturesPlan).actions:
         if isinstance(action, PerpOrder):
@@ -495,7 +493,7 @@ def _futures_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, int
                 (amount_name, action.size_raw, abs(action.size_raw) * tolerance_bps // BPS)
             )
         elif isinstance(action, MarginDeposit | MarginWithdrawal):
-            amount_name = kind_words(type(action))
+            amount_name = f"{kind_words(type(action))} {collateral}"
             named_amounts.append((amount_name, action.raw, action.raw * tolerance_bps // BPS))
     return named_amounts
 

@@ -158,7 +158,7 @@ def _progress(
         id=row.id,
         execution=execution,
         parts_done=len(executed_slices.trading_attempt_by_part),
-        moved_value=executed_slices.moved_value(wallet, arrival_prices),
+        moved_value=executed_slices.moved_value(wallet, wrapped_native, arrival_prices),
         lost_value=executed_slices.lost_value(wallet, wrapped_native, arrival_prices),
         next_s=next_s,
         draw=next_draw,

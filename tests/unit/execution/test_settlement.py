@@ -148,6 +148,26 @@ LOSS_ENTRY = Entry(
 ALL_AMOUNTS = {WETH: "-16", USDC: "21700", DAI: "7900"}
 
 
+@pytest.mark.parametrize(
+    ("further_swaps", "amounts"),
+    [
+        pytest.param((), [(10, 18_000), (2, 3_700), (4, 7_900)], id="its swaps alone"),
+        pytest.param((ManagedSwap(OTHER, 1, 1),), [(10, 18_000), (2, 3_700), (4, 7_900)], id="another pool's too"),
+        pytest.param((ManagedSwap(POOL, 1, 1),), [(None, None), (None, None), (4, 7_900)], id="one too many"),
+    ],
+)
+def test_leg_executions_of_a_manager_are_its_swaps(
+    further_swaps: tuple[ManagedSwap, ...], amounts: list[tuple[int | None, int | None]]
+) -> None:
+    """The manager's transfers are those of all swaps together, and name no pool."""
+    swaps = (ManagedSwap(POOL, 10, 18_000), ManagedSwap(POOL, 2, 3_700), ManagedSwap(SECOND, 4, 7_900), *further_swaps)
+    managed = replace(FINAL_SWAP, receipt=receipt_of(Transfer(WETH, WALLET, OTHER, 16), managed_swaps=swaps))
+
+    leg_executions = executions.leg_executions(THREE_LEGS, managed)
+
+    assert [(execution.in_raw, execution.out_raw) for execution in leg_executions] == amounts
+
+
 def test_leg_executions_leave_doubtful_amounts_unknown() -> None:
     """A third transfer out of a pool with two legs may belong to either of them; the other pool's amounts are beyond doubt."""
     doubtful = swap_in(IntentState.FINAL, *SOLD, *BOUGHT, Transfer(USDC, POOL, OTHER, 500))

@@ -116,6 +116,20 @@ def test_wrong_password_is_refused_without_showing_it(tmp_path: Path) -> None:
     assert "wrong password" in str(refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=lambda prompt: "wrong " + PASSWORD)))
 
 
+@pytest.mark.parametrize("error", [ValueError("Error 2 while running scrypt"), MemoryError()], ids=["scrypt", "memory"])
+def test_sound_keystore_is_not_called_damaged_if_memory_is_short(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = keystore_file(tmp_path)
+
+    def run_out_of_memory(keystore: object, password: bytes) -> bytes:
+        raise error
+
+    monkeypatch.setattr("eth_keyfile.keyfile.decode_keyfile_json", run_out_of_memory)
+
+    text = str(refusal(lambda: load_key(KeystoreFile(path), MAINNET, ask=ask_password)))
+    assert mentions(text, str(path), "too little memory", "256 MB")
+    assert "damaged" not in text
+
+
 @pytest.mark.parametrize(("variable", "reason"), [(None, "locked"), ("PW", "export PW")], ids=["no variable", "variable not set"])
 def test_locked_keystore_is_refused_when_nobody_can_be_asked(tmp_path: Path, variable: str | None, reason: str) -> None:
     path = keystore_file(tmp_path)

@@ -84,6 +84,17 @@ def test_progress_is_of_the_parts_that_traded(
     assert progress(store) == expected
 
 
+@pytest.mark.parametrize("native_share", [0, Fraction(1, 2), 1], ids=["wrapped", "half wrapped first", "native"])
+def test_sale_counts_whole_whichever_coin_pays(store: Store, native_share: Fraction) -> None:
+    """Native coin wrapped within the swap is sold, not moved twice."""
+    execution_id = store.executions.begin_purchase(TERMS)
+    store.executions.begin_attempt(execution_id, 1, "s1", 1_100)
+
+    swap(store, "s1", 0, COIN, 1_990 * DOLLAR, native_wei=int(COIN * native_share))
+
+    assert progress(store).moved_value == 1_995 * DOLLAR
+
+
 def test_part_that_is_tried_again_counts_once(store: Store) -> None:
     execution_id = store.executions.begin_purchase(TERMS)
 

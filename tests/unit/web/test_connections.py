@@ -158,12 +158,14 @@ LARGE = 40_000_000
 
 
 class Large(Served):
-    """A server of one large answer, which waits until it may begin."""
+    """A server of large answers, each in a number of parts, which waits until it may begin."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer_bytes: int = LARGE, part_count: int = 1, **options: Any) -> None:
+        self.part = b"x" * (answer_bytes // part_count)
+        self.part_count = part_count
         self.may_answer = threading.Event()
         self.requests = 0
-        super().__init__()
+        super().__init__(**options)
 
     def application(self, access: Access | None) -> Any:
         async def answer(scope: Any, receive: Any, send: Any) -> None:
@@ -175,7 +177,8 @@ class Large(Served):
             self.requests += 1
             await asyncio.to_thread(self.may_answer.wait, PATIENCE_S)
             await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"x" * LARGE})
+            for number in range(self.part_count):
+                await send({"type": "http.response.body", "body": self.part, "more_body": number + 1 < self.part_count})
 
         return answer
 
@@ -194,6 +197,68 @@ def test_client_that_reads_nothing__is_closed_and_a_slow_one_not(monkeypatch: py
             time.sleep(0.01)
         assert byte_count > LARGE
         until(lambda: not served.server.server_state.connections)
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+UNREAD_ANSWERS = {
+    "many answers": (LARGE // 20, 1, 20 * REQUEST),
+    "an answer in parts": (LARGE, 20, REQUEST),
+    "answers in parts": (LARGE // 4, 5, 4 * REQUEST),
+}
+"""Bytes and parts of an answer, and the requests of a client."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("answer_bytes", "part_count", "requests"), UNREAD_ANSWERS.values(), ids=UNREAD_ANSWERS)
+def test_client_that_reads_nothing_of_what_waits_for_it__is_closed(
+    answer_bytes: int, part_count: int, requests: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "ANSWER_TIMEOUT_S", 1)
+    with Large(answer_bytes, part_count) as served, opened(served, requests) as slow, opened(served, requests) as unread:
+        served.may_answer.set()
+        byte_count = 0
+        while byte_count < LARGE:
+            byte_count += len(part := slow.recv(400_000))
+            assert part, "a client that reads is not closed"
+            time.sleep(0.02)
+        until(lambda: unread.getsockname() not in served.door._connection_by_peer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part_count", [1, 20], ids=["whole", "in parts"])
+def test_client_that_reads_slowly_over_tls__is_not_closed(
+    part_count: int, certificate: PublicOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(connections, "ANSWER_TIMEOUT_S", 1)
+    context = ssl.create_default_context(cafile=str(certificate.tls_cert))
+    with (
+        Large(part_count=part_count, ssl_certfile=certificate.tls_cert, ssl_keyfile=certificate.tls_key) as served,
+        context.wrap_socket(opened(served), server_hostname="localhost") as slow,
+    ):
+        slow.sendall(REQUEST)
+        served.may_answer.set()
+        byte_count = 0
+        while byte_count < LARGE:
+            byte_count += len(part := slow.recv(400_000))
+            assert part, "a client that reads is not closed"
+            time.sleep(0.001)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("answer_bytes", "part_count", "requests"), UNREAD_ANSWERS.values(), ids=UNREAD_ANSWERS)
+def test_client_that_reads_nothing__makes_room(
+    answer_bytes: int, part_count: int, requests: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS_PER_NETWORK", 1)
+    with Large(answer_bytes, part_count) as served, opened(served, requests) as unread:
+        served.may_answer.set()
+        until(
+            lambda: bool(served.door._connection_by_peer) and all(link.is_write_paused for link in served.door._connection_by_peer.values())
+        )
+        with opened(served, REQUEST) as link:
+            assert link.recv(4_096).startswith(b"HTTP/1.1 200 OK")
+        until(lambda: is_closed(unread))
 
 
 @pytest.mark.parametrize("bound", ["MAX_CONNECTIONS_PER_NETWORK", "MAX_CONNECTIONS"])

@@ -41,19 +41,17 @@ def mined_or_newest_swaps(store: Store, intents: Iterable[Intent]) -> list[tuple
 def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
     """Return each swap of a plan with its realised amounts.
 
-    Amounts are those of the Transfer events of its pool. If a pool has more or fewer of them than
-    legs, they cannot be told apart, and the amount is unknown.
+    Amounts are those of the Transfer events of its pool, or of its Swap events in a manager. If a
+    pool has more or fewer of them than legs, they cannot be told apart, and the amount is unknown.
     """
     swap_legs = [leg for leg in plan.legs if leg.venue != NATIVE_VENUE]
     receipt = intent.receipt if intent is not None and intent.succeeded else None
     if receipt is None:
         return [LegExecution(leg) for leg in swap_legs]
-    transfer_in_counts = Counter(
-        (transfer.token, transfer.recipient) for transfer in receipt.transfers
-    )
-    transfer_out_counts = Counter(
-        (transfer.token, transfer.sender) for transfer in receipt.transfers
-    )
+    managed_counts = Counter(swap.pool for swap in receipt.managed_swaps)
+    in_counts = Counter((transfer.token, transfer.recipient) for transfer in receipt.transfers)
+    out_counts = Counter((transfer.token, transfer.sender) for transfer in receipt.transfers)
+    leg_counts = Counter(leg.pool for leg in swap_legs)
     leg_in_counts = Counter((leg.token_in, leg.pool) for leg in swap_legs)
     leg_out_counts = Counter((leg.token_out, leg.pool) for leg in swap_legs)
     executions = []
@@ -63,13 +61,16 @@ def leg_executions(plan: Plan, intent: Intent | None) -> list[LegExecution]:
             continue
         in_key = (leg.token_in, leg.pool)
         out_key = (leg.token_out, leg.pool)
+        if managed_counts[leg.pool]:
+            shows_in = shows_out = managed_counts[leg.pool] == leg_counts[leg.pool]
+        else:
+            shows_in = in_counts[in_key] == leg_in_counts[in_key]
+            shows_out = out_counts[out_key] == leg_out_counts[out_key]
         executions.append(
             LegExecution(
                 leg,
-                execution.in_raw if transfer_in_counts[in_key] == leg_in_counts[in_key] else None,
-                execution.out_raw
-                if transfer_out_counts[out_key] == leg_out_counts[out_key]
-                else None,
+                execution.in_raw if shows_in else None,
+                execution.out_raw if shows_out else None,
             )
         )
     return executions

@@ -25,16 +25,30 @@ from agent.config.schema import Config
 from agent.config.writing.edits import ConfigChanges, apply_changes
 from agent.errors import ConfigError, OperatorNeeded, PassingFault, Refused
 from agent.execution.step_context import StepOutcome
-from agent.model import Control, ControlCode, ControlEvent, ControlKind, ControlOrigin, ControlState, ControlSubmission, Payment, ShownPlan
-from agent.model.futures import DelegateChange, FuturesPlan, MarginDeposit, PerpOrder, PerpOrderKind
+from agent.layers.futures.state import with_policy
+from agent.model import (
+    Control,
+    ControlCode,
+    ControlEvent,
+    ControlKind,
+    ControlOrigin,
+    ControlState,
+    ControlSubmission,
+    Payment,
+    ShownPlan,
+    StepInput,
+)
+from agent.model.futures import DelegateChange, FuturesPlan, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind
 from agent.model.liquidity import Collect
 from agent.reference import reference_prices
 from agent.store import Store, open_store
 from agent.store.controls import MAX_QUEUED, MAX_SHOWN_PLANS, ControlStateChange
 from agent.store.files.secret import ensure_secret, secret_path
 from agent.store.tables import ControlRow
+from agent.units import NATIVE, decimal_text
 from tests.support import agents, builders
 from tests.support.bands import with_bands
+from tests.support.perpetuals.steps import FUTURES_POLICY
 from tests.support.stores import store_fixture
 from tests.support.transactions import new_store
 
@@ -533,6 +547,34 @@ def test_amounts__are_the_wallet_s_within_a_twentieth() -> None:
     assert format_moves(shown_plan, outcome.step_input.portfolio)[0].split()[1] in ("WETH", "USDC")
 
 
+def native_steps() -> tuple[StepInput, StepInput]:
+    """Two steps of a wallet of native coin that sells some of it, at blocks with other prices."""
+    step = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})
+    weth = step.portfolio.asset(step.portfolio.wrapped_native)
+    portfolio = replace(step.portfolio, assets=tuple(replace(asset, includes_native=asset == weth) for asset in step.portfolio.assets))
+    holdings = tuple(replace(holding, raw=0) if holding.token == weth.token.address else holding for holding in step.snapshot.holdings)
+    (weth_raw,) = (holding.raw for holding in step.snapshot.holdings if holding.token == weth.token.address)
+    first, second = (
+        replace(step, portfolio=portfolio, snapshot=replace(step.snapshot, holdings=holdings, native_wei=weth_raw + more_wei))
+        for more_wei in (10**18, 10**18 + 10**15)
+    )
+    return first, second
+
+
+def test_sale_of_native_coin__is_shown_in_coins_and_binds_like_its_wrapped_token() -> None:
+    shown_plans = []
+    for step in native_steps():
+        outcome = plan_step_input(step)
+        assert outcome.plan is not None
+        shown_plans.append(shown_step(ControlKind.REBALANCE, outcome))
+    first, second = shown_plans
+    (native_raw, tolerance) = next((raw, tolerance) for name, raw, tolerance in first.amounts if name == NATIVE)
+    assert first.amounts != second.amounts
+    assert first.difference(second) == ""
+    assert 0 < tolerance <= abs(native_raw) // 20 + 1
+    assert f"{decimal_text(native_raw, 18)} native" in format_moves(first, step.portfolio)
+
+
 @pytest.mark.parametrize(("payout_address", "moves"), [("0xHome", ["pay 50 USDC"]), (None, ["set aside 50 USDC"])], ids=["paid", "kept"])
 def test_shown_withdrawal__says_pay_only_with_an_address(payout_address: str | None, moves: list[str]) -> None:
     step = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})
@@ -541,6 +583,18 @@ def test_shown_withdrawal__says_pay_only_with_an_address(payout_address: str | N
     texts = format_moves(plan, step.portfolio)
     assert shown_plan_document(plan, {}, texts)["moves"] == moves
     assert shown_plan_document(plan, {}, texts, "limits.payout_per_day")["moves"] == []
+
+
+@pytest.mark.parametrize(
+    ("action", "move"),
+    [(MarginDeposit(50 * 10**6), "margin deposit 50 USDC"), (MarginWithdrawal(5 * 10**5), "margin withdrawal 0.5 USDC")],
+    ids=["deposit", "withdrawal"],
+)
+def test_margin__is_shown_in_coins_of_its_collateral(action: MarginDeposit | MarginWithdrawal, move: str) -> None:
+    outcome = planned()
+    step = with_policy(outcome.step_input, replace(FUTURES_POLICY, collateral=outcome.step_input.portfolio.numeraire.address))
+    deposit_outcome = replace(with_plan(outcome, layers=(FuturesPlan((), "drift", "", (action,)),)), step_input=step)
+    assert move in format_moves(shown_step(ControlKind.REBALANCE, deposit_outcome), step.portfolio)
 
 
 def test_unseen_liquidity_futures_and_delegates__are_differences() -> None:

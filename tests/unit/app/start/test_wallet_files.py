@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,52 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     with raises_code(ConfigError, "file", "No space left"):
         api.create_wallet(tmp_path / "w.json", None, api.PasswordSource(), typist(GOOD, GOOD))
     assert not list(tmp_path.iterdir())
+
+
+def write_new(path: Path) -> None:
+    api.create_wallet(path, None, api.PasswordSource(), typist(GOOD, GOOD))
+
+
+def write_again(path: Path) -> None:
+    api.change_password(path, api.PasswordSource(), api.PasswordSource(), typist(GOOD, OTHER, OTHER))
+
+
+@pytest.mark.parametrize("write", [write_new, write_again])
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError(errno.EIO, "Input/output error")], ids=["interrupted", "unreadable"])
+def test_keystore_that_is_not_verified__leaves_no_draft(
+    write: Callable[[Path], None], fault: BaseException | type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "w.json"
+    if write is write_again:
+        write_new(path)
+    files = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    read = keys.read_private_file
+
+    def fail(read_path: Path) -> bytes:
+        if read_path == path:
+            return read(read_path)
+        raise fault
+
+    monkeypatch.setattr(keys, "read_private_file", fail)
+    with pytest.raises((KeyboardInterrupt, ConfigError)):
+        write(path)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == files
+
+
+@pytest.mark.parametrize("write", [write_new, write_again])
+def test_file_system_without_permissions__is_refused_by_name(
+    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On exFAT a file reads as mode 0755, whatever it was made with."""
+    path = tmp_path / "w.json"
+    if write is write_again:
+        write_new(path)
+    open_file = os.open
+    monkeypatch.setattr(os, "open", lambda name, flags, mode=0o777, **more: open_file(name, flags, mode | 0o755, **more))
+    with raises_code(ConfigError, "file", str(path), "file system") as caught:
+        write(path)
+    assert "chmod" not in caught.value.remedy
+    assert [file.name for file in tmp_path.iterdir()] == (["w.json"] if write is write_again else [])
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
