@@ -1,25 +1,46 @@
-"""Ranges that the price left, liquidity above its share, fees put back, and what strangers sent: what targets make of them."""
+"""Tests of agent/layers/liquidity/policy/deciders.py: limits, exits, swaps and targets in order, with cooldown and confirmation."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 
-from agent.amm.lp import minting, positions
-from agent.model import AdjustLiquidity, Collect, Halt, LpTarget, Provide, Withdraw
+from agent.layers.liquidity.policy.signals import limit_signals, liquidity_signals
+from agent.model import (
+    AdjustLiquidity,
+    ConditionalOrder,
+    Decision,
+    Destination,
+    ExitFailures,
+    ExternalTransfer,
+    FeedRound,
+    Halt,
+    Hold,
+    NoTradeZone,
+    OrderKind,
+    OrdersConfig,
+    OrderStage,
+    PastPrices,
+    Provide,
+    Rebalance,
+    StepInput,
+)
+from agent.planning.proposals import propose_rebalance
 from agent.policy.decide import decide
-from tests.support.builders import with_limits, with_snapshot
-from tests.support.decisions.liquidity_ranges import earning_step
+from agent.policy.orders.exits import apply_orders
+from agent.policy.risk_estimates import complete_risk
+from agent.policy.triggers.no_trade_zone import build_tracking
+from tests.support.builders import NOW_S, feed_round, history, tracking, with_history, with_limits, with_snapshot
+from tests.support.decisions.liquidity_exits import step_after_plan
 from tests.support.lp_worlds import (
-    RATIO,
-    SPACING,
+    PRICES,
     USD,
+    WETH,
     assert_hold,
     kinds,
-    only_provide,
     paired,
-    passes,
     planned,
     quiet,
     ranged,
@@ -28,136 +49,258 @@ from tests.support.lp_worlds import (
     v3_at,
     wanted,
     world,
-    worth,
 )
+from tests.support.plans import verdict
+from tests.support.standing_orders import price_of, terms
 from tests.support.text import mentions
 
-POOL = v3_at().address
-PAIR = v2_at().address
+UNEVEN = {"WETH": 5_000, "USDC": 3_000}
+"""Beyond the template's band."""
 
 
-# ranges that the price left
-def test_range_left_by_the_reference__is_taken_out_and_minted_anew() -> None:
-    own = ranged(1_600, 2_200, 2_600)
-    step = world([own], [wanted(1_700)], trigger=quiet())
-    out, new = planned(step).layer_actions
-    assert isinstance(out, Withdraw)
-    assert isinstance(new, Provide)
-    assert (out.liquidity, min(out.amounts_raw)) == (own.liquidity, 0)
-    assert new.ticks == minting.range_around(RATIO, 2_000, SPACING)
-    assert mentions(out.reason, "left the", "uniswap_v3 #42")
-    assert passes(step)
+def above_limit(**changes: object) -> StepInput:
+    """Return a step with 20 % in liquidity, above its limit of 15 %."""
+    return world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500), **changes)  # type: ignore[arg-type]  # keywords of world
 
 
-def test_only_what_is_sure_to_come_of_a_withdrawal_is_counted_on() -> None:
-    own = ranged(1_600, 1_800, 2_200)
-    step = world(
-        [own, paired(0)], [wanted(0), wanted(9_000, v2_at())], {"WETH": 50, "USDC": 50}, roomy(lp_max_weight_bps=10_000), trigger=quiet()
+# --- liquidity above its limits
+
+
+@pytest.mark.parametrize(
+    ("past", "type_below_limit"),
+    [
+        pytest.param({"last_rebalance_s": NOW_S - 60}, Hold, id="in the cooldown"),
+        pytest.param({"is_stopped": True}, Rebalance, id="after too many failures"),
+    ],
+)
+def test_limit_withdrawal_waits_for_nothing(past: dict[str, object], type_below_limit: type[Decision]) -> None:
+    """The guard reverts_in_row passes it, too."""
+    step = above_limit(values={"WETH": 6_000, "USDC": 2_000}, past=history(**past))
+    step_within = with_limits(step, lp_max_weight_bps=5_000)
+
+    assert isinstance(decide(step).decision, AdjustLiquidity)
+    assert verdict("reverts_in_row", step, planned(step)).passed
+    assert isinstance(decide(step_within).decision, type_below_limit)
+
+
+def test_limit_withdrawal_comes_before_a_trigger() -> None:
+    step = above_limit(values={"WETH": 6_000, "USDC": 2_000})
+
+    assert isinstance(decide(step).decision, AdjustLiquidity)
+    assert isinstance(decide(step_after_plan(step)).decision, Rebalance)
+
+
+@pytest.mark.parametrize("sign", [-1, 1], ids=["out", "in"])
+def test_limit_withdrawal_goes_despite_unexplained_transfers(sign: int) -> None:
+    step = with_limits(above_limit(), balance_jump_bps=200)
+    transfer = ExternalTransfer(1, step.portfolio.numeraire.address, sign, Fraction(sign * 500 * USD), 1, 2, NOW_S, True, None)
+    past = history(unexplained_transfers=(transfer,))
+    step_with_transfer = replace(step, history=past)
+    plan = planned(step_with_transfer)
+
+    assert verdict("balance_jump", step_with_transfer, plan).passed
+    assert verdict("max_live_value", step_with_transfer, plan).passed
+    assert isinstance(decide(replace(step_after_plan(step), history=past)).decision, Halt), "and then everything else waits"
+
+
+# --- confirmation by the blocks before (T3)
+
+
+def confirmed_by(step: StepInput, *weth_prices: int) -> StepInput:
+    """Return the step whose signals the blocks before must confirm, with these prices of WETH in them, newest first."""
+    head = step.snapshot.head
+    step = replace(step, policy=replace(step.policy, confirm_blocks=len(weth_prices) or 2))
+
+    def feeds(price: int) -> tuple[FeedRound, ...]:
+        weth_feed = feed_round("WETH", price)
+        return tuple(weth_feed if feed.feed == weth_feed.feed else feed for feed in step.snapshot.feeds)
+
+    past_prices = tuple(
+        PastPrices(replace(head, number=head.number - back), feeds(price), step.snapshot.pools) for back, price in enumerate(weth_prices, 1)
     )
-    out, new = planned(step).layer_actions
-    assert isinstance(out, Withdraw)
-    assert isinstance(new, Provide)
-    spare = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    sure = [spare[token] + least for token, least in zip((new.token0, new.token1), out.min_raw, strict=True)]
-    assert all(raw <= most for raw, most in zip(new.desired_raw, sure, strict=True))
-    assert any(raw > most - 1_000_000 - most // 1_000 for raw, most in zip(new.desired_raw, sure, strict=True)), "and no less"
-    assert passes(step)
+    return with_snapshot(step, past_prices=past_prices)
 
 
-def test_range_left_and_not_wanted__is_only_taken_out() -> None:
-    assert kinds(world([ranged(1_600, 2_200, 2_600)], [wanted(0)], trigger=quiet())) == [Withdraw]
+WITHDRAWAL_STEP = world([ranged(2_000, 1_800, 2_200)], [wanted(1_000)], trigger=quiet())
+PROVISION_STEP = world(targets=[wanted(2_000)], trigger=quiet())
 
 
-def test_range_left__stays_where_it_is_not_worth_its_gas() -> None:
-    step = world([ranged(30, 2_200, 2_600)], [wanted(30)])
-    assert_hold(step, "uniswap_v3 #42 stays out of range", "limits.plan_cost")
+@pytest.mark.parametrize(
+    ("step", "weth_prices", "decision_type"),
+    [
+        pytest.param(above_limit(), (2_000, 2_000), AdjustLiquidity, id="limit, confirmed"),
+        pytest.param(above_limit(), (), Hold, id="limit, blocks missing"),
+        pytest.param(WITHDRAWAL_STEP, (2_000, 2_000), AdjustLiquidity, id="withdrawal, confirmed"),
+        pytest.param(WITHDRAWAL_STEP, (2_000, 3_000), Hold, id="withdrawal, pool off at one block"),
+        pytest.param(WITHDRAWAL_STEP, (), Hold, id="withdrawal, blocks missing"),
+        pytest.param(PROVISION_STEP, (2_000, 2_000), AdjustLiquidity, id="provision, confirmed"),
+        pytest.param(PROVISION_STEP, (2_000, 3_000), Hold, id="provision, pool off at one block"),
+        pytest.param(PROVISION_STEP, (), Hold, id="provision, blocks missing"),
+    ],
+)
+def test_liquidity_moves_if_the_blocks_before_agree(step: StepInput, weth_prices: tuple[int, ...], decision_type: type[Decision]) -> None:
+    assert isinstance(decide(confirmed_by(step, *weth_prices)).decision, decision_type)
 
 
-def test_range_left_without_a_target__is_the_owner_s() -> None:
-    assert_hold(world([ranged(1_600, 2_200, 2_600)], [wanted(0, v2_at())], trigger=quiet()))
-    assert_hold(world([ranged(1_600, 2_200, 2_600)], trigger=quiet()))
+def test_limit_signals_name_each_exceeded_limit() -> None:
+    step = world([ranged(2_000, 1_800, 2_200)])
+
+    assert limit_signals(step, PRICES) == frozenset()
+    assert limit_signals(with_limits(step, lp_max_weight_bps=100), PRICES) == {("limit", "lp_max_weight")}
+    assert limit_signals(with_limits(step, impermanent_loss_bps=1), PRICES) == {("limit", "impermanent_loss")}
 
 
-# less of it
-def test_what_is_above_its_share_is_taken_out_down_to_it() -> None:
-    step = world([ranged(2_000, 1_800, 2_200)], [wanted(1_000)])
-    [action] = planned(step).layer_actions
-    assert isinstance(action, Withdraw)
-    assert worth(step, action) == pytest.approx(1_000, rel=1e-4)
-    assert passes(step)
+def test_liquidity_signals_name_pool_or_position_of_each_move() -> None:
+    two_pools = world([paired(0)], [wanted(2_000), wanted(2_000, v2_at())])
+
+    assert liquidity_signals(two_pools, PRICES) == {("ProvideMove", v3_at().address), ("ProvideMove", v2_at().address)}
+    assert liquidity_signals(WITHDRAWAL_STEP, PRICES) == {("WithdrawMove", "uniswap_v3 #42")}
 
 
-def test_a_share_of_nothing_takes_everything_out() -> None:
-    step = world([ranged(500, 1_800, 2_200, 1), ranged(300, 1_000, 3_000, 2)], [wanted(0)])
-    actions = planned(step).layer_actions
-    assert all(isinstance(action, Withdraw) and action.liquidity == action.position_liquidity for action in actions)
-    assert len(actions) == 2
-    assert passes(step)
-    assert_hold(world([ranged(5, 1_800, 2_200)], [wanted(0)]), "5 USDC to move, limits.min_trade is 10")
+# --- exits first
 
 
-def test_fees_above_their_threshold_are_collected_and_put_back() -> None:
-    step = earning_step(1_770)
-    collect, back = planned(step).layer_actions
-    assert isinstance(collect, Collect)
-    assert isinstance(back, Provide)
-    assert collect.fees_raw == (60 * USD, 3 * 10**16)
-    assert back.token_id == 42
-    assert worth(step, back) == pytest.approx(120, rel=0.01), "the position is at its share: all of it goes back"
-    assert mentions(collect.reason, "120 USDC", "compound_above", "50 USDC")
-    assert passes(step)
+STOP = terms("WETH", OrderKind.STOP_LOSS, 2_100)
+FIRED_STOP = ConditionalOrder(
+    WETH.address, OrderKind.STOP_LOSS, OrderStage.FIRED, STOP, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000)
+)
 
 
-def test_fees_go_back_as_far_as_the_share_lacks_them() -> None:
-    assert kinds(earning_step(1_630)) == [Collect]
-    assert worth(earning_step(1_700), planned(earning_step(1_700)).layer_actions[1]) == pytest.approx(0.17 * 9_720 - 1_600, rel=0.02)  # type: ignore[arg-type]  # a Provide
+def exit_step(**past: object) -> StepInput:
+    """Return a step whose stop of WETH has fired and whose wallet has none; half of its 4,000 of liquidity lies in each pool."""
+    step = world(
+        [ranged(2_000, 1_600, 2_500), paired(2_000)],
+        [wanted(2_000), wanted(2_000, v2_at())],
+        {"WETH": 0, "USDC": 8_000},
+        trigger=quiet(),
+    )
+    portfolio = replace(step.portfolio, orders=OrdersConfig((STOP,)))
+    return apply_orders(replace(step, portfolio=portfolio, history=history(states=(FIRED_STOP,), **past)))
 
 
-def test_fees__stay_below_their_threshold_or_when_gas_is_dear() -> None:
-    assert_hold(earning_step(1_770, above=120))
-    assert_hold(earning_step(1_770, above=None))
-    dear = earning_step(1_770)
-    assert_hold(with_limits(dear, plan_cost_bps=50), "fees of uniswap_v3 #42 are not collected: gas of")
+RANGE_POOL = v3_at().address
+PAIR_POOL = v2_at().address
 
 
-# strangers
-def test_stranger_s_liquidity__counts_to_no_share() -> None:
-    """T11: a position in our own pool that the owner did not confirm, out of range and with fees to collect."""
-    gift = ranged(5_000, 2_200, 2_600, 99, owed=(10**12, 10**20), core_owed=(10**12, 10**20))
-    step = world([gift], [wanted(2_000, compound_above=Fraction(1))], confirmed=[])
-    assert only_provide(step).token_id is None
-    assert worth(step, only_provide(step)) == pytest.approx(1_600, rel=1e-5)
+@pytest.mark.parametrize(
+    ("failures_age_s", "pools"),
+    [
+        pytest.param({}, (RANGE_POOL, PAIR_POOL), id="no failures"),
+        pytest.param({RANGE_POOL: 59}, (PAIR_POOL,), id="the range backs off"),
+        pytest.param({RANGE_POOL: 60}, (RANGE_POOL, PAIR_POOL), id="its wait is over"),
+        pytest.param({RANGE_POOL: 59, PAIR_POOL: 59}, (RANGE_POOL, PAIR_POOL), id="both back off"),
+    ],
+)
+def test_exit_withdraws_from_pools_that_do_not_back_off(failures_age_s: dict[str, int], pools: tuple[str, ...]) -> None:
+    """An exit of its own three failures waits a minute; if all wait, guards name the reason."""
+    failed_exits = tuple(ExitFailures(pool, 3, 0, NOW_S - age_s) for pool, age_s in failures_age_s.items())
+
+    decision = decide(exit_step(failed_exits=failed_exits)).decision
+
+    assert isinstance(decision, AdjustLiquidity)
+    assert decision.only_pools == pools
 
 
-def test_a_position_of_another_owner_halts_by_name() -> None:
-    own = ranged(500, 1_800, 2_200)
-    step = with_snapshot(world([own], [wanted(2_000)]), positions=())
-    decision = decide(step).decision
-    assert isinstance(decision, Halt)
-    assert "uniswap_v3 #42" in decision.reason
+def test_exit_withdraws_nothing_once_the_agent_has_stopped() -> None:
+    assert isinstance(decide(exit_step()).decision, AdjustLiquidity)
+    assert isinstance(decide(exit_step(stop_reason="the owner stopped it")).decision, Halt)
 
 
-def test_several_targets_share_the_wallet_and_the_limits() -> None:
-    targets: list[LpTarget] = [wanted(2_000), wanted(2_000, v2_at())]
-    step = world([paired(0)], targets)
-    plan = planned(step)
-    assert [action.pool for action in plan.layer_actions] == [POOL, PAIR]
-    for token, raw in plan.holdings_after:
-        assert raw >= 0, token
-    assert passes(step)
-    tight = with_limits(step, lp_max_weight_bps=2_500)
-    total = sum(worth(tight, action) for action in planned(tight).layer_actions if isinstance(action, Provide))
-    assert total == pytest.approx(8_000 * 0.25 * 0.95, rel=1e-3)
+# --- swaps and targets
 
 
-def test_range_share_in_the_pool__counts_uncollected_fees() -> None:
-    fees = (800 * USD, 0)
-    own = ranged(1_000, 1_800, 2_200, owed=fees, core_owed=fees)
-    assert positions.uncollected_fees(own) == fees
-    assert_hold(world([own], [wanted(1_800)]))
+@pytest.mark.parametrize(
+    ("values", "decision_type"),
+    [
+        pytest.param({"WETH": 4_000, "USDC": 4_000}, AdjustLiquidity, id="no trigger"),
+        pytest.param(UNEVEN, Rebalance, id="a trigger"),
+    ],
+)
+def test_provision_follows_swaps(values: dict[str, int], decision_type: type[Decision]) -> None:
+    assert isinstance(decide(world(targets=[wanted(2_000)], values=values)).decision, decision_type)
 
 
-def test_the_decision_tells_every_move() -> None:
+LEFT_RANGE = ranged(1_600, 2_100, 2_400, 1)
+
+
+@pytest.mark.parametrize(
+    ("past", "decision_type"),
+    [
+        pytest.param({"last_liquidity_s": NOW_S - 3_600}, AdjustLiquidity, id="at the end of the cooldown"),
+        pytest.param({"last_liquidity_s": NOW_S - 3_599}, Rebalance, id="a second earlier"),
+    ],
+)
+def test_withdrawal_precedes_swaps_outside_the_cooldown(past: dict[str, object], decision_type: type[Decision]) -> None:
+    """Prices that go to and fro over the end of a range move liquidity once per cooldown, whatever triggers fire."""
+    step = world([LEFT_RANGE], [wanted(2_000)], values=UNEVEN, past=history(**past))
+
+    assert isinstance(decide(step).decision, decision_type)
+    assert isinstance(decide(with_limits(step, lp_max_weight_bps=1_000)).decision, AdjustLiquidity), "limits wait for no cooldown"
+
+
+def test_withdrawal_of_targets_waits_after_too_many_failures() -> None:
+    """The swap that a trigger asks for is decided, and refused by reverts_in_row."""
+    decision = decide(world([LEFT_RANGE], [wanted(2_000)], values=UNEVEN, past=history(is_stopped=True))).decision
+
+    assert isinstance(decision, Rebalance)
+    assert_hold(world([paired(2_000)], [wanted(500)], past=history(is_stopped=True)), "failed in a row", "trimtab resume")
+
+
+@pytest.mark.parametrize(
+    ("past", "reason"),
+    [
+        pytest.param("last_rebalance_s", "the last rebalance was", id="rebalance"),
+        pytest.param("last_liquidity_s", "the last liquidity action", id="liquidity action"),
+    ],
+)
+def test_provision_waits_for_the_cooldown(past: str, reason: str) -> None:
+    step = world(targets=[wanted(2_000)], past=history(**{past: NOW_S - 3_599}))
+
+    decision = assert_hold(step, "1600 USDC provided", reason, "; no rebalance follows before ", "(cooldown 1 h)")
+
+    assert isinstance(decision, Hold)
+    assert decision.next_evaluation_s == NOW_S + 1
+    assert kinds(with_history(step, **{past: NOW_S - 3_600})) == [Provide]
+
+
+def test_rebalance_waits_for_no_liquidity_action() -> None:
+    assert isinstance(decide(world(values=UNEVEN, past=history(last_liquidity_s=NOW_S - 60))).decision, Rebalance)
+
+
+def test_provision_follows_a_zone_without_a_swap_worth_its_gas() -> None:
+    zone = NoTradeZone(tracking("WETH", "USDC", cost_bps=2))
+    step = world(targets=[wanted(2_000)], values={"WETH": 4_150, "USDC": 3_850}, trigger=zone, destination=Destination.ZONE)
+
+    proposal = propose_rebalance(step)
+
+    assert isinstance(decide(step).decision, Rebalance)
+    assert isinstance(proposal.decision_result.decision, AdjustLiquidity)
+    assert proposal.plan is not None
+    assert [type(action) for action in proposal.plan.layer_actions] == [Provide]
+
+
+@pytest.mark.parametrize(
+    ("values", "decision_type"),
+    [
+        pytest.param({"WETH": 4_150, "USDC": 3_850}, AdjustLiquidity, id="within the trigger"),
+        pytest.param(UNEVEN, Rebalance, id="beyond the trigger"),
+    ],
+)
+def test_provision_follows_swaps_of_a_tracking_rule(values: dict[str, int], decision_type: type[Decision]) -> None:
+    step = world(targets=[wanted(2_000)], values=values, trigger=build_tracking("normal"), destination=Destination.ZONE)
+
+    assert isinstance(propose_rebalance(complete_risk(step)).decision_result.decision, decision_type)
+
+
+def test_decision_has_the_reason_of_every_move() -> None:
     decision = decide(world([paired(0)], [wanted(2_000), wanted(1_000, v2_at())])).decision
+
     assert isinstance(decision, AdjustLiquidity)
     assert decision.reason.count("provided") == 2
+
+
+def test_decision_halts_while_a_position_is_not_the_wallet_s() -> None:
+    decision = decide(with_snapshot(world([ranged(500, 1_800, 2_200)], [wanted(2_000)]), positions=())).decision
+
+    assert isinstance(decision, Halt)
+    assert mentions(decision.reason, "uniswap_v3 #42")
