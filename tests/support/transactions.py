@@ -22,7 +22,7 @@ from sqlalchemy.pool import StaticPool
 from agent.errors import Refused, Retryable
 from agent.execution import JournaledExecutor, SubmissionEvent, SubmissionSettings
 from agent.execution.submitter import Submitter
-from agent.model import Head, Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
+from agent.model import Head, Intent, IntentKind, IntentState, LiquidityAdded, Receipt, SignedTx, Transfer, UnsignedTx
 from agent.ports import Grant, Simulation, TransactionStatus
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store import Store, open_memory_store, open_store
@@ -49,6 +49,11 @@ def grant(kind: IntentKind = IntentKind.SWAP, deadline_s: int = START_S + 90) ->
 
 def receipt(tx_hash: str, block: int, block_hash: str, status: int = 1) -> Receipt:
     return Receipt(tx_hash, status, block, block_hash, 50_000, 2 * GWEI, ())
+
+
+def liquidity_receipt(*added: LiquidityAdded, block: int = 16, status: int = 1, transfers: tuple[Transfer, ...] = ()) -> Receipt:
+    """Return a receipt with these events of the position manager, and these transfers."""
+    return replace(receipt("0x01", block, "0xb", status), liquidity_added=added, transfers=transfers)
 
 
 class ScriptedSigner:

@@ -1,8 +1,10 @@
-"""Plans of liquidity whose guards all pass."""
+"""Plans of liquidity whose guards all pass, and what the layer answers about them."""
 
 from __future__ import annotations
 
 from agent import guards
+from agent.guards.case import build_guard_case
+from agent.layers.liquidity.guard_case import LiquidityCase
 from agent.model import Plan, StepInput
 from tests.support.decisions.liquidity_ranges import earning_step
 from tests.support.lp_worlds import planned, ranged, wanted, world
@@ -14,7 +16,7 @@ COLLECT = "collect"
 
 
 def passing_plan_starting_with(kind: str) -> tuple[StepInput, Plan]:
-    """A step and its plan whose first action is of this kind and whose guards all pass."""
+    """Return a step and its plan whose first action is of this kind and whose guards all pass."""
     if kind == PROVIDE:
         step = world([ranged(500, 1_800, 2_200)], [wanted(2_000)])
     elif kind == WITHDRAW:
@@ -22,5 +24,12 @@ def passing_plan_starting_with(kind: str) -> tuple[StepInput, Plan]:
     else:
         step = earning_step(1_770)
     plan = planned(step)
-    assert all(v.passed for v in guards.judge(step, plan, evidence(step, plan)))
+    assert all(judged.passed for judged in guards.judge(step, plan, evidence(step, plan)))
     return step, plan
+
+
+def liquidity_answers(step: StepInput, plan: Plan) -> LiquidityCase:
+    """Return what the layer answers about a plan of liquidity actions."""
+    answers = build_guard_case(step, plan, evidence(step, plan)).layer_answers
+    assert isinstance(answers, LiquidityCase)
+    return answers
