@@ -8,17 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.endpoints import EndpointPool
-from agent.chain.sender import QuorumSender
 from agent.config.load import parse_config
 from agent.config.tables.chain import ChainTable
-from agent.errors import ConfigError, OperatorNeeded, Retryable
+from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.model import IntentState
 from agent.wiring.transactor import submission_settings
 from tests.support.builders import OWNER, step_input
 from tests.support.configs.samples import config_text
-from tests.support.fakes.transport import HEAD_JSON, ScriptedTransport
 from tests.support.text import raises_code
 from tests.support.transactions import Bench, bench
 
@@ -119,36 +116,6 @@ def test_reorg_below_the_tag_beyond_the_watch_needs_operator(tmp_path: Path) -> 
     with raises_code(OperatorNeeded, "deep_reorg"):
         setup.executor().reconcile()
     assert len(setup.chain.sent) == 1
-
-
-def height(*heights: tuple[str, int], minimum: int = 2) -> int:
-    """Return what operators at these finalized blocks say together."""
-    nodes = [ScriptedTransport(name, eth_getBlockByNumber={**HEAD_JSON, "number": hex(number)}) for name, number in heights]
-    return QuorumSender(EndpointPool(nodes, minimum, grace_s=0.02), 31337).tagged_height("finalized")
-
-
-def test_a_height_counts_that_enough_operators_call_finalized() -> None:
-    assert height(("a", 90), ("b", 96)) == 90
-    assert height(("a", 90), ("liar", 10**6), ("b", 96)) == 96
-    assert height(("a", 90), ("a", 80), minimum=1) == 80, "of one operator's endpoints the lowest"
-
-
-def test_tagged_height_is_that_of_the_block_with_the_tag() -> None:
-    tags: list[object] = []
-
-    def block(params: list[object]) -> object:
-        tags.append(params[0])
-        return HEAD_JSON
-
-    QuorumSender(EndpointPool([ScriptedTransport(eth_getBlockByNumber=block)], 1), 31337).tagged_height("safe")
-
-    assert tags == ["safe"]
-
-
-@pytest.mark.parametrize("missing", [None, {}])
-def test_a_node_without_the_tag_is_no_answer(missing: object) -> None:
-    with pytest.raises((Retryable, OperatorNeeded)):
-        QuorumSender(EndpointPool([ScriptedTransport(eth_getBlockByNumber=missing)], 1), 31337).tagged_height("safe")
 
 
 def chain(**values: object) -> ChainTable:
