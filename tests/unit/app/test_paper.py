@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -14,13 +14,13 @@ import pytest
 
 from agent import wiring
 from agent.app import dashboard
-from agent.app.paper import PaperStart, open_paper, start_over_text
+from agent.app.paper import PaperStart, open_paper, require_holdings, start_over_text
 from agent.app.records import maintenance
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.known import secrets_of
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import Holding, PaperWallet, PricePoint
+from agent.model import Holding, PaperMargin, PaperPosition, PaperWallet, PricePoint
 from agent.store import open_store
 from agent.store.files import backup
 from agent.store.migrations.schema import REVISIONS
@@ -170,6 +170,23 @@ def test_native_coins_beside_a_wallet_copy__are_refused(tmp_path: Path, start: P
     with raises_field("--native"), open_paper(loaded(tmp_path), start):
         pass
     assert not (tmp_path / "paper.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("symbol", "margin", "is_empty"),
+    [
+        pytest.param("WBTC", None, True, id="another token"),
+        pytest.param("WBTC", PaperMargin(0, 0, ()), True, id="empty margin account"),
+        pytest.param("WBTC", PaperMargin(1, 0, ()), False, id="collateral"),
+        pytest.param("WBTC", PaperMargin(0, 1, ()), False, id="profit"),
+        pytest.param("WBTC", PaperMargin(0, 0, (PaperPosition(TOKEN, 1, 1, growth_x96=0),)), False, id="position"),
+        pytest.param("WETH", None, False, id="asset"),
+    ],
+)
+def test_empty_paper_wallet__is_refused(symbol: str, margin: PaperMargin | None, is_empty: bool) -> None:
+    wallet = PaperWallet((Holding(builders.token(symbol).address, 5),), (), 10**18, 7, 1_000, margin=margin)
+    with pytest.raises(ConfigError, match="holds none") if is_empty else nullcontext():
+        require_holdings(wallet, builders.step_input().portfolio)
 
 
 def test_paper_on_a_server_names_no_file_that_there_is_not(tmp_path: Path) -> None:
