@@ -59,15 +59,31 @@ def test_live_chain_s_paper__has_its_own_store_and_lock(tmp_path: Path) -> None:
 
 
 def test_two_portfolios_of_a_folder_have_a_paper_store_each(tmp_path: Path) -> None:
-    names = {"trimtab.db": "paper.db", "mine.db": "mine.paper.db", "my.own.db": "my.own.paper.db", "bare": "bare.paper"}
+    names = {
+        "trimtab.db": "paper.db",
+        "mine.db": "mine.paper.db",
+        "my.own.db": "my.own.paper.db",
+        "my.store.db": "my.store.paper.db",
+        "bare": "bare.paper",
+    }
     papers = {name: replace(loaded(tmp_path, ("trimtab.db", name)), is_paper=True) for name in names}
     assert {name: store_file(paper).name for name, paper in papers.items()} == names
     assert len({lock_arguments(paper)[0] for paper in papers.values()}) == len(names)
 
 
-def test_a_live_store_may_not_have_the_name_of_paper_books(tmp_path: Path) -> None:
-    with raises_field("store.url", "paper trading"):
-        _ = loaded(tmp_path, ("sqlite:///trimtab.db", "sqlite:///paper.db")).store_url
+@pytest.mark.parametrize("name", ["paper.db", "mine.paper.db", "bare.paper", "trimtab.store"])
+def test_store_may_not_have_the_place_of_another(tmp_path: Path, name: str) -> None:
+    with raises_field("store.url", name, "paper trading"):
+        _ = loaded(tmp_path, ("sqlite:///trimtab.db", f"sqlite:///{name}")).store_url
+
+
+def test_config_of_a_server_may_not_have_the_place_of_another_s_paper(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://me@example.org/trimtab"
+    live = loaded(tmp_path, ("sqlite:///trimtab.db", url))
+    other = replace(live, path=tmp_path / "trimtab.paper.toml")
+    assert live.store_url == url
+    with pytest.raises(ConfigError, match=r"trimtab\.paper\.toml: .*rename it"):
+        _ = other.store_url
 
 
 def test_paper__trusts_what_the_live_store_trusts_at_its_start(tmp_path: Path) -> None:
