@@ -17,7 +17,7 @@ from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.errors import ConfigError, ErrorCode
 from agent.execution.step_context import StepOutcome
-from agent.model import PaperWallet, Snapshot
+from agent.model import PaperMargin, PaperWallet, Portfolio, Snapshot
 from agent.paper import chain
 from agent.paper.order_venue import PaperHyperliquid
 from agent.ports import Clock
@@ -90,15 +90,7 @@ def open_paper(
         store = agent.context.store
         if store.paper.wallet() is None:
             wallet = _initial_wallet(agent, start)
-            asset_tokens = {asset.token.address for asset in agent.portfolio.assets}
-            if wallet.margin is None and not any(
-                holding.raw for holding in wallet.balances if holding.token in asset_tokens
-            ):
-                raise ConfigError(
-                    "the wallet holds none of the portfolio's assets",
-                    "give the paper wallet a balance: trimtab paper --start"
-                    f" {agent.portfolio.numeraire.label}=500",
-                )
+            require_holdings(wallet, agent.portfolio)
             store.balances.record_prior_day((), wallet.nonce)  # this wallet has no history
             store.paper.begin(wallet)
         elif start.is_set:
@@ -110,6 +102,21 @@ def open_paper(
             )
         config_versions.record_version(loaded_config, store.configs, config_versions.YES_ORIGIN)
         yield agent
+
+
+def require_holdings(wallet: PaperWallet, portfolio: Portfolio) -> None:
+    """Raise ConfigError if a paper wallet has no asset of the portfolio and an empty margin account,
+    or none.
+    """
+    asset_tokens = {asset.token.address for asset in portfolio.assets}
+    if wallet.margin in (None, PaperMargin(0, 0, ())) and not any(
+        holding.raw for holding in wallet.balances if holding.token in asset_tokens
+    ):
+        raise ConfigError(
+            "the wallet holds none of the portfolio's assets",
+            "give the paper wallet a balance: trimtab paper --start"
+            f" {portfolio.numeraire.label}=500",
+        )
 
 
 def start_over_text(loaded_config: LoadedConfig) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import accumulate
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,9 @@ def read_pool(pool_path: Path, token0: Token, token1: Token) -> V3Pool:
     """Read a JSON file with `scalars` (fee, tick_spacing, sqrt_price_x96, tick, liquidity) and
     `tick_data` by tick: [gross, net, …].
 
-    `tick_data` must list every initialised tick. Raises ConfigError for another format, and unless
-    net liquidity sums to `liquidity` up to the current tick and to zero over all ticks.
+    `tick_data` must list every initialised tick. Raises ConfigError for another format, such as a
+    number that is not whole, and unless net liquidity sums to `liquidity` up to the current tick, to
+    zero over all ticks, and nowhere to less.
     """
     try:
         pool = _parse_pool(
@@ -106,6 +108,7 @@ def read_pool(pool_path: Path, token0: Token, token1: Token) -> V3Pool:
     if (
         liquidity_at_tick != pool.liquidity
         or sum(any_tick.liquidity_net for any_tick in pool.ticks) != 0
+        or min(accumulate(any_tick.liquidity_net for any_tick in pool.ticks), default=0) < 0
     ):
         raise ConfigError(
             f"--market pool-state: the ticks of {pool_path.name} do not add up to its liquidity",
@@ -122,7 +125,7 @@ def read_pool(pool_path: Path, token0: Token, token1: Token) -> V3Pool:
 def _parse_pool(pool_document: Any, pool_path: Path, token0: Token, token1: Token) -> V3Pool:
     scalars = pool_document["scalars"]
     fee_pips, tick_spacing, sqrt_price_x96, tick = (
-        int(scalars[scalar_name])
+        _whole_number(scalars[scalar_name], scalar_name)
         for scalar_name in ("fee", "tick_spacing", "sqrt_price_x96", "tick")
     )
     if not (
@@ -133,8 +136,10 @@ def _parse_pool(pool_document: Any, pool_path: Path, token0: Token, token1: Toke
         raise ValueError("fee, spacing or price is out of range")
     if get_tick_at_sqrt_ratio(sqrt_price_x96) != tick:
         raise ValueError("the tick does not match the price")
+    if not isinstance(pool_document["tick_data"], dict):
+        raise ValueError("tick_data is not an object")
     ticks = tuple(
-        TickLiquidity(int(tick_index), int(liquidity_row[1]))
+        TickLiquidity(int(tick_index), _whole_number(liquidity_row[1], f"tick {tick_index}"))
         for tick_index, liquidity_row in sorted(
             pool_document["tick_data"].items(), key=lambda tick_and_row: int(tick_and_row[0])
         )
@@ -155,11 +160,18 @@ def _parse_pool(pool_document: Any, pool_path: Path, token0: Token, token1: Toke
         tick_spacing,
         sqrt_price_x96,
         tick,
-        int(scalars["liquidity"]),
+        _whole_number(scalars["liquidity"], "liquidity"),
         ticks,
         -last_tick,
         last_tick,
     )
+
+
+def _whole_number(json_value: object, name: str) -> int:
+    """Return an integer, also one in a text. Raises ValueError for any other value."""
+    if isinstance(json_value, int | str) and not isinstance(json_value, bool):
+        return int(json_value)
+    raise ValueError(f"{name}: {json_value!r} is not a whole number")
 
 
 def arbitrage_pool(pool: V3Pool, price: Price) -> V3Pool:

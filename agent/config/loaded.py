@@ -19,6 +19,8 @@ SERVER_PREFIX = "postgresql"
 """Beginning of the URLs of stores on PostgreSQL."""
 SERVER_PLACE_SUFFIX = ".store"
 """Suffix of the path beside which the local files of a store on PostgreSQL are."""
+PAPER_SUFFIX = ".paper"
+"""Suffix before the last of the names of paper trading."""
 PAPER_FILE = "paper.db"
 """Store file of paper trading beside USUAL_STORE; beside another, such as mine.db, it is
 mine.paper.db, so that each of several portfolios in a folder has its own.
@@ -50,22 +52,31 @@ class LoadedConfig:
     def store_url(self) -> str:
         """Return the store's URL with a relative SQLite path resolved against the config file.
 
-        Raises ConfigError if the live store has the path of the paper store.
+        Raises ConfigError if its place may be that of another store: a name for paper trading, or
+        for the local files of a store on PostgreSQL.
         """
         url = self.live_store_url
-        prefix = "sqlite:///"
-        if not url.startswith(prefix):
+        live_file = sqlite_file(url, self.path.parent)
+        if live_file is None:
+            if Path(self.path.stem).suffix == PAPER_SUFFIX:
+                raise ConfigError(
+                    f"{self.path.name}: names with {PAPER_SUFFIX} are reserved for paper trading",
+                    "rename it",
+                )
             return url
-        live_file = Path(url.removeprefix(prefix))
-        if live_file.name == PAPER_FILE:
+        is_paper_name = live_file.name == PAPER_FILE or PAPER_SUFFIX in (
+            live_file.suffix,
+            Path(live_file.stem).suffix,
+        )
+        if is_paper_name or live_file.suffix == SERVER_PLACE_SUFFIX:
             raise ConfigError(
-                f"store.url: {PAPER_FILE} is reserved for paper trading",
+                f"store.url: {live_file.name} is reserved for paper trading, or for PostgreSQL",
                 "choose another name, such as trimtab.db",
             )
-        paper_name = f"{live_file.stem}.paper{live_file.suffix}"
+        paper_name = f"{live_file.stem}{PAPER_SUFFIX}{live_file.suffix}"
         if live_file.name == USUAL_STORE:
             paper_name = PAPER_FILE
-        return prefix + str(live_file.with_name(paper_name)) if self.is_paper else url
+        return SQLITE_PREFIX + str(live_file.with_name(paper_name)) if self.is_paper else url
 
     @property
     def live_store_url(self) -> str:
@@ -108,7 +119,7 @@ def store_place(url: str, config_path: Path, *, is_paper: bool = False) -> Path:
     if store_file is not None:
         return store_file
     return config_path.with_suffix(
-        f".paper{SERVER_PLACE_SUFFIX}" if is_paper else SERVER_PLACE_SUFFIX
+        f"{PAPER_SUFFIX}{SERVER_PLACE_SUFFIX}" if is_paper else SERVER_PLACE_SUFFIX
     )
 
 

@@ -20,7 +20,7 @@ from agent.execution.step_context import (
     add_past_prices,
     propose_screened,
 )
-from agent.guards.table import MARKET_GUARDS, REMEDIES
+from agent.guards.table import MARKET_GUARDS, REMEDIES, WALLET_GUARDS
 from agent.layers.planning import PLANNERS
 from agent.model import (
     BlockedExit,
@@ -61,20 +61,8 @@ TRADE_SIGNER_RULES = frozenset(
 """Signer rules that judge the traded assets, as opposed to nonce, fees, chain, time, kind,
 recipient or spender.
 """
-WALLET_LIMIT_GUARDS = frozenset(
-    (
-        "daily_loss",
-        "total_loss",
-        "gas_per_day",
-        "native_floor",
-        "reverts_in_row",
-        "feed_health",
-        "depeg",
-        "signer.gas_cost",
-    )
-)
-"""Guards that may refuse one exit and pass another, because of its cost, gas, prices or failures.
-"""
+WALLET_LIMIT_GUARDS = WALLET_GUARDS | {"signer.gas_cost"}
+"""Guards, and a signer rule, that may refuse one exit and pass another."""
 NO_ACTION_REMEDY = "no action needed"
 SOLD_IN_PART_REASON = "it was sold as far as the limits allow; the next cycle sells the rest"
 REVERTED_REASON = "its transaction failed; the next cycle tries again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
 from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
@@ -59,14 +60,27 @@ def format_seconds(seconds: int) -> str:
 T = TypeVar("T")
 
 
+class GuardScope(Enum):
+    """What else a guard concerns that refuses the plan of an exit."""
+
+    PLAN = "plan"
+    """Every plan: no other exit is tried in this cycle."""
+    MARKET = "market"
+    """Pools and tokens of this plan: the other exits go on."""
+    WALLET = "wallet"
+    """A limit that another exit may meet, because of its cost, gas, prices or failures: until it
+    allows this one, only plans that reduce risk are sent.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Guard(Generic[T]):
     """A guard. `read_limit` reads the limit from the input (None: off), `format_limit` formats it,
     `measure` compares the case with it.
 
-    `remedy` is an instruction for the owner. A guard that `judges_market` checks only the pools and
-    tokens of a plan; its refusal of one exit does not block the others. `applies_to` says which
-    plans it judges.
+    `remedy` is an instruction for the owner, `scope` what its refusal of an exit concerns.
+    `applies_to` says which plans it judges. One that `judges_minimums` judges an earlier plan again
+    at new prices: its minimums, and the prices that they are compared with.
     """
 
     name: str
@@ -74,8 +88,9 @@ class Guard(Generic[T]):
     format_limit: Callable[[T, StepInput], str]
     measure: Callable[[GuardCase, T], GuardMeasurement]
     remedy: str
-    judges_market: bool = False
+    scope: GuardScope = GuardScope.PLAN
     applies_to: Callable[[Plan], bool] = lambda _: True
+    judges_minimums: bool = False
 
     def measured_by(self, *measures: Callable[[GuardCase, T], GuardMeasurement | None]) -> Guard[T]:
         """Return the guard that takes the first of these measurements, such as those of a layer's
@@ -113,8 +128,9 @@ def fixed_guard(
     measure: Callable[[GuardCase], GuardMeasurement],
     remedy: str,
     *,
-    judges_market: bool = False,
+    scope: GuardScope = GuardScope.PLAN,
     applies_to: Callable[[Plan], bool] = lambda _: True,
+    judges_minimums: bool = False,
 ) -> Guard[bool]:
     """Return a guard that the config cannot switch off; `limit_text` is the text of its limit."""
     return Guard(
@@ -123,8 +139,9 @@ def fixed_guard(
         lambda _, __: limit_text,
         lambda case, _: measure(case),
         remedy,
-        judges_market,
+        scope,
         applies_to,
+        judges_minimums,
     )
 
 
@@ -134,7 +151,7 @@ def limit_guard(
     measure: Callable[[GuardCase, T], GuardMeasurement],
     remedy: str,
     *,
-    judges_market: bool = False,
+    scope: GuardScope = GuardScope.PLAN,
 ) -> Guard[T]:
     """Return a guard for a key of [limits]; the row of the key in LIMITS determines the format of
     the limit.
@@ -146,7 +163,7 @@ def limit_guard(
         lambda limit_value, step: _format_limit(limit_spec, limit_value, step.portfolio),
         measure,
         remedy,
-        judges_market,
+        scope,
     )
 
 

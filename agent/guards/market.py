@@ -11,6 +11,7 @@ from agent.amm import pools
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData, measure_in_layer
 from agent.guards.guard import (
     Guard,
+    GuardScope,
     fixed_guard,
     format_money,
     format_ratio,
@@ -186,14 +187,14 @@ PRICE_IMPACT = limit_guard(
     lambda limits: limits.price_impact_bps,
     price_impact,
     "trade less per slice, add deeper pools, or raise limits.price_impact",
-    judges_market=True,
+    scope=GuardScope.MARKET,
 )
 SLIPPAGE = limit_guard(
     "slippage",
     lambda limits: limits.slippage_bps,
     slippage,
     "plan again at a new block, or raise limits.slippage",
-    judges_market=True,
+    scope=GuardScope.MARKET,
 )
 FAIR_FLOOR = fixed_guard(
     "fair_floor",
@@ -201,14 +202,15 @@ FAIR_FLOOR = fixed_guard(
     measure_fair_floor,
     "a pool is off the reference price or the minimum is too low; plan again later, and keep"
     " slippage or price_impact on",
-    judges_market=True,
+    scope=GuardScope.MARKET,
+    judges_minimums=True,
 )
 POOL_MIN_VALUE = limit_guard(
     "pool_min_value",
     lambda limits: limits.pool_min_value,
     pool_min_value,
     "remove this pool, or lower limits.pool_min_value",
-    judges_market=True,
+    scope=GuardScope.MARKET,
 )
 
 
@@ -410,7 +412,7 @@ ORACLE_DEVIATION = limit_guard(
     lambda limits: limits.oracle_deviation_bps,
     oracle_deviation,
     "pools and reference disagree: wait, or check feeds and pools with trimtab doctor",
-    judges_market=True,
+    scope=GuardScope.MARKET,
 )
 FEED_HEALTH = Guard(
     "feed_health",
@@ -418,6 +420,8 @@ FEED_HEALTH = Guard(
     lambda limit, _: format_seconds(limit),
     feed_health,
     "wait for a fresh round, check the feed's address, or raise reference.feed_max_age",
+    scope=GuardScope.WALLET,
+    judges_minimums=True,
 )
 SEQUENCER = Guard(
     "sequencer",
@@ -425,17 +429,19 @@ SEQUENCER = Guard(
     lambda grace_s, _: f"up for {format_seconds(grace_s)}",
     sequencer,
     "wait until the rollup's sequencer has been up for reference.sequencer_grace",
+    judges_minimums=True,
 )
 SECOND_QUOTE_DEVIATION = limit_guard(
     "second_quote_deviation",
     lambda limits: limits.second_quote_deviation_bps,
     second_quote,
     "check addresses and endpoint with trimtab doctor, or limits.second_quote_deviation = 'off'",
-    judges_market=True,
+    scope=GuardScope.MARKET,
 )
 DEPEG = limit_guard(
     "depeg",
     lambda limits: limits.depeg_bps,
     depeg,
     "a stablecoin is off its peg: decide what to hold, or raise limits.depeg",
+    scope=GuardScope.WALLET,
 )

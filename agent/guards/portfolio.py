@@ -8,7 +8,14 @@ from fractions import Fraction
 from functools import partial
 
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
-from agent.guards.guard import Guard, format_bps, format_money, format_ratio, limit_guard
+from agent.guards.guard import (
+    Guard,
+    GuardScope,
+    format_bps,
+    format_money,
+    format_ratio,
+    limit_guard,
+)
 from agent.guards.max_weight import max_weight
 from agent.layers.questions import unknown_value_reason
 from agent.model import StepInput, TopUp
@@ -268,7 +275,7 @@ PLAN_COST = limit_guard(
     lambda limits: limits.plan_cost_bps,
     plan_cost,
     "wait for cheaper gas or deeper pools, trade less, or raise limits.plan_cost",
-    judges_market=True,
+    scope=GuardScope.MARKET,
 )
 TURNOVER = limit_guard(
     "turnover",
@@ -292,6 +299,7 @@ def daily_loss_guard(action_cost: Callable[[GuardCase], Value] | None = None) ->
         partial(daily_loss, action_cost=action_cost),
         "wait until losses (trimtab history) are 24 h old, trade less, lower limits.slippage, or"
         " raise limits.daily_loss",
+        scope=GuardScope.WALLET,
     )
 
 
@@ -301,6 +309,7 @@ TOTAL_LOSS = limit_guard(
     total_loss,
     "find the cause of the losses (trimtab pnl, trimtab history), then raise limits.total_loss or"
     " stop",
+    scope=GuardScope.WALLET,
 )
 BALANCE_JUMP = limit_guard(
     "balance_jump",
@@ -321,7 +330,7 @@ MIN_TRADE = limit_guard(
     lambda limits: limits.min_trade,
     min_trade,
     "wait for more drift, or lower limits.min_trade",
-    judges_market=True,
+    scope=GuardScope.MARKET,
 )
 MAX_LIVE_VALUE = Guard(
     "max_live_value",

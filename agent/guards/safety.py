@@ -8,6 +8,7 @@ from agent.amm.pools import holds_token
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData
 from agent.guards.guard import (
     Guard,
+    GuardScope,
     fixed_guard,
     format_gwei,
     format_native,
@@ -383,7 +384,7 @@ ALLOWLIST = fixed_guard(
     "all pinned",
     allowlist,
     "check the named contracts, then pin them with trimtab trust",
-    judges_market=True,
+    scope=GuardScope.MARKET,
 )
 TOKEN_SCREEN = Guard(
     "token_screen",
@@ -391,7 +392,7 @@ TOKEN_SCREEN = Guard(
     lambda _, __: SCREENED_TEXT,
     token_screen,
     "remove the named tokens from the portfolio, or see docs/tokens.md",
-    judges_market=True,
+    scope=GuardScope.MARKET,
 )
 REVERTS_IN_ROW = fixed_guard(
     "reverts_in_row",
@@ -399,6 +400,7 @@ REVERTS_IN_ROW = fixed_guard(
     reverts_in_row,
     "find the cause (trimtab history), then reset the count with "
     "trimtab resume; exits continue meanwhile",
+    scope=GuardScope.WALLET,
 )
 HEAD_AGE = limit_guard(
     "head_age",
@@ -413,7 +415,7 @@ PREDICTION = fixed_guard(
     "equal to the simulation",
     prediction,
     "plan again at a new block",
-    judges_market=True,
+    scope=GuardScope.MARKET,
 )
 
 
@@ -499,10 +501,12 @@ GAS_PER_DAY = limit_guard(
     lambda limits: limits.gas_per_day_wei,
     gas_per_day,
     "wait until older transactions are 24 h old, or raise limits.gas_per_day",
+    scope=GuardScope.WALLET,
 )
 NATIVE_FLOOR = limit_guard(
     "native_floor",
     lambda limits: limits.native_floor_wei,
     native_floor,
     "send native coin to the wallet, or lower limits.native_floor",
+    scope=GuardScope.WALLET,
 )

@@ -9,9 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from agent.errors import ErrorCode, Refused
-from agent.guards import market
 from agent.guards.case import build_guard_case
-from agent.guards.guard import OFF, Guard, format_money
+from agent.guards.guard import OFF, Guard, GuardScope, format_money
 from agent.layers.guards import GUARDS
 from agent.model import (
     CashFlows,
@@ -30,11 +29,8 @@ from agent.reference import reference_prices
 from agent.units import NATIVE, decimal_text
 
 REMEDIES = {guard.name: guard.remedy for guard in GUARDS}
-MINIMUM_GUARDS = frozenset(
-    guard.name for guard in (market.FAIR_FLOOR, market.FEED_HEALTH, market.SEQUENCER)
-)
-"""Guards of the minimums of a plan, and of the prices that they are compared with."""
-MARKET_GUARDS = frozenset(guard.name for guard in GUARDS if guard.judges_market)
+MARKET_GUARDS = frozenset(guard.name for guard in GUARDS if guard.scope is GuardScope.MARKET)
+WALLET_GUARDS = frozenset(guard.name for guard in GUARDS if guard.scope is GuardScope.WALLET)
 
 
 def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...]:
@@ -49,7 +45,7 @@ def judge_minimums(step: StepInput, plan: Plan) -> tuple[Verdict, ...]:
     """
     no_evidence = Evidence(None, "", (), (), has_quorum=False, now_s=step.snapshot.now_s)
     case = build_guard_case(step, plan, no_evidence)
-    return tuple(guard.judge(case) for guard in guards_of(plan) if guard.name in MINIMUM_GUARDS)
+    return tuple(guard.judge(case) for guard in guards_of(plan) if guard.judges_minimums)
 
 
 def guards_of(plan: Plan) -> tuple[Guard[Any], ...]:

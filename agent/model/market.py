@@ -34,6 +34,7 @@ class TokenFinding(Enum):
     UNREADABLE = "unreadable"
     CODE_CHANGED = "code_changed"
     IMPLEMENTATION_CHANGED = "implementation_changed"
+    CODE_UNREAD = "code_unread"
     UNKNOWN = "unknown"
 
     @property
@@ -85,6 +86,10 @@ _DESCRIPTION_AND_REMEDY = {
         "its implementation differs from the pinned one",
         "find out why, then run trimtab trust",
     ),
+    TokenFinding.CODE_UNREAD: (
+        "the code behind it was not read",
+        "check the endpoints with trimtab doctor; it is read again before each plan",
+    ),
     TokenFinding.UNKNOWN: (
         "could not be tested",
         'trust another pool of it, or switch the screen off: limits.token_screen = "off"',
@@ -135,8 +140,8 @@ class ScreenedToken:
 
 @dataclass(frozen=True, slots=True)
 class ProxyImplementation:
-    """Implementation address of a proxy at the snapshot's block. The proxy, a token or a contract
-    of the futures venue, has the address `proxy`.
+    """Implementation address of a proxy at the snapshot's block, zero if it was not read. The proxy,
+    a token or a contract of the futures venue, has the address `proxy`.
     """
 
     proxy: str

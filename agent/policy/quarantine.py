@@ -268,8 +268,9 @@ def tokens_with_changed_code(
     pinned_code_hashes: Mapping[str, str],
     pinned_implementations: Mapping[str, tuple[str, str]],
 ) -> list[ScreenedToken]:
-    """Return the tokens whose code differs from its pin: `pinned_code_hashes` are code hashes,
-    `pinned_implementations` (implementation, its code hash), by token.
+    """Return the tokens whose code differs from its pin, or whose implementation was not read.
+    `pinned_code_hashes` are code hashes, `pinned_implementations` (implementation, its code hash),
+    by token.
 
     Tokens without a pin are not included, because a plan that touches one is refused as a whole.
     """
@@ -287,32 +288,38 @@ def tokens_with_changed_code(
         ):
             screened_tokens.append(ScreenedToken(token, TokenFinding.CODE_CHANGED))
         elif (token in implementations_by_token or token in pinned_implementations) and (
-            change_text := _implementation_change(
+            screened_token := _screened_proxy(
+                token,
                 implementations_by_token.get(token, []),
                 pinned_implementations.get(token),
                 code_hash_by_address,
             )
         ):
-            screened_tokens.append(
-                ScreenedToken(token, TokenFinding.IMPLEMENTATION_CHANGED, change_text)
-            )
+            screened_tokens.append(screened_token)
     return screened_tokens
 
 
-def _implementation_change(
+def _screened_proxy(
+    token: str,
     implementations: Sequence[str],
     pinned_implementation: tuple[str, str] | None,
     code_hash_by_address: Mapping[str, str],
-) -> str:
-    """Return the difference between the implementation and its pin; empty if there is none."""
+) -> ScreenedToken | None:
+    """Return a proxy whose implementation differs from its pin, or was not read; else None."""
+    changed = TokenFinding.IMPLEMENTATION_CHANGED
     if pinned_implementation is None:
-        return f"{', '.join(implementations)} is not pinned"
+        return ScreenedToken(token, changed, f"{', '.join(implementations)} is not pinned")
     pinned_address, pinned_code_hash = pinned_implementation
+    if implementations and not any(int(address, 16) for address in implementations):
+        return ScreenedToken(token, TokenFinding.CODE_UNREAD)
     if list(implementations) != [pinned_address]:
-        return f"{', '.join(implementations) or 'unknown'} instead of {pinned_address}"
-    if code_hash_by_address.get(pinned_address) == pinned_code_hash:
-        return ""
-    return f"the code at {pinned_address} differs"
+        change_text = f"{', '.join(implementations) or 'unknown'} instead of {pinned_address}"
+        return ScreenedToken(token, changed, change_text)
+    if pinned_address not in code_hash_by_address:
+        return ScreenedToken(token, TokenFinding.CODE_UNREAD, pinned_address)
+    if code_hash_by_address[pinned_address] == pinned_code_hash:
+        return None
+    return ScreenedToken(token, changed, f"the code at {pinned_address} differs")
 
 
 def format_quarantine(

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from agent.errors import TrimtabError
+from agent.errors import Retryable, TrimtabError
 from agent.model import ControlKind, ControlOrigin, ControlSubmission
 from agent.web.access import Access, matches_token, read_form, secret_refusal
 from agent.web.app_modules import alert_channels, edit_backtests, profiles, queue, shown_plans
@@ -54,7 +54,8 @@ VARIABLE_ERROR = (
 PROFILE_FIELD = "profile"
 """Field with the text of a profile, in place of the arguments that follow from it."""
 LONG_TEXT_FIELDS = frozenset({PROFILE_FIELD, "reason"})
-"""Fields whose words are no recovery phrase."""
+"""Fields whose words are no recovery phrase, and which may name hashes: no reason keeps a pause from
+being carried out."""
 FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
     "pause": ("reason", "hard"),
     "resume": (),
@@ -159,7 +160,7 @@ class ControlPages:
             return PlainTextResponse("404: no such control\n", 404)
         review = requested_review(kind, fields)
         is_immediate = kind in IMMEDIATE_KINDS or (review.on_paper and not review.asks_on_paper)
-        if is_immediate:
+        if is_immediate and not review.error:
             await self._submit(request, session, review, "")
             if not review.error:
                 return RedirectResponse("/controls", 303)
@@ -233,10 +234,12 @@ class ControlPages:
         try:
             await self._access.record_event("control", session.name, client_address, detail)
             async with self._alert_lock:
-                test_document = await self._alert_process.call(
-                    alert_channels.send_test_alerts, self._cache.config_file, target_name
-                )
-                self._alert_process.stop()
+                try:
+                    test_document = await self._alert_process.call(
+                        alert_channels.send_test_alerts, self._cache.config_file, target_name
+                    )
+                finally:
+                    self._alert_process.stop()
             why = test_document["targets"][0]["why"]
             time_text = time.strftime("%H:%M UTC", time.gmtime())
             result_text = f"Test delivered at {time_text}."
@@ -331,7 +334,10 @@ class ControlPages:
             )
         except TrimtabError as error:
             review.error = str(error)
+            # it may be queued if only the answer is missing
+            review.is_queued &= isinstance(error, Retryable)
         else:
+            review.error = ""
             session.requested_control = (review.kind, control_id)
             await self._cache.follow_pause()
         self._cache.follow(queue.dashboard_controls)
@@ -369,16 +375,29 @@ def requested_review(kind: str, fields: Mapping[str, Sequence[str]]) -> PlanRevi
     """Return the request of a form. What may be a secret, as what is no variable's name, is not
     kept.
     """
+    refusal_by_field = {
+        field_name: refusal
+        for field_name, typed_texts in fields.items()
+        if field_name not in LONG_TEXT_FIELDS
+        for refusal in map(secret_refusal, typed_texts)
+        if refusal
+    }
     form_fields = {
         field_name: typed_texts
         for field_name, typed_texts in fields.items()
-        if field_name in LONG_TEXT_FIELDS or not any(map(secret_refusal, typed_texts))
-        if field_name != "csrf"
+        if field_name not in ("csrf", *refusal_by_field)
     }
     for typed_text in fields.get(VARIABLE_FIELD, ()):
         if kind == "edit" and not VARIABLE_PATTERN.fullmatch(typed_text.strip()):
             form_fields[VARIABLE_FIELD] = [""]
             return PlanReview(kind, (), error=VARIABLE_ERROR, form_fields=form_fields)
+    typed_refusals = [
+        refusal
+        for field_name, refusal in refusal_by_field.items()
+        if field_name != "csrf" and not field_name.startswith(f"{PRESENT_VALUE_PREFIX}:")
+    ]
+    if typed_refusals and kind != ControlKind.DEVICE.value:  # a browser's subscription is a URL
+        return PlanReview(kind, (), error=typed_refusals[0], form_fields=form_fields)
     on_paper = fields.get("paper") == ["yes"]
     arguments = form_arguments(kind, fields)
     return PlanReview(kind, arguments, on_paper=on_paper, form_fields=form_fields)

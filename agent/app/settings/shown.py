@@ -71,6 +71,15 @@ DESCRIPTIONS: Mapping[str, str] = {
     "tax.method": "order in which lots are sold",
     "tax.year_limit": "highest realised gain of a year",
     "tax.rate": "tax on realised gains, a cost in a zone",
+    "holding.hours": "shortest time from a purchase to a sale by a rebalance",
+    "holding.assets": "assets that wait; without it all but the numeraire",
+    "sweep.to": "address to which profit is paid",
+    "sweep.above": "profit that stays in the portfolio",
+    "sweep.least": "smallest payment",
+    "sweep.every": "time from one sweep to the next",
+    "sweep.cron": "times of the sweeps",
+    "sweep.timezone": "zone of these times",
+    "second_opinions.services": "aggregators that are asked about a plan",
 }
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Trigger": ("policy",),
@@ -100,6 +109,10 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Prices": ("reference",),
     "Alerts": ("alerts",),
     "Tax": ("tax.method", "tax.year_limit", "tax.rate", "tax.currency"),
+    "Holding": ("holding",),
+    "Sweep": ("sweep",),
+    "Second opinions": ("second_opinions",),
+    "Hubs": ("portfolio.hubs",),
     "Network": (
         "chain.confirmations",
         "chain.finality",
@@ -111,7 +124,12 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 """Tables and keys of the config shown under each title, as they are written; `_derived_settings`
 adds those whose text differs.
 """
-EXCLUDED_KEYS = ("policy.trigger", "execution.submit_url", "alerts.targets")
+EXCLUDED_KEYS = (
+    "policy.trigger",
+    "execution.submit_url",
+    "alerts.targets",
+    "second_opinions.zero_x_env",
+)
 """Keys under these tables that are shown differently, or not at all."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -14,13 +14,13 @@ import pytest
 
 from agent import wiring
 from agent.app import dashboard
-from agent.app.paper import PaperStart, open_paper, start_over_text
+from agent.app.paper import PaperStart, open_paper, require_holdings, start_over_text
 from agent.app.records import maintenance
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.secrets.known import secrets_of
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import Holding, PaperWallet, PricePoint
+from agent.model import Holding, PaperMargin, PaperPosition, PaperWallet, PricePoint
 from agent.store import open_store
 from agent.store.files import backup
 from agent.store.migrations.schema import REVISIONS
@@ -59,15 +59,31 @@ def test_live_chain_s_paper__has_its_own_store_and_lock(tmp_path: Path) -> None:
 
 
 def test_two_portfolios_of_a_folder_have_a_paper_store_each(tmp_path: Path) -> None:
-    names = {"trimtab.db": "paper.db", "mine.db": "mine.paper.db", "my.own.db": "my.own.paper.db", "bare": "bare.paper"}
+    names = {
+        "trimtab.db": "paper.db",
+        "mine.db": "mine.paper.db",
+        "my.own.db": "my.own.paper.db",
+        "my.store.db": "my.store.paper.db",
+        "bare": "bare.paper",
+    }
     papers = {name: replace(loaded(tmp_path, ("trimtab.db", name)), is_paper=True) for name in names}
     assert {name: store_file(paper).name for name, paper in papers.items()} == names
     assert len({lock_arguments(paper)[0] for paper in papers.values()}) == len(names)
 
 
-def test_a_live_store_may_not_have_the_name_of_paper_books(tmp_path: Path) -> None:
-    with raises_field("store.url", "paper trading"):
-        _ = loaded(tmp_path, ("sqlite:///trimtab.db", "sqlite:///paper.db")).store_url
+@pytest.mark.parametrize("name", ["paper.db", "mine.paper.db", "bare.paper", "trimtab.store"])
+def test_store_may_not_have_the_place_of_another(tmp_path: Path, name: str) -> None:
+    with raises_field("store.url", name, "paper trading"):
+        _ = loaded(tmp_path, ("sqlite:///trimtab.db", f"sqlite:///{name}")).store_url
+
+
+def test_config_of_a_server_may_not_have_the_place_of_another_s_paper(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://me@example.org/trimtab"
+    live = loaded(tmp_path, ("sqlite:///trimtab.db", url))
+    other = replace(live, path=tmp_path / "trimtab.paper.toml")
+    assert live.store_url == url
+    with pytest.raises(ConfigError, match=r"trimtab\.paper\.toml: .*rename it"):
+        _ = other.store_url
 
 
 def test_paper__trusts_what_the_live_store_trusts_at_its_start(tmp_path: Path) -> None:
@@ -170,6 +186,23 @@ def test_native_coins_beside_a_wallet_copy__are_refused(tmp_path: Path, start: P
     with raises_field("--native"), open_paper(loaded(tmp_path), start):
         pass
     assert not (tmp_path / "paper.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("symbol", "margin", "is_empty"),
+    [
+        pytest.param("WBTC", None, True, id="another token"),
+        pytest.param("WBTC", PaperMargin(0, 0, ()), True, id="empty margin account"),
+        pytest.param("WBTC", PaperMargin(1, 0, ()), False, id="collateral"),
+        pytest.param("WBTC", PaperMargin(0, 1, ()), False, id="profit"),
+        pytest.param("WBTC", PaperMargin(0, 0, (PaperPosition(TOKEN, 1, 1, growth_x96=0),)), False, id="position"),
+        pytest.param("WETH", None, False, id="asset"),
+    ],
+)
+def test_empty_paper_wallet__is_refused(symbol: str, margin: PaperMargin | None, is_empty: bool) -> None:
+    wallet = PaperWallet((Holding(builders.token(symbol).address, 5),), (), 10**18, 7, 1_000, margin=margin)
+    with pytest.raises(ConfigError, match="holds none") if is_empty else nullcontext():
+        require_holdings(wallet, builders.step_input().portfolio)
 
 
 def test_paper_on_a_server_names_no_file_that_there_is_not(tmp_path: Path) -> None:

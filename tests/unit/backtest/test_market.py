@@ -33,6 +33,11 @@ RATIO = 30.0
 """WETH for a WBTC, near where the pool stood: 33.1."""
 
 
+NEGATIVE = {"0": [5, -5, 0], "887220": [5, 5, 0]}
+NEGATIVE_BELOW = {"-60": [5, -5, 0], "0": [10, 10, 0], "887220": [5, -5, 0]}
+"""Liquidity below 0 at the price, and only further down."""
+
+
 def pair() -> BacktestSpec:
     """Half each, counted in WETH, with the decimals and the order of the pool's tokens."""
     return make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", tokens=SimulatedTokens(decimals_by_symbol={"WBTC": 8}, pairs=[PAIR]))
@@ -86,6 +91,13 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
         (lambda data: data["scalars"].update(liquidity=5), "do not add up"),
         (lambda data: data["tick_data"].pop("0"), "do not add up"),
         (lambda data: data["tick_data"].update({"61": [1, 1, 0]}), "a tick does not match the spacing or is out of range"),
+        (lambda data: data.update(tick_data=[]), "tick_data is not an object"),
+        (lambda data: data["scalars"].update(fee=3_000.7), "fee: 3000.7 is not a whole number"),
+        (lambda data: data["scalars"].update(sqrt_price_x96=float("inf")), "sqrt_price_x96: inf is not a whole number"),
+        (lambda data: data["scalars"].update(tick=True), "tick: True is not a whole number"),
+        (lambda data: data["tick_data"].update({"0": [1, 1.5, 0]}), "tick 0: 1.5 is not a whole number"),
+        (lambda data: data.update(scalars=data["scalars"] | {"liquidity": -5}, tick_data=NEGATIVE), "do not add up"),
+        (lambda data: data.update(scalars=data["scalars"] | {"liquidity": 5}, tick_data=NEGATIVE_BELOW), "do not add up"),
     ],
 )
 def test_a_file_that_is_no_whole_pool_is_refused(tmp_path: Path, change: object, reason: str) -> None:

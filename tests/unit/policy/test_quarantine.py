@@ -380,6 +380,7 @@ OTHER = "0x" + "bb" * 32
 PLACE = address("place")
 ELSEWHERE = address("elsewhere")
 UNREAD = address("code that was not read")
+NO_ADDRESS = "0x" + "0" * 40
 
 
 @pytest.mark.parametrize(
@@ -394,7 +395,9 @@ UNREAD = address("code that was not read")
         (CODE, [PLACE], {WETH: CODE}, {WETH: (PLACE, OTHER)}, TokenFinding.IMPLEMENTATION_CHANGED),
         (CODE, [], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.IMPLEMENTATION_CHANGED),
         (CODE, [PLACE, ELSEWHERE], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.IMPLEMENTATION_CHANGED),
-        (CODE, [UNREAD], {WETH: CODE}, {WETH: (UNREAD, CODE)}, TokenFinding.IMPLEMENTATION_CHANGED),
+        (CODE, [UNREAD], {WETH: CODE}, {WETH: (UNREAD, CODE)}, TokenFinding.CODE_UNREAD),
+        (CODE, [NO_ADDRESS], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.CODE_UNREAD),
+        (CODE, [UNREAD], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.IMPLEMENTATION_CHANGED),
         (CODE, [PLACE], {}, {WETH: (ELSEWHERE, CODE)}, None),
     ],
 )

@@ -26,7 +26,7 @@ from agent.app.documents.research import EditBacktestDocument
 from agent.app.settings.shown import settings_document
 from agent.config.load import load_config, load_config_text
 from agent.config.writing.edits import apply_changes, parse_changes
-from agent.errors import ConfigError, Refused
+from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.model import ControlKind, ControlOrigin, ControlSubmission, ShownPlan
 from agent.observe.push import NEWEST_ALERTS_ANCHOR
 from agent.ports.users import UsersPlace
@@ -739,6 +739,72 @@ def test_secret_that_was_typed__is_not_in_the_form_again(site: Site) -> None:
     assert requested_review("edit", {"form": ["profile"], "profile": ["a" * 64]}).form_fields["profile"] == ["a" * 64]
 
 
+TYPED_KEY = "0x" + "c4" * 32
+TYPED_URL = "https://canary.example/key"
+TYPED_PHRASE = " ".join(["canary"] * 12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field_name", "typed_text"),
+    [
+        pytest.param("edit", "set", f'alerts.label="{TYPED_KEY}"', id="setting"),
+        pytest.param("edit", "set:alerts.targets.phone", TYPED_URL, id="field of a setting"),
+        pytest.param("edit", "alert-target", TYPED_PHRASE, id="name of an alert target"),
+        pytest.param("withdraw", "to", TYPED_KEY, id="address"),
+    ],
+)
+@pytest.mark.parametrize("paper", ["", "yes"], ids=["live", "paper"])
+def test_secret_that_was_typed__is_neither_kept_nor_submitted(
+    site: Site, monkeypatch: pytest.MonkeyPatch, kind: str, field_name: str, typed_text: str, paper: str
+) -> None:
+    calls = list[object]()
+    monkeypatch.setattr(site.board, "call", lambda *arguments: calls.append(arguments))
+    cookie = site.enter()
+    form = {"csrf": site.token(cookie), "form": "weights", field_name: typed_text, "amount": "5", "paper": paper}
+
+    headers = site.post(f"/controls/{kind}", form, cookie)[1]
+
+    text = site.ask(headers["location"], Cookie=cookie)[2].decode()
+    assert "so it was not kept" in text
+    session = site.access.find_session(cookie.partition("=")[2], touch=False)
+    assert session is not None
+    (kept,) = session.reviews.values()
+    assert "c4c4" not in repr(kept)
+    assert "canary" not in repr(kept)
+    assert calls == []
+
+
+def test_subscription_of_a_device__is_no_typed_secret() -> None:
+    fields = {"endpoint": ["https://push.example/x"], "key": ["k"], "auth": ["a" * 64], "page": ["/"]}
+    assert dict(requested_review("device", fields).arguments) == {name: texts[0] for name, texts in fields.items()}
+
+
+@pytest.mark.parametrize(
+    ("error", "is_queued"),
+    [
+        pytest.param(Refused("the queue is full"), False, id="refused"),
+        pytest.param(ConfigError("no such role"), False, id="invalid"),
+        pytest.param(Retryable("the process ended"), True, id="perhaps queued"),
+    ],
+)
+def test_confirmation_that_was_not_queued__may_be_repeated(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: TrimtabError, is_queued: bool
+) -> None:
+    async def fail(*_: object) -> None:
+        raise error
+
+    async def answer(*_: object) -> str:
+        return "an id"
+
+    cookie = site.enter()
+    path = review(site, cookie, "rebalance", {"plan_hash": "ab", "reason": "", "moves": [], "document": {}})
+    form = {"csrf": site.token(cookie), "plan_hash": "ab"}
+    monkeypatch.setattr(site.board, "call", fail)
+    assert site.post(path, form, cookie)[0] == 409
+    monkeypatch.setattr(site.board, "call", answer)
+    assert site.post(path, form, cookie)[0] == (409 if is_queued else 303)
+
+
 def test_refused_request__shows_its_form_until_it_is_queued() -> None:
     request = PlanReview("withdraw", (), form_fields={"form": ["withdraw"], "amount": ["50"]})
     assert not request.asks_again, "not planned yet"
@@ -803,6 +869,11 @@ class FakeAlertProcess(AppProcess):
         super().__init__()
         self.result = result
         self.calls: list[tuple[object, ...]] = []
+        self.stop_count = 0
+
+    def stop(self) -> None:
+        """Count the end of the process."""
+        self.stop_count += 1
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return or raise the result."""
@@ -834,6 +905,7 @@ def test_test_of_a_target__is_sent_once_and_its_result_shown(
         until(lambda: says in unescape(tested.ask("/alerts", Cookie=cookie)[2].decode()))
         assert MARKUP not in tested.ask("/alerts", Cookie=cookie)[2].decode()
         assert process.calls == [(app_modules.alert_channels.send_test_alerts, str(config), "phone")]
+        assert process.stop_count == 1, "it has the secrets of the config"
         assert last_event(tested) == ("control", "ann", "alerts test phone")
         assert tested.post("/alerts/test", {**form, "target": "nobody"}, cookie)[0] == 404
 

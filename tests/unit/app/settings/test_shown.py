@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 
 from agent.app.documents.status import SettingsDocument
-from agent.app.settings.shown import portfolio_identity, settings_document
+from agent.app.settings.shown import SECTIONS, portfolio_identity, settings_document
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS, TemplateAsset
+from agent.config.schema import Config
 from agent.config.writing.template import render_config
 from agent.model import PortfolioIdentity
 from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.agents import WALLET
+from tests.support.transactions import OTHER
 
 SECRET = "canary4secret"
+LAYER_TITLES = ("Holding", "Sweep", "Second opinions", "Hubs")
 STRATEGIES = f"""[split]
 relative = "20%"
 [[strategies]]
@@ -76,6 +79,48 @@ def test_targets_bands_limits_and_network__are_the_config_s(tmp_path: Path) -> N
         "wallet.address": WALLET, "execution.submit_url": "to the endpoints of the chain", "alerts.cooldown": "6h",
     }  # fmt: skip
     assert {key: values[key] for key in expected} == expected
+
+
+UNSHOWN_TABLES = {"data", "record", "service", "signals", "store", "telegram", "venues"}
+"""Files, endpoints, code and messages, none of which decides or limits a trade."""
+
+
+def test_each_table_of_the_config_is_shown_or_named_here() -> None:
+    shown_tables = {key.partition(".")[0] for keys in SECTIONS.values() for key in keys} | {"limits", "portfolio"}
+    assert shown_tables | UNSHOWN_TABLES == set(Config.model_fields)
+    assert not shown_tables & UNSHOWN_TABLES
+
+
+def test_layers_that_are_on_are_shown_with_their_meaning(tmp_path: Path) -> None:
+    path = agents.config(tmp_path)
+    tables = f"""
+[holding]
+hours = "24h"
+[sweep]
+to = "{OTHER}"
+above = "100"
+least = "10"
+every = "1d"
+[second_opinions]
+services = ["cow", "0x"]
+zero_x_env = "{SECRET.upper()}"
+[[portfolio.hubs]]
+symbol = "DAI"
+address = "{OTHER}"
+decimals = 18
+"""
+    text = path.read_text()
+    path.write_text(text.replace("payout_addresses = []", f'payout_addresses = ["{OTHER}"]') + tables)
+
+    sections = {section["title"]: section["settings"] for section in settings_document(path)["sections"]}
+
+    shown = {setting["key"]: setting["value"] for title in LAYER_TITLES for setting in sections[title]}
+    assert shown == {
+        "holding.hours": "24h", "sweep.to": OTHER, "sweep.above": "100", "sweep.least": "10", "sweep.every": "1d",
+        "second_opinions.services": "cow, 0x", "portfolio.hubs.DAI.symbol": "DAI", "portfolio.hubs.DAI.address": OTHER,
+        "portfolio.hubs.DAI.decimals": "18",
+    }  # fmt: skip
+    assert all(setting["about"] for title in LAYER_TITLES[:3] for setting in sections[title])
 
 
 @pytest.mark.parametrize("network", sorted(PRESETS))

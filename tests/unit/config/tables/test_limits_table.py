@@ -16,6 +16,7 @@ from agent.config.schema import Config
 from agent.config.tables import fields, limits
 from agent.config.tables.limits import LimitsTable
 from agent.config.writing.template import render_config
+from agent.execution.evaluation import WALLET_LIMIT_GUARDS
 from agent.guards.guard import Guard
 from agent.guards.table import GUARDS, MARKET_GUARDS, REMEDIES
 from agent.layers.futures.guards import FUTURES_GUARDS
@@ -140,6 +141,15 @@ def test_guards_of_an_exits_market_are_these() -> None:
         *("allowlist", "token_screen", "prediction", "price_impact", "slippage", "fair_floor", "pool_min_value", "plan_cost"),
         *("min_trade", "oracle_deviation", "second_quote_deviation"),
     } == MARKET_GUARDS
+
+
+def test_guards_that_another_exit_may_meet_are_these() -> None:
+    names = {"daily_loss", "total_loss", "gas_per_day", "native_floor", "reverts_in_row", "feed_health", "depeg", "signer.gas_cost"}
+    assert names == WALLET_LIMIT_GUARDS
+
+
+def test_guards_of_an_earlier_plan_s_minimums_are_these() -> None:
+    assert {guard.name for guard in GUARDS if guard.judges_minimums} == {"fair_floor", "feed_health", "sequencer"}
 
 
 def test_what_cannot_be_used_does_not_pass_for_a_guard() -> None:
