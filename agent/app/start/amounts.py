@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from agent.config.writing.template import replace_setting
 from agent.errors import ConfigError
+from agent.reference.checks import is_dollar
 
 NUMERAIRE = "USDC"
 """Unit of account of a guided set-up, and of the templates."""
@@ -51,12 +52,15 @@ def ceiling_of(use_cash: str | None, coin_usd: Fraction = Fraction(1)) -> str | 
     return _coins_text(ceiling, ROUND_CEILING)
 
 
-def paper_capital(use_cash: str | None, ceiling: str | None) -> str:
+def paper_capital(use_cash: str | None, ceiling: str | None, numeraire_symbol: str) -> str:
     """Return the imaginary cash to begin with: that of the config, else two thirds of its ceiling,
-    so that a gain does not exceed it.
+    so that a gain does not exceed it. Without a ceiling (None) those of the default one, which is
+    in dollars: empty for a numeraire that is none.
     """
     if use_cash is not None:
         return use_cash
+    if ceiling is None and not is_dollar(numeraire_symbol):
+        return ""
     return _coins_text(Decimal(ceiling or DEFAULT_CEILING_USD) * 2 / 3, ROUND_FLOOR)
 
 
