@@ -535,6 +535,8 @@ def request(
     control_kind = queue.parse_kind(kind)
     is_bare_stop = control_kind is ControlKind.STOP and not control_arguments
     if control_kind in queue.KINDS_WITHOUT_PLAN or is_bare_stop:
+        if plan:
+            raise ConfigError(f"--plan: {kind} has no plan to confirm like this", "omit it")
         _queue_control(config, control_kind, control_arguments, "", as_json=as_json)
         return
     if not plan:
