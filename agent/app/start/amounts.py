@@ -95,7 +95,7 @@ def with_amounts(config_text: str, use_cash: str | None, max_live_value: str | N
     return config_text
 
 
-def require_ceiling(use_cash: str | None, ceiling: str) -> None:
+def require_ceiling(use_cash: str | None, ceiling: str, field_name: str = "--ceiling") -> None:
     """Raise ConfigError for a ceiling below the cash to use: every rebalance would be refused."""
     try:
         if use_cash is None or Decimal(ceiling) >= Decimal(use_cash):
@@ -103,7 +103,7 @@ def require_ceiling(use_cash: str | None, ceiling: str) -> None:
     except ArithmeticError:  # the config names the error
         return
     raise ConfigError(
-        f"--ceiling: {ceiling} is below the {use_cash} of cash to use, so every rebalance would be"
+        f"{field_name}: {ceiling} is below the {use_cash} of cash to use, so every rebalance would be"
         " refused",
         f"write {_coins_text(Decimal(use_cash) * HEADROOM, ROUND_CEILING)}, or use less cash",
     )

@@ -237,7 +237,7 @@ class InitAnswers(NewConfig):
             parse_amount(ceiling_text, "ceiling", f"write {self.ceiling}") if ceiling_text else ""
         )
         if amount:
-            require_ceiling(self.use_cash or None, amount)
+            require_ceiling(self.use_cash or None, amount, "ceiling")
         return replace(self, max_live_value=amount)
 
     def year_costs(self) -> list[str]:

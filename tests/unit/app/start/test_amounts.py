@@ -10,6 +10,7 @@ import pytest
 
 from agent.app.settings.new_portfolios import next_commands
 from agent.app.start.amounts import ceiling_of, paper_capital, require_ceiling, with_amounts
+from agent.app.start.guide import InitAnswers
 from agent.errors import ConfigError
 from agent.fleet.paper_run import begin_on_paper
 from agent.units import parse_raw
@@ -81,6 +82,13 @@ def test_ceiling__below_the_cash_is_refused_with_room_for_gains(use_cash: str, c
     with pytest.raises(ConfigError) as refusal:
         require_ceiling(use_cash, "1")
     assert refusal.value.remedy == f"write {ceiling}, or use less cash"
+
+
+@pytest.mark.parametrize("text", ["2000", "two", "0", "1,5"])
+def test_guided_ceiling__is_refused_under_the_name_of_its_question(text: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        InitAnswers(use_cash="3000").with_ceiling(text)
+    assert refusal.value.message.startswith("ceiling: ")
 
 
 @pytest.mark.parametrize("line", ['max_live_value = "1000" #', 'payout_per_day = "1000" #', '# use_cash = "1000" #'])
