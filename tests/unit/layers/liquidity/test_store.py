@@ -168,6 +168,23 @@ def test_what_was_taken_out_leaves_its_part_of_the_entry() -> None:
     assert position == replace(CONFIRMED, entry_raw=(750 + 10, 1_500 + 20))
 
 
+@pytest.mark.parametrize(
+    ("entry_block", "entry_raw"),
+    [
+        (None, (1_010 + MINT.amounts_raw[0], 2_020 + MINT.amounts_raw[1])),
+        (15, (1_010 + MINT.amounts_raw[0], 2_020 + MINT.amounts_raw[1])),
+        (16, (1_010, 2_020)),
+        (19, (1_010, 2_020)),
+        (20, (1_000, 2_000)),
+    ],
+    ids=["not given", "before the mint", "that of the mint", "before the addition", "that of the addition"],
+)
+def test_entry_of_the_config__contains_changes_up_to_its_block(entry_block: int | None, entry_raw: tuple[int, int]) -> None:
+    done = moves((MINT, receipt_with(MINTED)), (INCREASE, receipt_with(GROWN, block=20)))
+    (position,) = known((replace(CONFIRMED, entry_block=entry_block),), done)
+    assert position.entry_raw == entry_raw
+
+
 def test_position_wholly_taken_out__counts_no_more() -> None:
     closed = replace(WITHDRAW_V3, liquidity=10**20, position_liquidity=10**20)
     assert known((), moves((MINT, receipt_with(MINTED)), (closed, receipt_with()))) == ()
