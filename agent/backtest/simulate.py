@@ -303,7 +303,7 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
     )
     has_no_reserves = all(asset.reserve_raw == 0 for asset in portfolio.assets)
     may_depeg = limits.depeg_bps is not None and any(
-        is_dollar(asset.token)
+        is_dollar(asset.token.symbol)
         and not _stays_near_one(world, asset.token.address, limits.depeg_bps - DEPEG_MARGIN_BPS)
         for asset in portfolio.assets
     )

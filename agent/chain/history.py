@@ -253,11 +253,15 @@ class HistoryUnavailable(Retryable):
     """
 
 
+FeedAnswers = tuple[tuple[str, int], ...]
+"""Answers by feed, in the feed's decimals."""
+
+
 @dataclass(frozen=True, slots=True)
 class MinedTx:
     """A mined transaction of the wallet, and the time of its block. `feed_answers` are those of the
-    price feeds just before the transaction; empty if it transferred no token, or if the node lacks
-    that state.
+    price feeds just before the transaction; empty if it transferred no token, or if too few nodes
+    have that state.
     """
 
     nonce: int
@@ -265,7 +269,7 @@ class MinedTx:
     value_wei: int
     block_time_s: int
     receipt: Receipt
-    feed_answers: tuple[tuple[str, int], ...] = ()
+    feed_answers: FeedAnswers = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,9 +311,45 @@ def recent_transactions(
         raise HistoryUnavailable(
             "too few operators can report the wallet's last 24 h", code=ErrorCode.OPERATORS
         )
-    return confirmed_value(
-        votes, endpoint_pool.min_operators, "the wallet's transactions of the last 24 h"
+    agreed_report = confirmed_value(
+        [(operator, _without_feed_answers(report)) for operator, report in votes],
+        endpoint_pool.min_operators,
+        "the wallet's transactions of the last 24 h",
     )
+    transactions = tuple(
+        replace(
+            transaction,
+            feed_answers=_agreed_feed_answers(
+                [
+                    (operator, report.transactions[index].feed_answers)
+                    for operator, report in votes
+                    if _without_feed_answers(report) == agreed_report
+                ],
+                endpoint_pool.min_operators,
+            ),
+        )
+        for index, transaction in enumerate(agreed_report.transactions)
+    )
+    return replace(agreed_report, transactions=transactions)
+
+
+def _without_feed_answers(report: RecentTransactions) -> RecentTransactions:
+    return replace(
+        report,
+        transactions=tuple(replace(tx, feed_answers=()) for tx in report.transactions),
+    )
+
+
+def _agreed_feed_answers(
+    votes: Sequence[tuple[str, FeedAnswers]], min_operators: int
+) -> FeedAnswers:
+    """Return the answers that enough operators give, empty if fewer have that state. Raises
+    NoQuorum if those that have it disagree.
+    """
+    known_votes = [(operator, answers) for operator, answers in votes if answers]
+    if len({operator for operator, _ in known_votes}) < min_operators:
+        return ()
+    return confirmed_value(known_votes, min_operators, "the prices before a transaction")
 
 
 def _transactions_or_reason(
@@ -527,7 +567,7 @@ def _with_feed_answers(
             _parse_answer(reply)
             for reply in transport.batch(calls[start : start + CALLS_PER_BATCH])
         ]
-    answers_by_hash: dict[str, tuple[tuple[str, int], ...]] = {}
+    answers_by_hash: dict[str, FeedAnswers] = {}
     for tx_index, tx in enumerate(transfer_txs):
         tx_prices = feed_prices[tx_index * len(feeds) : (tx_index + 1) * len(feeds)]
         feed_answers = [

@@ -5,8 +5,9 @@ request.
 from __future__ import annotations
 
 import getpass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -39,7 +40,14 @@ from agent.cli.options import (
     Yes,
     command,
 )
-from agent.errors import EXIT_OK, EXIT_REFUSED, EXIT_RETRYABLE, OUTCOME_EXIT_CODES, ConfigError
+from agent.errors import (
+    EXIT_OK,
+    EXIT_REFUSED,
+    EXIT_RETRYABLE,
+    OUTCOME_EXIT_CODES,
+    ConfigError,
+    TrimtabError,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,12 +93,17 @@ def pause(
         return
     config_paths = find_configs(config)
     if len(config_paths) > 1:
-        raise ConfigError(
-            "--hard: for one config at a time", "pause all without --hard first, then each with it"
+        _pause_but_not_hard(
+            config_paths, reason, "for one config at a time", "pause each with --hard"
         )
-    if send:
-        require_answerable(yes)
-    with show_spinner("Paused. Reading the chain") as spinner:
+    if send and not yes and not is_interactive():
+        _pause_but_not_hard(
+            config_paths,
+            reason,
+            "a confirmation is needed, and there is no terminal to ask",
+            "add --yes, or run it in a terminal",
+        )
+    with show_spinner("Pausing") as spinner:
 
         def confirm(exposure: PendingAndAllowances) -> bool:
             if not exposure.pending_intents and not exposure.open_allowances:
@@ -112,6 +125,29 @@ def pause(
     raise typer.Exit(
         {**OUTCOME_EXIT_CODES, "handed over": EXIT_RETRYABLE}.get(hard_pause_document["outcome"], 0)
     )
+
+
+def _pause_but_not_hard(
+    config_paths: Sequence[Path], reason: str, hindrance: str, remedy: str
+) -> NoReturn:
+    """Pause softly, and raise ConfigError with what hinders the hard pause, naming the configs that
+    are paused and those that are not.
+    """
+    paused_names = []
+    failure_texts = []
+    for path in config_paths:
+        try:
+            api.pause(path, reason)
+        except TrimtabError as error:
+            failure_texts.append(f"{path.name}: {error.message}")
+        else:
+            paused_names.append(path.name)
+    parts = [f"--hard: {hindrance}"]
+    if paused_names:
+        parts.append(f"paused, but not hard: {', '.join(paused_names)}")
+    if failure_texts:
+        parts.append(f"not paused: {'; '.join(failure_texts)}")
+    raise ConfigError("; ".join(parts), remedy)
 
 
 def _pause_softly(config: Path, reason: str) -> PortfolioAnswer:
@@ -499,6 +535,8 @@ def request(
     control_kind = queue.parse_kind(kind)
     is_bare_stop = control_kind is ControlKind.STOP and not control_arguments
     if control_kind in queue.KINDS_WITHOUT_PLAN or is_bare_stop:
+        if plan:
+            raise ConfigError(f"--plan: {kind} has no plan to confirm like this", "omit it")
         _queue_control(config, control_kind, control_arguments, "", as_json=as_json)
         return
     if not plan:

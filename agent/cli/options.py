@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -56,9 +56,14 @@ class GroupedOption:
     def parse(self, texts: Sequence[str] | None) -> dict[str, Any]:
         """Return the given values by field; the last of a name counts. Raises ConfigError."""
         values = dict[str, Any]()
+        first_unnamed_text = ""
         for text in texts or ():
-            for name, value_text in self._pairs(text):
-                self._require_one_unnamed(name, value_text, values)
+            unnamed_text, pairs = self._split(text)
+            if unnamed_text:
+                first_unnamed_text = first_unnamed_text or unnamed_text
+                self._require_unnamed(unnamed_text, first_unnamed_text)
+                pairs = [(self.unnamed, unnamed_text), *pairs]
+            for name, value_text in pairs:
                 field_name = self.fields.get(name, name.replace("-", "_"))
                 value = self._value(name, value_text)
                 values[field_name] = (
@@ -66,27 +71,24 @@ class GroupedOption:
                 )
         return values
 
-    def _pairs(self, text: str) -> Iterator[tuple[str, str]]:
+    def _split(self, text: str) -> tuple[str, list[tuple[str, str]]]:
+        """Return the text before the first name, and the names with their texts."""
         names_pattern = "|".join(map(re.escape, self.names))
         unnamed_text, *names_and_values = re.split(rf"(?:^|,)\s*({names_pattern})=", text)
-        if unnamed_text.strip():
-            if not self.unnamed:
-                raise ConfigError(
-                    f"{self.option}: {unnamed_text[:60]!r}",
-                    f"write NAME=VALUE; the names are {', '.join(self.names)}",
-                )
-            yield self.unnamed, unnamed_text.strip()
-        for name, value_text in zip(names_and_values[::2], names_and_values[1::2], strict=True):
-            yield name, value_text.strip()
+        value_texts = [value_text.strip() for value_text in names_and_values[1::2]]
+        return unnamed_text.strip(), list(zip(names_and_values[::2], value_texts, strict=True))
 
-    def _require_one_unnamed(self, name: str, value_text: str, values: Mapping[str, Any]) -> None:
-        """Raise ConfigError for a second text without a name: it is a misspelt name."""
-        first_value = values.get(self.fields.get(name, name))
-        if name == self.unnamed and first_value not in (None, value_text):
-            raise ConfigError(
-                f"{self.option}: {value_text[:60]!r} beside {str(first_value)[:60]!r}",
-                f"write NAME=VALUE; the names are {', '.join(self.names)}",
-            )
+    def _require_unnamed(self, unnamed_text: str, first_unnamed_text: str) -> None:
+        """Raise ConfigError for a text without a name if the option takes none, or a second one: it
+        has a misspelt name.
+        """
+        if self.unnamed and unnamed_text == first_unnamed_text:
+            return
+        other_text = f" beside {first_unnamed_text[:60]!r}" if self.unnamed else ""
+        raise ConfigError(
+            f"{self.option}: {unnamed_text[:60]!r}{other_text}",
+            f"write NAME=VALUE; the names are {', '.join(self.names)}",
+        )
 
     def _value(self, name: str, value_text: str) -> str | int | Path:
         if name in self.files:

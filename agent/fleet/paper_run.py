@@ -36,7 +36,13 @@ def begin_on_paper(config: str) -> None:
     """
     paper_source = PaperConfig(config)
     portfolio = load_config(paper_source).config.portfolio
-    capital = paper_capital(portfolio.use_cash, portfolio.max_live_value)
+    capital = paper_capital(portfolio.use_cash, portfolio.max_live_value, portfolio.numeraire)
+    if not capital:
+        raise ConfigError(
+            f"portfolio.use_cash: missing, and there is no max_live_value: no amount of"
+            f" {portfolio.numeraire} to begin with on paper",
+            "write one of them, or give it once: trimtab paper --value",
+        )
     trust(paper_source, lambda _: True, is_unreviewed=True)
     try:
         with open_paper(paper_source, PaperStart(amounts=f"{portfolio.numeraire}={capital}")):

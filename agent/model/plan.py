@@ -20,7 +20,7 @@ from agent.units import BPS, format_percent
 
 @dataclass(frozen=True, slots=True)
 class AssetDrift:
-    """Balance, weight and band of one asset.
+    """Balance, weight and band of one asset, whose label is `symbol`.
 
     `raw` is the wallet's balance; `investable_raw` is that balance less the reserve, the spendable
     maximum. `raw_by_outside_place` are the base units outside the wallet, by the name of the place,

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from agent.amm import pools as amm
 from agent.errors import Refused
-from agent.model import Pool, Portfolio
+from agent.model import Pool, Portfolio, SkippedItem
 from agent.planning.approval_gas import approval_count
 from agent.planning.problem import Problem
 from agent.planning.solver.drop_reasons import COARSE_UNIT_PHRASE
@@ -19,6 +19,11 @@ from agent.units import BPS, PIPS, Value, decimal_text, floor_int, value_text
 
 ALLOWED_PHRASE = "plan_cost allows"
 """Phrase of every reason that compares a cost with its limit."""
+
+
+def is_too_costly(item: SkippedItem) -> bool:
+    """True if the item is skipped because it costs more than limits.plan_cost allows."""
+    return ALLOWED_PHRASE in item.why
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from agent.model import (
     TopUp,
 )
 from agent.planning import gas_refill, partial_plans, planner
-from agent.planning.cost_reasons import ALLOWED_PHRASE
+from agent.planning.cost_reasons import is_too_costly
 from agent.planning.effect import EFFECT_RULE, little_effect_reason
 from agent.planning.limit_swaps import plan_limit_swap
 from agent.planning.plan_builder import (
@@ -342,7 +342,7 @@ def _plan_exit_among(
         cost_reasons = (
             skipped_item.why
             for skipped_item in no_plan.off_target_items
-            if skipped_item.subject == label and ALLOWED_PHRASE in skipped_item.why
+            if skipped_item.subject == label and is_too_costly(skipped_item)
         )
         return BlockedExit(token, next(cost_reasons, no_plan.message), blocked_exits.REMEDY)
     if token in _sold_tokens(step.portfolio, plan):
@@ -461,7 +461,7 @@ def _propose_without_plan(
     """Return the proposal if nothing is worth its cost. Raises `no_plan` for any other obstacle."""
     zone = decision_result.zone if decision.goal.risk is not None else None
     if zone is not None:
-        if _is_fired_below_floor(step_input, decision_result, no_plan):
+        if _is_fired_below_floor(decision_result, no_plan):
             raise no_plan
         return _propose_layers_or_hold(
             step_input,
@@ -477,17 +477,11 @@ def _propose_without_plan(
     return _hold_not_worth_it(step_input, decision_result, decision, no_plan)
 
 
-def _is_fired_below_floor(
-    step: StepInput, decision_result: DecisionResult, no_plan: planner.NothingPlanned
-) -> bool:
+def _is_fired_below_floor(decision_result: DecisionResult, no_plan: planner.NothingPlanned) -> bool:
     """Return whether an asset beyond its trigger has only pools that pay less than their floor. Such
     a market is at fault, unlike one in which trading costs more than it saves.
     """
-    fired_labels = {
-        step.portfolio.token(drift.token).label
-        for drift in decision_result.drifts
-        if drift.is_outside_band
-    }
+    fired_labels = {drift.symbol for drift in decision_result.drifts if drift.is_outside_band}
     return any(
         item.subject in fired_labels and BELOW_FLOOR_PHRASE in item.why
         for item in no_plan.off_target_items
@@ -558,11 +552,7 @@ def _not_worth_reason(
 ) -> str:
     if no_plan.limiting_rule == LOCKED_EXCESS:
         return no_plan.message
-    cost_items = [
-        skipped_item
-        for skipped_item in no_plan.off_target_items
-        if ALLOWED_PHRASE in skipped_item.why
-    ]
+    cost_items = [item for item in no_plan.off_target_items if is_too_costly(item)]
     if cost_items:
         why = "; ".join(f"{skipped_item.subject} {skipped_item.why}" for skipped_item in cost_items)
         return f"not worth its cost (limits.plan_cost {limits.plan_cost_bps} bps): {why}"

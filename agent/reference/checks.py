@@ -371,7 +371,9 @@ def dollar_pegs(
     USD feed of the numeraire.
     """
     for asset in step.portfolio.assets:
-        if is_dollar(asset.token) and (among_tokens is None or asset.token.address in among_tokens):
+        if is_dollar(asset.token.symbol) and (
+            among_tokens is None or asset.token.address in among_tokens
+        ):
             usd_price = _usd_price(price_inputs(step), references, asset)
             if usd_price <= MAX_PEG_PRICE:
                 was_depegged = asset.token.address in step.history.depegged_tokens
@@ -427,9 +429,9 @@ def depeg_fault(
     )
 
 
-def is_dollar(token: Token) -> bool:
-    """True if the symbol contains USD, in any case, or is in DOLLAR_SYMBOLS."""
-    return "USD" in token.symbol.upper() or token.symbol.upper() in DOLLAR_SYMBOLS
+def is_dollar(symbol: str) -> bool:
+    """True if a token's symbol contains USD, in any case, or is in DOLLAR_SYMBOLS."""
+    return "USD" in symbol.upper() or symbol.upper() in DOLLAR_SYMBOLS
 
 
 def _usd_price(inputs: PriceInputs, references: ReferencePrices, asset: Asset) -> Fraction:

@@ -90,17 +90,15 @@ from agent.venues.kinds import VENUE_KINDS
 from agent.venues.kinds.venue import NO_HOOKS, AmmVenue
 from agent.wiring.call_budgets import CallBudgets
 from agent.wiring.futures import (
-    PAPER_FOLDER,
     OrderVenueReader,
     futures_policy,
     order_venue,
-    paper_chain,
     paper_venue,
     perp_scope,
-    prepare_paper_store,
     require_venue_decimals,
     venue_client,
 )
+from agent.wiring.paper import PAPER_FOLDER, paper_chain, prepare_paper_store
 from agent.wiring.stores import open_store_offline
 from agent.wiring.tax import TaxRunCache
 

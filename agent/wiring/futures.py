@@ -1,6 +1,4 @@
-"""Scope, venue and signing terms of the futures layer, built from a config. Also paper trading,
-which reads the live chain, acts on a simulated one, and has no key.
-"""
+"""Scope, venue and signing terms of the futures layer, built from a config."""
 
 from __future__ import annotations
 
@@ -8,11 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
-from agent.backtest.router import RouterAddresses
-from agent.chain.endpoints import EndpointPool
 from agent.chain.perpetuals import PerpMarketRef, PerpScope
 from agent.chain.rpc import Transport
-from agent.chain.sender import QuorumSender
 from agent.config.futures import build_futures
 from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
@@ -21,7 +16,6 @@ from agent.errors import ConfigError
 from agent.layers.futures.policy.needs import is_reduction_due
 from agent.layers.futures.policy.plans import emergency_gas_price_limit_wei
 from agent.model import (
-    ExecutionConfig,
     FuturesPolicy,
     Head,
     Limits,
@@ -30,7 +24,6 @@ from agent.model import (
     Portfolio,
     Snapshot,
 )
-from agent.paper.chain import PaperChain
 from agent.paper.order_venue import PaperHyperliquid
 from agent.paper.venue import PaperPerpetualProtocol
 from agent.ports import Clock, Reader, SigningKey, TransactionStatus
@@ -39,7 +32,6 @@ from agent.signing.keys import is_published
 from agent.signing.secret import AgentPrivateKey, PrivateKey
 from agent.signing.terms import FuturesRules
 from agent.store.store import Store, TrustStore
-from agent.store.tables import PinRow
 from agent.units import Token
 from agent.venues.hyperliquid.account import USDC, parse_market_numbers
 from agent.venues.hyperliquid.agent_key import AgentKey
@@ -48,54 +40,6 @@ from agent.venues.hyperliquid.client import HyperliquidClient
 from agent.venues.hyperliquid.connection import HyperliquidConnection
 from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.venues.perpetual_protocol import PerpetualProtocol, PerpetualProtocolAddresses
-from agent.wiring.stores import live_rows_of
-
-PAPER_FOLDER = "paper"
-"""Folder of paper steps below record.dir."""
-
-
-def prepare_paper_store(loaded_config: LoadedConfig, store: Store) -> None:
-    """Copy the live store's pinned contracts and recorded prices into the paper store; as long as
-    the live store has no pins, paper keeps those of its own. Raises ConfigError for features that
-    are not simulated.
-    """
-    config = loaded_config.config
-    if config.portfolio.positions or (config.lp is not None and config.lp.targets):
-        raise ConfigError(
-            "paper: liquidity positions are not simulated",
-            "remove positions and lp.targets from a copy of the config",
-        )
-    if config.execution.router != "swap_router_02":
-        raise ConfigError(
-            "paper: only SwapRouter02 is simulated",
-            'set execution.router = "swap_router_02" in a copy of the config',
-        )
-    live_rows = live_rows_of(loaded_config)
-    if live_rows(PinRow):
-        store.paper.copy_pins(live_rows)
-    store.paper.copy_prices(live_rows)
-
-
-def paper_chain(
-    config: Config,
-    execution: ExecutionConfig,
-    endpoint_pool: EndpointPool,
-    store: Store,
-    reader: Reader,
-    venue: PaperPerpetualProtocol | None,
-) -> PaperChain:
-    """Return the simulated chain of paper trading, based on the live chain's snapshots and newest
-    header; it sends nothing.
-    """
-    sender = QuorumSender(endpoint_pool, config.chain.chain_id)
-    return PaperChain(
-        store.paper,
-        reader,
-        sender.head,
-        RouterAddresses(config.wallet.address, execution.router, config.chain.wrapped_native),
-        venue,
-    )
-
 
 VENUE_TIMEOUT_S = 10.0
 

@@ -82,6 +82,7 @@ def test_a_stop_by_request_ends_the_run_which_says_so(desk: Desk) -> None:
 def test_a_request_that_is_wrong_names_its_field(desk: Desk) -> None:
     for args, field in (
         (("request", "withdraw", "amount=x"), "amount"), (("request", "dance"), "kind"), (("request", "invest", "flow"), ""),
+        *((("request", kind, "--plan", "ab12"), "--plan") for kind in ("pause", "resume", "device", "stop")),
         (("run", "--offer"), "--offer"), (("run", "--send", "--yes", "--offer"), "--offer"),
     ):  # fmt: skip
         result = desk.run(*args)

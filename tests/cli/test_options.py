@@ -22,6 +22,8 @@ BOOK = GroupedOption(
     files=frozenset({"gas-prices"}),
     lists=frozenset({"pool-state"}),
 )
+LISTED = GroupedOption("--listed", ("first-shock", "depth"), unnamed="first-shock", lists=frozenset({"first-shock"}))
+COUNTED = GroupedOption("--counted", ("step-paths",), unnamed="step-paths", numbers={"step-paths": None})
 NAMED = GroupedOption("--named", ("cost", "depth"))
 
 
@@ -35,6 +37,7 @@ NAMED = GroupedOption("--named", ("cost", "depth"))
         (["max-leverage=3x", "max-leverage=4x"], {"max_leverage": "4x"}),
         (["pool-state=A/B=one.json", "pool-state=C/D=two.json"], {"pool_state": ("A/B=one.json", "C/D=two.json")}),
         (["gas-prices=gas.csv"], {"gas_prices": Path("gas.csv")}),
+        (["BTC=60", "BTC=60"], {"weights": "BTC=60"}),
         (["max-leverage= 20 gwei , latency=1"], {"max_leverage": "20 gwei", "latency": 1}),
     ],
 )
@@ -43,11 +46,28 @@ def test_grouped_option__sets_fields_by_name(texts: list[str] | None, values: di
 
 
 @pytest.mark.parametrize(
+    ("option", "texts", "values"),
+    [
+        (LISTED, ["first-shock=0.1", "first-shock=0.2"], {"first_shock": ("0.1", "0.2")}),
+        (LISTED, ["0.1"], {"first_shock": ("0.1",)}),
+        (LISTED, ["0.1", "first-shock=0.2"], {"first_shock": ("0.1", "0.2")}),
+        (COUNTED, ["5", "5"], {"step_paths": 5}),
+        (COUNTED, ["5", "step-paths=6"], {"step_paths": 6}),
+    ],
+)
+def test_unnamed_text__may_stand_beside_its_name(option: GroupedOption, texts: list[str], values: dict[str, Any]) -> None:
+    assert option.parse(texts) == values
+
+
+@pytest.mark.parametrize(
     ("option", "texts", "named"),
     [
         pytest.param(BOOK, ["latency=3"], "--book latency: '3'", id="number without a unit"),
         pytest.param(BOOK, ["latency=many"], "--book latency: 'many'", id="not a number"),
         pytest.param(BOOK, ["BTC=60", "lottt=1"], "--book: 'lottt=1' beside 'BTC=60'", id="unknown name beside a symbol"),
+        pytest.param(LISTED, ["0.1", "0.2"], "--listed: '0.2' beside '0.1'", id="two texts without a name of a list"),
+        pytest.param(LISTED, ["0.1", "unmamed=2"], "--listed: 'unmamed=2' beside '0.1'", id="misspelt name of a list"),
+        pytest.param(COUNTED, ["5", "6"], "--counted: '6' beside '5'", id="two texts without a name of a number"),
         pytest.param(NAMED, ["price=1"], "--named: 'price=1'", id="foreign name"),
         pytest.param(NAMED, ["30bps"], "--named: '30bps'", id="value without a name"),
     ],

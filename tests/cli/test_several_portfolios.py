@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.app.records import kill_switch
 from agent.localchain import LocalChain
 from tests.cli.tools import CommandResult
 from tests.support.agents import config
 from tests.support.fleets import add_portfolio
+from tests.support.text import mentions
 from tests.support.workers import bring_to_present
 
 Bare = Callable[..., CommandResult]
@@ -75,10 +77,34 @@ def test_single_file__has_its_document_and_a_folder_a_list(bare: Bare, folder: P
     assert [portfolio["portfolio"] for portfolio in bare("pause", "--config", str(folder), "--json").json["portfolios"]] == ["bob"]
 
 
-def test_a_hard_pause_is_of_one_config(bare: Bare, folder: Path) -> None:
-    result = bare("pause", "--hard", "--config", str(folder))
+def pauses(folder: Path) -> dict[str, object]:
+    """Whether each portfolio of a folder is paused, and hard."""
+    states = {name: kill_switch.shown_pause(folder / f"{name}.toml") for name in ("ada", "bob")}
+    return {name: (state["paused"], state["pause_hard"]) for name, state in states.items()}
+
+
+def test_hard_pause_of_several__pauses_all_but_none_hard(bare: Bare, folder: Path) -> None:
+    result = bare("pause", "--hard", "--config", str(folder), "--json")
     assert result.code == 2
-    assert "one config at a time" in result.err
+    assert mentions(result.json["error"]["message"], "one config at a time", "paused, but not hard: ada.toml, bob.toml")
+    assert pauses(folder) == {"ada": (True, False), "bob": (True, False)}
+
+
+def test_hard_pause_without_a_terminal__pauses_but_not_hard(bare: Bare, folder: Path) -> None:
+    result = bare("pause", "--hard", "--send", "--config", str(folder / "bob.toml"), "--json")
+    assert result.code == 2
+    assert mentions(result.json["error"]["message"], "no terminal to ask", "paused, but not hard: bob.toml")
+    assert mentions(result.json["error"]["remedy"], "--yes")
+    assert pauses(folder) == {"ada": (False, False), "bob": (True, False)}
+
+
+def test_hard_pause_of_several__names_those_that_are_not_paused(bare: Bare, folder: Path) -> None:
+    sound = (folder / "ada.toml").read_text()
+    (folder / "ada.toml").write_text("[portfolio\n")
+    message = bare("pause", "--hard", "--config", str(folder), "--json").json["error"]["message"]
+    assert mentions(message, "paused, but not hard: bob.toml", "not paused: ada.toml: ")
+    (folder / "ada.toml").write_text(sound)
+    assert pauses(folder) == {"ada": (False, False), "bob": (True, False)}
 
 
 @pytest.mark.parametrize("words", [("--once",), ("--send",), ("--record", "steps")])

@@ -175,11 +175,16 @@ def tracked_positions(
     """Return all tracked positions: those of the config, V2 pairs that are targets, and open ones
     minted by the agent.
 
-    A config entry counts as provided by the owner. The agent's provisions add to it, and its
-    withdrawals reduce it in proportion. `volatility_bps` and `horizon_s` apply to positions outside
-    the config and the targets' pools.
+    A config entry counts as provided by the owner, and contains the agent's changes up to
+    `entry_block`. Later provisions add to it, and withdrawals reduce it in proportion.
+    `volatility_bps` and `horizon_s` apply to positions outside the config and the targets' pools.
     """
     position_by_name = {position.name: position for position in confirmed_positions}
+    entry_block_by_name = {
+        position.name: position.entry_block
+        for position in confirmed_positions
+        if position.entry_block is not None
+    }
     risk_by_pool = {target.pool: (target.volatility_bps, target.horizon_s) for target in targets}
 
     def add(
@@ -206,7 +211,8 @@ def tracked_positions(
     for change in changes:
         if change.token_id is None and is_position_open(changes, change.name):
             add(change, None, change.block_number)
-        if change.name in position_by_name:
+        is_in_entry = change.block_number <= entry_block_by_name.get(change.name, -1)
+        if change.name in position_by_name and not is_in_entry:
             position_by_name[change.name] = _changed_position(position_by_name[change.name], change)
     return tuple(position_by_name.values())
 

@@ -1,9 +1,8 @@
 """Arithmetic of Uniswap V3, to the bit of v3-core: TickMath, SqrtPriceMath, and SwapMath for one
 step of a swap within a range of constant liquidity. Prices are in Q96.
 
-compute_swap_step inlines the amount formulas below because it is the innermost loop of every quote;
-a property test compares the two. A step without liquidity is handled separately to avoid a division
-by zero: it costs nothing and reaches its target.
+compute_swap_step inlines the amount formulas because it is the innermost loop of every quote; a
+property test compares the two. A step without liquidity costs nothing and reaches its target.
 """
 
 from __future__ import annotations
@@ -89,6 +88,8 @@ def get_tick_at_sqrt_ratio(sqrt_price_x96: int) -> int:
 
 
 UINT160_BITS = 160
+_UNBOUNDED_INPUT = 1 << 512
+"""Exact input that reaches the target of any step."""
 
 
 def get_amount0_delta(
@@ -197,10 +198,4 @@ def whole_step(
     current_x96: int, target_x96: int, liquidity: int, fee_pips: int
 ) -> tuple[int, int, int]:
     """Return (amount in, amount out, fee) of a step that reaches its target with input left."""
-    if current_x96 >= target_x96:
-        amount_in = -((liquidity * (target_x96 - current_x96) << 96) // current_x96 // target_x96)
-        amount_out = liquidity * (current_x96 - target_x96) >> 96
-    else:
-        amount_in = -(liquidity * (current_x96 - target_x96) >> 96)
-        amount_out = (liquidity * (target_x96 - current_x96) << 96) // target_x96 // current_x96
-    return amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
+    return compute_swap_step(current_x96, target_x96, liquidity, _UNBOUNDED_INPUT, fee_pips)[1:]

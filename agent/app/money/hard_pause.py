@@ -73,6 +73,7 @@ def pause_hard(
                 code=ErrorCode.HARD_PAUSE,
             ) from error
         kill_switch.pause(reason, int(time.time()), hard=send and is_confirmed)
+    progress("Paused. Reading the chain")
     require_trusted_writers(loaded_config.path, "config")
     with open_agent(loaded_config) as agent:
         open_items = agent.pending_and_allowances()

@@ -315,7 +315,7 @@ def _require_changed_caps(config_before: Config, config_after: Config) -> None:
     old_numeraire = _numeraire(config_before)
     new_numeraire = _numeraire(config_after)
     if old_numeraire.address == new_numeraire.address or (
-        is_dollar(old_numeraire) and is_dollar(new_numeraire)
+        is_dollar(old_numeraire.symbol) and is_dollar(new_numeraire.symbol)
     ):
         return
     caps = [

@@ -240,7 +240,7 @@ def next_commands(config: str) -> dict[str, Any]:
     loaded_config = load_config(config)
     portfolio = loaded_config.config.portfolio
     config_option = f" --config {shlex.quote(config)}"
-    capital = paper_capital(portfolio.use_cash, portfolio.max_live_value)
+    capital = paper_capital(portfolio.use_cash, portfolio.max_live_value, portfolio.numeraire)
     missing_variables = [
         endpoint.url_env
         for endpoint in loaded_config.config.chain.rpc
@@ -252,7 +252,7 @@ def next_commands(config: str) -> dict[str, Any]:
             *(f"export {variable}=…" for variable in missing_variables),
             f"trimtab user add NAME{config_option}",
             f"trimtab trust{config_option}",
-            f"trimtab paper{config_option} --value {capital}",
+            f"trimtab paper{config_option} --value {capital or 'AMOUNT'}",
         ],
         "needed_prices": needed_past_prices(loaded_config),
         "key": f"trimtab wallet import --keystore {shlex.quote(str(keystore))}"

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from agent.config.writing.template import replace_setting
 from agent.errors import ConfigError
+from agent.reference.checks import is_dollar
 
 NUMERAIRE = "USDC"
 """Unit of account of a guided set-up, and of the templates."""
@@ -51,12 +52,15 @@ def ceiling_of(use_cash: str | None, coin_usd: Fraction = Fraction(1)) -> str | 
     return _coins_text(ceiling, ROUND_CEILING)
 
 
-def paper_capital(use_cash: str | None, ceiling: str | None) -> str:
+def paper_capital(use_cash: str | None, ceiling: str | None, numeraire_symbol: str) -> str:
     """Return the imaginary cash to begin with: that of the config, else two thirds of its ceiling,
-    so that a gain does not exceed it.
+    so that a gain does not exceed it. Without a ceiling (None) those of the default one, which is
+    in dollars: empty for a numeraire that is none.
     """
     if use_cash is not None:
         return use_cash
+    if ceiling is None and not is_dollar(numeraire_symbol):
+        return ""
     return _coins_text(Decimal(ceiling or DEFAULT_CEILING_USD) * 2 / 3, ROUND_FLOOR)
 
 
@@ -91,7 +95,7 @@ def with_amounts(config_text: str, use_cash: str | None, max_live_value: str | N
     return config_text
 
 
-def require_ceiling(use_cash: str | None, ceiling: str) -> None:
+def require_ceiling(use_cash: str | None, ceiling: str, field_name: str = "--ceiling") -> None:
     """Raise ConfigError for a ceiling below the cash to use: every rebalance would be refused."""
     try:
         if use_cash is None or Decimal(ceiling) >= Decimal(use_cash):
@@ -99,7 +103,7 @@ def require_ceiling(use_cash: str | None, ceiling: str) -> None:
     except ArithmeticError:  # the config names the error
         return
     raise ConfigError(
-        f"--ceiling: {ceiling} is below the {use_cash} of cash to use, so every rebalance would be"
+        f"{field_name}: {ceiling} is below the {use_cash} of cash to use, so every rebalance would be"
         " refused",
         f"write {_coins_text(Decimal(use_cash) * HEADROOM, ROUND_CEILING)}, or use less cash",
     )

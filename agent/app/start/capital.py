@@ -22,7 +22,7 @@ from agent.config.writing.portfolio_templates import (
 from agent.config.writing.template import render_config
 from agent.errors import ConfigError
 from agent.reference.checks import is_dollar
-from agent.units import Token, parse_bps, value_text
+from agent.units import parse_bps, value_text
 
 if TYPE_CHECKING:
     from agent.config.schema import Config
@@ -57,7 +57,7 @@ def template_config(template: PortfolioTemplate, preset: Preset) -> Config:
 def minimum_capital_of(config: Config) -> str:
     """Return the minimum total of a config, as above; empty too if its numeraire is no dollar."""
     numeraire = config.portfolio.numeraire
-    if not is_dollar(Token("", numeraire, 18)):
+    if not is_dollar(numeraire):
         return ""
     minimum_totals = minimum_totals_of_config(config, Fraction(1))
     total_text = minimum_totals[ORDINARY_DAY_INDEX]["total"] if minimum_totals else None

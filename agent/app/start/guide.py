@@ -237,7 +237,7 @@ class InitAnswers(NewConfig):
             parse_amount(ceiling_text, "ceiling", f"write {self.ceiling}") if ceiling_text else ""
         )
         if amount:
-            require_ceiling(self.use_cash or None, amount)
+            require_ceiling(self.use_cash or None, amount, "ceiling")
         return replace(self, max_live_value=amount)
 
     def year_costs(self) -> list[str]:
@@ -376,7 +376,7 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
             "trimtab wallet import  (in a terminal, with the key of the wallet, unless wallet.json"
             " has it already)",
         )
-    paper_cash = paper_capital(answers.use_cash or None, answers.ceiling)
+    paper_cash = paper_capital(answers.use_cash or None, answers.ceiling, NUMERAIRE)
     next_commands += [
         f"trimtab paper{config_option} --once --start {NUMERAIRE}={paper_cash}"
         "  (try it on paper first: nothing is sent)",

@@ -49,7 +49,7 @@ from agent.errors import ConfigError, ErrorCode, TrimtabError
 from agent.files import create_file
 from agent.policy import minimum
 from agent.reference import is_dollar
-from agent.units import Token, parse_bps, safe_label
+from agent.units import parse_bps, safe_label
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import (
@@ -82,7 +82,7 @@ def usd_price(
                 f"--price: {price!r} is not a price in dollars", "write a plain number such as 3000"
             )
         return Fraction(Decimal(price))
-    if is_dollar(Token(numeraire.address, numeraire.symbol, 18)):
+    if is_dollar(numeraire.symbol):
         return Fraction(1)
     endpoint_prices = (
         []

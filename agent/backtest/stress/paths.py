@@ -367,7 +367,8 @@ def inapplicable_scenarios(
 def dollar_symbol(spec: BacktestSpec) -> str:
     """Return the symbol of the first dollar asset. Raises ConfigError if there is none."""
     first_symbol = next(
-        (asset.token.symbol for asset in spec.portfolio.assets if is_dollar(asset.token)), None
+        (asset.token.symbol for asset in spec.portfolio.assets if is_dollar(asset.token.symbol)),
+        None,
     )
     if first_symbol is None:
         raise ConfigError(
@@ -381,7 +382,9 @@ def _crashed_table(
     spec: BacktestSpec, table: PriceTable, severity: SpotSeverity, start_bar: int
 ) -> PriceTable:
     numeraire = spec.portfolio.numeraire.symbol
-    stable_symbols = {token.symbol for token in spec.tokens if is_dollar(token)} | {numeraire}
+    stable_symbols = {token.symbol for token in spec.tokens if is_dollar(token.symbol)} | {
+        numeraire
+    }
     crashing_columns = [
         column for column, symbol in enumerate(table.symbols) if symbol not in stable_symbols
     ]

@@ -125,7 +125,7 @@ class _LpPositionTable(ConfigTable):
     entry: dict[str, PlainDecimal]
     """Amounts provided, in whole coins by symbol."""
     entry_block: int | None = Field(default=None, ge=0)
-    """Block in which they were provided."""
+    """Block in which they were provided; what trimtab did later adds to them."""
     volatility: Share | None = None
     """Annual volatility of this pair's price; default: that of [lp]."""
 

@@ -315,7 +315,7 @@ class SignalTable(ConfigTable):
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Hash of the file, which is not run with another one."""
     options: dict[str, str] = Field(default_factory=dict, max_length=MOST_OPTIONS)
-    """Options passed to it as text."""
+    """Options passed to it as the text that stands in the config, such as true."""
 
     @field_validator("timeout")
     @classmethod
@@ -330,7 +330,7 @@ class SignalTable(ConfigTable):
         if not isinstance(options, dict):
             return options
         return {
-            key: str(option) if isinstance(option, int | float) else option
+            key: str(option).lower() if isinstance(option, int | float) else option
             for key, option in options.items()
         }
 

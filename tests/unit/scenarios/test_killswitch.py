@@ -117,8 +117,10 @@ def test_a_store_that_cannot_be_opened_is_paused_by_its_file(tmp_path: Path) -> 
     api.pause(config, "3:05 a.m.")
     assert pause_file(damaged).stat().st_mtime > 1, "a resume that was requested before it is refused"
     pause_file(damaged).unlink()
+    lines: list[str] = []
     with raises_code(OperatorNeeded, "hard_pause"):
-        api.pause_hard(config, "3 a.m.", send=True, is_confirmed=True, confirm=lambda _: True)
+        api.pause_hard(config, "3 a.m.", send=True, is_confirmed=True, confirm=lambda _: True, progress=lines.append)
+    assert lines == []
     assert pause_file(damaged).exists()
     pause_file(damaged).unlink()
     pause_file(damaged).mkdir()  # nothing can be written under that name

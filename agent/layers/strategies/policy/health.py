@@ -1,8 +1,9 @@
 """Health: the Sharpe ratio of a strategy's health index pauses the strategy and restores its
-capital. The Sharpe ratio is the mean of daily returns over their standard deviation (n - 1),
-times √365, with a risk-free rate of zero (Sharpe, The Sharpe Ratio, Journal of Portfolio
-Management 21, 1994). A day's value is the last one recorded in it (UTC). The ratio
-is computed in whole numbers: returns in 10^-12, the ratio in thousandths.
+capital. The Sharpe ratio is the mean of the returns between daily values over their standard
+deviation (n - 1), times the root of their number a year, √365 if no day is missing, with a
+risk-free rate of zero (Sharpe, The Sharpe Ratio, Journal of Portfolio Management 21, 1994). A day's
+value is the last one recorded in it (UTC). The ratio is computed in whole numbers: returns in
+10^-12, the ratio in thousandths.
 """
 
 from __future__ import annotations
@@ -49,9 +50,8 @@ def sharpe_milli(nav_points: Sequence[NavPoint], window_s: int, now_s: int) -> i
         if point.at_s <= now_s
     }
     first_day = (now_s - window_s) // DAY_S
-    daily_indexes = [
-        index for day_number, index in sorted(index_by_day.items()) if day_number >= first_day
-    ]
+    days_in_window = [day_number for day_number in sorted(index_by_day) if day_number >= first_day]
+    daily_indexes = [index_by_day[day_number] for day_number in days_in_window]
     window_days = window_s // DAY_S
     reaches_start = any(day_number <= first_day for day_number in index_by_day)
     if (
@@ -77,14 +77,15 @@ def sharpe_milli(nav_points: Sequence[NavPoint], window_s: int, now_s: int) -> i
     deviation_floor = dispersion_floor(Fraction(largest_return), rounding_error)
     if scaled_variance <= return_count * (return_count - 1) * deviation_floor**2:
         return None
+    spanned_days = days_in_window[-1] - days_in_window[0]
     # mean / deviation = Σr / n · sqrt(n·(n - 1) / scaled_variance);
-    # squared, times 365, in thousandths
+    # squared, times 365·n / spanned_days, in thousandths
     scaled_squared_ratio = return_sum * return_sum * (return_count - 1) * DAYS_A_YEAR * 10**6
-    abs_sharpe_milli = isqrt(scaled_squared_ratio // (return_count * scaled_variance))
+    abs_sharpe_milli = isqrt(scaled_squared_ratio // (spanned_days * scaled_variance))
     if return_sum >= 0:
         return abs_sharpe_milli
     return -abs_sharpe_milli - (
-        abs_sharpe_milli * abs_sharpe_milli * return_count * scaled_variance != scaled_squared_ratio
+        abs_sharpe_milli * abs_sharpe_milli * spanned_days * scaled_variance != scaled_squared_ratio
     )
 
 

@@ -51,6 +51,24 @@ def test_withdrawn_quarter_leaves_three_quarters_of_the_entry() -> None:
 
 
 @pytest.mark.parametrize(
+    ("entry_block", "entry_raw"),
+    [
+        pytest.param(None, (1_010 + MINT.amounts_raw[0], 2_020 + MINT.amounts_raw[1]), id="not given"),
+        pytest.param(15, (1_010 + MINT.amounts_raw[0], 2_020 + MINT.amounts_raw[1]), id="before the mint"),
+        pytest.param(16, (1_010, 2_020), id="that of the mint"),
+        pytest.param(19, (1_010, 2_020), id="before the addition"),
+        pytest.param(20, (1_000, 2_000), id="that of the addition"),
+    ],
+)
+def test_entry_of_the_config_contains_changes_up_to_its_block(entry_block: int | None, entry_raw: tuple[int, int]) -> None:
+    changes = position_changes(MINT_AND_RECEIPT, (INCREASE, liquidity_receipt(INCREASED, block=20)))
+
+    (position,) = tracked_positions((replace(CONFIRMED, entry_block=entry_block),), changes)
+
+    assert position.entry_raw == entry_raw
+
+
+@pytest.mark.parametrize(
     ("opening", "withdrawal"),
     [pytest.param(MINT_AND_RECEIPT, WITHDRAW_V3, id="range"), pytest.param(ADD_AND_RECEIPT, WITHDRAW_V2, id="pair")],
 )

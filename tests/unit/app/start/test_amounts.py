@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
+from agent.app.settings.new_portfolios import next_commands
 from agent.app.start.amounts import ceiling_of, paper_capital, require_ceiling, with_amounts
+from agent.app.start.guide import InitAnswers
 from agent.errors import ConfigError
+from agent.fleet.paper_run import begin_on_paper
 from agent.units import parse_raw
+from tests.support import agents
+from tests.support.text import mentions
 
 
 @pytest.mark.parametrize(
@@ -25,12 +32,45 @@ from agent.units import parse_raw
     ],
 )
 def test_paper_capital__leaves_room_below_the_ceiling(use_cash: str | None, ceiling: str | None, capital: str) -> None:
-    assert paper_capital(use_cash, ceiling) == capital
+    assert paper_capital(use_cash, ceiling, "USDC") == capital
+
+
+@pytest.mark.parametrize(
+    ("numeraire", "use_cash", "ceiling", "capital"),
+    [
+        ("WETH", None, None, ""),
+        ("WBTC", None, None, ""),
+        ("EURC", None, None, ""),
+        ("WETH", None, "3", "2"),
+        ("WETH", "2", None, "2"),
+        ("DAI", None, None, "666"),
+    ],
+)
+def test_paper_capital__is_unknown_without_amounts_of_a_coin(
+    numeraire: str, use_cash: str | None, ceiling: str | None, capital: str
+) -> None:
+    """The default ceiling is one of dollars."""
+    assert paper_capital(use_cash, ceiling, numeraire) == capital
+
+
+def coins_without_ceiling(folder: Path) -> str:
+    """Return a config that counts WETH and has neither cash nor ceiling."""
+    path = agents.config(folder, numeraire="WETH")
+    path.write_text(re.sub('^max_live_value = "[^"]*"', 'max_live_value = "off"', path.read_text(), flags=re.M))
+    return str(path)
+
+
+def test_portfolio_without_amounts__begins_no_paper_trading_by_itself(tmp_path: Path) -> None:
+    config = coins_without_ceiling(tmp_path)
+    with pytest.raises(ConfigError) as refusal:
+        begin_on_paper(config)
+    assert mentions(refusal.value.message, "portfolio.use_cash", "WETH")
+    assert any(line.endswith("--value AMOUNT") for line in next_commands(config)["next"])
 
 
 @pytest.mark.parametrize("ceiling", ["20", "50", "100", "125", "140", "149", "1000"])
 def test_paper_capital__is_an_amount_of_the_numeraire(ceiling: str) -> None:
-    assert 0 < parse_raw(paper_capital(None, ceiling), 6, "cash") < int(ceiling) * 10**6
+    assert 0 < parse_raw(paper_capital(None, ceiling, "USDC"), 6, "cash") < int(ceiling) * 10**6
 
 
 def test_ceiling__of_eight_decimal_coins_is_an_amount_of_them() -> None:
@@ -42,6 +82,13 @@ def test_ceiling__below_the_cash_is_refused_with_room_for_gains(use_cash: str, c
     with pytest.raises(ConfigError) as refusal:
         require_ceiling(use_cash, "1")
     assert refusal.value.remedy == f"write {ceiling}, or use less cash"
+
+
+@pytest.mark.parametrize("text", ["2000", "two", "0", "1,5"])
+def test_guided_ceiling__is_refused_under_the_name_of_its_question(text: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        InitAnswers(use_cash="3000").with_ceiling(text)
+    assert refusal.value.message.startswith("ceiling: ")
 
 
 @pytest.mark.parametrize("line", ['max_live_value = "1000" #', 'payout_per_day = "1000" #', '# use_cash = "1000" #'])

@@ -83,3 +83,34 @@ def test_operators_must_tell_the_same() -> None:
     pruned = [Node(name, sent=honest, states_from=19_900) for name in "ab"]
     with pytest.raises(HistoryUnavailable, match="day ago"):
         recent_transactions(EndpointPool(pruned, 2), WALLET, head, nonce)
+
+
+@pytest.mark.parametrize(
+    ("prices", "answers"),
+    [
+        pytest.param((1_900, 1_900), (("eth", 1_900),), id="both have the state"),
+        pytest.param((1_900, None), (), id="one lacks the state"),
+        pytest.param((None, None), (), id="both lack the state"),
+        pytest.param((1_900, None, 1_900), (("eth", 1_900),), id="two of three"),
+        pytest.param((1_900, 1_901, 1_900), (("eth", 1_900),), id="two of three against one"),
+        pytest.param((1_900, None, None), (), id="one of three"),
+    ],
+)
+def test_feed_answers__are_those_that_enough_operators_have(prices: tuple[int | None, ...], answers: tuple[tuple[str, int], ...]) -> None:
+    """Nodes that have pruned the state of a price disagree on no transaction."""
+    nodes = [
+        Node(f"operator {number}", sent={15_000: {"logs": SWAP}}, feeds={} if price is None else {"eth": price})
+        for number, price in enumerate(prices)
+    ]
+    report = recent_transactions(EndpointPool(nodes, 2), WALLET, nodes[0].head, 1, ("eth",))
+    assert [transaction.feed_answers for transaction in report.transactions] == [answers]
+
+
+@pytest.mark.parametrize("prices", [(1_900, 1_901), (1_900, 1_901, None)])
+def test_feed_answers_that_differ__are_not_chosen_from(prices: tuple[int | None, ...]) -> None:
+    nodes = [
+        Node(f"operator {number}", sent={15_000: {"logs": SWAP}}, feeds={} if price is None else {"eth": price})
+        for number, price in enumerate(prices)
+    ]
+    with raises_code(Retryable, "quorum"):
+        recent_transactions(EndpointPool(nodes, 2), WALLET, nodes[0].head, 1, ("eth",))

@@ -443,6 +443,14 @@ def test_the_config_names_a_signal_with_its_options() -> None:
 
 
 @pytest.mark.parametrize(
+    ("toml_value", "text"), [("true", "true"), ("false", "false"), ("0.02", "0.02"), ("-30", "-30"), ("'True'", "True")]
+)
+def test_signal_option__reaches_the_signal_as_it_is_written(toml_value: str, text: str) -> None:
+    config = parse_config(config_text(SIGNAL + f"[signals.mine]\ntimeout = '5s'\noptions = {{ exact = {toml_value} }}\n"))
+    assert build_signals(config)["mine"].options == (("exact", text),)
+
+
+@pytest.mark.parametrize(
     ("table", "reason"),
     [
         ("", "no [signals.mine]"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -55,6 +56,17 @@ def test_the_ratio_is_that_of_the_textbook(seed: int, drift: float, noise: float
     values = [point.index / ONE for point in table]
     returns = [now / before - 1 for before, now in pairwise(values)]
     expected = statistics.mean(returns) / statistics.stdev(returns) * 365**0.5
+    sharpe_milli = health.sharpe_milli(table, MONTH, table[-1].at_s)
+    assert sharpe_milli is not None
+    assert sharpe_milli == pytest.approx(expected * 1000, abs=1.01)
+
+
+@pytest.mark.parametrize("missing_days", [range(5, 15), range(1, 30, 3), [1, 29], []], ids=["ten together", "every third", "two", "none"])
+def test_ratio_with_missing_days__is_annual_by_the_returns_there_are(missing_days: Sequence[int]) -> None:
+    """A return over ten days is one return, not ten, and no return of one day."""
+    table = [point for number, point in enumerate(points(walk(0.002, 31))) if number not in missing_days]
+    returns = [now.index / before.index - 1 for before, now in pairwise(table)]
+    expected = statistics.mean(returns) / statistics.stdev(returns) * (365 * len(returns) / 30) ** 0.5
     sharpe_milli = health.sharpe_milli(table, MONTH, table[-1].at_s)
     assert sharpe_milli is not None
     assert sharpe_milli == pytest.approx(expected * 1000, abs=1.01)
