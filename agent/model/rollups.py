@@ -27,6 +27,8 @@ class DataFeeKind(Enum):
 
 LOCAL_OP_STACK_ID = 845_331_337
 """Id of the local stand-in of Base (agent/localchain/op_stack.py); no live chain has it."""
+LOCAL_CHAIN_IDS = frozenset({1337, 31337, 131277322940537, LOCAL_OP_STACK_ID})
+"""Ids of development chains: ganache, anvil, eth-tester, the stand-in of Base."""
 OP_STACK_CHAINS = {
     10: "OP Mainnet",
     130: "Unichain",

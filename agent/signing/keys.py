@@ -20,7 +20,7 @@ from typing import Any
 from agent.errors import ConfigError, ErrorCode
 from agent.files import sync_folder
 from agent.foreign_text import failure_words, read_json
-from agent.model.rollups import LOCAL_OP_STACK_ID
+from agent.model.rollups import LOCAL_CHAIN_IDS
 from agent.ports import SigningKey
 from agent.signing.secret import (
     BIP44_PATH,
@@ -398,8 +398,6 @@ def _entry_text(keyring_entry: tuple[str, str]) -> str:
     return "/".join(keyring_entry)
 
 
-LOCAL_CHAIN_IDS = (31337, 131277322940537, LOCAL_OP_STACK_ID)
-"""Chain ids of anvil, eth-tester and the stand-in of Base."""
 TEST_MNEMONIC = "test test test test test test test test test test test junk"
 """Published mnemonic of anvil and hardhat: money sent to its accounts is stolen within seconds."""
 TEST_ACCOUNT_COUNT = 20
