@@ -134,17 +134,17 @@ class DataFeeQuote:
 
         What compresses alike pays by a line in its legs, and never less than an empty transaction.
         """
-        max_fee_beyond_gas_wei = self.max_data_fee_wei(calldata_bytes)
+        max_wei = self.max_data_fee_wei(calldata_bytes)
         if not self.one_swap_wei:
-            return max_fee_beyond_gas_wei
+            return max_wei
         rise_wei = self.four_swaps_wei - self.one_swap_wei
         bytes_beyond_one_swap = calldata_bytes - ONE_SWAP_BYTES
         line_wei = self.one_swap_wei - (
             -rise_wei * bytes_beyond_one_swap // (FOUR_SWAPS_BYTES - ONE_SWAP_BYTES)
         )
-        return min(max(self.empty_tx_wei, line_wei), max_fee_beyond_gas_wei)
+        return min(max(self.empty_tx_wei, line_wei), max_wei)
 
-    def expected_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
+    def expected_fee_beyond_gas_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return what transactions of these sizes are expected to pay beyond their gas, rounded up;
         `gas` is that of all.
         """
