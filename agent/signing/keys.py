@@ -290,7 +290,8 @@ _KEYRING_ALTERNATIVES = (
     " service"
 )
 _INSECURE_BACKEND_PARTS = ("null", "plaintext", "alt.file", "uncrypted")
-"""Parts of the names of backends that store nothing, or store secrets in readable form."""
+"""Parts of the names of backends that store nothing, or store secrets in readable form or, as all of
+keyrings.alt.file, in a file."""
 
 
 def load_from_keyring(keyring_entry: tuple[str, str]) -> PrivateKey:
@@ -357,7 +358,7 @@ def require_keyring() -> str:
         backend_name = f"{type(chained_backend).__module__}.{type(chained_backend).__name__}"
         if any(insecure_part in backend_name.lower() for insecure_part in _INSECURE_BACKEND_PARTS):
             raise ConfigError(
-                f"keyring: {backend_name} stores secrets in readable form, or not at all",
+                f"keyring: {backend_name} stores secrets in a file, in readable form, or not at all",
                 _KEYRING_ALTERNATIVES,
             )
     return f"{type(backend).__module__}.{type(backend).__name__}"
