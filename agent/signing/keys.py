@@ -523,7 +523,8 @@ def _published_key(index: int, chain_id: int, is_live: bool) -> SigningKey:
         )
     if not 0 <= index < TEST_ACCOUNT_COUNT:
         raise ConfigError(
-            f"wallet.test_account: {index} is not between 0 and {TEST_ACCOUNT_COUNT - 1}"
+            f"wallet.test_account: {index} is not between 0 and {TEST_ACCOUNT_COUNT - 1}",
+            "write the number of one of the published test accounts",
         )
     return _test_account(index)
 
