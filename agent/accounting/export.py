@@ -24,6 +24,7 @@ from agent.accounting.futures import CollateralRounding
 from agent.accounting.tax_lots import RateAt, TaxLotRun, identity_rate
 from agent.errors import ConfigError
 from agent.model import Entry, Valuation
+from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS
 from agent.units import BPS, NATIVE, Token, decimal_text, floor_int, largest_remainder, value_text
 
 TRADE_COLUMNS = (
@@ -50,7 +51,7 @@ EVENT_COLUMNS = (
 TRADE_LOCATION = "uniswap"
 TRANSFER_LOCATION = "blockchain"
 """rotki's locations of swaps, and of all other events."""
-ETHER_CHAINS = frozenset({1, 10, 8_453, 42_161, 59_144, 534_352})
+ETHER_CHAINS = frozenset({1, *OP_STACK_CHAINS, *ARBITRUM_CHAINS})
 """Chains whose native coin is ether, which rotki calls ETH."""
 _EVENT_TYPES = {
     accounts.OPENING: ("Deposit", "Deposit"),
@@ -428,7 +429,7 @@ def _disposals_table(tax_lot_run: TaxLotRun, token_names: TokenNames, currency: 
             value_text(disposal.gain, value_decimals),
             currency,
             "" if disposal.acquired_s is None else format_utc(disposal.acquired_s),
-            str(disposal.held_s // 86_400),
+            "" if disposal.held_s is None else str(disposal.held_s // 86_400),
         )
         for disposal in tax_lot_run.disposals
     ]
@@ -551,11 +552,15 @@ def parse_rates(table_name: str, lines: Iterable[str]) -> RateTable:
     """
     timed_rates: list[tuple[int, Fraction]] = []
     for line_number, line in enumerate(lines, 1):
-        unstripped_cells = next(csv.reader([line.strip().lstrip("\ufeff")]), [])
-        cells = [cell.strip() for cell in unstripped_cells]
+        if line_number > MAX_RATE_LINES:
+            raise ConfigError(
+                f"{table_name}: more than {MAX_RATE_LINES:,} lines",
+                "write one rate a day, or fewer",
+            )
+        cells = _split_cells(line)
         if (line_number == 1 and cells == ["time", "rate"]) or not any(cells):
             continue
-        if line_number == 1 or len(cells) != 2 or line_number > MAX_RATE_LINES:
+        if line_number == 1 or len(cells) != 2:
             raise ConfigError(
                 f"{table_name}: line {line_number} is not time,rate",
                 "write a header line time,rate and then lines such as 2026-01-31,0.92",
@@ -579,6 +584,15 @@ def parse_rates(table_name: str, lines: Iterable[str]) -> RateTable:
     return RateTable(
         table_name, tuple(at_s for at_s, _ in timed_rates), tuple(rate for _, rate in timed_rates)
     )
+
+
+def _split_cells(line: str) -> list[str]:
+    """Return the cells of a line of CSV; the line as one cell if it is none."""
+    try:
+        cells = next(csv.reader([line.strip().lstrip("\ufeff")]), [])
+    except csv.Error:
+        return [line]
+    return [cell.strip() for cell in cells]
 
 
 def _parse_time(table_name: str, line_number: int, time_text: str) -> int:

@@ -274,9 +274,9 @@ class Disposal:
         return from_quanta(self.proceeds_quanta - self.cost_quanta)
 
     @property
-    def held_s(self) -> int:
-        """Holding period in seconds; 0 without a known lot."""
-        return 0 if self.acquired_s is None else self.disposed_s - self.acquired_s
+    def held_s(self) -> int | None:
+        """Holding period in seconds; None without a known lot."""
+        return None if self.acquired_s is None else self.disposed_s - self.acquired_s
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ def run_policy_cycle(
     """Run one cycle: fill open limit orders whose price is reached, otherwise follow the policy."""
     open_orders = tuple(
         order
-        for order in context.store.executions.limit_orders()
+        for order in context.store.executions.open_limit_orders()
         if order.state is ExecutionState.OPEN
     )
     outcome = engine.run_cycle(context.readers, AgentCycle(open_orders), context.store, transactor)
@@ -47,7 +47,7 @@ def run_policy_cycle(
 def close_ended_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
     """Close limit orders that are filled or have expired in chain time; they stay closed (T14)."""
     now_s = step_input.snapshot.head.timestamp_s
-    for order in context.store.executions.limit_orders():
+    for order in context.store.executions.open_limit_orders():
         if order.state is ExecutionState.FILLED:
             context.store.executions.end(order.id, order.state, order.why, now_s)
         elif order.state is ExecutionState.OPEN and (

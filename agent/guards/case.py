@@ -431,7 +431,9 @@ class GuardCase:
             raise MissingData(f"the rollup's data fee was not read ({unknown_reason})")
         if snapshot.data_fee is None or self.needs_no_gas():
             return 0
-        return snapshot.expected_data_fee_wei(gas_units, *calldata_sizes(self.step, self.plan))
+        return snapshot.expected_fee_beyond_gas_wei(
+            gas_units, *calldata_sizes(self.step, self.plan)
+        )
 
 
 def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCase:

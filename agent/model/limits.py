@@ -53,6 +53,13 @@ class Limits:
     first_purchase_s: int | None = None
     deposit_auto_bps: int | None = None
 
+    @property
+    def smallest_trade(self) -> Fraction:
+        """Smallest value that is traded: limits.min_trade, and at least a base unit of the
+        numeraire.
+        """
+        return max(Fraction(1), self.min_trade or Fraction(0))
+
 
 class LimitUnit(Enum):
     """Unit of a limit."""

@@ -602,9 +602,9 @@ class Snapshot(DerivedValueCache):
         )
         return next((fee_item.why for fee_item in fee_items), "")
 
-    def max_data_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
+    def max_fee_beyond_gas_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return the most that transactions of these sizes pay beyond their gas now; `gas` is that
-        of all.
+        of all. Zero if it was not read: sends check `data_fee_unknown_reason`.
         """
         return (
             0
@@ -612,11 +612,15 @@ class Snapshot(DerivedValueCache):
             else self.data_fee.max_fee_beyond_gas_wei(gas, *calldata_bytes)
         )
 
-    def expected_data_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
+    def expected_fee_beyond_gas_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return what transactions of these sizes are expected to pay beyond their gas now; `gas`
-        is that of all.
+        is that of all. Zero if it was not read.
         """
-        return 0 if self.data_fee is None else self.data_fee.expected_fee_wei(gas, *calldata_bytes)
+        return (
+            0
+            if self.data_fee is None
+            else self.data_fee.expected_fee_beyond_gas_wei(gas, *calldata_bytes)
+        )
 
     def max_data_gas(self, calldata_bytes: int) -> int:
         """Return the most gas by which the data fee of a transaction may raise a node's estimate,

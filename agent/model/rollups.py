@@ -27,6 +27,8 @@ class DataFeeKind(Enum):
 
 LOCAL_OP_STACK_ID = 845_331_337
 """Id of the local stand-in of Base (agent/localchain/op_stack.py); no live chain has it."""
+LOCAL_CHAIN_IDS = frozenset({1337, 31337, 131277322940537, LOCAL_OP_STACK_ID})
+"""Ids of development chains: ganache, anvil, eth-tester, the stand-in of Base."""
 OP_STACK_CHAINS = {
     10: "OP Mainnet",
     130: "Unichain",
@@ -132,17 +134,17 @@ class DataFeeQuote:
 
         What compresses alike pays by a line in its legs, and never less than an empty transaction.
         """
-        max_fee_beyond_gas_wei = self.max_data_fee_wei(calldata_bytes)
+        max_wei = self.max_data_fee_wei(calldata_bytes)
         if not self.one_swap_wei:
-            return max_fee_beyond_gas_wei
+            return max_wei
         rise_wei = self.four_swaps_wei - self.one_swap_wei
         bytes_beyond_one_swap = calldata_bytes - ONE_SWAP_BYTES
         line_wei = self.one_swap_wei - (
             -rise_wei * bytes_beyond_one_swap // (FOUR_SWAPS_BYTES - ONE_SWAP_BYTES)
         )
-        return min(max(self.empty_tx_wei, line_wei), max_fee_beyond_gas_wei)
+        return min(max(self.empty_tx_wei, line_wei), max_wei)
 
-    def expected_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
+    def expected_fee_beyond_gas_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return what transactions of these sizes are expected to pay beyond their gas, rounded up;
         `gas` is that of all.
         """

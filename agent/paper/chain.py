@@ -297,7 +297,9 @@ class PaperChain:
         native_wei = (
             effects.native_wei if isinstance(effects, TransactionEffects) else wallet.native_wei
         )
-        gas_cost_wei = gas_units * gas_price_wei + snapshot.max_data_fee_wei(gas_units, data_bytes)
+        gas_cost_wei = gas_units * gas_price_wei + snapshot.max_fee_beyond_gas_wei(
+            gas_units, data_bytes
+        )
         if effects is not None and (gas_units > paper_tx.tx.gas or native_wei < gas_cost_wei):
             effects = None
             gas_units = paper_tx.tx.gas
@@ -310,7 +312,7 @@ class PaperChain:
             gas_used=gas_units,
             effective_gas_price_wei=gas_price_wei,
             transfers=(),
-            data_fee_wei=snapshot.max_data_fee_wei(gas_units, data_bytes),
+            data_fee_wei=snapshot.max_fee_beyond_gas_wei(gas_units, data_bytes),
         )
         if effects is not None:
             receipt = replace(receipt, status=1, transfers=tuple(effects.transfers))

@@ -90,7 +90,7 @@ def worst_gas_wei(step: StepInput, plan: Plan) -> int:
     if not gas_units:  # nothing is sent on chain
         return 0
     revocation_bytes = [APPROVAL_BYTES] * (revocation_gas_units(plan) // APPROVAL_GAS)
-    data_fee_wei = MAX_FEE_RISE * step.snapshot.max_data_fee_wei(
+    data_fee_wei = MAX_FEE_RISE * step.snapshot.max_fee_beyond_gas_wei(
         gas_units, *calldata_sizes(step, plan), *revocation_bytes
     )
     return gas_units * gas_price_wei + data_fee_wei
@@ -123,7 +123,9 @@ def with_data_fee(step: StepInput, plan: Plan, native_price: Fraction) -> Plan:
         return plan
     gas_units = plan.gas_units + approval_gas_units(step, plan)
     calldata_bytes = calldata_sizes(step, plan)
-    data_fee_value = step.snapshot.expected_data_fee_wei(gas_units, *calldata_bytes) * native_price
+    data_fee_value = (
+        step.snapshot.expected_fee_beyond_gas_wei(gas_units, *calldata_bytes) * native_price
+    )
     return replace(
         plan, cost=replace(plan.cost, gas=plan.cost.gas + data_fee_value, data_fee=data_fee_value)
     )

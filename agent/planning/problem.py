@@ -106,7 +106,9 @@ class Problem:
         """Return what transactions are expected to pay beyond their gas, numeraire base units."""
         if self.data_fee is None or not calldata_bytes:
             return Fraction(0)
-        return self.data_fee.expected_fee_wei(gas_units, *calldata_bytes) * self.wei_value
+        return (
+            self.data_fee.expected_fee_beyond_gas_wei(gas_units, *calldata_bytes) * self.wei_value
+        )
 
     @property
     def leg_data_fee(self) -> Value:

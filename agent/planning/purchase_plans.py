@@ -8,7 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.layers import sales
-from agent.model import Goal, LegPlace, Limits, Plan, Portfolio, Rebalance, StepInput
+from agent.model import Goal, LegPlace, Plan, Portfolio, Rebalance, StepInput
 from agent.planning import planner
 from agent.planning.partial_plans import (
     MAX_PLANS,
@@ -42,7 +42,7 @@ def plan_proportional_part(
     an asset cannot move at all. If no fraction fits the remainder of limits.daily_loss, the plan
     may exceed it.
     """
-    min_value = _min_trade_value(step.limits)
+    min_value = step.limits.smallest_trade
     move_values = {
         token: correction_value
         for token, correction_value in corrections(decision_result.drifts, decision.goal).items()
@@ -175,7 +175,3 @@ def goal_value_to_move(decision_result: DecisionResult, goal: Goal) -> Value:
         sum((correction for correction in move_values if correction > 0), Fraction(0)),
         -sum((correction for correction in move_values if correction < 0), Fraction(0)),
     )
-
-
-def _min_trade_value(limits: Limits) -> Value:
-    return max(limits.min_trade or Fraction(0), Fraction(1))

@@ -58,7 +58,7 @@ def leg_gas_value(snapshot: Snapshot, native_price: Price, gas_units: int = LEG_
     """Return the gas cost of one leg now, or of `gas_units`; `native_price` is numeraire base units
     per wei.
     """
-    data_fee_wei = snapshot.expected_data_fee_wei(gas_units, LEG_BYTES)
+    data_fee_wei = snapshot.expected_fee_beyond_gas_wei(gas_units, LEG_BYTES)
     return Fraction(gas_units * snapshot.current_gas_price_wei + data_fee_wei) * native_price
 
 
@@ -390,7 +390,7 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         action_interval_s(step.policy.trigger),
         step.history.reviews.last_rebalance_s is not None,
         has_band=not is_tracking(step.policy.trigger),
-        data_fee_wei=snapshot.expected_data_fee_wei(LEG_GAS, 2 * LEG_BYTES),
+        data_fee_wei=snapshot.expected_fee_beyond_gas_wei(LEG_GAS, 2 * LEG_BYTES),
         is_tracking=is_tracking(step.policy.trigger),
     )
 

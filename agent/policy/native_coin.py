@@ -144,14 +144,14 @@ def capped_gas_price_wei(snapshot: Snapshot, ceiling_wei: int | None) -> int:
 def gas_cost_with_margin_wei(snapshot: Snapshot, gas_units: int) -> int:
     """Return the cost of this much gas at the current price, with its margin, in wei."""
     gas_limit_units = ceil_int(gas_units * GAS_MARGIN)
-    return gas_limit_units * snapshot.current_gas_price_wei + snapshot.max_data_fee_wei(
+    return gas_limit_units * snapshot.current_gas_price_wei + snapshot.max_fee_beyond_gas_wei(
         gas_limit_units, UNWRAP_BYTES
     )
 
 
 def worst_gas_cost_wei(snapshot: Snapshot, limits: Limits) -> int:
     """Return the worst-case gas cost of this step, in wei."""
-    worst_fee_wei = MAX_FEE_RISE * snapshot.max_data_fee_wei(STEP_GAS, *STEP_BYTES)
+    worst_fee_wei = MAX_FEE_RISE * snapshot.max_fee_beyond_gas_wei(STEP_GAS, *STEP_BYTES)
     return STEP_GAS * worst_gas_price_wei(snapshot, limits) + worst_fee_wei
 
 
@@ -169,7 +169,7 @@ def data_fee_cap_wei(snapshot: Snapshot, tx: UnsignedTx, *, revokes: bool = Fals
         )
     if snapshot.data_fee is None:
         return None
-    return MAX_FEE_RISE * snapshot.max_data_fee_wei(tx.gas, len(tx.data) // 2 - 1)
+    return MAX_FEE_RISE * snapshot.max_fee_beyond_gas_wei(tx.gas, len(tx.data) // 2 - 1)
 
 
 def wrappable_wei(snapshot: Snapshot, portfolio: Portfolio, limits: Limits) -> int:
@@ -212,7 +212,7 @@ def unwrappable_raw(snapshot: Snapshot, portfolio: Portfolio) -> int:
 def unwrap_cost_wei(snapshot: Snapshot, limits: Limits) -> int:
     """Return the highest cost of a separate unwrapping, wei."""
     gas_units = ceil_int(UNWRAP_GAS * GAS_MARGIN)
-    worst_fee_wei = MAX_FEE_RISE * snapshot.max_data_fee_wei(gas_units, UNWRAP_BYTES)
+    worst_fee_wei = MAX_FEE_RISE * snapshot.max_fee_beyond_gas_wei(gas_units, UNWRAP_BYTES)
     return gas_units * worst_gas_price_wei(snapshot, limits) + worst_fee_wei
 
 

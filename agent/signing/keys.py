@@ -20,7 +20,7 @@ from typing import Any
 from agent.errors import ConfigError, ErrorCode
 from agent.files import sync_folder
 from agent.foreign_text import failure_words, read_json
-from agent.model.rollups import LOCAL_OP_STACK_ID
+from agent.model.rollups import LOCAL_CHAIN_IDS
 from agent.ports import SigningKey
 from agent.signing.secret import (
     BIP44_PATH,
@@ -290,7 +290,8 @@ _KEYRING_ALTERNATIVES = (
     " service"
 )
 _INSECURE_BACKEND_PARTS = ("null", "plaintext", "alt.file", "uncrypted")
-"""Parts of the names of backends that store nothing, or store secrets in readable form."""
+"""Parts of the names of backends that store nothing, or store secrets in readable form or, as all of
+keyrings.alt.file, in a file."""
 
 
 def load_from_keyring(keyring_entry: tuple[str, str]) -> PrivateKey:
@@ -357,7 +358,7 @@ def require_keyring() -> str:
         backend_name = f"{type(chained_backend).__module__}.{type(chained_backend).__name__}"
         if any(insecure_part in backend_name.lower() for insecure_part in _INSECURE_BACKEND_PARTS):
             raise ConfigError(
-                f"keyring: {backend_name} stores secrets in readable form, or not at all",
+                f"keyring: {backend_name} stores secrets in a file, in readable form, or not at all",
                 _KEYRING_ALTERNATIVES,
             )
     return f"{type(backend).__module__}.{type(backend).__name__}"
@@ -398,8 +399,6 @@ def _entry_text(keyring_entry: tuple[str, str]) -> str:
     return "/".join(keyring_entry)
 
 
-LOCAL_CHAIN_IDS = (31337, 131277322940537, LOCAL_OP_STACK_ID)
-"""Chain ids of anvil, eth-tester and the stand-in of Base."""
 TEST_MNEMONIC = "test test test test test test test test test test test junk"
 """Published mnemonic of anvil and hardhat: money sent to its accounts is stolen within seconds."""
 TEST_ACCOUNT_COUNT = 20
@@ -524,7 +523,8 @@ def _published_key(index: int, chain_id: int, is_live: bool) -> SigningKey:
         )
     if not 0 <= index < TEST_ACCOUNT_COUNT:
         raise ConfigError(
-            f"wallet.test_account: {index} is not between 0 and {TEST_ACCOUNT_COUNT - 1}"
+            f"wallet.test_account: {index} is not between 0 and {TEST_ACCOUNT_COUNT - 1}",
+            "write the number of one of the published test accounts",
         )
     return _test_account(index)
 

@@ -186,6 +186,13 @@ class ExecutionStore:
             terms_json = codec.dumps(replace(order, id=""))
             return replace(order, id=add_execution(db, ORDER, order.begun_s, terms_json))
 
+    def open_limit_orders(self) -> tuple[LimitOrder, ...]:
+        """Return all limit orders that have not been ended, oldest first; a filled one is, by its
+        swap, until the run ends it.
+        """
+        with self.db.read("read the open orders") as db:
+            return tuple(_order_from_row(db, row) for row in open_executions(db, ORDER))
+
     def limit_orders(self, limit: int = 1000) -> tuple[LimitOrder, ...]:
         """Return the newest limit orders, ended ones included, oldest first. An order is filled
         once its swap is in a block.

@@ -101,7 +101,7 @@ def test_rounds_killed_midway__are_neither_lost_nor_repeated(anvil_chain: LocalC
         (before,) = agent.context.store.layer_repository(GradualExecutionStore).newest_executions()
         gradual_execution = status_document(agent.status())["gradual_execution"]
     assert before.state == "open"
-    assert (gradual_execution["id"], gradual_execution["rounds_done"]) == (before.progress.id, before.progress.parts_done)
+    assert (gradual_execution["id"], gradual_execution["parts_done"]) == (before.progress.id, before.progress.parts_done)
     assert in_child(lambda: one_process(chain, loaded, None)) == 0
     with reopened_agent(chain, loaded) as agent:
         store = agent.context.store

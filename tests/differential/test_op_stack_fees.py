@@ -119,7 +119,7 @@ def test_a_rebalance_pays_about_the_planned_fee(
         assert granted.max_data_fee_wei is not None
         paid_wei = intent.receipt.data_fee_wei
         assert node.paid[str(intent.tx_hash)] == paid_wei <= granted.max_data_fee_wei // MAX_FEE_RISE
-        planned_wei = quote(chain.transport).expected_fee_wei(granted.plan.gas_units, legs_bytes(granted.plan.legs))
+        planned_wei = quote(chain.transport).expected_fee_beyond_gas_wei(granted.plan.gas_units, legs_bytes(granted.plan.legs))
         assert 0.8 * paid_wei <= planned_wei <= 1.4 * paid_wei
 
 

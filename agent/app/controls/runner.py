@@ -28,6 +28,7 @@ from agent.app.settings import editing
 from agent.app.settings.devices import change_devices
 from agent.errors import OperatorNeeded, PassingFault, TrimtabError, internal_error
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.futures.state import margin_account
 from agent.model import (
     AgentCycle,
     Control,
@@ -154,7 +155,9 @@ class ControlRunner:
         offered_plan = None if secret is None else waiting_plan(context.store, secret)
         if secret is not None and (offered_plan is None or offered_plan.difference(plan)):
             plan_document = self._agent.plan_document(outcome, send_allowed=False)
-            moves = shown_plans.format_moves(plan, self._agent.portfolio)
+            moves = shown_plans.format_moves(
+                plan, self._agent.portfolio, margin_account(outcome.step_input.snapshot)
+            )
             offer = sealed_with_document(plan, plan_document, moves, context.clock.now_s(), secret)
             context.store.controls.store_offer(offer)
         return False

@@ -44,7 +44,7 @@ from agent.config.writing.edits import (
 from agent.errors import Refused, kind_words
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers import settings as layer_settings
-from agent.layers.futures.state import collateral_token, futures_policy
+from agent.layers.futures.state import collateral_token, futures_policy, margin_account
 from agent.model import (
     LIMITS,
     Collect,
@@ -54,6 +54,7 @@ from agent.model import (
     ControlKind,
     ControlOrigin,
     FuturesPlan,
+    MarginAccount,
     MarginDeposit,
     MarginWithdrawal,
     PerpOrder,
@@ -88,11 +89,14 @@ which sends nothing.
 
 @dataclass(frozen=True, slots=True)
 class ControlPreview:
-    """A plan to show with its command's document; `refusal` says why it cannot be carried out."""
+    """A plan to show with its command's document; `refusal` says why it cannot be carried out.
+    `account` is the margin account of its orders, if known.
+    """
 
     plan: ShownPlan
     command_document: Mapping[str, Any]
     refusal: str = ""
+    account: MarginAccount | None = None
 
 
 def preview_control(
@@ -125,19 +129,28 @@ def preview_control(
                 )
             return stored_plan_document(offered_plan)
         preview = preview_with_agent(agent, kind, arguments, transports)
-        moves = format_moves(preview.plan, agent.portfolio)
+        moves = format_moves(preview.plan, agent.portfolio, preview.account)
         plan = sealed_with_document(preview.plan, preview.command_document, moves, now_s, secret)
         if not preview.refusal:
             store.controls.record_shown(plan)
     return shown_plan_document(plan, preview.command_document, moves, preview.refusal)
 
 
-def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:
-    """Return the amounts of a plan as text: "-0.5 WETH", "pay 500 USDC", "set aside 5 USDC"; in base
-    units if the token is unknown.
+def format_moves(
+    plan: ShownPlan, portfolio: Portfolio, account: MarginAccount | None = None
+) -> tuple[str, ...]:
+    """Return the amounts of a plan as text: "-0.5 WETH", "pay 500 USDC", "set aside 5 USDC",
+    "futures reduce 2 ETH"; in base units if the token, or the market's `account`, is unknown.
     """
+    markets = () if account is None else account.markets
+    market_by_name = {market.market: market for market in markets}
     moves = []
     for amount_name, raw, _ in plan.amounts:
+        kind, *name_words = amount_name.split(" ")
+        if kind == "futures" and (market := market_by_name.get(name_words[0])) is not None:
+            amount_text = decimal_text(raw, market.size_decimals)
+            moves.append(" ".join([kind, *name_words[1:], amount_text, market.symbol]))
+            continue
         verb, _, address = amount_name.rpartition(" ")
         try:
             token = portfolio.token(address)
@@ -170,7 +183,8 @@ def preview_with_agent(
             outcome = agent.plan()
             refusal = _refusal_reason(outcome.kind.value, outcome.reason or "no plan")
             plan_document = agent.plan_document(outcome, send_allowed=False)
-            return ControlPreview(shown_step(kind, outcome), plan_document, refusal)
+            account = margin_account(outcome.step_input.snapshot)
+            return ControlPreview(shown_step(kind, outcome), plan_document, refusal, account)
         case ControlKind.INVEST:
             return _preview_investment(agent, arguments)
         case ControlKind.WITHDRAW:

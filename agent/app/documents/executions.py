@@ -28,8 +28,8 @@ class ExecutionPartsDocument(TypedDict):
     style: Annotated[str, one_of("rounds", "twap", "limit"), FromAttributes("terms.style")]
     began: Annotated[TimeText, FromAttributes("terms.began_s")]
     expires: Annotated[TimeText, FromAttributes("terms.expires_s")]
-    rounds_done: Annotated[int, FromAttributes("parts_done")]
-    rounds_about: Annotated[int, FromAttributes("terms.part_count")]
+    parts_done: int
+    parts_about: Annotated[int, FromAttributes("terms.part_count")]
 
 
 class ProgressDocument(ExecutionPartsDocument):

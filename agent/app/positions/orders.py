@@ -74,7 +74,7 @@ def standing_orders(agent: Agent) -> OrdersDocument:
             **order_document(limit_order),
             **limit_prices(limit_order, step),
         }
-        for limit_order in agent.context.store.executions.limit_orders()
+        for limit_order in agent.context.store.executions.open_limit_orders()
         if limit_order.state is ExecutionState.OPEN
     ]
     return {**standing_document, "limit_orders": limit_orders}

@@ -4,7 +4,7 @@ up, restore and check the store's file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +70,9 @@ def pending_transactions(config: LoadedConfig | Path | str) -> PendingTransactio
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         return {
-            "transactions": [_journalled_document(intent) for intent in _unfinished_intents(store)],
+            "transactions": [
+                _journalled_document(intent) for intent in pending_intents(store.journal)
+            ],
             **_journal_document(store),
         }
 
@@ -102,8 +104,8 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledTran
     cancel.
     """
     store = agent.context.store
-    pending_nonces = {intent.tx.nonce for intent in _unfinished_intents(store)}
     with wiring.open_transactor(agent.context, never_confirm, progress) as transactor:
+        pending_nonces = {intent.tx.nonce for intent in pending_intents(store.journal)}
         transactor.executor.cancel_pending(CANCEL_REASON)
         booked_count = _book_mined(agent)
     intents = [
@@ -141,16 +143,9 @@ def _require_unpaused(agent: Agent) -> None:
         )
 
 
-def _unfinished_intents(store: Store) -> Sequence[Intent]:
-    """Return the open transactions at nonces without a mined transaction in the journal, and the
-    limit orders that rest.
-    """
-    return pending_intents(store.journal)
-
-
 def _journal_document(store: Store) -> JournalStateDocument:
     return {
-        "waiting": len({intent.tx.nonce for intent in _unfinished_intents(store)}),
+        "waiting": len({intent.tx.nonce for intent in pending_intents(store.journal)}),
         "confirming": sum(
             intent.state is IntentState.MINED and not intent.is_resting
             for intent in store.journal.open_intents()

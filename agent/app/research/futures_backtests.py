@@ -160,7 +160,9 @@ class FuturesBookOptions:
                     for symbol in weight_bps_by_symbol
                 ),
             ),
-            _parse_positive_raw(self.margin or market_options.start_value, "--futures margin"),
+            _parse_positive_raw(self.margin, "--futures margin")
+            if self.margin
+            else _parse_positive_raw(market_options.start_value, "--value"),
             parse_raw(self.reserve, DECIMALS, "--futures reserve") if self.reserve else 0,
             market_options.latency_bars,
             market_options.seed,
@@ -291,12 +293,12 @@ def backtest_futures(
         and not portfolio_options.target
     ):
         refuse_spot_options(market_options, portfolio_options)
-        book_settings = book_options.settings(futures_prices.interval_s, market_options)
-        if book_settings.policy.limits.spot_multiple_bps:
-            raise ConfigError(
-                "--futures spot-multiple: no spot portfolio given",
-                "add --target, or omit --futures spot-multiple",
-            )
+        book_settings = _settings_without_spot(
+            book_options,
+            futures_prices.interval_s,
+            market_options,
+            "add --target, or omit --futures spot-multiple",
+        )
         market_path = futures_path(futures_prices, rate_series)
         return replace(simulate_book(market_path, book_settings, progress), notes=notes)
     if book_options.reserve:
@@ -317,6 +319,21 @@ def backtest_futures(
     futures_setup = replace(futures_setup, rate_series=rate_series, notes=notes)
     table = with_suspect_note(table, spec)
     return simulate(spec, table, settings, progress, all_rate_series, futures_setup)
+
+
+def _settings_without_spot(
+    book_options: FuturesBookOptions,
+    interval_s: int,
+    market_options: MarketOptions,
+    remedy: str = "omit --futures spot-multiple",
+) -> FuturesSettings:
+    """Return the settings of a book alone. Raises ConfigError for a multiple of its spot, which
+    would keep it closed.
+    """
+    settings = book_options.settings(interval_s, market_options)
+    if settings.policy.limits.spot_multiple_bps:
+        raise ConfigError("--futures spot-multiple: no spot portfolio given", remedy)
+    return settings
 
 
 def refuse_spot_options(market_options: MarketOptions, portfolio_options: PortfolioOptions) -> None:
@@ -481,7 +498,7 @@ def prepare_futures_stress(
     Raises ConfigError naming the option.
     """
     table, _ = futures_market(book_options, portfolio_options.load_prices(prices_path))
-    settings = book_options.settings(table.interval_s, market_options)
+    settings = _settings_without_spot(book_options, table.interval_s, market_options)
     bar_count = bar_count or min(DEFAULT_BARS, table.bar_count)
     return FuturesStressSpec(table, settings, FuturesSeverity(), bar_count, path_count, seed_count)
 

@@ -436,18 +436,18 @@ def executions_table(executions: Sequence[Document]) -> FigureTable:
                 execution["began"],
                 execution["next"] or "",
                 f"{execution['state']}: {execution['why']}".rstrip(": "),
-                f"{execution['rounds_done']} of ~{_estimated_rounds(execution)}",
+                f"{execution['parts_done']} of ~{_estimated_parts(execution)}",
             )
             for execution in executions
         ),
     )
 
 
-def _estimated_rounds(execution: Document) -> int:
+def _estimated_parts(execution: Document) -> int:
     """Return the number of parts, at least one more than are done while the execution is open."""
-    rounds_done = int(execution["rounds_done"])
+    parts_done = int(execution["parts_done"])
     is_open = bool(execution.get("state", "open") == "open")
-    return max(int(execution["rounds_about"]), rounds_done + is_open)
+    return max(int(execution["parts_about"]), parts_done + is_open)
 
 
 def format_execution(execution: Document, numeraire: str) -> str:
@@ -462,13 +462,13 @@ def format_execution(execution: Document, numeraire: str) -> str:
             else f"{traded_text} of {total_text} {numeraire} traded"
         )
         return (
-            f"{execution['purchase'].capitalize()}: {execution['rounds_done']} of {_estimated_rounds(execution)} parts done,"
+            f"{execution['purchase'].capitalize()}: {execution['parts_done']} of {_estimated_parts(execution)} parts done,"
             f" {amounts_text}; next at {execution['next']} UTC"
         )
     budget_text = "no budget" if execution["budget"] is None else f"budget {execution['budget']}"
     return (
-        f"Under way since {execution['began']}: {execution['style']}, {execution['rounds_done']} of about"
-        f" {execution['rounds_about']} slices done, {execution['moved']} of {execution['to_move']} {numeraire}"
+        f"Under way since {execution['began']}: {execution['style']}, {execution['parts_done']} of about"
+        f" {execution['parts_about']} slices done, {execution['moved']} of {execution['to_move']} {numeraire}"
         f" moved, {execution['spent']} lost against arrival prices ({budget_text}); next {execution['next']},"
         f" expires {execution['expires']}"
     )

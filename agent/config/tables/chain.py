@@ -15,10 +15,8 @@ from agent.config.tables.fields import (
     VariableTable,
 )
 from agent.errors import ConfigError
-from agent.model.rollups import ARBITRUM_CHAINS, LOCAL_OP_STACK_ID, OP_STACK_CHAINS
+from agent.model.rollups import ARBITRUM_CHAINS, LOCAL_CHAIN_IDS, OP_STACK_CHAINS
 
-LOCAL_CHAIN_IDS = frozenset({1337, 31337, 131277322940537, LOCAL_OP_STACK_ID})
-"""Ids of development chains: anvil, ganache, eth-tester, the stand-in of Base."""
 LONGEST_TIMEOUT_S = 60
 
 

@@ -69,7 +69,7 @@ def first_rebalance_name(
     is sold.
     """
     numeraire = portfolio.numeraire.address
-    min_value = limits.min_trade or Fraction(1)
+    min_value = limits.smallest_trade
     sells_assets = any(
         correction_value <= -min_value
         for token, correction_value in corrections(drifts, goal).items()
@@ -184,7 +184,7 @@ def decide_part(
     parts_text = (
         "1 part" if active_purchase.parts_done == 1 else f"{active_purchase.parts_done} parts"
     )
-    min_value = max(Fraction(1), step.limits.min_trade or ZERO)
+    min_value = step.limits.smallest_trade
     message = f"{format_progress(terms, active_purchase.parts_done)}: {step.portfolio.numeraire.money_text(value_left)} to buy"
     if (
         min(value_left, allowance) < min_value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from fractions import Fraction
 
 from agent.layers.questions import sale_taxes
 from agent.model import (
@@ -134,7 +133,7 @@ def _with_forecast(
     """Return the result of a review that executes later, with the trades it would make now."""
     if trigger_result.executes_at_s is None:
         return trigger_result
-    min_value = max(Fraction(1), limits.min_trade or Fraction(1))
+    min_value = limits.smallest_trade
     correction_values = corrections(
         drifts, rebalances.current_goal(portfolio, policy, drifts)
     ).values()

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from agent.accounting import entries, export
 from agent.accounting.entries import SettledTransaction
 from agent.accounting.export import TokenNames, escape_formula, export_tables
-from agent.accounting.tax_lots import run_tax_lots
+from agent.accounting.tax_lots import Disposal, run_tax_lots
 from agent.app.records.exports import csv_text
 from agent.model import EntryKind, ExternalTransferKind, LotMethod, Valuation, ValuedHolding
+from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS
 from agent.units import NATIVE, Token
 from tests.support.foreign_text import CORPUS
 from tests.support.ledgers import COUNTED, USDC, WBTC, WETH, Wallet, histories
@@ -204,6 +205,29 @@ def test_plain_tables_read_back_as_the_ledger_and_its_lots(wallet: Wallet) -> No
         float(tax_lot_run.realised_gain() / 10**6), abs=1e-5 * (1 + len(disposals))
     )
     assert sum(int(row["weight_bps"]) for row in read(tables["values"].columns, list(tables["values"].rows))) in (0, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("acquired_s", "acquired", "held_days"),
+    [(None, "", ""), (1_700_000_000, "2023-11-14T22:13:20Z", "0"), (1_699_900_000, "2023-11-13T18:26:40Z", "1")],
+    ids=["unknown lot", "same day", "day before"],
+)
+def test_disposal_without_a_known_lot__has_no_holding_period(acquired_s: int | None, acquired: str, held_days: str) -> None:
+    tax_lot_run = run_tax_lots([], LotMethod.HIFO, USDC, WETH)
+    tax_lot_run.disposals.append(Disposal("e", WETH, 10**18, 0, 0, acquired_s, 1_700_000_000, by_hand=False))
+    table = next(table for table in export_tables([], tax_lot_run, [], NAMES, "EUR") if table.name == "disposals")
+    (row,) = read(table.columns, list(table.rows))
+    assert (row["acquired"], row["held_days"]) == (acquired, held_days)
+
+
+@pytest.mark.parametrize("chain_id", [1, *OP_STACK_CHAINS, *ARBITRUM_CHAINS])
+def test_native_coin_of_each_chain_with_ether__is_ether(chain_id: int) -> None:
+    assert chain_id in export.ETHER_CHAINS
+
+
+@pytest.mark.parametrize("chain_id", [56, 100, 137])
+def test_native_coin_of_other_chains__is_not_guessed(chain_id: int) -> None:
+    assert chain_id not in export.ETHER_CHAINS
 
 
 @pytest.mark.parametrize("text", [*CORPUS.values(), "=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "|calc", "%x"])

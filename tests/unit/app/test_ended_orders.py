@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from agent import codec
 from agent.app import cycles
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import ExecutionState, IntentKind, IntentState, LimitOrder, StepInput
 from agent.store import Store
+from agent.store.executions import ORDER, add_execution
 from tests.support import builders
 from tests.support.stores import store_fixture
 from tests.support.transactions import OTHER, START_S, WALLET, grant, receipt, tx
@@ -82,3 +84,15 @@ def test_order__filled__is_ended_as_filled_and_not_filled_again(store: Store, mo
     with store.db.read("read the executions") as db:
         stored_states = db.exec_driver_sql("SELECT state FROM executions ORDER BY seq").scalars().all()
     assert stored_states == [ExecutionState.FILLED.value, ExecutionState.OPEN.value], "also if a reorg removes the swap"
+
+
+def test_order__expires_however_many_came_after_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than are listed: an open order is looked at until it ends."""
+    add_order(store, NOW_S + 500)
+    with store.db.write("record many orders") as db:
+        terms_json = codec.dumps(LimitOrder("", WALLET, OTHER, 5, Fraction(2), NOW_S, NOW_S))
+        for number in range(1_000):
+            add_execution(db, ORDER, NOW_S + number, terms_json)
+        db.exec_driver_sql("UPDATE executions SET state = 'ended' WHERE seq > 1")
+    run_cycle(store, monkeypatch, sends=True, lasts_s=500)
+    assert store.executions.open_execution_ids() == ()

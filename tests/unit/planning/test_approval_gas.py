@@ -242,8 +242,8 @@ def test_worst_gas_has_margin_fee_cap_and_the_risen_data_fee(
     gas_units = ceil_int((plan.gas_units + (approvals + revocations) * APPROVAL_GAS) * native_coin.GAS_MARGIN)
     sizes = (*calldata_sizes(step, plan), *[APPROVAL_BYTES] * revocations)
 
-    assert worst_gas_wei(step, plan) == gas_units * 3 * GWEI + MAX_FEE_RISE * step.snapshot.max_data_fee_wei(gas_units, *sizes)
-    assert (step.snapshot.max_data_fee_wei(gas_units, *sizes) > 0) is (quote is not None)
+    assert worst_gas_wei(step, plan) == gas_units * 3 * GWEI + MAX_FEE_RISE * step.snapshot.max_fee_beyond_gas_wei(gas_units, *sizes)
+    assert (step.snapshot.max_fee_beyond_gas_wei(gas_units, *sizes) > 0) is (quote is not None)
 
 
 def test_worst_gas_of_a_plan_that_sends_nothing_is_zero() -> None:
@@ -256,7 +256,7 @@ def test_data_fee_is_a_part_of_gas_and_counts_missing_approvals() -> None:
     step = with_snapshot(step_with_allowance(0), data_fee=QUOTE)
     plan = sell_weth(step)
     native_price = Fraction(2_000 * 10**6, 10**18)
-    fee_wei = step.snapshot.expected_data_fee_wei(plan.gas_units + APPROVAL_GAS, 2 * LEG_BYTES, APPROVAL_BYTES)
+    fee_wei = step.snapshot.expected_fee_beyond_gas_wei(plan.gas_units + APPROVAL_GAS, 2 * LEG_BYTES, APPROVAL_BYTES)
 
     cost = with_data_fee(step, plan, native_price).cost
 

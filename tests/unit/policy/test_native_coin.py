@@ -120,7 +120,7 @@ def test_data_fee_cap_is_that_of_the_exact_transaction() -> None:
     snapshot = replace(native_step(ETHER, 0, 0).snapshot, data_fee=DataFeeQuote(10**12, 10**15, 7, 7))
     transaction = UnsignedTx(1, 0, WETH, 0, "0x010203", 100_000, GWEI, GWEI, None)
 
-    assert native_coin.data_fee_cap_wei(snapshot, transaction) == MAX_FEE_RISE * snapshot.max_data_fee_wei(100_000, 3)
+    assert native_coin.data_fee_cap_wei(snapshot, transaction) == MAX_FEE_RISE * snapshot.max_fee_beyond_gas_wei(100_000, 3)
     assert native_coin.data_fee_cap_wei(replace(snapshot, data_fee=None), transaction) is None
 
 

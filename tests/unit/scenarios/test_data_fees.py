@@ -113,7 +113,7 @@ def test_expected_fee__is_between_that_of_nothing_and_the_bound(least: int, more
     quote = DataFeeQuote(empty, empty + 10**18, 3, 3 + OPERATOR_SAMPLE_GAS, least, least + more)
     assert empty <= quote.expected_data_fee_wei(size) <= quote.max_data_fee_wei(size)
     assert quote.expected_data_fee_wei(size) <= quote.expected_data_fee_wei(size + 512)
-    assert quote.expected_fee_wei(1_000, size, size) == 2 * quote.expected_data_fee_wei(size) + 2 * 3 + 1_000
+    assert quote.expected_fee_beyond_gas_wei(1_000, size, size) == 2 * quote.expected_data_fee_wei(size) + 2 * 3 + 1_000
 
 
 def test_expected_swap_fee__is_on_the_line_of_typical_ones() -> None:

@@ -16,8 +16,10 @@ import pytest
 from eth_account import Account
 from eth_keyfile import create_keyfile_json
 
+from agent.config.tables.chain import ChainTable
 from agent.config.variables import Variables
 from agent.errors import ConfigError, OperatorNeeded
+from agent.model.rollups import LOCAL_OP_STACK_ID
 from agent.signing.keys import (
     PUBLISHED_ADDRESSES,
     TEST_ACCOUNT_COUNT,
@@ -219,6 +221,14 @@ def test_published_addresses_are_of_the_mnemonic_and_small_keys() -> None:
 )
 def test_test_account_is_a_published_one(index: int, chain_id: int, address: str) -> None:
     assert load_key(TestAccountKey(index), chain_id, ask=None).address == address
+
+
+@pytest.mark.parametrize("chain_id", [1337, LOCAL, TESTER, LOCAL_OP_STACK_ID])
+def test_test_account_signs_on_each_chain_that_the_config_calls_local(chain_id: int) -> None:
+    chain = ChainTable.model_construct(chain_id=chain_id)
+
+    assert chain.is_local
+    assert load_key(TestAccountKey(0), chain_id, ask=None).address
 
 
 def test_test_account_is_local_and_one_of_twenty() -> None:

@@ -183,5 +183,5 @@ def _data_fee_checks(snapshot: Snapshot) -> Iterator[CheckLine]:
         remedy = "check chain.chain_id and the endpoints; trading is halted until it is read"
         yield "data_fee", FAIL, f"not read: {unknown_reason}", remedy
     elif snapshot.data_fee is not None:
-        fee_wei = snapshot.max_data_fee_wei(minimum.LEG_GAS, 2 * minimum.LEG_BYTES)
+        fee_wei = snapshot.max_fee_beyond_gas_wei(minimum.LEG_GAS, 2 * minimum.LEG_BYTES)
         yield "data_fee", OK, f"at most {decimal_text(fee_wei, 18)} native for a swap", ""

@@ -66,7 +66,7 @@ def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, intent: Intent) 
         and (skipping_cycle := skip_failed_market(futures_cycle, outcome, plan, intent)) is not None
     ):
         return cycle.with_layer(skipping_cycle).begin_plan()
-    if layer_plan.trigger == OPEN_HEDGE:
+    if layer_plan.trigger == OPEN_HEDGE and not has_failed:
         comparisons = plan.layer(HedgeChoices).comparisons
         hedged_comparisons = [comparison for comparison in comparisons if comparison.is_hedged]
         futures_cycle = replace(

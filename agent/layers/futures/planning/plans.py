@@ -511,7 +511,7 @@ def _last_resort_deposit_raw(
         if 0 < approved_deposit_raw <= max_deposit_raw
         else min(restoring_deposit_raw, max_deposit_raw)
     )
-    return deposit_raw if deposit_raw >= max(1, step.limits.min_trade or 0) else 0
+    return deposit_raw if deposit_raw >= step.limits.smallest_trade else 0
 
 
 def deposit_at_hand_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:

@@ -38,7 +38,7 @@ from agent.model import (
     ShownPlan,
     StepInput,
 )
-from agent.model.futures import DelegateChange, FuturesPlan, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind
+from agent.model.futures import DelegateChange, FuturesPlan, MarginAccount, MarginDeposit, MarginWithdrawal, PerpOrder, PerpOrderKind
 from agent.model.liquidity import Collect
 from agent.reference import reference_prices
 from agent.store import Store, open_store
@@ -48,7 +48,8 @@ from agent.store.tables import ControlRow
 from agent.units import NATIVE, decimal_text
 from tests.support import agents, builders
 from tests.support.bands import with_bands
-from tests.support.perpetuals.steps import FUTURES_POLICY
+from tests.support.perpetuals.accounts import E18
+from tests.support.perpetuals.steps import FUTURES_POLICY, book
 from tests.support.stores import store_fixture
 from tests.support.transactions import new_store
 
@@ -595,6 +596,24 @@ def test_margin__is_shown_in_coins_of_its_collateral(action: MarginDeposit | Mar
     step = with_policy(outcome.step_input, replace(FUTURES_POLICY, collateral=outcome.step_input.portfolio.numeraire.address))
     deposit_outcome = replace(with_plan(outcome, layers=(FuturesPlan((), "drift", "", (action,)),)), step_input=step)
     assert move in format_moves(shown_step(ControlKind.REBALANCE, deposit_outcome), step.portfolio)
+
+
+@pytest.mark.parametrize(
+    ("account", "moves"),
+    [
+        (book(10_000, 2 * E18), ["futures -1.5 ETH", "futures reduce 0.5 ETH"]),
+        (None, [f"futures ETH {-3 * E18 // 2}", f"futures ETH reduce {E18 // 2}"]),
+    ],
+    ids=["known account", "unknown account"],
+)
+def test_orders__are_shown_in_coins_of_their_market(account: MarginAccount | None, moves: list[str]) -> None:
+    orders = (
+        PerpOrder("ETH", -3 * E18 // 2, PerpOrderKind.MARKET, 1, False),
+        PerpOrder("ETH", E18 // 2, PerpOrderKind.MARKET, 1, True),
+    )
+    outcome = with_plan(planned(), layers=(FuturesPlan(orders, "drift", ""),))
+    texts = format_moves(shown_step(ControlKind.REBALANCE, outcome), outcome.step_input.portfolio, account)
+    assert [text for text in texts if text.startswith("futures")] == moves
 
 
 def test_unseen_liquidity_futures_and_delegates__are_differences() -> None:

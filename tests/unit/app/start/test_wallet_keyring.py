@@ -54,6 +54,7 @@ def test_an_entry_is_never_written_over() -> None:
         (fail.Keyring(), "has none"),
         (null.Keyring(), "in readable form, or not at all"),
         (PlaintextKeyring(), "in readable form, or not at all"),
+        (type("EncryptedKeyring", (MemoryKeyring,), {"__module__": "keyrings.alt.file"})(), "stores secrets in a file"),
     ],
 )
 def test_a_system_without_a_keyring_that_keeps_secrets_is_told(backend: KeyringBackend, why: str) -> None:

@@ -25,6 +25,7 @@ from agent.model.futures import FuturesTarget
 from tests.support.perpetuals.simulated import SETTINGS, random_path
 from tests.support.samples import slow
 from tests.support.studies.shared_data import DATA, HOURLY, needs_data
+from tests.support.text import raises_field
 
 E18 = 10**18
 MAINTENANCE = 0.0625
@@ -115,6 +116,15 @@ def test_the_margin_call_stress_is_what_a_hand_works_out(flat: Path) -> None:
     }
     assert {name: float(cases[name]["worst_loss"]) for name in by_hand} == pytest.approx(by_hand, abs=1e-6)
     assert [name for name in by_hand if cases[name]["liquidated_paths"]] == ["gap-30"]
+
+
+@pytest.mark.parametrize("portfolio_options", [PortfolioOptions(), PortfolioOptions(target="BTC=100")], ids=["alone", "beside a portfolio"])
+def test_stress_of_a_book_has_no_spot_for_a_multiple(flat: Path, portfolio_options: PortfolioOptions) -> None:
+    """A book of a stress test is alone, so a multiple of its spot would close it, and its losses were zero."""
+    options = FuturesBookOptions("BTC=100", spot_multiple="2x", **FREE)
+    with raises_field("--futures", "spot-multiple", "no spot portfolio") as caught:
+        prepare_futures_stress(flat, options, MarketOptions(), portfolio_options, bar_count=12, path_count=1, seed_count=1)
+    assert "--target" not in caught.value.remedy
 
 
 @pytest.mark.parametrize(

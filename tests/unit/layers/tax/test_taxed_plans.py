@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import codec, guards
+from agent.accounting import export
 from agent.accounting.export import parse_rates
 from agent.accounting.tax_lots import Lots, _TokenLots, max_sellable_raw, planned_gains
 from agent.errors import ConfigError
@@ -339,9 +340,17 @@ def test_how_old_the_rate_is_that_counts_can_be_told() -> None:
         ([RATES[0], "2026-01-01;1"], "line 2"), ([RATES[0], "yesterday,1"], "is not a time"), ([RATES[0], "2026-01-01,0"], "not a rate"),
         ([RATES[0], "2026-01-01,-1"], "not a rate"), ([RATES[0], "2026-01-01,nan"], "not a rate"),
         ([RATES[0], "2026-01-01,1e99"], "not a rate"),
-        ([RATES[0], "2026-01-01,=1+1"], "not a rate"),
+        ([RATES[0], "2026-01-01,=1+1"], "not a rate"), ([RATES[0], "x" * 140_000], "line 2 is not time,rate"),
+        ([RATES[0], f"2026-01-01,{'1' * 140_000}"], "line 2 is not time,rate"),
     ],
 )  # fmt: skip
 def test_a_broken_rate_table_is_named_line_by_line(lines: list[str], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         parse_rates("tax.rates eur.csv", lines)
+
+
+def test_rate_table_of_too_many_lines__is_told_its_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "MAX_RATE_LINES", 4)
+    assert len(parse_rates("tax.rates eur.csv", RATES).times_s) == 3
+    with pytest.raises(ConfigError, match="more than 4 lines"):
+        parse_rates("tax.rates eur.csv", [*RATES, "1790000000,0.9"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any, cast
 
 import pytest
@@ -16,6 +17,7 @@ from agent.layers.futures.composer import FuturesComposer
 from agent.layers.futures.execution.cycle import MAX_ACTIONS
 from agent.layers.futures.execution.order_sets import skip_unsendable_set
 from agent.layers.futures.execution.send import FUTURES_SENDER
+from agent.layers.futures.planning.plans import OPEN_HEDGE
 from agent.layers.futures.policy.plans import emergency_gas_per_day_wei, emergency_gas_price_limit_wei
 from agent.layers.futures.requests import MarginAccountRequest
 from agent.layers.futures.state import FuturesCycle, futures_policy, planned_futures, with_policy
@@ -24,6 +26,7 @@ from agent.model import (
     AgentCycle,
     Cycle,
     CycleEnd,
+    HedgeChoices,
     Intent,
     IntentKind,
     IntentState,
@@ -37,6 +40,7 @@ from agent.model.futures import (
     FuturesGrant,
     FuturesPlan,
     FuturesPolicy,
+    HedgeComparison,
     MarginAccount,
     MarginDeposit,
     PerpOrder,
@@ -251,14 +255,22 @@ def test_set__that_is_begun_or_no_set_is_not_checked(store: Store, change: str) 
 # What the cycle keeps
 
 
+NO_CHOICES = HedgeChoices()
+
+
 def after_sent(
-    layer_plan: FuturesPlan, futures_cycle: FuturesCycle | None = None, cycle: Cycle = BEGUN, status: int = 1, account: MarginAccount = OVER
+    layer_plan: FuturesPlan,
+    futures_cycle: FuturesCycle | None = None,
+    cycle: Cycle = BEGUN,
+    status: int = 1,
+    account: MarginAccount = OVER,
+    choices: HedgeChoices = NO_CHOICES,
 ) -> Cycle:
     """The cycle after the first action of a plan."""
     state = IntentState.FINAL if status else IntentState.REVERTED
     intent = Intent("i", "s", IntentKind.FUTURES, state, tx(0), "order", NOW_S, None, "0x1", receipt("0x1", 1, "0x1", status), None)
     outcome = replace(outcome_of(step_of(account)), kind=OutcomeKind.DONE if status else OutcomeKind.FAILED)
-    plan = plan_of(layer_plan)
+    plan = plan_of(layer_plan).with_layer(choices)
     before = cycle.with_layer(futures_cycle or FuturesCycle())
     return FUTURES_SENDER.after_sent(before.with_transaction(intent), replace(outcome, plan=plan), plan, intent)
 
@@ -299,3 +311,11 @@ def test_after_sent__request_of_the_owner_is_done() -> None:
     deposit = MarginDeposit(1)
     cycle = replace(BEGUN, request=MarginAccountRequest(deposit))
     assert after_sent(FuturesPlan((), "", "", (deposit,), is_reducing=True), cycle=cycle).end_state is CycleEnd.DONE
+
+
+@pytest.mark.parametrize(("status", "is_kept"), [(1, True), (0, False)], ids=["filled", "failed"])
+def test_after_sent__hedge_that_failed_is_not_told_as_opened(status: int, is_kept: bool) -> None:
+    costs = (Fraction(1),) * 9
+    sold, hedged = (HedgeComparison("0xA", *costs, 86_400, is_hedged=is_hedged) for is_hedged in (False, True))
+    cycle = after_sent(FuturesPlan((SELL,), OPEN_HEDGE, ""), status=status, choices=HedgeChoices(comparisons=(sold, hedged)))
+    assert cycle.layer(FuturesCycle).hedge_comparisons == ((hedged,) if is_kept else ())
