@@ -12,12 +12,14 @@ from sqlalchemy import select
 from agent.layers.gradual.policy import slice_wait_s
 from agent.layers.gradual.state import ExecutionProgress, GradualExecution, GradualResult, GradualState, SliceDraw
 from agent.localchain import LocalChain
-from agent.model import ExecutionPace, ExecutionStyle, Holding, Plan, StepInput
+from agent.model import Destination, ExecutionPace, ExecutionStyle, Goal, GoalWeight, Holding, Plan, StepInput
 from agent.planning import proposals
 from agent.store.store import Store
 from agent.store.tables import ExecutionAttemptRow
 from tests.support.builders import step_input, with_limits, with_snapshot
+from tests.support.constants import USD
 from tests.support.fakes.clock import FakeClock, chain_clock
+from tests.support.tokens import USDC, WETH
 
 LARGE = {
     "portfolio.max_live_value": "10000000",
@@ -78,6 +80,24 @@ PACE = ExecutionPace(
     max_loss_bps=100,
     waiting_bps_hour=Fraction(1, 2),
 )
+
+
+STORED_EXECUTION = GradualExecution(
+    pace=PACE,
+    targets_bps=((WETH.address, 5_000), (USDC.address, 5_000)),
+    destination=Destination.TARGET,
+    goal=Goal(tuple(GoalWeight(token.address, Fraction(1, 2), Fraction(1, 2)) for token in (WETH, USDC))),
+    arrival_prices=((USDC.address, Fraction(1)), (WETH.address, Fraction(2_000, 10**12))),
+    side_by_token=((WETH.address, -1), (USDC.address, 1)),
+    value_to_move=Fraction(3_000 * USD),
+    rounds=3,
+    max_loss=Fraction(30 * USD),
+    began_s=1_000,
+    ends_s=5_000,
+    expires_s=5_600,
+    first_draw=SliceDraw(1, 2),
+)
+"""An execution that sells 3,000 dollars of WETH in three slices, from second 1,000 on."""
 
 
 def paced(step: StepInput, pace: ExecutionPace | None = None, **changes: object) -> StepInput:

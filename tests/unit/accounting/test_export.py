@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,15 +16,17 @@ from hypothesis import strategies as st
 
 from agent.accounting import entries, export
 from agent.accounting.entries import SettledTransaction
-from agent.accounting.export import TokenNames, escape_formula, export_tables
+from agent.accounting.export import TokenNames, escape_formula, export_tables, parse_rates
 from agent.accounting.tax_lots import Disposal, run_tax_lots
 from agent.app.records.exports import csv_text
+from agent.errors import ConfigError
 from agent.model import EntryKind, ExternalTransferKind, LotMethod, Valuation, ValuedHolding
 from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS
 from agent.units import NATIVE, Token
 from tests.support.foreign_text import CORPUS
 from tests.support.ledgers import COUNTED, USDC, WBTC, WETH, Wallet, histories
 from tests.support.samples import examples
+from tests.support.text import raises_field
 
 TOKENS = {WETH: Token(WETH, "WETH", 18), WBTC: Token(WBTC, "WBTC", 8), USDC: Token(USDC, "USDC", 6)}
 NAMES = TokenNames(TOKENS, TOKENS[USDC])
@@ -256,3 +259,74 @@ def test_parquet_holds_the_same_rows_as_text(tmp_path: Path) -> None:
     assert tuple(back.columns) == sheet.columns
     assert set(back.dtypes) == {polars.String}
     assert back.rows() == list(sheet.rows)
+
+
+# --- exchange rates
+
+
+RATES = ["time,rate", "2026-01-01,0.92", "2026-02-01T12:00:00+00:00,0.90", "1780000000,0.85"]
+FIRST_S = 1_767_225_600
+"""2026-01-01."""
+
+
+@pytest.mark.parametrize(
+    ("at_s", "rate", "age_s"),
+    [
+        pytest.param(FIRST_S, Fraction(92, 100), 0, id="at the first"),
+        pytest.param(FIRST_S + 1, Fraction(92, 100), 1, id="a second later"),
+        pytest.param(1_769_947_199, Fraction(92, 100), 1_769_947_199 - FIRST_S, id="a second before the next"),
+        pytest.param(1_769_947_200, Fraction(9, 10), 0, id="at the next"),
+        pytest.param(1_780_000_000 + 40 * 86_400, Fraction(85, 100), 40 * 86_400, id="long after the last"),
+    ],
+)
+def test_rate_counts_from_its_time_on(at_s: int, rate: Fraction, age_s: int) -> None:
+    table = parse_rates("tax.rates eur.csv", RATES)
+
+    assert (table.at(at_s), table.age_s(at_s)) == (rate, age_s)
+
+
+def test_rate_before_the_first_is_refused() -> None:
+    table = parse_rates("tax.rates eur.csv", RATES)
+
+    with raises_field("tax.rates", "2025-12-31"):
+        table.at(FIRST_S - 1)
+    with raises_field("tax.rates", "no rate"):
+        table.age_s(FIRST_S - 1)
+
+
+def test_rate_of_a_day_without_hyphens_is_of_that_day() -> None:
+    table = parse_rates("tax.rates eur.csv", ["time,rate", "20260131,0.92", "1782000000,0.9"])
+
+    assert table.times_s == (int(datetime(2026, 1, 31, tzinfo=UTC).timestamp()), 1_782_000_000)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        pytest.param([], "empty", id="no lines"),
+        pytest.param(["time,rate"], "empty", id="no rates"),
+        pytest.param(["2026-01-01,1"], "line 1 is not", id="no header"),
+        pytest.param([*RATES, "2026-01-01,1"], "line 5 is not later", id="out of order"),
+        pytest.param([RATES[0], "2026-01-01;1"], "line 2", id="semicolon"),
+        pytest.param([RATES[0], "yesterday,1"], "is not a time", id="no time"),
+        pytest.param([RATES[0], "1769817,0.92"], "line 2", id="a number that is no time"),
+        pytest.param([RATES[0], "2026-01-01,0"], "not a rate", id="zero"),
+        pytest.param([RATES[0], "2026-01-01,-1"], "not a rate", id="negative"),
+        pytest.param([RATES[0], "2026-01-01,nan"], "not a rate", id="not a number"),
+        pytest.param([RATES[0], "2026-01-01,1e99"], "not a rate", id="too large"),
+        pytest.param([RATES[0], "2026-01-01,=1+1"], "not a rate", id="a formula"),
+        pytest.param([RATES[0], "x" * 140_000], "line 2 is not time,rate", id="a cell beyond what CSV has"),
+        pytest.param([RATES[0], f"2026-01-01,{'1' * 140_000}"], "line 2 is not time,rate", id="a rate beyond what CSV has"),
+    ],
+)
+def test_rate_table_with_a_mistake_is_refused_by_its_line(lines: list[str], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        parse_rates("tax.rates eur.csv", lines)
+
+
+def test_rate_table_of_too_many_lines_names_their_largest_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "MAX_RATE_LINES", 4)
+
+    assert len(parse_rates("tax.rates eur.csv", RATES).times_s) == 3
+    with pytest.raises(ConfigError, match="more than 4 lines"):
+        parse_rates("tax.rates eur.csv", [*RATES, "1790000000,0.9"])

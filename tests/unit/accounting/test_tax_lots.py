@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.accounting import entries
 from agent.accounting.entries import EntryPrices, SettledTransaction, prorated_value, to_quanta
-from agent.accounting.tax_lots import Disposal, LotPortion, Lots, TaxLotRun, run_tax_lots
+from agent.accounting.tax_lots import Disposal, LotPortion, Lots, TaxLotRun, _TokenLots, max_sellable_raw, run_tax_lots
 from agent.model import Entry, ExternalTransfer, ExternalTransferKind, LotMethod, OpenLot
 from tests.support.constants import DAY_S
 from tests.support.ledgers import USDC, WETH
@@ -222,3 +224,58 @@ class _PlainLots:
                 return max(self.lots, key=lambda lot: (lot.cost / lot.raw, -lot.acquired_s))
             case _:
                 return self.lots[0]
+
+
+# --- how much may be sold
+
+
+PRICE = Fraction(100)
+LOT_PARTS = st.lists(st.tuples(st.integers(1, 25), st.integers(0, 3_000)), min_size=1, max_size=6)
+
+
+def lots_of(parts: list[tuple[int, int]]) -> list[OpenLot]:
+    return [OpenLot(WETH, raw, Fraction(cost), number) for number, (raw, cost) in enumerate(parts)]
+
+
+def largest_gain(lots: list[OpenLot], method: LotMethod, raw: int) -> Fraction:
+    """Return the largest gain of a sale after any of its lots; zero at least."""
+    gain = Fraction(0)
+    gains = [gain]
+    for portion in Lots(method, lots).dispose(WETH, raw, Fraction(0)):
+        gain += portion.raw * PRICE - portion.cost
+        gains.append(gain)
+    return max(gains)
+
+
+@given(LOT_PARTS, st.integers(0, 3_000), st.integers(0, 100), st.sampled_from(LotMethod))
+def test_max_sellable_gains_at_most_its_room(parts: list[tuple[int, int]], room: int, missing_raw: int, method: LotMethod) -> None:
+    """The longest sale that has gained more after none of its lots; one unit more has."""
+    lots = lots_of(parts)
+    most_raw = max(0, sum(lot.raw for lot in lots) - missing_raw)
+
+    sellable_raw = max_sellable_raw(lots, method, WETH, PRICE, Fraction(room), most_raw)
+
+    assert sellable_raw == max(raw for raw in range(most_raw + 1) if largest_gain(lots, method, raw) <= room)
+    assert sellable_raw == most_raw or largest_gain(lots, method, sellable_raw + 1) > room
+
+
+@given(LOT_PARTS, st.sampled_from(LotMethod))
+def test_max_sellable_is_zero_below_no_room(parts: list[tuple[int, int]], method: LotMethod) -> None:
+    lots = lots_of(parts)
+
+    assert max_sellable_raw(lots, method, WETH, PRICE, Fraction(-1), sum(lot.raw for lot in lots)) == 0
+
+
+def test_max_sellable_goes_through_the_lots_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lots = [OpenLot(WETH, 10**18, Fraction(number), number) for number in range(300)]
+    calls: list[int] = []
+    take = _TokenLots.take
+
+    def counting_take(token_lots: _TokenLots, most_raw: int) -> object:
+        calls.append(most_raw)
+        return take(token_lots, most_raw)
+
+    monkeypatch.setattr(_TokenLots, "take", counting_take)
+    max_sellable_raw(lots, LotMethod.HIFO, WETH, Fraction(1), Fraction(10**18) * 250, 300 * 10**18)
+
+    assert 0 < len(calls) <= 300

@@ -14,7 +14,7 @@ from agent import codec
 from agent.errors import Refused
 from agent.model import Destination, Goal, GoalWeight, Hold, Plan, Rebalance, StepInput, Threshold, TradeSide, Trigger
 from agent.planning import planner
-from agent.policy.decide import decide
+from agent.policy.decide import current_drifts, decide
 from agent.policy.drift import corrections, rebalance_goal
 from agent.policy.one_sided import partial_goal, restrict_to_side
 from tests.support.builders import ETHER, step_input, token, with_limits, with_snapshot
@@ -225,3 +225,16 @@ def test_gas_refill_is_no_trade_of_a_side(only: TradeSide, values: Mapping[str, 
     plan = planner.plan(step, decision)
     assert any(leg.venue == "wrapped_native" and leg.token_in == weth for leg in plan.legs)
     assert not any(leg.venue != "wrapped_native" and leg.token_in == weth for leg in plan.legs)
+
+
+@pytest.mark.parametrize("destination", [Destination.TARGET, Destination.BAND])
+@pytest.mark.parametrize("share", [Fraction(1, 3), Fraction(1)], ids=["a third", "all"])
+def test_partial_goal_corrects_every_token_by_its_share(destination: Destination, share: Fraction) -> None:
+    step = step_input({"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, {"WETH": 700, "WBTC": 290, "USDC": 10})
+    drifts = current_drifts(step)
+    goal = rebalance_goal(drifts, destination)
+
+    whole = corrections(drifts, goal)
+
+    assert corrections(drifts, partial_goal(drifts, goal, share)) == {token: value * share for token, value in whole.items()}
+    assert any(whole.values())

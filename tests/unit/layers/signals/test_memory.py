@@ -1,8 +1,7 @@
-"""A function in a file as the trigger: what it sees and answers, what a failure does, and which configs may name it."""
+"""Tests of agent/layers/signals/memory.py: the answers of a step, and faults of signals that are not due."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,135 +9,147 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.config.load import parse_config
-from agent.config.triggers import build_policy_trigger
-from agent.errors import ConfigError
+from agent.layers.inputs import apply_effective_targets
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
-from agent.layers.signals.policy import trigger_request
 from agent.layers.signals.state import SignalState
-from agent.model import AnsweredTrigger, ExpectedBalances, Hold, Rebalance, SignalSettings, StepInput, StepMemory
+from agent.model import ExpectedBalances, Hold, Rebalance, StepInput, StepMemory
+from agent.model.weights import SignalAnswer
 from agent.policy.decide import decide
-from agent.policy.triggers.trigger_text import format_trigger
-from tests.support.builders import history, step_input, with_snapshot
-from tests.support.configs.weights import config_text
-from tests.support.planning_worlds import DAY_S, PLAIN, moves, recorded
+from agent.policy.targets import settings_hash
+from tests.support.builders import with_snapshot
+from tests.support.signals import SIGNAL, pinned, signal_step, trigger_step
+from tests.support.text import mentions
 
+GOOD = "def targets(view):\n    return {'WETH': 1.0}\n"
 HEAVIEST = """def heaviest(view):
     return max(view.weights.values()) > float(view.options["above"]) and len(view.prices["WETH"]) > 10
 """
 
 
-def settings_of(source: str, above: str = "0.1") -> SignalSettings:
-    sha256 = hashlib.sha256(source.encode()).hexdigest()
-    return SignalSettings("calm", 10, (("above", above),), file="calm.py:heaviest", sha256=sha256)
-
-
-def step_with(signal: SignalSettings) -> StepInput:
-    """A step off its targets whose trigger is this function, with 60 days of prices."""
-    step = step_input(targets_bps=PLAIN, past=history(prices=recorded(moves())))
-    change_bps = {"WETH": 1_000, "USDC": -1_000}
-    assets = tuple(replace(asset, target_bps=asset.target_bps + change_bps.get(asset.token.symbol, 0)) for asset in step.portfolio.assets)
-    policy = replace(step.policy, trigger=AnsweredTrigger(30 * DAY_S, step_s=DAY_S, signal=signal))
-    return replace(step, portfolio=replace(step.portfolio, assets=assets), policy=policy)
-
-
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[SignalHost]:
-    made = SignalHost(tmp_path)
-    yield made
-    made.close()
+    signal_host = SignalHost(tmp_path)
+    yield signal_host
+    signal_host.close()
 
 
-def answered(host: SignalHost, step: StepInput) -> StepInput:
-    return step.with_layer(SignalReader(host, host.fault)(step, StepMemory((), None, ExpectedBalances((), (), (), None, 0), ())))
+def state_of(host: SignalHost, step: StepInput) -> SignalState:
+    return SignalReader(host, host.fault)(step, StepMemory((), None, ExpectedBalances((), (), (), None, 0), ()))
 
 
-def test_view_is_that_of_the_wallet_with_one_price_a_step() -> None:
-    request = trigger_request(step_with(settings_of(HEAVIEST)))
-    assert request is not None
-    assert (request.why, request.is_trigger, dict(request.view.options)) == ("", True, {"above": "0.1"})
-    assert 25 < len(request.view.prices["WETH"]) <= 30
-    assert sum(request.view.weights.values()) == pytest.approx(1)
+def heaviest_step(source: str = HEAVIEST, above: str = "0.1") -> StepInput:
+    """Return a step whose trigger is the function of a file that is pinned with this source."""
+    return trigger_step(replace(pinned("calm.py:heaviest", source, (("above", above),)), name="calm", timeout_s=10))
 
 
-@pytest.mark.parametrize(("above", "kind", "words"), [("0.1", Rebalance, "asks for a rebalance"), ("0.99", Hold, "asks for no rebalance")])
-def test_answer_decides_and_stays_in_the_record(host: SignalHost, tmp_path: Path, above: str, kind: type, words: str) -> None:
+# --- the trigger
+
+
+@pytest.mark.parametrize(
+    ("above", "decision_type", "words"),
+    [
+        pytest.param("0.1", Rebalance, "asks for a rebalance", id="due"),
+        pytest.param("0.99", Hold, "asks for no rebalance", id="not due"),
+    ],
+)
+def test_answer_decides_now_and_in_its_record(
+    host: SignalHost, tmp_path: Path, above: str, decision_type: type[Rebalance | Hold], words: str
+) -> None:
     (tmp_path / "calm.py").write_text(HEAVIEST)
-    step = answered(host, step_with(settings_of(HEAVIEST, above)))
-    read_again = codec.loads(StepInput, codec.dumps(step))
-    for each in (step, read_again):
-        decision = decide(each).decision
-        assert isinstance(decision, kind)
+    step = heaviest_step(above=above)
+    answered_step = step.with_layer(state_of(host, step))
+
+    for read_step in (answered_step, codec.loads(StepInput, codec.dumps(answered_step))):
+        decision = decide(read_step).decision
+        assert isinstance(decision, decision_type)
         assert f"the function calm {words}" in decision.reason
 
 
-NO_ANSWERS = {
-    "another hash": (HEAVIEST + "# edited\n", "its file calm.py has the SHA-256"),
-    "an error": (HEAVIEST.replace("view.weights", "view.heights"), "it raised AttributeError"),
-    "weights": ("def heaviest(view):\n    return {'WETH': 1.0}\n", "it returned neither True nor False"),
-    "a number": ("def heaviest(view):\n    return 1\n", "it returned int"),
-    "nothing": ("def heaviest(view):\n    pass\n", "it returned NoneType"),
-}
-
-
-@pytest.mark.parametrize(("source", "why"), NO_ANSWERS.values(), ids=NO_ANSWERS)
-def test_without_an_answer_nothing_is_due_and_the_reason_says_why(host: SignalHost, tmp_path: Path, source: str, why: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "pinned_source", "why"),
+    [
+        pytest.param(HEAVIEST + "# edited\n", HEAVIEST, "its file calm.py has the SHA-256", id="another hash"),
+        pytest.param("def heaviest(view):\n    return view.heights\n", "", "it raised AttributeError", id="an error"),
+        pytest.param("def heaviest(view):\n    return {'WETH': 1.0}\n", "", "it returned neither True nor False", id="weights"),
+        pytest.param("def heaviest(view):\n    return 1\n", "", "it returned int", id="a number"),
+        pytest.param("def heaviest(view):\n    pass\n", "", "it returned NoneType", id="nothing"),
+    ],
+)
+def test_trigger_without_an_answer_is_not_due(host: SignalHost, tmp_path: Path, source: str, pinned_source: str, why: str) -> None:
     (tmp_path / "calm.py").write_text(source)
-    step = answered(host, step_with(settings_of(HEAVIEST if source.startswith(HEAVIEST) else source)))
-    decision = decide(step).decision
+    step = heaviest_step(pinned_source or source)
+
+    state = state_of(host, step)
+    decision = decide(step.with_layer(state)).decision
+
     assert isinstance(decision, Hold)
-    assert "the function calm gave no answer: " in decision.reason
-    assert why in decision.reason
-    (fault,) = step.layer(SignalState).faults
-    assert why in fault.why
+    assert mentions(decision.reason, "the function calm gave no answer: ", why)
+    assert [why in fault.why for fault in state.faults] == [True]
 
 
-def test_it_is_not_asked_while_a_balance_or_all_prices_are_unknown(host: SignalHost) -> None:
-    step = step_with(settings_of(HEAVIEST))
-    for each, why in (
-        (with_snapshot(step, holdings=step.snapshot.holdings[1:]), "some balances or prices are unknown"),
-        (replace(step, history=replace(step.history, prices=())), "WETH has no prices"),
-    ):
-        (fault,) = answered(host, each).layer(SignalState).faults
-        assert why in fault.why
+def test_trigger_that_was_not_run_is_not_due() -> None:
+    decision = decide(heaviest_step()).decision
 
-
-def test_a_step_without_its_answer_holds() -> None:
-    decision = decide(step_with(settings_of(HEAVIEST))).decision
     assert isinstance(decision, Hold)
     assert "gave no answer: it was not run" in decision.reason
 
 
-TRIGGER = 'trigger = { kind = "function", signal = "calm", window = "30d", step = "1d" }'
-SIGNAL = f"[signals.calm]\ntimeout = '5s'\nfile = 'calm.py:heaviest'\nsha256 = '{'0' * 64}'\noptions = {{ above = '0.4' }}\n"
+def test_trigger_is_not_run_on_an_incomplete_view(host: SignalHost) -> None:
+    step = heaviest_step()
+    (fault,) = state_of(host, with_snapshot(step, holdings=step.snapshot.holdings[1:])).faults
+
+    assert "some balances or prices are unknown" in fault.why
 
 
-def config_with(trigger: str, signals: str) -> str:
-    text = config_text('kind = "fixed"')
-    (line,) = [line for line in text.splitlines() if line.startswith("trigger = ")]
-    return text.replace(line, trigger) + "\n" + signals
+# --- signals that are not due
 
 
-def test_the_config_names_the_function_with_its_file() -> None:
-    trigger = build_policy_trigger(parse_config(config_with(TRIGGER, SIGNAL)))
-    settings = SignalSettings("calm", 5, (("above", "0.4"),), file="calm.py:heaviest", sha256="0" * 64)
-    assert trigger == AnsweredTrigger(30 * DAY_S, step_s=DAY_S, signal=settings)
-    step = step_with(settings)
-    assert format_trigger(step.policy.trigger, step.portfolio) == f"the function calm, calm.py:heaviest {'0' * 12}"
+def idle(step: StepInput, host: SignalHost) -> StepInput:
+    """Return the step after its signal has chosen weights."""
+    allocation = apply_effective_targets(step.with_layer(state_of(host, step))).history.allocation
+    assert allocation is not None
+    return replace(step, history=replace(step.history, allocation=allocation))
 
 
-@pytest.mark.parametrize(
-    ("trigger", "signals", "words"),
-    [
-        (TRIGGER, "", "policy.trigger.signal: no [signals.calm]"),
-        (TRIGGER.replace('"1d"', '"30m"'), SIGNAL, "policy.trigger.step: 30 min"),
-        (TRIGGER.replace('"1d"', '"30d"'), SIGNAL, "policy.trigger.step: 30 d"),
-        (TRIGGER.replace(', step = "1d"', ""), SIGNAL, "step: missing"),
-        (TRIGGER.replace("= {", "= [{").replace("}", '}, { kind = "time", every = "1d" }]'), SIGNAL, "a list cannot contain a function"),
-    ],
-)
-def test_a_mistake_is_named(trigger: str, signals: str, words: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_config(config_with(trigger, signals))
-    assert words in str(caught.value)
+def test_file_that_changes_between_answers_is_a_fault_at_once(host: SignalHost, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(GOOD)
+    step = idle(signal_step(pinned("own.py:targets", GOOD), fixed_tokens=()), host)
+    assert state_of(host, step) == SignalState()
+
+    (tmp_path / "own.py").write_text(GOOD + "\n")
+    state = state_of(host, step)
+    step_with_fault = apply_effective_targets(step.with_layer(state))
+
+    assert [fault.why[:31] for fault in state.faults] == ["its file own.py has the SHA-256"]
+    assert step_with_fault.history.allocation == step.history.allocation
+    assert f"signal mine gives no new weights: {state.faults[0].why}" in step_with_fault.targets.reasons[-1]
+
+    (tmp_path / "own.py").unlink()
+    assert [fault.why for fault in state_of(host, step).faults] == ["its file own.py cannot be read: No such file or directory"]
+
+
+def test_package_that_is_gone_between_answers_is_a_fault_at_once(host: SignalHost, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(GOOD)
+    step = idle(signal_step(pinned("own.py:targets", GOOD), fixed_tokens=()), host)
+    assert step.portfolio.allocator is not None
+    assert step.history.allocation is not None
+    allocator = replace(step.portfolio.allocator, signal=replace(SIGNAL, name="gone"))
+    allocation = replace(step.history.allocation, settings_hash=settings_hash(allocator, step.portfolio.assets))
+
+    (fault,) = state_of(
+        host,
+        replace(
+            step,
+            portfolio=replace(step.portfolio, allocator=allocator),
+            history=replace(step.history, allocation=allocation),
+        ),
+    ).faults
+
+    assert "no installed package has the entry point gone" in fault.why
+
+
+def test_state_of_a_strategy_has_its_own_answers() -> None:
+    own = SignalAnswer("mine", "own")
+
+    assert SignalState((own, SignalAnswer("mine", "other"))).for_part("own") == SignalState((own,))

@@ -1,477 +1,407 @@
-"""Signals of one's own: what they see, which answers count, what a failure does, and that a record needs no plugin."""
+"""Tests of agent/layers/signals/policy.py: what a signal is shown, which answers count, and what they become."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from agent import codec
-from agent.config.load import parse_config
-from agent.config.weights import build_signals
-from agent.errors import ConfigError
 from agent.layers.futures.policy.chosen_weights import policy_with_shares
 from agent.layers.futures.state import futures_policy, with_policy
 from agent.layers.inputs import apply_effective_targets
-from agent.layers.signals.host import SignalHost
-from agent.layers.signals.memory import SignalReader
-from agent.layers.signals.policy import checked_answer, signal_requests
+from agent.layers.signals.policy import checked_answer, idle_signals, signal_requests, trigger_request
 from agent.layers.signals.state import SignalState
 from agent.model import (
     AdjustFutures,
-    AllocationMethod,
-    ExpectedBalances,
+    AnsweredTrigger,
     Halt,
     InitialWeights,
     NoTradeZone,
+    PricePoint,
     Rebalance,
+    SignalRequest,
     StepInput,
-    StepMemory,
     TrackingRisk,
 )
 from agent.model.futures import FuturesTarget
-from agent.model.weights import SignalAnswer, SignalMarket, SignalSettings
+from agent.model.weights import SignalAnswer, SignalMarket
 from agent.policy.decide import decide
-from agent.policy.targets import settings_hash
-from tests.support.builders import split, strategy, token, with_snapshot
-from tests.support.configs.futures import FUTURES
-from tests.support.configs.weights import config_text
+from tests.support.builders import NOW_S, split, strategy, token, with_snapshot
+from tests.support.constants import DAY_S
 from tests.support.perpetuals.steps import EMPTY, FUTURES_POLICY
-from tests.support.planning_worlds import PLAIN, allocator, bps_of, limit, moves, recorded, weighed
-from tests.support.signals import install
+from tests.support.planning_worlds import PLAIN, bps_of, limit
+from tests.support.signals import SIGNAL, signal_step, trigger_step
+from tests.support.text import mentions
 
-SETTINGS = SignalSettings("mine", 2, (("fast", "5"),))
-WITH_MARKET = replace(SETTINGS, markets=(SignalMarket("ETH", "ETH", "WETH"),))
-HALF = '{"spot": {"WETH": 0.5, "WBTC": 0.25, "LINK": 0.25}, "futures": null}'
-SIGNAL = """kind = "signal"
-signal = "mine"
-every = "1d"
-window = "30d"
-step = "1d"
-min_history = "10d"
-max_age = "2d"
-keep = "3d"
-churn = "1%"
-until_chosen = "wait"
-"""
+WITH_MARKET = replace(SIGNAL, markets=(SignalMarket("ETH", "ETH", "WETH"),))
+HALF = {"spot": {"WETH": 0.5, "WBTC": 0.25, "LINK": 0.25}, "futures": None}
+WETH = token("WETH").address
 
 
-def signal_step(settings: SignalSettings = SETTINGS, **changes: object) -> StepInput:
-    """A step of five assets whose weights, but for 20 % of USDC, a signal chooses."""
-    return weighed(replace(allocator(AllocationMethod.SIGNAL, **changes), signal=settings), recorded(moves()))  # type: ignore[arg-type]
-
-
-def signal_answer(text: str, step: StepInput) -> SignalAnswer:
+def request_of(step: StepInput) -> SignalRequest:
     (request,) = signal_requests(step, {})
-    return checked_answer(request, json.loads(text), "own-signals 1.0")
+    return request
+
+
+def signal_answer(reply: object, step: StepInput) -> SignalAnswer:
+    return checked_answer(request_of(step), reply, "own-signals 1.0")
 
 
 def with_answer(step: StepInput, answer: SignalAnswer) -> StepInput:
-    return step.with_layer(SignalState((answer,)))
+    """Return the step with the targets that follow from an answer."""
+    return apply_effective_targets(step.with_layer(SignalState((answer,))))
 
 
-@pytest.fixture
-def host() -> Iterator[SignalHost]:
-    signal_host = SignalHost()
-    yield signal_host
-    signal_host.close()
+# --- requests and views
 
 
-def test_a_view_has_prices_weights_and_options_and_its_own_time() -> None:
-    (request,) = signal_requests(signal_step(), {})
+def test_view_has_prices_weights_options_and_its_own_time() -> None:
+    request = request_of(signal_step())
     view = request.view
+
     assert (request.why, request.owner, dict(view.options), view.numeraire) == ("", "", {"fast": "5"}, "USDC")
     assert set(view.prices) == {"WETH", "WBTC", "LINK", "UNI"}
     assert all(bars[-1].at_s <= view.now_s and len(bars) > 10 for bars in view.prices.values())
-    assert all(a.at_s < b.at_s for bars in view.prices.values() for a, b in pairwise(bars))
+    assert all(bar.at_s < next_bar.at_s for bars in view.prices.values() for bar, next_bar in pairwise(bars))
     assert 1_000 < view.prices["WETH"][-1].close < 4_000
     assert sum(view.weights.values()) == pytest.approx(1)
     assert [symbol for symbol, _ in request.address_by_symbol] == list(view.free) == ["WETH", "WBTC", "LINK", "UNI"]
 
 
-@pytest.mark.parametrize("horizon_s", [None, 30 * 86_400])
-def test_signal__is_read_before_the_trigger_s_risk_is_known(horizon_s: int | None) -> None:
-    """The rule that init writes completes its risk for the targets, which come after the answers."""
+def test_view_has_one_price_for_each_interval() -> None:
+    view = request_of(signal_step(step_s=2 * DAY_S, window_s=60 * DAY_S)).view
+    intervals = [bar.at_s // (2 * DAY_S) for bar in view.prices["WETH"]]
+
+    assert len(set(intervals)) == len(intervals) > 1
+
+
+@pytest.mark.parametrize(
+    ("age_s", "is_shown"),
+    [
+        pytest.param(-1, False, id="a second ahead"),
+        pytest.param(0, True, id="of now"),
+        pytest.param(30 * DAY_S - 1, True, id="a second within the window"),
+        pytest.param(30 * DAY_S, False, id="at its beginning"),
+    ],
+)
+def test_view_has_the_prices_of_its_window(age_s: int, is_shown: bool) -> None:
+    step = trigger_step(SIGNAL)
+    point = PricePoint(WETH, NOW_S - age_s, Fraction(1))
+    step = replace(step, history=replace(step.history, prices=(point,)))
+
+    request = trigger_request(step)
+
+    assert request is not None
+    assert [bar.at_s for bar in request.view.prices["WETH"]] == [point.at_s] * is_shown
+
+
+@pytest.mark.parametrize("horizon_s", [None, 30 * DAY_S], ids=["no horizon", "a month"])
+def test_request_is_the_same_before_the_risk_of_a_zone_is_known(horizon_s: int | None) -> None:
+    """Risk is estimated for the targets, which follow from the answers."""
     step = signal_step()
-    weighing = NoTradeZone(TrackingRisk(Fraction(1, 2), horizon_s, (), ()))
-    (request,) = signal_requests(replace(step, policy=replace(step.policy, trigger=weighing)), {})
-    (under_bands,) = signal_requests(step, {})
-    assert request == under_bands
+    zone = NoTradeZone(TrackingRisk(Fraction(1, 2), horizon_s, (), ()))
+
+    assert request_of(replace(step, policy=replace(step.policy, trigger=zone))) == request_of(step)
 
 
-def test_a_signal_is_not_asked_while_a_balance_is_unknown() -> None:
-    weighing = NoTradeZone(TrackingRisk(Fraction(1, 2), None, (), ()))
-    step = replace(signal_step(), policy=replace(signal_step().policy, trigger=weighing))
-    unread = with_snapshot(step, holdings=step.snapshot.holdings[1:])
-    (request,) = signal_requests(unread, {})
-    assert "some balances or prices are unknown" in request.why
-
-
-def test_a_strategy_asks_with_the_weights_of_the_wallet() -> None:
-    """Before its books are known: they come after the answers."""
+@pytest.mark.parametrize("trigger", [None, NoTradeZone(TrackingRisk(Fraction(1, 2), None, (), ()))], ids=["band", "zone"])
+def test_request_has_the_reason_while_a_balance_is_unknown(trigger: NoTradeZone | None) -> None:
     step = signal_step()
-    changed_strategy = replace(strategy("own", 6_000, {"USDC": 10_000}), allocator=step.portfolio.allocator)
-    shared = replace(step, portfolio=replace(step.portfolio, allocator=None)).with_config(
-        split(changed_strategy, strategy("rest", 4_000, {"USDC": 10_000}))
+    step = replace(step, policy=replace(step.policy, trigger=trigger or step.policy.trigger))
+
+    assert "some balances or prices are unknown" in request_of(with_snapshot(step, holdings=step.snapshot.holdings[1:])).why
+
+
+def bars_step(count: int, age_s: int) -> StepInput:
+    """Return a step whose only prices are this many daily ones, the last of this age."""
+    step = signal_step(min_returns=5, max_age_s=DAY_S)
+    prices = tuple(
+        PricePoint(token(symbol).address, NOW_S - age_s - day * DAY_S, Fraction(1))
+        for day in reversed(range(count))
+        for symbol in ("WETH", "WBTC", "LINK", "UNI")
     )
-    (request,) = signal_requests(shared, {})
+    return replace(step, history=replace(step.history, prices=prices))
+
+
+@pytest.mark.parametrize(
+    ("count", "age_s", "reason"),
+    [
+        pytest.param(6, 0, "", id="as many as needed"),
+        pytest.param(5, 0, "WETH has 5 prices, min_history requires 6", id="one less"),
+        pytest.param(6, DAY_S, "", id="as old as allowed"),
+        pytest.param(6, DAY_S + 1, "WETH has no price within 1 d", id="a second older"),
+    ],
+)
+def test_request_needs_enough_recent_prices(count: int, age_s: int, reason: str) -> None:
+    why = request_of(bars_step(count, age_s)).why
+
+    assert bool(why) is bool(reason)
+    assert reason in why
+    assert not reason or "trimtab prices fetch" in why
+
+
+def test_request_of_a_strategy_has_the_weights_of_the_wallet() -> None:
+    """Its books are known after the answers."""
+    step = signal_step()
+    own = replace(strategy("own", 6_000, {"USDC": 10_000}), allocator=step.portfolio.allocator)
+    shared_step = step.with_config(split(own, strategy("rest", 4_000, {"USDC": 10_000})))
+
+    request = request_of(shared_step)
+
     assert (request.owner, request.why) == ("own", "")
-    assert sum(request.view.weights.values()) == pytest.approx(1)
+    assert request.view.weights == request_of(step).view.weights
 
 
-def test_spot_weights_of_a_signal_are_the_targets() -> None:
+def test_signal_that_is_not_due_is_idle() -> None:
     step = signal_step()
-    step_with_targets = apply_effective_targets(with_answer(step, signal_answer(HALF, step)))
-    assert bps_of(step_with_targets) == {"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "UNI": 0, "USDC": 2_000}
-    assert isinstance(decide(step_with_targets).decision, Rebalance)
-    chosen = step_with_targets.history.allocation
-    assert chosen is not None
-    assert (chosen.why, chosen.sample_text) == ("spot weights of the signal mine", "own-signals 1.0")
+    chosen_step = with_answer(step, signal_answer(HALF, step))
+
+    assert [settings.name for _, settings in idle_signals(chosen_step, {})] == ["mine"]
+    assert signal_requests(chosen_step, {}) == ()
+    assert idle_signals(step, {}) == ()
 
 
-def test_weights_off_by_a_float_s_last_bits__are_the_same() -> None:
-    step = signal_step()
-    sums = {}
-    for weight in (0.1 + 0.2, 0.3, 0.3 - 2**-54):
-        text = json.dumps({"spot": {"WETH": weight, "WBTC": 0.7}, "futures": None})
-        sums[weight] = signal_answer(text, step).spot_ppm
-    assert len(set(sums.values())) == 1
+# --- answers
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('{"spot": {"WETH": NaN}}', "the weight of WETH is nan, not from 0 to 1"),
-        ('{"spot": {"WETH": Infinity}}', "the weight of WETH is inf, not from 0 to 1"),
-        ('{"spot": {"WETH": -0.1, "WBTC": 1.1}}', "the weight of WETH is -0.1, not from 0 to 1"),
-        ('{"spot": {"WETH": 1' + 400 * "0" + "}}", "int too large to convert to float"),
-        ('{"spot": {"WETH": 0.5}}', "its spot weights sum to 0.5, not 1"),
-        ('{"spot": {"DOGE": 1}}', "'DOGE' is not an asset whose weight is free; choose from WETH, WBTC, LINK, UNI"),
-        ('{"spot": {"USDC": 1}}', "'USDC' is not an asset whose weight is free; choose from WETH, WBTC, LINK, UNI"),
-        ('{"spot": {"WETH": true}}', "the weight of WETH is not a number"),
-        ('{"spot": {"WETH": "1"}}', "the weight of WETH is not a number"),
-        ('{"spot": [1]}', "its weights are not a mapping"),
-        ('{"spot": null, "futures": null}', "it returned neither spot nor futures weights"),
-        ('{"futures": {"ETH": 1}}', "it returned futures weights, but the config has no [futures]"),
-        ("[]", "its answer is not readable"),
-        ('{"why": "it raised ValueError: no"}', "it raised ValueError: no"),
+        pytest.param('{"spot": {"WETH": NaN}}', "the weight of WETH is nan, not from 0 to 1", id="not a number"),
+        pytest.param('{"spot": {"WETH": Infinity}}', "the weight of WETH is inf, not from 0 to 1", id="infinite"),
+        pytest.param('{"spot": {"WETH": -0.1, "WBTC": 1.1}}', "the weight of WETH is -0.1, not from 0 to 1", id="negative"),
+        pytest.param('{"spot": {"WETH": 1' + 400 * "0" + "}}", "int too large to convert to float", id="too large"),
+        pytest.param('{"spot": {"WETH": 0.5}}', "its spot weights sum to 0.5, not 1", id="half of the whole"),
+        pytest.param(
+            '{"spot": {"DOGE": 1}}', "'DOGE' is not an asset whose weight is free; choose from WETH, WBTC, LINK, UNI", id="no asset"
+        ),
+        pytest.param(
+            '{"spot": {"USDC": 1}}', "'USDC' is not an asset whose weight is free; choose from WETH, WBTC, LINK, UNI", id="a fixed weight"
+        ),
+        pytest.param('{"spot": {"WETH": true}}', "the weight of WETH is not a number", id="a truth value"),
+        pytest.param('{"spot": {"WETH": "1"}}', "the weight of WETH is not a number", id="text"),
+        pytest.param('{"spot": [1]}', "its weights are not a mapping", id="a list"),
+        pytest.param('{"spot": null, "futures": null}', "it returned neither spot nor futures weights", id="nothing"),
+        pytest.param('{"futures": {"ETH": 1}}', "it returned futures weights, but the config has no [futures]", id="no futures"),
+        pytest.param("[]", "its answer is not readable", id="no object"),
+        pytest.param('{"why": "it raised ValueError: no"}', "it raised ValueError: no", id="an error"),
     ],
 )
-def test_an_answer_that_is_none_is_refused_with_the_reason(text: str, why: str) -> None:
-    answer = signal_answer(text, signal_step())
+def test_invalid_answer_has_no_weights_and_the_reason(text: str, why: str) -> None:
+    answer = signal_answer(json.loads(text), signal_step())
+
     assert (answer.why, answer.spot_ppm, answer.market_ppm) == (why, None, None)
 
 
-@pytest.mark.parametrize(("rest", "is_valid"), [(0.5001, True), (0.500101, False), (0.4999, True), (0.499899, False)])
-def test_spot_weights__sum_may_be_a_hundredth_of_a_percent_off(rest: float, is_valid: bool) -> None:
-    answer = signal_answer(json.dumps({"spot": {"WETH": 0.5, "WBTC": rest}}), signal_step())
-    assert (answer.why == "") is is_valid
+@pytest.mark.parametrize(
+    ("weights", "is_valid"),
+    [
+        pytest.param({"WETH": 0.5, "WBTC": 0.5001}, True, id="0.01 % too much"),
+        pytest.param({"WETH": 0.5, "WBTC": 0.500101}, False, id="a millionth more"),
+        pytest.param({"WETH": 0.5, "WBTC": 0.4999}, True, id="0.01 % too little"),
+        pytest.param({"WETH": 0.5, "WBTC": 0.499899}, False, id="a millionth less"),
+        pytest.param({"WETH": 1, "WBTC": 0}, True, id="all in one"),
+        pytest.param({"WETH": 1.000001, "WBTC": 0}, False, id="a millionth above one"),
+        pytest.param({"WETH": -0.000001, "WBTC": 1}, False, id="a millionth below zero"),
+    ],
+)
+def test_spot_weights_are_from_zero_to_one_and_sum_to_one(weights: dict[str, float], is_valid: bool) -> None:
+    assert (signal_answer({"spot": weights}, signal_step()).why == "") is is_valid
 
 
-@pytest.mark.parametrize(("weight", "is_valid"), [(1, True), (1.000001, False), (0, True), (-0.000001, False)])
-def test_spot_weights__each_is_from_nothing_to_the_whole(weight: float, is_valid: bool) -> None:
-    answer = signal_answer(json.dumps({"spot": {"WETH": weight, "WBTC": 1 - weight}}), signal_step())
-    assert (answer.why == "") is is_valid
+def test_spot_weights_ignore_the_last_bits_of_floats() -> None:
+    answers = {
+        signal_answer({"spot": {"WETH": weight, "WBTC": 0.7}, "futures": None}, signal_step()).spot_ppm
+        for weight in (0.1 + 0.2, 0.3, 0.3 - 2**-54)
+    }
+
+    assert len(answers) == 1
+
+
+TWO_MARKETS = replace(SIGNAL, markets=(SignalMarket("ETH", "ETH", "WETH"), SignalMarket("BTC", "BTC", "WBTC")))
 
 
 @pytest.mark.parametrize(
     ("weights", "why"),
-    [({"ETH": 0.6}, ""), ({"ETH": -1}, ""), ({"ETH": 1.5}, "not from -1 to 1"), ({"BTC": 0.5}, "'BTC' is not a futures market")],
+    [
+        pytest.param({"ETH": 0.6}, "", id="long"),
+        pytest.param({"ETH": -1}, "", id="all short"),
+        pytest.param({"ETH": -1.000001}, "not from -1 to 1", id="a millionth beyond"),
+        pytest.param({"ETH": 1.5}, "not from -1 to 1", id="too much long"),
+        pytest.param({"ETH": 0.5, "BTC": -0.5001}, "", id="both, 0.01 % too much"),
+        pytest.param({"ETH": 0.5, "BTC": -0.500101}, "above 1", id="both, a millionth more"),
+        pytest.param({"SOL": 0.5}, "'SOL' is not a futures market; choose from ETH, BTC", id="no market"),
+    ],
 )
-def test_futures_weights_stay_within_one_of_the_target_notional(weights: dict[str, float], why: str) -> None:
-    answer = signal_answer(json.dumps({"futures": weights}), signal_step(WITH_MARKET))
-    assert (why in answer.why) if why else (answer.why == "" and answer.market_ppm is not None)
+def test_futures_weights_stay_within_the_target_notional(weights: dict[str, float], why: str) -> None:
+    answer = signal_answer({"futures": weights}, signal_step(TWO_MARKETS))
+
+    assert bool(answer.why) is bool(why)
+    assert why in answer.why
+    assert (answer.market_ppm is None) is bool(why)
 
 
-def test_a_market_that_a_signal_does_not_name_has_no_weight() -> None:
-    answer = signal_answer(json.dumps({"futures": {}}), signal_step(WITH_MARKET))
-    assert [weight for _, weight in answer.market_ppm or ()] == [0]
+def test_market_that_a_signal_does_not_name_has_no_weight() -> None:
+    assert [weight for _, weight in signal_answer({"futures": {}}, signal_step(WITH_MARKET)).market_ppm or ()] == [0]
 
 
-def test_a_weight_beyond_its_limit_is_no_target() -> None:
-    step = signal_step(limits=(limit("WETH", 0, 3_900),), initial_weights=InitialWeights.WAIT)
-    decision = decide(apply_effective_targets(with_answer(step, signal_answer(HALF, step)))).decision
-    assert isinstance(decision, Halt)
-    assert "signal mine: WETH 40.00 % is not within 0 to 39 %" in decision.reason
+# --- what an answer becomes
 
 
-def test_a_failed_signal_keeps_the_last_weights_and_then_halts() -> None:
-    step = signal_step(initial_weights=InitialWeights.WAIT, every_s=86_400, max_overdue_s=2 * 86_400)
-    first = apply_effective_targets(with_answer(step, signal_answer(HALF, step)))
-    chosen = first.history.allocation
-    assert chosen is not None
-    failed = SignalAnswer("mine", "", why="it raised ValueError: no")
-    for days, stands in ((2, True), (4, False)):
-        old = replace(chosen, at_s=chosen.at_s - days * 86_400)
-        late = apply_effective_targets(with_answer(replace(step, history=replace(step.history, allocation=old)), failed))
-        assert (bps_of(late)["WETH"] == 4_000) is stands
-        assert isinstance(decide(late).decision, Halt) is not stands
-        assert any("signal mine: it raised ValueError: no" in text for text in (*late.targets.reasons, late.history.allocation_fault))
+def test_spot_weights_of_a_signal_are_the_targets() -> None:
+    step = signal_step()
+    step_with_targets = with_answer(step, signal_answer(HALF, step))
+    allocation = step_with_targets.history.allocation
 
-
-def test_a_signal_that_never_answered_trades_nothing() -> None:
-    step = signal_step(initial_weights=InitialWeights.WAIT)
-    step_with_targets = apply_effective_targets(with_answer(step, SignalAnswer("mine", "", why="it gave no answer within 2 s")))
-    assert isinstance(decide(step_with_targets).decision, Halt)
-    assert bps_of(step_with_targets) == PLAIN
+    assert bps_of(step_with_targets) == {"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "UNI": 0, "USDC": 2_000}
+    assert isinstance(decide(step_with_targets).decision, Rebalance)
+    assert allocation is not None
+    assert (allocation.why, allocation.sample_text) == ("spot weights of the signal mine", "own-signals 1.0")
 
 
 def futures_step(weights: dict[str, float]) -> StepInput:
     step = signal_step(WITH_MARKET, initial_weights=InitialWeights.WAIT)
     step = with_policy(with_snapshot(step, futures=EMPTY), replace(FUTURES_POLICY, leverage_band_bps=1_000))
-    return apply_effective_targets(with_answer(step, signal_answer(json.dumps({"futures": weights}), step)))
+    return with_answer(step, signal_answer({"futures": weights}, step))
 
 
-def test_futures_weights_of_a_signal__are_targets_and_spot_stays() -> None:
+def test_futures_weights_of_a_signal_are_targets_and_spot_stays() -> None:
     step = futures_step({"ETH": -0.5})
-    assert futures_policy(step) is not None
-    assert (futures_policy(step).targets, futures_policy(step).leverage_bps) == ((FuturesTarget("ETH", -10_000),), 10_000)
+    policy = futures_policy(step)
+
+    assert policy is not None
+    assert (policy.targets, policy.leverage_bps) == ((FuturesTarget("ETH", -10_000),), 10_000)
     assert bps_of(step) == PLAIN
     assert "futures targets are those of the signal: 50 % of the target notional" in step.targets.reasons
 
 
-def test_a_flat_signal_opens_no_futures() -> None:
+def test_futures_weights_of_zero_open_nothing() -> None:
     step = futures_step({})
-    assert futures_policy(step) is not None
-    assert futures_policy(step).leverage_bps == 0
+    policy = futures_policy(step)
+
+    assert policy is not None
+    assert policy.leverage_bps == 0
     assert not isinstance(decide(step).decision, AdjustFutures)
 
 
-def test_weights_that_sum_to_less_lower_the_leverage() -> None:
-    futures_policy = policy_with_shares(FUTURES_POLICY, {"ETH": Fraction(1, 4), "BTC": Fraction(-1, 8)})
-    assert (futures_policy.targets, futures_policy.leverage_bps) == ((FuturesTarget("ETH", 6_667), FuturesTarget("BTC", -3_333)), 7_500)
+def test_futures_weights_that_sum_to_less_lower_the_leverage() -> None:
+    policy = policy_with_shares(FUTURES_POLICY, {"ETH": Fraction(1, 4), "BTC": Fraction(-1, 8)})
+
+    assert (policy.targets, policy.leverage_bps) == ((FuturesTarget("ETH", 6_667), FuturesTarget("BTC", -3_333)), 7_500)
 
 
-def test_a_recorded_step_repeats_its_decision_without_the_signal() -> None:
+def test_recorded_step_decides_without_the_signal() -> None:
     step = signal_step()
-    step_with_targets = apply_effective_targets(with_answer(step, signal_answer(HALF, step)))
-    again = codec.loads(StepInput, codec.dumps(step_with_targets))
-    assert again.layer(SignalState) == step_with_targets.layer(SignalState)
-    assert decide(again) == decide(step_with_targets)
-    bare = codec.loads(StepInput, codec.dumps(with_answer(step, signal_answer(HALF, step))))
-    assert apply_effective_targets(bare) == step_with_targets
+    answered_step = step.with_layer(SignalState((signal_answer(HALF, step),)))
+    step_with_targets = apply_effective_targets(answered_step)
+
+    step_read = codec.loads(StepInput, codec.dumps(step_with_targets))
+
+    assert step_read.layer(SignalState) == step_with_targets.layer(SignalState)
+    assert decide(step_read) == decide(step_with_targets)
+    assert apply_effective_targets(codec.loads(StepInput, codec.dumps(answered_step))) == step_with_targets
 
 
-# the process of a signal
-GOOD = "from agent.signals import SignalTargets\ndef targets(view):\n    return SignalTargets({'WETH': 1.0})\n"
-
-
-def run(host: SignalHost, step: StepInput) -> SignalAnswer:
-    (answer,) = host.answers(signal_requests(step, {}))
-    return answer
-
-
-def test_a_signal_runs_by_the_name_of_its_entry_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:
-    install(monkeypatch, tmp_path, {"mine": "own_signals:targets"}, GOOD)
-    answer = run(host, signal_step())
-    assert (answer.why, answer.source, dict(answer.spot_ppm or ())[token("WETH").address]) == ("", "own-signals 1.0", 1_000_000)
-    assert run(host, signal_step()) == answer
+FAILED = SignalAnswer("mine", "", why="it raised ValueError: no")
 
 
 @pytest.mark.parametrize(
-    ("changes", "ppm_by_symbol", "why"),
+    ("age_s", "has_weights"),
     [
-        ({"fixed_tokens": ()}, {"WETH": 250_000, "USDC": 750_000}, ""),
-        ({}, {}, "its spot weights sum to 0.25, not 1"),
-    ],
-    ids=["numeraire is free", "numeraire is fixed"],
-)
-def test_a_mapping_leaves_the_rest_to_a_numeraire_that_is_free(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    host: SignalHost,
-    changes: dict[str, object],
-    ppm_by_symbol: dict[str, int],
-    why: str,
-) -> None:
-    install(monkeypatch, tmp_path, {"mine": "own_signals:targets"}, GOOD.replace("SignalTargets({'WETH': 1.0})", "{'WETH': 0.25}"))
-    answer = run(host, signal_step(**changes))
-    assert answer.why == why
-    weighted = {address: ppm for address, ppm in answer.spot_ppm or () if ppm}
-    assert weighted == {token(symbol).address: ppm for symbol, ppm in ppm_by_symbol.items()}
-
-
-@pytest.mark.parametrize(
-    ("body", "why"),
-    [
-        ("raise ValueError('no history')", "it raised ValueError: no history"),
-        ("return None", "it returned NoneType, not SignalTargets"),
-        ("return 5", "it returned int, not SignalTargets"),
-        ("import time; time.sleep(60)", "it gave no answer within 1 s"),
-        ("import os; os._exit(3)", "it failed: its process ended"),
-        ("view.prices['WETH'] = ()", "it raised TypeError: 'mappingproxy' object does not support item assignment"),
-        ("view.now_s = 5", "it raised FrozenInstanceError: cannot assign to field 'now_s'"),
-        ("return SignalTargets({'WETH': 10**400})", "it raised ValueError: the weight of 'WETH' is too large"),
-        ("return SignalTargets({'WETH': None})", "it raised TypeError: the weight of 'WETH' is NoneType"),
-        ("return SignalTargets({'WETH': True})", "it raised TypeError: the weight of 'WETH' is bool"),
+        pytest.param(3 * DAY_S, True, id="overdue as long as allowed"),
+        pytest.param(3 * DAY_S + 1, False, id="a second longer"),
     ],
 )
-def test_a_signal_that_fails_gives_no_targets_and_the_reason(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost, body: str, why: str
-) -> None:
-    install(monkeypatch, tmp_path, {"mine": "own_signals:targets"}, GOOD.replace("return SignalTargets({'WETH': 1.0})", body))
-    monkeypatch.setattr("agent.layers.signals.host.START_ALLOWANCE_S", 15 if "sleep" not in body else 4)
-    answer = run(host, signal_step(replace(SETTINGS, timeout_s=1)))
-    assert (answer.why, answer.spot_ppm) == (why, None)
+def test_failed_signal_keeps_the_last_weights_and_then_halts(age_s: int, has_weights: bool) -> None:
+    """A new choice each day may be two days late."""
+    step = signal_step(initial_weights=InitialWeights.WAIT, every_s=DAY_S, max_overdue_s=2 * DAY_S)
+    allocation = with_answer(step, signal_answer(HALF, step)).history.allocation
+    assert allocation is not None
+    old_allocation = replace(allocation, at_s=allocation.at_s - age_s)
+
+    late_step = with_answer(replace(step, history=replace(step.history, allocation=old_allocation)), FAILED)
+
+    assert (bps_of(late_step)["WETH"] == 4_000) is has_weights
+    assert isinstance(decide(late_step).decision, Halt) is not has_weights
+    assert any("signal mine: it raised" in text for text in (*late_step.targets.reasons, late_step.history.allocation_fault))
 
 
-def test_signal__gets_no_secret_and_prints_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:
-    body = "print('noise'); import os; assert 'TRIMTAB_SECRET' not in os.environ; return SignalTargets({'WETH': 1.0})"
-    install(monkeypatch, tmp_path, {"mine": "own_signals:targets"}, GOOD.replace("return SignalTargets({'WETH': 1.0})", body))
-    monkeypatch.setenv("TRIMTAB_SECRET", "a key")
-    assert run(host, signal_step()).why == ""
+def test_signal_that_never_answered_trades_nothing() -> None:
+    step = with_answer(signal_step(initial_weights=InitialWeights.WAIT), FAILED)
+
+    assert isinstance(decide(step).decision, Halt)
+    assert bps_of(step) == PLAIN
 
 
-def test_a_signal_that_is_missing_or_installed_twice_is_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:
-    assert "no installed package has the entry point mine" in run(host, signal_step()).why
-    install(monkeypatch, tmp_path / "a", {"mine": "own_signals:targets"}, GOOD)
-    install(monkeypatch, tmp_path / "b", {"mine": "own_signals:targets"}, GOOD, name="other-signals")
-    assert "other-signals 1.0, own-signals 1.0 provide it" in run(host, signal_step()).why
+# --- the signal that is the trigger
 
 
-def test_a_signal_that_the_config_does_not_name_is_never_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: SignalHost) -> None:
-    mark = tmp_path / "loaded"
-    install(monkeypatch, tmp_path / "a", {"mine": "own_signals:targets"}, GOOD)
-    install(monkeypatch, tmp_path / "b", {"other": "evil:targets"}, name="evil-signals")
-    (tmp_path / "b" / "evil.py").write_text(f"open({str(mark)!r}, 'w')\n")
-    assert run(host, signal_step()).why == ""
-    assert not mark.exists()
+def test_trigger_request_has_the_view_of_the_wallet() -> None:
+    request = trigger_request(trigger_step(replace(SIGNAL, options=(("above", "0.1"),))))
+
+    assert request is not None
+    assert (request.why, request.is_trigger, dict(request.view.options)) == ("", True, {"above": "0.1"})
+    assert 25 < len(request.view.prices["WETH"]) <= 30
+    assert sum(request.view.weights.values()) == pytest.approx(1)
 
 
-def in_file(source: str, function: str = "targets", *, pinned: str | None = None) -> SignalSettings:
-    """Settings of a function in own.py that is pinned as it is, or as another text was."""
-    sha256 = hashlib.sha256((source if pinned is None else pinned).encode()).hexdigest()
-    return replace(SETTINGS, file=f"own.py:{function}", sha256=sha256)
-
-
-def answer_of_file(folder: Path, source: str, settings: SignalSettings) -> SignalAnswer:
-    (folder / "own.py").write_text(source)
-    file_host = SignalHost(folder)
-    try:
-        return run(file_host, signal_step(settings))
-    finally:
-        file_host.close()
-
-
-def test_a_signal_runs_from_a_pinned_file_beside_the_config(tmp_path: Path) -> None:
-    settings = in_file(GOOD)
-    answer = answer_of_file(tmp_path, GOOD, settings)
-    assert (answer.why, dict(answer.spot_ppm or ())[token("WETH").address]) == ("", 1_000_000)
-    assert answer.source == f"own.py:targets {settings.sha256[:12]}"
-
-
-CHANGED = GOOD.replace("'WETH'", "'USDC'")
-
-
-@pytest.mark.parametrize(
-    ("source", "settings", "why"),
-    [
-        (CHANGED, in_file(GOOD), "its file own.py has the SHA-256"),
-        (GOOD, in_file(GOOD, "weights"), "its file own.py has no function weights"),
-        (GOOD, in_file(GOOD, "__name__"), "its file own.py has no function __name__"),
-        ("def targets(:", in_file("def targets(:"), "it raised SyntaxError"),
-        ("import no_such_module", in_file("import no_such_module"), "it raised ModuleNotFoundError"),
-        ("\x00", in_file("\x00"), "it raised"),
-    ],
-    ids=["changed", "no function", "no callable", "no Python", "no module", "no text"],
-)
-def test_a_file_that_is_not_the_pinned_function_gives_the_reason(tmp_path: Path, source: str, settings: SignalSettings, why: str) -> None:
-    answer = answer_of_file(tmp_path, source, settings)
-    assert answer.why.startswith(why)
-    assert answer.spot_ppm is None
-
-
-def test_a_file_that_is_gone_or_changes_meanwhile(tmp_path: Path) -> None:
-    """What was hashed goes on; what cannot be read gives the reason."""
-    file_host = SignalHost(tmp_path)
-    step = signal_step(in_file(GOOD))
-    assert run(file_host, step).why == "its file own.py cannot be read: No such file or directory"
-    (tmp_path / "own.py").write_text(GOOD)
-    answer = run(file_host, step)
-    (tmp_path / "own.py").write_text(CHANGED)
-    assert run(file_host, step) == answer
-    assert answer.why == ""
-    file_host.close()
-
-
-def test_file_that_changes_between_answers__is_named_at_once(tmp_path: Path) -> None:
-    file_host = SignalHost(tmp_path)
-    step = signal_step(in_file(GOOD))
-    chosen = apply_effective_targets(with_answer(step, answer_of_file(tmp_path, GOOD, in_file(GOOD)))).history.allocation
-    idle = replace(step, history=replace(step.history, allocation=chosen))
-
-    def state_of(whose: StepInput) -> SignalState:
-        return SignalReader(file_host, file_host.fault)(whose, StepMemory((), None, ExpectedBalances((), (), (), None, 0), ()))
-
-    assert state_of(idle) == SignalState()
-    (tmp_path / "own.py").write_text(CHANGED)
-    (fault,) = state_of(idle).faults
-    assert fault.why.startswith("its file own.py has the SHA-256")
-    late = apply_effective_targets(idle.with_layer(state_of(idle)))
-    assert late.history.allocation == chosen
-    assert f"signal mine gives no new weights: {fault.why}" in late.targets.reasons[-1]
-    (tmp_path / "own.py").unlink()
-    assert [answer.why for answer in state_of(idle).faults] == ["its file own.py cannot be read: No such file or directory"]
-    installed = idle.portfolio.allocator
-    assert installed is not None
-    other = replace(installed, signal=replace(SETTINGS, name="gone"))
-    gone = replace(idle, portfolio=replace(idle.portfolio, allocator=other))
-    assert chosen is not None
-    same_chosen = replace(chosen, settings_hash=settings_hash(other, gone.portfolio.assets))
-    (fault,) = state_of(replace(gone, history=replace(gone.history, allocation=same_chosen))).faults
-    assert "no installed package has the entry point gone" in fault.why
-
-
-def test_too_little_history_asks_no_signal(host: SignalHost) -> None:
+def test_trigger_request_is_none_without_a_signal() -> None:
     step = signal_step()
-    short = replace(step, history=replace(step.history, prices=step.history.prices[-8:]))
-    why = run(host, short).why
-    assert "min_history requires" in why
-    assert "trimtab prices fetch" in why
+
+    assert trigger_request(step) is None
+    assert trigger_request(replace(step, policy=replace(step.policy, trigger=AnsweredTrigger(30 * DAY_S, step_s=DAY_S)))) is None
 
 
-# the config
-def test_the_config_names_a_signal_with_its_options() -> None:
-    config = parse_config(config_text(SIGNAL + "[signals.mine]\ntimeout = '5s'\noptions = { fast = 5, mode = 'x' }\n"))
-    assert build_signals(config)["mine"] == SignalSettings("mine", 5, (("fast", "5"), ("mode", "x")))
+def without_prices(step: StepInput, symbol: str = "") -> StepInput:
+    prices = tuple(point for point in step.history.prices if symbol and point.token != token(symbol).address)
+    return replace(step, history=replace(step.history, prices=prices))
 
 
-@pytest.mark.parametrize(
-    ("toml_value", "text"), [("true", "true"), ("false", "false"), ("0.02", "0.02"), ("-30", "-30"), ("'True'", "True")]
-)
-def test_signal_option__reaches_the_signal_as_it_is_written(toml_value: str, text: str) -> None:
-    config = parse_config(config_text(SIGNAL + f"[signals.mine]\ntimeout = '5s'\noptions = {{ exact = {toml_value} }}\n"))
-    assert build_signals(config)["mine"].options == (("exact", text),)
+STEP = trigger_step(SIGNAL)
 
 
 @pytest.mark.parametrize(
-    ("table", "reason"),
+    ("step", "reasons"),
     [
-        ("", "no [signals.mine]"),
-        ("[signals.mine]\ntimeout = '2m'\n", "120s; write above 0s and at most 60s"),
-        ("[signals.mine]\ntimeout = '5s'\nfile = 'own.py:targets'\n", "sha256: missing; write what sha256sum prints"),
-        (f"[signals.mine]\ntimeout = '5s'\nsha256 = '{'0' * 64}'\n", "sha256: without file"),
-        (f"[signals.mine]\ntimeout = '5s'\nfile = '../own.py:targets'\nsha256 = '{'0' * 64}'\n", "signals.mine.file"),
-        (f"[signals.mine]\ntimeout = '5s'\nfile = 'own.py'\nsha256 = '{'0' * 64}'\n", "signals.mine.file"),
-        ("[signals.mine]\ntimeout = '5s'\nfile = 'own.py:targets'\nsha256 = 'abc'\n", "signals.mine.sha256"),
-        ("[signals.mine]\ntimeout = '5s'\n[signals.other]\ntimeout = '5s'\n", "signals.other: unused"),
-        ("[signals.mine]\ntimeout = '5s'\n" + FUTURES, "futures.leverage_band: missing"),
+        pytest.param(with_snapshot(STEP, holdings=STEP.snapshot.holdings[1:]), ("some balances or prices are unknown",), id="a balance"),
+        pytest.param(without_prices(STEP), ("WETH has no prices", "WBTC has no prices"), id="all prices"),
+        pytest.param(without_prices(STEP, "WETH"), ("WETH has no prices",), id="prices of one asset"),
     ],
 )
-def test_a_mistake_in_signals_is_named(table: str, reason: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_config(config_text(SIGNAL + table))
-    assert reason in str(caught.value)
+def test_trigger_request_has_the_reason_while_something_is_unknown(step: StepInput, reasons: tuple[str, ...]) -> None:
+    request = trigger_request(step)
+
+    assert request is not None
+    assert mentions(request.why, *reasons)
 
 
-def test_a_view_has_one_price_for_each_interval() -> None:
-    (request,) = signal_requests(signal_step(step_s=2 * 86_400, window_s=60 * 86_400), {})
-    times_s = [bar.at_s for bar in request.view.prices["WETH"]]
-    assert len(times_s) > 1
-    assert len({at_s // (2 * 86_400) for at_s in times_s}) == len(times_s)
+@pytest.mark.parametrize(
+    ("reply", "is_due", "why"),
+    [
+        pytest.param({"is_due": True}, True, "", id="due"),
+        pytest.param({"is_due": False}, False, "", id="not due"),
+        pytest.param({"is_due": 1}, False, "it returned neither True nor False", id="a number"),
+        pytest.param({"spot": {"WETH": 1.0}}, False, "it returned neither True nor False", id="weights"),
+        pytest.param({"why": "it raised", "is_due": True}, False, "it raised", id="an error"),
+    ],
+)
+def test_trigger_answer_is_a_truth_value(reply: dict[str, object], is_due: bool, why: str) -> None:
+    request = trigger_request(STEP)
+    assert request is not None
+
+    answer = checked_answer(request, reply, "calm.py")
+
+    assert (answer.is_due, answer.why) == (is_due, why)
+
+
+def test_weight_beyond_its_limit_is_no_target() -> None:
+    step = signal_step(limits=(limit("WETH", 0, 3_900),), initial_weights=InitialWeights.WAIT)
+
+    decision = decide(with_answer(step, signal_answer(HALF, step))).decision
+
+    assert isinstance(decision, Halt)
+    assert "signal mine: WETH 40.00 % is not within 0 to 39 %" in decision.reason

@@ -1,0 +1,119 @@
+"""Tests of agent/layers/tax/guards.py: the guard year_limit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from agent.layers.tax.state import TaxState
+from agent.model import Halt, Plan, Rebalance, StepInput
+from agent.policy.decide import decide
+from tests.support.builders import address, with_snapshot
+from tests.support.constants import USD
+from tests.support.plans import assert_refused, verdict
+from tests.support.taxes import overweight_step, plan_gain, rebalance_plan, with_tax
+from tests.support.text import mentions
+
+JUST = Fraction(1, 10**9)
+
+
+def with_decision(plan: Plan, **changes: bool) -> Plan:
+    assert isinstance(plan.decision, Rebalance)
+    return replace(plan, decision=replace(plan.decision, **changes))  # type: ignore[arg-type]  # keywords are field names
+
+
+@pytest.mark.parametrize("excess", [Fraction(0), JUST], ids=["exactly the rest", "just more"])
+@pytest.mark.parametrize("realised_usd", [0, 200, -200])
+def test_year_limit_allows_exactly_the_rest_of_the_year(realised_usd: int, excess: Fraction) -> None:
+    step = overweight_step(None, realised_usd)
+    plan = rebalance_plan(step)
+    limited_step = with_tax(step, year_limit=realised_usd * USD + plan_gain(step, plan) - excess)
+
+    assert verdict("year_limit", limited_step, plan).passed is not bool(excess)
+
+
+def test_year_limit_refuses_a_plan_of_before_other_sales() -> None:
+    plan = rebalance_plan(overweight_step(300))
+    judged = verdict("year_limit", overweight_step(300, realised_usd=200), plan)
+
+    assert "realised" in verdict("year_limit", overweight_step(300), plan).measured_text
+    assert_refused(judged, "200 USDC")
+    assert judged.limit == "300 USDC a year"
+
+
+def test_year_limit_measures_in_the_reporting_currency() -> None:
+    step = with_tax(overweight_step(300), currency="EUR")
+    judged = verdict("year_limit", step, rebalance_plan(overweight_step(300)))
+
+    assert judged.limit == "300 EUR a year"
+    assert judged.measured_text.count(" EUR") == 2
+
+
+@pytest.mark.parametrize("realised_usd", [300, 500], ids=["used up", "exceeded before"])
+def test_year_limit_passes_losses_of_a_year_that_is_used_up(realised_usd: int) -> None:
+    step = overweight_step(300, realised_usd, cost_usd=2_500)
+
+    assert verdict("year_limit", step, rebalance_plan(step)).passed
+
+
+@pytest.mark.parametrize(
+    ("step", "limit"),
+    [
+        pytest.param(overweight_step(None), "off", id="no limit"),
+        pytest.param(overweight_step(None).with_layer(TaxState()), "off", id="no tax table"),
+    ],
+)
+def test_year_limit_may_be_off(step: StepInput, limit: str) -> None:
+    assert verdict("year_limit", step, rebalance_plan(overweight_step(None))).limit == limit
+
+
+@pytest.mark.parametrize("changes", [{"is_exit": True}, {"by_hand": True}], ids=["an exit", "by hand"])
+def test_year_limit_is_not_applied_to_exits_and_swaps_by_hand(changes: dict[str, bool]) -> None:
+    step = overweight_step(0, realised_usd=500)
+    plan = rebalance_plan(overweight_step(None))
+
+    judged = verdict("year_limit", step, with_decision(plan, **changes))
+
+    assert not verdict("year_limit", step, plan).passed
+    assert judged.passed
+    assert "(not applied)" in judged.measured_text
+
+
+def test_year_limit_passes_a_plan_without_swaps() -> None:
+    step = overweight_step(0, realised_usd=500)
+    plan = replace(rebalance_plan(overweight_step(None)), legs=())
+
+    assert verdict("year_limit", step, plan).measured_text == "no gain"
+
+
+@pytest.mark.parametrize(
+    ("changes", "gas_price_wei", "passed"),
+    [
+        pytest.param({}, 10**9, False, id="a rebalance"),
+        pytest.param({}, 0, True, id="free gas"),
+        pytest.param({"is_exit": True}, 10**9, True, id="an exit"),
+        pytest.param({"by_hand": True}, 10**9, True, id="by hand"),
+    ],
+)
+def test_year_limit_is_unknown_while_gas_cannot_be_valued(changes: dict[str, bool], gas_price_wei: int, passed: bool) -> None:
+    """Gas is disposed of, too."""
+    step = overweight_step(10_000)
+    plan = with_decision(rebalance_plan(step), **changes)
+    step = with_snapshot(step, gas_price_wei=gas_price_wei, head=replace(step.snapshot.head, base_fee_wei=None))
+    unpriced_step = replace(step, portfolio=replace(step.portfolio, wrapped_native=address("unpriced")))
+
+    judged = verdict("year_limit", unpriced_step, plan)
+
+    assert verdict("year_limit", step, plan).passed
+    assert judged.passed is passed
+    assert judged.measured_text.startswith("unknown") is (gas_price_wei > 0)
+
+
+def test_ledger_that_differs_from_the_chain_halts() -> None:
+    step = overweight_step(None)
+    decision = decide(replace(step, history=replace(step.history, ledger_mismatch="ledger and chain disagree at block 1: WETH"))).decision
+
+    assert isinstance(decision, Halt)
+    assert mentions(decision.reason, "ledger", "chain")
