@@ -81,6 +81,14 @@ def swap_result(state: Pool, token_in: str, amount: int) -> SwapResult | None:
         return None
 
 
+def with_known_ticks(whole: V3Pool, below: int, above: int) -> V3Pool:
+    """Return the pool as far as it is known from so many ticks below its tick to so many above."""
+    low = max(MIN_TICK, whole.tick - below)
+    high = min(MAX_TICK, whole.tick + above)
+    ticks = tuple(tick for tick in whole.ticks if low <= tick.index <= high)
+    return replace(whole, ticks=ticks, known_from_tick=low, known_to_tick=high)
+
+
 def flat(liquidity: int = 10**18, **changes: object) -> V3Pool:
     """One position over ±6,000 ticks at price 1."""
     return replace(v3_pool([(-6000, 6000, liquidity)], Q96, 0), **changes)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from agent import codec
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.uniswap_v4 import V4NativePool, V4Pool
-from agent.chain.screening.moves import TokenMove, plan_token_moves, pool_moves, screening_moves
 from agent.errors import Refused
 from agent.execution.step_context import propose_screened
 from agent.guards.safety import moved_tokens
@@ -23,7 +22,6 @@ from agent.model import (
     HaltCode,
     Hold,
     Plan,
-    Pool,
     ProxyImplementation,
     Rebalance,
     ScreenedToken,
@@ -277,25 +275,6 @@ def test_allowlist_pins_the_contract_of_a_pool() -> None:
     assert f"code at {MANAGER} was not read" in verdict("allowlist", step, plan).measured_text
 
 
-def test_screening_moves_test_each_contract_once() -> None:
-    step = with_pools()
-    usdc_pools = [pool.address for pool in step.snapshot.pools if USDC in (pool.token0, pool.token1)]
-    moves = screening_moves(step)
-    assert sorted(move.pool.address for move in moves if move.token == USDC) == sorted(usdc_pools)
-    assert len(pool_moves(moves, USDC)) == len(usdc_pools) - 1, "the manager keeps two of them"
-    screened_step = quarantine_pools(step, [failed_pools_of(USDC, MANAGER)])
-    assert {move.pool.contract for move in screening_moves(screened_step) if move.token == USDC}.isdisjoint({MANAGER})
-
-
-def test_pool_moves_test_the_largest_transfer() -> None:
-    step = with_pools()
-    v2, v3, *_ = step.snapshot.pools
-    small = TokenMove(USDC, v2, 10)
-    large = TokenMove(USDC, v2, 30)
-    other = TokenMove(USDC, v3, 20)
-    assert pool_moves((small, other, large), USDC) == [large, other]
-
-
 def test_selling_everything_names_what_stays_in_quarantine() -> None:
     step = step_input({"WETH": 5_000, "USDC": 5_000})
     quarantined_step = with_quarantine(step, WETH)
@@ -348,31 +327,6 @@ def test_native_pool_stays_if_its_manager_fails_wrapped_coin(failed_token: str, 
     screens = [screen for screen in evidence(step, sale).screened_tokens or () if screen.token != failed_token]
     plan_evidence = evidence(step, sale, screened_tokens=(*screens, failed_pools_of(failed_token, MANAGER)))
     assert verdict("token_screen", step, sale, plan_evidence).passed is passes
-
-
-def test_native_pool_has_a_lender_that_failed_its_other_token() -> None:
-    """Without a lender of WETH its sale would be refused as not tested."""
-    step, sale = with_native_pool()
-    v3, native, other = step.snapshot.pools
-
-    def lender(snapshot_pools: tuple[Pool, ...], *failed_contracts: str) -> Pool:
-        screened_step = quarantine_pools(with_snapshot(step, pools=snapshot_pools), [failed_pools_of(WBTC, *failed_contracts)])
-        (move,) = (move for move in plan_token_moves(screened_step, sale) if move.token == WETH)
-        assert move.raw == sale.legs[0].amount_in_raw
-        return move.pool
-
-    assert lender((v3, native)) == v3
-    assert lender((v3, native), v3.contract) == v3
-    assert lender((v3, native, other), v3.contract) == other, "one that is not in quarantine comes first"
-
-
-def test_native_pool_borrows_at_most_half_of_a_pool() -> None:
-    step, sale = with_native_pool()
-    v3, *_ = step.snapshot.pools
-    for amount_raw in (v3.depth(WETH) // 4, v3.depth(WETH)):
-        large_sale = replace(sale, legs=(replace(sale.legs[0], amount_in_raw=amount_raw),))
-        (move,) = (move for move in plan_token_moves(step, large_sale) if move.token == WETH)
-        assert move.raw == min(amount_raw, move.pool.depth(WETH) // 2)
 
 
 CODE = "0x" + "aa" * 32

@@ -10,10 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.chain.endpoints import EndpointPool
-from agent.chain.fees.data_fees import ARB_GAS_INFO, fee_items, read_quote
-from agent.chain.lens import CallStatus, uint_word
-from agent.chain.sender import QuorumSender
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused, Retryable
 from agent.execution.submitter import _require_granted_data_fee
@@ -21,7 +17,6 @@ from agent.guards.case import build_guard_case
 from agent.layers.liquidity.composer import encode_liquidity
 from agent.model import (
     Allowance,
-    DataFeeKind,
     DataFeeQuote,
     IntentKind,
     MarginDeposit,
@@ -40,7 +35,6 @@ from agent.policy.step_faults import data_fee_fault
 from agent.ports import Grant, Simulation
 from agent.venues.perpetual_protocol import PerpetualProtocolAddresses, futures_call
 from tests.support.builders import OWNER, ROUTER, step_input, with_limits, with_snapshot
-from tests.support.fakes.transport import HEAD_JSON, ScriptedTransport
 from tests.support.plans import evidence, sell_weth, verdict
 from tests.support.signing import ACTIONS, STRANGER
 
@@ -79,33 +73,6 @@ def test_the_operator_fee_is_not_below_that_of_the_gas(gas: int, scalar: int, co
 
     quote = DataFeeQuote(0, 0, fee(0), fee(OPERATOR_SAMPLE_GAS))
     assert fee(gas) <= quote.max_fee_beyond_gas_wei(gas, 100) <= fee(gas) + 2
-
-
-def test_arbitrum_prices_a_byte_and_the_rest_of_a_transaction() -> None:
-    (item,) = fee_items(DataFeeKind.ARBITRUM)
-    assert (item.target, item.calldata.hex()) == (ARB_GAS_INFO, "41b247a8")
-    read = read_quote(DataFeeKind.ARBITRUM, [b"".join(map(uint_word, (1_400, 10, 3, 4, 5, 6)))])
-    assert read == DataFeeQuote(1_400, 1_400 + 10 * MAX_TX_BYTES, is_charged_as_gas=True)
-
-
-@pytest.mark.parametrize(
-    ("answers", "status"),
-    [
-        ([1, 2, 3, CallStatus.FAILED], CallStatus.FAILED),
-        ([1, 2, 3, CallStatus.NO_CODE], CallStatus.NO_CODE),
-        ([2, 1, 0, 0], CallStatus.MALFORMED),
-        ([0, 0, 2, 1], CallStatus.MALFORMED),
-        ([0, 2**128, 0, 0], CallStatus.MALFORMED),
-    ],
-)
-def test_an_oracle_without_a_sound_answer_leaves_the_fee_unread(answers: list[int | CallStatus], status: CallStatus) -> None:
-    read = [answer if isinstance(answer, CallStatus) else uint_word(answer) for answer in answers]
-    assert read_quote(DataFeeKind.OP_STACK, read) is status
-
-
-def test_no_fee_is_read_on_other_chains() -> None:
-    assert fee_items(DataFeeKind.PLAIN) == []
-    assert len(fee_items(DataFeeKind.OP_STACK_COPY)) == len(fee_items(DataFeeKind.OP_STACK)) == 6
 
 
 @given(least=st.integers(1, 10**18), more=st.integers(0, 10**18), empty=st.integers(0, 10**18), size=st.integers(0, 100_000))
@@ -253,34 +220,6 @@ def test_a_stored_snapshot_keeps_the_fee_or_none() -> None:
 
 
 TX = UnsignedTx(31337, 0, OWNER, 0, "0x" + "11" * 100, 50_000, 100, 1, None)
-
-
-def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
-    def node(name: str, byte_wei: int) -> ScriptedTransport:
-        def call(params: list[dict[str, str]]) -> str:
-            data = params[0]["data"]
-            if params[0]["to"] == OWNER:
-                return "0x"
-            size = int(data[10:], 16)
-            return "0x" + uint_word(size * byte_wei if data.startswith("0xf1c7a58b") else 0).hex()
-
-        return ScriptedTransport(name, eth_call=call, eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON)
-
-    def fee(*nodes: ScriptedTransport) -> int:
-        pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee_kind=DataFeeKind.OP_STACK)
-        return QuorumSender(pool, 31337).simulate(TX, OWNER).data_fee_wei
-
-    honest = DataFeeQuote(0, MAX_TX_BYTES * 1_000).max_fee_beyond_gas_wei(50_000, 100)
-    assert fee(node("a", 1_000), node("b", 1_000)) == honest
-    assert fee(node("a", 1_000), node("liar", 10**9), node("b", 1_000)) == honest
-    assert fee(node("a", 1_000), node("liar", 0), node("b", 1_000)) == honest
-    broken = [ScriptedTransport(name, eth_call="0x", eth_estimateGas="0x5208", eth_getBlockByNumber=HEAD_JSON) for name in "abc"]
-    assert fee(node("a", 1_000), node("b", 1_000), broken[2]) == honest
-    for nodes in (broken, [node("a", 1_000), *broken[1:]]):
-        pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee_kind=DataFeeKind.OP_STACK)
-        simulated = QuorumSender(pool, 31337).simulate(TX, OWNER)
-        assert simulated.ok
-        assert "data fee" in simulated.data_fee_unknown_reason
 
 
 def test_fee_above_the_granted__is_refused_but_for_revocations() -> None:

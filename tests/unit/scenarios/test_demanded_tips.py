@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.endpoints import EndpointPool
-from agent.chain.fees.minimum_tip import named_minimum_wei
-from agent.chain.rpc import RpcFault
-from agent.chain.sender import NodeSender, OutcomeUnknown, QuorumSender, SendRefused, TipRefused
+from agent.chain.sender import OutcomeUnknown, TipRefused
 from agent.chain.snapshot import ChainReader
 from agent.chain.watch import SnapshotScope
 from agent.config.build import build_execution
@@ -18,7 +15,7 @@ from agent.config.load import parse_config
 from agent.config.schema import Config
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.reconcile import MAX_TIP_RAISES, cancel_transaction, with_demanded_tip
-from agent.model import Head, IntentKind, IntentState, SignedTx
+from agent.model import Head, IntentKind, IntentState
 from agent.policy.step_input import apply_min_tip
 from agent.signing.terms import TIP_CAP_WEI
 from tests.support.builders import step_input
@@ -27,65 +24,10 @@ from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.transport import ScriptedTransport
 from tests.support.signing import ESCAPE, futures_grant
 from tests.support.text import raises_code
-from tests.support.tips import NAMELESS, WORDINGS
 from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, bench, patient, states, tx, when_sent
 
 S = IntentState
 TIP = tx(0).tip_wei
-SENT = SignedTx(b"\x01\x02", "0x" + "ab" * 32)
-
-
-def refusal_of(message: str) -> SendRefused:
-    with pytest.raises(SendRefused) as caught:
-        NodeSender(ScriptedTransport(eth_sendRawTransaction=RpcFault(-32000, message))).send(SENT)
-    return caught.value
-
-
-@pytest.mark.parametrize("wording", WORDINGS)
-def test_the_minimum_is_read_from_the_words_of_each_node(wording: str) -> None:
-    refusal = refusal_of(WORDINGS[wording].format(tip=7, needed=25 * GWEI))
-    assert isinstance(refusal, TipRefused)
-    assert refusal.min_tip_wei == (None if wording in NAMELESS else 25 * GWEI)
-    assert refusal.verdicts[0].guard == "send.underpriced"
-
-
-@pytest.mark.parametrize(
-    ("message", "wei"),
-    [
-        ("gas tip cap 0x5f5e100, minimum needed 0x3b9aca00", GWEI),
-        ("priority fee too low, min 1.5 gwei", 3 * GWEI // 2),
-        ("tip too low: 5 wei, at least 7 wei", 7),
-        ("Tip 5 is too low. Minimum required priority fee is 77", 77),
-        ("tip too low: needed 3 more, at least 8 wei", 8),
-        ("gas price '218' is below configured minimum gas price '1140000000000'", None),
-        ("tip too low, at least 0.5", None),
-        ("tip too low, minimum needed by nodes of this network is 77", 77),
-    ],
-    ids=["hexadecimal", "gwei", "wei", "a sentence", "the last of two", "a price with the base fee", "no unit", "a long sentence"],
-)
-def test_a_minimum_has_a_unit_and_is_a_tip(message: str, wei: int | None) -> None:
-    assert named_minimum_wei(message) == wei
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        "replacement transaction underpriced: new tx gas tip cap 100 < 110 queued",
-        "max fee per gas less than block base fee: address 0x1, maxFeePerGas: 1, baseFee: 7",
-        "FeeTooLow, MaxFeePerGas too low. MaxFeePerGas: 50, BaseFee: 100, MaxPriorityFeePerGas:200, Block number: 5",
-        "transaction underpriced: fee cap 5, minimum needed 20000",
-        "intrinsic gas too low: gas 1000, minimum needed 21000",
-        "insufficient funds for gas * price + value: have 1 want 2",
-    ],
-)
-def test_what_another_field_lacks_is_no_demand_for_a_tip(message: str) -> None:
-    assert not isinstance(refusal_of(message), TipRefused)
-
-
-def test_a_cap_of_the_priority_fee_is_a_tip() -> None:
-    refusal = refusal_of("transaction underpriced: priorityFeeCap 5, minimum needed 20000")
-    assert isinstance(refusal, TipRefused)
-    assert refusal.min_tip_wei == 20_000
 
 
 # --- The transaction that pays what was demanded.
@@ -217,24 +159,6 @@ def test_demand_beside_an_unknown_outcome__is_paid_when_late(tmp_path: Path) -> 
     when_sent(setup, 1, setup.chain.mine)
     ended = setup.run()
     assert (ended.state, tips) == (S.FINAL, [TIP, 3 * TIP])
-
-
-@pytest.mark.parametrize("named", [(25, None), (None, 25), (30, 25), (25, 30)])
-def test_of_several_demands_the_least_counts(named: tuple[int | None, int | None]) -> None:
-    def node(number: int, wei: int | None) -> ScriptedTransport:
-        message = WORDINGS["erigon"] if wei is None else WORDINGS["geth"].format(tip=1, needed=wei * GWEI)
-        return ScriptedTransport(f"operator {number}", eth_sendRawTransaction=RpcFault(-32000, message))
-
-    lines = [node(number, wei) for number, wei in enumerate(named)]
-    with pytest.raises(TipRefused) as caught:
-        QuorumSender(EndpointPool(lines, 2), 31337).send(SENT)
-    assert caught.value.min_tip_wei == 25 * GWEI
-    silent = ScriptedTransport("silent", eth_sendRawTransaction=Retryable("no answer"))
-    with pytest.raises(OutcomeUnknown) as unknown:
-        QuorumSender(EndpointPool([*lines, silent], 2), 31337).send(SENT)
-    assert f"minimum needed {25 * GWEI}" in unknown.value.message
-    assert unknown.value.tip_refusal is not None
-    assert unknown.value.tip_refusal.min_tip_wei == 25 * GWEI
 
 
 @pytest.mark.parametrize(("is_emergency", "end_state"), [(True, S.FINAL), (False, S.CANCELLED)])

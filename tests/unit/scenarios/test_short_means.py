@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from agent import codec
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.uniswap_v4 import V4Pool
-from agent.chain.lens import CallItem, CallStatus, LensAnswer, uint_word
-from agent.chain.pools.observations import observed_mean
+from agent.chain.lens import CallItem, uint_word
 from agent.chain.pools.reading import PoolRef, V2Reader, V3Reader
 from agent.chain.watch import SnapshotScope, snapshot_questions
 from agent.model import CodeHash, LpTarget, LpV3Position, PriceSource, Provide, StepInput, TickMean, Withdraw
@@ -190,58 +189,6 @@ def test_short_mean__survives_swap_and_codec_unlike_old_steps() -> None:
     del recorded["snapshot"]["pools"][0]["short_mean"]
     del recorded["reference"]["short_window_s"]
     assert codec.from_jsonable(StepInput, recorded) == priced_step(replace(pool, short_mean=None), window_s=0)
-
-
-def words(
-    ticks: tuple[int, int], seconds_x128: tuple[int, int] = (0, 2**64), head: tuple[int, ...] = (64, 160, 2), count: int = 2
-) -> bytes:
-    values = (*head, ticks[0] % 2**256, ticks[1] % 2**256, count, *seconds_x128)
-    return b"".join(uint_word(word) for word in values)
-
-
-@pytest.mark.parametrize(
-    ("ticks", "mean"),
-    [((0, 300), 1), ((0, 299), 0), ((0, -1), -1), ((0, -300), -1), ((0, -301), -2), ((700, -500), -4)],
-)
-def test_observed_mean__tick_is_rounded_towards_minus_infinity(ticks: tuple[int, int], mean: int) -> None:
-    assert observed_mean(300, words(ticks)) == TickMean(300, mean, 300 * (2**160 - 1) // 2**96)
-
-
-def test_observed_mean__seconds_per_liquidity_may_overflow() -> None:
-    assert observed_mean(300, words((0, 300), (2**160 - 5, 2**64 - 5))) == observed_mean(300, words((0, 300)))
-
-
-def test_observed_mean__liquidity_is_at_most_a_pools() -> None:
-    mean = observed_mean(300, words((0, 300), (0, 1)))
-    assert mean is not None
-    assert mean.liquidity == 2**128 - 1
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        CallStatus.FAILED,
-        CallStatus.UNREAD,
-        CallStatus.NO_CODE,
-        words((0, 300))[:-32],
-        words((0, 300), head=(32, 160, 2)),
-        words((0, 300), head=(64, 128, 2)),
-        words((0, 300), head=(64, 160, 3)),
-        words((0, 300), count=1),
-        words((0, 300), (7, 7)),
-        words((0, 300 * 887_273)),
-        words((0, -300 * 887_273)),
-    ],
-    ids=["OLD", "unread", "no code", "short", "offset 0", "offset 1", "length 0", "length 1", "no second", "tick above", "tick below"],
-)
-def test_observed_mean__other_answers_are_none(answer: LensAnswer) -> None:
-    assert observed_mean(300, answer) is None
-
-
-def test_observed_mean__ends_of_the_tick_range_count() -> None:
-    assert [observed_mean(1, words((0, sign * 887_272))) for sign in (1, -1)] == [
-        TickMean(1, sign * 887_272, (2**160 - 1) // 2**96) for sign in (1, -1)
-    ]
 
 
 @pytest.mark.parametrize(

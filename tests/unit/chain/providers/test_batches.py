@@ -277,6 +277,11 @@ def test_smaller_batch__no_number__is_half(call_count: int, size: int) -> None:
     assert smaller_batch(RpcFault(-32000, "batch too large"), call_count) == size
 
 
+@pytest.mark.parametrize("message", ["batch requests are not supported", "batch too large", "maximum 1 requests"])
+def test_smaller_batch__single_call__is_none(message: str) -> None:
+    assert smaller_batch(RpcFault(-32000, message), 1) == 0
+
+
 @given(st.text(max_size=60), st.integers(-40_000, 500), st.integers(0, 200))
 def test_smaller_batch__any_message__is_smaller_or_none(message: str, code: int, call_count: int) -> None:
     size = smaller_batch(RpcFault(code, message), call_count)

@@ -15,8 +15,7 @@ from agent.chain.providers.checked import CheckedProvider, open_web3, read_batch
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.providers.one_block import BlockProvider
 from agent.chain.providers.quorum import QuorumProvider
-from agent.chain.quorum import NoQuorum
-from agent.chain.rpc import CallFailed, RpcCall, RpcFault, block_ref_at_hash
+from agent.chain.rpc import CallFailed, RpcCall, block_ref_at_hash
 from agent.chain.sender import NodeSender
 from agent.errors import OperatorNeeded, Retryable, TrimtabError
 from agent.model import SignedTx
@@ -256,40 +255,6 @@ def test_an_offchain_lookup_fetches_nothing() -> None:
             with pytest.raises(CallFailed):
                 w3.eth.call({"to": OWNER, "data": "0x"})
         assert len(server.seen) == 3
-
-
-def test_a_quorum_asks_every_operator_and_names_the_liar() -> None:
-    pool = EndpointPool(
-        [
-            ScriptedTransport("alpha", eth_getBalance="0x7"),
-            ScriptedTransport("beta", eth_getBalance="0x7"),
-            ScriptedTransport("liar", eth_getBalance="0x8"),
-        ],
-        2,
-    )
-    operators: list[str] = []
-    pool.report = operators.append
-    w3 = open_web3(QuorumProvider(pool))
-    at: Any = block_ref_at_hash(BLOCK)
-    assert w3.eth.get_balance(OWNER, at) == 7
-    assert operators == ["endpoint 'liar' differs in the answer to eth_getBalance; the others outvoted it"]
-    alone = QuorumProvider(
-        EndpointPool([ScriptedTransport("alpha", eth_getBalance="0x7"), ScriptedTransport("liar", eth_getBalance="0x8")], 2)
-    )
-    with raises_code(NoQuorum, "quorum", "alpha against liar"):
-        open_web3(alone).eth.get_balance(OWNER, at)
-
-
-def test_blocks_that_differ_in_unread_fields__are_the_same() -> None:
-    nodes = [ScriptedTransport(name, eth_getBlockByNumber={**HEAD_JSON, "totalDifficulty": name}) for name in ("alpha", "beta")]
-    assert open_web3(QuorumProvider(EndpointPool(nodes, 2))).eth.get_block("latest")["hash"].to_0x_hex() == BLOCK
-
-
-def test_a_refused_call_is_our_error_and_not_web3s() -> None:
-    node = ScriptedTransport("alpha", eth_call=RpcFault(3, "execution reverted: no", "0x1234"))
-    with pytest.raises(CallFailed) as caught:
-        open_web3(QuorumProvider(EndpointPool([node], 1))).eth.call({"to": OWNER, "data": "0x"})
-    assert caught.value.fault.revert_data == "0x1234"
 
 
 def test_read__is_repeated_with_the_answer_s_values() -> None:
