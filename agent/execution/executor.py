@@ -187,11 +187,17 @@ class ReadOnlySigner:
         )
 
 
+def chain_deadline_s(intent: Intent) -> int | None:
+    """Return the Unix seconds until which the chain accepts a proposed call; None for a call without
+    a deadline there, which is any but a trade.
+    """
+    return intent.deadline_s if intent.kind in (IntentKind.SWAP, IntentKind.LIQUIDITY) else None
+
+
 def execution_period(intent: Intent) -> str:
-    """Return until when the chain accepts a proposed call: only trades have a deadline there."""
-    if intent.deadline_s is None or intent.kind not in (IntentKind.SWAP, IntentKind.LIQUIDITY):
-        return "at any time"
-    return f"until {format_time(intent.deadline_s)}"
+    """Return until when the chain accepts a proposed call, in words."""
+    deadline_s = chain_deadline_s(intent)
+    return "at any time" if deadline_s is None else f"until {format_time(deadline_s)}"
 
 
 PROPOSAL_FORMAT = 1

@@ -34,7 +34,7 @@ from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_keyring, parse_variable
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution.evaluation import low_minimums
-from agent.execution.executor import ProposingExecutor, ReadOnlySigner
+from agent.execution.executor import ProposingExecutor, ReadOnlySigner, chain_deadline_s
 from agent.execution.settlement import originating_step
 from agent.execution.submitter import Submitter, guard_refusal, stored_pause_check
 from agent.foreign_text import decode_text, read_json
@@ -48,7 +48,9 @@ from agent.signing.calldata import (
     Approve,
     Multicall,
     RebalanceCall,
+    TransferCall,
     UndecodableCalldata,
+    WithdrawWeth9,
     data_bytes,
     decode,
 )
@@ -119,6 +121,11 @@ class SafeProposal:
         )
 
     @property
+    def executable_until_s(self) -> int | None:
+        """Unix seconds until which the chain accepts it; None for at any time."""
+        return chain_deadline_s(self.intent)
+
+    @property
     def age_s(self) -> int:
         """Seconds since it was proposed."""
         return max(0, self.agent.context.clock.now_s() - self.intent.created_s)
@@ -131,7 +138,10 @@ class SafeProposal:
         portfolio = self.agent.portfolio
         legs = () if plan is None else plan.legs
         leg_documents = [fill(LegDocument, leg, portfolio) for leg in legs]
-        calls = [_call_document(self.safe.address, call, portfolio) for call in self.calls]
+        value_wei = self.intent.tx.value_wei  # a batch sends none
+        calls = [
+            _call_document(self.safe.address, call, value_wei, portfolio) for call in self.calls
+        ]
         call_fields: dict[str, object] = {
             name: value
             for name, value in calls[0].items()
@@ -506,21 +516,28 @@ def export_proposal(agent: Agent) -> dict[str, Any]:
         return builder_file(proposal.intent, proposal.document(ProposalDocument), proposal.calls)
 
 
-def _call_document(safe: str, call: BatchedCall, portfolio: Portfolio) -> ProposalCallDocument:
+def _call_document(
+    safe: str, call: BatchedCall, value_wei: int, portfolio: Portfolio
+) -> ProposalCallDocument:
     token: Token | None = None
-    approved_raw: int | None = None
+    amount_raw: int | None = None
     function = call.data_hex[:10]
     spender: str | None = None
-    recipients: list[str] = []
+    recipients: list[str] = [call.to] if value_wei and not call.data else []
     with suppress(UndecodableCalldata):
         decoded_call = decode(call.data)
         match decoded_call:
             case Approve():
                 function = "approve"
                 spender = decoded_call.spender
-                approved_raw = decoded_call.raw
-                with suppress(KeyError):
-                    token = portfolio.token(call.to)
+                amount_raw = decoded_call.raw
+            case TransferCall():
+                function = "transfer"
+                recipients = [decoded_call.recipient]
+                amount_raw = decoded_call.raw
+            case WithdrawWeth9():
+                function = "withdraw"
+                amount_raw = decoded_call.raw
             case Multicall():
                 function = "multicall"
                 recipients = [
@@ -529,14 +546,18 @@ def _call_document(safe: str, call: BatchedCall, portfolio: Portfolio) -> Propos
             case RebalanceCall():
                 function = "rebalance"
                 recipients = [safe]  # the contract pays its caller only
+    if amount_raw is not None:
+        with suppress(KeyError):
+            token = portfolio.token(call.to)
     return {
         "to": call.to,
         "function": function,
+        "value_wei": str(value_wei),
         "spender": spender,
         "recipients": sorted({*recipients} - {ROUTER_ITSELF}),
         "token": None if token is None else token.label,
         "decimals": None if token is None else token.decimals,
-        "amount_raw": None if approved_raw is None else str(approved_raw),
+        "amount_raw": None if amount_raw is None else str(amount_raw),
     }
 
 
