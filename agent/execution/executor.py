@@ -200,6 +200,11 @@ def execution_period(intent: Intent) -> str:
     return "at any time" if deadline_s is None else f"until {format_time(deadline_s)}"
 
 
+WITHDRAWAL_ADVICE = (
+    "trimtab cancel --send withdraws it, or proposes its rejection if enough owners of a Safe have"
+    " signed"
+)
+"""How a proposal that nobody should execute is withdrawn."""
 PROPOSAL_FORMAT = 1
 """Version of the layout of proposal files."""
 
@@ -224,11 +229,15 @@ class AwaitingExternalSignature(Retryable):
         self.stale_reason = ""
 
     def mark_stale(self, reason: str) -> None:
-        """Add why the minimums are too low at the prices now; an empty reason adds nothing."""
+        """Say why the minimums are too low at the prices now, and that nobody should sign or execute it;
+        an empty reason changes nothing.
+        """
         self.stale_reason = reason
         if reason:
             self.message += f"; it is stale, {reason}"
-            self.remedy = f"do not sign it: trimtab cancel withdraws it; {self.remedy}"
+            self.remedy = (
+                f"do not sign it, nor execute it: {WITHDRAWAL_ADVICE}; then run the command again"
+            )
 
 
 class RefusingSigner:

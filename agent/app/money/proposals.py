@@ -114,9 +114,9 @@ class SafeProposal:
     def renewal_advice(self) -> str:
         """How its place is freed for a new proposal."""
         if len(self.signature_by_owner) < self.threshold:
-            return "trimtab cancel withdraws it, and trimtab rebalance --send proposes anew"
+            return "trimtab cancel --send withdraws it, and trimtab rebalance --send proposes anew"
         return (
-            "since enough signatures exist, trimtab cancel proposes its rejection; once that is"
+            "since enough signatures exist, trimtab cancel --send proposes its rejection; once that is"
             " executed, or this has expired, trimtab rebalance --send proposes anew"
         )
 
