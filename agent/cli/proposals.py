@@ -10,7 +10,7 @@ import typer
 
 from agent import app as api
 from agent.cli import money
-from agent.cli.display.terminal import ask, emit, err, out, safe_text, say, say_whole
+from agent.cli.display.terminal import ask, emit, err, note, out, safe_text, say, say_whole
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -210,6 +210,7 @@ def export_file(config: ConfigPath = DEFAULT_CONFIG) -> None:
     with money.open_for_command(config, send=False, yes=True) as (agent, spinner):
         document = api.export_proposal(agent)
         with spinner.hidden():
+            note(document["meta"]["description"])
             emit(document, True, lambda: None)
 
 
@@ -240,7 +241,7 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         f"  proposed {format_duration(document['age_s'])} ago, "
         + ("never expires" if expires_s is None else f"expires {format_time(expires_s)}"),
     ]
-    if document["executable_until_s"] is None:
+    if document["executable_until_s"] is None and document["state"] != "used":
         lines.append("  whoever has enough signatures can execute it at any time, also later")
     if document["failure"]:
         failure_text = (

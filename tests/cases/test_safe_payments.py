@@ -55,6 +55,9 @@ def test_payment_of_a_token__names_recipient_and_amount(
         assert "at any time" in shown
         execute(agent)
         assert anvil_chain.balance("WETH", HOME) == ETHER // 4
+        shown = in_process(capfd, monkeypatch, "proposal", "list", "--config", str(loaded.path)).out
+        assert "(used, " in shown
+        assert "at any time" not in shown
 
 
 def test_payment_of_native_coin__is_no_empty_call(

@@ -649,7 +649,7 @@ def _parse_signature(text: str, safe_tx_hash: str) -> bytes:
 def _read_signature_file(text: str) -> dict[str, Any]:
     """Return the fields of a file with a signature alone, or with the JSON of `proposal sign`."""
     try:
-        file_text = decode_text(Path(text).read_bytes()).strip()
+        file_text = decode_text(Path(text).read_bytes()).strip().strip('"')
         if not file_text.startswith("{"):
             return {"signature": file_text}
         document: dict[str, Any] = read_json(file_text)
