@@ -22,7 +22,7 @@ from agent.app.positions.futures_alerts import (
     unnamed_market_alerts,
 )
 from agent.errors import EXIT_OPERATOR, Refused, Retryable, TrimtabError
-from agent.execution.executor import AwaitingExternalSignature
+from agent.execution.executor import WITHDRAWAL_ADVICE, AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.cycle import hedge_comparisons_of
 from agent.layers.futures.execution.venue_executor import VENUE_ACCEPTANCE
@@ -634,7 +634,7 @@ def _proposal_alerts(waiting: AwaitingExternalSignature) -> Iterator[Alert]:
         alert_text = (
             f"Would fail now, for example because prices left its minimums: {description}"
             f" ({proposal_id}). It stays proposed{until_text}, and nothing else is sent meanwhile;"
-            " trimtab pause --hard withdraws it."
+            f" {WITHDRAWAL_ADVICE}."
         )
         yield Alert(
             AlertKind.PROPOSAL, f"proposal_reverts:{proposal_id}", alert_text, True, repeats=False
@@ -642,8 +642,8 @@ def _proposal_alerts(waiting: AwaitingExternalSignature) -> Iterator[Alert]:
 
     if waiting.stale_reason:
         alert_text = (
-            f"Stale, {waiting.stale_reason}: {description} ({proposal_id}). Do not sign it; trimtab"
-            " cancel withdraws it."
+            f"Stale, {waiting.stale_reason}: {description} ({proposal_id}). Do not sign it, nor execute"
+            f" it; {WITHDRAWAL_ADVICE}."
         )
         yield Alert(
             AlertKind.PROPOSAL, f"proposal_stale:{proposal_id}", alert_text, True, repeats=False

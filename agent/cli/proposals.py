@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from agent import app as api
 from agent.cli import money
-from agent.cli.display.terminal import ask, emit, err, out, safe_text, say, say_whole
+from agent.cli.display.terminal import ask, emit, err, note, out, safe_text, say, say_whole
 from agent.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
@@ -209,6 +210,7 @@ def export_file(config: ConfigPath = DEFAULT_CONFIG) -> None:
     with money.open_for_command(config, send=False, yes=True) as (agent, spinner):
         document = api.export_proposal(agent)
         with spinner.hidden():
+            note(document["meta"]["description"])
             emit(document, True, lambda: None)
 
 
@@ -229,16 +231,7 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
     if len(document["calls"]) > 1:
         lines.append(f"  {len(document['calls'])} calls, all or none, by {document['to']}:")
     for call in document["calls"]:
-        call_text = f"calls {call['function']} of {call['to']}"
-        if call["function"] == "0x":
-            call_text = f"an empty call of {call['to']}, which only uses up the nonce"
-        lines.append(f"  {call_text}")
-        if call["spender"]:
-            lines.append(f"  lets {call['spender']} spend exactly {_approved_text(call)}")
-        lines += [
-            f"  pays {'the Safe' if recipient == document['safe'] else recipient}"
-            for recipient in call["recipients"]
-        ]
+        lines += _call_lines(call, document["safe"])
     if (cost := document["cost"]) is not None:
         lines.append(_cost_text(document, cost))
     lines += [
@@ -248,6 +241,8 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         f"  proposed {format_duration(document['age_s'])} ago, "
         + ("never expires" if expires_s is None else f"expires {format_time(expires_s)}"),
     ]
+    if document["executable_until_s"] is None and document["state"] != "used":
+        lines.append("  whoever has enough signatures can execute it at any time, also later")
     if document["failure"]:
         failure_text = (
             "must not be signed now" if document["state"] == "stale" else "would fail now"
@@ -257,12 +252,36 @@ def _show_proposal(console: Console, document: ProposalDocument, state_text: str
         console.print(safe_text(line), soft_wrap=True)
 
 
-def _approved_text(call: ProposalCallDocument) -> str:
+def _call_lines(call: ProposalCallDocument, safe: str) -> Iterator[str]:
     from agent.cli.display.tables import coins
 
+    is_empty = call["function"] == "0x"
+    value_text = ""
+    if int(call["value_wei"]):
+        value_text = f"{coins(call['value_wei'], 18)} of native coin"
+    if not is_empty:
+        with_text = f" with {value_text}" if value_text else ""
+        yield f"  calls {call['function']} of {call['to']}{with_text}"
+    elif not value_text:
+        yield f"  an empty call of {call['to']}, which only uses up the nonce"
+    amount_text = value_text if is_empty else _amount_text(call)
+    if call["spender"]:
+        yield f"  lets {call['spender']} spend exactly {amount_text}"
+    elif amount_text and not call["recipients"]:
+        yield f"  unwraps exactly {amount_text}"
+    for recipient in call["recipients"]:
+        recipient_text = "the Safe" if recipient == safe else recipient
+        yield f"  pays {recipient_text}" + (f" exactly {amount_text}" if amount_text else "")
+
+
+def _amount_text(call: ProposalCallDocument) -> str:
+    from agent.cli.display.tables import coins
+
+    if call["amount_raw"] is None:
+        return ""
     if call["decimals"] is None:
         return f"{call['amount_raw']} base units of the token {call['to']}"
-    return f"{coins(str(call['amount_raw']), call['decimals'])} {call['token']} ({call['to']})"
+    return f"{coins(call['amount_raw'], call['decimals'])} {call['token']} ({call['to']})"
 
 
 def _cost_text(document: ProposalDocument, cost: str) -> str:

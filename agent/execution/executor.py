@@ -187,13 +187,24 @@ class ReadOnlySigner:
         )
 
 
+def chain_deadline_s(intent: Intent) -> int | None:
+    """Return the Unix seconds until which the chain accepts a proposed call; None for a call without
+    a deadline there, which is any but a trade.
+    """
+    return intent.deadline_s if intent.kind in (IntentKind.SWAP, IntentKind.LIQUIDITY) else None
+
+
 def execution_period(intent: Intent) -> str:
-    """Return until when the chain accepts a proposed call: only trades have a deadline there."""
-    if intent.deadline_s is None or intent.kind not in (IntentKind.SWAP, IntentKind.LIQUIDITY):
-        return "at any time"
-    return f"until {format_time(intent.deadline_s)}"
+    """Return until when the chain accepts a proposed call, in words."""
+    deadline_s = chain_deadline_s(intent)
+    return "at any time" if deadline_s is None else f"until {format_time(deadline_s)}"
 
 
+WITHDRAWAL_ADVICE = (
+    "trimtab cancel --send withdraws it, or proposes its rejection if enough owners of a Safe have"
+    " signed"
+)
+"""How a proposal that nobody should execute is withdrawn."""
 PROPOSAL_FORMAT = 1
 """Version of the layout of proposal files."""
 
@@ -218,11 +229,15 @@ class AwaitingExternalSignature(Retryable):
         self.stale_reason = ""
 
     def mark_stale(self, reason: str) -> None:
-        """Add why the minimums are too low at the prices now; an empty reason adds nothing."""
+        """Say why the minimums are too low at the prices now, and that nobody should sign or execute it;
+        an empty reason changes nothing.
+        """
         self.stale_reason = reason
         if reason:
             self.message += f"; it is stale, {reason}"
-            self.remedy = f"do not sign it: trimtab cancel withdraws it; {self.remedy}"
+            self.remedy = (
+                f"do not sign it, nor execute it: {WITHDRAWAL_ADVICE}; then run the command again"
+            )
 
 
 class RefusingSigner:

@@ -295,6 +295,14 @@ class Approve:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferCall:
+    """ERC-20 transfer(recipient, amount), base units."""
+
+    recipient: str
+    raw: int
+
+
+@dataclass(frozen=True, slots=True)
 class ExactInputSingle:
     """SwapRouter02 exactInputSingle: one V3 pool, amounts in base units. `amount_in_raw` 0 spends
     the router's balance.
@@ -383,7 +391,7 @@ class WithdrawWeth9:
     raw: int
 
 
-Call = Approve | Multicall | RebalanceCall | WithdrawWeth9 | MulticallItem
+Call = Approve | TransferCall | Multicall | RebalanceCall | WithdrawWeth9 | MulticallItem
 
 
 def selector(signature: str) -> bytes:
@@ -392,6 +400,7 @@ def selector(signature: str) -> bytes:
 
 
 APPROVE = selector("approve(address,uint256)")
+TRANSFER = selector("transfer(address,uint256)")
 MULTICALL = selector("multicall(uint256,bytes[])")
 EXACT_INPUT_SINGLE = selector(
     "exactInputSingle((address,address,uint24,address,uint256,uint256,uint160))"
@@ -493,6 +502,7 @@ _MULTICALL_DECODERS: dict[bytes, Callable[[CalldataReader], Call]] = {
 }
 _DECODERS: dict[bytes, Callable[[CalldataReader], Call]] = {
     APPROVE: _decode_approve,
+    TRANSFER: lambda words: TransferCall(words.address(), words.uint()),
     MULTICALL: _decode_multicall,
     REBALANCE: _decode_rebalance,
     WITHDRAW: lambda words: WithdrawWeth9(words.uint()),

@@ -6,30 +6,26 @@ from __future__ import annotations
 
 from agent.model import Payout, UnsignedTx
 from agent.ports import Grant
-from agent.signing.calldata import CalldataReader, UndecodableCalldata
+from agent.signing.calldata import TRANSFER, TransferCall, UndecodableCalldata, decode
 from agent.signing.terms import SigningRules, refuse
 from agent.units import NATIVE
-
-TRANSFER = bytes.fromhex("a9059cbb")
-"""transfer(address,uint256) of ERC-20."""
 
 
 def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
     """Raise Refused, with the failed rule, unless the transfer of a token may be signed."""
     try:
-        words = CalldataReader(data[4:])
-        to = words.address()
-        raw = words.uint()
-        words.require_end()
+        call = decode(data)
     except UndecodableCalldata as error:
         refuse("call", error.message, "the canonical encoding of a call of the table")
+    if not isinstance(call, TransferCall):
+        refuse("call", "another call", "a transfer")
     payout = _granted_payout(grant)
     if tx.to not in rules.tokens:
         refuse("contract", tx.to, "a pinned token")
     if tx.to != payout.token:
         refuse("contract", tx.to, f"the granted token {payout.token}")
-    _require_recipient(to, payout, rules)
-    _require_amount(raw, payout)
+    _require_recipient(call.recipient, payout, rules)
+    _require_amount(call.raw, payout)
 
 
 def judge_native_payout(tx: UnsignedTx, _data: bytes, grant: Grant, rules: SigningRules) -> None:

@@ -291,7 +291,7 @@ SIGNING_TABLE: dict[bytes, SigningRule] = {
     MULTI_SEND: SigningRule(IntentKind.SWAP, _judge_batch),
     calldata.WITHDRAW: SigningRule(IntentKind.UNWRAP, _judge_unwrap),
     oracle_rules.INCREASE_OBSERVATIONS: SigningRule(IntentKind.ORACLE, oracle_rules.judge_oracle),
-    payout_rules.TRANSFER: SigningRule(IntentKind.PAYOUT, payout_rules.judge_payout),
+    calldata.TRANSFER: SigningRule(IntentKind.PAYOUT, payout_rules.judge_payout),
     deployment_rules.SALT[:4]: SigningRule(IntentKind.DEPLOY, deployment_rules.judge_deployment),
     **{
         selector: SigningRule(IntentKind.LIQUIDITY, liquidity_rules.judge)

@@ -103,9 +103,14 @@ def signature_owner(safe: str, tx: UnsignedTx, signature: bytes) -> str:
         )
     *r_and_s, v = signature
     if v not in TYPED_DATA_V + ETH_SIGN_V:
+        remedy = "sign with the key of an owner; contracts as owners are not supported"
+        if v in (0, 1):
+            remedy = (
+                f"if the wallet signs typed data and counts v from 0, write {v + TYPED_DATA_V[0]:x} as"
+                " the last two digits; contracts as owners are not supported"
+            )
         raise ConfigError(
-            f"signature: v is {v} instead of 27 or 28 (typed data), or 31 or 32 (eth_sign)",
-            "sign with the key of an owner; contracts as owners are not supported",
+            f"signature: v is {v} instead of 27 or 28 (typed data), or 31 or 32 (eth_sign)", remedy
         )
     message = encode_typed_data(full_message=typed_data(safe, tx))
     if v in ETH_SIGN_V:

@@ -8,33 +8,43 @@ from contextlib import suppress
 from agent.chain.safe import SafeContract
 from agent.errors import Retryable
 from agent.execution.evaluation import low_minimums_at
-from agent.model import Intent, IntentState, StepInput
+from agent.execution.executor import WITHDRAWAL_ADVICE, execution_period
+from agent.model import Intent, IntentKind, IntentState, StepInput
 from agent.units import format_time
 from agent.wiring.context import AgentContext
 
 
 def waiting_proposals(context: AgentContext, step: StepInput) -> Iterator[str]:
     """Yield a sentence about each open proposal: its signatures, its end, and what to do, or that it is
-    stale. Reads the
-    owners of the Safe while one waits.
+    stale, or waits for its rejection. Reads the owners of the Safe while one waits.
     """
     proposed_ids = context.store.proposals.proposal_blocks()
     if not proposed_ids:
         return
-    for intent in context.store.journal.open_intents():
-        if intent.state is IntentState.PLANNED and intent.id in proposed_ids:
-            yield f'The proposal {intent.id} ("{intent.note}") {_waits_for(context, step, intent)}'
+    intents = [
+        intent
+        for intent in context.store.journal.open_intents()
+        if intent.state is IntentState.PLANNED and intent.id in proposed_ids
+    ]
+    rejected_nonces = {intent.tx.nonce for intent in intents if intent.kind is IntentKind.CANCEL}
+    for intent in intents:
+        is_rejected = intent.kind is not IntentKind.CANCEL and intent.tx.nonce in rejected_nonces
+        waits_text = _waits_for(context, step, intent, is_rejected=is_rejected)
+        yield f'The proposal {intent.id} ("{intent.note}") {waits_text}'
 
 
-def _waits_for(context: AgentContext, step: StepInput, intent: Intent) -> str:
+def _waits_for(context: AgentContext, step: StepInput, intent: Intent, *, is_rejected: bool) -> str:
     snapshot = step.snapshot
     settled_text = "trimtab rebalance --send settles it and goes on."
     if snapshot.nonce_latest > intent.tx.nonce:
         return f"waits no longer, since its nonce is used: {settled_text}"
     if intent.deadline_s is not None and snapshot.head.timestamp_s >= intent.deadline_s:
         return f"has expired: {settled_text}"
+    if is_rejected:
+        period_text = execution_period(intent)
+        return f"is void once its rejection is executed; it can be executed {period_text}."
     if reason := low_minimums_at(step, context.store.journal.grant(intent.id).plan):
-        return f"is stale, {reason}: do not sign it; trimtab cancel withdraws it."
+        return f"is stale, {reason}: do not sign it, nor execute it; {WITHDRAWAL_ADVICE}."
     until_text = "" if intent.deadline_s is None else f" until {format_time(intent.deadline_s)}"
     if context.config.wallet.safe:
         with suppress(Retryable):

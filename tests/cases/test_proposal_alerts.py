@@ -83,7 +83,7 @@ def test_failing_proposal__alerts_once_and_the_next_by_itself(anvil_chain: Local
             cycle()
         box.until(2)
         assert len(box.items) == 2
-        expected = ("Would fail now", "prices left its minimums", swap["id"], format_time(swap["expires_s"]), "trimtab pause --hard")
+        expected = ("Would fail now", "prices left its minimums", swap["id"], format_time(swap["expires_s"]), "trimtab cancel --send")
         assert mentions(box.texts[1], *expected)
         assert [state["text"][:8] for state in api.alerts(agent)["open"]] == ["Proposed", "Would fa"]
         chain.warp(1_801)

@@ -60,8 +60,8 @@ def test_batch__two_owners_sign__approval_and_swap_execute(scene: tuple[Agent, S
     (leg,) = document["legs"]
     sold = {"token": "WETH", "decimals": 18, "amount_raw": leg["amount_in_raw"]}
     assert document["calls"] == [
-        {"to": safe.chain.tokens["WETH"].address, "function": "approve", "spender": router, "recipients": [], **sold},
-        {"to": router, "function": "multicall", "spender": None, "recipients": [safe.address], **dict.fromkeys(sold)},
+        {"to": safe.chain.tokens["WETH"].address, "function": "approve", "value_wei": "0", "spender": router, "recipients": [], **sold},
+        {"to": router, "function": "multicall", "value_wei": "0", "spender": None, "recipients": [safe.address], **dict.fromkeys(sold)},
     ]
     assert "WETH" in document["why"]
     assert 0 < float(document["cost"]) < float(document["worst_case"])

@@ -23,6 +23,7 @@ from agent.model import IntentState, SignedTx, UnsignedTx
 from agent.signing.calldata import Approve, decode
 from agent.signing.safe_tx import safe_tx_fields, typed_data
 from agent.signing.secret import PrivateKey
+from tests.cli.tools import in_process
 from tests.support.agents import fund, reopened_agent, trusted_config, yes
 from tests.support.on_chain.proposals import PROPOSING, TWO, proposal, safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, hand_signature, open_proposal, sign_and_send
@@ -136,12 +137,13 @@ def test_a_signature_by_eth_sign_counts(scene: tuple[Agent, SafeWallet]) -> None
     assert safe.nonce() == 1
 
 
-def test_a_signature_comes_from_a_file_too(scene: tuple[Agent, SafeWallet], tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["{}\n", '"{}"\n'], ids=["plain", "in quotes"])
+def test_a_signature_comes_from_a_file_too(scene: tuple[Agent, SafeWallet], tmp_path: Path, layout: str) -> None:
     agent, _ = scene
     document = api.sign_proposal(agent, FIRST, None, yes)
     text = hand_signature(agent, 6)
-    (tmp_path / "plain.txt").write_text(text + "\n")
-    assert api.collect_signatures(agent, [str(tmp_path / "plain.txt")])["added"] == [accounts()[6].address]
+    (tmp_path / "alone.txt").write_text(layout.format(text))
+    assert api.collect_signatures(agent, [str(tmp_path / "alone.txt")])["added"] == [accounts()[6].address]
     (tmp_path / "third.json").write_text(json.dumps({"safe_tx_hash": document["safe_tx_hash"], "signature": hand_signature(agent, 7)}))
     assert api.collect_signatures(agent, [str(tmp_path / "third.json")])["signed_by"] == [
         accounts()[number].address for number in (5, 6, 7)
@@ -158,6 +160,7 @@ def test_foreign_signature__is_refused_whole(scene: tuple[Agent, SafeWallet], tm
         (good[:-2] + ("1c" if good.endswith("1b") else "1b"), "signature", "not an owner"),
         (str(other), "safe_tx_hash", "waits"),
         (good[:-2] + "00", "signature", "v is 0"),
+        (good[:-2] + "01", "signature", "write 1c as the last two digits"),
         (good[:-2], "signature", "64 bytes"),
         ("0x" + "zz" * 65, "signature", "other characters than 0x and hex digits"),
         (str(tmp_path / "missing"), "signature", "no file has this name"),
@@ -353,7 +356,9 @@ def dying(moment: str) -> Callable[[Any, Any], None]:
     return send
 
 
-def test_transaction_builder_file__is_the_proposed_call(scene: tuple[Agent, SafeWallet]) -> None:
+def test_transaction_builder_file__is_the_proposed_call(
+    scene: tuple[Agent, SafeWallet], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     agent, safe = scene
     (intent,) = agent.context.store.journal.open_intents()
     document = api.export_proposal(agent)
@@ -362,6 +367,9 @@ def test_transaction_builder_file__is_the_proposed_call(scene: tuple[Agent, Safe
     assert document["transactions"] == [{"to": intent.tx.to, "value": "0", "data": intent.tx.data}]
     proposed = open_proposal(agent)
     assert mentions(document["meta"]["description"], f"Set nonce {proposed['nonce']}", proposed["safe_tx_hash"], "Expires ")
+    exported = in_process(capfd, monkeypatch, "proposal", "export", "--config", str(agent.context.loaded_config.path))
+    assert exported.json == document
+    assert " ".join(document["meta"]["description"].split()) in " ".join(exported.err.split())
     stated = document["meta"].pop("checksum")
     assert stated == checksum(document)
 

@@ -110,11 +110,32 @@ def test_stale__prices_unreadable__is_refused_and_says_why(
 
     monkeypatch.setattr(guards, "judge_minimums", without_feeds)
     assert open_proposal(agent)["state"] == "stale"
-    require_refused(agent, safe, "unknown: no reference price of", "trimtab cancel withdraws it")
+    require_refused(agent, safe, "unknown: no reference price of", "trimtab cancel --send withdraws it")
     monkeypatch.undo()
     sign_and_send(agent, FIRST, SECOND)
     monkeypatch.setattr(guards, "judge_minimums", without_feeds)
-    require_refused(agent, safe, "unknown: no reference price of", "trimtab cancel proposes its rejection")
+    require_refused(agent, safe, "unknown: no reference price of", "trimtab cancel --send proposes its rejection")
+
+
+def test_stale__enough_signatures__nobody_is_told_to_execute_it(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:
+    agent, _ = scene
+    sign_and_send(agent, FIRST, SECOND)
+    move_weth(anvil_chain, 19)
+    with pytest.raises(AwaitingExternalSignature) as waiting:
+        agent.rebalance(send=True, confirm=yes)
+    alerts = [alert.text for alert in cycle_alerts(waiting.value, RunFacts(False, "", None)) if "Stale" in alert.text]
+    texts = (waiting.value.remedy, *alerts, *[text for text in agent.status().warnings if "is stale" in text])
+    assert len(texts) == 3
+    for text in texts:
+        assert "trimtab cancel --send" in text
+        assert "rejection" in text
+        assert "proposal execute" not in text
+    stale_id = open_proposal(agent)["id"]
+    with pytest.raises(AwaitingExternalSignature):
+        maintenance.cancel(agent)
+    (sentence,) = [text for text in agent.status().warnings if text.startswith(f"The proposal {stale_id} ")]
+    assert "its rejection" in sentence
+    assert "trimtab cancel" not in sentence
 
 
 def test_failing__is_not_signed_or_exported_and_says_what_to_do(anvil_chain: LocalChain, scene: tuple[Agent, SafeWallet]) -> None:

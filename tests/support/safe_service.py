@@ -1,8 +1,9 @@
-"""The transaction service of a Safe on loopback, in the documented shapes of its API v1; it has no chain and one Safe.
+"""The transaction service of a Safe on loopback, in the documented shapes of its API; it has no chain and one Safe.
 
-safe-transaction-service: POST /api/v1/safes/{address}/multisig-transactions/ proposes a call with the signature of an owner, 201;
-GET /api/v1/multisig-transactions/{safe_tx_hash}/ has its fields and `confirmations`, 404 with JSON if it is unknown; POST
-/api/v1/multisig-transactions/{safe_tx_hash}/confirmations/ adds a signature, 201. What it refuses is 422 with a reason.
+safe-transaction-service 5.18 and later: POST /api/v2/safes/{address}/multisig-transactions/ proposes a call with the signature of an
+owner, 201; GET /api/v2/multisig-transactions/{safe_tx_hash}/ has its fields and `confirmations`, 404 with JSON if it is unknown; POST
+/api/v1/multisig-transactions/{safe_tx_hash}/confirmations/ adds a signature, 201. What it refuses is 422 with a reason. The first two
+are deprecated in v1, and unknown here.
 """
 
 from __future__ import annotations
@@ -64,14 +65,18 @@ class FakeSafeService:
         self.asked.append(f"{method} {path}")
         if self.answers:
             return self.answers.pop(0)
-        if method == "POST" and path == f"/safes/{self.safe}/multisig-transactions/":
+        if method == "POST" and path == f"/v2/safes/{self.safe}/multisig-transactions/":
             return self._propose(body)
-        match = re.fullmatch(r"/multisig-transactions/(0x[0-9a-f]{64})/(confirmations/)?", path)
-        if match is None or match[1] not in self.calls:
+        if match := re.fullmatch(r"/v1/multisig-transactions/(0x[0-9a-f]{64})/confirmations/", path):
+            if method != "POST" or match[1] not in self.calls:
+                return 404, {}
+            return self._add(match[1], body) if set(body) == {"signature"} else (422, {"nonFieldErrors": ["shape"]})
+        match = re.fullmatch(r"/v2/multisig-transactions/(0x[0-9a-f]{64})/", path)
+        if method != "GET" or match is None:
+            return 404, b"<h1>Not Found</h1>"
+        if match[1] not in self.calls:
             return 404, {"detail": "No MultisigTransaction matches the given query."}
-        if method == "GET":
-            return (405, {}) if match[2] else (200, self.calls[match[1]])
-        return self._add(match[1], body) if match[2] and set(body) == {"signature"} else (422, {"nonFieldErrors": ["shape"]})
+        return 200, self.calls[match[1]] | {name: str(self.calls[match[1]][name]) for name in ("nonce", "safeTxGas", "baseGas", "gasPrice")}
 
     def _propose(self, body: dict[str, Any]) -> Answer:
         if {name: type(value) for name, value in body.items()} != SHAPE:
@@ -112,7 +117,7 @@ class FakeSafeService:
 
 @contextmanager
 def serving(service: FakeSafeService) -> Iterator[FakeSafeService]:
-    """Serve it; a request needs the key, and paths begin with PREFIX and /api/v1."""
+    """Serve it; a request needs the key, and paths begin with PREFIX and /api."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -126,7 +131,7 @@ def serving(service: FakeSafeService) -> Iterator[FakeSafeService]:
             status: int = 401
             answer: object = {"detail": "Authentication credentials were not provided."}
             if self.headers["Authorization"] == f"Bearer {KEY}":
-                status, answer = service.answer(method, self.path.removeprefix(f"{PREFIX}/api/v1"), body)
+                status, answer = service.answer(method, self.path.removeprefix(f"{PREFIX}/api"), body)
             raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             if status in (301, 308):

@@ -21,12 +21,15 @@ from agent.app.documents.plans import LegDocument
 
 class ProposalCallDocument(TypedDict):
     """A plain call of the Safe. `function` is the name of the called function of `to`, its selector
-    if it has no name here; `spender` is that of an approval of `amount_raw` of the token `to`, whose
-    `token` is the symbol in the portfolio, and `recipients` get what swaps buy.
+    if it has no name here, "0x" for none; `value_wei` is the native coin that `to` gets.
+    `spender` is that of an approval, and `recipients` get what swaps buy, a transfer or native coin;
+    `amount_raw` is that of an approval, transfer or unwrapping of the token `to`, whose `token` is
+    the symbol in the portfolio.
     """
 
     to: Address
     function: str
+    value_wei: Raw
     spender: Address | None
     recipients: list[Address]
     token: str | None
@@ -39,9 +42,10 @@ class ProposalDocument(TypedDict):
     deadline, "failing" while the call would fail, for example because prices left its minimums, for
     the reason `failure`; "stale" while its minimums are lower than the limits allow at the prices
     now, or these cannot be read, for the reason `failure`; else "waiting". `ending` says what used
-    the nonce. Times in Unix seconds; `legs` are the swaps of a plan, and `why`, `cost`,
-    `worst_case` and `weights_after_bps` are its own, at the prices then, in the `numeraire`.
-    `to`, `function`, `spender` and `recipients` are those of its only call; of a batch those of
+    the nonce. Times in Unix seconds: `expires_s` is when it is dropped here, `executable_until_s`
+    until when the chain accepts it, null for at any time. `legs` are the swaps of a plan, and
+    `why`, `cost`, `worst_case` and `weights_after_bps` are its own, at the prices then, in the
+    `numeraire`. `to`, `function`, `spender` and `recipients` are those of its only call; of a batch those of
     MultiSendCallOnly, with the recipients of all its `calls`.
     """
 
@@ -71,6 +75,7 @@ class ProposalDocument(TypedDict):
     created_s: Annotated[int, FromAttributes("intent.created_s")]
     age_s: int
     expires_s: Annotated[int | None, FromAttributes("intent.deadline_s")]
+    executable_until_s: int | None
 
 
 class ProposalFileDocument(TypedDict):

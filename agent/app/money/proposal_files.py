@@ -49,6 +49,8 @@ def read_proposal_file(path: Path) -> ProposalFileDocument:
         calls = [BatchedCall(tx.to, data_bytes(tx.data))]
         if is_batch(tx.to, tx.data):
             calls = list(decode_batch(tx.data))
+            if tx.value_wei:
+                raise ValueError("a batch sends no native coin")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}", _REMEDY) from None
     except (ValueError, TypeError, KeyError, OverflowError, UndecodableCalldata):
@@ -64,16 +66,25 @@ def read_proposal_file(path: Path) -> ProposalFileDocument:
         "nonce": tx.nonce,
         "safe_tx_hash": document["safe_tx_hash"],
         "value_wei": str(tx.value_wei),
-        "calls": [line for call in calls for line in _lines(call)],
+        "calls": [line for call in calls for line in _lines(call, tx.value_wei, safe)],
     }
 
 
-def _lines(call: BatchedCall) -> Iterator[str]:
-    """Yield what a call does, amounts in base units, as the contract reads its calldata."""
+def _lines(call: BatchedCall, value_wei: int, safe: str) -> Iterator[str]:
+    """Yield what a call of the Safe does, amounts in base units, as the contract reads its calldata."""
+    if value_wei:
+        yield f"{call.to}: gets {value_wei} wei of native coin"
+    elif not call.data:
+        yield f"{call.to}: empty call, which only uses up the nonce"
+    if not call.data:
+        return
     try:
         decoded_call: Any = decode(call.data)
     except UndecodableCalldata:
-        yield f"{call.to}: unknown function {call.data_hex[:10]}"
+        own_text = ""
+        if call.to == safe:
+            own_text = " of the Safe itself, which can change owners, threshold and modules"
+        yield f"{call.to}: unknown function {call.data_hex[:10]}{own_text}"
         return
     parts = {Multicall: "calls", RebalanceCall: "legs"}
     part_name = parts.get(type(decoded_call), "")

@@ -34,7 +34,7 @@ from agent.config.secrets.key_sources import key_source
 from agent.config.tables.fields import parse_keyring, parse_variable
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution.evaluation import low_minimums
-from agent.execution.executor import ProposingExecutor, ReadOnlySigner
+from agent.execution.executor import ProposingExecutor, ReadOnlySigner, chain_deadline_s
 from agent.execution.settlement import originating_step
 from agent.execution.submitter import Submitter, guard_refusal, stored_pause_check
 from agent.foreign_text import decode_text, read_json
@@ -48,7 +48,9 @@ from agent.signing.calldata import (
     Approve,
     Multicall,
     RebalanceCall,
+    TransferCall,
     UndecodableCalldata,
+    WithdrawWeth9,
     data_bytes,
     decode,
 )
@@ -112,11 +114,16 @@ class SafeProposal:
     def renewal_advice(self) -> str:
         """How its place is freed for a new proposal."""
         if len(self.signature_by_owner) < self.threshold:
-            return "trimtab cancel withdraws it, and trimtab rebalance --send proposes anew"
+            return "trimtab cancel --send withdraws it, and trimtab rebalance --send proposes anew"
         return (
-            "since enough signatures exist, trimtab cancel proposes its rejection; once that is"
+            "since enough signatures exist, trimtab cancel --send proposes its rejection; once that is"
             " executed, or this has expired, trimtab rebalance --send proposes anew"
         )
+
+    @property
+    def executable_until_s(self) -> int | None:
+        """Unix seconds until which the chain accepts it; None for at any time."""
+        return chain_deadline_s(self.intent)
 
     @property
     def age_s(self) -> int:
@@ -131,7 +138,10 @@ class SafeProposal:
         portfolio = self.agent.portfolio
         legs = () if plan is None else plan.legs
         leg_documents = [fill(LegDocument, leg, portfolio) for leg in legs]
-        calls = [_call_document(self.safe.address, call, portfolio) for call in self.calls]
+        value_wei = self.intent.tx.value_wei  # a batch sends none
+        calls = [
+            _call_document(self.safe.address, call, value_wei, portfolio) for call in self.calls
+        ]
         call_fields: dict[str, object] = {
             name: value
             for name, value in calls[0].items()
@@ -253,6 +263,33 @@ class SafeProposal:
                 code=ErrorCode.FILE,
             )
 
+    def require_owner(self, key: PrivateKey) -> None:
+        """Raise ConfigError unless the key is an owner's."""
+        if key.address not in self.owners:
+            raise ConfigError(
+                f"--key: {key.address} is not an owner of the Safe {self.safe.address}",
+                f"use the key of one of {', '.join(self.owners)}",
+            )
+
+    def executing_signatures(self) -> dict[str, bytes]:
+        """Return as many signatures by owner as an execution needs. Raises Refused for too few."""
+        count = len(self.signature_by_owner)
+        if count < self.threshold:
+            raise guard_refusal(
+                "signatures",
+                str(count),
+                str(self.threshold),
+                f"{count} of {self.threshold} signatures are collected",
+                "trimtab proposal sign, or trimtab proposal collect",
+            )
+        return dict(list(self.signature_by_owner.items())[: self.threshold])
+
+    def read_again(self) -> SafeProposal:
+        """Return it as chain and store have it now, for example after a question."""
+        return _read_proposal(
+            self.agent, self.owners_signer, self.submitter, self.outbox, self.intent
+        )
+
     def owner_of(self, signature: bytes) -> str:
         """Return the owner whose signature of the call it is. Raises ConfigError if it is none."""
         owner = signature_owner(self.safe.address, self.intent.tx, signature)
@@ -278,7 +315,6 @@ def open_proposals(
     """Yield the open proposals, oldest first, for the account `executor`, under the wallet's lock.
     Raises ConfigError unless the wallet is a Safe.
     """
-    store = agent.context.store
     with wiring.open_transactor(agent.context, never_confirm, progress, signs=False) as transactor:
         proposing = transactor.executor
         if not isinstance(proposing, ProposingExecutor) or not isinstance(
@@ -288,30 +324,38 @@ def open_proposals(
                 "wallet.safe: the wallet is no Safe, so its proposals have no owners",
                 'write mode = "propose" and safe = true, or sign the transaction in its file',
             )
-        safe = owners_signer.safe
-        owners = safe.owners()
-        safe_sender = owners_signer.sender
+        submitter = proposing.submitter_of(ReadOnlySigner(executor), owners_signer.sender.sender)
         yield [
-            SafeProposal(
-                agent,
-                owners_signer,
-                proposing.submitter_of(ReadOnlySigner(executor), safe_sender.sender),
-                proposing.outbox,
-                intent,
-                store.journal.grant(intent.id),
-                safe.require_hash(intent.tx),
-                safe.nonce(),
-                owners,
-                safe.threshold(),
-                {
-                    owner: signature
-                    for owner, signature in store.proposals.signatures(intent.id).items()
-                    if owner in owners
-                },
-                safe_sender.simulate(intent.tx, safe.address),
-            )
+            _read_proposal(agent, owners_signer, submitter, proposing.outbox, intent)
             for intent in proposing.unsigned_intents()
         ]
+
+
+def _read_proposal(
+    agent: Agent,
+    owners_signer: SafeOwnersSigner,
+    submitter: Submitter,
+    outbox: FileOutbox,
+    intent: Intent,
+) -> SafeProposal:
+    store = agent.context.store
+    safe = owners_signer.safe
+    owners = safe.owners()
+    signature_by_owner = store.proposals.signatures(intent.id)
+    return SafeProposal(
+        agent,
+        owners_signer,
+        submitter,
+        outbox,
+        intent,
+        store.journal.grant(intent.id),
+        safe.require_hash(intent.tx),
+        safe.nonce(),
+        owners,
+        safe.threshold(),
+        {owner: signature_by_owner[owner] for owner in signature_by_owner if owner in owners},
+        owners_signer.sender.simulate(intent.tx, safe.address),
+    )
 
 
 @contextmanager
@@ -357,17 +401,16 @@ def sign_proposal(
     Retryable once the signature is recorded but the service does not accept it.
     """
     service = configured_service(agent.context.loaded_config)
-    with open_proposal(agent, proposal_id) as proposal:
-        proposal.require_signable()
+    with open_proposal(agent, proposal_id) as shown_proposal:
+        shown_proposal.require_signable()
         key = load_named_key(agent.context.loaded_config, key_fields)
-        if key.address not in proposal.owners:
-            raise ConfigError(
-                f"--key: {key.address} is not an owner of the Safe {proposal.safe.address}",
-                f"use the key of one of {', '.join(proposal.owners)}",
-            )
-        document = proposal.document(SignatureDocument, owner=key.address, signature="")
+        shown_proposal.require_owner(key)
+        document = shown_proposal.document(SignatureDocument, owner=key.address, signature="")
         if not confirm(document):
             return document
+        proposal = shown_proposal.read_again()
+        proposal.require_signable()
+        proposal.require_owner(key)
         signature = key.sign_safe_tx(proposal.safe.address, proposal.intent.tx)
         signed_proposal = proposal.add_signatures({key.address: signature})
         if service is not None:
@@ -462,12 +505,12 @@ def execute_proposal(
     """
     key = load_named_key(agent.context.loaded_config, key_fields) if send else None
     executor = NATIVE if key is None else key.address
-    with open_proposal(agent, executor=executor, progress=progress) as proposal:
-        execution = _pending_execution(proposal)
+    with open_proposal(agent, executor=executor, progress=progress) as shown_proposal:
+        execution = _pending_execution(shown_proposal)
         if execution is None:
-            proposal.require_signable()
-        tx = _execution_tx(proposal) if execution is None else execution.tx
-        document = proposal.document(
+            shown_proposal.require_signable()
+        tx = _execution_tx(shown_proposal) if execution is None else execution.tx
+        document = shown_proposal.document(
             ProposalExecutionDocument,
             outcome="planned",
             executor=None,
@@ -478,17 +521,22 @@ def execute_proposal(
         if key is None:
             return document
         if execution is None:
-            _simulate_execution(proposal, tx)  # with gas and fees, so that funds are checked too
+            _simulate_execution(
+                shown_proposal, tx
+            )  # with gas and fees, so that funds are checked too
             if not confirm(document):
                 return {**document, "outcome": "declined"}
+            proposal = shown_proposal.read_again()
             proposal.require_signable()
+            proposal.executing_signatures()
+            _simulate_execution(proposal, tx)
             signed_tx = key.sign_transaction(tx)
             execution = ProposalExecution(key.address, tx, signed_tx.hash)
             agent.context.store.proposals.record_execution(
                 proposal.intent.id, execution, stored_pause_check(proposal.grant)
             )
             proposal.submitter.sender.send(signed_tx)
-        receipt = _await_receipt(proposal.submitter, execution, progress)
+        receipt = _await_receipt(shown_proposal.submitter, execution, progress)
     return {
         **document,
         "outcome": "executed" if receipt.status == 1 else "failed",
@@ -506,21 +554,28 @@ def export_proposal(agent: Agent) -> dict[str, Any]:
         return builder_file(proposal.intent, proposal.document(ProposalDocument), proposal.calls)
 
 
-def _call_document(safe: str, call: BatchedCall, portfolio: Portfolio) -> ProposalCallDocument:
+def _call_document(
+    safe: str, call: BatchedCall, value_wei: int, portfolio: Portfolio
+) -> ProposalCallDocument:
     token: Token | None = None
-    approved_raw: int | None = None
+    amount_raw: int | None = None
     function = call.data_hex[:10]
     spender: str | None = None
-    recipients: list[str] = []
+    recipients: list[str] = [call.to] if value_wei and not call.data else []
     with suppress(UndecodableCalldata):
         decoded_call = decode(call.data)
         match decoded_call:
             case Approve():
                 function = "approve"
                 spender = decoded_call.spender
-                approved_raw = decoded_call.raw
-                with suppress(KeyError):
-                    token = portfolio.token(call.to)
+                amount_raw = decoded_call.raw
+            case TransferCall():
+                function = "transfer"
+                recipients = [decoded_call.recipient]
+                amount_raw = decoded_call.raw
+            case WithdrawWeth9():
+                function = "withdraw"
+                amount_raw = decoded_call.raw
             case Multicall():
                 function = "multicall"
                 recipients = [
@@ -529,14 +584,18 @@ def _call_document(safe: str, call: BatchedCall, portfolio: Portfolio) -> Propos
             case RebalanceCall():
                 function = "rebalance"
                 recipients = [safe]  # the contract pays its caller only
+    if amount_raw is not None:
+        with suppress(KeyError):
+            token = portfolio.token(call.to)
     return {
         "to": call.to,
         "function": function,
+        "value_wei": str(value_wei),
         "spender": spender,
         "recipients": sorted({*recipients} - {ROUTER_ITSELF}),
         "token": None if token is None else token.label,
         "decimals": None if token is None else token.decimals,
-        "amount_raw": None if approved_raw is None else str(approved_raw),
+        "amount_raw": None if amount_raw is None else str(amount_raw),
     }
 
 
@@ -590,7 +649,7 @@ def _parse_signature(text: str, safe_tx_hash: str) -> bytes:
 def _read_signature_file(text: str) -> dict[str, Any]:
     """Return the fields of a file with a signature alone, or with the JSON of `proposal sign`."""
     try:
-        file_text = decode_text(Path(text).read_bytes()).strip()
+        file_text = decode_text(Path(text).read_bytes()).strip().strip('"')
         if not file_text.startswith("{"):
             return {"signature": file_text}
         document: dict[str, Any] = read_json(file_text)
@@ -622,16 +681,7 @@ def _execution_tx(proposal: SafeProposal) -> UnsignedTx:
     head. Raises Refused.
     """
     proposal.require_current()
-    signature_count = len(proposal.signature_by_owner)
-    if signature_count < proposal.threshold:
-        raise guard_refusal(
-            "signatures",
-            str(signature_count),
-            str(proposal.threshold),
-            f"{signature_count} of {proposal.threshold} signatures are collected",
-            "trimtab proposal sign, or trimtab proposal collect",
-        )
-    signatures = list(proposal.signature_by_owner.items())[: proposal.threshold]
+    signature_by_owner = proposal.executing_signatures()
     context = proposal.agent.context
     snapshot = context.readers.reader.snapshot()
     least_tip_wei, max_tip_wei = tip_range_wei(snapshot.head.chain_id)
@@ -649,7 +699,7 @@ def _execution_tx(proposal: SafeProposal) -> UnsignedTx:
         next_nonce,
         proposal.safe.address,
         0,
-        proposal.safe.execution_data(proposal.intent.tx, dict(signatures)),
+        proposal.safe.execution_data(proposal.intent.tx, signature_by_owner),
         0,
         fees.max_fee_wei,
         fees.max_priority_fee_wei,

@@ -1,7 +1,8 @@
 """The transaction service of Safe{Wallet}, where the owners of a Safe see a call and add signatures.
 
-Paths and fields are those of its API, version 1 (safe-transaction-service). Its answers are
-untrusted: only signatures are read from them, which callers check like those of a file.
+Paths and fields are those of its API (safe-transaction-service, 5.18.0 and later): version 2 of the
+call, version 1 of a confirmation. Its answers are untrusted: only signatures are read from them,
+which callers check like those of a file.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class SafeService:
         """
         signature_hex = "0x" + signature.hex()
         if self._transaction(safe_tx_hash) is not None:
-            path = f"multisig-transactions/{safe_tx_hash}/confirmations/"
+            path = f"v1/multisig-transactions/{safe_tx_hash}/confirmations/"
             self._post(path, {"signature": signature_hex})
             return
         proposal_json = {
@@ -54,7 +55,7 @@ class SafeService:
             "signature": signature_hex,
             "origin": "trimtab",
         }
-        self._post(f"safes/{safe}/multisig-transactions/", proposal_json)
+        self._post(f"v2/safes/{safe}/multisig-transactions/", proposal_json)
 
     def signatures(self, safe_tx_hash: str) -> list[str]:
         """Return the texts in place of signatures of the call, empty if the service does not have
@@ -70,7 +71,7 @@ class SafeService:
 
     def _transaction(self, safe_tx_hash: str) -> object:
         """Return the JSON of the call; None if the service does not have it."""
-        status_code, answer_bytes = self._ask(f"multisig-transactions/{safe_tx_hash}/")
+        status_code, answer_bytes = self._ask(f"v2/multisig-transactions/{safe_tx_hash}/")
         try:
             transaction: object = read_json(answer_bytes.decode())
         except ValueError:
@@ -99,7 +100,7 @@ class SafeService:
                     session.headers["Authorization"] = f"Bearer {self.api_key}"
                 with session.request(
                     "GET" if body is None else "POST",
-                    f"{self.url}/api/v1/{path}",
+                    f"{self.url}/api/{path}",
                     data=None if body is None else json.dumps(body),
                     timeout=TIMEOUT_S,
                     allow_redirects=False,

@@ -360,7 +360,7 @@ def test_proposal_without_a_deadline__is_reported_without_a_time() -> None:
     assert [alert.text for alert in both] == [
         "Proposed: pay 2 WETH (0a1b). Have it signed.",
         "Would fail now, for example because prices left its minimums: pay 2 WETH (0a1b). It stays proposed, and nothing else is sent"
-        " meanwhile; trimtab pause --hard withdraws it.",
+        " meanwhile; trimtab cancel --send withdraws it, or proposes its rejection if enough owners of a Safe have signed.",
     ]
 
 

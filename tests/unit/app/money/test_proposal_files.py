@@ -1,0 +1,69 @@
+"""What the file of a Safe's proposal says to an owner who has nothing else: every effect of its call that can be read from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent import app as api
+from agent.chain.safe import signing_json
+from agent.model import UnsignedTx
+from agent.signing.batches import BATCH_CONTRACT, BatchedCall, encode_batch
+from agent.signing.calldata import selector
+from agent.units import UINT256_MAX
+from tests.support.builders import address
+
+SAFE = address("Safe")
+TOKEN = address("token")
+STRANGER = address("stranger")
+TRANSFER = "0xa9059cbb" + f"{int(STRANGER, 16):064x}{7:064x}"
+APPROVE = "0x095ea7b3" + f"{int(STRANGER, 16):064x}{UINT256_MAX:064x}"
+SWAP_OWNER = "0x" + selector("swapOwner(address,address,address)").hex() + "00" * 96
+
+
+def lines_of(folder: Path, to: str, data: str, value_wei: int = 0) -> list[str]:
+    tx = UnsignedTx(1, 3, to, value_wei, data, 0, None, None, 0)
+    path = folder / "proposal.json"
+    path.write_text(json.dumps({"chain_id": 1, **signing_json(SAFE, tx)}))
+    document = api.read_proposal_file(path)
+    assert document["value_wei"] == str(value_wei)
+    return document["calls"]
+
+
+@pytest.mark.parametrize(
+    ("to", "data", "value_wei", "lines"),
+    [
+        pytest.param(TOKEN, TRANSFER, 0, [f"{TOKEN}: transfer call recipient {STRANGER}, raw 7"], id="transfer"),
+        pytest.param(TOKEN, APPROVE, 0, [f"{TOKEN}: approve spender {STRANGER}, raw {UINT256_MAX}"], id="approval"),
+        pytest.param(STRANGER, "0x", 5, [f"{STRANGER}: gets 5 wei of native coin"], id="native coin"),
+        pytest.param(SAFE, "0x", 0, [f"{SAFE}: empty call, which only uses up the nonce"], id="rejection"),
+        pytest.param(STRANGER, "0x12345678", 0, [f"{STRANGER}: unknown function 0x12345678"], id="unknown"),
+        pytest.param(
+            STRANGER,
+            "0x12345678",
+            5,
+            [f"{STRANGER}: gets 5 wei of native coin", f"{STRANGER}: unknown function 0x12345678"],
+            id="unknown with native coin",
+        ),
+        pytest.param(
+            SAFE,
+            SWAP_OWNER,
+            0,
+            [f"{SAFE}: unknown function {SWAP_OWNER[:10]} of the Safe itself, which can change owners, threshold and modules"],
+            id="owners of the Safe",
+        ),
+    ],
+)
+def test_file__says_each_effect_of_its_call(tmp_path: Path, to: str, data: str, value_wei: int, lines: list[str]) -> None:
+    assert lines_of(tmp_path, to, data, value_wei) == lines
+
+
+def test_file__says_each_call_of_a_batch(tmp_path: Path) -> None:
+    calls = [BatchedCall(to, bytes.fromhex(data[2:])) for to, data in ((TOKEN, APPROVE), (TOKEN, TRANSFER), (SAFE, SWAP_OWNER))]
+    approval, transfer, owners = lines_of(tmp_path, BATCH_CONTRACT, encode_batch(calls))
+    assert approval == f"{TOKEN}: approve spender {STRANGER}, raw {UINT256_MAX}"
+    assert transfer == f"{TOKEN}: transfer call recipient {STRANGER}, raw 7"
+    assert owners.startswith(f"{SAFE}: unknown function")
+    assert "of the Safe itself" in owners
