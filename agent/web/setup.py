@@ -411,7 +411,7 @@ def _answers_hash(checked_answers: Mapping[str, Any]) -> str:
     """Return a hash of the answers that the last page shows, and of the baskets and tokens."""
     shown_parts = [
         checked_answers.get("answer_texts"),
-        checked_answers.get("year_costs"),
+        checked_answers.get("costs"),
         checked_answers.get("baskets"),
         checked_answers.get("tokens"),
     ]
