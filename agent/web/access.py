@@ -41,6 +41,10 @@ ALL_METHODS = (*READ_METHODS, "POST")
 LOGIN_PATH = "/login"
 LOGOUT_PATH = "/logout"
 RESTARTED_TEXT = "The dashboard was restarted, which ends all sessions. Log in again."
+PAPER_RESTARTED_TEXT = (
+    "The server was restarted, which ends this session. Open the address that it prints in its"
+    " terminal."
+)
 SESSION_ENDED_TEXT = (
     "Your session has ended: 30 minutes after the last page, 12 hours after the login, or because its"
     " user was changed. Log in again."
@@ -243,8 +247,9 @@ class Access:
         """Return why a session of this id is no longer known; empty without an id."""
         if not session_id:
             return ""
-        is_of_this_process = session_id.startswith(f"{self._server_id}.")
-        return SESSION_ENDED_TEXT if is_of_this_process else RESTARTED_TEXT
+        if session_id.startswith(f"{self._server_id}."):
+            return SESSION_ENDED_TEXT
+        return PAPER_RESTARTED_TEXT if self.reach.on_paper else RESTARTED_TEXT
 
     async def record_event(self, kind: str, user_name: str, address: str, detail: str = "") -> None:
         """Append an event to the audit log."""

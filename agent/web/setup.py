@@ -69,13 +69,10 @@ REVIEW_PAGE = SetupPage("/setup/review", "Check and write", "review", ())
 DONE_PAGE = SetupPage("/setup/done", "The config is written", "done", ())
 PAPER_PAGE = SetupPage("/setup/done", "Your portfolio on paper", "paper", ())
 BEGIN_PAGE = SetupPage(LOGIN_PATH, "New config", "begin", ())
+NOT_OPENED_TITLE = "Not opened"
 SETUP_PATHS = ("/setup/", LOGIN_PATH)
 """Beginnings of the paths that stay those of the set-up once a paper portfolio is served."""
 RUNNING = "running"
-NOT_OPENED_TEXT = (
-    "403: open the address that trimtab serve --setup prints in its terminal. Each works once, and a"
-    " restart ends the one before. Config and paper ledger are kept\n"
-)
 DEFAULT_ANSWERS = {"network": "", "share:USDC": "0"}
 
 
@@ -208,7 +205,7 @@ class SetupPages:
         if request.scope["session"] is not None:
             return RedirectResponse("/", 303)
         if not matches_token(request.query_params.getlist("token"), self._opening_token):
-            return PlainTextResponse(NOT_OPENED_TEXT, 403)
+            return self._refuse_opening()
         html = self._template.render(
             title=self._done_page.title if self._is_written else BEGIN_PAGE.title,
             page=BEGIN_PAGE,
@@ -218,11 +215,16 @@ class SetupPages:
         )
         return HTMLResponse(html)
 
+    def _refuse_opening(self) -> Response:
+        """Answer an address whose token is not the printed one, or was used."""
+        html = self._template.render(title=NOT_OPENED_TITLE, page=BEGIN_PAGE, errors={}, token="")
+        return HTMLResponse(html, 403)
+
     async def _begin_session(self, request: Request) -> Response:
         """Begin the one session."""
         fields = await read_form(request)
         if fields is None or not matches_token(fields.get("token"), self._opening_token):
-            return PlainTextResponse(NOT_OPENED_TEXT, 403)
+            return self._refuse_opening()
         self._opening_token = secrets.token_urlsafe(32)  # so that the printed one no longer works
         response = RedirectResponse("/", 303)
         session_id = self._access.begin_session(next(iter(SETUP_USERS)))
@@ -411,7 +413,7 @@ def _answers_hash(checked_answers: Mapping[str, Any]) -> str:
     """Return a hash of the answers that the last page shows, and of the baskets and tokens."""
     shown_parts = [
         checked_answers.get("answer_texts"),
-        checked_answers.get("year_costs"),
+        checked_answers.get("costs"),
         checked_answers.get("baskets"),
         checked_answers.get("tokens"),
     ]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 if not all(map(find_spec, ("fastapi", "uvicorn"))) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
+from agent.web.access import Access
+from agent.web.reach import Reach
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.support.dashboards import Served
 from tests.support.pages.setup_keys import tab_to
@@ -97,3 +100,24 @@ def test_chart__spans_at_least_a_hundredth_of_the_value(chromium: Any, served: S
     labels_beside = [float(label["text"].replace(",", "")) for label in labels if label["side"] == "beside"]
     assert max(labels_beside) - min(labels_beside) > 3, "and not the 0.004 by which the value of 500 moves"
     assert min(labels_beside) < 500.12 < max(labels_beside)
+
+
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+def test_chart__of_replayed_prices_has_their_dates(chromium: Any, size: tuple[int, int], tmp_path: Path) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    path = tmp_path / "replay.csv"
+    path.write_text("1790000000,2021-01-01\n1794752000,2021-03-05\n")
+    with Served(Access(Reach(port=1, replay_path=path))) as replay:
+        labels, _ = labels_of(chromium, replay, size, "days")
+        below = " ".join(label["text"] for label in labels if label["side"] == "below")
+        assert "2021" in below
+        assert "Feb" in below
+        assert "2026" not in below, "the time of the chain"
+        with patient_context(chromium, viewport={"width": size[0], "height": size[1]}, bypass_csp=True) as context:
+            page = context.new_page()
+            page.goto(f"http://localhost:{replay.port}/")
+            page.wait_for_selector(".chart canvas")
+            assert page.inner_text("#readout").startswith("2021-03-05 ")
+            assert "prices of 1 Jan 2021 to 5 Mar 2021" in page.inner_text("#t-chart h2")
+            assert violations(page) == []

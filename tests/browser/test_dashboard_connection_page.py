@@ -20,7 +20,9 @@ from agent.model import RunReport
 from agent.observe.health import process_identity
 from agent.web import access, document_cache
 from agent.web.document_cache import SeenReport
+from agent.web.reach import Reach
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
+from tests.support.dashboards import CONTROLS
 from tests.support.pages.portfolios import ServedPortfolios
 from tests.support.sites import Site
 from tests.support.worlds import missing
@@ -63,8 +65,11 @@ def live_page(chromium: Any, site: Site, size: tuple[int, int] = WIDE, path: str
 def test_page__of_a_vanished_server_says_so_and_takes_nothing(chromium: Any, site: Site, size: tuple[int, int], tmp_path: Path) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
+    queued_pause = {**CONTROLS["controls"][0], "kind": "pause", "state": "queued"}
+    site.board.documents["controls"] = {**CONTROLS, "waiting": None, "controls": [queued_pause]}
     page = live_page(chromium, site, size)
-    assert "running, healthy" in page.inner_text("p.state")
+    assert page.is_visible(".state:has-text('Under way: pause')")
+    assert "running, healthy" in page.inner_text("p.state:has-text('Run:')")
     assert page.is_hidden("#gone")
     assert set(page.evaluate(STRUCK_OUT)) == {"none"}
     assert "Rebalance now" in page.evaluate(BUTTONS_ON)
@@ -117,16 +122,29 @@ def test_page__of_a_server_that_hangs_says_so_until_it_answers(chromium: Any, tm
 
 
 def test_page__of_an_ended_session_says_why(chromium: Any, site: Site) -> None:
+    site.board.documents["pause"] = {"paused": True, "pause_reason": "lunch", "pause_hard": False}
     page = live_page(chromium, site, path="/alerts")
     cookie = next(cookie["value"] for cookie in page.context.cookies() if cookie["name"] == "trimtab-1")
     site.access.end_session(cookie)
     site.loop.call_soon_threadsafe(site.board.announce_change)
     page.wait_for_selector("#gone:has-text('Your session has ended')")
     assert access.SESSION_ENDED_TEXT in page.inner_text("#gone")
+    paused = page.locator("p:has-text('Paused: nothing is sent. lunch')")
+    assert paused.evaluate("line => getComputedStyle(line).textDecorationLine") == "line-through"
     page.click("#gone a")
     page.wait_for_url("**/login?to=/alerts")
     assert page.inner_text("#why") == access.SESSION_ENDED_TEXT
     page.context.close()
+
+
+@pytest.mark.slow
+def test_page__of_a_restarted_paper_server_says_how_to_open_it(chromium: Any, tmp_path: Path) -> None:
+    with Site(tmp_path / "a.users", Reach(port=1, on_paper=True)) as site:
+        page = live_page(chromium, site)
+    with Site(tmp_path / "b.users", Reach(port=1, on_paper=True), port=site.port):
+        page.wait_for_selector(f"#gone:has-text('{access.PAPER_RESTARTED_TEXT}')")
+        assert page.inner_text("#gone a") == "How to open it again", "there is no login"
+        page.context.close()
 
 
 @pytest.mark.slow

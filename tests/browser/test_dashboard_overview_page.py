@@ -16,6 +16,7 @@ from agent.app.documents.status import PortfolioStatus, status_document
 from agent.figures import format_figure
 from agent.policy.decide import decide
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
+from tests.support.dashboards import golden_document
 from tests.support.decisions.tracking import balance_changes, tracking_step
 from tests.support.sites import Site
 from tests.support.worlds import missing
@@ -64,3 +65,20 @@ def test_overview__says_where_an_asset_moves_and_what_waiting_is(chromium: Any, 
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate(RIGHT_OF_SCREEN) == 0
     context.close()
+
+
+@pytest.mark.parametrize("size", [PHONE, (1080, 1140), WIDE], ids=["390", "1080", "1280"])
+def test_allocation__bars_of_all_assets_have_one_scale(chromium: Any, tmp_path: Path, size: tuple[int, int]) -> None:
+    status = golden_document("25-status")
+    with Site(tmp_path / "a.users") as site:
+        site.board.documents["status"] = status
+        name, _, session = site.enter().partition("=")
+        with patient_context(chromium, viewport={"width": size[0], "height": size[1]}) as context:
+            context.add_cookies([{"name": name, "value": session, "url": f"http://localhost:{site.port}"}])
+            page = context.new_page()
+            page.goto(f"http://localhost:{site.port}/")
+            widths = page.evaluate("[...document.querySelectorAll('.bar .weight')].map(bar => bar.getBoundingClientRect().width)")
+    weights_bps = [holding["weight_bps"] for holding in status["holdings"]]
+    assert len(widths) == len(weights_bps) > 2
+    scale = max(widths) / max(weights_bps)
+    assert widths == [pytest.approx(scale * weight_bps, abs=1) for weight_bps in weights_bps]

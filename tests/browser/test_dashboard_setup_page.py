@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,9 @@ def test_set_up__has_no_violation_or_overflow_on_a_phone(chromium: Any, tmp_path
         context = patient_context(chromium, viewport=SIZE, bypass_csp=True)
         page = context.new_page()
         home = f"http://localhost:{desk.port}"
+        page.goto(f"{home}/login")
+        assert "Open the address that trimtab serve --setup prints" in page.inner_text("[role=alert]")
+        require_fine(page)
         page.goto(home + desk.opening)
         require_fine(page)
         desk.enter()
@@ -126,6 +130,36 @@ def test_baskets__are_cards_that_unfold_by_keyboard(
         page = context.new_page()
         page.goto(f"{home}/setup/basket")
         require_cards(page, "this network")
+        context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
+def test_costs__are_rows_with_one_figure_each(
+    chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    monkeypatch.setattr(setup, "AppProcess", InProcessAppProcess)
+    with SetupBrowser(tmp_path / "trimtab.toml") as desk:
+        desk.enter()
+        for path, fields in ANSWERS.items():
+            desk.post(path, fields)
+        home = f"http://localhost:{desk.port}"
+        context = patient_context(chromium, viewport={"width": size[0], "height": size[1]}, bypass_csp=True)
+        context.add_cookies([{"name": "trimtab-1", "value": desk.cookie.partition("=")[2], "url": home}])
+        page = context.new_page()
+        page.goto(f"{home}/setup/review")
+        assert page.locator("[role=note]").inner_text().startswith("With 1,000 USDC: not worth it here")
+        assert page.locator("main tr:visible").count() == 6
+        tab_to(page, "main summary")
+        page.keyboard.press("Enter")
+        assert page.locator("main tr:visible").count() > 15, "unfolded"
+        for row in page.locator("main tr:visible").all():
+            assert row.evaluate("row => new Set([...row.cells].map(cell => cell.getBoundingClientRect().top)).size") == 1
+            figure_text = row.locator("td").evaluate("cell => cell.firstChild.data")
+            assert len(re.findall(r"[0-9][0-9.,]*", figure_text)) <= 1, figure_text
+        require_fine(page)
         context.close()
 
 

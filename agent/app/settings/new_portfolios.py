@@ -199,7 +199,7 @@ def _check_copy(folder: str, source: str, field_texts: Mapping[str, str]) -> dic
     return {
         "errors": error_by_field,
         "answer_texts": answer_texts,
-        "year_costs": [],
+        "costs": None,
         "questions": question_texts(),
     }
 

@@ -26,6 +26,7 @@ from agent.app.start.capital import (
     minimum_capital,
     minimum_capitals,
 )
+from agent.app.start.cost_rows import NO_COSTS, CostSummary, cost_summary
 from agent.app.start.doctor.route_checks import usual_route_warnings
 from agent.app.start.past_prices import needed_past_prices
 from agent.app.start.past_results import (
@@ -46,10 +47,11 @@ from agent.config.writing import portfolio_templates
 from agent.errors import ConfigError
 from agent.figures import format_figure
 from agent.key_variables import process_environment
-from agent.units import BPS, format_bps, parse_bps, safe_label
+from agent.units import BPS, Value, format_bps, parse_bps, safe_label
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import InitDocument, PastResultDocument
+    from agent.config.schema import Config
 
 LOCAL_RPC = (("TRIMTAB_LOCAL_RPC", "local"),)
 MIN_OPERATORS = 2
@@ -245,13 +247,8 @@ class InitAnswers(NewConfig):
         change whether it is worth it, then two lines with the trades and cost of a year at three gas
         prices.
         """
-        preset = find_preset(self.network)
-        template = portfolio_templates.find_template(self.template) if self.template else None
-        targets = self.targets
-        if template is not None:
-            targets = tuple(portfolio_templates.template_targets(template, preset))
-        config = draft_config(template, preset, targets, self.use_cash, self.ceiling)
-        total_value = Fraction(self.use_cash or self.ceiling)
+        config = self._draft_config
+        total_value = self._total_value
         loss = config_loss_document(config, Fraction(1), total_value)
         ceiling_note = (
             "" if self.use_cash else f" {format_figure(self.ceiling, 'amount')} is the ceiling."
@@ -264,6 +261,33 @@ class InitAnswers(NewConfig):
             *year_cost_lines(config, Fraction(1), total_value),
             *small_money_lines(self.template, self.network),
         ]
+
+    def costs(self) -> CostSummary:
+        """Return whether the amount is worth it, with one figure a row."""
+        config = self._draft_config
+        summary = cost_summary(config, self._total_value, self.template or None, self.network)
+        amount_text = format_figure(self.use_cash or self.ceiling, "amount")
+        basis_text = f"With {amount_text} {NUMERAIRE}{'' if self.use_cash else ', the ceiling'}"
+        notes = [
+            f"{basis_text}: {ESTIMATE_NOTE[:1].lower()}{ESTIMATE_NOTE[1:]}.",
+            *summary["notes"],
+            *usual_route_warnings(config),
+        ]
+        return {**summary, "notes": notes}
+
+    @property
+    def _draft_config(self) -> Config:
+        """Return the config of the answers so far. Raises ConfigError."""
+        preset = find_preset(self.network)
+        template = portfolio_templates.find_template(self.template) if self.template else None
+        targets = self.targets
+        if template is not None:
+            targets = tuple(portfolio_templates.template_targets(template, preset))
+        return draft_config(template, preset, targets, self.use_cash, self.ceiling)
+
+    @property
+    def _total_value(self) -> Value:
+        return Fraction(self.use_cash or self.ceiling)
 
     def with_alert(self, variable_text: str) -> InitAnswers:
         """Return the answers with the variable that holds the alert target's address, or none."""
@@ -320,9 +344,10 @@ OPTION_PREFIX_PATTERN = re.compile(r"^(--)?[a-z]+: ")
 
 
 def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
-    """Return `errors` by field; `answer_texts`, the valid answers in words; `year_costs`, whether
-    the amount is worth it; whether typed weights are the basket; `baskets` and `tokens` of the network, and the `basis` of past results
-    here and in other years; names and hints of the `questions` by field. A field that is missing has its default.
+    """Return `errors` by field; `answer_texts`, the valid answers in words; `costs`, whether the
+    amount is worth it, None with errors; whether typed weights are the basket; `baskets` and
+    `tokens` of the network, and the `basis` of past results here and in other years; names and
+    hints of the `questions` by field. A field that is missing has its default.
     """
     answers, error_by_field, offered_baskets = parse_answers(field_texts)
     return {
@@ -332,7 +357,7 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
             for field, answer_text in answers.texts.items()
             if field not in error_by_field
         },
-        "year_costs": [] if error_by_field else _year_costs(answers),
+        "costs": None if error_by_field else _costs(answers),
         "own_weights": _chooses_own_weights(field_texts),
         "baskets": [_basket_document(basket, offered_baskets) for basket in offered_baskets],
         "networks": list(PRESETS),
@@ -346,7 +371,7 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
 
 def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
     """Write the config as `trimtab init` does, and return its document, with the commands that come
-    `next`, the past prices that they read, and the `gas` that the wallet needs. Raises ConfigError,
+    `next`, the past prices that they read, its `costs`, and the `gas` that the wallet needs. Raises ConfigError,
     and then leaves no file.
     """
     answers, error_by_field, _ = parse_answers(field_texts)
@@ -387,6 +412,7 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
         **init_document,
         "next": next_commands,
         "needed_prices": needed_past_prices(loaded_config),
+        "costs": _costs(answers),
         "gas": loaded_config.config.limits.native_floor or "",
     }
 
@@ -498,11 +524,11 @@ def error_text(error: ConfigError) -> str:
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence)
 
 
-def _year_costs(answers: InitAnswers) -> list[str]:
+def _costs(answers: InitAnswers) -> CostSummary:
     try:
-        return answers.year_costs()
+        return answers.costs()
     except ConfigError as error:
-        return [error_text(error)]
+        return {**NO_COSTS, "alarms": [error_text(error)]}
 
 
 def _same_holdings_text(basket: Basket, offered_baskets: Sequence[Basket]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.amm.venue_kinds import VenueKind
 from agent.backtest.loss.estimates import policy_losses, portfolio_tax, untaxed_reason
@@ -65,6 +65,24 @@ MAX_LOSS_BPS = 100
 """Losses above this are those of portfolios that hardly trade; their figure says nothing."""
 WILD_YEAR_FACTOR = 1.6
 """Volatilities of 2021 beside the usual ones: ether's 106 and 65 %, bitcoin's 80 and 50 %."""
+
+
+class YearEstimate(NamedTuple):
+    """About how many trades a year has, and what they cost, in coins of the numeraire."""
+
+    trades: str
+    costs: str
+
+
+class FirstPurchase(NamedTuple):
+    """About what a first purchase costs: the sum, its parts in pools and for gas, in coins of the
+    numeraire, and its swaps in words.
+    """
+
+    costs: str
+    in_pools: str
+    gas: str
+    swaps: str
 
 
 def portfolio_of_config(
@@ -213,13 +231,13 @@ def config_loss_document(
     return loss_document(portfolio, build_policy(config), choices)
 
 
-def year_texts(config: Config, numeraire_usd: Fraction, value: Fraction) -> list[str]:
-    """Return about how many trades a config makes a year with `value` coins and what they cost, at
-    each gas price of its network: quiet, ordinary and busy days. Empty where there is no estimate.
+def year_estimates(config: Config, numeraire_usd: Fraction, value: Fraction) -> list[YearEstimate]:
+    """Return the estimate of a year of a config with `value` coins at each gas price of its
+    network: quiet, ordinary and busy days. Empty where there is none.
     """
     policy = build_policy(config)
     own = ComparedPolicy(policy.trigger, policy.destination, policy.cooldown_s)
-    year_texts = []
+    estimates = []
     for gas_price_index in range(len(typical_fees(config.chain.chain_id).gas_prices_wei)):
         portfolio = portfolio_of_config(config, numeraire_usd, value, gas_price_index)
         if portfolio is None or policy.trade_side:
@@ -228,29 +246,38 @@ def year_texts(config: Config, numeraire_usd: Fraction, value: Fraction) -> list
         loss = policy_losses(portfolio, market, (own,), None).get(own)
         if loss is None:
             return []
-        costs_text = f"{_figure(loss.costs * float(value))} {portfolio.numeraire.symbol}"
-        year_texts.append(f"about {_about(loss.trades)} trades and {costs_text} a year")
-    return year_texts
+        estimates.append(YearEstimate(_about(loss.trades), _figure(loss.costs * float(value))))
+    return estimates
 
 
-def first_purchase_lines(config: Config, numeraire_usd: Fraction, value: Fraction) -> list[str]:
+def first_purchase(
+    config: Config, numeraire_usd: Fraction, value: Fraction
+) -> FirstPurchase | None:
     """Return about what it costs to buy the targets with `value` coins of the numeraire alone, at
-    the gas price of an ordinary day; empty if nothing is bought.
+    the gas price of an ordinary day; None if nothing is bought.
     """
     portfolio = portfolio_of_config(config, numeraire_usd, value)
     if portfolio is None:
-        return []
+        return None
     amounts = [(asset, value * asset.target_bps / BPS) for asset in portfolio.assets]
     fees = sum(
         float(amount) * asset.unit_cost + float(amount**2 / asset.depth)
         for asset, amount in amounts
     )
     gas = float(portfolio.leg_gas * len(amounts))
-    symbol = portfolio.numeraire.symbol
     swaps_text = f"{len(amounts)} swap{'s' * (len(amounts) > 1)}"
+    return FirstPurchase(_figure(fees + gas), _figure(fees), _figure(gas), swaps_text)
+
+
+def first_purchase_lines(config: Config, numeraire_usd: Fraction, value: Fraction) -> list[str]:
+    """Return the cost of the first purchase in words; empty if nothing is bought."""
+    purchase = first_purchase(config, numeraire_usd, value)
+    if purchase is None:
+        return []
+    symbol = config.portfolio.numeraire
     return [
-        f"The first purchase, from {symbol} alone, costs about {_figure(fees + gas)} {symbol} once,"
-        f" in {swaps_text} ({_figure(fees)} in pools, {_figure(gas)} gas), besides its approvals."
+        f"The first purchase, from {symbol} alone, costs about {purchase.costs} {symbol} once,"
+        f" in {purchase.swaps} ({purchase.in_pools} in pools, {purchase.gas} gas), besides its approvals."
     ]
 
 
@@ -316,7 +343,7 @@ def gas_warning(portfolio: LossPortfolio, own_policy: LossPolicy | None) -> str:
         waits_text = (
             f", and a weight waits until it is \u00b1{width * 100:.1f} points off its target"
         )
-    gas_text = f"{_figure(float(portfolio.leg_gas))} {portfolio.numeraire.symbol}"
+    gas_text = leg_gas_text(portfolio)
     return (
         f"Gas: each trade costs {_figure(portfolio.leg_share * 100)} % of the portfolio"
         f" ({gas_text}){waits_text}"
@@ -355,16 +382,18 @@ def _about(amount: float) -> str:
 
 
 def _about_bps(loss: SimulatedLoss) -> str:
-    """Return the loss for reading. That of what hardly trades grows with the time simulated."""
-    loss_bps = loss.total * BPS
-    is_wide = (loss.costs + loss.drift) * BPS > MAX_LOSS_BPS
-    if is_wide or (_hardly_trades(loss) and loss_bps >= 1):
+    return about_bps(loss.total * BPS, (loss.costs + loss.drift) * BPS, loss.trades)
+
+
+def about_bps(loss_bps: float, pretax_bps: float, trades_a_year: float) -> str:
+    """Return a loss for reading, by its part without tax and the trades of a year. That of what
+    hardly trades grows with the time simulated.
+    """
+    is_wide = pretax_bps > MAX_LOSS_BPS
+    hardly_trades = trades_a_year * MAX_YEARS < 1
+    if is_wide or (hardly_trades and loss_bps >= 1):
         return f"over {MAX_LOSS_BPS if is_wide else _about(loss_bps)}"
     return _about(loss_bps)
-
-
-def _hardly_trades(loss: SimulatedLoss) -> bool:
-    return loss.trades * MAX_YEARS < 1
 
 
 def _own_sentence(
@@ -456,10 +485,27 @@ def _tax_basis(tax: LossTax) -> str:
     )
 
 
-def _basis(portfolio: LossPortfolio, market: LossMarket, wild_loss: SimulatedLoss | None) -> str:
-    volatilities_text = ", ".join(
-        f"{asset.symbol} {math.sqrt(row[index]) * 100:.0f} %"
+def assumptions(portfolio: LossPortfolio, market: LossMarket) -> list[tuple[str, str, str]]:
+    """Return symbol, volatility and pool fee of each asset, in percent."""
+    return [
+        (
+            asset.symbol,
+            f"{math.sqrt(row[index]) * 100:.0f} %",
+            f"{asset.unit_cost * 100:.2g} %",
+        )
         for index, (asset, row) in enumerate(zip(portfolio.assets, market.covariance, strict=True))
+    ]
+
+
+def leg_gas_text(portfolio: LossPortfolio) -> str:
+    """Return the gas of a swap, in coins of the numeraire."""
+    return f"{_figure(float(portfolio.leg_gas))} {portfolio.numeraire.symbol}"
+
+
+def _basis(portfolio: LossPortfolio, market: LossMarket, wild_loss: SimulatedLoss | None) -> str:
+    asset_assumptions = assumptions(portfolio, market)
+    volatilities_text = ", ".join(
+        f"{symbol} {volatility}" for symbol, volatility, _ in asset_assumptions
     )
     wild_text = ""
     if wild_loss is not None:
@@ -469,10 +515,8 @@ def _basis(portfolio: LossPortfolio, market: LossMarket, wild_loss: SimulatedLos
             f"; with {WILD_YEAR_FACTOR:g} times as much, as in 2021 beside usual years,"
             f" {about_text}{wild_bps_text} bps"
         )
-    fees_text = ", ".join(
-        f"{asset.symbol} {asset.unit_cost * 100:.2g} %" for asset in portfolio.assets
-    )
+    fees_text = ", ".join(f"{symbol} {fee}" for symbol, _, fee in asset_assumptions)
     return (
         f"Simulated with a volatility of {volatilities_text}{wild_text}. Pool fees {fees_text}, gas"
-        f" {_figure(float(portfolio.leg_gas))} {portfolio.numeraire.symbol} a swap; not a forecast."
+        f" {leg_gas_text(portfolio)} a swap; not a forecast."
     )

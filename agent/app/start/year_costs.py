@@ -10,7 +10,7 @@ from agent.app.documents.status import (
     coins_text,
     minimum_totals_of_config,
 )
-from agent.app.start.tracking_losses import year_texts
+from agent.app.start.tracking_losses import year_estimates
 from agent.config.schema import Config
 from agent.units import Value
 
@@ -23,7 +23,10 @@ def year_cost_lines(config: Config, numeraire_usd: Fraction, total: Value) -> li
     minimum_totals = minimum_totals_of_config(config, numeraire_usd, total)
     if not minimum_totals:
         return []
-    simulated_texts = year_texts(config, numeraire_usd, total) or [""] * len(minimum_totals)
+    simulated_texts = [
+        f"about {estimate.trades} trades and {estimate.costs} {config.portfolio.numeraire} a year"
+        for estimate in year_estimates(config, numeraire_usd, total)
+    ] or [""] * len(minimum_totals)
     day_texts = list(map(_day_text, minimum_totals, simulated_texts))
     ordinary_day_text = day_texts.pop(ORDINARY_DAY_INDEX)
     other_texts = "; ".join(filter(None, day_texts))
@@ -42,11 +45,15 @@ def _day_text(minimum_total: MinimumTotalDocument, simulated_text: str) -> str:
     """Return the trades and cost at a gas price, or that it is not worth it there; empty if neither
     is known.
     """
-    gas_text = f"at {minimum_total['gas_gwei']} gwei"
     if minimum_total["enough"]:
-        return f"{simulated_text} {gas_text}" if simulated_text else ""
-    gas_text = f"{gas_text} and a pool fee of {minimum_total['pool_fee_percent']} %"
+        return f"{simulated_text} at {minimum_total['gas_gwei']} gwei" if simulated_text else ""
+    return f"not worth it here {unworthy_text(minimum_total)}"
+
+
+def unworthy_text(minimum_total: MinimumTotalDocument) -> str:
+    """Return at which gas price and pool fee a total is not worth it, and from which one it is."""
+    gas_text = f"at {minimum_total['gas_gwei']} gwei and a pool fee of {minimum_total['pool_fee_percent']} %"
     if minimum_total["total"] is None:
-        return f"not worth it here {gas_text}, whatever the total"
+        return f"{gas_text}, whatever the total"
     least_text = f"{coins_text(Fraction(minimum_total['total']))} {minimum_total['unit']}"
-    return f"not worth it here {gas_text}, only from {least_text}"
+    return f"{gas_text}, only from {least_text}"

@@ -226,7 +226,7 @@
   document.addEventListener("DOMContentLoaded", () => { label(); noteTime(); });
   document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); noteTime(); unfold(); if (kind) filter(); catchUp(); showDevice(); });
 
-  const loginLink = () => Object.assign(document.createElement("a"), { href: location.href, textContent: "Log in" });
+  const loginLink = () => Object.assign(document.createElement("a"), { href: location.href, textContent: document.getElementById("shown").dataset.login });
   const SILENCE_MS = 4000; // longer than a stream takes to begin again
 
   // All tabs share one event stream, without shared workers each tab has its own; no stream is open for hidden tabs alone.

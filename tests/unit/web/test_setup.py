@@ -358,16 +358,20 @@ def test_only_the_printed_address_opens_it_and_once(desk: SetupBrowser) -> None:
         assert code == 303
         assert headers["location"].startswith("/login?")
     for path in ("/login", "/login?token=", f"{desk.opening}x", desk.opening[:-1]):
-        code, headers, _ = desk.ask(path)
+        code, headers, body = desk.ask(path)
         assert code == 403
         assert not headers["set-cookie"]
+        assert "<h1>Not opened</h1>" in body.decode()
+        assert "trimtab.toml" not in body.decode()
     for _ in range(2):  # a preview of the link uses nothing up
         code, headers, body = desk.ask(desk.opening)
         assert code == 200
         assert b"Begin" in body
         assert b"/setup/" not in body
         assert not headers["set-cookie"]
-    assert desk.ask("/login", "POST", "token=x", Origin=f"http://localhost:{desk.port}")[0] == 403
+    code, _, body = desk.ask("/login", "POST", "token=x", Origin=f"http://localhost:{desk.port}")
+    assert code == 403
+    assert b"<h1>Not opened</h1>" in body
     for foreign in ({"Origin": "https://evil.example"}, {"Sec_Fetch_Site": "cross-site"}):
         assert desk.begin(**foreign)[0] == 403
     code, headers, _ = desk.begin()

@@ -1,0 +1,187 @@
+"""Costs of a new config as rows with one figure each, for the pages of the set-up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from typing_extensions import TypedDict
+
+from agent.app.documents.status import (
+    ORDINARY_DAY_INDEX,
+    MinimumTotalDocument,
+    coins_text,
+    minimum_totals_of_config,
+)
+from agent.app.start.past_results import SMALL_MONEY_USD, template_result
+from agent.app.start.tracking_losses import (
+    WILD_YEAR_FACTOR,
+    YearEstimate,
+    about_bps,
+    assumptions,
+    config_loss_document,
+    first_purchase,
+    leg_gas_text,
+    portfolio_of_config,
+    year_estimates,
+)
+from agent.app.start.year_costs import unworthy_text
+from agent.backtest.loss.policies import loss_market
+from agent.config.build import build_policy
+from agent.config.schema import Config
+from agent.config.writing.portfolio_templates import SMALL_TEMPLATE
+from agent.units import Value
+
+if TYPE_CHECKING:
+    from agent.app.documents.owner import PolicyLossDocument, TrackingLossDocument
+
+DOLLAR = Fraction(1)
+DAY_NAMES = ("quiet", "ordinary", "busy")
+
+
+class CostRow(TypedDict):
+    """A figure with its name; `note` says what it is made of, or when it holds."""
+
+    name: str
+    figure: str
+    note: str
+
+
+class CostSummary(TypedDict):
+    """Costs of a config with an amount. `alarms` say that it is not worth it on an ordinary day,
+    `notes` what would change that; `triggers` has the loss of this and of other triggers,
+    `assumptions` what the estimates count with.
+    """
+
+    alarms: list[str]
+    notes: list[str]
+    rows: list[CostRow]
+    triggers: list[CostRow]
+    assumptions: list[CostRow]
+
+
+NO_COSTS: CostSummary = {
+    "alarms": [],
+    "notes": [],
+    "rows": [],
+    "triggers": [],
+    "assumptions": [],
+}
+
+
+def cost_summary(config: Config, total: Value, template: str | None, network: str) -> CostSummary:
+    """Return the costs of a config whose numeraire is a dollar, with `total` coins of it."""
+    minimum_totals = minimum_totals_of_config(config, DOLLAR, total)
+    loss = config_loss_document(config, DOLLAR, total)
+    unit = config.portfolio.numeraire
+    alarms = []
+    notes = [] if loss is None else list(loss["warnings"])
+    for minimum_total in minimum_totals[ORDINARY_DAY_INDEX : ORDINARY_DAY_INDEX + 1]:
+        if not minimum_total["enough"]:
+            why = unworthy_text(minimum_total)
+            alarms.append(f"With {coins_text(total)} {unit}: not worth it here {why}.")
+        if minimum_total["changes"]:
+            notes.append(f"To make it worth it: {'; or '.join(minimum_total['changes'])}.")
+    return {
+        "alarms": alarms,
+        "notes": notes,
+        "rows": [
+            *_first_purchase_rows(config, total),
+            *_year_rows(config, total, minimum_totals),
+            *_loss_rows(loss),
+            *_measured_rows(template, network),
+        ],
+        "triggers": _trigger_rows(loss),
+        "assumptions": _assumption_rows(config, total),
+    }
+
+
+def _row(name: str, figure: str, note: str = "") -> CostRow:
+    return {"name": name, "figure": figure, "note": note}
+
+
+def _first_purchase_rows(config: Config, total: Value) -> list[CostRow]:
+    purchase = first_purchase(config, DOLLAR, total)
+    if purchase is None:
+        return []
+    parts_text = f"{purchase.in_pools} in pools, {purchase.gas} gas"
+    note = f"once, in {purchase.swaps}: {parts_text}; approvals are not counted"
+    return [_row("First purchase", f"about {purchase.costs} {config.portfolio.numeraire}", note)]
+
+
+def _year_rows(
+    config: Config, total: Value, minimum_totals: Sequence[MinimumTotalDocument]
+) -> list[CostRow]:
+    """Return the cost of a year at each gas price that is estimated or not worth it."""
+    rows = []
+    estimates: Sequence[YearEstimate | None] = year_estimates(config, DOLLAR, total)
+    estimates = estimates or [None] * len(minimum_totals)
+    days = zip(DAY_NAMES, minimum_totals, estimates, strict=True) if minimum_totals else ()
+    for day_name, minimum_total, estimate in days:
+        name = f"A year of {day_name} days"
+        if not minimum_total["enough"]:
+            rows.append(_row(name, "not worth it", unworthy_text(minimum_total)))
+        elif estimate is not None:
+            note = f"about {estimate.trades} trades, gas at {minimum_total['gas_gwei']} gwei"
+            rows.append(_row(name, f"about {estimate.costs} {config.portfolio.numeraire}", note))
+    return rows
+
+
+def _loss_rows(loss: TrackingLossDocument | None) -> list[CostRow]:
+    """Return the loss behind a portfolio that is always on target; empty without an estimate."""
+    if loss is None or loss["own"] is None:
+        return []
+    rows = [
+        _row(
+            "A year behind a perfect tracker",
+            f"about {loss['money']} {loss['unit']}",
+            f"{_loss_text(loss['own'])}: costs, and drift from the targets",
+        )
+    ]
+    if loss["wild_year_bps"] is not None:
+        wild_bps = loss["wild_year_bps"]
+        wild_loss = loss["own"].copy()
+        wild_loss.update({"loss_bps": wild_bps, "costs_bps": wild_bps, "drift_bps": "0"})
+        note = f"prices move {WILD_YEAR_FACTOR:g} times as much"
+        rows.append(_row("The same, in a year as wild as 2021", _loss_text(wild_loss), note))
+    return rows
+
+
+def _measured_rows(template: str | None, network: str) -> list[CostRow]:
+    """Return the measured year of the template for small money."""
+    measured = template_result(network, SMALL_TEMPLATE) if template == SMALL_TEMPLATE else None
+    if measured is None:
+        return []
+    note = f"{measured['rebalances']} trades with {SMALL_MONEY_USD} USDC; {measured['basis']}, unlike the estimates"
+    return [_row("A year, measured", f"{measured['costs']} USDC", note)]
+
+
+def _trigger_rows(loss: TrackingLossDocument | None) -> list[CostRow]:
+    """Return the loss of this and of other triggers."""
+    if loss is None:
+        return []
+    own_rows = (
+        []
+        if loss["own"] is None
+        else [_row(loss["own"]["policy"], _loss_text(loss["own"]), "this one")]
+    )
+    return [*own_rows, *(_row(other["policy"], _loss_text(other)) for other in loss["others"])]
+
+
+def _loss_text(loss: PolicyLossDocument) -> str:
+    pretax_bps = float(loss["costs_bps"]) + float(loss["drift_bps"])
+    loss_text = about_bps(float(loss["loss_bps"]), pretax_bps, float(loss["trades_a_year"]))
+    return f"{'' if loss_text.startswith('over') else 'about '}{loss_text} bps a year"
+
+
+def _assumption_rows(config: Config, total: Value) -> list[CostRow]:
+    """Return volatility and pool fee of each asset, and the gas of a swap."""
+    portfolio = portfolio_of_config(config, DOLLAR, total)
+    if portfolio is None:
+        return []
+    market = loss_market(portfolio, build_policy(config).trigger)
+    rows = []
+    for symbol, volatility, fee in assumptions(portfolio, market):
+        rows += [_row(f"Volatility of {symbol}", volatility), _row(f"Pool fee of {symbol}", fee)]
+    return [*rows, _row("Gas of a swap", leg_gas_text(portfolio), "on an ordinary day")]

@@ -1,0 +1,67 @@
+"""Costs of a new config as rows with one figure each: the figures are those of the lines that the terminal shows."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from agent.app.start.guide import InitAnswers, baskets
+from tests.support.commands.init import WALLET
+
+NUMBER = re.compile(r"[\d,]*\d(?:\.\d+)?")
+
+
+def answers(network: str = "base", basket: str = "small", cash: str = "500") -> InitAnswers:
+    with_wallet = InitAnswers().with_network(network).with_wallet(WALLET).with_endpoints("A=alpha B=beta")
+    return with_wallet.with_basket(basket, baskets(network)).with_cash(cash)
+
+
+def figures(rows: Any) -> dict[str, str]:
+    return {row["name"]: row["figure"] for row in rows}
+
+
+def test_rows__have_one_figure_each() -> None:
+    costs = answers().costs()
+    assert figures(costs["rows"]) == {
+        "First purchase": "about 0.16 USDC",
+        "A year of quiet days": "about 0.092 USDC",
+        "A year of ordinary days": "about 0.099 USDC",
+        "A year of busy days": "not worth it",
+        "A year behind a perfect tracker": "about 0.18 USDC",
+        "The same, in a year as wild as 2021": "about 9 bps a year",
+        "A year, measured": "1.33 USDC",
+    }
+    triggers = figures(costs["triggers"])
+    assert list(triggers)[:2] == ["tracking", "relative 10 %"]
+    assert figures(costs["assumptions"])["Volatility of WETH"] == "65 %"
+    for row in [*costs["rows"], *costs["triggers"], *costs["assumptions"]]:
+        assert len(NUMBER.findall(row["figure"])) <= 1, row
+    assert costs["alarms"] == []
+
+
+@pytest.mark.parametrize(
+    ("network", "basket", "cash"), [("base", "small", "500"), ("ethereum", "moderate", "3000"), ("ethereum", "60/40", "all")]
+)
+def test_every_number_of_the_rows__is_in_the_lines_of_the_terminal(network: str, basket: str, cash: str) -> None:
+    new_config = answers(network, basket, cash)
+    lines = set(NUMBER.findall(" ".join(new_config.year_costs())))
+    costs = new_config.costs()
+    rows = [*costs["rows"], *costs["triggers"], *costs["assumptions"]]
+    money_of_the_loss = {row["figure"] for row in rows if row["name"] == "A year behind a perfect tracker"}  # 0.2 there, 0.18 here
+    texts = [text for row in rows for text in (row["figure"], row["note"]) if text not in money_of_the_loss]
+    assert set(NUMBER.findall(" ".join([*costs["alarms"], *texts]))) <= lines
+
+
+def test_amount_below_the_minimum__is_an_alarm_with_what_to_change() -> None:
+    costs = answers("ethereum", "moderate", "3000").costs()
+    assert costs["alarms"] == ["With 3,000 USDC: not worth it here at 1 gwei and a pool fee of 0.3 %, only from 19,380 USDC."]
+    assert any(note.startswith("To make it worth it: ") for note in costs["notes"])
+    assert figures(costs["rows"])["A year of ordinary days"] == "not worth it"
+
+
+def test_portfolio_that_trades_nothing__has_no_purchase_and_no_loss() -> None:
+    costs = answers(basket="WETH=0% USDC=100%").costs()
+    assert all(name.endswith(" days") for name in figures(costs["rows"]))
+    assert (costs["triggers"], costs["assumptions"]) == ([], [])
