@@ -493,17 +493,13 @@ class SimulationContext:
 
 
 @contextmanager
-def open_simulation(
-    world: SimulatedWorld, signals: SignalRunner | None = None
-) -> Iterator[SimulationContext]:
-    """Open a context with its own store, deleted afterwards, for a world that is at a bar. Signals
-    are answered by `signals`, or by processes of their own.
-    """
+def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
+    """Open a context with its own store, deleted afterwards, for a world that is at a bar."""
     store = simulation_store(world.spec.portfolio.wrapped_native, _needs_price_history(world.spec))
     signal_host = SignalHost(world.spec.signal_folder)
     try:
         store.balances.record_prior_day((), 0)  # the address has no history before the run
-        yield _build_context(world, store, signals or signal_host)
+        yield _build_context(world, store, world.spec.signal_runner or signal_host)
     finally:
         signal_host.close()
         store.close()

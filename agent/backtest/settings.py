@@ -18,6 +18,7 @@ from eth_utils.crypto import keccak
 from agent.amm import POOL_KIND_BY_CURVE_NAME
 from agent.amm.v3.pool import V3Pool
 from agent.errors import ConfigError
+from agent.layers.signals.host import SignalRunner
 from agent.layers.strategies.state import CapitalSplit, StrategyBooks
 from agent.model import (
     Asset,
@@ -261,6 +262,13 @@ class BacktestSpec:
     """Folder of the files of signals."""
     trigger_function: TriggerFunction | None = None
     """Answers an AnsweredTrigger of the policy."""
+    signal_runner: SignalRunner | None = None
+    """Answers the signals in place of processes."""
+
+    @property
+    def asks_functions(self) -> bool:
+        """Whether functions of this process answer, which no other process can ask."""
+        return self.trigger_function is not None or self.signal_runner is not None
 
     @property
     def split(self) -> CapitalSplit | None:

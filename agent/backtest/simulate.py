@@ -60,7 +60,6 @@ from agent.floats import FloatArray
 from agent.layers.futures.execution.cycle import futures_plan_of
 from agent.layers.futures.policy.chosen_weights import chosen_share_by_market
 from agent.layers.futures.policy.targets import due_triggers, emergency_sizes
-from agent.layers.signals.host import SignalRunner
 from agent.layers.strategies.policy.futures import target_market_shares
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.model import ExecutionStyle, Hold, NoTradeZone, schedules_of
@@ -355,16 +354,15 @@ def simulate(
     progress: Progress | None = None,
     funding: Sequence[FundingRateSeries] = (),
     futures: FuturesSetup | None = None,
-    signals: SignalRunner | None = None,
 ) -> SimulationResult:
     """Run a whole simulation. With `futures` the same steps trade spot and futures.
 
     The wallet begins at its targets, at the first bar at which every symbol has a price. `funding`
     does not affect trades; the result includes the funding that shorts of the holdings would have
-    received. `signals` answers the signals of the spec in place of processes. Raises ConfigError for
-    symbols missing from the table, and errors of a step other than refusals and network errors.
+    received. Raises ConfigError for symbols missing from the table, and errors of a step other than
+    refusals and network errors.
     """
-    with SimulationRun(spec, table, settings, futures, signals) as run:
+    with SimulationRun(spec, table, settings, futures) as run:
         require_prices(funding, table.symbols, run.world.table.times_s)
         while run.evaluate_next_bar():
             if progress is not None:
@@ -389,11 +387,10 @@ class SimulationRun:
         table: PriceTable,
         settings: SimulationSettings,
         futures: FuturesSetup | None = None,
-        signals: SignalRunner | None = None,
     ) -> None:
         self.world = _build_world(spec, table, settings, futures)
         self.outcome: StepOutcome | None = None
-        self._context_manager = open_simulation(self.world, signals)
+        self._context_manager = open_simulation(self.world)
         self._target_bands: list[TargetBands] = []
         self._futures_weights: list[tuple[int, tuple[tuple[str, Fraction], ...]]] = []
         self._evaluated_bars = 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from agent.backtest.data import PriceTable
 from agent.backtest.settings import BacktestSpec
 from agent.config.tables.messages import describe_errors
 from agent.config.tables.weights import AllocatorTable, require_valid_allocator
@@ -17,7 +18,7 @@ from agent.config.weights import build_allocator
 from agent.errors import ConfigError
 from agent.model import PRICE_ONLY_METHODS, Signal
 from agent.research.arguments import described
-from agent.research.signals import FunctionSignal
+from agent.research.signals import FunctionRunner, FunctionSignal
 from agent.research.signals import signal as signal_of
 
 AnyAllocator = AllocatorTable | FunctionSignal | Signal
@@ -40,6 +41,25 @@ def allocator(kind: str, **keys: Any) -> AllocatorTable:
     except ValidationError as error:
         mistakes = "; ".join(describe_errors(error, values, AllocatorTable))
         raise ConfigError(f"allocator: {mistakes}", _ADVICE) from None
+
+
+def with_allocator(
+    spec: BacktestSpec, table: PriceTable, choice: AllocatorTable | FunctionSignal
+) -> BacktestSpec:
+    """Return the spec with what chooses the weights of these prices. Raises ConfigError."""
+    if isinstance(choice, AllocatorTable):
+        return with_table(spec, choice)
+    portfolio = spec.portfolio
+    if len(portfolio.assets) == 1:
+        symbol = portfolio.assets[0].token.symbol
+        numeraire = portfolio.numeraire.symbol
+        added_symbol = table.symbols[0] if symbol == numeraire else numeraire
+        raise ConfigError(
+            f"{choice.argument}: {symbol} is the only target, so there is nothing to choose",
+            f'add "{added_symbol}": 0 to targets',
+        )
+    portfolio = replace(portfolio, allocator=choice.allocator(table.interval_s))
+    return replace(spec, portfolio=portfolio, signal_runner=FunctionRunner(choice))
 
 
 def chosen_allocator(

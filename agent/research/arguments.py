@@ -25,6 +25,7 @@ _ARGUMENT_BY_OPTION = {
     "--grid destination": "destinations",
     "--grid allocator": "allocators",
     "--paths bars": "bars",
+    "--paths step-paths": "step_paths",
     "--paths": "paths",
     "--scenarios": "scenarios",
     "--run scheduler": "jobs",
@@ -114,6 +115,11 @@ def check_names(names: Iterable[str], known_names: Sequence[str]) -> None:
     """Raise ConfigError for the first name that is no argument."""
     for name in names:
         if name not in known_names:
+            if name in ("flows", "deposits") and "flows" not in known_names:
+                raise ConfigError(
+                    f"{name}: deposits would count as gains, withdrawals as losses",
+                    "omit it; research.backtest and research.compare take flows",
+                )
             meant = _NAME_BY_OTHER_WORD.get(name, "")
             if meant not in known_names:
                 meant = next(iter(get_close_matches(name, known_names, n=1)), "")
@@ -197,6 +203,7 @@ _KIND_BY_NAME = {
     "depth": ArgumentKind("number", _is_amount, "1000000"),
     "latency": ArgumentKind("whole number", _is_whole, "1"),
     "paths": ArgumentKind("whole number", _is_whole, "200"),
+    "step_paths": ArgumentKind("whole number", _is_whole, "3"),
     "bars": ArgumentKind("whole number", _is_whole, "720"),
     "network": ArgumentKind("text", _is_text, '"base"'),
     "numeraire": ArgumentKind("text", _is_text, '"USD"'),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from agent.app.research.backtests import simulate_checked
@@ -12,10 +12,9 @@ from agent.backtest.simulate import Progress
 from agent.backtest.sweep import available_cores
 from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.workers import run_in_processes, run_on_cluster
-from agent.config.tables.weights import AllocatorTable
 from agent.errors import ConfigError
 from agent.model import Destination, Every, HybridTrigger, NoTradeZone, Signal, Threshold
-from agent.research.allocators import AnyAllocator, chosen_allocator, with_table
+from agent.research.allocators import AnyAllocator, chosen_allocator
 from agent.research.arguments import Number, described, has_items
 from agent.research.costs import USUAL_COSTS, Costs
 from agent.research.inputs import (
@@ -23,13 +22,13 @@ from agent.research.inputs import (
     MarketArguments,
     cores_and_scheduler,
     naming_arguments,
-    one_process_error,
     read_inputs,
+    require_one_process,
 )
 from agent.research.prices import Moment, read_prices
 from agent.research.progress import notebook_progress
 from agent.research.results import Backtest, Comparison
-from agent.research.signals import FunctionRunner, FunctionSignal
+from agent.research.signals import FunctionSignal
 from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger
 
 
@@ -83,26 +82,17 @@ def backtest(  # noqa: PLR0913  each argument is one thing that a reader sets by
         numeraire=numeraire,
         native=native,
     )
-    inputs = read_inputs(prices, targets, trigger, market, destination=destination, flows=flows)
-    spec = inputs.spec
-    choice = chosen_allocator(signal, allocator)
-    runner = None
-    if isinstance(choice, AllocatorTable):
-        spec = with_table(spec, choice)
-    elif choice is not None:
-        if len(targets) == 1:
-            (symbol,) = targets
-            numeraire = spec.portfolio.numeraire.symbol
-            added_symbol = inputs.table.symbols[0] if symbol == numeraire else numeraire
-            raise ConfigError(
-                f"{choice.argument}: {symbol} is the only target, so there is nothing to choose",
-                f'add "{added_symbol}": 0 to targets',
-            )
-        allocator_config = choice.allocator(inputs.table.interval_s)
-        spec = replace(spec, portfolio=replace(spec.portfolio, allocator=allocator_config))
-        runner = FunctionRunner(choice)
+    inputs = read_inputs(
+        prices,
+        targets,
+        trigger,
+        market,
+        allocator=chosen_allocator(signal, allocator),
+        destination=destination,
+        flows=flows,
+    )
     shown_progress = progress or notebook_progress()
-    result = simulate_checked(spec, inputs.table, inputs.settings, shown_progress, signals=runner)
+    result = simulate_checked(inputs.spec, inputs.table, inputs.settings, shown_progress)
     if progress is None and shown_progress is not None:  # bars without a trade are skipped
         shown_progress(inputs.table.bar_count, inputs.table.bar_count)
     return Backtest(result)
@@ -160,7 +150,7 @@ def compare(
     if any(
         callable(each) or isinstance(each, FunctionSignal | FunctionTrigger) for each in functions
     ):
-        raise one_process_error(jobs)
+        require_one_process(jobs)
     progress = arguments.pop("progress", None) or notebook_progress()
     names = tuple(trials.triggers)
     finished = (

@@ -19,10 +19,12 @@ from agent.backtest.settings import BacktestSpec, OwnerTransfer, SimulationSetti
 from agent.backtest.workers import check_scheduler_address
 from agent.config.networks import NETWORKS
 from agent.config.networks.network import Network
+from agent.config.tables.weights import AllocatorTable
 from agent.errors import ConfigError
 from agent.model import AnsweredTrigger, Destination, NoTradeZone
 from agent.policy.triggers.validation import validate_policy
 from agent.price_files.read import symbol_pairs
+from agent.research.allocators import with_allocator
 from agent.research.arguments import (
     COSTS_EXAMPLE,
     Number,
@@ -36,6 +38,7 @@ from agent.research.arguments import (
 from agent.research.costs import USUAL_COSTS, Costs
 from agent.research.markets import name_markets
 from agent.research.prices import FRAME_NAME, Moment, between, read_prices, time_s
+from agent.research.signals import FunctionSignal
 from agent.research.triggers import AnyTrigger, FunctionTrigger, checked_trigger, tracking
 from agent.units import BPS, format_duration
 
@@ -74,6 +77,7 @@ def read_inputs(
     trigger: AnyTrigger | None,
     market: MarketArguments,
     *,
+    allocator: AllocatorTable | FunctionSignal | None = None,
     destination: str | Destination | None = None,
     flows: Mapping[Moment, Number] | None = None,
 ) -> ResearchInputs:
@@ -85,6 +89,8 @@ def read_inputs(
     native = market.get("native") or _native(network, targets, table)
     place = None if destination is None else member(destination, "destination", Destination)
     spec = _spec(table, targets, trigger, place, market.get("numeraire", ""), native)
+    if allocator is not None:
+        spec = with_allocator(spec, table, allocator)
     costs = market.get("costs", USUAL_COSTS)
     if not isinstance(costs, Costs):
         raise ConfigError(f"costs: {described(costs)} are no Costs", f"write {COSTS_EXAMPLE}")
@@ -126,11 +132,12 @@ def cores_and_scheduler(jobs: object) -> tuple[int, str]:
     )
 
 
-def one_process_error(jobs: object) -> ConfigError:
-    """Return the error for a function, which no other process can be given."""
-    return ConfigError(
-        f"jobs: {described(jobs)}, but a function is asked in one process", "write jobs=1"
-    )
+def require_one_process(jobs: object) -> None:
+    """Raise ConfigError for several jobs: no other process can be given a function."""
+    if jobs != 1:
+        raise ConfigError(
+            f"jobs: {described(jobs)}, but a function is asked in one process", "write jobs=1"
+        )
 
 
 def naming_arguments(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:

@@ -308,6 +308,36 @@ class Comparison(dict[str, Backtest]):
             ]
         )
 
+    def plot(self) -> Any:
+        """Return a plotly figure of the value of each backtest, and of buy and hold. Raises
+        ConfigError if plotly is not installed.
+
+        >>> results = Comparison(monthly=result)
+        >>> [line.name for line in results.plot().data]
+        ['monthly', 'held']
+        """
+        graph_objects = load_plotly()
+        frame_by_name = {name: result.frame() for name, result in self.items()}
+        series = [(name, frame["time"], frame["value"]) for name, frame in frame_by_name.items()]
+        series += [
+            ("held", frame["time"], frame["hold_value"])
+            for frame in list(frame_by_name.values())[:1]
+        ]
+        lines = [
+            graph_objects.Scatter(x=times, y=values, name=name, mode="lines")
+            for name, times, values in series
+        ]
+        figure = graph_objects.Figure(lines)
+        for result in self.values():
+            figure.update_yaxes(title_text=result.summary.numeraire)
+        figure.update_layout(hovermode="x unified", margin={"t": 24, "r": 16})
+        return figure
+
+    def _repr_html_(self) -> str:
+        """Return the figures of each backtest for a notebook."""
+        html: str = self.frame()._repr_html_()
+        return html
+
 
 def _text(figure: object) -> str:
     if isinstance(figure, datetime):

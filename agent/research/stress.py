@@ -15,22 +15,25 @@ from agent.backtest.stress.paths import STRESS_SCENARIOS, SpotScenario
 from agent.backtest.stress.run import StressResult, stress_document, stress_page
 from agent.backtest.stress.work import PathMetrics
 from agent.config.writing.template import starting_limits
-from agent.model import Destination
+from agent.model import Destination, Signal
 from agent.price_files.frames import load_polars
+from agent.research.allocators import AnyAllocator, chosen_allocator
 from agent.research.arguments import Number, distinct_members
 from agent.research.charts import load_plotly
 from agent.research.inputs import (
     MarketArguments,
     cores_and_scheduler,
     naming_arguments,
-    one_process_error,
     read_inputs,
+    require_one_process,
 )
 from agent.research.progress import notebook_progress
 from agent.research.reported import ReportedResult
+from agent.research.signals import FunctionSignal
 from agent.research.triggers import AnyTrigger
 
 USUAL_PATHS = 2_000
+USUAL_STEP_PATHS = 3
 
 
 @naming_arguments
@@ -39,8 +42,11 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     targets: Mapping[str, Number],
     trigger: AnyTrigger | None = None,
     *,
+    signal: Signal | FunctionSignal | None = None,
+    allocator: AnyAllocator | None = None,
     destination: str | Destination | None = None,
     paths: int = USUAL_PATHS,
+    step_paths: int = USUAL_STEP_PATHS,
     bars: int = 0,
     scenarios: Sequence[str | SpotScenario] = (),
     jobs: object = 1,
@@ -48,12 +54,14 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     **market: Unpack[MarketArguments],
 ) -> StressTest:
     """Run a portfolio over thousands of simulated futures of its prices and over stress scenarios,
-    with the limits of a new config. `market` has value, costs, network, start, end and the others of
-    `backtest`.
+    with the limits of a new config. `signal` and `allocator` are those of `backtest`, and `market`
+    has its value, costs, network, start, end, numeraire and native. There are no `flows`: a loss is
+    that of a path's first value.
 
     `paths` are simulated by each of two methods, each `bars` long (720 of them if there are as
-    many). `scenarios` are members of `research.Scenario` or their values, without any all that apply.
-    `jobs` is a number of cores (0: all; a script then needs
+    many). `step_paths` are those of each scenario, which take the live step, and in place of `paths`
+    those of a function or an allocator, which need it too. `scenarios` are members of
+    `research.Scenario` or their values, without any all that apply. `jobs` is a number of cores (0: all; a script then needs
     `if __name__ == "__main__"`), a Dask client, or the address of its scheduler. `progress` gets the
     case, and the numbers of its finished paths and of all. Raises ConfigError naming the argument,
     Retryable if a process is lost.
@@ -67,11 +75,19 @@ def stress(  # noqa: PLR0913  each argument is one thing that a reader sets by n
     >>> result.frame()["case"].to_list()[-1]
     'crash'
     """
-    inputs = read_inputs(prices, targets, trigger, market, destination=destination)
-    if inputs.spec.trigger_function is not None and jobs != 1:
-        raise one_process_error(jobs)
+    inputs = read_inputs(
+        prices,
+        targets,
+        trigger,
+        market,
+        allocator=chosen_allocator(signal, allocator),
+        destination=destination,
+    )
+    if inputs.spec.asks_functions:
+        require_one_process(jobs)
     options = StressOptions(
         paths=paths,
+        step_paths=step_paths,
         bars=bars,
         scenarios=distinct_members(scenarios, "scenarios", STRESS_SCENARIOS),
     )
@@ -106,8 +122,9 @@ class StressTest(ReportedResult):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader has to know of the prices and the test."""
-        return self._result.notes
+        """What a reader has to know of the prices and the test, and what was skipped."""
+        skipped = (f"skipped: {case}: {why}" for case, why in self._result.skipped_cases)
+        return (*self._result.notes, *skipped)
 
     @property
     def document(self) -> dict[str, Any]:

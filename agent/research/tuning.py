@@ -43,10 +43,12 @@ from agent.model import (
     Every,
     HybridTrigger,
     NoTradeZone,
+    Signal,
     Threshold,
     Trigger,
 )
 from agent.price_files.frames import load_polars
+from agent.research.allocators import AnyAllocator, chosen_allocator
 from agent.research.arguments import Number, described, distinct_members, member
 from agent.research.charts import load_plotly
 from agent.research.inputs import (
@@ -54,9 +56,11 @@ from agent.research.inputs import (
     cores_and_scheduler,
     naming_arguments,
     read_inputs,
+    require_one_process,
 )
 from agent.research.progress import notebook_progress
 from agent.research.reported import ReportedResult
+from agent.research.signals import FunctionSignal
 from agent.units import BPS
 
 
@@ -66,6 +70,8 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     targets: Mapping[str, Number],
     triggers: Sequence[Trigger] = (),
     *,
+    signal: Signal | FunctionSignal | None = None,
+    allocator: AnyAllocator | None = None,
     destinations: Sequence[str | Destination] = (),
     allocators: Sequence[str | AllocationMethod] = (AllocationMethod.FIXED,),
     combined: bool = False,
@@ -77,8 +83,9 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     **market: Unpack[MarketArguments],
 ) -> Tuning:
     """Search for the best of many settings: each runs on the first three quarters of the prices, the
-    best is judged on the last quarter. `market` has value, costs, network, start, end and the others
-    of `backtest`.
+    best is judged on the last quarter. `signal` and `allocator`, which choose the weights of every
+    setting, are those of `backtest`, and `market` has its value, costs, network, start, end,
+    numeraire and native. There are no `flows`: deposits would count as growth.
 
     `triggers` are tried with each of `destinations` (members of `research.Destination`, or their
     values) and `allocators` (`research.AllocationMethod`), and with `combined` each band at each
@@ -111,7 +118,24 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
         tuple(TriggerKind) if combined else (),
     )
     grid = _grid(triggers, named) if triggers else searched_grid(named, chosen_objective)
-    inputs = read_inputs(prices, targets, options.calendar.trigger, market)
+    inputs = read_inputs(
+        prices,
+        targets,
+        options.calendar.trigger,
+        market,
+        allocator=chosen_allocator(signal, allocator),
+    )
+    if inputs.spec.portfolio.allocator is not None and grid.allocators != (AllocationMethod.FIXED,):
+        raise ConfigError(
+            f"allocators: {'allocator' if signal is None else 'signal'} chooses the weights already",
+            "give one of the two",
+        )
+    if inputs.spec.asks_functions:
+        require_one_process(jobs)
+        if folder is not None:
+            raise ConfigError(
+                "folder: it cannot tell the runs of a function from those of another", "omit it"
+            )
     if chosen_objective is Objective.TRACKING or grid.strictnesses:
         require_numeraire_among_assets(inputs.spec.portfolio)
     schedule = AllocatorSchedule(options.rechoose_s, options.price_window_s)
@@ -160,7 +184,8 @@ def _grid(triggers: Sequence[Trigger], named: PolicyGrid) -> PolicyGrid:
         else:
             raise ConfigError(
                 f"triggers: {described(trigger)} cannot be searched over",
-                "give research.band, research.every and research.tracking",
+                "give research.band, research.every and research.tracking; research.compare takes"
+                " functions, too",
             )
     if combined and not (bands and intervals_s):
         raise ConfigError(

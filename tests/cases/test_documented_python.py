@@ -121,7 +121,9 @@ def test_the_fourth_block_of_python_pays_gas(folder_of_prices: Path, monkeypatch
 
 def test_the_fifth_block_of_python_asks_a_function(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, printed = run(BLOCKS_BY_PAGE["python"][4], folder_of_prices, monkeypatch)
-    assert printed.startswith("Backtest(2021-01-01 to 2021-06-30")
+    backtest, search = printed.splitlines()
+    assert backtest.startswith("Backtest(2021-01-01 to 2021-06-30")
+    assert search.startswith("Tuning(2 settings, best: band ")
 
 
 def test_the_sixth_block_of_python_asks_a_trigger(folder_of_prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,6 @@ from agent.config.tables.fields import parse_choice, parse_duration_s, parse_gas
 from agent.config.weights import offline_portfolio, without_max_change
 from agent.errors import ConfigError
 from agent.layers.settings import build_layer_settings
-from agent.layers.signals.host import SignalRunner
 from agent.layers.tax.settings import year_limit
 from agent.model import (
     Destination,
@@ -402,15 +401,14 @@ def simulate_checked(
     settings: SimulationSettings,
     progress: Progress | None = None,
     rate_series: Sequence[FundingRateSeries] = (),
-    signals: SignalRunner | None = None,
 ) -> SimulationResult:
     """Simulate a table; if closes are probably wrong, a note has the result without them. Raises
     ConfigError.
     """
-    result = simulate(spec, table, settings, progress, rate_series, signals=signals)
+    result = simulate(spec, table, settings, progress, rate_series)
     if not (suspects := suspect_closes(table, spec)):
         return result
-    trusted_result = simulate(spec, without_closes(table, suspects), settings, signals=signals)
+    trusted_result = simulate(spec, without_closes(table, suspects), settings)
     values_text = " instead of ".join(
         value_text(value, result.decimals, 2)
         for value in (trusted_result.final_value, result.final_value)

@@ -433,14 +433,16 @@ def _judge_last_quarter(
     table = search.table
     split_bar = last_quarter_start(table.bar_count)
     period_bars = _period_bars(table)
+    own_allocator = search.backtest.portfolio.allocator
     run_results = []
     for result_key, policy_choice in (
         (f"last-{best_index:07d}", best_choice),
         ("last-baseline", search.baseline),
     ):
-        warm_up_bars = 0
+        window_s = 0 if own_allocator is None else own_allocator.window_s
         if policy_choice.allocator is not AllocationMethod.FIXED:
-            warm_up_bars = min(split_bar, search.allocator_schedule.window_s // table.interval_s)
+            window_s = search.allocator_schedule.window_s
+        warm_up_bars = min(split_bar, window_s // table.interval_s)
         start_bar = split_bar - warm_up_bars
         end_bar = table.bar_count
         mark_bars = tuple(range(warm_up_bars, end_bar - start_bar, period_bars))

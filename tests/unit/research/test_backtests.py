@@ -110,6 +110,16 @@ def test_backtest_is_that_of_the_command() -> None:
     assert backtest_document(result._result) == expected
 
 
+def test_picture_of_a_comparison_has_each_value_and_that_of_holding() -> None:
+    results = research.compare(wide(), TARGETS, {"band": research.band(0.1), "weekly": research.every("7d")}, end="2021-02-01")
+    value_by_line = {line.name: list(line.y) for line in results.plot().data}
+    assert value_by_line == {
+        **{name: result.frame()["value"].to_list() for name, result in results.items()},
+        "held": results["band"].frame()["hold_value"].to_list(),
+    }
+    assert "weekly" in results._repr_html_()
+
+
 def test_summary_frames_and_report_agree_with_each_other(tmp_path: Path) -> None:
     result = research.backtest(wide(), TARGETS, research.band(0.1), flows={"2021-06-01": 500})
     summary = result.summary

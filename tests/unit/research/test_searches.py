@@ -18,6 +18,7 @@ from agent.cli.research.trial_texts import parse_grid
 from agent.errors import ConfigError
 from agent.research import backtests
 from agent.research.inputs import cores_and_scheduler
+from agent.signals import SignalView
 
 PRICES = sample_files()[0]
 TARGETS = {"BTC": 0.4, "ETH": 0.3, "USD": 0.3}
@@ -124,6 +125,10 @@ def stressed(**arguments: object) -> Callable[[], object]:
     return lambda: research.stress(PRICES, TARGETS, research.band(0.1), **arguments)  # type: ignore[arg-type]  # wrong on purpose
 
 
+def in_cash(view: SignalView) -> dict[str, float]:
+    return {}
+
+
 WRONG = {
     "a band at an interval": (tuned(research.every("7d", research.band(0.1))), "triggers: a band at an interval"),
     "a text": (tuned("10%rel"), "triggers: '10%rel' cannot be searched over"),
@@ -146,6 +151,14 @@ WRONG = {
     "no prices for a search": (tuned(start="2021-12-30"), "prices: the first three quarters"),
     "no number": (tuned(value="dear"), "value: 'dear'"),
     "no paths": (stressed(paths=0), "paths: 0"),
+    "no paths of the live step": (stressed(step_paths=0), "step_paths: 0"),
+    "deposits of a search": (tuned(*BANDS, flows={"2021-03-01": 5}), "flows: deposits would count as gains"),
+    "deposits of a stress test": (stressed(flows={"2021-03-01": 5}), "flows: deposits would count as gains"),
+    "a signal of a search in several processes": (tuned(*BANDS, signal=in_cash, jobs=2), "jobs: 2, but a function"),
+    "a signal of a stress test in several processes": (stressed(signal=in_cash, jobs=2), "jobs: 2, but a function"),
+    "a signal in a folder": (tuned(*BANDS, signal=in_cash, folder="runs"), "folder: it cannot tell the runs of a function"),
+    "a signal beside allocators": (tuned(*BANDS, signal=in_cash, allocators=["equal"]), "allocators: signal chooses"),
+    "an allocator beside allocators": (tuned(*BANDS, allocator=in_cash, allocators=["equal"]), "allocators: allocator chooses"),
     "too long paths": (stressed(bars=10**7), "bars: 10000000"),
     "an unknown scenario": (stressed(scenarios=["flood"]), "scenarios: 'flood'"),
     "a scenario of none": (stressed(scenarios=[research.Scenario.CALM]), "scenarios: 'calm'"),

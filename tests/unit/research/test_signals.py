@@ -71,6 +71,29 @@ def test_function_is_asked_as_often_as_it_says() -> None:
     assert [day_of(view.now_s) for view in recorder.views] == [1, 8, 15]
 
 
+def test_search__gives_every_setting_the_weights_of_the_function() -> None:
+    search = research.tune(PRICES, TARGETS, [BAND], signal=momentum, objective="growth")
+    three_quarters = research.backtest(PRICES.head(12), TARGETS, BAND, signal=momentum)
+    assert search.frame()["final_value"].to_list() == pytest.approx([three_quarters.summary.value])
+
+
+def test_search__shows_the_function_the_prices_before_the_last_quarter() -> None:
+    recorder = Recorder()
+    research.tune(PRICES, TARGETS, [BAND], signal=research.signal(recorder, window="5d"), objective="growth")
+    counts = {len(view.prices["BTC"]) for view in recorder.views if day_of(view.now_s) >= 12}
+    assert counts == {4}
+
+
+def test_stress_test__asks_the_function_on_each_path() -> None:
+    arguments: dict[str, Any] = {"step_paths": 1, "bars": 12, "scenarios": ["crash"]}
+    prices = PRICES.vstack(PRICES.with_columns(time=PRICES["time"].dt.offset_by("16d")))
+    in_cash = research.stress(prices, TARGETS, BAND, signal=lambda view: {}, **arguments)
+    invested = research.stress(prices, TARGETS, BAND, signal=lambda view: {"BTC": 1}, **arguments)
+    loss_in_cash, loss_invested = (test.frame().filter(case="crash")["loss_median"].item() for test in (in_cash, invested))
+    assert loss_in_cash < 0.25 * loss_invested
+    assert any("it does not support an allocator" in note for note in in_cash.notes)
+
+
 def test_closes_of_a_view_are_a_frame() -> None:
     frames: list[pl.DataFrame] = []
 
