@@ -338,7 +338,7 @@ def is_beside_its_code(path: Path) -> bool:
 
 def test_a_unit_file_lies_where_its_code_lies() -> None:
     """tests/unit/guards/test_market.py for agent/guards/market.py, tests/unit/scripts for scripts; scenes over several packages apart."""
-    files = [path for path in UNIT.rglob("*.py") if path.parent != UNIT / "scenarios"]
+    files = [path for path in UNIT.rglob("*.py") if UNIT / "scenarios" not in path.parents]
     assert len(files) > 400
     assert [str(path.relative_to(ROOT)) for path in files if not is_beside_its_code(path)] == []
 

@@ -24,7 +24,7 @@ from agent.signing.keys import open_keystore
 from agent.signing.secret import Secret
 from tests.support.agents import config
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 BEYOND = {
     "a key of many parts": "a." * 30_000 + "a = 1",
     "a header of many parts": "[" + "a." * 30_000 + "a]",
