@@ -132,7 +132,7 @@ def running_balances(db: Connection, book_number: int) -> dict[str, int]:
     }
 
 
-def write_opening_balances(
+def write_running_balances(
     db: Connection, book_number: int, balance_raw_by_token: Mapping[str, int]
 ) -> None:
     """Write the opening balances of tokens in the wallet, in base units."""
@@ -196,7 +196,7 @@ def find_misstatements(db: Connection, book_number: int) -> tuple[str, ...]:
 def rebuild_sums(db: Connection, book_number: int) -> None:
     """Rebuild all sums from their rows."""
     db.execute(delete(RunningBalanceRow).where(RunningBalanceRow.book_number == book_number))
-    write_opening_balances(db, book_number, recomputed_balances(db, book_number))
+    write_running_balances(db, book_number, recomputed_balances(db, book_number))
     database.write_facts(
         db,
         {
