@@ -135,7 +135,7 @@ def running_balances(db: Connection, book_number: int) -> dict[str, int]:
 def write_running_balances(
     db: Connection, book_number: int, balance_raw_by_token: Mapping[str, int]
 ) -> None:
-    """Write the opening balances of tokens in the wallet, in base units."""
+    """Write the running balances of these tokens in the wallet, in base units."""
     upsert_rows(
         db,
         RunningBalanceRow,
@@ -372,8 +372,8 @@ class ValuationStore:
     def record(
         self, valuation: Valuation, is_forced: bool, changed_blocks: Collection[int] = frozenset()
     ) -> bool:
-        """Record a valuation, at most once an hour unless `is_forced` or unless one of
-        `changed_blocks` is later than the last one; return False if nothing was written.
+        """Record a valuation at the end of the look, at most once an hour unless `is_forced` or unless
+        one of `changed_blocks` is later than the last one; return False if none is due.
         """
 
         def book_if_due(db: Connection) -> LedgerBook | None:
