@@ -5,7 +5,7 @@ them.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from agent.model.controls import ControlOrigin
@@ -118,7 +118,7 @@ class AlertDevice:
 
     endpoint: str
     public_key: str
-    auth: str
+    auth: str = field(repr=False)
     page: str
     user: str
     added_s: int

@@ -64,7 +64,7 @@ class Reader(Protocol):
 
     def past_prices(self, head: Head, block_count: int) -> tuple[PastPrices, ...]:
         """Return the prices at the last `block_count` blocks before `head`, newest first, on the
-        same chain and with the quorum of the snapshot.
+        same chain and with the quorum of the snapshot. Raises Retryable.
         """
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:

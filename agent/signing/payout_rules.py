@@ -53,20 +53,11 @@ def _require_recipient(to: str, payout: Payout, rules: SigningRules) -> None:
         refuse("recipient", to, f"the granted address {payout.to}")
     if to not in rules.payout_addresses:
         refuse("recipient", to, "a payout address confirmed by the owner")
-    forbidden_recipients = (
-        rules.wallet,
-        *rules.tokens,
-        *rules.routers,
-        *rules.rebalancers,
-        *rules.v3_managers,
-        *rules.v2_routers,
-        *rules.v2_pairs,
-    )
-    if to in (*forbidden_recipients, *rules.oracle_pools) or int(to, 16) == 0:
+    if to == rules.wallet or to in rules.called_contracts or int(to, 16) == 0:
         refuse(
             "recipient",
             to,
-            "a recipient: neither the wallet, nor a token or contract that it trades with",
+            "a recipient: neither the wallet, nor a token or contract that it calls",
         )
 
 

@@ -96,6 +96,30 @@ class SigningRules:
     init_code_hash: str | None = None
     batch_contract: str | None = None
 
+    @property
+    def called_contracts(self) -> tuple[str | None, ...]:
+        """Contracts that the wallet calls; a payout to one of them would be lost."""
+        futures_contracts: tuple[str, ...] = ()
+        if (futures := self.futures) is not None:
+            futures_contracts = (
+                futures.clearing_house,
+                futures.vault,
+                futures.delegate_approval,
+                futures.collateral,
+            )
+        return (
+            *self.tokens,
+            *self.routers,
+            *self.rebalancers,
+            *self.v3_managers,
+            *self.v2_routers,
+            *self.v2_pairs,
+            *self.oracle_pools,
+            *futures_contracts,
+            self.wrapped_native,
+            self.batch_contract,
+        )
+
 
 HighestTipByNonce = Mapping[int, int | None]
 """Nonces that may be signed now, each with the highest tip signed there so far, wei per gas; None

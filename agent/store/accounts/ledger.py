@@ -517,7 +517,7 @@ class LedgerStore:
                 for place_name, token in opened_places
                 if not place_name
             }
-            ledger_sums.write_opening_balances(db, book.number, wallet_raw_by_token)
+            ledger_sums.write_running_balances(db, book.number, wallet_raw_by_token)
             return opened_places
 
     def has_places(self, places: Iterable[PlacedToken]) -> bool:

@@ -132,10 +132,10 @@ def running_balances(db: Connection, book_number: int) -> dict[str, int]:
     }
 
 
-def write_opening_balances(
+def write_running_balances(
     db: Connection, book_number: int, balance_raw_by_token: Mapping[str, int]
 ) -> None:
-    """Write the opening balances of tokens in the wallet, in base units."""
+    """Write the running balances of these tokens in the wallet, in base units."""
     upsert_rows(
         db,
         RunningBalanceRow,
@@ -196,7 +196,7 @@ def find_misstatements(db: Connection, book_number: int) -> tuple[str, ...]:
 def rebuild_sums(db: Connection, book_number: int) -> None:
     """Rebuild all sums from their rows."""
     db.execute(delete(RunningBalanceRow).where(RunningBalanceRow.book_number == book_number))
-    write_opening_balances(db, book_number, recomputed_balances(db, book_number))
+    write_running_balances(db, book_number, recomputed_balances(db, book_number))
     database.write_facts(
         db,
         {
@@ -372,8 +372,8 @@ class ValuationStore:
     def record(
         self, valuation: Valuation, is_forced: bool, changed_blocks: Collection[int] = frozenset()
     ) -> bool:
-        """Record a valuation, at most once an hour unless `is_forced` or unless one of
-        `changed_blocks` is later than the last one; return False if nothing was written.
+        """Record a valuation at the end of the look, at most once an hour unless `is_forced` or unless
+        one of `changed_blocks` is later than the last one; return False if none is due.
         """
 
         def book_if_due(db: Connection) -> LedgerBook | None:

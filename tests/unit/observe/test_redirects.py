@@ -89,6 +89,7 @@ def pushed(host: str) -> int | str:
     """Return the outcome of a message to a browser whose push service is at `host`."""
     public_key = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     device = AlertDevice(f"https://{host}/device", encode_base64(public_key), encode_base64(b"secret of device"), "/alerts", "ann", 0)
+    assert device.auth not in repr(device)
     sender = PushSender.from_url(f"webpush://me:{'5eed' * 16}@example.org?service={host}", "P")
     return sender.send(device, {"title": "halted"}, 20)
 

@@ -17,7 +17,7 @@ from agent.units import NATIVE, UINT256_MAX
 from tests.support import signing
 from tests.support.builders import address
 from tests.support.signables import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
-from tests.support.signing import ALLOWED, MAX_GAS_WEI, NOW_S, ROUTER, RULES, STRANGER, USDC, USDT, WALLET, WETH, signer, tx
+from tests.support.signing import ALLOWED, FUTURES, MAX_GAS_WEI, NOW_S, ROUTER, RULES, STRANGER, USDC, USDT, WALLET, WETH, signer, tx
 
 HOME = address("home")
 OTHER_HOME = address("another home")
@@ -126,6 +126,23 @@ def test_payout_to_a_traded_contract_is_refused_if_confirmed(field: str) -> None
 
     assert rules_that_refuse_payouts_to(STRANGER, rules) == {None}
     assert rules_that_refuse_payouts_to(STRANGER, replace(rules, **{field: (*getattr(rules, field), STRANGER)})) == {"recipient"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"wrapped_native": STRANGER}, id="wrapped native coin"),
+        pytest.param({"batch_contract": STRANGER}, id="batches of a Safe"),
+        *(
+            pytest.param({"futures": replace(FUTURES, **{field: STRANGER})}, id=field)
+            for field in ("clearing_house", "vault", "delegate_approval", "collateral")
+        ),
+    ],
+)
+def test_payout_to_a_called_contract_is_refused_if_confirmed(changes: dict[str, object]) -> None:
+    rules = replace(PAYOUT_RULES, payout_addresses=(HOME, STRANGER))
+
+    assert rules_that_refuse_payouts_to(STRANGER, replace(rules, **changes)) == {"recipient"}  # type: ignore[arg-type]  # field names
 
 
 @pytest.mark.parametrize("name", ALLOWED)
