@@ -15,6 +15,7 @@ import pytest
 from agent import app as api
 from agent.app import Agent
 from agent.app.documents.status import status_document
+from agent.app.money import shutdown
 from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.execution.resting_orders import end_reasons
@@ -331,6 +332,19 @@ def test_lost_cancel__is_sent_again_once_it_cannot_arrive(server: HyperliquidSer
         assert cancels() == 2
         assert resting(server) == []
         assert agent.context.store.journal.open_intents() == ()
+
+
+@pytest.mark.parametrize("fault", ["dropped", "down"])
+def test_stop__is_unfinished_while_an_order_rests(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path, fault: str) -> None:
+    with agents.agent_on(anvil_chain, tmp_path, limits(server), EVEN) as agent:
+        step(agent)
+        server.faults = [fault]
+        report = shutdown.stop(agent, send=True, confirm=agents.yes)
+        assert len(resting(server)) == 1
+        assert (report.state, "is still open at the venue" in report.reason) == ("unfinished", True), report.reason
+        anvil_chain.node.mine_at(anvil_chain.now_s() + 1_000)
+        report = shutdown.stop(agent, send=True, confirm=agents.yes)
+        assert (report.state, resting(server)) == ("stopped", []), report.reason
 
 
 def test_a_post_only_order_rests_at_the_middle_of_the_book(server: HyperliquidServer, anvil_chain: LocalChain, tmp_path: Path) -> None:

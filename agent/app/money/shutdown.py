@@ -375,7 +375,9 @@ class _Shutdown:
         )
 
     def _cancel(self) -> None:
-        """Cancel pending transactions, and end limit orders and gradual executions."""
+        """Cancel pending transactions, and end limit orders and gradual executions. Raises Retryable
+        while an order is open at a venue.
+        """
         try:
             self._transactor.executor.cancel_pending("stopped by the owner")
         finally:
@@ -384,6 +386,9 @@ class _Shutdown:
             now_s = step.snapshot.head.timestamp_s
             for execution_id in executions.open_execution_ids():
                 executions.end(execution_id, ExecutionState.CANCELLED, "the bot was stopped", now_s)
+        for intent in self._context.store.journal.open_intents():
+            if intent.tx.is_venue_order:
+                raise Retryable(f'"{intent.note}" is still open at the venue', code=ErrorCode.VENUE)
 
     def _sell(self) -> None:
         """Sell everything. Raises Refused with the reason for any remainder."""
