@@ -245,7 +245,6 @@ def test_client_that_reads_slowly_over_tls__is_not_closed(
             time.sleep(0.001)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("answer_bytes", "part_count", "requests"), UNREAD_ANSWERS.values(), ids=UNREAD_ANSWERS)
 def test_client_that_reads_nothing__makes_room(
     answer_bytes: int, part_count: int, requests: bytes, monkeypatch: pytest.MonkeyPatch
