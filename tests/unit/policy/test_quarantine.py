@@ -1,7 +1,8 @@
-"""A token in quarantine: what is wanted of the others, what is said of it, and that nothing may touch it."""
+"""Tests of agent/policy/quarantine.py: what is in quarantine, the targets of the others, and that no plan touches it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 
 import pytest
@@ -15,73 +16,474 @@ from agent.errors import Refused
 from agent.execution.step_context import propose_screened
 from agent.guards.safety import moved_tokens
 from agent.model import (
+    PORTFOLIO_SUBJECT,
     CodeHash,
+    ConditionalOrder,
     Evidence,
     FailedPool,
     Halt,
     HaltCode,
     Hold,
+    OrderKind,
+    OrderStage,
     Plan,
     ProxyImplementation,
     Rebalance,
     ScreenedToken,
     ScreenSubject,
     StepInput,
+    SubmissionRefusal,
     TokenFinding,
 )
 from agent.planning import proposals
 from agent.planning.requests import propose_selling_everything
 from agent.policy.decide import decide
 from agent.policy.quarantine import (
+    FIRST_APPROVAL_WAIT_S,
+    LONGEST_APPROVAL_WAIT_S,
+    UNREADABLE_WAIT_S,
     exclude_unpriced_assets,
     format_quarantine,
+    ignored_approval,
+    quarantine_ignored_approvals,
     quarantine_pools,
     quarantine_tokens,
+    quarantine_unreadable_assets,
     tokens_with_changed_code,
     unreadable_assets,
     unreadable_since_s,
 )
-from agent.units import BPS
-from tests.support.builders import address, price_of, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
+from agent.units import BPS, UINT256_MAX
+from tests.support.builders import (
+    NOW_S,
+    address,
+    price_of,
+    raw,
+    step_input,
+    token,
+    v2_pool,
+    v3_pool,
+    with_history,
+    with_limits,
+    with_snapshot,
+    without_feed,
+)
 from tests.support.lp_worlds import planned, wanted, world
 from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict
 from tests.support.text import mentions, raises_code
 
-WETH, USDC, WBTC = (token(symbol).address for symbol in ("WETH", "USDC", "WBTC"))
+WETH, USDC, WBTC, LINK = (token(symbol).address for symbol in ("WETH", "USDC", "WBTC", "LINK"))
 PAUSED = ScreenedToken(WETH, TokenFinding.PAUSED, "paused() returns true")
-
-
 SHARES = {"WETH": 4_000, "WBTC": 2_500, "USDC": 2_000, "LINK": 1_001, "USDT": 499}
+"""Shares that no factor fits."""
+THREE = {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000}
 
 
 def five_asset_step() -> StepInput:
-    """Five assets, shares that no factor fits."""
     return step_input(SHARES, {**SHARES, "WBTC": 9_000})
 
 
 def with_quarantine(step: StepInput, *tokens: str) -> StepInput:
-    return quarantine_tokens(step, [ScreenedToken(address, TokenFinding.PAUSED) for address in tokens])
+    return quarantine_tokens(step, [ScreenedToken(at, TokenFinding.PAUSED) for at in tokens])
 
 
-def test_quarantine_of_an_accepted_token_changes_nothing() -> None:
+def without_balance(step: StepInput, symbol: str) -> StepInput:
+    return with_snapshot(step, holdings=tuple(holding for holding in step.snapshot.holdings if holding.token != token(symbol).address))
+
+
+def quarantined(step: StepInput) -> list[str]:
+    return [screened_token.token for screened_token in step.targets.quarantined_tokens]
+
+
+# --- Tokens
+
+
+@pytest.mark.parametrize(
+    "screened_tokens",
+    [
+        pytest.param([], id="none"),
+        pytest.param([ScreenedToken(WETH, TokenFinding.CLEAN), ScreenedToken(USDC, TokenFinding.NO_RETURN_VALUE)], id="accepted"),
+    ],
+)
+def test_quarantine_of_no_token_changes_nothing(screened_tokens: list[ScreenedToken]) -> None:
     step = five_asset_step()
-    assert quarantine_tokens(step, [ScreenedToken(WETH, TokenFinding.CLEAN), ScreenedToken(USDC, TokenFinding.NO_RETURN_VALUE)]) is step
-    once = quarantine_tokens(step, [PAUSED])
-    assert quarantine_tokens(once, [PAUSED]) is once
+
+    assert quarantine_tokens(step, screened_tokens) is step
+
+
+def test_quarantine_of_a_token_twice_changes_nothing() -> None:
+    step = quarantine_tokens(five_asset_step(), [PAUSED])
+
+    assert quarantine_tokens(step, [PAUSED]) is step
 
 
 @given(st.data())
-def test_targets_of_the_others_keep_their_proportions(data: st.DataObject) -> None:
+def test_quarantine_keeps_the_proportions_of_the_others(data: st.DataObject) -> None:
     step = five_asset_step()
     assets = step.portfolio.assets
-    out = data.draw(st.sets(st.sampled_from([asset.token.address for asset in assets]), min_size=1, max_size=len(assets) - 1))
-    quarantined_step = with_quarantine(step, *out)
-    kept_assets = [(was, now) for was, now in zip(assets, quarantined_step.effective_assets, strict=True) if was.token.address not in out]
+    tokens = data.draw(st.sets(st.sampled_from([asset.token.address for asset in assets]), min_size=1, max_size=len(assets) - 1))
+
+    quarantined_step = with_quarantine(step, *tokens)
+
+    kept_assets = [
+        (was, now) for was, now in zip(assets, quarantined_step.effective_assets, strict=True) if was.token.address not in tokens
+    ]
     kept_bps = sum(was.target_bps for was, _ in kept_assets)
     assert sum(asset.target_bps for asset in quarantined_step.effective_assets) == (BPS if kept_bps else 0)
     assert all(abs(now.target_bps * kept_bps - was.target_bps * BPS) < kept_bps for was, now in kept_assets)
-    assert all(asset.target_bps == 0 for asset in quarantined_step.effective_assets if asset.token.address in out)
+    assert all(asset.target_bps == 0 for asset in quarantined_step.effective_assets if asset.token.address in tokens)
     assert codec.loads(StepInput, codec.dumps(quarantined_step)) == quarantined_step
+
+
+def test_quarantine_of_a_second_token_keeps_the_first_out() -> None:
+    step = with_quarantine(with_quarantine(five_asset_step(), WBTC), WETH)
+
+    target_bps_by_token = dict(step.targets.effective_bps)
+    assert quarantined(step) == [WBTC, WETH]
+    assert (target_bps_by_token[WBTC], target_bps_by_token[WETH]) == (0, 0)
+    assert sum(target_bps_by_token.values()) == BPS
+
+
+def test_quarantine_scales_effective_targets_and_not_configured_ones() -> None:
+    step = step_input(THREE)
+    effective_bps = ((WETH, 2_000), (WBTC, 2_000), (USDC, 6_000))
+    step = replace(step, targets=replace(step.targets, effective_bps=effective_bps))
+
+    assert dict(with_quarantine(step, WBTC).targets.effective_bps) == {WETH: 2_500, WBTC: 0, USDC: 7_500}
+
+
+@pytest.mark.parametrize(
+    ("reserve_raw", "full_reserve_raw"),
+    [pytest.param(0, 20, id="the balance"), pytest.param(20, 20, id="as much"), pytest.param(21, 21, id="a larger reserve")],
+)
+def test_quarantine_reserves_the_whole_balance(reserve_raw: int, full_reserve_raw: int) -> None:
+    step = step_input(THREE)
+    holdings = tuple(replace(holding, raw=20) if holding.token == WBTC else holding for holding in step.snapshot.holdings)
+    assets = tuple(replace(asset, reserve_raw=reserve_raw if asset.token.address == WBTC else 0) for asset in step.portfolio.assets)
+    step = replace(with_snapshot(step, holdings=holdings), portfolio=replace(step.portfolio, assets=assets))
+
+    (asset,) = (asset for asset in with_quarantine(step, WBTC).portfolio.assets if asset.token.address == WBTC)
+
+    assert asset.reserve_raw == full_reserve_raw < UINT256_MAX
+
+
+def test_quarantine_of_an_unknown_balance_leaves_a_hub() -> None:
+    step = with_quarantine(without_balance(step_input(THREE), "WBTC"), WBTC)
+
+    assert dict(step.targets.effective_bps).keys() == {WETH, USDC} == {asset.token.address for asset in step.portfolio.assets}
+    assert [hub.address for hub in step.portfolio.hubs] == [WBTC]
+
+
+@pytest.mark.parametrize(
+    ("shown_tokens", "texts"),
+    [
+        pytest.param(None, ["WETH is in quarantine: ", "WBTC is in quarantine: "], id="all"),
+        pytest.param({WBTC}, ["WBTC is in quarantine: "], id="one"),
+        pytest.param(set(), [], id="none"),
+    ],
+)
+def test_quarantine_text_names_tokens_and_reasons(shown_tokens: set[str] | None, texts: list[str]) -> None:
+    step = with_quarantine(five_asset_step(), WETH, WBTC)
+
+    text = format_quarantine(step.portfolio, step.targets.quarantined_tokens, shown_tokens)
+
+    assert [part[: len(expected)] for part, expected in zip(text.split("; ") if text else [], texts, strict=True)] == texts
+
+
+# --- Pools
+
+MANAGER = address("manager")
+FROZEN = "the pool cannot send 7 base units of it"
+
+
+def failed_pools_of(token_address: str, *contracts: str) -> ScreenedToken:
+    """Return a token that moves, but not through these contracts."""
+    failed = tuple(FailedPool(contract, FROZEN) for contract in contracts)
+    return ScreenedToken(token_address, TokenFinding.CLEAN, "", ScreenSubject.POOL, failed)
+
+
+def kept_by_manager(kind: type[V4Pool], name: str, pool: V3Pool) -> V4Pool:
+    """Return the pool as one of V4 under this name."""
+    state = {field.name: getattr(pool, field.name) for field in fields(V3Pool)}
+    return kind(**state | {"address": address(name), "manager": MANAGER})
+
+
+def with_pools() -> StepInput:
+    """Return a step with WETH far above its target; with USDC it has a pool of V2, one of V3, and two of V4, which share a contract."""
+    weth = token("WETH")
+    usdc = token("USDC")
+    wbtc = token("WBTC")
+    price = price_of("WETH")
+    v3 = v3_pool(weth, usdc, price, 9_000_000)
+    v4_pools = [
+        kept_by_manager(V4Pool, name, pool)
+        for name, pool in (("a", v3), ("b", replace(v3, fee_pips=3_000)), ("c", v3_pool(wbtc, weth, price_of("WBTC") / price)))
+    ]
+    pools = [v2_pool(weth, usdc, price, 5_000_000), v3, *v4_pools, v2_pool(wbtc, usdc, price_of("WBTC"))]
+    step = step_input({"WETH": 4_000, "WBTC": 2_000, "USDC": 4_000}, {"WETH": 8_000, "WBTC": 1_000, "USDC": 1_000}, pools=pools)
+    return replace(step, execution=replace(step.execution, router_kind="rebalancer"))
+
+
+def pools_out(step: StepInput) -> list[tuple[str, str]]:
+    """Return address and reason of each pool in quarantine."""
+    return [(item.address, item.why) for item in step.snapshot.unreadable_items if item.subject == "pool"]
+
+
+def test_quarantine_excludes_every_pool_of_a_failed_contract() -> None:
+    step = quarantine_pools(with_pools(), [failed_pools_of(USDC, MANAGER)])
+
+    assert pools_out(step) == [(address(name), f"USDC: {FROZEN}") for name in "ab"]
+    assert quarantined(step) == []
+    assert codec.loads(StepInput, codec.dumps(step)) == step
+
+
+def test_quarantine_of_the_same_pools_changes_nothing() -> None:
+    step = quarantine_pools(with_pools(), [failed_pools_of(USDC, MANAGER)])
+
+    assert quarantine_pools(step, [failed_pools_of(USDC, MANAGER)]) is step
+
+
+def test_quarantine_adds_pools_that_fail_for_another_token() -> None:
+    step = quarantine_pools(with_pools(), [failed_pools_of(USDC, MANAGER)])
+
+    both = quarantine_pools(step, [failed_pools_of(WETH, MANAGER)])
+
+    assert pools_out(both) == [*((address(name), f"USDC: {FROZEN}") for name in "ab"), (address("c"), f"WETH: {FROZEN}")]
+
+
+def test_quarantine_of_a_pool_for_two_tokens_names_the_first() -> None:
+    step = with_pools()
+    pair = step.snapshot.pools[0]
+
+    step = quarantine_pools(step, [failed_pools_of(WETH, pair.contract), failed_pools_of(USDC, pair.contract)])
+
+    assert pools_out(step) == [(pair.address, f"WETH: {FROZEN}")]
+
+
+# --- Unreadable balances
+
+
+def unread_for(seconds: int, symbol: str = "WBTC") -> StepInput:
+    """Return a step without the balance of an asset, which was last read so many seconds ago."""
+    step = without_balance(step_input(THREE), symbol)
+    return with_history(step, unread_since_s_by_token=((token(symbol).address, NOW_S - seconds),))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tokens"), [(UNREADABLE_WAIT_S, [WBTC]), (UNREADABLE_WAIT_S - 1, [])], ids=["for an hour", "a second less"]
+)
+def test_unreadable_asset_is_quarantined_after_an_hour(seconds: int, tokens: list[str]) -> None:
+    step = unread_for(seconds)
+
+    assert [screened_token.token for screened_token in unreadable_assets(step)] == tokens
+    assert quarantined(quarantine_unreadable_assets(step)) == tokens
+
+
+def test_unreadable_asset_in_quarantine_is_named_and_remembered() -> None:
+    step = unread_for(UNREADABLE_WAIT_S)
+
+    quarantined_step = quarantine_unreadable_assets(step)
+
+    targets_bps = {asset.token.symbol: asset.target_bps for asset in quarantined_step.effective_assets}
+    assert targets_bps == {"WETH": 6_250, "USDC": 3_750}
+    text = format_quarantine(quarantined_step.portfolio, quarantined_step.targets.quarantined_tokens)
+    assert mentions(text, "WBTC", "quarantine", "1 h")
+    assert unreadable_since_s(quarantined_step) == step.history.unread_since_s_by_token
+
+
+@pytest.mark.parametrize(
+    ("step", "since_s"),
+    [
+        pytest.param(step_input(THREE), (), id="all read"),
+        pytest.param(without_balance(step_input(THREE), "WBTC"), ((WBTC, NOW_S),), id="for the first time"),
+        pytest.param(unread_for(5), ((WBTC, NOW_S - 5),), id="since the first time"),
+    ],
+)
+def test_unreadable_since_is_the_first_failure(step: StepInput, since_s: tuple[tuple[str, int], ...]) -> None:
+    assert unreadable_since_s(step) == since_s
+
+
+@pytest.mark.parametrize("symbol", ["USDC", "WETH"], ids=["numeraire", "gas coin"])
+def test_unreadable_numeraire_and_gas_coin_are_never_quarantined(symbol: str) -> None:
+    step = unread_for(10 * UNREADABLE_WAIT_S, symbol)
+
+    assert unreadable_since_s(step)
+    assert unreadable_assets(step) == []
+
+
+# --- Ignored approvals
+
+
+def with_ignored_approval(at_s: int, count: int = 1, token_address: str = LINK) -> StepInput:
+    """Return a step whose token ignored its approvals so often, at last at `at_s`."""
+    return with_history(five_asset_step(), ignored_approvals=(SubmissionRefusal(token_address, at_s, count, "no allowance"),))
+
+
+@pytest.mark.parametrize(
+    ("count", "wait_s"),
+    [
+        pytest.param(1, FIRST_APPROVAL_WAIT_S, id="once"),
+        pytest.param(2, 2 * FIRST_APPROVAL_WAIT_S, id="twice"),
+        pytest.param(7, 64 * FIRST_APPROVAL_WAIT_S, id="seven times"),
+        pytest.param(8, LONGEST_APPROVAL_WAIT_S, id="eight times"),
+        pytest.param(1_000, LONGEST_APPROVAL_WAIT_S, id="a thousand times"),
+    ],
+)
+def test_ignored_approval_waits_longer_after_each_attempt(count: int, wait_s: int) -> None:
+    assert ignored_approval(with_ignored_approval(NOW_S - wait_s, count), LINK) is None
+
+    screened_token = ignored_approval(with_ignored_approval(NOW_S - wait_s + 1, count), LINK)
+
+    assert screened_token is not None
+    assert screened_token.finding is TokenFinding.APPROVAL_IGNORED
+    assert mentions(screened_token.detail, "no allowance", "once" if count == 1 else f"{count} times", "tried again at")
+
+
+@pytest.mark.parametrize(("at_s", "token_address"), [(NOW_S + 1, LINK), (NOW_S, WBTC)], ids=["of a later block", "of another token"])
+def test_ignored_approval_is_past_and_of_the_token(at_s: int, token_address: str) -> None:
+    assert ignored_approval(with_ignored_approval(at_s, token_address=token_address), LINK) is None
+
+
+def with_fired_stop(step: StepInput, token_address: str, stage: OrderStage = OrderStage.FIRED) -> StepInput:
+    stop = ConditionalOrder(token_address, OrderKind.STOP_LOSS, stage, None, 1, price_of("WETH"), None, price_of("WETH"))  # type: ignore[arg-type]  # no terms
+    return with_history(step, states=(stop,))
+
+
+@pytest.mark.parametrize(
+    ("step", "tokens"),
+    [
+        pytest.param(with_ignored_approval(NOW_S), [LINK], id="no exit"),
+        pytest.param(with_ignored_approval(NOW_S - FIRST_APPROVAL_WAIT_S), [], id="wait is over"),
+        pytest.param(with_fired_stop(with_ignored_approval(NOW_S), WBTC), [LINK], id="exit of another token"),
+        pytest.param(with_fired_stop(with_ignored_approval(NOW_S), LINK, OrderStage.DONE), [LINK], id="exit is done"),
+        pytest.param(with_fired_stop(with_ignored_approval(NOW_S), LINK), [], id="exit of the token"),
+        pytest.param(with_fired_stop(with_ignored_approval(NOW_S), PORTFOLIO_SUBJECT), [], id="exit of the portfolio"),
+    ],
+)
+def test_ignored_approvals_are_quarantined_unless_an_exit_needs_it(step: StepInput, tokens: list[str]) -> None:
+    assert quarantined(quarantine_ignored_approvals(step)) == tokens
+
+
+# --- Exits alone
+
+
+@pytest.mark.parametrize(
+    ("step", "quarantined_tokens", "reason"),
+    [
+        pytest.param(without_feed(five_asset_step(), "LINK"), [], "no reference price", id="unpriced"),
+        pytest.param(without_balance(five_asset_step(), "LINK"), [LINK], "balance", id="unread"),
+        pytest.param(without_balance(with_quarantine(five_asset_step(), LINK), "LINK"), [LINK], "balance", id="unread, in quarantine"),
+    ],
+)
+def test_exits_go_on_without_an_unpriced_or_unread_asset(step: StepInput, quarantined_tokens: list[str], reason: str) -> None:
+    exits = exclude_unpriced_assets(step)
+
+    tokens = {asset.token.address for asset in exits.portfolio.assets}
+    assert LINK not in tokens
+    assert LINK in [hub.address for hub in exits.portfolio.hubs]
+    assert dict(exits.targets.effective_bps).keys() == tokens
+    assert sum(dict(exits.targets.effective_bps).values()) == BPS
+    assert quarantined(exits) == quarantined_tokens
+    assert mentions(exits.exclusions.exits_only_reason, "LINK", reason)
+
+
+def provided_step() -> StepInput:
+    """Return a step with a target of liquidity in WBTC, whose balance is unknown."""
+    step = without_balance(step_input(THREE), "WBTC")
+    return replace(step, portfolio=replace(step.portfolio, lp_targets=(replace(wanted(1_000), token0=WBTC),)))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(step_input(THREE), id="all known"),
+        *(pytest.param(without_balance(step_input(), symbol), id=f"{symbol} unread") for symbol in ("USDC", "WETH")),
+        *(pytest.param(without_feed(step_input(), symbol), id=f"{symbol} unpriced") for symbol in ("USDC", "WETH")),
+        pytest.param(provided_step(), id="token of a liquidity target"),
+        pytest.param(without_balance(step_input({"LINK": 10_000, "USDC": 0}), "LINK"), id="no other target"),
+    ],
+)
+def test_exits_never_go_on_without_an_indispensable_asset(step: StepInput) -> None:
+    assert exclude_unpriced_assets(step) is step
+
+
+# --- Changed code
+
+CODE = "0x" + "aa" * 32
+OTHER_CODE = "0x" + "bb" * 32
+PLACE = address("place")
+ELSEWHERE = address("elsewhere")
+UNREAD_PLACE = address("code that was not read")
+NO_ADDRESS = "0x" + "0" * 40
+CHANGED = TokenFinding.IMPLEMENTATION_CHANGED
+
+
+@pytest.mark.parametrize(
+    ("code", "implementations", "pins", "pinned_implementations", "finding"),
+    [
+        pytest.param(CODE, [], {WETH: CODE}, {}, None, id="pinned code"),
+        pytest.param(CODE, [], {}, {}, None, id="no pin"),
+        pytest.param(OTHER_CODE, [], {}, {}, None, id="other code without a pin"),
+        pytest.param(OTHER_CODE, [], {WETH: CODE}, {}, TokenFinding.CODE_CHANGED, id="other code"),
+        pytest.param(None, [], {WETH: CODE}, {}, None, id="unread code"),
+        pytest.param(CODE, [PLACE], {WETH: CODE}, {WETH: (PLACE, CODE)}, None, id="pinned implementation"),
+        pytest.param(CODE, [PLACE], {WETH: CODE}, {}, CHANGED, id="implementation without a pin"),
+        pytest.param(CODE, [ELSEWHERE], {WETH: CODE}, {WETH: (PLACE, CODE)}, CHANGED, id="another implementation"),
+        pytest.param(CODE, [PLACE], {WETH: CODE}, {WETH: (PLACE, OTHER_CODE)}, CHANGED, id="other code of the implementation"),
+        pytest.param(CODE, [], {WETH: CODE}, {WETH: (PLACE, CODE)}, CHANGED, id="no implementation left"),
+        pytest.param(CODE, [PLACE, ELSEWHERE], {WETH: CODE}, {WETH: (PLACE, CODE)}, CHANGED, id="two implementations"),
+        pytest.param(
+            CODE,
+            [UNREAD_PLACE],
+            {WETH: CODE},
+            {WETH: (UNREAD_PLACE, CODE)},
+            TokenFinding.CODE_UNREAD,
+            id="unread code of the implementation",
+        ),
+        pytest.param(CODE, [NO_ADDRESS], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.CODE_UNREAD, id="unread implementation"),
+        pytest.param(CODE, [UNREAD_PLACE], {WETH: CODE}, {WETH: (PLACE, CODE)}, CHANGED, id="another implementation, its code unread"),
+        pytest.param(CODE, [PLACE], {}, {WETH: (ELSEWHERE, CODE)}, None, id="implementation pinned alone"),
+    ],
+)
+def test_changed_code_is_named_by_its_pin(
+    code: str | None,
+    implementations: list[str],
+    pins: dict[str, str],
+    pinned_implementations: dict[str, tuple[str, str]],
+    finding: TokenFinding | None,
+) -> None:
+    codes = {WETH: code, PLACE: CODE, ELSEWHERE: CODE}
+    snapshot = replace(
+        five_asset_step().snapshot,
+        code_hashes=tuple(CodeHash(at, code_hash) for at, code_hash in codes.items() if code_hash is not None),
+        implementations=tuple(ProxyImplementation(WETH, place) for place in implementations),
+    )
+
+    screened_tokens = tokens_with_changed_code(snapshot, [WETH, USDC], pins, pinned_implementations)
+
+    assert [screened_token.finding for screened_token in screened_tokens] == ([] if finding is None else [finding])
+
+
+# --- Plans around a quarantine
+
+
+Screen = Callable[[Plan], Mapping[str, ScreenedToken]]
+
+
+@dataclass
+class FakeEvidenceSource:
+    """Evidence that passes, but for the findings of `screen` by token; None: nothing is screened. `plans` are those that were judged."""
+
+    screen: Screen | None
+    plans: list[Plan] = field(default_factory=list)
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        self.plans.append(plan)
+        usual = evidence(step, plan)
+        if self.screen is None:
+            return replace(usual, screened_tokens=None)
+        findings = self.screen(plan)
+        return replace(usual, screened_tokens=tuple(findings.get(screened.token, screened) for screened in usual.screened_tokens or ()))
 
 
 def test_quarantined_balance_does_not_count_and_is_named() -> None:
@@ -128,27 +530,11 @@ def test_token_screen_refuses_bad_and_unscreened_tokens() -> None:
     assert not verdict("token_screen", replace(step, targets=replace(step.targets, quarantined_tokens=(PAUSED,))), plan).passed
 
 
-@dataclass
-class Screens:
-    """Evidence whose screen finds these tokens bad; None: nothing was screened. `plans` are those that were screened."""
-
-    bad: tuple[ScreenedToken, ...] | None
-    plans: list[Plan] = field(default_factory=list)
-
-    def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        self.plans.append(plan)
-        usual = evidence(step, plan)
-        if self.bad is None:
-            return replace(usual, screened_tokens=None)
-        bad = {screen.token: screen for screen in self.bad}
-        return replace(usual, screened_tokens=tuple(bad.get(screen.token, screen) for screen in usual.screened_tokens or ()))
-
-
 def test_token_that_fails_the_screen_is_planned_around() -> None:
     step = with_limits(step_input(SHARES, {**SHARES, "WBTC": 9_000, "LINK": 3_000}), plan_cost_bps=100)
     wbtc = token("WBTC").address
     link = token("LINK").address
-    source = Screens((ScreenedToken(wbtc, TokenFinding.PAUSED),))
+    source = FakeEvidenceSource(lambda _plan: {wbtc: ScreenedToken(wbtc, TokenFinding.PAUSED)})
     quarantined_step, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
     assert [screen.token for screen in quarantined_step.targets.quarantined_tokens] == [wbtc]
     assert isinstance(proposal, proposals.Proposal)
@@ -161,10 +547,10 @@ def test_token_that_fails_the_screen_is_planned_around() -> None:
     assert gathered == source.gather(quarantined_step, proposal.plan), "the guards judge by the screen of this plan, not of the first"
 
 
-@pytest.mark.parametrize("bad", [(), None], ids=["all are clean", "nothing is screened"])
-def test_plan_of_clean_tokens_is_the_first_plan(bad: tuple[ScreenedToken, ...] | None) -> None:
+@pytest.mark.parametrize("screen", [lambda _plan: {}, None], ids=["all are clean", "nothing is screened"])
+def test_plan_of_clean_tokens_is_the_first_plan(screen: Screen | None) -> None:
     step = step_input(SHARES, {**SHARES, "WBTC": 9_000})
-    source = Screens(bad)
+    source = FakeEvidenceSource(screen)
     same, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
     assert isinstance(proposal, proposals.Proposal)
     assert source.plans == [proposal.plan]
@@ -172,85 +558,17 @@ def test_plan_of_clean_tokens_is_the_first_plan(bad: tuple[ScreenedToken, ...] |
     assert gathered is not None
 
 
-MANAGER = address("manager")
-FROZEN = "the pool cannot send 7 base units of it"
-
-
-def kept_by_manager(kind: type[V4Pool], name: str, pool: V3Pool) -> V4Pool:
-    """The pool as one of V4 under this name."""
-    state = {field.name: getattr(pool, field.name) for field in fields(V3Pool)}
-    return kind(**state | {"address": address(name), "manager": MANAGER})
-
-
-def with_pools() -> StepInput:
-    """WETH far above its target; with USDC it has a pool of V2, one of V3, and two of V4, which share a contract."""
-    weth = token("WETH")
-    usdc = token("USDC")
-    wbtc = token("WBTC")
-    price = price_of("WETH")
-    v3 = v3_pool(weth, usdc, price, 9_000_000)
-    v4_pools = [
-        kept_by_manager(V4Pool, name, pool)
-        for name, pool in (("a", v3), ("b", replace(v3, fee_pips=3_000)), ("c", v3_pool(wbtc, weth, price_of("WBTC") / price)))
-    ]
-    pools = [v2_pool(weth, usdc, price, 5_000_000), v3, *v4_pools, v2_pool(wbtc, usdc, price_of("WBTC"))]
-    step = step_input({"WETH": 4_000, "WBTC": 2_000, "USDC": 4_000}, {"WETH": 8_000, "WBTC": 1_000, "USDC": 1_000}, pools=pools)
-    return replace(step, execution=replace(step.execution, router_kind="rebalancer"))
-
-
-def failed_pools_of(token_address: str, *contracts: str) -> ScreenedToken:
-    """A token that moves, but not through these contracts."""
-    failed = tuple(FailedPool(contract, FROZEN) for contract in contracts)
-    return ScreenedToken(token_address, TokenFinding.CLEAN, "", ScreenSubject.POOL, failed)
-
-
-def test_quarantine_excludes_every_pool_of_a_failed_contract() -> None:
-    step = with_pools()
-    screened_step = quarantine_pools(step, [failed_pools_of(USDC, MANAGER)])
-    assert [(item.subject, item.address) for item in screened_step.snapshot.unreadable_items] == [
-        ("pool", address("a")),
-        ("pool", address("b")),
-    ]
-    assert screened_step.snapshot.unreadable_items[0].why == f"USDC: {FROZEN}"
-    assert screened_step.targets.quarantined_tokens == ()
-    assert codec.loads(StepInput, codec.dumps(screened_step)) == screened_step
-    assert quarantine_pools(screened_step, [failed_pools_of(USDC, MANAGER)]) is screened_step, "nothing new"
-    both = quarantine_pools(screened_step, [failed_pools_of(WETH, MANAGER)])
-    assert [item.address for item in both.snapshot.unreadable_items] == [address(name) for name in "abc"]
-
-
-def test_pool_that_failed_for_two_tokens_names_the_first() -> None:
-    step = with_pools()
-    pair = step.snapshot.pools[0]
-    [item] = quarantine_pools(step, [failed_pools_of(WETH, pair.contract), failed_pools_of(USDC, pair.contract)]).snapshot.unreadable_items
-    assert (item.address, item.why) == (pair.address, f"WETH: {FROZEN}")
-
-
-@dataclass
-class FakePoolScreen:
-    """Evidence in which these contracts fail for USDC whenever a plan uses them."""
-
-    contracts: tuple[str, ...]
-    plans: list[Plan] = field(default_factory=list)
-
-    def gather(self, step: StepInput, plan: Plan) -> Evidence:
-        self.plans.append(plan)
-        contract_by_pool = {pool.address: pool.contract for pool in step.snapshot.pools}
-        used = {contract_by_pool[leg.pool] for leg in plan.legs if USDC in (leg.token_in, leg.token_out)}
-        usual = evidence(step, plan)
-        failed = failed_pools_of(USDC, *(contract for contract in self.contracts if contract in used))
-        screened_tokens = tuple(
-            failed if screened_token.token == USDC and failed.failed_pools else screened_token
-            for screened_token in usual.screened_tokens or ()
-        )
-        return replace(usual, screened_tokens=screened_tokens)
-
-
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_failed_pools_are_excluded_and_the_next_is_used(count: int) -> None:
     step = with_pools()
     contracts = (step.snapshot.pools[1].contract, MANAGER, step.snapshot.pools[0].contract)[:count]
-    source = FakePoolScreen(contracts)
+    contract_by_pool = {pool.address: pool.contract for pool in step.snapshot.pools}
+
+    def screen(plan: Plan) -> dict[str, ScreenedToken]:
+        used = {contract_by_pool[leg.pool] for leg in plan.legs if USDC in (leg.token_in, leg.token_out)} & {*contracts}
+        return {USDC: failed_pools_of(USDC, *(contract for contract in contracts if contract in used))} if used else {}
+
+    source = FakeEvidenceSource(screen)
     screened_step, proposal, gathered = propose_screened(step, proposals.propose_rebalance, source)
     assert screened_step.targets.quarantined_tokens == ()
     assert isinstance(proposal, proposals.Proposal)
@@ -327,136 +645,3 @@ def test_native_pool_stays_if_its_manager_fails_wrapped_coin(failed_token: str, 
     screens = [screen for screen in evidence(step, sale).screened_tokens or () if screen.token != failed_token]
     plan_evidence = evidence(step, sale, screened_tokens=(*screens, failed_pools_of(failed_token, MANAGER)))
     assert verdict("token_screen", step, sale, plan_evidence).passed is passes
-
-
-CODE = "0x" + "aa" * 32
-OTHER = "0x" + "bb" * 32
-PLACE = address("place")
-ELSEWHERE = address("elsewhere")
-UNREAD = address("code that was not read")
-NO_ADDRESS = "0x" + "0" * 40
-
-
-@pytest.mark.parametrize(
-    ("code", "now", "pins", "backing", "finding"),
-    [
-        (CODE, [], {WETH: CODE}, {}, None),
-        (CODE, [], {}, {}, None),
-        (OTHER, [], {WETH: CODE}, {}, TokenFinding.CODE_CHANGED),
-        (CODE, [PLACE], {WETH: CODE}, {WETH: (PLACE, CODE)}, None),
-        (CODE, [PLACE], {WETH: CODE}, {}, TokenFinding.IMPLEMENTATION_CHANGED),
-        (CODE, [ELSEWHERE], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.IMPLEMENTATION_CHANGED),
-        (CODE, [PLACE], {WETH: CODE}, {WETH: (PLACE, OTHER)}, TokenFinding.IMPLEMENTATION_CHANGED),
-        (CODE, [], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.IMPLEMENTATION_CHANGED),
-        (CODE, [PLACE, ELSEWHERE], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.IMPLEMENTATION_CHANGED),
-        (CODE, [UNREAD], {WETH: CODE}, {WETH: (UNREAD, CODE)}, TokenFinding.CODE_UNREAD),
-        (CODE, [NO_ADDRESS], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.CODE_UNREAD),
-        (CODE, [UNREAD], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.IMPLEMENTATION_CHANGED),
-        (CODE, [PLACE], {}, {WETH: (ELSEWHERE, CODE)}, None),
-    ],
-)
-def test_changed_code_is_named_by_its_pin(
-    code: str, now: list[str], pins: dict[str, str], backing: dict[str, tuple[str, str]], finding: TokenFinding | None
-) -> None:
-    snapshot = replace(
-        five_asset_step().snapshot,
-        code_hashes=(CodeHash(WETH, code), CodeHash(PLACE, CODE), CodeHash(ELSEWHERE, CODE)),
-        implementations=tuple(ProxyImplementation(WETH, place) for place in now),
-    )
-    screened_tokens = tokens_with_changed_code(snapshot, [WETH, USDC], pins, backing)
-    assert [screened.finding for screened in screened_tokens] == ([] if finding is None else [finding])
-
-
-def test_unread_code_has_not_changed() -> None:
-    snapshot = replace(five_asset_step().snapshot, code_hashes=(), implementations=())
-    assert tokens_with_changed_code(snapshot, [WETH], {WETH: CODE}, {}) == []
-
-
-def test_token_with_an_unknown_balance_has_no_target() -> None:
-    step = with_quarantine(without_balance(step_input(THREE), "WBTC"), WBTC)
-    assert dict(step.targets.effective_bps).keys() == {WETH, USDC}
-
-
-def test_second_token_joins_the_first_in_quarantine() -> None:
-    once = with_quarantine(five_asset_step(), WBTC)
-    twice = with_quarantine(once, WETH)
-    assert [screened.token for screened in twice.targets.quarantined_tokens] == [WBTC, WETH]
-    target_bps_by_token = dict(twice.targets.effective_bps)
-    assert (target_bps_by_token[WBTC], target_bps_by_token[WETH]) == (0, 0)
-    assert sum(target_bps_by_token.values()) == BPS
-
-
-def test_asset_silent_for_an_hour_is_quarantined() -> None:
-    step = step_with_silent_asset(3_600)
-    quarantined_step = quarantine_tokens(step, unreadable_assets(step))
-    assert {a.token.symbol: a.target_bps for a in quarantined_step.effective_assets} == {"WETH": 6_250, "USDC": 3_750}
-    assert mentions(format_quarantine(quarantined_step.portfolio, quarantined_step.targets.quarantined_tokens), "WBTC", "quarantine", "1 h")
-    assert unreadable_since_s(quarantined_step) == step.history.unread_since_s_by_token, "what is left alone is still remembered as unread"
-
-
-def test_asset_silent_a_second_less_is_not_quarantined() -> None:
-    assert not unreadable_assets(step_with_silent_asset(3_599))
-    assert unreadable_since_s(without_balance(step_input(THREE), "WBTC"))[0][1] == step_input().snapshot.head.timestamp_s
-
-
-def test_numeraire_and_gas_coin_are_never_quarantined() -> None:
-    for symbol in ("USDC", "WETH"):
-        step = without_balance(step_input(THREE), symbol)
-        step = replace(step, history=replace(step.history, unread_since_s_by_token=((token(symbol).address, 0),)))
-        assert unreadable_since_s(step)
-        assert not unreadable_assets(step)
-
-
-LINK = token("LINK").address
-
-
-@pytest.mark.parametrize("is_read", [True, False])
-def test_exits_go_on_without_an_unpriced_or_unread_asset(is_read: bool) -> None:
-    """Only one whose balance is not known is in quarantine, too."""
-    step = without_feed(five_asset_step(), "LINK") if is_read else without_balance(five_asset_step(), "LINK")
-    exits = exclude_unpriced_assets(step)
-    assert LINK not in [asset.token.address for asset in exits.portfolio.assets]
-    assert LINK in [hub.address for hub in exits.portfolio.hubs]
-    assert dict(exits.targets.effective_bps).keys() == {asset.token.address for asset in exits.portfolio.assets}
-    assert sum(dict(exits.targets.effective_bps).values()) == BPS
-    assert [screened.token for screened in exits.targets.quarantined_tokens] == ([] if is_read else [LINK])
-    assert mentions(exits.exclusions.exits_only_reason, "LINK", "no reference price" if is_read else "balance")
-
-
-def test_unread_asset_in_quarantine_is_listed_once() -> None:
-    exits = exclude_unpriced_assets(without_balance(with_quarantine(five_asset_step(), LINK), "LINK"))
-    assert [screened.token for screened in exits.targets.quarantined_tokens] == [LINK]
-    assert "LINK" in exits.exclusions.exits_only_reason
-
-
-@pytest.mark.parametrize("symbol", ["USDC", "WETH"])
-def test_exits_need_numeraire_and_wrapped_coin(symbol: str) -> None:
-    for step in (without_balance(step_input(), symbol), without_feed(step_input(), symbol)):
-        assert exclude_unpriced_assets(step) is step
-
-
-def test_exits_need_the_tokens_of_liquidity_targets() -> None:
-    step = without_balance(step_input(THREE), "WBTC")
-    assert exclude_unpriced_assets(step) is not step
-    target = replace(wanted(1_000), token0=WBTC)
-    provided = replace(step, portfolio=replace(step.portfolio, lp_targets=(target,)))
-    assert exclude_unpriced_assets(provided) is provided
-
-
-def test_exits_need_another_asset_with_a_target() -> None:
-    step = without_balance(step_input({"LINK": 10_000, "USDC": 0}), "LINK")
-    assert exclude_unpriced_assets(step) is step
-
-
-THREE = {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000}
-
-
-def without_balance(step: StepInput, symbol: str) -> StepInput:
-    holdings = tuple(holding for holding in step.snapshot.holdings if holding.token != token(symbol).address)
-    return with_snapshot(step, holdings=holdings)
-
-
-def step_with_silent_asset(seconds: int) -> StepInput:
-    step = without_balance(step_input(THREE), "WBTC")
-    since = ((token("WBTC").address, step.snapshot.head.timestamp_s - seconds),)
-    return replace(step, history=replace(step.history, unread_since_s_by_token=since))

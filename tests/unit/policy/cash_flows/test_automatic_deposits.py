@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -15,7 +16,13 @@ from agent.planning import proposals
 from agent.planning.partial_plans import daily_loss_left, daily_loss_left_for_exits
 from agent.planning.solver.utility import turnover_left
 from agent.policy.cash_flows import balance_changes
-from agent.policy.cash_flows.automatic_deposits import CONFIRMING_BLOCKS, MAX_AUTOMATIC_DEPOSITS, MAX_OPEN_FLOWS
+from agent.policy.cash_flows.automatic_deposits import (
+    CONFIRMING_BLOCKS,
+    MAX_AUTOMATIC_DEPOSITS,
+    MAX_OPEN_FLOWS,
+    bound_limits,
+    with_automatic_deposits,
+)
 from agent.store import Store
 from agent.units import NATIVE
 from tests.support import builders
@@ -237,3 +244,98 @@ def test_its_value_is_that_of_the_higher_price(store: Store, now_usd: int, waits
     looked(store, at(1_001, "11.9"))
     later = builders.with_feed(at(1_005, "11.9", pools=()), "WETH", answer=now_usd * 10**8)
     assert holds(looked(store, later)) is waits
+
+
+# --- One look at the open increases
+
+
+BASE_RAW = 40_000 * DOLLAR
+ALL_OF_THE_SHARE_RAW = 4_000 * DOLLAR
+
+
+def increase(raw: int = ALL_OF_THE_SHARE_RAW, number: int = 1, blocks_ago: int = CONFIRMING_BLOCKS, **changes: object) -> ExternalTransfer:
+    """Return an open increase of USDC beyond limits.balance_jump, found so many blocks ago."""
+    block = at().snapshot.head.number - blocks_ago
+    plain = ExternalTransfer(number, LEDGER_USDC.address, raw, Fraction(raw), block - 1, block, builders.NOW_S, True, None)
+    return replace(plain, **changes)  # type: ignore[arg-type]  # field names
+
+
+def kinds_after(
+    recorded: Sequence[ExternalTransfer],
+    new: Sequence[ExternalTransfer] = (),
+    accepted: tuple[ExternalTransfer, ...] = (),
+    share_bps: int | None = SHARE_BPS,
+) -> list[ExternalTransferKind | None]:
+    """Return the kinds of the recorded increases after a look, beside 40,000 dollars that were there before."""
+    step = builders.with_history(builders.with_limits(at(), deposit_auto_bps=share_bps), accepted_deposits=accepted)
+    prices = {LEDGER_USDC.address: Fraction(1), LEDGER_WETH.address: Fraction(2_000 * DOLLAR, COIN)}
+    total_raw = BASE_RAW + sum(flow.delta_raw for flow in (*recorded, *new, *accepted))
+    return [flow.kind for flow in with_automatic_deposits(step, recorded, new, prices, Fraction(total_raw))]
+
+
+AUTOMATIC = ExternalTransferKind.AUTOMATIC
+DUST = [increase(0, number, exceeds_jump_limit=False) for number in range(2, MAX_OPEN_FLOWS + 1)]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "new", "accepted"),
+    [
+        pytest.param([increase()], [], [], id="all of the share"),
+        pytest.param([increase(blocks_ago=CONFIRMING_BLOCKS)], [], [], id="confirmed just now"),
+        pytest.param([increase(), *DUST], [], [], id="as many changes as are looked at"),
+        pytest.param([increase()], [increase(0, 2, 0, token=LEDGER_WETH.address)], [], id="beside a new one of another asset"),
+        pytest.param([increase(2_000 * DOLLAR)], [], [increase(2_000 * DOLLAR, 9, kind=AUTOMATIC)], id="the rest of a day's share"),
+        pytest.param([increase()], [], [increase(0, 9, kind=ExternalTransferKind.ACCEPTED)], id="after one of the owner"),
+    ],
+)
+def test_increase_counts_as_a_deposit(
+    recorded: list[ExternalTransfer], new: list[ExternalTransfer], accepted: list[ExternalTransfer]
+) -> None:
+    assert kinds_after(recorded, new, tuple(accepted))[0] is AUTOMATIC
+
+
+@pytest.mark.parametrize(
+    ("recorded", "new", "accepted"),
+    [
+        pytest.param([increase(ALL_OF_THE_SHARE_RAW + 1)], [], [], id="one base unit above the share"),
+        pytest.param([increase(blocks_ago=CONFIRMING_BLOCKS - 1)], [], [], id="one block too young"),
+        pytest.param([increase(), *DUST], [increase(0, 99, 0, token=LEDGER_WETH.address)], [], id="one change too many"),
+        pytest.param([increase()], [increase(0, 2, 0)], [], id="beside a new one of its asset"),
+        pytest.param([increase()], [increase(-1, 2, 0, token=LEDGER_WETH.address)], [], id="beside a decrease"),
+        pytest.param([increase(value=None)], [], [], id="without a value"),
+        pytest.param([increase(token=builders.address("another token"))], [], [], id="no asset"),
+        pytest.param([increase(2_000 * DOLLAR + 1)], [], [increase(2_000 * DOLLAR, 9, kind=AUTOMATIC)], id="beyond a day's share"),
+    ],
+)
+def test_increase_waits_for_its_owner(
+    recorded: list[ExternalTransfer], new: list[ExternalTransfer], accepted: list[ExternalTransfer]
+) -> None:
+    assert kinds_after(recorded, new, tuple(accepted))[0] is None
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [increase(exceeds_jump_limit=False), increase(kind=ExternalTransferKind.ACCEPTED)],
+    ids=["within balance_jump", "explained"],
+)
+def test_increase_that_blocks_nothing_stays_as_it_is(flow: ExternalTransfer) -> None:
+    assert kinds_after([flow]) == [flow.kind]
+
+
+def test_increase_that_counts_uses_the_share_of_the_next() -> None:
+    assert kinds_after([increase(3_900 * DOLLAR, 1), increase(101 * DOLLAR, 2)]) == [AUTOMATIC, None]
+    assert kinds_after([increase(3_900 * DOLLAR, 1), increase(100 * DOLLAR, 2)]) == [AUTOMATIC, AUTOMATIC]
+
+
+@pytest.mark.parametrize(
+    ("total_usd", "turnover_bps"),
+    [(40_000, 2_700), (8_000, 1_500), (4_000, 0), (3_000, 0), (0, 3_000)],
+    ids=["a tenth new", "half new", "all new", "more new than is there", "nothing there"],
+)
+def test_limits_on_turnover_shrink_by_the_share_of_new_deposits(total_usd: int, turnover_bps: int) -> None:
+    step = builders.with_limits(at(), turnover_bps=3_000, daily_turnover_bps=None)
+    step = builders.with_history(step, accepted_deposits=(increase(kind=AUTOMATIC),))
+
+    limits = bound_limits(step, Fraction(total_usd * DOLLAR))
+
+    assert (limits.turnover_bps, limits.daily_turnover_bps) == (turnover_bps, None)

@@ -11,12 +11,28 @@ from agent import codec
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind
 from agent.guards.case import MissingData, build_guard_case
-from agent.model import History, Payment, PendingPayment, Plan, Rebalance, StepInput
+from agent.model import (
+    Decision,
+    Destination,
+    History,
+    Hold,
+    Payment,
+    PendingPayment,
+    Plan,
+    Purchase,
+    PurchaseKind,
+    PurchaseProgress,
+    PurchaseResult,
+    Rebalance,
+    StepInput,
+)
 from agent.planning import planner, proposals
 from agent.policy.cash_flows import purchases, transfers
+from agent.policy.drift import compute_drifts, rebalance_goal
 from agent.reference import reference_prices
 from agent.units import floor_int, value_text
-from tests.support.builders import step_input, token, v2_pool, with_history, with_limits
+from tests.support.builders import NOW_S, step_input, token, v2_pool, with_history, with_limits, without_feed
+from tests.support.constants import MONTH_S
 from tests.support.decisions.purchases import HALVES, MILLION, PassingEvidence, money_step
 from tests.support.planning_worlds import DEEP, rebalance_to_targets
 from tests.support.plans import evidence
@@ -148,3 +164,171 @@ def test_daily_loss_binds_a_purchase() -> None:
 
 def test_history_of_a_new_store_has_no_purchase() -> None:
     assert codec.loads(History, codec.dumps(money_step().history)).cash_flows.newly_invested_raw == ()
+
+
+# --- One purchase, part by part
+
+
+WETH = token("WETH").address
+USDC = token("USDC").address
+MONTH_AGO_S = NOW_S - MONTH_S
+
+
+def progress(
+    kind: PurchaseKind, *, moved_usd: int = 0, sold_usd: int = 0, next_s: int = NOW_S, expires_s: int = NOW_S + 1
+) -> PurchaseProgress:
+    """Return a purchase of 1,000 dollars with one part done, and so much moved and sold of it."""
+    deposits = ((USDC, 1_000 * MILLION),) if kind is PurchaseKind.TOP_UP else ()
+    terms = Purchase(kind, Fraction(1_000 * MILLION), 3, 600, (), MONTH_AGO_S, expires_s, deposits)
+    return PurchaseProgress("7a", terms, 1, Fraction(moved_usd * MILLION), Fraction(0), next_s, ((USDC, sold_usd * MILLION),))
+
+
+FIRST = PurchaseKind.FIRST
+TOP_UP = PurchaseKind.TOP_UP
+
+
+def bought_step(purchase: PurchaseProgress | None = None, newly_invested_usd: int = 0) -> StepInput:
+    """Return a step after the first rebalance, with 2,000 dollars of USDC above the target, and this purchase."""
+    step = step_input(HALVES, {"WETH": 3_000, "USDC": 7_000}, depth=DEEP)
+    newly_invested_raw = ((USDC, newly_invested_usd * MILLION),) if newly_invested_usd else ()
+    step = with_history(with_limits(step, first_purchase_s=600), last_rebalance_s=1, newly_invested_raw=newly_invested_raw)
+    return purchases.with_purchase(step, purchase)
+
+
+@pytest.mark.parametrize(
+    ("first_purchase_s", "last_rebalance_s", "is_first"),
+    [(600, None, True), (None, None, False), (600, 1, False)],
+    ids=["no trade yet", "off", "after a rebalance"],
+)
+def test_first_purchase_is_that_of_a_store_without_a_trade(
+    first_purchase_s: int | None, last_rebalance_s: int | None, is_first: bool
+) -> None:
+    step = with_limits(money_step(last_rebalance_s=last_rebalance_s), first_purchase_s=first_purchase_s)
+
+    assert purchases.is_first_purchase(step.limits, step.history) is is_first
+
+
+def test_first_purchase_is_none_while_one_is_active() -> None:
+    step = purchases.with_purchase(money_step(), progress(FIRST))
+
+    assert not purchases.is_first_purchase(step.limits, step.history)
+
+
+@pytest.mark.parametrize(
+    ("min_trade_usd", "name"), [(100, "first rebalance"), (101, "first purchase")], ids=["at the minimum", "one dollar below it"]
+)
+def test_first_rebalance_is_one_that_sells_a_tradable_value(min_trade_usd: int, name: str) -> None:
+    step = with_limits(step_input(HALVES, {"WETH": 5_100, "USDC": 4_900}), min_trade=Fraction(min_trade_usd * MILLION))
+    drifts = compute_drifts(step, reference_prices(step).price_by_token)
+
+    goal = rebalance_goal(drifts, Destination.TARGET)
+
+    assert purchases.first_rebalance_name(step.portfolio, step.limits, drifts, goal) == name
+
+
+@pytest.mark.parametrize(
+    ("purchase", "newly_invested_usd", "uninvested_usd"),
+    [
+        pytest.param(None, 0, 0, id="nothing"),
+        pytest.param(None, 5, 5, id="new deposit"),
+        pytest.param(progress(TOP_UP, sold_usd=400), 0, 600, id="rest of a top-up"),
+        pytest.param(progress(TOP_UP, sold_usd=400), 5, 605, id="both"),
+        pytest.param(progress(TOP_UP, sold_usd=1_000), 0, 0, id="all sold"),
+        pytest.param(progress(TOP_UP, sold_usd=1_001), 5, 5, id="more sold than came"),
+        pytest.param(progress(FIRST), 5, 5, id="first purchase"),
+    ],
+)
+def test_uninvested_deposits_are_those_not_sold_yet(
+    purchase: PurchaseProgress | None, newly_invested_usd: int, uninvested_usd: int
+) -> None:
+    history = bought_step(purchase, newly_invested_usd).history
+
+    assert purchases.uninvested_deposits(history) == ({USDC: uninvested_usd * MILLION} if uninvested_usd else {})
+
+
+@pytest.mark.parametrize(
+    ("purchase", "newly_invested_usd", "allowance_usd"),
+    [
+        pytest.param(None, 0, 0, id="nothing"),
+        pytest.param(None, 5, 5, id="new deposit"),
+        pytest.param(progress(TOP_UP, sold_usd=400), 5, 605, id="top-up and new deposit"),
+        pytest.param(progress(FIRST, moved_usd=999), 0, 1, id="rest of the first purchase"),
+        pytest.param(progress(FIRST, moved_usd=1_000), 5, 5, id="first purchase moved"),
+        pytest.param(progress(FIRST, moved_usd=1_001), 5, 5, id="more moved than confirmed"),
+    ],
+)
+def test_turnover_allowance_is_what_was_confirmed_and_not_used(
+    purchase: PurchaseProgress | None, newly_invested_usd: int, allowance_usd: int
+) -> None:
+    assert purchases.turnover_allowance(bought_step(purchase, newly_invested_usd)) == allowance_usd * MILLION
+
+
+def test_turnover_allowance_of_a_first_purchase_needs_every_price() -> None:
+    step = step_input({"WETH": 4_000, "WBTC": 1_000, "USDC": 5_000}, {"WETH": 0, "WBTC": 0, "USDC": 10_000})
+    step = with_history(with_limits(step, first_purchase_s=600), last_rebalance_s=None)
+
+    assert purchases.turnover_allowance(step) == 5_000 * MILLION
+    assert purchases.turnover_allowance(without_feed(step, "WBTC")) == 0
+
+
+def part_of(step: StepInput) -> tuple[Decision, PurchaseResult] | None:
+    return purchases.decide_part(step, compute_drifts(step, reference_prices(step).price_by_token))
+
+
+def test_part_needs_a_purchase() -> None:
+    assert part_of(bought_step()) is None
+
+
+@pytest.mark.parametrize(("kind", "by_owner"), [(FIRST, False), (TOP_UP, True)], ids=["first purchase", "top-up"])
+def test_part_that_is_due_buys_what_was_confirmed(kind: PurchaseKind, by_owner: bool) -> None:
+    part = part_of(bought_step(progress(kind, moved_usd=400, sold_usd=400)))
+
+    assert part is not None
+    decision, result = part
+    assert isinstance(decision, Rebalance)
+    assert (decision.by_owner, decision.exempt_turnover) == (by_owner, 600 * MILLION)
+    assert result.due_part is not None
+    assert (result.due_part.number, result.due_part.share) == (2, 1)
+    assert result.due_part.remaining_value == (600 if by_owner else 2_000) * MILLION
+
+
+def test_part_that_is_not_due_waits_until_then() -> None:
+    part = part_of(bought_step(progress(TOP_UP, next_s=NOW_S + 1)))
+
+    assert part is not None
+    decision, result = part
+    assert isinstance(decision, Hold)
+    assert (decision.next_evaluation_s, decision.limiting_rule) == (NOW_S + 1, "limits.first_purchase")
+    assert result == PurchaseResult()
+
+
+@pytest.mark.parametrize(
+    ("purchase", "reason"),
+    [
+        pytest.param(progress(TOP_UP, expires_s=NOW_S), "its time ended", id="at its end"),
+        pytest.param(progress(TOP_UP, expires_s=NOW_S, next_s=NOW_S + 1), "its time ended", id="at its end before a part"),
+        pytest.param(progress(FIRST, moved_usd=1_000), "done in 1 part", id="all moved"),
+        pytest.param(progress(TOP_UP, sold_usd=1_000), "done in 1 part", id="all sold"),
+    ],
+)
+def test_purchase_that_is_over_says_why(purchase: PurchaseProgress, reason: str) -> None:
+    part = part_of(bought_step(purchase))
+
+    assert part is not None
+    decision, result = part
+    assert isinstance(decision, Hold)
+    assert reason in decision.reason
+    assert result.due_part is None
+    assert result.end_reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("moved_raw", "is_over"), [(1_000 * MILLION - 1, False), (1_000 * MILLION - Fraction(3, 4), True)], ids=["one base unit left", "less"]
+)
+def test_purchase_of_less_than_a_base_unit_is_over(moved_raw: Fraction, is_over: bool) -> None:
+    step = with_limits(bought_step(replace(progress(FIRST), moved_value=Fraction(moved_raw))), min_trade=Fraction(1, 2))
+
+    part = part_of(step)
+
+    assert part is not None
+    assert bool(part[1].end_reason) is is_over
