@@ -49,10 +49,10 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.money.deployment import rebalancer_deployment as rebalancer_deployment
     from agent.app.money.hard_pause import HardPauseReport as HardPauseReport
     from agent.app.money.hard_pause import pause_hard as pause_hard
+    from agent.app.money.proposal_execution import execute_proposal as execute_proposal
     from agent.app.money.proposal_files import read_proposal_file as read_proposal_file
     from agent.app.money.proposals import collect_from_service as collect_from_service
     from agent.app.money.proposals import collect_signatures as collect_signatures
-    from agent.app.money.proposals import execute_proposal as execute_proposal
     from agent.app.money.proposals import export_proposal as export_proposal
     from agent.app.money.proposals import list_proposals as list_proposals
     from agent.app.money.proposals import proposal_typed_data as proposal_typed_data

@@ -5,7 +5,7 @@ change is recorded before the action.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -194,6 +194,11 @@ def chain_deadline_s(intent: Intent) -> int | None:
     return intent.deadline_s if intent.kind in (IntentKind.SWAP, IntentKind.LIQUIDITY) else None
 
 
+def is_dropped(intent: Intent) -> bool:
+    """True if a proposed call was given up here: nobody is known to have sent it."""
+    return intent.state is IntentState.CANCELLED and intent.tx_hash is None
+
+
 def execution_period(intent: Intent) -> str:
     """Return until when the chain accepts a proposed call, in words."""
     deadline_s = chain_deadline_s(intent)
@@ -314,7 +319,7 @@ class ProposingExecutor(JournaledExecutor):
     def cancel_pending(self, why: str) -> list[Intent]:
         """Withdraw every proposal. A signer who has seen a proposal can still send it: a swap until
         its deadline, an approval or payment at any time. One that anybody can execute already is not
-        withdrawn: its rejection is proposed.
+        withdrawn: its rejection is proposed, also if it was dropped before.
 
         A proposal that the chain already has is settled. Raises AwaitingExternalSignature for a
         rejection, OperatorNeeded if another transaction took its nonce.
@@ -329,6 +334,7 @@ class ProposingExecutor(JournaledExecutor):
             if signatures_text := self._sufficient_signatures(intent):
                 raise self._reject(intent, signatures_text, why)
             self._drop(intent, why)
+        self._reject_executable(proposal_block_by_id, why)
         cancelled_intents = super().cancel_pending(why)
         cancelled_ids = {intent.id for intent in cancelled_intents}
         return [
@@ -362,22 +368,38 @@ class ProposingExecutor(JournaledExecutor):
             return self._reconciler.require_or_adopt_nonce()
         return super().resync_nonce()
 
+    def _reject_executable(self, proposal_ids: Container[str], why: str) -> None:
+        """Raise AwaitingExternalSignature for the rejection of a dropped proposal that anybody can still
+        execute, such as a payment: the chain knows no deadline of it.
+        """
+        next_nonce, _ = self._sender.nonces(self.external_signer.address)
+        for intent in self._journal.intents_at(next_nonce):
+            if not is_dropped(intent) or intent.id not in proposal_ids:
+                continue
+            if signatures_text := self._sufficient_signatures(intent):
+                raise self._reject(intent, signatures_text, why)
+
     def _sufficient_signatures(self, intent: Intent) -> str:
         """Return how many signatures let anybody execute the proposal now; "" if too few are
-        recorded, or its deadline has passed. A rejection may be executed.
+        recorded, or the chain's deadline has passed. A rejection may be executed.
         """
         signers = self._proposals.signatures(intent.id)
-        head = self._sender.head()
-        has_expired = intent.deadline_s is not None and head.timestamp_s >= intent.deadline_s
+        deadline_s = chain_deadline_s(intent)
+        has_expired = deadline_s is not None and self._sender.head().timestamp_s >= deadline_s
         if intent.kind is IntentKind.CANCEL or has_expired:
             return ""
         return self.external_signer.sufficient_signatures(signers)
 
     def _reject(self, intent: Intent, signatures_text: str, why: str) -> AwaitingExternalSignature:
-        """Propose an empty call at the nonce of a proposal, which makes it void once it is mined."""
+        """Propose an empty call at the nonce of a proposal, which makes it void once it is mined. It has
+        the deadline of a trade; for another call, which stays executable, as much time as that had.
+        """
         submitter = self._submitter
         grant = self._journal.grant(intent.id)
-        rejection_grant = Grant(IntentKind.CANCEL, grant.now_s, grant.deadline_s, grant.max_gas_wei)
+        deadline_s = chain_deadline_s(intent)
+        if deadline_s is None and grant.deadline_s is not None:
+            deadline_s = self._sender.head().timestamp_s + grant.deadline_s - grant.now_s
+        rejection_grant = Grant(IntentKind.CANCEL, grant.now_s, deadline_s, grant.max_gas_wei)
         tx = replace(intent.tx, to=self.external_signer.address, value_wei=0, data="0x")
         submitter.require_running(rejection_grant)
         self.external_signer.require_signable(tx, rejection_grant)
@@ -390,7 +412,7 @@ class ProposingExecutor(JournaledExecutor):
             tx,
             rejection_grant,
             f"rejection of {intent.note}: {why}",
-            intent.deadline_s,
+            deadline_s,
         )
         self._proposals.mark_proposed(rejection.id, self._proposals.proposal_blocks()[intent.id])
         awaiting = self._propose(rejection, reverts=False)
@@ -510,9 +532,8 @@ class ProposingExecutor(JournaledExecutor):
         record it.
         """
         for intent in self._journal.intents_at(nonce):
-            is_dropped = intent.state is IntentState.CANCELLED and intent.tx_hash is None
             if intent.id in proposal_block_by_id and (
-                is_dropped or intent.state is IntentState.PLANNED
+                is_dropped(intent) or intent.state is IntentState.PLANNED
             ):
                 mined_tx = self.external_signer.mined_at_nonce(
                     intent.tx, proposal_block_by_id[intent.id]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.app.money import transfers
+from agent.app.money import hard_pause, transfers
+from agent.chain.safe import SafeContract
 from agent.execution.executor import AwaitingExternalSignature
 from agent.localchain import LocalChain
 from tests.cli.tools import in_process
@@ -16,6 +18,7 @@ from tests.support.agents import reopened_agent, yes
 from tests.support.constants import ETHER, HOME
 from tests.support.on_chain.proposals import safe_of
 from tests.support.on_chain.safe_proposals import EXECUTOR, FIRST, SECOND, open_proposal, sign_and_send
+from tests.support.text import mentions
 from tests.support.wallets import native_of
 
 PAYOUT = ("wallet.payout_addresses", [HOME])
@@ -30,6 +33,11 @@ def propose_payment(agent: Agent, amount: str, symbol: str) -> None:
 def execute(agent: Agent) -> None:
     sign_and_send(agent, FIRST, SECOND)
     assert api.execute_proposal(agent, EXECUTOR, send=True, confirm=yes)["outcome"] == "executed"
+
+
+def pause_hard(agent: Agent, *, send: bool = True) -> dict[str, Any]:
+    report = hard_pause.pause_hard(agent.context.loaded_config, "test", send=send, is_confirmed=send, confirm=yes)
+    return dict(hard_pause.hard_pause_document(report, send))
 
 
 def file_lines(agent: Agent) -> list[str]:
@@ -76,3 +84,32 @@ def test_payment_of_native_coin__is_no_empty_call(
         assert "empty call" not in shown
         execute(agent)
         assert native_of(anvil_chain, HOME) - there == ETHER // 4
+
+
+@pytest.mark.parametrize("is_dropped", [False, True], ids=["still listed", "dropped"])
+def test_signed_payment_past_its_deadline__is_rejected_by_a_hard_pause(anvil_chain: LocalChain, tmp_path: Path, is_dropped: bool) -> None:
+    """The chain knows no deadline of a payment: whoever has the signatures could execute it after the owner stopped everything."""
+    safe, loaded = safe_of(anvil_chain, tmp_path, PAYOUT, targets={"WETH": "100%", "USDC": "0%"})
+    with reopened_agent(anvil_chain, loaded) as agent:
+        propose_payment(agent, "0.25", "WETH")
+        sign_and_send(agent, FIRST, SECOND)
+        (intent,) = agent.context.store.journal.open_intents()
+        payment = agent.context.store.proposals.signatures(intent.id)
+        anvil_chain.warp(1_801)
+        if is_dropped:
+            agent.rebalance(send=True, confirm=yes)
+            assert api.list_proposals(agent) == {"proposals": []}
+            assert [text for text in api.pause(loaded.path, "test")["signed"] if intent.id in text]
+            shown = pause_hard(agent, send=False)
+            assert shown["outcome"] == "planned"
+            assert mentions(shown["message"], intent.id, "at any time", "trimtab pause --hard --send")
+        document = pause_hard(agent)
+        assert document["outcome"] == "unfinished"
+        assert mentions(document["message"], "2 of 2 signatures", intent.id, "at any time", f"empty call of {safe.address}")
+        execute(agent)
+        assert pause_hard(agent)["outcome"] in ("done", "clear")
+        assert "signed" not in api.pause(loaded.path, "test")
+        execution = SafeContract(agent.context.transport, safe.address).execution_data(intent.tx, payment)
+        with pytest.raises(RuntimeError, match="GS026"):
+            anvil_chain.node.rpc("eth_call", {"from": HOME, "to": safe.address, "data": execution}, "latest")
+        assert anvil_chain.balance("WETH", HOME) == 0

@@ -101,7 +101,7 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
     open_item_fields = fill(CancelAndRevokeDocument, report.pending_and_allowances)
     unread_texts = unread_allowances(report.pending_and_allowances.step_input)
     is_nothing_open = not open_item_fields["cancel"] and not open_item_fields["revoke"]
-    is_clear = is_nothing_open and not unread_texts
+    is_clear = is_nothing_open and not unread_texts and not report.signed_texts
     if report.outcome is not None:
         outcome = report.outcome.kind.value.replace("halt", "clear")
         message = report.outcome.reason
@@ -114,7 +114,7 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
     elif is_clear:
         outcome = "clear"
         message = "no pending transactions, no open allowances"
-    elif is_nothing_open:
+    elif is_nothing_open and unread_texts:
         outcome = "unknown"
         message = "; ".join(("paused", *unread_texts, "trimtab pause --hard again"))
     elif send:

@@ -1,6 +1,4 @@
-"""Proposals to the owners of a Safe: list them, sign as an owner, collect signatures, execute and
-export.
-"""
+"""Proposals to the owners of a Safe: list them, sign as an owner, collect signatures, export."""
 
 from __future__ import annotations
 
@@ -10,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from agent import wiring
@@ -22,11 +19,11 @@ from agent.app.documents.proposals import (
     CollectedSignaturesDocument,
     ProposalCallDocument,
     ProposalDocument,
-    ProposalExecutionDocument,
     ProposalsDocument,
     SignatureDocument,
 )
 from agent.app.money.safe_service import configured_service
+from agent.app.money.signature_files import parse_signature, signature_bytes
 from agent.app.money.transaction_builder import builder_file
 from agent.chain.safe import SafeContract, SafeOwnersSigner
 from agent.config.loaded import LoadedConfig
@@ -36,11 +33,9 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retrya
 from agent.execution.evaluation import low_minimums
 from agent.execution.executor import ProposingExecutor, ReadOnlySigner, chain_deadline_s
 from agent.execution.settlement import originating_step
-from agent.execution.submitter import Submitter, guard_refusal, stored_pause_check
-from agent.foreign_text import decode_text, read_json
+from agent.execution.submitter import Submitter, guard_refusal
 from agent.guards.sandwich import plan_worst_case
-from agent.model import Intent, Portfolio, ProposalExecution, Receipt, UnsignedTx
-from agent.policy.native_coin import GAS_MARGIN
+from agent.model import Intent, Portfolio
 from agent.ports import Grant, Simulation
 from agent.signing import keys
 from agent.signing.batches import BatchedCall, decode_batch, is_batch
@@ -57,10 +52,8 @@ from agent.signing.calldata import (
 from agent.signing.safe_tx import signature_owner
 from agent.signing.secret import PrivateKey
 from agent.signing.swap_rules import ROUTER_ITSELF
-from agent.signing.terms import tip_range_wei
 from agent.store.files.recorder import FileOutbox
-from agent.units import NATIVE, Token, ceil_int
-from agent.venues.gas_fees import gas_fees
+from agent.units import NATIVE, Token
 
 AnyProposalDocument = TypeVar("AnyProposalDocument")
 Confirm = Callable[[Any], bool]
@@ -442,7 +435,7 @@ def collect_signatures(agent: Agent, texts: Sequence[str]) -> CollectedSignature
         proposal.require_current()
         signature_by_owner: dict[str, bytes] = {}
         for text in texts:
-            signature = _parse_signature(text, proposal.safe_tx_hash)
+            signature = parse_signature(text, proposal.safe_tx_hash)
             owner = proposal.owner_of(signature)
             if owner in {*proposal.signature_by_owner, *signature_by_owner}:
                 raise ConfigError(
@@ -472,7 +465,7 @@ def collect_from_service(agent: Agent) -> CollectedSignaturesDocument:
         left_out: list[str] = []
         for text in service.signatures(proposal.safe_tx_hash):
             try:
-                signature = _signature_bytes(text)
+                signature = signature_bytes(text)
                 owner = proposal.owner_of(signature)
             except ValueError:
                 left_out.append("signature: it is no 0x-hex")
@@ -486,63 +479,6 @@ def collect_from_service(agent: Agent) -> CollectedSignaturesDocument:
         return signed_proposal.document(
             CollectedSignaturesDocument, added=added_owners, left_out=left_out
         )
-
-
-def execute_proposal(
-    agent: Agent,
-    key_fields: Mapping[str, Any],
-    *,
-    send: bool = False,
-    confirm: Confirm = never_confirm,
-    progress: Progress = ignore_progress,
-) -> ProposalExecutionDocument:
-    """Simulate the call of the Safe with the collected signatures; with `send` send it from the
-    account of a key as in `sign_proposal`, which pays the gas. The transaction is recorded before
-    it is sent, and not sent again while a node has it.
-
-    Raises Refused if it may not be signed, signatures are missing or the simulation fails,
-    Retryable if it is not mined in time.
-    """
-    key = load_named_key(agent.context.loaded_config, key_fields) if send else None
-    executor = NATIVE if key is None else key.address
-    with open_proposal(agent, executor=executor, progress=progress) as shown_proposal:
-        execution = _pending_execution(shown_proposal)
-        if execution is None:
-            shown_proposal.require_signable()
-        tx = _execution_tx(shown_proposal) if execution is None else execution.tx
-        document = shown_proposal.document(
-            ProposalExecutionDocument,
-            outcome="planned",
-            executor=None,
-            transaction="",
-            gas=tx.gas,
-            max_cost_wei=str(tx.max_gas_cost_wei),
-        )
-        if key is None:
-            return document
-        if execution is None:
-            _simulate_execution(
-                shown_proposal, tx
-            )  # with gas and fees, so that funds are checked too
-            if not confirm(document):
-                return {**document, "outcome": "declined"}
-            proposal = shown_proposal.read_again()
-            proposal.require_signable()
-            proposal.executing_signatures()
-            _simulate_execution(proposal, tx)
-            signed_tx = key.sign_transaction(tx)
-            execution = ProposalExecution(key.address, tx, signed_tx.hash)
-            agent.context.store.proposals.record_execution(
-                proposal.intent.id, execution, stored_pause_check(proposal.grant)
-            )
-            proposal.submitter.sender.send(signed_tx)
-        receipt = _await_receipt(shown_proposal.submitter, execution, progress)
-    return {
-        **document,
-        "outcome": "executed" if receipt.status == 1 else "failed",
-        "executor": execution.executor,
-        "transaction": execution.tx_hash,
-    }
 
 
 def export_proposal(agent: Agent) -> dict[str, Any]:
@@ -626,120 +562,3 @@ def load_named_key(loaded_config: LoadedConfig, key_fields: Mapping[str, Any]) -
         )
         raise ConfigError(message, remedy) from None
     return cast(PrivateKey, key)
-
-
-def _parse_signature(text: str, safe_tx_hash: str) -> bytes:
-    """Return the bytes of a signature in 0x-hex, or in a file. Raises ConfigError."""
-    fields = {"signature": text}
-    if not text.startswith("0x"):
-        fields = _read_signature_file(text)
-    try:
-        signature = _signature_bytes(str(fields["signature"]))
-    except ValueError:
-        raise _signature_error(text, "has other characters than 0x and hex digits") from None
-    signed_hash = str(fields.get("safe_tx_hash", safe_tx_hash))
-    if signed_hash != safe_tx_hash:
-        raise ConfigError(
-            f"safe_tx_hash: {text[:60]} signs {signed_hash[:66]}, and {safe_tx_hash} waits",
-            "let its owner sign the proposal that waits",
-        )
-    return signature
-
-
-def _read_signature_file(text: str) -> dict[str, Any]:
-    """Return the fields of a file with a signature alone, or with the JSON of `proposal sign`."""
-    try:
-        file_text = decode_text(Path(text).read_bytes()).strip().strip('"')
-        if not file_text.startswith("{"):
-            return {"signature": file_text}
-        document: dict[str, Any] = read_json(file_text)
-    except FileNotFoundError:
-        raise _signature_error(text, "does not begin with 0x, and no file has this name") from None
-    except OSError as error:
-        raise _signature_error(text, f"cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise _signature_error(text, "is a file of neither hex digits nor JSON") from None
-    if "signature" not in document:
-        raise _signature_error(text, "has no signature in its JSON")
-    return document
-
-
-def _signature_error(text: str, problem: str) -> ConfigError:
-    return ConfigError(
-        f"signature: {text[:60]!r} {problem}",
-        "paste 0x and 130 hex digits, as the owner's wallet shows them, or name a file with them or"
-        " with what trimtab proposal sign --json printed",
-    )
-
-
-def _signature_bytes(signature_text: str) -> bytes:
-    return bytes.fromhex(signature_text.removeprefix("0x"))
-
-
-def _execution_tx(proposal: SafeProposal) -> UnsignedTx:
-    """Return the executor's transaction with as many signatures as needed, its gas estimated at the
-    head. Raises Refused.
-    """
-    proposal.require_current()
-    signature_by_owner = proposal.executing_signatures()
-    context = proposal.agent.context
-    snapshot = context.readers.reader.snapshot()
-    least_tip_wei, max_tip_wei = tip_range_wei(snapshot.head.chain_id)
-    fees = gas_fees(
-        snapshot.head,
-        max(least_tip_wei, snapshot.priority_fee_wei),
-        snapshot.gas_price_wei,
-        limit_wei=context.limits.gas_price_wei,
-        priority_cap_wei=max_tip_wei,
-    )
-    submitter = proposal.submitter
-    _, next_nonce = submitter.sender.nonces(submitter.signer.address)
-    tx = UnsignedTx(
-        snapshot.head.chain_id,
-        next_nonce,
-        proposal.safe.address,
-        0,
-        proposal.safe.execution_data(proposal.intent.tx, signature_by_owner),
-        0,
-        fees.max_fee_wei,
-        fees.max_priority_fee_wei,
-        fees.gas_price_wei,
-    )
-    return replace(tx, gas=ceil_int(_simulate_execution(proposal, tx).gas * GAS_MARGIN))
-
-
-def _simulate_execution(proposal: SafeProposal, tx: UnsignedTx) -> Simulation:
-    # the granted bound of a data fee is for what the Safe pays, and executors pay this one
-    executor_grant = replace(proposal.grant, max_data_fee_wei=None)
-    return proposal.submitter.simulate(tx, proposal.intent.deadline_s, executor_grant)
-
-
-def _pending_execution(proposal: SafeProposal) -> ProposalExecution | None:
-    """Return the recorded execution if nodes have it and it did not revert. A copy of another that
-    is mined late reverts, since the Safe's nonce is used once.
-    """
-    execution = proposal.agent.context.store.proposals.execution(proposal.intent.id)
-    if execution is None:
-        return None
-    status = proposal.submitter.sender.status_of(execution.tx_hash)
-    is_reverted = status.receipt is not None and status.receipt.status != 1
-    return None if status.state == "unknown" or is_reverted else execution
-
-
-def _await_receipt(
-    submitter: Submitter, execution: ProposalExecution, progress: Progress
-) -> Receipt:
-    waited_s = 0.0
-    while True:
-        receipt = submitter.sender.status_of(execution.tx_hash).receipt
-        if receipt is not None:
-            return receipt
-        if waited_s >= submitter.settings.mined_timeout_s:
-            raise Retryable(
-                f"the execution {execution.tx_hash} was sent but not mined within {waited_s:.0f} s",
-                "run the command again: it waits for this transaction",
-                code=ErrorCode.NOT_MINED,
-            )
-        progress(f"waiting {waited_s:.0f} s for {execution.tx_hash}")
-        submitter.clock.sleep(submitter.settings.poll_s)
-        waited_s += submitter.settings.poll_s

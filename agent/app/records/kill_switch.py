@@ -13,7 +13,7 @@ from agent import wiring
 from agent.config.load import load_config, store_file_unchecked
 from agent.config.loaded import ConfigSource, LoadedConfig, is_place_of_server
 from agent.errors import Refused, TrimtabError
-from agent.execution.executor import execution_period
+from agent.execution.executor import chain_deadline_s, execution_period, is_dropped
 from agent.model import Control, ControlCode, ControlState, IntentKind, IntentState, RequestState
 from agent.policy.cash_flows.buy_back import shortest_buy_back
 from agent.store.controls import ControlStateChange
@@ -74,20 +74,29 @@ def pause(config: LoadedConfig | Path | str, reason: str) -> PauseDocument:
 
 
 def signed_proposal_texts(store: Store) -> tuple[str, ...]:
-    """Return what the recorded signatures of waiting proposals allow, whatever the kill switch
-    says.
+    """Return what the recorded signatures of proposals allow, whatever the kill switch says: of those
+    that wait, and of dropped ones that the chain still accepts.
     """
-    open_intents = store.journal.open_intents()
+    intents = [
+        intent for intent in store.journal.open_intents() if intent.state is IntentState.PLANNED
+    ]
+    next_nonce = store.journal.expected_nonce()
+    if next_nonce is not None:
+        intents += [
+            intent
+            for intent in store.journal.intents_at(next_nonce)
+            if is_dropped(intent) and chain_deadline_s(intent) is None
+        ]
     count_by_id = {
         intent.id: len(store.proposals.signatures(intent.id))
-        for intent in open_intents
-        if intent.state is IntentState.PLANNED and intent.kind is not IntentKind.CANCEL
+        for intent in intents
+        if intent.kind is not IntentKind.CANCEL
     }
     return tuple(
         f"signatures of the proposal {intent.id}: {count_by_id[intent.id]}; no pause takes them back,"
         f" and once there are enough, whoever has them can execute it {execution_period(intent)};"
         " trimtab pause --hard --send withdraws it, or proposes the rejection that makes it void"
-        for intent in open_intents
+        for intent in intents
         if count_by_id.get(intent.id)
     )
 

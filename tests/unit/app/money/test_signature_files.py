@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.money.proposals import _parse_signature
+from agent.app.money.signature_files import parse_signature
 from agent.errors import ConfigError
 
 HASH = "0x" + "ab" * 32
@@ -20,7 +20,7 @@ SIGNATURE = "0x" + "12" * 65
 def test_a_signature_is_read_from_a_file(content: str, tmp_path: Path) -> None:
     path = tmp_path / "signature.txt"
     path.write_text(content)
-    assert _parse_signature(str(path), HASH) == _parse_signature(SIGNATURE, HASH) == bytes.fromhex("12" * 65)
+    assert parse_signature(str(path), HASH) == parse_signature(SIGNATURE, HASH) == bytes.fromhex("12" * 65)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_what_is_no_signature_is_named_with_what_to_paste(content: bytes | None,
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError) as error:
-        _parse_signature(str(path), HASH)
+        parse_signature(str(path), HASH)
     assert words in error.value.message
     assert "Error" not in str(error.value)
     assert error.value.remedy.startswith("paste 0x and 130 hex digits")
@@ -47,4 +47,4 @@ def test_what_is_no_signature_is_named_with_what_to_paste(content: bytes | None,
 
 def test_a_folder_is_no_file_with_a_signature(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
-        _parse_signature(str(tmp_path), HASH)
+        parse_signature(str(tmp_path), HASH)

@@ -1,0 +1,146 @@
+"""Execution of a Safe's proposal by an account that pays the gas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from agent.app.agent import Agent
+from agent.app.cycles import Progress, ignore_progress, never_confirm
+from agent.app.documents.proposals import ProposalExecutionDocument
+from agent.app.money.proposals import Confirm, SafeProposal, load_named_key, open_proposal
+from agent.errors import ErrorCode, Retryable
+from agent.execution.submitter import Submitter, stored_pause_check
+from agent.model import ProposalExecution, Receipt, UnsignedTx
+from agent.policy.native_coin import GAS_MARGIN
+from agent.ports import Simulation
+from agent.signing.terms import tip_range_wei
+from agent.units import NATIVE, ceil_int
+from agent.venues.gas_fees import gas_fees
+
+
+def execute_proposal(
+    agent: Agent,
+    key_fields: Mapping[str, Any],
+    *,
+    send: bool = False,
+    confirm: Confirm = never_confirm,
+    progress: Progress = ignore_progress,
+) -> ProposalExecutionDocument:
+    """Simulate the call of the Safe with the collected signatures; with `send` send it from the
+    account of a key as in `sign_proposal`, which pays the gas. The transaction is recorded before
+    it is sent, and not sent again while a node has it.
+
+    Raises Refused if it may not be signed, signatures are missing or the simulation fails,
+    Retryable if it is not mined in time.
+    """
+    key = load_named_key(agent.context.loaded_config, key_fields) if send else None
+    executor = NATIVE if key is None else key.address
+    with open_proposal(agent, executor=executor, progress=progress) as shown_proposal:
+        execution = _pending_execution(shown_proposal)
+        if execution is None:
+            shown_proposal.require_signable()
+        tx = _execution_tx(shown_proposal) if execution is None else execution.tx
+        document = shown_proposal.document(
+            ProposalExecutionDocument,
+            outcome="planned",
+            executor=None,
+            transaction="",
+            gas=tx.gas,
+            max_cost_wei=str(tx.max_gas_cost_wei),
+        )
+        if key is None:
+            return document
+        if execution is None:
+            _simulate_execution(
+                shown_proposal, tx
+            )  # with gas and fees, so that funds are checked too
+            if not confirm(document):
+                return {**document, "outcome": "declined"}
+            proposal = shown_proposal.read_again()
+            proposal.require_signable()
+            proposal.executing_signatures()
+            _simulate_execution(proposal, tx)
+            signed_tx = key.sign_transaction(tx)
+            execution = ProposalExecution(key.address, tx, signed_tx.hash)
+            agent.context.store.proposals.record_execution(
+                proposal.intent.id, execution, stored_pause_check(proposal.grant)
+            )
+            proposal.submitter.sender.send(signed_tx)
+        receipt = _await_receipt(shown_proposal.submitter, execution, progress)
+    return {
+        **document,
+        "outcome": "executed" if receipt.status == 1 else "failed",
+        "executor": execution.executor,
+        "transaction": execution.tx_hash,
+    }
+
+
+def _execution_tx(proposal: SafeProposal) -> UnsignedTx:
+    """Return the executor's transaction with as many signatures as needed, its gas estimated at the
+    head. Raises Refused.
+    """
+    proposal.require_current()
+    signature_by_owner = proposal.executing_signatures()
+    context = proposal.agent.context
+    snapshot = context.readers.reader.snapshot()
+    least_tip_wei, max_tip_wei = tip_range_wei(snapshot.head.chain_id)
+    fees = gas_fees(
+        snapshot.head,
+        max(least_tip_wei, snapshot.priority_fee_wei),
+        snapshot.gas_price_wei,
+        limit_wei=context.limits.gas_price_wei,
+        priority_cap_wei=max_tip_wei,
+    )
+    submitter = proposal.submitter
+    _, next_nonce = submitter.sender.nonces(submitter.signer.address)
+    tx = UnsignedTx(
+        snapshot.head.chain_id,
+        next_nonce,
+        proposal.safe.address,
+        0,
+        proposal.safe.execution_data(proposal.intent.tx, signature_by_owner),
+        0,
+        fees.max_fee_wei,
+        fees.max_priority_fee_wei,
+        fees.gas_price_wei,
+    )
+    return replace(tx, gas=ceil_int(_simulate_execution(proposal, tx).gas * GAS_MARGIN))
+
+
+def _simulate_execution(proposal: SafeProposal, tx: UnsignedTx) -> Simulation:
+    # the granted bound of a data fee is for what the Safe pays, and executors pay this one
+    executor_grant = replace(proposal.grant, max_data_fee_wei=None)
+    return proposal.submitter.simulate(tx, proposal.intent.deadline_s, executor_grant)
+
+
+def _pending_execution(proposal: SafeProposal) -> ProposalExecution | None:
+    """Return the recorded execution if nodes have it and it did not revert. A copy of another that
+    is mined late reverts, since the Safe's nonce is used once.
+    """
+    execution = proposal.agent.context.store.proposals.execution(proposal.intent.id)
+    if execution is None:
+        return None
+    status = proposal.submitter.sender.status_of(execution.tx_hash)
+    is_reverted = status.receipt is not None and status.receipt.status != 1
+    return None if status.state == "unknown" or is_reverted else execution
+
+
+def _await_receipt(
+    submitter: Submitter, execution: ProposalExecution, progress: Progress
+) -> Receipt:
+    waited_s = 0.0
+    while True:
+        receipt = submitter.sender.status_of(execution.tx_hash).receipt
+        if receipt is not None:
+            return receipt
+        if waited_s >= submitter.settings.mined_timeout_s:
+            raise Retryable(
+                f"the execution {execution.tx_hash} was sent but not mined within {waited_s:.0f} s",
+                "run the command again: it waits for this transaction",
+                code=ErrorCode.NOT_MINED,
+            )
+        progress(f"waiting {waited_s:.0f} s for {execution.tx_hash}")
+        submitter.clock.sleep(submitter.settings.poll_s)
+        waited_s += submitter.settings.poll_s
