@@ -76,7 +76,11 @@ def test_tab_goes_round_inside_an_open_sheet(site: Site, page: Any, is_replaced:
 
 
 @pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
-@pytest.mark.parametrize(("path", "name"), [*(("/", name) for name in ("weights", "withdraw", "orders", "stop")), ("/settings", "profile")])
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("/", "weights"), ("/", "withdraw"), ("/", "orders"), ("/", "stop"), ("/settings", "profile")],
+    ids=["weights", "withdraw", "orders", "stop", "profile"],
+)
 def test_sheet__keeps_the_focus_and_fits_the_screen(
     site: Site, page: Any, path: str, name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
