@@ -40,10 +40,15 @@ def test_new_portfolio_baskets__are_cards_of_the_network(
         page.goto(f"{home}{NEW}")
         require_cards(page, "ethereum")
         page.select_option("#f-network", "base")
+        page.fill("#f-cash", "500")
+        page.check("#b-2")
         assert "77,520 USDC on ethereum" in page.locator(".basket").first.inner_text()
         page.click("#check")
         page.wait_for_selector("#e-name")
         assert "389 USDC on base" in page.locator(".basket").first.inner_text()
+        assert (page.input_value("#f-network"), page.input_value("#f-cash")) == ("base", "500"), "what was typed is kept"
+        assert page.is_checked("#b-2")
+        assert page.locator("[aria-invalid=true]").evaluate_all("fields => fields.map(field => field.id)") == ["f-name"]
         context.close()
 
 

@@ -14,7 +14,7 @@ if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 from agent.web import setup
-from tests.browser.chromium import AXE, PHONE, WIDE, patient_context
+from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, patient_context
 from tests.cli.conftest import served  # noqa: F401  # a fixture
 from tests.cli.tools import blocks, first_document, start
 from tests.support.commands.init import WALLET
@@ -52,6 +52,8 @@ def test_config__is_written_by_keyboard_on_a_phone(chromium: Any, tmp_path: Path
             open_page.wait_for_selector("#e-wallet")
         require_fine(looked)
         assert page.input_value("#f-wallet") == "0x12"
+        assert page.locator("[aria-invalid=true]").evaluate_all("fields => fields.map(field => field.id)")[:1] == ["f-network"]
+        assert page.get_attribute("#f-wallet", "aria-invalid") == "true"
         assert page.locator("#e-endpoints").count() == 1
         type_into(page, "#f-network", "ethereum")
         type_into(page, "#f-wallet", WALLET)
@@ -190,6 +192,7 @@ def test_portfolio_list__has_no_violation_and_follows_them(chromium: Any, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # its waits have PATIENCE_MS each: on a busy machine, where processes take turns, they outlast the usual limit
 def test_a_paper_portfolio_is_begun_and_steered_by_keyboard(chromium: Any, served: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:  # noqa: F811
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
@@ -224,6 +227,7 @@ def test_a_paper_portfolio_is_begun_and_steered_by_keyboard(chromium: Any, serve
                 page.set_viewport_size({"width": size[0], "height": size[1]})
                 require_fine(page)
             press("#paper", "#b-rebalance")
+            page.wait_for_selector("[data-of='status.block']")  # the chain is read, by a process that begins only then
             page.wait_for_selector("#t-last")
             overview = page.inner_text("main")
             assert "On paper, with imaginary money" in overview
@@ -242,6 +246,6 @@ def test_a_paper_portfolio_is_begun_and_steered_by_keyboard(chromium: Any, serve
             context.close()
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE_MS / 1000)
     assert process.returncode == 0
     assert not (tmp_path / "trimtab.db").exists(), "real money trusts nothing yet"

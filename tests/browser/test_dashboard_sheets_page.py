@@ -76,16 +76,20 @@ def test_tab_goes_round_inside_an_open_sheet(site: Site, page: Any, is_replaced:
 
 
 @pytest.mark.parametrize("size", [PHONE, WIDE], ids=["390", "1280"])
-@pytest.mark.parametrize("name", ["weights", "withdraw", "orders", "stop"])
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("/", "weights"), ("/", "withdraw"), ("/", "orders"), ("/", "stop"), ("/settings", "profile")],
+    ids=["weights", "withdraw", "orders", "stop", "profile"],
+)
 def test_sheet__keeps_the_focus_and_fits_the_screen(
-    site: Site, page: Any, name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    site: Site, page: Any, path: str, name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")
     monkeypatch.setitem(site.board.documents, "settings", settings_document(agents.config(tmp_path, targets="WETH=60% USDC=40%")))
     monkeypatch.setitem(site.board.documents, "status", golden_document("25-status"))
     page.set_viewport_size({"width": size[0], "height": size[1]})
-    page.reload()
+    page.goto(path)
     tab_to(page, f"[popovertarget={name}]")
     opener = page.evaluate("document.activeElement.id")
     page.keyboard.press("Enter")
@@ -103,6 +107,10 @@ def test_sheet__keeps_the_focus_and_fits_the_screen(
     assert focused == [first], "Tab goes round"
     assert all(around)
     assert len(around) > 2
+    page.click(f"#{name} button:has-text('Cancel')")
+    assert page.locator(f"#{name}:popover-open").count() == 0
+    page.focus(f"#{opener}")
+    page.keyboard.press("Enter")
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.id") == opener
 

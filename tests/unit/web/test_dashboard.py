@@ -45,6 +45,7 @@ from agent.web.document_cache import MAX_READS, MAX_STREAMS, CacheProcess, Docum
 from agent.web.pages import PAGES, Renderer, figure_element, read_replay, unbroken_text, weight_charts
 from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
+from agent.web.sessions import Session
 from tests.cli.documents import DOCUMENTS, misfits
 from tests.support.dashboards import ADDRESS, HOSTILE, MARKUP, Served, StaticDocumentCache, figures, golden_document
 from tests.support.transactions import CHAIN_ID, WALLET
@@ -239,6 +240,39 @@ def test_last_rebalance__is_under_way_while_its_run_goes_on(served: Served, is_r
     [outcome] = re.findall(r'<th scope="row">Outcome</th><td class="text">(.*?)</td>', text)
     assert says in outcome
     assert ("no outcome is stored" in outcome) is not is_running
+
+
+@pytest.mark.parametrize(
+    ("reach", "outcomes", "paused", "is_said"),
+    [
+        (Reach(on_paper=True), (), False, True),
+        (Reach(on_paper=True), ("approve",), False, True),
+        (Reach(on_paper=True), ("",), False, False),
+        (Reach(on_paper=True), ("swap",), False, False),
+        (Reach(on_paper=True), (), True, False),
+        (Reach(), (), False, False),
+    ],
+    ids=["no step", "approved", "a hold", "bought", "paused", "not on paper"],
+)
+def test_first_purchase_on_paper__is_said_while_it_goes_on(
+    served: Served, reach: Reach, outcomes: tuple[str, ...], paused: bool, is_said: bool
+) -> None:
+    step = golden_document("26-history")["steps"][1]
+    assert step["execution"]
+    sent = {"status": "final", "block": 1, "note": "", "hash": ""}
+    steps = [
+        {**step, "transactions": [{**sent, "kind": kind}] if kind else [], "execution": step["execution"] if kind == "swap" else None}
+        for kind in outcomes
+    ]
+    run = {"ok": True, "state": "running", "cycles": 0, "paused": paused, "sends": True, "reasons": []}
+    documents = {
+        **served.board.documents,
+        "history": {**golden_document("26-history"), "steps": steps},
+        "run": run,
+        "pause": {"paused": paused, "pause_reason": "", "pause_hard": False},
+    }
+    text = Renderer(reach).render_page(PAGES[0], documents, {}, 1, Session(1, "set-up", False, 0, 0))
+    assert ("makes its first purchase" in text) is is_said
 
 
 def test_waiting_plan_s_amounts__are_cut_and_other_texts_not() -> None:
