@@ -110,12 +110,12 @@ def test_what_decides_money_has_no_default(key: str) -> None:
         pytest.param(
             RETURNS, [("limits", '{ USDC = { max = "10%" } }')], "weights.limits: USDC is fixed at its target", id="limit of the numeraire"
         ),
-        pytest.param(RETURNS, [("churn", '"20%"')], "max_change: 20% is not above churn", id="change at the churn"),
+        pytest.param(RETURNS, [("churn", '"20%"')], "max_change: 20 % is not above churn", id="change at the churn"),
         pytest.param(
-            RETURNS, [("churn", '"5%"'), ("max_change", '"5%"')], "max_change: 5% is not above churn", id="change equal to the churn"
+            RETURNS, [("churn", '"5%"'), ("max_change", '"5%"')], "max_change: 5 % is not above churn", id="change equal to the churn"
         ),
-        pytest.param(RETURNS, [("cap", '"30%"'), ("limits", "{}")], "they allow 0% to 60% in total, but 80%", id="caps below a whole"),
-        pytest.param(RETURNS, [("limits", '{ WETH = { min = "90%" } }')], "they allow 90%", id="least above a whole"),
+        pytest.param(RETURNS, [("cap", '"30%"'), ("limits", "{}")], "they allow 0 % to 60 % in total, but 80 %", id="caps below a whole"),
+        pytest.param(RETURNS, [("limits", '{ WETH = { min = "90%" } }')], "they allow 90 %", id="least above a whole"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_remedy(weights: str, changes: list[tuple[str, str | None]], reason: str) -> None:
@@ -166,8 +166,8 @@ def test_owner__confirms_the_allocator_with_other_parameters() -> None:
     weights = binding_parameters(config, portfolio_of(config), "0xrouter")["weights"]
     assert mentions(weights, "hrp", "7 d", "1 d", "90 d")
     assert "USDC fixed" in weights
-    assert "WETH 10% to 60%" in weights
-    assert "WBTC 0% to 45%" in weights
+    assert "WETH 10 % to 60 %" in weights
+    assert "WBTC 0 % to 45 %" in weights
     plain = parse_config(config_text('kind = "fixed"\n'))
     assert mentions(binding_parameters(plain, portfolio_of(plain), "0xrouter")["weights"], "fixed")
 
