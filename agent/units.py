@@ -377,8 +377,8 @@ def format_percent(share: Fraction) -> str:
 
 
 def format_bps(bps: int) -> str:
-    """Format basis points as the config writes percentages: 1,000 -> "10%"."""
-    return f"{float(Fraction(bps, 100)):g}%"
+    """Format basis points as percent without padding: 1,000 -> "10 %"."""
+    return f"{float(Fraction(bps, 100)):g} %"
 
 
 def format_points(distance: Fraction) -> str:

@@ -222,14 +222,16 @@ def strategy_parameters(
     }
     band = split.band
     width_texts = [] if band.absolute_bps is None else [f"{band.absolute_bps / 100:g} points"]
-    width_texts += [] if band.relative_bps is None else [f"{band.relative_bps / 100:g}% of a share"]
+    width_texts += (
+        [] if band.relative_bps is None else [f"{band.relative_bps / 100:g} % of a share"]
+    )
     return text_by_parameter | {"split": f"restored beyond {' or '.join(width_texts)}"}
 
 
 def _strategy_text(strategy: Strategy, portfolio: Portfolio, allocator_text: str) -> str:
     label_by_token = {asset.token.address: asset.token.label for asset in portfolio.assets}
     weight_list = ", ".join(
-        f"{label_by_token.get(token, token)} {weight_bps / 100:g}%"
+        f"{label_by_token.get(token, token)} {weight_bps / 100:g} %"
         for token, weight_bps in strategy.weights_bps
     )
     health_rule = strategy.health
@@ -243,7 +245,7 @@ def _strategy_text(strategy: Strategy, portfolio: Portfolio, allocator_text: str
             f" {format_duration(health_rule.recover_s)}"
         )
     part_texts = [
-        f"{strategy.share_bps / 100:g}% of the capital, floor {strategy.floor_bps / 100:g}%",
+        f"{strategy.share_bps / 100:g} % of the capital, floor {strategy.floor_bps / 100:g} %",
         weight_list,
         *([allocator_text] if allocator_text else []),
     ]
@@ -316,7 +318,7 @@ def _portfolio_parameters(config: Config, portfolio: Portfolio) -> dict[str, str
     """Return what the wallet shall hold, and what is kept out of it."""
     use_cash = config.portfolio.use_cash
     target_texts = [
-        f"{asset.token.label} {asset.target_bps / 100:g}%" for asset in portfolio.assets
+        f"{asset.token.label} {asset.target_bps / 100:g} %" for asset in portfolio.assets
     ]
     reserve_texts = [
         f"{decimal_text(asset.reserve_raw, asset.token.decimals)} {asset.token.label}"
@@ -351,7 +353,7 @@ def _policy_parameters(config: Config, portfolio: Portfolio) -> dict[str, str]:
         "only": side_text,
         "cooldown": format_duration(config.policy.cooldown),
         "confirm_blocks": str(config.policy.confirm_blocks or 0),
-        "jitter": "off" if jitter_bps is None else f"{jitter_bps / 100:g}%",
+        "jitter": "off" if jitter_bps is None else f"{jitter_bps / 100:g} %",
     }
 
 
@@ -372,17 +374,17 @@ def _reference_parameters(reference: ReferenceTable) -> dict[str, str]:
 
 
 def _lp_target_text(target: LpTarget) -> str:
-    width_text = "" if target.width_bps is None else f", width {target.width_bps / 100:g}%"
-    return f"{target.share_bps / 100:g}% in {target.venue} {target.pool}{width_text}"
+    width_text = "" if target.width_bps is None else f", width {target.width_bps / 100:g} %"
+    return f"{target.share_bps / 100:g} % in {target.venue} {target.pool}{width_text}"
 
 
 def risk_text(risk_table: RiskTable) -> str:
     """Return volatilities and correlations."""
     part_texts = [
-        f"volatility of {symbol} {bps / 100:g}%" for symbol, bps in risk_table.volatilities.items()
+        f"volatility of {symbol} {bps / 100:g} %" for symbol, bps in risk_table.volatilities.items()
     ]
     part_texts += [
-        f"correlation of {symbol_pair} {bps / 100:g}%"
+        f"correlation of {symbol_pair} {bps / 100:g} %"
         for symbol_pair, bps in risk_table.correlations.items()
     ]
     if (estimate_table := risk_table.estimate) is not None:
@@ -392,7 +394,7 @@ def risk_text(risk_table: RiskTable) -> str:
             f" older than {format_duration(estimate_table.max_age)}"
         )
     part_texts += (
-        [f"of other pairs {risk_table.correlation / 100:g}%"]
+        [f"of other pairs {risk_table.correlation / 100:g} %"]
         if risk_table.correlation is not None
         else []
     )
@@ -413,14 +415,16 @@ def limit_text(
         return ", ".join(limit_value) or "none"
     if isinstance(limit_value, dict):
         return ", ".join(
-            f"{symbol} {limit_bps / 100:g}%" for symbol, limit_bps in limit_value.items()
+            f"{symbol} {limit_bps / 100:g} %" for symbol, limit_bps in limit_value.items()
         )
     unit = LIMITS[limit_name].unit if limit_name in LIMITS else None
     if isinstance(limit_value, str):
         return f"{limit_value} {'native' if unit is LimitUnit.NATIVE else numeraire}"
     if unit is LimitUnit.GAS_PRICE:
         return f"{decimal_text(limit_value, 9)} gwei"
-    return format_duration(limit_value) if unit is LimitUnit.DURATION else f"{limit_value / 100:g}%"
+    return (
+        format_duration(limit_value) if unit is LimitUnit.DURATION else f"{limit_value / 100:g} %"
+    )
 
 
 def _key_text(config: Config) -> str:

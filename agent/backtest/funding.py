@@ -228,7 +228,7 @@ def funding_notes(series: FundingRateSeries, bar_times_s: Times) -> list[str]:
     )
     if yearly_rate > HIGH_YEARLY_RATE:
         notes.append(
-            f"{note_prefix} has rates of {100 * yearly_rate:,.0f}% a year: they may be percent instead of shares"
+            f"{note_prefix} has rates of {100 * yearly_rate:,.0f} % a year: they may be percent instead of shares"
         )
     return notes
 

@@ -325,8 +325,8 @@ class SimulationSettings:
             )
         if not 0 <= self.fee_pips < PIPS // 2:
             raise ConfigError(
-                f"--market fee: {100 * self.fee_pips / PIPS:g}%",
-                "use a fee of at least 0 and below 50%, such as 30bps",
+                f"--market fee: {100 * self.fee_pips / PIPS:g} %",
+                "use a fee of at least 0 and below 50 %, such as 30bps",
             )
         for option, amount in (("--market depth", self.depth), ("--value", self.start_value)):
             if amount <= 0:
@@ -383,9 +383,9 @@ def make_spec(
     if sum(targets.values()) != BPS:
         sum_bps = sum(targets.values())
         excess_word = "missing" if sum_bps < BPS else "too much"
-        excess_text = f"{abs(BPS - sum_bps) / 100:g}% {excess_word}"
+        excess_text = f"{abs(BPS - sum_bps) / 100:g} % {excess_word}"
         raise ConfigError(
-            f"--target: sums to {sum_bps / 100:g}%, not 100%",
+            f"--target: sums to {sum_bps / 100:g} %, not 100 %",
             f"{excess_text}; a bare number is percent, such as BTC=50,ETH=30,USD=20",
         )
     symbols = list(dict.fromkeys((*targets, numeraire)))

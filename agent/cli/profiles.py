@@ -59,7 +59,8 @@ def templates(
                 f"{token['symbol']} {token['target']}" for token in template["tokens"]
             )
             class_shares_text = ", ".join(
-                f"{name} {share_bps / 100:g}%" for name, share_bps in template["shares_bps"].items()
+                f"{name} {share_bps / 100:g} %"
+                for name, share_bps in template["shares_bps"].items()
             )
             policy_text = (
                 f"{template['policy']['trigger']['kind']},"
@@ -260,14 +261,14 @@ def _show_import(console: Console, document: Document) -> None:
     table = tables.table("Targets", ("token", "address", "found in"), ("before", "after"))
     for asset in document["assets"]:
         old_target_text = (
-            "none" if asset["before_bps"] is None else f"{asset['before_bps'] / 100:g}%"
+            "none" if asset["before_bps"] is None else f"{asset['before_bps'] / 100:g} %"
         )
         table.add_row(
             asset["symbol"],
             asset["address"],
             asset["source"],
             old_target_text,
-            f"{asset['after_bps'] / 100:g}%",
+            f"{asset['after_bps'] / 100:g} %",
         )
         if asset["differs"]:
             table.add_row(
@@ -281,7 +282,7 @@ def _show_import(console: Console, document: Document) -> None:
     for excluded_asset in document["excluded"]:
         console.print(
             safe_text(
-                f"{excluded_asset['symbol']} ({excluded_asset['before_bps'] / 100:g}%) is no longer managed; its"
+                f"{excluded_asset['symbol']} ({excluded_asset['before_bps'] / 100:g} %) is no longer managed; its"
                 " balance is not touched."
             )
         )

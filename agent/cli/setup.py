@@ -39,6 +39,7 @@ from agent.cli.options import (
     command_group,
 )
 from agent.errors import EXIT_REFUSED, OUTCOME_EXIT_CODES, ConfigError, Interrupted
+from agent.figures import format_figure
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import InitDocument
@@ -266,8 +267,8 @@ def _show_init(document: InitDocument) -> None:
         )
     if document["ceiling"] is not None:
         say(
-            f"At most {document['ceiling']} {document['numeraire']} are managed"
-            " (portfolio.max_live_value) and paid out in a day (limits.payout_per_day)."
+            f"At most {format_figure(document['ceiling'], 'amount')} {document['numeraire']} are"
+            " managed (portfolio.max_live_value) and paid out in a day (limits.payout_per_day)."
         )
     say("Compare the addresses with a source you trust. Next:")
     for line in document["next"]:

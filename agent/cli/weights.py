@@ -204,7 +204,7 @@ def _show_weights(document: Document) -> None:
         elif asset["limits_bps"] is not None:
             limits_text = "{} to {}".format(*map(_percent_text, asset["limits_bps"]))
         if asset["volatility"] is not None:
-            data_text = f"annual volatility {float(asset['volatility']):.1%}"
+            data_text = f"annual volatility {float(asset['volatility']) * 100:.1f} %"
         elif asset["supply_raw"] is not None:
             data_text = f"supply by {asset['supply_source']}"
         weight_cells = (
@@ -426,7 +426,7 @@ def _show_observations(document: Document) -> None:
     )
     for pool in document["pools"]:
         figure_cells = (
-            f"{pool['fee_pips'] / 10_000:g}%",
+            f"{pool['fee_pips'] / 10_000:g} %",
             str(pool["observations"]),
             str(pool["observations_next"]),
         )

@@ -62,8 +62,8 @@ def require_valid_futures(config: Config) -> None:
             )
         if abs(market.weight) > futures_table.limits.max_position:
             raise ValueError(
-                f"{config_key}.weight: {market.weight / 100:g}% is beyond futures.limits.max_position of"
-                f" {futures_table.limits.max_position / 100:g}%; lower it, or raise the limit"
+                f"{config_key}.weight: {market.weight / 100:g} % is beyond futures.limits.max_position of"
+                f" {futures_table.limits.max_position / 100:g} %; lower it, or raise the limit"
             )
     for limit_key, multiple_bps in (
         ("futures.limits.spot_multiple", futures_table.limits.spot_multiple),
@@ -74,8 +74,8 @@ def require_valid_futures(config: Config) -> None:
     weight_sum_bps = sum(abs(market.weight) for market in futures_table.markets)
     if weight_sum_bps != BPS and (weight_sum_bps or futures_table.leverage):
         raise ValueError(
-            f"futures.markets: absolute weights sum to {weight_sum_bps / 100:g}%, not 100%;"
-            f" {'add' if weight_sum_bps < BPS else 'take away'} {abs(BPS - weight_sum_bps) / 100:g}%"
+            f"futures.markets: absolute weights sum to {weight_sum_bps / 100:g} %, not 100 %;"
+            f" {'add' if weight_sum_bps < BPS else 'take away'} {abs(BPS - weight_sum_bps) / 100:g} %"
         )
     if futures_table.limits.resting_stop and not isinstance(futures_table, HyperliquidTable):
         raise ValueError(

@@ -56,8 +56,8 @@ def require_valid_lp_targets(config: Config) -> None:
     share_sum_bps = sum(target.share for target in targets)
     if share_sum_bps > limit_bps:
         raise ValueError(
-            f"lp.targets: shares sum to {share_sum_bps / 100:g}%, but limits.lp_max_weight is"
-            f" {limit_bps / 100:g}%;"
+            f"lp.targets: shares sum to {share_sum_bps / 100:g} %, but limits.lp_max_weight is"
+            f" {limit_bps / 100:g} %;"
             " lower the shares or raise the limit"
         )
 

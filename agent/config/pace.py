@@ -49,7 +49,7 @@ def require_valid_pace(config: Config) -> None:
     ):
         if (getattr(execution_table, key) or 0) > max_jitter_bps:
             raise ValueError(
-                f"execution.{key}: more than {max_jitter_bps // 100}% would produce empty slices; write for"
+                f"execution.{key}: more than {max_jitter_bps // 100} % would produce empty slices; write for"
                 f" example {EXAMPLE_BY_KEY[key]}"
             )
     if (
@@ -63,7 +63,7 @@ def require_valid_pace(config: Config) -> None:
         )
     if execution_table.limit is not None and abs(execution_table.limit) > MAX_LIMIT_BPS:
         raise ValueError(
-            f"execution.limit: more than {MAX_LIMIT_BPS // 100}% off arrival prices; write for"
+            f"execution.limit: more than {MAX_LIMIT_BPS // 100} % off arrival prices; write for"
             f" example {EXAMPLE_BY_KEY['limit']}"
         )
     if execution_table.waiting_cost == ZONE_KEYWORD and not is_zone(config.policy.trigger):
@@ -106,7 +106,7 @@ def _value_text(key: str, style_value: object) -> str:
     if key in ("interval", "recovery", "over", "patience") and isinstance(style_value, int):
         return format_duration(style_value)
     if isinstance(style_value, int) and key != "max_rounds":
-        return f"{style_value / 100:g}%"
+        return f"{style_value / 100:g} %"
     if isinstance(style_value, Fraction):
         return f"{float(style_value):g} bps per hour"
     return str(style_value)

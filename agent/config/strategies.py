@@ -59,7 +59,7 @@ def require_valid_strategies(config: Config) -> None:
     if "all" in strategy_names:
         raise ValueError("strategies: 'all' is reserved; choose another name")
     if (share_sum_bps := sum(strategy.share for strategy in strategies)) != BPS:
-        raise ValueError(f"strategies: shares sum to {share_sum_bps / 100:g}%, not 100%")
+        raise ValueError(f"strategies: shares sum to {share_sum_bps / 100:g} %, not 100 %")
     symbols = [asset.symbol for asset in config.portfolio.assets]
     for strategy in strategies:
         if unknown_symbols := [

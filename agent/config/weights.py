@@ -206,8 +206,8 @@ def _require_futures_allocator(field: str, table: AllocatorTable, config: Config
         )
     if not futures.limits.stress_move or not 0 < (table.stress_loss or 0) <= BPS:
         raise ValueError(
-            f"{field}.stress_loss: needs futures.limits.stress_move, and a share above 0% and at"
-            " most 100%"
+            f"{field}.stress_loss: needs futures.limits.stress_move, and a share above 0 % and at"
+            " most 100 %"
         )
     if "leverage_band" not in futures.model_fields_set:
         raise ValueError(
@@ -277,14 +277,14 @@ def allocator_sentences(table: PortfolioTable) -> str:
         sentences.append(f"{', '.join(allocator_table.fixed)} fixed")
     if allocator_table.stress_loss is not None:
         sentences.append(
-            f"futures weights, stress loss of a market {allocator_table.stress_loss / 100:g}%"
+            f"futures weights, stress loss of a market {allocator_table.stress_loss / 100:g} %"
         )
         unfixed_symbols = []
     for symbol in unfixed_symbols:
         low_bps, high_bps = weight_bounds(allocator_table, symbol)
-        sentences.append(f"{symbol} {low_bps / 100:g}% to {high_bps / 100:g}%")
+        sentences.append(f"{symbol} {low_bps / 100:g} % to {high_bps / 100:g} %")
     sentences += [
-        f"changes of up to {(allocator_table.churn or 0) / 100:g}% not applied",
+        f"changes of up to {(allocator_table.churn or 0) / 100:g} % not applied",
         *_max_change_texts(allocator_table),
         f"kept for {format_duration(allocator_table.keep or 0)} if none can be chosen",
         f"until the first choice: {allocator_table.until_chosen}",
@@ -295,7 +295,7 @@ def allocator_sentences(table: PortfolioTable) -> str:
 def _max_change_texts(allocator_table: AllocatorTable) -> list[str]:
     if allocator_table.max_change_bps is None:
         return []
-    return [f"changes above {allocator_table.max_change_bps / 100:g}% wait for the owner"]
+    return [f"changes above {allocator_table.max_change_bps / 100:g} % wait for the owner"]
 
 
 def read_supplies(path: Path, portfolio: Portfolio, max_age_s: int = 0) -> list[TokenSupply]:

@@ -139,4 +139,4 @@ def max_extractable_profit(
 
 
 def _percent_text(bps: int) -> str:
-    return f"{bps / 100:g}%"
+    return f"{bps / 100:g} %"

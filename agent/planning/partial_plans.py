@@ -176,7 +176,7 @@ def partial_plan_reason(step: StepInput, worst_case_value: Value) -> str:
         )
     return (
         f"the worst case of the whole trade exceeds the remainder of {DAILY_LOSS_LIMIT} "
-        f"({limit_bps / 100:g}%); the rest follows as the day's losses "
+        f"({limit_bps / 100:g} %); the rest follows as the day's losses "
         f'age, and {DAILY_LOSS_LIMIT} = "{needed_limit_bps / 100:g}%" would allow it in one trade'
     )
 

@@ -328,7 +328,7 @@ def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, .
             < relative_band
             <= MAX_SUGGESTED_BAND
         ):
-            suggestions.append(f"a band of {ceil_int(relative_band * 100)}% of the target")
+            suggestions.append(f"a band of {ceil_int(relative_band * 100)} % of the target")
     needed_cost_bps = ceil_int(
         (fee_rate + minimum_total.gas_cost / (total * tightest_asset.drift)) * BPS
     )

@@ -152,7 +152,7 @@ def faults(risk: TrackingRisk, label_by_token: Mapping[str, str]) -> Iterator[tu
             yield (
                 f"policy.risk.volatilities: {label_by_token[token]} = {format_bps(volatility_bps)}"
                 f" is not between {least_text} and {format_bps(MAX_VOLATILITY_BPS)}",
-                f'even a stable token moves: write at least "{least_text}"',
+                f'even a stable token moves: write at least "{MIN_VOLATILITY_BPS / 100:g}%"',
             )
     yield from _correlation_faults(risk, label_by_token)
 
@@ -174,11 +174,10 @@ def _correlation_faults(
                 may_check_matrix = False
             elif abs(correlation_bps) > MAX_CORRELATION_BPS:
                 may_check_matrix = False
-                most_text = format_bps(MAX_CORRELATION_BPS)
                 yield (
                     f"policy.risk.correlations: {pair_text} = {format_bps(correlation_bps)}"
-                    f" is beyond {most_text}",
-                    f'write "{most_text}" for tokens that move as one',
+                    f" is beyond {format_bps(MAX_CORRELATION_BPS)}",
+                    f'write "{MAX_CORRELATION_BPS / 100:g}%" for tokens that move as one',
                 )
     contradicting_row = (
         first_contradicting_row(correlations_bps(risk, tokens)) if may_check_matrix else None

@@ -88,8 +88,8 @@ class Backtest(ReportedResult):
         notes = len(self.notes)
         notes_text = f", {notes} note{'s' * (notes > 1)}" if notes else ""
         return (
-            f"Backtest({summary.start:%Y-%m-%d} to {summary.end:%Y-%m-%d}, {summary.total_return:+.2%}"
-            f" (held {summary.hold_return:+.2%}), {summary.trades} trades,"
+            f"Backtest({summary.start:%Y-%m-%d} to {summary.end:%Y-%m-%d}, {summary.total_return * 100:+.2f} %"
+            f" (held {summary.hold_return * 100:+.2f} %), {summary.trades} trades,"
             f" {summary.value:,.2f} {summary.numeraire}{notes_text})"
         )
 

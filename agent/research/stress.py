@@ -106,7 +106,7 @@ class StressTest(ReportedResult):
     >>> prices = polars.DataFrame({"time": days, "BTC": [100.0 + day % 7 for day in range(200)]})
     >>> targets = {"BTC": 0.5, "USD": 0.5}
     >>> research.stress(prices, targets, research.band(0.1), paths=10, scenarios=["crash"])
-    StressTest(4 cases of 200 bars, worst: crash, mean loss 28.09%)
+    StressTest(4 cases of 200 bars, worst: crash, mean loss 28.09 %)
     """
 
     def __init__(self, result: StressResult) -> None:
@@ -117,7 +117,7 @@ class StressTest(ReportedResult):
         loss = float(worst.metric_values("loss").mean())
         return (
             f"StressTest({len(self._result.cases)} cases of {self._result.path_bars} bars, worst:"
-            f" {worst.name}, mean loss {loss:.2%})"
+            f" {worst.name}, mean loss {loss * 100:.2f} %)"
         )
 
     @property

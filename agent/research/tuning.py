@@ -104,7 +104,7 @@ def tune(  # noqa: PLR0913  each argument is one thing that a reader sets by nam
     >>> triggers = [research.band(0.05), research.every("7d")]
     >>> result = research.tune(prices, {"BTC": 0.5, "USD": 0.5}, triggers)
     >>> result.frame()["setting"].sort().to_list()
-    ['band 5% rel', 'every 7 d']
+    ['band 5 % rel', 'every 7 d']
     """
     chosen_objective = member(objective, "objective", Objective)
     options = TuneOptions(calendar=calendar_rule(parse_duration_s(calendar, "calendar")))
@@ -216,7 +216,7 @@ class Tuning(ReportedResult):
     >>> prices = polars.DataFrame({"time": days, "BTC": [100.0 + day % 7 for day in range(200)]})
     >>> triggers = [research.band(0.05), research.every("7d")]
     >>> research.tune(prices, {"BTC": 0.5, "USD": 0.5}, triggers)
-    Tuning(2 settings, best: band 5% rel, no better than the rule it has to beat)
+    Tuning(2 settings, best: band 5 % rel, no better than the rule it has to beat)
     """
 
     def __init__(self, result: TuneResult) -> None:

@@ -442,7 +442,7 @@ def allocate_by_inverse_volatility(
         bounds.total_bps,
     )
     volatilities_text = ", ".join(
-        f"{inputs.label_by_token[token]} {volatility:.1%}"
+        f"{inputs.label_by_token[token]} {volatility * 100:.1f} %"
         for token, volatility in zip(bounds.tokens, returns.volatilities, strict=True)
     )
     return weights_with_sample(
@@ -459,7 +459,7 @@ def allocate_minimum_variance(
     )
     return weights_with_sample(
         _shares_in_bps(shares, bounds),
-        f"minimum variance: annual volatility {_volatility(shares, covariance_matrix):.1%}",
+        f"minimum variance: annual volatility {_volatility(shares, covariance_matrix) * 100:.1f} %",
         returns,
     )
 
@@ -472,7 +472,7 @@ def allocate_risk_parity(
     gradient = matvec(covariance_matrix, shares)
     contributions = shares * gradient / dot(shares, gradient)
     contributions_text = ", ".join(
-        f"{inputs.label_by_token[token]} {contribution:.1%}"
+        f"{inputs.label_by_token[token]} {contribution * 100:.1f} %"
         for token, contribution in zip(bounds.tokens, contributions, strict=True)
     )
     return weights_with_sample(
@@ -489,7 +489,7 @@ def allocate_hrp(
     returns, shares, covariance_matrix = _optimise(settings, bounds, inputs, hrp_weights)
     reason = (
         "hierarchical risk parity on the tree of correlations: annual volatility"
-        f" {_volatility(shares, covariance_matrix):.1%}"
+        f" {_volatility(shares, covariance_matrix) * 100:.1f} %"
     )
     return weights_with_sample(_shares_in_bps(shares, bounds), reason, returns)
 

@@ -195,9 +195,9 @@ def require_no_dominant_return(returns: Returns, label_by_token: Mapping[str, st
         if share <= max_share:
             continue
         raise Refused(
-            f"one return makes {share:.0%} of the variance of"
+            f"one return makes {share * 100:.0f} % of the variance of"
             f" {label_by_token[returns.tokens[column]]}:"
-            f" {float(returns.simple_returns[row, column]):+,.1%} until"
+            f" {float(returns.simple_returns[row, column]) * 100:+,.1f} % until"
             f" {format_time(returns.ends_s[row])}; the choice waits for the owner (trimtab weights"
             " --accept)",
             remedy="correct the price (trimtab prices forget import), use a longer window, or accept"

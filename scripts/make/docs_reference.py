@@ -287,7 +287,7 @@ def config_page() -> str:
                 default = "none"
             if spec and spec.initial_value != default:
                 default += f"; `init` writes {spec.initial_value}"
-            ceiling = f", ceiling {spec.ceiling_bps / 100:g}%" if spec and spec.ceiling_bps else ""
+            ceiling = f", ceiling {spec.ceiling_bps / 100:g} %" if spec and spec.ceiling_bps else ""
             guard = guards.get(f"{title.strip('[]')}.{key}", "") + ceiling
             about = f"{about[:1].upper()}{about[1:]}".rstrip(".") + "."
             lines.append(

@@ -330,7 +330,7 @@ def test_wrong_weights__are_shown_again_to_correct(site: Site, chromium: Any, tm
     assert session is not None
     fields = {"form": "weights", "target:WETH": "50", "was:WETH": "60.00", "target:USDC": "40.00", "was:USDC": "40.00", "in-slices": "yes"}
     request = requested_review("edit", {name: [text] for name, text in fields.items()})
-    request.error = "the edited config: portfolio.assets: targets sum to 90%, not 100%; add 10%"
+    request.error = "the edited config: portfolio.assets: targets sum to 90 %, not 100 %; add 10 %"
     session.reviews["again"] = request
     address = f"http://localhost:{site.port}"
     view = {"width": size[0], "height": size[1]}

@@ -92,7 +92,7 @@ def test_edit_that_would_halt_or_leave_behind__is_refused(anvil_chain: LocalChai
     assert any("no alert target" in warning for warning in alert.warnings)
     with raises_field("wallet.address", "old value"):
         bot.edit(ConfigChanges(key_settings=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
-    with raises_field("portfolio.assets", "sum to 110%"):
+    with raises_field("portfolio.assets", "sum to 110 %"):
         bot.edit(weights(WETH="60%"))
     assert bot.file.read_text() == bot.text
     done = bot.edit(ConfigChanges(removed_symbols=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)

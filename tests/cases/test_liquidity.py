@@ -128,7 +128,7 @@ def test_rebalance__brings_wallet_and_positions_on_target(anvil_chain: LocalChai
     with agents.agent_on(chain, tmp_path, config_with_positions(chain, own)) as agent:
         confirmed_parameters = agent.confirmed_parameters()
         assert confirmed_parameters["liquidity positions"] == ", ".join(position.name for position in own)
-        assert mentions(confirmed_parameters["lp"], "60%", "30 d")
+        assert mentions(confirmed_parameters["lp"], "60 %", "30 d")
         assert confirmed_parameters["lp_max_weight"] == "90%"
         before = agents.purse(chain)
         outcome = agent.rebalance(send=True, confirm=agents.yes)

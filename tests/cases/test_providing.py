@@ -82,7 +82,7 @@ def test_range__is_minted_remembered_and_known_to_a_new_start(anvil_chain: Local
         assert (position.token_id, position.liquidity) == (move.token_id, move.liquidity_delta)
         confirmed_parameters = agent.confirmed_parameters()
         assert confirmed_parameters["liquidity positions"] == move.name
-        assert confirmed_parameters["liquidity targets"] == f"20% in uniswap_v3 {chain.address_by_pool[V3]}, width 20%"
+        assert confirmed_parameters["liquidity targets"] == f"20 % in uniswap_v3 {chain.address_by_pool[V3]}, width 20 %"
         assert positions(agent)[move.name].entry_raw == move.amounts_raw
         assert worth(agent) == pytest.approx(before, rel=2e-4)
         [report] = read_liquidity_report(agent).position_reports

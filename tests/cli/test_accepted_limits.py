@@ -13,7 +13,7 @@ def limits_rows(desk: Desk) -> list[tuple[str, str, str]]:
 
 def test_what_is_accepted_is_told_by_status_and_doctor(desk: Desk) -> None:
     desk.edit(('slippage = "0.3%"', 'i_accept = ["slippage"]\nslippage = "6%"'))
-    text = "limits.slippage: 6% is above the ceiling of 5%, accepted by limits.i_accept"
+    text = "limits.slippage: 6 % is above the ceiling of 5 %, accepted by limits.i_accept"
     assert text in desk.ask("status")["warnings"]
     (row,) = limits_rows(desk)
     assert row[:2] == ("warn", text)
@@ -34,4 +34,4 @@ def test_what_is_not_accepted_is_refused_by_every_command(desk: Desk) -> None:
     for command in ("status", "plan", "doctor"):
         result = desk.run(command, "--json")
         assert result.code == 2
-        assert mentions(result.out + result.err, "limits.slippage", "6%", "5%")
+        assert mentions(result.out + result.err, "limits.slippage", "6 %", "5 %")

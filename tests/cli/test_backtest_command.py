@@ -172,7 +172,7 @@ def test_funding__tells_what_a_full_hedge_would_have_carried(bare: Bare, tmp_pat
     assert funding["yearly_rate"] == funding["assets"]["WBTC"]["yearly_rate"] == f"{10 / 5_000 / 3 * 365:.6f}"
     assert Fraction(result.json["final_value"]) == 10_000
     command_result = bare(*arguments)
-    for word in ("funding, in USD", "10.00", "+24.33%", "3 funding payments to shorts as large as the holdings", "not simulated"):
+    for word in ("funding, in USD", "10.00", "+24.33 %", "3 funding payments to shorts as large as the holdings", "not simulated"):
         assert word in command_result.out
     without = bare(*arguments[:3], *arguments[5:-1], "BTC=WBTC", "--json")
     assert without.json["funding"] is None
@@ -212,7 +212,7 @@ def test_a_narrow_terminal_cuts_no_word_off(bare: Bare, monkeypatch: pytest.Monk
         ((), "--target or --config is needed"),
         ((*HALVES, "--tracking", "strict"), "--tracking: strict beside --band or --every"),
         (("--target", "WBTC=50,USD=50", "--tracking", "lax"), "strictness"),
-        (("--target", "WBTC=50,USD=40", "--band", "5%abs"), "sums to 90%"),
+        (("--target", "WBTC=50,USD=40", "--band", "5%abs"), "sums to 90 %"),
         (("--target", "WBTC=50,DOGE=30,USD=20", "--band", "5%abs"), "DOGE is not in the file"),
         ((*HALVES, "--market", "fee=much"), "--market fee"),
         ((*HALVES, "--market", "pool=v4"), "--market pool"),
@@ -263,8 +263,8 @@ def test_return_against_holding__is_the_values_and_its_parts_add() -> None:
         "costs": "0.020980",
     }
     premium_text = format_premium(earned, 1.155742, 1.459301)
-    assert f"against holding {100 * log(2.155742 / 2.459301):+.3f}%" in premium_text
-    assert mentions(premium_text, "2.098%", "0.284%")
+    assert f"against holding {100 * log(2.155742 / 2.459301):+.3f} %" in premium_text
+    assert mentions(premium_text, "2.098 %", "0.284 %")
     equal = format_premium({**earned, "advantage": "-0.131742"}, 1.155742, 1.459301)
-    assert "against holding -13.174%" in equal
+    assert "against holding -13.174 %" in equal
     assert "gas money" not in equal

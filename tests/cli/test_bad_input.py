@@ -21,7 +21,7 @@ WHALE_ADDRESS = dev_accounts()[WHALE_INDEX].address
     ("old", "new", "words"),
     [
         pytest.param("[store]", "[nonsense]\nx = 1\n[store]", ("nonsense", "unknown key"), id="unknown table"),
-        pytest.param('target = "30%"', 'target = "20%"', ("90%", "add 10%"), id="weights below a whole"),
+        pytest.param('target = "30%"', 'target = "20%"', ("90 %", "add 10 %"), id="weights below a whole"),
         pytest.param('target = "30%"', "target = 30", ("above 1 and has no unit",), id="target without unit"),
         pytest.param('slippage = "0.3%"\n', "", ("limits.slippage: missing",), id="missing slippage"),
         pytest.param("test_account = 0", f'keyring = "{"ab" * 32}"', ("wallet.keyring", "service/name"), id="key as a keyring"),

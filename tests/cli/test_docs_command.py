@@ -106,7 +106,7 @@ def test_reference__has_every_key_with_default_and_bounds() -> None:
         assert f"| `{name}` |" in page
     for row in (
         '| `slippage` | share or "off" | required; `init` writes 0.3% |  | [slippage](refusals.md#slippage), [fair_floor](refusals.md#f',
-        '| `plan_cost` | share or "off" | required; `init` writes 0.5% |  | [plan_cost](refusals.md#plan_cost), ceiling 5% |',
+        '| `plan_cost` | share or "off" | required; `init` writes 0.5% |  | [plan_cost](refusals.md#plan_cost), ceiling 5 % |',
         "| `wallet_wait` | duration | 2m |  |  | How long a process waits for the wallet's lock; 1s to 1h. |",
         "| `confirm_blocks` | number | none, `init` writes 3 | ≥ 0, ≤ 32 |  | Preceding blocks whose prices must confirm",
         "| `feed_max_age` | duration | required |  | [feed_health](refusals.md#feed_health) | Age above which",

@@ -88,7 +88,7 @@ def test_the_report_draws_leverage_margin_and_funding_over_time(bare: Bare, tmp_
         (("--futures", "DOGE=100"), "--prices: no symbol DOGE"),
         (("--futures", "BTC=100,max-leverage=4"), "--futures max-leverage: '4' has no unit"),
         (("--futures", "BTC=100", "--futures", "tax=1%"), "--futures: 'tax=1%' beside 'BTC=100'"),
-        (("--futures", "BTC=100,penalty=60%"), "--futures penalty: 60%"),
+        (("--futures", "BTC=100,penalty=60%"), "--futures penalty: 60 %"),
         (("--futures", "BTC=100,lot=ETH=1"), "--futures lot: 'ETH' has no target"),
         (("--futures", "BTC=100,lot=BTC=0"), "--futures lot BTC: must be above 0"),
         (("--futures", "BTC=100,margin=0"), "--futures margin: must be above 0"),

@@ -67,7 +67,7 @@ def test_init_writes_the_futures_of_a_profile(name: str, venue: Path, tmp_path: 
             id="market without a mark",
         ),
         pytest.param(
-            "moderate", [("WETH", "60%"), ("WBTC", "-30%")], "--futures-target: absolute weights sum to 90%", id="weights below a whole"
+            "moderate", [("WETH", "60%"), ("WBTC", "-30%")], "--futures-target: absolute weights sum to 90 %", id="weights below a whole"
         ),
     ],
 )

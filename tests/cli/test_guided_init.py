@@ -321,8 +321,8 @@ def test_a_wrong_answer_is_refused_and_no_secret_repeated(answer: str, text: str
     ("basket", "fault"),
     [
         ("WETH=25% WETH=25% USDC=50%", "name WETH twice"),
-        ("WETH=60% USDC=60%", "sum to 120%, 20% too much"),
-        ("WETH=60% USDC=30%", "sum to 90%, 10% is missing"),
+        ("WETH=60% USDC=60%", "sum to 120 %, 20 % too much"),
+        ("WETH=60% USDC=30%", "sum to 90 %, 10 % is missing"),
         ("WETH=60% DOGE=40%", "name DOGE, which is not one of"),
         ("WETH=60% WBTC=40%", "lack USDC, the unit of account"),
     ],

@@ -134,7 +134,7 @@ def test_reading_command__is_interrupted_at_a_silent_endpoint(desk: Desk, silent
     ended = interrupted(child, within_s=KILL_DELAY_S + SOON_S)
     desk.edit((silent, url))
     assert ended.code == 130
-    assert ended.error["message"] == "interrupted; no transaction was sent"
+    assert ended.error["message"] == "interrupted: no transaction was sent"
 
 
 @pytest.mark.parametrize(

@@ -78,10 +78,10 @@ def test_dropped_interrupt__is_an_interruption(words: list[str], code: int) -> N
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
-        pytest.param(["status", "--json"], 130, "interrupted; no transaction was sent", id="reading command"),
-        pytest.param(["rebalance", "--config", "a.toml"], 130, "interrupted; no transaction was sent", id="dry rebalance"),
-        pytest.param(["orders", "set", "WETH"], 130, "interrupted; no transaction was sent", id="orders"),
-        pytest.param([], 130, "interrupted; no transaction was sent", id="no command"),
+        pytest.param(["status", "--json"], 130, "interrupted: no transaction was sent", id="reading command"),
+        pytest.param(["rebalance", "--config", "a.toml"], 130, "interrupted: no transaction was sent", id="dry rebalance"),
+        pytest.param(["orders", "set", "WETH"], 130, "interrupted: no transaction was sent", id="orders"),
+        pytest.param([], 130, "interrupted: no transaction was sent", id="no command"),
         pytest.param(["telegram"], 130, "the bot has stopped; requests that it queued stay in the queue", id="telegram bot"),
         pytest.param(
             ["stop", "--to-stable", "--send"],

@@ -65,7 +65,7 @@ def test_mistake_of_the_file__is_corrected_in_the_file(bare: Callable[..., Comma
     assert bare(*INIT, *TWO, "--config", str(config)).code == 0
     config.write_text(config.read_text().replace('"60%"', '"50%"', 1))
     message, remedy = refusal_of(bare, config, args)
-    assert message == f"{config}: portfolio.assets: targets sum to 90%, not 100%; add 10%"
+    assert message == f"{config}: portfolio.assets: targets sum to 90 %, not 100 %; add 10 %"
     assert remedy == FILE_REMEDY
 
 
@@ -124,7 +124,7 @@ def test_form_over_a_file_with_a_mistake__names_the_file(bare: Callable[..., Com
     source = tmp_path / "mine.toml"
     assert bare(*INIT, *TWO, "--config", str(source)).code == 0
     source.write_text(source.read_text().replace('"60%"', '"50%"', 1))
-    with pytest.raises(ConfigError, match="targets sum to 90%") as caught:
+    with pytest.raises(ConfigError, match="targets sum to 90 %") as caught:
         if form == "edit":
             edit_backtest(source, [("set", "limits.slippage=0.2%")])
         else:

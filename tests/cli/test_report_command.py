@@ -82,7 +82,7 @@ def test_the_command_and_the_picture_of_the_readme_are_one_run(bare: Bare) -> No
     assert f"trimtab {match[1]} --html report.html" in (ROOT / "docs" / "report.md").read_text()
     document = bare(*shlex.split(match[1]), "--json").json
     behind = 1 - float(document["final_value"]) / float(document["hold_value"])
-    assert mentions(readme, f"{behind:.1%}", "buy and hold")
+    assert mentions(readme, f"{behind * 100:.1f} %", "buy and hold")
 
 
 def test_gas_without_a_price_is_told_as_not_counted(bare: Bare) -> None:

@@ -8,15 +8,15 @@ from tests.support.text import mentions
 
 def test_status__tells_the_trigger_its_bands_side_and_review(desk: Desk) -> None:
     plain = desk.ask("status")
-    assert mentions(plain["trigger"]["text"], "threshold", "10%")
+    assert mentions(plain["trigger"]["text"], "threshold", "10 %")
     assert (plain["trigger"]["only"], plain["trigger"]["bands"], plain["trigger"]["next_s"]) == (None, "", None)
     line = next(line for line in desk.config.read_text().splitlines() if line.startswith("trigger = "))
     written = 'kind = "review", review_every = "7d", execute_every = "28d", absolute = "5%"'
     desk.edit((line, f'trigger = {{ {written} }}\nonly = "sell"'), ('symbol = "WETH"', 'symbol = "WETH"\nband = "20%rel"'))
     status_document = desk.ask("status")
     trigger = status_document["trigger"]
-    assert mentions(trigger["text"], "7 d", "28 d", "5%")
-    assert mentions(trigger["bands"], "WETH 20%")
+    assert mentions(trigger["text"], "7 d", "28 d", "5 %")
+    assert mentions(trigger["bands"], "WETH 20 %")
     assert mentions(trigger["only_text"], "sells")
     weth = next(holding for holding in status_document["holdings"] if holding["symbol"] == "WETH")
     assert weth["band_bps"] == [round(weth["target_bps"] * 0.8), round(weth["target_bps"] * 1.2)]
@@ -24,8 +24,8 @@ def test_status__tells_the_trigger_its_bands_side_and_review(desk: Desk) -> None
     assert trigger["next_s"] > 0
     result = desk.run("status")
     words = " ".join(result.out.split())
-    assert mentions(words, "7 d", "28 d", "5%", "target")
-    assert mentions(words, "WETH 20%", "only = sell")
+    assert mentions(words, "7 d", "28 d", "5 %", "target")
+    assert mentions(words, "WETH 20 %", "only = sell")
     assert f"next {trigger['next']}" in words
 
 

@@ -263,8 +263,8 @@ def test_text__names_total_trades_and_alert_prices(bare: Bare) -> None:
 @pytest.mark.parametrize(
     ("args", "named"),
     [
-        (("--target", "A=50,B=49", "--value", "A=1,B=1"), "--target: sums to 99%"),
-        (("--target", "A=0.5,B=0.5", "--value", "A=1,B=1"), "--target: sums to 1%, not 100%"),
+        (("--target", "A=50,B=49", "--value", "A=1,B=1"), "--target: sums to 99 %"),
+        (("--target", "A=0.5,B=0.5", "--value", "A=1,B=1"), "--target: sums to 1 %, not 100 %"),
         (("--target", "A=50,B=50", "--value", "A=1"), "--value: B is missing"),
         (("--target", "A=100", "--value", "A=1,B=1"), "--target: B is missing"),
         (("--target", "A=100", "--value", "A=1"), "--target needs at least two assets"),

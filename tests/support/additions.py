@@ -382,7 +382,7 @@ def check_trigger() -> None:
     weth = ETHEREUM_PRESET.tokens[0].address
     config = parse_config(written('{ kind = "peak_drawdown", fall = "20%" }'))
     assert build_policy(config).trigger == PeakDrawdown(2_000, (weth,))
-    assert binding_parameters(config, build_portfolio(config, tokens()), "0x")["trigger"] == "peak_drawdown: 20% of WETH"
+    assert binding_parameters(config, build_portfolio(config, tokens()), "0x")["trigger"] == "peak_drawdown: 20 % of WETH"
     listed = parse_config(written('[{ kind = "peak_drawdown", fall = "20%" }, { kind = "time", every = "1d" }]'))
     several = build_policy(listed).trigger
     assert isinstance(several, AnyOf)

@@ -612,7 +612,7 @@ def hedge(
             )
         ratio_bps = parse_share_with_unit_bps(ratio, "--ratio") if ratio else hedge_terms.ratio_bps
         if not 0 < ratio_bps <= BPS:
-            raise ConfigError(f"--ratio: {ratio}", "write more than 0% and at most 100%")
+            raise ConfigError(f"--ratio: {ratio}", "write more than 0 % and at most 100 %")
         request = OpenHedge(token.address, ratio_bps)
     return agent.adjust_futures(request, send=send, confirm=confirm, progress=progress)
 

@@ -453,7 +453,7 @@ def _order_document(
         "terms": (
             _coin_price_text(step.portfolio, terms.token, terms.price) or ""
             if terms.share_bps is None
-            else f"{terms.share_bps / 100:g}%"
+            else f"{terms.share_bps / 100:g} %"
         ),
         "level": _coin_price_text(step.portfolio, order.token, level),
         "level_now": _coin_price_text(step.portfolio, order.token, level_if_armed),

@@ -415,7 +415,7 @@ def simulate_checked(
     )
     note = (
         f"{suspect_note(suspects)}. Without them the portfolio ends at {values_text}"
-        f" {result.numeraire}, its return is {trusted_result.twr:.2%} instead of {result.twr:.2%}"
+        f" {result.numeraire}, its return is {trusted_result.twr * 100:.2f} % instead of {result.twr * 100:.2f} %"
     )
     return replace(result, notes=(note, *result.notes))
 

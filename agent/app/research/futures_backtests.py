@@ -229,7 +229,7 @@ class FuturesBookOptions:
         for name, share_bps in share_bps_by_name.items():
             if share_bps >= BPS // 2:
                 raise ConfigError(
-                    f"--futures {name}: {share_bps / 100:g}%", "write a share below 50%"
+                    f"--futures {name}: {share_bps / 100:g} %", "write a share below 50 %"
                 )
         return share_bps_by_name
 

@@ -43,7 +43,7 @@ def _parse_shock(share_text: str, field: str) -> int:
         raise ConfigError(f"{field}: {share_text!r} changes nothing", "omit it, or correct it")
     if sign == "-" and magnitude_bps >= BPS:
         raise ConfigError(
-            f"{field}: {share_text!r} leaves no price", "write a fall of less than 100%"
+            f"{field}: {share_text!r} leaves no price", "write a fall of less than 100 %"
         )
     if magnitude_bps > MAX_RISE_BPS:
         raise ConfigError(

@@ -346,7 +346,7 @@ def _require_same_symbols(
     total_bps = sum(target_bps_by_symbol.values())
     if total_bps != BPS:
         raise ConfigError(
-            f"--target: sums to {decimal_text(total_bps, 2)}%, not 100%",
+            f"--target: sums to {decimal_text(total_bps, 2)} %, not 100 %",
             "a bare number is percent here: write BTC=50 or BTC=50%",
         )
 

@@ -187,7 +187,7 @@ def _check_copy(folder: str, source: str, field_texts: Mapping[str, str]) -> dic
         InitAnswers().with_wallet(field_texts.get("wallet", ""))
     except ConfigError as error:
         error_by_field["wallet"] = error_text(error)
-    target_texts = (f"{asset.symbol} {asset.target / 100:g}%" for asset in portfolio.assets)
+    target_texts = (f"{asset.symbol} {asset.target / 100:g} %" for asset in portfolio.assets)
     ceiling = "none" if portfolio.max_live_value is None else portfolio.max_live_value
     answer_texts = {
         "copy of": loaded_config.path.stem,

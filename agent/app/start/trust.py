@@ -204,6 +204,6 @@ def _contract_names(context: wiring.AgentContext) -> dict[str, str]:
             context.portfolio.token(address).label for address in (pool.token0, pool.token1)
         )
         name_by_address[pool.address] = (
-            f"{pool.venue.removeprefix('uniswap_')} {pair_text} {pool.fee_pips / 10_000:g}%"
+            f"{pool.venue.removeprefix('uniswap_')} {pair_text} {pool.fee_pips / 10_000:g} %"
         )
     return name_by_address

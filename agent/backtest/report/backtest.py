@@ -591,7 +591,7 @@ def _confidence_text(analysis: BacktestAnalysis) -> str:
         chance_text = "chance alone could explain it"
     comparison = "faster" if mean_excess > 0 else "slower"
     return (
-        f"Per year it grew {format_percent(abs(mean_excess), 2)} {comparison} than buy and hold. The 95% interval"
+        f"Per year it grew {format_percent(abs(mean_excess), 2)} {comparison} than buy and hold. The 95 % interval"
         f" of that mean is {low_text} to {high_text}: {chance_text}. It assumes independent days and does"
         " not predict the future."
     )

@@ -343,15 +343,15 @@ def format_money(base_units: Fraction, decimals: int) -> str:
 
 
 def format_percent(share: float, places: int = 1, signed: bool = False) -> str:
-    """Format 0.1234 as 12.3%; a dash for a non-finite number."""
+    """Format 0.1234 as 12.3 %; a dash for a non-finite number."""
     if not math.isfinite(share):
         return DASH
-    percent_text = f"{abs(share) * 100:,.{places}f}"
-    if not any(digit not in "0.," for digit in percent_text):
-        return f"{percent_text}%"
+    percent_text = f"{abs(share) * 100:,.{places}f} %"
+    if not any(digit in "123456789" for digit in percent_text):
+        return percent_text
     if share < 0:
-        return f"{MINUS}{percent_text}%"
-    return f"+{percent_text}%" if signed else f"{percent_text}%"
+        return f"{MINUS}{percent_text}"
+    return f"+{percent_text}" if signed else percent_text
 
 
 def format_ratio(ratio: float, places: int = 2) -> str:

@@ -267,7 +267,7 @@ class SpotSeverity:
         ):
             if not 0 < drop_bps < BPS:
                 raise ConfigError(
-                    f"{option}: {drop_bps / 100:g}%", "write a price drop above 0 and below 100%"
+                    f"{option}: {drop_bps / 100:g} %", "write a price drop above 0 and below 100 %"
                 )
         if self.crash_bars < 1:
             raise ConfigError(

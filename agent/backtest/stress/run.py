@@ -455,7 +455,7 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
         f" path is {span_text}, made from {stress_result.return_count} moves."
     )
     shortfall_text = (
-        f"Expected shortfall is the mean of the worst {WORST_SHARE:.0%} of paths; with fewer than"
+        f"Expected shortfall is the mean of the worst {WORST_SHARE * 100:.0f} % of paths; with fewer than"
         f" {1 / WORST_SHARE:.0f} paths, the worst path. A negative loss is a gain."
     )
     simulated_section = ReportSection(
@@ -524,7 +524,7 @@ def stress_page(stress_result: StressResult) -> ReportPage:
         for case in stress_result.cases[:2]
     ]
     path_count = len(worst_case.path_metrics)
-    shortfall_subject = f"the mean of its worst {WORST_SHARE:.0%} of paths"
+    shortfall_subject = f"the mean of its worst {WORST_SHARE * 100:.0f} % of paths"
     if path_count == 1:
         shortfall_subject = "its only path"
     elif (
@@ -621,7 +621,7 @@ def _quantile_table(cases: list[StressCase], measure: str) -> ReportTable:
         "case",
         "paths",
         "mean",
-        *(f"{level:.0%}" for level in QUANTILES),
+        *(f"{level * 100:.0f} %" for level in QUANTILES),
         "shortfall",
         "worst",
     )
@@ -662,8 +662,11 @@ def _outcome_table(cases: list[StressCase], start_value: float) -> ReportTable:
     header = (
         "case",
         "paths",
-        *(f"return {quantile_label}" for quantile_label in quantile_labels),
-        *(f"end value {quantile_label}" for quantile_label in quantile_labels),
+        *(
+            f"{figure} {quantile_label.replace('%', ' %')}"
+            for figure in ("return", "end value")
+            for quantile_label in quantile_labels
+        ),
     )
     return ReportTable(
         header, tuple(outcome_rows), f"Returns, and end values of {start_value:,.2f}"

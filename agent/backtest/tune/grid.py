@@ -54,10 +54,10 @@ class StopLevel:
 
     @property
     def label(self) -> str:
-        """Display text: "stop loss 20%"."""
+        """Display text: "stop loss 20 %"."""
         if self.kind is None:
             return "no stop"
-        return f"{self.kind.value.replace('_', ' ')} {self.share_bps / 100:g}%"
+        return f"{self.kind.value.replace('_', ' ')} {self.share_bps / 100:g} %"
 
 
 NO_STOP = StopLevel()
@@ -107,7 +107,7 @@ class PolicyChoice:
 
     @property
     def label(self) -> str:
-        """Display text: "band 10% rel, every 7 d, to halfway"."""
+        """Display text: "band 10 % rel, every 7 d, to halfway"."""
         label_parts = []
         if self.strictness is not None:
             label_parts.append(f"tracking {self.strictness}")
@@ -189,8 +189,8 @@ def band_option(band: Threshold) -> str:
 
 
 def band_text(band: Threshold) -> str:
-    """Return the display text of a band: "10% rel"."""
-    return band_option(band).replace("%", "% ").replace(",", " and ")
+    """Return the display text of a band: "10 % rel"."""
+    return band_option(band).replace("%", " % ").replace(",", " and ")
 
 
 @dataclass(frozen=True, slots=True)

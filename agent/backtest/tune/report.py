@@ -329,14 +329,16 @@ def tune_page(tune_result: TuneResult) -> ReportPage:
         splits_text = f"{tune_result.overfitting.split_count:,} ways to halve the data"
         facts.append(
             ReportFact(
-                "Chance of over-fitting", f"{tune_result.overfitting.probability:.0%}", splits_text
+                "Chance of over-fitting",
+                f"{tune_result.overfitting.probability * 100:.0f} %",
+                splits_text,
             )
         )
     if tune_result.deflated_sharpe is not None:
         facts.append(
             ReportFact(
                 "Deflated Sharpe ratio",
-                f"{tune_result.deflated_sharpe.probability:.1%}",
+                f"{tune_result.deflated_sharpe.probability * 100:.1f} %",
                 f"best of {tune_result.deflated_sharpe.trial_count} trials",
             )
         )
@@ -688,12 +690,12 @@ def _confidence_section(tune_result: TuneResult) -> ReportSection:
             f"The Sharpe ratio of the excess over hold is {deflated_sharpe.sharpe:.4f} per period in the data"
             f" used to choose it; the best of {deflated_sharpe.trial_count} trials without skill would have an expected"
             f" {deflated_sharpe.threshold:.4f}. The true ratio is above that with probability"
-            f" {deflated_sharpe.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
+            f" {deflated_sharpe.probability * 100:.1f} % (deflated Sharpe ratio, Bailey & López de Prado 2014)."
         )
     if tune_result.overfitting is not None:
         overfitting = tune_result.overfitting
         paragraphs.append(
-            f"In {overfitting.probability:.0%} of {overfitting.split_count:,} ways to halve the data, the best of one"
+            f"In {overfitting.probability * 100:.0f} % of {overfitting.split_count:,} ways to halve the data, the best of one"
             " half was below the median in the other (probability of backtest over-fitting,"
             " Bailey, Borwein, López de Prado & Zhu 2017)."
         )

@@ -650,7 +650,7 @@ class Excess:
         if max(abs(interval.low), abs(interval.high)) <= GROWTH_TOLERANCE:
             return f"against {self.benchmark}: the same in every period"
         interval_text = (
-            f"{CONFIDENCE_LEVEL:.0%} interval {self.amount_text(interval.low)} to"
+            f"{CONFIDENCE_LEVEL * 100:.0f} % interval {self.amount_text(interval.low)} to"
             f" {self.amount_text(interval.high)}"
         )
         kind = "of loss saved" if self.is_loss else "in log growth"
@@ -774,7 +774,7 @@ def _is_overfit(overfitting: OverfittingEstimate | None) -> bool:
 def _overfitting_sentence(overfitting: OverfittingEstimate) -> str:
     return (
         "The best of one half of the data was below the median in the other in"
-        f" {overfitting.probability:.0%} of {overfitting.split_count:,} ways to halve it: the best setting here"
+        f" {overfitting.probability * 100:.0f} % of {overfitting.split_count:,} ways to halve it: the best setting here"
         " is not predictive."
     )
 

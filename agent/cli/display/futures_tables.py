@@ -410,7 +410,7 @@ def show_futures_stress(stress_document: Document) -> None:
             case["name"],
             str(case["paths"]),
             *(
-                f"{float(book[loss_key]):.2%}"
+                f"{float(book[loss_key]) * 100:.2f} %"
                 for loss_key in ("mean_loss", "worst_loss")
                 for book in books
             ),

@@ -822,4 +822,6 @@ def figure_text(figure_name: str, figure_value: str | None) -> str:
     """Format a figure of a report: a Sharpe ratio as a number, any other in percent."""
     if figure_value is None:
         return "–"
-    return f"{float(figure_value):.2f}" if figure_name == "sharpe" else f"{float(figure_value):.2%}"
+    if figure_name == "sharpe":
+        return f"{float(figure_value):.2f}"
+    return f"{float(figure_value) * 100:.2f} %"

@@ -162,9 +162,8 @@ def print_error(error: TrimtabError, as_json: bool, one_line: bool = False) -> i
     """Print an error as text or JSON; return its exit code."""
     if as_json:
         emit(error_document(error), True, lambda: None, one_line)
-    title = ERROR_TITLES.get(error.exit_code, "Error")
-    message = without_known_secrets(error.message.removeprefix(f"{title.lower()}: "))
-    err.print(f"[bold red]{title}[/]:", safe_text(message))
+    title, message = title_and_message(error)
+    err.print(f"[bold red]{title}[/]:", safe_text(without_known_secrets(message)))
     if error.remedy:
         note(f"  What to do: {without_known_secrets(error.remedy)}")
     if error.code:
@@ -179,6 +178,12 @@ ERROR_TITLES = {
     12: "Operator needed",
     130: "Interrupted",
 }
+
+
+def title_and_message(error: TrimtabError) -> tuple[str, str]:
+    """Return the title of an error's exit code, and its message without that title."""
+    title = ERROR_TITLES.get(error.exit_code, "Error")
+    return title, error.message.removeprefix(f"{title.lower()}: ")
 
 
 def is_interactive() -> bool:
@@ -392,9 +397,9 @@ KILL_DELAY_S = 3.0
 """Seconds from Ctrl-C until a sending command is killed. Sent transactions are in the journal."""
 RUN_KILL_DELAY_S = 5.0
 """Seconds from the second Ctrl-C until a long run is killed. The first requests a graceful stop."""
-NOTHING_SENT_MESSAGE = "interrupted; no transaction was sent"
+NOTHING_SENT_MESSAGE = "interrupted: no transaction was sent"
 END_MESSAGES = {
-    "demo": "interrupted; the demo's chain and its portfolio are gone",
+    "demo": "interrupted: the demo's chain and its portfolio are gone",
     "telegram": "the bot has stopped; requests that it queued stay in the queue",
 }
 """What Ctrl-C ends instead, by command."""
@@ -426,9 +431,7 @@ class ProcessExit:
             if "--json" in sys.argv:
                 os.write(1, (json.dumps(error_document(self.error), indent=2) + "\n").encode())
             prefix = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""  # show the cursor after a spinner
-            os.write(
-                2, f"{prefix}{ERROR_TITLES[self.error.exit_code]}: {self.error.message}\n".encode()
-            )
+            os.write(2, f"{prefix}{': '.join(title_and_message(self.error))}\n".encode())
         if self._is_graceful:
             for output_fd in (1, 2):  # silence threads that report their lost processes
                 os.dup2(os.open(os.devnull, os.O_WRONLY), output_fd)

@@ -306,7 +306,7 @@ def format_premium(premium: Document, twr: float, hold_twr: float) -> str:
     transfers.
     """
     part_texts = {
-        part_name: f"{100 * float(log_return):+.3f}%" for part_name, log_return in premium.items()
+        part_name: f"{100 * float(log_return):+.3f} %" for part_name, log_return in premium.items()
     }
     advantage = float(premium["advantage"])
     excess_return = advantage
@@ -315,11 +315,11 @@ def format_premium(premium: Document, twr: float, hold_twr: float) -> str:
         excess_return = math.log((1 + twr) / (1 + hold_twr))
     remainder = excess_return - advantage
     if abs(remainder) >= MIN_SHOWN_RETURN:
-        remainder_text = f", and {100 * remainder:+.3f}% from gas money and external transfers"
+        remainder_text = f", and {100 * remainder:+.3f} % from gas money and external transfers"
     else:
         excess_return = advantage
     return (
-        f"log return against holding {100 * excess_return:+.3f}%:"
+        f"log return against holding {100 * excess_return:+.3f} %:"
         f" {part_texts['excess_growth']} from rebalancing itself, {part_texts['off_target']} from weights off"
         f" target, less {part_texts['dispersion']} that holding gains from growing winners, less"
         f" {part_texts['costs']} of costs{remainder_text}"
@@ -429,8 +429,8 @@ def _show_returns(backtest_document: Document) -> None:
         )
     if backtest_document["flows"]:
         say(
-            f"time-weighted return {100 * float(backtest_document['twr']):+.2f}%, held"
-            f" {100 * float(backtest_document['hold_twr']):+.2f}%"
+            f"time-weighted return {100 * float(backtest_document['twr']):+.2f} %, held"
+            f" {100 * float(backtest_document['hold_twr']):+.2f} %"
         )
     say(
         f"{backtest_document['rebalances']} rebalances, turnover {backtest_document['turnover']} times the portfolio"
@@ -456,7 +456,7 @@ def _show_funding(funding_document: Document, unit: str) -> None:
         yearly_rate_text = (
             ""
             if asset_funding["yearly_rate"] is None
-            else f"{100 * float(asset_funding['yearly_rate']):+.2f}%"
+            else f"{100 * float(asset_funding['yearly_rate']):+.2f} %"
         )
         figure_table.add_row(asset_name, money_text(asset_funding["carry"]), yearly_rate_text)
     out.print(figure_table)

@@ -351,8 +351,8 @@ def _show_stress_test(document: Document) -> None:
 def _show_stress_cases(document: Document) -> None:
     from agent.cli.display.tables import table
 
-    return_columns = tuple(f"return {quantile}" for quantile in STRESS_QUANTILES)
-    figure_names = (*return_columns, "shortfall", "end value 50%", "turnover", "outside")
+    return_columns = tuple(f"return {quantile.replace('%', ' %')}" for quantile in STRESS_QUANTILES)
+    figure_names = (*return_columns, "shortfall", "end value 50 %", "turnover", "outside")
     case_table = table(
         f"{document['bars']} bars each; shortfall is the mean return of the worst 5 %",
         ("case",),
@@ -654,13 +654,13 @@ def _show_tune(document: Document) -> None:
         out.print(folds_table)
     if (overfitting := document["overfitting"]) is not None:
         say(
-            f"Probability of overfitting: {float(overfitting['probability']):.0%} ({overfitting['split_count']:,} ways"
+            f"Probability of overfitting: {float(overfitting['probability']) * 100:.0f} % ({overfitting['split_count']:,} ways"
             " to halve the data)"
         )
     if (deflated_sharpe := document["deflated_sharpe"]) is not None:
         say(
             f"Deflated Sharpe ratio of the excess over hold, {deflated_sharpe['trials']} trials:"
-            f" {float(deflated_sharpe['probability']):.1%}"
+            f" {float(deflated_sharpe['probability']) * 100:.1f} %"
         )
     if document["resumed"]:
         say(f"{document['resumed']:,} runs were loaded from an earlier search")

@@ -153,23 +153,23 @@ class FuturesLimitsTable(ConfigTable):
         for key, max_bps in max_bps_by_key.items():
             limit_bps = getattr(self, key)
             if not 0 < limit_bps <= max_bps:
-                unit = "x" if key == "max_leverage" else "%"
+                unit = "x" if key == "max_leverage" else " %"
                 limit_text, max_text = (
                     share_text(share_bps, unit) for share_bps in (limit_bps, max_bps)
                 )
                 raise ValueError(f"{key}: {limit_text}; write above 0{unit} and at most {max_text}")
         if (self.resting_stop or 0) >= (self.emergency_distance or BPS):
             raise ValueError(
-                f"resting_stop: {(self.resting_stop or 0) / 100:g}%; write less than"
+                f"resting_stop: {(self.resting_stop or 0) / 100:g} %; write less than"
                 " emergency_distance, so that the agent itself acts first"
             )
         for key in ("stress_move", "emergency_distance", "hysteresis"):
             if (getattr(self, key) or 0) >= BPS:
-                raise ValueError(f"{key}: is not below 100%; write for example 20%")
+                raise ValueError(f"{key}: is not below 100 %; write for example 20%")
         if self.emergency_slippage < self.slippage:
             raise ValueError(
-                f"emergency_slippage: {self.emergency_slippage / 100:g}% is below slippage of"
-                f" {self.slippage / 100:g}%; write at least that"
+                f"emergency_slippage: {self.emergency_slippage / 100:g} % is below slippage of"
+                f" {self.slippage / 100:g} %; write at least that"
             )
         if not 0 < self.index_age <= LONGEST_INDEX_AGE_S:
             raise ValueError(f"index_age: {self.index_age}s; write above 0s and at most 1d")
@@ -197,12 +197,12 @@ class HedgeTable(ConfigTable):
     @model_validator(mode="after")
     def _check_ranges(self) -> HedgeTable:
         if not 0 < self.ratio <= BPS:
-            raise ValueError(f"ratio: {self.ratio / 100:g}%; write above 0% and at most 100%")
+            raise ValueError(f"ratio: {self.ratio / 100:g} %; write above 0 % and at most 100 %")
         if not 0 < self.horizon <= MAX_HORIZON_S:
             raise ValueError(f"horizon: {self.horizon}s; write above 0s and at most 365d")
         for key in ("min_saving", "tax_rate", "capital_cost"):
             if getattr(self, key) > BPS:
-                raise ValueError(f"{key}: {getattr(self, key) / 100:g}%; write at most 100%")
+                raise ValueError(f"{key}: {getattr(self, key) / 100:g} %; write at most 100 %")
         return self
 
 
@@ -362,4 +362,4 @@ AnyFuturesTable = Annotated[PerpetualProtocolTable | HyperliquidTable, Field(dis
 
 def share_text(bps: int, unit: str) -> str:
     """Return a share as a multiple ("x") or in percent."""
-    return f"{bps / BPS:g}x" if unit == "x" else f"{bps / 100:g}%"
+    return f"{bps / BPS:g}x" if unit == "x" else f"{bps / 100:g} %"

@@ -171,7 +171,7 @@ def needless_acceptances(limits: LimitsTable) -> list[str]:
 
 
 def _percent(bps: int | None) -> str:
-    return OFF if bps is None else f"{bps / 100:g}%"
+    return OFF if bps is None else f"{bps / 100:g} %"
 
 
 OFF_TIGHTEST_DIRECTIONS = (TighterDirection.LESS_OR_OFF, TighterDirection.MORE_OR_OFF)

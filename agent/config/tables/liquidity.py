@@ -27,7 +27,7 @@ def sane_volatility(volatility_bps: int) -> int:
     """Return the annual volatility in basis points. Raises ValueError if implausible."""
     if not 0 < volatility_bps <= MAX_VOLATILITY_BPS:
         raise ValueError(
-            "an annual volatility is above 0% and at most 1000%; write for example 60%"
+            "an annual volatility is above 0 % and at most 1000 %; write for example 60%"
         )
     return volatility_bps
 
@@ -44,7 +44,7 @@ class _LpTargetTable(ConfigTable):
     @classmethod
     def _check_share(cls, share_bps: int) -> int:
         if share_bps > BPS:
-            raise ValueError("a share is at most 100% of the portfolio")
+            raise ValueError("a share is at most 100 % of the portfolio")
         return share_bps
 
     @field_validator("volatility")
@@ -85,7 +85,7 @@ class V3TargetTable(_LpTargetTable):
     @classmethod
     def _check_width(cls, width_bps: int) -> int:
         if not LEAST_WIDTH_BPS <= width_bps <= MOST_WIDTH_BPS:
-            raise ValueError("a width is from 0.1% to 1000%; write for example 20%")
+            raise ValueError("a width is from 0.1 % to 1000 %; write for example 20%")
         return width_bps
 
     @property

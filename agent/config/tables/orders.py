@@ -136,7 +136,7 @@ def require_triggerable_orders(
     at any price. `orders_by_symbol` are the orders of each asset by symbol.
     """
     if table.hysteresis > MOST_HYSTERESIS_BPS:
-        raise ValueError('portfolio.orders.hysteresis: more than 20%; write less, such as "1%"')
+        raise ValueError('portfolio.orders.hysteresis: more than 20 %; write less, such as "1%"')
     for kind, level in order_levels(table):
         _require_reachable(f"portfolio.orders.{kind.value}", kind, level, table.hysteresis)
     for symbol, orders in orders_by_symbol.items():
@@ -164,13 +164,13 @@ def _require_reachable(
         return
     if kind not in (OrderKind.TAKE_PROFIT, OrderKind.ALERT_ABOVE) and share_bps >= BPS:
         raise ValueError(
-            f"{config_key}: {share_bps / 100:g}% below is at or below zero, so it can never trigger; write"
-            " less than 100%"
+            f"{config_key}: {share_bps / 100:g} % below is at or below zero, so it can never trigger; write"
+            " less than 100 %"
         )
     if kind is not OrderKind.ENTRY and kind not in PRICE_ALERTS and share_bps <= hysteresis_bps:
         raise ValueError(
-            f"{config_key}: {share_bps / 100:g}% is within portfolio.orders.hysteresis of"
-            f" {hysteresis_bps / 100:g}%, so it could never be armed; write more, or lower the"
+            f"{config_key}: {share_bps / 100:g} % is within portfolio.orders.hysteresis of"
+            f" {hysteresis_bps / 100:g} %, so it could never be armed; write more, or lower the"
             " hysteresis"
         )
 

@@ -141,8 +141,8 @@ class PortfolioTable(ConfigTable):
         target_sum_bps = sum(asset.target for asset in assets)
         if target_sum_bps != BPS:
             raise ValueError(
-                f"targets sum to {target_sum_bps / 100:g}%, not 100%;"
-                f" {'add' if target_sum_bps < BPS else 'take away'} {abs(BPS - target_sum_bps) / 100:g}%"
+                f"targets sum to {target_sum_bps / 100:g} %, not 100 %;"
+                f" {'add' if target_sum_bps < BPS else 'take away'} {abs(BPS - target_sum_bps) / 100:g} %"
             )
         return assets
 

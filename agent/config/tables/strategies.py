@@ -109,17 +109,17 @@ class StrategyTable(ConfigTable):
                 f'{self.name}: allocator = "equal" needs no weights; remove one of them'
             )
         if self.weights is not None and (weight_sum_bps := sum(self.weights.values())) != BPS:
-            raise ValueError(f"{self.name}: weights sum to {weight_sum_bps / 100:g}%, not 100%")
+            raise ValueError(f"{self.name}: weights sum to {weight_sum_bps / 100:g} %, not 100 %")
         if (weight_sum_bps := sum(map(abs, self.futures.values()))) > BPS:
             raise ValueError(
-                f"{self.name}: absolute futures weights sum to {weight_sum_bps / 100:g}%; write at most 100%"
+                f"{self.name}: absolute futures weights sum to {weight_sum_bps / 100:g} %; write at most 100 %"
             )
         if not 0 < self.share <= BPS:
-            raise ValueError(f"{self.name}: share must be above 0% and at most 100%")
+            raise ValueError(f"{self.name}: share must be above 0 % and at most 100 %")
         if self.floor > self.share:
             raise ValueError(
-                f"{self.name}: floor {self.floor / 100:g}% is above its share of"
-                f" {self.share / 100:g}%"
+                f"{self.name}: floor {self.floor / 100:g} % is above its share of"
+                f" {self.share / 100:g} %"
             )
         return self
 

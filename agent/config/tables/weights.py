@@ -137,7 +137,7 @@ class AllocatorTable(ConfigTable):
             )
         if self.max_change_bps is not None and self.max_change_bps <= (self.churn or 0):
             raise ValueError(
-                f"max_change: {self.max_change_bps / 100:g}% is not above churn, so that every choice"
+                f"max_change: {self.max_change_bps / 100:g} % is not above churn, so that every choice"
                 ' waits for the owner; write a larger share, or "off"'
             )
         require_sampling(self.every, self.step, self.window, self.min_history, self.max_age)
@@ -245,8 +245,8 @@ def require_valid_allocator(
     )
     if not sum(min_weights_bps) <= rest_bps <= sum(max_weights_bps):
         raise ValueError(
-            f"weights.limits: they allow {sum(min_weights_bps) / 100:g}% to {sum(max_weights_bps) / 100:g}% in total, but"
-            f" {rest_bps / 100:g}% must be allocated; widen them, or raise cap"
+            f"weights.limits: they allow {sum(min_weights_bps) / 100:g} % to {sum(max_weights_bps) / 100:g} % in total, but"
+            f" {rest_bps / 100:g} % must be allocated; widen them, or raise cap"
         )
     for listed_symbol in allocator_table.limits:
         _require_ordered_bounds(allocator_table, listed_symbol)
@@ -258,7 +258,7 @@ def _require_ordered_bounds(allocator_table: AllocatorTable, symbol: str) -> Non
     if min_bps > max_bps:
         max_key = "max" if "max" in allocator_table.limits[symbol].model_fields_set else "cap"
         raise ValueError(
-            f"weights.limits.{symbol}: min {min_bps / 100:g}% is above {max_key} {max_bps / 100:g}%;"
+            f"weights.limits.{symbol}: min {min_bps / 100:g} % is above {max_key} {max_bps / 100:g} %;"
             f" lower min, or raise {max_key}"
         )
 

@@ -259,7 +259,7 @@ def futures_weights(
             weight_by_market[market_name] = share
         if weight_sum_bps != BPS:
             raise ConfigError(
-                f"--futures-target: absolute weights sum to {weight_sum_bps / 100:g}%, not 100%",
+                f"--futures-target: absolute weights sum to {weight_sum_bps / 100:g} %, not 100 %",
                 "write for example --futures-target WETH=60% --futures-target WBTC=-40%",
             )
         return weight_by_market

@@ -203,7 +203,7 @@ def template_shares(template: PortfolioTemplate, stable_share: str | None) -> Ma
     if not 0 < stable_bps < BPS:
         raise ConfigError(
             f"--stable: {stable_share} leaves nothing to rebalance",
-            "write more than 0% and less than 100%, such as 20%",
+            "write more than 0 % and less than 100 %, such as 20%",
         )
     other_share_by_class = {
         name: share for name, share in template.shares.items() if name != STABLE

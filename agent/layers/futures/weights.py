@@ -44,7 +44,7 @@ def futures_volatility_weights(
     )
     weights_bps = bounded_bps(unrounded_shares, min_weights_bps, max_weights_bps, total_bps)
     weight_texts = ", ".join(
-        f"{inputs.label_by_token[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({volatility:.1%})"
+        f"{inputs.label_by_token[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({volatility * 100:.1f} %)"
         for side, bps, volatility in zip(
             futures_settings.sides, weights_bps, sample_returns.volatilities, strict=True
         )

@@ -16,7 +16,7 @@ def confirmed_settings(config: Config, portfolio: Portfolio) -> Mapping[str, str
         return {}
     return {
         "lp": (
-            f"volatility {config.lp.volatility / 100:g}% a year,"
+            f"volatility {config.lp.volatility / 100:g} % a year,"
             f" horizon {format_duration(config.lp.horizon)}"
         )
     }

@@ -42,7 +42,7 @@ class TaxTable(ConfigTable):
     @model_validator(mode="after")
     def _check_rates(self) -> TaxTable:
         if self.rate is not None and not 0 < self.rate <= BPS:
-            raise ValueError(f"rate: {self.rate / 100:g}%; write above 0% and at most 100%")
+            raise ValueError(f"rate: {self.rate / 100:g} %; write above 0 % and at most 100 %")
         if (self.currency is None) != (self.rates is None):
             raise ValueError(
                 'currency and rates must be given together: write currency = "EUR" and rates = "eur.csv", or'

@@ -34,7 +34,7 @@ from agent.planning.solver.dual import (
     solve_dual,
 )
 from agent.policy.risk import aversion, correlations_bps
-from agent.units import BPS, Value
+from agent.units import BPS, Value, format_percent
 
 MAX_PENALTY = 0.9
 """Maximum P, and P if the plan cost limit is off. At 1, losing everything that must be sold would
@@ -717,8 +717,8 @@ def turnover_left(
                 (
                     Verdict(
                         "daily_turnover",
-                        f"{float(step.history.budgets.turnover_24h / total):.2%}",
-                        f"{float(daily_limit_value / total):.2%}",
+                        format_percent(step.history.budgets.turnover_24h / total),
+                        format_percent(daily_limit_value / total),
                         False,
                     ),
                 ),

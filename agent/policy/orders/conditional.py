@@ -118,7 +118,7 @@ def require_valid_level(
     if level is None or level <= 0:
         raise Refused(
             "its level is at or below zero, so it can never fire",
-            remedy="write a price above zero, or less than 100%",
+            remedy="write a price above zero, or less than 100 %",
         )
     match order.kind:
         case OrderKind.ENTRY:
@@ -241,7 +241,7 @@ def format_orders(portfolio: Portfolio) -> str:
         (
             format_order_price(portfolio, term.token, term.price)
             if term.share_bps is None
-            else f"{term.share_bps / 100:g}%"
+            else f"{term.share_bps / 100:g} %"
         )
         for term in order_settings.terms
     )
@@ -252,7 +252,7 @@ def format_orders(portfolio: Portfolio) -> str:
     filled_text = "refused" if order_settings.refuses_filled_entries else "bought immediately"
     return (
         f"{', '.join(order_texts)}; absent: {order_settings.reallocation.value}, hysteresis"
-        f" {order_settings.hysteresis_bps / 100:g}%, an entry above the price is {filled_text}"
+        f" {order_settings.hysteresis_bps / 100:g} %, an entry above the price is {filled_text}"
     )
 
 

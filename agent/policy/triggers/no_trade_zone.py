@@ -603,7 +603,7 @@ def _describe_zone(trigger: NoTradeZone, _: Portfolio) -> str:
         tax_text = ", after tax" if risk.after_tax else ""
         return f"tracking: strictness {strictness}{tax_text}{sample_text}"
     return (
-        f"zone: {float(risk.cost_bps):g} bps a year for 1% of tracking error, horizon"
+        f"zone: {float(risk.cost_bps):g} bps a year for 1 % of tracking error, horizon"
         f" {format_duration(risk.horizon_s)}{sample_text}"
     )
 

@@ -189,7 +189,7 @@ def test_sum__is_that_of_assets_and_a_year_is_weighed_by_holding() -> None:
         ),
         pytest.param([at + (at + 1) % 2 / 3_600 for at in range(20)], 0.00001, [], id="seconds off"),  # venues miss the hour by moments
         pytest.param(range(25), 0.00001, ["has 5 rates outside the simulation, which are ignored"], id="rates after the end"),
-        pytest.param(range(20), -0.001, ["has rates of 876% a year: they may be percent instead of shares"], id="percents"),
+        pytest.param(range(20), -0.001, ["has rates of 876 % a year: they may be percent instead of shares"], id="percents"),
     ],
 )
 def test_what_is_missing_or_strange_is_told(hours: Sequence[float], rate: float, notes: list[str]) -> None:

@@ -339,7 +339,7 @@ def test_a_market_that_cannot_be_is_named(changes: dict[str, object], reason: st
 
 
 def test_targets_that_are_not_all_of_it_are_refused() -> None:
-    with raises_field("--target", "sums to 90%"):
+    with raises_field("--target", "sums to 90 %"):
         make_spec(HALVES | {"USD": 4_000}, BAND, "USD")
     with raises_field("--native"):
         make_spec(HALVES, BAND, "USD", native="ETH")

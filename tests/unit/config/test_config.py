@@ -61,7 +61,7 @@ def test_every_limit_can_be_off() -> None:
         pytest.param(
             'slippage = "0.3%"', 'slippige = "0.3%"', ("limits.slippige", "unknown key", "limits.slippage: missing"), id="mistyped key"
         ),
-        pytest.param('target = "50%"', 'target = "40%"', ("portfolio.assets", "90%", "add 10%"), id="weights below a whole"),
+        pytest.param('target = "50%"', 'target = "40%"', ("portfolio.assets", "90 %", "add 10 %"), id="weights below a whole"),
         pytest.param('target = "50%"', "target = 50", ("portfolio.assets.WETH.target", "no unit", "50%"), id="target without unit"),
         pytest.param('target = "50%"', 'target = "50.001%"', ("finer than one basis point",), id="finer than a basis point"),
         pytest.param('target = "50%"', 'target = "half"', ("not a share", "'half'"), id="share as a word"),
@@ -101,7 +101,7 @@ def test_every_limit_can_be_off() -> None:
         pytest.param(
             'deposit_auto = "10%"',
             'deposit_auto = "26%"',
-            ("limits.deposit_auto", "26% is above 25%", "flows confirm"),
+            ("limits.deposit_auto", "26 % is above 25 %", "flows confirm"),
             id="automatic deposit above its limit",
         ),
         pytest.param(
@@ -157,7 +157,7 @@ def test_a_value_at_its_bound_is_accepted(changes: list[tuple[str, str]]) -> Non
         ([('deadline = "90s"', 'deadline = "0s"')], "execution.deadline"),
         ([('twap_window = "30m"', 'twap_window = "1799s"')], "reference.twap_window"),
         ([('jitter = "10%"', 'jitter = "50.01%"')], "policy.jitter"),
-        ([(ANY_MAX_WEIGHT, 'max_weight = { any = "0%" }')], "0% for WETH is not above 0%"),
+        ([(ANY_MAX_WEIGHT, 'max_weight = { any = "0%" }')], "0 % for WETH is not above 0 %"),
         ([('native_top_up = "0.1"', 'native_top_up = "0.05"')], "limits.native_top_up"),
         ([('native_floor = "0.05"', 'native_floor = "off"')], "limits.native_top_up"),
         ([('deposit_auto = "10%"', 'deposit_auto = "25.01%"')], "limits.deposit_auto"),

@@ -123,7 +123,7 @@ def test_terms_of_hedges_are_read_and_need_a_market() -> None:
 def test_an_account_that_only_hedges_has_no_weights() -> None:
     changes = (('leverage = "2x"', 'leverage = "0x"'), ('weight = "60%"', 'weight = "0%"'), ('weight = "-4000bps"', 'weight = "0%"'))
     assert parse_config(with_futures(*changes)).futures is not None
-    assert "absolute weights sum to 0%" in futures_error(*changes[1:])
+    assert "absolute weights sum to 0 %" in futures_error(*changes[1:])
 
 
 def test_a_funding_horizon_counts_only_where_it_is_given() -> None:
@@ -169,23 +169,23 @@ def test_a_share_without_its_unit_is_refused(line: str) -> None:
         ),
         (('collateral = "USDC"', 'collateral = "DAI"'), "futures.collateral: 'DAI' is not an asset; choose from WETH, USDC"),
         (('asset = "WETH"', 'asset = "WBTC"'), "futures.markets.WETH.asset: 'WBTC' is not an asset; choose from WETH, USDC"),
-        (('weight = "-4000bps"', 'weight = "-30%"'), "futures.markets: absolute weights sum to 90%, not 100%; add 10%"),
-        (('weight = "-4000bps"', 'weight = "50%"'), "futures.markets: absolute weights sum to 110%, not 100%; take away 10%"),
-        (('weight = "60%"', 'weight = "75%"'), "futures.markets.WETH.weight: 75% is beyond futures.limits.max_position of 70%"),
+        (('weight = "-4000bps"', 'weight = "-30%"'), "futures.markets: absolute weights sum to 90 %, not 100 %; add 10 %"),
+        (('weight = "-4000bps"', 'weight = "50%"'), "futures.markets: absolute weights sum to 110 %, not 100 %; take away 10 %"),
+        (('weight = "60%"', 'weight = "75%"'), "futures.markets.WETH.weight: 75 % is beyond futures.limits.max_position of 70 %"),
         (('symbol = "WBTC"', 'symbol = "WETH"'), "futures.markets.WETH: given twice; list each market once"),
         ((address(22), address(20)), "futures.markets.WBTC.base: " + address(20) + " is given twice"),
         (('leverage = "2x"', 'leverage = "5x"'), "futures.leverage: 5x is above futures.limits.max_leverage of 4x; lower it"),
         (('max_leverage = "4x"', 'max_leverage = "0x"'), "max_leverage: 0x; write above 0x and at most 10x"),
         (('max_leverage = "4x"', 'max_leverage = "20x"'), "max_leverage: 20x; write above 0x and at most 10x"),
-        (('max_utilisation = "60%"', 'max_utilisation = "120%"'), "max_utilisation: 120%; write above 0% and at most 100%"),
-        (('\nslippage = "0.5%"', '\nslippage = "50%"'), "slippage: 50%; write above 0% and at most 5%"),
-        (('emergency_slippage = "3%"', 'emergency_slippage = "0.1%"'), "emergency_slippage: 0.1% is below slippage of 0.5%"),
-        (('hysteresis = "5%"', 'hysteresis = "100%"'), "hysteresis: is not below 100%; write for example 20%"),
+        (('max_utilisation = "60%"', 'max_utilisation = "120%"'), "max_utilisation: 120 %; write above 0 % and at most 100 %"),
+        (('\nslippage = "0.5%"', '\nslippage = "50%"'), "slippage: 50 %; write above 0 % and at most 5 %"),
+        (('emergency_slippage = "3%"', 'emergency_slippage = "0.1%"'), "emergency_slippage: 0.1 % is below slippage of 0.5 %"),
+        (('hysteresis = "5%"', 'hysteresis = "100%"'), "hysteresis: is not below 100 %; write for example 20%"),
         (('band = "5%"', 'band = "5%"\nfunding_horizon = "400d"'), "futures.funding_horizon: 34560000s; write above 0s and at most 365d"),
-        (('index_age = "1h"', HEDGE.replace("50%", "120%")), "ratio: 120%; write above 0% and at most 100%"),
-        (('index_age = "1h"', HEDGE.replace("50%", "0%")), "ratio: 0%; write above 0% and at most 100%"),
+        (('index_age = "1h"', HEDGE.replace("50%", "120%")), "ratio: 120 %; write above 0 % and at most 100 %"),
+        (('index_age = "1h"', HEDGE.replace("50%", "0%")), "ratio: 0 %; write above 0 % and at most 100 %"),
         (('index_age = "1h"', HEDGE.replace("30d", "400d")), "horizon: 34560000s; write above 0s and at most 365d"),
-        (('index_age = "1h"', HEDGE.replace("25%", "101%")), "tax_rate: 101%; write at most 100%"),
+        (('index_age = "1h"', HEDGE.replace("25%", "101%")), "tax_rate: 101 %; write at most 100 %"),
         (('index_age = "1h"', HEDGE.replace('min_saving = "0.5%"\n', "")), "futures.hedge.min_saving: missing"),
         (('index_age = "1h"', 'index_age = "2d"'), "index_age: 172800s; write above 0s and at most 1d"),
         (('index_age = "1h"', 'indexage = "1h"'), "futures.limits.indexage: unknown key; did you mean index_age?"),

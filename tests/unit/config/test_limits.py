@@ -53,15 +53,15 @@ def test_max_weight_is_off_in_the_template() -> None:
 def test_max_weight_reads_as_one_text() -> None:
     config = parse_config(config_with_max_weight('{ any = "40%", WETH = "55%", USDC = "70%" }'))
 
-    assert limit_text("max_weight", config.limits.max_weight, "USDC") == "any 40%, WETH 55%, USDC 70%"
+    assert limit_text("max_weight", config.limits.max_weight, "USDC") == "any 40 %, WETH 55 %, USDC 70 %"
 
 
 @pytest.mark.parametrize(
     ("limit", "reason"),
     [
         pytest.param('{ WBTC = "60%" }', "limits.max_weight.WBTC: not an asset; choose from WETH, USDC", id="no asset"),
-        pytest.param('{ any = "0%" }', "0% for WETH is not above 0% and at most 100%", id="zero"),
-        pytest.param('{ any = "101%" }', "at most 100%", id="more than all"),
+        pytest.param('{ any = "0%" }', "0 % for WETH is not above 0 % and at most 100 %", id="zero"),
+        pytest.param('{ any = "101%" }', "at most 100 %", id="more than all"),
         pytest.param('"0.6"', "'0.6' has no unit", id="no unit"),
         pytest.param('{ WETH = "0,6" }', "'0,6' has no unit", id="a comma"),
         pytest.param("[1]", "limits.max_weight", id="a list"),
@@ -92,24 +92,24 @@ def equal_thirds() -> str:
 @pytest.mark.parametrize(
     ("config", "lowest", "too_low", "terms"),
     [
-        pytest.param("", '"50%"', '"49.99%"', ["portfolio.assets.WETH.target", "50%", "49.99%"], id="a target"),
+        pytest.param("", '"50%"', '"49.99%"', ["portfolio.assets.WETH.target", "50 %", "49.99 %"], id="a target"),
         pytest.param(
-            weights.config_text(RETURNS), '"60%"', '"59.99%"', ["portfolio.weights.limits.WETH.max: 60%", "59.99%"],
+            weights.config_text(RETURNS), '"60%"', '"59.99%"', ["portfolio.weights.limits.WETH.max: 60 %", "59.99 %"],
             id="an allocator's choice",
         ),
         pytest.param(
-            weights.config_text(RETURNS), KEPT_TARGET.format("20%"), KEPT_TARGET.format("19.99%"), ["portfolio.assets.USDC.target: 20%"],
+            weights.config_text(RETURNS), KEPT_TARGET.format("20%"), KEPT_TARGET.format("19.99%"), ["portfolio.assets.USDC.target: 20 %"],
             id="a target that the allocator leaves",
         ),
-        pytest.param(config_with_strategies(TREND, CARRY), '"62%"', '"61.99%"', ["strategies", "62%"], id="strategies together"),
+        pytest.param(config_with_strategies(TREND, CARRY), '"62%"', '"61.99%"', ["strategies", "62 %"], id="strategies together"),
         pytest.param(
-            config_with_strategies(FINE_TREND, CARRY), '"62.01%"', '"62%"', ["strategies: 62.01% for WETH"], id="strategies, rounded up"
+            config_with_strategies(FINE_TREND, CARRY), '"62.01%"', '"62%"', ["strategies: 62.01 % for WETH"], id="strategies, rounded up"
         ),
         pytest.param(
-            config_with_strategies(TREND | {"allocator": CAPPED_ALLOCATOR}, CARRY), '"62%"', '"61.99%"', ["strategies: 62% for WETH"],
+            config_with_strategies(TREND | {"allocator": CAPPED_ALLOCATOR}, CARRY), '"62%"', '"61.99%"', ["strategies: 62 % for WETH"],
             id="a weight above its allocator's cap",
         ),
-        pytest.param(equal_thirds(), '"33.34%"', '"33.33%"', ["strategies: 33.34% for WETH"], id="equal thirds, rounded up"),
+        pytest.param(equal_thirds(), '"33.34%"', '"33.33%"', ["strategies: 33.34 % for WETH"], id="equal thirds, rounded up"),
     ],
 )  # fmt: skip
 def test_max_weight_bounds_what_the_config_aims_at(config: str, lowest: str, too_low: str, terms: list[str]) -> None:
@@ -119,7 +119,7 @@ def test_max_weight_bounds_what_the_config_aims_at(config: str, lowest: str, too
 
 
 def test_max_weight_bounds_the_target_of_the_numeraire() -> None:
-    assert "portfolio.assets.USDC.target: 50%" in config_error('{ USDC = "40%" }')
+    assert "portfolio.assets.USDC.target: 50 %" in config_error('{ USDC = "40%" }')
 
 
 @pytest.mark.parametrize(
@@ -128,4 +128,4 @@ def test_max_weight_bounds_the_target_of_the_numeraire() -> None:
 def test_max_weight_bounds_the_cap_of_an_allocator(own_limit: str) -> None:
     capped_returns = f"{RETURNS.partition('cap =')[0]}{own_limit}\n"
 
-    assert "portfolio.weights.cap: 60% for WETH" in config_error('"50%"', weights.config_text(capped_returns))
+    assert "portfolio.weights.cap: 60 % for WETH" in config_error('"50%"', weights.config_text(capped_returns))

@@ -70,10 +70,12 @@ def test_missing_positions__need_no_risk_or_limit() -> None:
         pytest.param(V3.replace('"4500"', '"-4500"'), (), ("entry.USDC", "not an amount"), id="negative entry"),
         pytest.param(V3.replace('"4500"', '"1e9"'), (), ("entry.USDC", "not an amount"), id="entry in powers of ten"),
         pytest.param(V3 + "entry_block = -1\n", (), ("portfolio.positions.42.entry_block", "write at least 0"), id="negative block"),
-        pytest.param(V3 + 'volatility = "0%"\n', (), ("volatility", "above 0%"), id="no volatility"),
-        pytest.param(V3 + 'volatility = "2000%"\n', (), ("volatility", "at most 1000%"), id="volatility too large"),
+        pytest.param(V3 + 'volatility = "0%"\n', (), ("volatility", "above 0 %"), id="no volatility"),
+        pytest.param(V3 + 'volatility = "2000%"\n', (), ("volatility", "at most 1000 %"), id="volatility too large"),
         pytest.param(V3, (('volatility = "60%"', 'volatility = "60"'),), ("lp.volatility", "has no unit"), id="volatility without unit"),
-        pytest.param(V3, (('volatility = "60%"', 'volatility = "0%"'),), ("lp.volatility", "above 0%"), id="general volatility of nothing"),
+        pytest.param(
+            V3, (('volatility = "60%"', 'volatility = "0%"'),), ("lp.volatility", "above 0 %"), id="general volatility of nothing"
+        ),
         pytest.param(V3, (('\nhorizon = "30d"', '\nhorizon = "0s"'),), ("lp.horizon", "above 0s"), id="no horizon"),
         pytest.param(V3, (('\nhorizon = "30d"', '\nhorizon = "366d"'),), ("lp.horizon", "at most 365d"), id="horizon too long"),
         pytest.param(V3, (('lp_max_weight = "25%"', ""),), ("limits.lp_max_weight: missing", '"25%"'), id="missing weight limit"),

@@ -98,20 +98,20 @@ def test_missing_orders__are_none_and_what_is_out_waits_as_cash() -> None:
         pytest.param(
             {"entry": "100%"},
             None,
-            "portfolio.assets.WETH.entry: 100% below is at or below zero, so it can never trigger",
+            "portfolio.assets.WETH.entry: 100 % below is at or below zero, so it can never trigger",
             id="entry at zero",
         ),
-        pytest.param({"stop_loss": "120%"}, None, "can never trigger; write less than 100%", id="stop below zero"),
+        pytest.param({"stop_loss": "120%"}, None, "can never trigger; write less than 100 %", id="stop below zero"),
         pytest.param(
             {"trailing_stop": "1%"},
             None,
-            "is within portfolio.orders.hysteresis of 1%, so it could never be armed",
+            "is within portfolio.orders.hysteresis of 1 %, so it could never be armed",
             id="trailing stop within the hysteresis",
         ),
         pytest.param({"take_profit": "0.5%"}, None, "could never be armed", id="take profit within the hysteresis"),
         pytest.param({"stop_loss": "0.001%"}, None, "finer than a basis point", id="finer than a basis point"),
         pytest.param(
-            {"alert_below": "100%"}, None, "portfolio.assets.WETH.alert_below: 100% below is at or below zero", id="alert at zero"
+            {"alert_below": "100%"}, None, "portfolio.assets.WETH.alert_below: 100 % below is at or below zero", id="alert at zero"
         ),
         pytest.param({"alert_above": "never"}, None, "'never' is not a level", id="alert as a word"),
         pytest.param(
@@ -137,7 +137,7 @@ def test_missing_orders__are_none_and_what_is_out_waits_as_cash() -> None:
         ),
         pytest.param(None, {"entry": "5%"}, "portfolio.orders.entry: unknown key", id="entry of the portfolio"),
         pytest.param(None, {"alert_below": "5%"}, "portfolio.orders.alert_below: unknown key", id="alert of the portfolio"),
-        pytest.param(None, {"hysteresis": "30%"}, "portfolio.orders.hysteresis: more than 20%", id="hysteresis too large"),
+        pytest.param(None, {"hysteresis": "30%"}, "portfolio.orders.hysteresis: more than 20 %", id="hysteresis too large"),
         pytest.param(None, {"absent": "hold"}, "portfolio.orders.absent", id="unknown absence"),
     ],
 )
@@ -199,7 +199,7 @@ def test_an_edit_that_the_config_would_refuse_writes_nothing(tmp_path: Path) -> 
 def test_the_owner_confirms_his_orders_in_words() -> None:
     config = parse_config(text({"stop_loss": "1200", "trailing_stop": "15%"}, {"stop_loss": "20%", "absent": "redistribute"}))
     orders_text = conditional_orders.format_orders(build_portfolio(config, TOKENS))
-    assert mentions(orders_text, "portfolio 20%", "WETH 1200 USDC", "WETH 15%", "redistribute", "hysteresis 1%")
+    assert mentions(orders_text, "portfolio 20 %", "WETH 1200 USDC", "WETH 15 %", "redistribute", "hysteresis 1 %")
     assert conditional_orders.format_orders(build_portfolio(parse_config(text()), TOKENS)) == ""
 
 

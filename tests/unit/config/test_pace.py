@@ -38,8 +38,8 @@ def test_each_style_is_read_with_its_keys() -> None:
     assert build_pace(parse_config(written(TWAP))) == ExecutionPace(ExecutionStyle.TWAP, 8, 0, 21_600, 0, 0, 0, None, None, 0, 0)
     assert build_pace(parse_config(written(LIMIT))) == ExecutionPace(ExecutionStyle.LIMIT, limit_bps=-50, patience_s=14_400)
     words = pace_text(parse_config(written(ROUNDS)))
-    assert mentions(words, "rounds", "max_rounds 6", "interval 10 min", "recovery 20 min", "waiting_cost 0.5 bps", "budget 0.5%")
-    assert mentions(words, "size_jitter 30%", "time_jitter 50%")
+    assert mentions(words, "rounds", "max_rounds 6", "interval 10 min", "recovery 20 min", "waiting_cost 0.5 bps", "budget 0.5 %")
+    assert mentions(words, "size_jitter 30 %", "time_jitter 50 %")
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,12 @@ def test_without_strategies_the_wallet_is_one() -> None:
 @pytest.mark.parametrize(
     ("parts", "reason"),
     [
-        ((TREND, CARRY | {"share": '"30%"'}), "strategies: shares sum to 90%, not 100%"),
+        ((TREND, CARRY | {"share": '"30%"'}), "strategies: shares sum to 90 %, not 100 %"),
         ((TREND | {"weights": '{ WETH = "70%", DOGE = "30%" }'}, CARRY), "strategies.trend.weights: DOGE is not an asset"),
-        ((TREND | {"weights": '{ WETH = "70%", USDC = "20%" }'}, CARRY), "weights sum to 90%, not 100%"),
+        ((TREND | {"weights": '{ WETH = "70%", USDC = "20%" }'}, CARRY), "weights sum to 90 %, not 100 %"),
         ((TREND, CARRY | {"name": '"trend"'}), "the name trend is given twice"),
         ((TREND, CARRY | {"name": '"all"'}), "reserved"),
-        ((TREND | {"floor": '"61%"'}, CARRY), "floor 61% is above its share of 60%"),
+        ((TREND | {"floor": '"61%"'}, CARRY), "floor 61 % is above its share of 60 %"),
         ((TREND | {"share": '"100%"'},), "strategies: 1 given; write two to 12"),
         ((TREND | {"allocator": '"equal"'}, CARRY), 'allocator = "equal" needs no weights'),
         ((TREND | {"name": '"a b"'}, CARRY), "strategies.0.name"),
@@ -202,12 +202,12 @@ def test_tracking_of_a_strategy_or_policy__has_the_config_s_risk() -> None:
 def test_bounds_of_each_strategy__are_named_before_any_send() -> None:
     config = parse_config(config_with_strategies(TREND, CARRY | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"'}))
     text_by_name = binding_parameters(config, build_portfolio(config, tokens()), "0xrouter")
-    assert mentions(text_by_name["strategy trend"], "60%", "10%", "WETH 70%, USDC 30%")
+    assert mentions(text_by_name["strategy trend"], "60 %", "10 %", "WETH 70 %, USDC 30 %")
     assert mentions(text_by_name["strategy trend"], "30 d", "0.5", "0.8", "14 d")
     assert "every 7 d" in text_by_name["strategy carry"]
     assert "cooldown 2 d" in text_by_name["strategy carry"]
     assert "health off" in text_by_name["strategy carry"]
-    assert mentions(text_by_name["split"], "20%")
+    assert mentions(text_by_name["split"], "20 %")
     assert not any(
         name.startswith("strategy")
         for name in binding_parameters(parse_config(config_text()), build_portfolio(config, tokens()), "0xrouter")

@@ -44,20 +44,20 @@ def text(trigger: str, *changes: tuple[str, str]) -> str:
     ("written", "expected", "words"),
     [
         pytest.param(
-            '{ kind = "threshold", absolute = "1%" }', Threshold(100, None), "threshold: 1% of the portfolio", id="absolute threshold"
+            '{ kind = "threshold", absolute = "1%" }', Threshold(100, None), "threshold: 1 % of the portfolio", id="absolute threshold"
         ),
         pytest.param('{ kind = "time", every = "30m" }', Every(1_800), "time: every 30 min", id="half an hour"),
         pytest.param('{ kind = "time", every = "28d" }', Every(2_419_200), "time: every 28 d", id="four weeks"),
         pytest.param(
             '{ kind = "hybrid", relative = "10%", every = "1d" }',
             HybridTrigger(Threshold(None, 1_000), Every(86_400)),
-            "hybrid: 10% of the target, every 1 d",
+            "hybrid: 10 % of the target, every 1 d",
             id="hybrid",
         ),
         pytest.param(
             '{ kind = "either", absolute = "5%", cron = "0 9 1 * *", timezone = "Europe/Berlin" }',
             AnyOf((Threshold(500, None), MONTHLY)),
-            "any of: threshold: 5% of the portfolio; time: 0 9 1 * * in Europe/Berlin",
+            "any of: threshold: 5 % of the portfolio; time: 0 9 1 * * in Europe/Berlin",
             id="either",
         ),
         pytest.param(
@@ -69,25 +69,25 @@ def text(trigger: str, *changes: tuple[str, str]) -> str:
         pytest.param(
             '{ kind = "review", review_every = "7d", execute_every = "28d", relative = "10%", absolute = "5%" }',
             StagedTrigger(Every(604_800), Every(2_419_200), Threshold(500, 1_000)),
-            "review: every 7 d, executed every 28 d, beyond 10% of the target, 5% of the portfolio",
+            "review: every 7 d, executed every 28 d, beyond 10 % of the target, 5 % of the portfolio",
             id="review by intervals",
         ),
         pytest.param(
             '{ kind = "drawdown", fall = "20%", within = "6h" }',
             Drawdown(2_000, 21_600, (WETH.address,)),
-            "drawdown: 20% within 6 h of WETH",
+            "drawdown: 20 % within 6 h of WETH",
             id="drawdown",
         ),
         pytest.param(
             '{ kind = "volatility_jump", short = "1d", long = "14d", jump = "200%", assets = ["WETH"] }',
             VolatilityJump(86_400, 1_209_600, 20_000, (WETH.address,)),
-            "volatility_jump: 1 d above 200% of the 14 d before, of WETH",
+            "volatility_jump: 1 d above 200 % of the 14 d before, of WETH",
             id="volatility jump",
         ),
         pytest.param(
             '[{ kind = "threshold", relative = "10%" }, { kind = "drawdown", fall = "15%", within = "1d" }]',
             AnyOf((Threshold(None, 1_000), Drawdown(1_500, 86_400, (WETH.address,)))),
-            "any of: threshold: 10% of the target; drawdown: 15% within 1 d of WETH",
+            "any of: threshold: 10 % of the target; drawdown: 15 % within 1 d of WETH",
             id="list",
         ),
     ],
@@ -105,7 +105,7 @@ def test_asset_s_own_band__is_confirmed_by_the_owner() -> None:
     tokens = {WETH.address: Token(WETH.address, "weth", 18), USDC.address: Token(USDC.address, "usdc", 6)}
     portfolio = build_portfolio(config, tokens)
     assert [asset.band for asset in portfolio.assets] == [Threshold(250, None), Threshold(None, 2_000)]
-    assert mentions(binding_parameters(config, portfolio, "0x")["bands of single assets"], "WETH 2.5%", "USDC 20%")
+    assert mentions(binding_parameters(config, portfolio, "0x")["bands of single assets"], "WETH 2.5 %", "USDC 20 %")
 
 
 @pytest.mark.parametrize("side", TradeSide)

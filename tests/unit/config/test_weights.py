@@ -110,28 +110,28 @@ def test_what_decides_money_has_no_default(key: str) -> None:
         pytest.param(
             RETURNS, [("limits", '{ USDC = { max = "10%" } }')], "weights.limits: USDC is fixed at its target", id="limit of the numeraire"
         ),
-        pytest.param(RETURNS, [("churn", '"20%"')], "max_change: 20% is not above churn", id="change at the churn"),
+        pytest.param(RETURNS, [("churn", '"20%"')], "max_change: 20 % is not above churn", id="change at the churn"),
         pytest.param(
-            RETURNS, [("churn", '"5%"'), ("max_change", '"5%"')], "max_change: 5% is not above churn", id="change equal to the churn"
+            RETURNS, [("churn", '"5%"'), ("max_change", '"5%"')], "max_change: 5 % is not above churn", id="change equal to the churn"
         ),
-        pytest.param(RETURNS, [("cap", '"30%"'), ("limits", "{}")], "they allow 0% to 60% in total, but 80%", id="caps below a whole"),
-        pytest.param(RETURNS, [("limits", '{ WETH = { min = "90%" } }')], "they allow 90%", id="least above a whole"),
+        pytest.param(RETURNS, [("cap", '"30%"'), ("limits", "{}")], "they allow 0 % to 60 % in total, but 80 %", id="caps below a whole"),
+        pytest.param(RETURNS, [("limits", '{ WETH = { min = "90%" } }')], "they allow 90 %", id="least above a whole"),
         pytest.param(
             RETURNS,
             [("limits", '{ WETH = { min = "40.01%", max = "40%" } }')],
-            "weights.limits.WETH: min 40.01% is above max 40%; lower min, or raise max",
+            "weights.limits.WETH: min 40.01 % is above max 40 %; lower min, or raise max",
             id="bounds that exclude each other",
         ),
         pytest.param(
             RETURNS,
             [("cap", '"50%"'), ("limits", '{ WETH = { min = "60%" } }')],
-            "weights.limits.WETH: min 60% is above cap 50%; lower min, or raise cap",
+            "weights.limits.WETH: min 60 % is above cap 50 %; lower min, or raise cap",
             id="least above the cap of all",
         ),
         pytest.param(
             CAPS,
             [("cap", '"50%"'), ("limits", '{ WBTC = { max = "70%" }, WETH = { min = "60%" } }')],
-            "weights.limits.WETH: min 60% is above cap 50%",
+            "weights.limits.WETH: min 60 % is above cap 50 %",
             id="least above the cap beside a larger most",
         ),
     ],
@@ -198,8 +198,8 @@ def test_owner__confirms_the_allocator_with_other_parameters() -> None:
     weights = binding_parameters(config, portfolio_of(config), "0xrouter")["weights"]
     assert mentions(weights, "hrp", "7 d", "1 d", "90 d")
     assert "USDC fixed" in weights
-    assert "WETH 10% to 60%" in weights
-    assert "WBTC 0% to 45%" in weights
+    assert "WETH 10 % to 60 %" in weights
+    assert "WBTC 0 % to 45 %" in weights
     plain = parse_config(config_text('kind = "fixed"\n'))
     assert mentions(binding_parameters(plain, portfolio_of(plain), "0xrouter")["weights"], "fixed")
 

@@ -67,8 +67,8 @@ def test_named_correlations_go_before_the_one_for_all_others() -> None:
 def test_the_owner_confirms_the_risk_with_the_other_parameters() -> None:
     config = parse_config(config_with_zone())
     parameters = binding_parameters(config, build_portfolio(config, tokens()), "0x")
-    assert mentions(parameters["trigger"], "zone", "0.5 bps", "1%", "30 d")
-    assert mentions(parameters["risk"], "WETH 80%", "USDC 0.5%", "0%")
+    assert mentions(parameters["trigger"], "zone", "0.5 bps", "1 %", "30 d")
+    assert mentions(parameters["risk"], "WETH 80 %", "USDC 0.5 %", "0 %")
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,12 @@ def test_tracking_error_cost_and_horizon__make_sense(written: str, expected: str
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (RISK.replace("0.5%", "0%"), "policy.risk.volatilities: USDC = 0% is not between 0.1% and 1000%; even a stable token moves"),
-        (RISK.replace("80%", "1001%"), "policy.risk.volatilities: WETH = 1001% is not between 0.1% and 1000%"),
+        (RISK.replace("0.5%", "0%"), "policy.risk.volatilities: USDC = 0 % is not between 0.1 % and 1000 %; even a stable token moves"),
+        (RISK.replace("80%", "1001%"), "policy.risk.volatilities: WETH = 1001 % is not between 0.1 % and 1000 %"),
         (RISK.replace("WETH", "WEHT"), "policy.risk.volatilities: 'WEHT' is not an asset; remove it or correct its spelling"),
         (
             RISK.replace('"0%"', '"100%"'),
-            'policy.risk.correlations: WETH/USDC = 100% is beyond 99%; write "99%" for tokens that move as one',
+            'policy.risk.correlations: WETH/USDC = 100 % is beyond 99 %; write "99%" for tokens that move as one',
         ),
         (RISK.replace('"0%"', '"120%"'), "policy.risk.correlation: '120%' is not a correlation; write a percentage from -99% to 99%"),
         (RISK.replace('"0%"', "0.5"), "policy.risk.correlation: 0.5 is not a correlation"),
@@ -210,7 +210,7 @@ def test_destination__not_written__is_that_of_the_trigger(trigger: str, destinat
     ids=["contradict", "contradict below zero", "leave no risk"],
 )
 def test_correlations_that_contradict_each_other_are_refused(correlations: str, guilty: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{guilty} contradict.*, or leave a mix of tokens no risk \(.*not above 0\.1%\)"):
+    with pytest.raises(ConfigError, match=rf"{guilty} contradict.*, or leave a mix of tokens no risk \(.*not above 0\.1 %\)"):
         parse_config(three(f"{THREE}correlations = {correlations}\n"))
 
 

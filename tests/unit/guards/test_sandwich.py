@@ -34,8 +34,8 @@ USDC_COIN = 10**6
 @pytest.mark.parametrize(
     ("priced_tokens", "exchanged_bps", "rebalance_bps", "day_bps", "percentages"),
     [
-        pytest.param(1, 180, 54, 108, ("1.8%", "0.54%", "1.08%"), id="one priced token"),
-        pytest.param(2, 280, 84, 168, ("2.8%", "2 × oracle_deviation", "0.84%", "1.68%"), id="two priced tokens"),
+        pytest.param(1, 180, 54, 108, ("1.8 %", "0.54 %", "1.08 %"), id="one priced token"),
+        pytest.param(2, 280, 84, 168, ("2.8 %", "2 × oracle_deviation", "0.84 %", "1.68 %"), id="two priced tokens"),
     ],
 )
 def test_exposure_is_slippage_cost_and_deviation_times_turnover(

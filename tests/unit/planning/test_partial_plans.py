@@ -227,7 +227,7 @@ def test_plan_that_gains_fits_only_where_the_limit_is_not_exceeded(lost: int, fi
 def test_partial_plan_reason_names_the_limit_that_would_do(lost: int, worst_case: int, percent: str) -> None:
     reason = partial_plans.partial_plan_reason(limited_step(loss_24h=Fraction(lost)), Fraction(worst_case))
 
-    assert "limits.daily_loss (1%)" in reason
+    assert "limits.daily_loss (1 %)" in reason
     assert f'limits.daily_loss = "{percent}%" would allow it' in reason
 
 

@@ -129,9 +129,9 @@ def test_costs_show_what_they_are_and_are_those_of_the_market() -> None:
 @pytest.mark.parametrize(
     ("costs", "words"),
     [
-        ({"fee": 0.5}, "fee: 50%"),
+        ({"fee": 0.5}, "fee: 50 %"),
         ({"fee": float("inf")}, "fee: inf is no number"),
-        ({"fee": -0.1}, "fee: -10%"),
+        ({"fee": -0.1}, "fee: -10 %"),
         ({"fee": None}, "fee: None is no number"),
         ({"fee": "dear"}, "fee: 'dear' is no number"),
         ({"depth": 0}, "depth: 0 is not above zero"),

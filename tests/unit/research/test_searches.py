@@ -56,14 +56,14 @@ def test_search__has_a_frame_picture_report_and_best_trigger(tmp_path: Path) -> 
     frame = result.frame()
     assert frame["score"].to_list() == sorted(frame["score"], reverse=True)
     assert frame["loss_bps"].to_list() == pytest.approx((frame["costs_bps"] + frame["drift_bps"]).to_list())
-    assert set(frame["setting"]) == {"band 10% rel", "band 20% rel", "every 28 d"}
+    assert set(frame["setting"]) == {"band 10 % rel", "band 20 % rel", "every 28 d"}
     assert progress[-1] == (4, 4), "with the setting to beat"
     assert frame["setting"][0] in repr(result)
     again = research.backtest(PRICES, TARGETS, result.best, destination=result.best_destination, start="2021-01-01", end="2021-10-01")
     assert again.summary.trades > 0
     figure = result.plot()
-    assert set(figure.data[0].y) == {"10% rel", "20% rel", "no band"}
-    assert "band 20% rel" in result.report(tmp_path / "search.html").read_text()
+    assert set(figure.data[0].y) == {"10 % rel", "20 % rel", "no band"}
+    assert "band 20 % rel" in result.report(tmp_path / "search.html").read_text()
     assert result._repr_html_().count("<li>") == len(result.verdict)
     assert {"best", "frame", "plot", "verdict"} <= set(dir(result))
 
@@ -93,7 +93,7 @@ def test_usual_searches_need_no_trigger() -> None:
     assert again.summary.trades > 0
     by_growth = research.tune(PRICES, TARGETS, objective="growth")
     assert {"tracking normal", "every 7 d"} <= set(by_loss.frame()["setting"])
-    assert {"band 10% rel", "every 7 d"} <= set(by_growth.frame()["setting"])
+    assert {"band 10 % rel", "every 7 d"} <= set(by_growth.frame()["setting"])
     assert not any("tracking" in setting for setting in by_growth.frame()["setting"])
 
 
@@ -114,7 +114,7 @@ def test_the_picture_has_every_setting_that_has_a_cell() -> None:
 
 def test_a_usual_search_may_combine_its_bands_and_intervals() -> None:
     settings = set(research.tune(PRICES, TARGETS, allocators=["fixed"], combined=True).frame()["setting"])
-    assert {"tracking normal", "band 10% rel", "every 7 d", "band 10% rel, every 7 d"} <= settings
+    assert {"tracking normal", "band 10 % rel", "every 7 d", "band 10 % rel, every 7 d"} <= settings
 
 
 def tuned(*triggers: object, **arguments: object) -> Callable[[], object]:

@@ -64,7 +64,7 @@ PORTFOLIO = api.PortfolioOptions(target="BTC=40,ETH=40,USD=20")
 @pytest.mark.parametrize(
     ("named", "market", "wishes"),
     [
-        pytest.param("--market fee: 60%", {"pool_fee": "60%"}, {}, id="fee too large"),
+        pytest.param("--market fee: 60 %", {"pool_fee": "60%"}, {}, id="fee too large"),
         pytest.param("--market fee: 'abc'", {"pool_fee": "abc"}, {}, id="fee as a word"),
         pytest.param("--market fee: '0.3' has no unit", {"pool_fee": "0.3"}, {}, id="fee without unit"),
         pytest.param("--value: 0", {"start_value": "0"}, {}, id="no value"),
@@ -83,8 +83,8 @@ PORTFOLIO = api.PortfolioOptions(target="BTC=40,ETH=40,USD=20")
         pytest.param("--market pool-state: none.json", {"pool_states": ("BTC/USD=none.json",)}, {}, id="missing pool file"),
         pytest.param("--market pool-state: prices_2021.csv", {"pool_states": (f"BTC/USD={PRICES}",)}, {}, id="prices as a pool file"),
         pytest.param("--market pool-state: 'XXX'", {"pool_states": (f"BTC/XXX={PRICES}",)}, {}, id="pool of no asset"),
-        pytest.param("--target: sums to 90%", {}, {"target": "BTC=50,USD=40"}, id="weights below a whole"),
-        pytest.param("--target: sums to 150%", {}, {"target": "BTC=50,ETH=50,USD=50"}, id="weights above a whole"),
+        pytest.param("--target: sums to 90 %", {}, {"target": "BTC=50,USD=40"}, id="weights below a whole"),
+        pytest.param("--target: sums to 150 %", {}, {"target": "BTC=50,ETH=50,USD=50"}, id="weights above a whole"),
         pytest.param("--target USD: '-5'", {}, {"target": "BTC=50,USD=-5"}, id="negative weight"),
         pytest.param("--native: 'FOO'", {}, {"native": "FOO"}, id="unknown native coin"),
         pytest.param("--market decimals: 'FOO'", {}, {"decimals": "FOO=8"}, id="decimals of no asset"),

@@ -131,7 +131,7 @@ def test_what_is_no_profile_is_named(content: bytes, words: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"assets": [{"symbol": "WETH", "target": "60%"}, {"symbol": "USDC", "target": "30%"}]}, "targets sum to 90%"),
+        ({"assets": [{"symbol": "WETH", "target": "60%"}, {"symbol": "USDC", "target": "30%"}]}, "targets sum to 90 %"),
         ({"assets": [{"symbol": "WETH", "target": "50%"}, {"symbol": "WETH", "target": "50%"}]}, "given twice"),
         ({"assets": [{"symbol": "WETH", "address": "0x12", "target": "50%"}, {"symbol": "USDC", "target": "50%"}]}, "not an address"),
         ({"policy": {"trigger": {"kind": "time", "every": "1m"}, "destination": "target", "cooldown": "1h"}}, "policy.trigger"),

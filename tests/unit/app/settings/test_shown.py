@@ -68,12 +68,12 @@ def test_targets_bands_limits_and_network__are_the_config_s(tmp_path: Path) -> N
     shown_settings = settings_document(path)
     assert misfits(SettingsDocument, shown_settings) == []
     assert shown_settings["config_hash"] == load_config(path).digest
-    assert shown_settings["trigger"] == "threshold: 10% of the target"
+    assert shown_settings["trigger"] == "threshold: 10 % of the target"
     asset_rows = [(asset["symbol"], asset["target_bps"], asset["band_bps"], asset["orders"]) for asset in shown_settings["assets"]]
     assert asset_rows == [("WETH", 6_000, [5_400.0, 6_600.0], "stop_loss 20%"), ("USDC", 4_000, [3_600.0, 4_400.0], "")]
     values = {setting["key"]: setting["value"] for part in shown_settings["sections"] for setting in part["settings"]}
     expected = {
-        "policy.cooldown": "1h", "limits.slippage": "0.3%", "limits.gas_price": "60 gwei",
+        "policy.cooldown": "1h", "limits.slippage": "0.3 %", "limits.gas_price": "60 gwei",
         "limits.balance_jump_wait": "1 d", "portfolio.max_live_value": "1000 USDC",
         "portfolio.weights": "fixed: the targets above", "reference.kind": "feed, twap", "chain.rpc": "one, two", "chain.quorum": "2",
         "wallet.address": WALLET, "execution.submit_url": "to the endpoints of the chain", "alerts.cooldown": "6h",

@@ -49,7 +49,7 @@ def test_lines__end_at_the_table_s_sums_and_change_where_paid() -> None:
     assert lines["all"]["y"] == [a + b for a, b in zip(lines["BTC"]["y"], lines["ETH"]["y"], strict=True)]
     assert lines["all"]["x"] == [(REPORT_START_S + HOUR_S * at) * 1_000 for at in range(17)]
     rows = {row[0]: row[1:5] for row in section["tables"][0]["rows"]}
-    assert rows["BTC"] == ["17.00", "+876.00%", "1,000.00", "17"]
+    assert rows["BTC"] == ["17.00", "+876.00 %", "1,000.00", "17"]
     assert (rows["ETH"][0], rows["all"][0], rows["all"][3]) == ("−4.00", "13.00", "20")
     assert next(fact["value"] for fact in page["origin"] if fact["name"] == "funding hash") == "f0" * 32
 

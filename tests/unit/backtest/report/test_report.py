@@ -158,13 +158,13 @@ def test_the_summary_names_the_gain_and_its_interval() -> None:
     simulation = result_of(bars=24 * 90, every=24, cost=0.0, volatility=0.02, seed=3)
     ahead = growth_series(simulation).unit_growth[-1] / growth_series(simulation).hold_unit_growth[-1] - 1
     summary = backtest_page(simulation).summary
-    assert (f"{ahead * 100:.1f}% above" if ahead > 0 else f"{-ahead * 100:.1f}% below") in summary[0]
-    assert re.search(r"95% interval of that mean is [−+][\d.]+% to [−+][\d.]+%: (chance|more)", summary[2])
+    assert (f"{ahead * 100:.1f} % above" if ahead > 0 else f"{-ahead * 100:.1f} % below") in summary[0]
+    assert re.search(r"95 % interval of that mean is [−+][\d.]+ % to [−+][\d.]+ %: (chance|more)", summary[2])
 
 
 def test_a_gain_beside_flows_is_time_weighted_and_says_so() -> None:
     bare, moved = (result_of(bars=24 * 90, every=24, seed=3, flows=flows) for flows in ((), ((500, 20_000.0),)))
-    match = re.search(r"[\d.]+% (above|below)", backtest_page(bare).summary[0])
+    match = re.search(r"[\d.]+ % (above|below)", backtest_page(bare).summary[0])
     assert match is not None
     assert match.group() in backtest_page(moved).summary[0]
     assert any("time-weighted" in sentence for sentence in backtest_page(moved).summary)
@@ -221,7 +221,7 @@ def test_a_run_can_be_repeated_by_what_stands_at_its_end() -> None:
     assert origin["seed"] == "1"
     assert origin["trimtab"] == "0.1.0"
     assert origin["policy"] == '{"band":500}'
-    assert origin["targets at the start"] == "BTC 33.33%, ETH 33.33%, USD 33.33%"
+    assert origin["targets at the start"] == "BTC 33.33 %, ETH 33.33 %, USD 33.33 %"
 
 
 @pytest.mark.parametrize(
@@ -247,8 +247,8 @@ def test_money_has_its_thousands_its_places_and_its_sign(value: str, text: str) 
 
 def test_what_is_no_number_is_a_dash() -> None:
     assert format_percent(math.nan) == format_ratio(math.inf) == "—"
-    assert format_percent(-0.00001, 2, signed=True) == "0.00%"
-    assert format_percent(0.1234, signed=True) == "+12.3%"
+    assert format_percent(-0.00001, 2, signed=True) == "0.00 %"
+    assert format_percent(0.1234, signed=True) == "+12.3 %"
     assert format_ratio(-1.5) == "−1.50"
 
 

@@ -197,7 +197,7 @@ def test_results__are_returns_and_end_values_with_their_worst(tested_stress: Str
     assert float(distribution["return"]["quantiles"]["5%"]) == pytest.approx(-np.quantile(losses, 0.95), abs=1e-6)
     assert float(distribution["end_value"]["quantiles"]["50%"]) == pytest.approx(2_000 * (1 - np.median(losses)), abs=0.01)
     assert tested_stress.start_value == float(DEEP.start_value)
-    assert "end value 50%" in str(report_document(stress_page(tested_stress)))
+    assert "end value 50 %" in str(report_document(stress_page(tested_stress)))
 
 
 def test_report__shows_every_case_and_how_to_repeat_it(tested_stress: StressResult) -> None:

@@ -120,11 +120,11 @@ LOSSES = (TrackingLoss(2e-4, 1e-4), TrackingLoss(3e-4, 2e-4))
 @pytest.mark.parametrize(
     ("choice", "claim", "chance", "recommended", "reason"),
     [
-        pytest.param(BAND, saved(1e-5), 0.1, True, "Recommended: band 10% rel, to band.", id="saves more than its noise"),
-        pytest.param(BAND, saved(1e-5), None, True, "Recommended: band 10% rel, to band.", id="chance unknown"),
+        pytest.param(BAND, saved(1e-5), 0.1, True, "Recommended: band 10 % rel, to band.", id="saves more than its noise"),
+        pytest.param(BAND, saved(1e-5), None, True, "Recommended: band 10 % rel, to band.", id="chance unknown"),
         pytest.param(BAND, saved(-1e-5), 0.1, False, "Recommended: tracking normal.", id="loses more"),
         pytest.param(BAND, saved(1e-9), 0.1, False, "Recommended: tracking normal.", id="saves too little"),
-        pytest.param(BAND, saved(1e-5), 0.5, False, "below the median in the other in 50%", id="overfitted"),
+        pytest.param(BAND, saved(1e-5), 0.5, False, "below the median in the other in 50 %", id="overfitted"),
         pytest.param(BAND, Excess("the rule", None, is_loss=True), 0.1, False, "fewer than 30 periods", id="too few periods"),
         pytest.param(
             RULE,
@@ -168,7 +168,7 @@ def test_map__shows_losses_beside_the_rule_and_its_strictnesses() -> None:
     rule_index = tune_result.choices.index(RULE)
     tune_result = replace(tune_result, best_index=rule_index)
     loss_map = heat_map(tune_result.choices, tune_result.scores, rule_index)
-    assert loss_map.row_axis.labels == ("tracking strict", "tracking normal", "tracking relaxed", "2% rel", "10% rel", "20% rel")
+    assert loss_map.row_axis.labels == ("tracking strict", "tracking normal", "tracking relaxed", "2 % rel", "10 % rel", "20 % rel")
     assert loss_map.column_axis.labels == ("band", "target", "zone")
     assert loss_map.best_cell == (1, 2)
     near = compare_neighbours(tune_result.choices, tune_result.scores, rule_index)
@@ -233,7 +233,7 @@ def test_usual_search__has_the_rule_beside_bands_and_intervals() -> None:
     assert PolicyChoice(Every(28 * 86_400)) in choices
     assert len([choice for choice in choices if choice.strictness]) == 3
     named = searched_grid(parse_grid("5%rel"), Objective.TRACKING).choices()
-    assert [choice.label for choice in named] == ["band 5% rel", "tracking relaxed", "tracking normal", "tracking strict"]
+    assert [choice.label for choice in named] == ["band 5 % rel", "tracking relaxed", "tracking normal", "tracking strict"]
     by_strictness = searched_grid(parse_grid(tracking="strict"), Objective.TRACKING).choices()
     assert [choice.label for choice in by_strictness] == ["tracking strict"]
     by_growth = searched_grid(parse_grid(), Objective.GROWTH).choices()

@@ -140,7 +140,7 @@ def claim(low: float, rival: str = "hold") -> Excess:
         pytest.param((claim(0.01), claim(-0.02, "the calendar")), 0.1, "No edge over the calendar was found", id="calendar not beaten"),
         pytest.param((claim(1e-12), claim(0.02, "the calendar")), 0.1, "No edge over hold was found", id="edge of rounding"),
         pytest.param((Excess("hold", None), claim(0.02, "the calendar")), 0.1, "fewer than 30 periods", id="too few periods"),
-        pytest.param((claim(0.01), claim(0.02, "the calendar")), 0.5, "below the median in the other in 50%", id="overfitted"),
+        pytest.param((claim(0.01), claim(0.02, "the calendar")), 0.5, "below the median in the other in 50 %", id="overfitted"),
     ],
 )
 def test_recommendation__needs_both_intervals_and_little_overfit(
@@ -191,7 +191,7 @@ def test_heat_map__has_each_setting_and_its_fall_to_neighbours() -> None:
     objective = np.array([value[choice] for choice in choices])
     setting_map = heat_map(choices, objective, best)
     assert (setting_map.row_axis.name, setting_map.column_axis.name) == ("band", "interval")
-    assert setting_map.row_axis.labels == ("1% rel", "2% rel", "3% rel", "4% rel", "5% rel", "5% abs", "no band")
+    assert setting_map.row_axis.labels == ("1 % rel", "2 % rel", "3 % rel", "4 % rel", "5 % rel", "5 % abs", "no band")
     assert setting_map.column_axis.labels == ("no interval", "1 d", "7 d")
     assert setting_map.best_cell == (2, 2)
     assert setting_map.scores[2, 2] == 10.0
@@ -311,7 +311,7 @@ def test_report__says_the_verdict_and_draws_each_setting() -> None:
     }
     assert tune_result.deflated_sharpe is not None
     deflated = tune_result.deflated_sharpe
-    luck = f"expected {deflated.threshold:.4f}. The true ratio is above that with probability {deflated.probability:.1%}"
+    luck = f"expected {deflated.threshold:.4f}. The true ratio is above that with probability {deflated.probability * 100:.1f} %"
     assert luck in " ".join(report_page.sections[-1].paragraphs)  # by docs/tune.md: above the best of luck, not above zero
     stability = next(section for section in report_page.sections if section.title == "Stability of the optimum")
     squares = stability.charts[0]["data"][0]

@@ -86,10 +86,10 @@ def test_the_template_never_goes_public_by_itself() -> None:
 
 def test_public_transaction_s_cost__is_confirmed_on_a_live_chain() -> None:
     relay: dict[str, object] = {"submit_url": "https://relay.example"}
-    assert mentions(submission_text(parsed()), "public mempool", "1.8%")
+    assert mentions(submission_text(parsed()), "public mempool", "1.8 %")
     assert submission_text(parsed(execution=relay)) == PRIVATE_PATH
     either = submission_text(parsed(execution={**relay, "submit_public_fallback": True}))
-    assert mentions(either, f"{EITHER_PATH}", "1.8%")
+    assert mentions(either, f"{EITHER_PATH}", "1.8 %")
     assert "relay.example" not in either
     for public in (submission_text(parsed()), either):
         assert mentions(public, "approval", "public")
@@ -106,6 +106,6 @@ def test_doctor__warns_before_public_submission_alone(tmp_path: Path) -> None:
 
     public = row()
     assert public["state"] == "warn"
-    assert "0.54%" in public["finding"]
+    assert "0.54 %" in public["finding"]
     assert "execution.submit_url" in public["remedy"]
     assert row({"submit_url": "https://relay.example"})["state"] == "ok"

@@ -29,7 +29,7 @@ def test_limit__needs_a_word_from_one_bp_above_its_ceiling(key: str, most_bps: i
         with pytest.raises(ConfigError) as caught:
             parse_config(changed(key, value))
         assert f"limits.{key}: " in caught.value.message
-        assert mentions(caught.value.message, f"{most_bps / 100:g}%", f'i_accept = ["{key}"]')
+        assert mentions(caught.value.message, f"{most_bps / 100:g} %", f'i_accept = ["{key}"]')
 
 
 @pytest.mark.parametrize("key", CEILINGS)
@@ -38,12 +38,12 @@ def test_what_is_accepted_by_name_is_read_and_told(key: str) -> None:
     assert getattr(limits, key) is None
     (accepted,) = accepted_limit_texts(limits)
     assert "above" not in accepted
-    assert mentions(accepted, f"limits.{key}: off", f"{CEILINGS[key] / 100:g}%", "limits.i_accept")
+    assert mentions(accepted, f"limits.{key}: off", f"{CEILINGS[key] / 100:g} %", "limits.i_accept")
     assert needless_acceptances(limits) == []
 
 
 def test_another_name_accepts_nothing_and_the_remedy_keeps_it() -> None:
-    with raises_field("limits.slippage", "50%", "5%") as caught:
+    with raises_field("limits.slippage", "50 %", "5 %") as caught:
         parse_config(changed("slippage", "50%", 'i_accept = ["plan_cost"]\n'))
     assert 'i_accept = ["plan_cost", "slippage"]' in caught.value.message
 

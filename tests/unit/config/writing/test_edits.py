@@ -95,7 +95,7 @@ def test_a_token_is_removed_with_its_lines_alone() -> None:
 
 def test_what_does_not_validate_is_refused_whole() -> None:
     for options, why in (
-        ({"targets": ["WETH=60%"]}, "targets sum to 110%"),
+        ({"targets": ["WETH=60%"]}, "targets sum to 110 %"),
         ({"sets": ["policy.cooldwon=2h"]}, "unknown key"),
         ({"sets": ["policy.cooldown=soon"]}, "not a duration"),
         ({"removes": ["USDC"], "targets": ["WETH=80%"]}, "numeraire"),

@@ -189,7 +189,7 @@ def test_the_config_gives_a_strategy_futures_weights() -> None:
             "strategies.trend.futures: DOGE is not a futures market; choose from WETH, WBTC",
             id="unknown market",
         ),
-        pytest.param('{ WETH = "60%", WBTC = "-60%" }', BANDED, "trend: absolute futures weights sum to 120%", id="weights above a whole"),
+        pytest.param('{ WETH = "60%", WBTC = "-60%" }', BANDED, "trend: absolute futures weights sum to 120 %", id="weights above a whole"),
         pytest.param('{ WETH = "60%" }', FUTURES, "futures.leverage_band: missing", id="missing leverage band"),
     ],
 )
