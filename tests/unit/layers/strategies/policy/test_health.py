@@ -214,6 +214,7 @@ TREND = strategy("trend", 5_000, {"WETH": 6_000, "USDC": 4_000}, health=RULE)
         pytest.param(3, None, 10, id="no units"),
         pytest.param(0, 5, 10, id="no value before"),
         pytest.param(3, 0, 0, id="no value"),
+        pytest.param(3, -5, 0, id="less than no value"),
     ],
 )
 def test_index_of_an_active_strategy_follows_its_unit(unit_nav: int, nav_per_unit: int | None, index: int) -> None:
