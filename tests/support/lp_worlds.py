@@ -88,7 +88,6 @@ def price_at(tick: int) -> Fraction:
 PRICES = {WETH.address: Fraction(2_000 * USD, ETHER), USDC.address: Fraction(1)}
 RATIO = PRICES[USDC.address] / PRICES[WETH.address]
 SPACING = 60
-LP_MONTH_S = MONTH_S
 Place = LpV2Position | LpV3Position
 
 
@@ -135,7 +134,7 @@ def wanted(share_bps: int, pool: V3Pool | V2Pool | None = None, **changes: objec
     v3 = isinstance(place, V3Pool)
     plain = LpTarget(
         "uniswap_v3" if v3 else "uniswap_v2", MANAGER if v3 else place.address, place.address, place.token0, place.token1, 3_000,
-        SPACING if v3 else None, share_bps, 2_000 if v3 else None, None, 6_000, LP_MONTH_S,
+        SPACING if v3 else None, share_bps, 2_000 if v3 else None, None, 6_000, MONTH_S,
     )  # fmt: skip
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
 

@@ -59,7 +59,6 @@ PRICES: Mapping[str, Number] = {
     "LDO": 2,
     "GRT": Fraction(1, 5),
 }
-SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
 
 
 def rebalance_to_targets(step: StepInput, weights: Mapping[str, tuple[Number, Number]] | None = None) -> Rebalance:

@@ -52,8 +52,10 @@ def test_year_limit_measures_in_the_reporting_currency() -> None:
 
 
 @pytest.mark.parametrize("realised_usd", [300, 500], ids=["used up", "exceeded before"])
-def test_year_limit_passes_losses_of_a_year_that_is_used_up(realised_usd: int) -> None:
-    step = overweight_step(300, realised_usd, cost_usd=2_500)
+@pytest.mark.parametrize("cost_usd", [2_100, 2_500], ids=["a small loss", "a large loss"])
+def test_year_limit_passes_losses_of_a_year_that_is_used_up(realised_usd: int, cost_usd: int) -> None:
+    """A small loss does not bring the year back within its limit."""
+    step = overweight_step(300, realised_usd, cost_usd)
 
     assert verdict("year_limit", step, rebalance_plan(step)).passed
 

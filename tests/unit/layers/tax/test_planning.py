@@ -123,10 +123,25 @@ def test_plan_is_refused_once_the_year_is_used_up(realised_usd: int) -> None:
 
 
 @pytest.mark.parametrize("limit_usd", [0, 300], ids=["no gain allowed", "exceeded before"])
-def test_plan_sells_at_a_loss_whatever_the_year_realised(limit_usd: int) -> None:
-    step = overweight_step(limit_usd, realised_usd=500, cost_usd=2_500)
+@pytest.mark.parametrize("cost_usd", [2_100, 2_500], ids=["a small loss", "a large loss"])
+def test_plan_sells_at_a_loss_whatever_the_year_realised(limit_usd: int, cost_usd: int) -> None:
+    step = overweight_step(limit_usd, 500, cost_usd)
 
-    assert rebalance_plan(step).wallet_changes() == rebalance_plan(overweight_step(None, cost_usd=2_500)).wallet_changes()
+    assert rebalance_plan(step).wallet_changes() == rebalance_plan(overweight_step(None, cost_usd=cost_usd)).wallet_changes()
+
+
+def test_gains_of_several_tokens_share_the_rest_of_the_year() -> None:
+    """Both were bought at half of their price; each may gain its part of 300."""
+    step = two_gains_step(None)
+    lots = (OpenLot(WETH.address, 2 * ETHER, Fraction(2_000 * USD), 1), OpenLot(WBTC.address, 10**8 // 15, Fraction(2_000 * USD), 2))
+    step = with_tax(step, lots=lots)
+    limited_step = with_tax(step, year_limit=Fraction(300 * USD))
+
+    plan = rebalance_plan(limited_step)
+    sold_shares = [sold_raw(plan, token.address) / sold_raw(rebalance_plan(step), token.address) for token in (WETH, WBTC)]
+
+    assert 290 * USD < plan_gain(limited_step, plan) <= 300 * USD
+    assert sold_shares[0] == pytest.approx(sold_shares[1], rel=0.01)
 
 
 def test_highest_cost_first_leaves_room_that_oldest_first_uses() -> None:

@@ -33,7 +33,7 @@ from agent.policy.orders.exits import apply_orders
 from agent.policy.risk_estimates import complete_risk
 from agent.policy.triggers.no_trade_zone import build_tracking
 from tests.support.builders import NOW_S, feed_round, history, tracking, with_history, with_limits, with_snapshot
-from tests.support.decisions.liquidity_exits import step_after_plan
+from tests.support.decisions.liquidity_plans import step_after_plan
 from tests.support.lp_worlds import (
     PRICES,
     USD,

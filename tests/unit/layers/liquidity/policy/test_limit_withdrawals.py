@@ -19,7 +19,7 @@ from agent.model import AdjustLiquidity, Collect, Hold, StepInput, Withdraw
 from agent.policy.decide import decide
 from tests.support import lp_worlds
 from tests.support.builders import with_limits, with_snapshot
-from tests.support.decisions.liquidity_exits import step_after_plan
+from tests.support.decisions.liquidity_plans import step_after_plan
 from tests.support.lp_worlds import PRICES, USD, book, paired, planned, ranged, roomy, v2_at, v3_at, world
 from tests.support.plans import evidence, verdict
 from tests.support.text import mentions, raises_code

@@ -19,7 +19,7 @@ from agent.model import Hold, LpV3Position, Plan, Provide, StepInput
 from agent.policy.decide import decide
 from tests.support import lp_worlds
 from tests.support.builders import ETHER, GWEI, with_limits, with_snapshot
-from tests.support.decisions.liquidity_exits import step_after_plan
+from tests.support.decisions.liquidity_plans import step_after_plan
 from tests.support.lp_worlds import (
     PRICES,
     RATIO,

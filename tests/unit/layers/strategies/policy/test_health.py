@@ -1,203 +1,269 @@
-"""The health rule on tables of unit values: what is below its limit for a period is cut, what is above a higher one is let back."""
+"""Tests of agent/layers/strategies/policy/health.py: the Sharpe ratio, the pause and return of a strategy, and its index."""
 
 from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.layers.strategies.policy import health
+from agent.layers.strategies.policy.health import FIXED_POINT_ONE, sharpe_milli, update_health, update_unit_index
 from agent.layers.strategies.state import NavPoint, StrategyHealth, StrategyState
-from tests.support.builders import DAY_S, NOW_S, RULE, strategy, token
+from tests.support.builders import NOW_S, RULE, strategy
+from tests.support.constants import DAY_S, MONTH_S
+from tests.support.tokens import USDC, WETH
 
-ONE = 10**12
 START_S = NOW_S - NOW_S % DAY_S
 ACTIVE = StrategyState("trend", StrategyHealth.ACTIVE, START_S)
-MONTH = 30 * DAY_S
+PAUSED = StrategyState("trend", StrategyHealth.PAUSED, START_S)
 
 
-def points(values: list[float], step_s: int = DAY_S) -> list[NavPoint]:
-    """Unit values, one at the end of each day."""
-    return [NavPoint(START_S + number * step_s + DAY_S - 60, round(v * ONE), round(v * ONE)) for number, v in enumerate(values)]
+def nav_points(indexes: Sequence[int], days: Sequence[int] | None = None) -> list[NavPoint]:
+    """Return indexes in 10^-12 a minute before the end of each day, or of these days."""
+    return [
+        NavPoint(START_S + day * DAY_S + DAY_S - 60, index, index) for day, index in zip(days or range(len(indexes)), indexes, strict=True)
+    ]
 
 
-def walk(drift: float, days: int, seed: int = 7, noise: float = 0.01) -> list[float]:
-    chance = random.Random(seed)
-    value = 1.0
-    dice = []
-    for _ in range(days):
-        value *= 1 + drift + chance.gauss(0, noise)
-        dice.append(value)
-    return dice
+def walk_points(drift: float, days: int, seed: int = 7, noise: float = 0.01) -> list[NavPoint]:
+    """Return the points of a random walk with this drift and noise of a day."""
+    dice = random.Random(seed)
+    levels = accumulate((1 + drift + dice.gauss(0, noise) for _ in range(days)), lambda level, factor: level * factor)
+    return nav_points([round(level * FIXED_POINT_ONE) for level in levels])
 
 
-def judged_daily(state: StrategyState, table: list[NavPoint], since: int = 0) -> list[StrategyState]:
-    """The state after the last look of each day of a table."""
-    judgements = []
-    for number, point in enumerate(table):
-        if number >= since:
-            sharpe = health.sharpe_milli(table[: number + 1], RULE.window_s, point.at_s)
-            state = health.update_health(state, RULE, sharpe, point.at_s)
-            judgements.append(state)
-    return judgements
+def ratio_of(points: Sequence[NavPoint], window_s: int = MONTH_S) -> int | None:
+    return sharpe_milli(points, window_s, points[-1].at_s)
+
+
+# --- the ratio
 
 
 @given(st.integers(0, 10_000), st.floats(-0.01, 0.01), st.floats(0.0005, 0.05))
-def test_the_ratio_is_that_of_the_textbook(seed: int, drift: float, noise: float) -> None:
+def test_ratio_is_that_of_the_textbook(seed: int, drift: float, noise: float) -> None:
     """Mean over sample deviation of daily returns, times the root of 365, by Python's statistics."""
-    table = points(walk(drift, 31, seed, noise))
-    values = [point.index / ONE for point in table]
-    returns = [now / before - 1 for before, now in pairwise(values)]
-    expected = statistics.mean(returns) / statistics.stdev(returns) * 365**0.5
-    sharpe_milli = health.sharpe_milli(table, MONTH, table[-1].at_s)
-    assert sharpe_milli is not None
-    assert sharpe_milli == pytest.approx(expected * 1000, abs=1.01)
+    points = walk_points(drift, 31, seed, noise)
+    returns = [point.index / previous.index - 1 for previous, point in pairwise(points)]
+    ratio = statistics.mean(returns) / statistics.stdev(returns) * 365**0.5
+
+    assert ratio_of(points) == pytest.approx(ratio * 1_000, abs=1.01)
 
 
 @pytest.mark.parametrize("missing_days", [range(5, 15), range(1, 30, 3), [1, 29], []], ids=["ten together", "every third", "two", "none"])
-def test_ratio_with_missing_days__is_annual_by_the_returns_there_are(missing_days: Sequence[int]) -> None:
+def test_ratio_with_missing_days_is_annual_by_the_returns_there_are(missing_days: Sequence[int]) -> None:
     """A return over ten days is one return, not ten, and no return of one day."""
-    table = [point for number, point in enumerate(points(walk(0.002, 31))) if number not in missing_days]
-    returns = [now.index / before.index - 1 for before, now in pairwise(table)]
-    expected = statistics.mean(returns) / statistics.stdev(returns) * (365 * len(returns) / 30) ** 0.5
-    sharpe_milli = health.sharpe_milli(table, MONTH, table[-1].at_s)
-    assert sharpe_milli is not None
-    assert sharpe_milli == pytest.approx(expected * 1000, abs=1.01)
+    points = [point for number, point in enumerate(walk_points(0.002, 31)) if number not in missing_days]
+    returns = [point.index / previous.index - 1 for previous, point in pairwise(points)]
+    ratio = statistics.mean(returns) / statistics.stdev(returns) * (365 * len(returns) / 30) ** 0.5
+
+    assert ratio_of(points) == pytest.approx(ratio * 1_000, abs=1.01)
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_ratio_is_rounded_down_to_the_thousandth(sign: int) -> None:
+@pytest.mark.parametrize("sign", [1, -1], ids=["gain", "loss"])
+def test_ratio_is_rounded_down_to_the_thousandth(sign: int) -> None:
     """Against exact fractions, where the square of the ratio is just beside a whole number's."""
-    for small in range(50, 1_500, 25):
-        steps = [small, 1_000_000, -1_000_000]
-        closes = [ONE]
-        for step in steps:
-            closes.append(closes[-1] + sign * step)
-        table = [NavPoint(START_S + number * DAY_S + DAY_S - 60, close, close) for number, close in enumerate(closes)]
-        sharpe_milli = health.sharpe_milli(table, 3 * DAY_S, table[-1].at_s)
-        returns = [now * ONE // before - ONE for before, now in pairwise(closes)]
+    for small_move in range(50, 1_500, 25):
+        moves = [sign * move for move in (small_move, 1_000_000, -1_000_000)]
+        indexes = list(accumulate(moves, initial=FIXED_POINT_ONE))
+        returns = [index * FIXED_POINT_ONE // previous - FIXED_POINT_ONE for previous, index in pairwise(indexes)]
         mean = Fraction(sum(returns), 3)
-        squared = mean**2 / (sum((daily_return - mean) ** 2 for daily_return in returns) / 2) * 365 * 10**6
-        assert sharpe_milli is not None
-        low, high = (sharpe_milli, sharpe_milli + 1) if sharpe_milli >= 0 else (-sharpe_milli - 1, -sharpe_milli)
-        assert low**2 <= squared < high**2 if sharpe_milli >= 0 else low**2 < squared <= high**2, (small, sharpe_milli)
+        squared_ratio = mean**2 / (sum((daily_return - mean) ** 2 for daily_return in returns) / 2) * 365 * 10**6
+
+        ratio = ratio_of(nav_points(indexes), 3 * DAY_S)
+
+        assert ratio is not None
+        assert (ratio >= 0) is (mean >= 0)
+        if ratio >= 0:
+            assert ratio**2 <= squared_ratio < (ratio + 1) ** 2, (small_move, ratio)
+        else:
+            assert (ratio + 1) ** 2 < squared_ratio <= ratio**2, (small_move, ratio)
 
 
 @pytest.mark.parametrize(
-    ("days", "window_s", "known"),
+    ("days", "window_s", "is_known"),
     [
-        pytest.param([0, 1, 2], 2 * DAY_S, True, id="each day"),
-        pytest.param([0, 2], 2 * DAY_S, False, id="a day missing of three"),
-        pytest.param([0, 2, 4, 6], 6 * DAY_S, True, id="two thirds"),
-        pytest.param([0, 3, 6], 6 * DAY_S, False, id="half"),
-        pytest.param([0, 2, 4, 6], 6 * DAY_S + DAY_S // 2, True, id="window of half a day more"),
+        pytest.param([0, 1, 2], 2 * DAY_S, True, id="three values, each day"),
+        pytest.param([0, 2], 2 * DAY_S, False, id="two values"),
+        pytest.param([0, 2, 4, 6], 6 * DAY_S, True, id="two thirds of the days"),
+        pytest.param([0, 3, 6], 6 * DAY_S, False, id="half of the days"),
+        pytest.param([0, 2, 4, 6], 6 * DAY_S + DAY_S // 2, True, id="half a day more"),
         pytest.param([1, 2, 4, 6], 6 * DAY_S, False, id="first day missing"),
+        pytest.param([-1, 2, 3, 4, 6], 6 * DAY_S, True, id="a value before the first day"),
     ],
 )
-def test_two_thirds_of_the_days_and_three_values_are_enough(days: list[int], window_s: int, known: bool) -> None:
-    table = [NavPoint(START_S + day * DAY_S + DAY_S - 60, ONE + day**3, ONE + day**3) for day in days]
-    assert (health.sharpe_milli(table, window_s, table[-1].at_s) is not None) is known
+def test_ratio_needs_three_values_on_two_thirds_of_the_days(days: list[int], window_s: int, is_known: bool) -> None:
+    points = nav_points([FIXED_POINT_ONE + day**3 for day in days], days)
 
-
-def test_a_strategy_that_was_worth_nothing_once_has_no_ratio() -> None:
-    closes = [ONE, 0, ONE, 2 * ONE]
-    table = [NavPoint(START_S + number * DAY_S + DAY_S - 60, close, close) for number, close in enumerate(closes)]
-    assert health.sharpe_milli(table, 3 * DAY_S, table[-1].at_s) is None
-
-
-def test_the_index_of_a_strategy_is_rounded_down() -> None:
-    usdc = token("USDC").address
-    trend = strategy("trend", 5_000, {"USDC": 10_000})
-    state = replace(ACTIVE, index=10, unit_nav=3)
-    assert health.update_unit_index(state, trend, 5, {usdc: Fraction(1)}, START_S).index == 16
-    assert health.update_unit_index(replace(state, unit_nav=0), trend, 5, {usdc: Fraction(1)}, START_S).index == 10
-    paused = replace(state, health=StrategyHealth.PAUSED, last_prices=((usdc, Fraction(3)),))
-    assert health.update_unit_index(paused, trend, None, {usdc: Fraction(5)}, START_S).index == 16
-
-
-def test_a_new_strategy_begins_with_a_unit_and_an_index_of_one() -> None:
-    trend = strategy("trend", 5_000, {"USDC": 10_000})
-    usdc = token("USDC").address
-    first = health.update_unit_index(ACTIVE, trend, ONE, {usdc: Fraction(1)}, START_S)
-    assert (first.unit_nav, first.index) == (ONE, ONE)
-    assert health.update_unit_index(first, trend, 2 * ONE, {usdc: Fraction(1)}, START_S).index == 2 * ONE
-
-
-def test_of_several_values_of_a_day_the_last_one_counts() -> None:
-    daily = points(walk(0.001, 40))
-    noisy = [NavPoint(point.at_s - 7_200, 3 * ONE, 3 * ONE) for point in daily]
-    assert health.sharpe_milli([*noisy, *daily], MONTH, daily[-1].at_s) == health.sharpe_milli(daily, MONTH, daily[-1].at_s)
+    assert (ratio_of(points, window_s) is not None) is is_known
 
 
 @pytest.mark.parametrize(
-    ("values", "why"),
+    "points",
     [
-        ([], "nothing at all"),
-        (walk(-0.01, 29), "it does not reach back to the beginning of the window"),
-        ([1.0] * 40, "nothing ever moved"),
+        pytest.param([NavPoint(START_S + 2 * MONTH_S, FIXED_POINT_ONE, FIXED_POINT_ONE)], id="one value, ahead"),
+        pytest.param(walk_points(-0.01, 29), id="a day too short"),
+        pytest.param(nav_points([FIXED_POINT_ONE] * 40), id="without a move"),
+        pytest.param([point for day, point in enumerate(walk_points(-0.01, 40)) if day < 10 or day % 3 == 0], id="many days missing"),
     ],
 )
-def test_of_too_little_history_nothing_is_said(values: list[float], why: str) -> None:
-    table = points(values)
-    assert health.sharpe_milli(table, MONTH, START_S + max(len(values), 1) * DAY_S - 60) is None, why
+def test_ratio_is_unknown_with_too_little_history(points: list[NavPoint]) -> None:
+    assert sharpe_milli(points, MONTH_S, points[-1].at_s) is None
 
 
-def test_a_window_with_many_days_missing_says_nothing() -> None:
-    table = points(walk(-0.01, 40))
-    holes = [point for number, point in enumerate(table) if number < 10 or number % 3 == 0]
-    assert health.sharpe_milli(holes, MONTH, table[-1].at_s) is None
+def test_ratio_is_unknown_without_history() -> None:
+    assert sharpe_milli([], MONTH_S, START_S) is None
 
 
-def test_bad_strategy__is_cut_after_the_whole_period_exactly() -> None:
-    states = judged_daily(ACTIVE, points(walk(-0.004, 70)))
-    assert [state.health for state in states[:60]] == [StrategyHealth.ACTIVE] * 60, "30 days of window, then 30 days below"
-    assert states[60].health is StrategyHealth.PAUSED
+@pytest.mark.parametrize(("lowest_index", "is_known"), [(0, False), (1, True)], ids=["nothing", "one unit"])
+def test_ratio_needs_an_index_above_zero(lowest_index: int, is_known: bool) -> None:
+    points = nav_points([FIXED_POINT_ONE, lowest_index, FIXED_POINT_ONE, 2 * FIXED_POINT_ONE])
+
+    assert (ratio_of(points, 3 * DAY_S) is not None) is is_known
+
+
+def test_ratio_counts_the_last_value_of_a_day() -> None:
+    points = walk_points(0.001, 40)
+    earlier_points = [NavPoint(point.at_s - 7_200, 3 * FIXED_POINT_ONE, 3 * FIXED_POINT_ONE) for point in points]
+
+    assert ratio_of([*earlier_points, *points]) == ratio_of(points)
+
+
+def test_ratio_counts_no_value_after_its_time() -> None:
+    points = walk_points(0.001, 40)
+    later_points = [NavPoint(points[-1].at_s + 30, 3 * FIXED_POINT_ONE, 3 * FIXED_POINT_ONE)]
+
+    assert sharpe_milli([*points, *later_points], MONTH_S, points[-1].at_s) == ratio_of(points)
+
+
+# --- pause and return: below 0.5 for a period, at 0.8 or above for another
+
+
+@pytest.mark.parametrize(
+    ("state", "ratio_milli", "counts"),
+    [
+        pytest.param(ACTIVE, 500, False, id="active, at the limit"),
+        pytest.param(ACTIVE, 499, True, id="active, below it"),
+        pytest.param(ACTIVE, None, False, id="active, unknown"),
+        pytest.param(PAUSED, 799, False, id="paused, below recovery"),
+        pytest.param(PAUSED, 800, True, id="paused, at recovery"),
+        pytest.param(PAUSED, None, False, id="paused, unknown"),
+    ],
+)
+@pytest.mark.parametrize("since_s", [None, START_S - DAY_S], ids=["first", "counting before"])
+def test_period_counts_while_the_ratio_calls_for_a_change(
+    state: StrategyState, ratio_milli: int | None, counts: bool, since_s: int | None
+) -> None:
+    updated = update_health(replace(state, opposite_since_s=since_s), RULE, ratio_milli, START_S)
+
+    assert (updated.health, updated.sharpe_milli) == (state.health, ratio_milli)
+    assert updated.opposite_since_s == ((START_S if since_s is None else since_s) if counts else None)
+
+
+@pytest.mark.parametrize(
+    ("state", "period_s", "ratio_milli", "health", "reason"),
+    [
+        pytest.param(ACTIVE, RULE.period_s, 499, StrategyHealth.PAUSED, "below 0.5 since", id="paused"),
+        pytest.param(PAUSED, RULE.recover_s, 800, StrategyHealth.ACTIVE, "at or above 0.8 since", id="restored"),
+    ],
+)
+def test_strategy_changes_at_the_end_of_its_period(
+    state: StrategyState, period_s: int, ratio_milli: int, health: StrategyHealth, reason: str
+) -> None:
+    counting = replace(state, opposite_since_s=START_S)
+    end_s = START_S + period_s
+
+    second_before = update_health(counting, RULE, ratio_milli, end_s - 1)
+    changed = update_health(counting, RULE, ratio_milli, end_s)
+
+    assert (second_before.health, second_before.opposite_since_s) == (state.health, START_S)
+    assert (changed.health, changed.since_s, changed.opposite_since_s) == (health, end_s, None)
+    assert reason in changed.reason
+
+
+def daily_states(points: Sequence[NavPoint]) -> list[StrategyState]:
+    """Return the state after each day of a strategy that was active before."""
+    state = ACTIVE
+    states = []
+    for number, point in enumerate(points):
+        state = update_health(state, RULE, sharpe_milli(points[: number + 1], RULE.window_s, point.at_s), point.at_s)
+        states.append(state)
+    return states
+
+
+def test_bad_strategy_is_paused_after_window_and_period() -> None:
+    """30 days of window, then 30 days below."""
+    states = daily_states(walk_points(-0.004, 70))
+
+    assert [state.health for state in states[:60]] == [StrategyHealth.ACTIVE] * 60
+    assert (states[60].health, states[60].since_s) == (StrategyHealth.PAUSED, START_S + 61 * DAY_S - 60)
     assert "below 0.5 since" in states[60].reason
-    assert states[60].since_s == START_S + 61 * DAY_S - 60
 
 
-def test_a_good_strategy_is_never_cut() -> None:
-    assert {state.health for state in judged_daily(ACTIVE, points(walk(0.004, 200)))} == {StrategyHealth.ACTIVE}
+def test_good_strategy_is_never_paused() -> None:
+    assert {state.health for state in daily_states(walk_points(0.004, 200))} == {StrategyHealth.ACTIVE}
 
 
-def test_one_good_day_begins_the_period_anew() -> None:
-    low = replace(ACTIVE, opposite_since_s=START_S)
-    almost = health.update_health(low, RULE, 100, START_S + RULE.period_s - 1)
-    assert (almost.health, almost.opposite_since_s) == (StrategyHealth.ACTIVE, START_S)
-    assert health.update_health(almost, RULE, 500, START_S + RULE.period_s).opposite_since_s is None
-    assert health.update_health(almost, RULE, None, START_S + RULE.period_s).opposite_since_s is None, "what is unknown cuts nothing"
-    assert health.update_health(almost, RULE, 499, START_S + RULE.period_s).health is StrategyHealth.PAUSED
+# --- the index
 
 
-def test_cut_strategy__returns_at_its_higher_limit_and_period() -> None:
-    paused = StrategyState("trend", StrategyHealth.PAUSED, START_S)
-    between = health.update_health(paused, RULE, 799, START_S + DAY_S)
-    assert (between.health, between.opposite_since_s) == (StrategyHealth.PAUSED, None), (
-        "0.5 to 0.8 changes nothing, whichever side it comes from"
+PRICES = {WETH.address: Fraction(2_000), USDC.address: Fraction(1)}
+TREND = strategy("trend", 5_000, {"WETH": 6_000, "USDC": 4_000}, health=RULE)
+
+
+@pytest.mark.parametrize(
+    ("unit_nav", "nav_per_unit", "index"),
+    [
+        pytest.param(3, 5, 16, id="rounded down"),
+        pytest.param(3, 3, 10, id="unchanged"),
+        pytest.param(3, None, 10, id="no units"),
+        pytest.param(0, 5, 10, id="no value before"),
+        pytest.param(3, 0, 0, id="no value"),
+        pytest.param(3, -5, 0, id="less than no value"),
+    ],
+)
+def test_index_of_an_active_strategy_follows_its_unit(unit_nav: int, nav_per_unit: int | None, index: int) -> None:
+    updated = update_unit_index(replace(ACTIVE, index=10, unit_nav=unit_nav), TREND, nav_per_unit, PRICES, NOW_S)
+
+    assert updated.index == index
+    assert updated.unit_nav == (unit_nav if nav_per_unit is None else nav_per_unit)
+    assert (updated.recorded_s, dict(updated.last_prices)) == (NOW_S, PRICES)
+
+
+@pytest.mark.parametrize(
+    ("weights_bps", "last_prices", "index"),
+    [
+        pytest.param({"WETH": 6_000, "USDC": 4_000}, {WETH: 2_000, USDC: 1}, 1_060, id="by its weights"),
+        pytest.param({"WETH": 10_000, "USDC": 0}, {WETH: 2_000}, 1_100, id="a token without a weight"),
+        pytest.param({"WETH": 6_000, "USDC": 4_000}, {WETH: 2_000}, 1_000, id="a price not known before"),
+        pytest.param({"WETH": 6_000, "USDC": 4_000}, {WETH: 0, USDC: 1}, 1_000, id="a price of zero before"),
+        pytest.param({"WETH": 5_000, "USDC": 5_000}, {WETH: 2_001, USDC: 1}, 1_049, id="rounded down"),
+    ],
+)
+def test_index_of_a_paused_strategy_follows_its_weights(
+    weights_bps: Mapping[str, int], last_prices: Mapping[object, int], index: int
+) -> None:
+    """WETH is at 2,200; what the unit does meanwhile, in the numeraire, does not count."""
+    known_prices = tuple((token.address, Fraction(price)) for token, price in last_prices.items())  # type: ignore[attr-defined]  # tokens
+    state = replace(PAUSED, index=1_000, last_prices=known_prices)
+
+    updated = update_unit_index(
+        state, strategy("trend", 5_000, weights_bps), 2 * FIXED_POINT_ONE, PRICES | {WETH.address: Fraction(2_200)}, NOW_S
     )
-    high = health.update_health(paused, RULE, 800, START_S + DAY_S)
-    assert (high.health, high.opposite_since_s) == (StrategyHealth.PAUSED, START_S + DAY_S)
-    back = health.update_health(high, RULE, 800, START_S + DAY_S + RULE.recover_s)
-    assert back.health is StrategyHealth.ACTIVE
-    assert "above 0.8" in back.reason
+
+    assert (updated.index, updated.unit_nav) == (index, 2 * FIXED_POINT_ONE)
 
 
-def test_paused_strategy__is_judged_by_its_hypothetical_weights() -> None:
-    weth = token("WETH").address
-    usdc = token("USDC").address
-    trend = strategy("trend", 5_000, {"WETH": 6_000, "USDC": 4_000}, health=RULE)
-    prices = {weth: Fraction(2_000), usdc: Fraction(1)}
-    first = health.update_unit_index(replace(ACTIVE, health=StrategyHealth.PAUSED), trend, ONE, prices, START_S)
-    assert first.index == ONE, "nothing to compare with yet"
-    later = health.update_unit_index(first, trend, ONE, prices | {weth: Fraction(2_200)}, START_S + 3_600)
-    assert later.unit_nav == ONE
-    assert later.index == ONE * 106 // 100
-    back = health.update_unit_index(replace(later, health=StrategyHealth.ACTIVE), trend, ONE * 11 // 10, prices, START_S + 7_200)
-    assert back.index == later.index * 11 // 10, "working again it follows its own unit value"
+def test_index_goes_on_from_the_pause_by_its_unit() -> None:
+    first = update_unit_index(PAUSED, TREND, FIXED_POINT_ONE, PRICES, START_S)
+    risen = update_unit_index(first, TREND, FIXED_POINT_ONE, PRICES | {WETH.address: Fraction(2_200)}, START_S + 3_600)
+
+    restored = update_unit_index(replace(risen, health=StrategyHealth.ACTIVE), TREND, FIXED_POINT_ONE * 11 // 10, PRICES, START_S + 7_200)
+
+    assert (first.index, risen.index) == (FIXED_POINT_ONE, FIXED_POINT_ONE * 106 // 100)
+    assert restored.index == risen.index * 11 // 10
